@@ -1,0 +1,34 @@
+# skep: what a developer types. `make help` lists it; each target installs what it needs by itself.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lint test demo bench clean
+.NOTPARALLEL:
+
+# The scripts, the tests and the lines below agree on where things are, whatever the user's cargo settings.
+export CARGO_TARGET_DIR := $(CURDIR)/target
+unexport CARGO_BUILD_TARGET
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: ## install everything that the targets below need (each does its own share, too)
+	@scripts/setup.sh
+
+lint: ## formatting, clippy, dependency policy, shell scripts
+	@scripts/setup.sh lint
+	@scripts/lint.sh
+
+test: ## lint, unit and property tests, the local cloud, scenarios on real daemons (STAGES="units" TEST=word)
+	@scripts/setup.sh lint test
+	@scripts/test.sh $(STAGES)
+
+demo: ## a fleet on this machine: boot, scale-in, a leader lost, a spot notice (needs root; asks sudo)
+	@scripts/setup.sh demo
+	@scripts/fleet.sh demo $(ARGS)
+
+bench: ## skep side by side with a bare join and a shell script (needs root; asks sudo)
+	@scripts/setup.sh bench
+	@scripts/fleet.sh bench $(ARGS)
+
+clean: ## remove what was built and installed here; Debian packages stay
+	rm -rf target .venv

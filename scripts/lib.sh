@@ -1,0 +1,25 @@
+# shellcheck shell=bash
+# What every script here starts with: source it, do not run it.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+
+# dockerd, iptables and ip live where a plain user's PATH does not look on Debian.
+export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+# Where the Makefile, the tests and this folder expect everything, whatever the user's own cargo settings say.
+export CARGO_TARGET_DIR="$root/target"
+unset CARGO_BUILD_TARGET
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "error: $*"; exit 1; }
+
+# A developer's own account and own Docker must be out of reach of the tests, the demo and the bench.
+forget_account() {
+    local name
+    for name in $(compgen -e AWS_ || true) $(compgen -e DOCKER_ || true); do
+        unset "$name"
+    done
+    export AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=/dev/null
+    export AWS_CLI="$root/.venv/bin/aws"
+}

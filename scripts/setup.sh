@@ -1,0 +1,181 @@
+#!/usr/bin/env bash
+# Installs what the other targets need: setup.sh [lint|test|demo|bench]... (default: all of it).
+#
+# It looks at what is there rather than at stamps, so it can run before every target: a fraction of a
+# second when nothing is missing. It installs Debian packages; all else stays in target/ and .venv/.
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+# Policy, licences and duplicates are checked by exactly this version.
+CARGO_DENY=0.20.2
+
+main() {
+    local target
+    [ $# -gt 0 ] || set -- lint test demo bench
+    for target in "$@"; do
+        case $target in
+            lint) need cc shellcheck ;;
+            test) need cc ip iptables unshare dockerd containerd runc busybox-static certificates venv ;;
+            demo) need cc ip iptables unshare dockerd containerd runc busybox-static certificates ;;
+            bench) need cc ip iptables unshare dockerd containerd runc busybox-static certificates \
+                docker curl venv ;;
+            *) die "setup.sh: no such target: $target" ;;
+        esac
+    done
+    check_cargo
+    install_packages
+    case " $* " in *" lint "*) install_cargo_deny ;; esac
+    case " $* " in *" test "* | *" bench "*) install_aws_cli ;; esac
+}
+
+# --- Debian packages -------------------------------------------------------------------------------
+
+missing=()
+
+# Asks for what is used, not for a package: Docker may well be docker-ce, python3 a pyenv one.
+need() {
+    local thing
+    for thing in "$@"; do
+        case " ${missing[*]-} " in *" $thing "*) continue ;; esac
+        has "$thing" || missing+=("$thing")
+    done
+}
+
+has() {
+    case $1 in
+        # The demo's image is this one file, so it must not need a library.
+        busybox-static)
+            command -v busybox >/dev/null && ! ldd "$(command -v busybox)" 2>/dev/null | grep -q '=>'
+            ;;
+        certificates) [ -s /etc/ssl/certs/ca-certificates.crt ] ;;
+        venv) python_with_venv >/dev/null ;;
+        *) command -v "$1" >/dev/null ;;
+    esac
+}
+
+package_of() {
+    case $1 in
+        cc) echo build-essential ;;
+        ip) echo iproute2 ;;
+        unshare) echo util-linux ;;
+        apparmor_parser) echo apparmor ;;
+        certificates) echo ca-certificates ;;
+        venv) echo python3-venv ;;
+        dockerd | containerd | runc) echo docker.io ;;
+        # A package of its own since Debian 13.
+        docker) if apt-cache show docker-cli >/dev/null 2>&1; then echo docker-cli; else echo docker.io; fi ;;
+        *) echo "$1" ;;
+    esac
+}
+
+install_packages() {
+    [ ${#missing[@]} -gt 0 ] || return 0
+    command -v apt-get >/dev/null || die "missing here, and there is no apt-get to install it: ${missing[*]}"
+    local thing packages=()
+    # Where AppArmor is on, dockerd loads a profile with this.
+    if grep -qs Y /sys/module/apparmor/parameters/enabled; then need apparmor_parser; fi
+    say "missing here: ${missing[*]}; installing Debian's packages for that"
+    keep_services_stopped
+    quietly as_root apt-get update -q
+    for thing in "${missing[@]}"; do
+        packages+=("$(package_of "$thing")")
+    done
+    quietly as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends --no-remove \
+        -o DPkg::Lock::Timeout=300 "${packages[@]}"
+    let_services_start
+    for thing in "${missing[@]}"; do
+        has "$thing" || die "$thing is still missing after installing $(package_of "$thing")"
+    done
+}
+
+# docker.io's installation would start a daemon on this machine, which nothing here uses, and fail where
+# no service can start. Debian's own switch for that is /usr/sbin/policy-rc.d; an existing one is kept.
+POLICY=/usr/sbin/policy-rc.d
+policy_is_ours=false
+
+keep_services_stopped() {
+    [ ! -e "$POLICY" ] || return 0
+    trap let_services_start EXIT
+    trap 'exit 130' INT TERM
+    policy_is_ours=true
+    printf '#!/bin/sh\nexit 101\n' | as_root install -m 755 /dev/stdin "$POLICY"
+}
+
+let_services_start() {
+    if $policy_is_ours; then
+        policy_is_ours=false
+        as_root rm -f "$POLICY"
+    fi
+}
+
+# What a command says matters only when it fails.
+quietly() {
+    local log
+    log=$(mktemp)
+    if ! "$@" </dev/null >"$log" 2>&1; then
+        cat "$log" >&2
+        rm -f "$log"
+        die "failed: ${*}"
+    fi
+    rm -f "$log"
+}
+
+as_root() { "$root/scripts/as-root" "$@"; }
+
+# --- Rust ------------------------------------------------------------------------------------------
+
+# A toolchain is the user's to install. With rustup, rust-toolchain.toml says which, and it is fetched here.
+check_cargo() {
+    command -v cargo >/dev/null || die "cargo is missing. Install rustup (your distribution's package
+  'rustup', or https://rustup.rs), open a new shell and run this again: the toolchain that
+  rust-toolchain.toml names, with clippy and rustfmt, is then fetched by itself."
+    local tool
+    for tool in cargo 'cargo fmt' 'cargo clippy'; do
+        $tool --version >/dev/null ||
+            die "'$tool' does not work here (see above); rust-toolchain.toml names the toolchain to install"
+    done
+}
+
+# Built without optimisation: 80 s instead of several minutes, and a check still takes only three.
+install_cargo_deny() {
+    local tools="$root/target/tools"
+    [ "$("$tools/bin/cargo-deny" --version 2>/dev/null)" != "cargo-deny $CARGO_DENY" ] || return 0
+    say "building cargo-deny $CARGO_DENY (once, about two minutes)"
+    CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0 cargo install --quiet --locked --debug --force \
+        --no-default-features --root "$tools" --target-dir "$tools/build" "cargo-deny@$CARGO_DENY"
+    rm -rf "$tools/build"
+}
+
+# --- The aws command line --------------------------------------------------------------------------
+
+# awscli asks for 3.10. A python3 that is too old or cannot make a venv gives way to the system's.
+python_with_venv() {
+    local python
+    for python in python3 /usr/bin/python3; do
+        if "$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+            echo "$python"
+            return
+        fi
+    done
+    return 1
+}
+
+# A new pin, an interpreter that has gone or a moved checkout: the environment is made anew.
+install_aws_cli() {
+    local python
+    if cmp -s scripts/requirements.txt .venv/requirements.txt && .venv/bin/aws --version >/dev/null 2>&1; then
+        return
+    fi
+    python=$(python_with_venv) || die "no python3 of 3.10 or newer that can make a virtual environment"
+    say "installing $(grep '^awscli' scripts/requirements.txt) into .venv"
+    rm -rf .venv
+    "$python" -m venv .venv
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input -r scripts/requirements.txt
+    # A blank in the checkout's path breaks the first line that pip writes.
+    # shellcheck disable=SC2016
+    .venv/bin/aws --version >/dev/null 2>&1 ||
+        printf '#!/bin/sh\nexec "$(dirname "$0")/python" -m awscli "$@"\n' >.venv/bin/aws
+    cp scripts/requirements.txt .venv/requirements.txt
+}
+
+main "$@"

@@ -1,0 +1,155 @@
+#!/usr/bin/env bash
+# All checks and tests, one stage after the other, with a summary at the end: test.sh [stage]...
+#
+#   TEST=word             only tests whose name contains it
+#   SCENARIO_THREADS=n    scenarios at a time; each has a fleet of Docker daemons of its own
+#   FAIL_FAST=1           stop at the first stage that fails
+#
+# The runner is plain `cargo test`. cargo-nextest would give every test a process and a time-out, but a
+# new machine would have to build it for minutes, and its two gifts matter little here: a scenario keeps
+# its state in namespaces and daemons, not in the test process, and has a deadline of its own. What
+# remains, a run that hangs, is bounded per stage below.
+#
+# One package at a time, as a plain `cargo build` here does: with `--workspace`, skep would be tested with
+# features that only the local cloud asks for, and not as it is shipped.
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+STAGES=(lint build units cloud scenarios)
+
+# Minutes, so that a test that hangs ends with its log and the summary rather than with CI's 90 minutes.
+limit_of() {
+    case $1 in
+        lint) echo 20 ;;
+        build) echo 15 ;;
+        units | cloud) echo 5 ;;
+        scenarios) echo 40 ;;
+    esac
+}
+
+# --- The stages ------------------------------------------------------------------------------------
+
+stage_lint() { scripts/lint.sh; }
+
+stage_build() {
+    cargo build --package skep --all-targets --locked
+    cargo build --package skep-sim --all-targets --locked
+}
+
+# Unit and property tests, and the examples in the documentation. As the user, with nothing but loopback.
+stage_units() {
+    cargo_test skep --lib --bins
+    [ -n "${TEST:-}" ] || cargo_test skep --doc
+}
+
+# The local cloud by itself, driven by the real `aws`.
+stage_cloud() {
+    test_as_root
+    cargo_test skep-sim --all-targets
+}
+
+# skep on real Docker daemons.
+stage_scenarios() {
+    test_as_root
+    RUST_TEST_THREADS=${SCENARIO_THREADS:-2} cargo_test skep --test '*'
+}
+
+# cargo_test <package> <option of cargo test>...
+cargo_test() {
+    cargo test --locked --no-fail-fast --package "$@" ${TEST:+-- "$TEST"}
+}
+
+# Test binaries are built as the user and run as root.
+test_as_root() {
+    local host
+    host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+    # A relative path, so that a blank in the checkout's own path does not split it.
+    export "CARGO_TARGET_${host}_RUNNER=scripts/as-root"
+}
+
+# --- Running them ----------------------------------------------------------------------------------
+
+if [ "${1:-}" = --stage ]; then
+    "stage_$2"
+    exit
+fi
+
+[ $# -gt 0 ] || set -- "${STAGES[@]}"
+for stage in "$@"; do
+    declare -F "stage_$stage" >/dev/null || die "no such stage: $stage (there are: ${STAGES[*]})"
+done
+forget_account
+logs=target/test
+mkdir -p "$logs"
+
+running="" sudo_keeper=""
+# Ctrl-C reaches the stage as a termination, and the stage's own clean-up is waited for.
+stop() {
+    trap '' INT TERM
+    [ -z "$running" ] || { kill -TERM "$running" 2>/dev/null && wait "$running"; } || true
+    exit 130
+}
+trap stop INT TERM
+trap '[ -z "$sudo_keeper" ] || kill "$sudo_keeper" 2>/dev/null || true' EXIT
+
+# A password is asked for while someone is there to answer, and once only.
+case " $* " in *" cloud "* | *" scenarios "*)
+    scripts/as-root true
+    if [ "$(id -u)" -ne 0 ]; then
+        while sleep 60; do sudo -n true 2>/dev/null || exit; done &
+        sudo_keeper=$!
+    fi
+    ;;
+esac
+
+# run_stage <stage>: in a process group of its own, so that its time limit ends all of it.
+run_stage() {
+    local limit code=0 out tee tries
+    limit=$(limit_of "$1")
+    exec {out}> >(exec tee -i "$logs/$1.log")
+    tee=$!
+    set -m
+    timeout --kill-after=60 "${limit}m" "$0" --stage "$1" >&"$out" 2>&1 {out}>&- </dev/null &
+    running=$!
+    set +m
+    wait "$running" || code=$?
+    running=
+    exec {out}>&-
+    # Its last lines; but not for ever, if a process that was left behind still holds the other end.
+    for ((tries = 0; tries < 50; tries++)); do
+        kill -0 "$tee" 2>/dev/null || break
+        sleep 0.1
+    done
+    kill -KILL "$tee" 2>/dev/null || true
+    case $code in 124 | 137) say "$1: ended after its limit of $limit minutes" ;; esac
+    return "$code"
+}
+
+# counts <log>: passed, failed and ignored tests of all `test result:` lines.
+counts() {
+    awk '/^test result:/ { p += $4; f += $6; i += $8 } END { print p + 0, f + 0, i + 0 }' "$1"
+}
+
+summary=()
+passed_all=0 failed_all=0 failures=0
+for stage in "$@"; do
+    printf '\n== %s\n' "$stage"
+    started=$SECONDS verdict=ok note=
+    run_stage "$stage" || verdict=FAILED
+    read -r passed failed ignored < <(counts "$logs/$stage.log")
+    if [ $((passed + failed)) -gt 0 ]; then
+        note="$passed passed, $failed failed"
+        [ "$ignored" -eq 0 ] || note+=", $ignored ignored"
+    fi
+    [ $verdict = ok ] || failures=$((failures + 1))
+    passed_all=$((passed_all + passed)) failed_all=$((failed_all + failed))
+    took=$((SECONDS - started))
+    summary+=("$(printf '%-10s %-6s %3d:%02d  %s' "$stage" "$verdict" $((took / 60)) $((took % 60)) "$note")")
+    # Nothing can be tested that was not built.
+    if [ $verdict = FAILED ] && { [ "$stage" = build ] || [ -n "${FAIL_FAST:-}" ]; }; then break; fi
+done
+
+printf '\n== summary (%d:%02d; logs in %s)\n' $((SECONDS / 60)) $((SECONDS % 60)) "$logs"
+printf '%s\n' "${summary[@]}"
+printf '%d passed, %d failed\n' "$passed_all" "$failed_all"
+[ "$failures" -eq 0 ]

@@ -1,0 +1,81 @@
+//! What a developer types: `up` keeps a cloud running, the rest talks to it.
+
+mod admin;
+mod current;
+mod list;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing::level_filters::LevelFilter;
+
+const EXAMPLES: &str = "\
+Examples:
+  skep-sim up --managers 3 --workers 2        a cloud with a swarm, until Ctrl-C
+  skep-sim list                               its instances, from another terminal
+  eval \"$(skep-sim env)\"                      variables for the aws command line
+  skep-sim desired workers 5                  scale the workers' group
+  skep-sim spot i-0123 --in 30s               a spot interruption
+  skep-sim fault set --service ssm --throttle 0.5
+";
+
+/// The local cloud: EC2 instances with real Docker daemons on this machine, and the AWS services
+/// that skep needs. Needs root.
+#[derive(Debug, Parser)]
+#[command(name = "skep-sim", version, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a cloud with a swarm and keep it until Ctrl-C
+    Up(Box<up::Arguments>),
+    /// Show the instances of the running cloud
+    List(list::Arguments),
+    /// Print the shell variables that the aws command line needs
+    Env(current::Endpoint),
+    #[command(flatten)]
+    Admin(admin::Command),
+    /// Remove what runs have left behind that were killed
+    Clean,
+}
+
+/// Runs the command line; an error is printed with its causes.
+pub async fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_max_level(LevelFilter::WARN)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .init();
+    let done = match Cli::parse().command {
+        Command::Up(arguments) => up::run(*arguments).await,
+        Command::List(arguments) => list::run(&arguments).await,
+        Command::Env(endpoint) => current::print_variables(&endpoint),
+        Command::Admin(command) => admin::run(command).await,
+        Command::Clean => clean().await,
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn clean() -> anyhow::Result<()> {
+    let cleaned = tokio::task::spawn_blocking(skep_sim::fleet::clean_dead_runs).await??;
+    for id in &cleaned {
+        println!("removed what was left of run {id}");
+    }
+    for (id, dir) in skep_sim::fleet::live_runs() {
+        println!("run {id} is alive: {}", dir.display());
+    }
+    if cleaned.is_empty() {
+        println!("nothing to remove");
+    }
+    Ok(())
+}

@@ -1,0 +1,227 @@
+//! The commands that make something happen in the running cloud.
+
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::{Args, Subcommand};
+use serde_json::json;
+use skep_sim::cloud::{Fault, FaultRule, GroupView, InstanceView, Maintenance, Service};
+
+use super::current::Endpoint;
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Announce a spot interruption
+    Spot {
+        #[command(flatten)]
+        instance: OfInstance,
+        /// terminate, stop or hibernate
+        #[arg(long, default_value = "terminate")]
+        action: String,
+        /// Time until it happens
+        #[arg(long = "in", default_value = "2m", value_parser = humantime::parse_duration)]
+        due_in: Duration,
+    },
+    /// Recommend a rebalance
+    Rebalance(OfInstance),
+    /// Schedule maintenance
+    Maintenance {
+        #[command(flatten)]
+        instance: OfInstance,
+        /// instance-stop, instance-retirement, instance-reboot, system-reboot or system-maintenance
+        #[arg(long, default_value = "instance-retirement")]
+        code: String,
+        /// Time until it may begin
+        #[arg(long = "in", default_value = "1h", value_parser = humantime::parse_duration)]
+        due_in: Duration,
+    },
+    /// Terminate an instance by way of its hooks; the group replaces it
+    Terminate {
+        #[command(flatten)]
+        instance: OfInstance,
+        /// Make the group smaller instead
+        #[arg(long)]
+        decrement: bool,
+    },
+    /// Take an instance away without a hook or a warning; the group replaces it
+    Crash(OfInstance),
+    /// Set a group's desired capacity
+    Desired {
+        /// Name of the group, or how it ends: `workers`
+        group: String,
+        capacity: u32,
+        #[command(flatten)]
+        endpoint: Endpoint,
+    },
+    /// Faults in the answers of the AWS services and the metadata
+    #[command(subcommand)]
+    Fault(FaultCommand),
+}
+
+#[derive(Debug, Args)]
+pub struct OfInstance {
+    /// Id of the instance, how it begins, or its address
+    instance: String,
+    #[command(flatten)]
+    endpoint: Endpoint,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum FaultCommand {
+    /// Set a rule, in the place of an older one for the same calls
+    Set(Box<FaultArguments>),
+    /// Show the rules in force
+    List {
+        /// Print JSON, for scripts
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        endpoint: Endpoint,
+    },
+    /// End all faults
+    Clear(Endpoint),
+}
+
+#[derive(Debug, Args)]
+pub struct FaultArguments {
+    /// dynamodb, ssm, autoscaling, cloudformation or imds [default: all]
+    #[arg(long, value_parser = service)]
+    service: Option<Service>,
+    /// One operation, such as GetParameter [default: all]
+    #[arg(long)]
+    action: Option<String>,
+    /// Probability that a call is throttled
+    #[arg(long, default_value_t = 0.0)]
+    throttle: f64,
+    /// Probability that a call fails with a 500
+    #[arg(long, default_value_t = 0.0)]
+    error: f64,
+    /// Probability that the connection closes and nothing is done
+    #[arg(long, default_value_t = 0.0)]
+    drop: f64,
+    /// Probability that a call is done and its answer is lost
+    #[arg(long, default_value_t = 0.0)]
+    lose_answer: f64,
+    /// Calls per second that are let through
+    #[arg(long)]
+    per_second: Option<f64>,
+    /// Latency of every answer, at least
+    #[arg(long, value_parser = humantime::parse_duration)]
+    latency: Option<Duration>,
+    /// Latency at most [default: the same]
+    #[arg(long, value_parser = humantime::parse_duration, requires = "latency")]
+    latency_to: Option<Duration>,
+    /// End the rule after so many calls
+    #[arg(long)]
+    times: Option<u32>,
+    #[command(flatten)]
+    endpoint: Endpoint,
+}
+
+pub async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Spot { instance, action, due_in } => {
+            let id = instance.id().await?;
+            let body = json!({ "instance_id": id, "action": action, "seconds": due_in.as_secs() });
+            instance.endpoint.post("spot", &body).await
+        }
+        Command::Rebalance(instance) => {
+            let body = json!({ "instance_id": instance.id().await? });
+            instance.endpoint.post("rebalance", &body).await
+        }
+        Command::Maintenance { instance, code, due_in } => {
+            let maintenance =
+                Maintenance { code, in_seconds: due_in.as_secs(), ..Maintenance::default() };
+            let id = instance.id().await?;
+            let body = json!({ "instance_id": id, "maintenance": maintenance });
+            instance.endpoint.post("maintenance", &body).await
+        }
+        Command::Terminate { instance, decrement } => {
+            let body = json!({ "instance_id": instance.id().await?, "decrement": decrement });
+            instance.endpoint.post("terminate", &body).await
+        }
+        Command::Crash(instance) => {
+            let body = json!({ "instance_id": instance.id().await? });
+            instance.endpoint.post("crash", &body).await
+        }
+        Command::Desired { group, capacity, endpoint } => {
+            let group = find_group(&endpoint, &group).await?;
+            endpoint.post("desired", &json!({ "group": group, "desired": capacity })).await
+        }
+        Command::Fault(FaultCommand::Set(arguments)) => {
+            let rule = serde_json::to_value(arguments.rule())?;
+            arguments.endpoint.post("faults", &rule).await
+        }
+        Command::Fault(FaultCommand::List { json, endpoint }) => list_faults(&endpoint, json).await,
+        Command::Fault(FaultCommand::Clear(endpoint)) => {
+            endpoint.delete("faults", &json!({})).await
+        }
+    }
+}
+
+impl OfInstance {
+    /// The whole id.
+    async fn id(&self) -> anyhow::Result<String> {
+        let instances: Vec<InstanceView> = self.endpoint.get("instances").await?;
+        let is_meant = |view: &&InstanceView| {
+            view.id.starts_with(&self.instance) || view.address.to_string() == self.instance
+        };
+        let mut found = instances.iter().filter(is_meant);
+        match (found.next(), found.next()) {
+            (Some(view), None) => Ok(view.id.clone()),
+            (None, _) => bail!("no instance is called {}; see `skep-sim list`", self.instance),
+            (Some(_), Some(_)) => bail!("more than one instance begins with {}", self.instance),
+        }
+    }
+}
+
+async fn find_group(endpoint: &Endpoint, name: &str) -> anyhow::Result<String> {
+    let groups: Vec<GroupView> = endpoint.get("groups").await?;
+    let names: Vec<String> = groups.into_iter().map(|group| group.name).collect();
+    if names.iter().any(|group| group == name) {
+        return Ok(name.to_owned());
+    }
+    let mut found = names.iter().filter(|group| group.ends_with(name));
+    match (found.next(), found.next()) {
+        (Some(group), None) => Ok(group.clone()),
+        _ => bail!("there is no group {name}; there are: {}", names.join(", ")),
+    }
+}
+
+async fn list_faults(endpoint: &Endpoint, json: bool) -> anyhow::Result<()> {
+    let rules: Vec<FaultRule> = endpoint.get("faults").await?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&rules)?);
+        return Ok(());
+    }
+    for FaultRule { service, action, fault } in rules {
+        let service = service.map_or("every service".to_owned(), |service| service.to_string());
+        let action = action.unwrap_or_else(|| "every operation".to_owned());
+        println!("{service}, {action}: {}", serde_json::to_string(&fault)?);
+    }
+    Ok(())
+}
+
+impl FaultArguments {
+    fn rule(&self) -> FaultRule {
+        // Nobody waits for years.
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let latency_ms =
+            self.latency.map(|from| (millis(from), self.latency_to.map_or(millis(from), millis)));
+        let fault = Fault {
+            latency_ms,
+            per_second: self.per_second,
+            throttle: self.throttle,
+            drop: self.drop,
+            error: self.error,
+            lose_answer: self.lose_answer,
+            times: self.times,
+        };
+        FaultRule { service: self.service, action: self.action.clone(), fault }
+    }
+}
+
+fn service(name: &str) -> Result<Service, String> {
+    serde_json::from_value(json!(name.to_lowercase()))
+        .map_err(|_| "dynamodb, ssm, autoscaling, cloudformation or imds".to_owned())
+}

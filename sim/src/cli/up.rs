@@ -1,0 +1,203 @@
+//! `skep-sim up`: a cloud with a swarm, until it is interrupted.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use clap::{Args, ValueEnum};
+use skep_sim::cloud::{CloudEvent, Market};
+use skep_sim::fleet::{ClusterSpec, Entry, Fleet, FleetOptions, PowerOff, default_dir, narrate};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
+
+use super::current::{Current, variables};
+use super::list::how_to_reach;
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Managers in the beginning
+    #[arg(long, default_value_t = 3)]
+    managers: u32,
+    /// Workers in the beginning
+    #[arg(long, default_value_t = 2)]
+    workers: u32,
+    /// Name of the swarm, its groups and its stack
+    #[arg(long, default_value = "demo")]
+    cluster: String,
+    /// The skep binary [default: the one beside this program]
+    #[arg(long, value_name = "FILE")]
+    skep: Option<PathBuf>,
+    /// Start the instances without skep
+    #[arg(long, conflicts_with = "skep")]
+    bare: bool,
+    /// Where skep keeps the join tokens [default: skep's own]
+    #[arg(long)]
+    token_store: Option<TokenStore>,
+    /// A skep.toml for every instance
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Buy the workers on the spot market
+    #[arg(long)]
+    spot: bool,
+    /// Shut the OS down when an instance is terminated, instead of cutting its power
+    #[arg(long)]
+    clean_shutdown: bool,
+    /// Seed of ids and faults
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where to make the run's directory
+    #[arg(long, value_name = "DIRECTORY", default_value_os_t = default_dir())]
+    dir: PathBuf,
+    /// A folder with another Docker engine
+    #[arg(long, value_name = "DIRECTORY")]
+    engine: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum TokenStore {
+    Ssm,
+    Dynamodb,
+}
+
+/// What the OS gets to shut down: systemd's default.
+const SHUTDOWN: std::time::Duration = std::time::Duration::from_secs(90);
+
+pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let options = arguments.options()?;
+    let region = options.region.clone();
+    // Before anything exists: an interruption must find someone who cleans up.
+    let mut interruption = Box::pin(interrupted()?);
+    let fleet = tokio::select! {
+        fleet = Fleet::start(options) => fleet?,
+        _ = &mut interruption => return Ok(()),
+    };
+    let current = Current::of(&fleet, &region);
+    current.write()?;
+    print_welcome(&current);
+    let cluster = arguments.cluster();
+    let watched = tokio::select! {
+        watched = watch(&fleet, &cluster) => watched,
+        name = &mut interruption => {
+            println!("{name}: stopping");
+            Ok(())
+        }
+    };
+    current.remove();
+    fleet.stop().await?;
+    println!("stopped; the logs are in {}", current.dir.display());
+    watched
+}
+
+impl Arguments {
+    fn options(&self) -> anyhow::Result<FleetOptions> {
+        let mut options = FleetOptions {
+            dir: self.dir.clone(),
+            seed: self.seed,
+            engine: self.engine.clone(),
+            ..FleetOptions::default()
+        };
+        if !self.bare {
+            options.skep = Some(self.skep()?);
+        }
+        if let Some(file) = &self.config {
+            let text = std::fs::read_to_string(file);
+            options.config = Some(text.with_context(|| format!("cannot read {}", file.display()))?);
+        }
+        if let Some(store) = self.token_store {
+            let value = match store {
+                TokenStore::Ssm => "ssm",
+                TokenStore::Dynamodb => "dynamodb",
+            };
+            options.skep_env.insert("SKEP_TOKENS_STORE".to_owned(), value.to_owned());
+        }
+        if self.clean_shutdown {
+            options.power_off = PowerOff::Clean(SHUTDOWN);
+        }
+        Ok(options)
+    }
+
+    fn skep(&self) -> anyhow::Result<PathBuf> {
+        let file = match &self.skep {
+            Some(file) => file.clone(),
+            None => std::env::current_exe()?.with_file_name("skep"),
+        };
+        ensure!(
+            file.is_file(),
+            "{} does not exist: build it with `cargo build -p skep`, or say --skep FILE or --bare",
+            file.display()
+        );
+        Ok(file.canonicalize()?)
+    }
+
+    fn cluster(&self) -> ClusterSpec {
+        let workers_market = if self.spot { Market::Spot } else { Market::OnDemand };
+        ClusterSpec {
+            workers_market,
+            ..ClusterSpec::new(&self.cluster, self.managers, self.workers)
+        }
+    }
+}
+
+/// Resolves with the name of the first signal that asks for an end.
+fn interrupted() -> anyhow::Result<impl Future<Output = &'static str>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => "interrupted",
+            _ = terminate.recv() => "terminated",
+            _ = hangup.recv() => "hung up",
+        }
+    })
+}
+
+/// Creates the swarm and tells what happens, for ever.
+async fn watch(fleet: &Fleet, cluster: &ClusterSpec) -> anyhow::Result<()> {
+    let mut instances = fleet.subscribe();
+    let mut cloud = fleet.cloud().subscribe();
+    let start = Instant::now();
+    fleet.create_cluster(cluster)?;
+    loop {
+        // Whoever falls behind misses lines, and goes on.
+        tokio::select! {
+            entry = instances.recv() => match entry {
+                Ok(Entry { instance, what, .. }) => tell(fleet, start, Some(&instance), &what),
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return Ok(()),
+            },
+            event = cloud.recv() => match event {
+                Ok(CloudEvent { kind, .. }) => {
+                    if let Some(line) = narrate(&kind) {
+                        tell(fleet, start, kind.instance_id(), &line);
+                    }
+                }
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return Ok(()),
+            },
+        }
+    }
+}
+
+fn tell(fleet: &Fleet, start: Instant, instance: Option<&str>, what: &str) {
+    let address = instance
+        .and_then(|id| fleet.instance(id))
+        .map(|instance| instance.address().to_string())
+        .unwrap_or_default();
+    let seconds = start.elapsed().as_secs_f64();
+    println!("{seconds:>8.2}  {:<19}  {address:<12}  {what}", instance.unwrap_or(""));
+}
+
+fn print_welcome(current: &Current) {
+    println!("the local cloud is up: run {}", current.run);
+    for (name, value) in variables(&current.endpoint, &current.region) {
+        println!("  export {name}={value}");
+    }
+    for line in how_to_reach(current).lines() {
+        println!("  {line}");
+    }
+    let program = std::env::current_exe().unwrap_or_default();
+    let program = program.file_name().unwrap_or_default();
+    println!("  more     {} list | spot | desired | …", Path::new(program).display());
+    println!("Ctrl-C stops it.\n");
+}

@@ -1,0 +1,302 @@
+//! Who calls, and what they are refused.
+//!
+//! Signatures are not verified: the cloud trusts its test. What is checked is what makes an agent
+//! fail in the field: a missing signature, a clock that is wrong, unknown credentials, and
+//! permissions that a role does not have.
+
+use axum::http::HeaderMap;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::autoscaling::Scaling;
+use super::clock::{amz_date, parse_amz_date};
+use super::errors::ApiError;
+use super::requests::Service;
+
+/// How far a caller's clock may be from the cloud's.
+const CLOCK_TOLERANCE: time::Duration = time::Duration::minutes(5);
+
+/// Whom a denial is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Who {
+    Anyone,
+    Role(String),
+    Instance(String),
+}
+
+/// A permission that is taken away, as an explicit deny in IAM does. `*` stands for anything.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deny {
+    pub who: Who,
+    /// `None`: every service.
+    pub service: Option<Service>,
+    pub action: String,
+    /// A parameter's name; `table` or `table/partition-key`; a group's or a stack's name.
+    pub resource: String,
+}
+
+impl Deny {
+    /// Denies an action on every resource.
+    pub fn new(who: Who, service: impl Into<Option<Service>>, action: &str) -> Self {
+        Self { who, service: service.into(), action: action.to_owned(), resource: "*".to_owned() }
+    }
+
+    #[must_use]
+    pub fn on(mut self, resource: &str) -> Self {
+        self.resource = resource.to_owned();
+        self
+    }
+
+    /// The resource that is refused by it, if any is.
+    fn refuses<'a>(
+        &self,
+        caller: &Caller,
+        service: Service,
+        action: &str,
+        resources: &'a [String],
+    ) -> Option<&'a str> {
+        let who = match &self.who {
+            Who::Anyone => true,
+            Who::Role(role) => caller.role.as_ref() == Some(role),
+            Who::Instance(id) => caller.instance_id.as_ref() == Some(id),
+        };
+        let of = self.service.is_none_or(|of| of == service);
+        if !(who && of && matches(&self.action, action)) {
+            return None;
+        }
+        let found = resources.iter().find(|resource| matches(&self.resource, resource));
+        // Calls that name no resource are on all of them.
+        found.map(String::as_str).or((self.resource == "*").then_some("*"))
+    }
+}
+
+/// Whether `text` is what `pattern` says, `*` standing for any run of characters.
+fn matches(pattern: &str, text: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('*') else {
+        return pattern == text;
+    };
+    let Some(text) = text.strip_prefix(start) else {
+        return false;
+    };
+    text.char_indices()
+        .map(|(index, _)| index)
+        .chain([text.len()])
+        .any(|index| matches(rest, &text[index..]))
+}
+
+/// Who signed a request.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Caller {
+    pub access_key_id: String,
+    pub role: Option<String>,
+    pub instance_id: Option<String>,
+}
+
+impl Caller {
+    /// For the log.
+    pub fn name(&self) -> String {
+        self.role.clone().unwrap_or_else(|| self.access_key_id.clone())
+    }
+
+    fn arn(&self) -> String {
+        let account = super::ACCOUNT;
+        match (&self.role, &self.instance_id) {
+            (Some(role), Some(instance)) => {
+                format!("arn:aws:sts::{account}:assumed-role/{role}/{instance}")
+            }
+            _ => format!("arn:aws:iam::{account}:user/{}", self.access_key_id),
+        }
+    }
+}
+
+/// Reads the signature's parts and finds the caller.
+pub(super) fn authenticate(
+    headers: &HeaderMap,
+    service: Service,
+    now: OffsetDateTime,
+    scaling: &Scaling,
+) -> Result<Caller, ApiError> {
+    let protocol = Protocol::of(service);
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let Some(authorization) = header("authorization") else {
+        return Err(
+            protocol.error("MissingAuthenticationToken", "Request is missing Authentication Token")
+        );
+    };
+    let access_key_id = access_key_id(authorization).ok_or_else(|| {
+        protocol.error(
+            "IncompleteSignature",
+            "Authorization header requires 'Credential', 'Signature' and 'SignedHeaders' \
+             parameters.",
+        )
+    })?;
+    let signed = header("x-amz-date").and_then(parse_amz_date).ok_or_else(|| {
+        protocol.error(
+            "IncompleteSignature",
+            "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header.",
+        )
+    })?;
+    check_clock(signed, now, protocol)?;
+    match scaling.principal(access_key_id) {
+        Some(principal) if header("x-amz-security-token") == Some(&principal.session_token) => {
+            Ok(Caller {
+                access_key_id: access_key_id.to_owned(),
+                role: Some(principal.role_name.clone()),
+                instance_id: Some(principal.instance_id.clone()),
+            })
+        }
+        // Temporary credentials are known ones; any others are an operator's.
+        None if !access_key_id.starts_with("ASIA") => {
+            Ok(Caller { access_key_id: access_key_id.to_owned(), ..Caller::default() })
+        }
+        _ => Err(protocol.unknown_credentials()),
+    }
+}
+
+fn access_key_id(authorization: &str) -> Option<&str> {
+    let parameters = authorization.strip_prefix("AWS4-HMAC-SHA256 ")?;
+    let parameter = |name: &str| {
+        parameters.split(',').find_map(|part| part.trim().strip_prefix(name)?.strip_prefix('='))
+    };
+    parameter("SignedHeaders")?;
+    parameter("Signature")?;
+    parameter("Credential")?.split('/').next()
+}
+
+fn check_clock(
+    signed: OffsetDateTime,
+    now: OffsetDateTime,
+    protocol: Protocol,
+) -> Result<(), ApiError> {
+    let (signed_text, now_text) = (amz_date(signed), amz_date(now));
+    let message = if signed < now - CLOCK_TOLERANCE {
+        let limit = amz_date(now - CLOCK_TOLERANCE);
+        format!(
+            "Signature expired: {signed_text} is now earlier than {limit} ({now_text} - 5 min.)"
+        )
+    } else if signed > now + CLOCK_TOLERANCE {
+        let limit = amz_date(now + CLOCK_TOLERANCE);
+        format!(
+            "Signature not yet current: {signed_text} is still later than {limit} ({now_text} + \
+             5 min.)"
+        )
+    } else {
+        return Ok(());
+    };
+    Err(match protocol {
+        Protocol::Json => ApiError::new(400, "InvalidSignatureException", message),
+        Protocol::Query => ApiError::new(403, "SignatureDoesNotMatch", message),
+    })
+}
+
+/// Refuses what a denial covers.
+pub(super) fn authorize(
+    denials: &[Deny],
+    caller: &Caller,
+    service: Service,
+    action: &str,
+    resources: &[String],
+) -> Result<(), ApiError> {
+    let refused = denials.iter().find_map(|deny| deny.refuses(caller, service, action, resources));
+    let Some(resource) = refused else {
+        return Ok(());
+    };
+    let arn = caller.arn();
+    Err(Protocol::of(service).error(
+        "AccessDenied",
+        &format!(
+            "User: {arn} is not authorized to perform: {service}:{action} on resource: {resource} \
+             with an explicit deny in an identity-based policy"
+        ),
+    ))
+}
+
+/// The two families that spell the same errors differently.
+#[derive(Clone, Copy)]
+enum Protocol {
+    Json,
+    Query,
+}
+
+impl Protocol {
+    fn of(service: Service) -> Self {
+        match service {
+            Service::DynamoDb | Service::Ssm => Self::Json,
+            Service::AutoScaling | Service::CloudFormation | Service::Imds => Self::Query,
+        }
+    }
+
+    fn error(self, code: &str, message: &str) -> ApiError {
+        match self {
+            Self::Json => ApiError::new(400, &format!("{code}Exception"), message),
+            Self::Query => ApiError::new(403, code, message),
+        }
+    }
+
+    fn unknown_credentials(self) -> ApiError {
+        let message = "The security token included in the request is invalid.";
+        match self {
+            Self::Json => ApiError::new(400, "UnrecognizedClientException", message),
+            Self::Query => ApiError::new(403, "InvalidClientTokenId", message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stars_stand_for_anything() {
+        assert!(matches("*", ""));
+        assert!(matches("Get*", "GetParameters"));
+        assert!(matches("/skep/*/manager-token/*", "/skep/demo/manager-token/1"));
+        assert!(!matches("/skep/*/manager-token/*", "/skep/demo/worker-token/1"));
+        assert!(!matches("GetParameter", "GetParameters"));
+    }
+
+    #[test]
+    fn a_wrong_clock_is_told_in_the_words_of_the_protocol() {
+        let now = time::macros::datetime!(2026-11-20 12:00:00 UTC);
+        let late = check_clock(now - time::Duration::minutes(6), now, Protocol::Json).unwrap_err();
+        assert_eq!(late.code, "InvalidSignatureException");
+        assert_eq!(
+            late.message,
+            "Signature expired: 20261120T115400Z is now earlier than 20261120T115500Z \
+             (20261120T120000Z - 5 min.)"
+        );
+        let early =
+            check_clock(now + time::Duration::minutes(6), now, Protocol::Query).unwrap_err();
+        assert_eq!((early.status, early.code.as_str()), (403, "SignatureDoesNotMatch"));
+        assert!(early.message.starts_with("Signature not yet current: 20261120T120600Z"));
+        assert!(check_clock(now, now, Protocol::Json).is_ok());
+    }
+
+    #[test]
+    fn a_denial_is_for_its_role_and_its_resource() {
+        let caller = Caller {
+            access_key_id: "ASIA".to_owned(),
+            role: Some("worker".to_owned()),
+            instance_id: Some("i-1".to_owned()),
+        };
+        let deny =
+            Deny::new(Who::Role("worker".to_owned()), Service::Ssm, "Get*").on("*/manager-token/*");
+        let check = |action, resource: &str| {
+            let denials = std::slice::from_ref(&deny);
+            authorize(denials, &caller, Service::Ssm, action, &[resource.to_owned()])
+        };
+        let denied = check("GetParameter", "/skep/a/manager-token/1").unwrap_err();
+        assert_eq!(denied.code, "AccessDeniedException");
+        assert!(check("GetParameter", "/skep/a/worker-token/1").is_ok());
+        assert!(check("PutParameter", "/skep/a/manager-token/1").is_ok());
+    }
+
+    #[test]
+    fn the_access_key_is_read_from_the_signature() {
+        let header = "AWS4-HMAC-SHA256 Credential=AKIA1/20261120/eu/ssm/aws4_request, \
+                      SignedHeaders=host, Signature=00";
+        assert_eq!(access_key_id(header), Some("AKIA1"));
+        assert_eq!(access_key_id("AWS4-HMAC-SHA256 Credential=AKIA1/x"), None);
+        assert_eq!(access_key_id("Basic abc"), None);
+    }
+}

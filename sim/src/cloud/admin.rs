@@ -1,0 +1,361 @@
+//! What the test bed does to the cloud and asks of it, past the wire.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio::sync::broadcast;
+
+use super::access::Deny;
+use super::autoscaling::{Instance, ScheduledEvent, SpotNotice, Transition};
+use super::dynamodb::DynamoDb;
+use super::errors::ApiError;
+use super::events::{CloudEvent, EventKind};
+use super::faults::Faults;
+use super::imds::ImdsKnobs;
+use super::requests::Request;
+use super::specs::{
+    GroupSpec, GroupView, HookSpec, InstanceView, Maintenance, StackSpec, StackView,
+};
+use super::{Cloud, Database, lock};
+
+/// The keys of skep's table.
+const PARTITION_KEY: &str = "cluster";
+const SORT_KEY: &str = "item";
+
+/// Setting things up.
+impl Cloud {
+    /// A table as skep needs it: keys `cluster` and `item`, time to live in `expires_at`.
+    pub fn create_table(&self, name: &str) -> anyhow::Result<()> {
+        self.create_table_with_keys(name, PARTITION_KEY, Some(SORT_KEY))
+    }
+
+    /// A table with other keys, such as a careless operator would make.
+    pub fn create_table_with_keys(
+        &self,
+        name: &str,
+        partition: &str,
+        sort: Option<&str>,
+    ) -> anyhow::Result<()> {
+        let dynamodb: &DynamoDb = &self.inner.dynamodb;
+        dynamodb.create_table(name, partition, sort)
+    }
+
+    /// The tables, in-process: its `put_item`, `get_item`, `query` and so on block shortly.
+    pub fn database(&self) -> Database {
+        self.inner.dynamodb.database()
+    }
+
+    /// Creates a group; its instances launch at once.
+    pub fn create_group(&self, spec: GroupSpec) -> Result<(), ApiError> {
+        self.create_group_with_hooks(spec, vec![])
+    }
+
+    /// Creates a group whose first instances already meet its hooks.
+    pub fn create_group_with_hooks(
+        &self,
+        spec: GroupSpec,
+        hooks: Vec<HookSpec>,
+    ) -> Result<(), ApiError> {
+        self.change(|state, now| {
+            let stack = spec.stack.as_ref().map(|(stack, _)| stack.clone());
+            let stack_id = stack.map(|stack| state.stacks.stack_id(&stack));
+            state.scaling.create_group(spec, vec![], hooks, stack_id, now)
+        })
+    }
+
+    /// Deletes a group, and its instances without waiting for hooks.
+    pub fn delete_group(&self, name: &str) -> Result<(), ApiError> {
+        self.change(|state, now| state.scaling.delete_group(name, true, now))
+    }
+
+    /// Sets a hook up, for the transitions that start from now on.
+    pub fn put_hook(&self, hook: HookSpec) -> Result<(), ApiError> {
+        self.change(|state, _| state.scaling.put_hook(hook))
+    }
+
+    pub fn delete_hook(&self, group: &str, name: &str) -> Result<(), ApiError> {
+        self.change(|state, _| state.scaling.delete_hook(group, name))
+    }
+
+    /// Creates a stack, which waits for its resources' signals.
+    pub fn create_stack(&self, spec: StackSpec) -> Result<(), ApiError> {
+        self.change(|state, now| state.stacks.create(spec, now))
+    }
+
+    /// How long instances stay in `Pending` or `Terminating` before the hooks start. For
+    /// terminations: the metadata says `Terminated` while completing is still refused.
+    pub fn set_transition_delay(&self, transition: Transition, delay: Duration) {
+        self.change(|state, now| {
+            match transition {
+                Transition::Launching => state.scaling.timing.launching = delay,
+                Transition::Terminating => state.scaling.timing.terminating = delay,
+            }
+            state.reckon(now);
+        });
+        self.inner.wake.notify_one();
+    }
+
+    /// Takes a permission away from instances.
+    pub fn deny(&self, deny: Deny) {
+        self.change(|state, _| state.denials.push(deny));
+    }
+
+    /// Ends all denials.
+    pub fn allow_all(&self) {
+        self.change(|state, _| state.denials.clear());
+    }
+
+    /// Answers metadata requests from `peer` as if `instance_id` asked; for tests without network
+    /// namespaces, where every peer is the loopback address.
+    pub fn stand_in(&self, peer: IpAddr, instance_id: &str) {
+        self.change(|state, _| state.metadata.stand_in(peer, instance_id));
+    }
+
+    /// Moves the cloud's clock away from the system's: signatures and the `Date` headers follow,
+    /// timers do not.
+    pub fn set_clock_offset(&self, offset: time::Duration) {
+        self.inner.clock.set_offset(offset);
+    }
+
+    pub fn faults(&self) -> Faults {
+        self.inner.faults.clone()
+    }
+
+    pub fn imds_knobs(&self, instance_id: &str) -> ImdsKnobs {
+        ImdsKnobs::new(self.clone(), instance_id)
+    }
+}
+
+/// Making things happen.
+impl Cloud {
+    pub fn set_desired(&self, group: &str, desired: u32) -> Result<(), ApiError> {
+        self.change(|state, now| state.scaling.set_desired(group, desired, now))
+    }
+
+    /// Terminates by way of the hooks; without `decrement` it is replaced.
+    pub fn terminate(&self, instance_id: &str, decrement: bool) -> Result<(), ApiError> {
+        let cause = "instance was taken out of service in response to a user request.";
+        self.change(|state, now| {
+            let terminated = state.scaling.terminate(instance_id, decrement, cause, now);
+            terminated.map(|_| ())
+        })
+    }
+
+    /// A health check's verdict; an unhealthy instance is terminated and replaced.
+    pub fn set_health(&self, instance_id: &str, healthy: bool) -> Result<(), ApiError> {
+        self.change(|state, now| state.scaling.set_health(instance_id, healthy, now))
+    }
+
+    /// The instance is gone at once, no hook is waited for, and the group replaces it.
+    pub fn crash(&self, instance_id: &str) -> Result<(), ApiError> {
+        self.change(|state, now| {
+            state.scaling.instance_mut(instance_id)?;
+            let instance_id = instance_id.to_owned();
+            state.scaling.emit(EventKind::Crashed { instance_id: instance_id.clone() });
+            state.scaling.vanish(&instance_id, now);
+            Ok(())
+        })
+    }
+
+    /// Announces a spot interruption in the metadata, and takes the instance when it is due.
+    /// `action` is `terminate`, `stop` or `hibernate`.
+    pub fn spot_notice(
+        &self,
+        instance_id: &str,
+        action: &str,
+        due_in: Duration,
+    ) -> Result<(), ApiError> {
+        let time = self.now() + due_in;
+        self.change(|state, now| {
+            state.scaling.instance_mut(instance_id)?.spot =
+                Some(SpotNotice { action: action.to_owned(), due: now + due_in, time });
+            state.scaling.emit(EventKind::SpotNotice {
+                instance_id: instance_id.to_owned(),
+                action: action.to_owned(),
+                time,
+            });
+            Ok(())
+        })
+    }
+
+    /// Takes the notice back; the instance stays.
+    pub fn clear_spot_notice(&self, instance_id: &str) -> Result<(), ApiError> {
+        self.edit(instance_id, |instance| instance.spot = None)
+    }
+
+    /// Recommends a rebalance in the metadata.
+    pub fn rebalance(&self, instance_id: &str) -> Result<(), ApiError> {
+        let time = self.now();
+        self.change(|state, _| {
+            state.scaling.instance_mut(instance_id)?.rebalance = Some(time);
+            state
+                .scaling
+                .emit(EventKind::RebalanceRecommended { instance_id: instance_id.to_owned() });
+            Ok(())
+        })
+    }
+
+    pub fn clear_rebalance(&self, instance_id: &str) -> Result<(), ApiError> {
+        self.edit(instance_id, |instance| instance.rebalance = None)
+    }
+
+    /// Schedules maintenance in the metadata. Nothing happens to the instance when it comes.
+    pub fn schedule_maintenance(
+        &self,
+        instance_id: &str,
+        maintenance: Maintenance,
+    ) -> Result<(), ApiError> {
+        let not_before = self.now() + Duration::from_secs(maintenance.in_seconds);
+        self.change(|state, _| {
+            let instance = state.scaling.instance_mut(instance_id)?;
+            let number = instance.maintenance.len();
+            let code = maintenance.code.clone();
+            instance.maintenance.push(ScheduledEvent {
+                id: format!("instance-event-{number:017x}"),
+                maintenance,
+                not_before,
+            });
+            state.scaling.emit(EventKind::MaintenanceScheduled {
+                instance_id: instance_id.to_owned(),
+                code,
+            });
+            Ok(())
+        })
+    }
+
+    pub fn clear_maintenance(&self, instance_id: &str) -> Result<(), ApiError> {
+        self.edit(instance_id, |instance| instance.maintenance.clear())
+    }
+
+    pub fn set_tag(&self, instance_id: &str, key: &str, value: &str) -> Result<(), ApiError> {
+        self.edit(instance_id, |instance| {
+            instance.tags.insert(key.to_owned(), value.to_owned());
+        })
+    }
+
+    pub fn remove_tag(&self, instance_id: &str, key: &str) -> Result<(), ApiError> {
+        self.edit(instance_id, |instance| {
+            instance.tags.remove(key);
+        })
+    }
+
+    /// Whether the metadata shows the tags; live, as on EC2.
+    pub fn set_metadata_tags(&self, instance_id: &str, shown: bool) -> Result<(), ApiError> {
+        self.edit(instance_id, |instance| instance.metadata_tags = shown)
+    }
+
+    /// Moves an instance to standby; without `decrement` its place is filled.
+    pub fn standby(&self, instance_id: &str, decrement: bool) -> Result<(), ApiError> {
+        self.change(|state, now| {
+            let group = state.scaling.instance_mut(instance_id)?.group.clone();
+            let ids = [instance_id.to_owned()];
+            let moved = state.scaling.enter_standby(&group, &ids, decrement, now);
+            moved.map(|_| ())
+        })
+    }
+
+    /// Brings it back, and the desired capacity up by one.
+    pub fn exit_standby(&self, instance_id: &str) -> Result<(), ApiError> {
+        self.change(|state, now| {
+            let group = state.scaling.instance_mut(instance_id)?.group.clone();
+            let ids = [instance_id.to_owned()];
+            state.scaling.exit_standby(&group, &ids, now).map(|_| ())
+        })
+    }
+
+    fn edit(&self, id: &str, edit: impl FnOnce(&mut Instance)) -> Result<(), ApiError> {
+        self.change(|state, _| state.scaling.instance_mut(id).map(edit))
+    }
+}
+
+/// Looking.
+impl Cloud {
+    /// The instances that Auto Scaling lists, oldest first.
+    pub fn instances(&self) -> Vec<InstanceView> {
+        self.change(|state, _| {
+            let mut instances: Vec<&Instance> = state.scaling.instances().collect();
+            instances.sort_by_key(|instance| instance.sequence);
+            let view = |instance: &&Instance| self.view(instance);
+            instances.iter().map(view).collect()
+        })
+    }
+
+    /// One instance, as long as Auto Scaling lists it.
+    pub fn instance(&self, instance_id: &str) -> Option<InstanceView> {
+        self.change(|state, _| {
+            let instance = state.scaling.instance(instance_id);
+            instance.map(|instance| self.view(instance))
+        })
+    }
+
+    fn view(&self, instance: &Instance) -> InstanceView {
+        let actions = instance.lifecycle.actions().iter();
+        InstanceView {
+            id: instance.id.clone(),
+            group: instance.group.clone(),
+            lifecycle: instance.lifecycle.state(),
+            healthy: instance.healthy,
+            address: instance.address,
+            zone: instance.zone.clone(),
+            launched_at: self.inner.clock.date(instance.launched),
+            market: instance.market,
+            role_name: instance.credentials.as_ref().map(|c| c.role_name.clone()),
+            tags: instance.tags.clone(),
+            waiting_hooks: actions.map(|action| action.hook.clone()).collect(),
+        }
+    }
+
+    pub fn groups(&self) -> Vec<GroupView> {
+        self.change(|state, _| {
+            let view = |group: &super::autoscaling::Group| {
+                let name = &group.spec.name;
+                let mut members: Vec<&Instance> =
+                    state.scaling.instances().filter(|instance| &instance.group == name).collect();
+                members.sort_by_key(|instance| instance.sequence);
+                GroupView {
+                    name: name.clone(),
+                    min: group.spec.min,
+                    max: group.spec.max,
+                    desired: group.spec.desired,
+                    hooks: group.hooks.iter().map(|hook| hook.name.clone()).collect(),
+                    instances: members.iter().map(|member| member.id.clone()).collect(),
+                }
+            };
+            state.scaling.groups().map(view).collect()
+        })
+    }
+
+    pub fn stack(&self, name: &str) -> Option<StackView> {
+        self.change(|state, _| state.stacks.view(name))
+    }
+
+    /// The calls so far, oldest first.
+    pub fn requests(&self) -> Vec<Request> {
+        self.inner.requests.snapshot()
+    }
+
+    pub fn clear_requests(&self) {
+        self.inner.requests.clear();
+    }
+
+    /// What happens from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<CloudEvent> {
+        self.inner.events.subscribe()
+    }
+
+    /// What has happened since the event with this number, the first being 0.
+    pub fn events_since(&self, index: usize) -> Vec<CloudEvent> {
+        self.inner.events.since(index)
+    }
+
+    /// The names of the parameters in SSM.
+    pub fn parameter_names(&self) -> Vec<String> {
+        lock(&self.inner.state).parameters.names()
+    }
+
+    /// When the cloud was made, by its clock.
+    pub fn started_at(&self) -> OffsetDateTime {
+        self.inner.clock.date(Duration::ZERO)
+    }
+}

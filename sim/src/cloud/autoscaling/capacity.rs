@@ -1,0 +1,179 @@
+//! How a group gets and loses instances: convergence to the desired capacity.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::instance::{Credentials, Instance};
+use super::lifecycle::{Event, Lifecycle};
+use super::scaling::{Outcome, Principal, Scaling};
+use crate::cloud::events::EventKind;
+use crate::machines::Launch;
+
+impl Scaling {
+    /// Launches what is missing and lets go of what is too much.
+    pub(super) fn converge(&mut self, now: Duration) {
+        let names: Vec<String> = self.groups.keys().cloned().collect();
+        for name in names {
+            let mut counted: Vec<(u64, String)> = self
+                .instances
+                .values()
+                .filter(|i| i.group == name && i.lifecycle.state().counts())
+                .map(|i| (i.sequence, i.id.clone()))
+                .collect();
+            counted.sort_unstable();
+            let desired = self.groups.get(&name).map_or(0, |g| g.spec.desired as usize);
+            let excess = counted.len().saturating_sub(desired);
+            for (_, id) in counted.iter().take(excess) {
+                let cause = "an instance was taken out of service in response to a difference \
+                             between desired and actual capacity, shrinking the capacity.";
+                self.begin_termination(id, false, cause, now);
+            }
+            let full = (counted.len()..desired).all(|_| self.launch(&name, now));
+            if full && let Some(group) = self.groups.get_mut(&name) {
+                // Gaps that no launch filled are not there any more.
+                group.to_replace.clear();
+            }
+        }
+    }
+
+    /// Launches one instance; `false` when the subnet is full.
+    fn launch(&mut self, group: &str, now: Duration) -> bool {
+        let Some(address) = self.addresses.take() else {
+            tracing::warn!(group, "the subnet has no free address, nothing is launched");
+            return false;
+        };
+        let Some(owner) = self.groups.get_mut(group) else {
+            return false;
+        };
+        let id = self.ids.instance();
+        let spec = &owner.spec;
+        let credentials = spec.role_name.clone().map(|role_name| Credentials {
+            role_name,
+            access_key_id: self.ids.access_key(),
+            secret_access_key: self.ids.secret(40),
+            session_token: self.ids.secret(120),
+        });
+        if let Some(credentials) = &credentials {
+            let principal = Principal {
+                instance_id: id.clone(),
+                role_name: credentials.role_name.clone(),
+                session_token: credentials.session_token.clone(),
+            };
+            let key = credentials.access_key_id.clone();
+            self.principals.insert(key, principal);
+        }
+        let zones = if owner.zones.is_empty() { &self.zones } else { &owner.zones };
+        let zone = emptiest_zone(zones, group, &self.instances);
+        self.sequence += 1;
+        let instance = Instance {
+            id: id.clone(),
+            group: group.to_owned(),
+            sequence: self.sequence,
+            zone: zone.clone(),
+            address,
+            launched: now,
+            instance_type: spec.instance_type.clone(),
+            image_id: spec.image_id.clone(),
+            market: spec.market,
+            user_data: spec.user_data.clone(),
+            credentials,
+            tags: owner.instance_tags(),
+            metadata_tags: spec.metadata_tags,
+            lifecycle: Lifecycle::new(now),
+            healthy: true,
+            spot: None,
+            rebalance: None,
+            maintenance: Vec::new(),
+            activity: 0,
+        };
+        let replaced = owner.to_replace.pop_front();
+        let launch = Launch {
+            instance_id: id.clone(),
+            private_address: address,
+            zone: zone.clone(),
+            group: group.to_owned(),
+            tags: instance.tags.clone(),
+        };
+        self.by_address.insert(address, id.clone());
+        self.instances.insert(id.clone(), instance);
+        let cause = "an instance was started in response to a difference between desired and \
+                     actual capacity, increasing the capacity.";
+        let description = format!("Launching a new EC2 instance: {id}");
+        self.record(&id, group, description, cause, now);
+        self.emit(EventKind::InstanceLaunched {
+            instance_id: id.clone(),
+            group: group.to_owned(),
+            zone,
+            address,
+        });
+        if let Some(old) = replaced {
+            self.emit(EventKind::Replaced { group: group.to_owned(), old, new: id.clone() });
+        }
+        // The machine starts before the first transition, as EC2's does.
+        self.outcomes.push(Outcome::Launch(launch));
+        // A tick cannot be refused.
+        let _ = self.step(&id, Event::Tick, now);
+        true
+    }
+
+    pub(super) fn begin_termination(
+        &mut self,
+        id: &str,
+        replace: bool,
+        cause: &str,
+        now: Duration,
+    ) {
+        let Some(instance) = self.instances.get(id) else {
+            return;
+        };
+        let group = instance.group.clone();
+        self.activities[instance.activity].end_if_open(now);
+        self.record_termination(id, &group, cause, now);
+        if replace {
+            self.leaves_a_gap(&group, id);
+        }
+        // Terminating is never refused.
+        let _ = self.step(id, Event::Terminate, now);
+    }
+
+    pub(super) fn record_termination(&mut self, id: &str, group: &str, cause: &str, now: Duration) {
+        let description = format!("Terminating EC2 instance: {id}");
+        self.record(id, group, description, cause, now);
+    }
+
+    /// Notes whose place the next launch takes.
+    pub(super) fn leaves_a_gap(&mut self, group: &str, id: &str) {
+        if let Some(group) = self.groups.get_mut(group) {
+            group.to_replace.push_back(id.to_owned());
+        }
+    }
+
+    /// The machine is gone without asking: crashed, reclaimed, or terminated in the console.
+    pub fn vanish(&mut self, id: &str, now: Duration) {
+        let Some(instance) = self.instances.get(id) else {
+            return;
+        };
+        if !instance.lifecycle.state().is_leaving() {
+            let group = instance.group.clone();
+            self.activities[instance.activity].end_if_open(now);
+            let cause = "an instance was taken out of service in response to an EC2 health check \
+                         indicating it has been terminated or stopped.";
+            self.record_termination(id, &group, cause, now);
+            self.leaves_a_gap(&group, id);
+        }
+        // Vanishing is never refused.
+        let _ = self.step(id, Event::Vanish, now);
+        self.converge(now);
+    }
+}
+
+/// The zone with the fewest instances of the group, the first such in the order given.
+fn emptiest_zone(zones: &[String], group: &str, instances: &BTreeMap<String, Instance>) -> String {
+    let population = |zone: &String| {
+        instances
+            .values()
+            .filter(|i| i.group == group && &i.zone == zone && !i.lifecycle.state().is_leaving())
+            .count()
+    };
+    zones.iter().min_by_key(|zone| population(zone)).cloned().unwrap_or_default()
+}

@@ -1,0 +1,306 @@
+//! Groups: their sizes, hooks and tags, and what may be asked of them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::activities::{Activity, Status};
+use super::lifecycle::Event;
+use super::scaling::{Scaling, not_managed};
+use super::states::LifecycleState;
+use crate::cloud::errors::ApiError;
+use crate::cloud::events::EventKind;
+use crate::cloud::specs::{GroupSpec, HookSpec};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Group {
+    pub spec: GroupSpec,
+    /// The group's own zones; empty: all of the cloud's.
+    pub zones: Vec<String>,
+    pub hooks: Vec<HookSpec>,
+    /// The id of the stack that made it, for the tags.
+    pub stack_id: Option<String>,
+    pub created: Duration,
+    /// Instances that went and whose places are to be filled, for telling who replaced whom.
+    pub to_replace: VecDeque<String>,
+}
+
+impl Group {
+    pub fn arn(&self, region: &str) -> String {
+        let name = &self.spec.name;
+        format!(
+            "arn:aws:autoscaling:{region}:{}:autoScalingGroup:*:autoScalingGroupName/{name}",
+            crate::cloud::ACCOUNT
+        )
+    }
+
+    /// The group's tags and those that AWS adds.
+    pub fn instance_tags(&self) -> BTreeMap<String, String> {
+        let mut tags = self.spec.tags.clone();
+        let mut add = |key: &str, value: &str| tags.insert(key.to_owned(), value.to_owned());
+        add("aws:autoscaling:groupName", &self.spec.name);
+        if let Some((stack, logical_id)) = &self.spec.stack {
+            add("aws:cloudformation:stack-name", stack);
+            add("aws:cloudformation:logical-id", logical_id);
+        }
+        if let Some(stack_id) = &self.stack_id {
+            add("aws:cloudformation:stack-id", stack_id);
+        }
+        tags
+    }
+
+    fn check_capacity(&self, desired: u32) -> Result<(), ApiError> {
+        let (min, max) = (self.spec.min, self.spec.max);
+        if desired < min {
+            return Err(ApiError::validation(format!(
+                "New SetDesiredCapacity value {desired} is below min value {min} for the \
+                 AutoScalingGroup."
+            )));
+        }
+        if desired > max {
+            return Err(ApiError::validation(format!(
+                "New SetDesiredCapacity value {desired} is above max value {max} for the \
+                 AutoScalingGroup."
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// New sizes of a group; `None` leaves one as it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sizes {
+    pub min: Option<u32>,
+    pub max: Option<u32>,
+    pub desired: Option<u32>,
+}
+
+impl Scaling {
+    pub fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.groups.values()
+    }
+
+    pub fn group(&self, name: &str) -> Result<&Group, ApiError> {
+        self.groups.get(name).ok_or_else(|| unknown_group(name))
+    }
+
+    fn group_mut(&mut self, name: &str) -> Result<&mut Group, ApiError> {
+        self.groups.get_mut(name).ok_or_else(|| unknown_group(name))
+    }
+
+    pub fn create_group(
+        &mut self,
+        spec: GroupSpec,
+        zones: Vec<String>,
+        hooks: Vec<HookSpec>,
+        stack_id: Option<String>,
+        now: Duration,
+    ) -> Result<(), ApiError> {
+        if self.groups.contains_key(&spec.name) {
+            return Err(ApiError::new(
+                400,
+                "AlreadyExists",
+                "AutoScalingGroup by this name already exists - A group with the name already \
+                 exists",
+            ));
+        }
+        check_sizes(spec.min, spec.max, spec.desired)?;
+        let group =
+            Group { spec, zones, hooks, stack_id, created: now, to_replace: VecDeque::new() };
+        self.groups.insert(group.spec.name.clone(), group);
+        self.converge(now);
+        Ok(())
+    }
+
+    pub fn update_group(
+        &mut self,
+        name: &str,
+        sizes: Sizes,
+        now: Duration,
+    ) -> Result<(), ApiError> {
+        let group = self.group_mut(name)?;
+        let min = sizes.min.unwrap_or(group.spec.min);
+        let max = sizes.max.unwrap_or(group.spec.max);
+        // Without a new desired capacity, AWS moves the old one into the new limits.
+        let kept = group.spec.desired.clamp(min, max.max(min));
+        let desired = sizes.desired.unwrap_or(kept);
+        check_sizes(min, max, desired)?;
+        (group.spec.min, group.spec.max) = (min, max);
+        self.change_desired(name, desired)?;
+        self.converge(now);
+        Ok(())
+    }
+
+    pub fn set_desired(&mut self, name: &str, desired: u32, now: Duration) -> Result<(), ApiError> {
+        self.group(name)?.check_capacity(desired)?;
+        self.change_desired(name, desired)?;
+        self.converge(now);
+        Ok(())
+    }
+
+    fn change_desired(&mut self, name: &str, to: u32) -> Result<(), ApiError> {
+        let group = self.group_mut(name)?;
+        let from = std::mem::replace(&mut group.spec.desired, to);
+        if to < from {
+            // Places that are not there any more are not filled again.
+            group.to_replace.clear();
+        }
+        if from != to {
+            self.emit(EventKind::DesiredCapacity { group: name.to_owned(), from, to });
+        }
+        Ok(())
+    }
+
+    /// Takes `by` from the desired capacity, down to the minimum and no further.
+    pub(super) fn decrement(&mut self, name: &str, by: u32) -> Result<(), ApiError> {
+        let spec = &self.group(name)?.spec;
+        let desired = spec.desired.saturating_sub(by);
+        if desired < spec.min || spec.desired < by {
+            return Err(ApiError::validation(format!(
+                "Currently, desiredSize equals minSize ({}). Terminating instance without \
+                 replacement will violate group's min size constraint. Either set \
+                 shouldDecrementDesiredCapacity flag to false or lower group's min size.",
+                spec.min
+            )));
+        }
+        self.change_desired(name, desired)
+    }
+
+    pub fn delete_group(&mut self, name: &str, force: bool, now: Duration) -> Result<(), ApiError> {
+        self.group(name)?;
+        let members: Vec<String> =
+            self.instances.values().filter(|i| i.group == name).map(|i| i.id.clone()).collect();
+        if !members.is_empty() && !force {
+            return Err(ApiError::new(
+                400,
+                "ResourceInUse",
+                "You cannot delete an AutoScalingGroup while there are instances or pending Spot \
+                 instance request(s) still in the group.",
+            ));
+        }
+        // Forced deletion waits for no hook; without the group nothing is replaced.
+        self.groups.remove(name);
+        for id in members {
+            self.vanish(&id, now);
+        }
+        Ok(())
+    }
+
+    /// Sets a hook up, for transitions that start from now on.
+    pub fn put_hook(&mut self, hook: HookSpec) -> Result<(), ApiError> {
+        let hooks = &mut self.group_mut(&hook.group)?.hooks;
+        match hooks.iter_mut().find(|old| old.name == hook.name) {
+            Some(old) => *old = hook,
+            None => hooks.push(hook),
+        }
+        Ok(())
+    }
+
+    pub fn delete_hook(&mut self, group: &str, name: &str) -> Result<(), ApiError> {
+        let hooks = &mut self.group_mut(group)?.hooks;
+        let before = hooks.len();
+        hooks.retain(|hook| hook.name != name);
+        if hooks.len() == before {
+            return Err(ApiError::validation(format!(
+                "No Lifecycle Hook found with name {name} for AutoScalingGroup {group}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Moves instances to standby; a decrement lowers the desired capacity with them.
+    pub fn enter_standby(
+        &mut self,
+        group: &str,
+        ids: &[String],
+        decrement: bool,
+        now: Duration,
+    ) -> Result<Vec<Activity>, ApiError> {
+        self.check_members(group, ids, LifecycleState::InService)?;
+        if decrement {
+            self.decrement(group, count(ids))?;
+        }
+        let description = "Moving EC2 instance to Standby";
+        Ok(self.move_all(group, ids, Event::EnterStandby, description, now))
+    }
+
+    /// Brings instances back from standby, and the desired capacity up with them.
+    pub fn exit_standby(
+        &mut self,
+        group: &str,
+        ids: &[String],
+        now: Duration,
+    ) -> Result<Vec<Activity>, ApiError> {
+        self.check_members(group, ids, LifecycleState::Standby)?;
+        let desired = self.group(group)?.spec.desired + count(ids);
+        self.group(group)?.check_capacity(desired)?;
+        self.change_desired(group, desired)?;
+        let description = "Moving EC2 instance out of Standby";
+        Ok(self.move_all(group, ids, Event::ExitStandby, description, now))
+    }
+
+    /// All of `ids` are in `group` and in `state`.
+    fn check_members(
+        &self,
+        group: &str,
+        ids: &[String],
+        state: LifecycleState,
+    ) -> Result<(), ApiError> {
+        self.group(group)?;
+        ids.iter().try_for_each(|id| match self.instance(id) {
+            Some(instance) if instance.group != group => Err(not_managed(id)),
+            Some(instance) if instance.lifecycle.state() == state => Ok(()),
+            Some(_) => Err(ApiError::validation(format!("The instance {id} is not in {state}."))),
+            None => Err(not_managed(id)),
+        })
+    }
+
+    fn move_all(
+        &mut self,
+        group: &str,
+        ids: &[String],
+        event: Event<'_>,
+        description: &str,
+        now: Duration,
+    ) -> Vec<Activity> {
+        let first = self.activities.len();
+        for id in ids {
+            // Checked before: it is in the state that the event needs.
+            let _ = self.step(id, event, now);
+            let cause = "instances were moved in response to a user request.";
+            self.record(id, group, format!("{description}: {id}"), cause, now);
+        }
+        for activity in &mut self.activities[first..] {
+            activity.end(Status::Successful, now);
+        }
+        let moved = self.activities[first..].to_vec();
+        self.converge(now);
+        moved
+    }
+}
+
+fn count(ids: &[String]) -> u32 {
+    u32::try_from(ids.len()).unwrap_or(u32::MAX)
+}
+
+fn check_sizes(min: u32, max: u32, desired: u32) -> Result<(), ApiError> {
+    if min > max {
+        return Err(ApiError::validation("Max bound must be greater than or equal to min bound"));
+    }
+    if desired < min || desired > max {
+        return Err(ApiError::validation(format!(
+            "Desired capacity:{desired} must be between the specified min size:{min} and max \
+             size:{max}"
+        )));
+    }
+    Ok(())
+}
+
+fn unknown_group(name: &str) -> ApiError {
+    ApiError::validation(format!(
+        "AutoScalingGroup name not found - AutoScalingGroup '{name}' not found"
+    ))
+}
+
+#[cfg(test)]
+#[path = "groups_tests.rs"]
+mod tests;

@@ -1,0 +1,125 @@
+//! One instance, and the pool that its address comes from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use time::OffsetDateTime;
+
+use super::lifecycle::Lifecycle;
+use crate::cloud::specs::{Maintenance, Market};
+
+/// Addresses that AWS keeps at the start of every subnet: network, router, DNS, future use.
+const RESERVED_AT_START: u32 = 4;
+
+/// The credentials that the metadata hands out for the instance's role.
+#[derive(Clone)]
+pub(crate) struct Credentials {
+    pub role_name: String,
+    pub access_key_id: String,
+    pub secret_access_key: String,
+    pub session_token: String,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct SpotNotice {
+    pub action: String,
+    /// When the machine is taken, in elapsed time and as the metadata shows it.
+    pub due: Duration,
+    pub time: OffsetDateTime,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct ScheduledEvent {
+    pub id: String,
+    pub maintenance: Maintenance,
+    pub not_before: OffsetDateTime,
+}
+
+/// No `Debug`: it holds credentials.
+#[derive(Clone)]
+pub(crate) struct Instance {
+    pub id: String,
+    pub group: String,
+    /// The order of launches, which scale-in follows.
+    pub sequence: u64,
+    pub zone: String,
+    pub address: Ipv4Addr,
+    pub launched: Duration,
+    pub instance_type: String,
+    pub image_id: String,
+    pub market: Market,
+    pub user_data: Option<String>,
+    pub credentials: Option<Credentials>,
+    pub tags: BTreeMap<String, String>,
+    pub metadata_tags: bool,
+    pub lifecycle: Lifecycle,
+    pub healthy: bool,
+    pub spot: Option<SpotNotice>,
+    pub rebalance: Option<OffsetDateTime>,
+    pub maintenance: Vec<ScheduledEvent>,
+    /// Its entry in the scaling activities for the way that it is on.
+    pub activity: usize,
+}
+
+/// A subnet's addresses, given out in turn so that one that was freed rests as long as it can:
+/// a swarm remembers its peers by address.
+#[derive(Clone, Debug)]
+pub(crate) struct AddressPool {
+    first: u32,
+    size: u32,
+    cursor: u32,
+    used: BTreeSet<Ipv4Addr>,
+}
+
+impl AddressPool {
+    pub fn new((network, prefix): (Ipv4Addr, u8)) -> anyhow::Result<Self> {
+        ensure!(prefix <= 28, "a subnet must be /28 or larger, not /{prefix}");
+        let hosts = 1u32
+            .checked_shl(u32::from(32 - prefix))
+            .context("a subnet cannot be all of the address space")?;
+        let base = u32::from(network);
+        ensure!(base & (hosts - 1) == 0, "{network}/{prefix} is not the address of a network");
+        Ok(Self {
+            first: base + RESERVED_AT_START,
+            size: hosts - RESERVED_AT_START - 1,
+            cursor: 0,
+            used: BTreeSet::new(),
+        })
+    }
+
+    pub fn take(&mut self) -> Option<Ipv4Addr> {
+        for _ in 0..self.size {
+            let address = Ipv4Addr::from(self.first + self.cursor);
+            self.cursor = (self.cursor + 1) % self.size;
+            if self.used.insert(address) {
+                return Some(address);
+            }
+        }
+        None
+    }
+
+    pub fn free(&mut self, address: Ipv4Addr) {
+        self.used.remove(&address);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_rest_before_they_come_back() {
+        let mut pool = AddressPool::new((Ipv4Addr::new(10, 78, 0, 0), 28)).unwrap();
+        let first = pool.take().unwrap();
+        assert_eq!(first, Ipv4Addr::new(10, 78, 0, 4));
+        pool.free(first);
+        let rest: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+        assert_eq!(rest.len(), 11);
+        assert_eq!(rest[0], Ipv4Addr::new(10, 78, 0, 5));
+        assert_eq!(rest[10], first, "the freed one comes last");
+        assert!(AddressPool::new((Ipv4Addr::new(10, 78, 0, 1), 24)).is_err());
+        assert!(AddressPool::new((Ipv4Addr::new(10, 78, 0, 0), 30)).is_err());
+    }
+}

@@ -1,0 +1,343 @@
+//! The pure core: instances, their transitions, and convergence to the desired capacity.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use super::activities::{Activity, Status};
+use super::groups::Group;
+use super::instance::{AddressPool, Instance};
+use super::lifecycle::{ActionName, Event, Fact, Refused, Surroundings, Timing};
+use super::states::{ActionResult, LifecycleState};
+use crate::cloud::errors::ApiError;
+use crate::cloud::events::EventKind;
+use crate::cloud::ids::Ids;
+use crate::cloud::specs::CloudOptions;
+use crate::machines::Launch;
+
+/// What is to be done or told outside.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Event(EventKind),
+    Launch(Launch),
+    PowerOff(String),
+}
+
+/// Whose credentials an access key id belongs to. They outlive the instance, as AWS's do.
+#[derive(Clone)]
+pub(crate) struct Principal {
+    pub instance_id: String,
+    pub role_name: String,
+    pub session_token: String,
+}
+
+pub(crate) struct Scaling {
+    pub(super) groups: BTreeMap<String, Group>,
+    pub(super) instances: BTreeMap<String, Instance>,
+    pub(super) activities: Vec<Activity>,
+    pub(super) ids: Ids,
+    pub(super) region: String,
+    pub(super) zones: Vec<String>,
+    pub timing: Timing,
+    pub(super) addresses: AddressPool,
+    pub(super) by_address: HashMap<Ipv4Addr, String>,
+    pub(super) principals: HashMap<String, Principal>,
+    pub(super) sequence: u64,
+    pub(super) outcomes: Vec<Outcome>,
+}
+
+impl Scaling {
+    pub fn new(options: &CloudOptions) -> anyhow::Result<Self> {
+        anyhow::ensure!(!options.zones.is_empty(), "a cloud needs at least one zone");
+        Ok(Self {
+            groups: BTreeMap::new(),
+            instances: BTreeMap::new(),
+            activities: Vec::new(),
+            ids: Ids::new(options.seed),
+            region: options.region.clone(),
+            zones: options.zones.clone(),
+            timing: Timing::default(),
+            addresses: AddressPool::new(options.subnet)?,
+            by_address: HashMap::new(),
+            principals: HashMap::new(),
+            sequence: 0,
+            outcomes: Vec::new(),
+        })
+    }
+
+    pub fn take_outcomes(&mut self) -> Vec<Outcome> {
+        std::mem::take(&mut self.outcomes)
+    }
+
+    pub fn instances(&self) -> impl Iterator<Item = &Instance> {
+        self.instances.values()
+    }
+
+    pub fn instance(&self, id: &str) -> Option<&Instance> {
+        self.instances.get(id)
+    }
+
+    pub fn instance_at(&self, address: Ipv4Addr) -> Option<&Instance> {
+        self.instances.get(self.by_address.get(&address)?)
+    }
+
+    pub fn principal(&self, access_key_id: &str) -> Option<&Principal> {
+        self.principals.get(access_key_id)
+    }
+
+    /// For changes that are nobody's business but the metadata's.
+    pub fn instance_mut(&mut self, id: &str) -> Result<&mut Instance, ApiError> {
+        self.instances.get_mut(id).ok_or_else(|| not_managed(id))
+    }
+
+    pub fn emit(&mut self, event: EventKind) {
+        self.outcomes.push(Outcome::Event(event));
+    }
+
+    /// Does what time has made due.
+    pub fn tick(&mut self, now: Duration) {
+        let due: Vec<String> = self
+            .instances
+            .values()
+            .filter(|i| {
+                let deadline = i.lifecycle.next_deadline(self.timing);
+                deadline.is_some_and(|deadline| deadline <= now)
+            })
+            .map(|i| i.id.clone())
+            .collect();
+        for id in due {
+            // A tick cannot be refused.
+            let _ = self.step(&id, Event::Tick, now);
+        }
+        let reclaimed: Vec<String> = self
+            .instances
+            .values()
+            .filter(|i| i.spot.as_ref().is_some_and(|notice| notice.due <= now))
+            .map(|i| i.id.clone())
+            .collect();
+        for instance_id in reclaimed {
+            self.emit(EventKind::SpotReclaimed { instance_id: instance_id.clone() });
+            self.vanish(&instance_id, now);
+        }
+        self.converge(now);
+    }
+
+    /// When time alone will next make something due.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        self.instances
+            .values()
+            .flat_map(|i| {
+                let spot = i.spot.as_ref().map(|notice| notice.due);
+                [i.lifecycle.next_deadline(self.timing), spot]
+            })
+            .flatten()
+            .min()
+    }
+
+    /// Terminates an instance by way of its hooks.
+    pub fn terminate(
+        &mut self,
+        id: &str,
+        decrement: bool,
+        cause: &str,
+        now: Duration,
+    ) -> Result<&Activity, ApiError> {
+        let instance = self.instances.get(id).ok_or_else(|| not_managed(id))?;
+        let index = if instance.lifecycle.state().is_leaving() {
+            instance.activity
+        } else {
+            let group = instance.group.clone();
+            if decrement {
+                self.decrement(&group, 1)?;
+            }
+            self.begin_termination(id, !decrement, cause, now);
+            let index = self.activities.len() - 1;
+            self.converge(now);
+            index
+        };
+        Ok(&self.activities[index])
+    }
+
+    pub fn set_health(&mut self, id: &str, healthy: bool, now: Duration) -> Result<(), ApiError> {
+        let instance = self.instance_mut(id)?;
+        instance.healthy = healthy;
+        if !healthy && !instance.lifecycle.state().is_leaving() {
+            self.emit(EventKind::Unhealthy { instance_id: id.to_owned() });
+            let cause = "an instance was taken out of service in response to a user health-check.";
+            self.begin_termination(id, true, cause, now);
+        }
+        self.converge(now);
+        Ok(())
+    }
+
+    pub fn heartbeat(
+        &mut self,
+        group: &str,
+        instance_id: Option<&str>,
+        name: ActionName<'_>,
+        now: Duration,
+    ) -> Result<(), ApiError> {
+        self.act(group, instance_id, name, Event::Heartbeat(name), now)
+    }
+
+    pub fn complete(
+        &mut self,
+        group: &str,
+        instance_id: Option<&str>,
+        name: ActionName<'_>,
+        result: ActionResult,
+        now: Duration,
+    ) -> Result<(), ApiError> {
+        self.act(group, instance_id, name, Event::Complete(name, result), now)
+    }
+
+    /// An event on a lifecycle action, which the token or the instance id names.
+    fn act(
+        &mut self,
+        group: &str,
+        instance_id: Option<&str>,
+        name: ActionName<'_>,
+        event: Event<'_>,
+        now: Duration,
+    ) -> Result<(), ApiError> {
+        self.group(group)?;
+        let none = || match (instance_id, name.token) {
+            (Some(id), _) => no_active_action("instance ID", id),
+            (None, Some(token)) => no_active_action("token", token),
+            (None, None) => ApiError::validation(
+                "Either the LifecycleActionToken or the InstanceId must be specified",
+            ),
+        };
+        let found = self.instances.values().find(|i| {
+            i.group == group
+                && match (instance_id, name.token) {
+                    (Some(id), _) => i.id == id,
+                    (None, Some(token)) => i.lifecycle.actions().iter().any(|a| a.token == token),
+                    (None, None) => false,
+                }
+        });
+        let id = found.ok_or_else(none)?.id.clone();
+        let answer = self.step(&id, event, now).map_err(|_| none());
+        self.converge(now);
+        answer
+    }
+
+    pub(super) fn step(
+        &mut self,
+        id: &str,
+        event: Event<'_>,
+        now: Duration,
+    ) -> Result<(), Refused> {
+        let Some(instance) = self.instances.get_mut(id) else {
+            return Ok(());
+        };
+        let hooks = self.groups.get(&instance.group).map(|g| g.hooks.as_slice());
+        let ids = &mut self.ids;
+        let mut around = Surroundings {
+            hooks: hooks.unwrap_or_default(),
+            timing: self.timing,
+            token: &mut || ids.uuid(),
+        };
+        let mut facts = Vec::new();
+        let answer = instance.lifecycle.step(event, now, &mut around, &mut facts);
+        for fact in facts {
+            self.follow(id, fact, now);
+        }
+        answer
+    }
+
+    /// What one fact means for the group, the record and the outside.
+    fn follow(&mut self, id: &str, fact: Fact, now: Duration) {
+        let instance_id = id.to_owned();
+        match fact {
+            Fact::PoweredOff => self.outcomes.push(Outcome::PowerOff(instance_id)),
+            Fact::LaunchAbandoned => self.launch_abandoned(id, now),
+            Fact::Moved { from, to } => self.moved(id, from, to, now),
+            Fact::HookStarted { hook, transition, timeout } => self.emit(EventKind::HookStarted {
+                instance_id,
+                hook,
+                transition,
+                heartbeat_timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+            }),
+            Fact::Heartbeat { hook } => self.emit(EventKind::Heartbeat { instance_id, hook }),
+            Fact::HookCompleted { hook, result } => {
+                self.emit(EventKind::HookCompleted { instance_id, hook, result })
+            }
+            Fact::HookTimedOut { hook, default_result } => {
+                self.emit(EventKind::HookTimedOut { instance_id, hook, default_result })
+            }
+        }
+    }
+
+    fn launch_abandoned(&mut self, id: &str, now: Duration) {
+        let Some(instance) = self.instances.get(id) else {
+            return;
+        };
+        let group = instance.group.clone();
+        self.activities[instance.activity].end(Status::Cancelled, now);
+        let cause = "an instance was taken out of service in response to a launch lifecycle \
+                     action that was abandoned.";
+        self.record_termination(id, &group, cause, now);
+        self.leaves_a_gap(&group, id);
+    }
+
+    fn moved(&mut self, id: &str, from: LifecycleState, to: LifecycleState, now: Duration) {
+        use LifecycleState as S;
+        let Some(instance) = self.instances.get(id) else {
+            return;
+        };
+        let group = instance.group.clone();
+        let activity = &mut self.activities[instance.activity];
+        match to {
+            S::PendingWait | S::TerminatingWait => activity.status = Status::MidLifecycleAction,
+            S::InService => activity.end(Status::Successful, now),
+            _ => {}
+        }
+        self.emit(EventKind::LifecycleChanged { instance_id: id.to_owned(), group, from, to });
+        if to == S::Terminated {
+            self.forget(id, now);
+        }
+    }
+
+    fn forget(&mut self, id: &str, now: Duration) {
+        let Some(instance) = self.instances.remove(id) else {
+            return;
+        };
+        self.activities[instance.activity].end(Status::Successful, now);
+        self.addresses.free(instance.address);
+        self.by_address.remove(&instance.address);
+    }
+
+    pub(super) fn record(
+        &mut self,
+        id: &str,
+        group: &str,
+        description: String,
+        cause: &str,
+        now: Duration,
+    ) {
+        let activity = Activity {
+            id: self.ids.uuid(),
+            group: group.to_owned(),
+            description,
+            cause: cause.to_owned(),
+            started: now,
+            ended: None,
+            status: Status::InProgress,
+        };
+        self.activities.push(activity);
+        if let Some(instance) = self.instances.get_mut(id) {
+            instance.activity = self.activities.len() - 1;
+        }
+    }
+}
+
+pub(super) fn not_managed(id: &str) -> ApiError {
+    ApiError::validation(format!(
+        "Instance Id not found - No managed instance found for instance ID: {id}"
+    ))
+}
+
+fn no_active_action(by: &str, value: &str) -> ApiError {
+    ApiError::validation(format!("No active Lifecycle Action found with {by} {value}"))
+}

@@ -1,0 +1,139 @@
+//! One error of a service, and how its protocol writes it.
+
+use axum::body::Body;
+use axum::http::{Response, StatusCode, header};
+use serde_json::json;
+
+use super::ids;
+use super::requests::Service;
+use super::wire::Xml;
+
+/// An error as a service would answer it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct ApiError {
+    pub status: u16,
+    pub code: String,
+    pub message: String,
+}
+
+impl ApiError {
+    pub(super) fn new(status: u16, code: &str, message: impl Into<String>) -> Self {
+        Self { status, code: code.to_owned(), message: message.into() }
+    }
+
+    /// What Query services answer to nearly every mistake.
+    pub(super) fn validation(message: impl Into<String>) -> Self {
+        Self::new(400, "ValidationError", message)
+    }
+
+    /// A request that lacks a member, in the words of the services' own validator.
+    pub(super) fn missing(member: &str) -> Self {
+        Self::validation(format!(
+            "1 validation error detected: Value null at '{member}' failed to satisfy constraint: \
+             Member must not be null"
+        ))
+    }
+
+    pub(super) fn internal(service: Service) -> Self {
+        match service {
+            Service::DynamoDb | Service::Ssm => {
+                Self::new(500, "InternalServerError", "Internal server error")
+            }
+            Service::AutoScaling | Service::CloudFormation | Service::Imds => {
+                Self::new(500, "InternalFailure", "An internal error has occurred.")
+            }
+        }
+    }
+
+    pub(super) fn throttled(service: Service) -> Self {
+        match service {
+            Service::DynamoDb => Self::new(
+                400,
+                "ProvisionedThroughputExceededException",
+                "The level of configured provisioned throughput for the table was exceeded. \
+                 Consider increasing your provisioning level with the UpdateTable API.",
+            ),
+            Service::Ssm => Self::new(400, "ThrottlingException", "Rate exceeded"),
+            Service::AutoScaling | Service::CloudFormation => {
+                Self::new(400, "Throttling", "Rate exceeded")
+            }
+            Service::Imds => Self::new(503, "Throttling", "Too many requests"),
+        }
+    }
+
+    pub(super) fn unknown_action(service: Service, action: &str) -> Self {
+        match service {
+            Service::DynamoDb | Service::Ssm => Self::new(400, "UnknownOperationException", ""),
+            _ => Self::new(400, "InvalidAction", format!("Could not find operation {action}")),
+        }
+    }
+
+    /// The answer in the protocol of `service`.
+    pub(super) fn response(&self, service: Service) -> Response<Body> {
+        match service {
+            Service::DynamoDb => self.json("application/x-amz-json-1.0", self.dynamodb_namespace()),
+            Service::Ssm => self.json("application/x-amz-json-1.1", ""),
+            Service::AutoScaling | Service::CloudFormation | Service::Imds => self.xml(service),
+        }
+    }
+
+    /// Errors that stand before the service proper carry the framework's name.
+    fn dynamodb_namespace(&self) -> &'static str {
+        const BEFORE_THE_SERVICE: [&str; 8] = [
+            "AccessDeniedException",
+            "IncompleteSignatureException",
+            "InternalServerError",
+            "InvalidSignatureException",
+            "MissingAuthenticationTokenException",
+            "SerializationException",
+            "UnknownOperationException",
+            "UnrecognizedClientException",
+        ];
+        if BEFORE_THE_SERVICE.contains(&self.code.as_str()) {
+            "com.amazon.coral.service#"
+        } else {
+            "com.amazonaws.dynamodb.v20120810#"
+        }
+    }
+
+    fn json(&self, content_type: &str, namespace: &str) -> Response<Body> {
+        let mut body = json!({ "__type": format!("{namespace}{}", self.code) });
+        // Several SSM errors come without a message; so do these.
+        if !self.message.is_empty() {
+            body["message"] = json!(self.message);
+        }
+        answer(self.status, content_type, &ids::request_id(), body.to_string())
+    }
+
+    fn xml(&self, service: Service) -> Response<Body> {
+        let request_id = ids::request_id();
+        let sender = if self.status < 500 { "Sender" } else { "Receiver" };
+        let mut xml = Xml::default();
+        xml.open_with("ErrorResponse", super::wire::namespace(service));
+        xml.open("Error");
+        xml.text("Type", sender);
+        xml.text("Code", &self.code);
+        xml.text("Message", &self.message);
+        xml.close("Error");
+        xml.text("RequestId", &request_id);
+        xml.close("ErrorResponse");
+        answer(self.status, "text/xml", &request_id, xml.finish())
+    }
+}
+
+/// An answer with the headers that every service sends.
+pub(super) fn answer(
+    status: u16,
+    content_type: &str,
+    request_id: &str,
+    body: String,
+) -> Response<Body> {
+    Response::builder()
+        .status(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
+        .header(header::CONTENT_TYPE, content_type)
+        .header("x-amzn-requestid", request_id)
+        .body(Body::from(body))
+        // The parts above are all valid; there is nothing to build that could fail.
+        .unwrap_or_default()
+}

@@ -1,0 +1,159 @@
+//! What happened in the cloud, for tests to wait for and the demo to show.
+
+use std::sync::Mutex;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use tokio::sync::broadcast;
+
+use super::autoscaling::{ActionResult, LifecycleState, Transition};
+
+/// Events that a slow subscriber may fall behind by.
+const SUBSCRIBER_BUFFER: usize = 16_384;
+/// Events kept for `/_sim/events`: a boot of 1,000 nodes makes about ten each.
+const HISTORY: usize = 100_000;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CloudEvent {
+    /// By the cloud's clock.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event")]
+pub enum EventKind {
+    InstanceLaunched {
+        instance_id: String,
+        group: String,
+        zone: String,
+        address: std::net::Ipv4Addr,
+    },
+    LifecycleChanged {
+        instance_id: String,
+        group: String,
+        from: LifecycleState,
+        to: LifecycleState,
+    },
+    HookStarted {
+        instance_id: String,
+        hook: String,
+        transition: Transition,
+        /// Whole milliseconds until it times out without a heartbeat.
+        heartbeat_timeout_ms: u64,
+    },
+    Heartbeat {
+        instance_id: String,
+        hook: String,
+    },
+    HookCompleted {
+        instance_id: String,
+        hook: String,
+        result: ActionResult,
+    },
+    HookTimedOut {
+        instance_id: String,
+        hook: String,
+        default_result: ActionResult,
+    },
+    /// A new instance takes the place of one that went without the desired capacity going down.
+    Replaced {
+        group: String,
+        old: String,
+        new: String,
+    },
+    DesiredCapacity {
+        group: String,
+        from: u32,
+        to: u32,
+    },
+    Unhealthy {
+        instance_id: String,
+    },
+    SpotNotice {
+        instance_id: String,
+        action: String,
+        #[serde(with = "time::serde::rfc3339")]
+        time: OffsetDateTime,
+    },
+    SpotReclaimed {
+        instance_id: String,
+    },
+    RebalanceRecommended {
+        instance_id: String,
+    },
+    MaintenanceScheduled {
+        instance_id: String,
+        code: String,
+    },
+    Crashed {
+        instance_id: String,
+    },
+    Signalled {
+        stack: String,
+        logical_id: String,
+        unique_id: String,
+        status: String,
+    },
+    StackStatus {
+        stack: String,
+        /// The resource that changed; `None` for the stack itself.
+        logical_id: Option<String>,
+        status: String,
+        reason: Option<String>,
+    },
+}
+
+impl EventKind {
+    /// The instance that the event is about, where there is one.
+    pub fn instance_id(&self) -> Option<&str> {
+        match self {
+            Self::InstanceLaunched { instance_id, .. }
+            | Self::LifecycleChanged { instance_id, .. }
+            | Self::HookStarted { instance_id, .. }
+            | Self::Heartbeat { instance_id, .. }
+            | Self::HookCompleted { instance_id, .. }
+            | Self::HookTimedOut { instance_id, .. }
+            | Self::Unhealthy { instance_id }
+            | Self::SpotNotice { instance_id, .. }
+            | Self::SpotReclaimed { instance_id }
+            | Self::RebalanceRecommended { instance_id }
+            | Self::MaintenanceScheduled { instance_id, .. }
+            | Self::Crashed { instance_id } => Some(instance_id),
+            Self::Signalled { unique_id, .. } => Some(unique_id),
+            Self::Replaced { .. } | Self::DesiredCapacity { .. } | Self::StackStatus { .. } => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct EventLog {
+    sender: broadcast::Sender<CloudEvent>,
+    history: Mutex<Vec<CloudEvent>>,
+}
+
+impl EventLog {
+    pub(super) fn new() -> Self {
+        Self { sender: broadcast::channel(SUBSCRIBER_BUFFER).0, history: Mutex::default() }
+    }
+
+    pub(super) fn subscribe(&self) -> broadcast::Receiver<CloudEvent> {
+        self.sender.subscribe()
+    }
+
+    pub(super) fn publish(&self, event: CloudEvent) {
+        let mut history = super::lock(&self.history);
+        if history.len() < HISTORY {
+            history.push(event.clone());
+        }
+        // Sent under the lock, so that subscribers see the order of the history. Nobody listening
+        // is not an error.
+        let _ = self.sender.send(event);
+    }
+
+    pub(super) fn since(&self, index: usize) -> Vec<CloudEvent> {
+        super::lock(&self.history).get(index..).unwrap_or_default().to_vec()
+    }
+}

@@ -1,0 +1,227 @@
+//! The one door for all services: finds out what is called, by whom, and whether and how it is
+//! answered, and writes it down.
+
+use std::time::Instant;
+
+use axum::body::{Body, Bytes};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Request, Response, header};
+use serde_json::Value;
+
+use super::access::{self, Caller};
+use super::errors::{ApiError, answer};
+use super::faults::Fate;
+use super::requests::Service;
+use super::server::Dropped;
+use super::wire::{self, Params};
+use super::{Cloud, admin_http, autoscaling, clock, cloudformation, dynamodb, ids, requests, ssm};
+
+/// A call as it came in.
+struct Call {
+    service: Service,
+    action: String,
+    input: Input,
+    body: Bytes,
+}
+
+enum Input {
+    Json(Value),
+    Query(Params),
+}
+
+impl Call {
+    fn parse(parts: &Parts, body: Bytes) -> Option<Self> {
+        let target = parts.headers.get("x-amz-target").and_then(|v| v.to_str().ok());
+        let json = |service, action: &str, body: Bytes| Self {
+            service,
+            action: action.to_owned(),
+            input: Input::Json(serde_json::from_slice(&body).unwrap_or_default()),
+            body,
+        };
+        if let Some(target) = target {
+            return match target.split_once('.')? {
+                ("DynamoDB_20120810", action) => Some(json(Service::DynamoDb, action, body)),
+                ("AmazonSSM", action) => Some(json(Service::Ssm, action, body)),
+                _ => None,
+            };
+        }
+        let form = match parts.uri.query() {
+            Some(query) if body.is_empty() => Params::parse(query.as_bytes()),
+            _ => Params::parse(&body),
+        };
+        let service = match form.get("Version")? {
+            "2011-01-01" => Service::AutoScaling,
+            "2010-05-15" => Service::CloudFormation,
+            _ => return None,
+        };
+        Some(Self {
+            service,
+            action: form.get("Action")?.to_owned(),
+            input: Input::Query(form),
+            body,
+        })
+    }
+
+    /// What policies may be about.
+    fn resources(&self) -> Vec<String> {
+        match (&self.input, self.service) {
+            (Input::Json(input), Service::DynamoDb) => dynamodb::resources(input),
+            (Input::Json(input), _) => ssm::names(input),
+            (Input::Query(form), _) => ["AutoScalingGroupName", "StackName"]
+                .iter()
+                .filter_map(|name| form.get(name).map(str::to_owned))
+                .collect(),
+        }
+    }
+
+    fn summary(&self) -> String {
+        match (&self.input, self.service) {
+            (Input::Json(input), Service::DynamoDb) => dynamodb::summary(input),
+            (Input::Json(input), _) => ssm::names(input).join(" "),
+            (Input::Query(form), _) => form.summary(),
+        }
+    }
+}
+
+/// What a call came to: an answer with the error code in it, if any.
+struct Answered {
+    response: Response<Body>,
+    code: Option<String>,
+}
+
+impl Answered {
+    fn error(error: &ApiError, service: Service) -> Self {
+        Self { response: error.response(service), code: Some(error.code.clone()) }
+    }
+}
+
+/// Answers one request to the services or to `/_sim/`.
+pub(super) async fn handle(
+    cloud: Cloud,
+    request: Request<Body>,
+) -> Result<Response<Body>, Dropped> {
+    let started = Instant::now();
+    let (parts, body) = request.into_parts();
+    let Ok(body) = axum::body::to_bytes(body, dynamodb::LARGEST_BODY).await else {
+        return Err(Dropped);
+    };
+    if let Some(path) = parts.uri.path().strip_prefix("/_sim/") {
+        return Ok(admin_http::handle(&cloud, &parts, path, &body));
+    }
+    let Some(call) = Call::parse(&parts, body) else {
+        let request_id = ids::request_id();
+        let body = "<UnknownOperationException/>\n".to_owned();
+        return Ok(answer(404, "text/xml", &request_id, body));
+    };
+    let at = cloud.now();
+    let (caller, outcome) = serve(&cloud, &parts, &call).await;
+    let (status, code) = match &outcome {
+        Ok(answered) => (answered.response.status().as_u16(), answered.code.clone()),
+        Err(why) => (0, Some((*why).to_owned())),
+    };
+    cloud.inner.requests.push(requests::Request {
+        at,
+        service: call.service,
+        action: call.action.clone(),
+        principal: caller.as_ref().map(Caller::name),
+        instance_id: caller.and_then(|caller| caller.instance_id),
+        status,
+        code,
+        summary: call.summary(),
+        took_micros: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+    });
+    let mut response = outcome.map_err(|_| Dropped)?.response;
+    // Clients correct their clocks by it.
+    if let Ok(date) = HeaderValue::from_str(&clock::http_date(cloud.now())) {
+        response.headers_mut().insert(header::DATE, date);
+    }
+    Ok(response)
+}
+
+/// The caller, where one was found, and the answer or why there is none.
+async fn serve(
+    cloud: &Cloud,
+    parts: &Parts,
+    call: &Call,
+) -> (Option<Caller>, Result<Answered, &'static str>) {
+    let now = cloud.inner.clock.elapsed();
+    let (fate, latency) = cloud.inner.faults.plan(call.service, &call.action, now);
+    if !latency.is_zero() {
+        tokio::time::sleep(latency).await;
+    }
+    let injected = match fate {
+        Fate::Dropped => return (None, Err("Dropped")),
+        Fate::Throttled => Some(ApiError::throttled(call.service)),
+        Fate::Failed => Some(ApiError::internal(call.service)),
+        Fate::Served | Fate::AnswerLost => None,
+    };
+    let (caller, refused) = cloud.admit(parts, call);
+    let answered = match refused.or(injected) {
+        Some(error) => Answered::error(&error, call.service),
+        None => cloud.execute(parts, call).await,
+    };
+    if fate == Fate::AnswerLost {
+        return (caller, Err("AnswerLost"));
+    }
+    (caller, Ok(answered))
+}
+
+impl Cloud {
+    /// Who calls, where that is known, and why they may not, where they may not.
+    fn admit(&self, parts: &Parts, call: &Call) -> (Option<Caller>, Option<ApiError>) {
+        let now = self.now();
+        let state = super::lock(&self.inner.state);
+        let headers = &parts.headers;
+        let caller = match access::authenticate(headers, call.service, now, &state.scaling) {
+            Ok(caller) => caller,
+            Err(error) => return (None, Some(error)),
+        };
+        let (action, resources) = (&call.action, call.resources());
+        let allowed = access::authorize(&state.denials, &caller, call.service, action, &resources);
+        (Some(caller), allowed.err())
+    }
+
+    async fn execute(&self, parts: &Parts, call: &Call) -> Answered {
+        let (clock, action) = (&self.inner.clock, call.action.as_str());
+        let answered = match (call.service, &call.input) {
+            (Service::DynamoDb, _) => return self.dynamodb(parts, call).await,
+            (Service::Ssm, Input::Json(input)) => self.change(|state, _| {
+                let place = ssm::Place::new(&self.inner.options.region, clock);
+                let output = state.parameters.handle(action, input, &place)?;
+                Ok((ids::request_id(), "application/x-amz-json-1.1", output.to_string()))
+            }),
+            (service, Input::Query(form)) => self.change(|state, now| {
+                let result = if service == Service::CloudFormation {
+                    cloudformation::handle(&mut state.stacks, clock, action, form, now)?
+                } else {
+                    autoscaling::handle(&mut state.scaling, clock, action, form, now)?
+                };
+                let request_id = ids::request_id();
+                let xml = wire::response(service, action, &request_id, result.as_deref());
+                Ok((request_id, "text/xml", xml))
+            }),
+            (service, Input::Json(_)) => Err(ApiError::unknown_action(service, action)),
+        };
+        match answered {
+            Ok((request_id, content_type, body)) => {
+                Answered { response: answer(200, content_type, &request_id, body), code: None }
+            }
+            Err(error) => Answered::error(&error, call.service),
+        }
+    }
+
+    async fn dynamodb(&self, parts: &Parts, call: &Call) -> Answered {
+        match self.inner.dynamodb.forward(&parts.headers, call.body.clone()).await {
+            Ok(response) => Answered {
+                code: (!response.status().is_success())
+                    .then(|| dynamodb::error_code(response.body()))
+                    .flatten(),
+                response: response.map(Body::from),
+            },
+            Err(error) => {
+                tracing::error!(%error, "DynamoDB does not answer");
+                Answered::error(&ApiError::internal(call.service), call.service)
+            }
+        }
+    }
+}

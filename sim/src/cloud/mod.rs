@@ -1,0 +1,249 @@
+//! The cloud: the AWS services that skep calls, over their own wire protocols, and the metadata.
+//!
+//! One [`Cloud`] is one account in one region. It is made, told what machines to drive, and served
+//! on two listeners:
+//!
+//! ```no_run
+//! # async fn example() -> anyhow::Result<()> {
+//! use skep_sim::cloud::{Cloud, CloudOptions, GroupSpec};
+//! use tokio::net::TcpListener;
+//!
+//! let cloud = Cloud::new(CloudOptions {
+//!     region: "eu-central-1".into(),
+//!     zones: vec!["eu-central-1a".into()],
+//!     subnet: ([10, 78, 0, 0].into(), 24),
+//!     seed: 1,
+//! })?;
+//! tokio::spawn(cloud.clone().serve_aws(TcpListener::bind("127.0.0.1:0").await?));
+//! tokio::spawn(cloud.clone().serve_imds(TcpListener::bind("127.0.0.1:0").await?));
+//! cloud.create_table("skep")?;
+//! cloud.create_group(GroupSpec { name: "nodes".into(), max: 3, desired: 3, ..Default::default() })?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Guarantees: every call is answered by the state that the calls before it left; what time makes
+//! due is done before a call is looked at; events come in the order in which things happened.
+//!
+//! Assumptions: every caller that holds credentials may be believed (signatures are not verified),
+//! and the machines do what they are told.
+
+mod access;
+mod admin;
+mod admin_http;
+mod autoscaling;
+mod clock;
+mod cloudformation;
+mod dynamodb;
+mod errors;
+mod events;
+mod faults;
+mod gateway;
+mod ids;
+mod imds;
+mod requests;
+mod server;
+mod specs;
+mod ssm;
+mod tasks;
+mod wire;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use time::OffsetDateTime;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub use access::{Deny, Who};
+pub use autoscaling::{ActionResult, LifecycleState, Timing, Transition};
+pub use dynoxide::Database;
+pub use errors::ApiError;
+pub use events::{CloudEvent, EventKind};
+pub use faults::{Fault, FaultRule, Faults};
+pub use imds::{ImdsKnobs, mac_address};
+pub use requests::{Request, Service};
+pub use specs::{
+    CloudOptions, GroupSpec, GroupView, HookSpec, InstanceView, Maintenance, Market,
+    StackResourceSpec, StackResourceView, StackSpec, StackView,
+};
+
+use crate::machines::Machines;
+use autoscaling::{Outcome, Scaling};
+use clock::Clock;
+use cloudformation::Stacks;
+use dynamodb::DynamoDb;
+use events::EventLog;
+use requests::RequestLog;
+
+/// The account that everything is in.
+const ACCOUNT: &str = "123456789012";
+/// With nothing due, look again after this long.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// The local cloud. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Cloud {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    options: CloudOptions,
+    clock: Clock,
+    state: Mutex<State>,
+    faults: Faults,
+    requests: RequestLog,
+    events: EventLog,
+    dynamodb: DynamoDb,
+    orders: mpsc::UnboundedSender<tasks::Order>,
+    machines: watch::Sender<Option<Arc<dyn Machines>>>,
+    /// Tells the timers that a deadline may have changed.
+    wake: Arc<Notify>,
+    /// Ends the tasks with the last handle.
+    _stop: DropGuard,
+}
+
+struct State {
+    scaling: Scaling,
+    stacks: Stacks,
+    parameters: ssm::Parameters,
+    denials: Vec<Deny>,
+    metadata: imds::Metadata,
+    /// Nothing is due before, in elapsed time. Kept, because finding it looks at every instance
+    /// and every call needs it.
+    next_due: Duration,
+}
+
+impl State {
+    /// Does what is due.
+    fn pass_time(&mut self, now: Duration) {
+        self.scaling.tick(now);
+        self.stacks.tick(now);
+        self.reckon(now);
+    }
+
+    /// Finds out when the next thing is due.
+    fn reckon(&mut self, now: Duration) {
+        let deadlines = [self.scaling.next_deadline(), self.stacks.next_deadline()];
+        self.next_due = deadlines.into_iter().flatten().min().unwrap_or(now + IDLE);
+    }
+}
+
+impl fmt::Debug for Cloud {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The state holds secrets.
+        f.debug_struct("Cloud").field("options", &self.inner.options).finish_non_exhaustive()
+    }
+}
+
+impl Cloud {
+    /// Makes a cloud with nothing in it. Must be called within a tokio runtime.
+    pub fn new(options: CloudOptions) -> anyhow::Result<Self> {
+        tokio::runtime::Handle::try_current().context("a cloud needs a tokio runtime")?;
+        let stop = CancellationToken::new();
+        let (orders, orders_to_do) = mpsc::unbounded_channel();
+        let (machines, machines_set) = watch::channel(None);
+        let state = State {
+            scaling: Scaling::new(&options)?,
+            // Other ids than the instances', from the same seed.
+            stacks: Stacks::new(&options.region, options.seed.wrapping_add(1)),
+            parameters: ssm::Parameters::default(),
+            denials: Vec::new(),
+            metadata: imds::Metadata::new(options.seed.wrapping_add(2)),
+            next_due: Duration::ZERO,
+        };
+        let inner = Arc::new(Inner {
+            clock: Clock::new(),
+            state: Mutex::new(state),
+            faults: Faults::new(options.seed),
+            requests: RequestLog::default(),
+            events: EventLog::new(),
+            dynamodb: DynamoDb::start(stop.clone())?,
+            orders,
+            machines,
+            wake: Arc::new(Notify::new()),
+            _stop: stop.clone().drop_guard(),
+            options,
+        });
+        tokio::spawn(tasks::carry_out(orders_to_do, machines_set));
+        tokio::spawn(tasks::keep_time(Arc::downgrade(&inner), inner.wake.clone(), stop));
+        Ok(Self { inner })
+    }
+
+    /// The machines that launches and terminations go to. What was asked for before waits for
+    /// them.
+    pub fn set_machines(&self, machines: Arc<dyn Machines>) {
+        self.inner.machines.send_replace(Some(machines));
+    }
+
+    /// Serves the AWS services, and `/_sim/`, until the future is dropped.
+    pub async fn serve_aws(self, listener: TcpListener) {
+        let handler = move |request, _| gateway::handle(self.clone(), request);
+        server::serve(listener, handler).await;
+    }
+
+    /// Serves the instance metadata until the future is dropped. Who asks is known by the address
+    /// that the connection comes from.
+    pub async fn serve_imds(self, listener: TcpListener) {
+        let handler = move |request, peer| imds::handle(self.clone(), request, peer);
+        server::serve(listener, handler).await;
+    }
+
+    /// The cloud's time.
+    pub fn now(&self) -> OffsetDateTime {
+        self.inner.clock.now()
+    }
+
+    /// Changes the state: first what time has made due, then `change`, then what follows is told
+    /// and ordered.
+    fn change<T>(&self, change: impl FnOnce(&mut State, Duration) -> T) -> T {
+        let mut state = lock(&self.inner.state);
+        let now = self.inner.clock.elapsed();
+        if now >= state.next_due {
+            state.pass_time(now);
+        }
+        let result = change(&mut state, now);
+        if self.publish(&mut state) {
+            state.reckon(now);
+            self.inner.wake.notify_one();
+        }
+        result
+    }
+
+    /// Tells and orders what came of a change; whether there was anything. Under the state's lock,
+    /// so that the order is the order of what happened.
+    fn publish(&self, state: &mut State) -> bool {
+        let at = self.now();
+        let events = state.stacks.take_outcomes().into_iter().map(Outcome::Event);
+        let outcomes: Vec<_> = state.scaling.take_outcomes().into_iter().chain(events).collect();
+        let any = !outcomes.is_empty();
+        for outcome in outcomes {
+            let order = match outcome {
+                Outcome::Event(kind) => {
+                    self.inner.events.publish(CloudEvent { at, kind });
+                    continue;
+                }
+                Outcome::Launch(launch) => tasks::Order::Launch(launch),
+                Outcome::PowerOff(id) => {
+                    state.metadata.forget(&id);
+                    tasks::Order::Terminate(id)
+                }
+            };
+            // Refused only when the runtime is shutting down.
+            let _ = self.inner.orders.send(order);
+        }
+        any
+    }
+}
+
+/// A panic elsewhere must not turn into one here: the data is whole at every point where a lock is
+/// let go.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

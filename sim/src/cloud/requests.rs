@@ -1,0 +1,84 @@
+//! The log of every call: what tests assert on and the demo counts.
+//!
+//! A summary names resources and conditions; values of parameters and items never enter it.
+
+use std::fmt;
+use std::sync::Mutex;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+/// Calls kept. Beyond it the oldest half goes: a poll per second and node fills it in minutes.
+const CAPACITY: usize = 400_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Service {
+    DynamoDb,
+    Ssm,
+    AutoScaling,
+    CloudFormation,
+    Imds,
+}
+
+impl Service {
+    /// The name in IAM actions and ARNs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DynamoDb => "dynamodb",
+            Self::Ssm => "ssm",
+            Self::AutoScaling => "autoscaling",
+            Self::CloudFormation => "cloudformation",
+            Self::Imds => "imds",
+        }
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One call, as it was answered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Request {
+    /// When it came in, by the cloud's clock.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    pub service: Service,
+    /// The operation; for the metadata, the method and the path.
+    pub action: String,
+    /// The role's name, or the access key id of long-lived credentials.
+    pub principal: Option<String>,
+    /// The instance whose credentials signed it, or whose metadata it asked for.
+    pub instance_id: Option<String>,
+    /// The HTTP status; 0 when no answer was sent.
+    pub status: u16,
+    /// The error code, `Dropped` or `AnswerLost`.
+    pub code: Option<String>,
+    /// What it was about. Never a secret.
+    pub summary: String,
+    pub took_micros: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct RequestLog(Mutex<Vec<Request>>);
+
+impl RequestLog {
+    pub(super) fn push(&self, request: Request) {
+        let mut log = super::lock(&self.0);
+        if log.len() >= CAPACITY {
+            log.drain(..CAPACITY / 2);
+        }
+        log.push(request);
+    }
+
+    pub(super) fn snapshot(&self) -> Vec<Request> {
+        super::lock(&self.0).clone()
+    }
+
+    pub(super) fn clear(&self) {
+        super::lock(&self.0).clear();
+    }
+}

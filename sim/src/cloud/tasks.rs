@@ -1,0 +1,63 @@
+//! What runs beside the calls: the timers, and the orders to the machines.
+
+use std::sync::{Arc, Weak};
+
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{Cloud, Inner, lock};
+use crate::machines::{Launch, Machines};
+
+/// One thing for the machines to do.
+#[derive(Debug)]
+pub(super) enum Order {
+    Launch(Launch),
+    Terminate(String),
+}
+
+/// Passes orders to the machines one after the other, once there are machines.
+pub(super) async fn carry_out(
+    mut orders: mpsc::UnboundedReceiver<Order>,
+    mut machines: watch::Receiver<Option<Arc<dyn Machines>>>,
+) {
+    while let Some(order) = orders.recv().await {
+        let ready = match machines.wait_for(Option::is_some).await {
+            Ok(machines) => machines.clone(),
+            // The cloud is gone.
+            Err(_) => return,
+        };
+        let Some(machines) = ready else { return };
+        match order {
+            Order::Launch(launch) => machines.launch(launch),
+            Order::Terminate(id) => machines.terminate(&id),
+        }
+    }
+}
+
+/// Does what time makes due, as long as the cloud lives.
+pub(super) async fn keep_time(inner: Weak<Inner>, wake: Arc<Notify>, stop: CancellationToken) {
+    loop {
+        let next = {
+            let Some(inner) = inner.upgrade() else { return };
+            Cloud { inner }.pass_time()
+        };
+        tokio::select! {
+            () = tokio::time::sleep_until(next) => {}
+            () = wake.notified() => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+impl Cloud {
+    /// Does what is due now, and tells when to look again.
+    fn pass_time(&self) -> tokio::time::Instant {
+        let mut state = lock(&self.inner.state);
+        let now = self.inner.clock.elapsed();
+        if now >= state.next_due {
+            state.pass_time(now);
+            self.publish(&mut state);
+        }
+        self.inner.clock.instant(state.next_due)
+    }
+}

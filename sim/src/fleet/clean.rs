@@ -1,0 +1,126 @@
+//! Removes what runs leave behind: namespaces, cgroups, data roots.
+//!
+//! Processes and mounts need no cleaning: they end with the sim process (see
+//! [`super::machine`]). A run whose register file is locked is alive and never touched.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+
+use super::netns::Namespace;
+use super::run::{self, REGISTER, Record};
+
+/// How long a cgroup may stay busy after its last process was killed.
+const CGROUP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Removes the remains of every dead run on this machine; returns their ids.
+pub fn clean_dead_runs() -> anyhow::Result<Vec<String>> {
+    let mut cleaned = Vec::new();
+    let entries = match fs::read_dir(REGISTER) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(cleaned),
+        Err(error) => return Err(error).context(REGISTER),
+    };
+    for entry in entries {
+        let path = entry?.path();
+        // Another cleaner may be faster.
+        let Ok(mut file) = File::open(&path) else { continue };
+        if file.try_lock().is_err() {
+            continue;
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        // Empty: a run that is just being created.
+        let Ok(record) = serde_json::from_str::<Record>(&text) else { continue };
+        erase(&record).with_context(|| format!("cannot clean run {}", record.id))?;
+        fs::remove_file(&path).ok();
+        cleaned.push(record.id);
+    }
+    Ok(cleaned)
+}
+
+/// The runs whose process is alive: id and directory.
+pub fn live_runs() -> Vec<(String, PathBuf)> {
+    let Ok(entries) = fs::read_dir(REGISTER) else { return Vec::new() };
+    entries
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let file = File::open(&path).ok()?;
+            if file.try_lock().is_ok() {
+                return None;
+            }
+            let record: Record = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
+            Some((record.id, record.dir))
+        })
+        .collect()
+}
+
+/// Removes one run: safe to repeat.
+pub(crate) fn erase(record: &Record) -> anyhow::Result<()> {
+    let aws = run::namespace(&record.id);
+    for namespace in Namespace::with_prefix(&aws) {
+        namespace.delete()?;
+    }
+    remove_cgroup(&run::cgroup(&record.id));
+    // Fails while other runs have cgroups in it, and so it should.
+    for hierarchy in hierarchies() {
+        fs::remove_dir(hierarchy.join("skep-sim")).ok();
+    }
+    remove_dir(&record.scratch)?;
+    if let Some(parent) = record.scratch.parent() {
+        fs::remove_dir(parent).ok();
+    }
+    if record.keep_logs {
+        return Ok(());
+    }
+    remove_dir(&record.dir)
+}
+
+/// Removes a directory tree; one that does not exist is fine.
+pub(crate) fn remove_dir(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes a cgroup with its children from every hierarchy, as far as it can: a cgroup that stays
+/// holds nothing but its name.
+pub(crate) fn remove_cgroup(name: &str) {
+    let patience = Instant::now() + CGROUP_PATIENCE;
+    for hierarchy in hierarchies() {
+        let path = hierarchy.join(name.trim_start_matches('/'));
+        while path.exists() && remove_tree(&path).is_err() && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// cgroups are removed from the leaves up, and by `rmdir` alone: their files cannot be unlinked.
+fn remove_tree(path: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    fs::remove_dir(path)
+}
+
+/// The mount points of the cgroup hierarchies: one with v2, one per controller with v1.
+fn hierarchies() -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    mounts
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            let (point, kind) = (fields.next()?, fields.next()?);
+            kind.starts_with("cgroup").then(|| PathBuf::from(point))
+        })
+        .collect()
+}

@@ -1,0 +1,123 @@
+//! The swarm that a template would ask AWS for: two groups with their hooks, the table, the stack.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::Fleet;
+use crate::cloud::{
+    ActionResult, GroupSpec, HookSpec, Market, StackResourceSpec, StackSpec, Transition,
+};
+
+/// Room that a group has above its first size.
+const HEADROOM: u32 = 20;
+
+/// A swarm to be: the groups `<name>-managers` and `<name>-workers`, the hooks [`LAUNCH_HOOK`] and
+/// [`TERMINATION_HOOK`] on each, a table, and a CloudFormation stack `<name>` whose resources
+/// `Managers` and `Workers` wait for a signal of every first instance.
+#[derive(Clone, Debug)]
+pub struct ClusterSpec {
+    pub name: String,
+    pub managers: u32,
+    pub workers: u32,
+    pub table: String,
+    /// Heartbeat time-out of both hooks.
+    pub hook_timeout: Duration,
+    /// How long CloudFormation waits for the signals.
+    pub stack_timeout: Duration,
+    /// Market of the workers.
+    pub workers_market: Market,
+    /// Tags of every instance beyond `skep:cluster` and `skep:role`.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// Name of the hook on launches.
+pub const LAUNCH_HOOK: &str = "skep-launch";
+/// Name of the hook on terminations.
+pub const TERMINATION_HOOK: &str = "skep-terminate";
+
+impl ClusterSpec {
+    pub fn new(name: &str, managers: u32, workers: u32) -> ClusterSpec {
+        ClusterSpec {
+            name: name.to_owned(),
+            managers,
+            workers,
+            table: "skep".to_owned(),
+            hook_timeout: Duration::from_secs(300),
+            stack_timeout: Duration::from_secs(900),
+            workers_market: Market::OnDemand,
+            tags: BTreeMap::new(),
+        }
+    }
+
+    /// Name of the managers' group.
+    pub fn managers_group(&self) -> String {
+        format!("{}-managers", self.name)
+    }
+
+    /// Name of the workers' group.
+    pub fn workers_group(&self) -> String {
+        format!("{}-workers", self.name)
+    }
+
+    fn group(&self, role: &str, desired: u32) -> GroupSpec {
+        let mut tags = self.tags.clone();
+        tags.insert("skep:cluster".to_owned(), self.name.clone());
+        tags.insert("skep:role".to_owned(), role.to_owned());
+        let (name, logical_id, market) = match role {
+            "manager" => (self.managers_group(), "Managers", Market::OnDemand),
+            _ => (self.workers_group(), "Workers", self.workers_market),
+        };
+        GroupSpec {
+            name,
+            max: desired + HEADROOM,
+            desired,
+            tags,
+            stack: Some((self.name.clone(), logical_id.to_owned())),
+            market,
+            role_name: Some(format!("skep-{role}")),
+            ..GroupSpec::default()
+        }
+    }
+
+    fn hooks(&self, group: &str) -> Vec<HookSpec> {
+        [
+            (LAUNCH_HOOK, Transition::Launching, ActionResult::Abandon),
+            (TERMINATION_HOOK, Transition::Terminating, ActionResult::Continue),
+        ]
+        .map(|(name, transition, default)| {
+            HookSpec::new(group, name, transition).timeout(self.hook_timeout, default)
+        })
+        .to_vec()
+    }
+
+    fn resource(&self, logical_id: &str, group: String, signals: u32) -> StackResourceSpec {
+        StackResourceSpec {
+            logical_id: logical_id.to_owned(),
+            group: Some(group),
+            signals,
+            timeout: self.stack_timeout,
+        }
+    }
+}
+
+impl Fleet {
+    /// Creates everything that the swarm needs; its instances launch at once, and nobody waits for
+    /// them here.
+    pub fn create_cluster(&self, spec: &ClusterSpec) -> anyhow::Result<()> {
+        let cloud = self.cloud();
+        cloud.create_table(&spec.table).context("cannot create the table")?;
+        let resources = vec![
+            spec.resource("Managers", spec.managers_group(), spec.managers),
+            spec.resource("Workers", spec.workers_group(), spec.workers),
+        ];
+        cloud.create_stack(StackSpec { name: spec.name.clone(), resources })?;
+        for (role, desired) in [("manager", spec.managers), ("worker", spec.workers)] {
+            let group = spec.group(role, desired);
+            let hooks = spec.hooks(&group.name);
+            cloud.create_group_with_hooks(group, hooks)?;
+        }
+        Ok(())
+    }
+}

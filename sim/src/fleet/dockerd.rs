@@ -1,0 +1,125 @@
+//! The Docker daemon of one instance: its configuration, its command and its API.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bollard::{ClientVersion, Docker};
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+use super::prerequisites;
+
+/// Docker can take 21 s to open its socket when no manager of its swarm is reachable.
+pub(crate) const API_PATIENCE: Duration = Duration::from_secs(60);
+/// How long one call of a handle may take, in seconds: join and leave need 20.
+const CALL_TIMEOUT: u64 = 60;
+/// From newest to oldest: engines from 29 on refuse what 20.10 needs.
+const API_VERSIONS: [ClientVersion; 2] = [
+    ClientVersion { major_version: 1, minor_version: 44 },
+    ClientVersion { major_version: 1, minor_version: 41 },
+];
+
+/// Where one daemon keeps its things.
+#[derive(Clone, Debug)]
+pub(crate) struct Dockerd {
+    /// Thrown away with the instance.
+    pub dir: PathBuf,
+    pub socket: PathBuf,
+    pub log: PathBuf,
+    pub cgroup: String,
+    /// A folder with another engine.
+    pub engine: Option<PathBuf>,
+}
+
+impl Dockerd {
+    pub(crate) fn data_root(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// The instance's `/etc/docker`.
+    pub(crate) fn etc(&self) -> PathBuf {
+        self.dir.join("etc")
+    }
+
+    /// The instance's `/etc/resolv.conf`: nothing listens there, so a look-up is refused at once
+    /// and a pull of a local-only image does not hang.
+    pub(crate) fn resolv_conf(&self) -> PathBuf {
+        self.dir.join("resolv.conf")
+    }
+
+    /// Writes the configuration. Run-time files stay at Docker's defaults: the instance has a /run
+    /// of its own.
+    pub(crate) fn prepare(&self, overrides: &Map<String, Value>) -> anyhow::Result<()> {
+        fs::create_dir_all(self.etc())?;
+        fs::write(self.resolv_conf(), "nameserver 127.0.0.1\n")?;
+        let mut daemon = json!({
+            "data-root": self.data_root(),
+            "hosts": [format!("unix://{}", self.socket.display())],
+            "cgroup-parent": self.cgroup,
+            "exec-opts": ["native.cgroupdriver=cgroupfs"],
+        });
+        if let Some(daemon) = daemon.as_object_mut() {
+            daemon.extend(overrides.clone());
+        }
+        let file = self.etc().join("daemon.json");
+        fs::write(&file, serde_json::to_vec_pretty(&daemon)?)
+            .with_context(|| format!("cannot write {}", file.display()))
+    }
+
+    /// The daemon's command line, for [`super::machine::Machine::spawn`].
+    pub(crate) fn command(&self) -> anyhow::Result<Command> {
+        // A daemon that was killed leaves its socket, which would look like an API.
+        fs::remove_file(&self.socket).ok();
+        let log = append(&self.log)?;
+        let mut command = Command::new("dockerd");
+        command
+            .env_clear()
+            .env("PATH", prerequisites::search_path(self.engine.as_deref()))
+            .env("HOME", &self.dir)
+            // Tasks use the local image; the default asks a registry first, at every start.
+            .env("DOCKER_SERVICE_PREFER_OFFLINE_IMAGE", "1")
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        Ok(command)
+    }
+
+    /// A client for the daemon; fails while there is no socket.
+    pub(crate) fn client(&self, version: &ClientVersion) -> anyhow::Result<Docker> {
+        let socket = self.socket.to_str().context("the socket's path is not UTF-8")?;
+        Docker::connect_with_unix(socket, CALL_TIMEOUT, version)
+            .with_context(|| format!("no Docker API at {socket}"))
+    }
+
+    /// Waits until the API answers; returns the version to speak.
+    pub(crate) async fn wait_api(&self, patience: Duration) -> anyhow::Result<ClientVersion> {
+        let end = Instant::now() + patience;
+        while Instant::now() < end {
+            for version in &API_VERSIONS {
+                let Ok(docker) = self.client(version) else { break };
+                let answer = tokio::time::timeout_at(end, docker.version()).await;
+                if matches!(answer, Ok(Ok(_))) {
+                    return Ok(*version);
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        bail!("no Docker API at {} after {patience:?}", self.socket.display())
+    }
+}
+
+/// The version to speak before the daemon was asked.
+pub(crate) fn oldest_api() -> &'static ClientVersion {
+    &API_VERSIONS[API_VERSIONS.len() - 1]
+}
+
+/// A log file that outlives restarts of its writer.
+pub(crate) fn append(path: &Path) -> anyhow::Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .with_context(|| format!("cannot open {}", path.display()))
+}

@@ -1,0 +1,76 @@
+//! Docker's events of one instance: how its containers ended.
+//!
+//! Every event goes into `docker-events.jsonl`, those of containers also into memory. A daemon that
+//! is killed takes its last events with it.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bollard::Docker;
+use bollard::models::{EventMessage, EventMessageTypeEnum};
+use bollard::query_parameters::EventsOptionsBuilder;
+use futures_util::StreamExt;
+
+/// One event of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerEvent {
+    /// Nanoseconds since 1970, by the daemon's clock.
+    pub nanos: i64,
+    /// `start`, `kill`, `die`, `stop`, `oom`, `destroy`, …
+    pub action: String,
+    pub container: String,
+    /// Id of the Swarm task, where it is one.
+    pub task: Option<String>,
+    /// Name of the Swarm service, where it is of one.
+    pub service: Option<String>,
+    /// Of `die`: 0 after a stop with grace, 137 after SIGKILL.
+    pub exit_code: Option<i32>,
+    /// Of `kill`: the signal's number.
+    pub signal: Option<i32>,
+}
+
+impl ContainerEvent {
+    fn of(event: &EventMessage) -> Option<ContainerEvent> {
+        if event.typ != Some(EventMessageTypeEnum::CONTAINER) {
+            return None;
+        }
+        let actor = event.actor.clone()?;
+        let mut attributes: HashMap<String, String> = actor.attributes.unwrap_or_default();
+        Some(ContainerEvent {
+            nanos: event.time_nano?,
+            action: event.action.clone()?,
+            container: actor.id?,
+            exit_code: attributes.get("exitCode").and_then(|code| code.parse().ok()),
+            signal: attributes.get("signal").and_then(|signal| signal.parse().ok()),
+            task: attributes.remove("com.docker.swarm.task.id"),
+            service: attributes.remove("com.docker.swarm.service.name"),
+        })
+    }
+}
+
+/// The container events of one instance.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Events(Arc<Mutex<Vec<ContainerEvent>>>);
+
+impl Events {
+    /// Follows one daemon until it stops answering. `since`, the seconds between 1970 and the
+    /// daemon's start, makes it repeat what happened before this call.
+    pub(crate) async fn follow(&self, docker: &Docker, since: i64, mut record: File) {
+        let options = EventsOptionsBuilder::new().since(&since.to_string()).build();
+        let mut events = Box::pin(docker.events(Some(options)));
+        while let Some(Ok(event)) = events.next().await {
+            if let Ok(line) = serde_json::to_string(&event) {
+                writeln!(record, "{line}").ok();
+            }
+            if let Some(event) = ContainerEvent::of(&event) {
+                self.0.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+            }
+        }
+    }
+
+    pub(crate) fn all(&self) -> Vec<ContainerEvent> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

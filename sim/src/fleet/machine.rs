@@ -1,0 +1,187 @@
+//! One powered-on computer: a thread that lives in the instance's namespaces, and PID 1.
+//!
+//! The thread has its own mount, UTS, network and (for its children) PID namespace. Everything the
+//! instance runs is forked by it, so nothing needs `nsenter`.
+//!
+//! Guarantees:
+//! - Power off kills every process of the instance, containers included: they are all in a PID
+//!   namespace whose init is killed, and [`Machine::power_off`] returns when the last is gone.
+//! - The same happens when the sim process dies in any way: init has a parent-death signal, and its
+//!   parent is the thread.
+//! - No mount is visible outside.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use anyhow::{Context, anyhow};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::signal::Signal;
+use nix::unistd::sethostname;
+
+/// PID 1: gives the instance its own /proc, then only reaps what others leave behind. A containerd
+/// that stays a zombie would look alive to the next dockerd.
+const INIT: &str = "busybox mount -t proc proc /proc && echo up
+while :; do busybox sleep 86400 & wait; done";
+
+/// What a machine is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Hardware {
+    pub hostname: String,
+    /// The network namespace, as a path that `setns` can open.
+    pub netns: PathBuf,
+    /// What the instance sees as `/etc/resolv.conf`.
+    pub resolv_conf: PathBuf,
+    /// What the instance sees as `/etc/docker`.
+    pub docker_conf: PathBuf,
+}
+
+enum Order {
+    Spawn(Box<Command>, mpsc::Sender<std::io::Result<Child>>),
+}
+
+/// A machine that is on.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    orders: Option<mpsc::Sender<Order>>,
+    thread: Option<JoinHandle<()>>,
+    init: u32,
+}
+
+impl Machine {
+    /// Powers the machine on: some milliseconds, in which the call blocks.
+    pub(crate) fn power_on(hardware: Hardware) -> anyhow::Result<Machine> {
+        let (orders, inbox) = mpsc::channel();
+        let (ready, is_ready) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name(hardware.hostname.clone())
+            .spawn(move || live(&hardware, &ready, &inbox))
+            .context("cannot start the machine's thread")?;
+        let init = is_ready.recv().map_err(|_| anyhow!("the machine's thread died"))??;
+        Ok(Machine { orders: Some(orders), thread: Some(thread), init })
+    }
+
+    /// PID 1 as the root namespace sees it: `nsenter -t <pid> -a` looks into the instance.
+    pub(crate) fn init(&self) -> u32 {
+        self.init
+    }
+
+    /// Starts a process inside; the caller must wait for it whatever happens.
+    pub(crate) fn spawn(&self, mut command: Command) -> anyhow::Result<Child> {
+        // A group of its own: Ctrl-C on the sim's terminal is not for the instances.
+        command.stdin(Stdio::null()).process_group(0);
+        let program = command.get_program().to_string_lossy().into_owned();
+        let (reply, answer) = mpsc::channel();
+        let off = || anyhow!("the machine is off");
+        let orders = self.orders.as_ref().ok_or_else(off)?;
+        orders.send(Order::Spawn(Box::new(command), reply)).map_err(|_| off())?;
+        let child = answer.recv().map_err(|_| off())?;
+        child.with_context(|| format!("cannot start {program} inside the instance"))
+    }
+
+    /// Cuts the power; returns when every process of the machine is gone.
+    pub(crate) fn power_off(mut self) {
+        self.off();
+    }
+
+    fn off(&mut self) {
+        drop(self.orders.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.off();
+    }
+}
+
+/// The thread's life. It must not start threads: its children's PID namespace is not its own.
+fn live(
+    hardware: &Hardware,
+    ready: &mpsc::Sender<anyhow::Result<u32>>,
+    orders: &mpsc::Receiver<Order>,
+) {
+    let mut init = match boot(hardware) {
+        Ok(init) => init,
+        Err(error) => {
+            ready.send(Err(error)).ok();
+            return;
+        }
+    };
+    ready.send(Ok(init.id())).ok();
+    for Order::Spawn(mut command, reply) in orders {
+        reply.send(command.spawn()).ok();
+    }
+    init.kill().ok();
+    init.wait().ok();
+}
+
+fn boot(hardware: &Hardware) -> anyhow::Result<Child> {
+    let netns = File::open(&hardware.netns)?;
+    // A symbolic link into /run on some systems: resolved before /run is covered.
+    let resolv_conf =
+        fs::canonicalize("/etc/resolv.conf").unwrap_or_else(|_| PathBuf::from("/etc/resolv.conf"));
+    unshare(
+        CloneFlags::CLONE_FS
+            | CloneFlags::CLONE_NEWNS
+            | CloneFlags::CLONE_NEWUTS
+            | CloneFlags::CLONE_NEWPID,
+    )
+    .context("cannot make namespaces")?;
+    setns(netns, CloneFlags::CLONE_NEWNET).context("cannot enter the network namespace")?;
+    sethostname(&hardware.hostname)?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+        .context("cannot make mounts private")?;
+    // Docker's and iptables' run-time files, and no way to the host's systemd.
+    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755"))
+        .context("cannot cover /run")?;
+    fs::create_dir_all("/run/lock")?;
+    cover(&hardware.resolv_conf, &resolv_conf)?;
+    fs::create_dir_all("/etc/docker")?;
+    cover(&hardware.docker_conf, Path::new("/etc/docker"))?;
+    start_init()
+}
+
+/// Binds `source` over `target`, which may be a file that only existed under the old /run.
+fn cover(source: &Path, target: &Path) -> anyhow::Result<()> {
+    if !target.exists() {
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        OpenOptions::new().create(true).append(true).open(target)?;
+    }
+    mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .with_context(|| format!("cannot bind {} over {}", source.display(), target.display()))
+}
+
+/// The first child after `unshare` is PID 1 of the new namespace.
+fn start_init() -> anyhow::Result<Child> {
+    let mut command = Command::new("busybox");
+    command.args(["sh", "-c", INIT]).env_clear().env("PATH", super::SYSTEM_PATH);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
+    let die_with_parent = || {
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+        Ok(())
+    };
+    // SAFETY: the closure makes one system call and allocates nothing.
+    unsafe { command.pre_exec(die_with_parent) };
+    let mut init = command.spawn().context("cannot start busybox as PID 1")?;
+    let mut line = String::new();
+    if let Some(stdout) = init.stdout.take() {
+        BufReader::new(stdout).read_line(&mut line)?;
+    }
+    if line.trim() != "up" {
+        init.kill().ok();
+        init.wait().ok();
+        return Err(anyhow!("PID 1 of the instance could not mount /proc"));
+    }
+    Ok(init)
+}

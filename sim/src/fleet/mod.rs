@@ -1,0 +1,314 @@
+//! The instances of the local cloud: a network namespace, a real dockerd and a real skep each.
+//!
+//! ```text
+//! root namespace     aws CLI ──► 127.0.0.1:N ─┐
+//! skep-<run>         bridge 10.78.0.1:80 ─────┴─► the AWS gateway      lo 169.254.169.254:80 ─► IMDS
+//! skep-<run>-ip-…    ens5 10.78.0.5, dockerd, skep, containers         (one per instance)
+//! ```
+//!
+//! Guarantees: runs do not see each other and leave the root namespace as it is. Nothing outlives
+//! its run: [`Fleet::stop`] and Drop remove everything but the logs, the kernel ends all processes
+//! when the sim process dies, and the next run (or `skep-sim clean`) removes the rest.
+//!
+//! Assumptions: Linux, root, and the Debian packages docker.io, iproute2, iptables and
+//! busybox-static (or what has the same programs); [`Fleet::start`] says what is missing.
+
+mod clean;
+mod cluster;
+mod dockerd;
+mod events;
+mod image;
+mod instance;
+mod machine;
+mod narrate;
+mod netns;
+mod notify;
+mod options;
+mod power;
+mod prerequisites;
+mod process;
+mod run;
+mod supervisor;
+mod swarm;
+mod timeline;
+pub mod workload;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::sync::broadcast;
+use tokio::task::{JoinHandle, JoinSet};
+
+pub use clean::{clean_dead_runs, live_runs};
+pub use cluster::{ClusterSpec, LAUNCH_HOOK, TERMINATION_HOOK};
+pub use events::ContainerEvent;
+pub use image::IMAGE;
+pub use instance::Instance;
+pub use narrate::narrate;
+pub use netns::{INTERFACE, METADATA_ADDRESS};
+pub use notify::Notification;
+pub use options::{DockerStart, FleetOptions, PowerOff, Prepare, Restart, default_dir};
+pub use process::Exit;
+pub use timeline::Entry;
+
+use crate::cloud::{Cloud, CloudOptions};
+use crate::machines::{Launch, Machines};
+use image::Template;
+use instance::Site;
+use netns::Namespace;
+use run::Run;
+use timeline::Timeline;
+
+/// Where programs are looked for: the sim's own PATH may hold anything.
+pub(crate) const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The port of the AWS gateway and of the metadata service inside.
+const HTTP: u16 = 80;
+
+/// A running local cloud with its instances. Dropping it stops it.
+#[derive(Debug)]
+pub struct Fleet {
+    machines: Arc<Ec2>,
+    cloud: Cloud,
+    endpoint: SocketAddr,
+    servers: Vec<JoinHandle<()>>,
+    stopped: bool,
+}
+
+/// The instances of a run: what the cloud launches and terminates.
+#[derive(Debug)]
+struct Ec2 {
+    site: Arc<Site>,
+    register: Mutex<Register>,
+}
+
+#[derive(Debug, Default)]
+struct Register {
+    /// The fleet is going down: nothing is launched any more.
+    closed: bool,
+    /// In the order of their launches, those that are gone included.
+    instances: Vec<Arc<Instance>>,
+}
+
+/// What the cloud holds: it must not keep a fleet alive that was dropped.
+struct Handle(Weak<Ec2>);
+
+impl Machines for Handle {
+    fn launch(&self, launch: Launch) {
+        if let Some(machines) = self.0.upgrade() {
+            machines.launch(launch);
+        }
+    }
+
+    fn terminate(&self, instance_id: &str) {
+        if let Some(machines) = self.0.upgrade() {
+            machines.terminate(instance_id);
+        }
+    }
+}
+
+impl Ec2 {
+    fn launch(&self, launch: Launch) -> Option<Arc<Instance>> {
+        let mut register = self.register();
+        if register.closed {
+            return None;
+        }
+        let instance = Arc::new(Instance::new(&self.site, launch));
+        register.instances.push(Arc::clone(&instance));
+        self.site.runtime.spawn(Arc::clone(&instance).launch_now());
+        Some(instance)
+    }
+
+    fn terminate(&self, instance_id: &str) {
+        let found = self.instances().into_iter().find(|instance| instance.id() == instance_id);
+        if let Some(instance) = found {
+            self.site.runtime.spawn(instance.terminate_now(self.site.options.power_off));
+        }
+    }
+
+    fn instances(&self) -> Vec<Arc<Instance>> {
+        self.register().instances.clone()
+    }
+
+    /// Launches nothing more, and returns what there is to switch off.
+    fn close(&self) -> Vec<Arc<Instance>> {
+        let mut register = self.register();
+        register.closed = true;
+        register.instances.clone()
+    }
+
+    fn register(&self) -> MutexGuard<'_, Register> {
+        self.register.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Fleet {
+    /// Starts the cloud; it has no instances until groups ask for them. Removes what dead runs have
+    /// left, first.
+    ///
+    /// # Errors
+    ///
+    /// Says what is missing on this machine.
+    pub async fn start(options: FleetOptions) -> anyhow::Result<Fleet> {
+        prerequisites::check(options.engine.as_deref())?;
+        // What others left is no reason not to start.
+        if let Err(error) = tokio::task::spawn_blocking(clean_dead_runs).await? {
+            tracing::warn!("cannot clean up after dead runs: {error:#}");
+        }
+        let run = Run::create(&options.dir, options.keep_logs)?;
+        let template = Template::ensure(
+            &options.dir,
+            &format!("{}-image", run.namespace()),
+            options.engine.as_deref(),
+            &options.daemon,
+        )
+        .await?;
+        let gateway = first_host(options.subnet);
+        let aws = Namespace::create(&run.namespace())?;
+        aws.become_aws(gateway, options.subnet.1)?;
+        let at_gateway = listener(aws.listen((gateway, HTTP).into())?)?;
+        let at_metadata = listener(aws.listen((METADATA_ADDRESS, HTTP).into())?)?;
+        let at_host = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let endpoint = at_host.local_addr()?;
+
+        let cloud = Cloud::new(CloudOptions {
+            region: options.region.clone(),
+            zones: options.zones.clone(),
+            subnet: options.subnet,
+            seed: options.seed,
+        })?;
+        let timeline = Timeline::create(&run.record.dir)?;
+        let runtime = tokio::runtime::Handle::current();
+        let site = Site { run, options, aws, gateway, template, timeline, runtime };
+        let machines = Arc::new(Ec2 { site: Arc::new(site), register: Mutex::default() });
+        cloud.set_machines(Arc::new(Handle(Arc::downgrade(&machines))));
+        let servers = vec![
+            tokio::spawn(cloud.clone().serve_aws(at_gateway)),
+            tokio::spawn(cloud.clone().serve_aws(at_host)),
+            tokio::spawn(cloud.clone().serve_imds(at_metadata)),
+        ];
+        Ok(Fleet { machines, cloud, endpoint, servers, stopped: false })
+    }
+
+    /// The AWS services and the admin side of this run.
+    pub fn cloud(&self) -> &Cloud {
+        &self.cloud
+    }
+
+    /// The AWS endpoint in the root namespace, for the `aws` command line.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.endpoint)
+    }
+
+    /// The AWS endpoint that instances use.
+    pub fn gateway(&self) -> String {
+        format!("http://{}", self.site().gateway)
+    }
+
+    pub fn run_id(&self) -> &str {
+        &self.site().run.record.id
+    }
+
+    /// The run's directory: one directory per instance, and `timeline.jsonl`.
+    pub fn dir(&self) -> &Path {
+        &self.site().run.record.dir
+    }
+
+    /// Name of the network namespace with the bridge and the endpoints.
+    pub fn netns(&self) -> &str {
+        self.site().aws.name()
+    }
+
+    /// The instances that are not terminated, oldest first.
+    pub fn instances(&self) -> Vec<Arc<Instance>> {
+        let mut instances = self.machines.instances();
+        instances.retain(|instance| !instance.is_gone());
+        instances
+    }
+
+    /// All instances of this run, oldest first.
+    pub fn all_instances(&self) -> Vec<Arc<Instance>> {
+        self.machines.instances()
+    }
+
+    /// An instance by id, terminated or not.
+    pub fn instance(&self, id: &str) -> Option<Arc<Instance>> {
+        self.machines.instances().into_iter().find(|instance| instance.id() == id)
+    }
+
+    /// The instances of a group that are not terminated, oldest first.
+    pub fn group(&self, name: &str) -> Vec<Arc<Instance>> {
+        let mut instances = self.instances();
+        instances.retain(|instance| instance.launch().group == name);
+        instances
+    }
+
+    /// Launches an instance that the cloud knows nothing of: it has no metadata.
+    pub fn launch(&self, launch: Launch) -> anyhow::Result<Arc<Instance>> {
+        self.machines.launch(launch).context("the fleet is going down")
+    }
+
+    /// What happens to the instances from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<Entry> {
+        self.site().timeline.subscribe()
+    }
+
+    /// What has happened to the instances.
+    pub fn timeline(&self) -> Vec<Entry> {
+        self.site().timeline.entries()
+    }
+
+    /// Cuts the power of every instance and removes everything but the logs.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        self.stop_servers();
+        let mut stopping = JoinSet::new();
+        for instance in self.machines.close() {
+            stopping.spawn(instance.terminate_now(PowerOff::Cut));
+        }
+        stopping.join_all().await;
+        self.stopped = true;
+        let site = Arc::clone(self.site());
+        tokio::task::spawn_blocking(move || site.run.erase()).await?
+    }
+
+    fn stop_servers(&self) {
+        for server in &self.servers {
+            server.abort();
+        }
+    }
+
+    fn site(&self) -> &Arc<Site> {
+        &self.machines.site
+    }
+}
+
+impl Drop for Fleet {
+    /// After a panic, or where nobody stopped it: the same as [`Fleet::stop`], blocking.
+    fn drop(&mut self) {
+        self.stop_servers();
+        if self.stopped {
+            return;
+        }
+        let instances = self.machines.close();
+        std::thread::scope(|threads| {
+            for instance in &instances {
+                threads.spawn(|| instance.throw_away());
+            }
+        });
+        if let Err(error) = self.site().run.erase() {
+            tracing::warn!("remains of run {} are left: {error:#}", self.run_id());
+        }
+    }
+}
+
+/// The gateway's address: the first of the subnet.
+fn first_host((network, prefix): (Ipv4Addr, u8)) -> Ipv4Addr {
+    let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+    Ipv4Addr::from_bits((network.to_bits() & mask) + 1)
+}
+
+fn listener(bound: std::net::TcpListener) -> anyhow::Result<TcpListener> {
+    TcpListener::from_std(bound).context("cannot listen")
+}

@@ -1,0 +1,188 @@
+//! Named network namespaces, and the wires between them.
+//!
+//! One "AWS" namespace per run holds the bridge, the metadata address and the AWS endpoint; every
+//! instance has a namespace of its own with one veth into that bridge. The root namespace is never
+//! changed, so runs with the same subnet go side by side.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+use nix::mount::{MntFlags, umount2};
+use nix::sched::{CloneFlags, setns};
+
+/// Where `ip netns` keeps its names.
+const NAMES: &str = "/run/netns";
+/// The metadata service's address on every EC2 network.
+pub const METADATA_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+/// The bridge of the AWS namespace.
+const BRIDGE: &str = "br0";
+/// The only interface of an instance, named as on a Nitro instance.
+pub const INTERFACE: &str = "ens5";
+
+/// A named network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    /// Creates the namespace; it exists until [`Namespace::delete`].
+    pub(crate) fn create(name: &str) -> anyhow::Result<Namespace> {
+        ip(&["netns", "add", name])?;
+        Ok(Namespace::named(name))
+    }
+
+    /// A namespace by name, whether it exists or not.
+    pub(crate) fn named(name: &str) -> Namespace {
+        Namespace { name: name.to_owned() }
+    }
+
+    /// The namespaces whose name starts with `prefix`.
+    pub(crate) fn with_prefix(prefix: &str) -> Vec<Namespace> {
+        let Ok(names) = fs::read_dir(NAMES) else { return Vec::new() };
+        names
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| name.starts_with(prefix))
+            .map(|name| Namespace { name })
+            .collect()
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        Path::new(NAMES).join(&self.name)
+    }
+
+    /// Removes the name; the kernel drops the namespace with its last process. What
+    /// `ip netns del` does, without a process. Deleting twice is deleting once.
+    pub(crate) fn delete(&self) -> anyhow::Result<()> {
+        let path = self.path();
+        if !path.exists() {
+            return Ok(());
+        }
+        umount2(&path, MntFlags::MNT_DETACH).ok();
+        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
+    }
+
+    /// Listens inside the namespace: a thread that ends with the call enters it and binds, and the
+    /// socket stays there.
+    pub(crate) fn listen(&self, address: SocketAddr) -> anyhow::Result<TcpListener> {
+        let file = File::open(self.path())?;
+        let bind = move || -> anyhow::Result<TcpListener> {
+            setns(file, CloneFlags::CLONE_NEWNET)?;
+            let listener = TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        };
+        match std::thread::spawn(bind).join() {
+            Ok(listener) => {
+                listener.with_context(|| format!("cannot listen on {address} in {}", self.name))
+            }
+            Err(_) => bail!("the thread that listens on {address} in {} panicked", self.name),
+        }
+    }
+
+    /// Makes this the AWS side of a run: bridge, gateway address and metadata address.
+    pub(crate) fn become_aws(&self, gateway: Ipv4Addr, prefix: u8) -> anyhow::Result<()> {
+        self.ip_batch(&format!(
+            "link set lo up\n\
+             addr add {METADATA_ADDRESS}/32 dev lo\n\
+             link add {BRIDGE} type bridge\n\
+             addr add {gateway}/{prefix} dev {BRIDGE}\n\
+             link set {BRIDGE} up\n"
+        ))
+    }
+
+    /// Plugs an instance in. There is no default route: whatever is not of this run is refused at
+    /// once instead of hanging.
+    pub(crate) fn plug(
+        &self,
+        instance: &Namespace,
+        address: Ipv4Addr,
+        gateway: Ipv4Addr,
+        prefix: u8,
+    ) -> anyhow::Result<()> {
+        let veth = veth(address);
+        self.ip_batch(&format!(
+            "link add {veth} type veth peer name {INTERFACE} netns {}\n\
+             link set {veth} master {BRIDGE} up\n",
+            instance.name
+        ))?;
+        instance.ip_batch(&format!(
+            "link set lo up\n\
+             addr add {address}/{prefix} dev {INTERFACE}\n\
+             link set {INTERFACE} up\n\
+             route add {METADATA_ADDRESS}/32 via {gateway}\n"
+        ))
+    }
+
+    /// Takes an instance's wire away, if it has one.
+    pub(crate) fn unplug(&self, address: Ipv4Addr) {
+        ip(&["-n", &self.name, "link", "del", &veth(address)]).ok();
+    }
+
+    /// Cuts or mends an instance's wire.
+    pub(crate) fn set_link(&self, address: Ipv4Addr, up: bool) -> anyhow::Result<()> {
+        let state = if up { "up" } else { "down" };
+        ip(&["-n", &self.name, "link", "set", &veth(address), state])
+    }
+
+    /// Cuts an instance off from the others but not from this side, or mends that. Its wire leaves
+    /// the bridge and becomes a point-to-point link: nothing is forwarded here, so it leads to the
+    /// endpoints alone.
+    pub(crate) fn isolate(
+        &self,
+        instance: &Namespace,
+        address: Ipv4Addr,
+        isolated: bool,
+    ) -> anyhow::Result<()> {
+        let veth = veth(address);
+        self.ip_batch(&if isolated {
+            format!("link set {veth} nomaster\nroute replace {address}/32 dev {veth}\n")
+        } else {
+            format!("route del {address}/32 dev {veth}\nlink set {veth} master {BRIDGE}\n")
+        })?;
+        // The gateway has another MAC address now.
+        ip(&["-n", &instance.name, "neigh", "flush", "dev", INTERFACE])
+    }
+
+    /// Several `ip` commands in one process: starting it is most of the cost.
+    fn ip_batch(&self, commands: &str) -> anyhow::Result<()> {
+        let mut child = Command::new("ip")
+            .args(["-n", &self.name, "-batch", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot run ip")?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(commands.as_bytes())?;
+        }
+        let output = child.wait_with_output()?;
+        if !output.status.success() {
+            let error = String::from_utf8_lossy(&output.stderr);
+            bail!("ip -n {} -batch: {}\n{commands}", self.name, error.trim());
+        }
+        Ok(())
+    }
+}
+
+/// The AWS end of an instance's wire: within the 15 characters of an interface name, unique by
+/// address.
+fn veth(address: Ipv4Addr) -> String {
+    format!("v{:08x}", address.to_bits())
+}
+
+fn ip(args: &[&str]) -> anyhow::Result<()> {
+    let output = Command::new("ip").args(args).output().context("cannot run ip")?;
+    if !output.status.success() {
+        bail!("ip {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}

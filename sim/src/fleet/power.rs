@@ -1,0 +1,158 @@
+//! Switching instances on and off.
+//!
+//! Both directions block and hold [`Instance::switching`], so a termination that overtakes its
+//! launch waits for it, and the fleet's Drop can do without the async runtime.
+
+use std::fs;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use anyhow::{Context, ensure};
+
+use super::clean::{remove_cgroup, remove_dir};
+use super::dockerd::append;
+use super::instance::{Instance, Power};
+use super::machine::{Hardware, Machine};
+use super::netns::Namespace;
+use super::options::{DockerStart, PowerOff};
+
+impl Instance {
+    /// The launch: makes the computer, switches it on and starts what it runs. An instance that was
+    /// terminated meanwhile stays as it is.
+    pub(super) async fn launch_now(self: Arc<Self>) {
+        let instance = Arc::clone(&self);
+        let on = tokio::task::spawn_blocking(move || {
+            let _switching = instance.switching();
+            if !matches!(*instance.power(), Power::Off) {
+                return anyhow::Ok(false);
+            }
+            instance.make()?;
+            instance.switch_on()?;
+            Ok(true)
+        });
+        let started = match on.await {
+            Ok(Ok(true)) => self.start_programs(),
+            Ok(Ok(false)) => Ok(()),
+            Ok(Err(error)) => Err(error),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = started {
+            tracing::error!(instance = self.id(), "launch failed: {error:#}");
+            self.site.timeline.add(self.id(), format!("launch failed: {error:#}"));
+        }
+    }
+
+    /// Cuts the power and boots again on the same disk, as an EC2 reboot after a crash.
+    pub async fn reboot(self: &Arc<Self>) -> anyhow::Result<()> {
+        self.supervisor.switch_off();
+        let instance = Arc::clone(self);
+        tokio::task::spawn_blocking(move || {
+            let _switching = instance.switching();
+            ensure!(instance.is_on(), "{} is off", instance.id());
+            let power = std::mem::replace(&mut *instance.power(), Power::Off);
+            if let Power::On(machine) = power {
+                machine.power_off();
+            }
+            instance.switch_on()
+        })
+        .await??;
+        self.start_programs()
+    }
+
+    /// The termination, in the way that the options ask for.
+    pub(super) async fn terminate_now(self: Arc<Self>, how: PowerOff) {
+        self.supervisor.switch_off();
+        if let PowerOff::Clean(patience) = how {
+            self.site.timeline.add(self.id(), "shutting down");
+            tokio::time::timeout(patience, self.stop_skep()).await.ok();
+            tokio::time::timeout(patience, self.stop_dockerd()).await.ok();
+        }
+        let instance = Arc::clone(&self);
+        tokio::task::spawn_blocking(move || instance.throw_away()).await.ok();
+    }
+
+    /// Cuts the power and removes everything but the records. Blocks; repeating it does nothing.
+    pub(super) fn throw_away(&self) {
+        self.supervisor.switch_off();
+        let _switching = self.switching();
+        let power = std::mem::replace(&mut *self.power(), Power::Gone);
+        match power {
+            Power::On(machine) => machine.power_off(),
+            Power::Off => {}
+            Power::Gone => return,
+        }
+        self.site.aws.unplug(self.address());
+        remove_cgroup(&self.dockerd.cgroup);
+        let removed = self.netns.delete().and_then(|()| remove_dir(&self.dockerd.dir));
+        for socket in [self.docker_socket(), &self.notify_socket()] {
+            fs::remove_file(socket).ok();
+        }
+        if let Err(error) = removed {
+            tracing::warn!(instance = self.id(), "remains are left: {error:#}");
+        }
+        self.site.timeline.add(self.id(), "power off");
+    }
+
+    /// The disk and the wire.
+    fn make(&self) -> anyhow::Result<()> {
+        for dir in ["etc/flush.d", "bin", "run", "state"] {
+            fs::create_dir_all(self.dir.join(dir))?;
+        }
+        append(&self.log_path())?;
+        let options = &self.site.options;
+        self.dockerd.prepare(&options.daemon)?;
+        self.site.template.copy_to(&self.dockerd.data_root())?;
+        if let Some(config) = &options.config {
+            self.write_config(config)?;
+        }
+        Namespace::create(self.netns())?;
+        let (gateway, prefix) = (self.site.gateway, options.subnet.1);
+        self.site.aws.plug(&self.netns, self.address(), gateway, prefix)?;
+        if let Some(prepare) = &options.prepare {
+            prepare(self).context("FleetOptions::prepare")?;
+        }
+        Ok(())
+    }
+
+    fn switch_on(&self) -> anyhow::Result<()> {
+        let machine = Machine::power_on(Hardware {
+            hostname: self.hostname(),
+            netns: self.netns.path(),
+            resolv_conf: self.dockerd.resolv_conf(),
+            docker_conf: self.dockerd.etc(),
+        })?;
+        *self.power() = Power::On(machine);
+        self.site.timeline.add(self.id(), format!("power on, {}", self.address()));
+        Ok(())
+    }
+
+    fn switching(&self) -> MutexGuard<'_, ()> {
+        self.switching.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start_programs(self: &Arc<Self>) -> anyhow::Result<()> {
+        self.listen_for_notifications()?;
+        let order = self.site.options.docker_start;
+        if matches!(order, DockerStart::WithSkep | DockerStart::BeforeSkep) {
+            self.start_dockerd()?;
+        }
+        if let DockerStart::AfterSkep(delay) = order {
+            let instance = Arc::clone(self);
+            self.site.runtime.spawn(async move {
+                tokio::time::sleep(delay).await;
+                instance.start_dockerd()
+            });
+        }
+        if self.site.options.skep.is_none() {
+            return Ok(());
+        }
+        if order == DockerStart::BeforeSkep {
+            let instance = Arc::clone(self);
+            self.site.runtime.spawn(async move {
+                instance.wait_docker().await?;
+                instance.start_skep()
+            });
+            return Ok(());
+        }
+        self.start_skep()
+    }
+}

@@ -1,0 +1,131 @@
+//! One process of an instance: signalled only while it lives, and always reaped.
+//!
+//! Guarantee: a thread of its own waits for every child, whatever becomes of the async runtime. A
+//! PID namespace ends only when all its processes are reaped, so a child that nobody waits for
+//! would hang the power-off of its instance.
+
+use std::fmt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ExitStatus};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
+use tokio::sync::watch;
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Code(i32),
+    Signal(i32),
+}
+
+impl Exit {
+    /// The code as a shell gives it: 128 + the signal's number for a process that was killed.
+    pub fn code(self) -> i32 {
+        match self {
+            Exit::Code(code) => code,
+            Exit::Signal(signal) => 128 + signal,
+        }
+    }
+
+    /// Whether systemd would call this a failure: SIGHUP, SIGINT, SIGTERM and SIGPIPE are clean.
+    pub fn is_failure(self) -> bool {
+        const CLEAN: [Signal; 4] =
+            [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGPIPE];
+        match self {
+            Exit::Code(code) => code != 0,
+            Exit::Signal(number) => !CLEAN.iter().any(|clean| *clean as i32 == number),
+        }
+    }
+}
+
+impl From<ExitStatus> for Exit {
+    fn from(status: ExitStatus) -> Self {
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Exit::Code(code),
+            (None, Some(signal)) => Exit::Signal(signal),
+            (None, None) => Exit::Code(-1),
+        }
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Exit::Code(code) => write!(f, "exit code {code}"),
+            Exit::Signal(number) => match Signal::try_from(*number) {
+                Ok(signal) => write!(f, "{signal}"),
+                Err(_) => write!(f, "signal {number}"),
+            },
+        }
+    }
+}
+
+/// A running or finished child.
+#[derive(Clone, Debug)]
+pub(crate) struct Process {
+    pid: Pid,
+    /// Set just before the child is reaped: afterwards its pid may belong to somebody else.
+    reaped: Arc<Mutex<bool>>,
+    exit: watch::Receiver<Option<Exit>>,
+}
+
+impl Process {
+    /// Takes the child over and waits for it.
+    pub(crate) fn watch(child: Child) -> Process {
+        Process::watch_then(child, |_| {})
+    }
+
+    /// The same for the leader of a process group, whose members are killed after it: what systemd
+    /// does with the rest of a service.
+    pub(crate) fn watch_group(child: Child) -> Process {
+        Process::watch_then(child, |leader| {
+            killpg(leader, Signal::SIGKILL).ok();
+        })
+    }
+
+    /// `ended` is called while the pid still is the child's.
+    fn watch_then(mut child: Child, ended: fn(Pid)) -> Process {
+        let pid = Pid::from_raw(child.id().cast_signed());
+        let reaped = Arc::new(Mutex::new(false));
+        let (tell, exit) = watch::channel(None);
+        let mark = Arc::clone(&reaped);
+        std::thread::spawn(move || {
+            // Look without reaping first, so that nobody signals the pid between the two.
+            while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
+                == Err(nix::errno::Errno::EINTR)
+            {}
+            ended(pid);
+            let mut reaped = mark.lock().unwrap_or_else(PoisonError::into_inner);
+            let exit = child.wait().map_or(Exit::Code(-1), Exit::from);
+            *reaped = true;
+            drop(reaped);
+            tell.send_replace(Some(exit));
+        });
+        Process { pid, reaped, exit }
+    }
+
+    /// The pid in the root PID namespace.
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid.as_raw()
+    }
+
+    /// Sends a signal; false when the process is gone.
+    pub(crate) fn signal(&self, signal: Signal) -> bool {
+        let reaped = self.reaped.lock().unwrap_or_else(PoisonError::into_inner);
+        !*reaped && kill(self.pid, signal).is_ok()
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.exit.borrow().is_none()
+    }
+
+    /// Waits for the end.
+    pub(crate) async fn exited(&self) -> Exit {
+        let mut exit = self.exit.clone();
+        let ended = exit.wait_for(Option::is_some).await;
+        ended.ok().and_then(|exit| *exit).unwrap_or(Exit::Code(-1))
+    }
+}

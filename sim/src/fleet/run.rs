@@ -1,0 +1,122 @@
+//! The identity of one run: its name, its directory, and the lock that says it is alive.
+//!
+//! Everything a run leaves in the system carries its id, so that it can be removed by anybody, also
+//! after the process was killed. The register under /run is empty after a reboot, just as the
+//! namespaces are.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use serde::{Deserialize, Serialize};
+
+use super::clean;
+
+/// One file per run, locked for as long as its process lives.
+pub(crate) const REGISTER: &str = "/run/skep-sim";
+/// The longest path of a unix socket is 107 bytes; this is what an instance adds to the run's
+/// directory: `/i-0123456789abcdef0/docker.sock`.
+const SOCKET_ROOM: usize = 107 - 32;
+
+/// The directory for the scratch directories of runs.
+const SCRATCH: &str = "skep-sim";
+/// Memory that must be free before data roots are put there: an instance needs a few MB.
+const ENOUGH_MEMORY: u64 = 2 << 30;
+
+/// What the register says about a run: enough to remove it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub id: String,
+    pub pid: u32,
+    pub dir: PathBuf,
+    /// What is never kept: one engine directory per instance.
+    pub scratch: PathBuf,
+    pub keep_logs: bool,
+}
+
+/// A run of this process.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub record: Record,
+    file: PathBuf,
+    /// Held for as long as the run lives; the kernel drops it with the process.
+    _lock: File,
+}
+
+impl Run {
+    pub(crate) fn create(parent: &Path, keep_logs: bool) -> anyhow::Result<Run> {
+        fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+        let id = new_id()?;
+        let dir = parent.canonicalize()?.join(&id);
+        ensure!(
+            dir.as_os_str().len() <= SOCKET_ROOM,
+            "{} is too long for the unix sockets below it: choose a shorter directory",
+            dir.display()
+        );
+        let scratch = shared_memory().unwrap_or_else(|| dir.clone()).join(SCRATCH).join(&id);
+        let record = Record { id, pid: std::process::id(), dir, scratch, keep_logs };
+        fs::create_dir_all(REGISTER)?;
+        let file = Path::new(REGISTER).join(format!("{}.json", record.id));
+        let mut lock = OpenOptions::new().create_new(true).write(true).open(&file)?;
+        // A cleaner may look at it in this very moment; it leaves empty files alone.
+        lock.lock().context("cannot lock the run")?;
+        lock.write_all(&serde_json::to_vec(&record)?)?;
+        fs::create_dir_all(&record.dir)?;
+        fs::write(record.dir.join("sim.pid"), format!("{}\n", record.pid))?;
+        Ok(Run { record, file, _lock: lock })
+    }
+
+    pub(crate) fn namespace(&self) -> String {
+        namespace(&self.record.id)
+    }
+
+    /// The cgroup that holds the containers of all instances.
+    pub(crate) fn cgroup(&self) -> String {
+        cgroup(&self.record.id)
+    }
+
+    /// Removes everything but the logs. The machines must be off. Repeating it does nothing.
+    pub(crate) fn erase(&self) -> anyhow::Result<()> {
+        if self.file.exists() {
+            clean::erase(&self.record)?;
+            fs::remove_file(&self.file).ok();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Run {
+    /// For a start that failed or was given up half-way.
+    fn drop(&mut self) {
+        if let Err(error) = self.erase() {
+            tracing::warn!("remains of run {} are left: {error:#}", self.record.id);
+        }
+    }
+}
+
+/// The AWS namespace; an instance's is this and `-<hostname>`.
+pub(crate) fn namespace(id: &str) -> String {
+    format!("skep-{id}")
+}
+
+pub(crate) fn cgroup(id: &str) -> String {
+    format!("/skep-sim/{id}")
+}
+
+/// Shared memory, where there is enough of it: making and removing data roots takes some 300 ms each
+/// on a busy disk, and 20 ms here.
+fn shared_memory() -> Option<PathBuf> {
+    let path = Path::new("/dev/shm");
+    let status = statfs(path).ok()?;
+    let free = status.blocks_available() * u64::try_from(status.block_size()).ok()?;
+    (status.filesystem_type() == TMPFS_MAGIC && free >= ENOUGH_MEMORY).then(|| path.to_owned())
+}
+
+/// Sorts by time, and is unique on this machine: `1120-231502-3f2a`.
+fn new_id() -> anyhow::Result<String> {
+    let format = time::macros::format_description!("[month][day]-[hour][minute][second]");
+    let now = time::OffsetDateTime::now_utc().format(format)?;
+    Ok(format!("{now}-{:04x}", fastrand::u16(..)))
+}

@@ -1,0 +1,197 @@
+//! What tests ask of the swarm as a whole, and how they wait for it.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bollard::Docker;
+use bollard::models::{
+    Node, ServiceSpec, ServiceSpecMode, ServiceSpecModeReplicated, Task, TaskSpec,
+    TaskSpecContainerSpec,
+};
+use bollard::query_parameters::ListTasksOptionsBuilder;
+use tokio::time::Instant;
+
+use super::{Fleet, IMAGE, Instance};
+
+/// Between two looks at a condition: short, since looks are local.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long one manager may take to answer before the next is asked: without a quorum, Docker's
+/// API hangs for up to 30 s.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+/// Lines of each log that go into an error.
+const TAIL: usize = 12;
+
+impl Fleet {
+    /// Waits until `look` finds something. Errors of `look` only count when time is up.
+    ///
+    /// # Errors
+    ///
+    /// When time is up: what was waited for, the last error, and the end of every log.
+    pub async fn wait_for<T, F>(
+        &self,
+        what: &str,
+        timeout: Duration,
+        mut look: F,
+    ) -> anyhow::Result<T>
+    where
+        F: AsyncFnMut() -> anyhow::Result<Option<T>>,
+    {
+        let end = Instant::now() + timeout;
+        let mut last = None;
+        loop {
+            match tokio::time::timeout_at(end, look()).await {
+                Ok(Ok(Some(found))) => return Ok(found),
+                Ok(Ok(None)) => last = None,
+                Ok(Err(error)) => last = Some(error),
+                Err(_) => {}
+            }
+            if Instant::now() + LOOK_EVERY >= end {
+                break;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        let error = last.map(|error| format!(": {error:#}")).unwrap_or_default();
+        bail!("waited {timeout:?} in vain for {what}{error}\n{}", self.report())
+    }
+
+    /// [`Fleet::wait_for`] a condition.
+    pub async fn wait_until<F>(
+        &self,
+        what: &str,
+        timeout: Duration,
+        mut look: F,
+    ) -> anyhow::Result<()>
+    where
+        F: AsyncFnMut() -> anyhow::Result<bool>,
+    {
+        self.wait_for(what, timeout, async || Ok(look().await?.then_some(()))).await
+    }
+
+    /// The state of every instance and the end of its log, for a person who wants to know why.
+    pub fn report(&self) -> String {
+        let mut report = format!("run {} in {}\n", self.run_id(), self.dir().display());
+        for instance in self.all_instances() {
+            let state = match (instance.is_gone(), instance.is_on()) {
+                (true, _) => "gone",
+                (_, true) => "on",
+                (_, false) => "off",
+            };
+            let status = instance.statuses().pop().unwrap_or_default();
+            let (id, address, group) =
+                (instance.id(), instance.address(), &instance.launch().group);
+            let exits = instance.exit_codes();
+            let ended = if instance.skep_running() { "running" } else { "not running" };
+            // Writing to a String cannot fail.
+            writeln!(report, "── {id} {address} {group}: {state}, skep {ended}, exits {exits:?}")
+                .ok();
+            writeln!(report, "   status: {status}").ok();
+            let log = instance.log();
+            for line in tail(if log.is_empty() { instance.dockerd_log() } else { log }) {
+                writeln!(report, "   {line}").ok();
+            }
+        }
+        report
+    }
+
+    /// A client for a manager that answers, and its instance.
+    pub async fn manager(&self) -> anyhow::Result<(Arc<Instance>, Docker)> {
+        for instance in self.instances() {
+            let Ok(docker) = instance.docker() else { continue };
+            let nodes = tokio::time::timeout(ANSWER_PATIENCE, docker.list_nodes(None)).await;
+            if matches!(nodes, Ok(Ok(_))) {
+                return Ok((instance, docker));
+            }
+        }
+        bail!("no manager answers")
+    }
+
+    /// A client for a manager that answers.
+    pub async fn manager_docker(&self) -> anyhow::Result<Docker> {
+        self.manager().await.map(|(_, docker)| docker)
+    }
+
+    /// The swarm's nodes, as a live manager sees them.
+    pub async fn nodes(&self) -> anyhow::Result<Vec<Node>> {
+        Ok(self.manager_docker().await?.list_nodes(None).await?)
+    }
+
+    /// The instance that leads the swarm.
+    pub async fn leader(&self) -> anyhow::Result<Arc<Instance>> {
+        let nodes = self.nodes().await?;
+        let leader = nodes.into_iter().find(|node| {
+            node.manager_status.as_ref().and_then(|status| status.leader) == Some(true)
+        });
+        let address = leader.and_then(|node| node.manager_status?.addr).context("no leader")?;
+        let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
+        self.instances()
+            .into_iter()
+            .find(|instance| instance.address().to_string() == host)
+            .with_context(|| format!("the leader {address} is no instance of this run"))
+    }
+
+    /// Creates a replicated service of the preloaded image; [`super::workload`] has commands.
+    /// Returns its id.
+    pub async fn create_service(
+        &self,
+        name: &str,
+        replicas: u32,
+        command: Vec<String>,
+        stop_grace: Duration,
+    ) -> anyhow::Result<String> {
+        let spec = service(name, replicas, command, stop_grace)?;
+        let created = self.manager_docker().await?.create_service(spec, None).await?;
+        created.id.context("Docker gave the service no id")
+    }
+
+    /// All tasks of the swarm, by the service's name.
+    pub async fn tasks_of_service(&self, service: &str) -> anyhow::Result<Vec<Task>> {
+        self.tasks("service", service).await
+    }
+
+    /// All tasks of a node, ended ones included, as a live manager sees them.
+    pub async fn tasks_of(&self, instance: &Instance) -> anyhow::Result<Vec<Task>> {
+        let info = instance.docker()?.info().await?;
+        let node = info.swarm.and_then(|swarm| swarm.node_id).filter(|id| !id.is_empty());
+        let node = node.with_context(|| format!("{} is in no swarm", instance.id()))?;
+        self.tasks("node", &node).await
+    }
+
+    async fn tasks(&self, filter: &str, value: &str) -> anyhow::Result<Vec<Task>> {
+        let filters = HashMap::from([(filter.to_owned(), vec![value.to_owned()])]);
+        let options = ListTasksOptionsBuilder::new().filters(&filters).build();
+        Ok(self.manager_docker().await?.list_tasks(Some(options)).await?)
+    }
+}
+
+/// No ports and no network: this kernel may have no IP_VS.
+fn service(
+    name: &str,
+    replicas: u32,
+    command: Vec<String>,
+    stop_grace: Duration,
+) -> anyhow::Result<ServiceSpec> {
+    let container = TaskSpecContainerSpec {
+        image: Some(IMAGE.to_owned()),
+        command: Some(command),
+        init: Some(false),
+        stop_grace_period: Some(stop_grace.as_nanos().try_into()?),
+        ..Default::default()
+    };
+    Ok(ServiceSpec {
+        name: Some(name.to_owned()),
+        task_template: Some(TaskSpec { container_spec: Some(container), ..Default::default() }),
+        mode: Some(ServiceSpecMode {
+            replicated: Some(ServiceSpecModeReplicated { replicas: Some(replicas.into()) }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    })
+}
+
+fn tail(text: String) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(TAIL)..].iter().map(|line| (*line).to_owned()).collect()
+}

@@ -1,0 +1,20 @@
+//! Commands for containers that behave in a known way when they are stopped.
+
+/// Exits with 0 as soon as it gets SIGTERM.
+pub fn graceful() -> Vec<String> {
+    shell("trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done")
+}
+
+/// Exits with 0 so many seconds after SIGTERM.
+pub fn slow_to_stop(seconds: f32) -> Vec<String> {
+    shell(&format!("trap 'sleep {seconds}; exit 0' TERM; while :; do sleep 1 & wait $!; done"))
+}
+
+/// Ignores SIGTERM: Docker kills it when its grace is over, and it exits with 137.
+pub fn stubborn() -> Vec<String> {
+    shell("trap '' TERM; while :; do sleep 1; done")
+}
+
+fn shell(script: &str) -> Vec<String> {
+    ["sh", "-c", script].map(str::to_owned).to_vec()
+}

@@ -1,0 +1,9 @@
+//! The local cloud: everything that skep talks to, on one machine, without an account.
+//!
+//! - [`cloud`]: the AWS services and the instance metadata, over their own wire protocols.
+//! - [`fleet`]: the instances: a network namespace, a real dockerd and a real skep each.
+//! - [`machines`]: the seam between the two.
+
+pub mod cloud;
+pub mod fleet;
+pub mod machines;

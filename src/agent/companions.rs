@@ -1,0 +1,113 @@
+//! What runs beside the story, from the first moment to the last: health port, control socket,
+//! the watch on the metadata, the `STATUS=` line, signals.
+
+use std::sync::{Arc, OnceLock};
+
+use time::OffsetDateTime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use super::RunError;
+use crate::config::Settings;
+use crate::control::{self, LeaveRequest};
+use crate::imds::Imds;
+use crate::instance::{Departure, Reason};
+use crate::node::Node;
+use crate::state::StateHandle;
+use crate::systemd::{self, Shutdown};
+use crate::watch::{self, Notices};
+use crate::{health, manager};
+
+/// Ends with the story: dropping it ends them all.
+pub struct Companions {
+    tasks: JoinSet<()>,
+    node: Arc<OnceLock<Node>>,
+}
+
+impl Companions {
+    /// Opens the ports and begins to answer.
+    ///
+    /// # Errors
+    /// A port or socket that cannot be had; another skep that runs on this host.
+    pub fn start(
+        settings: &Settings,
+        state: &StateHandle,
+        notices: &Notices,
+    ) -> Result<Self, RunError> {
+        let mut tasks = JoinSet::new();
+        let node = Arc::new(OnceLock::<Node>::new());
+        let control = control::Server::bind(&settings.runtime_dir)?;
+        let (leave, requests) = mpsc::channel(1);
+        let known = Arc::clone(&node);
+        tasks.spawn(control.serve(state.clone(), leave, move || {
+            let node = known.get().cloned();
+            async move { manager::view_fleet(&node?).await }
+        }));
+        tasks.spawn(follow_operator(requests, settings.clone(), notices.clone()));
+        if settings.health.enabled {
+            tasks.spawn(health::Server::bind(settings.health.listen)?.serve(state.clone()));
+        }
+        tasks.spawn(systemd::follow(state.clone()));
+        Ok(Self { tasks, node })
+    }
+
+    /// From here on `skep status` knows the fleet.
+    pub fn introduce(&self, node: &Node) {
+        // The story introduces one node, once.
+        let _ = self.node.set(node.clone());
+    }
+
+    /// Begins to watch; what comes back is told after the first look.
+    pub fn watch_metadata(
+        &mut self,
+        imds: &Imds,
+        settings: &Settings,
+        notices: &Notices,
+    ) -> oneshot::Receiver<()> {
+        let (told, first_look) = oneshot::channel();
+        self.tasks.spawn(watch::watch_metadata(
+            imds.clone(),
+            settings.clone(),
+            notices.clone(),
+            told,
+        ));
+        first_look
+    }
+}
+
+/// `skep leave`.
+async fn follow_operator(
+    mut requests: mpsc::Receiver<LeaveRequest>,
+    settings: Settings,
+    notices: Notices,
+) {
+    while let Some(request) = requests.recv().await {
+        let longest = settings.leave.deadline;
+        let noticed_at = OffsetDateTime::now_utc();
+        let deadline = noticed_at + request.deadline.unwrap_or(longest).min(longest);
+        notices.give(Departure { reason: Reason::Operator, noticed_at, deadline });
+    }
+}
+
+/// Returns when the service is to stop and the node is to stay: a restart of skep, or a reboot. A
+/// power-off is a notice instead, and the story ends by itself.
+///
+/// # Errors
+/// When signals cannot be had.
+pub async fn until_stopped(settings: &Settings, notices: &Notices) -> Result<(), std::io::Error> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => {}
+        }
+        if systemd::shutdown_kind().await != Shutdown::PowerOff {
+            return Ok(());
+        }
+        let noticed_at = OffsetDateTime::now_utc();
+        let deadline = noticed_at + settings.leave.shutdown_deadline;
+        notices.give(Departure { reason: Reason::Shutdown, noticed_at, deadline });
+    }
+}

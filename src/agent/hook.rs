@@ -1,0 +1,65 @@
+//! The termination hook around a departure.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::announce::Announcer;
+use crate::autoscaling::HookResult;
+use crate::imds::TargetState;
+use crate::instance::{Departure, Reason};
+use crate::leave::Outcome;
+use crate::node::Node;
+use crate::state::Phase;
+use crate::watch::Notices;
+
+/// The metadata is asked once more for this long, where the notice came from elsewhere.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// Sends heartbeats while the node leaves; the hook's own limits become the departure's.
+pub async fn keep_alive(
+    node: &Node,
+    announcer: &Announcer,
+    notices: &Notices,
+    departure: &Departure,
+) -> Infallible {
+    if departure.reason == Reason::Lifecycle {
+        let patience = Instant::now() + node.settings.leave.deadline;
+        let hook = announcer.find_termination_hook(patience).await;
+        let longest = match &hook {
+            Some(hook) => hook.longest(),
+            // Nothing holds the instance: it has the time that a shutdown gives.
+            None => node.settings.leave.shutdown_deadline,
+        };
+        notices.give(Departure { deadline: departure.noticed_at + longest, ..departure.clone() });
+        if let Some(hook) = hook {
+            hook.keep_alive().await;
+        }
+    }
+    std::future::pending().await
+}
+
+/// Completes the hook, if Auto Scaling is what ends this instance.
+pub async fn complete(node: &Node, announcer: &Announcer, departure: &Departure, outcome: Outcome) {
+    let is_terminating = departure.reason == Reason::Lifecycle || {
+        let deadline = Instant::now() + ANSWER_WITHIN;
+        let target = node.imds.fetch_target_lifecycle_state(deadline).await;
+        matches!(target, Ok(Some(TargetState::Terminated)))
+    };
+    if !is_terminating {
+        return;
+    }
+    let deadline = Instant::now() + node.settings.leave.shutdown_deadline;
+    if let Some(hook) = announcer.find_termination_hook(deadline).await {
+        node.state.enter(Phase::Leaving, "completing the termination hook");
+        // Either result terminates the instance; this one says whether it was ready for that.
+        let result = match outcome {
+            Outcome::TooLate => HookResult::Abandon,
+            Outcome::Left | Outcome::LeftUnconfirmed | Outcome::NothingToLeave => {
+                HookResult::Continue
+            }
+        };
+        hook.complete(result).await;
+    }
+}

@@ -1,0 +1,171 @@
+//! A node's life on one page: boot → serve → leave.
+
+mod companions;
+mod hook;
+mod introduce;
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::time::Instant;
+
+use crate::announce::Announcer;
+use crate::aws::Aws;
+use crate::boot::{self, BootError};
+use crate::config::{Loaded, Mistakes};
+use crate::imds::{Imds, ImdsError};
+use crate::instance::Membership;
+use crate::leave::{self, Outcome};
+use crate::node::Node;
+use crate::state::{Phase, StateHandle};
+use crate::swarm::Swarm;
+use crate::watch::Notices;
+use crate::{control, health, manager, systemd};
+
+use companions::Companions;
+
+/// How a life ended, when it did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The service was stopped; the node is in the swarm and stays there.
+    Stopped,
+    /// The node has left, as well as it could.
+    Left(Outcome),
+}
+
+#[derive(Debug, Error)]
+pub enum RunError {
+    #[error("cannot tell who this machine is")]
+    Metadata(#[from] ImdsError),
+    #[error("{0}")]
+    Identity(Mistakes),
+    #[error("this node could not take its place in the swarm")]
+    Boot(#[from] BootError),
+    #[error("cannot listen for the operator")]
+    Control(#[from] control::ControlError),
+    #[error("cannot listen for the load balancer")]
+    Health(#[from] health::HealthError),
+    #[error("cannot listen for signals")]
+    System(#[from] std::io::Error),
+}
+
+/// The whole life of this node.
+///
+/// # Errors
+/// When it could not take its place; CloudFormation and Auto Scaling know by then.
+pub async fn run(loaded: Loaded) -> Result<Ended, RunError> {
+    let state = StateHandle::default();
+    let notices = Notices::default();
+    let mut companions = Companions::start(&loaded.settings, &state, &notices)?;
+    let ended = tokio::select! {
+        ended = life(&loaded, &state, &notices, &mut companions) => ended,
+        stopped = companions::until_stopped(&loaded.settings, &notices) => {
+            stopped.map(|()| Ended::Stopped).map_err(RunError::from)
+        }
+    };
+    match &ended {
+        Ok(Ended::Stopped) => tracing::info!("stopped; the node stays in the swarm"),
+        Ok(Ended::Left(outcome)) => state.enter(Phase::Left, outcome.as_str()),
+        Err(error) => state.enter(Phase::Failed, crate::errors::chain(error)),
+    }
+    systemd::notify_stopping();
+    ended
+}
+
+/// Who am I, then boot, serve, leave.
+async fn life(
+    loaded: &Loaded,
+    state: &StateHandle,
+    notices: &Notices,
+    companions: &mut Companions,
+) -> Result<Ended, RunError> {
+    let settings = &loaded.settings;
+    let deadline = Instant::now() + settings.boot.deadline;
+    Aws::preload();
+    let imds = Imds::from_env()?;
+    let docker = Swarm::new(settings.docker.host.to_string());
+    let instance = tokio::select! {
+        biased;
+        _ = notices.given() => return Ok(Ended::Left(Outcome::NothingToLeave)),
+        // Docker's version is asked meanwhile: every round trip of a boot counts.
+        (instance, _) = async { tokio::join!(imds.fetch_instance(deadline), docker.connect()) } => {
+            instance?
+        }
+    };
+    let first_look = companions.watch_metadata(&imds, settings, notices);
+    let aws = Aws::load(Some(settings.region.as_deref().unwrap_or(&instance.region))).await;
+    let announcer = Announcer::new(&instance, settings, &aws);
+    let node = match introduce::introduce(settings, instance, imds, docker, &aws, state) {
+        Ok(node) => node,
+        Err(error) => {
+            announcer.failed().await;
+            return Err(error);
+        }
+    };
+    companions.introduce(&node);
+    // An instance that is to go already must not begin to join.
+    let _ = first_look.await;
+    let membership = tokio::select! {
+        biased;
+        _ = notices.given() => None,
+        never = leave::resume(&node, notices) => match never {},
+        booted = boot::boot(&node, deadline) => match booted {
+            Ok(membership) => Some(membership),
+            Err(error) => {
+                announcer.failed().await;
+                give_up_what_was_begun(&node).await;
+                return Err(error.into());
+            }
+        }
+    };
+    match membership {
+        Some(membership) => tokio::select! {
+            _ = notices.given() => {}
+            never = serve(&node, &membership, &announcer) => match never {},
+        },
+        None => give_up_what_was_begun(&node).await,
+    }
+    Ok(Ended::Left(depart(&node, &announcer, notices).await))
+}
+
+/// Until a notice comes: say that the node is Ready, keep its row fresh, look after the others.
+async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> Infallible {
+    node.state.update(|state| state.membership = Some(membership.clone()));
+    let Membership { role, generation, node_id, .. } = membership;
+    node.state.enter(Phase::Ready, format!("{role} {node_id} of generation {generation}"));
+    systemd::notify_ready();
+    let (_, never, _) = tokio::join!(
+        announcer.ready(),
+        manager::keep_recorded(node, membership),
+        manager::look_after_departures(node, node_id),
+    );
+    never
+}
+
+/// Leaves, with the hook kept alive meanwhile, and completes it in the end. A manager goes on
+/// looking after the others for as long as it is one: they may all be leaving.
+async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcome {
+    let departure = notices.given().await;
+    node.state.update(|state| state.departure = Some(departure.clone()));
+    node.state.enter(Phase::Leaving, format!("leaving: {} notice", departure.reason));
+    let node_id = node.state.now().membership.map(|member| member.node_id).unwrap_or_default();
+    let outcome = tokio::select! {
+        outcome = leave::leave(node, notices.subscribe()) => outcome,
+        never = hook::keep_alive(node, announcer, notices, &departure) => match never {},
+        never = manager::look_after_departures(node, &node_id) => match never {},
+    };
+    tracing::info!(reason = %departure.reason, "the departure has ended: {}", outcome.as_str());
+    hook::complete(node, announcer, &departure, outcome).await;
+    outcome
+}
+
+async fn give_up_what_was_begun(node: &Node) {
+    /// Giving a claim back only saves others the lease.
+    const PATIENCE: Duration = Duration::from_secs(15);
+    match tokio::time::timeout(PATIENCE, boot::abandon(node)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!("{}", crate::errors::chain(&error)),
+        Err(_) => tracing::warn!("what was begun could not be given up within {PATIENCE:?}"),
+    }
+}

@@ -1,0 +1,182 @@
+//! Telling CloudFormation and Auto Scaling the truth about this node.
+//!
+//! Guarantees: success is said after Ready and never before; each signal is remembered only once
+//! it has arrived, and is retried until then; a departure's hook is completed only when the node
+//! has left or its deadline is there.
+
+mod hooks;
+mod marker;
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::autoscaling::{AutoScaling, CompletionAnswer, Hook, HookResult, Transition};
+use crate::aws::{Aws, AwsError};
+use crate::cloudformation::{CloudFormation, SignalStatus};
+use crate::config::Settings;
+use crate::instance::{Instance, StackResource};
+
+pub use hooks::TerminationHook;
+use marker::{Marker, Signal};
+
+/// Between two attempts: Auto Scaling's limit is shared by the whole account.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// A node that has failed says so for this long, then exits all the same.
+const FAILURE_BUDGET: Duration = Duration::from_secs(30);
+
+/// Says how boot and departure went. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Announcer {
+    instance: Instance,
+    settings: Settings,
+    autoscaling: AutoScaling,
+    cloudformation: CloudFormation,
+}
+
+impl Announcer {
+    #[must_use]
+    pub fn new(instance: &Instance, settings: &Settings, aws: &Aws) -> Self {
+        Self {
+            instance: instance.clone(),
+            settings: settings.clone(),
+            autoscaling: aws.autoscaling.clone(),
+            cloudformation: aws.cloudformation.clone(),
+        }
+    }
+
+    /// Says that this node is Ready: SUCCESS and CONTINUE. Returns once both have arrived.
+    pub async fn ready(&self) {
+        let marker = Marker::of(&self.settings.state_dir, &self.instance.id);
+        tokio::join!(
+            self.until_said(&marker, Signal::CloudFormation, async || {
+                self.signal(SignalStatus::Success).await
+            }),
+            self.until_said(&marker, Signal::LaunchHook, async || {
+                self.complete_launch(HookResult::Continue).await
+            }),
+        );
+    }
+
+    /// Says that this node will never be Ready: FAILURE and ABANDON, unless success was said
+    /// before. Bounded.
+    pub async fn failed(&self) {
+        let marker = Marker::of(&self.settings.state_dir, &self.instance.id);
+        let saying = async {
+            tokio::join!(
+                self.until_said(&marker, Signal::CloudFormation, async || {
+                    self.signal(SignalStatus::Failure).await
+                }),
+                self.until_said(&marker, Signal::LaunchHook, async || {
+                    self.complete_launch(HookResult::Abandon).await
+                }),
+            )
+        };
+        if tokio::time::timeout(FAILURE_BUDGET, saying).await.is_err() {
+            tracing::error!("the failure could not be said within {FAILURE_BUDGET:?}");
+        }
+    }
+
+    /// Repeats until it has arrived, and remembers that. `say` answers whether to ask again.
+    async fn until_said(
+        &self,
+        marker: &Marker,
+        signal: Signal,
+        say: impl AsyncFn() -> Result<Said, AwsError>,
+    ) {
+        if marker.is_set(signal).await {
+            return;
+        }
+        loop {
+            match say().await {
+                Ok(Said::Arrived) => break marker.set(signal).await,
+                Ok(Said::NotNeeded) => break,
+                Ok(Said::NotYet) => tracing::debug!("{signal:?}: not yet"),
+                Err(error) => tracing::warn!("{}", crate::errors::chain(&error)),
+            }
+            tokio::time::sleep(RETRY_INTERVAL.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
+        }
+    }
+
+    async fn signal(&self, status: SignalStatus) -> Result<Said, AwsError> {
+        let settings = &self.settings.cloudformation;
+        let configured =
+            settings.stack.as_ref().zip(settings.resource.as_ref()).map(|(stack, resource)| {
+                StackResource { stack: stack.clone(), logical_id: resource.clone() }
+            });
+        let Some(resource) = configured.or_else(|| self.instance.stack.clone()) else {
+            return Ok(Said::NotNeeded);
+        };
+        if !settings.signal {
+            return Ok(Said::NotNeeded);
+        }
+        let answer = self.cloudformation.signal(&resource, &self.instance.id, status).await?;
+        tracing::info!(stack = resource.stack, ?answer, "signalled {status:?} to CloudFormation");
+        Ok(Said::Arrived)
+    }
+
+    async fn complete_launch(&self, result: HookResult) -> Result<Said, AwsError> {
+        let Some((group, hook)) = self.find_hook(Transition::Launching).await? else {
+            return Ok(Said::NotNeeded);
+        };
+        match self.autoscaling.complete(&hook.name, &group, &self.instance.id, result).await? {
+            CompletionAnswer::Completed => {
+                tracing::info!(hook = hook.name, "launch hook: {result:?}");
+                Ok(Said::Arrived)
+            }
+            CompletionAnswer::NoActiveAction => {
+                let seen = self.autoscaling.fetch_instance(&self.instance.id).await?;
+                let is_launching =
+                    seen.is_some_and(|instance| instance.lifecycle_state.starts_with("Pending"));
+                Ok(if is_launching { Said::NotYet } else { Said::NotNeeded })
+            }
+        }
+    }
+
+    /// The group of this instance and its hook for a transition: the configured one, the only one,
+    /// or the one whose name begins with `skep`.
+    async fn find_hook(&self, transition: Transition) -> Result<Option<(String, Hook)>, AwsError> {
+        let settings = &self.settings.autoscaling;
+        let configured = match transition {
+            Transition::Launching => &settings.launch_hook,
+            _ => &settings.termination_hook,
+        };
+        let group = match settings.group.clone().or_else(|| self.instance.group.clone()) {
+            Some(group) => group,
+            None => match self.autoscaling.fetch_instance(&self.instance.id).await? {
+                Some(instance) => instance.group,
+                None => return Ok(None),
+            },
+        };
+        let mut hooks = self.autoscaling.fetch_hooks(&group).await?;
+        hooks.retain(|hook| hook.transition == transition);
+        let hook = match configured {
+            Some(name) => hooks.into_iter().find(|hook| hook.name == *name),
+            None if hooks.len() > 1 => {
+                let ours = hooks.into_iter().find(|hook| hook.name.starts_with("skep"));
+                if ours.is_none() {
+                    tracing::error!(
+                        group,
+                        "the group has several {transition:?} hooks and none is named skep…: set autoscaling.launch_hook and autoscaling.termination_hook"
+                    );
+                }
+                ours
+            }
+            None => hooks.pop(),
+        };
+        Ok(hook.map(|hook| (group, hook)))
+    }
+}
+
+/// What came of saying something.
+enum Said {
+    Arrived,
+    /// Nobody waits for it.
+    NotNeeded,
+    NotYet,
+}
+
+/// The wait before the next attempt, never beyond `deadline`.
+async fn pause(deadline: Instant) {
+    tokio::time::sleep_until(deadline.min(Instant::now() + RETRY_INTERVAL)).await;
+}

@@ -1,0 +1,295 @@
+//! EC2 Auto Scaling: which instances it lists, and the lifecycle actions of its hooks.
+//!
+//! Guarantees:
+//! - an instance is missing from an answer only when Auto Scaling answered, in full, without it:
+//!   an error, an empty body or a page that did not come is an error;
+//! - "no active lifecycle action" is an answer: too early or too late is the caller's to tell;
+//! - an action is named by the instance id, so no token is needed.
+//!
+//! All calls share one unpublished limit per account and region: poll sparingly.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aws_sdk_autoscaling::Client;
+use aws_sdk_autoscaling::types::{AutoScalingInstanceDetails, LifecycleHook};
+
+use crate::aws::{AwsError, AwsErrorKind};
+
+const SERVICE: &str = "autoscaling";
+/// AWS's limit of instance ids in one DescribeAutoScalingInstances call, and of one page.
+const MAX_IDS: usize = 50;
+/// AWS's default where a hook names no heartbeat time-out.
+const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(3600);
+/// However many heartbeats: AWS ends an action after this, or after 100 heartbeat time-outs.
+const LONGEST_ACTION: Duration = Duration::from_secs(48 * 3600);
+const HEARTBEATS_PER_ACTION: u32 = 100;
+
+/// Auto Scaling as skep uses it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct AutoScaling {
+    client: Client,
+}
+
+/// An instance as its group sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupInstance {
+    pub group: String,
+    /// As AWS writes it: `Pending`, `Pending:Wait`, `InService`, `Terminating:Wait`,
+    /// `Warmed:Stopped`, …
+    pub lifecycle_state: String,
+    /// `HEALTHY` or `UNHEALTHY`.
+    pub health: String,
+}
+
+impl GroupInstance {
+    /// Is the instance being terminated, and held by a hook until that is completed?
+    #[must_use]
+    pub fn waits_for_termination_hook(&self) -> bool {
+        self.lifecycle_state == "Terminating:Wait"
+    }
+
+    /// Is the instance being launched, and held by a hook until that is completed?
+    #[must_use]
+    pub fn waits_for_launch_hook(&self) -> bool {
+        self.lifecycle_state == "Pending:Wait"
+    }
+}
+
+/// When a hook holds an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transition {
+    /// `autoscaling:EC2_INSTANCE_LAUNCHING`
+    Launching,
+    /// `autoscaling:EC2_INSTANCE_TERMINATING`
+    Terminating,
+    /// One that AWS has added since.
+    Other,
+}
+
+/// How an action ends. On termination both end the instance; on launch ABANDON replaces it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookResult {
+    Continue,
+    Abandon,
+}
+
+impl HookResult {
+    /// As AWS writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            HookResult::Continue => "CONTINUE",
+            HookResult::Abandon => "ABANDON",
+        }
+    }
+}
+
+/// A lifecycle hook of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    pub name: String,
+    pub transition: Transition,
+    /// How long an action lasts without a heartbeat.
+    pub heartbeat_timeout: Duration,
+    /// How long it lasts at most, whatever the heartbeats.
+    pub global_timeout: Duration,
+    /// What happens when it times out.
+    pub default_result: HookResult,
+}
+
+/// What came of a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeartbeatAnswer {
+    /// The action lasts another heartbeat time-out.
+    Recorded,
+    /// There is none, not yet or not any more.
+    NoActiveAction,
+}
+
+/// What came of completing an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CompletionAnswer {
+    Completed,
+    /// There is none, not yet or not any more.
+    NoActiveAction,
+}
+
+impl AutoScaling {
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// One instance; `None` where no group has it.
+    ///
+    /// # Errors
+    /// When Auto Scaling did not answer, or refused.
+    pub async fn fetch_instance(&self, id: &str) -> Result<Option<GroupInstance>, AwsError> {
+        Ok(self.fetch_listed(&[id]).await?.remove(id))
+    }
+
+    /// Those of `ids` that some group has. One that is missing from the answer is in no group.
+    ///
+    /// # Errors
+    /// When any part of the answer did not come: nothing may be concluded from the rest.
+    pub async fn fetch_listed<S: AsRef<str>>(
+        &self,
+        ids: &[S],
+    ) -> Result<BTreeMap<String, GroupInstance>, AwsError> {
+        const OPERATION: &str = "DescribeAutoScalingInstances";
+        let mut listed = BTreeMap::new();
+        // Without ids the call would list the whole account: no chunk, no call.
+        for chunk in ids.chunks(MAX_IDS) {
+            let ids: Vec<String> = chunk.iter().map(|id| id.as_ref().to_owned()).collect();
+            let resource = match ids.as_slice() {
+                [id] => format!("instance {id}"),
+                ids => format!("{} instances", ids.len()),
+            };
+            let mut page = None;
+            loop {
+                let answer = self
+                    .client
+                    .describe_auto_scaling_instances()
+                    .set_instance_ids(Some(ids.clone()))
+                    .set_next_token(page)
+                    .send()
+                    .await
+                    .map_err(|error| AwsError::new(SERVICE, OPERATION, &resource, error))?;
+                // AWS sends an empty list where there is none; no list is no answer.
+                let instances = answer
+                    .auto_scaling_instances
+                    .ok_or_else(|| AwsError::malformed(SERVICE, OPERATION, &resource))?;
+                listed.extend(instances.into_iter().filter_map(group_instance));
+                page = answer.next_token.filter(|token| !token.is_empty());
+                if page.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(listed)
+    }
+
+    /// The hooks of a group; none where it has none.
+    ///
+    /// # Errors
+    /// When Auto Scaling did not answer, or refused; a group that does not exist is refused.
+    pub async fn fetch_hooks(&self, group: &str) -> Result<Vec<Hook>, AwsError> {
+        const OPERATION: &str = "DescribeLifecycleHooks";
+        let resource = format!("group {group}");
+        let answer = self
+            .client
+            .describe_lifecycle_hooks()
+            .auto_scaling_group_name(group)
+            .send()
+            .await
+            .map_err(|error| AwsError::new(SERVICE, OPERATION, &resource, error))?;
+        let hooks = answer
+            .lifecycle_hooks
+            .ok_or_else(|| AwsError::malformed(SERVICE, OPERATION, &resource))?;
+        Ok(hooks.into_iter().filter_map(hook).collect())
+    }
+
+    /// Makes a hook's action on `instance` last another heartbeat time-out.
+    ///
+    /// # Errors
+    /// When Auto Scaling did not answer, or refused for another reason than there being no action.
+    pub async fn heartbeat(
+        &self,
+        hook: &str,
+        group: &str,
+        instance: &str,
+    ) -> Result<HeartbeatAnswer, AwsError> {
+        let answer = self
+            .client
+            .record_lifecycle_action_heartbeat()
+            .lifecycle_hook_name(hook)
+            .auto_scaling_group_name(group)
+            .instance_id(instance)
+            .send()
+            .await;
+        let resource = format!("hook {hook} of group {group}");
+        match answer {
+            Ok(_) => Ok(HeartbeatAnswer::Recorded),
+            Err(error) => unless_no_action(AwsError::new(
+                SERVICE,
+                "RecordLifecycleActionHeartbeat",
+                &resource,
+                error,
+            ))
+            .map(|()| HeartbeatAnswer::NoActiveAction),
+        }
+    }
+
+    /// Ends a hook's action on `instance`: Auto Scaling goes on with it.
+    ///
+    /// # Errors
+    /// When Auto Scaling did not answer, or refused for another reason than there being no action.
+    pub async fn complete(
+        &self,
+        hook: &str,
+        group: &str,
+        instance: &str,
+        result: HookResult,
+    ) -> Result<CompletionAnswer, AwsError> {
+        let answer = self
+            .client
+            .complete_lifecycle_action()
+            .lifecycle_hook_name(hook)
+            .auto_scaling_group_name(group)
+            .instance_id(instance)
+            .lifecycle_action_result(result.as_str())
+            .send()
+            .await;
+        let resource = format!("hook {hook} of group {group}");
+        match answer {
+            Ok(_) => Ok(CompletionAnswer::Completed),
+            Err(error) => {
+                let error = AwsError::new(SERVICE, "CompleteLifecycleAction", &resource, error);
+                unless_no_action(error).map(|()| CompletionAnswer::NoActiveAction)
+            }
+        }
+    }
+}
+
+/// `ValidationError: No active Lifecycle Action found with instance ID i-…` is an answer.
+fn unless_no_action(error: AwsError) -> Result<(), AwsError> {
+    let is_answer = error.kind == AwsErrorKind::Validation
+        && error.message.to_ascii_lowercase().contains("no active lifecycle action");
+    if is_answer { Ok(()) } else { Err(error) }
+}
+
+fn group_instance(details: AutoScalingInstanceDetails) -> Option<(String, GroupInstance)> {
+    let instance = GroupInstance {
+        group: details.auto_scaling_group_name?,
+        lifecycle_state: details.lifecycle_state.unwrap_or_default(),
+        health: details.health_status.unwrap_or_default(),
+    };
+    Some((details.instance_id?, instance))
+}
+
+fn hook(hook: LifecycleHook) -> Option<Hook> {
+    let seconds = |n: Option<i32>| {
+        n.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0).map(Duration::from_secs)
+    };
+    let heartbeat_timeout = seconds(hook.heartbeat_timeout).unwrap_or(DEFAULT_HEARTBEAT);
+    Some(Hook {
+        name: hook.lifecycle_hook_name?,
+        transition: match hook.lifecycle_transition.as_deref() {
+            Some("autoscaling:EC2_INSTANCE_LAUNCHING") => Transition::Launching,
+            Some("autoscaling:EC2_INSTANCE_TERMINATING") => Transition::Terminating,
+            _ => Transition::Other,
+        },
+        heartbeat_timeout,
+        global_timeout: seconds(hook.global_timeout)
+            .unwrap_or(LONGEST_ACTION.min(heartbeat_timeout * HEARTBEATS_PER_ACTION)),
+        // AWS's own default is ABANDON.
+        default_result: match hook.default_result.as_deref() {
+            Some("CONTINUE") => HookResult::Continue,
+            _ => HookResult::Abandon,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests;

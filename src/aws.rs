@@ -1,0 +1,93 @@
+//! The AWS clients, made once and shared: one configuration, one credential cache, one set of
+//! connections per service.
+//!
+//! Guarantees:
+//! - the SDKs' own variables and files are honoured: `AWS_ENDPOINT_URL` and per service,
+//!   `AWS_REGION`, `AWS_PROFILE`, `AWS_EC2_METADATA_SERVICE_ENDPOINT`, …;
+//! - no call hangs: each attempt and each operation has a time-out;
+//! - making the clients asks nothing of the network where the region is given.
+//!
+//! Caveat: the SDK retries twice by itself, out of a bucket that a dozen failures empty. Whoever
+//! must get through retries on top of it, as [`crate::retry`] does.
+
+mod error;
+#[cfg(test)]
+pub(crate) mod stub;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+
+pub use error::{AwsError, AwsErrorKind};
+
+use crate::autoscaling::AutoScaling;
+use crate::cloudformation::CloudFormation;
+
+/// A connection inside a region is there within milliseconds; a second attempt at a SYN is worth
+/// more than a long wait for a route that does not exist.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Keeps one lost answer from eating a departure's budget.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+/// All attempts of the SDK together: what one call may cost before skep decides again.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(15);
+/// The SDK's own attempts; they ride out a hiccup, everything longer is skep's to retry.
+const SDK_ATTEMPTS: u32 = 3;
+
+/// Every AWS service that skep talks to. Cheap to clone; clones share everything.
+#[derive(Clone, Debug)]
+pub struct Aws {
+    pub dynamodb: aws_sdk_dynamodb::Client,
+    pub ssm: aws_sdk_ssm::Client,
+    pub autoscaling: AutoScaling,
+    pub cloudformation: CloudFormation,
+}
+
+impl Aws {
+    /// Begins to read the host's CA certificates on a thread of its own. [`Aws::load`] needs them,
+    /// whatever the endpoint: 4 ms from the page cache, more than 20 from a cold disk. Called
+    /// before the metadata is read, it makes them ready by the time the region is known.
+    pub fn preload() {
+        // The SDK keeps what it has read for the whole process; the client is thrown away.
+        let read = || {
+            let config = aws_sdk_ssm::Config::builder().behavior_version(BehaviorVersion::latest());
+            drop(aws_sdk_ssm::Client::from_conf(config.build()));
+        };
+        // Without the thread it merely happens later.
+        let _ = std::thread::Builder::new().name("ca-certificates".into()).spawn(read);
+    }
+
+    /// Makes the clients. Credentials are fetched at the first call and renewed as they expire.
+    ///
+    /// `region` is used whatever the environment says (skep's settings have read `AWS_REGION` by
+    /// then). `None` leaves it to the SDK, which asks the environment, its files and last the
+    /// metadata: round trips that cost time.
+    pub async fn load(region: Option<&str>) -> Self {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+            .operation_timeout(OPERATION_TIMEOUT)
+            .build();
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .retry_config(RetryConfig::standard().with_max_attempts(SDK_ATTEMPTS))
+            .timeout_config(timeouts);
+        if let Some(region) = region {
+            loader = loader.region(Region::new(region.to_owned()));
+        }
+        Self::new(&loader.load().await)
+    }
+
+    /// The clients of a configuration made elsewhere; they share its credential cache.
+    #[must_use]
+    pub fn new(config: &SdkConfig) -> Self {
+        Self {
+            dynamodb: aws_sdk_dynamodb::Client::new(config),
+            ssm: aws_sdk_ssm::Client::new(config),
+            autoscaling: AutoScaling::new(aws_sdk_autoscaling::Client::new(config)),
+            cloudformation: CloudFormation::new(aws_sdk_cloudformation::Client::new(config)),
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! An AWS endpoint for tests: answers in the order they were queued, keeps what was asked.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use aws_config::retry::RetryConfig;
+use aws_config::{BehaviorVersion, ConfigLoader, Region};
+use aws_sdk_ssm::config::{Credentials, SharedCredentialsProvider};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, Response, StatusCode};
+
+use super::Aws;
+
+pub(crate) struct Stub {
+    pub(crate) endpoint: String,
+    exchange: Arc<Mutex<Exchange>>,
+}
+
+#[derive(Default)]
+struct Exchange {
+    answers: VecDeque<(u16, String)>,
+    requests: Vec<String>,
+}
+
+impl Stub {
+    pub(crate) async fn start() -> Self {
+        let exchange = Arc::new(Mutex::new(Exchange::default()));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let app = Router::new().fallback(answer).with_state(Arc::clone(&exchange));
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Self { endpoint, exchange }
+    }
+
+    /// Queues an answer; a request that finds none gets a 501.
+    pub(crate) fn answer(&self, status: u16, body: &str) {
+        self.exchange.lock().unwrap().answers.push_back((status, body.to_owned()));
+    }
+
+    /// The bodies of all requests so far.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.exchange.lock().unwrap().requests.clone()
+    }
+
+    pub(crate) fn last_request(&self) -> String {
+        self.requests().pop().expect("a request came")
+    }
+
+    /// A refusal in the query protocol's XML.
+    pub(crate) fn xml_error(code: &str, message: &str) -> String {
+        format!(
+            "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code>\
+             <Message>{message}</Message></Error><RequestId>1</RequestId></ErrorResponse>"
+        )
+    }
+
+    /// Clients of this endpoint that never retry by themselves.
+    pub(crate) async fn aws(&self) -> Aws {
+        let credentials = Credentials::new("AKIATEST", "secret", None, None, "test");
+        let provider = SharedCredentialsProvider::new(credentials);
+        Aws::new(&self.config().credentials_provider(provider).load().await)
+    }
+
+    pub(crate) fn config(&self) -> ConfigLoader {
+        aws_config::defaults(BehaviorVersion::latest())
+            .endpoint_url(&self.endpoint)
+            .region(Region::new("eu-central-1"))
+            .retry_config(RetryConfig::disabled())
+    }
+}
+
+async fn answer(
+    State(exchange): State<Arc<Mutex<Exchange>>>,
+    headers: HeaderMap,
+    body: String,
+) -> Response<Body> {
+    let mut exchange = exchange.lock().unwrap();
+    exchange.requests.push(body);
+    let (status, body) = exchange.answers.pop_front().unwrap_or((501, String::new()));
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    // The JSON protocols read their errors only where the answer says that it is JSON.
+    if let Some(kind) = headers.get("content-type") {
+        response.headers_mut().insert("content-type", kind.clone());
+    }
+    // A token of the metadata has the life that was asked for.
+    const TTL: &str = "x-aws-ec2-metadata-token-ttl-seconds";
+    if let Some(ttl) = headers.get(TTL) {
+        response.headers_mut().insert(TTL, ttl.clone());
+    }
+    response
+}

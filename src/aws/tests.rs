@@ -1,0 +1,45 @@
+//! What the clients are made with, and what they share.
+
+use aws_config::imds::credentials::ImdsCredentialsProvider;
+use aws_sdk_ssm::config::SharedCredentialsProvider;
+
+use super::*;
+use stub::Stub;
+
+const CREDENTIALS: &str = r#"{"Code": "Success", "LastUpdated": "2026-11-20T08:00:00Z",
+    "Type": "AWS-HMAC", "AccessKeyId": "ASIATEST", "SecretAccessKey": "secret", "Token": "session",
+    "Expiration": "2036-11-20T08:00:00Z"}"#;
+
+#[tokio::test]
+async fn every_client_has_the_region_the_time_outs_and_the_attempts() {
+    let aws = Aws::load(Some("eu-south-2")).await;
+    let config = aws.ssm.config();
+    assert_eq!(config.region().map(Region::as_ref), Some("eu-south-2"));
+    let timeouts = config.timeout_config().unwrap();
+    assert_eq!(timeouts.connect_timeout(), Some(CONNECT_TIMEOUT));
+    assert_eq!(timeouts.operation_attempt_timeout(), Some(ATTEMPT_TIMEOUT));
+    assert_eq!(timeouts.operation_timeout(), Some(OPERATION_TIMEOUT));
+    assert_eq!(config.retry_config().unwrap().max_attempts(), SDK_ATTEMPTS);
+    assert_eq!(aws.dynamodb.config().region().map(Region::as_ref), Some("eu-south-2"));
+}
+
+#[tokio::test]
+async fn credentials_are_fetched_at_the_first_call_and_shared_by_all_services() {
+    let (metadata, services) = (Stub::start().await, Stub::start().await);
+    for answer in ["token", "skep-role", CREDENTIALS] {
+        metadata.answer(200, answer);
+    }
+    let imds = aws_config::imds::Client::builder().endpoint(&metadata.endpoint).unwrap().build();
+    let provider = ImdsCredentialsProvider::builder().imds_client(imds).build();
+    let provider = SharedCredentialsProvider::new(provider);
+    let aws = Aws::new(&services.config().credentials_provider(provider).load().await);
+    assert_eq!(metadata.requests().len(), 0, "making the clients costs no round trip");
+    services.answer(200, r#"{"Parameter": {"Value": "x"}}"#);
+    aws.ssm.get_parameter().name("/skep").send().await.unwrap();
+    services.answer(200, "{}");
+    aws.dynamodb.get_item().table_name("skep").send().await.unwrap();
+    services.answer(400, &Stub::xml_error("AccessDenied", ""));
+    let denied = aws.autoscaling.fetch_instance("i-0abc").await.unwrap_err();
+    assert_eq!(denied.kind, AwsErrorKind::AccessDenied);
+    assert_eq!(metadata.requests().len(), 3, "token, role, credentials; once");
+}

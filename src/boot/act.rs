@@ -1,0 +1,133 @@
+//! One step of a boot, done. Every write is conditional or harmless to repeat.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::BootError;
+use super::decide::Step;
+use super::join::{self, Joining};
+use super::observe::CLUSTER_LABEL;
+use crate::instance::{Membership, Role};
+use crate::ledger::{Charter, MemberState};
+use crate::node::Node;
+use crate::secrets::JoinToken;
+use crate::state::Phase;
+use crate::swarm::{InitSpec, SwarmErrorKind};
+
+/// The first pause between two looks: a founder needs about a second.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// The longest: 1,000 waiting nodes read the charter no more than this often.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+
+/// What one round leaves for the next: how long to pause, and where joining failed.
+#[derive(Default)]
+pub struct Progress {
+    pauses: u32,
+    pub joining: Joining,
+}
+
+impl Progress {
+    /// Waits a little, longer each time, with jitter so that a fleet does not move in step.
+    pub async fn pause(&mut self) {
+        let longest = LONGEST_PAUSE.min(FIRST_PAUSE * 2u32.saturating_pow(self.pauses));
+        self.pauses = (self.pauses + 1).min(8);
+        tokio::time::sleep(longest.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
+    }
+
+    fn moved(&mut self) {
+        self.pauses = 0;
+    }
+}
+
+/// Does the step; `Some` when the node is in.
+pub async fn act(
+    node: &Node,
+    step: Step,
+    progress: &mut Progress,
+) -> Result<Option<Membership>, BootError> {
+    match step {
+        Step::Ready(membership) => return Ok(Some(membership)),
+        Step::Refuse(refusal) => return Err(refusal.into()),
+        Step::Wait { why } => {
+            node.state.enter(Phase::Booting, format!("waiting for {why}"));
+            progress.pause().await;
+            return Ok(None);
+        }
+        Step::Claim { seen } => claim(node, seen.as_ref()).await?,
+        Step::Init { claim } => init(node, &claim).await?,
+        Step::Publish { claim, membership } => publish(node, &claim, &membership).await?,
+        Step::Join { charter } => {
+            if !join::join(node, &charter, &mut progress.joining).await? {
+                progress.pause().await;
+                return Ok(None);
+            }
+        }
+        Step::Discard { why } => {
+            node.state.enter(Phase::Booting, format!("leaving by force: {why}"));
+            node.swarm.leave(true).await?;
+        }
+        Step::LeaveStale => {
+            node.state.enter(Phase::Booting, "leaving the swarm of an older generation");
+            node.swarm.leave(false).await?;
+        }
+    }
+    progress.moved();
+    Ok(None)
+}
+
+async fn claim(node: &Node, seen: Option<&Charter>) -> Result<(), BootError> {
+    node.state.enter(Phase::Booting, "claiming the right to found the swarm");
+    let now = OffsetDateTime::now_utc();
+    let lease = node.settings.boot.lease;
+    match node.ledger.claim_charter(seen, &node.instance.id, now, lease).await? {
+        Some(claim) => tracing::info!(generation = claim.generation, "founding the swarm"),
+        None => tracing::info!("another manager was first"),
+    }
+    Ok(())
+}
+
+async fn init(node: &Node, claim: &Charter) -> Result<(), BootError> {
+    node.state.enter(Phase::Booting, "founding the swarm");
+    let swarm = &node.settings.swarm;
+    let spec = InitSpec {
+        address: node.address,
+        address_pool: swarm.address_pool.iter().map(ToString::to_string).collect(),
+        subnet_size: swarm.subnet_size.map(u32::from),
+        labels: HashMap::from([
+            (CLUSTER_LABEL.to_owned(), node.cluster.clone()),
+            ("skep.generation".to_owned(), claim.generation.to_string()),
+        ]),
+    };
+    match node.swarm.init(spec).await {
+        Ok(_) => Ok(()),
+        // An earlier call of ours got through.
+        Err(error) if error.kind == SwarmErrorKind::AlreadyInSwarm => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Tokens and the first address before the charter: whoever sees it open can join.
+async fn publish(node: &Node, claim: &Charter, membership: &Membership) -> Result<(), BootError> {
+    node.state.enter(Phase::Booting, "publishing the swarm");
+    let (_, tokens) = node.swarm.fetch_swarm().await?;
+    let ca_digest = JoinToken::parse(tokens.worker.clone())?.ca_digest().to_owned();
+    let generation = claim.generation;
+    let (worker, manager, row) = tokio::join!(
+        node.tokens.put(Role::Worker, generation, &tokens.worker),
+        node.tokens.put(Role::Manager, generation, &tokens.manager),
+        node.record_member(membership, MemberState::Ready),
+    );
+    worker?;
+    manager?;
+    row?;
+    let now = OffsetDateTime::now_utc();
+    let swarm_id = &membership.swarm_id;
+    if node.ledger.publish_charter(claim, swarm_id, &ca_digest, now).await? {
+        tracing::info!(generation, swarm_id, "the swarm is open");
+    } else {
+        tracing::warn!(generation, "the claim was taken over meanwhile");
+    }
+    Ok(())
+}

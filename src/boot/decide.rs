@@ -1,0 +1,235 @@
+//! What a booting node does next, from what it sees. Pure: no clock, no I/O, no memory.
+
+use std::time::Duration;
+
+use thiserror::Error;
+use time::OffsetDateTime;
+
+use crate::instance::{Membership, Role};
+use crate::ledger::{Charter, CharterPhase, Member};
+use crate::swarm::{LocalNode, LocalState};
+
+/// A join that goes on in the background gets this long to settle: a black-holed one ends after
+/// 20 s, one during an election after 14 s.
+pub const SETTLE_TIME: Duration = Duration::from_secs(30);
+
+/// Everything that a decision rests on.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    pub charter: Option<Charter>,
+    pub local: LocalNode,
+    /// This node's own row; looked up only where Docker alone does not tell which swarm it is in.
+    pub member: Option<Member>,
+    /// The swarm that this manager is in; looked up only where the charter does not name it.
+    pub own_swarm: Option<OwnSwarm>,
+    /// For how long Docker has been neither in nor out.
+    pub unsettled_for: Duration,
+    pub now: OffsetDateTime,
+}
+
+/// A swarm of which this node is a manager, and that the charter does not name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnSwarm {
+    /// It bears the label of this cluster: a skep founded it.
+    pub is_ours: bool,
+    /// Nobody else is in it.
+    pub is_alone: bool,
+}
+
+/// One step, to be followed by another look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Claim the right to found, over what was seen.
+    Claim { seen: Option<Charter> },
+    /// Init the swarm: the claim is held.
+    Init { claim: Charter },
+    /// Store the tokens of the swarm that is there, and open the charter for it.
+    Publish { claim: Charter, membership: Membership },
+    /// Fetch token and addresses of that charter and join.
+    Join { charter: Charter },
+    /// Leave by force a swarm of our own that was never published, or a join that came to nothing:
+    /// nobody else can be in it.
+    Discard { why: &'static str },
+    /// Leave, as a worker, a swarm of this cluster's past.
+    LeaveStale,
+    /// Look again in a moment.
+    Wait { why: String },
+    /// In.
+    Ready(Membership),
+    /// Nothing that skep may do helps.
+    Refuse(Refusal),
+}
+
+/// Why a node cannot take its place; each names the remedy.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    #[error(
+        "Docker is in a swarm that is not this cluster's ({swarm_id}): `docker swarm leave` if nothing needs it, and keep /var/lib/docker/swarm out of the image"
+    )]
+    ForeignSwarm { swarm_id: String },
+    #[error(
+        "Docker's swarm state is locked (autolock): `docker swarm unlock` with the key of that swarm"
+    )]
+    Locked,
+    #[error(
+        "live-restore is on, which swarm mode excludes: set \"live-restore\": false in /etc/docker/daemon.json and restart Docker"
+    )]
+    LiveRestore,
+    #[error(
+        "the swarm cannot reach this manager's own port 2377: let the security group admit TCP 2377 from the managers ({detail})"
+    )]
+    OwnPortClosed { detail: String },
+    #[error(
+        "the clock is {seconds} s {direction} of the metadata service's: AWS refuses requests beyond 300 s; start chrony or systemd-timesyncd"
+    )]
+    ClockOff { seconds: u64, direction: &'static str },
+    #[error(
+        "address {address} is on no interface of this host: set swarm.advertise_address to one that is, or leave it out"
+    )]
+    AddressNotHere { address: std::net::IpAddr },
+}
+
+/// The next step.
+#[must_use]
+pub fn decide(me: &str, role: Role, seen: &Observed) -> Step {
+    if seen.local.live_restore {
+        return Step::Refuse(Refusal::LiveRestore);
+    }
+    match seen.local.state {
+        LocalState::Locked => Step::Refuse(Refusal::Locked),
+        LocalState::Inactive => enter(me, role, seen),
+        LocalState::Active => settle(me, seen),
+        LocalState::Pending | LocalState::Error => recover(seen),
+    }
+}
+
+/// Docker is in no swarm.
+fn enter(me: &str, role: Role, seen: &Observed) -> Step {
+    match &seen.charter {
+        Some(charter) if charter.phase == CharterPhase::Open => {
+            Step::Join { charter: charter.clone() }
+        }
+        // A founder that comes back after a crash finds its own claim and goes on.
+        Some(charter) if charter.is_claimed_by(me) => Step::Init { claim: charter.clone() },
+        charter => claim_or_wait(role, charter.as_ref(), seen.now),
+    }
+}
+
+/// Docker is in a swarm. Which?
+fn settle(me: &str, seen: &Observed) -> Step {
+    let Some(charter) = &seen.charter else { return unpublished(me, seen) };
+    if charter.phase != CharterPhase::Open {
+        return unpublished(me, seen);
+    }
+    if let Some(swarm_id) = charter.swarm_id.as_ref().filter(|id| is_in(seen, charter, id)) {
+        return if seen.local.is_sound() {
+            Step::Ready(membership(&seen.local, charter, swarm_id))
+        } else {
+            Step::Wait { why: not_sound(&seen.local) }
+        };
+    }
+    match seen.own_swarm {
+        // The charter went to somebody else while we founded: this is what the fence is for.
+        Some(OwnSwarm { is_ours: true, is_alone: true }) => {
+            Step::Discard { why: "another manager's swarm was published" }
+        }
+        None if !seen.local.is_manager && is_row_ours(seen) => Step::LeaveStale,
+        None if seen.local.is_manager => {
+            Step::Wait { why: "the swarm that Docker is in has no leader".into() }
+        }
+        _ => foreign(&seen.local),
+    }
+}
+
+/// Docker is in a swarm, and the charter names none.
+fn unpublished(me: &str, seen: &Observed) -> Step {
+    match (&seen.charter, seen.own_swarm, &seen.local.swarm_id) {
+        (Some(charter), Some(own), Some(swarm_id)) if own.is_ours && charter.is_claimed_by(me) => {
+            let membership = membership(&seen.local, charter, swarm_id);
+            Step::Publish { claim: charter.clone(), membership }
+        }
+        // Ours, but under no claim of ours any more, or the table was made anew under a living
+        // swarm: whoever wins the claim publishes it.
+        (charter, Some(own), _) if own.is_ours => {
+            claim_or_wait(Role::Manager, charter.as_ref(), seen.now)
+        }
+        (_, Some(_), _) => foreign(&seen.local),
+        (_, None, _) if !seen.local.is_manager && is_row_ours(seen) => {
+            Step::Wait { why: "a manager to publish the swarm that this worker is in".into() }
+        }
+        (_, None, _) if seen.local.is_manager => Step::Wait { why: not_sound(&seen.local) },
+        (_, None, _) => foreign(&seen.local),
+    }
+}
+
+/// Docker is neither in nor out: a join that goes on in the background or came to nothing, or a
+/// member that sees no manager just now.
+fn recover(seen: &Observed) -> Step {
+    let is_member = seen.charter.as_ref().is_some_and(|charter| {
+        charter.swarm_id.as_ref().is_some_and(|id| is_in(seen, charter, id)) && is_row_ours(seen)
+    });
+    if is_member {
+        return Step::Wait { why: not_sound(&seen.local) };
+    }
+    if seen.unsettled_for < SETTLE_TIME && seen.local.state == LocalState::Pending {
+        return Step::Wait { why: "the join to go on in the background".into() };
+    }
+    if seen.local.is_manager {
+        return foreign(&seen.local);
+    }
+    Step::Discard { why: "the join came to nothing" }
+}
+
+fn claim_or_wait(role: Role, charter: Option<&Charter>, now: OffsetDateTime) -> Step {
+    match (role, charter) {
+        (Role::Manager, None) => Step::Claim { seen: None },
+        (Role::Manager, Some(charter)) if charter.is_claimable(now) => {
+            Step::Claim { seen: Some(charter.clone()) }
+        }
+        (_, Some(charter)) if charter.phase == CharterPhase::Founding => {
+            Step::Wait { why: format!("{} to found the swarm", charter.founder) }
+        }
+        _ => Step::Wait { why: "a manager to found the swarm".into() },
+    }
+}
+
+/// Docker's own word where it has one, else this node's row.
+fn is_in(seen: &Observed, charter: &Charter, swarm_id: &str) -> bool {
+    match &seen.local.swarm_id {
+        Some(own) => own == swarm_id,
+        None => {
+            is_row_ours(seen)
+                && seen.member.as_ref().is_some_and(|row| row.generation == charter.generation)
+        }
+    }
+}
+
+/// Was the node that Docker says this is put into the ledger by this instance?
+fn is_row_ours(seen: &Observed) -> bool {
+    match (&seen.member, &seen.local.node_id) {
+        (Some(row), Some(node_id)) => row.node_id == *node_id,
+        _ => false,
+    }
+}
+
+fn membership(local: &LocalNode, charter: &Charter, swarm_id: &str) -> Membership {
+    Membership {
+        node_id: local.node_id.clone().unwrap_or_default(),
+        swarm_id: swarm_id.to_owned(),
+        generation: charter.generation,
+        role: if local.is_manager { Role::Manager } else { Role::Worker },
+    }
+}
+
+fn not_sound(local: &LocalNode) -> String {
+    if local.error.is_empty() {
+        "a manager to be connected".into()
+    } else {
+        format!("Docker to recover: {}", local.error)
+    }
+}
+
+fn foreign(local: &LocalNode) -> Step {
+    let swarm_id = local.swarm_id.clone().unwrap_or_else(|| "its id cannot be read".into());
+    Step::Refuse(Refusal::ForeignSwarm { swarm_id })
+}

@@ -1,0 +1,168 @@
+//! Joining through one of the managers that the ledger names.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::net::TcpStream;
+
+use super::BootError;
+use super::decide::Refusal;
+use crate::ledger::{Charter, Member, MemberState};
+use crate::node::Node;
+use crate::secrets::JoinToken;
+use crate::state::Phase;
+use crate::swarm::{JoinAnswer, SWARM_PORT};
+
+/// A manager in the same region answers within milliseconds; this bounds a dropped packet.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How many managers are probed at once; a swarm has seven at the most that make sense.
+const PROBED_AT_ONCE: usize = 8;
+/// Each attempt with a closed port leaves a dead entry in the node list: no more than this many.
+const OWN_PORT_ATTEMPTS: u32 = 3;
+/// Time for a security group's change to arrive, between such attempts.
+const OWN_PORT_PAUSE: Duration = Duration::from_secs(10);
+
+/// What earlier attempts of this boot have shown.
+#[derive(Default)]
+pub struct Joining {
+    /// Managers through which joining has failed; tried again once all have.
+    avoid: BTreeSet<IpAddr>,
+    own_port_closed: u32,
+}
+
+/// One attempt. `true` when there is reason to look at once, `false` to pause first.
+pub async fn join(node: &Node, charter: &Charter, past: &mut Joining) -> Result<bool, BootError> {
+    let (token, manager) =
+        tokio::join!(fetch_token(node, charter), find_manager(node, charter, &mut past.avoid));
+    let (Some(token), Some(manager)) = (token?, manager?) else { return Ok(false) };
+    node.state.enter(
+        Phase::Booting,
+        format!("joining generation {} as {} through {manager}", charter.generation, node.role),
+    );
+    let answer = node.swarm.join(node.address, manager, token.secret()).await;
+    follow(node, answer, manager, past).await
+}
+
+/// Each answer has its own way out.
+async fn follow(
+    node: &Node,
+    answer: JoinAnswer,
+    manager: IpAddr,
+    past: &mut Joining,
+) -> Result<bool, BootError> {
+    let again = |why: &str| {
+        node.state.enter(Phase::Booting, format!("{why}; trying again"));
+        Ok(false)
+    };
+    match answer {
+        JoinAnswer::Joined | JoinAnswer::AlreadyInSwarm | JoinAnswer::Unknown => Ok(true),
+        JoinAnswer::TokenRefused => again("the join token was refused: it may have been rotated"),
+        JoinAnswer::CaChanged => again("the swarm's CA is not the token's: it may be rotating"),
+        JoinAnswer::Refused => {
+            past.avoid.insert(manager);
+            again(&format!("{manager} refused the connection"))
+        }
+        JoinAnswer::BlackHoled => {
+            past.avoid.insert(manager);
+            node.swarm.leave(true).await?;
+            again(&format!("{manager} did not answer"))
+        }
+        JoinAnswer::NoLeader => {
+            node.swarm.leave(true).await?;
+            again("the swarm has no leader at present")
+        }
+        JoinAnswer::OwnPortClosed => {
+            past.own_port_closed += 1;
+            if past.own_port_closed >= OWN_PORT_ATTEMPTS {
+                let detail = format!("{}:{SWARM_PORT}, {OWN_PORT_ATTEMPTS} attempts", node.address);
+                return Err(Refusal::OwnPortClosed { detail }.into());
+            }
+            node.swarm.leave(true).await?;
+            tracing::error!(
+                "the swarm cannot reach {}:{SWARM_PORT}: check the security group",
+                node.address
+            );
+            tokio::time::sleep(OWN_PORT_PAUSE).await;
+            Ok(false)
+        }
+        JoinAnswer::LiveRestore => Err(Refusal::LiveRestore.into()),
+        JoinAnswer::Other(message) => again(&format!("joining failed: {message}")),
+    }
+}
+
+/// The token of the charter's generation, if it fits the charter. `None` says: look again.
+async fn fetch_token(node: &Node, charter: &Charter) -> Result<Option<JoinToken>, BootError> {
+    let Some(token) = node.tokens.fetch(node.role, charter.generation).await? else {
+        let why = format!("the {} token of generation {}", node.role, charter.generation);
+        node.state.enter(Phase::Booting, format!("waiting for {why} in the secret store"));
+        return Ok(None);
+    };
+    let digest = charter.ca_digest.as_deref().unwrap_or_default();
+    if token.ca_digest() != digest {
+        node.state.enter(
+            Phase::Booting,
+            format!("waiting for a {} token of the charter's CA in the secret store", node.role),
+        );
+        return Ok(None);
+    }
+    Ok(Some(token))
+}
+
+/// A manager that listens: freshest row first, own zone before others. `None` says: look again.
+async fn find_manager(
+    node: &Node,
+    charter: &Charter,
+    avoid: &mut BTreeSet<IpAddr>,
+) -> Result<Option<IpAddr>, BootError> {
+    let rows = node.ledger.fetch_managers().await?;
+    let mut managers: Vec<&Member> = rows
+        .iter()
+        .filter(|row| row.state == MemberState::Ready && row.generation == charter.generation)
+        .filter(|row| row.instance_id != node.instance.id)
+        .collect();
+    managers.sort_by_key(|row| (row.zone != node.instance.zone, -row.updated_at.unix_timestamp()));
+    let all: Vec<IpAddr> = managers.iter().map(|row| row.address).collect();
+    if all.iter().all(|address| avoid.contains(address)) {
+        avoid.clear();
+    }
+    let candidates: Vec<IpAddr> =
+        all.iter().copied().filter(|address| !avoid.contains(address)).collect();
+    let found = probe(&candidates).await;
+    if found.is_none() {
+        let tried = if candidates.is_empty() {
+            "the ledger names none".to_owned()
+        } else {
+            candidates.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        };
+        node.state.enter(
+            Phase::Booting,
+            format!("waiting for a manager that answers on port {SWARM_PORT} ({tried})"),
+        );
+    }
+    Ok(found)
+}
+
+/// The first that accepts a connection. All are asked at once, the preferred ones a little
+/// earlier, so that one dead address costs milliseconds and not Docker's 20 s.
+async fn probe(addresses: &[IpAddr]) -> Option<IpAddr> {
+    const HEAD_START: Duration = Duration::from_millis(20);
+    let mut probes: FuturesUnordered<_> = addresses
+        .iter()
+        .take(PROBED_AT_ONCE)
+        .zip(0u32..)
+        .map(|(address, rank)| async move {
+            tokio::time::sleep(HEAD_START * rank).await;
+            let connect = TcpStream::connect(SocketAddr::new(*address, SWARM_PORT));
+            matches!(tokio::time::timeout(PROBE_TIMEOUT, connect).await, Ok(Ok(_)))
+                .then_some(*address)
+        })
+        .collect();
+    while let Some(outcome) = probes.next().await {
+        if outcome.is_some() {
+            return outcome;
+        }
+    }
+    None
+}

@@ -1,0 +1,148 @@
+//! From a machine to a member: found the swarm, or find it and join.
+//!
+//! Guarantees: [`boot`] returns a [`Membership`] only for an active node of the charter's swarm
+//! with a manager connected; of several founders exactly one is published; a swarm that bears no
+//! mark of this cluster is never touched. Every step may be killed and repeated: each round looks
+//! afresh at Docker and the ledger.
+
+mod act;
+mod decide;
+mod join;
+mod observe;
+mod preflight;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::time::Instant;
+
+use crate::instance::Membership;
+use crate::ledger::LedgerError;
+use crate::node::Node;
+use crate::secrets::{MalformedToken, SecretsError};
+use crate::state::Phase;
+use crate::swarm::{LocalState, SwarmError, SwarmErrorKind};
+
+use act::Progress;
+pub use decide::{Observed, OwnSwarm, Refusal, Step, decide};
+pub use observe::CLUSTER_LABEL;
+
+/// Permissions and tables that were made together with the instance may take this long to be
+/// visible everywhere (IAM is eventually consistent).
+const CONSISTENCY_GRACE: Duration = Duration::from_secs(20);
+
+#[derive(Debug, Error)]
+pub enum BootError {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
+    #[error(transparent)]
+    Swarm(#[from] SwarmError),
+    #[error("Docker's own join token cannot be used")]
+    Token(#[from] MalformedToken),
+    #[error(
+        "not in the swarm within boot.deadline ({deadline:?}): still waiting for {waiting_for}"
+    )]
+    TooLate { deadline: Duration, waiting_for: String },
+}
+
+/// What a failed round means for the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outlook {
+    /// It may pass: throttling, a time-out, Docker that is starting.
+    Passing,
+    /// It may be that what was set up just now is not visible yet.
+    MaybeNotYet,
+    Final,
+}
+
+impl BootError {
+    fn outlook(&self) -> Outlook {
+        match self {
+            Self::Refused(_) | Self::Token(_) | Self::TooLate { .. } => Outlook::Final,
+            Self::Ledger(error) if error.is_retryable() => Outlook::Passing,
+            Self::Secrets(error) if error.is_retryable() => Outlook::Passing,
+            // A token that was stored by hand may be mended by hand.
+            Self::Ledger(LedgerError::Aws(_)) | Self::Secrets(_) => Outlook::MaybeNotYet,
+            Self::Ledger(_) => Outlook::Final,
+            Self::Swarm(error) => match error.kind {
+                SwarmErrorKind::TooOld
+                | SwarmErrorKind::TooNew
+                | SwarmErrorKind::PermissionDenied
+                | SwarmErrorKind::LiveRestore => Outlook::Final,
+                _ => Outlook::Passing,
+            },
+        }
+    }
+}
+
+/// Takes this node into the charter's swarm, until `deadline`.
+///
+/// # Errors
+/// When nothing that skep may do helps, or time is up; what was begun and is ours alone is then
+/// undone by [`abandon`].
+pub async fn boot(node: &Node, deadline: Instant) -> Result<Membership, BootError> {
+    preflight::check(node)?;
+    node.state.enter(Phase::Booting, "looking for the swarm");
+    match tokio::time::timeout_at(deadline, rounds(node)).await {
+        Ok(result) => result,
+        Err(_) => Err(BootError::TooLate {
+            deadline: node.settings.boot.deadline,
+            waiting_for: node.state.now().doing,
+        }),
+    }
+}
+
+async fn rounds(node: &Node) -> Result<Membership, BootError> {
+    let started = Instant::now();
+    let mut progress = Progress::default();
+    let mut unsettled_since: Option<Instant> = None;
+    loop {
+        let unsettled_for = unsettled_since.map_or(Duration::ZERO, |since| since.elapsed());
+        let round = async {
+            let seen = observe::observe(node, unsettled_for).await?;
+            let is_unsettled = matches!(seen.local.state, LocalState::Pending | LocalState::Error);
+            unsettled_since = is_unsettled.then(|| unsettled_since.unwrap_or_else(Instant::now));
+            act::act(node, decide(&node.instance.id, node.role, &seen), &mut progress).await
+        };
+        match round.await {
+            Ok(Some(membership)) => return Ok(membership),
+            Ok(None) => {}
+            Err(error) => {
+                match error.outlook() {
+                    Outlook::Passing => {}
+                    Outlook::MaybeNotYet if started.elapsed() < CONSISTENCY_GRACE => {}
+                    Outlook::MaybeNotYet | Outlook::Final => return Err(error),
+                }
+                let problem = crate::errors::chain(&error);
+                node.state.enter(Phase::Booting, format!("trying again after: {problem}"));
+                progress.pause().await;
+            }
+        }
+    }
+}
+
+/// Undoes what a boot that ends without membership has begun and what is ours alone: the claim,
+/// and a swarm that was never published.
+///
+/// # Errors
+/// When the ledger or Docker fails: the lease then ends by itself.
+pub async fn abandon(node: &Node) -> Result<(), BootError> {
+    let seen = observe::observe(node, decide::SETTLE_TIME).await?;
+    let is_open = seen.charter.as_ref().is_some_and(|charter| charter.swarm_id.is_some());
+    let is_mine_alone = seen.own_swarm.is_some_and(|own| own.is_ours && own.is_alone);
+    if !is_open && is_mine_alone {
+        tracing::info!("giving up the swarm that was never published");
+        node.swarm.leave(true).await?;
+    }
+    if let Some(claim) = seen.charter.filter(|charter| charter.is_claimed_by(&node.instance.id)) {
+        tracing::info!(generation = claim.generation, "giving back the right to found the swarm");
+        node.ledger.release_charter(&claim).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! The command line: what an operator types, and what it answers.
+
+mod config;
+mod leave;
+mod print;
+mod run;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{EXIT_CODE as EX_CONFIG, Flag, Inputs, Mistakes, load};
+use crate::control::ClientError;
+use crate::errors;
+
+/// `EX_UNAVAILABLE` of sysexits(3).
+const EX_UNAVAILABLE: u8 = 69;
+
+const EXAMPLES_AND_EXIT_CODES: &str = "\
+Examples:
+  skep run                                    the node's whole life; what skep.service starts
+  skep config --set boot.deadline=5m          what would be in force, and why
+  skep status --json                          what this node does, for scripts
+  skep leave --deadline 5m                    take this node out of the swarm within 5 minutes
+
+Exit codes:
+  0   done
+  1   failed; standard error or the journal says why
+  2   the command line is wrong
+  69  no skep runs on this host, or it does not answer (status, leave)
+  78  the configuration is wrong; every mistake is listed
+
+Settings come from /etc/skep/skep.toml, /etc/skep/conf.d/*.toml, SKEP_* variables and these flags;
+a later one wins. `skep config` lists every key.";
+
+/// Gives an EC2 instance its place in a Docker Swarm, and takes it out again with nothing lost.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = EXAMPLES_AND_EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    settings: SettingFlags,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Boot into the swarm, serve, and leave it when the instance goes
+    Run,
+    /// Show what this node does and waits for; on a manager, the whole fleet
+    Status(status::Arguments),
+    /// Take this node out of the swarm: drain it, wait for its tasks, leave
+    Leave(leave::Arguments),
+    /// Print every setting in force and where it came from
+    Config(config::Arguments),
+}
+
+/// Settings on the command line; they win over every other source.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Settings")]
+struct SettingFlags {
+    /// Name of the swarm
+    #[arg(long, global = true, value_name = "NAME")]
+    cluster: Option<String>,
+    /// manager or worker
+    #[arg(long, global = true, value_name = "ROLE")]
+    role: Option<String>,
+    /// DynamoDB table of the ledger
+    #[arg(long, global = true, value_name = "NAME")]
+    table: Option<String>,
+    /// AWS region
+    #[arg(long, global = true, value_name = "REGION")]
+    region: Option<String>,
+    /// off, error, warn, info, debug, trace; or target=level
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// auto, text, json, journal
+    #[arg(long, global = true, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// Any setting, such as boot.deadline=5m; may be given again
+    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = key_and_value)]
+    set: Vec<(String, String)>,
+    /// Where skep.toml and conf.d are [default: /etc/skep]
+    #[arg(long, global = true, value_name = "DIRECTORY")]
+    config_dir: Option<PathBuf>,
+}
+
+fn key_and_value(text: &str) -> Result<(String, String), &'static str> {
+    match text.split_once('=') {
+        Some((key, value)) => Ok((key.trim().into(), value.into())),
+        None => Err("write it as KEY=VALUE, such as boot.deadline=5m"),
+    }
+}
+
+impl SettingFlags {
+    fn into_inputs(self) -> Inputs {
+        let named = [
+            ("--cluster", "cluster", self.cluster),
+            ("--role", "role", self.role),
+            ("--table", "table", self.table),
+            ("--region", "region", self.region),
+            ("--log-level", "log.level", self.log_level),
+            ("--log-format", "log.format", self.log_format),
+        ];
+        let named = named
+            .into_iter()
+            .filter_map(|(flag, key, value)| Some(Flag { flag, key: key.into(), value: value? }));
+        let set = self.set.into_iter().map(|(key, value)| Flag { flag: "--set", key, value });
+        Inputs::of_this_process(self.config_dir, named.chain(set).collect())
+    }
+}
+
+impl Cli {
+    /// Does what was asked. What went wrong is reported where the operator looks for it.
+    #[must_use]
+    pub fn execute(self) -> ExitCode {
+        match self.dispatch() {
+            Ok(code) => code,
+            Err(error) => {
+                match error.downcast_ref::<Mistakes>() {
+                    Some(mistakes) => {
+                        mistakes.0.iter().for_each(|mistake| eprintln!("skep: {mistake}"))
+                    }
+                    None => eprintln!("skep: {}", errors::chain(error.as_ref())),
+                }
+                exit_code(&error).into()
+            }
+        }
+    }
+
+    fn dispatch(self) -> anyhow::Result<ExitCode> {
+        let loaded = load(&self.settings.into_inputs())?;
+        // One thread is enough for one node, and small.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let code = runtime.block_on(async {
+            match self.command {
+                Command::Run => Ok(run::run(loaded).await),
+                Command::Status(arguments) => status::print(&arguments, &loaded.settings).await,
+                Command::Leave(arguments) => leave::ask(&arguments, &loaded.settings).await,
+                Command::Config(arguments) => config::print(&arguments, &loaded).await,
+            }
+        });
+        // A name look-up that hangs in a thread of its own must not keep the process.
+        runtime.shutdown_background();
+        code
+    }
+}
+
+/// What an error means to whoever started skep.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<Mistakes>() {
+        return EX_CONFIG;
+    }
+    match error.downcast_ref::<ClientError>() {
+        Some(ClientError::NotRunning { .. } | ClientError::NoAnswer { .. }) => EX_UNAVAILABLE,
+        _ => 1,
+    }
+}

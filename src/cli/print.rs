@@ -1,0 +1,41 @@
+//! Text for people: aligned columns, on a terminal or in a pipe.
+
+use std::io::{self, ErrorKind, Write};
+
+/// Between two columns.
+const GAP: &str = "  ";
+
+/// Writes to standard output. A reader that has seen enough, such as `head`, is no error.
+pub fn to_stdout(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+/// Columns as wide as their widest cell, the last one as it is. One line per row.
+pub fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: [usize; N] = std::array::from_fn(|column| width(column).unwrap_or(0));
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        text.push_str(cells.join(GAP).trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = [["KEY", "VALUE", "FROM"], ["a", "größer", "x"], ["longer", "", ""]];
+        let text = table(&rows.map(|row| row.map(String::from)));
+        assert_eq!(text, "KEY     VALUE   FROM\na       größer  x\nlonger\n");
+    }
+}

@@ -1,0 +1,332 @@
+//! `skep status`: this node, its swarm, what it does and waits for; on a manager, the fleet.
+
+use std::net::IpAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Deserialize;
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+use super::print;
+use crate::config::Settings;
+use crate::control::{Client, FleetMember, FleetView, StatusReport, socket_path};
+use crate::instance::{Departure, Role};
+use crate::logging::wants_colour;
+use crate::state::Phase;
+
+/// Where something is not known.
+const UNKNOWN: &str = "-";
+const NOT_YET: &str = "not known yet";
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is shown of the running skep's [`NodeState`](crate::state::NodeState).
+#[derive(Debug, Deserialize)]
+struct Node {
+    phase: Phase,
+    #[serde(with = "time::serde::rfc3339")]
+    since: OffsetDateTime,
+    doing: String,
+    instance: Option<Instance>,
+    cluster: Option<String>,
+    role: Option<Role>,
+    membership: Option<Membership>,
+    departure: Option<Departure>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Instance {
+    id: String,
+    instance_type: String,
+    zone: String,
+    private_address: IpAddr,
+}
+
+#[derive(Debug, Deserialize)]
+struct Membership {
+    node_id: String,
+    generation: u64,
+    role: Role,
+}
+
+/// Asks the skep that runs on this host.
+///
+/// # Errors
+/// When none runs or it does not answer, or standard output cannot be written.
+pub async fn print(arguments: &Arguments, settings: &Settings) -> anyhow::Result<ExitCode> {
+    let client = Client::new(socket_path(&settings.runtime_dir));
+    print::to_stdout(&if arguments.json {
+        let report: StatusReport<Value> = client.status().await?;
+        format!("{:#}\n", serde_json::to_value(report)?)
+    } else {
+        let report = client.status().await?;
+        text(&report, OffsetDateTime::now_utc(), wants_colour(&std::io::stdout()))
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(report: &StatusReport<Node>, now: OffsetDateTime, colour: bool) -> String {
+    let mut text = print::table(&about(&report.node, now, colour));
+    if let Some(fleet) = &report.fleet {
+        let own = report.node.membership.as_ref().map(|member| member.node_id.as_str());
+        text.push('\n');
+        text.push_str(&print::table(&rows(fleet, own, now)));
+        if let Some(problem) = &fleet.problem {
+            text.push_str(&format!("\nNot the whole fleet: {problem}\n"));
+        }
+    }
+    text
+}
+
+fn about(node: &Node, now: OffsetDateTime, colour: bool) -> Vec<[String; 2]> {
+    let instance = node.instance.as_ref().map_or(NOT_YET.into(), |it| {
+        format!("{} {} in {}, {}", it.id, it.instance_type, it.zone, it.private_address)
+    });
+    let swarm = match (&node.cluster, &node.membership) {
+        (Some(cluster), Some(member)) => format!(
+            "{cluster}, generation {}: {}, node {}",
+            member.generation, member.role, member.node_id
+        ),
+        (Some(cluster), None) => match node.role {
+            Some(role) => format!("{cluster}: to be a {role}, not a member now"),
+            None => format!("{cluster}: not a member now"),
+        },
+        (None, _) => NOT_YET.into(),
+    };
+    let phase = paint(node.phase, colour);
+    let phase = format!("{phase} for {}, since {}", span(now - node.since), at(node.since));
+    let mut rows = vec![
+        ("instance", instance),
+        ("swarm", swarm),
+        ("phase", phase),
+        ("doing", node.doing.clone()),
+    ];
+    if let Some(departure) = &node.departure {
+        rows.push(("leaving", leaving(departure, now)));
+    }
+    rows.into_iter().map(|(label, text)| [label.into(), text]).collect()
+}
+
+/// The fleet, under a line of headings; this node has a star.
+fn rows(fleet: &FleetView, own: Option<&str>, now: OffsetDateTime) -> Vec<[String; 8]> {
+    let headings = ["NODE", "ROLE", "ADDRESS", "ZONE", "LEDGER", "DOCKER", "DEPARTURE", "SEEN"];
+    let members = fleet.members.iter().map(|member| row(member, own, now));
+    std::iter::once(headings.map(String::from)).chain(members).collect()
+}
+
+fn row(member: &FleetMember, own: Option<&str>, now: OffsetDateTime) -> [String; 8] {
+    let or_unknown = |text: Option<String>| text.unwrap_or_else(|| UNKNOWN.into());
+    let mut name = or_unknown(member.instance_id.clone().or_else(|| member.node_id.clone()));
+    if own.is_some() && member.node_id.as_deref() == own {
+        name.push_str(" *");
+    }
+    let leader = if member.leader { " (leader)" } else { "" };
+    // Only an availability that keeps tasks away is news.
+    let away = member.docker_availability.as_ref().filter(|availability| *availability != "active");
+    let docker = member.docker_state.clone().into_iter().chain(away.cloned());
+    let docker = docker.collect::<Vec<_>>().join(", ");
+    [
+        name,
+        format!("{}{leader}", member.role),
+        or_unknown(member.address.map(|address| address.to_string())),
+        or_unknown(member.zone.clone()),
+        or_unknown(member.state.clone()),
+        if docker.is_empty() { UNKNOWN.into() } else { docker },
+        or_unknown(member.departure.clone()),
+        or_unknown(member.updated_at.map(|at| format!("{} ago", span(now - at)))),
+    ]
+}
+
+fn leaving(departure: &Departure, now: OffsetDateTime) -> String {
+    let left = departure.deadline - now;
+    let when = if left.is_positive() {
+        format!("to be gone in {}", span(left))
+    } else {
+        format!("overdue by {}", span(-left))
+    };
+    let noticed = span(now - departure.noticed_at);
+    format!("{} notice {noticed} ago; {when}, at {}", departure.reason, at(departure.deadline))
+}
+
+fn paint(phase: Phase, colour: bool) -> String {
+    let code = match phase {
+        _ if !colour => return phase.as_str().into(),
+        Phase::Ready => 32,
+        Phase::Starting | Phase::Booting | Phase::Leaving => 33,
+        Phase::Left => 2,
+        Phase::Failed => 31,
+    };
+    format!("\x1b[{code}m{}\x1b[0m", phase.as_str())
+}
+
+/// `2h 5m`: no more than the two largest units, and no fractions of a second.
+fn span(duration: time::Duration) -> String {
+    let seconds = Duration::from_secs(duration.whole_seconds().max(0).unsigned_abs());
+    let text = humantime::format_duration(seconds).to_string();
+    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+fn at(time: OffsetDateTime) -> String {
+    let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
+    let utc = time.to_offset(time::UtcOffset::UTC);
+    utc.format(format).unwrap_or_else(|_| UNKNOWN.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::control::ViewSource;
+    use crate::instance::{self, Market, Reason};
+    use crate::state::StateHandle;
+
+    const NOW: OffsetDateTime = datetime!(2026-11-02 12:00:00 UTC);
+
+    /// What the running skep would send: its own types, through JSON.
+    fn report(departure: Option<Departure>, fleet: Option<FleetView>) -> StatusReport<Node> {
+        let state = StateHandle::default();
+        state.enter(Phase::Ready, "serving");
+        state.update(|state| {
+            state.since = datetime!(2026-11-02 09:54:57 UTC);
+            state.cluster = Some("prod".into());
+            state.role = Some(Role::Manager);
+            state.departure = departure;
+            state.instance = Some(instance::Instance {
+                id: "i-0abc".into(),
+                instance_type: "m6g.large".into(),
+                zone: "eu-central-1a".into(),
+                region: "eu-central-1".into(),
+                private_address: [10, 0, 0, 7].into(),
+                market: Market::Spot,
+                group: None,
+                stack: None,
+                tags: [].into(),
+            });
+            state.membership = Some(instance::Membership {
+                node_id: "n1".into(),
+                swarm_id: "s1".into(),
+                generation: 3,
+                role: Role::Manager,
+            });
+        });
+        let sent = serde_json::to_value(StatusReport { node: state.now(), fleet }).unwrap();
+        serde_json::from_value(sent).unwrap()
+    }
+
+    fn member(instance_id: &str, node_id: &str) -> FleetMember {
+        FleetMember {
+            instance_id: Some(instance_id.into()),
+            role: Role::Manager,
+            node_id: Some(node_id.into()),
+            address: Some([10, 0, 0, 7].into()),
+            zone: Some("eu-central-1a".into()),
+            group: None,
+            state: Some("ready".into()),
+            docker_state: Some("ready".into()),
+            docker_availability: Some("active".into()),
+            leader: true,
+            departure: None,
+            updated_at: Some(datetime!(2026-11-02 11:59:18 UTC)),
+        }
+    }
+
+    #[test]
+    fn a_node_tells_who_it_is_what_it_does_and_since_when() {
+        assert_eq!(
+            text(&report(None, None), NOW, false),
+            "instance  i-0abc m6g.large in eu-central-1a, 10.0.0.7\n\
+             swarm     prod, generation 3: manager, node n1\n\
+             phase     ready for 2h 5m, since 2026-11-02 09:54:57 UTC\n\
+             doing     serving\n"
+        );
+    }
+
+    #[test]
+    fn a_departure_tells_why_and_how_long_there_is() {
+        let departure = |deadline| Departure {
+            reason: Reason::Spot,
+            noticed_at: datetime!(2026-11-02 11:59:48 UTC),
+            deadline,
+        };
+        let text_of = |deadline| text(&report(Some(departure(deadline)), None), NOW, false);
+        assert!(text_of(datetime!(2026-11-02 12:01:30 UTC)).ends_with(
+            "leaving   spot notice 12s ago; to be gone in 1m 30s, at 2026-11-02 12:01:30 UTC\n"
+        ));
+        assert!(text_of(datetime!(2026-11-02 11:59:58 UTC)).contains("overdue by 2s, at"));
+    }
+
+    #[test]
+    fn what_is_not_known_is_said_to_be_so() {
+        let mut report = report(None, None);
+        report.node.membership = None;
+        assert!(text(&report, NOW, false).contains("prod: to be a manager, not a member now"));
+        (report.node.instance, report.node.cluster) = (None, None);
+        let text = text(&report, NOW, false);
+        assert!(text.starts_with("instance  not known yet\nswarm     not known yet\n"), "{text}");
+    }
+
+    #[test]
+    fn colour_is_only_where_it_is_asked_for() {
+        assert!(!text(&report(None, None), NOW, false).contains('\x1b'));
+        assert!(text(&report(None, None), NOW, true).contains("\x1b[32mready\x1b[0m for"));
+    }
+
+    #[test]
+    fn a_manager_shows_the_fleet() {
+        let drained = FleetMember {
+            role: Role::Worker,
+            zone: None,
+            state: Some("leaving".into()),
+            docker_availability: Some("drain".into()),
+            leader: false,
+            departure: Some("spot: draining".into()),
+            ..member("i-0def", "n2")
+        };
+        let stranger = FleetMember {
+            instance_id: None,
+            address: None,
+            state: None,
+            docker_state: None,
+            docker_availability: None,
+            leader: false,
+            updated_at: None,
+            ..member("", "n3")
+        };
+        let fleet = FleetView {
+            source: ViewSource::LedgerAndDocker,
+            members: vec![member("i-0abc", "n1"), drained, stranger],
+            problem: Some("the ledger is slow".into()),
+        };
+        let text = text(&report(None, Some(fleet)), NOW, false);
+        let (_, fleet) = text.split_once("\n\n").unwrap();
+        let cells = |line: &str| -> Vec<String> {
+            line.split("  ").map(str::trim).filter(|c| !c.is_empty()).map(String::from).collect()
+        };
+        let lines: Vec<Vec<String>> = fleet.lines().map(cells).collect();
+        let manager =
+            ["i-0abc *", "manager (leader)", "10.0.0.7", "eu-central-1a", "ready", "ready"];
+        assert_eq!(lines[1], [&manager[..], &["-", "42s ago"]].concat());
+        let worker = ["i-0def", "worker", "10.0.0.7", "-", "leaving", "ready, drain"];
+        assert_eq!(lines[2], [&worker[..], &["spot: draining", "42s ago"]].concat());
+        assert_eq!(lines[3], ["n3", "manager", "-", "eu-central-1a", "-", "-", "-", "-"]);
+        assert_eq!(lines[5], ["Not the whole fleet: the ledger is slow"]);
+    }
+
+    #[test]
+    fn a_span_is_short_and_never_negative() {
+        let seconds = time::Duration::seconds;
+        assert_eq!(span(seconds(0)), "0s");
+        assert_eq!(span(seconds(59)), "59s");
+        assert_eq!(span(seconds(93_784)), "1day 2h");
+        assert_eq!(span(seconds(-5)), "0s");
+    }
+}

@@ -1,0 +1,71 @@
+//! What is typed, and what becomes of it.
+
+use clap::CommandFactory;
+
+use super::*;
+use crate::config::{KEYS, Mistake, Origin};
+
+fn inputs(words: &[&str]) -> Inputs {
+    Cli::try_parse_from([&["skep"], words].concat()).unwrap().settings.into_inputs()
+}
+
+#[test]
+fn the_definition_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn flags_stand_before_or_after_the_command_and_keep_their_order() {
+    let flag = |flag, key: &str, value: &str| Flag { flag, key: key.into(), value: value.into() };
+    let given = inputs(&[
+        "--set=boot.deadline=5m",
+        "--role=worker",
+        "run",
+        "--cluster=prod",
+        "--table=t",
+        "--region=eu-west-1",
+        "--log-level=skep::boot=debug",
+        "--log-format=json",
+        "--config-dir=/srv/skep",
+    ]);
+    assert_eq!(given.directory, Some("/srv/skep".into()));
+    assert_eq!(
+        given.flags,
+        [
+            flag("--cluster", "cluster", "prod"),
+            flag("--role", "role", "worker"),
+            flag("--table", "table", "t"),
+            flag("--region", "region", "eu-west-1"),
+            flag("--log-level", "log.level", "skep::boot=debug"),
+            flag("--log-format", "log.format", "json"),
+            flag("--set", "boot.deadline", "5m"),
+        ]
+    );
+    assert!(given.flags.iter().all(|flag| KEYS.iter().any(|key| key.name == flag.key)));
+}
+
+#[test]
+fn a_setting_needs_a_value_and_a_deadline_a_unit() {
+    assert!(Cli::try_parse_from(["skep", "run", "--set", "boot.deadline"]).is_err());
+    assert!(Cli::try_parse_from(["skep", "leave", "--deadline", "5"]).is_err());
+    assert!(Cli::try_parse_from(["skep", "leave", "--deadline", "5m"]).is_ok());
+}
+
+#[test]
+fn the_exit_code_tells_what_kind_of_error_it_was() {
+    let mistake = Mistake { origin: Some(Origin::Default), key: None, problem: "x".into() };
+    let path = || "/run/skep/skep.sock".into();
+    assert_eq!(exit_code(&Mistakes(vec![mistake]).into()), 78);
+    assert_eq!(exit_code(&ClientError::NotRunning { path: path() }.into()), 69);
+    assert_eq!(exit_code(&ClientError::NotPermitted { path: path() }.into()), 1);
+    assert_eq!(exit_code(&std::io::Error::other("x").into()), 1);
+}
+
+#[test]
+fn the_help_names_every_exit_code() {
+    let help = Cli::command().render_long_help().to_string();
+    for code in [0, 1, 2, EX_UNAVAILABLE, EX_CONFIG] {
+        let named = help.lines().any(|line| line.trim_start().starts_with(&format!("{code} ")));
+        assert!(named, "{code} is not in:\n{help}");
+    }
+}

@@ -1,0 +1,36 @@
+//! Mistakes that only show when several values are seen together.
+
+use super::Loaded;
+use super::inputs::Given;
+use super::mistake::Mistake;
+
+/// What Docker takes where `swarm.subnet_size` is not set.
+const DOCKER_SUBNET_SIZE: u8 = 24;
+
+pub(super) fn together(loaded: &Loaded, given: &[Given], mistakes: &mut Vec<Mistake>) {
+    both_or_neither(given, "cloudformation.stack", "cloudformation.resource", mistakes);
+    both_or_neither(given, "cloudformation.resource", "cloudformation.stack", mistakes);
+    pool_holds_a_subnet(loaded, mistakes);
+}
+
+fn both_or_neither(given: &[Given], key: &str, other: &str, mistakes: &mut Vec<Mistake>) {
+    let last = |name| given.iter().rfind(|given| given.key.name == name);
+    if let (Some(lonely), None) = (last(key), last(other)) {
+        let problem = format!("{other} is missing: both are needed, or neither");
+        mistakes.push(Mistake::at(lonely.origin.clone(), key, problem));
+    }
+}
+
+fn pool_holds_a_subnet(loaded: &Loaded, mistakes: &mut Vec<Mistake>) {
+    const KEY: &str = "swarm.subnet_size";
+    if mistakes.iter().any(|mistake| mistake.key.as_deref() == Some(KEY)) {
+        return;
+    }
+    let swarm = &loaded.settings.swarm;
+    let size = swarm.subnet_size.unwrap_or(DOCKER_SUBNET_SIZE);
+    if let Some(range) = swarm.address_pool.iter().find(|range| range.prefix > size) {
+        let origin = loaded.origin("swarm.address_pool");
+        let problem = format!("{range} is smaller than one /{size} subnet; see {KEY}");
+        mistakes.push(Mistake::at(origin, "swarm.address_pool", problem));
+    }
+}

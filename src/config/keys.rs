@@ -1,0 +1,145 @@
+//! The table of keys. One declaration, the `settings!` of [`super::settings`], makes the structs
+//! that the rest of skep uses and [`KEYS`](super::settings::KEYS), which serves the reading of
+//! files, variables and flags, `skep config` and the test of `docs/configuration.md`.
+
+use serde_json::Value;
+
+use super::raw::{Problem, Raw};
+use super::settings::Settings;
+
+/// One key: how it is called, what it means, and how its value gets into [`Settings`] and out.
+#[derive(Debug)]
+pub struct Key {
+    /// With its section, such as `boot.deadline`.
+    pub name: &'static str,
+    /// `None` for an optional key.
+    pub default: Option<&'static str>,
+    /// A variable of another program that stands in for the default, such as `DOCKER_HOST`.
+    pub stand_in: Option<&'static str>,
+    /// What it means; the doc comment of its field.
+    pub doc: &'static str,
+    pub(super) set: fn(&mut Settings, &Raw) -> Result<(), Problem>,
+    pub(super) show: fn(&Settings) -> Value,
+}
+
+impl Key {
+    /// The variable that sets it, such as `SKEP_BOOT_DEADLINE`.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("SKEP_{}", self.name.replace('.', "_").to_uppercase())
+    }
+
+    /// Its section, such as `boot`; `None` at the top.
+    #[must_use]
+    pub fn section(&self) -> Option<&'static str> {
+        self.name.split_once('.').map(|(section, _)| section)
+    }
+
+    /// Its value in `settings`: `null` where an optional key is not set.
+    #[must_use]
+    pub fn value(&self, settings: &Settings) -> Value {
+        (self.show)(settings)
+    }
+}
+
+/// `name: Type = parser("default") or "VARIABLE"`. An optional key has an empty `parser()`.
+macro_rules! settings {
+    (
+        $(#[doc = $root_doc:literal])+
+        $root:ident {
+            $(
+                $(#[doc = $doc:literal])+
+                $field:ident: $type:ty =
+                    $parse:ident($($default:literal)?) $(or $stand_in:literal)?,
+            )+
+        }
+        $(
+            $(#[doc = $section_doc:literal])+
+            $section:ident: $struct:ident {
+                $(
+                    $(#[doc = $inner_doc:literal])+
+                    $inner:ident: $inner_type:ty = $inner_parse:ident($($inner_default:literal)?)
+                        $(or $inner_stand_in:literal)?,
+                )+
+            }
+        )+
+    ) => {
+        $(#[doc = $root_doc])+
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct $root {
+            $($(#[doc = $doc])+ pub $field: $type,)+
+            $($(#[doc = $section_doc])+ pub $section: $struct,)+
+        }
+
+        $(
+            $(#[doc = $section_doc])+
+            #[derive(Clone, Debug, PartialEq)]
+            pub struct $struct {
+                $($(#[doc = $inner_doc])+ pub $inner: $inner_type,)+
+            }
+        )+
+
+        /// What is in force where nobody says anything.
+        impl Default for $root {
+            fn default() -> Self {
+                Self {
+                    $($field: default_value!($parse($($default)?)),)+
+                    $($section: $struct {
+                        $($inner: default_value!($inner_parse($($inner_default)?)),)+
+                    },)+
+                }
+            }
+        }
+
+        /// Every key there is, section by section.
+        pub static KEYS: &[Key] = &[
+            $(Key {
+                name: stringify!($field),
+                default: first!($($default)?),
+                stand_in: first!($($stand_in)?),
+                doc: concat!($($doc),+),
+                set: |settings, raw| {
+                    settings.$field = parse::$parse(raw)?.into();
+                    Ok(())
+                },
+                show: |settings| settings.$field.show(),
+            },)+
+            $($(Key {
+                name: concat!(stringify!($section), ".", stringify!($inner)),
+                default: first!($($inner_default)?),
+                stand_in: first!($($inner_stand_in)?),
+                doc: concat!($($inner_doc),+),
+                set: |settings, raw| {
+                    settings.$section.$inner = parse::$inner_parse(raw)?.into();
+                    Ok(())
+                },
+                show: |settings| settings.$section.$inner.show(),
+            },)+)+
+        ];
+
+        /// Every section and what it is about.
+        #[cfg(test)]
+        pub(super) static SECTIONS: &[(&str, &str)] =
+            &[$((stringify!($section), concat!($($section_doc),+)),)+];
+    };
+}
+
+macro_rules! first {
+    () => {
+        None
+    };
+    ($value:literal) => {
+        Some($value)
+    };
+}
+
+macro_rules! default_value {
+    ($parse:ident()) => {
+        Default::default()
+    };
+    ($parse:ident($default:literal)) => {
+        parse::$parse(&Raw::bare($default)).expect("a test reads every default").into()
+    };
+}
+
+pub(super) use {default_value, first, settings};

@@ -1,0 +1,88 @@
+//! [`Origin`]: where a value came from. [`Mistakes`]: everything that is wrong with the values.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Where a value came from, in the order of precedence.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// Nobody said anything.
+    Default,
+    /// What the instance metadata tells, such as `tag skep:role`.
+    Metadata(&'static str),
+    /// A file; `line` counts from 1 and is missing when the file could not be read.
+    File { path: PathBuf, line: Option<usize> },
+    /// An environment variable, by its name.
+    Variable(String),
+    /// A command-line flag, such as `--cluster`.
+    Flag(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::Metadata(what) => f.write_str(what),
+            Origin::File { path, line: None } => path.display().fmt(f),
+            Origin::File { path, line: Some(line) } => write!(f, "{}:{line}", path.display()),
+            Origin::Variable(name) => f.write_str(name),
+            Origin::Flag(flag) => f.write_str(flag),
+        }
+    }
+}
+
+/// One thing that is wrong, and what would be right. Displayed as `source: key: problem`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// `None` where the mistake is that nobody said anything.
+    pub origin: Option<Origin>,
+    /// As the source writes it; `None` where the source as a whole is at fault.
+    pub key: Option<String>,
+    /// What is wrong and what would be right, in one line.
+    pub problem: String,
+}
+
+impl Mistake {
+    pub(super) fn at(origin: Origin, key: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { origin: Some(origin), key: Some(key.into()), problem: problem.into() }
+    }
+
+    /// The source as a whole is at fault.
+    pub(super) fn of(origin: Origin, problem: impl Into<String>) -> Self {
+        Self { origin: Some(origin), key: None, problem: problem.into() }
+    }
+
+    /// Nobody said what `key` is.
+    pub(super) fn missing(key: &str, problem: impl Into<String>) -> Self {
+        Self { origin: None, key: Some(key.into()), problem: problem.into() }
+    }
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(origin) = &self.origin {
+            write!(f, "{origin}: ")?;
+        }
+        if let Some(key) = &self.key {
+            write!(f, "{key}: ")?;
+        }
+        f.write_str(&self.problem)
+    }
+}
+
+/// Every mistake at once; never empty. Displayed as one line, for logs; who has more room prints
+/// them one by one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistakes(pub Vec<Mistake>);
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, mistake) in self.0.iter().enumerate() {
+            let before = if n == 0 { "" } else { "; " };
+            write!(f, "{before}{mistake}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Mistakes {}

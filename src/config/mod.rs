@@ -1,0 +1,95 @@
+//! What the operator says: fragments → inputs → validated [`Settings`].
+//!
+//! A value may come from five places; a later one wins over an earlier one:
+//!
+//! 1. the default in [`settings`], or the variable of another program that stands beside it
+//!    (`STATE_DIRECTORY`, `DOCKER_HOST`, …);
+//! 2. `skep.toml`;
+//! 3. `conf.d/*.toml`, in the order of their names;
+//! 4. `SKEP_*` variables; an empty one counts as not set;
+//! 5. command-line flags.
+//!
+//! Guarantees: nothing unknown is ignored, a value is checked even where a later one wins over it,
+//! and [`load`] reports every mistake at once, each with its source. What instance tags add is in
+//! [`identity`].
+
+mod check;
+mod fragment;
+pub mod identity;
+mod inputs;
+mod keys;
+mod mistake;
+mod nearest;
+mod parse;
+mod raw;
+mod settings;
+mod show;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+pub use inputs::{Flag, Inputs};
+pub use keys::Key;
+pub use mistake::{Mistake, Mistakes, Origin};
+pub use settings::*;
+pub use values::{Cidr, DockerHost, LogFilter, LogFormat, TokenStore};
+
+use inputs::Found;
+
+/// Exit code for a mistake in the configuration: `EX_CONFIG` of sysexits(3). The unit file lists it
+/// in `RestartPreventExitStatus=`, because starting again cannot cure it.
+pub const EXIT_CODE: u8 = 78;
+
+/// Settings, and where each of them came from.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    pub settings: Settings,
+    origins: BTreeMap<&'static str, Origin>,
+}
+
+impl Loaded {
+    /// Where the value in force for `key` came from.
+    #[must_use]
+    pub fn origin(&self, key: &str) -> Origin {
+        self.origins.get(key).cloned().unwrap_or(Origin::Default)
+    }
+}
+
+/// A duration as every setting takes it: with a unit, more than nothing, at most 48 hours.
+///
+/// # Errors
+///
+/// What is wrong and what would be right, in one line.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    parse::duration(&raw::Raw::bare(text))
+}
+
+/// Reads every source and validates every value in it.
+///
+/// # Errors
+///
+/// Every mistake in every source, in the order of the sources.
+pub fn load(inputs: &Inputs) -> Result<Loaded, Mistakes> {
+    let Found { given, mut mistakes } = inputs.read();
+    let mut loaded = Loaded::default();
+    for value in &given {
+        match (value.key.set)(&mut loaded.settings, &value.raw) {
+            Ok(()) => {
+                loaded.origins.insert(value.key.name, value.origin.clone());
+            }
+            Err(problem) => {
+                mistakes.push(Mistake::at(value.origin.clone(), value.key.name, problem));
+            }
+        }
+    }
+    check::together(&loaded, &given, &mut mistakes);
+    if mistakes.is_empty() {
+        Ok(loaded)
+    } else {
+        mistakes.sort_by(|a, b| a.origin.cmp(&b.origin));
+        Err(Mistakes(mistakes))
+    }
+}

@@ -1,0 +1,60 @@
+//! What somebody probably meant.
+
+/// The names that `typed` is probably a misspelling of, nearest first; none where nothing is near.
+pub fn nearest<'a>(typed: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut near: Vec<(usize, &str)> = names
+        .into_iter()
+        .map(|name| (distance(typed, name), name))
+        .filter(|(distance, name)| *distance <= most(name))
+        .collect();
+    near.sort();
+    let best = near.first().map_or(0, |(distance, _)| *distance);
+    near.into_iter().take_while(|(distance, _)| *distance == best).map(|(_, name)| name).collect()
+}
+
+/// More slips than a third of a name make another word of it.
+fn most(name: &str) -> usize {
+    (name.chars().count() / 3).clamp(1, 3)
+}
+
+/// Slips of the finger between two words (Levenshtein): one letter more, less, or other.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, a) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// `; did you mean …?` for the end of a problem; empty where nothing is near.
+pub fn did_you_mean(names: &[&str]) -> String {
+    if names.is_empty() { String::new() } else { format!("; did you mean {}?", names.join(" or ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distance_counts_slips() {
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("deadline", "deadline"), 0);
+        assert_eq!(distance("flaw", "lawn"), 2);
+    }
+
+    #[test]
+    fn the_nearest_names_are_found_and_far_ones_are_not() {
+        let names = ["boot.deadline", "boot.lease", "leave.deadline", "role"];
+        assert_eq!(nearest("boot.deadlin", names), ["boot.deadline"]);
+        assert_eq!(nearest("rôle", names), ["role"]);
+        assert_eq!(nearest("colour", names), [""; 0]);
+        assert_eq!(nearest("ab", ["aa", "bb"]), ["aa", "bb"]);
+    }
+}

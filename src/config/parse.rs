@@ -1,0 +1,286 @@
+//! One small parser per kind of setting: a [`Raw`] value becomes a checked one, or a [`Problem`]
+//! that says what would be right.
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Display;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use tracing::level_filters::LevelFilter;
+
+use super::nearest::{did_you_mean, nearest};
+use super::raw::{Problem, Raw};
+use super::values::{Choice, Cidr, DockerHost, LogFilter, LogFormat, OWN_TARGET, TokenStore};
+use crate::instance::Role;
+
+type Parsed<T> = Result<T, Problem>;
+
+/// The longest that Auto Scaling keeps an instance waiting, heartbeats or not.
+const LONGEST: Duration = Duration::from_secs(48 * 60 * 60);
+/// Below this, polling the metadata costs more than a sooner notice is worth.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(500);
+/// With more, draining would have less time than flushing.
+const LARGEST_SHARE: f64 = 0.5;
+/// The longest prefix that Docker takes for an overlay network.
+const LONGEST_SUBNET_PREFIX: u8 = 29;
+/// Auto Scaling's and CloudFormation's names are no longer than this.
+const LONGEST_NAME: usize = 255;
+/// Leaves room in the names of SSM parameters.
+const LONGEST_CLUSTER: usize = 100;
+/// DynamoDB's own limits.
+const TABLE_LENGTH: std::ops::RangeInclusive<usize> = 3..=255;
+/// SSM allows 15 levels; the cluster, the token and its generation are three of them.
+const MOST_PATH_LEVELS: usize = 12;
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+pub fn role(raw: &Raw) -> Parsed<Role> {
+    choice(raw)
+}
+
+pub fn token_store(raw: &Raw) -> Parsed<TokenStore> {
+    choice(raw)
+}
+
+pub fn log_format(raw: &Raw) -> Parsed<LogFormat> {
+    choice(raw)
+}
+
+fn choice<T: Choice>(raw: &Raw) -> Parsed<T> {
+    let text = raw.text()?;
+    T::ALL.iter().copied().find(|choice| choice.word() == text).ok_or_else(|| {
+        let words: Vec<_> = T::ALL.iter().map(|choice| choice.word()).collect();
+        format!("\"{text}\" is none of {}", words.join(", "))
+    })
+}
+
+pub fn boolean(raw: &Raw) -> Parsed<bool> {
+    raw.boolean()
+}
+
+/// The name of a thing in AWS that may be written with blanks.
+pub fn text(raw: &Raw) -> Parsed<String> {
+    let text = raw.text()?;
+    match text.chars().count() {
+        0 => Err("it is empty; leave the key out instead".into()),
+        1..=LONGEST_NAME if !text.chars().any(char::is_control) => Ok(text.into()),
+        1..=LONGEST_NAME => Err("it holds control characters".into()),
+        _ => Err(format!("it is longer than {LONGEST_NAME} characters")),
+    }
+}
+
+/// A name without blanks, an id or an ARN.
+pub fn word(raw: &Raw) -> Parsed<String> {
+    let word = text(raw)?;
+    if word.contains(char::is_whitespace) {
+        return Err(format!("\"{word}\" holds blanks; a name, id or ARN is wanted"));
+    }
+    Ok(word)
+}
+
+pub fn cluster(raw: &Raw) -> Parsed<String> {
+    let name = text(raw)?;
+    named(name, "a cluster name is", 1..=LONGEST_CLUSTER, "._-")
+}
+
+pub fn table(raw: &Raw) -> Parsed<String> {
+    let name = text(raw)?;
+    named(name, "a table name is", TABLE_LENGTH, "._-")
+}
+
+pub fn hook(raw: &Raw) -> Parsed<String> {
+    let name = text(raw)?;
+    named(name, "a lifecycle hook's name is", 1..=LONGEST_NAME, "-_/")
+}
+
+/// ASCII letters, digits and some `others`.
+fn named(
+    name: String,
+    subject: &str,
+    length: std::ops::RangeInclusive<usize>,
+    others: &str,
+) -> Parsed<String> {
+    let right = |c: char| c.is_ascii_alphanumeric() || others.contains(c);
+    if length.contains(&name.len()) && name.chars().all(right) {
+        return Ok(name);
+    }
+    let (least, most) = length.into_inner();
+    Err(format!("\"{name}\": {subject} {least} to {most} letters, digits and {others}"))
+}
+
+pub fn region(raw: &Raw) -> Parsed<String> {
+    let region = raw.text()?;
+    let right = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if region.contains('-') && region.chars().all(right) {
+        return Ok(region.into());
+    }
+    Err(format!("\"{region}\" is not a region such as \"eu-central-1\""))
+}
+
+pub fn parameter_path(raw: &Raw) -> Parsed<String> {
+    let path = raw.text()?;
+    let right = |level: &str| {
+        !level.is_empty() && level.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+    };
+    let levels: Vec<&str> = path.split('/').skip(1).collect();
+    let whole = path.starts_with('/') && levels.iter().copied().all(right);
+    if !whole || levels.len() > MOST_PATH_LEVELS {
+        return Err(format!(
+            "\"{path}\" is not a parameter path: it begins with / and does not end with it, with \
+             at most {MOST_PATH_LEVELS} levels of letters, digits and ._-"
+        ));
+    }
+    let first = levels[0].to_ascii_lowercase();
+    if first.starts_with("aws") || first.starts_with("ssm") {
+        return Err(format!("\"{path}\": AWS keeps names that begin with aws or ssm to itself"));
+    }
+    Ok(path.into())
+}
+
+/// More than nothing, and no longer than Auto Scaling would wait.
+pub fn duration(raw: &Raw) -> Parsed<Duration> {
+    if let Raw::Number(digits) = raw {
+        return Err(format!("{digits} has no unit; write \"{digits}s\" for seconds"));
+    }
+    let text = raw.text()?;
+    let duration = humantime::parse_duration(text).map_err(|problem| {
+        format!("\"{text}\" is not a duration ({problem}); write \"90s\", \"10m\" or \"1h 30m\"")
+    })?;
+    if duration.is_zero() || duration > LONGEST {
+        return Err(format!("\"{text}\" is out of range: more than 0s, at most 48h"));
+    }
+    Ok(duration)
+}
+
+pub fn interval(raw: &Raw) -> Parsed<Duration> {
+    let interval = duration(raw)?;
+    if interval < SHORTEST_INTERVAL {
+        return Err(format!(
+            "{} is too short: at least {}",
+            humantime::format_duration(interval),
+            humantime::format_duration(SHORTEST_INTERVAL),
+        ));
+    }
+    Ok(interval)
+}
+
+pub fn share(raw: &Raw) -> Parsed<f64> {
+    let share: f64 = number(raw)?;
+    if (0.0..=LARGEST_SHARE).contains(&share) {
+        return Ok(share);
+    }
+    Err(format!("{share} is out of range: from 0 to {LARGEST_SHARE}"))
+}
+
+pub fn subnet_size(raw: &Raw) -> Parsed<u8> {
+    let size: u8 = number(raw)?;
+    if (1..=LONGEST_SUBNET_PREFIX).contains(&size) {
+        return Ok(size);
+    }
+    Err(format!("{size} is out of range: a prefix length from 1 to {LONGEST_SUBNET_PREFIX}"))
+}
+
+fn number<T: FromStr<Err: Display>>(raw: &Raw) -> Parsed<T> {
+    let digits = raw.number()?;
+    digits.parse().map_err(|problem| format!("\"{digits}\": {problem}"))
+}
+
+pub fn directory(raw: &Raw) -> Parsed<PathBuf> {
+    let path = PathBuf::from(raw.text()?);
+    if path.is_absolute() {
+        return Ok(path);
+    }
+    Err(format!("\"{}\" is not an absolute path", path.display()))
+}
+
+pub fn docker_host(raw: &Raw) -> Parsed<DockerHost> {
+    let host = raw.text()?;
+    match host.strip_prefix("unix://") {
+        Some(path) if path.len() > 1 && path.starts_with('/') => Ok(DockerHost(path.into())),
+        Some(_) => {
+            Err(format!("\"{host}\" names no socket; write \"unix:///var/run/docker.sock\""))
+        }
+        None => Err(format!(
+            "\"{host}\" is not a socket of this host, and skep joins the host that it runs on; \
+             write \"unix:///var/run/docker.sock\""
+        )),
+    }
+}
+
+pub fn private_address(raw: &Raw) -> Parsed<IpAddr> {
+    let text = raw.text()?;
+    let address = text.parse().map_err(|_| format!("\"{text}\" is not an IP address"))?;
+    let private = match address {
+        IpAddr::V4(v4) => {
+            v4.is_private() || CARRIER_NAT.overlaps(&Cidr { address: v4, prefix: 32 })
+        }
+        IpAddr::V6(v6) => v6.is_unique_local(),
+    };
+    if private {
+        return Ok(address);
+    }
+    Err(format!(
+        "{address} is not a private address: 10/8, 172.16/12, 192.168/16, 100.64/10 or fc00::/7"
+    ))
+}
+
+/// RFC 6598; EKS and large VPCs use it as a second private range.
+const CARRIER_NAT: Cidr = Cidr { address: Ipv4Addr::new(100, 64, 0, 0), prefix: 10 };
+
+pub fn address_pool(raw: &Raw) -> Parsed<Vec<Cidr>> {
+    let mut pool: Vec<Cidr> = Vec::new();
+    for range in raw.list()? {
+        let range = cidr(range)?;
+        if let Some(other) = pool.iter().find(|other| other.overlaps(&range)) {
+            return Err(format!("{other} and {range} overlap"));
+        }
+        pool.push(range);
+    }
+    Ok(pool)
+}
+
+fn cidr(text: &str) -> Parsed<Cidr> {
+    let split = text.split_once('/');
+    let parsed = split.and_then(|(address, prefix)| {
+        Some(Cidr { address: address.parse().ok()?, prefix: prefix.parse().ok()? })
+    });
+    let Some(range) = parsed.filter(|range| range.prefix <= 32) else {
+        return Err(format!("\"{text}\" is not an IPv4 range such as \"10.0.0.0/8\""));
+    };
+    let first = Ipv4Addr::from_bits(range.address.to_bits() & Cidr::mask(range.prefix));
+    if first != range.address {
+        return Err(format!("{range} begins inside its range; write {first}/{}", range.prefix));
+    }
+    Ok(range)
+}
+
+pub fn socket_address(raw: &Raw) -> Parsed<SocketAddr> {
+    let text = raw.text()?;
+    text.parse().map_err(|_| {
+        format!("\"{text}\" is not an address and port such as \"0.0.0.0:44554\" or \"[::]:44554\"")
+    })
+}
+
+/// Stricter than tracing-subscriber, which takes a misspelt level for a target at `trace`.
+pub fn log_filter(raw: &Raw) -> Parsed<LogFilter> {
+    let pairs = raw.text()?.split(',').map(|directive| {
+        let (target, level) = match directive.trim().split_once('=') {
+            Some((target, level)) => (target, level),
+            None => (OWN_TARGET, directive.trim()),
+        };
+        if target.is_empty() || target.contains(char::is_whitespace) {
+            return Err(format!("\"{directive}\" names no target; write \"skep::boot=debug\""));
+        }
+        if !LEVELS.contains(&level) {
+            let hint = did_you_mean(&nearest(level, LEVELS));
+            return Err(format!("\"{level}\" is none of {}{hint}", LEVELS.join(", ")));
+        }
+        let level = level.parse::<LevelFilter>().map_err(|problem| problem.to_string())?;
+        Ok((target.to_string(), level))
+    });
+    pairs.collect::<Parsed<_>>().map(LogFilter)
+}

@@ -1,0 +1,149 @@
+//! Each parser: what it takes, and what it says about the rest.
+
+use super::*;
+
+/// What a file would say.
+fn quoted(text: &str) -> Raw {
+    Raw::Text(text.into())
+}
+
+#[track_caller]
+fn refused<T: std::fmt::Debug>(parsed: Parsed<T>, hint: &str) {
+    let problem = parsed.unwrap_err();
+    assert!(problem.contains(hint), "{problem:?} should contain {hint:?}");
+    assert!(!problem.contains('\n'), "{problem:?} is more than a line");
+}
+
+#[test]
+fn a_choice_is_one_of_its_words() {
+    assert_eq!(role(&quoted("manager")), Ok(Role::Manager));
+    assert_eq!(token_store(&quoted("dynamodb")), Ok(TokenStore::Dynamodb));
+    assert_eq!(log_format(&quoted("journal")), Ok(LogFormat::Journal));
+    refused(role(&quoted("Manager")), "\"Manager\" is none of manager, worker");
+}
+
+#[test]
+fn a_cluster_name_is_safe_in_keys_and_paths() {
+    for name in ["prod", "a", "Prod_2.eu-1", &"x".repeat(100)] {
+        assert_eq!(cluster(&quoted(name)).as_deref(), Ok(name));
+    }
+    for name in ["prod#managers", "a/b", "a b", "ü", &"x".repeat(101)] {
+        refused(cluster(&quoted(name)), "1 to 100 letters, digits and ._-");
+    }
+    refused(cluster(&quoted("")), "empty");
+}
+
+#[test]
+fn names_have_the_limits_of_their_service() {
+    assert!(table(&quoted("skep")).is_ok());
+    refused(table(&quoted("ab")), "3 to 255");
+    assert!(hook(&quoted("drain/it_now-2")).is_ok());
+    refused(hook(&quoted("drain it")), "lifecycle hook");
+    assert_eq!(text(&quoted("My group")).as_deref(), Ok("My group"));
+    refused(text(&quoted("a\nb")), "control");
+    refused(text(&quoted(&"x".repeat(256))), "255");
+    assert!(word(&quoted("arn:aws:kms:eu-central-1:1:key/2")).is_ok());
+    refused(word(&quoted("my key")), "blanks");
+}
+
+#[test]
+fn a_region_looks_like_one() {
+    assert!(region(&quoted("us-gov-west-1")).is_ok());
+    refused(region(&quoted("Frankfurt")), "eu-central-1");
+    refused(region(&quoted("frankfurt")), "eu-central-1");
+}
+
+#[test]
+fn a_parameter_path_is_absolute_and_not_of_aws() {
+    assert!(parameter_path(&quoted("/skep/of-mine")).is_ok());
+    for path in ["skep", "/skep/", "/", "", "//skep", "/sk ep", &"/x".repeat(13)] {
+        refused(parameter_path(&quoted(path)), "parameter path");
+    }
+    refused(parameter_path(&quoted("/AwsThings")), "to itself");
+    refused(parameter_path(&quoted("/ssm")), "to itself");
+}
+
+#[test]
+fn a_duration_has_a_unit_and_an_end() {
+    assert_eq!(duration(&quoted("1h 30m")), Ok(Duration::from_secs(5400)));
+    assert_eq!(duration(&quoted("48h")), Ok(LONGEST));
+    refused(duration(&Raw::Number("10".into())), "\"10s\"");
+    refused(duration(&quoted("10")), "write \"90s\"");
+    refused(duration(&quoted("0s")), "more than 0s");
+    refused(duration(&quoted("3days")), "at most 48h");
+    assert_eq!(interval(&quoted("500ms")), Ok(SHORTEST_INTERVAL));
+    refused(interval(&quoted("499ms")), "499ms is too short: at least 500ms");
+}
+
+#[test]
+fn numbers_stay_in_their_range() {
+    assert_eq!(share(&Raw::Number("0.5".into())), Ok(0.5));
+    assert_eq!(share(&Raw::Number("0".into())), Ok(0.0));
+    refused(share(&Raw::Number("0.51".into())), "from 0 to 0.5");
+    refused(share(&Raw::Number("nan".into())), "out of range");
+    refused(share(&Raw::bare("half")), "\"half\"");
+    assert_eq!(subnet_size(&Raw::Number("29".into())), Ok(29));
+    refused(subnet_size(&Raw::Number("30".into())), "1 to 29");
+    refused(subnet_size(&Raw::Number("0".into())), "1 to 29");
+    refused(subnet_size(&Raw::Number("24.5".into())), "24.5");
+}
+
+#[test]
+fn docker_is_on_this_host() {
+    let host = docker_host(&quoted("unix:///run/docker.sock")).unwrap();
+    assert_eq!(host.socket(), std::path::Path::new("/run/docker.sock"));
+    assert_eq!(host.to_string(), "unix:///run/docker.sock");
+    refused(docker_host(&quoted("tcp://10.0.0.1:2375")), "unix:///var/run/docker.sock");
+    refused(docker_host(&quoted("unix://docker.sock")), "names no socket");
+    refused(docker_host(&quoted("unix:///")), "names no socket");
+    refused(directory(&quoted("var/lib")), "absolute");
+}
+
+#[test]
+fn only_a_private_address_is_advertised() {
+    for address in ["10.1.2.3", "172.31.0.1", "192.168.9.9", "100.127.0.1", "fd00::1"] {
+        assert_eq!(private_address(&quoted(address)), Ok(address.parse().unwrap()));
+    }
+    for address in ["8.8.8.8", "172.32.0.1", "100.128.0.1", "127.0.0.1", "fe80::1", "2600::1"] {
+        refused(private_address(&quoted(address)), "not a private address");
+    }
+    refused(private_address(&quoted("eth0")), "not an IP address");
+}
+
+#[test]
+fn a_pool_is_of_ranges_that_do_not_overlap() {
+    let pool = address_pool(&Raw::bare("10.20.0.0/16, 10.30.0.0/16")).unwrap();
+    assert_eq!(
+        pool.iter().map(Cidr::to_string).collect::<Vec<_>>(),
+        ["10.20.0.0/16", "10.30.0.0/16"]
+    );
+    refused(
+        address_pool(&Raw::bare("10.0.0.0/8,10.30.0.0/16")),
+        "10.0.0.0/8 and 10.30.0.0/16 overlap",
+    );
+    refused(address_pool(&Raw::bare("10.1.2.3/8")), "write 10.0.0.0/8");
+    for range in ["10.0.0.0", "10.0.0.0/33", "fd00::/8", ""] {
+        refused(address_pool(&Raw::List(vec![quoted(range)])), "not an IPv4 range");
+    }
+}
+
+#[test]
+fn the_port_has_an_address() {
+    assert!(socket_address(&quoted("[::]:44554")).is_ok());
+    refused(socket_address(&quoted("44554")), "0.0.0.0:44554");
+}
+
+#[test]
+fn a_misspelt_level_is_not_a_target() {
+    let filter = log_filter(&quoted("debug, hyper=trace")).unwrap();
+    assert_eq!(
+        filter.0,
+        [("skep".into(), LevelFilter::DEBUG), ("hyper".into(), LevelFilter::TRACE)]
+    );
+    assert_eq!(filter.to_string(), "debug,hyper=trace");
+    refused(log_filter(&quoted("inof")), "\"inof\" is none of");
+    refused(log_filter(&quoted("debg")), "did you mean debug?");
+    refused(log_filter(&quoted("skep=2")), "none of");
+    refused(log_filter(&quoted("=debug")), "names no target");
+    refused(log_filter(&quoted("")), "none of");
+}

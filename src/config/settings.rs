@@ -1,0 +1,145 @@
+//! Every setting: its type, how it is read, its default and what it means. The doc comments are
+//! also the text of `docs/configuration.md`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::keys::{Key, default_value, first, settings};
+use super::parse;
+use super::raw::Raw;
+use super::show::Show as _;
+use super::values::{Cidr, DockerHost, LogFilter, LogFormat, TokenStore};
+use crate::instance::Role;
+
+settings! {
+    /// What is in force. It holds no secret: skep's only credentials are the instance's own.
+    Settings {
+        /// Name of the swarm in the ledger: letters, digits and `._-`, 100 at most. Where it is
+        /// not set, the instance's tags say it.
+        cluster: Option<String> = cluster(),
+        /// What this node is: `manager` or `worker`. Where it is not set, the instance's tags say
+        /// it.
+        role: Option<Role> = role(),
+        /// Name of the DynamoDB table that holds the ledger.
+        table: String = table("skep"),
+        /// AWS region of the ledger, the tokens and the group. Where it is not set, it is the
+        /// instance's own.
+        region: Option<String> = region() or "AWS_REGION",
+        /// Where skep keeps what must survive a reboot.
+        state_dir: PathBuf = directory("/var/lib/skep") or "STATE_DIRECTORY",
+        /// Where skep keeps its control socket.
+        runtime_dir: PathBuf = directory("/run/skep") or "RUNTIME_DIRECTORY",
+    }
+
+    /// Where the join tokens are kept.
+    tokens: Tokens {
+        /// `ssm` for SecureString parameters, `dynamodb` for items of the ledger's table.
+        store: TokenStore = token_store("ssm"),
+        /// Where the parameters' names begin; a token is
+        /// `<path>/<cluster>/<role>-token/<generation>`. Only for `ssm`.
+        path: String = parameter_path("/skep"),
+        /// KMS key that encrypts the parameters: id, alias or ARN. Where it is not set, it is the
+        /// account's `aws/ssm`. Only for `ssm`.
+        kms_key: Option<String> = word(),
+    }
+
+    /// How to reach Docker on this host.
+    docker: Docker {
+        /// Docker's socket; only `unix://`, because skep joins the host that it runs on.
+        host: DockerHost = docker_host("unix:///var/run/docker.sock") or "DOCKER_HOST",
+    }
+
+    /// What Docker is told about the network.
+    swarm: Swarm {
+        /// Address that the other nodes reach. It must be private: RFC 1918, 100.64.0.0/10 or an
+        /// IPv6 unique local one. Where it is not set, it is the metadata's `local-ipv4`.
+        advertise_address: Option<IpAddr> = private_address(),
+        /// IPv4 ranges for overlay networks, taken when a swarm is founded. Where it is empty,
+        /// Docker takes `10.0.0.0/8`.
+        address_pool: Vec<Cidr> = address_pool(),
+        /// Prefix length of one overlay network, up to 29. Where it is not set, Docker takes 24.
+        subnet_size: Option<u8> = subnet_size(),
+    }
+
+    /// From power-on to Ready.
+    boot: Boot {
+        /// Time to be Ready; then boot has failed, and CloudFormation and Auto Scaling are told.
+        deadline: Duration = duration("10m"),
+        /// How long a founder may be silent before another manager takes over.
+        lease: Duration = duration("30s"),
+    }
+
+    /// The resource that waits for this instance's signal. Where it is not set, the instance's
+    /// tags say it.
+    cloudformation: CloudFormation {
+        /// Stack name or id.
+        stack: Option<String> = word(),
+        /// The resource's logical id, such as `WorkerGroup`.
+        resource: Option<String> = word(),
+        /// Whether to send the signal.
+        signal: bool = boolean("true"),
+    }
+
+    /// The group that this instance belongs to. Where it is not set, skep asks Auto Scaling.
+    autoscaling: AutoScaling {
+        /// Name of the group.
+        group: Option<String> = text(),
+        /// Name of the hook on `autoscaling:EC2_INSTANCE_LAUNCHING`.
+        launch_hook: Option<String> = hook(),
+        /// Name of the hook on `autoscaling:EC2_INSTANCE_TERMINATING`.
+        termination_hook: Option<String> = hook(),
+    }
+
+    /// Which notices to look for in the metadata, beside the lifecycle state.
+    watch: Watch {
+        /// Time between two looks, at least `500ms`.
+        interval: Duration = interval("2s"),
+        /// Whether a spot interruption makes the node leave.
+        spot: bool = boolean("true"),
+        /// Whether scheduled maintenance that ends the instance makes the node leave.
+        maintenance: bool = boolean("true"),
+    }
+
+    /// How long a departure may take.
+    leave: Leave {
+        /// What a departure may take whose notice names no end: a lifecycle hook that heartbeats
+        /// keep open, or `skep leave`.
+        deadline: Duration = duration("30m"),
+        /// What a departure may take when the machine is powered off; keep it below the unit's
+        /// `TimeoutStopSec=`.
+        shutdown_deadline: Duration = duration("80s"),
+        /// Share of the deadline that is kept for flushing logs, from 0 to 0.5.
+        flush_share: f64 = share("0.2"),
+        /// The longest wait for a manager to drain this node before it stops its tasks itself.
+        manager_patience: Duration = duration("5m"),
+    }
+
+    /// What is flushed between the last task's end and leaving.
+    flush: Flush {
+        /// Its executables run in the order of their names.
+        dir: PathBuf = directory("/etc/skep/flush.d"),
+        /// Time for each of them.
+        timeout: Duration = duration("30s"),
+        /// Whether the journal is synced to disk.
+        journal: bool = boolean("true"),
+    }
+
+    /// The port that a load balancer asks.
+    health: Health {
+        /// Address and port.
+        listen: SocketAddr = socket_address("0.0.0.0:44554"),
+        /// Whether to listen at all.
+        enabled: bool = boolean("true"),
+    }
+
+    /// What skep says, on standard error.
+    log: Log {
+        /// `off`, `error`, `warn`, `info`, `debug` or `trace` for skep, or for one target as in
+        /// `skep::boot=debug`; several with commas. Other crates are at `warn`.
+        level: LogFilter = log_filter("info"),
+        /// `text`, `json`, `journal`, or `auto`: the journal where standard error leads there, text
+        /// elsewhere.
+        format: LogFormat = log_format("auto"),
+    }
+}

@@ -1,0 +1,84 @@
+//! How a setting in force is shown: as JSON, and from that as text.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::values::{Choice, Cidr, DockerHost, LogFilter, LogFormat, TokenStore};
+use crate::instance::Role;
+
+/// A value as `skep config --json` shows it; a source would accept it again.
+pub(super) trait Show {
+    fn show(&self) -> Value;
+}
+
+macro_rules! show {
+    ($($type:ty: $value:ident => $shown:expr;)+) => {
+        $(impl Show for $type {
+            fn show(&self) -> Value {
+                let $value = self;
+                json!($shown)
+            }
+        })+
+    };
+}
+
+show! {
+    bool: value => value;
+    u8: value => value;
+    f64: value => value;
+    String: value => value;
+    PathBuf: value => value.display().to_string();
+    IpAddr: value => value;
+    SocketAddr: value => value;
+    Duration: value => in_one_unit(*value);
+    Role: value => value.word();
+    TokenStore: value => value.word();
+    LogFormat: value => value.word();
+    LogFilter: value => value.to_string();
+    DockerHost: value => value.to_string();
+    Cidr: value => value.to_string();
+}
+
+impl<T: Show> Show for Option<T> {
+    fn show(&self) -> Value {
+        self.as_ref().map_or(Value::Null, Show::show)
+    }
+}
+
+impl<T: Show> Show for Vec<T> {
+    fn show(&self) -> Value {
+        self.iter().map(Show::show).collect()
+    }
+}
+
+/// `80s` and not `1m 20s`: the largest unit that leaves no rest.
+fn in_one_unit(duration: Duration) -> String {
+    const UNITS: [(&str, u128); 5] = [
+        ("h", 3_600_000_000_000),
+        ("m", 60_000_000_000),
+        ("s", 1_000_000_000),
+        ("ms", 1_000_000),
+        ("us", 1_000),
+    ];
+    let nanoseconds = duration.as_nanos();
+    let whole = UNITS.iter().find(|(_, unit)| nanoseconds.is_multiple_of(*unit));
+    let (name, unit) = whole.copied().unwrap_or(("ns", 1));
+    format!("{}{name}", nanoseconds / unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_shown_so_that_it_can_be_read_again() {
+        for text in ["48h", "10m", "90m", "80s", "500ms", "1500us", "7ns"] {
+            let duration = humantime::parse_duration(text).unwrap();
+            assert_eq!(duration.show(), text);
+        }
+        assert_eq!(Duration::from_secs(3600).show(), "1h");
+    }
+}

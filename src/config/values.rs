@@ -1,0 +1,168 @@
+//! The types of settings that the standard library does not have.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+
+use crate::instance::Role;
+
+/// A setting that is one of a few words.
+pub(super) trait Choice: Copy + 'static {
+    const ALL: &'static [Self];
+    fn word(self) -> &'static str;
+}
+
+impl Choice for Role {
+    const ALL: &'static [Self] = &Role::ALL;
+    fn word(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+/// Where the join tokens are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenStore {
+    /// SecureString parameters of Systems Manager.
+    Ssm,
+    /// Items of the ledger's own table.
+    Dynamodb,
+}
+
+impl Choice for TokenStore {
+    const ALL: &'static [Self] = &[Self::Ssm, Self::Dynamodb];
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ssm => "ssm",
+            Self::Dynamodb => "dynamodb",
+        }
+    }
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// [`Self::Journal`] where standard error leads to the journal, [`Self::Text`] elsewhere.
+    Auto,
+    /// One readable line per event.
+    Text,
+    /// One JSON object per event.
+    Json,
+    /// Native journal entries, with the fields as fields.
+    Journal,
+}
+
+impl Choice for LogFormat {
+    const ALL: &'static [Self] = &[Self::Auto, Self::Text, Self::Json, Self::Journal];
+    fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Text => "text",
+            Self::Json => "json",
+            Self::Journal => "journal",
+        }
+    }
+}
+
+/// What is logged: pairs of a target (a module path) and the least important level that is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFilter(pub(super) Vec<(String, LevelFilter)>);
+
+impl LogFilter {
+    /// For tracing-subscriber. Other crates speak from `warn` up, unless they are named.
+    #[must_use]
+    pub fn targets(&self) -> Targets {
+        Targets::new().with_default(LevelFilter::WARN).with_targets(self.0.iter().cloned())
+    }
+}
+
+/// The target that a level without a target means.
+pub(super) const OWN_TARGET: &str = "skep";
+
+impl fmt::Display for LogFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, (target, level)) in self.0.iter().enumerate() {
+            f.write_str(if n == 0 { "" } else { "," })?;
+            if target != OWN_TARGET {
+                write!(f, "{target}=")?;
+            }
+            level.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// Docker's socket on this host. Displayed as `unix:///var/run/docker.sock`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DockerHost(pub(super) PathBuf);
+
+impl DockerHost {
+    /// Absolute path of the socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl fmt::Display for DockerHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unix://{}", self.0.display())
+    }
+}
+
+/// An IPv4 range, such as `10.0.0.0/8`; the bits behind the prefix are zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    pub address: Ipv4Addr,
+    /// 0 to 32.
+    pub prefix: u8,
+}
+
+impl Cidr {
+    /// Has any address in common with `other`?
+    #[must_use]
+    pub fn overlaps(&self, other: &Cidr) -> bool {
+        let mask = Cidr::mask(self.prefix.min(other.prefix));
+        (self.address.to_bits() ^ other.address.to_bits()) & mask == 0
+    }
+
+    pub(super) fn mask(prefix: u8) -> u32 {
+        u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn ranges_overlap_when_one_holds_the_other() {
+        let range = |address: [u8; 4], prefix| Cidr { address: address.into(), prefix };
+        let ten = range([10, 0, 0, 0], 8);
+        assert!(ten.overlaps(&range([10, 200, 0, 0], 16)));
+        assert!(range([10, 200, 0, 0], 16).overlaps(&ten));
+        assert!(!ten.overlaps(&range([11, 0, 0, 0], 8)));
+        assert!(range([0, 0, 0, 0], 0).overlaps(&ten));
+        assert!(!range([10, 0, 0, 1], 32).overlaps(&range([10, 0, 0, 2], 32)));
+    }
+
+    #[test]
+    fn other_crates_are_quiet_unless_they_are_named() {
+        let filter = LogFilter(vec![(OWN_TARGET.into(), LevelFilter::DEBUG)]).targets();
+        assert!(filter.would_enable("skep::boot", &Level::DEBUG));
+        assert!(!filter.would_enable("hyper", &Level::INFO));
+        assert!(filter.would_enable("hyper", &Level::WARN));
+        let named = LogFilter(vec![("hyper".into(), LevelFilter::TRACE)]).targets();
+        assert!(named.would_enable("hyper::client", &Level::TRACE));
+    }
+}

@@ -1,0 +1,127 @@
+//! The asking end, in the command line.
+
+use std::error::Error;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+use serde::de::DeserializeOwned;
+
+use super::StatusReport;
+use super::server::{LeaveBody, Refusal};
+
+/// Longer than skep itself waits for what it needs to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// The request did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("skep is not running: nobody listens on {path}; see `systemctl status skep`")]
+    NotRunning { path: PathBuf },
+
+    #[error("only root may talk to skep ({path}); try again with sudo")]
+    NotPermitted { path: PathBuf },
+
+    /// What it is doing already, in skep's own words.
+    #[error("this node is {doing}")]
+    AlreadyLeaving { doing: String },
+
+    #[error("skep refused the request (status {status}): {why}")]
+    Refused { status: u16, why: String },
+
+    #[error("skep did not answer on {path}")]
+    NoAnswer {
+        path: PathBuf,
+        #[source]
+        source: reqwest::Error,
+    },
+
+    #[error(
+        "skep's answer is not understood; is this `skep` another version than the running one?"
+    )]
+    Malformed(#[source] serde_json::Error),
+}
+
+/// Talks to the skep of this host.
+#[derive(Clone, Debug)]
+pub struct Client {
+    path: PathBuf,
+}
+
+impl Client {
+    /// A client for the socket at `path`, see [`super::socket_path`]. Connects at each request.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// What the node is doing.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn status<N: DeserializeOwned>(&self) -> Result<StatusReport<N>, ClientError> {
+        let (_, body) = self.ask(Method::GET, "status", Vec::new()).await?;
+        serde_json::from_slice(&body).map_err(ClientError::Malformed)
+    }
+
+    /// Asks the node to leave, within `deadline` (whole seconds, rounded up) or what is configured.
+    /// Returns as soon as it has begun.
+    ///
+    /// # Errors
+    /// [`ClientError::AlreadyLeaving`] where it has begun before, else see [`ClientError`].
+    pub async fn leave(&self, deadline: Option<Duration>) -> Result<(), ClientError> {
+        let deadline_seconds =
+            deadline.map(|deadline| deadline.as_secs() + u64::from(deadline.subsec_nanos() > 0));
+        let body =
+            serde_json::to_vec(&LeaveBody { deadline_seconds }).map_err(ClientError::Malformed)?;
+        self.ask(Method::POST, "leave", body).await.map(drop)
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<(StatusCode, Vec<u8>), ClientError> {
+        let exchange = async {
+            let http = reqwest::Client::builder()
+                .unix_socket(self.path.as_path())
+                .timeout(ANSWER_WITHIN)
+                .build()?;
+            // The host is a formality: the socket is the address.
+            let request = http.request(method, format!("http://skep/{path}")).body(body);
+            let response = request.send().await?;
+            Ok((response.status(), response.bytes().await?.to_vec()))
+        };
+        let (status, body) = exchange.await.map_err(|error| not_answered(&self.path, error))?;
+        if status.is_success() {
+            return Ok((status, body));
+        }
+        let why = match serde_json::from_slice::<Refusal>(&body) {
+            Ok(refusal) => refusal.error,
+            Err(_) => String::from_utf8_lossy(&body).trim().to_owned(),
+        };
+        Err(match status {
+            StatusCode::CONFLICT => ClientError::AlreadyLeaving { doing: why },
+            status => ClientError::Refused { status: status.as_u16(), why },
+        })
+    }
+}
+
+fn not_answered(path: &Path, error: reqwest::Error) -> ClientError {
+    let path = path.to_owned();
+    let mut source = error.source();
+    let mut kind = None;
+    while let Some(cause) = source {
+        kind = cause.downcast_ref::<io::Error>().map(io::Error::kind).or(kind);
+        source = cause.source();
+    }
+    match kind {
+        Some(io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            ClientError::NotRunning { path }
+        }
+        Some(io::ErrorKind::PermissionDenied) => ClientError::NotPermitted { path },
+        _ => ClientError::NoAnswer { path, source: error.without_url() },
+    }
+}

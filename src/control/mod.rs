@@ -1,0 +1,30 @@
+//! The control socket: how the command line talks to the skep that runs on this host.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /status` | 200, a [`StatusReport`] |
+//! | `POST /leave` with `{"deadline_seconds": 600}`, `{}` or nothing | 202; 409 when the node is leaving already |
+//!
+//! Guarantees:
+//! - the socket is root's alone (mode 0600) from its first moment;
+//! - one skep per runtime directory: a lock says so, which the kernel drops when its holder dies,
+//!   so that a socket left behind is replaced and a second skep is refused;
+//! - `GET /status` always answers in time: a fleet that cannot be seen is a problem in the report.
+
+mod client;
+mod report;
+mod server;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+pub use client::{Client, ClientError};
+pub use report::{FleetMember, FleetView, StatusReport, ViewSource};
+pub use server::{ControlError, LeaveRequest, Server};
+
+/// Where the socket of a skep with this runtime directory is.
+#[must_use]
+pub fn socket_path(runtime_dir: &Path) -> PathBuf {
+    runtime_dir.join("skep.sock")
+}

@@ -1,0 +1,71 @@
+//! What `skep status` shows.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::instance::Role;
+use crate::state::NodeState;
+
+/// This node, and on a manager the whole fleet.
+///
+/// `N` is [`NodeState`]; whoever passes the report on as it is (`skep status --json`) reads it as a
+/// `serde_json::Value`, and so loses nothing that a newer skep says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StatusReport<N = NodeState> {
+    pub node: N,
+    /// `None` where this node cannot know: on a worker, and before it is in a swarm.
+    pub fleet: Option<FleetView>,
+}
+
+/// Where the view of the fleet comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ViewSource {
+    /// The ledger's rows and Docker's node list, put together.
+    LedgerAndDocker,
+    /// Docker did not answer, or this node is no manager.
+    Ledger,
+    /// The ledger did not answer.
+    Docker,
+    /// Neither did.
+    Nothing,
+}
+
+/// The fleet as the ledger and Docker know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FleetView {
+    pub source: ViewSource,
+    pub members: Vec<FleetMember>,
+    /// Why the view is not whole, in one line.
+    pub problem: Option<String>,
+}
+
+/// One node of the fleet; what its source does not know is `None`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FleetMember {
+    /// `None` for a node that Docker has and the ledger does not.
+    pub instance_id: Option<String>,
+    pub role: Role,
+    /// Docker's id.
+    pub node_id: Option<String>,
+    /// The private address.
+    pub address: Option<IpAddr>,
+    pub zone: Option<String>,
+    /// Auto Scaling group.
+    pub group: Option<String>,
+    /// The ledger's word for the member.
+    pub state: Option<String>,
+    /// Docker's: `ready`, `down`, `unknown`, `disconnected`.
+    pub docker_state: Option<String>,
+    /// Docker's: `active`, `pause`, `drain`.
+    pub docker_availability: Option<String>,
+    /// Does it lead the raft group?
+    pub leader: bool,
+    /// Where its departure stands, in words: `lifecycle: draining`.
+    pub departure: Option<String>,
+    /// When the ledger's row was written.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub updated_at: Option<OffsetDateTime>,
+}

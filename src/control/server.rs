@@ -1,0 +1,209 @@
+//! The listening end, in the skep that runs the node.
+
+use std::fs::{DirBuilder, File, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, post};
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use tokio::net::{UnixListener, UnixSocket};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::{FleetView, StatusReport, ViewSource, socket_path};
+use crate::state::{Phase, StateHandle};
+
+/// Read and written by root alone: `POST /leave` takes a node out of service.
+const SOCKET_MODE: u32 = 0o600;
+/// The same for the directory, where it is not systemd that made it.
+const DIRECTORY_MODE: u32 = 0o700;
+/// An operator waits for the answer at a prompt, maybe because something is wrong with AWS.
+const FLEET_PATIENCE: Duration = Duration::from_secs(5);
+/// Operators who wait to be accepted; there is rarely more than one.
+const BACKLOG: u32 = 16;
+
+/// The socket could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// There is one node per machine, so there is one skep.
+    #[error(
+        "another skep is running on this host ({lock} is locked); see `skep status`, or stop it \
+         first with `systemctl stop skep`"
+    )]
+    AlreadyRunning { lock: PathBuf },
+
+    #[error("cannot {action} {path}")]
+    File {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// An operator wants the node to leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaveRequest {
+    /// How long it may take; `None` leaves it to the configuration.
+    pub deadline: Option<Duration>,
+}
+
+/// The open socket; nobody is answered before [`Server::serve`] runs. Dropping it closes and
+/// removes the socket.
+#[derive(Debug)]
+pub struct Server {
+    // Dropped in this order: the socket goes while the lock is still held.
+    socket: SocketFile,
+    _lock: File,
+}
+
+#[derive(Debug)]
+struct SocketFile {
+    listener: Option<UnixListener>,
+    path: PathBuf,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Best effort: the next skep replaces what is left.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Server {
+    /// Opens `skep.sock` in `runtime_dir`, which is made where it does not exist. Needs a tokio
+    /// runtime around it.
+    ///
+    /// # Errors
+    /// Another skep holds the directory, or it cannot be written to.
+    pub fn bind(runtime_dir: &Path) -> Result<Self, ControlError> {
+        let failed = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| ControlError::File { action, path, source }
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(DIRECTORY_MODE)
+            .create(runtime_dir)
+            .map_err(failed("make the directory", runtime_dir))?;
+        let lock_path = runtime_dir.join("skep.lock");
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock_path)
+            .map_err(failed("open", &lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => {
+                return Err(ControlError::AlreadyRunning { lock: lock_path });
+            }
+            Err(std::fs::TryLockError::Error(source)) => {
+                return Err(failed("lock", &lock_path)(source));
+            }
+        }
+        let path = socket_path(runtime_dir);
+        let listener = listen(&path).map_err(failed("listen on", &path))?;
+        Ok(Self { socket: SocketFile { listener: Some(listener), path }, _lock: lock })
+    }
+
+    /// Answers until it is dropped: spawn it.
+    ///
+    /// `leave` gets what operators ask for; with a capacity of 1 a second request is refused while
+    /// the first one waits. `fleet` is asked for every `GET /status` and given five seconds.
+    pub async fn serve<F, Fut>(
+        mut self,
+        state: StateHandle,
+        leave: mpsc::Sender<LeaveRequest>,
+        fleet: F,
+    ) where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Option<FleetView>> + Send + 'static,
+    {
+        let Some(listener) = self.socket.listener.take() else { return };
+        let desk = Desk { state, leave, fleet: Arc::new(move || Box::pin(fleet())) };
+        let not_found = async || refuse(StatusCode::NOT_FOUND, "no such request");
+        let app = Router::new()
+            .route("/status", get(status))
+            .route("/leave", post(take_leave))
+            .fallback(not_found)
+            .method_not_allowed_fallback(not_found)
+            .with_state(desk);
+        if let Err(error) = axum::serve(listener, app).await {
+            tracing::error!("the control socket has failed: {error}");
+        }
+    }
+}
+
+/// Binds, restricts and only then listens: nobody can connect in between.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let socket = UnixSocket::new_stream()?;
+    socket.bind(path)?;
+    std::fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE))?;
+    socket.listen(BACKLOG)
+}
+
+/// What the handlers need.
+#[derive(Clone)]
+struct Desk {
+    state: StateHandle,
+    leave: mpsc::Sender<LeaveRequest>,
+    fleet: Arc<dyn Fn() -> BoxFuture<'static, Option<FleetView>> + Send + Sync>,
+}
+
+async fn status(State(desk): State<Desk>) -> Response {
+    let fleet = tokio::time::timeout(FLEET_PATIENCE, (desk.fleet)()).await.unwrap_or_else(|_| {
+        let problem = format!("neither ledger nor Docker answered within {FLEET_PATIENCE:?}");
+        Some(FleetView { source: ViewSource::Nothing, members: vec![], problem: Some(problem) })
+    });
+    Json(StatusReport { node: desk.state.now(), fleet }).into_response()
+}
+
+/// The body of `POST /leave`.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LeaveBody {
+    #[serde(default)]
+    pub(super) deadline_seconds: Option<u64>,
+}
+
+async fn take_leave(State(desk): State<Desk>, body: Bytes) -> Response {
+    let body: LeaveBody = match serde_json::from_slice(&body) {
+        Ok(body) => body,
+        Err(_) if body.is_empty() => LeaveBody::default(),
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.to_string()),
+    };
+    let state = desk.state.now();
+    if state.departure.is_some() || matches!(state.phase, Phase::Leaving | Phase::Left) {
+        return refuse(StatusCode::CONFLICT, &format!("leaving already: {}", state.doing));
+    }
+    let request = LeaveRequest { deadline: body.deadline_seconds.map(Duration::from_secs) };
+    match desk.leave.try_send(request) {
+        Ok(()) => StatusCode::ACCEPTED.into_response(),
+        Err(TrySendError::Full(_)) => refuse(StatusCode::CONFLICT, "leaving already"),
+        Err(TrySendError::Closed(_)) => refuse(StatusCode::SERVICE_UNAVAILABLE, "skep is stopping"),
+    }
+}
+
+/// What a refusal says.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Refusal {
+    pub(super) error: String,
+}
+
+fn refuse(code: StatusCode, why: &str) -> Response {
+    (code, Json(Refusal { error: why.to_owned() })).into_response()
+}

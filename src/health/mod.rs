@@ -1,0 +1,156 @@
+//! The health port, for a load balancer: `GET /` answers 200 while this node is worth traffic, and
+//! 503 otherwise, with one line of JSON that says why.
+//!
+//! Guarantee: the answer comes from this node's own state alone. A lost quorum or an AWS outage
+//! changes nothing here, because a load balancer that replaces nodes must never be made to kill
+//! managers by something that replacing them does not cure.
+//!
+//! Everything but `/` is 404; further pages of this port get routes of their own here.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Json};
+use axum::routing::get;
+use serde::Serialize;
+
+use crate::state::StateHandle;
+
+/// The port is taken, or may not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {listen} for health checks; is another program there? (health.listen)")]
+pub struct HealthError {
+    pub listen: SocketAddr,
+    pub source: io::Error,
+}
+
+/// The bound port; nobody is answered before [`Server::serve`] runs.
+#[derive(Debug)]
+pub struct Server {
+    listener: tokio::net::TcpListener,
+}
+
+/// What `GET /` says.
+#[derive(Serialize)]
+struct Health {
+    /// `healthy` or `unhealthy`, as the status code says.
+    status: &'static str,
+    phase: &'static str,
+    doing: String,
+}
+
+impl Server {
+    /// Opens the port. Needs a tokio runtime around it.
+    ///
+    /// # Errors
+    /// The address is taken, not on this host, or not allowed.
+    pub fn bind(listen: SocketAddr) -> Result<Self, HealthError> {
+        let bind = || {
+            let listener = TcpListener::bind(listen)?;
+            listener.set_nonblocking(true)?;
+            tokio::net::TcpListener::from_std(listener)
+        };
+        let listener = bind().map_err(|source| HealthError { listen, source })?;
+        Ok(Self { listener })
+    }
+
+    /// Where it listens, with the port that the system chose where 0 was asked for.
+    ///
+    /// # Errors
+    /// The socket is gone.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Answers until it is dropped: spawn it.
+    pub async fn serve(self, state: StateHandle) {
+        let not_found = async || StatusCode::NOT_FOUND;
+        let app = Router::new()
+            .route("/", get(health))
+            .fallback(not_found)
+            .method_not_allowed_fallback(not_found)
+            .with_state(state);
+        if let Err(error) = axum::serve(self.listener, app).await {
+            tracing::error!("the health port has failed: {error}");
+        }
+    }
+}
+
+async fn health(State(state): State<StateHandle>) -> impl IntoResponse {
+    let state = state.now();
+    let (code, status) = if state.is_healthy() {
+        (StatusCode::OK, "healthy")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "unhealthy")
+    };
+    let body = Health { status, phase: state.phase.as_str(), doing: state.doing };
+    (code, [(header::CACHE_CONTROL, "no-store")], Json(body))
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::Method;
+    use time::OffsetDateTime;
+
+    use super::*;
+    use crate::instance::{Departure, Reason};
+    use crate::state::Phase;
+
+    async fn start() -> (StateHandle, String) {
+        let state = StateHandle::default();
+        let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let base = format!("http://{}", server.local_addr().unwrap());
+        tokio::spawn(server.serve(state.clone()));
+        (state, base)
+    }
+
+    async fn ask(method: Method, uri: &str) -> (u16, String) {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let response = client.request(method, uri).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn it_is_healthy_while_ready_and_not_departing() {
+        let (state, base) = start().await;
+        let (code, body) = ask(Method::GET, &base).await;
+        assert_eq!(code, 503);
+        assert_eq!(
+            body,
+            r#"{"status":"unhealthy","phase":"starting","doing":"reading the instance metadata"}"#
+        );
+        state.enter(Phase::Ready, "worker of generation 1");
+        let (code, body) = ask(Method::GET, &base).await;
+        assert_eq!(code, 200);
+        assert_eq!(
+            body,
+            r#"{"status":"healthy","phase":"ready","doing":"worker of generation 1"}"#
+        );
+        let now = OffsetDateTime::now_utc();
+        state.update(|state| {
+            state.departure =
+                Some(Departure { reason: Reason::Spot, noticed_at: now, deadline: now });
+        });
+        assert_eq!(ask(Method::GET, &base).await.0, 503, "departing, though still Ready");
+    }
+
+    #[tokio::test]
+    async fn head_is_answered_and_nothing_else_is_there() {
+        let (state, base) = start().await;
+        state.enter(Phase::Ready, "serving");
+        assert_eq!(ask(Method::HEAD, &base).await, (200, String::new()));
+        assert_eq!(ask(Method::POST, &base).await.0, 404);
+        assert_eq!(ask(Method::GET, &format!("{base}/metrics")).await.0, 404);
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_named() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listen = taken.local_addr().unwrap();
+        let error = Server::bind(listen).unwrap_err();
+        assert!(error.to_string().contains(&listen.to_string()), "{error}");
+    }
+}

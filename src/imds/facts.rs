@@ -1,0 +1,210 @@
+//! Who this instance is: the facts of the metadata that do not change while it runs.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use futures_util::future::try_join_all;
+use tokio::time::Instant;
+
+use super::{Imds, ImdsError, Item, META_DATA};
+use crate::instance::{Instance, Market, StackResource};
+
+const OPERATION: &str = "reading who this instance is";
+/// Holds the tags' keys, one per line, where the launch template set `InstanceMetadataTags`.
+const TAGS: &str = "tags/instance";
+/// Set by Auto Scaling on every instance that it launches.
+const GROUP_TAG: &str = "aws:autoscaling:groupName";
+/// Both set by CloudFormation: on an instance of a stack, or on a group, which passes them on.
+const STACK_TAG: &str = "aws:cloudformation:stack-name";
+const LOGICAL_ID_TAG: &str = "aws:cloudformation:logical-id";
+
+impl Imds {
+    /// Every fact about this instance, read concurrently: after the token two round trips, a few
+    /// more where there are many tags.
+    ///
+    /// # Errors
+    /// See [`ImdsError`]; what may pass is retried until `deadline`.
+    pub async fn fetch_instance(&self, deadline: Instant) -> Result<Instance, ImdsError> {
+        let (id, instance_type, zone, region, private_address, market, tags) = tokio::try_join!(
+            self.required("instance-id", deadline),
+            self.required("instance-type", deadline),
+            self.required("placement/availability-zone", deadline),
+            self.required("placement/region", deadline),
+            self.fetch_private_address(deadline),
+            self.fetch_market(deadline),
+            self.fetch_tags(deadline),
+        )?;
+        let tag = |key: &str| tags.get(key).filter(|value| !value.is_empty()).cloned();
+        Ok(Instance {
+            id,
+            instance_type,
+            zone,
+            region,
+            private_address,
+            market,
+            group: tag(GROUP_TAG),
+            stack: tag(STACK_TAG)
+                .zip(tag(LOGICAL_ID_TAG))
+                .map(|(stack, logical_id)| StackResource { stack, logical_id }),
+            tags,
+        })
+    }
+
+    /// All instance tags; empty where the launch template keeps them out of the metadata.
+    ///
+    /// # Errors
+    /// See [`ImdsError`].
+    pub async fn fetch_tags(
+        &self,
+        deadline: Instant,
+    ) -> Result<BTreeMap<String, String>, ImdsError> {
+        let keys = self.read(OPERATION, TAGS, deadline).await?.unwrap_or_default();
+        let tags = keys.lines().filter(|key| !key.is_empty()).map(async |key| {
+            let value = self.fetch_tag(key, deadline).await?;
+            // A tag that was taken away since the list was read is no tag.
+            Ok::<_, ImdsError>(value.map(|value| (key.to_owned(), value)))
+        });
+        Ok(try_join_all(tags).await?.into_iter().flatten().collect())
+    }
+
+    /// One instance tag as it is now; `None` where there is no such tag, or where the launch
+    /// template keeps tags out of the metadata.
+    ///
+    /// # Errors
+    /// See [`ImdsError`].
+    pub async fn fetch_tag(
+        &self,
+        key: &str,
+        deadline: Instant,
+    ) -> Result<Option<String>, ImdsError> {
+        self.read("reading an instance tag", &format!("{TAGS}/{key}"), deadline).await
+    }
+
+    /// `local-ipv4`, or `ipv6` on an instance in an IPv6-only subnet.
+    async fn fetch_private_address(&self, deadline: Instant) -> Result<IpAddr, ImdsError> {
+        let (path, text) = match self.read(OPERATION, "local-ipv4", deadline).await? {
+            Some(address) => ("local-ipv4", address),
+            None => ("ipv6", self.required("ipv6", deadline).await?),
+        };
+        let text = text.trim();
+        text.parse().map_err(|_| self.item(path).malformed(format!("{text:?} is no IP address")))
+    }
+
+    /// `spot`, or one of several kinds (`on-demand`, `scheduled`, `capacity-block`) that EC2 does
+    /// not reclaim.
+    async fn fetch_market(&self, deadline: Instant) -> Result<Market, ImdsError> {
+        let market = self.read(OPERATION, "instance-life-cycle", deadline).await?;
+        let is_spot = market.is_some_and(|market| market.trim() == "spot");
+        Ok(if is_spot { Market::Spot } else { Market::OnDemand })
+    }
+
+    async fn required(&self, path: &str, deadline: Instant) -> Result<String, ImdsError> {
+        let item = self.item(path);
+        let text = self.read(OPERATION, path, deadline).await?.ok_or_else(|| {
+            let (path, uri) = (path.to_owned(), item.uri.to_string());
+            ImdsError::Missing { operation: OPERATION, path, uri }
+        })?;
+        match text.trim() {
+            "" => Err(item.malformed("it is empty")),
+            text => Ok(text.to_owned()),
+        }
+    }
+
+    fn item<'a>(&self, path: &'a str) -> Item<'a> {
+        Item { operation: OPERATION, path, uri: self.uri(&format!("{META_DATA}{path}")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stub::{Stub, soon};
+    use super::*;
+
+    fn basics(stub: &Stub) {
+        for (path, value) in [
+            ("instance-id", "i-0abc"),
+            ("instance-type", "t3.micro"),
+            ("placement/availability-zone", "eu-central-1a"),
+            ("placement/region", "eu-central-1"),
+            ("local-ipv4", "10.0.1.7"),
+            ("instance-life-cycle", "on-demand"),
+        ] {
+            stub.set(path, value);
+        }
+    }
+
+    #[tokio::test]
+    async fn reads_every_fact_with_one_token() {
+        let stub = Stub::start().await;
+        basics(&stub);
+        stub.set("instance-life-cycle", "spot");
+        stub.set(
+            "tags/instance",
+            "Name\naws:autoscaling:groupName\naws:cloudformation:stack-name\n\
+             aws:cloudformation:logical-id\nskep:role\ngone",
+        );
+        stub.set("tags/instance/Name", "worker one");
+        stub.set("tags/instance/aws:autoscaling:groupName", "workers");
+        stub.set("tags/instance/aws:cloudformation:stack-name", "prod");
+        stub.set("tags/instance/aws:cloudformation:logical-id", "WorkerGroup");
+        stub.set("tags/instance/skep:role", "worker");
+        let instance = stub.imds().fetch_instance(soon()).await.unwrap();
+        let tags = [
+            ("Name", "worker one"),
+            (GROUP_TAG, "workers"),
+            (LOGICAL_ID_TAG, "WorkerGroup"),
+            (STACK_TAG, "prod"),
+            ("skep:role", "worker"),
+        ];
+        let expected = Instance {
+            id: "i-0abc".into(),
+            instance_type: "t3.micro".into(),
+            zone: "eu-central-1a".into(),
+            region: "eu-central-1".into(),
+            private_address: "10.0.1.7".parse().unwrap(),
+            market: Market::Spot,
+            group: Some("workers".into()),
+            stack: Some(StackResource { stack: "prod".into(), logical_id: "WorkerGroup".into() }),
+            tags: tags.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        };
+        assert_eq!(instance, expected);
+        assert_eq!(stub.tokens(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_instance_without_tags_has_no_group_and_no_stack() {
+        let stub = Stub::start().await;
+        basics(&stub);
+        let instance = stub.imds().fetch_instance(soon()).await.unwrap();
+        assert_eq!((instance.group, instance.stack), (None, None));
+        assert!(instance.tags.is_empty());
+        assert_eq!(instance.market, Market::OnDemand);
+    }
+
+    #[tokio::test]
+    async fn an_ipv6_only_instance_has_its_ipv6_address() {
+        let stub = Stub::start().await;
+        basics(&stub);
+        stub.remove("local-ipv4");
+        stub.set("ipv6", "2600:1f14::7");
+        let instance = stub.imds().fetch_instance(soon()).await.unwrap();
+        assert_eq!(instance.private_address, "2600:1f14::7".parse::<IpAddr>().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_missing_fact_and_a_malformed_one_are_named() {
+        let stub = Stub::start().await;
+        basics(&stub);
+        stub.set("local-ipv4", "ten");
+        let error = stub.imds().fetch_instance(soon()).await.unwrap_err();
+        assert!(matches!(&error, ImdsError::Malformed { path, .. } if path == "local-ipv4"));
+        assert!(error.to_string().contains("meta-data/local-ipv4"), "{error}");
+        stub.set("local-ipv4", "10.0.1.7");
+        stub.remove("placement/region");
+        let error = stub.imds().fetch_instance(soon()).await.unwrap_err();
+        assert!(matches!(&error, ImdsError::Missing { path, .. } if path == "placement/region"));
+        stub.set("placement/region", "");
+        let error = stub.imds().fetch_instance(soon()).await.unwrap_err();
+        assert!(matches!(&error, ImdsError::Malformed { path, .. } if path == "placement/region"));
+    }
+}

@@ -1,0 +1,348 @@
+//! What is about to happen to this instance: the items of the metadata that a watcher polls.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+use time::{OffsetDateTime, PrimitiveDateTime};
+use tokio::time::Instant;
+
+use super::{Imds, ImdsError, Item, META_DATA};
+
+const TARGET_STATE: &str = "autoscaling/target-lifecycle-state";
+const SPOT_ACTION: &str = "spot/instance-action";
+const REBALANCE: &str = "events/recommendations/rebalance";
+const MAINTENANCE: &str = "events/maintenance/scheduled";
+
+/// As AWS writes it in scheduled events, always in GMT: `21 Jan 2019 09:00:43 GMT`.
+const EVENT_DATE: &[BorrowedFormatItem<'_>] = format_description!(
+    "[day padding:none] [month repr:short] [year] [hour]:[minute]:[second] GMT"
+);
+
+/// Defines an enumeration of AWS's words that keeps those it does not know.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)*
+            /// A word that AWS has added since.
+            Other(String),
+        }
+
+        impl $name {
+            /// The word as AWS writes it.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                match self {
+                    $($name::$variant => $word,)*
+                    $name::Other(word) => word,
+                }
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(word: &str) -> Self {
+                match word {
+                    $($word => $name::$variant,)*
+                    word => $name::Other(word.to_owned()),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+words! {
+    /// Where Auto Scaling wants the instance to go. It is the target: the state that the instance
+    /// is in now is not in the metadata.
+    TargetState {
+        Detached = "Detached",
+        InService = "InService",
+        Standby = "Standby",
+        /// The instance is being taken out of its group.
+        Terminated = "Terminated",
+        WarmedHibernated = "Warmed:Hibernated",
+        WarmedRunning = "Warmed:Running",
+        WarmedStopped = "Warmed:Stopped",
+        WarmedTerminated = "Warmed:Terminated",
+    }
+}
+
+words! {
+    /// What EC2 does to a spot instance that it reclaims.
+    Interruption {
+        /// Begins at once, without the two minutes.
+        Hibernate = "hibernate",
+        Stop = "stop",
+        Terminate = "terminate",
+    }
+}
+
+words! {
+    /// What a scheduled event does to the instance.
+    MaintenanceCode {
+        InstanceStop = "instance-stop",
+        InstanceRetirement = "instance-retirement",
+        InstanceReboot = "instance-reboot",
+        SystemReboot = "system-reboot",
+        SystemMaintenance = "system-maintenance",
+    }
+}
+
+words! {
+    /// Whether a scheduled event still stands.
+    MaintenanceState {
+        Active = "active",
+        Completed = "completed",
+        Canceled = "canceled",
+    }
+}
+
+/// EC2 takes this spot instance back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpotAction {
+    pub action: Interruption,
+    /// When it does so; about two minutes after the notice appears.
+    pub time: OffsetDateTime,
+}
+
+/// A scheduled event of EC2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Maintenance {
+    pub event_id: String,
+    pub code: MaintenanceCode,
+    pub state: MaintenanceState,
+    pub description: String,
+    pub not_before: OffsetDateTime,
+    /// `None` where AWS gives no end.
+    pub not_after: Option<OffsetDateTime>,
+}
+
+#[derive(Deserialize)]
+struct RawSpotAction {
+    action: String,
+    #[serde(with = "time::serde::rfc3339")]
+    time: OffsetDateTime,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawRebalance {
+    #[serde(with = "time::serde::rfc3339")]
+    notice_time: OffsetDateTime,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RawMaintenance {
+    event_id: String,
+    code: String,
+    state: String,
+    #[serde(default)]
+    description: String,
+    not_before: String,
+    #[serde(default)]
+    not_after: Option<String>,
+}
+
+impl Imds {
+    /// Where Auto Scaling wants this instance; `None` outside a group and before the first
+    /// transition.
+    ///
+    /// # Errors
+    /// See [`ImdsError`]; what may pass is retried until `deadline`.
+    pub async fn fetch_target_lifecycle_state(
+        &self,
+        deadline: Instant,
+    ) -> Result<Option<TargetState>, ImdsError> {
+        let text = self.read("reading the target lifecycle state", TARGET_STATE, deadline).await?;
+        Ok(text.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(TargetState::from))
+    }
+
+    /// The spot interruption notice; `None` while there is none.
+    ///
+    /// # Errors
+    /// See [`ImdsError`].
+    pub async fn fetch_spot_action(
+        &self,
+        deadline: Instant,
+    ) -> Result<Option<SpotAction>, ImdsError> {
+        let raw: Option<RawSpotAction> =
+            self.read_json("reading the spot notice", SPOT_ACTION, deadline).await?;
+        Ok(raw.map(|raw| SpotAction { action: raw.action.as_str().into(), time: raw.time }))
+    }
+
+    /// When EC2 recommended to replace this spot instance; `None` while it has not.
+    ///
+    /// # Errors
+    /// See [`ImdsError`].
+    pub async fn fetch_rebalance(
+        &self,
+        deadline: Instant,
+    ) -> Result<Option<OffsetDateTime>, ImdsError> {
+        let raw: Option<RawRebalance> =
+            self.read_json("reading the rebalance recommendation", REBALANCE, deadline).await?;
+        Ok(raw.map(|raw| raw.notice_time))
+    }
+
+    /// Scheduled events, past ones included: mind their state. Empty where there is none.
+    ///
+    /// # Errors
+    /// See [`ImdsError`].
+    pub async fn fetch_scheduled_maintenance(
+        &self,
+        deadline: Instant,
+    ) -> Result<Vec<Maintenance>, ImdsError> {
+        const OPERATION: &str = "reading the scheduled maintenance";
+        let raw: Option<Vec<RawMaintenance>> =
+            self.read_json(OPERATION, MAINTENANCE, deadline).await?;
+        let malformed = |problem| self.notice(OPERATION, MAINTENANCE).malformed(problem);
+        raw.unwrap_or_default()
+            .into_iter()
+            .map(|raw| {
+                Ok(Maintenance {
+                    not_before: event_date(&raw.not_before).map_err(malformed)?,
+                    not_after: raw
+                        .not_after
+                        .filter(|date| !date.trim().is_empty())
+                        .map(|date| event_date(&date).map_err(malformed))
+                        .transpose()?,
+                    event_id: raw.event_id,
+                    code: raw.code.as_str().into(),
+                    state: raw.state.as_str().into(),
+                    description: raw.description,
+                })
+            })
+            .collect()
+    }
+
+    async fn read_json<T: DeserializeOwned>(
+        &self,
+        operation: &'static str,
+        path: &str,
+        deadline: Instant,
+    ) -> Result<Option<T>, ImdsError> {
+        let Some(text) = self.read(operation, path, deadline).await? else { return Ok(None) };
+        serde_json::from_str(&text)
+            .map(Some)
+            .map_err(|error| self.notice(operation, path).malformed(error.to_string()))
+    }
+
+    fn notice<'a>(&self, operation: &'static str, path: &'a str) -> Item<'a> {
+        Item { operation, path, uri: self.uri(&format!("{META_DATA}{path}")) }
+    }
+}
+
+fn event_date(text: &str) -> Result<OffsetDateTime, String> {
+    PrimitiveDateTime::parse(text.trim(), EVENT_DATE)
+        .map(PrimitiveDateTime::assume_utc)
+        .map_err(|error| format!("the date {text:?}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::super::stub::{Stub, soon};
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_announced_on_a_quiet_instance() {
+        let stub = Stub::start().await;
+        let imds = stub.imds();
+        assert_eq!(imds.fetch_target_lifecycle_state(soon()).await.unwrap(), None);
+        assert_eq!(imds.fetch_spot_action(soon()).await.unwrap(), None);
+        assert_eq!(imds.fetch_rebalance(soon()).await.unwrap(), None);
+        assert_eq!(imds.fetch_scheduled_maintenance(soon()).await.unwrap(), vec![]);
+    }
+
+    #[tokio::test]
+    async fn the_target_state_is_known_or_kept_as_it_is() {
+        let stub = Stub::start().await;
+        let imds = stub.imds();
+        for (word, state) in [
+            ("InService", TargetState::InService),
+            ("Terminated\n", TargetState::Terminated),
+            ("Warmed:Stopped", TargetState::WarmedStopped),
+            ("Warmed:Elsewhere", TargetState::Other("Warmed:Elsewhere".into())),
+        ] {
+            stub.set(TARGET_STATE, word);
+            let read = imds.fetch_target_lifecycle_state(soon()).await.unwrap().unwrap();
+            assert_eq!(read, state);
+            assert_eq!(read.as_str(), word.trim());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_spot_notice_and_a_recommendation_have_their_times() {
+        let stub = Stub::start().await;
+        stub.set(SPOT_ACTION, r#"{"action": "terminate", "time": "2026-11-20T08:22:00Z"}"#);
+        stub.set(REBALANCE, r#"{"noticeTime": "2026-11-20T08:20:00Z"}"#);
+        let imds = stub.imds();
+        let spot = imds.fetch_spot_action(soon()).await.unwrap().unwrap();
+        let time = datetime!(2026-11-20 08:22 UTC);
+        assert_eq!(spot, SpotAction { action: Interruption::Terminate, time });
+        let rebalance = imds.fetch_rebalance(soon()).await.unwrap();
+        assert_eq!(rebalance, Some(datetime!(2026-11-20 08:20 UTC)));
+    }
+
+    #[tokio::test]
+    async fn maintenance_may_have_no_end() {
+        let stub = Stub::start().await;
+        stub.set(
+            MAINTENANCE,
+            r#"[
+            {"NotBefore": "21 Jan 2019 09:00:43 GMT", "Code": "system-reboot",
+             "Description": "scheduled reboot", "EventId": "instance-event-1",
+             "NotAfter": "21 Jan 2019 09:17:23 GMT", "State": "active"},
+            {"NotBefore": "1 Feb 2019 00:00:00 GMT", "Code": "instance-stop",
+             "Description": "[Completed] stop", "EventId": "instance-event-2",
+             "NotAfter": "", "State": "completed"},
+            {"NotBefore": "01 Feb 2019 00:00:00 GMT", "Code": "new-idea",
+             "EventId": "instance-event-3", "State": "postponed"}]"#,
+        );
+        let events = stub.imds().fetch_scheduled_maintenance(soon()).await.unwrap();
+        assert_eq!(
+            events[0],
+            Maintenance {
+                event_id: "instance-event-1".into(),
+                code: MaintenanceCode::SystemReboot,
+                state: MaintenanceState::Active,
+                description: "scheduled reboot".into(),
+                not_before: datetime!(2019-01-21 09:00:43 UTC),
+                not_after: Some(datetime!(2019-01-21 09:17:23 UTC)),
+            }
+        );
+        assert_eq!(events[1].not_before, datetime!(2019-02-01 00:00 UTC));
+        assert_eq!(events[1].not_after, None);
+        assert_eq!(events[1].state, MaintenanceState::Completed);
+        assert_eq!(events[2].not_before, datetime!(2019-02-01 00:00 UTC));
+        assert_eq!(events[2].code, MaintenanceCode::Other("new-idea".into()));
+        assert_eq!(events.len(), 3);
+    }
+
+    #[tokio::test]
+    async fn nonsense_is_an_error_that_names_its_path() {
+        let stub = Stub::start().await;
+        let imds = stub.imds();
+        stub.set(SPOT_ACTION, "soon");
+        let error = imds.fetch_spot_action(soon()).await.unwrap_err();
+        assert!(matches!(&error, ImdsError::Malformed { path, .. } if path == SPOT_ACTION));
+        let event =
+            r#"[{"NotBefore": "whenever", "Code": "x", "EventId": "e", "State": "active"}]"#;
+        for text in ["{", event] {
+            stub.set(MAINTENANCE, text);
+            let error = imds.fetch_scheduled_maintenance(soon()).await.unwrap_err();
+            assert!(matches!(&error, ImdsError::Malformed { path, .. } if path == MAINTENANCE));
+            assert!(error.to_string().contains(MAINTENANCE), "{error}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! A metadata service for tests: items, tokens, and answers that go wrong on demand.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{Method, Response, StatusCode};
+use tokio::time::Instant;
+
+use super::{Imds, TOKEN_HEADER, TTL_HEADER};
+
+/// Short, so that the time-out's test is.
+const REQUEST_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// A deadline that no test should reach.
+pub(super) fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(10)
+}
+
+#[derive(Default)]
+pub(super) struct Answers {
+    pub(super) items: BTreeMap<String, String>,
+    /// Status codes that the next GETs get, whatever they ask for; 0 is no answer at all.
+    pub(super) next_gets: VecDeque<u16>,
+    /// The same for the next PUTs.
+    pub(super) next_puts: VecDeque<u16>,
+    /// The life of tokens, as answered.
+    pub(super) ttl: u64,
+    pub(super) date: Option<String>,
+    /// Makes every PUT last this long.
+    pub(super) put_delay: Duration,
+    /// The same for every GET.
+    pub(super) get_delay: Duration,
+    /// How many GETs were under way at the same time, at most.
+    pub(super) most_at_once: u64,
+    under_way: u64,
+    /// Who connected.
+    pub(super) peers: BTreeSet<SocketAddr>,
+    /// How many tokens were asked for and granted, and how many GETs came.
+    pub(super) puts: u64,
+    pub(super) tokens: u64,
+    pub(super) gets: u64,
+    /// Tokens up to this one are refused.
+    pub(super) revoked: u64,
+}
+
+pub(super) struct Stub {
+    endpoint: String,
+    answers: Arc<Mutex<Answers>>,
+}
+
+impl Stub {
+    pub(super) async fn start() -> Self {
+        let answers = Arc::new(Mutex::new(Answers { ttl: 21_600, ..Answers::default() }));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let app = Router::new().fallback(answer).with_state(Arc::clone(&answers));
+        let app = app.into_make_service_with_connect_info::<SocketAddr>();
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Self { endpoint, answers }
+    }
+
+    pub(super) fn imds(&self) -> Imds {
+        Imds::build("endpoint", &self.endpoint, REQUEST_TIMEOUT).unwrap()
+    }
+
+    pub(super) fn answers(&self) -> MutexGuard<'_, Answers> {
+        self.answers.lock().unwrap()
+    }
+
+    pub(super) fn set(&self, path: &str, value: &str) {
+        self.answers().items.insert(path.to_owned(), value.to_owned());
+    }
+
+    pub(super) fn remove(&self, path: &str) {
+        self.answers().items.remove(path);
+    }
+
+    /// How many tokens were granted.
+    pub(super) fn tokens(&self) -> u64 {
+        self.answers().tokens
+    }
+}
+
+async fn answer(
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    State(answers): State<Arc<Mutex<Answers>>>,
+    request: Request,
+) -> Response<Body> {
+    let is_put = request.method() == Method::PUT;
+    let (forced, delay) = {
+        let mut answers = answers.lock().unwrap();
+        answers.peers.insert(peer);
+        if is_put {
+            answers.puts += 1;
+            (answers.next_puts.pop_front(), answers.put_delay)
+        } else {
+            answers.gets += 1;
+            answers.under_way += 1;
+            answers.most_at_once = answers.most_at_once.max(answers.under_way);
+            (answers.next_gets.pop_front(), answers.get_delay)
+        }
+    };
+    tokio::time::sleep(delay).await;
+    if !is_put {
+        answers.lock().unwrap().under_way -= 1;
+    }
+    match forced {
+        Some(0) => std::future::pending().await,
+        Some(status) => return respond(status, "forced"),
+        None => {}
+    }
+    let mut answers = answers.lock().unwrap();
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let path = request.uri().path();
+    let mut response = if is_put && path == "/latest/api/token" {
+        let asked = header(TTL_HEADER).and_then(|ttl| ttl.parse::<u64>().ok());
+        if !asked.is_some_and(|ttl| (1..=21_600).contains(&ttl)) {
+            return respond(400, "bad time to live");
+        }
+        answers.tokens += 1;
+        let mut response = respond(200, &format!("token-{}", answers.tokens));
+        response.headers_mut().insert(TTL_HEADER, answers.ttl.into());
+        response
+    } else {
+        let serial = header(TOKEN_HEADER).and_then(|token| token.strip_prefix("token-"));
+        let valid = serial.and_then(|serial| serial.parse::<u64>().ok());
+        if !valid.is_some_and(|serial| serial > answers.revoked) {
+            return respond(401, "unauthorized");
+        }
+        match path.strip_prefix("/latest/meta-data/").and_then(|path| answers.items.get(path)) {
+            Some(value) => respond(200, value),
+            None => respond(404, "not found"),
+        }
+    };
+    if let Some(date) = &answers.date {
+        response.headers_mut().insert("date", date.parse().unwrap());
+    }
+    response
+}
+
+fn respond(status: u16, body: &str) -> Response<Body> {
+    let mut response = Response::new(Body::from(body.to_owned()));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    response
+}

@@ -1,0 +1,136 @@
+//! Plain types that every room uses: an [`Instance`], its [`Role`], its [`Membership`] of a swarm
+//! and its [`Departure`] from it. Nothing here does I/O.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+/// What a node is in the swarm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Manager,
+    Worker,
+}
+
+impl Role {
+    pub const ALL: [Role; 2] = [Role::Manager, Role::Worker];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Manager => "manager",
+            Role::Worker => "worker",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How the instance is bought; `instance-life-cycle` in the metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Market {
+    OnDemand,
+    Spot,
+}
+
+/// The CloudFormation resource that waits for this instance's signal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StackResource {
+    pub stack: String,
+    pub logical_id: String,
+}
+
+/// Who this machine is: facts of the instance metadata that do not change while it runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Instance {
+    /// `i-` and hexadecimal digits.
+    pub id: String,
+    pub instance_type: String,
+    /// Availability zone, such as `eu-central-1a`.
+    pub zone: String,
+    pub region: String,
+    /// `local-ipv4`: the address that other nodes reach, never a public one.
+    pub private_address: IpAddr,
+    pub market: Market,
+    /// Auto Scaling group, from the tag `aws:autoscaling:groupName`; `None` where tags are off.
+    pub group: Option<String>,
+    /// From the `aws:cloudformation:*` tags.
+    pub stack: Option<StackResource>,
+    /// Instance tags as the metadata gives them; empty where the launch template keeps them out.
+    pub tags: std::collections::BTreeMap<String, String>,
+}
+
+/// Proof of boot: this node is an active member of the charter's swarm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Membership {
+    /// Docker's id of this node.
+    pub node_id: String,
+    /// Docker's id of the swarm (`Cluster.ID`).
+    pub swarm_id: String,
+    /// The charter's generation.
+    pub generation: u64,
+    /// What Docker says this node is; it may differ from what was configured after a demotion.
+    pub role: Role,
+}
+
+/// Why a node leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reason {
+    /// Auto Scaling takes the instance out: `target-lifecycle-state` is `Terminated`.
+    Lifecycle,
+    /// EC2 reclaims the spot instance.
+    Spot,
+    /// Scheduled maintenance that stops, reboots into other hardware, or retires the instance.
+    Maintenance,
+    /// The machine is powered off.
+    Shutdown,
+    /// `skep leave`.
+    Operator,
+}
+
+impl Reason {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Lifecycle => "lifecycle",
+            Reason::Spot => "spot",
+            Reason::Maintenance => "maintenance",
+            Reason::Shutdown => "shutdown",
+            Reason::Operator => "operator",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A notice that this node is to leave, and by when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Departure {
+    pub reason: Reason,
+    #[serde(with = "time::serde::rfc3339")]
+    pub noticed_at: OffsetDateTime,
+    /// When the machine goes, whatever the node has managed by then.
+    #[serde(with = "time::serde::rfc3339")]
+    pub deadline: OffsetDateTime,
+}
+
+impl Departure {
+    /// Two notices as one: the first one's reason, the nearer deadline.
+    #[must_use]
+    pub fn merge(self, later: &Departure) -> Departure {
+        Departure { deadline: self.deadline.min(later.deadline), ..self }
+    }
+}

@@ -1,0 +1,157 @@
+//! One step of a departure, done. Every write is conditional or harmless to repeat.
+
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::time::Instant;
+
+use super::budget::Budget;
+use super::decide::{Observed, Outcome, Step};
+use super::observe::Memory;
+use crate::flush;
+use crate::instance::{Departure, Membership, Role};
+use crate::ledger::{DepartureRow, DepartureState, LedgerError, MemberState};
+use crate::node::Node;
+use crate::state::Phase;
+use crate::swarm::{SwarmError, SwarmErrorKind, TaskContainer};
+
+#[derive(Debug, Error)]
+pub enum LeaveError {
+    #[error(transparent)]
+    Swarm(#[from] SwarmError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// Does the step; `Some` when the departure has ended.
+pub async fn act(
+    node: &Node,
+    departure: &Departure,
+    budget: &Budget,
+    seen: &Observed,
+    step: Step,
+    memory: &mut Memory,
+) -> Result<Option<Outcome>, LeaveError> {
+    let say = |text: &str| node.state.enter(Phase::Leaving, text);
+    match step {
+        Step::Done(outcome) => return Ok(Some(outcome)),
+        Step::Wait { why } => say(&format!("waiting for {why}")),
+        Step::Request => {
+            say("asking the managers to drain this node");
+            request(node, departure, seen).await?;
+        }
+        Step::DrainSelf => {
+            say("draining this node");
+            node.swarm.drain(node_id(seen)).await?;
+        }
+        Step::MarkDrained => {
+            if let Some(row) = &seen.row {
+                node.ledger.advance_departure(row, DepartureState::Drained).await?;
+            }
+        }
+        Step::StopTasks { why } => {
+            say(&format!("stopping the tasks here, each with its own grace: {why}"));
+            stop(node, budget.flush_until, |container| container.task_id.is_some()).await?;
+        }
+        Step::StopStandalone => {
+            say("stopping the containers that no drain touches");
+            stop(node, budget.flush_until, |container| container.task_id.is_none()).await?;
+        }
+        Step::Flush => {
+            say("flushing the logs");
+            flush::run(node, departure, budget.flush_until).await;
+            memory.is_flushed = true;
+        }
+        Step::Demote => {
+            say("becoming a worker first");
+            demote(node, seen).await?;
+        }
+        Step::Leave => {
+            say("leaving the swarm");
+            node.swarm.leave(false).await?;
+        }
+        Step::LeaveUnsettled => {
+            say("leaving by force a swarm that this node never settled in");
+            node.swarm.leave(true).await?;
+        }
+        Step::LeaveLast => leave_last(node, seen).await?,
+        Step::MarkLeft => mark_left(node, seen).await?,
+    }
+    Ok(None)
+}
+
+fn node_id(seen: &Observed) -> &str {
+    seen.local.node_id.as_deref().unwrap_or_default()
+}
+
+async fn request(node: &Node, departure: &Departure, seen: &Observed) -> Result<(), LeaveError> {
+    let id = node_id(seen);
+    let row = DepartureRow::request(&node.instance.id, id, node.role, departure, &node.boot_id);
+    node.ledger.request_departure(&row).await?;
+    // Joiners and load balancers should not start with a node that goes.
+    let charter = node.ledger.fetch_charter().await?;
+    let membership = Membership {
+        node_id: id.to_owned(),
+        swarm_id: seen.local.swarm_id.clone().unwrap_or_default(),
+        generation: charter.map_or(0, |charter| charter.generation),
+        role: if seen.local.is_manager { Role::Manager } else { Role::Worker },
+    };
+    node.record_member(&membership, MemberState::Leaving).await?;
+    Ok(())
+}
+
+async fn stop(
+    node: &Node,
+    until: Instant,
+    which: impl Fn(&TaskContainer) -> bool,
+) -> Result<(), LeaveError> {
+    /// Even a late stop gives Docker a moment.
+    const SHORTEST: Duration = Duration::from_secs(1);
+    let containers: Vec<TaskContainer> =
+        node.swarm.fetch_containers().await?.into_iter().filter(which).collect();
+    // Bounded, so that the departure's clock is looked at in between; the stop goes on in Docker.
+    let budget = until.saturating_duration_since(Instant::now()).max(SHORTEST);
+    let summary =
+        node.swarm.stop_containers(&containers, budget.min(super::LOOK_TIMEOUT / 2)).await?;
+    tracing::info!(stopped = summary.stopped, not_yet = summary.failed, "containers stopped");
+    Ok(())
+}
+
+async fn demote(node: &Node, seen: &Observed) -> Result<(), LeaveError> {
+    match node.swarm.demote(node_id(seen)).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind == SwarmErrorKind::WouldLoseQuorum => {
+            node.state.enter(
+                Phase::Leaving,
+                "waiting for a replacement: without this manager the swarm would lose its quorum",
+            );
+            Ok(())
+        }
+        // Somebody else was demoted meanwhile: the next look says that this is the last one.
+        Err(error) if error.kind == SwarmErrorKind::LastManager => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn leave_last(node: &Node, seen: &Observed) -> Result<(), LeaveError> {
+    node.state.enter(Phase::Leaving, "leaving as the last manager: the swarm ends here");
+    tracing::error!(
+        swarm_id = seen.local.swarm_id,
+        "no other manager has come: services, secrets, configs and networks of this swarm are lost with it"
+    );
+    if let Some(charter) = node.ledger.fetch_charter().await?
+        && charter.swarm_id == seen.local.swarm_id
+    {
+        node.ledger.close_charter(&charter).await?;
+    }
+    node.swarm.leave(true).await?;
+    Ok(())
+}
+
+async fn mark_left(node: &Node, seen: &Observed) -> Result<(), LeaveError> {
+    node.ledger.delete_member(node.role, &node.instance.id).await?;
+    if let Some(row) = &seen.row {
+        node.ledger.advance_departure(row, DepartureState::Left).await?;
+    }
+    Ok(())
+}

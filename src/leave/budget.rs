@@ -1,0 +1,91 @@
+//! One deadline, shared out: what draining may use, and what it cannot eat.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Demoting and leaving took 0.6–8 s on the engines that were measured: a tenth of the deadline,
+/// within these bounds.
+const LEAVE_SHARE: f64 = 0.1;
+const SHORTEST_LEAVE: Duration = Duration::from_secs(5);
+const LONGEST_LEAVE: Duration = Duration::from_secs(60);
+/// Leaving and flushing together never take more than this of a short deadline.
+const MOST_RESERVED: f64 = 0.6;
+/// Without a manager that drains it, a node stops its tasks itself after this share of the time
+/// that draining has.
+const PATIENCE_SHARE: f64 = 0.4;
+
+/// Points in time on the way to the deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// From here on the node does not wait for managers any more.
+    pub patience_until: Instant,
+    /// From here on tasks are stopped here, whatever the managers do.
+    pub drain_until: Instant,
+    /// Flushing ends here.
+    pub flush_until: Instant,
+    /// The machine goes.
+    pub deadline: Instant,
+}
+
+impl Budget {
+    /// Shares out the time from `start` to `deadline`. `flush_share` is of the whole, 0 to 0.5.
+    #[must_use]
+    pub fn new(
+        start: Instant,
+        deadline: Instant,
+        flush_share: f64,
+        longest_patience: Duration,
+    ) -> Self {
+        let whole = deadline.saturating_duration_since(start);
+        let leave = whole.mul_f64(LEAVE_SHARE).clamp(SHORTEST_LEAVE, LONGEST_LEAVE);
+        let flush = whole.mul_f64(flush_share);
+        let reserved = (leave + flush).min(whole.mul_f64(MOST_RESERVED));
+        let leave = leave.min(reserved);
+        let drain = whole.saturating_sub(reserved);
+        Self {
+            patience_until: start + drain.mul_f64(PATIENCE_SHARE).min(longest_patience),
+            drain_until: start + drain,
+            flush_until: deadline.checked_sub(leave).unwrap_or(start).max(start),
+            deadline,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Whatever the deadline: the points are in order, and flushing and leaving have time.
+        #[test]
+        fn draining_cannot_eat_what_is_kept(
+            seconds in 0u64..200_000,
+            flush_share in 0.0f64..=0.5,
+            patience in 0u64..10_000,
+        ) {
+            let start = Instant::now();
+            let whole = Duration::from_secs(seconds);
+            let budget =
+                Budget::new(start, start + whole, flush_share, Duration::from_secs(patience));
+            prop_assert!(start <= budget.patience_until);
+            prop_assert!(budget.patience_until <= budget.drain_until);
+            prop_assert!(budget.drain_until <= budget.flush_until);
+            prop_assert!(budget.flush_until <= budget.deadline);
+            let kept = budget.deadline - budget.drain_until;
+            prop_assert!(kept >= whole.mul_f64(LEAVE_SHARE).mul_f64(0.99));
+            prop_assert!(kept <= whole.mul_f64(0.8).max(SHORTEST_LEAVE));
+        }
+    }
+
+    #[test]
+    fn a_spot_notice_leaves_room_for_flushing_and_leaving() {
+        let start = Instant::now();
+        let deadline = start + Duration::from_secs(120);
+        let budget = Budget::new(start, deadline, 0.2, Duration::from_secs(300));
+        assert_eq!(deadline - budget.flush_until, Duration::from_secs(12));
+        assert_eq!(budget.flush_until - budget.drain_until, Duration::from_secs(24));
+    }
+}

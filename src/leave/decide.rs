@@ -1,0 +1,226 @@
+//! What a departing node does next, from what it sees. Pure: no clock, no I/O, no memory.
+
+use crate::instance::Role;
+use crate::ledger::{DepartureRow, DepartureState};
+use crate::swarm::{Availability, LocalNode, LocalState, NodeView};
+
+/// Everything that a decision rests on.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    pub local: LocalNode,
+    /// Is the swarm that Docker is in this cluster's? Another one is left alone.
+    pub is_ours: bool,
+    /// The request in the ledger, if the ledger could be read.
+    pub row: Option<DepartureRow>,
+    pub is_ledger_readable: bool,
+    /// Own entry in the node list, on a manager whose swarm has a leader.
+    pub node: Option<NodeView>,
+    /// Running task containers of this host.
+    pub task_containers: usize,
+    /// Running containers that are nobody's task.
+    pub standalone_containers: usize,
+    /// Tasks of this node by the managers' list: on a manager its own look, on a worker what the
+    /// row says; `None` when nobody can say.
+    pub listed_tasks: Option<usize>,
+    pub is_flushed: bool,
+    /// No other manager is in the node list.
+    pub is_last_manager: bool,
+    pub clock: Clock,
+}
+
+/// How far the time has run, by [`super::Budget`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Clock {
+    /// Managers have had their time to answer.
+    pub patience_over: bool,
+    /// Draining has had its share.
+    pub drain_over: bool,
+    /// Only the share for leaving is left.
+    pub leave_due: bool,
+    /// The deadline is there.
+    pub over: bool,
+    /// Another manager has had its time to confirm the demotion, or to take the node off the list.
+    pub confirmation_over: bool,
+    /// A join in the background has had its time to settle.
+    pub settle_over: bool,
+    /// Other managers have had their time to come to the last one's relief.
+    pub relief_over: bool,
+}
+
+/// One step, to be followed by another look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Ask the managers, in the ledger.
+    Request,
+    /// Take this node's tasks away, as a manager can for itself.
+    DrainSelf,
+    /// Say in the ledger that no task is left.
+    MarkDrained,
+    /// Stop the tasks here, each with its own grace.
+    StopTasks {
+        why: &'static str,
+    },
+    /// Stop what no drain touches.
+    StopStandalone,
+    Flush,
+    Demote,
+    /// Leave as the worker that this node is.
+    Leave,
+    /// Leave by force what is no raft member: a join that did not settle.
+    LeaveUnsettled,
+    /// Leave by force as the last manager: the swarm ends here, and the charter is closed.
+    LeaveLast,
+    /// Say in the ledger that the node is out.
+    MarkLeft,
+    Wait {
+        why: &'static str,
+    },
+    Done(Outcome),
+}
+
+/// How the departure ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Out of the swarm, and off the list as far as anybody could say.
+    Left,
+    /// Out, but nobody has confirmed that the node is off the list.
+    LeftUnconfirmed,
+    /// There was nothing to leave.
+    NothingToLeave,
+    /// The deadline came first.
+    TooLate,
+}
+
+impl Outcome {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Left => "left, and off the list",
+            Self::LeftUnconfirmed => "left; nobody has confirmed that it is off the list",
+            Self::NothingToLeave => "there was nothing to leave",
+            Self::TooLate => "the deadline came before the node had left",
+        }
+    }
+}
+
+/// The next step.
+#[must_use]
+pub fn decide(role: Role, seen: &Observed) -> Step {
+    if seen.local.state == LocalState::Inactive || !seen.is_ours {
+        return outside(seen);
+    }
+    if seen.clock.over {
+        return Step::Done(Outcome::TooLate);
+    }
+    match seen.local.state {
+        LocalState::Pending if !seen.clock.settle_over && !seen.clock.leave_due => {
+            Step::Wait { why: "the join to settle" }
+        }
+        LocalState::Pending | LocalState::Error | LocalState::Locked if !seen.local.is_manager => {
+            quiesce(seen).unwrap_or(Step::LeaveUnsettled)
+        }
+        _ => inside(role, seen),
+    }
+}
+
+/// In the swarm: drain, then flush, then leave.
+fn inside(role: Role, seen: &Observed) -> Step {
+    if seen.row.is_none() && seen.is_ledger_readable {
+        return Step::Request;
+    }
+    drain(seen)
+        .or_else(|| quiesce(seen))
+        .or_else(|| seen.local.is_manager.then(|| demote(seen)))
+        .unwrap_or_else(|| part(role, seen))
+}
+
+/// Until no task of this node runs, by its own containers and by the managers' list.
+fn drain(seen: &Observed) -> Option<Step> {
+    let state = seen.row.as_ref().map(|row| row.state);
+    let is_idle = seen.task_containers == 0;
+    if seen.local.is_manager {
+        if seen.node.as_ref().is_some_and(|node| node.availability != Availability::Drain) {
+            return Some(Step::DrainSelf);
+        }
+        if is_idle && seen.listed_tasks == Some(0) {
+            return state
+                .is_some_and(|state| state < DepartureState::Drained)
+                .then_some(Step::MarkDrained);
+        }
+    } else if is_idle && state.is_some_and(|state| state >= DepartureState::Drained) {
+        return None;
+    }
+    if seen.clock.drain_over {
+        return (!is_idle).then_some(Step::StopTasks { why: "draining has used up its time" });
+    }
+    let nobody_acts = !seen.local.is_manager
+        && state.is_none_or(|state| state < DepartureState::Draining)
+        || seen.local.is_manager && seen.node.is_none();
+    if nobody_acts && seen.clock.patience_over {
+        return (!is_idle).then_some(Step::StopTasks { why: "no manager has answered" });
+    }
+    Some(Step::Wait {
+        why: match (nobody_acts, is_idle) {
+            (true, _) => "a manager to drain this node",
+            (false, false) => "the tasks to stop",
+            (false, true) => "the managers to see that the tasks have stopped",
+        },
+    })
+}
+
+/// What is left on this host once no task runs: stop it, then flush.
+fn quiesce(seen: &Observed) -> Option<Step> {
+    if seen.clock.over {
+        None
+    } else if seen.task_containers > 0 && seen.local.state != LocalState::Active {
+        Some(Step::StopTasks { why: "the node has lost its swarm" })
+    } else if seen.standalone_containers > 0 && !seen.clock.leave_due {
+        Some(Step::StopStandalone)
+    } else {
+        (!seen.is_flushed).then_some(Step::Flush)
+    }
+}
+
+/// A manager is never taken out of raft by leaving: demoted first, or the last one.
+fn demote(seen: &Observed) -> Step {
+    if seen.is_last_manager {
+        return if seen.clock.relief_over || seen.clock.leave_due {
+            Step::LeaveLast
+        } else {
+            Step::Wait { why: "another manager: this is the last one" }
+        };
+    }
+    match &seen.node {
+        Some(node) if node.role == Role::Manager => Step::Demote,
+        Some(_) => Step::Wait { why: "the demotion to take effect" },
+        None => Step::Wait { why: "the swarm to have a leader, so that this one can be demoted" },
+    }
+}
+
+/// A worker by now, with nothing left to lose.
+fn part(role: Role, seen: &Observed) -> Step {
+    let is_confirmed = seen.row.as_ref().is_some_and(|row| row.demoted);
+    if role == Role::Manager && !is_confirmed && !seen.clock.confirmation_over {
+        return Step::Wait { why: "another manager to confirm the demotion" };
+    }
+    Step::Leave
+}
+
+/// Out of the swarm, or never in.
+fn outside(seen: &Observed) -> Step {
+    if let Some(step) = quiesce(seen) {
+        return step;
+    }
+    match seen.row.as_ref().map(|row| row.state) {
+        None => Step::Done(Outcome::NothingToLeave),
+        Some(DepartureState::Removed) => Step::Done(Outcome::Left),
+        Some(DepartureState::Left) if seen.clock.confirmation_over || seen.clock.over => {
+            Step::Done(Outcome::LeftUnconfirmed)
+        }
+        Some(DepartureState::Left) => {
+            Step::Wait { why: "a manager to take this node off the list" }
+        }
+        Some(_) if seen.clock.over => Step::Done(Outcome::LeftUnconfirmed),
+        Some(_) => Step::MarkLeft,
+    }
+}

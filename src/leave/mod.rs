@@ -1,0 +1,104 @@
+//! From a member to nobody: announce → drain → tasks have stopped → logs are flushed → (manager:
+//! demoted) → left → off the list.
+//!
+//! Guarantees: a raft member never leaves by force, unless it is the last manager; a swarm that is
+//! not this cluster's is not touched; flushing and leaving have a share of the deadline that
+//! draining cannot eat. Every step may be killed and repeated: each round looks afresh at Docker
+//! and the ledger. Assumes that some manager's skep reads the ledger; where none does, the node
+//! stops its tasks itself.
+
+mod act;
+mod budget;
+mod decide;
+mod observe;
+#[cfg(test)]
+mod tests;
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::instance::Departure;
+use crate::ledger::DepartureState;
+use crate::node::Node;
+use crate::state::Phase;
+use crate::watch::Notices;
+
+pub use budget::Budget;
+pub use decide::{Clock, Observed, Outcome, Step, decide};
+use observe::Memory;
+
+/// Between two looks. A departure lasts seconds to minutes; the leader looks once a second.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// A single look or step never takes longer than this, so that the clock is always heeded.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// Takes this node out of its swarm by the departure's deadline, which may come nearer meanwhile.
+pub async fn leave(node: &Node, mut notices: watch::Receiver<Option<Departure>>) -> Outcome {
+    let start = Instant::now();
+    let mut memory = Memory::new(start);
+    loop {
+        let Some(departure) = notices.borrow_and_update().clone() else {
+            return Outcome::NothingToLeave;
+        };
+        let budget = budget_of(node, &departure, start);
+        let round =
+            tokio::time::timeout(LOOK_TIMEOUT, round(node, &departure, &budget, &mut memory));
+        match round.await {
+            Ok(Ok(Some(outcome))) => return outcome,
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => {
+                let problem = crate::errors::chain(&error);
+                node.state.enter(Phase::Leaving, format!("trying again after: {problem}"));
+            }
+            Err(_) => tracing::warn!("no answer from Docker within {LOOK_TIMEOUT:?}"),
+        }
+        // A Docker that does not answer must not keep the node beyond its deadline.
+        if Instant::now() >= budget.deadline + LOOK_INTERVAL {
+            return Outcome::TooLate;
+        }
+        let _ = tokio::time::timeout(LOOK_INTERVAL, notices.changed()).await;
+    }
+}
+
+/// Takes up a departure that a crash or a restart of skep has interrupted; one of an earlier start
+/// of the machine is void. What it finds goes to the notices; never returns.
+pub async fn resume(node: &Node, notices: &Notices) -> Infallible {
+    match node.ledger.fetch_departure(&node.instance.id).await {
+        Ok(Some(row)) if row.boot_id != node.boot_id => {
+            if let Err(error) = node.ledger.delete_departure(&node.instance.id).await {
+                tracing::warn!("{}", crate::errors::chain(&error));
+            }
+        }
+        Ok(Some(row)) if row.state < DepartureState::Left => {
+            tracing::warn!("a departure was interrupted: going on with it");
+            notices.give(row.departure());
+        }
+        Ok(_) => {}
+        // Boot meets the same error and deals with it.
+        Err(error) => tracing::debug!("{}", crate::errors::chain(&error)),
+    }
+    std::future::pending().await
+}
+
+async fn round(
+    node: &Node,
+    departure: &Departure,
+    budget: &Budget,
+    memory: &mut Memory,
+) -> Result<Option<Outcome>, act::LeaveError> {
+    let seen = observe::observe(node, budget, memory).await?;
+    let step = decide(node.role, &seen);
+    act::act(node, departure, budget, &seen, step, memory).await
+}
+
+/// The deadline is wall-clock time; from here on only the monotonic clock counts.
+fn budget_of(node: &Node, departure: &Departure, start: Instant) -> Budget {
+    let left = departure.deadline - OffsetDateTime::now_utc();
+    let left = Duration::try_from(left).unwrap_or(Duration::ZERO);
+    let settings = &node.settings.leave;
+    Budget::new(start, Instant::now() + left, settings.flush_share, settings.manager_patience)
+}

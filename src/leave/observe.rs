@@ -1,0 +1,150 @@
+//! What a departing node looks at.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::act::LeaveError;
+use super::budget::Budget;
+use super::decide::{Clock, Observed};
+use crate::boot::CLUSTER_LABEL;
+use crate::node::Node;
+use crate::swarm::{LocalNode, LocalState};
+
+/// How long another manager gets to confirm a demotion or a removal; it looks every 5 s at most.
+const CONFIRMATION_PATIENCE: Duration = Duration::from_secs(15);
+/// See `boot::decide::SETTLE_TIME`.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(25);
+/// A replacement of the last manager boots within minutes, or not at all.
+const RELIEF_PATIENCE: Duration = Duration::from_secs(300);
+
+/// What cannot be read anywhere: since when this process waits, and whether it has flushed. After
+/// a restart it is taken from the start again, which only costs time.
+pub struct Memory {
+    start: Instant,
+    pub is_flushed: bool,
+    /// Since when this node is a worker or out, and only somebody's word is missing.
+    only_word_missing_since: Option<Instant>,
+    /// Known for good once it is known: whose swarm Docker is in.
+    is_ours: Option<bool>,
+}
+
+impl Memory {
+    pub fn new(start: Instant) -> Self {
+        Self { start, is_flushed: false, only_word_missing_since: None, is_ours: None }
+    }
+}
+
+pub async fn observe(
+    node: &Node,
+    budget: &Budget,
+    memory: &mut Memory,
+) -> Result<Observed, LeaveError> {
+    let (local, row, containers) = tokio::join!(
+        node.swarm.fetch_local_node(),
+        node.ledger.fetch_departure(&node.instance.id),
+        node.swarm.fetch_containers(),
+    );
+    let (local, containers) = (local?, containers?);
+    let is_ledger_readable = match &row {
+        Ok(_) => true,
+        Err(error) => {
+            tracing::warn!("the ledger does not answer: {}", crate::errors::chain(error));
+            false
+        }
+    };
+    // What an earlier life of this machine asked for is void: another start, or another node.
+    let row = row.ok().flatten().filter(|row| {
+        row.boot_id == node.boot_id && local.node_id.as_ref().is_none_or(|id| *id == row.node_id)
+    });
+    let is_ours = match memory.is_ours {
+        Some(known) => known,
+        None => {
+            let known = is_ours(node, &local).await;
+            if local.state == LocalState::Active {
+                memory.is_ours = known;
+            }
+            known.unwrap_or_default()
+        }
+    };
+    let (own, listed_tasks, is_last_manager) = if local.is_manager && is_ours {
+        look_as_manager(node, &local).await
+    } else {
+        (None, None, false)
+    };
+    let (tasks, standalone): (Vec<_>, Vec<_>) =
+        containers.into_iter().partition(|container| container.task_id.is_some());
+    let word_missing = local.state == LocalState::Inactive
+        || !local.is_manager && memory.is_flushed && tasks.is_empty();
+    memory.only_word_missing_since =
+        word_missing.then(|| memory.only_word_missing_since.unwrap_or_else(Instant::now));
+    Ok(Observed {
+        is_ours,
+        row,
+        is_ledger_readable,
+        node: own,
+        task_containers: tasks.len(),
+        standalone_containers: standalone.len(),
+        listed_tasks,
+        is_flushed: memory.is_flushed,
+        is_last_manager,
+        clock: clock(budget, memory),
+        local,
+    })
+}
+
+fn clock(budget: &Budget, memory: &Memory) -> Clock {
+    let now = Instant::now();
+    let waited = now - memory.start;
+    Clock {
+        patience_over: now >= budget.patience_until,
+        drain_over: now >= budget.drain_until,
+        leave_due: now >= budget.flush_until,
+        over: now >= budget.deadline,
+        confirmation_over: memory
+            .only_word_missing_since
+            .is_some_and(|since| now - since >= CONFIRMATION_PATIENCE),
+        settle_over: waited >= SETTLE_PATIENCE,
+        relief_over: waited >= RELIEF_PATIENCE,
+    }
+}
+
+/// On a manager: its own entry, its tasks and whether it is alone. All unknown without a leader.
+async fn look_as_manager(
+    node: &Node,
+    local: &LocalNode,
+) -> (Option<crate::swarm::NodeView>, Option<usize>, bool) {
+    let Some(node_id) = &local.node_id else { return (None, None, false) };
+    match tokio::try_join!(node.swarm.fetch_nodes(), node.swarm.count_live_tasks(node_id)) {
+        Ok((nodes, tasks)) => {
+            let is_last = nodes.iter().all(|other| other.id == *node_id || other.is_plain_worker());
+            (nodes.into_iter().find(|other| other.id == *node_id), Some(tasks), is_last)
+        }
+        Err(error) => {
+            tracing::warn!("{error}");
+            (None, None, false)
+        }
+    }
+}
+
+/// Is Docker in this cluster's swarm? `None` while nobody can say.
+async fn is_ours(node: &Node, local: &LocalNode) -> Option<bool> {
+    if local.state == LocalState::Inactive {
+        return Some(true);
+    }
+    let charter = node.ledger.fetch_charter().await.ok()?;
+    let named = charter.and_then(|charter| charter.swarm_id);
+    if named.is_some() && named == local.swarm_id {
+        return Some(true);
+    }
+    if local.is_manager {
+        let (labels, _) = node.swarm.fetch_swarm().await.ok()?;
+        return Some(labels.get(CLUSTER_LABEL) == Some(&node.cluster));
+    }
+    if local.state != LocalState::Active {
+        // A join of ours that has not settled: a boot refuses a foreign swarm before it joins.
+        return Some(true);
+    }
+    let row = node.ledger.fetch_member(node.role, &node.instance.id).await.ok()?;
+    Some(row.is_some_and(|row| Some(&row.node_id) == local.node_id.as_ref()))
+}

@@ -1,0 +1,176 @@
+//! The charter: which swarm is ours, and who may found it.
+
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use time::OffsetDateTime;
+
+use super::table::Condition;
+use super::{Ledger, LedgerError};
+
+/// The shape of the ledger's rows. A charter of a higher number is left alone.
+pub const SCHEMA: u32 = 1;
+
+const ITEM: &str = "charter";
+
+/// Who founds or has founded the cluster's swarm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Charter {
+    pub schema: u32,
+    pub phase: CharterPhase,
+    /// The fence: it grows with every claim, and tokens are stored under it.
+    pub generation: u64,
+    /// Instance id.
+    pub founder: String,
+    /// When a claim that was not published may be taken over. Saves work only: what keeps two
+    /// founders apart is the generation, not this clock.
+    #[serde(with = "time::serde::timestamp")]
+    pub lease_expires_at: OffsetDateTime,
+    /// Docker's id of the swarm, once open.
+    #[serde(default)]
+    pub swarm_id: Option<String>,
+    /// The third field of the join tokens, once open.
+    #[serde(default)]
+    pub ca_digest: Option<String>,
+    #[serde(default, with = "time::serde::timestamp::option")]
+    pub founded_at: Option<OffsetDateTime>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CharterPhase {
+    /// Somebody is at it.
+    Founding,
+    /// The swarm stands; whoever wants in joins it.
+    Open,
+    /// The last manager has left and the swarm is no more: the next manager founds a new one.
+    Closed,
+}
+
+impl Charter {
+    /// Is this charter free to be claimed at `now`, beside one that does not exist?
+    #[must_use]
+    pub fn is_claimable(&self, now: OffsetDateTime) -> bool {
+        match self.phase {
+            CharterPhase::Open => false,
+            CharterPhase::Closed => true,
+            CharterPhase::Founding => self.lease_expires_at <= now,
+        }
+    }
+
+    /// Is `instance_id` founding under this charter?
+    #[must_use]
+    pub fn is_claimed_by(&self, instance_id: &str) -> bool {
+        self.phase == CharterPhase::Founding && self.founder == instance_id
+    }
+}
+
+impl Ledger {
+    /// The charter, consistently; `None` before anybody has claimed.
+    ///
+    /// # Errors
+    /// [`LedgerError::NewerSchema`], so that an old skep never acts on what it does not know.
+    pub async fn fetch_charter(&self) -> Result<Option<Charter>, LedgerError> {
+        #[derive(Deserialize)]
+        struct Schema {
+            schema: u32,
+        }
+        let Some(row) = self.get::<serde_json::Value>(ITEM).await? else { return Ok(None) };
+        let malformed = |error: serde_json::Error| LedgerError::Malformed {
+            item: ITEM.to_owned(),
+            source: serde::de::Error::custom(error),
+        };
+        let Schema { schema } = serde_json::from_value(row.clone()).map_err(malformed)?;
+        if schema > SCHEMA {
+            return Err(LedgerError::NewerSchema { found: schema });
+        }
+        serde_json::from_value(row).map(Some).map_err(malformed)
+    }
+
+    /// Claims the right to found, against what was `seen`. `None` when somebody else was first.
+    ///
+    /// # Errors
+    /// When the outcome is unknown: read the charter again before anything else.
+    pub async fn claim_charter(
+        &self,
+        seen: Option<&Charter>,
+        instance_id: &str,
+        now: OffsetDateTime,
+        lease: Duration,
+    ) -> Result<Option<Charter>, LedgerError> {
+        let claim = Charter {
+            schema: SCHEMA,
+            phase: CharterPhase::Founding,
+            generation: seen.map_or(0, |charter| charter.generation) + 1,
+            founder: instance_id.to_owned(),
+            lease_expires_at: now + lease,
+            swarm_id: None,
+            ca_digest: None,
+            founded_at: None,
+        };
+        let condition = match seen {
+            None => Condition::new("attribute_not_exists(#item)"),
+            Some(seen) if seen.phase == CharterPhase::Founding => Condition::new(
+                "#phase = :phase AND #generation = :seen AND #lease_expires_at <= :now",
+            )
+            .text("phase", "founding")
+            .number("seen", seen.generation)
+            .number("now", now.unix_timestamp()),
+            // Closed; were it open, the condition would refuse.
+            Some(seen) => Condition::new("#phase = :phase AND #generation = :seen")
+                .text("phase", "closed")
+                .number("seen", seen.generation),
+        };
+        Ok(self.put(ITEM, &claim, condition).await?.then_some(claim))
+    }
+
+    /// Opens the charter for the swarm that was founded under `claim`. `false` when the claim has
+    /// been taken over: that swarm must be given up.
+    ///
+    /// # Errors
+    /// When the outcome is unknown: read the charter again.
+    pub async fn publish_charter(
+        &self,
+        claim: &Charter,
+        swarm_id: &str,
+        ca_digest: &str,
+        now: OffsetDateTime,
+    ) -> Result<bool, LedgerError> {
+        let open = Charter {
+            phase: CharterPhase::Open,
+            swarm_id: Some(swarm_id.to_owned()),
+            ca_digest: Some(ca_digest.to_owned()),
+            founded_at: Some(now),
+            ..claim.clone()
+        };
+        self.put(ITEM, &open, Self::still_claimed(claim)).await
+    }
+
+    /// Gives a claim up, so that the next one need not wait for the lease. `false` when it was not
+    /// ours any more.
+    ///
+    /// # Errors
+    /// When DynamoDB fails; the lease then ends by itself.
+    pub async fn release_charter(&self, claim: &Charter) -> Result<bool, LedgerError> {
+        let released = Charter { lease_expires_at: OffsetDateTime::UNIX_EPOCH, ..claim.clone() };
+        self.put(ITEM, &released, Self::still_claimed(claim)).await
+    }
+
+    /// Records that the charter's swarm is no more. `false` when the charter has moved on.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn close_charter(&self, open: &Charter) -> Result<bool, LedgerError> {
+        let closed = Charter { phase: CharterPhase::Closed, ..open.clone() };
+        let condition = Condition::new("#phase = :open AND #generation = :generation")
+            .text("open", "open")
+            .number("generation", open.generation);
+        self.put(ITEM, &closed, condition).await
+    }
+
+    fn still_claimed(claim: &Charter) -> Condition {
+        Condition::new("#phase = :founding AND #founder = :me AND #generation = :generation")
+            .text("founding", "founding")
+            .text("me", &claim.founder)
+            .number("generation", claim.generation)
+    }
+}

@@ -1,0 +1,173 @@
+//! Departures: how a node that cannot drain itself asks the managers to.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::table::Condition;
+use super::{Ledger, LedgerError};
+use crate::instance::{Departure, Reason, Role};
+
+/// A row that was left behind goes after this, so that `skep status` can still tell of it.
+const DEPARTURE_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// One node's wish to leave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DepartureRow {
+    pub instance_id: String,
+    pub node_id: String,
+    /// What the node was configured as, so that its member row can be found.
+    pub role: Role,
+    pub reason: Reason,
+    pub state: DepartureState,
+    #[serde(with = "time::serde::timestamp")]
+    pub requested_at: OffsetDateTime,
+    #[serde(with = "time::serde::timestamp")]
+    pub deadline: OffsetDateTime,
+    /// Which start of the machine asked: after another one the wish is void.
+    pub boot_id: String,
+    /// Another manager has seen that raft no longer knows this one.
+    #[serde(default)]
+    pub demoted: bool,
+    #[serde(with = "time::serde::timestamp")]
+    expires_at: OffsetDateTime,
+}
+
+/// How far it is; only ever forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DepartureState {
+    /// By the node: please drain me.
+    Requested,
+    /// By a manager: no new tasks come, the present ones are stopping.
+    Draining,
+    /// By a manager: no task of the node is left.
+    Drained,
+    /// By the node: it is out of the swarm.
+    Left,
+    /// By a manager: the node is off the list.
+    Removed,
+}
+
+impl DepartureState {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Requested => "requested",
+            Self::Draining => "draining",
+            Self::Drained => "drained",
+            Self::Left => "left",
+            Self::Removed => "removed",
+        }
+    }
+}
+
+impl DepartureRow {
+    /// A fresh request.
+    #[must_use]
+    pub fn request(
+        instance_id: &str,
+        node_id: &str,
+        role: Role,
+        departure: &Departure,
+        boot_id: &str,
+    ) -> Self {
+        Self {
+            instance_id: instance_id.to_owned(),
+            node_id: node_id.to_owned(),
+            role,
+            reason: departure.reason,
+            state: DepartureState::Requested,
+            requested_at: departure.noticed_at,
+            deadline: departure.deadline,
+            boot_id: boot_id.to_owned(),
+            demoted: false,
+            expires_at: departure.deadline.max(departure.noticed_at) + DEPARTURE_TTL,
+        }
+    }
+
+    /// The notice that led to this row.
+    #[must_use]
+    pub fn departure(&self) -> Departure {
+        Departure { reason: self.reason, noticed_at: self.requested_at, deadline: self.deadline }
+    }
+}
+
+impl Ledger {
+    fn departure_item(instance_id: &str) -> String {
+        format!("departure#{instance_id}")
+    }
+
+    /// Asks the managers to drain this node. A request that is under way for the same node and
+    /// start of the machine stands as it is: asking twice is asking once.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn request_departure(&self, row: &DepartureRow) -> Result<(), LedgerError> {
+        let condition = Condition::new(
+            "attribute_not_exists(#item) OR #boot_id <> :boot OR #node_id <> :node OR #state = :removed",
+        )
+        .text("boot", &row.boot_id)
+        .text("node", &row.node_id)
+        .text("removed", DepartureState::Removed.as_str());
+        let item = Self::departure_item(&row.instance_id);
+        self.put(&item, row, condition).await.map(drop)
+    }
+
+    /// One node's departure, consistently.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn fetch_departure(
+        &self,
+        instance_id: &str,
+    ) -> Result<Option<DepartureRow>, LedgerError> {
+        self.get(&Self::departure_item(instance_id)).await
+    }
+
+    /// All departures of the cluster, ended ones included.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn fetch_departures(&self) -> Result<Vec<DepartureRow>, LedgerError> {
+        self.query("departure#").await
+    }
+
+    /// Takes a departure from the state that was seen to the next. `false` when somebody else has.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn advance_departure(
+        &self,
+        seen: &DepartureRow,
+        to: DepartureState,
+    ) -> Result<bool, LedgerError> {
+        let condition = Condition::new("#state = :from AND #node_id = :node")
+            .text("from", seen.state.as_str())
+            .text("node", &seen.node_id)
+            .text("to", to.as_str());
+        let item = Self::departure_item(&seen.instance_id);
+        self.set(&item, "SET #state = :to", condition).await
+    }
+
+    /// Another manager's word that raft no longer knows this node.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn confirm_demotion(&self, seen: &DepartureRow) -> Result<bool, LedgerError> {
+        let condition = Condition::new("#node_id = :node AND attribute_exists(#item)")
+            .text("node", &seen.node_id)
+            .flag("yes", true);
+        let item = Self::departure_item(&seen.instance_id);
+        self.set(&item, "SET #demoted = :yes", condition).await
+    }
+
+    /// Forgets a departure, as when the machine has started anew.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn delete_departure(&self, instance_id: &str) -> Result<(), LedgerError> {
+        self.delete(&Self::departure_item(instance_id), Condition::default()).await.map(drop)
+    }
+}

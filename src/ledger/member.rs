@@ -1,0 +1,119 @@
+//! Members: who is in the fleet, and where managers listen.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::table::Condition;
+use super::{Ledger, LedgerError};
+use crate::instance::Role;
+
+/// A row that nobody refreshes goes after this: managers refresh every minute, workers every few
+/// hours.
+const MEMBER_TTL: Duration = Duration::from_secs(48 * 3600);
+
+/// One node's row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    pub instance_id: String,
+    pub role: Role,
+    /// Docker's id of the node.
+    pub node_id: String,
+    /// Private address, where a manager listens on 2377.
+    pub address: IpAddr,
+    pub zone: String,
+    #[serde(default)]
+    pub group: Option<String>,
+    /// Of the charter under which it joined.
+    pub generation: u64,
+    pub state: MemberState,
+    #[serde(with = "time::serde::timestamp")]
+    pub updated_at: OffsetDateTime,
+    #[serde(with = "time::serde::timestamp")]
+    expires_at: OffsetDateTime,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MemberState {
+    Ready,
+    Leaving,
+}
+
+impl Member {
+    /// A row as of `now`.
+    #[must_use]
+    pub fn new(
+        instance: &crate::instance::Instance,
+        membership: &crate::instance::Membership,
+        configured_role: Role,
+        state: MemberState,
+        now: OffsetDateTime,
+    ) -> Self {
+        Self {
+            instance_id: instance.id.clone(),
+            role: configured_role,
+            node_id: membership.node_id.clone(),
+            address: instance.private_address,
+            zone: instance.zone.clone(),
+            group: instance.group.clone(),
+            generation: membership.generation,
+            state,
+            updated_at: now,
+            expires_at: now + MEMBER_TTL,
+        }
+    }
+}
+
+impl Ledger {
+    fn member_item(role: Role, instance_id: &str) -> String {
+        format!("member#{role}#{instance_id}")
+    }
+
+    /// Writes or refreshes this node's own row.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn put_member(&self, member: &Member) -> Result<(), LedgerError> {
+        let item = Self::member_item(member.role, &member.instance_id);
+        self.put(&item, member, Condition::default()).await.map(drop)
+    }
+
+    /// A node's row.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn fetch_member(
+        &self,
+        role: Role,
+        instance_id: &str,
+    ) -> Result<Option<Member>, LedgerError> {
+        self.get(&Self::member_item(role, instance_id)).await
+    }
+
+    /// Where one can join.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn fetch_managers(&self) -> Result<Vec<Member>, LedgerError> {
+        self.query("member#manager#").await
+    }
+
+    /// The whole fleet.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn fetch_members(&self) -> Result<Vec<Member>, LedgerError> {
+        self.query("member#").await
+    }
+
+    /// Strikes a node out. A row that is not there is struck out already.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn delete_member(&self, role: Role, instance_id: &str) -> Result<(), LedgerError> {
+        self.delete(&Self::member_item(role, instance_id), Condition::default()).await.map(drop)
+    }
+}

@@ -1,0 +1,244 @@
+//! The table itself: reading and writing rows of one cluster.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::types::AttributeValue;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::LedgerError;
+use crate::aws::AwsError;
+
+/// The code of a condition that did not hold: an answer, not a failure.
+const CONDITION_FAILED: &str = "ConditionalCheckFailedException";
+
+/// One cluster's rows. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    client: Client,
+    table: String,
+    cluster: String,
+}
+
+/// A row as DynamoDB has it.
+pub(super) type Row = HashMap<String, AttributeValue>;
+
+/// A condition and the values that it names as `:name`; attribute names are written as `#name`.
+#[derive(Default)]
+pub(crate) struct Condition {
+    expression: Option<String>,
+    names: HashMap<String, String>,
+    values: HashMap<String, AttributeValue>,
+}
+
+impl Condition {
+    pub(super) fn new(expression: &str) -> Self {
+        // `phase`, `state` and others are reserved words of DynamoDB, so every name is an alias.
+        let names = expression
+            .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '#'))
+            .filter_map(|word| word.strip_prefix('#'))
+            .map(|name| (format!("#{name}"), name.to_owned()))
+            .collect();
+        Self { expression: Some(expression.to_owned()), names, values: HashMap::new() }
+    }
+
+    pub(super) fn text(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.values.insert(format!(":{name}"), AttributeValue::S(value.into()));
+        self
+    }
+
+    pub(super) fn number(mut self, name: &str, value: impl Display) -> Self {
+        self.values.insert(format!(":{name}"), AttributeValue::N(value.to_string()));
+        self
+    }
+
+    pub(super) fn flag(mut self, name: &str, value: bool) -> Self {
+        self.values.insert(format!(":{name}"), AttributeValue::Bool(value));
+        self
+    }
+}
+
+impl Ledger {
+    #[must_use]
+    pub fn new(client: Client, table: impl Into<String>, cluster: impl Into<String>) -> Self {
+        Self { client, table: table.into(), cluster: cluster.into() }
+    }
+
+    /// The same table under another partition key.
+    #[must_use]
+    pub(crate) fn partition(&self, cluster: impl Into<String>) -> Self {
+        Self { cluster: cluster.into(), ..self.clone() }
+    }
+
+    /// Names of table and cluster, for a human.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        format!("cluster {} in table {}", self.cluster, self.table)
+    }
+
+    fn key(&self, item: &str) -> Row {
+        HashMap::from([
+            ("cluster".to_owned(), AttributeValue::S(self.cluster.clone())),
+            ("item".to_owned(), AttributeValue::S(item.to_owned())),
+        ])
+    }
+
+    fn failed<E>(&self, operation: &'static str, error: SdkError<E>) -> LedgerError
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
+        let message = error.message().unwrap_or_default();
+        if message.contains("does not match the schema") || message.contains("Missing the key") {
+            return LedgerError::WrongKeys { table: self.table.clone() };
+        }
+        LedgerError::Aws(AwsError::new(
+            "dynamodb",
+            operation,
+            &format!("table {}", self.table),
+            error,
+        ))
+    }
+
+    /// One row, consistently.
+    pub(crate) async fn get<T: DeserializeOwned>(
+        &self,
+        item: &str,
+    ) -> Result<Option<T>, LedgerError> {
+        let output = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .set_key(Some(self.key(item)))
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(|error| self.failed("GetItem", error))?;
+        output.item.map(decode).transpose()
+    }
+
+    /// All rows whose key begins so.
+    pub(super) async fn query<T: DeserializeOwned>(
+        &self,
+        prefix: &str,
+    ) -> Result<Vec<T>, LedgerError> {
+        let mut pages = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .key_condition_expression("#cluster = :cluster AND begins_with(#item, :prefix)")
+            .expression_attribute_names("#cluster", "cluster")
+            .expression_attribute_names("#item", "item")
+            .expression_attribute_values(":cluster", AttributeValue::S(self.cluster.clone()))
+            .expression_attribute_values(":prefix", AttributeValue::S(prefix.to_owned()))
+            .consistent_read(true)
+            .into_paginator()
+            .send();
+        let mut rows = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| self.failed("Query", error))?;
+            for row in page.items.unwrap_or_default() {
+                rows.push(decode(row)?);
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Writes a row whole; `false` where the condition did not hold.
+    pub(crate) async fn put<T: Serialize>(
+        &self,
+        item: &str,
+        row: &T,
+        condition: Condition,
+    ) -> Result<bool, LedgerError> {
+        let mut attributes: Row = serde_dynamo::to_item(row)
+            .map_err(|source| LedgerError::Malformed { item: item.to_owned(), source })?;
+        // An absent value is absent, not NULL: TTL and conditions tell the two apart.
+        attributes.retain(|_, value| !matches!(value, AttributeValue::Null(_)));
+        attributes.extend(self.key(item));
+        let result = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(attributes))
+            .set_condition_expression(condition.expression)
+            .set_expression_attribute_names(none_if_empty(condition.names))
+            .set_expression_attribute_values(none_if_empty(condition.values))
+            .send()
+            .await;
+        self.held("PutItem", result)
+    }
+
+    /// Sets attributes of a row; `false` where the condition did not hold.
+    pub(super) async fn set(
+        &self,
+        item: &str,
+        update: &str,
+        condition: Condition,
+    ) -> Result<bool, LedgerError> {
+        let mut names = Condition::new(update).names;
+        names.extend(condition.names);
+        let result = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(self.key(item)))
+            .update_expression(update)
+            .set_condition_expression(condition.expression)
+            .set_expression_attribute_names(none_if_empty(names))
+            .set_expression_attribute_values(none_if_empty(condition.values))
+            .send()
+            .await;
+        self.held("UpdateItem", result)
+    }
+
+    /// Deletes a row; `false` where the condition did not hold.
+    pub(super) async fn delete(
+        &self,
+        item: &str,
+        condition: Condition,
+    ) -> Result<bool, LedgerError> {
+        let result = self
+            .client
+            .delete_item()
+            .table_name(&self.table)
+            .set_key(Some(self.key(item)))
+            .set_condition_expression(condition.expression)
+            .set_expression_attribute_names(none_if_empty(condition.names))
+            .set_expression_attribute_values(none_if_empty(condition.values))
+            .send()
+            .await;
+        self.held("DeleteItem", result)
+    }
+
+    /// A condition that failed is an answer. After a write whose answer was lost, the SDK's retry
+    /// meets its own first try: callers read again before they believe a `false`.
+    fn held<T, E>(
+        &self,
+        operation: &'static str,
+        result: Result<T, SdkError<E>>,
+    ) -> Result<bool, LedgerError>
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
+        match result {
+            Ok(_) => Ok(true),
+            Err(error) if error.code() == Some(CONDITION_FAILED) => Ok(false),
+            Err(error) => Err(self.failed(operation, error)),
+        }
+    }
+}
+
+fn none_if_empty<V>(map: HashMap<String, V>) -> Option<HashMap<String, V>> {
+    Some(map).filter(|map| !map.is_empty())
+}
+
+fn decode<T: DeserializeOwned>(row: Row) -> Result<T, LedgerError> {
+    let item = match row.get("item") {
+        Some(AttributeValue::S(item)) => item.clone(),
+        _ => "?".to_owned(),
+    };
+    serde_dynamo::from_item(row).map_err(|source| LedgerError::Malformed { item, source })
+}

@@ -1,0 +1,36 @@
+//! skep gives every EC2 instance its place in a Docker Swarm, and takes it out again with nothing
+//! lost. Dependencies point one way, from the story to plain types:
+//!
+//! | room | what lives there |
+//! |---|---|
+//! | [`agent`] | the story: boot → serve → leave, on one page |
+//! | [`boot`], [`leave`], [`manager`], [`watch`] | the phases: observe → decide → act |
+//! | [`flush`], [`health`], [`control`], [`announce`] | what the phases use on this host and towards AWS |
+//! | [`swarm`], [`ledger`], [`secrets`], [`imds`], [`autoscaling`], [`cloudformation`], [`systemd`] | the outside world |
+//! | [`config`], [`cli`] | what the operator says and sees |
+//! | [`instance`], [`state`], [`retry`] | plain types and values |
+
+pub mod agent;
+pub mod announce;
+pub mod autoscaling;
+pub mod aws;
+pub mod boot;
+pub mod cloudformation;
+pub mod config;
+pub mod control;
+pub mod errors;
+pub mod flush;
+pub mod health;
+pub mod imds;
+pub mod instance;
+pub mod leave;
+pub mod ledger;
+pub mod logging;
+pub mod manager;
+pub mod node;
+pub mod retry;
+pub mod secrets;
+pub mod state;
+pub mod swarm;
+pub mod systemd;
+pub mod watch;

@@ -1,0 +1,215 @@
+//! What skep says on standard error: a readable line per event, JSON, or journal entries with the
+//! fields as fields.
+//!
+//! skep speaks at the level that the settings name, every other crate from `warn` up.
+
+use std::fmt;
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+
+use nix::sys::stat::fstat;
+use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
+use tracing_subscriber::fmt::{FmtContext, MakeWriter};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::{Log, LogFormat};
+
+/// Before the name of every field in the journal: `journalctl SKEP_PHASE=ready`.
+const JOURNAL_FIELD_PREFIX: &str = "SKEP";
+
+/// Starts logging; to be called once. Where the journal was asked for and does not answer, text is
+/// what is left.
+pub fn start(log: &Log) {
+    let format = match log.format {
+        LogFormat::Auto if stderr_is_the_journal() => LogFormat::Journal,
+        LogFormat::Auto => LogFormat::Text,
+        format => format,
+    };
+    let journal = (format == LogFormat::Journal).then(tracing_journald::layer);
+    let (layer, problem) = match journal {
+        Some(Ok(layer)) => {
+            (layer.with_field_prefix(Some(JOURNAL_FIELD_PREFIX.into())).boxed(), None)
+        }
+        Some(Err(problem)) => (text(io::stderr, wants_colour(&io::stderr())), Some(problem)),
+        None if format == LogFormat::Json => (json(io::stderr), None),
+        None => (text(io::stderr, wants_colour(&io::stderr())), None),
+    };
+    tracing_subscriber::registry().with(layer.with_filter(log.level.targets())).init();
+    if let Some(problem) = problem {
+        tracing::warn!(%problem, "the journal does not answer; logging as text");
+    }
+}
+
+/// Whether to colour what is written to `stream`: only on a terminal, and not where `NO_COLOR` says
+/// anything (<https://no-color.org>).
+pub fn wants_colour(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+type Boxed<S> = Box<dyn Layer<S> + Send + Sync>;
+
+fn text<S, W>(writer: W, colour: bool) -> Boxed<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    tracing_subscriber::fmt::layer()
+        .event_format(Line)
+        .with_ansi(colour)
+        .with_writer(writer)
+        .boxed()
+}
+
+fn json<S, W>(writer: W) -> Boxed<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    tracing_subscriber::fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_current_span(false)
+        .with_span_list(false)
+        .with_writer(writer)
+        .boxed()
+}
+
+/// systemd puts the device and inode of the stream in `JOURNAL_STREAM` (systemd.exec(5)); it is
+/// inherited, so that what it names must be compared with what standard error is now.
+fn stderr_is_the_journal() -> bool {
+    let stream = std::env::var("JOURNAL_STREAM").ok();
+    let stat = fstat(io::stderr().as_fd());
+    stat.is_ok_and(|stat| stream.is_some_and(|s| s == format!("{}:{}", stat.st_dev, stat.st_ino)))
+}
+
+/// `23:08:01.123 INFO  boot: joined the swarm generation=3`, in UTC. Never more than a line.
+struct Line;
+
+impl<S, N> FormatEvent<S, N> for Line
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        const TIME: &[BorrowedFormatItem<'_>] =
+            format_description!("[hour]:[minute]:[second].[subsecond digits:3]");
+        let time = OffsetDateTime::now_utc().format(TIME).map_err(|_| fmt::Error)?;
+        let (colour, plain) = match *event.metadata().level() {
+            _ if !writer.has_ansi_escapes() => ("", ""),
+            Level::ERROR => ("\x1b[31m", "\x1b[0m"),
+            Level::WARN => ("\x1b[33m", "\x1b[0m"),
+            Level::INFO => ("\x1b[32m", "\x1b[0m"),
+            Level::DEBUG | Level::TRACE => ("\x1b[2m", "\x1b[0m"),
+        };
+        let level = event.metadata().level();
+        let room = room(event.metadata().target());
+        write!(writer, "{time} {colour}{level:<5}{plain} {room}: ")?;
+        let mut fields = String::new();
+        context.format_fields(Writer::new(&mut fields), event)?;
+        for part in fields.split_inclusive('\n') {
+            match part.strip_suffix('\n') {
+                Some(line) => write!(writer, "{line}\\n")?,
+                None => writer.write_str(part)?,
+            }
+        }
+        writer.write_char('\n')
+    }
+}
+
+/// The room of `lib.rs` that speaks: `skep::boot::join` → `boot`. Other crates keep their name.
+fn room(target: &str) -> &str {
+    let inside = target.strip_prefix("skep::").unwrap_or(target);
+    inside.split("::").next().unwrap_or(inside)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing_subscriber::Registry;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What `say` logs through a layer.
+    fn logged(layer: impl FnOnce(Written) -> Boxed<Registry>, say: impl FnOnce()) -> String {
+        let written = Written::default();
+        let subscriber = tracing_subscriber::registry().with(layer(written.clone()));
+        tracing::subscriber::with_default(subscriber, say);
+        String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
+    }
+
+    fn as_text(colour: bool, say: impl FnOnce()) -> String {
+        logged(|written| text(move || written.clone(), colour), say)
+    }
+
+    #[test]
+    fn a_line_tells_when_how_grave_who_and_what() {
+        let line = as_text(false, || {
+            tracing::info!(target: "skep::boot::join", generation = 3, "joined {}", "prod");
+        });
+        let (time, rest) = line.split_at(12);
+        assert!(time.chars().enumerate().all(|(at, c)| match at {
+            2 | 5 => c == ':',
+            8 => c == '.',
+            _ => c.is_ascii_digit(),
+        }));
+        assert_eq!(rest, " INFO  boot: joined prod generation=3\n");
+    }
+
+    #[test]
+    fn an_event_is_one_line_whatever_is_in_it() {
+        let line = as_text(false, || tracing::error!(answer = "a\nb", "first\nsecond"));
+        assert_eq!(line.lines().count(), 1, "{line:?}");
+        assert!(line.contains("first\\nsecond answer="), "{line:?}");
+    }
+
+    #[test]
+    fn colour_is_only_where_it_is_asked_for() {
+        assert!(!as_text(false, || tracing::warn!("x")).contains('\x1b'));
+        assert!(as_text(true, || tracing::warn!("x")).contains("\x1b[33mWARN \x1b[0m"));
+    }
+
+    #[test]
+    fn json_has_the_fields_at_the_top() {
+        let line = logged(
+            |written| json(move || written.clone()),
+            || tracing::info!(target: "skep::boot", phase = "ready", "joined"),
+        );
+        let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(event["message"], "joined");
+        assert_eq!(event["phase"], "ready");
+        assert_eq!(event["level"], "INFO");
+        assert_eq!(event["target"], "skep::boot");
+    }
+
+    #[test]
+    fn other_crates_keep_their_name() {
+        assert_eq!(room("skep"), "skep");
+        assert_eq!(room("skep::leave::act"), "leave");
+        assert_eq!(room("hyper_util::client::legacy"), "hyper_util");
+    }
+}

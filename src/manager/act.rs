@@ -1,0 +1,66 @@
+//! One departure, looked at and taken one step further.
+
+use thiserror::Error;
+use time::OffsetDateTime;
+
+use super::decide::{Action, decide};
+use crate::ledger::{DepartureRow, DepartureState, LedgerError};
+use crate::node::Node;
+use crate::swarm::SwarmError;
+
+#[derive(Debug, Error)]
+pub enum CareError {
+    #[error(transparent)]
+    Swarm(#[from] SwarmError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// Whether the departure is still under way.
+pub async fn serve(node: &Node, row: &DepartureRow) -> Result<bool, CareError> {
+    if row.state == DepartureState::Removed {
+        return Ok(false);
+    }
+    let who = row.instance_id.as_str();
+    let view = node.swarm.fetch_node(&row.node_id).await?;
+    let live_tasks = match (&view, row.state) {
+        (Some(_), DepartureState::Requested | DepartureState::Draining) => {
+            node.swarm.count_live_tasks(&row.node_id).await?
+        }
+        _ => 0,
+    };
+    let is_self = row.instance_id == node.instance.id;
+    let advance = |to| node.ledger.advance_departure(row, to);
+    match decide(row, view.as_ref(), live_tasks, is_self) {
+        Action::None => return Ok(false),
+        Action::Wait => {}
+        Action::Drain => {
+            node.swarm.drain(&row.node_id).await?;
+            tracing::info!(instance = who, reason = %row.reason, live_tasks, "draining");
+            if row.state == DepartureState::Requested {
+                advance(DepartureState::Draining).await?;
+            }
+        }
+        Action::MarkDraining => drop(advance(DepartureState::Draining).await?),
+        Action::MarkDrained => {
+            if advance(DepartureState::Drained).await? {
+                tracing::info!(instance = who, "drained");
+            }
+        }
+        Action::ConfirmDemotion => {
+            node.ledger.confirm_demotion(row).await?;
+            tracing::info!(instance = who, "is a manager no more");
+        }
+        Action::Demote => drop(node.swarm.demote(&row.node_id).await?),
+        Action::Remove => {
+            node.swarm.remove(&row.node_id).await?;
+            node.ledger.delete_member(row.role, who).await?;
+            if advance(DepartureState::Removed).await? {
+                tracing::info!(instance = who, "removed");
+            }
+            return Ok(false);
+        }
+    }
+    // One that never ends, because its machine died, must not keep the leader busy.
+    Ok(row.deadline > OffsetDateTime::now_utc())
+}

@@ -1,0 +1,113 @@
+//! The whole fleet, as the ledger and Docker know it: for `skep status` on a manager.
+
+use std::collections::BTreeMap;
+
+use crate::control::{FleetMember, FleetView, ViewSource};
+use crate::ledger::{DepartureRow, Member, MemberState};
+use crate::node::Node;
+use crate::swarm::NodeView;
+
+/// `None` where this node is no manager and so does not know.
+pub async fn view_fleet(node: &Node) -> Option<FleetView> {
+    let local = node.swarm.fetch_local_node().await.ok()?;
+    if !local.is_manager {
+        return None;
+    }
+    let (nodes, rows) = tokio::join!(node.swarm.fetch_nodes(), async {
+        tokio::try_join!(node.ledger.fetch_members(), node.ledger.fetch_departures())
+    });
+    let source = match (&rows, &nodes) {
+        (Ok(_), Ok(_)) => ViewSource::LedgerAndDocker,
+        (Ok(_), Err(_)) => ViewSource::Ledger,
+        (Err(_), Ok(_)) => ViewSource::Docker,
+        (Err(_), Err(_)) => ViewSource::Nothing,
+    };
+    let problems: Vec<String> = [
+        rows.as_ref().err().map(|error| crate::errors::chain(error)),
+        nodes.as_ref().err().map(|error| crate::errors::chain(error)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let (members, departures) = rows.unwrap_or_default();
+    Some(FleetView {
+        source,
+        members: merge(members, &departures, nodes.unwrap_or_default()),
+        problem: (!problems.is_empty()).then(|| problems.join("; ")),
+    })
+}
+
+/// Every node that either of them knows: by node id, managers first.
+fn merge(
+    members: Vec<Member>,
+    departures: &[DepartureRow],
+    nodes: Vec<NodeView>,
+) -> Vec<FleetMember> {
+    let mut nodes: BTreeMap<String, NodeView> =
+        nodes.into_iter().map(|node| (node.id.clone(), node)).collect();
+    let mut fleet: Vec<FleetMember> = members
+        .into_iter()
+        .map(|row| {
+            let node = nodes.remove(&row.node_id);
+            FleetMember {
+                zone: Some(row.zone),
+                group: row.group,
+                state: Some(
+                    match row.state {
+                        MemberState::Ready => "ready",
+                        MemberState::Leaving => "leaving",
+                    }
+                    .to_owned(),
+                ),
+                departure: departure_of(departures, &row.node_id),
+                updated_at: Some(row.updated_at),
+                address: Some(row.address),
+                ..seen_by_docker(Some(row.instance_id), row.node_id, row.role, node)
+            }
+        })
+        .collect();
+    fleet.extend(nodes.into_iter().map(|(id, node)| {
+        let row = departures.iter().find(|row| row.node_id == id);
+        let instance_id = row.map(|row| row.instance_id.clone());
+        FleetMember {
+            departure: departure_of(departures, &id),
+            ..seen_by_docker(instance_id, id, node.role, Some(node))
+        }
+    }));
+    fleet.sort_by_key(|member| (member.role != crate::instance::Role::Manager, member.address));
+    fleet
+}
+
+fn departure_of(departures: &[DepartureRow], node_id: &str) -> Option<String> {
+    let row = departures.iter().find(|row| row.node_id == node_id)?;
+    Some(format!("{}: {}", row.reason, row.state.as_str()))
+}
+
+fn seen_by_docker(
+    instance_id: Option<String>,
+    node_id: String,
+    role: crate::instance::Role,
+    node: Option<NodeView>,
+) -> FleetMember {
+    FleetMember {
+        instance_id,
+        role,
+        node_id: Some(node_id),
+        address: node.as_ref().and_then(|node| node.address.as_ref()?.parse().ok()),
+        zone: None,
+        group: None,
+        state: None,
+        docker_availability: node.as_ref().map(|node| {
+            match node.availability {
+                crate::swarm::Availability::Active => "active",
+                crate::swarm::Availability::Pause => "pause",
+                crate::swarm::Availability::Drain => "drain",
+            }
+            .to_owned()
+        }),
+        leader: node.as_ref().is_some_and(NodeView::is_leader),
+        docker_state: node.map(|node| node.state),
+        departure: None,
+        updated_at: None,
+    }
+}

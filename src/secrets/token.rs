@@ -1,0 +1,93 @@
+//! A join token: `SWMTKN-1-<CA digest, 50 of base 36>-<secret, 25 of base 36>`.
+
+use secrecy::{ExposeSecret, SecretString};
+use thiserror::Error;
+
+const PREFIX: &str = "SWMTKN";
+/// `2` is what a FIPS swarm issues.
+const VERSIONS: [&str; 2] = ["1", "2"];
+const DIGEST_LENGTH: usize = 50;
+const SECRET_LENGTH: usize = 25;
+
+/// A token that has the shape of one.
+#[derive(Clone, Debug)]
+pub struct JoinToken {
+    token: SecretString,
+    ca_digest: String,
+}
+
+/// Why a text is no token. Says nothing of the text itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum MalformedToken {
+    #[error("it is empty")]
+    Empty,
+    #[error("it does not look like SWMTKN-1-…: was something else stored there?")]
+    Shape,
+}
+
+impl JoinToken {
+    /// # Errors
+    /// [`MalformedToken`], without a word of the text.
+    pub fn parse(token: SecretString) -> Result<Self, MalformedToken> {
+        let text = token.expose_secret().trim();
+        if text.is_empty() {
+            return Err(MalformedToken::Empty);
+        }
+        let is_base36 = |part: &str| {
+            part.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase())
+        };
+        match text.split('-').collect::<Vec<_>>()[..] {
+            [PREFIX, version, digest, secret]
+                if VERSIONS.contains(&version)
+                    && digest.len() == DIGEST_LENGTH
+                    && secret.len() == SECRET_LENGTH
+                    && is_base36(digest)
+                    && is_base36(secret) =>
+            {
+                let ca_digest = digest.to_owned();
+                Ok(Self { token: text.to_owned().into(), ca_digest })
+            }
+            _ => Err(MalformedToken::Shape),
+        }
+    }
+
+    /// sha256 of the swarm's root CA in base 36; the same in both tokens of a swarm, and no secret.
+    #[must_use]
+    pub fn ca_digest(&self) -> &str {
+        &self.ca_digest
+    }
+
+    /// The whole token, for Docker alone.
+    #[must_use]
+    pub fn secret(&self) -> &SecretString {
+        &self.token
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIGEST: &str = "3pu6hszjas19xyp7ghgosyx9k8atbfcr8p2is99znpy26u2lkl";
+    const SECRET: &str = "1awxwuwd3z9j1z3puu7rcgdbx";
+
+    #[test]
+    fn a_token_tells_its_ca_digest_and_hides_the_rest() {
+        let token = JoinToken::parse(format!("SWMTKN-1-{DIGEST}-{SECRET}\n").into()).unwrap();
+        assert_eq!(token.ca_digest(), DIGEST);
+        assert_eq!(token.secret().expose_secret(), &format!("SWMTKN-1-{DIGEST}-{SECRET}"));
+        assert!(!format!("{token:?}").contains(SECRET));
+    }
+
+    #[test]
+    fn what_is_no_token_is_refused_without_being_quoted() {
+        assert_eq!(JoinToken::parse(" \n".into()).unwrap_err(), MalformedToken::Empty);
+        for text in
+            ["None", "SWMTKN-1-abc-def", &format!("SWMTKN-9-{DIGEST}-{SECRET}"), &DIGEST.repeat(2)]
+        {
+            let error = JoinToken::parse(text.into()).unwrap_err();
+            assert_eq!(error, MalformedToken::Shape);
+            assert!(!error.to_string().contains(text));
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What this node is doing right now: one state, shown as the `STATUS=` line, in `skep status`, on
+//! the health port and as log fields. Phases write it, everything else only reads.
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use tokio::sync::watch;
+
+use crate::instance::{Departure, Instance, Membership, Role};
+
+/// Where in its life the node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Reading who it is.
+    Starting,
+    /// On the way into the swarm.
+    Booting,
+    /// An active member of the charter's swarm.
+    Ready,
+    /// On the way out.
+    Leaving,
+    /// Out of the swarm, with nothing left to do.
+    Left,
+    /// Gave up; the reason is in [`NodeState::doing`].
+    Failed,
+}
+
+impl Phase {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Starting => "starting",
+            Phase::Booting => "booting",
+            Phase::Ready => "ready",
+            Phase::Leaving => "leaving",
+            Phase::Left => "left",
+            Phase::Failed => "failed",
+        }
+    }
+}
+
+/// This node as `skep status` shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct NodeState {
+    pub phase: Phase,
+    /// When this phase began.
+    #[serde(with = "time::serde::rfc3339")]
+    pub since: OffsetDateTime,
+    /// What it does or waits for, in words: `waiting for i-0abc to publish the swarm`.
+    pub doing: String,
+    /// Known once the metadata has answered.
+    pub instance: Option<Instance>,
+    pub cluster: Option<String>,
+    pub role: Option<Role>,
+    /// Proof of boot, while it holds.
+    pub membership: Option<Membership>,
+    pub departure: Option<Departure>,
+}
+
+impl NodeState {
+    /// Is this node worth sending traffic to? What `GET /` on the health port answers.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.phase == Phase::Ready && self.departure.is_none()
+    }
+}
+
+/// The writing end; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct StateHandle(watch::Sender<NodeState>);
+
+impl Default for StateHandle {
+    fn default() -> Self {
+        Self(watch::Sender::new(NodeState {
+            phase: Phase::Starting,
+            since: OffsetDateTime::now_utc(),
+            doing: "reading the instance metadata".into(),
+            instance: None,
+            cluster: None,
+            role: None,
+            membership: None,
+            departure: None,
+        }))
+    }
+}
+
+impl StateHandle {
+    /// Enters a phase, or says something new about the present one.
+    pub fn enter(&self, phase: Phase, doing: impl Into<String>) {
+        let doing = doing.into();
+        self.0.send_if_modified(|state| {
+            if state.phase == phase && state.doing == doing {
+                return false;
+            }
+            if state.phase != phase {
+                state.phase = phase;
+                state.since = OffsetDateTime::now_utc();
+            }
+            tracing::info!(phase = phase.as_str(), "{doing}");
+            state.doing = doing;
+            true
+        });
+    }
+
+    /// Records a fact beside the phase.
+    pub fn update(&self, change: impl FnOnce(&mut NodeState)) {
+        self.0.send_modify(change);
+    }
+
+    /// Follows the state.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<NodeState> {
+        self.0.subscribe()
+    }
+
+    /// The state now.
+    #[must_use]
+    pub fn now(&self) -> NodeState {
+        self.0.borrow().clone()
+    }
+}

@@ -1,0 +1,231 @@
+//! This host's own place in a swarm: look, init, join, leave.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use bollard::models::{LocalNodeState, SwarmInitRequest, SwarmJoinRequest, SwarmSpec, SystemInfo};
+use bollard::query_parameters::LeaveSwarmOptionsBuilder;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{JoinAnswer, SWARM_PORT, Swarm, SwarmError};
+
+/// What Docker says of this host (`/info`, and the node certificate where `/info` is silent).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalNode {
+    pub state: LocalState,
+    pub node_id: Option<String>,
+    /// On a manager from `/info`, on a worker from its certificate, where that can be read.
+    pub swarm_id: Option<String>,
+    /// Is the control API of the swarm available here, that is: is this node a manager?
+    pub is_manager: bool,
+    /// Is any manager known to this node? False on a node that merely once was in a swarm.
+    pub has_managers: bool,
+    /// Docker's complaint; empty when all is well.
+    pub error: String,
+    /// The address that this node advertises.
+    pub address: Option<String>,
+    pub live_restore: bool,
+}
+
+/// `LocalNodeState`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LocalState {
+    Inactive,
+    /// A join goes on in the background.
+    Pending,
+    Active,
+    Error,
+    /// Autolock: the node's keys are encrypted until someone unlocks it.
+    Locked,
+}
+
+/// The subject of `swarm/certificates/swarm-node.crt`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    pub swarm_id: String,
+    pub node_id: String,
+    pub is_manager: bool,
+}
+
+/// What `docker swarm init` needs to know.
+#[derive(Clone, Debug)]
+pub struct InitSpec {
+    pub address: IpAddr,
+    /// CIDRs for overlay networks; Docker's default where empty.
+    pub address_pool: Vec<String>,
+    pub subnet_size: Option<u32>,
+    /// Labels of the swarm object: how a founder recognises what it made before a crash.
+    pub labels: HashMap<String, String>,
+}
+
+/// Both join tokens of the swarm that this manager is in.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    pub worker: SecretString,
+    pub manager: SecretString,
+}
+
+impl LocalNode {
+    fn of(info: &SystemInfo, certificate: Option<Certificate>) -> Self {
+        let swarm = info.swarm.clone().unwrap_or_default();
+        let text = |value: Option<String>| value.filter(|text| !text.is_empty());
+        let state = match swarm.local_node_state {
+            Some(LocalNodeState::ACTIVE) => LocalState::Active,
+            Some(LocalNodeState::PENDING) => LocalState::Pending,
+            Some(LocalNodeState::ERROR) => LocalState::Error,
+            Some(LocalNodeState::LOCKED) => LocalState::Locked,
+            Some(LocalNodeState::INACTIVE | LocalNodeState::EMPTY) | None => LocalState::Inactive,
+        };
+        let node_id = text(swarm.node_id);
+        // A certificate of another life (it survives a forced leave for a moment) says nothing.
+        let certificate =
+            certificate.filter(|cert| node_id.as_ref().is_none_or(|id| *id == cert.node_id));
+        Self {
+            state,
+            swarm_id: text(swarm.cluster.and_then(|cluster| cluster.id))
+                .or_else(|| certificate.map(|cert| cert.swarm_id)),
+            node_id,
+            is_manager: swarm.control_available.unwrap_or_default(),
+            has_managers: swarm.remote_managers.is_some_and(|managers| !managers.is_empty()),
+            error: swarm.error.unwrap_or_default(),
+            address: text(swarm.node_addr),
+            live_restore: info.live_restore_enabled.unwrap_or_default(),
+        }
+    }
+
+    /// Active, with a manager connected and nothing to complain about.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.state == LocalState::Active && self.has_managers && self.error.is_empty()
+    }
+}
+
+impl Swarm {
+    /// This host's place, now.
+    ///
+    /// # Errors
+    /// When Docker does not answer.
+    pub async fn fetch_local_node(&self) -> Result<LocalNode, SwarmError> {
+        let info = self
+            .connect()
+            .await?
+            .info()
+            .await
+            .map_err(|error| SwarmError::new("read /info", &error))?;
+        let in_swarm = info.swarm.as_ref().is_some_and(|swarm| {
+            swarm.cluster.is_none() && swarm.node_id.as_ref().is_some_and(|id| !id.is_empty())
+        });
+        let certificate = match (&info.docker_root_dir, in_swarm) {
+            (Some(root), true) => read_certificate(Path::new(root)).await,
+            _ => None,
+        };
+        Ok(LocalNode::of(&info, certificate))
+    }
+
+    /// Founds a swarm on this host; answers the node's id.
+    ///
+    /// # Errors
+    /// Docker's refusal.
+    pub async fn init(&self, spec: InitSpec) -> Result<String, SwarmError> {
+        let request = SwarmInitRequest {
+            listen_addr: Some(listen_address(spec.address)),
+            advertise_addr: Some(spec.address.to_string()),
+            default_addr_pool: Some(spec.address_pool).filter(|pool| !pool.is_empty()),
+            subnet_size: spec.subnet_size,
+            force_new_cluster: Some(false),
+            spec: Some(SwarmSpec { labels: Some(spec.labels), ..SwarmSpec::default() }),
+            ..SwarmInitRequest::default()
+        };
+        self.connect()
+            .await?
+            .init_swarm(request)
+            .await
+            .map_err(|error| SwarmError::new("init the swarm", &error))
+    }
+
+    /// Joins through one manager. Docker uses only the first of several addresses, so it gets one.
+    pub async fn join(&self, address: IpAddr, manager: IpAddr, token: &SecretString) -> JoinAnswer {
+        let request = SwarmJoinRequest {
+            listen_addr: Some(listen_address(address)),
+            advertise_addr: Some(address.to_string()),
+            remote_addrs: Some(vec![socket_address(manager)]),
+            join_token: Some(token.expose_secret().to_owned()),
+            ..SwarmJoinRequest::default()
+        };
+        let join = async {
+            let result = self.connect().await?.join_swarm(request).await;
+            result.map_err(|error| SwarmError::new("join the swarm", &error))
+        };
+        JoinAnswer::of(join.await)
+    }
+
+    /// Leaves the swarm. By force, a manager becomes a dead raft member: only for a node that is
+    /// no raft member, or alone.
+    ///
+    /// # Errors
+    /// Docker's refusal; being in no swarm is success.
+    pub async fn leave(&self, force: bool) -> Result<(), SwarmError> {
+        let options = LeaveSwarmOptionsBuilder::default().force(force).build();
+        match self.connect().await?.leave_swarm(Some(options)).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let error = SwarmError::new("leave the swarm", &error);
+                if error.kind == super::SwarmErrorKind::NotInSwarm { Ok(()) } else { Err(error) }
+            }
+        }
+    }
+
+    /// The swarm's labels, its join tokens. Managers only.
+    ///
+    /// # Errors
+    /// [`super::SwarmErrorKind::NotManager`], or no leader.
+    pub async fn fetch_swarm(&self) -> Result<(HashMap<String, String>, Tokens), SwarmError> {
+        const OPERATION: &str = "inspect the swarm";
+        let swarm = self
+            .connect()
+            .await?
+            .inspect_swarm()
+            .await
+            .map_err(|error| SwarmError::new(OPERATION, &error))?;
+        let labels = swarm.spec.and_then(|spec| spec.labels).unwrap_or_default();
+        let tokens = swarm.join_tokens.unwrap_or_default();
+        match (tokens.worker, tokens.manager) {
+            (Some(worker), Some(manager)) => {
+                Ok((labels, Tokens { worker: worker.into(), manager: manager.into() }))
+            }
+            _ => Err(SwarmError::unexpected(OPERATION, "Docker's answer holds no join tokens")),
+        }
+    }
+}
+
+/// Private address and port, as Docker wants them; IPv6 in brackets.
+fn socket_address(address: IpAddr) -> String {
+    std::net::SocketAddr::new(address, SWARM_PORT).to_string()
+}
+
+/// All addresses of the host, so that a second interface or a changed address does no harm; the
+/// security group decides who may come.
+fn listen_address(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(_) => format!("0.0.0.0:{SWARM_PORT}"),
+        IpAddr::V6(_) => format!("[::]:{SWARM_PORT}"),
+    }
+}
+
+/// Root alone can read it; `None` for everybody else, and on a host that is in no swarm.
+async fn read_certificate(docker_root: &Path) -> Option<Certificate> {
+    let path: PathBuf = docker_root.join("swarm/certificates/swarm-node.crt");
+    let pem = tokio::fs::read(&path).await.ok()?;
+    parse_certificate(&pem)
+}
+
+fn parse_certificate(pem: &[u8]) -> Option<Certificate> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(pem).ok()?;
+    let certificate = pem.parse_x509().ok()?;
+    let subject = certificate.subject();
+    let node_id = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
+    let swarm_id = subject.iter_organization().next()?.as_str().ok()?.to_owned();
+    let unit = subject.iter_organizational_unit().next()?.as_str().ok()?;
+    Some(Certificate { swarm_id, node_id, is_manager: unit == "swarm-manager" })
+}

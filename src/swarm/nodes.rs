@@ -1,0 +1,185 @@
+//! The node list, as a manager sees and changes it.
+
+use bollard::models::{Node, NodeSpec, NodeSpecAvailabilityEnum, NodeSpecRoleEnum, NodeState};
+use bollard::query_parameters::{
+    DeleteNodeOptionsBuilder, ListNodesOptions, UpdateNodeOptionsBuilder,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Swarm, SwarmError, SwarmErrorKind};
+use crate::instance::Role;
+
+/// How often a write that lost against another is repeated: two managers may decide alike, and
+/// swarmkit itself writes to a node while it comes and goes.
+const WRITE_ATTEMPTS: usize = 5;
+
+/// One entry of the node list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeView {
+    pub id: String,
+    pub hostname: String,
+    /// `ready`, `down`, `unknown` or `disconnected`.
+    pub state: String,
+    pub availability: Availability,
+    /// What the node is to be; it follows within seconds.
+    pub role: Role,
+    pub address: Option<String>,
+    /// Raft's view of a manager; `None` for a worker, and for a manager once its demotion is done.
+    pub raft: Option<RaftView>,
+}
+
+/// A manager as raft sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RaftView {
+    pub is_leader: bool,
+    pub is_reachable: bool,
+}
+
+/// Whether the scheduler may use a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Availability {
+    Active,
+    Pause,
+    Drain,
+}
+
+impl NodeView {
+    fn of(node: Node) -> Option<Self> {
+        let spec = node.spec.unwrap_or_default();
+        let status = node.status.unwrap_or_default();
+        Some(Self {
+            id: node.id?,
+            hostname: node.description.and_then(|it| it.hostname).unwrap_or_default(),
+            state: status.state.unwrap_or(NodeState::UNKNOWN).to_string(),
+            availability: match spec.availability {
+                Some(NodeSpecAvailabilityEnum::DRAIN) => Availability::Drain,
+                Some(NodeSpecAvailabilityEnum::PAUSE) => Availability::Pause,
+                _ => Availability::Active,
+            },
+            role: match spec.role {
+                Some(NodeSpecRoleEnum::MANAGER) => Role::Manager,
+                _ => Role::Worker,
+            },
+            address: status.addr.filter(|address| !address.is_empty()),
+            raft: node.manager_status.map(|raft| RaftView {
+                is_leader: raft.leader.unwrap_or_default(),
+                is_reachable: raft.reachability == Some(bollard::models::Reachability::REACHABLE),
+            }),
+        })
+    }
+
+    /// Demoted for good: neither meant to be a manager nor known to raft as one.
+    #[must_use]
+    pub fn is_plain_worker(&self) -> bool {
+        self.role == Role::Worker && self.raft.is_none()
+    }
+
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.raft.is_some_and(|raft| raft.is_leader)
+    }
+}
+
+impl Swarm {
+    /// Every node that the swarm knows, dead ones included. Managers only.
+    ///
+    /// # Errors
+    /// [`SwarmErrorKind::NotManager`], [`SwarmErrorKind::NoLeader`].
+    pub async fn fetch_nodes(&self) -> Result<Vec<NodeView>, SwarmError> {
+        let nodes = self
+            .connect()
+            .await?
+            .list_nodes(None::<ListNodesOptions>)
+            .await
+            .map_err(|error| SwarmError::new("list the nodes", &error))?;
+        Ok(nodes.into_iter().filter_map(NodeView::of).collect())
+    }
+
+    /// One node. Managers only; `None` where the swarm does not know it.
+    ///
+    /// # Errors
+    /// As for [`Swarm::fetch_nodes`].
+    pub async fn fetch_node(&self, node_id: &str) -> Result<Option<NodeView>, SwarmError> {
+        Ok(self.inspect(node_id).await?.and_then(NodeView::of))
+    }
+
+    /// Takes a node's tasks away and gives it no new ones. `false` where there is no such node.
+    ///
+    /// # Errors
+    /// As for [`Swarm::fetch_nodes`]; after a time-out or without a leader the outcome is unknown.
+    pub async fn drain(&self, node_id: &str) -> Result<bool, SwarmError> {
+        self.change(node_id, "drain the node", |spec| {
+            spec.availability.replace(NodeSpecAvailabilityEnum::DRAIN)
+                != Some(NodeSpecAvailabilityEnum::DRAIN)
+        })
+        .await
+    }
+
+    /// Makes a manager a worker. `false` where there is no such node.
+    ///
+    /// # Errors
+    /// [`SwarmErrorKind::WouldLoseQuorum`], [`SwarmErrorKind::LastManager`].
+    pub async fn demote(&self, node_id: &str) -> Result<bool, SwarmError> {
+        self.change(node_id, "demote the node", |spec| {
+            spec.role.replace(NodeSpecRoleEnum::WORKER) != Some(NodeSpecRoleEnum::WORKER)
+        })
+        .await
+    }
+
+    /// Takes a node off the list, also one that has only just left and still counts as ready. One
+    /// that is not there is removed already.
+    ///
+    /// # Errors
+    /// [`SwarmErrorKind::NotRemovable`] for a raft member.
+    pub async fn remove(&self, node_id: &str) -> Result<(), SwarmError> {
+        let options = DeleteNodeOptionsBuilder::default().force(true).build();
+        match self.connect().await?.delete_node(node_id, Some(options)).await {
+            Ok(()) => Ok(()),
+            Err(error) => match SwarmError::new("remove the node", &error) {
+                error if error.kind == SwarmErrorKind::NotFound => Ok(()),
+                error => Err(error),
+            },
+        }
+    }
+
+    async fn inspect(&self, node_id: &str) -> Result<Option<Node>, SwarmError> {
+        match self.connect().await?.inspect_node(node_id).await {
+            Ok(node) => Ok(Some(node)),
+            Err(error) => match SwarmError::new("inspect the node", &error) {
+                error if error.kind == SwarmErrorKind::NotFound => Ok(None),
+                error => Err(error),
+            },
+        }
+    }
+
+    /// Reads the node, changes its **whole** spec (Docker wipes what is left out) and writes it at
+    /// the version that was read; again from the start when somebody else wrote in between.
+    async fn change(
+        &self,
+        node_id: &str,
+        operation: &'static str,
+        mut edit: impl FnMut(&mut NodeSpec) -> bool,
+    ) -> Result<bool, SwarmError> {
+        for attempt in 1.. {
+            let Some(node) = self.inspect(node_id).await? else { return Ok(false) };
+            let mut spec = node.spec.unwrap_or_default();
+            if !edit(&mut spec) {
+                return Ok(true);
+            }
+            let version = node.version.and_then(|version| version.index).unwrap_or_default();
+            let options = UpdateNodeOptionsBuilder::default()
+                .version(i64::try_from(version).unwrap_or(i64::MAX))
+                .build();
+            match self.connect().await?.update_node(node_id, spec, options).await {
+                Ok(()) => return Ok(true),
+                Err(error) => match SwarmError::new(operation, &error) {
+                    error if error.kind == SwarmErrorKind::Stale && attempt < WRITE_ATTEMPTS => {}
+                    error if error.kind == SwarmErrorKind::NotFound => return Ok(false),
+                    error => return Err(error),
+                },
+            }
+        }
+        unreachable!("the loop ends by returning")
+    }
+}
