@@ -20,10 +20,10 @@ STAGES=(lint build units cloud scenarios)
 # Minutes, so that a test that hangs ends with its log and the summary rather than with CI's 90 minutes.
 limit_of() {
     case $1 in
-        lint) echo 20 ;;
-        build) echo 15 ;;
-        units | cloud) echo 5 ;;
-        scenarios) echo 40 ;;
+        lint | build) echo 20 ;;
+        units) echo 5 ;;
+        cloud) echo 10 ;;
+        scenarios) echo 35 ;;
     esac
 }
 

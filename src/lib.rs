@@ -15,6 +15,7 @@ pub mod announce;
 pub mod autoscaling;
 pub mod aws;
 pub mod boot;
+pub mod cli;
 pub mod cloudformation;
 pub mod config;
 pub mod control;

@@ -52,7 +52,7 @@ const TTL_HEADER: &str = "X-aws-ec2-metadata-token-ttl-seconds";
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 /// Requests under way at a time: enough to read all facts in a few round trips, few enough to
 /// stay far below the throttling per instance.
-const MAX_CONCURRENT: usize = 4;
+const MAX_CONCURRENT: usize = 8;
 /// After boot the pollers need one connection; what the burst of boot opened is closed after this.
 const IDLE_CONNECTION: Duration = Duration::from_secs(30);
 /// Lets a throttled or restarting service breathe, without costing boot more than it must.

@@ -75,8 +75,9 @@ mod tests {
             prop_assert!(budget.drain_until <= budget.flush_until);
             prop_assert!(budget.flush_until <= budget.deadline);
             let kept = budget.deadline - budget.drain_until;
-            prop_assert!(kept >= whole.mul_f64(LEAVE_SHARE).mul_f64(0.99));
-            prop_assert!(kept <= whole.mul_f64(0.8).max(SHORTEST_LEAVE));
+            let least = whole.mul_f64(LEAVE_SHARE).min(LONGEST_LEAVE) + whole.mul_f64(flush_share);
+            prop_assert!(kept >= least.min(whole.mul_f64(MOST_RESERVED)).mul_f64(0.999));
+            prop_assert!(kept <= whole.mul_f64(MOST_RESERVED).mul_f64(1.001));
         }
     }
 
