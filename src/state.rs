@@ -96,7 +96,7 @@ impl StateHandle {
                 state.phase = phase;
                 state.since = OffsetDateTime::now_utc();
             }
-            tracing::info!(phase = phase.as_str(), "{doing}");
+            tracing::info!(target: "skep::node", phase = phase.as_str(), "{doing}");
             state.doing = doing;
             true
         });

@@ -148,7 +148,7 @@ async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> I
 async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcome {
     let departure = notices.given().await;
     node.state.update(|state| state.departure = Some(departure.clone()));
-    node.state.enter(Phase::Leaving, format!("leaving: {} notice", departure.reason));
+    node.state.enter(Phase::Leaving, format!("{} notice", departure.reason));
     let node_id = node.state.now().membership.map(|member| member.node_id).unwrap_or_default();
     let outcome = tokio::select! {
         outcome = leave::leave(node, notices.subscribe()) => outcome,

@@ -322,6 +322,13 @@ mod tests {
     }
 
     #[test]
+    fn only_a_member_has_a_star() {
+        let unknown = FleetMember { node_id: None, ..member("i-0abc", "") };
+        assert_eq!(row(&unknown, None, NOW)[0], "i-0abc");
+        assert_eq!(row(&member("i-0def", "n2"), Some("n1"), NOW)[0], "i-0def");
+    }
+
+    #[test]
     fn a_span_is_short_and_never_negative() {
         let seconds = time::Duration::seconds;
         assert_eq!(span(seconds(0)), "0s");

@@ -55,6 +55,7 @@ mod tests {
         assert_eq!(nearest("boot.deadlin", names), ["boot.deadline"]);
         assert_eq!(nearest("rôle", names), ["role"]);
         assert_eq!(nearest("colour", names), [""; 0]);
+        assert_eq!(nearest("leave.dead", names), [""; 0], "four slips are another word");
         assert_eq!(nearest("ab", ["aa", "bb"]), ["aa", "bb"]);
     }
 }

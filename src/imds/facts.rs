@@ -208,23 +208,4 @@ mod tests {
         let error = stub.imds().fetch_instance(soon()).await.unwrap_err();
         assert!(matches!(&error, ImdsError::Malformed { path, .. } if path == "placement/region"));
     }
-
-    // TEMPORARY-MEASURE
-    #[tokio::test]
-    async fn measure() {
-        let stub = Stub::start().await;
-        basics(&stub);
-        let keys: Vec<String> = (0..7).map(|n| format!("t{n}")).collect();
-        stub.set("tags/instance", &keys.join("\n"));
-        for key in &keys { stub.set(&format!("tags/instance/{key}"), "v"); }
-        for delay in [0, 1] {
-            stub.answers().get_delay = std::time::Duration::from_millis(delay);
-            for _ in 0..5 {
-                let imds = stub.imds();
-                let t = std::time::Instant::now();
-                imds.fetch_instance(soon()).await.unwrap();
-                println!("delay {delay}: {:?}", t.elapsed());
-            }
-        }
-    }
 }

@@ -50,8 +50,8 @@ const TTL_HEADER: &str = "X-aws-ec2-metadata-token-ttl-seconds";
 /// How long one request may take: the service is on this host and answers in milliseconds, so a
 /// second without an answer is a lost packet (or a hop limit), and a retry is the better bet.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
-/// Requests under way at a time: enough to read all facts in a few round trips, few enough to
-/// stay far below the throttling per instance.
+/// Requests under way at a time, and so connections: all facts in one round trip and the tags in
+/// another, yet far below the throttling per instance, which counts packets.
 const MAX_CONCURRENT: usize = 8;
 /// After boot the pollers need one connection; what the burst of boot opened is closed after this.
 const IDLE_CONNECTION: Duration = Duration::from_secs(30);

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 use super::{Imds, TOKEN_HEADER, TTL_HEADER};
 
-/// Short, so that the time-out's test is.
-const REQUEST_TIMEOUT: Duration = Duration::from_millis(200);
+/// Short, so that the time-out's test is; long enough for a machine that is busy building.
+const REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A deadline that no test should reach.
 pub(super) fn soon() -> Instant {
@@ -129,7 +129,7 @@ async fn answer(
     } else {
         let serial = header(TOKEN_HEADER).and_then(|token| token.strip_prefix("token-"));
         let valid = serial.and_then(|serial| serial.parse::<u64>().ok());
-        if !valid.is_some_and(|serial| serial > answers.revoked) {
+        if valid.is_none_or(|serial| serial <= answers.revoked) {
             return respond(401, "unauthorized");
         }
         match path.strip_prefix("/latest/meta-data/").and_then(|path| answers.items.get(path)) {

@@ -23,7 +23,16 @@ pub enum LeaveError {
     Ledger(#[from] LedgerError),
 }
 
-/// Does the step; `Some` when the departure has ended.
+/// What follows a step.
+pub enum Next {
+    Done(Outcome),
+    /// Something was done: what comes next may be due.
+    LookAtOnce,
+    /// It is somebody else's move.
+    Pause,
+}
+
+/// Does the step.
 pub async fn act(
     node: &Node,
     departure: &Departure,
@@ -31,11 +40,14 @@ pub async fn act(
     seen: &Observed,
     step: Step,
     memory: &mut Memory,
-) -> Result<Option<Outcome>, LeaveError> {
+) -> Result<Next, LeaveError> {
     let say = |text: &str| node.state.enter(Phase::Leaving, text);
     match step {
-        Step::Done(outcome) => return Ok(Some(outcome)),
-        Step::Wait { why } => say(&format!("waiting for {why}")),
+        Step::Done(outcome) => return Ok(Next::Done(outcome)),
+        Step::Wait { why } => {
+            say(&format!("waiting for {why}"));
+            return Ok(Next::Pause);
+        }
         Step::Request => {
             say("asking the managers to drain this node");
             request(node, departure, seen).await?;
@@ -65,6 +77,7 @@ pub async fn act(
         Step::Demote => {
             say("becoming a worker first");
             demote(node, seen).await?;
+            return Ok(Next::Pause);
         }
         Step::Leave => {
             say("leaving the swarm");
@@ -77,7 +90,7 @@ pub async fn act(
         Step::LeaveLast => leave_last(node, seen).await?,
         Step::MarkLeft => mark_left(node, seen).await?,
     }
-    Ok(None)
+    Ok(Next::LookAtOnce)
 }
 
 fn node_id(seen: &Observed) -> &str {

@@ -147,7 +147,8 @@ fn drain(seen: &Observed) -> Option<Step> {
                 .is_some_and(|state| state < DepartureState::Drained)
                 .then_some(Step::MarkDrained);
         }
-    } else if is_idle && state.is_some_and(|state| state >= DepartureState::Drained) {
+    }
+    if is_idle && state.is_some_and(|state| state >= DepartureState::Drained) {
         return None;
     }
     if seen.clock.drain_over {
@@ -193,7 +194,8 @@ fn demote(seen: &Observed) -> Step {
     match &seen.node {
         Some(node) if node.role == Role::Manager => Step::Demote,
         Some(_) => Step::Wait { why: "the demotion to take effect" },
-        None => Step::Wait { why: "the swarm to have a leader, so that this one can be demoted" },
+        // After the leader's own demotion its control API is gone for seconds before it says so.
+        None => Step::Wait { why: "the demotion to take effect, or the swarm to have a leader" },
     }
 }
 

@@ -27,6 +27,7 @@ use crate::node::Node;
 use crate::state::Phase;
 use crate::watch::Notices;
 
+use act::Next;
 pub use budget::Budget;
 pub use decide::{Clock, Observed, Outcome, Step, decide};
 use observe::Memory;
@@ -48,8 +49,9 @@ pub async fn leave(node: &Node, mut notices: watch::Receiver<Option<Departure>>)
         let round =
             tokio::time::timeout(LOOK_TIMEOUT, round(node, &departure, &budget, &mut memory));
         match round.await {
-            Ok(Ok(Some(outcome))) => return outcome,
-            Ok(Ok(None)) => {}
+            Ok(Ok(Next::Done(outcome))) => return outcome,
+            Ok(Ok(Next::LookAtOnce)) if Instant::now() < budget.deadline => continue,
+            Ok(Ok(_)) => {}
             Ok(Err(error)) => {
                 let problem = crate::errors::chain(&error);
                 node.state.enter(Phase::Leaving, format!("trying again after: {problem}"));
@@ -89,7 +91,7 @@ async fn round(
     departure: &Departure,
     budget: &Budget,
     memory: &mut Memory,
-) -> Result<Option<Outcome>, act::LeaveError> {
+) -> Result<Next, act::LeaveError> {
     let seen = observe::observe(node, budget, memory).await?;
     let step = decide(node.role, &seen);
     act::act(node, departure, budget, &seen, step, memory).await

@@ -121,7 +121,7 @@ async fn look_as_manager(
             (nodes.into_iter().find(|other| other.id == *node_id), Some(tasks), is_last)
         }
         Err(error) => {
-            tracing::warn!("{error}");
+            tracing::debug!("{error}");
             (None, None, false)
         }
     }

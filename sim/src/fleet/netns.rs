@@ -20,6 +20,9 @@ const NAMES: &str = "/run/netns";
 pub const METADATA_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// The bridge of the AWS namespace.
 const BRIDGE: &str = "br0";
+/// Given, so that it stays: a bridge takes the lowest address of its ports otherwise, and whoever
+/// has cached another one is cut off whenever an instance comes or goes.
+const BRIDGE_MAC: &str = "02:00:0a:4e:00:01";
 /// The only interface of an instance, named as on a Nitro instance.
 pub const INTERFACE: &str = "ens5";
 
@@ -93,7 +96,7 @@ impl Namespace {
         self.ip_batch(&format!(
             "link set lo up\n\
              addr add {METADATA_ADDRESS}/32 dev lo\n\
-             link add {BRIDGE} type bridge\n\
+             link add {BRIDGE} address {BRIDGE_MAC} type bridge\n\
              addr add {gateway}/{prefix} dev {BRIDGE}\n\
              link set {BRIDGE} up\n"
         ))

@@ -1,0 +1,44 @@
+//! What every scenario begins with: a cloud, and instances that run the `skep` of this build.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use skep_sim::fleet::{Fleet, FleetOptions};
+
+/// `n` seconds.
+#[must_use]
+pub const fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// The `skep` beside this test binary (`make test` builds it first), or what `SKEP_BIN` names.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn skep_binary() -> PathBuf {
+    let path = std::env::var_os("SKEP_BIN").map_or_else(
+        || {
+            let test = std::env::current_exe().expect("this test has a path");
+            test.ancestors().nth(2).expect("it is in target/<profile>/deps").join("skep")
+        },
+        PathBuf::from,
+    );
+    assert!(path.exists(), "{} is not there: run `make test`", path.display());
+    path
+}
+
+/// Options for a fleet whose instances run this build's skep.
+#[must_use]
+pub fn options() -> FleetOptions {
+    FleetOptions { skep: Some(skep_binary()), ..FleetOptions::default() }
+}
+
+/// A fleet without instances.
+///
+/// # Errors
+/// When the machine lacks what a fleet needs.
+pub async fn fleet(options: FleetOptions) -> anyhow::Result<Fleet> {
+    Fleet::start(options).await.context("the fleet did not start")
+}

@@ -1,0 +1,1 @@
+//! How instances come into the swarm: founding, joining, and every answer that a join can get.

@@ -1,0 +1,1 @@
+//! How instances leave the swarm, whatever makes them, and whatever happens on the way.

@@ -1,0 +1,1 @@
+//! Trouble around a node: bad input, metadata and AWS that fail, secrets that must stay secret.
