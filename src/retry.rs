@@ -36,7 +36,7 @@ impl Backoff {
     /// Runs `attempt` until it succeeds, fails in a way that is not `retryable`, or the next wait
     /// would end after `deadline`. One attempt is made even when the deadline has passed.
     ///
-    /// The first retry is logged at debug (one hiccup is no news), the following ones at info.
+    /// Retries are logged at debug: what the caller makes of the last failure is the news.
     ///
     /// # Errors
     /// The error of the last attempt.
@@ -65,11 +65,7 @@ impl Backoff {
             .notify(|error, wait| {
                 retries += 1;
                 let (wait_ms, error) = (wait.as_millis(), chain(error));
-                if retries == 1 {
-                    tracing::debug!(operation, retries, wait_ms, "{operation}: {error}");
-                } else {
-                    tracing::info!(operation, retries, wait_ms, "{operation}, again: {error}");
-                }
+                tracing::debug!(operation, retries, wait_ms, "{operation}, again: {error}");
             })
             .await
     }

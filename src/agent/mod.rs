@@ -67,7 +67,11 @@ pub async fn run(loaded: Loaded) -> Result<Ended, RunError> {
     match &ended {
         Ok(Ended::Stopped) => tracing::info!("stopped; the node stays in the swarm"),
         Ok(Ended::Left(outcome)) => state.enter(Phase::Left, outcome.as_str()),
-        Err(error) => state.enter(Phase::Failed, crate::errors::chain(error)),
+        // Logged by whoever started us, once.
+        Err(error) => state.update(|state| {
+            state.phase = Phase::Failed;
+            state.doing = crate::errors::chain(error);
+        }),
     }
     systemd::notify_stopping();
     ended
@@ -107,17 +111,15 @@ async fn life(
     // An instance that is to go already must not begin to join.
     let _ = first_look.await;
     let membership = tokio::select! {
-        biased;
-        _ = notices.given() => None,
-        never = leave::resume(&node, notices) => match never {},
-        booted = boot::boot(&node, deadline) => match booted {
-            Ok(membership) => Some(membership),
+        booted = boot::boot(&node, notices, deadline) => match booted {
+            Ok(membership) => membership,
             Err(error) => {
                 announcer.failed().await;
                 give_up_what_was_begun(&node).await;
                 return Err(error.into());
             }
-        }
+        },
+        never = leave::resume(&node, notices) => match never {},
     };
     match membership {
         Some(membership) => tokio::select! {
@@ -149,15 +151,22 @@ async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcom
     let departure = notices.given().await;
     node.state.update(|state| state.departure = Some(departure.clone()));
     node.state.enter(Phase::Leaving, format!("{} notice", departure.reason));
-    let node_id = node.state.now().membership.map(|member| member.node_id).unwrap_or_default();
+    let member = node.state.now().membership;
     let outcome = tokio::select! {
         outcome = leave::leave(node, notices.subscribe()) => outcome,
         never = hook::keep_alive(node, announcer, notices, &departure) => match never {},
-        never = manager::look_after_departures(node, &node_id) => match never {},
+        never = look_after_others(node, member.as_ref()) => match never {},
     };
     tracing::info!(reason = %departure.reason, "the departure has ended: {}", outcome.as_str());
     hook::complete(node, announcer, &departure, outcome).await;
     outcome
+}
+
+async fn look_after_others(node: &Node, member: Option<&Membership>) -> Infallible {
+    match member {
+        Some(member) => manager::look_after_departures(node, &member.node_id).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn give_up_what_was_begun(node: &Node) {

@@ -15,6 +15,7 @@ use crate::node::Node;
 use crate::secrets::JoinToken;
 use crate::state::Phase;
 use crate::swarm::{InitSpec, SwarmErrorKind};
+use crate::watch::Notices;
 
 /// The first pause between two looks: a founder needs about a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -29,39 +30,43 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Waits a little, longer each time, with jitter so that a fleet does not move in step.
-    pub async fn pause(&mut self) {
+    /// Waits a little, longer each time, with jitter so that a fleet does not move in step. A
+    /// notice ends the wait.
+    pub async fn pause(&mut self, notices: &Notices) {
         let longest = LONGEST_PAUSE.min(FIRST_PAUSE * 2u32.saturating_pow(self.pauses));
         self.pauses = (self.pauses + 1).min(8);
-        tokio::time::sleep(longest.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
+        let pause = longest.mul_f64(0.5 + 0.5 * fastrand::f64());
+        let _ = tokio::time::timeout(pause, notices.given()).await;
     }
 
-    fn moved(&mut self) {
+    /// The next pause is short again.
+    pub fn moved(&mut self) {
         self.pauses = 0;
     }
 }
 
-/// Does the step; `Some` when the node is in.
-pub async fn act(
-    node: &Node,
-    step: Step,
-    progress: &mut Progress,
-) -> Result<Option<Membership>, BootError> {
+/// What follows a step.
+pub enum Next {
+    In(Membership),
+    LookAtOnce,
+    Pause,
+}
+
+/// Does the step.
+pub async fn act(node: &Node, step: Step, progress: &mut Progress) -> Result<Next, BootError> {
     match step {
-        Step::Ready(membership) => return Ok(Some(membership)),
+        Step::Ready(membership) => return Ok(Next::In(membership)),
         Step::Refuse(refusal) => return Err(refusal.into()),
         Step::Wait { why } => {
             node.state.enter(Phase::Booting, format!("waiting for {why}"));
-            progress.pause().await;
-            return Ok(None);
+            return Ok(Next::Pause);
         }
         Step::Claim { seen } => claim(node, seen.as_ref()).await?,
         Step::Init { claim } => init(node, &claim).await?,
         Step::Publish { claim, membership } => publish(node, &claim, &membership).await?,
         Step::Join { charter } => {
             if !join::join(node, &charter, &mut progress.joining).await? {
-                progress.pause().await;
-                return Ok(None);
+                return Ok(Next::Pause);
             }
         }
         Step::Discard { why } => {
@@ -73,8 +78,7 @@ pub async fn act(
             node.swarm.leave(false).await?;
         }
     }
-    progress.moved();
-    Ok(None)
+    Ok(Next::LookAtOnce)
 }
 
 async fn claim(node: &Node, seen: Option<&Charter>) -> Result<(), BootError> {

@@ -24,8 +24,9 @@ use crate::node::Node;
 use crate::secrets::{MalformedToken, SecretsError};
 use crate::state::Phase;
 use crate::swarm::{LocalState, SwarmError, SwarmErrorKind};
+use crate::watch::Notices;
 
-use act::Progress;
+use act::{Next, Progress};
 pub use decide::{Observed, OwnSwarm, Refusal, Step, decide};
 pub use observe::CLUSTER_LABEL;
 
@@ -45,10 +46,8 @@ pub enum BootError {
     Swarm(#[from] SwarmError),
     #[error("Docker's own join token cannot be used")]
     Token(#[from] MalformedToken),
-    #[error(
-        "not in the swarm within boot.deadline ({deadline:?}): still waiting for {waiting_for}"
-    )]
-    TooLate { deadline: Duration, waiting_for: String },
+    #[error("not in the swarm within boot.deadline ({deadline:?}); at last {doing}")]
+    TooLate { deadline: Duration, doing: String },
 }
 
 /// What a failed round means for the next one.
@@ -81,28 +80,34 @@ impl BootError {
     }
 }
 
-/// Takes this node into the charter's swarm, until `deadline`.
+/// Takes this node into the charter's swarm, until `deadline`; `None` when a notice comes first.
+/// A step that has begun is seen to its end even then: a join that is not waited for would go on
+/// behind our back.
 ///
 /// # Errors
 /// When nothing that skep may do helps, or time is up; what was begun and is ours alone is then
 /// undone by [`abandon`].
-pub async fn boot(node: &Node, deadline: Instant) -> Result<Membership, BootError> {
+pub async fn boot(
+    node: &Node,
+    notices: &Notices,
+    deadline: Instant,
+) -> Result<Option<Membership>, BootError> {
     preflight::check(node)?;
     node.state.enter(Phase::Booting, "looking for the swarm");
-    match tokio::time::timeout_at(deadline, rounds(node)).await {
+    match tokio::time::timeout_at(deadline, rounds(node, notices)).await {
         Ok(result) => result,
         Err(_) => Err(BootError::TooLate {
             deadline: node.settings.boot.deadline,
-            waiting_for: node.state.now().doing,
+            doing: node.state.now().doing,
         }),
     }
 }
 
-async fn rounds(node: &Node) -> Result<Membership, BootError> {
+async fn rounds(node: &Node, notices: &Notices) -> Result<Option<Membership>, BootError> {
     let started = Instant::now();
     let mut progress = Progress::default();
     let mut unsettled_since: Option<Instant> = None;
-    loop {
+    while notices.now().is_none() {
         let unsettled_for = unsettled_since.map_or(Duration::ZERO, |since| since.elapsed());
         let round = async {
             let seen = observe::observe(node, unsettled_for).await?;
@@ -111,8 +116,9 @@ async fn rounds(node: &Node) -> Result<Membership, BootError> {
             act::act(node, decide(&node.instance.id, node.role, &seen), &mut progress).await
         };
         match round.await {
-            Ok(Some(membership)) => return Ok(membership),
-            Ok(None) => {}
+            Ok(Next::In(membership)) => return Ok(Some(membership)),
+            Ok(Next::LookAtOnce) => progress.moved(),
+            Ok(Next::Pause) => progress.pause(notices).await,
             Err(error) => {
                 match error.outlook() {
                     Outlook::Passing => {}
@@ -121,10 +127,11 @@ async fn rounds(node: &Node) -> Result<Membership, BootError> {
                 }
                 let problem = crate::errors::chain(&error);
                 node.state.enter(Phase::Booting, format!("trying again after: {problem}"));
-                progress.pause().await;
+                progress.pause(notices).await;
             }
         }
     }
+    Ok(None)
 }
 
 /// Undoes what a boot that ends without membership has begun and what is ours alone: the claim,
