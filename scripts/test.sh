@@ -34,6 +34,7 @@ stage_lint() { scripts/lint.sh; }
 stage_build() {
     cargo build --package skep --all-targets --locked
     cargo build --package skep-sim --all-targets --locked
+    cargo build --package skep-scenarios --all-targets --locked
 }
 
 # Unit and property tests, and the examples in the documentation. As the user, with nothing but loopback.
@@ -51,7 +52,7 @@ stage_cloud() {
 # skep on real Docker daemons.
 stage_scenarios() {
     test_as_root
-    RUST_TEST_THREADS=${SCENARIO_THREADS:-2} cargo_test skep --test '*'
+    RUST_TEST_THREADS=${SCENARIO_THREADS:-2} cargo_test skep-scenarios --test '*'
 }
 
 # cargo_test <package> <option of cargo test>...
