@@ -42,20 +42,6 @@ pub struct GroupInstance {
     pub health: String,
 }
 
-impl GroupInstance {
-    /// Is the instance being terminated, and held by a hook until that is completed?
-    #[must_use]
-    pub fn waits_for_termination_hook(&self) -> bool {
-        self.lifecycle_state == "Terminating:Wait"
-    }
-
-    /// Is the instance being launched, and held by a hook until that is completed?
-    #[must_use]
-    pub fn waits_for_launch_hook(&self) -> bool {
-        self.lifecycle_state == "Pending:Wait"
-    }
-}
-
 /// When a hook holds an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transition {

@@ -1,7 +1,9 @@
 //! What runs beside the story, from the first moment to the last: health port, control socket,
 //! the watch on the metadata, the `STATUS=` line, signals.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,7 +31,7 @@ impl Companions {
     /// Opens the ports and begins to answer.
     ///
     /// # Errors
-    /// A port or socket that cannot be had; another skep that runs on this host.
+    /// A socket that cannot be had; another skep that runs on this host.
     pub fn start(
         settings: &Settings,
         state: &StateHandle,
@@ -46,7 +48,7 @@ impl Companions {
         }));
         tasks.spawn(follow_operator(requests, settings.clone(), notices.clone()));
         if settings.health.enabled {
-            tasks.spawn(health::Server::bind(settings.health.listen)?.serve(state.clone()));
+            tasks.spawn(answer_health_checks(settings.health.listen, state.clone()));
         }
         tasks.spawn(systemd::follow(state.clone()));
         Ok(Self { tasks, node })
@@ -73,6 +75,18 @@ impl Companions {
             told,
         ));
         first_look
+    }
+}
+
+/// A port that is taken must not keep a node out of the swarm: it is asked for again and again.
+async fn answer_health_checks(listen: SocketAddr, state: StateHandle) {
+    const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+    loop {
+        match health::Server::bind(listen) {
+            Ok(server) => server.serve(state.clone()).await,
+            Err(error) => tracing::error!("{}", crate::errors::chain(&error)),
+        }
+        tokio::time::sleep(RETRY_INTERVAL).await;
     }
 }
 
@@ -107,7 +121,12 @@ pub async fn until_stopped(settings: &Settings, notices: &Notices) -> Result<(),
             return Ok(());
         }
         let noticed_at = OffsetDateTime::now_utc();
-        let deadline = noticed_at + settings.leave.shutdown_deadline;
-        notices.give(Departure { reason: Reason::Shutdown, noticed_at, deadline });
+        let time = settings.leave.shutdown_deadline;
+        systemd::extend_timeout(time);
+        notices.give(Departure {
+            reason: Reason::Shutdown,
+            noticed_at,
+            deadline: noticed_at + time,
+        });
     }
 }

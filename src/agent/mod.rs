@@ -21,7 +21,7 @@ use crate::node::Node;
 use crate::state::{Phase, StateHandle};
 use crate::swarm::Swarm;
 use crate::watch::Notices;
-use crate::{control, health, manager, systemd};
+use crate::{control, manager, systemd};
 
 use companions::Companions;
 
@@ -44,8 +44,6 @@ pub enum RunError {
     Boot(#[from] BootError),
     #[error("cannot listen for the operator")]
     Control(#[from] control::ControlError),
-    #[error("cannot listen for the load balancer")]
-    Health(#[from] health::HealthError),
     #[error("cannot listen for signals")]
     System(#[from] std::io::Error),
 }

@@ -163,7 +163,18 @@ impl Ledger {
         self.set(&item, "SET #demoted = :yes", condition).await
     }
 
-    /// Forgets a departure, as when the machine has started anew.
+    /// Forgets a departure that has ended; one that has begun anew meanwhile stays.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn forget_departure(&self, seen: &DepartureRow) -> Result<(), LedgerError> {
+        let condition = Condition::new("#state = :removed AND #node_id = :node")
+            .text("removed", DepartureState::Removed.as_str())
+            .text("node", &seen.node_id);
+        self.delete(&Self::departure_item(&seen.instance_id), condition).await.map(drop)
+    }
+
+    /// Deletes a departure, as when the machine has started anew.
     ///
     /// # Errors
     /// When DynamoDB fails.

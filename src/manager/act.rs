@@ -1,12 +1,18 @@
 //! One departure, looked at and taken one step further.
 
+use std::time::Duration;
+
 use thiserror::Error;
 use time::OffsetDateTime;
 
-use super::decide::{Action, decide};
+use super::decide::{Action, Age, decide};
 use crate::ledger::{DepartureRow, DepartureState, LedgerError};
 use crate::node::Node;
 use crate::swarm::SwarmError;
+
+/// An ended departure is shown by `skep status` for this long; then its row goes, because every
+/// look of the leader reads all of them.
+const TOLD_FOR: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Error)]
 pub enum CareError {
@@ -18,11 +24,14 @@ pub enum CareError {
 
 /// Whether the departure is still under way.
 pub async fn serve(node: &Node, row: &DepartureRow) -> Result<bool, CareError> {
-    if row.state == DepartureState::Removed {
-        return Ok(false);
-    }
     let who = row.instance_id.as_str();
-    let view = node.swarm.fetch_node(&row.node_id).await?;
+    let now = OffsetDateTime::now_utc();
+    let age =
+        Age { is_past_deadline: row.deadline < now, is_history: row.requested_at + TOLD_FOR < now };
+    let view = match row.state {
+        DepartureState::Removed => None,
+        _ => node.swarm.fetch_node(&row.node_id).await?,
+    };
     let live_tasks = match (&view, row.state) {
         (Some(_), DepartureState::Requested | DepartureState::Draining) => {
             node.swarm.count_live_tasks(&row.node_id).await?
@@ -31,8 +40,12 @@ pub async fn serve(node: &Node, row: &DepartureRow) -> Result<bool, CareError> {
     };
     let is_self = row.instance_id == node.instance.id;
     let advance = |to| node.ledger.advance_departure(row, to);
-    match decide(row, view.as_ref(), live_tasks, is_self) {
+    match decide(row, view.as_ref(), live_tasks, is_self, age) {
         Action::None => return Ok(false),
+        Action::Forget => {
+            node.ledger.forget_departure(row).await?;
+            return Ok(false);
+        }
         Action::Wait => {}
         Action::Drain => {
             node.swarm.drain(&row.node_id).await?;
@@ -62,5 +75,5 @@ pub async fn serve(node: &Node, row: &DepartureRow) -> Result<bool, CareError> {
         }
     }
     // One that never ends, because its machine died, must not keep the leader busy.
-    Ok(row.deadline > OffsetDateTime::now_utc())
+    Ok(!age.is_past_deadline)
 }

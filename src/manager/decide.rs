@@ -22,6 +22,17 @@ pub enum Action {
     Demote,
     /// Take the node off the list, then say so.
     Remove,
+    /// Delete the row: nobody asks about it any more.
+    Forget,
+}
+
+/// How far the time has run for a departure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Age {
+    /// The machine is gone, whatever came of it.
+    pub is_past_deadline: bool,
+    /// `skep status` has told of it for long enough.
+    pub is_history: bool,
 }
 
 /// `node` and `live_tasks` are the swarm's word; a node that the swarm does not know has no tasks.
@@ -32,6 +43,7 @@ pub fn decide(
     node: Option<&NodeView>,
     live_tasks: usize,
     is_self: bool,
+    age: Age,
 ) -> Action {
     let is_drained = node.is_none_or(|node| node.availability == Availability::Drain);
     if let Some(node) = node
@@ -44,6 +56,10 @@ pub fn decide(
         return Action::ConfirmDemotion;
     }
     match row.state {
+        DepartureState::Removed if age.is_history => Action::Forget,
+        DepartureState::Removed => Action::None,
+        // It died on the way, and somebody has taken it off the list.
+        _ if node.is_none() && age.is_past_deadline => Action::Remove,
         DepartureState::Requested | DepartureState::Draining if !is_drained => Action::Drain,
         DepartureState::Requested => Action::MarkDraining,
         DepartureState::Draining if live_tasks == 0 => Action::MarkDrained,
@@ -52,6 +68,96 @@ pub fn decide(
             Some(node) if !node.is_plain_worker() => Action::Demote,
             _ => Action::Remove,
         },
-        DepartureState::Removed => Action::None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use time::OffsetDateTime;
+
+    use super::*;
+    use crate::instance::{Departure, Reason, Role};
+    use crate::swarm::RaftView;
+
+    const STATES: [DepartureState; 5] = [
+        DepartureState::Requested,
+        DepartureState::Draining,
+        DepartureState::Drained,
+        DepartureState::Left,
+        DepartureState::Removed,
+    ];
+
+    fn row(role: Role, state: DepartureState) -> DepartureRow {
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let departure = Departure { reason: Reason::Spot, noticed_at: now, deadline: now };
+        let mut row = DepartureRow::request("i-1", "node", role, &departure, "boot");
+        row.state = state;
+        row
+    }
+
+    fn node(is_manager: bool, is_drained: bool) -> NodeView {
+        NodeView {
+            id: "node".into(),
+            hostname: String::new(),
+            state: "ready".into(),
+            availability: if is_drained { Availability::Drain } else { Availability::Active },
+            role: if is_manager { Role::Manager } else { Role::Worker },
+            address: None,
+            raft: is_manager.then_some(RaftView { is_leader: false, is_reachable: true }),
+        }
+    }
+
+    proptest! {
+        /// Whatever the row and the swarm say: nothing is taken off the list before it has left,
+        /// and never a raft member; nothing is called drained that has a task or may get one.
+        #[test]
+        fn nothing_is_removed_or_called_drained_too_early(
+            state in prop::sample::select(&STATES),
+            is_manager in any::<bool>(),
+            raft in any::<bool>(),
+            drained in any::<bool>(),
+            known in any::<bool>(),
+            tasks in 0usize..3,
+            is_self in any::<bool>(),
+            is_past_deadline in any::<bool>(),
+            is_history in any::<bool>(),
+        ) {
+            let role = if is_manager { Role::Manager } else { Role::Worker };
+            let node = known.then(|| node(raft, drained));
+            let age = Age { is_past_deadline, is_history };
+            let action = decide(&row(role, state), node.as_ref(), tasks, is_self, age);
+            match action {
+                Action::Remove => {
+                    prop_assert!(state == DepartureState::Left || node.is_none());
+                    prop_assert!(!(known && raft));
+                }
+                Action::MarkDrained => prop_assert!(tasks == 0 && (drained || !known)),
+                Action::MarkDraining => prop_assert!(drained || !known),
+                Action::ConfirmDemotion => prop_assert!(!raft && !is_self),
+                Action::Forget => prop_assert!(is_history && state == DepartureState::Removed),
+                Action::Demote => prop_assert!(state == DepartureState::Left && raft),
+                Action::Drain | Action::Wait | Action::None => {}
+            }
+        }
+    }
+
+    /// With tasks that end and a node that goes on, every departure reaches `removed`.
+    #[test]
+    fn a_departure_is_served_to_its_end() {
+        let mut worker = node(false, false);
+        let mut seen = row(Role::Worker, DepartureState::Requested);
+        let mut tasks = 2;
+        for _ in 0..10 {
+            match decide(&seen, Some(&worker), tasks, false, Age::default()) {
+                Action::Drain => worker.availability = Availability::Drain,
+                Action::MarkDraining => seen.state = DepartureState::Draining,
+                Action::MarkDrained => seen.state = DepartureState::Left,
+                Action::Wait => tasks -= 1,
+                Action::Remove => seen.state = DepartureState::Removed,
+                action => return assert_eq!(action, Action::None),
+            }
+        }
+        panic!("it hangs at {:?}", seen.state);
     }
 }

@@ -106,8 +106,9 @@ impl SwarmError {
                 format!("{path} is not there: is Docker installed and started?"),
             ),
             other => {
-                let text = crate::errors::chain(other);
+                let mut text = crate::errors::chain(other);
                 let kind = if text.contains("Permission denied") {
+                    text.push_str(": run skep as root, or as a user of the group docker");
                     SwarmErrorKind::PermissionDenied
                 } else if text.contains("No such file") || text.contains("onnect") {
                     SwarmErrorKind::Unreachable
