@@ -110,7 +110,8 @@ async fn fetch_token(node: &Node, charter: &Charter) -> Result<Option<JoinToken>
     Ok(Some(token))
 }
 
-/// A manager that listens: freshest row first, own zone before others. `None` says: look again.
+/// A manager that listens: one that stays before one that leaves, own zone before others, freshest
+/// row first. `None` says: look again.
 async fn find_manager(
     node: &Node,
     charter: &Charter,
@@ -119,10 +120,15 @@ async fn find_manager(
     let rows = node.ledger.fetch_managers().await?;
     let mut managers: Vec<&Member> = rows
         .iter()
-        .filter(|row| row.state == MemberState::Ready && row.generation == charter.generation)
+        .filter(|row| row.generation == charter.generation)
         .filter(|row| row.instance_id != node.instance.id)
         .collect();
-    managers.sort_by_key(|row| (row.zone != node.instance.zone, -row.updated_at.unix_timestamp()));
+    // One that leaves still serves: it may be the last one, waiting for its replacement.
+    managers.sort_by_key(|row| {
+        let is_leaving = row.state == MemberState::Leaving;
+        let is_elsewhere = row.zone != node.instance.zone;
+        (is_leaving, is_elsewhere, std::cmp::Reverse(row.updated_at))
+    });
     let all: Vec<IpAddr> = managers.iter().map(|row| row.address).collect();
     if all.iter().all(|address| avoid.contains(address)) {
         avoid.clear();

@@ -77,7 +77,14 @@ pub async fn resume(node: &Node, notices: &Notices) -> Infallible {
         }
         Ok(Some(row)) if row.state < DepartureState::Left => {
             tracing::warn!("a departure was interrupted: going on with it");
-            notices.give(row.departure());
+            let now = OffsetDateTime::now_utc();
+            let mut departure = row.departure();
+            if departure.deadline <= now {
+                // The machine has outlived it: the node still wants to leave in good order.
+                departure.noticed_at = now;
+                departure.deadline = now + node.settings.leave.shutdown_deadline;
+            }
+            notices.give(departure);
         }
         Ok(_) => {}
         // Boot meets the same error and deals with it.

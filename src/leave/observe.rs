@@ -23,15 +23,16 @@ const RELIEF_PATIENCE: Duration = Duration::from_secs(300);
 pub struct Memory {
     start: Instant,
     pub is_flushed: bool,
-    /// Since when this node is a worker or out, and only somebody's word is missing.
-    only_word_missing_since: Option<Instant>,
+    /// Whether this node is out, and since when only somebody's word is missing: that it is a
+    /// manager no more, or off the list.
+    word_missing: Option<(bool, Instant)>,
     /// Known for good once it is known: whose swarm Docker is in.
     is_ours: Option<bool>,
 }
 
 impl Memory {
     pub fn new(start: Instant) -> Self {
-        Self { start, is_flushed: false, only_word_missing_since: None, is_ours: None }
+        Self { start, is_flushed: false, word_missing: None, is_ours: None }
     }
 }
 
@@ -74,10 +75,12 @@ pub async fn observe(
     };
     let (tasks, standalone): (Vec<_>, Vec<_>) =
         containers.into_iter().partition(|container| container.task_id.is_some());
-    let word_missing = local.state == LocalState::Inactive
-        || !local.is_manager && memory.is_flushed && tasks.is_empty();
-    memory.only_word_missing_since =
-        word_missing.then(|| memory.only_word_missing_since.unwrap_or_else(Instant::now));
+    let is_out = local.state == LocalState::Inactive;
+    let is_word_missing = is_out || !local.is_manager && memory.is_flushed && tasks.is_empty();
+    memory.word_missing = is_word_missing.then(|| match memory.word_missing {
+        Some((was_out, since)) if was_out == is_out => (is_out, since),
+        _ => (is_out, Instant::now()),
+    });
     Ok(Observed {
         is_ours,
         row,
@@ -102,8 +105,8 @@ fn clock(budget: &Budget, memory: &Memory) -> Clock {
         leave_due: now >= budget.flush_until,
         over: now >= budget.deadline,
         confirmation_over: memory
-            .only_word_missing_since
-            .is_some_and(|since| now - since >= CONFIRMATION_PATIENCE),
+            .word_missing
+            .is_some_and(|(_, since)| now - since >= CONFIRMATION_PATIENCE),
         settle_over: waited >= SETTLE_PATIENCE,
         relief_over: waited >= RELIEF_PATIENCE,
     }
