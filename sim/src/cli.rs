@@ -5,10 +5,15 @@ mod current;
 mod list;
 mod up;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use skep_sim::{bench, demo};
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -33,6 +38,10 @@ struct Cli {
 enum Command {
     /// Start a cloud with a swarm and keep it until Ctrl-C
     Up(Box<up::Arguments>),
+    /// Show what skep does: a swarm boots and loses a worker, its leader and a spot instance
+    Demo(demo::Arguments),
+    /// Measure skep beside a bare join and a shell script
+    Bench(bench::Arguments),
     /// Show the instances of the running cloud
     List(list::Arguments),
     /// Print the shell variables that the aws command line needs
@@ -45,13 +54,19 @@ enum Command {
 
 /// Runs the command line; an error is printed with its causes.
 pub async fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_max_level(LevelFilter::WARN)
+    // DynamoDB's conditions refuse one of two writers: an answer, and nothing to warn of.
+    let levels =
+        Targets::new().with_default(LevelFilter::WARN).with_target("dynoxide", LevelFilter::ERROR);
+    let ansi = std::io::stderr().is_terminal();
+    let messages = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .without_time()
-        .init();
+        .with_ansi(ansi)
+        .without_time();
+    tracing_subscriber::registry().with(messages).with(levels).init();
     let done = match Cli::parse().command {
         Command::Up(arguments) => up::run(*arguments).await,
+        Command::Demo(arguments) => demo::run(&arguments).await,
+        Command::Bench(arguments) => bench::run(&arguments).await,
         Command::List(arguments) => list::run(&arguments).await,
         Command::Env(endpoint) => current::print_variables(&endpoint),
         Command::Admin(command) => admin::run(command).await,

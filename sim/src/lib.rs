@@ -3,7 +3,11 @@
 //! - [`cloud`]: the AWS services and the instance metadata, over their own wire protocols.
 //! - [`fleet`]: the instances: a network namespace, a real dockerd and a real skep each.
 //! - [`machines`]: the seam between the two.
+//! - [`demo`]: what both are for, shown in a minute.
+//! - [`bench`]: what skep costs, measured on them.
 
+pub mod bench;
 pub mod cloud;
+pub mod demo;
 pub mod fleet;
 pub mod machines;

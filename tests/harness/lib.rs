@@ -1,5 +1,9 @@
 //! What every scenario begins with: a cloud, and instances that run the `skep` of this build.
 
+pub mod departures;
+pub mod swarm;
+pub mod trouble;
+
 use std::path::PathBuf;
 use std::time::Duration;
 

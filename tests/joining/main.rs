@@ -1,1 +1,12 @@
 //! How instances come into the swarm: founding, joining, and every answer that a join can get.
+
+mod bad_addresses;
+mod foreign_swarm;
+mod founder_killed;
+mod founding_race;
+mod live_restore;
+mod no_leader;
+mod own_port_closed;
+mod restart_when_ready;
+mod roles_and_stores;
+mod stale_token;

@@ -1,1 +1,8 @@
 //! Trouble around a node: bad input, metadata and AWS that fail, secrets that must stay secret.
+
+mod aws;
+mod bad_input;
+mod ledger_rows;
+mod metadata;
+mod secrets_stay_secret;
+mod signals;

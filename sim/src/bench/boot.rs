@@ -1,0 +1,193 @@
+//! A worker's boot, three ways, in rounds that take turns.
+//!
+//! What is measured: from the start of the process (of the API call, for the bare join) until a
+//! manager's node list says that the node is ready. The same instance does all three, with its
+//! dockerd up since long before; between two measurements the node leaves, is removed from the node
+//! list and the ledger, and skep's state directory is emptied, so that each is a first boot. Fresh
+//! instances would be no fairer, and the end of one dockerd and the start of the next would be in
+//! every number.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use bollard::Docker;
+use bollard::models::{LocalNodeState, Node, NodeState, SwarmJoinRequest};
+use bollard::query_parameters::DeleteNodeOptionsBuilder;
+use serde_json::json;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+
+use crate::fleet::{ClusterSpec, Fleet, Instance, SYSTEM_PATH};
+
+/// How often the manager is asked: what the resolution of the result is.
+const POLL_EVERY: Duration = Duration::from_millis(5);
+/// Far beyond what the slowest variant takes.
+const LIMIT: Duration = Duration::from_secs(60);
+/// What a daemon tidies up after a departure must not be in the next measurement.
+const SETTLE: Duration = Duration::from_millis(300);
+const SCRIPT: &str = include_str!("userdata.sh");
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// `skep run`.
+    Skep,
+    /// One call of the Docker API, with everything that it needs at hand.
+    BareJoin,
+    /// The shell script.
+    Script,
+}
+
+impl Variant {
+    pub const ALL: [Variant; 3] = [Variant::Skep, Variant::BareJoin, Variant::Script];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Variant::Skep => "skep run",
+            Variant::BareJoin => "bare join",
+            Variant::Script => "shell script",
+        }
+    }
+}
+
+/// The worker that boots again and again, and the manager that is asked.
+pub struct Boots<'a> {
+    pub fleet: &'a Fleet,
+    pub cluster: &'a ClusterSpec,
+    pub worker: Arc<Instance>,
+    pub worker_docker: Docker,
+    pub manager: Docker,
+    /// Where the bare join goes.
+    pub manager_address: String,
+    pub worker_token: String,
+    pub aws: PathBuf,
+}
+
+impl Boots<'_> {
+    /// One boot, and everything as before.
+    pub async fn measure(&self, variant: Variant) -> anyhow::Result<Duration> {
+        let took = match variant {
+            Variant::Skep => self.boot_with_skep().await,
+            Variant::BareJoin => self.join_bare().await,
+            Variant::Script => self.run_script().await,
+        };
+        let took = took.with_context(|| variant.name())?;
+        self.undo().await.context("taking the worker out again")?;
+        Ok(took)
+    }
+
+    /// Leaves skep running.
+    pub async fn boot_with_skep(&self) -> anyhow::Result<Duration> {
+        let start = Instant::now();
+        self.worker.start_skep()?;
+        self.until_ready(start).await
+    }
+
+    async fn join_bare(&self) -> anyhow::Result<Duration> {
+        let request = SwarmJoinRequest {
+            listen_addr: Some("0.0.0.0:2377".to_owned()),
+            advertise_addr: Some(self.worker.address().to_string()),
+            data_path_addr: None,
+            remote_addrs: Some(vec![self.manager_address.clone()]),
+            join_token: Some(self.worker_token.clone()),
+        };
+        let start = Instant::now();
+        let (joined, ready) =
+            tokio::join!(self.worker_docker.join_swarm(request), self.until_ready(start));
+        joined?;
+        ready
+    }
+
+    async fn run_script(&self) -> anyhow::Result<Duration> {
+        let mut script = Command::new("bash");
+        script.args(["-c", SCRIPT]).current_dir(self.worker.dir()).env_clear();
+        script
+            .env("PATH", SYSTEM_PATH)
+            .env("HOME", self.worker.dir())
+            .env("DOCKER_HOST", format!("unix://{}", self.worker.docker_socket().display()))
+            .env("AWS", &self.aws)
+            .env("AWS_ENDPOINT_URL", self.fleet.gateway())
+            .env("AWS_CONFIG_FILE", "/dev/null")
+            .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+            .env("TABLE", &self.cluster.table)
+            .env("TOKEN_PARAMETER", format!("/skep/{}/worker-token/1", self.cluster.name));
+        let start = Instant::now();
+        let mut run = std::pin::pin!(self.worker.run(script));
+        let mut ready = std::pin::pin!(self.until_ready(start));
+        let took = tokio::select! {
+            ready = &mut ready => ready?,
+            output = &mut run => {
+                let output = output?;
+                // What follows the join is not measured, and a stack that is complete takes no
+                // signal; a script that ended before it has failed.
+                match timeout(Duration::from_secs(2), &mut ready).await {
+                    Ok(ready) => return ready,
+                    Err(_) => bail!("the script: {}", String::from_utf8_lossy(&output.stderr)),
+                }
+            }
+        };
+        run.await?;
+        Ok(took)
+    }
+
+    /// Until the manager lists the worker as ready.
+    async fn until_ready(&self, start: Instant) -> anyhow::Result<Duration> {
+        let mut ticks = interval(POLL_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let polling = async {
+            loop {
+                ticks.tick().await;
+                let state = self.listed().await?.and_then(|node| node.status?.state);
+                if state == Some(NodeState::READY) {
+                    return anyhow::Ok(start.elapsed());
+                }
+            }
+        };
+        timeout(LIMIT, polling).await.context("the node did not become ready")?
+    }
+
+    /// The worker's entry in the node list.
+    pub async fn listed(&self) -> anyhow::Result<Option<Node>> {
+        find(&self.manager, &self.worker).await
+    }
+
+    /// Makes the instance one that has never booted.
+    pub async fn undo(&self) -> anyhow::Result<()> {
+        if self.worker.skep_running() {
+            self.worker.stop_skep().await?;
+        }
+        self.worker_docker.leave_swarm(None).await?;
+        let node = self.listed().await?.and_then(|node| node.id).context("it is not listed")?;
+        let by_force = DeleteNodeOptionsBuilder::new().force(true).build();
+        self.manager.delete_node(&node, Some(by_force)).await?;
+        for item in ["member#worker", "departure"] {
+            let item = format!("{item}#{}", self.worker.id());
+            let key = json!({ "cluster": { "S": self.cluster.name }, "item": { "S": item } });
+            let request = json!({ "TableName": self.cluster.table, "Key": key });
+            self.fleet.cloud().database().delete_item(serde_json::from_value(request)?)?;
+        }
+        let state = self.worker.dir().join("state");
+        match fs::remove_dir_all(&state) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => fs::create_dir_all(&state)?,
+        }
+        let swarm = self.worker_docker.info().await?.swarm.unwrap_or_default();
+        let state = swarm.local_node_state;
+        ensure!(state == Some(LocalNodeState::INACTIVE), "after leaving, Docker says {state:?}");
+        sleep(SETTLE).await;
+        Ok(())
+    }
+}
+
+/// An instance's entry in a manager's node list.
+pub async fn find(manager: &Docker, instance: &Instance) -> anyhow::Result<Option<Node>> {
+    let address = instance.address().to_string();
+    let nodes = manager.list_nodes(None).await?;
+    Ok(nodes.into_iter().find(|node| {
+        let status = node.status.as_ref();
+        status.and_then(|status| status.addr.as_deref()) == Some(address.as_str())
+    }))
+}

@@ -1,0 +1,127 @@
+//! What a node costs while nothing happens: memory, CPU time, calls.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde::Serialize;
+use time::OffsetDateTime;
+use tokio::time::{Instant, interval};
+
+use super::stats::Spread;
+use crate::cloud::{Cloud, Request, Service};
+use crate::fleet::Instance;
+
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+/// `USER_HZ`, the unit of the times in `/proc/<pid>/stat`, on every architecture of Linux.
+const TICKS_PER_SECOND: f64 = 100.0;
+const SECONDS_PER_HOUR: f64 = 3600.0;
+
+/// One node's cost.
+#[derive(Clone, Debug, Serialize)]
+pub struct Idle {
+    pub rss_mib: Spread,
+    pub cpu_percent: f64,
+    pub aws_calls_at_boot: usize,
+    pub aws_calls_while_idle: usize,
+    /// Boot, and the idle time extrapolated: a node that boots once in this hour.
+    pub aws_calls_per_hour: f64,
+    /// Requests to the metadata service, which cost nothing, while idle and extrapolated.
+    pub metadata_requests_per_hour: f64,
+}
+
+/// A node to be watched.
+pub struct Subject {
+    pub instance: Arc<Instance>,
+    pub aws_calls_at_boot: usize,
+}
+
+/// Watches all of them at once for so long.
+pub async fn watch(
+    cloud: &Cloud,
+    subjects: &[Subject],
+    length: Duration,
+) -> anyhow::Result<Vec<Idle>> {
+    let pids = subjects.iter().map(|subject| {
+        let id = subject.instance.id();
+        subject.instance.skep_pid().with_context(|| format!("skep does not run on {id}"))
+    });
+    let pids: Vec<i32> = pids.collect::<anyhow::Result<_>>()?;
+    let (start, start_date) = (Instant::now(), cloud.now());
+    let before: Vec<f64> = pids.iter().map(|pid| cpu_seconds(*pid)).collect::<Result<_, _>>()?;
+    let mut resident = vec![Vec::new(); pids.len()];
+    let mut ticks = interval(SAMPLE_EVERY);
+    while start.elapsed() < length {
+        ticks.tick().await;
+        for (samples, pid) in resident.iter_mut().zip(&pids) {
+            samples.push(resident_mib(*pid)?);
+        }
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let after: Vec<f64> = pids.iter().map(|pid| cpu_seconds(*pid)).collect::<Result<_, _>>()?;
+    let requests = cloud.requests();
+    let to_hour = |count: usize| count as f64 * SECONDS_PER_HOUR / seconds;
+    let mut costs = Vec::new();
+    for (index, subject) in subjects.iter().enumerate() {
+        let id = subject.instance.id();
+        let aws = count(&requests, id, start_date, |service| service != Service::Imds);
+        let metadata = count(&requests, id, start_date, |service| service == Service::Imds);
+        costs.push(Idle {
+            rss_mib: Spread::of(resident[index].iter().copied()).context("nothing was sampled")?,
+            cpu_percent: (after[index] - before[index]) / seconds * 100.0,
+            aws_calls_at_boot: subject.aws_calls_at_boot,
+            aws_calls_while_idle: aws,
+            aws_calls_per_hour: subject.aws_calls_at_boot as f64 + to_hour(aws),
+            metadata_requests_per_hour: to_hour(metadata),
+        });
+    }
+    Ok(costs)
+}
+
+/// The AWS calls of an instance since a moment.
+pub fn aws_calls(cloud: &Cloud, instance: &str, since: OffsetDateTime) -> usize {
+    count(&cloud.requests(), instance, since, |service| service != Service::Imds)
+}
+
+fn count(
+    requests: &[Request],
+    instance: &str,
+    since: OffsetDateTime,
+    of: impl Fn(Service) -> bool,
+) -> usize {
+    requests
+        .iter()
+        .filter(|request| request.instance_id.as_deref() == Some(instance))
+        .filter(|request| request.at >= since && of(request.service))
+        .count()
+}
+
+fn resident_mib(pid: i32) -> anyhow::Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).context("no VmRSS")?;
+    Ok(kib.parse::<f64>()? / 1024.0)
+}
+
+/// User and system time of a process, all its threads included.
+fn cpu_seconds(pid: i32) -> anyhow::Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // proc(5): the name, in parentheses, is the second field; utime and stime are 14 and 15.
+    let fields = stat.rsplit_once(')').map(|(_, rest)| rest).context("no name in stat")?;
+    let mut times = fields.split_whitespace().skip(11);
+    let mut ticks = || times.next().context("no times in stat")?.parse::<f64>().context("a time");
+    Ok((ticks()? + ticks()?) / TICKS_PER_SECOND)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_its_own_process() {
+        let pid = std::process::id().cast_signed();
+        assert!(resident_mib(pid).unwrap() > 0.5);
+        assert!(cpu_seconds(pid).unwrap() >= 0.0);
+    }
+}

@@ -1,0 +1,208 @@
+//! What happens in a demo, part by part. Each part ends when the facts are there, not after a time.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bollard::models::{NodeState, TaskState};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::record::{NodeRecord, Record, SCALED_IN, SPOT};
+use super::stage::Mark;
+use crate::fleet::{ClusterSpec, Fleet, workload};
+
+const SERVICE: &str = "web";
+const REPLICAS: usize = 8;
+/// What a request of the service takes: its containers finish it when they are told to stop.
+const REQUEST: f32 = 2.0;
+/// Docker's default.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+/// A quarter of EC2's two minutes: nobody wants to watch the rest, and the node needs seconds.
+const SPOT_NOTICE: Duration = Duration::from_secs(30);
+/// No part takes a third of it on two idle cores.
+const PART_LIMIT: Duration = Duration::from_secs(75);
+/// Between two looks at the facts.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Docker's API hangs for longer while there is no leader.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+pub struct Story<'a> {
+    pub fleet: &'a Fleet,
+    pub cluster: &'a ClusterSpec,
+    pub record: &'a RefCell<Record>,
+}
+
+impl Story<'_> {
+    /// The whole story.
+    ///
+    /// # Errors
+    /// What did not come about in time.
+    pub async fn play(&self) -> anyhow::Result<()> {
+        self.boot().await?;
+        self.start_service().await?;
+        self.scale_in().await?;
+        self.lose_leader().await?;
+        self.lose_spot_instance().await?;
+        self.settle().await
+    }
+
+    async fn boot(&self) -> anyhow::Result<()> {
+        let ClusterSpec { managers, workers, .. } = self.cluster;
+        self.heading(&format!("{managers} managers and {workers} workers boot at once"));
+        self.fleet.create_cluster(self.cluster)?;
+        let all = (managers + workers) as usize;
+        self.until("every node Ready and the stack complete", |record| {
+            let stack = self.fleet.cloud().stack(&self.cluster.name);
+            in_service(record).count() == all
+                && stack.is_some_and(|stack| stack.status == "CREATE_COMPLETE")
+        })
+        .await
+    }
+
+    async fn start_service(&self) -> anyhow::Result<()> {
+        self.heading(&format!("a service starts: {REPLICAS} replicas that finish what they do"));
+        let command = workload::slow_to_stop(REQUEST);
+        self.fleet.create_service(SERVICE, REPLICAS as u32, command, STOP_GRACE).await?;
+        self.say(
+            None,
+            &format!(
+                "service {SERVICE}: told to stop, a task needs {REQUEST} s to exit with 0; its grace is {} s",
+                STOP_GRACE.as_secs()
+            ),
+        );
+        self.until_running().await
+    }
+
+    async fn scale_in(&self) -> anyhow::Result<()> {
+        self.heading("a worker is scaled in");
+        let group = self.cluster.workers_group();
+        self.fleet.cloud().set_desired(&group, self.cluster.workers - 1)?;
+        let victim = self
+            .find("a worker that Auto Scaling has chosen", |record| {
+                let chosen = |node: &&NodeRecord| node.noticed.is_some();
+                record.nodes.iter().find(chosen).map(|node| node.instance.clone())
+            })
+            .await?;
+        if let Some(node) = self.record.borrow_mut().node_mut(&victim) {
+            node.reason = Some(SCALED_IN);
+        }
+        self.until_gone(&victim).await?;
+        self.until_running().await
+    }
+
+    async fn lose_leader(&self) -> anyhow::Result<()> {
+        self.heading("the swarm leader's instance is terminated and replaced");
+        let leader = self.fleet.leader().await?;
+        let all = in_service(&self.record.borrow()).count();
+        self.fleet.cloud().terminate(leader.id(), false)?;
+        self.until_gone(leader.id()).await?;
+        self.until_replaced(all).await
+    }
+
+    async fn lose_spot_instance(&self) -> anyhow::Result<()> {
+        self.heading("a spot notice takes a worker");
+        let worker = self.fleet.group(&self.cluster.workers_group()).pop().context("no worker")?;
+        let all = in_service(&self.record.borrow()).count();
+        self.fleet.cloud().spot_notice(worker.id(), "terminate", SPOT_NOTICE)?;
+        self.until("the worker off the node list", |record| {
+            let node = record.node(worker.id());
+            node.is_some_and(|node| node.reason == Some(SPOT) && node.off_list.is_some())
+        })
+        .await?;
+        self.say(
+            None,
+            &format!("EC2 takes the instance {} s after the notice", SPOT_NOTICE.as_secs()),
+        );
+        self.until_gone(worker.id()).await?;
+        self.until_replaced(all).await
+    }
+
+    /// The end: the node list is the list of the instances, all Ready.
+    async fn settle(&self) -> anyhow::Result<()> {
+        self.heading("what is left");
+        self.until("a node list with nothing but Ready nodes of live instances", |record| {
+            let alive = in_service(record).count();
+            record.swarm.list.len() == alive
+                && in_service(record).all(|node| {
+                    let listed = record.swarm.at(node.address);
+                    listed.is_some_and(|listed| listed.state == NodeState::READY)
+                })
+        })
+        .await?;
+        let nodes = self.record.borrow().swarm.list.len();
+        self.say(None, &format!("the node list has {nodes} nodes, all Ready"));
+        Ok(())
+    }
+
+    /// Off the node list, its hook completed where it has one, and its power off.
+    async fn until_gone(&self, instance: &str) -> anyhow::Result<()> {
+        let what = format!("{} out of the swarm and gone", self.record.borrow().name(instance));
+        self.until(&what, |record| {
+            let node = record.node(instance);
+            node.is_some_and(|node| node.powered_off.is_some() && node.off_list.is_some())
+        })
+        .await
+    }
+
+    /// As many nodes in service as before, and the service whole.
+    async fn until_replaced(&self, all: usize) -> anyhow::Result<()> {
+        self.until("a replacement in service", |record| in_service(record).count() == all).await?;
+        self.until_running().await
+    }
+
+    async fn until_running(&self) -> anyhow::Result<()> {
+        let begin = Instant::now();
+        let mut last = String::new();
+        while begin.elapsed() < PART_LIMIT {
+            match timeout(ANSWER_LIMIT, self.fleet.tasks_of_service(SERVICE)).await {
+                Ok(Ok(tasks)) => {
+                    let states = tasks.iter().filter_map(|task| task.status.as_ref()?.state);
+                    let running = states.filter(|state| *state == TaskState::RUNNING).count();
+                    if running == REPLICAS {
+                        self.say(
+                            Some(Mark::Good),
+                            &format!("service {SERVICE}: {running} of {REPLICAS} run"),
+                        );
+                        return Ok(());
+                    }
+                    last = format!("{running} run");
+                }
+                Ok(Err(error)) => last = format!("{error:#}"),
+                Err(_) => last = "Docker does not answer".to_owned(),
+            }
+            sleep(LOOK_EVERY).await;
+        }
+        bail!("waited {PART_LIMIT:?} in vain for {REPLICAS} running tasks of {SERVICE}: {last}")
+    }
+
+    async fn until(&self, what: &str, holds: impl Fn(&Record) -> bool) -> anyhow::Result<()> {
+        self.find(what, |record| holds(record).then_some(())).await
+    }
+
+    async fn find<T>(&self, what: &str, look: impl Fn(&Record) -> Option<T>) -> anyhow::Result<T> {
+        let begin = Instant::now();
+        while begin.elapsed() < PART_LIMIT {
+            if let Some(found) = look(&self.record.borrow()) {
+                return Ok(found);
+            }
+            sleep(LOOK_EVERY).await;
+        }
+        bail!("waited {PART_LIMIT:?} in vain for {what}")
+    }
+
+    fn heading(&self, what: &str) {
+        let mut record = self.record.borrow_mut();
+        let now = record.now();
+        record.tale.heading(now, what);
+    }
+
+    fn say(&self, mark: impl Into<Option<Mark>>, what: &str) {
+        let mut record = self.record.borrow_mut();
+        let now = record.now();
+        record.tale.tell(now, None, what, mark.into());
+    }
+}
+
+fn in_service(record: &Record) -> impl Iterator<Item = &NodeRecord> {
+    record.nodes.iter().filter(|node| node.in_service && node.powered_off.is_none())
+}

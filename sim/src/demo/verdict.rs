@@ -1,0 +1,162 @@
+//! What must hold throughout a demo, checked against the record.
+
+use bollard::models::NodeState;
+use serde::Serialize;
+
+use super::record::{NodeRecord, Record};
+
+/// Docker's managers wait ten to twenty seconds for a leader that is silent before one of them
+/// stands for election.
+const LONGEST_ELECTION: f64 = 20.0;
+
+/// One thing that must hold.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    pub holds: bool,
+    /// What was seen, as a sentence.
+    pub says: String,
+}
+
+impl Check {
+    fn new(problems: &[String], fine: String) -> Check {
+        Check {
+            holds: problems.is_empty(),
+            says: if problems.is_empty() { fine } else { problems.join("; ") },
+        }
+    }
+}
+
+/// Checks everything.
+pub fn judge(record: &Record) -> Vec<Check> {
+    vec![
+        one_swarm(record),
+        grace(&record.nodes),
+        hooks(&record.nodes),
+        quorum(record),
+        node_list(record),
+    ]
+}
+
+fn one_swarm(record: &Record) -> Check {
+    let swarm = &record.swarm;
+    let daemons = record.nodes.len();
+    let fine = match swarm.ids.first_key_value() {
+        Some((id, _)) => format!(
+            "one swarm: {id} for {daemons} daemons in {} looks, generation {} of the charter",
+            swarm.looks,
+            swarm.generations.last().copied().unwrap_or_default()
+        ),
+        None => String::new(),
+    };
+    let problem = match swarm.ids.len() {
+        0 => Some("there never was a swarm".to_owned()),
+        1 => None,
+        _ => {
+            let seen = swarm.ids.iter().map(|(id, by)| format!("{id} by {by}"));
+            Some(format!("there was a second swarm: {}", seen.collect::<Vec<_>>().join(", ")))
+        }
+    };
+    Check::new(&Vec::from_iter(problem), fine)
+}
+
+fn grace(nodes: &[NodeRecord]) -> Check {
+    let problems: Vec<String> = nodes
+        .iter()
+        .flat_map(|node| {
+            let (name, tasks) = (&node.name, node.tasks);
+            let killed = (tasks.without_grace > 0).then(|| {
+                format!(
+                    "tasks that lost their grace on {name}: {} (exit code 137, or the power went)",
+                    tasks.without_grace
+                )
+            });
+            let failed = (tasks.failed > 0).then(|| {
+                format!("tasks that ended with another error on {name}: {}", tasks.failed)
+            });
+            [killed, failed]
+        })
+        .flatten()
+        .collect();
+    let ended: usize = nodes.iter().map(|node| node.tasks.with_grace).sum();
+    Check::new(
+        &problems,
+        format!("every task had its grace: {ended} were stopped, all with exit code 0"),
+    )
+}
+
+fn hooks(nodes: &[NodeRecord]) -> Check {
+    let problems: Vec<String> = nodes
+        .iter()
+        .filter(|node| node.hooks_timed_out > 0)
+        .map(|node| format!("hooks that timed out on {}: {}", node.name, node.hooks_timed_out))
+        .collect();
+    let completed: u32 = nodes.iter().map(|node| node.hooks_completed).sum();
+    Check::new(&problems, format!("no hook timed out: {completed} were completed"))
+}
+
+fn quorum(record: &Record) -> Check {
+    let gap = record.swarm.without_leader(record.now());
+    let problem = (gap > LONGEST_ELECTION).then(|| {
+        format!("the quorum was lost: no leader for {gap:.1} s, longer than an election takes")
+    });
+    let fine = format!("the quorum was kept: never without a leader for more than {gap:.1} s");
+    Check::new(&Vec::from_iter(problem), fine)
+}
+
+fn node_list(record: &Record) -> Check {
+    let list = &record.swarm.list;
+    let problems: Vec<String> = list
+        .iter()
+        .filter_map(|listed| {
+            let name = record.name_at(listed.address);
+            let owner = record.nodes.iter().find(|node| node.address == listed.address);
+            let is_gone = owner.is_none_or(|node| node.powered_off.is_some());
+            if listed.state == NodeState::DOWN {
+                Some(format!("a Down node was left behind: {name}"))
+            } else if is_gone {
+                Some(format!("{name} is still in the node list, and its instance is gone"))
+            } else {
+                None
+            }
+        })
+        .collect();
+    Check::new(&problems, format!("no Down node was left behind: {} nodes are listed", list.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::super::record::Tasks;
+    use super::super::tale::Tale;
+    use super::*;
+
+    fn record() -> Record {
+        let mut record = Record::new(Tale::silent());
+        record.launched("i-1", "demo-workers", "a", Ipv4Addr::LOCALHOST, 0.0);
+        record.swarm.named("one", "worker-1");
+        record
+    }
+
+    fn broken(record: &Record) -> String {
+        let broken = judge(record).into_iter().filter(|check| !check.holds);
+        broken.map(|check| check.says).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn each_check_can_fail() {
+        assert_eq!(broken(&record()), "");
+        let mut second = record();
+        second.swarm.named("two", "manager-1");
+        assert!(broken(&second).starts_with("there was a second swarm"));
+        let mut lost = record();
+        lost.nodes[0].tasks = Tasks { without_grace: 1, ..Tasks::default() };
+        assert!(broken(&lost).starts_with("tasks that lost their grace on worker-1"));
+        let mut failed = record();
+        failed.nodes[0].tasks = Tasks { failed: 1, ..Tasks::default() };
+        assert!(broken(&failed).starts_with("tasks that ended with another error"));
+        let mut late = record();
+        late.nodes[0].hooks_timed_out = 1;
+        assert!(broken(&late).starts_with("hooks that timed out on worker-1"));
+    }
+}

@@ -1,0 +1,360 @@
+//! What scenarios of leaving share: a swarm that stands, what must be true of a node that has left,
+//! and a watch on the quorum meanwhile.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use bollard::models::{Node, NodeState, Reachability, TaskState};
+use serde_json::{Map, Value, json};
+use skep_sim::cloud::{ActionResult, EventKind};
+use skep_sim::fleet::{
+    ClusterSpec, ContainerEvent, Fleet, FleetOptions, Instance, TERMINATION_HOOK,
+};
+
+use crate::secs;
+
+/// For anything that should happen soon: the machine may be busy with other tests.
+pub const PATIENCE: Duration = secs(120);
+/// Longer than any election; a lost quorum lasts for ever.
+const LONGEST_ELECTION: Duration = secs(45);
+
+/// Looks for notices twice a second, so that scenarios are short.
+pub const QUICK: &str = "[watch]\ninterval = \"500ms\"\n";
+
+/// Options with [`QUICK`] and more lines of `skep.toml`.
+#[must_use]
+pub fn options_with(config: &str) -> FleetOptions {
+    FleetOptions { config: Some(format!("{QUICK}{config}")), ..crate::options() }
+}
+
+/// A cluster whose nodes are all Ready, say so, and are listed so by a manager.
+///
+/// # Errors
+/// When that does not come about.
+pub async fn standing(options: FleetOptions, spec: &ClusterSpec) -> anyhow::Result<Fleet> {
+    let fleet = crate::fleet(options).await?;
+    fleet.create_cluster(spec)?;
+    let size = (spec.managers + spec.workers) as usize;
+    fleet
+        .wait_until(&format!("{size} Ready nodes"), secs(180), async || {
+            let ready = fleet.instances().iter().filter(|instance| instance.is_ready()).count();
+            let in_service = fleet.cloud().instances();
+            let in_service =
+                in_service.iter().filter(|one| one.lifecycle.as_str() == "InService").count();
+            Ok(ready == size && in_service == size && listed_ready(&fleet.nodes().await?) == size)
+        })
+        .await?;
+    Ok(fleet)
+}
+
+fn listed_ready(nodes: &[Node]) -> usize {
+    let is_ready = |node: &&Node| {
+        node.status.as_ref().and_then(|status| status.state) == Some(NodeState::READY)
+    };
+    nodes.iter().filter(is_ready).count()
+}
+
+/// Waits until a service has so many running tasks.
+///
+/// # Errors
+/// When that does not come about.
+pub async fn running(fleet: &Fleet, service: &str, tasks: usize) -> anyhow::Result<()> {
+    fleet
+        .wait_until(&format!("{tasks} running tasks of {service}"), PATIENCE, async || {
+            let all = fleet.tasks_of_service(service).await?;
+            let state = |task: &bollard::models::Task| task.status.as_ref()?.state;
+            Ok(all.iter().filter(|task| state(task) == Some(TaskState::RUNNING)).count() == tasks)
+        })
+        .await
+}
+
+/// Docker's id of a node, by its own daemon.
+///
+/// # Errors
+/// When it is in no swarm.
+pub async fn node_id(instance: &Instance) -> anyhow::Result<String> {
+    let swarm = instance.docker()?.info().await?.swarm;
+    let id = swarm.and_then(|swarm| swarm.node_id).filter(|id| !id.is_empty());
+    id.with_context(|| format!("{} is in no swarm", instance.id()))
+}
+
+/// Is a node in the list of a manager that answers?
+///
+/// # Errors
+/// When none answers.
+pub async fn is_listed(fleet: &Fleet, node_id: &str) -> anyhow::Result<bool> {
+    Ok(fleet.nodes().await?.iter().any(|node| node.id.as_deref() == Some(node_id)))
+}
+
+/// All rows of the ledger, as plain JSON.
+///
+/// # Errors
+/// When there is no table `skep`.
+pub fn ledger(fleet: &Fleet) -> anyhow::Result<Vec<Map<String, Value>>> {
+    let request = serde_json::from_value(json!({ "TableName": "skep", "ConsistentRead": true }))?;
+    let answer = fleet.cloud().database().scan(request);
+    let answer = answer.map_err(|error| anyhow::anyhow!("cannot read the ledger: {error:?}"))?;
+    let answer = serde_json::to_value(answer)?;
+    let rows = answer["Items"].as_array().cloned().unwrap_or_default();
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| match row {
+            Value::Object(row) => Some(row.into_iter().map(|(k, v)| (k, plain(v))).collect()),
+            _ => None,
+        })
+        .collect())
+}
+
+fn plain(attribute: Value) -> Value {
+    let Value::Object(attribute) = attribute else { return attribute };
+    match attribute.into_iter().next() {
+        Some((kind, Value::String(number))) if kind == "N" => {
+            number.parse::<i64>().map_or(Value::String(number), Value::from)
+        }
+        Some((_, value)) => value,
+        None => Value::Null,
+    }
+}
+
+/// One row of the ledger.
+///
+/// # Errors
+/// As for [`ledger`].
+pub fn row(fleet: &Fleet, item: &str) -> anyhow::Result<Option<Map<String, Value>>> {
+    Ok(ledger(fleet)?.into_iter().find(|row| row["item"] == item))
+}
+
+/// How far an instance's departure is by the ledger.
+#[must_use]
+pub fn departure_state(fleet: &Fleet, instance: &Instance) -> Option<String> {
+    let row = row(fleet, &format!("departure#{}", instance.id())).ok()??;
+    row["state"].as_str().map(str::to_owned)
+}
+
+/// What Auto Scaling has said about an instance.
+#[must_use]
+pub fn events_of(fleet: &Fleet, instance: &Instance) -> Vec<EventKind> {
+    let events = fleet.cloud().events_since(0).into_iter().map(|event| event.kind);
+    events.filter(|kind| kind.instance_id() == Some(instance.id())).collect()
+}
+
+/// The results with which an instance's termination hook was completed.
+#[must_use]
+pub fn hook_results(fleet: &Fleet, instance: &Instance) -> Vec<ActionResult> {
+    let result = |kind| match kind {
+        EventKind::HookCompleted { hook, result, .. } if hook == TERMINATION_HOOK => Some(result),
+        _ => None,
+    };
+    events_of(fleet, instance).into_iter().filter_map(result).collect()
+}
+
+/// Has a hook of the instance ever timed out?
+#[must_use]
+pub fn hook_timed_out(fleet: &Fleet, instance: &Instance) -> bool {
+    let is_timeout = |kind: &EventKind| matches!(kind, EventKind::HookTimedOut { .. });
+    events_of(fleet, instance).iter().any(is_timeout)
+}
+
+/// A node that is to leave: what must be remembered of it, because it will be gone.
+pub struct Leaver {
+    pub instance: Arc<Instance>,
+    pub node_id: String,
+}
+
+impl Leaver {
+    /// # Errors
+    /// When the instance is in no swarm.
+    pub async fn of(instance: &Arc<Instance>) -> anyhow::Result<Leaver> {
+        Ok(Leaver { instance: Arc::clone(instance), node_id: node_id(instance).await? })
+    }
+
+    pub fn id(&self) -> &str {
+        self.instance.id()
+    }
+
+    /// Waits until it has left the swarm, is off the list and out of the ledger.
+    ///
+    /// # Errors
+    /// When that does not come about, or when it does but not as it should.
+    pub async fn has_left(&self, fleet: &Fleet) -> anyhow::Result<()> {
+        let what = format!("{} to have left, and to be off the list", self.id());
+        fleet
+            .wait_until(&what, PATIENCE, async || {
+                let state = departure_state(fleet, &self.instance);
+                Ok(state.as_deref() == Some("removed") && !is_listed(fleet, &self.node_id).await?)
+            })
+            .await?;
+        let members = ledger(fleet)?;
+        let is_own = |row: &&Map<String, Value>| {
+            row["item"].as_str().is_some_and(|item| {
+                item.starts_with("member#") && item.ends_with(&format!("#{}", self.id()))
+            })
+        };
+        ensure!(members.iter().find(is_own).is_none(), "the member row of {} is left", self.id());
+        self.lost_no_grace(fleet)
+    }
+
+    /// Waits until it has left by way of its hook, which was completed once, and in time.
+    ///
+    /// # Errors
+    /// As for [`Leaver::has_left`].
+    pub async fn has_left_by_its_hook(&self, fleet: &Fleet) -> anyhow::Result<()> {
+        self.hook_is_completed(fleet).await?;
+        self.has_left(fleet).await
+    }
+
+    /// # Errors
+    /// When the hook is not completed with CONTINUE, or not by this node in time.
+    pub async fn hook_is_completed(&self, fleet: &Fleet) -> anyhow::Result<()> {
+        let what = format!("the hook of {} to be completed", self.id());
+        fleet
+            .wait_until(&what, PATIENCE, async || {
+                Ok(!hook_results(fleet, &self.instance).is_empty()
+                    || hook_timed_out(fleet, &self.instance))
+            })
+            .await?;
+        ensure!(!hook_timed_out(fleet, &self.instance), "timed out\n{}", fleet.report());
+        let results = hook_results(fleet, &self.instance);
+        ensure!(results == [ActionResult::Continue], "{results:?}\n{}", fleet.report());
+        Ok(())
+    }
+
+    /// Every task that was started here has ended with its grace.
+    ///
+    /// # Errors
+    /// When one has not.
+    pub fn lost_no_grace(&self, fleet: &Fleet) -> anyhow::Result<()> {
+        let (started, ended) = (self.tasks("start"), self.tasks("die"));
+        let containers = |events: &[ContainerEvent]| -> BTreeSet<String> {
+            events.iter().map(|event| event.container.clone()).collect()
+        };
+        let all_graceful = ended.iter().all(|death| death.exit_code == Some(0));
+        ensure!(
+            all_graceful && containers(&started) == containers(&ended),
+            "started {started:?}\nended {ended:?}\n{}",
+            fleet.report()
+        );
+        Ok(())
+    }
+
+    /// What happened to its tasks' containers.
+    #[must_use]
+    pub fn tasks(&self, action: &str) -> Vec<ContainerEvent> {
+        let mut events = self.instance.container_events();
+        events.retain(|event| event.action == action && event.task.is_some());
+        events
+    }
+
+    /// Waits until `skep run` has ended for good, with exit code 0.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn skep_has_ended_well(&self, fleet: &Fleet) -> anyhow::Result<()> {
+        let what = format!("skep of {} to end with 0", self.id());
+        fleet
+            .wait_until(&what, PATIENCE, async || {
+                let codes = self.instance.exit_codes();
+                Ok(!self.instance.skep_running() && codes.last() == Some(&0))
+            })
+            .await
+    }
+}
+
+/// How often the managers' skeps have begun to drain an instance.
+#[must_use]
+pub fn drains(fleet: &Fleet, instance: &Instance) -> usize {
+    let is_drain = |line: &&str| {
+        line.contains(" draining") && line.contains("live_tasks") && line.contains(instance.id())
+    };
+    let logs = fleet.all_instances().into_iter().map(|one| one.log());
+    logs.map(|log| log.lines().filter(is_drain).count()).sum()
+}
+
+/// Does something while the swarm is looked at from a manager that survives it.
+///
+/// # Errors
+/// What the body says; a majority of managers that was not reachable, a manager that was left as a
+/// dead member of raft, or a swarm that did not answer for longer than an election takes.
+pub async fn keeping_quorum<T>(
+    survivor: &Instance,
+    body: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    let docker = survivor.docker()?;
+    let watch = async {
+        let mut answered = tokio::time::Instant::now();
+        loop {
+            let nodes = tokio::time::timeout(secs(10), docker.list_nodes(None)).await;
+            if let Ok(Ok(nodes)) = nodes {
+                answered = tokio::time::Instant::now();
+                check_managers(&nodes)?;
+            }
+            if answered.elapsed() > LONGEST_ELECTION {
+                bail!("{} has not answered for {LONGEST_ELECTION:?}", survivor.id());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::select! {
+        result = body => result,
+        broken = watch => broken.and_then(|never: std::convert::Infallible| match never {}),
+    }
+}
+
+fn check_managers(nodes: &[Node]) -> anyhow::Result<()> {
+    let (mut members, mut reachable) = (0, 0);
+    for node in nodes {
+        let Some(raft) = &node.manager_status else { continue };
+        members += 1;
+        reachable += usize::from(raft.reachability == Some(Reachability::REACHABLE));
+        let state = node.status.as_ref().and_then(|status| status.state);
+        ensure!(state != Some(NodeState::DOWN), "a dead member of raft is left: {node:?}");
+    }
+    ensure!(2 * reachable > members, "{reachable} of {members} managers are reachable");
+    Ok(())
+}
+
+/// Runs a shell script inside an instance and returns what it prints.
+///
+/// # Errors
+/// When it fails.
+pub async fn shell(instance: &Instance, script: &str) -> anyhow::Result<String> {
+    let mut command = std::process::Command::new("bash");
+    command.args(["-c", script]);
+    let output = instance.run(command).await?;
+    let (out, err) = (output.stdout, output.stderr);
+    ensure!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&err));
+    Ok(String::from_utf8_lossy(&out).into_owned())
+}
+
+/// Puts a `systemctl` in place whose only queued job is this one, as in the middle of a shutdown.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn systemctl_with_job(instance: &Instance, unit: Option<&str>) -> anyhow::Result<()> {
+    let job = unit.map(|unit| format!("echo '1 {unit} start waiting'")).unwrap_or_default();
+    let script = format!("#!/bin/sh\n[ \"$1\" = list-jobs ] || exit 1\n{job}\n");
+    instance.write_program("systemctl", &script)
+}
+
+/// Sends skep a signal by its name.
+///
+/// # Errors
+/// When there is no such signal, or no skep.
+pub fn signal(instance: &Instance, name: &str) -> anyhow::Result<()> {
+    let signal = name.parse().map_err(|error| anyhow::anyhow!("{name}: {error:?}"))?;
+    ensure!(instance.kill_skep(signal), "skep does not run on {}", instance.id());
+    Ok(())
+}
+
+/// Writes an executable into the instance's `flush.d`; skep looks there when it flushes.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn flusher(instance: &Instance, name: &str, script: &str) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let file = instance.dir().join("etc/flush.d").join(name);
+    std::fs::write(&file, script)?;
+    Ok(std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755))?)
+}

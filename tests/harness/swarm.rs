@@ -1,0 +1,449 @@
+//! The swarm as a whole and the stores behind it: what scenarios wait for, look at, and spoil.
+//!
+//! Assumption: the cluster of [`cluster`] in the default table, unless a name says otherwise.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use bollard::models::{LocalNodeState, Node, NodeState, Reachability, SwarmInfo};
+use serde_json::{Map, Value, json};
+use skep_sim::cloud::{ActionResult, EventKind, Request};
+use skep_sim::fleet::{ClusterSpec, Fleet, FleetOptions, Instance, LAUNCH_HOOK};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::{options, secs, skep_binary};
+
+/// Two shared cores, and Docker answers a failed join after 20 s.
+pub const PATIENCE: Duration = secs(90);
+/// Name of the cluster, its stack and the beginning of its groups' names.
+pub const CLUSTER: &str = "test";
+/// The ledger.
+pub const TABLE: &str = "skep";
+
+/// The cluster that scenarios launch.
+#[must_use]
+pub fn cluster(managers: u32, workers: u32) -> ClusterSpec {
+    ClusterSpec::new(CLUSTER, managers, workers)
+}
+
+/// Sets a group's desired capacity.
+pub fn resize(fleet: &Fleet, role: &str, desired: u32) -> anyhow::Result<()> {
+    Ok(fleet.cloud().set_desired(&format!("{CLUSTER}-{role}s"), desired)?)
+}
+
+/// Waits until so many instances are there and each of them is Ready.
+pub async fn all_ready(fleet: &Fleet, count: usize) -> anyhow::Result<()> {
+    fleet
+        .wait_until(&format!("{count} Ready nodes"), PATIENCE, async || {
+            let instances = fleet.instances();
+            Ok(instances.len() == count && instances.iter().all(|node| node.is_ready()))
+        })
+        .await
+}
+
+/// Waits until one instance is Ready.
+pub async fn ready(fleet: &Fleet, instance: &Instance) -> anyhow::Result<()> {
+    let what = format!("{} to be Ready", instance.id());
+    fleet.wait_until(&what, PATIENCE, async || Ok(instance.is_ready())).await
+}
+
+/// The newest instance of a role once there are so many of them, and once it is switched on.
+pub async fn newest(fleet: &Fleet, role: &str, count: usize) -> anyhow::Result<Arc<Instance>> {
+    let group = format!("{CLUSTER}-{role}s");
+    fleet
+        .wait_for(&format!("{role} number {count}"), PATIENCE, async || {
+            let mut instances = fleet.group(&group);
+            let newest = if instances.len() == count { instances.pop() } else { None };
+            Ok(newest.filter(|instance| instance.is_on()))
+        })
+        .await
+}
+
+/// Waits for a text in skep's log.
+pub async fn logged(fleet: &Fleet, instance: &Instance, text: &str) -> anyhow::Result<()> {
+    let what = format!("{:?} in the log of {}", text, instance.id());
+    fleet.wait_until(&what, PATIENCE, async || Ok(instance.log().contains(text))).await
+}
+
+/// Waits until skep runs no more on an instance, and returns its exit code.
+pub async fn ended(fleet: &Fleet, instance: &Instance) -> anyhow::Result<i32> {
+    let what = format!("skep to end on {}", instance.id());
+    fleet
+        .wait_for(&what, PATIENCE, async || {
+            Ok(instance.exit_codes().last().copied().filter(|_| !instance.skep_running()))
+        })
+        .await
+}
+
+/// Waits until the node list is exactly these instances: managers that raft reaches, and workers,
+/// all ready and active, each at its private address, each a member by its own Docker's word, and
+/// all in the charter's swarm. Returns the list.
+pub async fn whole(fleet: &Fleet, managers: usize, workers: usize) -> anyhow::Result<Vec<Node>> {
+    let what = format!("one swarm of {managers} managers and {workers} workers");
+    fleet
+        .wait_for(&what, PATIENCE, async || {
+            let nodes = fleet.nodes().await?;
+            check_whole(fleet, &nodes, managers, workers).await.map(|()| Some(nodes))
+        })
+        .await
+}
+
+async fn check_whole(
+    fleet: &Fleet,
+    nodes: &[Node],
+    managers: usize,
+    workers: usize,
+) -> anyhow::Result<()> {
+    let summary = summary(nodes);
+    ensure!(nodes.len() == managers + workers, "{summary}");
+    let are_managers = nodes.iter().filter(|node| node.manager_status.is_some());
+    ensure!(are_managers.count() == managers, "{summary}");
+    let is_well = |node: &Node| {
+        let state = node.status.as_ref().and_then(|status| status.state);
+        let raft = node.manager_status.as_ref().and_then(|raft| raft.reachability);
+        let availability = node.spec.as_ref().and_then(|spec| spec.availability);
+        state == Some(NodeState::READY)
+            && raft.is_none_or(|raft| raft == Reachability::REACHABLE)
+            && availability.is_some_and(|it| it.to_string() == "active")
+    };
+    ensure!(nodes.iter().all(is_well), "{summary}");
+
+    let charter = charter(fleet).await?.context("there is no charter")?;
+    ensure!(charter.phase == "open", "{charter:?}");
+    let instances = fleet.instances();
+    ensure!(instances.len() == nodes.len(), "{} instances: {summary}", instances.len());
+    for instance in &instances {
+        let own = place(instance).await?;
+        let address = instance.address().to_string();
+        ensure!(own.local_node_state == Some(LocalNodeState::ACTIVE), "{address}: {own:?}");
+        ensure!(own.error.as_deref().unwrap_or_default().is_empty(), "{address}: {own:?}");
+        ensure!(own.node_addr.as_deref() == Some(&*address), "{address}: {own:?}");
+        // A manager names the swarm; a worker's node id is in its list.
+        if let Some(swarm) = own.cluster.and_then(|cluster| cluster.id) {
+            ensure!(charter.swarm_id.as_ref() == Some(&swarm), "{address} is in {swarm}");
+        }
+        let listed = nodes.iter().find(|node| node.id == own.node_id).context("not listed")?;
+        let seen_at = listed.status.as_ref().and_then(|status| status.addr.as_deref());
+        ensure!(seen_at == Some(&address), "{address} is listed at {seen_at:?}");
+        let raft_at = listed.manager_status.as_ref().and_then(|raft| raft.addr.clone());
+        let expected = format!("{address}:2377");
+        ensure!(raft_at.is_none_or(|raft_at| raft_at == expected), "{summary}");
+    }
+    Ok(())
+}
+
+/// The node list in short, for errors.
+#[must_use]
+pub fn summary(nodes: &[Node]) -> String {
+    let line = |node: &Node| {
+        let status = node.status.clone().unwrap_or_default();
+        let raft = node.manager_status.as_ref().and_then(|raft| raft.reachability);
+        let availability = node.spec.as_ref().and_then(|spec| spec.availability);
+        let (addr, state) = (status.addr.unwrap_or_default(), status.state);
+        format!("{addr} {state:?} {availability:?} raft {raft:?}")
+    };
+    nodes.iter().map(line).collect::<Vec<_>>().join("; ")
+}
+
+/// What an instance's own Docker says about its place.
+pub async fn place(instance: &Instance) -> anyhow::Result<SwarmInfo> {
+    let info = instance.docker()?.info().await?;
+    info.swarm.context("Docker says nothing of a swarm")
+}
+
+/// The id of the swarm that a manager is in.
+pub async fn swarm_of(instance: &Instance) -> anyhow::Result<Option<String>> {
+    let id = place(instance).await?.cluster.and_then(|cluster| cluster.id);
+    Ok(id.filter(|id| !id.is_empty()))
+}
+
+/// Every swarm that each instance's Docker was seen to manage while `work` was going on.
+pub async fn swarms_during<T>(
+    fleet: &Fleet,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<(T, BTreeMap<String, BTreeSet<String>>)> {
+    let mut seen = BTreeMap::<String, BTreeSet<String>>::new();
+    let look = async {
+        loop {
+            for instance in fleet.instances() {
+                // Docker that is down, or waits for a leader, shows nothing.
+                let looked = tokio::time::timeout(secs(1), swarm_of(&instance)).await;
+                if let Ok(Ok(Some(swarm))) = looked {
+                    seen.entry(instance.id().to_owned()).or_default().insert(swarm);
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let done = tokio::select! {
+        done = work => done?,
+        () = look => bail!("looking never ends"),
+    };
+    Ok((done, seen))
+}
+
+/// Waits until CloudFormation is content, every instance that is there has sent one signal, SUCCESS,
+/// and has completed its launch hook once, with CONTINUE.
+pub async fn announced(fleet: &Fleet) -> anyhow::Result<()> {
+    fleet
+        .wait_until("complete stack and hooks", PATIENCE, async || {
+            let stack = fleet.cloud().stack(CLUSTER).context("there is no stack")?;
+            ensure!(stack.status == "CREATE_COMPLETE", "{stack:?}");
+            for instance in fleet.instances() {
+                let (signals, hooks) = said(fleet, instance.id());
+                let id = instance.id();
+                ensure!(signals == ["SUCCESS"], "{id}: signals {signals:?}");
+                ensure!(hooks == [ActionResult::Continue], "{id}: hooks {hooks:?}");
+            }
+            Ok(true)
+        })
+        .await
+}
+
+/// Every status that an instance has sent to CloudFormation, whether that was waiting for it or not,
+/// and every result of its launch hook.
+#[must_use]
+pub fn said(fleet: &Fleet, instance_id: &str) -> (Vec<String>, Vec<ActionResult>) {
+    let unique_id = format!("UniqueId={instance_id}");
+    let status = |call: &Request| {
+        let mut parts = call.summary.split(' ');
+        parts.find_map(|part| part.strip_prefix("Status=")).map(str::to_owned)
+    };
+    let requests = fleet.cloud().requests();
+    let signals = requests.iter().filter(|call| {
+        call.action == "SignalResource" && call.summary.split(' ').any(|part| part == unique_id)
+    });
+    let mut hooks = vec![];
+    for event in fleet.cloud().events_since(0) {
+        match event.kind {
+            EventKind::HookCompleted { instance_id: id, hook, result }
+                if id == instance_id && hook == LAUNCH_HOOK =>
+            {
+                hooks.push(result);
+            }
+            _ => {}
+        }
+    }
+    (signals.filter_map(status).collect(), hooks)
+}
+
+/// Waits until a node has said that it failed: FAILURE and ABANDON, nothing else.
+pub async fn gave_up(fleet: &Fleet, instance: &Instance) -> anyhow::Result<()> {
+    let what = format!("FAILURE and ABANDON of {}", instance.id());
+    fleet
+        .wait_until(&what, PATIENCE, async || {
+            let (signals, hooks) = said(fleet, instance.id());
+            ensure!(signals == ["FAILURE"], "signals {signals:?}");
+            ensure!(hooks == [ActionResult::Abandon], "hooks {hooks:?}");
+            Ok(true)
+        })
+        .await
+}
+
+/// The calls of one instance whose action is `action`.
+#[must_use]
+pub fn calls(fleet: &Fleet, instance: &Instance, action: &str) -> Vec<Request> {
+    let mut calls = fleet.cloud().requests();
+    calls.retain(|call| {
+        call.instance_id.as_deref() == Some(instance.id()) && call.action == action
+    });
+    calls
+}
+
+/// Runs a command of the instance's own system to its end.
+pub async fn sh(instance: &Instance, script: &str) -> anyhow::Result<Output> {
+    let output = instance.run(shell(script)).await?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{script}: {}: {}", output.status, error.trim());
+    Ok(output)
+}
+
+/// Starts a command inside that goes on until the instance ends.
+pub fn sh_in_background(instance: &Arc<Instance>, script: &str) {
+    let (instance, command) = (Arc::clone(instance), shell(script));
+    tokio::spawn(async move { instance.run(command).await });
+}
+
+fn shell(script: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]);
+    command
+}
+
+/// The charter, as it is in the ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Charter {
+    pub phase: String,
+    pub generation: u64,
+    pub founder: String,
+    pub swarm_id: Option<String>,
+    pub ca_digest: Option<String>,
+}
+
+/// The charter, if anybody has claimed. Read with a Query, so that a held GetItem holds nobody here.
+pub async fn charter(fleet: &Fleet) -> anyhow::Result<Option<Charter>> {
+    let Some(row) = rows(fleet, CLUSTER, "charter").await?.pop() else { return Ok(None) };
+    let text = |name: &str| row.get(name)?.as_str().map(str::to_owned);
+    Ok(Some(Charter {
+        phase: text("phase").context("no phase")?,
+        generation: row.get("generation").and_then(Value::as_u64).context("no generation")?,
+        founder: text("founder").context("no founder")?,
+        swarm_id: text("swarm_id"),
+        ca_digest: text("ca_digest"),
+    }))
+}
+
+/// The rows of a partition of the ledger whose sort key begins with `prefix`, as plain JSON.
+pub async fn rows(
+    fleet: &Fleet,
+    partition: &str,
+    prefix: &str,
+) -> anyhow::Result<Vec<Map<String, Value>>> {
+    let input = json!({
+        "TableName": TABLE, "ConsistentRead": true,
+        "KeyConditionExpression": "#c = :c AND begins_with(#i, :p)",
+        "ExpressionAttributeNames": { "#c": "cluster", "#i": "item" },
+        "ExpressionAttributeValues": { ":c": { "S": partition }, ":p": { "S": prefix } },
+    });
+    let output = call(fleet, "DynamoDB_20120810.Query", &input).await?;
+    let items = output["Items"].as_array().context("a Query without Items")?;
+    items.iter().map(plain).collect()
+}
+
+/// Puts a row into the ledger, whole; what is there is overwritten.
+pub async fn put_row(fleet: &Fleet, row: &Map<String, Value>) -> anyhow::Result<()> {
+    let typed = |value: &Value| match value {
+        Value::String(text) => json!({ "S": text }),
+        Value::Bool(flag) => json!({ "BOOL": flag }),
+        other => json!({ "N": other.to_string() }),
+    };
+    let item: Map<_, _> = row.iter().map(|(name, value)| (name.clone(), typed(value))).collect();
+    let input = json!({ "TableName": TABLE, "Item": item });
+    call(fleet, "DynamoDB_20120810.PutItem", &input).await.map(drop)
+}
+
+fn plain(item: &Value) -> anyhow::Result<Map<String, Value>> {
+    let item = item.as_object().context("an item that is no object")?;
+    let value = |typed: &Value| -> anyhow::Result<Value> {
+        let (kind, value) = typed.as_object().and_then(|it| it.iter().next()).context("no type")?;
+        match (kind.as_str(), value.as_str()) {
+            ("N", Some(number)) => Ok(serde_json::from_str(number)?),
+            _ => Ok(value.clone()),
+        }
+    };
+    item.iter().map(|(name, typed)| Ok((name.clone(), value(typed)?))).collect()
+}
+
+/// The name of a token's parameter.
+#[must_use]
+pub fn token_name(role: &str, generation: u64) -> String {
+    format!("/skep/{CLUSTER}/{role}-token/{generation}")
+}
+
+/// What a parameter holds.
+pub async fn parameter(fleet: &Fleet, name: &str) -> anyhow::Result<String> {
+    let input = json!({ "Name": name, "WithDecryption": true });
+    let output = call(fleet, "AmazonSSM.GetParameter", &input).await?;
+    Ok(output["Parameter"]["Value"].as_str().context("a parameter without a value")?.to_owned())
+}
+
+/// Stores a parameter over what is there, as an operator does.
+pub async fn put_parameter(fleet: &Fleet, name: &str, value: &str) -> anyhow::Result<()> {
+    let input = json!({ "Name": name, "Value": value, "Type": "SecureString", "Overwrite": true });
+    call(fleet, "AmazonSSM.PutParameter", &input).await.map(drop)
+}
+
+/// One call of an operator to an AWS service that speaks JSON. `target` is the `X-Amz-Target`.
+pub async fn call(fleet: &Fleet, target: &str, input: &Value) -> anyhow::Result<Value> {
+    let endpoint = fleet.endpoint();
+    let host = endpoint.strip_prefix("http://").context("an endpoint of an unknown scheme")?;
+    let now = fleet.cloud().now();
+    let (year, month, day) = now.to_calendar_date();
+    let date = format!("{year:04}{:02}{day:02}", u8::from(month));
+    let time = format!("{:02}{:02}{:02}", now.hour(), now.minute(), now.second());
+    let body = input.to_string();
+    let request = format!(
+        "POST / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\
+         Content-Type: application/x-amz-json-1.0\r\nContent-Length: {}\r\n\
+         X-Amz-Target: {target}\r\nX-Amz-Date: {date}T{time}Z\r\n\
+         Authorization: AWS4-HMAC-SHA256 Credential=AKIAOPERATOR/{date}/eu-central-1/any/\
+         aws4_request, SignedHeaders=host, Signature=00\r\n\r\n{body}",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(host).await?;
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
+    let status = head.lines().next().unwrap_or_default();
+    ensure!(status.contains(" 200 "), "{target}: {status}: {body}");
+    Ok(serde_json::from_str(body)?)
+}
+
+/// Keeps skep from starting on the instances that are launched while it is closed: what is to be
+/// done to a machine before its first boot can be done in peace.
+#[derive(Clone, Debug)]
+pub struct Gate(Arc<AtomicBool>);
+
+impl Gate {
+    /// A gate, and options for a fleet whose instances pass it.
+    ///
+    /// # Errors
+    /// When the script that waits cannot be written.
+    pub fn new(closed: bool) -> anyhow::Result<(Gate, FleetOptions)> {
+        let gate = Gate(Arc::new(AtomicBool::new(closed)));
+        let is_closed = Arc::clone(&gate.0);
+        let options = FleetOptions {
+            skep: Some(waiting_skep()?),
+            prepare: Some(Arc::new(move |instance: &Instance| {
+                if is_closed.load(Ordering::SeqCst) {
+                    std::fs::write(Gate::bar(instance), "")?;
+                }
+                Ok(())
+            })),
+            ..options()
+        };
+        Ok((gate, options))
+    }
+
+    /// Instances that are launched from now on wait.
+    pub fn close(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Lets one instance's skep start.
+    ///
+    /// # Errors
+    /// When it was not waiting.
+    pub fn open_for(&self, instance: &Instance) -> anyhow::Result<()> {
+        std::fs::remove_file(Gate::bar(instance)).context("it was not waiting")
+    }
+
+    fn bar(instance: &Instance) -> PathBuf {
+        instance.dir().join("etc").join("wait")
+    }
+}
+
+/// A script that becomes skep once its instance's bar is gone.
+fn waiting_skep() -> anyhow::Result<PathBuf> {
+    let skep = skep_binary();
+    let path = skep.with_file_name("waiting-skep");
+    let script = format!(
+        "#!/bin/sh\nwhile [ \"$1\" = run ] && [ -e \"$SKEP_CONFIG_DIR/wait\" ]; do sleep 0.05; \
+         done\nexec {} \"$@\"\n",
+        skep.display()
+    );
+    // Other tests may be running it.
+    let new = path.with_extension(std::process::id().to_string());
+    std::fs::write(&new, script)?;
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755))?;
+    std::fs::rename(&new, &path)?;
+    Ok(path)
+}

@@ -1,0 +1,142 @@
+//! The ledger names managers that are not there any more, or where somebody else listens.
+
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use harness::swarm::{self, CLUSTER, PATIENCE};
+use nix::sys::signal::Signal;
+use serde_json::json;
+use skep_sim::fleet::{Fleet, FleetOptions, Instance, Restart};
+
+/// An address of the subnet that nobody has.
+const NOBODY: &str = "10.78.0.200";
+
+/// Docker would spend 10 to 20 s on each of them: they are found out before it is asked.
+#[tokio::test]
+async fn that_are_dead_are_passed_over() -> anyhow::Result<()> {
+    let fleet = founded(1).await?;
+    let live = fleet.group("test-managers").pop().context("no manager")?;
+    let refuses = fleet.group("test-workers").pop().context("no worker")?;
+    let cut_off = {
+        swarm::resize(&fleet, "worker", 2)?;
+        swarm::newest(&fleet, "worker", 2).await?
+    };
+    swarm::ready(&fleet, &cut_off).await?;
+    cut_off.isolate(true)?;
+    for address in [NOBODY.to_owned(), refuses.address().to_string(), cut_off.address().to_string()]
+    {
+        name_as_manager(&fleet, &address).await?;
+    }
+    swarm::resize(&fleet, "worker", 3)?;
+    let joiner = swarm::newest(&fleet, "worker", 3).await?;
+    swarm::ready(&fleet, &joiner).await?;
+    let log = joiner.log();
+    let through: Vec<&str> =
+        log.lines().filter(|line| line.contains("joining generation")).collect();
+    ensure!(through.len() == 1, "one attempt: {through:?}");
+    ensure!(through[0].contains(&format!("through {}", live.address())), "{through:?}");
+    cut_off.isolate(false)?;
+    swarm::whole(&fleet, 1, 3).await?;
+    fleet.stop().await
+}
+
+/// It takes the connection and says nothing: Docker gives up after 20 s and goes on trying in the
+/// background, so that attempt must be ended before the next.
+#[tokio::test]
+async fn that_is_silent_is_left_for_another() -> anyhow::Result<()> {
+    let fleet = founded(1).await?;
+    let live = fleet.group("test-managers").pop().context("no manager")?;
+    let silent = false_manager(&fleet, "sleep 3600").await?;
+    swarm::resize(&fleet, "worker", 2)?;
+    let joiner = swarm::newest(&fleet, "worker", 2).await?;
+    swarm::logged(&fleet, &joiner, &format!("through {}", silent.address())).await?;
+    swarm::logged(&fleet, &joiner, &format!("{} did not answer", silent.address())).await?;
+    inside(&fleet, &joiner, &live).await
+}
+
+/// It takes the connection and closes it.
+#[tokio::test]
+async fn that_is_no_manager_is_left_for_another() -> anyhow::Result<()> {
+    let fleet = founded(1).await?;
+    let live = fleet.group("test-managers").pop().context("no manager")?;
+    let rude = false_manager(&fleet, "true").await?;
+    swarm::resize(&fleet, "worker", 2)?;
+    let joiner = swarm::newest(&fleet, "worker", 2).await?;
+    swarm::logged(&fleet, &joiner, &format!("through {}", rude.address())).await?;
+    inside(&fleet, &joiner, &live).await
+}
+
+/// skep dies while Docker is joining: Docker goes on by itself, is pending and then in error, and
+/// who comes back finds it so.
+#[tokio::test]
+async fn whose_join_is_pending_in_the_background() -> anyhow::Result<()> {
+    let fleet = founded(1).await?;
+    let live = fleet.group("test-managers").pop().context("no manager")?;
+    let silent = false_manager(&fleet, "sleep 3600").await?;
+    swarm::resize(&fleet, "worker", 2)?;
+    let joiner = swarm::newest(&fleet, "worker", 2).await?;
+    swarm::logged(&fleet, &joiner, &format!("through {}", silent.address())).await?;
+    tokio::time::sleep(harness::secs(2)).await;
+    ensure!(joiner.kill_skep(Signal::SIGKILL));
+    fleet
+        .wait_until("its end", PATIENCE, async || Ok(!joiner.exit_codes().is_empty()))
+        .await?;
+    // The address is right again: only Docker's own attempt knows the wrong one.
+    forget(&fleet, &silent).await?;
+    joiner.start_skep()?;
+    swarm::logged(&fleet, &joiner, "waiting for the join to go on in the background").await?;
+    inside(&fleet, &joiner, &live).await
+}
+
+async fn founded(workers: u32) -> anyhow::Result<Fleet> {
+    let options = FleetOptions { restart: Restart::Never, ..harness::options() };
+    let fleet = harness::fleet(options).await?;
+    fleet.create_cluster(&swarm::cluster(1, workers))?;
+    swarm::all_ready(&fleet, 1 + workers as usize).await?;
+    swarm::whole(&fleet, 1, workers as usize).await?;
+    Ok(fleet)
+}
+
+/// Makes the worker answer on a manager's port with a program, and the ledger name it first.
+async fn false_manager(fleet: &Fleet, program: &str) -> anyhow::Result<Arc<Instance>> {
+    let worker = fleet.group("test-workers").pop().context("no worker")?;
+    swarm::sh_in_background(&worker, &format!("exec busybox nc -ll -p 2377 -e {program}"));
+    name_as_manager(fleet, &worker.address().to_string()).await?;
+    Ok(worker)
+}
+
+/// Rows of managers that are fresher than any other, in every zone.
+async fn name_as_manager(fleet: &Fleet, address: &str) -> anyhow::Result<()> {
+    let rows = swarm::rows(fleet, CLUSTER, "member#manager#").await?;
+    let model = rows.into_iter().next().context("no manager's row")?;
+    for zone in ["a", "b", "c"] {
+        let mut row = model.clone();
+        let id = format!("i-false-{address}-{zone}");
+        let later = model["updated_at"].as_i64().context("no time")? + 3600;
+        row.insert("item".to_owned(), json!(format!("member#manager#{id}")));
+        row.insert("instance_id".to_owned(), json!(id));
+        row.insert("address".to_owned(), json!(address));
+        row.insert("zone".to_owned(), json!(format!("eu-central-1{zone}")));
+        row.insert("updated_at".to_owned(), json!(later));
+        swarm::put_row(fleet, &row).await?;
+    }
+    Ok(())
+}
+
+/// Strikes the false rows out.
+async fn forget(fleet: &Fleet, instance: &Instance) -> anyhow::Result<()> {
+    for zone in ["a", "b", "c"] {
+        let item = format!("member#manager#i-false-{}-{zone}", instance.address());
+        let key = json!({ "cluster": { "S": CLUSTER }, "item": { "S": item } });
+        let input = json!({ "TableName": swarm::TABLE, "Key": key });
+        swarm::call(fleet, "DynamoDB_20120810.DeleteItem", &input).await?;
+    }
+    Ok(())
+}
+
+async fn inside(fleet: &Fleet, joiner: &Instance, live: &Instance) -> anyhow::Result<()> {
+    swarm::logged(fleet, joiner, &format!("through {}", live.address())).await?;
+    swarm::ready(fleet, joiner).await?;
+    swarm::whole(fleet, 1, 2).await?;
+    swarm::announced(fleet).await
+}

@@ -1,0 +1,130 @@
+//! Docker is in a swarm already that is not this cluster's: skep says so, and leaves it alone.
+
+use std::sync::Arc;
+
+use anyhow::ensure;
+use bollard::models::{ServiceSpec, SwarmInitRequest};
+use harness::swarm::{self, Gate};
+use skep_sim::fleet::{Fleet, FleetOptions, Instance, Restart, workload};
+
+/// The image was made from a machine that is a manager of something else.
+#[tokio::test]
+async fn as_its_manager_before_the_cluster_is_founded() -> anyhow::Result<()> {
+    let (_gate, fleet) = start(true).await?;
+    fleet.create_cluster(&swarm::cluster(1, 0))?;
+    let manager = swarm::newest(&fleet, "manager", 1).await?;
+    refused(&fleet, &manager, true).await?;
+    ensure!(
+        swarm::charter(&fleet).await?.is_none_or(|charter| charter.swarm_id.is_none()),
+        "nothing was published"
+    );
+    ensure!(fleet.cloud().parameter_names().is_empty(), "no token of it went to the store");
+    fleet.stop().await
+}
+
+#[tokio::test]
+async fn as_its_manager_when_the_cluster_is_there() -> anyhow::Result<()> {
+    let (gate, fleet) = start(false).await?;
+    fleet.create_cluster(&swarm::cluster(1, 0))?;
+    swarm::all_ready(&fleet, 1).await?;
+    let charter = swarm::charter(&fleet).await?;
+    gate.close();
+    swarm::resize(&fleet, "manager", 2)?;
+    let manager = swarm::newest(&fleet, "manager", 2).await?;
+    refused(&fleet, &manager, true).await?;
+    assert_eq!(swarm::charter(&fleet).await?, charter);
+    fleet.stop().await
+}
+
+/// Its certificate names the foreign swarm: `/info` of a worker does not.
+#[tokio::test]
+async fn as_its_worker() -> anyhow::Result<()> {
+    let (gate, fleet) = start(false).await?;
+    fleet.create_cluster(&swarm::cluster(1, 0))?;
+    swarm::all_ready(&fleet, 1).await?;
+    gate.close();
+    swarm::resize(&fleet, "worker", 1)?;
+    let worker = swarm::newest(&fleet, "worker", 1).await?;
+    refused(&fleet, &worker, false).await?;
+    fleet.stop().await
+}
+
+async fn start(closed: bool) -> anyhow::Result<(Gate, Fleet)> {
+    let (gate, options) = Gate::new(closed)?;
+    let options = FleetOptions { restart: Restart::Never, ..options };
+    Ok((gate, harness::fleet(options).await?))
+}
+
+/// Puts the machine into a swarm of its own making, starts skep, and sees it give up.
+async fn refused(fleet: &Fleet, instance: &Arc<Instance>, as_manager: bool) -> anyhow::Result<()> {
+    let docker = instance.wait_docker().await?;
+    let request = |address: std::net::Ipv4Addr| SwarmInitRequest {
+        advertise_addr: Some(address.to_string()),
+        listen_addr: Some("0.0.0.0:2377".to_owned()),
+        ..Default::default()
+    };
+    let foreign;
+    if as_manager {
+        docker.init_swarm(request(instance.address())).await?;
+        foreign = swarm::swarm_of(instance).await?.expect("it is a manager");
+        docker.create_service(service(), None).await?;
+    } else {
+        // A machine that the cloud does not know runs the other swarm.
+        let other = fleet.launch(skep_sim::machines::Launch {
+            instance_id: "i-0ffffffffffffffff".to_owned(),
+            private_address: [10, 78, 0, 99].into(),
+            zone: "eu-central-1a".to_owned(),
+            group: "foreign".to_owned(),
+            tags: [].into(),
+        })?;
+        let manager = other.wait_docker().await?;
+        manager.init_swarm(request(other.address())).await?;
+        foreign = swarm::swarm_of(&other).await?.expect("it is a manager");
+        let tokens = manager.inspect_swarm().await?.join_tokens.expect("tokens");
+        let join = bollard::models::SwarmJoinRequest {
+            advertise_addr: Some(instance.address().to_string()),
+            listen_addr: Some("0.0.0.0:2377".to_owned()),
+            remote_addrs: Some(vec![format!("{}:2377", other.address())]),
+            join_token: tokens.worker,
+            ..Default::default()
+        };
+        docker.join_swarm(join).await?;
+    }
+    let before = swarm::place(instance).await?;
+
+    let bar = instance.dir().join("etc").join("wait");
+    std::fs::remove_file(bar)?;
+    assert_eq!(swarm::ended(fleet, instance).await?, 1);
+    swarm::gave_up(fleet, instance).await?;
+    let log = instance.log();
+    ensure!(log.contains("is in a swarm that is not this cluster's"), "{log}");
+    ensure!(log.contains(&foreign), "it names the swarm: {log}");
+    ensure!(log.contains("docker swarm leave"), "it names the remedy: {log}");
+    ensure!(!instance.is_ready());
+
+    let after = swarm::place(instance).await?;
+    assert_eq!(after.node_id, before.node_id);
+    assert_eq!(after.local_node_state, before.local_node_state);
+    assert_eq!(swarm::swarm_of(instance).await?.is_some(), as_manager);
+    if as_manager {
+        let swarm = docker.inspect_swarm().await?;
+        let labels = swarm.spec.and_then(|spec| spec.labels).unwrap_or_default();
+        ensure!(labels.is_empty(), "nothing was written into it: {labels:?}");
+        assert_eq!(docker.list_services(None).await?.len(), 1, "its service is there");
+    }
+    Ok(())
+}
+
+fn service() -> ServiceSpec {
+    let container = bollard::models::TaskSpecContainerSpec {
+        image: Some(skep_sim::fleet::IMAGE.to_owned()),
+        command: Some(workload::graceful()),
+        ..Default::default()
+    };
+    let task = bollard::models::TaskSpec { container_spec: Some(container), ..Default::default() };
+    ServiceSpec {
+        name: Some("theirs".to_owned()),
+        task_template: Some(task),
+        ..Default::default()
+    }
+}

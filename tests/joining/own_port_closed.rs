@@ -1,0 +1,63 @@
+//! The security group keeps the others from this manager's port 2377. Every attempt to join leaves a
+//! dead entry in the node list, so there are few of them, and then a clear word.
+
+use anyhow::ensure;
+use harness::swarm::{self, Gate};
+use skep_sim::fleet::{FleetOptions, Restart};
+
+/// What `src/boot/join.rs` allows itself.
+const ATTEMPTS: usize = 3;
+
+#[tokio::test]
+async fn a_manager_gives_up_after_a_few_attempts() -> anyhow::Result<()> {
+    let (gate, options) = Gate::new(false)?;
+    let fleet = harness::fleet(FleetOptions { restart: Restart::Never, ..options }).await?;
+    fleet.create_cluster(&swarm::cluster(1, 0))?;
+    swarm::all_ready(&fleet, 1).await?;
+    gate.close();
+    swarm::resize(&fleet, "manager", 2)?;
+    let manager = swarm::newest(&fleet, "manager", 2).await?;
+    swarm::sh(&manager, "iptables -I INPUT -i ens5 -p tcp --dport 2377 -j DROP").await?;
+    gate.open_for(&manager)?;
+
+    let end = "skep to give up";
+    fleet
+        .wait_until(end, harness::secs(240), async || Ok(!manager.exit_codes().is_empty()))
+        .await?;
+    assert_eq!(manager.exit_codes(), [1]);
+    swarm::gave_up(&fleet, &manager).await?;
+    let log = manager.log();
+    ensure!(log.contains("cannot reach this manager's own port 2377"), "{log}");
+    ensure!(log.contains("security group"), "it names the remedy: {log}");
+    ensure!(log.contains(&manager.address().to_string()), "{log}");
+    let attempts = log.matches("joining generation").count();
+    ensure!((1..=ATTEMPTS).contains(&attempts), "{attempts} attempts: {log}");
+
+    let nodes = fleet.nodes().await?;
+    ensure!(nodes.len() <= 1 + ATTEMPTS, "{}", swarm::summary(&nodes));
+    let managers = nodes.iter().filter(|node| node.manager_status.is_some()).count();
+    assert_eq!(managers, 1, "raft has one member still: {}", swarm::summary(&nodes));
+    fleet.stop().await
+}
+
+/// The group is mended in time.
+#[tokio::test]
+async fn a_manager_comes_in_when_the_port_is_opened() -> anyhow::Result<()> {
+    let (gate, options) = Gate::new(false)?;
+    let fleet = harness::fleet(options).await?;
+    fleet.create_cluster(&swarm::cluster(1, 0))?;
+    swarm::all_ready(&fleet, 1).await?;
+    gate.close();
+    swarm::resize(&fleet, "manager", 2)?;
+    let manager = swarm::newest(&fleet, "manager", 2).await?;
+    swarm::sh(&manager, "iptables -I INPUT -i ens5 -p tcp --dport 2377 -j DROP").await?;
+    gate.open_for(&manager)?;
+    swarm::logged(&fleet, &manager, "check the security group").await?;
+    swarm::sh(&manager, "iptables -D INPUT -i ens5 -p tcp --dport 2377 -j DROP").await?;
+    swarm::ready(&fleet, &manager).await?;
+    let nodes = fleet.nodes().await?;
+    let managers = nodes.iter().filter(|node| node.manager_status.is_some()).count();
+    assert_eq!(managers, 2, "{}", swarm::summary(&nodes));
+    swarm::announced(&fleet).await?;
+    fleet.stop().await
+}

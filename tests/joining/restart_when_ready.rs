@@ -1,0 +1,145 @@
+//! skep is restarted on a node that is Ready: nothing happens to the node, and nothing is said twice.
+
+use std::sync::Arc;
+
+use anyhow::ensure;
+use harness::swarm::{self, PATIENCE};
+use nix::sys::signal::Signal;
+use skep_sim::cloud::{Fault, Service};
+use skep_sim::fleet::{Exit, Fleet, FleetOptions, Instance};
+
+/// systemd, when only the service is restarted.
+const SYSTEMCTL: &str = "#!/bin/sh\n\
+    [ \"$1\" = list-jobs ] && echo '871 skep.service restart running'\n";
+
+#[tokio::test]
+async fn by_systemctl() -> anyhow::Result<()> {
+    let fleet = start().await?;
+    for instance in fleet.instances() {
+        let before = Before::of(&fleet, &instance).await?;
+        assert_eq!(instance.stop_skep().await?, Exit::Code(0));
+        ensure!(!instance.is_gone() && instance.log().contains("the node stays in the swarm"));
+        swarm::whole(&fleet, 2, 1).await?;
+        instance.start_skep()?;
+        before.still_holds(&fleet, &instance).await?;
+    }
+    fleet.stop().await
+}
+
+/// systemd starts it again by itself.
+#[tokio::test]
+async fn after_it_was_killed() -> anyhow::Result<()> {
+    let fleet = start().await?;
+    for instance in fleet.instances() {
+        let before = Before::of(&fleet, &instance).await?;
+        let pid = instance.skep_pid();
+        ensure!(instance.kill_skep(Signal::SIGKILL));
+        fleet
+            .wait_until("another process", PATIENCE, async || {
+                Ok(instance.skep_pid().is_some_and(|new| Some(new) != pid))
+            })
+            .await?;
+        before.still_holds(&fleet, &instance).await?;
+    }
+    fleet.stop().await
+}
+
+/// The machine reboots: Docker takes the node back into the swarm, and skep finds it there.
+#[tokio::test]
+async fn with_the_whole_machine() -> anyhow::Result<()> {
+    let fleet = start().await?;
+    let worker = fleet.group("test-workers").pop().expect("a worker");
+    let before = Before::of(&fleet, &worker).await?;
+    worker.reboot().await?;
+    before.still_holds(&fleet, &worker).await?;
+    fleet.stop().await
+}
+
+/// It had joined but not yet written its row: Docker's own word is enough to know the swarm.
+#[tokio::test]
+async fn before_its_row_was_written() -> anyhow::Result<()> {
+    let fleet = start().await?;
+    let held = Fault { latency_ms: Some((600_000, 600_000)), ..Fault::default() };
+    fleet.cloud().faults().set(Service::DynamoDb, Some("PutItem"), held.clone());
+    fleet.cloud().faults().set(Service::CloudFormation, None, held.clone());
+    fleet.cloud().faults().set(Service::AutoScaling, None, held);
+    swarm::resize(&fleet, "worker", 2)?;
+    let worker = swarm::newest(&fleet, "worker", 2).await?;
+    swarm::ready(&fleet, &worker).await?;
+    let before = Before::of(&fleet, &worker).await?;
+    ensure!(worker.kill_skep(Signal::SIGKILL));
+    fleet
+        .wait_until("its end", PATIENCE, async || Ok(!worker.exit_codes().is_empty()))
+        .await?;
+    assert_eq!(before.rows, 0, "its row is not written yet");
+    fleet.cloud().faults().clear();
+    swarm::ready(&fleet, &worker).await?;
+    fleet
+        .wait_until("its row", PATIENCE, async || Ok(rows_of(&fleet, &worker).await? == 1))
+        .await?;
+    swarm::whole(&fleet, 2, 2).await?;
+    assert_eq!(swarm::place(&worker).await?.node_id, before.node_id, "it did not join twice");
+    swarm::announced(&fleet).await?;
+    fleet.stop().await
+}
+
+async fn start() -> anyhow::Result<Fleet> {
+    let prepare = |instance: &Instance| instance.write_program("systemctl", SYSTEMCTL);
+    let options = FleetOptions { prepare: Some(Arc::new(prepare)), ..harness::options() };
+    let fleet = harness::fleet(options).await?;
+    fleet.create_cluster(&swarm::cluster(2, 1))?;
+    swarm::all_ready(&fleet, 3).await?;
+    swarm::whole(&fleet, 2, 1).await?;
+    swarm::announced(&fleet).await?;
+    Ok(fleet)
+}
+
+async fn rows_of(fleet: &Fleet, instance: &Instance) -> anyhow::Result<usize> {
+    let rows = swarm::rows(fleet, swarm::CLUSTER, "member#").await?;
+    let is_its = |id: &serde_json::Value| id.as_str() == Some(instance.id());
+    Ok(rows.iter().filter(|row| row.get("instance_id").is_some_and(is_its)).count())
+}
+
+/// What a restart must not change.
+struct Before {
+    node_id: Option<String>,
+    nodes: usize,
+    tokens_read: usize,
+    ready_said: usize,
+    rows: usize,
+}
+
+impl Before {
+    async fn of(fleet: &Fleet, instance: &Instance) -> anyhow::Result<Before> {
+        Ok(Before {
+            node_id: swarm::place(instance).await?.node_id,
+            nodes: fleet.nodes().await?.len(),
+            tokens_read: swarm::calls(fleet, instance, "GetParameter").len(),
+            ready_said: times_ready(instance),
+            rows: rows_of(fleet, instance).await?,
+        })
+    }
+
+    async fn still_holds(&self, fleet: &Fleet, instance: &Instance) -> anyhow::Result<()> {
+        fleet
+            .wait_until("READY again", PATIENCE, async || {
+                Ok(times_ready(instance) > self.ready_said && instance.is_ready())
+            })
+            .await?;
+        swarm::whole(fleet, 2, 1).await?;
+        assert_eq!(fleet.nodes().await?.len(), self.nodes);
+        assert_eq!(swarm::place(instance).await?.node_id, self.node_id, "it is the same node");
+        let tokens_read = swarm::calls(fleet, instance, "GetParameter").len();
+        assert_eq!(tokens_read, self.tokens_read, "it did not prepare to join again");
+        // A signal that was repeated would be on its way by now.
+        tokio::time::sleep(harness::secs(2)).await;
+        let completed = swarm::calls(fleet, instance, "CompleteLifecycleAction").len();
+        assert_eq!(completed, 1, "the launch hook is completed once");
+        swarm::announced(fleet).await
+    }
+}
+
+fn times_ready(instance: &Instance) -> usize {
+    let all = instance.notifications();
+    all.iter().filter(|heard| heard.get("READY") == Some("1")).count()
+}

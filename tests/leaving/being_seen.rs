@@ -1,0 +1,120 @@
+//! What a node shows of itself on its way: systemd's status, the health port, `skep status`.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use harness::departures::{
+    Leaver, PATIENCE, departure_state, options_with, running, shell, standing,
+};
+use harness::secs;
+use serde_json::Value;
+use skep_sim::fleet::{ClusterSpec, Instance, workload};
+
+#[tokio::test]
+async fn a_node_tells_how_it_does_while_ready_and_while_it_leaves() -> anyhow::Result<()> {
+    let spec = ClusterSpec::new("demo", 1, 1);
+    let fleet = standing(options_with(""), &spec).await?;
+    fleet.create_service("web", 4, workload::slow_to_stop(10.0), secs(60)).await?;
+    running(&fleet, "web", 4).await?;
+    let manager = fleet.leader().await?;
+    let worker = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
+    assert!(!worker.tasks("start").is_empty(), "the worker has tasks");
+
+    // Ready.
+    for instance in [&manager, &worker.instance] {
+        assert!(instance.is_ready(), "READY=1");
+        assert_eq!(health(instance).await?, (200, "healthy".to_owned(), "ready".to_owned()));
+    }
+    let status = status(&worker.instance).await?;
+    assert_eq!(status["node"]["phase"], "ready");
+    assert_eq!(status["node"]["instance"]["id"], worker.id());
+    assert_eq!(status["node"]["membership"]["node_id"], worker.node_id.as_str());
+    assert_eq!(status["node"]["departure"], Value::Null);
+    assert_eq!(status["fleet"], Value::Null, "a worker cannot know the fleet");
+    let text = status_text(&worker.instance).await?;
+    assert!(text.contains(worker.id()) && text.contains("demo, generation 1: worker"), "{text}");
+    let fleet_view = self::status(&manager).await?["fleet"].clone();
+    assert_eq!(fleet_view["source"], "ledger-and-docker");
+    assert_eq!(fleet_view["members"].as_array().map(Vec::len), Some(2), "{fleet_view:#}");
+    let seen = member(&fleet_view, worker.id())?;
+    assert_eq!((&seen["state"], &seen["docker_state"]), (&"ready".into(), &"ready".into()));
+    assert_eq!(member(&fleet_view, manager.id())?["leader"], true);
+
+    // On the way out, its tasks still stopping.
+    fleet.cloud().terminate(worker.id(), true)?;
+    fleet
+        .wait_until("the drain", PATIENCE, async || {
+            let is_draining =
+                departure_state(&fleet, &worker.instance).as_deref() == Some("draining");
+            let doing = self::status(&worker.instance).await?["node"]["doing"].clone();
+            Ok(is_draining && doing == "waiting for the tasks to stop")
+        })
+        .await?;
+    let answer = health(&worker.instance).await?;
+    assert_eq!(answer, (503, "unhealthy".to_owned(), "leaving".to_owned()));
+    let leaving = self::status(&worker.instance).await?;
+    assert_eq!(leaving["node"]["phase"], "leaving");
+    assert_eq!(leaving["node"]["departure"]["reason"], "lifecycle");
+    let text = status_text(&worker.instance).await?;
+    assert!(text.contains("waiting for the tasks to stop"), "{text}");
+    assert!(text.contains("lifecycle notice"), "{text}");
+    let seen = member(&self::status(&manager).await?["fleet"], worker.id())?;
+    assert_eq!(seen["state"], "leaving");
+    assert_eq!(seen["docker_availability"], "drain");
+    assert_eq!(seen["departure"], "lifecycle: draining");
+    let table = status_text(&manager).await?;
+    let line = table.lines().find(|line| line.starts_with(worker.id())).context("its line")?;
+    assert!(line.contains("leaving") && line.contains("lifecycle: draining"), "{table}");
+    assert!(table.contains(&format!("{} *", manager.id())), "{table}");
+    assert_eq!(health(&manager).await?.0, 200, "another's departure is none of its own");
+
+    // Out.
+    worker.has_left_by_its_hook(&fleet).await?;
+    let statuses = worker.instance.statuses();
+    for (phase, words) in [
+        ("booting: ", "joining generation 1 as worker"),
+        ("ready: ", "of generation 1"),
+        ("leaving: ", "lifecycle notice"),
+        ("leaving: ", "waiting for the tasks to stop"),
+        ("leaving: ", "flushing the logs"),
+        ("leaving: ", "leaving the swarm"),
+        ("leaving: ", "completing the termination hook"),
+    ] {
+        let is_said = |status: &String| status.starts_with(phase) && status.contains(words);
+        assert!(statuses.iter().any(is_said), "{phase}{words} in {statuses:#?}");
+    }
+    let ready = |phase: &str| statuses.iter().position(|status| status.starts_with(phase));
+    assert!(ready("booting") < ready("ready") && ready("ready") < ready("leaving"));
+    fleet.stop().await
+}
+
+/// `GET /`: its code, and what its body says.
+async fn health(instance: &Arc<Instance>) -> anyhow::Result<(u16, String, String)> {
+    let script = r#"exec 3<>/dev/tcp/127.0.0.1/44554
+        printf 'GET / HTTP/1.1\r\nHost: skep\r\nConnection: close\r\n\r\n' >&3
+        cat <&3"#;
+    let answer = shell(instance, script).await?;
+    let code = answer.split(' ').nth(1).context("a status line")?.parse()?;
+    let (_, body) = answer.split_once("\r\n\r\n").context("a body")?;
+    let body: Value = serde_json::from_str(body).with_context(|| answer.clone())?;
+    let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
+    Ok((code, text("status"), text("phase")))
+}
+
+async fn status(instance: &Instance) -> anyhow::Result<Value> {
+    let output = instance.skep(["status", "--json"]).await?;
+    anyhow::ensure!(output.status.success(), "{output:?}");
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+async fn status_text(instance: &Instance) -> anyhow::Result<String> {
+    let output = instance.skep(["status"]).await?;
+    anyhow::ensure!(output.status.success(), "{output:?}");
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+fn member(fleet: &Value, instance_id: &str) -> anyhow::Result<Value> {
+    let members = fleet["members"].as_array().context("members")?;
+    let member = members.iter().find(|member| member["instance_id"] == instance_id);
+    member.cloned().with_context(|| format!("{instance_id} in {fleet:#}"))
+}

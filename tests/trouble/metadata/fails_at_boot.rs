@@ -1,0 +1,61 @@
+//! Errors, silence and dropped connections in the first seconds.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use harness::trouble::{all_ready, fleet_prepared};
+use harness::{options, secs};
+use skep_sim::cloud::{Fault, Service};
+use skep_sim::fleet::ClusterSpec;
+
+/// Longer than skep waits for one answer.
+const SILENCE: Duration = Duration::from_millis(1500);
+
+#[tokio::test]
+async fn nodes_boot_once_the_metadata_does() -> anyhow::Result<()> {
+    let fleet = fleet_prepared(options(), |cloud, instance| {
+        let knobs = cloud.imds_knobs(instance.id());
+        match instance.launch().group.as_str() {
+            "failing-workers" => knobs.fail_next(25),
+            "silent-workers" => knobs.latency(SILENCE),
+            "dropping-workers" => knobs.drop_connections(true),
+            _ => &knobs,
+        };
+        Ok(())
+    })
+    .await?;
+    let cloud = fleet.cloud();
+    // A share of 503s for everybody.
+    cloud.faults().set(Service::Imds, None, Fault { throttle: 0.2, ..Fault::default() });
+    fleet.create_cluster(&ClusterSpec::new("test", 1, 0))?;
+    for name in ["failing-workers", "silent-workers", "dropping-workers"] {
+        let tags = [("skep:cluster", "test"), ("skep:role", "worker")];
+        harness::trouble::create_group(&fleet, name, &tags)?;
+    }
+    let silent = harness::trouble::first_of(&fleet, "silent-workers").await?;
+    let dropping = harness::trouble::first_of(&fleet, "dropping-workers").await?;
+    let asked = |id: &str, status: Option<u16>| {
+        let is_it = |status_is: u16| status.is_none_or(|status| status == status_is);
+        let requests = cloud.requests().into_iter();
+        let of = requests
+            .filter(|it| it.service == Service::Imds && it.instance_id.as_deref() == Some(id));
+        of.filter(|it| is_it(it.status)).count()
+    };
+    fleet
+        .wait_until("a few vain attempts", secs(60), async || {
+            Ok(asked(silent.id(), None) > 3 && asked(dropping.id(), Some(0)) > 3)
+        })
+        .await?;
+    ensure!(!silent.is_ready() && !dropping.is_ready());
+    cloud.imds_knobs(silent.id()).reset();
+    cloud.imds_knobs(dropping.id()).reset();
+
+    all_ready(&fleet, 4).await?;
+    let failing = harness::trouble::first_of(&fleet, "failing-workers").await?;
+    ensure!(asked(failing.id(), Some(500)) == 25, "the trouble did come");
+    ensure!(cloud.requests().iter().any(|it| it.service == Service::Imds && it.status == 503));
+    for instance in fleet.instances() {
+        ensure!(instance.exits().is_empty(), "{} ended: {}", instance.id(), instance.log());
+    }
+    fleet.stop().await
+}
