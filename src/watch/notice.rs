@@ -49,3 +49,92 @@ fn ends_the_instance(event: &Maintenance) -> bool {
     event.state == MaintenanceState::Active
         && matches!(event.code, MaintenanceCode::InstanceStop | MaintenanceCode::InstanceRetirement)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use time::Duration;
+
+    use super::*;
+
+    const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
+    fn event(code: MaintenanceCode, state: MaintenanceState, minutes: i64) -> Maintenance {
+        Maintenance {
+            event_id: "instance-event-1".into(),
+            code,
+            state,
+            description: String::new(),
+            not_before: NOW + Duration::minutes(minutes),
+            not_after: None,
+        }
+    }
+
+    fn maintenance(event: Maintenance) -> Seen {
+        Seen { maintenance: vec![event], ..Seen::default() }
+    }
+
+    #[test]
+    fn only_maintenance_that_ends_the_instance_is_a_notice_and_not_before_its_time() {
+        use MaintenanceCode::{InstanceRetirement, InstanceStop, SystemReboot};
+        use MaintenanceState::{Active, Canceled, Completed};
+        let settings = Settings::default();
+        let is_notice = |seen: &Seen| notice(seen, &settings, NOW).is_some();
+        assert!(is_notice(&maintenance(event(InstanceRetirement, Active, 29))));
+        assert!(is_notice(&maintenance(event(InstanceStop, Active, 30))));
+        assert!(
+            !is_notice(&maintenance(event(InstanceStop, Active, 31))),
+            "the time is not needed yet"
+        );
+        assert!(!is_notice(&maintenance(event(SystemReboot, Active, 1))));
+        assert!(!is_notice(&maintenance(event(InstanceStop, Canceled, 1))));
+        assert!(!is_notice(&maintenance(event(InstanceStop, Completed, 1))));
+    }
+
+    #[test]
+    fn a_target_other_than_terminated_is_no_notice() {
+        for target in [TargetState::InService, TargetState::Standby, TargetState::Detached] {
+            let seen = Seen { target: Some(target), ..Seen::default() };
+            assert_eq!(notice(&seen, &Settings::default(), NOW), None);
+        }
+    }
+
+    proptest! {
+        /// Whatever is seen together: the deadline is the nearest of all, and never beyond what
+        /// any departure may take.
+        #[test]
+        fn the_machine_that_goes_first_sets_the_deadline(
+            is_terminated in any::<bool>(),
+            spot in prop::option::of(0i64..10_000),
+            retired in prop::option::of(0i64..10_000),
+            watches_spot in any::<bool>(),
+        ) {
+            let mut settings = Settings::default();
+            settings.watch.spot = watches_spot;
+            let seen = Seen {
+                target: is_terminated.then_some(TargetState::Terminated),
+                spot: spot.map(|seconds| SpotAction {
+                    action: "terminate".into(),
+                    time: NOW + Duration::seconds(seconds),
+                }),
+                maintenance: retired
+                    .map(|minutes| {
+                        event(MaintenanceCode::InstanceRetirement, MaintenanceState::Active, minutes)
+                    })
+                    .into_iter()
+                    .collect(),
+            };
+            let longest = NOW + settings.leave.deadline;
+            let due: Vec<_> = [
+                is_terminated.then_some(longest),
+                spot.filter(|_| watches_spot).map(|it| longest.min(NOW + Duration::seconds(it))),
+                retired.map(|it| NOW + Duration::minutes(it)).filter(|it| *it <= longest),
+            ]
+            .into_iter()
+            .flatten()
+            .collect();
+            let found = notice(&seen, &settings, NOW).map(|departure| departure.deadline);
+            prop_assert_eq!(found, due.into_iter().min());
+        }
+    }
+}
