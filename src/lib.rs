@@ -8,13 +8,14 @@
 //! | [`flush`], [`health`], [`control`], [`announce`] | what the phases use on this host and towards AWS |
 //! | [`swarm`], [`ledger`], [`secrets`], [`imds`], [`autoscaling`], [`cloudformation`], [`systemd`] | the outside world |
 //! | [`config`], [`cli`] | what the operator says and sees |
-//! | [`instance`], [`state`], [`retry`] | plain types and values |
+//! | [`instance`], [`state`], [`node`], [`retry`], [`child`], [`errors`] | plain types and values |
 
 pub mod agent;
 pub mod announce;
 pub mod autoscaling;
 pub mod aws;
 pub mod boot;
+pub mod child;
 pub mod cli;
 pub mod cloudformation;
 pub mod config;

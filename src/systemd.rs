@@ -10,8 +10,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio::process::Command;
 
+use crate::child;
 use crate::state::{NodeState, StateHandle};
 
 /// systemd is asked in the first moments of a stop, out of the departure's budget; its answer
@@ -90,11 +90,9 @@ pub async fn shutdown_kind() -> Shutdown {
 }
 
 async fn ask_shutdown_kind(systemctl: &OsStr) -> Shutdown {
-    let asked = Command::new(systemctl)
+    let asked = child::command(systemctl)
         .args(["list-jobs", "--no-legend", "--plain", "--no-pager"])
-        .stdin(Stdio::null())
         .stderr(Stdio::null())
-        .kill_on_drop(true)
         .output();
     match tokio::time::timeout(LIST_JOBS_TIMEOUT, asked).await {
         Ok(Ok(output)) if output.status.success() => {

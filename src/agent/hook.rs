@@ -14,40 +14,44 @@ use crate::node::Node;
 use crate::state::Phase;
 use crate::watch::Notices;
 
-/// The metadata is asked once more for this long, where the notice came from elsewhere.
+/// The metadata is asked this long, where the notice came from elsewhere.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// Sends heartbeats while the node leaves; the hook's own limits become the departure's.
+/// Sends heartbeats while the node leaves; the hook's own limits become the departure's. A node
+/// that leaves for another reason is watched: Auto Scaling may terminate it meanwhile.
 pub async fn keep_alive(
     node: &Node,
     announcer: &Announcer,
     notices: &Notices,
     departure: &Departure,
 ) -> Infallible {
-    if departure.reason == Reason::Lifecycle {
-        let patience = Instant::now() + node.settings.leave.deadline;
-        let hook = announcer.find_termination_hook(patience).await;
-        let longest = match &hook {
-            Some(hook) => hook.longest(),
-            // Nothing holds the instance: it has the time that a shutdown gives.
-            None => node.settings.leave.shutdown_deadline,
-        };
-        notices.give(Departure { deadline: departure.noticed_at + longest, ..departure.clone() });
-        if let Some(hook) = hook {
-            hook.keep_alive().await;
+    if departure.reason != Reason::Lifecycle {
+        while !is_terminating(node).await {
+            tokio::time::sleep(node.settings.watch.interval).await;
         }
     }
-    std::future::pending().await
+    let patience = Instant::now() + node.settings.leave.deadline;
+    let hook = announcer.find_termination_hook(patience).await;
+    let longest = match &hook {
+        Some(hook) => hook.longest(),
+        // Nothing holds the instance: it has the time that a shutdown gives.
+        None => node.settings.leave.shutdown_deadline,
+    };
+    notices.give(Departure { deadline: departure.noticed_at + longest, ..departure.clone() });
+    match hook {
+        Some(hook) => hook.keep_alive().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn is_terminating(node: &Node) -> bool {
+    let target = node.imds.fetch_target_lifecycle_state(Instant::now() + ANSWER_WITHIN).await;
+    matches!(target, Ok(Some(TargetState::Terminated)))
 }
 
 /// Completes the hook, if Auto Scaling is what ends this instance.
 pub async fn complete(node: &Node, announcer: &Announcer, departure: &Departure, outcome: Outcome) {
-    let is_terminating = departure.reason == Reason::Lifecycle || {
-        let deadline = Instant::now() + ANSWER_WITHIN;
-        let target = node.imds.fetch_target_lifecycle_state(deadline).await;
-        matches!(target, Ok(Some(TargetState::Terminated)))
-    };
-    if !is_terminating {
+    if departure.reason != Reason::Lifecycle && !is_terminating(node).await {
         return;
     }
     let deadline = Instant::now() + node.settings.leave.shutdown_deadline;

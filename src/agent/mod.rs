@@ -108,16 +108,13 @@ async fn life(
     companions.introduce(&node);
     // An instance that is to go already must not begin to join.
     let _ = first_look.await;
-    let membership = tokio::select! {
-        booted = boot::boot(&node, notices, deadline) => match booted {
-            Ok(membership) => membership,
-            Err(error) => {
-                announcer.failed().await;
-                give_up_what_was_begun(&node).await;
-                return Err(error.into());
-            }
-        },
-        never = leave::resume(&node, notices) => match never {},
+    let membership = match boot::boot(&node, notices, deadline).await {
+        Ok(membership) => membership,
+        Err(error) => {
+            announcer.failed().await;
+            give_up_what_was_begun(&node).await;
+            return Err(error.into());
+        }
     };
     match membership {
         Some(membership) => tokio::select! {
@@ -157,6 +154,13 @@ async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcom
     };
     tracing::info!(reason = %departure.reason, "the departure has ended: {}", outcome.as_str());
     hook::complete(node, announcer, &departure, outcome).await;
+    // Without it the next start of skep goes on with this departure, which ends it again.
+    let ended = node.ledger.end_departure(&node.instance.id, &node.boot_id);
+    match tokio::time::timeout(LAST_WORDS_PATIENCE, ended).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!("{}", crate::errors::chain(&error)),
+        Err(_) => tracing::warn!("the end of the departure could not be written down"),
+    }
     outcome
 }
 
@@ -167,12 +171,15 @@ async fn look_after_others(node: &Node, member: Option<&Membership>) -> Infallib
     }
 }
 
+/// What is written down at the end only saves others, or a next start, some time.
+const LAST_WORDS_PATIENCE: Duration = Duration::from_secs(15);
+
 async fn give_up_what_was_begun(node: &Node) {
-    /// Giving a claim back only saves others the lease.
-    const PATIENCE: Duration = Duration::from_secs(15);
-    match tokio::time::timeout(PATIENCE, boot::abandon(node)).await {
+    match tokio::time::timeout(LAST_WORDS_PATIENCE, boot::abandon(node)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!("{}", crate::errors::chain(&error)),
-        Err(_) => tracing::warn!("what was begun could not be given up within {PATIENCE:?}"),
+        Err(_) => {
+            tracing::warn!("what was begun could not be given up within {LAST_WORDS_PATIENCE:?}")
+        }
     }
 }

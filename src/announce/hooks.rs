@@ -1,5 +1,6 @@
 //! The termination hook: kept alive while the node leaves, completed when it has.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -52,7 +53,7 @@ impl TerminationHook {
     }
 
     /// Sends heartbeats for ever: run it beside the departure.
-    pub async fn keep_alive(&self) {
+    pub async fn keep_alive(&self) -> Infallible {
         let beat = (self.hook.heartbeat_timeout / BEATS_PER_TIMEOUT).max(SHORTEST_BEAT);
         let autoscaling = &self.announcer.autoscaling;
         loop {

@@ -107,10 +107,21 @@ async fn rounds(node: &Node, notices: &Notices) -> Result<Option<Membership>, Bo
     let started = Instant::now();
     let mut progress = Progress::default();
     let mut unsettled_since: Option<Instant> = None;
+    let mut is_departure_known = false;
     while notices.now().is_none() {
         let unsettled_for = unsettled_since.map_or(Duration::ZERO, |since| since.elapsed());
         let round = async {
-            let seen = observe::observe(node, unsettled_for).await?;
+            // In one round trip: a departure that a crash has interrupted comes before joining.
+            let (seen, ()) = tokio::try_join!(observe::observe(node, unsettled_for), async {
+                if !is_departure_known {
+                    crate::leave::resume(node, notices).await?;
+                }
+                Ok(())
+            })?;
+            is_departure_known = true;
+            if notices.now().is_some() {
+                return Ok(Next::LookAtOnce);
+            }
             let is_unsettled = matches!(seen.local.state, LocalState::Pending | LocalState::Error);
             unsettled_since = is_unsettled.then(|| unsettled_since.unwrap_or_else(Instant::now));
             act::act(node, decide(&node.instance.id, node.role, &seen), &mut progress).await
@@ -146,6 +157,8 @@ pub async fn abandon(node: &Node) -> Result<(), BootError> {
     if !is_open && is_mine_alone {
         tracing::info!("giving up the swarm that was never published");
         node.swarm.leave(true).await?;
+        // Written before the charter opens; nobody can join here.
+        node.ledger.delete_member(node.role, &node.instance.id).await?;
     }
     if let Some(claim) = seen.charter.filter(|charter| charter.is_claimed_by(&node.instance.id)) {
         tracing::info!(generation = claim.generation, "giving back the right to found the swarm");

@@ -3,17 +3,13 @@
 use std::io::{Error, Result};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
-use tokio::process::Command;
 use tokio::time::Instant;
 
 use super::Flushed;
+use crate::child;
 use crate::instance::Departure;
 use crate::node::Node;
-
-/// The only variables that a child inherits: credentials and `SKEP_*` stay here.
-const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
 
 /// Executable files of a directory, in the order of their names. A directory that is not there is
 /// an empty one.
@@ -48,16 +44,12 @@ pub async fn run(
     until: Instant,
 ) -> Result<Flushed> {
     let left = until.saturating_duration_since(Instant::now());
-    let output = Command::new(path)
-        .env_clear()
-        .envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+    let output = child::command(path)
         .env("SKEP_REASON", departure.reason.as_str())
         .env("SKEP_DEADLINE", departure.deadline.unix_timestamp().to_string())
         .env("SKEP_FLUSH_SECONDS", left.as_secs().to_string())
         .env("SKEP_INSTANCE_ID", &node.instance.id)
         .env("SKEP_CLUSTER", &node.cluster)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
         .output()
         .await
         .map_err(|error| Error::new(error.kind(), format!("{}: {error}", path.display())))?;

@@ -3,17 +3,14 @@
 use std::io::{Error, ErrorKind, Result};
 use std::process::Stdio;
 
-use tokio::process::Command;
-
 use super::Flushed;
+use crate::child;
 
 pub async fn sync() -> Result<Flushed> {
-    let status = Command::new("journalctl")
+    let status = child::command("journalctl")
         .arg("--sync")
-        .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .kill_on_drop(true)
         .status()
         .await;
     match status {

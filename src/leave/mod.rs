@@ -14,7 +14,6 @@ mod observe;
 #[cfg(test)]
 mod tests;
 
-use std::convert::Infallible;
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -22,7 +21,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::instance::Departure;
-use crate::ledger::DepartureState;
+use crate::ledger::LedgerError;
 use crate::node::Node;
 use crate::state::Phase;
 use crate::watch::Notices;
@@ -66,16 +65,17 @@ pub async fn leave(node: &Node, mut notices: watch::Receiver<Option<Departure>>)
     }
 }
 
-/// Takes up a departure that a crash or a restart of skep has interrupted; one of an earlier start
-/// of the machine is void. What it finds goes to the notices; never returns.
-pub async fn resume(node: &Node, notices: &Notices) -> Infallible {
-    match node.ledger.fetch_departure(&node.instance.id).await {
-        Ok(Some(row)) if row.boot_id != node.boot_id => {
-            if let Err(error) = node.ledger.delete_departure(&node.instance.id).await {
-                tracing::warn!("{}", crate::errors::chain(&error));
-            }
+/// Takes up a departure that a crash or a restart of skep has interrupted, however far it was; one
+/// of an earlier start of the machine is void. What it finds goes to the notices.
+///
+/// # Errors
+/// When the ledger does not answer: until it has, this node must not join.
+pub async fn resume(node: &Node, notices: &Notices) -> Result<(), LedgerError> {
+    match node.ledger.fetch_departure(&node.instance.id).await? {
+        Some(row) if row.boot_id != node.boot_id => {
+            node.ledger.delete_departure(&node.instance.id).await?;
         }
-        Ok(Some(row)) if row.state < DepartureState::Left => {
+        Some(row) if !row.ended => {
             tracing::warn!("a departure was interrupted: going on with it");
             let now = OffsetDateTime::now_utc();
             let mut departure = row.departure();
@@ -86,11 +86,9 @@ pub async fn resume(node: &Node, notices: &Notices) -> Infallible {
             }
             notices.give(departure);
         }
-        Ok(_) => {}
-        // Boot meets the same error and deals with it.
-        Err(error) => tracing::debug!("{}", crate::errors::chain(&error)),
+        _ => {}
     }
-    std::future::pending().await
+    Ok(())
 }
 
 async fn round(

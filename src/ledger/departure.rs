@@ -30,6 +30,9 @@ pub struct DepartureRow {
     /// Another manager has seen that raft no longer knows this one.
     #[serde(default)]
     pub demoted: bool,
+    /// The node has seen its departure through: a later start of skep is a new life.
+    #[serde(default)]
+    pub ended: bool,
     #[serde(with = "time::serde::timestamp")]
     expires_at: OffsetDateTime,
 }
@@ -83,6 +86,7 @@ impl DepartureRow {
             deadline: departure.deadline,
             boot_id: boot_id.to_owned(),
             demoted: false,
+            ended: false,
             expires_at: departure.deadline.max(departure.noticed_at) + DEPARTURE_TTL,
         }
     }
@@ -161,6 +165,16 @@ impl Ledger {
             .flag("yes", true);
         let item = Self::departure_item(&seen.instance_id);
         self.set(&item, "SET #demoted = :yes", condition).await
+    }
+
+    /// The node's own last word: it has seen its departure through.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn end_departure(&self, instance_id: &str, boot_id: &str) -> Result<(), LedgerError> {
+        let condition = Condition::new("#boot_id = :boot").text("boot", boot_id).flag("yes", true);
+        let item = Self::departure_item(instance_id);
+        self.set(&item, "SET #ended = :yes", condition).await.map(drop)
     }
 
     /// Forgets a departure that has ended; one that has begun anew meanwhile stays.

@@ -1,0 +1,36 @@
+//! Programs that skep runs.
+
+use std::ffi::OsStr;
+use std::process::Stdio;
+
+use tokio::process::Command;
+
+/// The only variables that a child inherits: credentials and `SKEP_*` stay here.
+const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
+
+/// A program without input and with next to no environment, which ends with whoever waits for it.
+#[must_use]
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command
+        .env_clear()
+        .envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_child_inherits_no_more_than_it_must() {
+        let output = command("env").output().await.unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let names: Vec<&str> = text.lines().filter_map(|line| line.split('=').next()).collect();
+        assert!(names.contains(&"PATH"));
+        // Cargo sets dozens of variables for a test.
+        assert!(names.iter().all(|name| INHERITED.contains(name)), "{names:?}");
+    }
+}
