@@ -96,7 +96,10 @@ impl StateHandle {
                 state.phase = phase;
                 state.since = OffsetDateTime::now_utc();
             }
-            tracing::info!(target: "skep::node", phase = phase.as_str(), "{doing}");
+            match phase {
+                Phase::Failed => tracing::error!(target: "skep::node", phase = "failed", "{doing}"),
+                _ => tracing::info!(target: "skep::node", phase = phase.as_str(), "{doing}"),
+            }
             state.doing = doing;
             true
         });

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::announce::Announcer;
 use crate::aws::Aws;
 use crate::boot::{self, BootError};
-use crate::config::{Loaded, Mistakes};
+use crate::config::{Loaded, Mistakes, Settings};
 use crate::imds::{Imds, ImdsError};
 use crate::instance::Membership;
 use crate::leave::{self, Outcome};
@@ -55,7 +55,8 @@ pub enum RunError {
 pub async fn run(loaded: Loaded) -> Result<Ended, RunError> {
     let state = StateHandle::default();
     let notices = Notices::default();
-    let mut companions = Companions::start(&loaded.settings, &state, &notices)?;
+    let mut companions = Companions::start(&loaded.settings, &state, &notices)
+        .inspect_err(|error| state.enter(Phase::Failed, crate::errors::chain(error)))?;
     let ended = tokio::select! {
         ended = life(&loaded, &state, &notices, &mut companions) => ended,
         stopped = companions::until_stopped(&loaded.settings, &notices) => {
@@ -65,11 +66,7 @@ pub async fn run(loaded: Loaded) -> Result<Ended, RunError> {
     match &ended {
         Ok(Ended::Stopped) => tracing::info!("stopped; the node stays in the swarm"),
         Ok(Ended::Left(outcome)) => state.enter(Phase::Left, outcome.as_str()),
-        // Logged by whoever started us, once.
-        Err(error) => state.update(|state| {
-            state.phase = Phase::Failed;
-            state.doing = crate::errors::chain(error);
-        }),
+        Err(error) => state.enter(Phase::Failed, crate::errors::chain(error)),
     }
     systemd::notify_stopping();
     ended
@@ -101,8 +98,7 @@ async fn life(
     let node = match introduce::introduce(settings, instance, imds, docker, &aws, state) {
         Ok(node) => node,
         Err(error) => {
-            announcer.failed().await;
-            return Err(error);
+            return Err(fail(error, None, state, &announcer).await);
         }
     };
     companions.introduce(&node);
@@ -111,9 +107,7 @@ async fn life(
     let membership = match boot::boot(&node, notices, deadline).await {
         Ok(membership) => membership,
         Err(error) => {
-            announcer.failed().await;
-            give_up_what_was_begun(&node).await;
-            return Err(error.into());
+            return Err(fail(error.into(), Some(&node), state, &announcer).await);
         }
     };
     match membership {
@@ -124,6 +118,32 @@ async fn life(
         None => give_up_what_was_begun(&node).await,
     }
     Ok(Ended::Left(depart(&node, &announcer, notices).await))
+}
+
+/// The reason and the clean-up first: once ABANDON has arrived, the machine may be gone.
+async fn fail(
+    error: RunError,
+    node: Option<&Node>,
+    state: &StateHandle,
+    announcer: &Announcer,
+) -> RunError {
+    state.enter(Phase::Failed, crate::errors::chain(&error));
+    if let Some(node) = node {
+        give_up_what_was_begun(node).await;
+    }
+    announcer.failed().await;
+    error
+}
+
+/// Tells CloudFormation and Auto Scaling of a node that cannot even read its configuration, by what
+/// the metadata alone says. Bounded.
+pub async fn announce_misconfiguration() {
+    /// On an instance the metadata answers within milliseconds.
+    const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+    let Ok(imds) = Imds::from_env() else { return };
+    let Ok(instance) = imds.fetch_instance(Instant::now() + ANSWER_WITHIN).await else { return };
+    let aws = Aws::load(Some(&instance.region)).await;
+    Announcer::new(&instance, &Settings::default(), &aws).failed().await;
 }
 
 /// Until a notice comes: say that the node is Ready, keep its row fresh, look after the others.

@@ -80,7 +80,7 @@ pub enum Refusal {
     )]
     OwnPortClosed { detail: String },
     #[error(
-        "the clock is {seconds} s {direction} of the metadata service's: AWS refuses requests beyond 300 s; start chrony or systemd-timesyncd"
+        "the clock is {seconds} s {direction} the metadata service's: AWS refuses requests beyond 300 s; start chrony or systemd-timesyncd"
     )]
     ClockOff { seconds: u64, direction: &'static str },
     #[error(

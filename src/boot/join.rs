@@ -58,8 +58,15 @@ async fn follow(
     };
     match answer {
         JoinAnswer::Joined | JoinAnswer::AlreadyInSwarm | JoinAnswer::Unknown => Ok(true),
-        JoinAnswer::TokenRefused => again("the join token was refused: it may have been rotated"),
-        JoinAnswer::CaChanged => again("the swarm's CA is not the token's: it may be rotating"),
+        // Or the address has been given to another swarm's manager: ask another one next.
+        JoinAnswer::TokenRefused => {
+            past.avoid.insert(manager);
+            again("the join token was refused: it may have been rotated")
+        }
+        JoinAnswer::CaChanged => {
+            past.avoid.insert(manager);
+            again("the swarm's CA is not the token's: it may be rotating")
+        }
         JoinAnswer::Refused => {
             past.avoid.insert(manager);
             again(&format!("{manager} refused the connection"))
@@ -70,6 +77,7 @@ async fn follow(
             again(&format!("{manager} did not answer"))
         }
         JoinAnswer::NoLeader => {
+            past.avoid.insert(manager);
             node.swarm.leave(true).await?;
             again("the swarm has no leader at present")
         }
@@ -88,7 +96,10 @@ async fn follow(
             Ok(false)
         }
         JoinAnswer::LiveRestore => Err(Refusal::LiveRestore.into()),
-        JoinAnswer::Other(message) => again(&format!("joining failed: {message}")),
+        JoinAnswer::Other(message) => {
+            past.avoid.insert(manager);
+            again(&format!("joining through {manager} failed: {message}"))
+        }
     }
 }
 
@@ -137,6 +148,8 @@ async fn find_manager(
         all.iter().copied().filter(|address| !avoid.contains(address)).collect();
     let found = probe(&candidates).await;
     if found.is_none() {
+        // None of the others is there: those that have failed are worth another attempt.
+        avoid.clear();
         let tried = if candidates.is_empty() {
             "the ledger names none".to_owned()
         } else {
@@ -150,13 +163,24 @@ async fn find_manager(
     Ok(found)
 }
 
-/// The first that accepts a connection. All are asked at once, the preferred ones a little
-/// earlier, so that one dead address costs milliseconds and not Docker's 20 s.
+/// The first that accepts a connection, a batch after the other: rows of managers that went without
+/// a word live on for days, and any number of them must not hide a live one.
 async fn probe(addresses: &[IpAddr]) -> Option<IpAddr> {
+    for batch in addresses.chunks(PROBED_AT_ONCE) {
+        let found = probe_batch(batch).await;
+        if found.is_some() {
+            return found;
+        }
+    }
+    None
+}
+
+/// All are asked at once, the preferred ones a little earlier, so that one dead address costs
+/// milliseconds and not Docker's 20 s.
+async fn probe_batch(addresses: &[IpAddr]) -> Option<IpAddr> {
     const HEAD_START: Duration = Duration::from_millis(20);
     let mut probes: FuturesUnordered<_> = addresses
         .iter()
-        .take(PROBED_AT_ONCE)
         .zip(0u32..)
         .map(|(address, rank)| async move {
             tokio::time::sleep(HEAD_START * rank).await;

@@ -14,7 +14,7 @@ pub fn check(node: &Node) -> Result<(), Refusal> {
     if let Some(offset) = node.imds.clock_offset() {
         let seconds = offset.whole_seconds();
         if seconds.unsigned_abs() > CLOCK_TOLERANCE_SECONDS {
-            let direction = if seconds > 0 { "ahead" } else { "behind" };
+            let direction = if seconds > 0 { "ahead of" } else { "behind" };
             return Err(Refusal::ClockOff { seconds: seconds.unsigned_abs(), direction });
         }
     }

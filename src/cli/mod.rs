@@ -122,9 +122,7 @@ impl Cli {
             Ok(code) => code,
             Err(error) => {
                 match error.downcast_ref::<Mistakes>() {
-                    Some(mistakes) => {
-                        mistakes.0.iter().for_each(|mistake| eprintln!("skep: {mistake}"))
-                    }
+                    Some(mistakes) => report(mistakes),
                     None => eprintln!("skep: {}", errors::chain(error.as_ref())),
                 }
                 exit_code(&error).into()
@@ -133,10 +131,21 @@ impl Cli {
     }
 
     fn dispatch(self) -> anyhow::Result<ExitCode> {
-        let loaded = load(&self.settings.into_inputs())?;
+        let loaded = load(&self.settings.into_inputs());
         // One thread is enough for one node, and small.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let code = runtime.block_on(async {
+            let loaded = match loaded {
+                Ok(loaded) => loaded,
+                Err(mistakes) => {
+                    // Said first: once it has been announced, the machine may be gone.
+                    report(&mistakes);
+                    if matches!(self.command, Command::Run) {
+                        crate::agent::announce_misconfiguration().await;
+                    }
+                    return Ok(EX_CONFIG.into());
+                }
+            };
             match self.command {
                 Command::Run => Ok(run::run(loaded).await),
                 Command::Status(arguments) => status::print(&arguments, &loaded.settings).await,
@@ -148,6 +157,11 @@ impl Cli {
         runtime.shutdown_background();
         code
     }
+}
+
+/// Every mistake on a line of its own.
+fn report(mistakes: &Mistakes) {
+    mistakes.0.iter().for_each(|mistake| eprintln!("skep: {mistake}"));
 }
 
 /// What an error means to whoever started skep.

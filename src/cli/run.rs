@@ -4,10 +4,9 @@ use std::process::ExitCode;
 
 use crate::agent::{self, RunError};
 use crate::config::{EXIT_CODE, Loaded};
-use crate::{errors, logging};
+use crate::logging;
 
-/// Lives until the node has left or the service is stopped. What ends it badly is logged here, and
-/// only here.
+/// Lives until the node has left or the service is stopped.
 pub async fn run(loaded: Loaded) -> ExitCode {
     logging::start(&loaded.settings.log);
     match agent::run(loaded).await {
@@ -16,7 +15,7 @@ pub async fn run(loaded: Loaded) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            tracing::error!("{}", errors::chain(&error));
+            // The reason is in the log already: it was the node's last state.
             match error {
                 RunError::Identity(_) => EXIT_CODE.into(),
                 _ => ExitCode::FAILURE,

@@ -19,7 +19,7 @@ pub struct JoinToken {
 /// Why a text is no token. Says nothing of the text itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum MalformedToken {
-    #[error("it is empty")]
+    #[error("it is empty: store what `docker swarm join-token -q` prints for this role")]
     Empty,
     #[error("it does not look like SWMTKN-1-…: was something else stored there?")]
     Shape,

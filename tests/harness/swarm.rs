@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use bollard::models::{LocalNodeState, Node, NodeState, Reachability, SwarmInfo};
+use bollard::models::{LocalNodeState, Node, NodeState, Reachability, SwarmInfo, SwarmInitRequest};
 use serde_json::{Map, Value, json};
 use skep_sim::cloud::{ActionResult, EventKind, Request};
 use skep_sim::fleet::{ClusterSpec, Fleet, FleetOptions, Instance, LAUNCH_HOOK};
+use skep_sim::machines::Launch;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -117,7 +118,8 @@ async fn check_whole(
 
     let charter = charter(fleet).await?.context("there is no charter")?;
     ensure!(charter.phase == "open", "{charter:?}");
-    let instances = fleet.instances();
+    let mut instances = fleet.instances();
+    instances.retain(|instance| fleet.cloud().instance(instance.id()).is_some());
     ensure!(instances.len() == nodes.len(), "{} instances: {summary}", instances.len());
     for instance in &instances {
         let own = place(instance).await?;
@@ -197,6 +199,9 @@ pub async fn announced(fleet: &Fleet) -> anyhow::Result<()> {
             let stack = fleet.cloud().stack(CLUSTER).context("there is no stack")?;
             ensure!(stack.status == "CREATE_COMPLETE", "{stack:?}");
             for instance in fleet.instances() {
+                if fleet.cloud().instance(instance.id()).is_none() {
+                    continue;
+                }
                 let (signals, hooks) = said(fleet, instance.id());
                 let id = instance.id();
                 ensure!(signals == ["SUCCESS"], "{id}: signals {signals:?}");
@@ -247,13 +252,42 @@ pub async fn gave_up(fleet: &Fleet, instance: &Instance) -> anyhow::Result<()> {
         .await
 }
 
+/// A machine that the cloud knows nothing of, and that is the manager of a swarm of its own.
+pub async fn another_swarm(fleet: &Fleet) -> anyhow::Result<Arc<Instance>> {
+    let other = fleet.launch(Launch {
+        instance_id: "i-0ffffffffffffffff".to_owned(),
+        private_address: [10, 78, 0, 99].into(),
+        zone: "eu-central-1a".to_owned(),
+        group: "foreign".to_owned(),
+        tags: BTreeMap::new(),
+    })?;
+    found_by_hand(&other).await?;
+    Ok(other)
+}
+
+/// `docker swarm init` on an instance; returns the swarm's id.
+pub async fn found_by_hand(instance: &Instance) -> anyhow::Result<String> {
+    let what = SwarmInitRequest {
+        advertise_addr: Some(instance.address().to_string()),
+        listen_addr: Some("0.0.0.0:2377".to_owned()),
+        ..Default::default()
+    };
+    let fresh = secs(60);
+    let begin = tokio::time::Instant::now();
+    // A machine that was launched this moment is not switched on yet.
+    while !instance.is_on() && begin.elapsed() < fresh {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    instance.wait_docker().await?.init_swarm(what).await?;
+    swarm_of(instance).await?.context("it has founded no swarm")
+}
+
 /// The calls of one instance whose action is `action`.
 #[must_use]
 pub fn calls(fleet: &Fleet, instance: &Instance, action: &str) -> Vec<Request> {
     let mut calls = fleet.cloud().requests();
-    calls.retain(|call| {
-        call.instance_id.as_deref() == Some(instance.id()) && call.action == action
-    });
+    calls
+        .retain(|call| call.instance_id.as_deref() == Some(instance.id()) && call.action == action);
     calls
 }
 

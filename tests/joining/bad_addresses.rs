@@ -27,8 +27,7 @@ async fn that_are_dead_are_passed_over() -> anyhow::Result<()> {
     {
         name_as_manager(&fleet, &address).await?;
     }
-    swarm::resize(&fleet, "worker", 3)?;
-    let joiner = swarm::newest(&fleet, "worker", 3).await?;
+    let joiner = join(&fleet, 3).await?;
     swarm::ready(&fleet, &joiner).await?;
     let log = joiner.log();
     let through: Vec<&str> =
@@ -40,6 +39,19 @@ async fn that_are_dead_are_passed_over() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
+/// A group that has lost one manager after the other without a word leaves many rows.
+#[tokio::test]
+async fn that_are_many_and_dead_do_not_hide_the_live_one() -> anyhow::Result<()> {
+    let fleet = founded(1).await?;
+    for host in 201..=209 {
+        name_as_manager(&fleet, &format!("10.78.0.{host}")).await?;
+    }
+    let joiner = join(&fleet, 2).await?;
+    swarm::ready(&fleet, &joiner).await?;
+    swarm::whole(&fleet, 1, 2).await?;
+    fleet.stop().await
+}
+
 /// It takes the connection and says nothing: Docker gives up after 20 s and goes on trying in the
 /// background, so that attempt must be ended before the next.
 #[tokio::test]
@@ -47,8 +59,7 @@ async fn that_is_silent_is_left_for_another() -> anyhow::Result<()> {
     let fleet = founded(1).await?;
     let live = fleet.group("test-managers").pop().context("no manager")?;
     let silent = false_manager(&fleet, "sleep 3600").await?;
-    swarm::resize(&fleet, "worker", 2)?;
-    let joiner = swarm::newest(&fleet, "worker", 2).await?;
+    let joiner = join(&fleet, 2).await?;
     swarm::logged(&fleet, &joiner, &format!("through {}", silent.address())).await?;
     swarm::logged(&fleet, &joiner, &format!("{} did not answer", silent.address())).await?;
     inside(&fleet, &joiner, &live).await
@@ -60,10 +71,40 @@ async fn that_is_no_manager_is_left_for_another() -> anyhow::Result<()> {
     let fleet = founded(1).await?;
     let live = fleet.group("test-managers").pop().context("no manager")?;
     let rude = false_manager(&fleet, "true").await?;
-    swarm::resize(&fleet, "worker", 2)?;
-    let joiner = swarm::newest(&fleet, "worker", 2).await?;
+    let joiner = join(&fleet, 2).await?;
     swarm::logged(&fleet, &joiner, &format!("through {}", rude.address())).await?;
     inside(&fleet, &joiner, &live).await
+}
+
+/// The only live manager hangs for a while: who has given it up comes back to it, however many dead
+/// rows there are beside it.
+#[tokio::test]
+async fn that_have_failed_are_tried_again_when_no_other_answers() -> anyhow::Result<()> {
+    let fleet = founded(1).await?;
+    let live = fleet.group("test-managers").pop().context("no manager")?;
+    name_as_manager(&fleet, NOBODY).await?;
+    // The kernel takes connections for it.
+    swarm::sh(&live, "kill -STOP $(pidof dockerd)").await?;
+    let joiner = join(&fleet, 2).await?;
+    swarm::logged(&fleet, &joiner, &format!("{} did not answer", live.address())).await?;
+    swarm::sh(&live, "kill -CONT $(pidof dockerd)").await?;
+    swarm::ready(&fleet, &joiner).await?;
+    swarm::whole(&fleet, 1, 2).await?;
+    fleet.stop().await
+}
+
+/// EC2 gives addresses again: the manager of another swarm answers there by now.
+#[tokio::test]
+async fn that_belong_to_another_swarm_are_left_for_another() -> anyhow::Result<()> {
+    let fleet = founded(1).await?;
+    let live = fleet.group("test-managers").pop().context("no manager")?;
+    let foreign = swarm::another_swarm(&fleet).await?;
+    name_as_manager(&fleet, &foreign.address().to_string()).await?;
+    let joiner = join(&fleet, 2).await?;
+    swarm::logged(&fleet, &joiner, &format!("through {}", foreign.address())).await?;
+    inside(&fleet, &joiner, &live).await?;
+    assert_eq!(foreign.docker()?.list_nodes(None).await?.len(), 1, "it did not go there");
+    fleet.stop().await
 }
 
 /// skep dies while Docker is joining: Docker goes on by itself, is pending and then in error, and
@@ -73,14 +114,11 @@ async fn whose_join_is_pending_in_the_background() -> anyhow::Result<()> {
     let fleet = founded(1).await?;
     let live = fleet.group("test-managers").pop().context("no manager")?;
     let silent = false_manager(&fleet, "sleep 3600").await?;
-    swarm::resize(&fleet, "worker", 2)?;
-    let joiner = swarm::newest(&fleet, "worker", 2).await?;
+    let joiner = join(&fleet, 2).await?;
     swarm::logged(&fleet, &joiner, &format!("through {}", silent.address())).await?;
     tokio::time::sleep(harness::secs(2)).await;
     ensure!(joiner.kill_skep(Signal::SIGKILL));
-    fleet
-        .wait_until("its end", PATIENCE, async || Ok(!joiner.exit_codes().is_empty()))
-        .await?;
+    fleet.wait_until("its end", PATIENCE, async || Ok(!joiner.exit_codes().is_empty())).await?;
     // The address is right again: only Docker's own attempt knows the wrong one.
     forget(&fleet, &silent).await?;
     joiner.start_skep()?;
@@ -105,33 +143,39 @@ async fn false_manager(fleet: &Fleet, program: &str) -> anyhow::Result<Arc<Insta
     Ok(worker)
 }
 
-/// Rows of managers that are fresher than any other, in every zone.
+/// A row of a manager that is fresher than any other, in another zone than the live manager's.
 async fn name_as_manager(fleet: &Fleet, address: &str) -> anyhow::Result<()> {
     let rows = swarm::rows(fleet, CLUSTER, "member#manager#").await?;
-    let model = rows.into_iter().next().context("no manager's row")?;
-    for zone in ["a", "b", "c"] {
-        let mut row = model.clone();
-        let id = format!("i-false-{address}-{zone}");
-        let later = model["updated_at"].as_i64().context("no time")? + 3600;
-        row.insert("item".to_owned(), json!(format!("member#manager#{id}")));
-        row.insert("instance_id".to_owned(), json!(id));
-        row.insert("address".to_owned(), json!(address));
-        row.insert("zone".to_owned(), json!(format!("eu-central-1{zone}")));
-        row.insert("updated_at".to_owned(), json!(later));
-        swarm::put_row(fleet, &row).await?;
-    }
-    Ok(())
+    let live = fleet.group("test-managers").pop().context("no manager")?;
+    let mut row = rows
+        .into_iter()
+        .find(|row| row.get("instance_id").is_some_and(|id| id == live.id()))
+        .context("no manager's row")?;
+    let later = row["updated_at"].as_i64().context("no time")? + 3600;
+    let id = format!("i-false-{address}");
+    row.insert("item".to_owned(), json!(format!("member#manager#{id}")));
+    row.insert("instance_id".to_owned(), json!(id));
+    row.insert("address".to_owned(), json!(address));
+    row.insert("zone".to_owned(), json!("eu-central-1c"));
+    row.insert("updated_at".to_owned(), json!(later));
+    swarm::put_row(fleet, &row).await
 }
 
-/// Strikes the false rows out.
+/// Launches one more worker, which is not in the live manager's zone: it tries the false ones first.
+async fn join(fleet: &Fleet, count: u32) -> anyhow::Result<Arc<Instance>> {
+    let live = fleet.group("test-managers").pop().context("no manager")?;
+    swarm::resize(fleet, "worker", count)?;
+    let joiner = swarm::newest(fleet, "worker", count as usize).await?;
+    ensure!(joiner.launch().zone != live.launch().zone, "it would try the live one first");
+    Ok(joiner)
+}
+
+/// Strikes a false row out.
 async fn forget(fleet: &Fleet, instance: &Instance) -> anyhow::Result<()> {
-    for zone in ["a", "b", "c"] {
-        let item = format!("member#manager#i-false-{}-{zone}", instance.address());
-        let key = json!({ "cluster": { "S": CLUSTER }, "item": { "S": item } });
-        let input = json!({ "TableName": swarm::TABLE, "Key": key });
-        swarm::call(fleet, "DynamoDB_20120810.DeleteItem", &input).await?;
-    }
-    Ok(())
+    let item = format!("member#manager#i-false-{}", instance.address());
+    let key = json!({ "cluster": { "S": CLUSTER }, "item": { "S": item } });
+    let input = json!({ "TableName": swarm::TABLE, "Key": key });
+    swarm::call(fleet, "DynamoDB_20120810.DeleteItem", &input).await.map(drop)
 }
 
 async fn inside(fleet: &Fleet, joiner: &Instance, live: &Instance) -> anyhow::Result<()> {

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use anyhow::ensure;
-use bollard::models::{ServiceSpec, SwarmInitRequest};
+use bollard::models::{ServiceSpec, SwarmJoinRequest, TaskSpec, TaskSpecContainerSpec};
 use harness::swarm::{self, Gate};
-use skep_sim::fleet::{Fleet, FleetOptions, Instance, Restart, workload};
+use skep_sim::fleet::{Fleet, FleetOptions, IMAGE, Instance, Restart, workload};
 
 /// The image was made from a machine that is a manager of something else.
 #[tokio::test]
 async fn as_its_manager_before_the_cluster_is_founded() -> anyhow::Result<()> {
-    let (_gate, fleet) = start(true).await?;
+    let (gate, fleet) = start(true).await?;
     fleet.create_cluster(&swarm::cluster(1, 0))?;
     let manager = swarm::newest(&fleet, "manager", 1).await?;
-    refused(&fleet, &manager, true).await?;
+    refused(&fleet, &gate, &manager, true).await?;
     ensure!(
         swarm::charter(&fleet).await?.is_none_or(|charter| charter.swarm_id.is_none()),
         "nothing was published"
@@ -31,7 +31,7 @@ async fn as_its_manager_when_the_cluster_is_there() -> anyhow::Result<()> {
     gate.close();
     swarm::resize(&fleet, "manager", 2)?;
     let manager = swarm::newest(&fleet, "manager", 2).await?;
-    refused(&fleet, &manager, true).await?;
+    refused(&fleet, &gate, &manager, true).await?;
     assert_eq!(swarm::charter(&fleet).await?, charter);
     fleet.stop().await
 }
@@ -45,7 +45,7 @@ async fn as_its_worker() -> anyhow::Result<()> {
     gate.close();
     swarm::resize(&fleet, "worker", 1)?;
     let worker = swarm::newest(&fleet, "worker", 1).await?;
-    refused(&fleet, &worker, false).await?;
+    refused(&fleet, &gate, &worker, false).await?;
     fleet.stop().await
 }
 
@@ -56,32 +56,22 @@ async fn start(closed: bool) -> anyhow::Result<(Gate, Fleet)> {
 }
 
 /// Puts the machine into a swarm of its own making, starts skep, and sees it give up.
-async fn refused(fleet: &Fleet, instance: &Arc<Instance>, as_manager: bool) -> anyhow::Result<()> {
+async fn refused(
+    fleet: &Fleet,
+    gate: &Gate,
+    instance: &Arc<Instance>,
+    as_manager: bool,
+) -> anyhow::Result<()> {
     let docker = instance.wait_docker().await?;
-    let request = |address: std::net::Ipv4Addr| SwarmInitRequest {
-        advertise_addr: Some(address.to_string()),
-        listen_addr: Some("0.0.0.0:2377".to_owned()),
-        ..Default::default()
-    };
     let foreign;
     if as_manager {
-        docker.init_swarm(request(instance.address())).await?;
-        foreign = swarm::swarm_of(instance).await?.expect("it is a manager");
+        foreign = swarm::found_by_hand(instance).await?;
         docker.create_service(service(), None).await?;
     } else {
-        // A machine that the cloud does not know runs the other swarm.
-        let other = fleet.launch(skep_sim::machines::Launch {
-            instance_id: "i-0ffffffffffffffff".to_owned(),
-            private_address: [10, 78, 0, 99].into(),
-            zone: "eu-central-1a".to_owned(),
-            group: "foreign".to_owned(),
-            tags: [].into(),
-        })?;
-        let manager = other.wait_docker().await?;
-        manager.init_swarm(request(other.address())).await?;
+        let other = swarm::another_swarm(fleet).await?;
         foreign = swarm::swarm_of(&other).await?.expect("it is a manager");
-        let tokens = manager.inspect_swarm().await?.join_tokens.expect("tokens");
-        let join = bollard::models::SwarmJoinRequest {
+        let tokens = other.docker()?.inspect_swarm().await?.join_tokens.expect("tokens");
+        let join = SwarmJoinRequest {
             advertise_addr: Some(instance.address().to_string()),
             listen_addr: Some("0.0.0.0:2377".to_owned()),
             remote_addrs: Some(vec![format!("{}:2377", other.address())]),
@@ -92,8 +82,7 @@ async fn refused(fleet: &Fleet, instance: &Arc<Instance>, as_manager: bool) -> a
     }
     let before = swarm::place(instance).await?;
 
-    let bar = instance.dir().join("etc").join("wait");
-    std::fs::remove_file(bar)?;
+    gate.open_for(instance)?;
     assert_eq!(swarm::ended(fleet, instance).await?, 1);
     swarm::gave_up(fleet, instance).await?;
     let log = instance.log();
@@ -116,15 +105,11 @@ async fn refused(fleet: &Fleet, instance: &Arc<Instance>, as_manager: bool) -> a
 }
 
 fn service() -> ServiceSpec {
-    let container = bollard::models::TaskSpecContainerSpec {
-        image: Some(skep_sim::fleet::IMAGE.to_owned()),
+    let container = TaskSpecContainerSpec {
+        image: Some(IMAGE.to_owned()),
         command: Some(workload::graceful()),
         ..Default::default()
     };
-    let task = bollard::models::TaskSpec { container_spec: Some(container), ..Default::default() };
-    ServiceSpec {
-        name: Some("theirs".to_owned()),
-        task_template: Some(task),
-        ..Default::default()
-    }
+    let task = TaskSpec { container_spec: Some(container), ..Default::default() };
+    ServiceSpec { name: Some("theirs".to_owned()), task_template: Some(task), ..Default::default() }
 }

@@ -68,9 +68,7 @@ async fn before_its_row_was_written() -> anyhow::Result<()> {
     swarm::ready(&fleet, &worker).await?;
     let before = Before::of(&fleet, &worker).await?;
     ensure!(worker.kill_skep(Signal::SIGKILL));
-    fleet
-        .wait_until("its end", PATIENCE, async || Ok(!worker.exit_codes().is_empty()))
-        .await?;
+    fleet.wait_until("its end", PATIENCE, async || Ok(!worker.exit_codes().is_empty())).await?;
     assert_eq!(before.rows, 0, "its row is not written yet");
     fleet.cloud().faults().clear();
     swarm::ready(&fleet, &worker).await?;

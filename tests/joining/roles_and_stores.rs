@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use anyhow::ensure;
 use harness::swarm::{self, CLUSTER, TABLE};
-use skep_sim::cloud::{Deny, GroupSpec, HookSpec, Service, StackResourceSpec, StackSpec};
 use skep_sim::cloud::{ActionResult, Transition, Who};
+use skep_sim::cloud::{Deny, GroupSpec, HookSpec, Service, StackResourceSpec, StackSpec};
 use skep_sim::fleet::{Fleet, FleetOptions, LAUNCH_HOOK};
 
 /// Everything that a boot may ask of AWS.

@@ -1,8 +1,6 @@
 //! The group has no termination hook: nothing holds the instance, and the node leaves all the same.
 
-use harness::departures::{
-    Leaver, events_of, options_with, running, standing, systemctl_with_job,
-};
+use harness::departures::{Leaver, events_of, options_with, running, standing, systemctl_with_job};
 use harness::secs;
 use skep_sim::cloud::{EventKind, Service, Transition};
 use skep_sim::fleet::{ClusterSpec, FleetOptions, PowerOff, TERMINATION_HOOK, workload};

@@ -8,6 +8,7 @@ use harness::departures::{
     signal, standing,
 };
 use harness::secs;
+use skep_sim::cloud::{Fault, Service};
 use skep_sim::fleet::{ClusterSpec, Fleet, workload};
 
 /// One worker after the other, each killed a step later.
@@ -107,6 +108,9 @@ async fn kill_at(fleet: &Fleet, leaver: &Leaver, step: &str) -> anyhow::Result<(
 /// Kills skep between its leaving the swarm and its saying so in the ledger.
 async fn kill_when_out(fleet: &Fleet, leaver: &Leaver) -> anyhow::Result<()> {
     let docker = leaver.instance.docker()?;
+    // It takes its own row away before it says that it is out: so there is time to be killed.
+    let slow = Fault { latency_ms: Some((3000, 3000)), ..Fault::default() };
+    fleet.cloud().faults().set(Service::DynamoDb, Some("DeleteItem"), slow);
     let end = tokio::time::Instant::now() + PATIENCE;
     while docker.info().await?.swarm.and_then(|swarm| swarm.local_node_state)
         != Some(LocalNodeState::INACTIVE)
@@ -114,6 +118,7 @@ async fn kill_when_out(fleet: &Fleet, leaver: &Leaver) -> anyhow::Result<()> {
         assert!(tokio::time::Instant::now() < end, "never out\n{}", fleet.report());
     }
     signal(&leaver.instance, "SIGKILL")?;
+    fleet.cloud().faults().clear();
     let state = departure_state(fleet, &leaver.instance);
     assert_eq!(state.as_deref(), Some("drained"), "killed too late for what is tested here");
     Ok(())

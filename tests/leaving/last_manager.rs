@@ -44,7 +44,8 @@ async fn without_one_it_closes_the_charter_and_says_what_is_lost() -> anyhow::Re
     fleet
         .wait_until("the next swarm", PATIENCE, async || {
             let charter = row(&fleet, "charter")?;
-            let is_next = charter.is_some_and(|row| row["phase"] == "open" && row["generation"] == 2);
+            let is_next =
+                charter.is_some_and(|row| row["phase"] == "open" && row["generation"] == 2);
             Ok(is_next && fleet.nodes().await?.len() == 1)
         })
         .await?;

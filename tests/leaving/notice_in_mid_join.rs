@@ -71,7 +71,10 @@ async fn a_founder_before_it_has_published() -> anyhow::Result<()> {
         .await?;
     called(&fleet, &founder, "founds", async || Ok(founder.log().contains("publishing"))).await?;
     let charter = row(&fleet, "charter")?.expect("a claim");
-    assert_eq!((&charter["phase"], &charter["founder"]), (&"founding".into(), &founder.id().into()));
+    assert_eq!(
+        (&charter["phase"], &charter["founder"]),
+        (&"founding".into(), &founder.id().into())
+    );
 
     // Without a decrement: the next one must be able to found.
     fleet.cloud().terminate(founder.id(), false)?;

@@ -26,7 +26,9 @@ async fn a_retirement_is_a_departure_a_reboot_is_none() -> anyhow::Result<()> {
     // Those that must not matter first: they have all the time in which the other one leaves.
     fleet.cloud().schedule_maintenance(rebooted.id(), maintenance("system-reboot", 300))?;
     fleet.cloud().schedule_maintenance(rebooted.id(), maintenance("instance-reboot", 300))?;
-    fleet.cloud().schedule_maintenance(later.id(), maintenance("instance-retirement", TWO_WEEKS))?;
+    fleet
+        .cloud()
+        .schedule_maintenance(later.id(), maintenance("instance-retirement", TWO_WEEKS))?;
     fleet.cloud().schedule_maintenance(retired.id(), maintenance("instance-retirement", 300))?;
 
     leaver.has_left(&fleet).await?;

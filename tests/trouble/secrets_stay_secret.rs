@@ -165,7 +165,7 @@ fn files(dir: &Path, found: &mut Vec<std::path::PathBuf>) -> anyhow::Result<()> 
 #[tokio::test]
 async fn no_token_and_no_credential_leaves_its_place() -> anyhow::Result<()> {
     let config = Some("log.level = \"trace\"".to_owned());
-    a_life_in_public(FleetOptions { config, ..options() }).await
+    a_life_in_public(FleetOptions { config, ..options() }, " DEBUG announce: ").await
 }
 
 #[tokio::test]
@@ -174,10 +174,11 @@ async fn not_even_with_the_libraries_at_trace() -> anyhow::Result<()> {
                  aws_smithy_runtime=trace,aws_smithy_runtime_api=trace,bollard=trace,hyper=trace,\
                  hyper_util=trace,reqwest=trace";
     let config = Some(format!("log.level = \"{level}\""));
-    a_life_in_public(FleetOptions { config, ..options() }).await
+    a_life_in_public(FleetOptions { config, ..options() }, " TRACE aws_smithy_runtime: ").await
 }
 
-async fn a_life_in_public(options: FleetOptions) -> anyhow::Result<()> {
+/// `chatter` is in the logs, or the level was not what it was to be.
+async fn a_life_in_public(options: FleetOptions, chatter: &str) -> anyhow::Result<()> {
     let binary = options.skep.clone().context("no skep")?;
     let processes = ProcessWatch::start(&binary)?;
     let fleet = fleet_prepared(options, |_, instance| {
@@ -241,6 +242,8 @@ async fn a_life_in_public(options: FleetOptions) -> anyhow::Result<()> {
     ensure!(manager.log().contains("flusher-was-here"), "{}", manager.log());
     let gone = if worker.is_gone() { &worker } else { &late };
     ensure!(gone.log().contains("SKEP_REASON=lifecycle"), "{}", gone.log());
+
+    ensure!(manager.log().contains(chatter) && gone.log().contains(chatter), "no {chatter}");
 
     for instance in fleet.all_instances() {
         let mut all = Vec::new();

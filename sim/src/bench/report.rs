@@ -15,7 +15,8 @@ use crate::demo::table::lay_out;
 const METHOD: &str = "One worker boots in turn with skep, by a bare Docker API join and by the \
     script, from the start of the process (of the API call) until a manager lists it ready, asked \
     every 5 ms. Its dockerd is up throughout; after each boot the node leaves, is removed from the \
-    node list and the ledger, and skep's state is emptied. Ratios are of medians. Idle numbers are \
+    node list and the ledger, skep's state is emptied, and the pause before the next boot is random \
+    over the 100 ms in which a manager collects who is ready. Ratios are of medians. Idle numbers are \
     the worse of a worker and the leading manager.";
 
 /// Everything measured.

@@ -76,7 +76,7 @@ pub struct Tasks {
     pub failed: usize,
     /// The last end, in nanoseconds since 1970.
     #[serde(skip)]
-    last_end: i64,
+    pub last_end: i64,
 }
 
 impl Tasks {

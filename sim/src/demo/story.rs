@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use bollard::models::{NodeState, TaskState};
+use bollard::models::{NodeState, Task, TaskState};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::record::{NodeRecord, Record, SCALED_IN, SPOT};
@@ -156,8 +156,7 @@ impl Story<'_> {
         while begin.elapsed() < PART_LIMIT {
             match timeout(ANSWER_LIMIT, self.fleet.tasks_of_service(SERVICE)).await {
                 Ok(Ok(tasks)) => {
-                    let states = tasks.iter().filter_map(|task| task.status.as_ref()?.state);
-                    let running = states.filter(|state| *state == TaskState::RUNNING).count();
+                    let running = tasks.iter().filter(|task| is_running(task)).count();
                     if running == REPLICAS {
                         self.say(
                             Some(Mark::Good),
@@ -172,7 +171,10 @@ impl Story<'_> {
             }
             sleep(LOOK_EVERY).await;
         }
-        bail!("waited {PART_LIMIT:?} in vain for {REPLICAS} running tasks of {SERVICE}: {last}")
+        bail!(
+            "waited {} s in vain for {REPLICAS} running tasks of {SERVICE}: {last}",
+            PART_LIMIT.as_secs()
+        )
     }
 
     async fn until(&self, what: &str, holds: impl Fn(&Record) -> bool) -> anyhow::Result<()> {
@@ -187,7 +189,7 @@ impl Story<'_> {
             }
             sleep(LOOK_EVERY).await;
         }
-        bail!("waited {PART_LIMIT:?} in vain for {what}")
+        bail!("waited {} s in vain for {what}", PART_LIMIT.as_secs())
     }
 
     fn heading(&self, what: &str) {
@@ -201,6 +203,12 @@ impl Story<'_> {
         let now = record.now();
         record.tale.tell(now, None, what, mark.into());
     }
+}
+
+/// A task of a node that is gone counts as running for ever, but is not wanted any more.
+fn is_running(task: &Task) -> bool {
+    task.desired_state == Some(TaskState::RUNNING)
+        && task.status.as_ref().and_then(|status| status.state) == Some(TaskState::RUNNING)
 }
 
 fn in_service(record: &Record) -> impl Iterator<Item = &NodeRecord> {

@@ -127,6 +127,8 @@ fn node_list(record: &Record) -> Check {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use bollard::models::Node;
+
     use super::super::record::Tasks;
     use super::super::tale::Tale;
     use super::*;
@@ -155,6 +157,24 @@ mod tests {
         let mut failed = record();
         failed.nodes[0].tasks = Tasks { failed: 1, ..Tasks::default() };
         assert!(broken(&failed).starts_with("tasks that ended with another error"));
+        let listed = |state: &str| {
+            let node = serde_json::json!({
+                "Spec": {},
+                "Status": { "State": state, "Addr": "127.0.0.1" },
+                "ManagerStatus": { "Leader": true, "Reachability": "reachable" },
+            });
+            vec![serde_json::from_value::<Node>(node).unwrap()]
+        };
+        let mut down = record();
+        down.swarm.listed(&listed("down"), 0.0);
+        assert_eq!(broken(&down), "a Down node was left behind: worker-1");
+        let mut stale = record();
+        stale.swarm.listed(&listed("ready"), 0.0);
+        stale.nodes[0].powered_off = Some(0.0);
+        assert!(broken(&stale).starts_with("worker-1 is still in the node list"));
+        let mut leaderless = record();
+        leaderless.swarm.listed(&listed("ready"), -LONGEST_ELECTION - 1.0);
+        assert!(broken(&leaderless).starts_with("the quorum was lost: no leader for 21.0 s"));
         let mut late = record();
         late.nodes[0].hooks_timed_out = 1;
         assert!(broken(&late).starts_with("hooks that timed out on worker-1"));

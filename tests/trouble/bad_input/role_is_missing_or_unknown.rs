@@ -1,7 +1,9 @@
 //! Nothing says what a node is to be, or something says what there is not.
 
 use harness::options;
-use harness::trouble::{Failure, create_group, fleet_of_firsts};
+use harness::trouble::{Failure, create_group, fleet_of_firsts, launch_results};
+use skep_sim::cloud::{ActionResult, GroupSpec, HookSpec, Transition};
+use skep_sim::fleet::{LAUNCH_HOOK, TERMINATION_HOOK};
 
 #[tokio::test]
 async fn a_role_that_is_missing_or_unknown_is_a_mistake_of_the_configuration() -> anyhow::Result<()>
@@ -20,5 +22,31 @@ async fn a_role_that_is_missing_or_unknown_is_a_mistake_of_the_configuration() -
     boss.says_only(78, &["tag skep:role: role:", "boss", "manager", "worker"])?;
     boss.is_known()?;
     boss.has_left_nothing().await?;
+    fleet.stop().await
+}
+
+/// Without the tags the stack is unknown, too; Auto Scaling itself knows the group.
+#[tokio::test]
+async fn tags_that_the_metadata_hides_are_to_be_shown() -> anyhow::Result<()> {
+    let fleet = fleet_of_firsts(options(), |_, _| Ok(())).await?;
+    fleet.cloud().create_table("skep")?;
+    let tags = [("skep:cluster", "test"), ("skep:role", "worker")];
+    let hidden = GroupSpec {
+        name: "hidden".to_owned(),
+        max: 1,
+        desired: 1,
+        tags: tags.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        metadata_tags: false,
+        ..GroupSpec::default()
+    };
+    let hook = HookSpec::new("hidden", LAUNCH_HOOK, Transition::Launching);
+    let termination = HookSpec::new("hidden", TERMINATION_HOOK, Transition::Terminating);
+    fleet.cloud().create_group_with_hooks(hidden, vec![hook, termination])?;
+
+    let failure = Failure::of(&fleet, "hidden").await?;
+    failure
+        .says_only(78, &["cluster: nothing names", "role: nothing says", "InstanceMetadataTags"])?;
+    assert_eq!(launch_results(&fleet, &failure.instance), [ActionResult::Abandon]);
+    failure.has_left_nothing().await?;
     fleet.stop().await
 }

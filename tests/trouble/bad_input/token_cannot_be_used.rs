@@ -32,10 +32,10 @@ async fn a_join_token_that_cannot_be_used_is_named_and_never_quoted() -> anyhow:
     cloud.deny(Deny::new(Who::Role("skep-denied".to_owned()), Service::Ssm, "GetParameter"));
 
     let words: [(&str, &[&str]); 4] = [
-        ("empty", &["/empty/test/worker-token/1 holds no join token", "empty", "store"]),
         ("malformed", &["/malformed/test/worker-token/1 holds no join token", "SWMTKN-1-"]),
         ("denied", &["/skep/test/worker-token/1", "access denied", "grant ssm:GetParameter"]),
         ("missing", &["boot.deadline", "worker token of generation 1", "secret store"]),
+        ("empty", &["/empty/test/worker-token/1 holds no join token", "empty", "store"]),
     ];
     for (group, _) in words {
         create_group(&fleet, group, &[("skep:cluster", CLUSTER), ("skep:role", "worker")])?;
