@@ -298,7 +298,7 @@ pub async fn keeping_quorum<T>(
     };
     tokio::select! {
         result = body => result,
-        broken = watch => broken.and_then(|never: std::convert::Infallible| match never {}),
+        broken = watch => broken.map(|never: std::convert::Infallible| match never {}),
     }
 }
 
