@@ -135,15 +135,16 @@ async fn fail(
     error
 }
 
-/// Tells CloudFormation and Auto Scaling of a node that cannot even read its configuration, by what
-/// the metadata alone says. Bounded.
-pub async fn announce_misconfiguration() {
+/// Tells CloudFormation and Auto Scaling of a node whose configuration has mistakes, with what could
+/// be understood of it. Bounded.
+pub async fn announce_misconfiguration(settings: &Settings) {
     /// On an instance the metadata answers within milliseconds.
     const ANSWER_WITHIN: Duration = Duration::from_secs(5);
     let Ok(imds) = Imds::from_env() else { return };
     let Ok(instance) = imds.fetch_instance(Instant::now() + ANSWER_WITHIN).await else { return };
-    let aws = Aws::load(Some(&instance.region)).await;
-    Announcer::new(&instance, &Settings::default(), &aws).failed().await;
+    let region = settings.region.as_deref().unwrap_or(&instance.region);
+    let aws = Aws::load(Some(region)).await;
+    Announcer::new(&instance, settings, &aws).failed().await;
 }
 
 /// Until a notice comes: say that the node is Ready, keep its row fresh, look after the others.

@@ -73,7 +73,7 @@ impl Announcer {
             )
         };
         if tokio::time::timeout(FAILURE_BUDGET, saying).await.is_err() {
-            tracing::error!("the failure could not be said within {FAILURE_BUDGET:?}");
+            tracing::warn!("the failure could not be said within {FAILURE_BUDGET:?}");
         }
     }
 

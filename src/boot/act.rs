@@ -17,8 +17,11 @@ use crate::state::Phase;
 use crate::swarm::{InitSpec, SwarmErrorKind};
 use crate::watch::Notices;
 
-/// The first pause between two looks: a founder needs about a second.
+/// The first pauses between two looks: a founder needs about a second, and nobody should miss it by
+/// another one.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// So many of them; then the pauses grow.
+const SHORT_PAUSES: u32 = 12;
 /// The longest: 1,000 waiting nodes read the charter no more than this often.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
@@ -33,8 +36,9 @@ impl Progress {
     /// Waits a little, longer each time, with jitter so that a fleet does not move in step. A
     /// notice ends the wait.
     pub async fn pause(&mut self, notices: &Notices) {
-        let longest = LONGEST_PAUSE.min(FIRST_PAUSE * 2u32.saturating_pow(self.pauses));
-        self.pauses = (self.pauses + 1).min(8);
+        let growth = 2u32.saturating_pow(self.pauses.saturating_sub(SHORT_PAUSES).min(8));
+        let longest = LONGEST_PAUSE.min(FIRST_PAUSE * growth);
+        self.pauses = self.pauses.saturating_add(1);
         let pause = longest.mul_f64(0.5 + 0.5 * fastrand::f64());
         let _ = tokio::time::timeout(pause, notices.given()).await;
     }

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{EXIT_CODE as EX_CONFIG, Flag, Inputs, Mistakes, load};
+use crate::config::{EXIT_CODE as EX_CONFIG, Flag, Inputs, Mistakes, load, salvage};
 use crate::control::ClientError;
 use crate::errors;
 
@@ -131,7 +131,8 @@ impl Cli {
     }
 
     fn dispatch(self) -> anyhow::Result<ExitCode> {
-        let loaded = load(&self.settings.into_inputs());
+        let inputs = self.settings.into_inputs();
+        let loaded = load(&inputs);
         // One thread is enough for one node, and small.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let code = runtime.block_on(async {
@@ -141,7 +142,7 @@ impl Cli {
                     // Said first: once it has been announced, the machine may be gone.
                     report(&mistakes);
                     if matches!(self.command, Command::Run) {
-                        crate::agent::announce_misconfiguration().await;
+                        crate::agent::announce_misconfiguration(&salvage(&inputs)).await;
                     }
                     return Ok(EX_CONFIG.into());
                 }

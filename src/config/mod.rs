@@ -73,6 +73,18 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 ///
 /// Every mistake in every source, in the order of the sources.
 pub fn load(inputs: &Inputs) -> Result<Loaded, Mistakes> {
+    let (loaded, mistakes) = read(inputs);
+    if mistakes.is_empty() { Ok(loaded) } else { Err(Mistakes(mistakes)) }
+}
+
+/// What can be understood of sources with mistakes: enough to say that this node has failed, and
+/// for nothing else.
+#[must_use]
+pub fn salvage(inputs: &Inputs) -> Settings {
+    read(inputs).0.settings
+}
+
+fn read(inputs: &Inputs) -> (Loaded, Vec<Mistake>) {
     let Found { given, mut mistakes } = inputs.read();
     let mut loaded = Loaded::default();
     for value in &given {
@@ -86,10 +98,6 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, Mistakes> {
         }
     }
     check::together(&loaded, &given, &mut mistakes);
-    if mistakes.is_empty() {
-        Ok(loaded)
-    } else {
-        mistakes.sort_by(|a, b| a.origin.cmp(&b.origin));
-        Err(Mistakes(mistakes))
-    }
+    mistakes.sort_by(|a, b| a.origin.cmp(&b.origin));
+    (loaded, mistakes)
 }

@@ -71,10 +71,14 @@ impl Choice for LogFormat {
 pub struct LogFilter(pub(super) Vec<(String, LevelFilter)>);
 
 impl LogFilter {
-    /// For tracing-subscriber. Other crates speak from `warn` up, unless they are named.
+    /// For tracing-subscriber. Other crates speak from `warn` up, unless they are named; the SDK's
+    /// credentials from `error`, because skep's own errors say what is missing, and once.
     #[must_use]
     pub fn targets(&self) -> Targets {
-        Targets::new().with_default(LevelFilter::WARN).with_targets(self.0.iter().cloned())
+        Targets::new()
+            .with_default(LevelFilter::WARN)
+            .with_target("aws_config", LevelFilter::ERROR)
+            .with_targets(self.0.iter().cloned())
     }
 }
 
@@ -162,6 +166,7 @@ mod tests {
         assert!(filter.would_enable("skep::boot", &Level::DEBUG));
         assert!(!filter.would_enable("hyper", &Level::INFO));
         assert!(filter.would_enable("hyper", &Level::WARN));
+        assert!(!filter.would_enable("aws_config::imds", &Level::WARN));
         let named = LogFilter(vec![("hyper".into(), LevelFilter::TRACE)]).targets();
         assert!(named.would_enable("hyper::client", &Level::TRACE));
     }

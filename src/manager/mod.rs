@@ -26,6 +26,8 @@ const LEADER_INTERVAL: Duration = Duration::from_secs(1);
 const BUSY_INTERVAL: Duration = Duration::from_millis(500);
 /// How soon another manager does, when the leader's skep has not acted.
 const BACKUP_INTERVAL: Duration = Duration::from_secs(5);
+/// The same while a departure is under way: it may be the leader's own, and this one the next.
+const BUSY_BACKUP_INTERVAL: Duration = Duration::from_secs(2);
 /// How fresh a manager's address is in the ledger.
 const MANAGER_REFRESH: Duration = Duration::from_secs(60);
 /// A worker's row only has to outlive its TTL.
@@ -61,7 +63,8 @@ async fn look(node: &Node, node_id: &str) -> Result<Duration, act::CareError> {
         is_busy |= act::serve(node, &row).await?;
     }
     Ok(match (me.is_leader(), is_busy) {
-        (false, _) => BACKUP_INTERVAL,
+        (false, true) => BUSY_BACKUP_INTERVAL,
+        (false, false) => BACKUP_INTERVAL,
         (true, true) => BUSY_INTERVAL,
         (true, false) => LEADER_INTERVAL,
     })

@@ -42,6 +42,7 @@ async fn every_mistake_is_named_at_once_and_nothing_is_begun() -> anyhow::Result
     }
     assert_eq!(lines.len(), mistakes.len(), "{}", failure.instance.log());
     failure.says(78, &[])?;
+    failure.is_known()?;
     failure.has_left_nothing().await?;
     assert!(rows(&fleet, "skep")?.is_empty());
     // systemd's `RestartPreventExitStatus=78`: a file does not mend itself.
