@@ -5,9 +5,11 @@
 //! - [`machines`]: the seam between the two.
 //! - [`demo`]: what both are for, shown in a minute.
 //! - [`bench`]: what skep costs, measured on them.
+//! - [`stage`]: what every command that runs a fleet needs.
 
 pub mod bench;
 pub mod cloud;
 pub mod demo;
 pub mod fleet;
 pub mod machines;
+pub mod stage;

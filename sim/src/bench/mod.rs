@@ -17,8 +17,8 @@ use anyhow::{Context, bail};
 use clap::Args;
 use tokio::time::sleep;
 
-use crate::demo::stage;
 use crate::fleet::{ClusterSpec, DockerStart, Fleet, FleetOptions, Restart, SYSTEM_PATH};
+use crate::stage;
 use boot::{Boots, Variant};
 use idle::Subject;
 use report::{Measured, Report};

@@ -8,8 +8,8 @@ use serde::Serialize;
 use super::boot::Variant;
 use super::idle::Idle;
 use super::stats::Spread;
-use crate::demo::stage::{Mark, Style};
 use crate::demo::table::lay_out;
+use crate::stage::{Mark, Style};
 
 /// How each number came about, for whoever reads only the report.
 const METHOD: &str = "One worker boots in turn with skep, by a bare Docker API join and by the \

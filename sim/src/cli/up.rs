@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use clap::{Args, ValueEnum};
 use skep_sim::cloud::{CloudEvent, Market};
 use skep_sim::fleet::{ClusterSpec, Entry, Fleet, FleetOptions, PowerOff, default_dir, narrate};
-use tokio::signal::unix::{SignalKind, signal};
+use skep_sim::stage::{interrupted, skep_binary};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
@@ -97,7 +97,7 @@ impl Arguments {
             ..FleetOptions::default()
         };
         if !self.bare {
-            options.skep = Some(self.skep()?);
+            options.skep = Some(skep_binary(self.skep.as_deref())?);
         }
         if let Some(file) = &self.config {
             let text = std::fs::read_to_string(file);
@@ -116,19 +116,6 @@ impl Arguments {
         Ok(options)
     }
 
-    fn skep(&self) -> anyhow::Result<PathBuf> {
-        let file = match &self.skep {
-            Some(file) => file.clone(),
-            None => std::env::current_exe()?.with_file_name("skep"),
-        };
-        ensure!(
-            file.is_file(),
-            "{} does not exist: build it with `cargo build -p skep`, or say --skep FILE or --bare",
-            file.display()
-        );
-        Ok(file.canonicalize()?)
-    }
-
     fn cluster(&self) -> ClusterSpec {
         let workers_market = if self.spot { Market::Spot } else { Market::OnDemand };
         ClusterSpec {
@@ -136,20 +123,6 @@ impl Arguments {
             ..ClusterSpec::new(&self.cluster, self.managers, self.workers)
         }
     }
-}
-
-/// Resolves with the name of the first signal that asks for an end.
-fn interrupted() -> anyhow::Result<impl Future<Output = &'static str>> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => "interrupted",
-            _ = terminate.recv() => "terminated",
-            _ = hangup.recv() => "hung up",
-        }
-    })
 }
 
 /// Creates the swarm and tells what happens, for ever.

@@ -7,9 +7,9 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::record::{Record, SPOT, TERMINATED};
-use super::stage::Mark;
 use crate::cloud::{CloudEvent, EventKind, LifecycleState};
 use crate::fleet::{Entry, LAUNCH_HOOK, narrate};
+use crate::stage::Mark;
 
 /// Listens for ever. Both receivers must be older than the first instance.
 pub async fn listen(

@@ -6,7 +6,6 @@
 
 mod listen;
 mod record;
-pub(crate) mod stage;
 mod story;
 mod swarm;
 pub(crate) mod table;
@@ -23,8 +22,8 @@ use serde_json::json;
 
 use crate::cloud::Market;
 use crate::fleet::{ClusterSpec, Fleet, FleetOptions};
+use crate::stage::{self, Mark, Style};
 use record::{NodeRecord, Record};
-use stage::{Mark, Style};
 use story::Story;
 use tale::Tale;
 use verdict::Check;

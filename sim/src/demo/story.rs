@@ -8,8 +8,8 @@ use bollard::models::{NodeState, Task, TaskState};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::record::{NodeRecord, Record, SCALED_IN, SPOT};
-use super::stage::Mark;
 use crate::fleet::{ClusterSpec, Fleet, workload};
+use crate::stage::Mark;
 
 const SERVICE: &str = "web";
 const REPLICAS: usize = 8;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::stage::{Mark, Style};
+use crate::stage::{Mark, Style};
 
 /// Columns of a node's name.
 const NAME: usize = 10;

@@ -14,8 +14,8 @@ use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::record::{Record, SPOT, Tasks};
-use super::stage::Mark;
 use crate::fleet::{ClusterSpec, Fleet, Instance};
+use crate::stage::Mark;
 
 /// Between two looks at one daemon.
 const LOOK_EVERY: Duration = Duration::from_millis(100);

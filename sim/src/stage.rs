@@ -1,4 +1,4 @@
-//! What the demo and the bench have in common: the binary, the output, and a fleet that goes down
+//! What every command that runs a fleet needs: the binary, the output, and a fleet that goes down
 //! again whatever happens on it.
 
 use std::io::IsTerminal;
@@ -10,7 +10,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::fleet::{Fleet, FleetOptions};
 
 /// The skep binary: the one that was named, or the one beside this program.
-pub(crate) fn skep_binary(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+///
+/// # Errors
+/// When it is not there.
+pub fn skep_binary(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     let file = match named {
         Some(file) => file.to_owned(),
         None => std::env::current_exe()?.with_file_name("skep"),
@@ -61,7 +64,10 @@ pub(crate) async fn on_stage<T>(
 }
 
 /// Resolves with the name of the first signal that asks for an end.
-fn interrupted() -> anyhow::Result<impl Future<Output = &'static str>> {
+///
+/// # Errors
+/// When signals cannot be had.
+pub fn interrupted() -> anyhow::Result<impl Future<Output = &'static str>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
