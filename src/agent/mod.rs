@@ -25,6 +25,9 @@ use crate::{control, manager, systemd};
 
 use companions::Companions;
 
+/// A Docker that runs answers within milliseconds.
+const HEAD_START: Duration = Duration::from_millis(200);
+
 /// How a life ended, when it did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -87,10 +90,12 @@ async fn life(
     let instance = tokio::select! {
         biased;
         _ = notices.given() => return Ok(Ended::Left(Outcome::NothingToLeave)),
-        // Docker's version is asked meanwhile: every round trip of a boot counts.
-        (instance, _) = async { tokio::join!(imds.fetch_instance(deadline), docker.connect()) } => {
-            instance?
-        }
+        // Docker's version is asked meanwhile: every round trip of a boot counts. One that is only
+        // starting is not waited for here.
+        (instance, _) = async {
+            let docker = tokio::time::timeout(HEAD_START, docker.connect());
+            tokio::join!(imds.fetch_instance(deadline), docker)
+        } => instance?,
     };
     let first_look = companions.watch_metadata(&imds, settings, notices);
     let aws = Aws::load(Some(settings.region.as_deref().unwrap_or(&instance.region))).await;
