@@ -256,3 +256,29 @@ fn a_swarm_that_bears_no_mark_of_ours_is_left_alone() {
     seen.own_swarm = Some(OwnSwarm { is_ours: false, is_alone: true });
     assert!(matches!(decide("i-0", Role::Manager, &seen), Step::Refuse(_)));
 }
+
+#[test]
+fn beside_an_open_charter_only_a_marked_swarm_without_others_is_given_up() {
+    let mut seen = observed(LocalState::Active);
+    let charter = seen.charter.as_mut().unwrap();
+    charter.phase = CharterPhase::Open;
+    charter.swarm_id = Some("published".into());
+    seen.local.swarm_id = Some("another".into());
+    seen.local.is_manager = true;
+    for (is_ours, is_alone) in [(true, true), (true, false), (false, true), (false, false)] {
+        seen.own_swarm = Some(OwnSwarm { is_ours, is_alone });
+        let step = decide("i-0", Role::Manager, &seen);
+        match (is_ours, is_alone) {
+            (true, true) => assert!(matches!(step, Step::Discard { .. }), "{step:?}"),
+            _ => assert!(matches!(step, Step::Refuse(_)), "{step:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_closed_charter_is_claimed_by_managers_alone() {
+    let mut seen = observed(LocalState::Inactive);
+    seen.charter.as_mut().unwrap().phase = CharterPhase::Closed;
+    assert!(matches!(decide("i-9", Role::Manager, &seen), Step::Claim { .. }));
+    assert!(matches!(decide("i-9", Role::Worker, &seen), Step::Wait { .. }));
+}
