@@ -8,13 +8,12 @@ use time::OffsetDateTime;
 use super::BootError;
 use super::decide::Step;
 use super::join::{self, Joining};
-use super::observe::CLUSTER_LABEL;
 use crate::instance::{Membership, Role};
 use crate::ledger::{Charter, MemberState};
 use crate::node::Node;
 use crate::secrets::JoinToken;
 use crate::state::Phase;
-use crate::swarm::{InitSpec, SwarmErrorKind};
+use crate::swarm::{CLUSTER_LABEL, InitSpec, SwarmErrorKind};
 use crate::watch::Notices;
 
 /// The first pauses between two looks: a founder needs about a second, and nobody should miss it by

@@ -28,7 +28,6 @@ use crate::watch::Notices;
 
 use act::{Next, Progress};
 pub use decide::{Observed, OwnSwarm, Refusal, Step, decide};
-pub use observe::CLUSTER_LABEL;
 
 /// Permissions and tables that were made together with the instance may take this long to be
 /// visible everywhere (IAM is eventually consistent).

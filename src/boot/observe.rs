@@ -8,10 +8,7 @@ use super::BootError;
 use super::decide::{Observed, OwnSwarm};
 use crate::ledger::CharterPhase;
 use crate::node::Node;
-use crate::swarm::{LocalState, SwarmError, SwarmErrorKind};
-
-/// The swarm's label that names the cluster whose skep founded it.
-pub const CLUSTER_LABEL: &str = "skep.cluster";
+use crate::swarm::{CLUSTER_LABEL, LocalState, SwarmError, SwarmErrorKind};
 
 /// Looks at the charter and at Docker, and further only where these two leave a question.
 pub async fn observe(node: &Node, unsettled_for: Duration) -> Result<Observed, BootError> {

@@ -7,9 +7,8 @@ use tokio::time::Instant;
 use super::act::LeaveError;
 use super::budget::Budget;
 use super::decide::{Clock, Observed};
-use crate::boot::CLUSTER_LABEL;
 use crate::node::Node;
-use crate::swarm::{LocalNode, LocalState};
+use crate::swarm::{CLUSTER_LABEL, LocalNode, LocalState};
 
 /// How long another manager gets to confirm a demotion or a removal; it looks every 5 s at most.
 const CONFIRMATION_PATIENCE: Duration = Duration::from_secs(15);

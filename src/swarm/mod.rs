@@ -29,6 +29,9 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(40);
 /// The port on which managers talk to nodes (TCP).
 pub const SWARM_PORT: u16 = 2377;
 
+/// The swarm's label that names the cluster whose skep founded it.
+pub const CLUSTER_LABEL: &str = "skep.cluster";
+
 /// The API versions that skep speaks, in the order in which they are tried: 20.10's, which every
 /// engine up to 28 still knows, and the oldest that engine 29 takes. (bollard's own negotiation
 /// asks in its newest version, which older engines refuse to answer.)
