@@ -116,7 +116,7 @@ impl Ledger {
         .text("node", &row.node_id)
         .text("removed", DepartureState::Removed.as_str());
         let item = Self::departure_item(&row.instance_id);
-        self.put(&item, row, condition).await.map(drop)
+        self.nodes().put(&item, row, condition).await.map(drop)
     }
 
     /// One node's departure, consistently.
@@ -127,7 +127,7 @@ impl Ledger {
         &self,
         instance_id: &str,
     ) -> Result<Option<DepartureRow>, LedgerError> {
-        self.get(&Self::departure_item(instance_id)).await
+        self.nodes().get(&Self::departure_item(instance_id)).await
     }
 
     /// All departures of the cluster, ended ones included.
@@ -135,7 +135,7 @@ impl Ledger {
     /// # Errors
     /// When DynamoDB fails.
     pub async fn fetch_departures(&self) -> Result<Vec<DepartureRow>, LedgerError> {
-        self.query("departure#").await
+        self.nodes().query("departure#").await
     }
 
     /// Takes a departure from the state that was seen to the next. `false` when somebody else has.
@@ -152,7 +152,7 @@ impl Ledger {
             .text("node", &seen.node_id)
             .text("to", to.as_str());
         let item = Self::departure_item(&seen.instance_id);
-        self.set(&item, "SET #state = :to", condition).await
+        self.nodes().set(&item, "SET #state = :to", condition).await
     }
 
     /// Another manager's word that raft no longer knows this node.
@@ -164,7 +164,7 @@ impl Ledger {
             .text("node", &seen.node_id)
             .flag("yes", true);
         let item = Self::departure_item(&seen.instance_id);
-        self.set(&item, "SET #demoted = :yes", condition).await
+        self.nodes().set(&item, "SET #demoted = :yes", condition).await
     }
 
     /// The node's own last word: it has seen its departure through.
@@ -174,7 +174,7 @@ impl Ledger {
     pub async fn end_departure(&self, instance_id: &str, boot_id: &str) -> Result<(), LedgerError> {
         let condition = Condition::new("#boot_id = :boot").text("boot", boot_id).flag("yes", true);
         let item = Self::departure_item(instance_id);
-        self.set(&item, "SET #ended = :yes", condition).await.map(drop)
+        self.nodes().set(&item, "SET #ended = :yes", condition).await.map(drop)
     }
 
     /// Forgets a departure that has ended; one that has begun anew meanwhile stays.
@@ -185,7 +185,7 @@ impl Ledger {
         let condition = Condition::new("#state = :removed AND #node_id = :node")
             .text("removed", DepartureState::Removed.as_str())
             .text("node", &seen.node_id);
-        self.delete(&Self::departure_item(&seen.instance_id), condition).await.map(drop)
+        self.nodes().delete(&Self::departure_item(&seen.instance_id), condition).await.map(drop)
     }
 
     /// Deletes a departure, as when the machine has started anew.
@@ -193,6 +193,9 @@ impl Ledger {
     /// # Errors
     /// When DynamoDB fails.
     pub async fn delete_departure(&self, instance_id: &str) -> Result<(), LedgerError> {
-        self.delete(&Self::departure_item(instance_id), Condition::default()).await.map(drop)
+        self.nodes()
+            .delete(&Self::departure_item(instance_id), Condition::default())
+            .await
+            .map(drop)
     }
 }

@@ -72,13 +72,21 @@ impl Ledger {
         format!("member#{role}#{instance_id}")
     }
 
+    /// The partition with the rows of a role.
+    fn members(&self, role: Role) -> Self {
+        match role {
+            Role::Manager => self.clone(),
+            Role::Worker => self.nodes(),
+        }
+    }
+
     /// Writes or refreshes this node's own row.
     ///
     /// # Errors
     /// When DynamoDB fails.
     pub async fn put_member(&self, member: &Member) -> Result<(), LedgerError> {
         let item = Self::member_item(member.role, &member.instance_id);
-        self.put(&item, member, Condition::default()).await.map(drop)
+        self.members(member.role).put(&item, member, Condition::default()).await.map(drop)
     }
 
     /// A node's row.
@@ -90,7 +98,7 @@ impl Ledger {
         role: Role,
         instance_id: &str,
     ) -> Result<Option<Member>, LedgerError> {
-        self.get(&Self::member_item(role, instance_id)).await
+        self.members(role).get(&Self::member_item(role, instance_id)).await
     }
 
     /// Where one can join.
@@ -106,7 +114,11 @@ impl Ledger {
     /// # Errors
     /// When DynamoDB fails.
     pub async fn fetch_members(&self) -> Result<Vec<Member>, LedgerError> {
-        self.query("member#").await
+        let workers = self.nodes();
+        let (mut members, workers) =
+            tokio::try_join!(self.fetch_managers(), workers.query("member#worker#"))?;
+        members.extend(workers);
+        Ok(members)
     }
 
     /// Strikes a node out. A row that is not there is struck out already.
@@ -114,6 +126,7 @@ impl Ledger {
     /// # Errors
     /// When DynamoDB fails.
     pub async fn delete_member(&self, role: Role, instance_id: &str) -> Result<(), LedgerError> {
-        self.delete(&Self::member_item(role, instance_id), Condition::default()).await.map(drop)
+        let item = Self::member_item(role, instance_id);
+        self.members(role).delete(&item, Condition::default()).await.map(drop)
     }
 }

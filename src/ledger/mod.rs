@@ -1,18 +1,19 @@
 //! The ledger: one DynamoDB table in which a fleet agrees on what it cannot ask Docker.
 //!
-//! | item | row |
-//! |---|---|
-//! | `charter` | [`Charter`]: which swarm is ours |
-//! | `member#manager#<instance-id>`, `member#worker#<instance-id>` | [`Member`]: who is where |
-//! | `departure#<instance-id>` | [`DepartureRow`]: who wants to leave, and how far it is |
+//! | partition | item | row |
+//! |---|---|---|
+//! | `<cluster>` | `charter` | [`Charter`]: which swarm is ours |
+//! | `<cluster>` | `member#manager#<instance-id>` | [`Member`]: where one can join |
+//! | `<cluster>#nodes` | `member#worker#<instance-id>` | [`Member`]: who else is there |
+//! | `<cluster>#nodes` | `departure#<instance-id>` | [`DepartureRow`]: who wants to leave, and how far it is |
 //!
 //! Guarantees: every write that decides something is conditional, and answers `false` or `None`
 //! when somebody else was first. Reads that decide something are consistent. Assumes the keys
 //! `cluster` (S) and `item` (S), and a TTL on `expires_at`, which may delete days late: nothing
 //! relies on it.
 //!
-//! Managers have a key prefix of their own so that a joiner reads a handful of rows: with one
-//! prefix, 1,000 nodes that boot at once would each read 1,000 rows.
+//! Only managers write to `<cluster>`, so a worker's role can be kept from it; and a joiner, who looks
+//! for managers, reads a handful of rows instead of those of the whole fleet.
 
 mod charter;
 mod departure;

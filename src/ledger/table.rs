@@ -73,6 +73,12 @@ impl Ledger {
         Self { cluster: cluster.into(), ..self.clone() }
     }
 
+    /// What workers may write, too. The charter and the managers' rows are not in it, so that a
+    /// worker's role can be kept from them (`dynamodb:LeadingKeys`).
+    pub(super) fn nodes(&self) -> Self {
+        self.partition(format!("{}#nodes", self.cluster))
+    }
+
     /// Names of table and cluster, for a human.
     #[must_use]
     pub fn describe(&self) -> String {

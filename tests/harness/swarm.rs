@@ -25,6 +25,8 @@ use crate::{options, secs, skep_binary};
 pub const PATIENCE: Duration = secs(90);
 /// Name of the cluster, its stack and the beginning of its groups' names.
 pub const CLUSTER: &str = "test";
+/// The ledger's partition that workers may write, too.
+pub const NODES: &str = "test#nodes";
 /// The ledger.
 pub const TABLE: &str = "skep";
 

@@ -150,12 +150,15 @@ pub fn rows(fleet: &Fleet, table: &str) -> anyhow::Result<Vec<Value>> {
     Ok(answer["Items"].as_array().cloned().unwrap_or_default())
 }
 
-/// One row of [`CLUSTER`] in the table `skep`.
+/// One row of [`CLUSTER`] in the table `skep`, whichever partition it is in.
 ///
 /// # Errors
 /// When there is no such table.
 pub fn row(fleet: &Fleet, item: &str) -> anyhow::Result<Option<Value>> {
-    let is_it = |row: &Value| row["cluster"]["S"] == CLUSTER && row["item"]["S"] == item;
+    let is_it = |row: &Value| {
+        let partition = row["cluster"]["S"].as_str().and_then(|it| it.split('#').next());
+        partition == Some(CLUSTER) && row["item"]["S"] == item
+    };
     Ok(rows(fleet, "skep")?.into_iter().find(is_it))
 }
 

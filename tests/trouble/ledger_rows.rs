@@ -41,10 +41,12 @@ async fn rows_are_what_the_documentation_says() -> anyhow::Result<()> {
         .wait_until("both members", PATIENCE, async || Ok(row(&fleet, &worker_row)?.is_some()))
         .await?;
 
-    let table = partition(&fleet, "test").await?;
-    let items: BTreeSet<&str> = table.keys().map(String::as_str).collect();
-    assert_eq!(items, BTreeSet::from(["charter", &*manager_row, &*worker_row]));
-    let charter = &table["charter"];
+    let open = partition(&fleet, "test").await?;
+    let items: BTreeSet<&str> = open.keys().map(String::as_str).collect();
+    assert_eq!(items, BTreeSet::from(["charter", &*manager_row]), "only managers write here");
+    let nodes = partition(&fleet, "test#nodes").await?;
+    assert_eq!(nodes.keys().collect::<Vec<_>>(), [&worker_row]);
+    let charter = &open["charter"];
     assert_eq!(charter["phase"]["S"], "open");
     assert_eq!(charter["founder"]["S"], manager.id());
     assert_eq!(number(charter, "generation")?, 1);
@@ -55,8 +57,8 @@ async fn rows_are_what_the_documentation_says() -> anyhow::Result<()> {
     assert_eq!(charter["ca_digest"]["S"].as_str(), token.split('-').nth(2));
     ensure!(charter["expires_at"].is_null(), "a charter never expires: {charter}");
     let now = time::OffsetDateTime::now_utc().unix_timestamp();
-    for (item, node, role) in
-        [(&manager_row, &manager, "manager"), (&worker_row, &worker, "worker")]
+    for (table, item, node, role) in
+        [(&open, &manager_row, &manager, "manager"), (&nodes, &worker_row, &worker, "worker")]
     {
         let member = &table[item];
         let info = node.docker()?.info().await?.swarm.unwrap_or_default();
@@ -91,8 +93,8 @@ async fn rows_are_what_the_documentation_says() -> anyhow::Result<()> {
             Ok(departure["state"]["S"] == "removed" && row(&fleet, &worker_row)?.is_none())
         })
         .await?;
-    let table = partition(&fleet, "test").await?;
-    let departure = &table[&departure];
+    let nodes = partition(&fleet, "test#nodes").await?;
+    let departure = &nodes[&departure];
     assert_eq!(departure["reason"]["S"], "lifecycle");
     assert_eq!(departure["role"]["S"], "worker");
     assert_eq!(departure["instance_id"]["S"], worker.id());

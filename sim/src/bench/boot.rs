@@ -172,7 +172,8 @@ impl Boots<'_> {
         self.manager.delete_node(&node, Some(by_force)).await?;
         for item in ["member#worker", "departure"] {
             let item = format!("{item}#{}", self.worker.id());
-            let key = json!({ "cluster": { "S": self.cluster.name }, "item": { "S": item } });
+            let partition = format!("{}#nodes", self.cluster.name);
+            let key = json!({ "cluster": { "S": partition }, "item": { "S": item } });
             let request = json!({ "TableName": self.cluster.table, "Key": key });
             self.fleet.cloud().database().delete_item(serde_json::from_value(request)?)?;
         }
