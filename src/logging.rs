@@ -1,6 +1,11 @@
 //! What skep says on standard error: a readable line per event, JSON, or journal entries with the
 //! fields as fields.
 //!
+//! Where standard error leads to the journal, a line begins with its priority instead of the time.
+//! The journal's own protocol, which keeps fields apart, is only spoken where it is asked for: what
+//! comes by it never reaches the console (`StandardError=journal+console`), where an operator looks
+//! for why an instance did not come up.
+//!
 //! skep speaks at the level that the settings name, every other crate from `warn` up.
 
 use std::fmt;
@@ -26,19 +31,17 @@ const JOURNAL_FIELD_PREFIX: &str = "SKEP";
 /// Starts logging; to be called once. Where the journal was asked for and does not answer, text is
 /// what is left.
 pub fn start(log: &Log) {
-    let format = match log.format {
-        LogFormat::Auto if stderr_is_the_journal() => LogFormat::Journal,
-        LogFormat::Auto => LogFormat::Text,
-        format => format,
+    let lines = || {
+        let begin = if stderr_is_the_journal() { Begin::Priority } else { Begin::Time };
+        text(begin, io::stderr, wants_colour(&io::stderr()))
     };
-    let journal = (format == LogFormat::Journal).then(tracing_journald::layer);
-    let (layer, problem) = match journal {
-        Some(Ok(layer)) => {
-            (layer.with_field_prefix(Some(JOURNAL_FIELD_PREFIX.into())).boxed(), None)
-        }
-        Some(Err(problem)) => (text(io::stderr, wants_colour(&io::stderr())), Some(problem)),
-        None if format == LogFormat::Json => (json(io::stderr), None),
-        None => (text(io::stderr, wants_colour(&io::stderr())), None),
+    let (layer, problem) = match log.format {
+        LogFormat::Text => (lines(), None),
+        LogFormat::Json => (json(io::stderr), None),
+        LogFormat::Journal => match tracing_journald::layer() {
+            Ok(layer) => (layer.with_field_prefix(Some(JOURNAL_FIELD_PREFIX.into())).boxed(), None),
+            Err(problem) => (lines(), Some(problem)),
+        },
     };
     tracing_subscriber::registry().with(layer.with_filter(log.level.targets())).init();
     if let Some(problem) = problem {
@@ -54,13 +57,13 @@ pub fn wants_colour(stream: &impl IsTerminal) -> bool {
 
 type Boxed<S> = Box<dyn Layer<S> + Send + Sync>;
 
-fn text<S, W>(writer: W, colour: bool) -> Boxed<S>
+fn text<S, W>(begin: Begin, writer: W, colour: bool) -> Boxed<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     tracing_subscriber::fmt::layer()
-        .event_format(Line)
+        .event_format(Line { begin })
         .with_ansi(colour)
         .with_writer(writer)
         .boxed()
@@ -88,8 +91,19 @@ fn stderr_is_the_journal() -> bool {
     stat.is_ok_and(|stat| stream.is_some_and(|s| s == format!("{}:{}", stat.st_dev, stat.st_ino)))
 }
 
-/// `23:08:01.123 INFO  boot: joined the swarm generation=3`, in UTC. Never more than a line.
-struct Line;
+/// How a line of text begins.
+#[derive(Clone, Copy)]
+enum Begin {
+    /// `23:08:01.123 INFO  `, in UTC.
+    Time,
+    /// `<6>`: what the journal takes for the priority, as sd-daemon(3) has it. It knows the time.
+    Priority,
+}
+
+/// `23:08:01.123 INFO  boot: joined the swarm generation=3`. Never more than a line.
+struct Line {
+    begin: Begin,
+}
 
 impl<S, N> FormatEvent<S, N> for Line
 where
@@ -113,8 +127,11 @@ where
             Level::DEBUG | Level::TRACE => ("\x1b[2m", "\x1b[0m"),
         };
         let level = event.metadata().level();
-        let room = room(event.metadata().target());
-        write!(writer, "{time} {colour}{level:<5}{plain} {room}: ")?;
+        match self.begin {
+            Begin::Time => write!(writer, "{time} {colour}{level:<5}{plain} ")?,
+            Begin::Priority => write!(writer, "<{}>", priority(*level))?,
+        }
+        write!(writer, "{}: ", room(event.metadata().target()))?;
         let mut fields = String::new();
         context.format_fields(Writer::new(&mut fields), event)?;
         for part in fields.split_inclusive('\n') {
@@ -124,6 +141,16 @@ where
             }
         }
         writer.write_char('\n')
+    }
+}
+
+/// The priority of syslog(3).
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        Level::DEBUG | Level::TRACE => 7,
     }
 }
 
@@ -163,7 +190,19 @@ mod tests {
     }
 
     fn as_text(colour: bool, say: impl FnOnce()) -> String {
-        logged(|written| text(move || written.clone(), colour), say)
+        logged(|written| text(Begin::Time, move || written.clone(), colour), say)
+    }
+
+    #[test]
+    fn in_the_journal_a_line_begins_with_its_priority() {
+        let text = logged(
+            |written| text(Begin::Priority, move || written.clone(), false),
+            || {
+                tracing::error!(target: "skep::boot", "no table");
+                tracing::info!(target: "skep::boot", "joined");
+            },
+        );
+        assert_eq!(text, "<3>boot: no table\n<6>boot: joined\n");
     }
 
     #[test]

@@ -87,6 +87,10 @@ pub enum Refusal {
         "address {address} is on no interface of this host: set swarm.advertise_address to one that is, or leave it out"
     )]
     AddressNotHere { address: std::net::IpAddr },
+    #[error(
+        "cloud-init has failed, so this instance may not be what its UserData describes ({errors}): see /var/log/cloud-init-output.log, or set boot.cloud_init = false"
+    )]
+    UserDataFailed { errors: String },
 }
 
 /// The next step.

@@ -12,6 +12,7 @@ mod observe;
 mod preflight;
 #[cfg(test)]
 mod tests;
+mod user_data;
 
 use std::time::Duration;
 
@@ -93,7 +94,11 @@ pub async fn boot(
 ) -> Result<Option<Membership>, BootError> {
     preflight::check(node)?;
     node.state.enter(Phase::Booting, "looking for the swarm");
-    match tokio::time::timeout_at(deadline, rounds(node, notices)).await {
+    let boot = async {
+        user_data::check(node).await?;
+        rounds(node, notices).await
+    };
+    match tokio::time::timeout_at(deadline, boot).await {
         Ok(result) => result,
         Err(_) => Err(BootError::TooLate {
             deadline: node.settings.boot.deadline,

@@ -68,6 +68,8 @@ settings! {
         deadline: Duration = duration("10m"),
         /// How long a founder may be silent before another manager takes over.
         lease: Duration = duration("30s"),
+        /// Whether a node stays out of the swarm when cloud-init says that UserData has failed.
+        cloud_init: bool = boolean("true"),
     }
 
     /// The resource that waits for this instance's signal. Where it is not set, the instance's
@@ -138,8 +140,8 @@ settings! {
         /// `off`, `error`, `warn`, `info`, `debug` or `trace` for skep, or for one target as in
         /// `skep::boot=debug`; several with commas. Other crates are at `warn`.
         level: LogFilter = log_filter("info"),
-        /// `text`, `json`, `journal`, or `auto`: the journal where standard error leads there, text
-        /// elsewhere.
-        format: LogFormat = log_format("auto"),
+        /// `text`, `json`, or `journal`, which keeps fields apart in the journal but shows nothing
+        /// on the console.
+        format: LogFormat = log_format("text"),
     }
 }

@@ -44,8 +44,6 @@ impl Choice for TokenStore {
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// [`Self::Journal`] where standard error leads to the journal, [`Self::Text`] elsewhere.
-    Auto,
     /// One readable line per event.
     Text,
     /// One JSON object per event.
@@ -55,10 +53,9 @@ pub enum LogFormat {
 }
 
 impl Choice for LogFormat {
-    const ALL: &'static [Self] = &[Self::Auto, Self::Text, Self::Json, Self::Journal];
+    const ALL: &'static [Self] = &[Self::Text, Self::Json, Self::Journal];
     fn word(self) -> &'static str {
         match self {
-            Self::Auto => "auto",
             Self::Text => "text",
             Self::Json => "json",
             Self::Journal => "journal",

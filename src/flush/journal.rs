@@ -1,12 +1,31 @@
 //! `journalctl --sync`: what was written to the journal is on the disk.
+//!
+//! The journal lets root alone ask for it. skep runs as its own user, and asks through a socket that
+//! its package has for that: whoever connects starts `skep-journal-sync@.service`, and reads nothing
+//! when all is well, or else what went wrong.
 
 use std::io::{Error, ErrorKind, Result};
+use std::path::Path;
 use std::process::Stdio;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
 
 use super::Flushed;
 use crate::child;
 
+/// Of `systemd/skep-journal-sync.socket`.
+const SOCKET: &str = "/run/skep-journal-sync.sock";
+
 pub async fn sync() -> Result<Flushed> {
+    if nix::unistd::geteuid().is_root() {
+        by_journalctl().await
+    } else {
+        by_socket(SOCKET.as_ref()).await
+    }
+}
+
+async fn by_journalctl() -> Result<Flushed> {
     let status = child::command("journalctl")
         .arg("--sync")
         .stdout(Stdio::null())
@@ -19,5 +38,51 @@ pub async fn sync() -> Result<Flushed> {
         Ok(_) => Ok(Flushed::NotHere),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Flushed::NotHere),
         Err(error) => Err(Error::new(error.kind(), format!("journalctl --sync: {error}"))),
+    }
+}
+
+async fn by_socket(socket: &Path) -> Result<Flushed> {
+    let failed = |error: Error| Error::new(error.kind(), format!("{}: {error}", socket.display()));
+    let mut stream = match UnixStream::connect(socket).await {
+        Ok(stream) => stream,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Flushed::NotHere),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut complaint = String::new();
+    stream.read_to_string(&mut complaint).await.map_err(failed)?;
+    match complaint.trim() {
+        "" => Ok(Flushed::Done),
+        complaint => Err(failed(Error::other(complaint))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    async fn answered(answer: &'static str) -> Result<Flushed> {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("sync.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let service = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        };
+        tokio::join!(by_socket(&socket), service).0
+    }
+
+    #[tokio::test]
+    async fn silence_means_synced_and_words_mean_trouble() {
+        assert_eq!(answered("").await.unwrap(), Flushed::Done);
+        let error = answered("Failed to sync: Connection refused\n").await.unwrap_err();
+        assert!(error.to_string().ends_with("Failed to sync: Connection refused"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn without_the_socket_there_is_nothing_to_sync_by() {
+        assert_eq!(by_socket("/nonexistent/x.sock".as_ref()).await.unwrap(), Flushed::NotHere);
     }
 }
