@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use time::OffsetDateTime;
 
+use crate::autoscaling::AutoScaling;
 use crate::config::Settings;
 use crate::imds::Imds;
 use crate::instance::{Instance, Membership, Role};
@@ -26,6 +27,7 @@ pub struct Node {
     pub imds: Imds,
     pub swarm: Swarm,
     pub ledger: Ledger,
+    pub autoscaling: AutoScaling,
     pub tokens: TokenStore,
     pub state: StateHandle,
 }

@@ -58,6 +58,7 @@ pub fn introduce(
         imds,
         swarm,
         ledger,
+        autoscaling: aws.autoscaling.clone(),
         tokens,
         state: state.clone(),
     })

@@ -6,6 +6,7 @@ use thiserror::Error;
 use time::OffsetDateTime;
 
 use super::decide::{Action, Age, decide};
+use crate::aws::AwsError;
 use crate::ledger::{DepartureRow, DepartureState, LedgerError};
 use crate::node::Node;
 use crate::swarm::SwarmError;
@@ -20,6 +21,8 @@ pub enum CareError {
     Swarm(#[from] SwarmError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    AutoScaling(#[from] AwsError),
 }
 
 /// Whether the departure is still under way.

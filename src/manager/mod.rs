@@ -1,5 +1,5 @@
 //! What a manager's skep does for the others: drain who asks for it, see that its tasks have
-//! stopped, confirm demotions, take off the list who has left.
+//! stopped, confirm demotions, take off the list who has left, and who has died.
 //!
 //! Guarantees: every act is idempotent or conditional, so that several managers may do the same at
 //! once. The swarm leader looks once a second, the others every [`BACKUP_INTERVAL`], in case the
@@ -8,6 +8,7 @@
 mod act;
 mod decide;
 mod fleet;
+mod reap;
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use crate::swarm::SwarmErrorKind;
 
 pub use decide::{Action, decide};
 pub use fleet::view_fleet;
+pub use reap::reap_the_dead;
 
 /// How soon the leader sees a request.
 const LEADER_INTERVAL: Duration = Duration::from_secs(1);

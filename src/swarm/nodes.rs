@@ -75,6 +75,12 @@ impl NodeView {
         self.role == Role::Worker && self.raft.is_none()
     }
 
+    /// The managers have not heard of it; `unknown` and `disconnected` are not that yet.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        self.state == "down"
+    }
+
     #[must_use]
     pub fn is_leader(&self) -> bool {
         self.raft.is_some_and(|raft| raft.is_leader)

@@ -1,0 +1,80 @@
+//! Instances that die without a notice: the managers take them off the list, on evidence alone.
+
+use bollard::models::NodeState;
+use harness::departures::{Leaver, is_listed, ledger, options_with, standing};
+use harness::secs;
+use skep_sim::cloud::{Fault, Service};
+use skep_sim::fleet::{ClusterSpec, Fleet};
+
+type Row = serde_json::Map<String, serde_json::Value>;
+
+/// Docker takes up to half a minute to call a node Down; two minutes are promised from there on.
+const PATIENCE: std::time::Duration = secs(150);
+/// Longer than the leader's patience and two of its looks.
+const LONG_ENOUGH: std::time::Duration = secs(45);
+
+async fn is_struck_out(fleet: &Fleet, leaver: &Leaver) -> anyhow::Result<()> {
+    let what = format!("{} to be off the list and out of the ledger", leaver.id());
+    fleet
+        .wait_until(&what, PATIENCE, async || {
+            let is_its = |row: &Row| row.get("node_id").is_some_and(|id| *id == *leaver.node_id);
+            let has_row = ledger(fleet)?.iter().any(is_its);
+            Ok(!has_row && !is_listed(fleet, &leaver.node_id).await?)
+        })
+        .await
+}
+
+async fn is_down(fleet: &Fleet, node_id: &str) -> anyhow::Result<bool> {
+    let nodes = fleet.nodes().await?;
+    let node = nodes.iter().find(|node| node.id.as_deref() == Some(node_id));
+    let status = node.and_then(|node| node.status.as_ref());
+    Ok(status.and_then(|status| status.state) == Some(NodeState::DOWN))
+}
+
+#[tokio::test]
+async fn the_leader_and_a_worker_are_gone_within_two_minutes() -> anyhow::Result<()> {
+    let spec = ClusterSpec::new("demo", 3, 1);
+    let fleet = standing(options_with(""), &spec).await?;
+    let leader = Leaver::of(&fleet.leader().await?).await?;
+    let worker = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
+    fleet.cloud().crash(leader.id())?;
+    fleet.cloud().crash(worker.id())?;
+    is_struck_out(&fleet, &worker).await?;
+    is_struck_out(&fleet, &leader).await?;
+    fleet
+        .wait_until("the replacements", PATIENCE, async || Ok(fleet.nodes().await?.len() == 4))
+        .await?;
+    fleet.stop().await
+}
+
+#[tokio::test]
+async fn nobody_is_removed_without_evidence() -> anyhow::Result<()> {
+    let spec = ClusterSpec::new("demo", 1, 2);
+    let fleet = standing(options_with(""), &spec).await?;
+    let workers = fleet.group(&spec.workers_group());
+    let (alive, dead) = (Leaver::of(&workers[0]).await?, Leaver::of(&workers[1]).await?);
+    let faults = fleet.cloud().faults();
+    let fails = Fault { error: 1.0, ..Fault::default() };
+    faults.set(Service::AutoScaling, Some("DescribeAutoScalingInstances"), fails);
+    alive.instance.isolate(true)?;
+    fleet.cloud().crash(dead.id())?;
+    for worker in [&alive, &dead] {
+        fleet
+            .wait_until(&format!("{} to be Down", worker.id()), PATIENCE, async || {
+                Ok(is_down(&fleet, &worker.node_id).await?)
+            })
+            .await?;
+    }
+    tokio::time::sleep(LONG_ENOUGH).await;
+    assert!(is_listed(&fleet, &dead.node_id).await?, "an error is no evidence");
+
+    faults.clear();
+    is_struck_out(&fleet, &dead).await?;
+    assert!(is_down(&fleet, &alive.node_id).await?, "Auto Scaling lists it: Down is not dead");
+    alive.instance.isolate(false)?;
+    fleet
+        .wait_until("it to be back", PATIENCE, async || Ok(!is_down(&fleet, &alive.node_id).await?))
+        .await?;
+    assert!(is_listed(&fleet, &alive.node_id).await?);
+    fleet.stop().await
+}
