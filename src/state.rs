@@ -13,6 +13,8 @@ use crate::instance::{Departure, Instance, Membership, Role};
 pub enum Phase {
     /// Reading who it is.
     Starting,
+    /// In a warm pool: not to be in the swarm yet.
+    Warmed,
     /// On the way into the swarm.
     Booting,
     /// An active member of the charter's swarm.
@@ -30,6 +32,7 @@ impl Phase {
     pub fn as_str(self) -> &'static str {
         match self {
             Phase::Starting => "starting",
+            Phase::Warmed => "warmed",
             Phase::Booting => "booting",
             Phase::Ready => "ready",
             Phase::Leaving => "leaving",

@@ -1,5 +1,5 @@
 //! What Auto Scaling asks of EC2: the seam between [`crate::cloud`], which knows lifecycles, and
-//! [`crate::fleet`], which runs the machines.
+//! [`crate::fleet`] or [`crate::booted`], which run the machines.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -13,6 +13,7 @@ pub struct Launch {
     pub private_address: Ipv4Addr,
     pub zone: String,
     pub group: String,
+    pub image_id: String,
     /// Instance tags, `aws:*` ones included.
     pub tags: BTreeMap<String, String>,
 }
@@ -23,6 +24,14 @@ pub struct Launch {
 pub trait Machines: Send + Sync + 'static {
     /// Starts the machine.
     fn launch(&self, launch: Launch);
-    /// Powers the machine off for good and throws it away. Unknown ids are ignored.
+    /// Shuts the machine down and keeps its disk: it has the same address when it starts again.
+    /// Unknown ids are ignored, here and below.
+    fn stop(&self, instance_id: &str);
+    /// Boots a machine that was stopped.
+    fn start(&self, instance_id: &str);
+    /// Powers the machine off for good and throws it away.
     fn terminate(&self, instance_id: &str);
+    /// Keeps the disk of a machine that is off as an image, and tells the cloud when that is done.
+    /// Of machines without a disk there is no image: it stays pending.
+    fn create_image(&self, _instance_id: &str, _image_id: &str) {}
 }

@@ -26,6 +26,14 @@ impl Machines for Noted {
         self.0.lock().unwrap().push(format!("launch {}", launch.instance_id));
     }
 
+    fn stop(&self, instance_id: &str) {
+        self.0.lock().unwrap().push(format!("stop {instance_id}"));
+    }
+
+    fn start(&self, instance_id: &str) {
+        self.0.lock().unwrap().push(format!("start {instance_id}"));
+    }
+
     fn terminate(&self, instance_id: &str) {
         self.0.lock().unwrap().push(format!("terminate {instance_id}"));
     }
@@ -153,6 +161,35 @@ async fn groups_and_instances_are_described() {
     assert_eq!(one["AutoScalingInstances"][0]["AutoScalingGroupName"], "nodes");
     let none = bench.aws(&[&ask[..], &["i-0aaaaaaaaaaaaaaaa"]].concat()).await;
     assert_eq!(none["AutoScalingInstances"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warm_pool_is_filled_drawn_from_and_deleted() {
+    let bench = Bench::start().await;
+    let group = ["--auto-scaling-group-name", "nodes"];
+    let put = ["autoscaling", "put-warm-pool", "--max-group-prepared-capacity", "3"];
+    bench.aws(&[&put[..], &group].concat()).await;
+    let hibernated = ["--pool-state", "Hibernated"];
+    let refused = bench.refused(&[&put[..], &group, &hibernated].concat()).await;
+    assert!(refused.contains("(ValidationError)"), "{refused}");
+
+    let describe = [&["autoscaling", "describe-warm-pool"][..], &group].concat();
+    let pool = bench.aws(&describe).await;
+    let configuration =
+        json!({ "MinSize": 0, "MaxGroupPreparedCapacity": 3, "PoolState": "Stopped" });
+    assert_eq!(pool["WarmPoolConfiguration"], configuration);
+    assert_eq!(names(&pool, "Instances", "LifecycleState"), ["Warmed:Stopped"]);
+    let id = pool["Instances"][0]["InstanceId"].as_str().unwrap().to_owned();
+
+    let desired = ["autoscaling", "set-desired-capacity", "--desired-capacity", "3"];
+    bench.aws(&[&desired[..], &group].concat()).await;
+    assert_eq!(bench.cloud.instance(&id).unwrap().lifecycle, LifecycleState::InService);
+    let delete = ["autoscaling", "delete-warm-pool"];
+    bench.aws(&[&delete[..], &group].concat()).await;
+    let none = bench.aws(&describe).await;
+    assert_eq!((&none["Instances"], &none["WarmPoolConfiguration"]), (&json!([]), &Value::Null));
+    let told = bench.machines.0.lock().unwrap().clone();
+    assert_eq!(told[2..], ["launch", "stop", "start"].map(|order| format!("{order} {id}")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -225,6 +225,7 @@ fn machine(host: u8) -> Launch {
         private_address: Ipv4Addr::new(10, 78, 0, host),
         zone: "eu-central-1a".to_owned(),
         group: "test".to_owned(),
+        image_id: String::new(),
         tags: BTreeMap::new(),
     }
 }

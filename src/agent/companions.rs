@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::RunError;
 use crate::config::Settings;
 use crate::control::{self, LeaveRequest};
-use crate::imds::Imds;
+use crate::imds::{Imds, TargetState};
 use crate::instance::{Departure, Reason};
 use crate::node::Node;
 use crate::state::StateHandle;
@@ -60,13 +60,13 @@ impl Companions {
         let _ = self.node.set(node.clone());
     }
 
-    /// Begins to watch; what comes back is told after the first look.
+    /// Begins to watch; what comes back is told the target state after the first look.
     pub fn watch_metadata(
         &mut self,
         imds: &Imds,
         settings: &Settings,
         notices: &Notices,
-    ) -> oneshot::Receiver<()> {
+    ) -> oneshot::Receiver<Option<TargetState>> {
         let (told, first_look) = oneshot::channel();
         self.tasks.spawn(watch::watch_metadata(
             imds.clone(),

@@ -7,12 +7,11 @@ use tokio::time::Instant;
 
 use crate::announce::Announcer;
 use crate::autoscaling::HookResult;
-use crate::imds::TargetState;
 use crate::instance::{Departure, Reason};
 use crate::leave::Outcome;
 use crate::node::Node;
 use crate::state::Phase;
-use crate::watch::Notices;
+use crate::watch::{Notices, ends_in_termination};
 
 /// The metadata is asked this long, where the notice came from elsewhere.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -46,7 +45,7 @@ pub async fn keep_alive(
 
 async fn is_terminating(node: &Node) -> bool {
     let target = node.imds.fetch_target_lifecycle_state(Instant::now() + ANSWER_WITHIN).await;
-    matches!(target, Ok(Some(TargetState::Terminated)))
+    matches!(target, Ok(Some(target)) if ends_in_termination(&target))
 }
 
 /// Completes the hook, if Auto Scaling is what ends this instance.

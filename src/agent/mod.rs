@@ -3,6 +3,7 @@
 mod companions;
 mod hook;
 mod introduce;
+mod warm;
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::watch::Notices;
 use crate::{control, manager, systemd};
 
 use companions::Companions;
+use warm::Wait;
 
 /// A Docker that runs answers within milliseconds.
 const HEAD_START: Duration = Duration::from_millis(200);
@@ -67,6 +69,9 @@ pub async fn run(loaded: Loaded) -> Result<Ended, RunError> {
         }
     };
     match &ended {
+        Ok(Ended::Stopped) if state.now().phase == Phase::Warmed => {
+            tracing::info!("stopped; the instance stays in the warm pool");
+        }
         Ok(Ended::Stopped) => tracing::info!("stopped; the node stays in the swarm"),
         Ok(Ended::Left(outcome)) => state.enter(Phase::Left, outcome.as_str()),
         Err(error) => state.enter(Phase::Failed, crate::errors::chain(error)),
@@ -107,8 +112,17 @@ async fn life(
         }
     };
     companions.introduce(&node);
-    // An instance that is to go already must not begin to join.
-    let _ = first_look.await;
+    // An instance that is to go already must not begin to join, nor one of a warm pool.
+    let target = first_look.await.ok().flatten();
+    let deadline = match warm::await_service(&node, &announcer, notices, target).await {
+        Wait::None => deadline,
+        Wait::Over => Instant::now() + settings.boot.deadline,
+        Wait::Ended(departure) => {
+            let outcome = Outcome::NothingToLeave;
+            hook::complete(&node, &announcer, &departure, outcome).await;
+            return Ok(Ended::Left(outcome));
+        }
+    };
     let membership = match boot::boot(&node, notices, deadline).await {
         Ok(membership) => membership,
         Err(error) => {
@@ -158,10 +172,11 @@ async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> I
     let Membership { role, generation, node_id, .. } = membership;
     node.state.enter(Phase::Ready, format!("{role} {node_id} of generation {generation}"));
     systemd::notify_ready();
-    let (_, never, _) = tokio::join!(
+    let (_, never, _, _) = tokio::join!(
         announcer.ready(),
         manager::keep_recorded(node, membership),
         manager::look_after_departures(node, node_id),
+        manager::reap_the_dead(node, node_id),
     );
     never
 }

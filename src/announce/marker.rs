@@ -30,6 +30,17 @@ impl Marker {
         tokio::fs::try_exists(self.path(signal)).await.unwrap_or_default()
     }
 
+    /// Takes a mark back: the signal is to be sent again.
+    pub async fn clear(&self, signal: Signal) {
+        let path = self.path(signal);
+        match tokio::fs::remove_file(&path).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!("{}: {error}", path.display());
+            }
+            _ => {}
+        }
+    }
+
     /// An empty file is there or not: creating it is atomic. Without it the signal is sent again
     /// after a restart, which CloudFormation and Auto Scaling ignore.
     pub async fn set(&self, signal: Signal) {

@@ -6,6 +6,7 @@
 
 mod hooks;
 mod marker;
+mod warm_pool;
 
 use std::time::Duration;
 
@@ -84,17 +85,8 @@ impl Announcer {
         signal: Signal,
         say: impl AsyncFn() -> Result<Said, AwsError>,
     ) {
-        if marker.is_set(signal).await {
-            return;
-        }
-        loop {
-            match say().await {
-                Ok(Said::Arrived) => break marker.set(signal).await,
-                Ok(Said::NotNeeded) => break,
-                Ok(Said::NotYet) => tracing::debug!("{signal:?}: not yet"),
-                Err(error) => tracing::warn!("{}", crate::errors::chain(&error)),
-            }
-            tokio::time::sleep(RETRY_INTERVAL.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
+        if !marker.is_set(signal).await && repeat(signal, say).await {
+            marker.set(signal).await;
         }
     }
 
@@ -174,6 +166,19 @@ enum Said {
     /// Nobody waits for it.
     NotNeeded,
     NotYet,
+}
+
+/// Says it until it has arrived (`true`), or nobody waits for it.
+async fn repeat(signal: Signal, say: impl AsyncFn() -> Result<Said, AwsError>) -> bool {
+    loop {
+        match say().await {
+            Ok(Said::Arrived) => return true,
+            Ok(Said::NotNeeded) => return false,
+            Ok(Said::NotYet) => tracing::debug!("{signal:?}: not yet"),
+            Err(error) => tracing::warn!("{}", crate::errors::chain(&error)),
+        }
+        tokio::time::sleep(RETRY_INTERVAL.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
+    }
 }
 
 /// The wait before the next attempt, never beyond `deadline`.

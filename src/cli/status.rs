@@ -160,7 +160,7 @@ fn paint(phase: Phase, colour: bool) -> String {
     let code = match phase {
         _ if !colour => return phase.as_str().into(),
         Phase::Ready => 32,
-        Phase::Starting | Phase::Booting | Phase::Leaving => 33,
+        Phase::Starting | Phase::Warmed | Phase::Booting | Phase::Leaving => 33,
         Phase::Left => 2,
         Phase::Failed => 31,
     };

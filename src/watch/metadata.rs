@@ -7,18 +7,18 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{Notices, Seen, notice};
 use crate::config::Settings;
-use crate::imds::{Imds, ImdsError};
+use crate::imds::{Imds, ImdsError, TargetState};
 
 /// An answer that comes later than this is worth less than the next one.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// Looks for notices, for ever. `first_look` is told when the metadata has answered once: an
-/// instance that is to leave already must not begin to join.
+/// Looks for notices, for ever. `first_look` is told the target state when the metadata has answered
+/// once: an instance that is to leave already, or to wait in a warm pool, must not begin to join.
 pub async fn watch_metadata(
     imds: Imds,
     settings: Settings,
     notices: Notices,
-    first_look: tokio::sync::oneshot::Sender<()>,
+    first_look: tokio::sync::oneshot::Sender<Option<TargetState>>,
 ) {
     let mut first_look = Some(first_look);
     let mut ticks = tokio::time::interval(settings.watch.interval);
@@ -26,7 +26,7 @@ pub async fn watch_metadata(
     let mut is_silent = false;
     loop {
         ticks.tick().await;
-        match look(&imds, &settings).await {
+        let target = match look(&imds, &settings).await {
             Ok(seen) => {
                 if is_silent {
                     tracing::info!("the metadata service answers again");
@@ -35,6 +35,7 @@ pub async fn watch_metadata(
                 if let Some(departure) = notice(&seen, &settings, OffsetDateTime::now_utc()) {
                     notices.give(departure);
                 }
+                seen.target
             }
             Err(error) => {
                 // Said once: a service that is away for an hour is one event, not 1,800.
@@ -42,10 +43,11 @@ pub async fn watch_metadata(
                     tracing::warn!("no notice can be seen: {}", crate::errors::chain(&error));
                 }
                 is_silent = true;
+                None
             }
-        }
+        };
         // Also after an error: a metadata service that fails must not keep a node from joining.
-        first_look.take().map(|told| told.send(()));
+        first_look.take().map(|told| told.send(target));
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::instance::Departure;
 
 pub use metadata::watch_metadata;
-pub use notice::{Seen, notice};
+pub use notice::{Seen, ends_in_termination, notice};
 
 /// Where notices arrive. Cheap to clone.
 #[derive(Clone, Debug)]

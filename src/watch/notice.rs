@@ -18,7 +18,7 @@ pub struct Seen {
 #[must_use]
 pub fn notice(seen: &Seen, settings: &Settings, now: OffsetDateTime) -> Option<Departure> {
     let longest = settings.leave.deadline;
-    let lifecycle = (seen.target == Some(TargetState::Terminated)).then(|| Departure {
+    let lifecycle = seen.target.as_ref().is_some_and(ends_in_termination).then(|| Departure {
         reason: Reason::Lifecycle,
         noticed_at: now,
         deadline: now + longest,
@@ -41,6 +41,12 @@ pub fn notice(seen: &Seen, settings: &Settings, now: OffsetDateTime) -> Option<D
         .filter(|departure| departure.deadline <= now + longest)
         .min_by_key(|departure| departure.deadline);
     [lifecycle, spot, maintenance].into_iter().flatten().min_by_key(|departure| departure.deadline)
+}
+
+/// Whether Auto Scaling terminates the instance, in its group or in the warm pool.
+#[must_use]
+pub fn ends_in_termination(target: &TargetState) -> bool {
+    matches!(target, TargetState::Terminated | TargetState::WarmedTerminated)
 }
 
 /// Reboots and network maintenance leave the instance where it is; a stop or a retirement does
@@ -92,11 +98,18 @@ mod tests {
     }
 
     #[test]
-    fn a_target_other_than_terminated_is_no_notice() {
-        for target in [TargetState::InService, TargetState::Standby, TargetState::Detached] {
+    fn only_a_target_that_is_an_end_is_a_notice() {
+        use TargetState::{
+            Detached, InService, Standby, Terminated, WarmedRunning, WarmedStopped,
+            WarmedTerminated,
+        };
+        let is_notice = |target: TargetState| {
             let seen = Seen { target: Some(target), ..Seen::default() };
-            assert_eq!(notice(&seen, &Settings::default(), NOW), None);
-        }
+            notice(&seen, &Settings::default(), NOW).is_some()
+        };
+        assert!([Terminated, WarmedTerminated].into_iter().all(is_notice));
+        let others = [InService, Standby, Detached, WarmedStopped, WarmedRunning];
+        assert!(!others.into_iter().any(is_notice));
     }
 
     proptest! {

@@ -10,3 +10,4 @@ mod own_port_closed;
 mod restart_when_ready;
 mod roles_and_stores;
 mod stale_token;
+mod warm_pool;

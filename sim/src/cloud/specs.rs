@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::autoscaling::{ActionResult, LifecycleState, Transition};
+use super::autoscaling::{ActionResult, LifecycleState, PoolState, Transition};
 
 #[derive(Clone, Debug)]
 pub struct CloudOptions {
@@ -109,6 +109,16 @@ impl HookSpec {
         self.default_result = default_result;
         self
     }
+}
+
+/// A warm pool of a group.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WarmPoolSpec {
+    /// The pool has at least so many, whatever the desired capacity.
+    pub min_size: u32,
+    /// The pool fills up to this together with the desired capacity; `None`: the group's maximum.
+    pub max_prepared: Option<u32>,
+    pub state: PoolState,
 }
 
 #[derive(Clone, Debug)]

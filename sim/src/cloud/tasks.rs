@@ -12,6 +12,9 @@ use crate::machines::{Launch, Machines};
 #[derive(Debug)]
 pub(super) enum Order {
     Launch(Launch),
+    Stop(String),
+    Start(String),
+    CreateImage { instance: String, image: String },
     Terminate(String),
 }
 
@@ -29,6 +32,9 @@ pub(super) async fn carry_out(
         let Some(machines) = ready else { return };
         match order {
             Order::Launch(launch) => machines.launch(launch),
+            Order::Stop(id) => machines.stop(&id),
+            Order::Start(id) => machines.start(&id),
+            Order::CreateImage { instance, image } => machines.create_image(&instance, &image),
             Order::Terminate(id) => machines.terminate(&id),
         }
     }

@@ -17,6 +17,10 @@ struct Idle;
 impl Machines for Idle {
     fn launch(&self, _: Launch) {}
 
+    fn stop(&self, _: &str) {}
+
+    fn start(&self, _: &str) {}
+
     fn terminate(&self, _: &str) {}
 }
 

@@ -64,6 +64,8 @@ pub(crate) fn erase(record: &Record) -> anyhow::Result<()> {
     for namespace in Namespace::with_prefix(&aws) {
         namespace.delete()?;
     }
+    // Booted instances whose sim was killed may still run.
+    kill_cgroup(&run::cgroup(&record.id));
     remove_cgroup(&run::cgroup(&record.id));
     // Fails while other runs have cgroups in it, and so it should.
     for hierarchy in hierarchies() {
@@ -86,6 +88,13 @@ pub(crate) fn remove_dir(path: &Path) -> anyhow::Result<()> {
             Err(error).with_context(|| format!("cannot remove {}", path.display()))
         }
         _ => Ok(()),
+    }
+}
+
+/// Kills every process of a cgroup and of its children, where there is one.
+pub(crate) fn kill_cgroup(name: &str) {
+    if let Some(hierarchy) = cgroup2() {
+        fs::write(hierarchy.join(name.trim_start_matches('/')).join("cgroup.kill"), "1").ok();
     }
 }
 
@@ -114,13 +123,22 @@ fn remove_tree(path: &Path) -> std::io::Result<()> {
 
 /// The mount points of the cgroup hierarchies: one with v2, one per controller with v1.
 fn hierarchies() -> Vec<PathBuf> {
+    mount_points(|kind| kind.starts_with("cgroup"))
+}
+
+/// The mount point of the unified hierarchy.
+pub(crate) fn cgroup2() -> Option<PathBuf> {
+    mount_points(|kind| kind == "cgroup2").pop()
+}
+
+fn mount_points(of: impl Fn(&str) -> bool) -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     mounts
         .lines()
         .filter_map(|line| {
             let mut fields = line.split(' ').skip(1);
             let (point, kind) = (fields.next()?, fields.next()?);
-            kind.starts_with("cgroup").then(|| PathBuf::from(point))
+            of(kind).then(|| PathBuf::from(point))
         })
         .collect()
 }

@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use super::Fleet;
 use crate::cloud::{
-    ActionResult, GroupSpec, HookSpec, Market, StackResourceSpec, StackSpec, Transition,
+    ActionResult, Cloud, GroupSpec, HookSpec, Market, StackResourceSpec, StackSpec, Transition,
 };
 
 /// Room that a group has above its first size.
@@ -30,6 +30,10 @@ pub struct ClusterSpec {
     pub workers_market: Market,
     /// Tags of every instance beyond `skep:cluster` and `skep:role`.
     pub tags: BTreeMap<String, String>,
+    /// The image to boot; instances of the fast tier have none.
+    pub image_id: Option<String>,
+    /// UserData with the placeholders `${cluster}` and `${role}`.
+    pub user_data: Option<String>,
 }
 
 /// Name of the hook on launches.
@@ -48,6 +52,8 @@ impl ClusterSpec {
             stack_timeout: Duration::from_secs(900),
             workers_market: Market::OnDemand,
             tags: BTreeMap::new(),
+            image_id: None,
+            user_data: None,
         }
     }
 
@@ -69,6 +75,7 @@ impl ClusterSpec {
             "manager" => (self.managers_group(), "Managers", Market::OnDemand),
             _ => (self.workers_group(), "Workers", self.workers_market),
         };
+        let defaults = GroupSpec::default();
         GroupSpec {
             name,
             max: desired + HEADROOM,
@@ -77,7 +84,12 @@ impl ClusterSpec {
             stack: Some((self.name.clone(), logical_id.to_owned())),
             market,
             role_name: Some(format!("skep-{role}")),
-            ..GroupSpec::default()
+            image_id: self.image_id.clone().unwrap_or(defaults.image_id),
+            user_data: self
+                .user_data
+                .as_ref()
+                .map(|text| text.replace("${cluster}", &self.name).replace("${role}", role)),
+            ..defaults
         }
     }
 
@@ -102,22 +114,28 @@ impl ClusterSpec {
     }
 }
 
-impl Fleet {
+impl ClusterSpec {
     /// Creates everything that the swarm needs; its instances launch at once, and nobody waits for
     /// them here.
-    pub fn create_cluster(&self, spec: &ClusterSpec) -> anyhow::Result<()> {
-        let cloud = self.cloud();
-        cloud.create_table(&spec.table).context("cannot create the table")?;
+    pub fn create(&self, cloud: &Cloud) -> anyhow::Result<()> {
+        cloud.create_table(&self.table).context("cannot create the table")?;
         let resources = vec![
-            spec.resource("Managers", spec.managers_group(), spec.managers),
-            spec.resource("Workers", spec.workers_group(), spec.workers),
+            self.resource("Managers", self.managers_group(), self.managers),
+            self.resource("Workers", self.workers_group(), self.workers),
         ];
-        cloud.create_stack(StackSpec { name: spec.name.clone(), resources })?;
-        for (role, desired) in [("manager", spec.managers), ("worker", spec.workers)] {
-            let group = spec.group(role, desired);
-            let hooks = spec.hooks(&group.name);
+        cloud.create_stack(StackSpec { name: self.name.clone(), resources })?;
+        for (role, desired) in [("manager", self.managers), ("worker", self.workers)] {
+            let group = self.group(role, desired);
+            let hooks = self.hooks(&group.name);
             cloud.create_group_with_hooks(group, hooks)?;
         }
         Ok(())
+    }
+}
+
+impl Fleet {
+    /// [`ClusterSpec::create`] in this fleet's cloud.
+    pub fn create_cluster(&self, spec: &ClusterSpec) -> anyhow::Result<()> {
+        spec.create(self.cloud())
     }
 }

@@ -46,7 +46,7 @@ pub(crate) struct Site {
 /// Whether the computer is on.
 #[derive(Debug)]
 pub(super) enum Power {
-    /// Launched, not booted yet, or switched off in order to be booted again.
+    /// Launched, not booted yet, or switched off with its disk kept.
     Off,
     On(Machine),
     /// Thrown away.
@@ -61,6 +61,8 @@ pub struct Instance {
     pub(super) dir: PathBuf,
     pub(super) netns: Namespace,
     pub(super) dockerd: Dockerd,
+    /// A launch, a stop and a start that overtake each other come one after the other.
+    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
     /// Held while the machine is made, switched on or thrown away.
     pub(super) switching: Mutex<()>,
     /// Held for moments.
@@ -88,6 +90,7 @@ impl Instance {
             site: Arc::clone(site),
             launch,
             dir,
+            turn: Arc::default(),
             switching: Mutex::new(()),
             power: Mutex::new(Power::Off),
             supervisor: Supervisor::default(),

@@ -13,34 +13,33 @@
 //! Assumptions: Linux, root, and the Debian packages docker.io, iproute2, iptables and
 //! busybox-static (or what has the same programs); [`Fleet::start`] says what is missing.
 
-mod clean;
+pub(crate) mod aws;
+pub(crate) mod clean;
 mod cluster;
-mod dockerd;
+pub(crate) mod dockerd;
 mod events;
-mod image;
+pub(crate) mod image;
 mod instance;
 mod machine;
 mod narrate;
-mod netns;
+pub(crate) mod netns;
 mod notify;
 mod options;
 mod power;
-mod prerequisites;
-mod process;
-mod run;
+pub(crate) mod prerequisites;
+pub(crate) mod process;
+pub(crate) mod run;
 mod supervisor;
-mod swarm;
-mod timeline;
+pub(crate) mod swarm;
+pub(crate) mod timeline;
 pub mod workload;
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use anyhow::Context;
-use tokio::net::TcpListener;
 use tokio::sync::broadcast;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
 pub use clean::{clean_dead_runs, live_runs};
 pub use cluster::{ClusterSpec, LAUNCH_HOOK, TERMINATION_HOOK};
@@ -56,6 +55,7 @@ pub use timeline::Entry;
 
 use crate::cloud::{Cloud, CloudOptions};
 use crate::machines::{Launch, Machines};
+use aws::Aws;
 use image::Template;
 use instance::Site;
 use netns::Namespace;
@@ -64,16 +64,12 @@ use timeline::Timeline;
 
 /// Where programs are looked for: the sim's own PATH may hold anything.
 pub(crate) const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// The port of the AWS gateway and of the metadata service inside.
-const HTTP: u16 = 80;
 
 /// A running local cloud with its instances. Dropping it stops it.
 #[derive(Debug)]
 pub struct Fleet {
     machines: Arc<Ec2>,
-    cloud: Cloud,
-    endpoint: SocketAddr,
-    servers: Vec<JoinHandle<()>>,
+    aws: Aws,
     stopped: bool,
 }
 
@@ -102,10 +98,32 @@ impl Machines for Handle {
         }
     }
 
-    fn terminate(&self, instance_id: &str) {
-        if let Some(machines) = self.0.upgrade() {
-            machines.terminate(instance_id);
+    fn stop(&self, instance_id: &str) {
+        if let Some((machines, instance)) = self.find(instance_id) {
+            let how = machines.site.options.power_off;
+            machines.site.runtime.spawn(instance.stop_now(how));
         }
+    }
+
+    fn start(&self, instance_id: &str) {
+        if let Some((machines, instance)) = self.find(instance_id) {
+            machines.site.runtime.spawn(instance.start_now());
+        }
+    }
+
+    fn terminate(&self, instance_id: &str) {
+        if let Some((machines, instance)) = self.find(instance_id) {
+            let how = machines.site.options.power_off;
+            machines.site.runtime.spawn(instance.terminate_now(how));
+        }
+    }
+}
+
+impl Handle {
+    fn find(&self, instance_id: &str) -> Option<(Arc<Ec2>, Arc<Instance>)> {
+        let machines = self.0.upgrade()?;
+        let instance = machines.instances().into_iter().find(|it| it.id() == instance_id)?;
+        Some((machines, instance))
     }
 }
 
@@ -117,15 +135,14 @@ impl Ec2 {
         }
         let instance = Arc::new(Instance::new(&self.site, launch));
         register.instances.push(Arc::clone(&instance));
-        self.site.runtime.spawn(Arc::clone(&instance).launch_now());
+        // Taken here, so that a stop that follows at once waits for the launch.
+        let turn = Arc::clone(&instance.turn).try_lock_owned().ok();
+        let launching = Arc::clone(&instance);
+        self.site.runtime.spawn(async move {
+            launching.launch_now().await;
+            drop(turn);
+        });
         Some(instance)
-    }
-
-    fn terminate(&self, instance_id: &str) {
-        let found = self.instances().into_iter().find(|instance| instance.id() == instance_id);
-        if let Some(instance) = found {
-            self.site.runtime.spawn(instance.terminate_now(self.site.options.power_off));
-        }
     }
 
     fn instances(&self) -> Vec<Arc<Instance>> {
@@ -165,41 +182,34 @@ impl Fleet {
             &options.daemon,
         )
         .await?;
-        let gateway = first_host(options.subnet);
-        let aws = Namespace::create(&run.namespace())?;
-        aws.become_aws(gateway, options.subnet.1)?;
-        let at_gateway = listener(aws.listen((gateway, HTTP).into())?)?;
-        let at_metadata = listener(aws.listen((METADATA_ADDRESS, HTTP).into())?)?;
-        let at_host = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let endpoint = at_host.local_addr()?;
-
-        let cloud = Cloud::new(CloudOptions {
-            region: options.region.clone(),
-            zones: options.zones.clone(),
-            subnet: options.subnet,
-            seed: options.seed,
-        })?;
+        let gateway = aws::gateway(options.subnet);
+        let namespace = Namespace::create(&run.namespace())?;
+        let aws = Aws::open(
+            &namespace,
+            CloudOptions {
+                region: options.region.clone(),
+                zones: options.zones.clone(),
+                subnet: options.subnet,
+                seed: options.seed,
+            },
+        )
+        .await?;
         let timeline = Timeline::create(&run.record.dir)?;
         let runtime = tokio::runtime::Handle::current();
-        let site = Site { run, options, aws, gateway, template, timeline, runtime };
+        let site = Site { run, options, aws: namespace, gateway, template, timeline, runtime };
         let machines = Arc::new(Ec2 { site: Arc::new(site), register: Mutex::default() });
-        cloud.set_machines(Arc::new(Handle(Arc::downgrade(&machines))));
-        let servers = vec![
-            tokio::spawn(cloud.clone().serve_aws(at_gateway)),
-            tokio::spawn(cloud.clone().serve_aws(at_host)),
-            tokio::spawn(cloud.clone().serve_imds(at_metadata)),
-        ];
-        Ok(Fleet { machines, cloud, endpoint, servers, stopped: false })
+        aws.cloud.set_machines(Arc::new(Handle(Arc::downgrade(&machines))));
+        Ok(Fleet { machines, aws, stopped: false })
     }
 
     /// The AWS services and the admin side of this run.
     pub fn cloud(&self) -> &Cloud {
-        &self.cloud
+        &self.aws.cloud
     }
 
     /// The AWS endpoint in the root namespace, for the `aws` command line.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.endpoint)
+        format!("http://{}", self.aws.endpoint)
     }
 
     /// The AWS endpoint that instances use.
@@ -262,7 +272,7 @@ impl Fleet {
 
     /// Cuts the power of every instance and removes everything but the logs.
     pub async fn stop(mut self) -> anyhow::Result<()> {
-        self.stop_servers();
+        self.aws.close();
         let mut stopping = JoinSet::new();
         for instance in self.machines.close() {
             stopping.spawn(instance.terminate_now(PowerOff::Cut));
@@ -273,12 +283,6 @@ impl Fleet {
         tokio::task::spawn_blocking(move || site.run.erase()).await?
     }
 
-    fn stop_servers(&self) {
-        for server in &self.servers {
-            server.abort();
-        }
-    }
-
     fn site(&self) -> &Arc<Site> {
         &self.machines.site
     }
@@ -287,7 +291,7 @@ impl Fleet {
 impl Drop for Fleet {
     /// After a panic, or where nobody stopped it: the same as [`Fleet::stop`], blocking.
     fn drop(&mut self) {
-        self.stop_servers();
+        self.aws.close();
         if self.stopped {
             return;
         }
@@ -301,14 +305,4 @@ impl Drop for Fleet {
             tracing::warn!("remains of run {} are left: {error:#}", self.run_id());
         }
     }
-}
-
-/// The gateway's address: the first of the subnet.
-fn first_host((network, prefix): (Ipv4Addr, u8)) -> Ipv4Addr {
-    let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-    Ipv4Addr::from_bits((network.to_bits() & mask) + 1)
-}
-
-fn listener(bound: std::net::TcpListener) -> anyhow::Result<TcpListener> {
-    TcpListener::from_std(bound).context("cannot listen")
 }

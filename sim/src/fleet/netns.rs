@@ -14,6 +14,8 @@ use anyhow::{Context, bail};
 use nix::mount::{MntFlags, umount2};
 use nix::sched::{CloneFlags, setns};
 
+use crate::cloud::mac_address;
+
 /// Where `ip netns` keeps its names.
 const NAMES: &str = "/run/netns";
 /// The metadata service's address on every EC2 network.
@@ -102,6 +104,11 @@ impl Namespace {
         ))
     }
 
+    /// A further address of the AWS side.
+    pub(crate) fn add_address(&self, address: Ipv4Addr) -> anyhow::Result<()> {
+        self.ip_batch(&format!("addr add {address}/32 dev {BRIDGE}\n"))
+    }
+
     /// Plugs an instance in. There is no default route: whatever is not of this run is refused at
     /// once instead of hanging.
     pub(crate) fn plug(
@@ -111,17 +118,23 @@ impl Namespace {
         gateway: Ipv4Addr,
         prefix: u8,
     ) -> anyhow::Result<()> {
-        let veth = veth(address);
-        self.ip_batch(&format!(
-            "link add {veth} type veth peer name {INTERFACE} netns {}\n\
-             link set {veth} master {BRIDGE} up\n",
-            instance.name
-        ))?;
+        self.connect(instance, address)?;
         instance.ip_batch(&format!(
             "link set lo up\n\
              addr add {address}/{prefix} dev {INTERFACE}\n\
              link set {INTERFACE} up\n\
              route add {METADATA_ADDRESS}/32 via {gateway}\n"
+        ))
+    }
+
+    /// Gives an instance its wire, with the hardware address that the metadata tells. It has no
+    /// address on it yet: an instance that boots asks for one.
+    pub(crate) fn connect(&self, instance: &Namespace, address: Ipv4Addr) -> anyhow::Result<()> {
+        let (veth, mac) = (veth(address), mac_address(address));
+        self.ip_batch(&format!(
+            "link add {veth} type veth peer name {INTERFACE} address {mac} netns {}\n\
+             link set {veth} master {BRIDGE} up\n",
+            instance.name
         ))
     }
 

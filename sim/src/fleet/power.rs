@@ -48,24 +48,65 @@ impl Instance {
         tokio::task::spawn_blocking(move || {
             let _switching = instance.switching();
             ensure!(instance.is_on(), "{} is off", instance.id());
-            let power = std::mem::replace(&mut *instance.power(), Power::Off);
-            if let Power::On(machine) = power {
-                machine.power_off();
-            }
+            instance.cut_power();
             instance.switch_on()
         })
         .await??;
         self.start_programs()
     }
 
-    /// The termination, in the way that the options ask for.
-    pub(super) async fn terminate_now(self: Arc<Self>, how: PowerOff) {
+    /// A stop by EC2: off, with the disk and the address kept.
+    pub(super) async fn stop_now(self: Arc<Self>, how: PowerOff) {
+        let _turn = self.turn.lock().await;
+        if !self.is_on() {
+            return;
+        }
+        self.shut_down(how).await;
+        let instance = Arc::clone(&self);
+        let off = tokio::task::spawn_blocking(move || {
+            let _switching = instance.switching();
+            // A termination that came meanwhile has the last word.
+            if instance.is_on() {
+                instance.cut_power();
+                instance.site.timeline.add(instance.id(), "stopped");
+            }
+        });
+        off.await.ok();
+    }
+
+    /// The start of a machine that was stopped.
+    pub(super) async fn start_now(self: Arc<Self>) {
+        let _turn = self.turn.lock().await;
+        let instance = Arc::clone(&self);
+        let on = tokio::task::spawn_blocking(move || {
+            let _switching = instance.switching();
+            ensure!(matches!(*instance.power(), Power::Off), "{} is not stopped", instance.id());
+            instance.switch_on()
+        });
+        let started = match on.await {
+            Ok(Ok(())) => self.start_programs(),
+            Ok(Err(error)) => Err(error),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = started {
+            tracing::error!(instance = self.id(), "start failed: {error:#}");
+            self.site.timeline.add(self.id(), format!("start failed: {error:#}"));
+        }
+    }
+
+    /// What an operating system does before the power goes.
+    async fn shut_down(&self, how: PowerOff) {
         self.supervisor.switch_off();
         if let PowerOff::Clean(patience) = how {
             self.site.timeline.add(self.id(), "shutting down");
             tokio::time::timeout(patience, self.stop_skep()).await.ok();
             tokio::time::timeout(patience, self.stop_dockerd()).await.ok();
         }
+    }
+
+    /// The termination, in the way that the options ask for.
+    pub(super) async fn terminate_now(self: Arc<Self>, how: PowerOff) {
+        self.shut_down(how).await;
         let instance = Arc::clone(&self);
         tokio::task::spawn_blocking(move || instance.throw_away()).await.ok();
     }
@@ -123,6 +164,14 @@ impl Instance {
         *self.power() = Power::On(machine);
         self.site.timeline.add(self.id(), format!("power on, {}", self.address()));
         Ok(())
+    }
+
+    /// The caller holds [`Instance::switching`].
+    fn cut_power(&self) {
+        let power = std::mem::replace(&mut *self.power(), Power::Off);
+        if let Power::On(machine) = power {
+            machine.power_off();
+        }
     }
 
     fn switching(&self) -> MutexGuard<'_, ()> {

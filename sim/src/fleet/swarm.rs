@@ -30,31 +30,11 @@ impl Fleet {
     /// # Errors
     ///
     /// When time is up: what was waited for, the last error, and the end of every log.
-    pub async fn wait_for<T, F>(
-        &self,
-        what: &str,
-        timeout: Duration,
-        mut look: F,
-    ) -> anyhow::Result<T>
+    pub async fn wait_for<T, F>(&self, what: &str, timeout: Duration, look: F) -> anyhow::Result<T>
     where
         F: AsyncFnMut() -> anyhow::Result<Option<T>>,
     {
-        let end = Instant::now() + timeout;
-        let mut last = None;
-        loop {
-            match tokio::time::timeout_at(end, look()).await {
-                Ok(Ok(Some(found))) => return Ok(found),
-                Ok(Ok(None)) => last = None,
-                Ok(Err(error)) => last = Some(error),
-                Err(_) => {}
-            }
-            if Instant::now() + LOOK_EVERY >= end {
-                break;
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-        let error = last.map(|error| format!(": {error:#}")).unwrap_or_default();
-        bail!("waited {timeout:?} in vain for {what}{error}\n{}", self.report())
+        wait_for(what, timeout, look, || self.report()).await
     }
 
     /// [`Fleet::wait_for`] a condition.
@@ -164,6 +144,35 @@ impl Fleet {
         let options = ListTasksOptionsBuilder::new().filters(&filters).build();
         Ok(self.manager_docker().await?.list_tasks(Some(options)).await?)
     }
+}
+
+/// Waits until `look` finds something; errors of `look` only count when time is up. `report` is for
+/// a person who wants to know why.
+pub(crate) async fn wait_for<T, F>(
+    what: &str,
+    timeout: Duration,
+    mut look: F,
+    report: impl Fn() -> String,
+) -> anyhow::Result<T>
+where
+    F: AsyncFnMut() -> anyhow::Result<Option<T>>,
+{
+    let end = Instant::now() + timeout;
+    let mut last = None;
+    loop {
+        match tokio::time::timeout_at(end, look()).await {
+            Ok(Ok(Some(found))) => return Ok(found),
+            Ok(Ok(None)) => last = None,
+            Ok(Err(error)) => last = Some(error),
+            Err(_) => {}
+        }
+        if Instant::now() + LOOK_EVERY >= end {
+            break;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    let error = last.map(|error| format!(": {error:#}")).unwrap_or_default();
+    bail!("waited {timeout:?} in vain for {what}{error}\n{}", report())
 }
 
 /// No ports and no network: this kernel may have no IP_VS.

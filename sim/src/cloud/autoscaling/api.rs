@@ -9,6 +9,7 @@ use super::groups::Sizes;
 use super::lifecycle::ActionName;
 use super::scaling::Scaling;
 use super::states::{ActionResult, Transition};
+use super::warm_pool;
 use crate::cloud::clock::Clock;
 use crate::cloud::errors::ApiError;
 use crate::cloud::requests::Service;
@@ -92,6 +93,9 @@ pub(crate) fn handle(
             let id = params.get("InstanceId");
             scaling.complete(group, id, name, result, now).map(|()| empty())
         }
+        "PutWarmPool" => warm_pool::put(scaling, params, now).map(|()| empty()),
+        "DescribeWarmPool" => warm_pool::describe(scaling, params).map(Some),
+        "DeleteWarmPool" => warm_pool::delete(scaling, params, now).map(|()| empty()),
         "EnterStandby" => {
             let name = params.required("AutoScalingGroupName")?;
             params.required("ShouldDecrementDesiredCapacity")?;

@@ -28,7 +28,10 @@ impl Scaling {
                              between desired and actual capacity, shrinking the capacity.";
                 self.begin_termination(id, false, cause, now);
             }
-            let full = (counted.len()..desired).all(|_| self.launch(&name, now));
+            let full = (counted.len()..desired).all(|_| {
+                self.take_from_pool(&name, now) || self.launch(&name, Lifecycle::new(now), now)
+            });
+            self.keep_pool(&name, now);
             if full && let Some(group) = self.groups.get_mut(&name) {
                 // Gaps that no launch filled are not there any more.
                 group.to_replace.clear();
@@ -37,7 +40,7 @@ impl Scaling {
     }
 
     /// Launches one instance; `false` when the subnet is full.
-    fn launch(&mut self, group: &str, now: Duration) -> bool {
+    pub(super) fn launch(&mut self, group: &str, lifecycle: Lifecycle, now: Duration) -> bool {
         let Some(address) = self.addresses.take() else {
             tracing::warn!(group, "the subnet has no free address, nothing is launched");
             return false;
@@ -79,19 +82,24 @@ impl Scaling {
             credentials,
             tags: owner.instance_tags(),
             metadata_tags: spec.metadata_tags,
-            lifecycle: Lifecycle::new(now),
+            lifecycle,
             healthy: true,
             spot: None,
             rebalance: None,
             maintenance: Vec::new(),
             activity: 0,
         };
-        let replaced = owner.to_replace.pop_front();
+        let replaced = if instance.lifecycle.state().is_warmed() {
+            None
+        } else {
+            owner.to_replace.pop_front()
+        };
         let launch = Launch {
             instance_id: id.clone(),
             private_address: address,
             zone: zone.clone(),
             group: group.to_owned(),
+            image_id: instance.image_id.clone(),
             tags: instance.tags.clone(),
         };
         self.by_address.insert(address, id.clone());
@@ -141,8 +149,11 @@ impl Scaling {
         self.record(id, group, description, cause, now);
     }
 
-    /// Notes whose place the next launch takes.
+    /// Notes whose place the next launch takes; an instance of the warm pool has none.
     pub(super) fn leaves_a_gap(&mut self, group: &str, id: &str) {
+        if self.instances.get(id).is_some_and(|i| i.lifecycle.state().is_warmed()) {
+            return;
+        }
         if let Some(group) = self.groups.get_mut(group) {
             group.to_replace.push_back(id.to_owned());
         }

@@ -16,7 +16,7 @@ const LARGEST_PAGE: usize = 100;
 const LARGEST_INSTANCE_PAGE: usize = 50;
 
 /// One page of `all`, and the token of the next. Tokens are the position to go on from.
-fn page<T>(
+pub(super) fn page<T>(
     all: Vec<T>,
     params: &Params,
     largest: usize,
@@ -73,6 +73,8 @@ fn one_group(xml: &mut Xml, scaling: &Scaling, clock: &Clock, group: &Group, inc
     xml.text("HealthCheckGracePeriod", "0");
     let mut members: Vec<&Instance> =
         scaling.instances().filter(|i| include && i.group == spec.name).collect();
+    // Those of the warm pool are in DescribeWarmPool.
+    members.retain(|i| !i.lifecycle.state().is_warmed());
     members.sort_by_key(|i| i.sequence);
     xml.list("Instances", members, |xml, instance| {
         one_instance(xml, instance, ["Healthy", "Unhealthy"]);
@@ -92,7 +94,7 @@ fn one_group(xml: &mut Xml, scaling: &Scaling, clock: &Clock, group: &Group, inc
 }
 
 /// The members that both descriptions of an instance share.
-fn one_instance(xml: &mut Xml, instance: &Instance, [healthy, unhealthy]: [&str; 2]) {
+pub(super) fn one_instance(xml: &mut Xml, instance: &Instance, [healthy, unhealthy]: [&str; 2]) {
     xml.text("InstanceId", &instance.id);
     xml.text("InstanceType", &instance.instance_type);
     xml.text("AvailabilityZone", &instance.zone);

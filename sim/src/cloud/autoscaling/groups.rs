@@ -7,6 +7,7 @@ use super::activities::{Activity, Status};
 use super::lifecycle::Event;
 use super::scaling::{Scaling, not_managed};
 use super::states::LifecycleState;
+use super::warm_pool::WarmPool;
 use crate::cloud::errors::ApiError;
 use crate::cloud::events::EventKind;
 use crate::cloud::specs::{GroupSpec, HookSpec};
@@ -17,6 +18,7 @@ pub(crate) struct Group {
     /// The group's own zones; empty: all of the cloud's.
     pub zones: Vec<String>,
     pub hooks: Vec<HookSpec>,
+    pub warm_pool: Option<WarmPool>,
     /// The id of the stack that made it, for the tags.
     pub stack_id: Option<String>,
     pub created: Duration,
@@ -83,7 +85,7 @@ impl Scaling {
         self.groups.get(name).ok_or_else(|| unknown_group(name))
     }
 
-    fn group_mut(&mut self, name: &str) -> Result<&mut Group, ApiError> {
+    pub(super) fn group_mut(&mut self, name: &str) -> Result<&mut Group, ApiError> {
         self.groups.get_mut(name).ok_or_else(|| unknown_group(name))
     }
 
@@ -104,8 +106,15 @@ impl Scaling {
             ));
         }
         check_sizes(spec.min, spec.max, spec.desired)?;
-        let group =
-            Group { spec, zones, hooks, stack_id, created: now, to_replace: VecDeque::new() };
+        let group = Group {
+            spec,
+            zones,
+            hooks,
+            warm_pool: None,
+            stack_id,
+            created: now,
+            to_replace: VecDeque::new(),
+        };
         self.groups.insert(group.spec.name.clone(), group);
         self.converge(now);
         Ok(())

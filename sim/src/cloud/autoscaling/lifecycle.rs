@@ -6,6 +6,11 @@
 //!                └──────────────┐                │
 //!                               ▼                ▼
 //!                  Terminating → Terminating:Wait → Terminating:Proceed → Terminated
+//!
+//! Warmed:Pending → Warmed:Pending:Wait → Warmed:Pending:Proceed → Warmed:Stopped ──► Pending
+//!                │ ABANDON                       (or Warmed:Running)
+//!                ▼                                              │
+//!  Warmed:Terminating → Warmed:Terminating:Wait → … → Warmed:Terminated
 //! ```
 //!
 //! An abandoned launch goes through the termination hooks too. AWS's documentation does not say
@@ -13,7 +18,7 @@
 
 use std::time::Duration;
 
-use super::states::{ActionResult, LifecycleState, Transition};
+use super::states::{ActionResult, LifecycleState, PoolState, Transition};
 use crate::cloud::specs::HookSpec;
 
 /// No lifecycle action may last longer than 48 hours or 100 heartbeats, whichever is less.
@@ -62,6 +67,8 @@ pub(crate) enum Event<'a> {
     Terminate,
     /// The machine is gone, whatever the hooks say.
     Vanish,
+    /// The group takes it out of the warm pool.
+    TakeIntoService,
     EnterStandby,
     ExitStandby,
     Heartbeat(ActionName<'a>),
@@ -93,6 +100,10 @@ pub(crate) enum Fact {
     },
     /// A launch hook was abandoned: the instance goes without having served.
     LaunchAbandoned,
+    /// The machine is to be stopped, with its disk kept.
+    Stopped,
+    /// The machine that was stopped is to start.
+    Started,
     /// The machine is to be thrown away.
     PoweredOff,
 }
@@ -103,6 +114,7 @@ pub(crate) enum Refused {
     NoActiveAction,
     NotInService,
     NotInStandby,
+    NotPrepared,
 }
 
 /// What surrounds the instance.
@@ -118,11 +130,30 @@ pub(crate) struct Lifecycle {
     state: LifecycleState,
     since: Duration,
     actions: Vec<Action>,
+    /// How the pool keeps it that it was launched for.
+    pool: PoolState,
+    target: Option<&'static str>,
 }
 
 impl Lifecycle {
     pub fn new(now: Duration) -> Self {
-        Self { state: LifecycleState::Pending, since: now, actions: Vec::new() }
+        Self {
+            state: LifecycleState::Pending,
+            since: now,
+            actions: Vec::new(),
+            pool: PoolState::default(),
+            target: None,
+        }
+    }
+
+    /// The life of an instance that is launched for the warm pool.
+    pub fn warmed(pool: PoolState, now: Duration) -> Self {
+        Self { state: LifecycleState::WarmedPending, pool, ..Self::new(now) }
+    }
+
+    /// What `autoscaling/target-lifecycle-state` in the metadata says.
+    pub fn target(&self) -> Option<&'static str> {
+        self.target
     }
 
     pub fn state(&self) -> LifecycleState {
@@ -135,12 +166,11 @@ impl Lifecycle {
 
     /// When time alone will change something.
     pub fn next_deadline(&self, timing: Timing) -> Option<Duration> {
+        use LifecycleState as S;
         match self.state {
-            LifecycleState::Pending => Some(self.since + timing.launching),
-            LifecycleState::Terminating => Some(self.since + timing.terminating),
-            LifecycleState::PendingWait | LifecycleState::TerminatingWait => {
-                self.actions.iter().map(Action::deadline).min()
-            }
+            S::Pending | S::WarmedPending => Some(self.since + timing.launching),
+            S::Terminating | S::WarmedTerminating => Some(self.since + timing.terminating),
+            state if state.is_waiting() => self.actions.iter().map(Action::deadline).min(),
             _ => None,
         }
     }
@@ -173,14 +203,21 @@ impl Lifecycle {
             Event::Terminate if self.state.is_leaving() => {}
             Event::Terminate => {
                 self.actions.clear();
-                self.go(S::Terminating, now, facts);
+                self.go(self.in_pool_or(S::WarmedTerminating, S::Terminating), now, facts);
             }
-            Event::Vanish if self.state == S::Terminated => {}
+            Event::Vanish if self.state.is_terminated() => {}
             Event::Vanish => {
                 self.actions.clear();
                 facts.push(Fact::PoweredOff);
-                self.go(S::Terminated, now, facts);
+                self.go(self.in_pool_or(S::WarmedTerminated, S::Terminated), now, facts);
             }
+            Event::TakeIntoService if self.state.is_prepared() => {
+                if self.state == S::WarmedStopped {
+                    facts.push(Fact::Started);
+                }
+                self.go(S::Pending, now, facts);
+            }
+            Event::TakeIntoService => return Err(Refused::NotPrepared),
             Event::EnterStandby if self.state == S::InService => {
                 self.go(S::EnteringStandby, now, facts);
                 self.go(S::Standby, now, facts);
@@ -223,16 +260,25 @@ impl Lifecycle {
         if !self.actions.is_empty() {
             return;
         }
+        use LifecycleState as S;
         match (self.state, result) {
-            (LifecycleState::PendingWait, ActionResult::Continue) => {
-                self.go(LifecycleState::PendingProceed, now, facts);
+            (S::PendingWait, ActionResult::Continue) => self.go(S::PendingProceed, now, facts),
+            (S::WarmedPendingWait, ActionResult::Continue) => {
+                self.go(S::WarmedPendingProceed, now, facts);
             }
-            (LifecycleState::PendingWait, ActionResult::Abandon) => {
+            (S::PendingWait | S::WarmedPendingWait, ActionResult::Abandon) => {
                 facts.push(Fact::LaunchAbandoned);
-                self.go(LifecycleState::Terminating, now, facts);
+                self.go(self.in_pool_or(S::WarmedTerminating, S::Terminating), now, facts);
             }
-            _ => self.go(LifecycleState::TerminatingProceed, now, facts),
+            _ => {
+                let next = self.in_pool_or(S::WarmedTerminatingProceed, S::TerminatingProceed);
+                self.go(next, now, facts);
+            }
         }
+    }
+
+    fn in_pool_or(&self, warmed: LifecycleState, other: LifecycleState) -> LifecycleState {
+        if self.state.is_warmed() { warmed } else { other }
     }
 
     /// Does what is due until nothing is.
@@ -244,12 +290,22 @@ impl Lifecycle {
                     let waits = self.start(Transition::Launching, now, around, facts);
                     self.go(if waits { S::PendingWait } else { S::InService }, now, facts);
                 }
-                S::Terminating if now >= self.since + around.timing.terminating => {
-                    let waits = self.start(Transition::Terminating, now, around, facts);
-                    let next = if waits { S::TerminatingWait } else { S::TerminatingProceed };
+                S::WarmedPending if now >= self.since + around.timing.launching => {
+                    let waits = self.start(Transition::Launching, now, around, facts);
+                    let next = if waits { S::WarmedPendingWait } else { S::WarmedPendingProceed };
                     self.go(next, now, facts);
                 }
-                S::PendingWait | S::TerminatingWait => {
+                S::Terminating | S::WarmedTerminating
+                    if now >= self.since + around.timing.terminating =>
+                {
+                    let next = if self.start(Transition::Terminating, now, around, facts) {
+                        self.in_pool_or(S::WarmedTerminatingWait, S::TerminatingWait)
+                    } else {
+                        self.in_pool_or(S::WarmedTerminatingProceed, S::TerminatingProceed)
+                    };
+                    self.go(next, now, facts);
+                }
+                state if state.is_waiting() => {
                     let due = self.actions.iter().position(|action| action.deadline() <= now);
                     let Some(index) = due else { return };
                     let default_result = self.actions[index].default_result;
@@ -258,9 +314,15 @@ impl Lifecycle {
                     self.finish(index, default_result, now, facts);
                 }
                 S::PendingProceed => self.go(S::InService, now, facts),
-                S::TerminatingProceed => {
+                S::WarmedPendingProceed => {
+                    if self.pool == PoolState::Stopped {
+                        facts.push(Fact::Stopped);
+                    }
+                    self.go(self.pool.steady(), now, facts);
+                }
+                S::TerminatingProceed | S::WarmedTerminatingProceed => {
                     facts.push(Fact::PoweredOff);
-                    self.go(S::Terminated, now, facts);
+                    self.go(self.in_pool_or(S::WarmedTerminated, S::Terminated), now, facts);
                 }
                 _ => return,
             }
@@ -294,6 +356,7 @@ impl Lifecycle {
     fn go(&mut self, to: LifecycleState, now: Duration, facts: &mut Vec<Fact>) {
         let from = std::mem::replace(&mut self.state, to);
         self.since = now;
+        self.target = to.target(self.pool).or(self.target);
         facts.push(Fact::Moved { from, to });
     }
 }

@@ -130,7 +130,7 @@ fn a_late_hook_shows_its_target_before_it_is_active() {
     bench.timing.terminating = SECOND * 5;
     bench.step(Event::Tick, 0).unwrap();
     bench.step(Event::Terminate, 1).unwrap();
-    assert_eq!(bench.lifecycle.state().target(), Some("Terminated"));
+    assert_eq!(bench.lifecycle.target(), Some("Terminated"));
     let early = bench.step(Event::Complete(named("drain"), ActionResult::Continue), 2);
     assert_eq!(early, Err(Refused::NoActiveAction));
     bench.step(Event::Tick, 6).unwrap();
@@ -167,7 +167,7 @@ fn standby_and_back() {
     let mut bench = Bench::new(vec![]);
     bench.step(Event::Tick, 0).unwrap();
     bench.step(Event::EnterStandby, 1).unwrap();
-    assert_eq!(bench.lifecycle.state().target(), Some("Standby"));
+    assert_eq!(bench.lifecycle.target(), Some("Standby"));
     assert!(!bench.lifecycle.state().counts());
     assert_eq!(bench.step(Event::EnterStandby, 1), Err(Refused::NotInService));
     bench.step(Event::ExitStandby, 2).unwrap();
@@ -176,7 +176,8 @@ fn standby_and_back() {
 }
 
 /// Whatever is thrown at it, in any order: once out never back, one power-off, no action outside
-/// a wait, and time alone always ends a departure.
+/// a wait, never a stop of a machine that is stopped nor a start of one that runs, out of the pool
+/// never back, and time alone always ends a departure.
 #[test]
 fn any_sequence_of_events_keeps_the_invariants() {
     for seed in 0..500 {
@@ -186,12 +187,18 @@ fn any_sequence_of_events_keeps_the_invariants() {
             hook("drain", Transition::Terminating, ActionResult::Continue),
             hook("log", Transition::Terminating, ActionResult::Continue),
         ]);
+        let pool = [None, Some(PoolState::Stopped), Some(PoolState::Running)][seed as usize % 3];
+        if let Some(pool) = pool {
+            bench.lifecycle = Lifecycle::warmed(pool, Duration::ZERO);
+        }
         let (mut now, mut power_offs, mut left) = (0, 0, false);
+        let (mut is_on, mut has_served) = (true, pool.is_none());
         for _ in 0..60 {
             now += random.u32(0..6);
             let name = named(["ready", "drain", "log"][random.usize(0..3)]);
-            let event = match random.u32(0..12) {
+            let event = match random.u32(0..14) {
                 0 => Event::Terminate,
+                12 | 13 => Event::TakeIntoService,
                 1 if random.u32(0..10) == 0 => Event::Vanish,
                 2 => Event::EnterStandby,
                 3 => Event::ExitStandby,
@@ -206,14 +213,25 @@ fn any_sequence_of_events_keeps_the_invariants() {
             let state = bench.lifecycle.state();
             assert!(!left || state.is_leaving(), "seed {seed}: came back");
             left |= state.is_leaving();
-            let waits =
-                matches!(state, LifecycleState::PendingWait | LifecycleState::TerminatingWait);
-            assert_eq!(waits, !bench.lifecycle.actions().is_empty(), "seed {seed}");
+            for fact in &bench.facts {
+                let turns_on = match fact {
+                    Fact::Started => true,
+                    Fact::Stopped => false,
+                    _ => continue,
+                };
+                assert_ne!(is_on, turns_on, "seed {seed}");
+                is_on = turns_on;
+            }
+            assert!(is_on || state.is_warmed(), "seed {seed}: {state} with its machine stopped");
+            assert!(!has_served || !state.is_warmed(), "seed {seed}: back in the pool");
+            has_served |= !state.is_warmed();
+            let waits = !bench.lifecycle.actions().is_empty();
+            assert_eq!(state.is_waiting(), waits, "seed {seed}");
         }
         if left {
             let facts = bench.step(Event::Tick, now + 2000).unwrap();
             power_offs += facts.iter().filter(|f| **f == Fact::PoweredOff).count();
-            assert_eq!(bench.lifecycle.state(), LifecycleState::Terminated);
+            assert!(bench.lifecycle.state().is_terminated(), "seed {seed}");
             assert_eq!(power_offs, 1, "seed {seed}");
         }
     }

@@ -13,11 +13,13 @@ mod instance;
 mod lifecycle;
 mod scaling;
 mod states;
+mod warm_pool;
 
 pub use lifecycle::Timing;
-pub use states::{ActionResult, LifecycleState, Transition};
+pub use states::{ActionResult, LifecycleState, PoolState, Transition};
 
 pub(super) use api::handle;
 pub(super) use groups::Group;
 pub(super) use instance::{Credentials, Instance, ScheduledEvent, SpotNotice};
+pub(super) use lifecycle::Lifecycle;
 pub(super) use scaling::{Outcome, Scaling};

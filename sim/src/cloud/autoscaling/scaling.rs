@@ -20,6 +20,8 @@ use crate::machines::Launch;
 pub(crate) enum Outcome {
     Event(EventKind),
     Launch(Launch),
+    Stop(String),
+    Start(String),
     PowerOff(String),
 }
 
@@ -63,6 +65,15 @@ impl Scaling {
             sequence: 0,
             outcomes: Vec::new(),
         })
+    }
+
+    /// An address for an instance that no group has launched.
+    pub fn take_address(&mut self) -> Option<Ipv4Addr> {
+        self.addresses.take()
+    }
+
+    pub fn give_back_address(&mut self, address: Ipv4Addr) {
+        self.addresses.free(address);
     }
 
     pub fn take_outcomes(&mut self) -> Vec<Outcome> {
@@ -147,7 +158,8 @@ impl Scaling {
             instance.activity
         } else {
             let group = instance.group.clone();
-            if decrement {
+            // An instance of the warm pool fills no place of the desired capacity.
+            if decrement && !instance.lifecycle.state().is_warmed() {
                 self.decrement(&group, 1)?;
             }
             self.begin_termination(id, !decrement, cause, now);
@@ -250,6 +262,8 @@ impl Scaling {
     fn follow(&mut self, id: &str, fact: Fact, now: Duration) {
         let instance_id = id.to_owned();
         match fact {
+            Fact::Stopped => self.outcomes.push(Outcome::Stop(instance_id)),
+            Fact::Started => self.outcomes.push(Outcome::Start(instance_id)),
             Fact::PoweredOff => self.outcomes.push(Outcome::PowerOff(instance_id)),
             Fact::LaunchAbandoned => self.launch_abandoned(id, now),
             Fact::Moved { from, to } => self.moved(id, from, to, now),
@@ -289,12 +303,14 @@ impl Scaling {
         let group = instance.group.clone();
         let activity = &mut self.activities[instance.activity];
         match to {
-            S::PendingWait | S::TerminatingWait => activity.status = Status::MidLifecycleAction,
-            S::InService => activity.end(Status::Successful, now),
+            _ if to.is_waiting() => activity.status = Status::MidLifecycleAction,
+            S::InService | S::WarmedStopped | S::WarmedRunning => {
+                activity.end(Status::Successful, now);
+            }
             _ => {}
         }
         self.emit(EventKind::LifecycleChanged { instance_id: id.to_owned(), group, from, to });
-        if to == S::Terminated {
+        if to.is_terminated() {
             self.forget(id, now);
         }
     }

@@ -20,6 +20,24 @@ pub enum LifecycleState {
     #[serde(rename = "Terminating:Proceed")]
     TerminatingProceed,
     Terminated,
+    #[serde(rename = "Warmed:Pending")]
+    WarmedPending,
+    #[serde(rename = "Warmed:Pending:Wait")]
+    WarmedPendingWait,
+    #[serde(rename = "Warmed:Pending:Proceed")]
+    WarmedPendingProceed,
+    #[serde(rename = "Warmed:Stopped")]
+    WarmedStopped,
+    #[serde(rename = "Warmed:Running")]
+    WarmedRunning,
+    #[serde(rename = "Warmed:Terminating")]
+    WarmedTerminating,
+    #[serde(rename = "Warmed:Terminating:Wait")]
+    WarmedTerminatingWait,
+    #[serde(rename = "Warmed:Terminating:Proceed")]
+    WarmedTerminatingProceed,
+    #[serde(rename = "Warmed:Terminated")]
+    WarmedTerminated,
 }
 
 impl LifecycleState {
@@ -35,6 +53,15 @@ impl LifecycleState {
             Self::TerminatingWait => "Terminating:Wait",
             Self::TerminatingProceed => "Terminating:Proceed",
             Self::Terminated => "Terminated",
+            Self::WarmedPending => "Warmed:Pending",
+            Self::WarmedPendingWait => "Warmed:Pending:Wait",
+            Self::WarmedPendingProceed => "Warmed:Pending:Proceed",
+            Self::WarmedStopped => "Warmed:Stopped",
+            Self::WarmedRunning => "Warmed:Running",
+            Self::WarmedTerminating => "Warmed:Terminating",
+            Self::WarmedTerminatingWait => "Warmed:Terminating:Wait",
+            Self::WarmedTerminatingProceed => "Warmed:Terminating:Proceed",
+            Self::WarmedTerminated => "Warmed:Terminated",
         }
     }
 
@@ -42,19 +69,71 @@ impl LifecycleState {
     pub fn is_leaving(self) -> bool {
         matches!(
             self,
-            Self::Terminating | Self::TerminatingWait | Self::TerminatingProceed | Self::Terminated
+            Self::Terminating
+                | Self::TerminatingWait
+                | Self::TerminatingProceed
+                | Self::Terminated
+                | Self::WarmedTerminating
+                | Self::WarmedTerminatingWait
+                | Self::WarmedTerminatingProceed
+                | Self::WarmedTerminated
         )
+    }
+
+    pub fn is_terminated(self) -> bool {
+        matches!(self, Self::Terminated | Self::WarmedTerminated)
+    }
+
+    /// Waits for a hook.
+    pub fn is_waiting(self) -> bool {
+        matches!(
+            self,
+            Self::PendingWait
+                | Self::TerminatingWait
+                | Self::WarmedPendingWait
+                | Self::WarmedTerminatingWait
+        )
+    }
+
+    /// Of the warm pool, not of the group's capacity.
+    pub fn is_warmed(self) -> bool {
+        matches!(
+            self,
+            Self::WarmedPending
+                | Self::WarmedPendingWait
+                | Self::WarmedPendingProceed
+                | Self::WarmedStopped
+                | Self::WarmedRunning
+                | Self::WarmedTerminating
+                | Self::WarmedTerminatingWait
+                | Self::WarmedTerminatingProceed
+                | Self::WarmedTerminated
+        )
+    }
+
+    /// In the pool, to be taken into service.
+    pub fn is_prepared(self) -> bool {
+        matches!(self, Self::WarmedStopped | Self::WarmedRunning)
     }
 
     /// Whether it fills a place of the desired capacity.
     pub fn counts(self) -> bool {
-        !self.is_leaving() && !matches!(self, Self::Standby | Self::EnteringStandby)
+        !self.is_leaving()
+            && !self.is_warmed()
+            && !matches!(self, Self::Standby | Self::EnteringStandby)
     }
 
-    /// What the metadata shows: where the instance is going, not where it is.
-    pub fn target(self) -> Option<&'static str> {
+    /// What the metadata shows: where the instance is going, not where it is. `None` where the
+    /// metadata stays as it was.
+    pub fn target(self, pool: PoolState) -> Option<&'static str> {
         match self {
-            Self::Pending => None,
+            Self::Pending | Self::WarmedPending => None,
+            Self::WarmedPendingWait | Self::WarmedPendingProceed => Some(pool.steady().as_str()),
+            Self::WarmedStopped | Self::WarmedRunning => Some(self.as_str()),
+            Self::WarmedTerminating
+            | Self::WarmedTerminatingWait
+            | Self::WarmedTerminatingProceed
+            | Self::WarmedTerminated => Some("Warmed:Terminated"),
             Self::PendingWait | Self::PendingProceed | Self::InService => Some("InService"),
             Self::EnteringStandby | Self::Standby => Some("Standby"),
             Self::Terminating
@@ -68,6 +147,35 @@ impl LifecycleState {
 impl fmt::Display for LifecycleState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// How a warm pool keeps its instances. `Hibernated` is not in this cloud.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum PoolState {
+    #[default]
+    Stopped,
+    Running,
+}
+
+impl PoolState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stopped => "Stopped",
+            Self::Running => "Running",
+        }
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        [Self::Stopped, Self::Running].into_iter().find(|state| state.as_str() == text)
+    }
+
+    /// Where an instance of the pool comes to rest.
+    pub(crate) fn steady(self) -> LifecycleState {
+        match self {
+            Self::Stopped => LifecycleState::WarmedStopped,
+            Self::Running => LifecycleState::WarmedRunning,
+        }
     }
 }
 

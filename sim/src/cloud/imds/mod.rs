@@ -19,6 +19,7 @@ pub use tree::mac_address;
 
 use super::autoscaling::Scaling;
 use super::clock;
+use super::ec2::Ec2;
 use super::faults::Fate;
 use super::ids::Ids;
 use super::requests::{self, Service};
@@ -66,13 +67,16 @@ impl Metadata {
             .or_insert_with(|| Node { tokens: HashMap::new(), knobs: Knobs::new(seed) })
     }
 
-    fn identify(&self, peer: IpAddr, scaling: &Scaling) -> Option<String> {
+    fn identify(&self, peer: IpAddr, scaling: &Scaling, ec2: &Ec2) -> Option<String> {
         let IpAddr::V4(address) = peer.to_canonical() else {
             return self.stand_ins.get(&peer).cloned();
         };
         match self.stand_ins.get(&IpAddr::V4(address)) {
             Some(id) => Some(id.clone()),
-            None => scaling.instance_at(address).map(|instance| instance.id.clone()),
+            None => scaling
+                .instance_at(address)
+                .or_else(|| ec2.instance_at(address))
+                .map(|instance| instance.id.clone()),
         }
     }
 
@@ -144,7 +148,7 @@ pub(super) async fn handle(
     let action = format!("{} {path}", parts.method);
     let instance_id = {
         let state = lock(&cloud.inner.state);
-        state.metadata.identify(peer.ip(), &state.scaling)
+        state.metadata.identify(peer.ip(), &state.scaling, &state.ec2)
     };
     let outcome = match &instance_id {
         None => Ok(Reply::refused(StatusCode::NOT_FOUND)),
@@ -223,8 +227,12 @@ impl Cloud {
         let Some(left) = left else {
             return Reply::refused(StatusCode::UNAUTHORIZED);
         };
-        let found = state.scaling.instance(id).and_then(|instance| {
-            let tree = tree::Tree::of(instance, &self.inner.options, &self.inner.clock);
+        let instance = state.scaling.instance(id).or_else(|| state.ec2.instance(id));
+        let found = instance.and_then(|instance| {
+            let mut tree = tree::Tree::of(instance, &self.inner.options, &self.inner.clock);
+            if let Some((name, key)) = state.ec2.public_key(id) {
+                tree.public_key(name, key);
+            }
             tree.get(path)
         });
         match found {

@@ -35,6 +35,12 @@ impl Tree {
         tree
     }
 
+    /// The key of `RunInstances`; the list of keys has a form of its own.
+    pub fn public_key(&mut self, name: &str, key: &str) {
+        self.meta("public-keys/0/openssh-key", key);
+        self.meta("public-keys", &format!("0={name}"));
+    }
+
     /// What is at a path: a leaf's value, or the names under it.
     pub fn get(&self, path: &str) -> Option<String> {
         let path = path.trim_matches('/');
@@ -58,7 +64,10 @@ impl Tree {
                 None => rest.to_owned(),
             })
             .collect();
-        (!names.is_empty()).then(|| names.into_iter().collect::<Vec<_>>().join("\n"))
+        // The list of keys is a leaf and has leaves below it.
+        let names = names.iter().filter(|name| !names.contains(&format!("{name}/")));
+        let names: Vec<&str> = names.map(String::as_str).collect();
+        (!names.is_empty()).then(|| names.join("\n"))
     }
 
     fn meta(&mut self, path: &str, value: &str) {
@@ -130,7 +139,7 @@ impl Tree {
     }
 
     fn events(&mut self, instance: &Instance) {
-        if let Some(target) = instance.lifecycle.state().target() {
+        if let Some(target) = instance.lifecycle.target() {
             self.meta("autoscaling/target-lifecycle-state", target);
         }
         if let Some(notice) = &instance.spot {

@@ -1,0 +1,65 @@
+//! The AWS side of a run: a network namespace with the bridge and the endpoints, and the cloud that
+//! answers there. Both tiers of instances stand on it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use super::netns::{METADATA_ADDRESS, Namespace};
+use crate::cloud::{Cloud, CloudOptions};
+
+/// The port of the AWS gateway and of the metadata service inside.
+const HTTP: u16 = 80;
+
+/// A cloud that is served; dropping it ends the serving.
+#[derive(Debug)]
+pub(crate) struct Aws {
+    pub cloud: Cloud,
+    /// Where the AWS services are in the root namespace.
+    pub endpoint: SocketAddr,
+    servers: Vec<JoinHandle<()>>,
+}
+
+impl Aws {
+    /// Makes a namespace that was just created the AWS side of a run, and serves a new cloud in it.
+    pub(crate) async fn open(namespace: &Namespace, options: CloudOptions) -> anyhow::Result<Aws> {
+        let gateway = gateway(options.subnet);
+        namespace.become_aws(gateway, options.subnet.1)?;
+        let at_gateway = listener(namespace.listen((gateway, HTTP).into())?)?;
+        let at_metadata = listener(namespace.listen((METADATA_ADDRESS, HTTP).into())?)?;
+        let at_host = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let endpoint = at_host.local_addr()?;
+        let cloud = Cloud::new(options)?;
+        let servers = vec![
+            tokio::spawn(cloud.clone().serve_aws(at_gateway)),
+            tokio::spawn(cloud.clone().serve_aws(at_host)),
+            tokio::spawn(cloud.clone().serve_imds(at_metadata)),
+        ];
+        Ok(Aws { cloud, endpoint, servers })
+    }
+
+    /// Answers nothing more.
+    pub(crate) fn close(&self) {
+        for server in &self.servers {
+            server.abort();
+        }
+    }
+}
+
+impl Drop for Aws {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// The gateway's address: the first of the subnet.
+pub(crate) fn gateway((network, prefix): (Ipv4Addr, u8)) -> Ipv4Addr {
+    let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+    Ipv4Addr::from_bits((network.to_bits() & mask) + 1)
+}
+
+pub(crate) fn listener(bound: std::net::TcpListener) -> anyhow::Result<TcpListener> {
+    TcpListener::from_std(bound).context("cannot listen")
+}

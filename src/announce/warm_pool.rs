@@ -1,0 +1,69 @@
+//! The launch hook of an instance that is prepared for a warm pool: it fires on the way into the
+//! pool, and again when the instance is taken into service.
+
+use std::time::Duration;
+
+use super::marker::{Marker, Signal};
+use super::{Announcer, Said, repeat};
+use crate::autoscaling::{CompletionAnswer, HookResult, Transition};
+use crate::aws::AwsError;
+
+/// Every boot whose metadata has no target state yet waits for this answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+impl Announcer {
+    /// Whether Auto Scaling itself has the instance in a warm pool, for a start at which the
+    /// metadata does not say. Outside a group nobody is asked; without an answer it is taken for no.
+    pub async fn is_in_warm_pool(&self) -> bool {
+        if self.settings.autoscaling.group.is_none() && self.instance.group.is_none() {
+            return false;
+        }
+        let asked = self.autoscaling.fetch_instance(&self.instance.id);
+        match tokio::time::timeout(ANSWER_WITHIN, asked).await {
+            Ok(Ok(found)) => {
+                found.is_some_and(|instance| instance.lifecycle_state.starts_with("Warmed:"))
+            }
+            Ok(Err(error)) => {
+                tracing::warn!("{}", crate::errors::chain(&error));
+                false
+            }
+            Err(_) => {
+                tracing::warn!(
+                    "Auto Scaling did not say within {ANSWER_WITHIN:?} whether this instance is in a warm pool"
+                );
+                false
+            }
+        }
+    }
+
+    /// Lets the instance into the pool: CONTINUE, and not a word to CloudFormation. Returns once it
+    /// has arrived. Nothing is remembered, and what was is forgotten: the hook fires again.
+    pub async fn warmed(&self) {
+        let marker = Marker::of(&self.settings.state_dir, &self.instance.id);
+        marker.clear(Signal::LaunchHook).await;
+        repeat(Signal::LaunchHook, async || self.enter_pool().await).await;
+    }
+
+    /// The same hook holds the instance when it is taken into service, and must then wait for
+    /// Ready: it is completed here only while Auto Scaling says that it is the pool's.
+    async fn enter_pool(&self) -> Result<Said, AwsError> {
+        let seen = self.autoscaling.fetch_instance(&self.instance.id).await?;
+        let lifecycle_state = seen.map(|instance| instance.lifecycle_state);
+        match lifecycle_state.as_deref() {
+            Some("Warmed:Pending:Wait") => {}
+            Some("Warmed:Pending") | None => return Ok(Said::NotYet),
+            Some(_) => return Ok(Said::NotNeeded),
+        }
+        let Some((group, hook)) = self.find_hook(Transition::Launching).await? else {
+            return Ok(Said::NotNeeded);
+        };
+        let id = &self.instance.id;
+        match self.autoscaling.complete(&hook.name, &group, id, HookResult::Continue).await? {
+            CompletionAnswer::Completed => {
+                tracing::info!(hook = hook.name, "launch hook: into the warm pool");
+                Ok(Said::Arrived)
+            }
+            CompletionAnswer::NoActiveAction => Ok(Said::NotYet),
+        }
+    }
+}

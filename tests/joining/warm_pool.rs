@@ -1,0 +1,140 @@
+//! Instances of a warm pool: prepared, and no nodes until they are taken into service.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::ensure;
+use harness::departures::{hook_results, hook_timed_out, ledger, systemctl_with_job};
+use harness::secs;
+use harness::swarm::{self, PATIENCE, said};
+use nix::sys::signal::Signal;
+use skep_sim::cloud::{ActionResult, LifecycleState, PoolState, Transition, WarmPoolSpec};
+use skep_sim::fleet::{Fleet, FleetOptions, Instance, PowerOff};
+
+const GROUP: &str = "test-workers";
+const WAITS: &str = "warmed: waiting to be taken into service";
+
+#[tokio::test]
+async fn stopped_until_it_is_wanted() -> anyhow::Result<()> {
+    let fleet = start().await?;
+    pool(&fleet, 2, PoolState::Stopped)?;
+    let instance = pooled(&fleet, LifecycleState::WarmedStopped, 1).await?.remove(0);
+    fleet.wait_until("the stop", PATIENCE, async || Ok(!instance.is_on())).await?;
+    assert!(instance.statuses().iter().any(|status| status == WAITS), "{}", instance.log());
+    assert_eq!(instance.exit_codes(), [0], "{}", instance.log());
+    is_no_node(&fleet, &instance, 1).await?;
+
+    swarm::resize(&fleet, "worker", 2)?;
+    serves(&fleet, &instance).await?;
+    fleet.stop().await
+}
+
+#[tokio::test]
+async fn running_until_it_is_wanted() -> anyhow::Result<()> {
+    let fleet = start().await?;
+    // The metadata has no target state at first: Auto Scaling has to say whose the instances are.
+    fleet.cloud().set_transition_delay(Transition::Launching, secs(5));
+    pool(&fleet, 3, PoolState::Running)?;
+    let instances = pooled(&fleet, LifecycleState::WarmedRunning, 2).await?;
+    fleet.cloud().set_transition_delay(Transition::Launching, Duration::ZERO);
+    for instance in &instances {
+        assert!(instance.is_ready(), "systemd must not wait for the group");
+        is_no_node(&fleet, instance, 1).await?;
+        assert_eq!(health(instance).await?, "503");
+    }
+
+    let [first, second] = &instances[..] else { panic!("two instances") };
+    let pid = second.skep_pid();
+    ensure!(second.kill_skep(Signal::SIGKILL));
+    fleet
+        .wait_until("another process that waits", PATIENCE, async || {
+            Ok(second.skep_pid() != pid && second.is_ready())
+        })
+        .await?;
+
+    pool(&fleet, 2, PoolState::Running)?;
+    fleet.wait_until("the end of one", PATIENCE, async || Ok(first.is_gone())).await?;
+    assert_eq!(hook_results(&fleet, first), [ActionResult::Continue], "{}", first.log());
+    assert!(!hook_timed_out(&fleet, first));
+    is_no_node(&fleet, first, 1).await?;
+    is_no_node(&fleet, second, 1).await?;
+
+    swarm::resize(&fleet, "worker", 2)?;
+    serves(&fleet, second).await?;
+    fleet.stop().await
+}
+
+/// A swarm of a manager and a worker, whose machines are shut down before they are switched off.
+async fn start() -> anyhow::Result<Fleet> {
+    let prepare = |instance: &Instance| systemctl_with_job(instance, Some("poweroff.target"));
+    let options = FleetOptions {
+        prepare: Some(Arc::new(prepare)),
+        power_off: PowerOff::Clean(secs(5)),
+        ..harness::options()
+    };
+    let fleet = harness::fleet(options).await?;
+    fleet.create_cluster(&swarm::cluster(1, 1))?;
+    swarm::all_ready(&fleet, 2).await?;
+    swarm::announced(&fleet).await?;
+    Ok(fleet)
+}
+
+fn pool(fleet: &Fleet, prepared: u32, state: PoolState) -> anyhow::Result<()> {
+    let spec = WarmPoolSpec { min_size: 0, max_prepared: Some(prepared), state };
+    Ok(fleet.cloud().put_warm_pool(GROUP, spec)?)
+}
+
+/// Waits until so many instances are in the pool, and returns them, oldest first.
+async fn pooled(
+    fleet: &Fleet,
+    state: LifecycleState,
+    count: usize,
+) -> anyhow::Result<Vec<Arc<Instance>>> {
+    fleet
+        .wait_for(&format!("{count} in {state}"), PATIENCE, async || {
+            let mut group = fleet.group(GROUP);
+            group.retain(|instance| {
+                let seen = fleet.cloud().instance(instance.id());
+                seen.is_some_and(|seen| seen.lifecycle == state)
+            });
+            Ok((group.len() == count).then_some(group))
+        })
+        .await
+}
+
+/// It has been let into the pool `completed` times, and nothing else has come of it.
+async fn is_no_node(fleet: &Fleet, instance: &Instance, completed: usize) -> anyhow::Result<()> {
+    let (signals, hooks) = said(fleet, instance.id());
+    assert_eq!(signals, [""; 0], "CloudFormation is told nothing");
+    assert_eq!(hooks, vec![ActionResult::Continue; completed], "{}", instance.log());
+    let rows = ledger(fleet)?;
+    let is_its = |row: &serde_json::Map<_, _>| format!("{row:?}").contains(instance.id());
+    assert_eq!(rows.iter().filter(|row| is_its(row)).count(), 0, "{rows:?}");
+    assert_eq!(fleet.nodes().await?.len(), 2, "the manager and the first worker");
+    Ok(())
+}
+
+/// It was taken into service: a node like any other, which has completed the hook once more.
+async fn serves(fleet: &Fleet, instance: &Instance) -> anyhow::Result<()> {
+    swarm::whole(fleet, 1, 2).await?;
+    fleet
+        .wait_until("the second CONTINUE", PATIENCE, async || {
+            let (signals, hooks) = said(fleet, instance.id());
+            ensure!(signals == ["SUCCESS"], "signals {signals:?}");
+            ensure!(hooks == [ActionResult::Continue; 2], "hooks {hooks:?}");
+            let seen = fleet.cloud().instance(instance.id());
+            Ok(seen.is_some_and(|seen| seen.lifecycle == LifecycleState::InService))
+        })
+        .await?;
+    assert!(!hook_timed_out(fleet, instance));
+    Ok(())
+}
+
+/// The status code of the health port.
+async fn health(instance: &Instance) -> anyhow::Result<String> {
+    let script = r#"bash -c 'exec 3<>/dev/tcp/127.0.0.1/44554
+        printf "GET / HTTP/1.0\r\n\r\n" >&3
+        head -1 <&3' | cut -d " " -f 2"#;
+    let output = swarm::sh(instance, script).await?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
