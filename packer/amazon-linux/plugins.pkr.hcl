@@ -1,0 +1,1 @@
+../common/plugins.pkr.hcl

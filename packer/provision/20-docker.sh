@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Installs Docker Engine: the distribution's, or docker-ce from Docker's own repository.
+#   DOCKER_SOURCE   distribution, docker
+#   DOCKER_VERSION  such as 28.5.2, or its beginning; empty for the newest
+set -euo pipefail
+
+debian_s_own() {
+    local version=${DOCKER_VERSION:+=$DOCKER_VERSION*}
+    local packages=("docker.io$version")
+    # A package of its own in Debian 13.
+    if apt-cache show docker-cli >/dev/null 2>&1; then packages+=("docker-cli$version"); fi
+    apt-get install -q "${packages[@]}" apparmor iptables
+}
+
+docker_s_own() {
+    # shellcheck source=/dev/null
+    . /etc/os-release
+    apt-get install -q ca-certificates curl
+    install -d -m 755 /etc/apt/keyrings
+    curl -fsSL --retry 5 -o /etc/apt/keyrings/docker.asc "https://download.docker.com/linux/$ID/gpg"
+    cat >/etc/apt/sources.list.d/docker.sources <<END
+Types: deb
+URIs: https://download.docker.com/linux/$ID
+Suites: $VERSION_CODENAME
+Components: stable
+Signed-By: /etc/apt/keyrings/docker.asc
+END
+    apt-get update -q
+    # 5 is the epoch of Docker's packages.
+    local version=${DOCKER_VERSION:+=5:$DOCKER_VERSION*}
+    apt-get install -q "docker-ce$version" "docker-ce-cli$version" containerd.io apparmor iptables
+}
+
+if command -v apt-get >/dev/null; then
+    export DEBIAN_FRONTEND=noninteractive
+    case $DOCKER_SOURCE in
+        distribution) debian_s_own ;;
+        docker) docker_s_own ;;
+    esac
+else
+    dnf install -y -q "docker${DOCKER_VERSION:+-$DOCKER_VERSION*}"
+fi
+systemctl enable containerd.service docker.service

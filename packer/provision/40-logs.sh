@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Bounds the journal, so that a talkative service does not fill the disk, and keeps it over a reboot.
+#   JOURNAL_SIZE  such as 500M
+set -euo pipefail
+
+install -d -m 755 /etc/systemd/journald.conf.d
+cat >/etc/systemd/journald.conf.d/50-skep.conf <<END
+[Journal]
+Storage=persistent
+SystemMaxUse=$JOURNAL_SIZE
+SystemKeepFree=1G
+END
+if [ -d /run/systemd/system ]; then
+    systemctl restart systemd-journald.service
+fi

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Takes away what must not be the same on two instances, and what is secret or only grows the image.
+#   PACKAGE  the uploaded package
+set -euo pipefail
+
+# --- Docker: images that were pulled on purpose stay; what makes this engine itself goes ---
+
+# An image with a swarm in it would make every instance the same node.
+if [ -s /var/lib/docker/swarm/docker-state.json ]; then
+    echo "error: this machine's Docker is in a swarm, and so would be every instance of the image." >&2
+    echo "Leave it first (docker swarm leave --force), or start from another source image." >&2
+    exit 1
+fi
+if [ -d /run/systemd/system ]; then
+    systemctl stop docker.socket docker.service containerd.service
+    ip link delete docker0 2>/dev/null || true
+fi
+rm -rf /var/lib/docker/swarm /var/lib/docker/network /var/lib/docker/engine-id /etc/docker/key.json
+
+# --- skep: settings of the image stay ---
+
+[ ! -d /var/lib/skep ] || find /var/lib/skep -mindepth 1 -delete
+
+# --- Who this machine is ---
+
+rm -f /etc/ssh/ssh_host_*
+: >/etc/machine-id
+rm -f /var/lib/systemd/random-seed /var/lib/systemd/credential.secret
+rm -f /var/lib/dhcp/*.leases /var/lib/dhclient/*.lease
+cloud-init clean --logs
+
+# --- Who was here ---
+
+rm -f /root/.ssh/authorized_keys /home/*/.ssh/authorized_keys
+rm -f /root/.*history /home/*/.*history /root/.lesshst /home/*/.lesshst
+rm -rf /root/.aws /home/*/.aws /root/.docker /home/*/.docker
+
+# --- Caches and logs ---
+
+rm -f "$PACKAGE"
+if command -v apt-get >/dev/null; then
+    rm -f /etc/apt/apt.conf.d/90-image-build
+    apt-get clean
+    find /var/lib/apt/lists -type f -delete
+else
+    dnf clean all -q
+fi
+if [ -d /run/systemd/system ]; then
+    # From here on the journal is in memory only, and whoever else writes a log is silent.
+    journalctl --relinquish-var
+    systemctl stop syslog.socket rsyslog.service 2>/dev/null || true
+fi
+find /var/log/journal -mindepth 1 -delete 2>/dev/null || true
+find /var/log -type f ! -path '/var/log/journal/*' -exec truncate -s 0 {} +
