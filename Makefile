@@ -1,7 +1,7 @@
 # skep: what a developer types. `make help` lists it; each target installs what it needs by itself.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test demo bench clean
+.PHONY: help setup lint test demo bench package clean
 .NOTPARALLEL:
 
 # The scripts, the tests and the lines below agree on where things are, whatever the user's cargo settings.
@@ -14,7 +14,7 @@ help: ## list the targets
 setup: ## install everything that the targets below need (each does its own share, too)
 	@scripts/setup.sh
 
-lint: ## formatting, clippy, dependency policy, shell scripts
+lint: ## formatting, clippy, dependency policy, shell scripts, units
 	@scripts/setup.sh lint
 	@scripts/lint.sh
 
@@ -29,6 +29,10 @@ demo: ## a fleet on this machine: boot, scale-in, a leader lost, a spot notice (
 bench: ## skep side by side with a bare join and a shell script (needs root; asks sudo)
 	@scripts/setup.sh bench
 	@scripts/fleet.sh bench $(ARGS)
+
+package: ## the Debian and RPM packages, in target/package
+	@scripts/setup.sh package
+	@scripts/package.sh
 
 clean: ## remove what was built and installed here; Debian packages stay
 	rm -rf target .venv

@@ -1,31 +1,39 @@
 #!/usr/bin/env bash
-# Installs what the other targets need: setup.sh [lint|test|demo|bench]... (default: all of it).
+# Installs what the other targets need: setup.sh [lint|test|demo|bench|package]... (default: all of it).
 #
 # It looks at what is there rather than at stamps, so it can run before every target: a fraction of a
 # second when nothing is missing. It installs Debian packages; all else stays in target/ and .venv/.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-# Policy, licences and duplicates are checked by exactly this version.
+# Policy, licences and duplicates are checked, and packages made, by exactly these versions.
 CARGO_DENY=0.20.2
+CARGO_DEB=3.8.0
+CARGO_GENERATE_RPM=0.21.1
 
 main() {
     local target
-    [ $# -gt 0 ] || set -- lint test demo bench
+    [ $# -gt 0 ] || set -- lint test demo bench package
     for target in "$@"; do
         case $target in
-            lint) need cc shellcheck ;;
+            lint) need cc shellcheck systemd-analyze venv ;;
             test) need cc ip iptables unshare dockerd containerd runc busybox-static certificates venv ;;
             demo) need cc ip iptables unshare dockerd containerd runc busybox-static certificates ;;
             bench) need cc ip iptables unshare dockerd containerd runc busybox-static certificates \
                 docker curl venv ;;
+            package) need cc dpkg-shlibdeps ;;
             *) die "setup.sh: no such target: $target" ;;
         esac
     done
     check_cargo
     install_packages
-    case " $* " in *" lint "*) install_cargo_deny ;; esac
-    case " $* " in *" test "* | *" bench "*) install_aws_cli ;; esac
+    case " $* " in *" lint "*) install_cargo_tool cargo-deny "$CARGO_DENY" --no-default-features ;; esac
+    case " $* " in *" package "*)
+        install_cargo_tool cargo-deb "$CARGO_DEB"
+        install_cargo_tool cargo-generate-rpm "$CARGO_GENERATE_RPM"
+        ;;
+    esac
+    case " $* " in *" lint "* | *" test "* | *" bench "*) install_python_tools ;; esac
 }
 
 # --- Debian packages -------------------------------------------------------------------------------
@@ -56,6 +64,8 @@ has() {
 package_of() {
     case $1 in
         cc) echo build-essential ;;
+        dpkg-shlibdeps) echo dpkg-dev ;;
+        systemd-analyze) echo systemd ;;
         ip) echo iproute2 ;;
         unshare) echo util-linux ;;
         apparmor_parser) echo apparmor ;;
@@ -136,17 +146,19 @@ check_cargo() {
     done
 }
 
-# Built without optimisation: 80 s instead of several minutes, and a check still takes only three.
-install_cargo_deny() {
-    local tools="$root/target/tools"
-    [ "$("$tools/bin/cargo-deny" --version 2>/dev/null)" != "cargo-deny $CARGO_DENY" ] || return 0
-    say "building cargo-deny $CARGO_DENY (once, about two minutes)"
+# install_cargo_tool <crate> <version> [option of cargo install]...: built without optimisation, in 80 s
+# instead of several minutes; a check or a package still takes only seconds.
+install_cargo_tool() {
+    local tool=$1 version=$2 tools="$root/target/tools"
+    shift 2
+    [ "$("$tools/bin/$tool" --version 2>/dev/null)" != "$tool $version" ] || return 0
+    say "building $tool $version (once, about two minutes)"
     CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0 cargo install --quiet --locked --debug --force \
-        --no-default-features --root "$tools" --target-dir "$tools/build" "cargo-deny@$CARGO_DENY"
+        "$@" --root "$tools" --target-dir "$tools/build" "$tool@$version"
     rm -rf "$tools/build"
 }
 
-# --- The aws command line --------------------------------------------------------------------------
+# --- What Python brings: the aws command line, cfn-lint, moto --------------------------------------
 
 # awscli asks for 3.10. A python3 that is too old or cannot make a venv gives way to the system's.
 python_with_venv() {
@@ -161,17 +173,18 @@ python_with_venv() {
 }
 
 # A new pin, an interpreter that has gone or a moved checkout: the environment is made anew.
-install_aws_cli() {
+install_python_tools() {
     local python
     if cmp -s scripts/requirements.txt .venv/requirements.txt && .venv/bin/aws --version >/dev/null 2>&1; then
         return
     fi
     python=$(python_with_venv) || die "no python3 of 3.10 or newer that can make a virtual environment"
-    say "installing $(grep '^awscli' scripts/requirements.txt) into .venv"
+    say "installing $(grep -E '^(awscli|cfn-lint|moto)=' scripts/requirements.txt | xargs) into .venv"
     rm -rf .venv
     "$python" -m venv .venv
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input -r scripts/requirements.txt
-    # A blank in the checkout's path breaks the first line that pip writes.
+    # A blank in the checkout's path breaks the first line that pip writes. The other tools are called
+    # through .venv/bin/python.
     # shellcheck disable=SC2016
     .venv/bin/aws --version >/dev/null 2>&1 ||
         printf '#!/bin/sh\nexec "$(dirname "$0")/python" -m awscli "$@"\n' >.venv/bin/aws

@@ -1,8 +1,8 @@
 //! `journalctl --sync`: what was written to the journal is on the disk.
 //!
 //! The journal lets root alone ask for it. skep runs as its own user, and asks through a socket that
-//! its package has for that: whoever connects starts `skep-journal-sync@.service`, and reads nothing
-//! when all is well, or else what went wrong.
+//! its package has for that: whoever connects starts `skep-journal-sync@.service`, and reads
+//! `synced`, or what went wrong.
 
 use std::io::{Error, ErrorKind, Result};
 use std::path::Path;
@@ -48,10 +48,12 @@ async fn by_socket(socket: &Path) -> Result<Flushed> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Flushed::NotHere),
         Err(error) => return Err(failed(error)),
     };
-    let mut complaint = String::new();
-    stream.read_to_string(&mut complaint).await.map_err(failed)?;
-    match complaint.trim() {
-        "" => Ok(Flushed::Done),
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.map_err(failed)?;
+    match answer.trim() {
+        "synced" => Ok(Flushed::Done),
+        // The service could not even start.
+        "" => Err(failed(Error::other("no answer"))),
         complaint => Err(failed(Error::other(complaint))),
     }
 }
@@ -75,10 +77,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn silence_means_synced_and_words_mean_trouble() {
-        assert_eq!(answered("").await.unwrap(), Flushed::Done);
+    async fn only_one_word_means_synced() {
+        assert_eq!(answered("synced\n").await.unwrap(), Flushed::Done);
         let error = answered("Failed to sync: Connection refused\n").await.unwrap_err();
         assert!(error.to_string().ends_with("Failed to sync: Connection refused"), "{error}");
+        assert!(answered("").await.unwrap_err().to_string().ends_with("no answer"));
     }
 
     #[tokio::test]

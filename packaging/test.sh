@@ -1,0 +1,186 @@
+#!/usr/bin/env bash
+# Installs, upgrades, removes and purges what `make package` made, in a throw-away Debian that does not
+# run: test.sh [suite] (default: bookworm). What a restart does to a running node is not seen here.
+#
+# The RPM goes through the same, on Debian's rpm: its files and scripts are checked, its dependencies
+# are not.
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/../scripts/lib.sh"
+
+suite=${1:-bookworm}
+[ "$(id -u)" -eq 0 ] || exec scripts/as-root "$root/packaging/test.sh" "$@"
+shopt -s nullglob
+debs=(target/package/*.deb) rpms=(target/package/*.rpm)
+[ "${#debs[@]} ${#rpms[@]}" = "1 1" ] || die "no packages in target/package: make package"
+
+work=$(mktemp -d /tmp/skep-packages-XXXXXX)
+trap 'rm -rf --one-file-system "$work"' EXIT
+trap 'exit 130' INT TERM
+R=$work/root
+
+# --- The Debian that is thrown away -----------------------------------------------------------------
+
+base=target/package-test/$suite.tar
+if [ ! -s "$base" ]; then
+    say "making a Debian $suite (once)"
+    mkdir -p "${base%/*}"
+    mmdebstrap --quiet --mode=root --variant=apt --include=systemd "$suite" "$work/base.tar"
+    mv "$work/base.tar" "$base"
+fi
+
+fresh_root() {
+    rm -rf --one-file-system "$R"
+    mkdir "$R"
+    tar -C "$R" -xf "$base"
+}
+
+# With a /proc that ends with the command.
+with_proc() { unshare --mount --pid --fork --mount-proc="$R/proc" "$@"; }
+inside() { with_proc chroot "$R" "$@"; }
+dpkg_inside() { logged inside dpkg --force-confdef --force-confold "$@"; }
+# rpm reads packages and runs their scripts from outside.
+rpm_inside() { logged with_proc rpm --root "$R" --nodeps --define '_dbpath /var/lib/rpm' "$@"; }
+# What package managers say is shown when one of them fails.
+logged() {
+    "$@" >>"$work/log" 2>&1 || { cat "$work/log" >&2; die "failed: $*"; }
+}
+
+# --- What must hold ---------------------------------------------------------------------------------
+
+failures=0
+# expect <what> <wanted> <found>
+expect() {
+    [ "$2" != "$3" ] || return 0
+    failures=$((failures + 1))
+    say "FAILED: $1"$'\n'"  wanted: $2"$'\n'"  found:  $3"
+}
+
+enabled() { inside systemctl is-enabled "$1" 2>/dev/null || true; }
+mode_of() { stat -c '%a %U:%G' "$R$1" 2>/dev/null || echo missing; }
+
+expect_installed() {
+    local path
+    for path in skep.service skep-autostart.service skep-journal-sync.socket skep-journal-sync@.service; do
+        expect "$1: $path" "644 root:root" "$(mode_of "/usr/lib/systemd/system/$path")"
+    done
+    expect "$1: binary" "755 root:root" "$(mode_of /usr/bin/skep)"
+    expect "$1: configuration" "644 root:root" "$(mode_of /etc/skep/skep.toml)"
+    expect "$1: conf.d" "755 root:root" "$(mode_of /etc/skep/conf.d)"
+    expect "$1: flush.d" "755 root:root" "$(mode_of /etc/skep/flush.d)"
+    expect "$1: man page" "644 root:root" "$(mode_of /usr/share/man/man1/skep.1.gz)"
+    expect "$1: completion" "644 root:root" "$(mode_of /usr/share/bash-completion/completions/skep)"
+    expect "$1: skep's groups" "docker skep" "$(inside id -Gn skep | tr ' ' '\n' | sort | xargs)"
+    expect "$1: skep's home and shell" "/var/lib/skep:/usr/sbin/nologin" \
+        "$(inside getent passwd skep | cut -d: -f6,7)"
+    expect "$1: it runs" "skep $version" "$(inside /usr/bin/skep --version)"
+    expect "$1: its configuration is accepted" 0 "$(accepts_configuration)"
+    expect "$1: the units are sound" "" "$(inside systemd-analyze verify --man=no \
+        skep.service skep-autostart.service skep-journal-sync.socket 2>&1 | grep skep || true)"
+}
+
+# Nothing answers on this port: the metadata is not what is asked here.
+accepts_configuration() {
+    local code=0
+    inside env AWS_EC2_METADATA_SERVICE_ENDPOINT=http://127.0.0.1:9 skep config --cluster x --role worker \
+        >/dev/null 2>&1 || code=$?
+    echo $code
+}
+
+expect_enabled_as_new() {
+    expect "$1: autostart" enabled "$(enabled skep-autostart.service)"
+    expect "$1: journal socket" enabled "$(enabled skep-journal-sync.socket)"
+    expect "$1: skep itself is left to autostart and UserData" disabled "$(enabled skep.service)"
+}
+
+# Everything but what the package managers remember and what ends with a boot. The user stays: its
+# files (passwd, group and their locks and back-ups) are left out.
+files() {
+    (cd "$R" && find . -xdev \( -path ./var/lib/dpkg -o -path ./var/lib/rpm -o -path ./var/log -o -path ./var/cache \
+        -o -path ./tmp -o -path ./run -o -path ./proc -o -path './etc/passwd*' -o -path './etc/group*' \
+        -o -path './etc/*shadow*' -o -path ./etc/.pwd.lock \) -prune -o "$@" -print | sort)
+}
+
+version=$(dpkg-deb -f "${debs[0]}" Version)
+version=${version%-*}
+
+# --- The Debian package -----------------------------------------------------------------------------
+
+test_deb() {
+    local new=$work/new
+    fresh_root
+    files >"$work/before"
+    cp "${debs[0]}" "$R/tmp/skep.deb"
+    # The next version, with another default configuration.
+    dpkg-deb -R "${debs[0]}" "$new"
+    sed -i 's/^Version:.*/Version: 99.0/' "$new/DEBIAN/control"
+    echo '# new in 99' >>"$new/etc/skep/skep.toml"
+    dpkg-deb -Zgzip -b "$new" "$R/tmp/skep-99.deb" >/dev/null
+
+    dpkg_inside -i /tmp/skep.deb
+    expect_installed "deb"
+    expect_enabled_as_new "deb"
+
+    # An administrator's decisions, which an upgrade must not undo.
+    echo 'cluster = "mine"' >"$R/etc/skep/skep.toml"
+    echo 'role = "worker"' >"$R/etc/skep/conf.d/50-userdata.toml"
+    install -d -m 700 "$R/var/lib/skep" "$R/var/lib/skep/i-1"
+    inside systemctl --quiet disable skep-autostart.service
+    dpkg_inside -i /tmp/skep-99.deb
+    expect "deb upgraded: version" 99.0 "$(inside dpkg -s skep | sed -n 's/^Version: //p')"
+    expect_installed "deb upgraded"
+    expect "deb upgraded: the configuration is the administrator's" 'cluster = "mine"' "$(cat "$R/etc/skep/skep.toml")"
+    expect "deb upgraded: so is autostart" disabled "$(enabled skep-autostart.service)"
+    dpkg_inside -i /tmp/skep-99.deb
+    expect_installed "deb installed over itself"
+
+    dpkg_inside -r skep
+    expect "deb removed: binary" missing "$(mode_of /usr/bin/skep)"
+    expect "deb removed: configuration stays" 'cluster = "mine"' "$(cat "$R/etc/skep/skep.toml")"
+    expect "deb removed: state stays" "700 root:root" "$(mode_of /var/lib/skep/i-1)"
+    dpkg_inside -i /tmp/skep-99.deb
+    expect "deb installed again: journal socket" enabled "$(enabled skep-journal-sync.socket)"
+
+    dpkg_inside -P skep
+    files >"$work/after"
+    expect "deb purged: nothing is left" "" "$(diff "$work/before" "$work/after" || true)"
+    dpkg_inside -i /tmp/skep.deb
+    expect_enabled_as_new "deb installed after a purge"
+}
+
+# --- The RPM ----------------------------------------------------------------------------------------
+
+test_rpm() {
+    local newer=$work/skep-99.rpm floor
+    fresh_root
+    files ! -type d >"$work/before"
+    target/tools/bin/cargo-generate-rpm generate-rpm --auto-req disabled -s 'version = "99.0"' --output "$newer"
+
+    expect "rpm: configuration" "/etc/skep/skep.toml" "$(rpm -qpc "${rpms[0]}")"
+    expect "rpm: no script is missing" "postinstall postuninstall preuninstall" \
+        "$(rpm -qp --scripts "${rpms[0]}" | grep -oE '^(pre|post)[a-z]+' | sort | xargs)"
+    # Amazon Linux 2023 has glibc 2.34. Only a note: it is the machine that builds which decides.
+    floor=$(rpm -qp --requires "${rpms[0]}" | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -1)
+    [ "$(printf '%s\n' "$floor" GLIBC_2.34 | sort -V | tail -1)" = GLIBC_2.34 ] ||
+        say "note: this rpm needs $floor, which Amazon Linux 2023 does not have; build it on Debian 12"
+
+    rpm_inside -i "${rpms[0]}"
+    expect_installed "rpm"
+    expect_enabled_as_new "rpm"
+    echo 'cluster = "mine"' >"$R/etc/skep/skep.toml"
+    inside systemctl --quiet disable skep-autostart.service
+    rpm_inside -U "$newer"
+    expect_installed "rpm upgraded"
+    expect "rpm upgraded: the configuration is the administrator's" 'cluster = "mine"' "$(cat "$R/etc/skep/skep.toml")"
+    expect "rpm upgraded: so is autostart" disabled "$(enabled skep-autostart.service)"
+    rpm_inside -e skep
+    expect "rpm erased: binary" missing "$(mode_of /usr/bin/skep)"
+    # rpm knows no purge: the administrator's files stay, and directories that no package owns.
+    files ! -type d >"$work/after"
+    expect "rpm erased: what is left" "./etc/skep/skep.toml.rpmsave" \
+        "$(comm -13 "$work/before" "$work/after" | xargs)"
+}
+
+test_deb
+test_rpm
+[ "$failures" -eq 0 ] || die "$failures of the packages' checks failed on $suite"
+say "the packages of skep $version install, upgrade, remove and purge as they should on $suite"

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Makes the Debian and the RPM package in target/package: package.sh [target triple of cargo's].
+# For another architecture than this machine's, cargo needs its linker.
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+[ $# -le 1 ] || die "usage: package.sh [target triple]"
+for_target=()
+[ $# -eq 0 ] || for_target=(--target "$1")
+generated=target/packaging
+packages=target/package
+rm -rf "$generated" "$packages"
+mkdir -p "$packages"
+
+cargo build --release --locked --package skep "${for_target[@]}"
+# Not in the same call: skep would be built with features that only the generators ask for.
+cargo run --quiet --locked --package skep-packaging -- "$generated"
+# Without a time stamp, so that the same sources make the same package.
+gzip -9n "$generated"/man/*
+
+target/tools/bin/cargo-deb deb --no-build --no-strip --locked --package skep "${for_target[@]}" \
+    --output "$packages/"
+target/tools/bin/cargo-generate-rpm generate-rpm --auto-req builtin "${for_target[@]}" --output "$packages/"
+ls -l "$packages"/*
