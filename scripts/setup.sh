@@ -16,8 +16,15 @@ main() {
     [ $# -gt 0 ] || set -- lint test demo bench package
     for target in "$@"; do
         case $target in
-            lint) need cc shellcheck systemd-analyze venv ;;
-            test) need cc ip iptables unshare dockerd containerd runc busybox-static certificates venv ;;
+            lint)
+                need cc shellcheck systemd-analyze venv
+                want packer
+                ;;
+            test)
+                need cc ip iptables unshare dockerd containerd runc busybox-static certificates venv
+                need mmdebstrap systemd-nspawn dnsmasq ssh-keygen rpm dpkg-shlibdeps
+                want packer
+                ;;
             demo) need cc ip iptables unshare dockerd containerd runc busybox-static certificates ;;
             bench) need cc ip iptables unshare dockerd containerd runc busybox-static certificates \
                 docker curl venv ;;
@@ -28,7 +35,7 @@ main() {
     check_cargo
     install_packages
     case " $* " in *" lint "*) install_cargo_tool cargo-deny "$CARGO_DENY" --no-default-features ;; esac
-    case " $* " in *" package "*)
+    case " $* " in *" package "* | *" test "*)
         install_cargo_tool cargo-deb "$CARGO_DEB"
         install_cargo_tool cargo-generate-rpm "$CARGO_GENERATE_RPM"
         ;;
@@ -49,6 +56,17 @@ need() {
     done
 }
 
+# As need, where the distribution has it: Ubuntu 24.04 has no Packer. What uses it says so.
+want() {
+    local thing
+    for thing in "$@"; do
+        ! has "$thing" || continue
+        # A fresh machine has no lists to look into.
+        compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null || quietly as_root apt-get update -q
+        [ -z "$(apt-cache policy "$(package_of "$thing")" 2>/dev/null)" ] || need "$thing"
+    done
+}
+
 has() {
     case $1 in
         # The demo's image is this one file, so it must not need a library.
@@ -66,6 +84,9 @@ package_of() {
         cc) echo build-essential ;;
         dpkg-shlibdeps) echo dpkg-dev ;;
         systemd-analyze) echo systemd ;;
+        systemd-nspawn) echo systemd-container ;;
+        dnsmasq) echo dnsmasq-base ;;
+        ssh-keygen) echo openssh-client ;;
         ip) echo iproute2 ;;
         unshare) echo util-linux ;;
         apparmor_parser) echo apparmor ;;

@@ -15,7 +15,7 @@
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-STAGES=(lint build units cloud scenarios)
+STAGES=(lint build units cloud packages cloudformation scenarios booted)
 
 # Minutes, so that a test that hangs ends with its log and the summary rather than with CI's 90 minutes.
 limit_of() {
@@ -23,7 +23,10 @@ limit_of() {
         lint | build) echo 20 ;;
         units) echo 5 ;;
         cloud) echo 10 ;;
+        packages) echo 20 ;;
+        cloudformation) echo 10 ;;
         scenarios) echo 35 ;;
+        booted) echo 30 ;;
     esac
 }
 
@@ -35,12 +38,14 @@ stage_build() {
     cargo build --package skep --all-targets --locked
     cargo build --package skep-sim --all-targets --locked
     cargo build --package skep-scenarios --all-targets --locked
+    cargo build --package skep-packaging --all-targets --locked
 }
 
 # Unit and property tests, and the examples in the documentation. As the user, with nothing but loopback.
 stage_units() {
     cargo_test skep --lib --bins
     [ -n "${TEST:-}" ] || cargo_test skep --doc
+    cargo_test skep-packaging --bins
 }
 
 # The local cloud by itself, driven by the real `aws`.
@@ -49,10 +54,32 @@ stage_cloud() {
     cargo_test skep-sim --all-targets
 }
 
-# skep on real Docker daemons.
+# The real packages, in a throw-away Debian.
+stage_packages() {
+    scripts/package.sh
+    packaging/test.sh
+}
+
+# The stack in moto, with the main variants of its parameters. It writes what the roles may: the scenarios
+# let them do no more.
+stage_cloudformation() {
+    .venv/bin/python cloudformation/tests/check.py "$policies"
+}
+policies=target/test/policies.json
+
+# skep on real Docker daemons, with the permissions that the template grants.
 stage_scenarios() {
     test_as_root
-    RUST_TEST_THREADS=${SCENARIO_THREADS:-2} cargo_test skep-scenarios --test '*'
+    [ "$policies" -nt cloudformation/skep.yaml ] || stage_cloudformation
+    local target targets=()
+    for target in deploying joining leaving trouble; do targets+=(--test "$target"); done
+    RUST_TEST_THREADS=${SCENARIO_THREADS:-2} cargo_test skep-scenarios "${targets[@]}"
+}
+
+# Booted instances, from the image that Packer makes of the real package.
+stage_booted() {
+    test_as_root
+    RUST_TEST_THREADS=${BOOTED_THREADS:-1} cargo_test skep-scenarios --test booted
 }
 
 # cargo_test <package> <option of cargo test>...

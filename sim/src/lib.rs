@@ -2,12 +2,14 @@
 //!
 //! - [`cloud`]: the AWS services and the instance metadata, over their own wire protocols.
 //! - [`fleet`]: the instances: a network namespace, a real dockerd and a real skep each.
-//! - [`machines`]: the seam between the two.
+//! - [`booted`]: instances that really boot, from an image that Packer has built.
+//! - [`machines`]: the seam between the cloud and either.
 //! - [`demo`]: what both are for, shown in a minute.
 //! - [`bench`]: what skep costs, measured on them.
 //! - [`stage`]: what every command that runs a fleet needs.
 
 pub mod bench;
+pub mod booted;
 pub mod cloud;
 pub mod demo;
 pub mod fleet;

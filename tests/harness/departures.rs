@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use bollard::models::{Node, NodeState, Reachability, TaskState};
 use serde_json::{Map, Value, json};
-use skep_sim::cloud::{ActionResult, EventKind};
+use skep_sim::cloud::{ActionResult, Cloud, EventKind};
 use skep_sim::fleet::{
     ClusterSpec, ContainerEvent, Fleet, FleetOptions, Instance, TERMINATION_HOOK,
 };
@@ -93,8 +93,16 @@ pub async fn is_listed(fleet: &Fleet, node_id: &str) -> anyhow::Result<bool> {
 /// # Errors
 /// When there is no table `skep`.
 pub fn ledger(fleet: &Fleet) -> anyhow::Result<Vec<Map<String, Value>>> {
+    ledger_of(fleet.cloud())
+}
+
+/// All rows of a cloud's ledger, as plain JSON.
+///
+/// # Errors
+/// When there is no table `skep`.
+pub fn ledger_of(cloud: &Cloud) -> anyhow::Result<Vec<Map<String, Value>>> {
     let request = serde_json::from_value(json!({ "TableName": "skep", "ConsistentRead": true }))?;
-    let answer = fleet.cloud().database().scan(request);
+    let answer = cloud.database().scan(request);
     let answer = answer.map_err(|error| anyhow::anyhow!("cannot read the ledger: {error:?}"))?;
     let answer = serde_json::to_value(answer)?;
     let rows = answer["Items"].as_array().cloned().unwrap_or_default();
@@ -136,8 +144,14 @@ pub fn departure_state(fleet: &Fleet, instance: &Instance) -> Option<String> {
 /// What Auto Scaling has said about an instance.
 #[must_use]
 pub fn events_of(fleet: &Fleet, instance: &Instance) -> Vec<EventKind> {
-    let events = fleet.cloud().events_since(0).into_iter().map(|event| event.kind);
-    events.filter(|kind| kind.instance_id() == Some(instance.id())).collect()
+    events_in(fleet.cloud(), instance.id())
+}
+
+/// What a cloud's Auto Scaling has said about an instance.
+#[must_use]
+pub fn events_in(cloud: &Cloud, instance_id: &str) -> Vec<EventKind> {
+    let events = cloud.events_since(0).into_iter().map(|event| event.kind);
+    events.filter(|kind| kind.instance_id() == Some(instance_id)).collect()
 }
 
 /// The results with which an instance's termination hook was completed.

@@ -1,6 +1,7 @@
 //! What every scenario begins with: a cloud, and instances that run the `skep` of this build.
 
 pub mod departures;
+pub mod policies;
 pub mod swarm;
 pub mod trouble;
 
@@ -39,10 +40,16 @@ pub fn options() -> FleetOptions {
     FleetOptions { skep: Some(skep_binary()), ..FleetOptions::default() }
 }
 
-/// A fleet without instances.
+/// Names of the clusters that scenarios make.
+const CLUSTERS: [&str; 2] = ["test", "demo"];
+
+/// A fleet without instances. The roles of its clusters may what the template lets them, and no more:
+/// a policy that grants too little makes scenarios fail.
 ///
 /// # Errors
-/// When the machine lacks what a fleet needs.
+/// When the machine lacks what a fleet needs, or the template's test has not run.
 pub async fn fleet(options: FleetOptions) -> anyhow::Result<Fleet> {
-    Fleet::start(options).await.context("the fleet did not start")
+    let fleet = Fleet::start(options).await.context("the fleet did not start")?;
+    policies::enforce(fleet.cloud(), &CLUSTERS, &policies::STORES)?;
+    Ok(fleet)
 }

@@ -261,6 +261,7 @@ pub async fn another_swarm(fleet: &Fleet) -> anyhow::Result<Arc<Instance>> {
         private_address: [10, 78, 0, 99].into(),
         zone: "eu-central-1a".to_owned(),
         group: "foreign".to_owned(),
+        image_id: String::new(),
         tags: BTreeMap::new(),
     })?;
     found_by_hand(&other).await?;

@@ -177,11 +177,19 @@ pub fn put_row(fleet: &Fleet, table: &str, row: &Value) -> anyhow::Result<()> {
 /// # Errors
 /// When it fails: what it says.
 pub async fn aws(fleet: &Fleet, arguments: &[&str]) -> anyhow::Result<Value> {
+    aws_at(&fleet.endpoint(), arguments).await
+}
+
+/// The same with another endpoint.
+///
+/// # Errors
+/// When it fails: what it says.
+pub async fn aws_at(endpoint: &str, arguments: &[&str]) -> anyhow::Result<Value> {
     let program = std::env::var_os("AWS_CLI").unwrap_or_else(|| "aws".into());
     let Output { status, stdout, stderr } = tokio::process::Command::new(program)
         .args(arguments)
         .args(["--output", "json"])
-        .env("AWS_ENDPOINT_URL", fleet.endpoint())
+        .env("AWS_ENDPOINT_URL", endpoint)
         .env("AWS_ACCESS_KEY_ID", "AKIAOPERATOR00000000")
         .env("AWS_SECRET_ACCESS_KEY", "not-verified")
         .env_remove("AWS_SESSION_TOKEN")

@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use super::autoscaling::Scaling;
 use super::clock::{amz_date, parse_amz_date};
 use super::errors::ApiError;
+use super::iam::Refusal;
 use super::requests::Service;
 
 /// How far a caller's clock may be from the cloud's.
@@ -71,7 +72,7 @@ impl Deny {
 }
 
 /// Whether `text` is what `pattern` says, `*` standing for any run of characters.
-fn matches(pattern: &str, text: &str) -> bool {
+pub(super) fn matches(pattern: &str, text: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else {
         return pattern == text;
     };
@@ -198,17 +199,27 @@ pub(super) fn authorize(
     resources: &[String],
 ) -> Result<(), ApiError> {
     let refused = denials.iter().find_map(|deny| deny.refuses(caller, service, action, resources));
-    let Some(resource) = refused else {
-        return Ok(());
-    };
+    match refused {
+        None => Ok(()),
+        Some(resource) => {
+            let (action, resource) = (format!("{service}:{action}"), resource.to_owned());
+            Err(denied(caller, service, &Refusal { action, resource, is_explicit: true }))
+        }
+    }
+}
+
+/// A refusal in IAM's words.
+pub(super) fn denied(caller: &Caller, service: Service, refusal: &Refusal) -> ApiError {
     let arn = caller.arn();
-    Err(Protocol::of(service).error(
-        "AccessDenied",
-        &format!(
-            "User: {arn} is not authorized to perform: {service}:{action} on resource: {resource} \
-             with an explicit deny in an identity-based policy"
-        ),
-    ))
+    let Refusal { action, resource, is_explicit } = refusal;
+    let why = if *is_explicit {
+        "with an explicit deny in an identity-based policy".to_owned()
+    } else {
+        format!("because no identity-based policy allows the {action} action")
+    };
+    let words =
+        format!("User: {arn} is not authorized to perform: {action} on resource: {resource} {why}");
+    Protocol::of(service).error("AccessDenied", &words)
 }
 
 /// The two families that spell the same errors differently.
@@ -222,7 +233,9 @@ impl Protocol {
     fn of(service: Service) -> Self {
         match service {
             Service::DynamoDb | Service::Ssm => Self::Json,
-            Service::AutoScaling | Service::CloudFormation | Service::Imds => Self::Query,
+            Service::AutoScaling | Service::CloudFormation | Service::Ec2 | Service::Imds => {
+                Self::Query
+            }
         }
     }
 

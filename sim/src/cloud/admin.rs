@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::sync::broadcast;
 
@@ -12,6 +13,7 @@ use super::dynamodb::DynamoDb;
 use super::errors::ApiError;
 use super::events::{CloudEvent, EventKind};
 use super::faults::Faults;
+use super::iam::{Policies, PolicyError};
 use super::imds::ImdsKnobs;
 use super::requests::Request;
 use super::specs::{
@@ -99,6 +101,21 @@ impl Cloud {
     /// Takes a permission away from instances.
     pub fn deny(&self, deny: Deny) {
         self.change(|state, _| state.denials.push(deny));
+    }
+
+    /// From now on a role may do what these policy documents allow, and nothing else.
+    ///
+    /// # Errors
+    /// When there is something in them that is not enforced here.
+    pub fn set_role_policies(&self, role: &str, documents: &[Value]) -> Result<(), PolicyError> {
+        let policies = Policies::parse(documents)?;
+        self.change(|state, _| state.policies.insert(role.to_owned(), policies));
+        Ok(())
+    }
+
+    /// What a role's policies allow and no call has needed so far.
+    pub fn unused_permissions(&self, role: &str) -> Vec<String> {
+        self.change(|state, _| state.policies.get(role).map(Policies::unused).unwrap_or_default())
     }
 
     /// Ends all denials.
@@ -352,6 +369,10 @@ impl Cloud {
     /// The names of the parameters in SSM.
     pub fn parameter_names(&self) -> Vec<String> {
         lock(&self.inner.state).parameters.names()
+    }
+
+    pub fn region(&self) -> String {
+        self.inner.options.region.clone()
     }
 
     /// When the cloud was made, by its clock.

@@ -40,6 +40,7 @@ impl ApiError {
             Service::DynamoDb | Service::Ssm => {
                 Self::new(500, "InternalServerError", "Internal server error")
             }
+            Service::Ec2 => Self::new(500, "InternalError", "An internal error has occurred"),
             Service::AutoScaling | Service::CloudFormation | Service::Imds => {
                 Self::new(500, "InternalFailure", "An internal error has occurred.")
             }
@@ -58,6 +59,7 @@ impl ApiError {
             Service::AutoScaling | Service::CloudFormation => {
                 Self::new(400, "Throttling", "Rate exceeded")
             }
+            Service::Ec2 => Self::new(503, "RequestLimitExceeded", "Request limit exceeded."),
             Service::Imds => Self::new(503, "Throttling", "Too many requests"),
         }
     }
@@ -65,6 +67,11 @@ impl ApiError {
     pub(super) fn unknown_action(service: Service, action: &str) -> Self {
         match service {
             Service::DynamoDb | Service::Ssm => Self::new(400, "UnknownOperationException", ""),
+            Service::Ec2 => Self::new(
+                400,
+                "InvalidAction",
+                format!("The action {action} is not valid for this web service."),
+            ),
             _ => Self::new(400, "InvalidAction", format!("Could not find operation {action}")),
         }
     }
@@ -74,6 +81,7 @@ impl ApiError {
         match service {
             Service::DynamoDb => self.json("application/x-amz-json-1.0", self.dynamodb_namespace()),
             Service::Ssm => self.json("application/x-amz-json-1.1", ""),
+            Service::Ec2 => self.ec2(),
             Service::AutoScaling | Service::CloudFormation | Service::Imds => self.xml(service),
         }
     }
@@ -104,6 +112,23 @@ impl ApiError {
             body["message"] = json!(self.message);
         }
         answer(self.status, content_type, &ids::request_id(), body.to_string())
+    }
+
+    /// EC2 has an envelope of its own, and its mistakes have other names.
+    fn ec2(&self) -> Response<Body> {
+        let request_id = ids::request_id();
+        let mut xml = Xml::default();
+        for element in ["Response", "Errors", "Error"] {
+            xml.open(element);
+        }
+        let code = if self.code == "ValidationError" { "MissingParameter" } else { &self.code };
+        xml.text("Code", code);
+        xml.text("Message", &self.message);
+        xml.close("Error");
+        xml.close("Errors");
+        xml.text("RequestID", &request_id);
+        xml.close("Response");
+        answer(self.status, "text/xml", &request_id, xml.finish())
     }
 
     fn xml(&self, service: Service) -> Response<Body> {

@@ -11,10 +11,13 @@ use serde_json::Value;
 use super::access::{self, Caller};
 use super::errors::{ApiError, answer};
 use super::faults::Fate;
+use super::iam::Asked;
 use super::requests::Service;
 use super::server::Dropped;
 use super::wire::{self, Params};
-use super::{Cloud, admin_http, autoscaling, clock, cloudformation, dynamodb, ids, requests, ssm};
+use super::{
+    Cloud, admin_http, autoscaling, clock, cloudformation, dynamodb, ec2, ids, requests, ssm,
+};
 
 /// A call as it came in.
 struct Call {
@@ -52,6 +55,7 @@ impl Call {
         let service = match form.get("Version")? {
             "2011-01-01" => Service::AutoScaling,
             "2010-05-15" => Service::CloudFormation,
+            "2016-11-15" => Service::Ec2,
             _ => return None,
         };
         Some(Self {
@@ -71,6 +75,15 @@ impl Call {
                 .iter()
                 .filter_map(|name| form.get(name).map(str::to_owned))
                 .collect(),
+        }
+    }
+
+    /// What IAM decides on.
+    fn asked(&self, region: &str) -> Asked {
+        match (&self.input, self.service) {
+            (Input::Json(input), Service::DynamoDb) => Asked::dynamodb(&self.action, input, region),
+            (Input::Json(input), _) => Asked::ssm(&self.action, input, region),
+            (Input::Query(form), of) => Asked::query_protocol(of, &self.action, form, region),
         }
     }
 
@@ -170,7 +183,7 @@ impl Cloud {
     /// Who calls, where that is known, and why they may not, where they may not.
     fn admit(&self, parts: &Parts, call: &Call) -> (Option<Caller>, Option<ApiError>) {
         let now = self.now();
-        let state = super::lock(&self.inner.state);
+        let mut state = super::lock(&self.inner.state);
         let headers = &parts.headers;
         let caller = match access::authenticate(headers, call.service, now, &state.scaling) {
             Ok(caller) => caller,
@@ -178,6 +191,11 @@ impl Cloud {
         };
         let (action, resources) = (&call.action, call.resources());
         let allowed = access::authorize(&state.denials, &caller, call.service, action, &resources);
+        let policies = caller.role.as_ref().and_then(|role| state.policies.get_mut(role));
+        let judged =
+            policies.map_or(Ok(()), |of| of.judge(&call.asked(&self.inner.options.region)));
+        let allowed =
+            allowed.and(judged.map_err(|refusal| access::denied(&caller, call.service, &refusal)));
         (Some(caller), allowed.err())
     }
 
@@ -189,6 +207,11 @@ impl Cloud {
                 let place = ssm::Place::new(&self.inner.options.region, clock);
                 let output = state.parameters.handle(action, input, &place)?;
                 Ok((ids::request_id(), "application/x-amz-json-1.1", output.to_string()))
+            }),
+            (Service::Ec2, Input::Query(form)) => ec2::handle(self, action, form).map(|content| {
+                let request_id = ids::request_id();
+                let xml = wire::ec2_response(action, &request_id, &content.finish());
+                (request_id, "text/xml", xml)
             }),
             (service, Input::Query(form)) => self.change(|state, now| {
                 let result = if service == Service::CloudFormation {

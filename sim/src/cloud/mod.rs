@@ -35,10 +35,12 @@ mod autoscaling;
 mod clock;
 mod cloudformation;
 mod dynamodb;
+mod ec2;
 mod errors;
 mod events;
 mod faults;
 mod gateway;
+mod iam;
 mod ids;
 mod imds;
 mod requests;
@@ -48,6 +50,7 @@ mod ssm;
 mod tasks;
 mod wire;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -59,16 +62,18 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use access::{Deny, Who};
-pub use autoscaling::{ActionResult, LifecycleState, Timing, Transition};
+pub use autoscaling::{ActionResult, LifecycleState, PoolState, Timing, Transition};
 pub use dynoxide::Database;
+pub use ec2::ImageState;
 pub use errors::ApiError;
 pub use events::{CloudEvent, EventKind};
 pub use faults::{Fault, FaultRule, Faults};
+pub use iam::PolicyError;
 pub use imds::{ImdsKnobs, mac_address};
 pub use requests::{Request, Service};
 pub use specs::{
     CloudOptions, GroupSpec, GroupView, HookSpec, InstanceView, Maintenance, Market,
-    StackResourceSpec, StackResourceView, StackSpec, StackView,
+    StackResourceSpec, StackResourceView, StackSpec, StackView, WarmPoolSpec,
 };
 
 use crate::machines::Machines;
@@ -76,6 +81,7 @@ use autoscaling::{Outcome, Scaling};
 use clock::Clock;
 use cloudformation::Stacks;
 use dynamodb::DynamoDb;
+use ec2::Ec2;
 use events::EventLog;
 use requests::RequestLog;
 
@@ -109,8 +115,11 @@ struct Inner {
 struct State {
     scaling: Scaling,
     stacks: Stacks,
+    ec2: Ec2,
     parameters: ssm::Parameters,
     denials: Vec<Deny>,
+    /// By role; a role that is not here is not restricted.
+    policies: BTreeMap<String, iam::Policies>,
     metadata: imds::Metadata,
     /// Nothing is due before, in elapsed time. Kept, because finding it looks at every instance
     /// and every call needs it.
@@ -150,8 +159,10 @@ impl Cloud {
             scaling: Scaling::new(&options)?,
             // Other ids than the instances', from the same seed.
             stacks: Stacks::new(&options.region, options.seed.wrapping_add(1)),
+            ec2: Ec2::new(options.seed.wrapping_add(3)),
             parameters: ssm::Parameters::default(),
             denials: Vec::new(),
+            policies: BTreeMap::new(),
             metadata: imds::Metadata::new(options.seed.wrapping_add(2)),
             next_due: Duration::ZERO,
         };
@@ -227,6 +238,8 @@ impl Cloud {
                     continue;
                 }
                 Outcome::Launch(launch) => tasks::Order::Launch(launch),
+                Outcome::Stop(id) => tasks::Order::Stop(id),
+                Outcome::Start(id) => tasks::Order::Start(id),
                 Outcome::PowerOff(id) => {
                     state.metadata.forget(&id);
                     tasks::Order::Terminate(id)

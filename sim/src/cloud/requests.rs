@@ -18,6 +18,7 @@ pub enum Service {
     Ssm,
     AutoScaling,
     CloudFormation,
+    Ec2,
     Imds,
 }
 
@@ -29,6 +30,7 @@ impl Service {
             Self::Ssm => "ssm",
             Self::AutoScaling => "autoscaling",
             Self::CloudFormation => "cloudformation",
+            Self::Ec2 => "ec2",
             Self::Imds => "imds",
         }
     }

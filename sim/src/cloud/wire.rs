@@ -12,6 +12,7 @@ use super::requests::Service;
 pub(super) fn namespace(service: Service) -> &'static str {
     match service {
         Service::CloudFormation => "http://cloudformation.amazonaws.com/doc/2010-05-15/",
+        Service::Ec2 => "http://ec2.amazonaws.com/doc/2016-11-15/",
         _ => "http://autoscaling.amazonaws.com/doc/2011-01-01/",
     }
 }
@@ -51,14 +52,19 @@ impl Params {
 
     /// A list of strings, in the order of its indices.
     pub(super) fn list(&self, name: &str) -> Vec<String> {
-        (1..).map_while(|index| self.0.get(&format!("{name}.member.{index}")).cloned()).collect()
+        self.numbered(&format!("{name}.member"))
     }
 
     /// A list of structures, each with its own parameters.
     pub(super) fn structures(&self, name: &str) -> Vec<Params> {
+        self.numbered_structures(&format!("{name}.member"))
+    }
+
+    /// The same as EC2 spells it: `Name.1.Member`.
+    pub(super) fn numbered_structures(&self, name: &str) -> Vec<Params> {
         (1..)
             .map_while(|index| {
-                let prefix = format!("{name}.member.{index}.");
+                let prefix = format!("{name}.{index}.");
                 let members: BTreeMap<_, _> = self
                     .0
                     .iter()
@@ -71,13 +77,20 @@ impl Params {
             .collect()
     }
 
+    /// A list of strings as EC2 spells it: `Name.1`.
+    pub(super) fn numbered(&self, name: &str) -> Vec<String> {
+        (1..).map_while(|index| self.0.get(&format!("{name}.{index}")).cloned()).collect()
+    }
+
     /// `Name=value …` of the parameters that tell what a call was about.
     pub(super) fn summary(&self) -> String {
-        const TELLING: [&str; 13] = [
+        const TELLING: [&str; 15] = [
             "AutoScalingGroupName",
             "AutoScalingGroupNames.member.1",
             "InstanceId",
             "InstanceIds.member.1",
+            "InstanceId.1",
+            "ImageId",
             "LifecycleHookName",
             "LifecycleActionResult",
             "DesiredCapacity",
@@ -177,6 +190,17 @@ pub(super) fn response(
     xml.open("ResponseMetadata");
     xml.text("RequestId", request_id);
     xml.close("ResponseMetadata");
+    xml.close(&response);
+    xml.finish()
+}
+
+/// The whole answer of EC2, which has neither a result element nor a metadata one.
+pub(super) fn ec2_response(action: &str, request_id: &str, content: &str) -> String {
+    let mut xml = Xml::default();
+    let response = format!("{action}Response");
+    xml.open_with(&response, namespace(Service::Ec2));
+    xml.text("requestId", request_id);
+    xml.raw(content);
     xml.close(&response);
     xml.finish()
 }

@@ -11,6 +11,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use bollard::Docker;
+use bollard::Docker;
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::TryStreamExt;
 use nix::sys::signal::Signal;
@@ -113,15 +115,7 @@ async fn import(
     let daemon = Process::watch(machine.spawn(dockerd.command()?)?);
     let imported = async {
         let docker = dockerd.client(&dockerd.wait_api(API_PATIENCE).await?)?;
-        let options = CreateImageOptionsBuilder::new()
-            .from_src("-")
-            .repo(REPOSITORY)
-            .tag("latest")
-            .changes(vec!["CMD [\"sh\"]".to_owned()])
-            .build();
-        let body = bollard::body_full(root_fs()?.into());
-        docker.create_image(Some(options), Some(body), None).try_for_each(async |_| Ok(())).await?;
-        docker.inspect_image(IMAGE).await?;
+        preload(&docker).await?;
         anyhow::Ok(())
     };
     let imported = imported.await;
@@ -135,6 +129,34 @@ async fn import(
         remove_dir(&dockerd.data_root().join(state))?;
         fs::remove_file(dockerd.data_root().join(state)).ok();
     }
+    Ok(())
+}
+
+/// Imports [`IMAGE`] into an engine.
+pub async fn preload(docker: &Docker) -> anyhow::Result<()> {
+    let options = CreateImageOptionsBuilder::new()
+        .from_src("-")
+        .repo(REPOSITORY)
+        .tag("latest")
+        .changes(vec!["CMD [\"sh\"]".to_owned()])
+        .build();
+    let body = bollard::body_full(root_fs()?.into());
+    docker.create_image(Some(options), Some(body), None).try_for_each(async |_| Ok(())).await?;
+    docker.inspect_image(IMAGE).await?;
+    Ok(())
+}
+
+/// Gives a daemon the image.
+pub(crate) async fn import_into(docker: &Docker) -> anyhow::Result<()> {
+    let options = CreateImageOptionsBuilder::new()
+        .from_src("-")
+        .repo(REPOSITORY)
+        .tag("latest")
+        .changes(vec!["CMD [\"sh\"]".to_owned()])
+        .build();
+    let body = bollard::body_full(root_fs()?.into());
+    docker.create_image(Some(options), Some(body), None).try_for_each(async |_| Ok(())).await?;
+    docker.inspect_image(IMAGE).await?;
     Ok(())
 }
 

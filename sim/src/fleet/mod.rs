@@ -44,13 +44,14 @@ use tokio::task::JoinSet;
 pub use clean::{clean_dead_runs, live_runs};
 pub use cluster::{ClusterSpec, LAUNCH_HOOK, TERMINATION_HOOK};
 pub use events::ContainerEvent;
-pub use image::IMAGE;
+pub use image::{IMAGE, preload};
 pub use instance::Instance;
 pub use narrate::narrate;
 pub use netns::{INTERFACE, METADATA_ADDRESS};
 pub use notify::Notification;
 pub use options::{DockerStart, FleetOptions, PowerOff, Prepare, Restart, default_dir};
 pub use process::Exit;
+pub use swarm::service;
 pub use timeline::Entry;
 
 use crate::cloud::{Cloud, CloudOptions};

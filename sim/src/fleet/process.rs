@@ -5,10 +5,11 @@
 //! would hang the power-off of its instance.
 
 use std::fmt;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ExitStatus};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
+use anyhow::Context;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
@@ -127,5 +128,38 @@ impl Process {
         let mut exit = self.exit.clone();
         let ended = exit.wait_for(Option::is_some).await;
         ended.ok().and_then(|exit| *exit).unwrap_or(Exit::Code(-1))
+    }
+}
+
+/// A child that ends with this process, in whatever way that ends, and when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    pub process: Process,
+    /// Its end ends the thread that the child must not outlive.
+    _stay: mpsc::Sender<()>,
+}
+
+impl Bound {
+    pub(crate) fn spawn(mut command: Command) -> anyhow::Result<Bound> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        command.process_group(0);
+        // SAFETY: the closure makes one system call and allocates nothing.
+        unsafe { command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?)) };
+        let (stay, gone) = mpsc::channel::<()>();
+        let (tell, started) = mpsc::channel();
+        // The signal comes when this very thread ends: one of the runtime's may end at any time.
+        std::thread::spawn(move || {
+            tell.send(command.spawn()).ok();
+            gone.recv().ok();
+        });
+        let child = started.recv().context("the thread that starts a process died")?;
+        let child = child.with_context(|| format!("cannot start {program}"))?;
+        Ok(Bound { process: Process::watch(child), _stay: stay })
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        self.process.signal(Signal::SIGKILL);
     }
 }

@@ -175,8 +175,9 @@ where
     bail!("waited {timeout:?} in vain for {what}{error}\n{}", report())
 }
 
-/// No ports and no network: this kernel may have no IP_VS.
-fn service(
+/// A replicated service of the preloaded image. No ports and no network: this kernel may have no
+/// IP_VS.
+pub fn service(
     name: &str,
     replicas: u32,
     command: Vec<String>,

@@ -1,12 +1,13 @@
 //! How a group gets and loses instances: convergence to the desired capacity.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::instance::{Credentials, Instance};
 use super::lifecycle::{Event, Lifecycle};
 use super::scaling::{Outcome, Principal, Scaling};
 use crate::cloud::events::EventKind;
+use crate::cloud::ids::Ids;
 use crate::machines::Launch;
 
 impl Scaling {
@@ -39,6 +40,11 @@ impl Scaling {
         }
     }
 
+    /// Credentials of a role for an instance that no group has launched.
+    pub fn credentials(&mut self, role_name: &str, instance_id: &str) -> Credentials {
+        issue(&mut self.ids, &mut self.principals, role_name.to_owned(), instance_id)
+    }
+
     /// Launches one instance; `false` when the subnet is full.
     pub(super) fn launch(&mut self, group: &str, lifecycle: Lifecycle, now: Duration) -> bool {
         let Some(address) = self.addresses.take() else {
@@ -50,21 +56,9 @@ impl Scaling {
         };
         let id = self.ids.instance();
         let spec = &owner.spec;
-        let credentials = spec.role_name.clone().map(|role_name| Credentials {
-            role_name,
-            access_key_id: self.ids.access_key(),
-            secret_access_key: self.ids.secret(40),
-            session_token: self.ids.secret(120),
-        });
-        if let Some(credentials) = &credentials {
-            let principal = Principal {
-                instance_id: id.clone(),
-                role_name: credentials.role_name.clone(),
-                session_token: credentials.session_token.clone(),
-            };
-            let key = credentials.access_key_id.clone();
-            self.principals.insert(key, principal);
-        }
+        let role_name = spec.role_name.clone();
+        let credentials =
+            role_name.map(|role| issue(&mut self.ids, &mut self.principals, role, &id));
         let zones = if owner.zones.is_empty() { &self.zones } else { &owner.zones };
         let zone = emptiest_zone(zones, group, &self.instances);
         self.sequence += 1;
@@ -176,6 +170,28 @@ impl Scaling {
         let _ = self.step(id, Event::Vanish, now);
         self.converge(now);
     }
+}
+
+/// Credentials of a role, for one instance.
+fn issue(
+    ids: &mut Ids,
+    principals: &mut HashMap<String, Principal>,
+    role_name: String,
+    instance_id: &str,
+) -> Credentials {
+    let credentials = Credentials {
+        role_name,
+        access_key_id: ids.access_key(),
+        secret_access_key: ids.secret(40),
+        session_token: ids.secret(120),
+    };
+    let principal = Principal {
+        instance_id: instance_id.to_owned(),
+        role_name: credentials.role_name.clone(),
+        session_token: credentials.session_token.clone(),
+    };
+    principals.insert(credentials.access_key_id.clone(), principal);
+    credentials
 }
 
 /// The zone with the fewest instances of the group, the first such in the order given.

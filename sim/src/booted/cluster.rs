@@ -1,0 +1,128 @@
+//! The swarm that UserData forms, as its managers list it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use bollard::models::{Node, NodeState};
+
+use super::{BootedFleet, BootedInstance};
+use crate::fleet::image::import_into;
+use crate::fleet::swarm::{service, wait_for};
+
+/// How long one manager may take to answer before the next is asked.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+/// Lines of each console that go into an error.
+const TAIL: usize = 15;
+
+impl BootedFleet {
+    /// Waits until `look` finds something. Errors of `look` only count when time is up.
+    ///
+    /// # Errors
+    ///
+    /// When time is up: what was waited for, the last error, and the end of every console.
+    pub async fn wait_for<T, F>(&self, what: &str, timeout: Duration, look: F) -> anyhow::Result<T>
+    where
+        F: AsyncFnMut() -> anyhow::Result<Option<T>>,
+    {
+        wait_for(what, timeout, look, || self.report()).await
+    }
+
+    /// [`BootedFleet::wait_for`] a condition.
+    pub async fn wait_until<F>(
+        &self,
+        what: &str,
+        timeout: Duration,
+        mut look: F,
+    ) -> anyhow::Result<()>
+    where
+        F: AsyncFnMut() -> anyhow::Result<bool>,
+    {
+        self.wait_for(what, timeout, async || Ok(look().await?.then_some(()))).await
+    }
+
+    /// A manager that answers.
+    pub async fn manager(&self) -> anyhow::Result<Arc<BootedInstance>> {
+        for instance in self.instances() {
+            let Ok(docker) = instance.docker().await else { continue };
+            let nodes = tokio::time::timeout(ANSWER_PATIENCE, docker.list_nodes(None)).await;
+            if matches!(nodes, Ok(Ok(_))) {
+                return Ok(instance);
+            }
+        }
+        anyhow::bail!("no manager answers")
+    }
+
+    /// The swarm's nodes, as a live manager sees them.
+    pub async fn nodes(&self) -> anyhow::Result<Vec<Node>> {
+        Ok(self.manager().await?.docker().await?.list_nodes(None).await?)
+    }
+
+    /// Creates a replicated service of [`crate::fleet::IMAGE`], which every instance gets first;
+    /// [`crate::fleet::workload`] has commands. Returns its id.
+    pub async fn create_service(
+        &self,
+        name: &str,
+        replicas: u32,
+        command: Vec<String>,
+        stop_grace: Duration,
+    ) -> anyhow::Result<String> {
+        for instance in self.instances() {
+            import_into(&instance.docker().await?).await?;
+        }
+        let spec = service(name, replicas, command, stop_grace)?;
+        let manager = self.manager().await?.docker().await?;
+        manager.create_service(spec, None).await?.id.context("Docker gave the service no id")
+    }
+
+    /// Waits until the node list is exactly so many managers and workers, all of them ready.
+    pub async fn wait_formed(
+        &self,
+        managers: usize,
+        workers: usize,
+        timeout: Duration,
+    ) -> anyhow::Result<Vec<Node>> {
+        let what = format!("one swarm of {managers} managers and {workers} workers");
+        self.wait_for(&what, timeout, async || {
+            let nodes = self.nodes().await?;
+            let ready = |node: &Node| {
+                node.status.as_ref().and_then(|status| status.state) == Some(NodeState::READY)
+            };
+            let leads = |node: &Node| node.manager_status.is_some();
+            let found = (nodes.iter().filter(|node| leads(node)).count(), nodes.len());
+            ensure!(found == (managers, managers + workers), "{found:?} managers and nodes");
+            let unready = nodes.iter().find(|node| !ready(node)).and_then(|node| node.id.clone());
+            ensure!(unready.is_none(), "not ready: {}", unready.unwrap_or_default());
+            Ok(Some(nodes))
+        })
+        .await
+    }
+
+    /// The state of every instance and the end of its console, for a person who wants to know why.
+    pub fn report(&self) -> String {
+        let mut report = format!("run in {}", self.dir().display());
+        for instance in self.all_instances() {
+            let state = match (instance.is_gone(), instance.is_on()) {
+                (true, _) => "gone",
+                (_, true) => "on",
+                (_, false) => "off",
+            };
+            let (launch, console) = (instance.launch(), instance.console());
+            let lines: Vec<&str> = console.lines().filter(|line| !line.trim().is_empty()).collect();
+            report += &format!(
+                "\n── {} {} {}: {state}\n   {}",
+                launch.instance_id,
+                launch.private_address,
+                launch.group,
+                lines[lines.len().saturating_sub(TAIL)..].join("\n   ")
+            );
+        }
+        report
+    }
+}
+
+/// A file of `userdata/`, with its placeholders.
+pub fn user_data(name: &str) -> anyhow::Result<String> {
+    let file = super::images::workspace().join("userdata").join(name);
+    std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))
+}

@@ -1,0 +1,370 @@
+//! One booted instance, as tests hold it.
+//!
+//! Layout of its directory: `console.log`. Its disk is elsewhere, and goes with the instance.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use bollard::{ClientVersion, Docker};
+use tokio::sync::{Mutex as Turn, watch};
+
+use super::images::{Image, Images};
+use super::machine::{self, Disk, Hardware, Machine};
+use super::network::Network;
+use crate::cloud::Cloud;
+use crate::fleet::clean::{remove_cgroup, remove_dir};
+use crate::fleet::netns::Namespace;
+use crate::fleet::run::Run;
+use crate::fleet::timeline::Timeline;
+use crate::machines::Launch;
+
+/// How long a system may take to shut down before EC2 cuts the power.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(180);
+/// How long the kernel may take to end what was killed.
+const CUT_PATIENCE: Duration = Duration::from_secs(20);
+/// How long one call of a Docker client may take, in seconds.
+const CALL_TIMEOUT: u64 = 60;
+/// What Docker 20.10 speaks; newer engines are asked what they prefer.
+const OLDEST_API: ClientVersion = ClientVersion { major_version: 1, minor_version: 41 };
+
+/// What all instances of a run share.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub run: Run,
+    pub aws: Namespace,
+    pub network: Network,
+    pub cloud: Cloud,
+    pub images: Images,
+    pub timeline: Timeline,
+    pub runtime: tokio::runtime::Handle,
+}
+
+#[derive(Debug)]
+enum Power {
+    /// Launched, or stopped: the disk is kept.
+    Off,
+    On(Machine),
+    /// Thrown away.
+    Gone,
+}
+
+/// An instance that boots. Cheap to hold after its end: its console stays readable.
+#[derive(Debug)]
+pub struct BootedInstance {
+    launch: Launch,
+    site: Arc<Site>,
+    dir: PathBuf,
+    netns: Namespace,
+    cgroup: String,
+    disk: Disk,
+    power: Mutex<Power>,
+    /// Counts the machines that have ended.
+    ends: watch::Sender<u64>,
+    /// EC2 wants it off: its end is no news.
+    wanted_off: AtomicBool,
+    /// Held while EC2 switches it on or off: one order after the other.
+    pub(super) turn: Arc<Turn<()>>,
+}
+
+impl BootedInstance {
+    pub(super) fn new(site: &Arc<Site>, launch: Launch) -> BootedInstance {
+        let id = &launch.instance_id;
+        let host = launch.private_address.to_string().replace('.', "-");
+        BootedInstance {
+            dir: site.run.record.dir.join(id),
+            netns: Namespace::named(&format!("{}-ip-{host}", site.run.namespace())),
+            cgroup: format!("{}/{id}", site.run.cgroup()),
+            disk: Disk(site.run.record.scratch.join(id)),
+            power: Mutex::new(Power::Off),
+            ends: watch::channel(0).0,
+            wanted_off: AtomicBool::new(false),
+            turn: Arc::default(),
+            site: Arc::clone(site),
+            launch,
+        }
+    }
+
+    pub fn id(&self) -> &str {
+        &self.launch.instance_id
+    }
+
+    /// What the cloud asked for: zone, group, image and tags.
+    pub fn launch(&self) -> &Launch {
+        &self.launch
+    }
+
+    pub fn address(&self) -> Ipv4Addr {
+        self.launch.private_address
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn is_on(&self) -> bool {
+        matches!(*self.power(), Power::On(_))
+    }
+
+    /// Terminated and thrown away.
+    pub fn is_gone(&self) -> bool {
+        matches!(*self.power(), Power::Gone)
+    }
+
+    /// Everything that the machine has written on its console, over all its boots.
+    pub fn console(&self) -> String {
+        let bytes = std::fs::read(self.console_path()).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    pub fn console_path(&self) -> PathBuf {
+        self.dir.join("console.log")
+    }
+
+    /// The pid of the instance's PID 1 in the root namespace, while there is one.
+    pub fn leader(&self) -> Option<u32> {
+        match &*self.power() {
+            Power::On(machine) => machine.leader(),
+            Power::Off | Power::Gone => None,
+        }
+    }
+
+    /// Runs a shell script inside as root, to its end.
+    pub async fn run(&self, script: &str) -> anyhow::Result<Output> {
+        let leader = self.leader().with_context(|| format!("{} is off", self.id()))?;
+        let mut command = machine::inside(leader, "sh");
+        command.args(["-c", script]);
+        Ok(tokio::process::Command::from(command).kill_on_drop(true).output().await?)
+    }
+
+    /// What a shell script that is to succeed prints.
+    ///
+    /// # Errors
+    ///
+    /// When it fails: with what it wrote.
+    pub async fn say(&self, script: &str) -> anyhow::Result<String> {
+        let output = self.run(script).await?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+        let (said, error) = (text(&output.stdout), text(&output.stderr));
+        ensure!(output.status.success(), "{}: `{script}`: {said}\n{error}", self.id());
+        Ok(said)
+    }
+
+    /// What a unit has written into the journal, over all boots.
+    pub async fn journal(&self, unit: &str) -> anyhow::Result<String> {
+        self.say(&format!("journalctl --no-pager --output=cat --unit={unit}")).await
+    }
+
+    /// A client for the instance's Docker.
+    pub async fn docker(&self) -> anyhow::Result<Docker> {
+        let leader = self.leader().with_context(|| format!("{} is off", self.id()))?;
+        let socket = format!("/proc/{leader}/root/run/docker.sock");
+        let docker = Docker::connect_with_unix(&socket, CALL_TIMEOUT, &OLDEST_API)
+            .with_context(|| format!("no Docker API on {}", self.id()))?;
+        Ok(docker.negotiate_version().await?)
+    }
+
+    /// Cuts the instance's wire or mends it: metadata and AWS are cut off as well.
+    pub fn link(&self, up: bool) -> anyhow::Result<()> {
+        self.note(if up { "link mended" } else { "link cut" });
+        self.site.aws.set_link(self.address(), up)
+    }
+
+    /// Cuts the instance off from all other instances, or mends that. Metadata and AWS stay within
+    /// reach: this is what a partition of the VPC looks like.
+    pub fn isolate(&self, isolated: bool) -> anyhow::Result<()> {
+        self.note(if isolated { "isolated" } else { "not isolated" });
+        self.site.aws.isolate(&self.netns, self.address(), isolated)
+    }
+
+    /// The machine dies without a warning, and EC2 notices.
+    pub async fn crash(&self) {
+        self.note("crash");
+        self.cut().await;
+    }
+
+    /// The machine dies without a warning and boots again on the same disk; EC2 calls both a reboot.
+    pub async fn reset(self: &Arc<Self>) -> anyhow::Result<()> {
+        let _turn = self.turn.lock().await;
+        self.wanted_off.store(true, Ordering::SeqCst);
+        self.cut().await;
+        self.switch_on().await
+    }
+
+    /// The launch by EC2.
+    pub(super) async fn launch_now(self: Arc<Self>) {
+        let instance = Arc::clone(&self);
+        let made = tokio::task::spawn_blocking(move || instance.make()).await;
+        let made = made.map_err(anyhow::Error::from).and_then(|made| made);
+        let launched = match made {
+            Ok(()) => self.switch_on().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = launched {
+            tracing::error!(instance = self.id(), "launch failed: {error:#}");
+            self.note(format!("launch failed: {error:#}"));
+        }
+    }
+
+    /// A start by EC2, on the disk that there is.
+    pub(super) async fn start_now(self: Arc<Self>) {
+        let _turn = self.turn.lock().await;
+        if let Err(error) = self.switch_on().await {
+            tracing::error!(instance = self.id(), "start failed: {error:#}");
+        }
+    }
+
+    /// A stop by EC2: the system shuts down, the disk stays.
+    pub(super) async fn stop_now(self: Arc<Self>) {
+        let _turn = self.turn.lock().await;
+        self.shut_down().await;
+        self.site.cloud.machine_has_stopped(self.id());
+    }
+
+    /// A termination by EC2: the system shuts down, and nothing stays.
+    pub(super) async fn terminate_now(self: Arc<Self>) {
+        let _turn = self.turn.lock().await;
+        self.shut_down().await;
+        let instance = Arc::clone(&self);
+        tokio::task::spawn_blocking(move || instance.throw_away()).await.ok();
+    }
+
+    /// Keeps the disk of an instance that is off as an image.
+    pub(super) async fn keep(self: Arc<Self>, image_id: &str) -> anyhow::Result<()> {
+        let _turn = self.turn.lock().await;
+        ensure!(!self.is_on() && !self.is_gone(), "{} is not stopped", self.id());
+        let below = self.site.images.get(&self.launch.image_id)?;
+        let dir = self.site.run.record.scratch.join(image_id);
+        let disk = self.disk.clone();
+        let image = tokio::task::spawn_blocking(move || below.keep(&disk, &dir)).await??;
+        self.site.images.add(image_id, image);
+        Ok(())
+    }
+
+    /// Cuts the power and removes everything but the records. Blocks; repeating it does nothing.
+    pub(super) fn throw_away(&self) {
+        self.wanted_off.store(true, Ordering::SeqCst);
+        match std::mem::replace(&mut *self.power(), Power::Gone) {
+            Power::On(machine) => machine.cut(),
+            Power::Off => {}
+            Power::Gone => return,
+        }
+        self.site.aws.unplug(self.address());
+        remove_cgroup(&self.cgroup);
+        let removed = self.netns.delete().and_then(|()| remove_dir(&self.disk.0));
+        if let Err(error) = removed {
+            tracing::warn!(instance = self.id(), "remains are left: {error:#}");
+        }
+        self.note("power off");
+    }
+
+    fn make(&self) -> anyhow::Result<()> {
+        std::fs::create_dir_all(&self.dir)?;
+        self.disk.make()?;
+        self.image()?.fill(&self.disk)?;
+        Namespace::create(self.netns.name())?;
+        self.site.aws.connect(&self.netns, self.address())?;
+        self.site.network.lease(self.address())
+    }
+
+    fn image(&self) -> anyhow::Result<Image> {
+        self.site.images.get(&self.launch.image_id)
+    }
+
+    async fn switch_on(self: &Arc<Self>) -> anyhow::Result<()> {
+        let hardware = Hardware {
+            name: format!("{}-{}", self.site.run.namespace(), self.id()),
+            netns: self.netns.path(),
+            cgroup: self.cgroup.clone(),
+            layers: self.image()?.layers().to_vec(),
+            disk: self.disk.clone(),
+            console: self.console_path(),
+        };
+        let instance = Arc::clone(self);
+        let on = tokio::task::spawn_blocking(move || {
+            let mut power = instance.power();
+            match &*power {
+                Power::Off => {}
+                Power::On(_) => bail!("{} is on", instance.id()),
+                // A termination overtook the launch.
+                Power::Gone => return Ok(()),
+            }
+            instance.wanted_off.store(false, Ordering::SeqCst);
+            let ending = Arc::downgrade(&instance);
+            *power = Power::On(Machine::power_on(hardware, move |exit| {
+                if let Some(instance) = ending.upgrade() {
+                    instance.has_ended(&exit.to_string());
+                }
+            })?);
+            Ok(())
+        });
+        on.await??;
+        self.note(format!("power on, {}", self.address()));
+        Ok(())
+    }
+
+    /// The machine is off, whoever wanted it.
+    fn has_ended(&self, exit: &str) {
+        {
+            let mut power = self.power();
+            if matches!(*power, Power::On(_)) {
+                *power = Power::Off;
+            }
+        }
+        self.note(format!("the machine is off: {exit}"));
+        self.ends.send_modify(|ends| *ends += 1);
+        if !self.wanted_off.load(Ordering::SeqCst) {
+            self.site.cloud.machine_has_ended(self.id());
+        }
+    }
+
+    /// Presses the power button, and pulls the plug when the system does not heed it.
+    async fn shut_down(&self) {
+        self.wanted_off.store(true, Ordering::SeqCst);
+        let pressed = match &*self.power() {
+            Power::On(machine) => {
+                machine.press_power_button();
+                true
+            }
+            Power::Off | Power::Gone => false,
+        };
+        if pressed {
+            self.note("shutting down");
+            if tokio::time::timeout(SHUTDOWN_PATIENCE, self.off()).await.is_err() {
+                self.note("does not shut down: power cut");
+                self.cut().await;
+            }
+        }
+    }
+
+    async fn cut(&self) {
+        if let Power::On(machine) = &*self.power() {
+            machine.cut();
+        }
+        if tokio::time::timeout(CUT_PATIENCE, self.off()).await.is_err() {
+            tracing::warn!(instance = self.id(), "does not die");
+        }
+    }
+
+    /// Waits until no machine is on.
+    async fn off(&self) {
+        let mut ends = self.ends.subscribe();
+        while self.is_on() {
+            if ends.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn note(&self, what: impl Into<String>) {
+        self.site.timeline.add(self.id(), what);
+    }
+
+    fn power(&self) -> MutexGuard<'_, Power> {
+        self.power.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

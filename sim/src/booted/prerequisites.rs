@@ -1,0 +1,48 @@
+//! What the machine must have before instances can boot on it.
+
+use anyhow::bail;
+
+use crate::fleet::clean::cgroup2;
+use crate::fleet::prerequisites::{find, search_path};
+
+/// The programs that are run, and the Debian packages that have them.
+const PROGRAMS: [(&str, &str); 9] = [
+    ("mmdebstrap", "mmdebstrap"),
+    ("systemd-nspawn", "systemd-container"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("packer", "packer"),
+    ("ssh-keygen", "openssh-client"),
+    ("ip", "iproute2"),
+    ("nsenter", "util-linux"),
+    ("busybox", "busybox-static"),
+    ("cp", "coreutils"),
+];
+
+/// Checks everything at once.
+///
+/// # Errors
+///
+/// Names all that is missing, and the remedy.
+pub fn check() -> anyhow::Result<()> {
+    let mut problems = Vec::new();
+    if !nix::unistd::geteuid().is_root() {
+        problems.push("booted instances need root".to_owned());
+    }
+    let path = search_path(None);
+    for (program, package) in PROGRAMS {
+        if find(program, &path).is_none() {
+            problems.push(format!("`{program}` is missing (package {package})"));
+        }
+    }
+    let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    if !filesystems.lines().any(|line| line.ends_with("overlay")) {
+        problems.push("the kernel has no overlayfs (`modprobe overlay`)".to_owned());
+    }
+    if cgroup2().is_none() {
+        problems.push("no cgroup2 hierarchy is mounted".to_owned());
+    }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    bail!("cannot boot instances here:\n  {}", problems.join("\n  "));
+}

@@ -1,0 +1,159 @@
+//! EC2, as far as Packer and the `aws` command line need it to make an image and to look at
+//! instances.
+//!
+//! Instances of Auto Scaling groups are shown here and live there; those of `RunInstances` live
+//! here. Both are machines of the same fleet, and both have metadata. Networks are not modelled:
+//! every instance is in the one subnet, and security groups are names.
+
+mod images;
+mod instances;
+mod keys;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use super::autoscaling::Instance;
+use super::errors::ApiError;
+use super::ids::Ids;
+use super::requests::Service;
+use super::wire::{Params, Xml};
+use super::{Cloud, tasks};
+
+use images::Image;
+pub use images::ImageState;
+use instances::Standalone;
+use keys::{KeyPair, SecurityGroup};
+
+/// What there is beside Auto Scaling's instances.
+pub(super) struct Ec2 {
+    instances: BTreeMap<String, Standalone>,
+    images: BTreeMap<String, Image>,
+    keys: BTreeMap<String, KeyPair>,
+    groups: BTreeMap<String, SecurityGroup>,
+    /// Tags of what has no place of its own for them: volumes, snapshots, security groups.
+    tags: BTreeMap<String, BTreeMap<String, String>>,
+    ids: Ids,
+}
+
+impl Ec2 {
+    pub fn new(seed: u64) -> Self {
+        Self {
+            instances: BTreeMap::new(),
+            images: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            tags: BTreeMap::new(),
+            ids: Ids::new(seed),
+        }
+    }
+
+    pub fn instance(&self, id: &str) -> Option<&Instance> {
+        self.instances.get(id).map(|standalone| &standalone.instance)
+    }
+
+    pub fn instance_at(&self, address: Ipv4Addr) -> Option<&Instance> {
+        self.instances
+            .values()
+            .find(|standalone| standalone.has_metadata(address))
+            .map(|standalone| &standalone.instance)
+    }
+
+    /// The key that an instance's first user is to be reached with: its name and itself.
+    pub fn public_key(&self, instance_id: &str) -> Option<(&str, &str)> {
+        let name = self.instances.get(instance_id)?.key_name.as_ref()?;
+        let (name, key) = self.keys.get_key_value(name)?;
+        Some((name, &key.public))
+    }
+}
+
+impl Cloud {
+    /// An image that can be launched from now on, as its owner would have registered it.
+    pub fn register_image(&self, id: &str, name: &str, owner: &str) {
+        self.change(|state, now| state.ec2.register(id, name, owner, now));
+    }
+
+    /// The images that were made here: id and name.
+    pub fn images(&self) -> Vec<(String, String, ImageState)> {
+        self.change(|state, _| state.ec2.own_images())
+    }
+
+    /// What came of an order to make an image.
+    pub fn image_is_made(&self, image_id: &str, made: Result<(), String>) {
+        self.change(|state, _| state.ec2.image_is_made(image_id, made));
+    }
+
+    /// EC2 has stopped the machine.
+    pub fn machine_has_stopped(&self, instance_id: &str) {
+        self.change(|state, _| state.ec2.machine_is_off(instance_id));
+    }
+
+    /// The machine has ended by itself. EC2 notices: an instance of a group is lost and replaced,
+    /// any other is stopped.
+    pub fn machine_has_ended(&self, instance_id: &str) {
+        self.change(|state, _| state.ec2.machine_is_off(instance_id));
+        // Unknown to Auto Scaling, or gone already.
+        self.crash(instance_id).ok();
+    }
+
+    fn order(&self, order: tasks::Order) {
+        // Refused only when the runtime is shutting down.
+        let _ = self.inner.orders.send(order);
+    }
+}
+
+/// Answers a call with the content of its answer.
+pub(super) fn handle(cloud: &Cloud, action: &str, form: &Params) -> Result<Xml, ApiError> {
+    match action {
+        "RunInstances" => instances::run(cloud, form),
+        "DescribeInstances" => instances::describe(cloud, form),
+        "StopInstances" => instances::stop(cloud, form),
+        "StartInstances" => instances::start(cloud, form),
+        "TerminateInstances" => instances::terminate(cloud, form),
+        "DescribeVolumes" => instances::describe_volumes(cloud, form),
+        "CreateTags" => create_tags(cloud, form),
+        "CreateImage" => images::create(cloud, form),
+        "DescribeImages" => images::describe(cloud, form),
+        "ModifyImageAttribute" => images::describe_as(cloud, form),
+        "DeregisterImage" => images::deregister(cloud, form),
+        // A snapshot is its image, and is deleted after it.
+        "DeleteSnapshot" => Ok(wire::done()),
+        "CreateKeyPair" => keys::create(cloud, form),
+        "DescribeKeyPairs" => keys::describe(cloud, form),
+        "DeleteKeyPair" => keys::delete(cloud, form),
+        "CreateSecurityGroup" => keys::create_group(cloud, form),
+        "DescribeSecurityGroups" => keys::describe_groups(cloud, form),
+        "AuthorizeSecurityGroupIngress" => keys::authorize(cloud, form),
+        "DeleteSecurityGroup" => keys::delete_group(cloud, form),
+        "DescribeRegions" => Ok(regions(cloud)),
+        _ => Err(ApiError::unknown_action(Service::Ec2, action)),
+    }
+}
+
+fn regions(cloud: &Cloud) -> Xml {
+    let region = &cloud.inner.options.region;
+    let mut xml = Xml::default();
+    wire::items(&mut xml, "regionInfo", [region], |xml, region| {
+        xml.text("regionName", region);
+        xml.text("regionEndpoint", &format!("ec2.{region}.amazonaws.com"));
+        xml.text("optInStatus", "opt-in-not-required");
+    });
+    xml
+}
+
+fn create_tags(cloud: &Cloud, form: &Params) -> Result<Xml, ApiError> {
+    let tags = wire::tags(form, "Tag");
+    cloud.change(|state, _| {
+        for id in form.numbered("ResourceId") {
+            let of_group = state.scaling.instance_mut(&id).ok().map(|instance| &mut instance.tags);
+            let own =
+                state.ec2.instances.get_mut(&id).map(|standalone| &mut standalone.instance.tags);
+            let image = state.ec2.images.get_mut(&id).map(|image| &mut image.tags);
+            match of_group.or(own).or(image) {
+                Some(present) => present.extend(tags.clone()),
+                None => state.ec2.tags.entry(id).or_default().extend(tags.clone()),
+            }
+        }
+    });
+    Ok(wire::done())
+}

@@ -1,0 +1,76 @@
+//! EC2's own spelling of the Query protocol: lists without `member`, `item` in answers, filters.
+
+use std::collections::BTreeMap;
+
+use crate::cloud::wire::{Params, Xml};
+
+/// A list with an `item` per element.
+pub(super) fn items<T>(
+    xml: &mut Xml,
+    name: &str,
+    elements: impl IntoIterator<Item = T>,
+    mut item: impl FnMut(&mut Xml, T),
+) {
+    xml.open(name);
+    for element in elements {
+        xml.open("item");
+        item(xml, element);
+        xml.close("item");
+    }
+    xml.close(name);
+}
+
+pub(super) fn tag_set(xml: &mut Xml, tags: &BTreeMap<String, String>) {
+    items(xml, "tagSet", tags, |xml, (key, value)| {
+        xml.text("key", key);
+        xml.text("value", value);
+    });
+}
+
+/// The answer of calls that have nothing to say.
+pub(super) fn done() -> Xml {
+    let mut xml = Xml::default();
+    xml.text("return", "true");
+    xml
+}
+
+/// Tags of a request: `<name>.1.Key` and `<name>.1.Value`.
+pub(super) fn tags(form: &Params, name: &str) -> BTreeMap<String, String> {
+    let pair = |tag: &Params| {
+        Some((tag.get("Key")?.to_owned(), tag.get("Value").unwrap_or_default().to_owned()))
+    };
+    form.numbered_structures(name).iter().filter_map(pair).collect()
+}
+
+/// `TagSpecification`: the tags for resources of one type.
+pub(super) fn tags_for(form: &Params, resource: &str) -> BTreeMap<String, String> {
+    form.numbered_structures("TagSpecification")
+        .iter()
+        .filter(|specification| specification.get("ResourceType") == Some(resource))
+        .flat_map(|specification| tags(specification, "Tag"))
+        .collect()
+}
+
+/// The filters of a `Describe` call: each names a property, and one of its values must match.
+pub(super) struct Filters(Vec<(String, Vec<String>)>);
+
+impl Filters {
+    pub(super) fn of(form: &Params) -> Filters {
+        let filter =
+            |filter: &Params| Some((filter.get("Name")?.to_owned(), filter.numbered("Value")));
+        Filters(form.numbered_structures("Filter").iter().filter_map(filter).collect())
+    }
+
+    /// Whether something with these properties is asked for. A filter on a property that is not
+    /// modelled lets everything through.
+    pub(super) fn want(&self, property: impl Fn(&str) -> Option<String>) -> bool {
+        self.0.iter().all(|(name, values)| {
+            property(name).is_none_or(|actual| values.iter().any(|value| matches(value, &actual)))
+        })
+    }
+}
+
+/// Whether `text` is what `pattern` says: `*` stands for anything.
+fn matches(pattern: &str, text: &str) -> bool {
+    crate::cloud::access::matches(pattern, text)
+}

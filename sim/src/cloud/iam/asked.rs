@@ -1,0 +1,111 @@
+//! A call as IAM sees it: actions, resources, and what conditions look at.
+
+use serde_json::Value;
+
+use crate::cloud::requests::Service;
+use crate::cloud::wire::Params;
+use crate::cloud::{ACCOUNT, dynamodb, ssm};
+
+/// The name of the table's partition key.
+const PARTITION_KEY: &str = "cluster";
+/// A query whose partition cannot be told: no policy names it.
+const UNKNOWN: &str = "";
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::cloud) struct Asked {
+    /// Such as `dynamodb:PutItem`; a transaction asks for one per kind of its items.
+    pub actions: Vec<String>,
+    /// ARNs, or `*` where the action knows no resource.
+    pub resources: Vec<String>,
+    /// The partition keys that a call to DynamoDB names.
+    pub leading_keys: Vec<String>,
+    pub region: String,
+}
+
+impl Asked {
+    fn new(service: Service, actions: &[&str], mut resources: Vec<String>, region: &str) -> Self {
+        if resources.is_empty() {
+            resources.push("*".to_owned());
+        }
+        let actions = actions.iter().map(|action| format!("{service}:{action}")).collect();
+        Self { actions, resources, leading_keys: vec![], region: region.to_owned() }
+    }
+
+    pub fn ssm(action: &str, input: &Value, region: &str) -> Self {
+        let arn = |name: &String| {
+            let slash = if name.starts_with('/') { "" } else { "/" };
+            // A version is no part of the ARN.
+            let name = name.split(':').next().unwrap_or_default();
+            format!("arn:aws:ssm:{region}:{ACCOUNT}:parameter{slash}{name}")
+        };
+        let parameters = ssm::names(input).iter().map(arn).collect();
+        Self::new(Service::Ssm, &[action], parameters, region)
+    }
+
+    pub fn dynamodb(action: &str, input: &Value, region: &str) -> Self {
+        let actions = if action.starts_with("Transact") { transacted(input) } else { vec![action] };
+        let (mut tables, mut leading_keys) = (vec![], vec![]);
+        for resource in dynamodb::resources(input) {
+            match resource.split_once('/') {
+                None => {
+                    tables.push(format!("arn:aws:dynamodb:{region}:{ACCOUNT}:table/{resource}"))
+                }
+                Some((_, key)) => leading_keys.push(key.to_owned()),
+            }
+        }
+        if let Some(condition) = input["KeyConditionExpression"].as_str() {
+            leading_keys = vec![queried(condition, input).unwrap_or(UNKNOWN).to_owned()];
+        }
+        Self { leading_keys, ..Self::new(Service::DynamoDb, &actions, tables, region) }
+    }
+
+    pub fn query_protocol(service: Service, action: &str, form: &Params, region: &str) -> Self {
+        let resource = match service {
+            // Auto Scaling's Describe actions know no resource.
+            Service::AutoScaling if !action.starts_with("Describe") => {
+                form.get("AutoScalingGroupName").map(|name| {
+                    format!(
+                        "arn:aws:autoscaling:{region}:{ACCOUNT}:autoScalingGroup:any:\
+                         autoScalingGroupName/{name}"
+                    )
+                })
+            }
+            Service::CloudFormation => form.get("StackName").map(|name| {
+                if name.starts_with("arn:") {
+                    name.to_owned()
+                } else {
+                    format!("arn:aws:cloudformation:{region}:{ACCOUNT}:stack/{name}/any")
+                }
+            }),
+            _ => None,
+        };
+        Self::new(service, &[action], resource.into_iter().collect(), region)
+    }
+}
+
+/// There is no action for a transaction; its items need theirs.
+fn transacted(input: &Value) -> Vec<&str> {
+    let items = input["TransactItems"].as_array().into_iter().flatten();
+    items
+        .filter_map(|item| item.as_object()?.keys().next())
+        .map(|kind| match kind.as_str() {
+            "Get" => "GetItem",
+            "Put" => "PutItem",
+            "Update" => "UpdateItem",
+            "Delete" => "DeleteItem",
+            _ => "ConditionCheckItem",
+        })
+        .collect()
+}
+
+/// The partition that a query's key condition names.
+fn queried<'a>(condition: &str, input: &'a Value) -> Option<&'a str> {
+    let mut terms = condition.split(" AND ").map(|term| term.trim_matches([' ', '(', ')']));
+    let value = terms.find_map(|term| {
+        let (name, value) = term.split_once('=')?;
+        let name = name.trim();
+        let name = input["ExpressionAttributeNames"][name].as_str().unwrap_or(name);
+        (name == PARTITION_KEY).then_some(value.trim())
+    })?;
+    input["ExpressionAttributeValues"][value]["S"].as_str()
+}

@@ -1,0 +1,96 @@
+//! The template's roles and a whole life of a swarm: no call is refused, and no permission is left over.
+
+use anyhow::{Context, ensure};
+use harness::departures::{Leaver, options_with, row};
+use harness::policies;
+use harness::secs;
+use harness::swarm::{self, CLUSTER};
+use skep_sim::cloud::{Market, Transition};
+use skep_sim::fleet::{ClusterSpec, Fleet};
+
+#[tokio::test]
+async fn with_tokens_in_ssm() -> anyhow::Result<()> {
+    whole_life("ssm").await
+}
+
+#[tokio::test]
+async fn with_tokens_in_dynamodb() -> anyhow::Result<()> {
+    whole_life("dynamodb").await
+}
+
+async fn whole_life(store: &str) -> anyhow::Result<()> {
+    // The last manager waits for another one until its deadline.
+    let config = format!("[leave]\ndeadline = \"30s\"\n[tokens]\nstore = \"{store}\"\n");
+    let fleet = harness::fleet(options_with(&config)).await?;
+    // No more than for this store.
+    policies::enforce(fleet.cloud(), &[CLUSTER], &[store])?;
+    // The launch hooks start when nodes are Ready already: those ask Auto Scaling where they stand.
+    fleet.cloud().set_transition_delay(Transition::Launching, secs(10));
+    let spec = ClusterSpec { workers_market: Market::Spot, ..swarm::cluster(3, 3) };
+    fleet.create_cluster(&spec)?;
+    swarm::whole(&fleet, 3, 3).await?;
+    swarm::announced(&fleet).await?;
+
+    workers_leave(&fleet, &spec).await?;
+    managers_leave(&fleet, &spec).await?;
+
+    let calls = fleet.cloud().requests();
+    let of_nodes = calls.iter().filter(|call| call.instance_id.is_some());
+    let is_refused = |code: &String| code.starts_with("AccessDenied");
+    let refused: Vec<_> =
+        of_nodes.filter(|call| call.code.as_ref().is_some_and(is_refused)).collect();
+    ensure!(refused.is_empty(), "refused: {refused:#?}");
+    for role in ["skep-manager", "skep-worker"] {
+        let unused = fleet.cloud().unused_permissions(role);
+        ensure!(unused.is_empty(), "{role} may, and never needs to: {unused:#?}");
+    }
+    fleet.stop().await
+}
+
+/// By scale-in, by a spot notice, and because the operator says so.
+async fn workers_leave(fleet: &Fleet, spec: &ClusterSpec) -> anyhow::Result<()> {
+    let workers = fleet.group(&spec.workers_group());
+    let [scaled_in, spot, by_hand] = workers.as_slice() else { anyhow::bail!("three workers") };
+    let (scaled_in, spot, by_hand) =
+        (Leaver::of(scaled_in).await?, Leaver::of(spot).await?, Leaver::of(by_hand).await?);
+    fleet.cloud().terminate(scaled_in.id(), true)?;
+    scaled_in.has_left_by_its_hook(fleet).await?;
+    fleet.cloud().spot_notice(spot.id(), "terminate", secs(45))?;
+    spot.has_left(fleet).await?;
+    let said = by_hand.instance.skep(["leave"]).await?;
+    ensure!(said.status.success(), "{said:?}");
+    by_hand.has_left(fleet).await
+}
+
+/// The leader, which is replaced; then all but one; then the last one, because the operator says so.
+async fn managers_leave(fleet: &Fleet, spec: &ClusterSpec) -> anyhow::Result<()> {
+    let leader = Leaver::of(&fleet.leader().await?).await?;
+    fleet.cloud().terminate(leader.id(), false)?;
+    leader.has_left_by_its_hook(fleet).await?;
+    managers(fleet, 3).await?;
+    fleet.cloud().set_desired(&spec.managers_group(), 1)?;
+    managers(fleet, 1).await?;
+    let last = Leaver::of(&fleet.leader().await?).await?;
+    let said = last.instance.skep(["status"]).await?;
+    ensure!(said.status.success(), "{said:?}");
+    let said = last.instance.skep(["leave"]).await?;
+    ensure!(said.status.success(), "{said:?}");
+    last.skep_has_ended_well(fleet).await?;
+    let charter = row(fleet, "charter")?.context("a charter")?;
+    ensure!(charter["phase"] == "closed", "{charter:?}");
+    Ok(())
+}
+
+/// Waits until the swarm has so many managers, and each of them is Ready and in service.
+async fn managers(fleet: &Fleet, count: usize) -> anyhow::Result<()> {
+    let group = format!("{CLUSTER}-managers");
+    fleet
+        .wait_until(&format!("{count} managers"), secs(180), async || {
+            let nodes = fleet.nodes().await?;
+            let listed = nodes.iter().filter(|node| node.manager_status.is_some()).count();
+            let instances = fleet.group(&group);
+            let ready = instances.iter().filter(|instance| instance.is_ready()).count();
+            Ok((listed, instances.len(), ready) == (count, count, count))
+        })
+        .await
+}

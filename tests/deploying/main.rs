@@ -1,0 +1,3 @@
+//! What an operator deploys, held against what skep does.
+
+mod iam_fits_the_calls;

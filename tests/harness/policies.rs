@@ -1,0 +1,45 @@
+//! What the CloudFormation template lets the roles do.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use serde_json::{Map, Value};
+use skep_sim::cloud::Cloud;
+
+/// What stands for the cluster in the policies that the template's test has written.
+const CLUSTER: &str = "cluster-of-this-stack";
+/// Both stores of join tokens, as the policies are filed.
+pub const STORES: [&str; 2] = ["ssm", "dynamodb"];
+
+/// From now on the roles may what the template's policies allow for these clusters and token stores,
+/// and nothing else.
+///
+/// # Errors
+/// When the template's test has not run, or the policies hold what the local cloud does not enforce.
+pub fn enforce(cloud: &Cloud, clusters: &[&str], stores: &[&str]) -> anyhow::Result<()> {
+    let path = written_by_the_templates_test()?;
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("{}: run `make test STAGES=cloudformation`", path.display()))?;
+    let mut roles = Map::new();
+    for cluster in clusters {
+        let policies: Value = serde_json::from_str(&text.replace(CLUSTER, cluster))?;
+        for store in stores {
+            let of_store = policies[store].as_object().context("no policies for a token store")?;
+            for (role, documents) in of_store {
+                let documents = documents.as_array().context("no list of documents")?;
+                let all = roles.entry(role).or_insert_with(|| Value::Array(Vec::new()));
+                all.as_array_mut().context("no list")?.extend(documents.iter().cloned());
+            }
+        }
+    }
+    for (role, documents) in &roles {
+        cloud.set_role_policies(role, documents.as_array().context("no list")?)?;
+    }
+    Ok(())
+}
+
+fn written_by_the_templates_test() -> anyhow::Result<PathBuf> {
+    let test = std::env::current_exe()?;
+    let target = test.ancestors().nth(3).context("it is in target/<profile>/deps")?;
+    Ok(target.join("test").join("policies.json"))
+}
