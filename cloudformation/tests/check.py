@@ -4,8 +4,8 @@ check.py POLICIES also writes what the roles may, for the scenarios: per token s
 `skep`, resolved for a stack of the name CLUSTER, in the account and region of the local cloud.
 
 What moto cannot make is in NOT_IN_MOTO, by name. What it makes but does not look at is checked in the
-template: hooks, update policies, the table's TTL and recovery, patterns and limits of parameters. The template's Rules have no check here
-but cfn-lint's.
+template: hooks, update policies, the table's TTL and recovery, patterns and limits of parameters. The
+template's Rules have no check here but cfn-lint's.
 """
 
 import ast
@@ -13,6 +13,7 @@ import base64
 import json
 import pathlib
 import re
+import shlex
 import sys
 
 import yaml
@@ -78,6 +79,8 @@ def main(policies_file=None):
                 parameters = parameters | network(cloud, parameters.get("Zones", 3))
             check_stack(cloud, parameters)
             print(f"ok: {what}")
+        check_documented(cloud)
+        print("ok: what docs/deploy.md says")
         for store in ("ssm", "dynamodb"):
             cloud.reset()
             named = cloud.create(CLUSTER, TokenStore=store)
@@ -169,6 +172,26 @@ def expected(parameters):
 
 
 # --- The stack in moto -----------------------------------------------------------------------------
+
+
+def check_documented(cloud):
+    """The commands of docs/deploy.md, with ids that are there."""
+    text = (ROOT / "docs" / "deploy.md").read_text()
+    commands = re.findall(r"^\$ aws (cloudformation deploy .*)$", text, re.MULTILINE)
+    assert len(commands) == 2, commands
+    for command in commands:
+        cloud.reset()
+        existing = network(cloud, 2)
+        command = re.sub(r"ami-\w+", cloud.image, command)
+        for name, value in existing.items():
+            command = re.sub(rf"{name}=\S+", f"{name}={value}", command)
+        cloud.run(*shlex.split(command.replace("cloudformation/skep.yaml", str(TEMPLATE))))
+        stack = cloud.aws("cloudformation", "describe-stacks", "--stack-name", "prod")["Stacks"][0]
+        assert stack["StackStatus"] == "CREATE_COMPLETE", stack
+    told = text.split("| Parameter | for |")[1].split("\n\n")[0]
+    named = set(re.findall(r"`([A-Z]\w+)(?:=[^`]*)?`", told))
+    unknown = named - template["Parameters"].keys()
+    assert named and not unknown, f"docs/deploy.md tells parameters that there are not: {unknown}"
 
 
 def network(cloud, zones):

@@ -38,12 +38,16 @@ class Moto:
 
     def aws(self, *args):
         """The answer of one call of `aws`."""
+        return json.loads(self.run(*args) or "null")
+
+    def run(self, *args):
+        """What `aws` prints."""
         arguments = ["--endpoint-url", self.endpoint, "--output", "json", *args]
         said, complained = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
             code = self.command.main(arguments)
         assert code == 0, f"aws {' '.join(args[:2])}: {complained.getvalue()}"
-        return json.loads(said.getvalue() or "null")
+        return said.getvalue()
 
     def reset(self):
         """An empty account, but for one image."""

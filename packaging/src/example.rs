@@ -9,14 +9,13 @@ const HEADER: &str = "\
 ";
 
 /// Values for the keys without a default, as TOML.
-const EXAMPLES: [(&str, &str); 12] = [
+const EXAMPLES: [(&str, &str); 11] = [
     ("cluster", "\"prod\""),
     ("role", "\"worker\""),
     ("region", "\"eu-central-1\""),
     ("tokens.kms_key", "\"alias/skep\""),
     ("swarm.advertise_address", "\"10.0.1.10\""),
     ("swarm.address_pool", "[\"10.200.0.0/16\"]"),
-    ("swarm.subnet_size", "24"),
     ("cloudformation.stack", "\"prod-swarm\""),
     ("cloudformation.resource", "\"WorkerGroup\""),
     ("autoscaling.group", "\"prod-workers\""),

@@ -101,7 +101,7 @@ async fn init(node: &Node, claim: &Charter) -> Result<(), BootError> {
     let spec = InitSpec {
         address: node.address,
         address_pool: swarm.address_pool.iter().map(ToString::to_string).collect(),
-        subnet_size: swarm.subnet_size.map(u32::from),
+        subnet_size: swarm.subnet_size.into(),
         labels: HashMap::from([
             (CLUSTER_LABEL.to_owned(), node.cluster.clone()),
             ("skep.generation".to_owned(), claim.generation.to_string()),

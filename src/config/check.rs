@@ -4,9 +4,6 @@ use super::Loaded;
 use super::inputs::Given;
 use super::mistake::Mistake;
 
-/// What Docker takes where `swarm.subnet_size` is not set.
-const DOCKER_SUBNET_SIZE: u8 = 24;
-
 pub(super) fn together(loaded: &Loaded, given: &[Given], mistakes: &mut Vec<Mistake>) {
     both_or_neither(given, "cloudformation.stack", "cloudformation.resource", mistakes);
     both_or_neither(given, "cloudformation.resource", "cloudformation.stack", mistakes);
@@ -27,7 +24,7 @@ fn pool_holds_a_subnet(loaded: &Loaded, mistakes: &mut Vec<Mistake>) {
         return;
     }
     let swarm = &loaded.settings.swarm;
-    let size = swarm.subnet_size.unwrap_or(DOCKER_SUBNET_SIZE);
+    let size = swarm.subnet_size;
     if let Some(range) = swarm.address_pool.iter().find(|range| range.prefix > size) {
         let origin = loaded.origin("swarm.address_pool");
         let problem = format!("{range} is smaller than one /{size} subnet; see {KEY}");

@@ -58,8 +58,8 @@ settings! {
         /// IPv4 ranges for overlay networks, taken when a swarm is founded. Where it is empty,
         /// Docker takes `10.0.0.0/8`.
         address_pool: Vec<Cidr> = address_pool(),
-        /// Prefix length of one overlay network, up to 29. Where it is not set, Docker takes 24.
-        subnet_size: Option<u8> = subnet_size(),
+        /// Prefix length of one overlay network, up to 29.
+        subnet_size: u8 = subnet_size("24"),
     }
 
     /// From power-on to Ready.

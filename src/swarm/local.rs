@@ -1,14 +1,23 @@
 //! This host's own place in a swarm: look, init, join, leave.
 
 use std::collections::HashMap;
+use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bollard::models::{LocalNodeState, SwarmInitRequest, SwarmJoinRequest, SwarmSpec, SystemInfo};
 use bollard::query_parameters::LeaveSwarmOptionsBuilder;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
 
 use super::{JoinAnswer, SWARM_PORT, Swarm, SwarmError};
+
+/// Of `systemd/skep-certificate.socket`.
+const CERTIFICATE_SOCKET: &str = "/run/skep-certificate.sock";
+/// systemd starts a service that reads a file.
+const HANDOUT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What Docker says of this host (`/info`, and the node certificate where `/info` is silent).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +63,7 @@ pub struct InitSpec {
     pub address: IpAddr,
     /// CIDRs for overlay networks; Docker's default where empty.
     pub address_pool: Vec<String>,
-    pub subnet_size: Option<u32>,
+    pub subnet_size: u32,
     /// Labels of the swarm object: how a founder recognises what it made before a crash.
     pub labels: HashMap<String, String>,
 }
@@ -113,14 +122,22 @@ impl Swarm {
             .info()
             .await
             .map_err(|error| SwarmError::new("read /info", &error))?;
-        let in_swarm = info.swarm.as_ref().is_some_and(|swarm| {
-            swarm.cluster.is_none() && swarm.node_id.as_ref().is_some_and(|id| !id.is_empty())
-        });
-        let certificate = match (&info.docker_root_dir, in_swarm) {
-            (Some(root), true) => read_certificate(Path::new(root)).await,
+        let swarm = info.swarm.as_ref().filter(|swarm| swarm.cluster.is_none());
+        let node_id = swarm.and_then(|swarm| swarm.node_id.as_deref()).filter(|id| !id.is_empty());
+        let certificate = match (&info.docker_root_dir, node_id) {
+            (Some(root), Some(node_id)) => self.certificate_of(node_id, Path::new(root)).await,
             _ => None,
         };
         Ok(LocalNode::of(&info, certificate))
+    }
+
+    /// The certificate of this node, read when it is another node's that is known.
+    async fn certificate_of(&self, node_id: &str, docker_root: &Path) -> Option<Certificate> {
+        let mut known = self.certificate.lock().await;
+        if known.as_ref().is_none_or(|certificate| certificate.node_id != node_id) {
+            *known = read_certificate(docker_root).await;
+        }
+        known.clone()
     }
 
     /// Founds a swarm on this host; answers the node's id.
@@ -132,7 +149,9 @@ impl Swarm {
             listen_addr: Some(listen_address(spec.address)),
             advertise_addr: Some(spec.address.to_string()),
             default_addr_pool: Some(spec.address_pool).filter(|pool| !pool.is_empty()),
-            subnet_size: spec.subnet_size,
+            // The engine has no default: with a pool and no size its allocator ends, and no task of
+            // the swarm ever starts.
+            subnet_size: Some(spec.subnet_size),
             force_new_cluster: Some(false),
             spec: Some(SwarmSpec { labels: Some(spec.labels), ..SwarmSpec::default() }),
             ..SwarmInitRequest::default()
@@ -213,11 +232,27 @@ fn listen_address(address: IpAddr) -> String {
     }
 }
 
-/// Root alone can read it; `None` for everybody else, and on a host that is in no swarm.
+/// Root alone can read it; anybody else is handed it by a socket of skep's package. `None` where there
+/// is neither, and on a host that is in no swarm.
 async fn read_certificate(docker_root: &Path) -> Option<Certificate> {
     let path: PathBuf = docker_root.join("swarm/certificates/swarm-node.crt");
-    let pem = tokio::fs::read(&path).await.ok()?;
-    parse_certificate(&pem)
+    let pem = match tokio::fs::read(&path).await {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            let handed = tokio::time::timeout(HANDOUT_TIMEOUT, hand_out(CERTIFICATE_SOCKET));
+            handed.await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into())).inspect_err(|error| {
+                tracing::warn!("{}: {CERTIFICATE_SOCKET}: {error}", path.display());
+            })
+        }
+        read => read,
+    };
+    parse_certificate(&pem.ok()?)
+}
+
+/// Whatever whoever listens there writes.
+async fn hand_out(socket: &str) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    UnixStream::connect(socket).await?.read_to_end(&mut text).await?;
+    Ok(text)
 }
 
 fn parse_certificate(pem: &[u8]) -> Option<Certificate> {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::{ClientVersion, Docker};
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 
 pub use error::{SwarmError, SwarmErrorKind};
 pub use join::JoinAnswer;
@@ -46,13 +46,15 @@ const SPOKEN: [ClientVersion; 2] = [
 pub struct Swarm {
     host: String,
     docker: Arc<OnceCell<Docker>>,
+    /// The one that was read last: it names node and swarm, which do not change.
+    certificate: Arc<Mutex<Option<Certificate>>>,
 }
 
 impl Swarm {
     /// A daemon behind `host` (`unix://…`).
     #[must_use]
     pub fn new(host: impl Into<String>) -> Self {
-        Self { host: host.into(), docker: Arc::default() }
+        Self { host: host.into(), docker: Arc::default(), certificate: Arc::default() }
     }
 
     /// Connects, unless that is done, and agrees on an API version.
