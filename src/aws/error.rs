@@ -124,7 +124,10 @@ impl AwsError {
             ),
             AwsErrorKind::Unreachable => (
                 "no answer",
-                Some("check the route to the service: NAT, VPC endpoint, security group".into()),
+                Some(
+                    "check DNS and the route to the service: NAT, VPC endpoint, security group"
+                        .into(),
+                ),
             ),
             AwsErrorKind::Failing => ("the service is failing", None),
             AwsErrorKind::ClockSkew => (

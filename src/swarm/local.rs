@@ -125,19 +125,25 @@ impl Swarm {
         let swarm = info.swarm.as_ref().filter(|swarm| swarm.cluster.is_none());
         let node_id = swarm.and_then(|swarm| swarm.node_id.as_deref()).filter(|id| !id.is_empty());
         let certificate = match (&info.docker_root_dir, node_id) {
-            (Some(root), Some(node_id)) => self.certificate_of(node_id, Path::new(root)).await,
+            (Some(root), Some(node_id)) => self.certificate_of(node_id, Path::new(root)).await?,
             _ => None,
         };
         Ok(LocalNode::of(&info, certificate))
     }
 
     /// The certificate of this node, read when it is another node's that is known.
-    async fn certificate_of(&self, node_id: &str, docker_root: &Path) -> Option<Certificate> {
+    async fn certificate_of(
+        &self,
+        node_id: &str,
+        docker_root: &Path,
+    ) -> Result<Option<Certificate>, SwarmError> {
+        const OPERATION: &str = "read the node certificate";
         let mut known = self.certificate.lock().await;
         if known.as_ref().is_none_or(|certificate| certificate.node_id != node_id) {
-            *known = read_certificate(docker_root).await;
+            let read = read_certificate(docker_root).await;
+            *known = read.map_err(|error| SwarmError::unexpected(OPERATION, error.to_string()))?;
         }
-        known.clone()
+        Ok(known.clone())
     }
 
     /// Founds a swarm on this host; answers the node's id.
@@ -234,18 +240,23 @@ fn listen_address(address: IpAddr) -> String {
 
 /// Root alone can read it; anybody else is handed it by a socket of skep's package. `None` where there
 /// is neither, and on a host that is in no swarm.
-async fn read_certificate(docker_root: &Path) -> Option<Certificate> {
+///
+/// # Errors
+/// When the socket does not answer: on a machine that is busy booting it may the next time.
+async fn read_certificate(docker_root: &Path) -> io::Result<Option<Certificate>> {
     let path: PathBuf = docker_root.join("swarm/certificates/swarm-node.crt");
-    let pem = match tokio::fs::read(&path).await {
+    match tokio::fs::read(&path).await {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             let handed = tokio::time::timeout(HANDOUT_TIMEOUT, hand_out(CERTIFICATE_SOCKET));
-            handed.await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into())).inspect_err(|error| {
-                tracing::warn!("{}: {CERTIFICATE_SOCKET}: {error}", path.display());
-            })
+            match handed.await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into())) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    Err(io::Error::new(error.kind(), format!("{CERTIFICATE_SOCKET}: {error}")))
+                }
+                handed => Ok(handed.ok().and_then(|pem| parse_certificate(&pem))),
+            }
         }
-        read => read,
-    };
-    parse_certificate(&pem.ok()?)
+        read => Ok(read.ok().and_then(|pem| parse_certificate(&pem))),
+    }
 }
 
 /// Whatever whoever listens there writes.

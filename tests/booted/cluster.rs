@@ -28,7 +28,7 @@ pub fn possible() -> anyhow::Result<bool> {
 }
 
 /// The package that goes into the image: `SKEP_PACKAGE`, or what `make package` has built.
-fn package() -> anyhow::Result<PathBuf> {
+pub fn package() -> anyhow::Result<PathBuf> {
     if let Some(package) = std::env::var_os("SKEP_PACKAGE") {
         return Ok(package.into());
     }

@@ -1,6 +1,15 @@
 //! The whole of it: an image from the actual Packer template with the actual package, instances that
 //! boot from it, the actual UserData, the actual unit.
 
+mod bad_input;
 mod cluster;
+mod engine;
 mod formed;
+mod groups;
+mod leaving;
 mod machine;
+mod member;
+mod network;
+mod upgrade;
+mod user_data;
+mod warm_pool;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use bollard::models::{LocalNodeState, Node, NodeState, Reachability, SwarmInfo, SwarmInitRequest};
 use serde_json::{Map, Value, json};
-use skep_sim::cloud::{ActionResult, EventKind, Request};
+use skep_sim::cloud::{ActionResult, Cloud, EventKind, Request};
 use skep_sim::fleet::{ClusterSpec, Fleet, FleetOptions, Instance, LAUNCH_HOOK};
 use skep_sim::machines::Launch;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -218,17 +218,23 @@ pub async fn announced(fleet: &Fleet) -> anyhow::Result<()> {
 /// and every result of its launch hook.
 #[must_use]
 pub fn said(fleet: &Fleet, instance_id: &str) -> (Vec<String>, Vec<ActionResult>) {
+    said_to(fleet.cloud(), instance_id)
+}
+
+/// [`said`], by the cloud that heard it.
+#[must_use]
+pub fn said_to(cloud: &Cloud, instance_id: &str) -> (Vec<String>, Vec<ActionResult>) {
     let unique_id = format!("UniqueId={instance_id}");
     let status = |call: &Request| {
         let mut parts = call.summary.split(' ');
         parts.find_map(|part| part.strip_prefix("Status=")).map(str::to_owned)
     };
-    let requests = fleet.cloud().requests();
+    let requests = cloud.requests();
     let signals = requests.iter().filter(|call| {
         call.action == "SignalResource" && call.summary.split(' ').any(|part| part == unique_id)
     });
     let mut hooks = vec![];
-    for event in fleet.cloud().events_since(0) {
+    for event in cloud.events_since(0) {
         match event.kind {
             EventKind::HookCompleted { instance_id: id, hook, result }
                 if id == instance_id && hook == LAUNCH_HOOK =>

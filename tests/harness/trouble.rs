@@ -83,35 +83,49 @@ pub fn create_group_with_hooks(
     tags: &[(&str, &str)],
     hooks: &[&str],
 ) -> anyhow::Result<()> {
+    let group = GroupSpec { name: name.to_owned(), tags: tags_of(tags), ..GroupSpec::default() };
+    create_group_in(fleet.cloud(), group, hooks)
+}
+
+/// [`create_group_with_hooks`] with whatever else a group may have; its size, stack and role are given
+/// here.
+///
+/// # Errors
+/// When the cloud refuses.
+pub fn create_group_in(cloud: &Cloud, group: GroupSpec, hooks: &[&str]) -> anyhow::Result<()> {
     const RESOURCE: &str = "Group";
-    fleet.cloud().create_stack(StackSpec {
-        name: name.to_owned(),
+    let name = group.name.clone();
+    cloud.create_stack(StackSpec {
+        name: name.clone(),
         resources: vec![StackResourceSpec {
             logical_id: RESOURCE.to_owned(),
-            group: Some(name.to_owned()),
+            group: Some(name.clone()),
             signals: 1,
             timeout: HOOK_TIMEOUT,
         }],
     })?;
-    let tags = tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
     let group = GroupSpec {
-        name: name.to_owned(),
         max: 10,
         desired: 1,
-        tags: tags.collect::<BTreeMap<_, _>>(),
-        stack: Some((name.to_owned(), RESOURCE.to_owned())),
+        stack: Some((name.clone(), RESOURCE.to_owned())),
         role_name: Some(format!("skep-{name}")),
-        ..GroupSpec::default()
+        ..group
     };
     let hook = |hook: &&str| {
         let (transition, default) = match *hook {
             LAUNCH_HOOK => (Transition::Launching, ActionResult::Abandon),
             _ => (Transition::Terminating, ActionResult::Continue),
         };
-        HookSpec::new(name, hook, transition).timeout(HOOK_TIMEOUT, default)
+        HookSpec::new(&name, hook, transition).timeout(HOOK_TIMEOUT, default)
     };
     let hooks = hooks.iter().map(hook).collect();
-    Ok(fleet.cloud().create_group_with_hooks(group, hooks)?)
+    Ok(cloud.create_group_with_hooks(group, hooks)?)
+}
+
+/// Tags as the cloud takes them.
+#[must_use]
+pub fn tags_of(tags: &[(&str, &str)]) -> BTreeMap<String, String> {
+    tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
 /// The first instance of a group.

@@ -7,8 +7,7 @@ use anyhow::{Context, ensure};
 use bollard::models::{Node, NodeState};
 
 use super::{BootedFleet, BootedInstance};
-use crate::fleet::image::import_into;
-use crate::fleet::swarm::{service, wait_for};
+use crate::fleet::swarm::wait_for;
 
 /// How long one manager may take to answer before the next is asked.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
@@ -56,23 +55,6 @@ impl BootedFleet {
     /// The swarm's nodes, as a live manager sees them.
     pub async fn nodes(&self) -> anyhow::Result<Vec<Node>> {
         Ok(self.manager().await?.docker().await?.list_nodes(None).await?)
-    }
-
-    /// Creates a replicated service of [`crate::fleet::IMAGE`], which every instance gets first;
-    /// [`crate::fleet::workload`] has commands. Returns its id.
-    pub async fn create_service(
-        &self,
-        name: &str,
-        replicas: u32,
-        command: Vec<String>,
-        stop_grace: Duration,
-    ) -> anyhow::Result<String> {
-        for instance in self.instances() {
-            import_into(&instance.docker().await?).await?;
-        }
-        let spec = service(name, replicas, command, stop_grace)?;
-        let manager = self.manager().await?.docker().await?;
-        manager.create_service(spec, None).await?.id.context("Docker gave the service no id")
     }
 
     /// Waits until the node list is exactly so many managers and workers, all of them ready.

@@ -176,6 +176,7 @@ impl BootedFleet {
     /// Says what is missing on this machine.
     pub async fn start(options: BootedOptions) -> anyhow::Result<BootedFleet> {
         check()?;
+        prerequisites::raise_limits()?;
         // What others left is no reason not to start.
         if let Err(error) = tokio::task::spawn_blocking(clean_dead_runs).await? {
             tracing::warn!("cannot clean up after dead runs: {error:#}");

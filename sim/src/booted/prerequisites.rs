@@ -1,6 +1,6 @@
 //! What the machine must have before instances can boot on it.
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 
 use crate::fleet::clean::cgroup2;
 use crate::fleet::prerequisites::{find, search_path};
@@ -17,6 +17,11 @@ const PROGRAMS: [(&str, &str); 9] = [
     ("busybox", "busybox-static"),
     ("cp", "coreutils"),
 ];
+
+/// Every booted system watches some ten sets of files, all of them as one user; the kernel lets a user
+/// have 128, and systemd hangs where there are no more.
+const INOTIFY_INSTANCES: u32 = 1024;
+const INOTIFY_LIMIT: &str = "/proc/sys/fs/inotify/max_user_instances";
 
 /// Checks everything at once.
 ///
@@ -45,4 +50,14 @@ pub fn check() -> anyhow::Result<()> {
         return Ok(());
     }
     bail!("cannot boot instances here:\n  {}", problems.join("\n  "));
+}
+
+/// Raises the machine's limits for a dozen booted systems, until it starts again.
+pub(super) fn raise_limits() -> anyhow::Result<()> {
+    let limit = std::fs::read_to_string(INOTIFY_LIMIT)?;
+    if limit.trim().parse::<u32>()? < INOTIFY_INSTANCES {
+        std::fs::write(INOTIFY_LIMIT, INOTIFY_INSTANCES.to_string())
+            .with_context(|| format!("cannot raise {INOTIFY_LIMIT}"))?;
+    }
+    Ok(())
 }

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use bollard::Docker;
-use bollard::Docker;
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::TryStreamExt;
 use nix::sys::signal::Signal;
@@ -134,20 +133,6 @@ async fn import(
 
 /// Imports [`IMAGE`] into an engine.
 pub async fn preload(docker: &Docker) -> anyhow::Result<()> {
-    let options = CreateImageOptionsBuilder::new()
-        .from_src("-")
-        .repo(REPOSITORY)
-        .tag("latest")
-        .changes(vec!["CMD [\"sh\"]".to_owned()])
-        .build();
-    let body = bollard::body_full(root_fs()?.into());
-    docker.create_image(Some(options), Some(body), None).try_for_each(async |_| Ok(())).await?;
-    docker.inspect_image(IMAGE).await?;
-    Ok(())
-}
-
-/// Gives a daemon the image.
-pub(crate) async fn import_into(docker: &Docker) -> anyhow::Result<()> {
     let options = CreateImageOptionsBuilder::new()
         .from_src("-")
         .repo(REPOSITORY)
