@@ -95,6 +95,7 @@ async fn life(
     let instance = tokio::select! {
         biased;
         _ = notices.given() => return Ok(Ended::Left(Outcome::NothingToLeave)),
+        never = say_when_slow(state) => match never {},
         // Docker's version is asked meanwhile: every round trip of a boot counts. One that is only
         // starting is not waited for here.
         (instance, _) = async {
@@ -137,6 +138,15 @@ async fn life(
         None => give_up_what_was_begun(&node).await,
     }
     Ok(Ended::Left(depart(&node, &announcer, notices).await))
+}
+
+/// Whoever looks at the console of an instance whose metadata is late finds out why nothing happens.
+async fn say_when_slow(state: &StateHandle) -> Infallible {
+    /// The metadata answers within milliseconds.
+    const SLOW: Duration = Duration::from_secs(5);
+    tokio::time::sleep(SLOW).await;
+    state.enter(Phase::Starting, "waiting for the instance metadata");
+    std::future::pending().await
 }
 
 /// The reason and the clean-up first: once ABANDON has arrived, the machine may be gone.

@@ -18,6 +18,7 @@ use crate::ledger::MemberState;
 use crate::node::Node;
 use crate::swarm::SwarmErrorKind;
 
+use act::CareError;
 pub use decide::{Action, decide};
 pub use fleet::view_fleet;
 pub use reap::reap_the_dead;
@@ -30,6 +31,8 @@ const BUSY_INTERVAL: Duration = Duration::from_millis(500);
 const BACKUP_INTERVAL: Duration = Duration::from_secs(5);
 /// The same while a departure is under way: it may be the leader's own, and this one the next.
 const BUSY_BACKUP_INTERVAL: Duration = Duration::from_secs(2);
+/// How soon a worker notices that it has been promoted.
+const WORKER_INTERVAL: Duration = Duration::from_secs(15);
 /// How fresh a manager's address is in the ledger.
 const MANAGER_REFRESH: Duration = Duration::from_secs(60);
 /// A worker's row only has to outlive its TTL.
@@ -41,24 +44,37 @@ const RECORD_RETRY: Duration = Duration::from_secs(2);
 /// Looks after departures for as long as this node is a manager; never returns.
 pub async fn look_after_departures(node: &Node, node_id: &str) -> Infallible {
     loop {
-        let interval = match look(node, node_id).await {
-            Ok(interval) => interval,
-            Err(error) => {
-                tracing::warn!("looking after departures: {}", crate::errors::chain(&error));
-                BACKUP_INTERVAL
-            }
-        };
-        tokio::time::sleep(interval).await;
+        until_manager(node).await;
+        while let Some(interval) = look(node, node_id).await {
+            tokio::time::sleep(interval).await;
+        }
     }
 }
 
-async fn look(node: &Node, node_id: &str) -> Result<Duration, act::CareError> {
-    let me = match node.swarm.fetch_node(node_id).await {
-        Ok(Some(me)) => me,
-        // A worker by now, or one that has been removed: nothing to look after.
-        Ok(None) => return Ok(BACKUP_INTERVAL),
-        Err(error) if error.kind == SwarmErrorKind::NotManager => return Ok(BACKUP_INTERVAL),
-        Err(error) => return Err(error.into()),
+/// Returns once this node is a manager. It asks Docker about this host alone: a worker that asks for the
+/// swarm gets a refusal, which Docker writes into its log each time.
+async fn until_manager(node: &Node) {
+    while !node.swarm.fetch_local_node().await.is_ok_and(|local| local.is_manager) {
+        tokio::time::sleep(WORKER_INTERVAL).await;
+    }
+}
+
+/// How soon to look again; `None` where this node is a manager no more.
+async fn look(node: &Node, node_id: &str) -> Option<Duration> {
+    match look_once(node, node_id).await {
+        Ok(interval) => Some(interval),
+        Err(CareError::Swarm(error)) if error.kind == SwarmErrorKind::NotManager => None,
+        Err(error) => {
+            tracing::warn!("looking after departures: {}", crate::errors::chain(&error));
+            Some(BACKUP_INTERVAL)
+        }
+    }
+}
+
+async fn look_once(node: &Node, node_id: &str) -> Result<Duration, CareError> {
+    let Some(me) = node.swarm.fetch_node(node_id).await? else {
+        // It has been removed: nothing to look after.
+        return Ok(BACKUP_INTERVAL);
     };
     let mut is_busy = false;
     for row in node.ledger.fetch_departures().await? {

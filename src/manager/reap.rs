@@ -29,25 +29,24 @@ type DownSince = BTreeMap<String, Instant>;
 
 /// Takes the dead off the list for as long as this node is a manager; never returns.
 pub async fn reap_the_dead(node: &Node, node_id: &str) -> Infallible {
-    let mut down_since = DownSince::new();
     loop {
-        tokio::time::sleep(INTERVAL).await;
-        if let Err(error) = look(node, node_id, &mut down_since).await {
-            tracing::warn!("looking for dead nodes: {}", crate::errors::chain(&error));
+        super::until_manager(node).await;
+        let mut down_since = DownSince::new();
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            match look(node, node_id, &mut down_since).await {
+                Ok(()) => {}
+                Err(CareError::Swarm(error)) if error.kind == SwarmErrorKind::NotManager => break,
+                Err(error) => {
+                    tracing::warn!("looking for dead nodes: {}", crate::errors::chain(&error));
+                }
+            }
         }
     }
 }
 
 async fn look(node: &Node, me: &str, down_since: &mut DownSince) -> Result<(), CareError> {
-    let nodes = match node.swarm.fetch_nodes().await {
-        Ok(nodes) => nodes,
-        // A worker by now: somebody else's care.
-        Err(error) if error.kind == SwarmErrorKind::NotManager => {
-            down_since.clear();
-            return Ok(());
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let nodes = node.swarm.fetch_nodes().await?;
     let is_leader = nodes.iter().any(|view| view.id == me && view.is_leader());
     let patience = if is_leader { LEADER_PATIENCE } else { BACKUP_PATIENCE };
     let due = down_for(&nodes, patience, down_since, Instant::now());

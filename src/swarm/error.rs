@@ -111,6 +111,7 @@ impl SwarmError {
                     text.push_str(": run skep as root, or as a user of the group docker");
                     SwarmErrorKind::PermissionDenied
                 } else if text.contains("No such file") || text.contains("onnect") {
+                    text.push_str(": does docker.service run?");
                     SwarmErrorKind::Unreachable
                 } else {
                     SwarmErrorKind::Other
