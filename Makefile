@@ -18,7 +18,7 @@ lint: ## formatting, clippy, dependency policy, shell scripts, units
 	@scripts/setup.sh lint
 	@scripts/lint.sh
 
-test: ## lint, unit and property tests, the local cloud, scenarios on real daemons (STAGES="units" TEST=word)
+test: ## all checks, tests and scenarios, on real daemons and booted instances (STAGES="units" TEST=word)
 	@scripts/setup.sh lint test
 	@scripts/test.sh $(STAGES)
 

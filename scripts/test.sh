@@ -3,6 +3,7 @@
 #
 #   TEST=word             only tests whose name contains it
 #   SCENARIO_THREADS=n    scenarios at a time; each has a fleet of Docker daemons of its own
+#   BOOTED_THREADS=n      the same of those on booted instances
 #   FAIL_FAST=1           stop at the first stage that fails
 #
 # The runner is plain `cargo test`. cargo-nextest would give every test a process and a time-out, but a
@@ -79,7 +80,9 @@ stage_scenarios() {
 # Booted instances, from the image that Packer makes of the real package.
 stage_booted() {
     test_as_root
-    RUST_TEST_THREADS=${BOOTED_THREADS:-1} cargo_test skep-scenarios --test booted
+    [ "$policies" -nt cloudformation/skep.yaml ] || stage_cloudformation
+    compgen -G 'target/package/*.deb' >/dev/null || scripts/package.sh
+    RUST_TEST_THREADS=${BOOTED_THREADS:-2} cargo_test skep-scenarios --test booted
 }
 
 # cargo_test <package> <option of cargo test>...

@@ -1,6 +1,7 @@
 //! Three managers and two workers boot at once and form one swarm.
 
 use anyhow::{Context, anyhow, ensure};
+use harness::policies;
 use skep_sim::booted::{BootedFleet, BootedInstance};
 use skep_sim::cloud::LifecycleState;
 
@@ -21,6 +22,7 @@ async fn formed_with(user_data: &str) -> anyhow::Result<()> {
         return Ok(());
     }
     let fleet = fleet().await?;
+    policies::enforce(fleet.cloud(), &[CLUSTER], &["ssm"])?;
     spec(3, 2, user_data)?.create(fleet.cloud())?;
     fleet.wait_formed(3, 2, PATIENCE).await?;
     told(&fleet).await?;

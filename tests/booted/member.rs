@@ -8,13 +8,13 @@ use std::sync::Arc;
 use anyhow::{Context, ensure};
 use bollard::models::{NodeState, Task, TaskState};
 use harness::departures::ledger_of;
-use harness::secs;
+use harness::{policies, secs};
 use serde_json::{Map, Value};
 use skep_sim::booted::{BootedFleet, BootedInstance};
 use skep_sim::fleet::{preload, service, workload};
 use tokio::task::JoinHandle;
 
-use crate::cluster::{PATIENCE, fleet, possible, spec};
+use crate::cluster::{CLUSTER, PATIENCE, fleet, possible, spec};
 
 /// Name of the service that [`working`] starts.
 pub const SERVICE: &str = "web";
@@ -30,6 +30,7 @@ pub async fn working(
         return Ok(None);
     }
     let fleet = fleet().await?;
+    policies::enforce(fleet.cloud(), &[CLUSTER], &["ssm"])?;
     spec(managers, workers, "cloud-config.yaml")?.create(fleet.cloud())?;
     fleet.wait_formed(managers as usize, workers as usize, PATIENCE).await?;
     for instance in fleet.instances() {
