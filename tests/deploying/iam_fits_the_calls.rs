@@ -62,14 +62,16 @@ async fn workers_leave(fleet: &Fleet, spec: &ClusterSpec) -> anyhow::Result<()> 
     by_hand.has_left(fleet).await
 }
 
-/// The leader, which is replaced; then all but one; then the last one, because the operator says so.
+/// The leader, which is replaced; then one after the other but one; then the last one, because the operator says so.
 async fn managers_leave(fleet: &Fleet, spec: &ClusterSpec) -> anyhow::Result<()> {
     let leader = Leaver::of(&fleet.leader().await?).await?;
     fleet.cloud().terminate(leader.id(), false)?;
     leader.has_left_by_its_hook(fleet).await?;
     managers(fleet, 3).await?;
-    fleet.cloud().set_desired(&spec.managers_group(), 1)?;
-    managers(fleet, 1).await?;
+    for count in [2, 1] {
+        fleet.cloud().set_desired(&spec.managers_group(), count)?;
+        managers(fleet, count as usize).await?;
+    }
     let last = Leaver::of(&fleet.leader().await?).await?;
     let said = last.instance.skep(["status"]).await?;
     ensure!(said.status.success(), "{said:?}");
