@@ -48,6 +48,8 @@ pub async fn look_after_departures(node: &Node, node_id: &str) -> Infallible {
         while let Some(interval) = look(node, node_id).await {
             tokio::time::sleep(interval).await;
         }
+        // In the middle of a demotion the two may disagree for a while.
+        tokio::time::sleep(BACKUP_INTERVAL).await;
     }
 }
 

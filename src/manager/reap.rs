@@ -78,7 +78,12 @@ async fn look(node: &Node, me: &str, down_since: &mut DownSince) -> Result<(), C
                     "Down, and listed"
                 );
             }
-            None => bury(node, view, member).await?,
+            // A manager that cannot be demoted yet must not keep the others on the list.
+            None => {
+                if let Err(error) = bury(node, view, member).await {
+                    tracing::warn!(instance = who, "{}", crate::errors::chain(&error));
+                }
+            }
         }
     }
     Ok(())
