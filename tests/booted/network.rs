@@ -12,8 +12,8 @@ use crate::cluster::{PATIENCE, fleet, possible, spec};
 use crate::groups::{first_of, for_worker, launch, multipart, succeeded, tells};
 use crate::member::Member;
 
-/// Longer than the managers' patience with a dead node, which is 20 s after Down, and a look.
-const PARTITION: Duration = secs(40);
+/// How often the managers look for the dead before the network heals: once they see both of them.
+const LOOKS: usize = 2;
 /// How late the network is.
 const LATE: Duration = secs(25);
 /// Holds UserData until the trouble is there: cloud-init itself needs the metadata.
@@ -60,8 +60,11 @@ async fn a_partition_removes_nobody(
         down(fleet, member).await?;
     }
     let asked = requests(fleet, "DescribeAutoScalingInstances");
-    tokio::time::sleep(PARTITION).await;
-    ensure!(requests(fleet, "DescribeAutoScalingInstances") > asked, "nobody looked for the dead");
+    fleet
+        .wait_until("the managers to look for the dead", PATIENCE, async || {
+            Ok(requests(fleet, "DescribeAutoScalingInstances") >= asked + LOOKS)
+        })
+        .await?;
     for (member, _) in &cut_off {
         down(fleet, member).await?;
         let rows = format!("{:?}", ledger_of(fleet.cloud())?);
