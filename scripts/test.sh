@@ -73,7 +73,7 @@ stage_scenarios() {
     test_as_root
     [ "$policies" -nt cloudformation/skep.yaml ] || stage_cloudformation
     local target targets=()
-    for target in deploying joining leaving trouble; do targets+=(--test "$target"); done
+    for target in deploying joining keeping leaving trouble; do targets+=(--test "$target"); done
     RUST_TEST_THREADS=${SCENARIO_THREADS:-2} cargo_test skep-scenarios "${targets[@]}"
 }
 

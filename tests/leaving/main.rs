@@ -19,4 +19,3 @@ mod shutdown_and_reboot;
 mod spot_notice;
 mod standalone_containers;
 mod two_managers_at_once;
-mod without_a_word;

@@ -1,0 +1,3 @@
+//! How managers keep the swarm whole: labels, dead nodes, quorum, lost swarms, tokens.
+
+mod without_a_word;
