@@ -41,6 +41,16 @@ pub enum Market {
     Spot,
 }
 
+impl Market {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Market::OnDemand => "on-demand",
+            Market::Spot => "spot",
+        }
+    }
+}
+
 /// The CloudFormation resource that waits for this instance's signal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StackResource {

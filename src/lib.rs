@@ -8,7 +8,7 @@
 //! | [`flush`], [`health`], [`control`], [`announce`] | what the phases use on this host and towards AWS |
 //! | [`swarm`], [`ledger`], [`secrets`], [`imds`], [`autoscaling`], [`cloudformation`], [`systemd`] | the outside world |
 //! | [`config`], [`cli`] | what the operator says and sees |
-//! | [`instance`], [`state`], [`node`], [`retry`], [`child`], [`errors`] | plain types and values |
+//! | [`instance`], [`labels`], [`state`], [`node`], [`retry`], [`child`], [`errors`] | plain types and values |
 
 pub mod agent;
 pub mod announce;
@@ -25,6 +25,7 @@ pub mod flush;
 pub mod health;
 pub mod imds;
 pub mod instance;
+pub mod labels;
 pub mod leave;
 pub mod ledger;
 pub mod logging;

@@ -5,13 +5,14 @@ use std::net::IpAddr;
 use time::OffsetDateTime;
 
 use crate::autoscaling::AutoScaling;
-use crate::config::Settings;
+use crate::config::{JoinAvailability, Settings};
 use crate::imds::Imds;
 use crate::instance::{Instance, Membership, Role};
+use crate::labels::{self, Wanted};
 use crate::ledger::{Ledger, LedgerError, Member, MemberState};
 use crate::secrets::TokenStore;
 use crate::state::StateHandle;
-use crate::swarm::Swarm;
+use crate::swarm::{Availability, Swarm};
 
 #[derive(Clone, Debug)]
 pub struct Node {
@@ -33,6 +34,22 @@ pub struct Node {
 }
 
 impl Node {
+    /// What Docker is asked to make of this node when it comes into the swarm.
+    #[must_use]
+    pub fn join_availability(&self) -> Availability {
+        match self.settings.swarm.join_availability {
+            JoinAvailability::Active => Availability::Active,
+            JoinAvailability::Pause => Availability::Pause,
+        }
+    }
+
+    /// The labels that managers are to set.
+    #[must_use]
+    pub fn wanted_labels(&self) -> Wanted {
+        let group = self.settings.autoscaling.group.as_ref().or(self.instance.group.as_ref());
+        labels::wanted(&self.instance, group.map(String::as_str), &self.settings.labels)
+    }
+
     /// Writes this node's own row, as it is now.
     ///
     /// # Errors
@@ -45,6 +62,8 @@ impl Node {
         let now = OffsetDateTime::now_utc();
         let mut row = Member::new(&self.instance, membership, self.role, state, now);
         row.address = self.address;
+        row.labels = self.wanted_labels().labels;
+        row.joined_paused = self.join_availability() == Availability::Pause;
         self.ledger.put_member(&row).await
     }
 }

@@ -182,11 +182,12 @@ async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> I
     let Membership { role, generation, node_id, .. } = membership;
     node.state.enter(Phase::Ready, format!("{role} {node_id} of generation {generation}"));
     systemd::notify_ready();
-    let (_, never, _, _) = tokio::join!(
+    let (_, never, _, _, _) = tokio::join!(
         announcer.ready(),
         manager::keep_recorded(node, membership),
         manager::look_after_departures(node, node_id),
         manager::reap_the_dead(node, node_id),
+        manager::keep_labelled(node, node_id),
     );
     never
 }

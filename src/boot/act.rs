@@ -106,9 +106,10 @@ async fn init(node: &Node, claim: &Charter) -> Result<(), BootError> {
             (CLUSTER_LABEL.to_owned(), node.cluster.clone()),
             ("skep.generation".to_owned(), claim.generation.to_string()),
         ]),
+        availability: node.join_availability(),
     };
     match node.swarm.init(spec).await {
-        Ok(_) => Ok(()),
+        Ok(()) => Ok(()),
         // An earlier call of ours got through.
         Err(error) if error.kind == SwarmErrorKind::AlreadyInSwarm => Ok(()),
         Err(error) => Err(error.into()),

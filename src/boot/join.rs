@@ -41,7 +41,8 @@ pub async fn join(node: &Node, charter: &Charter, past: &mut Joining) -> Result<
         Phase::Booting,
         format!("joining generation {} as {} through {manager}", charter.generation, node.role),
     );
-    let answer = node.swarm.join(node.address, manager, token.secret()).await;
+    let availability = node.join_availability();
+    let answer = node.swarm.join(node.address, manager, token.secret(), availability).await;
     follow(node, answer, manager, past).await
 }
 

@@ -233,6 +233,7 @@ mod tests {
             state: Some("ready".into()),
             docker_state: Some("ready".into()),
             docker_availability: Some("active".into()),
+            labels: [].into(),
             leader: true,
             departure: None,
             updated_at: Some(datetime!(2026-11-02 11:59:18 UTC)),

@@ -9,7 +9,11 @@ use super::inputs::{Found, Given};
 use super::keys::Key;
 use super::mistake::{Mistake, Origin};
 use super::nearest::{did_you_mean, nearest};
+use super::raw::Raw;
 use super::settings::KEYS;
+
+/// In this section every key is right that a label may have.
+const FREE_SECTION: &str = "labels";
 
 /// Adds everything in `text`, which is what the file at `path` holds, to `found`.
 pub fn read(path: &Path, text: &str, found: &mut Found) {
@@ -42,6 +46,9 @@ impl Fragment<'_> {
             }
             let name = join(section, name.get_ref());
             match (KEYS.iter().find(|key| key.name == name), value.get_ref()) {
+                (Some(key), DeValue::Table(entries)) if key.name == FREE_SECTION => {
+                    self.entries(key, entries, "", found);
+                }
                 (Some(key), value) => found.given.push(Given { key, raw: value.into(), origin }),
                 (None, DeValue::Table(inner)) if is_section(&name) => {
                     self.walk(inner, &name, found);
@@ -49,6 +56,23 @@ impl Fragment<'_> {
                 (None, value) => {
                     let problem = unknown(&name, value);
                     found.mistakes.push(Mistake::at(origin, name, problem));
+                }
+            }
+        }
+    }
+
+    /// Every line of a section whose keys the operator chooses, with its own origin. Dots make
+    /// sections in TOML and nothing in a label, so `com.example.tier = "web"` is one key.
+    fn entries(&self, key: &'static Key, table: &DeTable<'_>, before: &str, found: &mut Found) {
+        for (name, value) in table {
+            let origin = self.at(name.span());
+            let own = join(before, name.get_ref());
+            match value.get_ref() {
+                DeValue::Table(inner) => self.entries(key, inner, &own, found),
+                _ if value.span().end >= self.sound => {}
+                value => {
+                    let raw = Raw::Entry(own, Box::new(value.into()));
+                    found.given.push(Given { key, raw, origin });
                 }
             }
         }
@@ -95,7 +119,6 @@ fn join(section: &str, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::raw::Raw;
 
     fn mistakes(text: &str) -> Vec<String> {
         let mut found = Found::default();
@@ -133,6 +156,25 @@ mod tests {
             ["skep.toml:1: deadline: unknown key; did you mean boot.deadline or leave.deadline?"]
         );
         assert_eq!(mistakes("colour = 1"), ["skep.toml:1: colour: unknown key"]);
+    }
+
+    #[test]
+    fn a_label_is_a_line_whatever_dots_its_key_has() {
+        let mut found = Found::default();
+        let text = "[labels]\ndisk = 'ssd'\ncom.example.tier = 'web'\n'com.example.rack' = '7'\n";
+        read(Path::new("skep.toml"), text, &mut found);
+        assert_eq!(found.mistakes, []);
+        let mut given: Vec<_> =
+            found.given.iter().map(|given| (&given.raw, &given.origin)).collect();
+        given.sort_by_key(|(_, origin)| *origin);
+        let given: Vec<_> = given.iter().map(|(raw, at)| (raw.pairs(), at.to_string())).collect();
+        let pair = |key, value, line| (Ok(vec![(key, value)]), format!("skep.toml:{line}"));
+        let expected = [
+            pair("disk", "ssd", 2),
+            pair("com.example.tier", "web", 3),
+            pair("com.example.rack", "7", 4),
+        ];
+        assert_eq!(given, expected);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::raw::{Problem, Raw};
 use super::settings::Settings;
+use crate::labels::Labels;
 
 /// One key: how it is called, what it means, and how its value gets into [`Settings`] and out.
 #[derive(Debug)]
@@ -39,6 +40,30 @@ impl Key {
     #[must_use]
     pub fn value(&self, settings: &Settings) -> Value {
         (self.show)(settings)
+    }
+}
+
+/// What a setting makes of another value that was said.
+pub(super) trait Accept<T> {
+    fn accept(&mut self, said: T);
+}
+
+impl<T> Accept<T> for T {
+    fn accept(&mut self, said: T) {
+        *self = said;
+    }
+}
+
+impl<T> Accept<T> for Option<T> {
+    fn accept(&mut self, said: T) {
+        *self = Some(said);
+    }
+}
+
+/// Labels add up: a later source wins key by key.
+impl Accept<Vec<(String, String)>> for Labels {
+    fn accept(&mut self, said: Vec<(String, String)>) {
+        self.extend(said);
     }
 }
 
@@ -99,7 +124,7 @@ macro_rules! settings {
                 stand_in: first!($($stand_in)?),
                 doc: concat!($($doc),+),
                 set: |settings, raw| {
-                    settings.$field = parse::$parse(raw)?.into();
+                    settings.$field.accept(parse::$parse(raw)?);
                     Ok(())
                 },
                 show: |settings| settings.$field.show(),
@@ -110,7 +135,7 @@ macro_rules! settings {
                 stand_in: first!($($inner_stand_in)?),
                 doc: concat!($($inner_doc),+),
                 set: |settings, raw| {
-                    settings.$section.$inner = parse::$inner_parse(raw)?.into();
+                    settings.$section.$inner.accept(parse::$inner_parse(raw)?);
                     Ok(())
                 },
                 show: |settings| settings.$section.$inner.show(),

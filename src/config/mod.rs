@@ -35,7 +35,7 @@ pub use inputs::{Flag, Inputs};
 pub use keys::Key;
 pub use mistake::{Mistake, Mistakes, Origin};
 pub use settings::*;
-pub use values::{Cidr, DockerHost, LogFilter, LogFormat, TokenStore};
+pub use values::{Cidr, DockerHost, JoinAvailability, LogFilter, LogFormat, TokenStore};
 
 use inputs::Found;
 

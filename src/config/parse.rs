@@ -14,7 +14,9 @@ use tracing::level_filters::LevelFilter;
 
 use super::nearest::{did_you_mean, nearest};
 use super::raw::{Problem, Raw};
-use super::values::{Choice, Cidr, DockerHost, LogFilter, LogFormat, OWN_TARGET, TokenStore};
+use super::values::{
+    Choice, Cidr, DockerHost, JoinAvailability, LogFilter, LogFormat, OWN_TARGET, TokenStore,
+};
 use crate::instance::Role;
 
 type Parsed<T> = Result<T, Problem>;
@@ -47,6 +49,10 @@ pub fn token_store(raw: &Raw) -> Parsed<TokenStore> {
 }
 
 pub fn log_format(raw: &Raw) -> Parsed<LogFormat> {
+    choice(raw)
+}
+
+pub fn join_availability(raw: &Raw) -> Parsed<JoinAvailability> {
     choice(raw)
 }
 
@@ -256,6 +262,13 @@ fn cidr(text: &str) -> Parsed<Cidr> {
         return Err(format!("{range} begins inside its range; write {first}/{}", range.prefix));
     }
     Ok(range)
+}
+
+pub fn labels(raw: &Raw) -> Parsed<Vec<(String, String)>> {
+    let pairs = raw.pairs()?.into_iter().map(|(key, value)| {
+        crate::labels::check(key, value).map(|()| (key.to_owned(), value.to_owned()))
+    });
+    pairs.collect()
 }
 
 pub fn socket_address(raw: &Raw) -> Parsed<SocketAddr> {

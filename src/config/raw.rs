@@ -15,6 +15,8 @@ pub enum Raw {
     /// Digits, as TOML writes them.
     Number(String),
     List(Vec<Raw>),
+    /// One line of a section whose keys the operator chooses.
+    Entry(String, Box<Raw>),
     /// What no key wants; the type's name.
     Other(&'static str),
 }
@@ -62,12 +64,25 @@ impl Raw {
         }
     }
 
+    /// `key=value`, once or more often; or a line of the key's section.
+    pub fn pairs(&self) -> Result<Vec<(&str, &str)>, Problem> {
+        if let Raw::Entry(key, value) = self {
+            let value = value.text().map_err(|problem| format!("\"{key}\": {problem}"))?;
+            return Ok(vec![(key, value)]);
+        }
+        let pairs = self.list()?.into_iter().map(|item| {
+            item.split_once('=').ok_or_else(|| format!("\"{item}\" where key=value is wanted"))
+        });
+        pairs.collect()
+    }
+
     fn type_name(&self) -> &'static str {
         match self {
             Raw::Bare(_) | Raw::Text(_) => "text",
             Raw::Boolean(_) => "true or false",
             Raw::Number(_) => "a number",
             Raw::List(_) => "a list",
+            Raw::Entry(..) => "a section",
             Raw::Other(name) => name,
         }
     }

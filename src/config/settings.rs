@@ -5,12 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::keys::{Key, default_value, first, settings};
+use super::keys::{Accept as _, Key, default_value, first, settings};
 use super::parse;
 use super::raw::Raw;
 use super::show::Show as _;
-use super::values::{Cidr, DockerHost, LogFilter, LogFormat, TokenStore};
+use super::values::{Cidr, DockerHost, JoinAvailability, LogFilter, LogFormat, TokenStore};
 use crate::instance::Role;
+use crate::labels::Labels;
 
 settings! {
     /// What is in force. It holds no secret: skep's only credentials are the instance's own.
@@ -30,6 +31,9 @@ settings! {
         state_dir: PathBuf = directory("/var/lib/skep") or "STATE_DIRECTORY",
         /// Where skep keeps its control socket.
         runtime_dir: PathBuf = directory("/run/skep") or "RUNTIME_DIRECTORY",
+        /// More labels for this node, as `[labels]` with a line for each, beside those that its
+        /// instance tells; a tag `skep:label:<key>` beats the label `<key>` here.
+        labels: Labels = labels(),
     }
 
     /// Where the join tokens are kept.
@@ -60,6 +64,8 @@ settings! {
         address_pool: Vec<Cidr> = address_pool(),
         /// Prefix length of one overlay network, up to 29.
         subnet_size: u8 = subnet_size("24"),
+        /// `active`, or `pause`: then this node gets no task before a manager has set its labels.
+        join_availability: JoinAvailability = join_availability("active"),
     }
 
     /// From power-on to Ready.

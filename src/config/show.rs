@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::values::{Choice, Cidr, DockerHost, LogFilter, LogFormat, TokenStore};
+use super::values::{Choice, Cidr, DockerHost, JoinAvailability, LogFilter, LogFormat, TokenStore};
 use crate::instance::Role;
+use crate::labels::Labels;
 
 /// A value as `skep config --json` shows it; a source would accept it again.
 pub(super) trait Show {
@@ -37,9 +38,17 @@ show! {
     Role: value => value.word();
     TokenStore: value => value.word();
     LogFormat: value => value.word();
+    JoinAvailability: value => value.word();
     LogFilter: value => value.to_string();
     DockerHost: value => value.to_string();
     Cidr: value => value.to_string();
+}
+
+/// As a variable would say them.
+impl Show for Labels {
+    fn show(&self) -> Value {
+        self.iter().map(|(key, value)| format!("{key}={value}")).collect()
+    }
 }
 
 impl<T: Show> Show for Option<T> {

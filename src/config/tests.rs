@@ -68,6 +68,29 @@ fn a_default_is_shown_as_it_is_written() {
 }
 
 #[test]
+fn labels_of_all_sources_add_up_and_every_mistake_in_them_is_told() {
+    let files = [
+        ("skep.toml", "[labels]\ndisk = 'hdd'\ntier = 'web'\n"),
+        ("conf.d/10-x.toml", "labels.rack = '7'\nlabels.disk = 'ssd'\n"),
+    ];
+    let right = directory(&files);
+    let loaded = load(&inputs(right.path(), &[("SKEP_LABELS", "tier=db")], &[])).unwrap();
+    let labels: Vec<_> = loaded.settings.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    assert_eq!(labels, ["disk=ssd", "rack=7", "tier=db"]);
+    assert_eq!(loaded.origin("labels").to_string(), "SKEP_LABELS");
+
+    let text = "[labels]\ndisk = 1\nskep.zone = 'mine'\nrack = '7'\n'a b' = 'x'\n";
+    let wrong = directory(&[("skep.toml", text)]);
+    let expected = [
+        "skep.toml:2: labels: \"disk\": a number where text is wanted; write it in quotes",
+        "skep.toml:3: labels: \"skep.zone\": skep keeps labels that begin with skep. to itself",
+        "skep.toml:5: labels: \"a b\": a label's key is 1 to 128 letters, digits and ._-, and its \
+         value 256 characters at most",
+    ];
+    assert_eq!(mistakes(&inputs(wrong.path(), &[], &[])), expected);
+}
+
+#[test]
 fn every_key_has_a_variable_of_its_own() {
     let mut variables: Vec<String> = KEYS.iter().map(Key::variable).collect();
     assert!(variables.contains(&"SKEP_TOKENS_KMS_KEY".into()));

@@ -41,6 +41,25 @@ impl Choice for TokenStore {
     }
 }
 
+/// How a node comes into the swarm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinAvailability {
+    /// It may get tasks at once.
+    Active,
+    /// A manager activates it together with its first labels.
+    Pause,
+}
+
+impl Choice for JoinAvailability {
+    const ALL: &'static [Self] = &[Self::Active, Self::Pause];
+    fn word(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Pause => "pause",
+        }
+    }
+}
+
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::instance::Role;
+use crate::labels::Labels;
 use crate::state::NodeState;
 
 /// This node, and on a manager the whole fleet.
@@ -61,6 +62,9 @@ pub struct FleetMember {
     pub docker_state: Option<String>,
     /// Docker's: `active`, `pause`, `drain`.
     pub docker_availability: Option<String>,
+    /// The node's labels, as Docker has them.
+    #[serde(default)]
+    pub labels: Labels,
     /// Does it lead the raft group?
     pub leader: bool,
     /// Where its departure stands, in words: `lifecycle: draining`.

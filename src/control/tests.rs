@@ -48,6 +48,7 @@ fn fleet() -> FleetView {
             state: Some("ready".into()),
             docker_state: Some("ready".into()),
             docker_availability: Some("drain".into()),
+            labels: [("skep.zone".into(), "eu-central-1a".into())].into(),
             leader: false,
             departure: Some("lifecycle: draining".into()),
             updated_at: Some(datetime!(2026-11-20 10:00 UTC)),

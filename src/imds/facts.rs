@@ -27,7 +27,7 @@ impl Imds {
     pub async fn fetch_instance(&self, deadline: Instant) -> Result<Instance, ImdsError> {
         // Tags first: their values can be asked for only when their list is there.
         let (tags, id, instance_type, zone, region, private_address, market) = tokio::try_join!(
-            self.fetch_tags(deadline),
+            self.fetch_tags("", deadline),
             self.required("instance-id", deadline),
             self.required("instance-type", deadline),
             self.required("placement/availability-zone", deadline),
@@ -35,6 +35,7 @@ impl Imds {
             self.fetch_private_address(deadline),
             self.fetch_market(deadline),
         )?;
+        let tags = tags.unwrap_or_default();
         let tag = |key: &str| tags.get(key).filter(|value| !value.is_empty()).cloned();
         Ok(Instance {
             id,
@@ -51,21 +52,24 @@ impl Imds {
         })
     }
 
-    /// All instance tags; empty where the launch template keeps them out of the metadata.
+    /// The instance tags whose keys begin with `prefix`; `None` where there is no tag at all, or where
+    /// the launch template keeps them out of the metadata.
     ///
     /// # Errors
     /// See [`ImdsError`].
     pub async fn fetch_tags(
         &self,
+        prefix: &str,
         deadline: Instant,
-    ) -> Result<BTreeMap<String, String>, ImdsError> {
-        let keys = self.read(OPERATION, TAGS, deadline).await?.unwrap_or_default();
-        let tags = keys.lines().filter(|key| !key.is_empty()).map(async |key| {
+    ) -> Result<Option<BTreeMap<String, String>>, ImdsError> {
+        let Some(keys) = self.read(OPERATION, TAGS, deadline).await? else { return Ok(None) };
+        let keys = keys.lines().filter(|key| !key.is_empty() && key.starts_with(prefix));
+        let tags = keys.map(async |key| {
             let value = self.fetch_tag(key, deadline).await?;
             // A tag that was taken away since the list was read is no tag.
             Ok::<_, ImdsError>(value.map(|value| (key.to_owned(), value)))
         });
-        Ok(try_join_all(tags).await?.into_iter().flatten().collect())
+        Ok(Some(try_join_all(tags).await?.into_iter().flatten().collect()))
     }
 
     /// One instance tag as it is now; `None` where there is no such tag, or where the launch

@@ -87,6 +87,7 @@ impl World {
                 hostname: String::new(),
                 state: "ready".into(),
                 availability: if self.drained { Availability::Drain } else { Availability::Active },
+                labels: Default::default(),
                 role: Role::Manager,
                 address: None,
                 raft: Some(RaftView { is_leader: true, is_reachable: true }),

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use super::table::Condition;
 use super::{Ledger, LedgerError};
 use crate::instance::Role;
+use crate::labels::Labels;
 
 /// A row that nobody refreshes goes after this: managers refresh every minute, workers every few
 /// hours.
@@ -29,6 +30,12 @@ pub struct Member {
     /// Of the charter under which it joined.
     pub generation: u64,
     pub state: MemberState,
+    /// What managers are to set on the node.
+    #[serde(default)]
+    pub labels: Labels,
+    /// It gets no task before it has its first labels: managers activate it with them.
+    #[serde(default)]
+    pub joined_paused: bool,
     #[serde(with = "time::serde::timestamp")]
     pub updated_at: OffsetDateTime,
     #[serde(with = "time::serde::timestamp")]
@@ -43,7 +50,7 @@ pub enum MemberState {
 }
 
 impl Member {
-    /// A row as of `now`.
+    /// A row as of `now`, without labels.
     #[must_use]
     pub fn new(
         instance: &crate::instance::Instance,
@@ -61,6 +68,8 @@ impl Member {
             group: instance.group.clone(),
             generation: membership.generation,
             state,
+            labels: Labels::new(),
+            joined_paused: false,
             updated_at: now,
             expires_at: now + MEMBER_TTL,
         }

@@ -102,6 +102,7 @@ mod tests {
             hostname: String::new(),
             state: "ready".into(),
             availability: if is_drained { Availability::Drain } else { Availability::Active },
+            labels: Default::default(),
             role: if is_manager { Role::Manager } else { Role::Worker },
             address: None,
             raft: is_manager.then_some(RaftView { is_leader: false, is_reachable: true }),

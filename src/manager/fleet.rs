@@ -105,6 +105,7 @@ fn seen_by_docker(
             }
             .to_owned()
         }),
+        labels: node.as_ref().map(|node| node.labels.clone()).unwrap_or_default(),
         leader: node.as_ref().is_some_and(NodeView::is_leader),
         docker_state: node.map(|node| node.state),
         departure: None,

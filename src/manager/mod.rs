@@ -1,5 +1,5 @@
 //! What a manager's skep does for the others: drain who asks for it, see that its tasks have
-//! stopped, confirm demotions, take off the list who has left, and who has died.
+//! stopped, confirm demotions, take off the list who has left, and who has died; label the nodes.
 //!
 //! Guarantees: every act is idempotent or conditional, so that several managers may do the same at
 //! once. The swarm leader looks once a second, the others every [`BACKUP_INTERVAL`], in case the
@@ -8,20 +8,22 @@
 mod act;
 mod decide;
 mod fleet;
+mod label;
 mod reap;
+mod record;
 
 use std::convert::Infallible;
 use std::time::Duration;
 
-use crate::instance::{Membership, Role};
-use crate::ledger::MemberState;
 use crate::node::Node;
 use crate::swarm::SwarmErrorKind;
 
 use act::CareError;
 pub use decide::{Action, decide};
 pub use fleet::view_fleet;
+pub use label::keep_labelled;
 pub use reap::reap_the_dead;
+pub use record::keep_recorded;
 
 /// How soon the leader sees a request.
 const LEADER_INTERVAL: Duration = Duration::from_secs(1);
@@ -33,13 +35,6 @@ const BACKUP_INTERVAL: Duration = Duration::from_secs(5);
 const BUSY_BACKUP_INTERVAL: Duration = Duration::from_secs(2);
 /// How soon a worker notices that it has been promoted.
 const WORKER_INTERVAL: Duration = Duration::from_secs(15);
-/// How fresh a manager's address is in the ledger.
-const MANAGER_REFRESH: Duration = Duration::from_secs(60);
-/// A worker's row only has to outlive its TTL.
-const WORKER_REFRESH: Duration = Duration::from_secs(6 * 3600);
-
-/// Until the row of a new node is written, nobody can join through it.
-const RECORD_RETRY: Duration = Duration::from_secs(2);
 
 /// Looks after departures for as long as this node is a manager; never returns.
 pub async fn look_after_departures(node: &Node, node_id: &str) -> Infallible {
@@ -88,23 +83,4 @@ async fn look_once(node: &Node, node_id: &str) -> Result<Duration, CareError> {
         (true, true) => BUSY_INTERVAL,
         (true, false) => LEADER_INTERVAL,
     })
-}
-
-/// Writes this node's row, and keeps it fresh; never returns.
-pub async fn keep_recorded(node: &Node, membership: &Membership) -> Infallible {
-    let interval = match membership.role {
-        Role::Manager => MANAGER_REFRESH,
-        Role::Worker => WORKER_REFRESH,
-    };
-    let mut pause = Duration::ZERO;
-    loop {
-        tokio::time::sleep(pause).await;
-        pause = match node.record_member(membership, MemberState::Ready).await {
-            Ok(()) => interval,
-            Err(error) => {
-                tracing::warn!("writing this node's row: {}", crate::errors::chain(&error));
-                RECORD_RETRY
-            }
-        };
-    }
 }

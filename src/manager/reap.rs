@@ -138,6 +138,7 @@ mod tests {
             hostname: String::new(),
             state: state.into(),
             availability: Availability::Active,
+            labels: Default::default(),
             role: Role::Worker,
             address: None,
             raft: None,

@@ -12,7 +12,8 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 
-use super::{JoinAnswer, SWARM_PORT, Swarm, SwarmError};
+use super::raw::with_availability;
+use super::{Availability, JoinAnswer, SWARM_PORT, Swarm, SwarmError};
 
 /// Of `systemd/skep-certificate.socket`.
 const CERTIFICATE_SOCKET: &str = "/run/skep-certificate.sock";
@@ -66,6 +67,8 @@ pub struct InitSpec {
     pub subnet_size: u32,
     /// Labels of the swarm object: how a founder recognises what it made before a crash.
     pub labels: HashMap<String, String>,
+    /// Of the founder itself.
+    pub availability: Availability,
 }
 
 /// Both join tokens of the swarm that this manager is in.
@@ -146,11 +149,11 @@ impl Swarm {
         Ok(known.clone())
     }
 
-    /// Founds a swarm on this host; answers the node's id.
+    /// Founds a swarm on this host.
     ///
     /// # Errors
     /// Docker's refusal.
-    pub async fn init(&self, spec: InitSpec) -> Result<String, SwarmError> {
+    pub async fn init(&self, spec: InitSpec) -> Result<(), SwarmError> {
         let request = SwarmInitRequest {
             listen_addr: Some(listen_address(spec.address)),
             advertise_addr: Some(spec.address.to_string()),
@@ -162,15 +165,18 @@ impl Swarm {
             spec: Some(SwarmSpec { labels: Some(spec.labels), ..SwarmSpec::default() }),
             ..SwarmInitRequest::default()
         };
-        self.connect()
-            .await?
-            .init_swarm(request)
-            .await
-            .map_err(|error| SwarmError::new("init the swarm", &error))
+        let request = with_availability(&request, spec.availability)?;
+        self.post("init the swarm", "swarm/init", &request).await
     }
 
     /// Joins through one manager. Docker uses only the first of several addresses, so it gets one.
-    pub async fn join(&self, address: IpAddr, manager: IpAddr, token: &SecretString) -> JoinAnswer {
+    pub async fn join(
+        &self,
+        address: IpAddr,
+        manager: IpAddr,
+        token: &SecretString,
+        availability: Availability,
+    ) -> JoinAnswer {
         let request = SwarmJoinRequest {
             listen_addr: Some(listen_address(address)),
             advertise_addr: Some(address.to_string()),
@@ -179,8 +185,8 @@ impl Swarm {
             ..SwarmJoinRequest::default()
         };
         let join = async {
-            let result = self.connect().await?.join_swarm(request).await;
-            result.map_err(|error| SwarmError::new("join the swarm", &error))
+            let request = with_availability(&request, availability)?;
+            self.post("join the swarm", "swarm/join", &request).await
         };
         JoinAnswer::of(join.await)
     }

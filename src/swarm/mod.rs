@@ -8,6 +8,7 @@ mod error;
 mod join;
 mod local;
 mod nodes;
+mod raw;
 mod tasks;
 
 use std::sync::Arc;

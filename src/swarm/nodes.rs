@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Swarm, SwarmError, SwarmErrorKind};
 use crate::instance::Role;
+use crate::labels::Labels;
 
 /// How often a write that lost against another is repeated: two managers may decide alike, and
 /// swarmkit itself writes to a node while it comes and goes.
@@ -21,6 +22,8 @@ pub struct NodeView {
     /// `ready`, `down`, `unknown` or `disconnected`.
     pub state: String,
     pub availability: Availability,
+    /// Those that constraints name as `node.labels.…`.
+    pub labels: Labels,
     /// What the node is to be; it follows within seconds.
     pub role: Role,
     pub address: Option<String>,
@@ -44,6 +47,16 @@ pub enum Availability {
     Drain,
 }
 
+impl Availability {
+    fn of(spec: Option<NodeSpecAvailabilityEnum>) -> Self {
+        match spec {
+            Some(NodeSpecAvailabilityEnum::DRAIN) => Self::Drain,
+            Some(NodeSpecAvailabilityEnum::PAUSE) => Self::Pause,
+            _ => Self::Active,
+        }
+    }
+}
+
 impl NodeView {
     fn of(node: Node) -> Option<Self> {
         let spec = node.spec.unwrap_or_default();
@@ -52,11 +65,8 @@ impl NodeView {
             id: node.id?,
             hostname: node.description.and_then(|it| it.hostname).unwrap_or_default(),
             state: status.state.unwrap_or(NodeState::UNKNOWN).to_string(),
-            availability: match spec.availability {
-                Some(NodeSpecAvailabilityEnum::DRAIN) => Availability::Drain,
-                Some(NodeSpecAvailabilityEnum::PAUSE) => Availability::Pause,
-                _ => Availability::Active,
-            },
+            availability: Availability::of(spec.availability),
+            labels: spec.labels.unwrap_or_default().into_iter().collect(),
             role: match spec.role {
                 Some(NodeSpecRoleEnum::MANAGER) => Role::Manager,
                 _ => Role::Worker,
@@ -118,6 +128,34 @@ impl Swarm {
         self.change(node_id, "drain the node", |spec| {
             spec.availability.replace(NodeSpecAvailabilityEnum::DRAIN)
                 != Some(NodeSpecAvailabilityEnum::DRAIN)
+        })
+        .await
+    }
+
+    /// Changes a node's labels and availability, both in one write; `edit` sees what is there at that
+    /// moment, and says what is to be, or `None` where it is so already. `false` where there is no
+    /// such node.
+    ///
+    /// # Errors
+    /// As for [`Swarm::drain`].
+    pub async fn relabel(
+        &self,
+        node_id: &str,
+        edit: impl Fn(&Labels, Availability) -> Option<(Labels, Availability)>,
+    ) -> Result<bool, SwarmError> {
+        self.change(node_id, "label the node", |spec| {
+            let labels: Labels = spec.labels.clone().unwrap_or_default().into_iter().collect();
+            let now = Availability::of(spec.availability);
+            let Some((labels, availability)) = edit(&labels, now) else { return false };
+            spec.labels = Some(labels.into_iter().collect());
+            if availability != now {
+                spec.availability = Some(match availability {
+                    Availability::Active => NodeSpecAvailabilityEnum::ACTIVE,
+                    Availability::Pause => NodeSpecAvailabilityEnum::PAUSE,
+                    Availability::Drain => NodeSpecAvailabilityEnum::DRAIN,
+                });
+            }
+            true
         })
         .await
     }

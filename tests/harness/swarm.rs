@@ -365,6 +365,8 @@ pub async fn put_row(fleet: &Fleet, row: &Map<String, Value>) -> anyhow::Result<
     let typed = |value: &Value| match value {
         Value::String(text) => json!({ "S": text }),
         Value::Bool(flag) => json!({ "BOOL": flag }),
+        // As `plain` has left it: what is in it is typed already.
+        Value::Object(typed) => json!({ "M": typed }),
         other => json!({ "N": other.to_string() }),
     };
     let item: Map<_, _> = row.iter().map(|(name, value)| (name.clone(), typed(value))).collect();

@@ -128,6 +128,22 @@ fn a_pool_is_of_ranges_that_do_not_overlap() {
 }
 
 #[test]
+fn a_label_has_a_key_and_a_value() {
+    let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let two = labels(&Raw::bare("disk=ssd, com.example.tier=a=b"));
+    assert_eq!(two, Ok(vec![pair("disk", "ssd"), pair("com.example.tier", "a=b")]));
+    let entry = |key: &str, value| labels(&Raw::Entry(key.into(), Box::new(value)));
+    assert_eq!(entry("disk", quoted("a, b")), Ok(vec![pair("disk", "a, b")]));
+    refused(entry("disk", Raw::Number("1".into())), "\"disk\": a number where text is wanted");
+    refused(entry("a b", quoted("x")), "letters, digits and ._-");
+    refused(entry("com.docker.x", quoted("x")), "Docker keeps");
+    refused(labels(&Raw::bare("disk")), "\"disk\" where key=value is wanted");
+    refused(labels(&Raw::bare("=x")), "letters, digits and ._-");
+    assert_eq!(join_availability(&quoted("pause")), Ok(JoinAvailability::Pause));
+    refused(join_availability(&quoted("drain")), "none of active, pause");
+}
+
+#[test]
 fn the_port_has_an_address() {
     assert!(socket_address(&quoted("[::]:44554")).is_ok());
     refused(socket_address(&quoted("44554")), "0.0.0.0:44554");

@@ -1,0 +1,185 @@
+//! Labels: every node wants some (its row of the ledger says which), and only a manager can set them.
+//!
+//! Guarantees: labels that skep has not set are never touched, whatever their value; which ones it has
+//! set stands on the node itself ([`OWNED`]) and is written with them, at the version of the node
+//! that was seen. A node that came in paused is activated in the write that first labels it, and
+//! never again: a later pause is an operator's. Assumes nothing of what was done before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::act::CareError;
+use crate::labels::{Labels, OWNED, is_storable};
+use crate::ledger::{Member, MemberState};
+use crate::node::Node;
+use crate::swarm::{Availability, NodeView, SwarmErrorKind};
+
+/// How often a manager looks, and at what.
+struct Rhythm {
+    /// Docker's list is near: this is what a node that came in paused waits for at most.
+    look: Duration,
+    /// How long a node may be without labels before this manager sees to it.
+    patience: Duration,
+    /// The ledger costs money by the row; labels that change follow within this.
+    read: Duration,
+}
+
+const LEADER: Rhythm = Rhythm {
+    look: Duration::from_secs(2),
+    patience: Duration::ZERO,
+    read: Duration::from_secs(30),
+};
+/// The other managers come in when the leader's skep has not acted.
+const BACKUP: Rhythm = Rhythm {
+    look: Duration::from_secs(15),
+    patience: Duration::from_secs(20),
+    read: Duration::from_secs(300),
+};
+/// A node that has no labels after this has no skep: the ledger is not asked for its sake any more.
+const NEW: Duration = Duration::from_secs(120);
+
+/// What this manager remembers from look to look. It only saves reading and repeating.
+#[derive(Default)]
+struct Memory {
+    /// Since when each node has been seen without labels, by node id.
+    bare_since: BTreeMap<String, Instant>,
+    read_at: Option<Instant>,
+    /// Labels that somebody else set, by node id, as they were said.
+    said: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// Labels nodes for as long as this node is a manager; never returns.
+pub async fn keep_labelled(node: &Node, node_id: &str) -> Infallible {
+    loop {
+        super::until_manager(node).await;
+        let mut memory = Memory::default();
+        let mut pause = Duration::ZERO;
+        loop {
+            tokio::time::sleep(pause).await;
+            match look(node, node_id, &mut memory).await {
+                Ok(rhythm) => pause = rhythm.look,
+                Err(CareError::Swarm(error)) if error.kind == SwarmErrorKind::NotManager => break,
+                Err(error) => {
+                    tracing::warn!("labelling nodes: {}", crate::errors::chain(&error));
+                    pause = BACKUP.look;
+                }
+            }
+        }
+        // In the middle of a demotion the two may disagree for a while.
+        tokio::time::sleep(BACKUP.look).await;
+    }
+}
+
+async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<&'static Rhythm, CareError> {
+    let nodes = node.swarm.fetch_nodes().await?;
+    let is_leader = nodes.iter().any(|view| view.id == me && view.is_leader());
+    let rhythm = if is_leader { &LEADER } else { &BACKUP };
+    let now = Instant::now();
+    if !memory.is_due(&nodes, rhythm, now) {
+        return Ok(rhythm);
+    }
+    let members = node.ledger.fetch_members().await?;
+    memory.read_at = Some(now);
+    memory.said.retain(|id, _| nodes.iter().any(|view| view.id == *id));
+    for view in &nodes {
+        let Some(member) = row_of(&view.id, &members) else { continue };
+        let said = memory.said.entry(view.id.clone()).or_default();
+        match label(node, view, member, said).await {
+            // What one node is refused must not keep the others waiting.
+            Err(CareError::Swarm(error)) if error.kind == SwarmErrorKind::Stale => {
+                tracing::debug!(instance = member.instance_id, "{error}");
+            }
+            done => done?,
+        }
+    }
+    Ok(rhythm)
+}
+
+impl Memory {
+    /// Is it time to read the ledger?
+    fn is_due(&mut self, nodes: &[NodeView], rhythm: &Rhythm, now: Instant) -> bool {
+        let is_bare = |view: &&NodeView| !view.is_down() && !view.labels.contains_key(OWNED);
+        let bare: Vec<&NodeView> = nodes.iter().filter(is_bare).collect();
+        self.bare_since.retain(|id, _| bare.iter().any(|view| view.id == *id));
+        let since = |view: &&NodeView| *self.bare_since.entry(view.id.clone()).or_insert(now);
+        let ages: Vec<Duration> = bare.iter().map(since).map(|since| now - since).collect();
+        ages.into_iter().any(|age| (rhythm.patience..NEW).contains(&age))
+            || self.read_at.is_none_or(|at| now - at >= rhythm.read)
+    }
+}
+
+/// The row of a node that is to stay. One that came in under another role has two: the newer counts.
+fn row_of<'a>(node_id: &str, members: &'a [Member]) -> Option<&'a Member> {
+    members
+        .iter()
+        .filter(|member| member.node_id == node_id)
+        .max_by_key(|member| member.updated_at)
+        .filter(|member| member.state == MemberState::Ready)
+}
+
+async fn label(
+    node: &Node,
+    view: &NodeView,
+    member: &Member,
+    said: &mut BTreeSet<String>,
+) -> Result<(), CareError> {
+    let who = member.instance_id.as_str();
+    let left_alone = left_alone(&view.labels, &member.labels);
+    for key in left_alone.iter().filter(|key| !said.contains(**key)) {
+        tracing::warn!(
+            instance = who,
+            node = view.id,
+            "the label {key} is left alone: skep has not set it, or may not"
+        );
+    }
+    *said = left_alone.into_iter().map(str::to_owned).collect();
+    let edit = |labels: &Labels, availability| decide(labels, availability, member);
+    if edit(&view.labels, view.availability).is_some() {
+        node.swarm.relabel(&view.id, edit).await?;
+        tracing::info!(instance = who, node = view.id, labels = ?member.labels, "labelled");
+    }
+    Ok(())
+}
+
+/// The keys that skep has set on a node with these labels.
+fn owned(labels: &Labels) -> BTreeSet<&str> {
+    let keys = labels.get(OWNED).map(String::as_str).unwrap_or_default();
+    keys.split(',').filter(|key| !key.is_empty() && *key != OWNED).collect()
+}
+
+/// The keys that a node wants and does not get: somebody else has set them, or its row was edited by
+/// hand.
+fn left_alone<'a>(seen: &Labels, wanted: &'a Labels) -> BTreeSet<&'a str> {
+    let owned = owned(seen);
+    let is_taken = |key: &str| seen.contains_key(key) && !owned.contains(key);
+    let keys = wanted.iter().filter(|(key, value)| is_taken(key) || !is_storable(key, value));
+    keys.map(|(key, _)| key.as_str()).collect()
+}
+
+/// What a node's labels and availability are to be; `None` where they are so.
+fn decide(
+    seen: &Labels,
+    availability: Availability,
+    member: &Member,
+) -> Option<(Labels, Availability)> {
+    let owned = owned(seen);
+    let left_alone = left_alone(seen, &member.labels);
+    let own = member.labels.iter().filter(|(key, _)| !left_alone.contains(key.as_str()));
+    let own: Labels = own.map(|(key, value)| (key.clone(), value.clone())).collect();
+    let keys: Vec<&str> = own.keys().map(String::as_str).collect();
+    let keys = keys.join(",");
+    let mut labels = seen.clone();
+    labels.retain(|key, _| !owned.contains(key.as_str()));
+    labels.insert(OWNED.to_owned(), keys);
+    labels.extend(own);
+    let is_first = !seen.contains_key(OWNED);
+    let activates = is_first && member.joined_paused && availability == Availability::Pause;
+    let then = if activates { Availability::Active } else { availability };
+    (labels != *seen || then != availability).then_some((labels, then))
+}
+
+#[cfg(test)]
+mod tests;

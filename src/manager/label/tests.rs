@@ -1,0 +1,208 @@
+//! A node on which an operator and skep set labels in any order, and the rhythm of the looks.
+
+use proptest::prelude::*;
+use time::OffsetDateTime;
+
+use super::*;
+use crate::instance::{Instance, Market, Membership, Role};
+
+/// Few, so that skep and the operator meet; the last two only a hand-edited row can want.
+const KEYS: [&str; 6] = ["disk", "tier", "skep.zone", "skep.group", OWNED, "a b"];
+
+fn member(labels: &Labels, joined_paused: bool) -> Member {
+    let instance = Instance {
+        id: "i-1".into(),
+        instance_type: "t3.micro".into(),
+        zone: "eu-central-1a".into(),
+        region: "eu-central-1".into(),
+        private_address: [10, 0, 0, 1].into(),
+        market: Market::OnDemand,
+        group: None,
+        stack: None,
+        tags: [].into(),
+    };
+    let membership = Membership {
+        node_id: "n1".into(),
+        swarm_id: "s1".into(),
+        generation: 1,
+        role: Role::Worker,
+    };
+    let now = OffsetDateTime::UNIX_EPOCH;
+    let mut row = Member::new(&instance, &membership, Role::Worker, MemberState::Ready, now);
+    (row.labels, row.joined_paused) = (labels.clone(), joined_paused);
+    row
+}
+
+fn labels(pairs: &[(&str, &str)]) -> Labels {
+    pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect()
+}
+
+fn view(id: &str, state: &str, labels: Labels) -> NodeView {
+    NodeView {
+        id: id.into(),
+        hostname: String::new(),
+        state: state.into(),
+        availability: Availability::Active,
+        labels,
+        role: Role::Worker,
+        address: None,
+        raft: None,
+    }
+}
+
+/// What happens to the node.
+#[derive(Clone, Debug)]
+enum Event {
+    /// The node wants these.
+    Want(Labels),
+    /// A manager looks and writes; or looks and loses the race, and so writes nothing.
+    Look,
+    /// `docker node update --label-add`, of a key that skep does not have there.
+    Add(&'static str, String),
+    /// `docker node update --label-rm`, of a key of the operator's own.
+    Remove(&'static str),
+    /// `docker node update --availability`.
+    Set(Availability),
+}
+
+fn value() -> impl Strategy<Value = String> {
+    prop::sample::select(&["", "x", "y"][..]).prop_map(str::to_owned)
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let key = || prop::sample::select(&KEYS[..]);
+    let wanted = prop::collection::btree_map(key().prop_map(str::to_owned), value(), 0..5);
+    const ALL: [Availability; 3] = [Availability::Active, Availability::Pause, Availability::Drain];
+    prop_oneof![
+        wanted.prop_map(Event::Want),
+        Just(Event::Look),
+        (key(), value()).prop_map(|(key, value)| Event::Add(key, value)),
+        key().prop_map(Event::Remove),
+        prop::sample::select(&ALL[..]).prop_map(Event::Set),
+    ]
+}
+
+proptest! {
+    /// The operator's labels stay as they are, whatever skep wants and whenever it looks; skep's are
+    /// what the node wants after one look; a second look changes nothing; a node is activated once
+    /// at the most, at its first look.
+    #[test]
+    fn others_labels_stay_and_ones_own_converge(
+        events in prop::collection::vec(event(), 0..40),
+        joined_paused in any::<bool>(),
+    ) {
+        let mut wanted = Labels::new();
+        let mut seen = Labels::new();
+        let mut availability =
+            if joined_paused { Availability::Pause } else { Availability::Active };
+        let mut theirs = Labels::new();
+        let mut looks = 0;
+        for event in events {
+            match event {
+                Event::Want(labels) => wanted = labels,
+                Event::Add(key, value) if key != OWNED && !owned(&seen).contains(key) => {
+                    seen.insert(key.into(), value.clone());
+                    theirs.insert(key.into(), value);
+                }
+                Event::Remove(key) if theirs.contains_key(key) => {
+                    seen.remove(key);
+                    theirs.remove(key);
+                }
+                Event::Add(..) | Event::Remove(_) => {}
+                Event::Set(to) => availability = to,
+                Event::Look => {
+                    let row = member(&wanted, joined_paused);
+                    let before = availability;
+                    if let Some(edited) = decide(&seen, availability, &row) {
+                        (seen, availability) = edited;
+                    }
+                    looks += 1;
+                    prop_assert_eq!(decide(&seen, availability, &row), None, "twice is once");
+                    if before != availability {
+                        prop_assert!(looks == 1 && joined_paused);
+                        let (from, to) = (Availability::Pause, Availability::Active);
+                        prop_assert_eq!((before, availability), (from, to));
+                    }
+                    let mut expected = theirs.clone();
+                    for (key, value) in &wanted {
+                        if is_storable(key, value) && !theirs.contains_key(key) {
+                            expected.insert(key.clone(), value.clone());
+                        }
+                    }
+                    let mut now = seen.clone();
+                    now.remove(OWNED);
+                    prop_assert_eq!(now, expected);
+                }
+            }
+            for (key, value) in &theirs {
+                prop_assert_eq!(seen.get(key), Some(value), "{} is the operator's", key);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_first_labels_activate_who_came_in_paused() {
+    let wanted = labels(&[("disk", "ssd"), ("skep.zone", "a")]);
+    let expected = labels(&[("disk", "ssd"), ("skep.zone", "a"), (OWNED, "disk,skep.zone")]);
+    let of = |availability, joined_paused| {
+        decide(&Labels::new(), availability, &member(&wanted, joined_paused)).unwrap()
+    };
+    assert_eq!(of(Availability::Pause, true), (expected.clone(), Availability::Active));
+    assert_eq!(of(Availability::Pause, false).1, Availability::Pause, "an operator's pause");
+    assert_eq!(of(Availability::Drain, true).1, Availability::Drain, "it is to leave");
+    let again = decide(&expected, Availability::Pause, &member(&wanted, true));
+    assert_eq!(again, None, "paused again, by an operator");
+}
+
+#[test]
+fn a_tag_that_is_gone_takes_its_label_along_and_nothing_else() {
+    let seen = labels(&[("disk", "ssd"), ("mine", "x"), (OWNED, "disk")]);
+    let (now, _) = decide(&seen, Availability::Active, &member(&Labels::new(), false)).unwrap();
+    assert_eq!(now, labels(&[("mine", "x"), (OWNED, "")]));
+}
+
+#[test]
+fn what_is_not_skeps_to_set_is_named() {
+    let seen = labels(&[("disk", "hdd"), ("tier", "web"), (OWNED, "tier")]);
+    let wanted = labels(&[("disk", "ssd"), ("tier", "db"), ("a b", "x"), (OWNED, "disk")]);
+    assert_eq!(left_alone(&seen, &wanted), BTreeSet::from(["a b", "disk", OWNED]));
+}
+
+#[test]
+fn the_newer_of_two_rows_counts_and_one_that_leaves_has_none() {
+    let mut old = member(&labels(&[("disk", "hdd")]), false);
+    let new = member(&labels(&[("disk", "ssd")]), false);
+    old.updated_at -= Duration::from_secs(60);
+    let rows = [new.clone(), old.clone()];
+    assert_eq!(row_of("n1", &rows), Some(&new));
+    assert_eq!(row_of("n2", &rows), None);
+    let mut leaving = new;
+    leaving.state = MemberState::Leaving;
+    assert_eq!(row_of("n1", &[leaving, old]), None);
+}
+
+#[test]
+fn the_ledger_is_read_for_new_nodes_at_once_and_else_rarely() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let done = || view("a", "ready", labels(&[(OWNED, "")]));
+    let bare = || view("b", "ready", Labels::new());
+    let dead = || view("c", "down", Labels::new());
+    let mut leader = Memory::default();
+    assert!(leader.is_due(&[done()], &LEADER, at(0)), "never read");
+    leader.read_at = Some(at(0));
+    assert!(!leader.is_due(&[done(), dead()], &LEADER, at(2)));
+    assert!(leader.is_due(&[done(), bare()], &LEADER, at(4)), "a new node");
+    assert!(!leader.is_due(&[done()], &LEADER, at(6)), "it has its labels");
+    assert!(leader.is_due(&[done()], &LEADER, at(30)), "labels may have changed");
+    leader.read_at = Some(at(125));
+    assert!(leader.is_due(&[bare()], &LEADER, at(126)));
+    leader.read_at = Some(at(240));
+    assert!(!leader.is_due(&[bare()], &LEADER, at(246)), "it has no skep");
+
+    let mut backup = Memory { read_at: Some(at(0)), ..Memory::default() };
+    assert!(!backup.is_due(&[bare()], &BACKUP, at(1)), "the leader's turn");
+    assert!(backup.is_due(&[bare()], &BACKUP, at(21)), "the leader's skep is dead");
+    assert!(backup.is_due(&[done()], &BACKUP, at(300)));
+}

@@ -1,0 +1,78 @@
+//! This node's own row: written when the node is in, kept fresh, and written anew when the labels
+//! change that it wants.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::imds::ImdsError;
+use crate::instance::{Membership, Role};
+use crate::labels::{Labels, Refused, TAG_PREFIX, Wanted};
+use crate::ledger::MemberState;
+use crate::node::Node;
+
+/// How fresh a manager's address is in the ledger.
+const MANAGER_REFRESH: Duration = Duration::from_secs(60);
+/// A worker's row only has to outlive its TTL.
+const WORKER_REFRESH: Duration = Duration::from_secs(6 * 3600);
+/// Until the row of a new node is written, nobody can join through it.
+const RECORD_RETRY: Duration = Duration::from_secs(2);
+/// How often the tags are read. Tags that change twice a second cost one write in this time.
+const TAGS_INTERVAL: Duration = Duration::from_secs(30);
+/// An answer that comes later than this is worth less than the next one.
+const TAGS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Writes this node's row, and keeps it right and fresh; never returns.
+pub async fn keep_recorded(node: &Node, membership: &Membership) -> Infallible {
+    let refresh = match membership.role {
+        Role::Manager => MANAGER_REFRESH,
+        Role::Worker => WORKER_REFRESH,
+    };
+    // The tags in here are followed; what else the instance is does not change.
+    let mut node = node.clone();
+    let mut written: Option<(Instant, Labels)> = None;
+    let mut said = Vec::new();
+    loop {
+        let Wanted { labels, refused } = node.wanted_labels();
+        said = say_once(refused, &said);
+        let is_right = written
+            .as_ref()
+            .is_some_and(|(at, before)| at.elapsed() < refresh && *before == labels);
+        let mut pause = TAGS_INTERVAL;
+        if !is_right {
+            match node.record_member(membership, MemberState::Ready).await {
+                Ok(()) => written = Some((Instant::now(), labels)),
+                Err(error) => {
+                    tracing::warn!("writing this node's row: {}", crate::errors::chain(&error));
+                    pause = RECORD_RETRY;
+                }
+            }
+        }
+        tokio::time::sleep(pause).await;
+        if let Err(error) = follow_tags(&mut node).await {
+            tracing::debug!("labels stay as they are: {}", crate::errors::chain(&error));
+        }
+    }
+}
+
+/// A tag that cannot become a label keeps nobody out: it is said, and left out.
+fn say_once(refused: Vec<Refused>, said: &[Refused]) -> Vec<Refused> {
+    for new in refused.iter().filter(|refused| !said.contains(refused)) {
+        tracing::warn!("no label for {new}");
+    }
+    refused
+}
+
+/// Reads the tags that say labels. An answer without any tag at all proves nothing: rather the launch
+/// template's `InstanceMetadataTags` was switched off than every tag taken away, Auto Scaling's own
+/// included.
+async fn follow_tags(node: &mut Node) -> Result<(), ImdsError> {
+    let deadline = Instant::now() + TAGS_PATIENCE;
+    if let Some(labels) = node.imds.fetch_tags(TAG_PREFIX, deadline).await? {
+        let tags = &mut node.instance.tags;
+        tags.retain(|tag, _| !tag.starts_with(TAG_PREFIX));
+        tags.extend(labels);
+    }
+    Ok(())
+}

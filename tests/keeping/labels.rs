@@ -1,0 +1,275 @@
+//! Labels: what instances and operators say is on the nodes, what others set stays, and no task comes
+//! before them where that is asked for.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use bollard::models::{
+    Node, NodeSpec, NodeSpecAvailabilityEnum, ServiceSpecMode, TaskSpecPlacement,
+};
+use bollard::query_parameters::UpdateNodeOptionsBuilder;
+use harness::departures::{options_with, running, standing};
+use harness::secs;
+use harness::swarm::{calls, resize};
+use skep_sim::cloud::Market;
+use skep_sim::fleet::{ClusterSpec, Fleet, Instance, service, workload};
+use tokio::time::Instant;
+
+/// A node reads its tags every 30 s, and the leader the ledger: a minute, and room for a busy machine.
+const PATIENCE: Duration = secs(150);
+/// Longer than a look at the tags and one at the ledger.
+const LONG_ENOUGH: Duration = secs(70);
+const GRACE: Duration = secs(1);
+
+type Labels = HashMap<String, String>;
+
+fn tags(tags: &[(&str, &str)]) -> BTreeMap<String, String> {
+    tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+/// The entry of an instance's node in the managers' list.
+async fn listed(fleet: &Fleet, instance: &Instance) -> anyhow::Result<Node> {
+    let address = instance.address().to_string();
+    let is_its = |node: &Node| {
+        node.status.as_ref().and_then(|status| status.addr.as_ref()) == Some(&address)
+    };
+    fleet.nodes().await?.into_iter().find(is_its).with_context(|| format!("{address}: not listed"))
+}
+
+async fn labels(fleet: &Fleet, instance: &Instance) -> anyhow::Result<Labels> {
+    let spec = listed(fleet, instance).await?.spec.context("a node without a spec")?;
+    Ok(spec.labels.unwrap_or_default())
+}
+
+/// Waits until a node has these labels; `None`: has it not.
+async fn labelled(
+    fleet: &Fleet,
+    instance: &Instance,
+    expected: &[(&str, Option<&str>)],
+) -> anyhow::Result<()> {
+    fleet
+        .wait_until(&format!("{expected:?} on {}", instance.id()), PATIENCE, async || {
+            let labels = labels(fleet, instance).await?;
+            for (key, value) in expected {
+                let seen = labels.get(*key).map(String::as_str);
+                ensure!(seen == *value, "{key} is {seen:?} among {labels:?}");
+            }
+            Ok(true)
+        })
+        .await
+}
+
+/// `docker node update` by an operator.
+async fn operate(
+    fleet: &Fleet,
+    instance: &Instance,
+    edit: impl Fn(&mut NodeSpec),
+) -> anyhow::Result<()> {
+    // Somebody else may write in between.
+    fleet
+        .wait_until("an operator's update", PATIENCE, async || {
+            let node = listed(fleet, instance).await?;
+            let version = node.version.and_then(|version| version.index).context("no version")?;
+            let options = UpdateNodeOptionsBuilder::default().version(version.try_into()?).build();
+            let mut spec = node.spec.context("no spec")?;
+            edit(&mut spec);
+            let (id, docker) = (node.id.context("no id")?, fleet.manager_docker().await?);
+            docker.update_node(&id, spec, options).await?;
+            Ok(true)
+        })
+        .await
+}
+
+fn add(key: &str, value: &str) -> impl Fn(&mut NodeSpec) {
+    move |spec| {
+        spec.labels.get_or_insert_default().insert(key.to_owned(), value.to_owned());
+    }
+}
+
+/// A service with a task on every node that a constraint admits.
+async fn everywhere(fleet: &Fleet, name: &str, constraint: &str) -> anyhow::Result<()> {
+    let mut spec = service(name, 1, workload::graceful(), GRACE)?;
+    spec.mode =
+        Some(ServiceSpecMode { global: Some(HashMap::new()), ..ServiceSpecMode::default() });
+    let constraints = Some(vec![constraint.to_owned()]);
+    let placement = TaskSpecPlacement { constraints, ..TaskSpecPlacement::default() };
+    spec.task_template.get_or_insert_default().placement = Some(placement);
+    fleet.manager_docker().await?.create_service(spec, None).await?;
+    Ok(())
+}
+
+/// The nodes that a service has, or ever had, a task on.
+async fn nodes_of(fleet: &Fleet, service: &str) -> anyhow::Result<BTreeSet<String>> {
+    let tasks = fleet.tasks_of_service(service).await?;
+    Ok(tasks.into_iter().filter_map(|task| task.node_id).filter(|id| !id.is_empty()).collect())
+}
+
+async fn availability(
+    fleet: &Fleet,
+    instance: &Instance,
+) -> anyhow::Result<NodeSpecAvailabilityEnum> {
+    let spec = listed(fleet, instance).await?.spec.context("no spec")?;
+    spec.availability.context("no availability")
+}
+
+#[tokio::test]
+async fn tags_and_configuration_are_on_the_nodes_and_are_followed() -> anyhow::Result<()> {
+    let spec = ClusterSpec {
+        workers_market: Market::Spot,
+        tags: tags(&[
+            ("skep:label:disk", "ssd"),
+            ("skep:label:com.docker.x", "1"),
+            ("skep:label:a+b", "2"),
+        ]),
+        ..ClusterSpec::new("test", 1, 2)
+    };
+    let options = options_with("[labels]\ndisk = \"hdd\"\ncom.example.tier = \"web\"\n");
+    let fleet = standing(options, &spec).await?;
+    let instances = fleet.instances();
+    for instance in &instances {
+        let group = instance.launch().group.clone();
+        let is_worker = group == spec.workers_group();
+        let view = fleet.cloud().instance(instance.id()).context("no such instance")?;
+        let own = "com.example.tier,disk,skep.group,skep.instance-type,skep.market,skep.zone";
+        let expected = [
+            ("skep.zone", Some(view.zone.as_str())),
+            ("skep.market", Some(if is_worker { "spot" } else { "on-demand" })),
+            ("skep.group", Some(group.as_str())),
+            ("disk", Some("ssd")),
+            ("com.example.tier", Some("web")),
+            ("skep.labels", Some(own)),
+            ("com.docker.x", None),
+            ("a+b", None),
+        ];
+        labelled(&fleet, instance, &expected).await?;
+        assert!(labels(&fleet, instance).await?["skep.instance-type"].contains('.'));
+        let log = instance.log();
+        for tag in ["skep:label:com.docker.x", "skep:label:a+b"] {
+            let said = log.matches(&format!("no label for tag {tag}: ")).count();
+            assert_eq!(said, 1, "{log}");
+        }
+    }
+    let zone = &fleet.cloud().instance(instances[1].id()).context("no such instance")?.zone;
+    let mut there = BTreeSet::new();
+    for instance in &instances {
+        let node = listed(&fleet, instance).await?;
+        if labels(&fleet, instance).await?["skep.zone"] == *zone {
+            there.insert(node.id.context("no id")?);
+        }
+    }
+    assert!(there.len() < instances.len(), "all in one zone: {there:?}");
+    everywhere(&fleet, "zoned", &format!("node.labels.skep.zone=={zone}")).await?;
+    running(&fleet, "zoned", there.len()).await?;
+    assert_eq!(nodes_of(&fleet, "zoned").await?, there);
+    everywhere(&fleet, "tiered", "node.labels.com.example.tier==web").await?;
+    running(&fleet, "tiered", instances.len()).await?;
+
+    // An operator's labels, one of them under a key that a tag will want, too.
+    let worker = fleet.group(&spec.workers_group()).remove(0);
+    operate(&fleet, &worker, add("mine", "x")).await?;
+    operate(&fleet, &worker, add("rack", "by hand")).await?;
+    let cloud = fleet.cloud();
+    cloud.set_tag(worker.id(), "skep:label:rack", "7")?;
+    cloud.set_tag(worker.id(), "skep:label:disk", "nvme")?;
+    cloud.set_tag(worker.id(), "skep:label:color", "red")?;
+    let theirs = [("mine", Some("x")), ("rack", Some("by hand"))];
+    labelled(&fleet, &worker, &[("disk", Some("nvme")), ("color", Some("red"))]).await?;
+    labelled(&fleet, &worker, &theirs).await?;
+    let leader = fleet.leader().await?;
+    assert_eq!(leader.log().matches("the label rack is left alone").count(), 1);
+
+    // A tag that is gone leaves the configuration's word, or none.
+    cloud.remove_tag(worker.id(), "skep:label:disk")?;
+    cloud.remove_tag(worker.id(), "skep:label:color")?;
+    cloud.remove_tag(worker.id(), "skep:label:rack")?;
+    labelled(&fleet, &worker, &[("disk", Some("hdd")), ("color", None)]).await?;
+    labelled(&fleet, &worker, &theirs).await?;
+
+    // Metadata that fail, or show no tags any more, change nothing.
+    let [failing, hiding] = [&instances[0], &worker];
+    cloud.imds_knobs(failing.id()).fail_probability(1.0);
+    cloud.set_tag(hiding.id(), "skep:label:disk", "nvme")?;
+    labelled(&fleet, hiding, &[("disk", Some("nvme"))]).await?;
+    cloud.set_metadata_tags(hiding.id(), false)?;
+    tokio::time::sleep(LONG_ENOUGH).await;
+    assert_eq!(labels(&fleet, failing).await?["disk"], "ssd");
+    assert_eq!(labels(&fleet, hiding).await?["disk"], "nvme");
+    labelled(&fleet, &worker, &theirs).await?;
+    fleet.stop().await
+}
+
+#[tokio::test]
+async fn tags_that_change_twice_a_second_cost_a_write_in_half_a_minute() -> anyhow::Result<()> {
+    const FLAPPING: Duration = secs(65);
+    let spec = ClusterSpec::new("test", 1, 1);
+    let fleet = standing(options_with(""), &spec).await?;
+    let worker = fleet.group(&spec.workers_group()).remove(0);
+    labelled(&fleet, &worker, &[("skep.group", Some("test-workers"))]).await?;
+    let before = calls(&fleet, &worker, "PutItem").len();
+    let end = Instant::now() + FLAPPING;
+    let mut changes = 0;
+    while Instant::now() < end {
+        changes += 1;
+        fleet.cloud().set_tag(worker.id(), "skep:label:color", &format!("{changes}"))?;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let writes = calls(&fleet, &worker, "PutItem").len() - before;
+    assert!((1..=3).contains(&writes), "{writes} writes for {changes} changes");
+    labelled(&fleet, &worker, &[("color", Some(&changes.to_string()))]).await?;
+    fleet.stop().await
+}
+
+#[tokio::test]
+async fn no_task_lands_before_the_labels() -> anyhow::Result<()> {
+    let spec =
+        ClusterSpec { tags: tags(&[("skep:label:disk", "hdd")]), ..ClusterSpec::new("test", 1, 0) };
+    let fleet = standing(options_with("swarm.join_availability = \"pause\"\n"), &spec).await?;
+    let manager = fleet.leader().await?;
+    labelled(&fleet, &manager, &[("disk", Some("hdd"))]).await?;
+    assert_eq!(availability(&fleet, &manager).await?, NodeSpecAvailabilityEnum::ACTIVE);
+    // A node without labels would do for the first, a moment long.
+    everywhere(&fleet, "wrong", "node.labels.disk!=hdd").await?;
+    everywhere(&fleet, "right", "node.labels.disk==hdd").await?;
+    running(&fleet, "right", 1).await?;
+
+    let mut strays = BTreeSet::new();
+    let watch = async {
+        loop {
+            // A manager that is busy shows nothing for a moment; Docker keeps ended tasks.
+            strays.extend(nodes_of(&fleet, "wrong").await.unwrap_or_default());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    resize(&fleet, "worker", 2)?;
+    tokio::select! {
+        there = running(&fleet, "right", 3) => there?,
+        never = watch => never,
+    }
+    strays.extend(nodes_of(&fleet, "wrong").await?);
+    assert!(strays.is_empty(), "tasks before the labels: {strays:?}");
+
+    // A pause after that is the operator's.
+    let worker = fleet.group(&spec.workers_group()).remove(0);
+    let pause = |spec: &mut NodeSpec| spec.availability = Some(NodeSpecAvailabilityEnum::PAUSE);
+    operate(&fleet, &worker, pause).await?;
+    fleet.cloud().set_tag(worker.id(), "skep:label:disk", "ssd")?;
+    labelled(&fleet, &worker, &[("disk", Some("ssd"))]).await?;
+    assert_eq!(availability(&fleet, &worker).await?, NodeSpecAvailabilityEnum::PAUSE);
+    fleet.stop().await
+}
+
+#[tokio::test]
+async fn another_manager_labels_when_the_leaders_skep_is_dead() -> anyhow::Result<()> {
+    let spec = ClusterSpec::new("test", 3, 0);
+    let fleet = standing(options_with("swarm.join_availability = \"pause\"\n"), &spec).await?;
+    for manager in fleet.instances() {
+        labelled(&fleet, &manager, &[("skep.group", Some("test-managers"))]).await?;
+    }
+    fleet.leader().await?.stop_skep().await?;
+    resize(&fleet, "worker", 1)?;
+    let worker = harness::swarm::newest(&fleet, "worker", 1).await?;
+    labelled(&fleet, &worker, &[("skep.group", Some("test-workers"))]).await?;
+    assert_eq!(availability(&fleet, &worker).await?, NodeSpecAvailabilityEnum::ACTIVE);
+    fleet.stop().await
+}
