@@ -187,6 +187,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn tags_below_a_prefix_are_told_apart_from_no_tags_at_all() {
+        let stub = Stub::start().await;
+        assert_eq!(stub.imds().fetch_tags("skep:", soon()).await.unwrap(), None);
+        stub.set("tags/instance", "Name\nskep:role");
+        stub.set("tags/instance/Name", "worker one");
+        stub.set("tags/instance/skep:role", "worker");
+        let role = [("skep:role".to_owned(), "worker".to_owned())].into();
+        assert_eq!(stub.imds().fetch_tags("skep:", soon()).await.unwrap(), Some(role));
+        let none = stub.imds().fetch_tags("skep:label:", soon()).await.unwrap();
+        assert_eq!(none, Some(BTreeMap::new()), "no such tag, and there are others");
+    }
+
+    #[tokio::test]
     async fn an_ipv6_only_instance_has_its_ipv6_address() {
         let stub = Stub::start().await;
         basics(&stub);
