@@ -8,7 +8,7 @@
 //!
 //! All calls share one unpublished limit per account and region: poll sparingly.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aws_sdk_autoscaling::Client;
@@ -24,6 +24,10 @@ const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(3600);
 /// However many heartbeats: AWS ends an action after this, or after 100 heartbeat time-outs.
 const LONGEST_ACTION: Duration = Duration::from_secs(48 * 3600);
 const HEARTBEATS_PER_ACTION: u32 = 100;
+/// Of the hook's heartbeat time-out: two beats may be lost before the third is too late.
+const BEATS_PER_TIMEOUT: u32 = 3;
+/// Auto Scaling's limit is shared by the account; hooks in tests have time-outs of seconds.
+const SHORTEST_BEAT: Duration = Duration::from_secs(1);
 
 /// Auto Scaling as skep uses it. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -40,6 +44,23 @@ pub struct GroupInstance {
     pub lifecycle_state: String,
     /// `HEALTHY` or `UNHEALTHY`.
     pub health: String,
+}
+
+/// What Auto Scaling says about many instances.
+#[derive(Clone, Debug, Default)]
+pub struct Survey {
+    /// Those about which an answer came that can be believed.
+    pub answered: BTreeSet<String>,
+    /// Those of them that some group has.
+    pub listed: BTreeMap<String, GroupInstance>,
+}
+
+impl Survey {
+    /// Answered, and in no group any more.
+    #[must_use]
+    pub fn is_gone(&self, id: &str) -> bool {
+        self.answered.contains(id) && !self.listed.contains_key(id)
+    }
 }
 
 /// When a hook holds an instance.
@@ -82,6 +103,14 @@ pub struct Hook {
     pub global_timeout: Duration,
     /// What happens when it times out.
     pub default_result: HookResult,
+}
+
+impl Hook {
+    /// How often to send a heartbeat.
+    #[must_use]
+    pub fn beat(&self) -> Duration {
+        (self.heartbeat_timeout / BEATS_PER_TIMEOUT).max(SHORTEST_BEAT)
+    }
 }
 
 /// What came of a heartbeat.
@@ -154,6 +183,27 @@ impl AutoScaling {
             }
         }
         Ok(listed)
+    }
+
+    /// Which of `ids` some group has, by answers that can be believed: every call asks about `own`, the
+    /// instance that asks, too, and an answer without it proves nothing about the others.
+    ///
+    /// # Errors
+    /// As for [`Self::fetch_listed`].
+    pub async fn survey(&self, own: &str, ids: &BTreeSet<&str>) -> Result<Survey, AwsError> {
+        let others: Vec<&str> =
+            ids.iter().copied().filter(|id| *id != own && is_instance_id(id)).collect();
+        let mut survey = Survey::default();
+        for chunk in others.chunks(MAX_IDS - 1) {
+            let mut asked = chunk.to_vec();
+            asked.push(own);
+            let listed = self.fetch_listed(&asked).await?;
+            if listed.contains_key(own) {
+                survey.answered.extend(asked.into_iter().map(str::to_owned));
+                survey.listed.extend(listed);
+            }
+        }
+        Ok(survey)
     }
 
     /// The hooks of a group; none where it has none.
@@ -236,6 +286,37 @@ impl AutoScaling {
             }
         }
     }
+}
+
+/// The hook of a transition: the configured one, the only one, or the one whose name begins with `skep`.
+#[must_use]
+pub fn choose_hook(
+    mut hooks: Vec<Hook>,
+    transition: Transition,
+    configured: Option<&str>,
+) -> Option<Hook> {
+    hooks.retain(|hook| hook.transition == transition);
+    if let Some(name) = configured {
+        return hooks.into_iter().find(|hook| hook.name == name);
+    }
+    if hooks.len() < 2 {
+        return hooks.pop();
+    }
+    let ours = hooks.into_iter().find(|hook| hook.name.starts_with("skep"));
+    if ours.is_none() {
+        tracing::error!(
+            "the group has several {transition:?} hooks and none is named skep…: set autoscaling.launch_hook and autoscaling.termination_hook"
+        );
+    }
+    ours
+}
+
+/// Could this be an instance's id? AWS refuses a whole call for one that is longer than any.
+fn is_instance_id(id: &str) -> bool {
+    /// `i-` and 17 digits.
+    const LONGEST: usize = 19;
+    let digits = id.strip_prefix("i-").unwrap_or_default();
+    id.len() <= LONGEST && !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
 /// `ValidationError: No active Lifecycle Action found with instance ID i-…` is an answer.

@@ -1,6 +1,8 @@
 //! What this node is doing right now: one state, shown as the `STATUS=` line, in `skep status`, on
 //! the health port and as log fields. Phases write it, everything else only reads.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -58,6 +60,10 @@ pub struct NodeState {
     /// Proof of boot, while it holds.
     pub membership: Option<Membership>,
     pub departure: Option<Departure>,
+    /// On a manager: what keeps the nodes on the list that look dead, by Docker's id. Shown with the
+    /// fleet.
+    #[serde(skip)]
+    pub verdicts: BTreeMap<String, String>,
 }
 
 impl NodeState {
@@ -83,6 +89,7 @@ impl Default for StateHandle {
             role: None,
             membership: None,
             departure: None,
+            verdicts: BTreeMap::new(),
         }))
     }
 }
@@ -111,6 +118,15 @@ impl StateHandle {
     /// Records a fact beside the phase.
     pub fn update(&self, change: impl FnOnce(&mut NodeState)) {
         self.0.send_modify(change);
+    }
+
+    /// Shows what is to be made of the nodes that look dead.
+    pub fn set_verdicts(&self, verdicts: BTreeMap<String, String>) {
+        self.0.send_if_modified(|state| {
+            let is_new = state.verdicts != verdicts;
+            state.verdicts = verdicts;
+            is_new
+        });
     }
 
     /// Follows the state.

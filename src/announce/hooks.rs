@@ -8,10 +8,6 @@ use tokio::time::Instant;
 use super::{Announcer, pause};
 use crate::autoscaling::{CompletionAnswer, Hook, HookResult, Transition};
 
-/// Of the hook's heartbeat time-out: two beats may be lost before the third is too late.
-const BEATS_PER_TIMEOUT: u32 = 3;
-/// Auto Scaling's limit is shared by the account; hooks in tests have time-outs of seconds.
-const SHORTEST_BEAT: Duration = Duration::from_secs(1);
 /// A hook that is already gone, or never comes, is asked for this long after the node has left.
 const COMPLETION_PATIENCE: Duration = Duration::from_secs(120);
 
@@ -54,7 +50,7 @@ impl TerminationHook {
 
     /// Sends heartbeats for ever: run it beside the departure.
     pub async fn keep_alive(&self) -> Infallible {
-        let beat = (self.hook.heartbeat_timeout / BEATS_PER_TIMEOUT).max(SHORTEST_BEAT);
+        let beat = self.hook.beat();
         let autoscaling = &self.announcer.autoscaling;
         loop {
             let id = &self.announcer.instance.id;

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::autoscaling::{AutoScaling, CompletionAnswer, Hook, HookResult, Transition};
+use crate::autoscaling::{
+    AutoScaling, CompletionAnswer, Hook, HookResult, Transition, choose_hook,
+};
 use crate::aws::{Aws, AwsError};
 use crate::cloudformation::{CloudFormation, SignalStatus};
 use crate::config::Settings;
@@ -125,8 +127,7 @@ impl Announcer {
         }
     }
 
-    /// The group of this instance and its hook for a transition: the configured one, the only one,
-    /// or the one whose name begins with `skep`.
+    /// The group of this instance and its hook for a transition.
     async fn find_hook(&self, transition: Transition) -> Result<Option<(String, Hook)>, AwsError> {
         let settings = &self.settings.autoscaling;
         let configured = match transition {
@@ -140,22 +141,8 @@ impl Announcer {
                 None => return Ok(None),
             },
         };
-        let mut hooks = self.autoscaling.fetch_hooks(&group).await?;
-        hooks.retain(|hook| hook.transition == transition);
-        let hook = match configured {
-            Some(name) => hooks.into_iter().find(|hook| hook.name == *name),
-            None if hooks.len() > 1 => {
-                let ours = hooks.into_iter().find(|hook| hook.name.starts_with("skep"));
-                if ours.is_none() {
-                    tracing::error!(
-                        group,
-                        "the group has several {transition:?} hooks and none is named skep…: set autoscaling.launch_hook and autoscaling.termination_hook"
-                    );
-                }
-                ours
-            }
-            None => hooks.pop(),
-        };
+        let hooks = self.autoscaling.fetch_hooks(&group).await?;
+        let hook = choose_hook(hooks, transition, configured.as_deref());
         Ok(hook.map(|hook| (group, hook)))
     }
 }

@@ -108,6 +108,59 @@ async fn a_later_chunk_that_fails_fails_the_whole() {
 }
 
 #[tokio::test]
+async fn an_answer_without_the_asking_instance_says_nothing_about_the_others() {
+    let stub = Stub::start().await;
+    let autoscaling = stub.aws().await.autoscaling;
+    let ids: Vec<String> = (0..60).map(|n| format!("i-{n:03}")).collect();
+    let mut ids: BTreeSet<&str> = ids.iter().map(String::as_str).collect();
+    ids.extend(["i-own", "no id", "i-012345678901234567890"]);
+    stub.answer(200, &described(&list(&[("i-own", "InService"), ("i-001", "InService")]), ""));
+    stub.answer(200, &described(&list(&[]), ""));
+    let survey = autoscaling.survey("i-own", &ids).await.unwrap();
+    assert!(survey.is_gone("i-000") && !survey.is_gone("i-001") && !survey.is_gone("i-own"));
+    assert!(!survey.is_gone("i-059"), "an empty page is no evidence");
+    assert!(!survey.is_gone("no id"), "it was not asked about");
+    let requests = stub.requests();
+    assert_eq!(requests.len(), 2);
+    assert!(requests.iter().all(|request| request.contains("=i-own")));
+    assert!(requests[0].contains("member.50=") && !requests[0].contains("member.51="));
+    assert!(
+        !requests.concat().contains("012345678901234567890"),
+        "AWS would refuse the whole call"
+    );
+
+    stub.answer(200, &described(&list(&[("i-own", "InService")]), ""));
+    stub.answer(400, &Stub::xml_error("Throttling", "Rate exceeded"));
+    assert!(autoscaling.survey("i-own", &ids).await.is_err(), "half an answer is none");
+    assert!(
+        autoscaling.survey("i-own", &BTreeSet::from(["i-own"])).await.unwrap().answered.is_empty()
+    );
+}
+
+#[test]
+fn of_several_hooks_the_configured_one_is_taken_or_ours() {
+    let hook = |name: &str, transition| Hook {
+        name: name.into(),
+        transition,
+        heartbeat_timeout: Duration::from_secs(300),
+        global_timeout: Duration::from_secs(30_000),
+        default_result: HookResult::Continue,
+    };
+    let leave = |name| hook(name, Transition::Terminating);
+    let chosen = |hooks: &[Hook], configured| {
+        choose_hook(hooks.to_vec(), Transition::Terminating, configured).map(|hook| hook.name)
+    };
+    let launch = hook("skep-launch", Transition::Launching);
+    assert_eq!(chosen(&[launch.clone()], None), None);
+    assert_eq!(chosen(&[launch, leave("any")], None).as_deref(), Some("any"));
+    let several = [leave("theirs"), leave("skep-terminate")];
+    assert_eq!(chosen(&several, None).as_deref(), Some("skep-terminate"));
+    assert_eq!(chosen(&several, Some("theirs")).as_deref(), Some("theirs"));
+    assert_eq!(chosen(&several[..1], Some("another")), None);
+    assert_eq!(chosen(&[leave("one"), leave("two")], None), None);
+}
+
+#[tokio::test]
 async fn hooks_carry_their_times_and_aws_defaults() {
     let stub = Stub::start().await;
     stub.answer(

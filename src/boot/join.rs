@@ -5,11 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use time::OffsetDateTime;
 use tokio::net::TcpStream;
 
 use super::BootError;
 use super::decide::Refusal;
-use crate::ledger::{Charter, Member, MemberState};
+use crate::ledger::{Attempt, Charter, Member, MemberState};
 use crate::node::Node;
 use crate::secrets::JoinToken;
 use crate::state::Phase;
@@ -30,12 +31,17 @@ pub struct Joining {
     /// Managers through which joining has failed; tried again once all have.
     avoid: BTreeSet<IpAddr>,
     own_port_closed: u32,
+    /// The ledger knows that this node tries.
+    is_announced: bool,
 }
 
 /// One attempt. `true` when there is reason to look at once, `false` to pause first.
 pub async fn join(node: &Node, charter: &Charter, past: &mut Joining) -> Result<bool, BootError> {
-    let (token, manager) =
-        tokio::join!(fetch_token(node, charter), find_manager(node, charter, &mut past.avoid));
+    let (token, manager, ()) = tokio::join!(
+        fetch_token(node, charter),
+        find_manager(node, charter, &mut past.avoid),
+        announce(node, &mut past.is_announced),
+    );
     let (Some(token), Some(manager)) = (token?, manager?) else { return Ok(false) };
     node.state.enter(
         Phase::Booting,
@@ -44,6 +50,20 @@ pub async fn join(node: &Node, charter: &Charter, past: &mut Joining) -> Result<
     let availability = node.join_availability();
     let answer = node.swarm.join(node.address, manager, token.secret(), availability).await;
     follow(node, answer, manager, past).await
+}
+
+/// Writes down who tries, before a failed join can leave an entry that nobody knows. Without it the
+/// managers leave such an entry alone: no reason not to join.
+async fn announce(node: &Node, is_announced: &mut bool) {
+    if *is_announced {
+        return;
+    }
+    let now = OffsetDateTime::now_utc();
+    let attempt = Attempt::new(&node.instance.id, node.role, node.address, now);
+    match node.ledger.put_attempt(&attempt).await {
+        Ok(()) => *is_announced = true,
+        Err(error) => tracing::warn!("{}", crate::errors::chain(&error)),
+    }
 }
 
 /// Each answer has its own way out.

@@ -79,6 +79,11 @@ fn text(report: &StatusReport<Node>, now: OffsetDateTime, colour: bool) -> Strin
         let own = report.node.membership.as_ref().map(|member| member.node_id.as_str());
         text.push('\n');
         text.push_str(&print::table(&rows(fleet, own, now)));
+        for member in &fleet.members {
+            if let Some(verdict) = &member.verdict {
+                text.push_str(&format!("\n{}: {verdict}\n", name(member)));
+            }
+        }
         if let Some(problem) = &fleet.problem {
             text.push_str(&format!("\nNot the whole fleet: {problem}\n"));
         }
@@ -122,9 +127,14 @@ fn rows(fleet: &FleetView, own: Option<&str>, now: OffsetDateTime) -> Vec<[Strin
     std::iter::once(headings.map(String::from)).chain(members).collect()
 }
 
+fn name(member: &FleetMember) -> String {
+    let known = member.instance_id.as_ref().or(member.node_id.as_ref());
+    known.cloned().unwrap_or_else(|| UNKNOWN.into())
+}
+
 fn row(member: &FleetMember, own: Option<&str>, now: OffsetDateTime) -> [String; 8] {
     let or_unknown = |text: Option<String>| text.unwrap_or_else(|| UNKNOWN.into());
-    let mut name = or_unknown(member.instance_id.clone().or_else(|| member.node_id.clone()));
+    let mut name = name(member);
     if own.is_some() && member.node_id.as_deref() == own {
         name.push_str(" *");
     }
@@ -236,6 +246,7 @@ mod tests {
             labels: [].into(),
             leader: true,
             departure: None,
+            verdict: None,
             updated_at: Some(datetime!(2026-11-02 11:59:18 UTC)),
         }
     }
@@ -299,6 +310,7 @@ mod tests {
             docker_state: None,
             docker_availability: None,
             leader: false,
+            verdict: Some("Down for 35 s; nobody knows which instance it was".into()),
             updated_at: None,
             ..member("", "n3")
         };
@@ -319,7 +331,8 @@ mod tests {
         let worker = ["i-0def", "worker", "10.0.0.7", "-", "leaving", "ready, drain"];
         assert_eq!(lines[2], [&worker[..], &["spot: draining", "42s ago"]].concat());
         assert_eq!(lines[3], ["n3", "manager", "-", "eu-central-1a", "-", "-", "-", "-"]);
-        assert_eq!(lines[5], ["Not the whole fleet: the ledger is slow"]);
+        assert_eq!(lines[5], ["n3: Down for 35 s; nobody knows which instance it was"]);
+        assert_eq!(lines[7], ["Not the whole fleet: the ledger is slow"]);
     }
 
     #[test]

@@ -69,6 +69,9 @@ pub struct FleetMember {
     pub leader: bool,
     /// Where its departure stands, in words: `lifecycle: draining`.
     pub departure: Option<String>,
+    /// For one that looks dead: since when, what Auto Scaling says of it, and what follows.
+    #[serde(default)]
+    pub verdict: Option<String>,
     /// When the ledger's row was written.
     #[serde(with = "time::serde::rfc3339::option")]
     pub updated_at: Option<OffsetDateTime>,

@@ -66,17 +66,21 @@ pub async fn leave(node: &Node, mut notices: watch::Receiver<Option<Departure>>)
 }
 
 /// Takes up a departure that a crash or a restart of skep has interrupted, however far it was; one
-/// of an earlier start of the machine is void. What it finds goes to the notices.
+/// of an earlier start of the machine is void. One that a manager has written on this node's behalf says
+/// that Auto Scaling ends the instance: this node takes it over. What it finds goes to the notices.
 ///
 /// # Errors
 /// When the ledger does not answer: until it has, this node must not join.
 pub async fn resume(node: &Node, notices: &Notices) -> Result<(), LedgerError> {
     match node.ledger.fetch_departure(&node.instance.id).await? {
-        Some(row) if row.boot_id != node.boot_id => {
+        Some(row) if row.boot_id != node.boot_id && !row.stand_in => {
             node.ledger.delete_departure(&node.instance.id).await?;
         }
         Some(row) if !row.ended => {
-            tracing::warn!("a departure was interrupted: going on with it");
+            tracing::warn!(
+                stand_in = row.stand_in,
+                "a departure was interrupted: going on with it"
+            );
             let now = OffsetDateTime::now_utc();
             let mut departure = row.departure();
             if departure.deadline <= now {

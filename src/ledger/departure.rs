@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::table::Condition;
-use super::{Ledger, LedgerError};
+use super::{Ledger, LedgerError, Member};
 use crate::instance::{Departure, Reason, Role};
 
 /// A row that was left behind goes after this, so that `skep status` can still tell of it.
@@ -33,6 +33,9 @@ pub struct DepartureRow {
     /// The node has seen its departure through: a later start of skep is a new life.
     #[serde(default)]
     pub ended: bool,
+    /// Written by a manager for a node whose own skep says nothing: managers do the node's part, too.
+    #[serde(default)]
+    pub stand_in: bool,
     #[serde(with = "time::serde::timestamp")]
     expires_at: OffsetDateTime,
 }
@@ -87,8 +90,19 @@ impl DepartureRow {
             boot_id: boot_id.to_owned(),
             demoted: false,
             ended: false,
+            stand_in: false,
             expires_at: departure.deadline.max(departure.noticed_at) + DEPARTURE_TTL,
         }
+    }
+
+    /// A request on behalf of a member. It names no start of the machine, so that the node's own request
+    /// takes its place.
+    #[must_use]
+    pub fn stand_in(member: &Member, now: OffsetDateTime, longest: Duration) -> Self {
+        let departure =
+            Departure { reason: Reason::Lifecycle, noticed_at: now, deadline: now + longest };
+        let Member { instance_id, node_id, role, .. } = member;
+        Self { stand_in: true, ..Self::request(instance_id, node_id, *role, &departure, "") }
     }
 
     /// The notice that led to this row.
@@ -119,6 +133,17 @@ impl Ledger {
         self.nodes().put(&item, row, condition).await.map(drop)
     }
 
+    /// Writes a request on behalf of a node, unless there is one of any kind for the same node: what
+    /// the node says of itself comes first. `false` where there is.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn stand_in_for(&self, row: &DepartureRow) -> Result<bool, LedgerError> {
+        let condition = Condition::new("attribute_not_exists(#item) OR #node_id <> :node")
+            .text("node", &row.node_id);
+        self.nodes().put(&Self::departure_item(&row.instance_id), row, condition).await
+    }
+
     /// One node's departure, consistently.
     ///
     /// # Errors
@@ -135,7 +160,9 @@ impl Ledger {
     /// # Errors
     /// When DynamoDB fails.
     pub async fn fetch_departures(&self) -> Result<Vec<DepartureRow>, LedgerError> {
-        self.nodes().query("departure#").await
+        self.nodes()
+            .query("departure#", |row: &DepartureRow| Self::departure_item(&row.instance_id))
+            .await
     }
 
     /// Takes a departure from the state that was seen to the next. `false` when somebody else has.

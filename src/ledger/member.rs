@@ -81,6 +81,10 @@ impl Ledger {
         format!("member#{role}#{instance_id}")
     }
 
+    fn item_of(member: &Member) -> String {
+        Self::member_item(member.role, &member.instance_id)
+    }
+
     /// The partition with the rows of a role.
     fn members(&self, role: Role) -> Self {
         match role {
@@ -115,7 +119,7 @@ impl Ledger {
     /// # Errors
     /// When DynamoDB fails.
     pub async fn fetch_managers(&self) -> Result<Vec<Member>, LedgerError> {
-        self.query("member#manager#").await
+        self.query("member#manager#", Self::item_of).await
     }
 
     /// The whole fleet.
@@ -124,10 +128,23 @@ impl Ledger {
     /// When DynamoDB fails.
     pub async fn fetch_members(&self) -> Result<Vec<Member>, LedgerError> {
         let workers = self.nodes();
-        let (mut members, workers) =
-            tokio::try_join!(self.fetch_managers(), workers.query("member#worker#"))?;
+        let (mut members, workers) = tokio::try_join!(
+            self.fetch_managers(),
+            workers.query("member#worker#", Self::item_of)
+        )?;
         members.extend(workers);
         Ok(members)
+    }
+
+    /// Strikes out a row that nobody has refreshed since it was read. `false` where somebody has.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn forget_member(&self, seen: &Member) -> Result<bool, LedgerError> {
+        let condition = Condition::new("#node_id = :node AND #updated_at = :seen")
+            .text("node", &seen.node_id)
+            .number("seen", seen.updated_at.unix_timestamp());
+        self.members(seen.role).delete(&Self::item_of(seen), condition).await
     }
 
     /// Strikes a node out. A row that is not there is struck out already.

@@ -6,21 +6,25 @@
 //! | `<cluster>` | `member#manager#<instance-id>` | [`Member`]: where one can join |
 //! | `<cluster>#nodes` | `member#worker#<instance-id>` | [`Member`]: who else is there |
 //! | `<cluster>#nodes` | `departure#<instance-id>` | [`DepartureRow`]: who wants to leave, and how far it is |
+//! | `<cluster>#nodes` | `attempt#<instance-id>` | [`Attempt`]: who has begun to join |
 //!
 //! Guarantees: every write that decides something is conditional, and answers `false` or `None`
 //! when somebody else was first. Reads that decide something are consistent. Assumes the keys
 //! `cluster` (S) and `item` (S), and a TTL on `expires_at`, which may delete days late: nothing
-//! relies on it.
+//! relies on it. A row that cannot be read, such as one that was edited by hand, is left out of lists and
+//! complained of once; a charter that cannot be read is an error.
 //!
 //! Only managers write to `<cluster>`, so a worker's role can be kept from it; and a joiner, who looks
 //! for managers, reads a handful of rows instead of those of the whole fleet.
 
+mod attempt;
 mod charter;
 mod departure;
 mod error;
 mod member;
 mod table;
 
+pub use attempt::Attempt;
 pub use charter::{Charter, CharterPhase, SCHEMA};
 pub use departure::{DepartureRow, DepartureState};
 pub use error::LedgerError;

@@ -1,13 +1,14 @@
 //! The table itself: reading and writing rows of one cluster.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
 
 use super::LedgerError;
 use crate::aws::AwsError;
@@ -21,6 +22,8 @@ pub struct Ledger {
     client: Client,
     table: String,
     cluster: String,
+    /// Rows that could not be read: each is complained of once.
+    unreadable: Arc<Mutex<BTreeSet<String>>>,
 }
 
 /// A row as DynamoDB has it.
@@ -64,7 +67,7 @@ impl Condition {
 impl Ledger {
     #[must_use]
     pub fn new(client: Client, table: impl Into<String>, cluster: impl Into<String>) -> Self {
-        Self { client, table: table.into(), cluster: cluster.into() }
+        Self { client, table: table.into(), cluster: cluster.into(), unreadable: Arc::default() }
     }
 
     /// The same table under another partition key.
@@ -125,10 +128,13 @@ impl Ledger {
         output.item.map(decode).transpose()
     }
 
-    /// All rows whose key begins so.
+    /// All rows whose key begins so; `item_of` says the key under which a row belongs. One that somebody
+    /// has edited by hand must not hide the others: what cannot be read, or says that it is another's,
+    /// is left out and complained of once.
     pub(super) async fn query<T: DeserializeOwned>(
         &self,
         prefix: &str,
+        item_of: impl Fn(&T) -> String,
     ) -> Result<Vec<T>, LedgerError> {
         let mut pages = self
             .client
@@ -146,10 +152,20 @@ impl Ledger {
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| self.failed("Query", error))?;
             for row in page.items.unwrap_or_default() {
-                rows.push(decode(row)?);
+                match decode_at_its_key(row, &item_of) {
+                    Ok(row) => rows.push(row),
+                    Err(error) => self.complain(&error),
+                }
             }
         }
         Ok(rows)
+    }
+
+    fn complain(&self, error: &LedgerError) {
+        let mut known = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.insert(error.to_string()) {
+            tracing::error!("passed over: {}", crate::errors::chain(error));
+        }
     }
 
     /// Writes a row whole; `false` where the condition did not hold.
@@ -242,9 +258,63 @@ fn none_if_empty<V>(map: HashMap<String, V>) -> Option<HashMap<String, V>> {
 }
 
 fn decode<T: DeserializeOwned>(row: Row) -> Result<T, LedgerError> {
-    let item = match row.get("item") {
+    let item = item_of(&row);
+    serde_dynamo::from_item(row).map_err(|source| LedgerError::Malformed { item, source })
+}
+
+fn decode_at_its_key<T: DeserializeOwned>(
+    row: Row,
+    belongs_at: impl Fn(&T) -> String,
+) -> Result<T, LedgerError> {
+    let item = item_of(&row);
+    let row = decode(row)?;
+    let belongs_at = belongs_at(&row);
+    if belongs_at == item {
+        return Ok(row);
+    }
+    let source = serde_dynamo::Error::custom(format!("by what it says it is {belongs_at}"));
+    Err(LedgerError::Malformed { item, source })
+}
+
+fn item_of(row: &Row) -> String {
+    match row.get("item") {
         Some(AttributeValue::S(item)) => item.clone(),
         _ => "?".to_owned(),
-    };
-    serde_dynamo::from_item(row).map_err(|source| LedgerError::Malformed { item, source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::stub::Stub;
+
+    fn departure(key: &str, instance: &str, deadline: &str) -> String {
+        format!(
+            r#"{{"cluster": {{"S": "prod#nodes"}}, "item": {{"S": "departure#{key}"}},
+                "instance_id": {{"S": "{instance}"}}, "node_id": {{"S": "n1"}},
+                "role": {{"S": "worker"}}, "reason": {{"S": "spot"}}, "state": {{"S": "left"}},
+                "requested_at": {{"N": "1"}}, "deadline": {deadline}, "boot_id": {{"S": "b"}},
+                "expires_at": {{"N": "3"}}}}"#
+        )
+    }
+
+    #[tokio::test]
+    async fn a_row_that_was_edited_by_hand_does_not_hide_the_others() {
+        let stub = Stub::start().await;
+        let ledger = Ledger::new(stub.aws().await.dynamodb, "skep", "prod");
+        let rows = [
+            departure("i-1", "i-1", r#"{"N": "2"}"#),
+            departure("i-2", "i-2", r#"{"S": "tomorrow"}"#),
+            departure("i-3", "i-1", r#"{"N": "2"}"#),
+            departure("i-4", "i-4", r#"{"N": "2"}"#),
+        ];
+        stub.answer(200, &format!(r#"{{"Items": [{}], "Count": 4}}"#, rows.join(",")));
+        let read = ledger.fetch_departures().await.unwrap();
+        let ids: Vec<&str> = read.iter().map(|row| row.instance_id.as_str()).collect();
+        assert_eq!(ids, ["i-1", "i-4"]);
+        let complaints = ledger.unreadable.lock().unwrap().clone();
+        let complaints: Vec<String> = complaints.into_iter().collect();
+        assert_eq!(complaints.len(), 2);
+        assert!(complaints[0].contains("departure#i-2") && complaints[1].contains("departure#i-3"));
+    }
 }

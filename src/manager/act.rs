@@ -6,7 +6,9 @@ use thiserror::Error;
 use time::OffsetDateTime;
 
 use super::decide::{Action, Age, decide};
+use super::stand_in::{self, NextBeat};
 use crate::aws::AwsError;
+use crate::errors;
 use crate::ledger::{DepartureRow, DepartureState, LedgerError};
 use crate::node::Node;
 use crate::swarm::SwarmError;
@@ -26,8 +28,17 @@ pub enum CareError {
 }
 
 /// Whether the departure is still under way.
-pub async fn serve(node: &Node, row: &DepartureRow) -> Result<bool, CareError> {
+pub async fn serve(
+    node: &Node,
+    row: &DepartureRow,
+    next_beat: &mut NextBeat,
+) -> Result<bool, CareError> {
     let who = row.instance_id.as_str();
+    if row.stand_in {
+        stand_in::keep_alive(node, row, next_beat)
+            .await
+            .unwrap_or_else(|error| tracing::warn!(instance = who, "{}", errors::chain(&error)));
+    }
     let now = OffsetDateTime::now_utc();
     let age =
         Age { is_past_deadline: row.deadline < now, is_history: row.requested_at + TOLD_FOR < now };
@@ -66,6 +77,10 @@ pub async fn serve(node: &Node, row: &DepartureRow) -> Result<bool, CareError> {
         Action::ConfirmDemotion => {
             node.ledger.confirm_demotion(row).await?;
             tracing::info!(instance = who, "is a manager no more");
+        }
+        Action::Release(result) => {
+            stand_in::release(node, row, result).await?;
+            advance(DepartureState::Left).await?;
         }
         Action::Demote => drop(node.swarm.demote(&row.node_id).await?),
         Action::Remove => {

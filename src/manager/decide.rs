@@ -1,5 +1,6 @@
 //! What a manager does about one departure, from what it sees. Pure.
 
+use crate::autoscaling::HookResult;
 use crate::ledger::{DepartureRow, DepartureState};
 use crate::swarm::{Availability, NodeView};
 
@@ -20,6 +21,8 @@ pub enum Action {
     ConfirmDemotion,
     /// A node that has left and still counts as a manager: it lost its state.
     Demote,
+    /// On behalf of a node whose skep says nothing: complete its termination hook, and take it for left.
+    Release(HookResult),
     /// Take the node off the list, then say so.
     Remove,
     /// Delete the row: nobody asks about it any more.
@@ -55,6 +58,9 @@ pub fn decide(
     {
         return Action::ConfirmDemotion;
     }
+    if row.stand_in && row.state < DepartureState::Left {
+        return if is_self { Action::Wait } else { stand_in(row, node, live_tasks, age) };
+    }
     match row.state {
         DepartureState::Removed if age.is_history => Action::Forget,
         DepartureState::Removed => Action::None,
@@ -68,6 +74,26 @@ pub fn decide(
             Some(node) if !node.is_plain_worker() => Action::Demote,
             _ => Action::Remove,
         },
+    }
+}
+
+/// The node's own part as well. One that is Down, too, has nobody left to stop its tasks, and its machine
+/// goes in any case: its hook must not hold up the replacement.
+fn stand_in(row: &DepartureRow, node: Option<&NodeView>, live_tasks: usize, age: Age) -> Action {
+    let Some(node) = node else { return Action::Release(HookResult::Continue) };
+    let is_drained = row.state >= DepartureState::Drained;
+    if is_drained && node.is_plain_worker() {
+        return Action::Release(HookResult::Continue);
+    }
+    if node.is_down() || age.is_past_deadline {
+        return Action::Release(HookResult::Abandon);
+    }
+    match row.state {
+        _ if is_drained => Action::Demote,
+        _ if node.availability != Availability::Drain => Action::Drain,
+        DepartureState::Requested => Action::MarkDraining,
+        _ if live_tasks == 0 => Action::MarkDrained,
+        _ => Action::Wait,
     }
 }
 
@@ -123,23 +149,76 @@ mod tests {
             is_self in any::<bool>(),
             is_past_deadline in any::<bool>(),
             is_history in any::<bool>(),
+            is_down in any::<bool>(),
+            stand_in in any::<bool>(),
         ) {
             let role = if is_manager { Role::Manager } else { Role::Worker };
             let node = known.then(|| node(raft, drained));
             let age = Age { is_past_deadline, is_history };
-            let action = decide(&row(role, state), node.as_ref(), tasks, is_self, age);
+            let is_down = is_down && known;
+            let node = node.map(|node| NodeView {
+                state: if is_down { "down" } else { "ready" }.into(),
+                ..node
+            });
+            let mut row = row(role, state);
+            row.stand_in = stand_in;
+            let action = decide(&row, node.as_ref(), tasks, is_self, age);
             match action {
                 Action::Remove => {
-                    prop_assert!(state == DepartureState::Left || node.is_none());
+                    prop_assert!(state == DepartureState::Left || node.is_none() && !stand_in);
                     prop_assert!(!(known && raft));
                 }
                 Action::MarkDrained => prop_assert!(tasks == 0 && (drained || !known)),
                 Action::MarkDraining => prop_assert!(drained || !known),
                 Action::ConfirmDemotion => prop_assert!(!raft && !is_self),
                 Action::Forget => prop_assert!(is_history && state == DepartureState::Removed),
-                Action::Demote => prop_assert!(state == DepartureState::Left && raft),
+                Action::Demote => {
+                    let is_ready_for_it = state == DepartureState::Left
+                        || stand_in && state == DepartureState::Drained && !is_self;
+                    prop_assert!(is_ready_for_it && raft);
+                }
+                Action::Release(result) => {
+                    prop_assert!(stand_in && !is_self && state < DepartureState::Left);
+                    // CONTINUE is the truth: its tasks have ended, and raft does not count it.
+                    let is_true = state == DepartureState::Drained && !raft || !known;
+                    prop_assert_eq!(result == HookResult::Continue, is_true);
+                    prop_assert!(is_true || is_down || is_past_deadline);
+                }
                 Action::Drain | Action::Wait | Action::None => {}
             }
+        }
+    }
+
+    /// Without a skep of its own: drained, demoted, released, and off the list.
+    #[test]
+    fn a_node_whose_skep_is_dead_is_served_to_its_end() {
+        for is_manager in [false, true] {
+            let role = if is_manager { Role::Manager } else { Role::Worker };
+            let mut seen = node(is_manager, false);
+            let mut row = row(role, DepartureState::Requested);
+            row.stand_in = true;
+            let (mut tasks, mut story) = (1, vec![]);
+            while row.state != DepartureState::Removed {
+                let action = decide(&row, Some(&seen), tasks, false, Age::default());
+                story.push(action);
+                match action {
+                    Action::Drain => seen.availability = Availability::Drain,
+                    Action::MarkDraining => row.state = DepartureState::Draining,
+                    Action::MarkDrained => row.state = DepartureState::Drained,
+                    Action::Wait => tasks -= 1,
+                    Action::Demote => (seen.role, seen.raft) = (Role::Worker, None),
+                    Action::ConfirmDemotion => row.demoted = true,
+                    Action::Release(_) => row.state = DepartureState::Left,
+                    Action::Remove => row.state = DepartureState::Removed,
+                    Action::None | Action::Forget => panic!("{story:?}"),
+                }
+            }
+            let drain =
+                [Action::Drain, Action::MarkDraining, Action::Wait, Action::MarkDrained].to_vec();
+            let demote = [Action::Demote, Action::ConfirmDemotion];
+            let end = [Action::Release(HookResult::Continue), Action::Remove];
+            let between = if is_manager { &demote[..] } else { &[] };
+            assert_eq!(story, [&drain[..], between, &end].concat());
         }
     }
 

@@ -30,9 +30,14 @@ pub async fn view_fleet(node: &Node) -> Option<FleetView> {
     .flatten()
     .collect();
     let (members, departures) = rows.unwrap_or_default();
+    let mut members = merge(members, &departures, nodes.unwrap_or_default());
+    let verdicts = node.state.now().verdicts;
+    for member in &mut members {
+        member.verdict = member.node_id.as_ref().and_then(|id| verdicts.get(id).cloned());
+    }
     Some(FleetView {
         source,
-        members: merge(members, &departures, nodes.unwrap_or_default()),
+        members,
         problem: (!problems.is_empty()).then(|| problems.join("; ")),
     })
 }
@@ -80,7 +85,8 @@ fn merge(
 
 fn departure_of(departures: &[DepartureRow], node_id: &str) -> Option<String> {
     let row = departures.iter().find(|row| row.node_id == node_id)?;
-    Some(format!("{}: {}", row.reason, row.state.as_str()))
+    let by = if row.stand_in { " by the managers" } else { "" };
+    Some(format!("{}: {}{by}", row.reason, row.state.as_str()))
 }
 
 fn seen_by_docker(
@@ -109,6 +115,7 @@ fn seen_by_docker(
         leader: node.as_ref().is_some_and(NodeView::is_leader),
         docker_state: node.map(|node| node.state),
         departure: None,
+        verdict: None,
         updated_at: None,
     }
 }

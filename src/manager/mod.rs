@@ -1,5 +1,6 @@
 //! What a manager's skep does for the others: drain who asks for it, see that its tasks have
-//! stopped, confirm demotions, take off the list who has left, and who has died; label the nodes.
+//! stopped, confirm demotions, take off the list who has left, and who has died; stand in for a node
+//! whose own skep says nothing; label the nodes.
 //!
 //! Guarantees: every act is idempotent or conditional, so that several managers may do the same at
 //! once. The swarm leader looks once a second, the others every [`BACKUP_INTERVAL`], in case the
@@ -11,10 +12,13 @@ mod fleet;
 mod label;
 mod reap;
 mod record;
+mod stand_in;
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
+use crate::ledger::DepartureRow;
 use crate::node::Node;
 use crate::swarm::SwarmErrorKind;
 
@@ -40,7 +44,8 @@ const WORKER_INTERVAL: Duration = Duration::from_secs(15);
 pub async fn look_after_departures(node: &Node, node_id: &str) -> Infallible {
     loop {
         until_manager(node).await;
-        while let Some(interval) = look(node, node_id).await {
+        let mut memory = Memory::default();
+        while let Some(interval) = look(node, node_id, &mut memory).await {
             tokio::time::sleep(interval).await;
         }
         // In the middle of a demotion the two may disagree for a while.
@@ -57,8 +62,8 @@ async fn until_manager(node: &Node) {
 }
 
 /// How soon to look again; `None` where this node is a manager no more.
-async fn look(node: &Node, node_id: &str) -> Option<Duration> {
-    match look_once(node, node_id).await {
+async fn look(node: &Node, node_id: &str, memory: &mut Memory) -> Option<Duration> {
+    match look_once(node, node_id, memory).await {
         Ok(interval) => Some(interval),
         Err(CareError::Swarm(error)) if error.kind == SwarmErrorKind::NotManager => None,
         Err(error) => {
@@ -68,14 +73,26 @@ async fn look(node: &Node, node_id: &str) -> Option<Duration> {
     }
 }
 
-async fn look_once(node: &Node, node_id: &str) -> Result<Duration, CareError> {
+async fn look_once(node: &Node, node_id: &str, memory: &mut Memory) -> Result<Duration, CareError> {
     let Some(me) = node.swarm.fetch_node(node_id).await? else {
         // It has been removed: nothing to look after.
         return Ok(BACKUP_INTERVAL);
     };
+    let departures = node.ledger.fetch_departures().await?;
+    memory.forget_all_but(&departures);
     let mut is_busy = false;
-    for row in node.ledger.fetch_departures().await? {
-        is_busy |= act::serve(node, &row).await?;
+    for row in departures {
+        match act::serve(node, &row, &mut memory.next_beat).await {
+            Ok(goes_on) => {
+                is_busy |= goes_on;
+                memory.complaints.remove(&row.instance_id);
+            }
+            Err(CareError::Swarm(error)) if error.kind == SwarmErrorKind::NotManager => {
+                return Err(error.into());
+            }
+            // One that cannot go on must not hold the others up, nor fill the log.
+            Err(error) => memory.complain(&row.instance_id, crate::errors::chain(&error)),
+        }
     }
     Ok(match (me.is_leader(), is_busy) {
         (false, true) => BUSY_BACKUP_INTERVAL,
@@ -83,4 +100,27 @@ async fn look_once(node: &Node, node_id: &str) -> Result<Duration, CareError> {
         (true, true) => BUSY_INTERVAL,
         (true, false) => LEADER_INTERVAL,
     })
+}
+
+/// What only saves calls and lines of the log; by instance id.
+#[derive(Default)]
+struct Memory {
+    next_beat: stand_in::NextBeat,
+    complaints: BTreeMap<String, String>,
+}
+
+impl Memory {
+    fn forget_all_but(&mut self, departures: &[DepartureRow]) {
+        let is_known = |id: &String| departures.iter().any(|row| row.instance_id == *id);
+        self.next_beat.retain(|id, _| is_known(id));
+        self.complaints.retain(|id, _| is_known(id));
+    }
+
+    /// Says it once, until it changes.
+    fn complain(&mut self, instance: &str, complaint: String) {
+        if self.complaints.get(instance) != Some(&complaint) {
+            tracing::warn!(instance, "looking after its departure: {complaint}");
+            self.complaints.insert(instance.to_owned(), complaint);
+        }
+    }
 }

@@ -33,6 +33,7 @@ pub async fn keep_recorded(node: &Node, membership: &Membership) -> Infallible {
     let mut node = node.clone();
     let mut written: Option<(Instant, Labels)> = None;
     let mut said = Vec::new();
+    let mut is_attempt_over = false;
     loop {
         let Wanted { labels, refused } = node.wanted_labels();
         said = say_once(refused, &said);
@@ -42,7 +43,14 @@ pub async fn keep_recorded(node: &Node, membership: &Membership) -> Infallible {
         let mut pause = TAGS_INTERVAL;
         if !is_right {
             match node.record_member(membership, MemberState::Ready).await {
-                Ok(()) => written = Some((Instant::now(), labels)),
+                Ok(()) => {
+                    written = Some((Instant::now(), labels));
+                    // From here on the row says who is at this address.
+                    if !is_attempt_over {
+                        let forgotten = node.ledger.delete_attempt(&node.instance.id).await;
+                        is_attempt_over = forgotten.is_ok();
+                    }
+                }
                 Err(error) => {
                     tracing::warn!("writing this node's row: {}", crate::errors::chain(&error));
                     pause = RECORD_RETRY;

@@ -61,6 +61,11 @@ impl NodeView {
     fn of(node: Node) -> Option<Self> {
         let spec = node.spec.unwrap_or_default();
         let status = node.status.unwrap_or_default();
+        // A manager that never came up has told nobody its address; raft was told it by the join.
+        let raft_address = node.manager_status.as_ref().and_then(|raft| {
+            let (host, _port) = raft.addr.as_ref()?.rsplit_once(':')?;
+            Some(host.trim_matches(['[', ']']).to_owned())
+        });
         Some(Self {
             id: node.id?,
             hostname: node.description.and_then(|it| it.hostname).unwrap_or_default(),
@@ -71,7 +76,7 @@ impl NodeView {
                 Some(NodeSpecRoleEnum::MANAGER) => Role::Manager,
                 _ => Role::Worker,
             },
-            address: status.addr.filter(|address| !address.is_empty()),
+            address: status.addr.filter(|address| !address.is_empty()).or(raft_address),
             raft: node.manager_status.map(|raft| RaftView {
                 is_leader: raft.leader.unwrap_or_default(),
                 is_reachable: raft.reachability == Some(bollard::models::Reachability::REACHABLE),
@@ -89,6 +94,11 @@ impl NodeView {
     #[must_use]
     pub fn is_down(&self) -> bool {
         self.state == "down"
+    }
+
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.state == "ready"
     }
 
     #[must_use]

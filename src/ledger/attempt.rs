@@ -1,0 +1,68 @@
+//! Attempts: who has begun to join, so that what a failed join leaves in the node list can be told
+//! from a node.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::table::Condition;
+use super::{Ledger, LedgerError};
+use crate::instance::Role;
+
+/// Managers delete the row once it says nothing any more; this is for when none does.
+const ATTEMPT_TTL: Duration = Duration::from_secs(48 * 3600);
+
+/// One instance that is about to join, and at which address the swarm may come to list it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    pub instance_id: String,
+    pub role: Role,
+    pub address: IpAddr,
+    #[serde(with = "time::serde::timestamp")]
+    pub at: OffsetDateTime,
+    #[serde(with = "time::serde::timestamp")]
+    expires_at: OffsetDateTime,
+}
+
+impl Attempt {
+    #[must_use]
+    pub fn new(instance_id: &str, role: Role, address: IpAddr, now: OffsetDateTime) -> Self {
+        let expires_at = now + ATTEMPT_TTL;
+        Self { instance_id: instance_id.to_owned(), role, address, at: now, expires_at }
+    }
+}
+
+impl Ledger {
+    fn attempt_item(instance_id: &str) -> String {
+        format!("attempt#{instance_id}")
+    }
+
+    /// Says that this node begins to join.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn put_attempt(&self, attempt: &Attempt) -> Result<(), LedgerError> {
+        let item = Self::attempt_item(&attempt.instance_id);
+        self.nodes().put(&item, attempt, Condition::default()).await.map(drop)
+    }
+
+    /// All attempts of the cluster.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn fetch_attempts(&self) -> Result<Vec<Attempt>, LedgerError> {
+        let item_of = |attempt: &Attempt| Self::attempt_item(&attempt.instance_id);
+        self.nodes().query("attempt#", item_of).await
+    }
+
+    /// Forgets an attempt that has succeeded, or that nothing is left of.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn delete_attempt(&self, instance_id: &str) -> Result<(), LedgerError> {
+        let item = Self::attempt_item(instance_id);
+        self.nodes().delete(&item, Condition::default()).await.map(drop)
+    }
+}

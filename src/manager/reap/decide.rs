@@ -1,0 +1,249 @@
+//! Which entries of the node list are dead, and by what evidence. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use crate::autoscaling::Survey;
+use crate::ledger::{Attempt, Member, MemberState};
+use crate::swarm::NodeView;
+
+/// When an answer says that more than half of the swarm is gone, another one must say so again this
+/// long after: a region in trouble, or the wrong account, must not end the swarm.
+pub const SECOND_ANSWER_AFTER: Duration = Duration::from_secs(30);
+/// Rows that are younger than this may be those of a join that goes on.
+const ROW_PATIENCE: Duration = Duration::from_secs(120);
+
+/// What a look has seen.
+pub struct Observed<'a> {
+    /// The manager that looks: it does not judge itself.
+    pub me: &'a str,
+    pub nodes: &'a [NodeView],
+    /// How long each has looked lifeless, by node id.
+    pub lifeless_for: &'a BTreeMap<String, Duration>,
+    /// How long it must have.
+    pub patience: Duration,
+    pub members: &'a [Member],
+    pub attempts: &'a [Attempt],
+    /// Empty where no answer came that can be believed.
+    pub survey: &'a Survey,
+    /// How long every answer has said that more than half of the swarm is gone.
+    pub majority_for: Duration,
+    pub now: OffsetDateTime,
+}
+
+/// What is to be made of an entry that looks lifeless.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not for long enough yet.
+    Settling,
+    /// Its address belongs to another node of the swarm by now: the host has joined again, or the
+    /// address has a new owner.
+    Superseded { by: String },
+    /// Auto Scaling does not list its instance any more.
+    Gone { instance: String },
+    /// So it says, but of more than half of the swarm: it is to say so twice.
+    AskAgain { instance: String },
+    /// Auto Scaling lists it, as its lifecycle state says.
+    Listed { instance: String, lifecycle: String },
+    /// No answer came that says anything about it.
+    Unproven { instance: String },
+    /// Nobody knows which instance it is or was.
+    Unplaced,
+}
+
+/// What follows for one entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Raft counts it: that must end first.
+    Demote,
+    Remove,
+}
+
+/// What follows from a look.
+#[derive(Debug, Default)]
+pub struct Decision<'a> {
+    /// Of every entry that looks lifeless, by node id.
+    pub verdicts: BTreeMap<String, Verdict>,
+    pub steps: Vec<(&'a NodeView, Step)>,
+    /// Rows whose node is nowhere.
+    pub orphans: Vec<&'a Member>,
+    /// Attempts of which nothing is left.
+    pub spent: Vec<&'a Attempt>,
+    /// More than half of the swarm is gone by this answer.
+    pub is_majority: bool,
+}
+
+impl Verdict {
+    fn is_death(&self) -> bool {
+        matches!(self, Self::Superseded { .. } | Self::Gone { .. })
+    }
+
+    /// Will the next look say something else by itself?
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        self.is_death() || matches!(self, Self::Settling | Self::AskAgain { .. })
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Settling => f.write_str("it may come back"),
+            Self::Superseded { by } => write!(f, "its address is that of {by} now: it goes"),
+            Self::Gone { instance } => write!(f, "{instance} is in no group any more: it goes"),
+            Self::AskAgain { instance } => write!(
+                f,
+                "{instance} is in no group any more, like more than half of the swarm: nothing is removed before Auto Scaling has said so again"
+            ),
+            Self::Listed { instance, lifecycle } => {
+                write!(f, "Auto Scaling lists {instance}: {lifecycle}; left alone")
+            }
+            Self::Unproven { instance } => {
+                write!(f, "Auto Scaling has given no answer about {instance}; left alone")
+            }
+            Self::Unplaced => f.write_str(
+                "nobody knows which instance it was; left alone (docker node rm, if it is dead)",
+            ),
+        }
+    }
+}
+
+/// Down, or an entry that a join has left which never came to life: unlike a node of which the managers
+/// have not heard for a moment, it has never told them its host's name.
+#[must_use]
+pub fn is_lifeless(node: &NodeView) -> bool {
+    node.is_down() || is_stillborn(node)
+}
+
+fn is_stillborn(node: &NodeView) -> bool {
+    let is_reachable = node.raft.is_some_and(|raft| raft.is_reachable || raft.is_leader);
+    node.state == "unknown" && node.hostname.is_empty() && !is_reachable
+}
+
+/// The instances that Auto Scaling is to be asked about: of entries that have looked lifeless for long
+/// enough, or of everybody.
+#[must_use]
+pub fn ask_about<'a>(seen: &Observed<'a>, everybody: bool) -> BTreeSet<&'a str> {
+    let due: Vec<&NodeView> = seen
+        .nodes
+        .iter()
+        .filter(|node| seen.lifeless_for.get(&node.id).is_some_and(|&so| so >= seen.patience))
+        .collect();
+    let is_due = |member: &&Member| due.iter().any(|node| node.id == member.node_id);
+    let is_at = |attempt: &&Attempt| due.iter().any(|node| address(node) == Some(attempt.address));
+    let members = seen.members.iter().filter(|member| everybody || is_due(member));
+    let attempts = seen.attempts.iter().filter(|attempt| everybody || is_at(attempt));
+    let members = members.map(|member| member.instance_id.as_str());
+    members.chain(attempts.map(|attempt| attempt.instance_id.as_str())).collect()
+}
+
+/// The verdicts, and what follows from them.
+#[must_use]
+pub fn decide<'a>(seen: &Observed<'a>) -> Decision<'a> {
+    let judged = |node: &NodeView| Some((node.id.clone(), judge(seen, node)?));
+    let mut verdicts: BTreeMap<String, Verdict> = seen.nodes.iter().filter_map(judged).collect();
+    let gone = verdicts.values().filter(|it| matches!(it, Verdict::Gone { .. })).count();
+    let is_majority = 2 * gone > seen.nodes.len();
+    if is_majority && seen.majority_for < SECOND_ANSWER_AFTER {
+        for verdict in verdicts.values_mut() {
+            if let Verdict::Gone { instance } = verdict {
+                *verdict = Verdict::AskAgain { instance: std::mem::take(instance) };
+            }
+        }
+    }
+    let steps =
+        seen.nodes.iter().filter(|node| verdicts.get(&node.id).is_some_and(Verdict::is_death));
+    let steps = steps.map(|node| match node.is_plain_worker() {
+        true => (node, Step::Remove),
+        false => (node, Step::Demote),
+    });
+    Decision {
+        steps: steps.collect(),
+        orphans: seen.members.iter().filter(|member| is_orphan(seen, member)).collect(),
+        spent: seen.attempts.iter().filter(|attempt| is_spent(seen, attempt)).collect(),
+        verdicts,
+        is_majority,
+    }
+}
+
+fn judge(seen: &Observed<'_>, node: &NodeView) -> Option<Verdict> {
+    if node.id == seen.me || !is_lifeless(node) {
+        return None;
+    }
+    let lifeless_for = seen.lifeless_for.get(&node.id)?;
+    let rows: Vec<&Member> = seen.members.iter().filter(|row| row.node_id == node.id).collect();
+    // A row is written by a node that was Ready: such a one is Down, or not dead.
+    if !rows.is_empty() && !node.is_down() {
+        return None;
+    }
+    Some(if *lifeless_for < seen.patience {
+        Verdict::Settling
+    } else if rows.is_empty() {
+        judge_stray(seen, node)
+    } else {
+        by_instances(seen, rows.iter().map(|row| row.instance_id.as_str()))
+    })
+}
+
+/// An entry without a row: of a join that failed, or of a host that is another node by now.
+fn judge_stray(seen: &Observed<'_>, node: &NodeView) -> Verdict {
+    let Some(address) = address(node) else { return Verdict::Unplaced };
+    let is_owner = |other: &&NodeView| {
+        other.id != node.id && other.is_ready() && self::address(other) == Some(address) && {
+            let is_its = |row: &Member| row.node_id == other.id && row.state == MemberState::Ready;
+            seen.members.iter().any(is_its)
+        }
+    };
+    if let Some(owner) = seen.nodes.iter().find(is_owner) {
+        return Verdict::Superseded { by: owner.id.clone() };
+    }
+    let attempts = seen.attempts.iter().filter(|attempt| attempt.address == address);
+    by_instances(seen, attempts.map(|attempt| attempt.instance_id.as_str()))
+}
+
+/// Everyone that the ledger takes for this entry must be gone: of two rows that contradict each other,
+/// one was made by hand.
+fn by_instances<'a>(seen: &Observed<'_>, ids: impl Iterator<Item = &'a str>) -> Verdict {
+    let mut verdict = Verdict::Unplaced;
+    for id in ids {
+        let instance = id.to_owned();
+        verdict = match seen.survey.listed.get(id) {
+            Some(it) => return Verdict::Listed { instance, lifecycle: it.lifecycle_state.clone() },
+            None if !seen.survey.is_gone(id) => Verdict::Unproven { instance },
+            None if matches!(verdict, Verdict::Unproven { .. }) => verdict,
+            None => Verdict::Gone { instance },
+        };
+    }
+    verdict
+}
+
+/// A row that outlived its node and its instance, or that somebody invented.
+fn is_orphan(seen: &Observed<'_>, row: &Member) -> bool {
+    seen.survey.is_gone(&row.instance_id)
+        && seen.now - row.updated_at > ROW_PATIENCE
+        && seen.nodes.iter().all(|node| node.id != row.node_id)
+}
+
+/// The instance is a member or gone, and no entry is left that only this attempt explains.
+fn is_spent(seen: &Observed<'_>, attempt: &Attempt) -> bool {
+    let is_member = || {
+        let mut rows = seen.members.iter().filter(|row| row.instance_id == attempt.instance_id);
+        rows.any(|row| seen.nodes.iter().any(|node| node.id == row.node_id && node.is_ready()))
+    };
+    let is_explained = |node: &NodeView| {
+        !is_lifeless(node)
+            || address(node) != Some(attempt.address)
+            || seen.members.iter().any(|row| row.node_id == node.id)
+    };
+    seen.now - attempt.at > ROW_PATIENCE
+        && (seen.survey.is_gone(&attempt.instance_id) || is_member())
+        && seen.nodes.iter().all(is_explained)
+}
+
+fn address(node: &NodeView) -> Option<IpAddr> {
+    node.address.as_ref()?.parse().ok()
+}
