@@ -21,6 +21,7 @@ const PATIENCE: Duration = secs(150);
 /// Longer than a look at the tags and one at the ledger.
 const LONG_ENOUGH: Duration = secs(70);
 const GRACE: Duration = secs(1);
+const PAUSED: &str = "[swarm]\njoin_availability = \"pause\"\n";
 
 type Labels = HashMap<String, String>;
 
@@ -224,7 +225,7 @@ async fn tags_that_change_twice_a_second_cost_a_write_in_half_a_minute() -> anyh
 async fn no_task_lands_before_the_labels() -> anyhow::Result<()> {
     let spec =
         ClusterSpec { tags: tags(&[("skep:label:disk", "hdd")]), ..ClusterSpec::new("test", 1, 0) };
-    let fleet = standing(options_with("swarm.join_availability = \"pause\"\n"), &spec).await?;
+    let fleet = standing(options_with(PAUSED), &spec).await?;
     let manager = fleet.leader().await?;
     labelled(&fleet, &manager, &[("disk", Some("hdd"))]).await?;
     assert_eq!(availability(&fleet, &manager).await?, NodeSpecAvailabilityEnum::ACTIVE);
@@ -262,7 +263,7 @@ async fn no_task_lands_before_the_labels() -> anyhow::Result<()> {
 #[tokio::test]
 async fn another_manager_labels_when_the_leaders_skep_is_dead() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("test", 3, 0);
-    let fleet = standing(options_with("swarm.join_availability = \"pause\"\n"), &spec).await?;
+    let fleet = standing(options_with(PAUSED), &spec).await?;
     for manager in fleet.instances() {
         labelled(&fleet, &manager, &[("skep.group", Some("test-managers"))]).await?;
     }
