@@ -58,6 +58,8 @@ pub struct NodeState {
     /// Proof of boot, while it holds.
     pub membership: Option<Membership>,
     pub departure: Option<Departure>,
+    /// What this node cannot do for the swarm at present and goes on trying, in words.
+    pub trouble: Option<String>,
 }
 
 impl NodeState {
@@ -83,6 +85,7 @@ impl Default for StateHandle {
             role: None,
             membership: None,
             departure: None,
+            trouble: None,
         }))
     }
 }
@@ -111,6 +114,21 @@ impl StateHandle {
     /// Records a fact beside the phase.
     pub fn update(&self, change: impl FnOnce(&mut NodeState)) {
         self.0.send_modify(change);
+    }
+
+    /// Says what goes wrong beside the phase, or that nothing does (any more).
+    pub fn trouble(&self, what: Option<String>) {
+        self.0.send_if_modified(|state| {
+            if state.trouble == what {
+                return false;
+            }
+            match &what {
+                Some(what) => tracing::warn!(target: "skep::node", "{what}"),
+                None => tracing::info!(target: "skep::node", "that trouble is over"),
+            }
+            state.trouble = what;
+            true
+        });
     }
 
     /// Follows the state.

@@ -9,11 +9,12 @@ const HEADER: &str = "\
 ";
 
 /// Values for the keys without a default, as TOML.
-const EXAMPLES: [(&str, &str); 11] = [
+const EXAMPLES: [(&str, &str); 12] = [
     ("cluster", "\"prod\""),
     ("role", "\"worker\""),
     ("region", "\"eu-central-1\""),
     ("tokens.kms_key", "\"alias/skep\""),
+    ("tokens.rotate_every", "\"30d\""),
     ("swarm.advertise_address", "\"10.0.1.10\""),
     ("swarm.address_pool", "[\"10.200.0.0/16\"]"),
     ("cloudformation.stack", "\"prod-swarm\""),

@@ -42,6 +42,9 @@ settings! {
         /// KMS key that encrypts the parameters: id, alias or ARN. Where it is not set, it is the
         /// account's `aws/ssm`. Only for `ssm`.
         kms_key: Option<String> = word(),
+        /// Time between two rotations of the join tokens, from `1m` to `3650d`. Where it is not set,
+        /// only `skep rotate-tokens` and Docker's own commands rotate them.
+        rotate_every: Option<Duration> = rotation(),
     }
 
     /// How to reach Docker on this host.
@@ -60,6 +63,10 @@ settings! {
         address_pool: Vec<Cidr> = address_pool(),
         /// Prefix length of one overlay network, up to 29.
         subnet_size: u8 = subnet_size("24"),
+        /// Whether a swarm that is founded here locks its managers (autolock): one that restarts is
+        /// opened by skep, with a key from the token store. Of a swarm that stands, Docker decides:
+        /// `docker swarm update --autolock`.
+        autolock: bool = boolean("false"),
     }
 
     /// From power-on to Ready.

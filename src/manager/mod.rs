@@ -9,6 +9,7 @@ mod act;
 mod decide;
 mod fleet;
 mod reap;
+mod tokens;
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use act::CareError;
 pub use decide::{Action, decide};
 pub use fleet::view_fleet;
 pub use reap::reap_the_dead;
+pub use tokens::{keep_tokens, rotate_on_request};
 
 /// How soon the leader sees a request.
 const LEADER_INTERVAL: Duration = Duration::from_secs(1);
