@@ -64,6 +64,8 @@ pub struct NodeState {
     /// fleet.
     #[serde(skip)]
     pub verdicts: BTreeMap<String, String>,
+    /// What this node cannot do for the swarm at present and goes on trying, in words.
+    pub trouble: Option<String>,
 }
 
 impl NodeState {
@@ -90,6 +92,7 @@ impl Default for StateHandle {
             membership: None,
             departure: None,
             verdicts: BTreeMap::new(),
+            trouble: None,
         }))
     }
 }
@@ -126,6 +129,21 @@ impl StateHandle {
             let is_new = state.verdicts != verdicts;
             state.verdicts = verdicts;
             is_new
+        });
+    }
+
+    /// Says what goes wrong beside the phase, or that nothing does (any more).
+    pub fn trouble(&self, what: Option<String>) {
+        self.0.send_if_modified(|state| {
+            if state.trouble == what {
+                return false;
+            }
+            match &what {
+                Some(what) => tracing::warn!(target: "skep::node", "{what}"),
+                None => tracing::info!(target: "skep::node", "that trouble is over"),
+            }
+            state.trouble = what;
+            true
         });
     }
 

@@ -70,7 +70,7 @@ def main(policies_file=None):
             },  # fmt: skip
             "shared files": {"FileSystem": "maxIO", "Zones": 2, "NatGateways": "per-zone"},
             "warm pool": {"WarmPool": 2, "ManagerCount": 1},
-            "a key": {"KmsKey": "create", "ManagerCount": 5, "WorkersHealthCheck": "ELB", "NatGateways": "per-zone"},
+            "a key": {"KmsKey": "create", "ManagerCount": 5, "Autolock": "true", "WorkersHealthCheck": "ELB", "NatGateways": "per-zone"},
             "tokens in DynamoDB": {"TokenStore": "dynamodb", "TableName": "bees", "LoadBalancer": "none"},
             "another stack's table": {"CreateTable": "no", "ClusterName": "other"},
         }.items():
@@ -269,6 +269,7 @@ def check_user_data(cloud, template_id, role, cluster, values):
     [command] = config["bootcmd"]
     for line in (f'table = "{values["TableName"]}"', f'store = "{values["TokenStore"]}"', 'path = "/skep"'):
         assert f"\n{line}\n" in command, command
+    assert ("\nautolock = true\n" in command) == (role == "manager" and values["Autolock"] == "true"), command
     assert ("\nkms_key = \"arn:aws:kms:" in command) == (values["KmsKey"] != "none"), command
     assert "${" not in text, text
 

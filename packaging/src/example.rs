@@ -15,6 +15,7 @@ const EXAMPLES: [(&str, &str); 12] = [
     ("region", "\"eu-central-1\""),
     ("labels", "{ disk = \"ssd\" }"),
     ("tokens.kms_key", "\"alias/skep\""),
+    ("tokens.rotate_every", "\"30d\""),
     ("swarm.advertise_address", "\"10.0.1.10\""),
     ("swarm.address_pool", "[\"10.200.0.0/16\"]"),
     ("cloudformation.stack", "\"prod-swarm\""),

@@ -39,7 +39,14 @@ impl Companions {
     ) -> Result<Self, RunError> {
         let mut tasks = JoinSet::new();
         let node = Arc::new(OnceLock::<Node>::new());
-        let control = control::Server::bind(&settings.runtime_dir)?;
+        let known = Arc::clone(&node);
+        let control = control::Server::bind(&settings.runtime_dir)?.rotating(move |what| {
+            let node = known.get().cloned();
+            async move {
+                let node = node.ok_or("this node does not know yet who it is")?;
+                manager::rotate_on_request(&node, what).await
+            }
+        });
         let (leave, requests) = mpsc::channel(1);
         let known = Arc::clone(&node);
         tasks.spawn(control.serve(state.clone(), leave, move || {

@@ -182,12 +182,13 @@ async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> I
     let Membership { role, generation, node_id, .. } = membership;
     node.state.enter(Phase::Ready, format!("{role} {node_id} of generation {generation}"));
     systemd::notify_ready();
-    let (_, never, _, _, _) = tokio::join!(
+    let (_, never, _, _, _, _) = tokio::join!(
         announcer.ready(),
         manager::keep_recorded(node, membership),
         manager::look_after_departures(node, node_id),
         manager::reap_the_dead(node, node_id),
         manager::keep_labelled(node, node_id),
+        manager::keep_tokens(node, node_id),
     );
     never
 }
@@ -218,7 +219,13 @@ async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcom
 
 async fn look_after_others(node: &Node, member: Option<&Membership>) -> Infallible {
     match member {
-        Some(member) => manager::look_after_departures(node, &member.node_id).await,
+        Some(member) => {
+            tokio::join!(
+                manager::look_after_departures(node, &member.node_id),
+                manager::keep_tokens(node, &member.node_id),
+            )
+            .0
+        }
         None => std::future::pending().await,
     }
 }

@@ -8,10 +8,11 @@ use time::OffsetDateTime;
 use super::BootError;
 use super::decide::Step;
 use super::join::{self, Joining};
+use super::unlock::{Unlocking, unlock};
 use crate::instance::{Membership, Role};
 use crate::ledger::{Charter, MemberState};
 use crate::node::Node;
-use crate::secrets::JoinToken;
+use crate::secrets::{JoinToken, UnlockKeys};
 use crate::state::Phase;
 use crate::swarm::{CLUSTER_LABEL, InitSpec, SwarmErrorKind};
 use crate::watch::Notices;
@@ -76,6 +77,12 @@ pub async fn act(node: &Node, step: Step, progress: &mut Progress) -> Result<Nex
             node.state.enter(Phase::Booting, format!("leaving by force: {why}"));
             node.swarm.leave(true).await?;
         }
+        Step::Unlock { generation } => {
+            if let Unlocking::Waiting(why) = unlock(node, generation).await? {
+                node.state.enter(Phase::Booting, why);
+                return Ok(Next::Pause);
+            }
+        }
         Step::LeaveStale => {
             node.state.enter(Phase::Booting, "leaving the swarm of an older generation");
             node.swarm.leave(false).await?;
@@ -107,6 +114,7 @@ async fn init(node: &Node, claim: &Charter) -> Result<(), BootError> {
             ("skep.generation".to_owned(), claim.generation.to_string()),
         ]),
         availability: node.join_availability(),
+        autolock: swarm.autolock,
     };
     match node.swarm.init(spec).await {
         Ok(()) => Ok(()),
@@ -116,17 +124,29 @@ async fn init(node: &Node, claim: &Charter) -> Result<(), BootError> {
     }
 }
 
-/// Tokens and the first address before the charter: whoever sees it open can join.
+/// The unlock key, tokens and the first address before the charter: whoever sees it open can join,
+/// and come back after a restart.
 async fn publish(node: &Node, claim: &Charter, membership: &Membership) -> Result<(), BootError> {
     node.state.enter(Phase::Booting, "publishing the swarm");
     let (_, tokens) = node.swarm.fetch_swarm().await?;
     let ca_digest = JoinToken::parse(tokens.worker.clone())?.ca_digest().to_owned();
     let generation = claim.generation;
-    let (worker, manager, row) = tokio::join!(
+    let unlock_key = async {
+        match node.swarm.fetch_unlock_key().await? {
+            Some(key) => {
+                let keys = UnlockKeys::default().with(key);
+                Ok(node.tokens.put_unlock_keys(generation, &keys).await?)
+            }
+            None => Ok::<_, BootError>(()),
+        }
+    };
+    let (unlock_key, worker, manager, row) = tokio::join!(
+        unlock_key,
         node.tokens.put(Role::Worker, generation, &tokens.worker),
         node.tokens.put(Role::Manager, generation, &tokens.manager),
         node.record_member(membership, MemberState::Ready),
     );
+    unlock_key?;
     worker?;
     manager?;
     row?;

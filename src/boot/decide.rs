@@ -52,6 +52,8 @@ pub enum Step {
     Discard { why: &'static str },
     /// Leave, as a worker, a swarm of this cluster's past.
     LeaveStale,
+    /// Open this manager with a key of that generation: a wrong one changes nothing.
+    Unlock { generation: u64 },
     /// Look again in a moment.
     Wait { why: String },
     /// In.
@@ -68,7 +70,7 @@ pub enum Refusal {
     )]
     ForeignSwarm { swarm_id: String },
     #[error(
-        "Docker's swarm state is locked (autolock): `docker swarm unlock` with the key of that swarm"
+        "Docker's swarm state is locked (autolock), and not by a manager of a swarm that the ledger knows: `docker swarm unlock` with the key of that swarm, or `docker swarm leave --force` if nothing needs it"
     )]
     Locked,
     #[error(
@@ -100,10 +102,20 @@ pub fn decide(me: &str, role: Role, seen: &Observed) -> Step {
         return Step::Refuse(Refusal::LiveRestore);
     }
     match seen.local.state {
-        LocalState::Locked => Step::Refuse(Refusal::Locked),
+        LocalState::Locked => unlock(role, seen),
         LocalState::Inactive => enter(me, role, seen),
         LocalState::Active => settle(me, seen),
         LocalState::Pending | LocalState::Error => recover(seen),
+    }
+}
+
+/// Docker has restarted in a swarm whose managers lock themselves. Nobody can say which; its key can.
+fn unlock(role: Role, seen: &Observed) -> Step {
+    match &seen.charter {
+        Some(charter) if role == Role::Manager && charter.phase != CharterPhase::Closed => {
+            Step::Unlock { generation: charter.generation }
+        }
+        _ => Step::Refuse(Refusal::Locked),
     }
 }
 

@@ -12,6 +12,7 @@ mod observe;
 mod preflight;
 #[cfg(test)]
 mod tests;
+mod unlock;
 mod user_data;
 
 use std::time::Duration;
@@ -29,6 +30,7 @@ use crate::watch::Notices;
 
 use act::{Next, Progress};
 pub use decide::{Observed, OwnSwarm, Refusal, Step, decide};
+pub use unlock::{Unlocking, unlock};
 
 /// Permissions and tables that were made together with the instance may take this long to be
 /// visible everywhere (IAM is eventually consistent).

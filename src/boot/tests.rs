@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use time::OffsetDateTime;
 
-use super::decide::{Observed, OwnSwarm, SETTLE_TIME, Step, decide};
+use super::decide::{Observed, OwnSwarm, Refusal, SETTLE_TIME, Step, decide};
 use crate::instance::Role;
 use crate::ledger::{Charter, CharterPhase, SCHEMA};
 use crate::swarm::{LocalNode, LocalState};
@@ -168,7 +168,9 @@ impl World {
                 assert!(self.opened.contains(&(membership.generation, swarm)));
             }
             Step::Wait { .. } => {}
-            Step::LeaveStale | Step::Refuse(_) => panic!("no cause for {step:?}"),
+            Step::Unlock { .. } | Step::LeaveStale | Step::Refuse(_) => {
+                panic!("no cause for {step:?}")
+            }
         }
     }
 
@@ -273,6 +275,22 @@ fn beside_an_open_charter_only_a_marked_swarm_without_others_is_given_up() {
             _ => assert!(matches!(step, Step::Refuse(_)), "{step:?}"),
         }
     }
+}
+
+#[test]
+fn a_locked_manager_tries_the_key_of_the_charters_generation() {
+    let mut seen = observed(LocalState::Locked);
+    let unlocks =
+        |role, seen: &Observed| matches!(decide("i-0", role, seen), Step::Unlock { generation: 1 });
+    for (phase, expected) in
+        [(CharterPhase::Founding, true), (CharterPhase::Open, true), (CharterPhase::Closed, false)]
+    {
+        seen.charter.as_mut().unwrap().phase = phase;
+        assert_eq!(unlocks(Role::Manager, &seen), expected, "{phase:?}");
+        assert!(!unlocks(Role::Worker, &seen), "the key is the managers'");
+    }
+    seen.charter = None;
+    assert!(matches!(decide("i-0", Role::Manager, &seen), Step::Refuse(Refusal::Locked)));
 }
 
 #[test]

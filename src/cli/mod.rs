@@ -3,6 +3,7 @@
 mod config;
 mod leave;
 mod print;
+mod rotate_tokens;
 mod run;
 mod status;
 #[cfg(test)]
@@ -26,12 +27,13 @@ Examples:
   skep config --set boot.deadline=5m          what would be in force, and why
   skep status --json                          what this node does, for scripts
   skep leave --deadline 5m                    take this node out of the swarm within 5 minutes
+  skep rotate-tokens --worker                 a new join token for workers; on a manager
 
 Exit codes:
   0   done
   1   failed; standard error or the journal says why
   2   the command line is wrong
-  69  no skep runs on this host, or it does not answer (status, leave)
+  69  no skep runs on this host, or it does not answer (status, leave, rotate-tokens)
   78  the configuration is wrong; every mistake is listed
 
 Settings come from /etc/skep/skep.toml, /etc/skep/conf.d/*.toml, SKEP_* variables and these flags;
@@ -55,6 +57,8 @@ enum Command {
     Status(status::Arguments),
     /// Take this node out of the swarm: drain it, wait for its tasks, leave
     Leave(leave::Arguments),
+    /// Make the swarm's join tokens new, in Docker and in the secret store; on a manager
+    RotateTokens(rotate_tokens::Arguments),
     /// Print every setting in force and where it came from
     Config(config::Arguments),
 }
@@ -151,6 +155,9 @@ impl Cli {
                 Command::Run => Ok(run::run(loaded).await),
                 Command::Status(arguments) => status::print(&arguments, &loaded.settings).await,
                 Command::Leave(arguments) => leave::ask(&arguments, &loaded.settings).await,
+                Command::RotateTokens(arguments) => {
+                    rotate_tokens::ask(&arguments, &loaded.settings).await
+                }
                 Command::Config(arguments) => config::print(&arguments, &loaded).await,
             }
         });

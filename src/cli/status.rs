@@ -40,6 +40,9 @@ struct Node {
     role: Option<Role>,
     membership: Option<Membership>,
     departure: Option<Departure>,
+    /// A skep of before does not say it.
+    #[serde(default)]
+    trouble: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -114,6 +117,9 @@ fn about(node: &Node, now: OffsetDateTime, colour: bool) -> Vec<[String; 2]> {
         ("phase", phase),
         ("doing", node.doing.clone()),
     ];
+    if let Some(trouble) = &node.trouble {
+        rows.push(("trouble", trouble.clone()));
+    }
     if let Some(departure) = &node.departure {
         rows.push(("leaving", leaving(departure, now)));
     }
@@ -274,6 +280,17 @@ mod tests {
             "leaving   spot notice 12s ago; to be gone in 1m 30s, at 2026-11-02 12:01:30 UTC\n"
         ));
         assert!(text_of(datetime!(2026-11-02 11:59:58 UTC)).contains("overdue by 2s, at"));
+    }
+
+    #[test]
+    fn trouble_has_a_line_of_its_own() {
+        let mut report = report(None, None);
+        report.node.trouble = Some("the secret store is down".into());
+        let text = text(&report, NOW, false);
+        assert!(
+            text.ends_with("doing     serving\ntrouble   the secret store is down\n"),
+            "{text}"
+        );
     }
 
     #[test]

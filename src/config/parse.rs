@@ -25,6 +25,10 @@ type Parsed<T> = Result<T, Problem>;
 const LONGEST: Duration = Duration::from_secs(48 * 60 * 60);
 /// Below this, polling the metadata costs more than a sooner notice is worth.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(500);
+/// Below this, joins would race rotations all the time.
+const SHORTEST_ROTATION: Duration = Duration::from_secs(60);
+/// Beyond ten years it was meant to be left out.
+const LONGEST_ROTATION: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
 /// With more, draining would have less time than flushing.
 const LARGEST_SHARE: f64 = 0.5;
 /// The longest prefix that Docker takes for an overlay network.
@@ -160,6 +164,16 @@ pub fn duration(raw: &Raw) -> Parsed<Duration> {
         return Err(format!("\"{text}\" is out of range: more than 0s, at most 48h"));
     }
     Ok(duration)
+}
+
+pub fn rotation(raw: &Raw) -> Parsed<Duration> {
+    let text = raw.text()?;
+    let interval = humantime::parse_duration(text)
+        .map_err(|problem| format!("\"{text}\" is no interval ({problem}); write \"30d\""))?;
+    if (SHORTEST_ROTATION..=LONGEST_ROTATION).contains(&interval) {
+        return Ok(interval);
+    }
+    Err(format!("\"{text}\" is out of range: from 1m to 3650d"))
 }
 
 pub fn interval(raw: &Raw) -> Parsed<Duration> {

@@ -46,6 +46,9 @@ settings! {
         /// KMS key that encrypts the parameters: id, alias or ARN. Where it is not set, it is the
         /// account's `aws/ssm`. Only for `ssm`.
         kms_key: Option<String> = word(),
+        /// Time between two rotations of the join tokens, from `1m` to `3650d`. Where it is not set,
+        /// only `skep rotate-tokens` and Docker's own commands rotate them.
+        rotate_every: Option<Duration> = rotation(),
     }
 
     /// How to reach Docker on this host.
@@ -66,6 +69,10 @@ settings! {
         subnet_size: u8 = subnet_size("24"),
         /// `active`, or `pause`: then this node gets no task before a manager has set its labels.
         join_availability: JoinAvailability = join_availability("active"),
+        /// Whether a swarm that is founded here locks its managers (autolock): one that restarts is
+        /// opened by skep, with a key from the token store. Of a swarm that stands, Docker decides:
+        /// `docker swarm update --autolock`.
+        autolock: bool = boolean("false"),
     }
 
     /// From power-on to Ready.

@@ -8,11 +8,14 @@ use std::time::Duration;
 use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 
-use super::StatusReport;
 use super::server::{LeaveBody, Refusal};
+use super::{Rotated, StatusReport};
+use crate::swarm::Rotation;
 
 /// Longer than skep itself waits for what it needs to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Docker may take an election to rotate, and a store that is down is asked for a minute.
+const ROTATED_WITHIN: Duration = Duration::from_secs(150);
 
 /// The request did not do what it should.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +64,7 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn status<N: DeserializeOwned>(&self) -> Result<StatusReport<N>, ClientError> {
-        let (_, body) = self.ask(Method::GET, "status", Vec::new()).await?;
+        let (_, body) = self.ask(Method::GET, "status", Vec::new(), ANSWER_WITHIN).await?;
         serde_json::from_slice(&body).map_err(ClientError::Malformed)
     }
 
@@ -75,7 +78,17 @@ impl Client {
             deadline.map(|deadline| deadline.as_secs() + u64::from(deadline.subsec_nanos() > 0));
         let body =
             serde_json::to_vec(&LeaveBody { deadline_seconds }).map_err(ClientError::Malformed)?;
-        self.ask(Method::POST, "leave", body).await.map(drop)
+        self.ask(Method::POST, "leave", body, ANSWER_WITHIN).await.map(drop)
+    }
+
+    /// Has join tokens or the unlock key made new; returns when the secret store has them.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with what to do, else see [`ClientError`].
+    pub async fn rotate(&self, what: Rotation) -> Result<Rotated, ClientError> {
+        let body = serde_json::to_vec(&what).map_err(ClientError::Malformed)?;
+        let (_, body) = self.ask(Method::POST, "rotate-tokens", body, ROTATED_WITHIN).await?;
+        serde_json::from_slice(&body).map_err(ClientError::Malformed)
     }
 
     async fn ask(
@@ -83,11 +96,12 @@ impl Client {
         method: Method,
         path: &str,
         body: Vec<u8>,
+        answer_within: Duration,
     ) -> Result<(StatusCode, Vec<u8>), ClientError> {
         let exchange = async {
             let http = reqwest::Client::builder()
                 .unix_socket(self.path.as_path())
-                .timeout(ANSWER_WITHIN)
+                .timeout(answer_within)
                 .build()?;
             // The host is a formality: the socket is the address.
             let request = http.request(method, format!("http://skep/{path}")).body(body);

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET /status` | 200, a [`StatusReport`] |
 //! | `POST /leave` with `{"deadline_seconds": 600}`, `{}` or nothing | 202; 409 when the node is leaving already |
+//! | `POST /rotate-tokens` with `{"worker_token": true, "manager_token": true, "unlock_key": false}` | 200, what was [`Rotated`]; 503, why not |
 //!
 //! Guarantees:
 //! - the socket is root's alone (mode 0600) from its first moment;
@@ -13,6 +14,7 @@
 
 mod client;
 mod report;
+mod rotate;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -21,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 pub use client::{Client, ClientError};
 pub use report::{FleetMember, FleetView, StatusReport, ViewSource};
+pub use rotate::Rotated;
 pub use server::{ControlError, LeaveRequest, Server};
 
 /// Where the socket of a skep with this runtime directory is.

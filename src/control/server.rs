@@ -1,5 +1,6 @@
 //! The listening end, in the skep that runs the node.
 
+use std::fmt;
 use std::fs::{DirBuilder, File, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
@@ -7,20 +8,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::net::{UnixListener, UnixSocket};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::{FleetView, StatusReport, ViewSource, socket_path};
+use super::rotate::{Rotate, take_rotation};
+use super::{FleetView, Rotated, StatusReport, ViewSource, socket_path};
 use crate::state::{Phase, StateHandle};
+use crate::swarm::Rotation;
 
 /// Read and written by root alone: `POST /leave` takes a node out of service.
 const SOCKET_MODE: u32 = 0o600;
@@ -59,11 +62,17 @@ pub struct LeaveRequest {
 
 /// The open socket; nobody is answered before [`Server::serve`] runs. Dropping it closes and
 /// removes the socket.
-#[derive(Debug)]
 pub struct Server {
     // Dropped in this order: the socket goes while the lock is still held.
     socket: SocketFile,
     _lock: File,
+    rotate: Rotate,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("socket", &self.socket).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -113,7 +122,19 @@ impl Server {
         }
         let path = socket_path(runtime_dir);
         let listener = listen(&path).map_err(failed("listen on", &path))?;
-        Ok(Self { socket: SocketFile { listener: Some(listener), path }, _lock: lock })
+        let socket = SocketFile { listener: Some(listener), path };
+        let not_yet = || Box::pin(async { Err("this node does not know yet who it is".into()) });
+        Ok(Self { socket, _lock: lock, rotate: Arc::new(move |_| not_yet()) })
+    }
+
+    /// Who rotates tokens when the operator asks for it.
+    #[must_use]
+    pub fn rotating<F, Fut>(self, rotate: F) -> Self
+    where
+        F: Fn(Rotation) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Rotated, String>> + Send + 'static,
+    {
+        Self { rotate: Arc::new(move |what| Box::pin(rotate(what))), ..self }
     }
 
     /// Answers until it is dropped: spawn it.
@@ -135,6 +156,8 @@ impl Server {
         let app = Router::new()
             .route("/status", get(status))
             .route("/leave", post(take_leave))
+            .route("/rotate-tokens", post(take_rotation))
+            .layer(Extension(self.rotate.clone()))
             .fallback(not_found)
             .method_not_allowed_fallback(not_found)
             .with_state(desk);
@@ -204,6 +227,6 @@ pub(super) struct Refusal {
     pub(super) error: String,
 }
 
-fn refuse(code: StatusCode, why: &str) -> Response {
+pub(super) fn refuse(code: StatusCode, why: &str) -> Response {
     (code, Json(Refusal { error: why.to_owned() })).into_response()
 }

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::instance::{Departure, Reason, Role};
 use crate::state::{Phase, StateHandle};
+use crate::swarm::Rotation;
 
 struct Running {
     dir: tempfile::TempDir,
@@ -118,6 +119,30 @@ async fn a_fleet_that_hangs_is_a_problem_in_the_report() {
     assert_eq!(fleet.source, ViewSource::Nothing);
     assert!(fleet.problem.unwrap().contains("5s"));
     assert_eq!(report.node["phase"], "starting");
+}
+
+#[tokio::test]
+async fn a_rotation_is_asked_for_and_what_came_of_it_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (sender, _leave) = mpsc::channel(1);
+    let server = Server::bind(dir.path()).unwrap().rotating(async |what: Rotation| {
+        match what.manager_token {
+            true => Err("this node is no manager".to_owned()),
+            false => {
+                Ok(Rotated { generation: 2, stored_in: vec!["/skep/a/worker-token/2".into()] })
+            }
+        }
+    });
+    tokio::spawn(server.serve(StateHandle::default(), sender, || std::future::ready(None)));
+    let client = Client::new(socket_path(dir.path()));
+    let worker = Rotation { worker_token: true, ..Rotation::default() };
+    let rotated = client.rotate(worker).await.unwrap();
+    assert_eq!((rotated.generation, rotated.stored_in.len()), (2, 1));
+    let refused = client.rotate(Rotation { manager_token: true, ..worker }).await.unwrap_err();
+    assert!(refused.to_string().ends_with(": this node is no manager"), "{refused}");
+
+    let early = Running::start(None).client().rotate(worker).await.unwrap_err();
+    assert!(early.to_string().contains("does not know yet"), "{early}");
 }
 
 fn mode(path: &Path) -> u32 {

@@ -116,7 +116,9 @@ pub fn decide(role: Role, seen: &Observed) -> Step {
         LocalState::Pending if !seen.clock.settle_over && !seen.clock.leave_due => {
             Step::Wait { why: "the join to settle" }
         }
-        LocalState::Pending | LocalState::Error | LocalState::Locked if !seen.local.is_manager => {
+        // Only managers lock themselves: this one is in raft, and left by force it would stay there.
+        LocalState::Locked => Step::Wait { why: "Docker to be unlocked" },
+        LocalState::Pending | LocalState::Error if !seen.local.is_manager => {
             quiesce(seen).unwrap_or(Step::LeaveUnsettled)
         }
         _ => inside(role, seen),

@@ -250,3 +250,16 @@ fn a_foreign_swarm_is_not_left() {
     let seen = Observed { is_ours: false, is_flushed: true, ..world.look() };
     assert_eq!(decide(Role::Worker, &seen), Step::Done(Outcome::NothingToLeave));
 }
+
+#[test]
+fn a_locked_manager_is_never_left_by_force() {
+    let world = World::new(Role::Manager, 0, 0);
+    let mut seen = Observed { is_flushed: true, row: None, ..world.look() };
+    // What /info says of one.
+    seen.local.state = LocalState::Locked;
+    (seen.local.is_manager, seen.node) = (false, None);
+    seen.clock.leave_due = true;
+    assert!(matches!(decide(Role::Manager, &seen), Step::Wait { .. }));
+    seen.clock.over = true;
+    assert_eq!(decide(Role::Manager, &seen), Step::Done(Outcome::TooLate));
+}

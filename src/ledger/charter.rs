@@ -167,6 +167,26 @@ impl Ledger {
         self.put(ITEM, &closed, condition).await
     }
 
+    /// Follows the swarm's root CA, which is another than when the charter was `seen`. `false` when
+    /// the charter has moved on.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn follow_ca(&self, seen: &Charter, ca_digest: &str) -> Result<bool, LedgerError> {
+        let (Some(swarm_id), Some(old)) = (&seen.swarm_id, &seen.ca_digest) else {
+            return Ok(false);
+        };
+        let now = Charter { ca_digest: Some(ca_digest.to_owned()), ..seen.clone() };
+        let condition = Condition::new(
+            "#phase = :open AND #generation = :generation AND #swarm_id = :swarm_id AND #ca_digest = :old",
+        )
+        .text("open", "open")
+        .number("generation", seen.generation)
+        .text("swarm_id", swarm_id)
+        .text("old", old);
+        self.put(ITEM, &now, condition).await
+    }
+
     fn still_claimed(claim: &Charter) -> Condition {
         Condition::new("#phase = :founding AND #founder = :me AND #generation = :generation")
             .text("founding", "founding")

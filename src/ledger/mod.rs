@@ -3,6 +3,7 @@
 //! | partition | item | row |
 //! |---|---|---|
 //! | `<cluster>` | `charter` | [`Charter`]: which swarm is ours |
+//! | `<cluster>` | `token-rotation` | when skep last made the join tokens new |
 //! | `<cluster>` | `member#manager#<instance-id>` | [`Member`]: where one can join |
 //! | `<cluster>#nodes` | `member#worker#<instance-id>` | [`Member`]: who else is there |
 //! | `<cluster>#nodes` | `departure#<instance-id>` | [`DepartureRow`]: who wants to leave, and how far it is |
@@ -22,6 +23,7 @@ mod charter;
 mod departure;
 mod error;
 mod member;
+mod rotation;
 mod table;
 
 pub use attempt::Attempt;

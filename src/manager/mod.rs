@@ -13,6 +13,7 @@ mod label;
 mod reap;
 mod record;
 mod stand_in;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -28,6 +29,7 @@ pub use fleet::view_fleet;
 pub use label::keep_labelled;
 pub use reap::reap_the_dead;
 pub use record::keep_recorded;
+pub use tokens::{keep_tokens, rotate_on_request};
 
 /// How soon the leader sees a request.
 const LEADER_INTERVAL: Duration = Duration::from_secs(1);

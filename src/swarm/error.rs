@@ -122,6 +122,19 @@ impl SwarmError {
         Self { operation, kind, message }
     }
 
+    /// An answer to a call of our own making, as Docker words its refusals.
+    pub(super) fn answered(operation: &'static str, status_code: u16, body: &[u8]) -> Self {
+        #[derive(serde::Deserialize)]
+        struct Refusal {
+            message: String,
+        }
+        let message = match serde_json::from_slice::<Refusal>(body) {
+            Ok(refusal) => refusal.message,
+            Err(_) => format!("status {status_code}"),
+        };
+        Self::new(operation, &Docker::DockerResponseServerError { status_code, message })
+    }
+
     pub(super) fn unexpected(operation: &'static str, message: impl Into<String>) -> Self {
         Self { operation, kind: SwarmErrorKind::Other, message: message.into() }
     }

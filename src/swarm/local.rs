@@ -6,7 +6,10 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bollard::models::{LocalNodeState, SwarmInitRequest, SwarmJoinRequest, SwarmSpec, SystemInfo};
+use bollard::models::{
+    LocalNodeState, SwarmInitRequest, SwarmJoinRequest, SwarmSpec, SwarmSpecEncryptionConfig,
+    SystemInfo,
+};
 use bollard::query_parameters::LeaveSwarmOptionsBuilder;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::io::AsyncReadExt;
@@ -69,13 +72,8 @@ pub struct InitSpec {
     pub labels: HashMap<String, String>,
     /// Of the founder itself.
     pub availability: Availability,
-}
-
-/// Both join tokens of the swarm that this manager is in.
-#[derive(Clone, Debug)]
-pub struct Tokens {
-    pub worker: SecretString,
-    pub manager: SecretString,
+    /// Whether managers that restart need the unlock key.
+    pub autolock: bool,
 }
 
 impl LocalNode {
@@ -162,7 +160,13 @@ impl Swarm {
             // the swarm ever starts.
             subnet_size: Some(spec.subnet_size),
             force_new_cluster: Some(false),
-            spec: Some(SwarmSpec { labels: Some(spec.labels), ..SwarmSpec::default() }),
+            spec: Some(SwarmSpec {
+                labels: Some(spec.labels),
+                encryption_config: Some(SwarmSpecEncryptionConfig {
+                    auto_lock_managers: Some(spec.autolock),
+                }),
+                ..SwarmSpec::default()
+            }),
             ..SwarmInitRequest::default()
         };
         let request = with_availability(&request, spec.availability)?;
@@ -204,28 +208,6 @@ impl Swarm {
                 let error = SwarmError::new("leave the swarm", &error);
                 if error.kind == super::SwarmErrorKind::NotInSwarm { Ok(()) } else { Err(error) }
             }
-        }
-    }
-
-    /// The swarm's labels, its join tokens. Managers only.
-    ///
-    /// # Errors
-    /// [`super::SwarmErrorKind::NotManager`], or no leader.
-    pub async fn fetch_swarm(&self) -> Result<(HashMap<String, String>, Tokens), SwarmError> {
-        const OPERATION: &str = "inspect the swarm";
-        let swarm = self
-            .connect()
-            .await?
-            .inspect_swarm()
-            .await
-            .map_err(|error| SwarmError::new(OPERATION, &error))?;
-        let labels = swarm.spec.and_then(|spec| spec.labels).unwrap_or_default();
-        let tokens = swarm.join_tokens.unwrap_or_default();
-        match (tokens.worker, tokens.manager) {
-            (Some(worker), Some(manager)) => {
-                Ok((labels, Tokens { worker: worker.into(), manager: manager.into() }))
-            }
-            _ => Err(SwarmError::unexpected(OPERATION, "Docker's answer holds no join tokens")),
         }
     }
 }

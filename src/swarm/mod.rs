@@ -4,6 +4,7 @@
 //! API 1.41 or later (engine 20.10). Facts about answers and timings were measured on the engines
 //! 20.10.24 and 28.5.2.
 
+mod cluster;
 mod error;
 mod join;
 mod local;
@@ -17,9 +18,10 @@ use std::time::Duration;
 use bollard::{ClientVersion, Docker};
 use tokio::sync::{Mutex, OnceCell};
 
+pub use cluster::{Cluster, Rotation, Tokens, UnlockAnswer};
 pub use error::{SwarmError, SwarmErrorKind};
 pub use join::JoinAnswer;
-pub use local::{Certificate, InitSpec, LocalNode, LocalState, Tokens};
+pub use local::{Certificate, InitSpec, LocalNode, LocalState};
 pub use nodes::{Availability, NodeView, RaftView};
 pub use tasks::{StopSummary, TaskContainer};
 

@@ -20,7 +20,10 @@ async fn with_tokens_in_dynamodb() -> anyhow::Result<()> {
 
 async fn whole_life(store: &str) -> anyhow::Result<()> {
     // The last manager waits for another one until its deadline.
-    let config = format!("[leave]\ndeadline = \"30s\"\n[tokens]\nstore = \"{store}\"\n");
+    // Managers that lock themselves: their key is in the store.
+    let config = format!(
+        "[leave]\ndeadline = \"30s\"\n[swarm]\nautolock = true\n[tokens]\nstore = \"{store}\"\n"
+    );
     let fleet = harness::fleet(options_with(&config)).await?;
     // No more than for this store.
     policies::enforce(fleet.cloud(), &[CLUSTER], &[store])?;

@@ -1,8 +1,9 @@
-//! Join tokens and credentials, looked for wherever somebody else could read them.
+//! Join tokens, unlock keys and credentials, looked for wherever somebody else could read them.
 //!
 //! A node boots, joins, fails to join with a rotated token, is asked for its status and its
-//! configuration, and departs with a flusher that shows its environment; all at the log level
-//! `trace`. What is looked for is real: the swarm's own tokens and the instances' own credentials.
+//! configuration, and departs with a flusher that shows its environment; a manager is unlocked, and
+//! rotates; all at the log level `trace`. What is looked for is real: the swarm's own secrets and the
+//! instances' own credentials.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,9 +19,10 @@ use bollard::query_parameters::UpdateSwarmOptionsBuilder;
 use harness::options;
 use harness::trouble::{PATIENCE, all_ready, aws, first_of, fleet_prepared};
 use serde_json::Value;
+use skep_sim::cloud::{Fault, Service};
 use skep_sim::fleet::{ClusterSpec, Fleet, FleetOptions, Instance};
 
-const WORKER_TOKEN: &str = "/skep/test/worker-token/1";
+const UNLOCK_KEYS: &str = "/skep/test/manager-unlock-key/1";
 
 /// Shows its environment, and its parents' as far as it may.
 const FLUSHER: &str = "#!/bin/sh
@@ -50,6 +52,18 @@ impl Canaries {
         let secret = token.rsplit('-').next().unwrap_or_default();
         ensure!(secret.len() == 25, "{name} has another shape");
         self.add(name, secret)
+    }
+
+    /// Every stored unlock key.
+    async fn add_unlock_keys(&mut self, fleet: &Fleet) -> anyhow::Result<()> {
+        let get = ["ssm", "get-parameter", "--with-decryption", "--name", UNLOCK_KEYS];
+        let parameter = aws(fleet, &get).await?;
+        let keys = parameter["Parameter"]["Value"].as_str().context("no unlock key")?;
+        for (n, key) in keys.lines().enumerate() {
+            let secret = key.strip_prefix("SWMKEY-1-").context("an unlock key of another shape")?;
+            self.add(&format!("unlock key {n}"), secret)?;
+        }
+        Ok(())
     }
 
     fn add_credentials(&mut self, instance: &Instance, answer: &Value) -> anyhow::Result<()> {
@@ -164,7 +178,7 @@ fn files(dir: &Path, found: &mut Vec<std::path::PathBuf>) -> anyhow::Result<()> 
 
 #[tokio::test]
 async fn no_token_and_no_credential_leaves_its_place() -> anyhow::Result<()> {
-    let config = Some("log.level = \"trace\"".to_owned());
+    let config = Some("log.level = \"trace\"\nswarm.autolock = true".to_owned());
     a_life_in_public(FleetOptions { config, ..options() }, " DEBUG announce: ").await
 }
 
@@ -173,7 +187,7 @@ async fn not_even_with_the_libraries_at_trace() -> anyhow::Result<()> {
     let level = "trace,aws_config=trace,aws_runtime=trace,aws_sdk_ssm=trace,aws_sdk_dynamodb=trace,\
                  aws_smithy_runtime=trace,aws_smithy_runtime_api=trace,bollard=trace,hyper=trace,\
                  hyper_util=trace,reqwest=trace";
-    let config = Some(format!("log.level = \"{level}\""));
+    let config = Some(format!("log.level = \"{level}\"\nswarm.autolock = true"));
     a_life_in_public(FleetOptions { config, ..options() }, " TRACE aws_smithy_runtime: ").await
 }
 
@@ -195,6 +209,8 @@ async fn a_life_in_public(options: FleetOptions, chatter: &str) -> anyhow::Resul
     add_tokens(&fleet, "first", &mut canaries).await?;
 
     // A join that fails: the store has the token of before the rotation.
+    let down = Fault { error: 1.0, ..Fault::default() };
+    fleet.cloud().faults().set(Service::Ssm, Some("PutParameter"), down);
     rotate_worker_token(&fleet).await?;
     add_tokens(&fleet, "second", &mut canaries).await?;
     fleet.cloud().set_desired("test-workers", 2)?;
@@ -205,11 +221,29 @@ async fn a_life_in_public(options: FleetOptions, chatter: &str) -> anyhow::Resul
             Ok(group.filter(|it| it.id() != worker.id()).find(|it| it.log().contains(refused)))
         })
         .await?;
-    let tokens = fleet.manager_docker().await?.inspect_swarm().await?.join_tokens;
-    let token = tokens.and_then(|tokens| tokens.worker).context("no token")?;
-    let put = ["ssm", "put-parameter", "--overwrite", "--name", WORKER_TOKEN, "--value", &token];
-    aws(&fleet, &put).await?;
+    fleet.cloud().faults().clear();
     all_ready(&fleet, 4).await?;
+
+    let manager = fleet.group("test-managers").pop().context("no manager")?;
+    manager.restart_dockerd().await?;
+    fleet
+        .wait_until("a manager to be unlocked", PATIENCE, async || {
+            Ok(manager.log().contains("unlocked this manager"))
+        })
+        .await?;
+    let rotate = ["rotate-tokens", "--worker", "--manager", "--unlock-key"];
+    // Docker has a leader again in a moment.
+    let output = fleet
+        .wait_for("a rotation", PATIENCE, async || {
+            let output = manager.skep(rotate).await?;
+            Ok(output.status.success().then_some(output))
+        })
+        .await?;
+    add_tokens(&fleet, "third", &mut canaries).await?;
+    canaries.add_unlock_keys(&fleet).await?;
+    for text in [output.stdout, output.stderr] {
+        canaries.look("`skep rotate-tokens`", &String::from_utf8_lossy(&text), &mut found);
+    }
 
     let commands: [&[&str]; 5] = [
         &["status", "--json"],
@@ -231,7 +265,6 @@ async fn a_life_in_public(options: FleetOptions, chatter: &str) -> anyhow::Resul
         }
     }
 
-    let manager = fleet.group("test-managers").pop().context("no manager")?;
     fleet.cloud().set_desired("test-workers", 1)?;
     fleet.cloud().terminate(manager.id(), true)?;
     fleet
@@ -273,7 +306,8 @@ async fn a_life_in_public(options: FleetOptions, chatter: &str) -> anyhow::Resul
     // Were these not seen, the search would prove nothing.
     ensure!(seen.iter().any(|it| it.contains("skep run") && it.contains("NOTIFY_SOCKET=")));
     ensure!(seen.iter().any(|it| it.contains("10-show") && it.contains("SKEP_REASON=")));
-    assert_eq!(canaries.0.len(), 4 + 4 * 2);
+    // Three pairs of tokens, two unlock keys, four nodes' credentials.
+    assert_eq!(canaries.0.len(), 3 * 2 + 2 + 4 * 2);
     ensure!(found.is_empty(), "found {found:#?}");
     fleet.stop().await
 }

@@ -71,6 +71,10 @@ fn a_duration_has_a_unit_and_an_end() {
     refused(duration(&quoted("10")), "write \"90s\"");
     refused(duration(&quoted("0s")), "more than 0s");
     refused(duration(&quoted("3days")), "at most 48h");
+    assert_eq!(rotation(&quoted("30d")), Ok(Duration::from_secs(30 * 86_400)));
+    refused(rotation(&quoted("59s")), "from 1m to 3650d");
+    refused(rotation(&quoted("3651d")), "from 1m to 3650d");
+    refused(rotation(&quoted("monthly")), "write \"30d\"");
     assert_eq!(interval(&quoted("500ms")), Ok(SHORTEST_INTERVAL));
     refused(interval(&quoted("499ms")), "499ms is too short: at least 500ms");
 }

@@ -1,0 +1,94 @@
+//! What is to be written so that the store says what Docker says. Pure.
+
+use secrecy::SecretString;
+
+use crate::instance::Role;
+use crate::ledger::{Charter, CharterPhase};
+use crate::secrets::{JoinToken, UnlockKeys, is_same};
+
+/// What Docker has: the truth.
+#[derive(Clone, Debug)]
+pub struct Truth {
+    pub swarm_id: String,
+    pub worker: JoinToken,
+    pub manager: JoinToken,
+    /// `None` where autolock is off.
+    pub unlock_key: Option<SecretString>,
+}
+
+/// What the store has under the charter's generation; what is no token counts as none.
+#[derive(Clone, Debug, Default)]
+pub struct Stored {
+    pub worker: Option<JoinToken>,
+    pub manager: Option<JoinToken>,
+    pub unlock_keys: Option<UnlockKeys>,
+}
+
+/// One write, to be followed by another look at all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The charter is not open for this swarm: what is stored is not ours to change.
+    NotOurs,
+    /// The newest key before those that are there.
+    StoreUnlockKey,
+    StoreToken(Role),
+    /// After the tokens: a joiner waits until its token is one of the charter's CA.
+    FollowCa,
+    /// Nothing: the store says what Docker says.
+    AllTrue,
+}
+
+impl Truth {
+    #[must_use]
+    pub fn token(&self, role: Role) -> &JoinToken {
+        match role {
+            Role::Manager => &self.manager,
+            Role::Worker => &self.worker,
+        }
+    }
+
+    /// Are these the same secrets?
+    #[must_use]
+    pub fn is_same(&self, other: &Truth) -> bool {
+        let is_same_key = match (&self.unlock_key, &other.unlock_key) {
+            (Some(one), Some(other)) => is_same(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        let is_same_token = |role| is_same(self.token(role).secret(), other.token(role).secret());
+        self.swarm_id == other.swarm_id && is_same_key && Role::ALL.into_iter().all(is_same_token)
+    }
+}
+
+impl Stored {
+    fn holds(&self, truth: &JoinToken, role: Role) -> bool {
+        let stored = match role {
+            Role::Manager => &self.manager,
+            Role::Worker => &self.worker,
+        };
+        stored.as_ref().is_some_and(|stored| is_same(stored.secret(), truth.secret()))
+    }
+}
+
+/// The next write.
+#[must_use]
+pub fn decide(truth: &Truth, charter: Option<&Charter>, stored: &Stored) -> Step {
+    let Some(charter) = charter.filter(|charter| {
+        charter.phase == CharterPhase::Open && charter.swarm_id.as_ref() == Some(&truth.swarm_id)
+    }) else {
+        return Step::NotOurs;
+    };
+    if let Some(key) = &truth.unlock_key {
+        // Without it a manager that restarts is lost; without a token one only waits.
+        if !stored.unlock_keys.as_ref().is_some_and(|keys| keys.begin_with(key)) {
+            return Step::StoreUnlockKey;
+        }
+    }
+    let stale = Role::ALL.into_iter().find(|role| !stored.holds(truth.token(*role), *role));
+    if let Some(role) = stale {
+        return Step::StoreToken(role);
+    }
+    if charter.ca_digest.as_deref() != Some(truth.worker.ca_digest()) {
+        return Step::FollowCa;
+    }
+    Step::AllTrue
+}

@@ -1,0 +1,122 @@
+//! Docker's secrets, looked at and followed in the store and in the charter.
+
+use thiserror::Error;
+
+use super::decide::{Step, Stored, Truth, decide};
+use crate::boot::BootError;
+use crate::instance::Role;
+use crate::ledger::{Charter, LedgerError};
+use crate::node::Node;
+use crate::secrets::{Item, JoinToken, MalformedToken, SecretsError};
+use crate::swarm::SwarmError;
+
+/// Three secrets and the charter are four writes; another rotation may come in between.
+const MOST_STEPS: usize = 12;
+
+#[derive(Debug, Error)]
+pub enum TokensError {
+    #[error(transparent)]
+    Swarm(#[from] SwarmError),
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error("Docker's own join token cannot be used")]
+    Token(#[from] MalformedToken),
+    #[error(transparent)]
+    Unlock(#[from] BootError),
+    #[error("the swarm's secrets change faster than they can be stored")]
+    Restless,
+}
+
+/// What a look has led to.
+#[derive(Clone, Debug)]
+pub enum Followed {
+    /// The store says what Docker says.
+    True { truth: Truth, charter: Charter },
+    /// It does not, and the caller has not written.
+    Behind,
+    /// The charter is not open for the swarm that this node is in.
+    NotOurs { truth: Truth },
+}
+
+/// Docker's secrets, now. Managers only.
+pub async fn fetch_truth(node: &Node) -> Result<Truth, TokensError> {
+    let cluster = node.swarm.fetch_cluster().await?;
+    let unlock_key =
+        if cluster.is_autolocked { node.swarm.fetch_unlock_key().await? } else { None };
+    Ok(Truth {
+        swarm_id: cluster.id,
+        worker: JoinToken::parse(cluster.tokens.worker)?,
+        manager: JoinToken::parse(cluster.tokens.manager)?,
+        unlock_key,
+    })
+}
+
+/// Compares, and where `may_write` writes until all is true. Docker is read again after each write,
+/// so that of two managers who write at once the slower one does not leave an older secret behind.
+pub async fn follow(node: &Node, may_write: bool) -> Result<Followed, TokensError> {
+    for _ in 0..MOST_STEPS {
+        let (truth, charter) =
+            tokio::try_join!(fetch_truth(node), async { Ok(node.ledger.fetch_charter().await?) })?;
+        let Some(charter) = charter else { return Ok(Followed::NotOurs { truth }) };
+        let generation = charter.generation;
+        let stored = fetch_stored(node, &truth, generation).await?;
+        let step = decide(&truth, Some(&charter), &stored);
+        match step {
+            Step::NotOurs => return Ok(Followed::NotOurs { truth }),
+            Step::AllTrue => return Ok(Followed::True { truth, charter }),
+            _ if !may_write => return Ok(Followed::Behind),
+            Step::StoreUnlockKey => {
+                if let Some(key) = truth.unlock_key {
+                    let keys = stored.unlock_keys.unwrap_or_default().with(key);
+                    node.tokens.put_unlock_keys(generation, &keys).await?;
+                    let place = node.tokens.place(Item::UnlockKeys, generation);
+                    tracing::info!("stored the swarm's new unlock key in {place}");
+                }
+            }
+            Step::StoreToken(role) => {
+                node.tokens.put(role, generation, truth.token(role).secret()).await?;
+                let place = node.tokens.place(Item::Token(role), generation);
+                tracing::info!("stored the swarm's new {role} token in {place}");
+            }
+            Step::FollowCa => {
+                let ca_digest = truth.worker.ca_digest();
+                if node.ledger.follow_ca(&charter, ca_digest).await? {
+                    tracing::info!(ca_digest, "the charter names the swarm's new root CA");
+                }
+            }
+        }
+    }
+    Err(TokensError::Restless)
+}
+
+async fn fetch_stored(node: &Node, truth: &Truth, generation: u64) -> Result<Stored, SecretsError> {
+    let unlock_keys = async {
+        match truth.unlock_key {
+            Some(_) => node.tokens.fetch_unlock_keys(generation).await,
+            None => Ok(None),
+        }
+    };
+    let (worker, manager, unlock_keys) = tokio::join!(
+        node.tokens.fetch(Role::Worker, generation),
+        node.tokens.fetch(Role::Manager, generation),
+        unlock_keys,
+    );
+    Ok(Stored {
+        worker: unless_malformed(worker)?,
+        manager: unless_malformed(manager)?,
+        unlock_keys: unless_malformed(unlock_keys)?,
+    })
+}
+
+/// What is no secret is written over like an old one.
+fn unless_malformed<T>(read: Result<Option<T>, SecretsError>) -> Result<Option<T>, SecretsError> {
+    match read {
+        Err(error @ (SecretsError::Malformed { .. } | SecretsError::MalformedKey { .. })) => {
+            tracing::warn!("{}", crate::errors::chain(&error));
+            Ok(None)
+        }
+        read => read,
+    }
+}

@@ -1,0 +1,122 @@
+//! The secret store says what Docker says: join tokens, the charter's CA digest, the unlock keys.
+//!
+//! Docker makes a new token and ends the old one in one call, so that the store can only follow. A
+//! joiner that has read the old one is refused after ten seconds, and reads again.
+//!
+//! Guarantees: whoever has rotated (skep, `docker swarm join-token --rotate`, `docker swarm ca
+//! --rotate`, `docker swarm unlock-key --rotate`), the store follows within seconds, for as long as
+//! one manager's skep reaches it. Nothing is written unless the charter is open for the swarm that
+//! Docker is in. A manager that Docker has locked is opened again.
+//!
+//! Docker is near and looked at often; the store costs calls that nodes need for booting, so it is
+//! read only when Docker says something new, and every [`CHECK_INTERVAL`] in case that somebody
+//! else has written.
+
+mod decide;
+mod follow;
+mod rotate;
+#[cfg(test)]
+mod tests;
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::boot::{Unlocking, unlock};
+use crate::node::Node;
+use crate::swarm::LocalState;
+
+use decide::Truth;
+use follow::{Followed, TokensError, fetch_truth, follow};
+pub use rotate::rotate_on_request;
+use rotate::rotate_when_due;
+
+/// How old a token in the store may be, and how long a restarted manager stays locked.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// The other managers write when the leader's skep has not.
+const BACKUP_PATIENCE: Duration = Duration::from_secs(30);
+/// What somebody else has written into the store is found out by then.
+const CHECK_INTERVAL: Duration = Duration::from_secs(600);
+
+/// What saves calls; nothing is decided on it alone.
+#[derive(Default)]
+struct Memory {
+    /// What the store was last seen to say, and when.
+    known: Option<(Truth, Instant)>,
+    /// Since when Docker says something else.
+    unlike_since: Option<Instant>,
+    rotation: rotate::Memory,
+}
+
+impl Memory {
+    fn is_known(&self, truth: &Truth) -> bool {
+        let known = self.known.as_ref();
+        known.is_some_and(|(known, at)| known.is_same(truth) && at.elapsed() < CHECK_INTERVAL)
+    }
+}
+
+/// Keeps the store true, and this manager unlocked; never returns.
+pub async fn keep_tokens(node: &Node, node_id: &str) -> Infallible {
+    let mut memory = Memory::default();
+    loop {
+        match look(node, node_id, &mut memory).await {
+            Ok(trouble) => node.state.trouble(trouble),
+            // Without a leader nobody can rotate either; others say what is wrong with Docker.
+            Err(TokensError::Swarm(error)) => tracing::debug!("{error}"),
+            Err(error) => node.state.trouble(Some(format!(
+                "the secret store cannot be kept as Docker has it, so that new nodes may not get \
+                 in: {}",
+                crate::errors::chain(&error)
+            ))),
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+/// What is wrong, if anything.
+async fn look(
+    node: &Node,
+    node_id: &str,
+    memory: &mut Memory,
+) -> Result<Option<String>, TokensError> {
+    let local = node.swarm.fetch_local_node().await?;
+    if local.state == LocalState::Locked {
+        return reopen(node).await;
+    }
+    if !local.is_manager {
+        return Ok(None);
+    }
+    if memory.is_known(&fetch_truth(node).await?) {
+        memory.unlike_since = None;
+    } else {
+        let since = *memory.unlike_since.get_or_insert_with(Instant::now);
+        let may_write = since.elapsed() >= BACKUP_PATIENCE || is_leader(node, node_id).await?;
+        match follow(node, may_write).await? {
+            Followed::Behind => return Ok(None),
+            Followed::True { truth, .. } | Followed::NotOurs { truth } => {
+                memory.known = Some((truth, Instant::now()));
+            }
+        }
+    }
+    if let Some(every) = node.settings.tokens.rotate_every
+        && memory.rotation.is_look_due(every)
+        && is_leader(node, node_id).await?
+    {
+        rotate_when_due(node, every, &mut memory.rotation).await?;
+    }
+    Ok(None)
+}
+
+async fn is_leader(node: &Node, node_id: &str) -> Result<bool, TokensError> {
+    Ok(node.swarm.fetch_node(node_id).await?.is_some_and(|me| me.is_leader()))
+}
+
+/// Docker has restarted under this skep.
+async fn reopen(node: &Node) -> Result<Option<String>, TokensError> {
+    let Some(charter) = node.ledger.fetch_charter().await? else { return Ok(None) };
+    Ok(match unlock(node, charter.generation).await? {
+        Unlocking::Done => None,
+        Unlocking::Waiting(why) => Some(why),
+    })
+}

@@ -1,0 +1,158 @@
+//! New tokens: because the operator says so, or because it is time.
+
+use std::time::Duration;
+
+use thiserror::Error;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use super::follow::{Followed, TokensError, fetch_truth, follow};
+use crate::control::Rotated;
+use crate::instance::Role;
+use crate::node::Node;
+use crate::retry::Backoff;
+use crate::secrets::Item;
+use crate::swarm::{Rotation, SwarmError, SwarmErrorKind};
+
+/// An operator waits at a prompt for the store; the companion goes on trying afterwards.
+const STORE_PATIENCE: Duration = Duration::from_secs(60);
+const STORE_BACKOFF: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
+/// How late a rotation by interval may come, at the most.
+const LONGEST_LOOK: Duration = Duration::from_secs(600);
+/// And as a share of the interval.
+const LOOKS_PER_INTERVAL: u32 = 4;
+
+/// Both tokens, as they are rotated by interval.
+const BOTH: Rotation = Rotation { worker_token: true, manager_token: true, unlock_key: false };
+
+/// When the ledger was last asked, and what it could not be told.
+#[derive(Default)]
+pub struct Memory {
+    looked_at: Option<Instant>,
+    rotated_at: Option<OffsetDateTime>,
+}
+
+impl Memory {
+    pub fn is_look_due(&self, every: Duration) -> bool {
+        let interval = (every / LOOKS_PER_INTERVAL).min(LONGEST_LOOK);
+        self.looked_at.is_none_or(|at| at.elapsed() >= interval)
+    }
+}
+
+/// Why a rotation on request did not end as it should.
+#[derive(Debug, Error)]
+enum Refusal {
+    #[error("this node is no manager: run it on one of {managers}")]
+    NotManager { managers: String },
+    #[error("this node is in no swarm that the ledger names, so there is nothing to rotate")]
+    NotOurs,
+    #[error(
+        "autolock is off, so there is no unlock key: `docker swarm update --autolock` makes one"
+    )]
+    NoUnlockKey,
+    #[error("the swarm has no leader, so nothing was rotated; see `docker node ls`")]
+    NoLeader,
+    #[error("whether anything was rotated is not known; run it again")]
+    Unknown(#[source] SwarmError),
+    #[error("nothing was rotated")]
+    Docker(#[source] SwarmError),
+    #[error("nothing was rotated")]
+    NotSeen(#[source] TokensError),
+    #[error(
+        "Docker has rotated them, but the secret store does not have the new ones yet, and until then new nodes cannot join; skep goes on trying"
+    )]
+    NotStored(#[source] TokensError),
+    #[error("Docker has rotated them; another manager stores them, see its log")]
+    Elsewhere,
+}
+
+/// Rotates in Docker, and returns when the store has what is new.
+///
+/// # Errors
+/// Why not, and what to do, in words.
+pub async fn rotate_on_request(node: &Node, what: Rotation) -> Result<Rotated, String> {
+    rotate(node, what).await.map_err(|refusal| crate::errors::chain(&refusal))
+}
+
+async fn rotate(node: &Node, what: Rotation) -> Result<Rotated, Refusal> {
+    let local = node.swarm.fetch_local_node().await.map_err(Refusal::Docker)?;
+    if !local.is_manager {
+        return Err(Refusal::NotManager { managers: managers(node).await });
+    }
+    // Not before the charter is known to be open for this swarm: nobody could store what is new.
+    match follow(node, false).await {
+        Ok(Followed::NotOurs { .. }) => return Err(Refusal::NotOurs),
+        Ok(_) => {}
+        Err(TokensError::Swarm(error)) => return Err(refused(error)),
+        Err(error) => return Err(Refusal::NotSeen(error)),
+    }
+    if what.unlock_key && fetch_truth(node).await.map_err(Refusal::NotSeen)?.unlock_key.is_none() {
+        return Err(Refusal::NoUnlockKey);
+    }
+    node.swarm.rotate(what).await.map_err(refused)?;
+    tracing::info!(?what, "rotated the swarm's secrets, as the operator says");
+    let deadline = Instant::now() + STORE_PATIENCE;
+    let stored = STORE_BACKOFF.run("storing", deadline, |_| true, || follow(node, true)).await;
+    let Followed::True { charter, .. } = stored.map_err(Refusal::NotStored)? else {
+        return Err(Refusal::Elsewhere);
+    };
+    if what.worker_token && what.manager_token {
+        record(node, charter.generation, OffsetDateTime::now_utc()).await;
+    }
+    let items = [
+        (what.worker_token, Item::Token(Role::Worker)),
+        (what.manager_token, Item::Token(Role::Manager)),
+        (what.unlock_key, Item::UnlockKeys),
+    ];
+    let stored_in = items.into_iter().filter(|(is_new, _)| *is_new);
+    Ok(Rotated {
+        generation: charter.generation,
+        stored_in: stored_in.map(|(_, item)| node.tokens.place(item, charter.generation)).collect(),
+    })
+}
+
+fn refused(error: SwarmError) -> Refusal {
+    match error.kind {
+        SwarmErrorKind::NoLeader => Refusal::NoLeader,
+        SwarmErrorKind::TimedOut => Refusal::Unknown(error),
+        _ => Refusal::Docker(error),
+    }
+}
+
+/// Where the operator can go instead.
+async fn managers(node: &Node) -> String {
+    let rows = node.ledger.fetch_managers().await.unwrap_or_default();
+    let names: Vec<String> =
+        rows.iter().map(|row| format!("{} ({})", row.instance_id, row.address)).collect();
+    if names.is_empty() { "the managers".into() } else { names.join(", ") }
+}
+
+/// Rotates both tokens when the last rotation is `every` ago. The leader's alone.
+pub async fn rotate_when_due(
+    node: &Node,
+    every: Duration,
+    memory: &mut Memory,
+) -> Result<(), TokensError> {
+    memory.looked_at = Some(Instant::now());
+    // Only where the store can be written to at present: nobody is shut out by routine.
+    let Followed::True { charter, .. } = follow(node, true).await? else { return Ok(()) };
+    let recorded = node.ledger.fetch_token_rotation(charter.generation).await?;
+    let last = recorded.max(charter.founded_at).max(memory.rotated_at);
+    let now = OffsetDateTime::now_utc();
+    if last.is_some_and(|last| now - last < every) {
+        return Ok(());
+    }
+    node.swarm.rotate(BOTH).await?;
+    memory.rotated_at = Some(now);
+    tracing::info!("rotated the join tokens: the last time is {every:?} ago");
+    follow(node, true).await?;
+    record(node, charter.generation, now).await;
+    Ok(())
+}
+
+/// Without it the next rotation by interval only comes too early.
+async fn record(node: &Node, generation: u64, at: OffsetDateTime) {
+    if let Err(error) = node.ledger.record_token_rotation(generation, at).await {
+        tracing::warn!("writing the rotation down: {}", crate::errors::chain(&error));
+    }
+}

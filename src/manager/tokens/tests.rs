@@ -1,0 +1,225 @@
+//! Several managers follow Docker at once, each on what it saw **earlier**, while secrets are rotated
+//! and managers crash between two steps.
+
+use proptest::prelude::*;
+use time::OffsetDateTime;
+
+use super::decide::{Step, Stored, Truth, decide};
+use crate::instance::Role;
+use crate::ledger::{Charter, CharterPhase, SCHEMA};
+use crate::secrets::{JoinToken, UnlockKeys};
+
+const MANAGERS: usize = 3;
+
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// Looks and decides; acts later.
+    Look(usize),
+    /// Does what was decided.
+    Act(usize),
+    /// Dies with a decision in hand and starts anew.
+    Crash(usize),
+    RotateToken(Role),
+    RotateKey,
+    RotateCa,
+}
+
+struct World {
+    truth: Truth,
+    charter: Charter,
+    stored: Stored,
+    /// What each manager has seen and is about to do.
+    decided: [Option<(Truth, Charter, Stored, Step)>; MANAGERS],
+    /// So that every secret is another one.
+    count: u64,
+    digests: Vec<String>,
+}
+
+fn token(ca: u64, secret: u64) -> JoinToken {
+    JoinToken::parse(format!("SWMTKN-1-{ca:050}-{secret:025}").into()).unwrap()
+}
+
+fn key(n: u64) -> secrecy::SecretString {
+    format!("SWMKEY-1-{n}").into()
+}
+
+fn charter(swarm_id: &str, ca_digest: &str) -> Charter {
+    Charter {
+        schema: SCHEMA,
+        phase: CharterPhase::Open,
+        generation: 1,
+        founder: "i-0".into(),
+        lease_expires_at: OffsetDateTime::UNIX_EPOCH,
+        swarm_id: Some(swarm_id.into()),
+        ca_digest: Some(ca_digest.into()),
+        founded_at: None,
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        let truth = Truth {
+            swarm_id: "s".into(),
+            worker: token(0, 1),
+            manager: token(0, 2),
+            unlock_key: Some(key(3)),
+        };
+        let digest = truth.worker.ca_digest().to_owned();
+        Self {
+            charter: charter("s", &digest),
+            stored: Stored::default(),
+            decided: std::array::from_fn(|_| None),
+            count: 3,
+            digests: vec![digest],
+            truth,
+        }
+    }
+
+    fn next(&mut self) -> u64 {
+        self.count += 1;
+        self.count
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Look(manager) => {
+                let step = decide(&self.truth, Some(&self.charter), &self.stored);
+                let seen = (self.truth.clone(), self.charter.clone(), self.stored.clone(), step);
+                self.decided[manager] = Some(seen);
+            }
+            Event::Act(manager) => self.act(manager),
+            Event::Crash(manager) => self.decided[manager] = None,
+            Event::RotateToken(role) => {
+                let new = token(self.digests.len() as u64 - 1, self.next());
+                match role {
+                    Role::Worker => self.truth.worker = new,
+                    Role::Manager => self.truth.manager = new,
+                }
+            }
+            Event::RotateKey => self.truth.unlock_key = Some(key(self.next())),
+            Event::RotateCa => {
+                let ca = self.digests.len() as u64;
+                (self.truth.worker, self.truth.manager) =
+                    (token(ca, self.next()), token(ca, self.next()));
+                self.digests.push(self.truth.worker.ca_digest().to_owned());
+            }
+        }
+        // A charter that names an older CA again would shut joiners out for good.
+        let digest = self.charter.ca_digest.clone().unwrap();
+        assert!(self.digests.contains(&digest));
+    }
+
+    /// As the store and DynamoDB's condition do.
+    fn act(&mut self, manager: usize) {
+        let Some((truth, seen, stored, step)) = self.decided[manager].take() else { return };
+        match step {
+            Step::StoreToken(Role::Worker) => self.stored.worker = Some(truth.worker),
+            Step::StoreToken(Role::Manager) => self.stored.manager = Some(truth.manager),
+            Step::StoreUnlockKey => {
+                let key = truth.unlock_key.expect("there is one to store");
+                let keys = stored.unlock_keys.unwrap_or_default().with(key);
+                self.stored.unlock_keys = Some(keys);
+            }
+            Step::FollowCa => {
+                let new = truth.worker.ca_digest().to_owned();
+                if self.charter.ca_digest == seen.ca_digest {
+                    let place = |digest| self.digests.iter().position(|it| it == digest);
+                    assert!(place(&new) > place(&seen.ca_digest.unwrap()), "a CA of before");
+                    self.charter.ca_digest = Some(new);
+                }
+            }
+            Step::AllTrue => {}
+            Step::NotOurs => panic!("it is ours"),
+        }
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..20 {
+            for manager in 0..MANAGERS {
+                self.happen(Event::Look(manager));
+                self.happen(Event::Act(manager));
+            }
+        }
+    }
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let manager = 0..MANAGERS;
+    let event = prop_oneof![
+        6 => manager.clone().prop_map(Event::Look),
+        6 => manager.clone().prop_map(Event::Act),
+        1 => manager.prop_map(Event::Crash),
+        1 => prop_oneof![Just(Role::Worker), Just(Role::Manager)].prop_map(Event::RotateToken),
+        1 => Just(Event::RotateKey),
+        1 => Just(Event::RotateCa),
+    ];
+    prop::collection::vec(event, 0..120)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    /// Whatever has happened: once the dust has settled, store and charter say what Docker says.
+    #[test]
+    fn any_order_of_looks_writes_and_rotations_ends_in_the_truth(events in events()) {
+        let mut world = World::new();
+        for event in events {
+            world.happen(event);
+        }
+        world.settle();
+        let step = decide(&world.truth, Some(&world.charter), &world.stored);
+        prop_assert_eq!(step, Step::AllTrue);
+        let digest = world.charter.ca_digest.as_deref();
+        prop_assert_eq!(digest, Some(world.truth.worker.ca_digest()));
+        let keys = world.stored.unlock_keys.unwrap();
+        prop_assert!(keys.begin_with(&world.truth.unlock_key.unwrap()));
+    }
+}
+
+#[test]
+fn only_an_open_charter_of_this_swarm_is_followed() {
+    let world = World::new();
+    let digest = world.truth.worker.ca_digest();
+    let step = |charter: Option<&Charter>| decide(&world.truth, charter, &Stored::default());
+    assert_eq!(step(None), Step::NotOurs);
+    assert_eq!(step(Some(&charter("another", digest))), Step::NotOurs);
+    for phase in [CharterPhase::Founding, CharterPhase::Closed] {
+        assert_eq!(step(Some(&Charter { phase, ..charter("s", digest) })), Step::NotOurs);
+    }
+    assert_ne!(step(Some(&charter("s", digest))), Step::NotOurs);
+}
+
+#[test]
+fn the_charter_follows_the_tokens_and_an_unlock_key_comes_first() {
+    let mut world = World::new();
+    world.settle();
+    world.happen(Event::RotateCa);
+    world.happen(Event::RotateKey);
+    let mut steps = vec![];
+    loop {
+        world.happen(Event::Look(0));
+        let step = world.decided[0].as_ref().map(|seen| seen.3).unwrap();
+        if step == Step::AllTrue {
+            break;
+        }
+        steps.push(step);
+        world.happen(Event::Act(0));
+    }
+    let tokens = Role::ALL.map(Step::StoreToken);
+    assert_eq!(steps, [Step::StoreUnlockKey, tokens[0], tokens[1], Step::FollowCa]);
+}
+
+#[test]
+fn without_autolock_no_key_is_asked_for() {
+    let mut world = World::new();
+    world.truth.unlock_key = None;
+    world.settle();
+    assert!(world.stored.unlock_keys.is_none());
+    let keys = UnlockKeys::default().with(key(9));
+    assert!(
+        !world
+            .truth
+            .is_same(&Truth { unlock_key: keys.iter().next().cloned(), ..world.truth.clone() })
+    );
+    assert!(world.truth.is_same(&world.truth.clone()));
+}

@@ -1,0 +1,187 @@
+//! The swarm as an object: its labels, what lets nodes in, what opens its managers.
+
+use std::collections::HashMap;
+
+use bollard::models::{Swarm as Inspected, UnlockKeyResponse};
+use bollard::query_parameters::UpdateSwarmOptionsBuilder;
+use reqwest::{Method, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{CALL_TIMEOUT, Swarm, SwarmError, SwarmErrorKind};
+
+/// How often a write that lost against another is repeated: swarmkit writes to the swarm's object,
+/// too, while its root CA changes.
+const WRITE_ATTEMPTS: usize = 5;
+
+/// The swarm that this manager is in.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    pub id: String,
+    pub labels: HashMap<String, String>,
+    pub tokens: Tokens,
+    /// Autolock: managers that restart need the unlock key.
+    pub is_autolocked: bool,
+}
+
+/// Both join tokens of the swarm that this manager is in.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    pub worker: SecretString,
+    pub manager: SecretString,
+}
+
+/// Which secrets of the swarm are to be new.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rotation {
+    pub worker_token: bool,
+    pub manager_token: bool,
+    pub unlock_key: bool,
+}
+
+/// What came of an unlock key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnlockAnswer {
+    /// Docker took it, or needed none.
+    Unlocked,
+    /// It is of another swarm, or has been rotated since this manager was last seen.
+    WrongKey,
+    /// No answer in time: where all managers are locked, the first waits for the second.
+    Unknown,
+}
+
+impl Swarm {
+    /// The swarm as its managers know it. Managers only.
+    ///
+    /// # Errors
+    /// [`SwarmErrorKind::NotManager`], or no leader.
+    pub async fn fetch_cluster(&self) -> Result<Cluster, SwarmError> {
+        const OPERATION: &str = "inspect the swarm";
+        let swarm = self.inspect_swarm(OPERATION).await?;
+        let spec = swarm.spec.unwrap_or_default();
+        let tokens = swarm.join_tokens.unwrap_or_default();
+        match (swarm.id, tokens.worker, tokens.manager) {
+            (Some(id), Some(worker), Some(manager)) => Ok(Cluster {
+                id,
+                labels: spec.labels.unwrap_or_default(),
+                tokens: Tokens { worker: worker.into(), manager: manager.into() },
+                is_autolocked: spec
+                    .encryption_config
+                    .and_then(|encryption| encryption.auto_lock_managers)
+                    .unwrap_or_default(),
+            }),
+            _ => Err(SwarmError::unexpected(OPERATION, "Docker's answer holds no join tokens")),
+        }
+    }
+
+    /// The swarm's labels, its join tokens. Managers only.
+    ///
+    /// # Errors
+    /// As for [`Swarm::fetch_cluster`].
+    pub async fn fetch_swarm(&self) -> Result<(HashMap<String, String>, Tokens), SwarmError> {
+        let cluster = self.fetch_cluster().await?;
+        Ok((cluster.labels, cluster.tokens))
+    }
+
+    /// Makes secrets new. The old tokens let nobody in from then on; nodes that are in stay.
+    ///
+    /// # Errors
+    /// As for [`Swarm::fetch_cluster`]; after a time-out or without a leader the outcome is unknown.
+    pub async fn rotate(&self, what: Rotation) -> Result<(), SwarmError> {
+        const OPERATION: &str = "rotate the swarm's secrets";
+        for attempt in 1.. {
+            let swarm = self.inspect_swarm(OPERATION).await?;
+            let version = swarm.version.and_then(|version| version.index).unwrap_or_default();
+            let options = UpdateSwarmOptionsBuilder::default()
+                .version(i64::try_from(version).unwrap_or(i64::MAX))
+                .rotate_worker_token(what.worker_token)
+                .rotate_manager_token(what.manager_token)
+                .rotate_manager_unlock_key(what.unlock_key)
+                .build();
+            let spec = swarm.spec.unwrap_or_default();
+            match self.connect().await?.update_swarm(spec, options).await {
+                Ok(()) => return Ok(()),
+                Err(error) => match SwarmError::new(OPERATION, &error) {
+                    error if error.kind == SwarmErrorKind::Stale && attempt < WRITE_ATTEMPTS => {}
+                    error => return Err(error),
+                },
+            }
+        }
+        unreachable!("the loop ends by returning")
+    }
+
+    /// The key that opens this swarm's managers; `None` where autolock is off. Managers only.
+    ///
+    /// # Errors
+    /// As for [`Swarm::fetch_cluster`].
+    pub async fn fetch_unlock_key(&self) -> Result<Option<SecretString>, SwarmError> {
+        const OPERATION: &str = "read the unlock key";
+        let (status, body) = self.ask(OPERATION, Method::GET, "unlockkey", Vec::new()).await?;
+        if status != StatusCode::OK {
+            return Err(SwarmError::answered(OPERATION, status.as_u16(), &body));
+        }
+        let answer: UnlockKeyResponse = serde_json::from_slice(&body)
+            // The error of serde could quote the key.
+            .map_err(|_| SwarmError::unexpected(OPERATION, "Docker's answer is not understood"))?;
+        Ok(answer.unlock_key.filter(|key| !key.is_empty()).map(SecretString::from))
+    }
+
+    /// Opens this host's manager after a restart.
+    ///
+    /// # Errors
+    /// Docker's refusal for another reason than the key.
+    pub async fn unlock(&self, key: &SecretString) -> Result<UnlockAnswer, SwarmError> {
+        const OPERATION: &str = "unlock the swarm";
+        let body = json!({ "UnlockKey": key.expose_secret() }).to_string().into_bytes();
+        match self.ask(OPERATION, Method::POST, "unlock", body).await {
+            // 409: it is not locked (any more).
+            Ok((StatusCode::OK | StatusCode::CONFLICT, _)) => Ok(UnlockAnswer::Unlocked),
+            // 400: it does not even look like a key to this engine.
+            Ok((StatusCode::UNAUTHORIZED | StatusCode::BAD_REQUEST, _)) => {
+                Ok(UnlockAnswer::WrongKey)
+            }
+            Ok((status, body)) => Err(SwarmError::answered(OPERATION, status.as_u16(), &body)),
+            Err(error) if error.kind == SwarmErrorKind::TimedOut => Ok(UnlockAnswer::Unknown),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn inspect_swarm(&self, operation: &'static str) -> Result<Inspected, SwarmError> {
+        let swarm = self.connect().await?.inspect_swarm().await;
+        swarm.map_err(|error| SwarmError::new(operation, &error))
+    }
+
+    /// What bollard has no call for, below `/swarm`.
+    async fn ask(
+        &self,
+        operation: &'static str,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<(StatusCode, Vec<u8>), SwarmError> {
+        let version = self.connect().await?.client_version();
+        let socket = self.host.strip_prefix("unix://").unwrap_or(&self.host);
+        let exchange = async {
+            let http =
+                reqwest::Client::builder().unix_socket(socket).timeout(CALL_TIMEOUT).build()?;
+            // The host is a formality: the socket is the address.
+            let url = format!("http://docker/v{version}/swarm/{path}");
+            let json = ("Content-Type", "application/json");
+            let answer = http.request(method, url).header(json.0, json.1).body(body).send().await?;
+            Ok((answer.status(), answer.bytes().await?.to_vec()))
+        };
+        exchange.await.map_err(|error: reqwest::Error| SwarmError {
+            operation,
+            kind: if error.is_timeout() {
+                SwarmErrorKind::TimedOut
+            } else if error.is_connect() {
+                SwarmErrorKind::Unreachable
+            } else {
+                SwarmErrorKind::Other
+            },
+            message: crate::errors::chain(&error.without_url()),
+        })
+    }
+}
