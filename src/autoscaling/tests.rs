@@ -151,7 +151,7 @@ fn of_several_hooks_the_configured_one_is_taken_or_ours() {
         choose_hook(hooks.to_vec(), Transition::Terminating, configured).map(|hook| hook.name)
     };
     let launch = hook("skep-launch", Transition::Launching);
-    assert_eq!(chosen(&[launch.clone()], None), None);
+    assert_eq!(chosen(std::slice::from_ref(&launch), None), None);
     assert_eq!(chosen(&[launch, leave("any")], None).as_deref(), Some("any"));
     let several = [leave("theirs"), leave("skep-terminate")];
     assert_eq!(chosen(&several, None).as_deref(), Some("skep-terminate"));

@@ -29,9 +29,9 @@ async fn whole_life(store: &str) -> anyhow::Result<()> {
     policies::enforce(fleet.cloud(), &[CLUSTER], &[store])?;
     // The launch hooks start when nodes are Ready already: those ask Auto Scaling where they stand.
     fleet.cloud().set_transition_delay(Transition::Launching, secs(10));
-    let spec = ClusterSpec { workers_market: Market::Spot, ..swarm::cluster(3, 3) };
+    let spec = ClusterSpec { workers_market: Market::Spot, ..swarm::cluster(3, 4) };
     fleet.create_cluster(&spec)?;
-    swarm::whole(&fleet, 3, 3).await?;
+    swarm::whole(&fleet, 3, 4).await?;
     swarm::announced(&fleet).await?;
 
     workers_leave(&fleet, &spec).await?;
@@ -50,19 +50,25 @@ async fn whole_life(store: &str) -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// By scale-in, by a spot notice, and because the operator says so.
+/// By scale-in, by a spot notice, because the operator says so, and with a skep that is dead.
 async fn workers_leave(fleet: &Fleet, spec: &ClusterSpec) -> anyhow::Result<()> {
     let workers = fleet.group(&spec.workers_group());
-    let [scaled_in, spot, by_hand] = workers.as_slice() else { anyhow::bail!("three workers") };
+    let [scaled_in, spot, by_hand, dead] = workers.as_slice() else {
+        anyhow::bail!("four workers")
+    };
     let (scaled_in, spot, by_hand) =
         (Leaver::of(scaled_in).await?, Leaver::of(spot).await?, Leaver::of(by_hand).await?);
+    let dead = Leaver::of(dead).await?;
+    dead.instance.stop_skep().await?;
+    fleet.cloud().terminate(dead.id(), true)?;
     fleet.cloud().terminate(scaled_in.id(), true)?;
     scaled_in.has_left_by_its_hook(fleet).await?;
     fleet.cloud().spot_notice(spot.id(), "terminate", secs(45))?;
     spot.has_left(fleet).await?;
     let said = by_hand.instance.skep(["leave"]).await?;
     ensure!(said.status.success(), "{said:?}");
-    by_hand.has_left(fleet).await
+    by_hand.has_left(fleet).await?;
+    dead.has_left_by_its_hook(fleet).await
 }
 
 /// The leader, which is replaced; then one after the other but one; then the last one, because the operator says so.

@@ -10,8 +10,9 @@ use skep_sim::cloud::{Deny, GroupSpec, HookSpec, Service, StackResourceSpec, Sta
 use skep_sim::fleet::{Fleet, FleetOptions, LAUNCH_HOOK};
 
 /// Everything that a boot may ask of AWS.
-const ASKED: [&str; 9] = [
+const ASKED: [&str; 10] = [
     "CompleteLifecycleAction",
+    "DeleteItem",
     "DescribeAutoScalingInstances",
     "DescribeLifecycleHooks",
     "GetItem",

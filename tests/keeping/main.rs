@@ -1,6 +1,8 @@
 //! How managers keep the swarm whole: labels, dead nodes, quorum, lost swarms, tokens.
 
 mod autolock;
+mod dead_skep;
 mod labels;
+mod stale_entries;
 mod tokens;
 mod without_a_word;

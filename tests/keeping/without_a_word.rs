@@ -1,9 +1,11 @@
 //! Instances that die without a notice: the managers take them off the list, on evidence alone.
 
+use anyhow::Context;
 use bollard::models::NodeState;
 use harness::departures::{Leaver, is_listed, ledger, options_with, standing};
 use harness::secs;
-use skep_sim::cloud::{Fault, Service};
+use harness::swarm;
+use skep_sim::cloud::{Deny, Fault, Service, Who};
 use skep_sim::fleet::{ClusterSpec, Fleet};
 
 type Row = serde_json::Map<String, serde_json::Value>;
@@ -76,5 +78,82 @@ async fn nobody_is_removed_without_evidence() -> anyhow::Result<()> {
         .wait_until("it to be back", PATIENCE, async || Ok(!is_down(&fleet, &alive.node_id).await?))
         .await?;
     assert!(is_listed(&fleet, &alive.node_id).await?);
+    fleet.stop().await
+}
+
+/// Throttled, cut off, denied, and rows that somebody wrote by hand: nobody is removed on such evidence.
+#[tokio::test]
+async fn bad_evidence_removes_nobody() -> anyhow::Result<()> {
+    let spec = swarm::cluster(1, 2);
+    let fleet = standing(options_with(""), &spec).await?;
+    let workers = fleet.group(&spec.workers_group());
+    let (alive, dead) = (Leaver::of(&workers[0]).await?, Leaver::of(&workers[1]).await?);
+    let rows = swarm::rows(&fleet, swarm::NODES, "member#worker#").await?;
+    let of = |leaver: &Leaver| {
+        let its = |row: &&Row| row["instance_id"] == *leaver.id();
+        rows.iter().find(its).cloned().context("no row")
+    };
+    // An instance that never was claims to be the live node; the dead one's row says nonsense.
+    let mut invented = of(&alive)?;
+    for (attribute, value) in
+        [("item", "member#worker#i-0123456789abcdef0"), ("instance_id", "i-0123456789abcdef0")]
+    {
+        invented.insert(attribute.into(), value.into());
+    }
+    let mut nobody = invented.clone();
+    for (attribute, value) in [
+        ("item", "member#worker#i-0123456789abcdef1"),
+        ("instance_id", "i-0123456789abcdef1"),
+        ("node_id", "never-was"),
+    ] {
+        nobody.insert(attribute.into(), value.into());
+    }
+    let long_ago = time::OffsetDateTime::now_utc().unix_timestamp() - 3600;
+    nobody.insert("updated_at".into(), long_ago.into());
+    let mut edited = of(&dead)?;
+    edited.insert("generation".into(), "first".into());
+    for row in [&invented, &nobody, &edited] {
+        swarm::put_row(&fleet, row).await?;
+    }
+    let faults = fleet.cloud().faults();
+    let action = Some("DescribeAutoScalingInstances");
+    let bad = Fault { throttle: 0.5, drop: 0.5, error: 1.0, ..Fault::default() };
+    faults.set(Service::AutoScaling, action, bad);
+    alive.instance.isolate(true)?;
+    fleet.cloud().crash(dead.id())?;
+    for worker in [&alive, &dead] {
+        fleet
+            .wait_until(&format!("{} to be Down", worker.id()), PATIENCE, async || {
+                is_down(&fleet, &worker.node_id).await
+            })
+            .await?;
+    }
+    tokio::time::sleep(LONG_ENOUGH).await;
+    faults.clear();
+    let who = Who::Role("skep-manager".to_owned());
+    fleet.cloud().deny(Deny::new(who, Service::AutoScaling, "DescribeAutoScalingInstances"));
+    tokio::time::sleep(LONG_ENOUGH).await;
+    fleet.cloud().allow_all();
+    fleet
+        .wait_until("the row of nobody to go", PATIENCE, async || {
+            Ok(swarm::rows(&fleet, swarm::NODES, "member#worker#i-0123456789abcdef1")
+                .await?
+                .is_empty())
+        })
+        .await?;
+    tokio::time::sleep(LONG_ENOUGH).await;
+    for worker in [&alive, &dead] {
+        assert!(is_listed(&fleet, &worker.node_id).await?, "{} is off the list", worker.id());
+    }
+    let manager = &fleet.group(&spec.managers_group())[0];
+    let said = String::from_utf8(manager.skep(["status"]).await?.stdout)?;
+    assert!(said.contains(&format!("Auto Scaling lists {}", alive.id())), "{said}");
+    assert!(said.contains(&format!("{}: Down for ", dead.node_id)), "{said}");
+    let log = manager.log();
+    assert_eq!(log.matches("cannot be read").count(), 1, "complained of once: {log}");
+    assert!(log.contains("Auto Scaling has given no answer about"), "{log}");
+
+    swarm::put_row(&fleet, &of(&dead)?).await?;
+    is_struck_out(&fleet, &dead).await?;
     fleet.stop().await
 }

@@ -38,7 +38,10 @@ async fn rows_are_what_the_documentation_says() -> anyhow::Result<()> {
     let (manager_row, worker_row) =
         (format!("member#manager#{}", manager.id()), format!("member#worker#{}", worker.id()));
     fleet
-        .wait_until("both members", PATIENCE, async || Ok(row(&fleet, &worker_row)?.is_some()))
+        .wait_until("both members, and no attempt any more", PATIENCE, async || {
+            let attempt = format!("attempt#{}", worker.id());
+            Ok(row(&fleet, &worker_row)?.is_some() && row(&fleet, &attempt)?.is_none())
+        })
         .await?;
 
     let open = partition(&fleet, "test").await?;

@@ -58,7 +58,7 @@ struct Memory {
     waiting_since: WaitingSince,
     surveyed_at: Option<(Instant, usize)>,
     /// The verdicts that were said, and the last failure.
-    said: BTreeMap<String, Verdict>,
+    said: BTreeMap<String, (Verdict, Option<String>)>,
     complaint: Option<String>,
 }
 
@@ -92,7 +92,7 @@ async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<bool, CareEr
     let lifeless_for = memory.lifeless_for(&nodes, now);
     let is_survey_due = memory.is_survey_due(is_leader, now);
     if lifeless_for.is_empty() && !is_survey_due && memory.waiting_since.is_empty() {
-        memory.say(node, &nodes, &lifeless_for, BTreeMap::new());
+        memory.say(node, &nodes, &lifeless_for, BTreeMap::new(), &BTreeMap::new());
         return Ok(false);
     }
     let (members, attempts) =
@@ -131,48 +131,48 @@ async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<bool, CareEr
     stand_in::follow(&mut memory.waiting_since, &survey, &members, &node.instance.id, now);
     let is_busy = decision.verdicts.values().any(Verdict::is_passing)
         || stand_in::is_waiting(&memory.waiting_since, now);
-    act(node, &decision, &members).await;
-    memory.say(node, &nodes, &lifeless_for, decision.verdicts);
+    let acted = act(node, &decision, &members).await;
+    let refused = acted.as_ref().map(Clone::clone).unwrap_or_default();
+    memory.say(node, &nodes, &lifeless_for, decision.verdicts, &refused);
+    acted?;
     stand_in::begin(node, &memory.waiting_since, &members, now).await?;
     Ok(is_busy)
 }
 
 /// One that cannot be demoted yet must not keep the others on the list; of the managers one goes at a
-/// time, so that raft has settled before the next.
-async fn act(node: &Node, decision: &Decision<'_>, members: &[Member]) {
-    let complain = |id: &str, error: CareError| {
-        tracing::warn!(node = id, "{}", crate::errors::chain(&error));
-    };
+/// time, so that raft has settled before the next. Returns what was refused, by node id.
+async fn act(
+    node: &Node,
+    decision: &Decision<'_>,
+    members: &[Member],
+) -> Result<BTreeMap<String, String>, CareError> {
+    let mut refused = BTreeMap::new();
     let mut is_raft_changing = false;
     for (view, step) in &decision.steps {
         let id = view.id.as_str();
         let because = decision.verdicts.get(id).map(ToString::to_string).unwrap_or_default();
-        match step {
-            Step::Demote if is_raft_changing => {}
-            Step::Demote => {
-                tracing::warn!(node = id, because, "demoting a manager that is dead");
-                match node.swarm.demote(id).await {
-                    Ok(_) => is_raft_changing = true,
-                    Err(error) => complain(id, error.into()),
-                }
+        let done = match step {
+            Step::Demote if is_raft_changing => continue,
+            Step::Demote => node.swarm.demote(id).await.map(drop),
+            Step::Remove => node.swarm.remove(id).await,
+        };
+        match (done, step) {
+            (Err(error), _) => drop(refused.insert(id.to_owned(), error.to_string())),
+            (Ok(()), Step::Demote) => {
+                is_raft_changing = true;
+                tracing::warn!(node = id, because, "demoted a manager that is dead");
             }
-            Step::Remove => match node.swarm.remove(id).await {
-                Ok(()) => {
-                    tracing::warn!(node = id, because, "removed a node that is dead");
-                    let rows = members.iter().filter(|row| row.node_id == id);
-                    forget(node, rows).await.unwrap_or_else(|error| complain(id, error));
-                }
-                Err(error) => complain(id, error.into()),
-            },
+            (Ok(()), Step::Remove) => {
+                tracing::warn!(node = id, because, "removed a node that is dead");
+                forget(node, members.iter().filter(|row| row.node_id == id)).await?;
+            }
         }
     }
-    let orphans = decision.orphans.iter().copied();
-    forget(node, orphans).await.unwrap_or_else(|error| complain("", error));
+    forget(node, decision.orphans.iter().copied()).await?;
     for attempt in &decision.spent {
-        if let Err(error) = node.ledger.delete_attempt(&attempt.instance_id).await {
-            complain("", error.into());
-        }
+        node.ledger.delete_attempt(&attempt.instance_id).await?;
     }
+    Ok(refused)
 }
 
 async fn forget<'a>(node: &Node, rows: impl Iterator<Item = &'a Member>) -> Result<(), CareError> {
@@ -217,26 +217,34 @@ impl Memory {
         }
     }
 
-    /// Shows the verdicts, and logs those that are new.
+    /// Shows the verdicts and what was refused, and logs what is new of them.
     fn say(
         &mut self,
         node: &Node,
         nodes: &[NodeView],
         lifeless_for: &BTreeMap<String, Duration>,
-        verdicts: BTreeMap<String, Verdict>,
+        mut verdicts: BTreeMap<String, Verdict>,
+        refused: &BTreeMap<String, String>,
     ) {
         let mut shown = BTreeMap::new();
+        let mut said = BTreeMap::new();
         for view in nodes {
-            let Some(verdict) = verdicts.get(&view.id) else { continue };
+            let Some(verdict) = verdicts.remove(&view.id) else { continue };
             let so_long = lifeless_for.get(&view.id).copied().unwrap_or_default().as_secs();
             let looks = if view.is_down() { "Down" } else { "never came up" };
-            let text = format!("{looks} for {so_long} s; {verdict}");
-            if self.said.get(&view.id) != Some(verdict) && *verdict != Verdict::Settling {
+            let mut text = format!("{looks} for {so_long} s; {verdict}");
+            let refusal = refused.get(&view.id).cloned();
+            if let Some(refusal) = &refusal {
+                text.push_str(&format!("; not yet: {refusal}"));
+            }
+            let (is_settling, new) = (verdict == Verdict::Settling, (verdict, refusal));
+            if !is_settling && self.said.get(&view.id) != Some(&new) {
                 tracing::warn!(node = view.id, address = view.address, "{text}");
             }
             shown.insert(view.id.clone(), text);
+            said.insert(view.id.clone(), new);
         }
-        self.said = verdicts;
+        self.said = said;
         node.state.set_verdicts(shown);
     }
 }

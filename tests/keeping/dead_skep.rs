@@ -1,0 +1,176 @@
+//! Nodes whose skep is dead: the managers see them out, and tell Auto Scaling the truth.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use harness::departures::{
+    Leaver, events_of, hook_results, hook_timed_out, is_listed, keeping_quorum, ledger,
+    options_with, row, running, standing,
+};
+use harness::secs;
+use harness::swarm::{self, Gate};
+use nix::sys::signal::Signal;
+use skep_sim::cloud::{ActionResult, EventKind};
+use skep_sim::fleet::{ClusterSpec, Fleet, FleetOptions, Restart, workload};
+
+/// A look of another manager, its patience, the drain, and two shared cores.
+const PATIENCE: Duration = secs(240);
+
+/// A skep that is killed stays dead.
+fn options() -> FleetOptions {
+    FleetOptions { restart: Restart::Never, ..options_with("") }
+}
+
+async fn kill(fleet: &Fleet, node: &Leaver) -> anyhow::Result<()> {
+    ensure!(node.instance.kill_skep(Signal::SIGKILL), "skep does not run on {}", node.id());
+    let what = format!("skep of {} to be dead", node.id());
+    fleet.wait_until(&what, PATIENCE, async || Ok(!node.instance.skep_running())).await
+}
+
+/// Waits for the hook's end, and returns the results with which it was completed.
+async fn hook_ends(fleet: &Fleet, node: &Leaver) -> anyhow::Result<Vec<ActionResult>> {
+    let what = format!("the hook of {} to end", node.id());
+    fleet
+        .wait_until(&what, PATIENCE, async || {
+            Ok(!hook_results(fleet, &node.instance).is_empty()
+                || hook_timed_out(fleet, &node.instance))
+        })
+        .await?;
+    ensure!(!hook_timed_out(fleet, &node.instance), "timed out\n{}", fleet.report());
+    Ok(hook_results(fleet, &node.instance))
+}
+
+fn beats(fleet: &Fleet, node: &Leaver) -> usize {
+    let is_beat = |kind: &EventKind| matches!(kind, EventKind::Heartbeat { .. });
+    events_of(fleet, &node.instance).iter().filter(|kind| is_beat(kind)).count()
+}
+
+/// A worker and then the leader, whose own managers' skep has to act.
+#[tokio::test]
+async fn a_worker_and_the_leader_are_seen_out_with_their_tasks_grace() -> anyhow::Result<()> {
+    let spec = ClusterSpec::new("demo", 3, 2);
+    let fleet = standing(options(), &spec).await?;
+    fleet.create_service("web", 10, workload::slow_to_stop(2.0), secs(30)).await?;
+    running(&fleet, "web", 10).await?;
+    let worker = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
+    let leader = Leaver::of(&fleet.leader().await?).await?;
+    for node in [&worker, &leader] {
+        assert!(!node.tasks("start").is_empty(), "{} has tasks", node.id());
+    }
+    kill(&fleet, &worker).await?;
+    fleet.cloud().terminate(worker.id(), true)?;
+    assert_eq!(hook_ends(&fleet, &worker).await?, [ActionResult::Continue]);
+    worker.has_left(&fleet).await?;
+    assert!(beats(&fleet, &worker) > 0, "the hook was kept open");
+
+    let managers = fleet.group(&spec.managers_group());
+    let survivor = managers.iter().find(|one| one.id() != leader.id()).expect("two of three");
+    keeping_quorum(survivor, async {
+        kill(&fleet, &leader).await?;
+        fleet.cloud().terminate(leader.id(), true)?;
+        assert_eq!(hook_ends(&fleet, &leader).await?, [ActionResult::Continue]);
+        leader.has_left(&fleet).await
+    })
+    .await?;
+    running(&fleet, "web", 10).await?;
+    assert_eq!(fleet.nodes().await?.len(), 3, "no entry is left behind");
+    fleet.stop().await
+}
+
+/// Auto Scaling has noticed that the machine is gone and waits for its hook all the same.
+#[tokio::test]
+async fn a_dead_machine_does_not_hold_up_its_replacement() -> anyhow::Result<()> {
+    let spec = ClusterSpec::new("demo", 1, 2);
+    let fleet = standing(options(), &spec).await?;
+    let dead = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
+    kill(&fleet, &dead).await?;
+    dead.instance.link(false)?;
+    fleet.cloud().terminate(dead.id(), true)?;
+    assert_eq!(hook_ends(&fleet, &dead).await?, [ActionResult::Abandon], "it was not drained");
+    dead.has_left(&fleet).await?;
+    fleet.stop().await
+}
+
+/// The node's own word takes the place of what was said for it.
+#[tokio::test]
+async fn a_skep_that_comes_back_leaves_by_itself() -> anyhow::Result<()> {
+    let spec = ClusterSpec::new("demo", 1, 1);
+    let fleet = standing(options(), &spec).await?;
+    fleet.create_service("web", 4, workload::slow_to_stop(8.0), secs(30)).await?;
+    running(&fleet, "web", 4).await?;
+    let worker = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
+    kill(&fleet, &worker).await?;
+    fleet.cloud().terminate(worker.id(), true)?;
+    let departure = format!("departure#{}", worker.id());
+    fleet
+        .wait_until("a manager to stand in", PATIENCE, async || {
+            Ok(row(&fleet, &departure)?.is_some_and(|row| row["stand_in"] == true))
+        })
+        .await?;
+    worker.instance.start_skep()?;
+    worker.has_left_by_its_hook(&fleet).await?;
+    let log = worker.instance.log();
+    assert!(
+        log.contains("hook skep-terminate completed") || log.contains("termination hook"),
+        "{log}"
+    );
+    assert!(row(&fleet, &departure)?.is_some_and(|row| row["stand_in"] == false));
+    fleet.stop().await
+}
+
+/// Whoever never was a member is Auto Scaling's and its own affair.
+#[tokio::test]
+async fn an_instance_that_never_joined_is_left_to_its_hooks() -> anyhow::Result<()> {
+    /// The patience, and some looks.
+    const LONG_ENOUGH: Duration = secs(60);
+    let (gate, options) = Gate::new(false)?;
+    let fleet = harness::fleet(FleetOptions { restart: Restart::Never, ..options }).await?;
+    fleet.create_cluster(&swarm::cluster(1, 1))?;
+    swarm::all_ready(&fleet, 2).await?;
+    gate.close();
+    swarm::resize(&fleet, "worker", 3)?;
+    let waits = async |state: &'static str, count: usize| {
+        let what = format!("{count} instances in {state}");
+        let is_it = |lifecycle: &str| lifecycle == state;
+        let count_now = || {
+            let all = fleet.cloud().instances();
+            all.iter().filter(|one| is_it(one.lifecycle.as_str())).count()
+        };
+        fleet.wait_until(&what, PATIENCE, async || Ok(count_now() == count)).await
+    };
+    waits("Pending:Wait", 2).await?;
+    let newest = swarm::newest(&fleet, "worker", 3).await?;
+    fleet.cloud().terminate(newest.id(), true)?;
+    waits("Terminating:Wait", 1).await?;
+    tokio::time::sleep(LONG_ENOUGH).await;
+    waits("Pending:Wait", 1).await?;
+    waits("Terminating:Wait", 1).await?;
+    let departures = swarm::rows(&fleet, swarm::NODES, "departure#").await?;
+    assert!(departures.is_empty(), "{departures:?}");
+    fleet.stop().await
+}
+
+/// Managers that may not complete the workers' hook do the rest, and say so.
+#[tokio::test]
+async fn a_hook_that_cannot_be_completed_is_left_to_time_out() -> anyhow::Result<()> {
+    use skep_sim::cloud::{Deny, Service, Who};
+    let spec = ClusterSpec { hook_timeout: secs(75), ..ClusterSpec::new("demo", 1, 1) };
+    let fleet = standing(options(), &spec).await?;
+    let worker = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
+    let who = Who::Role("skep-manager".to_owned());
+    for action in ["CompleteLifecycleAction", "RecordLifecycleActionHeartbeat"] {
+        fleet.cloud().deny(Deny::new(who.clone(), Service::AutoScaling, action));
+    }
+    kill(&fleet, &worker).await?;
+    fleet.cloud().terminate(worker.id(), true)?;
+    fleet
+        .wait_until("the hook to time out", PATIENCE, async || {
+            Ok(hook_timed_out(&fleet, &worker.instance))
+        })
+        .await?;
+    worker.has_left(&fleet).await?;
+    assert!(!is_listed(&fleet, &worker.node_id).await? && !ledger(&fleet)?.is_empty());
+    let manager = &fleet.group(&spec.managers_group())[0];
+    swarm::logged(&fleet, manager, "looking after its departure").await?;
+    fleet.stop().await
+}
