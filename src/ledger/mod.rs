@@ -3,6 +3,7 @@
 //! | partition | item | row |
 //! |---|---|---|
 //! | `<cluster>` | `charter` | [`Charter`]: which swarm is ours |
+//! | `<cluster>` | `turn#demotion` | [`Turn`]: which manager is being taken out of raft |
 //! | `<cluster>` | `member#manager#<instance-id>` | [`Member`]: where one can join |
 //! | `<cluster>#nodes` | `member#worker#<instance-id>` | [`Member`]: who else is there |
 //! | `<cluster>#nodes` | `departure#<instance-id>` | [`DepartureRow`]: who wants to leave, and how far it is |
@@ -20,6 +21,7 @@ mod departure;
 mod error;
 mod member;
 mod table;
+mod turn;
 
 pub use charter::{Charter, CharterPhase, SCHEMA};
 pub use departure::{DepartureRow, DepartureState};
@@ -27,3 +29,4 @@ pub use error::LedgerError;
 pub use member::{Member, MemberState};
 pub(crate) use table::Condition;
 pub use table::Ledger;
+pub use turn::Turn;

@@ -7,6 +7,8 @@ use time::OffsetDateTime;
 
 use super::decide::{Action, Age, decide};
 use crate::aws::AwsError;
+use crate::demotion::demote_in_turn;
+use crate::instance::Role;
 use crate::ledger::{DepartureRow, DepartureState, LedgerError};
 use crate::node::Node;
 use crate::swarm::SwarmError;
@@ -67,10 +69,13 @@ pub async fn serve(node: &Node, row: &DepartureRow) -> Result<bool, CareError> {
             node.ledger.confirm_demotion(row).await?;
             tracing::info!(instance = who, "is a manager no more");
         }
-        Action::Demote => drop(node.swarm.demote(&row.node_id).await?),
+        Action::Demote => drop(demote_in_turn(node, &row.node_id).await?),
         Action::Remove => {
             node.swarm.remove(&row.node_id).await?;
             node.ledger.delete_member(row.role, who).await?;
+            if row.role == Role::Manager {
+                node.ledger.give_turn_back(&row.node_id).await?;
+            }
             if advance(DepartureState::Removed).await? {
                 tracing::info!(instance = who, "removed");
             }

@@ -13,6 +13,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::act::CareError;
+use crate::demotion::{Demotion, demote_in_turn};
+use crate::instance::Role;
 use crate::ledger::Member;
 use crate::node::Node;
 use crate::swarm::{NodeView, SwarmErrorKind};
@@ -113,11 +115,16 @@ async fn bury(node: &Node, view: &NodeView, member: &Member) -> Result<(), CareE
             node = id,
             "a manager is Down and its instance is in no group any more: demoting it"
         );
-        node.swarm.demote(id).await?;
+        if let Demotion::HeldUp { waiting_for } = demote_in_turn(node, id).await? {
+            tracing::warn!(instance = who, node = id, "not demoted yet: waiting for {waiting_for}");
+        }
         return Ok(());
     }
     node.swarm.remove(id).await?;
     node.ledger.delete_member(member.role, who).await?;
+    if member.role == Role::Manager {
+        node.ledger.give_turn_back(id).await?;
+    }
     tracing::warn!(
         instance = who,
         node = id,
@@ -129,7 +136,6 @@ async fn bury(node: &Node, view: &NodeView, member: &Member) -> Result<(), CareE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instance::Role;
     use crate::swarm::Availability;
 
     fn node(id: &str, state: &str) -> NodeView {
