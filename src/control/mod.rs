@@ -20,7 +20,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 pub use client::{Client, ClientError};
-pub use report::{FleetMember, FleetView, StatusReport, ViewSource};
+pub use report::{FleetMember, FleetView, QuorumView, StatusReport, ViewSource};
 pub use server::{ControlError, LeaveRequest, Server};
 
 /// Where the socket of a skep with this runtime directory is.
