@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`agent`] | the story: boot → serve → leave, on one page |
 //! | [`boot`], [`leave`], [`manager`], [`watch`] | the phases: observe → decide → act |
-//! | [`flush`], [`health`], [`control`], [`announce`] | what the phases use on this host and towards AWS |
+//! | [`flush`], [`health`], [`control`], [`announce`], [`demotion`] | what the phases use on this host and towards AWS |
 //! | [`swarm`], [`ledger`], [`secrets`], [`imds`], [`autoscaling`], [`cloudformation`], [`systemd`] | the outside world |
 //! | [`config`], [`cli`] | what the operator says and sees |
 //! | [`instance`], [`labels`], [`state`], [`node`], [`retry`], [`child`], [`errors`] | plain types and values |
@@ -20,6 +20,7 @@ pub mod cli;
 pub mod cloudformation;
 pub mod config;
 pub mod control;
+pub mod demotion;
 pub mod errors;
 pub mod flush;
 pub mod health;

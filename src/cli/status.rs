@@ -12,7 +12,7 @@ use time::macros::format_description;
 
 use super::print;
 use crate::config::Settings;
-use crate::control::{Client, FleetMember, FleetView, StatusReport, socket_path};
+use crate::control::{Client, FleetMember, FleetView, QuorumView, StatusReport, socket_path};
 use crate::instance::{Departure, Role};
 use crate::logging::wants_colour;
 use crate::state::Phase;
@@ -87,6 +87,9 @@ fn text(report: &StatusReport<Node>, now: OffsetDateTime, colour: bool) -> Strin
                 text.push_str(&format!("\n{}: {verdict}\n", name(member)));
             }
         }
+        if let Some(quorum) = &fleet.quorum {
+            text.push_str(&format!("\n{}\n", self::quorum(quorum)));
+        }
         if let Some(problem) = &fleet.problem {
             text.push_str(&format!("\nNot the whole fleet: {problem}\n"));
         }
@@ -159,6 +162,14 @@ fn row(member: &FleetMember, own: Option<&str>, now: OffsetDateTime) -> [String;
         or_unknown(member.departure.clone()),
         or_unknown(member.updated_at.map(|at| format!("{} ago", span(now - at)))),
     ]
+}
+
+/// `quorum: 3 managers, 3 reachable, 1 may be lost`
+fn quorum(quorum: &QuorumView) -> String {
+    let QuorumView { managers, reachable, may_be_lost } = quorum;
+    let plural = if *managers == 1 { "" } else { "s" };
+    let lost = if *may_be_lost == 0 { "none".to_owned() } else { may_be_lost.to_string() };
+    format!("quorum: {managers} manager{plural}, {reachable} reachable, {lost} may be lost")
 }
 
 fn leaving(departure: &Departure, now: OffsetDateTime) -> String {
@@ -333,6 +344,7 @@ mod tests {
         };
         let fleet = FleetView {
             source: ViewSource::LedgerAndDocker,
+            quorum: Some(QuorumView { managers: 3, reachable: 3, may_be_lost: 1 }),
             members: vec![member("i-0abc", "n1"), drained, stranger],
             problem: Some("the ledger is slow".into()),
         };
@@ -349,7 +361,10 @@ mod tests {
         assert_eq!(lines[2], [&worker[..], &["spot: draining", "42s ago"]].concat());
         assert_eq!(lines[3], ["n3", "manager", "-", "eu-central-1a", "-", "-", "-", "-"]);
         assert_eq!(lines[5], ["n3: Down for 35 s; nobody knows which instance it was"]);
-        assert_eq!(lines[7], ["Not the whole fleet: the ledger is slow"]);
+        assert_eq!(lines[7], ["quorum: 3 managers, 3 reachable, 1 may be lost"]);
+        assert_eq!(lines[9], ["Not the whole fleet: the ledger is slow"]);
+        let alone = QuorumView { managers: 1, reachable: 1, may_be_lost: 0 };
+        assert_eq!(quorum(&alone), "quorum: 1 manager, 1 reachable, none may be lost");
     }
 
     #[test]

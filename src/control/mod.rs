@@ -22,7 +22,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 pub use client::{Client, ClientError};
-pub use report::{FleetMember, FleetView, StatusReport, ViewSource};
+pub use report::{FleetMember, FleetView, QuorumView, StatusReport, ViewSource};
 pub use rotate::Rotated;
 pub use server::{ControlError, LeaveRequest, Server};
 

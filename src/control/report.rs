@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use crate::instance::Role;
 use crate::labels::Labels;
 use crate::state::NodeState;
+use crate::swarm::Quorum;
 
 /// This node, and on a manager the whole fleet.
 ///
@@ -38,9 +39,29 @@ pub enum ViewSource {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FleetView {
     pub source: ViewSource,
+    /// `None` where Docker did not answer, as without a quorum.
+    #[serde(default)]
+    pub quorum: Option<QuorumView>,
     pub members: Vec<FleetMember>,
     /// Why the view is not whole, in one line.
     pub problem: Option<String>,
+}
+
+/// How many managers there are, and how many may be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuorumView {
+    /// Members of raft.
+    pub managers: usize,
+    pub reachable: usize,
+    /// How many of those that are reachable the swarm can do without.
+    pub may_be_lost: usize,
+}
+
+impl From<Quorum> for QuorumView {
+    fn from(quorum: Quorum) -> Self {
+        let Quorum { managers, reachable } = quorum;
+        Self { managers, reachable, may_be_lost: quorum.may_be_lost() }
+    }
 }
 
 /// One node of the fleet; what its source does not know is `None`.
@@ -67,7 +88,7 @@ pub struct FleetMember {
     pub labels: Labels,
     /// Does it lead the raft group?
     pub leader: bool,
-    /// Where its departure stands, in words: `lifecycle: draining`.
+    /// Where its departure stands, in words: `lifecycle: draining, waiting for the tasks to stop`.
     pub departure: Option<String>,
     /// For one that looks dead: since when, what Auto Scaling says of it, and what follows.
     #[serde(default)]

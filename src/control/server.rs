@@ -190,7 +190,12 @@ struct Desk {
 async fn status(State(desk): State<Desk>) -> Response {
     let fleet = tokio::time::timeout(FLEET_PATIENCE, (desk.fleet)()).await.unwrap_or_else(|_| {
         let problem = format!("neither ledger nor Docker answered within {FLEET_PATIENCE:?}");
-        Some(FleetView { source: ViewSource::Nothing, members: vec![], problem: Some(problem) })
+        Some(FleetView {
+            source: ViewSource::Nothing,
+            quorum: None,
+            members: vec![],
+            problem: Some(problem),
+        })
     });
     Json(StatusReport { node: desk.state.now(), fleet }).into_response()
 }

@@ -39,6 +39,7 @@ impl Running {
 fn fleet() -> FleetView {
     FleetView {
         source: ViewSource::LedgerAndDocker,
+        quorum: Some(QuorumView { managers: 3, reachable: 3, may_be_lost: 1 }),
         members: vec![FleetMember {
             instance_id: Some("i-0abc".into()),
             role: Role::Worker,

@@ -8,12 +8,13 @@ use tokio::time::Instant;
 use super::budget::Budget;
 use super::decide::{Observed, Outcome, Step};
 use super::observe::Memory;
+use crate::demotion::{self, Demotion};
 use crate::flush;
 use crate::instance::{Departure, Membership, Role};
 use crate::ledger::{DepartureRow, DepartureState, LedgerError, MemberState};
 use crate::node::Node;
 use crate::state::Phase;
-use crate::swarm::{SwarmError, SwarmErrorKind, TaskContainer};
+use crate::swarm::{SwarmError, TaskContainer};
 
 #[derive(Debug, Error)]
 pub enum LeaveError {
@@ -42,10 +43,13 @@ pub async fn act(
     memory: &mut Memory,
 ) -> Result<Next, LeaveError> {
     let say = |text: &str| node.state.enter(Phase::Leaving, text);
+    if !matches!(step, Step::Wait { .. } | Step::Demote { .. }) {
+        note_wait(node, seen, None).await;
+    }
     match step {
         Step::Done(outcome) => return Ok(Next::Done(outcome)),
         Step::Wait { why } => {
-            say(&format!("waiting for {why}"));
+            wait(node, seen, &why).await;
             return Ok(Next::Pause);
         }
         Step::Request => {
@@ -74,9 +78,8 @@ pub async fn act(
             flush::run(node, departure, budget.flush_until).await;
             memory.is_flushed = true;
         }
-        Step::Demote => {
-            say("becoming a worker first");
-            demote(node, seen).await?;
+        Step::Demote { in_turn } => {
+            demote(node, seen, in_turn).await?;
             return Ok(Next::Pause);
         }
         Step::Leave => {
@@ -130,19 +133,36 @@ async fn stop(
     Ok(())
 }
 
-async fn demote(node: &Node, seen: &Observed) -> Result<(), LeaveError> {
-    match node.swarm.demote(node_id(seen)).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind == SwarmErrorKind::WouldLoseQuorum => {
-            node.state.enter(
-                Phase::Leaving,
-                "waiting for a replacement: without this manager the swarm would lose its quorum",
-            );
-            Ok(())
-        }
-        // Somebody else was demoted meanwhile: the next look says that this is the last one.
-        Err(error) if error.kind == SwarmErrorKind::LastManager => Ok(()),
-        Err(error) => Err(error.into()),
+async fn demote(node: &Node, seen: &Observed, in_turn: bool) -> Result<(), LeaveError> {
+    let demotion = if in_turn {
+        demotion::demote_in_turn(node, node_id(seen)).await?
+    } else {
+        demotion::demote(node, node_id(seen)).await?
+    };
+    match demotion {
+        Demotion::Accepted => node.state.enter(Phase::Leaving, "becoming a worker first"),
+        Demotion::HeldUp { waiting_for } => wait(node, seen, &waiting_for).await,
+    }
+    Ok(())
+}
+
+/// Says what this node waits for, in the ledger, too: any manager can show it there.
+async fn wait(node: &Node, seen: &Observed, why: &str) {
+    node.state.enter(Phase::Leaving, format!("waiting for {why}"));
+    note_wait(node, seen, Some(why)).await;
+}
+
+/// Only news is written, and a ledger that does not take it holds nobody up.
+async fn note_wait(node: &Node, seen: &Observed, why: Option<&str>) {
+    let Some(row) = seen
+        .row
+        .as_ref()
+        .filter(|row| row.state < DepartureState::Left && row.waiting_for.as_deref() != why)
+    else {
+        return;
+    };
+    if let Err(error) = node.ledger.note_wait(row, why).await {
+        tracing::debug!("writing down what is waited for: {}", crate::errors::chain(&error));
     }
 }
 
@@ -163,6 +183,9 @@ async fn leave_last(node: &Node, seen: &Observed) -> Result<(), LeaveError> {
 
 async fn mark_left(node: &Node, seen: &Observed) -> Result<(), LeaveError> {
     node.ledger.delete_member(node.role, &node.instance.id).await?;
+    if let (Role::Manager, Some(row)) = (node.role, &seen.row) {
+        node.ledger.give_turn_back(&row.node_id).await?;
+    }
     if let Some(row) = &seen.row {
         node.ledger.advance_departure(row, DepartureState::Left).await?;
     }

@@ -2,7 +2,7 @@
 
 use crate::instance::Role;
 use crate::ledger::{DepartureRow, DepartureState};
-use crate::swarm::{Availability, LocalNode, LocalState, NodeView};
+use crate::swarm::{Availability, LocalNode, LocalState, NodeView, Quorum};
 
 /// Everything that a decision rests on.
 #[derive(Clone, Debug)]
@@ -25,6 +25,10 @@ pub struct Observed {
     pub is_flushed: bool,
     /// No other manager is in the node list.
     pub is_last_manager: bool,
+    /// The members of raft, this one among them; nobody, as long as that is not known.
+    pub quorum: Quorum,
+    /// Another manager is in the middle of its demotion.
+    pub is_other_going: bool,
     pub clock: Clock,
 }
 
@@ -63,7 +67,10 @@ pub enum Step {
     /// Stop what no drain touches.
     StopStandalone,
     Flush,
-    Demote,
+    /// Become a worker: when it is this manager's turn, or at once because time is up.
+    Demote {
+        in_turn: bool,
+    },
     /// Leave as the worker that this node is.
     Leave,
     /// Leave by force what is no raft member: a join that did not settle.
@@ -72,8 +79,9 @@ pub enum Step {
     LeaveLast,
     /// Say in the ledger that the node is out.
     MarkLeft,
+    /// `why`: what it waits for.
     Wait {
-        why: &'static str,
+        why: String,
     },
     Done(Outcome),
 }
@@ -114,10 +122,10 @@ pub fn decide(role: Role, seen: &Observed) -> Step {
     }
     match seen.local.state {
         LocalState::Pending if !seen.clock.settle_over && !seen.clock.leave_due => {
-            Step::Wait { why: "the join to settle" }
+            wait("the join to settle")
         }
         // Only managers lock themselves: this one is in raft, and left by force it would stay there.
-        LocalState::Locked => Step::Wait { why: "Docker to be unlocked" },
+        LocalState::Locked => Step::Wait { why: "Docker to be unlocked".to_owned() },
         LocalState::Pending | LocalState::Error if !seen.local.is_manager => {
             quiesce(seen).unwrap_or(Step::LeaveUnsettled)
         }
@@ -134,6 +142,10 @@ fn inside(role: Role, seen: &Observed) -> Step {
         .or_else(|| quiesce(seen))
         .or_else(|| seen.local.is_manager.then(|| demote(seen)))
         .unwrap_or_else(|| part(role, seen))
+}
+
+fn wait(why: &str) -> Step {
+    Step::Wait { why: why.to_owned() }
 }
 
 /// Until no task of this node runs, by its own containers and by the managers' list.
@@ -162,13 +174,11 @@ fn drain(seen: &Observed) -> Option<Step> {
     if nobody_acts && seen.clock.patience_over {
         return (!is_idle).then_some(Step::StopTasks { why: "no manager has answered" });
     }
-    Some(Step::Wait {
-        why: match (nobody_acts, is_idle) {
-            (true, _) => "a manager to drain this node",
-            (false, false) => "the tasks to stop",
-            (false, true) => "the managers to see that the tasks have stopped",
-        },
-    })
+    Some(wait(match (nobody_acts, is_idle) {
+        (true, _) => "a manager to drain this node",
+        (false, false) => "the tasks to stop",
+        (false, true) => "the managers to see that the tasks have stopped",
+    }))
 }
 
 /// What is left on this host once no task runs: stop it, then flush.
@@ -184,28 +194,52 @@ fn quiesce(seen: &Observed) -> Option<Step> {
     }
 }
 
-/// A manager is never taken out of raft by leaving: demoted first, or the last one.
+/// A manager is never taken out of raft by leaving: demoted first, or the last one. Docker refuses
+/// what would lose the quorum, but it looks at one demotion at a time, and only when it is asked.
 fn demote(seen: &Observed) -> Step {
     if seen.is_last_manager {
         return if seen.clock.relief_over || seen.clock.leave_due {
             Step::LeaveLast
         } else {
-            Step::Wait { why: "another manager: this is the last one" }
+            wait("another manager: this is the last one")
         };
     }
     match &seen.node {
-        Some(node) if node.role == Role::Manager => Step::Demote,
-        Some(_) => Step::Wait { why: "the demotion to take effect" },
+        Some(node) if node.role == Role::Manager => {
+            // With no time left it is worth a try: Docker still refuses what it must.
+            if seen.clock.leave_due {
+                return Step::Demote { in_turn: false };
+            }
+            match held_up(node, seen) {
+                Some(why) => Step::Wait { why },
+                None => Step::Demote { in_turn: seen.is_ledger_readable },
+            }
+        }
+        Some(_) => wait("the demotion to take effect"),
         // After the leader's own demotion its control API is gone for seconds before it says so.
-        None => Step::Wait { why: "the demotion to take effect, or the swarm to have a leader" },
+        None => wait("the demotion to take effect, or the swarm to have a leader"),
     }
+}
+
+/// Why this manager may not be taken out of raft now.
+fn held_up(node: &NodeView, seen: &Observed) -> Option<String> {
+    if seen.is_other_going {
+        return Some("the demotion of another manager to take effect".to_owned());
+    }
+    let Quorum { managers, reachable } = seen.quorum;
+    let others = node.raft.map_or(seen.quorum, |own| seen.quorum.without(own));
+    (!others.is_kept()).then(|| {
+        format!(
+            "a replacement: {managers} managers, {reachable} reachable, and without this one the swarm would lose its quorum"
+        )
+    })
 }
 
 /// A worker by now, with nothing left to lose.
 fn part(role: Role, seen: &Observed) -> Step {
     let is_confirmed = seen.row.as_ref().is_some_and(|row| row.demoted);
     if role == Role::Manager && !is_confirmed && !seen.clock.confirmation_over {
-        return Step::Wait { why: "another manager to confirm the demotion" };
+        return wait("another manager to confirm the demotion");
     }
     Step::Leave
 }
@@ -221,9 +255,7 @@ fn outside(seen: &Observed) -> Step {
         Some(DepartureState::Left) if seen.clock.confirmation_over || seen.clock.over => {
             Step::Done(Outcome::LeftUnconfirmed)
         }
-        Some(DepartureState::Left) => {
-            Step::Wait { why: "a manager to take this node off the list" }
-        }
+        Some(DepartureState::Left) => wait("a manager to take this node off the list"),
         Some(_) if seen.clock.over => Step::Done(Outcome::LeftUnconfirmed),
         Some(_) => Step::MarkLeft,
     }

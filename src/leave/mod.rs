@@ -12,6 +12,8 @@ mod budget;
 mod decide;
 mod observe;
 #[cfg(test)]
+mod quorum_tests;
+#[cfg(test)]
 mod tests;
 
 use std::time::Duration;

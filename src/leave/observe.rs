@@ -8,7 +8,7 @@ use super::act::LeaveError;
 use super::budget::Budget;
 use super::decide::{Clock, Observed};
 use crate::node::Node;
-use crate::swarm::{CLUSTER_LABEL, LocalNode, LocalState};
+use crate::swarm::{CLUSTER_LABEL, LocalNode, LocalState, NodeView, Quorum};
 
 /// How long another manager gets to confirm a demotion or a removal; it looks every 5 s at most.
 const CONFIRMATION_PATIENCE: Duration = Duration::from_secs(15);
@@ -67,10 +67,10 @@ pub async fn observe(
             known.unwrap_or_default()
         }
     };
-    let (own, listed_tasks, is_last_manager) = if local.is_manager && is_ours {
+    let list = if local.is_manager && is_ours {
         look_as_manager(node, &local).await
     } else {
-        (None, None, false)
+        ManagersLook::default()
     };
     let (tasks, standalone): (Vec<_>, Vec<_>) =
         containers.into_iter().partition(|container| container.task_id.is_some());
@@ -84,12 +84,14 @@ pub async fn observe(
         is_ours,
         row,
         is_ledger_readable,
-        node: own,
+        node: list.own,
         task_containers: tasks.len(),
         standalone_containers: standalone.len(),
-        listed_tasks,
+        listed_tasks: list.tasks,
         is_flushed: memory.is_flushed,
-        is_last_manager,
+        is_last_manager: list.is_last,
+        quorum: list.quorum,
+        is_other_going: list.is_other_going,
         clock: clock(budget, memory),
         local,
     })
@@ -111,20 +113,32 @@ fn clock(budget: &Budget, memory: &Memory) -> Clock {
     }
 }
 
-/// On a manager: its own entry, its tasks and whether it is alone. All unknown without a leader.
-async fn look_as_manager(
-    node: &Node,
-    local: &LocalNode,
-) -> (Option<crate::swarm::NodeView>, Option<usize>, bool) {
-    let Some(node_id) = &local.node_id else { return (None, None, false) };
+/// What a manager reads in the node list: all unknown without a leader.
+#[derive(Default)]
+struct ManagersLook {
+    own: Option<NodeView>,
+    tasks: Option<usize>,
+    is_last: bool,
+    quorum: Quorum,
+    is_other_going: bool,
+}
+
+async fn look_as_manager(node: &Node, local: &LocalNode) -> ManagersLook {
+    let Some(node_id) = &local.node_id else { return ManagersLook::default() };
     match tokio::try_join!(node.swarm.fetch_nodes(), node.swarm.count_live_tasks(node_id)) {
         Ok((nodes, tasks)) => {
-            let is_last = nodes.iter().all(|other| other.id == *node_id || other.is_plain_worker());
-            (nodes.into_iter().find(|other| other.id == *node_id), Some(tasks), is_last)
+            let others = || nodes.iter().filter(|other| other.id != *node_id);
+            ManagersLook {
+                tasks: Some(tasks),
+                is_last: others().all(NodeView::is_plain_worker),
+                quorum: Quorum::of(&nodes),
+                is_other_going: others().any(NodeView::is_being_demoted),
+                own: nodes.into_iter().find(|other| other.id == *node_id),
+            }
         }
         Err(error) => {
             tracing::debug!("{error}");
-            (None, None, false)
+            ManagersLook::default()
         }
     }
 }

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use super::decide::{Clock, Observed, Outcome, Step, decide};
 use crate::instance::{Departure, Reason, Role};
 use crate::ledger::{DepartureRow, DepartureState};
-use crate::swarm::{Availability, LocalNode, LocalState, NodeView, RaftView};
+use crate::swarm::{Availability, LocalNode, LocalState, NodeView, Quorum, RaftView};
 
 /// One node and what surrounds it.
 #[derive(Clone, Debug)]
@@ -41,10 +41,38 @@ enum Event {
     DrainOver,
 }
 
-fn row(role: Role) -> DepartureRow {
+pub fn row(role: Role) -> DepartureRow {
     let now = OffsetDateTime::UNIX_EPOCH;
     let departure = Departure { reason: Reason::Lifecycle, noticed_at: now, deadline: now };
     DepartureRow::request("i-1", "node", role, &departure, "boot")
+}
+
+/// A host's own word.
+pub fn local(in_swarm: bool, is_manager: bool) -> LocalNode {
+    LocalNode {
+        state: if in_swarm { LocalState::Active } else { LocalState::Inactive },
+        node_id: in_swarm.then(|| "node".into()),
+        swarm_id: None,
+        is_manager,
+        has_managers: true,
+        error: String::new(),
+        address: None,
+        live_restore: false,
+    }
+}
+
+/// A drained entry of the node list.
+pub fn listed(role: Role, raft: Option<RaftView>) -> NodeView {
+    NodeView {
+        id: "node".into(),
+        hostname: String::new(),
+        state: "ready".into(),
+        availability: Availability::Drain,
+        labels: Default::default(),
+        role,
+        address: None,
+        raft,
+    }
 }
 
 impl World {
@@ -69,34 +97,23 @@ impl World {
 
     fn look(&self) -> Observed {
         Observed {
-            local: LocalNode {
-                state: if self.in_swarm { LocalState::Active } else { LocalState::Inactive },
-                node_id: self.in_swarm.then(|| "node".into()),
-                swarm_id: None,
-                is_manager: self.is_manager,
-                has_managers: true,
-                error: String::new(),
-                address: None,
-                live_restore: false,
-            },
+            local: local(self.in_swarm, self.is_manager),
             is_ours: true,
             row: self.row.clone().filter(|_| self.ledger_up),
             is_ledger_readable: self.ledger_up,
-            node: self.is_manager.then(|| NodeView {
-                id: "node".into(),
-                hostname: String::new(),
-                state: "ready".into(),
-                availability: if self.drained { Availability::Drain } else { Availability::Active },
-                labels: Default::default(),
-                role: Role::Manager,
-                address: None,
-                raft: Some(RaftView { is_leader: true, is_reachable: true }),
+            node: self.is_manager.then(|| {
+                let raft = Some(RaftView { is_leader: true, is_reachable: true });
+                let availability =
+                    if self.drained { Availability::Drain } else { Availability::Active };
+                NodeView { availability, ..listed(Role::Manager, raft) }
             }),
             task_containers: self.tasks,
             standalone_containers: self.standalone,
             listed_tasks: self.is_manager.then_some(self.tasks),
             is_flushed: self.flushed,
             is_last_manager: self.is_manager && !self.other_managers,
+            quorum: Quorum { managers: 3, reachable: 3 },
+            is_other_going: false,
             clock: self.clock,
         }
     }
@@ -132,7 +149,7 @@ impl World {
                 self.flushed = true;
                 self.flushes += 1;
             }
-            Step::Demote => {
+            Step::Demote { .. } => {
                 assert!(self.other_managers, "the last manager was demoted");
                 self.is_manager = false;
             }

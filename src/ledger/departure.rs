@@ -36,6 +36,9 @@ pub struct DepartureRow {
     /// Written by a manager for a node whose own skep says nothing: managers do the node's part, too.
     #[serde(default)]
     pub stand_in: bool,
+    /// What the node waits for, in its own words; `None` while it goes on.
+    #[serde(default)]
+    pub waiting_for: Option<String>,
     #[serde(with = "time::serde::timestamp")]
     expires_at: OffsetDateTime,
 }
@@ -91,6 +94,7 @@ impl DepartureRow {
             demoted: false,
             ended: false,
             stand_in: false,
+            waiting_for: None,
             expires_at: departure.deadline.max(departure.noticed_at) + DEPARTURE_TTL,
         }
     }
@@ -180,6 +184,27 @@ impl Ledger {
             .text("to", to.as_str());
         let item = Self::departure_item(&seen.instance_id);
         self.nodes().set(&item, "SET #state = :to", condition).await
+    }
+
+    /// Says what the departing node waits for, or that it waits no more. A row of another departure
+    /// stays as it is.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn note_wait(
+        &self,
+        seen: &DepartureRow,
+        waiting_for: Option<&str>,
+    ) -> Result<(), LedgerError> {
+        let condition = Condition::new("#node_id = :node AND #boot_id = :boot")
+            .text("node", &seen.node_id)
+            .text("boot", &seen.boot_id);
+        let (update, condition) = match waiting_for {
+            Some(why) => ("SET #waiting_for = :why", condition.text("why", why)),
+            None => ("REMOVE #waiting_for", condition),
+        };
+        let item = Self::departure_item(&seen.instance_id);
+        self.nodes().set(&item, update, condition).await.map(drop)
     }
 
     /// Another manager's word that raft no longer knows this node.

@@ -3,6 +3,7 @@
 //! | partition | item | row |
 //! |---|---|---|
 //! | `<cluster>` | `charter` | [`Charter`]: which swarm is ours |
+//! | `<cluster>` | `turn#demotion` | [`Turn`]: which manager is being taken out of raft |
 //! | `<cluster>` | `token-rotation` | when skep last made the join tokens new |
 //! | `<cluster>` | `member#manager#<instance-id>` | [`Member`]: where one can join |
 //! | `<cluster>#nodes` | `member#worker#<instance-id>` | [`Member`]: who else is there |
@@ -25,6 +26,7 @@ mod error;
 mod member;
 mod rotation;
 mod table;
+mod turn;
 
 pub use attempt::Attempt;
 pub use charter::{Charter, CharterPhase, SCHEMA};
@@ -33,3 +35,4 @@ pub use error::LedgerError;
 pub use member::{Member, MemberState};
 pub(crate) use table::Condition;
 pub use table::Ledger;
+pub use turn::Turn;

@@ -8,7 +8,9 @@ use time::OffsetDateTime;
 use super::decide::{Action, Age, decide};
 use super::stand_in::{self, NextBeat};
 use crate::aws::AwsError;
+use crate::demotion::demote_in_turn;
 use crate::errors;
+use crate::instance::Role;
 use crate::ledger::{DepartureRow, DepartureState, LedgerError};
 use crate::node::Node;
 use crate::swarm::SwarmError;
@@ -82,10 +84,13 @@ pub async fn serve(
             stand_in::release(node, row, result).await?;
             advance(DepartureState::Left).await?;
         }
-        Action::Demote => drop(node.swarm.demote(&row.node_id).await?),
+        Action::Demote => drop(demote_in_turn(node, &row.node_id).await?),
         Action::Remove => {
             node.swarm.remove(&row.node_id).await?;
             node.ledger.delete_member(row.role, who).await?;
+            if row.role == Role::Manager {
+                node.ledger.give_turn_back(&row.node_id).await?;
+            }
             if advance(DepartureState::Removed).await? {
                 tracing::info!(instance = who, "removed");
             }

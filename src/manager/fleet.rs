@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::control::{FleetMember, FleetView, ViewSource};
-use crate::ledger::{DepartureRow, Member, MemberState};
+use crate::ledger::{DepartureRow, DepartureState, Member, MemberState};
 use crate::node::Node;
-use crate::swarm::NodeView;
+use crate::swarm::{NodeView, Quorum};
 
 /// `None` where this node is no manager and so does not know.
 pub async fn view_fleet(node: &Node) -> Option<FleetView> {
@@ -30,6 +30,7 @@ pub async fn view_fleet(node: &Node) -> Option<FleetView> {
     .flatten()
     .collect();
     let (members, departures) = rows.unwrap_or_default();
+    let quorum = nodes.as_ref().ok().map(|nodes| Quorum::of(nodes).into());
     let mut members = merge(members, &departures, nodes.unwrap_or_default());
     let verdicts = node.state.now().verdicts;
     for member in &mut members {
@@ -37,6 +38,7 @@ pub async fn view_fleet(node: &Node) -> Option<FleetView> {
     }
     Some(FleetView {
         source,
+        quorum,
         members,
         problem: (!problems.is_empty()).then(|| problems.join("; ")),
     })
@@ -86,7 +88,11 @@ fn merge(
 fn departure_of(departures: &[DepartureRow], node_id: &str) -> Option<String> {
     let row = departures.iter().find(|row| row.node_id == node_id)?;
     let by = if row.stand_in { " by the managers" } else { "" };
-    Some(format!("{}: {}{by}", row.reason, row.state.as_str()))
+    let waiting = match &row.waiting_for {
+        Some(why) if row.state < DepartureState::Left => format!(", waiting for {why}"),
+        _ => String::new(),
+    };
+    Some(format!("{}: {}{by}{waiting}", row.reason, row.state.as_str()))
 }
 
 fn seen_by_docker(

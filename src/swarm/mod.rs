@@ -9,6 +9,7 @@ mod error;
 mod join;
 mod local;
 mod nodes;
+mod quorum;
 mod raw;
 mod tasks;
 
@@ -23,6 +24,7 @@ pub use error::{SwarmError, SwarmErrorKind};
 pub use join::JoinAnswer;
 pub use local::{Certificate, InitSpec, LocalNode, LocalState};
 pub use nodes::{Availability, NodeView, RaftView};
+pub use quorum::Quorum;
 pub use tasks::{StopSummary, TaskContainer};
 
 /// Docker answers a join or leave within 20 s in the worst case measured, an init within one

@@ -90,6 +90,12 @@ impl NodeView {
         self.role == Role::Worker && self.raft.is_none()
     }
 
+    /// Meant to be a worker, and raft does not know yet.
+    #[must_use]
+    pub fn is_being_demoted(&self) -> bool {
+        self.role == Role::Worker && self.raft.is_some()
+    }
+
     /// The managers have not heard of it; `unknown` and `disconnected` are not that yet.
     #[must_use]
     pub fn is_down(&self) -> bool {

@@ -61,7 +61,7 @@ async fn a_node_tells_how_it_does_while_ready_and_while_it_leaves() -> anyhow::R
     let seen = member(&self::status(&manager).await?["fleet"], worker.id())?;
     assert_eq!(seen["state"], "leaving");
     assert_eq!(seen["docker_availability"], "drain");
-    assert_eq!(seen["departure"], "lifecycle: draining");
+    assert_eq!(seen["departure"], "lifecycle: draining, waiting for the tasks to stop");
     let table = status_text(&manager).await?;
     let line = table.lines().find(|line| line.starts_with(worker.id())).context("its line")?;
     assert!(line.contains("leaving") && line.contains("lifecycle: draining"), "{table}");

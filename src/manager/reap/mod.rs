@@ -24,6 +24,8 @@ use tokio::time::Instant;
 use super::act::CareError;
 use super::stand_in::{self, WaitingSince};
 use crate::autoscaling::Survey;
+use crate::demotion::{Demotion, demote_in_turn};
+use crate::instance::Role;
 use crate::ledger::Member;
 use crate::node::Node;
 use crate::swarm::{NodeView, SwarmErrorKind};
@@ -151,21 +153,30 @@ async fn act(
     for (view, step) in &decision.steps {
         let id = view.id.as_str();
         let because = decision.verdicts.get(id).map(ToString::to_string).unwrap_or_default();
-        let done = match step {
-            Step::Demote if is_raft_changing => continue,
-            Step::Demote => node.swarm.demote(id).await.map(drop),
-            Step::Remove => node.swarm.remove(id).await,
-        };
-        match (done, step) {
-            (Err(error), _) => drop(refused.insert(id.to_owned(), error.to_string())),
-            (Ok(()), Step::Demote) => {
-                is_raft_changing = true;
-                tracing::warn!(node = id, because, "demoted a manager that is dead");
-            }
-            (Ok(()), Step::Remove) => {
-                tracing::warn!(node = id, because, "removed a node that is dead");
-                forget(node, members.iter().filter(|row| row.node_id == id)).await?;
-            }
+        match step {
+            Step::Demote if is_raft_changing => {}
+            Step::Demote => match demote_in_turn(node, id).await {
+                Ok(Demotion::Accepted) => {
+                    is_raft_changing = true;
+                    tracing::warn!(node = id, because, "demoted a manager that is dead");
+                }
+                Ok(Demotion::HeldUp { waiting_for }) => {
+                    refused.insert(id.to_owned(), format!("waiting for {waiting_for}"));
+                }
+                Err(error) => drop(refused.insert(id.to_owned(), error.to_string())),
+            },
+            Step::Remove => match node.swarm.remove(id).await {
+                Ok(()) => {
+                    tracing::warn!(node = id, because, "removed a node that is dead");
+                    let rows = || members.iter().filter(|row| row.node_id == id);
+                    // A manager, or what a failed join of one has left without a row.
+                    if rows().all(|row| row.role == Role::Manager) {
+                        node.ledger.give_turn_back(id).await?;
+                    }
+                    forget(node, rows()).await?;
+                }
+                Err(error) => drop(refused.insert(id.to_owned(), error.to_string())),
+            },
         }
     }
     forget(node, decision.orphans.iter().copied()).await?;
