@@ -1,12 +1,11 @@
-//! What scenarios of leaving share: a swarm that stands, what must be true of a node that has left,
-//! and a watch on the quorum meanwhile.
+//! What scenarios of leaving share: a swarm that stands, and what must be true of a node that has left.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
-use bollard::models::{Node, NodeState, Reachability, TaskState};
+use anyhow::{Context, ensure};
+use bollard::models::{Node, NodeState, TaskState};
 use serde_json::{Map, Value, json};
 use skep_sim::cloud::{ActionResult, Cloud, EventKind};
 use skep_sim::fleet::{
@@ -17,11 +16,6 @@ use crate::secs;
 
 /// For anything that should happen soon: the machine may be busy with other tests.
 pub const PATIENCE: Duration = secs(120);
-/// Longer than any election; a lost quorum lasts for ever.
-const LONGEST_ELECTION: Duration = secs(45);
-/// A leader of two that steps down stops answering before the other has struck it out of raft: for a
-/// moment that one sees one of two. A quorum that is lost stays lost.
-const LONGEST_MINORITY: Duration = secs(10);
 
 /// Looks for notices twice a second, so that scenarios are short.
 pub const QUICK: &str = "[watch]\ninterval = \"500ms\"\n";
@@ -287,55 +281,6 @@ pub fn drains(fleet: &Fleet, instance: &Instance) -> usize {
     };
     let logs = fleet.all_instances().into_iter().map(|one| one.log());
     logs.map(|log| log.lines().filter(is_drain).count()).sum()
-}
-
-/// Does something while the swarm is looked at from a manager that survives it.
-///
-/// # Errors
-/// What the body says; a majority of managers that was not reachable, a manager that was left as a
-/// dead member of raft, or a swarm that did not answer for longer than an election takes.
-pub async fn keeping_quorum<T>(
-    survivor: &Instance,
-    body: impl Future<Output = anyhow::Result<T>>,
-) -> anyhow::Result<T> {
-    let docker = survivor.docker()?;
-    let watch = async {
-        let mut answered = tokio::time::Instant::now();
-        let mut had_majority = answered;
-        loop {
-            let nodes = tokio::time::timeout(secs(10), docker.list_nodes(None)).await;
-            if let Ok(Ok(nodes)) = nodes {
-                answered = tokio::time::Instant::now();
-                if has_majority(&nodes)? {
-                    had_majority = answered;
-                }
-                ensure!(
-                    answered - had_majority <= LONGEST_MINORITY,
-                    "no majority of managers is reachable for {LONGEST_MINORITY:?}: {nodes:?}"
-                );
-            }
-            if answered.elapsed() > LONGEST_ELECTION {
-                bail!("{} has not answered for {LONGEST_ELECTION:?}", survivor.id());
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    tokio::select! {
-        result = body => result,
-        broken = watch => broken.map(|never: std::convert::Infallible| match never {}),
-    }
-}
-
-fn has_majority(nodes: &[Node]) -> anyhow::Result<bool> {
-    let (mut members, mut reachable) = (0, 0);
-    for node in nodes {
-        let Some(raft) = &node.manager_status else { continue };
-        members += 1;
-        reachable += usize::from(raft.reachability == Some(Reachability::REACHABLE));
-        let state = node.status.as_ref().and_then(|status| status.state);
-        ensure!(state != Some(NodeState::DOWN), "a dead member of raft is left: {node:?}");
-    }
-    Ok(2 * reachable > members)
 }
 
 /// Runs a shell script inside an instance and returns what it prints.

@@ -2,6 +2,8 @@
 
 pub mod departures;
 pub mod policies;
+pub mod quorum;
+pub mod seen;
 pub mod swarm;
 pub mod trouble;
 

@@ -7,6 +7,7 @@ use harness::departures::{
     Leaver, PATIENCE, departure_state, options_with, running, shell, standing,
 };
 use harness::secs;
+use harness::seen::{member, status, status_text};
 use serde_json::Value;
 use skep_sim::fleet::{ClusterSpec, Instance, workload};
 
@@ -25,16 +26,18 @@ async fn a_node_tells_how_it_does_while_ready_and_while_it_leaves() -> anyhow::R
         assert!(instance.is_ready(), "READY=1");
         assert_eq!(health(instance).await?, (200, "healthy".to_owned(), "ready".to_owned()));
     }
-    let status = status(&worker.instance).await?;
-    assert_eq!(status["node"]["phase"], "ready");
-    assert_eq!(status["node"]["instance"]["id"], worker.id());
-    assert_eq!(status["node"]["membership"]["node_id"], worker.node_id.as_str());
-    assert_eq!(status["node"]["departure"], Value::Null);
-    assert_eq!(status["fleet"], Value::Null, "a worker cannot know the fleet");
+    let ready = status(&worker.instance).await?;
+    assert_eq!(ready["node"]["phase"], "ready");
+    assert_eq!(ready["node"]["instance"]["id"], worker.id());
+    assert_eq!(ready["node"]["membership"]["node_id"], worker.node_id.as_str());
+    assert_eq!(ready["node"]["departure"], Value::Null);
+    assert_eq!(ready["fleet"], Value::Null, "a worker cannot know the fleet");
     let text = status_text(&worker.instance).await?;
     assert!(text.contains(worker.id()) && text.contains("demo, generation 1: worker"), "{text}");
-    let fleet_view = self::status(&manager).await?["fleet"].clone();
+    let fleet_view = status(&manager).await?["fleet"].clone();
     assert_eq!(fleet_view["source"], "ledger-and-docker");
+    let alone = serde_json::json!({ "managers": 1, "reachable": 1, "may_be_lost": 0 });
+    assert_eq!(fleet_view["quorum"], alone);
     assert_eq!(fleet_view["members"].as_array().map(Vec::len), Some(2), "{fleet_view:#}");
     let seen = member(&fleet_view, worker.id())?;
     assert_eq!((&seen["state"], &seen["docker_state"]), (&"ready".into(), &"ready".into()));
@@ -46,19 +49,19 @@ async fn a_node_tells_how_it_does_while_ready_and_while_it_leaves() -> anyhow::R
         .wait_until("the drain", PATIENCE, async || {
             let is_draining =
                 departure_state(&fleet, &worker.instance).as_deref() == Some("draining");
-            let doing = self::status(&worker.instance).await?["node"]["doing"].clone();
+            let doing = status(&worker.instance).await?["node"]["doing"].clone();
             Ok(is_draining && doing == "waiting for the tasks to stop")
         })
         .await?;
     let answer = health(&worker.instance).await?;
     assert_eq!(answer, (503, "unhealthy".to_owned(), "leaving".to_owned()));
-    let leaving = self::status(&worker.instance).await?;
+    let leaving = status(&worker.instance).await?;
     assert_eq!(leaving["node"]["phase"], "leaving");
     assert_eq!(leaving["node"]["departure"]["reason"], "lifecycle");
     let text = status_text(&worker.instance).await?;
     assert!(text.contains("waiting for the tasks to stop"), "{text}");
     assert!(text.contains("lifecycle notice"), "{text}");
-    let seen = member(&self::status(&manager).await?["fleet"], worker.id())?;
+    let seen = member(&status(&manager).await?["fleet"], worker.id())?;
     assert_eq!(seen["state"], "leaving");
     assert_eq!(seen["docker_availability"], "drain");
     assert_eq!(seen["departure"], "lifecycle: draining, waiting for the tasks to stop");
@@ -66,6 +69,7 @@ async fn a_node_tells_how_it_does_while_ready_and_while_it_leaves() -> anyhow::R
     let line = table.lines().find(|line| line.starts_with(worker.id())).context("its line")?;
     assert!(line.contains("leaving") && line.contains("lifecycle: draining"), "{table}");
     assert!(table.contains(&format!("{} *", manager.id())), "{table}");
+    assert!(table.contains("quorum: 1 manager, 1 reachable, none may be lost"), "{table}");
     assert_eq!(health(&manager).await?.0, 200, "another's departure is none of its own");
 
     // Out.
@@ -83,8 +87,8 @@ async fn a_node_tells_how_it_does_while_ready_and_while_it_leaves() -> anyhow::R
         let is_said = |status: &String| status.starts_with(phase) && status.contains(words);
         assert!(statuses.iter().any(is_said), "{phase}{words} in {statuses:#?}");
     }
-    let ready = |phase: &str| statuses.iter().position(|status| status.starts_with(phase));
-    assert!(ready("booting") < ready("ready") && ready("ready") < ready("leaving"));
+    let began = |phase: &str| statuses.iter().position(|status| status.starts_with(phase));
+    assert!(began("booting") < began("ready") && began("ready") < began("leaving"));
     fleet.stop().await
 }
 
@@ -99,22 +103,4 @@ async fn health(instance: &Arc<Instance>) -> anyhow::Result<(u16, String, String
     let body: Value = serde_json::from_str(body).with_context(|| answer.clone())?;
     let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
     Ok((code, text("status"), text("phase")))
-}
-
-async fn status(instance: &Instance) -> anyhow::Result<Value> {
-    let output = instance.skep(["status", "--json"]).await?;
-    anyhow::ensure!(output.status.success(), "{output:?}");
-    Ok(serde_json::from_slice(&output.stdout)?)
-}
-
-async fn status_text(instance: &Instance) -> anyhow::Result<String> {
-    let output = instance.skep(["status"]).await?;
-    anyhow::ensure!(output.status.success(), "{output:?}");
-    Ok(String::from_utf8(output.stdout)?)
-}
-
-fn member(fleet: &Value, instance_id: &str) -> anyhow::Result<Value> {
-    let members = fleet["members"].as_array().context("members")?;
-    let member = members.iter().find(|member| member["instance_id"] == instance_id);
-    member.cloned().with_context(|| format!("{instance_id} in {fleet:#}"))
 }

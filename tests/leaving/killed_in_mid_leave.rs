@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bollard::models::LocalNodeState;
 use harness::departures::{
-    Leaver, PATIENCE, departure_state, drains, flusher, keeping_quorum, options_with, running,
-    signal, standing,
+    Leaver, PATIENCE, departure_state, drains, flusher, options_with, running, signal, standing,
 };
+use harness::quorum::keeping_quorum;
 use harness::secs;
 use skep_sim::cloud::{Fault, Service};
 use skep_sim::fleet::{ClusterSpec, Fleet, workload};

@@ -1,6 +1,7 @@
 //! A manager that does not lead the swarm is scaled in: it is demoted first, then it leaves.
 
-use harness::departures::{Leaver, keeping_quorum, options_with, running, standing};
+use harness::departures::{Leaver, options_with, running, standing};
+use harness::quorum::keeping_quorum;
 use harness::secs;
 use skep_sim::fleet::{ClusterSpec, workload};
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use harness::departures::{Leaver, keeping_quorum, options_with, running, standing};
+use harness::departures::{Leaver, options_with, running, standing};
+use harness::quorum::keeping_quorum;
 use harness::secs;
 use skep_sim::fleet::{ClusterSpec, Fleet, Instance, workload};
 

@@ -1,0 +1,105 @@
+//! A watch on raft while a scenario goes on.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use anyhow::{bail, ensure};
+use bollard::models::{Node, NodeState, Reachability};
+use skep_sim::fleet::{Fleet, Instance};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::secs;
+
+/// Longer than any election; a lost quorum lasts for ever.
+const LONGEST_ELECTION: Duration = secs(45);
+/// Without a leader Docker's API hangs: a look that takes longer has seen none.
+const ANSWER_PATIENCE: Duration = secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Between two looks at all managers: they share the machine with what is looked at.
+const LOOK_AT_ALL_EVERY: Duration = Duration::from_millis(300);
+
+/// Does something while the swarm is looked at from a manager that survives it.
+///
+/// # Errors
+/// What the body says; a majority of managers that was not reachable, a manager that was left as a
+/// dead member of raft, or a swarm that did not answer for longer than an election takes.
+pub async fn keeping_quorum<T>(
+    survivor: &Instance,
+    body: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    let docker = survivor.docker()?;
+    let watch = async {
+        let mut answered = Instant::now();
+        loop {
+            if let Ok(Ok(nodes)) = timeout(ANSWER_PATIENCE, docker.list_nodes(None)).await {
+                check(&nodes)?;
+                answered = Instant::now();
+            }
+            check_election(answered, survivor.id())?;
+            sleep(LOOK_EVERY).await;
+        }
+    };
+    watched(watch, body).await
+}
+
+/// Does something while all managers of a group are looked at, whoever they are by then.
+///
+/// # Errors
+/// What the body says; a majority of managers that was not reachable, a manager that was left as a
+/// dead member of raft, or nobody who knew a leader for longer than an election takes.
+pub async fn keeping_a_leader<T>(
+    fleet: &Fleet,
+    group: &str,
+    body: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    let watch = async {
+        let mut answered = Instant::now();
+        loop {
+            let mut looks = JoinSet::new();
+            for manager in fleet.group(group) {
+                let Ok(docker) = manager.docker() else { continue };
+                looks.spawn(async move {
+                    timeout(ANSWER_PATIENCE, docker.list_nodes(None)).await.ok()?.ok()
+                });
+            }
+            for nodes in looks.join_all().await.into_iter().flatten() {
+                check(&nodes)?;
+                answered = Instant::now();
+            }
+            check_election(answered, group)?;
+            sleep(LOOK_AT_ALL_EVERY).await;
+        }
+    };
+    watched(watch, body).await
+}
+
+async fn watched<T>(
+    watch: impl Future<Output = anyhow::Result<Infallible>>,
+    body: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    tokio::select! {
+        result = body => result,
+        broken = watch => broken.map(|never| match never {}),
+    }
+}
+
+fn check_election(answered: Instant, who: &str) -> anyhow::Result<()> {
+    if answered.elapsed() > LONGEST_ELECTION {
+        bail!("no leader has answered {who} for {LONGEST_ELECTION:?}");
+    }
+    Ok(())
+}
+
+fn check(nodes: &[Node]) -> anyhow::Result<()> {
+    let (mut members, mut reachable) = (0, 0);
+    for node in nodes {
+        let Some(raft) = &node.manager_status else { continue };
+        members += 1;
+        reachable += usize::from(raft.reachability == Some(Reachability::REACHABLE));
+        let state = node.status.as_ref().and_then(|status| status.state);
+        ensure!(state != Some(NodeState::DOWN), "a dead member of raft is left: {node:?}");
+    }
+    ensure!(2 * reachable > members, "{reachable} of {members} managers are reachable: {nodes:?}");
+    Ok(())
+}
