@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use harness::departures::{
-    Leaver, events_of, hook_results, hook_timed_out, is_listed, keeping_quorum, ledger,
-    options_with, row, running, standing,
+    Leaver, events_of, hook_results, hook_timed_out, is_listed, ledger, options_with, row, running,
+    standing,
 };
+use harness::quorum::keeping_quorum;
 use harness::secs;
 use harness::swarm::{self, Gate};
 use nix::sys::signal::Signal;
