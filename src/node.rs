@@ -45,6 +45,6 @@ impl Node {
         let now = OffsetDateTime::now_utc();
         let mut row = Member::new(&self.instance, membership, self.role, state, now);
         row.address = self.address;
-        self.ledger.put_member(&row).await
+        self.ledger.put_member(&row).await.map(drop)
     }
 }

@@ -23,6 +23,9 @@ type Parsed<T> = Result<T, Problem>;
 const LONGEST: Duration = Duration::from_secs(48 * 60 * 60);
 /// Below this, polling the metadata costs more than a sooner notice is worth.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(500);
+/// A manager that lives says so in the ledger every minute: whoever waits no longer than that might
+/// not hear of it.
+const SHORTEST_PATIENCE: Duration = Duration::from_secs(75);
 /// With more, draining would have less time than flushing.
 const LARGEST_SHARE: f64 = 0.5;
 /// The longest prefix that Docker takes for an overlay network.
@@ -166,6 +169,19 @@ pub fn interval(raw: &Raw) -> Parsed<Duration> {
         ));
     }
     Ok(interval)
+}
+
+/// How long a swarm may be silent before it counts as lost.
+pub fn patience(raw: &Raw) -> Parsed<Duration> {
+    let patience = duration(raw)?;
+    if patience < SHORTEST_PATIENCE {
+        return Err(format!(
+            "{} is too short: at least {}, because a manager that lives writes its row once a minute",
+            humantime::format_duration(patience),
+            humantime::format_duration(SHORTEST_PATIENCE),
+        ));
+    }
+    Ok(patience)
 }
 
 pub fn share(raw: &Raw) -> Parsed<f64> {

@@ -8,6 +8,7 @@ mod error;
 mod join;
 mod local;
 mod nodes;
+mod probe;
 mod tasks;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ pub use error::{SwarmError, SwarmErrorKind};
 pub use join::JoinAnswer;
 pub use local::{Certificate, InitSpec, LocalNode, LocalState, Tokens};
 pub use nodes::{Availability, NodeView, RaftView};
+pub use probe::first_listening;
 pub use tasks::{StopSummary, TaskContainer};
 
 /// Docker answers a join or leave within 20 s in the worst case measured, an init within one
