@@ -8,6 +8,7 @@
 mod act;
 mod decide;
 mod fleet;
+mod missing;
 mod reap;
 
 use std::convert::Infallible;
@@ -21,6 +22,7 @@ use crate::swarm::SwarmErrorKind;
 use act::CareError;
 pub use decide::{Action, decide};
 pub use fleet::view_fleet;
+pub use missing::mark_the_missing;
 pub use reap::reap_the_dead;
 
 /// How soon the leader sees a request.
