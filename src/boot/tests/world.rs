@@ -358,7 +358,7 @@ impl World {
                 self.happen(Event::Look(node));
                 self.happen(Event::Act(node));
             }
-            if round % 5 == 0 {
+            if round % 5 == 4 {
                 self.happen(Event::PatienceEnds);
             }
         }
