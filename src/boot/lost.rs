@@ -127,7 +127,7 @@ impl Vigil {
 
     /// Anything but a complete absence starts the patience anew.
     fn hold(&mut self, generation: u64, seen: Absence, now: Instant) -> Absence {
-        self.gone = seen.is_complete().then(|| match self.gone {
+        self.gone = seen.is_complete().then_some(match self.gone {
             Some((of, since)) if of == generation => (of, since),
             _ => (generation, now),
         });

@@ -133,7 +133,7 @@ impl World {
             patience: PATIENCE,
         };
         let host = &mut self.nodes[node];
-        host.gone = absence.is_complete().then(|| match host.gone {
+        host.gone = absence.is_complete().then_some(match host.gone {
             Some((of, since)) if of == charter.generation => (of, since),
             _ => (charter.generation, self.now_seconds),
         });
