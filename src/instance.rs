@@ -91,6 +91,13 @@ pub struct Membership {
     pub role: Role,
 }
 
+impl fmt::Display for Membership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { role, node_id, generation, .. } = self;
+        write!(f, "{role} {node_id} of generation {generation}")
+    }
+}
+
 /// Why a node leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -4,7 +4,7 @@
 //! | room | what lives there |
 //! |---|---|
 //! | [`agent`] | the story: boot → serve → leave, on one page |
-//! | [`boot`], [`leave`], [`manager`], [`watch`] | the phases: observe → decide → act |
+//! | [`boot`], [`care`], [`leave`], [`manager`], [`watch`] | the phases: observe → decide → act |
 //! | [`flush`], [`health`], [`control`], [`announce`], [`demotion`] | what the phases use on this host and towards AWS |
 //! | [`swarm`], [`ledger`], [`secrets`], [`imds`], [`autoscaling`], [`cloudformation`], [`systemd`] | the outside world |
 //! | [`config`], [`cli`] | what the operator says and sees |
@@ -15,6 +15,7 @@ pub mod announce;
 pub mod autoscaling;
 pub mod aws;
 pub mod boot;
+pub mod care;
 pub mod child;
 pub mod cli;
 pub mod cloudformation;

@@ -64,6 +64,6 @@ impl Node {
         row.address = self.address;
         row.labels = self.wanted_labels().labels;
         row.joined_paused = self.join_availability() == Availability::Pause;
-        self.ledger.put_member(&row).await
+        self.ledger.put_member(&row).await.map(drop)
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::announce::Announcer;
 use crate::aws::Aws;
 use crate::boot::{self, BootError};
+use crate::care;
 use crate::config::{Loaded, Mistakes, Settings};
 use crate::imds::{Imds, ImdsError};
 use crate::instance::Membership;
@@ -124,20 +125,44 @@ async fn life(
             return Ok(Ended::Left(outcome));
         }
     };
-    let membership = match boot::boot(&node, notices, deadline).await {
+    let mut membership = match boot::boot(&node, notices, deadline).await {
         Ok(membership) => membership,
         Err(error) => {
             return Err(fail(error.into(), Some(&node), state, &announcer).await);
         }
     };
-    match membership {
-        Some(membership) => tokio::select! {
-            _ = notices.given() => {}
-            never = serve(&node, &membership, &announcer) => match never {},
-        },
-        None => give_up_what_was_begun(&node).await,
+    while let Some(member) = &membership {
+        let cause = tokio::select! {
+            biased;
+            _ = notices.given() => break,
+            never = serve(&node, member, &announcer) => match never {},
+            cause = care::until_out(&node, member) => cause,
+        };
+        membership = return_to_the_swarm(&node, notices, &cause).await?;
+    }
+    if membership.is_none() {
+        give_up_what_was_begun(&node).await;
     }
     Ok(Ended::Left(depart(&node, &announcer, notices).await))
+}
+
+/// Out of the swarm without a notice: the node takes its place anew. CloudFormation and the launch
+/// hook had their answer when it became Ready first; the health port says 503 meanwhile.
+async fn return_to_the_swarm(
+    node: &Node,
+    notices: &Notices,
+    cause: &care::Cause,
+) -> Result<Option<Membership>, RunError> {
+    tracing::warn!("not in the cluster's swarm any more: {cause}");
+    node.state.update(|state| state.membership = None);
+    let deadline = Instant::now() + node.settings.boot.deadline;
+    match boot::boot_again(node, notices, deadline).await {
+        Ok(membership) => Ok(membership),
+        Err(error) => {
+            give_up_what_was_begun(node).await;
+            Err(error.into())
+        }
+    }
 }
 
 /// Whoever looks at the console of an instance whose metadata is late finds out why nothing happens.
@@ -176,19 +201,21 @@ pub async fn announce_misconfiguration(settings: &Settings) {
     Announcer::new(&instance, settings, &aws).failed().await;
 }
 
-/// Until a notice comes: say that the node is Ready, keep its row fresh, look after the others.
+/// Until a notice comes or the node falls out: say that it is Ready, keep its row fresh, look after
+/// the others.
 async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> Infallible {
     node.state.update(|state| state.membership = Some(membership.clone()));
-    let Membership { role, generation, node_id, .. } = membership;
-    node.state.enter(Phase::Ready, format!("{role} {node_id} of generation {generation}"));
+    node.state.enter(Phase::Ready, membership.to_string());
+    let node_id = &membership.node_id;
     systemd::notify_ready();
-    let (_, never, _, _, _, _) = tokio::join!(
+    let (_, never, _, _, _, _, _) = tokio::join!(
         announcer.ready(),
         manager::keep_recorded(node, membership),
         manager::look_after_departures(node, node_id),
         manager::reap_the_dead(node, node_id),
         manager::keep_labelled(node, node_id),
         manager::keep_tokens(node, node_id),
+        manager::mark_the_missing(node, membership),
     );
     never
 }

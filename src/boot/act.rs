@@ -10,7 +10,7 @@ use super::decide::Step;
 use super::join::{self, Joining};
 use super::unlock::{Unlocking, unlock};
 use crate::instance::{Membership, Role};
-use crate::ledger::{Charter, MemberState};
+use crate::ledger::{Charter, CharterPhase, MemberState};
 use crate::node::Node;
 use crate::secrets::{JoinToken, UnlockKeys};
 use crate::state::Phase;
@@ -24,6 +24,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const SHORT_PAUSES: u32 = 12;
 /// The longest: 1,000 waiting nodes read the charter no more than this often.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+
+/// The tasks of a swarm that is given up have this long to end: no deadline presses, but the node
+/// is of no use until they have.
+const TASKS_GRACE: Duration = Duration::from_secs(60);
 
 /// What one round leaves for the next: how long to pause, and where joining failed.
 #[derive(Default)]
@@ -83,10 +87,7 @@ pub async fn act(node: &Node, step: Step, progress: &mut Progress) -> Result<Nex
                 return Ok(Next::Pause);
             }
         }
-        Step::LeaveStale => {
-            node.state.enter(Phase::Booting, "leaving the swarm of an older generation");
-            node.swarm.leave(false).await?;
-        }
+        Step::LeaveStale { by_force, why } => leave_stale(node, by_force, why).await?,
     }
     Ok(Next::LookAtOnce)
 }
@@ -96,9 +97,35 @@ async fn claim(node: &Node, seen: Option<&Charter>) -> Result<(), BootError> {
     let now = OffsetDateTime::now_utc();
     let lease = node.settings.boot.lease;
     match node.ledger.claim_charter(seen, &node.instance.id, now, lease).await? {
-        Some(claim) => tracing::info!(generation = claim.generation, "founding the swarm"),
+        Some(claim) => {
+            if let Some(lost) = seen.filter(|seen| seen.phase == CharterPhase::Open) {
+                tracing::error!(
+                    swarm_id = lost.swarm_id,
+                    generation = lost.generation,
+                    "no manager is left by Auto Scaling's word, and none answers: services, secrets, configs and networks of this swarm are lost with it"
+                );
+            }
+            tracing::info!(generation = claim.generation, "founding the swarm");
+        }
         None => tracing::info!("another manager was first"),
     }
+    Ok(())
+}
+
+/// No manager of the swarm that this node belongs to can drain it here: its tasks get their grace
+/// from the node itself.
+async fn leave_stale(node: &Node, by_force: bool, why: &str) -> Result<(), BootError> {
+    node.state.enter(Phase::Booting, format!("leaving the swarm: {why}"));
+    if by_force && node.role == Role::Manager {
+        tracing::error!(
+            "this manager is fenced out: what the swarm that it leaves still holds is lost"
+        );
+    }
+    let mut tasks = node.swarm.fetch_containers().await?;
+    tasks.retain(|container| container.task_id.is_some());
+    let stopped = node.swarm.stop_containers(&tasks, TASKS_GRACE).await?;
+    tracing::info!(stopped = stopped.stopped, not_yet = stopped.failed, "containers stopped");
+    node.swarm.leave(by_force).await?;
     Ok(())
 }
 

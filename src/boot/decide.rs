@@ -5,23 +5,29 @@ use std::time::Duration;
 use thiserror::Error;
 use time::OffsetDateTime;
 
+use super::lost::Absence;
 use crate::instance::{Membership, Role};
-use crate::ledger::{Charter, CharterPhase, Member};
+use crate::ledger::{Charter, CharterPhase, Member, MemberState};
 use crate::swarm::{LocalNode, LocalState};
 
 /// A join that goes on in the background gets this long to settle: a black-holed one ends after
 /// 20 s, one during an election after 14 s.
 pub const SETTLE_TIME: Duration = Duration::from_secs(30);
+/// Docker gives a node whose certificate it refuses this long: a clock may just be set right.
+pub const STUCK_TIME: Duration = Duration::from_secs(120);
 
 /// Everything that a decision rests on.
 #[derive(Clone, Debug)]
 pub struct Observed {
     pub charter: Option<Charter>,
     pub local: LocalNode,
-    /// This node's own row; looked up only where Docker alone does not tell which swarm it is in.
+    /// This node's own row; looked up only where Docker is not out of every swarm.
     pub member: Option<Member>,
     /// The swarm that this manager is in; looked up only where the charter does not name it.
     pub own_swarm: Option<OwnSwarm>,
+    /// Of a manager that is to join and finds nobody: who is gone. `None` where it was not time to
+    /// look, or nobody could say.
+    pub absence: Option<Absence>,
     /// For how long Docker has been neither in nor out.
     pub unsettled_for: Duration,
     pub now: OffsetDateTime,
@@ -39,7 +45,7 @@ pub struct OwnSwarm {
 /// One step, to be followed by another look.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Claim the right to found, over what was seen.
+    /// Claim the right to found, over what was seen. Over an open charter: its swarm is lost.
     Claim { seen: Option<Charter> },
     /// Init the swarm: the claim is held.
     Init { claim: Charter },
@@ -50,8 +56,9 @@ pub enum Step {
     /// Leave by force a swarm of our own that was never published, or a join that came to nothing:
     /// nobody else can be in it.
     Discard { why: &'static str },
-    /// Leave, as a worker, a swarm of this cluster's past.
-    LeaveStale,
+    /// Leave a swarm of this cluster that this node is no part of any more. By force where it is a
+    /// manager: a fenced one, of a swarm that nobody may use.
+    LeaveStale { by_force: bool, why: &'static str },
     /// Open this manager with a key of that generation: a wrong one changes nothing.
     Unlock { generation: u64 },
     /// Look again in a moment.
@@ -105,7 +112,7 @@ pub fn decide(me: &str, role: Role, seen: &Observed) -> Step {
         LocalState::Locked => unlock(role, seen),
         LocalState::Inactive => enter(me, role, seen),
         LocalState::Active => settle(me, seen),
-        LocalState::Pending | LocalState::Error => recover(seen),
+        LocalState::Pending | LocalState::Error => recover(role, seen),
     }
 }
 
@@ -123,7 +130,12 @@ fn unlock(role: Role, seen: &Observed) -> Step {
 fn enter(me: &str, role: Role, seen: &Observed) -> Step {
     match &seen.charter {
         Some(charter) if charter.phase == CharterPhase::Open => {
-            Step::Join { charter: charter.clone() }
+            let is_lost = seen.absence.as_ref().is_some_and(Absence::is_proof);
+            if is_lost && role == Role::Manager {
+                Step::Claim { seen: Some(charter.clone()) }
+            } else {
+                Step::Join { charter: charter.clone() }
+            }
         }
         // A founder that comes back after a crash finds its own claim and goes on.
         Some(charter) if charter.is_claimed_by(me) => Step::Init { claim: charter.clone() },
@@ -138,7 +150,9 @@ fn settle(me: &str, seen: &Observed) -> Step {
         return unpublished(me, seen);
     }
     if let Some(swarm_id) = charter.swarm_id.as_ref().filter(|id| is_in(seen, charter, id)) {
-        return if seen.local.is_sound() {
+        return if is_removed(seen) {
+            Step::LeaveStale { by_force: false, why: OFF_THE_LIST }
+        } else if seen.local.is_sound() {
             Step::Ready(membership(&seen.local, charter, swarm_id))
         } else {
             Step::Wait { why: not_sound(&seen.local) }
@@ -146,10 +160,17 @@ fn settle(me: &str, seen: &Observed) -> Step {
     }
     match seen.own_swarm {
         // The charter went to somebody else while we founded: this is what the fence is for.
-        Some(OwnSwarm { is_ours: true, is_alone: true }) => {
+        Some(OwnSwarm { is_ours: true, is_alone: true })
+            if !charter.has_given_up(seen.local.swarm_id.as_ref()) =>
+        {
             Step::Discard { why: "another manager's swarm was published" }
         }
-        None if !seen.local.is_manager && is_row_ours(seen) => Step::LeaveStale,
+        own if own.is_none_or(|own| own.is_ours) && is_of_the_past(seen, charter) => {
+            Step::LeaveStale { by_force: seen.local.is_manager, why: OLDER_GENERATION }
+        }
+        None if !seen.local.is_manager && is_row_ours(seen) => {
+            Step::LeaveStale { by_force: false, why: ANOTHER_SWARM }
+        }
         None if seen.local.is_manager => {
             Step::Wait { why: "the swarm that Docker is in has no leader".into() }
         }
@@ -170,6 +191,9 @@ fn unpublished(me: &str, seen: &Observed) -> Step {
             claim_or_wait(Role::Manager, charter.as_ref(), seen.now)
         }
         (_, Some(_), _) => foreign(&seen.local),
+        (Some(charter), None, swarm_id) if charter.has_given_up(swarm_id.as_ref()) => {
+            Step::Wait { why: format!("{} to found the next swarm", charter.founder) }
+        }
         (_, None, _) if !seen.local.is_manager && is_row_ours(seen) => {
             Step::Wait { why: "a manager to publish the swarm that this worker is in".into() }
         }
@@ -180,12 +204,29 @@ fn unpublished(me: &str, seen: &Observed) -> Step {
 
 /// Docker is neither in nor out: a join that goes on in the background or came to nothing, or a
 /// member that sees no manager just now.
-fn recover(seen: &Observed) -> Step {
+fn recover(role: Role, seen: &Observed) -> Step {
     let is_member = seen.charter.as_ref().is_some_and(|charter| {
         charter.swarm_id.as_ref().is_some_and(|id| is_in(seen, charter, id)) && is_row_ours(seen)
     });
-    if is_member {
+    // A manager's state may be all that is left of the swarm, and Docker names no node here.
+    if role == Role::Manager && seen.local.is_certificate_refused() {
         return Step::Wait { why: not_sound(&seen.local) };
+    }
+    if is_member {
+        // It never recovers by itself.
+        let is_stuck = seen.local.is_certificate_refused() && seen.unsettled_for >= STUCK_TIME;
+        return if is_stuck && !seen.local.is_manager {
+            Step::Discard { why: "its certificate is not valid any more" }
+        } else {
+            Step::Wait { why: not_sound(&seen.local) }
+        };
+    }
+    if seen
+        .charter
+        .as_ref()
+        .is_some_and(|charter| charter.phase == CharterPhase::Open && is_of_the_past(seen, charter))
+    {
+        return Step::LeaveStale { by_force: true, why: OLDER_GENERATION };
     }
     if seen.unsettled_for < SETTLE_TIME && seen.local.state == LocalState::Pending {
         return Step::Wait { why: "the join to go on in the background".into() };
@@ -227,6 +268,27 @@ fn is_row_ours(seen: &Observed) -> bool {
         _ => false,
     }
 }
+
+/// The managers have taken this very node off the list, which Docker here does not hear of.
+fn is_removed(seen: &Observed) -> bool {
+    let is_marked = seen.member.as_ref().is_some_and(|row| row.state == MemberState::Removed);
+    is_marked && is_row_ours(seen) && !seen.local.is_manager
+}
+
+/// This node is in a swarm that the cluster has given up, by the charter's word, or by its own row:
+/// it joined under an earlier charter, and another swarm.
+fn is_of_the_past(seen: &Observed, charter: &Charter) -> bool {
+    if charter.has_given_up(seen.local.swarm_id.as_ref()) {
+        return true;
+    }
+    let is_earlier = seen.member.as_ref().is_some_and(|row| row.generation < charter.generation);
+    let is_another = seen.local.swarm_id.is_none() || seen.local.swarm_id != charter.swarm_id;
+    is_row_ours(seen) && is_earlier && is_another
+}
+
+const OFF_THE_LIST: &str = "the managers have taken this node off their list";
+const ANOTHER_SWARM: &str = "the charter names another one";
+const OLDER_GENERATION: &str = "the charter names the swarm of a later generation";
 
 fn membership(local: &LocalNode, charter: &Charter, swarm_id: &str) -> Membership {
     Membership {

@@ -1,25 +1,20 @@
 //! Joining through one of the managers that the ledger names.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use time::OffsetDateTime;
-use tokio::net::TcpStream;
 
 use super::BootError;
 use super::decide::Refusal;
+use super::lost::Vigil;
 use crate::ledger::{Attempt, Charter, Member, MemberState};
 use crate::node::Node;
 use crate::secrets::JoinToken;
 use crate::state::Phase;
-use crate::swarm::{JoinAnswer, SWARM_PORT};
+use crate::swarm::{JoinAnswer, SWARM_PORT, first_listening};
 
-/// A manager in the same region answers within milliseconds; this bounds a dropped packet.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How many managers are probed at once; a swarm has seven at the most that make sense.
-const PROBED_AT_ONCE: usize = 8;
 /// Each attempt with a closed port leaves a dead entry in the node list: no more than this many.
 const OWN_PORT_ATTEMPTS: u32 = 3;
 /// Time for a security group's change to arrive, between such attempts.
@@ -33,14 +28,17 @@ pub struct Joining {
     own_port_closed: u32,
     /// The ledger knows that this node tries.
     is_announced: bool,
+    /// Begins when no manager answers.
+    pub vigil: Vigil,
 }
 
 /// One attempt. `true` when there is reason to look at once, `false` to pause first.
 pub async fn join(node: &Node, charter: &Charter, past: &mut Joining) -> Result<bool, BootError> {
+    let Joining { avoid, is_announced, vigil, .. } = past;
     let (token, manager, ()) = tokio::join!(
         fetch_token(node, charter),
-        find_manager(node, charter, &mut past.avoid),
-        announce(node, &mut past.is_announced),
+        find_manager(node, charter, avoid, vigil),
+        announce(node, is_announced),
     );
     let (Some(token), Some(manager)) = (token?, manager?) else { return Ok(false) };
     node.state.enter(
@@ -148,12 +146,13 @@ async fn find_manager(
     node: &Node,
     charter: &Charter,
     avoid: &mut BTreeSet<IpAddr>,
+    vigil: &mut Vigil,
 ) -> Result<Option<IpAddr>, BootError> {
     let rows = node.ledger.fetch_managers().await?;
     let mut managers: Vec<&Member> = rows
         .iter()
         .filter(|row| row.generation == charter.generation)
-        .filter(|row| row.instance_id != node.instance.id)
+        .filter(|row| row.instance_id != node.instance.id && row.state != MemberState::Removed)
         .collect();
     // One that leaves still serves: it may be the last one, waiting for its replacement.
     managers.sort_by_key(|row| {
@@ -167,8 +166,11 @@ async fn find_manager(
     }
     let candidates: Vec<IpAddr> =
         all.iter().copied().filter(|address| !avoid.contains(address)).collect();
-    let found = probe(&candidates).await;
-    if found.is_none() {
+    let found = first_listening(&candidates).await;
+    if found.is_some() {
+        vigil.end();
+    } else {
+        let finding = vigil.begin();
         // None of the others is there: those that have failed are worth another attempt.
         avoid.clear();
         let tried = if candidates.is_empty() {
@@ -178,42 +180,8 @@ async fn find_manager(
         };
         node.state.enter(
             Phase::Booting,
-            format!("waiting for a manager that answers on port {SWARM_PORT} ({tried})"),
+            format!("waiting for a manager that answers on port {SWARM_PORT} ({tried}){finding}"),
         );
     }
     Ok(found)
-}
-
-/// The first that accepts a connection, a batch after the other: rows of managers that went without
-/// a word live on for days, and any number of them must not hide a live one.
-async fn probe(addresses: &[IpAddr]) -> Option<IpAddr> {
-    for batch in addresses.chunks(PROBED_AT_ONCE) {
-        let found = probe_batch(batch).await;
-        if found.is_some() {
-            return found;
-        }
-    }
-    None
-}
-
-/// All are asked at once, the preferred ones a little earlier, so that one dead address costs
-/// milliseconds and not Docker's 20 s.
-async fn probe_batch(addresses: &[IpAddr]) -> Option<IpAddr> {
-    const HEAD_START: Duration = Duration::from_millis(20);
-    let mut probes: FuturesUnordered<_> = addresses
-        .iter()
-        .zip(0u32..)
-        .map(|(address, rank)| async move {
-            tokio::time::sleep(HEAD_START * rank).await;
-            let connect = TcpStream::connect(SocketAddr::new(*address, SWARM_PORT));
-            matches!(tokio::time::timeout(PROBE_TIMEOUT, connect).await, Ok(Ok(_)))
-                .then_some(*address)
-        })
-        .collect();
-    while let Some(outcome) = probes.next().await {
-        if outcome.is_some() {
-            return outcome;
-        }
-    }
-    None
 }

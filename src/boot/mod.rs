@@ -8,6 +8,7 @@
 mod act;
 mod decide;
 mod join;
+mod lost;
 mod observe;
 mod preflight;
 #[cfg(test)]
@@ -30,6 +31,8 @@ use crate::watch::Notices;
 
 use act::{Next, Progress};
 pub use decide::{Observed, OwnSwarm, Refusal, Step, decide};
+pub use lost::Absence;
+use lost::Vigil;
 pub use unlock::{Unlocking, unlock};
 
 /// Permissions and tables that were made together with the instance may take this long to be
@@ -94,12 +97,33 @@ pub async fn boot(
     notices: &Notices,
     deadline: Instant,
 ) -> Result<Option<Membership>, BootError> {
-    preflight::check(node)?;
-    node.state.enter(Phase::Booting, "looking for the swarm");
-    let boot = async {
+    within(node, deadline, async {
         user_data::check(node).await?;
         rounds(node, notices).await
-    };
+    })
+    .await
+}
+
+/// The same for a node that was a member already and has fallen out: what UserData has done does
+/// not matter any more.
+///
+/// # Errors
+/// As for [`boot`].
+pub async fn boot_again(
+    node: &Node,
+    notices: &Notices,
+    deadline: Instant,
+) -> Result<Option<Membership>, BootError> {
+    within(node, deadline, rounds(node, notices)).await
+}
+
+async fn within(
+    node: &Node,
+    deadline: Instant,
+    boot: impl Future<Output = Result<Option<Membership>, BootError>>,
+) -> Result<Option<Membership>, BootError> {
+    preflight::check(node)?;
+    node.state.enter(Phase::Booting, "looking for the swarm");
     match tokio::time::timeout_at(deadline, boot).await {
         Ok(result) => result,
         Err(_) => Err(BootError::TooLate {
@@ -118,12 +142,15 @@ async fn rounds(node: &Node, notices: &Notices) -> Result<Option<Membership>, Bo
         let unsettled_for = unsettled_since.map_or(Duration::ZERO, |since| since.elapsed());
         let round = async {
             // In one round trip: a departure that a crash has interrupted comes before joining.
-            let (seen, ()) = tokio::try_join!(observe::observe(node, unsettled_for), async {
-                if !is_departure_known {
-                    crate::leave::resume(node, notices).await?;
+            let (seen, ()) = tokio::try_join!(
+                observe::observe(node, unsettled_for, &mut progress.joining.vigil),
+                async {
+                    if !is_departure_known {
+                        crate::leave::resume(node, notices).await?;
+                    }
+                    Ok(())
                 }
-                Ok(())
-            })?;
+            )?;
             is_departure_known = true;
             if notices.now().is_some() {
                 return Ok(Next::LookAtOnce);
@@ -142,6 +169,7 @@ async fn rounds(node: &Node, notices: &Notices) -> Result<Option<Membership>, Bo
                     Outlook::MaybeNotYet if started.elapsed() < CONSISTENCY_GRACE => {}
                     Outlook::MaybeNotYet | Outlook::Final => return Err(error),
                 }
+                progress.joining.vigil.interrupt();
                 let problem = crate::errors::chain(&error);
                 node.state.enter(Phase::Booting, format!("trying again after: {problem}"));
                 progress.pause(notices).await;
@@ -157,7 +185,7 @@ async fn rounds(node: &Node, notices: &Notices) -> Result<Option<Membership>, Bo
 /// # Errors
 /// When the ledger or Docker fails: the lease then ends by itself.
 pub async fn abandon(node: &Node) -> Result<(), BootError> {
-    let seen = observe::observe(node, decide::SETTLE_TIME).await?;
+    let seen = observe::observe(node, decide::SETTLE_TIME, &mut Vigil::default()).await?;
     let is_open = seen.charter.as_ref().is_some_and(|charter| charter.swarm_id.is_some());
     let is_mine_alone = seen.own_swarm.is_some_and(|own| own.is_ours && own.is_alone);
     if !is_open && is_mine_alone {

@@ -6,31 +6,39 @@ use time::OffsetDateTime;
 
 use super::BootError;
 use super::decide::{Observed, OwnSwarm};
+use super::lost::Vigil;
+use crate::instance::Role;
 use crate::ledger::CharterPhase;
 use crate::node::Node;
-use crate::swarm::{CLUSTER_LABEL, LocalState, SwarmError, SwarmErrorKind};
+use crate::swarm::{CLUSTER_LABEL, LocalState, SwarmError};
 
 /// Looks at the charter and at Docker, and further only where these two leave a question.
-pub async fn observe(node: &Node, unsettled_for: Duration) -> Result<Observed, BootError> {
+pub async fn observe(
+    node: &Node,
+    unsettled_for: Duration,
+    vigil: &mut Vigil,
+) -> Result<Observed, BootError> {
     let (charter, local) = tokio::join!(node.ledger.fetch_charter(), node.swarm.fetch_local_node());
     let (charter, local) = (charter?, local?);
     let named = charter.as_ref().and_then(|charter| charter.swarm_id.as_deref());
-    let is_named = charter.as_ref().is_some_and(|charter| charter.phase == CharterPhase::Open)
-        && named.is_some()
-        && named == local.swarm_id.as_deref();
+    let open = charter.as_ref().filter(|charter| charter.phase == CharterPhase::Open);
+    let is_named = open.is_some() && named.is_some() && named == local.swarm_id.as_deref();
     let is_in_doubt = local.state != LocalState::Inactive && !is_named;
-    let member = if is_in_doubt || matches!(local.state, LocalState::Pending | LocalState::Error) {
-        node.ledger.fetch_member(node.role, &node.instance.id).await?
-    } else {
-        None
+    let member = match local.state {
+        LocalState::Inactive => None,
+        _ => node.ledger.fetch_member(node.role, &node.instance.id).await?,
+    };
+    let absence = match open {
+        Some(open) if node.role == Role::Manager && local.state == LocalState::Inactive => {
+            vigil.look(node, open).await
+        }
+        _ => None,
     };
     let own_swarm = if is_in_doubt && local.is_manager {
-        match fetch_own_swarm(node).await {
-            Ok(own) => Some(own),
-            // Without a leader nobody can say whose swarm it is; and nobody touches it.
-            Err(error) if error.kind == SwarmErrorKind::NoLeader => None,
-            Err(error) => return Err(error.into()),
-        }
+        // Without a leader nobody can say whose swarm it is; and only a row of this node's lets it
+        // be touched.
+        let own = fetch_own_swarm(node).await;
+        own.inspect_err(|error| tracing::debug!("{error}")).ok()
     } else {
         None
     };
@@ -39,6 +47,7 @@ pub async fn observe(node: &Node, unsettled_for: Duration) -> Result<Observed, B
         local,
         member,
         own_swarm,
+        absence,
         unsettled_for,
         now: OffsetDateTime::now_utc(),
     })

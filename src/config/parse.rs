@@ -29,6 +29,9 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(500);
 const SHORTEST_ROTATION: Duration = Duration::from_secs(60);
 /// Beyond ten years it was meant to be left out.
 const LONGEST_ROTATION: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
+/// A manager that lives says so in the ledger every minute: whoever waits no longer than that might
+/// not hear of it.
+const SHORTEST_PATIENCE: Duration = Duration::from_secs(75);
 /// With more, draining would have less time than flushing.
 const LARGEST_SHARE: f64 = 0.5;
 /// The longest prefix that Docker takes for an overlay network.
@@ -186,6 +189,19 @@ pub fn interval(raw: &Raw) -> Parsed<Duration> {
         ));
     }
     Ok(interval)
+}
+
+/// How long a swarm may be silent before it counts as lost.
+pub fn patience(raw: &Raw) -> Parsed<Duration> {
+    let patience = duration(raw)?;
+    if patience < SHORTEST_PATIENCE {
+        return Err(format!(
+            "{} is too short: at least {}, because a manager that lives writes its row once a minute",
+            humantime::format_duration(patience),
+            humantime::format_duration(SHORTEST_PATIENCE),
+        ));
+    }
+    Ok(patience)
 }
 
 pub fn share(raw: &Raw) -> Parsed<f64> {

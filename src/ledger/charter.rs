@@ -11,6 +11,8 @@ use super::{Ledger, LedgerError};
 pub const SCHEMA: u32 = 1;
 
 const ITEM: &str = "charter";
+/// A node that slept through more swarms than these has lost its row, too, and says so.
+const FORMER_SWARMS: usize = 16;
 
 /// Who founds or has founded the cluster's swarm.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +35,10 @@ pub struct Charter {
     pub ca_digest: Option<String>,
     #[serde(default, with = "time::serde::timestamp::option")]
     pub founded_at: Option<OffsetDateTime>,
+    /// Docker's ids of this cluster's earlier swarms, the latest last: they are lost or closed, and
+    /// who is in one of them is free to leave it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +61,36 @@ impl Charter {
             CharterPhase::Closed => true,
             CharterPhase::Founding => self.lease_expires_at <= now,
         }
+    }
+
+    /// The claim of `instance_id` over what was `seen`.
+    #[must_use]
+    pub fn claim(
+        seen: Option<&Self>,
+        instance_id: &str,
+        now: OffsetDateTime,
+        lease: Duration,
+    ) -> Self {
+        let mut former = seen.map_or_else(Vec::new, |seen| seen.former.clone());
+        former.extend(seen.and_then(|seen| seen.swarm_id.clone()));
+        former.drain(..former.len().saturating_sub(FORMER_SWARMS));
+        Self {
+            schema: SCHEMA,
+            phase: CharterPhase::Founding,
+            generation: seen.map_or(0, |charter| charter.generation) + 1,
+            founder: instance_id.to_owned(),
+            lease_expires_at: now + lease,
+            swarm_id: None,
+            ca_digest: None,
+            founded_at: None,
+            former,
+        }
+    }
+
+    /// Is `swarm_id` one that this cluster has given up?
+    #[must_use]
+    pub fn has_given_up(&self, swarm_id: Option<&String>) -> bool {
+        swarm_id.is_some_and(|id| self.former.contains(id) && self.swarm_id.as_ref() != Some(id))
     }
 
     /// Is `instance_id` founding under this charter?
@@ -87,6 +123,8 @@ impl Ledger {
     }
 
     /// Claims the right to found, against what was `seen`. `None` when somebody else was first.
+    /// Over an open charter it gives the swarm up that it names: the caller has the evidence that
+    /// this one is lost.
     ///
     /// # Errors
     /// When the outcome is unknown: read the charter again before anything else.
@@ -97,16 +135,7 @@ impl Ledger {
         now: OffsetDateTime,
         lease: Duration,
     ) -> Result<Option<Charter>, LedgerError> {
-        let claim = Charter {
-            schema: SCHEMA,
-            phase: CharterPhase::Founding,
-            generation: seen.map_or(0, |charter| charter.generation) + 1,
-            founder: instance_id.to_owned(),
-            lease_expires_at: now + lease,
-            swarm_id: None,
-            ca_digest: None,
-            founded_at: None,
-        };
+        let claim = Charter::claim(seen, instance_id, now, lease);
         let condition = match seen {
             None => Condition::new("attribute_not_exists(#item)"),
             Some(seen) if seen.phase == CharterPhase::Founding => Condition::new(
@@ -115,7 +144,12 @@ impl Ledger {
             .text("phase", "founding")
             .number("seen", seen.generation)
             .number("now", now.unix_timestamp()),
-            // Closed; were it open, the condition would refuse.
+            Some(Charter { phase: CharterPhase::Open, generation, swarm_id, .. }) => {
+                Condition::new("#phase = :phase AND #generation = :seen AND #swarm_id = :swarm")
+                    .text("phase", "open")
+                    .number("seen", generation)
+                    .text("swarm", swarm_id.as_deref().unwrap_or_default())
+            }
             Some(seen) => Condition::new("#phase = :phase AND #generation = :seen")
                 .text("phase", "closed")
                 .number("seen", seen.generation),

@@ -47,6 +47,19 @@ pub struct Member {
 pub enum MemberState {
     Ready,
     Leaving,
+    /// By a manager: the swarm does not list this node any more, although it has not left.
+    Removed,
+}
+
+impl MemberState {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Leaving => "leaving",
+            Self::Removed => "removed",
+        }
+    }
 }
 
 impl Member {
@@ -93,13 +106,34 @@ impl Ledger {
         }
     }
 
-    /// Writes or refreshes this node's own row.
+    /// Writes or refreshes this node's own row. The managers' word that this very node is not
+    /// listed any more stands; `false` then.
     ///
     /// # Errors
     /// When DynamoDB fails.
-    pub async fn put_member(&self, member: &Member) -> Result<(), LedgerError> {
+    pub async fn put_member(&self, member: &Member) -> Result<bool, LedgerError> {
+        let condition = Condition::new(
+            "attribute_not_exists(#item) OR #node_id <> :node OR #state <> :removed",
+        )
+        .text("node", &member.node_id)
+        .text("removed", MemberState::Removed.as_str());
         let item = Self::member_item(member.role, &member.instance_id);
-        self.members(member.role).put(&item, member, Condition::default()).await.map(drop)
+        self.members(member.role).put(&item, member, condition).await
+    }
+
+    /// A manager's word that the swarm does not list the node of this row any more. `false` when
+    /// the row has changed meanwhile. It writes the row whole, since managers' rows are in a
+    /// partition where nobody may update one.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn mark_removed(&self, seen: &Member) -> Result<bool, LedgerError> {
+        let condition = Condition::new("#node_id = :node AND #state = :ready")
+            .text("node", &seen.node_id)
+            .text("ready", MemberState::Ready.as_str());
+        let item = Self::member_item(seen.role, &seen.instance_id);
+        let row = Member { state: MemberState::Removed, ..seen.clone() };
+        self.members(seen.role).put(&item, &row, condition).await
     }
 
     /// A node's row.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::control::{FleetMember, FleetView, ViewSource};
-use crate::ledger::{DepartureRow, DepartureState, Member, MemberState};
+use crate::ledger::{DepartureRow, DepartureState, Member};
 use crate::node::Node;
 use crate::swarm::{NodeView, Quorum};
 
@@ -59,13 +59,7 @@ fn merge(
             FleetMember {
                 zone: Some(row.zone),
                 group: row.group,
-                state: Some(
-                    match row.state {
-                        MemberState::Ready => "ready",
-                        MemberState::Leaving => "leaving",
-                    }
-                    .to_owned(),
-                ),
+                state: Some(row.state.as_str().to_owned()),
                 departure: departure_of(departures, &row.node_id),
                 updated_at: Some(row.updated_at),
                 address: Some(row.address),

@@ -104,6 +104,13 @@ impl LocalNode {
         }
     }
 
+    /// Docker complains of a certificate, such as one that expired while the machine was off.
+    #[must_use]
+    pub fn is_certificate_refused(&self) -> bool {
+        let says = |text: &str| self.error.contains(text);
+        says("x509") || says("certificate has expired") || says("bad certificate")
+    }
+
     /// Active, with a manager connected and nothing to complain about.
     #[must_use]
     pub fn is_sound(&self) -> bool {

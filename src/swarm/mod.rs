@@ -9,6 +9,7 @@ mod error;
 mod join;
 mod local;
 mod nodes;
+mod probe;
 mod quorum;
 mod raw;
 mod tasks;
@@ -24,6 +25,7 @@ pub use error::{SwarmError, SwarmErrorKind};
 pub use join::JoinAnswer;
 pub use local::{Certificate, InitSpec, LocalNode, LocalState};
 pub use nodes::{Availability, NodeView, RaftView};
+pub use probe::first_listening;
 pub use quorum::Quorum;
 pub use tasks::{StopSummary, TaskContainer};
 

@@ -1,8 +1,10 @@
-//! How managers keep the swarm whole: labels, dead nodes, quorum, tokens.
+//! How managers keep the swarm whole: labels, dead nodes, quorum, lost swarms, tokens.
 
 mod autolock;
 mod dead_skep;
 mod labels;
+mod lost_swarm;
+mod own_care;
 mod quorum;
 mod rolling;
 mod stale_entries;

@@ -77,6 +77,8 @@ fn a_duration_has_a_unit_and_an_end() {
     refused(rotation(&quoted("monthly")), "write \"30d\"");
     assert_eq!(interval(&quoted("500ms")), Ok(SHORTEST_INTERVAL));
     refused(interval(&quoted("499ms")), "499ms is too short: at least 500ms");
+    assert_eq!(patience(&quoted("75s")), Ok(SHORTEST_PATIENCE));
+    refused(patience(&quoted("1m")), "1m is too short: at least 1m 15s");
 }
 
 #[test]

@@ -53,6 +53,7 @@ fn charter(swarm_id: &str, ca_digest: &str) -> Charter {
         swarm_id: Some(swarm_id.into()),
         ca_digest: Some(ca_digest.into()),
         founded_at: None,
+        former: vec![],
     }
 }
 

@@ -1,0 +1,254 @@
+//! Is this node still a member of the charter's swarm? Pure: no clock, no I/O, no memory.
+
+use std::fmt;
+
+use crate::instance::{Membership, Role};
+use crate::ledger::{Charter, CharterPhase, Member, MemberState};
+use crate::swarm::{LocalNode, LocalState};
+
+/// Everything that a verdict rests on.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    pub local: LocalNode,
+    /// `None` where it was not the ledger's turn.
+    pub records: Option<Records>,
+}
+
+/// What the ledger says.
+#[derive(Clone, Debug)]
+pub struct Records {
+    pub charter: Option<Charter>,
+    /// This node's own row.
+    pub row: Option<Member>,
+    /// Another manager of the charter's generation listens; looked up only where it matters.
+    pub is_manager_there: bool,
+}
+
+/// What one look means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Fine,
+    /// Not well, and nothing that leaving would cure.
+    Wait {
+        why: String,
+    },
+    /// Out of the charter's swarm, if the next looks say the same.
+    Out(Cause),
+}
+
+/// Why this node has to take its place anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Docker is in no swarm, and nobody has told this node to leave: by hand, or a disk that is
+    /// new.
+    InNoSwarm,
+    /// The managers do not list this node any more; Docker here does not hear of that.
+    Removed,
+    /// The charter names the swarm of a later generation.
+    Older { generation: u64 },
+    /// Docker's certificate is refused: it expired while the machine was off, or the CA is another.
+    CertificateRefused,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InNoSwarm => f.write_str("Docker is in no swarm any more"),
+            Self::Removed => f.write_str("the managers have taken this node off their list"),
+            Self::Older { generation } => {
+                write!(f, "the cluster's swarm is that of generation {generation} now")
+            }
+            Self::CertificateRefused => f.write_str("this node's certificate is refused"),
+        }
+    }
+}
+
+/// What this look means for a node that has become a member with `membership`.
+#[must_use]
+pub fn decide(membership: &Membership, seen: &Observed) -> Verdict {
+    if seen.local.state == LocalState::Inactive {
+        return Verdict::Out(Cause::InNoSwarm);
+    }
+    if let Some(records) = &seen.records
+        && let Some(verdict) = compare(membership, &seen.local, records)
+    {
+        return verdict;
+    }
+    match seen.local.state {
+        _ if !seen.local.error.is_empty() => {
+            Verdict::Wait { why: format!("Docker says: {}", seen.local.error) }
+        }
+        LocalState::Active if seen.local.has_managers => Verdict::Fine,
+        LocalState::Active => Verdict::Wait { why: "no manager is connected".into() },
+        LocalState::Locked => Verdict::Wait { why: "Docker's swarm state is locked".into() },
+        LocalState::Pending | LocalState::Error | LocalState::Inactive => {
+            Verdict::Wait { why: "Docker has not settled in the swarm".into() }
+        }
+    }
+}
+
+/// Docker's word against the ledger's.
+fn compare(membership: &Membership, local: &LocalNode, records: &Records) -> Option<Verdict> {
+    let is_row_ours = |row: &&Member| Some(&row.node_id) == local.node_id.as_ref();
+    let row = records.row.as_ref().filter(is_row_ours);
+    if row.is_some_and(|row| row.state == MemberState::Removed) && !local.is_manager {
+        return Some(Verdict::Out(Cause::Removed));
+    }
+    let charter = records.charter.as_ref()?;
+    let is_elsewhere = names_another(charter, membership);
+    let is_refused = local.is_certificate_refused()
+        && matches!(local.state, LocalState::Pending | LocalState::Error)
+        && membership.role == Role::Worker;
+    match (is_elsewhere, is_refused, records.is_manager_there) {
+        (true, _, true) => Some(Verdict::Out(Cause::Older { generation: charter.generation })),
+        (false, true, true) => Some(Verdict::Out(Cause::CertificateRefused)),
+        (true, _, false) => Some(Verdict::Wait {
+            why: format!("no manager of generation {} answers", charter.generation),
+        }),
+        _ => None,
+    }
+}
+
+/// The charter is open for a later swarm than this node's.
+pub(super) fn names_another(charter: &Charter, membership: &Membership) -> bool {
+    charter.phase == CharterPhase::Open
+        && charter.generation > membership.generation
+        && charter.swarm_id.as_ref().is_some_and(|id| *id != membership.swarm_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use time::OffsetDateTime;
+
+    use super::*;
+    use crate::instance::{Instance, Market};
+    use crate::ledger::SCHEMA;
+
+    const STATES: [LocalState; 5] = [
+        LocalState::Inactive,
+        LocalState::Pending,
+        LocalState::Active,
+        LocalState::Error,
+        LocalState::Locked,
+    ];
+    const EXPIRED: &str = "x509: certificate has expired or is not yet valid";
+
+    fn member(role: Role) -> Membership {
+        Membership { node_id: "node".into(), swarm_id: "swarm".into(), generation: 2, role }
+    }
+
+    fn local(state: LocalState, role: Role) -> LocalNode {
+        LocalNode {
+            state,
+            node_id: Some("node".into()),
+            swarm_id: Some("swarm".into()),
+            is_manager: role == Role::Manager,
+            has_managers: true,
+            error: String::new(),
+            address: None,
+            live_restore: false,
+        }
+    }
+
+    fn charter(generation: u64, swarm_id: &str, phase: CharterPhase) -> Charter {
+        Charter {
+            schema: SCHEMA,
+            phase,
+            generation,
+            founder: "i-1".into(),
+            lease_expires_at: OffsetDateTime::UNIX_EPOCH,
+            swarm_id: Some(swarm_id.into()),
+            ca_digest: None,
+            founded_at: None,
+            former: vec![],
+        }
+    }
+
+    fn row(node_id: &str, state: MemberState) -> Member {
+        let instance = Instance {
+            id: "i-1".into(),
+            instance_type: String::new(),
+            zone: String::new(),
+            region: String::new(),
+            private_address: [10, 0, 0, 1].into(),
+            market: Market::OnDemand,
+            group: None,
+            stack: None,
+            tags: std::collections::BTreeMap::new(),
+        };
+        let membership = Membership { node_id: node_id.into(), ..member(Role::Worker) };
+        let epoch = OffsetDateTime::UNIX_EPOCH;
+        Member::new(&instance, &membership, Role::Worker, state, epoch)
+    }
+
+    fn records(charter: Charter, row: Member, is_manager_there: bool) -> Option<Records> {
+        Some(Records { charter: Some(charter), row: Some(row), is_manager_there })
+    }
+
+    #[test]
+    fn each_way_out_of_the_swarm_is_noticed() {
+        let (worker, now) = (member(Role::Worker), charter(2, "swarm", CharterPhase::Open));
+        let well = row("node", MemberState::Ready);
+        let look = |state, error: &str, records| {
+            let local = LocalNode { error: error.into(), ..local(state, Role::Worker) };
+            decide(&worker, &Observed { local, records })
+        };
+        let fine = records(now.clone(), well.clone(), true);
+        assert_eq!(look(LocalState::Active, "", fine.clone()), Verdict::Fine);
+        assert_eq!(look(LocalState::Inactive, "", fine), Verdict::Out(Cause::InNoSwarm));
+        let removed = records(now.clone(), row("node", MemberState::Removed), true);
+        assert_eq!(look(LocalState::Active, "", removed), Verdict::Out(Cause::Removed));
+        let earlier = records(now.clone(), row("earlier", MemberState::Removed), true);
+        assert_eq!(look(LocalState::Active, "", earlier), Verdict::Fine, "another life's row");
+        let later = records(charter(3, "next", CharterPhase::Open), well.clone(), true);
+        let older = Verdict::Out(Cause::Older { generation: 3 });
+        assert_eq!(look(LocalState::Active, "no leader", later), older);
+        let expired = records(now, well, true);
+        let refused = Verdict::Out(Cause::CertificateRefused);
+        assert_eq!(look(LocalState::Error, EXPIRED, expired), refused);
+    }
+
+    proptest! {
+        /// Whatever else is wrong, a node is out only with evidence: Docker's own word, the
+        /// managers' mark on this very node, or a later swarm that it can join.
+        #[test]
+        fn a_bad_day_takes_nobody_out(
+            state in prop::sample::select(&STATES),
+            is_manager in any::<bool>(),
+            has_managers in any::<bool>(),
+            error in prop::sample::select(&["", "no leader", EXPIRED]),
+            phase in prop::sample::select(
+                &[CharterPhase::Open, CharterPhase::Founding, CharterPhase::Closed]
+            ),
+            generation in 1u64..4,
+            swarm in prop::sample::select(&["swarm", "next"]),
+            row_of in prop::sample::select(&["node", "earlier"]),
+            mark in prop::sample::select(
+                &[MemberState::Ready, MemberState::Leaving, MemberState::Removed]
+            ),
+            is_manager_there in any::<bool>(),
+            is_ledger_read in any::<bool>(),
+        ) {
+            let role = if is_manager { Role::Manager } else { Role::Worker };
+            let local = LocalNode { has_managers, error: error.into(), ..local(state, role) };
+            let records = records(charter(generation, swarm, phase), row(row_of, mark), is_manager_there);
+            let seen = Observed { local, records: records.filter(|_| is_ledger_read) };
+            match decide(&member(role), &seen) {
+                Verdict::Out(Cause::InNoSwarm) => prop_assert_eq!(state, LocalState::Inactive),
+                Verdict::Out(Cause::Removed) => prop_assert!(
+                    is_ledger_read && !is_manager && row_of == "node" && mark == MemberState::Removed
+                ),
+                Verdict::Out(Cause::Older { .. }) => prop_assert!(
+                    is_ledger_read && is_manager_there && generation == 3 && swarm == "next"
+                        && phase == CharterPhase::Open
+                ),
+                Verdict::Out(Cause::CertificateRefused) => prop_assert!(
+                    is_ledger_read && is_manager_there && !is_manager && error == EXPIRED
+                ),
+                Verdict::Fine => prop_assert!(error.is_empty() && has_managers),
+                Verdict::Wait { why } => prop_assert!(!why.is_empty()),
+            }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! A node that serves looks after its own membership: is it still in the charter's swarm?
+//!
+//! Guarantees: nothing is changed here. [`until_out`] only returns with evidence that lasted over
+//! several looks, and what follows is a boot, which looks afresh. Managers that do not answer, a
+//! ledger that fails or a Docker that restarts are bad days of somebody else: they are said, and
+//! waited for.
+
+mod decide;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::instance::Membership;
+use crate::ledger::{Charter, LedgerError, MemberState};
+use crate::node::Node;
+use crate::state::Phase;
+use crate::swarm::{SwarmError, first_listening};
+
+pub use decide::{Cause, Observed, Records, Verdict, decide};
+
+/// Between two looks at Docker, which is near.
+const INTERVAL: Duration = Duration::from_secs(15);
+/// The ledger is read at every second look: a fleet of 1,000 reads 67 times a second.
+const LEDGER_EVERY: u32 = 2;
+/// So many looks in a row must find the same cause.
+const LOOKS: u32 = 2;
+
+#[derive(Debug, Error)]
+enum CareError {
+    #[error(transparent)]
+    Swarm(#[from] SwarmError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// Looks again and again, and returns once this node is in the charter's swarm no more.
+pub async fn until_out(node: &Node, membership: &Membership) -> Cause {
+    let mut suspicion: Option<(Cause, u32)> = None;
+    for turn in 1u32.. {
+        tokio::time::sleep(INTERVAL.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
+        let is_ledger_due = suspicion.is_some() || turn.is_multiple_of(LEDGER_EVERY);
+        let verdict = match observe(node, membership, is_ledger_due).await {
+            Ok(seen) => decide(membership, &seen),
+            Err(error) => Verdict::Wait { why: crate::errors::chain(&error) },
+        };
+        suspicion = match verdict {
+            Verdict::Fine => {
+                node.state.enter(Phase::Ready, membership.to_string());
+                None
+            }
+            Verdict::Wait { why } => {
+                node.state.enter(Phase::Ready, format!("{membership}; waiting, since {why}"));
+                None
+            }
+            Verdict::Out(cause) => {
+                let looks = match suspicion {
+                    Some((earlier, looks)) if earlier == cause => looks + 1,
+                    _ => 1,
+                };
+                if looks >= LOOKS {
+                    return cause;
+                }
+                Some((cause, looks))
+            }
+        };
+    }
+    unreachable!("the looks never end")
+}
+
+async fn observe(
+    node: &Node,
+    membership: &Membership,
+    is_ledger_due: bool,
+) -> Result<Observed, CareError> {
+    let local = node.swarm.fetch_local_node().await?;
+    if !is_ledger_due {
+        return Ok(Observed { local, records: None });
+    }
+    let (charter, row) = tokio::try_join!(
+        node.ledger.fetch_charter(),
+        node.ledger.fetch_member(node.role, &node.instance.id),
+    )?;
+    let is_elsewhere =
+        charter.as_ref().is_some_and(|charter| decide::names_another(charter, membership));
+    let is_in_question = is_elsewhere || local.is_certificate_refused();
+    let listening = match &charter {
+        Some(charter) if is_in_question => find_manager(node, charter).await?,
+        _ => None,
+    };
+    Ok(Observed {
+        local,
+        records: Some(Records { charter, row, is_manager_there: listening.is_some() }),
+    })
+}
+
+/// A manager of the charter's own generation that listens: a place to go to.
+async fn find_manager(node: &Node, charter: &Charter) -> Result<Option<IpAddr>, CareError> {
+    let mut rows = node.ledger.fetch_managers().await?;
+    rows.retain(|row| {
+        row.generation == charter.generation
+            && row.instance_id != node.instance.id
+            && row.state == MemberState::Ready
+    });
+    let addresses: Vec<IpAddr> = rows.iter().map(|row| row.address).collect();
+    Ok(first_listening(&addresses).await)
+}

@@ -1,0 +1,169 @@
+//! Members that the swarm does not list: taken off by hand (`docker node rm --force`), which a
+//! worker's own Docker never hears of.
+//!
+//! Guarantees: a row is marked only when a whole node list, of the charter's swarm and generation
+//! and with a leader, did not have its node at looks [`LEADER_PATIENCE`] apart; the write is refused
+//! when the row has changed meanwhile. The node itself does the rest: it leaves and joins anew.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::act::CareError;
+use crate::instance::Membership;
+use crate::ledger::{CharterPhase, Member, MemberState};
+use crate::node::Node;
+use crate::swarm::{NodeView, SwarmErrorKind};
+
+/// Between two looks. A node that was taken off the list is to be back within two minutes.
+const INTERVAL: Duration = Duration::from_secs(15);
+/// A node that has joined this moment may be missing from a list.
+const LEADER_PATIENCE: Duration = Duration::from_secs(30);
+/// The other managers come in when the leader's skep has not acted.
+const BACKUP_PATIENCE: Duration = Duration::from_secs(90);
+
+/// Since when each node has been missing, by node id.
+type MissingSince = BTreeMap<String, Instant>;
+
+/// Marks the rows of such members for as long as this node is a manager; never returns.
+pub async fn mark_the_missing(node: &Node, membership: &Membership) -> Infallible {
+    loop {
+        super::until_manager(node).await;
+        let mut missing_since = MissingSince::new();
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            match look(node, membership, &mut missing_since).await {
+                Ok(()) => {}
+                Err(CareError::Swarm(error)) if error.kind == SwarmErrorKind::NotManager => break,
+                Err(error) => {
+                    missing_since.clear();
+                    tracing::warn!("looking for missing nodes: {}", crate::errors::chain(&error));
+                }
+            }
+        }
+    }
+}
+
+async fn look(
+    node: &Node,
+    membership: &Membership,
+    missing_since: &mut MissingSince,
+) -> Result<(), CareError> {
+    let Membership { node_id: me, swarm_id, generation, .. } = membership;
+    // The rows first: whoever is in them was in the swarm before the list is read.
+    let (charter, members) =
+        tokio::try_join!(node.ledger.fetch_charter(), node.ledger.fetch_members())?;
+    let nodes = node.swarm.fetch_nodes().await?;
+    let is_charters = charter.is_some_and(|charter| {
+        charter.phase == CharterPhase::Open
+            && charter.generation == *generation
+            && charter.swarm_id.as_ref() == Some(swarm_id)
+    });
+    if !is_charters || !nodes.iter().any(|view| view.id == *me) {
+        missing_since.clear();
+        return Ok(());
+    }
+    let is_leader = nodes.iter().any(|view| view.id == *me && view.is_leader());
+    let patience = if is_leader { LEADER_PATIENCE } else { BACKUP_PATIENCE };
+    let now = Instant::now();
+    for row in missing_for(&members, &nodes, *generation, patience, missing_since, now) {
+        if node.ledger.mark_removed(row).await? {
+            tracing::warn!(
+                instance = row.instance_id,
+                node = row.node_id,
+                "the swarm does not list this member any more: it is to join anew"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The members whose node has been missing for `patience`. One that is listed again starts anew.
+fn missing_for<'a>(
+    members: &'a [Member],
+    nodes: &[NodeView],
+    generation: u64,
+    patience: Duration,
+    since: &mut MissingSince,
+    now: Instant,
+) -> Vec<&'a Member> {
+    let missing: Vec<&Member> = members
+        .iter()
+        .filter(|row| row.generation == generation && row.state == MemberState::Ready)
+        .filter(|row| nodes.iter().all(|view| view.id != row.node_id))
+        .collect();
+    since.retain(|id, _| missing.iter().any(|row| row.node_id == *id));
+    missing
+        .into_iter()
+        .filter(|row| now - *since.entry(row.node_id.clone()).or_insert(now) >= patience)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use time::OffsetDateTime;
+
+    use super::*;
+    use crate::instance::{Instance, Market, Role};
+    use crate::swarm::Availability;
+
+    fn node(id: &str) -> NodeView {
+        NodeView {
+            id: id.into(),
+            hostname: String::new(),
+            state: "down".into(),
+            availability: Availability::Active,
+            labels: Default::default(),
+            role: Role::Worker,
+            address: None,
+            raft: None,
+        }
+    }
+
+    fn row(id: &str, generation: u64, state: MemberState) -> Member {
+        let instance = Instance {
+            id: format!("i-{id}"),
+            instance_type: String::new(),
+            zone: String::new(),
+            region: String::new(),
+            private_address: [10, 0, 0, 1].into(),
+            market: Market::OnDemand,
+            group: None,
+            stack: None,
+            tags: BTreeMap::new(),
+        };
+        let membership = Membership {
+            node_id: id.into(),
+            swarm_id: "swarm".into(),
+            generation,
+            role: Role::Worker,
+        };
+        Member::new(&instance, &membership, Role::Worker, state, OffsetDateTime::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn only_a_ready_member_of_this_generation_that_stays_missing_is_marked() {
+        let (start, patience) = (Instant::now(), Duration::from_secs(30));
+        let rows = [
+            row("listed", 2, MemberState::Ready),
+            row("missing", 2, MemberState::Ready),
+            row("older", 1, MemberState::Ready),
+            row("leaving", 2, MemberState::Leaving),
+            row("marked", 2, MemberState::Removed),
+        ];
+        let mut since = MissingSince::new();
+        let mut look = |seconds: u64, listed: &[&str]| -> Vec<String> {
+            let nodes: Vec<NodeView> = listed.iter().map(|id| node(id)).collect();
+            let now = start + Duration::from_secs(seconds);
+            let due = missing_for(&rows, &nodes, 2, patience, &mut since, now);
+            due.into_iter().map(|row| row.node_id.clone()).collect()
+        };
+        assert!(look(0, &["listed"]).is_empty());
+        assert!(look(15, &["listed", "missing"]).is_empty(), "Down is listed");
+        assert!(look(30, &["listed"]).is_empty(), "it was back meanwhile");
+        assert!(look(45, &["listed"]).is_empty());
+        assert_eq!(look(60, &["listed"]), ["missing"]);
+    }
+}

@@ -1,0 +1,47 @@
+//! Which managers listen: a dead address must cost milliseconds and not Docker's 20 s.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::net::TcpStream;
+
+use super::SWARM_PORT;
+
+/// A manager in the same region answers within milliseconds; this bounds a dropped packet.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How many managers are probed at once; a swarm has seven at the most that make sense.
+const PROBED_AT_ONCE: usize = 8;
+
+/// The first that accepts a connection on [`SWARM_PORT`], a batch after the other: rows of managers
+/// that went without a word live on for days, and any number of them must not hide a live one.
+pub async fn first_listening(addresses: &[IpAddr]) -> Option<IpAddr> {
+    for batch in addresses.chunks(PROBED_AT_ONCE) {
+        let found = probe_batch(batch).await;
+        if found.is_some() {
+            return found;
+        }
+    }
+    None
+}
+
+/// All are asked at once, the preferred ones a little earlier.
+async fn probe_batch(addresses: &[IpAddr]) -> Option<IpAddr> {
+    const HEAD_START: Duration = Duration::from_millis(20);
+    let mut probes: FuturesUnordered<_> = addresses
+        .iter()
+        .zip(0u32..)
+        .map(|(address, rank)| async move {
+            tokio::time::sleep(HEAD_START * rank).await;
+            let connect = TcpStream::connect(SocketAddr::new(*address, SWARM_PORT));
+            matches!(tokio::time::timeout(PROBE_TIMEOUT, connect).await, Ok(Ok(_)))
+                .then_some(*address)
+        })
+        .collect();
+    while let Some(outcome) = probes.next().await {
+        if outcome.is_some() {
+            return outcome;
+        }
+    }
+    None
+}

@@ -1,0 +1,153 @@
+//! A node that is out of the swarm without having been told to leave notices, and comes back; one
+//! with a bad network day is left as it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::ensure;
+use bollard::models::NodeState;
+use bollard::query_parameters::{DeleteNodeOptionsBuilder, LeaveSwarmOptionsBuilder};
+use harness::departures::node_id;
+use harness::secs;
+use harness::swarm::{self, CLUSTER};
+use serde_json::json;
+use skep_sim::fleet::{Fleet, Instance};
+
+/// What is promised.
+const TWO_MINUTES: Duration = secs(120);
+/// Several looks long.
+const BAD_DAY: Duration = secs(90);
+/// A boot and a few looks, on a machine that is busy.
+const PATIENCE: Duration = secs(240);
+/// What a node says that has noticed.
+const NOTICED: &str = "not in the cluster's swarm any more";
+
+async fn standing(managers: u32, workers: u32) -> anyhow::Result<Fleet> {
+    let fleet = harness::fleet(harness::options()).await?;
+    fleet.create_cluster(&swarm::cluster(managers, workers))?;
+    swarm::all_ready(&fleet, (managers + workers) as usize).await?;
+    swarm::whole(&fleet, managers as usize, workers as usize).await?;
+    swarm::announced(&fleet).await?;
+    Ok(fleet)
+}
+
+/// Waits until a manager lists the instance's present node as ready, which is another than `before`.
+async fn is_back(
+    fleet: &Fleet,
+    instance: &Arc<Instance>,
+    before: &str,
+    patience: Duration,
+) -> anyhow::Result<()> {
+    fleet
+        .wait_until(&format!("{} to be back", instance.id()), patience, async || {
+            let own = node_id(instance).await?;
+            let nodes = fleet.nodes().await?;
+            let listed = nodes.iter().find(|node| node.id.as_ref() == Some(&own));
+            let state = listed.and_then(|node| node.status.as_ref()?.state);
+            Ok(own != before && state == Some(NodeState::READY))
+        })
+        .await?;
+    swarm::logged(fleet, instance, "phase=\"ready\"").await?;
+    assert_eq!(instance.exit_codes(), Vec::<i32>::new(), "the same process");
+    assert_eq!(swarm::said(fleet, instance.id()).0, ["SUCCESS"], "nothing is said twice");
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_was_taken_out_by_hand_comes_back_and_who_is_cut_off_is_left_alone()
+-> anyhow::Result<()> {
+    let fleet = standing(1, 3).await?;
+    let workers = fleet.group(&format!("{CLUSTER}-workers"));
+    let [removed, left, isolated] = workers.as_slice() else { anyhow::bail!("three workers") };
+    let before = (node_id(removed).await?, node_id(left).await?, node_id(isolated).await?);
+
+    isolated.isolate(true)?;
+    let begin = tokio::time::Instant::now();
+    let force = DeleteNodeOptionsBuilder::default().force(true).build();
+    fleet.manager_docker().await?.delete_node(&before.0, Some(force)).await?;
+    left.docker()?.leave_swarm(Some(LeaveSwarmOptionsBuilder::default().build())).await?;
+    let place = swarm::place(removed).await?;
+    println!("removed by force: {:?}, error {:?}", place.local_node_state, place.error);
+
+    is_back(&fleet, left, &before.1, TWO_MINUTES).await?;
+    println!("back after leaving by hand: {:.1} s", begin.elapsed().as_secs_f64());
+    let rest = TWO_MINUTES.saturating_sub(begin.elapsed());
+    is_back(&fleet, removed, &before.0, rest).await?;
+    println!("back after node rm --force: {:.1} s", begin.elapsed().as_secs_f64());
+
+    tokio::time::sleep_until(begin + BAD_DAY).await;
+    let place = swarm::place(isolated).await?;
+    println!("isolated: {:?}, error {:?}", place.local_node_state, place.error);
+    isolated.isolate(false)?;
+    fleet
+        .wait_until("it to be well", PATIENCE, async || {
+            let nodes = fleet.nodes().await?;
+            let own = nodes.iter().find(|node| node.id.as_ref() == Some(&before.2));
+            Ok(own.and_then(|node| node.status.as_ref()?.state) == Some(NodeState::READY))
+        })
+        .await?;
+    assert_eq!(node_id(isolated).await?, before.2);
+    ensure!(!isolated.log().contains(NOTICED), "{}", isolated.log());
+    fleet.stop().await
+}
+
+/// The charter was closed by hand under a living swarm: the next manager founds another one, and
+/// those of the older generation are fenced out and move over, whatever their role.
+#[tokio::test]
+async fn an_older_generation_moves_over() -> anyhow::Result<()> {
+    let fleet = standing(1, 1).await?;
+    let mut charter = swarm::rows(&fleet, CLUSTER, "charter").await?.pop().expect("a charter");
+    let old = charter["swarm_id"].clone();
+    charter.insert("phase".into(), json!("closed"));
+    swarm::put_row(&fleet, &charter).await?;
+    swarm::resize(&fleet, "manager", 2)?;
+    let second = swarm::newest(&fleet, "manager", 2).await?;
+    swarm::ready(&fleet, &second).await?;
+    fleet
+        .wait_until("one swarm of three", PATIENCE, async || {
+            Ok(swarm::whole(&fleet, 2, 1).await.is_ok())
+        })
+        .await?;
+    let next = swarm::charter(&fleet).await?.expect("a charter");
+    assert_eq!((next.generation, next.founder.as_str()), (2, second.id()));
+    assert_ne!(json!(next.swarm_id), old);
+    let managers = fleet.group(&format!("{CLUSTER}-managers"));
+    let fenced = managers.iter().find(|it| it.id() != second.id()).expect("the first one");
+    ensure!(fenced.log().contains("this manager is fenced out"), "{}", fenced.log());
+    fleet.stop().await
+}
+
+/// Puts a certificate in the node's place that has its name and ended years ago; run where the
+/// certificates are.
+const EXPIRE: &str = r#"
+set -e
+printf '[ca]\ndefault_ca=c\n[c]\ndatabase=i\nnew_certs_dir=.\nrand_serial=yes\ndefault_md=sha256\npolicy=p\n[p]\norganizationName=supplied\norganizationalUnitName=supplied\ncommonName=supplied\n' > c
+: > i
+subject=$(openssl x509 -in swarm-node.crt -noout -subject -nameopt compat | sed 's/^subject=//')
+openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout k -subj "$subject" -out r
+openssl ca -batch -notext -config c -selfsign -keyfile k -in r -startdate 20200101000000Z -enddate 20200201000000Z -out swarm-node.crt
+cp k swarm-node.key
+rm -f c i* k r *.pem
+"#;
+
+/// As when the instance was stopped for longer than a certificate lasts.
+#[tokio::test]
+async fn a_worker_whose_certificate_has_expired_joins_anew() -> anyhow::Result<()> {
+    let fleet = standing(1, 1).await?;
+    let worker = fleet.group(&format!("{CLUSTER}-workers")).pop().expect("a worker");
+    let before = node_id(&worker).await?;
+    let root = worker.docker()?.info().await?.docker_root_dir.expect("a data root");
+    worker.stop_dockerd().await?;
+    swarm::sh(&worker, &format!("cd {root}/swarm/certificates\n{EXPIRE}")).await?;
+    worker.start_dockerd()?;
+    worker.wait_docker().await?;
+    let place = swarm::place(&worker).await?;
+    println!(
+        "expired: {:?}, node {:?}, error {:?}",
+        place.local_node_state, place.node_id, place.error
+    );
+    ensure!(place.error.is_some_and(|error| error.contains("expired")), "it is not refused");
+    is_back(&fleet, &worker, &before, PATIENCE).await?;
+    ensure!(worker.log().contains(NOTICED), "{}", worker.log());
+    fleet.stop().await
+}
