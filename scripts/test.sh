@@ -74,7 +74,7 @@ stage_scenarios() {
     [ "$policies" -nt cloudformation/skep.yaml ] || stage_cloudformation
     local target targets=()
     for target in deploying joining keeping leaving trouble; do targets+=(--test "$target"); done
-    RUST_TEST_THREADS=${SCENARIO_THREADS:-2} cargo_test skep-scenarios "${targets[@]}"
+    RUST_TEST_THREADS=${SCENARIO_THREADS:-4} cargo_test skep-scenarios "${targets[@]}"
 }
 
 # Booted instances, from the image that Packer makes of the real package.

@@ -7,7 +7,7 @@ use bollard::query_parameters::LeaveSwarmOptionsBuilder;
 use harness::departures::{Leaver, is_listed, node_id, options_with, standing};
 use harness::secs;
 use harness::swarm::{self, Gate};
-use skep_sim::fleet::{ClusterSpec, Fleet, FleetOptions, Instance, Restart};
+use skep_sim::fleet::{ClusterSpec, Fleet, Instance};
 
 /// Docker takes up to half a minute to call a node Down; then the leader's patience and two looks.
 const PATIENCE: Duration = secs(180);
@@ -52,7 +52,7 @@ async fn a_worker_and_a_manager_that_join_again_are_listed_once() -> anyhow::Res
 #[tokio::test]
 async fn what_a_failed_manager_left_goes_with_its_instance() -> anyhow::Result<()> {
     let (gate, options) = Gate::new(false)?;
-    let fleet = harness::fleet(FleetOptions { restart: Restart::Never, ..options }).await?;
+    let fleet = harness::fleet(options).await?;
     fleet.create_cluster(&swarm::cluster(1, 0))?;
     swarm::all_ready(&fleet, 1).await?;
     gate.close();
