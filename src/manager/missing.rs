@@ -19,6 +19,8 @@ use crate::swarm::{NodeView, SwarmErrorKind};
 
 /// Between two looks. A node that was taken off the list is to be back within two minutes.
 const INTERVAL: Duration = Duration::from_secs(15);
+/// The others: every look reads the rows of the whole fleet.
+const BACKUP_INTERVAL: Duration = Duration::from_secs(60);
 /// A node that has joined this moment may be missing from a list.
 const LEADER_PATIENCE: Duration = Duration::from_secs(30);
 /// The other managers come in when the leader's skep has not acted.
@@ -32,10 +34,11 @@ pub async fn mark_the_missing(node: &Node, membership: &Membership) -> Infallibl
     loop {
         super::until_manager(node).await;
         let mut missing_since = MissingSince::new();
+        let mut pause = INTERVAL;
         loop {
-            tokio::time::sleep(INTERVAL).await;
+            tokio::time::sleep(pause).await;
             match look(node, membership, &mut missing_since).await {
-                Ok(()) => {}
+                Ok(is_leader) => pause = if is_leader { INTERVAL } else { BACKUP_INTERVAL },
                 Err(CareError::Swarm(error)) if error.kind == SwarmErrorKind::NotManager => break,
                 Err(error) => {
                     missing_since.clear();
@@ -50,7 +53,7 @@ async fn look(
     node: &Node,
     membership: &Membership,
     missing_since: &mut MissingSince,
-) -> Result<(), CareError> {
+) -> Result<bool, CareError> {
     let Membership { node_id: me, swarm_id, generation, .. } = membership;
     // The rows first: whoever is in them was in the swarm before the list is read.
     let (charter, members) =
@@ -61,11 +64,11 @@ async fn look(
             && charter.generation == *generation
             && charter.swarm_id.as_ref() == Some(swarm_id)
     });
+    let is_leader = nodes.iter().any(|view| view.id == *me && view.is_leader());
     if !is_charters || !nodes.iter().any(|view| view.id == *me) {
         missing_since.clear();
-        return Ok(());
+        return Ok(is_leader);
     }
-    let is_leader = nodes.iter().any(|view| view.id == *me && view.is_leader());
     let patience = if is_leader { LEADER_PATIENCE } else { BACKUP_PATIENCE };
     let now = Instant::now();
     for row in missing_for(&members, &nodes, *generation, patience, missing_since, now) {
@@ -77,7 +80,7 @@ async fn look(
             );
         }
     }
-    Ok(())
+    Ok(is_leader)
 }
 
 /// The members whose node has been missing for `patience`. One that is listed again starts anew.
