@@ -1,0 +1,83 @@
+//! `make model`: checks every model as deep as the time allows, and says how deep that was.
+
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::process::ExitCode;
+use std::thread::available_parallelism;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use skep_model::founding::{Fence, Founding};
+use stateright::{Checker, Expectation, Model};
+
+/// skep's protocols under a model checker.
+#[derive(Parser)]
+struct Arguments {
+    /// How long all models may take together
+    #[arg(long = "for", value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration)]
+    time: Duration,
+}
+
+fn main() -> ExitCode {
+    let Arguments { time } = Arguments::parse();
+    let quiet = Founding {
+        managers: 3,
+        workers: 2,
+        crashes: 3,
+        expiries: 3,
+        terminations: 0,
+        silences: 0,
+        fence: Fence::Held,
+    };
+    let losing = Founding {
+        workers: 1,
+        crashes: 1,
+        expiries: 1,
+        terminations: 3,
+        silences: 2,
+        ..quiet.clone()
+    };
+    let share = time / 2;
+    let hold = [
+        check("founding and joining: 3 managers, 2 workers", quiet, share),
+        check("losing and founding anew: 3 managers, 1 worker", losing, share),
+    ];
+    if hold.iter().all(|holds| *holds) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Checks one model for so long at the most; says what came of it and whether all holds.
+fn check<M>(what: &str, model: M, time: Duration) -> bool
+where
+    M: Model + Send + Sync + 'static,
+    M::State: Clone + Debug + Hash + PartialEq + Send + Sync + 'static,
+    M::Action: Clone + Debug + PartialEq + Send + Sync + 'static,
+{
+    let start = Instant::now();
+    let threads = available_parallelism().map_or(1, Into::into);
+    let checker = model.checker().threads(threads).timeout(time).spawn_bfs().join();
+    // As many as there are, unless the time was up first.
+    let is_whole = start.elapsed() < time;
+    let mut holds = true;
+    for property in checker.model().properties() {
+        let found = checker.discovery(property.name);
+        match (property.expectation, found) {
+            (Expectation::Sometimes, None) if is_whole => {
+                println!("{what}: never seen: {}", property.name);
+                holds = false;
+            }
+            (Expectation::Always | Expectation::Eventually, Some(path)) => {
+                println!("{what}: does not hold: {}\n{path}", property.name);
+                holds = false;
+            }
+            _ => {}
+        }
+    }
+    let extent = if is_whole { "all there are" } else { "all that the time allowed" };
+    println!(
+        "{what}: {} unique states, depth {}, {extent}: {}",
+        checker.unique_state_count(),
+        checker.max_depth(),
+        if holds { "everything holds" } else { "FAILED" }
+    );
+    holds
+}
