@@ -54,7 +54,8 @@ mod tests {
         for command in cli.get_subcommands() {
             let name = command.get_name();
             let about = command.get_about().unwrap().to_string();
-            assert!(overview.contains(&format!("skep\\-{name}(1)")), "skep(1) lacks {name}");
+            let listed = format!("skep\\-{}(1)", name.replace('-', "\\-"));
+            assert!(overview.contains(&listed), "skep(1) lacks {name}");
             let page = read(&format!("man/skep-{name}.1"));
             assert!(page.contains(&about.replace('-', "\\-")), "skep-{name}(1) lacks: {about}");
             for (shell, text) in &completions {
