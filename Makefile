@@ -1,7 +1,7 @@
 # skep: what a developer types. `make help` lists it; each target installs what it needs by itself.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test demo bench package clean
+.PHONY: help setup lint test model demo bench package clean
 .NOTPARALLEL:
 
 # The scripts, the tests and the lines below agree on where things are, whatever the user's cargo settings.
@@ -21,6 +21,10 @@ lint: ## formatting, clippy, dependency policy, shell scripts, units
 test: ## all checks, tests and scenarios, on real daemons and booted instances (STAGES="units" TEST=word)
 	@scripts/setup.sh lint test
 	@scripts/test.sh $(STAGES)
+
+model: ## skep's protocols under a model checker, ten minutes deep (ARGS="--for 1h")
+	@scripts/setup.sh model
+	cargo run --quiet --locked --package skep-model -- $(ARGS)
 
 demo: ## a fleet on this machine: boot, scale-in, a leader lost, a spot notice (needs root; asks sudo)
 	@scripts/setup.sh demo

@@ -36,6 +36,7 @@ check cargo clippy --package skep --all-targets --locked -- -D warnings
 check cargo clippy --package skep-sim --all-targets --locked -- -D warnings
 check cargo clippy --package skep-scenarios --all-targets --locked -- -D warnings
 check cargo clippy --package skep-packaging --all-targets --locked -- -D warnings
+check cargo clippy --package skep-model --all-targets --locked -- -D warnings
 check target/tools/bin/cargo-deny --locked --workspace check --hide-inclusion-graph bans licenses sources
 check shellcheck --external-sources "${scripts[@]}"
 check units

@@ -28,6 +28,7 @@ main() {
             demo) need cc ip iptables unshare dockerd containerd runc busybox-static certificates ;;
             bench) need cc ip iptables unshare dockerd containerd runc busybox-static certificates \
                 docker curl venv ;;
+            model) need cc ;;
             package) need cc dpkg-shlibdeps ;;
             *) die "setup.sh: no such target: $target" ;;
         esac

@@ -16,13 +16,14 @@
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-STAGES=(lint build units cloud packages cloudformation scenarios booted)
+STAGES=(lint build units model cloud packages cloudformation scenarios booted)
 
 # Minutes, so that a test that hangs ends with its log and the summary rather than with CI's 90 minutes.
 limit_of() {
     case $1 in
         lint | build) echo 20 ;;
         units) echo 5 ;;
+        model) echo 15 ;;
         cloud) echo 10 ;;
         packages) echo 20 ;;
         cloudformation) echo 10 ;;
@@ -40,6 +41,7 @@ stage_build() {
     cargo build --package skep-sim --all-targets --locked
     cargo build --package skep-scenarios --all-targets --locked
     cargo build --package skep-packaging --all-targets --locked
+    cargo build --package skep-model --all-targets --locked
 }
 
 # Unit and property tests, and the examples in the documentation. As the user, with nothing but loopback.
@@ -47,6 +49,12 @@ stage_units() {
     cargo_test skep --lib --bins
     [ -n "${TEST:-}" ] || cargo_test skep --doc
     cargo_test skep-packaging --bins
+}
+
+# The protocols under a model checker, for seconds; `make model` goes deeper.
+stage_model() {
+    cargo_test skep-model --all-targets
+    [ -n "${TEST:-}" ] || cargo run --quiet --locked --package skep-model -- --for 20s
 }
 
 # The local cloud by itself, driven by the real `aws`.
