@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the other targets need: setup.sh [lint|test|demo|bench|package]... (default: all of it).
+# Installs what the other targets need: setup.sh [lint|test|model|demo|bench|package]... (default: all of it).
 #
 # It looks at what is there rather than at stamps, so it can run before every target: a fraction of a
 # second when nothing is missing. It installs Debian packages; all else stays in target/ and .venv/.
