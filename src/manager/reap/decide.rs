@@ -157,9 +157,11 @@ pub fn decide<'a>(seen: &Observed<'a>) -> Decision<'a> {
     }
     let steps =
         seen.nodes.iter().filter(|node| verdicts.get(&node.id).is_some_and(Verdict::is_death));
-    let steps = steps.map(|node| match node.is_plain_worker() {
-        true => (node, Step::Remove),
-        false => (node, Step::Demote),
+    // Meant to be a manager and never in raft, as a failed join leaves it, it cannot be demoted:
+    // "can't find manager in raft memberlist".
+    let steps = steps.map(|node| match node.raft {
+        None => (node, Step::Remove),
+        Some(_) => (node, Step::Demote),
     });
     Decision {
         steps: steps.collect(),

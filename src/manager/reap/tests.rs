@@ -173,6 +173,7 @@ fn what_a_failed_join_left_goes_with_its_instance() {
     assert_eq!(world.steps(), ["s: Demote"]);
     assert!(decide(&world.seen()).spent.is_empty(), "the entry is still to be explained");
     world.nodes[1].raft = None;
+    assert_eq!(world.steps(), ["s: Remove"], "out of raft, whatever it was meant to be");
     world.nodes[1].role = Role::Worker;
     assert_eq!(world.steps(), ["s: Remove"]);
     world.nodes.remove(1);
