@@ -291,8 +291,7 @@ proptest! {
             prop_assert!(view.id != "me");
             prop_assert!(view.state == "down" || never_up, "{view:?}");
             prop_assert!(world.lifeless_for[&view.id] >= PATIENCE);
-            let is_in_raft = view.raft.is_some() || view.role == Role::Manager;
-            prop_assert_eq!(*step == Step::Demote, is_in_raft);
+            prop_assert_eq!(*step == Step::Demote, view.raft.is_some());
             let rows: Vec<_> = world.members.iter().filter(|row| row.node_id == view.id).collect();
             if !rows.is_empty() {
                 prop_assert!(view.state == "down" && rows.iter().all(|row| gone(&row.instance_id)));
