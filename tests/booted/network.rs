@@ -12,8 +12,9 @@ use crate::cluster::{PATIENCE, fleet, possible, spec};
 use crate::groups::{first_of, for_worker, launch, multipart, succeeded, tells};
 use crate::member::Member;
 
-/// How often the managers look for the dead before the network heals: once they see both of them.
-const LOOKS: usize = 2;
+/// How often the managers ask about everybody before the network heals: six times a minute, all
+/// together, and the leader's patience with a node that is Down is 20 s.
+const LOOKS: usize = 6;
 /// How late the network is.
 const LATE: Duration = secs(25);
 /// Holds UserData until the trouble is there: cloud-init itself needs the metadata.
