@@ -53,11 +53,13 @@ mod tests {
         assert!(cli.get_subcommands().count() >= 4);
         for command in cli.get_subcommands() {
             let name = command.get_name();
+            // As roff writes them.
+            let escaped = |text: &str| text.replace('-', "\\-").replace('\'', "\\*(Aq");
             let about = command.get_about().unwrap().to_string();
-            let listed = format!("skep\\-{}(1)", name.replace('-', "\\-"));
+            let listed = escaped(&format!("skep-{name}(1)"));
             assert!(overview.contains(&listed), "skep(1) lacks {name}");
             let page = read(&format!("man/skep-{name}.1"));
-            assert!(page.contains(&about.replace('-', "\\-")), "skep-{name}(1) lacks: {about}");
+            assert!(page.contains(&escaped(&about)), "skep-{name}(1) lacks: {about}");
             for (shell, text) in &completions {
                 assert!(text.contains(name), "{shell} does not complete {name}");
             }

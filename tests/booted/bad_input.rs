@@ -140,7 +140,9 @@ async fn is_no_node(fleet: &BootedFleet, mistake: &Mistake) -> anyhow::Result<()
     failed(fleet, &instance).await?;
     let stack = fleet.cloud().stack(mistake.name).context("there is no stack")?;
     ensure!(stack.resources[0].failed.contains(instance.id()), "{stack:?}");
-    let rows = ledger_of(fleet.cloud())?;
+    // That it has tried to join may be written down, and no more.
+    let mut rows = ledger_of(fleet.cloud())?;
+    rows.retain(|row| row["item"] != format!("attempt#{}", instance.id()));
     ensure!(!format!("{rows:?}").contains(instance.id()), "it is in the ledger: {rows:?}");
     let state = instance
         .say("docker info --format '{{.Swarm.LocalNodeState}}' 2>/dev/null || true")
