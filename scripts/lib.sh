@@ -23,3 +23,8 @@ forget_account() {
     export AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=/dev/null
     export AWS_CLI="$root/.venv/bin/aws"
 }
+
+# build_workspace [option of cargo build]...: everything but what is shipped, and all of it at once, so that
+# every dependency is built once, with the features that anybody here asks for. That skep is complete with its
+# own alone shows where it is built as it is shipped: for the packages, whose skep the booted stage runs.
+build_workspace() { cargo build --workspace --all-targets --locked "$@"; }

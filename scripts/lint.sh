@@ -31,12 +31,7 @@ units() {
 mapfile -t scripts < <(shell_scripts)
 
 check cargo fmt --all --check
-# One package at a time: together, skep would be checked with features that only the local cloud asks for.
-check cargo clippy --package skep --all-targets --locked -- -D warnings
-check cargo clippy --package skep-sim --all-targets --locked -- -D warnings
-check cargo clippy --package skep-scenarios --all-targets --locked -- -D warnings
-check cargo clippy --package skep-packaging --all-targets --locked -- -D warnings
-check cargo clippy --package skep-model --all-targets --locked -- -D warnings
+check cargo clippy --workspace --all-targets --locked -- -D warnings
 check target/tools/bin/cargo-deny --locked --workspace check --hide-inclusion-graph bans licenses sources
 check shellcheck --external-sources "${scripts[@]}"
 check units

@@ -13,8 +13,8 @@ rm -rf "$generated" "$packages"
 mkdir -p "$packages"
 
 cargo build --release --locked --package skep "${for_target[@]}"
-# Not in the same call: skep would be built with features that only the generators ask for.
-cargo run --quiet --locked --package skep-packaging -- "$generated"
+build_workspace --quiet
+target/debug/skep-packaging "$generated"
 # Without a time stamp, so that the same sources make the same package.
 gzip -9n "$generated"/man/*
 

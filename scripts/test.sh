@@ -10,9 +10,6 @@
 # new machine would have to build it for minutes, and its two gifts matter little here: a scenario keeps
 # its state in namespaces and daemons, not in the test process, and has a deadline of its own. What
 # remains, a run that hangs, is bounded per stage below.
-#
-# One package at a time, as a plain `cargo build` here does: with `--workspace`, skep would be tested with
-# features that only the local cloud asks for, and not as it is shipped.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
@@ -36,31 +33,24 @@ limit_of() {
 
 stage_lint() { scripts/lint.sh; }
 
-stage_build() {
-    cargo build --package skep --all-targets --locked
-    cargo build --package skep-sim --all-targets --locked
-    cargo build --package skep-scenarios --all-targets --locked
-    cargo build --package skep-packaging --all-targets --locked
-    cargo build --package skep-model --all-targets --locked
-}
+stage_build() { build_workspace; }
 
 # Unit and property tests, and the examples in the documentation. As the user, with nothing but loopback.
 stage_units() {
-    cargo_test skep --lib --bins
-    [ -n "${TEST:-}" ] || cargo_test skep --doc
-    cargo_test skep-packaging --bins
+    cargo_test --lib --bins
+    [ -n "${TEST:-}" ] || cargo_test --doc
 }
 
 # The protocols under a model checker, for seconds; `make model` goes deeper.
 stage_model() {
-    cargo_test skep-model --all-targets
-    [ -n "${TEST:-}" ] || cargo run --quiet --locked --package skep-model -- --for 20s
+    cargo_test --test fences
+    [ -n "${TEST:-}" ] || target/debug/skep-model --for 20s
 }
 
 # The local cloud by itself, driven by the real `aws`.
 stage_cloud() {
     test_as_root
-    cargo_test skep-sim --all-targets
+    cargo_test --test aws_cli --test fleet
 }
 
 # The real packages, in a throw-away Debian.
@@ -82,7 +72,7 @@ stage_scenarios() {
     [ "$policies" -nt cloudformation/skep.yaml ] || stage_cloudformation
     local target targets=()
     for target in deploying joining keeping leaving trouble; do targets+=(--test "$target"); done
-    RUST_TEST_THREADS=${SCENARIO_THREADS:-4} cargo_test skep-scenarios "${targets[@]}"
+    RUST_TEST_THREADS=${SCENARIO_THREADS:-4} cargo_test "${targets[@]}"
 }
 
 # Booted instances, from the image that Packer makes of the real package.
@@ -90,12 +80,14 @@ stage_booted() {
     test_as_root
     [ "$policies" -nt cloudformation/skep.yaml ] || stage_cloudformation
     compgen -G 'target/package/*.deb' >/dev/null || scripts/package.sh
-    RUST_TEST_THREADS=${BOOTED_THREADS:-2} cargo_test skep-scenarios --test booted
+    RUST_TEST_THREADS=${BOOTED_THREADS:-2} cargo_test --test booted
 }
 
-# cargo_test <package> <option of cargo test>...
+# cargo_test <option of cargo test>...
 cargo_test() {
-    cargo test --locked --no-fail-fast --package "$@" ${TEST:+-- "$TEST"}
+    # Whatever the tests run is to be of these sources, even where only one stage is asked for.
+    build_workspace --quiet
+    cargo test --workspace --locked --no-fail-fast "$@" ${TEST:+-- "$TEST"}
 }
 
 # Test binaries are built as the user and run as root.
