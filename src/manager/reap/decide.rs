@@ -17,6 +17,10 @@ pub const SECOND_ANSWER_AFTER: Duration = Duration::from_secs(30);
 /// Rows that are younger than this may be those of a join that goes on.
 const ROW_PATIENCE: Duration = Duration::from_secs(120);
 
+/// The join that has made an entry is over by then: Docker's call ends within 40 s, and what goes on in
+/// the background within another 30 s.
+pub const JOIN_IS_OVER_AFTER: Duration = Duration::from_secs(90);
+
 /// What a look has seen.
 pub struct Observed<'a> {
     /// The manager that looks: it does not judge itself.
@@ -43,6 +47,9 @@ pub enum Verdict {
     /// Its address belongs to another node of the swarm by now: the host has joined again, or the
     /// address has a new owner.
     Superseded { by: String },
+    /// A join was given a certificate and ended before it told the managers its host's name and
+    /// address: no host is behind it.
+    Stillborn,
     /// Auto Scaling does not list its instance any more.
     Gone { instance: String },
     /// So it says, but of more than half of the swarm: it is to say so twice.
@@ -79,7 +86,7 @@ pub struct Decision<'a> {
 
 impl Verdict {
     fn is_death(&self) -> bool {
-        matches!(self, Self::Superseded { .. } | Self::Gone { .. })
+        matches!(self, Self::Superseded { .. } | Self::Stillborn | Self::Gone { .. })
     }
 
     /// Will the next look say something else by itself?
@@ -94,6 +101,7 @@ impl fmt::Display for Verdict {
         match self {
             Self::Settling => f.write_str("it may come back"),
             Self::Superseded { by } => write!(f, "its address is that of {by} now: it goes"),
+            Self::Stillborn => f.write_str("a join has left it that came to nothing: it goes"),
             Self::Gone { instance } => write!(f, "{instance} is in no group any more: it goes"),
             Self::AskAgain { instance } => write!(
                 f,
@@ -193,7 +201,7 @@ fn judge(seen: &Observed<'_>, node: &NodeView) -> Option<Verdict> {
 
 /// An entry without a row: of a join that failed, or of a host that is another node by now.
 fn judge_stray(seen: &Observed<'_>, node: &NodeView) -> Verdict {
-    let Some(address) = address(node) else { return Verdict::Unplaced };
+    let Some(address) = address(node) else { return judge_nameless(seen, node) };
     let is_owner = |other: &&NodeView| {
         other.id != node.id && other.is_ready() && self::address(other) == Some(address) && {
             let is_its = |row: &Member| row.node_id == other.id && row.state == MemberState::Ready;
@@ -205,6 +213,17 @@ fn judge_stray(seen: &Observed<'_>, node: &NodeView) -> Verdict {
     }
     let attempts = seen.attempts.iter().filter(|attempt| attempt.address == address);
     by_instances(seen, attempts.map(|attempt| attempt.instance_id.as_str()))
+}
+
+/// An entry that no host has ever been behind, by the managers' own list.
+fn judge_nameless(seen: &Observed<'_>, node: &NodeView) -> Verdict {
+    if !node.hostname.is_empty() || node.raft.is_some() {
+        Verdict::Unplaced
+    } else if seen.lifeless_for.get(&node.id).is_some_and(|&so| so >= JOIN_IS_OVER_AFTER) {
+        Verdict::Stillborn
+    } else {
+        Verdict::Settling
+    }
 }
 
 /// Everyone that the ledger takes for this entry must be gone: of two rows that contradict each other,

@@ -180,6 +180,25 @@ fn what_a_failed_join_left_goes_with_its_instance() {
     assert_eq!(decide(&world.seen()).spent, [&attempt("i-s", 7, LONG_AGO)]);
 }
 
+/// Its remote was gone in the middle of the join: an entry without a name, an address or a row.
+#[test]
+fn what_no_host_was_ever_behind_goes_once_its_join_is_over() {
+    let nameless = NodeView { hostname: String::new(), address: None, ..node("s", "down", 0) };
+    let mut world = World::new(vec![me(), nameless], vec![], Survey::default());
+    assert_eq!(world.verdict("s"), Some(Verdict::Settling), "its join may still go on");
+    world.lifeless_for.insert("s".into(), JOIN_IS_OVER_AFTER);
+    assert_eq!(world.steps(), ["s: Remove"]);
+    world.nodes[1].state = "unknown".into();
+    assert_eq!(world.steps(), ["s: Remove"]);
+    world.nodes[1].raft = Some(RaftView { is_leader: false, is_reachable: false });
+    assert_eq!(world.verdict("s"), Some(Verdict::Unplaced), "a member of raft came further");
+    world.nodes[1] = NodeView { address: None, ..node("s", "down", 0) };
+    assert_eq!(world.verdict("s"), Some(Verdict::Unplaced), "it has a host");
+    world.nodes[1].hostname.clear();
+    world.members = vec![member("i-s", "s", 4, 0)];
+    assert_eq!(world.steps(), [""; 0], "it was Ready once");
+}
+
 #[test]
 fn more_than_half_of_the_swarm_must_be_gone_twice() {
     let dead = || (0..200u8).map(|n| node(&format!("w{n}"), "down", n));
@@ -227,13 +246,17 @@ fn only_the_due_are_asked_about_unless_it_is_everybodys_turn() {
 fn any_node() -> impl Strategy<Value = NodeView> {
     let states = prop::sample::select(vec!["ready", "down", "unknown", "disconnected"]);
     let raft = prop::option::of((any::<bool>(), any::<bool>()));
-    (0u8..8, states, 0u8..5, any::<bool>(), raft, any::<bool>()).prop_map(
-        |(id, state, address, is_named, raft, is_manager)| {
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    (0u8..8, states, 0u8..5, flags, raft).prop_map(
+        |(id, state, address, (is_named, is_placed, is_manager), raft)| {
             let raft = raft.map(|(is_leader, is_reachable)| RaftView { is_leader, is_reachable });
             let mut view = node(&format!("n{id}"), state, address);
             view.role = if is_manager { Role::Manager } else { Role::Worker };
             if !is_named {
                 view.hostname.clear();
+            }
+            if !is_placed {
+                view.address = None;
             }
             NodeView { raft, ..view }
         },
@@ -245,7 +268,7 @@ fn any_world() -> impl Strategy<Value = World> {
     let rows = prop::collection::vec((0u8..6, 0u8..8, 0u8..5, 0i64..300), 0..8);
     let attempts = prop::collection::vec((0u8..6, 0u8..5, 0i64..300), 0..4);
     let answers = prop::collection::vec(0u8..3, 6);
-    let times = prop::collection::vec(0u64..40, 8);
+    let times = prop::collection::vec(0u64..120, 8);
     (nodes, rows, attempts, answers, times, 0u64..60).prop_map(
         |(mut nodes, rows, attempts, answers, times, majority_for)| {
             nodes.sort_by(|a, b| a.id.cmp(&b.id));
@@ -296,6 +319,11 @@ proptest! {
             if !rows.is_empty() {
                 prop_assert!(view.state == "down" && rows.iter().all(|row| gone(&row.instance_id)));
                 by_auto_scaling += 1;
+                continue;
+            }
+            if view.address.is_none() {
+                prop_assert!(view.hostname.is_empty() && view.raft.is_none());
+                prop_assert!(world.lifeless_for[&view.id] >= JOIN_IS_OVER_AFTER);
                 continue;
             }
             let has_live_owner = world.nodes.iter().any(|other| {
