@@ -48,18 +48,18 @@ async fn a_reboot_and_a_restart_of_skep_are_none() -> anyhow::Result<()> {
 
 /// Stopped and started again, it is the same node, whose tasks have run all the while.
 async fn stops_and_stays(fleet: &Fleet, node: &Arc<Instance>) -> anyhow::Result<()> {
-    let id = node_id(node).await?;
+    let member = Leaver::of(node).await?;
+    let id = &member.node_id;
     signal(node, "SIGTERM")?;
-    let exit = format!("skep of {} to stop", node.id());
-    fleet.wait_until(&exit, PATIENCE, async || Ok(!node.skep_running())).await?;
+    member.skep_has_ended_well(fleet).await?;
     assert_eq!(node.exit_codes(), [0], "{}", node.log());
     assert_eq!(departure_state(fleet, node), None);
-    assert!(is_listed(fleet, &id).await?);
+    assert!(is_listed(fleet, id).await?);
 
     node.start_skep()?;
     let ready = format!("{} to be Ready again", node.id());
     fleet.wait_until(&ready, PATIENCE, async || Ok(node.is_ready())).await?;
-    assert_eq!(node_id(node).await?, id);
+    assert_eq!(node_id(node).await?, *id);
     assert_eq!(departure_state(fleet, node), None);
     assert!(node.deaths().is_empty(), "{:?}", node.deaths());
     Ok(())
