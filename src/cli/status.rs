@@ -130,8 +130,9 @@ fn about(node: &Node, now: OffsetDateTime, colour: bool) -> Vec<[String; 2]> {
 }
 
 /// The fleet, under a line of headings; this node has a star.
-fn rows(fleet: &FleetView, own: Option<&str>, now: OffsetDateTime) -> Vec<[String; 8]> {
-    let headings = ["NODE", "ROLE", "ADDRESS", "ZONE", "LEDGER", "DOCKER", "DEPARTURE", "SEEN"];
+fn rows(fleet: &FleetView, own: Option<&str>, now: OffsetDateTime) -> Vec<[String; 9]> {
+    let headings =
+        ["NODE", "ROLE", "ADDRESS", "ZONE", "GEN", "LEDGER", "DOCKER", "DEPARTURE", "SEEN"];
     let members = fleet.members.iter().map(|member| row(member, own, now));
     std::iter::once(headings.map(String::from)).chain(members).collect()
 }
@@ -141,7 +142,7 @@ fn name(member: &FleetMember) -> String {
     known.cloned().unwrap_or_else(|| UNKNOWN.into())
 }
 
-fn row(member: &FleetMember, own: Option<&str>, now: OffsetDateTime) -> [String; 8] {
+fn row(member: &FleetMember, own: Option<&str>, now: OffsetDateTime) -> [String; 9] {
     let or_unknown = |text: Option<String>| text.unwrap_or_else(|| UNKNOWN.into());
     let mut name = name(member);
     if own.is_some() && member.node_id.as_deref() == own {
@@ -157,6 +158,7 @@ fn row(member: &FleetMember, own: Option<&str>, now: OffsetDateTime) -> [String;
         format!("{}{leader}", member.role),
         or_unknown(member.address.map(|address| address.to_string())),
         or_unknown(member.zone.clone()),
+        or_unknown(member.generation.map(|generation| generation.to_string())),
         or_unknown(member.state.clone()),
         if docker.is_empty() { UNKNOWN.into() } else { docker },
         or_unknown(member.departure.clone()),
@@ -257,6 +259,7 @@ mod tests {
             address: Some([10, 0, 0, 7].into()),
             zone: Some("eu-central-1a".into()),
             group: None,
+            generation: Some(3),
             state: Some("ready".into()),
             docker_state: Some("ready".into()),
             docker_availability: Some("active".into()),
@@ -334,6 +337,7 @@ mod tests {
         let stranger = FleetMember {
             instance_id: None,
             address: None,
+            generation: None,
             state: None,
             docker_state: None,
             docker_availability: None,
@@ -355,11 +359,11 @@ mod tests {
         };
         let lines: Vec<Vec<String>> = fleet.lines().map(cells).collect();
         let manager =
-            ["i-0abc *", "manager (leader)", "10.0.0.7", "eu-central-1a", "ready", "ready"];
+            ["i-0abc *", "manager (leader)", "10.0.0.7", "eu-central-1a", "3", "ready", "ready"];
         assert_eq!(lines[1], [&manager[..], &["-", "42s ago"]].concat());
-        let worker = ["i-0def", "worker", "10.0.0.7", "-", "leaving", "ready, drain"];
+        let worker = ["i-0def", "worker", "10.0.0.7", "-", "3", "leaving", "ready, drain"];
         assert_eq!(lines[2], [&worker[..], &["spot: draining", "42s ago"]].concat());
-        assert_eq!(lines[3], ["n3", "manager", "-", "eu-central-1a", "-", "-", "-", "-"]);
+        assert_eq!(lines[3], ["n3", "manager", "-", "eu-central-1a", "-", "-", "-", "-", "-"]);
         assert_eq!(lines[5], ["n3: Down for 35 s; nobody knows which instance it was"]);
         assert_eq!(lines[7], ["quorum: 3 managers, 3 reachable, 1 may be lost"]);
         assert_eq!(lines[9], ["Not the whole fleet: the ledger is slow"]);

@@ -77,6 +77,9 @@ pub struct FleetMember {
     pub zone: Option<String>,
     /// Auto Scaling group.
     pub group: Option<String>,
+    /// Of the swarm that it is a member of, by the ledger.
+    #[serde(default)]
+    pub generation: Option<u64>,
     /// The ledger's word for the member.
     pub state: Option<String>,
     /// Docker's: `ready`, `down`, `unknown`, `disconnected`.

@@ -47,6 +47,7 @@ fn fleet() -> FleetView {
             address: Some("10.0.1.7".parse().unwrap()),
             zone: Some("eu-central-1a".into()),
             group: Some("workers".into()),
+            generation: Some(2),
             state: Some("ready".into()),
             docker_state: Some("ready".into()),
             docker_availability: Some("drain".into()),

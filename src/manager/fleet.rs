@@ -59,6 +59,7 @@ fn merge(
             FleetMember {
                 zone: Some(row.zone),
                 group: row.group,
+                generation: Some(row.generation),
                 state: Some(row.state.as_str().to_owned()),
                 departure: departure_of(departures, &row.node_id),
                 updated_at: Some(row.updated_at),
@@ -102,6 +103,7 @@ fn seen_by_docker(
         address: node.as_ref().and_then(|node| node.address.as_ref()?.parse().ok()),
         zone: None,
         group: None,
+        generation: None,
         state: None,
         docker_availability: node.as_ref().map(|node| {
             match node.availability {
