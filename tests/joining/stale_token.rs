@@ -1,12 +1,48 @@
 //! The store holds a token that the swarm does not take: the node waits, and comes in once it is
-//! mended. A rotation is followed by the managers, see `tests/keeping/tokens.rs`.
+//! mended. How managers that are awake follow a rotation: `tests/keeping/tokens.rs`.
 
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
+use bollard::query_parameters::UpdateSwarmOptionsBuilder;
 use harness::swarm::{self, CLUSTER, Gate};
 use serde_json::json;
 use skep_sim::fleet::{Fleet, Instance};
+
+/// Somebody ran `docker swarm join-token --rotate` while no manager's skep was there to follow it.
+#[tokio::test]
+async fn that_was_rotated() -> anyhow::Result<()> {
+    let (_gate, fleet) = founded().await?;
+    let manager = fleet.leader().await?;
+    manager.stop_skep().await?;
+    let docker = manager.docker()?;
+    let found = docker.inspect_swarm().await?;
+    let version = found.version.and_then(|version| version.index).context("no version")?;
+    let rotate = UpdateSwarmOptionsBuilder::default()
+        .version(i64::try_from(version)?)
+        .rotate_worker_token(true)
+        .rotate_manager_token(true)
+        .build();
+    docker.update_swarm(found.spec.context("no spec")?, rotate).await?;
+
+    let mut joiners = Vec::new();
+    for (group, size) in [("worker", 1), ("manager", 2)] {
+        swarm::resize(&fleet, group, size)?;
+        joiners.push(swarm::newest(&fleet, group, size as usize).await?);
+    }
+    for joiner in &joiners {
+        swarm::logged(&fleet, joiner, "the join token was refused").await?;
+        still_outside(&fleet, joiner).await?;
+    }
+    manager.start_skep()?;
+    for joiner in &joiners {
+        swarm::ready(&fleet, joiner).await?;
+        assert_eq!(joiner.exit_codes(), Vec::<i32>::new(), "it never failed");
+    }
+    swarm::whole(&fleet, 2, 1).await?;
+    swarm::announced(&fleet).await?;
+    fleet.stop().await
+}
 
 /// The token is of another swarm: Docker is not even asked, since the charter names the CA.
 #[tokio::test]
