@@ -13,7 +13,7 @@
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-STAGES=(lint build units model cloud packages cloudformation scenarios booted)
+STAGES=(lint build units model cloud packages cloudformation scenarios engine booted)
 
 # Minutes, so that a test that hangs ends with its log and the summary rather than with CI's 90 minutes.
 limit_of() {
@@ -25,6 +25,7 @@ limit_of() {
         packages) echo 20 ;;
         cloudformation) echo 10 ;;
         scenarios) echo 35 ;;
+        engine) echo 15 ;;
         booted) echo 30 ;;
     esac
 }
@@ -73,6 +74,19 @@ stage_scenarios() {
     local target targets=()
     for target in deploying joining keeping leaving trouble; do targets+=(--test "$target"); done
     RUST_TEST_THREADS=${SCENARIO_THREADS:-4} cargo_test "${targets[@]}"
+}
+
+# The same on another Docker Engine than the machine's own, where engines differ: raft's members, its elections
+# and what a failed join leaves.
+stage_engine() {
+    local scenarios=(founding_race own_port_closed stale_token::that rolling::three_managers_one own_care
+        lost_swarm::replacements stale_entries tokens::what autolock::the_only two_managers scale_in_leader)
+    test_as_root
+    [ "$policies" -nt cloudformation/skep.yaml ] || stage_cloudformation
+    SKEP_ENGINE=$(scripts/second-engine.sh)
+    export SKEP_ENGINE RUST_TEST_THREADS=${SCENARIO_THREADS:-4}
+    [ -z "${TEST:-}" ] || scenarios=()
+    cargo_test --test joining --test keeping --test leaving "${scenarios[@]:+--}" "${scenarios[@]}"
 }
 
 # Booted instances, from the image that Packer makes of the real package.
@@ -124,7 +138,7 @@ trap stop INT TERM
 trap '[ -z "$sudo_keeper" ] || kill "$sudo_keeper" 2>/dev/null || true' EXIT
 
 # A password is asked for while someone is there to answer, and once only.
-case " $* " in *" cloud "* | *" scenarios "*)
+case " $* " in *" cloud "* | *" scenarios "* | *" engine "* | *" booted "*)
     scripts/as-root true
     if [ "$(id -u)" -ne 0 ]; then
         while sleep 60; do sudo -n true 2>/dev/null || exit; done &

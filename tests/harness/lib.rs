@@ -36,10 +36,12 @@ pub fn skep_binary() -> PathBuf {
     path
 }
 
-/// Options for a fleet whose instances run this build's skep.
+/// Options for a fleet whose instances run this build's skep, on the machine's own Docker Engine or on
+/// the one in the folder `SKEP_ENGINE`.
 #[must_use]
 pub fn options() -> FleetOptions {
-    FleetOptions { skep: Some(skep_binary()), ..FleetOptions::default() }
+    let engine = std::env::var_os("SKEP_ENGINE").map(Into::into);
+    FleetOptions { skep: Some(skep_binary()), engine, ..FleetOptions::default() }
 }
 
 /// Names of the clusters that scenarios make.
