@@ -4,7 +4,7 @@
 //! | room | what lives there |
 //! |---|---|
 //! | [`agent`] | the story: boot → serve → leave, on one page |
-//! | [`boot`], [`care`], [`leave`], [`manager`], [`watch`] | the phases: observe → decide → act |
+//! | [`boot`], [`care`], [`leave`], [`manager`], [`recover`], [`watch`] | the phases: observe → decide → act |
 //! | [`flush`], [`health`], [`control`], [`announce`], [`demotion`] | what the phases use on this host and towards AWS |
 //! | [`swarm`], [`ledger`], [`secrets`], [`imds`], [`autoscaling`], [`cloudformation`], [`systemd`] | the outside world |
 //! | [`config`], [`cli`] | what the operator says and sees |
@@ -33,6 +33,7 @@ pub mod ledger;
 pub mod logging;
 pub mod manager;
 pub mod node;
+pub mod recover;
 pub mod retry;
 pub mod secrets;
 pub mod state;

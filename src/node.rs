@@ -1,8 +1,10 @@
 //! One node and what it talks to: what every phase is given.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use time::OffsetDateTime;
+use tokio::sync::Notify;
 
 use crate::autoscaling::AutoScaling;
 use crate::config::{JoinAvailability, Settings};
@@ -31,6 +33,9 @@ pub struct Node {
     pub autoscaling: AutoScaling,
     pub tokens: TokenStore,
     pub state: StateHandle,
+    /// This node has claimed to re-create the quorum: what it serves ends for that. The claim says
+    /// it, too, a little later.
+    pub recovery_begun: Arc<Notify>,
 }
 
 impl Node {

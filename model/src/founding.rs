@@ -167,6 +167,7 @@ impl Row {
             ca_digest: None,
             founded_at: None,
             former: self.former.map(swarm_name).into_iter().collect(),
+            recovers: None,
         }
     }
 
@@ -302,7 +303,11 @@ impl World {
             // Without a quorum nobody can read the swarm's label.
             own_swarm: swarm
                 .filter(|swarm| is_manager && !is_named && self.has_quorum(*swarm))
-                .map(|swarm| OwnSwarm { is_ours: true, is_alone: !self.has_joiners(swarm) }),
+                .map(|swarm| OwnSwarm {
+                    is_ours: true,
+                    is_alone: !self.has_joiners(swarm),
+                    has_former: false,
+                }),
             absence: if swarm.is_none() && role == Role::Manager {
                 self.absence(slot, fence)
             } else {
@@ -331,7 +336,7 @@ impl World {
             Step::Discard { .. } => Some(Write::Discard),
             Step::LeaveStale { .. } => Some(Write::LeaveStale),
             Step::Wait { .. } | Step::Ready(_) | Step::Refuse(_) => None,
-            step @ Step::Unlock { .. } => panic!("no cause for {step:?}"),
+            step @ (Step::Unlock { .. } | Step::Recreate { .. }) => panic!("no cause for {step:?}"),
         }
     }
 

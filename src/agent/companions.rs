@@ -19,7 +19,7 @@ use crate::node::Node;
 use crate::state::StateHandle;
 use crate::systemd::{self, Shutdown};
 use crate::watch::{self, Notices};
-use crate::{health, manager};
+use crate::{health, manager, recover};
 
 /// Ends with the story: dropping it ends them all.
 pub struct Companions {
@@ -40,11 +40,17 @@ impl Companions {
         let mut tasks = JoinSet::new();
         let node = Arc::new(OnceLock::<Node>::new());
         let known = Arc::clone(&node);
+        const NOT_YET: &str = "this node does not know yet who it is";
         let control = control::Server::bind(&settings.runtime_dir)?.rotating(move |what| {
             let node = known.get().cloned();
+            async move { manager::rotate_on_request(&node.ok_or(NOT_YET)?, what).await }
+        });
+        let known = Arc::clone(&node);
+        let control = control.recovering(move |begins| {
+            let node = known.get().cloned();
             async move {
-                let node = node.ok_or("this node does not know yet who it is")?;
-                manager::rotate_on_request(&node, what).await
+                let node = node.ok_or(NOT_YET)?;
+                if begins { recover::begin(&node).await } else { recover::plan(&node).await }
             }
         });
         let (leave, requests) = mpsc::channel(1);

@@ -1,5 +1,7 @@
 //! From facts and settings to a [`Node`]: who this is, and whom it talks to.
 
+use std::sync::Arc;
+
 use super::RunError;
 use crate::aws::Aws;
 use crate::config::{Settings, TokenStore as Store, identity::Identity};
@@ -61,5 +63,6 @@ pub fn introduce(
         autoscaling: aws.autoscaling.clone(),
         tokens,
         state: state.clone(),
+        recovery_begun: Arc::default(),
     })
 }

@@ -153,7 +153,11 @@ async fn return_to_the_swarm(
     notices: &Notices,
     cause: &care::Cause,
 ) -> Result<Option<Membership>, RunError> {
-    tracing::warn!("not in the cluster's swarm any more: {cause}");
+    if cause.is_out() {
+        tracing::warn!("not in the cluster's swarm any more: {cause}");
+    } else {
+        tracing::info!("{cause}");
+    }
     node.state.update(|state| state.membership = None);
     let deadline = Instant::now() + node.settings.boot.deadline;
     match boot::boot_again(node, notices, deadline).await {

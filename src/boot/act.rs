@@ -8,11 +8,12 @@ use time::OffsetDateTime;
 use super::BootError;
 use super::decide::Step;
 use super::join::{self, Joining};
+use super::recreate;
 use super::unlock::{Unlocking, unlock};
 use crate::instance::{Membership, Role};
 use crate::ledger::{Charter, CharterPhase, MemberState};
 use crate::node::Node;
-use crate::secrets::{JoinToken, UnlockKeys};
+use crate::secrets::JoinToken;
 use crate::state::Phase;
 use crate::swarm::{CLUSTER_LABEL, InitSpec, SwarmErrorKind};
 use crate::watch::Notices;
@@ -71,6 +72,7 @@ pub async fn act(node: &Node, step: Step, progress: &mut Progress) -> Result<Nex
         }
         Step::Claim { seen } => claim(node, seen.as_ref()).await?,
         Step::Init { claim } => init(node, &claim).await?,
+        Step::Recreate { claim } => recreate::recreate(node, &claim, init_spec(node)).await?,
         Step::Publish { claim, membership } => publish(node, &claim, &membership).await?,
         Step::Join { charter } => {
             if !join::join(node, &charter, &mut progress.joining).await? {
@@ -131,19 +133,11 @@ async fn leave_stale(node: &Node, by_force: bool, why: &str) -> Result<(), BootE
 
 async fn init(node: &Node, claim: &Charter) -> Result<(), BootError> {
     node.state.enter(Phase::Booting, "founding the swarm");
-    let swarm = &node.settings.swarm;
-    let spec = InitSpec {
-        address: node.address,
-        address_pool: swarm.address_pool.iter().map(ToString::to_string).collect(),
-        subnet_size: swarm.subnet_size.into(),
-        labels: HashMap::from([
-            (CLUSTER_LABEL.to_owned(), node.cluster.clone()),
-            ("skep.generation".to_owned(), claim.generation.to_string()),
-        ]),
-        availability: node.join_availability(),
-        autolock: swarm.autolock,
-    };
-    match node.swarm.init(spec).await {
+    let labels = HashMap::from([
+        (CLUSTER_LABEL.to_owned(), node.cluster.clone()),
+        ("skep.generation".to_owned(), claim.generation.to_string()),
+    ]);
+    match node.swarm.init(InitSpec { labels, ..init_spec(node) }).await {
         Ok(()) => Ok(()),
         // An earlier call of ours got through.
         Err(error) if error.kind == SwarmErrorKind::AlreadyInSwarm => Ok(()),
@@ -151,17 +145,35 @@ async fn init(node: &Node, claim: &Charter) -> Result<(), BootError> {
     }
 }
 
+fn init_spec(node: &Node) -> InitSpec {
+    let swarm = &node.settings.swarm;
+    InitSpec {
+        address: node.address,
+        address_pool: swarm.address_pool.iter().map(ToString::to_string).collect(),
+        subnet_size: swarm.subnet_size.into(),
+        labels: HashMap::new(),
+        availability: node.join_availability(),
+        autolock: swarm.autolock,
+        force_new_cluster: false,
+    }
+}
+
 /// The unlock key, tokens and the first address before the charter: whoever sees it open can join,
 /// and come back after a restart.
 async fn publish(node: &Node, claim: &Charter, membership: &Membership) -> Result<(), BootError> {
     node.state.enter(Phase::Booting, "publishing the swarm");
+    if claim.is_recovery() {
+        recreate::strike_out_former(node, claim).await?;
+    }
     let (_, tokens) = node.swarm.fetch_swarm().await?;
     let ca_digest = JoinToken::parse(tokens.worker.clone())?.ca_digest().to_owned();
     let generation = claim.generation;
     let unlock_key = async {
         match node.swarm.fetch_unlock_key().await? {
             Some(key) => {
-                let keys = UnlockKeys::default().with(key);
+                // Those of before open who was down meanwhile.
+                let known = node.tokens.fetch_unlock_keys(generation).await?;
+                let keys = known.unwrap_or_default().with(key);
                 Ok(node.tokens.put_unlock_keys(generation, &keys).await?)
             }
             None => Ok::<_, BootError>(()),

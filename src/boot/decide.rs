@@ -40,6 +40,9 @@ pub struct OwnSwarm {
     pub is_ours: bool,
     /// Nobody else is in it.
     pub is_alone: bool,
+    /// Raft has other members who came in under an earlier generation than the charter's; looked up
+    /// only where its quorum is being re-created.
+    pub has_former: bool,
 }
 
 /// One step, to be followed by another look.
@@ -49,6 +52,9 @@ pub enum Step {
     Claim { seen: Option<Charter> },
     /// Init the swarm: the claim is held.
     Init { claim: Charter },
+    /// Make this node the only manager of the swarm that it is in, which has lost its quorum: the
+    /// claim is held.
+    Recreate { claim: Charter },
     /// Store the tokens of the swarm that is there, and open the charter for it.
     Publish { claim: Charter, membership: Membership },
     /// Fetch token and addresses of that charter and join.
@@ -111,9 +117,36 @@ pub fn decide(me: &str, role: Role, seen: &Observed) -> Step {
     match seen.local.state {
         LocalState::Locked => unlock(role, seen),
         LocalState::Inactive => enter(me, role, seen),
-        LocalState::Active => settle(me, seen),
-        LocalState::Pending | LocalState::Error => recover(role, seen),
+        LocalState::Active | LocalState::Pending | LocalState::Error => recreate(me, role, seen)
+            .unwrap_or_else(|| match seen.local.state {
+                LocalState::Active => settle(me, seen),
+                _ => recover(role, seen),
+            }),
     }
+}
+
+/// The quorum of this swarm is or was re-created, by this manager or without it.
+fn recreate(me: &str, role: Role, seen: &Observed) -> Option<Step> {
+    let charter = seen.charter.as_ref()?;
+    let swarm_id = charter.swarm().filter(|id| {
+        seen.local.swarm_id.as_ref().map_or_else(|| is_row_ours(seen), |own| own == *id)
+    })?;
+    let is_manager = seen.local.is_manager || role == Role::Manager;
+    let generation = seen.member.as_ref().filter(|_| is_row_ours(seen)).map(|row| row.generation);
+    if is_manager && generation.is_some_and(|generation| charter.fences(me, generation)) {
+        return Some(Step::LeaveStale { by_force: true, why: RECREATED });
+    }
+    if !(charter.is_recovery() && charter.is_claimed_by(me) && seen.local.is_manager) {
+        return None;
+    }
+    // Read from a leader, with none of those in raft who were: that is done, before a crash perhaps.
+    Some(match seen.own_swarm {
+        Some(own) if !own.has_former => Step::Publish {
+            claim: charter.clone(),
+            membership: membership(&seen.local, charter, swarm_id),
+        },
+        _ => Step::Recreate { claim: charter.clone() },
+    })
 }
 
 /// Docker has restarted in a swarm whose managers lock themselves. Nobody can say which; its key can.
@@ -135,6 +168,16 @@ fn enter(me: &str, role: Role, seen: &Observed) -> Step {
                 Step::Claim { seen: Some(charter.clone()) }
             } else {
                 Step::Join { charter: charter.clone() }
+            }
+        }
+        // Nothing is left of the swarm that was to be re-created: nobody found another one before
+        // that is certain.
+        Some(charter) if charter.is_recovery() => {
+            let is_lost = seen.absence.as_ref().is_some_and(Absence::is_proof);
+            if is_lost && role == Role::Manager {
+                Step::Claim { seen: Some(charter.clone()) }
+            } else {
+                Step::Wait { why: format!("{} to re-create the quorum", charter.founder) }
             }
         }
         // A founder that comes back after a crash finds its own claim and goes on.
@@ -160,7 +203,7 @@ fn settle(me: &str, seen: &Observed) -> Step {
     }
     match seen.own_swarm {
         // The charter went to somebody else while we founded: this is what the fence is for.
-        Some(OwnSwarm { is_ours: true, is_alone: true })
+        Some(OwnSwarm { is_ours: true, is_alone: true, .. })
             if !charter.has_given_up(seen.local.swarm_id.as_ref()) =>
         {
             Step::Discard { why: "another manager's swarm was published" }
@@ -181,6 +224,9 @@ fn settle(me: &str, seen: &Observed) -> Step {
 /// Docker is in a swarm, and the charter names none.
 fn unpublished(me: &str, seen: &Observed) -> Step {
     match (&seen.charter, seen.own_swarm, &seen.local.swarm_id) {
+        (Some(charter), _, Some(own)) if charter.recovers.as_ref() == Some(own) => {
+            Step::Wait { why: format!("{} to re-create the quorum", charter.founder) }
+        }
         (Some(charter), Some(own), Some(swarm_id)) if own.is_ours && charter.is_claimed_by(me) => {
             let membership = membership(&seen.local, charter, swarm_id);
             Step::Publish { claim: charter.clone(), membership }
@@ -288,6 +334,7 @@ fn is_of_the_past(seen: &Observed, charter: &Charter) -> bool {
 
 const OFF_THE_LIST: &str = "the managers have taken this node off their list";
 const ANOTHER_SWARM: &str = "the charter names another one";
+const RECREATED: &str = "its quorum was re-created without this manager";
 const OLDER_GENERATION: &str = "the charter names the swarm of a later generation";
 
 fn membership(local: &LocalNode, charter: &Charter, swarm_id: &str) -> Membership {

@@ -160,7 +160,9 @@ async fn observe(node: &Node, charter: &Charter) -> Result<Absence, String> {
 /// Those who have a row of that generation, and the founder. This node is in no swarm: what it was
 /// before says nothing.
 fn known(charter: &Charter, rows: &[Member], me: &str) -> BTreeSet<String> {
-    let of_generation = rows.iter().filter(|row| row.generation == charter.generation);
+    // Of a swarm whose quorum was to be re-created, the managers' rows are of earlier generations.
+    let is_of = |row: &&Member| row.generation == charter.generation || charter.is_recovery();
+    let of_generation = rows.iter().filter(is_of);
     let mut known: BTreeSet<String> = of_generation.map(|row| row.instance_id.clone()).collect();
     known.insert(charter.founder.clone());
     known.remove(me);

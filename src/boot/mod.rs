@@ -11,6 +11,7 @@ mod join;
 mod lost;
 mod observe;
 mod preflight;
+mod recreate;
 #[cfg(test)]
 mod tests;
 mod unlock;
@@ -22,7 +23,7 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use crate::instance::Membership;
-use crate::ledger::LedgerError;
+use crate::ledger::{Charter, LedgerError};
 use crate::node::Node;
 use crate::secrets::{MalformedToken, SecretsError};
 use crate::state::Phase;
@@ -186,6 +187,10 @@ async fn rounds(node: &Node, notices: &Notices) -> Result<Option<Membership>, Bo
 /// When the ledger or Docker fails: the lease then ends by itself.
 pub async fn abandon(node: &Node) -> Result<(), BootError> {
     let seen = observe::observe(node, decide::SETTLE_TIME, &mut Vigil::default()).await?;
+    if seen.charter.as_ref().is_some_and(Charter::is_recovery) {
+        // Not a swarm that never was: its next start goes on with it.
+        return Ok(());
+    }
     let is_open = seen.charter.as_ref().is_some_and(|charter| charter.swarm_id.is_some());
     let is_mine_alone = seen.own_swarm.is_some_and(|own| own.is_ours && own.is_alone);
     if !is_open && is_mine_alone {

@@ -1,5 +1,6 @@
 //! What a booting node looks at.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -7,10 +8,14 @@ use time::OffsetDateTime;
 use super::BootError;
 use super::decide::{Observed, OwnSwarm};
 use super::lost::Vigil;
+use super::recreate;
 use crate::instance::Role;
 use crate::ledger::CharterPhase;
 use crate::node::Node;
 use crate::swarm::{CLUSTER_LABEL, LocalState, SwarmError};
+
+/// A leader answers within milliseconds; without one Docker is silent for half a minute.
+const LEADER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Looks at the charter and at Docker, and further only where these two leave a question.
 pub async fn observe(
@@ -28,17 +33,26 @@ pub async fn observe(
         LocalState::Inactive => None,
         _ => node.ledger.fetch_member(node.role, &node.instance.id).await?,
     };
-    let absence = match open {
-        Some(open) if node.role == Role::Manager && local.state == LocalState::Inactive => {
-            vigil.look(node, open).await
+    let recovery = charter.as_ref().filter(|charter| charter.is_recovery());
+    if recovery.is_some() {
+        // There is nobody to ask before: nobody can be joined.
+        vigil.begin();
+    }
+    let absence = match open.or(recovery) {
+        Some(seen) if node.role == Role::Manager && local.state == LocalState::Inactive => {
+            vigil.look(node, seen).await
         }
         _ => None,
     };
     let own_swarm = if is_in_doubt && local.is_manager {
         // Without a leader nobody can say whose swarm it is; and only a row of this node's lets it
         // be touched.
-        let own = fetch_own_swarm(node).await;
-        own.inspect_err(|error| tracing::debug!("{error}")).ok()
+        let former = match recovery {
+            Some(charter) => recreate::fetch_former(node, charter).await?,
+            None => BTreeSet::new(),
+        };
+        let own = tokio::time::timeout(LEADER_PATIENCE, fetch_own_swarm(node, &former)).await;
+        own.ok().and_then(|own| own.inspect_err(|error| tracing::debug!("{error}")).ok())
     } else {
         None
     };
@@ -53,11 +67,13 @@ pub async fn observe(
     })
 }
 
-async fn fetch_own_swarm(node: &Node) -> Result<OwnSwarm, SwarmError> {
+async fn fetch_own_swarm(node: &Node, former: &BTreeSet<String>) -> Result<OwnSwarm, SwarmError> {
     let ((labels, _), nodes) =
         tokio::try_join!(node.swarm.fetch_swarm(), node.swarm.fetch_nodes())?;
+    let mut raft = nodes.iter().filter(|view| view.raft.is_some());
     Ok(OwnSwarm {
         is_ours: labels.get(CLUSTER_LABEL) == Some(&node.cluster),
         is_alone: nodes.len() <= 1,
+        has_former: raft.any(|view| former.contains(&view.id)),
     })
 }

@@ -20,7 +20,8 @@ fn events(nodes: usize) -> impl Strategy<Value = Vec<Event>> {
         4 => node.clone().prop_map(Event::ActAndCrash),
         2 => node.clone().prop_map(Event::Crash),
         1 => node.clone().prop_map(Event::Silence),
-        3 => node.prop_map(Event::Replace),
+        3 => node.clone().prop_map(Event::Replace),
+        2 => node.prop_map(Event::Recover),
         2 => Just(Event::LeaseExpires),
         2 => Just(Event::PatienceEnds),
     ];
@@ -32,7 +33,8 @@ proptest! {
 
     /// Whatever has happened: each generation was published once at the most, over nobody who
     /// lives; and once the dust has settled every node is Ready in the charter's swarm. A quorum
-    /// that is lost with survivors is left to the operator, who terminates them here.
+    /// that is lost with survivors is left to the operator, who has it re-created on one of them, or
+    /// terminates them where the ledger knows too little for that.
     #[test]
     fn any_order_of_steps_crashes_and_losses_ends_in_one_swarm(events in events(5)) {
         let mut world = World::new(3, 2);
@@ -41,6 +43,13 @@ proptest! {
         }
         world.nodes.iter_mut().for_each(|host| host.is_silent = false);
         world.settle();
+        for node in 0..world.nodes.len() {
+            if world.opened.last().is_none_or(|open| world.has_quorum(open.1)) {
+                break;
+            }
+            world.happen(Event::Recover(node));
+            world.settle();
+        }
         let charter = world.charter.clone().expect("a charter");
         if world.opened.last().is_some_and(|open| !world.has_quorum(open.1)) {
             for node in 0..world.nodes.len() {
@@ -68,6 +77,53 @@ fn replacements_of_all_managers_found_the_next_generation_once() {
     world.settle();
     assert_eq!(world.opened.iter().map(|open| open.0).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(world.swarms[world.opened[1].1].len(), 5, "everybody has moved over");
+}
+
+/// Two of three are replaced; the operator has the quorum re-created on the third.
+#[test]
+fn a_survivor_re_creates_the_quorum_and_the_swarm_stays() {
+    let mut world = World::new(3, 2);
+    world.settle();
+    world.happen(Event::Recover(2));
+    assert_eq!(world.charter.as_ref().unwrap().generation, 1, "a leader answers");
+    (0..2).for_each(|node| world.happen(Event::Replace(node)));
+    world.settle();
+    assert_eq!(world.opened, [(1, 0)], "nobody does it unasked");
+    world.happen(Event::Recover(2));
+    world.settle();
+    assert_eq!(world.opened, [(1, 0), (2, 0)]);
+    assert_eq!((world.swarms.len(), world.swarms[0].len()), (1, 5), "everybody is in it");
+}
+
+/// One of three is gone and one cannot be heard: it comes back as a manager that was.
+#[test]
+fn who_was_left_out_is_fenced_and_joins_anew() {
+    let mut world = World::new(3, 0);
+    world.settle();
+    world.happen(Event::Silence(1));
+    world.happen(Event::Replace(0));
+    world.happen(Event::Recover(2));
+    world.happen(Event::Silence(1));
+    assert!(!matches!(world.decide(1), Step::LeaveStale { .. }), "not before it is open");
+    (0..2).for_each(|_| (world.happen(Event::Look(2)), world.happen(Event::Act(2))).0);
+    assert!(matches!(world.decide(1), Step::LeaveStale { by_force: true, .. }));
+    world.settle();
+    assert_eq!(world.swarms[0].len(), 3, "everybody is in it");
+}
+
+/// Whoever has claimed dies for good before it is done: the swarm is lost then, on evidence alone.
+#[test]
+fn a_recovery_whose_founder_is_gone_is_claimed_over_in_the_end() {
+    let mut world = World::new(3, 1);
+    world.settle();
+    (0..2).for_each(|node| world.happen(Event::Replace(node)));
+    world.happen(Event::Recover(2));
+    world.happen(Event::LeaseExpires);
+    assert!(matches!(world.decide(0), Step::Wait { .. }), "its founder lives");
+    world.happen(Event::Replace(2));
+    world.settle();
+    assert_eq!(world.opened, [(1, 0), (3, 1)]);
+    assert!(world.charter.unwrap().former.contains(&swarm_name(0)));
 }
 
 #[test]
@@ -104,7 +160,7 @@ fn a_swarm_that_bears_no_mark_of_ours_is_left_alone() {
     // A worker whose row does not know this node, then a manager of an unmarked swarm, even alone.
     assert!(matches!(decide("i-0", Role::Worker, &seen), Step::Refuse(_)));
     seen.local.is_manager = true;
-    seen.own_swarm = Some(OwnSwarm { is_ours: false, is_alone: true });
+    seen.own_swarm = Some(OwnSwarm { is_ours: false, is_alone: true, has_former: false });
     assert!(matches!(decide("i-0", Role::Manager, &seen), Step::Refuse(_)));
 }
 
@@ -117,7 +173,7 @@ fn beside_an_open_charter_only_a_marked_swarm_without_others_is_given_up() {
     seen.local.swarm_id = Some("another".into());
     seen.local.is_manager = true;
     for (is_ours, is_alone) in [(true, true), (true, false), (false, true), (false, false)] {
-        seen.own_swarm = Some(OwnSwarm { is_ours, is_alone });
+        seen.own_swarm = Some(OwnSwarm { is_ours, is_alone, has_former: false });
         let step = decide("i-0", Role::Manager, &seen);
         match (is_ours, is_alone) {
             (true, true) => assert!(matches!(step, Step::Discard { .. }), "{step:?}"),
@@ -186,7 +242,7 @@ fn a_manager_is_fenced_out_by_its_row_or_by_the_charter_and_by_nothing_else() {
     seen.member = None;
     seen.charter.as_mut().unwrap().former = vec!["lost".into()];
     assert!(matches!(step(&seen), Step::LeaveStale { by_force: true, .. }));
-    seen.own_swarm = Some(OwnSwarm { is_ours: false, is_alone: true });
+    seen.own_swarm = Some(OwnSwarm { is_ours: false, is_alone: true, has_former: false });
     assert!(matches!(step(&seen), Step::Refuse(_)), "it bears another mark");
 }
 

@@ -48,6 +48,20 @@ pub enum Cause {
     Older { generation: u64 },
     /// Docker's certificate is refused: it expired while the machine was off, or the CA is another.
     CertificateRefused,
+    /// The quorum of this swarm was re-created without this manager.
+    Fenced { generation: u64 },
+    /// The same swarm goes on as a later generation, and this node with it: nothing is left.
+    Renewed { generation: u64 },
+    /// This node has claimed to re-create the quorum.
+    Recovery { generation: u64 },
+}
+
+impl Cause {
+    /// Is this node out of the swarm, or does it only take its place in it anew?
+    #[must_use]
+    pub fn is_out(&self) -> bool {
+        !matches!(self, Self::Renewed { .. } | Self::Recovery { .. })
+    }
 }
 
 impl fmt::Display for Cause {
@@ -59,18 +73,28 @@ impl fmt::Display for Cause {
                 write!(f, "the cluster's swarm is that of generation {generation} now")
             }
             Self::CertificateRefused => f.write_str("this node's certificate is refused"),
+            Self::Fenced { generation } => write!(
+                f,
+                "the quorum was re-created without this manager, as generation {generation}"
+            ),
+            Self::Renewed { generation } => {
+                write!(f, "the swarm that this node is in is that of generation {generation} now")
+            }
+            Self::Recovery { generation } => {
+                write!(f, "the quorum is to be re-created here, as generation {generation}")
+            }
         }
     }
 }
 
-/// What this look means for a node that has become a member with `membership`.
+/// What this look means for the instance `me`, which has become a member with `membership`.
 #[must_use]
-pub fn decide(membership: &Membership, seen: &Observed) -> Verdict {
+pub fn decide(me: &str, membership: &Membership, seen: &Observed) -> Verdict {
     if seen.local.state == LocalState::Inactive {
         return Verdict::Out(Cause::InNoSwarm);
     }
     if let Some(records) = &seen.records
-        && let Some(verdict) = compare(membership, &seen.local, records)
+        && let Some(verdict) = compare(me, membership, &seen.local, records)
     {
         return verdict;
     }
@@ -88,32 +112,53 @@ pub fn decide(membership: &Membership, seen: &Observed) -> Verdict {
 }
 
 /// Docker's word against the ledger's.
-fn compare(membership: &Membership, local: &LocalNode, records: &Records) -> Option<Verdict> {
+fn compare(
+    me: &str,
+    membership: &Membership,
+    local: &LocalNode,
+    records: &Records,
+) -> Option<Verdict> {
     let is_row_ours = |row: &&Member| Some(&row.node_id) == local.node_id.as_ref();
     let row = records.row.as_ref().filter(is_row_ours);
     if row.is_some_and(|row| row.state == MemberState::Removed) && !local.is_manager {
         return Some(Verdict::Out(Cause::Removed));
     }
     let charter = records.charter.as_ref()?;
-    let is_elsewhere = names_another(charter, membership);
+    let generation = charter.generation;
+    if charter.is_recovery() && charter.is_claimed_by(me) {
+        return Some(Verdict::Out(Cause::Recovery { generation }));
+    }
+    if is_later(charter, membership) && charter.swarm_id.as_ref() == Some(&membership.swarm_id) {
+        let is_manager = local.is_manager || membership.role == Role::Manager;
+        return if is_manager && charter.fences(me, membership.generation) {
+            let fenced = Verdict::Out(Cause::Fenced { generation });
+            Some(if records.is_manager_there { fenced } else { nobody_answers(generation) })
+        } else {
+            // One that hears of no manager is not well, and that is said below.
+            local.is_sound().then_some(Verdict::Out(Cause::Renewed { generation }))
+        };
+    }
+    let is_elsewhere = is_later(charter, membership);
     let is_refused = local.is_certificate_refused()
         && matches!(local.state, LocalState::Pending | LocalState::Error)
         && membership.role == Role::Worker;
     match (is_elsewhere, is_refused, records.is_manager_there) {
-        (true, _, true) => Some(Verdict::Out(Cause::Older { generation: charter.generation })),
+        (true, _, true) => Some(Verdict::Out(Cause::Older { generation })),
         (false, true, true) => Some(Verdict::Out(Cause::CertificateRefused)),
-        (true, _, false) => Some(Verdict::Wait {
-            why: format!("no manager of generation {} answers", charter.generation),
-        }),
+        (true, _, false) => Some(nobody_answers(generation)),
         _ => None,
     }
 }
 
-/// The charter is open for a later swarm than this node's.
-pub(super) fn names_another(charter: &Charter, membership: &Membership) -> bool {
+fn nobody_answers(generation: u64) -> Verdict {
+    Verdict::Wait { why: format!("no manager of generation {generation} answers") }
+}
+
+/// The charter is open for a later generation than this node's.
+pub(super) fn is_later(charter: &Charter, membership: &Membership) -> bool {
     charter.phase == CharterPhase::Open
         && charter.generation > membership.generation
-        && charter.swarm_id.as_ref().is_some_and(|id| *id != membership.swarm_id)
+        && charter.swarm_id.is_some()
 }
 
 #[cfg(test)]
@@ -162,6 +207,7 @@ mod tests {
             ca_digest: None,
             founded_at: None,
             former: vec![],
+            recovers: None,
         }
     }
 
@@ -192,7 +238,7 @@ mod tests {
         let well = row("node", MemberState::Ready);
         let look = |state, error: &str, records| {
             let local = LocalNode { error: error.into(), ..local(state, Role::Worker) };
-            decide(&worker, &Observed { local, records })
+            decide("i-1", &worker, &Observed { local, records })
         };
         let fine = records(now.clone(), well.clone(), true);
         assert_eq!(look(LocalState::Active, "", fine.clone()), Verdict::Fine);
@@ -207,6 +253,27 @@ mod tests {
         let expired = records(now, well, true);
         let refused = Verdict::Out(Cause::CertificateRefused);
         assert_eq!(look(LocalState::Error, EXPIRED, expired), refused);
+    }
+
+    #[test]
+    fn of_the_same_swarm_workers_go_on_and_managers_that_were_do_not() {
+        let renewed = charter(3, "swarm", CharterPhase::Open);
+        let recovered = Charter { recovers: Some("swarm".into()), ..renewed.clone() };
+        let look = |me: &str, role, charter: &Charter| {
+            let local = local(LocalState::Active, role);
+            let records = records(charter.clone(), row("node", MemberState::Ready), true);
+            decide(me, &member(role), &Observed { local, records })
+        };
+        let goes_on = Verdict::Out(Cause::Renewed { generation: 3 });
+        let fenced = Verdict::Out(Cause::Fenced { generation: 3 });
+        assert_eq!(look("i-2", Role::Worker, &recovered), goes_on);
+        assert_eq!(look("i-2", Role::Manager, &recovered), fenced);
+        assert_eq!(look("i-1", Role::Manager, &recovered), goes_on, "its founder");
+        assert_eq!(look("i-2", Role::Manager, &renewed), goes_on, "nothing was re-created");
+        let begun = Charter { phase: CharterPhase::Founding, ..recovered };
+        assert_eq!(look("i-2", Role::Manager, &begun), Verdict::Fine, "not before it is open");
+        let own = Verdict::Out(Cause::Recovery { generation: 3 });
+        assert_eq!(look("i-1", Role::Manager, &begun), own);
     }
 
     proptest! {
@@ -229,12 +296,19 @@ mod tests {
             ),
             is_manager_there in any::<bool>(),
             is_ledger_read in any::<bool>(),
+            recovers in prop::sample::select(&[None, Some("swarm"), Some("next")]),
+            is_founder in any::<bool>(),
         ) {
             let role = if is_manager { Role::Manager } else { Role::Worker };
             let local = LocalNode { has_managers, error: error.into(), ..local(state, role) };
-            let records = records(charter(generation, swarm, phase), row(row_of, mark), is_manager_there);
+            let recovers = recovers.map(str::to_owned);
+            let charter = Charter { recovers, ..charter(generation, swarm, phase) };
+            let is_recovery = charter.is_recovery();
+            let is_re_created = charter.recovers == charter.swarm_id;
+            let me = if is_founder { "i-1" } else { "i-2" };
+            let records = records(charter, row(row_of, mark), is_manager_there);
             let seen = Observed { local, records: records.filter(|_| is_ledger_read) };
-            match decide(&member(role), &seen) {
+            match decide(me, &member(role), &seen) {
                 Verdict::Out(Cause::InNoSwarm) => prop_assert_eq!(state, LocalState::Inactive),
                 Verdict::Out(Cause::Removed) => prop_assert!(
                     is_ledger_read && !is_manager && row_of == "node" && mark == MemberState::Removed
@@ -246,6 +320,20 @@ mod tests {
                 Verdict::Out(Cause::CertificateRefused) => prop_assert!(
                     is_ledger_read && is_manager_there && !is_manager && error == EXPIRED
                 ),
+                Verdict::Out(Cause::Fenced { .. }) => prop_assert!(
+                    is_ledger_read && is_manager_there && is_manager && !is_founder
+                        && is_re_created && generation == 3 && swarm == "swarm"
+                        && phase == CharterPhase::Open
+                ),
+                Verdict::Out(Cause::Renewed { .. }) => prop_assert!(
+                    is_ledger_read && state == LocalState::Active && has_managers
+                        && error.is_empty() && generation == 3 && swarm == "swarm"
+                        && phase == CharterPhase::Open
+                        && !(is_manager && !is_founder && is_re_created)
+                ),
+                Verdict::Out(Cause::Recovery { .. }) => {
+                    prop_assert!(is_ledger_read && is_founder && is_recovery);
+                }
                 Verdict::Fine => prop_assert!(error.is_empty() && has_managers),
                 Verdict::Wait { why } => prop_assert!(!why.is_empty()),
             }

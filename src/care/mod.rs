@@ -39,10 +39,14 @@ enum CareError {
 pub async fn until_out(node: &Node, membership: &Membership) -> Cause {
     let mut suspicion: Option<(Cause, u32)> = None;
     for turn in 1u32.. {
-        tokio::time::sleep(INTERVAL.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
-        let is_ledger_due = suspicion.is_some() || turn.is_multiple_of(LEDGER_EVERY);
+        let pause = tokio::time::sleep(INTERVAL.mul_f64(0.75 + 0.5 * fastrand::f64()));
+        let is_told = tokio::select! {
+            () = pause => false,
+            () = node.recovery_begun.notified() => true,
+        };
+        let is_ledger_due = is_told || suspicion.is_some() || turn.is_multiple_of(LEDGER_EVERY);
         let verdict = match observe(node, membership, is_ledger_due).await {
-            Ok(seen) => decide(membership, &seen),
+            Ok(seen) => decide(&node.instance.id, membership, &seen),
             Err(error) => Verdict::Wait { why: crate::errors::chain(&error) },
         };
         suspicion = match verdict {
@@ -54,6 +58,8 @@ pub async fn until_out(node: &Node, membership: &Membership) -> Cause {
                 node.state.enter(Phase::Ready, format!("{membership}; waiting, since {why}"));
                 None
             }
+            // By this node's own claim: no second look is needed, and an operator waits.
+            Verdict::Out(cause @ Cause::Recovery { .. }) => return cause,
             Verdict::Out(cause) => {
                 let looks = match suspicion {
                     Some((earlier, looks)) if earlier == cause => looks + 1,
@@ -83,7 +89,7 @@ async fn observe(
         node.ledger.fetch_member(node.role, &node.instance.id),
     )?;
     let is_elsewhere =
-        charter.as_ref().is_some_and(|charter| decide::names_another(charter, membership));
+        charter.as_ref().is_some_and(|charter| decide::is_later(charter, membership));
     let is_in_question = is_elsewhere || local.is_certificate_refused();
     let listening = match &charter {
         Some(charter) if is_in_question => find_manager(node, charter).await?,

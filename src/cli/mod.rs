@@ -3,6 +3,7 @@
 mod config;
 mod leave;
 mod print;
+mod recover;
 mod rotate_tokens;
 mod run;
 mod status;
@@ -28,12 +29,14 @@ Examples:
   skep status --json                          what this node does, for scripts
   skep leave --deadline 5m                    take this node out of the swarm within 5 minutes
   skep rotate-tokens --worker                 a new join token for workers; on a manager
+  skep recover                                what can be done about a quorum that is lost
 
 Exit codes:
   0   done
   1   failed; standard error or the journal says why
   2   the command line is wrong
-  69  no skep runs on this host, or it does not answer (status, leave, rotate-tokens)
+  3   nothing was changed: it may not be, or nobody has confirmed it (recover)
+  69  no skep runs on this host, or it does not answer (status, leave, rotate-tokens, recover)
   78  the configuration is wrong; every mistake is listed
 
 Settings come from /etc/skep/skep.toml, /etc/skep/conf.d/*.toml, SKEP_* variables and these flags;
@@ -59,6 +62,8 @@ enum Command {
     Leave(leave::Arguments),
     /// Make the swarm's join tokens new, in Docker and in the secret store; on a manager
     RotateTokens(rotate_tokens::Arguments),
+    /// Re-create a quorum that is lost on this manager, which has survived: show, ask, do
+    Recover(recover::Arguments),
     /// Print every setting in force and where it came from
     Config(config::Arguments),
 }
@@ -158,6 +163,7 @@ impl Cli {
                 Command::RotateTokens(arguments) => {
                     rotate_tokens::ask(&arguments, &loaded.settings).await
                 }
+                Command::Recover(arguments) => recover::ask(&arguments, &loaded.settings).await,
                 Command::Config(arguments) => config::print(&arguments, &loaded).await,
             }
         });

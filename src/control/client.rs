@@ -9,13 +9,15 @@ use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 
 use super::server::{LeaveBody, Refusal};
-use super::{Rotated, StatusReport};
+use super::{RecoveryPlan, Rotated, StatusReport};
 use crate::swarm::Rotation;
 
 /// Longer than skep itself waits for what it needs to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Docker may take an election to rotate, and a store that is down is asked for a minute.
 const ROTATED_WITHIN: Duration = Duration::from_secs(150);
+/// Docker and Auto Scaling are given half a minute to say something, and AWS is asked again.
+const PLANNED_WITHIN: Duration = Duration::from_secs(120);
 
 /// The request did not do what it should.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +90,24 @@ impl Client {
     pub async fn rotate(&self, what: Rotation) -> Result<Rotated, ClientError> {
         let body = serde_json::to_vec(&what).map_err(ClientError::Malformed)?;
         let (_, body) = self.ask(Method::POST, "rotate-tokens", body, ROTATED_WITHIN).await?;
+        serde_json::from_slice(&body).map_err(ClientError::Malformed)
+    }
+
+    /// What a recovery of the quorum would be; nothing is changed.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] where it cannot be looked, else see [`ClientError`].
+    pub async fn plan_recovery(&self) -> Result<RecoveryPlan, ClientError> {
+        let (_, body) = self.ask(Method::GET, "recover", Vec::new(), PLANNED_WITHIN).await?;
+        serde_json::from_slice(&body).map_err(ClientError::Malformed)
+    }
+
+    /// Begins with it, unless the plan that comes back names a refusal.
+    ///
+    /// # Errors
+    /// As for [`Client::plan_recovery`].
+    pub async fn recover(&self) -> Result<RecoveryPlan, ClientError> {
+        let (_, body) = self.ask(Method::POST, "recover", Vec::new(), PLANNED_WITHIN).await?;
         serde_json::from_slice(&body).map_err(ClientError::Malformed)
     }
 

@@ -5,6 +5,8 @@
 //! | `GET /status` | 200, a [`StatusReport`] |
 //! | `POST /leave` with `{"deadline_seconds": 600}`, `{}` or nothing | 202; 409 when the node is leaving already |
 //! | `POST /rotate-tokens` with `{"worker_token": true, "manager_token": true, "unlock_key": false}` | 200, what was [`Rotated`]; 503, why not |
+//! | `GET /recover` | 200, a [`RecoveryPlan`]: nothing is changed |
+//! | `POST /recover` | 202, the plan, which has begun unless it names a refusal |
 //!
 //! Guarantees:
 //! - the socket is root's alone (mode 0600) from its first moment;
@@ -13,6 +15,7 @@
 //! - `GET /status` always answers in time: a fleet that cannot be seen is a problem in the report.
 
 mod client;
+mod recover;
 mod report;
 mod rotate;
 mod server;
@@ -22,6 +25,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 pub use client::{Client, ClientError};
+pub use recover::{OtherManager, RecoveryPlan};
 pub use report::{FleetMember, FleetView, QuorumView, StatusReport, ViewSource};
 pub use rotate::Rotated;
 pub use server::{ControlError, LeaveRequest, Server};

@@ -20,8 +20,9 @@ use tokio::net::{UnixListener, UnixSocket};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
+use super::recover::{Recover, show_plan, take_recovery};
 use super::rotate::{Rotate, take_rotation};
-use super::{FleetView, Rotated, StatusReport, ViewSource, socket_path};
+use super::{FleetView, RecoveryPlan, Rotated, StatusReport, ViewSource, socket_path};
 use crate::state::{Phase, StateHandle};
 use crate::swarm::Rotation;
 
@@ -67,6 +68,7 @@ pub struct Server {
     socket: SocketFile,
     _lock: File,
     rotate: Rotate,
+    recover: Recover,
 }
 
 impl fmt::Debug for Server {
@@ -123,8 +125,10 @@ impl Server {
         let path = socket_path(runtime_dir);
         let listener = listen(&path).map_err(failed("listen on", &path))?;
         let socket = SocketFile { listener: Some(listener), path };
-        let not_yet = || Box::pin(async { Err("this node does not know yet who it is".into()) });
-        Ok(Self { socket, _lock: lock, rotate: Arc::new(move |_| not_yet()) })
+        const NOT_YET: &str = "this node does not know yet who it is";
+        let rotate: Rotate = Arc::new(|_| Box::pin(async { Err(NOT_YET.into()) }));
+        let recover: Recover = Arc::new(|_| Box::pin(async { Err(NOT_YET.into()) }));
+        Ok(Self { socket, _lock: lock, rotate, recover })
     }
 
     /// Who rotates tokens when the operator asks for it.
@@ -135,6 +139,16 @@ impl Server {
         Fut: Future<Output = Result<Rotated, String>> + Send + 'static,
     {
         Self { rotate: Arc::new(move |what| Box::pin(rotate(what))), ..self }
+    }
+
+    /// Who shows what a recovery of the quorum would be, or begins with it.
+    #[must_use]
+    pub fn recovering<F, Fut>(self, recover: F) -> Self
+    where
+        F: Fn(bool) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<RecoveryPlan, String>> + Send + 'static,
+    {
+        Self { recover: Arc::new(move |begins| Box::pin(recover(begins))), ..self }
     }
 
     /// Answers until it is dropped: spawn it.
@@ -157,7 +171,9 @@ impl Server {
             .route("/status", get(status))
             .route("/leave", post(take_leave))
             .route("/rotate-tokens", post(take_rotation))
+            .route("/recover", get(show_plan).post(take_recovery))
             .layer(Extension(self.rotate.clone()))
+            .layer(Extension(self.recover.clone()))
             .fallback(not_found)
             .method_not_allowed_fallback(not_found)
             .with_state(desk);

@@ -39,6 +39,10 @@ pub struct Charter {
     /// who is in one of them is free to leave it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former: Vec<String>,
+    /// The swarm whose quorum the founder re-creates under this generation, or has. Who was a
+    /// manager of it before is fenced out, although the swarm is the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovers: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +63,8 @@ impl Charter {
         match self.phase {
             CharterPhase::Open => false,
             CharterPhase::Closed => true,
-            CharterPhase::Founding => self.lease_expires_at <= now,
+            // As long as its founder lives, what it knows is all that is left of the swarm.
+            CharterPhase::Founding => self.recovers.is_none() && self.lease_expires_at <= now,
         }
     }
 
@@ -72,7 +77,7 @@ impl Charter {
         lease: Duration,
     ) -> Self {
         let mut former = seen.map_or_else(Vec::new, |seen| seen.former.clone());
-        former.extend(seen.and_then(|seen| seen.swarm_id.clone()));
+        former.extend(seen.and_then(Self::swarm).cloned());
         former.drain(..former.len().saturating_sub(FORMER_SWARMS));
         Self {
             schema: SCHEMA,
@@ -84,7 +89,52 @@ impl Charter {
             ca_digest: None,
             founded_at: None,
             former,
+            recovers: None,
         }
+    }
+
+    /// The claim of `instance_id` to re-create the quorum of `swarm_id`, over what was `seen`.
+    #[must_use]
+    pub fn recovery(
+        seen: &Self,
+        swarm_id: &str,
+        instance_id: &str,
+        lease_expires_at: OffsetDateTime,
+    ) -> Self {
+        Self {
+            phase: CharterPhase::Founding,
+            generation: seen.generation + 1,
+            founder: instance_id.to_owned(),
+            lease_expires_at,
+            swarm_id: None,
+            ca_digest: None,
+            founded_at: None,
+            recovers: Some(swarm_id.to_owned()),
+            ..seen.clone()
+        }
+    }
+
+    /// The swarm that it is about: open, or on the way back.
+    #[must_use]
+    pub fn swarm(&self) -> Option<&String> {
+        self.swarm_id.as_ref().or(self.recovers.as_ref())
+    }
+
+    /// Is the quorum of a swarm being re-created?
+    #[must_use]
+    pub fn is_recovery(&self) -> bool {
+        self.phase == CharterPhase::Founding && self.recovers.is_some()
+    }
+
+    /// Must a manager that came in under `generation` not be one any more? The quorum was re-created
+    /// without it, and what it holds of raft is another history of the same swarm.
+    #[must_use]
+    pub fn fences(&self, instance_id: &str, generation: u64) -> bool {
+        self.phase == CharterPhase::Open
+            && self.recovers.is_some()
+            && self.recovers == self.swarm_id
+            && self.founder != instance_id
+            && generation < self.generation
     }
 
     /// Is `swarm_id` one that this cluster has given up?
@@ -135,7 +185,32 @@ impl Ledger {
         now: OffsetDateTime,
         lease: Duration,
     ) -> Result<Option<Charter>, LedgerError> {
-        let claim = Charter::claim(seen, instance_id, now, lease);
+        self.put_claim(seen, Charter::claim(seen, instance_id, now, lease), now).await
+    }
+
+    /// Claims the right to re-create the quorum of `swarm_id`, against what was `seen`: open, or a
+    /// recovery whose lease has run out. `None` when somebody else was first.
+    ///
+    /// # Errors
+    /// When the outcome is unknown: read the charter again before anything else.
+    pub async fn claim_recovery(
+        &self,
+        seen: &Charter,
+        swarm_id: &str,
+        instance_id: &str,
+        now: OffsetDateTime,
+        lease: Duration,
+    ) -> Result<Option<Charter>, LedgerError> {
+        let claim = Charter::recovery(seen, swarm_id, instance_id, now + lease);
+        self.put_claim(Some(seen), claim, now).await
+    }
+
+    async fn put_claim(
+        &self,
+        seen: Option<&Charter>,
+        claim: Charter,
+        now: OffsetDateTime,
+    ) -> Result<Option<Charter>, LedgerError> {
         let condition = match seen {
             None => Condition::new("attribute_not_exists(#item)"),
             Some(seen) if seen.phase == CharterPhase::Founding => Condition::new(

@@ -1,20 +1,35 @@
 //! The whole fleet, as the ledger and Docker know it: for `skep status` on a manager.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use crate::control::{FleetMember, FleetView, ViewSource};
+use crate::instance::Role;
 use crate::ledger::{DepartureRow, DepartureState, Member};
 use crate::node::Node;
-use crate::swarm::{NodeView, Quorum};
+use crate::swarm::{NodeView, Quorum, SwarmError, SwarmErrorKind};
+
+/// Docker answers within milliseconds, and without a leader not for half a minute: an operator waits.
+const DOCKER_PATIENCE: Duration = Duration::from_secs(2);
+const NO_LEADER: &str = "no leader answers: unless an election ends that within a minute, the quorum is lost, and `skep recover` shows what can be done";
 
 /// `None` where this node is no manager and so does not know.
 pub async fn view_fleet(node: &Node) -> Option<FleetView> {
-    let local = node.swarm.fetch_local_node().await.ok()?;
-    if !local.is_manager {
+    let is_manager = match timeout(DOCKER_PATIENCE, node.swarm.fetch_local_node()).await {
+        Ok(local) => local.ok()?.is_manager,
+        Err(_) => node.role == Role::Manager,
+    };
+    if !is_manager {
         return None;
     }
-    let (nodes, rows) = tokio::join!(node.swarm.fetch_nodes(), async {
+    let (nodes, rows) = tokio::join!(timeout(DOCKER_PATIENCE, node.swarm.fetch_nodes()), async {
         tokio::try_join!(node.ledger.fetch_members(), node.ledger.fetch_departures())
+    });
+    let nodes = nodes.unwrap_or_else(|_| Err(SwarmError::silent("list the nodes")));
+    let is_leaderless = nodes.as_ref().is_err_and(|error| {
+        matches!(error.kind, SwarmErrorKind::NoLeader | SwarmErrorKind::TimedOut)
     });
     let source = match (&rows, &nodes) {
         (Ok(_), Ok(_)) => ViewSource::LedgerAndDocker,
@@ -25,6 +40,7 @@ pub async fn view_fleet(node: &Node) -> Option<FleetView> {
     let problems: Vec<String> = [
         rows.as_ref().err().map(|error| crate::errors::chain(error)),
         nodes.as_ref().err().map(|error| crate::errors::chain(error)),
+        is_leaderless.then(|| NO_LEADER.to_owned()),
     ]
     .into_iter()
     .flatten()

@@ -135,6 +135,12 @@ impl SwarmError {
         Self::new(operation, &Docker::DockerResponseServerError { status_code, message })
     }
 
+    /// A call that its caller has given up.
+    #[must_use]
+    pub fn silent(operation: &'static str) -> Self {
+        Self { operation, kind: SwarmErrorKind::TimedOut, message: "no answer in time".into() }
+    }
+
     pub(super) fn unexpected(operation: &'static str, message: impl Into<String>) -> Self {
         Self { operation, kind: SwarmErrorKind::Other, message: message.into() }
     }

@@ -74,6 +74,8 @@ pub struct InitSpec {
     pub availability: Availability,
     /// Whether managers that restart need the unlock key.
     pub autolock: bool,
+    /// On a manager that has lost its quorum: what it knows stays, and it alone is a manager.
+    pub force_new_cluster: bool,
 }
 
 impl LocalNode {
@@ -154,7 +156,7 @@ impl Swarm {
         Ok(known.clone())
     }
 
-    /// Founds a swarm on this host.
+    /// Founds a swarm on this host, or the present one anew.
     ///
     /// # Errors
     /// Docker's refusal.
@@ -166,7 +168,7 @@ impl Swarm {
             // The engine has no default: with a pool and no size its allocator ends, and no task of
             // the swarm ever starts.
             subnet_size: Some(spec.subnet_size),
-            force_new_cluster: Some(false),
+            force_new_cluster: Some(spec.force_new_cluster),
             spec: Some(SwarmSpec {
                 labels: Some(spec.labels),
                 encryption_config: Some(SwarmSpecEncryptionConfig {

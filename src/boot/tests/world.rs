@@ -1,6 +1,8 @@
 //! A world for founding, joining and losing: machines that act on what they saw **earlier**, a
 //! ledger whose conditions arbitrate as DynamoDB's do, swarms with a quorum or without.
 
+mod recovery;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -31,6 +33,8 @@ pub enum Event {
     Silence(usize),
     /// Its instance is gone for good, and another one is launched in its place.
     Replace(usize),
+    /// The operator has the quorum re-created there, unless that is refused.
+    Recover(usize),
     /// Time for every lease to expire.
     LeaseExpires,
     /// Time for a lost swarm to count as lost.
@@ -108,8 +112,17 @@ impl World {
         2 * well > all
     }
 
+    /// The same as that node sees it. One that was left out when the quorum was re-created has none.
+    fn is_led(&self, node: usize) -> bool {
+        let host = &self.nodes[node];
+        host.swarm.is_some_and(|swarm| {
+            self.has_quorum(swarm) && self.swarms[swarm].contains(&self.machine(node))
+        }) && !host.is_silent
+    }
+
     fn absence(&mut self, node: usize) -> Option<Absence> {
-        let charter = self.charter.clone().filter(|it| it.phase == CharterPhase::Open)?;
+        let is_of_interest = |it: &Charter| it.phase == CharterPhase::Open || it.is_recovery();
+        let charter = self.charter.clone().filter(is_of_interest)?;
         let me = self.machine(node);
         let listens = |machine: &Machine| {
             let host = &self.nodes[machine.0];
@@ -117,7 +130,7 @@ impl World {
         };
         let others = || self.rows.keys().filter(|it| self.is_manager_of(**it) && **it != me);
         let mut managers: BTreeSet<String> = others()
-            .filter(|it| self.rows[*it].0 == charter.generation)
+            .filter(|it| self.rows[*it].0 == charter.generation || charter.is_recovery())
             .map(|it| name(*it))
             .collect();
         managers.insert(charter.founder.clone());
@@ -148,7 +161,7 @@ impl World {
             _ => None,
         };
         let host = &self.nodes[node];
-        let has_quorum = host.swarm.is_some_and(|swarm| self.has_quorum(swarm)) && !host.is_silent;
+        let (has_quorum, me) = (self.is_led(node), self.machine(node));
         let is_manager = host.swarm.is_some() && host.role == Role::Manager;
         let node_id = host.swarm.map(|swarm| format!("{node}-in-{swarm}"));
         let local = LocalNode {
@@ -166,10 +179,17 @@ impl World {
         });
         Observed {
             charter: self.charter.clone(),
-            own_swarm: host
-                .swarm
-                .filter(|_| is_manager && !is_named && has_quorum)
-                .map(|swarm| OwnSwarm { is_ours: true, is_alone: self.swarms[swarm].len() <= 1 }),
+            own_swarm: host.swarm.filter(|_| is_manager && !is_named && has_quorum).map(|swarm| {
+                OwnSwarm {
+                    is_ours: true,
+                    is_alone: self.swarms[swarm].len() <= 1,
+                    has_former: self.swarms[swarm].iter().any(|it| {
+                        let generation = self.charter.as_ref().map(|charter| charter.generation);
+                        let row = self.rows.get(it).map(|row| row.0);
+                        self.is_manager_of(*it) && *it != me && row.is_some() && row < generation
+                    }),
+                }
+            }),
             local,
             member: self.rows.get(&self.machine(node)).map(|(generation, swarm)| {
                 row(&format!("{node}-in-{swarm}"), *generation, MemberState::Ready)
@@ -196,7 +216,8 @@ impl World {
                     (Some(seen), Some(now)) => {
                         seen.generation == now.generation
                             && seen.phase == now.phase
-                            && now.is_claimable(self.now())
+                            && (now.is_claimable(self.now()) || now.is_recovery())
+                            && now.lease_expires_at <= self.now()
                     }
                     _ => false,
                 };
@@ -210,6 +231,12 @@ impl World {
                     self.swarms.push(vec![me]);
                     self.nodes[node].swarm = Some(self.swarms.len() - 1);
                 }
+            }
+            Step::Recreate { claim } => {
+                let swarm = self.nodes[node].swarm.expect("re-creates what it is in");
+                assert_eq!(claim.recovers, Some(swarm_name(swarm)));
+                let workers = self.swarms[swarm].iter().filter(|it| !self.is_manager_of(**it));
+                self.swarms[swarm] = workers.copied().chain([me]).collect();
             }
             Step::Publish { claim, membership } => {
                 let swarm = self.nodes[node].swarm.expect("publishes what it is in");
@@ -245,6 +272,8 @@ impl World {
             Step::LeaveStale { by_force, .. } => {
                 let swarm = self.nodes[node].swarm.take().expect("leaves what it is in");
                 assert_eq!(by_force, self.nodes[node].role == Role::Manager);
+                // It will be another node than its row says.
+                self.rows.remove(&me);
                 self.swarms[swarm].retain(|machine| *machine != me);
             }
             Step::Ready(membership) => {
@@ -261,15 +290,20 @@ impl World {
     /// Nothing is given up that lives: a claim over an open charter is decided only where its swarm
     /// has no quorum and nobody is left who is in the ledger; a node leaves another swarm only.
     fn assert_nothing_is_given_up(&self, node: usize, step: &Step) {
+        if let Some(recovery) = self.charter.as_ref().filter(|it| it.is_recovery()) {
+            let founder = (0..self.nodes.len())
+                .find(|node| name(self.machine(*node)) == recovery.founder)
+                .filter(|node| self.nodes[*node].swarm.is_some());
+            assert!(founder.is_none() || !matches!(step, Step::Claim { .. }), "its founder lives");
+        }
         let Some(open) = self.charter.as_ref().filter(|it| it.phase == CharterPhase::Open) else {
             return;
         };
         if matches!(step, Step::LeaveStale { .. }) {
-            assert_ne!(
-                self.nodes[node].swarm.map(swarm_name),
-                open.swarm_id,
-                "it is the charter's"
-            );
+            let own = self.nodes[node]
+                .swarm
+                .filter(|own| self.swarms[*own].contains(&self.machine(node)));
+            assert_ne!(own.map(swarm_name), open.swarm_id, "it is the charter's");
         }
         if !matches!(step, Step::Claim { .. }) {
             return;
@@ -342,6 +376,7 @@ impl World {
                 self.record();
             }
             Event::Replace(node) => self.replace(node),
+            Event::Recover(node) => self.recover(node),
             Event::LeaseExpires => self.pass(LEASE),
             Event::PatienceEnds => self.pass(PATIENCE),
         }

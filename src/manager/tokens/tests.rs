@@ -54,6 +54,7 @@ fn charter(swarm_id: &str, ca_digest: &str) -> Charter {
         ca_digest: Some(ca_digest.into()),
         founded_at: None,
         former: vec![],
+        recovers: None,
     }
 }
 

@@ -1,0 +1,162 @@
+//! `skep recover`: the quorum is lost, and this manager has survived.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::Args;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::print;
+use crate::config::Settings;
+use crate::control::{Client, ClientError, OtherManager, RecoveryPlan, StatusReport, socket_path};
+
+/// Nothing was changed: it is refused, or nobody has confirmed it.
+const EXIT_NOTHING_DONE: u8 = 3;
+/// Docker takes up to 40 s, and a store that is down is asked again and again.
+const RECOVERED_WITHIN: Duration = Duration::from_secs(300);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Nobody types it by mistake.
+const CONSENT: &str = "recover";
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// The plan as JSON; without --yes nothing is done and nobody is asked
+    #[arg(long)]
+    json: bool,
+}
+
+/// Shows the plan, asks, has it done, and waits for the end.
+///
+/// # Errors
+/// When no skep runs here, it cannot look, or the recovery does not come to its end.
+pub async fn ask(arguments: &Arguments, settings: &Settings) -> anyhow::Result<ExitCode> {
+    let client = Client::new(socket_path(&settings.runtime_dir));
+    if !arguments.json {
+        eprintln!("Looking whether a leader answers; that takes 20 s.");
+    }
+    let is_begun = if arguments.yes {
+        true
+    } else {
+        let plan = said(client.plan_recovery().await)?;
+        show(&plan, arguments.json)?;
+        if plan.refusal.is_some() {
+            return Ok(EXIT_NOTHING_DONE.into());
+        }
+        if arguments.json {
+            return Ok(ExitCode::SUCCESS);
+        }
+        is_confirmed()?
+    };
+    if !is_begun {
+        eprintln!("skep: nothing was done");
+        return Ok(EXIT_NOTHING_DONE.into());
+    }
+    // It looks again: what has changed meanwhile counts.
+    let plan = said(client.recover().await)?;
+    if arguments.yes {
+        show(&plan, arguments.json)?;
+    } else if let Some(refusal) = &plan.refusal {
+        eprintln!("skep: nothing was done: {refusal}");
+    }
+    if plan.refusal.is_some() {
+        return Ok(EXIT_NOTHING_DONE.into());
+    }
+    follow(&client, plan.generation + 1).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The reason says it all.
+fn said(answer: Result<RecoveryPlan, ClientError>) -> anyhow::Result<RecoveryPlan> {
+    match answer {
+        Err(ClientError::Refused { why, .. }) => bail!(why),
+        answer => Ok(answer?),
+    }
+}
+
+fn show(plan: &RecoveryPlan, json: bool) -> anyhow::Result<()> {
+    let text = if json { format!("{:#}\n", serde_json::to_value(plan)?) } else { text(plan) };
+    Ok(print::to_stdout(&text)?)
+}
+
+fn text(plan: &RecoveryPlan) -> String {
+    let swarm = plan.swarm_id.as_deref().unwrap_or("none");
+    let about = [
+        ["cluster", &*format!("{}, generation {}: swarm {swarm}", plan.cluster, plan.generation)],
+        ["this node", &*plan.instance_id],
+    ];
+    let mut text = print::table(&about.map(|row| row.map(String::from)));
+    if !plan.managers.is_empty() {
+        let headings = ["OTHER MANAGER", "ADDRESS", "AUTO SCALING", "PORT 2377", "LEDGER"];
+        let rows: Vec<_> = std::iter::once(headings.map(String::from))
+            .chain(plan.managers.iter().map(row))
+            .collect();
+        text.push_str(&format!("\n{}", print::table(&rows)));
+    }
+    if let Some(refusal) = &plan.refusal {
+        text.push_str(&format!("\nNot now: {refusal}\n"));
+        return text;
+    }
+    for (title, sentences) in [("What is done", &plan.steps), ("What it costs", &plan.costs)] {
+        text.push_str(&format!("\n{title}:\n"));
+        for sentence in sentences {
+            text.push_str(&format!("  - {sentence}\n"));
+        }
+    }
+    text
+}
+
+fn row(manager: &OtherManager) -> [String; 5] {
+    [
+        manager.instance_id.clone(),
+        manager.address.to_string(),
+        manager.auto_scaling.clone().unwrap_or_else(|| "no answer".into()),
+        if manager.listens { "answers" } else { "silent" }.into(),
+        format!("{} s ago", manager.seen_seconds_ago),
+    ]
+}
+
+/// Where nobody can be asked, the answer is no.
+fn is_confirmed() -> io::Result<bool> {
+    if !io::stdin().is_terminal() {
+        eprintln!("skep: nobody can be asked here; `skep recover --yes` does it");
+        return Ok(false);
+    }
+    eprint!("\nType {CONSENT} to do it: ");
+    io::stderr().flush()?;
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line)?;
+    Ok(line.trim() == CONSENT)
+}
+
+/// Tells what the node does until it is a member of that generation.
+async fn follow(client: &Client, generation: u64) -> anyhow::Result<()> {
+    let end = Instant::now() + RECOVERED_WITHIN;
+    let mut told = String::new();
+    while Instant::now() < end {
+        // A skep that is restarted in the middle goes on: nobody answers for a moment.
+        if let Ok(report) = client.status::<Value>().await {
+            let StatusReport { node, .. } = report;
+            if node["membership"]["generation"] == generation {
+                eprintln!(
+                    "Recovered: generation {generation}. Replacements and workers follow; see `skep status`."
+                );
+                return Ok(());
+            }
+            let doing = node["doing"].as_str().unwrap_or_default();
+            if doing != told && !doing.is_empty() {
+                eprintln!("{doing}");
+                doing.clone_into(&mut told);
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    bail!(
+        "not done within {RECOVERED_WITHIN:?}, at last: {told}; this node goes on by itself, see `skep status` and its log"
+    )
+}

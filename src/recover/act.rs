@@ -1,0 +1,82 @@
+//! Shows the plan; claims.
+
+use std::time::Duration;
+
+use thiserror::Error;
+use time::OffsetDateTime;
+
+use super::decide::{Observed, Refusal, decide, plan as plan_of};
+use super::observe::observe;
+use crate::control::RecoveryPlan;
+use crate::ledger::{Charter, LedgerError};
+use crate::node::Node;
+use crate::secrets::SecretsError;
+
+/// A skep that dies in the middle goes on within seconds of its restart; after this another survivor
+/// may take over. Docker needs up to 40 s.
+const LEASE: Duration = Duration::from_secs(300);
+
+#[derive(Debug, Error)]
+enum RecoverError {
+    #[error("nothing was changed: the swarm's unlock keys cannot be kept")]
+    Keys(#[from] SecretsError),
+    #[error("nothing was changed: the ledger cannot be read")]
+    NotSeen(#[source] LedgerError),
+    #[error(
+        "whether the charter was claimed is not known: run it again; this node goes on by itself if it was"
+    )]
+    Unknown(#[source] LedgerError),
+}
+
+/// What would be done. Takes until it is certain that no leader answers.
+///
+/// # Errors
+/// When the ledger does not answer; in words.
+pub async fn plan(node: &Node) -> Result<RecoveryPlan, String> {
+    look(node).await.map(|(_, plan)| plan).map_err(|error| crate::errors::chain(&error))
+}
+
+/// Looks again, and begins unless that is refused, which the plan says.
+///
+/// # Errors
+/// When the ledger does not answer; in words.
+pub async fn begin(node: &Node) -> Result<RecoveryPlan, String> {
+    claim(node).await.map_err(|error| crate::errors::chain(&error))
+}
+
+async fn look(node: &Node) -> Result<(Observed, RecoveryPlan), RecoverError> {
+    let seen = observe(node).await.map_err(RecoverError::NotSeen)?;
+    let plan = plan_of(&node.cluster, &seen, decide(&seen));
+    Ok((seen, plan))
+}
+
+async fn claim(node: &Node) -> Result<RecoveryPlan, RecoverError> {
+    let (seen, plan) = look(node).await?;
+    let (Some(charter), Some(swarm_id), None) = (&seen.charter, &plan.swarm_id, &plan.refusal)
+    else {
+        return Ok(plan);
+    };
+    // A manager that is locked again in the middle must find its key.
+    if let Some(keys) = node.tokens.fetch_unlock_keys(charter.generation).await? {
+        node.tokens.put_unlock_keys(charter.generation + 1, &keys).await?;
+    }
+    let me = node.instance.id.as_str();
+    let now = OffsetDateTime::now_utc();
+    let claimed = node.ledger.claim_recovery(charter, swarm_id, me, now, LEASE).await;
+    let holder = match claimed.map_err(RecoverError::Unknown)? {
+        Some(claim) => Some(claim),
+        // Somebody else was first; or the answer to our own write was lost, and it was written twice.
+        None => node.ledger.fetch_charter().await.map_err(RecoverError::Unknown)?,
+    };
+    let is_ours = |held: &Charter| held.is_recovery() && held.is_claimed_by(me);
+    if !holder.as_ref().is_some_and(is_ours) {
+        return Ok(RecoveryPlan { refusal: Some(Refusal::Outrun.to_string()), ..plan });
+    }
+    tracing::warn!(
+        swarm_id,
+        generation = plan.generation + 1,
+        "the operator has the quorum re-created on this node"
+    );
+    node.recovery_begun.notify_one();
+    Ok(plan)
+}

@@ -1,0 +1,208 @@
+//! May the quorum be re-created here, and what does that mean? Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use thiserror::Error;
+use time::OffsetDateTime;
+
+use crate::autoscaling::GroupInstance;
+use crate::control::{OtherManager, RecoveryPlan};
+use crate::ledger::{Charter, CharterPhase, Member};
+use crate::swarm::LocalNode;
+
+/// A manager whose skep lives has refreshed its row twice in this time, and once more is on its way.
+const ROW_IS_FRESH: Duration = Duration::from_secs(150);
+
+/// Everything that the plan rests on.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// Instance id.
+    pub me: String,
+    pub charter: Option<Charter>,
+    /// `None` where Docker does not answer.
+    pub local: Option<LocalNode>,
+    /// This node's own row.
+    pub row: Option<Member>,
+    /// The other managers of the charter's generation.
+    pub others: Vec<Member>,
+    /// Those of them that Auto Scaling lists; `None` where it gave no answer that can be believed.
+    pub listed: Option<BTreeMap<String, GroupInstance>>,
+    /// Whose port answers.
+    pub listening: BTreeSet<IpAddr>,
+    /// A leader has answered here.
+    pub has_leader: bool,
+    pub is_leaving: bool,
+    pub now: OffsetDateTime,
+}
+
+/// Why nothing may be done; each names the remedy.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    #[error("the ledger has no charter, so there is no swarm to recover")]
+    NoCharter,
+    #[error("the charter is closed: the next manager that starts founds a new swarm")]
+    Closed,
+    #[error("{founder} is founding a swarm: wait until it stands")]
+    Founding { founder: String },
+    #[error(
+        "another recovery runs, on {founder}: it goes on there when its skep is restarted, and may be taken over from {until}"
+    )]
+    Running { founder: String, until: String },
+    #[error("a recovery runs on this node already: see `skep status`")]
+    RunsHere,
+    #[error("another manager has claimed the charter this moment: run it again")]
+    Outrun,
+    #[error("this node is leaving the swarm: run it on a manager that stays")]
+    Leaving,
+    #[error("Docker does not answer on this host: see `systemctl status docker`")]
+    NoDocker,
+    #[error(
+        "this node is no manager of the charter's swarm: run it on a manager that has survived"
+    )]
+    NotManager,
+    #[error(
+        "the quorum was re-created without this manager: it is fenced out, and joins anew by itself"
+    )]
+    Fenced,
+    #[error("the swarm has a leader, so its quorum is not lost: see `docker node ls`")]
+    QuorumExists,
+    #[error(
+        "{alive} of the other managers may be alive ({names}), enough for a quorum that cannot be seen from here: mend the network between them, or run it on one of them; those that are lost for good must be terminated or their skep stopped, which counts {fresh:?} later"
+    )]
+    MayBeElsewhere { alive: usize, names: String, fresh: Duration },
+}
+
+/// Whether the quorum may be re-created here and now.
+///
+/// # Errors
+/// Why not.
+pub fn decide(seen: &Observed) -> Result<(), Refusal> {
+    let charter = seen.charter.as_ref().ok_or(Refusal::NoCharter)?;
+    let founder = charter.founder.clone();
+    match charter.phase {
+        CharterPhase::Closed => return Err(Refusal::Closed),
+        CharterPhase::Founding if !charter.is_recovery() => {
+            return Err(Refusal::Founding { founder });
+        }
+        CharterPhase::Founding if charter.is_claimed_by(&seen.me) => return Err(Refusal::RunsHere),
+        CharterPhase::Founding if charter.lease_expires_at > seen.now => {
+            let until = charter.lease_expires_at.to_string();
+            return Err(Refusal::Running { founder, until });
+        }
+        CharterPhase::Founding | CharterPhase::Open => {}
+    }
+    if seen.is_leaving {
+        return Err(Refusal::Leaving);
+    }
+    let local = seen.local.as_ref().ok_or(Refusal::NoDocker)?;
+    let row = seen.row.as_ref().filter(|row| Some(&row.node_id) == local.node_id.as_ref());
+    let is_ours = match &local.swarm_id {
+        Some(own) => charter.swarm() == Some(own),
+        None => row.is_some_and(|row| row.generation == charter.generation),
+    };
+    if !local.is_manager || !is_ours {
+        return Err(Refusal::NotManager);
+    }
+    if row.is_some_and(|row| charter.fences(&seen.me, row.generation)) {
+        return Err(Refusal::Fenced);
+    }
+    if seen.has_leader {
+        return Err(Refusal::QuorumExists);
+    }
+    let alive: Vec<&str> = seen
+        .others
+        .iter()
+        .filter(|row| may_be_alive(seen, row))
+        .map(|row| row.instance_id.as_str())
+        .collect();
+    // This node is a member of raft as well.
+    let all = seen.others.len() + 1;
+    if 2 * alive.len() > all {
+        let names = alive.join(", ");
+        return Err(Refusal::MayBeElsewhere { alive: alive.len(), names, fresh: ROW_IS_FRESH });
+    }
+    Ok(())
+}
+
+/// Not gone by Auto Scaling's word, and it was heard of not long ago; or it answers.
+fn may_be_alive(seen: &Observed, row: &Member) -> bool {
+    let is_gone = seen.listed.as_ref().is_some_and(|listed| !listed.contains_key(&row.instance_id));
+    let is_fresh = seen.now - row.updated_at < ROW_IS_FRESH;
+    seen.listening.contains(&row.address) || (!is_gone && is_fresh)
+}
+
+/// The same for a human.
+#[must_use]
+pub fn plan(cluster: &str, seen: &Observed, decision: Result<(), Refusal>) -> RecoveryPlan {
+    let generation = seen.charter.as_ref().map_or(0, |charter| charter.generation);
+    let managers: Vec<OtherManager> = seen.others.iter().map(|row| other(seen, row)).collect();
+    let refusal = decision.err().map(|refusal| refusal.to_string());
+    let (steps, costs) = match refusal {
+        None => (steps(generation + 1), costs(&managers)),
+        Some(_) => (vec![], vec![]),
+    };
+    RecoveryPlan {
+        cluster: cluster.to_owned(),
+        instance_id: seen.me.clone(),
+        swarm_id: seen.charter.as_ref().and_then(Charter::swarm).cloned(),
+        generation,
+        managers,
+        refusal,
+        steps,
+        costs,
+    }
+}
+
+fn other(seen: &Observed, row: &Member) -> OtherManager {
+    let lifecycle = |listed: &BTreeMap<String, GroupInstance>| match listed.get(&row.instance_id) {
+        Some(instance) => instance.lifecycle_state.clone(),
+        None => "gone".to_owned(),
+    };
+    OtherManager {
+        instance_id: row.instance_id.clone(),
+        address: row.address,
+        auto_scaling: seen.listed.as_ref().map(lifecycle),
+        listens: seen.listening.contains(&row.address),
+        seen_seconds_ago: (seen.now - row.updated_at).whole_seconds().max(0).unsigned_abs(),
+        may_be_alive: may_be_alive(seen, row),
+    }
+}
+
+fn steps(generation: u64) -> Vec<String> {
+    vec![
+        format!(
+            "the charter is claimed for generation {generation} of the same swarm; nobody else founds or recovers anything meanwhile"
+        ),
+        "this node becomes the swarm's only manager, with the services, secrets, configs, networks and join tokens that it knows".into(),
+        "the other managers are taken off the node list and fenced: one that comes back leaves by force and joins anew".into(),
+        format!(
+            "the charter opens as generation {generation}: replacements join as managers, workers stay and go on under it"
+        ),
+    ]
+}
+
+fn costs(managers: &[OtherManager]) -> Vec<String> {
+    let mut costs = vec![
+        "what only the other managers had acknowledged is lost; whether this one was behind cannot be known".into(),
+        "the tasks on this node are started anew; those on workers go on".into(),
+    ];
+    let names = |is_it: fn(&&OtherManager) -> bool| {
+        let names = managers.iter().filter(is_it).map(|it| it.instance_id.as_str());
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let alive = names(|it| it.may_be_alive);
+    if !alive.is_empty() {
+        costs.push(format!(
+            "{alive} may be alive: what it holds of the swarm is given up, and its tasks end when it comes back"
+        ));
+    }
+    let silent = names(|it| !it.may_be_alive && it.auto_scaling.as_deref() != Some("gone"));
+    if !silent.is_empty() {
+        costs.push(format!(
+            "{silent} has not been heard of, but is not gone by Auto Scaling's word: the same, should it be alive"
+        ));
+    }
+    costs
+}

@@ -1,0 +1,187 @@
+use proptest::prelude::*;
+
+use super::decide::{Observed, Refusal, decide, plan};
+use crate::autoscaling::GroupInstance;
+use crate::ledger::{Charter, CharterPhase, Member, SCHEMA};
+use crate::swarm::{LocalNode, LocalState};
+use time::{Duration, OffsetDateTime};
+
+const NOW: OffsetDateTime = time::macros::datetime!(2026-11-02 12:00:00 UTC);
+const LONG_AGO: Duration = Duration::hours(1);
+
+fn row(number: u8, updated_at: OffsetDateTime) -> Member {
+    serde_json::from_value(serde_json::json!({
+        "instance_id": format!("i-{number}"), "role": "manager", "node_id": format!("node-{number}"),
+        "zone": "a", "address": format!("10.0.0.{number}"), "generation": 1, "state": "ready",
+        "updated_at": updated_at.unix_timestamp(), "expires_at": 0,
+    }))
+    .unwrap()
+}
+
+fn listed(ids: &[&str]) -> std::collections::BTreeMap<String, GroupInstance> {
+    let (group, lifecycle_state, health) = (String::new(), "InService".to_owned(), String::new());
+    let instance = GroupInstance { group, lifecycle_state, health };
+    ids.iter().map(|id| ((*id).to_owned(), instance.clone())).collect()
+}
+
+/// The first of three managers, which has no leader; the others are gone.
+fn survivor() -> Observed {
+    Observed {
+        me: "i-1".into(),
+        charter: Some(Charter {
+            schema: SCHEMA,
+            phase: CharterPhase::Open,
+            generation: 1,
+            founder: "i-1".into(),
+            lease_expires_at: OffsetDateTime::UNIX_EPOCH,
+            swarm_id: Some("swarm".into()),
+            ca_digest: None,
+            founded_at: None,
+            former: vec![],
+            recovers: None,
+        }),
+        local: Some(LocalNode {
+            state: LocalState::Active,
+            node_id: Some("node-1".into()),
+            swarm_id: Some("swarm".into()),
+            is_manager: true,
+            has_managers: true,
+            error: "The swarm does not have a leader".into(),
+            address: None,
+            live_restore: false,
+        }),
+        row: Some(row(1, NOW)),
+        others: vec![row(2, NOW), row(3, NOW)],
+        listed: Some(listed(&["i-1"])),
+        listening: [].into(),
+        has_leader: false,
+        is_leaving: false,
+        now: NOW,
+    }
+}
+
+fn refusal(change: impl FnOnce(&mut Observed)) -> Option<Refusal> {
+    let mut seen = survivor();
+    change(&mut seen);
+    decide(&seen).err()
+}
+
+fn of(seen: &mut Observed) -> &mut Charter {
+    seen.charter.as_mut().unwrap()
+}
+
+#[test]
+fn each_reason_against_it_is_named() {
+    assert_eq!(refusal(|_| {}), None);
+    assert_eq!(refusal(|seen| seen.charter = None), Some(Refusal::NoCharter));
+    let closed = refusal(|seen| of(seen).phase = CharterPhase::Closed);
+    assert_eq!(closed, Some(Refusal::Closed));
+    let founding = refusal(|seen| of(seen).phase = CharterPhase::Founding);
+    assert_eq!(founding, Some(Refusal::Founding { founder: "i-1".into() }));
+    assert_eq!(refusal(|seen| seen.has_leader = true), Some(Refusal::QuorumExists));
+    assert_eq!(refusal(|seen| seen.is_leaving = true), Some(Refusal::Leaving));
+    assert_eq!(refusal(|seen| seen.local = None), Some(Refusal::NoDocker));
+    let worker = refusal(|seen| seen.local.as_mut().unwrap().is_manager = false);
+    assert_eq!(worker, Some(Refusal::NotManager));
+    let another = refusal(|seen| seen.local.as_mut().unwrap().swarm_id = Some("next".into()));
+    assert_eq!(another, Some(Refusal::NotManager));
+    let fenced = refusal(|seen| {
+        *of(seen) = Charter {
+            phase: CharterPhase::Open,
+            swarm_id: Some("swarm".into()),
+            ..Charter::recovery(of(seen), "swarm", "i-2", NOW)
+        };
+    });
+    assert_eq!(fenced, Some(Refusal::Fenced));
+}
+
+#[test]
+fn one_recovery_runs_at_a_time_and_a_dead_one_is_taken_over() {
+    let running = |founder: &str, lease_expires_at| {
+        refusal(|seen| *of(seen) = Charter::recovery(of(seen), "swarm", founder, lease_expires_at))
+    };
+    let later = NOW + Duration::minutes(1);
+    assert!(matches!(running("i-2", later), Some(Refusal::Running { .. })));
+    assert_eq!(running("i-1", NOW), Some(Refusal::RunsHere));
+    assert_eq!(running("i-2", NOW), None);
+}
+
+/// Two of the others are enough for a quorum that this node does not hear of.
+#[test]
+fn who_may_be_alive_elsewhere_counts() {
+    let elsewhere = |change: fn(&mut Observed)| {
+        matches!(refusal(change), Some(Refusal::MayBeElsewhere { alive: 2, .. }))
+    };
+    assert!(elsewhere(|seen| seen.listed = Some(listed(&["i-1", "i-2", "i-3"]))));
+    assert!(elsewhere(|seen| seen.listed = None), "no answer is no evidence");
+    assert!(elsewhere(|seen| {
+        seen.listening = [[10, 0, 0, 2].into(), [10, 0, 0, 3].into()].into();
+    }));
+    assert!(!elsewhere(|seen| seen.listed = Some(listed(&["i-1", "i-2"]))));
+    assert!(!elsewhere(|seen| {
+        seen.listed = Some(listed(&["i-1", "i-2", "i-3"]));
+        seen.others[0].updated_at = NOW - LONG_AGO;
+    }));
+}
+
+#[test]
+fn the_plan_tells_who_is_seen_how_and_what_may_be_lost() {
+    let mut seen = survivor();
+    seen.listed = Some(listed(&["i-1", "i-2"]));
+    let shown = plan("prod", &seen, decide(&seen));
+    let managers: Vec<_> = shown
+        .managers
+        .iter()
+        .map(|it| (it.instance_id.as_str(), it.auto_scaling.as_deref(), it.may_be_alive))
+        .collect();
+    assert_eq!(managers, [("i-2", Some("InService"), true), ("i-3", Some("gone"), false)]);
+    assert!(shown.refusal.is_none() && shown.steps[0].contains("generation 2"));
+    assert!(shown.costs.iter().any(|it| it.starts_with("i-2 may be alive")), "{shown:?}");
+    seen.has_leader = true;
+    let refused = plan("prod", &seen, decide(&seen));
+    assert!(refused.refusal.is_some() && refused.steps.is_empty() && refused.costs.is_empty());
+}
+
+proptest! {
+    /// Whatever is seen: never beside a leader, never while so many others may be alive that they
+    /// could have one, never of another swarm, never while somebody else is at it.
+    #[test]
+    fn nothing_that_may_live_is_taken_apart(
+        has_leader in any::<bool>(),
+        is_manager in any::<bool>(),
+        swarm in prop::sample::select(&["swarm", "next"]),
+        phase in prop::sample::select(
+            &[CharterPhase::Open, CharterPhase::Founding, CharterPhase::Closed]
+        ),
+        others in prop::collection::vec((any::<bool>(), any::<bool>(), any::<bool>()), 0..7),
+        is_answered in any::<bool>(),
+    ) {
+        let mut seen = survivor();
+        seen.has_leader = has_leader;
+        of(&mut seen).phase = phase;
+        let local = seen.local.as_mut().unwrap();
+        (local.is_manager, local.swarm_id) = (is_manager, Some(swarm.into()));
+        let numbered = || (2u8..).zip(&others);
+        seen.others = numbered()
+            .map(|(n, (_, is_fresh, _))| row(n, if *is_fresh { NOW } else { NOW - LONG_AGO }))
+            .collect();
+        let ids: Vec<String> =
+            numbered().filter(|(_, it)| it.0).map(|(n, _)| format!("i-{n}")).collect();
+        let ids: Vec<&str> = ids.iter().map(String::as_str).chain(["i-1"]).collect();
+        seen.listed = is_answered.then(|| listed(&ids));
+        seen.listening =
+            numbered().filter(|(_, it)| it.2).map(|(n, _)| [10, 0, 0, n].into()).collect();
+        let alive = others
+            .iter()
+            .filter(|(is_listed, is_fresh, listens)| {
+                *listens || (*is_fresh && (*is_listed || !is_answered))
+            })
+            .count();
+        let may = !has_leader
+            && is_manager
+            && swarm == "swarm"
+            && phase == CharterPhase::Open
+            && 2 * alive <= others.len() + 1;
+        prop_assert_eq!(decide(&seen).is_ok(), may);
+    }
+}
