@@ -6,6 +6,7 @@ mod labels;
 mod lost_swarm;
 mod own_care;
 mod quorum;
+mod replacement;
 mod rolling;
 mod stale_entries;
 mod tokens;
