@@ -308,6 +308,7 @@ impl World {
             } else {
                 None
             },
+            is_moved: false,
             unsettled_for: Duration::ZERO,
             now: at(self.now(slot)),
         }

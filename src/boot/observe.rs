@@ -43,6 +43,7 @@ pub async fn observe(
         None
     };
     Ok(Observed {
+        is_moved: local.advertises_other_than(node.address),
         charter,
         local,
         member,

@@ -10,6 +10,8 @@ use crate::swarm::{LocalNode, LocalState};
 #[derive(Clone, Debug)]
 pub struct Observed {
     pub local: LocalNode,
+    /// Docker advertises another address than this node's.
+    pub is_moved: bool,
     /// `None` where it was not the ledger's turn.
     pub records: Option<Records>,
 }
@@ -46,6 +48,8 @@ pub enum Cause {
     Removed,
     /// The charter names the swarm of a later generation.
     Older { generation: u64 },
+    /// The swarm knows this node by an address that is not its own.
+    Moved,
     /// Docker's certificate is refused: it expired while the machine was off, or the CA is another.
     CertificateRefused,
 }
@@ -57,6 +61,9 @@ impl fmt::Display for Cause {
             Self::Removed => f.write_str("the managers have taken this node off their list"),
             Self::Older { generation } => {
                 write!(f, "the cluster's swarm is that of generation {generation} now")
+            }
+            Self::Moved => {
+                f.write_str("the swarm knows this node by an address that is not its own")
             }
             Self::CertificateRefused => f.write_str("this node's certificate is refused"),
         }
@@ -70,7 +77,7 @@ pub fn decide(membership: &Membership, seen: &Observed) -> Verdict {
         return Verdict::Out(Cause::InNoSwarm);
     }
     if let Some(records) = &seen.records
-        && let Some(verdict) = compare(membership, &seen.local, records)
+        && let Some(verdict) = compare(membership, seen, records)
     {
         return verdict;
     }
@@ -78,6 +85,10 @@ pub fn decide(membership: &Membership, seen: &Observed) -> Verdict {
         _ if !seen.local.error.is_empty() => {
             Verdict::Wait { why: format!("Docker says: {}", seen.local.error) }
         }
+        // Raft knows it by that address: it is for the other managers to take it out.
+        _ if seen.is_moved && seen.local.is_manager => Verdict::Wait {
+            why: "this manager is known by an address that is not its own: `docker node demote` it on another manager, and it joins anew".into(),
+        },
         LocalState::Active if seen.local.has_managers => Verdict::Fine,
         LocalState::Active => Verdict::Wait { why: "no manager is connected".into() },
         LocalState::Locked => Verdict::Wait { why: "Docker's swarm state is locked".into() },
@@ -88,7 +99,8 @@ pub fn decide(membership: &Membership, seen: &Observed) -> Verdict {
 }
 
 /// Docker's word against the ledger's.
-fn compare(membership: &Membership, local: &LocalNode, records: &Records) -> Option<Verdict> {
+fn compare(membership: &Membership, seen: &Observed, records: &Records) -> Option<Verdict> {
+    let local = &seen.local;
     let is_row_ours = |row: &&Member| Some(&row.node_id) == local.node_id.as_ref();
     let row = records.row.as_ref().filter(is_row_ours);
     if row.is_some_and(|row| row.state == MemberState::Removed) && !local.is_manager {
@@ -105,6 +117,9 @@ fn compare(membership: &Membership, local: &LocalNode, records: &Records) -> Opt
         (true, _, false) => Some(Verdict::Wait {
             why: format!("no manager of generation {} answers", charter.generation),
         }),
+        (false, false, true) if seen.is_moved && !local.is_manager => {
+            Some(Verdict::Out(Cause::Moved))
+        }
         _ => None,
     }
 }
@@ -192,7 +207,7 @@ mod tests {
         let well = row("node", MemberState::Ready);
         let look = |state, error: &str, records| {
             let local = LocalNode { error: error.into(), ..local(state, Role::Worker) };
-            decide(&worker, &Observed { local, records })
+            decide(&worker, &Observed { local, is_moved: false, records })
         };
         let fine = records(now.clone(), well.clone(), true);
         assert_eq!(look(LocalState::Active, "", fine.clone()), Verdict::Fine);
@@ -207,6 +222,21 @@ mod tests {
         let expired = records(now, well, true);
         let refused = Verdict::Out(Cause::CertificateRefused);
         assert_eq!(look(LocalState::Error, EXPIRED, expired), refused);
+    }
+
+    #[test]
+    fn another_address_takes_a_worker_out_and_a_manager_waits_for_the_others() {
+        let look = |role, is_manager_there| {
+            let (now, well) =
+                (charter(2, "swarm", CharterPhase::Open), row("node", MemberState::Ready));
+            let records = records(now, well, is_manager_there);
+            let local = local(LocalState::Active, role);
+            decide(&member(role), &Observed { local, is_moved: true, records })
+        };
+        assert_eq!(look(Role::Worker, true), Verdict::Out(Cause::Moved));
+        assert_eq!(look(Role::Worker, false), Verdict::Fine, "there is nowhere to go");
+        let Verdict::Wait { why } = look(Role::Manager, true) else { panic!("it is in raft") };
+        assert!(why.contains("docker node demote"), "{why}");
     }
 
     proptest! {
@@ -229,11 +259,12 @@ mod tests {
             ),
             is_manager_there in any::<bool>(),
             is_ledger_read in any::<bool>(),
+            is_moved in any::<bool>(),
         ) {
             let role = if is_manager { Role::Manager } else { Role::Worker };
             let local = LocalNode { has_managers, error: error.into(), ..local(state, role) };
             let records = records(charter(generation, swarm, phase), row(row_of, mark), is_manager_there);
-            let seen = Observed { local, records: records.filter(|_| is_ledger_read) };
+            let seen = Observed { local, is_moved, records: records.filter(|_| is_ledger_read) };
             match decide(&member(role), &seen) {
                 Verdict::Out(Cause::InNoSwarm) => prop_assert_eq!(state, LocalState::Inactive),
                 Verdict::Out(Cause::Removed) => prop_assert!(
@@ -242,6 +273,9 @@ mod tests {
                 Verdict::Out(Cause::Older { .. }) => prop_assert!(
                     is_ledger_read && is_manager_there && generation == 3 && swarm == "next"
                         && phase == CharterPhase::Open
+                ),
+                Verdict::Out(Cause::Moved) => prop_assert!(
+                    is_ledger_read && is_manager_there && !is_manager && is_moved
                 ),
                 Verdict::Out(Cause::CertificateRefused) => prop_assert!(
                     is_ledger_read && is_manager_there && !is_manager && error == EXPIRED

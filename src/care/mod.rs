@@ -76,8 +76,9 @@ async fn observe(
     is_ledger_due: bool,
 ) -> Result<Observed, CareError> {
     let local = node.swarm.fetch_local_node().await?;
+    let is_moved = local.advertises_other_than(node.address);
     if !is_ledger_due {
-        return Ok(Observed { local, records: None });
+        return Ok(Observed { local, is_moved, records: None });
     }
     let (charter, row) = tokio::try_join!(
         node.ledger.fetch_charter(),
@@ -85,13 +86,14 @@ async fn observe(
     )?;
     let is_elsewhere =
         charter.as_ref().is_some_and(|charter| decide::names_another(charter, membership));
-    let is_in_question = is_elsewhere || local.is_certificate_refused();
+    let is_in_question = is_elsewhere || is_moved || local.is_certificate_refused();
     let listening = match &charter {
         Some(charter) if is_in_question => find_manager(node, charter, |_| true).await?,
         _ => None,
     };
     Ok(Observed {
         local,
+        is_moved,
         records: Some(Records { charter, row, is_manager_there: listening.is_some() }),
     })
 }
