@@ -206,6 +206,20 @@ impl AutoScaling {
         Ok(survey)
     }
 
+    /// Calls an instance broken: its group terminates and replaces it, by way of its hook. Within the
+    /// group's grace period after a launch nothing comes of it.
+    ///
+    /// # Errors
+    /// When Auto Scaling did not answer, or refused.
+    pub async fn set_unhealthy(&self, instance: &str) -> Result<(), AwsError> {
+        let call = self.client.set_instance_health().instance_id(instance);
+        let call = call.health_status("Unhealthy").should_respect_grace_period(true);
+        let resource = format!("instance {instance}");
+        let answer = call.send().await;
+        answer.map_err(|error| AwsError::new(SERVICE, "SetInstanceHealth", &resource, error))?;
+        Ok(())
+    }
+
     /// The hooks of a group; none where it has none.
     ///
     /// # Errors

@@ -7,7 +7,7 @@
 
 use time::OffsetDateTime;
 
-use crate::ledger::LedgerError;
+use crate::ledger::{LedgerError, TurnOf};
 use crate::node::Node;
 use crate::swarm::{SwarmError, SwarmErrorKind};
 
@@ -47,10 +47,10 @@ pub async fn demote_in_turn(node: &Node, node_id: &str) -> Result<Demotion, Swar
 /// Takes the turn; where it is another one's, says what to wait for.
 async fn other_turn(node: &Node, node_id: &str) -> Result<Option<String>, LedgerError> {
     let now = OffsetDateTime::now_utc();
-    if node.ledger.take_turn(node_id, &node.instance.id, now).await? {
+    if node.ledger.take_turn(TurnOf::Demotion, node_id, &node.instance.id, now).await? {
         return Ok(None);
     }
-    let whose = match node.ledger.fetch_turn().await? {
+    let whose = match node.ledger.fetch_turn(TurnOf::Demotion).await? {
         Some(turn) => format!("of node {}", turn.node_id),
         None => "of another manager".to_owned(),
     };

@@ -69,6 +69,10 @@ impl Node {
         row.address = self.address;
         row.labels = self.wanted_labels().labels;
         row.joined_paused = self.join_availability() == Availability::Pause;
+        if membership.role == Role::Manager && state == MemberState::Ready {
+            let local = self.swarm.fetch_local_node().await;
+            row.has_leader = local.is_ok_and(|local| local.is_manager && local.is_sound());
+        }
         self.ledger.put_member(&row).await.map(drop)
     }
 }

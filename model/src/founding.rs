@@ -313,6 +313,7 @@ impl World {
             } else {
                 None
             },
+            is_moved: false,
             unsettled_for: Duration::ZERO,
             now: at(self.now(slot)),
         }

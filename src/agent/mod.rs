@@ -125,25 +125,41 @@ async fn life(
             return Ok(Ended::Left(outcome));
         }
     };
-    let mut membership = match boot::boot(&node, notices, deadline).await {
+    let ended = tokio::select! {
+        ended = take_part(&node, &announcer, notices, deadline) => ended,
+        never = care::replacement::watch_docker(&node) => match never {},
+    };
+    if let Err(RunError::Boot(error)) = &ended {
+        care::replacement::after_failure(&node, notices, error).await;
+    }
+    ended?;
+    Ok(Ended::Left(depart(&node, &announcer, notices).await))
+}
+
+/// Takes its place, and again when it has fallen out, until a notice comes.
+async fn take_part(
+    node: &Node,
+    announcer: &Announcer,
+    notices: &Notices,
+    deadline: Instant,
+) -> Result<(), RunError> {
+    let mut membership = match boot::boot(node, notices, deadline).await {
         Ok(membership) => membership,
         Err(error) => {
-            return Err(fail(error.into(), Some(&node), state, &announcer).await);
+            return Err(fail(error.into(), Some(node), &node.state, announcer).await);
         }
     };
     while let Some(member) = &membership {
         let cause = tokio::select! {
             biased;
-            _ = notices.given() => break,
-            never = serve(&node, member, &announcer) => match never {},
-            cause = care::until_out(&node, member) => cause,
+            _ = notices.given() => return Ok(()),
+            never = serve(node, member, announcer) => match never {},
+            cause = care::until_out(node, member) => cause,
         };
-        membership = return_to_the_swarm(&node, notices, &cause).await?;
+        membership = return_to_the_swarm(node, notices, &cause).await?;
     }
-    if membership.is_none() {
-        give_up_what_was_begun(&node).await;
-    }
-    Ok(Ended::Left(depart(&node, &announcer, notices).await))
+    give_up_what_was_begun(node).await;
+    Ok(())
 }
 
 /// Out of the swarm without a notice: the node takes its place anew. CloudFormation and the launch
@@ -163,8 +179,10 @@ async fn return_to_the_swarm(
     match boot::boot_again(node, notices, deadline).await {
         Ok(membership) => Ok(membership),
         Err(error) => {
+            let error = RunError::from(error);
+            node.state.enter(Phase::Failed, crate::errors::chain(&error));
             give_up_what_was_begun(node).await;
-            Err(error.into())
+            Err(error)
         }
     }
 }

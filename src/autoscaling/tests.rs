@@ -247,3 +247,23 @@ async fn no_active_action_is_an_answer_and_other_refusals_are_errors() {
         assert_eq!(beat().await.unwrap_err().code.as_deref(), Some(code));
     }
 }
+
+#[tokio::test]
+async fn a_broken_instance_is_called_so_and_the_grace_period_holds() {
+    let stub = Stub::start().await;
+    let autoscaling = stub.aws().await.autoscaling;
+    stub.answer(
+        200,
+        "<SetInstanceHealthResponse xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\">\
+         <ResponseMetadata><RequestId>1</RequestId></ResponseMetadata></SetInstanceHealthResponse>",
+    );
+    autoscaling.set_unhealthy("i-0abc").await.unwrap();
+    let request = stub.last_request();
+    for part in ["InstanceId=i-0abc", "HealthStatus=Unhealthy", "ShouldRespectGracePeriod=true"] {
+        assert!(request.contains(part), "{request}");
+    }
+    stub.answer(403, &Stub::xml_error("AccessDenied", "not authorized"));
+    let denied = autoscaling.set_unhealthy("i-0abc").await.unwrap_err();
+    assert_eq!(denied.kind, AwsErrorKind::AccessDenied);
+    assert!(denied.to_string().contains("grant autoscaling:SetInstanceHealth on instance i-0abc"));
+}

@@ -28,6 +28,8 @@ pub struct Observed {
     /// Of a manager that is to join and finds nobody: who is gone. `None` where it was not time to
     /// look, or nobody could say.
     pub absence: Option<Absence>,
+    /// Docker advertises another address than this node's.
+    pub is_moved: bool,
     /// For how long Docker has been neither in nor out.
     pub unsettled_for: Duration,
     pub now: OffsetDateTime,
@@ -195,8 +197,13 @@ fn settle(me: &str, seen: &Observed) -> Step {
     if let Some(swarm_id) = charter.swarm_id.as_ref().filter(|id| is_in(seen, charter, id)) {
         return if is_removed(seen) {
             Step::LeaveStale { by_force: false, why: OFF_THE_LIST }
+        } else if seen.is_moved && !seen.local.is_manager {
+            Step::LeaveStale { by_force: false, why: MOVED }
         } else if seen.local.is_sound() {
             Step::Ready(membership(&seen.local, charter, swarm_id))
+        } else if seen.is_moved {
+            // Left by force, it would stay in raft.
+            Step::Wait { why: DEMOTION.to_owned() }
         } else {
             Step::Wait { why: not_sound(&seen.local) }
         };
@@ -333,6 +340,8 @@ fn is_of_the_past(seen: &Observed, charter: &Charter) -> bool {
 }
 
 const OFF_THE_LIST: &str = "the managers have taken this node off their list";
+pub(super) const MOVED: &str = "the swarm knows this node by an address that is not its own";
+const DEMOTION: &str = "another manager to demote this one (docker node demote), which the swarm knows by an address that is not its own";
 const ANOTHER_SWARM: &str = "the charter names another one";
 const RECREATED: &str = "its quorum was re-created without this manager";
 const OLDER_GENERATION: &str = "the charter names the swarm of a later generation";

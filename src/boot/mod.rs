@@ -180,6 +180,18 @@ async fn rounds(node: &Node, notices: &Notices) -> Result<Option<Membership>, Bo
     Ok(None)
 }
 
+/// Looks once, without doing anything: what skep can do nothing about, if that is so.
+///
+/// # Errors
+/// When the ledger or Docker fails.
+pub async fn look(node: &Node) -> Result<Option<Refusal>, BootError> {
+    let seen = observe::observe(node, Duration::ZERO, &mut Vigil::default()).await?;
+    Ok(match decide(&node.instance.id, node.role, &seen) {
+        Step::Refuse(refusal) => Some(refusal),
+        _ => None,
+    })
+}
+
 /// Undoes what a boot that ends without membership has begun and what is ours alone: the claim,
 /// and a swarm that was never published.
 ///

@@ -57,6 +57,7 @@ pub async fn observe(
         None
     };
     Ok(Observed {
+        is_moved: local.advertises_other_than(node.address),
         charter,
         local,
         member,

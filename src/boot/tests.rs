@@ -6,7 +6,7 @@ mod world;
 
 use proptest::prelude::*;
 
-use super::decide::{Observed, OwnSwarm, Refusal, SETTLE_TIME, STUCK_TIME, Step, decide};
+use super::decide::{MOVED, Observed, OwnSwarm, Refusal, SETTLE_TIME, STUCK_TIME, Step, decide};
 use crate::instance::Role;
 use crate::ledger::{CharterPhase, MemberState};
 use crate::swarm::{LocalNode, LocalState};
@@ -180,6 +180,26 @@ fn beside_an_open_charter_only_a_marked_swarm_without_others_is_given_up() {
             _ => assert!(matches!(step, Step::Refuse(_)), "{step:?}"),
         }
     }
+}
+
+#[test]
+fn a_worker_that_is_known_by_another_address_joins_anew_and_a_manager_is_demoted_first() {
+    let mut seen = observed(LocalState::Active);
+    let charter = seen.charter.as_mut().unwrap();
+    charter.phase = CharterPhase::Open;
+    charter.swarm_id = Some("published".into());
+    seen.local.swarm_id = Some("published".into());
+    seen.local.has_managers = true;
+    assert!(matches!(decide("i-0", Role::Worker, &seen), Step::Ready(_)), "{:?}", seen.local);
+    seen.is_moved = true;
+    let leaves = Step::LeaveStale { by_force: false, why: MOVED };
+    assert_eq!(decide("i-0", Role::Worker, &seen), leaves);
+    assert_eq!(decide("i-0", Role::Manager, &seen), leaves, "once it is demoted");
+    seen.local.is_manager = true;
+    assert!(matches!(decide("i-0", Role::Manager, &seen), Step::Ready(_)), "raft reaches it");
+    seen.local.has_managers = false;
+    let Step::Wait { why } = decide("i-0", Role::Manager, &seen) else { panic!("it is in raft") };
+    assert!(why.contains("docker node demote"), "{why}");
 }
 
 #[test]

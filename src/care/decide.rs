@@ -10,6 +10,8 @@ use crate::swarm::{LocalNode, LocalState};
 #[derive(Clone, Debug)]
 pub struct Observed {
     pub local: LocalNode,
+    /// Docker advertises another address than this node's.
+    pub is_moved: bool,
     /// `None` where it was not the ledger's turn.
     pub records: Option<Records>,
 }
@@ -46,6 +48,8 @@ pub enum Cause {
     Removed,
     /// The charter names the swarm of a later generation.
     Older { generation: u64 },
+    /// The swarm knows this node by an address that is not its own.
+    Moved,
     /// Docker's certificate is refused: it expired while the machine was off, or the CA is another.
     CertificateRefused,
     /// The quorum of this swarm was re-created without this manager.
@@ -72,6 +76,9 @@ impl fmt::Display for Cause {
             Self::Older { generation } => {
                 write!(f, "the cluster's swarm is that of generation {generation} now")
             }
+            Self::Moved => {
+                f.write_str("the swarm knows this node by an address that is not its own")
+            }
             Self::CertificateRefused => f.write_str("this node's certificate is refused"),
             Self::Fenced { generation } => write!(
                 f,
@@ -94,7 +101,7 @@ pub fn decide(me: &str, membership: &Membership, seen: &Observed) -> Verdict {
         return Verdict::Out(Cause::InNoSwarm);
     }
     if let Some(records) = &seen.records
-        && let Some(verdict) = compare(me, membership, &seen.local, records)
+        && let Some(verdict) = compare(me, membership, seen, records)
     {
         return verdict;
     }
@@ -102,6 +109,10 @@ pub fn decide(me: &str, membership: &Membership, seen: &Observed) -> Verdict {
         _ if !seen.local.error.is_empty() => {
             Verdict::Wait { why: format!("Docker says: {}", seen.local.error) }
         }
+        // Raft knows it by that address: it is for the other managers to take it out.
+        _ if seen.is_moved && seen.local.is_manager => Verdict::Wait {
+            why: "this manager is known by an address that is not its own: `docker node demote` it on another manager, and it joins anew".into(),
+        },
         LocalState::Active if seen.local.has_managers => Verdict::Fine,
         LocalState::Active => Verdict::Wait { why: "no manager is connected".into() },
         LocalState::Locked => Verdict::Wait { why: "Docker's swarm state is locked".into() },
@@ -115,9 +126,10 @@ pub fn decide(me: &str, membership: &Membership, seen: &Observed) -> Verdict {
 fn compare(
     me: &str,
     membership: &Membership,
-    local: &LocalNode,
+    seen: &Observed,
     records: &Records,
 ) -> Option<Verdict> {
+    let local = &seen.local;
     let is_row_ours = |row: &&Member| Some(&row.node_id) == local.node_id.as_ref();
     let row = records.row.as_ref().filter(is_row_ours);
     if row.is_some_and(|row| row.state == MemberState::Removed) && !local.is_manager {
@@ -146,6 +158,9 @@ fn compare(
         (true, _, true) => Some(Verdict::Out(Cause::Older { generation })),
         (false, true, true) => Some(Verdict::Out(Cause::CertificateRefused)),
         (true, _, false) => Some(nobody_answers(generation)),
+        (false, false, true) if seen.is_moved && !local.is_manager => {
+            Some(Verdict::Out(Cause::Moved))
+        }
         _ => None,
     }
 }
@@ -238,7 +253,7 @@ mod tests {
         let well = row("node", MemberState::Ready);
         let look = |state, error: &str, records| {
             let local = LocalNode { error: error.into(), ..local(state, Role::Worker) };
-            decide("i-1", &worker, &Observed { local, records })
+            decide("i-1", &worker, &Observed { local, is_moved: false, records })
         };
         let fine = records(now.clone(), well.clone(), true);
         assert_eq!(look(LocalState::Active, "", fine.clone()), Verdict::Fine);
@@ -262,7 +277,7 @@ mod tests {
         let look = |me: &str, role, charter: &Charter| {
             let local = local(LocalState::Active, role);
             let records = records(charter.clone(), row("node", MemberState::Ready), true);
-            decide(me, &member(role), &Observed { local, records })
+            decide(me, &member(role), &Observed { local, is_moved: false, records })
         };
         let goes_on = Verdict::Out(Cause::Renewed { generation: 3 });
         let fenced = Verdict::Out(Cause::Fenced { generation: 3 });
@@ -274,6 +289,21 @@ mod tests {
         assert_eq!(look("i-2", Role::Manager, &begun), Verdict::Fine, "not before it is open");
         let own = Verdict::Out(Cause::Recovery { generation: 3 });
         assert_eq!(look("i-1", Role::Manager, &begun), own);
+    }
+
+    #[test]
+    fn another_address_takes_a_worker_out_and_a_manager_waits_for_the_others() {
+        let look = |role, is_manager_there| {
+            let (now, well) =
+                (charter(2, "swarm", CharterPhase::Open), row("node", MemberState::Ready));
+            let records = records(now, well, is_manager_there);
+            let local = local(LocalState::Active, role);
+            decide("i-1", &member(role), &Observed { local, is_moved: true, records })
+        };
+        assert_eq!(look(Role::Worker, true), Verdict::Out(Cause::Moved));
+        assert_eq!(look(Role::Worker, false), Verdict::Fine, "there is nowhere to go");
+        let Verdict::Wait { why } = look(Role::Manager, true) else { panic!("it is in raft") };
+        assert!(why.contains("docker node demote"), "{why}");
     }
 
     proptest! {
@@ -296,6 +326,7 @@ mod tests {
             ),
             is_manager_there in any::<bool>(),
             is_ledger_read in any::<bool>(),
+            is_moved in any::<bool>(),
             recovers in prop::sample::select(&[None, Some("swarm"), Some("next")]),
             is_founder in any::<bool>(),
         ) {
@@ -307,7 +338,7 @@ mod tests {
             let is_re_created = charter.recovers == charter.swarm_id;
             let me = if is_founder { "i-1" } else { "i-2" };
             let records = records(charter, row(row_of, mark), is_manager_there);
-            let seen = Observed { local, records: records.filter(|_| is_ledger_read) };
+            let seen = Observed { local, is_moved, records: records.filter(|_| is_ledger_read) };
             match decide(me, &member(role), &seen) {
                 Verdict::Out(Cause::InNoSwarm) => prop_assert_eq!(state, LocalState::Inactive),
                 Verdict::Out(Cause::Removed) => prop_assert!(
@@ -316,6 +347,9 @@ mod tests {
                 Verdict::Out(Cause::Older { .. }) => prop_assert!(
                     is_ledger_read && is_manager_there && generation == 3 && swarm == "next"
                         && phase == CharterPhase::Open
+                ),
+                Verdict::Out(Cause::Moved) => prop_assert!(
+                    is_ledger_read && is_manager_there && !is_manager && is_moved
                 ),
                 Verdict::Out(Cause::CertificateRefused) => prop_assert!(
                     is_ledger_read && is_manager_there && !is_manager && error == EXPIRED

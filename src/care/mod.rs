@@ -3,9 +3,10 @@
 //! Guarantees: nothing is changed here. [`until_out`] only returns with evidence that lasted over
 //! several looks, and what follows is a boot, which looks afresh. Managers that do not answer, a
 //! ledger that fails or a Docker that restarts are bad days of somebody else: they are said, and
-//! waited for.
+//! waited for. A host that is broken for good is [`replacement`]'s.
 
 mod decide;
+pub mod replacement;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::instance::Membership;
-use crate::ledger::{Charter, LedgerError, MemberState};
+use crate::ledger::{Charter, LedgerError, Member, MemberState};
 use crate::node::Node;
 use crate::state::Phase;
 use crate::swarm::{SwarmError, first_listening};
@@ -81,8 +82,9 @@ async fn observe(
     is_ledger_due: bool,
 ) -> Result<Observed, CareError> {
     let local = node.swarm.fetch_local_node().await?;
+    let is_moved = local.advertises_other_than(node.address);
     if !is_ledger_due {
-        return Ok(Observed { local, records: None });
+        return Ok(Observed { local, is_moved, records: None });
     }
     let (charter, row) = tokio::try_join!(
         node.ledger.fetch_charter(),
@@ -90,22 +92,29 @@ async fn observe(
     )?;
     let is_elsewhere =
         charter.as_ref().is_some_and(|charter| decide::is_later(charter, membership));
-    let is_in_question = is_elsewhere || local.is_certificate_refused();
+    let is_in_question = is_elsewhere || is_moved || local.is_certificate_refused();
     let listening = match &charter {
-        Some(charter) if is_in_question => find_manager(node, charter).await?,
+        Some(charter) if is_in_question => find_manager(node, charter, |_| true).await?,
         _ => None,
     };
     Ok(Observed {
         local,
+        is_moved,
         records: Some(Records { charter, row, is_manager_there: listening.is_some() }),
     })
 }
 
-/// A manager of the charter's own generation that listens: a place to go to.
-async fn find_manager(node: &Node, charter: &Charter) -> Result<Option<IpAddr>, CareError> {
+/// Another manager of the charter's own generation that listens, and whose row will do: a place to
+/// go to.
+async fn find_manager(
+    node: &Node,
+    charter: &Charter,
+    will_do: impl Fn(&Member) -> bool,
+) -> Result<Option<IpAddr>, CareError> {
     let mut rows = node.ledger.fetch_managers().await?;
     rows.retain(|row| {
-        row.generation == charter.generation
+        will_do(row)
+            && row.generation == charter.generation
             && row.instance_id != node.instance.id
             && row.state == MemberState::Ready
     });

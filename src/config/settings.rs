@@ -108,6 +108,11 @@ settings! {
         launch_hook: Option<String> = hook(),
         /// Name of the hook on `autoscaling:EC2_INSTANCE_TERMINATING`.
         termination_hook: Option<String> = hook(),
+        /// Whether a node that has served and is broken for good asks to be replaced, at most one of
+        /// a group in ten minutes; `docs/decisions/own-replacement.md` says when.
+        replace_self: bool = boolean("true"),
+        /// How long it must have been broken; at least `75s`.
+        replace_after: Duration = patience("5m"),
     }
 
     /// Which notices to look for in the metadata, beside the lifecycle state.

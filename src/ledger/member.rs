@@ -36,6 +36,9 @@ pub struct Member {
     /// It gets no task before it has its first labels: managers activate it with them.
     #[serde(default)]
     pub joined_paused: bool,
+    /// Of a manager: its Docker saw a leader when this was written.
+    #[serde(default)]
+    pub has_leader: bool,
     #[serde(with = "time::serde::timestamp")]
     pub updated_at: OffsetDateTime,
     #[serde(with = "time::serde::timestamp")]
@@ -83,6 +86,7 @@ impl Member {
             state,
             labels: Labels::new(),
             joined_paused: false,
+            has_leader: false,
             updated_at: now,
             expires_at: now + MEMBER_TTL,
         }

@@ -9,6 +9,7 @@
 //! | `<cluster>#nodes` | `member#worker#<instance-id>` | [`Member`]: who else is there |
 //! | `<cluster>#nodes` | `departure#<instance-id>` | [`DepartureRow`]: who wants to leave, and how far it is |
 //! | `<cluster>#nodes` | `attempt#<instance-id>` | [`Attempt`]: who has begun to join |
+//! | `<cluster>#nodes` | `turn#replacement#<group>` | [`Turn`]: which node has asked to be replaced |
 //!
 //! Guarantees: every write that decides something is conditional, and answers `false` or `None`
 //! when somebody else was first. Reads that decide something are consistent. Assumes the keys
@@ -35,4 +36,4 @@ pub use error::LedgerError;
 pub use member::{Member, MemberState};
 pub(crate) use table::Condition;
 pub use table::Ledger;
-pub use turn::Turn;
+pub use turn::{Turn, TurnOf};

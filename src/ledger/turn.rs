@@ -1,4 +1,4 @@
-//! Turns: one change of raft's members at a time.
+//! Turns: what is done one at a time, such as a change of raft's members.
 //!
 //! Guarantees: of two skeps whose clocks agree, one at a time has the turn. Assumes that somebody
 //! else keeps the quorum where clocks do not agree, or where a row was edited by hand: Docker, which
@@ -12,17 +12,43 @@ use time::OffsetDateTime;
 use super::table::Condition;
 use super::{Ledger, LedgerError};
 
-const ITEM: &str = "turn#demotion";
 /// A demotion is over within 10 s; after this, whoever had the turn has died with it.
-const LEASE: Duration = Duration::from_secs(60);
-/// A lease that ends later than this is not believed: nobody waits for a clock that is minutes
-/// ahead, nor for a row that was edited by hand.
-const LONGEST_CREDIBLE: Duration = Duration::from_secs(120);
+const DEMOTION_LEASE: Duration = Duration::from_secs(60);
+/// Nodes of a group that go one after the other are not all gone before somebody notices.
+const REPLACEMENT_LEASE: Duration = Duration::from_secs(600);
+/// A lease that ends later than so many leases ahead is not believed: nobody waits for a clock that
+/// is far ahead, nor for a row that was edited by hand.
+const CREDIBLE_LEASES: u32 = 2;
 
-/// Who is taken out of raft, and by whom.
+/// What has turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TurnOf<'a> {
+    /// Taking a manager out of raft; any manager may go on with it.
+    Demotion,
+    /// Asking Auto Scaling to replace a node of this group; nobody takes it twice.
+    Replacement { group: &'a str },
+}
+
+impl TurnOf<'_> {
+    fn item(self) -> String {
+        match self {
+            Self::Demotion => "turn#demotion".to_owned(),
+            Self::Replacement { group } => format!("turn#replacement#{group}"),
+        }
+    }
+
+    fn lease(self) -> Duration {
+        match self {
+            Self::Demotion => DEMOTION_LEASE,
+            Self::Replacement { .. } => REPLACEMENT_LEASE,
+        }
+    }
+}
+
+/// Whose turn it is, and who has taken it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Turn {
-    /// Whose demotion it is: any manager may go on with it.
+    /// The node that is demoted or replaced.
     pub node_id: String,
     /// Instance id of the one whose skep has begun it.
     pub taken_by: String,
@@ -30,14 +56,30 @@ pub struct Turn {
     expires_at: OffsetDateTime,
 }
 
+impl Turn {
+    /// Is it over, by a clock of whoever looks?
+    #[must_use]
+    pub fn is_over(&self, of: TurnOf<'_>, now: OffsetDateTime) -> bool {
+        self.expires_at <= now || self.expires_at > now + of.lease() * CREDIBLE_LEASES
+    }
+}
+
 impl Ledger {
-    /// Takes the turn for the demotion of a node, or takes it for longer. `false` while it is
-    /// another one's.
+    /// Where a turn is: workers take turns to be replaced.
+    fn of_turn(&self, of: TurnOf<'_>) -> Self {
+        match of {
+            TurnOf::Demotion => self.clone(),
+            TurnOf::Replacement { .. } => self.nodes(),
+        }
+    }
+
+    /// Takes the turn of a node; for a demotion also for longer. `false` while it is another one's.
     ///
     /// # Errors
     /// When DynamoDB fails.
     pub async fn take_turn(
         &self,
+        of: TurnOf<'_>,
         node_id: &str,
         taken_by: &str,
         now: OffsetDateTime,
@@ -45,31 +87,58 @@ impl Ledger {
         let turn = Turn {
             node_id: node_id.to_owned(),
             taken_by: taken_by.to_owned(),
-            expires_at: now + LEASE,
+            expires_at: now + of.lease(),
         };
-        let condition = Condition::new(
-            "attribute_not_exists(#item) OR #node_id = :node OR #expires_at <= :now OR #expires_at > :credible",
-        )
-        .text("node", node_id)
-        .number("now", now.unix_timestamp())
-        .number("credible", (now + LONGEST_CREDIBLE).unix_timestamp());
-        self.put(ITEM, &turn, condition).await
+        const IS_FREE: &str =
+            "attribute_not_exists(#item) OR #expires_at <= :now OR #expires_at > :credible";
+        let condition = match of {
+            TurnOf::Demotion => {
+                Condition::new(&format!("{IS_FREE} OR #node_id = :node")).text("node", node_id)
+            }
+            TurnOf::Replacement { .. } => Condition::new(IS_FREE),
+        };
+        let credible = now + of.lease() * CREDIBLE_LEASES;
+        let condition = condition
+            .number("now", now.unix_timestamp())
+            .number("credible", credible.unix_timestamp());
+        self.of_turn(of).put(&of.item(), &turn, condition).await
     }
 
-    /// Whose turn it is, consistently.
+    /// Whose turn it is, or was last, consistently.
     ///
     /// # Errors
     /// When DynamoDB fails, or the row was edited by hand.
-    pub async fn fetch_turn(&self) -> Result<Option<Turn>, LedgerError> {
-        self.get(ITEM).await
+    pub async fn fetch_turn(&self, of: TurnOf<'_>) -> Result<Option<Turn>, LedgerError> {
+        self.of_turn(of).get(&of.item()).await
     }
 
-    /// Gives the turn back once the node is out of raft; another one's stays.
+    /// Gives the turn to be demoted back once the node is out of raft; another one's stays.
     ///
     /// # Errors
     /// When DynamoDB fails; the lease then ends by itself.
     pub async fn give_turn_back(&self, node_id: &str) -> Result<(), LedgerError> {
         let condition = Condition::new("#node_id = :node").text("node", node_id);
-        self.delete(ITEM, condition).await.map(drop)
+        self.delete(&TurnOf::Demotion.item(), condition).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_ends_and_one_that_nobody_can_have_taken_is_not_believed() {
+        let now = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(10_000);
+        let turn = |seconds: i64| Turn {
+            node_id: "node".into(),
+            taken_by: "i-1".into(),
+            expires_at: now + time::Duration::seconds(seconds),
+        };
+        let group = TurnOf::Replacement { group: "workers" };
+        for (of, lease) in [(TurnOf::Demotion, 60), (group, 600)] {
+            assert!(!turn(1).is_over(of, now) && !turn(lease).is_over(of, now));
+            assert!(turn(0).is_over(of, now) && turn(-1).is_over(of, now));
+            assert!(!turn(2 * lease).is_over(of, now) && turn(2 * lease + 1).is_over(of, now));
+        }
     }
 }

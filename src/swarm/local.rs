@@ -113,6 +113,14 @@ impl LocalNode {
         says("x509") || says("certificate has expired") || says("bad certificate")
     }
 
+    /// It advertises an address, and another than this: that of an interface which was replaced, or of
+    /// the machine from which an image was made.
+    #[must_use]
+    pub fn advertises_other_than(&self, own: IpAddr) -> bool {
+        let advertised = self.address.as_ref().and_then(|it| it.parse::<IpAddr>().ok());
+        advertised.is_some_and(|it| it != own)
+    }
+
     /// Active, with a manager connected and nothing to complain about.
     #[must_use]
     pub fn is_sound(&self) -> bool {

@@ -22,7 +22,8 @@ async fn whole_life(store: &str) -> anyhow::Result<()> {
     // The last manager waits for another one until its deadline.
     // Managers that lock themselves: their key is in the store.
     let config = format!(
-        "[leave]\ndeadline = \"30s\"\n[swarm]\nautolock = true\n[tokens]\nstore = \"{store}\"\n"
+        "[leave]\ndeadline = \"30s\"\n[swarm]\nautolock = true\n[tokens]\nstore = \"{store}\"\n\
+         [autoscaling]\nreplace_after = \"75s\"\n"
     );
     let fleet = harness::fleet(options_with(&config)).await?;
     // No more than for this store.
@@ -34,6 +35,7 @@ async fn whole_life(store: &str) -> anyhow::Result<()> {
     swarm::whole(&fleet, 3, 4).await?;
     swarm::announced(&fleet).await?;
 
+    broken_ones_are_replaced(&fleet, &spec).await?;
     workers_leave(&fleet, &spec).await?;
     managers_leave(&fleet, &spec).await?;
 
@@ -48,6 +50,23 @@ async fn whole_life(store: &str) -> anyhow::Result<()> {
         ensure!(unused.is_empty(), "{role} may, and never needs to: {unused:#?}");
     }
     fleet.stop().await
+}
+
+/// A worker and a manager whose Docker is dead for good.
+async fn broken_ones_are_replaced(fleet: &Fleet, spec: &ClusterSpec) -> anyhow::Result<()> {
+    let leader = fleet.leader().await?;
+    let managers = fleet.group(&spec.managers_group());
+    let manager = managers.iter().find(|one| one.id() != leader.id()).context("three managers")?;
+    let broken = [manager, &fleet.group(&spec.workers_group())[0]];
+    for node in broken {
+        node.kill_dockerd().await?;
+    }
+    fleet
+        .wait_until("both to be replaced", secs(420), async || {
+            let are_gone = broken.iter().all(|it| fleet.cloud().instance(it.id()).is_none());
+            Ok(are_gone && swarm::whole(fleet, 3, 4).await.is_ok())
+        })
+        .await
 }
 
 /// By scale-in, by a spot notice, because the operator says so, and with a skep that is dead.

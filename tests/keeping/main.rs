@@ -7,6 +7,7 @@ mod lost_swarm;
 mod own_care;
 mod quorum;
 mod recover;
+mod replacement;
 mod rolling;
 mod stale_entries;
 mod tokens;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::ensure;
-use bollard::models::NodeState;
+use bollard::models::{NodeState, SwarmJoinRequest};
 use bollard::query_parameters::{DeleteNodeOptionsBuilder, LeaveSwarmOptionsBuilder};
 use harness::departures::node_id;
 use harness::secs;
@@ -149,5 +149,49 @@ async fn a_worker_whose_certificate_has_expired_joins_anew() -> anyhow::Result<(
     ensure!(place.error.is_some_and(|error| error.contains("expired")), "it is not refused");
     is_back(&fleet, &worker, &before, PATIENCE).await?;
     ensure!(worker.log().contains(NOTICED), "{}", worker.log());
+    fleet.stop().await
+}
+
+/// The swarm knows a node by an address of an interface that is gone: as when an image with Docker's
+/// state was restored.
+async fn join_elsewhere(
+    fleet: &Fleet,
+    instance: &Arc<Instance>,
+    address: &str,
+    token: String,
+) -> anyhow::Result<()> {
+    instance.stop_skep().await?;
+    let force = LeaveSwarmOptionsBuilder::default().force(true).build();
+    instance.docker()?.leave_swarm(Some(force)).await?;
+    let manager = fleet.leader().await?.address();
+    swarm::sh(instance, &format!("ip addr add {address}/24 dev ens5")).await?;
+    let request = SwarmJoinRequest {
+        listen_addr: Some("0.0.0.0:2377".to_owned()),
+        advertise_addr: Some(address.to_owned()),
+        remote_addrs: Some(vec![format!("{manager}:2377")]),
+        join_token: Some(token),
+        ..SwarmJoinRequest::default()
+    };
+    instance.docker()?.join_swarm(request).await?;
+    swarm::sh(instance, &format!("ip addr del {address}/24 dev ens5")).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_worker_that_is_known_by_another_address_joins_anew() -> anyhow::Result<()> {
+    let fleet = standing(1, 1).await?;
+    let worker = fleet.group(&format!("{CLUSTER}-workers")).pop().expect("a worker");
+    let token = swarm::parameter(&fleet, &swarm::token_name("worker", 1)).await?;
+    join_elsewhere(&fleet, &worker, "10.78.0.201", token).await?;
+    let before = node_id(&worker).await?;
+    assert_eq!(swarm::place(&worker).await?.node_addr.as_deref(), Some("10.78.0.201"));
+    worker.start_skep()?;
+    swarm::logged(&fleet, &worker, "an address that is not its own").await?;
+    fleet
+        .wait_until("one swarm of two", PATIENCE, async || {
+            Ok(swarm::whole(&fleet, 1, 1).await.is_ok())
+        })
+        .await?;
+    assert_ne!(node_id(&worker).await?, before);
     fleet.stop().await
 }

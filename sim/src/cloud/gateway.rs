@@ -9,6 +9,7 @@ use axum::http::{HeaderValue, Request, Response, header};
 use serde_json::Value;
 
 use super::access::{self, Caller};
+use super::autoscaling::Scaling;
 use super::errors::{ApiError, answer};
 use super::faults::Fate;
 use super::iam::Asked;
@@ -79,11 +80,15 @@ impl Call {
     }
 
     /// What IAM decides on.
-    fn asked(&self, region: &str) -> Asked {
+    fn asked(&self, scaling: &Scaling, region: &str) -> Asked {
         match (&self.input, self.service) {
             (Input::Json(input), Service::DynamoDb) => Asked::dynamodb(&self.action, input, region),
             (Input::Json(input), _) => Asked::ssm(&self.action, input, region),
-            (Input::Query(form), of) => Asked::query_protocol(of, &self.action, form, region),
+            (Input::Query(form), of) => {
+                let instance = form.get("InstanceId").and_then(|id| scaling.instance(id));
+                let group = instance.map(|instance| instance.group.as_str());
+                Asked::query_protocol(of, &self.action, form, group, region)
+            }
         }
     }
 
@@ -191,9 +196,9 @@ impl Cloud {
         };
         let (action, resources) = (&call.action, call.resources());
         let allowed = access::authorize(&state.denials, &caller, call.service, action, &resources);
+        let asked = call.asked(&state.scaling, &self.inner.options.region);
         let policies = caller.role.as_ref().and_then(|role| state.policies.get_mut(role));
-        let judged =
-            policies.map_or(Ok(()), |of| of.judge(&call.asked(&self.inner.options.region)));
+        let judged = policies.map_or(Ok(()), |of| of.judge(&asked));
         let allowed =
             allowed.and(judged.map_err(|refusal| access::denied(&caller, call.service, &refusal)));
         (Some(caller), allowed.err())

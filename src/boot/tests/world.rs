@@ -195,6 +195,7 @@ impl World {
                 row(&format!("{node}-in-{swarm}"), *generation, MemberState::Ready)
             }),
             absence,
+            is_moved: false,
             unsettled_for: Duration::ZERO,
             now: self.now(),
         }

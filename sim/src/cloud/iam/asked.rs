@@ -59,11 +59,18 @@ impl Asked {
         Self { leading_keys, ..Self::new(Service::DynamoDb, &actions, tables, region) }
     }
 
-    pub fn query_protocol(service: Service, action: &str, form: &Params, region: &str) -> Self {
+    /// `group`: that of the instance, where a call names no other.
+    pub fn query_protocol(
+        service: Service,
+        action: &str,
+        form: &Params,
+        group: Option<&str>,
+        region: &str,
+    ) -> Self {
         let resource = match service {
             // Auto Scaling's Describe actions know no resource.
             Service::AutoScaling if !action.starts_with("Describe") => {
-                form.get("AutoScalingGroupName").map(|name| {
+                form.get("AutoScalingGroupName").or(group).map(|name| {
                     format!(
                         "arn:aws:autoscaling:{region}:{ACCOUNT}:autoScalingGroup:any:\
                          autoScalingGroupName/{name}"

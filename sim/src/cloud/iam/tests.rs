@@ -128,13 +128,20 @@ fn parameters_and_groups_are_known_by_their_arns() {
     let mut completes = |group: &str| {
         let form = Params::parse(format!("AutoScalingGroupName={group}").as_bytes());
         let action = "CompleteLifecycleAction";
-        let asked = Asked::query_protocol(Service::AutoScaling, action, &form, REGION);
+        let asked = Asked::query_protocol(Service::AutoScaling, action, &form, None, REGION);
         worker.judge(&asked)
     };
     assert_eq!(completes("a-workers"), Ok(()));
     let refused = completes("a-managers").unwrap_err();
     assert_eq!(refused.action, "autoscaling:CompleteLifecycleAction");
     assert!(refused.resource.ends_with("/a-managers") && !refused.is_explicit);
+    let form = Params::parse(b"InstanceId=i-1&HealthStatus=Unhealthy");
+    let set_health = |group| {
+        let action = "SetInstanceHealth";
+        Asked::query_protocol(Service::AutoScaling, action, &form, group, REGION).resources
+    };
+    assert!(set_health(Some("a-workers"))[0].ends_with("/a-workers"));
+    assert_eq!(set_health(None), ["*"], "an instance of no group");
 }
 
 #[test]

@@ -1,0 +1,154 @@
+//! A node whose own machine is broken for good asks Auto Scaling for its replacement: one of a group
+//! at a time, and never for the swarm's trouble or AWS's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::ensure;
+use bollard::query_parameters::LeaveSwarmOptionsBuilder;
+use harness::departures::Leaver;
+use harness::secs;
+use harness::swarm::{self, CLUSTER};
+use skep_sim::cloud::{Deny, Fault, Service, Who};
+use skep_sim::fleet::{Fleet, FleetOptions, Instance};
+
+/// Nobody asks earlier: a manager that has lost its leader says so within this time.
+const SURE_AFTER: Duration = secs(150);
+/// Longer than that, and a few looks.
+const LONG_ENOUGH: Duration = secs(210);
+/// The same on a machine that is busy, and a departure by way of the hook.
+const PATIENCE: Duration = secs(360);
+
+/// The shortest that skep takes.
+fn options() -> FleetOptions {
+    let config = "[autoscaling]\nreplace_after = \"75s\"\n";
+    FleetOptions { config: Some(config.into()), ..harness::options() }
+}
+
+async fn standing(managers: u32, workers: u32) -> anyhow::Result<Fleet> {
+    let fleet = harness::fleet(options()).await?;
+    fleet.create_cluster(&swarm::cluster(managers, workers))?;
+    swarm::all_ready(&fleet, (managers + workers) as usize).await?;
+    swarm::whole(&fleet, managers as usize, workers as usize).await?;
+    swarm::announced(&fleet).await?;
+    Ok(fleet)
+}
+
+fn workers(fleet: &Fleet) -> Vec<Arc<Instance>> {
+    fleet.group(&format!("{CLUSTER}-workers"))
+}
+
+/// The instances that have asked to be replaced, once per call.
+fn requests(fleet: &Fleet) -> Vec<String> {
+    let calls = fleet.cloud().requests();
+    let asked = calls.into_iter().filter(|call| call.action == "SetInstanceHealth");
+    asked.filter_map(|call| call.instance_id).collect()
+}
+
+async fn says(fleet: &Fleet, instance: &Instance, text: &str) -> anyhow::Result<()> {
+    let what = format!("{text:?} in the log of {}", instance.id());
+    fleet.wait_until(&what, PATIENCE, async || Ok(instance.log().contains(text))).await
+}
+
+#[tokio::test]
+async fn of_two_that_are_broken_one_is_replaced_and_the_other_waits() -> anyhow::Result<()> {
+    let fleet = standing(1, 2).await?;
+    let broken = workers(&fleet);
+    let begin = tokio::time::Instant::now();
+    let leavers = [Leaver::of(&broken[0]).await?, Leaver::of(&broken[1]).await?];
+    for worker in &broken {
+        worker.kill_dockerd().await?;
+    }
+    fleet.wait_until("one to ask", PATIENCE, async || Ok(!requests(&fleet).is_empty())).await?;
+    println!("asked {:.1} s after its Docker died", begin.elapsed().as_secs_f64());
+    ensure!(begin.elapsed() >= SURE_AFTER, "in haste");
+    let asked = requests(&fleet);
+    let (first, second) = if asked[0] == leavers[0].id() { (0, 1) } else { (1, 0) };
+    says(&fleet, &broken[second], "another node of the group has asked within ten minutes").await?;
+    fleet
+        .wait_until("it to be gone", PATIENCE, async || {
+            Ok(fleet.cloud().instance(leavers[first].id()).is_none())
+        })
+        .await?;
+    println!("gone after {:.1} s", begin.elapsed().as_secs_f64());
+    let is_new = |one: &&Arc<Instance>| broken.iter().all(|old| old.id() != one.id());
+    fleet
+        .wait_until("its replacement to be Ready", PATIENCE, async || {
+            Ok(workers(&fleet).iter().filter(is_new).any(|one| one.is_ready()))
+        })
+        .await?;
+    println!("replaced after {:.1} s", begin.elapsed().as_secs_f64());
+    ensure!(fleet.cloud().instance(leavers[second].id()).is_some(), "both are gone");
+    // It is well again before its turn comes.
+    broken[second].start_dockerd()?;
+    broken[second].wait_docker().await?;
+    fleet
+        .wait_until("one swarm of three", PATIENCE, async || {
+            Ok(swarm::whole(&fleet, 1, 2).await.is_ok())
+        })
+        .await?;
+    assert_eq!(requests(&fleet), [leavers[first].id()], "one request");
+    assert_eq!(swarm::said(&fleet, leavers[first].id()).0, ["SUCCESS"], "it was no failed launch");
+    fleet.stop().await
+}
+
+/// First the managers have no quorum, then the ledger fails, then the role may not ask.
+#[tokio::test]
+async fn nobody_asks_for_the_swarms_trouble_or_for_aws() -> anyhow::Result<()> {
+    let fleet = standing(3, 1).await?;
+    let worker = workers(&fleet).pop().expect("a worker");
+    let managers = fleet.group(&format!("{CLUSTER}-managers"));
+    let begin = tokio::time::Instant::now();
+    worker.kill_dockerd().await?;
+    for manager in &managers[1..] {
+        manager.isolate(true)?;
+    }
+    says(&fleet, &worker, "no other manager that has a leader answers").await?;
+    tokio::time::sleep_until(begin + LONG_ENOUGH).await;
+    assert!(requests(&fleet).is_empty(), "no quorum");
+
+    let fails = Fault { error: 1.0, ..Fault::default() };
+    fleet.cloud().faults().set(Service::DynamoDb, None, fails);
+    for manager in &managers[1..] {
+        manager.isolate(false)?;
+    }
+    says(&fleet, &worker, "not replaced: dynamodb").await?;
+    tokio::time::sleep(secs(30)).await;
+    assert!(requests(&fleet).is_empty(), "no ledger");
+
+    let role = Who::Role("skep-worker".to_owned());
+    fleet.cloud().deny(Deny::new(role, Service::AutoScaling, "SetInstanceHealth"));
+    fleet.cloud().faults().clear();
+    says(&fleet, &worker, "SetInstanceHealth").await?;
+    tokio::time::sleep(secs(45)).await;
+    assert_eq!(requests(&fleet), [worker.id()], "denied, and not asked again");
+    assert_eq!(workers(&fleet).len(), 1);
+    fleet.stop().await
+}
+
+/// Its boot is refused because of this machine: somebody has put it into another swarm meanwhile.
+#[tokio::test]
+async fn a_manager_that_cannot_come_back_is_replaced() -> anyhow::Result<()> {
+    let fleet = standing(3, 0).await?;
+    let leader = fleet.leader().await?;
+    let managers = fleet.group(&format!("{CLUSTER}-managers"));
+    let broken = managers.iter().find(|one| one.id() != leader.id()).expect("another one");
+    let (id, leaver) = (broken.id().to_owned(), Leaver::of(broken).await?);
+    broken.stop_skep().await?;
+    let force = LeaveSwarmOptionsBuilder::default().force(true).build();
+    broken.docker()?.leave_swarm(Some(force)).await?;
+    swarm::found_by_hand(broken).await?;
+    broken.start_skep()?;
+    says(&fleet, broken, "in a swarm that is not this cluster's").await?;
+    fleet.wait_until("it to ask", PATIENCE, async || Ok(requests(&fleet) == [id.clone()])).await?;
+    fleet
+        .wait_until("it to be replaced", PATIENCE, async || {
+            let is_gone = fleet.cloud().instance(&id).is_none();
+            Ok(is_gone && swarm::whole(&fleet, 3, 0).await.is_ok())
+        })
+        .await?;
+    let nodes = fleet.nodes().await?;
+    ensure!(nodes.iter().all(|node| node.id.as_ref() != Some(&leaver.node_id)), "it is listed");
+    assert_eq!(requests(&fleet), [id], "one request");
+    fleet.stop().await
+}
