@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::decide::{MOVED, Observed, OwnSwarm, Refusal, SETTLE_TIME, STUCK_TIME, Step, decide};
 use crate::instance::Role;
-use crate::ledger::{CharterPhase, MemberState};
+use crate::ledger::{Charter, CharterPhase, MemberState};
 use crate::swarm::{LocalNode, LocalState};
 use world::{Event, World, row, swarm_name};
 
@@ -44,21 +44,34 @@ proptest! {
         world.nodes.iter_mut().for_each(|host| host.is_silent = false);
         world.settle();
         for node in 0..world.nodes.len() {
-            if world.opened.last().is_none_or(|open| world.has_quorum(open.1)) {
+            let is_begun = world.charter.as_ref().is_some_and(Charter::is_recovery);
+            let is_well = world.opened.last().is_none_or(|open| world.has_quorum(open.1));
+            if is_well && !is_begun {
                 break;
             }
+            let before = world.charter.clone();
             world.happen(Event::Recover(node));
-            world.settle();
+            if world.charter != before {
+                world.settle();
+            }
         }
         let charter = world.charter.clone().expect("a charter");
-        if world.opened.last().is_some_and(|open| !world.has_quorum(open.1)) {
+        let is_begun = world.charter.as_ref().is_some_and(Charter::is_recovery);
+        if is_begun || world.opened.last().is_some_and(|open| !world.has_quorum(open.1)) {
             for node in 0..world.nodes.len() {
-                let is_survivor = world.nodes[node].swarm.map(swarm_name) == charter.swarm_id;
+                let own = world.nodes[node].swarm.map(swarm_name);
+                let is_survivor = own.as_ref() == charter.swarm();
                 if is_survivor && world.nodes[node].role == Role::Manager {
                     world.happen(Event::Replace(node));
                 }
             }
             world.settle();
+        }
+        for node in 0..world.nodes.len() {
+            if world.is_stranded(node) {
+                world.happen(Event::Replace(node));
+                world.settle();
+            }
         }
         for node in 0..world.nodes.len() {
             let step = world.decide(node);

@@ -108,7 +108,9 @@ pub fn decide(seen: &Observed) -> Result<(), Refusal> {
     if row.is_some_and(|row| charter.fences(&seen.me, row.generation)) {
         return Err(Refusal::Fenced);
     }
-    if seen.has_leader {
+    // The leader may be this node itself, which had done Docker's part when somebody took over who is
+    // gone by now: without a claim of its own the charter stays shut.
+    if seen.has_leader && !charter.is_recovery() {
         return Err(Refusal::QuorumExists);
     }
     let alive: Vec<&str> = seen

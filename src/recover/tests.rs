@@ -104,6 +104,11 @@ fn one_recovery_runs_at_a_time_and_a_dead_one_is_taken_over() {
     assert!(matches!(running("i-2", later), Some(Refusal::Running { .. })));
     assert_eq!(running("i-1", NOW), Some(Refusal::RunsHere));
     assert_eq!(running("i-2", NOW), None);
+    let led = refusal(|seen| {
+        seen.has_leader = true;
+        *of(seen) = Charter::recovery(of(seen), "swarm", "i-2", NOW);
+    });
+    assert_eq!(led, None, "the charter stays shut otherwise");
 }
 
 /// Two of the others are enough for a quorum that this node does not hear of.

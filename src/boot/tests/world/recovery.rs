@@ -10,6 +10,14 @@ use crate::ledger::{Charter, CharterPhase, MemberState};
 use crate::recover;
 
 impl World {
+    /// A manager that came in just before the quorum was re-created without it, and had no row yet:
+    /// nobody fences it, it never becomes Ready, and Auto Scaling replaces it at its boot's deadline.
+    pub fn is_stranded(&self, node: usize) -> bool {
+        let (host, me) = (&self.nodes[node], self.machine(node));
+        let is_left_out = host.swarm.is_some_and(|swarm| !self.swarms[swarm].contains(&me));
+        is_left_out && self.is_manager_of(me) && !self.rows.contains_key(&me)
+    }
+
     /// What `skep recover` does on that node; the skep of a manager that is listed writes its row.
     pub(super) fn recover(&mut self, node: usize) {
         let Observed { local, member, charter, .. } = self.look(node);
