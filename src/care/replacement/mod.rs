@@ -42,15 +42,17 @@ enum ReplacementError {
 /// Asks for this node's replacement once its Docker has said nothing at all for
 /// `autoscaling.replace_after`; never returns.
 pub async fn watch_docker(node: &Node) -> Infallible {
+    if !node.settings.autoscaling.replace_self {
+        return std::future::pending().await;
+    }
     let mut case = Case::default();
-    while node.settings.autoscaling.replace_self {
+    loop {
         pause().await;
         match node.swarm.fetch_local_node().await {
             Err(error) if is_silence(&error) => case.hold(node, &error.to_string()).await,
             _ => case = Case::default(),
         }
     }
-    std::future::pending().await
 }
 
 /// A node that could not take its place any more. Returns at once where that is not this host's
