@@ -43,14 +43,23 @@ fn main() -> ExitCode {
         leaving: 3,
         replacements: 1,
         crashes: 1,
-        expiries: 1,
+        expiries: 0,
         terminations: 1,
-        outages: 1,
-        hurries: 2,
+        outages: 0,
+        hurries: 1,
         are_clocks_off: false,
         fence: departing::Fence::Held,
     };
-    let disagreeing = Departing { managers: 4, are_clocks_off: true, ..leaving.clone() };
+    let disagreeing = Departing {
+        managers: 4,
+        replacements: 0,
+        crashes: 0,
+        expiries: 1,
+        outages: 1,
+        hurries: 0,
+        are_clocks_off: true,
+        ..leaving.clone()
+    };
     let share = time / 4;
     let hold = [
         check("founding and joining: 3 managers, 2 workers", quiet, share),

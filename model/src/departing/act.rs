@@ -4,8 +4,7 @@ use skep::manager;
 
 use super::look::Decision;
 use super::{
-    Clock, Fence, LEASE, LONGEST_CREDIBLE, Life, Manager, Raft, Request, Row, Stage, Time, Turn,
-    World,
+    Clock, Fence, LEASE, LONGEST_CREDIBLE, Life, Manager, Raft, Request, Row, Stage, Turn, World,
 };
 
 impl World {
@@ -37,16 +36,6 @@ impl World {
         let raft = if old.raft == Raft::Dropped { Raft::Out } else { old.raft };
         // Nothing else of it matters any more.
         self.managers[one] = Manager { life, raft, ..Manager::new(Clock::Right) };
-    }
-
-    /// Its patience first, then what it has for draining, then all it has.
-    pub(super) fn time_runs_out(&mut self, one: usize) {
-        let manager = &mut self.managers[one];
-        match (manager.is_impatient, manager.time) {
-            (false, _) => manager.is_impatient = true,
-            (true, Time::Ample) => manager.time = Time::LeaveDue,
-            (true, _) => manager.time = Time::Over,
-        }
     }
 
     /// Sends what was decided; what follows from the answer at once is decided next.

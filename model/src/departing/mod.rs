@@ -88,6 +88,9 @@ pub enum Action {
     /// Docker sees that it is dead.
     Notice(usize),
     LeaseRunsOut,
+    /// It has waited for the managers' word, or for another one to come, for long enough.
+    PatienceEnds(usize),
+    /// First what it has for draining, then all it has.
     TimeRunsOut(usize),
     Terminate(usize),
     /// The ledger is out of its reach, or within it again.

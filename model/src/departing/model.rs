@@ -11,10 +11,10 @@ impl Departing {
         let manager = &world.managers[one];
         match manager.decided {
             Some(_) => actions.push(Action::Act(one)),
-            None if manager.is_leaving() => {
-                if !matches!(world.decide(one, self.fence), Decision::Wait) {
-                    actions.push(Action::Look(one));
-                }
+            None if manager.is_leaving()
+                && !matches!(world.decide(one, self.fence), Decision::Wait) =>
+            {
+                actions.push(Action::Look(one));
             }
             None if manager.life == Life::Serving && one < self.leaving => {
                 actions.push(Action::Tell(one));
@@ -52,8 +52,13 @@ impl Departing {
         if manager.decided.is_some() && spent.crashes < self.crashes {
             actions.extend([Action::Crash(one), Action::CrashInMidRequest(one)]);
         }
-        if manager.is_leaving() && manager.time != Time::Over && spent.hurries < self.hurries {
-            actions.push(Action::TimeRunsOut(one));
+        if manager.is_leaving() && spent.hurries < self.hurries {
+            if !manager.is_impatient {
+                actions.push(Action::PatienceEnds(one));
+            }
+            if manager.time != Time::Over {
+                actions.push(Action::TimeRunsOut(one));
+            }
         }
         if spent.terminations < self.terminations {
             actions.push(Action::Terminate(one));
@@ -130,9 +135,16 @@ impl Model for Departing {
                 next.spent.expiries += 1;
                 next.see_the_dead();
             }
+            Action::PatienceEnds(one) => {
+                next.spent.hurries += 1;
+                next.managers[one].is_impatient = true;
+            }
             Action::TimeRunsOut(one) => {
                 next.spent.hurries += 1;
-                next.time_runs_out(one);
+                next.managers[one].time = match world.managers[one].time {
+                    Time::Ample => Time::LeaveDue,
+                    Time::LeaveDue | Time::Over => Time::Over,
+                };
             }
             Action::Terminate(one) => {
                 next.spent.terminations += 1;
