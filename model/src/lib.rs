@@ -6,4 +6,5 @@
 //! A node's decision rests on what it saw **earlier**: looking and acting are two actions, and
 //! anything may happen in between.
 
+pub mod departing;
 pub mod founding;

@@ -7,6 +7,7 @@ use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use skep_model::departing::{self, Departing};
 use skep_model::founding::{Fence, Founding};
 use stateright::{Checker, Expectation, Model};
 
@@ -37,10 +38,34 @@ fn main() -> ExitCode {
         silences: 2,
         ..quiet.clone()
     };
-    let share = time / 2;
+    let leaving = Departing {
+        managers: 3,
+        leaving: 3,
+        replacements: 1,
+        crashes: 1,
+        expiries: 0,
+        terminations: 1,
+        outages: 0,
+        hurries: 1,
+        are_clocks_off: false,
+        fence: departing::Fence::Held,
+    };
+    let disagreeing = Departing {
+        managers: 4,
+        replacements: 0,
+        crashes: 0,
+        expiries: 1,
+        outages: 1,
+        hurries: 0,
+        are_clocks_off: true,
+        ..leaving.clone()
+    };
+    let share = time / 4;
     let hold = [
         check("founding and joining: 3 managers, 2 workers", quiet, share),
         check("losing and founding anew: 3 managers, 1 worker", losing, share),
+        check("departing: 3 managers, all leave", leaving, share),
+        check("departing, clocks off: 3 of 4 managers leave", disagreeing, share),
     ];
     if hold.iter().all(|holds| *holds) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -53,7 +78,8 @@ where
     M::Action: Clone + Debug + PartialEq + Send + Sync + 'static,
 {
     let start = Instant::now();
-    let threads = available_parallelism().map_or(1, Into::into);
+    // A single one never looks at the time.
+    let threads = available_parallelism().map_or(2, |cores| cores.get().max(2));
     let checker = model.checker().threads(threads).timeout(time).spawn_bfs().join();
     // As many as there are, unless the time was up first.
     let is_whole = start.elapsed() < time;

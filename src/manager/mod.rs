@@ -25,7 +25,7 @@ use crate::node::Node;
 use crate::swarm::SwarmErrorKind;
 
 use act::CareError;
-pub use decide::{Action, decide};
+pub use decide::{Action, Age, decide};
 pub use fleet::view_fleet;
 pub use label::keep_labelled;
 pub use missing::mark_the_missing;

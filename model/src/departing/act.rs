@@ -1,0 +1,171 @@
+//! What comes of what was decided: the ledger's conditions, and what skep does next on its answer.
+
+use skep::manager;
+
+use super::look::Decision;
+use super::{
+    Clock, Fence, LEASE, LONGEST_CREDIBLE, Life, Manager, Raft, Request, Row, Stage, Turn, World,
+};
+
+impl World {
+    pub(super) fn tell(&mut self, one: usize) {
+        self.managers[one].life = Life::Leaving;
+    }
+
+    /// A look, and what needs no request of its own.
+    pub(super) fn look_around(&mut self, one: usize, fence: Fence) {
+        let decision = self.decide(one, fence);
+        let manager = &mut self.managers[one];
+        match decision {
+            Decision::Wait => {}
+            Decision::Send(request) => manager.decided = Some(request),
+            Decision::Ask => manager.row = Some(Row { stage: Stage::Drained, demoted: false }),
+            Decision::SayLeft => {
+                if let Some(row) = &mut manager.row {
+                    row.stage = Stage::Left;
+                }
+                self.give_turn_back(one);
+            }
+            Decision::End(life) => self.end(one, life),
+        }
+    }
+
+    /// Its instance is no more.
+    pub(super) fn end(&mut self, one: usize, life: Life) {
+        let old = &self.managers[one];
+        let raft = if old.raft == Raft::Dropped { Raft::Out } else { old.raft };
+        // Nothing else of it matters any more.
+        self.managers[one] = Manager { life, raft, ..Manager::new(Clock::Right) };
+    }
+
+    /// Sends what was decided; what follows from the answer at once is decided next.
+    pub(super) fn send(&mut self, one: usize, request: Request, fence: Fence) {
+        let is_cut_off = self.managers[one].is_cut_off;
+        let next = match request {
+            // A ledger that does not answer holds nobody up.
+            Request::TakeTurn { whose, .. } if is_cut_off => {
+                Some(Request::Demote { whose, in_turn: false })
+            }
+            Request::TakeTurn { whose, now } => {
+                self.take_turn(whose, now).then_some(Request::Demote { whose, in_turn: true })
+            }
+            Request::Demote { whose, in_turn } => {
+                self.is_crowded |= !in_turn && fence != Fence::NoTurn;
+                if !self.demote(whose) && in_turn && !is_cut_off {
+                    self.give_turn_back(whose);
+                }
+                None
+            }
+            Request::Leave => {
+                self.leave(one, fence == Fence::Unconfirmed);
+                None
+            }
+            Request::CloseCharter if is_cut_off => None,
+            Request::CloseCharter => {
+                self.close_charter(one);
+                Some(Request::LeaveLast)
+            }
+            Request::LeaveLast => {
+                self.leave(one, true);
+                None
+            }
+        };
+        self.managers[one].decided = next;
+    }
+
+    /// What a process has sent before it died.
+    pub(super) fn arrive(&mut self, request: Request) {
+        match request {
+            Request::TakeTurn { whose, now } => drop(self.take_turn(whose, now)),
+            Request::Demote { whose, in_turn } => {
+                self.is_crowded |= !in_turn || self.turn.is_none_or(|turn| turn.whose != whose);
+                self.demote(whose);
+            }
+            // Docker's socket is on the same host: what was sent is done. And nobody is there to take
+            // the last one's place as long as its word to the ledger is on its way.
+            Request::CloseCharter | Request::Leave | Request::LeaveLast => {}
+        }
+    }
+
+    fn take_turn(&mut self, whose: usize, now: i64) -> bool {
+        let credible = now + LONGEST_CREDIBLE.as_secs().cast_signed();
+        let is_free = self.turn.is_none_or(|turn| {
+            turn.whose == whose || turn.expires_at <= now || turn.expires_at > credible
+        });
+        if !is_free {
+            return false;
+        }
+        let expiries = self.spent.expiries;
+        self.is_crowded |=
+            self.turn.is_some_and(|turn| turn.whose != whose && turn.taken_at == expiries);
+        let expires_at = now + LEASE.as_secs().cast_signed();
+        self.turn = Some(Turn { whose, expires_at, taken_at: expiries });
+        true
+    }
+
+    fn give_turn_back(&mut self, whose: usize) {
+        if self.turn.is_some_and(|turn| turn.whose == whose) {
+            self.turn = None;
+            if self.managers[whose].raft == Raft::Out {
+                self.see_the_overlooked();
+            }
+        }
+    }
+
+    fn close_charter(&mut self, by: usize) {
+        self.wrongs.early_close |= self.is_open && self.others(by).any(Manager::votes);
+        self.is_open = false;
+    }
+
+    /// Some other manager that can act for the rest.
+    pub(super) fn helper_of(&self, one: usize) -> Option<usize> {
+        let helps = |other: &usize| self.can_help(*other, one);
+        (0..self.managers.len()).find(helps)
+    }
+
+    pub(super) fn can_help(&self, by: usize, one: usize) -> bool {
+        by != one && self.knows(by) && !self.managers[by].is_cut_off
+    }
+
+    /// What the others would do about a departure, where somebody can.
+    pub(super) fn is_served(&self, one: usize) -> bool {
+        let waits = [manager::Action::None, manager::Action::Wait];
+        self.helper_of(one).is_some() && !waits.contains(&self.care(one))
+    }
+
+    pub(super) fn serve(&mut self, one: usize) {
+        let action = self.care(one);
+        let Some(row) = &mut self.managers[one].row else { return };
+        match action {
+            manager::Action::ConfirmDemotion => row.demoted = true,
+            manager::Action::Remove => {
+                row.stage = Stage::Removed;
+                self.give_turn_back(one);
+            }
+            // Left without its demotion: one that is out of the swarm is buried below.
+            manager::Action::Demote => {}
+            action => panic!("no cause for {action:?}"),
+        }
+    }
+
+    /// Dead by Docker's word, and by Auto Scaling's.
+    pub(super) fn is_to_be_buried(&self, one: usize) -> bool {
+        let dead = &self.managers[one];
+        dead.raft == Raft::Member && !dead.is_alive() && dead.death == super::Death::Seen
+    }
+
+    pub(super) fn bury(&mut self, by: usize, dead: usize) {
+        let now = self.now(by);
+        self.managers[by].decided = Some(Request::TakeTurn { whose: dead, now });
+    }
+
+    pub(super) fn is_to_be_swept(&self, one: usize) -> bool {
+        let dead = &self.managers[one];
+        let has_turn = self.turn.is_some_and(|turn| turn.whose == one);
+        !dead.is_alive() && dead.raft == Raft::Out && has_turn && self.helper_of(one).is_some()
+    }
+
+    pub(super) fn sweep(&mut self, one: usize) {
+        self.give_turn_back(one);
+    }
+}

@@ -1,0 +1,97 @@
+//! Docker's raft: who is in it, what it refuses, and what it does later.
+
+use super::{Death, Life, Manager, Raft, World};
+
+impl World {
+    /// Can the swarm decide anything?
+    pub(super) fn has_quorum(&self) -> bool {
+        let members = self.managers.iter().filter(|one| one.is_member()).count();
+        2 * self.managers.iter().filter(|one| one.votes()).count() > members
+    }
+
+    /// Of raft's members, fewer than half have died without having left, by a termination or by their
+    /// deadline: then the rest is to decide.
+    pub(super) fn has_lost_a_minority(&self) -> bool {
+        let members = self.managers.iter().filter(|one| one.is_member());
+        let died = |one: &&Manager| matches!(one.life, Life::TooLate | Life::Terminated);
+        2 * members.clone().filter(died).count() < members.count()
+    }
+
+    /// Answers what a manager asks of the swarm.
+    pub(super) fn knows(&self, one: usize) -> bool {
+        self.managers[one].votes() && self.has_quorum()
+    }
+
+    /// Docker's own safeguard, by what its leader sees.
+    fn may_remove(&self, one: usize) -> bool {
+        let others = self.others(one).filter(|other| other.is_member());
+        let reached = others.clone().filter(|other| other.death != Death::Seen).count();
+        self.has_quorum() && 2 * reached > others.count()
+    }
+
+    /// `false` where Docker refuses for the quorum's sake, and where it is the last manager. Without a
+    /// quorum nothing comes of it.
+    pub(super) fn demote(&mut self, one: usize) -> bool {
+        if self.managers[one].raft != Raft::Member || !self.has_quorum() {
+            return true;
+        }
+        let may = self.may_remove(one);
+        if may {
+            self.managers[one].raft = Raft::Going;
+        }
+        may
+    }
+
+    pub(super) fn can_follow(&self, one: usize) -> bool {
+        self.managers[one].raft == Raft::Going && self.may_remove(one)
+    }
+
+    /// Raft carries out a demotion.
+    pub(super) fn raft_follows(&mut self, one: usize) {
+        if !self.can_follow(one) {
+            return;
+        }
+        let manager = &mut self.managers[one];
+        let hears_of_it = manager.is_alive() && manager.in_swarm;
+        manager.raft = if hears_of_it { Raft::Dropped } else { Raft::Out };
+        let overlooked =
+            |one: &Manager| one.is_member() && !one.votes() && one.death == Death::Overlooked;
+        self.wrongs.blind_removal |=
+            !self.is_crowded && !self.has_quorum() && self.managers.iter().any(overlooked);
+        for other in self.managers.iter_mut().filter(|other| other.is_member() && !other.votes()) {
+            if other.death == Death::Unseen {
+                other.death = Death::Overlooked;
+            }
+        }
+    }
+
+    /// A plain leave is refused to a member of raft; by force, it stays there as a dead one.
+    pub(super) fn leave(&mut self, one: usize, by_force: bool) {
+        let is_member = self.managers[one].is_member();
+        if is_member && !by_force {
+            return;
+        }
+        let is_last = !self.others(one).any(Manager::is_member);
+        self.wrongs.desertion |= is_member && !is_last;
+        let manager = &mut self.managers[one];
+        (manager.in_swarm, manager.is_impatient) = (false, false);
+        if is_last {
+            // With it, raft is no more.
+            manager.raft = Raft::Out;
+        }
+    }
+
+    /// A minute has passed: Docker has seen who is dead.
+    pub(super) fn see_the_dead(&mut self) {
+        for one in self.managers.iter_mut().filter(|one| one.is_member() && !one.votes()) {
+            one.death = Death::Seen;
+        }
+    }
+
+    /// The same for those that died before somebody was taken out of raft.
+    pub(super) fn see_the_overlooked(&mut self) {
+        for one in self.managers.iter_mut().filter(|one| one.death == Death::Overlooked) {
+            one.death = Death::Seen;
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! What each manager sees, and what skep decides on it.
+
+use skep::instance::{Departure, Reason, Role};
+use skep::leave;
+use skep::ledger::{DepartureRow, DepartureState};
+use skep::manager;
+use skep::swarm::{Availability, LocalNode, LocalState, NodeView, Quorum, RaftView};
+use time::OffsetDateTime;
+
+use super::{Death, Fence, Life, Manager, Raft, Request, Row, Stage, Time, World};
+
+/// What follows from a manager's look.
+pub(super) enum Decision {
+    /// Somebody else's move.
+    Wait,
+    /// A request to be sent.
+    Send(Request),
+    /// It asks the managers, in its row.
+    Ask,
+    /// It says that it is out, in its row.
+    SayLeft,
+    End(Life),
+}
+
+impl Row {
+    fn departure(self) -> DepartureRow {
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let wish = Departure { reason: Reason::Lifecycle, noticed_at: now, deadline: now };
+        let state = match self.stage {
+            Stage::Drained => DepartureState::Drained,
+            Stage::Left => DepartureState::Left,
+            Stage::Removed => DepartureState::Removed,
+        };
+        let mut row = DepartureRow::request("i", "node", Role::Manager, &wish, "boot");
+        (row.state, row.demoted) = (state, self.demoted);
+        row
+    }
+}
+
+impl Manager {
+    /// Its entry in the node list.
+    fn listed(&self) -> NodeView {
+        let is_reachable = self.death != Death::Seen;
+        NodeView {
+            id: "node".into(),
+            hostname: String::new(),
+            state: if is_reachable { "ready" } else { "down" }.into(),
+            availability: Availability::Drain,
+            labels: Default::default(),
+            role: if self.raft == Raft::Member { Role::Manager } else { Role::Worker },
+            address: None,
+            raft: self.is_member().then_some(RaftView { is_leader: false, is_reachable }),
+        }
+    }
+
+    fn local(&self) -> LocalNode {
+        LocalNode {
+            state: if self.in_swarm { LocalState::Active } else { LocalState::Inactive },
+            node_id: self.in_swarm.then(|| "node".into()),
+            swarm_id: None,
+            is_manager: self.in_swarm && self.raft != Raft::Out,
+            has_managers: true,
+            error: String::new(),
+            address: None,
+            live_restore: false,
+        }
+    }
+}
+
+impl World {
+    fn look(&self, one: usize, fence: Fence) -> leave::Observed {
+        let me = &self.managers[one];
+        let knows = self.knows(one);
+        let others: Vec<NodeView> = match knows {
+            true => self.others(one).map(Manager::listed).collect(),
+            false => vec![],
+        };
+        let own = knows.then(|| me.listed());
+        let mut seen = leave::Observed {
+            local: me.local(),
+            is_ours: true,
+            row: me.row.filter(|_| !me.is_cut_off).map(Row::departure),
+            is_ledger_readable: !me.is_cut_off,
+            task_containers: 0,
+            standalone_containers: 0,
+            listed_tasks: knows.then_some(0),
+            is_flushed: true,
+            is_last_manager: knows && others.iter().all(NodeView::is_plain_worker),
+            is_other_going: others.iter().any(NodeView::is_being_demoted),
+            quorum: Quorum::of(&others.into_iter().chain(own.clone()).collect::<Vec<_>>()),
+            node: own,
+            clock: leave::Clock {
+                patience_over: true,
+                drain_over: true,
+                leave_due: me.time >= Time::LeaveDue,
+                over: me.time == Time::Over,
+                confirmation_over: me.is_impatient,
+                settle_over: true,
+                relief_over: me.is_impatient,
+            },
+        };
+        match fence {
+            Fence::Held => {}
+            Fence::NoTurn => {
+                seen.is_other_going = false;
+                seen.quorum.reachable = seen.quorum.managers;
+            }
+            Fence::Unconfirmed if me.raft == Raft::Going => {
+                seen.local.is_manager = false;
+                if let Some(row) = &mut seen.row {
+                    row.demoted = true;
+                }
+            }
+            Fence::Unconfirmed => {}
+        }
+        seen
+    }
+
+    /// What skep would do now about its own departure.
+    pub(super) fn decide(&self, one: usize, fence: Fence) -> Decision {
+        let demote = |in_turn| match in_turn && fence != Fence::NoTurn {
+            true => Request::TakeTurn { whose: one, now: self.now(one) },
+            false => Request::Demote { whose: one, in_turn: false },
+        };
+        match leave::decide(Role::Manager, &self.look(one, fence)) {
+            leave::Step::Wait { .. } => Decision::Wait,
+            leave::Step::Request => Decision::Ask,
+            leave::Step::MarkLeft => Decision::SayLeft,
+            leave::Step::Demote { in_turn } => Decision::Send(demote(in_turn)),
+            leave::Step::Leave => Decision::Send(Request::Leave),
+            leave::Step::LeaveLast => Decision::Send(Request::CloseCharter),
+            leave::Step::Done(leave::Outcome::TooLate) => Decision::End(Life::TooLate),
+            leave::Step::Done(_) => Decision::End(Life::Gone),
+            step => panic!("no cause for {step:?}"),
+        }
+    }
+
+    /// What another manager would do now about a departure.
+    pub(super) fn care(&self, one: usize) -> manager::Action {
+        let Some(row) = self.managers[one].row else { return manager::Action::None };
+        let is_listed = row.stage != Stage::Removed;
+        let node = is_listed.then(|| self.managers[one].listed());
+        let age = manager::Age { is_past_deadline: false, is_history: false };
+        manager::decide(&row.departure(), node.as_ref(), 0, false, age)
+    }
+}

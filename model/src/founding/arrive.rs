@@ -1,0 +1,122 @@
+//! What comes of what was decided: the ledger's conditions, Docker's answers, and where it all ends.
+
+use skep::boot::Step;
+use skep::instance::Role;
+
+use super::{Fence, Host, LEASE, Row, SKEW, World, Write};
+
+/// With nothing going wrong any more, so many looks of every node are enough for all to be Ready.
+const ROUNDS_TO_SETTLE: usize = 12;
+
+impl World {
+    /// Arbitrates as DynamoDB's conditions and Docker do. `id` has sent it, and may be gone: then
+    /// only what went to DynamoDB still counts.
+    pub(super) fn arrive(&mut self, id: u8, write: Write, fence: Fence) {
+        match write {
+            Write::Claim { seen, now } => self.claim(id, seen, now),
+            Write::Publish { claim, swarm } => {
+                let is_still_claimed = self.charter.is_some_and(|is| {
+                    !is.is_open && is.founder == id && is.generation == claim.generation
+                });
+                if is_still_claimed || fence == Fence::Missing {
+                    self.opened.push((claim.generation, swarm));
+                    self.charter = Some(Row { is_open: true, swarm: Some(swarm), ..claim });
+                    self.rows.push((id, claim.generation));
+                }
+            }
+            Write::Init | Write::Join { .. } | Write::Discard | Write::LeaveStale => {
+                let Some(slot) = self.hosts.iter().position(|host| host.id == id) else { return };
+                self.tell_docker(slot, write);
+            }
+        }
+    }
+
+    fn claim(&mut self, id: u8, seen: Option<Row>, now: i64) {
+        let is_as_seen = match (seen, self.charter) {
+            (None, None) => true,
+            (Some(seen), Some(is)) if seen.is_open => is == seen,
+            (Some(seen), Some(is)) => {
+                !is.is_open && is.generation == seen.generation && is.lease_expires_at <= now
+            }
+            _ => false,
+        };
+        if !is_as_seen {
+            return;
+        }
+        let lost = seen.and_then(|seen| seen.swarm);
+        self.has_robbed |= lost.is_some_and(|swarm| self.managers_of(swarm).next().is_some());
+        self.charter = Some(Row {
+            is_open: false,
+            generation: seen.map_or(0, |seen| seen.generation) + 1,
+            founder: id,
+            lease_expires_at: now + LEASE.as_secs().cast_signed(),
+            swarm: None,
+            former: lost.or(seen.and_then(|seen| seen.former)),
+        });
+    }
+
+    /// Docker refuses an init, and a second join, while it is in any swarm.
+    fn tell_docker(&mut self, slot: usize, write: Write) {
+        let Host { id, role, swarm, .. } = self.hosts[slot];
+        match (write, swarm) {
+            (Write::Init, None) => {
+                self.hosts[slot].swarm = u8::try_from(self.swarms.len()).ok();
+                self.swarms.push(vec![id]);
+            }
+            (Write::Join { generation }, None) => {
+                let published = self.opened.iter().rev().find(|open| open.0 == generation);
+                // Only through a manager of a swarm that can decide.
+                if let Some((_, swarm)) = published.copied()
+                    && self.has_quorum(swarm)
+                {
+                    self.hosts[slot].swarm = Some(swarm);
+                    self.swarms[usize::from(swarm)].push(id);
+                    if role == Role::Manager {
+                        self.rows.push((id, generation));
+                    }
+                }
+            }
+            (Write::Discard | Write::LeaveStale, Some(swarm)) => {
+                self.hosts[slot].swarm = None;
+                self.swarms[usize::from(swarm)].retain(|member| *member != id);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn terminate(&mut self, slot: u8) {
+        let id = u8::try_from(self.hosts.len() + self.terminations).expect("few instances");
+        self.terminations += 1;
+        let host = &mut self.hosts[usize::from(slot)];
+        *host = Host { id, is_silent: false, swarm: None, decided: None, ..host.clone() };
+    }
+
+    /// With no more trouble, is everybody Ready in the same swarm after a while? Not where some, and
+    /// not all, of a swarm's managers are gone for good: that is an operator's to mend.
+    pub(super) fn settles(&self, fence: Fence) -> bool {
+        let mut world = self.clone();
+        for host in &mut world.hosts {
+            host.is_silent = false;
+        }
+        let is_halved = |(_, swarm): &(u64, u8)| {
+            !world.has_quorum(*swarm) && world.managers_of(*swarm).next().is_some()
+        };
+        if world.opened.last().is_some_and(is_halved) {
+            return true;
+        }
+        for round in 0..ROUNDS_TO_SETTLE {
+            if round == ROUNDS_TO_SETTLE / 2 {
+                // Longer than any clock is off.
+                let skewed = 2 * SKEW.as_secs() / LEASE.as_secs();
+                world.expiries += 1 + usize::try_from(skewed).unwrap_or_default();
+            }
+            for slot in world.slots() {
+                let decided = world.hosts[usize::from(slot)].decided.take();
+                if let Some(write) = decided.or_else(|| world.write(slot, fence)) {
+                    world.arrive(world.host(slot).id, write, fence);
+                }
+            }
+        }
+        world.slots().all(|slot| matches!(world.step(slot, fence), Step::Ready(_)))
+    }
+}

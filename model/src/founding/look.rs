@@ -1,0 +1,95 @@
+//! What each host sees, and what skep decides on it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use skep::boot::{Absence, Observed, OwnSwarm, Step, decide};
+use skep::instance::Role;
+use skep::swarm::{LocalNode, LocalState};
+
+use super::{Fence, Host, Row, World, Write, at, name, number, swarm_name};
+
+/// Of `boot.lost_after`.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+impl World {
+    /// What a manager finds that has to join. Its patience is taken as over: whatever it has seen at
+    /// one moment may have been so for long.
+    fn absence(&self, slot: u8, fence: Fence) -> Option<Absence> {
+        let me = self.host(slot);
+        let row = self.charter.filter(|row| row.is_open)?;
+        let others = || self.rows.iter().filter(|(id, _)| *id != me.id);
+        let mut managers: BTreeSet<u8> =
+            others().filter(|(_, of)| *of == row.generation).map(|(id, _)| *id).collect();
+        managers.insert(row.founder);
+        managers.remove(&me.id);
+        let listens = |id: u8| self.alive(id).is_some_and(|it| it.swarm.is_some() && !it.is_silent);
+        let is_listed = |id: &u8| self.alive(*id).is_some() && fence != Fence::SilenceIsDeath;
+        Some(Absence {
+            listed: managers.iter().copied().filter(is_listed).map(name).collect(),
+            managers: managers.into_iter().map(name).collect(),
+            is_self_listed: true,
+            listening: others().any(|(id, _)| listens(*id)).then_some([10, 0, 0, 1].into()),
+            lasted: PATIENCE,
+            patience: PATIENCE,
+        })
+    }
+
+    fn look(&self, slot: u8, fence: Fence) -> Observed {
+        let Host { id, role, swarm, .. } = *self.host(slot);
+        let is_manager = swarm.is_some() && role == Role::Manager;
+        let is_named = self.charter.is_some_and(|row| row.is_open && row.swarm == swarm);
+        Observed {
+            charter: self.charter.map(Row::charter),
+            local: LocalNode {
+                state: if swarm.is_some() { LocalState::Active } else { LocalState::Inactive },
+                node_id: swarm.map(|swarm| format!("{id}-in-{swarm}")),
+                swarm_id: swarm.map(swarm_name),
+                is_manager,
+                has_managers: swarm.is_some(),
+                error: String::new(),
+                address: None,
+                live_restore: false,
+            },
+            member: None,
+            // Without a quorum nobody can read the swarm's label.
+            own_swarm: swarm
+                .filter(|swarm| is_manager && !is_named && self.has_quorum(*swarm))
+                .map(|swarm| OwnSwarm {
+                    is_ours: true,
+                    is_alone: !self.has_joiners(swarm),
+                    has_former: false,
+                }),
+            absence: if swarm.is_none() && role == Role::Manager {
+                self.absence(slot, fence)
+            } else {
+                None
+            },
+            is_moved: false,
+            unsettled_for: Duration::ZERO,
+            now: at(self.now(slot)),
+        }
+    }
+
+    /// What skep would do now.
+    pub(super) fn step(&self, slot: u8, fence: Fence) -> Step {
+        decide(&name(self.host(slot).id), self.host(slot).role, &self.look(slot, fence))
+    }
+
+    pub(super) fn write(&self, slot: u8, fence: Fence) -> Option<Write> {
+        match self.step(slot, fence) {
+            Step::Claim { seen } => {
+                Some(Write::Claim { seen: seen.as_ref().map(Row::of), now: self.now(slot) })
+            }
+            Step::Init { .. } => Some(Write::Init),
+            Step::Publish { claim, membership } => {
+                Some(Write::Publish { claim: Row::of(&claim), swarm: number(&membership.swarm_id) })
+            }
+            Step::Join { charter } => Some(Write::Join { generation: charter.generation }),
+            Step::Discard { .. } => Some(Write::Discard),
+            Step::LeaveStale { .. } => Some(Write::LeaveStale),
+            Step::Wait { .. } | Step::Ready(_) | Step::Refuse(_) => None,
+            step @ (Step::Unlock { .. } | Step::Recreate { .. }) => panic!("no cause for {step:?}"),
+        }
+    }
+}

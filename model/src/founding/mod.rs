@@ -1,0 +1,259 @@
+//! Founding, joining, losing: at most one swarm per generation, nobody but its founder in any that was
+//! not published, and none given up while one of its managers is there.
+
+mod arrive;
+mod look;
+mod model;
+
+use std::time::Duration;
+
+use skep::instance::Role;
+use skep::ledger::{Charter, CharterPhase, SCHEMA};
+use time::OffsetDateTime;
+
+const LEASE: Duration = Duration::from_secs(30);
+/// How far a clock may be off: further than a lease lasts.
+const SKEW: Duration = Duration::from_secs(300);
+
+/// What can happen, and how often what goes wrong.
+#[derive(Clone, Debug)]
+pub struct Founding {
+    pub managers: usize,
+    pub workers: usize,
+    /// How many processes may die in all.
+    pub crashes: usize,
+    /// How many leases may run out.
+    pub expiries: usize,
+    /// How many instances may be terminated, each replaced by a new one.
+    pub terminations: usize,
+    /// How often an instance may stop to answer, or begin to again.
+    pub silences: usize,
+    pub fence: Fence,
+}
+
+/// Whether the ledger's writes carry their conditions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fence {
+    Held,
+    /// As it must not be: whoever publishes last is believed.
+    Missing,
+    /// As it must not be: managers that do not answer count as gone, whatever Auto Scaling says.
+    SilenceIsDeath,
+}
+
+/// What happens next, to whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Look(u8),
+    Act(u8),
+    /// The process dies with its request unsent, and starts anew.
+    Crash(u8),
+    /// The process dies, and its request is on its way.
+    CrashInMidRequest(u8),
+    /// The `n`th of those arrives.
+    Arrive(usize),
+    LeaseRunsOut,
+    /// Its instance is gone for good; another one starts in its place.
+    Terminate(u8),
+    /// Nobody reaches it any more, or everybody does again.
+    Silence(u8),
+}
+
+/// The whole world.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct World {
+    charter: Option<Row>,
+    /// Every swarm that was ever published, by its generation.
+    opened: Vec<(u64, u8)>,
+    /// Members of every swarm that was ever founded; the first is its founder.
+    swarms: Vec<Vec<u8>>,
+    hosts: Vec<Host>,
+    /// Managers' rows: which instance came in under which generation.
+    rows: Vec<(u8, u64)>,
+    /// The charter was claimed over a swarm of which a manager was there.
+    has_robbed: bool,
+    /// Requests whose sender has died. They arrive in any order, or never.
+    late: Vec<(u8, Write)>,
+    crashes: usize,
+    expiries: usize,
+    terminations: usize,
+    silences: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Host {
+    /// Of its instance: an instance that replaces another has a number of its own.
+    id: u8,
+    /// It runs, Auto Scaling lists it, and nobody reaches it.
+    is_silent: bool,
+    role: Role,
+    /// How its clock goes.
+    clock: Clock,
+    swarm: Option<u8>,
+    /// What it has decided and not done yet.
+    decided: Option<Write>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Clock {
+    Right,
+    Ahead,
+    Behind,
+}
+
+/// The charter as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Row {
+    is_open: bool,
+    generation: u64,
+    founder: u8,
+    /// Seconds.
+    lease_expires_at: i64,
+    swarm: Option<u8>,
+    /// Of the swarms that were given up, the last.
+    former: Option<u8>,
+}
+
+/// A step that changes something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Write {
+    Claim {
+        seen: Option<Row>,
+        now: i64,
+    },
+    Init,
+    Publish {
+        claim: Row,
+        swarm: u8,
+    },
+    Join {
+        generation: u64,
+    },
+    Discard,
+    /// Leaves the swarm that the cluster has given up.
+    LeaveStale,
+}
+
+fn name(host: u8) -> String {
+    format!("i-{host}")
+}
+
+fn swarm_name(swarm: u8) -> String {
+    format!("swarm-{swarm}")
+}
+
+/// `i-3` and `swarm-3` are 3.
+fn number(name: &str) -> u8 {
+    name.rsplit('-').next().and_then(|digits| digits.parse().ok()).expect("a name of this model")
+}
+
+fn at(seconds: i64) -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(seconds).expect("seconds of this model")
+}
+
+impl Row {
+    fn charter(self) -> Charter {
+        Charter {
+            schema: SCHEMA,
+            phase: if self.is_open { CharterPhase::Open } else { CharterPhase::Founding },
+            generation: self.generation,
+            founder: name(self.founder),
+            lease_expires_at: at(self.lease_expires_at),
+            swarm_id: self.swarm.map(swarm_name),
+            ca_digest: None,
+            founded_at: None,
+            former: self.former.map(swarm_name).into_iter().collect(),
+            recovers: None,
+        }
+    }
+
+    fn of(charter: &Charter) -> Self {
+        Self {
+            is_open: charter.phase == CharterPhase::Open,
+            generation: charter.generation,
+            founder: number(&charter.founder),
+            lease_expires_at: charter.lease_expires_at.unix_timestamp(),
+            swarm: charter.swarm_id.as_deref().map(number),
+            former: charter.former.last().map(|id| number(id)),
+        }
+    }
+}
+
+impl World {
+    fn new(model: &Founding) -> Self {
+        let clocks = [Clock::Right, Clock::Ahead, Clock::Behind];
+        let managers =
+            clocks.iter().cycle().take(model.managers).map(|clock| (Role::Manager, *clock));
+        let workers = std::iter::repeat_n((Role::Worker, Clock::Right), model.workers);
+        let hosts = (0u8..)
+            .zip(managers.chain(workers))
+            .map(|(id, (role, clock))| Host {
+                id,
+                is_silent: false,
+                role,
+                clock,
+                swarm: None,
+                decided: None,
+            })
+            .collect();
+        Self {
+            charter: None,
+            opened: vec![],
+            swarms: vec![],
+            hosts,
+            rows: vec![],
+            has_robbed: false,
+            late: vec![],
+            crashes: 0,
+            expiries: 0,
+            terminations: 0,
+            silences: 0,
+        }
+    }
+
+    fn host(&self, slot: u8) -> &Host {
+        &self.hosts[usize::from(slot)]
+    }
+
+    fn slots(&self) -> impl Iterator<Item = u8> + use<> {
+        (0u8..).take(self.hosts.len())
+    }
+
+    /// The host that an instance is; `None` once it has been terminated.
+    fn alive(&self, id: u8) -> Option<&Host> {
+        self.hosts.iter().find(|host| host.id == id)
+    }
+
+    /// By the clock of that host. Far enough from the epoch for every clock.
+    fn now(&self, slot: u8) -> i64 {
+        let skew = SKEW.as_secs().cast_signed();
+        let lease = LEASE.as_secs().cast_signed();
+        let right = 2 * skew + i64::try_from(self.expiries).unwrap_or_default() * (lease + 1);
+        match self.host(slot).clock {
+            Clock::Right => right,
+            Clock::Ahead => right + skew,
+            Clock::Behind => right - skew,
+        }
+    }
+
+    fn members(&self, swarm: u8) -> &Vec<u8> {
+        &self.swarms[usize::from(swarm)]
+    }
+
+    /// Only its founder may ever have been in a swarm that was not published.
+    fn has_joiners(&self, swarm: u8) -> bool {
+        self.members(swarm).len() > 1
+    }
+
+    /// Instances that run and are managers of a swarm.
+    fn managers_of(&self, swarm: u8) -> impl Iterator<Item = &Host> {
+        let is_one = move |host: &&Host| host.role == Role::Manager && host.swarm == Some(swarm);
+        self.hosts.iter().filter(is_one)
+    }
+
+    /// More than half of the managers that it ever had run, and are reached.
+    fn has_quorum(&self, swarm: u8) -> bool {
+        let all = self.rows.iter().filter(|(id, _)| self.members(swarm).contains(id)).count();
+        2 * self.managers_of(swarm).filter(|host| !host.is_silent).count() > all
+    }
+}

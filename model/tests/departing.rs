@@ -1,0 +1,87 @@
+//! Managers leave without losing the quorum; and the checker sees what it must see where they do not wait
+//! for each other, or for their own demotion.
+
+use skep_model::departing::{Action, Departing, Fence};
+use stateright::{Checker, Expectation, Model};
+
+const QUIET: Departing = Departing {
+    managers: 3,
+    leaving: 3,
+    replacements: 0,
+    crashes: 0,
+    expiries: 0,
+    terminations: 0,
+    outages: 0,
+    hurries: 0,
+    are_clocks_off: false,
+    fence: Fence::Held,
+};
+
+/// Every state there is. What is never seen is too much for a small world.
+fn holds(model: Departing) {
+    let checker = model.checker().spawn_bfs().join();
+    for property in checker.model().properties() {
+        if matches!(property.expectation, Expectation::Always) {
+            checker.assert_no_discovery(property.name);
+        }
+    }
+}
+
+#[test]
+fn all_managers_leave() {
+    let model = Departing { hurries: 2, ..QUIET };
+    model.checker().spawn_bfs().join().assert_properties();
+}
+
+#[test]
+fn a_manager_dies_while_others_leave() {
+    for managers in 2..=4 {
+        holds(Departing { managers, leaving: managers - 1, terminations: 1, ..QUIET });
+    }
+}
+
+#[test]
+fn replacements_come() {
+    holds(Departing { leaving: 2, replacements: 1, terminations: 1, hurries: 1, ..QUIET });
+}
+
+#[test]
+fn processes_die_and_requests_are_late() {
+    holds(Departing { leaving: 2, crashes: 1, expiries: 1, terminations: 1, ..QUIET });
+}
+
+#[test]
+fn clocks_are_off_and_the_ledger_is_out_of_reach() {
+    holds(Departing {
+        leaving: 2,
+        outages: 1,
+        expiries: 1,
+        terminations: 1,
+        are_clocks_off: true,
+        ..QUIET
+    });
+}
+
+/// Docker has accepted both demotions; then a third manager dies, and Docker does not know yet.
+#[test]
+fn without_turns_two_demotions_meet_a_death() {
+    let model =
+        Departing { managers: 4, leaving: 2, terminations: 1, fence: Fence::NoTurn, ..QUIET };
+    let checker = model.checker().spawn_bfs().join();
+    let goes = |one| [Action::Tell(one), Action::Look(one), Action::Look(one), Action::Act(one)];
+    let die = [Action::Terminate(3), Action::RaftFollows(0), Action::RaftFollows(1)];
+    let story = [&goes(0)[..], &goes(1), &die].concat();
+    checker.assert_discovery("nobody is removed on a look from before a death", story);
+}
+
+/// Both have left by force, while Docker still takes the first for alive.
+#[test]
+fn unconfirmed_demotions_lose_the_quorum() {
+    let model = Departing { leaving: 2, fence: Fence::Unconfirmed, ..QUIET };
+    let checker = model.checker().spawn_bfs().join();
+    let wants = |one| [Action::Tell(one), Action::Look(one), Action::Look(one)];
+    let goes = |one| [Action::Act(one), Action::Act(one), Action::Look(one), Action::Act(one)];
+    let story = [&wants(0)[..], &wants(1), &goes(0), &[Action::Look(0)], &goes(1)].concat();
+    checker.assert_discovery("the quorum is lost by deaths alone", story);
+    checker.assert_any_discovery("no member of raft leaves but the last");
+}
