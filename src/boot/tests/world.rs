@@ -301,9 +301,15 @@ impl World {
             return;
         };
         if matches!(step, Step::LeaveStale { .. }) {
-            let own = self.nodes[node]
-                .swarm
-                .filter(|own| self.swarms[*own].contains(&self.machine(node)));
+            // One whose claim was taken over, and that has re-created the quorum all the same: what it
+            // holds is another history of the same swarm.
+            let me = self.machine(node);
+            let is_fenced = self
+                .rows
+                .get(&me)
+                .is_some_and(|(generation, _)| open.fences(&name(me), *generation));
+            let own =
+                self.nodes[node].swarm.filter(|own| !is_fenced && self.swarms[*own].contains(&me));
             assert_ne!(own.map(swarm_name), open.swarm_id, "it is the charter's");
         }
         if !matches!(step, Step::Claim { .. }) {
