@@ -24,7 +24,7 @@ limit_of() {
         cloud) echo 10 ;;
         packages) echo 20 ;;
         cloudformation) echo 10 ;;
-        scenarios) echo 35 ;;
+        scenarios) echo 45 ;;
         engine) echo 15 ;;
         booted) echo 30 ;;
     esac
@@ -73,18 +73,19 @@ stage_scenarios() {
     [ "$policies" -nt cloudformation/skep.yaml ] || stage_cloudformation
     local target targets=()
     for target in deploying joining keeping leaving trouble; do targets+=(--test "$target"); done
-    RUST_TEST_THREADS=${SCENARIO_THREADS:-4} cargo_test "${targets[@]}"
+    RUST_TEST_THREADS=${SCENARIO_THREADS:-5} cargo_test "${targets[@]}"
 }
 
 # The same on another Docker Engine than the machine's own, where engines differ: raft's members, its elections
 # and what a failed join leaves.
 stage_engine() {
     local scenarios=(founding_race own_port_closed stale_token::that rolling::three_managers_one own_care
-        lost_swarm::replacements stale_entries tokens::what autolock::the_only two_managers scale_in_leader)
+        lost_swarm::replacements recover::a_survivor stale_entries tokens::what autolock::the_only
+        two_managers scale_in_leader)
     test_as_root
     [ "$policies" -nt cloudformation/skep.yaml ] || stage_cloudformation
     SKEP_ENGINE=$(scripts/second-engine.sh)
-    export SKEP_ENGINE RUST_TEST_THREADS=${SCENARIO_THREADS:-4}
+    export SKEP_ENGINE RUST_TEST_THREADS=${SCENARIO_THREADS:-5}
     [ -z "${TEST:-}" ] || scenarios=()
     cargo_test --test joining --test keeping --test leaving "${scenarios[@]:+--}" "${scenarios[@]}"
 }
