@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -478,6 +478,8 @@ impl Gate {
 
 /// A script that becomes skep once its instance's bar is gone.
 fn waiting_skep() -> anyhow::Result<PathBuf> {
+    // Tests of one process write to the same place; those of another one may be running what is there.
+    static WRITING: Mutex<()> = Mutex::new(());
     let skep = skep_binary();
     let path = skep.with_file_name("waiting-skep");
     let script = format!(
@@ -485,7 +487,7 @@ fn waiting_skep() -> anyhow::Result<PathBuf> {
          done\nexec {} \"$@\"\n",
         skep.display()
     );
-    // Other tests may be running it.
+    let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
     let new = path.with_extension(std::process::id().to_string());
     std::fs::write(&new, script)?;
     std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755))?;
