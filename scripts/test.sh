@@ -13,7 +13,7 @@
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-STAGES=(lint build units model cloud packages cloudformation scenarios engine booted)
+STAGES=(lint build units model cloud cloudformation scenarios engine packages booted)
 
 # Minutes, so that a test that hangs ends with its log and the summary rather than with CI's 90 minutes.
 limit_of() {
@@ -21,11 +21,11 @@ limit_of() {
         lint | build) echo 20 ;;
         units) echo 5 ;;
         model) echo 15 ;;
-        cloud) echo 10 ;;
-        packages) echo 20 ;;
-        cloudformation) echo 10 ;;
+        cloud | cloudformation) echo 10 ;;
         scenarios) echo 45 ;;
         engine) echo 15 ;;
+        # Beside the scenarios, with what they leave of the machine.
+        packages) echo 60 ;;
         booted) echo 30 ;;
     esac
 }
@@ -71,9 +71,7 @@ policies=target/test/policies.json
 stage_scenarios() {
     test_as_root
     [ "$policies" -nt cloudformation/skep.yaml ] || stage_cloudformation
-    local target targets=()
-    for target in deploying joining keeping leaving trouble; do targets+=(--test "$target"); done
-    RUST_TEST_THREADS=${SCENARIO_THREADS:-5} cargo_test "${targets[@]}"
+    RUST_TEST_THREADS=${SCENARIO_THREADS:-5} cargo_test --test scenarios
 }
 
 # The same on another Docker Engine than the machine's own, where engines differ: raft's members, its elections
@@ -87,7 +85,7 @@ stage_engine() {
     SKEP_ENGINE=$(scripts/second-engine.sh)
     export SKEP_ENGINE RUST_TEST_THREADS=${SCENARIO_THREADS:-5}
     [ -z "${TEST:-}" ] || scenarios=()
-    cargo_test --test joining --test keeping --test leaving "${scenarios[@]:+--}" "${scenarios[@]}"
+    cargo_test --test scenarios "${scenarios[@]:+--}" "${scenarios[@]}"
 }
 
 # Booted instances, from the image that Packer makes of the real package.
@@ -124,15 +122,20 @@ fi
 for stage in "$@"; do
     declare -F "stage_$stage" >/dev/null || die "no such stage: $stage (there are: ${STAGES[*]})"
 done
+stages=" $* "
 forget_account
 logs=target/test
 mkdir -p "$logs"
 
-running="" sudo_keeper=""
-# Ctrl-C reaches the stage as a termination, and the stage's own clean-up is waited for.
+declare -A running=()
+sudo_keeper=""
+# Ctrl-C reaches the stages as a termination, and their own clean-up is waited for.
 stop() {
     trap '' INT TERM
-    [ -z "$running" ] || { kill -TERM "$running" 2>/dev/null && wait "$running"; } || true
+    local stage
+    for stage in "${running[@]}"; do
+        if kill -TERM "$stage" 2>/dev/null; then wait "$stage" || true; fi
+    done
     exit 130
 }
 trap stop INT TERM
@@ -148,18 +151,46 @@ case " $* " in *" cloud "* | *" scenarios "* | *" engine "* | *" booted "*)
     ;;
 esac
 
-# run_stage <stage>: in a process group of its own, so that its time limit ends all of it.
+# start_stage <stage> <where its output goes>: in a process group of its own, so that its time limit ends all of it.
+start_stage() {
+    set -m
+    timeout --kill-after=60 "$(limit_of "$1")m" "$0" --stage "$1" >&"$2" 2>&1 {out}>&- </dev/null &
+    set +m
+    running[$1]=$!
+}
+
+# wait_for_stage <stage>
+wait_for_stage() {
+    local code=0
+    wait "${running[$1]}" || code=$?
+    unset "running[$1]"
+    case $code in 124 | 137) say "$1: ended after its limit of $(limit_of "$1") minutes" ;; esac
+    return "$code"
+}
+
+# Scenarios mostly wait. The release build, which takes minutes, runs beside them, behind everything else, and is
+# shown when its turn comes.
+start_beside_scenarios() {
+    local out
+    case "${stages#*scenarios}" in *" packages "*) ;; *) return 0 ;; esac
+    exec {out}>"$logs/packages.log"
+    start_stage packages "$out"
+    exec {out}>&-
+    renice -n 19 -g "${running[packages]}" >/dev/null
+}
+
 run_stage() {
-    local limit code=0 out tee tries
-    limit=$(limit_of "$1")
+    local code=0 out tee tries
+    if [ -n "${running[$1]:-}" ]; then
+        wait_for_stage "$1" || code=$?
+        cat "$logs/$1.log"
+        return "$code"
+    fi
+    [ "$1" != scenarios ] || start_beside_scenarios
     exec {out}> >(exec tee -i "$logs/$1.log")
     tee=$!
-    set -m
-    timeout --kill-after=60 "${limit}m" "$0" --stage "$1" >&"$out" 2>&1 {out}>&- </dev/null &
-    running=$!
-    set +m
-    wait "$running" || code=$?
-    running=
+    start_stage "$1" "$out"
+    wait_for_stage "$1" || code=$?
     exec {out}>&-
     # Its last lines; but not for ever, if a process that was left behind still holds the other end.
     for ((tries = 0; tries < 50; tries++)); do
@@ -167,7 +198,6 @@ run_stage() {
         sleep 0.1
     done
     kill -KILL "$tee" 2>/dev/null || true
-    case $code in 124 | 137) say "$1: ended after its limit of $limit minutes" ;; esac
     return "$code"
 }
 
