@@ -1,6 +1,7 @@
 //! What every scenario begins with: a cloud, and instances that run the `skep` of this build.
 
 pub mod departures;
+pub mod gate;
 pub mod policies;
 pub mod quorum;
 pub mod seen;

@@ -3,11 +3,8 @@
 //! Assumption: the cluster of [`cluster`] in the default table, unless a name says otherwise.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -19,7 +16,7 @@ use skep_sim::machines::Launch;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::{options, secs, skep_binary};
+use crate::secs;
 
 /// Two shared cores, and Docker answers a failed join after 20 s.
 pub const PATIENCE: Duration = secs(90);
@@ -34,6 +31,19 @@ pub const TABLE: &str = "skep";
 #[must_use]
 pub fn cluster(managers: u32, workers: u32) -> ClusterSpec {
     ClusterSpec::new(CLUSTER, managers, workers)
+}
+
+/// A fleet with that cluster, which has come up and has said so.
+///
+/// # Errors
+/// When it has not within [`PATIENCE`].
+pub async fn standing(options: FleetOptions, managers: u32, workers: u32) -> anyhow::Result<Fleet> {
+    let fleet = crate::fleet(options).await?;
+    fleet.create_cluster(&cluster(managers, workers))?;
+    all_ready(&fleet, (managers + workers) as usize).await?;
+    whole(&fleet, managers as usize, workers as usize).await?;
+    announced(&fleet).await?;
+    Ok(fleet)
 }
 
 /// Sets a group's desired capacity.
@@ -430,67 +440,4 @@ pub async fn call(fleet: &Fleet, target: &str, input: &Value) -> anyhow::Result<
     let status = head.lines().next().unwrap_or_default();
     ensure!(status.contains(" 200 "), "{target}: {status}: {body}");
     Ok(serde_json::from_str(body)?)
-}
-
-/// Keeps skep from starting on the instances that are launched while it is closed: what is to be
-/// done to a machine before its first boot can be done in peace.
-#[derive(Clone, Debug)]
-pub struct Gate(Arc<AtomicBool>);
-
-impl Gate {
-    /// A gate, and options for a fleet whose instances pass it.
-    ///
-    /// # Errors
-    /// When the script that waits cannot be written.
-    pub fn new(closed: bool) -> anyhow::Result<(Gate, FleetOptions)> {
-        let gate = Gate(Arc::new(AtomicBool::new(closed)));
-        let is_closed = Arc::clone(&gate.0);
-        let options = FleetOptions {
-            skep: Some(waiting_skep()?),
-            prepare: Some(Arc::new(move |instance: &Instance| {
-                if is_closed.load(Ordering::SeqCst) {
-                    std::fs::write(Gate::bar(instance), "")?;
-                }
-                Ok(())
-            })),
-            ..options()
-        };
-        Ok((gate, options))
-    }
-
-    /// Instances that are launched from now on wait.
-    pub fn close(&self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-
-    /// Lets one instance's skep start.
-    ///
-    /// # Errors
-    /// When it was not waiting.
-    pub fn open_for(&self, instance: &Instance) -> anyhow::Result<()> {
-        std::fs::remove_file(Gate::bar(instance)).context("it was not waiting")
-    }
-
-    fn bar(instance: &Instance) -> PathBuf {
-        instance.dir().join("etc").join("wait")
-    }
-}
-
-/// A script that becomes skep once its instance's bar is gone.
-fn waiting_skep() -> anyhow::Result<PathBuf> {
-    // Tests of one process write to the same place; those of another one may be running what is there.
-    static WRITING: Mutex<()> = Mutex::new(());
-    let skep = skep_binary();
-    let path = skep.with_file_name("waiting-skep");
-    let script = format!(
-        "#!/bin/sh\nwhile [ \"$1\" = run ] && [ -e \"$SKEP_CONFIG_DIR/wait\" ]; do sleep 0.05; \
-         done\nexec {} \"$@\"\n",
-        skep.display()
-    );
-    let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
-    let new = path.with_extension(std::process::id().to_string());
-    std::fs::write(&new, script)?;
-    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755))?;
-    std::fs::rename(&new, &path)?;
-    Ok(path)
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use anyhow::ensure;
 use bollard::models::{ServiceSpec, SwarmJoinRequest, TaskSpec, TaskSpecContainerSpec};
-use harness::swarm::{self, Gate};
+use harness::gate::Gate;
+use harness::swarm;
 use skep_sim::fleet::{Fleet, FleetOptions, IMAGE, Instance, Restart, workload};
 
 /// The image was made from a machine that is a manager of something else.

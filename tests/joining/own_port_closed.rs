@@ -2,7 +2,8 @@
 //! dead entry in the node list, so there are few of them, and then a clear word.
 
 use anyhow::ensure;
-use harness::swarm::{self, Gate};
+use harness::gate::Gate;
+use harness::swarm;
 use skep_sim::fleet::{FleetOptions, Restart};
 
 /// What `src/boot/join.rs` allows itself.
@@ -14,11 +15,7 @@ async fn a_manager_gives_up_after_a_few_attempts() -> anyhow::Result<()> {
     let fleet = harness::fleet(FleetOptions { restart: Restart::Never, ..options }).await?;
     fleet.create_cluster(&swarm::cluster(1, 0))?;
     swarm::all_ready(&fleet, 1).await?;
-    gate.close();
-    swarm::resize(&fleet, "manager", 2)?;
-    let manager = swarm::newest(&fleet, "manager", 2).await?;
-    swarm::sh(&manager, "iptables -I INPUT -i ens5 -p tcp --dport 2377 -j DROP").await?;
-    gate.open_for(&manager)?;
+    let manager = gate.open_for_unreachable_manager(&fleet).await?;
 
     let end = "skep to give up";
     fleet
@@ -49,11 +46,7 @@ async fn a_manager_comes_in_when_the_port_is_opened() -> anyhow::Result<()> {
     let fleet = harness::fleet(options).await?;
     fleet.create_cluster(&swarm::cluster(1, 0))?;
     swarm::all_ready(&fleet, 1).await?;
-    gate.close();
-    swarm::resize(&fleet, "manager", 2)?;
-    let manager = swarm::newest(&fleet, "manager", 2).await?;
-    swarm::sh(&manager, "iptables -I INPUT -i ens5 -p tcp --dport 2377 -j DROP").await?;
-    gate.open_for(&manager)?;
+    let manager = gate.open_for_unreachable_manager(&fleet).await?;
     swarm::logged(&fleet, &manager, "check the security group").await?;
     swarm::sh(&manager, "iptables -D INPUT -i ens5 -p tcp --dport 2377 -j DROP").await?;
     swarm::ready(&fleet, &manager).await?;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use bollard::query_parameters::UpdateSwarmOptionsBuilder;
-use harness::swarm::{self, CLUSTER, Gate};
+use harness::gate::Gate;
+use harness::swarm::{self, CLUSTER};
 use serde_json::json;
 use skep_sim::fleet::{Fleet, Instance};
 

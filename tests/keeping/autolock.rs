@@ -28,11 +28,7 @@ async fn opened(fleet: &Fleet, instance: &Instance, times: usize) -> anyhow::Res
 }
 
 async fn locking(managers: u32) -> anyhow::Result<Fleet> {
-    let fleet = harness::fleet(options_with("[swarm]\nautolock = true\n")).await?;
-    fleet.create_cluster(&swarm::cluster(managers, 0))?;
-    swarm::all_ready(&fleet, managers as usize).await?;
-    swarm::whole(&fleet, managers as usize, 0).await?;
-    Ok(fleet)
+    swarm::standing(options_with("[swarm]\nautolock = true\n"), managers, 0).await
 }
 
 async fn rotate_key(instance: &Instance) -> anyhow::Result<()> {

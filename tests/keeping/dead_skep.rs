@@ -7,9 +7,10 @@ use harness::departures::{
     Leaver, events_of, hook_results, hook_timed_out, is_listed, ledger, options_with, row, running,
     standing,
 };
+use harness::gate::Gate;
 use harness::quorum::keeping_quorum;
 use harness::secs;
-use harness::swarm::{self, Gate};
+use harness::swarm;
 use nix::sys::signal::Signal;
 use skep_sim::cloud::{ActionResult, EventKind};
 use skep_sim::fleet::{ClusterSpec, Fleet, FleetOptions, Restart, workload};

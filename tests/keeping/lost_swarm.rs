@@ -19,15 +19,6 @@ fn options() -> FleetOptions {
     FleetOptions { config: Some("[boot]\nlost_after = \"75s\"\n".into()), ..harness::options() }
 }
 
-async fn standing(managers: u32, workers: u32) -> anyhow::Result<Fleet> {
-    let fleet = harness::fleet(options()).await?;
-    fleet.create_cluster(&swarm::cluster(managers, workers))?;
-    swarm::all_ready(&fleet, (managers + workers) as usize).await?;
-    swarm::whole(&fleet, managers as usize, workers as usize).await?;
-    swarm::announced(&fleet).await?;
-    Ok(fleet)
-}
-
 async fn opened(fleet: &Fleet, generation: u64) -> anyhow::Result<Charter> {
     fleet
         .wait_for(&format!("an open charter of generation {generation}"), PATIENCE, async || {
@@ -39,7 +30,7 @@ async fn opened(fleet: &Fleet, generation: u64) -> anyhow::Result<Charter> {
 
 #[tokio::test]
 async fn replacements_found_the_next_one_and_workers_move_over() -> anyhow::Result<()> {
-    let fleet = standing(3, 2).await?;
+    let fleet = swarm::standing(options(), 3, 2).await?;
     let old = swarm::charter(&fleet).await?.expect("a charter");
     fleet.create_service("old", 2, workload::graceful(), secs(10)).await?;
     departures::running(&fleet, "old", 2).await?;
@@ -75,7 +66,7 @@ async fn replacements_found_the_next_one_and_workers_move_over() -> anyhow::Resu
 
 #[tokio::test]
 async fn managers_that_only_do_not_answer_keep_their_swarm() -> anyhow::Result<()> {
-    let fleet = standing(3, 0).await?;
+    let fleet = swarm::standing(options(), 3, 0).await?;
     let charter = swarm::charter(&fleet).await?;
     let managers = fleet.group(&format!("{CLUSTER}-managers"));
     for manager in &managers {
@@ -105,7 +96,7 @@ async fn managers_that_only_do_not_answer_keep_their_swarm() -> anyhow::Result<(
 
 #[tokio::test]
 async fn without_auto_scalings_word_nothing_is_founded() -> anyhow::Result<()> {
-    let fleet = standing(1, 0).await?;
+    let fleet = swarm::standing(options(), 1, 0).await?;
     let charter = swarm::charter(&fleet).await?;
     let faults = fleet.cloud().faults();
     let fails = Fault { error: 1.0, ..Fault::default() };

@@ -22,15 +22,6 @@ const PATIENCE: Duration = secs(240);
 /// What a node says that has noticed.
 const NOTICED: &str = "not in the cluster's swarm any more";
 
-async fn standing(managers: u32, workers: u32) -> anyhow::Result<Fleet> {
-    let fleet = harness::fleet(harness::options()).await?;
-    fleet.create_cluster(&swarm::cluster(managers, workers))?;
-    swarm::all_ready(&fleet, (managers + workers) as usize).await?;
-    swarm::whole(&fleet, managers as usize, workers as usize).await?;
-    swarm::announced(&fleet).await?;
-    Ok(fleet)
-}
-
 /// Waits until a manager lists the instance's present node as ready, which is another than `before`.
 async fn is_back(
     fleet: &Fleet,
@@ -56,7 +47,7 @@ async fn is_back(
 #[tokio::test]
 async fn who_was_taken_out_by_hand_comes_back_and_who_is_cut_off_is_left_alone()
 -> anyhow::Result<()> {
-    let fleet = standing(1, 3).await?;
+    let fleet = swarm::standing(harness::options(), 1, 3).await?;
     let workers = fleet.group(&format!("{CLUSTER}-workers"));
     let [removed, left, isolated] = workers.as_slice() else { anyhow::bail!("three workers") };
     let before = (node_id(removed).await?, node_id(left).await?, node_id(isolated).await?);
@@ -95,7 +86,7 @@ async fn who_was_taken_out_by_hand_comes_back_and_who_is_cut_off_is_left_alone()
 /// those of the older generation are fenced out and move over, whatever their role.
 #[tokio::test]
 async fn an_older_generation_moves_over() -> anyhow::Result<()> {
-    let fleet = standing(1, 1).await?;
+    let fleet = swarm::standing(harness::options(), 1, 1).await?;
     let mut charter = swarm::rows(&fleet, CLUSTER, "charter").await?.pop().expect("a charter");
     let old = charter["swarm_id"].clone();
     charter.insert("phase".into(), json!("closed"));
@@ -133,7 +124,7 @@ rm -f c i* k r *.pem
 /// As when the instance was stopped for longer than a certificate lasts.
 #[tokio::test]
 async fn a_worker_whose_certificate_has_expired_joins_anew() -> anyhow::Result<()> {
-    let fleet = standing(1, 1).await?;
+    let fleet = swarm::standing(harness::options(), 1, 1).await?;
     let worker = fleet.group(&format!("{CLUSTER}-workers")).pop().expect("a worker");
     let before = node_id(&worker).await?;
     let root = worker.docker()?.info().await?.docker_root_dir.expect("a data root");
@@ -179,7 +170,7 @@ async fn join_elsewhere(
 
 #[tokio::test]
 async fn a_worker_that_is_known_by_another_address_joins_anew() -> anyhow::Result<()> {
-    let fleet = standing(1, 1).await?;
+    let fleet = swarm::standing(harness::options(), 1, 1).await?;
     let worker = fleet.group(&format!("{CLUSTER}-workers")).pop().expect("a worker");
     let token = swarm::parameter(&fleet, &swarm::token_name("worker", 1)).await?;
     join_elsewhere(&fleet, &worker, "10.78.0.201", token).await?;

@@ -19,15 +19,6 @@ const PATIENCE: Duration = secs(240);
 /// `skep recover` when nothing was changed.
 const NOTHING_DONE: i32 = 3;
 
-async fn standing(managers: u32, workers: u32) -> anyhow::Result<Fleet> {
-    let fleet = harness::fleet(harness::options()).await?;
-    fleet.create_cluster(&swarm::cluster(managers, workers))?;
-    swarm::all_ready(&fleet, (managers + workers) as usize).await?;
-    swarm::whole(&fleet, managers as usize, workers as usize).await?;
-    swarm::announced(&fleet).await?;
-    Ok(fleet)
-}
-
 fn managers(fleet: &Fleet) -> Vec<Arc<Instance>> {
     fleet.group(&format!("{CLUSTER}-managers"))
 }
@@ -78,7 +69,7 @@ async fn whole(fleet: &Fleet, managers: usize, workers: usize) -> anyhow::Result
 
 #[tokio::test]
 async fn a_survivor_re_creates_it_when_told_and_all_come_back() -> anyhow::Result<()> {
-    let fleet = standing(3, 2).await?;
+    let fleet = swarm::standing(harness::options(), 3, 2).await?;
     let old = charter(&fleet).await?;
     let workers = fleet.group(&format!("{CLUSTER}-workers"));
     let nodes = [node_id(&workers[0]).await?, node_id(&workers[1]).await?];
@@ -132,7 +123,7 @@ async fn a_survivor_re_creates_it_when_told_and_all_come_back() -> anyhow::Resul
 /// it holds another history of the same swarm.
 #[tokio::test]
 async fn one_that_was_cut_off_is_fenced_and_joins_anew() -> anyhow::Result<()> {
-    let fleet = standing(3, 1).await?;
+    let fleet = swarm::standing(harness::options(), 3, 1).await?;
     let old = charter(&fleet).await?;
     let three = managers(&fleet);
     let [survivor, cut_off, dead] = &three[..] else { anyhow::bail!("three managers") };
@@ -159,7 +150,7 @@ async fn one_that_was_cut_off_is_fenced_and_joins_anew() -> anyhow::Result<()> {
 /// Its founder dies at every step and goes on; nobody else founds or recovers meanwhile.
 #[tokio::test]
 async fn it_goes_on_after_a_crash_and_nobody_comes_in_between() -> anyhow::Result<()> {
-    let fleet = standing(3, 1).await?;
+    let fleet = swarm::standing(harness::options(), 3, 1).await?;
     let old = charter(&fleet).await?;
     let [survivor, others @ ..] = &managers(&fleet)[..] else { anyhow::bail!("managers") };
     for manager in others {

@@ -25,15 +25,6 @@ fn options() -> FleetOptions {
     FleetOptions { config: Some(config.into()), ..harness::options() }
 }
 
-async fn standing(managers: u32, workers: u32) -> anyhow::Result<Fleet> {
-    let fleet = harness::fleet(options()).await?;
-    fleet.create_cluster(&swarm::cluster(managers, workers))?;
-    swarm::all_ready(&fleet, (managers + workers) as usize).await?;
-    swarm::whole(&fleet, managers as usize, workers as usize).await?;
-    swarm::announced(&fleet).await?;
-    Ok(fleet)
-}
-
 fn workers(fleet: &Fleet) -> Vec<Arc<Instance>> {
     fleet.group(&format!("{CLUSTER}-workers"))
 }
@@ -52,7 +43,7 @@ async fn says(fleet: &Fleet, instance: &Instance, text: &str) -> anyhow::Result<
 
 #[tokio::test]
 async fn of_two_that_are_broken_one_is_replaced_and_the_other_waits() -> anyhow::Result<()> {
-    let fleet = standing(1, 2).await?;
+    let fleet = swarm::standing(options(), 1, 2).await?;
     let broken = workers(&fleet);
     let begin = tokio::time::Instant::now();
     let leavers = [Leaver::of(&broken[0]).await?, Leaver::of(&broken[1]).await?];
@@ -95,7 +86,7 @@ async fn of_two_that_are_broken_one_is_replaced_and_the_other_waits() -> anyhow:
 /// First the managers have no quorum, then the ledger fails, then the role may not ask.
 #[tokio::test]
 async fn nobody_asks_for_the_swarms_trouble_or_for_aws() -> anyhow::Result<()> {
-    let fleet = standing(3, 1).await?;
+    let fleet = swarm::standing(options(), 3, 1).await?;
     let worker = workers(&fleet).pop().expect("a worker");
     let managers = fleet.group(&format!("{CLUSTER}-managers"));
     let begin = tokio::time::Instant::now();
@@ -129,7 +120,7 @@ async fn nobody_asks_for_the_swarms_trouble_or_for_aws() -> anyhow::Result<()> {
 /// Its boot is refused because of this machine: somebody has put it into another swarm meanwhile.
 #[tokio::test]
 async fn a_manager_that_cannot_come_back_is_replaced() -> anyhow::Result<()> {
-    let fleet = standing(3, 0).await?;
+    let fleet = swarm::standing(options(), 3, 0).await?;
     let leader = fleet.leader().await?;
     let managers = fleet.group(&format!("{CLUSTER}-managers"));
     let broken = managers.iter().find(|one| one.id() != leader.id()).expect("another one");

@@ -5,8 +5,9 @@ use std::time::Duration;
 use bollard::models::NodeState;
 use bollard::query_parameters::LeaveSwarmOptionsBuilder;
 use harness::departures::{Leaver, is_listed, node_id, options_with, standing};
+use harness::gate::Gate;
 use harness::secs;
-use harness::swarm::{self, Gate};
+use harness::swarm;
 use skep_sim::fleet::{ClusterSpec, Fleet, Instance};
 
 /// Docker takes up to half a minute to call a node Down; then the leader's patience and two looks.
@@ -55,11 +56,7 @@ async fn what_a_failed_manager_left_goes_with_its_instance() -> anyhow::Result<(
     let fleet = harness::fleet(options).await?;
     fleet.create_cluster(&swarm::cluster(1, 0))?;
     swarm::all_ready(&fleet, 1).await?;
-    gate.close();
-    swarm::resize(&fleet, "manager", 2)?;
-    let failing = swarm::newest(&fleet, "manager", 2).await?;
-    swarm::sh(&failing, "iptables -I INPUT -i ens5 -p tcp --dport 2377 -j DROP").await?;
-    gate.open_for(&failing)?;
+    let failing = gate.open_for_unreachable_manager(&fleet).await?;
     let attempt = format!("attempt#{}", failing.id());
     let has_attempt = async || {
         Ok::<_, anyhow::Error>(!swarm::rows(&fleet, swarm::NODES, &attempt).await?.is_empty())

@@ -1,0 +1,90 @@
+//! Instances whose skep does not start before a scenario says so.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context;
+use skep_sim::fleet::{Fleet, FleetOptions, Instance};
+
+use crate::{options, skep_binary, swarm};
+
+/// Keeps skep from starting on the instances that are launched while it is closed: what is to be
+/// done to a machine before its first boot can be done in peace.
+#[derive(Clone, Debug)]
+pub struct Gate(Arc<AtomicBool>);
+
+impl Gate {
+    /// A gate, and options for a fleet whose instances pass it.
+    ///
+    /// # Errors
+    /// When the script that waits cannot be written.
+    pub fn new(closed: bool) -> anyhow::Result<(Gate, FleetOptions)> {
+        let gate = Gate(Arc::new(AtomicBool::new(closed)));
+        let is_closed = Arc::clone(&gate.0);
+        let options = FleetOptions {
+            skep: Some(waiting_skep()?),
+            prepare: Some(Arc::new(move |instance: &Instance| {
+                if is_closed.load(Ordering::SeqCst) {
+                    std::fs::write(Gate::bar(instance), "")?;
+                }
+                Ok(())
+            })),
+            ..options()
+        };
+        Ok((gate, options))
+    }
+
+    /// Instances that are launched from now on wait.
+    pub fn close(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Lets one instance's skep start.
+    ///
+    /// # Errors
+    /// When it was not waiting.
+    pub fn open_for(&self, instance: &Instance) -> anyhow::Result<()> {
+        std::fs::remove_file(Gate::bar(instance)).context("it was not waiting")
+    }
+
+    /// One more manager, which the others cannot reach: its port 2377 is closed from the first.
+    ///
+    /// # Errors
+    /// When it is not launched.
+    pub async fn open_for_unreachable_manager(
+        &self,
+        fleet: &Fleet,
+    ) -> anyhow::Result<Arc<Instance>> {
+        self.close();
+        swarm::resize(fleet, "manager", 2)?;
+        let manager = swarm::newest(fleet, "manager", 2).await?;
+        swarm::sh(&manager, "iptables -I INPUT -i ens5 -p tcp --dport 2377 -j DROP").await?;
+        self.open_for(&manager)?;
+        Ok(manager)
+    }
+
+    fn bar(instance: &Instance) -> PathBuf {
+        instance.dir().join("etc").join("wait")
+    }
+}
+
+/// A script that becomes skep once its instance's bar is gone.
+fn waiting_skep() -> anyhow::Result<PathBuf> {
+    // Tests of one process write to the same place; those of another one may be running what is there.
+    static WRITING: Mutex<()> = Mutex::new(());
+    let skep = skep_binary();
+    let path = skep.with_file_name("waiting-skep");
+    let script = format!(
+        "#!/bin/sh\nwhile [ \"$1\" = run ] && [ -e \"$SKEP_CONFIG_DIR/wait\" ]; do sleep 0.05; \
+         done\nexec {} \"$@\"\n",
+        skep.display()
+    );
+    let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+    let new = path.with_extension(std::process::id().to_string());
+    std::fs::write(&new, script)?;
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755))?;
+    std::fs::rename(&new, &path)?;
+    Ok(path)
+}
