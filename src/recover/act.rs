@@ -17,8 +17,8 @@ use crate::secrets::SecretsError;
 const LEASE: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Error)]
-enum RecoverError {
-    #[error("nothing was changed: the swarm's unlock keys cannot be kept")]
+pub(super) enum RecoverError {
+    #[error("nothing was changed: whether the managers lock themselves (autolock) cannot be known")]
     Keys(#[from] SecretsError),
     #[error("nothing was changed: the ledger cannot be read")]
     NotSeen(#[source] LedgerError),
@@ -45,7 +45,7 @@ pub async fn begin(node: &Node) -> Result<RecoveryPlan, String> {
 }
 
 async fn look(node: &Node) -> Result<(Observed, RecoveryPlan), RecoverError> {
-    let seen = observe(node).await.map_err(RecoverError::NotSeen)?;
+    let seen = observe(node).await?;
     let plan = plan_of(&node.cluster, &seen, decide(&seen));
     Ok((seen, plan))
 }
@@ -56,10 +56,6 @@ async fn claim(node: &Node) -> Result<RecoveryPlan, RecoverError> {
     else {
         return Ok(plan);
     };
-    // A manager that is locked again in the middle must find its key.
-    if let Some(keys) = node.tokens.fetch_unlock_keys(charter.generation).await? {
-        node.tokens.put_unlock_keys(charter.generation + 1, &keys).await?;
-    }
     let me = node.instance.id.as_str();
     let now = OffsetDateTime::now_utc();
     let claimed = node.ledger.claim_recovery(charter, swarm_id, me, now, LEASE).await;

@@ -31,6 +31,8 @@ pub struct Observed {
     pub listed: Option<BTreeMap<String, GroupInstance>>,
     /// Whose port answers.
     pub listening: BTreeSet<IpAddr>,
+    /// Where the store has unlock keys: the managers lock themselves.
+    pub unlock_keys: Option<String>,
     /// A leader has answered here.
     pub has_leader: bool,
     pub is_leaving: bool,
@@ -52,6 +54,10 @@ pub enum Refusal {
     Running { founder: String, until: String },
     #[error("a recovery runs on this node already: see `skep status`")]
     RunsHere,
+    #[error(
+        "this swarm's managers lock themselves (autolock), and Docker cannot re-create the quorum of such a swarm (moby/moby#36852): start again a manager that is only stopped; or terminate those that are left, and their replacements found a new swarm. If autolock was switched off since, delete {place} and run this again"
+    )]
+    Locks { place: String },
     #[error("another manager has claimed the charter this moment: run it again")]
     Outrun,
     #[error("this node is leaving the swarm: run it on a manager that stays")]
@@ -112,6 +118,10 @@ pub fn decide(seen: &Observed) -> Result<(), Refusal> {
     // gone by now: without a claim of its own the charter stays shut.
     if seen.has_leader && !charter.is_recovery() {
         return Err(Refusal::QuorumExists);
+    }
+    // Docker would shut the node down first and then find that it has no key to start it with.
+    if let Some(place) = seen.unlock_keys.clone() {
+        return Err(Refusal::Locks { place });
     }
     let alive: Vec<&str> = seen
         .others

@@ -8,9 +8,11 @@ use futures_util::future::join_all;
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::act::RecoverError;
 use super::decide::Observed;
-use crate::ledger::{LedgerError, Member};
+use crate::ledger::Member;
 use crate::node::Node;
+use crate::secrets::Item;
 use crate::swarm::{LocalNode, NodeView, first_listening};
 
 /// For so long no leader must answer: an election blocks Docker for 10 to 14 s.
@@ -22,18 +24,25 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const INFO_WITHIN: Duration = Duration::from_secs(30);
 
 /// Looks at everything at once. What Docker and Auto Scaling do not say is missing from it.
-pub async fn observe(node: &Node) -> Result<Observed, LedgerError> {
+pub async fn observe(node: &Node) -> Result<Observed, RecoverError> {
     let (charter, rows, local, has_leader) = tokio::join!(
         node.ledger.fetch_charter(),
         node.ledger.fetch_managers(),
         fetch_local(node),
         is_led(node),
     );
-    let (charter, rows) = (charter?, rows?);
+    let (charter, rows) =
+        (charter.map_err(RecoverError::NotSeen)?, rows.map_err(RecoverError::NotSeen)?);
     let me = node.instance.id.as_str();
     let (own, mut others): (Vec<Member>, _) =
         rows.into_iter().partition(|row| row.instance_id == me);
     let generation = charter.as_ref().map(|charter| charter.generation);
+    let mut unlock_keys = None;
+    if let Some(generation) = generation
+        && node.tokens.fetch_unlock_keys(generation).await?.is_some()
+    {
+        unlock_keys = Some(node.tokens.place(Item::UnlockKeys, generation));
+    }
     // Of a recovery that came to nothing the managers are still those of before.
     let is_recovery = charter.as_ref().is_some_and(|charter| charter.is_recovery());
     others.retain(|row| Some(row.generation) == generation || is_recovery);
@@ -51,6 +60,7 @@ pub async fn observe(node: &Node) -> Result<Observed, LedgerError> {
         // An answer that does not list who asks is about something else.
         listed: listed.ok().filter(|listed| listed.contains_key(me)),
         listening,
+        unlock_keys,
         has_leader,
         is_leaving: node.state.now().departure.is_some(),
         now: OffsetDateTime::now_utc(),

@@ -54,6 +54,7 @@ fn survivor() -> Observed {
         others: vec![row(2, NOW), row(3, NOW)],
         listed: Some(listed(&["i-1"])),
         listening: [].into(),
+        unlock_keys: None,
         has_leader: false,
         is_leaving: false,
         now: NOW,
@@ -81,6 +82,9 @@ fn each_reason_against_it_is_named() {
     assert_eq!(refusal(|seen| seen.has_leader = true), Some(Refusal::QuorumExists));
     assert_eq!(refusal(|seen| seen.is_leaving = true), Some(Refusal::Leaving));
     assert_eq!(refusal(|seen| seen.local = None), Some(Refusal::NoDocker));
+    let place = "/skep/prod/manager-unlock-key/1";
+    let locks = refusal(|seen| seen.unlock_keys = Some(place.to_owned()));
+    assert_eq!(locks, Some(Refusal::Locks { place: place.to_owned() }));
     let worker = refusal(|seen| seen.local.as_mut().unwrap().is_manager = false);
     assert_eq!(worker, Some(Refusal::NotManager));
     let another = refusal(|seen| seen.local.as_mut().unwrap().swarm_id = Some("next".into()));
@@ -160,9 +164,11 @@ proptest! {
         ),
         others in prop::collection::vec((any::<bool>(), any::<bool>(), any::<bool>()), 0..7),
         is_answered in any::<bool>(),
+        locks in any::<bool>(),
     ) {
         let mut seen = survivor();
         seen.has_leader = has_leader;
+        seen.unlock_keys = locks.then(String::new);
         of(&mut seen).phase = phase;
         let local = seen.local.as_mut().unwrap();
         (local.is_manager, local.swarm_id) = (is_manager, Some(swarm.into()));
@@ -183,6 +189,7 @@ proptest! {
             })
             .count();
         let may = !has_leader
+            && !locks
             && is_manager
             && swarm == "swarm"
             && phase == CharterPhase::Open

@@ -204,3 +204,26 @@ async fn it_goes_on_after_a_crash_and_nobody_comes_in_between() -> anyhow::Resul
     assert_eq!(next.swarm_id, old.swarm_id);
     fleet.stop().await
 }
+
+/// Docker would shut the survivor's node down, and could not start it again.
+#[tokio::test]
+async fn a_locked_swarm_is_left_alone_and_comes_back_with_another_manager() -> anyhow::Result<()> {
+    let options = departures::options_with("[swarm]\nautolock = true\n");
+    let fleet = swarm::standing(options, 2, 0).await?;
+    let old = charter(&fleet).await?;
+    let [survivor, stopped] = &managers(&fleet)[..] else { anyhow::bail!("two managers") };
+    stopped.stop_dockerd().await?;
+    let why = "a refusal because of the lock";
+    fleet
+        .wait_until(why, PATIENCE, async || {
+            let refused = survivor.skep(["recover", "--yes"]).await?;
+            assert_eq!(refused.status.code(), Some(NOTHING_DONE), "{}", text(&refused));
+            Ok(text(&refused).contains("lock themselves (autolock)"))
+        })
+        .await?;
+    assert_eq!(charter(&fleet).await?, old, "nothing was claimed");
+    stopped.start_dockerd()?;
+    swarm::logged(&fleet, stopped, "unlocked this manager with the key in").await?;
+    swarm::whole(&fleet, 2, 0).await?;
+    fleet.stop().await
+}

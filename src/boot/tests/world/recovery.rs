@@ -49,6 +49,7 @@ impl World {
             others: others.collect(),
             listed: Some((0..self.nodes.len()).map(group).collect()),
             listening: BTreeSet::new(),
+            unlock_keys: None,
             has_leader: self.is_led(node),
             is_leaving: false,
             now,
