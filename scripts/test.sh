@@ -74,12 +74,12 @@ stage_scenarios() {
     RUST_TEST_THREADS=${SCENARIO_THREADS:-5} cargo_test --test scenarios
 }
 
-# The same on another Docker Engine than the machine's own, where engines differ: raft's members, its elections
-# and what a failed join leaves.
+# The same on another Docker Engine than the machine's own: one or two for each thing that managers do, and where
+# engines differ (raft's members, its elections, what a failed join leaves) more.
 stage_engine() {
     local scenarios=(founding_race own_port_closed stale_token::that rolling::three_managers_one own_care
         lost_swarm::replacements recover::a_survivor stale_entries tokens::what autolock::the_only
-        two_managers scale_in_leader)
+        labels::no_task without_a_word::the_leader dead_skep::a_worker quorum::it_goes two_managers scale_in_leader)
     test_as_root
     [ "$policies" -nt cloudformation/skep.yaml ] || stage_cloudformation
     SKEP_ENGINE=$(scripts/second-engine.sh)
