@@ -13,6 +13,7 @@ mod label;
 mod missing;
 mod reap;
 mod record;
+mod reopen;
 mod stand_in;
 mod tokens;
 

@@ -91,14 +91,26 @@ async fn who_was_taken_out_by_hand_comes_back_and_who_is_cut_off_is_left_alone()
     fleet.stop().await
 }
 
-/// The charter was closed by hand under a living swarm: the next manager founds another one, and
-/// those of the older generation are fenced out and move over, whatever their role.
+/// The word of a last manager that has died came late, when its place was taken: the charter is opened
+/// again for the swarm that lives. One that was closed by hand as of a later generation is nobody's to
+/// open: the next manager founds another swarm, and those of the older generation are fenced out and move
+/// over, whatever their role.
 #[tokio::test]
-async fn an_older_generation_moves_over() -> anyhow::Result<()> {
+async fn a_late_close_is_taken_back_and_an_older_generation_moves_over() -> anyhow::Result<()> {
     let fleet = standing(1, 1).await?;
+    let open = swarm::charter(&fleet).await?;
     let mut charter = swarm::rows(&fleet, CLUSTER, "charter").await?.pop().expect("a charter");
     let old = charter["swarm_id"].clone();
     charter.insert("phase".into(), json!("closed"));
+    swarm::put_row(&fleet, &charter).await?;
+    fleet
+        .wait_until("the charter to be open again", PATIENCE, async || {
+            Ok(swarm::charter(&fleet).await? == open)
+        })
+        .await?;
+    swarm::whole(&fleet, 1, 1).await?;
+
+    charter.insert("generation".into(), json!(2));
     swarm::put_row(&fleet, &charter).await?;
     swarm::resize(&fleet, "manager", 2)?;
     let second = swarm::newest(&fleet, "manager", 2).await?;
@@ -109,7 +121,7 @@ async fn an_older_generation_moves_over() -> anyhow::Result<()> {
         })
         .await?;
     let next = swarm::charter(&fleet).await?.expect("a charter");
-    assert_eq!((next.generation, next.founder.as_str()), (2, second.id()));
+    assert_eq!((next.generation, next.founder.as_str()), (3, second.id()));
     assert_ne!(json!(next.swarm_id), old);
     let managers = fleet.group(&format!("{CLUSTER}-managers"));
     let fenced = managers.iter().find(|it| it.id() != second.id()).expect("the first one");
