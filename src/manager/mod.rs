@@ -13,6 +13,7 @@ mod label;
 mod missing;
 mod reap;
 mod record;
+mod rejoin;
 mod reopen;
 mod stand_in;
 mod tokens;
@@ -32,6 +33,7 @@ pub use label::keep_labelled;
 pub use missing::mark_the_missing;
 pub use reap::reap_the_dead;
 pub use record::keep_recorded;
+pub use rejoin::take_out_who_asks;
 pub use tokens::{keep_tokens, rotate_on_request};
 
 /// How soon the leader sees a request.

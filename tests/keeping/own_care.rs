@@ -22,7 +22,7 @@ const PATIENCE: Duration = secs(240);
 /// What a node says that has noticed.
 const NOTICED: &str = "not in the cluster's swarm any more";
 
-async fn standing(managers: u32, workers: u32) -> anyhow::Result<Fleet> {
+pub async fn standing(managers: u32, workers: u32) -> anyhow::Result<Fleet> {
     let fleet = harness::fleet(harness::options()).await?;
     fleet.create_cluster(&swarm::cluster(managers, workers))?;
     swarm::all_ready(&fleet, (managers + workers) as usize).await?;
@@ -32,7 +32,7 @@ async fn standing(managers: u32, workers: u32) -> anyhow::Result<Fleet> {
 }
 
 /// Waits until a manager lists the instance's present node as ready, which is another than `before`.
-async fn is_back(
+pub async fn is_back(
     fleet: &Fleet,
     instance: &Arc<Instance>,
     before: &str,
@@ -142,17 +142,23 @@ cp k swarm-node.key
 rm -f c i* k r *.pem
 "#;
 
+/// Stops Docker on the instance, and starts it when its certificate has ended.
+pub async fn expire(instance: &Arc<Instance>) -> anyhow::Result<()> {
+    let root = instance.docker()?.info().await?.docker_root_dir.expect("a data root");
+    instance.stop_dockerd().await?;
+    swarm::sh(instance, &format!("cd {root}/swarm/certificates\n{EXPIRE}")).await?;
+    instance.start_dockerd()?;
+    instance.wait_docker().await?;
+    Ok(())
+}
+
 /// As when the instance was stopped for longer than a certificate lasts.
 #[tokio::test]
 async fn a_worker_whose_certificate_has_expired_joins_anew() -> anyhow::Result<()> {
     let fleet = standing(1, 1).await?;
     let worker = fleet.group(&format!("{CLUSTER}-workers")).pop().expect("a worker");
     let before = node_id(&worker).await?;
-    let root = worker.docker()?.info().await?.docker_root_dir.expect("a data root");
-    worker.stop_dockerd().await?;
-    swarm::sh(&worker, &format!("cd {root}/swarm/certificates\n{EXPIRE}")).await?;
-    worker.start_dockerd()?;
-    worker.wait_docker().await?;
+    expire(&worker).await?;
     let place = swarm::place(&worker).await?;
     println!(
         "expired: {:?}, node {:?}, error {:?}",
@@ -166,7 +172,7 @@ async fn a_worker_whose_certificate_has_expired_joins_anew() -> anyhow::Result<(
 
 /// The swarm knows a node by an address of an interface that is gone: as when an image with Docker's
 /// state was restored.
-async fn join_elsewhere(
+pub async fn join_elsewhere(
     fleet: &Fleet,
     instance: &Arc<Instance>,
     address: &str,
