@@ -65,7 +65,7 @@ fn be_taken_out(seen: &Observed, why: &'static str) -> Option<Step> {
 /// out of; but a manager's state may be all that is left of the swarm.
 pub fn of_unsettled(seen: &Observed, is_member: bool) -> Option<Step> {
     let is_refused = seen.local.is_certificate_refused();
-    if !is_refused && !(is_member && seen.is_moved) {
+    if !(is_refused || is_member && seen.is_moved) {
         return None;
     }
     let is_due = seen.unsettled_for >= STUCK_TIME || own_request(seen).is_some();
