@@ -206,6 +206,46 @@ impl AutoScaling {
         Ok(survey)
     }
 
+    /// All instances of these groups, warm pools apart. A group that does not exist has none.
+    ///
+    /// # Errors
+    /// When any part of the answer did not come.
+    pub async fn fetch_groups(
+        &self,
+        names: &BTreeSet<&str>,
+    ) -> Result<BTreeMap<String, GroupInstance>, AwsError> {
+        const OPERATION: &str = "DescribeAutoScalingGroups";
+        let mut listed = BTreeMap::new();
+        // Without names the call would list the whole account.
+        if names.is_empty() {
+            return Ok(listed);
+        }
+        let resource = format!("{} groups", names.len());
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let call = self.client.describe_auto_scaling_groups();
+        let mut pages = call.set_auto_scaling_group_names(Some(names)).into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| AwsError::new(SERVICE, OPERATION, &resource, error))?;
+            let groups = page
+                .auto_scaling_groups
+                .ok_or_else(|| AwsError::malformed(SERVICE, OPERATION, &resource))?;
+            for group in groups {
+                let name = group.auto_scaling_group_name.unwrap_or_default();
+                for instance in group.instances.unwrap_or_default() {
+                    let Some(id) = instance.instance_id else { continue };
+                    let state = instance.lifecycle_state.map(|it| it.as_str().to_owned());
+                    let it = GroupInstance {
+                        group: name.clone(),
+                        lifecycle_state: state.unwrap_or_default(),
+                        health: instance.health_status.unwrap_or_default(),
+                    };
+                    listed.insert(id, it);
+                }
+            }
+        }
+        Ok(listed)
+    }
+
     /// Calls an instance broken: its group terminates and replaces it, by way of its hook. Within the
     /// group's grace period after a launch nothing comes of it.
     ///

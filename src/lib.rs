@@ -33,6 +33,7 @@ pub mod ledger;
 pub mod logging;
 pub mod manager;
 pub mod node;
+pub mod peers;
 pub mod recover;
 pub mod retry;
 pub mod secrets;

@@ -62,6 +62,25 @@ fn clocks_are_off_and_the_ledger_is_out_of_reach() {
     });
 }
 
+/// The last one's skep dies while it closes the charter; another manager joins before that arrives.
+const TOO_LATE: Departing =
+    Departing { managers: 1, leaving: 1, replacements: 2, crashes: 1, hurries: 2, ..QUIET };
+
+#[test]
+fn a_charter_that_was_closed_too_late_is_opened_again() {
+    holds(TOO_LATE);
+    holds(Departing { managers: 2, leaving: 2, replacements: 1, ..TOO_LATE });
+    holds(Departing { terminations: 1, outages: 1, ..TOO_LATE });
+}
+
+#[test]
+fn one_that_stays_closed_is_found() {
+    let model = Departing { fence: Fence::StaysClosed, ..TOO_LATE };
+    let checker = model.checker().spawn_bfs().join();
+    let name = "with no more trouble the charter is open over a swarm that lives";
+    checker.assert_any_discovery(name);
+}
+
 /// Docker has accepted both demotions; then a third manager dies, and Docker does not know yet.
 #[test]
 fn without_turns_two_demotions_meet_a_death() {

@@ -54,6 +54,39 @@ async fn an_instance_is_in_its_group_or_in_none() {
 }
 
 #[tokio::test]
+async fn groups_are_asked_by_name_and_an_answer_without_any_is_none() {
+    let stub = Stub::start().await;
+    let autoscaling = stub.aws().await.autoscaling;
+    let answer = |groups: &str| {
+        format!(
+            "<DescribeAutoScalingGroupsResponse \
+             xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\">\
+             <DescribeAutoScalingGroupsResult>{groups}</DescribeAutoScalingGroupsResult>\
+             </DescribeAutoScalingGroupsResponse>"
+        )
+    };
+    assert!(autoscaling.fetch_groups(&BTreeSet::new()).await.unwrap().is_empty());
+    let group = |name: &str, id: &str, state: &str| {
+        format!(
+            "<member><AutoScalingGroupName>{name}</AutoScalingGroupName><Instances><member>\
+             <InstanceId>{id}</InstanceId><LifecycleState>{state}</LifecycleState>\
+             <HealthStatus>Healthy</HealthStatus></member></Instances></member>"
+        )
+    };
+    let groups =
+        group("workers", "i-1", "Terminating:Wait") + &group("managers", "i-2", "InService");
+    stub.answer(200, &answer(&format!("<AutoScalingGroups>{groups}</AutoScalingGroups>")));
+    let listed = autoscaling.fetch_groups(&BTreeSet::from(["managers", "workers"])).await.unwrap();
+    let asked = stub.last_request();
+    assert!(asked.contains("AutoScalingGroupNames.member.1=managers"), "{asked}");
+    let states = listed.iter().map(|(id, it)| (&**id, &*it.group, &*it.lifecycle_state));
+    let expected = [("i-1", "workers", "Terminating:Wait"), ("i-2", "managers", "InService")];
+    assert_eq!(states.collect::<Vec<_>>(), expected);
+    stub.answer(200, &answer(""));
+    assert!(autoscaling.fetch_groups(&BTreeSet::from(["workers"])).await.is_err());
+}
+
+#[tokio::test]
 async fn many_ids_are_asked_in_chunks_and_all_pages_are_read() {
     let stub = Stub::start().await;
     let autoscaling = stub.aws().await.autoscaling;

@@ -9,9 +9,10 @@ use super::BootError;
 use super::decide::Step;
 use super::join::{self, Joining};
 use super::recreate;
+use super::relief::TAKEN_OUT;
 use super::unlock::{Unlocking, unlock};
 use crate::instance::{Membership, Role};
-use crate::ledger::{Charter, CharterPhase, MemberState};
+use crate::ledger::{Charter, CharterPhase, MemberState, Rejoin};
 use crate::node::Node;
 use crate::secrets::JoinToken;
 use crate::state::Phase;
@@ -89,6 +90,12 @@ pub async fn act(node: &Node, step: Step, progress: &mut Progress) -> Result<Nex
                 return Ok(Next::Pause);
             }
         }
+        Step::AskOut { node_id, why } => {
+            tracing::error!(node = node_id, "{why}: the other managers are asked to take it out");
+            let now = OffsetDateTime::now_utc();
+            let request = Rejoin::new(&node.instance.id, &node_id, why, now);
+            node.ledger.ask_to_rejoin(&request).await?;
+        }
         Step::LeaveStale { by_force, why } => leave_stale(node, by_force, why).await?,
     }
     Ok(Next::LookAtOnce)
@@ -118,7 +125,7 @@ async fn claim(node: &Node, seen: Option<&Charter>) -> Result<(), BootError> {
 /// from the node itself.
 async fn leave_stale(node: &Node, by_force: bool, why: &str) -> Result<(), BootError> {
     node.state.enter(Phase::Booting, format!("leaving the swarm: {why}"));
-    if by_force && node.role == Role::Manager {
+    if by_force && node.role == Role::Manager && why != TAKEN_OUT {
         tracing::error!(
             "this manager is fenced out: what the swarm that it leaves still holds is lost"
         );

@@ -6,6 +6,7 @@ use thiserror::Error;
 use time::OffsetDateTime;
 
 use super::lost::Absence;
+use super::relief::{self, Relief};
 use crate::instance::{Membership, Role};
 use crate::ledger::{Charter, CharterPhase, Member, MemberState};
 use crate::swarm::{LocalNode, LocalState};
@@ -30,6 +31,9 @@ pub struct Observed {
     pub absence: Option<Absence>,
     /// Docker advertises another address than this node's.
     pub is_moved: bool,
+    /// What the other managers can do for one of them that has moved, or whose certificate is refused;
+    /// looked up only there.
+    pub relief: Option<Relief>,
     /// For how long Docker has been neither in nor out.
     pub unsettled_for: Duration,
     pub now: OffsetDateTime,
@@ -67,6 +71,8 @@ pub enum Step {
     /// Leave a swarm of this cluster that this node is no part of any more. By force where it is a
     /// manager: a fenced one, of a swarm that nobody may use.
     LeaveStale { by_force: bool, why: &'static str },
+    /// Ask the other managers to take this node out of raft: it cannot leave by itself.
+    AskOut { node_id: String, why: &'static str },
     /// Open this manager with a key of that generation: a wrong one changes nothing.
     Unlock { generation: u64 },
     /// Look again in a moment.
@@ -197,13 +203,10 @@ fn settle(me: &str, seen: &Observed) -> Step {
     if let Some(swarm_id) = charter.swarm_id.as_ref().filter(|id| is_in(seen, charter, id)) {
         return if is_removed(seen) {
             Step::LeaveStale { by_force: false, why: OFF_THE_LIST }
-        } else if seen.is_moved && !seen.local.is_manager {
-            Step::LeaveStale { by_force: false, why: MOVED }
+        } else if let Some(step) = relief::of_moved(seen) {
+            step
         } else if seen.local.is_sound() {
             Step::Ready(membership(&seen.local, charter, swarm_id))
-        } else if seen.is_moved {
-            // Left by force, it would stay in raft.
-            Step::Wait { why: DEMOTION.to_owned() }
         } else {
             Step::Wait { why: not_sound(&seen.local) }
         };
@@ -261,9 +264,10 @@ fn recover(role: Role, seen: &Observed) -> Step {
     let is_member = seen.charter.as_ref().is_some_and(|charter| {
         charter.swarm_id.as_ref().is_some_and(|id| is_in(seen, charter, id)) && is_row_ours(seen)
     });
-    // A manager's state may be all that is left of the swarm, and Docker names no node here.
-    if role == Role::Manager && seen.local.is_certificate_refused() {
-        return Step::Wait { why: not_sound(&seen.local) };
+    if role == Role::Manager
+        && let Some(step) = relief::of_unsettled(seen, is_member)
+    {
+        return step;
     }
     if is_member {
         // It never recovers by itself.
@@ -340,8 +344,6 @@ fn is_of_the_past(seen: &Observed, charter: &Charter) -> bool {
 }
 
 const OFF_THE_LIST: &str = "the managers have taken this node off their list";
-pub(super) const MOVED: &str = "the swarm knows this node by an address that is not its own";
-const DEMOTION: &str = "another manager to demote this one (docker node demote), which the swarm knows by an address that is not its own";
 const ANOTHER_SWARM: &str = "the charter names another one";
 const RECREATED: &str = "its quorum was re-created without this manager";
 const OLDER_GENERATION: &str = "the charter names the swarm of a later generation";
@@ -355,7 +357,7 @@ fn membership(local: &LocalNode, charter: &Charter, swarm_id: &str) -> Membershi
     }
 }
 
-fn not_sound(local: &LocalNode) -> String {
+pub(super) fn not_sound(local: &LocalNode) -> String {
     if local.error.is_empty() {
         "a manager to be connected".into()
     } else {

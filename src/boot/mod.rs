@@ -12,6 +12,7 @@ mod lost;
 mod observe;
 mod preflight;
 mod recreate;
+mod relief;
 #[cfg(test)]
 mod tests;
 mod unlock;

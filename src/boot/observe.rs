@@ -9,9 +9,11 @@ use super::BootError;
 use super::decide::{Observed, OwnSwarm};
 use super::lost::Vigil;
 use super::recreate;
+use super::relief::Relief;
 use crate::instance::Role;
 use crate::ledger::CharterPhase;
 use crate::node::Node;
+use crate::peers::{find_manager, is_led};
 use crate::swarm::{CLUSTER_LABEL, LocalState, SwarmError};
 
 /// A leader answers within milliseconds; without one Docker is silent for half a minute.
@@ -24,7 +26,7 @@ pub async fn observe(
     vigil: &mut Vigil,
 ) -> Result<Observed, BootError> {
     let (charter, local) = tokio::join!(node.ledger.fetch_charter(), node.swarm.fetch_local_node());
-    let (charter, local) = (charter?, local?);
+    let (charter, mut local) = (charter?, local?);
     let named = charter.as_ref().and_then(|charter| charter.swarm_id.as_deref());
     let open = charter.as_ref().filter(|charter| charter.phase == CharterPhase::Open);
     let is_named = open.is_some() && named.is_some() && named == local.swarm_id.as_deref();
@@ -32,6 +34,26 @@ pub async fn observe(
     let member = match local.state {
         LocalState::Inactive => None,
         _ => node.ledger.fetch_member(node.role, &node.instance.id).await?,
+    };
+    let is_unsettled = matches!(local.state, LocalState::Pending | LocalState::Error);
+    if node.role == Role::Manager && is_unsettled && local.node_id.is_none() {
+        // Docker names no node then; its certificate does, and counts where this node's row agrees.
+        let certified = node.swarm.fetch_certified_node().await?;
+        let is_its = |id: &String| member.as_ref().is_some_and(|row| row.node_id == *id);
+        local.node_id = certified.filter(is_its);
+    }
+    let is_moved = local.advertises_other_than(node.address);
+    let relief = match open {
+        Some(open)
+            if node.role == Role::Manager && (is_moved || local.is_certificate_refused()) =>
+        {
+            let (request, led) = tokio::try_join!(
+                node.ledger.fetch_rejoin(&node.instance.id),
+                find_manager(node, open, is_led)
+            )?;
+            Some(Relief { request, is_led: led.is_some() })
+        }
+        _ => None,
     };
     let recovery = charter.as_ref().filter(|charter| charter.is_recovery());
     if recovery.is_some() {
@@ -57,7 +79,8 @@ pub async fn observe(
         None
     };
     Ok(Observed {
-        is_moved: local.advertises_other_than(node.address),
+        is_moved,
+        relief,
         charter,
         local,
         member,

@@ -4,11 +4,15 @@
 
 mod world;
 
-use proptest::prelude::*;
+use std::time::Duration;
 
-use super::decide::{MOVED, Observed, OwnSwarm, Refusal, SETTLE_TIME, STUCK_TIME, Step, decide};
+use proptest::prelude::*;
+use time::OffsetDateTime;
+
+use super::decide::{Observed, OwnSwarm, Refusal, SETTLE_TIME, STUCK_TIME, Step, decide};
+use super::relief::{MOVED, Relief, TAKEN_OUT};
 use crate::instance::Role;
-use crate::ledger::{Charter, CharterPhase, MemberState};
+use crate::ledger::{Charter, CharterPhase, MemberState, Rejoin};
 use crate::swarm::{LocalNode, LocalState};
 use world::{Event, World, row, swarm_name};
 
@@ -212,7 +216,7 @@ fn a_worker_that_is_known_by_another_address_joins_anew_and_a_manager_is_demoted
     assert!(matches!(decide("i-0", Role::Manager, &seen), Step::Ready(_)), "raft reaches it");
     seen.local.has_managers = false;
     let Step::Wait { why } = decide("i-0", Role::Manager, &seen) else { panic!("it is in raft") };
-    assert!(why.contains("docker node demote"), "{why}");
+    assert!(why.contains("another manager that has a leader"), "{why}");
 }
 
 #[test]
@@ -294,4 +298,84 @@ fn a_worker_whose_certificate_is_refused_is_given_up_a_manager_never() {
     assert!(matches!(step(Role::Manager, &seen), Step::Wait { .. }));
     seen.unsettled_for = SETTLE_TIME;
     assert!(matches!(step(Role::Worker, &seen), Step::Wait { .. }));
+}
+
+proptest! {
+    /// A manager that has moved, or whose certificate is refused, leaves by force on another manager's word
+    /// about this very node alone, and asks only where somebody has a leader; with neither it stays.
+    #[test]
+    fn a_manager_leaves_raft_on_the_others_word_alone(
+        state in prop::sample::select(&[LocalState::Active, LocalState::Pending, LocalState::Error]),
+        is_manager in any::<bool>(),
+        has_managers in any::<bool>(),
+        is_refused in any::<bool>(),
+        is_moved in any::<bool>(),
+        is_stuck in any::<bool>(),
+        is_known in any::<bool>(),
+        is_row_its in any::<bool>(),
+        is_led in any::<bool>(),
+        asked in prop::sample::select(&[None, Some(("node", false)), Some(("node", true)), Some(("earlier", true))]),
+    ) {
+        let mut seen = observed(state);
+        open(&mut seen, 1, "published");
+        seen.member = Some(row(if is_row_its { "node" } else { "earlier" }, 1, MemberState::Ready));
+        // Docker always names the node of one that is active.
+        let is_known = is_known || state == LocalState::Active;
+        seen.local.node_id = is_known.then(|| "node".into());
+        seen.local.swarm_id = (state == LocalState::Active).then(|| "published".into());
+        (seen.local.is_manager, seen.local.has_managers) = (is_manager, has_managers);
+        if is_refused {
+            seen.local.error = "x509: certificate has expired or is not yet valid".into();
+        }
+        seen.is_moved = is_moved;
+        seen.unsettled_for = if is_stuck { STUCK_TIME } else { SETTLE_TIME };
+        let request = asked.map(|(node, is_out)| {
+            let mut request = Rejoin::new("i-0", node, "it has moved", seen.now);
+            request.is_out = is_out;
+            request
+        });
+        seen.relief = (is_moved || is_refused).then_some(Relief { request, is_led });
+        let (is_broken, is_out) = (is_moved || is_refused, asked == Some(("node", true)));
+        match decide("i-0", Role::Manager, &seen) {
+            Step::AskOut { node_id, .. } => {
+                prop_assert!(is_broken && is_led && is_known && node_id == "node");
+                prop_assert!(asked.is_none_or(|(node, _)| node != "node"));
+            }
+            Step::LeaveStale { by_force: true, .. } => prop_assert!(is_broken && is_known && is_out),
+            Step::LeaveStale { by_force: false, .. } => prop_assert!(
+                state == LocalState::Active && !is_manager && is_moved && asked != Some(("node", false))
+            ),
+            // What is no member by its own row either, as before.
+            Step::Discard { .. } => prop_assert!(!(is_refused || is_known && is_row_its)),
+            Step::Refuse(_) => prop_assert!(is_manager && !(is_refused || is_known && is_row_its)),
+            Step::Ready(_) => prop_assert!(state == LocalState::Active && has_managers && !is_refused),
+            Step::Wait { why } => prop_assert!(!why.is_empty()),
+            step => prop_assert!(false, "no cause for {:?}", step),
+        }
+    }
+}
+
+/// Sole manager, or the quorum is lost: nothing is asked, and it says what it waits for.
+#[test]
+fn a_manager_that_is_refused_asks_after_its_time_and_only_where_somebody_can_help() {
+    let mut seen = observed(LocalState::Error);
+    open(&mut seen, 1, "published");
+    seen.local.node_id = Some("node".into());
+    seen.local.error = "x509: certificate has expired or is not yet valid".into();
+    seen.member = Some(row("node", 1, MemberState::Ready));
+    let mut step = |is_led, request: Option<Rejoin>, unsettled_for| {
+        (seen.relief, seen.unsettled_for) = (Some(Relief { request, is_led }), unsettled_for);
+        decide("i-0", Role::Manager, &seen)
+    };
+    let Step::Wait { why } = step(false, None, STUCK_TIME) else { panic!("nobody can help") };
+    assert!(why.contains("another manager that has a leader"), "{why}");
+    assert!(matches!(step(true, None, SETTLE_TIME), Step::Wait { .. }), "it may pass");
+    assert!(matches!(step(true, None, STUCK_TIME), Step::AskOut { .. }));
+    let asked = Rejoin::new("i-0", "node", "refused", OffsetDateTime::UNIX_EPOCH);
+    let mut out = asked.clone();
+    out.is_out = true;
+    let waits = step(false, Some(asked), Duration::ZERO);
+    assert!(matches!(waits, Step::Wait { .. }), "it is still in raft");
+    let goes = Step::LeaveStale { by_force: true, why: TAKEN_OUT };
+    assert_eq!(step(false, Some(out), Duration::ZERO), goes, "also after a restart");
 }

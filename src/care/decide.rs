@@ -22,7 +22,8 @@ pub struct Records {
     pub charter: Option<Charter>,
     /// This node's own row.
     pub row: Option<Member>,
-    /// Another manager of the charter's generation listens; looked up only where it matters.
+    /// Another manager of the charter's generation listens, and has a leader where that matters; looked up
+    /// only where it does.
     pub is_manager_there: bool,
 }
 
@@ -109,10 +110,9 @@ pub fn decide(me: &str, membership: &Membership, seen: &Observed) -> Verdict {
         _ if !seen.local.error.is_empty() => {
             Verdict::Wait { why: format!("Docker says: {}", seen.local.error) }
         }
-        // Raft knows it by that address: it is for the other managers to take it out.
-        _ if seen.is_moved && seen.local.is_manager => Verdict::Wait {
-            why: "this manager is known by an address that is not its own: `docker node demote` it on another manager, and it joins anew".into(),
-        },
+        _ if seen.is_moved && seen.local.is_manager => {
+            Verdict::Wait { why: Cause::Moved.to_string() }
+        }
         LocalState::Active if seen.local.has_managers => Verdict::Fine,
         LocalState::Active => Verdict::Wait { why: "no manager is connected".into() },
         LocalState::Locked => Verdict::Wait { why: "Docker's swarm state is locked".into() },
@@ -152,21 +152,27 @@ fn compare(
     }
     let is_elsewhere = is_later(charter, membership);
     let is_refused = local.is_certificate_refused()
-        && matches!(local.state, LocalState::Pending | LocalState::Error)
-        && membership.role == Role::Worker;
+        && matches!(local.state, LocalState::Pending | LocalState::Error);
+    let is_manager = membership.role == Role::Manager;
     match (is_elsewhere, is_refused, records.is_manager_there) {
         (true, _, true) => Some(Verdict::Out(Cause::Older { generation })),
         (false, true, true) => Some(Verdict::Out(Cause::CertificateRefused)),
         (true, _, false) => Some(nobody_answers(generation)),
-        (false, false, true) if seen.is_moved && !local.is_manager => {
-            Some(Verdict::Out(Cause::Moved))
-        }
+        (false, false, true) if seen.is_moved => Some(Verdict::Out(Cause::Moved)),
+        // Left by force it would stay in raft.
+        (false, true, false) if is_manager => Some(nobody_can(&Cause::CertificateRefused)),
+        (false, false, false) if seen.is_moved && is_manager => Some(nobody_can(&Cause::Moved)),
         _ => None,
     }
 }
 
 fn nobody_answers(generation: u64) -> Verdict {
     Verdict::Wait { why: format!("no manager of generation {generation} answers") }
+}
+
+fn nobody_can(cause: &Cause) -> Verdict {
+    let why = "no other manager answers that has a leader, to take this one out of raft";
+    Verdict::Wait { why: format!("{cause}, and {why}") }
 }
 
 /// The charter is open for a later generation than this node's.
@@ -302,8 +308,9 @@ mod tests {
         };
         assert_eq!(look(Role::Worker, true), Verdict::Out(Cause::Moved));
         assert_eq!(look(Role::Worker, false), Verdict::Fine, "there is nowhere to go");
-        let Verdict::Wait { why } = look(Role::Manager, true) else { panic!("it is in raft") };
-        assert!(why.contains("docker node demote"), "{why}");
+        assert_eq!(look(Role::Manager, true), Verdict::Out(Cause::Moved), "the others take it out");
+        let Verdict::Wait { why } = look(Role::Manager, false) else { panic!("it is in raft") };
+        assert!(why.contains("no other manager"), "{why}");
     }
 
     proptest! {
@@ -349,10 +356,10 @@ mod tests {
                         && phase == CharterPhase::Open
                 ),
                 Verdict::Out(Cause::Moved) => prop_assert!(
-                    is_ledger_read && is_manager_there && !is_manager && is_moved
+                    is_ledger_read && is_manager_there && is_moved
                 ),
                 Verdict::Out(Cause::CertificateRefused) => prop_assert!(
-                    is_ledger_read && is_manager_there && !is_manager && error == EXPIRED
+                    is_ledger_read && is_manager_there && error == EXPIRED
                 ),
                 Verdict::Out(Cause::Fenced { .. }) => prop_assert!(
                     is_ledger_read && is_manager_there && is_manager && !is_founder

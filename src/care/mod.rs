@@ -8,16 +8,16 @@
 mod decide;
 pub mod replacement;
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::instance::Membership;
-use crate::ledger::{Charter, LedgerError, Member, MemberState};
+use crate::instance::{Membership, Role};
+use crate::ledger::LedgerError;
 use crate::node::Node;
+use crate::peers::{find_manager, is_led};
 use crate::state::Phase;
-use crate::swarm::{SwarmError, first_listening};
+use crate::swarm::SwarmError;
 
 pub use decide::{Cause, Observed, Records, Verdict, decide};
 
@@ -93,8 +93,12 @@ async fn observe(
     let is_elsewhere =
         charter.as_ref().is_some_and(|charter| decide::is_later(charter, membership));
     let is_in_question = is_elsewhere || is_moved || local.is_certificate_refused();
+    // A manager needs somebody who can take it out of raft, the others a place to go to.
+    let needs_leader = membership.role == Role::Manager && !is_elsewhere;
     let listening = match &charter {
-        Some(charter) if is_in_question => find_manager(node, charter, |_| true).await?,
+        Some(charter) if is_in_question => {
+            find_manager(node, charter, |row| !needs_leader || is_led(row)).await?
+        }
         _ => None,
     };
     Ok(Observed {
@@ -102,22 +106,4 @@ async fn observe(
         is_moved,
         records: Some(Records { charter, row, is_manager_there: listening.is_some() }),
     })
-}
-
-/// Another manager of the charter's own generation that listens, and whose row will do: a place to
-/// go to.
-async fn find_manager(
-    node: &Node,
-    charter: &Charter,
-    will_do: impl Fn(&Member) -> bool,
-) -> Result<Option<IpAddr>, CareError> {
-    let mut rows = node.ledger.fetch_managers().await?;
-    rows.retain(|row| {
-        will_do(row)
-            && row.generation == charter.generation
-            && row.instance_id != node.instance.id
-            && row.state == MemberState::Ready
-    });
-    let addresses: Vec<IpAddr> = rows.iter().map(|row| row.address).collect();
-    Ok(first_listening(&addresses).await)
 }

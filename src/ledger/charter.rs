@@ -143,6 +143,15 @@ impl Charter {
         swarm_id.is_some_and(|id| self.former.contains(id) && self.swarm_id.as_ref() != Some(id))
     }
 
+    /// Is it closed over this very swarm, although that one goes on? The last manager's word came late,
+    /// when another one had joined.
+    #[must_use]
+    pub fn is_closed_over(&self, swarm_id: &str, generation: u64) -> bool {
+        self.phase == CharterPhase::Closed
+            && self.generation == generation
+            && self.swarm_id.as_deref() == Some(swarm_id)
+    }
+
     /// Is `instance_id` founding under this charter?
     #[must_use]
     pub fn is_claimed_by(&self, instance_id: &str) -> bool {
@@ -274,6 +283,23 @@ impl Ledger {
             .text("open", "open")
             .number("generation", open.generation);
         self.put(ITEM, &closed, condition).await
+    }
+
+    /// Takes it back that the charter's swarm is no more: the caller has seen that it is well. `false`
+    /// when somebody has claimed meanwhile.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn reopen_charter(&self, closed: &Charter) -> Result<bool, LedgerError> {
+        let Some(swarm_id) = &closed.swarm_id else { return Ok(false) };
+        let open = Charter { phase: CharterPhase::Open, ..closed.clone() };
+        let condition = Condition::new(
+            "#phase = :closed AND #generation = :generation AND #swarm_id = :swarm_id",
+        )
+        .text("closed", "closed")
+        .number("generation", closed.generation)
+        .text("swarm_id", swarm_id);
+        self.put(ITEM, &open, condition).await
     }
 
     /// Follows the swarm's root CA, which is another than when the charter was `seen`. `false` when

@@ -81,7 +81,7 @@ pub async fn serve(
             tracing::info!(instance = who, "is a manager no more");
         }
         Action::Release(result) => {
-            stand_in::release(node, row, result).await?;
+            stand_in::release(node, who, result).await?;
             advance(DepartureState::Left).await?;
         }
         Action::Demote => drop(demote_in_turn(node, &row.node_id).await?),

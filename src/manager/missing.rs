@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::act::CareError;
+use super::reopen::reopen;
 use crate::instance::Membership;
 use crate::ledger::{CharterPhase, Member, MemberState};
 use crate::node::Node;
@@ -59,6 +60,9 @@ async fn look(
     let (charter, members) =
         tokio::try_join!(node.ledger.fetch_charter(), node.ledger.fetch_members())?;
     let nodes = node.swarm.fetch_nodes().await?;
+    if let Some(charter) = &charter {
+        reopen(node, charter, membership, &nodes).await?;
+    }
     let is_charters = charter.is_some_and(|charter| {
         charter.phase == CharterPhase::Open
             && charter.generation == *generation

@@ -11,8 +11,11 @@ mod decide;
 mod fleet;
 mod label;
 mod missing;
+mod never_joined;
 mod reap;
 mod record;
+mod rejoin;
+mod reopen;
 mod stand_in;
 mod tokens;
 
@@ -29,8 +32,10 @@ pub use decide::{Action, Age, decide};
 pub use fleet::view_fleet;
 pub use label::keep_labelled;
 pub use missing::mark_the_missing;
+pub use never_joined::release_who_never_joined;
 pub use reap::reap_the_dead;
 pub use record::keep_recorded;
+pub use rejoin::take_out_who_asks;
 pub use tokens::{keep_tokens, rotate_on_request};
 
 /// How soon the leader sees a request.

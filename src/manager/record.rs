@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::imds::ImdsError;
 use crate::instance::{Membership, Role};
 use crate::labels::{Labels, Refused, TAG_PREFIX, Wanted};
-use crate::ledger::MemberState;
+use crate::ledger::{LedgerError, MemberState};
 use crate::node::Node;
 
 /// How fresh a manager's address is in the ledger.
@@ -45,11 +45,8 @@ pub async fn keep_recorded(node: &Node, membership: &Membership) -> Infallible {
             match node.record_member(membership, MemberState::Ready).await {
                 Ok(()) => {
                     written = Some((Instant::now(), labels));
-                    // From here on the row says who is at this address.
-                    if !is_attempt_over {
-                        let forgotten = node.ledger.delete_attempt(&node.instance.id).await;
-                        is_attempt_over = forgotten.is_ok();
-                    }
+                    // From here on the row says who is at this address, and that it is well.
+                    is_attempt_over = is_attempt_over || forget_attempt(&node).await.is_ok();
                 }
                 Err(error) => {
                     tracing::warn!("writing this node's row: {}", crate::errors::chain(&error));
@@ -61,6 +58,14 @@ pub async fn keep_recorded(node: &Node, membership: &Membership) -> Infallible {
         if let Err(error) = follow_tags(&mut node).await {
             tracing::debug!("labels stay as they are: {}", crate::errors::chain(&error));
         }
+    }
+}
+
+async fn forget_attempt(node: &Node) -> Result<(), LedgerError> {
+    node.ledger.delete_attempt(&node.instance.id).await?;
+    match node.role {
+        Role::Manager => node.ledger.forget_rejoin(&node.instance.id).await,
+        Role::Worker => Ok(()),
     }
 }
 

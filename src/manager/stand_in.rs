@@ -4,7 +4,7 @@
 //! Guarantees: only a member's instance, by Auto Scaling's own word `Terminating:Wait` for
 //! [`PATIENCE`]; what the node says of itself takes the place of what is said for it. The hook's result is
 //! the truth: CONTINUE once the node's tasks have ended and it is no manager any more. An instance in a
-//! launch hook is left to its own deadline.
+//! launch hook is left to its own deadline; one that never was a member is [`super::never_joined`]'s.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::node::Node;
 /// A skep that lives sees the notice within seconds and says so in the ledger.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// As AWS writes it.
-const WAITS: &str = "Terminating:Wait";
+pub const WAITS: &str = "Terminating:Wait";
 /// Where the group has no hook or did not answer, it is asked again after this.
 const NEXT_QUESTION: Duration = Duration::from_secs(20);
 
@@ -118,12 +118,11 @@ pub async fn keep_alive(
 }
 
 /// Completes the hook: Auto Scaling goes on with the instance.
-pub async fn release(node: &Node, row: &DepartureRow, result: HookResult) -> Result<(), CareError> {
-    if let Some((group, hook)) = find_hook(node, &row.instance_id).await? {
-        let answer =
-            node.autoscaling.complete(&hook.name, &group, &row.instance_id, result).await?;
+pub async fn release(node: &Node, instance: &str, result: HookResult) -> Result<(), CareError> {
+    if let Some((group, hook)) = find_hook(node, instance).await? {
+        let answer = node.autoscaling.complete(&hook.name, &group, instance, result).await?;
         tracing::warn!(
-            instance = row.instance_id,
+            instance,
             hook = hook.name,
             ?answer,
             "termination hook on its behalf: {}",

@@ -164,6 +164,21 @@ impl Swarm {
         Ok(known.clone())
     }
 
+    /// The node that the certificate on this host names, whether Docker does or not. It may have expired,
+    /// and outlives a forced leave for a moment.
+    ///
+    /// # Errors
+    /// When Docker does not answer, or whoever hands the certificate out.
+    pub async fn fetch_certified_node(&self) -> Result<Option<String>, SwarmError> {
+        const OPERATION: &str = "read the node certificate";
+        let info = self.connect().await?.info().await;
+        let info = info.map_err(|error| SwarmError::new("read /info", &error))?;
+        let Some(root) = info.docker_root_dir else { return Ok(None) };
+        let read = read_certificate(Path::new(&root)).await;
+        let read = read.map_err(|error| SwarmError::unexpected(OPERATION, error.to_string()))?;
+        Ok(read.map(|certificate| certificate.node_id))
+    }
+
     /// Founds a swarm on this host, or the present one anew.
     ///
     /// # Errors

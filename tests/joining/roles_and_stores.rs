@@ -10,9 +10,10 @@ use skep_sim::cloud::{Deny, GroupSpec, HookSpec, Service, StackResourceSpec, Sta
 use skep_sim::fleet::{Fleet, FleetOptions, LAUNCH_HOOK};
 
 /// Everything that a boot may ask of AWS.
-const ASKED: [&str; 10] = [
+const ASKED: [&str; 11] = [
     "CompleteLifecycleAction",
     "DeleteItem",
+    "DescribeAutoScalingGroups",
     "DescribeAutoScalingInstances",
     "DescribeLifecycleHooks",
     "GetItem",

@@ -120,10 +120,11 @@ async fn a_skep_that_comes_back_leaves_by_itself() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// Whoever never was a member is Auto Scaling's and its own affair.
+/// Whoever never was a member is not waited for, once its skep must have said something; a launch hook is
+/// Auto Scaling's and the instance's own affair.
 #[tokio::test]
-async fn an_instance_that_never_joined_is_left_to_its_hooks() -> anyhow::Result<()> {
-    /// The patience, and some looks.
+async fn the_hook_of_an_instance_that_never_joined_is_completed() -> anyhow::Result<()> {
+    /// The patience with members, and some looks.
     const LONG_ENOUGH: Duration = secs(60);
     let (gate, options) = Gate::new(false)?;
     let fleet = harness::fleet(FleetOptions { restart: Restart::Never, ..options }).await?;
@@ -147,6 +148,14 @@ async fn an_instance_that_never_joined_is_left_to_its_hooks() -> anyhow::Result<
     tokio::time::sleep(LONG_ENOUGH).await;
     waits("Pending:Wait", 1).await?;
     waits("Terminating:Wait", 1).await?;
+    let what = format!("the hook of {} to end", newest.id());
+    fleet
+        .wait_until(&what, PATIENCE, async || {
+            Ok(!hook_results(&fleet, &newest).is_empty() || hook_timed_out(&fleet, &newest))
+        })
+        .await?;
+    assert_eq!(hook_results(&fleet, &newest), [ActionResult::Continue]);
+    waits("Pending:Wait", 1).await?;
     let departures = swarm::rows(&fleet, swarm::NODES, "departure#").await?;
     assert!(departures.is_empty(), "{departures:?}");
     fleet.stop().await

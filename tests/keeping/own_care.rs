@@ -23,7 +23,7 @@ const PATIENCE: Duration = secs(240);
 const NOTICED: &str = "not in the cluster's swarm any more";
 
 /// Waits until a manager lists the instance's present node as ready, which is another than `before`.
-async fn is_back(
+pub async fn is_back(
     fleet: &Fleet,
     instance: &Arc<Instance>,
     before: &str,
@@ -82,14 +82,26 @@ async fn who_was_taken_out_by_hand_comes_back_and_who_is_cut_off_is_left_alone()
     fleet.stop().await
 }
 
-/// The charter was closed by hand under a living swarm: the next manager founds another one, and
-/// those of the older generation are fenced out and move over, whatever their role.
+/// The word of a last manager that has died came late, when its place was taken: the charter is opened
+/// again for the swarm that lives. One that was closed by hand as of a later generation is nobody's to
+/// open: the next manager founds another swarm, and those of the older generation are fenced out and move
+/// over, whatever their role.
 #[tokio::test]
-async fn an_older_generation_moves_over() -> anyhow::Result<()> {
+async fn a_late_close_is_taken_back_and_an_older_generation_moves_over() -> anyhow::Result<()> {
     let fleet = swarm::standing(harness::options(), 1, 1).await?;
+    let open = swarm::charter(&fleet).await?;
     let mut charter = swarm::rows(&fleet, CLUSTER, "charter").await?.pop().expect("a charter");
     let old = charter["swarm_id"].clone();
     charter.insert("phase".into(), json!("closed"));
+    swarm::put_row(&fleet, &charter).await?;
+    fleet
+        .wait_until("the charter to be open again", PATIENCE, async || {
+            Ok(swarm::charter(&fleet).await? == open)
+        })
+        .await?;
+    swarm::whole(&fleet, 1, 1).await?;
+
+    charter.insert("generation".into(), json!(2));
     swarm::put_row(&fleet, &charter).await?;
     swarm::resize(&fleet, "manager", 2)?;
     let second = swarm::newest(&fleet, "manager", 2).await?;
@@ -100,7 +112,7 @@ async fn an_older_generation_moves_over() -> anyhow::Result<()> {
         })
         .await?;
     let next = swarm::charter(&fleet).await?.expect("a charter");
-    assert_eq!((next.generation, next.founder.as_str()), (2, second.id()));
+    assert_eq!((next.generation, next.founder.as_str()), (3, second.id()));
     assert_ne!(json!(next.swarm_id), old);
     let managers = fleet.group(&format!("{CLUSTER}-managers"));
     let fenced = managers.iter().find(|it| it.id() != second.id()).expect("the first one");
@@ -121,17 +133,23 @@ cp k swarm-node.key
 rm -f c i* k r *.pem
 "#;
 
+/// Stops Docker on the instance, and starts it when its certificate has ended.
+pub async fn expire(instance: &Arc<Instance>) -> anyhow::Result<()> {
+    let root = instance.docker()?.info().await?.docker_root_dir.expect("a data root");
+    instance.stop_dockerd().await?;
+    swarm::sh(instance, &format!("cd {root}/swarm/certificates\n{EXPIRE}")).await?;
+    instance.start_dockerd()?;
+    instance.wait_docker().await?;
+    Ok(())
+}
+
 /// As when the instance was stopped for longer than a certificate lasts.
 #[tokio::test]
 async fn a_worker_whose_certificate_has_expired_joins_anew() -> anyhow::Result<()> {
     let fleet = swarm::standing(harness::options(), 1, 1).await?;
     let worker = fleet.group(&format!("{CLUSTER}-workers")).pop().expect("a worker");
     let before = node_id(&worker).await?;
-    let root = worker.docker()?.info().await?.docker_root_dir.expect("a data root");
-    worker.stop_dockerd().await?;
-    swarm::sh(&worker, &format!("cd {root}/swarm/certificates\n{EXPIRE}")).await?;
-    worker.start_dockerd()?;
-    worker.wait_docker().await?;
+    expire(&worker).await?;
     let place = swarm::place(&worker).await?;
     println!(
         "expired: {:?}, node {:?}, error {:?}",
@@ -145,7 +163,7 @@ async fn a_worker_whose_certificate_has_expired_joins_anew() -> anyhow::Result<(
 
 /// The swarm knows a node by an address of an interface that is gone: as when an image with Docker's
 /// state was restored.
-async fn join_elsewhere(
+pub async fn join_elsewhere(
     fleet: &Fleet,
     instance: &Arc<Instance>,
     address: &str,

@@ -14,6 +14,10 @@ impl World {
 
     /// A look, and what needs no request of its own.
     pub(super) fn look_around(&mut self, one: usize, fence: Fence) {
+        if self.is_to_reopen(one, fence) {
+            self.managers[one].decided = Some(Request::ReopenCharter);
+            return;
+        }
         let decision = self.decide(one, fence);
         let manager = &mut self.managers[one];
         match decision {
@@ -65,6 +69,11 @@ impl World {
                 self.close_charter(one);
                 Some(Request::LeaveLast)
             }
+            // The leader looks again, later.
+            Request::ReopenCharter => {
+                self.is_open |= !is_cut_off;
+                None
+            }
             Request::LeaveLast => {
                 self.leave(one, true);
                 None
@@ -81,9 +90,11 @@ impl World {
                 self.is_crowded |= !in_turn || self.turn.is_none_or(|turn| turn.whose != whose);
                 self.demote(whose);
             }
-            // Docker's socket is on the same host: what was sent is done. And nobody is there to take
-            // the last one's place as long as its word to the ledger is on its way.
-            Request::CloseCharter | Request::Leave | Request::LeaveLast => {}
+            // Somebody may have taken the last one's place meanwhile.
+            Request::CloseCharter => self.is_open = false,
+            Request::ReopenCharter => self.is_open = true,
+            // Docker's socket is on the same host: what was sent is done.
+            Request::Leave | Request::LeaveLast => {}
         }
     }
 
@@ -110,6 +121,12 @@ impl World {
                 self.see_the_overlooked();
             }
         }
+    }
+
+    /// The charter says that this manager's swarm is no more, and a leader answers it.
+    pub(super) fn is_to_reopen(&self, one: usize, fence: Fence) -> bool {
+        let sees_it = self.managers[one].life == Life::Serving && !self.managers[one].is_cut_off;
+        !self.is_open && sees_it && self.knows(one) && fence != Fence::StaysClosed
     }
 
     fn close_charter(&mut self, by: usize) {

@@ -100,7 +100,7 @@ impl World {
             },
         };
         match fence {
-            Fence::Held => {}
+            Fence::Held | Fence::StaysClosed => {}
             Fence::NoTurn => {
                 seen.is_other_going = false;
                 seen.quorum.reachable = seen.quorum.managers;

@@ -5,8 +5,9 @@
 //! goes forward, so looking and writing are one action there. Everything that changes raft, the turn or the
 //! charter is two: a look, and what follows from it later.
 //!
-//! Left out: a manager that joins at the very moment at which the last one, after minutes of waiting for it,
-//! closes the charter and leaves.
+//! The last manager's word that the charter is closed may come late, when another one has joined: then one
+//! that serves opens it again. Left out: a manager whose join ends between the last one's look, after minutes
+//! of waiting for it, and the leaving by force that follows at once.
 //!
 //! Assumes of Docker what its source says: a demotion is checked against the quorum as the leader sees it,
 //! when it is asked for and again when raft follows; that a member has died is seen later. And of time:
@@ -57,6 +58,8 @@ pub enum Fence {
     NoTurn,
     /// As it must not be: a demotion that Docker has accepted counts as done.
     Unconfirmed,
+    /// As it must not be: nobody opens a charter again that was closed too late.
+    StaysClosed,
 }
 
 /// What happens next, to whom.
@@ -230,6 +233,7 @@ enum Request {
     Demote { whose: usize, in_turn: bool },
     Leave,
     CloseCharter,
+    ReopenCharter,
     LeaveLast,
 }
 

@@ -16,10 +16,13 @@ impl Departing {
             {
                 actions.push(Action::Look(one));
             }
-            None if manager.life == Life::Serving && one < self.leaving => {
-                actions.push(Action::Tell(one));
-            }
             None => {}
+        }
+        if manager.decided.is_none() && world.is_to_reopen(one, self.fence) {
+            actions.push(Action::Look(one));
+        }
+        if manager.decided.is_none() && manager.life == Life::Serving && one < self.leaving {
+            actions.push(Action::Tell(one));
         }
         if world.can_follow(one) {
             actions.push(Action::RaftFollows(one));
@@ -177,6 +180,10 @@ impl Model for Departing {
             Property::always("the charter is closed by the last manager", |_, world: &World| {
                 !world.wrongs.early_close
             }),
+            Property::always(
+                "with no more trouble the charter is open over a swarm that lives",
+                |model, world: &World| world.ends_open(model.fence),
+            ),
             Property::always(
                 "with no more trouble every departure ends",
                 |model, world: &World| world.settles(model.fence),

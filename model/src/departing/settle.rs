@@ -45,6 +45,22 @@ impl World {
         !world.managers.iter().any(|one| one.is_leaving())
     }
 
+    /// With no more trouble, is the charter open where a manager stays and the swarm has a quorum? Whoever
+    /// boots then joins it, and founds nothing.
+    pub(super) fn ends_open(&self, fence: Fence) -> bool {
+        // Only a word that came late, or is on its way, takes further thought.
+        if self.is_open && self.late.is_empty() {
+            return true;
+        }
+        let mut world = self.clone();
+        for request in std::mem::take(&mut world.late) {
+            world.arrive(request);
+        }
+        world.go_on(fence);
+        let stays = world.managers.iter().any(|one| one.votes() && !one.is_leaving());
+        world.is_open || !stays || !world.has_quorum()
+    }
+
     /// Everybody moves on until nobody does any more.
     fn go_on(&mut self, fence: Fence) {
         for _ in 0..ROUNDS_PER_MANAGER * self.managers.len() {
@@ -65,7 +81,7 @@ impl World {
         }
         if let Some(request) = self.managers[one].decided.take() {
             self.send(one, request, fence);
-        } else if self.managers[one].is_leaving() {
+        } else if self.managers[one].is_leaving() || self.is_to_reopen(one, fence) {
             self.look_around(one, fence);
         }
         self.raft_follows(one);
@@ -79,6 +95,8 @@ impl World {
         if let Some(dead) = dead
             && self.managers[one].decided.is_none()
             && self.can_help(one, dead)
+            // Each has a loop of its own, and none keeps the other waiting.
+            && !self.is_to_reopen(one, fence)
         {
             self.bury(one, dead);
         }

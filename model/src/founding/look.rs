@@ -66,6 +66,7 @@ impl World {
                 None
             },
             is_moved: false,
+            relief: None,
             unsettled_for: Duration::ZERO,
             now: at(self.now(slot)),
         }
@@ -89,7 +90,9 @@ impl World {
             Step::Discard { .. } => Some(Write::Discard),
             Step::LeaveStale { .. } => Some(Write::LeaveStale),
             Step::Wait { .. } | Step::Ready(_) | Step::Refuse(_) => None,
-            step @ (Step::Unlock { .. } | Step::Recreate { .. }) => panic!("no cause for {step:?}"),
+            step @ (Step::AskOut { .. } | Step::Unlock { .. } | Step::Recreate { .. }) => {
+                panic!("no cause for {step:?}")
+            }
         }
     }
 }

@@ -196,6 +196,7 @@ impl World {
             }),
             absence,
             is_moved: false,
+            relief: None,
             unsettled_for: Duration::ZERO,
             now: self.now(),
         }
@@ -284,7 +285,9 @@ impl World {
                 self.rows.insert(me, (membership.generation, swarm));
             }
             Step::Wait { .. } => {}
-            Step::Unlock { .. } | Step::Refuse(_) => panic!("no cause for {step:?}"),
+            Step::AskOut { .. } | Step::Unlock { .. } | Step::Refuse(_) => {
+                panic!("no cause for {step:?}")
+            }
         }
     }
 

@@ -16,8 +16,9 @@ use tokio::time::Instant;
 
 use crate::aws::{AwsError, AwsErrorKind};
 use crate::boot::{self, BootError, Refusal};
-use crate::ledger::{CharterPhase, LedgerError, Member, TurnOf};
+use crate::ledger::{CharterPhase, LedgerError, TurnOf};
 use crate::node::Node;
+use crate::peers::{find_manager, is_led};
 use crate::swarm::{LocalState, SwarmError, SwarmErrorKind};
 use crate::watch::Notices;
 
@@ -26,8 +27,6 @@ use decide::{Asked, Observed, Verdict, decide, objection};
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(15);
-/// A manager writes its row once a minute; one that is older says nothing about its leader now.
-const FRESH: Duration = Duration::from_secs(150);
 
 #[derive(Debug, Error)]
 enum ReplacementError {
@@ -175,9 +174,7 @@ async fn is_swarm_well(node: &Node) -> Result<bool, CareError> {
     let Some(open) = charter.filter(|charter| charter.phase == CharterPhase::Open) else {
         return Ok(false);
     };
-    let now = OffsetDateTime::now_utc();
-    let is_led = |row: &Member| row.has_leader && (now - row.updated_at).unsigned_abs() < FRESH;
-    Ok(super::find_manager(node, &open, is_led).await?.is_some())
+    Ok(find_manager(node, &open, is_led).await?.is_some())
 }
 
 /// Asks, or says what speaks against it.

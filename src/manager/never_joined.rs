@@ -1,0 +1,247 @@
+//! Instances that Auto Scaling waits to terminate, that never were members, and whose skep is dead: it
+//! crashed on the way, or its configuration has mistakes. Nobody but a manager ends that wait.
+//!
+//! Guarantees: the termination hook alone is completed, and only of an instance that every successful answer
+//! has listed as `Terminating:Wait` for [`PATIENCE`], of which the ledger has no member and no departure, and
+//! that can be none of the nodes on the list. A launch hook is left to its own deadline. Assumes that the
+//! cluster's groups hold nothing but its nodes.
+//!
+//! One whose skep lives, and is only slow, loses nothing by it: it has no tasks and no vote, and what a join
+//! leaves behind that ends after all goes like any entry of a dead node.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::act::CareError;
+use super::stand_in::{self, WAITS, WaitingSince};
+use crate::autoscaling::{GroupInstance, HookResult};
+use crate::ledger::{Attempt, DepartureRow, Member};
+use crate::node::Node;
+use crate::swarm::{NodeView, SwarmErrorKind};
+
+/// Between two questions about all groups, which are one call: Auto Scaling's limit is shared by the account.
+const INTERVAL: Duration = Duration::from_secs(30);
+/// The other managers, in case the leader's skep is dead.
+const BACKUP_INTERVAL: Duration = Duration::from_secs(120);
+/// A skep that lives sees the notice within seconds, and its boot ends after the step that is under way:
+/// the longest is a join, which is over within 90 s. Then it asks to leave, or completes the hook itself.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Ends such waits for as long as this node is a manager; never returns.
+pub async fn release_who_never_joined(node: &Node, node_id: &str) -> Infallible {
+    loop {
+        super::until_manager(node).await;
+        let (mut since, mut said) = (WaitingSince::new(), String::new());
+        let mut pause = INTERVAL;
+        loop {
+            tokio::time::sleep(pause).await;
+            match look(node, node_id, &mut since).await {
+                Ok(is_leader) => pause = if is_leader { INTERVAL } else { BACKUP_INTERVAL },
+                Err(CareError::Swarm(error)) if error.kind == SwarmErrorKind::NotManager => break,
+                Err(error) => {
+                    let complaint = crate::errors::chain(&error);
+                    // Once, until it changes.
+                    if said != complaint {
+                        tracing::warn!("looking for instances that never joined: {complaint}");
+                        said = complaint;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whether this node is the leader.
+async fn look(node: &Node, me: &str, since: &mut WaitingSince) -> Result<bool, CareError> {
+    let own = node.instance.id.as_str();
+    // The list and the rows last: whoever has joined while Auto Scaling answered is in them.
+    let members = node.ledger.fetch_members().await?;
+    let own_group = node.settings.autoscaling.group.as_ref().or(node.instance.group.as_ref());
+    let groups = members.iter().filter_map(|row| row.group.as_ref()).chain(own_group);
+    let groups: BTreeSet<&str> = groups.map(String::as_str).collect();
+    let listed = node.autoscaling.fetch_groups(&groups).await?;
+    let (members, departures, attempts) = tokio::try_join!(
+        node.ledger.fetch_members(),
+        node.ledger.fetch_departures(),
+        node.ledger.fetch_attempts()
+    )?;
+    let nodes = node.swarm.fetch_nodes().await?;
+    let seen = Observed {
+        listed: &listed,
+        members: &members,
+        departures: &departures,
+        attempts: &attempts,
+        nodes: &nodes,
+    };
+    for instance in overdue(&seen, own, since, Instant::now()) {
+        tracing::warn!(
+            instance,
+            "Auto Scaling waits to terminate it, it never was a member and its skep says nothing"
+        );
+        stand_in::release(node, &instance, HookResult::Continue).await?;
+    }
+    Ok(nodes.iter().any(|view| view.id == me && view.is_leader()))
+}
+
+/// What a look has seen.
+struct Observed<'a> {
+    /// All instances of the cluster's groups, by one answer.
+    listed: &'a BTreeMap<String, GroupInstance>,
+    members: &'a [Member],
+    departures: &'a [DepartureRow],
+    attempts: &'a [Attempt],
+    nodes: &'a [NodeView],
+}
+
+/// Takes in an answer, and names those whose wait is to end. One that does not list the asking instance
+/// either is about another account or region, and proves nothing.
+fn overdue(seen: &Observed<'_>, own: &str, since: &mut WaitingSince, now: Instant) -> Vec<String> {
+    if !seen.listed.contains_key(own) {
+        return vec![];
+    }
+    let waits = |id: &String| {
+        let instance = seen.listed.get(id);
+        *id != own && instance.is_some_and(|it| it.lifecycle_state == WAITS) && is_nobody(seen, id)
+    };
+    since.retain(|id, _| waits(id));
+    for id in seen.listed.keys().filter(|id| waits(id)) {
+        since.entry(id.clone()).or_insert(now);
+    }
+    // A node that nobody knows yet may be any of them.
+    if seen.nodes.iter().any(|view| !view.is_down() && !is_explained(seen, view)) {
+        return vec![];
+    }
+    since.iter().filter(|(_, since)| now - **since >= PATIENCE).map(|(id, _)| id.clone()).collect()
+}
+
+/// No member, nobody who asks to leave, and no node is at the address from which it has tried to join.
+fn is_nobody(seen: &Observed<'_>, id: &str) -> bool {
+    let is_at = |view: &NodeView, attempt: &Attempt| {
+        view.address.as_ref().and_then(|it| it.parse().ok()) == Some(attempt.address)
+    };
+    let mut attempts = seen.attempts.iter().filter(|attempt| attempt.instance_id == id);
+    seen.members.iter().all(|row| row.instance_id != id)
+        && seen.departures.iter().all(|row| row.instance_id != id)
+        && attempts.all(|attempt| seen.nodes.iter().all(|view| !is_at(view, attempt)))
+}
+
+fn is_explained(seen: &Observed<'_>, view: &NodeView) -> bool {
+    seen.members.iter().any(|row| row.node_id == view.id)
+        || seen.departures.iter().any(|row| row.node_id == view.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use time::OffsetDateTime;
+
+    use super::*;
+    use crate::instance::{Departure, Reason, Role};
+    use crate::swarm::Availability;
+
+    const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
+    fn member(instance: &str) -> Member {
+        serde_json::from_value(serde_json::json!({
+            "instance_id": instance, "role": "worker", "node_id": format!("node-of-{instance}"),
+            "zone": "a", "address": "10.0.0.1", "generation": 1, "state": "ready",
+            "updated_at": 0, "expires_at": 0,
+        }))
+        .unwrap()
+    }
+
+    fn view(id: &str, address: &str, state: &str) -> NodeView {
+        NodeView {
+            id: id.into(),
+            hostname: String::new(),
+            state: state.into(),
+            availability: Availability::Active,
+            labels: Default::default(),
+            role: Role::Worker,
+            address: Some(address.into()),
+            raft: None,
+        }
+    }
+
+    fn answer(states: &[(&str, &str)]) -> BTreeMap<String, GroupInstance> {
+        let listed = states.iter().map(|(id, state)| {
+            let lifecycle_state = (*state).to_owned();
+            let (group, health) = ("workers".into(), String::new());
+            ((*id).to_owned(), GroupInstance { group, lifecycle_state, health })
+        });
+        listed.collect()
+    }
+
+    /// A world in which `i-dead` is nobody, and looks at it.
+    struct World {
+        listed: BTreeMap<String, GroupInstance>,
+        members: Vec<Member>,
+        departures: Vec<DepartureRow>,
+        attempts: Vec<Attempt>,
+        nodes: Vec<NodeView>,
+        since: WaitingSince,
+        start: Instant,
+    }
+
+    impl World {
+        fn new() -> Self {
+            Self {
+                listed: answer(&[("i-own", "InService"), ("i-dead", WAITS)]),
+                members: vec![member("i-own")],
+                departures: vec![],
+                attempts: vec![],
+                nodes: vec![view("node-of-i-own", "10.0.0.1", "ready")],
+                since: WaitingSince::new(),
+                start: Instant::now(),
+            }
+        }
+
+        fn look(&mut self, seconds: u64) -> Vec<String> {
+            let Self { listed, members, departures, attempts, nodes, since, start } = self;
+            let seen = Observed { listed, members, departures, attempts, nodes };
+            overdue(&seen, "i-own", since, *start + Duration::from_secs(seconds))
+        }
+    }
+
+    #[test]
+    fn only_who_waits_for_long_in_every_answer_is_released() {
+        let mut world = World::new();
+        assert!(world.look(0).is_empty() && world.look(119).is_empty());
+        assert_eq!(world.look(120), ["i-dead"]);
+        world.listed = answer(&[("i-dead", WAITS)]);
+        assert!(world.look(150).is_empty(), "another account's answer");
+        world.listed = answer(&[("i-own", "InService")]);
+        assert!(world.look(180).is_empty(), "it is gone");
+        world.listed = answer(&[("i-own", WAITS), ("i-dead", WAITS), ("i-new", "Pending:Wait")]);
+        assert!(world.look(210).is_empty(), "it begins anew");
+        assert_eq!(world.look(330), ["i-dead"], "not this node's, nor a launch hook");
+    }
+
+    #[test]
+    fn whoever_may_be_somebody_is_left_to_the_hook() {
+        let look = |change: &dyn Fn(&mut World)| {
+            let mut world = World::new();
+            change(&mut world);
+            world.look(0);
+            world.look(600)
+        };
+        assert_eq!(look(&|_| {}), ["i-dead"]);
+        assert!(look(&|it| it.members.push(member("i-dead"))).is_empty(), "a member");
+        let notice = Departure { reason: Reason::Lifecycle, noticed_at: NOW, deadline: NOW };
+        let asked = DepartureRow::request("i-dead", "", Role::Worker, &notice, "boot");
+        assert!(look(&|it| it.departures.push(asked.clone())).is_empty(), "its skep has spoken");
+        let attempt = Attempt::new("i-dead", Role::Worker, [10, 0, 0, 9].into(), NOW);
+        assert_eq!(look(&|it| it.attempts.push(attempt.clone())), ["i-dead"], "it came to nothing");
+        let is_listed = |it: &mut World| {
+            it.attempts.push(attempt.clone());
+            it.nodes.push(view("stray", "10.0.0.9", "down"));
+        };
+        assert!(look(&is_listed).is_empty(), "there is a node at its address");
+        let is_unknown = |it: &mut World| it.nodes.push(view("new", "10.0.0.8", "ready"));
+        assert!(look(&is_unknown).is_empty(), "a node that nobody knows yet");
+        let is_old = |it: &mut World| it.nodes.push(view("old", "10.0.0.8", "down"));
+        assert_eq!(look(&is_old), ["i-dead"], "what an earlier one has left");
+    }
+}

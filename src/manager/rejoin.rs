@@ -1,0 +1,274 @@
+//! Managers that ask to be taken out of raft, because they can be of no use as the node that they are and
+//! cannot leave by themselves: see [`crate::ledger::Rejoin`].
+//!
+//! Guarantees: one at a time, in turn with departures and the dead, and never where the rest would have no
+//! majority that is reachable. Nothing is confirmed before the managers' list shows the node as a plain
+//! worker, or not at all; nothing is taken off the list before it is confirmed and Down. Each look starts
+//! afresh, and each act is conditional or harmless to repeat.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::act::CareError;
+use crate::demotion::{Demotion, demote_in_turn};
+use crate::instance::Role;
+use crate::ledger::Rejoin;
+use crate::node::Node;
+use crate::swarm::{NodeView, Quorum, SwarmErrorKind};
+
+/// Whoever asks is of no use until it is done.
+const LEADER_INTERVAL: Duration = Duration::from_secs(5);
+/// The others come in when the leader's skep does not act, as when it is the one that asks.
+const BACKUP_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Where all ask, as after a change of the configuration, the next goes when the one before is back: or
+/// there would be one manager left. One that is not back by then is the replacement's affair.
+const RETURN_PATIENCE: Duration = Duration::from_secs(900);
+
+/// Sees to such managers for as long as this node is one; never returns.
+pub async fn take_out_who_asks(node: &Node, node_id: &str) -> Infallible {
+    loop {
+        super::until_manager(node).await;
+        let mut said = String::new();
+        let mut pause = BACKUP_INTERVAL;
+        loop {
+            tokio::time::sleep(pause).await;
+            match look(node, node_id, &mut said).await {
+                Ok(is_leader) => pause = if is_leader { LEADER_INTERVAL } else { BACKUP_INTERVAL },
+                Err(CareError::Swarm(error)) if error.kind == SwarmErrorKind::NotManager => break,
+                Err(error) => say(&mut said, crate::errors::chain(&error)),
+            }
+        }
+    }
+}
+
+/// Says it once, until it changes.
+fn say(said: &mut String, what: String) {
+    if *said != what {
+        tracing::warn!("managers that ask to be taken out: {what}");
+        *said = what;
+    }
+}
+
+/// Whether this node is the leader.
+async fn look(node: &Node, me: &str, said: &mut String) -> Result<bool, CareError> {
+    let requests = node.ledger.fetch_rejoins().await?;
+    let nodes = node.swarm.fetch_nodes().await?;
+    for request in &requests {
+        let (id, instance) = (request.node_id.as_str(), request.instance_id.as_str());
+        match decide(request, &requests, &nodes, me, OffsetDateTime::now_utc()) {
+            Step::None => {}
+            Step::Wait { why } => say(said, format!("{instance} waits for {why}")),
+            Step::Demote => match demote_in_turn(node, id).await? {
+                Demotion::Accepted => tracing::warn!(
+                    instance,
+                    node = id,
+                    because = request.because,
+                    "demoted a manager that asks for it"
+                ),
+                Demotion::HeldUp { waiting_for } => {
+                    say(said, format!("{instance} waits for {waiting_for}"));
+                }
+            },
+            Step::Confirm => {
+                node.ledger.give_turn_back(id).await?;
+                if node.ledger.confirm_rejoin(request).await? {
+                    tracing::warn!(instance, node = id, "is a manager no more: it is to join anew");
+                }
+            }
+            Step::Remove => {
+                node.swarm.remove(id).await?;
+                tracing::info!(
+                    instance,
+                    node = id,
+                    "removed the entry of a manager that joins anew"
+                );
+            }
+        }
+    }
+    Ok(nodes.iter().any(|view| view.id == me && view.is_leader()))
+}
+
+/// What follows from a look at one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    None,
+    Wait {
+        why: &'static str,
+    },
+    Demote,
+    /// Say that raft does not know the node any more.
+    Confirm,
+    /// Take what is left of it off the list.
+    Remove,
+}
+
+/// `nodes` is the leader's list, `me` the node that looks. Pure.
+fn decide(
+    request: &Rejoin,
+    requests: &[Rejoin],
+    nodes: &[NodeView],
+    me: &str,
+    now: OffsetDateTime,
+) -> Step {
+    // The node deletes its request when it is Ready again.
+    let is_away = |other: &Rejoin| {
+        other.is_out
+            && other.instance_id != request.instance_id
+            && (now - other.at).unsigned_abs() < RETURN_PATIENCE
+    };
+    if request.node_id == me {
+        return Step::None;
+    }
+    let Some(view) = nodes.iter().find(|view| view.id == request.node_id) else {
+        return if request.is_out { Step::None } else { Step::Confirm };
+    };
+    match view.raft {
+        None if view.role == Role::Manager => {
+            Step::Wait { why: "raft to know it, as which it is listed" }
+        }
+        None if !request.is_out => Step::Confirm,
+        None if view.is_down() => Step::Remove,
+        None => Step::Wait { why: "its skep to leave the swarm" },
+        Some(_) if view.role == Role::Worker => Step::Wait { why: "its demotion to take effect" },
+        Some(_) if nodes.iter().any(NodeView::is_being_demoted) => {
+            Step::Wait { why: "the demotion of another manager to take effect" }
+        }
+        Some(_) if requests.iter().any(is_away) => {
+            Step::Wait { why: "another one that has asked to be back" }
+        }
+        Some(own) if !Quorum::of(nodes).without(own).is_kept() => Step::Wait {
+            why: "a replacement: without this manager the swarm would lose its quorum",
+        },
+        Some(_) => Step::Demote,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::swarm::{Availability, RaftView};
+
+    /// A node as the list may show it: `raft` says whether raft knows and reaches it.
+    fn view(id: usize, role: Role, raft: Option<bool>, is_down: bool) -> NodeView {
+        NodeView {
+            id: format!("node-{id}"),
+            hostname: String::new(),
+            state: if is_down { "down" } else { "ready" }.into(),
+            availability: Availability::Active,
+            labels: Default::default(),
+            role,
+            address: None,
+            raft: raft.map(|is_reachable| RaftView { is_leader: id == 0, is_reachable }),
+        }
+    }
+
+    fn any_node() -> impl Strategy<Value = (Role, Option<bool>, bool)> {
+        let role = prop::sample::select(&[Role::Manager, Role::Worker]);
+        (role, any::<Option<bool>>(), any::<bool>())
+    }
+
+    fn request(node: usize, is_out: bool) -> Rejoin {
+        let node_id = format!("node-{node}");
+        let mut row = Rejoin::new("i-1", &node_id, "it has moved", OffsetDateTime::UNIX_EPOCH);
+        row.is_out = is_out;
+        row
+    }
+
+    /// With nobody else who asks.
+    fn decide_alone(request: &Rejoin, nodes: &[NodeView], me: &str) -> Step {
+        decide(request, std::slice::from_ref(request), nodes, me, OffsetDateTime::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn a_manager_that_asks_is_demoted_then_let_go_then_forgotten() {
+        let well = |id| view(id, Role::Manager, Some(true), false);
+        let step = |asks: NodeView, is_out| {
+            decide_alone(&request(2, is_out), &[well(0), well(1), asks], "node-0")
+        };
+        let unreachable = view(2, Role::Manager, Some(false), true);
+        assert_eq!(step(unreachable, false), Step::Demote);
+        assert_eq!(step(well(2), false), Step::Demote, "raft may well reach it");
+        let going = view(2, Role::Worker, Some(false), true);
+        assert!(matches!(step(going, false), Step::Wait { .. }));
+        let out = view(2, Role::Worker, None, true);
+        assert_eq!(step(out.clone(), false), Step::Confirm);
+        assert_eq!(step(out, true), Step::Remove);
+        let alive = view(2, Role::Worker, None, false);
+        assert!(matches!(step(alive, true), Step::Wait { .. }), "it has not left");
+        let nodes = [well(0), well(1)];
+        assert_eq!(decide_alone(&request(2, false), &nodes, "node-0"), Step::Confirm, "by hand");
+        assert_eq!(decide_alone(&request(2, true), &nodes, "node-0"), Step::None);
+    }
+
+    #[test]
+    fn nobody_is_taken_out_whom_the_quorum_needs() {
+        let well = |id| view(id, Role::Manager, Some(true), false);
+        let dead = |id| view(id, Role::Manager, Some(false), true);
+        let step = |nodes: &[NodeView], me: &str| decide_alone(&request(0, false), nodes, me);
+        assert_eq!(step(&[well(0)], "node-0"), Step::None, "the only one");
+        assert!(matches!(step(&[well(0), well(1), dead(2)], "node-1"), Step::Wait { .. }));
+        assert_eq!(step(&[well(0), well(1)], "node-1"), Step::Demote);
+        let going = view(2, Role::Worker, Some(true), false);
+        let another = [well(0), well(1), going, well(3)];
+        assert!(matches!(step(&another, "node-1"), Step::Wait { .. }), "one at a time");
+    }
+
+    #[test]
+    fn the_next_goes_when_the_one_before_is_back() {
+        let nodes: Vec<NodeView> =
+            (0..3).map(|id| view(id, Role::Manager, Some(true), false)).collect();
+        let mut before = request(9, true);
+        before.instance_id = "i-9".into();
+        let step = |before: &Rejoin, seconds| {
+            let now = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(seconds);
+            decide(&request(2, false), &[before.clone(), request(2, false)], &nodes, "node-0", now)
+        };
+        assert!(matches!(step(&before, 899), Step::Wait { .. }));
+        assert_eq!(step(&before, 900), Step::Demote, "it does not come back");
+        before.is_out = false;
+        assert_eq!(step(&before, 0), Step::Demote, "it has not gone");
+    }
+
+    proptest! {
+        /// Whatever the list says: never oneself, never below a majority that is reachable, one at a time;
+        /// no word that it is out, and nothing off the list, as long as raft counts it.
+        #[test]
+        fn the_quorum_is_kept_and_only_who_is_out_is_let_go(
+            nodes in prop::collection::vec(any_node(), 0..7),
+            asks in 0usize..7,
+            me in 0usize..7,
+            is_out in any::<bool>(),
+        ) {
+            let nodes: Vec<NodeView> = nodes
+                .into_iter()
+                .enumerate()
+                .map(|(id, (role, raft, is_down))| view(id, role, raft, is_down))
+                .collect();
+            let listed = nodes.get(asks);
+            let raft = listed.and_then(|view| view.raft);
+            match decide_alone(&request(asks, is_out), &nodes, &format!("node-{me}")) {
+                Step::None => prop_assert!(asks == me || listed.is_none() && is_out),
+                Step::Wait { .. } => prop_assert!(asks != me && listed.is_some()),
+                Step::Demote => {
+                    let rest: Vec<NodeView> =
+                        nodes.iter().filter(|view| Some(*view) != listed).cloned().collect();
+                    prop_assert!(asks != me && raft.is_some() && Quorum::of(&rest).is_kept());
+                    prop_assert!(!nodes.iter().any(NodeView::is_being_demoted));
+                }
+                Step::Confirm => {
+                    prop_assert!(asks != me && !is_out);
+                    prop_assert!(listed.is_none_or(NodeView::is_plain_worker));
+                }
+                Step::Remove => prop_assert!(
+                    asks != me && is_out
+                        && listed.is_some_and(|view| view.is_plain_worker() && view.is_down())
+                ),
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! A charter that was closed over a living swarm. The last manager closes it; where that write comes
+//! late, because its sender died with the request on its way, another manager may have joined. As long as
+//! it stays closed, the next manager that boots founds another swarm.
+//!
+//! Guarantees: the charter is opened again only by a manager that serves this very swarm under this very
+//! generation, while a leader answers; a claim that came in between stands. Assumes that nobody calls it
+//! for a node that leaves: that one may be the last manager.
+
+use super::act::CareError;
+use crate::instance::{Membership, Role};
+use crate::ledger::Charter;
+use crate::node::Node;
+use crate::swarm::NodeView;
+
+/// Opens the charter again where it is closed over the swarm of these nodes.
+pub async fn reopen(
+    node: &Node,
+    charter: &Charter,
+    membership: &Membership,
+    nodes: &[NodeView],
+) -> Result<(), CareError> {
+    if is_closed_over_us(charter, membership, nodes) && node.ledger.reopen_charter(charter).await? {
+        tracing::error!(
+            swarm_id = membership.swarm_id,
+            generation = membership.generation,
+            "the charter was closed although this swarm lives: opened again"
+        );
+    }
+    Ok(())
+}
+
+/// A node list comes from a leader, so the swarm has its quorum. One that is to be a manager no more
+/// leaves this to those that stay.
+fn is_closed_over_us(charter: &Charter, membership: &Membership, nodes: &[NodeView]) -> bool {
+    let stays = |view: &NodeView| {
+        view.id == membership.node_id && view.raft.is_some() && view.role == Role::Manager
+    };
+    charter.is_closed_over(&membership.swarm_id, membership.generation) && nodes.iter().any(stays)
+}
+
+#[cfg(test)]
+mod tests {
+    use time::OffsetDateTime;
+
+    use super::*;
+    use crate::ledger::{CharterPhase, SCHEMA};
+    use crate::swarm::{Availability, RaftView};
+
+    fn charter(phase: CharterPhase, generation: u64, swarm_id: Option<&str>) -> Charter {
+        Charter {
+            schema: SCHEMA,
+            phase,
+            generation,
+            founder: "i-1".into(),
+            lease_expires_at: OffsetDateTime::UNIX_EPOCH,
+            swarm_id: swarm_id.map(str::to_owned),
+            ca_digest: None,
+            founded_at: None,
+            former: vec![],
+            recovers: None,
+        }
+    }
+
+    fn view(id: &str, role: Role, is_in_raft: bool) -> NodeView {
+        NodeView {
+            id: id.into(),
+            hostname: String::new(),
+            state: "ready".into(),
+            availability: Availability::Active,
+            labels: Default::default(),
+            role,
+            address: None,
+            raft: is_in_raft.then_some(RaftView { is_leader: true, is_reachable: true }),
+        }
+    }
+
+    #[test]
+    fn only_a_manager_of_this_very_swarm_and_generation_opens_it_again() {
+        let membership = Membership {
+            node_id: "me".into(),
+            swarm_id: "swarm".into(),
+            generation: 2,
+            role: Role::Manager,
+        };
+        let closed = charter(CharterPhase::Closed, 2, Some("swarm"));
+        let is_due = |charter, view: NodeView| is_closed_over_us(&charter, &membership, &[view]);
+        let me = || view("me", Role::Manager, true);
+        assert!(is_due(closed.clone(), me()));
+        for another in [
+            charter(CharterPhase::Open, 2, Some("swarm")),
+            charter(CharterPhase::Founding, 2, Some("swarm")),
+            charter(CharterPhase::Closed, 1, Some("swarm")),
+            charter(CharterPhase::Closed, 3, Some("swarm")),
+            charter(CharterPhase::Closed, 2, Some("another")),
+            charter(CharterPhase::Closed, 2, None),
+        ] {
+            assert!(!is_due(another, me()));
+        }
+        assert!(!is_due(closed.clone(), view("another", Role::Manager, true)), "it is not listed");
+        assert!(!is_due(closed.clone(), view("me", Role::Worker, true)), "it is being demoted");
+        assert!(!is_due(closed, view("me", Role::Manager, false)), "raft does not know it");
+    }
+}

@@ -1,0 +1,119 @@
+//! A manager that can be of no use as the node that it is, and cannot leave raft by itself: the others take
+//! it out, and it joins anew.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use harness::departures::node_id;
+use harness::secs;
+use harness::swarm::{self, CLUSTER};
+use serde_json::json;
+use skep_sim::fleet::{Fleet, Instance};
+
+use super::own_care::{expire, is_back, join_elsewhere};
+
+/// Two looks, two minutes in which Docker may recover, the demotion, a join; on a machine that is busy.
+const PATIENCE: Duration = secs(420);
+const ASKED: &str = "the other managers are asked to take it out";
+const OTHER_ADDRESS: &str = "10.78.0.201";
+
+/// A manager that does not lead, and one that stays as it is.
+async fn two_followers(fleet: &Fleet) -> anyhow::Result<(Arc<Instance>, Arc<Instance>)> {
+    let leader = fleet.leader().await?;
+    let mut managers = fleet.group(&format!("{CLUSTER}-managers"));
+    managers.retain(|it| it.id() != leader.id());
+    let [one, other] = managers.as_slice() else { anyhow::bail!("three managers") };
+    Ok((Arc::clone(one), Arc::clone(other)))
+}
+
+async fn show(what: &str, instance: &Instance) -> anyhow::Result<()> {
+    let place = swarm::place(instance).await?;
+    println!(
+        "{what}: {:?}, node {:?} at {:?}, manager {:?}, error {:?}",
+        place.local_node_state,
+        place.node_id,
+        place.node_addr,
+        place.control_available,
+        place.error
+    );
+    Ok(())
+}
+
+/// What it has asked is done and forgotten, and no entry is left behind.
+async fn is_forgotten(fleet: &Fleet) -> anyhow::Result<()> {
+    swarm::whole(fleet, 3, 0).await?;
+    fleet
+        .wait_until("the request to be forgotten", PATIENCE, async || {
+            Ok(swarm::rows(fleet, CLUSTER, "rejoin#").await?.is_empty())
+        })
+        .await
+}
+
+/// As when an image with Docker's state was restored on another interface.
+#[tokio::test]
+async fn a_manager_that_is_known_by_another_address_joins_anew() -> anyhow::Result<()> {
+    let fleet = swarm::standing(harness::options(), 3, 0).await?;
+    let (moved, survivor) = two_followers(&fleet).await?;
+    let stays = node_id(&survivor).await?;
+    let token = swarm::parameter(&fleet, &swarm::token_name("manager", 1)).await?;
+    let first = node_id(&moved).await?;
+    let docker = fleet.leader().await?.docker()?;
+    demote(&docker, &first).await?;
+    join_elsewhere(&fleet, &moved, OTHER_ADDRESS, token).await?;
+    let force = bollard::query_parameters::DeleteNodeOptionsBuilder::default().force(true).build();
+    docker.delete_node(&first, Some(force)).await?;
+    let before = node_id(&moved).await?;
+    let key = format!("member#manager#{}", moved.id());
+    let mut row = swarm::rows(&fleet, CLUSTER, &key).await?.pop().context("no row")?;
+    row.insert("node_id".into(), json!(before));
+    swarm::put_row(&fleet, &row).await?;
+    show("moved", &moved).await?;
+    moved.restart_dockerd().await?;
+    moved.wait_docker().await?;
+    show("restarted", &moved).await?;
+    println!("{}", swarm::summary(&docker.list_nodes(None).await?));
+
+    moved.start_skep()?;
+    fleet
+        .wait_until("it to be another node", PATIENCE, async || {
+            Ok(node_id(&moved).await.is_ok_and(|own| !own.is_empty() && own != before))
+        })
+        .await?;
+    ensure!(moved.log().contains(ASKED), "{}", moved.log());
+    is_forgotten(&fleet).await?;
+    assert_eq!(node_id(&survivor).await?, stays, "nobody else was touched");
+    fleet.stop().await
+}
+
+async fn demote(docker: &bollard::Docker, node: &str) -> anyhow::Result<()> {
+    use bollard::models::NodeSpecRoleEnum;
+    use bollard::query_parameters::UpdateNodeOptionsBuilder;
+    let seen = docker.inspect_node(node).await?;
+    let mut spec = seen.spec.context("no spec")?;
+    spec.role = Some(NodeSpecRoleEnum::WORKER);
+    let version = seen.version.and_then(|it| it.index).context("no version")?;
+    let options = UpdateNodeOptionsBuilder::default().version(i64::try_from(version)?).build();
+    docker.update_node(node, spec, options).await?;
+    let begin = tokio::time::Instant::now();
+    while docker.inspect_node(node).await?.manager_status.is_some() {
+        ensure!(begin.elapsed() < secs(60), "it stays a manager");
+        tokio::time::sleep(secs(1)).await;
+    }
+    Ok(())
+}
+
+/// As when the instance was stopped for longer than a certificate lasts.
+#[tokio::test]
+async fn a_manager_whose_certificate_has_expired_joins_anew() -> anyhow::Result<()> {
+    let fleet = swarm::standing(harness::options(), 3, 0).await?;
+    let (stuck, survivor) = two_followers(&fleet).await?;
+    let (before, stays) = (node_id(&stuck).await?, node_id(&survivor).await?);
+    expire(&stuck).await?;
+    show("expired", &stuck).await?;
+    is_back(&fleet, &stuck, &before, PATIENCE).await?;
+    ensure!(stuck.log().contains(ASKED), "{}", stuck.log());
+    is_forgotten(&fleet).await?;
+    assert_eq!(node_id(&survivor).await?, stays, "nobody else was touched");
+    fleet.stop().await
+}
