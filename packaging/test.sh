@@ -60,7 +60,7 @@ mode_of() { stat -c '%a %U:%G' "$R$1" 2>/dev/null || echo missing; }
 
 expect_installed() {
     local path
-    for path in skep.service skep-autostart.service skep-{certificate,journal-sync}{.socket,@.service}; do
+    for path in skep.service skep-autostart.service skep-{certificate,journal-sync,journal-upload}{.socket,@.service}; do
         expect "$1: $path" "644 root:root" "$(mode_of "/usr/lib/systemd/system/$path")"
     done
     expect "$1: binary" "755 root:root" "$(mode_of /usr/bin/skep)"
@@ -75,7 +75,7 @@ expect_installed() {
     expect "$1: it runs" "skep $version" "$(inside /usr/bin/skep --version)"
     expect "$1: its configuration is accepted" 0 "$(accepts_configuration)"
     expect "$1: the units are sound" "" "$(inside systemd-analyze verify --man=no \
-        skep.service skep-autostart.service skep-{certificate,journal-sync}.socket 2>&1 | grep skep || true)"
+        skep.service skep-autostart.service skep-{certificate,journal-sync,journal-upload}.socket 2>&1 | grep skep || true)"
 }
 
 # Nothing answers on this port: the metadata is not what is asked here.
@@ -90,6 +90,7 @@ expect_enabled_as_new() {
     expect "$1: autostart" enabled "$(enabled skep-autostart.service)"
     expect "$1: certificate socket" enabled "$(enabled skep-certificate.socket)"
     expect "$1: journal socket" enabled "$(enabled skep-journal-sync.socket)"
+    expect "$1: journal-upload socket" enabled "$(enabled skep-journal-upload.socket)"
     expect "$1: skep itself is left to autostart and UserData" disabled "$(enabled skep.service)"
 }
 
@@ -140,6 +141,7 @@ test_deb() {
     expect "deb removed: state stays" "700 root:root" "$(mode_of /var/lib/skep/i-1)"
     dpkg_inside -i /tmp/skep-99.deb
     expect "deb installed again: journal socket" enabled "$(enabled skep-journal-sync.socket)"
+    expect "deb installed again: journal-upload socket" enabled "$(enabled skep-journal-upload.socket)"
 
     dpkg_inside -P skep
     files >"$work/after"

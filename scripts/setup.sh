@@ -23,6 +23,7 @@ main() {
             test)
                 need cc ip iptables unshare dockerd containerd runc busybox-static certificates venv
                 need mmdebstrap systemd-nspawn dnsmasq ssh-keygen rpm dpkg-shlibdeps
+                need rsyslogd rsyslog-relp journal-upload
                 want packer
                 ;;
             demo) need cc ip iptables unshare dockerd containerd runc busybox-static certificates ;;
@@ -74,6 +75,8 @@ has() {
         busybox-static)
             command -v busybox >/dev/null && ! ldd "$(command -v busybox)" 2>/dev/null | grep -q '=>'
             ;;
+        rsyslog-relp) compgen -G '/usr/lib/*/rsyslog/omrelp.so' >/dev/null ;;
+        journal-upload) [ -x /lib/systemd/systemd-journal-upload ] ;;
         certificates) [ -s /etc/ssl/certs/ca-certificates.crt ] ;;
         venv) python_with_venv >/dev/null ;;
         *) command -v "$1" >/dev/null ;;
@@ -87,6 +90,8 @@ package_of() {
         systemd-analyze) echo systemd ;;
         systemd-nspawn) echo systemd-container ;;
         dnsmasq) echo dnsmasq-base ;;
+        rsyslogd) echo rsyslog ;;
+        journal-upload) echo systemd-journal-remote ;;
         ssh-keygen) echo openssh-client ;;
         ip) echo iproute2 ;;
         unshare) echo util-linux ;;

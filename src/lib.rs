@@ -8,7 +8,7 @@
 //! | [`flush`], [`health`], [`control`], [`announce`], [`demotion`] | what the phases use on this host and towards AWS |
 //! | [`swarm`], [`ledger`], [`secrets`], [`imds`], [`autoscaling`], [`cloudformation`], [`systemd`] | the outside world |
 //! | [`config`], [`cli`] | what the operator says and sees |
-//! | [`instance`], [`labels`], [`state`], [`node`], [`retry`], [`child`], [`errors`] | plain types and values |
+//! | [`instance`], [`labels`], [`flushed`], [`state`], [`node`], [`retry`], [`child`], [`errors`], [`prometheus`] | plain types and values |
 
 pub mod agent;
 pub mod announce;
@@ -24,6 +24,7 @@ pub mod control;
 pub mod demotion;
 pub mod errors;
 pub mod flush;
+pub mod flushed;
 pub mod health;
 pub mod imds;
 pub mod instance;
@@ -34,6 +35,7 @@ pub mod logging;
 pub mod manager;
 pub mod node;
 pub mod peers;
+pub mod prometheus;
 pub mod recover;
 pub mod retry;
 pub mod secrets;

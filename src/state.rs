@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
+use crate::flushed::Outcome;
 use crate::instance::{Departure, Instance, Membership, Role};
 
 /// Where in its life the node is.
@@ -60,6 +61,8 @@ pub struct NodeState {
     /// Proof of boot, while it holds.
     pub membership: Option<Membership>,
     pub departure: Option<Departure>,
+    /// The log flushers of this departure, in the order in which they began.
+    pub flush: Vec<Outcome>,
     /// On a manager: what keeps the nodes on the list that look dead, by Docker's id. Shown with the
     /// fleet.
     #[serde(skip)]
@@ -91,6 +94,7 @@ impl Default for StateHandle {
             role: None,
             membership: None,
             departure: None,
+            flush: Vec::new(),
             verdicts: BTreeMap::new(),
             trouble: None,
         }))

@@ -2,7 +2,7 @@
 # $1: 1 at the first installation, 2 and more at an upgrade. rpm gives this to bash.
 set -euo pipefail
 
-sockets=(skep-certificate.socket skep-journal-sync.socket)
+sockets=(skep-certificate.socket skep-journal-sync.socket skep-journal-upload.socket)
 
 systemd-sysusers skep.conf
 systemd-tmpfiles --create skep.conf

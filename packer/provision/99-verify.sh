@@ -32,12 +32,12 @@ nothing() {
 skep --version
 dockerd --version
 verify 'the docker command is there' docker --version
-for unit in docker.service skep-autostart.service skep-certificate.socket skep-journal-sync.socket; do
+for unit in docker.service skep-autostart.service skep-certificate.socket skep-journal-sync.socket skep-journal-upload.socket; do
     verify "$unit is enabled" systemctl is-enabled --quiet "$unit"
 done
 verify 'skep.service is left to UserData and skep-autostart' sh -c '! systemctl is-enabled --quiet skep.service'
 verify 'the units of skep are valid' systemd-analyze verify --man=no --recursive-errors=no \
-    skep.service skep-autostart.service skep-certificate.socket skep-journal-sync.socket
+    skep.service skep-autostart.service skep-certificate.socket skep-journal-sync.socket skep-journal-upload.socket
 verify 'skep has a user, who may use Docker' sh -c 'id -nG skep | grep -qw docker'
 # Which cluster and role is for an instance of the image to know.
 verify "skep's settings are valid" skep config --cluster image --role worker

@@ -13,6 +13,7 @@ use time::macros::format_description;
 use super::print;
 use crate::config::Settings;
 use crate::control::{Client, FleetMember, FleetView, QuorumView, StatusReport, socket_path};
+use crate::flushed::{Flushed, Outcome};
 use crate::instance::{Departure, Role};
 use crate::logging::wants_colour;
 use crate::state::Phase;
@@ -40,6 +41,9 @@ struct Node {
     role: Option<Role>,
     membership: Option<Membership>,
     departure: Option<Departure>,
+    /// A skep of before does not say it.
+    #[serde(default)]
+    flush: Vec<Outcome>,
     /// A skep of before does not say it.
     #[serde(default)]
     trouble: Option<String>,
@@ -126,6 +130,7 @@ fn about(node: &Node, now: OffsetDateTime, colour: bool) -> Vec<[String; 2]> {
     if let Some(departure) = &node.departure {
         rows.push(("leaving", leaving(departure, now)));
     }
+    rows.extend(node.flush.iter().map(|outcome| ("flush", flush(outcome))));
     rows.into_iter().map(|(label, text)| [label.into(), text]).collect()
 }
 
@@ -183,6 +188,23 @@ fn leaving(departure: &Departure, now: OffsetDateTime) -> String {
     };
     let noticed = span(now - departure.noticed_at);
     format!("{} notice {noticed} ago; {when}, at {}", departure.reason, at(departure.deadline))
+}
+
+/// `fluent-bit: took too long after 24s, 812 sent, 40 unsent: 3 chunks`
+fn flush(outcome: &Outcome) -> String {
+    let mut text = format!("{}: {}", outcome.name, outcome.result.as_str());
+    if !matches!(outcome.result, Flushed::Running | Flushed::NotHere) {
+        text.push_str(&format!(" after {:.1}s", outcome.seconds));
+    }
+    for (count, what) in [(outcome.sent, "sent"), (outcome.unsent, "unsent")] {
+        if let Some(count) = count {
+            text.push_str(&format!(", {count} {what}"));
+        }
+    }
+    if let Some(detail) = &outcome.detail {
+        text.push_str(&format!(": {detail}"));
+    }
+    text
 }
 
 fn paint(phase: Phase, colour: bool) -> String {
@@ -294,6 +316,27 @@ mod tests {
             "leaving   spot notice 12s ago; to be gone in 1m 30s, at 2026-11-02 12:01:30 UTC\n"
         ));
         assert!(text_of(datetime!(2026-11-02 11:59:58 UTC)).contains("overdue by 2s, at"));
+    }
+
+    #[test]
+    fn a_flusher_tells_what_came_of_it_and_what_is_left() {
+        let mut report = report(None, None);
+        report.node.flush = vec![
+            Outcome { result: Flushed::Done, seconds: 0.04, ..Outcome::running("journal") },
+            Outcome {
+                result: Flushed::TimedOut,
+                seconds: 24.0,
+                sent: Some(812),
+                unsent: Some(40),
+                detail: Some("3 chunks".into()),
+                ..Outcome::running("fluent-bit")
+            },
+        ];
+        assert!(text(&report, NOW, false).ends_with(
+            "doing     serving\n\
+             flush     journal: flushed after 0.0s\n\
+             flush     fluent-bit: took too long after 24.0s, 812 sent, 40 unsent: 3 chunks\n"
+        ));
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! [`identity`].
 
 mod check;
+mod condition;
 mod fragment;
 pub mod identity;
 mod inputs;
@@ -31,11 +32,12 @@ mod values;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub use condition::{Comparison, Condition};
 pub use inputs::{Flag, Inputs};
 pub use keys::Key;
 pub use mistake::{Mistake, Mistakes, Origin};
 pub use settings::*;
-pub use values::{Cidr, DockerHost, JoinAvailability, LogFilter, LogFormat, TokenStore};
+pub use values::{Cidr, DockerHost, JoinAvailability, LogFilter, LogFormat, Shipper, TokenStore};
 
 use inputs::Found;
 

@@ -12,12 +12,15 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
+use super::condition::{self, Condition};
 use super::nearest::{did_you_mean, nearest};
 use super::raw::{Problem, Raw};
 use super::values::{
-    Choice, Cidr, DockerHost, JoinAvailability, LogFilter, LogFormat, OWN_TARGET, TokenStore,
+    Choice, Cidr, DockerHost, JoinAvailability, LogFilter, LogFormat, OWN_TARGET, Shipper,
+    TokenStore,
 };
 use crate::instance::Role;
+use reqwest::Url;
 
 type Parsed<T> = Result<T, Problem>;
 
@@ -63,8 +66,35 @@ pub fn join_availability(raw: &Raw) -> Parsed<JoinAvailability> {
     choice(raw)
 }
 
+pub fn shippers(raw: &Raw) -> Parsed<Vec<Shipper>> {
+    let mut shippers = raw.list()?.into_iter().map(one_of).collect::<Parsed<Vec<Shipper>>>()?;
+    let mut seen = Vec::new();
+    shippers.retain(|shipper| {
+        !seen.contains(shipper) && {
+            seen.push(*shipper);
+            true
+        }
+    });
+    Ok(shippers)
+}
+
+pub fn conditions(raw: &Raw) -> Parsed<Vec<Condition>> {
+    // A sample's labels have commas of their own.
+    if let Raw::Bare(text) = raw {
+        return Ok(vec![text.parse()?]);
+    }
+    raw.list()?.into_iter().map(str::parse).collect()
+}
+
+pub fn http_url(raw: &Raw) -> Parsed<Url> {
+    condition::http_url(raw.text()?)
+}
+
 fn choice<T: Choice>(raw: &Raw) -> Parsed<T> {
-    let text = raw.text()?;
+    one_of(raw.text()?)
+}
+
+fn one_of<T: Choice>(text: &str) -> Parsed<T> {
     T::ALL.iter().copied().find(|choice| choice.word() == text).ok_or_else(|| {
         let words: Vec<_> = T::ALL.iter().map(|choice| choice.word()).collect();
         format!("\"{text}\" is none of {}", words.join(", "))

@@ -5,11 +5,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use reqwest::Url;
+
+use super::condition::Condition;
 use super::keys::{Accept as _, Key, default_value, first, settings};
 use super::parse;
 use super::raw::Raw;
 use super::show::Show as _;
-use super::values::{Cidr, DockerHost, JoinAvailability, LogFilter, LogFormat, TokenStore};
+use super::values::{
+    Cidr, DockerHost, JoinAvailability, LogFilter, LogFormat, Shipper, TokenStore,
+};
 use crate::instance::Role;
 use crate::labels::Labels;
 
@@ -139,14 +144,33 @@ settings! {
         manager_patience: Duration = duration("5m"),
     }
 
-    /// What is flushed between the last task's end and leaving.
+    /// What is flushed between the last task's end and leaving: all at once, within
+    /// `leave.flush_share`.
     flush: Flush {
-        /// Its executables run in the order of their names.
+        /// Its executables run one after the other, in the order of their names.
         dir: PathBuf = directory("/etc/skep/flush.d"),
-        /// Time for each of them.
+        /// Time for each flusher.
         timeout: Duration = duration("30s"),
         /// Whether the journal is synced to disk.
         journal: bool = boolean("true"),
+        /// Shippers that are to have caught up: `journal-upload`, `filebeat`, `fluent-bit`, `vector`,
+        /// `cloudwatch-agent`.
+        shippers: Vec<Shipper> = shippers(),
+        /// How long a shipper with nothing unsent must stand still before that is believed: longer
+        /// than it takes to look at a file again.
+        settle: Duration = duration("3s"),
+        /// Filebeat's `http.host` and `http.port`; it needs `http.enabled: true`.
+        filebeat_url: Url = http_url("http://127.0.0.1:5066/"),
+        /// Fluent Bit's HTTP server; it needs `storage.metrics on`.
+        fluent_bit_url: Url = http_url("http://127.0.0.1:2020/"),
+        /// Vector's `prometheus_exporter` with `internal_metrics` as its input.
+        vector_url: Url = http_url("http://127.0.0.1:9598/metrics"),
+        /// Where the CloudWatch agent keeps how far it has sent each file.
+        cloudwatch_agent_state: PathBuf = directory("/opt/aws/amazon-cloudwatch-agent/logs/state"),
+        /// More to wait for: URLs whose answer is to meet a condition at a JSON pointer, such as
+        /// `http://127.0.0.1:8080/stats /queue/size == 0`, or in every such sample of Prometheus'
+        /// text, such as `http://127.0.0.1:9100/metrics queue_size{name="main"} < 1`.
+        http: Vec<Condition> = conditions(),
     }
 
     /// The port that a load balancer asks.

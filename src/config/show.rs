@@ -4,9 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use reqwest::Url;
 use serde_json::{Value, json};
 
-use super::values::{Choice, Cidr, DockerHost, JoinAvailability, LogFilter, LogFormat, TokenStore};
+use super::condition::Condition;
+use super::values::{
+    Choice, Cidr, DockerHost, JoinAvailability, LogFilter, LogFormat, Shipper, TokenStore,
+};
 use crate::instance::Role;
 use crate::labels::Labels;
 
@@ -42,6 +46,9 @@ show! {
     LogFilter: value => value.to_string();
     DockerHost: value => value.to_string();
     Cidr: value => value.to_string();
+    Shipper: value => value.word();
+    Url: value => value.as_str();
+    Condition: value => value.to_string();
 }
 
 /// As a variable would say them.

@@ -60,6 +60,42 @@ impl Choice for JoinAvailability {
     }
 }
 
+/// A log shipper that skep can ask whether it has caught up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shipper {
+    JournalUpload,
+    Filebeat,
+    FluentBit,
+    Vector,
+    CloudwatchAgent,
+}
+
+impl Choice for Shipper {
+    const ALL: &'static [Self] = &[
+        Self::JournalUpload,
+        Self::Filebeat,
+        Self::FluentBit,
+        Self::Vector,
+        Self::CloudwatchAgent,
+    ];
+    fn word(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl Shipper {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::JournalUpload => "journal-upload",
+            Self::Filebeat => "filebeat",
+            Self::FluentBit => "fluent-bit",
+            Self::Vector => "vector",
+            Self::CloudwatchAgent => "cloudwatch-agent",
+        }
+    }
+}
+
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {

@@ -4,20 +4,21 @@
 //! its package has for that: whoever connects starts `skep-journal-sync@.service`, and reads
 //! `synced`, or what went wrong.
 
-use std::io::{Error, ErrorKind, Result};
+use std::fmt::Display;
+use std::io::{Error, ErrorKind};
 use std::path::Path;
 use std::process::Stdio;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 
-use super::Flushed;
 use crate::child;
+use crate::flushed::Flushed;
 
 /// Of `systemd/skep-journal-sync.socket`.
 const SOCKET: &str = "/run/skep-journal-sync.sock";
 
-pub async fn sync() -> Result<Flushed> {
+pub async fn sync() -> Result<Flushed, String> {
     if nix::unistd::geteuid().is_root() {
         by_journalctl().await
     } else {
@@ -25,7 +26,7 @@ pub async fn sync() -> Result<Flushed> {
     }
 }
 
-async fn by_journalctl() -> Result<Flushed> {
+async fn by_journalctl() -> Result<Flushed, String> {
     let status = child::command("journalctl")
         .arg("--sync")
         .stdout(Stdio::null())
@@ -37,24 +38,24 @@ async fn by_journalctl() -> Result<Flushed> {
         // No journald on this host, or none that we may ask.
         Ok(_) => Ok(Flushed::NotHere),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Flushed::NotHere),
-        Err(error) => Err(Error::new(error.kind(), format!("journalctl --sync: {error}"))),
+        Err(error) => Err(format!("journalctl --sync: {error}")),
     }
 }
 
-async fn by_socket(socket: &Path) -> Result<Flushed> {
-    let failed = |error: Error| Error::new(error.kind(), format!("{}: {error}", socket.display()));
+async fn by_socket(socket: &Path) -> Result<Flushed, String> {
+    let failed = |problem: &dyn Display| format!("{}: {problem}", socket.display());
     let mut stream = match UnixStream::connect(socket).await {
         Ok(stream) => stream,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Flushed::NotHere),
-        Err(error) => return Err(failed(error)),
+        Err(error) => return Err(failed(&error)),
     };
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.map_err(failed)?;
+    stream.read_to_string(&mut answer).await.map_err(|error: Error| failed(&error))?;
     match answer.trim() {
         "synced" => Ok(Flushed::Done),
         // The service could not even start.
-        "" => Err(failed(Error::other("no answer"))),
-        complaint => Err(failed(Error::other(complaint))),
+        "" => Err(failed(&"no answer")),
+        complaint => Err(failed(&complaint)),
     }
 }
 
@@ -65,7 +66,7 @@ mod tests {
 
     use super::*;
 
-    async fn answered(answer: &'static str) -> Result<Flushed> {
+    async fn answered(answer: &'static str) -> Result<Flushed, String> {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("sync.sock");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -80,8 +81,8 @@ mod tests {
     async fn only_one_word_means_synced() {
         assert_eq!(answered("synced\n").await.unwrap(), Flushed::Done);
         let error = answered("Failed to sync: Connection refused\n").await.unwrap_err();
-        assert!(error.to_string().ends_with("Failed to sync: Connection refused"), "{error}");
-        assert!(answered("").await.unwrap_err().to_string().ends_with("no answer"));
+        assert!(error.ends_with("Failed to sync: Connection refused"), "{error}");
+        assert!(answered("").await.unwrap_err().ends_with("no answer"));
     }
 
     #[tokio::test]

@@ -1,60 +1,89 @@
 //! Between the last task's end and leaving: what they wrote must be where it belongs.
 //!
-//! Each flusher gets the reason and the deadline, a time-out of its own, and an outcome in the
-//! log. None can hold the departure up beyond the share of the deadline that flushing has.
+//! All flushers run at once; the executables of `flush.d` one after the other among themselves. Each has
+//! a time-out of its own, and an outcome in the log and in `skep status`. None can hold the departure up
+//! beyond the share of the deadline that flushing has.
+//!
+//! A shipper has its file, which says where it learns what the shipper has sent, and what counts as
+//! caught up.
 
+mod cloudwatch_agent;
 mod command;
+mod filebeat;
+mod fluent_bit;
+mod http;
 mod journal;
+mod journal_upload;
+mod page;
+mod poll;
+mod progress;
+#[cfg(test)]
+mod tests;
+mod vector;
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::{LocalBoxFuture, join_all};
 use tokio::time::Instant;
 
+use crate::config::Flush as Settings;
+use crate::config::Shipper;
+use crate::flushed::Flushed;
 use crate::instance::Departure;
 use crate::node::Node;
+use progress::{Progress, report};
 
-/// What came of one flusher.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flushed {
-    Done,
-    /// Nothing to do on this host.
-    NotHere,
-    Failed,
-    TimedOut,
+/// Runs every flusher, until `until` at the latest.
+pub async fn run(node: &Node, departure: &Departure, until: Instant) {
+    node.state.update(|state| state.flush.clear());
+    let settings = &node.settings.flush;
+    let time = time_left(settings, until);
+    let mut flushers: Vec<LocalBoxFuture<'_, ()>> = Vec::new();
+    if settings.journal {
+        flushers.push(
+            report(&node.state, "journal", time, async |_| journal::sync().await).boxed_local(),
+        );
+    }
+    for shipper in &settings.shippers {
+        let wait = async |progress| caught_up(*shipper, settings, &progress).await;
+        flushers.push(report(&node.state, shipper.as_str(), time, wait).boxed_local());
+    }
+    for condition in &settings.http {
+        let wait = async |progress| http::wait(condition, &progress).await;
+        let name = condition.url.as_str();
+        flushers.push(report(&node.state, name, time, wait).boxed_local());
+    }
+    flushers.push(run_executables(node, departure, until).boxed_local());
+    join_all(flushers).await;
 }
 
-/// Runs every flusher, in order, until `until` at the latest.
-pub async fn run(node: &Node, departure: &Departure, until: Instant) {
+async fn run_executables(node: &Node, departure: &Departure, until: Instant) {
     let settings = &node.settings.flush;
-    let left = || until.saturating_duration_since(Instant::now()).min(settings.timeout);
-    if settings.journal {
-        report("journal", left(), journal::sync).await;
-    }
     for path in command::executables(&settings.dir).await {
         let name = path.display().to_string();
-        report(&name, left(), || command::run(&path, node, departure, until)).await;
+        let run = async |progress| command::run(&path, node, departure, until, &progress).await;
+        report(&node.state, &name, time_left(settings, until), run).await;
     }
 }
 
-async fn report<F, Fut>(name: &str, time: Duration, flush: F)
-where
-    F: FnOnce() -> Fut,
-    Fut: Future<Output = std::io::Result<Flushed>>,
-{
-    let started = Instant::now();
-    let outcome = match tokio::time::timeout(time, flush()).await {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(error)) => {
-            tracing::warn!(flusher = name, "flush: {error}");
-            Flushed::Failed
+fn time_left(settings: &Settings, until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now()).min(settings.timeout)
+}
+
+async fn caught_up(
+    shipper: Shipper,
+    settings: &Settings,
+    progress: &Progress,
+) -> Result<Flushed, String> {
+    let settle = settings.settle;
+    match shipper {
+        Shipper::JournalUpload => journal_upload::wait(progress).await,
+        Shipper::Filebeat => filebeat::wait(&settings.filebeat_url, settle, progress).await,
+        Shipper::FluentBit => fluent_bit::wait(&settings.fluent_bit_url, settle, progress).await,
+        Shipper::Vector => vector::wait(&settings.vector_url, settle, progress).await,
+        Shipper::CloudwatchAgent => {
+            cloudwatch_agent::wait(&settings.cloudwatch_agent_state, settle, progress).await
         }
-        Err(_) => Flushed::TimedOut,
-    };
-    let seconds = started.elapsed().as_secs_f64();
-    match outcome {
-        Flushed::Done => tracing::info!(flusher = name, seconds, "flushed"),
-        Flushed::NotHere => tracing::debug!(flusher = name, "nothing to flush here"),
-        Flushed::Failed => tracing::warn!(flusher = name, seconds, "flushing failed"),
-        Flushed::TimedOut => tracing::warn!(flusher = name, seconds, "flushing took too long"),
     }
 }

@@ -11,7 +11,10 @@ use skep_sim::fleet::{ClusterSpec, Instance, workload};
 #[tokio::test]
 async fn they_run_in_order_after_the_last_task_and_cannot_hold_the_node() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 1, 1);
-    let fleet = standing(options_with("[flush]\ntimeout = \"4s\"\n"), &spec).await?;
+    // No shipper is installed here.
+    let config = "[flush]\ntimeout = \"4s\"\nshippers = [\"journal-upload\", \"filebeat\"]\n\
+                  http = [\"http://127.0.0.1:9/ up == 1\"]\n";
+    let fleet = standing(options_with(config), &spec).await?;
     fleet.create_service("web", 4, workload::slow_to_stop(2.0), secs(20)).await?;
     running(&fleet, "web", 4).await?;
     let worker = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
@@ -63,6 +66,9 @@ async fn they_run_in_order_after_the_last_task_and_cannot_hold_the_node() -> any
     outcome("30-fails", "exit status: 3");
     outcome("30-fails", "flushing failed");
     outcome("40-last", "flushed");
+    outcome("journal-upload", "No such file or directory");
+    outcome("filebeat", "Connection refused");
+    outcome("http://127.0.0.1:9/", "Connection refused");
     assert!(!log.contains("00-README"), "it is no executable");
     fleet.stop().await
 }

@@ -23,6 +23,20 @@ fn a_choice_is_one_of_its_words() {
 }
 
 #[test]
+fn shippers_and_conditions_are_lists() {
+    let bare = |text: &str| Raw::bare(text);
+    let both = vec![Shipper::Vector, Shipper::FluentBit];
+    assert_eq!(shippers(&bare("vector, fluent-bit, vector")), Ok(both));
+    refused(shippers(&bare("fluentd")), "\"fluentd\" is none of journal-upload, filebeat");
+    // Its comma makes no list of it.
+    let one = "http://127.0.0.1:9/ a{b=\"c\",d=\"e\"} == 0";
+    assert_eq!(conditions(&bare(one)).map(|found| found.len()), Ok(1));
+    assert_eq!(conditions(&bare(&format!("['{one}', '{one}']"))).map(|found| found.len()), Ok(2));
+    refused(conditions(&quoted("nothing")), "a list is wanted");
+    refused(http_url(&quoted("https://127.0.0.1/")), "no https");
+}
+
+#[test]
 fn a_cluster_name_is_safe_in_keys_and_paths() {
     for name in ["prod", "a", "Prod_2.eu-1", &"x".repeat(100)] {
         assert_eq!(cluster(&quoted(name)).as_deref(), Ok(name));

@@ -1,0 +1,127 @@
+//! What a URL is to answer before the node leaves: `<URL> <where> <comparison> <number>`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use reqwest::Url;
+
+/// One URL and the condition that its answer is to meet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Condition {
+    pub url: Url,
+    /// A JSON pointer (RFC 6901), which begins with `/`; else a sample of Prometheus' text format,
+    /// with some of its labels or none.
+    pub place: String,
+    pub comparison: Comparison,
+    pub number: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    Equal,
+    NotEqual,
+    Less,
+    AtMost,
+    More,
+    AtLeast,
+}
+
+const COMPARISONS: [(&str, Comparison); 6] = [
+    ("==", Comparison::Equal),
+    ("!=", Comparison::NotEqual),
+    ("<", Comparison::Less),
+    ("<=", Comparison::AtMost),
+    (">", Comparison::More),
+    (">=", Comparison::AtLeast),
+];
+
+impl Comparison {
+    #[must_use]
+    pub fn holds(self, value: f64, number: f64) -> bool {
+        match self {
+            Self::Equal => value == number,
+            Self::NotEqual => value != number,
+            Self::Less => value < number,
+            Self::AtMost => value <= number,
+            Self::More => value > number,
+            Self::AtLeast => value >= number,
+        }
+    }
+}
+
+impl FromStr for Condition {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = || {
+            let (url, rest) = text.trim().split_once(' ')?;
+            let (rest, number) = rest.rsplit_once(' ')?;
+            let (place, comparison) = rest.trim().rsplit_once(' ')?;
+            let comparison = COMPARISONS.iter().find(|(sign, _)| *sign == comparison)?.1;
+            let number = number.parse::<f64>().ok().filter(|number| number.is_finite())?;
+            Some((url, place.trim(), comparison, number))
+        };
+        let Some((url, place, comparison, number)) = parts() else {
+            return Err(format!(
+                "\"{text}\" is no condition; write \"http://127.0.0.1:8080/stats /queue/size == 0\""
+            ));
+        };
+        if !place.starts_with('/') && crate::prometheus::selector(place).is_none() {
+            return Err(format!(
+                "\"{place}\" is neither a JSON pointer such as \"/queue/size\" nor a sample such as \
+                 \"queue_size{{name=\\\"main\\\"}}\""
+            ));
+        }
+        Ok(Self { url: http_url(url)?, place: place.to_owned(), comparison, number })
+    }
+}
+
+/// A shipper's endpoint speaks plain HTTP on this host; skep's client for it has no TLS.
+pub fn http_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|problem| format!("\"{text}\": {problem}"))?;
+    if url.scheme() == "http" && url.has_host() && url.password().is_none() {
+        return Ok(url);
+    }
+    Err(format!(
+        "\"{text}\" is not a plain one such as \"http://127.0.0.1:2020\": no https, no password"
+    ))
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = COMPARISONS.iter().find(|(_, it)| *it == self.comparison).map_or("", |it| it.0);
+        write!(f, "{} {} {sign} {}", self.url, self.place, self.number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_is_shown_as_it_is_said() {
+        for text in [
+            "http://127.0.0.1:8080/stats /queue/size == 0",
+            "http://[::1]:9/ up >= 1",
+            "http://localhost/m queue_size{name=\"a b\",x=\"y\"} < 0.5",
+        ] {
+            assert_eq!(text.parse::<Condition>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_condition_is_said() {
+        for (text, problem) in [
+            ("http://127.0.0.1/stats", "is no condition"),
+            ("http://127.0.0.1/ /a = 0", "is no condition"),
+            ("http://127.0.0.1/ /a == inf", "is no condition"),
+            ("http://127.0.0.1/ a b == 0", "neither a JSON pointer"),
+            ("https://127.0.0.1/ /a == 0", "no https"),
+            ("http://me:secret@127.0.0.1/ /a == 0", "no password"),
+            ("127.0.0.1/x /a == 0", "relative URL"),
+        ] {
+            let said = text.parse::<Condition>().unwrap_err();
+            assert!(said.contains(problem), "{said}");
+        }
+    }
+}
