@@ -206,10 +206,11 @@ impl AutoScaling {
         Ok(survey)
     }
 
-    /// All instances of these groups, warm pools apart. A group that does not exist has none.
+    /// All instances of these groups, warm pools apart. What is missing proves nothing: a group that does not
+    /// exist has none, nor has an empty answer.
     ///
     /// # Errors
-    /// When any part of the answer did not come.
+    /// When Auto Scaling did not answer, or refused.
     pub async fn fetch_groups(
         &self,
         names: &BTreeSet<&str>,
@@ -226,10 +227,7 @@ impl AutoScaling {
         let mut pages = call.set_auto_scaling_group_names(Some(names)).into_paginator().send();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| AwsError::new(SERVICE, OPERATION, &resource, error))?;
-            let groups = page
-                .auto_scaling_groups
-                .ok_or_else(|| AwsError::malformed(SERVICE, OPERATION, &resource))?;
-            for group in groups {
+            for group in page.auto_scaling_groups.unwrap_or_default() {
                 let name = group.auto_scaling_group_name.unwrap_or_default();
                 for instance in group.instances.unwrap_or_default() {
                     let Some(id) = instance.instance_id else { continue };
