@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`agent`] | the story: boot → serve → leave, on one page |
 //! | [`boot`], [`care`], [`leave`], [`manager`], [`recover`], [`watch`] | the phases: observe → decide → act |
-//! | [`flush`], [`health`], [`control`], [`announce`], [`demotion`] | what the phases use on this host and towards AWS |
+//! | [`flush`], [`health`], [`control`], [`announce`], [`demotion`], [`peers`] | what the phases use on this host and towards AWS |
 //! | [`swarm`], [`ledger`], [`secrets`], [`imds`], [`autoscaling`], [`cloudformation`], [`systemd`] | the outside world |
 //! | [`config`], [`cli`] | what the operator says and sees |
 //! | [`instance`], [`labels`], [`flushed`], [`state`], [`node`], [`retry`], [`child`], [`errors`], [`prometheus`] | plain types and values |
