@@ -111,7 +111,8 @@ pub fn decide(seen: &Observed) -> Result<(), Refusal> {
     if !local.is_manager || !is_ours {
         return Err(Refusal::NotManager);
     }
-    if row.is_some_and(|row| charter.fences(&seen.me, row.generation)) {
+    // Without a row it has not come in under this charter, as far as anybody knows.
+    if charter.fences(&seen.me, row.map_or(0, |row| row.generation)) {
         return Err(Refusal::Fenced);
     }
     // The leader may be this node itself, which had done Docker's part when somebody took over who is
