@@ -105,14 +105,14 @@ pub fn decide(seen: &Observed) -> Result<(), Refusal> {
     let local = seen.local.as_ref().ok_or(Refusal::NoDocker)?;
     let row = seen.row.as_ref().filter(|row| Some(&row.node_id) == local.node_id.as_ref());
     let is_ours = match &local.swarm_id {
-        Some(own) => charter.swarm() == Some(own),
+        // One without a row has only come in, and cannot be told from one of another history later.
+        Some(own) => charter.swarm() == Some(own) && row.is_some(),
         None => row.is_some_and(|row| row.generation == charter.generation),
     };
     if !local.is_manager || !is_ours {
         return Err(Refusal::NotManager);
     }
-    // Without a row it has not come in under this charter, as far as anybody knows.
-    if charter.fences(&seen.me, row.map_or(0, |row| row.generation)) {
+    if row.is_some_and(|row| charter.fences(&seen.me, row.generation)) {
         return Err(Refusal::Fenced);
     }
     // The leader may be this node itself, which had done Docker's part when somebody took over who is
