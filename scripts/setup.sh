@@ -22,7 +22,7 @@ main() {
                 ;;
             test)
                 need cc ip iptables unshare dockerd containerd runc busybox-static certificates venv
-                need mmdebstrap systemd-nspawn dnsmasq ssh-keygen rpm dpkg-shlibdeps
+                need mmdebstrap systemd-nspawn dnsmasq ssh-keygen rpm dpkg-shlibdeps prometheus
                 want packer
                 ;;
             demo) need cc ip iptables unshare dockerd containerd runc busybox-static certificates ;;

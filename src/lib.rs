@@ -5,10 +5,10 @@
 //! |---|---|
 //! | [`agent`] | the story: boot → serve → leave, on one page |
 //! | [`boot`], [`care`], [`leave`], [`manager`], [`recover`], [`watch`] | the phases: observe → decide → act |
-//! | [`flush`], [`health`], [`control`], [`announce`], [`demotion`] | what the phases use on this host and towards AWS |
+//! | [`flush`], [`health`], [`control`], [`announce`], [`events`], [`demotion`] | what the phases use on this host and towards AWS |
 //! | [`swarm`], [`ledger`], [`secrets`], [`imds`], [`autoscaling`], [`cloudformation`], [`systemd`] | the outside world |
 //! | [`config`], [`cli`] | what the operator says and sees |
-//! | [`instance`], [`labels`], [`state`], [`node`], [`retry`], [`child`], [`errors`] | plain types and values |
+//! | [`instance`], [`labels`], [`state`], [`metrics`], [`node`], [`retry`], [`child`], [`errors`] | plain types and values |
 
 pub mod agent;
 pub mod announce;
@@ -23,6 +23,7 @@ pub mod config;
 pub mod control;
 pub mod demotion;
 pub mod errors;
+pub mod events;
 pub mod flush;
 pub mod health;
 pub mod imds;
@@ -32,6 +33,7 @@ pub mod leave;
 pub mod ledger;
 pub mod logging;
 pub mod manager;
+pub mod metrics;
 pub mod node;
 pub mod recover;
 pub mod retry;

@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub use command::executables;
+
 use crate::instance::Departure;
+use crate::metrics::metrics;
 use crate::node::Node;
 
 /// What came of one flusher.
@@ -21,6 +24,17 @@ pub enum Flushed {
     NotHere,
     Failed,
     TimedOut,
+}
+
+impl Flushed {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::NotHere => "not_here",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+        }
+    }
 }
 
 /// Runs every flusher, in order, until `until` at the latest.
@@ -51,6 +65,7 @@ where
         Err(_) => Flushed::TimedOut,
     };
     let seconds = started.elapsed().as_secs_f64();
+    metrics().flushed(name, outcome.as_str(), None, None);
     match outcome {
         Flushed::Done => tracing::info!(flusher = name, seconds, "flushed"),
         Flushed::NotHere => tracing::debug!(flusher = name, "nothing to flush here"),

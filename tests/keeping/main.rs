@@ -4,6 +4,7 @@ mod autolock;
 mod dead_skep;
 mod labels;
 mod lost_swarm;
+mod monitoring;
 mod own_care;
 mod quorum;
 mod recover;
