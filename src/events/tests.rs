@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use serde_json::Value;
+use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
 use super::webhook::Webhook;
@@ -192,6 +193,26 @@ async fn one_that_never_answers_is_given_up_in_time_and_one_that_refuses_at_once
     let refuses = Receiver::start(|_| Some(400)).await;
     refuses.webhook(dir.path(), &[]).deliver(&left()).await;
     assert_eq!(refuses.asked.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn an_https_address_is_spoken_to_in_tls() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/", listener.local_addr().unwrap());
+    let (asked, got) = Default::default();
+    let receiver = Receiver { answers: Arc::new(|_| None), asked, got, url };
+    let dir = tempfile::tempdir().unwrap();
+    let webhook = receiver.webhook(dir.path(), &[("SKEP_WEBHOOK_GIVE_UP_AFTER", "1s")]);
+    let hello = async {
+        /// The record type of a handshake (RFC 8446, 5.1), and then its version.
+        const HANDSHAKE: [u8; 2] = [0x16, 0x03];
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut first = [0; 2];
+        stream.read_exact(&mut first).await.unwrap();
+        assert_eq!(first, HANDSHAKE);
+    };
+    let message = left();
+    tokio::join!(hello, webhook.deliver(&message));
 }
 
 #[tokio::test]
