@@ -11,6 +11,7 @@ use harness::departures::{
     Leaver, PATIENCE, QUICK, options_with, running, shell, signal, standing,
 };
 use harness::secs;
+use harness::trouble::{Failure, fleet_of_firsts};
 use serde_json::Value;
 use skep_sim::fleet::{ClusterSpec, Fleet, Instance, workload};
 
@@ -86,6 +87,24 @@ async fn a_fleet_is_seen_and_told_of_while_a_worker_leaves() -> anyhow::Result<(
 }
 
 #[tokio::test]
+async fn a_node_that_cannot_take_its_place_says_so_once_and_why() -> anyhow::Result<()> {
+    let fleet = fleet_of_firsts(options_with(""), |cloud, instance| {
+        let told = instance.dir().join("told");
+        hook(instance, "failed", &format!("echo $SKEP_EVENT $SKEP_OUTCOME >> {}", told.display()))?;
+        cloud.imds_knobs(instance.id()).switch_off(true);
+        Ok(())
+    })
+    .await?;
+    fleet.create_cluster(&ClusterSpec::new("test", 1, 0))?;
+    let failure = Failure::of(&fleet, "test-managers").await?;
+    let told = std::fs::read_to_string(failure.instance.dir().join("told"))?;
+    let is_it =
+        |line: &str| line.starts_with("failed ") && line.contains("metadata is switched off");
+    ensure!(told.lines().count() == 1 && told.lines().all(is_it), "{told}");
+    fleet.stop().await
+}
+
+#[tokio::test]
 async fn the_alerts_fire_when_they_should() -> anyhow::Result<()> {
     let output = Command::new("promtool")
         .args(["test", "rules", "alerts_test.yaml"])
@@ -146,21 +165,25 @@ fn run_on(instance: &Arc<Instance>, command: Command) {
 
 /// Hooks that flood, fail and hang; the file in which each says that it was called.
 fn misbehave(instance: &Instance) -> anyhow::Result<PathBuf> {
-    use std::os::unix::fs::PermissionsExt;
-    let (hooks, told) = (instance.dir().join("etc/hooks.d"), instance.dir().join("told"));
-    std::fs::create_dir_all(&hooks)?;
+    let told = instance.dir().join("told");
     for (event, then) in [
         ("joined", "cat > /dev/null"),
         ("departing", "timeout 1 yes; exit 3"),
         ("drained", "sleep 600 & sleep 600"),
         ("left", "exit 0"),
     ] {
-        let hook = hooks.join(event);
-        let script = format!("#!/bin/sh\necho $SKEP_EVENT >> {}\n{then}\n", told.display());
-        std::fs::write(&hook, script)?;
-        std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755))?;
+        hook(instance, event, &format!("echo $SKEP_EVENT >> {}\n{then}", told.display()))?;
     }
     Ok(told)
+}
+
+fn hook(instance: &Instance, event: &str, script: &str) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let hooks = instance.dir().join("etc/hooks.d");
+    std::fs::create_dir_all(&hooks)?;
+    let hook = hooks.join(event);
+    std::fs::write(&hook, format!("#!/bin/sh\n{script}\n"))?;
+    Ok(std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755))?)
 }
 
 fn webhook(instance: &Instance, url: &str) -> anyhow::Result<()> {
