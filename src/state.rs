@@ -31,6 +31,16 @@ pub enum Phase {
 }
 
 impl Phase {
+    pub const ALL: [Phase; 7] = [
+        Phase::Starting,
+        Phase::Warmed,
+        Phase::Booting,
+        Phase::Ready,
+        Phase::Leaving,
+        Phase::Left,
+        Phase::Failed,
+    ];
+
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -125,6 +135,17 @@ impl StateHandle {
     /// Records a fact beside the phase.
     pub fn update(&self, change: impl FnOnce(&mut NodeState)) {
         self.0.send_modify(change);
+    }
+
+    /// Shows the departure as it is now: its deadline may come nearer.
+    pub fn set_departure(&self, departure: &Departure) {
+        self.0.send_if_modified(|state| {
+            let is_new = state.departure.as_ref() != Some(departure);
+            if is_new {
+                state.departure = Some(departure.clone());
+            }
+            is_new
+        });
     }
 
     /// Shows what is to be made of the nodes that look dead.

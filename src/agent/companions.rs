@@ -1,7 +1,6 @@
 //! What runs beside the story, from the first moment to the last: health port, control socket,
 //! the watch on the metadata, the `STATUS=` line, signals.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -11,8 +10,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::RunError;
-use crate::config::Settings;
+use crate::config::{Health, Settings};
 use crate::control::{self, LeaveRequest};
+use crate::events::Events;
 use crate::imds::{Imds, TargetState};
 use crate::instance::{Departure, Reason};
 use crate::node::Node;
@@ -23,6 +23,8 @@ use crate::{health, manager, recover};
 
 /// Ends with the story: dropping it ends them all.
 pub struct Companions {
+    /// Tells others what happens to this node.
+    pub events: Events,
     tasks: JoinSet<()>,
     node: Arc<OnceLock<Node>>,
 }
@@ -61,10 +63,11 @@ impl Companions {
         }));
         tasks.spawn(follow_operator(requests, settings.clone(), notices.clone()));
         if settings.health.enabled {
-            tasks.spawn(answer_health_checks(settings.health.listen, state.clone()));
+            tasks.spawn(answer_health_checks(settings.health.clone(), state.clone()));
         }
         tasks.spawn(systemd::follow(state.clone()));
-        Ok(Self { tasks, node })
+        let events = Events::start(settings, state, &mut tasks);
+        Ok(Self { events, tasks, node })
     }
 
     /// From here on `skep status` knows the fleet.
@@ -92,11 +95,11 @@ impl Companions {
 }
 
 /// A port that is taken must not keep a node out of the swarm: it is asked for again and again.
-async fn answer_health_checks(listen: SocketAddr, state: StateHandle) {
+async fn answer_health_checks(settings: Health, state: StateHandle) {
     const RETRY_INTERVAL: Duration = Duration::from_secs(5);
     loop {
-        match health::Server::bind(listen) {
-            Ok(server) => server.serve(state.clone()).await,
+        match health::Server::bind(settings.listen) {
+            Ok(server) => server.serve(state.clone(), settings.metrics).await,
             Err(error) => tracing::error!("{}", crate::errors::chain(&error)),
         }
         tokio::time::sleep(RETRY_INTERVAL).await;

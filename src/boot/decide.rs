@@ -84,6 +84,22 @@ pub enum Step {
     Refuse(Refusal),
 }
 
+impl Step {
+    /// What it is part of, for people who ask where the time goes.
+    #[must_use]
+    pub fn stage(&self) -> &'static str {
+        match self {
+            Self::Claim { .. } | Self::Init { .. } | Self::Publish { .. } => "found",
+            Self::Recreate { .. } => "recreate",
+            Self::Join { .. } => "join",
+            Self::AskOut { .. } | Self::Discard { .. } | Self::LeaveStale { .. } => "leave_stale",
+            Self::Unlock { .. } => "unlock",
+            Self::Wait { .. } => "wait",
+            Self::Ready(_) | Self::Refuse(_) => "look",
+        }
+    }
+}
+
 /// Why a node cannot take its place; each names the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {

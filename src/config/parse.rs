@@ -17,7 +17,7 @@ use super::nearest::{did_you_mean, nearest};
 use super::raw::{Problem, Raw};
 use super::values::{
     Choice, Cidr, DockerHost, JoinAvailability, LogFilter, LogFormat, OWN_TARGET, Shipper,
-    TokenStore,
+    TokenStore, WebhookUrl,
 };
 use crate::instance::Role;
 use reqwest::Url;
@@ -275,6 +275,19 @@ pub fn docker_host(raw: &Raw) -> Parsed<DockerHost> {
              write \"unix:///var/run/docker.sock\""
         )),
     }
+}
+
+/// It may be a secret: no complaint repeats it.
+pub fn webhook_url(raw: &Raw) -> Parsed<WebhookUrl> {
+    let url: reqwest::Url =
+        raw.text()?.parse().map_err(|problem| format!("it is not an address: {problem}"))?;
+    if !matches!(url.scheme(), "https" | "http") {
+        return Err("it begins with neither https:// nor http://".into());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("it holds a user or a password; the signature tells who sends it".into());
+    }
+    Ok(WebhookUrl(url))
 }
 
 pub fn private_address(raw: &Raw) -> Parsed<IpAddr> {

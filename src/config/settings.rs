@@ -13,7 +13,7 @@ use super::parse;
 use super::raw::Raw;
 use super::show::Show as _;
 use super::values::{
-    Cidr, DockerHost, JoinAvailability, LogFilter, LogFormat, Shipper, TokenStore,
+    Cidr, DockerHost, JoinAvailability, LogFilter, LogFormat, Shipper, TokenStore, WebhookUrl,
 };
 use crate::instance::Role;
 use crate::labels::Labels;
@@ -173,12 +173,39 @@ settings! {
         http: Vec<Condition> = conditions(),
     }
 
+    /// Executables that are told what happens to this node; `docs/monitoring.md` says how.
+    hooks: Hooks {
+        /// Holds an executable per event, or a folder of them: `joined`, `departing`, `drained`,
+        /// `left`, `failed`.
+        dir: PathBuf = directory("/etc/skep/hooks.d"),
+        /// Time for each of them; then it is killed, with all that it has started.
+        timeout: Duration = duration("30s"),
+        /// How long the node waits at the end, before the machine may go, for what still has to be
+        /// told of it: hooks and webhook together.
+        last_wait: Duration = duration("5s"),
+    }
+
+    /// Where the same events are told by HTTP; `docs/monitoring.md` says how.
+    webhook: Webhook {
+        /// `https://` or `http://`. It is never shown beyond its host. Where it is not set, nothing
+        /// is told.
+        url: Option<WebhookUrl> = webhook_url(),
+        /// File with the secret that signs every message, for skep's eyes: mode `0400`, owner `skep`.
+        secret_file: Option<PathBuf> = directory(),
+        /// Time for each attempt.
+        timeout: Duration = duration("10s"),
+        /// How long to try again.
+        give_up_after: Duration = duration("5m"),
+    }
+
     /// The port that a load balancer asks.
     health: Health {
         /// Address and port.
         listen: SocketAddr = socket_address("0.0.0.0:44554"),
         /// Whether to listen at all.
         enabled: bool = boolean("true"),
+        /// Whether `/metrics` is there, too, for Prometheus.
+        metrics: bool = boolean("true"),
     }
 
     /// What skep says, on standard error.

@@ -168,6 +168,31 @@ impl fmt::Display for DockerHost {
     }
 }
 
+/// Where events are told. Such addresses are often secrets themselves, so that no more than the host
+/// is shown of them: `https://hooks.example.com/***`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WebhookUrl(pub(super) reqwest::Url);
+
+impl WebhookUrl {
+    /// All of it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl fmt::Display for WebhookUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}/***", self.0.scheme(), self.0.host_str().unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for WebhookUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// An IPv4 range, such as `10.0.0.0/8`; the bits behind the prefix are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cidr {

@@ -27,6 +27,8 @@ use futures_util::FutureExt as _;
 use futures_util::future::{LocalBoxFuture, join_all};
 use tokio::time::Instant;
 
+pub use command::executables;
+
 use crate::config::Flush as Settings;
 use crate::config::Shipper;
 use crate::flushed::Flushed;

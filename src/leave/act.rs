@@ -9,6 +9,7 @@ use super::budget::Budget;
 use super::decide::{Observed, Outcome, Step};
 use super::observe::Memory;
 use crate::demotion::{self, Demotion};
+use crate::events::Event;
 use crate::flush;
 use crate::instance::{Departure, Membership, Role};
 use crate::ledger::{DepartureRow, DepartureState, LedgerError, MemberState};
@@ -75,6 +76,7 @@ pub async fn act(
         }
         Step::Flush => {
             say("flushing the logs");
+            node.events.tell(Event::Drained, None);
             flush::run(node, departure, budget.flush_until).await;
             memory.is_flushed = true;
         }

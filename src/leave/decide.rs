@@ -100,6 +100,17 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// In one word, for a label.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::LeftUnconfirmed => "left_unconfirmed",
+            Self::NothingToLeave => "nothing_to_leave",
+            Self::TooLate => "too_late",
+        }
+    }
+
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -108,6 +119,18 @@ impl Outcome {
             Self::NothingToLeave => "there was nothing to leave",
             Self::TooLate => "the deadline came before the node had left",
         }
+    }
+}
+
+/// What a step is part of, for people who ask where the time goes.
+#[must_use]
+pub fn stage(seen: &Observed, step: &Step) -> &'static str {
+    match step {
+        Step::Flush => "flush",
+        Step::Leave | Step::LeaveUnsettled | Step::LeaveLast => "leave",
+        _ if seen.local.state == LocalState::Inactive => "take_off_the_list",
+        _ if seen.is_flushed => "demote",
+        _ => "drain",
     }
 }
 

@@ -46,6 +46,7 @@ pub async fn leave(node: &Node, mut notices: watch::Receiver<Option<Departure>>)
         let Some(departure) = notices.borrow_and_update().clone() else {
             return Outcome::NothingToLeave;
         };
+        node.state.set_departure(&departure);
         let budget = budget_of(node, &departure, start);
         let round =
             tokio::time::timeout(LOOK_TIMEOUT, round(node, &departure, &budget, &mut memory));
@@ -105,6 +106,7 @@ async fn round(
 ) -> Result<Next, act::LeaveError> {
     let seen = observe::observe(node, budget, memory).await?;
     let step = decide(node.role, &seen);
+    memory.stopwatch.enter(decide::stage(&seen, &step));
     act::act(node, departure, budget, &seen, step, memory).await
 }
 

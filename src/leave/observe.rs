@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::act::LeaveError;
 use super::budget::Budget;
 use super::decide::{Clock, Observed};
+use crate::metrics::{Stopwatch, metrics};
 use crate::node::Node;
 use crate::swarm::{CLUSTER_LABEL, LocalNode, LocalState, NodeView, Quorum};
 
@@ -22,6 +23,9 @@ const RELIEF_PATIENCE: Duration = Duration::from_secs(300);
 pub struct Memory {
     start: Instant,
     pub is_flushed: bool,
+    /// How many tasks ran here at the last look.
+    running_tasks: usize,
+    pub stopwatch: Stopwatch,
     /// Whether this node is out, and since when only somebody's word is missing: that it is a
     /// manager no more, or off the list.
     word_missing: Option<(bool, Instant)>,
@@ -31,7 +35,14 @@ pub struct Memory {
 
 impl Memory {
     pub fn new(start: Instant) -> Self {
-        Self { start, is_flushed: false, word_missing: None, is_ours: None }
+        Self {
+            start,
+            is_flushed: false,
+            running_tasks: 0,
+            stopwatch: Stopwatch::default(),
+            word_missing: None,
+            is_ours: None,
+        }
     }
 }
 
@@ -74,6 +85,8 @@ pub async fn observe(
     };
     let (tasks, standalone): (Vec<_>, Vec<_>) =
         containers.into_iter().partition(|container| container.task_id.is_some());
+    metrics().tasks_drained(memory.running_tasks.saturating_sub(tasks.len()));
+    memory.running_tasks = tasks.len();
     let is_out = local.state == LocalState::Inactive;
     let is_word_missing = is_out || !local.is_manager && memory.is_flushed && tasks.is_empty();
     memory.word_missing = is_word_missing.then(|| match memory.word_missing {
