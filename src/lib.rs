@@ -7,8 +7,8 @@
 //! | [`boot`], [`care`], [`leave`], [`manager`], [`recover`], [`watch`] | the phases: observe → decide → act |
 //! | [`flush`], [`health`], [`control`], [`announce`], [`demotion`] | what the phases use on this host and towards AWS |
 //! | [`swarm`], [`ledger`], [`secrets`], [`imds`], [`autoscaling`], [`cloudformation`], [`systemd`] | the outside world |
-//! | [`config`], [`cli`] | what the operator says and sees |
-//! | [`instance`], [`labels`], [`state`], [`node`], [`retry`], [`child`], [`errors`] | plain types and values |
+//! | [`config`], [`cli`], [`doctor`] | what the operator says and sees |
+//! | [`instance`], [`labels`], [`state`], [`events`], [`node`], [`retry`], [`child`], [`errors`] | plain types and values |
 
 pub mod agent;
 pub mod announce;
@@ -22,7 +22,9 @@ pub mod cloudformation;
 pub mod config;
 pub mod control;
 pub mod demotion;
+pub mod doctor;
 pub mod errors;
+pub mod events;
 pub mod flush;
 pub mod health;
 pub mod imds;

@@ -11,6 +11,7 @@ mod act;
 mod budget;
 mod decide;
 mod observe;
+mod progress;
 #[cfg(test)]
 mod quorum_tests;
 #[cfg(test)]
@@ -104,6 +105,7 @@ async fn round(
     memory: &mut Memory,
 ) -> Result<Next, act::LeaveError> {
     let seen = observe::observe(node, budget, memory).await?;
+    progress::show(node, budget, memory).await;
     let step = decide(node.role, &seen);
     act::act(node, departure, budget, &seen, step, memory).await
 }

@@ -27,6 +27,7 @@ mod error;
 mod member;
 mod rotation;
 mod table;
+mod trial;
 mod turn;
 
 pub use attempt::Attempt;
@@ -36,4 +37,5 @@ pub use error::LedgerError;
 pub use member::{Member, MemberState};
 pub(crate) use table::Condition;
 pub use table::Ledger;
+pub use trial::{Access, Partition};
 pub use turn::{Turn, TurnOf};
