@@ -5,7 +5,7 @@ use harness::departures::{Leaver, options_with, row, running, standing};
 use harness::secs;
 use harness::terminal::widest;
 use serde_json::Value;
-use skep_sim::fleet::{ClusterSpec, workload};
+use skep_sim::fleet::{ClusterSpec, Instance, workload};
 
 #[tokio::test]
 async fn the_node_leaves_and_the_machine_stays() -> anyhow::Result<()> {
@@ -40,10 +40,22 @@ async fn the_node_leaves_and_the_machine_stays() -> anyhow::Result<()> {
     let nobody = worker.instance.skep(["leave"]).await?;
     assert!(!nobody.status.success(), "no skep runs any more: {nobody:?}");
 
+    the_fleet_is_watched(&fleet.group(&spec.managers_group())[0]).await?;
     on_a_narrow_terminal(&seen).await?;
     seen.has_left(&fleet).await?;
     its_story_is_kept(&seen).await?;
     fleet.stop().await
+}
+
+/// Drawn anew until somebody ends it.
+async fn the_fleet_is_watched(manager: &Instance) -> anyhow::Result<()> {
+    // Of the program's own words the first `exec` is the terminal's: the watch goes to the background.
+    let drawn = manager.skep_on_terminal(40, "status --watch & sleep 7; kill $!").await?;
+    let drawn = String::from_utf8(drawn.stdout)?;
+    let looks = drawn.matches("quorum: 1 manager").count();
+    ensure!(looks >= 2 && drawn.contains("A\r\x1b[J"), "{looks} looks: {drawn}");
+    ensure!(widest(&drawn) <= 40, "{} columns: {drawn}", widest(&drawn));
+    Ok(())
 }
 
 /// A block is drawn anew in its place: what it does, the time, and the tasks by their names.
