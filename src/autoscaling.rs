@@ -8,6 +8,8 @@
 //!
 //! All calls share one unpublished limit per account and region: poll sparingly.
 
+mod trial;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

@@ -7,8 +7,8 @@
 //! | [`boot`], [`care`], [`leave`], [`manager`], [`recover`], [`watch`] | the phases: observe → decide → act |
 //! | [`flush`], [`health`], [`control`], [`announce`], [`events`], [`demotion`], [`peers`] | what the phases use on this host and towards AWS |
 //! | [`swarm`], [`ledger`], [`secrets`], [`imds`], [`autoscaling`], [`cloudformation`], [`systemd`] | the outside world |
-//! | [`config`], [`cli`] | what the operator says and sees |
-//! | [`instance`], [`labels`], [`flushed`], [`state`], [`metrics`], [`node`], [`retry`], [`child`], [`errors`], [`prometheus`] | plain types and values |
+//! | [`config`], [`cli`], [`doctor`] | what the operator says and sees |
+//! | [`instance`], [`labels`], [`flushed`], [`state`], [`story`], [`metrics`], [`node`], [`retry`], [`child`], [`errors`], [`prometheus`] | plain types and values |
 
 pub mod agent;
 pub mod announce;
@@ -22,6 +22,7 @@ pub mod cloudformation;
 pub mod config;
 pub mod control;
 pub mod demotion;
+pub mod doctor;
 pub mod errors;
 pub mod events;
 pub mod flush;
@@ -42,6 +43,7 @@ pub mod recover;
 pub mod retry;
 pub mod secrets;
 pub mod state;
+pub mod story;
 pub mod swarm;
 pub mod systemd;
 pub mod watch;

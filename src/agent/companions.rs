@@ -61,7 +61,7 @@ impl Companions {
             let node = known.get().cloned();
             async move { manager::view_fleet(&node?).await }
         }));
-        tasks.spawn(follow_operator(requests, settings.clone(), notices.clone()));
+        tasks.spawn(follow_operator(requests, settings.clone(), state.clone(), notices.clone()));
         if settings.health.enabled {
             tasks.spawn(answer_health_checks(settings.health.clone(), state.clone()));
         }
@@ -110,12 +110,17 @@ async fn answer_health_checks(settings: Health, state: StateHandle) {
 async fn follow_operator(
     mut requests: mpsc::Receiver<LeaveRequest>,
     settings: Settings,
+    state: StateHandle,
     notices: Notices,
 ) {
     while let Some(request) = requests.recv().await {
         let longest = settings.leave.deadline;
         let noticed_at = OffsetDateTime::now_utc();
         let deadline = noticed_at + request.deadline.unwrap_or(longest).min(longest);
+        if let Some(why) = request.reason {
+            tracing::info!("the operator takes this node out: {why}");
+            state.update(|state| state.why = Some(why));
+        }
         notices.give(Departure { reason: Reason::Operator, noticed_at, deadline });
     }
 }

@@ -29,6 +29,7 @@ use crate::watch::Notices;
 use crate::{control, manager, systemd};
 
 use companions::Companions;
+pub(crate) use introduce::introduce;
 use warm::Wait;
 
 /// A Docker that runs answers within milliseconds.

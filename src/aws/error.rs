@@ -183,17 +183,31 @@ impl AwsError {
     }
 }
 
+impl AwsError {
+    /// What happened, without what to do about it.
+    #[must_use]
+    pub fn evidence(&self) -> String {
+        let (what, _) = self.story();
+        let words = match (&self.code, self.message.as_str()) {
+            (Some(code), "") => format!(" ({code})"),
+            (Some(code), message) => format!(" ({code}: {message})"),
+            (None, "") => String::new(),
+            (None, message) => format!(" ({message})"),
+        };
+        format!("{}:{} on {}: {what}{words}", self.service, self.operation, self.resource)
+    }
+
+    /// What to do about it, where there is something to do.
+    #[must_use]
+    pub fn remedy(&self) -> Option<String> {
+        self.story().1
+    }
+}
+
 impl fmt::Display for AwsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (what, remedy) = self.story();
-        write!(f, "{}:{} on {}: {what}", self.service, self.operation, self.resource)?;
-        match (&self.code, self.message.as_str()) {
-            (Some(code), "") => write!(f, " ({code})")?,
-            (Some(code), message) => write!(f, " ({code}: {message})")?,
-            (None, "") => {}
-            (None, message) => write!(f, " ({message})")?,
-        }
-        remedy.map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
+        f.write_str(&self.evidence())?;
+        self.remedy().map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
     }
 }
 

@@ -36,6 +36,7 @@ use act::{Next, Progress};
 pub use decide::{Observed, OwnSwarm, Refusal, Step, decide};
 pub use lost::Absence;
 use lost::Vigil;
+pub use preflight::{check_address, check_clock};
 pub use unlock::{Unlocking, unlock};
 
 /// Permissions and tables that were made together with the instance may take this long to be

@@ -71,6 +71,15 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     parse::duration(&raw::Raw::bare(text))
 }
 
+/// An IPv4 range as every setting takes it.
+///
+/// # Errors
+///
+/// As for [`parse_duration`].
+pub fn parse_range(text: &str) -> Result<Cidr, String> {
+    parse::cidr(text)
+}
+
 /// Reads every source and validates every value in it.
 ///
 /// # Errors

@@ -322,7 +322,7 @@ pub fn address_pool(raw: &Raw) -> Parsed<Vec<Cidr>> {
     Ok(pool)
 }
 
-fn cidr(text: &str) -> Parsed<Cidr> {
+pub fn cidr(text: &str) -> Parsed<Cidr> {
     let split = text.split_once('/');
     let parsed = split.and_then(|(address, prefix)| {
         Some(Cidr { address: address.parse().ok()?, prefix: prefix.parse().ok()? })

@@ -47,6 +47,14 @@ impl Events {
         Self { state: state.clone(), last: Arc::default(), told, open }
     }
 
+    /// Nobody is told: for a process that only looks.
+    #[must_use]
+    pub fn silent(state: &StateHandle) -> Self {
+        let open = watch::Sender::new(0);
+        let (told, _) = mpsc::unbounded_channel();
+        Self { state: state.clone(), last: Arc::default(), told, open }
+    }
+
     /// Tells of `event`, with what the node knows of itself now. A failure is told once, however many
     /// see it on its way up.
     pub fn tell(&self, event: Event, outcome: Option<&str>) {

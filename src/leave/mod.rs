@@ -11,6 +11,7 @@ mod act;
 mod budget;
 mod decide;
 mod observe;
+mod progress;
 #[cfg(test)]
 mod quorum_tests;
 #[cfg(test)]
@@ -105,6 +106,7 @@ async fn round(
     memory: &mut Memory,
 ) -> Result<Next, act::LeaveError> {
     let seen = observe::observe(node, budget, memory).await?;
+    progress::show(node, budget, memory).await;
     let step = decide(node.role, &seen);
     memory.stopwatch.enter(decide::stage(&seen, &step));
     act::act(node, departure, budget, &seen, step, memory).await

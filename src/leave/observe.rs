@@ -1,5 +1,6 @@
 //! What a departing node looks at.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,7 +10,7 @@ use super::budget::Budget;
 use super::decide::{Clock, Observed};
 use crate::metrics::{Stopwatch, metrics};
 use crate::node::Node;
-use crate::swarm::{CLUSTER_LABEL, LocalNode, LocalState, NodeView, Quorum};
+use crate::swarm::{CLUSTER_LABEL, LocalNode, LocalState, NodeView, Quorum, TaskContainer};
 
 /// How long another manager gets to confirm a demotion or a removal; it looks every 5 s at most.
 const CONFIRMATION_PATIENCE: Duration = Duration::from_secs(15);
@@ -26,6 +27,10 @@ pub struct Memory {
     /// How many tasks ran here at the last look.
     running_tasks: usize,
     pub stopwatch: Stopwatch,
+    /// What runs here, as of the last look.
+    pub containers: Vec<TaskContainer>,
+    /// The graces that containers have told.
+    pub graces: HashMap<String, Option<u64>>,
     /// Whether this node is out, and since when only somebody's word is missing: that it is a
     /// manager no more, or off the list.
     word_missing: Option<(bool, Instant)>,
@@ -40,6 +45,8 @@ impl Memory {
             is_flushed: false,
             running_tasks: 0,
             stopwatch: Stopwatch::default(),
+            containers: Vec::new(),
+            graces: HashMap::new(),
             word_missing: None,
             is_ours: None,
         }
@@ -83,6 +90,7 @@ pub async fn observe(
     } else {
         ManagersLook::default()
     };
+    memory.containers.clone_from(&containers);
     let (tasks, standalone): (Vec<_>, Vec<_>) =
         containers.into_iter().partition(|container| container.task_id.is_some());
     metrics().tasks_drained(memory.running_tasks.saturating_sub(tasks.len()));

@@ -5,6 +5,7 @@
 //! 20.10.24 and 28.5.2.
 
 mod cluster;
+mod engine;
 mod error;
 mod join;
 mod local;
@@ -21,6 +22,7 @@ use bollard::{ClientVersion, Docker};
 use tokio::sync::{Mutex, OnceCell};
 
 pub use cluster::{Cluster, Rotation, Tokens, UnlockAnswer};
+pub use engine::Engine;
 pub use error::{SwarmError, SwarmErrorKind};
 pub use join::JoinAnswer;
 pub use local::{Certificate, InitSpec, LocalNode, LocalState};

@@ -56,6 +56,13 @@ impl Swarm {
         Ok(containers.into_iter().filter_map(TaskContainer::of).collect())
     }
 
+    /// Seconds between a container's SIGTERM and its SIGKILL, where it has a time of its own.
+    pub async fn fetch_grace(&self, container: &str) -> Option<u64> {
+        let docker = self.connect().await.ok()?;
+        let config = docker.inspect_container(container, None).await.ok()?.config?;
+        config.stop_timeout?.try_into().ok()
+    }
+
     /// How many tasks of a node have not ended, by the managers' list.
     ///
     /// The desired state says nothing here: it is `shutdown` the moment a drain begins, long
