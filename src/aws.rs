@@ -11,6 +11,7 @@
 //! must get through retries on top of it, as [`crate::retry`] does.
 
 mod error;
+mod signed;
 #[cfg(test)]
 pub(crate) mod stub;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 
 pub use error::{AwsError, AwsErrorKind};
+pub use signed::{Answer, Signed};
 
 use crate::autoscaling::AutoScaling;
 use crate::cloudformation::CloudFormation;

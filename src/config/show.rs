@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::condition::Condition;
 use super::values::{
-    Choice, Cidr, DockerHost, JoinAvailability, LogFilter, LogFormat, Shipper, TokenStore,
+    Choice, Cidr, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Shipper,
+    TokenStore,
 };
 use crate::instance::Role;
 use crate::labels::Labels;
@@ -46,6 +47,8 @@ show! {
     LogFilter: value => value.to_string();
     DockerHost: value => value.to_string();
     Cidr: value => value.to_string();
+    u32: value => value;
+    Destination: value => value.to_string();
     Shipper: value => value.word();
     Url: value => value.as_str();
     Condition: value => value.to_string();

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use bollard::models::{ContainerSummary, TaskState};
 use bollard::query_parameters::{
-    ListContainersOptionsBuilder, ListTasksOptionsBuilder, StopContainerOptionsBuilder,
+    ListContainersOptionsBuilder, ListTasksOptionsBuilder, LogsOptionsBuilder,
+    StopContainerOptionsBuilder,
 };
+use futures_util::TryStreamExt as _;
 use futures_util::future::join_all;
 
 use super::{CALL_TIMEOUT, Swarm, SwarmError, SwarmErrorKind};
@@ -54,6 +56,39 @@ impl Swarm {
             .await
             .map_err(|error| SwarmError::new("list the containers", &error))?;
         Ok(containers.into_iter().filter_map(TaskContainer::of).collect())
+    }
+
+    /// The last lines of every task's container that has ended and is still there, each behind Docker's
+    /// time of it; by the container's name. Those with a driver that Docker cannot read say so.
+    ///
+    /// # Errors
+    /// When Docker does not list its containers.
+    pub async fn fetch_task_logs(
+        &self,
+        lines: u32,
+    ) -> Result<Vec<(String, Result<String, String>)>, SwarmError> {
+        let docker = self.connect().await?;
+        let filters = HashMap::from([
+            ("label".to_owned(), vec![TASK_LABEL.to_owned()]),
+            ("status".to_owned(), vec!["exited".to_owned(), "dead".to_owned()]),
+        ]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let containers = docker
+            .list_containers(Some(options))
+            .await
+            .map_err(|error| SwarmError::new("list the containers", &error))?;
+        let logs = containers.into_iter().filter_map(TaskContainer::of).map(async |container| {
+            let options = LogsOptionsBuilder::default()
+                .stdout(true)
+                .stderr(true)
+                .timestamps(true)
+                .tail(&lines.to_string());
+            let chunks: Result<Vec<_>, _> =
+                docker.logs(&container.id, Some(options.build())).try_collect().await;
+            let text = chunks.map(|chunks| chunks.iter().map(ToString::to_string).collect());
+            (container.name, text.map_err(|error| crate::errors::chain(&error)))
+        });
+        Ok(join_all(logs).await)
     }
 
     /// How many tasks of a node have not ended, by the managers' list.
