@@ -11,6 +11,7 @@
 //! must get through retries on top of it, as [`crate::retry`] does.
 
 mod error;
+mod signed;
 #[cfg(test)]
 pub(crate) mod stub;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 
 pub(crate) use error::result_of;
 pub use error::{AwsError, AwsErrorKind};
+pub use signed::{Answer, Signed};
 
 use crate::autoscaling::AutoScaling;
 use crate::cloudformation::CloudFormation;

@@ -13,7 +13,8 @@ use super::parse;
 use super::raw::Raw;
 use super::show::Show as _;
 use super::values::{
-    Cidr, DockerHost, JoinAvailability, LogFilter, LogFormat, Shipper, TokenStore, WebhookUrl,
+    Cidr, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Shipper, TokenStore,
+    WebhookUrl,
 };
 use crate::instance::Role;
 use crate::labels::Labels;
@@ -196,6 +197,26 @@ settings! {
         timeout: Duration = duration("10s"),
         /// How long to try again.
         give_up_after: Duration = duration("5m"),
+    }
+
+    /// The last resort of nodes without a shipper: skep itself sends the tail of what is on the host,
+    /// before it leaves. Its role needs `logs:CreateLogStream` and `logs:PutLogEvents`, or
+    /// `s3:PutObject`.
+    ship: Ship {
+        /// `logs:<log group>` for CloudWatch Logs, or `s3://<bucket>/<prefix>`. Where it is not set,
+        /// nothing is sent.
+        to: Option<Destination> = destination(),
+        /// Another endpoint, such as an S3-compatible storage's. Where it is not set, it is the
+        /// region's.
+        endpoint: Option<Url> = endpoint(),
+        /// Log files, by their absolute paths.
+        files: Vec<PathBuf> = files(),
+        /// Whether the journal is sent; the user `skep` must then be in the group `systemd-journal`.
+        journal: bool = boolean("false"),
+        /// Whether the logs of the tasks that have stopped here are sent.
+        tasks: bool = boolean("true"),
+        /// How many lines of each at most, up to 100000.
+        lines: u32 = lines("10000"),
     }
 
     /// The port that a load balancer asks.

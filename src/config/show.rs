@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::condition::Condition;
 use super::values::{
-    Choice, Cidr, DockerHost, JoinAvailability, LogFilter, LogFormat, Shipper, TokenStore,
-    WebhookUrl,
+    Choice, Cidr, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Shipper,
+    TokenStore, WebhookUrl,
 };
 use crate::instance::Role;
 use crate::labels::Labels;
@@ -48,6 +48,8 @@ show! {
     DockerHost: value => value.to_string();
     WebhookUrl: value => value.to_string();
     Cidr: value => value.to_string();
+    u32: value => value;
+    Destination: value => value.to_string();
     Shipper: value => value.word();
     Url: value => value.as_str();
     Condition: value => value.to_string();

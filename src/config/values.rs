@@ -96,6 +96,27 @@ impl Shipper {
     }
 }
 
+/// Where skep ships logs to by itself. Displayed as it is said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// A log group.
+    Logs(String),
+    S3 {
+        bucket: String,
+        /// Without a slash at either end; may be empty.
+        prefix: String,
+    },
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Logs(group) => write!(f, "logs:{group}"),
+            Self::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
+        }
+    }
+}
+
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {

@@ -60,7 +60,7 @@ pub enum Step {
     DrainSelf,
     /// Say in the ledger that no task is left.
     MarkDrained,
-    /// Stop the tasks here, each with its own grace.
+    /// Stop the tasks here.
     StopTasks {
         why: &'static str,
     },

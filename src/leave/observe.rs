@@ -1,6 +1,6 @@
 //! What a departing node looks at.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -27,6 +27,8 @@ pub struct Memory {
     /// How many tasks ran here at the last look.
     running_tasks: usize,
     pub stopwatch: Stopwatch,
+    /// Containers that have had their SIGTERM from here.
+    pub asked_to_stop: HashSet<String>,
     /// What runs here, as of the last look.
     pub containers: Vec<TaskContainer>,
     /// The graces that containers have told.
@@ -45,6 +47,7 @@ impl Memory {
             is_flushed: false,
             running_tasks: 0,
             stopwatch: Stopwatch::default(),
+            asked_to_stop: HashSet::new(),
             containers: Vec::new(),
             graces: HashMap::new(),
             word_missing: None,

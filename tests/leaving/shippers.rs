@@ -77,7 +77,10 @@ async fn every_line_arrives_once_and_a_lost_receiver_holds_nobody() -> anyhow::R
         ended.extend(worker.tasks("die"));
     }
     ensure!(ended.len() >= 50, "only {} tasks have ended", ended.len());
-    arrived_once(&receiver, &ended).await?;
+    let dir = receiver.dir().display();
+    let received =
+        format!("journalctl --directory={dir}/journals --output=cat; cat {dir}/received");
+    arrived_once(&shell(&receiver, &received).await?, &ended)?;
 
     for service in ["on-journald", "on-syslog"] {
         running(&fleet, service, 2).await?;
@@ -127,8 +130,18 @@ async fn says_what_is_unsent_and_leaves_in_time(
     Ok(())
 }
 
-/// Tasks that say `<container> <n>` once a second, at SIGTERM as fast as they can, and then how many
-/// lines there were.
+/// Says `<container> <n>` once a second, at SIGTERM as fast as it can, and then how many lines there were.
+pub fn talk() -> Vec<String> {
+    let script = format!(
+        "i=0; line() {{ i=$((i+1)); echo \"$HOSTNAME $i\"; }}\n\
+         trap 'n=0; while [ $n -lt {LAST_WORDS} ]; do n=$((n+1)); line; done; \
+         echo \"$HOSTNAME end $i\"; exit 0' TERM\n\
+         while :; do line; sleep 1 & wait $!; done"
+    );
+    ["sh", "-c", &script].map(str::to_owned).to_vec()
+}
+
+/// Tasks that [`talk`] by a log driver.
 async fn talking(
     fleet: &Fleet,
     name: &str,
@@ -136,14 +149,7 @@ async fn talking(
     driver: &str,
     constraint: &str,
 ) -> anyhow::Result<()> {
-    let script = format!(
-        "i=0; line() {{ i=$((i+1)); echo \"$HOSTNAME $i\"; }}\n\
-         trap 'n=0; while [ $n -lt {LAST_WORDS} ]; do n=$((n+1)); line; done; \
-         echo \"$HOSTNAME end $i\"; exit 0' TERM\n\
-         while :; do line; sleep 1 & wait $!; done"
-    );
-    let command = ["sh", "-c", &script].map(str::to_owned).to_vec();
-    let mut spec: ServiceSpec = service(name, tasks, command, secs(20))?;
+    let mut spec: ServiceSpec = service(name, tasks, talk(), secs(20))?;
     let template = spec.task_template.as_mut().context("a task")?;
     let options = match driver {
         "syslog" => [("syslog-address".to_owned(), "tcp://127.0.0.1:1514".to_owned())].into(),
@@ -160,13 +166,7 @@ async fn talking(
 }
 
 /// Every line of every container that has ended, and none twice.
-async fn arrived_once(receiver: &Instance, ended: &[ContainerEvent]) -> anyhow::Result<()> {
-    let dir = receiver.dir().display();
-    let text = shell(
-        receiver,
-        &format!("journalctl --directory={dir}/journals --output=cat; cat {dir}/received"),
-    )
-    .await?;
+pub fn arrived_once(text: &str, ended: &[ContainerEvent]) -> anyhow::Result<()> {
     let mut seen: BTreeMap<&str, BTreeMap<&str, u32>> = BTreeMap::new();
     for line in text.lines() {
         if let Some((container, said)) = line.trim().split_once(' ') {
