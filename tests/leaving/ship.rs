@@ -33,7 +33,9 @@ async fn the_tail_of_everything_arrives_without_a_shipper() -> anyhow::Result<()
     // CloudWatch Logs does not answer, and skep dies over it: the next one goes on.
     let first = Leaver::of(&workers[0]).await?;
     shell(&first.instance, "kill -STOP $(cat /run/moto)").await?;
-    ensure!(first.instance.skep(["leave", "--deadline", "5m"]).await?.status.success());
+    ensure!(
+        first.instance.skep(["leave", "--deadline", "5m", "--no-wait"]).await?.status.success()
+    );
     let spooled = first.instance.dir().join("state/ship/batches.json");
     fleet.wait_until("what is to be sent", PATIENCE, async || Ok(spooled.exists())).await?;
     signal(&first.instance, "SIGKILL")?;
@@ -56,7 +58,9 @@ async fn the_tail_of_everything_arrives_without_a_shipper() -> anyhow::Result<()
 
     running(&fleet, "web", 6).await?;
     let second = Leaver::of(&workers[1]).await?;
-    ensure!(second.instance.skep(["leave", "--deadline", "5m"]).await?.status.success());
+    ensure!(
+        second.instance.skep(["leave", "--deadline", "5m", "--no-wait"]).await?.status.success()
+    );
     second.has_left(&fleet).await?;
     let dir = second.instance.dir().join("objects");
     aws(&second.instance, &format!("s3 cp --recursive --quiet s3://logs {}", dir.display()))

@@ -96,7 +96,8 @@ async fn says_what_is_unsent_and_leaves_in_time(
 ) -> anyhow::Result<()> {
     let instance = &worker.instance;
     let begun = Instant::now();
-    let said = instance.skep(["leave", "--deadline", &format!("{DEADLINE}s")]).await?;
+    let deadline = format!("{DEADLINE}s");
+    let said = instance.skep(["leave", "--no-wait", "--deadline", &deadline]).await?;
     ensure!(said.status.success(), "{said:?}");
     let counted = fleet.wait_until("unsent lines in the status", PATIENCE, async || {
         let status = instance.skep(["status", "--json"]).await?;
