@@ -28,6 +28,8 @@ mod member;
 mod rejoin;
 mod rotation;
 mod table;
+#[cfg(test)]
+mod tests;
 mod trial;
 mod turn;
 
