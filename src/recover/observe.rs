@@ -36,7 +36,9 @@ pub async fn observe(node: &Node) -> Result<Observed, RecoverError> {
         rows.into_iter().partition(|row| row.instance_id == me);
     let generation = charter.as_ref().map(|charter| charter.generation);
     let mut unlock_keys = None;
+    // A worker may not read them, and recovers nothing.
     if let Some(generation) = generation
+        && local.as_ref().is_some_and(|local| local.is_manager)
         && node.tokens.fetch_unlock_keys(generation).await?.is_some()
     {
         unlock_keys = Some(node.tokens.place(Item::UnlockKeys, generation));
