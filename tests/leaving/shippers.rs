@@ -239,7 +239,7 @@ module(load="omrelp")
 module(load="impstats" interval="1" format="json" resetCounters="off" log.syslog="off" log.file="{dir}/stats")
 input(type="imtcp" port="1514" ruleset="out")
 ruleset(name="out") {{
-    action(name="forward" type="omrelp" target="{to}" port="2514" queue.type="LinkedList"
+    action(name="forward" type="omrelp" target="{to}" port="2514" queue.type="LinkedList" queue.size="100000"
         queue.filename="forward" action.resumeRetryCount="-1" action.resumeInterval="1")
 }}
 CONF
