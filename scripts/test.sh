@@ -182,6 +182,8 @@ start_beside_scenarios() {
 run_stage() {
     local code=0 out tee tries
     if [ -n "${running[$1]:-}" ]; then
+        # Its turn: only root may say so.
+        renice -n 0 -g "${running[$1]}" >/dev/null 2>&1 || true
         wait_for_stage "$1" || code=$?
         cat "$logs/$1.log"
         return "$code"
