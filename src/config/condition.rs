@@ -63,7 +63,8 @@ impl FromStr for Condition {
         };
         let Some((url, place, comparison, number)) = parts() else {
             return Err(format!(
-                "\"{text}\" is no condition; write \"http://127.0.0.1:8080/stats /queue/size == 0\""
+                "{} is no condition; write \"http://127.0.0.1:8080/stats /queue/size == 0\"",
+                quoted(text)
             ));
         };
         if !place.starts_with('/') && crate::prometheus::selector(place).is_none() {
@@ -78,13 +79,26 @@ impl FromStr for Condition {
 
 /// A shipper's endpoint speaks plain HTTP on this host; skep's client for it has no TLS.
 pub fn http_url(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|problem| format!("\"{text}\": {problem}"))?;
-    if url.scheme() == "http" && url.has_host() && url.password().is_none() {
+    url_of(text, &["http"]).map_err(|problem| {
+        format!("{problem}; write a plain one such as \"http://127.0.0.1:2020\", no https")
+    })
+}
+
+/// A URL that may be shown: without a user or a password, which no complaint repeats.
+pub fn url_of(text: &str, schemes: &[&str]) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|problem| format!("{}: {problem}", quoted(text)))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("it holds a user or a password".into());
+    }
+    if schemes.contains(&url.scheme()) && url.has_host() {
         return Ok(url);
     }
-    Err(format!(
-        "\"{text}\" is not a plain one such as \"http://127.0.0.1:2020\": no https, no password"
-    ))
+    Err(format!("{} is not of {}", quoted(text), schemes.join(" or ")))
+}
+
+/// What stands before an `@` may be a password.
+fn quoted(text: &str) -> String {
+    if text.contains('@') { "what is written".into() } else { format!("\"{text}\"") }
 }
 
 impl fmt::Display for Condition {
@@ -117,11 +131,13 @@ mod tests {
             ("http://127.0.0.1/ /a == inf", "is no condition"),
             ("http://127.0.0.1/ a b == 0", "neither a JSON pointer"),
             ("https://127.0.0.1/ /a == 0", "no https"),
-            ("http://me:secret@127.0.0.1/ /a == 0", "no password"),
+            ("http://me:secret@127.0.0.1/ /a == 0", "a user or a password"),
+            ("http://me:secret@127.0.0.1/ /a", "is no condition"),
+            ("http://me:secret@:x/ /a == 0", "what is written"),
             ("127.0.0.1/x /a == 0", "relative URL"),
         ] {
             let said = text.parse::<Condition>().unwrap_err();
-            assert!(said.contains(problem), "{said}");
+            assert!(said.contains(problem) && !said.contains("secret"), "{said}");
         }
     }
 }

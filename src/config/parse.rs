@@ -108,12 +108,9 @@ pub fn destination(raw: &Raw) -> Parsed<Destination> {
 }
 
 pub fn endpoint(raw: &Raw) -> Parsed<Url> {
-    let text = raw.text()?;
-    let url = Url::parse(text).map_err(|problem| format!("\"{text}\": {problem}"))?;
-    if matches!(url.scheme(), "http" | "https") && url.has_host() && url.password().is_none() {
-        return Ok(url);
-    }
-    Err(format!("\"{text}\" is no endpoint such as \"https://minio.example.com\""))
+    condition::url_of(raw.text()?, &["http", "https"]).map_err(|problem| {
+        format!("{problem}; write an endpoint such as \"https://minio.example.com\"").into()
+    })
 }
 
 pub fn files(raw: &Raw) -> Parsed<Vec<PathBuf>> {

@@ -138,8 +138,10 @@ async fn stop(
     let stopped = stops.iter().filter(|stop| **stop == Stop::Stopped).count();
     tracing::info!(stopped, not_yet = stops.len() - stopped, "containers stopped");
     let asked = containers.into_iter().zip(stops).filter(|(_, stop)| *stop != Stop::Refused);
+    let before = memory.asked_to_stop.len();
     memory.asked_to_stop.extend(asked.map(|(container, _)| container.id));
-    Ok(Next::LookAtOnce)
+    // Where Docker refuses them all, it is asked again after a pause.
+    Ok(if memory.asked_to_stop.len() > before { Next::LookAtOnce } else { Next::Pause })
 }
 
 async fn demote(node: &Node, seen: &Observed, in_turn: bool) -> Result<(), LeaveError> {
