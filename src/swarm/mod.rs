@@ -29,7 +29,7 @@ pub use local::{Certificate, InitSpec, LocalNode, LocalState};
 pub use nodes::{Availability, NodeView, RaftView};
 pub use probe::first_listening;
 pub use quorum::Quorum;
-pub use tasks::{Stop, TaskContainer};
+pub use tasks::{LiveTask, Stop, TaskContainer};
 
 /// Docker answers a join or leave within 20 s in the worst case measured, an init within one
 /// election; a client that gave up sooner would not know what happened.
