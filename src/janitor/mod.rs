@@ -31,13 +31,13 @@ pub async fn keep_tidy(node: &Node) -> Infallible {
     loop {
         if may_tidy(node) {
             match look(node, &mut record).await {
-                Ok(is_helpless) => {
-                    if is_helpless && !was_helpless {
-                        tracing::warn!("there is nothing that the janitor may remove");
+                Ok(helpless) => {
+                    if let Some(room) = helpless.filter(|_| !was_helpless) {
+                        tracing::warn!("nothing may be removed from Docker's disk: {}", tell(room));
                     }
-                    was_helpless = is_helpless;
+                    was_helpless = helpless.is_some();
                 }
-                Err(error) => tracing::warn!("the janitor: {error}"),
+                Err(error) => tracing::warn!("{error}"),
             }
             if let Err(error) = record::save(state_dir, &record) {
                 tracing::warn!("{}: {error}", state_dir.display());
@@ -52,8 +52,9 @@ fn may_tidy(node: &Node) -> bool {
     node.state.now().is_healthy()
 }
 
-/// One look, and what follows from it. `true` where there is no room, and nothing to be done about it.
-async fn look(node: &Node, record: &mut Record) -> Result<bool, SwarmError> {
+/// One look, and what follows from it. What is left where that is too little, and nothing to be done
+/// about it.
+async fn look(node: &Node, record: &mut Record) -> Result<Option<Disk>, SwarmError> {
     let limits = &node.settings.janitor;
     let (images, containers, volumes, engine) = tokio::try_join!(
         node.swarm.fetch_images(),
@@ -63,31 +64,31 @@ async fn look(node: &Node, record: &mut Record) -> Result<bool, SwarmError> {
     )?;
     let seen = Seen { at: OffsetDateTime::now_utc(), images, containers, volumes };
     *record = decide::remember(record, &seen);
-    let Some(root) = engine.root_dir else { return Ok(false) };
+    let Some(root) = engine.root_dir else { return Ok(None) };
     let disk =
-        || Disk::of(&root).inspect_err(|error| tracing::warn!("{}: {error}", root.display()));
-    let Some(before) = disk().ok().filter(|disk| decide::is_short(*disk, limits)) else {
-        return Ok(false);
+        || Disk::of(&root).inspect_err(|error| tracing::warn!("{}: {error}", root.display())).ok();
+    let Some(before) = disk().filter(|disk| decide::is_short(*disk, limits)) else {
+        return Ok(None);
     };
     let plan = decide::decide(&seen, record, limits);
     if plan.is_empty() {
-        return Ok(true);
+        return Ok(Some(before));
     }
-    tracing::info!("the janitor makes room on Docker's disk: {}", room(before));
+    tracing::info!("making room on Docker's disk: {}", tell(before));
     let removed = carry_out(node, &plan, limits).await;
-    if let Ok(after) = disk() {
-        tracing::info!("the janitor has removed {removed} of {}: {}", plan.len(), room(after));
+    if let Some(after) = disk() {
+        tracing::info!("made room, with {removed} of {} removed: {}", plan.len(), tell(after));
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// How much of it is done; what Docker refuses stays.
 async fn carry_out(node: &Node, plan: &Plan, limits: &Janitor) -> usize {
     let mut removed = 0;
-    let mut tell = |done: Result<(), SwarmError>, what: String| match done {
+    let mut note = |done: Result<(), SwarmError>, what: String| match done {
         Ok(()) => {
             removed += 1;
-            tracing::info!("the janitor has removed {what}");
+            tracing::info!("removed {what}");
         }
         Err(error) => tracing::info!("{what} stays: {error}"),
     };
@@ -96,7 +97,7 @@ async fn carry_out(node: &Node, plan: &Plan, limits: &Janitor) -> usize {
             break;
         }
         let done = node.swarm.remove_container(&container.id, limits.volumes).await;
-        tell(done, format!("the container {}, stopped for {}", container.name, span(*stopped_for)));
+        note(done, format!("container {}, stopped for {}", container.name, span(*stopped_for)));
     }
     for (image, unused_for) in &plan.images {
         if !may_tidy(node) {
@@ -104,22 +105,19 @@ async fn carry_out(node: &Node, plan: &Plan, limits: &Janitor) -> usize {
         }
         let done = node.swarm.remove_image(image).await;
         let (size, unused_for) = (size(image.bytes), span(*unused_for));
-        tell(done, format!("the image {} of {size}, unused for {unused_for}", image.name()));
+        note(done, format!("image {} of {size}, unused for {unused_for}", image.name()));
     }
     for volume in &plan.volumes {
         if !may_tidy(node) {
             break;
         }
-        tell(
-            node.swarm.remove_volume(volume).await,
-            format!("the volume {volume}, of no container"),
-        );
+        note(node.swarm.remove_volume(volume).await, format!("volume {volume}, of no container"));
     }
     removed
 }
 
 /// `4.1 % of its space and 61.0 % of its inodes are free`
-fn room(disk: Disk) -> String {
+fn tell(disk: Disk) -> String {
     let percent = |share: f64| share * 100.0;
     let (space, inodes) = (percent(disk.bytes.share()), percent(disk.inodes.share()));
     format!("{space:.1} % of its space and {inodes:.1} % of its inodes are free")

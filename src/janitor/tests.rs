@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use time::macros::datetime;
 
 use super::decide::*;
-use super::{room, size};
+use super::{size, tell};
 use crate::config::{Janitor, Settings};
 use crate::disk::{Disk, Room};
 use crate::swarm::{LocalContainer, LocalImage};
@@ -92,7 +92,7 @@ fn either_space_or_inodes_may_be_short() {
     assert!(!is_short(50, 50) && is_short(5, 50) && is_short(50, 5));
     let without_inodes = Disk { inodes: Room { free: 0, all: 0 }, ..disk(50, 0) };
     assert!(!super::decide::is_short(without_inodes, &limits(false)), "no number, no limit");
-    assert_eq!(room(disk(4, 61)), "4.0 % of its space and 61.0 % of its inodes are free");
+    assert_eq!(tell(disk(4, 61)), "4.0 % of its space and 61.0 % of its inodes are free");
     assert_eq!((size(1), size(5 << 20)), ("1 KiB".into(), "5 MiB".into()));
 }
 

@@ -40,9 +40,7 @@ async fn what_is_old_goes_and_nothing_that_is_needed() -> anyhow::Result<()> {
     let anonymous = docker.create_volume(VolumeCreateRequest::default()).await?.name;
 
     let log = || worker.instance.log();
-    for words in
-        ["has removed the container done, stopped for ", "has removed the image unused:1 of "]
-    {
+    for words in ["removed container done, stopped for ", "removed image unused:1 of "] {
         fleet.wait_until(words, PATIENCE, async || Ok(log().contains(words))).await?;
     }
     tokio::time::sleep(LONG).await;
@@ -63,7 +61,7 @@ async fn what_is_old_goes_and_nothing_that_is_needed() -> anyhow::Result<()> {
         docker.inspect_volume(name).await?;
     }
     let told = log();
-    let told = told.lines().filter(|line| line.contains("the janitor has removed the ")).count();
+    let told = told.lines().filter(|line| line.contains("janitor: removed ")).count();
     ensure!(told == 2, "two things were removed, and each is told once: {}", log());
     let story = worker.instance.skep(["events"]).await?;
     ensure!(String::from_utf8_lossy(&story.stdout).contains("image unused:1"), "{story:?}");
