@@ -119,7 +119,7 @@ function draw() {
 }
 
 function drawFigures({ quorum, members }) {
-  const workers = members.filter((member) => member.role === 'worker').length;
+  const count = (role) => plural(members.filter((member) => member.role === role).length, role);
   const figures = [];
   if (quorum) {
     const { managers, reachable, may_be_lost: spare } = quorum;
@@ -129,7 +129,7 @@ function drawFigures({ quorum, members }) {
   } else {
     figures.push({ name: 'Quorum', text: 'not known', alarm: true });
   }
-  figures.push({ name: 'Nodes', text: `${members.length}, ${workers} of them workers` });
+  figures.push({ name: 'Nodes', text: `${count('manager')}, ${count('worker')}` });
   if (picture.tasks) {
     const placed = picture.tasks.filter((task) => task.node_id);
     figures.push({ name: 'Tasks', text: String(placed.length) });

@@ -138,7 +138,7 @@ impl<'a> Page<'a> {
         ensure!(seen["nodes"] == 6 && seen["leaders"] == 1 && seen["managers"] == 2, "{seen:#}");
         ensure!(seen["cluster"] == spec.name.as_str(), "{seen:#}");
         let figures =
-            json!(["3 of 3 managers reachable, 1 may be lost", "6, 3 of them workers", "13"]);
+            json!(["3 of 3 managers reachable, 1 may be lost", "3 managers, 3 workers", "13"]);
         ensure!(seen["figures"] == figures, "{seen:#}");
         let mut ids: Vec<String> =
             self.fleet.instances().iter().map(|one| one.id().to_owned()).collect();
