@@ -59,9 +59,10 @@ pub async fn complete(node: &Node, announcer: &Announcer, departure: &Departure,
         // Either result terminates the instance; this one says whether it was ready for that.
         let result = match outcome {
             Outcome::TooLate => HookResult::Abandon,
-            Outcome::Left | Outcome::LeftUnconfirmed | Outcome::NothingToLeave => {
-                HookResult::Continue
-            }
+            Outcome::Left
+            | Outcome::LeftUnconfirmed
+            | Outcome::NothingToLeave
+            | Outcome::Stayed => HookResult::Continue,
         };
         hook.complete(result).await;
     }

@@ -3,6 +3,7 @@
 mod companions;
 mod hook;
 mod introduce;
+mod standby;
 mod warm;
 
 use std::convert::Infallible;
@@ -104,7 +105,7 @@ async fn life(
             tokio::join!(imds.fetch_instance(deadline), docker)
         } => instance?,
     };
-    let first_look = companions.watch_metadata(&imds, settings, notices);
+    let first_look = companions.watch_metadata(&imds, settings, notices, state);
     let aws = Aws::load(Some(settings.region.as_deref().unwrap_or(&instance.region))).await;
     let announcer = Announcer::new(&instance, settings, &aws);
     let node = match introduce::introduce(settings, instance, imds, docker, &aws, state) {
@@ -125,29 +126,40 @@ async fn life(
             return Ok(Ended::Left(outcome));
         }
     };
-    let ended = tokio::select! {
-        ended = take_part(&node, &announcer, notices, deadline) => ended,
-        never = care::replacement::watch_docker(&node) => match never {},
-    };
-    if let Err(RunError::Boot(error)) = &ended {
-        care::replacement::after_failure(&node, notices, error).await;
+    let mut first_boot = Some(deadline);
+    loop {
+        let ended = tokio::select! {
+            ended = take_part(&node, &announcer, notices, first_boot.take()) => ended,
+            never = care::replacement::watch_docker(&node) => match never {},
+        };
+        if let Err(RunError::Boot(error)) = &ended {
+            care::replacement::after_failure(&node, notices, error).await;
+        }
+        ended?;
+        match depart(&node, &announcer, notices).await {
+            // Whoever gave the notice has thought better of it.
+            Outcome::Stayed => {}
+            outcome => return Ok(Ended::Left(outcome)),
+        }
     }
-    ended?;
-    Ok(Ended::Left(depart(&node, &announcer, notices).await))
 }
 
-/// Takes its place, and again when it has fallen out, until a notice comes.
+/// Takes its place, and again when it has fallen out, until a notice comes. `first_boot` is by when, where
+/// it never had one.
 async fn take_part(
     node: &Node,
     announcer: &Announcer,
     notices: &Notices,
-    deadline: Instant,
+    first_boot: Option<Instant>,
 ) -> Result<(), RunError> {
-    let mut membership = match boot::boot(node, notices, deadline).await {
-        Ok(membership) => membership,
-        Err(error) => {
-            return Err(fail(error.into(), Some(node), &node.state, announcer).await);
-        }
+    let mut membership = match first_boot {
+        None => return_to_the_swarm(node, notices).await?,
+        Some(deadline) => match boot::boot(node, notices, deadline).await {
+            Ok(membership) => membership,
+            Err(error) => {
+                return Err(fail(error.into(), Some(node), &node.state, announcer).await);
+            }
+        },
     };
     while let Some(member) = &membership {
         let cause = tokio::select! {
@@ -156,24 +168,23 @@ async fn take_part(
             never = serve(node, member, announcer) => match never {},
             cause = care::until_out(node, member) => cause,
         };
-        membership = return_to_the_swarm(node, notices, &cause).await?;
+        if cause.is_out() {
+            tracing::warn!("not in the cluster's swarm any more: {cause}");
+        } else {
+            tracing::info!("{cause}");
+        }
+        membership = return_to_the_swarm(node, notices).await?;
     }
     give_up_what_was_begun(node).await;
     Ok(())
 }
 
-/// Out of the swarm without a notice: the node takes its place anew. CloudFormation and the launch
+/// Out of the swarm without a notice, or a notice that was taken back: the node takes its place anew. CloudFormation and the launch
 /// hook had their answer when it became Ready first; the health port says 503 meanwhile.
 async fn return_to_the_swarm(
     node: &Node,
     notices: &Notices,
-    cause: &care::Cause,
 ) -> Result<Option<Membership>, RunError> {
-    if cause.is_out() {
-        tracing::warn!("not in the cluster's swarm any more: {cause}");
-    } else {
-        tracing::info!("{cause}");
-    }
     node.state.update(|state| state.membership = None);
     let deadline = Instant::now() + node.settings.boot.deadline;
     match boot::boot_again(node, notices, deadline).await {
@@ -231,7 +242,7 @@ async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> I
     let node_id = &membership.node_id;
     systemd::notify_ready();
     let (_, never, _, _, _, _, _, _, _) = tokio::join!(
-        announcer.ready(),
+        standby::announce(node, announcer),
         manager::keep_recorded(node, membership),
         manager::look_after_departures(node, node_id),
         manager::reap_the_dead(node, node_id),
@@ -252,11 +263,18 @@ async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcom
     node.state.enter(Phase::Leaving, format!("{} notice", departure.reason));
     let member = node.state.now().membership;
     let outcome = tokio::select! {
-        outcome = leave::leave(node, notices.subscribe()) => outcome,
+        outcome = leave::leave(node, notices) => outcome,
         never = hook::keep_alive(node, announcer, notices, &departure) => match never {},
         never = look_after_others(node, member.as_ref()) => match never {},
     };
     tracing::info!(reason = %departure.reason, "the departure has ended: {}", outcome.as_str());
+    if outcome == Outcome::Stayed {
+        node.state.update(|state| {
+            state.departure = None;
+            state.flush.clear();
+        });
+        return outcome;
+    }
     hook::complete(node, announcer, &departure, outcome).await;
     // Without it the next start of skep goes on with this departure, which ends it again.
     let ended = node.ledger.end_departure(&node.instance.id, &node.boot_id);

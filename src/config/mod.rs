@@ -37,7 +37,9 @@ pub use inputs::{Flag, Inputs};
 pub use keys::Key;
 pub use mistake::{Mistake, Mistakes, Origin};
 pub use settings::*;
-pub use values::{Cidr, DockerHost, JoinAvailability, LogFilter, LogFormat, Shipper, TokenStore};
+pub use values::{
+    Cidr, DockerHost, JoinAvailability, LogFilter, LogFormat, Rebalance, Shipper, TokenStore,
+};
 
 use inputs::Found;
 

@@ -16,8 +16,8 @@ use super::condition::{self, Condition};
 use super::nearest::{did_you_mean, nearest};
 use super::raw::{Problem, Raw};
 use super::values::{
-    Choice, Cidr, DockerHost, JoinAvailability, LogFilter, LogFormat, OWN_TARGET, Shipper,
-    TokenStore,
+    Choice, Cidr, DockerHost, JoinAvailability, LogFilter, LogFormat, OWN_TARGET, Rebalance,
+    Shipper, TokenStore,
 };
 use crate::instance::Role;
 use reqwest::Url;
@@ -63,6 +63,10 @@ pub fn log_format(raw: &Raw) -> Parsed<LogFormat> {
 }
 
 pub fn join_availability(raw: &Raw) -> Parsed<JoinAvailability> {
+    choice(raw)
+}
+
+pub fn rebalance(raw: &Raw) -> Parsed<Rebalance> {
     choice(raw)
 }
 

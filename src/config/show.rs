@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::condition::Condition;
 use super::values::{
-    Choice, Cidr, DockerHost, JoinAvailability, LogFilter, LogFormat, Shipper, TokenStore,
+    Choice, Cidr, DockerHost, JoinAvailability, LogFilter, LogFormat, Rebalance, Shipper,
+    TokenStore,
 };
 use crate::instance::Role;
 use crate::labels::Labels;
@@ -43,6 +44,7 @@ show! {
     TokenStore: value => value.word();
     LogFormat: value => value.word();
     JoinAvailability: value => value.word();
+    Rebalance: value => value.word();
     LogFilter: value => value.to_string();
     DockerHost: value => value.to_string();
     Cidr: value => value.to_string();
