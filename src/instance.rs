@@ -110,6 +110,8 @@ pub enum Reason {
     Maintenance,
     /// EC2 recommends to replace the spot instance, and the operator wants that followed.
     Rebalance,
+    /// Auto Scaling takes the instance back into the warm pool: it may come again.
+    Pool,
     /// The machine is powered off.
     Shutdown,
     /// `skep leave`.
@@ -124,9 +126,16 @@ impl Reason {
             Reason::Spot => "spot",
             Reason::Maintenance => "maintenance",
             Reason::Rebalance => "rebalance",
+            Reason::Pool => "pool",
             Reason::Shutdown => "shutdown",
             Reason::Operator => "operator",
         }
+    }
+
+    /// Whether Auto Scaling is what ends the node: then a hook of its waits for it.
+    #[must_use]
+    pub fn is_auto_scalings(self) -> bool {
+        matches!(self, Reason::Lifecycle | Reason::Pool)
     }
 
     /// Whether EC2 may think better of it, so that the node stays.

@@ -3,6 +3,7 @@
 mod companions;
 mod hook;
 mod introduce;
+mod lives;
 mod standby;
 mod warm;
 
@@ -27,7 +28,6 @@ use crate::watch::Notices;
 use crate::{control, manager, systemd};
 
 use companions::Companions;
-use warm::Wait;
 
 /// A Docker that runs answers within milliseconds.
 const HEAD_START: Duration = Duration::from_millis(200);
@@ -115,33 +115,8 @@ async fn life(
         }
     };
     companions.introduce(&node);
-    // An instance that is to go already must not begin to join, nor one of a warm pool.
     let target = first_look.await.ok().flatten();
-    let deadline = match warm::await_service(&node, &announcer, notices, target).await {
-        Wait::None => deadline,
-        Wait::Over => Instant::now() + settings.boot.deadline,
-        Wait::Ended(departure) => {
-            let outcome = Outcome::NothingToLeave;
-            hook::complete(&node, &announcer, &departure, outcome).await;
-            return Ok(Ended::Left(outcome));
-        }
-    };
-    let mut first_boot = Some(deadline);
-    loop {
-        let ended = tokio::select! {
-            ended = take_part(&node, &announcer, notices, first_boot.take()) => ended,
-            never = care::replacement::watch_docker(&node) => match never {},
-        };
-        if let Err(RunError::Boot(error)) = &ended {
-            care::replacement::after_failure(&node, notices, error).await;
-        }
-        ended?;
-        match depart(&node, &announcer, notices).await {
-            // Whoever gave the notice has thought better of it.
-            Outcome::Stayed => {}
-            outcome => return Ok(Ended::Left(outcome)),
-        }
-    }
+    lives::live(&node, &announcer, notices, deadline, target).await
 }
 
 /// Takes its place, and again when it has fallen out, until a notice comes. `first_boot` is by when, where

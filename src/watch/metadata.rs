@@ -47,6 +47,7 @@ pub async fn watch_metadata(
                 Seen::default()
             }
         };
+        let seen = Seen { is_member: state.now().membership.is_some(), ..seen };
         let told = vigil.see(&seen, &settings, OffsetDateTime::now_utc());
         if let Some(departure) = told.notice {
             notices.give(departure);
@@ -87,6 +88,7 @@ async fn look(imds: &Imds, settings: &Settings) -> Result<Seen, ImdsError> {
         return target.map(|_| Seen::default());
     }
     Ok(Seen {
+        is_member: false,
         is_whole: target.is_ok() && spot.is_ok() && maintenance.is_ok() && rebalance.is_ok(),
         target: heard(target),
         spot: heard(spot),

@@ -10,10 +10,10 @@ mod vigil;
 
 use tokio::sync::watch;
 
-use crate::instance::Departure;
+use crate::instance::{Departure, Reason};
 
 pub use metadata::watch_metadata;
-pub use notice::{Seen, ends_in_termination, notice, quiet};
+pub use notice::{Seen, notice, quiet};
 
 /// Where notices arrive. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +61,17 @@ impl Notices {
         });
     }
 
+    /// Forgets that the warm pool wanted the instance back: it is there.
+    pub fn forget_pool(&self) {
+        self.0.send_if_modified(|notice| {
+            let is_over = notice.departure.as_ref().is_some_and(|it| it.reason == Reason::Pool);
+            if is_over {
+                *notice = Notice::default();
+            }
+            is_over
+        });
+    }
+
     /// Forgets a notice that was taken back, because the node stays. `false` where there is another one
     /// by now.
     #[must_use]
@@ -102,7 +113,6 @@ impl Notices {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instance::Reason;
     use time::{Duration, OffsetDateTime};
 
     fn notice(reason: Reason, seconds: i64) -> Departure {

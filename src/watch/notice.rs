@@ -15,6 +15,8 @@ pub struct Seen {
     pub maintenance: Vec<Maintenance>,
     /// When EC2 recommended to replace the instance.
     pub rebalance: Option<OffsetDateTime>,
+    /// This node is in the swarm: an instance that waits in a warm pool is not.
+    pub is_member: bool,
     /// Every question was answered: what is not in here is not there.
     pub is_whole: bool,
 }
@@ -23,10 +25,15 @@ pub struct Seen {
 #[must_use]
 pub fn notice(seen: &Seen, settings: &Settings, now: OffsetDateTime) -> Option<Departure> {
     let longest = settings.leave.deadline;
-    let lifecycle = seen.target.as_ref().is_some_and(ends_in_termination).then(|| Departure {
-        reason: Reason::Lifecycle,
-        noticed_at: now,
-        deadline: now + longest,
+    let lifecycle = seen.target.as_ref().and_then(|target| {
+        let reason = if target.is_termination() {
+            Reason::Lifecycle
+        } else if target.is_pooled() && seen.is_member {
+            Reason::Pool
+        } else {
+            return None;
+        };
+        Some(Departure { reason, noticed_at: now, deadline: now + longest })
     });
     let spot = seen.spot.as_ref().filter(|_| settings.watch.spot).map(|action| Departure {
         reason: Reason::Spot,
@@ -67,12 +74,6 @@ pub fn quiet(seen: &Seen, settings: &Settings) -> Option<Quiet> {
     }
     let is_paused = seen.rebalance.is_some() && settings.watch.rebalance == Rebalance::Pause;
     is_paused.then_some(Quiet::Rebalance)
-}
-
-/// Whether Auto Scaling terminates the instance, in its group or in the warm pool.
-#[must_use]
-pub fn ends_in_termination(target: &TargetState) -> bool {
-    matches!(target, TargetState::Terminated | TargetState::WarmedTerminated)
 }
 
 /// Reboots and network maintenance leave the instance where it is; a stop or a retirement does
@@ -170,6 +171,13 @@ mod tests {
         assert!([Terminated, WarmedTerminated].into_iter().all(is_notice));
         let others = [InService, Standby, Detached, WarmedStopped, WarmedRunning];
         assert!(!others.into_iter().any(is_notice));
+        let of_a_member = |target: TargetState| {
+            let seen = Seen { target: Some(target), is_member: true, ..Seen::default() };
+            notice(&seen, &Settings::default(), NOW).map(|departure| departure.reason)
+        };
+        assert_eq!(of_a_member(WarmedStopped), Some(Reason::Pool), "it goes back to the pool");
+        assert_eq!(of_a_member(WarmedTerminated), Some(Reason::Lifecycle));
+        assert_eq!(of_a_member(Standby), None);
     }
 
     proptest! {

@@ -89,8 +89,8 @@ mod tests {
                 target: Some(target),
                 spot: is_reclaimed.then(|| SpotAction { action: "stop".into(), time: NOW }),
                 rebalance: is_recommended.then_some(NOW),
-                maintenance: Vec::new(),
                 is_whole,
+                ..Seen::default()
             }
         }
     }
