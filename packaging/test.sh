@@ -67,6 +67,7 @@ expect_installed() {
     expect "$1: configuration" "644 root:root" "$(mode_of /etc/skep/skep.toml)"
     expect "$1: conf.d" "755 root:root" "$(mode_of /etc/skep/conf.d)"
     expect "$1: flush.d" "755 root:root" "$(mode_of /etc/skep/flush.d)"
+    expect "$1: hooks.d" "755 root:root" "$(mode_of /etc/skep/hooks.d)"
     expect "$1: man page" "644 root:root" "$(mode_of /usr/share/man/man1/skep.1.gz)"
     expect "$1: completion" "644 root:root" "$(mode_of /usr/share/bash-completion/completions/skep)"
     expect "$1: skep's groups" "docker skep" "$(inside id -Gn skep | tr ' ' '\n' | sort | xargs)"

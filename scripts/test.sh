@@ -44,7 +44,7 @@ stage_units() {
 
 # The protocols under a model checker, for seconds; `make model` goes deeper.
 stage_model() {
-    cargo_test --test fences --test departing
+    cargo_test --test fences --test departing --test recovering
     [ -n "${TEST:-}" ] || target/debug/skep-model --for 20s
 }
 

@@ -8,6 +8,8 @@
 //!
 //! All calls share one unpublished limit per account and region: poll sparingly.
 
+mod trial;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use aws_sdk_autoscaling::Client;
 use aws_sdk_autoscaling::types::{AutoScalingInstanceDetails, LifecycleHook};
 
 use crate::aws::{AwsError, AwsErrorKind};
+use crate::metrics::metrics;
 
 const SERVICE: &str = "autoscaling";
 /// AWS's limit of instance ids in one DescribeAutoScalingInstances call, and of one page.
@@ -297,7 +300,7 @@ impl AutoScaling {
             .send()
             .await;
         let resource = format!("hook {hook} of group {group}");
-        match answer {
+        let answer = match answer {
             Ok(_) => Ok(HeartbeatAnswer::Recorded),
             Err(error) => unless_no_action(AwsError::new(
                 SERVICE,
@@ -306,7 +309,13 @@ impl AutoScaling {
                 error,
             ))
             .map(|()| HeartbeatAnswer::NoActiveAction),
-        }
+        };
+        metrics().heartbeat(match &answer {
+            Ok(HeartbeatAnswer::Recorded) => "recorded",
+            Ok(HeartbeatAnswer::NoActiveAction) => "no_active_action",
+            Err(_) => "failed",
+        });
+        answer
     }
 
     /// Ends a hook's action on `instance`: Auto Scaling goes on with it.

@@ -11,6 +11,7 @@
 //! must get through retries on top of it, as [`crate::retry`] does.
 
 mod error;
+mod signed;
 #[cfg(test)]
 pub(crate) mod stub;
 #[cfg(test)]
@@ -22,10 +23,13 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 
+pub(crate) use error::result_of;
 pub use error::{AwsError, AwsErrorKind};
+pub use signed::{Answer, Signed};
 
 use crate::autoscaling::AutoScaling;
 use crate::cloudformation::CloudFormation;
+use crate::metrics::CallCounter;
 
 /// A connection inside a region is there within milliseconds; a second attempt at a SYN is worth
 /// more than a long wait for a route that does not exist.
@@ -83,11 +87,22 @@ impl Aws {
     /// The clients of a configuration made elsewhere; they share its credential cache.
     #[must_use]
     pub fn new(config: &SdkConfig) -> Self {
+        use {
+            aws_sdk_autoscaling as autoscaling, aws_sdk_cloudformation as cloudformation,
+            aws_sdk_dynamodb as dynamodb, aws_sdk_ssm as ssm,
+        };
+        macro_rules! counted {
+            ($service:ident) => {{
+                let counter = CallCounter(stringify!($service));
+                let config = $service::config::Builder::from(config).interceptor(counter);
+                $service::Client::from_conf(config.build())
+            }};
+        }
         Self {
-            dynamodb: aws_sdk_dynamodb::Client::new(config),
-            ssm: aws_sdk_ssm::Client::new(config),
-            autoscaling: AutoScaling::new(aws_sdk_autoscaling::Client::new(config)),
-            cloudformation: CloudFormation::new(aws_sdk_cloudformation::Client::new(config)),
+            dynamodb: counted!(dynamodb),
+            ssm: counted!(ssm),
+            autoscaling: AutoScaling::new(counted!(autoscaling)),
+            cloudformation: CloudFormation::new(counted!(cloudformation)),
         }
     }
 }

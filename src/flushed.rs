@@ -25,6 +25,18 @@ impl Flushed {
             Self::TimedOut => "took too long",
         }
     }
+
+    /// For machines that count.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::NotHere => "not_here",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+        }
+    }
 }
 
 /// One flusher of the present departure.

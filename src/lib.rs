@@ -5,10 +5,10 @@
 //! |---|---|
 //! | [`agent`] | the story: boot → serve → leave, on one page |
 //! | [`boot`], [`care`], [`leave`], [`manager`], [`recover`], [`watch`] | the phases: observe → decide → act |
-//! | [`flush`], [`health`], [`control`], [`announce`], [`demotion`], [`peers`] | what the phases use on this host and towards AWS |
+//! | [`flush`], [`health`], [`control`], [`announce`], [`events`], [`demotion`], [`peers`] | what the phases use on this host and towards AWS |
 //! | [`swarm`], [`ledger`], [`secrets`], [`imds`], [`autoscaling`], [`cloudformation`], [`systemd`] | the outside world |
-//! | [`config`], [`cli`] | what the operator says and sees |
-//! | [`instance`], [`labels`], [`flushed`], [`state`], [`node`], [`retry`], [`child`], [`errors`], [`prometheus`] | plain types and values |
+//! | [`config`], [`cli`], [`doctor`] | what the operator says and sees |
+//! | [`instance`], [`labels`], [`flushed`], [`state`], [`story`], [`metrics`], [`node`], [`retry`], [`child`], [`errors`], [`prometheus`] | plain types and values |
 
 pub mod agent;
 pub mod announce;
@@ -22,7 +22,9 @@ pub mod cloudformation;
 pub mod config;
 pub mod control;
 pub mod demotion;
+pub mod doctor;
 pub mod errors;
+pub mod events;
 pub mod flush;
 pub mod flushed;
 pub mod health;
@@ -33,6 +35,7 @@ pub mod leave;
 pub mod ledger;
 pub mod logging;
 pub mod manager;
+pub mod metrics;
 pub mod node;
 pub mod peers;
 pub mod prometheus;
@@ -40,6 +43,7 @@ pub mod recover;
 pub mod retry;
 pub mod secrets;
 pub mod state;
+pub mod story;
 pub mod swarm;
 pub mod systemd;
 pub mod watch;

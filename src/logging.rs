@@ -11,6 +11,7 @@
 use std::fmt;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use nix::sys::stat::fstat;
 use time::OffsetDateTime;
@@ -24,13 +25,14 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{Log, LogFormat};
+use crate::story::{self, Recorder};
 
 /// Before the name of every field in the journal: `journalctl SKEP_PHASE=ready`.
 const JOURNAL_FIELD_PREFIX: &str = "SKEP";
 
-/// Starts logging; to be called once. Where the journal was asked for and does not answer, text is
-/// what is left.
-pub fn start(log: &Log) {
+/// Starts logging, and the node's story below `state_dir`; to be called once. Where the journal was asked for
+/// and does not answer, text is what is left.
+pub fn start(log: &Log, state_dir: &Path) {
     let lines = || {
         let begin = if stderr_is_the_journal() { Begin::Priority } else { Begin::Time };
         text(begin, io::stderr, wants_colour(&io::stderr()))
@@ -43,7 +45,15 @@ pub fn start(log: &Log) {
             Err(problem) => (lines(), Some(problem)),
         },
     };
-    tracing_subscriber::registry().with(layer.with_filter(log.level.targets())).init();
+    let (recorder, unwritable) = match story::recorder(state_dir) {
+        Ok(recorder) => (Some(recorder.with_filter(Recorder::targets())), None),
+        Err(error) => (None, Some(error)),
+    };
+    let shown = layer.with_filter(log.level.targets());
+    tracing_subscriber::registry().with(shown).with(recorder).init();
+    if let Some(error) = unwritable {
+        tracing::warn!("no events are kept in {}: {error}", state_dir.display());
+    }
     if let Some(problem) = problem {
         tracing::warn!(%problem, "the journal does not answer; logging as text");
     }
@@ -155,7 +165,7 @@ fn priority(level: Level) -> u8 {
 }
 
 /// The room of `lib.rs` that speaks: `skep::boot::join` → `boot`. Other crates keep their name.
-fn room(target: &str) -> &str {
+pub(crate) fn room(target: &str) -> &str {
     let inside = target.strip_prefix("skep::").unwrap_or(target);
     inside.split("::").next().unwrap_or(inside)
 }

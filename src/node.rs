@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use crate::autoscaling::AutoScaling;
 use crate::config::{JoinAvailability, Settings};
+use crate::events::Events;
 use crate::imds::Imds;
 use crate::instance::{Instance, Membership, Role};
 use crate::labels::{self, Wanted};
@@ -33,6 +34,8 @@ pub struct Node {
     pub autoscaling: AutoScaling,
     pub tokens: TokenStore,
     pub state: StateHandle,
+    /// Who tells others what happens to it.
+    pub events: Events,
     /// This node has claimed to re-create the quorum: what it serves ends for that. The claim says
     /// it, too, a little later.
     pub recovery_begun: Arc<Notify>,

@@ -31,6 +31,16 @@ pub enum Phase {
 }
 
 impl Phase {
+    pub const ALL: [Phase; 7] = [
+        Phase::Starting,
+        Phase::Warmed,
+        Phase::Booting,
+        Phase::Ready,
+        Phase::Leaving,
+        Phase::Left,
+        Phase::Failed,
+    ];
+
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -43,6 +53,29 @@ impl Phase {
             Phase::Failed => "failed",
         }
     }
+}
+
+/// How far a departure is, for whoever watches it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Until then tasks may end as managers let them; then they are stopped here.
+    #[serde(with = "time::serde::rfc3339")]
+    pub drain_until: OffsetDateTime,
+    /// Until then logs are flushed; what follows is kept for leaving.
+    #[serde(with = "time::serde::rfc3339")]
+    pub flush_until: OffsetDateTime,
+    /// Containers of this host that have not ended.
+    pub containers: Vec<Remaining>,
+}
+
+/// A container that has not ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remaining {
+    pub name: String,
+    /// A task of the swarm; managers stop it. Others are stopped by this node.
+    pub is_task: bool,
+    /// Seconds between its SIGTERM and its SIGKILL, where the container itself says.
+    pub grace_seconds: Option<u64>,
 }
 
 /// This node as `skep status` shows it.
@@ -65,6 +98,10 @@ pub struct NodeState {
     pub quiet: Option<Quiet>,
     /// The log flushers of this departure, in the order in which they began.
     pub flush: Vec<Outcome>,
+    /// Why it leaves, in the operator's own words.
+    pub why: Option<String>,
+    /// While it leaves.
+    pub progress: Option<Progress>,
     /// On a manager: what keeps the nodes on the list that look dead, by Docker's id. Shown with the
     /// fleet.
     #[serde(skip)]
@@ -98,6 +135,8 @@ impl Default for StateHandle {
             departure: None,
             quiet: None,
             flush: Vec::new(),
+            why: None,
+            progress: None,
             verdicts: BTreeMap::new(),
             trouble: None,
         }))
@@ -142,6 +181,26 @@ impl StateHandle {
             }
             state.quiet = why;
             true
+        });
+    }
+
+    /// Shows the departure as it is now: its deadline may come nearer.
+    pub fn set_departure(&self, departure: &Departure) {
+        self.0.send_if_modified(|state| {
+            let is_new = state.departure.as_ref() != Some(departure);
+            if is_new {
+                state.departure = Some(departure.clone());
+            }
+            is_new
+        });
+    }
+
+    /// Shows how far the departure is.
+    pub fn set_progress(&self, progress: Progress) {
+        self.0.send_if_modified(|state| {
+            let is_new = state.progress.as_ref() != Some(&progress);
+            state.progress = Some(progress);
+            is_new
         });
     }
 

@@ -4,12 +4,16 @@
 //! `systemctl`) the notifications go nowhere and no shutdown is seen; nothing fails. `NOTIFY_SOCKET`
 //! is read anew each time and never changed.
 
+mod unit;
+
 use std::ffi::OsStr;
 use std::io;
 use std::process::Stdio;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+
+pub use unit::{PowerButton, Unit, fetch_power_button, fetch_unit};
 
 use crate::child;
 use crate::state::{NodeState, StateHandle};

@@ -6,5 +6,8 @@
 //! A node's decision rests on what it saw **earlier**: looking and acting are two actions, and
 //! anything may happen in between.
 
+mod charter;
+mod clock;
 pub mod departing;
 pub mod founding;
+pub mod recovering;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use skep_model::departing::{self, Departing};
 use skep_model::founding::{Fence, Founding};
+use skep_model::recovering::{self, Recovering};
 use stateright::{Checker, Expectation, Model};
 
 /// skep's protocols under a model checker.
@@ -60,12 +61,27 @@ fn main() -> ExitCode {
         are_clocks_off: true,
         ..leaving.clone()
     };
-    let share = time / 4;
+    let recovering = Recovering {
+        managers: 3,
+        lost: 1,
+        workers: 1,
+        recoveries: 2,
+        crashes: 1,
+        expiries: 1,
+        terminations: 0,
+        cuts: 1,
+        outages: 0,
+        adoptions: 1,
+        are_clocks_off: true,
+        fence: recovering::Fence::Held,
+    };
+    let share = time / 5;
     let hold = [
         check("founding and joining: 3 managers, 2 workers", quiet, share),
         check("losing and founding anew: 3 managers, 1 worker", losing, share),
         check("departing: 3 managers, all leave", leaving, share),
         check("departing, clocks off: 3 of 4 managers leave", disagreeing, share),
+        check("recovering: 1 of 3 managers lost, 1 worker", recovering, share),
     ];
     if hold.iter().all(|holds| *holds) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -9,7 +9,7 @@ const HEADER: &str = "\
 ";
 
 /// Values for the keys without a default, as TOML.
-const EXAMPLES: [(&str, &str); 13] = [
+const EXAMPLES: [(&str, &str); 17] = [
     ("cluster", "\"prod\""),
     ("role", "\"worker\""),
     ("region", "\"eu-central-1\""),
@@ -23,6 +23,10 @@ const EXAMPLES: [(&str, &str); 13] = [
     ("autoscaling.group", "\"prod-workers\""),
     ("autoscaling.launch_hook", "\"skep-launch\""),
     ("autoscaling.termination_hook", "\"skep-terminate\""),
+    ("webhook.url", "\"https://example.com/skep\""),
+    ("webhook.secret_file", "\"/etc/skep/webhook.secret\""),
+    ("ship.to", "\"logs:/skep/prod\""),
+    ("ship.endpoint", "\"https://storage.example.com\""),
 ];
 
 /// Longer lines of prose are broken.

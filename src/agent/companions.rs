@@ -1,7 +1,6 @@
 //! What runs beside the story, from the first moment to the last: health port, control socket,
 //! the watch on the metadata, the `STATUS=` line, signals.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -11,8 +10,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::RunError;
-use crate::config::Settings;
+use crate::config::{Health, Settings};
 use crate::control::{self, LeaveRequest};
+use crate::events::Events;
 use crate::imds::{Imds, TargetState};
 use crate::instance::{Departure, Reason};
 use crate::node::Node;
@@ -23,6 +23,8 @@ use crate::{health, manager, recover};
 
 /// Ends with the story: dropping it ends them all.
 pub struct Companions {
+    /// Tells others what happens to this node.
+    pub events: Events,
     tasks: JoinSet<()>,
     node: Arc<OnceLock<Node>>,
 }
@@ -59,12 +61,13 @@ impl Companions {
             let node = known.get().cloned();
             async move { manager::view_fleet(&node?).await }
         }));
-        tasks.spawn(follow_operator(requests, settings.clone(), notices.clone()));
+        tasks.spawn(follow_operator(requests, settings.clone(), state.clone(), notices.clone()));
         if settings.health.enabled {
-            tasks.spawn(answer_health_checks(settings.health.listen, state.clone()));
+            tasks.spawn(answer_health_checks(settings.health.clone(), state.clone()));
         }
         tasks.spawn(systemd::follow(state.clone()));
-        Ok(Self { tasks, node })
+        let events = Events::start(settings, state, &mut tasks);
+        Ok(Self { events, tasks, node })
     }
 
     /// From here on `skep status` knows the fleet.
@@ -94,11 +97,11 @@ impl Companions {
 }
 
 /// A port that is taken must not keep a node out of the swarm: it is asked for again and again.
-async fn answer_health_checks(listen: SocketAddr, state: StateHandle) {
+async fn answer_health_checks(settings: Health, state: StateHandle) {
     const RETRY_INTERVAL: Duration = Duration::from_secs(5);
     loop {
-        match health::Server::bind(listen) {
-            Ok(server) => server.serve(state.clone()).await,
+        match health::Server::bind(settings.listen) {
+            Ok(server) => server.serve(state.clone(), settings.metrics).await,
             Err(error) => tracing::error!("{}", crate::errors::chain(&error)),
         }
         tokio::time::sleep(RETRY_INTERVAL).await;
@@ -109,12 +112,17 @@ async fn answer_health_checks(listen: SocketAddr, state: StateHandle) {
 async fn follow_operator(
     mut requests: mpsc::Receiver<LeaveRequest>,
     settings: Settings,
+    state: StateHandle,
     notices: Notices,
 ) {
     while let Some(request) = requests.recv().await {
         let longest = settings.leave.deadline;
         let noticed_at = OffsetDateTime::now_utc();
         let deadline = noticed_at + request.deadline.unwrap_or(longest).min(longest);
+        if let Some(why) = request.reason {
+            tracing::info!("the operator takes this node out: {why}");
+            state.update(|state| state.why = Some(why));
+        }
         notices.give(Departure { reason: Reason::Operator, noticed_at, deadline });
     }
 }

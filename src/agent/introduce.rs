@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::RunError;
 use crate::aws::Aws;
 use crate::config::{Settings, TokenStore as Store, identity::Identity};
+use crate::events::Events;
 use crate::imds::Imds;
 use crate::instance::Instance;
 use crate::ledger::Ledger;
@@ -23,6 +24,7 @@ pub fn introduce(
     swarm: Swarm,
     aws: &Aws,
     state: &StateHandle,
+    events: &Events,
 ) -> Result<Node, RunError> {
     let resolved = Identity::resolve(settings, &instance);
     state.update(|state| state.instance = Some(instance.clone()));
@@ -63,6 +65,7 @@ pub fn introduce(
         autoscaling: aws.autoscaling.clone(),
         tokens,
         state: state.clone(),
+        events: events.clone(),
         recovery_begun: Arc::default(),
     })
 }

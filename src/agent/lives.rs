@@ -54,6 +54,7 @@ pub async fn live(
             state.membership = None;
             state.departure = None;
             state.flush.clear();
+            (state.why, state.progress) = (None, None);
         });
         notices.forget_pool();
         is_pooled = Some(true);

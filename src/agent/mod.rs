@@ -11,6 +11,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use thiserror::Error;
+use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use crate::announce::Announcer;
@@ -18,9 +19,11 @@ use crate::aws::Aws;
 use crate::boot::{self, BootError};
 use crate::care;
 use crate::config::{Loaded, Mistakes, Settings};
+use crate::events::{Event, Events};
 use crate::imds::{Imds, ImdsError};
 use crate::instance::Membership;
 use crate::leave::{self, Outcome};
+use crate::metrics::metrics;
 use crate::node::Node;
 use crate::state::{Phase, StateHandle};
 use crate::swarm::Swarm;
@@ -28,6 +31,7 @@ use crate::watch::Notices;
 use crate::{control, manager, systemd};
 
 use companions::Companions;
+pub(crate) use introduce::introduce;
 
 /// A Docker that runs answers within milliseconds.
 const HEAD_START: Duration = Duration::from_millis(200);
@@ -76,7 +80,10 @@ pub async fn run(loaded: Loaded) -> Result<Ended, RunError> {
         }
         Ok(Ended::Stopped) => tracing::info!("stopped; the node stays in the swarm"),
         Ok(Ended::Left(outcome)) => state.enter(Phase::Left, outcome.as_str()),
-        Err(error) => state.enter(Phase::Failed, crate::errors::chain(error)),
+        Err(error) => say_failed(&state, &companions.events, error),
+    }
+    if ended.is_err() {
+        companions.events.settle(loaded.settings.hooks.last_wait).await;
     }
     systemd::notify_stopping();
     ended
@@ -108,10 +115,20 @@ async fn life(
     let first_look = companions.watch_metadata(&imds, settings, notices, state);
     let aws = Aws::load(Some(settings.region.as_deref().unwrap_or(&instance.region))).await;
     let announcer = Announcer::new(&instance, settings, &aws);
-    let node = match introduce::introduce(settings, instance, imds, docker, &aws, state) {
+    let node = match introduce::introduce(
+        settings,
+        instance,
+        imds,
+        docker,
+        &aws,
+        state,
+        &companions.events,
+    ) {
         Ok(node) => node,
         Err(error) => {
-            return Err(fail(error, None, state, &announcer).await);
+            say_failed(state, &companions.events, &error);
+            announcer.failed().await;
+            return Err(error);
         }
     };
     companions.introduce(&node);
@@ -132,7 +149,7 @@ async fn take_part(
         Some(deadline) => match boot::boot(node, notices, deadline).await {
             Ok(membership) => membership,
             Err(error) => {
-                return Err(fail(error.into(), Some(node), &node.state, announcer).await);
+                return Err(fail(error.into(), node, announcer).await);
             }
         },
     };
@@ -166,7 +183,7 @@ async fn return_to_the_swarm(
         Ok(membership) => Ok(membership),
         Err(error) => {
             let error = RunError::from(error);
-            node.state.enter(Phase::Failed, crate::errors::chain(&error));
+            say_failed(&node.state, &node.events, &error);
             give_up_what_was_begun(node).await;
             Err(error)
         }
@@ -183,18 +200,17 @@ async fn say_when_slow(state: &StateHandle) -> Infallible {
 }
 
 /// The reason and the clean-up first: once ABANDON has arrived, the machine may be gone.
-async fn fail(
-    error: RunError,
-    node: Option<&Node>,
-    state: &StateHandle,
-    announcer: &Announcer,
-) -> RunError {
-    state.enter(Phase::Failed, crate::errors::chain(&error));
-    if let Some(node) = node {
-        give_up_what_was_begun(node).await;
-    }
+async fn fail(error: RunError, node: &Node, announcer: &Announcer) -> RunError {
+    say_failed(&node.state, &node.events, &error);
+    give_up_what_was_begun(node).await;
     announcer.failed().await;
     error
+}
+
+fn say_failed(state: &StateHandle, events: &Events, error: &RunError) {
+    let why = crate::errors::chain(error);
+    events.tell(Event::Failed, Some(&why));
+    state.enter(Phase::Failed, why);
 }
 
 /// Tells CloudFormation and Auto Scaling of a node whose configuration has mistakes, with what could
@@ -214,6 +230,7 @@ pub async fn announce_misconfiguration(settings: &Settings) {
 async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> Infallible {
     node.state.update(|state| state.membership = Some(membership.clone()));
     node.state.enter(Phase::Ready, membership.to_string());
+    node.events.tell(Event::Joined, None);
     let node_id = &membership.node_id;
     systemd::notify_ready();
     let (_, never, _, _, _, _, _, _, _) = tokio::join!(
@@ -236,9 +253,12 @@ async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcom
     let departure = notices.given().await;
     node.state.update(|state| state.departure = Some(departure.clone()));
     node.state.enter(Phase::Leaving, format!("{} notice", departure.reason));
+    node.events.tell(Event::Departing, None);
+    // From here on nobody looks.
+    metrics().quorum_margin(None);
     let member = node.state.now().membership;
     let outcome = tokio::select! {
-        outcome = leave::leave(node, notices) => outcome,
+        outcome = leave_and_tell(node, notices) => outcome,
         never = hook::keep_alive(node, announcer, notices, &departure) => match never {},
         never = look_after_others(node, member.as_ref()) => match never {},
     };
@@ -247,6 +267,7 @@ async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcom
         node.state.update(|state| {
             state.departure = None;
             state.flush.clear();
+            (state.why, state.progress) = (None, None);
         });
         return outcome;
     }
@@ -259,6 +280,28 @@ async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcom
         Err(_) => tracing::warn!("the end of the departure could not be written down"),
     }
     outcome
+}
+
+/// What is to be told of it must be on its way before the machine goes.
+async fn leave_and_tell(node: &Node, notices: &Notices) -> Outcome {
+    let outcome = leave::leave(node, notices).await;
+    if let Some(departure) = node.state.now().departure {
+        metrics().departure(departure.reason.as_str(), outcome.word());
+    }
+    if outcome == Outcome::Stayed {
+        return outcome;
+    }
+    node.events.tell(Event::Left, Some(outcome.as_str()));
+    node.events.settle(last_wait(node)).await;
+    outcome
+}
+
+/// No longer than the machine is there, by the departure's deadline as it is now.
+fn last_wait(node: &Node) -> Duration {
+    let deadline = node.state.now().departure.map(|departure| departure.deadline);
+    let left = deadline.map(|deadline| deadline - OffsetDateTime::now_utc());
+    let left = left.and_then(|left| Duration::try_from(left).ok()).unwrap_or(Duration::ZERO);
+    node.settings.hooks.last_wait.min(left)
 }
 
 async fn look_after_others(node: &Node, member: Option<&Membership>) -> Infallible {

@@ -37,6 +37,40 @@ pub enum AwsErrorKind {
     Other,
 }
 
+impl AwsErrorKind {
+    /// In one word, for a label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AccessDenied => "access_denied",
+            Self::NotFound => "not_found",
+            Self::Throttled => "throttled",
+            Self::Unreachable => "no_answer",
+            Self::Failing => "failing",
+            Self::ClockSkew => "clock_skew",
+            Self::ConditionFailed => "condition_failed",
+            Self::Validation => "invalid",
+            Self::NoCredentials => "no_credentials",
+            Self::ExpiredCredentials => "expired_credentials",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// What an attempt has come to that was no success, by the answer as it came: the SDK's retries hide
+/// all but the last from whoever called. Bodies are read by then.
+pub(crate) fn result_of(response: Option<&HttpResponse>) -> AwsErrorKind {
+    let Some(response) = response else { return AwsErrorKind::Unreachable };
+    let body = response.body().bytes().unwrap_or_default();
+    let body = String::from_utf8_lossy(body);
+    // The JSON protocols, and the query protocol's XML.
+    let code = [("\"__type\":\"", '"'), ("\"__type\": \"", '"'), ("<Code>", '<')]
+        .into_iter()
+        .find_map(|(before, after)| body.split_once(before)?.1.split_once(after));
+    let code = code.map_or("", |(code, _)| code);
+    classify(code, &body, response.status().as_u16())
+}
+
 /// A failed AWS call. Holds no secret: values that a service repeats in its message are masked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AwsError {
@@ -149,17 +183,31 @@ impl AwsError {
     }
 }
 
+impl AwsError {
+    /// What happened, without what to do about it.
+    #[must_use]
+    pub fn evidence(&self) -> String {
+        let (what, _) = self.story();
+        let words = match (&self.code, self.message.as_str()) {
+            (Some(code), "") => format!(" ({code})"),
+            (Some(code), message) => format!(" ({code}: {message})"),
+            (None, "") => String::new(),
+            (None, message) => format!(" ({message})"),
+        };
+        format!("{}:{} on {}: {what}{words}", self.service, self.operation, self.resource)
+    }
+
+    /// What to do about it, where there is something to do.
+    #[must_use]
+    pub fn remedy(&self) -> Option<String> {
+        self.story().1
+    }
+}
+
 impl fmt::Display for AwsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (what, remedy) = self.story();
-        write!(f, "{}:{} on {}: {what}", self.service, self.operation, self.resource)?;
-        match (&self.code, self.message.as_str()) {
-            (Some(code), "") => write!(f, " ({code})")?,
-            (Some(code), message) => write!(f, " ({code}: {message})")?,
-            (None, "") => {}
-            (None, message) => write!(f, " ({message})")?,
-        }
-        remedy.map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
+        f.write_str(&self.evidence())?;
+        self.remedy().map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
     }
 }
 

@@ -16,7 +16,7 @@ use crate::ledger::{Charter, CharterPhase, MemberState, Rejoin};
 use crate::node::Node;
 use crate::secrets::JoinToken;
 use crate::state::Phase;
-use crate::swarm::{CLUSTER_LABEL, InitSpec, SwarmErrorKind};
+use crate::swarm::{CLUSTER_LABEL, InitSpec, Stop, SwarmErrorKind};
 use crate::watch::Notices;
 
 /// The first pauses between two looks: a founder needs about a second, and nobody should miss it by
@@ -30,6 +30,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// The tasks of a swarm that is given up have this long to end: no deadline presses, but the node
 /// is of no use until they have.
 const TASKS_GRACE: Duration = Duration::from_secs(60);
+/// What Docker needs to kill those that go on after it.
+const KILLED_WITHIN: Duration = Duration::from_secs(10);
 
 /// What one round leaves for the next: how long to pause, and where joining failed.
 #[derive(Default)]
@@ -132,8 +134,10 @@ async fn leave_stale(node: &Node, by_force: bool, why: &str) -> Result<(), BootE
     }
     let mut tasks = node.swarm.fetch_containers().await?;
     tasks.retain(|container| container.task_id.is_some());
-    let stopped = node.swarm.stop_containers(&tasks, TASKS_GRACE).await?;
-    tracing::info!(stopped = stopped.stopped, not_yet = stopped.failed, "containers stopped");
+    let patience = TASKS_GRACE + KILLED_WITHIN;
+    let stops = node.swarm.stop_containers(&tasks, Some(TASKS_GRACE), patience).await?;
+    let stopped = stops.iter().filter(|stop| **stop == Stop::Stopped).count();
+    tracing::info!(stopped, not_yet = stops.len() - stopped, "containers stopped");
     node.swarm.leave(by_force).await?;
     Ok(())
 }

@@ -24,7 +24,8 @@ pub struct Observed {
     pub local: LocalNode,
     /// This node's own row; looked up only where Docker is not out of every swarm.
     pub member: Option<Member>,
-    /// The swarm that this manager is in; looked up only where the charter does not name it.
+    /// The swarm that this manager is in; looked up only where the charter does not name it, or its
+    /// quorum was re-created and this manager has no row.
     pub own_swarm: Option<OwnSwarm>,
     /// Of a manager that is to join and finds nobody: who is gone. `None` where it was not time to
     /// look, or nobody could say.
@@ -47,7 +48,7 @@ pub struct OwnSwarm {
     /// Nobody else is in it.
     pub is_alone: bool,
     /// Raft has other members who came in under an earlier generation than the charter's; looked up
-    /// only where its quorum is being re-created.
+    /// only where its quorum is being re-created, or was.
     pub has_former: bool,
 }
 
@@ -81,6 +82,22 @@ pub enum Step {
     Ready(Membership),
     /// Nothing that skep may do helps.
     Refuse(Refusal),
+}
+
+impl Step {
+    /// What it is part of, for people who ask where the time goes.
+    #[must_use]
+    pub fn stage(&self) -> &'static str {
+        match self {
+            Self::Claim { .. } | Self::Init { .. } | Self::Publish { .. } => "found",
+            Self::Recreate { .. } => "recreate",
+            Self::Join { .. } => "join",
+            Self::AskOut { .. } | Self::Discard { .. } | Self::LeaveStale { .. } => "leave_stale",
+            Self::Unlock { .. } => "unlock",
+            Self::Wait { .. } => "wait",
+            Self::Ready(_) | Self::Refuse(_) => "look",
+        }
+    }
 }
 
 /// Why a node cannot take its place; each names the remedy.
@@ -143,6 +160,15 @@ fn recreate(me: &str, role: Role, seen: &Observed) -> Option<Step> {
     let generation = seen.member.as_ref().filter(|_| is_row_ours(seen)).map(|row| row.generation);
     if is_manager && generation.is_some_and(|generation| charter.fences(me, generation)) {
         return Some(Step::LeaveStale { by_force: true, why: RECREATED });
+    }
+    if seen.local.is_manager && generation.is_none() && charter.fences(me, NEVER_RECORDED) {
+        return match seen.own_swarm {
+            Some(own) if own.has_former => {
+                Some(Step::LeaveStale { by_force: true, why: RECREATED })
+            }
+            Some(_) => None,
+            None => Some(Step::Wait { why: LEADER_TO_ASK.to_owned() }),
+        };
     }
     if !(charter.is_recovery() && charter.is_claimed_by(me) && seen.local.is_manager) {
         return None;
@@ -343,9 +369,13 @@ fn is_of_the_past(seen: &Observed, charter: &Charter) -> bool {
     is_row_ours(seen) && is_earlier && is_another
 }
 
+/// Of a manager without a row: its raft tells whether it came in before the quorum was re-created.
+pub(super) const NEVER_RECORDED: u64 = 0;
+
 const OFF_THE_LIST: &str = "the managers have taken this node off their list";
 const ANOTHER_SWARM: &str = "the charter names another one";
 const RECREATED: &str = "its quorum was re-created without this manager";
+const LEADER_TO_ASK: &str = "a leader that says who is in raft, since the quorum was re-created";
 const OLDER_GENERATION: &str = "the charter names the swarm of a later generation";
 
 fn membership(local: &LocalNode, charter: &Charter, swarm_id: &str) -> Membership {

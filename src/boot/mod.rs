@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use crate::instance::Membership;
 use crate::ledger::{Charter, LedgerError};
+use crate::metrics::Stopwatch;
 use crate::node::Node;
 use crate::secrets::{MalformedToken, SecretsError};
 use crate::state::Phase;
@@ -35,6 +36,7 @@ use act::{Next, Progress};
 pub use decide::{Observed, OwnSwarm, Refusal, Step, decide};
 pub use lost::Absence;
 use lost::Vigil;
+pub use preflight::{check_address, check_clock};
 pub use unlock::{Unlocking, unlock};
 
 /// Permissions and tables that were made together with the instance may take this long to be
@@ -140,6 +142,8 @@ async fn rounds(node: &Node, notices: &Notices) -> Result<Option<Membership>, Bo
     let mut progress = Progress::default();
     let mut unsettled_since: Option<Instant> = None;
     let mut is_departure_known = false;
+    let mut stopwatch = Stopwatch::default();
+    stopwatch.enter("look");
     while notices.now().is_none() {
         let unsettled_for = unsettled_since.map_or(Duration::ZERO, |since| since.elapsed());
         let round = async {
@@ -159,7 +163,9 @@ async fn rounds(node: &Node, notices: &Notices) -> Result<Option<Membership>, Bo
             }
             let is_unsettled = matches!(seen.local.state, LocalState::Pending | LocalState::Error);
             unsettled_since = is_unsettled.then(|| unsettled_since.unwrap_or_else(Instant::now));
-            act::act(node, decide(&node.instance.id, node.role, &seen), &mut progress).await
+            let step = decide(&node.instance.id, node.role, &seen);
+            stopwatch.enter(step.stage());
+            act::act(node, step, &mut progress).await
         };
         match round.await {
             Ok(Next::In(membership)) => return Ok(Some(membership)),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::BootError;
-use super::decide::{Observed, OwnSwarm};
+use super::decide::{NEVER_RECORDED, Observed, OwnSwarm};
 use super::lost::Vigil;
 use super::recreate;
 use super::relief::Relief;
@@ -66,10 +66,15 @@ pub async fn observe(
         }
         _ => None,
     };
-    let own_swarm = if is_in_doubt && local.is_manager {
+    let is_row_ours =
+        member.as_ref().is_some_and(|row| Some(&row.node_id) == local.node_id.as_ref());
+    let recreated = charter.as_ref().filter(|charter| {
+        is_named && !is_row_ours && charter.fences(&node.instance.id, NEVER_RECORDED)
+    });
+    let own_swarm = if (is_in_doubt || recreated.is_some()) && local.is_manager {
         // Without a leader nobody can say whose swarm it is; and only a row of this node's lets it
         // be touched.
-        let former = match recovery {
+        let former = match recovery.or(recreated) {
             Some(charter) => recreate::fetch_former(node, charter).await?,
             None => BTreeSet::new(),
         };

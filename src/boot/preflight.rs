@@ -11,17 +11,27 @@ const CLOCK_TOLERANCE_SECONDS: u64 = 240;
 /// # Errors
 /// The first thing that is wrong.
 pub fn check(node: &Node) -> Result<(), Refusal> {
-    if let Some(offset) = node.imds.clock_offset() {
-        let seconds = offset.whole_seconds();
-        if seconds.unsigned_abs() > CLOCK_TOLERANCE_SECONDS {
-            let direction = if seconds > 0 { "ahead of" } else { "behind" };
-            return Err(Refusal::ClockOff { seconds: seconds.unsigned_abs(), direction });
-        }
-    }
-    if !is_on_host(node.address) {
-        return Err(Refusal::AddressNotHere { address: node.address });
+    check_clock(node.imds.clock_offset())?;
+    check_address(node.address)
+}
+
+/// What was not measured is not refused.
+///
+/// # Errors
+/// The clock is so far off that AWS refuses what it dates.
+pub fn check_clock(offset: Option<time::Duration>) -> Result<(), Refusal> {
+    let seconds = offset.map_or(0, time::Duration::whole_seconds);
+    if seconds.unsigned_abs() > CLOCK_TOLERANCE_SECONDS {
+        let direction = if seconds > 0 { "ahead of" } else { "behind" };
+        return Err(Refusal::ClockOff { seconds: seconds.unsigned_abs(), direction });
     }
     Ok(())
+}
+
+/// # Errors
+/// No interface of this host has the address.
+pub fn check_address(address: IpAddr) -> Result<(), Refusal> {
+    if is_on_host(address) { Ok(()) } else { Err(Refusal::AddressNotHere { address }) }
 }
 
 fn is_on_host(address: IpAddr) -> bool {

@@ -283,6 +283,32 @@ fn a_manager_is_fenced_out_by_its_row_or_by_the_charter_and_by_nothing_else() {
     assert!(matches!(step(&seen), Step::Refuse(_)), "it bears another mark");
 }
 
+/// It came in with an old token, by a manager that had no part in the charter any more.
+#[test]
+fn a_manager_without_a_row_asks_whose_raft_it_is_in_once_the_quorum_was_re_created() {
+    let mut seen = observed(LocalState::Active);
+    open(&mut seen, 2, "same");
+    seen.charter.as_mut().unwrap().recovers = Some("same".into());
+    seen.local.swarm_id = Some("same".into());
+    seen.local.node_id = Some("node".into());
+    (seen.local.is_manager, seen.local.has_managers) = (true, true);
+    let step = |seen: &Observed| decide("i-9", Role::Manager, seen);
+    assert!(matches!(step(&seen), Step::Wait { .. }), "nobody says who is in it");
+    let own = OwnSwarm { is_ours: true, is_alone: false, has_former: true };
+    seen.own_swarm = Some(own);
+    assert!(matches!(step(&seen), Step::LeaveStale { by_force: true, .. }));
+    seen.own_swarm = Some(OwnSwarm { has_former: false, ..own });
+    assert!(matches!(step(&seen), Step::Ready(_)));
+    seen.own_swarm = None;
+    seen.member = Some(row("node", 2, MemberState::Ready));
+    assert!(matches!(step(&seen), Step::Ready(_)), "its row says it");
+    seen.member = None;
+    let founder = seen.charter.clone().unwrap().founder;
+    assert!(matches!(decide(&founder, Role::Manager, &seen), Step::Ready(_)));
+    seen.charter.as_mut().unwrap().recovers = None;
+    assert!(matches!(step(&seen), Step::Ready(_)), "nothing was re-created");
+}
+
 #[test]
 fn a_worker_whose_certificate_is_refused_is_given_up_a_manager_never() {
     let mut seen = observed(LocalState::Error);

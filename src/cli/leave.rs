@@ -1,33 +1,120 @@
-//! `skep leave`: takes this node out of the swarm.
+//! `skep leave`: takes this node out of the swarm, and shows how far it is.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use time::OffsetDateTime;
+use time::macros::format_description;
+use tokio::time::Instant;
 
-use super::print;
+use super::draw::{Block, terminal};
+use super::status::Node;
+use super::{leaving, print};
 use crate::config::{Settings, parse_duration};
-use crate::control::{Client, ClientError, socket_path};
+use crate::control::{Client, ClientError, parse_reason, socket_path};
+use crate::leave::Outcome;
+use crate::state::Phase;
+use crate::story;
+
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// A skep that is restarted in the middle of a departure is back by then.
+const RESTARTED_WITHIN: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// How long it may take, such as 5m [default: the setting leave.deadline]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     deadline: Option<Duration>,
+    /// Why, in a line: for the log, `skep events` and `skep status`
+    #[arg(long, value_name = "TEXT", value_parser = parse_reason)]
+    reason: Option<String>,
+    /// Return as soon as it has begun
+    #[arg(long)]
+    no_wait: bool,
 }
 
-/// Tells the skep that runs on this host to leave, and does not wait until it has left. A node that
-/// is leaving already does what was asked.
+/// Tells the skep that runs on this host to leave, and waits until it has left. A node that is leaving
+/// already does what was asked.
 ///
 /// # Errors
-/// When no skep runs here or it refuses, or standard output cannot be written.
+/// When no skep runs here or it refuses, it has not left by its deadline, or standard output cannot be
+/// written.
 pub async fn ask(arguments: &Arguments, settings: &Settings) -> anyhow::Result<ExitCode> {
     let client = Client::new(socket_path(&settings.runtime_dir));
-    let answer = match client.leave(arguments.deadline).await {
-        Ok(()) => "This node is leaving the swarm; `skep status` shows how far it is.\n".into(),
-        Err(ClientError::AlreadyLeaving { doing }) => format!("This node is {doing}\n"),
+    let begun = OffsetDateTime::now_utc();
+    match client.leave(arguments.deadline, arguments.reason.as_deref()).await {
+        Ok(()) if arguments.no_wait => {
+            print::to_stdout(
+                "This node is leaving the swarm; `skep status --watch` shows how far it is.\n",
+            )?;
+        }
+        Ok(()) => {
+            print::to_stdout("This node is leaving the swarm; Ctrl-C ends this view alone.\n")?;
+        }
+        Err(ClientError::AlreadyLeaving { doing }) => {
+            print::to_stdout(&format!("This node is {doing}\n"))?;
+        }
         Err(error) => return Err(error.into()),
-    };
-    print::to_stdout(&answer)?;
-    Ok(ExitCode::SUCCESS)
+    }
+    if arguments.no_wait {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (phase, outcome) = follow(&client, settings, begun).await?;
+    print::to_stdout(&format!("{outcome}\n"))?;
+    let has_left = phase == Phase::Left.as_str() && outcome != Outcome::TooLate.as_str();
+    Ok(if has_left { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Shows the departure until it has ended: in which phase, and how in skep's words.
+async fn follow(
+    client: &Client,
+    settings: &Settings,
+    begun: OffsetDateTime,
+) -> anyhow::Result<(String, String)> {
+    let (mut block, mut last) = (Block::default(), String::new());
+    let mut answered = Instant::now();
+    loop {
+        match client.node::<Node>().await {
+            Ok(node) if node.phase == Phase::Left => {
+                return Ok((node.phase.as_str().to_owned(), node.doing));
+            }
+            Ok(node) => {
+                answered = Instant::now();
+                show(&node, &mut block, &mut last)?;
+            }
+            // It ends when it has left, and its last words are in its story.
+            Err(error) => match last_words(settings, begun) {
+                Some(words) => return Ok(words),
+                None if answered.elapsed() > RESTARTED_WITHIN => return Err(error.into()),
+                None => {}
+            },
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn show(node: &Node, block: &mut Block, last: &mut String) -> anyhow::Result<()> {
+    let now = OffsetDateTime::now_utc();
+    if let Some(size) = terminal() {
+        block.draw(&leaving::block(node, now, size.0), size)?;
+        return Ok(());
+    }
+    let line = leaving::line(node);
+    if line != *last {
+        let format = format_description!("[hour]:[minute]:[second]");
+        print::to_stdout(&format!("{} {line}\n", now.format(format)?))?;
+        *last = line;
+    }
+    Ok(())
+}
+
+fn last_words(settings: &Settings, begun: OffsetDateTime) -> Option<(String, String)> {
+    let ends = [Phase::Left.as_str(), Phase::Failed.as_str()];
+    let events = story::read(&settings.state_dir).ok()?;
+    events.into_iter().rev().take_while(|event| event.at >= begun).find_map(|event| {
+        let phase = event.fields.get("phase")?.as_str().filter(|phase| ends.contains(phase))?;
+        Some((phase.to_owned(), event.message))
+    })
 }

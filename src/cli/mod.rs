@@ -1,7 +1,11 @@
 //! The command line: what an operator types, and what it answers.
 
 mod config;
+mod doctor;
+mod draw;
+mod events;
 mod leave;
+mod leaving;
 mod print;
 mod recover;
 mod rotate_tokens;
@@ -9,6 +13,7 @@ mod run;
 mod status;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,6 +32,8 @@ Examples:
   skep run                                    the node's whole life; what skep.service starts
   skep config --set boot.deadline=5m          what would be in force, and why
   skep status --json                          what this node does, for scripts
+  skep doctor                                 everything that this node rests on, one by one
+  skep events --since 2h                      what has happened to this node
   skep leave --deadline 5m                    take this node out of the swarm within 5 minutes
   skep rotate-tokens --worker                 a new join token for workers; on a manager
   skep recover                                what can be done about a quorum that is lost
@@ -36,6 +43,7 @@ Exit codes:
   1   failed; standard error or the journal says why
   2   the command line is wrong
   3   nothing was changed: it may not be, or nobody has confirmed it (recover)
+  4   nothing has failed, and there are warnings (doctor)
   69  no skep runs on this host, or it does not answer (status, leave, rotate-tokens, recover)
   78  the configuration is wrong; every mistake is listed
 
@@ -58,6 +66,10 @@ enum Command {
     Run,
     /// Show what this node does and waits for; on a manager, the whole fleet
     Status(status::Arguments),
+    /// Look at everything that this node rests on: metadata, AWS, Docker, network, time
+    Doctor(doctor::Arguments),
+    /// Tell what has happened to this node, and go on telling
+    Events(events::Arguments),
     /// Take this node out of the swarm: drain it, wait for its tasks, leave
     Leave(leave::Arguments),
     /// Make the swarm's join tokens new, in Docker and in the secret store; on a manager
@@ -159,6 +171,8 @@ impl Cli {
             match self.command {
                 Command::Run => Ok(run::run(loaded).await),
                 Command::Status(arguments) => status::print(&arguments, &loaded.settings).await,
+                Command::Doctor(arguments) => doctor::examine(&arguments, &loaded.settings).await,
+                Command::Events(arguments) => events::print(&arguments, &loaded.settings).await,
                 Command::Leave(arguments) => leave::ask(&arguments, &loaded.settings).await,
                 Command::RotateTokens(arguments) => {
                     rotate_tokens::ask(&arguments, &loaded.settings).await

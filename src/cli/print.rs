@@ -7,10 +7,15 @@ const GAP: &str = "  ";
 
 /// Writes to standard output. A reader that has seen enough, such as `head`, is no error.
 pub fn to_stdout(text: &str) -> io::Result<()> {
+    while_read(text).map(drop)
+}
+
+/// The same; `false` once the reader has seen enough.
+pub fn while_read(text: &str) -> io::Result<bool> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        result => result,
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        result => result.map(|()| true),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::logging;
 
 /// Lives until the node has left or the service is stopped.
 pub async fn run(loaded: Loaded) -> ExitCode {
-    logging::start(&loaded.settings.log);
+    logging::start(&loaded.settings.log, &loaded.settings.state_dir);
     match agent::run(loaded).await {
         Ok(ended) => {
             tracing::info!(?ended, "done");

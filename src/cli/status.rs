@@ -16,7 +16,7 @@ use crate::control::{Client, FleetMember, FleetView, QuorumView, StatusReport, s
 use crate::flushed::{Flushed, Outcome};
 use crate::instance::{Departure, Quiet, Role};
 use crate::logging::wants_colour;
-use crate::state::Phase;
+use crate::state::{Phase, Progress};
 
 /// Where something is not known.
 const UNKNOWN: &str = "-";
@@ -27,20 +27,27 @@ pub struct Arguments {
     /// As JSON
     #[arg(long)]
     json: bool,
+    /// Go on: drawn anew on a terminal, a line per change in a pipe
+    #[arg(long)]
+    watch: bool,
 }
 
 /// What is shown of the running skep's [`NodeState`](crate::state::NodeState).
 #[derive(Debug, Deserialize)]
-struct Node {
-    phase: Phase,
+pub(super) struct Node {
+    pub(super) phase: Phase,
     #[serde(with = "time::serde::rfc3339")]
     since: OffsetDateTime,
-    doing: String,
+    pub(super) doing: String,
     instance: Option<Instance>,
     cluster: Option<String>,
     role: Option<Role>,
     membership: Option<Membership>,
-    departure: Option<Departure>,
+    pub(super) departure: Option<Departure>,
+    #[serde(default)]
+    pub(super) why: Option<String>,
+    #[serde(default)]
+    pub(super) progress: Option<Progress>,
     /// A skep of before does not say it.
     #[serde(default)]
     quiet: Option<Quiet>,
@@ -73,6 +80,9 @@ struct Membership {
 /// When none runs or it does not answer, or standard output cannot be written.
 pub async fn print(arguments: &Arguments, settings: &Settings) -> anyhow::Result<ExitCode> {
     let client = Client::new(socket_path(&settings.runtime_dir));
+    if arguments.watch {
+        return super::watch::follow(&client, arguments.json).await;
+    }
     print::to_stdout(&if arguments.json {
         let report: StatusReport<Value> = client.status().await?;
         format!("{:#}\n", serde_json::to_value(report)?)
@@ -83,7 +93,7 @@ pub async fn print(arguments: &Arguments, settings: &Settings) -> anyhow::Result
     Ok(ExitCode::SUCCESS)
 }
 
-fn text(report: &StatusReport<Node>, now: OffsetDateTime, colour: bool) -> String {
+pub(super) fn text(report: &StatusReport<Node>, now: OffsetDateTime, colour: bool) -> String {
     let mut text = print::table(&about(&report.node, now, colour));
     if let Some(fleet) = &report.fleet {
         let own = report.node.membership.as_ref().map(|member| member.node_id.as_str());
@@ -137,6 +147,9 @@ fn about(node: &Node, now: OffsetDateTime, colour: bool) -> Vec<[String; 2]> {
         rows.push(("leaving", leaving(departure, now)));
     }
     rows.extend(node.flush.iter().map(|outcome| ("flush", flush(outcome))));
+    if let Some(why) = &node.why {
+        rows.push(("why", why.clone()));
+    }
     rows.into_iter().map(|(label, text)| [label.into(), text]).collect()
 }
 
@@ -190,7 +203,7 @@ fn quorum(quorum: &QuorumView) -> String {
     format!("quorum: {managers} manager{plural}, {reachable} reachable, {lost} may be lost")
 }
 
-fn leaving(departure: &Departure, now: OffsetDateTime) -> String {
+pub(super) fn leaving(departure: &Departure, now: OffsetDateTime) -> String {
     let left = departure.deadline - now;
     let when = if left.is_positive() {
         format!("to be gone in {}", span(left))
@@ -230,7 +243,7 @@ fn paint(phase: Phase, colour: bool) -> String {
 }
 
 /// `2h 5m`: no more than the two largest units, and no fractions of a second.
-fn span(duration: time::Duration) -> String {
+pub(super) fn span(duration: time::Duration) -> String {
     let seconds = Duration::from_secs(duration.whole_seconds().max(0).unsigned_abs());
     let text = humantime::format_duration(seconds).to_string();
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")

@@ -38,7 +38,8 @@ pub use keys::Key;
 pub use mistake::{Mistake, Mistakes, Origin};
 pub use settings::*;
 pub use values::{
-    Cidr, DockerHost, JoinAvailability, LogFilter, LogFormat, Rebalance, Shipper, TokenStore,
+    Cidr, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Rebalance, Shipper,
+    TokenStore, WebhookUrl,
 };
 
 use inputs::Found;
@@ -69,6 +70,15 @@ impl Loaded {
 /// What is wrong and what would be right, in one line.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     parse::duration(&raw::Raw::bare(text))
+}
+
+/// An IPv4 range as every setting takes it.
+///
+/// # Errors
+///
+/// As for [`parse_duration`].
+pub fn parse_range(text: &str) -> Result<Cidr, String> {
+    parse::cidr(text)
 }
 
 /// Reads every source and validates every value in it.

@@ -16,8 +16,8 @@ use super::condition::{self, Condition};
 use super::nearest::{did_you_mean, nearest};
 use super::raw::{Problem, Raw};
 use super::values::{
-    Choice, Cidr, DockerHost, JoinAvailability, LogFilter, LogFormat, OWN_TARGET, Rebalance,
-    Shipper, TokenStore,
+    Choice, Cidr, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, OWN_TARGET,
+    Rebalance, Shipper, TokenStore, WebhookUrl,
 };
 use crate::instance::Role;
 use reqwest::Url;
@@ -39,6 +39,8 @@ const SHORTEST_PATIENCE: Duration = Duration::from_secs(75);
 const LARGEST_SHARE: f64 = 0.5;
 /// The longest prefix that Docker takes for an overlay network.
 const LONGEST_SUBNET_PREFIX: u8 = 29;
+/// What is held in memory and on disk of each source; beyond, a real shipper is wanted.
+const MOST_LINES: u32 = 100_000;
 /// Auto Scaling's and CloudFormation's names are no longer than this.
 const LONGEST_NAME: usize = 255;
 /// Leaves room in the names of SSM parameters.
@@ -88,6 +90,46 @@ pub fn conditions(raw: &Raw) -> Parsed<Vec<Condition>> {
         return Ok(vec![text.parse()?]);
     }
     raw.list()?.into_iter().map(str::parse).collect()
+}
+
+/// `logs:<group>` or `s3://<bucket>/<prefix>`.
+pub fn destination(raw: &Raw) -> Parsed<Destination> {
+    let text = raw.text()?;
+    let right = |name: &str, others: &str| {
+        !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
+    };
+    if let Some(group) = text.strip_prefix("logs:").filter(|group| right(group, "._-/#")) {
+        return Ok(Destination::Logs(group.to_owned()));
+    }
+    if let Some(place) = text.strip_prefix("s3://") {
+        let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+        let prefix = prefix.trim_matches('/');
+        if right(bucket, ".-") && (prefix.is_empty() || right(prefix, "._-/")) {
+            return Ok(Destination::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned() });
+        }
+    }
+    Err(format!("\"{text}\" is neither \"logs:<log group>\" nor \"s3://<bucket>/<prefix>\""))
+}
+
+pub fn endpoint(raw: &Raw) -> Parsed<Url> {
+    let text = raw.text()?;
+    let url = Url::parse(text).map_err(|problem| format!("\"{text}\": {problem}"))?;
+    if matches!(url.scheme(), "http" | "https") && url.has_host() && url.password().is_none() {
+        return Ok(url);
+    }
+    Err(format!("\"{text}\" is no endpoint such as \"https://minio.example.com\""))
+}
+
+pub fn files(raw: &Raw) -> Parsed<Vec<PathBuf>> {
+    raw.list()?.into_iter().map(|path| directory(&Raw::Text(path.to_owned()))).collect()
+}
+
+pub fn lines(raw: &Raw) -> Parsed<u32> {
+    let lines = number(raw)?;
+    if (1..=MOST_LINES).contains(&lines) {
+        return Ok(lines);
+    }
+    Err(format!("{lines} is out of range: from 1 to {MOST_LINES}"))
 }
 
 pub fn http_url(raw: &Raw) -> Parsed<Url> {
@@ -281,6 +323,19 @@ pub fn docker_host(raw: &Raw) -> Parsed<DockerHost> {
     }
 }
 
+/// It may be a secret: no complaint repeats it.
+pub fn webhook_url(raw: &Raw) -> Parsed<WebhookUrl> {
+    let url: reqwest::Url =
+        raw.text()?.parse().map_err(|problem| format!("it is not an address: {problem}"))?;
+    if !matches!(url.scheme(), "https" | "http") {
+        return Err("it begins with neither https:// nor http://".into());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("it holds a user or a password; the signature tells who sends it".into());
+    }
+    Ok(WebhookUrl(url))
+}
+
 pub fn private_address(raw: &Raw) -> Parsed<IpAddr> {
     let text = raw.text()?;
     let address = text.parse().map_err(|_| format!("\"{text}\" is not an IP address"))?;
@@ -313,7 +368,7 @@ pub fn address_pool(raw: &Raw) -> Parsed<Vec<Cidr>> {
     Ok(pool)
 }
 
-fn cidr(text: &str) -> Parsed<Cidr> {
+pub fn cidr(text: &str) -> Parsed<Cidr> {
     let split = text.split_once('/');
     let parsed = split.and_then(|(address, prefix)| {
         Some(Cidr { address: address.parse().ok()?, prefix: prefix.parse().ok()? })

@@ -13,7 +13,8 @@ use super::parse;
 use super::raw::Raw;
 use super::show::Show as _;
 use super::values::{
-    Cidr, DockerHost, JoinAvailability, LogFilter, LogFormat, Rebalance, Shipper, TokenStore,
+    Cidr, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Rebalance, Shipper,
+    TokenStore, WebhookUrl,
 };
 use crate::instance::Role;
 use crate::labels::Labels;
@@ -179,12 +180,59 @@ settings! {
         http: Vec<Condition> = conditions(),
     }
 
+    /// Executables that are told what happens to this node; `docs/monitoring.md` says how.
+    hooks: Hooks {
+        /// Holds an executable per event, or a folder of them: `joined`, `departing`, `drained`,
+        /// `left`, `failed`.
+        dir: PathBuf = directory("/etc/skep/hooks.d"),
+        /// Time for each of them; then it is killed, with all that it has started.
+        timeout: Duration = duration("30s"),
+        /// How long the node waits at the end, before the machine may go, for what still has to be
+        /// told of it: hooks and webhook together.
+        last_wait: Duration = duration("5s"),
+    }
+
+    /// Where the same events are told by HTTP; `docs/monitoring.md` says how.
+    webhook: Webhook {
+        /// `https://` or `http://`. It is never shown beyond its host. Where it is not set, nothing
+        /// is told.
+        url: Option<WebhookUrl> = webhook_url(),
+        /// File with the secret that signs every message, for skep's eyes: mode `0400`, owner `skep`.
+        secret_file: Option<PathBuf> = directory(),
+        /// Time for each attempt.
+        timeout: Duration = duration("10s"),
+        /// How long to try again.
+        give_up_after: Duration = duration("5m"),
+    }
+
+    /// The last resort of nodes without a shipper: skep itself sends the tail of what is on the host,
+    /// before it leaves. Its role needs `logs:CreateLogStream` and `logs:PutLogEvents`, or
+    /// `s3:PutObject`.
+    ship: Ship {
+        /// `logs:<log group>` for CloudWatch Logs, or `s3://<bucket>/<prefix>`. Where it is not set,
+        /// nothing is sent.
+        to: Option<Destination> = destination(),
+        /// Another endpoint, such as an S3-compatible storage's. Where it is not set, it is the
+        /// region's.
+        endpoint: Option<Url> = endpoint(),
+        /// Log files, by their absolute paths.
+        files: Vec<PathBuf> = files(),
+        /// Whether the journal is sent; the user `skep` must then be in the group `systemd-journal`.
+        journal: bool = boolean("false"),
+        /// Whether the logs of the tasks that have stopped here are sent.
+        tasks: bool = boolean("true"),
+        /// How many lines of each at most, up to 100000.
+        lines: u32 = lines("10000"),
+    }
+
     /// The port that a load balancer asks.
     health: Health {
         /// Address and port.
         listen: SocketAddr = socket_address("0.0.0.0:44554"),
         /// Whether to listen at all.
         enabled: bool = boolean("true"),
+        /// Whether `/metrics` is there, too, for Prometheus.
+        metrics: bool = boolean("true"),
     }
 
     /// What skep says, on standard error.

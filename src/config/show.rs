@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 
 use super::condition::Condition;
 use super::values::{
-    Choice, Cidr, DockerHost, JoinAvailability, LogFilter, LogFormat, Rebalance, Shipper,
-    TokenStore,
+    Choice, Cidr, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Rebalance,
+    Shipper, TokenStore, WebhookUrl,
 };
 use crate::instance::Role;
 use crate::labels::Labels;
 
-/// A value as `skep config --json` shows it; a source would accept it again.
+/// A value as `skep config --json` shows it; a source would accept it again, unless it may be a secret.
 pub(super) trait Show {
     fn show(&self) -> Value;
 }
@@ -47,7 +47,10 @@ show! {
     Rebalance: value => value.word();
     LogFilter: value => value.to_string();
     DockerHost: value => value.to_string();
+    WebhookUrl: value => value.to_string();
     Cidr: value => value.to_string();
+    u32: value => value;
+    Destination: value => value.to_string();
     Shipper: value => value.word();
     Url: value => value.as_str();
     Condition: value => value.to_string();

@@ -117,6 +117,27 @@ impl Shipper {
     }
 }
 
+/// Where skep ships logs to by itself. Displayed as it is said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// A log group.
+    Logs(String),
+    S3 {
+        bucket: String,
+        /// Without a slash at either end; may be empty.
+        prefix: String,
+    },
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Logs(group) => write!(f, "logs:{group}"),
+            Self::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
+        }
+    }
+}
+
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -186,6 +207,31 @@ impl DockerHost {
 impl fmt::Display for DockerHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "unix://{}", self.0.display())
+    }
+}
+
+/// Where events are told. Such addresses are often secrets themselves, so that no more than the host
+/// is shown of them: `https://hooks.example.com/***`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WebhookUrl(pub(super) reqwest::Url);
+
+impl WebhookUrl {
+    /// All of it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl fmt::Display for WebhookUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}/***", self.0.scheme(), self.0.host_str().unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for WebhookUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

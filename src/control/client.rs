@@ -70,16 +70,30 @@ impl Client {
         serde_json::from_slice(&body).map_err(ClientError::Malformed)
     }
 
-    /// Asks the node to leave, within `deadline` (whole seconds, rounded up) or what is configured.
-    /// Returns as soon as it has begun.
+    /// The same without the fleet: cheap, for whoever asks often.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn node<N: DeserializeOwned>(&self) -> Result<N, ClientError> {
+        let (_, body) = self.ask(Method::GET, "node", Vec::new(), ANSWER_WITHIN).await?;
+        let report = serde_json::from_slice::<StatusReport<N>>(&body);
+        report.map(|report| report.node).map_err(ClientError::Malformed)
+    }
+
+    /// Asks the node to leave, within `deadline` (whole seconds, rounded up) or what is configured, for a
+    /// reason in words. Returns as soon as it has begun.
     ///
     /// # Errors
     /// [`ClientError::AlreadyLeaving`] where it has begun before, else see [`ClientError`].
-    pub async fn leave(&self, deadline: Option<Duration>) -> Result<(), ClientError> {
+    pub async fn leave(
+        &self,
+        deadline: Option<Duration>,
+        reason: Option<&str>,
+    ) -> Result<(), ClientError> {
         let deadline_seconds =
             deadline.map(|deadline| deadline.as_secs() + u64::from(deadline.subsec_nanos() > 0));
-        let body =
-            serde_json::to_vec(&LeaveBody { deadline_seconds }).map_err(ClientError::Malformed)?;
+        let body = LeaveBody { deadline_seconds, reason: reason.map(str::to_owned) };
+        let body = serde_json::to_vec(&body).map_err(ClientError::Malformed)?;
         self.ask(Method::POST, "leave", body, ANSWER_WITHIN).await.map(drop)
     }
 

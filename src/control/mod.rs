@@ -3,7 +3,8 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /status` | 200, a [`StatusReport`] |
-//! | `POST /leave` with `{"deadline_seconds": 600}`, `{}` or nothing | 202; 409 when the node is leaving already |
+//! | `GET /node` | 200, the same without the fleet, so that nobody else is asked |
+//! | `POST /leave` with `{"deadline_seconds": 600, "reason": "…"}`, `{}` or nothing | 202; 409 when the node is leaving already |
 //! | `POST /rotate-tokens` with `{"worker_token": true, "manager_token": true, "unlock_key": false}` | 200, what was [`Rotated`]; 503, why not |
 //! | `GET /recover` | 200, a [`RecoveryPlan`]: nothing is changed |
 //! | `POST /recover` | 202, the plan, which has begun unless it names a refusal |
@@ -28,7 +29,7 @@ pub use client::{Client, ClientError};
 pub use recover::{OtherManager, RecoveryPlan};
 pub use report::{FleetMember, FleetView, QuorumView, StatusReport, ViewSource};
 pub use rotate::Rotated;
-pub use server::{ControlError, LeaveRequest, Server};
+pub use server::{ControlError, LeaveRequest, Server, parse_reason};
 
 /// Where the socket of a skep with this runtime directory is.
 #[must_use]

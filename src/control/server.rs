@@ -55,10 +55,29 @@ pub enum ControlError {
 }
 
 /// An operator wants the node to leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaveRequest {
     /// How long it may take; `None` leaves it to the configuration.
     pub deadline: Option<Duration>,
+    /// Why, in the operator's own words; see [`parse_reason`].
+    pub reason: Option<String>,
+}
+
+/// It stands in a line of the log.
+const LONGEST_REASON: usize = 200;
+
+/// A reason that fits into a line: something, without line breaks or escapes, and not long.
+///
+/// # Errors
+/// What is wrong, in one line.
+pub fn parse_reason(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    match text.chars().count() {
+        0 => Err("it is empty".into()),
+        _ if text.contains(char::is_control) => Err("it is to be one line of plain text".into()),
+        1..=LONGEST_REASON => Ok(text.to_owned()),
+        _ => Err(format!("it is longer than {LONGEST_REASON} characters")),
+    }
 }
 
 /// The open socket; nobody is answered before [`Server::serve`] runs. Dropping it closes and
@@ -169,6 +188,7 @@ impl Server {
         let not_found = async || refuse(StatusCode::NOT_FOUND, "no such request");
         let app = Router::new()
             .route("/status", get(status))
+            .route("/node", get(node))
             .route("/leave", post(take_leave))
             .route("/rotate-tokens", post(take_rotation))
             .route("/recover", get(show_plan).post(take_recovery))
@@ -216,12 +236,19 @@ async fn status(State(desk): State<Desk>) -> Response {
     Json(StatusReport { node: desk.state.now(), fleet }).into_response()
 }
 
+/// Asks nobody, so that it may be asked often.
+async fn node(State(desk): State<Desk>) -> Response {
+    Json(StatusReport { node: desk.state.now(), fleet: None }).into_response()
+}
+
 /// The body of `POST /leave`.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LeaveBody {
     #[serde(default)]
     pub(super) deadline_seconds: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<String>,
 }
 
 async fn take_leave(State(desk): State<Desk>, body: Bytes) -> Response {
@@ -234,7 +261,12 @@ async fn take_leave(State(desk): State<Desk>, body: Bytes) -> Response {
     if state.departure.is_some() || matches!(state.phase, Phase::Leaving | Phase::Left) {
         return refuse(StatusCode::CONFLICT, &format!("leaving already: {}", state.doing));
     }
-    let request = LeaveRequest { deadline: body.deadline_seconds.map(Duration::from_secs) };
+    let reason = match body.reason.as_deref().map(parse_reason).transpose() {
+        Ok(reason) => reason,
+        Err(problem) => return refuse(StatusCode::BAD_REQUEST, &format!("reason: {problem}")),
+    };
+    let deadline = body.deadline_seconds.map(Duration::from_secs);
+    let request = LeaveRequest { deadline, reason };
     match desk.leave.try_send(request) {
         Ok(()) => StatusCode::ACCEPTED.into_response(),
         Err(TrySendError::Full(_)) => refuse(StatusCode::CONFLICT, "leaving already"),

@@ -70,6 +70,8 @@ async fn status_shows_the_node_and_the_fleet() {
     assert_eq!(report.node["phase"], "booting");
     assert_eq!(report.node["doing"], "waiting for i-0abc to publish the swarm");
     assert_eq!(report.fleet, Some(fleet()));
+    let node: Value = running.client().node().await.unwrap();
+    assert_eq!(node, report.node);
     let report: StatusReport<Value> = Running::start(None).client().status().await.unwrap();
     assert_eq!(report.fleet, None);
 }
@@ -78,18 +80,19 @@ async fn status_shows_the_node_and_the_fleet() {
 async fn leave_reaches_the_agent_once() {
     let mut running = Running::start(None);
     let client = running.client();
-    client.leave(Some(Duration::from_millis(59_001))).await.unwrap();
-    let again = client.leave(None).await.unwrap_err();
+    client.leave(Some(Duration::from_millis(59_001)), Some("a new kernel ")).await.unwrap();
+    let again = client.leave(None, None).await.unwrap_err();
     assert!(matches!(again, ClientError::AlreadyLeaving { .. }), "not taken up yet: {again}");
     let request = running.leave.recv().await.unwrap();
     assert_eq!(request.deadline, Some(Duration::from_secs(60)));
-    client.leave(None).await.unwrap();
-    assert_eq!(running.leave.recv().await.unwrap(), LeaveRequest { deadline: None });
+    assert_eq!(request.reason.as_deref(), Some("a new kernel"));
+    client.leave(None, None).await.unwrap();
+    assert_eq!(running.leave.recv().await.unwrap(), LeaveRequest { deadline: None, reason: None });
     let now = time::OffsetDateTime::now_utc();
     running.state.update(|state| {
         state.departure = Some(Departure { reason: Reason::Spot, noticed_at: now, deadline: now });
     });
-    let again = client.leave(None).await.unwrap_err();
+    let again = client.leave(None, None).await.unwrap_err();
     assert!(again.to_string().starts_with("this node is leaving already: "), "{again}");
     assert!(running.leave.try_recv().is_err(), "a refused request must not arrive");
 }
@@ -98,11 +101,12 @@ async fn leave_reaches_the_agent_once() {
 async fn an_agent_that_stops_refuses_and_nonsense_is_refused() {
     let mut running = Running::start(None);
     running.leave.close();
-    let error = running.client().leave(None).await.unwrap_err();
+    let error = running.client().leave(None, None).await.unwrap_err();
     assert!(matches!(error, ClientError::Refused { status: 503, .. }), "{error}");
     let http = reqwest::Client::builder().unix_socket(socket_path(running.dir.path()));
     let http = http.build().unwrap();
-    for (body, code) in [("{\"deadline\": 1}", 400), ("soon", 400), ("", 503)] {
+    let escape = r#"{"reason": "\u001b[2J"}"#;
+    for (body, code) in [("{\"deadline\": 1}", 400), ("soon", 400), (escape, 400), ("", 503)] {
         let request = http.post("http://skep/leave").body(body);
         assert_eq!(request.send().await.unwrap().status().as_u16(), code, "{body:?}");
     }
@@ -195,7 +199,7 @@ async fn without_skep_the_client_says_so() {
     running.task.abort();
     let client = running.client();
     let _ = running.task.await;
-    let error = client.leave(None).await.unwrap_err();
+    let error = client.leave(None, None).await.unwrap_err();
     assert!(matches!(&error, ClientError::NotRunning { .. }), "{error}");
     let path = socket_path(running.dir.path());
     assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");

@@ -17,6 +17,7 @@ mod journal_upload;
 mod page;
 mod poll;
 mod progress;
+mod ship;
 #[cfg(test)]
 mod tests;
 mod vector;
@@ -26,6 +27,8 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::{LocalBoxFuture, join_all};
 use tokio::time::Instant;
+
+pub use command::executables;
 
 use crate::config::Flush as Settings;
 use crate::config::Shipper;
@@ -53,6 +56,11 @@ pub async fn run(node: &Node, departure: &Departure, until: Instant) {
         let wait = async |progress| http::wait(condition, &progress).await;
         let name = condition.url.as_str();
         flushers.push(report(&node.state, name, time, wait).boxed_local());
+    }
+    if let Some(to) = &node.settings.ship.to {
+        let wait =
+            async |progress| ship::wait(&node.settings.ship, to, node, departure, &progress).await;
+        flushers.push(report(&node.state, "ship", time, wait).boxed_local());
     }
     flushers.push(run_executables(node, departure, until).boxed_local());
     join_all(flushers).await;

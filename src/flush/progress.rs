@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::flushed::{Flushed, Outcome};
+use crate::metrics::metrics;
 use crate::state::StateHandle;
 
 /// What a flusher knows at a moment.
@@ -103,6 +104,7 @@ where
         return;
     };
     let detail = detail.as_deref();
+    metrics().flushed(name, result.label(), sent, unsent);
     match result {
         Flushed::Done => tracing::info!(flusher = name, seconds, sent, unsent, "flushed"),
         Flushed::NotHere => tracing::debug!(flusher = name, "nothing to flush here"),

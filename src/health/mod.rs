@@ -5,18 +5,19 @@
 //! changes nothing here, because a load balancer that replaces nodes must never be made to kill
 //! managers by something that replacing them does not cure.
 //!
-//! Everything but `/` is 404; further pages of this port get routes of their own here.
+//! `GET /metrics` is for Prometheus, unless the settings keep it away. Everything else is 404.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json};
 use axum::routing::get;
 use serde::Serialize;
 
+use crate::metrics;
 use crate::state::StateHandle;
 
 /// The port is taken, or may not be opened.
@@ -66,13 +67,13 @@ impl Server {
     }
 
     /// Answers until it is dropped: spawn it.
-    pub async fn serve(self, state: StateHandle) {
+    pub async fn serve(self, state: StateHandle, with_metrics: bool) {
         let not_found = async || StatusCode::NOT_FOUND;
-        let app = Router::new()
-            .route("/", get(health))
-            .fallback(not_found)
-            .method_not_allowed_fallback(not_found)
-            .with_state(state);
+        let mut app = Router::new().route("/", get(health));
+        if with_metrics {
+            app = app.route("/metrics", get(show_metrics));
+        }
+        let app = app.fallback(not_found).method_not_allowed_fallback(not_found).with_state(state);
         if let Err(error) = axum::serve(self.listener, app).await {
             tracing::error!("the health port has failed: {error}");
         }
@@ -90,6 +91,11 @@ async fn health(State(state): State<StateHandle>) -> impl IntoResponse {
     (code, [(header::CACHE_CONTROL, "no-store")], Json(body))
 }
 
+async fn show_metrics(State(state): State<StateHandle>, headers: HeaderMap) -> impl IntoResponse {
+    let (content_type, page) = metrics::page(&state.now(), &headers);
+    ([(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, "no-store")], page)
+}
+
 #[cfg(test)]
 mod tests {
     use reqwest::Method;
@@ -100,10 +106,14 @@ mod tests {
     use crate::state::Phase;
 
     async fn start() -> (StateHandle, String) {
+        start_with(true)
+    }
+
+    fn start_with(with_metrics: bool) -> (StateHandle, String) {
         let state = StateHandle::default();
         let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let base = format!("http://{}", server.local_addr().unwrap());
-        tokio::spawn(server.serve(state.clone()));
+        tokio::spawn(server.serve(state.clone(), with_metrics));
         (state, base)
     }
 
@@ -143,7 +153,12 @@ mod tests {
         state.enter(Phase::Ready, "serving");
         assert_eq!(ask(Method::HEAD, &base).await, (200, String::new()));
         assert_eq!(ask(Method::POST, &base).await.0, 404);
-        assert_eq!(ask(Method::GET, &format!("{base}/metrics")).await.0, 404);
+        assert_eq!(ask(Method::GET, &format!("{base}/x")).await.0, 404);
+        let (code, page) = ask(Method::GET, &format!("{base}/metrics")).await;
+        assert_eq!(code, 200);
+        assert!(page.contains("skep_phase{phase=\"ready\"} 1\n"), "{page}");
+        let (_, without) = start_with(false);
+        assert_eq!(ask(Method::GET, &format!("{without}/metrics")).await.0, 404);
     }
 
     #[tokio::test]

@@ -9,12 +9,13 @@ use super::budget::Budget;
 use super::decide::{Observed, Outcome, Step};
 use super::observe::Memory;
 use crate::demotion::{self, Demotion};
+use crate::events::Event;
 use crate::flush;
 use crate::instance::{Departure, Membership, Role};
 use crate::ledger::{DepartureRow, DepartureState, LedgerError, MemberState};
 use crate::node::Node;
 use crate::state::Phase;
-use crate::swarm::{SwarmError, TaskContainer};
+use crate::swarm::{Stop, SwarmError, TaskContainer};
 
 #[derive(Debug, Error)]
 pub enum LeaveError {
@@ -66,15 +67,17 @@ pub async fn act(
             }
         }
         Step::StopTasks { why } => {
-            say(&format!("stopping the tasks here, each with its own grace: {why}"));
-            stop(node, budget.flush_until, |container| container.task_id.is_some()).await?;
+            say(&format!("stopping the tasks here: {why}"));
+            let grace = budget.grace(Instant::now());
+            return stop(node, memory, Some(grace), |it| it.task_id.is_some()).await;
         }
         Step::StopStandalone => {
             say("stopping the containers that no drain touches");
-            stop(node, budget.flush_until, |container| container.task_id.is_none()).await?;
+            return stop(node, memory, None, |it| it.task_id.is_none()).await;
         }
         Step::Flush => {
             say("flushing the logs");
+            node.events.tell(Event::Drained, None);
             flush::run(node, departure, budget.flush_until).await;
             memory.is_flushed = true;
         }
@@ -125,21 +128,27 @@ async fn request(node: &Node, departure: &Departure, seen: &Observed) -> Result<
     Ok(())
 }
 
+/// Asks each container once: many take a second SIGTERM for impatience. Where none is left to be asked, they are
+/// waited for.
 async fn stop(
     node: &Node,
-    until: Instant,
+    memory: &mut Memory,
+    grace: Option<Duration>,
     which: impl Fn(&TaskContainer) -> bool,
-) -> Result<(), LeaveError> {
-    /// Even a late stop gives Docker a moment.
-    const SHORTEST: Duration = Duration::from_secs(1);
-    let containers: Vec<TaskContainer> =
-        node.swarm.fetch_containers().await?.into_iter().filter(which).collect();
+) -> Result<Next, LeaveError> {
+    let mut containers = node.swarm.fetch_containers().await?;
+    containers
+        .retain(|container| which(container) && !memory.asked_to_stop.contains(&container.id));
+    if containers.is_empty() {
+        return Ok(Next::Pause);
+    }
     // Bounded, so that the departure's clock is looked at in between; the stop goes on in Docker.
-    let budget = until.saturating_duration_since(Instant::now()).max(SHORTEST);
-    let summary =
-        node.swarm.stop_containers(&containers, budget.min(super::LOOK_TIMEOUT / 2)).await?;
-    tracing::info!(stopped = summary.stopped, not_yet = summary.failed, "containers stopped");
-    Ok(())
+    let stops = node.swarm.stop_containers(&containers, grace, super::LOOK_TIMEOUT / 2).await?;
+    let stopped = stops.iter().filter(|stop| **stop == Stop::Stopped).count();
+    tracing::info!(stopped, not_yet = stops.len() - stopped, "containers stopped");
+    let asked = containers.into_iter().zip(stops).filter(|(_, stop)| *stop != Stop::Refused);
+    memory.asked_to_stop.extend(asked.map(|(container, _)| container.id));
+    Ok(Next::LookAtOnce)
 }
 
 async fn demote(node: &Node, seen: &Observed, in_turn: bool) -> Result<(), LeaveError> {

@@ -15,6 +15,9 @@ const MOST_RESERVED: f64 = 0.6;
 /// that draining has.
 const PATIENCE_SHARE: f64 = 0.4;
 
+/// `docker stop` without more said.
+const DOCKERS_GRACE: Duration = Duration::from_secs(10);
+
 /// Points in time on the way to the deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
@@ -29,6 +32,14 @@ pub struct Budget {
 }
 
 impl Budget {
+    /// What tasks get to end in that are stopped here. Nobody on this host knows the grace of a service, so it is
+    /// all that draining has left; after that what Docker gives by itself, and never half of what flushing has.
+    #[must_use]
+    pub fn grace(&self, now: Instant) -> Duration {
+        let least = DOCKERS_GRACE.min(self.flush_until.saturating_duration_since(now) / 2);
+        self.drain_until.saturating_duration_since(now).max(least)
+    }
+
     /// Shares out the time from `start` to `deadline`. `flush_share` is of the whole, 0 to 0.5.
     #[must_use]
     pub fn new(
@@ -79,6 +90,17 @@ mod tests {
             prop_assert!(kept >= least.min(whole.mul_f64(MOST_RESERVED)).mul_f64(0.999));
             prop_assert!(kept <= whole.mul_f64(MOST_RESERVED).mul_f64(1.001));
         }
+    }
+
+    #[test]
+    fn tasks_that_are_stopped_here_have_all_that_draining_has_left() {
+        let start = Instant::now();
+        let seconds = Duration::from_secs;
+        let budget = Budget::new(start, start + seconds(120), 0.2, seconds(300));
+        assert_eq!(budget.grace(start), seconds(84));
+        assert_eq!(budget.grace(start + seconds(80)), seconds(10));
+        assert_eq!(budget.grace(start + seconds(100)), seconds(4));
+        assert_eq!(budget.grace(start + seconds(110)), seconds(0));
     }
 
     #[test]

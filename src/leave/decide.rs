@@ -62,7 +62,7 @@ pub enum Step {
     DrainSelf,
     /// Say in the ledger that no task is left.
     MarkDrained,
-    /// Stop the tasks here, each with its own grace.
+    /// Stop the tasks here.
     StopTasks {
         why: &'static str,
     },
@@ -106,6 +106,18 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// In one word, for a label.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::LeftUnconfirmed => "left_unconfirmed",
+            Self::NothingToLeave => "nothing_to_leave",
+            Self::TooLate => "too_late",
+            Self::Stayed => "stayed",
+        }
+    }
+
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -115,6 +127,18 @@ impl Outcome {
             Self::TooLate => "the deadline came before the node had left",
             Self::Stayed => "taken back: the node stays in the swarm",
         }
+    }
+}
+
+/// What a step is part of, for people who ask where the time goes.
+#[must_use]
+pub fn stage(seen: &Observed, step: &Step) -> &'static str {
+    match step {
+        Step::Flush => "flush",
+        Step::Leave | Step::LeaveUnsettled | Step::LeaveLast => "leave",
+        _ if seen.local.state == LocalState::Inactive => "take_off_the_list",
+        _ if seen.is_flushed => "demote",
+        _ => "drain",
     }
 }
 

@@ -11,6 +11,7 @@ mod act;
 mod budget;
 mod decide;
 mod observe;
+mod progress;
 #[cfg(test)]
 mod quorum_tests;
 #[cfg(test)]
@@ -46,6 +47,7 @@ pub async fn leave(node: &Node, notices: &Notices) -> Outcome {
     loop {
         let Notice { departure, is_withdrawn } = news.borrow_and_update().clone();
         let Some(departure) = departure else { return Outcome::NothingToLeave };
+        node.state.set_departure(&departure);
         let budget = budget_of(node, &departure, start);
         let round = round(node, &departure, is_withdrawn, &budget, &mut memory);
         match tokio::time::timeout(LOOK_TIMEOUT, round).await {
@@ -106,7 +108,9 @@ async fn round(
     memory: &mut Memory,
 ) -> Result<Next, act::LeaveError> {
     let seen = observe::observe(node, is_withdrawn, budget, memory).await?;
+    progress::show(node, budget, memory).await;
     let step = decide(node.role, &seen);
+    memory.stopwatch.enter(decide::stage(&seen, &step));
     act::act(node, departure, budget, &seen, step, memory).await
 }
 

@@ -1,5 +1,6 @@
 //! What a departing node looks at.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -7,8 +8,9 @@ use tokio::time::Instant;
 use super::act::LeaveError;
 use super::budget::Budget;
 use super::decide::{Clock, Observed};
+use crate::metrics::{Stopwatch, metrics};
 use crate::node::Node;
-use crate::swarm::{CLUSTER_LABEL, LocalNode, LocalState, NodeView, Quorum};
+use crate::swarm::{CLUSTER_LABEL, LocalNode, LocalState, NodeView, Quorum, TaskContainer};
 
 /// How long another manager gets to confirm a demotion or a removal; it looks every 5 s at most.
 const CONFIRMATION_PATIENCE: Duration = Duration::from_secs(15);
@@ -22,6 +24,15 @@ const RELIEF_PATIENCE: Duration = Duration::from_secs(300);
 pub struct Memory {
     start: Instant,
     pub is_flushed: bool,
+    /// How many tasks ran here at the last look.
+    running_tasks: usize,
+    pub stopwatch: Stopwatch,
+    /// Containers that have had their SIGTERM from here.
+    pub asked_to_stop: HashSet<String>,
+    /// What runs here, as of the last look.
+    pub containers: Vec<TaskContainer>,
+    /// The graces that containers have told.
+    pub graces: HashMap<String, Option<u64>>,
     /// Whether this node is out, and since when only somebody's word is missing: that it is a
     /// manager no more, or off the list.
     word_missing: Option<(bool, Instant)>,
@@ -31,7 +42,17 @@ pub struct Memory {
 
 impl Memory {
     pub fn new(start: Instant) -> Self {
-        Self { start, is_flushed: false, word_missing: None, is_ours: None }
+        Self {
+            start,
+            is_flushed: false,
+            running_tasks: 0,
+            stopwatch: Stopwatch::default(),
+            asked_to_stop: HashSet::new(),
+            containers: Vec::new(),
+            graces: HashMap::new(),
+            word_missing: None,
+            is_ours: None,
+        }
     }
 }
 
@@ -73,8 +94,11 @@ pub async fn observe(
     } else {
         ManagersLook::default()
     };
+    memory.containers.clone_from(&containers);
     let (tasks, standalone): (Vec<_>, Vec<_>) =
         containers.into_iter().partition(|container| container.task_id.is_some());
+    metrics().tasks_drained(memory.running_tasks.saturating_sub(tasks.len()));
+    memory.running_tasks = tasks.len();
     let is_out = local.state == LocalState::Inactive;
     let is_word_missing = is_out || !local.is_manager && memory.is_flushed && tasks.is_empty();
     memory.word_missing = is_word_missing.then(|| match memory.word_missing {

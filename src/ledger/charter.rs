@@ -278,10 +278,15 @@ impl Ledger {
     /// # Errors
     /// When DynamoDB fails.
     pub async fn close_charter(&self, open: &Charter) -> Result<bool, LedgerError> {
+        // Seen before it was published, it would lose the name of the swarm.
+        let Some(swarm_id) = &open.swarm_id else { return Ok(false) };
         let closed = Charter { phase: CharterPhase::Closed, ..open.clone() };
-        let condition = Condition::new("#phase = :open AND #generation = :generation")
-            .text("open", "open")
-            .number("generation", open.generation);
+        let condition = Condition::new(
+            "#phase = :open AND #generation = :generation AND #swarm_id = :swarm_id",
+        )
+        .text("open", "open")
+        .number("generation", open.generation)
+        .text("swarm_id", swarm_id);
         self.put(ITEM, &closed, condition).await
     }
 
@@ -311,7 +316,8 @@ impl Ledger {
         let (Some(swarm_id), Some(old)) = (&seen.swarm_id, &seen.ca_digest) else {
             return Ok(false);
         };
-        let now = Charter { ca_digest: Some(ca_digest.to_owned()), ..seen.clone() };
+        let phase = CharterPhase::Open;
+        let now = Charter { phase, ca_digest: Some(ca_digest.to_owned()), ..seen.clone() };
         let condition = Condition::new(
             "#phase = :open AND #generation = :generation AND #swarm_id = :swarm_id AND #ca_digest = :old",
         )

@@ -28,6 +28,9 @@ mod member;
 mod rejoin;
 mod rotation;
 mod table;
+#[cfg(test)]
+mod tests;
+mod trial;
 mod turn;
 
 pub use attempt::Attempt;
@@ -38,4 +41,5 @@ pub use member::{Member, MemberState};
 pub use rejoin::Rejoin;
 pub(crate) use table::Condition;
 pub use table::Ledger;
+pub use trial::{Access, Partition};
 pub use turn::{Turn, TurnOf};

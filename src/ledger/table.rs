@@ -82,6 +82,10 @@ impl Ledger {
         self.partition(format!("{}#nodes", self.cluster))
     }
 
+    pub(super) fn partition_key(&self) -> &str {
+        &self.cluster
+    }
+
     /// Names of table and cluster, for a human.
     #[must_use]
     pub fn describe(&self) -> String {

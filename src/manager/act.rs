@@ -12,6 +12,7 @@ use crate::demotion::demote_in_turn;
 use crate::errors;
 use crate::instance::Role;
 use crate::ledger::{DepartureRow, DepartureState, LedgerError};
+use crate::metrics::metrics;
 use crate::node::Node;
 use crate::swarm::SwarmError;
 
@@ -93,6 +94,12 @@ pub async fn serve(
             }
             if advance(DepartureState::Removed).await? {
                 tracing::info!(instance = who, "removed");
+                let outcome = match row.state {
+                    DepartureState::Left if row.stand_in => "stood_in",
+                    DepartureState::Left => "left",
+                    _ => "too_late",
+                };
+                metrics().removal(row.reason.as_str(), outcome);
             }
             return Ok(false);
         }

@@ -105,7 +105,8 @@ pub fn decide(seen: &Observed) -> Result<(), Refusal> {
     let local = seen.local.as_ref().ok_or(Refusal::NoDocker)?;
     let row = seen.row.as_ref().filter(|row| Some(&row.node_id) == local.node_id.as_ref());
     let is_ours = match &local.swarm_id {
-        Some(own) => charter.swarm() == Some(own),
+        // One without a row has only come in, and cannot be told from one of another history later.
+        Some(own) => charter.swarm() == Some(own) && row.is_some(),
         None => row.is_some_and(|row| row.generation == charter.generation),
     };
     if !local.is_manager || !is_ours {

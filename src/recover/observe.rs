@@ -23,14 +23,12 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Without a leader `/info` takes up to 20 s.
 const INFO_WITHIN: Duration = Duration::from_secs(30);
 
-/// Looks at everything at once. What Docker and Auto Scaling do not say is missing from it.
+/// Looks for a leader first, then at the rest. What Docker and Auto Scaling do not say is missing from it.
 pub async fn observe(node: &Node) -> Result<Observed, RecoverError> {
-    let (charter, rows, local, has_leader) = tokio::join!(
-        node.ledger.fetch_charter(),
-        node.ledger.fetch_managers(),
-        fetch_local(node),
-        is_led(node),
-    );
+    // Whoever came in while a leader was seen here has written its row by the end of that look.
+    let has_leader = is_led(node).await;
+    let (charter, rows, local) =
+        tokio::join!(node.ledger.fetch_charter(), node.ledger.fetch_managers(), fetch_local(node));
     let (charter, rows) =
         (charter.map_err(RecoverError::NotSeen)?, rows.map_err(RecoverError::NotSeen)?);
     let me = node.instance.id.as_str();
@@ -38,7 +36,9 @@ pub async fn observe(node: &Node) -> Result<Observed, RecoverError> {
         rows.into_iter().partition(|row| row.instance_id == me);
     let generation = charter.as_ref().map(|charter| charter.generation);
     let mut unlock_keys = None;
+    // A worker may not read them, and recovers nothing.
     if let Some(generation) = generation
+        && local.as_ref().is_some_and(|local| local.is_manager)
         && node.tokens.fetch_unlock_keys(generation).await?.is_some()
     {
         unlock_keys = Some(node.tokens.place(Item::UnlockKeys, generation));

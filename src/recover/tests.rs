@@ -97,6 +97,7 @@ fn each_reason_against_it_is_named() {
         };
     });
     assert_eq!(fenced, Some(Refusal::Fenced));
+    assert_eq!(refusal(|seen| seen.row = None), Some(Refusal::NotManager), "it has only come in");
 }
 
 #[test]

@@ -13,6 +13,7 @@
 //! of their own, or a partition of their own for `dynamodb:LeadingKeys`.
 
 mod token;
+mod trial;
 mod unlock;
 
 use aws_sdk_ssm::Client as Ssm;

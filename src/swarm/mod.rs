@@ -6,6 +6,7 @@
 
 mod availability;
 mod cluster;
+mod engine;
 mod error;
 mod join;
 mod local;
@@ -23,13 +24,14 @@ use tokio::sync::{Mutex, OnceCell};
 
 pub use availability::{Availability, settle};
 pub use cluster::{Cluster, Rotation, Tokens, UnlockAnswer};
+pub use engine::Engine;
 pub use error::{SwarmError, SwarmErrorKind};
 pub use join::JoinAnswer;
 pub use local::{Certificate, InitSpec, LocalNode, LocalState};
 pub use nodes::{NodeView, RaftView};
 pub use probe::first_listening;
 pub use quorum::Quorum;
-pub use tasks::{StopSummary, TaskContainer};
+pub use tasks::{Stop, TaskContainer};
 
 /// Docker answers a join or leave within 20 s in the worst case measured, an init within one
 /// election; a client that gave up sooner would not know what happened.

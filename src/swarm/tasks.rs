@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use bollard::models::{ContainerSummary, TaskState};
 use bollard::query_parameters::{
-    ListContainersOptionsBuilder, ListTasksOptionsBuilder, StopContainerOptionsBuilder,
+    ListContainersOptionsBuilder, ListTasksOptionsBuilder, LogsOptionsBuilder,
+    StopContainerOptionsBuilder,
 };
+use futures_util::TryStreamExt as _;
 use futures_util::future::join_all;
 
 use super::{CALL_TIMEOUT, Swarm, SwarmError, SwarmErrorKind};
@@ -23,11 +25,13 @@ pub struct TaskContainer {
     pub task_id: Option<String>,
 }
 
-/// What came of stopping containers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StopSummary {
-    pub stopped: usize,
-    pub failed: usize,
+/// What came of stopping a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    Stopped,
+    /// Docker goes on with it.
+    NotYet,
+    Refused,
 }
 
 impl TaskContainer {
@@ -56,6 +60,46 @@ impl Swarm {
         Ok(containers.into_iter().filter_map(TaskContainer::of).collect())
     }
 
+    /// Seconds between a container's SIGTERM and its SIGKILL, where it has a time of its own.
+    pub async fn fetch_grace(&self, container: &str) -> Option<u64> {
+        let docker = self.connect().await.ok()?;
+        let config = docker.inspect_container(container, None).await.ok()?.config?;
+        config.stop_timeout?.try_into().ok()
+    }
+
+    /// The last lines of every task's container that has ended and is still there, each behind Docker's
+    /// time of it; by the container's name. Those with a driver that Docker cannot read say so.
+    ///
+    /// # Errors
+    /// When Docker does not list its containers.
+    pub async fn fetch_task_logs(
+        &self,
+        lines: u32,
+    ) -> Result<Vec<(String, Result<String, String>)>, SwarmError> {
+        let docker = self.connect().await?;
+        let filters = HashMap::from([
+            ("label".to_owned(), vec![TASK_LABEL.to_owned()]),
+            ("status".to_owned(), vec!["exited".to_owned(), "dead".to_owned()]),
+        ]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let containers = docker
+            .list_containers(Some(options))
+            .await
+            .map_err(|error| SwarmError::new("list the containers", &error))?;
+        let logs = containers.into_iter().filter_map(TaskContainer::of).map(async |container| {
+            let options = LogsOptionsBuilder::default()
+                .stdout(true)
+                .stderr(true)
+                .timestamps(true)
+                .tail(&lines.to_string());
+            let chunks: Result<Vec<_>, _> =
+                docker.logs(&container.id, Some(options.build())).try_collect().await;
+            let text = chunks.map(|chunks| chunks.iter().map(ToString::to_string).collect());
+            (container.name, text.map_err(|error| crate::errors::chain(&error)))
+        });
+        Ok(join_all(logs).await)
+    }
+
     /// How many tasks of a node have not ended, by the managers' list.
     ///
     /// The desired state says nothing here: it is `shutdown` the moment a drain begins, long
@@ -78,43 +122,48 @@ impl Swarm {
             .count())
     }
 
-    /// Stops containers side by side, each with its **own** grace (`StopTimeout`), but none longer
-    /// than `budget`.
+    /// Stops containers side by side, and waits for `patience`; the stop goes on afterwards, with its connection:
+    /// a Docker Engine that sees the caller go may kill at once. Without `grace` each
+    /// has its own (`StopTimeout`), which a task's container never has: a service's grace is known to the
+    /// managers alone, and Docker would kill after 10 s.
     ///
     /// # Errors
-    /// When Docker is not there; what a single container answers is in the summary.
+    /// When Docker is not there.
     pub async fn stop_containers(
         &self,
         containers: &[TaskContainer],
-        budget: Duration,
-    ) -> Result<StopSummary, SwarmError> {
+        grace: Option<Duration>,
+        patience: Duration,
+    ) -> Result<Vec<Stop>, SwarmError> {
         let docker = self.connect().await?;
+        let mut options = StopContainerOptionsBuilder::default();
+        if let Some(grace) = grace {
+            options = options.t(i32::try_from(grace.as_secs()).unwrap_or(i32::MAX));
+        }
+        let options = options.build();
+        let longest = grace.unwrap_or_default().max(patience) + CALL_TIMEOUT;
         let stops = containers.iter().map(|container| async {
-            // Without `t` Docker takes the container's own StopTimeout, which may well be longer
-            // than the time-out that other calls have.
-            let options = StopContainerOptionsBuilder::default().build();
-            let stop = docker.clone().with_timeout(budget.max(CALL_TIMEOUT));
-            let stopped =
-                tokio::time::timeout(budget, stop.stop_container(&container.id, Some(options)));
-            match stopped.await {
-                Ok(Ok(())) => true,
-                Ok(Err(error)) => {
+            let docker = docker.clone().with_timeout(longest);
+            let (id, options) = (container.id.clone(), options.clone());
+            let stop = tokio::spawn(async move { docker.stop_container(&id, Some(options)).await });
+            match tokio::time::timeout(patience, stop).await {
+                Ok(Ok(Ok(()))) => Stop::Stopped,
+                Ok(Ok(Err(error))) => {
                     let error = SwarmError::new("stop the container", &error);
-                    let gone = error.kind == SwarmErrorKind::NotFound;
-                    if !gone {
-                        tracing::warn!(container = container.name, "{error}");
+                    if error.kind == SwarmErrorKind::NotFound {
+                        return Stop::Stopped;
                     }
-                    gone
+                    tracing::warn!(container = container.name, "{error}");
+                    Stop::Refused
                 }
+                Ok(Err(_)) => Stop::Refused,
                 Err(_) => {
-                    tracing::warn!(container = container.name, "did not stop within {budget:?}");
-                    false
+                    tracing::info!(container = container.name, "not stopped within {patience:?}");
+                    Stop::NotYet
                 }
             }
         });
-        let outcomes = join_all(stops).await;
-        let stopped = outcomes.iter().filter(|stopped| **stopped).count();
-        Ok(StopSummary { stopped, failed: outcomes.len() - stopped })
+        Ok(join_all(stops).await)
     }
 }
 

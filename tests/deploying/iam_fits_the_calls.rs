@@ -103,7 +103,7 @@ async fn managers_leave(fleet: &Fleet, spec: &ClusterSpec) -> anyhow::Result<()>
     let last = Leaver::of(&fleet.leader().await?).await?;
     let said = last.instance.skep(["status"]).await?;
     ensure!(said.status.success(), "{said:?}");
-    let said = last.instance.skep(["leave"]).await?;
+    let said = last.instance.skep(["leave", "--no-wait"]).await?;
     ensure!(said.status.success(), "{said:?}");
     last.skep_has_ended_well(fleet).await?;
     let charter = row(fleet, "charter")?.context("a charter")?;

@@ -7,6 +7,7 @@ pub mod policies;
 pub mod quorum;
 pub mod seen;
 pub mod swarm;
+pub mod terminal;
 pub mod trouble;
 
 use std::path::PathBuf;

@@ -5,6 +5,7 @@ mod dead_skep;
 mod labels;
 mod lost_swarm;
 mod manager_rejoins;
+mod monitoring;
 mod own_care;
 mod quorum;
 mod recover;

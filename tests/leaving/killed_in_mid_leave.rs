@@ -45,7 +45,7 @@ async fn a_worker_whose_operator_asked_does_not_come_back() -> anyhow::Result<()
     for (step, worker) in steps.into_iter().zip(fleet.group(&spec.workers_group())) {
         flusher(&worker, "hold", "#!/bin/sh\nsleep 2\n")?;
         let worker = Leaver::of(&worker).await?;
-        assert!(worker.instance.skep(["leave"]).await?.status.success());
+        assert!(worker.instance.skep(["leave", "--no-wait"]).await?.status.success());
         match step {
             "out of the swarm" => kill_when_out(&fleet, &worker).await?,
             _ => kill_at(&fleet, &worker, step).await?,

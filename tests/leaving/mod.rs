@@ -16,6 +16,7 @@ mod scale_in_follower;
 mod scale_in_leader;
 mod scale_in_worker;
 mod scheduled_maintenance;
+mod ship;
 mod shippers;
 mod shutdown_and_reboot;
 mod spot_notice;

@@ -13,7 +13,8 @@ const IMPATIENT: &str = "[leave]\nmanager_patience = \"3s\"\n";
 async fn its_skep_is_dead() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 1, 2);
     let fleet = standing(options_with(IMPATIENT), &spec).await?;
-    fleet.create_service("web", 6, workload::slow_to_stop(2.0), secs(30)).await?;
+    // Longer than the 10 s that Docker has for a container which says nothing else.
+    fleet.create_service("web", 6, workload::slow_to_stop(15.0), secs(40)).await?;
     running(&fleet, "web", 6).await?;
     let manager = fleet.leader().await?;
     manager.stop_skep().await?;

@@ -1,24 +1,32 @@
 //! `skep leave`: the operator takes a node out, and the machine stays.
 
+use anyhow::{Context, ensure};
 use harness::departures::{Leaver, options_with, row, running, standing};
 use harness::secs;
-use skep_sim::fleet::{ClusterSpec, workload};
+use harness::terminal::widest;
+use serde_json::Value;
+use skep_sim::fleet::{ClusterSpec, Instance, workload};
 
 #[tokio::test]
 async fn the_node_leaves_and_the_machine_stays() -> anyhow::Result<()> {
-    let spec = ClusterSpec::new("demo", 1, 1);
+    let spec = ClusterSpec::new("demo", 1, 2);
     let fleet = standing(options_with(""), &spec).await?;
-    fleet.create_service("web", 4, workload::slow_to_stop(3.0), secs(20)).await?;
-    running(&fleet, "web", 4).await?;
-    let worker = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
+    fleet.create_service("web", 6, workload::slow_to_stop(3.0), secs(20)).await?;
+    running(&fleet, "web", 6).await?;
+    let workers = fleet.group(&spec.workers_group());
+    let (worker, seen) = (Leaver::of(&workers[0]).await?, Leaver::of(&workers[1]).await?);
     assert!(!worker.tasks("start").is_empty(), "the worker has tasks");
 
-    let said = worker.instance.skep(["leave", "--deadline", "5m"]).await?;
+    let asked = worker.instance.skep(["leave", "--deadline", "5m", "--no-wait"]).await?;
+    assert!(asked.status.success(), "{asked:?}");
+    assert!(String::from_utf8_lossy(&asked.stdout).contains("leaving"), "{asked:?}");
+    // Asking twice is asking once; this one waits, and in a pipe every change is a line.
+    let said = worker.instance.skep(["leave"]).await?;
     assert!(said.status.success(), "{said:?}");
-    assert!(String::from_utf8_lossy(&said.stdout).contains("leaving"), "{said:?}");
-    // Asking twice is asking once.
-    let again = worker.instance.skep(["leave"]).await?;
-    assert!(again.status.success(), "{again:?}");
+    let text = String::from_utf8(said.stdout)?;
+    ensure!(text.starts_with("This node is leaving already: "), "{text}");
+    ensure!(text.ends_with("\nleft, and off the list\n") && !text.contains('\x1b'), "{text}");
+    ensure!(text.contains(" leaving: waiting for "), "{text}");
 
     worker.has_left(&fleet).await?;
     worker.skep_has_ended_well(&fleet).await?;
@@ -27,9 +35,64 @@ async fn the_node_leaves_and_the_machine_stays() -> anyhow::Result<()> {
     let seconds = departure["deadline"].as_i64().zip(departure["requested_at"].as_i64());
     assert_eq!(seconds.map(|(deadline, asked)| deadline - asked), Some(300));
     assert!(worker.instance.is_on());
-    running(&fleet, "web", 4).await?;
+    running(&fleet, "web", 6).await?;
 
     let nobody = worker.instance.skep(["leave"]).await?;
     assert!(!nobody.status.success(), "no skep runs any more: {nobody:?}");
+
+    the_fleet_is_watched(&fleet.group(&spec.managers_group())[0]).await?;
+    on_a_narrow_terminal(&seen).await?;
+    seen.has_left(&fleet).await?;
+    its_story_is_kept(&seen).await?;
     fleet.stop().await
+}
+
+/// Drawn anew until somebody ends it.
+async fn the_fleet_is_watched(manager: &Instance) -> anyhow::Result<()> {
+    // Of the program's own words the first `exec` is the terminal's: the watch goes to the background.
+    let drawn = manager.skep_on_terminal(40, "status --watch & sleep 7; kill $!").await?;
+    let drawn = String::from_utf8(drawn.stdout)?;
+    let looks = drawn.matches("quorum: 1 manager").count();
+    ensure!(looks >= 2 && drawn.contains("A\r\x1b[J"), "{looks} looks: {drawn}");
+    ensure!(widest(&drawn) <= 40, "{} columns: {drawn}", widest(&drawn));
+    Ok(())
+}
+
+/// A block is drawn anew in its place: what it does, the time, and the tasks by their names.
+async fn on_a_narrow_terminal(leaver: &Leaver) -> anyhow::Result<()> {
+    let bad = leaver.instance.skep(["leave", "--reason", "two\nlines"]).await?;
+    ensure!(bad.status.code() == Some(2), "{bad:?}");
+    let drawn =
+        leaver.instance.skep_on_terminal(40, "leave --deadline 1m --reason 'a new kernel'").await?;
+    ensure!(drawn.status.success(), "{drawn:?}");
+    let drawn = String::from_utf8(drawn.stdout)?;
+    for part in ["\x1b[", "why      a new kernel", "to drain (-)", "left:", "  web.", "[#"] {
+        ensure!(drawn.contains(part), "no {part:?}: {drawn}");
+    }
+    ensure!(drawn.trim_end().ends_with("left, and off the list"), "{drawn}");
+    ensure!(widest(&drawn) <= 60, "the first line is the terminal's to wrap: {drawn}");
+    let block = drawn.split_once("view alone.").context("no first line")?.1;
+    ensure!(widest(block) <= 40, "{} columns: {block}", widest(block));
+    Ok(())
+}
+
+/// skep has ended, and tells all the same: in a line each, and for scripts.
+async fn its_story_is_kept(leaver: &Leaver) -> anyhow::Result<()> {
+    let told = leaver.instance.skep(["events"]).await?;
+    let text = String::from_utf8(told.stdout)?;
+    let steps = [
+        "agent: this node",
+        "phase=ready",
+        "the operator takes this node out: a new kernel",
+        "watch: this node is to leave",
+        "flushing the logs",
+        "phase=left",
+    ];
+    let at: Vec<Option<usize>> = steps.iter().map(|step| text.find(step)).collect();
+    ensure!(at.iter().all(Option::is_some) && at.is_sorted(), "{at:?}: {text}");
+    let told = leaver.instance.skep(["events", "--json", "--since", "1h"]).await?;
+    let last = String::from_utf8(told.stdout)?.lines().last().map(serde_json::from_str::<Value>);
+    let last = last.context("no events")??;
+    ensure!(last["level"] == "INFO" && last["at"].is_string(), "{last}");
+    Ok(())
 }

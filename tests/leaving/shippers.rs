@@ -77,7 +77,10 @@ async fn every_line_arrives_once_and_a_lost_receiver_holds_nobody() -> anyhow::R
         ended.extend(worker.tasks("die"));
     }
     ensure!(ended.len() >= 50, "only {} tasks have ended", ended.len());
-    arrived_once(&receiver, &ended).await?;
+    let dir = receiver.dir().display();
+    let received =
+        format!("journalctl --directory={dir}/journals --output=cat; cat {dir}/received");
+    arrived_once(&shell(&receiver, &received).await?, &ended)?;
 
     for service in ["on-journald", "on-syslog"] {
         running(&fleet, service, 2).await?;
@@ -93,7 +96,8 @@ async fn says_what_is_unsent_and_leaves_in_time(
 ) -> anyhow::Result<()> {
     let instance = &worker.instance;
     let begun = Instant::now();
-    let said = instance.skep(["leave", "--deadline", &format!("{DEADLINE}s")]).await?;
+    let deadline = format!("{DEADLINE}s");
+    let said = instance.skep(["leave", "--no-wait", "--deadline", &deadline]).await?;
     ensure!(said.status.success(), "{said:?}");
     let counted = fleet.wait_until("unsent lines in the status", PATIENCE, async || {
         let status = instance.skep(["status", "--json"]).await?;
@@ -127,8 +131,18 @@ async fn says_what_is_unsent_and_leaves_in_time(
     Ok(())
 }
 
-/// Tasks that say `<container> <n>` once a second, at SIGTERM as fast as they can, and then how many
-/// lines there were.
+/// Says `<container> <n>` once a second, at SIGTERM as fast as it can, and then how many lines there were.
+pub fn talk() -> Vec<String> {
+    let script = format!(
+        "i=0; line() {{ i=$((i+1)); echo \"$HOSTNAME $i\"; }}\n\
+         trap 'n=0; while [ $n -lt {LAST_WORDS} ]; do n=$((n+1)); line; done; \
+         echo \"$HOSTNAME end $i\"; exit 0' TERM\n\
+         while :; do line; sleep 1 & wait $!; done"
+    );
+    ["sh", "-c", &script].map(str::to_owned).to_vec()
+}
+
+/// Tasks that [`talk`] by a log driver.
 async fn talking(
     fleet: &Fleet,
     name: &str,
@@ -136,14 +150,7 @@ async fn talking(
     driver: &str,
     constraint: &str,
 ) -> anyhow::Result<()> {
-    let script = format!(
-        "i=0; line() {{ i=$((i+1)); echo \"$HOSTNAME $i\"; }}\n\
-         trap 'n=0; while [ $n -lt {LAST_WORDS} ]; do n=$((n+1)); line; done; \
-         echo \"$HOSTNAME end $i\"; exit 0' TERM\n\
-         while :; do line; sleep 1 & wait $!; done"
-    );
-    let command = ["sh", "-c", &script].map(str::to_owned).to_vec();
-    let mut spec: ServiceSpec = service(name, tasks, command, secs(20))?;
+    let mut spec: ServiceSpec = service(name, tasks, talk(), secs(20))?;
     let template = spec.task_template.as_mut().context("a task")?;
     let options = match driver {
         "syslog" => [("syslog-address".to_owned(), "tcp://127.0.0.1:1514".to_owned())].into(),
@@ -160,13 +167,7 @@ async fn talking(
 }
 
 /// Every line of every container that has ended, and none twice.
-async fn arrived_once(receiver: &Instance, ended: &[ContainerEvent]) -> anyhow::Result<()> {
-    let dir = receiver.dir().display();
-    let text = shell(
-        receiver,
-        &format!("journalctl --directory={dir}/journals --output=cat; cat {dir}/received"),
-    )
-    .await?;
+pub fn arrived_once(text: &str, ended: &[ContainerEvent]) -> anyhow::Result<()> {
     let mut seen: BTreeMap<&str, BTreeMap<&str, u32>> = BTreeMap::new();
     for line in text.lines() {
         if let Some((container, said)) = line.trim().split_once(' ') {
@@ -238,7 +239,7 @@ module(load="omrelp")
 module(load="impstats" interval="1" format="json" resetCounters="off" log.syslog="off" log.file="{dir}/stats")
 input(type="imtcp" port="1514" ruleset="out")
 ruleset(name="out") {{
-    action(name="forward" type="omrelp" target="{to}" port="2514" queue.type="LinkedList"
+    action(name="forward" type="omrelp" target="{to}" port="2514" queue.type="LinkedList" queue.size="100000"
         queue.filename="forward" action.resumeRetryCount="-1" action.resumeInterval="1")
 }}
 CONF

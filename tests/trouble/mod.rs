@@ -2,6 +2,7 @@
 
 mod aws;
 mod bad_input;
+mod doctor;
 mod ledger_rows;
 mod metadata;
 mod secrets_stay_secret;

@@ -4,8 +4,9 @@ use skep::manager;
 
 use super::look::Decision;
 use super::{
-    Clock, Fence, LEASE, LONGEST_CREDIBLE, Life, Manager, Raft, Request, Row, Stage, Turn, World,
+    Fence, LEASE, LONGEST_CREDIBLE, Life, Manager, Raft, Request, Row, Stage, Turn, World,
 };
+use crate::clock::Clock;
 
 impl World {
     pub(super) fn tell(&mut self, one: usize) {

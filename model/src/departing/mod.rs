@@ -22,11 +22,11 @@ mod settle;
 
 use std::time::Duration;
 
+use crate::clock::Clock;
+
 /// As `ledger::Turn` has them.
 const LEASE: Duration = Duration::from_secs(60);
 const LONGEST_CREDIBLE: Duration = Duration::from_secs(120);
-/// How far a clock may be off: further than a lease is believed.
-const SKEW: Duration = Duration::from_secs(300);
 
 /// What can happen, and how often what goes wrong.
 #[derive(Clone, Debug)]
@@ -211,13 +211,6 @@ enum Time {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Clock {
-    Right,
-    Ahead,
-    Behind,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Turn {
     whose: usize,
     /// By the clock of who took it.
@@ -275,7 +268,7 @@ impl Manager {
 impl World {
     fn new(model: &Departing) -> Self {
         let clocks = match model.are_clocks_off {
-            true => [Clock::Right, Clock::Ahead, Clock::Behind],
+            true => Clock::ALL,
             false => [Clock::Right; 3],
         };
         let clocks = clocks.into_iter().cycle().take(model.managers);
@@ -290,16 +283,9 @@ impl World {
         }
     }
 
-    /// By the clock of that manager. Far enough from the epoch for every clock.
+    /// By the clock of that manager.
     fn now(&self, one: usize) -> i64 {
-        let skew = SKEW.as_secs().cast_signed();
-        let lease = LEASE.as_secs().cast_signed();
-        let right = 2 * skew + i64::try_from(self.spent.expiries).unwrap_or_default() * (lease + 1);
-        match self.managers[one].clock {
-            Clock::Right => right,
-            Clock::Ahead => right + skew,
-            Clock::Behind => right - skew,
-        }
+        self.managers[one].clock.now(self.spent.expiries, LEASE)
     }
 
     fn others(&self, one: usize) -> impl Iterator<Item = &Manager> + Clone {

@@ -3,7 +3,8 @@
 use stateright::{Model, Property};
 
 use super::look::Decision;
-use super::{Action, Clock, Death, Departing, Life, Manager, Raft, Request, Time, World};
+use super::{Action, Death, Departing, Life, Manager, Raft, Request, Time, World};
+use crate::clock::Clock;
 
 impl Departing {
     /// What happens to one manager by itself, by Docker and by the others.

@@ -1,6 +1,7 @@
 //! Where it all ends, with no more trouble.
 
 use super::{Death, Fence, Life, Raft, Time, World};
+use crate::clock::Clock;
 
 /// With nothing going wrong any more, so many rounds are enough for one manager to go.
 const ROUNDS_PER_MANAGER: usize = 12;
@@ -19,10 +20,7 @@ impl World {
             all.any(|(one, is_urgent)| one.life == life && !is_urgent)
         };
         world.go_on(fence);
-        // Longer than any clock is off.
-        world.spent.expiries +=
-            1 + usize::try_from(2 * super::SKEW.as_secs() / super::LEASE.as_secs())
-                .unwrap_or_default();
+        world.spent.expiries += Clock::expiries_beyond(super::LEASE);
         world.go_on(fence);
         let stays = world.managers.iter().any(|one| one.votes() && !one.is_leaving());
         let was_late = self.managers.iter().filter(|one| one.life == Life::TooLate).count();

@@ -3,7 +3,9 @@
 use skep::boot::Step;
 use skep::instance::Role;
 
-use super::{Fence, Host, LEASE, Row, SKEW, World, Write};
+use super::{Fence, Host, LEASE, World, Write};
+use crate::charter::Row;
+use crate::clock::Clock;
 
 /// With nothing going wrong any more, so many looks of every node are enough for all to be Ready.
 const ROUNDS_TO_SETTLE: usize = 12;
@@ -15,10 +17,7 @@ impl World {
         match write {
             Write::Claim { seen, now } => self.claim(id, seen, now),
             Write::Publish { claim, swarm } => {
-                let is_still_claimed = self.charter.is_some_and(|is| {
-                    !is.is_open && is.founder == id && is.generation == claim.generation
-                });
-                if is_still_claimed || fence == Fence::Missing {
+                if claim.is_still_claimed(self.charter) || fence == Fence::Missing {
                     self.opened.push((claim.generation, swarm));
                     self.charter = Some(Row { is_open: true, swarm: Some(swarm), ..claim });
                     self.rows.push((id, claim.generation));
@@ -32,15 +31,7 @@ impl World {
     }
 
     fn claim(&mut self, id: u8, seen: Option<Row>, now: i64) {
-        let is_as_seen = match (seen, self.charter) {
-            (None, None) => true,
-            (Some(seen), Some(is)) if seen.is_open => is == seen,
-            (Some(seen), Some(is)) => {
-                !is.is_open && is.generation == seen.generation && is.lease_expires_at <= now
-            }
-            _ => false,
-        };
-        if !is_as_seen {
+        if !Row::is_as_seen(seen, self.charter, now) {
             return;
         }
         let lost = seen.and_then(|seen| seen.swarm);
@@ -52,6 +43,7 @@ impl World {
             lease_expires_at: now + LEASE.as_secs().cast_signed(),
             swarm: None,
             former: lost.or(seen.and_then(|seen| seen.former)),
+            recovers: None,
         });
     }
 
@@ -106,9 +98,7 @@ impl World {
         }
         for round in 0..ROUNDS_TO_SETTLE {
             if round == ROUNDS_TO_SETTLE / 2 {
-                // Longer than any clock is off.
-                let skewed = 2 * SKEW.as_secs() / LEASE.as_secs();
-                world.expiries += 1 + usize::try_from(skewed).unwrap_or_default();
+                world.expiries += Clock::expiries_beyond(LEASE);
             }
             for slot in world.slots() {
                 let decided = world.hosts[usize::from(slot)].decided.take();

@@ -7,7 +7,8 @@ use skep::boot::{Absence, Observed, OwnSwarm, Step, decide};
 use skep::instance::Role;
 use skep::swarm::{LocalNode, LocalState};
 
-use super::{Fence, Host, Row, World, Write, at, name, number, swarm_name};
+use super::{Fence, Host, World, Write};
+use crate::charter::{Row, at, name, number, swarm_name};
 
 /// Of `boot.lost_after`.
 const PATIENCE: Duration = Duration::from_secs(120);

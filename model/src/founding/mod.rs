@@ -8,12 +8,11 @@ mod model;
 use std::time::Duration;
 
 use skep::instance::Role;
-use skep::ledger::{Charter, CharterPhase, SCHEMA};
-use time::OffsetDateTime;
+
+use crate::charter::Row;
+use crate::clock::Clock;
 
 const LEASE: Duration = Duration::from_secs(30);
-/// How far a clock may be off: further than a lease lasts.
-const SKEW: Duration = Duration::from_secs(300);
 
 /// What can happen, and how often what goes wrong.
 #[derive(Clone, Debug)]
@@ -94,26 +93,6 @@ struct Host {
     decided: Option<Write>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Clock {
-    Right,
-    Ahead,
-    Behind,
-}
-
-/// The charter as far as it matters here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Row {
-    is_open: bool,
-    generation: u64,
-    founder: u8,
-    /// Seconds.
-    lease_expires_at: i64,
-    swarm: Option<u8>,
-    /// Of the swarms that were given up, the last.
-    former: Option<u8>,
-}
-
 /// A step that changes something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Write {
@@ -134,56 +113,10 @@ enum Write {
     LeaveStale,
 }
 
-fn name(host: u8) -> String {
-    format!("i-{host}")
-}
-
-fn swarm_name(swarm: u8) -> String {
-    format!("swarm-{swarm}")
-}
-
-/// `i-3` and `swarm-3` are 3.
-fn number(name: &str) -> u8 {
-    name.rsplit('-').next().and_then(|digits| digits.parse().ok()).expect("a name of this model")
-}
-
-fn at(seconds: i64) -> OffsetDateTime {
-    OffsetDateTime::from_unix_timestamp(seconds).expect("seconds of this model")
-}
-
-impl Row {
-    fn charter(self) -> Charter {
-        Charter {
-            schema: SCHEMA,
-            phase: if self.is_open { CharterPhase::Open } else { CharterPhase::Founding },
-            generation: self.generation,
-            founder: name(self.founder),
-            lease_expires_at: at(self.lease_expires_at),
-            swarm_id: self.swarm.map(swarm_name),
-            ca_digest: None,
-            founded_at: None,
-            former: self.former.map(swarm_name).into_iter().collect(),
-            recovers: None,
-        }
-    }
-
-    fn of(charter: &Charter) -> Self {
-        Self {
-            is_open: charter.phase == CharterPhase::Open,
-            generation: charter.generation,
-            founder: number(&charter.founder),
-            lease_expires_at: charter.lease_expires_at.unix_timestamp(),
-            swarm: charter.swarm_id.as_deref().map(number),
-            former: charter.former.last().map(|id| number(id)),
-        }
-    }
-}
-
 impl World {
     fn new(model: &Founding) -> Self {
-        let clocks = [Clock::Right, Clock::Ahead, Clock::Behind];
-        let managers =
-            clocks.iter().cycle().take(model.managers).map(|clock| (Role::Manager, *clock));
+        let clocks = Clock::ALL.iter().cycle().take(model.managers);
+        let managers = clocks.map(|clock| (Role::Manager, *clock));
         let workers = std::iter::repeat_n((Role::Worker, Clock::Right), model.workers);
         let hosts = (0u8..)
             .zip(managers.chain(workers))
@@ -224,16 +157,9 @@ impl World {
         self.hosts.iter().find(|host| host.id == id)
     }
 
-    /// By the clock of that host. Far enough from the epoch for every clock.
+    /// By the clock of that host.
     fn now(&self, slot: u8) -> i64 {
-        let skew = SKEW.as_secs().cast_signed();
-        let lease = LEASE.as_secs().cast_signed();
-        let right = 2 * skew + i64::try_from(self.expiries).unwrap_or_default() * (lease + 1);
-        match self.host(slot).clock {
-            Clock::Right => right,
-            Clock::Ahead => right + skew,
-            Clock::Behind => right - skew,
-        }
+        self.host(slot).clock.now(self.expiries, LEASE)
     }
 
     fn members(&self, swarm: u8) -> &Vec<u8> {

@@ -147,6 +147,18 @@ impl Instance {
         self.run(command).await
     }
 
+    /// The same on a terminal of so many columns and 24 lines: standard output is all that the terminal got.
+    pub async fn skep_on_terminal(&self, columns: u16, args: &str) -> anyhow::Result<Output> {
+        let skep = self.skep_command()?;
+        let program = skep.get_program().to_string_lossy();
+        let script = format!("stty cols {columns} rows 24; exec {program} {args}");
+        let mut command = Command::new("script");
+        command.args(["-qec", &script, "/dev/null"]).current_dir(&self.dir).env_clear();
+        command.env("TERM", "xterm");
+        command.envs(skep.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        self.run(command).await
+    }
+
     /// The binary with the environment that an instance gives it.
     fn skep_command(&self) -> anyhow::Result<Command> {
         let options = &self.site.options;
@@ -167,6 +179,7 @@ impl Instance {
             .env("SKEP_RUNTIME_DIR", self.dir.join("run"))
             .env("SKEP_STATE_DIR", self.dir.join("state"))
             .env("SKEP_FLUSH_DIR", self.dir.join("etc").join("flush.d"))
+            .env("SKEP_HOOKS_DIR", self.dir.join("etc").join("hooks.d"))
             .envs(&options.skep_env);
         Ok(command)
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use crate::boot::decide::{Observed, OwnSwarm, Step, decide};
+use crate::boot::decide::{NEVER_RECORDED, Observed, OwnSwarm, Step, decide};
 use crate::boot::lost::Absence;
 use crate::instance::{Instance, Market, Membership, Role};
 use crate::ledger::{Charter, CharterPhase, Member, MemberState};
@@ -177,9 +177,12 @@ impl World {
         let is_named = self.charter.as_ref().is_some_and(|charter| {
             charter.phase == CharterPhase::Open && charter.swarm_id == local.swarm_id
         });
+        let is_asked = !is_named
+            || !self.rows.contains_key(&me)
+                && self.charter.as_ref().is_some_and(|it| it.fences(&name(me), NEVER_RECORDED));
         Observed {
             charter: self.charter.clone(),
-            own_swarm: host.swarm.filter(|_| is_manager && !is_named && has_quorum).map(|swarm| {
+            own_swarm: host.swarm.filter(|_| is_manager && is_asked && has_quorum).map(|swarm| {
                 OwnSwarm {
                     is_ours: true,
                     is_alone: self.swarms[swarm].len() <= 1,

@@ -27,8 +27,9 @@ use crate::autoscaling::Survey;
 use crate::demotion::{Demotion, demote_in_turn};
 use crate::instance::Role;
 use crate::ledger::Member;
+use crate::metrics::metrics;
 use crate::node::Node;
-use crate::swarm::{NodeView, SwarmErrorKind};
+use crate::swarm::{NodeView, Quorum, SwarmErrorKind};
 
 use decide::{Decision, Observed, Step, Verdict};
 
@@ -77,18 +78,24 @@ pub async fn reap_the_dead(node: &Node, node_id: &str) -> Infallible {
                 Ok(false) => INTERVAL,
                 Err(CareError::Swarm(error)) if error.kind == SwarmErrorKind::NotManager => break,
                 Err(error) => {
+                    if let CareError::Swarm(error) = &error {
+                        let has_no_leader = error.kind == SwarmErrorKind::NoLeader;
+                        metrics().quorum_margin(has_no_leader.then_some(-1.0));
+                    }
                     memory.complain(crate::errors::chain(&error));
                     INTERVAL
                 }
             };
         }
         node.state.set_verdicts(BTreeMap::new());
+        metrics().quorum_margin(None);
     }
 }
 
 /// Whether time alone will change something soon.
 async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<bool, CareError> {
     let nodes = node.swarm.fetch_nodes().await?;
+    metrics().quorum_margin(Some(Quorum::of(&nodes).may_be_lost() as f64));
     let is_leader = nodes.iter().any(|view| view.id == me && view.is_leader());
     let now = Instant::now();
     let lifeless_for = memory.lifeless_for(&nodes, now);
@@ -168,6 +175,7 @@ async fn act(
             Step::Remove => match node.swarm.remove(id).await {
                 Ok(()) => {
                     tracing::warn!(node = id, because, "removed a node that is dead");
+                    metrics().removal("none", "dead");
                     let rows = || members.iter().filter(|row| row.node_id == id);
                     // A manager, or what a failed join of one has left without a row.
                     if rows().all(|row| row.role == Role::Manager) {

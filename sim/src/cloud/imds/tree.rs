@@ -133,6 +133,7 @@ impl Tree {
             ("mac", &mac),
             ("subnet-ipv4-cidr-block", &block),
             ("vpc-ipv4-cidr-block", &block),
+            ("vpc-ipv4-cidr-blocks", &block),
         ] {
             self.meta(&format!("network/interfaces/macs/{mac}/{name}"), value);
         }

@@ -1,0 +1,282 @@
+//! What each host sees, and what skep decides on it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use skep::autoscaling::GroupInstance;
+use skep::boot::{self, Absence, OwnSwarm};
+use skep::care::{self, Records, Verdict};
+use skep::instance::{Instance, Market, Membership, Role};
+use skep::ledger::{Charter, Member, MemberState};
+use skep::recover;
+use skep::swarm::{LocalNode, LocalState};
+use time::OffsetDateTime;
+
+use super::{Fence, Host, MemberRow, Node, Request, Seat, World};
+use crate::charter::{at, name, swarm_name};
+
+/// Of `boot.lost_after`.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn node_name((id, joins): Node) -> String {
+    format!("{id}-joined-{joins}")
+}
+
+impl MemberRow {
+    fn member(self, id: u8, updated_at: OffsetDateTime) -> Member {
+        let instance = Instance {
+            id: name(id),
+            instance_type: String::new(),
+            zone: String::new(),
+            region: String::new(),
+            private_address: address(id).into(),
+            market: Market::OnDemand,
+            group: None,
+            stack: None,
+            tags: BTreeMap::new(),
+        };
+        let membership = Membership {
+            node_id: node_name(self.node),
+            swarm_id: String::new(),
+            generation: self.generation,
+            role: self.role,
+        };
+        let state = if self.is_removed { MemberState::Removed } else { MemberState::Ready };
+        Member::new(&instance, &membership, self.role, state, updated_at)
+    }
+}
+
+fn address(id: u8) -> [u8; 4] {
+    [10, 0, 0, id]
+}
+
+impl World {
+    /// The charter as it is read.
+    fn charter(&self, fence: Fence) -> Charter {
+        let mut charter = self.charter.charter();
+        if fence == Fence::Unfenced && self.charter.is_open {
+            charter.recovers = None;
+        }
+        charter
+    }
+
+    fn local(&self, slot: u8) -> LocalNode {
+        let Host { role, seat, .. } = *self.host(slot);
+        let is_led = self.is_led(slot);
+        LocalNode {
+            state: if seat.is_some() { LocalState::Active } else { LocalState::Inactive },
+            node_id: seat.map(|seat| node_name(seat.node)),
+            swarm_id: seat.map(|seat| swarm_name(self.history(seat.history).swarm)),
+            is_manager: seat.is_some() && role == Role::Manager,
+            has_managers: is_led,
+            error: if is_led || seat.is_none() { "" } else { "no leader" }.into(),
+            address: None,
+            live_restore: false,
+        }
+    }
+
+    fn own_row(&self, slot: u8) -> Option<Member> {
+        let id = self.host(slot).id;
+        self.rows.get(&id).map(|row| row.member(id, at(self.now(slot))))
+    }
+
+    pub(super) fn has_row(&self, slot: u8, seat: Seat) -> bool {
+        self.rows.get(&self.host(slot).id).is_some_and(|row| row.node == seat.node)
+    }
+
+    /// Managers that have a row: of that generation, or of any while a recovery runs; without this one.
+    fn manager_rows(&self, slot: u8) -> impl Iterator<Item = (u8, MemberRow)> + use<'_> {
+        let (me, is_recovery) = (self.host(slot).id, !self.charter.is_open);
+        let all = self.rows.iter().map(|(id, row)| (*id, *row));
+        all.filter(move |(id, row)| {
+            let is_of = row.generation == self.charter.generation
+                || is_recovery && self.charter.recovers.is_some();
+            *id != me && row.role == Role::Manager && is_of
+        })
+    }
+
+    /// Its port answers there.
+    pub(super) fn hears(&self, slot: u8, id: u8) -> bool {
+        self.slot_of(id).is_some_and(|other| {
+            let Host { role, seat, .. } = *self.host(other);
+            role == Role::Manager && seat.is_some() && self.reaches(slot, other)
+        })
+    }
+
+    fn absence(&self, slot: u8) -> Absence {
+        let me = self.host(slot).id;
+        let mut managers: Vec<u8> = self.manager_rows(slot).map(|(id, _)| id).collect();
+        managers.extend(Some(self.charter.founder).filter(|founder| *founder != me));
+        let others =
+            || self.rows.iter().filter(|(id, row)| **id != me && row.role == Role::Manager);
+        let listed = managers.iter().filter(|id| self.slot_of(**id).is_some());
+        Absence {
+            listed: listed.copied().map(name).collect(),
+            is_self_listed: true,
+            listening: others().any(|(id, _)| self.hears(slot, *id)).then_some(address(0).into()),
+            managers: managers.into_iter().map(name).collect(),
+            // Two minutes are longer than a row takes.
+            lasted: if self.is_row_due() { Duration::ZERO } else { PATIENCE },
+            patience: PATIENCE,
+        }
+    }
+
+    /// The nodes of other managers that came in under an earlier generation.
+    pub(super) fn former(&self, slot: u8) -> Vec<Node> {
+        let me = self.host(slot).id;
+        let others = self.rows.iter().filter(|(id, row)| {
+            let is_former = row.generation < self.charter.generation;
+            **id != me && row.role == Role::Manager && is_former
+        });
+        others.map(|(_, row)| row.node).collect()
+    }
+
+    /// What boot decides now.
+    pub(super) fn step(&self, slot: u8, fence: Fence) -> boot::Step {
+        let Host { id, role, seat, .. } = *self.host(slot);
+        let charter = self.charter(fence);
+        let local = self.local(slot);
+        let is_named = self.charter.is_open && local.swarm_id == charter.swarm_id;
+        let has_row = seat.is_some_and(|seat| self.has_row(slot, seat));
+        let is_recreated = is_named && !has_row && charter.fences(&name(id), 0);
+        let may_ask = local.is_manager && self.is_led(slot) && (!is_named || is_recreated);
+        let own_swarm = seat.filter(|_| may_ask).map(|seat| {
+            let history = self.history(seat.history);
+            let is_asked = charter.is_recovery() || is_recreated;
+            let former = if is_asked { self.former(slot) } else { vec![] };
+            OwnSwarm {
+                is_ours: true,
+                is_alone: history.listed.len() <= 1,
+                has_former: former.iter().any(|node| history.raft.contains(node))
+                    && !(is_recreated && fence == Fence::Unasked),
+            }
+        });
+        let may_be_lost = self.charter.is_open || charter.is_recovery();
+        let seen = boot::Observed {
+            member: seat.and_then(|_| self.own_row(slot)),
+            own_swarm,
+            absence: (seat.is_none() && role == Role::Manager && may_be_lost)
+                .then(|| self.absence(slot)),
+            charter: Some(charter),
+            local,
+            is_moved: false,
+            relief: None,
+            unsettled_for: Duration::ZERO,
+            now: at(self.now(slot)),
+        };
+        boot::decide(&name(id), role, &seen)
+    }
+
+    /// What one that serves makes of its membership; `true` says that it has to boot again.
+    pub(super) fn is_out(&self, slot: u8, fence: Fence) -> bool {
+        let Host { id, role, seat, serves, .. } = *self.host(slot);
+        let (Some(generation), Some(seat)) = (serves, seat) else { return false };
+        let membership = Membership {
+            node_id: node_name(seat.node),
+            swarm_id: swarm_name(self.history(seat.history).swarm),
+            generation,
+            role,
+        };
+        let records = Records {
+            charter: Some(self.charter(fence)),
+            row: self.own_row(slot),
+            is_manager_there: !self.doors(slot).is_empty(),
+        };
+        let seen =
+            care::Observed { local: self.local(slot), is_moved: false, records: Some(records) };
+        matches!(care::decide(&name(id), &membership, &seen), Verdict::Out(_))
+    }
+
+    /// The managers through which it may try to join.
+    pub(super) fn doors(&self, slot: u8) -> Vec<u8> {
+        let rows = self.manager_rows(slot);
+        let open = rows.filter(|(id, row)| {
+            let is_of = row.generation == self.charter.generation && !row.is_removed;
+            is_of && self.hears(slot, *id)
+        });
+        open.map(|(id, _)| id).collect()
+    }
+
+    /// A manager has come in, and its row is on its way: as long as that lasts no look at the quorum and
+    /// no patience ends.
+    fn is_row_due(&self) -> bool {
+        let is_own = |request: Request| matches!(request, Request::Record { then: None, .. });
+        let is_sending = |slot: u8| {
+            let Host { role, seat, is_mute, decided, .. } = *self.host(slot);
+            let has_row = seat.is_none_or(|seat| self.has_row(slot, seat));
+            let is_due = decided.is_some_and(is_own) || !has_row && self.is_led(slot);
+            role == Role::Manager && !is_mute && is_due
+        };
+        self.late.iter().any(|late| is_own(late.1)) || self.slots().any(is_sending)
+    }
+
+    /// Something goes on that takes less than the sixteen seconds after which Docker adopts a manager.
+    pub(super) fn is_hurried(&self) -> bool {
+        let is_publishing = |request: Request| {
+            matches!(request, Request::Record { then: Some(_), .. } | Request::Publish { .. })
+        };
+        self.is_row_due()
+            || self.hosts.iter().any(|host| host.decided.is_some_and(is_publishing))
+            || self.late.iter().any(|late| is_publishing(late.1))
+    }
+
+    /// Its row was written between the moment at which the former managers were taken off the list and the
+    /// one at which the charter opened. Docker lets such a one in, and its skep has it leave by force: known,
+    /// and left out.
+    pub(super) fn is_overlooked(&self, slot: u8) -> bool {
+        let Host { id, .. } = *self.host(slot);
+        let row = self.rows.get(&id);
+        row.is_some_and(|row| self.charter.charter().fences(&name(id), row.generation))
+    }
+
+    /// Does `skep recover` begin there?
+    pub(super) fn may_recover(&self, slot: u8, fence: Fence) -> bool {
+        if self.charter.is_open && self.is_row_due() {
+            return false;
+        }
+        let me = self.host(slot).id;
+        let now = at(self.now(slot));
+        let is_written = |id: u8| self.slot_of(id).is_some_and(|other| !self.host(other).is_mute);
+        let others = self.manager_rows(slot).map(|(id, row)| {
+            row.member(id, if is_written(id) { now } else { OffsetDateTime::UNIX_EPOCH })
+        });
+        let listed = self.hosts.iter().map(|host| {
+            let (group, lifecycle_state, health) = Default::default();
+            (name(host.id), GroupInstance { group, lifecycle_state, health })
+        });
+        let listening = self.manager_rows(slot).filter(|(id, _)| self.hears(slot, *id));
+        recover::decide(&recover::Observed {
+            me: name(me),
+            charter: Some(self.charter(fence)),
+            local: Some(self.local(slot)),
+            row: self.own_row(slot),
+            others: others.collect(),
+            listed: Some(listed.collect()),
+            listening: listening.map(|(id, _)| address(id).into()).collect(),
+            unlock_keys: None,
+            has_leader: self.is_led(slot),
+            is_leaving: false,
+            now,
+        })
+        .is_ok()
+    }
+
+    /// The swarm of the open charter decides, and the ledger has a row, written every minute, of every
+    /// manager that it takes for that.
+    pub(super) fn has_known_quorum(&self) -> bool {
+        let is_known = |slot: &u8| {
+            let host = self.host(*slot);
+            let row = self.rows.get(&host.id);
+            let node = host.seat.map(|seat| seat.node);
+            let is_right = row.is_some_and(|row| {
+                Some(row.node) == node && row.generation == self.charter.generation
+            });
+            is_right && !host.is_mute
+        };
+        let decides = |is_away: bool| {
+            let quorum = self.quorum(self.published(), is_away);
+            !quorum.is_empty() && quorum.iter().all(is_known)
+        };
+        self.charter.is_open && (decides(false) || decides(true))
+    }
+}

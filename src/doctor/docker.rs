@@ -1,0 +1,155 @@
+//! Docker: version, settings, membership, and the disk that it lives on.
+
+use std::path::Path;
+
+use nix::sys::statvfs::statvfs;
+
+use super::Finding;
+use crate::ledger::CharterPhase;
+use crate::node::Node;
+use crate::swarm::{Engine, LocalState, Swarm, SwarmError, SwarmErrorKind};
+
+const DOCKER: &str = "docker";
+/// Below this Docker stops pulling images and containers stop writing, some day soon.
+const FREE_ENOUGH: f64 = 0.10;
+/// Below this it has happened already.
+const FREE_AT_ALL: f64 = 0.02;
+
+pub async fn examine(docker: &Swarm, node: Option<&Node>) -> Vec<Finding> {
+    let engine = match docker.fetch_engine().await {
+        Ok(engine) => engine,
+        Err(error) => return vec![of_docker(&error)],
+    };
+    let mut findings = vec![
+        Finding::ok(DOCKER, format!("engine {}", engine.version)),
+        live_restore(&engine),
+        membership(docker, node).await,
+    ];
+    findings.extend(engine.root_dir.as_deref().map_or_else(Vec::new, disk));
+    findings
+}
+
+fn of_docker(error: &SwarmError) -> Finding {
+    let evidence = error.to_string();
+    match error.kind {
+        SwarmErrorKind::PermissionDenied => {
+            Finding::skipped(DOCKER, evidence, "sudo skep doctor, or as user skep")
+        }
+        SwarmErrorKind::TooOld => {
+            Finding::failed(DOCKER, evidence, "install Docker 20.10 or newer")
+        }
+        SwarmErrorKind::TooNew => Finding::failed(DOCKER, evidence, "upgrade skep"),
+        _ => Finding::failed(DOCKER, evidence, "systemctl start docker; see docker.host"),
+    }
+}
+
+fn live_restore(engine: &Engine) -> Finding {
+    const CHECK: &str = "live-restore";
+    if engine.live_restore {
+        let remedy = "set \"live-restore\": false in /etc/docker/daemon.json and restart Docker";
+        return Finding::failed(CHECK, "it is on, and swarm mode excludes it", remedy);
+    }
+    Finding::ok(CHECK, "off")
+}
+
+/// Where this host is, against where it belongs.
+async fn membership(docker: &Swarm, node: Option<&Node>) -> Finding {
+    const CHECK: &str = "membership";
+    let local = match docker.fetch_local_node().await {
+        Ok(local) => local,
+        Err(error) => return Finding { check: CHECK.into(), ..of_docker(&error) },
+    };
+    let charter = match node {
+        Some(node) => node.ledger.fetch_charter().await.ok().flatten(),
+        None => None,
+    };
+    let open = charter.filter(|charter| charter.phase == CharterPhase::Open);
+    let named = open.and_then(|charter| charter.swarm_id);
+    let swarm = local.swarm_id.as_deref().unwrap_or("a swarm that only managers can name");
+    let evidence = match local.state {
+        LocalState::Inactive => "in no swarm".to_owned(),
+        state => format!("{state:?}, in {swarm}"),
+    };
+    let is_foreign = named.is_some() && local.swarm_id.is_some() && named != local.swarm_id;
+    match local.state {
+        LocalState::Inactive => Finding::warning(
+            CHECK,
+            evidence,
+            "systemctl start skep, unless it is to be started later",
+        ),
+        _ if is_foreign => {
+            let named = named.unwrap_or_default();
+            let remedy =
+                "if nothing in it is needed: docker swarm leave --force, systemctl restart skep";
+            Finding::failed(CHECK, format!("{evidence}; the charter names {named}"), remedy)
+        }
+        _ if !local.error.is_empty() => {
+            Finding::warning(CHECK, format!("{evidence}: {}", local.error), "skep status")
+        }
+        _ if !local.is_sound() => {
+            Finding::warning(CHECK, format!("{evidence}, no manager connected"), "skep status")
+        }
+        _ => Finding::ok(CHECK, evidence),
+    }
+}
+
+/// Space and inodes of the file system that Docker writes to.
+fn disk(root: &Path) -> Vec<Finding> {
+    let stat = match statvfs(root) {
+        Ok(stat) => stat,
+        Err(error) => {
+            let why = format!("{}: {error}", root.display());
+            return vec![Finding::skipped("disk", why, "sudo skep doctor")];
+        }
+    };
+    let gib = |blocks: u64| (blocks * stat.fragment_size()) as f64 / f64::from(1 << 30);
+    let (blocks, free) = (stat.blocks(), stat.blocks_available());
+    let space = format!("{:.1} of {:.1} GiB free at {}", gib(free), gib(blocks), root.display());
+    let (inodes, left) = (stat.files(), stat.files_available());
+    // Some file systems make inodes as they need them, and have no number.
+    let nodes = format!("{left} of {inodes} free at {}", root.display());
+    vec![room("disk", space, free, blocks), room("inodes", nodes, left, inodes)]
+}
+
+fn room(check: &'static str, evidence: String, free: u64, all: u64) -> Finding {
+    let share = if all == 0 { 1.0 } else { free as f64 / all as f64 };
+    let remedy = "docker system prune, or a larger volume";
+    if share < FREE_AT_ALL {
+        Finding::failed(check, evidence, remedy)
+    } else if share < FREE_ENOUGH {
+        Finding::warning(check, evidence, remedy)
+    } else {
+        Finding::ok(check, evidence)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+
+    #[test]
+    fn a_disk_that_fills_is_said_before_it_is_full() {
+        let verdict = |free, all| room("disk", String::new(), free, all).verdict;
+        assert_eq!(verdict(50, 100), Verdict::Ok);
+        assert_eq!(verdict(9, 100), Verdict::Warning);
+        assert_eq!(verdict(1, 100), Verdict::Failed);
+        assert_eq!(verdict(0, 0), Verdict::Ok, "no limit");
+        assert_eq!(disk(Path::new("/"))[0].check, "disk");
+        assert_eq!(disk(Path::new("/nowhere"))[0].verdict, Verdict::Skipped);
+    }
+
+    #[tokio::test]
+    async fn docker_that_is_not_there_is_a_failure_with_what_starts_it() {
+        let findings = examine(&Swarm::new("unix:///nowhere/docker.sock"), None).await;
+        assert_eq!((findings.len(), findings[0].verdict), (1, Verdict::Failed));
+        assert!(findings[0].remedy.as_ref().unwrap().contains("systemctl start docker"));
+    }
+
+    #[test]
+    fn live_restore_is_a_failure() {
+        assert_eq!(live_restore(&Engine::default()).verdict, Verdict::Ok);
+        let engine = Engine { live_restore: true, ..Engine::default() };
+        assert_eq!(live_restore(&engine).verdict, Verdict::Failed);
+    }
+}

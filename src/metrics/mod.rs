@@ -1,0 +1,303 @@
+//! What Prometheus is told: one registry for the process, like the log; `GET /metrics` on the health
+//! port shows it.
+//!
+//! Guarantees: a name never changes its meaning; labels take few values, and none is an id, an address
+//! or anything secret; counting costs no I/O and cannot fail. `docs/monitoring.md` lists every name, and
+//! a test compares.
+//!
+//! Assumption: whoever asks knows from the scrape which node it was. A node that has gone cannot be
+//! asked any more: what came of it is in the managers' `skep_removals_total`.
+
+mod aws;
+mod expose;
+mod steps;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Metric, Registry, Unit};
+use tokio::time::Instant;
+
+use crate::state::{NodeState, Phase};
+
+pub use aws::CallCounter;
+pub use expose::page;
+pub use steps::Stopwatch;
+
+/// From a round trip to a departure that lasts as long as its hook lets it.
+const STEP_SECONDS: [f64; 12] =
+    [0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 1800.0];
+
+type Labels<const N: usize> = [(&'static str, &'static str); N];
+/// Where a value is no constant of skep's: what it calls, or a flusher's name.
+type Texts = Vec<(&'static str, String)>;
+type Counters<const N: usize> = Family<Labels<N>, Counter>;
+/// Not shown before it is known, nor when it holds no more.
+type Known = Family<Labels<0>, Gauge<f64, std::sync::atomic::AtomicU64>>;
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+
+static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+
+/// This process's own.
+#[must_use]
+pub fn metrics() -> &'static Metrics {
+    &METRICS
+}
+
+/// Everything that is counted and measured.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    phase: Family<Labels<1>, Gauge>,
+    in_trouble: Gauge,
+    step: Histograms<Labels<1>>,
+    noticed: Known,
+    deadline: Known,
+    departures: Counters<2>,
+    removals: Counters<2>,
+    calls: Family<Texts, Counter>,
+    throttles: Counters<1>,
+    heartbeats: Counters<1>,
+    tasks_drained: Counter,
+    flushes: Family<Texts, Counter>,
+    lines: Family<Texts, Counter>,
+    quorum_margin: Known,
+    ledger_age: Known,
+    ledger_answered: Mutex<Option<Instant>>,
+    hooks: Counters<2>,
+    webhooks: Counters<2>,
+}
+
+impl Metrics {
+    fn new() -> Self {
+        let mut all = Registry::with_prefix("skep");
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        all.register("build", "The skep that runs here", build);
+        let metrics = Self {
+            phase: register(
+                &mut all,
+                "phase",
+                "1 for the phase that this node is in, 0 for the others",
+            ),
+            in_trouble: register(
+                &mut all,
+                "in_trouble",
+                "1 while there is something that this node cannot do for the swarm; `skep status` says what",
+            ),
+            step: {
+                let step = Histograms::new_with_constructor(steps as fn() -> _);
+                let help = "What each step of boot and departure took on this node";
+                all.register_with_unit("step_duration", help, Unit::Seconds, step.clone());
+                step
+            },
+            noticed: seconds(
+                &mut all,
+                "departure_noticed_timestamp",
+                "When this node was told to leave; only while it is leaving",
+            ),
+            deadline: seconds(
+                &mut all,
+                "departure_deadline_timestamp",
+                "When the machine goes, whatever this node has managed by then; only while it is leaving",
+            ),
+            departures: register(
+                &mut all,
+                "departures",
+                "Departures of this node itself that have ended, by their reason",
+            ),
+            removals: register(
+                &mut all,
+                "removals",
+                "Nodes that this manager has taken off the list, by the reason of their departure",
+            ),
+            calls: register(
+                &mut all,
+                "aws_calls",
+                "Requests to AWS, each attempt of the SDK counted, by what came of it",
+            ),
+            throttles: register(&mut all, "aws_throttles", "Requests that AWS has throttled"),
+            heartbeats: register(
+                &mut all,
+                "heartbeats",
+                "Heartbeats sent for termination hooks, of this node and, by managers, of others",
+            ),
+            tasks_drained: register(
+                &mut all,
+                "tasks_drained",
+                "Tasks that have ended on this node while it was leaving",
+            ),
+            flushes: register(&mut all, "flushes", "Runs of a flusher, by what came of it"),
+            lines: register(
+                &mut all,
+                "flush_lines",
+                "Lines that a flusher says it has sent, or could not send in its time",
+            ),
+            quorum_margin: register(
+                &mut all,
+                "quorum_margin",
+                "How many managers may be lost before the swarm loses its quorum, -1 without a leader; on managers only",
+            ),
+            ledger_age: seconds(
+                &mut all,
+                "ledger_age",
+                "Time since the ledger has answered this node for the last time",
+            ),
+            ledger_answered: Mutex::default(),
+            hooks: register(
+                &mut all,
+                "hook_runs",
+                "Executables in hooks.d that have been run, by what came of it",
+            ),
+            webhooks: register(
+                &mut all,
+                "webhook_deliveries",
+                "Events told to the webhook, retries not counted, by what came of it",
+            ),
+            registry: all,
+        };
+        metrics.begin_at_zero();
+        metrics
+    }
+
+    /// A series that appears with its first event hides that event from `rate()` and `increase()`.
+    fn begin_at_zero(&self) {
+        for service in aws::SERVICES {
+            drop(self.throttles.get_or_create(&[("service", service)]));
+        }
+        for result in HEARTBEAT_RESULTS {
+            drop(self.heartbeats.get_or_create(&[("result", result)]));
+        }
+        for event in crate::events::Event::ALL {
+            for result in crate::events::HOOK_RESULTS {
+                drop(self.hooks.get_or_create(&[("event", event.as_str()), ("result", result)]));
+            }
+            for result in crate::events::DELIVERY_RESULTS {
+                drop(self.webhooks.get_or_create(&[("event", event.as_str()), ("result", result)]));
+            }
+        }
+        for cause in CAUSES {
+            for outcome in REMOVALS {
+                drop(self.removals.get_or_create(&[("cause", cause), ("outcome", outcome)]));
+            }
+        }
+    }
+
+    /// A request to AWS, or an attempt of one, has ended.
+    pub fn aws_call(&self, service: &'static str, operation: &str, result: &'static str) {
+        let labels = [("service", service), ("operation", operation), ("result", result)];
+        let labels = labels.map(|(name, value)| (name, value.to_owned())).into();
+        self.calls.get_or_create(&labels).inc();
+        if result == aws::THROTTLED {
+            self.throttles.get_or_create(&[("service", service)]).inc();
+        }
+        if service == aws::LEDGER && aws::is_answer(result) {
+            let mut answered = self.ledger_answered.lock().unwrap_or_else(PoisonError::into_inner);
+            *answered = Some(Instant::now());
+        }
+    }
+
+    /// A heartbeat has been answered: one of [`HEARTBEAT_RESULTS`].
+    pub fn heartbeat(&self, result: &'static str) {
+        self.heartbeats.get_or_create(&[("result", result)]).inc();
+    }
+
+    /// So many of this node's tasks have ended while it was leaving.
+    pub fn tasks_drained(&self, tasks: usize) {
+        self.tasks_drained.inc_by(tasks as u64);
+    }
+
+    /// A flusher has ended; lines where it can tell.
+    pub fn flushed(&self, flusher: &str, result: &str, sent: Option<u64>, unsent: Option<u64>) {
+        let labels =
+            |result: &str| vec![("flusher", flusher.to_owned()), ("result", result.to_owned())];
+        self.flushes.get_or_create(&labels(result)).inc();
+        for (result, lines) in [("sent", sent), ("unsent", unsent)] {
+            if let Some(lines) = lines {
+                self.lines.get_or_create(&labels(result)).inc_by(lines);
+            }
+        }
+    }
+
+    /// This node's own departure has ended.
+    pub fn departure(&self, cause: &'static str, outcome: &'static str) {
+        self.departures.get_or_create(&[("cause", cause), ("outcome", outcome)]).inc();
+    }
+
+    /// This manager has taken a node off the list: one of [`CAUSES`] and of [`REMOVALS`].
+    pub fn removal(&self, cause: &'static str, outcome: &'static str) {
+        self.removals.get_or_create(&[("cause", cause), ("outcome", outcome)]).inc();
+    }
+
+    /// How many managers may be lost, -1 where there is no leader; `None` on a node that is none.
+    pub fn quorum_margin(&self, may_be_lost: Option<f64>) {
+        show(&self.quorum_margin, may_be_lost);
+    }
+
+    /// An executable in `hooks.d` has ended.
+    pub fn hook_run(&self, event: &'static str, result: &'static str) {
+        self.hooks.get_or_create(&[("event", event), ("result", result)]).inc();
+    }
+
+    /// An event has been told to the webhook, or has not.
+    pub fn webhook_delivery(&self, event: &'static str, result: &'static str) {
+        self.webhooks.get_or_create(&[("event", event), ("result", result)]).inc();
+    }
+
+    fn step(&self, step: &'static str, took: Duration) {
+        self.step.get_or_create(&[("step", step)]).observe(took.as_secs_f64());
+    }
+
+    /// What is read off rather than counted.
+    fn read_off(&self, state: &NodeState) {
+        for phase in Phase::ALL {
+            let gauge = self.phase.get_or_create_owned(&[("phase", phase.as_str())]);
+            gauge.set(i64::from(phase == state.phase));
+        }
+        self.in_trouble.set(i64::from(state.trouble.is_some()));
+        let departure = state.departure.as_ref();
+        let unix = |at: time::OffsetDateTime| at.unix_timestamp() as f64;
+        show(&self.noticed, departure.map(|departure| unix(departure.noticed_at)));
+        show(&self.deadline, departure.map(|departure| unix(departure.deadline)));
+        let answered = *self.ledger_answered.lock().unwrap_or_else(PoisonError::into_inner);
+        show(&self.ledger_age, answered.map(|at| at.elapsed().as_secs_f64()));
+    }
+}
+
+/// What comes of a heartbeat.
+pub const HEARTBEAT_RESULTS: [&str; 3] = ["recorded", "no_active_action", "failed"];
+/// Why a node goes that a manager takes off the list; `none` where it never said.
+pub const CAUSES: [&str; 8] =
+    ["lifecycle", "spot", "rebalance", "maintenance", "shutdown", "operator", "pool", "none"];
+/// How it went: it has left by itself, the managers stood in for its dead skep, its deadline came
+/// first, or it was found dead.
+pub const REMOVALS: [&str; 4] = ["left", "stood_in", "too_late", "dead"];
+
+fn steps() -> Histogram {
+    Histogram::new(STEP_SECONDS)
+}
+
+fn register<M: Metric + Default + Clone>(all: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    all.register(name, help, metric.clone());
+    metric
+}
+
+fn seconds(all: &mut Registry, name: &str, help: &str) -> Known {
+    let metric = Known::default();
+    all.register_with_unit(name, help, Unit::Seconds, metric.clone());
+    metric
+}
+
+fn show(known: &Known, value: Option<f64>) {
+    match value {
+        Some(value) => drop(known.get_or_create_owned(&[]).set(value)),
+        None => known.clear(),
+    }
+}
