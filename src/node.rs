@@ -71,6 +71,7 @@ impl Node {
         let mut row = Member::new(&self.instance, membership, self.role, state, now);
         row.address = self.address;
         row.labels = self.wanted_labels().labels;
+        row.quiet = self.state.now().quiet;
         row.joined_paused = self.join_availability() == Availability::Pause;
         if membership.role == Role::Manager && state == MemberState::Ready {
             let local = self.swarm.fetch_local_node().await;

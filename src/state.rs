@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use crate::flushed::Outcome;
-use crate::instance::{Departure, Instance, Membership, Role};
+use crate::instance::{Departure, Instance, Membership, Quiet, Role};
 
 /// Where in its life the node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +94,8 @@ pub struct NodeState {
     /// Proof of boot, while it holds.
     pub membership: Option<Membership>,
     pub departure: Option<Departure>,
+    /// Why it is to get no tasks although it stays.
+    pub quiet: Option<Quiet>,
     /// The log flushers of this departure, in the order in which they began.
     pub flush: Vec<Outcome>,
     /// Why it leaves, in the operator's own words.
@@ -131,6 +133,7 @@ impl Default for StateHandle {
             role: None,
             membership: None,
             departure: None,
+            quiet: None,
             flush: Vec::new(),
             why: None,
             progress: None,
@@ -164,6 +167,21 @@ impl StateHandle {
     /// Records a fact beside the phase.
     pub fn update(&self, change: impl FnOnce(&mut NodeState)) {
         self.0.send_modify(change);
+    }
+
+    /// Says why the node is to get no tasks although it stays, or that it may have some (again).
+    pub fn quieten(&self, why: Option<Quiet>) {
+        self.0.send_if_modified(|state| {
+            if state.quiet == why {
+                return false;
+            }
+            match why {
+                Some(why) => tracing::warn!(target: "skep::node", "{}", why.explain()),
+                None => tracing::info!(target: "skep::node", "may have tasks again"),
+            }
+            state.quiet = why;
+            true
+        });
     }
 
     /// Shows the departure as it is now: its deadline may come nearer.

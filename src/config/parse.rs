@@ -17,7 +17,7 @@ use super::nearest::{did_you_mean, nearest};
 use super::raw::{Problem, Raw};
 use super::values::{
     Choice, Cidr, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, OWN_TARGET,
-    Shipper, TokenStore, WebhookUrl,
+    Rebalance, Shipper, TokenStore, WebhookUrl,
 };
 use crate::instance::Role;
 use reqwest::Url;
@@ -65,6 +65,10 @@ pub fn log_format(raw: &Raw) -> Parsed<LogFormat> {
 }
 
 pub fn join_availability(raw: &Raw) -> Parsed<JoinAvailability> {
+    choice(raw)
+}
+
+pub fn rebalance(raw: &Raw) -> Parsed<Rebalance> {
     choice(raw)
 }
 

@@ -13,8 +13,8 @@ use super::parse;
 use super::raw::Raw;
 use super::show::Show as _;
 use super::values::{
-    Cidr, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Shipper, TokenStore,
-    WebhookUrl,
+    Cidr, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Rebalance, Shipper,
+    TokenStore, WebhookUrl,
 };
 use crate::instance::Role;
 use crate::labels::Labels;
@@ -129,6 +129,12 @@ settings! {
         spot: bool = boolean("true"),
         /// Whether scheduled maintenance that ends the instance makes the node leave.
         maintenance: bool = boolean("true"),
+        /// How long before the date of such maintenance the node begins to leave; what it does not
+        /// need of `leave.deadline` the instance stands idle.
+        maintenance_lead: Duration = duration("30m"),
+        /// What a node does when EC2 recommends to replace its spot instance: `ignore`; `pause`,
+        /// and get no new tasks; or `leave`, where the group replaces it (Capacity Rebalancing).
+        rebalance: Rebalance = rebalance("ignore"),
     }
 
     /// How long a departure may take.

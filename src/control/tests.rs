@@ -54,6 +54,7 @@ fn fleet() -> FleetView {
             labels: [("skep.zone".into(), "eu-central-1a".into())].into(),
             leader: false,
             departure: Some("lifecycle: draining".into()),
+            quiet: Some("standby".into()),
             verdict: Some("Down for 35 s".into()),
             updated_at: Some(datetime!(2026-11-20 10:00 UTC)),
         }],

@@ -78,6 +78,7 @@ fn merge(
                 generation: Some(row.generation),
                 state: Some(row.state.as_str().to_owned()),
                 departure: departure_of(departures, &row.node_id),
+                quiet: row.quiet.map(|quiet| quiet.as_str().to_owned()),
                 updated_at: Some(row.updated_at),
                 address: Some(row.address),
                 ..seen_by_docker(Some(row.instance_id), row.node_id, row.role, node)
@@ -121,18 +122,12 @@ fn seen_by_docker(
         group: None,
         generation: None,
         state: None,
-        docker_availability: node.as_ref().map(|node| {
-            match node.availability {
-                crate::swarm::Availability::Active => "active",
-                crate::swarm::Availability::Pause => "pause",
-                crate::swarm::Availability::Drain => "drain",
-            }
-            .to_owned()
-        }),
+        docker_availability: node.as_ref().map(|node| node.availability.as_str().to_owned()),
         labels: node.as_ref().map(|node| node.labels.clone()).unwrap_or_default(),
         leader: node.as_ref().is_some_and(NodeView::is_leader),
         docker_state: node.map(|node| node.state),
         departure: None,
+        quiet: None,
         verdict: None,
         updated_at: None,
     }

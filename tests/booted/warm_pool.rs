@@ -29,7 +29,11 @@ async fn stopped_until_it_is_wanted() -> anyhow::Result<()> {
     let group = spec.workers_group();
     let first = first_of(&fleet, &group).await?;
 
-    let pool = WarmPoolSpec { min_size: 0, max_prepared: Some(2), state: PoolState::Stopped };
+    let pool = WarmPoolSpec {
+        max_prepared: Some(2),
+        state: PoolState::Stopped,
+        ..WarmPoolSpec::default()
+    };
     fleet.cloud().put_warm_pool(&group, pool)?;
     let instance = fleet
         .wait_for("an instance that was prepared", PATIENCE, async || {

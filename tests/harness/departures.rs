@@ -67,6 +67,16 @@ pub async fn running(fleet: &Fleet, service: &str, tasks: usize) -> anyhow::Resu
         .await
 }
 
+/// How many tasks run on a node, by the managers' list.
+///
+/// # Errors
+/// When no manager answers.
+pub async fn running_on(fleet: &Fleet, instance: &Instance) -> anyhow::Result<usize> {
+    let all = fleet.tasks_of(instance).await?;
+    let state = |task: &bollard::models::Task| task.status.as_ref()?.state;
+    Ok(all.iter().filter(|task| state(task) == Some(TaskState::RUNNING)).count())
+}
+
 /// Docker's id of a node, by its own daemon.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 
 pub mod departures;
 pub mod gate;
+pub mod nodes;
 pub mod policies;
 pub mod quorum;
 pub mod seen;
