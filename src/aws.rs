@@ -26,6 +26,7 @@ pub use error::{AwsError, AwsErrorKind};
 
 use crate::autoscaling::AutoScaling;
 use crate::cloudformation::CloudFormation;
+use crate::ecr::Ecr;
 
 /// A connection inside a region is there within milliseconds; a second attempt at a SYN is worth
 /// more than a long wait for a route that does not exist.
@@ -44,6 +45,7 @@ pub struct Aws {
     pub ssm: aws_sdk_ssm::Client,
     pub autoscaling: AutoScaling,
     pub cloudformation: CloudFormation,
+    pub ecr: Ecr,
 }
 
 impl Aws {
@@ -88,6 +90,7 @@ impl Aws {
             ssm: aws_sdk_ssm::Client::new(config),
             autoscaling: AutoScaling::new(aws_sdk_autoscaling::Client::new(config)),
             cloudformation: CloudFormation::new(aws_sdk_cloudformation::Client::new(config)),
+            ecr: Ecr::new(config),
         }
     }
 }

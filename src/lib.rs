@@ -6,7 +6,7 @@
 //! | [`agent`] | the story: boot → serve → leave, on one page |
 //! | [`boot`], [`care`], [`leave`], [`manager`], [`recover`], [`watch`] | the phases: observe → decide → act |
 //! | [`flush`], [`health`], [`control`], [`announce`], [`demotion`], [`peers`] | what the phases use on this host and towards AWS |
-//! | [`swarm`], [`ledger`], [`secrets`], [`imds`], [`autoscaling`], [`cloudformation`], [`systemd`] | the outside world |
+//! | [`swarm`], [`ledger`], [`secrets`], [`imds`], [`autoscaling`], [`cloudformation`], [`ecr`], [`systemd`] | the outside world |
 //! | [`config`], [`cli`] | what the operator says and sees |
 //! | [`instance`], [`labels`], [`flushed`], [`state`], [`node`], [`retry`], [`child`], [`errors`], [`prometheus`] | plain types and values |
 
@@ -22,6 +22,7 @@ pub mod cloudformation;
 pub mod config;
 pub mod control;
 pub mod demotion;
+pub mod ecr;
 pub mod errors;
 pub mod flush;
 pub mod flushed;

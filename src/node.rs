@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use crate::autoscaling::AutoScaling;
 use crate::config::{JoinAvailability, Settings};
+use crate::ecr::Ecr;
 use crate::imds::Imds;
 use crate::instance::{Instance, Membership, Role};
 use crate::labels::{self, Wanted};
@@ -31,6 +32,7 @@ pub struct Node {
     pub swarm: Swarm,
     pub ledger: Ledger,
     pub autoscaling: AutoScaling,
+    pub ecr: Ecr,
     pub tokens: TokenStore,
     pub state: StateHandle,
     /// This node has claimed to re-create the quorum: what it serves ends for that. The claim says

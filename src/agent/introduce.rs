@@ -61,6 +61,7 @@ pub fn introduce(
         swarm,
         ledger,
         autoscaling: aws.autoscaling.clone(),
+        ecr: aws.ecr.clone(),
         tokens,
         state: state.clone(),
         recovery_begun: Arc::default(),
