@@ -8,6 +8,7 @@ mod manager_rejoins;
 mod own_care;
 mod quorum;
 mod recover;
+mod registry;
 mod replacement;
 mod rolling;
 mod stale_entries;
