@@ -211,7 +211,7 @@ fn what_has_run_to_its_end_does_not_run_again() {
     let verdict = |tasks: &[ServiceTask]| decide_by_tasks(&service, tasks, START);
     for state in [COMPLETE, FAILED] {
         let ended = task(state, SHUTDOWN);
-        assert_eq!(verdict(&[ended.clone()]), Verdict::LeaveAlone(Because::Ended));
+        assert_eq!(verdict(std::slice::from_ref(&ended)), Verdict::LeaveAlone(Because::Ended));
         let later = ServiceTask { created_at: START + Duration::SECOND, ..running() };
         assert_eq!(verdict(&[ended.clone(), later.clone()]), Verdict::Due, "it was replaced");
         let elsewhere = ServiceTask { slot: "2".into(), ..later };
