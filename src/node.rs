@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use crate::autoscaling::AutoScaling;
 use crate::config::{JoinAvailability, Settings};
+use crate::ecr::Ecr;
 use crate::events::Events;
 use crate::imds::Imds;
 use crate::instance::{Instance, Membership, Role};
@@ -32,6 +33,7 @@ pub struct Node {
     pub swarm: Swarm,
     pub ledger: Ledger,
     pub autoscaling: AutoScaling,
+    pub ecr: Ecr,
     pub tokens: TokenStore,
     pub state: StateHandle,
     /// Who tells others what happens to it.

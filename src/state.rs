@@ -108,6 +108,9 @@ pub struct NodeState {
     pub verdicts: BTreeMap<String, String>,
     /// What this node cannot do for the swarm at present and goes on trying, in words.
     pub trouble: Option<String>,
+    /// The same, by who says so.
+    #[serde(skip)]
+    troubles: BTreeMap<&'static str, String>,
 }
 
 impl NodeState {
@@ -139,6 +142,7 @@ impl Default for StateHandle {
             progress: None,
             verdicts: BTreeMap::new(),
             trouble: None,
+            troubles: BTreeMap::new(),
         }))
     }
 }
@@ -213,17 +217,24 @@ impl StateHandle {
         });
     }
 
-    /// Says what goes wrong beside the phase, or that nothing does (any more).
-    pub fn trouble(&self, what: Option<String>) {
+    /// Says what goes wrong beside the phase with what `who` looks after, or that nothing does (any more).
+    pub fn trouble(&self, who: &'static str, what: Option<String>) {
         self.0.send_if_modified(|state| {
-            if state.trouble == what {
+            if state.troubles.get(who) == what.as_ref() {
                 return false;
             }
-            match &what {
-                Some(what) => tracing::warn!(target: "skep::node", "{what}"),
-                None => tracing::info!(target: "skep::node", "that trouble is over"),
+            match what {
+                Some(what) => {
+                    tracing::warn!(target: "skep::node", "{what}");
+                    state.troubles.insert(who, what);
+                }
+                None => {
+                    tracing::info!(target: "skep::node", "that trouble is over: {who}");
+                    state.troubles.remove(who);
+                }
             }
-            state.trouble = what;
+            let all: Vec<&str> = state.troubles.values().map(String::as_str).collect();
+            state.trouble = (!all.is_empty()).then(|| all.join("; "));
             true
         });
     }

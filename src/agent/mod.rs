@@ -233,7 +233,7 @@ async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> I
     node.events.tell(Event::Joined, None);
     let node_id = &membership.node_id;
     systemd::notify_ready();
-    let (_, never, _, _, _, _, _, _, _) = tokio::join!(
+    let (_, never, _, _, _, _, _, _, _, _) = tokio::join!(
         standby::announce(node, announcer),
         manager::keep_recorded(node, membership),
         manager::look_after_departures(node, node_id),
@@ -243,6 +243,7 @@ async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> I
         manager::mark_the_missing(node, membership),
         manager::take_out_who_asks(node, node_id),
         manager::release_who_never_joined(node, node_id),
+        manager::keep_pull_credentials(node, node_id),
     );
     never
 }

@@ -81,6 +81,13 @@ settings! {
         autolock: bool = boolean("false"),
     }
 
+    /// What services pull their images with.
+    registry: Registry {
+        /// Whether managers keep the pull credentials of services fresh whose image is in Amazon ECR,
+        /// in any account and region; `docs/decisions/registry-auth.md` says how, and what it costs.
+        ecr: bool = boolean("false"),
+    }
+
     /// From power-on to Ready.
     boot: Boot {
         /// Time to be Ready; then boot has failed, and CloudFormation and Auto Scaling are told.

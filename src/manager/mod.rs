@@ -1,6 +1,6 @@
 //! What a manager's skep does for the others: drain who asks for it, see that its tasks have
 //! stopped, confirm demotions, take off the list who has left, and who has died; stand in for a node
-//! whose own skep says nothing; label the nodes.
+//! whose own skep says nothing; label the nodes; keep what services pull with fresh.
 //!
 //! Guarantees: every act is idempotent or conditional, so that several managers may do the same at
 //! once. The swarm leader looks once a second, the others every [`BACKUP_INTERVAL`], in case the
@@ -14,6 +14,7 @@ mod missing;
 mod never_joined;
 mod reap;
 mod record;
+mod registry;
 mod rejoin;
 mod reopen;
 mod stand_in;
@@ -35,6 +36,7 @@ pub use missing::mark_the_missing;
 pub use never_joined::release_who_never_joined;
 pub use reap::reap_the_dead;
 pub use record::keep_recorded;
+pub use registry::keep_pull_credentials;
 pub use rejoin::take_out_who_asks;
 pub use tokens::{keep_tokens, rotate_on_request};
 

@@ -14,6 +14,7 @@ mod nodes;
 mod probe;
 mod quorum;
 mod raw;
+mod services;
 mod tasks;
 
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub use local::{Certificate, InitSpec, LocalNode, LocalState};
 pub use nodes::{NodeView, RaftView};
 pub use probe::first_listening;
 pub use quorum::Quorum;
+pub use services::{Service, ServiceTask};
 pub use tasks::{Stop, TaskContainer};
 
 /// Docker answers a join or leave within 20 s in the worst case measured, an init within one

@@ -9,6 +9,7 @@ mod monitoring;
 mod own_care;
 mod quorum;
 mod recover;
+mod registry;
 mod replacement;
 mod rolling;
 mod stale_entries;
