@@ -1,13 +1,14 @@
 //! An instance that a warm pool keeps stopped: it is no node until the group takes it into service.
 
 use anyhow::ensure;
+use harness::PATIENCE;
 use harness::departures::ledger_of;
 use harness::swarm::said_to;
 use skep_sim::booted::{BootedFleet, BootedInstance, user_data};
 use skep_sim::cloud::{ActionResult, LifecycleState, PoolState, WarmPoolSpec};
 use skep_sim::fleet::ClusterSpec;
 
-use crate::cluster::{PATIENCE, fleet, possible, spec};
+use crate::cluster::{fleet, possible, spec};
 use crate::groups::{first_of, multipart, tells};
 use crate::member::{Member, row};
 

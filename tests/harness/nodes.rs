@@ -1,17 +1,13 @@
 //! Nodes as the swarm lists them, and as an operator changes them.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use anyhow::Context;
 use bollard::models::{Node, NodeSpec, NodeSpecAvailabilityEnum};
 use bollard::query_parameters::UpdateNodeOptionsBuilder;
 use skep_sim::fleet::{Fleet, Instance};
 
-use crate::secs;
-
-/// A node reads its tags every 30 s, and the leader the ledger: a minute, and room for a busy machine.
-pub const PATIENCE: Duration = secs(150);
+use crate::PATIENCE;
 
 /// The entry of an instance's node in the managers' list.
 ///

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::ensure;
+use harness::PATIENCE;
 use harness::departures::{
     Leaver, departure_state, hook_results, hook_timed_out, ledger, node_id, row, running,
     running_on, systemctl_with_job,
 };
 use harness::secs;
-use harness::swarm::{self, PATIENCE, said};
+use harness::swarm::{self, said};
 use nix::sys::signal::Signal;
 use skep_sim::cloud::{ActionResult, LifecycleState, PoolState, Transition, WarmPoolSpec};
 use skep_sim::fleet::{Fleet, FleetOptions, Instance, PowerOff, workload};

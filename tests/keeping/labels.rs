@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use bollard::models::{NodeSpec, NodeSpecAvailabilityEnum, ServiceSpecMode, TaskSpecPlacement};
+use harness::PATIENCE;
 use harness::departures::{options_with, running, standing};
-use harness::nodes::{PATIENCE, availability, labels, listed, operate};
+use harness::nodes::{availability, labels, listed, operate};
 use harness::secs;
 use harness::swarm::{calls, resize};
 use skep_sim::cloud::Market;

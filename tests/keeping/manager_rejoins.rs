@@ -2,9 +2,9 @@
 //! it out, and it joins anew.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use harness::PATIENCE;
 use harness::departures::node_id;
 use harness::secs;
 use harness::swarm::{self, CLUSTER};
@@ -13,8 +13,6 @@ use skep_sim::fleet::{Fleet, Instance};
 
 use super::own_care::{expire, is_back, join_elsewhere};
 
-/// Two looks, two minutes in which Docker may recover, the demotion, a join; on a machine that is busy.
-const PATIENCE: Duration = secs(420);
 const ASKED: &str = "the other managers are asked to take it out";
 const OTHER_ADDRESS: &str = "10.78.0.201";
 

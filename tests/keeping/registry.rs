@@ -13,14 +13,13 @@ use bollard::models::{
     TaskSpecRestartPolicyConditionEnum as Condition, TaskState,
 };
 use bollard::query_parameters::{InspectServiceOptionsBuilder, UpdateServiceOptionsBuilder};
+use harness::PATIENCE;
 use harness::departures::{options_with, running};
 use harness::swarm::{self, CLUSTER};
 use harness::{secs, skep_binary};
 use serde_json::{Value, json};
 use skep_sim::fleet::{Fleet, FleetOptions, Instance, Registry, service, workload};
 
-/// For what a look of the leader's brings about, every ten seconds: the machine may be busy.
-const PATIENCE: Duration = secs(150);
 /// Of ECR's tokens here; they are renewed when half of it is over.
 const LIFE: time::Duration = time::Duration::seconds(30);
 /// Of two accounts in two regions.

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use harness::departures::{
-    Leaver, PATIENCE, departure_state, options_with, running, shell, standing,
-};
+use harness::PATIENCE;
+use harness::departures::{Leaver, departure_state, options_with, running, shell, standing};
 use harness::secs;
 use harness::seen::{member, status, status_text};
 use serde_json::Value;

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use harness::PATIENCE;
 use harness::departures::{
-    Leaver, PATIENCE, departure_state, drains, options_with, row, running, running_on, standing,
+    Leaver, departure_state, drains, options_with, row, running, running_on, standing,
 };
 use harness::nodes::{availability, labels};
 use harness::secs;

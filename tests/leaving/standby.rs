@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use anyhow::ensure;
 use bollard::models::NodeSpecAvailabilityEnum::{self, ACTIVE, DRAIN, PAUSE};
+use harness::PATIENCE;
 use harness::departures::{Leaver, departure_state, options_with, running, running_on, standing};
-use harness::nodes::{PATIENCE, availability, labels, operate};
+use harness::nodes::{availability, labels, operate};
 use harness::secs;
 use harness::seen::{member, status};
 use skep_sim::cloud::Market;
