@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::act::CareError;
+use super::rounds;
 use crate::instance::Quiet;
 use crate::labels::{AVAILABILITY, Labels, OWNED, is_storable};
 use crate::ledger::{DepartureState, LedgerError, Member, MemberState};
@@ -59,24 +60,10 @@ struct Memory {
 
 /// Labels nodes for as long as this node is a manager; never returns.
 pub async fn keep_labelled(node: &Node, node_id: &str) -> Infallible {
-    loop {
-        super::until_manager(node).await;
-        let mut memory = Memory::default();
-        let mut pause = Duration::ZERO;
-        loop {
-            tokio::time::sleep(pause).await;
-            match look(node, node_id, &mut memory).await {
-                Ok(rhythm) => pause = rhythm.look,
-                Err(CareError::Swarm(error)) if error.kind == SwarmErrorKind::NotManager => break,
-                Err(error) => {
-                    tracing::warn!("labelling nodes: {}", crate::errors::chain(&error));
-                    pause = BACKUP.look;
-                }
-            }
-        }
-        // In the middle of a demotion the two may disagree for a while.
-        tokio::time::sleep(BACKUP.look).await;
-    }
+    rounds::go(node, "labelling nodes", BACKUP.look, async |memory: &mut Memory| {
+        Ok(look(node, node_id, memory).await?.look)
+    })
+    .await
 }
 
 async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<&'static Rhythm, CareError> {

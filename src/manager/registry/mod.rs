@@ -20,6 +20,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::act::CareError;
+use super::rounds;
 use crate::aws::AwsError;
 use crate::ecr::{PullCredentials, Registry};
 use crate::ledger::RegistryAuth;
@@ -67,31 +68,24 @@ pub async fn keep_pull_credentials(node: &Node, node_id: &str) -> Infallible {
     if !node.settings.registry.ecr {
         return std::future::pending().await;
     }
-    loop {
-        super::until_manager(node).await;
-        let mut memory = Memory::default();
-        loop {
-            let pause = match look(node, node_id, &mut memory).await {
-                Ok(pause) => pause,
-                Err(CareError::Swarm(error)) if error.kind == SwarmErrorKind::NotManager => break,
-                // Without a leader nothing is started either; others say what is wrong with Docker.
-                Err(CareError::Swarm(error)) => {
-                    tracing::debug!("{error}");
-                    LEADER_INTERVAL
-                }
-                Err(error) => {
-                    let why = crate::errors::chain(&error);
-                    let what = format!("pull credentials cannot be kept fresh: {why}");
-                    node.state.trouble(WHO, Some(what));
-                    LEADER_INTERVAL
-                }
-            };
-            tokio::time::sleep(pause).await;
+    rounds::go(node, WHO, BACKUP_INTERVAL, async |memory: &mut Memory| {
+        match look(node, node_id, memory).await {
+            Ok(pause) => return Ok(pause),
+            Err(error) if error.is_not_manager() => {
+                node.state.trouble(WHO, None);
+                return Err(error);
+            }
+            // Without a leader nothing is started either; others say what is wrong with Docker.
+            Err(CareError::Swarm(error)) => tracing::debug!("{error}"),
+            Err(error) => {
+                let why = crate::errors::chain(&error);
+                let what = format!("pull credentials cannot be kept fresh: {why}");
+                node.state.trouble(WHO, Some(what));
+            }
         }
-        node.state.trouble(WHO, None);
-        // In the middle of a demotion the two may disagree for a while.
-        tokio::time::sleep(BACKUP_INTERVAL).await;
-    }
+        Ok(LEADER_INTERVAL)
+    })
+    .await
 }
 
 /// How soon to look again.
@@ -115,9 +109,7 @@ async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<Duration, Ca
         let may_act = is_leader || were_due.contains(&service.id);
         match attend(node, service, registry, &seen, may_act, memory, &mut troubles).await {
             Ok(()) => {}
-            Err(CareError::Swarm(error)) if error.kind == SwarmErrorKind::NotManager => {
-                return Err(error.into());
-            }
+            Err(error) if error.is_not_manager() => return Err(error),
             // Somebody else was first: at the next look.
             Err(CareError::Swarm(error))
                 if matches!(error.kind, SwarmErrorKind::Stale | SwarmErrorKind::NotFound) =>
