@@ -24,7 +24,7 @@ main() {
                 need cc ip iptables unshare dockerd containerd runc busybox-static certificates venv
                 need mmdebstrap systemd-nspawn dnsmasq ssh-keygen rpm dpkg-shlibdeps
                 need rsyslogd rsyslog-relp journal-upload prometheus docker docker-registry
-                want packer
+                want packer chromium chromedriver
                 ;;
             demo) need cc ip iptables unshare dockerd containerd runc busybox-static certificates ;;
             bench) need cc ip iptables unshare dockerd containerd runc busybox-static certificates \
@@ -93,6 +93,7 @@ package_of() {
         rsyslogd) echo rsyslog ;;
         journal-upload) echo systemd-journal-remote ;;
         ssh-keygen) echo openssh-client ;;
+        chromedriver) echo chromium-driver ;;
         ip) echo iproute2 ;;
         unshare) echo util-linux ;;
         apparmor_parser) echo apparmor ;;

@@ -7,7 +7,7 @@
 //! | [`boot`], [`care`], [`leave`], [`manager`], [`recover`], [`watch`] | the phases: observe → decide → act |
 //! | [`flush`], [`health`], [`control`], [`announce`], [`events`], [`demotion`], [`peers`] | what the phases use on this host and towards AWS |
 //! | [`swarm`], [`ledger`], [`secrets`], [`imds`], [`autoscaling`], [`cloudformation`], [`ecr`], [`systemd`] | the outside world |
-//! | [`config`], [`cli`], [`doctor`] | what the operator says and sees |
+//! | [`config`], [`cli`], [`doctor`], [`ui`] | what the operator says and sees |
 //! | [`instance`], [`labels`], [`flushed`], [`state`], [`story`], [`metrics`], [`node`], [`retry`], [`child`], [`errors`], [`prometheus`] | plain types and values |
 
 pub mod agent;
@@ -47,4 +47,5 @@ pub mod state;
 pub mod story;
 pub mod swarm;
 pub mod systemd;
+pub mod ui;
 pub mod watch;

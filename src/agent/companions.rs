@@ -4,6 +4,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use axum::Router;
 use time::OffsetDateTime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
@@ -19,7 +20,7 @@ use crate::node::Node;
 use crate::state::StateHandle;
 use crate::systemd::{self, Shutdown};
 use crate::watch::{self, Notices};
-use crate::{health, manager, recover};
+use crate::{health, manager, recover, ui};
 
 /// Ends with the story: dropping it ends them all.
 pub struct Companions {
@@ -63,7 +64,9 @@ impl Companions {
         }));
         tasks.spawn(follow_operator(requests, settings.clone(), state.clone(), notices.clone()));
         if settings.health.enabled {
-            tasks.spawn(answer_health_checks(settings.health.clone(), state.clone()));
+            let known = Arc::clone(&node);
+            let page = settings.health.ui.then(|| ui::router(move || known.get().cloned()));
+            tasks.spawn(answer_health_checks(settings.health.clone(), state.clone(), page));
         }
         tasks.spawn(systemd::follow(state.clone()));
         let events = Events::start(settings, state, &mut tasks);
@@ -97,11 +100,11 @@ impl Companions {
 }
 
 /// A port that is taken must not keep a node out of the swarm: it is asked for again and again.
-async fn answer_health_checks(settings: Health, state: StateHandle) {
+async fn answer_health_checks(settings: Health, state: StateHandle, page: Option<Router>) {
     const RETRY_INTERVAL: Duration = Duration::from_secs(5);
     loop {
         match health::Server::bind(settings.listen) {
-            Ok(server) => server.serve(state.clone(), settings.metrics).await,
+            Ok(server) => server.serve(state.clone(), settings.metrics, page.clone()).await,
             Err(error) => tracing::error!("{}", crate::errors::chain(&error)),
         }
         tokio::time::sleep(RETRY_INTERVAL).await;

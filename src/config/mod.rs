@@ -39,7 +39,7 @@ pub use mistake::{Mistake, Mistakes, Origin};
 pub use settings::*;
 pub use values::{
     Cidr, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Rebalance, Shipper,
-    TokenStore, WebhookUrl,
+    TokenStore, WebhookUrl, is_private,
 };
 
 use inputs::Found;

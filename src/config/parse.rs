@@ -17,7 +17,7 @@ use super::nearest::{did_you_mean, nearest};
 use super::raw::{Problem, Raw};
 use super::values::{
     Choice, Cidr, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, OWN_TARGET,
-    Rebalance, Shipper, TokenStore, WebhookUrl,
+    Rebalance, Shipper, TokenStore, WebhookUrl, is_private,
 };
 use crate::instance::Role;
 use reqwest::Url;
@@ -336,22 +336,13 @@ pub fn webhook_url(raw: &Raw) -> Parsed<WebhookUrl> {
 pub fn private_address(raw: &Raw) -> Parsed<IpAddr> {
     let text = raw.text()?;
     let address = text.parse().map_err(|_| format!("\"{text}\" is not an IP address"))?;
-    let private = match address {
-        IpAddr::V4(v4) => {
-            v4.is_private() || CARRIER_NAT.overlaps(&Cidr { address: v4, prefix: 32 })
-        }
-        IpAddr::V6(v6) => v6.is_unique_local(),
-    };
-    if private {
+    if is_private(address) {
         return Ok(address);
     }
     Err(format!(
         "{address} is not a private address: 10/8, 172.16/12, 192.168/16, 100.64/10 or fc00::/7"
     ))
 }
-
-/// RFC 6598; EKS and large VPCs use it as a second private range.
-const CARRIER_NAT: Cidr = Cidr { address: Ipv4Addr::new(100, 64, 0, 0), prefix: 10 };
 
 pub fn address_pool(raw: &Raw) -> Parsed<Vec<Cidr>> {
     let mut pool: Vec<Cidr> = Vec::new();

@@ -240,6 +240,9 @@ settings! {
         enabled: bool = boolean("true"),
         /// Whether `/metrics` is there, too, for Prometheus.
         metrics: bool = boolean("true"),
+        /// Whether managers show the fleet at `/ui`, to browsers with a private address;
+        /// `docs/operating.md` says how to reach it.
+        ui: bool = boolean("false"),
     }
 
     /// What skep says, on standard error.

@@ -1,7 +1,7 @@
 //! The types of settings that the standard library does not have.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use tracing::level_filters::LevelFilter;
@@ -259,6 +259,20 @@ impl Cidr {
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+/// RFC 6598; EKS and large VPCs use it as a second private range.
+const CARRIER_NAT: Cidr = Cidr { address: Ipv4Addr::new(100, 64, 0, 0), prefix: 10 };
+
+/// Is it of 10/8, 172.16/12, 192.168/16, 100.64/10 or fc00::/7?
+#[must_use]
+pub fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            v4.is_private() || CARRIER_NAT.overlaps(&Cidr { address: v4, prefix: 32 })
+        }
+        IpAddr::V6(v6) => v6.is_unique_local(),
     }
 }
 

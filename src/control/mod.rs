@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 
 pub use client::{Client, ClientError};
 pub use recover::{OtherManager, RecoveryPlan};
-pub use report::{FleetMember, FleetView, QuorumView, StatusReport, ViewSource};
+pub use report::{FleetMember, FleetView, Leaving, QuorumView, StatusReport, ViewSource};
 pub use rotate::Rotated;
 pub use server::{ControlError, LeaveRequest, Server, parse_reason};
 

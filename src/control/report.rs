@@ -1,6 +1,7 @@
 //! What `skep status` shows.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -47,6 +48,21 @@ pub struct FleetView {
     pub problem: Option<String>,
 }
 
+impl FleetView {
+    /// Whoever asks waits at a prompt or before a page, maybe because something is wrong with AWS.
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    /// A view in time, or one that says why there is none.
+    pub async fn in_time(view: impl Future<Output = Option<Self>>) -> Option<Self> {
+        tokio::time::timeout(Self::PATIENCE, view).await.unwrap_or_else(|_| {
+            let patience = Self::PATIENCE;
+            let problem = format!("neither ledger nor Docker answered within {patience:?}");
+            let source = ViewSource::Nothing;
+            Some(Self { source, quorum: None, members: vec![], problem: Some(problem) })
+        })
+    }
+}
+
 /// How many managers there are, and how many may be lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuorumView {
@@ -80,6 +96,9 @@ pub struct FleetMember {
     /// Of the swarm that it is a member of, by the ledger.
     #[serde(default)]
     pub generation: Option<u64>,
+    /// Its departure, while it goes on.
+    #[serde(default)]
+    pub leaving: Option<Leaving>,
     /// The ledger's word for the member.
     pub state: Option<String>,
     /// Docker's: `ready`, `down`, `unknown`, `disconnected`.
@@ -91,6 +110,9 @@ pub struct FleetMember {
     pub labels: Labels,
     /// Does it lead the raft group?
     pub leader: bool,
+    /// When it came into the swarm, by Docker.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub joined_at: Option<OffsetDateTime>,
     /// Where its departure stands, in words: `lifecycle: draining, waiting for the tasks to stop`.
     pub departure: Option<String>,
     /// Why it is to get no tasks although it stays: `standby`, `rebalance`.
@@ -102,4 +124,22 @@ pub struct FleetMember {
     /// When the ledger's row was written.
     #[serde(with = "time::serde::rfc3339::option")]
     pub updated_at: Option<OffsetDateTime>,
+}
+
+/// A departure that goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaving {
+    /// Such as `spot`.
+    pub reason: String,
+    /// `requested`, `draining`, `drained` or `left`.
+    pub state: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub requested_at: OffsetDateTime,
+    /// When the machine goes.
+    #[serde(with = "time::serde::rfc3339")]
+    pub deadline: OffsetDateTime,
+    /// In the node's own words; `None` while it goes on.
+    pub waiting_for: Option<String>,
+    /// The managers do the node's part, whose own skep is silent.
+    pub stand_in: bool,
 }

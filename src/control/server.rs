@@ -22,7 +22,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::recover::{Recover, show_plan, take_recovery};
 use super::rotate::{Rotate, take_rotation};
-use super::{FleetView, RecoveryPlan, Rotated, StatusReport, ViewSource, socket_path};
+use super::{FleetView, RecoveryPlan, Rotated, StatusReport, socket_path};
 use crate::state::{Phase, StateHandle};
 use crate::swarm::Rotation;
 
@@ -30,8 +30,6 @@ use crate::swarm::Rotation;
 const SOCKET_MODE: u32 = 0o600;
 /// The same for the directory, where it is not systemd that made it.
 const DIRECTORY_MODE: u32 = 0o700;
-/// An operator waits for the answer at a prompt, maybe because something is wrong with AWS.
-const FLEET_PATIENCE: Duration = Duration::from_secs(5);
 /// Operators who wait to be accepted; there is rarely more than one.
 const BACKLOG: u32 = 16;
 
@@ -224,15 +222,7 @@ struct Desk {
 }
 
 async fn status(State(desk): State<Desk>) -> Response {
-    let fleet = tokio::time::timeout(FLEET_PATIENCE, (desk.fleet)()).await.unwrap_or_else(|_| {
-        let problem = format!("neither ledger nor Docker answered within {FLEET_PATIENCE:?}");
-        Some(FleetView {
-            source: ViewSource::Nothing,
-            quorum: None,
-            members: vec![],
-            problem: Some(problem),
-        })
-    });
+    let fleet = FleetView::in_time((desk.fleet)()).await;
     Json(StatusReport { node: desk.state.now(), fleet }).into_response()
 }
 

@@ -5,7 +5,8 @@
 //! changes nothing here, because a load balancer that replaces nodes must never be made to kill
 //! managers by something that replacing them does not cure.
 //!
-//! `GET /metrics` is for Prometheus, unless the settings keep it away. Everything else is 404.
+//! `GET /metrics` is for Prometheus, unless the settings keep it away. `GET /ui` is a page, where the
+//! settings want it; see [`crate::ui`]. Everything else is 404.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -67,13 +68,15 @@ impl Server {
     }
 
     /// Answers until it is dropped: spawn it.
-    pub async fn serve(self, state: StateHandle, with_metrics: bool) {
+    pub async fn serve(self, state: StateHandle, with_metrics: bool, page: Option<Router>) {
         let not_found = async || StatusCode::NOT_FOUND;
         let mut app = Router::new().route("/", get(health));
         if with_metrics {
             app = app.route("/metrics", get(show_metrics));
         }
-        let app = app.fallback(not_found).method_not_allowed_fallback(not_found).with_state(state);
+        let app = app.with_state(state).merge(page.unwrap_or_default());
+        let app = app.fallback(not_found).method_not_allowed_fallback(not_found);
+        let app = app.into_make_service_with_connect_info::<SocketAddr>();
         if let Err(error) = axum::serve(self.listener, app).await {
             tracing::error!("the health port has failed: {error}");
         }
@@ -113,7 +116,7 @@ mod tests {
         let state = StateHandle::default();
         let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let base = format!("http://{}", server.local_addr().unwrap());
-        tokio::spawn(server.serve(state.clone(), with_metrics));
+        tokio::spawn(server.serve(state.clone(), with_metrics, None));
         (state, base)
     }
 

@@ -69,6 +69,7 @@ pub fn listed(role: Role, raft: Option<RaftView>) -> NodeView {
     NodeView {
         id: "node".into(),
         hostname: String::new(),
+        joined_at: None,
         state: "ready".into(),
         availability: Availability::Drain,
         labels: Default::default(),

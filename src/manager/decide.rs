@@ -126,6 +126,7 @@ mod tests {
         NodeView {
             id: "node".into(),
             hostname: String::new(),
+            joined_at: None,
             state: "ready".into(),
             availability: if is_drained { Availability::Drain } else { Availability::Active },
             labels: Default::default(),

@@ -1,11 +1,11 @@
-//! The whole fleet, as the ledger and Docker know it: for `skep status` on a manager.
+//! The whole fleet, as the ledger and Docker know it: for `skep status` and the page on a manager.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::control::{FleetMember, FleetView, ViewSource};
+use crate::control::{FleetMember, FleetView, Leaving, ViewSource};
 use crate::instance::Role;
 use crate::ledger::{DepartureRow, DepartureState, Member};
 use crate::node::Node;
@@ -76,6 +76,7 @@ fn merge(
                 zone: Some(row.zone),
                 group: row.group,
                 generation: Some(row.generation),
+                leaving: leaving(departures, &row.node_id),
                 state: Some(row.state.as_str().to_owned()),
                 departure: departure_of(departures, &row.node_id),
                 quiet: row.quiet.map(|quiet| quiet.as_str().to_owned()),
@@ -89,6 +90,7 @@ fn merge(
         let row = departures.iter().find(|row| row.node_id == id);
         let instance_id = row.map(|row| row.instance_id.clone());
         FleetMember {
+            leaving: leaving(departures, &id),
             departure: departure_of(departures, &id),
             ..seen_by_docker(instance_id, id, node.role, Some(node))
         }
@@ -107,6 +109,19 @@ fn departure_of(departures: &[DepartureRow], node_id: &str) -> Option<String> {
     Some(format!("{}: {}{by}{waiting}", row.reason, row.state.as_str()))
 }
 
+/// The same for whoever draws it; `None` also once it is over.
+fn leaving(departures: &[DepartureRow], node_id: &str) -> Option<Leaving> {
+    let row = departures.iter().find(|row| row.node_id == node_id)?;
+    (row.state != DepartureState::Removed).then(|| Leaving {
+        reason: row.reason.as_str().to_owned(),
+        state: row.state.as_str().to_owned(),
+        requested_at: row.requested_at,
+        deadline: row.deadline,
+        waiting_for: row.waiting_for.clone().filter(|_| row.state < DepartureState::Left),
+        stand_in: row.stand_in,
+    })
+}
+
 fn seen_by_docker(
     instance_id: Option<String>,
     node_id: String,
@@ -121,14 +136,43 @@ fn seen_by_docker(
         zone: None,
         group: None,
         generation: None,
+        leaving: None,
         state: None,
         docker_availability: node.as_ref().map(|node| node.availability.as_str().to_owned()),
         labels: node.as_ref().map(|node| node.labels.clone()).unwrap_or_default(),
         leader: node.as_ref().is_some_and(NodeView::is_leader),
+        joined_at: node.as_ref().and_then(|node| node.joined_at),
         docker_state: node.map(|node| node.state),
         departure: None,
         quiet: None,
         verdict: None,
         updated_at: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::instance::{Departure, Reason};
+
+    #[test]
+    fn a_departure_is_shown_with_its_end_until_it_is_over() {
+        let (noticed_at, deadline) =
+            (datetime!(2026-11-02 12:00 UTC), datetime!(2026-11-02 12:02 UTC));
+        let departure = Departure { reason: Reason::Spot, noticed_at, deadline };
+        let mut row = DepartureRow::request("i-1", "n1", Role::Worker, &departure, "boot");
+        row.waiting_for = Some("the tasks to stop".into());
+        let shown = |row: &DepartureRow| leaving(std::slice::from_ref(row), "n1");
+        let seen = shown(&row).unwrap();
+        assert_eq!((seen.reason.as_str(), seen.state.as_str()), ("spot", "requested"));
+        assert_eq!((seen.requested_at, seen.deadline), (noticed_at, deadline));
+        assert_eq!(seen.waiting_for.as_deref(), Some("the tasks to stop"));
+        row.state = DepartureState::Left;
+        assert_eq!(shown(&row).unwrap().waiting_for, None, "it waits no more");
+        row.state = DepartureState::Removed;
+        assert_eq!(shown(&row), None);
+        assert_eq!(leaving(&[row], "n2"), None, "another's");
     }
 }

@@ -111,6 +111,7 @@ mod tests {
         NodeView {
             id: id.into(),
             hostname: String::new(),
+            joined_at: None,
             state: "down".into(),
             availability: Availability::Active,
             labels: Default::default(),

@@ -143,6 +143,7 @@ mod tests {
         NodeView {
             id: id.into(),
             hostname: String::new(),
+            joined_at: None,
             state: state.into(),
             availability: Availability::Active,
             labels: Default::default(),

@@ -152,6 +152,7 @@ mod tests {
         NodeView {
             id: format!("node-{id}"),
             hostname: String::new(),
+            joined_at: None,
             state: if is_down { "down" } else { "ready" }.into(),
             availability: Availability::Active,
             labels: Default::default(),

@@ -65,6 +65,7 @@ mod tests {
         NodeView {
             id: id.into(),
             hostname: String::new(),
+            joined_at: None,
             state: "ready".into(),
             availability: Availability::Active,
             labels: Default::default(),

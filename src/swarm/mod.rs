@@ -33,7 +33,7 @@ pub use nodes::{NodeView, RaftView};
 pub use probe::first_listening;
 pub use quorum::Quorum;
 pub use services::{Service, ServiceTask};
-pub use tasks::{Stop, TaskContainer};
+pub use tasks::{LiveTask, Stop, TaskContainer};
 
 /// Docker answers a join or leave within 20 s in the worst case measured, an init within one
 /// election; a client that gave up sooner would not know what happened.

@@ -4,6 +4,8 @@ use bollard::models::{Node, NodeSpec, NodeSpecAvailabilityEnum, NodeSpecRoleEnum
 use bollard::query_parameters::{
     DeleteNodeOptionsBuilder, ListNodesOptions, UpdateNodeOptionsBuilder,
 };
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::availability::drained;
 use super::{Availability, Swarm, SwarmError, SwarmErrorKind};
@@ -19,6 +21,8 @@ const WRITE_ATTEMPTS: usize = 5;
 pub struct NodeView {
     pub id: String,
     pub hostname: String,
+    /// When it came into the swarm.
+    pub joined_at: Option<OffsetDateTime>,
     /// `ready`, `down`, `unknown` or `disconnected`.
     pub state: String,
     pub availability: Availability,
@@ -60,6 +64,7 @@ impl NodeView {
     fn of(node: Node) -> Option<Self> {
         let spec = node.spec.unwrap_or_default();
         let status = node.status.unwrap_or_default();
+        let joined = node.created_at;
         // A manager that never came up has told nobody its address; raft was told it by the join.
         let raft_address = node.manager_status.as_ref().and_then(|raft| {
             let (host, _port) = raft.addr.as_ref()?.rsplit_once(':')?;
@@ -67,6 +72,7 @@ impl NodeView {
         });
         Some(Self {
             id: node.id?,
+            joined_at: joined.and_then(|at| OffsetDateTime::parse(&at, &Rfc3339).ok()),
             hostname: node.description.and_then(|it| it.hostname).unwrap_or_default(),
             state: status.state.unwrap_or(NodeState::UNKNOWN).to_string(),
             availability: Availability::of(spec.availability),

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use bollard::models::{ContainerSummary, TaskState};
+use bollard::models::{ContainerSummary, Task, TaskState};
 use bollard::query_parameters::{
-    ListContainersOptionsBuilder, ListTasksOptionsBuilder, LogsOptionsBuilder,
-    StopContainerOptionsBuilder,
+    ListContainersOptionsBuilder, ListServicesOptions, ListTasksOptions, ListTasksOptionsBuilder,
+    LogsOptionsBuilder, StopContainerOptionsBuilder,
 };
 use futures_util::TryStreamExt as _;
 use futures_util::future::join_all;
+use serde::Serialize;
 
 use super::{CALL_TIMEOUT, Swarm, SwarmError, SwarmErrorKind};
 
@@ -23,6 +24,35 @@ pub struct TaskContainer {
     pub name: String,
     /// `None` for a standalone container, which no drain touches.
     pub task_id: Option<String>,
+}
+
+/// A task that has not ended, by the managers' list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LiveTask {
+    /// The service's name; its id where it is gone already.
+    pub service: String,
+    /// Which of the service's it is; `None` for one that runs on every node.
+    pub slot: Option<i64>,
+    /// `None` while it waits for a node.
+    pub node_id: Option<String>,
+    /// Docker's word, such as `running`.
+    pub state: String,
+    /// It is to end.
+    pub stopping: bool,
+}
+
+impl LiveTask {
+    fn of(task: Task, services: &HashMap<String, String>) -> Option<Self> {
+        let state = task.status?.state.filter(|state| is_live(*state))?;
+        let service = task.service_id.unwrap_or_default();
+        Some(Self {
+            service: services.get(&service).cloned().unwrap_or(service),
+            slot: task.slot.filter(|slot| *slot > 0),
+            node_id: task.node_id.filter(|id| !id.is_empty()),
+            state: state.to_string(),
+            stopping: matches!(task.desired_state, Some(TaskState::SHUTDOWN | TaskState::REMOVE)),
+        })
+    }
 }
 
 /// What came of stopping a container.
@@ -120,6 +150,26 @@ impl Swarm {
             .filter_map(|task| task.status.and_then(|status| status.state))
             .filter(|state| is_live(*state))
             .count())
+    }
+
+    /// Every task that has not ended, of all nodes, by service and slot.
+    ///
+    /// # Errors
+    /// As for [`Swarm::fetch_nodes`].
+    pub async fn fetch_live_tasks(&self) -> Result<Vec<LiveTask>, SwarmError> {
+        let docker = self.connect().await?;
+        let (tasks, services) = tokio::try_join!(
+            docker.list_tasks(None::<ListTasksOptions>),
+            docker.list_services(None::<ListServicesOptions>),
+        )
+        .map_err(|error| SwarmError::new("list the tasks and services", &error))?;
+        let names =
+            services.into_iter().filter_map(|service| Some((service.id?, service.spec?.name?)));
+        let names = names.collect();
+        let live = tasks.into_iter().filter_map(|task| LiveTask::of(task, &names));
+        let mut live: Vec<LiveTask> = live.collect();
+        live.sort_by(|a, b| (&a.service, a.slot).cmp(&(&b.service, b.slot)));
+        Ok(live)
     }
 
     /// Stops containers side by side, and waits for `patience`; the stop goes on afterwards, with its connection:

@@ -1,5 +1,6 @@
 //! What every scenario begins with: a cloud, and instances that run the `skep` of this build.
 
+pub mod browser;
 pub mod departures;
 pub mod gate;
 pub mod nodes;

@@ -7,6 +7,7 @@ mod lost_swarm;
 mod manager_rejoins;
 mod monitoring;
 mod own_care;
+mod page;
 mod quorum;
 mod recover;
 mod registry;

@@ -44,6 +44,7 @@ impl Manager {
         NodeView {
             id: "node".into(),
             hostname: String::new(),
+            joined_at: None,
             state: if is_reachable { "ready" } else { "down" }.into(),
             availability: Availability::Drain,
             labels: Default::default(),

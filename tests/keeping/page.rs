@@ -1,0 +1,318 @@
+//! The page for a browser, in a real one: what it draws of a fleet in which a worker leaves, in the light,
+//! in the dark, on a telephone, of many nodes, and when the manager falls silent.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::ensure;
+use harness::PATIENCE;
+use harness::browser::Browser;
+use harness::departures::{Leaver, options_with, running, shell, signal, standing};
+use harness::secs;
+use serde_json::{Value, json};
+use skep_sim::cloud::Market;
+use skep_sim::fleet::{ClusterSpec, Fleet, Instance, workload};
+
+/// A node's label can hold anything; the page must not take it for its own.
+const MARKUP: &str = "<img src=x onerror=document.title='owned'>";
+/// An address that no private network has (RFC 5737).
+const PUBLIC: &str = "203.0.113.9";
+/// What a departure here takes, at least: the page is looked at meanwhile.
+const GRACE: f32 = 20.0;
+/// As EC2 gives it.
+const NOTICE: Duration = secs(120);
+
+#[tokio::test]
+async fn a_browser_sees_the_fleet_live() -> anyhow::Result<()> {
+    if !Browser::possible()? {
+        return Ok(());
+    }
+    let spec = ClusterSpec { workers_market: Market::Spot, ..ClusterSpec::new("demo", 3, 3) };
+    let config = format!("[health]\nui = true\n[labels]\nnote = \"{MARKUP}\"\n");
+    let fleet = standing(options_with(&config), &spec).await?;
+    fleet.create_service("web", 9, workload::slow_to_stop(GRACE), secs(60)).await?;
+    fleet.create_service("queue", 4, workload::graceful(), secs(10)).await?;
+    running(&fleet, "web", 9).await?;
+    running(&fleet, "queue", 4).await?;
+    let manager = fleet.leader().await?;
+    let workers = fleet.group(&spec.workers_group());
+    let [viewer, scaled_in, taken] = &workers[..] else { anyhow::bail!("three workers") };
+    only_who_may_look_is_answered(&manager, viewer).await?;
+
+    let page = Page::open(&fleet, viewer, &manager).await?;
+    page.shows_the_fleet_as_it_is(&spec).await?;
+    page.holds_markup_for_text().await?;
+    let (scaled_in, taken) = (Leaver::of(scaled_in).await?, Leaver::of(taken).await?);
+    fleet.cloud().spot_notice(taken.id(), "terminate", NOTICE)?;
+    page.shows_the_departure(&taken).await?;
+    fleet.cloud().terminate(scaled_in.id(), true)?;
+    page.until("both", "return texts('.steps .now').join() === 'draining,draining'").await?;
+    page.looks_good("light", 1280, 660).await?;
+    page.looks_good("dark", 1280, 660).await?;
+    page.looks_good("small", 360, 780).await?;
+    taken.has_left(&fleet).await?;
+    scaled_in.has_left_by_its_hook(&fleet).await?;
+    page.until("both are gone", "return all('.node').length === 4 && !all('.departure').length")
+        .await?;
+    page.has_asked_nobody_else(&manager).await?;
+    page.says_when_nobody_answers(&manager).await?;
+    page.draws_any_size().await?;
+    fleet.stop().await
+}
+
+/// Others get a sentence and no fleet.
+async fn only_who_may_look_is_answered(
+    manager: &Instance,
+    worker: &Instance,
+) -> anyhow::Result<()> {
+    let address = manager.address();
+    let answer = |on: &'static str, host: String| async move {
+        let script = format!(
+            "import socket\n\
+             s = socket.create_connection(('{address}', 44554), 10, ('{on}', 0))\n\
+             s.sendall(b'GET /ui/fleet.json HTTP/1.0\\r\\nHost: {host}\\r\\n\\r\\n')\n\
+             while (part := s.recv(65536)): print(part.decode(), end='')\n"
+        );
+        shell(manager, &format!("ip address replace {PUBLIC}/32 dev lo && python3 -c \"{script}\""))
+            .await
+    };
+    let seen = answer("0.0.0.0", address.to_string()).await?;
+    ensure!(seen.contains(" 200 ") && seen.contains("default-src 'none'"), "{seen}");
+    ensure!(!seen.contains("SWMTKN"), "a join token: {seen}");
+    let seen = answer(PUBLIC, address.to_string()).await?;
+    ensure!(seen.contains(" 403 ") && seen.contains("private addresses only"), "{seen}");
+    let seen = answer("0.0.0.0", "evil.example".to_owned()).await?;
+    ensure!(seen.contains(" 403 ") && !seen.contains("members"), "{seen}");
+    let ask = "exec 3<>/dev/tcp/127.0.0.1/44554; printf 'GET /ui HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n' >&3; cat <&3";
+    let seen = shell(worker, ask).await?;
+    ensure!(seen.contains(" 404 ") && seen.contains("This page is on managers"), "{seen}");
+    Ok(())
+}
+
+struct Page<'a> {
+    fleet: &'a Fleet,
+    browser: Browser,
+}
+
+impl<'a> Page<'a> {
+    async fn open(
+        fleet: &'a Fleet,
+        viewer: &Arc<Instance>,
+        manager: &Instance,
+    ) -> anyhow::Result<Page<'a>> {
+        let browser = Browser::start(viewer).await?;
+        browser.resize(1280, 900).await?;
+        browser.open(&format!("http://{}:44554/ui", manager.address())).await?;
+        let page = Page { fleet, browser };
+        page.until("the page is live", "return text('#connection') === 'live'").await?;
+        Ok(page)
+    }
+
+    /// Runs a script with `all(selector)`, `text(selector)` and `texts(selector)`.
+    async fn run(&self, script: &str) -> anyhow::Result<Value> {
+        const HELPERS: &str = "const all = (s) => [...document.querySelectorAll(s)];\
+            const text = (s) => document.querySelector(s)?.textContent ?? '';\
+            const texts = (s) => all(s).map((e) => e.textContent);";
+        self.browser.run(&format!("{HELPERS}{script}")).await
+    }
+
+    async fn until(&self, what: &str, condition: &str) -> anyhow::Result<()> {
+        let look = async || Ok(self.run(condition).await? == true);
+        self.fleet.wait_until(what, PATIENCE, look).await
+    }
+
+    async fn shows_the_fleet_as_it_is(&self, spec: &ClusterSpec) -> anyhow::Result<()> {
+        self.until("all tasks", "return all('.node .pip.running').length === 13").await?;
+        let seen = self
+            .run(
+                "return { zones: texts('.zone h2 span'), nodes: all('.node.ready').length,
+                    leaders: all('.node .glyph.leader').length,
+                    managers: all('.node .glyph.manager').length,
+                    figures: texts('#figures dd'), cluster: text('h1'),
+                    ids: texts('.node .id').sort(), services: [...new Set(texts('.tasks .name'))].sort(),
+                    ages: texts('.node time') }",
+            )
+            .await?;
+        let zones = json!(["eu-central-1a", "eu-central-1b", "eu-central-1c"]);
+        ensure!(seen["zones"] == zones, "{seen:#}");
+        ensure!(seen["nodes"] == 6 && seen["leaders"] == 1 && seen["managers"] == 2, "{seen:#}");
+        ensure!(seen["cluster"] == spec.name.as_str(), "{seen:#}");
+        let figures =
+            json!(["3 of 3 managers reachable, 1 may be lost", "6, 3 of them workers", "13"]);
+        ensure!(seen["figures"] == figures, "{seen:#}");
+        let mut ids: Vec<String> =
+            self.fleet.instances().iter().map(|one| one.id().to_owned()).collect();
+        ids.sort();
+        ensure!(seen["ids"] == json!(ids), "{seen:#}");
+        ensure!(seen["services"] == json!(["queue", "web"]), "{seen:#}");
+        let is_age = |age: &Value| {
+            age.as_str().is_some_and(|age| age.starts_with(|c: char| c.is_ascii_digit()))
+        };
+        ensure!(seen["ages"].as_array().is_some_and(|ages| ages.iter().all(is_age)), "{seen:#}");
+        // What a node is can be read without colours and without a mouse.
+        let button = self.run("return all('.node button')[0].getAttribute('aria-label')").await?;
+        ensure!(button.as_str().is_some_and(|it| it.contains("ready, ")), "{button}");
+        Ok(())
+    }
+
+    async fn holds_markup_for_text(&self) -> anyhow::Result<()> {
+        self.run("all('.node button')[0].click()").await?;
+        self.until("the facts", "return all('.node.open .facts dd').length > 5").await?;
+        let seen = self
+            .run("return [text('.open .facts'), all('.facts img').length, document.title]")
+            .await?;
+        ensure!(seen[0].as_str().is_some_and(|facts| facts.contains(MARKUP)), "{seen:#}");
+        ensure!(seen[1] == 0 && seen[2] == "demo · skep", "{seen:#}");
+        self.run("all('.node button')[0].click()").await?;
+        let is_closed = self.run("return !all('.node.open').length").await?;
+        ensure!(is_closed == true, "a second click closes it");
+        Ok(())
+    }
+
+    /// With a countdown that goes down, and what it waits for.
+    async fn shows_the_departure(&self, leaver: &Leaver) -> anyhow::Result<()> {
+        self.until("the departure", "return text('.departure .steps .now') === 'draining'").await?;
+        self.until("what it waits for", "return text('.waits') === 'Waits for the tasks to stop.'")
+            .await?;
+        self.until("tasks that stop", "return all('.node.leaving .pip.stopping').length > 0")
+            .await?;
+        const LOOK: &str = "return { id: text('.departure .id'), why: text('.departure .why'),
+            left: text('.departure .left'), state: text('.node.leaving .state'),
+            share: Number(/[\\d.]+/.exec(document.querySelector('.bar i').style.transform)) }";
+        let first = self.run(LOOK).await?;
+        ensure!(first["id"] == leaver.id(), "{first:#}");
+        let why = first["why"].as_str().unwrap_or_default();
+        ensure!(why.starts_with("spot, eu-central-1"), "{first:#}");
+        ensure!(
+            first["state"].as_str().is_some_and(|it| it.starts_with("draining, ")),
+            "{first:#}"
+        );
+        tokio::time::sleep(secs(3)).await;
+        let later = self.run(LOOK).await?;
+        ensure!(first["left"] != later["left"], "{first:#} {later:#}");
+        let share = |seen: &Value| seen["share"].as_f64().unwrap_or_default();
+        ensure!(0.0 < share(&later) && share(&later) < share(&first), "{first:#} {later:#}");
+        Ok(())
+    }
+
+    /// Nothing beyond the window, all text legible against what is behind it; kept as a picture.
+    async fn looks_good(&self, name: &str, width: u32, height: u32) -> anyhow::Result<()> {
+        let scheme = if name == "dark" { "dark" } else { "light" };
+        self.browser.prefer(scheme).await?;
+        self.browser.resize(width, height).await?;
+        let seen = self.run(LOOKS).await?;
+        self.browser.screenshot(&pictures()?.join(format!("ui-{name}.png"))).await?;
+        ensure!(seen["width"].as_u64() <= Some(width.into()), "{name} is too wide: {seen:#}");
+        ensure!(seen["is_dark"] == (scheme == "dark"), "{name}: {seen:#}");
+        ensure!(seen["faint"] == json!([]), "{name} is hard to read: {seen:#}");
+        let columns = if width < 500 { 1 } else { 3 };
+        ensure!(seen["columns"] == columns, "{name}: {seen:#}");
+        Ok(())
+    }
+
+    async fn has_asked_nobody_else(&self, manager: &Instance) -> anyhow::Result<()> {
+        let own = format!("http://{}:44554/ui", manager.address());
+        let requests = self.browser.requests().await?;
+        let is_own = |url: &&String| url.starts_with(&own) || url.starts_with("data:");
+        // The page that a new window shows is the browser's own.
+        let requests = requests.into_iter().filter(|url| !url.starts_with("chrome"));
+        let requests: Vec<String> = requests.collect();
+        let strange: Vec<_> = requests.iter().filter(|url| !is_own(url)).collect();
+        ensure!(strange.is_empty() && requests.len() > 5, "{strange:?} of {requests:?}");
+        let console = self.browser.console().await?;
+        ensure!(console.is_empty(), "{console:#?}");
+        Ok(())
+    }
+
+    async fn says_when_nobody_answers(&self, manager: &Instance) -> anyhow::Result<()> {
+        signal(manager, "SIGSTOP")?;
+        self.until("silence", "return text('#connection').startsWith('no answer since ')").await?;
+        let lost =
+            self.run("return [text('#lost'), all('#lost a').length, all('.node').length]").await?;
+        signal(manager, "SIGCONT")?;
+        ensure!(
+            lost[0].as_str().is_some_and(|it| it.contains("What is shown is from")),
+            "{lost:#}"
+        );
+        ensure!(lost[1] == 2 && lost[2] == 4, "the other managers, and what was there: {lost:#}");
+        self.until(
+            "it is live again",
+            "return text('#connection') === 'live' && !all('.lost').length",
+        )
+        .await
+    }
+
+    /// No node, one, and two hundred with two thousand tasks.
+    async fn draws_any_size(&self) -> anyhow::Result<()> {
+        self.browser.resize(1280, 900).await?;
+        for size in [0, 1, 200] {
+            self.run(&format!("{INSTEAD}; instead({size})")).await?;
+            self.until("so many nodes", &format!("return all('.node').length === {size}")).await?;
+            let seen = self.run(LOOKS).await?;
+            ensure!(seen["width"] == 1280 && seen["faint"] == json!([]), "{size}: {seen:#}");
+            self.browser.screenshot(&pictures()?.join(format!("ui-{size}.png"))).await?;
+        }
+        let took = self
+            .run("const began = performance.now(); draw(); return performance.now() - began")
+            .await?;
+        ensure!(took.as_f64().is_some_and(|took| took < 1000.0), "drawn in {took} ms");
+        self.browser.resize(360, 780).await?;
+        let seen = self.run(LOOKS).await?;
+        ensure!(seen["width"] == 360, "{seen:#}");
+        Ok(())
+    }
+}
+
+/// How wide all is, how many zones stand side by side, and which text stands out too little from what is
+/// behind it (WCAG 2.2, 1.4.3: 4.5 to 1).
+const LOOKS: &str = "
+    const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+    const rgb = (colour) => {
+        canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+        return [...canvas.getImageData(0, 0, 1, 1).data];
+    };
+    const light = (colour) => {
+        const [r, g, b] = rgb(colour).map((c) => c / 255).map((c) => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4);
+        return .2126 * r + .7152 * g + .0722 * b;
+    };
+    const behind = (e) => {
+        const colour = getComputedStyle(e).backgroundColor;
+        return rgb(colour)[3] ? colour : e.parentElement ? behind(e.parentElement) : 'white';
+    };
+    const contrast = (e) => {
+        const [a, b] = [light(getComputedStyle(e).color), light(behind(e))].sort((a, b) => b - a);
+        return (a + .05) / (b + .05);
+    };
+    const own = (e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+    const faint = all('body *').filter((e) => own(e) && e.checkVisibility() && contrast(e) < 4.5);
+    return {
+        width: document.documentElement.scrollWidth,
+        is_dark: light(getComputedStyle(document.body).backgroundColor) < .1,
+        columns: new Set(all('.zone').map((e) => e.offsetLeft)).size,
+        faint: faint.map((e) => [e.className, e.textContent, contrast(e)]),
+    };";
+
+/// From here on the page gets fleets that are made up.
+const INSTEAD: &str = "
+    const instead = (size) => {
+        window.model ??= picture.fleet.members[0];
+        const member = (n) => ({ ...window.model, node_id: `n${n}`, leader: n === 0,
+            instance_id: `i-${String(n).padStart(17, '0')}`, zone: `eu-central-1${'abc'[n % 3]}`,
+            role: n < 5 ? 'manager' : 'worker', leaving: null, verdict: null, docker_state: 'ready' });
+        const made = structuredClone(picture);
+        made.fleet.members = Array.from({ length: size }, (_, n) => member(n));
+        made.tasks = Array.from({ length: size * 10 }, (_, n) => ({ service: `service-${n % 17}`,
+            slot: n, node_id: `n${n % size}`, state: 'running', stopping: false }));
+        picture = made;
+        window.fetch = async () => new Response(JSON.stringify(made));
+        draw();
+        tick();
+    }";
+
+/// Where the pictures go; those in `docs/` are from here.
+fn pictures() -> anyhow::Result<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/test/page");
+    std::fs::create_dir_all(&dir)?;
+    Ok(dir)
+}
