@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::act::CareError;
-use super::rounds;
+use super::rounds::{self, AT_ONCE};
 use crate::instance::Quiet;
 use crate::labels::{AVAILABILITY, Labels, OWNED, is_storable};
 use crate::ledger::{DepartureState, LedgerError, Member, MemberState};
@@ -60,7 +60,7 @@ struct Memory {
 
 /// Labels nodes for as long as this node is a manager; never returns.
 pub async fn keep_labelled(node: &Node, node_id: &str) -> Infallible {
-    rounds::go(node, "labelling nodes", BACKUP.look, async |memory: &mut Memory| {
+    rounds::go(node, "labelling nodes", (AT_ONCE, BACKUP.look), async |memory: &mut Memory| {
         Ok(look(node, node_id, memory).await?.look)
     })
     .await

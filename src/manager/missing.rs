@@ -33,10 +33,15 @@ type MissingSince = BTreeMap<String, Instant>;
 
 /// Marks the rows of such members for as long as this node is a manager; never returns.
 pub async fn mark_the_missing(node: &Node, membership: &Membership) -> Infallible {
-    rounds::go(node, "looking for missing nodes", INTERVAL, async |since: &mut MissingSince| {
-        let is_leader = look(node, membership, since).await.inspect_err(|_| since.clear())?;
-        Ok(if is_leader { INTERVAL } else { BACKUP_INTERVAL })
-    })
+    rounds::go(
+        node,
+        "looking for missing nodes",
+        (INTERVAL, INTERVAL),
+        async |since: &mut MissingSince| {
+            let is_leader = look(node, membership, since).await.inspect_err(|_| since.clear())?;
+            Ok(if is_leader { INTERVAL } else { BACKUP_INTERVAL })
+        },
+    )
     .await
 }
 

@@ -38,6 +38,7 @@ pub use reap::reap_the_dead;
 pub use record::keep_recorded;
 pub use registry::keep_pull_credentials;
 pub use rejoin::take_out_who_asks;
+use rounds::AT_ONCE;
 pub use tokens::{keep_tokens, rotate_on_request};
 
 /// How soon the leader sees a request.
@@ -53,7 +54,7 @@ const BUSY_BACKUP_INTERVAL: Duration = Duration::from_secs(2);
 pub async fn look_after_departures(node: &Node, node_id: &str) -> Infallible {
     let what = "looking after departures";
     let look = async |memory: &mut Memory| look(node, node_id, memory).await;
-    rounds::go(node, what, BACKUP_INTERVAL, look).await
+    rounds::go(node, what, (AT_ONCE, BACKUP_INTERVAL), look).await
 }
 
 /// How soon to look again.

@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Ends such waits for as long as this node is a manager; never returns.
 pub async fn release_who_never_joined(node: &Node, node_id: &str) -> Infallible {
     let what = "looking for instances that never joined";
-    rounds::go(node, what, INTERVAL, async |since: &mut WaitingSince| {
+    rounds::go(node, what, (INTERVAL, INTERVAL), async |since: &mut WaitingSince| {
         let is_leader = look(node, node_id, since).await?;
         Ok(if is_leader { INTERVAL } else { BACKUP_INTERVAL })
     })

@@ -31,7 +31,7 @@ const RETURN_PATIENCE: Duration = Duration::from_secs(900);
 
 /// Sees to such managers for as long as this node is one; never returns.
 pub async fn take_out_who_asks(node: &Node, node_id: &str) -> Infallible {
-    rounds::go(node, WHAT, BACKUP_INTERVAL, async |said: &mut String| {
+    rounds::go(node, WHAT, (BACKUP_INTERVAL, BACKUP_INTERVAL), async |said: &mut String| {
         let is_leader = look(node, node_id, said).await?;
         Ok(if is_leader { LEADER_INTERVAL } else { BACKUP_INTERVAL })
     })

@@ -9,20 +9,26 @@ use crate::node::Node;
 /// How soon a worker notices that it has been promoted.
 const WORKER_INTERVAL: Duration = Duration::from_secs(15);
 
+/// The first round of those for which a node waits. The others have time, and do not all ask AWS at once when
+/// all boot.
+pub(super) const AT_ONCE: Duration = Duration::ZERO;
+
 /// Looks for as long as this node is a manager, and pauses for as long as each look says; never returns.
-/// A node that was none meanwhile begins with nothing in its memory. `what` failed is said once, until
-/// something else fails; the pause is `after_failure` then.
+/// A node that was none meanwhile begins with nothing in its memory, and after `first`. `what` failed is
+/// said once, until something else fails; the pause is `after_failure` then.
 pub(super) async fn go<Memory: Default>(
     node: &Node,
     what: &str,
-    after_failure: Duration,
+    (first, after_failure): (Duration, Duration),
     mut look: impl AsyncFnMut(&mut Memory) -> Result<Duration, CareError>,
 ) -> Infallible {
     loop {
         until_manager(node).await;
         let (mut memory, mut said) = (Memory::default(), String::new());
+        let mut pause = first;
         loop {
-            let pause = match look(&mut memory).await {
+            tokio::time::sleep(pause).await;
+            pause = match look(&mut memory).await {
                 Ok(pause) => pause,
                 Err(error) if error.is_not_manager() => break,
                 Err(error) => {
@@ -34,7 +40,6 @@ pub(super) async fn go<Memory: Default>(
                     after_failure
                 }
             };
-            tokio::time::sleep(pause).await;
         }
         // In the middle of a demotion the two may disagree for a while.
         tokio::time::sleep(after_failure).await;

@@ -69,7 +69,7 @@ struct Memory {
 
 /// Takes the dead off the list for as long as this node is a manager; never returns.
 pub async fn reap_the_dead(node: &Node, node_id: &str) -> Infallible {
-    rounds::go(node, WHAT, INTERVAL, async |memory: &mut Memory| {
+    rounds::go(node, WHAT, (INTERVAL, INTERVAL), async |memory: &mut Memory| {
         let looked = look(node, node_id, memory).await;
         if let Err(CareError::Swarm(error)) = &looked {
             let has_no_leader = error.kind == SwarmErrorKind::NoLeader;

@@ -20,7 +20,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::act::CareError;
-use super::rounds;
+use super::rounds::{self, AT_ONCE};
 use crate::aws::AwsError;
 use crate::ecr::{PullCredentials, Registry};
 use crate::ledger::RegistryAuth;
@@ -68,7 +68,7 @@ pub async fn keep_pull_credentials(node: &Node, node_id: &str) -> Infallible {
     if !node.settings.registry.ecr {
         return std::future::pending().await;
     }
-    rounds::go(node, WHO, BACKUP_INTERVAL, async |memory: &mut Memory| {
+    rounds::go(node, WHO, (AT_ONCE, BACKUP_INTERVAL), async |memory: &mut Memory| {
         match look(node, node_id, memory).await {
             Ok(pause) => return Ok(pause),
             Err(error) if error.is_not_manager() => {
