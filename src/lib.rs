@@ -5,10 +5,10 @@
 //! |---|---|
 //! | [`agent`] | the story: boot → serve → leave, on one page |
 //! | [`boot`], [`care`], [`leave`], [`manager`], [`recover`], [`watch`] | the phases: observe → decide → act |
-//! | [`flush`], [`health`], [`control`], [`announce`], [`events`], [`demotion`], [`peers`] | what the phases use on this host and towards AWS |
+//! | [`flush`], [`health`], [`control`], [`announce`], [`events`], [`janitor`], [`demotion`], [`peers`] | what the phases use on this host and towards AWS |
 //! | [`swarm`], [`ledger`], [`secrets`], [`imds`], [`autoscaling`], [`cloudformation`], [`ecr`], [`systemd`] | the outside world |
 //! | [`config`], [`cli`], [`doctor`], [`ui`] | what the operator says and sees |
-//! | [`instance`], [`labels`], [`flushed`], [`state`], [`story`], [`metrics`], [`node`], [`retry`], [`child`], [`errors`], [`prometheus`] | plain types and values |
+//! | [`instance`], [`labels`], [`flushed`], [`state`], [`story`], [`metrics`], [`node`], [`retry`], [`child`], [`disk`], [`errors`], [`prometheus`] | plain types and values |
 
 pub mod agent;
 pub mod announce;
@@ -22,6 +22,7 @@ pub mod cloudformation;
 pub mod config;
 pub mod control;
 pub mod demotion;
+pub mod disk;
 pub mod doctor;
 pub mod ecr;
 pub mod errors;
@@ -31,6 +32,7 @@ pub mod flushed;
 pub mod health;
 pub mod imds;
 pub mod instance;
+pub mod janitor;
 pub mod labels;
 pub mod leave;
 pub mod ledger;

@@ -20,7 +20,7 @@ use crate::node::Node;
 use crate::state::StateHandle;
 use crate::systemd::{self, Shutdown};
 use crate::watch::{self, Notices};
-use crate::{health, manager, recover, ui};
+use crate::{health, janitor, manager, recover, ui};
 
 /// Ends with the story: dropping it ends them all.
 pub struct Companions {
@@ -73,10 +73,14 @@ impl Companions {
         Ok(Self { events, tasks, node })
     }
 
-    /// From here on `skep status` knows the fleet.
-    pub fn introduce(&self, node: &Node) {
+    /// From here on `skep status` knows the fleet, and the janitor this host.
+    pub fn introduce(&mut self, node: &Node) {
         // The story introduces one node, once.
         let _ = self.node.set(node.clone());
+        if node.settings.janitor.enabled {
+            let node = node.clone();
+            self.tasks.spawn(async move { match janitor::keep_tidy(&node).await {} });
+        }
     }
 
     /// Begins to watch; what comes back is told the target state after the first look.

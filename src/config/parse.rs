@@ -252,6 +252,17 @@ pub fn rotation(raw: &Raw) -> Parsed<Duration> {
     Err(format!("\"{text}\" is out of range: from 1m to 3650d"))
 }
 
+/// How long ago something must have been.
+pub fn age(raw: &Raw) -> Parsed<Duration> {
+    let text = raw.text()?;
+    let age = humantime::parse_duration(text)
+        .map_err(|problem| format!("\"{text}\" is no time ({problem}); write \"7d\""))?;
+    if age.is_zero() || age > LONGEST_ROTATION {
+        return Err(format!("\"{text}\" is out of range: more than 0s, at most 3650d"));
+    }
+    Ok(age)
+}
+
 pub fn interval(raw: &Raw) -> Parsed<Duration> {
     let interval = duration(raw)?;
     if interval < SHORTEST_INTERVAL {
@@ -283,6 +294,14 @@ pub fn share(raw: &Raw) -> Parsed<f64> {
         return Ok(share);
     }
     Err(format!("{share} is out of range: from 0 to {LARGEST_SHARE}"))
+}
+
+pub fn part(raw: &Raw) -> Parsed<f64> {
+    let part: f64 = number(raw)?;
+    if (0.0..=1.0).contains(&part) {
+        return Ok(part);
+    }
+    Err(format!("{part} is out of range: from 0 to 1"))
 }
 
 pub fn subnet_size(raw: &Raw) -> Parsed<u8> {

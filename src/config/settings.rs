@@ -232,6 +232,26 @@ settings! {
         lines: u32 = lines("10000"),
     }
 
+    /// Makes room on Docker's disk when it gets short, never while the node leaves. What has the label
+    /// `skep.keep` stays.
+    janitor: Janitor {
+        /// Whether it does.
+        enabled: bool = boolean("false"),
+        /// Time between two looks.
+        every: Duration = duration("10m"),
+        /// Share of the space that is to be free, from 0 to 1: with less, everything goes that is over
+        /// the limits below.
+        free_space: f64 = part("0.15"),
+        /// The same of the inodes.
+        free_inodes: f64 = part("0.1"),
+        /// How long an image must not have been seen in use; up to `3650d`.
+        images_unused_for: Duration = age("7d"),
+        /// How long a container must have been stopped; up to `3650d`.
+        containers_stopped_for: Duration = age("1d"),
+        /// Whether anonymous volumes of no container go, too; those with a name never do.
+        volumes: bool = boolean("false"),
+    }
+
     /// The port that a load balancer asks.
     health: Health {
         /// Address and port.

@@ -77,7 +77,8 @@ impl<T: Show> Show for Vec<T> {
 
 /// `80s` and not `1m 20s`: the largest unit that leaves no rest.
 fn in_one_unit(duration: Duration) -> String {
-    const UNITS: [(&str, u128); 5] = [
+    const UNITS: [(&str, u128); 6] = [
+        ("d", 86_400_000_000_000),
         ("h", 3_600_000_000_000),
         ("m", 60_000_000_000),
         ("s", 1_000_000_000),
@@ -96,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_duration_is_shown_so_that_it_can_be_read_again() {
-        for text in ["48h", "10m", "90m", "80s", "500ms", "1500us", "7ns"] {
+        for text in ["7d", "36h", "10m", "90m", "80s", "500ms", "1500us", "7ns"] {
             let duration = humantime::parse_duration(text).unwrap();
             assert_eq!(duration.show(), text);
         }

@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use nix::sys::statvfs::statvfs;
-
 use super::Finding;
+use crate::disk::{Disk, Room};
 use crate::ledger::CharterPhase;
 use crate::node::Node;
 use crate::swarm::{Engine, LocalState, Swarm, SwarmError, SwarmErrorKind};
@@ -95,25 +94,24 @@ async fn membership(docker: &Swarm, node: Option<&Node>) -> Finding {
 
 /// Space and inodes of the file system that Docker writes to.
 fn disk(root: &Path) -> Vec<Finding> {
-    let stat = match statvfs(root) {
-        Ok(stat) => stat,
+    let disk = match Disk::of(root) {
+        Ok(disk) => disk,
         Err(error) => {
             let why = format!("{}: {error}", root.display());
             return vec![Finding::skipped("disk", why, "sudo skep doctor")];
         }
     };
-    let gib = |blocks: u64| (blocks * stat.fragment_size()) as f64 / f64::from(1 << 30);
-    let (blocks, free) = (stat.blocks(), stat.blocks_available());
-    let space = format!("{:.1} of {:.1} GiB free at {}", gib(free), gib(blocks), root.display());
-    let (inodes, left) = (stat.files(), stat.files_available());
-    // Some file systems make inodes as they need them, and have no number.
-    let nodes = format!("{left} of {inodes} free at {}", root.display());
-    vec![room("disk", space, free, blocks), room("inodes", nodes, left, inodes)]
+    let Disk { bytes, inodes } = disk;
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    let space =
+        format!("{:.1} of {:.1} GiB free at {}", gib(bytes.free), gib(bytes.all), root.display());
+    let nodes = format!("{} of {} free at {}", inodes.free, inodes.all, root.display());
+    vec![room("disk", space, bytes), room("inodes", nodes, inodes)]
 }
 
-fn room(check: &'static str, evidence: String, free: u64, all: u64) -> Finding {
-    let share = if all == 0 { 1.0 } else { free as f64 / all as f64 };
-    let remedy = "docker system prune, or a larger volume";
+fn room(check: &'static str, evidence: String, room: Room) -> Finding {
+    let share = room.share();
+    let remedy = "[janitor] enabled = true, docker system prune, or a larger volume";
     if share < FREE_AT_ALL {
         Finding::failed(check, evidence, remedy)
     } else if share < FREE_ENOUGH {
@@ -130,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_disk_that_fills_is_said_before_it_is_full() {
-        let verdict = |free, all| room("disk", String::new(), free, all).verdict;
+        let verdict = |free, all| room("disk", String::new(), Room { free, all }).verdict;
         assert_eq!(verdict(50, 100), Verdict::Ok);
         assert_eq!(verdict(9, 100), Verdict::Warning);
         assert_eq!(verdict(1, 100), Verdict::Failed);

@@ -2,6 +2,7 @@
 
 mod autolock;
 mod dead_skep;
+mod janitor;
 mod labels;
 mod lost_swarm;
 mod manager_rejoins;

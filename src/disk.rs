@@ -1,0 +1,43 @@
+//! What is left of a file system.
+
+use std::path::Path;
+
+use nix::sys::statvfs::statvfs;
+
+/// So much of so much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    pub free: u64,
+    pub all: u64,
+}
+
+impl Room {
+    /// From 0 to 1. Some file systems make inodes as they need them, and have no number: nothing is
+    /// short there.
+    #[must_use]
+    pub fn share(self) -> f64 {
+        if self.all == 0 { 1.0 } else { self.free as f64 / self.all as f64 }
+    }
+}
+
+/// A file system, as whoever is not root may use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disk {
+    pub bytes: Room,
+    pub inodes: Room,
+}
+
+impl Disk {
+    /// The one that `path` is on.
+    ///
+    /// # Errors
+    /// The path is not there, or out of reach.
+    pub fn of(path: &Path) -> nix::Result<Self> {
+        let stat = statvfs(path)?;
+        let bytes = |blocks: u64| blocks * stat.fragment_size();
+        Ok(Self {
+            bytes: Room { free: bytes(stat.blocks_available()), all: bytes(stat.blocks()) },
+            inodes: Room { free: stat.files_available(), all: stat.files() },
+        })
+    }
+}
