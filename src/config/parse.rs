@@ -113,7 +113,7 @@ pub fn destination(raw: &Raw) -> Parsed<Destination> {
 
 pub fn endpoint(raw: &Raw) -> Parsed<Url> {
     condition::url_of(raw.text()?, &["http", "https"]).map_err(|problem| {
-        format!("{problem}; write an endpoint such as \"https://minio.example.com\"").into()
+        format!("{problem}; write an endpoint such as \"https://minio.example.com\"")
     })
 }
 
