@@ -74,6 +74,8 @@ expect_installed() {
     expect "$1: skep's home and shell" "/var/lib/skep:/usr/sbin/nologin" \
         "$(inside getent passwd skep | cut -d: -f6,7)"
     expect "$1: it runs" "skep $version" "$(inside /usr/bin/skep --version)"
+    expect "$1: it is Docker's credential helper, too" "credentials not found in native keychain" \
+        "$(echo index.docker.io | inside /usr/bin/docker-credential-skep get || true)"
     expect "$1: its configuration is accepted" 0 "$(accepts_configuration)"
     expect "$1: the units are sound" "" "$(inside systemd-analyze verify --man=no \
         skep.service skep-autostart.service skep-{certificate,journal-sync,journal-upload}.socket 2>&1 | grep skep || true)"

@@ -28,11 +28,17 @@ units() {
     }
 }
 
+# The local cloud is never part of the shipped binary.
+ships_no_cloud() {
+    ! cargo tree --locked --package skep --edges normal,build --prefix none | grep -E '^(dynoxide-rs|skep-sim) '
+}
+
 mapfile -t scripts < <(shell_scripts)
 
 check cargo fmt --all --check
 check cargo clippy --workspace --all-targets --locked -- -D warnings
 check target/tools/bin/cargo-deny --locked --workspace check --hide-inclusion-graph bans licenses sources
+check ships_no_cloud
 check shellcheck --external-sources "${scripts[@]}"
 check units
 check packer/check.sh

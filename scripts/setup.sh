@@ -23,7 +23,7 @@ main() {
             test)
                 need cc ip iptables unshare dockerd containerd runc busybox-static certificates venv
                 need mmdebstrap systemd-nspawn dnsmasq ssh-keygen rpm dpkg-shlibdeps
-                need rsyslogd rsyslog-relp journal-upload prometheus
+                need rsyslogd rsyslog-relp journal-upload prometheus docker docker-registry
                 want packer chromium chromedriver
                 ;;
             demo) need cc ip iptables unshare dockerd containerd runc busybox-static certificates ;;

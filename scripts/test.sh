@@ -71,7 +71,7 @@ policies=target/test/policies.json
 stage_scenarios() {
     test_as_root
     [ "$policies" -nt cloudformation/skep.yaml ] || stage_cloudformation
-    RUST_TEST_THREADS=${SCENARIO_THREADS:-5} cargo_test --test scenarios
+    RUST_TEST_THREADS=${SCENARIO_THREADS:-5} cargo_scenarios --test scenarios
 }
 
 # The same on another Docker Engine than the machine's own: one or two for each thing that managers do, and where
@@ -85,7 +85,7 @@ stage_engine() {
     SKEP_ENGINE=$(scripts/second-engine.sh)
     export SKEP_ENGINE RUST_TEST_THREADS=${SCENARIO_THREADS:-5}
     [ -z "${TEST:-}" ] || scenarios=()
-    cargo_test --test scenarios "${scenarios[@]:+--}" "${scenarios[@]}"
+    cargo_scenarios --test scenarios "${scenarios[@]:+--}" "${scenarios[@]}"
 }
 
 # Booted instances, from the image that Packer makes of the real package.
@@ -93,7 +93,7 @@ stage_booted() {
     test_as_root
     [ "$policies" -nt cloudformation/skep.yaml ] || stage_cloudformation
     compgen -G 'target/package/*.deb' >/dev/null || scripts/package.sh
-    RUST_TEST_THREADS=${BOOTED_THREADS:-2} cargo_test --test booted
+    RUST_TEST_THREADS=${BOOTED_THREADS:-2} cargo_scenarios --test booted
 }
 
 # cargo_test <option of cargo test>...
@@ -102,6 +102,25 @@ cargo_test() {
     build_workspace --quiet
     cargo test --workspace --locked --no-fail-fast "$@" ${TEST:+-- "$TEST"}
 }
+
+# The same for scenarios: dozens of processes each, on cores that others use, too. One that fails is run again,
+# alone: what fails then has failed; what passes then is named in the summary, and wants to be looked at.
+# Many at once are no accident.
+cargo_scenarios() {
+    local log code=0 failed=()
+    log=$(mktemp)
+    cargo_test "$@" | tee "$log" || code=$?
+    if [ $code -ne 0 ]; then
+        mapfile -t failed < <(awk '/^failures:$/ { n = 0 } /^    [a-z_0-9:]+$/ { f[n++] = $1 }
+            END { for (i = 0; i < n; i++) print f[i] }' "$log")
+    fi
+    rm -f "$log"
+    [ ${#failed[@]} -ge 1 ] && [ ${#failed[@]} -le "$UNSTEADY_AT_MOST" ] || return "$code"
+    say "-- again, alone: ${failed[*]}"
+    RUST_TEST_THREADS=1 cargo test --workspace --locked --no-fail-fast "$1" "$2" -- --exact "${failed[@]}" || return
+    printf 'unsteady: %s\n' "${failed[@]}"
+}
+UNSTEADY_AT_MOST=3
 
 # Test binaries are built as the user and run as root.
 test_as_root() {
@@ -203,9 +222,10 @@ run_stage() {
     return "$code"
 }
 
-# counts <log>: passed, failed and ignored tests of all `test result:` lines.
+# counts <log>: passed, failed and ignored tests of all `test result:` lines, and those that passed in the end.
 counts() {
-    awk '/^test result:/ { p += $4; f += $6; i += $8 } END { print p + 0, f + 0, i + 0 }' "$1"
+    awk '/^test result:/ { p += $4; f += $6; i += $8 } /^unsteady:/ { u++ }
+        END { print p + 0, f - u, i + 0, u + 0 }' "$1"
 }
 
 summary=()
@@ -214,10 +234,11 @@ for stage in "$@"; do
     printf '\n== %s\n' "$stage"
     started=$SECONDS verdict=ok note=
     run_stage "$stage" || verdict=FAILED
-    read -r passed failed ignored < <(counts "$logs/$stage.log")
+    read -r passed failed ignored unsteady < <(counts "$logs/$stage.log")
     if [ $((passed + failed)) -gt 0 ]; then
         note="$passed passed, $failed failed"
         [ "$ignored" -eq 0 ] || note+=", $ignored ignored"
+        [ "$unsteady" -eq 0 ] || note+=", only when alone: $(sed -n 's/^unsteady: //p' "$logs/$stage.log" | paste -sd' ')"
     fi
     [ $verdict = ok ] || failures=$((failures + 1))
     passed_all=$((passed_all + passed)) failed_all=$((failed_all + failed))

@@ -29,6 +29,7 @@ pub use signed::{Answer, Signed};
 
 use crate::autoscaling::AutoScaling;
 use crate::cloudformation::CloudFormation;
+use crate::ecr::Ecr;
 use crate::metrics::CallCounter;
 
 /// A connection inside a region is there within milliseconds; a second attempt at a SYN is worth
@@ -48,6 +49,7 @@ pub struct Aws {
     pub ssm: aws_sdk_ssm::Client,
     pub autoscaling: AutoScaling,
     pub cloudformation: CloudFormation,
+    pub ecr: Ecr,
 }
 
 impl Aws {
@@ -103,6 +105,7 @@ impl Aws {
             ssm: counted!(ssm),
             autoscaling: AutoScaling::new(counted!(autoscaling)),
             cloudformation: CloudFormation::new(counted!(cloudformation)),
+            ecr: Ecr::new(config),
         }
     }
 }

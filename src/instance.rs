@@ -108,6 +108,10 @@ pub enum Reason {
     Spot,
     /// Scheduled maintenance that stops, reboots into other hardware, or retires the instance.
     Maintenance,
+    /// EC2 recommends to replace the spot instance, and the operator wants that followed.
+    Rebalance,
+    /// Auto Scaling takes the instance back into the warm pool: it may come again.
+    Pool,
     /// The machine is powered off.
     Shutdown,
     /// `skep leave`.
@@ -121,9 +125,23 @@ impl Reason {
             Reason::Lifecycle => "lifecycle",
             Reason::Spot => "spot",
             Reason::Maintenance => "maintenance",
+            Reason::Rebalance => "rebalance",
+            Reason::Pool => "pool",
             Reason::Shutdown => "shutdown",
             Reason::Operator => "operator",
         }
+    }
+
+    /// Whether Auto Scaling is what ends the node: then a hook of its waits for it.
+    #[must_use]
+    pub fn is_auto_scalings(self) -> bool {
+        matches!(self, Reason::Lifecycle | Reason::Pool)
+    }
+
+    /// Whether EC2 may think better of it, so that the node stays.
+    #[must_use]
+    pub fn may_be_withdrawn(self) -> bool {
+        matches!(self, Reason::Spot | Reason::Maintenance | Reason::Rebalance)
     }
 }
 
@@ -145,9 +163,41 @@ pub struct Departure {
 }
 
 impl Departure {
-    /// Two notices as one: the first one's reason, the nearer deadline.
+    /// Two notices as one: the nearer deadline, and the first one's reason, unless only the later one is
+    /// for good.
     #[must_use]
     pub fn merge(self, later: &Departure) -> Departure {
-        Departure { deadline: self.deadline.min(later.deadline), ..self }
+        let is_for_good = self.reason.may_be_withdrawn() && !later.reason.may_be_withdrawn();
+        let reason = if is_for_good { later.reason } else { self.reason };
+        Departure { reason, deadline: self.deadline.min(later.deadline), ..self }
+    }
+}
+
+/// Why a node that stays in the swarm is to get no tasks; what keeps more away comes later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Quiet {
+    /// EC2 recommends to replace the spot instance: it keeps its tasks, and gets no new ones.
+    Rebalance,
+    /// Auto Scaling has it in Standby: its tasks go elsewhere.
+    Standby,
+}
+
+impl Quiet {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Quiet::Standby => "standby",
+            Quiet::Rebalance => "rebalance",
+        }
+    }
+
+    /// What that means, for an operator.
+    #[must_use]
+    pub fn explain(self) -> &'static str {
+        match self {
+            Quiet::Standby => "in Standby: no tasks here until it is InService again",
+            Quiet::Rebalance => "EC2 recommends to replace it: no new tasks here",
+        }
     }
 }

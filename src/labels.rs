@@ -17,6 +17,9 @@ pub type Labels = BTreeMap<String, String>;
 /// with them, so that every manager knows, at any time, what is not skep's to change.
 pub const OWNED: &str = "skep.labels";
 
+/// What skep has made of a node's availability, and what it was before; see `swarm::settle`.
+pub const AVAILABILITY: &str = "skep.availability";
+
 /// A tag `skep:label:<key>` becomes the label `<key>`.
 pub const TAG_PREFIX: &str = "skep:label:";
 
@@ -97,7 +100,7 @@ pub fn is_storable(key: &str, value: &str) -> bool {
     let right = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     (1..=LONGEST_KEY).contains(&key.len())
         && key.chars().all(right)
-        && key != OWNED
+        && ![OWNED, AVAILABILITY].contains(&key)
         && value.chars().count() <= LONGEST_VALUE
 }
 

@@ -6,7 +6,7 @@
 //! | [`agent`] | the story: boot → serve → leave, on one page |
 //! | [`boot`], [`care`], [`leave`], [`manager`], [`recover`], [`watch`] | the phases: observe → decide → act |
 //! | [`flush`], [`health`], [`control`], [`announce`], [`events`], [`janitor`], [`demotion`], [`peers`] | what the phases use on this host and towards AWS |
-//! | [`swarm`], [`ledger`], [`secrets`], [`imds`], [`autoscaling`], [`cloudformation`], [`systemd`] | the outside world |
+//! | [`swarm`], [`ledger`], [`secrets`], [`imds`], [`autoscaling`], [`cloudformation`], [`ecr`], [`systemd`] | the outside world |
 //! | [`config`], [`cli`], [`doctor`], [`ui`] | what the operator says and sees |
 //! | [`instance`], [`labels`], [`flushed`], [`state`], [`story`], [`metrics`], [`node`], [`retry`], [`child`], [`disk`], [`errors`], [`prometheus`] | plain types and values |
 
@@ -24,6 +24,7 @@ pub mod control;
 pub mod demotion;
 pub mod disk;
 pub mod doctor;
+pub mod ecr;
 pub mod errors;
 pub mod events;
 pub mod flush;

@@ -1,8 +1,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use skep::cli::Cli;
+use skep::cli::{Cli, as_credential_helper};
 
 fn main() -> ExitCode {
-    Cli::parse().execute()
+    as_credential_helper().unwrap_or_else(|| Cli::parse().execute())
 }

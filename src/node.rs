@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use crate::autoscaling::AutoScaling;
 use crate::config::{JoinAvailability, Settings};
+use crate::ecr::Ecr;
 use crate::events::Events;
 use crate::imds::Imds;
 use crate::instance::{Instance, Membership, Role};
@@ -32,6 +33,7 @@ pub struct Node {
     pub swarm: Swarm,
     pub ledger: Ledger,
     pub autoscaling: AutoScaling,
+    pub ecr: Ecr,
     pub tokens: TokenStore,
     pub state: StateHandle,
     /// Who tells others what happens to it.
@@ -71,6 +73,7 @@ impl Node {
         let mut row = Member::new(&self.instance, membership, self.role, state, now);
         row.address = self.address;
         row.labels = self.wanted_labels().labels;
+        row.quiet = self.state.now().quiet;
         row.joined_paused = self.join_availability() == Availability::Pause;
         if membership.role == Role::Manager && state == MemberState::Ready {
             let local = self.swarm.fetch_local_node().await;

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use crate::flushed::Outcome;
-use crate::instance::{Departure, Instance, Membership, Role};
+use crate::instance::{Departure, Instance, Membership, Quiet, Role};
 
 /// Where in its life the node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +94,8 @@ pub struct NodeState {
     /// Proof of boot, while it holds.
     pub membership: Option<Membership>,
     pub departure: Option<Departure>,
+    /// Why it is to get no tasks although it stays.
+    pub quiet: Option<Quiet>,
     /// The log flushers of this departure, in the order in which they began.
     pub flush: Vec<Outcome>,
     /// Why it leaves, in the operator's own words.
@@ -106,6 +108,9 @@ pub struct NodeState {
     pub verdicts: BTreeMap<String, String>,
     /// What this node cannot do for the swarm at present and goes on trying, in words.
     pub trouble: Option<String>,
+    /// The same, by who says so.
+    #[serde(skip)]
+    troubles: BTreeMap<&'static str, String>,
 }
 
 impl NodeState {
@@ -131,11 +136,13 @@ impl Default for StateHandle {
             role: None,
             membership: None,
             departure: None,
+            quiet: None,
             flush: Vec::new(),
             why: None,
             progress: None,
             verdicts: BTreeMap::new(),
             trouble: None,
+            troubles: BTreeMap::new(),
         }))
     }
 }
@@ -164,6 +171,21 @@ impl StateHandle {
     /// Records a fact beside the phase.
     pub fn update(&self, change: impl FnOnce(&mut NodeState)) {
         self.0.send_modify(change);
+    }
+
+    /// Says why the node is to get no tasks although it stays, or that it may have some (again).
+    pub fn quieten(&self, why: Option<Quiet>) {
+        self.0.send_if_modified(|state| {
+            if state.quiet == why {
+                return false;
+            }
+            match why {
+                Some(why) => tracing::warn!(target: "skep::node", "{}", why.explain()),
+                None => tracing::info!(target: "skep::node", "may have tasks again"),
+            }
+            state.quiet = why;
+            true
+        });
     }
 
     /// Shows the departure as it is now: its deadline may come nearer.
@@ -195,17 +217,24 @@ impl StateHandle {
         });
     }
 
-    /// Says what goes wrong beside the phase, or that nothing does (any more).
-    pub fn trouble(&self, what: Option<String>) {
+    /// Says what goes wrong beside the phase with what `who` looks after, or that nothing does (any more).
+    pub fn trouble(&self, who: &'static str, what: Option<String>) {
         self.0.send_if_modified(|state| {
-            if state.trouble == what {
+            if state.troubles.get(who) == what.as_ref() {
                 return false;
             }
-            match &what {
-                Some(what) => tracing::warn!(target: "skep::node", "{what}"),
-                None => tracing::info!(target: "skep::node", "that trouble is over"),
+            match what {
+                Some(what) => {
+                    tracing::warn!(target: "skep::node", "{what}");
+                    state.troubles.insert(who, what);
+                }
+                None => {
+                    tracing::info!(target: "skep::node", "that trouble is over: {who}");
+                    state.troubles.remove(who);
+                }
             }
-            state.trouble = what;
+            let all: Vec<&str> = state.troubles.values().map(String::as_str).collect();
+            state.trouble = (!all.is_empty()).then(|| all.join("; "));
             true
         });
     }

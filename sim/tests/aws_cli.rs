@@ -193,6 +193,23 @@ async fn a_warm_pool_is_filled_drawn_from_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_instance_stands_by_and_comes_back() {
+    let bench = Bench::start().await;
+    let id = bench.oldest();
+    let who = ["--auto-scaling-group-name", "nodes", "--instance-ids", &id];
+    let lifecycle = || bench.cloud.instance(&id).unwrap().lifecycle;
+    let enter = ["autoscaling", "enter-standby", "--should-decrement-desired-capacity"];
+    let moved = bench.aws(&[&enter[..], &who].concat()).await;
+    assert_eq!(moved["Activities"][0]["AutoScalingGroupName"], "nodes");
+    assert_eq!(lifecycle(), LifecycleState::Standby);
+    let exit = ["autoscaling", "exit-standby"];
+    bench.aws(&[&exit[..], &who].concat()).await;
+    assert_eq!(lifecycle(), LifecycleState::InService);
+    let refused = bench.refused(&[&exit[..], &who].concat()).await;
+    assert!(refused.contains("(ValidationError)"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_termination_waits_for_its_hook() {
     let bench = Bench::start().await;
     let hook = ["--auto-scaling-group-name", "nodes", "--lifecycle-hook-name", "drain"];

@@ -89,12 +89,14 @@ impl Companions {
         imds: &Imds,
         settings: &Settings,
         notices: &Notices,
+        state: &StateHandle,
     ) -> oneshot::Receiver<Option<TargetState>> {
         let (told, first_look) = oneshot::channel();
         self.tasks.spawn(watch::watch_metadata(
             imds.clone(),
             settings.clone(),
             notices.clone(),
+            state.clone(),
             told,
         ));
         first_look

@@ -7,11 +7,12 @@ use tokio::time::Instant;
 
 use crate::announce::Announcer;
 use crate::autoscaling::HookResult;
-use crate::instance::{Departure, Reason};
+use crate::imds::TargetState;
+use crate::instance::Departure;
 use crate::leave::Outcome;
 use crate::node::Node;
 use crate::state::Phase;
-use crate::watch::{Notices, ends_in_termination};
+use crate::watch::Notices;
 
 /// The metadata is asked this long, where the notice came from elsewhere.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -24,7 +25,7 @@ pub async fn keep_alive(
     notices: &Notices,
     departure: &Departure,
 ) -> Infallible {
-    if departure.reason != Reason::Lifecycle {
+    if !departure.reason.is_auto_scalings() {
         while !is_terminating(node).await {
             tokio::time::sleep(node.settings.watch.interval).await;
         }
@@ -45,12 +46,12 @@ pub async fn keep_alive(
 
 async fn is_terminating(node: &Node) -> bool {
     let target = node.imds.fetch_target_lifecycle_state(Instant::now() + ANSWER_WITHIN).await;
-    matches!(target, Ok(Some(target)) if ends_in_termination(&target))
+    target.is_ok_and(|target| target.as_ref().is_some_and(TargetState::is_termination))
 }
 
 /// Completes the hook, if Auto Scaling is what ends this instance.
 pub async fn complete(node: &Node, announcer: &Announcer, departure: &Departure, outcome: Outcome) {
-    if departure.reason != Reason::Lifecycle && !is_terminating(node).await {
+    if !departure.reason.is_auto_scalings() && !is_terminating(node).await {
         return;
     }
     let deadline = Instant::now() + node.settings.leave.shutdown_deadline;
@@ -59,9 +60,10 @@ pub async fn complete(node: &Node, announcer: &Announcer, departure: &Departure,
         // Either result terminates the instance; this one says whether it was ready for that.
         let result = match outcome {
             Outcome::TooLate => HookResult::Abandon,
-            Outcome::Left | Outcome::LeftUnconfirmed | Outcome::NothingToLeave => {
-                HookResult::Continue
-            }
+            Outcome::Left
+            | Outcome::LeftUnconfirmed
+            | Outcome::NothingToLeave
+            | Outcome::Stayed => HookResult::Continue,
         };
         hook.complete(result).await;
     }

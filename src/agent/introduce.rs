@@ -63,6 +63,7 @@ pub fn introduce(
         swarm,
         ledger,
         autoscaling: aws.autoscaling.clone(),
+        ecr: aws.ecr.clone(),
         tokens,
         state: state.clone(),
         events: events.clone(),

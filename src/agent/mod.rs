@@ -3,6 +3,8 @@
 mod companions;
 mod hook;
 mod introduce;
+mod lives;
+mod standby;
 mod warm;
 
 use std::convert::Infallible;
@@ -30,7 +32,6 @@ use crate::{control, manager, systemd};
 
 use companions::Companions;
 pub(crate) use introduce::introduce;
-use warm::Wait;
 
 /// A Docker that runs answers within milliseconds.
 const HEAD_START: Duration = Duration::from_millis(200);
@@ -111,7 +112,7 @@ async fn life(
             tokio::join!(imds.fetch_instance(deadline), docker)
         } => instance?,
     };
-    let first_look = companions.watch_metadata(&imds, settings, notices);
+    let first_look = companions.watch_metadata(&imds, settings, notices, state);
     let aws = Aws::load(Some(settings.region.as_deref().unwrap_or(&instance.region))).await;
     let announcer = Announcer::new(&instance, settings, &aws);
     let node = match introduce::introduce(
@@ -131,40 +132,26 @@ async fn life(
         }
     };
     companions.introduce(&node);
-    // An instance that is to go already must not begin to join, nor one of a warm pool.
     let target = first_look.await.ok().flatten();
-    let deadline = match warm::await_service(&node, &announcer, notices, target).await {
-        Wait::None => deadline,
-        Wait::Over => Instant::now() + settings.boot.deadline,
-        Wait::Ended(departure) => {
-            let outcome = Outcome::NothingToLeave;
-            hook::complete(&node, &announcer, &departure, outcome).await;
-            return Ok(Ended::Left(outcome));
-        }
-    };
-    let ended = tokio::select! {
-        ended = take_part(&node, &announcer, notices, deadline) => ended,
-        never = care::replacement::watch_docker(&node) => match never {},
-    };
-    if let Err(RunError::Boot(error)) = &ended {
-        care::replacement::after_failure(&node, notices, error).await;
-    }
-    ended?;
-    Ok(Ended::Left(depart(&node, &announcer, notices).await))
+    lives::live(&node, &announcer, notices, deadline, target).await
 }
 
-/// Takes its place, and again when it has fallen out, until a notice comes.
+/// Takes its place, and again when it has fallen out, until a notice comes. `first_boot` is by when, where
+/// it never had one.
 async fn take_part(
     node: &Node,
     announcer: &Announcer,
     notices: &Notices,
-    deadline: Instant,
+    first_boot: Option<Instant>,
 ) -> Result<(), RunError> {
-    let mut membership = match boot::boot(node, notices, deadline).await {
-        Ok(membership) => membership,
-        Err(error) => {
-            return Err(fail(error.into(), node, announcer).await);
-        }
+    let mut membership = match first_boot {
+        None => return_to_the_swarm(node, notices).await?,
+        Some(deadline) => match boot::boot(node, notices, deadline).await {
+            Ok(membership) => membership,
+            Err(error) => {
+                return Err(fail(error.into(), node, announcer).await);
+            }
+        },
     };
     while let Some(member) = &membership {
         let cause = tokio::select! {
@@ -173,24 +160,23 @@ async fn take_part(
             never = serve(node, member, announcer) => match never {},
             cause = care::until_out(node, member) => cause,
         };
-        membership = return_to_the_swarm(node, notices, &cause).await?;
+        if cause.is_out() {
+            tracing::warn!("not in the cluster's swarm any more: {cause}");
+        } else {
+            tracing::info!("{cause}");
+        }
+        membership = return_to_the_swarm(node, notices).await?;
     }
     give_up_what_was_begun(node).await;
     Ok(())
 }
 
-/// Out of the swarm without a notice: the node takes its place anew. CloudFormation and the launch
+/// Out of the swarm without a notice, or a notice that was taken back: the node takes its place anew. CloudFormation and the launch
 /// hook had their answer when it became Ready first; the health port says 503 meanwhile.
 async fn return_to_the_swarm(
     node: &Node,
     notices: &Notices,
-    cause: &care::Cause,
 ) -> Result<Option<Membership>, RunError> {
-    if cause.is_out() {
-        tracing::warn!("not in the cluster's swarm any more: {cause}");
-    } else {
-        tracing::info!("{cause}");
-    }
     node.state.update(|state| state.membership = None);
     let deadline = Instant::now() + node.settings.boot.deadline;
     match boot::boot_again(node, notices, deadline).await {
@@ -247,8 +233,8 @@ async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> I
     node.events.tell(Event::Joined, None);
     let node_id = &membership.node_id;
     systemd::notify_ready();
-    let (_, never, _, _, _, _, _, _, _) = tokio::join!(
-        announcer.ready(),
+    let (_, never, _, _, _, _, _, _, _, _) = tokio::join!(
+        standby::announce(node, announcer),
         manager::keep_recorded(node, membership),
         manager::look_after_departures(node, node_id),
         manager::reap_the_dead(node, node_id),
@@ -257,6 +243,7 @@ async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> I
         manager::mark_the_missing(node, membership),
         manager::take_out_who_asks(node, node_id),
         manager::release_who_never_joined(node, node_id),
+        manager::keep_pull_credentials(node, node_id),
     );
     never
 }
@@ -277,6 +264,14 @@ async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcom
         never = look_after_others(node, member.as_ref()) => match never {},
     };
     tracing::info!(reason = %departure.reason, "the departure has ended: {}", outcome.as_str());
+    if outcome == Outcome::Stayed {
+        node.state.update(|state| {
+            state.departure = None;
+            state.flush.clear();
+            (state.why, state.progress) = (None, None);
+        });
+        return outcome;
+    }
     hook::complete(node, announcer, &departure, outcome).await;
     // Without it the next start of skep goes on with this departure, which ends it again.
     let ended = node.ledger.end_departure(&node.instance.id, &node.boot_id);
@@ -290,9 +285,12 @@ async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcom
 
 /// What is to be told of it must be on its way before the machine goes.
 async fn leave_and_tell(node: &Node, notices: &Notices) -> Outcome {
-    let outcome = leave::leave(node, notices.subscribe()).await;
-    if let Some(departure) = notices.now() {
+    let outcome = leave::leave(node, notices).await;
+    if let Some(departure) = node.state.now().departure {
         metrics().departure(departure.reason.as_str(), outcome.word());
+    }
+    if outcome == Outcome::Stayed {
+        return outcome;
     }
     node.events.tell(Event::Left, Some(outcome.as_str()));
     node.events.settle(last_wait(node)).await;

@@ -1,4 +1,5 @@
-//! Warm pools: an instance that was prepared ahead is no node until it is taken into service.
+//! Warm pools: an instance that was prepared ahead, or has come back, is no node until it is taken into
+//! service.
 
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::announce::Announcer;
 use crate::imds::TargetState;
-use crate::instance::Departure;
+use crate::instance::{Departure, Reason};
 use crate::node::Node;
 use crate::state::Phase;
 use crate::systemd;
@@ -23,17 +24,19 @@ pub enum Wait {
     Over,
     /// It goes without having served: there is nothing to leave.
     Ended(Departure),
+    /// It is still a member: skep has died while it went back into the pool.
+    MustLeave,
 }
 
-/// Waits for as long as the instance is in a warm pool. `target` is what the metadata has said at
-/// the start.
+/// Waits for as long as the instance is in a warm pool. `is_pooled` is what the metadata has said, if
+/// anything.
 pub async fn await_service(
     node: &Node,
     announcer: &Announcer,
     notices: &Notices,
-    target: Option<TargetState>,
+    is_pooled: Option<bool>,
 ) -> Wait {
-    let is_pooled = match is_pooled(target.as_ref()) {
+    let is_pooled = match is_pooled {
         Some(known) => known,
         None => announcer.is_in_warm_pool().await,
     };
@@ -45,9 +48,37 @@ pub async fn await_service(
     systemd::notify_ready();
     tokio::select! {
         biased;
-        departure = notices.given() => Wait::Ended(departure),
+        departure = given_in_the_pool(notices) => Wait::Ended(departure),
         () = until_in_service(node) => Wait::Over,
+        () = until_found_a_member(node) => Wait::MustLeave,
         never = admit(announcer) => match never {},
+    }
+}
+
+/// That the pool wants the instance back is no news: it is there.
+async fn given_in_the_pool(notices: &Notices) -> Departure {
+    loop {
+        let departure = notices.given().await;
+        if departure.reason != Reason::Pool {
+            return departure;
+        }
+        notices.forget_pool();
+    }
+}
+
+/// Returns if Docker is in a swarm as the very node that this instance's row names. A row goes with the
+/// node; an instance that was only prepared has none.
+async fn until_found_a_member(node: &Node) {
+    /// Docker may be starting.
+    const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+    loop {
+        let local = node.swarm.fetch_local_node().await;
+        let row = node.ledger.fetch_member(node.role, &node.instance.id).await;
+        match (local, row) {
+            (Ok(local), Ok(Some(row))) if local.node_id.as_ref() == Some(&row.node_id) => return,
+            (Ok(_), Ok(_)) => std::future::pending().await,
+            _ => tokio::time::sleep(RETRY_INTERVAL).await,
+        }
     }
 }
 
@@ -68,15 +99,10 @@ async fn until_in_service(node: &Node) {
     }
 }
 
-/// Whether the target is in a warm pool; `None` where it does not tell.
-fn is_pooled(target: Option<&TargetState>) -> Option<bool> {
-    target.map(|target| target.as_str().starts_with("Warmed:"))
-}
-
 /// Whether an instance of the pool has been taken out of it in order to live. A termination is a
 /// notice, which ends the wait by itself.
 fn is_taken(target: Option<&TargetState>) -> bool {
-    is_pooled(target) == Some(false) && target != Some(&TargetState::Terminated)
+    target.is_some_and(|target| !target.is_pooled() && !target.is_termination())
 }
 
 #[cfg(test)]
@@ -85,14 +111,13 @@ mod tests {
 
     #[test]
     fn an_instance_of_the_pool_waits_until_it_is_taken_into_service() {
-        let waits = |target: &str| is_pooled(Some(&TargetState::from(target)));
+        let waits = |target: &str| TargetState::from(target).is_pooled();
         for target in ["Stopped", "Running", "Hibernated", "Terminated", "Elsewhere"] {
-            assert_eq!(waits(&format!("Warmed:{target}")), Some(true));
+            assert!(waits(&format!("Warmed:{target}")));
         }
         for target in ["InService", "Standby", "Detached", "Terminated"] {
-            assert_eq!(waits(target), Some(false));
+            assert!(!waits(target));
         }
-        assert_eq!(is_pooled(None), None, "Auto Scaling has to say");
     }
 
     #[test]

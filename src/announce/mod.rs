@@ -61,6 +61,12 @@ impl Announcer {
         );
     }
 
+    /// The launch hook may fire again for this instance.
+    pub async fn forget_launch(&self) {
+        let marker = Marker::of(&self.settings.state_dir, &self.instance.id);
+        marker.clear(Signal::LaunchHook).await;
+    }
+
     /// Says that this node will never be Ready: FAILURE and ABANDON, unless success was said
     /// before. Bounded.
     pub async fn failed(&self) {

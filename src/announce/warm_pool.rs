@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::marker::{Marker, Signal};
+use super::marker::Signal;
 use super::{Announcer, Said, repeat};
 use crate::autoscaling::{CompletionAnswer, HookResult, Transition};
 use crate::aws::AwsError;
@@ -39,8 +39,7 @@ impl Announcer {
     /// Lets the instance into the pool: CONTINUE, and not a word to CloudFormation. Returns once it
     /// has arrived. Nothing is remembered, and what was is forgotten: the hook fires again.
     pub async fn warmed(&self) {
-        let marker = Marker::of(&self.settings.state_dir, &self.instance.id);
-        marker.clear(Signal::LaunchHook).await;
+        self.forget_launch().await;
         repeat(Signal::LaunchHook, async || self.enter_pool().await).await;
     }
 

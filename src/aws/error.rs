@@ -74,7 +74,7 @@ pub(crate) fn result_of(response: Option<&HttpResponse>) -> AwsErrorKind {
 /// A failed AWS call. Holds no secret: values that a service repeats in its message are masked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AwsError {
-    /// As in IAM actions: `dynamodb`, `ssm`, `autoscaling`, `cloudformation`.
+    /// As in IAM actions: `dynamodb`, `ssm`, `autoscaling`, `cloudformation`, `ecr`.
     pub service: &'static str,
     /// As in IAM actions: `GetItem`.
     pub operation: &'static str,

@@ -1,6 +1,7 @@
 //! The command line: what an operator types, and what it answers.
 
 mod config;
+mod credential_helper;
 mod doctor;
 mod draw;
 mod events;
@@ -23,6 +24,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{EXIT_CODE as EX_CONFIG, Flag, Inputs, Mistakes, load, salvage};
 use crate::control::ClientError;
 use crate::errors;
+
+pub use credential_helper::as_credential_helper;
 
 /// `EX_UNAVAILABLE` of sysexits(3).
 const EX_UNAVAILABLE: u8 = 69;

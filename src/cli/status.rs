@@ -14,7 +14,7 @@ use super::print;
 use crate::config::Settings;
 use crate::control::{Client, FleetMember, FleetView, QuorumView, StatusReport, socket_path};
 use crate::flushed::{Flushed, Outcome};
-use crate::instance::{Departure, Role};
+use crate::instance::{Departure, Quiet, Role};
 use crate::logging::wants_colour;
 use crate::state::{Phase, Progress};
 
@@ -48,6 +48,9 @@ pub(super) struct Node {
     pub(super) why: Option<String>,
     #[serde(default)]
     pub(super) progress: Option<Progress>,
+    /// A skep of before does not say it.
+    #[serde(default)]
+    quiet: Option<Quiet>,
     /// A skep of before does not say it.
     #[serde(default)]
     flush: Vec<Outcome>,
@@ -137,6 +140,9 @@ fn about(node: &Node, now: OffsetDateTime, colour: bool) -> Vec<[String; 2]> {
     if let Some(trouble) = &node.trouble {
         rows.push(("trouble", trouble.clone()));
     }
+    if let Some(quiet) = node.quiet {
+        rows.push(("quiet", quiet.explain().to_owned()));
+    }
     if let Some(departure) = &node.departure {
         rows.push(("leaving", leaving(departure, now)));
     }
@@ -179,9 +185,14 @@ fn row(member: &FleetMember, own: Option<&str>, now: OffsetDateTime) -> [String;
         or_unknown(member.generation.map(|generation| generation.to_string())),
         or_unknown(member.state.clone()),
         if docker.is_empty() { UNKNOWN.into() } else { docker },
-        or_unknown(member.departure.clone()),
+        or_unknown(member.departure.clone().or_else(|| stays(member))),
         or_unknown(member.updated_at.map(|at| format!("{} ago", span(now - at)))),
     ]
+}
+
+/// `standby: stays`
+fn stays(member: &FleetMember) -> Option<String> {
+    member.quiet.as_ref().map(|quiet| format!("{quiet}: stays"))
 }
 
 /// `quorum: 3 managers, 3 reachable, 1 may be lost`
@@ -303,6 +314,7 @@ mod tests {
             leader: true,
             joined_at: None,
             departure: None,
+            quiet: None,
             verdict: None,
             updated_at: Some(datetime!(2026-11-02 11:59:18 UTC)),
         }
@@ -352,6 +364,20 @@ mod tests {
              flush     journal: flushed after 0.0s\n\
              flush     fluent-bit: took too long after 24.0s, 812 sent, 40 unsent: 3 chunks\n"
         ));
+    }
+
+    #[test]
+    fn a_node_that_is_quiet_and_stays_tells_why() {
+        let mut report = report(None, None);
+        report.node.quiet = Some(Quiet::Standby);
+        let text = text(&report, NOW, false);
+        assert!(
+            text.ends_with("quiet     in Standby: no tasks here until it is InService again\n")
+        );
+        let quiet = FleetMember { quiet: Some("standby".into()), ..member("i-0abc", "n1") };
+        assert_eq!(row(&quiet, None, NOW)[7], "standby: stays");
+        let leaves = FleetMember { departure: Some("spot: draining".into()), ..quiet };
+        assert_eq!(row(&leaves, None, NOW)[7], "spot: draining", "which is more");
     }
 
     #[test]

@@ -38,8 +38,8 @@ pub use keys::Key;
 pub use mistake::{Mistake, Mistakes, Origin};
 pub use settings::*;
 pub use values::{
-    Cidr, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Shipper, TokenStore,
-    WebhookUrl, is_private,
+    Cidr, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Rebalance, Shipper,
+    TokenStore, WebhookUrl, is_private,
 };
 
 use inputs::Found;

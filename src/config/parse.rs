@@ -17,7 +17,7 @@ use super::nearest::{did_you_mean, nearest};
 use super::raw::{Problem, Raw};
 use super::values::{
     Choice, Cidr, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, OWN_TARGET,
-    Shipper, TokenStore, WebhookUrl, is_private,
+    Rebalance, Shipper, TokenStore, WebhookUrl, is_private,
 };
 use crate::instance::Role;
 use reqwest::Url;
@@ -68,6 +68,10 @@ pub fn join_availability(raw: &Raw) -> Parsed<JoinAvailability> {
     choice(raw)
 }
 
+pub fn rebalance(raw: &Raw) -> Parsed<Rebalance> {
+    choice(raw)
+}
+
 pub fn shippers(raw: &Raw) -> Parsed<Vec<Shipper>> {
     let mut shippers = raw.list()?.into_iter().map(one_of).collect::<Parsed<Vec<Shipper>>>()?;
     let mut seen = Vec::new();
@@ -109,7 +113,7 @@ pub fn destination(raw: &Raw) -> Parsed<Destination> {
 
 pub fn endpoint(raw: &Raw) -> Parsed<Url> {
     condition::url_of(raw.text()?, &["http", "https"]).map_err(|problem| {
-        format!("{problem}; write an endpoint such as \"https://minio.example.com\"").into()
+        format!("{problem}; write an endpoint such as \"https://minio.example.com\"")
     })
 }
 

@@ -13,8 +13,8 @@ use super::parse;
 use super::raw::Raw;
 use super::show::Show as _;
 use super::values::{
-    Cidr, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Shipper, TokenStore,
-    WebhookUrl,
+    Cidr, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Rebalance, Shipper,
+    TokenStore, WebhookUrl,
 };
 use crate::instance::Role;
 use crate::labels::Labels;
@@ -81,6 +81,13 @@ settings! {
         autolock: bool = boolean("false"),
     }
 
+    /// What services pull their images with.
+    registry: Registry {
+        /// Whether managers keep the pull credentials of services fresh whose image is in Amazon ECR,
+        /// in any account and region; `docs/decisions/registry-auth.md` says how, and what it costs.
+        ecr: bool = boolean("false"),
+    }
+
     /// From power-on to Ready.
     boot: Boot {
         /// Time to be Ready; then boot has failed, and CloudFormation and Auto Scaling are told.
@@ -129,6 +136,12 @@ settings! {
         spot: bool = boolean("true"),
         /// Whether scheduled maintenance that ends the instance makes the node leave.
         maintenance: bool = boolean("true"),
+        /// How long before the date of such maintenance the node begins to leave; what it does not
+        /// need of `leave.deadline` the instance stands idle.
+        maintenance_lead: Duration = duration("30m"),
+        /// What a node does when EC2 recommends to replace its spot instance: `ignore`; `pause`,
+        /// and get no new tasks; or `leave`, where the group replaces it (Capacity Rebalancing).
+        rebalance: Rebalance = rebalance("ignore"),
     }
 
     /// How long a departure may take.

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::condition::Condition;
 use super::values::{
-    Choice, Cidr, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Shipper,
-    TokenStore, WebhookUrl,
+    Choice, Cidr, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Rebalance,
+    Shipper, TokenStore, WebhookUrl,
 };
 use crate::instance::Role;
 use crate::labels::Labels;
@@ -44,6 +44,7 @@ show! {
     TokenStore: value => value.word();
     LogFormat: value => value.word();
     JoinAvailability: value => value.word();
+    Rebalance: value => value.word();
     LogFilter: value => value.to_string();
     DockerHost: value => value.to_string();
     WebhookUrl: value => value.to_string();

@@ -60,6 +60,27 @@ impl Choice for JoinAvailability {
     }
 }
 
+/// What a node does when EC2 recommends to replace it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rebalance {
+    Ignore,
+    /// It gets no new tasks.
+    Pause,
+    /// It leaves the swarm.
+    Leave,
+}
+
+impl Choice for Rebalance {
+    const ALL: &'static [Self] = &[Self::Ignore, Self::Pause, Self::Leave];
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ignore => "ignore",
+            Self::Pause => "pause",
+            Self::Leave => "leave",
+        }
+    }
+}
+
 /// A log shipper that skep can ask whether it has caught up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shipper {

@@ -115,6 +115,9 @@ pub struct FleetMember {
     pub joined_at: Option<OffsetDateTime>,
     /// Where its departure stands, in words: `lifecycle: draining, waiting for the tasks to stop`.
     pub departure: Option<String>,
+    /// Why it is to get no tasks although it stays: `standby`, `rebalance`.
+    #[serde(default)]
+    pub quiet: Option<String>,
     /// For one that looks dead: since when, what Auto Scaling says of it, and what follows.
     #[serde(default)]
     pub verdict: Option<String>,

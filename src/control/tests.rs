@@ -56,6 +56,7 @@ fn fleet() -> FleetView {
             leader: false,
             joined_at: None,
             departure: Some("lifecycle: draining".into()),
+            quiet: Some("standby".into()),
             verdict: Some("Down for 35 s".into()),
             updated_at: Some(datetime!(2026-11-20 10:00 UTC)),
         }],

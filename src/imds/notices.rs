@@ -106,6 +106,20 @@ words! {
     }
 }
 
+impl TargetState {
+    /// Whether Auto Scaling terminates the instance, in its group or in the warm pool.
+    #[must_use]
+    pub fn is_termination(&self) -> bool {
+        matches!(self, Self::Terminated | Self::WarmedTerminated)
+    }
+
+    /// Whether the instance is the warm pool's.
+    #[must_use]
+    pub fn is_pooled(&self) -> bool {
+        self.as_str().starts_with("Warmed:")
+    }
+}
+
 /// EC2 takes this spot instance back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpotAction {

@@ -95,6 +95,15 @@ pub async fn act(
         }
         Step::LeaveLast => leave_last(node, seen).await?,
         Step::MarkLeft => mark_left(node, seen).await?,
+        Step::Stay => {
+            let is_taken_back = match &seen.row {
+                Some(row) => node.ledger.take_departure_back(row).await?,
+                None => true,
+            };
+            if is_taken_back {
+                return Ok(Next::Done(Outcome::Stayed));
+            }
+        }
     }
     Ok(Next::LookAtOnce)
 }

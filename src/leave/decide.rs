@@ -8,6 +8,8 @@ use crate::swarm::{Availability, LocalNode, LocalState, NodeView, Quorum};
 #[derive(Clone, Debug)]
 pub struct Observed {
     pub local: LocalNode,
+    /// The notice has been taken back.
+    pub is_withdrawn: bool,
     /// Is the swarm that Docker is in this cluster's? Another one is left alone.
     pub is_ours: bool,
     /// The request in the ledger, if the ledger could be read.
@@ -79,6 +81,8 @@ pub enum Step {
     LeaveLast,
     /// Say in the ledger that the node is out.
     MarkLeft,
+    /// The notice was taken back in time: take the request back, too.
+    Stay,
     /// `why`: what it waits for.
     Wait {
         why: String,
@@ -97,6 +101,8 @@ pub enum Outcome {
     NothingToLeave,
     /// The deadline came first.
     TooLate,
+    /// The notice was taken back, and the node stays what it was.
+    Stayed,
 }
 
 impl Outcome {
@@ -108,6 +114,7 @@ impl Outcome {
             Self::LeftUnconfirmed => "left_unconfirmed",
             Self::NothingToLeave => "nothing_to_leave",
             Self::TooLate => "too_late",
+            Self::Stayed => "stayed",
         }
     }
 
@@ -118,6 +125,7 @@ impl Outcome {
             Self::LeftUnconfirmed => "left; nobody has confirmed that it is off the list",
             Self::NothingToLeave => "there was nothing to leave",
             Self::TooLate => "the deadline came before the node had left",
+            Self::Stayed => "taken back: the node stays in the swarm",
         }
     }
 }
@@ -137,6 +145,9 @@ pub fn stage(seen: &Observed, step: &Step) -> &'static str {
 /// The next step.
 #[must_use]
 pub fn decide(role: Role, seen: &Observed) -> Step {
+    if seen.is_withdrawn && may_stay(role, seen) {
+        return Step::Stay;
+    }
     if seen.local.state == LocalState::Inactive || !seen.is_ours {
         return outside(seen);
     }
@@ -154,6 +165,22 @@ pub fn decide(role: Role, seen: &Observed) -> Step {
         }
         _ => inside(role, seen),
     }
+}
+
+/// Nothing has been done yet that another boot would have to mend: the node is in the swarm, a manager
+/// still one and meant to be. Tasks that were stopped have gone elsewhere; new ones come.
+fn may_stay(role: Role, seen: &Observed) -> bool {
+    let is_what_it_was = match (&seen.node, role) {
+        _ if seen.local.is_manager != (role == Role::Manager) => false,
+        (_, Role::Worker) => true,
+        (Some(node), Role::Manager) => node.role == Role::Manager && node.raft.is_some(),
+        (None, Role::Manager) => false,
+    };
+    seen.local.state == LocalState::Active
+        && seen.is_ours
+        && seen.is_ledger_readable
+        && seen.row.as_ref().is_none_or(|row| row.state < DepartureState::Left && !row.demoted)
+        && is_what_it_was
 }
 
 /// In the swarm: drain, then flush, then leave.

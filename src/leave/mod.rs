@@ -20,14 +20,13 @@ mod tests;
 use std::time::Duration;
 
 use time::OffsetDateTime;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::instance::Departure;
 use crate::ledger::LedgerError;
 use crate::node::Node;
 use crate::state::Phase;
-use crate::watch::Notices;
+use crate::watch::{Notice, Notices};
 
 use act::Next;
 pub use budget::Budget;
@@ -40,18 +39,20 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 const LOOK_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// Takes this node out of its swarm by the departure's deadline, which may come nearer meanwhile.
-pub async fn leave(node: &Node, mut notices: watch::Receiver<Option<Departure>>) -> Outcome {
+/// A notice that is taken back meanwhile is forgotten where the node can still stay.
+pub async fn leave(node: &Node, notices: &Notices) -> Outcome {
     let start = Instant::now();
     let mut memory = Memory::new(start);
+    let mut news = notices.subscribe();
     loop {
-        let Some(departure) = notices.borrow_and_update().clone() else {
-            return Outcome::NothingToLeave;
-        };
+        let Notice { departure, is_withdrawn } = news.borrow_and_update().clone();
+        let Some(departure) = departure else { return Outcome::NothingToLeave };
         node.state.set_departure(&departure);
         let budget = budget_of(node, &departure, start);
-        let round =
-            tokio::time::timeout(LOOK_TIMEOUT, round(node, &departure, &budget, &mut memory));
-        match round.await {
+        let round = round(node, &departure, is_withdrawn, &budget, &mut memory);
+        match tokio::time::timeout(LOOK_TIMEOUT, round).await {
+            // It has been given again this moment: the next round asks anew.
+            Ok(Ok(Next::Done(Outcome::Stayed))) if !notices.forget() => continue,
             Ok(Ok(Next::Done(outcome))) => return outcome,
             Ok(Ok(Next::LookAtOnce)) if Instant::now() < budget.deadline => continue,
             Ok(Ok(_)) => {}
@@ -65,7 +66,7 @@ pub async fn leave(node: &Node, mut notices: watch::Receiver<Option<Departure>>)
         if Instant::now() >= budget.deadline + LOOK_INTERVAL {
             return Outcome::TooLate;
         }
-        let _ = tokio::time::timeout(LOOK_INTERVAL, notices.changed()).await;
+        let _ = tokio::time::timeout(LOOK_INTERVAL, news.changed()).await;
     }
 }
 
@@ -102,10 +103,11 @@ pub async fn resume(node: &Node, notices: &Notices) -> Result<(), LedgerError> {
 async fn round(
     node: &Node,
     departure: &Departure,
+    is_withdrawn: bool,
     budget: &Budget,
     memory: &mut Memory,
 ) -> Result<Next, act::LeaveError> {
-    let seen = observe::observe(node, budget, memory).await?;
+    let seen = observe::observe(node, is_withdrawn, budget, memory).await?;
     progress::show(node, budget, memory).await;
     let step = decide(node.role, &seen);
     memory.stopwatch.enter(decide::stage(&seen, &step));

@@ -58,6 +58,7 @@ impl Memory {
 
 pub async fn observe(
     node: &Node,
+    is_withdrawn: bool,
     budget: &Budget,
     memory: &mut Memory,
 ) -> Result<Observed, LeaveError> {
@@ -105,6 +106,7 @@ pub async fn observe(
         _ => (is_out, Instant::now()),
     });
     Ok(Observed {
+        is_withdrawn,
         is_ours,
         row,
         is_ledger_readable,

@@ -107,6 +107,7 @@ impl Swarm {
         let knows = manager.is_member && manager.is_alive && self.quorum().is_kept();
         Observed {
             local: local(manager.in_swarm, manager.is_member),
+            is_withdrawn: false,
             is_ours: true,
             row: manager.row.clone().filter(|_| self.is_ledger_up),
             is_ledger_readable: self.is_ledger_up,

@@ -14,6 +14,7 @@ struct World {
     role: Role,
     in_swarm: bool,
     is_manager: bool,
+    is_withdrawn: bool,
     row: Option<DepartureRow>,
     ledger_up: bool,
     /// Managers' skeps act on the row.
@@ -39,6 +40,8 @@ enum Event {
     Restart,
     PatienceOver,
     DrainOver,
+    /// Whoever gave the notice takes it back, or gives it again.
+    Withdraw(bool),
 }
 
 pub fn row(role: Role) -> DepartureRow {
@@ -82,6 +85,7 @@ impl World {
             role,
             in_swarm: true,
             is_manager: role == Role::Manager,
+            is_withdrawn: false,
             row: None,
             ledger_up: true,
             managers_act: true,
@@ -99,6 +103,7 @@ impl World {
     fn look(&self) -> Observed {
         Observed {
             local: local(self.in_swarm, self.is_manager),
+            is_withdrawn: self.is_withdrawn,
             is_ours: true,
             row: self.row.clone().filter(|_| self.ledger_up),
             is_ledger_readable: self.ledger_up,
@@ -117,6 +122,15 @@ impl World {
             is_other_going: false,
             clock: self.clock,
         }
+    }
+
+    /// A member that has not begun to leave but for its tasks, and that can say so.
+    fn is_as_it_was(&self) -> bool {
+        let is_out = |row: &DepartureRow| row.demoted || row.state >= DepartureState::Left;
+        self.in_swarm
+            && self.is_manager == (self.role == Role::Manager)
+            && self.ledger_up
+            && !self.row.as_ref().is_some_and(is_out)
     }
 
     /// What a manager's skep does about the row.
@@ -163,6 +177,10 @@ impl World {
                 self.left += 1;
             }
             Step::MarkLeft => self.row.as_mut().unwrap().state = DepartureState::Left,
+            Step::Stay => {
+                self.row = None;
+                return Some(Outcome::Stayed);
+            }
             Step::LeaveUnsettled => panic!("it had settled"),
             Step::Wait { .. } => {}
         }
@@ -182,6 +200,7 @@ impl World {
             Event::Others(there) => self.other_managers = there,
             Event::Restart => self.flushed = false,
             Event::PatienceOver => self.clock.patience_over = true,
+            Event::Withdraw(is_withdrawn) => self.is_withdrawn = is_withdrawn,
             Event::DrainOver => (self.clock.patience_over, self.clock.drain_over) = (true, true),
         }
         None
@@ -198,6 +217,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => Just(Event::Restart),
         1 => Just(Event::PatienceOver),
         1 => Just(Event::DrainOver),
+        1 => any::<bool>().prop_map(Event::Withdraw),
     ];
     prop::collection::vec(event, 0..80)
 }
@@ -217,6 +237,11 @@ proptest! {
         let role = if is_manager { Role::Manager } else { Role::Worker };
         let mut world = World::new(role, tasks, standalone);
         for event in events {
+            prop_assert_eq!(
+                decide(role, &world.look()) == Step::Stay,
+                world.is_withdrawn && world.is_as_it_was(),
+                "{:?}", world
+            );
             world.happen(event);
         }
         // From here on time runs out, share by share, as it does.
@@ -236,7 +261,10 @@ proptest! {
         let outcome = world.step();
         prop_assert!(outcome.is_some(), "{:?}", decide(role, &world.look()));
         prop_assert!(world.left <= 1);
-        prop_assert!(!world.in_swarm || outcome == Some(Outcome::TooLate));
+        let stays = [Outcome::TooLate, Outcome::Stayed];
+        prop_assert!(!world.in_swarm || outcome.is_some_and(|outcome| stays.contains(&outcome)));
+        // Taken back in time, it has lost nothing that counts.
+        prop_assert!(outcome != Some(Outcome::Stayed) || world.is_as_it_was());
     }
 
     /// With managers that answer and tasks that stop, nobody's patience is needed.
@@ -267,6 +295,19 @@ fn a_foreign_swarm_is_not_left() {
     let world = World::new(Role::Worker, 0, 0);
     let seen = Observed { is_ours: false, is_flushed: true, ..world.look() };
     assert_eq!(decide(Role::Worker, &seen), Step::Done(Outcome::NothingToLeave));
+}
+
+#[test]
+fn a_manager_that_is_being_demoted_or_cannot_tell_leaves_all_the_same() {
+    let mut world = World::new(Role::Manager, 1, 0);
+    world.is_withdrawn = true;
+    let mut seen = world.look();
+    assert_eq!(decide(Role::Manager, &seen), Step::Stay);
+    let own = seen.node.clone().unwrap();
+    for node in [None, Some(NodeView { role: Role::Worker, ..own })] {
+        seen.node = node;
+        assert_ne!(decide(Role::Manager, &seen), Step::Stay, "{:?}", seen.node);
+    }
 }
 
 #[test]

@@ -229,6 +229,22 @@ impl Ledger {
         self.nodes().set(&item, "SET #ended = :yes", condition).await.map(drop)
     }
 
+    /// Takes a departure of this node back, unless it is out by now. `false` where it is, or where the
+    /// row is another departure's.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn take_departure_back(&self, seen: &DepartureRow) -> Result<bool, LedgerError> {
+        let condition = Condition::new(
+            "#node_id = :node AND #boot_id = :boot AND #state <> :left AND #state <> :removed",
+        )
+        .text("node", &seen.node_id)
+        .text("boot", &seen.boot_id)
+        .text("left", DepartureState::Left.as_str())
+        .text("removed", DepartureState::Removed.as_str());
+        self.nodes().delete(&Self::departure_item(&seen.instance_id), condition).await
+    }
+
     /// Forgets a departure that has ended; one that has begun anew meanwhile stays.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use super::table::Condition;
 use super::{Ledger, LedgerError};
-use crate::instance::Role;
+use crate::instance::{Quiet, Role};
 use crate::labels::Labels;
 
 /// A row that nobody refreshes goes after this: managers refresh every minute, workers every few
@@ -36,6 +36,9 @@ pub struct Member {
     /// It gets no task before it has its first labels: managers activate it with them.
     #[serde(default)]
     pub joined_paused: bool,
+    /// Why it is to get no tasks although it stays.
+    #[serde(default)]
+    pub quiet: Option<Quiet>,
     /// Of a manager: its Docker saw a leader when this was written.
     #[serde(default)]
     pub has_leader: bool,
@@ -86,6 +89,7 @@ impl Member {
             state,
             labels: Labels::new(),
             joined_paused: false,
+            quiet: None,
             has_leader: false,
             updated_at: now,
             expires_at: now + MEMBER_TTL,

@@ -5,6 +5,7 @@
 //! | `<cluster>` | `charter` | [`Charter`]: which swarm is ours |
 //! | `<cluster>` | `turn#demotion` | [`Turn`]: which manager is being taken out of raft |
 //! | `<cluster>` | `token-rotation` | when skep last made the join tokens new |
+//! | `<cluster>` | `registry-auth#<service-id>` | [`RegistryAuth`]: until when the credentials last that a service pulls with |
 //! | `<cluster>` | `member#manager#<instance-id>` | [`Member`]: where one can join |
 //! | `<cluster>#nodes` | `member#worker#<instance-id>` | [`Member`]: who else is there |
 //! | `<cluster>#nodes` | `departure#<instance-id>` | [`DepartureRow`]: who wants to leave, and how far it is |
@@ -25,6 +26,7 @@ mod charter;
 mod departure;
 mod error;
 mod member;
+mod registry;
 mod rejoin;
 mod rotation;
 mod table;
@@ -38,6 +40,7 @@ pub use charter::{Charter, CharterPhase, SCHEMA};
 pub use departure::{DepartureRow, DepartureState};
 pub use error::LedgerError;
 pub use member::{Member, MemberState};
+pub use registry::RegistryAuth;
 pub use rejoin::Rejoin;
 pub(crate) use table::Condition;
 pub use table::Ledger;

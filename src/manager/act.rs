@@ -14,7 +14,7 @@ use crate::instance::Role;
 use crate::ledger::{DepartureRow, DepartureState, LedgerError};
 use crate::metrics::metrics;
 use crate::node::Node;
-use crate::swarm::SwarmError;
+use crate::swarm::{SwarmError, SwarmErrorKind};
 
 /// An ended departure is shown by `skep status` for this long; then its row goes, because every
 /// look of the leader reads all of them.
@@ -28,6 +28,13 @@ pub enum CareError {
     Ledger(#[from] LedgerError),
     #[error(transparent)]
     AutoScaling(#[from] AwsError),
+}
+
+impl CareError {
+    /// This node cannot do it: it is a manager no more.
+    pub fn is_not_manager(&self) -> bool {
+        matches!(self, Self::Swarm(error) if error.kind == SwarmErrorKind::NotManager)
+    }
 }
 
 /// Whether the departure is still under way.

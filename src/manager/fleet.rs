@@ -79,6 +79,7 @@ fn merge(
                 leaving: leaving(departures, &row.node_id),
                 state: Some(row.state.as_str().to_owned()),
                 departure: departure_of(departures, &row.node_id),
+                quiet: row.quiet.map(|quiet| quiet.as_str().to_owned()),
                 updated_at: Some(row.updated_at),
                 address: Some(row.address),
                 ..seen_by_docker(Some(row.instance_id), row.node_id, row.role, node)
@@ -137,19 +138,13 @@ fn seen_by_docker(
         generation: None,
         leaving: None,
         state: None,
-        docker_availability: node.as_ref().map(|node| {
-            match node.availability {
-                crate::swarm::Availability::Active => "active",
-                crate::swarm::Availability::Pause => "pause",
-                crate::swarm::Availability::Drain => "drain",
-            }
-            .to_owned()
-        }),
+        docker_availability: node.as_ref().map(|node| node.availability.as_str().to_owned()),
         labels: node.as_ref().map(|node| node.labels.clone()).unwrap_or_default(),
         leader: node.as_ref().is_some_and(NodeView::is_leader),
         joined_at: node.as_ref().and_then(|node| node.joined_at),
         docker_state: node.map(|node| node.state),
         departure: None,
+        quiet: None,
         verdict: None,
         updated_at: None,
     }

@@ -1,9 +1,11 @@
-//! Labels: every node wants some (its row of the ledger says which), and only a manager can set them.
+//! Labels: every node wants some (its row of the ledger says which), and only a manager can set them. The
+//! same for a node that stays and is to be quiet: it is drained or paused, and active again afterwards.
 //!
 //! Guarantees: labels that skep has not set are never touched, whatever their value; which ones it has
 //! set stands on the node itself ([`OWNED`]) and is written with them, at the version of the node
 //! that was seen. A node that came in paused is activated in the write that first labels it, and
-//! never again: a later pause is an operator's. Assumes nothing of what was done before.
+//! never again: a later pause is an operator's. Nobody else's availability is changed (see
+//! [`crate::swarm::settle`]), and one that leaves is not activated. Assumes nothing of what was done before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -12,10 +14,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::act::CareError;
-use crate::labels::{Labels, OWNED, is_storable};
-use crate::ledger::{Member, MemberState};
+use super::rounds::{self, AT_ONCE};
+use crate::instance::Quiet;
+use crate::labels::{AVAILABILITY, Labels, OWNED, is_storable};
+use crate::ledger::{DepartureState, LedgerError, Member, MemberState};
 use crate::node::Node;
-use crate::swarm::{Availability, NodeView, SwarmErrorKind};
+use crate::swarm::{Availability, NodeView, SwarmErrorKind, settle};
 
 /// How often a manager looks, and at what.
 struct Rhythm {
@@ -38,6 +42,9 @@ const BACKUP: Rhythm = Rhythm {
     patience: Duration::from_secs(20),
     read: Duration::from_secs(300),
 };
+/// As long as there is a node whose availability skep has changed, the ledger is read so often: it is to
+/// come back soon.
+const MARKED: Duration = Duration::from_secs(5);
 /// A node that has no labels after this has no skep: the ledger is not asked for its sake any more.
 const NEW: Duration = Duration::from_secs(120);
 
@@ -53,24 +60,10 @@ struct Memory {
 
 /// Labels nodes for as long as this node is a manager; never returns.
 pub async fn keep_labelled(node: &Node, node_id: &str) -> Infallible {
-    loop {
-        super::until_manager(node).await;
-        let mut memory = Memory::default();
-        let mut pause = Duration::ZERO;
-        loop {
-            tokio::time::sleep(pause).await;
-            match look(node, node_id, &mut memory).await {
-                Ok(rhythm) => pause = rhythm.look,
-                Err(CareError::Swarm(error)) if error.kind == SwarmErrorKind::NotManager => break,
-                Err(error) => {
-                    tracing::warn!("labelling nodes: {}", crate::errors::chain(&error));
-                    pause = BACKUP.look;
-                }
-            }
-        }
-        // In the middle of a demotion the two may disagree for a while.
-        tokio::time::sleep(BACKUP.look).await;
-    }
+    rounds::go(node, "labelling nodes", (AT_ONCE, BACKUP.look), async |memory: &mut Memory| {
+        Ok(look(node, node_id, memory).await?.look)
+    })
+    .await
 }
 
 async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<&'static Rhythm, CareError> {
@@ -106,8 +99,10 @@ impl Memory {
         self.bare_since.retain(|id, _| bare.iter().any(|view| view.id == *id));
         let since = |view: &&NodeView| *self.bare_since.entry(view.id.clone()).or_insert(now);
         let ages: Vec<Duration> = bare.iter().map(since).map(|since| now - since).collect();
+        let is_marked = nodes.iter().any(|view| view.labels.contains_key(AVAILABILITY));
+        let read = if is_marked { MARKED + rhythm.patience } else { rhythm.read };
         ages.into_iter().any(|age| (rhythm.patience..NEW).contains(&age))
-            || self.read_at.is_none_or(|at| now - at >= rhythm.read)
+            || self.read_at.is_none_or(|at| now - at >= read)
     }
 }
 
@@ -136,12 +131,39 @@ async fn label(
         );
     }
     *said = left_alone.into_iter().map(str::to_owned).collect();
-    let edit = |labels: &Labels, availability| decide(labels, availability, member);
-    if edit(&view.labels, view.availability).is_some() {
-        node.swarm.relabel(&view.id, edit).await?;
-        tracing::info!(instance = who, node = view.id, labels = ?member.labels, "labelled");
+    let mark = view.labels.get(AVAILABILITY);
+    // What was drained or paused meanwhile is looked at again, and so is its row.
+    let edit = |labels: &Labels, availability| {
+        (labels.get(AVAILABILITY) == mark).then(|| decide(labels, availability, member)).flatten()
+    };
+    let Some((_, availability)) = edit(&view.labels, view.availability) else { return Ok(()) };
+    // The mark is there, so the departure that it may be of is in the ledger already.
+    let is_let_go = mark.is_some() && availability < view.availability;
+    if is_let_go && is_leaving(node, member).await? {
+        return Ok(());
     }
+    node.swarm.relabel(&view.id, edit).await?;
+    if availability != view.availability {
+        let quiet = member.quiet.map(Quiet::as_str);
+        let availability = availability.as_str();
+        tracing::info!(instance = who, node = view.id, quiet, availability, "availability set");
+    }
+    tracing::info!(instance = who, node = view.id, labels = ?member.labels, "labelled");
     Ok(())
+}
+
+/// Whether a departure of the member's is under way, by its own word or by managers'.
+async fn is_leaving(node: &Node, member: &Member) -> Result<bool, LedgerError> {
+    let row = node.ledger.fetch_departure(&member.instance_id).await?;
+    Ok(row.is_some_and(|row| row.node_id == member.node_id && row.state < DepartureState::Removed))
+}
+
+/// What managers make of a node that stays and wants to be quiet.
+fn wanted(quiet: Quiet) -> Availability {
+    match quiet {
+        Quiet::Rebalance => Availability::Pause,
+        Quiet::Standby => Availability::Drain,
+    }
 }
 
 /// The keys that skep has set on a node with these labels.
@@ -176,8 +198,14 @@ fn decide(
     labels.insert(OWNED.to_owned(), keys);
     labels.extend(own);
     let is_first = !seen.contains_key(OWNED);
-    let activates = is_first && member.joined_paused && availability == Availability::Pause;
-    let then = if activates { Availability::Active } else { availability };
+    let activate = |availability| {
+        let activates = is_first && member.joined_paused && availability == Availability::Pause;
+        if activates { Availability::Active } else { availability }
+    };
+    let quiet = member.quiet.map(wanted);
+    let then = settle(&mut labels, activate(availability), quiet);
+    // A departure that was taken back may have come before its first labels.
+    let then = if quiet.is_none() { activate(then) } else { then };
     (labels != *seen || then != availability).then_some((labels, then))
 }
 

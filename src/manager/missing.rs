@@ -13,10 +13,11 @@ use tokio::time::Instant;
 
 use super::act::CareError;
 use super::reopen::reopen;
+use super::rounds;
 use crate::instance::Membership;
 use crate::ledger::{CharterPhase, Member, MemberState};
 use crate::node::Node;
-use crate::swarm::{NodeView, SwarmErrorKind};
+use crate::swarm::NodeView;
 
 /// Between two looks. A node that was taken off the list is to be back within two minutes.
 const INTERVAL: Duration = Duration::from_secs(15);
@@ -32,24 +33,19 @@ type MissingSince = BTreeMap<String, Instant>;
 
 /// Marks the rows of such members for as long as this node is a manager; never returns.
 pub async fn mark_the_missing(node: &Node, membership: &Membership) -> Infallible {
-    loop {
-        super::until_manager(node).await;
-        let mut missing_since = MissingSince::new();
-        let mut pause = INTERVAL;
-        loop {
-            tokio::time::sleep(pause).await;
-            match look(node, membership, &mut missing_since).await {
-                Ok(is_leader) => pause = if is_leader { INTERVAL } else { BACKUP_INTERVAL },
-                Err(CareError::Swarm(error)) if error.kind == SwarmErrorKind::NotManager => break,
-                Err(error) => {
-                    missing_since.clear();
-                    tracing::warn!("looking for missing nodes: {}", crate::errors::chain(&error));
-                }
-            }
-        }
-    }
+    rounds::go(
+        node,
+        "looking for missing nodes",
+        (INTERVAL, INTERVAL),
+        async |since: &mut MissingSince| {
+            let is_leader = look(node, membership, since).await.inspect_err(|_| since.clear())?;
+            Ok(if is_leader { INTERVAL } else { BACKUP_INTERVAL })
+        },
+    )
+    .await
 }
 
+/// Whether this node is the leader.
 async fn look(
     node: &Node,
     membership: &Membership,

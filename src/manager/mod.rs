@@ -1,6 +1,6 @@
 //! What a manager's skep does for the others: drain who asks for it, see that its tasks have
 //! stopped, confirm demotions, take off the list who has left, and who has died; stand in for a node
-//! whose own skep says nothing; label the nodes.
+//! whose own skep says nothing; label the nodes; keep what services pull with fresh.
 //!
 //! Guarantees: every act is idempotent or conditional, so that several managers may do the same at
 //! once. The swarm leader looks once a second, the others every [`BACKUP_INTERVAL`], in case the
@@ -14,8 +14,10 @@ mod missing;
 mod never_joined;
 mod reap;
 mod record;
+mod registry;
 mod rejoin;
 mod reopen;
+mod rounds;
 mod stand_in;
 mod tokens;
 
@@ -25,7 +27,6 @@ use std::time::Duration;
 
 use crate::ledger::DepartureRow;
 use crate::node::Node;
-use crate::swarm::SwarmErrorKind;
 
 use act::CareError;
 pub use decide::{Action, Age, decide};
@@ -35,7 +36,9 @@ pub use missing::mark_the_missing;
 pub use never_joined::release_who_never_joined;
 pub use reap::reap_the_dead;
 pub use record::keep_recorded;
+pub use registry::keep_pull_credentials;
 pub use rejoin::take_out_who_asks;
+use rounds::AT_ONCE;
 pub use tokens::{keep_tokens, rotate_on_request};
 
 /// How soon the leader sees a request.
@@ -46,43 +49,16 @@ const BUSY_INTERVAL: Duration = Duration::from_millis(500);
 const BACKUP_INTERVAL: Duration = Duration::from_secs(5);
 /// The same while a departure is under way: it may be the leader's own, and this one the next.
 const BUSY_BACKUP_INTERVAL: Duration = Duration::from_secs(2);
-/// How soon a worker notices that it has been promoted.
-const WORKER_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Looks after departures for as long as this node is a manager; never returns.
 pub async fn look_after_departures(node: &Node, node_id: &str) -> Infallible {
-    loop {
-        until_manager(node).await;
-        let mut memory = Memory::default();
-        while let Some(interval) = look(node, node_id, &mut memory).await {
-            tokio::time::sleep(interval).await;
-        }
-        // In the middle of a demotion the two may disagree for a while.
-        tokio::time::sleep(BACKUP_INTERVAL).await;
-    }
+    let what = "looking after departures";
+    let look = async |memory: &mut Memory| look(node, node_id, memory).await;
+    rounds::go(node, what, (AT_ONCE, BACKUP_INTERVAL), look).await
 }
 
-/// Returns once this node is a manager. It asks Docker about this host alone: a worker that asks for the
-/// swarm gets a refusal, which Docker writes into its log each time.
-async fn until_manager(node: &Node) {
-    while !node.swarm.fetch_local_node().await.is_ok_and(|local| local.is_manager) {
-        tokio::time::sleep(WORKER_INTERVAL).await;
-    }
-}
-
-/// How soon to look again; `None` where this node is a manager no more.
-async fn look(node: &Node, node_id: &str, memory: &mut Memory) -> Option<Duration> {
-    match look_once(node, node_id, memory).await {
-        Ok(interval) => Some(interval),
-        Err(CareError::Swarm(error)) if error.kind == SwarmErrorKind::NotManager => None,
-        Err(error) => {
-            tracing::warn!("looking after departures: {}", crate::errors::chain(&error));
-            Some(BACKUP_INTERVAL)
-        }
-    }
-}
-
-async fn look_once(node: &Node, node_id: &str, memory: &mut Memory) -> Result<Duration, CareError> {
+/// How soon to look again.
+async fn look(node: &Node, node_id: &str, memory: &mut Memory) -> Result<Duration, CareError> {
     let Some(me) = node.swarm.fetch_node(node_id).await? else {
         // It has been removed: nothing to look after.
         return Ok(BACKUP_INTERVAL);
@@ -96,9 +72,7 @@ async fn look_once(node: &Node, node_id: &str, memory: &mut Memory) -> Result<Du
                 is_busy |= goes_on;
                 memory.complaints.remove(&row.instance_id);
             }
-            Err(CareError::Swarm(error)) if error.kind == SwarmErrorKind::NotManager => {
-                return Err(error.into());
-            }
+            Err(error) if error.is_not_manager() => return Err(error),
             // One that cannot go on must not hold the others up, nor fill the log.
             Err(error) => memory.complain(&row.instance_id, crate::errors::chain(&error)),
         }

@@ -16,11 +16,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::act::CareError;
+use super::rounds;
 use super::stand_in::{self, WAITS, WaitingSince};
 use crate::autoscaling::{GroupInstance, HookResult};
 use crate::ledger::{Attempt, DepartureRow, Member};
 use crate::node::Node;
-use crate::swarm::{NodeView, SwarmErrorKind};
+use crate::swarm::NodeView;
 
 /// Between two questions about all groups, which are one call: Auto Scaling's limit is shared by the account.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -32,26 +33,12 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Ends such waits for as long as this node is a manager; never returns.
 pub async fn release_who_never_joined(node: &Node, node_id: &str) -> Infallible {
-    loop {
-        super::until_manager(node).await;
-        let (mut since, mut said) = (WaitingSince::new(), String::new());
-        let mut pause = INTERVAL;
-        loop {
-            tokio::time::sleep(pause).await;
-            match look(node, node_id, &mut since).await {
-                Ok(is_leader) => pause = if is_leader { INTERVAL } else { BACKUP_INTERVAL },
-                Err(CareError::Swarm(error)) if error.kind == SwarmErrorKind::NotManager => break,
-                Err(error) => {
-                    let complaint = crate::errors::chain(&error);
-                    // Once, until it changes.
-                    if said != complaint {
-                        tracing::warn!("looking for instances that never joined: {complaint}");
-                        said = complaint;
-                    }
-                }
-            }
-        }
-    }
+    let what = "looking for instances that never joined";
+    rounds::go(node, what, (INTERVAL, INTERVAL), async |since: &mut WaitingSince| {
+        let is_leader = look(node, node_id, since).await?;
+        Ok(if is_leader { INTERVAL } else { BACKUP_INTERVAL })
+    })
+    .await
 }
 
 /// Whether this node is the leader.

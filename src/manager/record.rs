@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::imds::ImdsError;
-use crate::instance::{Membership, Role};
+use crate::instance::{Membership, Quiet, Role};
 use crate::labels::{Labels, Refused, TAG_PREFIX, Wanted};
 use crate::ledger::{LedgerError, MemberState};
 use crate::node::Node;
@@ -31,20 +31,22 @@ pub async fn keep_recorded(node: &Node, membership: &Membership) -> Infallible {
     };
     // The tags in here are followed; what else the instance is does not change.
     let mut node = node.clone();
-    let mut written: Option<(Instant, Labels)> = None;
+    let mut written: Option<(Instant, Labels, Option<Quiet>)> = None;
+    let mut state = node.state.subscribe();
     let mut said = Vec::new();
     let mut is_attempt_over = false;
     loop {
         let Wanted { labels, refused } = node.wanted_labels();
         said = say_once(refused, &said);
-        let is_right = written
-            .as_ref()
-            .is_some_and(|(at, before)| at.elapsed() < refresh && *before == labels);
+        let quiet = node.state.now().quiet;
+        let is_right = written.as_ref().is_some_and(|(at, before, was)| {
+            at.elapsed() < refresh && *before == labels && *was == quiet
+        });
         let mut pause = TAGS_INTERVAL;
         if !is_right {
             match node.record_member(membership, MemberState::Ready).await {
                 Ok(()) => {
-                    written = Some((Instant::now(), labels));
+                    written = Some((Instant::now(), labels, quiet));
                     // From here on the row says who is at this address, and that it is well.
                     is_attempt_over = is_attempt_over || forget_attempt(&node).await.is_ok();
                 }
@@ -54,7 +56,11 @@ pub async fn keep_recorded(node: &Node, membership: &Membership) -> Infallible {
                 }
             }
         }
-        tokio::time::sleep(pause).await;
+        // A node that is to be quiet does not wait for the next look at the tags.
+        let is_news = state.wait_for(|state| state.quiet != quiet);
+        if tokio::time::timeout(pause, is_news).await.is_ok() {
+            continue;
+        }
         if let Err(error) = follow_tags(&mut node).await {
             tracing::debug!("labels stay as they are: {}", crate::errors::chain(&error));
         }

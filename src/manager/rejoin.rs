@@ -12,12 +12,14 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::act::CareError;
+use super::rounds;
 use crate::demotion::{Demotion, demote_in_turn};
 use crate::instance::Role;
 use crate::ledger::Rejoin;
 use crate::node::Node;
-use crate::swarm::{NodeView, Quorum, SwarmErrorKind};
+use crate::swarm::{NodeView, Quorum};
 
+const WHAT: &str = "managers that ask to be taken out";
 /// Whoever asks is of no use until it is done.
 const LEADER_INTERVAL: Duration = Duration::from_secs(5);
 /// The others come in when the leader's skep does not act, as when it is the one that asks.
@@ -29,25 +31,17 @@ const RETURN_PATIENCE: Duration = Duration::from_secs(900);
 
 /// Sees to such managers for as long as this node is one; never returns.
 pub async fn take_out_who_asks(node: &Node, node_id: &str) -> Infallible {
-    loop {
-        super::until_manager(node).await;
-        let mut said = String::new();
-        let mut pause = BACKUP_INTERVAL;
-        loop {
-            tokio::time::sleep(pause).await;
-            match look(node, node_id, &mut said).await {
-                Ok(is_leader) => pause = if is_leader { LEADER_INTERVAL } else { BACKUP_INTERVAL },
-                Err(CareError::Swarm(error)) if error.kind == SwarmErrorKind::NotManager => break,
-                Err(error) => say(&mut said, crate::errors::chain(&error)),
-            }
-        }
-    }
+    rounds::go(node, WHAT, (BACKUP_INTERVAL, BACKUP_INTERVAL), async |said: &mut String| {
+        let is_leader = look(node, node_id, said).await?;
+        Ok(if is_leader { LEADER_INTERVAL } else { BACKUP_INTERVAL })
+    })
+    .await
 }
 
 /// Says it once, until it changes.
 fn say(said: &mut String, what: String) {
     if *said != what {
-        tracing::warn!("managers that ask to be taken out: {what}");
+        tracing::warn!("{WHAT}: {what}");
         *said = what;
     }
 }

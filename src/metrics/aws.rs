@@ -10,7 +10,7 @@ use super::metrics;
 use crate::aws::result_of;
 
 /// As in IAM actions.
-pub const SERVICES: [&str; 4] = ["autoscaling", "cloudformation", "dynamodb", "ssm"];
+pub const SERVICES: [&str; 5] = ["autoscaling", "cloudformation", "dynamodb", "ecr", "ssm"];
 pub const LEDGER: &str = "dynamodb";
 pub const THROTTLED: &str = "throttled";
 /// Is this result an answer of the service, whatever it said?

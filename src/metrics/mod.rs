@@ -273,7 +273,8 @@ impl Metrics {
 /// What comes of a heartbeat.
 pub const HEARTBEAT_RESULTS: [&str; 3] = ["recorded", "no_active_action", "failed"];
 /// Why a node goes that a manager takes off the list; `none` where it never said.
-pub const CAUSES: [&str; 6] = ["lifecycle", "spot", "maintenance", "shutdown", "operator", "none"];
+pub const CAUSES: [&str; 8] =
+    ["lifecycle", "spot", "rebalance", "maintenance", "shutdown", "operator", "pool", "none"];
 /// How it went: it has left by itself, the managers stood in for its dead skep, its deadline came
 /// first, or it was found dead.
 pub const REMOVALS: [&str; 4] = ["left", "stood_in", "too_late", "dead"];

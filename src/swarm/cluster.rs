@@ -9,7 +9,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{CALL_TIMEOUT, Swarm, SwarmError, SwarmErrorKind};
+use super::raw::Request;
+use super::{Swarm, SwarmError, SwarmErrorKind};
 
 /// How often a write that lost against another is repeated: swarmkit writes to the swarm's object,
 /// too, while its root CA changes.
@@ -162,26 +163,7 @@ impl Swarm {
         body: Vec<u8>,
     ) -> Result<(StatusCode, Vec<u8>), SwarmError> {
         let version = self.connect().await?.client_version();
-        let socket = self.host.strip_prefix("unix://").unwrap_or(&self.host);
-        let exchange = async {
-            let http =
-                reqwest::Client::builder().unix_socket(socket).timeout(CALL_TIMEOUT).build()?;
-            // The host is a formality: the socket is the address.
-            let url = format!("http://docker/v{version}/swarm/{path}");
-            let json = ("Content-Type", "application/json");
-            let answer = http.request(method, url).header(json.0, json.1).body(body).send().await?;
-            Ok((answer.status(), answer.bytes().await?.to_vec()))
-        };
-        exchange.await.map_err(|error: reqwest::Error| SwarmError {
-            operation,
-            kind: if error.is_timeout() {
-                SwarmErrorKind::TimedOut
-            } else if error.is_connect() {
-                SwarmErrorKind::Unreachable
-            } else {
-                SwarmErrorKind::Other
-            },
-            message: crate::errors::chain(&error.without_url()),
-        })
+        let path = format!("v{version}/swarm/{path}");
+        self.exchange(operation, Request { method, path, auth: None, body }).await
     }
 }

@@ -4,6 +4,7 @@
 //! API 1.41 or later (engine 20.10). Facts about answers and timings were measured on the engines
 //! 20.10.24 and 28.5.2.
 
+mod availability;
 mod cluster;
 mod engine;
 mod error;
@@ -14,6 +15,7 @@ mod nodes;
 mod probe;
 mod quorum;
 mod raw;
+mod services;
 mod tasks;
 
 use std::sync::Arc;
@@ -22,15 +24,17 @@ use std::time::Duration;
 use bollard::{ClientVersion, Docker};
 use tokio::sync::{Mutex, OnceCell};
 
+pub use availability::{Availability, settle};
 pub use cluster::{Cluster, Rotation, Tokens, UnlockAnswer};
 pub use engine::Engine;
 pub use error::{SwarmError, SwarmErrorKind};
 pub use join::JoinAnswer;
 pub use leftovers::{KEEP_LABEL, LocalContainer, LocalImage};
 pub use local::{Certificate, InitSpec, LocalNode, LocalState};
-pub use nodes::{Availability, NodeView, RaftView};
+pub use nodes::{NodeView, RaftView};
 pub use probe::first_listening;
 pub use quorum::Quorum;
+pub use services::{Service, ServiceTask};
 pub use tasks::{LiveTask, Stop, TaskContainer};
 
 /// Docker answers a join or leave within 20 s in the worst case measured, an init within one

@@ -4,11 +4,11 @@ use bollard::models::{Node, NodeSpec, NodeSpecAvailabilityEnum, NodeSpecRoleEnum
 use bollard::query_parameters::{
     DeleteNodeOptionsBuilder, ListNodesOptions, UpdateNodeOptionsBuilder,
 };
-use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{Swarm, SwarmError, SwarmErrorKind};
+use super::availability::drained;
+use super::{Availability, Swarm, SwarmError, SwarmErrorKind};
 use crate::instance::Role;
 use crate::labels::Labels;
 
@@ -42,21 +42,20 @@ pub struct RaftView {
     pub is_reachable: bool,
 }
 
-/// Whether the scheduler may use a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Availability {
-    Active,
-    Pause,
-    Drain,
-}
-
 impl Availability {
     fn of(spec: Option<NodeSpecAvailabilityEnum>) -> Self {
         match spec {
             Some(NodeSpecAvailabilityEnum::DRAIN) => Self::Drain,
             Some(NodeSpecAvailabilityEnum::PAUSE) => Self::Pause,
             _ => Self::Active,
+        }
+    }
+
+    fn spec(self) -> NodeSpecAvailabilityEnum {
+        match self {
+            Self::Active => NodeSpecAvailabilityEnum::ACTIVE,
+            Self::Pause => NodeSpecAvailabilityEnum::PAUSE,
+            Self::Drain => NodeSpecAvailabilityEnum::DRAIN,
         }
     }
 }
@@ -142,14 +141,16 @@ impl Swarm {
         Ok(self.inspect(node_id).await?.and_then(NodeView::of))
     }
 
-    /// Takes a node's tasks away and gives it no new ones. `false` where there is no such node.
+    /// Takes a node's tasks away and gives it no new ones, and marks that as skep's doing. `false` where
+    /// there is no such node.
     ///
     /// # Errors
     /// As for [`Swarm::fetch_nodes`]; after a time-out or without a leader the outcome is unknown.
     pub async fn drain(&self, node_id: &str) -> Result<bool, SwarmError> {
-        self.change(node_id, "drain the node", |spec| {
-            spec.availability.replace(NodeSpecAvailabilityEnum::DRAIN)
-                != Some(NodeSpecAvailabilityEnum::DRAIN)
+        self.relabel(node_id, |labels, now| {
+            let mut labels = labels.clone();
+            let then = drained(&mut labels, now);
+            (then != now).then_some((labels, then))
         })
         .await
     }
@@ -165,17 +166,13 @@ impl Swarm {
         node_id: &str,
         edit: impl Fn(&Labels, Availability) -> Option<(Labels, Availability)>,
     ) -> Result<bool, SwarmError> {
-        self.change(node_id, "label the node", |spec| {
+        self.change(node_id, "update the node", |spec| {
             let labels: Labels = spec.labels.clone().unwrap_or_default().into_iter().collect();
             let now = Availability::of(spec.availability);
             let Some((labels, availability)) = edit(&labels, now) else { return false };
             spec.labels = Some(labels.into_iter().collect());
             if availability != now {
-                spec.availability = Some(match availability {
-                    Availability::Active => NodeSpecAvailabilityEnum::ACTIVE,
-                    Availability::Pause => NodeSpecAvailabilityEnum::PAUSE,
-                    Availability::Drain => NodeSpecAvailabilityEnum::DRAIN,
-                });
+                spec.availability = Some(availability.spec());
             }
             true
         })

@@ -2,10 +2,13 @@
 
 use bollard::ClientVersion;
 use bollard::errors::Error as Docker;
+use reqwest::header::HeaderValue;
+use reqwest::{Method, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Availability, CALL_TIMEOUT, Swarm, SwarmError};
+use super::{Availability, CALL_TIMEOUT, Swarm, SwarmError, SwarmErrorKind};
 
 /// What Docker says when it refuses.
 #[derive(Deserialize)]
@@ -13,7 +16,57 @@ struct Refusal {
     message: String,
 }
 
+/// A call in Docker's own words.
+pub(super) struct Request {
+    pub method: Method,
+    /// With its version, such as `v1.41/services`.
+    pub path: String,
+    /// `X-Registry-Auth`.
+    pub auth: Option<SecretString>,
+    /// JSON. It may hold a secret, too: neither is in any error.
+    pub body: Vec<u8>,
+}
+
 impl Swarm {
+    /// What Docker answers, whatever its status.
+    pub(super) async fn exchange(
+        &self,
+        operation: &'static str,
+        request: Request,
+    ) -> Result<(StatusCode, Vec<u8>), SwarmError> {
+        let exchange = async {
+            let http = reqwest::Client::builder()
+                .unix_socket(self.host.trim_start_matches("unix://"))
+                .no_proxy()
+                .timeout(CALL_TIMEOUT)
+                .build()?;
+            // The host is a formality: the socket is the address.
+            let url = format!("http://docker/{}", request.path);
+            let mut call = http
+                .request(request.method, url)
+                .header(reqwest::header::CONTENT_TYPE, "application/json")
+                .body(request.body);
+            let auth = request.auth.as_ref().map(ExposeSecret::expose_secret);
+            if let Some(mut auth) = auth.and_then(|auth| HeaderValue::from_str(auth).ok()) {
+                auth.set_sensitive(true);
+                call = call.header("X-Registry-Auth", auth);
+            }
+            let answer = call.send().await?;
+            Ok((answer.status(), answer.bytes().await?.to_vec()))
+        };
+        exchange.await.map_err(|error: reqwest::Error| SwarmError {
+            operation,
+            kind: if error.is_timeout() {
+                SwarmErrorKind::TimedOut
+            } else if error.is_connect() {
+                SwarmErrorKind::Unreachable
+            } else {
+                SwarmErrorKind::Other
+            },
+            message: crate::errors::chain(&error.without_url()),
+        })
+    }
+
     /// `POST` of a JSON body to `path`, such as `swarm/join`. The body may hold a secret: it is in no
     /// error.
     pub(super) async fn post(

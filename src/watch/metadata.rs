@@ -5,9 +5,11 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::{Notices, Seen, notice};
-use crate::config::Settings;
+use super::vigil::Vigil;
+use super::{Notices, Seen};
+use crate::config::{Rebalance, Settings};
 use crate::imds::{Imds, ImdsError, TargetState};
+use crate::state::StateHandle;
 
 /// An answer that comes later than this is worth less than the next one.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -18,24 +20,23 @@ pub async fn watch_metadata(
     imds: Imds,
     settings: Settings,
     notices: Notices,
+    state: StateHandle,
     first_look: tokio::sync::oneshot::Sender<Option<TargetState>>,
 ) {
     let mut first_look = Some(first_look);
     let mut ticks = tokio::time::interval(settings.watch.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut is_silent = false;
+    let mut vigil = Vigil::default();
     loop {
         ticks.tick().await;
-        let target = match look(&imds, &settings).await {
+        let seen = match look(&imds, &settings).await {
             Ok(seen) => {
                 if is_silent {
                     tracing::info!("the metadata service answers again");
                 }
                 is_silent = false;
-                if let Some(departure) = notice(&seen, &settings, OffsetDateTime::now_utc()) {
-                    notices.give(departure);
-                }
-                seen.target
+                seen
             }
             Err(error) => {
                 // Said once: a service that is away for an hour is one event, not 1,800.
@@ -43,11 +44,20 @@ pub async fn watch_metadata(
                     tracing::warn!("no notice can be seen: {}", crate::errors::chain(&error));
                 }
                 is_silent = true;
-                None
+                Seen::default()
             }
         };
+        let seen = Seen { is_member: state.now().membership.is_some(), ..seen };
+        let told = vigil.see(&seen, &settings, OffsetDateTime::now_utc());
+        if let Some(departure) = told.notice {
+            notices.give(departure);
+        }
+        if told.is_clear {
+            notices.withdraw();
+        }
+        state.quieten(told.quiet);
         // Also after an error: a metadata service that fails must not keep a node from joining.
-        first_look.take().map(|told| told.send(target));
+        first_look.take().map(|told| told.send(seen.target));
     }
 }
 
@@ -63,16 +73,28 @@ async fn look(imds: &Imds, settings: &Settings) -> Result<Seen, ImdsError> {
             Ok(Vec::new())
         }
     };
+    let rebalance = async {
+        match settings.watch.rebalance {
+            Rebalance::Ignore => Ok(None),
+            Rebalance::Pause | Rebalance::Leave => imds.fetch_rebalance(deadline).await,
+        }
+    };
     let target = imds.fetch_target_lifecycle_state(deadline);
-    // One after the other, so that one kept connection serves all three. A notice that cannot be
+    // One after the other, so that one kept connection serves them all. A notice that cannot be
     // parsed must not hide the others.
     let (target, spot, maintenance) = (target.await, spot.await, maintenance.await);
-    match (target, spot, maintenance) {
-        (Err(error), Err(_), _) => Err(error),
-        (target, spot, maintenance) => {
-            Ok(Seen { target: heard(target), spot: heard(spot), maintenance: heard(maintenance) })
-        }
+    let rebalance = rebalance.await;
+    if let (Err(_), Err(_)) = (&target, &spot) {
+        return target.map(|_| Seen::default());
     }
+    Ok(Seen {
+        is_member: false,
+        is_whole: target.is_ok() && spot.is_ok() && maintenance.is_ok() && rebalance.is_ok(),
+        target: heard(target),
+        spot: heard(spot),
+        maintenance: heard(maintenance),
+        rebalance: heard(rebalance),
+    })
 }
 
 fn heard<T: Default>(answer: Result<T, ImdsError>) -> T {

@@ -1,39 +1,44 @@
 //! Notices that this node is to leave, from wherever they come, as one [`Departure`].
 //!
-//! Guarantees: the first notice wins; a later one can only bring the deadline nearer; the same
-//! notice read a hundred times is one. Watching starts before boot ends.
+//! Guarantees: the first notice wins; a later one can only bring the deadline nearer, or make it final;
+//! the same notice read a hundred times is one. One that EC2 takes back is forgotten by whoever leaves,
+//! as long as the node can still stay. Watching starts before boot ends.
 
 mod metadata;
 mod notice;
+mod vigil;
 
 use tokio::sync::watch;
 
-use crate::instance::Departure;
+use crate::instance::{Departure, Reason};
 
 pub use metadata::watch_metadata;
-pub use notice::{Seen, ends_in_termination, notice};
+pub use notice::{Seen, notice, quiet};
 
 /// Where notices arrive. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Notices(watch::Sender<Option<Departure>>);
+#[derive(Clone, Debug, Default)]
+pub struct Notices(watch::Sender<Notice>);
 
-impl Default for Notices {
-    fn default() -> Self {
-        Self(watch::Sender::new(None))
-    }
+/// What is in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notice {
+    pub departure: Option<Departure>,
+    /// Whoever gave it has taken it back; the node may still have to leave.
+    pub is_withdrawn: bool,
 }
 
 impl Notices {
     /// Gives a notice. `true` when it is the first.
     pub fn give(&self, departure: Departure) -> bool {
         let mut is_first = false;
-        self.0.send_if_modified(|current| {
-            is_first = current.is_none();
-            let merged = match current {
+        self.0.send_if_modified(|notice| {
+            is_first = notice.departure.is_none();
+            let merged = match notice.departure.clone() {
                 None => departure.clone(),
-                Some(first) => first.clone().merge(&departure),
+                Some(first) => first.merge(&departure),
             };
-            current.replace(merged) != *current
+            let new = Notice { departure: Some(merged), is_withdrawn: false };
+            std::mem::replace(notice, new) != *notice
         });
         if is_first {
             tracing::warn!(reason = %departure.reason, deadline = %departure.deadline, "this node is to leave");
@@ -41,23 +46,62 @@ impl Notices {
         is_first
     }
 
+    /// Takes back the notice in force, if that may be.
+    pub fn withdraw(&self) {
+        self.0.send_if_modified(|notice| {
+            let reason = notice.departure.as_ref().map(|departure| departure.reason);
+            let Some(reason) = reason.filter(|reason| reason.may_be_withdrawn()) else {
+                return false;
+            };
+            if !std::mem::replace(&mut notice.is_withdrawn, true) {
+                tracing::warn!(%reason, "the notice has been taken back");
+                return true;
+            }
+            false
+        });
+    }
+
+    /// Forgets that the warm pool wanted the instance back: it is there.
+    pub fn forget_pool(&self) {
+        self.0.send_if_modified(|notice| {
+            let is_over = notice.departure.as_ref().is_some_and(|it| it.reason == Reason::Pool);
+            if is_over {
+                *notice = Notice::default();
+            }
+            is_over
+        });
+    }
+
+    /// Forgets a notice that was taken back, because the node stays. `false` where there is another one
+    /// by now.
+    #[must_use]
+    pub fn forget(&self) -> bool {
+        self.0.send_if_modified(|notice| {
+            let is_over = notice.is_withdrawn;
+            if is_over {
+                *notice = Notice::default();
+            }
+            is_over
+        })
+    }
+
     /// Follows the notices.
     #[must_use]
-    pub fn subscribe(&self) -> watch::Receiver<Option<Departure>> {
+    pub fn subscribe(&self) -> watch::Receiver<Notice> {
         self.0.subscribe()
     }
 
     /// The departure in force.
     #[must_use]
     pub fn now(&self) -> Option<Departure> {
-        self.0.borrow().clone()
+        self.0.borrow().departure.clone()
     }
 
     /// Returns once there is a notice.
     pub async fn given(&self) -> Departure {
         let mut receiver = self.0.subscribe();
         loop {
-            if let Some(departure) = receiver.borrow_and_update().clone() {
+            if let Some(departure) = receiver.borrow_and_update().departure.clone() {
                 return departure;
             }
             // The sender is in `self`, so this cannot fail.
@@ -69,7 +113,6 @@ impl Notices {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instance::Reason;
     use time::{Duration, OffsetDateTime};
 
     fn notice(reason: Reason, seconds: i64) -> Departure {
@@ -88,5 +131,27 @@ mod tests {
         follower.mark_unchanged();
         notices.give(notice(Reason::Spot, 120));
         assert!(!follower.has_changed().unwrap(), "the same notice again is no news");
+        notices.withdraw();
+        assert!(!notices.forget(), "a termination is for good");
+    }
+
+    #[test]
+    fn what_is_taken_back_is_forgotten_unless_something_else_is_in_force() {
+        let notices = Notices::default();
+        notices.withdraw();
+        notices.give(notice(Reason::Spot, 120));
+        assert!(!notices.forget(), "it stands");
+        notices.withdraw();
+        notices.give(notice(Reason::Spot, 120));
+        assert!(!notices.forget(), "it was given again meanwhile");
+        notices.withdraw();
+        assert!(notices.forget());
+        assert_eq!(notices.now(), None);
+
+        notices.give(notice(Reason::Maintenance, 600));
+        notices.give(notice(Reason::Operator, 1800));
+        notices.withdraw();
+        assert!(!notices.forget());
+        assert_eq!(notices.now(), Some(notice(Reason::Operator, 600)));
     }
 }

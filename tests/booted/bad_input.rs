@@ -4,12 +4,13 @@
 use std::convert::Infallible;
 
 use anyhow::{Context, ensure};
+use harness::PATIENCE;
 use harness::departures::ledger_of;
 use harness::secs;
 use skep_sim::booted::{self, BootedFleet, BootedInstance};
 use skep_sim::cloud::{EventKind, Transition};
 
-use crate::cluster::{PATIENCE, fleet, possible, spec};
+use crate::cluster::{fleet, possible, spec};
 use crate::groups::{
     failed, first_of, for_worker, launch, launch_tagged, multipart, succeeded, tells,
 };

@@ -2,17 +2,13 @@
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use harness::secs;
 use skep_sim::booted::{self, BootedFleet, BootedOptions, IMAGE};
 use skep_sim::fleet::ClusterSpec;
 
 /// Name of the cluster, its stack and the beginning of its groups' names.
 pub const CLUSTER: &str = "booted";
-/// From the launch to a formed swarm takes a quarter of a minute on an idle machine.
-pub const PATIENCE: Duration = secs(180);
 
 /// Whether instances can boot on this machine. Says what is missing; CI must have it all.
 pub fn possible() -> anyhow::Result<bool> {

@@ -4,9 +4,9 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
+use harness::PATIENCE;
 use skep_sim::booted::{BootedFleet, Image};
 
-use crate::cluster::PATIENCE;
 use crate::member::{Member, running, working};
 
 const REPLICAS: u32 = 4;

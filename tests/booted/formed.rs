@@ -1,11 +1,12 @@
 //! Three managers and two workers boot at once and form one swarm.
 
 use anyhow::{Context, anyhow, ensure};
+use harness::PATIENCE;
 use harness::policies;
 use skep_sim::booted::{BootedFleet, BootedInstance};
 use skep_sim::cloud::LifecycleState;
 
-use crate::cluster::{CLUSTER, PATIENCE, fleet, possible, spec};
+use crate::cluster::{CLUSTER, fleet, possible, spec};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn from_a_cloud_config() -> anyhow::Result<()> {

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use anyhow::ensure;
+use harness::PATIENCE;
 use harness::swarm::said_to;
 use harness::trouble::{create_group_in, tags_of};
 use skep_sim::booted::{self, BootedFleet, BootedInstance, IMAGE};
 use skep_sim::cloud::{ActionResult, GroupSpec};
 use skep_sim::fleet::{LAUNCH_HOOK, TERMINATION_HOOK};
 
-use crate::cluster::{CLUSTER, PATIENCE};
+use crate::cluster::CLUSTER;
 
 /// A file of `userdata/` for a worker of the cluster.
 pub fn for_worker(file: &str) -> anyhow::Result<String> {

@@ -2,13 +2,14 @@
 //! start, and a crash.
 
 use anyhow::{Context, ensure};
+use harness::PATIENCE;
 use harness::departures::events_in;
 use harness::trouble::aws_at;
 use skep_sim::booted::{BootedFleet, IMAGE, user_data};
 use skep_sim::cloud::{ActionResult, EventKind, LifecycleState};
 use skep_sim::fleet::{TERMINATION_HOOK, preload};
 
-use crate::cluster::{CLUSTER, PATIENCE};
+use crate::cluster::CLUSTER;
 use crate::member::{Containers, Member, running, working};
 
 const WORKERS: &str = "booted-workers";

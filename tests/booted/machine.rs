@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
+use harness::PATIENCE;
 use harness::secs;
 use harness::trouble::aws_at;
 use serde_json::Value;
 use skep_sim::booted::{BASE_IMAGE, BootedFleet, BootedInstance, BootedOptions};
 
-use crate::cluster::{PATIENCE, possible};
+use crate::cluster::possible;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keeps_its_disk_until_it_is_terminated() -> anyhow::Result<()> {

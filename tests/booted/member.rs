@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use bollard::models::{NodeState, Task, TaskState};
+use harness::PATIENCE;
 use harness::departures::ledger_of;
 use harness::{policies, secs};
 use serde_json::{Map, Value};
@@ -14,7 +15,7 @@ use skep_sim::booted::{BootedFleet, BootedInstance};
 use skep_sim::fleet::{preload, service, workload};
 use tokio::task::JoinHandle;
 
-use crate::cluster::{CLUSTER, PATIENCE, fleet, possible, spec};
+use crate::cluster::{CLUSTER, fleet, possible, spec};
 
 /// Name of the service that [`working`] starts.
 pub const SERVICE: &str = "web";

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use bollard::models::{Node, NodeState};
+use harness::PATIENCE;
 use harness::departures::ledger_of;
 use harness::secs;
 use skep_sim::booted::BootedFleet;
 
-use crate::cluster::{PATIENCE, fleet, possible, spec};
+use crate::cluster::{fleet, possible, spec};
 use crate::groups::{first_of, for_worker, launch, multipart, succeeded, tells};
 use crate::member::Member;
 

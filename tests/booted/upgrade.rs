@@ -2,9 +2,10 @@
 
 use anyhow::ensure;
 use bollard::models::NodeState;
+use harness::PATIENCE;
 use skep_sim::booted::BootedFleet;
 
-use crate::cluster::{PATIENCE, package};
+use crate::cluster::package;
 use crate::member::{Member, running, working};
 
 const REPLICAS: u32 = 8;

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use anyhow::ensure;
+use harness::PATIENCE;
 use harness::departures::ledger_of;
 use skep_sim::booted::{BootedFleet, BootedInstance};
 
-use crate::cluster::{PATIENCE, fleet, possible, spec};
+use crate::cluster::{fleet, possible, spec};
 use crate::groups::{first_of, for_worker, launch, multipart, succeeded};
 use crate::member::Member;
 

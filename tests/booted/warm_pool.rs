@@ -1,13 +1,14 @@
 //! An instance that a warm pool keeps stopped: it is no node until the group takes it into service.
 
 use anyhow::ensure;
+use harness::PATIENCE;
 use harness::departures::ledger_of;
 use harness::swarm::said_to;
 use skep_sim::booted::{BootedFleet, BootedInstance, user_data};
 use skep_sim::cloud::{ActionResult, LifecycleState, PoolState, WarmPoolSpec};
 use skep_sim::fleet::ClusterSpec;
 
-use crate::cluster::{PATIENCE, fleet, possible, spec};
+use crate::cluster::{fleet, possible, spec};
 use crate::groups::{first_of, multipart, tells};
 use crate::member::{Member, row};
 
@@ -29,7 +30,11 @@ async fn stopped_until_it_is_wanted() -> anyhow::Result<()> {
     let group = spec.workers_group();
     let first = first_of(&fleet, &group).await?;
 
-    let pool = WarmPoolSpec { min_size: 0, max_prepared: Some(2), state: PoolState::Stopped };
+    let pool = WarmPoolSpec {
+        max_prepared: Some(2),
+        state: PoolState::Stopped,
+        ..WarmPoolSpec::default()
+    };
     fleet.cloud().put_warm_pool(&group, pool)?;
     let instance = fleet
         .wait_for("an instance that was prepared", PATIENCE, async || {

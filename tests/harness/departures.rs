@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use bollard::models::{Node, NodeState, TaskState};
@@ -12,10 +11,7 @@ use skep_sim::fleet::{
     ClusterSpec, ContainerEvent, Fleet, FleetOptions, Instance, TERMINATION_HOOK,
 };
 
-use crate::secs;
-
-/// For anything that should happen soon: the machine may be busy with other tests.
-pub const PATIENCE: Duration = secs(120);
+use crate::{PATIENCE, secs};
 
 /// Looks for notices twice a second, so that scenarios are short.
 pub const QUICK: &str = "[watch]\ninterval = \"500ms\"\n";
@@ -65,6 +61,16 @@ pub async fn running(fleet: &Fleet, service: &str, tasks: usize) -> anyhow::Resu
             Ok(all.iter().filter(|task| state(task) == Some(TaskState::RUNNING)).count() == tasks)
         })
         .await
+}
+
+/// How many tasks run on a node, by the managers' list.
+///
+/// # Errors
+/// When no manager answers.
+pub async fn running_on(fleet: &Fleet, instance: &Instance) -> anyhow::Result<usize> {
+    let all = fleet.tasks_of(instance).await?;
+    let state = |task: &bollard::models::Task| task.status.as_ref()?.state;
+    Ok(all.iter().filter(|task| state(task) == Some(TaskState::RUNNING)).count())
 }
 
 /// Docker's id of a node, by its own daemon.

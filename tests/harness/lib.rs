@@ -3,6 +3,7 @@
 pub mod browser;
 pub mod departures;
 pub mod gate;
+pub mod nodes;
 pub mod policies;
 pub mod quorum;
 pub mod seen;
@@ -15,6 +16,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use skep_sim::fleet::{Fleet, FleetOptions};
+
+/// For whatever happens soon where all is well. Nothing is measured by it: two cores are shared with other
+/// scenarios, and may stand still for half a minute.
+pub const PATIENCE: Duration = secs(420);
 
 /// `n` seconds.
 #[must_use]

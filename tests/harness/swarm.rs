@@ -16,10 +16,8 @@ use skep_sim::machines::Launch;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::secs;
+use crate::{PATIENCE, secs};
 
-/// Two shared cores, and Docker answers a failed join after 20 s.
-pub const PATIENCE: Duration = secs(90);
 /// Name of the cluster, its stack and the beginning of its groups' names.
 pub const CLUSTER: &str = "test";
 /// The ledger's partition that workers may write, too.

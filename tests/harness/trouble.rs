@@ -16,10 +16,8 @@ use skep_sim::fleet::{
     Exit, Fleet, FleetOptions, Instance, LAUNCH_HOOK, Restart, TERMINATION_HOOK,
 };
 
-use crate::secs;
+use crate::{PATIENCE, secs};
 
-/// Generous: the machine is shared with other tests.
-pub const PATIENCE: Duration = secs(120);
 /// The cluster, and its stack.
 pub const CLUSTER: &str = "test";
 /// Auto Scaling's hook on launches waits longer than any test.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
-use harness::swarm::{self, CLUSTER, PATIENCE};
+use harness::PATIENCE;
+use harness::swarm::{self, CLUSTER};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use skep_sim::fleet::{Fleet, FleetOptions, Instance, Restart};

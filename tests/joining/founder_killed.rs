@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use anyhow::ensure;
+use harness::PATIENCE;
 use harness::secs;
-use harness::swarm::{self, PATIENCE};
+use harness::swarm;
 use nix::sys::signal::Signal;
 use skep_sim::cloud::{Fault, Service};
 use skep_sim::fleet::{Fleet, FleetOptions, Instance, Restart};

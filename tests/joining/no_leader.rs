@@ -2,7 +2,8 @@
 
 use anyhow::ensure;
 use bollard::models::{Node, NodeState, Reachability};
-use harness::swarm::{self, PATIENCE};
+use harness::PATIENCE;
+use harness::swarm;
 
 #[tokio::test]
 async fn a_worker_waits_until_the_quorum_is_back() -> anyhow::Result<()> {

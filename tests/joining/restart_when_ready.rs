@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::ensure;
-use harness::swarm::{self, PATIENCE};
+use harness::PATIENCE;
+use harness::swarm;
 use nix::sys::signal::Signal;
 use skep_sim::cloud::{Fault, Service};
 use skep_sim::fleet::{Exit, Fleet, FleetOptions, Instance};

@@ -102,7 +102,7 @@ async fn founded() -> anyhow::Result<(Gate, Fleet)> {
     let manager = fleet.leader().await?;
     // Its next comparison of the store with Docker is minutes away.
     let read = async || Ok(swarm::calls(&fleet, &manager, "GetParameter").len() >= 2);
-    fleet.wait_until("the store to be compared", swarm::PATIENCE, read).await?;
+    fleet.wait_until("the store to be compared", harness::PATIENCE, read).await?;
     Ok((gate, fleet))
 }
 

@@ -4,12 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::ensure;
-use harness::departures::{hook_results, hook_timed_out, ledger, systemctl_with_job};
+use harness::PATIENCE;
+use harness::departures::{
+    Leaver, departure_state, hook_results, hook_timed_out, ledger, node_id, row, running,
+    running_on, systemctl_with_job,
+};
 use harness::secs;
-use harness::swarm::{self, PATIENCE, said};
+use harness::swarm::{self, said};
 use nix::sys::signal::Signal;
 use skep_sim::cloud::{ActionResult, LifecycleState, PoolState, Transition, WarmPoolSpec};
-use skep_sim::fleet::{Fleet, FleetOptions, Instance, PowerOff};
+use skep_sim::fleet::{Fleet, FleetOptions, Instance, PowerOff, workload};
 
 const GROUP: &str = "test-workers";
 const WAITS: &str = "warmed: waiting to be taken into service";
@@ -64,6 +68,61 @@ async fn running_until_it_is_wanted() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
+#[tokio::test]
+async fn given_back_and_wanted_again() -> anyhow::Result<()> {
+    let fleet = start().await?;
+    // Room for the worker alone: nothing is prepared ahead.
+    let spec = WarmPoolSpec {
+        max_prepared: Some(1),
+        state: PoolState::Running,
+        reuse: true,
+        ..WarmPoolSpec::default()
+    };
+    fleet.cloud().put_warm_pool(GROUP, spec)?;
+    fleet.create_service("web", 4, workload::slow_to_stop(10.0), secs(30)).await?;
+    running(&fleet, "web", 4).await?;
+    let worker = Leaver::of(&fleet.group(GROUP)[0]).await?;
+    assert!(!worker.tasks("start").is_empty(), "the worker has tasks");
+
+    swarm::resize(&fleet, "worker", 0)?;
+    fleet
+        .wait_until("the drain", PATIENCE, async || {
+            Ok(departure_state(&fleet, &worker.instance).as_deref() == Some("draining"))
+        })
+        .await?;
+    // Another process finds a member in the pool, and goes on.
+    ensure!(worker.instance.kill_skep(Signal::SIGKILL));
+    worker.has_left_by_its_hook(&fleet).await?;
+    let departure = row(&fleet, &format!("departure#{}", worker.id()))?.expect("a departure");
+    assert_eq!(departure["reason"], "pool");
+    pooled(&fleet, LifecycleState::WarmedRunning, 1).await?;
+    fleet
+        .wait_until("the wait", PATIENCE, async || {
+            Ok(worker.instance.statuses().last().is_some_and(|status| status == WAITS))
+        })
+        .await?;
+    assert_eq!(health(&worker.instance).await?, "503");
+    assert_eq!(fleet.nodes().await?.len(), 1, "the manager");
+
+    let pid = worker.instance.skep_pid();
+    swarm::resize(&fleet, "worker", 1)?;
+    swarm::whole(&fleet, 1, 1).await?;
+    fleet
+        .wait_until("the second CONTINUE", PATIENCE, async || {
+            Ok(said(&fleet, worker.id()).1 == [ActionResult::Continue; 2])
+        })
+        .await?;
+    assert_ne!(node_id(&worker.instance).await?, worker.node_id, "it has joined anew");
+    assert_eq!(worker.instance.skep_pid(), pid, "it was the same process that had waited");
+    fleet.create_service("more", 4, workload::graceful(), secs(10)).await?;
+    fleet
+        .wait_until("a task there", PATIENCE, async || {
+            Ok(running_on(&fleet, &worker.instance).await? > 0)
+        })
+        .await?;
+    fleet.stop().await
+}
+
 /// A swarm of a manager and a worker, whose machines are shut down before they are switched off.
 async fn start() -> anyhow::Result<Fleet> {
     let prepare = |instance: &Instance| systemctl_with_job(instance, Some("poweroff.target"));
@@ -80,7 +139,7 @@ async fn start() -> anyhow::Result<Fleet> {
 }
 
 fn pool(fleet: &Fleet, prepared: u32, state: PoolState) -> anyhow::Result<()> {
-    let spec = WarmPoolSpec { min_size: 0, max_prepared: Some(prepared), state };
+    let spec = WarmPoolSpec { max_prepared: Some(prepared), state, ..WarmPoolSpec::default() };
     Ok(fleet.cloud().put_warm_pool(GROUP, spec)?)
 }
 

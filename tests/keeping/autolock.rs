@@ -2,8 +2,9 @@
 //! restarts is opened, also with a key that was rotated meanwhile.
 
 use anyhow::{Context, ensure};
+use harness::PATIENCE;
 use harness::departures::options_with;
-use harness::swarm::{self, PATIENCE};
+use harness::swarm;
 use skep_sim::fleet::{Fleet, Instance};
 
 const KEYS: &str = "/skep/test/manager-unlock-key/1";

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
+use harness::PATIENCE;
 use harness::departures::{
     Leaver, events_of, hook_results, hook_timed_out, is_listed, ledger, options_with, row, running,
     standing,
@@ -14,9 +15,6 @@ use harness::swarm;
 use nix::sys::signal::Signal;
 use skep_sim::cloud::{ActionResult, EventKind};
 use skep_sim::fleet::{ClusterSpec, Fleet, FleetOptions, Restart, workload};
-
-/// A look of another manager, its patience, the drain, and two shared cores.
-const PATIENCE: Duration = secs(240);
 
 /// A skep that is killed stays dead.
 fn options() -> FleetOptions {

@@ -8,7 +8,8 @@ use bollard::query_parameters::{
     CommitContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions,
     ListImagesOptions, StartContainerOptions,
 };
-use harness::departures::{Leaver, PATIENCE, departure_state, options_with, running, standing};
+use harness::PATIENCE;
+use harness::departures::{Leaver, departure_state, options_with, running, standing};
 use harness::secs;
 use skep_sim::fleet::{ClusterSpec, IMAGE, workload};
 

@@ -5,42 +5,23 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use bollard::models::{
-    Node, NodeSpec, NodeSpecAvailabilityEnum, ServiceSpecMode, TaskSpecPlacement,
-};
-use bollard::query_parameters::UpdateNodeOptionsBuilder;
+use bollard::models::{NodeSpec, NodeSpecAvailabilityEnum, ServiceSpecMode, TaskSpecPlacement};
+use harness::PATIENCE;
 use harness::departures::{options_with, running, standing};
+use harness::nodes::{availability, labels, listed, operate};
 use harness::secs;
 use harness::swarm::{calls, resize};
 use skep_sim::cloud::Market;
 use skep_sim::fleet::{ClusterSpec, Fleet, Instance, service, workload};
 use tokio::time::Instant;
 
-/// A node reads its tags every 30 s, and the leader the ledger: a minute, and room for a busy machine.
-const PATIENCE: Duration = secs(150);
 /// Longer than a look at the tags and one at the ledger.
 const LONG_ENOUGH: Duration = secs(70);
 const GRACE: Duration = secs(1);
 const PAUSED: &str = "[swarm]\njoin_availability = \"pause\"\n";
 
-type Labels = HashMap<String, String>;
-
 fn tags(tags: &[(&str, &str)]) -> BTreeMap<String, String> {
     tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
-}
-
-/// The entry of an instance's node in the managers' list.
-async fn listed(fleet: &Fleet, instance: &Instance) -> anyhow::Result<Node> {
-    let address = instance.address().to_string();
-    let is_its = |node: &Node| {
-        node.status.as_ref().and_then(|status| status.addr.as_ref()) == Some(&address)
-    };
-    fleet.nodes().await?.into_iter().find(is_its).with_context(|| format!("{address}: not listed"))
-}
-
-async fn labels(fleet: &Fleet, instance: &Instance) -> anyhow::Result<Labels> {
-    let spec = listed(fleet, instance).await?.spec.context("a node without a spec")?;
-    Ok(spec.labels.unwrap_or_default())
 }
 
 /// Waits until a node has these labels; `None`: has it not.
@@ -56,27 +37,6 @@ async fn labelled(
                 let seen = labels.get(*key).map(String::as_str);
                 ensure!(seen == *value, "{key} is {seen:?} among {labels:?}");
             }
-            Ok(true)
-        })
-        .await
-}
-
-/// `docker node update` by an operator.
-async fn operate(
-    fleet: &Fleet,
-    instance: &Instance,
-    edit: impl Fn(&mut NodeSpec),
-) -> anyhow::Result<()> {
-    // Somebody else may write in between.
-    fleet
-        .wait_until("an operator's update", PATIENCE, async || {
-            let node = listed(fleet, instance).await?;
-            let version = node.version.and_then(|version| version.index).context("no version")?;
-            let options = UpdateNodeOptionsBuilder::default().version(version.try_into()?).build();
-            let mut spec = node.spec.context("no spec")?;
-            edit(&mut spec);
-            let (id, docker) = (node.id.context("no id")?, fleet.manager_docker().await?);
-            docker.update_node(&id, spec, options).await?;
             Ok(true)
         })
         .await
@@ -104,14 +64,6 @@ async fn everywhere(fleet: &Fleet, name: &str, constraint: &str) -> anyhow::Resu
 async fn nodes_of(fleet: &Fleet, service: &str) -> anyhow::Result<BTreeSet<String>> {
     let tasks = fleet.tasks_of_service(service).await?;
     Ok(tasks.into_iter().filter_map(|task| task.node_id).filter(|id| !id.is_empty()).collect())
-}
-
-async fn availability(
-    fleet: &Fleet,
-    instance: &Instance,
-) -> anyhow::Result<NodeSpecAvailabilityEnum> {
-    let spec = listed(fleet, instance).await?.spec.context("no spec")?;
-    spec.availability.context("no availability")
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use anyhow::ensure;
+use harness::PATIENCE;
 use harness::swarm::{self, CLUSTER, Charter};
 use harness::{departures, secs};
 use skep_sim::cloud::{Fault, Service};
@@ -12,8 +13,6 @@ use skep_sim::fleet::{Fleet, FleetOptions, workload};
 const LOST_AFTER: std::time::Duration = secs(75);
 /// Longer than that, and a few looks.
 const LONG_ENOUGH: std::time::Duration = secs(110);
-/// A boot, and twice a worker's look at the ledger, on a machine that is busy.
-const PATIENCE: std::time::Duration = secs(240);
 
 fn options() -> FleetOptions {
     FleetOptions { config: Some("[boot]\nlost_after = \"75s\"\n".into()), ..harness::options() }

@@ -2,9 +2,9 @@
 //! it out, and it joins anew.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use harness::PATIENCE;
 use harness::departures::node_id;
 use harness::secs;
 use harness::swarm::{self, CLUSTER};
@@ -13,8 +13,6 @@ use skep_sim::fleet::{Fleet, Instance};
 
 use super::own_care::{expire, is_back, join_elsewhere};
 
-/// Two looks, two minutes in which Docker may recover, the demotion, a join; on a machine that is busy.
-const PATIENCE: Duration = secs(420);
 const ASKED: &str = "the other managers are asked to take it out";
 const OTHER_ADDRESS: &str = "10.78.0.201";
 
@@ -89,15 +87,19 @@ async fn a_manager_that_is_known_by_another_address_joins_anew() -> anyhow::Resu
 async fn demote(docker: &bollard::Docker, node: &str) -> anyhow::Result<()> {
     use bollard::models::NodeSpecRoleEnum;
     use bollard::query_parameters::UpdateNodeOptionsBuilder;
-    let seen = docker.inspect_node(node).await?;
-    let mut spec = seen.spec.context("no spec")?;
-    spec.role = Some(NodeSpecRoleEnum::WORKER);
-    let version = seen.version.and_then(|it| it.index).context("no version")?;
-    let options = UpdateNodeOptionsBuilder::default().version(i64::try_from(version)?).build();
-    docker.update_node(node, spec, options).await?;
     let begin = tokio::time::Instant::now();
-    while docker.inspect_node(node).await?.manager_status.is_some() {
-        ensure!(begin.elapsed() < secs(60), "it stays a manager");
+    loop {
+        let seen = docker.inspect_node(node).await?;
+        if seen.manager_status.is_none() {
+            break;
+        }
+        ensure!(begin.elapsed() < PATIENCE, "it stays a manager");
+        let mut spec = seen.spec.context("no spec")?;
+        spec.role = Some(NodeSpecRoleEnum::WORKER);
+        let version = seen.version.and_then(|it| it.index).context("no version")?;
+        let options = UpdateNodeOptionsBuilder::default().version(i64::try_from(version)?).build();
+        // Refused where somebody else has labelled it in between.
+        docker.update_node(node, spec, options).await.ok();
         tokio::time::sleep(secs(1)).await;
     }
     Ok(())

@@ -11,6 +11,7 @@ mod own_care;
 mod page;
 mod quorum;
 mod recover;
+mod registry;
 mod replacement;
 mod rolling;
 mod stale_entries;

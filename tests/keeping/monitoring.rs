@@ -7,9 +7,8 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
-use harness::departures::{
-    Leaver, PATIENCE, QUICK, options_with, running, shell, signal, standing,
-};
+use harness::PATIENCE;
+use harness::departures::{Leaver, QUICK, options_with, running, shell, signal, standing};
 use harness::secs;
 use harness::trouble::{Failure, fleet_of_firsts};
 use serde_json::Value;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use bollard::models::{NodeState, SwarmJoinRequest};
 use bollard::query_parameters::{DeleteNodeOptionsBuilder, LeaveSwarmOptionsBuilder};
+use harness::PATIENCE;
 use harness::departures::node_id;
 use harness::secs;
 use harness::swarm::{self, CLUSTER};
@@ -17,8 +18,6 @@ use skep_sim::fleet::{Fleet, Instance};
 const TWO_MINUTES: Duration = secs(120);
 /// Several looks long.
 const BAD_DAY: Duration = secs(90);
-/// A boot and a few looks, on a machine that is busy.
-const PATIENCE: Duration = secs(240);
 /// What a node says that has noticed.
 const NOTICED: &str = "not in the cluster's swarm any more";
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::ensure;
+use harness::PATIENCE;
 use harness::browser::Browser;
-use harness::departures::{Leaver, PATIENCE, options_with, running, shell, signal, standing};
+use harness::departures::{Leaver, options_with, running, shell, signal, standing};
 use harness::secs;
 use serde_json::{Value, json};
 use skep_sim::cloud::Market;

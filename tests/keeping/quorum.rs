@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use bollard::models::Reachability;
-use harness::departures::{
-    Leaver, PATIENCE, events_of, is_listed, options_with, row, running, standing,
-};
+use harness::PATIENCE;
+use harness::departures::{Leaver, events_of, is_listed, options_with, row, running, standing};
 use harness::secs;
 use harness::seen::{member, status, status_text};
 use skep_sim::cloud::{ActionResult, EventKind, HookSpec, Transition};

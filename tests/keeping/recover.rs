@@ -3,9 +3,10 @@
 
 use std::process::Output;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, ensure};
+use harness::PATIENCE;
 use harness::departures::{self, node_id, signal};
 use harness::secs;
 use harness::seen::status_text;
@@ -14,8 +15,6 @@ use serde_json::{Value, json};
 use skep_sim::cloud::{Fault, Service};
 use skep_sim::fleet::{Fleet, Instance, workload};
 
-/// Boots, two looks at the ledger and a few of the reaper's, on a machine that is busy.
-const PATIENCE: Duration = secs(240);
 /// `skep recover` when nothing was changed.
 const NOTHING_DONE: i32 = 3;
 

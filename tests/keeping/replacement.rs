@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use bollard::query_parameters::LeaveSwarmOptionsBuilder;
+use harness::PATIENCE;
 use harness::departures::Leaver;
 use harness::secs;
 use harness::swarm::{self, CLUSTER};
@@ -16,8 +17,6 @@ use skep_sim::fleet::{Fleet, FleetOptions, Instance};
 const SURE_AFTER: Duration = secs(150);
 /// Longer than that, and a few looks.
 const LONG_ENOUGH: Duration = secs(210);
-/// The same on a machine that is busy, and a departure by way of the hook.
-const PATIENCE: Duration = secs(360);
 
 /// The shortest that skep takes.
 fn options() -> FleetOptions {

@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use anyhow::ensure;
 use bollard::models::{Node, NodeState, Reachability};
+use harness::PATIENCE;
 use harness::departures::{Leaver, options_with, row, running, standing};
 use harness::quorum::keeping_a_leader;
 use harness::secs;
 use skep_sim::fleet::{ClusterSpec, Fleet, Instance, workload};
 
 const REPLICAS: u32 = 6;
-/// A replacement boots, joins and is in service; two cores are shared with another scenario.
-const PATIENCE: std::time::Duration = secs(180);
 
 #[tokio::test]
 async fn three_managers_one_by_one_and_two_at_a_time() -> anyhow::Result<()> {

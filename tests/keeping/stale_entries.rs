@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use bollard::models::NodeState;
 use bollard::query_parameters::LeaveSwarmOptionsBuilder;
+use harness::PATIENCE;
 use harness::departures::{Leaver, is_listed, node_id, options_with, standing};
 use harness::gate::Gate;
 use harness::secs;
 use harness::swarm;
 use skep_sim::fleet::{ClusterSpec, Fleet, Instance};
 
-/// Docker takes up to half a minute to call a node Down; then the leader's patience and two looks.
-const PATIENCE: Duration = secs(180);
 /// Longer than the leader's patience and two of its looks.
 const LONG_ENOUGH: Duration = secs(60);
 

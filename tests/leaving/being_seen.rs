@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use harness::departures::{
-    Leaver, PATIENCE, departure_state, options_with, running, shell, standing,
-};
+use harness::PATIENCE;
+use harness::departures::{Leaver, departure_state, options_with, running, shell, standing};
 use harness::secs;
 use harness::seen::{member, status, status_text};
 use serde_json::Value;
@@ -93,7 +92,7 @@ async fn a_node_tells_how_it_does_while_ready_and_while_it_leaves() -> anyhow::R
 }
 
 /// `GET /`: its code, and what its body says.
-async fn health(instance: &Arc<Instance>) -> anyhow::Result<(u16, String, String)> {
+pub(super) async fn health(instance: &Arc<Instance>) -> anyhow::Result<(u16, String, String)> {
     let script = r#"exec 3<>/dev/tcp/127.0.0.1/44554
         printf 'GET / HTTP/1.1\r\nHost: skep\r\nConnection: close\r\n\r\n' >&3
         cat <&3"#;

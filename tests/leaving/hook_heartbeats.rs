@@ -1,8 +1,9 @@
 //! A hook with a short heartbeat time-out and a node that needs longer: heartbeats keep it open.
 
+use harness::PATIENCE;
 use harness::departures::{
-    Leaver, PATIENCE, departure_state, events_of, hook_results, hook_timed_out, options_with,
-    running, standing,
+    Leaver, departure_state, events_of, hook_results, hook_timed_out, options_with, running,
+    standing,
 };
 use harness::secs;
 use skep_sim::cloud::{ActionResult, EventKind, HookSpec, Transition};

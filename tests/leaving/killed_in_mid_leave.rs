@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use bollard::models::LocalNodeState;
+use harness::PATIENCE;
 use harness::departures::{
-    Leaver, PATIENCE, departure_state, drains, flusher, options_with, running, signal, standing,
+    Leaver, departure_state, drains, flusher, options_with, running, signal, standing,
 };
 use harness::quorum::keeping_quorum;
 use harness::secs;

@@ -1,7 +1,8 @@
 //! The only manager is terminated: it waits for its replacement, and the swarm lives on. Where none
 //! comes, it leaves with its deadline, and says what is lost.
 
-use harness::departures::{Leaver, PATIENCE, options_with, row, running, standing};
+use harness::PATIENCE;
+use harness::departures::{Leaver, options_with, row, running, standing};
 use harness::secs;
 use skep_sim::fleet::{ClusterSpec, workload};
 

@@ -1,7 +1,8 @@
 //! A second notice comes while the node leaves: a nearer deadline shortens what is left.
 
+use harness::PATIENCE;
 use harness::departures::{
-    Leaver, PATIENCE, departure_state, events_of, options_with, row, running, standing,
+    Leaver, departure_state, events_of, options_with, row, running, standing,
 };
 use harness::secs;
 use skep_sim::cloud::{EventKind, Market};

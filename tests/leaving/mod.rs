@@ -1,6 +1,7 @@
 //! How instances leave the swarm, whatever makes them, and whatever happens on the way.
 
 mod being_seen;
+mod cancelled_notice;
 mod flush;
 mod hook_heartbeats;
 mod hook_late;
@@ -20,4 +21,5 @@ mod shippers;
 mod shutdown_and_reboot;
 mod spot_notice;
 mod standalone_containers;
+mod standby;
 mod two_managers_at_once;

@@ -1,7 +1,8 @@
 //! No manager drains the worker: it stops its tasks itself, each with its grace, and leaves.
 
+use harness::PATIENCE;
 use harness::departures::{
-    Leaver, PATIENCE, departure_state, drains, is_listed, options_with, row, running, standing,
+    Leaver, departure_state, drains, is_listed, options_with, row, running, standing,
 };
 use harness::secs;
 use skep_sim::fleet::{ClusterSpec, workload};

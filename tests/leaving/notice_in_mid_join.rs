@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use harness::PATIENCE;
 use harness::departures::{
-    Leaver, PATIENCE, hook_results, hook_timed_out, ledger, options_with, row, shell, standing,
+    Leaver, hook_results, hook_timed_out, ledger, options_with, row, shell, standing,
 };
 use skep_sim::cloud::{ActionResult, Fault, Service};
 use skep_sim::fleet::{ClusterSpec, Fleet, Instance};

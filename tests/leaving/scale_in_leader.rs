@@ -1,6 +1,7 @@
 //! The leader's instance is terminated and replaced: another leads, and the quorum is never lost.
 
-use harness::departures::{Leaver, PATIENCE, options_with, running, standing};
+use harness::PATIENCE;
+use harness::departures::{Leaver, options_with, running, standing};
 use harness::quorum::keeping_quorum;
 use harness::secs;
 use skep_sim::fleet::{ClusterSpec, workload};

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::ensure;
-use harness::departures::{Leaver, PATIENCE, options_with, running, shell, signal, standing};
+use harness::PATIENCE;
+use harness::departures::{Leaver, options_with, running, shell, signal, standing};
 use harness::secs;
 use skep_sim::fleet::{ClusterSpec, Fleet, Instance, service};
 

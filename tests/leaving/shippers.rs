@@ -10,7 +10,8 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use bollard::models::{ServiceSpec, TaskSpecLogDriver, TaskSpecPlacement};
-use harness::departures::{Leaver, PATIENCE, flusher, options_with, running, shell, standing};
+use harness::PATIENCE;
+use harness::departures::{Leaver, flusher, options_with, running, shell, standing};
 use harness::secs;
 use serde_json::Value;
 use skep_sim::fleet::{ClusterSpec, ContainerEvent, Fleet, Instance, service};

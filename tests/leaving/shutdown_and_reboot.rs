@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
+use harness::PATIENCE;
 use harness::departures::{
-    Leaver, PATIENCE, departure_state, is_listed, node_id, options_with, row, running, signal,
-    standing, systemctl_with_job,
+    Leaver, departure_state, is_listed, node_id, options_with, row, running, signal, standing,
+    systemctl_with_job,
 };
 use harness::secs;
 use skep_sim::fleet::{ClusterSpec, Fleet, Instance, workload};

@@ -1,6 +1,7 @@
 //! EC2 takes a spot instance back: the node is out before the time that the notice names.
 
-use harness::departures::{Leaver, PATIENCE, hook_results, options_with, row, running, standing};
+use harness::PATIENCE;
+use harness::departures::{Leaver, hook_results, options_with, row, running, standing};
 use harness::secs;
 use skep_sim::cloud::{EventKind, Market};
 use skep_sim::fleet::{ClusterSpec, workload};

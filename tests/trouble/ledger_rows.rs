@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, ensure};
+use harness::PATIENCE;
 use harness::options;
-use harness::trouble::{PATIENCE, all_ready, aws, first_of, row, rows};
+use harness::trouble::{all_ready, aws, first_of, row, rows};
 use serde_json::Value;
 use skep_sim::fleet::{ClusterSpec, Fleet, FleetOptions};
 

@@ -16,8 +16,9 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use bollard::query_parameters::UpdateSwarmOptionsBuilder;
+use harness::PATIENCE;
 use harness::options;
-use harness::trouble::{PATIENCE, all_ready, aws, first_of, fleet_prepared};
+use harness::trouble::{all_ready, aws, first_of, fleet_prepared};
 use serde_json::Value;
 use skep_sim::cloud::{Fault, Service};
 use skep_sim::fleet::{ClusterSpec, Fleet, FleetOptions, Instance};

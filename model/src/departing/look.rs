@@ -79,6 +79,7 @@ impl World {
         let own = knows.then(|| me.listed());
         let mut seen = leave::Observed {
             local: me.local(),
+            is_withdrawn: false,
             is_ours: true,
             row: me.row.filter(|_| !me.is_cut_off).map(Row::departure),
             is_ledger_readable: !me.is_cut_off,

@@ -154,6 +154,12 @@ pub(super) fn authenticate(
     }
 }
 
+/// The region that a request is signed for: the SDKs ask another region at the same endpoint here.
+pub(super) fn signed_region(headers: &HeaderMap) -> Option<&str> {
+    let authorization = headers.get("authorization")?.to_str().ok()?;
+    authorization.split_once("Credential=")?.1.split('/').nth(2)
+}
+
 fn access_key_id(authorization: &str) -> Option<&str> {
     let parameters = authorization.strip_prefix("AWS4-HMAC-SHA256 ")?;
     let parameter = |name: &str| {
@@ -232,7 +238,7 @@ enum Protocol {
 impl Protocol {
     fn of(service: Service) -> Self {
         match service {
-            Service::DynamoDb | Service::Ssm => Self::Json,
+            Service::DynamoDb | Service::Ssm | Service::Ecr => Self::Json,
             Service::AutoScaling | Service::CloudFormation | Service::Ec2 | Service::Imds => {
                 Self::Query
             }

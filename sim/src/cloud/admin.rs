@@ -113,6 +113,19 @@ impl Cloud {
         Ok(())
     }
 
+    /// A role may do what this policy document allows, too.
+    ///
+    /// # Errors
+    /// When there is something in it that is not enforced here.
+    pub fn attach_role_policy(&self, role: &str, document: &Value) -> Result<(), PolicyError> {
+        let more = Policies::parse(std::slice::from_ref(document))?;
+        self.change(|state, _| match state.policies.get_mut(role) {
+            Some(policies) => policies.add(more),
+            None => drop(state.policies.insert(role.to_owned(), more)),
+        });
+        Ok(())
+    }
+
     /// What a role's policies allow and no call has needed so far.
     pub fn unused_permissions(&self, role: &str) -> Vec<String> {
         self.change(|state, _| state.policies.get(role).map(Policies::unused).unwrap_or_default())

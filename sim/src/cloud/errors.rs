@@ -40,6 +40,7 @@ impl ApiError {
             Service::DynamoDb | Service::Ssm => {
                 Self::new(500, "InternalServerError", "Internal server error")
             }
+            Service::Ecr => Self::new(500, "ServerException", "Internal server error"),
             Service::Ec2 => Self::new(500, "InternalError", "An internal error has occurred"),
             Service::AutoScaling | Service::CloudFormation | Service::Imds => {
                 Self::new(500, "InternalFailure", "An internal error has occurred.")
@@ -55,7 +56,7 @@ impl ApiError {
                 "The level of configured provisioned throughput for the table was exceeded. \
                  Consider increasing your provisioning level with the UpdateTable API.",
             ),
-            Service::Ssm => Self::new(400, "ThrottlingException", "Rate exceeded"),
+            Service::Ssm | Service::Ecr => Self::new(400, "ThrottlingException", "Rate exceeded"),
             Service::AutoScaling | Service::CloudFormation => {
                 Self::new(400, "Throttling", "Rate exceeded")
             }
@@ -66,7 +67,9 @@ impl ApiError {
 
     pub(super) fn unknown_action(service: Service, action: &str) -> Self {
         match service {
-            Service::DynamoDb | Service::Ssm => Self::new(400, "UnknownOperationException", ""),
+            Service::DynamoDb | Service::Ssm | Service::Ecr => {
+                Self::new(400, "UnknownOperationException", "")
+            }
             Service::Ec2 => Self::new(
                 400,
                 "InvalidAction",
@@ -80,7 +83,7 @@ impl ApiError {
     pub(super) fn response(&self, service: Service) -> Response<Body> {
         match service {
             Service::DynamoDb => self.json("application/x-amz-json-1.0", self.dynamodb_namespace()),
-            Service::Ssm => self.json("application/x-amz-json-1.1", ""),
+            Service::Ssm | Service::Ecr => self.json("application/x-amz-json-1.1", ""),
             Service::Ec2 => self.ec2(),
             Service::AutoScaling | Service::CloudFormation | Service::Imds => self.xml(service),
         }

@@ -1,6 +1,7 @@
 //! The one door for all services: finds out what is called, by whom, and whether and how it is
 //! answered, and writes it down.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use axum::body::{Body, Bytes};
@@ -17,7 +18,7 @@ use super::requests::Service;
 use super::server::Dropped;
 use super::wire::{self, Params};
 use super::{
-    Cloud, admin_http, autoscaling, clock, cloudformation, dynamodb, ec2, ids, requests, ssm,
+    Cloud, admin_http, autoscaling, clock, cloudformation, dynamodb, ec2, ecr, ids, requests, ssm,
 };
 
 /// A call as it came in.
@@ -46,6 +47,9 @@ impl Call {
             return match target.split_once('.')? {
                 ("DynamoDB_20120810", action) => Some(json(Service::DynamoDb, action, body)),
                 ("AmazonSSM", action) => Some(json(Service::Ssm, action, body)),
+                ("AmazonEC2ContainerRegistry_V20150921", action) => {
+                    Some(json(Service::Ecr, action, body))
+                }
                 _ => None,
             };
         }
@@ -83,6 +87,7 @@ impl Call {
     fn asked(&self, scaling: &Scaling, region: &str) -> Asked {
         match (&self.input, self.service) {
             (Input::Json(input), Service::DynamoDb) => Asked::dynamodb(&self.action, input, region),
+            (Input::Json(_), Service::Ecr) => Asked::ecr(&self.action, region),
             (Input::Json(input), _) => Asked::ssm(&self.action, input, region),
             (Input::Query(form), of) => {
                 let instance = form.get("InstanceId").and_then(|id| scaling.instance(id));
@@ -117,9 +122,13 @@ impl Answered {
 pub(super) async fn handle(
     cloud: Cloud,
     request: Request<Body>,
+    peer: SocketAddr,
 ) -> Result<Response<Body>, Dropped> {
     let started = Instant::now();
     let (parts, body) = request.into_parts();
+    if let Some(host) = ecr::host(&parts) {
+        return visit_registry(&cloud, &parts, host, body, peer).await;
+    }
     let Ok(body) = axum::body::to_bytes(body, dynamodb::LARGEST_BODY).await else {
         return Err(Dropped);
     };
@@ -153,6 +162,34 @@ pub(super) async fn handle(
     if let Ok(date) = HeaderValue::from_str(&clock::http_date(cloud.now())) {
         response.headers_mut().insert(header::DATE, date);
     }
+    Ok(response)
+}
+
+/// A pull or a push; who comes is known by the address that the connection comes from.
+async fn visit_registry(
+    cloud: &Cloud,
+    parts: &Parts,
+    host: &str,
+    body: Body,
+    peer: SocketAddr,
+) -> Result<Response<Body>, Dropped> {
+    let (at, started) = (cloud.now(), Instant::now());
+    let body = axum::body::to_bytes(body, ecr::LARGEST_BODY).await.map_err(|_| Dropped)?;
+    let response = cloud.visit_registry(parts, host, body).await;
+    let IpAddr::V4(address) = peer.ip() else { return Ok(response) };
+    let visitor = cloud
+        .change(|state, _| state.scaling.instance_at(address).map(|instance| instance.id.clone()));
+    cloud.inner.requests.push(requests::Request {
+        at,
+        service: Service::Ecr,
+        action: format!("{} {}", parts.method, parts.uri.path()),
+        principal: None,
+        instance_id: visitor,
+        status: response.status().as_u16(),
+        code: None,
+        summary: host.to_owned(),
+        took_micros: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+    });
     Ok(response)
 }
 
@@ -211,6 +248,11 @@ impl Cloud {
             (Service::Ssm, Input::Json(input)) => self.change(|state, _| {
                 let place = ssm::Place::new(&self.inner.options.region, clock);
                 let output = state.parameters.handle(action, input, &place)?;
+                Ok((ids::request_id(), "application/x-amz-json-1.1", output.to_string()))
+            }),
+            (Service::Ecr, Input::Json(_)) => self.change(|state, _| {
+                let region = access::signed_region(&parts.headers).unwrap_or_default();
+                let output = state.ecr.handle(action, region, clock.now())?;
                 Ok((ids::request_id(), "application/x-amz-json-1.1", output.to_string()))
             }),
             (Service::Ec2, Input::Query(form)) => ec2::handle(self, action, form).map(|content| {

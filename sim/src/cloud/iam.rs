@@ -130,6 +130,11 @@ impl Policies {
         Ok(Self(statements))
     }
 
+    /// What further documents say, too.
+    pub fn add(&mut self, more: Self) {
+        self.0.extend(more.0);
+    }
+
     /// Whether everything that a call asks for is allowed on each of its resources. What allows it
     /// is remembered.
     pub fn judge(&mut self, asked: &Asked) -> Result<(), Refusal> {

@@ -36,6 +36,7 @@ mod clock;
 mod cloudformation;
 mod dynamodb;
 mod ec2;
+mod ecr;
 mod errors;
 mod events;
 mod faults;
@@ -117,6 +118,7 @@ struct State {
     stacks: Stacks,
     ec2: Ec2,
     parameters: ssm::Parameters,
+    ecr: ecr::Ecr,
     denials: Vec<Deny>,
     /// By role; a role that is not here is not restricted.
     policies: BTreeMap<String, iam::Policies>,
@@ -161,6 +163,7 @@ impl Cloud {
             stacks: Stacks::new(&options.region, options.seed.wrapping_add(1)),
             ec2: Ec2::new(options.seed.wrapping_add(3)),
             parameters: ssm::Parameters::default(),
+            ecr: ecr::Ecr::new(options.seed.wrapping_add(4)),
             denials: Vec::new(),
             policies: BTreeMap::new(),
             metadata: imds::Metadata::new(options.seed.wrapping_add(2)),
@@ -192,7 +195,7 @@ impl Cloud {
 
     /// Serves the AWS services, and `/_sim/`, until the future is dropped.
     pub async fn serve_aws(self, listener: TcpListener) {
-        let handler = move |request, _| gateway::handle(self.clone(), request);
+        let handler = move |request, peer| gateway::handle(self.clone(), request, peer);
         server::serve(listener, handler).await;
     }
 

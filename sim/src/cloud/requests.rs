@@ -16,6 +16,7 @@ const CAPACITY: usize = 400_000;
 pub enum Service {
     DynamoDb,
     Ssm,
+    Ecr,
     AutoScaling,
     CloudFormation,
     Ec2,
@@ -28,6 +29,7 @@ impl Service {
         match self {
             Self::DynamoDb => "dynamodb",
             Self::Ssm => "ssm",
+            Self::Ecr => "ecr",
             Self::AutoScaling => "autoscaling",
             Self::CloudFormation => "cloudformation",
             Self::Ec2 => "ec2",

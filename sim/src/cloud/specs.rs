@@ -119,6 +119,8 @@ pub struct WarmPoolSpec {
     /// The pool fills up to this together with the desired capacity; `None`: the group's maximum.
     pub max_prepared: Option<u32>,
     pub state: PoolState,
+    /// Instances return to the pool on scale-in.
+    pub reuse: bool,
 }
 
 #[derive(Clone, Debug)]

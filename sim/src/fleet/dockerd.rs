@@ -1,6 +1,7 @@
 //! The Docker daemon of one instance: its configuration, its command and its API.
 
 use std::fs::{self, File, OpenOptions};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -32,6 +33,8 @@ pub(crate) struct Dockerd {
     pub cgroup: String,
     /// A folder with another engine.
     pub engine: Option<PathBuf>,
+    /// Tasks pull their images; otherwise they run what is there.
+    pub pulls: bool,
 }
 
 impl Dockerd {
@@ -50,11 +53,23 @@ impl Dockerd {
         self.dir.join("resolv.conf")
     }
 
-    /// Writes the configuration. Run-time files stay at Docker's defaults: the instance has a /run
-    /// of its own.
-    pub(crate) fn prepare(&self, overrides: &Map<String, Value>) -> anyhow::Result<()> {
+    /// The instance's `/etc/hosts`: all that it can resolve.
+    pub(crate) fn hosts(&self) -> PathBuf {
+        self.dir.join("hosts")
+    }
+
+    /// Writes the configuration; `hosts` are names and where they are. Run-time files stay at Docker's
+    /// defaults: the instance has a /run of its own.
+    pub(crate) fn prepare(
+        &self,
+        overrides: &Map<String, Value>,
+        hosts: &[(Ipv4Addr, String)],
+    ) -> anyhow::Result<()> {
         fs::create_dir_all(self.etc())?;
         fs::write(self.resolv_conf(), "nameserver 127.0.0.1\n")?;
+        let localhost = [(Ipv4Addr::LOCALHOST, "localhost".to_owned())];
+        let lines = localhost.iter().chain(hosts).map(|(at, name)| format!("{at} {name}\n"));
+        fs::write(self.hosts(), lines.collect::<String>())?;
         let mut daemon = json!({
             "data-root": self.data_root(),
             "hosts": [format!("unix://{}", self.socket.display())],
@@ -79,8 +94,8 @@ impl Dockerd {
             .env_clear()
             .env("PATH", prerequisites::search_path(self.engine.as_deref()))
             .env("HOME", &self.dir)
-            // Tasks use the local image; the default asks a registry first, at every start.
-            .env("DOCKER_SERVICE_PREFER_OFFLINE_IMAGE", "1")
+            // With it, tasks ask no registry at all; the default asks one at every start.
+            .env("DOCKER_SERVICE_PREFER_OFFLINE_IMAGE", if self.pulls { "0" } else { "1" })
             .stdout(log.try_clone()?)
             .stderr(log);
         Ok(command)

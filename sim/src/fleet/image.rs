@@ -102,13 +102,15 @@ async fn import(
         log: dir.join("dockerd.log"),
         cgroup: "/skep-sim/image".to_owned(),
         engine: engine.map(Path::to_owned),
+        pulls: false,
     };
-    dockerd.prepare(overrides)?;
+    dockerd.prepare(overrides, &[])?;
     let namespace = Namespace::create(namespace)?;
     let machine = Machine::power_on(Hardware {
         hostname: "image".to_owned(),
         netns: namespace.path(),
         resolv_conf: dockerd.resolv_conf(),
+        hosts: dockerd.hosts(),
         docker_conf: dockerd.etc(),
     })?;
     let daemon = Process::watch(machine.spawn(dockerd.command()?)?);

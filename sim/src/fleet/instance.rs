@@ -85,6 +85,7 @@ impl Instance {
                 log: dir.join("dockerd.log"),
                 cgroup: format!("{}/{}", site.run.cgroup(), launch.instance_id),
                 engine: site.options.engine.clone(),
+                pulls: site.options.pulls,
             },
             netns: Namespace::named(&netns),
             site: Arc::clone(site),

@@ -37,6 +37,8 @@ pub(crate) struct Hardware {
     pub netns: PathBuf,
     /// What the instance sees as `/etc/resolv.conf`.
     pub resolv_conf: PathBuf,
+    /// What the instance sees as `/etc/hosts`.
+    pub hosts: PathBuf,
     /// What the instance sees as `/etc/docker`.
     pub docker_conf: PathBuf,
 }
@@ -145,6 +147,7 @@ fn boot(hardware: &Hardware) -> anyhow::Result<Child> {
         .context("cannot cover /run")?;
     fs::create_dir_all("/run/lock")?;
     cover(&hardware.resolv_conf, &resolv_conf)?;
+    cover(&hardware.hosts, Path::new("/etc/hosts"))?;
     fs::create_dir_all("/etc/docker")?;
     cover(&hardware.docker_conf, Path::new("/etc/docker"))?;
     start_init()

@@ -28,6 +28,7 @@ mod options;
 mod power;
 pub(crate) mod prerequisites;
 pub(crate) mod process;
+mod registry;
 pub(crate) mod run;
 mod supervisor;
 pub(crate) mod swarm;
@@ -51,6 +52,7 @@ pub use netns::{INTERFACE, METADATA_ADDRESS};
 pub use notify::Notification;
 pub use options::{DockerStart, FleetOptions, PowerOff, Prepare, Restart, default_dir};
 pub use process::Exit;
+pub use registry::Registry;
 pub use swarm::service;
 pub use timeline::Entry;
 

@@ -39,6 +39,10 @@ pub struct FleetOptions {
     pub power_off: PowerOff,
     /// A folder with another engine (dockerd, containerd, runc), put first in the PATH.
     pub engine: Option<PathBuf>,
+    /// Names that instances find at the AWS gateway, such as that of a registry.
+    pub hosts: Vec<String>,
+    /// Tasks pull their images; otherwise they run what is preloaded, and ask no registry.
+    pub pulls: bool,
     /// More keys for each `daemon.json`; they win.
     pub daemon: serde_json::Map<String, serde_json::Value>,
 }
@@ -60,6 +64,8 @@ impl Default for FleetOptions {
             docker_start: DockerStart::WithSkep,
             power_off: PowerOff::Cut,
             engine: None,
+            hosts: Vec::new(),
+            pulls: false,
             daemon: serde_json::Map::new(),
         }
     }

@@ -140,7 +140,9 @@ impl Instance {
         }
         append(&self.log_path())?;
         let options = &self.site.options;
-        self.dockerd.prepare(&options.daemon)?;
+        let hosts: Vec<_> =
+            options.hosts.iter().map(|name| (self.site.gateway, name.clone())).collect();
+        self.dockerd.prepare(&options.daemon, &hosts)?;
         self.site.template.copy_to(&self.dockerd.data_root())?;
         if let Some(config) = &options.config {
             self.write_config(config)?;
@@ -159,6 +161,7 @@ impl Instance {
             hostname: self.hostname(),
             netns: self.netns.path(),
             resolv_conf: self.dockerd.resolv_conf(),
+            hosts: self.dockerd.hosts(),
             docker_conf: self.dockerd.etc(),
         })?;
         *self.power() = Power::On(machine);

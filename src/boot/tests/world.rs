@@ -188,8 +188,10 @@ impl World {
                     is_alone: self.swarms[swarm].len() <= 1,
                     has_former: self.swarms[swarm].iter().any(|it| {
                         let generation = self.charter.as_ref().map(|charter| charter.generation);
-                        let row = self.rows.get(it).map(|row| row.0);
-                        self.is_manager_of(*it) && *it != me && row.is_some() && row < generation
+                        // A row of another node id is of a swarm that the machine was in before.
+                        let row = self.rows.get(it).filter(|row| row.1 == swarm);
+                        let is_former = row.is_some_and(|row| Some(row.0) < generation);
+                        self.is_manager_of(*it) && *it != me && is_former
                     }),
                 }
             }),

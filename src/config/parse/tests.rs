@@ -161,6 +161,8 @@ fn a_label_has_a_key_and_a_value() {
     refused(labels(&Raw::bare("=x")), "letters, digits and ._-");
     assert_eq!(join_availability(&quoted("pause")), Ok(JoinAvailability::Pause));
     refused(join_availability(&quoted("drain")), "none of active, pause");
+    assert_eq!(rebalance(&quoted("leave")), Ok(Rebalance::Leave));
+    refused(rebalance(&quoted("drain")), "none of ignore, pause, leave");
 }
 
 #[test]

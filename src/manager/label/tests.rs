@@ -157,6 +157,43 @@ fn the_first_labels_activate_who_came_in_paused() {
 }
 
 #[test]
+fn a_quiet_node_is_drained_once_and_active_again_once() {
+    let mut row = member(&Labels::new(), false);
+    let (mut seen, mut availability) = (labels(&[(OWNED, "")]), Availability::Active);
+    let mut look = |row: &Member| {
+        let edited = decide(&seen, availability, row);
+        let is_write = edited.is_some();
+        if let Some(edited) = edited {
+            (seen, availability) = edited;
+        }
+        (is_write, availability)
+    };
+    for (quiet, then) in [
+        (Some(Quiet::Rebalance), Availability::Pause),
+        (Some(Quiet::Standby), Availability::Drain),
+        (Some(Quiet::Rebalance), Availability::Pause),
+        (None, Availability::Active),
+    ] {
+        row.quiet = quiet;
+        assert_eq!(look(&row), (true, then));
+        assert_eq!((look(&row), look(&row)), ((false, then), (false, then)), "however often");
+    }
+}
+
+#[test]
+fn who_comes_in_paused_and_is_quiet_is_active_afterwards_all_the_same() {
+    let mut row = member(&Labels::new(), true);
+    row.quiet = Some(Quiet::Rebalance);
+    let (seen, availability) = decide(&Labels::new(), Availability::Pause, &row).unwrap();
+    assert_eq!(availability, Availability::Pause);
+    row.quiet = None;
+    assert_eq!(decide(&seen, availability, &row).unwrap().1, Availability::Active);
+    // Drained before its first labels, by a departure that was taken back.
+    let drained = labels(&[(AVAILABILITY, "drain, was pause")]);
+    assert_eq!(decide(&drained, Availability::Drain, &row).unwrap().1, Availability::Active);
+}
+
+#[test]
 fn a_tag_that_is_gone_takes_its_label_along_and_nothing_else() {
     let seen = labels(&[("disk", "ssd"), ("mine", "x"), (OWNED, "disk")]);
     let (now, _) = decide(&seen, Availability::Active, &member(&Labels::new(), false)).unwrap();
@@ -190,12 +227,14 @@ fn the_ledger_is_read_for_new_nodes_at_once_and_else_rarely() {
     let done = || view("a", "ready", labels(&[(OWNED, "")]));
     let bare = || view("b", "ready", Labels::new());
     let dead = || view("c", "down", Labels::new());
+    let marked = || view("d", "ready", labels(&[(OWNED, ""), (AVAILABILITY, "drain, was active")]));
     let mut leader = Memory::default();
     assert!(leader.is_due(&[done()], &LEADER, at(0)), "never read");
     leader.read_at = Some(at(0));
     assert!(!leader.is_due(&[done(), dead()], &LEADER, at(2)));
     assert!(leader.is_due(&[done(), bare()], &LEADER, at(4)), "a new node");
     assert!(!leader.is_due(&[done()], &LEADER, at(6)), "it has its labels");
+    assert!(leader.is_due(&[marked()], &LEADER, at(6)), "it may be wanted again");
     assert!(leader.is_due(&[done()], &LEADER, at(30)), "labels may have changed");
     leader.read_at = Some(at(125));
     assert!(leader.is_due(&[bare()], &LEADER, at(126)));

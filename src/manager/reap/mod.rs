@@ -22,6 +22,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::act::CareError;
+use super::rounds;
 use super::stand_in::{self, WaitingSince};
 use crate::autoscaling::Survey;
 use crate::demotion::{Demotion, demote_in_turn};
@@ -33,6 +34,7 @@ use crate::swarm::{NodeView, Quorum, SwarmErrorKind};
 
 use decide::{Decision, Observed, Step, Verdict};
 
+const WHAT: &str = "looking for dead nodes";
 /// Docker's list is near; Auto Scaling is asked only about nodes that look dead.
 const INTERVAL: Duration = Duration::from_secs(15);
 /// The same while time alone will change a verdict.
@@ -67,29 +69,18 @@ struct Memory {
 
 /// Takes the dead off the list for as long as this node is a manager; never returns.
 pub async fn reap_the_dead(node: &Node, node_id: &str) -> Infallible {
-    loop {
-        super::until_manager(node).await;
-        let mut memory = Memory::default();
-        let mut pause = INTERVAL;
-        loop {
-            tokio::time::sleep(pause).await;
-            pause = match look(node, node_id, &mut memory).await {
-                Ok(true) => BUSY_INTERVAL,
-                Ok(false) => INTERVAL,
-                Err(CareError::Swarm(error)) if error.kind == SwarmErrorKind::NotManager => break,
-                Err(error) => {
-                    if let CareError::Swarm(error) = &error {
-                        let has_no_leader = error.kind == SwarmErrorKind::NoLeader;
-                        metrics().quorum_margin(has_no_leader.then_some(-1.0));
-                    }
-                    memory.complain(crate::errors::chain(&error));
-                    INTERVAL
-                }
-            };
+    rounds::go(node, WHAT, (INTERVAL, INTERVAL), async |memory: &mut Memory| {
+        let looked = look(node, node_id, memory).await;
+        if let Err(CareError::Swarm(error)) = &looked {
+            let has_no_leader = error.kind == SwarmErrorKind::NoLeader;
+            metrics().quorum_margin(has_no_leader.then_some(-1.0));
         }
-        node.state.set_verdicts(BTreeMap::new());
-        metrics().quorum_margin(None);
-    }
+        if looked.as_ref().is_err_and(CareError::is_not_manager) {
+            node.state.set_verdicts(BTreeMap::new());
+        }
+        Ok(if looked? { BUSY_INTERVAL } else { INTERVAL })
+    })
+    .await
 }
 
 /// Whether time alone will change something soon.
@@ -231,7 +222,7 @@ impl Memory {
     /// Says it once, until it changes.
     fn complain(&mut self, complaint: String) {
         if self.complaint.as_ref() != Some(&complaint) {
-            tracing::warn!("looking for dead nodes: {complaint}");
+            tracing::warn!("{WHAT}: {complaint}");
             self.complaint = Some(complaint);
         }
     }

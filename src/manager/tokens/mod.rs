@@ -32,6 +32,8 @@ use follow::{Followed, TokensError, fetch_truth, follow};
 pub use rotate::rotate_on_request;
 use rotate::rotate_when_due;
 
+/// Who has the trouble.
+const WHO: &str = "secrets";
 /// How old a token in the store may be, and how long a restarted manager stays locked.
 const INTERVAL: Duration = Duration::from_secs(10);
 /// The other managers write when the leader's skep has not.
@@ -61,14 +63,17 @@ pub async fn keep_tokens(node: &Node, node_id: &str) -> Infallible {
     let mut memory = Memory::default();
     loop {
         match look(node, node_id, &mut memory).await {
-            Ok(trouble) => node.state.trouble(trouble),
+            Ok(trouble) => node.state.trouble(WHO, trouble),
             // Without a leader nobody can rotate either; others say what is wrong with Docker.
             Err(TokensError::Swarm(error)) => tracing::debug!("{error}"),
-            Err(error) => node.state.trouble(Some(format!(
-                "the secret store cannot be kept as Docker has it, so that new nodes may not get \
-                 in: {}",
-                crate::errors::chain(&error)
-            ))),
+            Err(error) => {
+                let why = crate::errors::chain(&error);
+                let what = format!(
+                    "the secret store cannot be kept as Docker has it, so that new nodes may not \
+                     get in: {why}"
+                );
+                node.state.trouble(WHO, Some(what));
+            }
         }
         tokio::time::sleep(INTERVAL).await;
     }

@@ -1,7 +1,8 @@
 //! CloudFormation and Auto Scaling are away when the node becomes Ready.
 
 use anyhow::ensure;
-use harness::trouble::{PATIENCE, all_ready, first_of, launch_results, signals};
+use harness::PATIENCE;
+use harness::trouble::{all_ready, first_of, launch_results, signals};
 use harness::{options, secs};
 use skep_sim::cloud::{ActionResult, Fault, Service};
 use skep_sim::fleet::ClusterSpec;

@@ -1,8 +1,9 @@
 //! The parameter with the worker's token is not there at first.
 
 use anyhow::{Context, ensure};
+use harness::PATIENCE;
 use harness::options;
-use harness::trouble::{PATIENCE, all_ready, aws, first_of, signals};
+use harness::trouble::{all_ready, aws, first_of, signals};
 use skep_sim::fleet::ClusterSpec;
 
 const NAME: &str = "/skep/test/worker-token/1";

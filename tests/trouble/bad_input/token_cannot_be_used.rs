@@ -1,9 +1,10 @@
 //! Tokens that are empty, no tokens, or out of reach.
 
 use anyhow::{Context, ensure};
+use harness::PATIENCE;
 use harness::options;
 use harness::trouble::{
-    CLUSTER, Failure, PATIENCE, all_ready, aws, create_group, create_group_with_hooks, first_of,
+    CLUSTER, Failure, all_ready, aws, create_group, create_group_with_hooks, first_of,
     fleet_of_firsts, row,
 };
 use skep_sim::cloud::{Deny, Service, Who};

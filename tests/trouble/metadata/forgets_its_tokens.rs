@@ -1,8 +1,9 @@
 //! 401 for a token that was good a moment ago.
 
 use anyhow::{Context, ensure};
+use harness::PATIENCE;
 use harness::options;
-use harness::trouble::{PATIENCE, all_ready, first_of};
+use harness::trouble::{all_ready, first_of};
 use skep_sim::cloud::{Request, Service};
 use skep_sim::fleet::ClusterSpec;
 

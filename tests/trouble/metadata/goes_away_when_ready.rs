@@ -1,7 +1,8 @@
 //! The metadata is away for a while, in different ways, while the node serves.
 
 use anyhow::ensure;
-use harness::trouble::{PATIENCE, all_ready, fleet_prepared};
+use harness::PATIENCE;
+use harness::trouble::{all_ready, fleet_prepared};
 use harness::{options, secs};
 use skep_sim::fleet::ClusterSpec;
 

@@ -1,8 +1,9 @@
 //! A node that was Ready once, and whose skep comes back to a host without Docker.
 
 use anyhow::ensure;
+use harness::PATIENCE;
 use harness::options;
-use harness::trouble::{PATIENCE, all_ready, first_of, launch_results, row, signals};
+use harness::trouble::{all_ready, first_of, launch_results, row, signals};
 use skep_sim::cloud::ActionResult;
 use skep_sim::fleet::{ClusterSpec, FleetOptions, Restart};
 

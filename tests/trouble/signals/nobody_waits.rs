@@ -1,7 +1,8 @@
 //! A stack that is complete, and no stack at all.
 
 use anyhow::ensure;
-use harness::trouble::{PATIENCE, all_ready, first_of, launch_results, signals};
+use harness::PATIENCE;
+use harness::trouble::{all_ready, first_of, launch_results, signals};
 use harness::{options, secs};
 use skep_sim::cloud::{ActionResult, GroupSpec, HookSpec, Service, Transition};
 use skep_sim::fleet::{ClusterSpec, LAUNCH_HOOK};

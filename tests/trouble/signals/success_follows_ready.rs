@@ -1,7 +1,8 @@
 //! A worker that has to wait for its swarm.
 
 use anyhow::{Context, ensure};
-use harness::trouble::{PATIENCE, all_ready, first_of, launch_results, signals};
+use harness::PATIENCE;
+use harness::trouble::{all_ready, first_of, launch_results, signals};
 use harness::{options, secs};
 use skep_sim::cloud::{ActionResult, LifecycleState};
 use skep_sim::fleet::ClusterSpec;

@@ -27,7 +27,9 @@ impl Scaling {
             for (_, id) in counted.iter().take(excess) {
                 let cause = "an instance was taken out of service in response to a difference \
                              between desired and actual capacity, shrinking the capacity.";
-                self.begin_termination(id, false, cause, now);
+                if !self.return_to_pool(id, cause, now) {
+                    self.begin_termination(id, false, cause, now);
+                }
             }
             let full = (counted.len()..desired).all(|_| {
                 self.take_from_pool(&name, now) || self.launch(&name, Lifecycle::new(now), now)

@@ -13,6 +13,10 @@
 //!  Warmed:Terminating → Warmed:Terminating:Wait → … → Warmed:Terminated
 //! ```
 //!
+//! An instance that the pool takes back goes from InService to Warmed:Pending, and there the termination
+//! hooks hold it instead of the launch hooks:
+//! <https://docs.aws.amazon.com/autoscaling/ec2/userguide/warm-pool-instance-lifecycle.html>.
+//!
 //! An abandoned launch goes through the termination hooks too. AWS's documentation does not say
 //! so; it is the stricter reading for an agent that must cope with both.
 
@@ -69,6 +73,8 @@ pub(crate) enum Event<'a> {
     Vanish,
     /// The group takes it out of the warm pool.
     TakeIntoService,
+    /// The group gives it back to the warm pool, which keeps it so.
+    ReturnToPool(PoolState),
     EnterStandby,
     ExitStandby,
     Heartbeat(ActionName<'a>),
@@ -132,6 +138,8 @@ pub(crate) struct Lifecycle {
     actions: Vec<Action>,
     /// How the pool keeps it that it was launched for.
     pool: PoolState,
+    /// It comes back to the pool, and has served.
+    returns: bool,
     target: Option<&'static str>,
 }
 
@@ -142,6 +150,7 @@ impl Lifecycle {
             since: now,
             actions: Vec::new(),
             pool: PoolState::default(),
+            returns: false,
             target: None,
         }
     }
@@ -218,6 +227,11 @@ impl Lifecycle {
                 self.go(S::Pending, now, facts);
             }
             Event::TakeIntoService => return Err(Refused::NotPrepared),
+            Event::ReturnToPool(pool) if self.state == S::InService => {
+                (self.pool, self.returns) = (pool, true);
+                self.go(S::WarmedPending, now, facts);
+            }
+            Event::ReturnToPool(_) => return Err(Refused::NotInService),
             Event::EnterStandby if self.state == S::InService => {
                 self.go(S::EnteringStandby, now, facts);
                 self.go(S::Standby, now, facts);
@@ -267,7 +281,9 @@ impl Lifecycle {
                 self.go(S::WarmedPendingProceed, now, facts);
             }
             (S::PendingWait | S::WarmedPendingWait, ActionResult::Abandon) => {
-                facts.push(Fact::LaunchAbandoned);
+                if !self.returns {
+                    facts.push(Fact::LaunchAbandoned);
+                }
                 self.go(self.in_pool_or(S::WarmedTerminating, S::Terminating), now, facts);
             }
             _ => {
@@ -291,7 +307,9 @@ impl Lifecycle {
                     self.go(if waits { S::PendingWait } else { S::InService }, now, facts);
                 }
                 S::WarmedPending if now >= self.since + around.timing.launching => {
-                    let waits = self.start(Transition::Launching, now, around, facts);
+                    let transition =
+                        if self.returns { Transition::Terminating } else { Transition::Launching };
+                    let waits = self.start(transition, now, around, facts);
                     let next = if waits { S::WarmedPendingWait } else { S::WarmedPendingProceed };
                     self.go(next, now, facts);
                 }
@@ -315,6 +333,7 @@ impl Lifecycle {
                 }
                 S::PendingProceed => self.go(S::InService, now, facts),
                 S::WarmedPendingProceed => {
+                    self.returns = false;
                     if self.pool == PoolState::Stopped {
                         facts.push(Fact::Stopped);
                     }

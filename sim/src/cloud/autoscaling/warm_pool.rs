@@ -1,7 +1,6 @@
 //! Warm pools: instances that were prepared ahead, kept stopped or running until they are wanted.
 //!
-//! Hibernation and the return of instances on scale-in are not in this cloud, and asking for them
-//! is refused.
+//! Hibernation is not in this cloud, and asking for it is refused.
 
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use super::describe::{one_instance, page};
 use super::instance::Instance;
 use super::lifecycle::{Event, Lifecycle};
 use super::scaling::Scaling;
-use super::states::PoolState;
+use super::states::{LifecycleState, PoolState};
 use crate::cloud::Cloud;
 use crate::cloud::errors::ApiError;
 use crate::cloud::specs::{Market, WarmPoolSpec};
@@ -78,6 +77,24 @@ impl Scaling {
         true
     }
 
+    /// Gives an instance that is too much back to the pool; `false` where it is to be terminated.
+    pub(super) fn return_to_pool(&mut self, id: &str, cause: &str, now: Duration) -> bool {
+        let Some(instance) = self.instances.get(id) else { return false };
+        let (group, activity) = (instance.group.clone(), instance.activity);
+        let pool = self.groups.get(&group).and_then(|group| group.warm_pool);
+        let Some(pool) = pool.filter(|pool| pool.spec.reuse && !pool.is_deleted) else {
+            return false;
+        };
+        if instance.lifecycle.state() != LifecycleState::InService {
+            return false;
+        }
+        self.activities[activity].end_if_open(now);
+        let description = format!("Returning EC2 instance to the warm pool: {id}");
+        self.record(id, &group, description, cause, now);
+        // In service, so it is not refused.
+        self.step(id, Event::ReturnToPool(pool.spec.state), now).is_ok()
+    }
+
     /// Fills the pool up, or lets go of what is too much in it.
     pub(super) fn keep_pool(&mut self, name: &str, now: Duration) {
         let Some((pool, wanted)) = self.groups.get(name).and_then(|group| {
@@ -123,9 +140,6 @@ impl Scaling {
 
 /// `PutWarmPool`.
 pub(super) fn put(scaling: &mut Scaling, params: &Params, now: Duration) -> Result<(), ApiError> {
-    if params.parsed("InstanceReusePolicy.ReuseOnScaleIn")?.unwrap_or(false) {
-        return Err(ApiError::validation("ReuseOnScaleIn is not in this cloud"));
-    }
     let state = match params.get("PoolState") {
         None => PoolState::default(),
         Some(text) => PoolState::parse(text).ok_or_else(|| {
@@ -138,6 +152,7 @@ pub(super) fn put(scaling: &mut Scaling, params: &Params, now: Duration) -> Resu
         min_size: params.parsed("MinSize")?.unwrap_or(0),
         max_prepared: max_prepared.and_then(|n| u32::try_from(n).ok()),
         state,
+        reuse: params.parsed("InstanceReusePolicy.ReuseOnScaleIn")?.unwrap_or(false),
     };
     scaling.put_warm_pool(params.required("AutoScalingGroupName")?, spec, now)
 }
@@ -166,6 +181,11 @@ pub(super) fn describe(scaling: &Scaling, params: &Params) -> Result<String, Api
         xml.display("MaxGroupPreparedCapacity", prepared);
     }
     xml.text("PoolState", pool.spec.state.as_str());
+    if pool.spec.reuse {
+        xml.open("InstanceReusePolicy");
+        xml.display("ReuseOnScaleIn", true);
+        xml.close("InstanceReusePolicy");
+    }
     xml.maybe("Status", pool.is_deleted.then_some("PendingDelete"));
     xml.close("WarmPoolConfiguration");
     let mut members: Vec<&Instance> = scaling

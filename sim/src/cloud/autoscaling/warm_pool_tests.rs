@@ -30,7 +30,7 @@ fn scaling(state: PoolState) -> Scaling {
 }
 
 fn pool(state: PoolState) -> WarmPoolSpec {
-    WarmPoolSpec { min_size: 1, max_prepared: Some(2), state }
+    WarmPoolSpec { min_size: 1, max_prepared: Some(2), state, reuse: false }
 }
 
 fn states(scaling: &Scaling) -> Vec<S> {
@@ -98,6 +98,33 @@ fn a_running_pool_stops_nothing_and_the_metadata_changes_with_the_hook() {
     scaling.tick(NOW + Duration::from_secs(5));
     assert_eq!(target(&scaling, &id), Some("InService"));
     assert_eq!(orders(&mut scaling, &id), ["launch"]);
+}
+
+#[test]
+fn an_instance_that_is_too_much_in_the_group_returns_by_its_termination_hook() {
+    let mut scaling = scaling(PoolState::Stopped);
+    let pooled = only(&scaling, S::WarmedPendingWait);
+    complete(&mut scaling, &pooled, READY, ActionResult::Continue);
+    let spec = WarmPoolSpec { min_size: 0, reuse: true, ..pool(PoolState::Stopped) };
+    scaling.put_warm_pool(GROUP, spec, NOW).unwrap();
+    scaling.set_desired(GROUP, 2, NOW).unwrap();
+    complete(&mut scaling, &pooled, READY, ActionResult::Continue);
+    assert_eq!(states(&scaling), [S::InService; 2]);
+
+    scaling.set_desired(GROUP, 1, NOW).unwrap();
+    let back = only(&scaling, S::WarmedPendingWait);
+    assert_ne!(back, pooled, "the oldest goes first");
+    assert_eq!(target(&scaling, &back), Some("Warmed:Stopped"));
+    assert!(scaling.complete(GROUP, Some(&back), READY, ActionResult::Continue, NOW).is_err());
+    let drain = ActionName { hook: "drain", token: None };
+    complete(&mut scaling, &back, drain, ActionResult::Continue);
+    assert_eq!(only(&scaling, S::WarmedStopped), back);
+    assert_eq!(orders(&mut scaling, &back), ["launch", "stop"]);
+
+    scaling.set_desired(GROUP, 2, NOW).unwrap();
+    assert_eq!(only(&scaling, S::PendingWait), back);
+    complete(&mut scaling, &back, READY, ActionResult::Continue);
+    assert_eq!(states(&scaling), [S::InService; 2]);
 }
 
 #[test]

@@ -42,6 +42,11 @@ impl Asked {
         Self::new(Service::Ssm, &[action], parameters, region)
     }
 
+    /// Asking for a token knows no resource.
+    pub fn ecr(action: &str, region: &str) -> Self {
+        Self::new(Service::Ecr, &[action], vec![], region)
+    }
+
     pub fn dynamodb(action: &str, input: &Value, region: &str) -> Self {
         let actions = if action.starts_with("Transact") { transacted(input) } else { vec![action] };
         let (mut tables, mut leading_keys) = (vec![], vec![]);

@@ -1,0 +1,93 @@
+//! From one stay in the swarm to the next: a notice may be taken back, and a warm pool may take the instance
+//! back.
+
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use super::warm::{self, Wait};
+use super::{Ended, RunError, depart, hook, take_part};
+use crate::announce::Announcer;
+use crate::care::replacement;
+use crate::imds::TargetState;
+use crate::instance::{Departure, Reason};
+use crate::leave::Outcome;
+use crate::node::Node;
+use crate::watch::Notices;
+
+/// Boots by `deadline`, serves, leaves: once, as a rule. `target` is what the metadata has said at the
+/// start.
+///
+/// # Errors
+/// As for [`super::run`].
+pub async fn live(
+    node: &Node,
+    announcer: &Announcer,
+    notices: &Notices,
+    mut deadline: Instant,
+    target: Option<TargetState>,
+) -> Result<Ended, RunError> {
+    let mut is_pooled = target.map(|target| target.is_pooled());
+    loop {
+        // An instance that is to go already must not begin to join, nor one of a warm pool.
+        let outcome = match warm::await_service(node, announcer, notices, is_pooled).await {
+            Wait::None => stay(node, announcer, notices, deadline).await?,
+            Wait::Over => {
+                deadline = Instant::now() + node.settings.boot.deadline;
+                stay(node, announcer, notices, deadline).await?
+            }
+            Wait::MustLeave => {
+                notices.give(back_to_the_pool(node));
+                depart(node, announcer, notices).await
+            }
+            Wait::Ended(departure) => {
+                let outcome = Outcome::NothingToLeave;
+                hook::complete(node, announcer, &departure, outcome).await;
+                outcome
+            }
+        };
+        let reason = notices.now().map(|departure| departure.reason);
+        if reason != Some(Reason::Pool) || outcome == Outcome::TooLate {
+            return Ok(Ended::Left(outcome));
+        }
+        // In this order: as long as it counts as a member, the watch takes the pool for news.
+        node.state.update(|state| {
+            state.membership = None;
+            state.departure = None;
+            state.flush.clear();
+            (state.why, state.progress) = (None, None);
+        });
+        notices.forget_pool();
+        is_pooled = Some(true);
+    }
+}
+
+/// In the swarm until a notice comes that is not taken back; then out of it.
+async fn stay(
+    node: &Node,
+    announcer: &Announcer,
+    notices: &Notices,
+    deadline: Instant,
+) -> Result<Outcome, RunError> {
+    let mut first_boot = Some(deadline);
+    loop {
+        let ended = tokio::select! {
+            ended = take_part(node, announcer, notices, first_boot.take()) => ended,
+            never = replacement::watch_docker(node) => match never {},
+        };
+        if let Err(RunError::Boot(error)) = &ended {
+            replacement::after_failure(node, notices, error).await;
+        }
+        ended?;
+        match depart(node, announcer, notices).await {
+            Outcome::Stayed => {}
+            outcome => return Ok(outcome),
+        }
+    }
+}
+
+/// For a skep that has died on the way there.
+fn back_to_the_pool(node: &Node) -> Departure {
+    let noticed_at = OffsetDateTime::now_utc();
+    let deadline = noticed_at + node.settings.leave.deadline;
+    Departure { reason: Reason::Pool, noticed_at, deadline }
+}
