@@ -19,7 +19,7 @@ const MARKUP: &str = "<img src=x onerror=document.title='owned'>";
 /// An address that no private network has (RFC 5737).
 const PUBLIC: &str = "203.0.113.9";
 /// What a departure here takes, at least: the page is looked at meanwhile.
-const GRACE: f32 = 20.0;
+const GRACE: f32 = 35.0;
 /// As EC2 gives it.
 const NOTICE: Duration = secs(120);
 
@@ -45,9 +45,9 @@ async fn a_browser_sees_the_fleet_live() -> anyhow::Result<()> {
     page.holds_markup_for_text().await?;
     let (scaled_in, taken) = (Leaver::of(scaled_in).await?, Leaver::of(taken).await?);
     fleet.cloud().spot_notice(taken.id(), "terminate", NOTICE)?;
-    page.shows_the_departure(&taken).await?;
     fleet.cloud().terminate(scaled_in.id(), true)?;
-    page.until("both", "return texts('.steps .now').join() === 'draining,draining'").await?;
+    page.until("both departures", "return all('.departure').length === 2").await?;
+    page.shows_the_nearer_departure(&taken).await?;
     page.looks_good("light", 1280, 660).await?;
     page.looks_good("dark", 1280, 660).await?;
     page.looks_good("small", 360, 780).await?;
@@ -170,16 +170,18 @@ impl<'a> Page<'a> {
         Ok(())
     }
 
-    /// With a countdown that goes down, and what it waits for.
-    async fn shows_the_departure(&self, leaver: &Leaver) -> anyhow::Result<()> {
+    /// The first of them: with a countdown that goes down, and what it waits for.
+    async fn shows_the_nearer_departure(&self, leaver: &Leaver) -> anyhow::Result<()> {
         self.until("the departure", "return text('.departure .steps .now') === 'draining'").await?;
         self.until("what it waits for", "return text('.waits') === 'Waits for the tasks to stop.'")
             .await?;
         self.until("tasks that stop", "return all('.node.leaving .pip.stopping').length > 0")
             .await?;
-        const LOOK: &str = "return { id: text('.departure .id'), why: text('.departure .why'),
-            left: text('.departure .left'), state: text('.node.leaving .state'),
-            share: Number(/[\\d.]+/.exec(document.querySelector('.bar i').style.transform)) }";
+        const LOOK: &str = "const id = text('.departure .id');
+            const node = all('.node').find((e) => e.querySelector('.id').textContent === id);
+            return { id, why: text('.departure .why'), left: text('.departure .left'),
+                state: node.querySelector('.state').textContent,
+                share: Number(/[\\d.]+/.exec(document.querySelector('.bar i').style.transform)) }";
         let first = self.run(LOOK).await?;
         ensure!(first["id"] == leaver.id(), "{first:#}");
         let why = first["why"].as_str().unwrap_or_default();
