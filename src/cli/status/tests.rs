@@ -1,0 +1,208 @@
+use time::macros::datetime;
+
+use super::*;
+use crate::control::ViewSource;
+use crate::instance::{self, Market, Reason};
+use crate::state::StateHandle;
+
+const NOW: OffsetDateTime = datetime!(2026-11-02 12:00:00 UTC);
+
+/// What the running skep would send: its own types, through JSON.
+fn report(departure: Option<Departure>, fleet: Option<FleetView>) -> StatusReport<Node> {
+    let state = StateHandle::default();
+    state.enter(Phase::Ready, "serving");
+    state.update(|state| {
+        state.since = datetime!(2026-11-02 09:54:57 UTC);
+        state.cluster = Some("prod".into());
+        state.role = Some(Role::Manager);
+        state.departure = departure;
+        state.instance = Some(instance::Instance {
+            id: "i-0abc".into(),
+            instance_type: "m6g.large".into(),
+            zone: "eu-central-1a".into(),
+            region: "eu-central-1".into(),
+            private_address: [10, 0, 0, 7].into(),
+            market: Market::Spot,
+            group: None,
+            stack: None,
+            tags: [].into(),
+        });
+        state.membership = Some(instance::Membership {
+            node_id: "n1".into(),
+            swarm_id: "s1".into(),
+            generation: 3,
+            role: Role::Manager,
+        });
+    });
+    let sent = serde_json::to_value(StatusReport { node: state.now(), fleet }).unwrap();
+    serde_json::from_value(sent).unwrap()
+}
+
+fn member(instance_id: &str, node_id: &str) -> FleetMember {
+    FleetMember {
+        instance_id: Some(instance_id.into()),
+        role: Role::Manager,
+        node_id: Some(node_id.into()),
+        address: Some([10, 0, 0, 7].into()),
+        zone: Some("eu-central-1a".into()),
+        group: None,
+        generation: Some(3),
+        leaving: None,
+        state: Some("ready".into()),
+        docker_state: Some("ready".into()),
+        docker_availability: Some("active".into()),
+        labels: [].into(),
+        leader: true,
+        joined_at: None,
+        departure: None,
+        quiet: None,
+        verdict: None,
+        updated_at: Some(datetime!(2026-11-02 11:59:18 UTC)),
+    }
+}
+
+#[test]
+fn a_node_tells_who_it_is_what_it_does_and_since_when() {
+    assert_eq!(
+        text(&report(None, None), NOW, false),
+        "instance  i-0abc m6g.large in eu-central-1a, 10.0.0.7\n\
+         swarm     prod, generation 3: manager, node n1\n\
+         phase     ready for 2h 5m, since 2026-11-02 09:54:57 UTC\n\
+         doing     serving\n"
+    );
+}
+
+#[test]
+fn a_departure_tells_why_and_how_long_there_is() {
+    let departure = |deadline| Departure {
+        reason: Reason::Spot,
+        noticed_at: datetime!(2026-11-02 11:59:48 UTC),
+        deadline,
+    };
+    let text_of = |deadline| text(&report(Some(departure(deadline)), None), NOW, false);
+    assert!(text_of(datetime!(2026-11-02 12:01:30 UTC)).ends_with(
+        "leaving   spot notice 12s ago; to be gone in 1m 30s, at 2026-11-02 12:01:30 UTC\n"
+    ));
+    assert!(text_of(datetime!(2026-11-02 11:59:58 UTC)).contains("overdue by 2s, at"));
+}
+
+#[test]
+fn a_flusher_tells_what_came_of_it_and_what_is_left() {
+    let mut report = report(None, None);
+    report.node.flush = vec![
+        Outcome { result: Flushed::Done, seconds: 0.04, ..Outcome::running("journal") },
+        Outcome {
+            result: Flushed::TimedOut,
+            seconds: 24.0,
+            sent: Some(812),
+            unsent: Some(40),
+            detail: Some("3 chunks".into()),
+            ..Outcome::running("fluent-bit")
+        },
+    ];
+    assert!(text(&report, NOW, false).ends_with(
+        "doing     serving\n\
+         flush     journal: flushed after 0.0s\n\
+         flush     fluent-bit: took too long after 24.0s, 812 sent, 40 unsent: 3 chunks\n"
+    ));
+}
+
+#[test]
+fn a_node_that_is_quiet_and_stays_tells_why() {
+    let mut report = report(None, None);
+    report.node.quiet = Some(Quiet::Standby);
+    let text = text(&report, NOW, false);
+    assert!(text.ends_with("quiet     in Standby: no tasks here until it is InService again\n"));
+    let quiet = FleetMember { quiet: Some("standby".into()), ..member("i-0abc", "n1") };
+    assert_eq!(row(&quiet, None, NOW)[7], "standby: stays");
+    let leaves = FleetMember { departure: Some("spot: draining".into()), ..quiet };
+    assert_eq!(row(&leaves, None, NOW)[7], "spot: draining", "which is more");
+}
+
+#[test]
+fn trouble_has_a_line_of_its_own() {
+    let mut report = report(None, None);
+    report.node.trouble = Some("the secret store is down".into());
+    let text = text(&report, NOW, false);
+    assert!(text.ends_with("doing     serving\ntrouble   the secret store is down\n"), "{text}");
+}
+
+#[test]
+fn what_is_not_known_is_said_to_be_so() {
+    let mut report = report(None, None);
+    report.node.membership = None;
+    assert!(text(&report, NOW, false).contains("prod: to be a manager, not a member now"));
+    (report.node.instance, report.node.cluster) = (None, None);
+    let text = text(&report, NOW, false);
+    assert!(text.starts_with("instance  not known yet\nswarm     not known yet\n"), "{text}");
+}
+
+#[test]
+fn colour_is_only_where_it_is_asked_for() {
+    assert!(!text(&report(None, None), NOW, false).contains('\x1b'));
+    assert!(text(&report(None, None), NOW, true).contains("\x1b[32mready\x1b[0m for"));
+}
+
+#[test]
+fn a_manager_shows_the_fleet() {
+    let drained = FleetMember {
+        role: Role::Worker,
+        zone: None,
+        state: Some("leaving".into()),
+        docker_availability: Some("drain".into()),
+        leader: false,
+        departure: Some("spot: draining".into()),
+        ..member("i-0def", "n2")
+    };
+    let stranger = FleetMember {
+        instance_id: None,
+        address: None,
+        generation: None,
+        state: None,
+        docker_state: None,
+        docker_availability: None,
+        leader: false,
+        verdict: Some("Down for 35 s; nobody knows which instance it was".into()),
+        updated_at: None,
+        ..member("", "n3")
+    };
+    let fleet = FleetView {
+        source: ViewSource::LedgerAndDocker,
+        quorum: Some(QuorumView { managers: 3, reachable: 3, may_be_lost: 1 }),
+        members: vec![member("i-0abc", "n1"), drained, stranger],
+        problem: Some("the ledger is slow".into()),
+    };
+    let text = text(&report(None, Some(fleet)), NOW, false);
+    let (_, fleet) = text.split_once("\n\n").unwrap();
+    let cells = |line: &str| -> Vec<String> {
+        line.split("  ").map(str::trim).filter(|c| !c.is_empty()).map(String::from).collect()
+    };
+    let lines: Vec<Vec<String>> = fleet.lines().map(cells).collect();
+    let manager =
+        ["i-0abc *", "manager (leader)", "10.0.0.7", "eu-central-1a", "3", "ready", "ready"];
+    assert_eq!(lines[1], [&manager[..], &["-", "42s ago"]].concat());
+    let worker = ["i-0def", "worker", "10.0.0.7", "-", "3", "leaving", "ready, drain"];
+    assert_eq!(lines[2], [&worker[..], &["spot: draining", "42s ago"]].concat());
+    assert_eq!(lines[3], ["n3", "manager", "-", "eu-central-1a", "-", "-", "-", "-", "-"]);
+    assert_eq!(lines[5], ["n3: Down for 35 s; nobody knows which instance it was"]);
+    assert_eq!(lines[7], ["quorum: 3 managers, 3 reachable, 1 may be lost"]);
+    assert_eq!(lines[9], ["Not the whole fleet: the ledger is slow"]);
+    let alone = QuorumView { managers: 1, reachable: 1, may_be_lost: 0 };
+    assert_eq!(quorum(&alone), "quorum: 1 manager, 1 reachable, none may be lost");
+}
+
+#[test]
+fn only_a_member_has_a_star() {
+    let unknown = FleetMember { node_id: None, ..member("i-0abc", "") };
+    assert_eq!(row(&unknown, None, NOW)[0], "i-0abc");
+    assert_eq!(row(&member("i-0def", "n2"), Some("n1"), NOW)[0], "i-0def");
+}
+
+#[test]
+fn a_span_is_short_and_never_negative() {
+    let seconds = time::Duration::seconds;
+    assert_eq!(span(seconds(0)), "0s");
+    assert_eq!(span(seconds(59)), "59s");
+    assert_eq!(span(seconds(93_784)), "1day 2h");
+    assert_eq!(span(seconds(-5)), "0s");
+}
