@@ -62,12 +62,15 @@ async fn comes_back(fleet: &BootedFleet, node: &Member, script: &str) -> anyhow:
 }
 
 async fn leader(fleet: &BootedFleet) -> anyhow::Result<Member> {
-    let nodes = fleet.nodes().await?;
-    let leads = nodes.into_iter().find_map(|node| {
-        let leads = node.manager_status?.leader?;
-        leads.then_some(node.id?)
-    });
-    let leads = leads.context("there is no leader")?;
+    let leads = fleet
+        .wait_for("a leader", PATIENCE, async || {
+            let nodes = fleet.nodes().await?;
+            Ok(nodes.into_iter().find_map(|node| {
+                let leads = node.manager_status?.leader?;
+                leads.then_some(node.id?)
+            }))
+        })
+        .await?;
     let mut managers = Member::of_group(fleet, "booted-managers").await?;
     managers.retain(|node| node.node_id == leads);
     managers.pop().context("the leader is no instance")

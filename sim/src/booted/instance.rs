@@ -4,13 +4,15 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use bollard::{ClientVersion, Docker};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::sync::{Mutex as Turn, watch};
 
 use super::images::{Image, Images};
@@ -29,6 +31,8 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(180);
 const CUT_PATIENCE: Duration = Duration::from_secs(20);
 /// How long one call of a Docker client may take, in seconds.
 const CALL_TIMEOUT: u64 = 60;
+/// How long a system that shuts down may wait for a script that was run in it.
+const SCRIPT_PAUSE: Duration = Duration::from_secs(1);
 /// What Docker 20.10 speaks; newer engines are asked what they prefer.
 const OLDEST_API: ClientVersion = ClientVersion { major_version: 1, minor_version: 41 };
 
@@ -137,8 +141,18 @@ impl BootedInstance {
     pub async fn run(&self, script: &str) -> anyhow::Result<Output> {
         let leader = self.leader().with_context(|| format!("{} is off", self.id()))?;
         let mut command = machine::inside(leader, "sh");
-        command.args(["-c", script]);
-        Ok(tokio::process::Command::from(command).kill_on_drop(true).output().await?)
+        command.args(["-c", script]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
+        let nsenter = Pid::from_raw(child.id().context("it has just started")?.cast_signed());
+        let mut output = std::pin::pin!(child.wait_with_output());
+        // A system that shuts down stops all processes for a moment, and nsenter stops itself when its child
+        // is stopped: nobody would go on with it, and the system waits for a child that nobody reaps.
+        loop {
+            tokio::select! {
+                output = &mut output => return Ok(output?),
+                () = tokio::time::sleep(SCRIPT_PAUSE) => drop(kill(nsenter, Signal::SIGCONT)),
+            }
+        }
     }
 
     /// What a shell script that is to succeed prints.
