@@ -171,8 +171,9 @@ async fn take_part(
     Ok(())
 }
 
-/// Out of the swarm without a notice, or a notice that was taken back: the node takes its place anew. CloudFormation and the launch
-/// hook had their answer when it became Ready first; the health port says 503 meanwhile.
+/// Out of the swarm without a notice, or a notice that was taken back: the node takes its place anew.
+/// CloudFormation and the launch hook had their answer when it became Ready first; the health port says
+/// 503 meanwhile.
 async fn return_to_the_swarm(
     node: &Node,
     notices: &Notices,
