@@ -30,7 +30,9 @@ units() {
 
 # The local cloud is never part of the shipped binary.
 ships_no_cloud() {
-    ! cargo tree --locked --package skep --edges normal,build --prefix none | grep -E '^(dynoxide-rs|skep-sim) '
+    local tree
+    tree=$(cargo tree --locked --package skep --edges normal,build --prefix none) || return
+    ! grep -E '^(dynoxide-rs|skep-sim) ' <<<"$tree"
 }
 
 mapfile -t scripts < <(shell_scripts)

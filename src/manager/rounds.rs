@@ -15,7 +15,7 @@ pub(super) const AT_ONCE: Duration = Duration::ZERO;
 
 /// Looks for as long as this node is a manager, and pauses for as long as each look says; never returns.
 /// A node that was none meanwhile begins with nothing in its memory, and after `first`. `what` failed is
-/// said once, until something else fails; the pause is `after_failure` then.
+/// said once, until a look succeeds or something else fails; the pause is `after_failure` then.
 pub(super) async fn go<Memory: Default>(
     node: &Node,
     what: &str,
@@ -29,7 +29,10 @@ pub(super) async fn go<Memory: Default>(
         loop {
             tokio::time::sleep(pause).await;
             pause = match look(&mut memory).await {
-                Ok(pause) => pause,
+                Ok(pause) => {
+                    said.clear();
+                    pause
+                }
                 Err(error) if error.is_not_manager() => break,
                 Err(error) => {
                     let complaint = crate::errors::chain(&error);
