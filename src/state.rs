@@ -119,6 +119,13 @@ impl NodeState {
     pub fn is_healthy(&self) -> bool {
         self.phase == Phase::Ready && self.departure.is_none()
     }
+
+    /// The departure is over, and the node is not.
+    pub fn forget_departure(&mut self) {
+        self.departure = None;
+        self.flush.clear();
+        (self.why, self.progress) = (None, None);
+    }
 }
 
 /// The writing end; cheap to clone.

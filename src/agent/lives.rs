@@ -52,9 +52,7 @@ pub async fn live(
         // In this order: as long as it counts as a member, the watch takes the pool for news.
         node.state.update(|state| {
             state.membership = None;
-            state.departure = None;
-            state.flush.clear();
-            (state.why, state.progress) = (None, None);
+            state.forget_departure();
         });
         notices.forget_pool();
         is_pooled = Some(true);

@@ -25,7 +25,7 @@ use crate::instance::Membership;
 use crate::leave::{self, Outcome};
 use crate::metrics::metrics;
 use crate::node::Node;
-use crate::state::{Phase, StateHandle};
+use crate::state::{NodeState, Phase, StateHandle};
 use crate::swarm::Swarm;
 use crate::watch::Notices;
 use crate::{control, manager, systemd};
@@ -266,11 +266,7 @@ async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcom
     };
     tracing::info!(reason = %departure.reason, "the departure has ended: {}", outcome.as_str());
     if outcome == Outcome::Stayed {
-        node.state.update(|state| {
-            state.departure = None;
-            state.flush.clear();
-            (state.why, state.progress) = (None, None);
-        });
+        node.state.update(NodeState::forget_departure);
         return outcome;
     }
     hook::complete(node, announcer, &departure, outcome).await;
