@@ -1,7 +1,7 @@
 # skep: what a developer types. `make help` lists it; each target installs what it needs by itself.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test model demo bench package clean
+.PHONY: help setup quick lint test model demo bench package clean
 .NOTPARALLEL:
 
 # The scripts, the tests and the lines below agree on where things are, whatever the user's cargo settings.
@@ -14,12 +14,15 @@ help: ## list the targets
 setup: ## install everything that the targets below need (each does its own share, too)
 	@scripts/setup.sh
 
+quick: ## before every commit: formatting, clippy, unit, property and model tests
+	@scripts/setup.sh quick
+	@scripts/quick.sh
+
 lint: ## formatting, clippy, dependency policy, shell scripts, units
 	@scripts/setup.sh lint
 	@scripts/lint.sh
 
 test: ## all checks, tests and scenarios, on real daemons and booted instances (STAGES="units" TEST=word)
-	@scripts/setup.sh lint test
 	@scripts/test.sh $(STAGES)
 
 model: ## skep's protocols under a model checker, ten minutes deep (ARGS="--for 1h")

@@ -24,7 +24,10 @@ forget_account() {
     export AWS_CLI="$root/.venv/bin/aws"
 }
 
-# build_workspace [option of cargo build]...: everything but what is shipped, and all of it at once, so that
-# every dependency is built once, with the features that anybody here asks for. That skep is complete with its
-# own alone shows where it is built as it is shipped: for the packages, whose skep the booted stage runs.
-build_workspace() { cargo build --workspace --all-targets --locked "$@"; }
+# Builds everything but what is shipped, and all of it at once, so that every dependency is built once, with the
+# features that anybody here asks for; and with Clippy in the compiler's place for the project's own packages, so
+# that they are not compiled once for its findings and once more to run. That skep is complete with its own
+# features alone shows where it is built as it is shipped: for the packages, whose skep the booted tests run.
+clippy_build() {
+    RUSTC_WORKSPACE_WRAPPER=clippy-driver CARGO_BUILD_WARNINGS=deny cargo build --workspace --all-targets --locked "$@"
+}

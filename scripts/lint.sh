@@ -38,8 +38,8 @@ ships_no_cloud() {
 mapfile -t scripts < <(shell_scripts)
 
 check cargo fmt --all --check
-check cargo clippy --workspace --all-targets --locked -- -D warnings
-check target/tools/bin/cargo-deny --locked --workspace check --hide-inclusion-graph bans licenses sources
+check clippy_build
+check cargo-deny --locked --workspace check --hide-inclusion-graph bans licenses sources
 check ships_no_cloud
 check shellcheck --external-sources "${scripts[@]}"
 check units

@@ -1,24 +1,26 @@
 #!/usr/bin/env bash
 # Makes the Debian and the RPM package in target/package: package.sh [target triple of cargo's].
-# For another architecture than this machine's, cargo needs its linker.
+# For another architecture than this machine's, cargo needs its linker. PROFILE=trial builds what `make test` packs.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 [ $# -le 1 ] || die "usage: package.sh [target triple]"
 for_target=()
 [ $# -eq 0 ] || for_target=(--target "$1")
+profile=${PROFILE:-release}
 generated=target/packaging
 packages=target/package
 rm -rf "$generated" "$packages"
 mkdir -p "$packages"
 
-cargo build --release --locked --package skep "${for_target[@]}"
-build_workspace --quiet
+cargo build --profile "$profile" --locked --package skep "${for_target[@]}"
+clippy_build --quiet
 target/debug/skep-packaging "$generated"
 # Without a time stamp, so that the same sources make the same package.
 gzip -9n "$generated"/man/*
 
-target/tools/bin/cargo-deb deb --no-build --no-strip --locked --package skep "${for_target[@]}" \
+target/tools/bin/cargo-deb deb --no-build --no-strip --locked --package skep --profile "$profile" "${for_target[@]}" \
     --output "$packages/"
-target/tools/bin/cargo-generate-rpm generate-rpm --auto-req builtin "${for_target[@]}" --output "$packages/"
+target/tools/bin/cargo-generate-rpm generate-rpm --auto-req builtin --profile "$profile" "${for_target[@]}" \
+    --output "$packages/"
 ls -l "$packages"/*

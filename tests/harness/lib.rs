@@ -45,11 +45,28 @@ pub fn skep_binary() -> PathBuf {
 }
 
 /// Options for a fleet whose instances run this build's skep, on the machine's own Docker Engine or on
-/// the one in the folder `SKEP_ENGINE`.
+/// another one.
 #[must_use]
 pub fn options() -> FleetOptions {
-    let engine = std::env::var_os("SKEP_ENGINE").map(Into::into);
-    FleetOptions { skep: Some(skep_binary()), engine, ..FleetOptions::default() }
+    FleetOptions { skep: Some(skep_binary()), engine: second_engine(), ..FleetOptions::default() }
+}
+
+/// The folder of another Docker Engine's programs: `SKEP_ENGINE`, and for the tests of `engine.rs` what
+/// `scripts/second-engine.sh` has unpacked.
+///
+/// # Panics
+/// When that is missing.
+#[must_use]
+pub fn second_engine() -> Option<PathBuf> {
+    let named = std::env::var_os("SKEP_ENGINE").map(PathBuf::from);
+    named.or_else(|| {
+        let test = std::env::current_exe().expect("this test has a path");
+        test.file_name().filter(|name| name.to_string_lossy().starts_with("engine-"))?;
+        let target = test.ancestors().nth(3).expect("it is in target/<profile>/deps");
+        let engine = target.join("engine/bin");
+        assert!(engine.is_dir(), "run scripts/second-engine.sh first");
+        Some(engine)
+    })
 }
 
 /// Names of the clusters that scenarios make.

@@ -157,11 +157,18 @@ pub(crate) async fn wait_for<T, F>(
 where
     F: AsyncFnMut() -> anyhow::Result<Option<T>>,
 {
-    let end = Instant::now() + timeout;
+    let begin = Instant::now();
+    let end = begin + timeout;
     let mut last = None;
     loop {
         match tokio::time::timeout_at(end, look()).await {
-            Ok(Ok(Some(found))) => return Ok(found),
+            Ok(Ok(Some(found))) => {
+                // For the tests' report of where time goes (scripts/times.py).
+                if std::env::var_os("SKEP_SIM_WAITS").is_some() {
+                    println!("waited {:.1} s for {what}", begin.elapsed().as_secs_f64());
+                }
+                return Ok(found);
+            }
             Ok(Ok(None)) => last = None,
             Ok(Err(error)) => last = Some(error),
             Err(_) => {}

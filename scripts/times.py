@@ -1,0 +1,101 @@
+#!/usr/bin/env python3
+"""Keeps how long steps and tests took in target/test/times.json, and tells of it.
+
+times.py expect FILE STEP      seconds that a step took the last time; nothing where that is not known
+times.py report FOLDER JUNIT   takes in FOLDER/steps and the test runner's report; prints the summary
+times.py compare OLD NEW       what has become slower or faster between two kept files
+"""
+
+import json
+import pathlib
+import re
+import sys
+import xml.etree.ElementTree as ElementTree
+
+SLOWEST = 10
+# Waits named for each of the slowest tests, and lines of the comparison.
+WAITS = 3
+# Seconds below which a difference between two runs is noise.
+NOISE = 5
+WAITED = re.compile(r"^waited ([0-9.]+) s for (.*)$", re.MULTILINE)
+
+
+def load(path):
+    try:
+        return json.loads(pathlib.Path(path).read_text())
+    except (OSError, ValueError):
+        return {"steps": {}, "tests": {}}
+
+
+def clock(seconds):
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
+
+
+def tests_of(junit):
+    """By name: seconds, outcome, and the longest waits as [seconds, what]."""
+    tests = {}
+    if not pathlib.Path(junit).exists():
+        return tests
+    for suite in ElementTree.parse(junit).getroot():
+        for case in suite.iter("testcase"):
+            waits = [(float(s), what) for s, what in WAITED.findall("".join(case.itertext()))]
+            outcome = "passed"
+            if case.find("failure") is not None or case.find("error") is not None:
+                outcome = "failed"
+            elif case.find("flakyFailure") is not None:
+                outcome = "unsteady"
+            tests[f"{suite.get('name')} {case.get('name')}"] = {
+                "seconds": float(case.get("time")),
+                "outcome": outcome,
+                "waits": sorted(waits, reverse=True)[:WAITS],
+            }
+    return tests
+
+
+def report(folder, junit):
+    folder = pathlib.Path(folder)
+    steps = [line.split() for line in (folder / "steps").read_text().splitlines()]
+    tests = tests_of(junit)
+    known = load(folder / "times.json")
+    known["steps"].update({step: int(seconds) for step, code, seconds in steps if code == "0"})
+    known["tests"].update(tests)
+    (folder / "times.json").write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+
+    slowest = sorted(tests.items(), key=lambda item: -item[1]["seconds"])[:SLOWEST]
+    if slowest:
+        print(f"\n== the {len(slowest)} slowest tests, and what each waited for")
+    for name, test in slowest:
+        waits = "; ".join(f"{seconds:.0f} s for {what}" for seconds, what in test["waits"])
+        print(f"{clock(test['seconds']):>6}  {name}" + (f"\n        {waits}" if waits else ""))
+
+    outcomes = {outcome: [n for n, t in tests.items() if t["outcome"] == outcome] for outcome in ("failed", "unsteady")}
+    print(f"\n== summary ({clock(sum(int(seconds) for *_, seconds in steps))}; logs in {folder})")
+    for step, code, seconds in steps:
+        print(f"{step:15} {'ok' if code == '0' else 'FAILED':7} {clock(int(seconds)):>6}")
+    for outcome, names in outcomes.items():
+        for name in names:
+            print(f"{outcome}: {name}")
+    print(f"{len(tests) - len(outcomes['failed'])} passed, {len(outcomes['failed'])} failed")
+
+
+def compare(old, new):
+    old, new = load(old), load(new)
+    pairs = [(old[kind][n], new[kind][n], n) for kind in ("steps", "tests") for n in old[kind].keys() & new[kind].keys()]
+    seconds = [(a, b, n) if not isinstance(a, dict) else (a["seconds"], b["seconds"], n) for a, b, n in pairs]
+    for a, b, name in sorted(seconds, key=lambda row: row[1] - row[0]):
+        if abs(b - a) >= NOISE:
+            print(f"{clock(a):>6} -> {clock(b):>6}  {name}")
+    for sign, there, other in (("-", old, new), ("+", new, old)):
+        for name in sorted(there["tests"].keys() - other["tests"].keys()):
+            print(f"{sign} {name}")
+
+
+match sys.argv[1:]:
+    case ["expect", path, step]:
+        print(load(path)["steps"].get(step, ""))
+    case ["report", folder, junit]:
+        report(folder, junit)
+    case ["compare", old, new]:
+        compare(old, new)
+    case _:
+        sys.exit(__doc__)
