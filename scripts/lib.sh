@@ -5,8 +5,9 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 
-# dockerd, iptables and ip live where a plain user's PATH does not look on Debian.
-export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+# dockerd, iptables and ip live where a plain user's PATH does not look on Debian; the tools that setup.sh has
+# installed come before those of the machine.
+export PATH="$root/target/tools/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 # Where the Makefile, the tests and this folder expect everything, whatever the user's own cargo settings say.
 export CARGO_TARGET_DIR="$root/target"
 unset CARGO_BUILD_TARGET

@@ -8,6 +8,9 @@
 for_target=()
 [ $# -eq 0 ] || for_target=(--target "$1")
 profile=${PROFILE:-release}
+# The tool is built without optimisation: compressing takes it a minute.
+compression=zstd
+[ "$profile" = release ] || compression=none
 generated=target/packaging
 packages=target/package
 rm -rf "$generated" "$packages"
@@ -22,5 +25,5 @@ gzip -9n "$generated"/man/*
 target/tools/bin/cargo-deb deb --no-build --no-strip --locked --package skep --profile "$profile" "${for_target[@]}" \
     --output "$packages/"
 target/tools/bin/cargo-generate-rpm generate-rpm --auto-req builtin --profile "$profile" "${for_target[@]}" \
-    --output "$packages/"
+    --payload-compress "$compression" --output "$packages/"
 ls -l "$packages"/*

@@ -6,5 +6,4 @@
 forget_account
 cargo fmt --all --check
 clippy_build
-cargo-nextest nextest run --workspace --locked --status-level fail \
-    --filterset "($QUICK) - test(the_models_hold_as_far_as_seconds_go)" ${TEST:+-- "$TEST"}
+cargo nextest run --profile quick --workspace --locked ${TEST:+-- "$TEST"}

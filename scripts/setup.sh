@@ -211,7 +211,8 @@ python_with_venv() {
 # A new pin, an interpreter that has gone or a moved checkout: the environment is made anew.
 install_python_tools() {
     local python pins=(scripts/requirements.txt scripts/tools.txt)
-    if cat "${pins[@]}" | cmp -s - .venv/pins && .venv/bin/aws --version >/dev/null 2>&1; then
+    if cat "${pins[@]}" | cmp -s - .venv/pins && cargo-nextest --version >/dev/null 2>&1 &&
+        .venv/bin/aws --version >/dev/null 2>&1; then
         return
     fi
     python=$(python_with_venv) || die "no python3 of 3.10 or newer that can make a virtual environment"
@@ -227,6 +228,8 @@ install_python_tools() {
     # shellcheck disable=SC2016
     .venv/bin/aws --version >/dev/null 2>&1 ||
         printf '#!/bin/sh\nexec "$(dirname "$0")/python" -m awscli "$@"\n' >.venv/bin/aws
+    mkdir -p target/tools/bin
+    ln -sfr .venv/bin/cargo-{deny,nextest} target/tools/bin/
     cat "${pins[@]}" >.venv/pins
 }
 

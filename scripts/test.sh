@@ -54,7 +54,7 @@ step_tests() {
     [ -z "${TEST_THREADS:-}" ] || options+=(--test-threads "$TEST_THREADS")
     [ -z "${FAIL_FAST:-}" ] || options+=(--fail-fast)
     # Scenarios need root. Unit tests run as the user again (scripts/test-runner).
-    SKEP_SIM_WAITS=1 scripts/as-root cargo-nextest nextest run \
+    scripts/as-root cargo-nextest nextest run \
         --cargo-metadata "$logs/cargo.json" --binaries-metadata "$logs/binaries.json" \
         --filterset "$filter" "${options[@]}" ${TEST:+-- "$TEST"}
 }
@@ -69,8 +69,6 @@ clean_up() {
 logs=target/test
 mkdir -p "$logs"
 forget_account
-# The pinned tools come before those of the machine.
-export PATH="$root/.venv/bin:$root/target/tools/bin:$PATH"
 host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
 export "CARGO_TARGET_${host}_RUNNER=$root/scripts/test-runner"
 

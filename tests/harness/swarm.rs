@@ -191,7 +191,7 @@ pub async fn swarms_during<T>(
                     seen.entry(instance.id().to_owned()).or_default().insert(swarm);
                 }
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     };
     let done = tokio::select! {
