@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bollard::models::{
-    LocalNodeState, SwarmInitRequest, SwarmJoinRequest, SwarmSpec, SwarmSpecEncryptionConfig,
-    SystemInfo,
+    LocalNodeState, SwarmInfo, SwarmInitRequest, SwarmJoinRequest, SwarmSpec,
+    SwarmSpecEncryptionConfig, SystemInfo,
 };
 use bollard::query_parameters::LeaveSwarmOptionsBuilder;
 use secrecy::{ExposeSecret, SecretString};
@@ -87,6 +87,7 @@ impl LocalNode {
             Some(LocalNodeState::PENDING) => LocalState::Pending,
             Some(LocalNodeState::ERROR) => LocalState::Error,
             Some(LocalNodeState::LOCKED) => LocalState::Locked,
+            // No state is none of Docker's answers; whoever reads them has refused that before.
             Some(LocalNodeState::INACTIVE | LocalNodeState::EMPTY) | None => LocalState::Inactive,
         };
         let node_id = text(swarm.node_id);
@@ -140,8 +141,15 @@ impl Swarm {
             .info()
             .await
             .map_err(|error| SwarmError::new("read /info", &error))?;
-        let swarm = info.swarm.as_ref().filter(|swarm| swarm.cluster.is_none());
-        let node_id = swarm.and_then(|swarm| swarm.node_id.as_deref()).filter(|id| !id.is_empty());
+        let swarm = info.swarm.as_ref();
+        if swarm
+            .and_then(|swarm| swarm.local_node_state)
+            .is_none_or(|it| it == LocalNodeState::EMPTY)
+        {
+            // Docker always names a state, `inactive` among them: without one nothing can be concluded.
+            return Err(SwarmError::unexpected("read /info", "it names no state of the swarm"));
+        }
+        let node_id = certified_node(swarm);
         let certificate = match (&info.docker_root_dir, node_id) {
             (Some(root), Some(node_id)) => self.certificate_of(node_id, Path::new(root)).await?,
             _ => None,
@@ -244,6 +252,17 @@ impl Swarm {
     }
 }
 
+/// The node whose certificate says which swarm it is in, where `/info` does not: on workers there is no cluster,
+/// and on a manager without a leader Docker names one with an empty id.
+fn certified_node(swarm: Option<&SwarmInfo>) -> Option<&str> {
+    let named = |swarm: &&SwarmInfo| {
+        let id = swarm.cluster.as_ref().and_then(|cluster| cluster.id.as_deref());
+        id.is_some_and(|id| !id.is_empty())
+    };
+    let swarm = swarm.filter(|swarm| !named(swarm))?;
+    swarm.node_id.as_deref().filter(|id| !id.is_empty())
+}
+
 /// Private address and port, as Docker wants them; IPv6 in brackets.
 fn socket_address(address: IpAddr) -> String {
     std::net::SocketAddr::new(address, SWARM_PORT).to_string()
@@ -294,4 +313,32 @@ fn parse_certificate(pem: &[u8]) -> Option<Certificate> {
     let swarm_id = subject.iter_organization().next()?.as_str().ok()?.to_owned();
     let unit = subject.iter_organizational_unit().next()?.as_str().ok()?;
     Some(Certificate { swarm_id, node_id, is_manager: unit == "swarm-manager" })
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard::models::ClusterInfo;
+
+    use super::*;
+
+    /// As engine 20.10.24 answers on a worker, on a manager, and on a manager without a leader.
+    #[test]
+    fn without_a_leader_the_certificate_says_which_swarm_it_is() {
+        let swarm = |cluster: Option<&str>| SwarmInfo {
+            node_id: Some("node".into()),
+            local_node_state: Some(LocalNodeState::ACTIVE),
+            cluster: cluster
+                .map(|id| ClusterInfo { id: Some(id.into()), ..ClusterInfo::default() }),
+            ..SwarmInfo::default()
+        };
+        assert_eq!(certified_node(Some(&swarm(None))), Some("node"));
+        assert_eq!(certified_node(Some(&swarm(Some("")))), Some("node"));
+        assert_eq!(certified_node(Some(&swarm(Some("swarm")))), None);
+
+        let info = SystemInfo { swarm: Some(swarm(Some(""))), ..SystemInfo::default() };
+        let certificate =
+            Certificate { swarm_id: "swarm".into(), node_id: "node".into(), is_manager: true };
+        let local = LocalNode::of(&info, Some(certificate));
+        assert_eq!(local.swarm_id.as_deref(), Some("swarm"));
+    }
 }

@@ -97,6 +97,23 @@ impl Swarm {
         config.stop_timeout?.try_into().ok()
     }
 
+    /// Whether a container that has ended was killed (SIGKILL), as by Docker when its grace is over.
+    ///
+    /// # Errors
+    /// When Docker does not answer, or has removed it: how it ended cannot be told.
+    pub async fn was_killed(&self, container: &str) -> Result<bool, SwarmError> {
+        /// 128 and the signal's number.
+        const KILLED: i64 = 137;
+        let docker = self.connect().await?;
+        let inspected = docker.inspect_container(container, None).await;
+        let inspected =
+            inspected.map_err(|error| SwarmError::new("inspect the container", &error))?;
+        let exit_code = inspected.state.and_then(|state| state.exit_code);
+        exit_code
+            .map(|code| code == KILLED)
+            .ok_or_else(|| SwarmError::unexpected("inspect the container", "it has no exit code"))
+    }
+
     /// The last lines of every task's container that has ended and is still there, each behind Docker's
     /// time of it; by the container's name. Those with a driver that Docker cannot read say so.
     ///
