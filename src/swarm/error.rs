@@ -49,6 +49,8 @@ pub enum SwarmErrorKind {
     NotInSwarm,
     /// `live-restore` is on, which swarm mode excludes.
     LiveRestore,
+    /// nftables is the firewall backend, which swarm mode excludes (engine 29).
+    NftablesFirewall,
     Other,
 }
 
@@ -60,8 +62,10 @@ impl SwarmErrorKind {
             Self::AlreadyInSwarm
         } else if says("not part of a swarm") {
             Self::NotInSwarm
-        } else if says("incompatible with swarm mode") {
+        } else if says("--live-restore daemon configuration is incompatible with swarm mode") {
             Self::LiveRestore
+        } else if says("--firewall-backend=nftables is incompatible with swarm mode") {
+            Self::NftablesFirewall
         } else if says("update out of sequence") {
             Self::Stale
         } else if says("would result in a loss of quorum") {

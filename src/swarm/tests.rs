@@ -203,3 +203,27 @@ async fn bollard_alone_names_no_version() {
     docker.info().await.unwrap();
     assert_eq!(engine.last("GET /info").version, None);
 }
+
+#[tokio::test]
+async fn docker_settings_that_exclude_swarm_mode_are_told_apart() {
+    use JoinAnswer::{LiveRestore, NftablesFirewall};
+    let engine = FakeEngine::start(RELEASES[4]);
+    let swarm = engine.swarm();
+    for (text, kind, answer) in [
+        (
+            "--live-restore daemon configuration is incompatible with swarm mode",
+            SwarmErrorKind::LiveRestore,
+            LiveRestore,
+        ),
+        (
+            "--firewall-backend=nftables is incompatible with swarm mode",
+            SwarmErrorKind::NftablesFirewall,
+            NftablesFirewall,
+        ),
+    ] {
+        let refusal = Instead::Refusal(500, text);
+        engine.lock().instead.extend([("/swarm/init", refusal), ("/swarm/join", refusal)]);
+        assert_eq!(swarm.init(spec()).await.unwrap_err().kind, kind);
+        assert_eq!(join(&swarm).await, answer);
+    }
+}
