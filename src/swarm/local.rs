@@ -16,7 +16,9 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 
 use super::raw::with_availability;
-use super::{Availability, JoinAnswer, SWARM_PORT, Swarm, SwarmError, SwarmErrorKind};
+use super::{
+    Availability, CALL_TIMEOUT, JoinAnswer, SWARM_PORT, Swarm, SwarmError, SwarmErrorKind,
+};
 
 /// Of `systemd/skep-certificate.socket`.
 const CERTIFICATE_SOCKET: &str = "/run/skep-certificate.sock";
@@ -225,7 +227,7 @@ impl Swarm {
     /// no raft member, or alone.
     ///
     /// # Errors
-    /// Docker's refusal; being in no swarm is success.
+    /// Docker's refusal; being in no swarm is success. After a time-out it may still be leaving.
     pub async fn leave(&self, force: bool) -> Result<(), SwarmError> {
         let options = &LeaveSwarmOptionsBuilder::default().force(force).build();
         let left = self
@@ -235,6 +237,15 @@ impl Swarm {
             .await;
         match left {
             Err(error) if error.kind == SwarmErrorKind::NotInSwarm => Ok(()),
+            Err(error) if error.kind == SwarmErrorKind::TimedOut => {
+                let message = format!(
+                    "Docker has not answered for {} s: if this repeats, restart docker.service",
+                    CALL_TIMEOUT.as_secs()
+                );
+                let error = SwarmError { message, ..error };
+                tracing::warn!("{error}");
+                Err(error)
+            }
             left => left,
         }
     }

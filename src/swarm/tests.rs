@@ -227,3 +227,18 @@ async fn docker_settings_that_exclude_swarm_mode_are_told_apart() {
         assert_eq!(join(&swarm).await, answer);
     }
 }
+
+#[tokio::test]
+async fn a_leave_that_is_never_answered_is_reported_within_a_minute() {
+    let engine = FakeEngine::start(RELEASES[0]);
+    let swarm = engine.swarm();
+    swarm.init(spec()).await.unwrap();
+    engine.lock().instead.insert("/swarm/leave", Instead::Silence);
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
+    let error = swarm.leave(false).await.unwrap_err();
+    assert!(began.elapsed() < Duration::from_secs(60));
+    assert_eq!(error.kind, SwarmErrorKind::TimedOut, "{error}");
+    assert!(error.to_string().starts_with("leave the swarm: Docker has not answered for 40 s"));
+    assert!(engine.lock().done.iter().all(|done| done != "POST /swarm/leave"));
+}
