@@ -16,7 +16,9 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 
 use super::raw::with_availability;
-use super::{Availability, JoinAnswer, SWARM_PORT, Swarm, SwarmError};
+use super::{
+    Availability, CALL_TIMEOUT, JoinAnswer, SWARM_PORT, Swarm, SwarmError, SwarmErrorKind,
+};
 
 /// Of `systemd/skep-certificate.socket`.
 const CERTIFICATE_SOCKET: &str = "/run/skep-certificate.sock";
@@ -135,12 +137,7 @@ impl Swarm {
     /// # Errors
     /// When Docker does not answer.
     pub async fn fetch_local_node(&self) -> Result<LocalNode, SwarmError> {
-        let info = self
-            .connect()
-            .await?
-            .info()
-            .await
-            .map_err(|error| SwarmError::new("read /info", &error))?;
+        let info = self.call("read /info", |docker| async move { docker.info().await }).await?;
         let swarm = info.swarm.as_ref();
         if swarm
             .and_then(|swarm| swarm.local_node_state)
@@ -179,8 +176,7 @@ impl Swarm {
     /// When Docker does not answer, or whoever hands the certificate out.
     pub async fn fetch_certified_node(&self) -> Result<Option<String>, SwarmError> {
         const OPERATION: &str = "read the node certificate";
-        let info = self.connect().await?.info().await;
-        let info = info.map_err(|error| SwarmError::new("read /info", &error))?;
+        let info = self.call("read /info", |docker| async move { docker.info().await }).await?;
         let Some(root) = info.docker_root_dir else { return Ok(None) };
         let read = read_certificate(Path::new(&root)).await;
         let read = read.map_err(|error| SwarmError::unexpected(OPERATION, error.to_string()))?;
@@ -239,15 +235,26 @@ impl Swarm {
     /// no raft member, or alone.
     ///
     /// # Errors
-    /// Docker's refusal; being in no swarm is success.
+    /// Docker's refusal; being in no swarm is success. After a time-out it may still be leaving.
     pub async fn leave(&self, force: bool) -> Result<(), SwarmError> {
-        let options = LeaveSwarmOptionsBuilder::default().force(force).build();
-        match self.connect().await?.leave_swarm(Some(options)).await {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                let error = SwarmError::new("leave the swarm", &error);
-                if error.kind == super::SwarmErrorKind::NotInSwarm { Ok(()) } else { Err(error) }
+        let options = &LeaveSwarmOptionsBuilder::default().force(force).build();
+        let left = self
+            .call("leave the swarm", |docker| async move {
+                docker.leave_swarm(Some(options.clone())).await
+            })
+            .await;
+        match left {
+            Err(error) if error.kind == SwarmErrorKind::NotInSwarm => Ok(()),
+            Err(error) if error.kind == SwarmErrorKind::TimedOut => {
+                let message = format!(
+                    "Docker has not answered for {} s: if this repeats, restart docker.service",
+                    CALL_TIMEOUT.as_secs()
+                );
+                let error = SwarmError { message, ..error };
+                tracing::warn!("{error}");
+                Err(error)
             }
+            left => left,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use bollard::Docker;
 use bollard::models::{ContainerSummary, Task, TaskState};
 use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListServicesOptions, ListTasksOptions, ListTasksOptionsBuilder,
@@ -81,20 +82,19 @@ impl Swarm {
     /// # Errors
     /// When Docker does not answer.
     pub async fn fetch_containers(&self) -> Result<Vec<TaskContainer>, SwarmError> {
-        let containers = self
-            .connect()
-            .await?
-            .list_containers(Some(ListContainersOptionsBuilder::default().build()))
-            .await
-            .map_err(|error| SwarmError::new("list the containers", &error))?;
+        let options = &ListContainersOptionsBuilder::default().build();
+        let list =
+            |docker: Docker| async move { docker.list_containers(Some(options.clone())).await };
+        let containers = self.call("list the containers", list).await?;
         Ok(containers.into_iter().filter_map(TaskContainer::of).collect())
     }
 
     /// Seconds between a container's SIGTERM and its SIGKILL, where it has a time of its own.
     pub async fn fetch_grace(&self, container: &str) -> Option<u64> {
-        let docker = self.connect().await.ok()?;
-        let config = docker.inspect_container(container, None).await.ok()?.config?;
-        config.stop_timeout?.try_into().ok()
+        let inspect =
+            |docker: Docker| async move { docker.inspect_container(container, None).await };
+        let inspected = self.call("inspect the container", inspect).await.ok()?;
+        inspected.config?.stop_timeout?.try_into().ok()
     }
 
     /// Whether a container that has ended was killed (SIGKILL), as by Docker when its grace is over.
@@ -104,10 +104,11 @@ impl Swarm {
     pub async fn was_killed(&self, container: &str) -> Result<bool, SwarmError> {
         /// 128 and the signal's number.
         const KILLED: i64 = 137;
-        let docker = self.connect().await?;
-        let inspected = docker.inspect_container(container, None).await;
-        let inspected =
-            inspected.map_err(|error| SwarmError::new("inspect the container", &error))?;
+        let inspected = self
+            .call("inspect the container", |docker| async move {
+                docker.inspect_container(container, None).await
+            })
+            .await?;
         let exit_code = inspected.state.and_then(|state| state.exit_code);
         exit_code
             .map(|code| code == KILLED)
@@ -123,26 +124,28 @@ impl Swarm {
         &self,
         lines: u32,
     ) -> Result<Vec<(String, Result<String, String>)>, SwarmError> {
-        let docker = self.connect().await?;
         let filters = HashMap::from([
             ("label".to_owned(), vec![TASK_LABEL.to_owned()]),
             ("status".to_owned(), vec!["exited".to_owned(), "dead".to_owned()]),
         ]);
-        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let containers = docker
-            .list_containers(Some(options))
-            .await
-            .map_err(|error| SwarmError::new("list the containers", &error))?;
+        let options = &ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let list =
+            |docker: Docker| async move { docker.list_containers(Some(options.clone())).await };
+        let containers = self.call("list the containers", list).await?;
         let logs = containers.into_iter().filter_map(TaskContainer::of).map(async |container| {
-            let options = LogsOptionsBuilder::default()
+            let id = &container.id;
+            let options = &LogsOptionsBuilder::default()
                 .stdout(true)
                 .stderr(true)
                 .timestamps(true)
-                .tail(&lines.to_string());
-            let chunks: Result<Vec<_>, _> =
-                docker.logs(&container.id, Some(options.build())).try_collect().await;
+                .tail(&lines.to_string())
+                .build();
+            let read = |docker: Docker| async move {
+                docker.logs(id, Some(options.clone())).try_collect::<Vec<_>>().await
+            };
+            let chunks = self.call("read a container's log", read).await;
             let text = chunks.map(|chunks| chunks.iter().map(ToString::to_string).collect());
-            (container.name, text.map_err(|error| crate::errors::chain(&error)))
+            (container.name, text.map_err(|error| error.message))
         });
         Ok(join_all(logs).await)
     }
@@ -156,12 +159,9 @@ impl Swarm {
     /// As for [`Swarm::fetch_nodes`].
     pub async fn count_live_tasks(&self, node_id: &str) -> Result<usize, SwarmError> {
         let filters = HashMap::from([("node".to_owned(), vec![node_id.to_owned()])]);
-        let tasks = self
-            .connect()
-            .await?
-            .list_tasks(Some(ListTasksOptionsBuilder::default().filters(&filters).build()))
-            .await
-            .map_err(|error| SwarmError::new("list the tasks", &error))?;
+        let options = &ListTasksOptionsBuilder::default().filters(&filters).build();
+        let list = |docker: Docker| async move { docker.list_tasks(Some(options.clone())).await };
+        let tasks = self.call("list the tasks", list).await?;
         Ok(tasks
             .into_iter()
             .filter_map(|task| task.status.and_then(|status| status.state))
@@ -174,12 +174,14 @@ impl Swarm {
     /// # Errors
     /// As for [`Swarm::fetch_nodes`].
     pub async fn fetch_live_tasks(&self) -> Result<Vec<LiveTask>, SwarmError> {
-        let docker = self.connect().await?;
+        let tasks =
+            |docker: Docker| async move { docker.list_tasks(None::<ListTasksOptions>).await };
+        let services =
+            |docker: Docker| async move { docker.list_services(None::<ListServicesOptions>).await };
         let (tasks, services) = tokio::try_join!(
-            docker.list_tasks(None::<ListTasksOptions>),
-            docker.list_services(None::<ListServicesOptions>),
-        )
-        .map_err(|error| SwarmError::new("list the tasks and services", &error))?;
+            self.call("list the tasks", tasks),
+            self.call("list the services", services),
+        )?;
         let names =
             services.into_iter().filter_map(|service| Some((service.id?, service.spec?.name?)));
         let names = names.collect();
@@ -202,7 +204,7 @@ impl Swarm {
         grace: Option<Duration>,
         patience: Duration,
     ) -> Result<Vec<Stop>, SwarmError> {
-        let docker = self.connect().await?;
+        self.connect().await?;
         let mut options = StopContainerOptionsBuilder::default();
         if let Some(grace) = grace {
             options = options.t(i32::try_from(grace.as_secs()).unwrap_or(i32::MAX));
@@ -210,16 +212,18 @@ impl Swarm {
         let options = options.build();
         let longest = grace.unwrap_or_default().max(patience) + CALL_TIMEOUT;
         let stops = containers.iter().map(|container| async {
-            let docker = docker.clone().with_timeout(longest);
-            let (id, options) = (container.id.clone(), options.clone());
-            let stop = tokio::spawn(async move { docker.stop_container(&id, Some(options)).await });
+            let (swarm, id, options) = (self.clone(), container.id.clone(), options.clone());
+            let stop = tokio::spawn(async move {
+                let (id, options) = (&id, &options);
+                let stop = |docker: Docker| async move {
+                    docker.with_timeout(longest).stop_container(id, Some(options.clone())).await
+                };
+                swarm.call("stop the container", stop).await
+            });
             match tokio::time::timeout(patience, stop).await {
                 Ok(Ok(Ok(()))) => Stop::Stopped,
+                Ok(Ok(Err(error))) if error.kind == SwarmErrorKind::NotFound => Stop::Stopped,
                 Ok(Ok(Err(error))) => {
-                    let error = SwarmError::new("stop the container", &error);
-                    if error.kind == SwarmErrorKind::NotFound {
-                        return Stop::Stopped;
-                    }
                     tracing::warn!(container = container.name, "{error}");
                     Stop::Refused
                 }
