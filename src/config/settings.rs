@@ -223,13 +223,14 @@ settings! {
         /// Another endpoint, such as an S3-compatible storage's. Where it is not set, it is the
         /// region's.
         endpoint: Option<Url> = endpoint(),
-        /// Log files, by their absolute paths.
+        /// Log files, by their absolute paths; only regular files.
         files: Vec<PathBuf> = files(),
         /// Whether the journal is sent; the user `skep` must then be in the group `systemd-journal`.
         journal: bool = boolean("false"),
         /// Whether the logs of the tasks that have stopped here are sent.
         tasks: bool = boolean("true"),
-        /// How many lines of each at most, up to 100000.
+        /// How many lines of each at most, up to 100000: the newest, and no more than 8 MiB of each and
+        /// 64 MiB of all.
         lines: u32 = lines("10000"),
     }
 

@@ -18,6 +18,7 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::files::{READ_TIMEOUT, on_a_thread, open_regular};
 use super::poll::{self, Flow, Look};
 use super::progress::{Progress, Reading};
 use crate::flushed::Flushed;
@@ -27,8 +28,7 @@ pub async fn wait(state: &Path, settle: Duration, progress: &Progress) -> Result
     let mut removed = Removed::default();
     let outcome = poll::until_arrived(progress, settle, async || {
         let state = state.to_owned();
-        let files = tokio::task::spawn_blocking(move || log_files(&state));
-        let files = files.await.map_err(|error| error.to_string())??;
+        let files = on_a_thread(READ_TIMEOUT, move || log_files(&state)).await??;
         Ok(look(&files, removed.lines(&files)))
     })
     .await?;
@@ -58,7 +58,7 @@ fn log_files(state: &Path) -> Result<BTreeMap<String, LogFile>, String> {
             return Err(format!("{} is no state file of the agent", path.display()));
         };
         is_known = true;
-        let file = match File::open(&sent.file) {
+        let file = match open_regular(&sent.file) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(failed(&sent.file, error)),

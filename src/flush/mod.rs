@@ -10,6 +10,7 @@
 mod cloudwatch_agent;
 mod command;
 mod filebeat;
+mod files;
 mod fluent_bit;
 mod http;
 mod journal;

@@ -97,37 +97,47 @@ impl Swarm {
         config.stop_timeout?.try_into().ok()
     }
 
-    /// The last lines of every task's container that has ended and is still there, each behind Docker's
-    /// time of it; by the container's name. Those with a driver that Docker cannot read say so.
+    /// Every task's container that has ended and is still there.
     ///
     /// # Errors
     /// When Docker does not list its containers.
-    pub async fn fetch_task_logs(
-        &self,
-        lines: u32,
-    ) -> Result<Vec<(String, Result<String, String>)>, SwarmError> {
-        let docker = self.connect().await?;
+    pub async fn fetch_ended_tasks(&self) -> Result<Vec<TaskContainer>, SwarmError> {
         let filters = HashMap::from([
             ("label".to_owned(), vec![TASK_LABEL.to_owned()]),
             ("status".to_owned(), vec!["exited".to_owned(), "dead".to_owned()]),
         ]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let docker = self.connect().await?;
         let containers = docker
             .list_containers(Some(options))
             .await
             .map_err(|error| SwarmError::new("list the containers", &error))?;
-        let logs = containers.into_iter().filter_map(TaskContainer::of).map(async |container| {
-            let options = LogsOptionsBuilder::default()
-                .stdout(true)
-                .stderr(true)
-                .timestamps(true)
-                .tail(&lines.to_string());
-            let chunks: Result<Vec<_>, _> =
-                docker.logs(&container.id, Some(options.build())).try_collect().await;
-            let text = chunks.map(|chunks| chunks.iter().map(ToString::to_string).collect());
-            (container.name, text.map_err(|error| crate::errors::chain(&error)))
-        });
-        Ok(join_all(logs).await)
+        Ok(containers.into_iter().filter_map(TaskContainer::of).collect())
+    }
+
+    /// Hands out the last lines of a container's log as they come, in pieces that may end anywhere, each
+    /// line behind Docker's time of it.
+    ///
+    /// # Errors
+    /// When Docker does not answer, or cannot read what the log driver has written.
+    pub async fn read_log(
+        &self,
+        container: &str,
+        lines: u32,
+        mut piece: impl FnMut(&[u8]),
+    ) -> Result<(), String> {
+        let chain = |error: &dyn std::error::Error| crate::errors::chain(error);
+        let docker = self.connect().await.map_err(|error| chain(&error))?;
+        let options = LogsOptionsBuilder::default()
+            .stdout(true)
+            .stderr(true)
+            .timestamps(true)
+            .tail(&lines.to_string());
+        let mut log = docker.logs(container, Some(options.build()));
+        while let Some(output) = log.try_next().await.map_err(|error| chain(&error))? {
+            piece(&output.into_bytes());
+        }
+        Ok(())
     }
 
     /// How many tasks of a node have not ended, by the managers' list.
