@@ -13,12 +13,12 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::process::Stdio;
 
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::io::AsyncRead;
 use tokio::net::UnixStream;
 
 use super::journal;
 use super::progress::{Progress, Reading};
-use crate::child;
+use crate::child::{self, Lines};
 use crate::flushed::Flushed;
 
 /// Of `systemd/skep-journal-upload.socket`.
@@ -57,11 +57,10 @@ async fn by_socket(socket: &Path, progress: &Progress) -> Result<Flushed, String
 
 /// Reads until the shipper has sent the entry that was the last one at the start.
 async fn follow(source: impl AsyncRead + Unpin, progress: &Progress) -> Result<Flushed, String> {
-    let mut lines = BufReader::new(source).split(b'\n');
+    let mut lines = Lines::new(Some(source));
     let mut last: Option<Cursor> = None;
     let mut complaint = "no answer".to_owned();
-    while let Some(line) = lines.next_segment().await.map_err(|error| error.to_string())? {
-        let line = String::from_utf8_lossy(&line);
+    while let Some(line) = lines.next().await {
         if let Some(cursor) = line.strip_prefix(LAST) {
             last = Some(Cursor::parse(cursor)?);
         } else if let Some(cursor) = line.strip_prefix(SENT) {
@@ -72,7 +71,7 @@ async fn follow(source: impl AsyncRead + Unpin, progress: &Progress) -> Result<F
                 return Ok(Flushed::Done);
             }
         } else if !line.is_empty() && !line.starts_with('#') {
-            complaint = line.into_owned();
+            complaint = line;
         }
     }
     Err(complaint)

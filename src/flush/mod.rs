@@ -29,8 +29,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::{LocalBoxFuture, join_all};
 use tokio::time::Instant;
 
-pub use command::executables;
-
+use crate::child::executables;
 use crate::config::Flush as Settings;
 use crate::config::Shipper;
 use crate::flushed::Flushed;
@@ -70,7 +69,15 @@ pub async fn run(node: &Node, departure: &Departure, until: Instant) {
 
 async fn run_executables(node: &Node, departure: &Departure, until: Instant) {
     let settings = &node.settings.flush;
-    for path in command::executables(&settings.dir).await {
+    let found = match executables(&settings.dir).await {
+        Ok(found) => found,
+        Err(error) => {
+            let name = settings.dir.display().to_string();
+            let unreadable = async |_| Err(error.to_string());
+            return report(&node.state, &name, Duration::ZERO, unreadable).await;
+        }
+    };
+    for path in found {
         let name = path.display().to_string();
         let run = async |progress| command::run(&path, node, departure, until, &progress).await;
         report(&node.state, &name, time_left(settings, until), run).await;
