@@ -122,6 +122,7 @@ fn is_busy(storage: &Value) -> Option<bool> {
     Some(busy?.iter().any(|busy| *busy > 0))
 }
 
+/// One that does not tell has no limit, or shows no busy chunks either, and is not believed for that.
 fn is_over_limit(storage: &Value) -> bool {
     let inputs = storage.pointer("/input_chunks").and_then(Value::as_object);
     inputs.is_some_and(|inputs| {

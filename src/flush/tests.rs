@@ -182,6 +182,42 @@ async fn fluent_bit_is_done_when_no_chunk_is_left() {
     assert!(failed.detail.unwrap().contains("it needs storage.metrics on"));
 }
 
+/// A page whose counters have other names must not read as one with nothing unsent.
+#[tokio::test]
+async fn a_page_without_a_counter_is_no_page_with_nothing_unsent() {
+    let stats = filebeat_stats(9, 0, 0, 0);
+    let (storage, metrics) = fluent_bit(0, 12, 12, 0);
+    // With the quote before it, so that no longer name is meant.
+    let renamed = |page: &str, field: &str| page.replace(field, &field.replacen('"', "\"x_", 1));
+    let mut cases = Vec::new();
+    for field in ["\"active\":0,\"dropped\"", "\"published\"", "\"acked\":9,\"active\""] {
+        let page = renamed(&stats, field);
+        assert_ne!(page, stats);
+        cases.push((Shipper::Filebeat, vec![("/stats", vec![page])]));
+    }
+    let fields = [
+        "\"total_chunks",
+        "\"records",
+        "\"proc_records",
+        "\"input\"",
+        "\"output",
+        "\"retries_failed",
+    ];
+    for field in fields {
+        let page = (renamed(&storage, field), renamed(&metrics, field));
+        assert_ne!((&page.0, &page.1), (&storage, &metrics));
+        cases.push((Shipper::FluentBit, fluent_bit_answers(&[page])));
+    }
+    let asked = cases.into_iter().map(async |(shipper, answers)| {
+        (answers.clone(), Stub::of(answers).await.asked(shipper, 20).await)
+    });
+    for (answers, outcome) in join_all(asked).await {
+        assert_eq!((outcome.result, outcome.unsent), (Flushed::Failed, None), "{answers:?}");
+        let detail = outcome.detail.unwrap();
+        assert!(detail.contains("the answer has no "), "{detail}: {answers:?}");
+    }
+}
+
 /// As its `prometheus_exporter` writes them, with the exporter's own series.
 fn vector(buffered: u64, received: u64, sent: u64, discarded: u64) -> String {
     let sink = r#"component_id="out",component_kind="sink",component_type="loki",host="h""#;
