@@ -17,13 +17,21 @@ use super::{CALL_TIMEOUT, Swarm, SwarmError, SwarmErrorKind};
 /// The label that marks a container as a swarm task's.
 const TASK_LABEL: &str = "com.docker.swarm.task.id";
 
-/// A running container of this host.
+/// The label by which an operator keeps a standalone container running until the logs are flushed, and its
+/// value. Another value is none.
+const FLUSH_LABEL: &str = "skep.flush";
+const AFTER_FLUSH: &str = "after";
+
+/// A container of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskContainer {
     pub id: String,
     pub name: String,
     /// `None` for a standalone container, which no drain touches.
     pub task_id: Option<String>,
+    /// A standalone container with the label `skep.flush=after`, such as one in which a shipper runs: it is
+    /// stopped only after the flush. Never true for a task, which a drain ends.
+    pub stops_after_flush: bool,
 }
 
 /// A task that has not ended, by the managers' list.
@@ -67,10 +75,14 @@ pub enum Stop {
 impl TaskContainer {
     fn of(container: ContainerSummary) -> Option<Self> {
         let name = container.names.unwrap_or_default().into_iter().next().unwrap_or_default();
+        let mut labels = container.labels.unwrap_or_default();
+        let task_id = labels.remove(TASK_LABEL);
+        let is_after = labels.get(FLUSH_LABEL).is_some_and(|value| value == AFTER_FLUSH);
         Some(Self {
             id: container.id?,
             name: name.trim_start_matches('/').to_owned(),
-            task_id: container.labels.unwrap_or_default().remove(TASK_LABEL),
+            stops_after_flush: is_after && task_id.is_none(),
+            task_id,
         })
     }
 }
@@ -234,4 +246,27 @@ fn is_live(state: TaskState) -> bool {
         state,
         NEW | ALLOCATED | PENDING | ASSIGNED | ACCEPTED | PREPARING | READY | STARTING | RUNNING
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_keeps_a_standalone_container_until_after_the_flush() {
+        let stops_after = |labels: &[(&str, &str)]| {
+            let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            let container = ContainerSummary {
+                id: Some("c1".to_owned()),
+                labels: Some(labels.collect()),
+                ..ContainerSummary::default()
+            };
+            TaskContainer::of(container).unwrap().stops_after_flush
+        };
+        assert!(stops_after(&[("skep.flush", "after"), ("other", "x")]));
+        for labels in [&[][..], &[("skep.flush", "before")], &[("skep.flush", "")]] {
+            assert!(!stops_after(labels), "{labels:?}");
+        }
+        assert!(!stops_after(&[("skep.flush", "after"), (TASK_LABEL, "t1")]), "a drain ends it");
+    }
 }
