@@ -30,8 +30,25 @@ const LAST: &str = "-- cursor: ";
 const SENT: &str = "LAST_CURSOR=";
 
 pub async fn wait(progress: &Progress) -> Result<Flushed, String> {
-    // What is on the way to the journal counts; a journal that cannot be synced says so elsewhere.
-    let _ = journal::sync().await;
+    // What is on the way to the journal counts, too.
+    let synced = journal::sync().await;
+    proven(synced, sent(progress).await)
+}
+
+/// What is sent of a journal that could not be synced proves nothing about what was on the way to it.
+fn proven(
+    synced: Result<Flushed, String>,
+    sent: Result<Flushed, String>,
+) -> Result<Flushed, String> {
+    match (synced, sent) {
+        (Err(problem), Ok(Flushed::Done)) => {
+            Err(format!("sent what the journal showed, but it could not be synced: {problem}"))
+        }
+        (_, sent) => sent,
+    }
+}
+
+async fn sent(progress: &Progress) -> Result<Flushed, String> {
     if nix::unistd::geteuid().is_root() {
         let mut child = child::command("sh")
             .args(["-c", &format!("exec 2>&1; {SCRIPT}")])
@@ -158,6 +175,15 @@ mod tests {
             let (outcome, _) = followed(text).await;
             assert!(outcome.as_ref().is_err_and(|said| said.contains(problem)), "{outcome:?}");
         }
+    }
+
+    #[test]
+    fn a_journal_that_could_not_be_synced_may_hold_more() {
+        let done = || Ok(Flushed::Done);
+        assert_eq!(proven(done(), done()), done());
+        assert_eq!(proven(Ok(Flushed::NotHere), done()), done());
+        assert!(proven(Err("refused".into()), done()).unwrap_err().ends_with("synced: refused"));
+        assert_eq!(proven(Err("refused".into()), Err("gone".into())), Err("gone".into()));
     }
 
     /// skep's own user gets from the socket what root gets from the script.
