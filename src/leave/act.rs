@@ -74,7 +74,12 @@ pub async fn act(
         }
         Step::StopStandalone => {
             say("stopping the containers that no drain touches");
-            return stop(node, memory, None, |it| it.task_id.is_none()).await;
+            return stop(node, memory, None, |it| it.task_id.is_none() && !it.stops_after_flush)
+                .await;
+        }
+        Step::StopLate => {
+            say("stopping the containers that flushing needed");
+            return stop(node, memory, None, |it| it.stops_after_flush).await;
         }
         // It has a share of its own, and is no part of a round.
         Step::Flush => {}

@@ -22,8 +22,10 @@ pub struct Observed {
     pub node: Option<NodeView>,
     /// Running task containers of this host.
     pub task_containers: usize,
-    /// Running containers that are nobody's task.
+    /// Running containers that are nobody's task, but for those that stop after the flush.
     pub standalone_containers: usize,
+    /// Running containers that are to stop only after the flush, such as a shipper's.
+    pub late_containers: usize,
     /// Tasks of this node by the managers' list: on a manager its own look, on a worker what the
     /// row says; `None` when nobody can say.
     pub listed_tasks: Option<usize>,
@@ -75,6 +77,8 @@ pub enum Step {
     },
     /// Stop what no drain touches.
     StopStandalone,
+    /// Stop what was needed for flushing.
+    StopLate,
     Flush,
     /// Become a worker: when it is this manager's turn, or at once because time is up.
     Demote {
@@ -259,7 +263,10 @@ fn quiesce(seen: &Observed) -> Option<Step> {
     if seen.standalone_containers > 0 && !seen.clock.stop_over {
         return Some(Step::StopStandalone);
     }
-    (!seen.is_flushed).then_some(Step::Flush)
+    if !seen.is_flushed {
+        return Some(Step::Flush);
+    }
+    (seen.late_containers > 0 && !seen.clock.leave_due).then_some(Step::StopLate)
 }
 
 /// Nobody can say whose swarm this is. The host does what is safe on it: its tasks get their grace, its logs

@@ -227,6 +227,7 @@ async fn see(
     memory.containers.clone_from(&containers);
     let (tasks, standalone): (Vec<_>, Vec<_>) =
         containers.into_iter().partition(|container| container.task_id.is_some());
+    let late = standalone.iter().filter(|container| container.stops_after_flush).count();
     metrics().tasks_drained(memory.tasks.len().saturating_sub(tasks.len()));
     memory.tasks = tasks.iter().map(|container| container.name.clone()).collect();
     let is_flushed = memory.is_flushed(&clock(budget, memory));
@@ -244,7 +245,8 @@ async fn see(
         is_ledger_readable,
         node: list.own,
         task_containers: tasks.len(),
-        standalone_containers: standalone.len(),
+        standalone_containers: standalone.len() - late,
+        late_containers: late,
         listed_tasks: list.tasks,
         is_flushed,
         is_last_manager: list.is_last,

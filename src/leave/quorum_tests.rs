@@ -116,6 +116,7 @@ impl Swarm {
             node: knows.then(|| manager.listed()),
             task_containers: 0,
             standalone_containers: 0,
+            late_containers: 0,
             listed_tasks: knows.then_some(0),
             is_flushed: true,
             is_last_manager: knows && others().all(|(_, other)| !other.is_member),

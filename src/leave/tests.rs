@@ -24,6 +24,8 @@ struct World {
     drained: bool,
     tasks: usize,
     standalone: usize,
+    /// Those that stop after the flush.
+    late: usize,
     /// A container that Docker cannot kill: it stays, whatever is asked.
     is_stuck: bool,
     /// Whether this node is a member can be told: by this process, or by the ledger.
@@ -104,6 +106,7 @@ impl World {
             drained: false,
             tasks,
             standalone,
+            late: standalone,
             is_stuck: false,
             is_known: true,
             is_recorded: true,
@@ -149,6 +152,7 @@ impl World {
             }),
             task_containers: self.tasks,
             standalone_containers: self.standalone,
+            late_containers: self.late,
             listed_tasks: self.is_manager.then_some(self.tasks),
             is_flushed: self.flushed,
             is_last_manager: self.is_manager && !self.other_managers,
@@ -196,6 +200,11 @@ impl World {
             Step::StopTasks { .. } => self.tasks = 0,
             Step::StopStandalone if self.is_stuck => self.futile += 1,
             Step::StopStandalone => self.standalone = 0,
+            Step::StopLate if self.is_stuck => self.futile += 1,
+            Step::StopLate => {
+                assert!(self.flushes > 0, "a shipper was stopped before the flush");
+                self.late = 0;
+            }
             Step::Flush => {
                 let is_hopeless = self.clock.stop_over && (self.is_stuck || !self.docker_up);
                 assert!(self.tasks == 0 || is_hopeless, "flushed before the last task had stopped");
@@ -450,6 +459,8 @@ fn a_container_that_cannot_be_stopped_leaves_the_other_shares_alone() {
         world.clock.stop_over = true;
         let ended = (0..20).find_map(|_| {
             world.clock.confirmation_over |= world.left > 0;
+            // What is stuck after the flush, too, uses up the rest of flushing's share.
+            world.clock.leave_due |= world.flushes > 0;
             world.happen(Event::Step)
         });
         assert_eq!(ended, Some(Outcome::Left), "{world:?}");

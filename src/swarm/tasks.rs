@@ -1,6 +1,7 @@
 //! What runs on a node: the manager's task list, and this host's own containers.
 
 use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bollard::Docker;
@@ -18,13 +19,21 @@ use super::{CALL_TIMEOUT, Swarm, SwarmError, SwarmErrorKind};
 /// The label that marks a container as a swarm task's.
 const TASK_LABEL: &str = "com.docker.swarm.task.id";
 
-/// A running container of this host.
+/// The label by which an operator keeps a standalone container running until the logs are flushed, and its
+/// value. Another value is none.
+const FLUSH_LABEL: &str = "skep.flush";
+const AFTER_FLUSH: &str = "after";
+
+/// A container of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskContainer {
     pub id: String,
     pub name: String,
     /// `None` for a standalone container, which no drain touches.
     pub task_id: Option<String>,
+    /// A standalone container with the label `skep.flush=after`, such as one in which a shipper runs: it is
+    /// stopped only after the flush. Never true for a task, which a drain ends.
+    pub stops_after_flush: bool,
 }
 
 /// A task that has not ended, by the managers' list.
@@ -68,10 +77,14 @@ pub enum Stop {
 impl TaskContainer {
     fn of(container: ContainerSummary) -> Option<Self> {
         let name = container.names.unwrap_or_default().into_iter().next().unwrap_or_default();
+        let mut labels = container.labels.unwrap_or_default();
+        let task_id = labels.remove(TASK_LABEL);
+        let is_after = labels.get(FLUSH_LABEL).is_some_and(|value| value == AFTER_FLUSH);
         Some(Self {
             id: container.id?,
             name: name.trim_start_matches('/').to_owned(),
-            task_id: container.labels.unwrap_or_default().remove(TASK_LABEL),
+            stops_after_flush: is_after && task_id.is_none(),
+            task_id,
         })
     }
 }
@@ -115,15 +128,11 @@ impl Swarm {
             .ok_or_else(|| SwarmError::unexpected("inspect the container", "it has no exit code"))
     }
 
-    /// The last lines of every task's container that has ended and is still there, each behind Docker's
-    /// time of it; by the container's name. Those with a driver that Docker cannot read say so.
+    /// Every task's container that has ended and is still there.
     ///
     /// # Errors
     /// When Docker does not list its containers.
-    pub async fn fetch_task_logs(
-        &self,
-        lines: u32,
-    ) -> Result<Vec<(String, Result<String, String>)>, SwarmError> {
+    pub async fn fetch_ended_tasks(&self) -> Result<Vec<TaskContainer>, SwarmError> {
         let filters = HashMap::from([
             ("label".to_owned(), vec![TASK_LABEL.to_owned()]),
             ("status".to_owned(), vec!["exited".to_owned(), "dead".to_owned()]),
@@ -132,22 +141,37 @@ impl Swarm {
         let list =
             |docker: Docker| async move { docker.list_containers(Some(options.clone())).await };
         let containers = self.call("list the containers", list).await?;
-        let logs = containers.into_iter().filter_map(TaskContainer::of).map(async |container| {
-            let id = &container.id;
-            let options = &LogsOptionsBuilder::default()
-                .stdout(true)
-                .stderr(true)
-                .timestamps(true)
-                .tail(&lines.to_string())
-                .build();
-            let read = |docker: Docker| async move {
-                docker.logs(id, Some(options.clone())).try_collect::<Vec<_>>().await
-            };
-            let chunks = self.call("read a container's log", read).await;
-            let text = chunks.map(|chunks| chunks.iter().map(ToString::to_string).collect());
-            (container.name, text.map_err(|error| error.message))
-        });
-        Ok(join_all(logs).await)
+        Ok(containers.into_iter().filter_map(TaskContainer::of).collect())
+    }
+
+    /// Hands out the last lines of a container's log as they come, in pieces that may end anywhere, each
+    /// line behind Docker's time of it.
+    ///
+    /// # Errors
+    /// When Docker does not answer, or cannot read what the log driver has written.
+    pub async fn read_log(
+        &self,
+        container: &str,
+        lines: u32,
+        piece: impl FnMut(&[u8]),
+    ) -> Result<(), SwarmError> {
+        let options = &LogsOptionsBuilder::default()
+            .stdout(true)
+            .stderr(true)
+            .timestamps(true)
+            .tail(&lines.to_string())
+            .build();
+        // A call may be made twice, but only where the first was refused, before any piece.
+        let piece = &Mutex::new(piece);
+        let read = |docker: Docker| async move {
+            let mut log = docker.logs(container, Some(options.clone()));
+            while let Some(output) = log.try_next().await? {
+                let mut piece = piece.lock().unwrap_or_else(PoisonError::into_inner);
+                (*piece)(&output.into_bytes());
+            }
+            Ok(())
+        };
+        self.call("read a container's log", read).await
     }
 
     /// How many tasks of a node have not ended, by the managers' list.
@@ -245,4 +269,27 @@ fn is_live(state: TaskState) -> bool {
         state,
         NEW | ALLOCATED | PENDING | ASSIGNED | ACCEPTED | PREPARING | READY | STARTING | RUNNING
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_keeps_a_standalone_container_until_after_the_flush() {
+        let stops_after = |labels: &[(&str, &str)]| {
+            let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            let container = ContainerSummary {
+                id: Some("c1".to_owned()),
+                labels: Some(labels.collect()),
+                ..ContainerSummary::default()
+            };
+            TaskContainer::of(container).unwrap().stops_after_flush
+        };
+        assert!(stops_after(&[("skep.flush", "after"), ("other", "x")]));
+        for labels in [&[][..], &[("skep.flush", "before")], &[("skep.flush", "")]] {
+            assert!(!stops_after(labels), "{labels:?}");
+        }
+        assert!(!stops_after(&[("skep.flush", "after"), (TASK_LABEL, "t1")]), "a drain ends it");
+    }
 }

@@ -87,6 +87,7 @@ impl World {
             is_ledger_readable: !me.is_cut_off,
             task_containers: 0,
             standalone_containers: 0,
+            late_containers: 0,
             listed_tasks: knows.then_some(0),
             is_flushed: true,
             is_last_manager: knows && others.iter().all(NodeView::is_plain_worker),
