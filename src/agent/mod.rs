@@ -271,7 +271,8 @@ async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcom
     }
     hook::complete(node, announcer, &departure, outcome).await;
     // Without it the next start of skep goes on with this departure, which ends it again.
-    let ended = node.ledger.end_departure(&node.instance.id, &node.boot_id);
+    let killed = node.state.now().killed.len();
+    let ended = node.ledger.end_departure(&node.instance.id, &node.boot_id, killed);
     match tokio::time::timeout(LAST_WORDS_PATIENCE, ended).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!("{}", crate::errors::chain(&error)),

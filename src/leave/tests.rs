@@ -397,13 +397,18 @@ fn a_node_that_cannot_tell_whose_swarm_it_is_in_waits_and_does_what_is_safe_here
     assert!(matches!(world.decide(), Step::Wait { .. }));
     world.clock.patience_over = true;
     let mut steps = vec![];
-    while let step @ (Step::StopTasks { .. } | Step::StopStandalone | Step::Flush) = world.decide()
+    while let step
+    @ (Step::StopTasks { .. } | Step::StopStandalone | Step::Flush | Step::StopLate) =
+        world.decide()
     {
         assert_eq!(world.step(), None);
         steps.push(step);
     }
     assert!(
-        matches!(steps[..], [Step::StopTasks { .. }, Step::StopStandalone, Step::Flush]),
+        matches!(
+            steps[..],
+            [Step::StopTasks { .. }, Step::StopStandalone, Step::Flush, Step::StopLate]
+        ),
         "{steps:?}"
     );
     assert!(matches!(world.decide(), Step::Wait { .. }));

@@ -53,7 +53,8 @@ impl Source {
         match self {
             Self::Task { container, .. } => {
                 let mut tail = Tail::new(most);
-                swarm.read_log(container, most_lines, |text| tail.feed(text)).await?;
+                let read = swarm.read_log(container, most_lines, |text| tail.feed(text)).await;
+                read.map_err(|error| error.message)?;
                 Ok(tail)
             }
             Self::Journal => journal(most).await,
