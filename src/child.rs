@@ -1,9 +1,17 @@
 //! Programs that skep runs.
 
+mod executables;
+mod group;
+mod lines;
+
 use std::ffi::OsStr;
 use std::process::Stdio;
 
 use tokio::process::Command;
+
+pub use executables::executables;
+pub use group::{Pipe, Quota, run};
+pub use lines::Lines;
 
 /// The only variables that a child inherits: credentials and `SKEP_*` stay here.
 const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];

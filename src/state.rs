@@ -106,6 +106,8 @@ pub struct NodeState {
     /// fleet.
     #[serde(skip)]
     pub verdicts: BTreeMap<String, String>,
+    /// Tasks that were killed without their grace in this departure, by their containers' names.
+    pub killed: Vec<String>,
     /// What this node cannot do for the swarm at present and goes on trying, in words.
     pub trouble: Option<String>,
     /// The same, by who says so.
@@ -120,10 +122,25 @@ impl NodeState {
         self.phase == Phase::Ready && self.departure.is_none()
     }
 
+    /// How the departure ended, with the tasks that were killed in it.
+    #[must_use]
+    pub fn outcome(&self, outcome: &str) -> String {
+        match self.killed.as_slice() {
+            [] => outcome.to_owned(),
+            [one] => format!("{outcome}; 1 task was killed without its grace: {one}"),
+            all => format!(
+                "{outcome}; {} tasks were killed without their grace: {}",
+                all.len(),
+                all.join(", ")
+            ),
+        }
+    }
+
     /// The departure is over, and the node is not.
     pub fn forget_departure(&mut self) {
         self.departure = None;
         self.flush.clear();
+        self.killed.clear();
         (self.why, self.progress) = (None, None);
     }
 }
@@ -148,6 +165,7 @@ impl Default for StateHandle {
             why: None,
             progress: None,
             verdicts: BTreeMap::new(),
+            killed: Vec::new(),
             trouble: None,
             troubles: BTreeMap::new(),
         }))
@@ -172,6 +190,23 @@ impl StateHandle {
             }
             state.doing = doing;
             true
+        });
+    }
+
+    /// The node is out, as `outcome` says. Tasks that were killed are named with it: the log, `skep status` and
+    /// `skep leave` must not call that a departure like any other.
+    pub fn leave(&self, outcome: &str) {
+        self.0.send_modify(|state| {
+            state.phase = Phase::Left;
+            state.since = OffsetDateTime::now_utc();
+            let killed = state.killed.len();
+            state.doing = state.outcome(outcome);
+            let phase = Phase::Left.as_str();
+            if killed == 0 {
+                tracing::info!(target: "skep::node", phase, killed, "{}", state.doing);
+            } else {
+                tracing::warn!(target: "skep::node", phase, killed, "{}", state.doing);
+            }
         });
     }
 

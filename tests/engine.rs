@@ -12,10 +12,10 @@ mod founding_race;
 mod labels;
 #[path = "keeping/lost_swarm.rs"]
 mod lost_swarm;
-#[path = "joining/own_port_closed.rs"]
-mod own_port_closed;
 #[path = "keeping/own_care.rs"]
 mod own_care;
+#[path = "joining/own_port_closed.rs"]
+mod own_port_closed;
 #[path = "keeping/quorum.rs"]
 mod quorum;
 #[path = "keeping/recover.rs"]

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use crate::announce::Announcer;
@@ -32,12 +33,13 @@ pub async fn keep_alive(
     }
     let patience = Instant::now() + node.settings.leave.deadline;
     let hook = announcer.find_termination_hook(patience).await;
-    let longest = match &hook {
-        Some(hook) => hook.longest(),
+    let deadline = match &hook {
+        // Heartbeats hold it from now on, whenever this departure began.
+        Some(hook) => OffsetDateTime::now_utc() + hook.longest(),
         // Nothing holds the instance: it has the time that a shutdown gives.
-        None => node.settings.leave.shutdown_deadline,
+        None => OffsetDateTime::now_utc() + node.settings.leave.shutdown_deadline,
     };
-    notices.give(Departure { deadline: departure.noticed_at + longest, ..departure.clone() });
+    notices.give(Departure { deadline, ..departure.clone() });
     match hook {
         Some(hook) => hook.keep_alive().await,
         None => std::future::pending().await,

@@ -79,7 +79,7 @@ pub async fn run(loaded: Loaded) -> Result<Ended, RunError> {
             tracing::info!("stopped; the instance stays in the warm pool");
         }
         Ok(Ended::Stopped) => tracing::info!("stopped; the node stays in the swarm"),
-        Ok(Ended::Left(outcome)) => state.enter(Phase::Left, outcome.as_str()),
+        Ok(Ended::Left(outcome)) => state.leave(outcome.as_str()),
         Err(error) => say_failed(&state, &companions.events, error),
     }
     if ended.is_err() {
@@ -271,7 +271,8 @@ async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcom
     }
     hook::complete(node, announcer, &departure, outcome).await;
     // Without it the next start of skep goes on with this departure, which ends it again.
-    let ended = node.ledger.end_departure(&node.instance.id, &node.boot_id);
+    let killed = node.state.now().killed.len();
+    let ended = node.ledger.end_departure(&node.instance.id, &node.boot_id, killed);
     match tokio::time::timeout(LAST_WORDS_PATIENCE, ended).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!("{}", crate::errors::chain(&error)),
@@ -289,7 +290,8 @@ async fn leave_and_tell(node: &Node, notices: &Notices) -> Outcome {
     if outcome == Outcome::Stayed {
         return outcome;
     }
-    node.events.tell(Event::Left, Some(outcome.as_str()));
+    let words = node.state.now().outcome(outcome.as_str());
+    node.events.tell(Event::Left, Some(&words));
     node.events.settle(last_wait(node)).await;
     outcome
 }

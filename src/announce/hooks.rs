@@ -7,9 +7,7 @@ use tokio::time::Instant;
 
 use super::{Announcer, pause};
 use crate::autoscaling::{CompletionAnswer, Hook, HookResult, Transition};
-
-/// A hook that is already gone, or never comes, is asked for this long after the node has left.
-const COMPLETION_PATIENCE: Duration = Duration::from_secs(120);
+use crate::aws::AwsError;
 
 /// The group's hook on `autoscaling:EC2_INSTANCE_TERMINATING`.
 #[derive(Clone, Debug)]
@@ -62,25 +60,74 @@ impl TerminationHook {
         }
     }
 
-    /// Completes the hook: Auto Scaling may terminate the instance. Asked again while there is no
-    /// active action yet: the metadata can be ahead of Auto Scaling.
+    /// Completes the hook: Auto Scaling may terminate the instance. While Auto Scaling says that the instance is
+    /// being terminated, it is asked again: the metadata are ahead of it, and deregistration from a load balancer
+    /// (300 s by default) comes before the hook's wait.
     pub async fn complete(&self, result: HookResult) {
-        let deadline = Instant::now() + COMPLETION_PATIENCE;
+        let deadline = Instant::now() + self.hook.global_timeout;
         let id = &self.announcer.instance.id;
         let autoscaling = &self.announcer.autoscaling;
+        let mut said = String::new();
         while Instant::now() < deadline {
-            match autoscaling.complete(&self.hook.name, &self.group, id, result).await {
+            let answer = match autoscaling.complete(&self.hook.name, &self.group, id, result).await
+            {
                 Ok(CompletionAnswer::Completed) => {
                     tracing::info!(hook = self.hook.name, "termination hook: {result:?}");
                     return;
                 }
-                Ok(CompletionAnswer::NoActiveAction) => {
-                    tracing::info!(hook = self.hook.name, "no active lifecycle action yet");
+                Ok(CompletionAnswer::NoActiveAction) => self.is_still_to_come().await,
+                Err(error) => Err(error),
+            };
+            let news = match answer {
+                Ok(true) => "Auto Scaling has not begun to wait for this hook yet".to_owned(),
+                Ok(false) => {
+                    tracing::warn!(
+                        hook = self.hook.name,
+                        "Auto Scaling waits for this hook no more: it was completed elsewhere, or timed out"
+                    );
+                    return;
                 }
-                Err(error) => tracing::warn!("{}", crate::errors::chain(&error)),
+                Err(error) => crate::errors::chain(&error),
+            };
+            if said != news {
+                tracing::info!(hook = self.hook.name, "not completed yet: {news}");
+                said = news;
             }
             pause(deadline).await;
         }
-        tracing::error!(hook = self.hook.name, "not completed within {COMPLETION_PATIENCE:?}");
+        tracing::error!(
+            hook = self.hook.name,
+            "the termination hook was not completed in its time"
+        );
+    }
+
+    /// Whether Auto Scaling is on its way to the hook's wait.
+    async fn is_still_to_come(&self) -> Result<bool, AwsError> {
+        let seen = self.announcer.autoscaling.fetch_instance(&self.announcer.instance.id).await?;
+        Ok(seen.is_some_and(|instance| may_wait_for_a_hook(&instance.lifecycle_state)))
+    }
+}
+
+/// The states from which Auto Scaling comes to wait for a termination hook, by its documentation: in service the
+/// metadata are ahead of it, and a warm pool has states of its own.
+fn may_wait_for_a_hook(lifecycle_state: &str) -> bool {
+    let state = lifecycle_state.strip_prefix("Warmed:").unwrap_or(lifecycle_state);
+    !state.ends_with(":Proceed") && !matches!(state, "Terminated" | "Detaching" | "Detached")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_instance_that_is_past_its_hooks_is_given_up() {
+        for state in
+            ["InService", "Terminating", "Terminating:Wait", "Warmed:Terminating", "Standby"]
+        {
+            assert!(may_wait_for_a_hook(state), "{state}");
+        }
+        for state in ["Terminating:Proceed", "Terminated", "Detached", "Warmed:Terminated"] {
+            assert!(!may_wait_for_a_hook(state), "{state}");
+        }
     }
 }

@@ -170,11 +170,16 @@ async fn repeat(signal: Signal, say: impl AsyncFn() -> Result<Said, AwsError>) -
             Ok(Said::NotYet) => tracing::debug!("{signal:?}: not yet"),
             Err(error) => tracing::warn!("{}", crate::errors::chain(&error)),
         }
-        tokio::time::sleep(RETRY_INTERVAL.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
+        tokio::time::sleep(retry_interval()).await;
     }
+}
+
+/// With jitter, so that nodes that begin together do not ask together.
+fn retry_interval() -> Duration {
+    RETRY_INTERVAL.mul_f64(0.75 + 0.5 * fastrand::f64())
 }
 
 /// The wait before the next attempt, never beyond `deadline`.
 async fn pause(deadline: Instant) {
-    tokio::time::sleep_until(deadline.min(Instant::now() + RETRY_INTERVAL)).await;
+    tokio::time::sleep_until(deadline.min(Instant::now() + retry_interval())).await;
 }

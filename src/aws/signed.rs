@@ -20,6 +20,9 @@ use axum::http::Request;
 use super::ATTEMPT_TIMEOUT;
 use crate::errors::chain;
 
+/// An answer to these calls has some 100 bytes; more is something else.
+const LARGEST_ANSWER: usize = 1 << 20;
+
 /// One service in one region.
 #[derive(Debug)]
 pub struct Signed {
@@ -93,8 +96,14 @@ impl Signed {
         let call = async {
             let answer = self.connector.call(request).await.map_err(|error| chain(&error))?;
             let status = answer.status().as_u16();
-            let body = aws_smithy_types::byte_stream::ByteStream::new(answer.into_body());
-            let body = body.collect().await.map_err(|error| chain(&error))?.into_bytes();
+            let mut rest = aws_smithy_types::byte_stream::ByteStream::new(answer.into_body());
+            let mut body = Vec::new();
+            while let Some(piece) = rest.try_next().await.map_err(|error| chain(&error))? {
+                body.extend_from_slice(&piece);
+                if body.len() > LARGEST_ANSWER {
+                    return Err(format!("{url}: an answer of more than {LARGEST_ANSWER} bytes"));
+                }
+            }
             Ok(Answer { status, body: String::from_utf8_lossy(&body).into_owned() })
         };
         let timeout = tokio::time::timeout(ATTEMPT_TIMEOUT, call).await;

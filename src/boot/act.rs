@@ -6,7 +6,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::BootError;
-use super::decide::Step;
+use super::decide::{Refusal, Step};
 use super::join::{self, Joining};
 use super::recreate;
 use super::relief::TAKEN_OUT;
@@ -16,7 +16,7 @@ use crate::ledger::{Charter, CharterPhase, MemberState, Rejoin};
 use crate::node::Node;
 use crate::secrets::JoinToken;
 use crate::state::Phase;
-use crate::swarm::{CLUSTER_LABEL, InitSpec, Stop, SwarmErrorKind};
+use crate::swarm::{CLUSTER_LABEL, InitSpec, Stop, SwarmError, SwarmErrorKind};
 use crate::watch::Notices;
 
 /// The first pauses between two looks: a founder needs about a second, and nobody should miss it by
@@ -152,7 +152,16 @@ async fn init(node: &Node, claim: &Charter) -> Result<(), BootError> {
         Ok(()) => Ok(()),
         // An earlier call of ours got through.
         Err(error) if error.kind == SwarmErrorKind::AlreadyInSwarm => Ok(()),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(init_failed(error)),
+    }
+}
+
+/// What Docker's settings exclude has a remedy of its own.
+fn init_failed(error: SwarmError) -> BootError {
+    match error.kind {
+        SwarmErrorKind::LiveRestore => Refusal::LiveRestore.into(),
+        SwarmErrorKind::NftablesFirewall => Refusal::NftablesFirewall.into(),
+        _ => error.into(),
     }
 }
 
@@ -208,4 +217,26 @@ async fn publish(node: &Node, claim: &Charter, membership: &Membership) -> Resul
         tracing::warn!(generation, "the claim was taken over meanwhile");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_dockers_settings_exclude_is_refused_with_the_setting_to_change() {
+        let failed = |kind| {
+            let message = "incompatible with swarm mode".to_owned();
+            init_failed(SwarmError { operation: "init the swarm", kind, message })
+        };
+        for (kind, setting) in [
+            (SwarmErrorKind::LiveRestore, "\"live-restore\": false"),
+            (SwarmErrorKind::NftablesFirewall, "\"firewall-backend\": \"iptables\""),
+        ] {
+            let error = failed(kind);
+            assert!(matches!(error, BootError::Refused(_)), "{error:?}");
+            assert!(error.to_string().contains(setting), "{error}");
+        }
+        assert!(matches!(failed(SwarmErrorKind::Other), BootError::Swarm(_)));
+    }
 }

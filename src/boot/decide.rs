@@ -116,6 +116,10 @@ pub enum Refusal {
     )]
     LiveRestore,
     #[error(
+        "nftables is Docker's firewall backend, which swarm mode excludes: set \"firewall-backend\": \"iptables\" in /etc/docker/daemon.json, or remove --firewall-backend=nftables from dockerd's options, and restart Docker"
+    )]
+    NftablesFirewall,
+    #[error(
         "the swarm cannot reach this manager's own port 2377: let the security group admit TCP 2377 from the managers ({detail})"
     )]
     OwnPortClosed { detail: String },

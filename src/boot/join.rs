@@ -115,6 +115,7 @@ async fn follow(
             Ok(false)
         }
         JoinAnswer::LiveRestore => Err(Refusal::LiveRestore.into()),
+        JoinAnswer::NftablesFirewall => Err(Refusal::NftablesFirewall.into()),
         JoinAnswer::Other(message) => {
             past.avoid.insert(manager);
             again(&format!("joining through {manager} failed: {message}"))

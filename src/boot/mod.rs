@@ -82,7 +82,8 @@ impl BootError {
                 SwarmErrorKind::TooOld
                 | SwarmErrorKind::TooNew
                 | SwarmErrorKind::PermissionDenied
-                | SwarmErrorKind::LiveRestore => Outlook::Final,
+                | SwarmErrorKind::LiveRestore
+                | SwarmErrorKind::NftablesFirewall => Outlook::Final,
                 _ => Outlook::Passing,
             },
         }

@@ -39,8 +39,8 @@ pub struct Arguments {
 /// already does what was asked.
 ///
 /// # Errors
-/// When no skep runs here or it refuses, it has not left by its deadline, or standard output cannot be
-/// written.
+/// When no skep runs here or it refuses, or standard output cannot be written. The exit code is a failure, too, when
+/// the node has not left by its deadline, and when tasks were killed without their grace.
 pub async fn ask(arguments: &Arguments, settings: &Settings) -> anyhow::Result<ExitCode> {
     let client = Client::new(socket_path(&settings.runtime_dir));
     let begun = OffsetDateTime::now_utc();
@@ -61,10 +61,23 @@ pub async fn ask(arguments: &Arguments, settings: &Settings) -> anyhow::Result<E
     if arguments.no_wait {
         return Ok(ExitCode::SUCCESS);
     }
-    let (phase, outcome) = follow(&client, settings, begun).await?;
-    print::to_stdout(&format!("{outcome}\n"))?;
-    let has_left = phase == Phase::Left.as_str() && outcome != Outcome::TooLate.as_str();
-    Ok(if has_left { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let end = follow(&client, settings, begun).await?;
+    print::to_stdout(&format!("{}\n", end.words))?;
+    Ok(if end.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// How the departure ended.
+struct End {
+    has_left: bool,
+    /// Tasks without their grace.
+    killed: u64,
+    words: String,
+}
+
+impl End {
+    fn is_clean(&self) -> bool {
+        self.has_left && self.killed == 0 && !self.words.starts_with(Outcome::TooLate.as_str())
+    }
 }
 
 /// Shows the departure until it has ended: in which phase, and how in skep's words.
@@ -72,13 +85,14 @@ async fn follow(
     client: &Client,
     settings: &Settings,
     begun: OffsetDateTime,
-) -> anyhow::Result<(String, String)> {
+) -> anyhow::Result<End> {
     let (mut block, mut last) = (Block::default(), String::new());
     let mut answered = Instant::now();
     loop {
         match client.node::<Node>().await {
             Ok(node) if node.phase == Phase::Left => {
-                return Ok((node.phase.as_str().to_owned(), node.doing));
+                let killed = node.killed.len() as u64;
+                return Ok(End { has_left: true, killed, words: node.doing });
             }
             Ok(node) => {
                 answered = Instant::now();
@@ -110,11 +124,13 @@ fn show(node: &Node, block: &mut Block, last: &mut String) -> anyhow::Result<()>
     Ok(())
 }
 
-fn last_words(settings: &Settings, begun: OffsetDateTime) -> Option<(String, String)> {
+fn last_words(settings: &Settings, begun: OffsetDateTime) -> Option<End> {
     let ends = [Phase::Left.as_str(), Phase::Failed.as_str()];
     let events = story::read(&settings.state_dir).ok()?;
     events.into_iter().rev().take_while(|event| event.at >= begun).find_map(|event| {
         let phase = event.fields.get("phase")?.as_str().filter(|phase| ends.contains(phase))?;
-        Some((phase.to_owned(), event.message))
+        let has_left = phase == Phase::Left.as_str();
+        let killed = event.fields.get("killed").and_then(|it| it.as_u64()).unwrap_or_default();
+        Some(End { has_left, killed, words: event.message })
     })
 }

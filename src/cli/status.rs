@@ -60,6 +60,8 @@ pub(super) struct Node {
     /// A skep of before does not say it.
     #[serde(default)]
     trouble: Option<String>,
+    #[serde(default)]
+    pub(super) killed: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]

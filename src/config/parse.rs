@@ -39,7 +39,7 @@ const SHORTEST_PATIENCE: Duration = Duration::from_secs(75);
 const LARGEST_SHARE: f64 = 0.5;
 /// The longest prefix that Docker takes for an overlay network.
 const LONGEST_SUBNET_PREFIX: u8 = 29;
-/// What is held in memory and on disk of each source; beyond, a real shipper is wanted.
+/// Of each source that skep ships itself; beyond, a real shipper is wanted.
 const MOST_LINES: u32 = 100_000;
 /// Auto Scaling's and CloudFormation's names are no longer than this.
 const LONGEST_NAME: usize = 255;

@@ -167,11 +167,12 @@ settings! {
         timeout: Duration = duration("30s"),
         /// Whether the journal is synced to disk.
         journal: bool = boolean("true"),
-        /// Shippers that are to have caught up: `journal-upload`, `filebeat`, `fluent-bit`, `vector`,
+        /// Shippers that must have sent what the tasks have written: `journal-upload`, `filebeat`, `fluent-bit`, `vector`,
         /// `cloudwatch-agent`.
         shippers: Vec<Shipper> = shippers(),
-        /// How long a shipper with nothing unsent must stand still before that is believed: longer
-        /// than it takes to look at a file again.
+        /// How long a shipper may take to read what the tasks have written last: what it has taken in
+        /// by then must arrive. Filebeat gets `11s` at least; Fluent Bit and Vector get as much more
+        /// as their numbers can be old, 6 s and 4 s.
         settle: Duration = duration("3s"),
         /// Filebeat's `http.host` and `http.port`; it needs `http.enabled: true`.
         filebeat_url: Url = http_url("http://127.0.0.1:5066/"),
@@ -222,13 +223,14 @@ settings! {
         /// Another endpoint, such as an S3-compatible storage's. Where it is not set, it is the
         /// region's.
         endpoint: Option<Url> = endpoint(),
-        /// Log files, by their absolute paths.
+        /// Log files, by their absolute paths; only regular files.
         files: Vec<PathBuf> = files(),
         /// Whether the journal is sent; the user `skep` must then be in the group `systemd-journal`.
         journal: bool = boolean("false"),
         /// Whether the logs of the tasks that have stopped here are sent.
         tasks: bool = boolean("true"),
-        /// How many lines of each at most, up to 100000.
+        /// How many lines of each at most, up to 100000: the newest, and no more than 8 MiB of each and
+        /// 64 MiB of all.
         lines: u32 = lines("10000"),
     }
 

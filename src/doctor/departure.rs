@@ -37,8 +37,8 @@ fn budget(settings: &Settings) -> Finding {
         format!(
             "{}: {} to drain, {} to flush, {} to leave; {} at a power-off",
             whole_seconds(leave.deadline),
-            whole_seconds(budget.drain_until - start),
-            whole_seconds(budget.flush_until - budget.drain_until),
+            whole_seconds(budget.stop_until - start),
+            whole_seconds(budget.flush_until - budget.stop_until),
             whole_seconds(end - budget.flush_until),
             whole_seconds(leave.shutdown_deadline),
         ),

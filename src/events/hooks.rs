@@ -7,28 +7,17 @@
 
 use std::io::Result;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
-
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::Child;
+use std::process::ExitStatus;
 
 use super::Message;
-use crate::child;
+use crate::child::{self, Pipe, Quota, executables};
 use crate::config::Hooks;
-use crate::flush::executables;
 use crate::metrics::metrics;
 
 pub const RESULTS: [&str; 3] = ["ok", "failed", "timed_out"];
 
 /// Of each of a hook's two streams; what comes beyond is read and thrown away.
 const MOST_OUTPUT: usize = 4096;
-/// A line of the log is read by people.
-const LONGEST_LINE: usize = 500;
-/// Something that has left the hook's process group may hold its output open.
-const OUTPUT_PATIENCE: Duration = Duration::from_millis(200);
 
 /// Runs what there is for an event, one after the other.
 pub async fn run(settings: &Hooks, message: &Message) {
@@ -59,27 +48,20 @@ pub async fn run(settings: &Hooks, message: &Message) {
 
 async fn programs(dir: &Path, event: &str) -> Vec<PathBuf> {
     let of_the_event = dir.join(event);
-    if of_the_event.is_dir() {
-        return executables(&of_the_event).await;
+    let is_folder = of_the_event.is_dir();
+    let dir = if is_folder { &of_the_event } else { dir };
+    let mut all = executables(dir).await.unwrap_or_else(|error| {
+        tracing::warn!(hooks = %dir.display(), "cannot read the hooks: {error}");
+        Vec::new()
+    });
+    if is_folder {
+        return all;
     }
-    let mut all = executables(dir).await;
     all.retain(|program| *program == of_the_event);
     if all.is_empty() && of_the_event.exists() {
         tracing::warn!(hook = %of_the_event.display(), "it is not executable");
     }
     all
-}
-
-/// Ends a hook with all that it has started, also where nobody waits for it any more.
-struct Group(Child);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // Nobody has waited for its first process yet, or nobody else: the number is still its own.
-        if let Some(id) = self.0.id().and_then(|id| i32::try_from(id).ok()) {
-            let _ = killpg(Pid::from_raw(id), Signal::SIGKILL);
-        }
-    }
 }
 
 /// Runs one hook, with the message on its standard input.
@@ -102,71 +84,19 @@ async fn one(program: &Path, message: &Message) -> Result<ExitStatus> {
         ("SKEP_NODE_ID", message.node_id.clone()),
         ("SKEP_OUTCOME", message.outcome.clone()),
     ];
-    let mut hook = Group(
-        child::command(program)
-            .envs(variables.into_iter().filter_map(|(name, value)| Some((name, value?))))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()?,
-    );
-    let (input, out, err) = (hook.0.stdin.take(), hook.0.stdout.take(), hook.0.stderr.take());
-    let group = hook.0.id().and_then(|id| i32::try_from(id).ok());
-    let (mut said, mut complained) = (Said::default(), Said::default());
-    let status = {
-        let write = async {
-            if let Some(mut input) = input {
-                // One that does not read it has gone or does not care.
-                let _ = input.write_all(message.json().as_bytes()).await;
-            }
-        };
-        let read = async { tokio::join!(write, said.read(out), complained.read(err)) };
-        tokio::pin!(read);
-        tokio::select! {
-            status = hook.0.wait() => {
-                let status = status?;
-                // What it has left behind in its group goes with it.
-                if let Some(group) = group {
-                    let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
-                }
-                let _ = tokio::time::timeout(OUTPUT_PATIENCE, read).await;
-                status
-            }
-            _ = &mut read => hook.0.wait().await?,
-        }
-    };
+    let mut command = child::command(program);
+    command.envs(variables.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    let (mut said, mut complained) = (Quota::new(MOST_OUTPUT), Quota::new(MOST_OUTPUT));
     let hook = program.display();
-    said.lines(|line| tracing::info!(%hook, "{line}"));
-    complained.lines(|line| tracing::warn!(%hook, "{line}"));
-    Ok(status)
-}
-
-/// The beginning of a stream.
-#[derive(Default)]
-struct Said {
-    text: Vec<u8>,
-    left_out: usize,
-}
-
-impl Said {
-    async fn read(&mut self, stream: Option<impl AsyncRead + Unpin>) {
-        let Some(mut stream) = stream else { return };
-        let mut buffer = [0; 1024];
-        while let Ok(read @ 1..) = stream.read(&mut buffer).await {
-            let kept = read.min(MOST_OUTPUT - self.text.len());
-            self.text.extend_from_slice(&buffer[..kept]);
-            self.left_out += read - kept;
-        }
+    let status = child::run(command, message.json().as_bytes(), |pipe, line| match pipe {
+        Pipe::Stdout if said.admits(line) => tracing::info!(%hook, "{line}"),
+        Pipe::Stderr if complained.admits(line) => tracing::warn!(%hook, "{line}"),
+        Pipe::Stdout | Pipe::Stderr => {}
+    })
+    .await;
+    let left_out = said.left_out() + complained.left_out();
+    if left_out > 0 {
+        tracing::info!(%hook, "{left_out} more bytes of its output are left out");
     }
-
-    fn lines(&self, mut log: impl FnMut(&str)) {
-        for line in String::from_utf8_lossy(&self.text).lines() {
-            let end = line.char_indices().nth(LONGEST_LINE).map_or(line.len(), |(at, _)| at);
-            log(&line[..end]);
-        }
-        if self.left_out > 0 {
-            log(&format!("{} more bytes are left out", self.left_out));
-        }
-    }
+    status
 }

@@ -1,36 +1,17 @@
 //! The executables in `/etc/skep/flush.d`: whatever an operator needs done before the node goes.
 
-use std::io::Error;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::Path;
 
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::time::Instant;
 
 use super::progress::Progress;
-use crate::child;
+use crate::child::{self, Pipe, Quota};
 use crate::flushed::Flushed;
 use crate::instance::Departure;
 use crate::node::Node;
 
-/// Executable files of a directory, in the order of their names. A directory that is not there is
-/// an empty one.
-pub async fn executables(dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let Ok(mut entries) = tokio::fs::read_dir(dir).await else { return found };
-    while let Ok(Some(entry)) = entries.next_entry().await {
-        // Through a link, as operators put them there.
-        if let Ok(metadata) = tokio::fs::metadata(entry.path()).await
-            && metadata.is_file()
-            && metadata.permissions().mode() & 0o111 != 0
-        {
-            found.push(entry.path());
-        }
-    }
-    found.sort();
-    found
-}
+/// Of each of its two streams, so much is written to the log; counts are read beyond that.
+const MOST_LOGGED: usize = 16 << 10;
 
 /// Runs one of them, with why and until when in its environment.
 ///
@@ -41,8 +22,9 @@ pub async fn executables(dir: &Path) -> Vec<PathBuf> {
 /// | `SKEP_FLUSH_SECONDS` | seconds that are left for flushing |
 /// | `SKEP_INSTANCE_ID`, `SKEP_CLUSTER` | whose logs these are |
 ///
-/// What it prints goes to the log. A line `unsent=<n>` or `sent=<n>` is a count, for `skep status`; the
-/// last one of each outlives a time-out.
+/// What it prints is written to the log, up to 16 KiB of each stream. A line `unsent=<n>` or `sent=<n>` is a
+/// count, for `skep status`; the last one of each outlives a time-out. What it has started ends with it,
+/// unless that has left its process group.
 pub async fn run(
     path: &Path,
     node: &Node,
@@ -51,35 +33,35 @@ pub async fn run(
     progress: &Progress,
 ) -> Result<Flushed, String> {
     let left = until.saturating_duration_since(Instant::now());
-    let failed = |error: Error| format!("{}: {error}", path.display());
-    let mut child = child::command(path)
+    let mut command = child::command(path);
+    command
         .env("SKEP_REASON", departure.reason.as_str())
         .env("SKEP_DEADLINE", departure.deadline.unix_timestamp().to_string())
         .env("SKEP_FLUSH_SECONDS", left.as_secs().to_string())
         .env("SKEP_INSTANCE_ID", &node.instance.id)
-        .env("SKEP_CLUSTER", &node.cluster)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let says = async {
-        each_line(stdout, |line| match count(line) {
-            Some((Count::Sent, count)) => progress.count(|row| row.sent = Some(count)),
-            Some((Count::Unsent, count)) => progress.count(|row| row.unsent = Some(count)),
-            None => tracing::info!(flusher = %path.display(), "{line}"),
-        })
-        .await
-    };
-    let complains = async {
-        each_line(stderr, |line| {
-            tracing::warn!(flusher = %path.display(), "{line}");
+        .env("SKEP_CLUSTER", &node.cluster);
+    let (mut said, mut complained) = (Quota::new(MOST_LOGGED), Quota::new(MOST_LOGGED));
+    let flusher = path.display();
+    let status = child::run(command, b"", |pipe, line| match (pipe, count(line)) {
+        (Pipe::Stdout, Some((Count::Sent, count))) => progress.count(|row| row.sent = Some(count)),
+        (Pipe::Stdout, Some((Count::Unsent, count))) => {
+            progress.count(|row| row.unsent = Some(count));
+        }
+        (Pipe::Stdout, None) if said.admits(line) => tracing::info!(%flusher, "{line}"),
+        (Pipe::Stdout, None) => {}
+        (Pipe::Stderr, _) => {
+            if complained.admits(line) {
+                tracing::warn!(%flusher, "{line}");
+            }
             progress.complain(line);
-        })
-        .await
-    };
-    let (status, (), ()) = tokio::join!(child.wait(), says, complains);
-    match status.map_err(failed)? {
+        }
+    })
+    .await;
+    let left_out = said.left_out() + complained.left_out();
+    if left_out > 0 {
+        tracing::warn!(%flusher, "{left_out} more bytes of its output are left out");
+    }
+    match status.map_err(|error| format!("{flusher}: {error}"))? {
         status if status.success() => Ok(Flushed::Done),
         status => Err(status.to_string()),
     }
@@ -99,13 +81,4 @@ fn count(line: &str) -> Option<(Count, u64)> {
         _ => return None,
     };
     Some((name, count.parse().ok()?))
-}
-
-/// Line by line as they come: what was said before a time-out is in the log.
-async fn each_line(pipe: Option<impl AsyncRead + Unpin>, mut line: impl FnMut(&str)) {
-    let Some(pipe) = pipe else { return };
-    let mut lines = BufReader::new(pipe).split(b'\n');
-    while let Ok(Some(bytes)) = lines.next_segment().await {
-        line(&String::from_utf8_lossy(&bytes));
-    }
 }

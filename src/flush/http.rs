@@ -1,4 +1,5 @@
-//! Any URL, polled until its answer meets the operator's condition.
+//! Any URL, polled until its answer meets the operator's condition: the first such answer is enough, for
+//! the operator knows what it proves.
 
 use serde_json::Value;
 
@@ -11,7 +12,7 @@ use crate::prometheus;
 
 pub async fn wait(condition: &Condition, progress: &Progress) -> Result<Flushed, String> {
     let client = Client::new()?;
-    poll::until_caught_up(progress, std::time::Duration::ZERO, async || {
+    poll::until_arrived(progress, std::time::Duration::ZERO, async || {
         let values = if condition.place.starts_with('/') {
             vec![at_pointer(&client.json(&condition.url).await?, &condition.place)?]
         } else {
@@ -49,8 +50,8 @@ fn judge(condition: &Condition, values: &[f64]) -> Look {
     let holds = |value: &&f64| condition.comparison.holds(**value, condition.number);
     let detail = values.iter().find(|value| !holds(value)).map(|value| format!("it is {value}"));
     Look {
-        caught_up: detail.is_none(),
-        mark: Vec::new(),
+        is_empty: detail.is_none(),
         reading: Reading { detail, ..Reading::default() },
+        ..Look::default()
     }
 }

@@ -17,6 +17,8 @@ use crate::flushed::Flushed;
 
 /// Of `systemd/skep-journal-sync.socket`.
 const SOCKET: &str = "/run/skep-journal-sync.sock";
+/// A word, or a line of `journalctl`.
+const LONGEST_ANSWER: u64 = 1000;
 
 pub async fn sync() -> Result<Flushed, String> {
     if nix::unistd::geteuid().is_root() {
@@ -44,13 +46,14 @@ async fn by_journalctl() -> Result<Flushed, String> {
 
 async fn by_socket(socket: &Path) -> Result<Flushed, String> {
     let failed = |problem: &dyn Display| format!("{}: {problem}", socket.display());
-    let mut stream = match UnixStream::connect(socket).await {
+    let stream = match UnixStream::connect(socket).await {
         Ok(stream) => stream,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Flushed::NotHere),
         Err(error) => return Err(failed(&error)),
     };
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.map_err(|error: Error| failed(&error))?;
+    let read = stream.take(LONGEST_ANSWER).read_to_string(&mut answer).await;
+    read.map_err(|error: Error| failed(&error))?;
     match answer.trim() {
         "synced" => Ok(Flushed::Done),
         // The service could not even start.

@@ -13,12 +13,12 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::process::Stdio;
 
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::io::AsyncRead;
 use tokio::net::UnixStream;
 
 use super::journal;
 use super::progress::{Progress, Reading};
-use crate::child;
+use crate::child::{self, Lines};
 use crate::flushed::Flushed;
 
 /// Of `systemd/skep-journal-upload.socket`.
@@ -30,8 +30,25 @@ const LAST: &str = "-- cursor: ";
 const SENT: &str = "LAST_CURSOR=";
 
 pub async fn wait(progress: &Progress) -> Result<Flushed, String> {
-    // What is on the way to the journal counts; a journal that cannot be synced says so elsewhere.
-    let _ = journal::sync().await;
+    // What is on the way to the journal counts, too.
+    let synced = journal::sync().await;
+    proven(synced, sent(progress).await)
+}
+
+/// What is sent of a journal that could not be synced proves nothing about what was on the way to it.
+fn proven(
+    synced: Result<Flushed, String>,
+    sent: Result<Flushed, String>,
+) -> Result<Flushed, String> {
+    match (synced, sent) {
+        (Err(problem), Ok(Flushed::Done)) => {
+            Err(format!("sent what the journal showed, but it could not be synced: {problem}"))
+        }
+        (_, sent) => sent,
+    }
+}
+
+async fn sent(progress: &Progress) -> Result<Flushed, String> {
     if nix::unistd::geteuid().is_root() {
         let mut child = child::command("sh")
             .args(["-c", &format!("exec 2>&1; {SCRIPT}")])
@@ -57,11 +74,10 @@ async fn by_socket(socket: &Path, progress: &Progress) -> Result<Flushed, String
 
 /// Reads until the shipper has sent the entry that was the last one at the start.
 async fn follow(source: impl AsyncRead + Unpin, progress: &Progress) -> Result<Flushed, String> {
-    let mut lines = BufReader::new(source).split(b'\n');
+    let mut lines = Lines::new(Some(source));
     let mut last: Option<Cursor> = None;
     let mut complaint = "no answer".to_owned();
-    while let Some(line) = lines.next_segment().await.map_err(|error| error.to_string())? {
-        let line = String::from_utf8_lossy(&line);
+    while let Some(line) = lines.next().await {
         if let Some(cursor) = line.strip_prefix(LAST) {
             last = Some(Cursor::parse(cursor)?);
         } else if let Some(cursor) = line.strip_prefix(SENT) {
@@ -72,7 +88,7 @@ async fn follow(source: impl AsyncRead + Unpin, progress: &Progress) -> Result<F
                 return Ok(Flushed::Done);
             }
         } else if !line.is_empty() && !line.starts_with('#') {
-            complaint = line.into_owned();
+            complaint = line;
         }
     }
     Err(complaint)
@@ -159,6 +175,15 @@ mod tests {
             let (outcome, _) = followed(text).await;
             assert!(outcome.as_ref().is_err_and(|said| said.contains(problem)), "{outcome:?}");
         }
+    }
+
+    #[test]
+    fn a_journal_that_could_not_be_synced_may_hold_more() {
+        let done = || Ok(Flushed::Done);
+        assert_eq!(proven(done(), done()), done());
+        assert_eq!(proven(Ok(Flushed::NotHere), done()), done());
+        assert!(proven(Err("refused".into()), done()).unwrap_err().ends_with("synced: refused"));
+        assert_eq!(proven(Err("refused".into()), Err("gone".into())), Err("gone".into()));
     }
 
     /// skep's own user gets from the socket what root gets from the script.

@@ -4,12 +4,13 @@
 //! a time-out of its own, and an outcome in the log and in `skep status`. None can hold the departure up
 //! beyond the share of the deadline that flushing has.
 //!
-//! A shipper has its file, which says where it learns what the shipper has sent, and what counts as
-//! caught up.
+//! A shipper has its file, which says where skep reads what the shipper has sent, and what proves that
+//! all has arrived; `poll.rs` says what the proofs have in common.
 
 mod cloudwatch_agent;
 mod command;
 mod filebeat;
+mod files;
 mod fluent_bit;
 mod http;
 mod journal;
@@ -28,8 +29,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::{LocalBoxFuture, join_all};
 use tokio::time::Instant;
 
-pub use command::executables;
-
+use crate::child::executables;
 use crate::config::Flush as Settings;
 use crate::config::Shipper;
 use crate::flushed::Flushed;
@@ -49,7 +49,8 @@ pub async fn run(node: &Node, departure: &Departure, until: Instant) {
         );
     }
     for shipper in &settings.shippers {
-        let wait = async |progress| caught_up(*shipper, settings, &progress).await;
+        let settle = settle_time(*shipper, settings.settle);
+        let wait = async move |progress| has_sent(*shipper, settings, settle, &progress).await;
         flushers.push(report(&node.state, shipper.as_str(), time, wait).boxed_local());
     }
     for condition in &settings.http {
@@ -68,7 +69,15 @@ pub async fn run(node: &Node, departure: &Departure, until: Instant) {
 
 async fn run_executables(node: &Node, departure: &Departure, until: Instant) {
     let settings = &node.settings.flush;
-    for path in command::executables(&settings.dir).await {
+    let found = match executables(&settings.dir).await {
+        Ok(found) => found,
+        Err(error) => {
+            let name = settings.dir.display().to_string();
+            let unreadable = async |_| Err(error.to_string());
+            return report(&node.state, &name, Duration::ZERO, unreadable).await;
+        }
+    };
+    for path in found {
         let name = path.display().to_string();
         let run = async |progress| command::run(&path, node, departure, until, &progress).await;
         report(&node.state, &name, time_left(settings, until), run).await;
@@ -79,12 +88,13 @@ fn time_left(settings: &Settings, until: Instant) -> Duration {
     until.saturating_duration_since(Instant::now()).min(settings.timeout)
 }
 
-async fn caught_up(
+/// Waits until a shipper has sent what was written before the flush.
+async fn has_sent(
     shipper: Shipper,
     settings: &Settings,
+    settle: Duration,
     progress: &Progress,
 ) -> Result<Flushed, String> {
-    let settle = settings.settle;
     match shipper {
         Shipper::JournalUpload => journal_upload::wait(progress).await,
         Shipper::Filebeat => filebeat::wait(&settings.filebeat_url, settle, progress).await,
@@ -93,5 +103,16 @@ async fn caught_up(
         Shipper::CloudwatchAgent => {
             cloudwatch_agent::wait(&settings.cloudwatch_agent_state, settle, progress).await
         }
+    }
+}
+
+/// How long after the last task's end a shipper's numbers count all that the tasks have written:
+/// `flush.settle` for reading, at least what the shipper needs, and the age of its numbers.
+fn settle_time(shipper: Shipper, configured: Duration) -> Duration {
+    match shipper {
+        Shipper::JournalUpload | Shipper::CloudwatchAgent => configured,
+        Shipper::Filebeat => configured.max(filebeat::SHORTEST_SETTLE),
+        Shipper::FluentBit => configured + fluent_bit::OLDEST_READING,
+        Shipper::Vector => configured + vector::OLDEST_READING,
     }
 }

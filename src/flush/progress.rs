@@ -1,8 +1,8 @@
 //! One flusher's row in the node's state: written while it runs, so that what is known of the lines
 //! outlives a time-out.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -27,6 +27,7 @@ pub struct Progress {
     state: StateHandle,
     row: usize,
     lost: Arc<AtomicU64>,
+    note: Arc<OnceLock<String>>,
 }
 
 impl Progress {
@@ -37,7 +38,7 @@ impl Progress {
             row = state.flush.len();
             state.flush.push(Outcome::running(name));
         });
-        Self { state: state.clone(), row, lost: Arc::default() }
+        Self { state: state.clone(), row, lost: Arc::default(), note: Arc::default() }
     }
 
     pub fn say(&self, reading: Reading) {
@@ -50,6 +51,11 @@ impl Progress {
     /// Says what goes wrong; what was counted before stays.
     pub fn complain(&self, problem: &str) {
         self.change(|row| row.detail = Some(problem.to_owned()));
+    }
+
+    /// What belongs to a success: how it was proven, or what was left out of it. The first one counts.
+    pub fn note(&self, note: String) {
+        let _ = self.note.set(note);
     }
 
     /// A shipper that has given lines up has nothing left to send, and has failed all the same.
@@ -88,7 +94,7 @@ where
     let started = Instant::now();
     let result = match tokio::time::timeout(time, flush(progress.clone())).await {
         Ok(Ok(Flushed::Done)) => {
-            progress.change(|row| row.detail = None);
+            progress.change(|row| row.detail = progress.note.get().cloned());
             Flushed::Done
         }
         Ok(Ok(result)) => result,
@@ -106,7 +112,7 @@ where
     let detail = detail.as_deref();
     metrics().flushed(name, result.label(), sent, unsent);
     match result {
-        Flushed::Done => tracing::info!(flusher = name, seconds, sent, unsent, "flushed"),
+        Flushed::Done => tracing::info!(flusher = name, seconds, sent, unsent, detail, "flushed"),
         Flushed::NotHere => tracing::debug!(flusher = name, "nothing to flush here"),
         Flushed::TimedOut => {
             tracing::warn!(flusher = name, seconds, sent, unsent, detail, "flushing took too long");

@@ -10,12 +10,11 @@ use super::decide::{Observed, Outcome, Step};
 use super::observe::Memory;
 use crate::demotion::{self, Demotion};
 use crate::events::Event;
-use crate::flush;
 use crate::instance::{Departure, Membership, Role};
 use crate::ledger::{DepartureRow, DepartureState, LedgerError, MemberState};
 use crate::node::Node;
 use crate::state::Phase;
-use crate::swarm::{Stop, SwarmError, TaskContainer};
+use crate::swarm::{LocalState, Stop, SwarmError, TaskContainer};
 
 #[derive(Debug, Error)]
 pub enum LeaveError {
@@ -23,6 +22,8 @@ pub enum LeaveError {
     Swarm(#[from] SwarmError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    #[error("{what} of the departure was given up: no answer within {limit:?}")]
+    Silent { what: &'static str, limit: Duration },
 }
 
 /// What follows a step.
@@ -54,8 +55,8 @@ pub async fn act(
             return Ok(Next::Pause);
         }
         Step::Request => {
-            say("asking the managers to drain this node");
-            request(node, departure, seen).await?;
+            let membership = membership(node, seen, memory);
+            request(node, departure, &membership).await?;
         }
         Step::DrainSelf => {
             say("draining this node");
@@ -73,14 +74,15 @@ pub async fn act(
         }
         Step::StopStandalone => {
             say("stopping the containers that no drain touches");
-            return stop(node, memory, None, |it| it.task_id.is_none()).await;
+            return stop(node, memory, None, |it| it.task_id.is_none() && !it.stops_after_flush)
+                .await;
         }
-        Step::Flush => {
-            say("flushing the logs");
-            node.events.tell(Event::Drained, None);
-            flush::run(node, departure, budget.flush_until).await;
-            memory.is_flushed = true;
+        Step::StopLate => {
+            say("stopping the containers that flushing needed");
+            return stop(node, memory, None, |it| it.stops_after_flush).await;
         }
+        // It has a share of its own, and is no part of a round.
+        Step::Flush => {}
         Step::Demote { in_turn } => {
             demote(node, seen, in_turn).await?;
             return Ok(Next::Pause);
@@ -88,12 +90,16 @@ pub async fn act(
         Step::Leave => {
             say("leaving the swarm");
             node.swarm.leave(false).await?;
+            memory.leaves_behind();
         }
         Step::LeaveUnsettled => {
             say("leaving by force a swarm that this node never settled in");
             node.swarm.leave(true).await?;
         }
-        Step::LeaveLast => leave_last(node, seen).await?,
+        Step::LeaveLast => {
+            leave_last(node, seen).await?;
+            memory.leaves_behind();
+        }
         Step::MarkLeft => mark_left(node, seen).await?,
         Step::Stay => {
             let is_taken_back = match &seen.row {
@@ -112,20 +118,52 @@ fn node_id(seen: &Observed) -> &str {
     seen.local.node_id.as_deref().unwrap_or_default()
 }
 
-async fn request(node: &Node, departure: &Departure, seen: &Observed) -> Result<(), LeaveError> {
-    let id = node_id(seen);
-    let row = DepartureRow::request(&node.instance.id, id, node.role, departure, &node.boot_id);
+/// As which node this host is a member: by Docker's word, where it has one.
+fn membership(node: &Node, seen: &Observed, memory: &Memory) -> Membership {
+    let known = memory.member.as_ref();
+    let node_id = seen.local.node_id.clone().or_else(|| known.map(|known| known.node_id.clone()));
+    Membership {
+        node_id: node_id.unwrap_or_default(),
+        swarm_id: seen.local.swarm_id.clone().unwrap_or_default(),
+        generation: known.map_or(0, |known| known.generation),
+        role: match seen.local.state {
+            LocalState::Inactive => node.role,
+            _ if seen.local.is_manager => Role::Manager,
+            _ => Role::Worker,
+        },
+    }
+}
+
+/// Asks the managers to drain this node, in the ledger.
+///
+/// # Errors
+/// When DynamoDB fails.
+pub async fn request(
+    node: &Node,
+    departure: &Departure,
+    membership: &Membership,
+) -> Result<(), LeaveError> {
+    node.state.enter(Phase::Leaving, "asking the managers to drain this node");
+    let Membership { node_id, .. } = membership;
+    let row =
+        DepartureRow::request(&node.instance.id, node_id, node.role, departure, &node.boot_id);
     node.ledger.request_departure(&row).await?;
     // Joiners and load balancers should not start with a node that goes.
     let charter = node.ledger.fetch_charter().await?;
-    let membership = Membership {
-        node_id: id.to_owned(),
-        swarm_id: seen.local.swarm_id.clone().unwrap_or_default(),
-        generation: charter.map_or(0, |charter| charter.generation),
-        role: if seen.local.is_manager { Role::Manager } else { Role::Worker },
-    };
+    let generation = charter.map_or(membership.generation, |charter| charter.generation);
+    let membership = Membership { generation, ..membership.clone() };
     node.record_member(&membership, MemberState::Leaving).await?;
     Ok(())
+}
+
+/// Flushes the logs, within the share that flushing has. `is_blind`: tasks may still run, since Docker does not
+/// answer.
+pub async fn flush(node: &Node, departure: &Departure, until: Instant, is_blind: bool) {
+    node.state.enter(Phase::Leaving, "flushing the logs");
+    if !is_blind {
+        node.events.tell(Event::Drained, None);
+    }
+    crate::flush::run(node, departure, until).await;
 }
 
 /// Asks each container once: many take a second SIGTERM for impatience. Where none is left to be asked, they are
@@ -142,15 +180,24 @@ async fn stop(
     if containers.is_empty() {
         return Ok(Next::Pause);
     }
+    // Before the answer: a round that is given up meanwhile has asked them all the same.
+    for container in &containers {
+        memory.asked_to_stop.insert(container.id.clone());
+        if container.task_id.is_some() {
+            memory.stopping.insert(container.id.clone(), container.name.clone());
+        }
+    }
     // Bounded, so that the departure's clock is looked at in between; the stop goes on in Docker.
     let stops = node.swarm.stop_containers(&containers, grace, super::LOOK_TIMEOUT / 2).await?;
     let stopped = stops.iter().filter(|stop| **stop == Stop::Stopped).count();
     tracing::info!(stopped, not_yet = stops.len() - stopped, "containers stopped");
-    let asked = containers.into_iter().zip(stops).filter(|(_, stop)| *stop != Stop::Refused);
-    let before = memory.asked_to_stop.len();
-    memory.asked_to_stop.extend(asked.map(|(container, _)| container.id));
+    let refused = || containers.iter().zip(&stops).filter(|(_, stop)| **stop == Stop::Refused);
+    for (container, _) in refused() {
+        memory.asked_to_stop.remove(&container.id);
+        memory.stopping.remove(&container.id);
+    }
     // Where Docker refuses them all, it is asked again after a pause.
-    Ok(if memory.asked_to_stop.len() > before { Next::LookAtOnce } else { Next::Pause })
+    Ok(if refused().count() < containers.len() { Next::LookAtOnce } else { Next::Pause })
 }
 
 async fn demote(node: &Node, seen: &Observed, in_turn: bool) -> Result<(), LeaveError> {

@@ -15,8 +15,10 @@ const MOST_RESERVED: f64 = 0.6;
 /// that draining has.
 const PATIENCE_SHARE: f64 = 0.4;
 
-/// `docker stop` without more said.
-const DOCKERS_GRACE: Duration = Duration::from_secs(10);
+/// The end of draining's share, for stopping what managers have not stopped: Docker's own grace, and never more
+/// than this part of the share.
+const LONGEST_STOP: Duration = Duration::from_secs(10);
+const STOP_PART: u32 = 4;
 
 /// Points in time on the way to the deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub struct Budget {
     pub patience_until: Instant,
     /// From here on tasks are stopped here, whatever the managers do.
     pub drain_until: Instant,
+    /// What has not stopped by now is not waited for any more.
+    pub stop_until: Instant,
     /// Flushing ends here.
     pub flush_until: Instant,
     /// The machine goes.
@@ -33,11 +37,25 @@ pub struct Budget {
 
 impl Budget {
     /// What tasks get to end in that are stopped here. Nobody on this host knows the grace of a service, so it is
-    /// all that draining has left; after that what Docker gives by itself, and never half of what flushing has.
+    /// all that draining has left.
     #[must_use]
     pub fn grace(&self, now: Instant) -> Duration {
-        let least = DOCKERS_GRACE.min(self.flush_until.saturating_duration_since(now) / 2);
-        self.drain_until.saturating_duration_since(now).max(least)
+        self.stop_until.saturating_duration_since(now)
+    }
+
+    /// How long it is to the next of these points; a day after the last.
+    #[must_use]
+    pub fn next_point(&self, now: Instant) -> Duration {
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        let points = [
+            self.patience_until,
+            self.drain_until,
+            self.stop_until,
+            self.flush_until,
+            self.deadline,
+        ];
+        let ahead = points.into_iter().filter(|point| *point > now).map(|point| point - now);
+        ahead.min().unwrap_or(DAY)
     }
 
     /// Shares out the time from `start` to `deadline`. `flush_share` is of the whole, 0 to 0.5.
@@ -56,7 +74,8 @@ impl Budget {
         let drain = whole.saturating_sub(reserved);
         Self {
             patience_until: start + drain.mul_f64(PATIENCE_SHARE).min(longest_patience),
-            drain_until: start + drain,
+            drain_until: start + drain.saturating_sub(LONGEST_STOP.min(drain / STOP_PART)),
+            stop_until: start + drain,
             flush_until: deadline.checked_sub(leave).unwrap_or(start).max(start),
             deadline,
         }
@@ -83,9 +102,10 @@ mod tests {
                 Budget::new(start, start + whole, flush_share, Duration::from_secs(patience));
             prop_assert!(start <= budget.patience_until);
             prop_assert!(budget.patience_until <= budget.drain_until);
-            prop_assert!(budget.drain_until <= budget.flush_until);
+            prop_assert!(budget.drain_until <= budget.stop_until);
+            prop_assert!(budget.stop_until <= budget.flush_until);
             prop_assert!(budget.flush_until <= budget.deadline);
-            let kept = budget.deadline - budget.drain_until;
+            let kept = budget.deadline - budget.stop_until;
             let least = whole.mul_f64(LEAVE_SHARE).min(LONGEST_LEAVE) + whole.mul_f64(flush_share);
             prop_assert!(kept >= least.min(whole.mul_f64(MOST_RESERVED)).mul_f64(0.999));
             prop_assert!(kept <= whole.mul_f64(MOST_RESERVED).mul_f64(1.001));
@@ -98,9 +118,8 @@ mod tests {
         let seconds = Duration::from_secs;
         let budget = Budget::new(start, start + seconds(120), 0.2, seconds(300));
         assert_eq!(budget.grace(start), seconds(84));
-        assert_eq!(budget.grace(start + seconds(80)), seconds(10));
-        assert_eq!(budget.grace(start + seconds(100)), seconds(4));
-        assert_eq!(budget.grace(start + seconds(110)), seconds(0));
+        assert_eq!(budget.grace(start + seconds(80)), seconds(4));
+        assert_eq!(budget.grace(start + seconds(90)), seconds(0));
     }
 
     #[test]
@@ -109,6 +128,7 @@ mod tests {
         let deadline = start + Duration::from_secs(120);
         let budget = Budget::new(start, deadline, 0.2, Duration::from_secs(300));
         assert_eq!(deadline - budget.flush_until, Duration::from_secs(12));
-        assert_eq!(budget.flush_until - budget.drain_until, Duration::from_secs(24));
+        assert_eq!(budget.flush_until - budget.stop_until, Duration::from_secs(24));
+        assert_eq!(budget.stop_until - budget.drain_until, Duration::from_secs(10));
     }
 }

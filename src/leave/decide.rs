@@ -1,5 +1,6 @@
 //! What a departing node does next, from what it sees. Pure: no clock, no I/O, no memory.
 
+use crate::fact::Fact;
 use crate::instance::Role;
 use crate::ledger::{DepartureRow, DepartureState};
 use crate::swarm::{Availability, LocalNode, LocalState, NodeView, Quorum};
@@ -11,7 +12,9 @@ pub struct Observed {
     /// The notice has been taken back.
     pub is_withdrawn: bool,
     /// Is the swarm that Docker is in this cluster's? Another one is left alone.
-    pub is_ours: bool,
+    pub ours: Fact,
+    /// This process has been a member of the cluster's swarm, or has taken the node out of it.
+    pub was_member: bool,
     /// The request in the ledger, if the ledger could be read.
     pub row: Option<DepartureRow>,
     pub is_ledger_readable: bool,
@@ -19,8 +22,10 @@ pub struct Observed {
     pub node: Option<NodeView>,
     /// Running task containers of this host.
     pub task_containers: usize,
-    /// Running containers that are nobody's task.
+    /// Running containers that are nobody's task, but for those that stop after the flush.
     pub standalone_containers: usize,
+    /// Running containers that are to stop only after the flush, such as a shipper's.
+    pub late_containers: usize,
     /// Tasks of this node by the managers' list: on a manager its own look, on a worker what the
     /// row says; `None` when nobody can say.
     pub listed_tasks: Option<usize>,
@@ -39,8 +44,10 @@ pub struct Observed {
 pub struct Clock {
     /// Managers have had their time to answer.
     pub patience_over: bool,
-    /// Draining has had its share.
+    /// Managers have had their share of draining: what still runs is stopped here.
     pub drain_over: bool,
+    /// Stopping has had its share, too: what still runs cannot be stopped in time.
+    pub stop_over: bool,
     /// Only the share for leaving is left.
     pub leave_due: bool,
     /// The deadline is there.
@@ -51,6 +58,8 @@ pub struct Clock {
     pub settle_over: bool,
     /// Other managers have had their time to come to the last one's relief.
     pub relief_over: bool,
+    /// A node that has left has waited long enough for a ledger that does not answer.
+    pub ledger_over: bool,
 }
 
 /// One step, to be followed by another look.
@@ -68,6 +77,8 @@ pub enum Step {
     },
     /// Stop what no drain touches.
     StopStandalone,
+    /// Stop what was needed for flushing.
+    StopLate,
     Flush,
     /// Become a worker: when it is this manager's turn, or at once because time is up.
     Demote {
@@ -148,11 +159,14 @@ pub fn decide(role: Role, seen: &Observed) -> Step {
     if seen.is_withdrawn && may_stay(role, seen) {
         return Step::Stay;
     }
-    if seen.local.state == LocalState::Inactive || !seen.is_ours {
+    if seen.local.state == LocalState::Inactive || seen.ours.is_no() {
         return outside(seen);
     }
     if seen.clock.over {
         return Step::Done(Outcome::TooLate);
+    }
+    if seen.ours == Fact::CannotTell {
+        return in_doubt(seen);
     }
     match seen.local.state {
         LocalState::Pending if !seen.clock.settle_over && !seen.clock.leave_due => {
@@ -177,7 +191,7 @@ fn may_stay(role: Role, seen: &Observed) -> bool {
         (None, Role::Manager) => false,
     };
     seen.local.state == LocalState::Active
-        && seen.is_ours
+        && seen.ours.is_yes()
         && seen.is_ledger_readable
         && seen.row.as_ref().is_none_or(|row| row.state < DepartureState::Left && !row.demoted)
         && is_what_it_was
@@ -216,13 +230,13 @@ fn drain(seen: &Observed) -> Option<Step> {
         return None;
     }
     if seen.clock.drain_over {
-        return (!is_idle).then_some(Step::StopTasks { why: "draining has used up its time" });
+        return stop_tasks(seen, "draining has used up its time");
     }
     let nobody_acts = !seen.local.is_manager
         && state.is_none_or(|state| state < DepartureState::Draining)
         || seen.local.is_manager && seen.node.is_none();
     if nobody_acts && seen.clock.patience_over {
-        return (!is_idle).then_some(Step::StopTasks { why: "no manager has answered" });
+        return stop_tasks(seen, "no manager has answered");
     }
     Some(wait(match (nobody_acts, is_idle) {
         (true, _) => "a manager to drain this node",
@@ -231,16 +245,67 @@ fn drain(seen: &Observed) -> Option<Step> {
     }))
 }
 
+/// Stops the tasks that still run. Those that cannot be stopped must not use what flushing and leaving have.
+fn stop_tasks(seen: &Observed, why: &'static str) -> Option<Step> {
+    (seen.task_containers > 0 && !seen.clock.stop_over).then_some(Step::StopTasks { why })
+}
+
 /// What is left on this host once no task runs: stop it, then flush.
 fn quiesce(seen: &Observed) -> Option<Step> {
     if seen.clock.over {
-        None
-    } else if seen.task_containers > 0 && seen.local.state != LocalState::Active {
-        Some(Step::StopTasks { why: "the node has lost its swarm" })
-    } else if seen.standalone_containers > 0 && !seen.clock.leave_due {
-        Some(Step::StopStandalone)
+        return None;
+    }
+    if seen.local.state != LocalState::Active
+        && let Some(step) = stop_tasks(seen, "the node has lost its swarm")
+    {
+        return Some(step);
+    }
+    if seen.standalone_containers > 0 && !seen.clock.stop_over {
+        return Some(Step::StopStandalone);
+    }
+    if !seen.is_flushed {
+        return Some(Step::Flush);
+    }
+    (seen.late_containers > 0 && !seen.clock.leave_due).then_some(Step::StopLate)
+}
+
+/// Nobody can say whose swarm this is. The host does what is safe on it: its tasks get their grace, its logs
+/// are flushed. The swarm is not touched.
+fn in_doubt(seen: &Observed) -> Step {
+    const WHY: &str = "an answer to whose swarm this is";
+    if seen.task_containers > 0 && !seen.clock.stop_over {
+        let is_due = seen.clock.patience_over || seen.clock.drain_over;
+        let stop = stop_tasks(seen, "nobody can tell whether this swarm is the cluster's");
+        return stop.filter(|_| is_due).unwrap_or_else(|| wait(WHY));
+    }
+    quiesce(seen).unwrap_or_else(|| wait(WHY))
+}
+
+/// What is known while Docker does not answer.
+#[derive(Clone, Debug)]
+pub struct Blind {
+    /// The request in the ledger, if the ledger could be read.
+    pub row: Option<DepartureRow>,
+    pub is_ledger_readable: bool,
+    /// It is known, without Docker, as which node this host is in the swarm.
+    pub is_member_known: bool,
+    /// Logs were flushed, with Docker or without.
+    pub is_flushed: bool,
+    pub clock: Clock,
+}
+
+/// The next step while Docker does not answer: the departure is written down, so that managers drain the node and
+/// nobody takes its skep for dead; what tasks have written is flushed when it is due.
+#[must_use]
+pub fn decide_blind(seen: &Blind) -> Step {
+    if seen.clock.over {
+        Step::Done(Outcome::TooLate)
+    } else if seen.row.is_none() && seen.is_ledger_readable && seen.is_member_known {
+        Step::Request
+    } else if seen.clock.stop_over && !seen.is_flushed {
+        Step::Flush
     } else {
-        (!seen.is_flushed).then_some(Step::Flush)
+        wait("Docker to answer")
     }
 }
 
@@ -300,6 +365,14 @@ fn outside(seen: &Observed) -> Step {
         return step;
     }
     match seen.row.as_ref().map(|row| row.state) {
+        // How far the others are cannot be told; until they can be asked, the machine is held.
+        None if !seen.is_ledger_readable && !seen.clock.ledger_over && !seen.clock.over => {
+            wait("the ledger, to say that this node has left")
+        }
+        None if !seen.is_ledger_readable => Step::Done(Outcome::LeftUnconfirmed),
+        // It has left without a word in the ledger: only with one do managers take it off the list.
+        None if seen.was_member && !seen.clock.over => Step::Request,
+        None if seen.was_member => Step::Done(Outcome::LeftUnconfirmed),
         None => Step::Done(Outcome::NothingToLeave),
         Some(DepartureState::Removed) => Step::Done(Outcome::Left),
         Some(DepartureState::Left) if seen.clock.confirmation_over || seen.clock.over => {

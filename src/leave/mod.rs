@@ -20,22 +20,24 @@ mod tests;
 use std::time::Duration;
 
 use time::OffsetDateTime;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::instance::Departure;
 use crate::ledger::LedgerError;
+use crate::metrics::metrics;
 use crate::node::Node;
 use crate::state::Phase;
 use crate::watch::{Notice, Notices};
 
-use act::Next;
+use act::{LeaveError, Next};
 pub use budget::Budget;
-pub use decide::{Clock, Observed, Outcome, Step, decide};
-use observe::Memory;
+pub use decide::{Blind, Clock, Observed, Outcome, Step, decide, decide_blind};
+use observe::{Flush, Look, Memory};
 
 /// Between two looks. A departure lasts seconds to minutes; the leader looks once a second.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// A single look or step never takes longer than this, so that the clock is always heeded.
+/// Docker and DynamoDB answer within milliseconds. A look or a step that takes longer is given up, and begun anew.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// Takes this node out of its swarm by the departure's deadline, which may come nearer meanwhile.
@@ -44,30 +46,48 @@ pub async fn leave(node: &Node, notices: &Notices) -> Outcome {
     let start = Instant::now();
     let mut memory = Memory::new(start);
     let mut news = notices.subscribe();
-    loop {
+    let outcome = loop {
         let Notice { departure, is_withdrawn } = news.borrow_and_update().clone();
-        let Some(departure) = departure else { return Outcome::NothingToLeave };
+        let Some(departure) = departure else { break Outcome::NothingToLeave };
         node.state.set_departure(&departure);
         let budget = budget_of(node, &departure, start);
-        let round = round(node, &departure, is_withdrawn, &budget, &mut memory);
-        match tokio::time::timeout(LOOK_TIMEOUT, round).await {
+        let mut pause = LOOK_INTERVAL;
+        match round(node, &departure, is_withdrawn, &budget, &mut memory, &mut news).await {
             // It has been given again this moment: the next round asks anew.
-            Ok(Ok(Next::Done(Outcome::Stayed))) if !notices.forget() => continue,
-            Ok(Ok(Next::Done(outcome))) => return outcome,
-            Ok(Ok(Next::LookAtOnce)) if Instant::now() < budget.deadline => continue,
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => {
+            Ok(Next::Done(Outcome::Stayed)) if !notices.forget() => continue,
+            Ok(Next::Done(outcome)) => break outcome,
+            Ok(Next::LookAtOnce) if Instant::now() < budget.deadline => {
+                memory.failures = 0;
+                continue;
+            }
+            Ok(_) => memory.failures = 0,
+            Err(error) => {
                 let problem = crate::errors::chain(&error);
                 node.state.enter(Phase::Leaving, format!("trying again after: {problem}"));
+                pause = pause_after(memory.failures);
+                memory.failures += 1;
             }
-            Err(_) => tracing::warn!("no answer from Docker within {LOOK_TIMEOUT:?}"),
         }
-        // A Docker that does not answer must not keep the node beyond its deadline.
+        // Nothing that does not answer may keep the node beyond its deadline.
         if Instant::now() >= budget.deadline + LOOK_INTERVAL {
-            return Outcome::TooLate;
+            break Outcome::TooLate;
         }
-        let _ = tokio::time::timeout(LOOK_INTERVAL, news.changed()).await;
+        let pause = pause.min(budget.next_point(Instant::now()));
+        let _ = tokio::time::timeout(pause, news.changed()).await;
+    };
+    let killed = memory.all_killed(outcome);
+    for name in &killed {
+        tracing::warn!(container = name, "this task was killed without its grace");
     }
+    metrics().tasks_killed(killed.len());
+    node.state.update(|state| state.killed = killed.into_iter().collect());
+    outcome
+}
+
+/// The first failures are followed by another round soon; an outage is not asked about twice a second.
+fn pause_after(failures: u32) -> Duration {
+    const LONGEST: Duration = Duration::from_secs(5);
+    LOOK_INTERVAL.saturating_mul(2u32.saturating_pow(failures.min(8))).min(LONGEST)
 }
 
 /// Takes up a departure that a crash or a restart of skep has interrupted, however far it was; one
@@ -100,18 +120,95 @@ pub async fn resume(node: &Node, notices: &Notices) -> Result<(), LedgerError> {
     Ok(())
 }
 
+/// Looks, and takes one step.
 async fn round(
     node: &Node,
     departure: &Departure,
     is_withdrawn: bool,
     budget: &Budget,
     memory: &mut Memory,
-) -> Result<Next, act::LeaveError> {
-    let seen = observe::observe(node, is_withdrawn, budget, memory).await?;
-    progress::show(node, budget, memory).await;
-    let step = decide(node.role, &seen);
-    memory.stopwatch.enter(decide::stage(&seen, &step));
-    act::act(node, departure, budget, &seen, step, memory).await
+    news: &mut watch::Receiver<Notice>,
+) -> Result<Next, LeaveError> {
+    let look = observe::observe(node, is_withdrawn, budget, memory);
+    let (step, seen) = match bounded("the look", look).await? {
+        Look::Blind(seen) => (decide_blind(&seen), None),
+        Look::Seen(seen) => {
+            let step = decide(node.role, &seen);
+            memory.stopwatch.enter(decide::stage(&seen, &step));
+            // How far the departure is can wait until the managers have been asked.
+            if step != Step::Request {
+                progress::show(node, budget, memory).await;
+            }
+            (step, Some(seen))
+        }
+    };
+    if step == Step::Flush {
+        flush(node, departure, budget, seen.is_none(), memory, news).await;
+        return Ok(Next::LookAtOnce);
+    }
+    match seen {
+        Some(seen) => {
+            bounded("the step", act::act(node, departure, budget, &seen, step, memory)).await?
+        }
+        None => bounded("the step", act_blind(node, departure, step, memory)).await?,
+    }
+}
+
+/// A single look or step never takes longer than [`LOOK_TIMEOUT`], so that the clock is always heeded.
+async fn bounded<T>(what: &'static str, work: impl Future<Output = T>) -> Result<T, LeaveError> {
+    let done = tokio::time::timeout(LOOK_TIMEOUT, work).await;
+    done.map_err(|_| LeaveError::Silent { what, limit: LOOK_TIMEOUT })
+}
+
+/// Flushing has a share of its own, which no other limit cuts. It ends earlier only where the deadline comes
+/// nearer meanwhile.
+async fn flush(
+    node: &Node,
+    departure: &Departure,
+    budget: &Budget,
+    is_blind: bool,
+    memory: &mut Memory,
+    news: &mut watch::Receiver<Notice>,
+) {
+    let mut until = budget.flush_until;
+    let flushing = act::flush(node, departure, until, is_blind);
+    tokio::pin!(flushing);
+    loop {
+        tokio::select! {
+            () = &mut flushing => break,
+            () = tokio::time::sleep_until(until + LOOK_INTERVAL) => {
+                tracing::warn!("flushing was ended: its share of the deadline is over");
+                break;
+            }
+            Ok(()) = news.changed() => {
+                if let Some(departure) = &news.borrow_and_update().departure {
+                    until = until.min(budget_of(node, departure, memory.start).flush_until);
+                }
+            }
+        }
+    }
+    memory.flush = if is_blind { Flush::Blind } else { Flush::Whole };
+}
+
+/// What can be done while Docker does not answer.
+async fn act_blind(
+    node: &Node,
+    departure: &Departure,
+    step: Step,
+    memory: &Memory,
+) -> Result<Next, LeaveError> {
+    match (step, &memory.member) {
+        (Step::Done(outcome), _) => Ok(Next::Done(outcome)),
+        (Step::Request, Some(member)) => {
+            act::request(node, departure, member).await?;
+            Ok(Next::LookAtOnce)
+        }
+        (Step::Wait { why }, _) => {
+            node.state.enter(Phase::Leaving, format!("waiting for {why}"));
+            Ok(Next::Pause)
+        }
+        (step, _) => unreachable!("without Docker there is no {step:?}"),
+    }
 }
 
 /// The deadline is wall-clock time; from here on only the monotonic clock counts.

@@ -1,16 +1,20 @@
 //! What a departing node looks at.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::act::LeaveError;
 use super::budget::Budget;
-use super::decide::{Clock, Observed};
+use super::decide::{Blind, Clock, Observed, Outcome};
+use crate::fact::Fact;
+use crate::instance::Membership;
+use crate::ledger::{DepartureRow, LedgerError};
 use crate::metrics::{Stopwatch, metrics};
 use crate::node::Node;
-use crate::swarm::{CLUSTER_LABEL, LocalNode, LocalState, NodeView, Quorum, TaskContainer};
+use crate::swarm::{
+    CLUSTER_LABEL, LocalNode, LocalState, NodeView, Quorum, SwarmError, TaskContainer,
+};
 
 /// How long another manager gets to confirm a demotion or a removal; it looks every 5 s at most.
 const CONFIRMATION_PATIENCE: Duration = Duration::from_secs(15);
@@ -18,17 +22,40 @@ const CONFIRMATION_PATIENCE: Duration = Duration::from_secs(15);
 const SETTLE_PATIENCE: Duration = Duration::from_secs(25);
 /// A replacement of the last manager boots within minutes, or not at all.
 const RELIEF_PATIENCE: Duration = Duration::from_secs(300);
+/// Outages of DynamoDB that were reported lasted seconds to a minute; a node that has left waits for one this
+/// long, so that managers take it off the list before its machine goes.
+const LEDGER_PATIENCE: Duration = Duration::from_secs(300);
+/// A Docker that runs answers within milliseconds, and within seconds on a busy machine. One that has not by then
+/// is taken for one that cannot be asked at present.
+const DOCKER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a look has found.
+pub enum Look {
+    Seen(Box<Observed>),
+    /// Docker does not answer.
+    Blind(Blind),
+}
 
 /// What cannot be read anywhere: since when this process waits, and whether it has flushed. After
 /// a restart it is taken from the start again, which only costs time.
 pub struct Memory {
-    start: Instant,
-    pub is_flushed: bool,
-    /// How many tasks ran here at the last look.
-    running_tasks: usize,
+    pub start: Instant,
+    /// Rounds that have failed, one after the other.
+    pub failures: u32,
+    pub flush: Flush,
+    /// This process has taken the node out of the swarm.
+    pub has_left: bool,
+    /// As which node this host is a member, while Docker cannot say.
+    pub member: Option<Membership>,
+    /// Tasks that have ended without the grace of their service, by their containers' names.
+    pub killed: BTreeSet<String>,
+    /// The tasks that ran here at the last look, by their containers' names.
+    tasks: Vec<String>,
     pub stopwatch: Stopwatch,
-    /// Containers that have had their SIGTERM from here.
+    /// Containers that have had their SIGTERM from here; the tasks' among them with their names, until it is
+    /// known how they have ended.
     pub asked_to_stop: HashSet<String>,
+    pub stopping: HashMap<String, String>,
     /// What runs here, as of the last look.
     pub containers: Vec<TaskContainer>,
     /// The graces that containers have told.
@@ -37,90 +64,213 @@ pub struct Memory {
     /// manager no more, or off the list.
     word_missing: Option<(bool, Instant)>,
     /// Known for good once it is known: whose swarm Docker is in.
-    is_ours: Option<bool>,
+    ours: Fact,
+}
+
+/// Whether logs have been flushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flush {
+    NotYet,
+    /// While Docker did not answer: tasks may have written more since.
+    Blind,
+    Whole,
 }
 
 impl Memory {
     pub fn new(start: Instant) -> Self {
         Self {
             start,
-            is_flushed: false,
-            running_tasks: 0,
+            failures: 0,
+            flush: Flush::NotYet,
+            has_left: false,
+            member: None,
+            killed: BTreeSet::new(),
+            tasks: Vec::new(),
             stopwatch: Stopwatch::default(),
             asked_to_stop: HashSet::new(),
+            stopping: HashMap::new(),
             containers: Vec::new(),
             graces: HashMap::new(),
             word_missing: None,
-            is_ours: None,
+            ours: Fact::CannotTell,
+        }
+    }
+
+    /// The node is out. What still ran is killed by Docker.
+    pub fn leaves_behind(&mut self) {
+        self.has_left = true;
+        self.killed.extend(std::mem::take(&mut self.tasks));
+    }
+
+    /// Those of this departure, with what still runs although the machine goes.
+    pub fn all_killed(mut self, outcome: Outcome) -> BTreeSet<String> {
+        if outcome == Outcome::TooLate {
+            self.killed.extend(self.tasks);
+        }
+        self.killed
+    }
+
+    /// A flush without Docker counts only where no time is left for another one.
+    fn is_flushed(&self, clock: &Clock) -> bool {
+        match self.flush {
+            Flush::NotYet => false,
+            Flush::Blind => clock.leave_due,
+            Flush::Whole => true,
         }
     }
 }
 
+/// Looks at Docker and the ledger. Neither fails a look: what cannot be read is told apart.
 pub async fn observe(
     node: &Node,
     is_withdrawn: bool,
     budget: &Budget,
     memory: &mut Memory,
-) -> Result<Observed, LeaveError> {
-    let (local, row, containers) = tokio::join!(
-        node.swarm.fetch_local_node(),
-        node.ledger.fetch_departure(&node.instance.id),
-        node.swarm.fetch_containers(),
-    );
-    let (local, containers) = (local?, containers?);
-    let is_ledger_readable = match &row {
-        Ok(_) => true,
-        Err(error) => {
-            tracing::warn!("the ledger does not answer: {}", crate::errors::chain(error));
-            false
+) -> Look {
+    let (docker, row) =
+        tokio::join!(ask_docker(node), node.ledger.fetch_departure(&node.instance.id));
+    let ledger_trouble =
+        row.as_ref().err().map(|error| format!("departure: {}", crate::errors::chain(error)));
+    node.state.trouble("the departure's ledger", ledger_trouble);
+    let docker_trouble =
+        docker.as_ref().err().map(|error| format!("departure: {}", crate::errors::chain(error)));
+    node.state.trouble("the departure's Docker", docker_trouble);
+    if memory.member.is_none() {
+        memory.member = node.state.now().membership;
+    }
+    match docker {
+        Ok((local, containers)) => {
+            let seen = see(node, is_withdrawn, budget, memory, local, containers, row).await;
+            Look::Seen(Box::new(seen))
         }
+        Err(_) => Look::Blind(look_without_docker(node, budget, memory, row).await),
+    }
+}
+
+async fn ask_docker(node: &Node) -> Result<(LocalNode, Vec<TaskContainer>), SwarmError> {
+    let asked =
+        async { tokio::try_join!(node.swarm.fetch_local_node(), node.swarm.fetch_containers()) };
+    match tokio::time::timeout(DOCKER_PATIENCE, asked).await {
+        Ok(answer) => answer,
+        Err(_) => Err(SwarmError::silent("read /info and the containers")),
+    }
+}
+
+async fn look_without_docker(
+    node: &Node,
+    budget: &Budget,
+    memory: &mut Memory,
+    row: Result<Option<DepartureRow>, LedgerError>,
+) -> Blind {
+    if memory.member.is_none() {
+        // skep was restarted meanwhile: this node's own row says as which node it serves.
+        memory.member = own_row(node).await.ok().flatten();
+    }
+    let is_ledger_readable = row.is_ok();
+    let is_own = |row: &DepartureRow| {
+        let is_node = memory.member.as_ref().is_none_or(|member| member.node_id == row.node_id);
+        row.boot_id == node.boot_id && is_node
     };
+    Blind {
+        row: row.ok().flatten().filter(is_own),
+        is_ledger_readable,
+        is_member_known: memory.member.is_some(),
+        is_flushed: memory.flush != Flush::NotYet,
+        clock: clock(budget, memory),
+    }
+}
+
+async fn own_row(node: &Node) -> Result<Option<Membership>, LedgerError> {
+    let row = node.ledger.fetch_member(node.role, &node.instance.id).await?;
+    Ok(row.map(|row| Membership {
+        node_id: row.node_id,
+        swarm_id: String::new(),
+        generation: row.generation,
+        role: node.role,
+    }))
+}
+
+async fn see(
+    node: &Node,
+    is_withdrawn: bool,
+    budget: &Budget,
+    memory: &mut Memory,
+    local: LocalNode,
+    containers: Vec<TaskContainer>,
+    row: Result<Option<DepartureRow>, LedgerError>,
+) -> Observed {
+    let mut is_ledger_readable = row.is_ok();
     // What an earlier life of this machine asked for is void: another start, or another node.
     let row = row.ok().flatten().filter(|row| {
         row.boot_id == node.boot_id && local.node_id.as_ref().is_none_or(|id| *id == row.node_id)
     });
-    let is_ours = match memory.is_ours {
-        Some(known) => known,
-        None => {
-            let known = is_ours(node, &local).await;
-            if local.state == LocalState::Active {
-                memory.is_ours = known;
-            }
-            known.unwrap_or_default()
-        }
+    let ours = match memory.ours {
+        Fact::CannotTell => whose(node, &local, memory.member.as_ref()).await,
+        known => known,
     };
-    let list = if local.is_manager && is_ours {
+    if local.state == LocalState::Active {
+        memory.ours = ours;
+    }
+    if memory.member.is_none() && local.state == LocalState::Inactive && row.is_none() {
+        // skep was restarted after it had left: its own row says as which node it has been a member.
+        match own_row(node).await {
+            Ok(member) => memory.member = member,
+            Err(_) => is_ledger_readable = false,
+        }
+    }
+    let list = if local.is_manager && ours.is_yes() {
         look_as_manager(node, &local).await
     } else {
         ManagersLook::default()
     };
+    count_killed(node, &containers, memory).await;
     memory.containers.clone_from(&containers);
     let (tasks, standalone): (Vec<_>, Vec<_>) =
         containers.into_iter().partition(|container| container.task_id.is_some());
-    metrics().tasks_drained(memory.running_tasks.saturating_sub(tasks.len()));
-    memory.running_tasks = tasks.len();
+    let late = standalone.iter().filter(|container| container.stops_after_flush).count();
+    metrics().tasks_drained(memory.tasks.len().saturating_sub(tasks.len()));
+    memory.tasks = tasks.iter().map(|container| container.name.clone()).collect();
+    let is_flushed = memory.is_flushed(&clock(budget, memory));
     let is_out = local.state == LocalState::Inactive;
-    let is_word_missing = is_out || !local.is_manager && memory.is_flushed && tasks.is_empty();
+    let is_word_missing = is_out || !local.is_manager && is_flushed && tasks.is_empty();
     memory.word_missing = is_word_missing.then(|| match memory.word_missing {
         Some((was_out, since)) if was_out == is_out => (is_out, since),
         _ => (is_out, Instant::now()),
     });
-    Ok(Observed {
+    Observed {
         is_withdrawn,
-        is_ours,
+        ours,
+        was_member: memory.has_left || memory.member.is_some(),
         row,
         is_ledger_readable,
         node: list.own,
         task_containers: tasks.len(),
-        standalone_containers: standalone.len(),
+        standalone_containers: standalone.len() - late,
+        late_containers: late,
         listed_tasks: list.tasks,
-        is_flushed: memory.is_flushed,
+        is_flushed,
         is_last_manager: list.is_last,
         quorum: list.quorum,
         is_other_going: list.is_other_going,
         clock: clock(budget, memory),
         local,
-    })
+    }
+}
+
+/// Looks how those have ended that were stopped here.
+async fn count_killed(node: &Node, running: &[TaskContainer], memory: &mut Memory) {
+    let ended: Vec<String> = memory.stopping.keys().cloned().collect();
+    for id in ended {
+        if running.iter().any(|container| container.id == id) {
+            continue;
+        }
+        let Some(name) = memory.stopping.remove(&id) else { continue };
+        match node.swarm.was_killed(&id).await {
+            Ok(true) => drop(memory.killed.insert(name)),
+            Ok(false) => {}
+            Err(error) => tracing::info!(container = name, "cannot tell how it ended: {error}"),
+        }
+    }
 }
 
 fn clock(budget: &Budget, memory: &Memory) -> Clock {
@@ -129,6 +279,7 @@ fn clock(budget: &Budget, memory: &Memory) -> Clock {
     Clock {
         patience_over: now >= budget.patience_until,
         drain_over: now >= budget.drain_until,
+        stop_over: now >= budget.stop_until,
         leave_due: now >= budget.flush_until,
         over: now >= budget.deadline,
         confirmation_over: memory
@@ -136,6 +287,7 @@ fn clock(budget: &Budget, memory: &Memory) -> Clock {
             .is_some_and(|(_, since)| now - since >= CONFIRMATION_PATIENCE),
         settle_over: waited >= SETTLE_PATIENCE,
         relief_over: waited >= RELIEF_PATIENCE,
+        ledger_over: memory.word_missing.is_some_and(|(_, since)| now - since >= LEDGER_PATIENCE),
     }
 }
 
@@ -169,24 +321,39 @@ async fn look_as_manager(node: &Node, local: &LocalNode) -> ManagersLook {
     }
 }
 
-/// Is Docker in this cluster's swarm? `None` while nobody can say.
-async fn is_ours(node: &Node, local: &LocalNode) -> Option<bool> {
+/// Is Docker in this cluster's swarm? What this process has joined is; then the swarm's id speaks, where the
+/// charter can be read, then its label, then this node's own row.
+async fn whose(node: &Node, local: &LocalNode, member: Option<&Membership>) -> Fact {
     if local.state == LocalState::Inactive {
-        return Some(true);
+        return Fact::Yes;
     }
-    let charter = node.ledger.fetch_charter().await.ok()?;
+    let is_joined = |member: &Membership| {
+        Some(&member.node_id) == local.node_id.as_ref()
+            && local.swarm_id.as_ref().is_none_or(|id| *id == member.swarm_id)
+    };
+    if member.is_some_and(is_joined) {
+        return Fact::Yes;
+    }
+    let Ok(charter) = node.ledger.fetch_charter().await else { return Fact::CannotTell };
     let named = charter.and_then(|charter| charter.swarm_id);
     if named.is_some() && named == local.swarm_id {
-        return Some(true);
+        return Fact::Yes;
     }
     if local.is_manager {
-        let (labels, _) = node.swarm.fetch_swarm().await.ok()?;
-        return Some(labels.get(CLUSTER_LABEL) == Some(&node.cluster));
+        return match node.swarm.fetch_swarm().await {
+            Ok((labels, _)) => (labels.get(CLUSTER_LABEL) == Some(&node.cluster)).into(),
+            Err(_) => Fact::CannotTell,
+        };
     }
-    if local.state != LocalState::Active {
+    match local.state {
+        LocalState::Active => {}
+        // Which one can be said once it is unlocked.
+        LocalState::Locked => return Fact::CannotTell,
         // A join of ours that has not settled: a boot refuses a foreign swarm before it joins.
-        return Some(true);
+        _ => return Fact::Yes,
     }
-    let row = node.ledger.fetch_member(node.role, &node.instance.id).await.ok()?;
-    Some(row.is_some_and(|row| Some(&row.node_id) == local.node_id.as_ref()))
+    match node.ledger.fetch_member(node.role, &node.instance.id).await {
+        Ok(row) => row.is_some_and(|row| Some(&row.node_id) == local.node_id.as_ref()).into(),
+        Err(_) => Fact::CannotTell,
+    }
 }

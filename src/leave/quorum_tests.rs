@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::decide::{Clock, Observed, Outcome, Step, decide};
 use super::tests::{listed, local, row};
+use crate::fact::Fact;
 use crate::instance::Role;
 use crate::ledger::{DepartureRow, DepartureState};
 use crate::swarm::{NodeView, Quorum, RaftView};
@@ -108,12 +109,14 @@ impl Swarm {
         Observed {
             local: local(manager.in_swarm, manager.is_member),
             is_withdrawn: false,
-            is_ours: true,
+            ours: Fact::Yes,
+            was_member: true,
             row: manager.row.clone().filter(|_| self.is_ledger_up),
             is_ledger_readable: self.is_ledger_up,
             node: knows.then(|| manager.listed()),
             task_containers: 0,
             standalone_containers: 0,
+            late_containers: 0,
             listed_tasks: knows.then_some(0),
             is_flushed: true,
             is_last_manager: knows && others().all(|(_, other)| !other.is_member),

@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 use time::OffsetDateTime;
 
-use super::decide::{Clock, Observed, Outcome, Step, decide};
+use super::decide::{Blind, Clock, Observed, Outcome, Step, decide, decide_blind};
+use crate::fact::Fact;
 use crate::instance::{Departure, Reason, Role};
 use crate::ledger::{DepartureRow, DepartureState};
 use crate::swarm::{Availability, LocalNode, LocalState, NodeView, Quorum, RaftView};
@@ -23,10 +24,21 @@ struct World {
     drained: bool,
     tasks: usize,
     standalone: usize,
+    /// Those that stop after the flush.
+    late: usize,
+    /// A container that Docker cannot kill: it stays, whatever is asked.
+    is_stuck: bool,
+    /// Whether this node is a member can be told: by this process, or by the ledger.
+    is_known: bool,
+    /// Its own member row.
+    is_recorded: bool,
+    docker_up: bool,
     flushed: bool,
     clock: Clock,
     left: usize,
     flushes: usize,
+    /// Steps that have failed to stop what is stuck.
+    futile: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +48,7 @@ enum Event {
     ManagersAct(bool),
     Ledger(bool),
     Others(bool),
+    Docker(bool),
     /// skep is killed and starts again: all it remembered is gone.
     Restart,
     PatienceOver,
@@ -93,18 +106,42 @@ impl World {
             drained: false,
             tasks,
             standalone,
+            late: standalone,
+            is_stuck: false,
+            is_known: true,
+            is_recorded: true,
+            docker_up: true,
             flushed: false,
             clock: Clock::default(),
             left: 0,
             flushes: 0,
+            futile: 0,
         }
+    }
+
+    fn ours(&self) -> Fact {
+        if self.is_known || self.ledger_up { Fact::Yes } else { Fact::CannotTell }
+    }
+
+    fn decide(&self) -> Step {
+        if self.docker_up {
+            return decide(self.role, &self.look());
+        }
+        decide_blind(&Blind {
+            row: self.row.clone().filter(|_| self.ledger_up),
+            is_ledger_readable: self.ledger_up,
+            is_member_known: self.is_known,
+            is_flushed: self.flushed,
+            clock: self.clock,
+        })
     }
 
     fn look(&self) -> Observed {
         Observed {
             local: local(self.in_swarm, self.is_manager),
             is_withdrawn: self.is_withdrawn,
-            is_ours: true,
+            ours: self.ours(),
+            was_member: self.is_known || self.ledger_up && self.is_recorded,
             row: self.row.clone().filter(|_| self.ledger_up),
             is_ledger_readable: self.ledger_up,
             node: self.is_manager.then(|| {
@@ -115,6 +152,7 @@ impl World {
             }),
             task_containers: self.tasks,
             standalone_containers: self.standalone,
+            late_containers: self.late,
             listed_tasks: self.is_manager.then_some(self.tasks),
             is_flushed: self.flushed,
             is_last_manager: self.is_manager && !self.other_managers,
@@ -127,7 +165,8 @@ impl World {
     /// A member that has not begun to leave but for its tasks, and that can say so.
     fn is_as_it_was(&self) -> bool {
         let is_out = |row: &DepartureRow| row.demoted || row.state >= DepartureState::Left;
-        self.in_swarm
+        self.docker_up
+            && self.in_swarm
             && self.is_manager == (self.role == Role::Manager)
             && self.ledger_up
             && !self.row.as_ref().is_some_and(is_out)
@@ -151,17 +190,26 @@ impl World {
     }
 
     fn step(&mut self) -> Option<Outcome> {
-        let step = decide(self.role, &self.look());
+        let step = self.decide();
         match step {
             Step::Done(outcome) => return Some(outcome),
             Step::Request => self.row = self.row.take().or_else(|| Some(row(self.role))),
             Step::DrainSelf => self.drained = true,
             Step::MarkDrained => self.row.as_mut().unwrap().state = DepartureState::Drained,
+            Step::StopTasks { .. } if self.is_stuck => self.futile += 1,
             Step::StopTasks { .. } => self.tasks = 0,
+            Step::StopStandalone if self.is_stuck => self.futile += 1,
             Step::StopStandalone => self.standalone = 0,
+            Step::StopLate if self.is_stuck => self.futile += 1,
+            Step::StopLate => {
+                assert!(self.flushes > 0, "a shipper was stopped before the flush");
+                self.late = 0;
+            }
             Step::Flush => {
-                assert_eq!(self.tasks, 0, "flushed before the last task had stopped");
-                self.flushed = true;
+                let is_hopeless = self.clock.stop_over && (self.is_stuck || !self.docker_up);
+                assert!(self.tasks == 0 || is_hopeless, "flushed before the last task had stopped");
+                // What is flushed without Docker counts once no time is left for another one.
+                self.flushed = self.docker_up || self.clock.leave_due;
                 self.flushes += 1;
             }
             Step::Demote { .. } => {
@@ -172,11 +220,15 @@ impl World {
                 assert_eq!(self.is_manager, step == Step::LeaveLast, "a raft member left");
                 assert!(step == Step::Leave || !self.other_managers, "it was not the last");
                 assert!(self.flushes > 0, "left before the logs were flushed");
-                assert_eq!(self.tasks, 0, "left with live tasks");
+                assert!(self.tasks == 0 || self.is_stuck, "left with live tasks");
+                assert_eq!(self.ours(), Fact::Yes, "left a swarm that may be another cluster's");
                 (self.in_swarm, self.is_manager) = (false, false);
                 self.left += 1;
             }
-            Step::MarkLeft => self.row.as_mut().unwrap().state = DepartureState::Left,
+            Step::MarkLeft => {
+                self.row.as_mut().unwrap().state = DepartureState::Left;
+                self.is_recorded = false;
+            }
             Step::Stay => {
                 self.row = None;
                 return Some(Outcome::Stayed);
@@ -193,12 +245,16 @@ impl World {
                 self.managers();
                 return self.step();
             }
-            Event::TaskStops if self.drained => self.tasks = self.tasks.saturating_sub(1),
+            Event::TaskStops if self.drained && !self.is_stuck => {
+                self.tasks = self.tasks.saturating_sub(1)
+            }
             Event::TaskStops => {}
             Event::ManagersAct(act) => self.managers_act = act,
             Event::Ledger(up) => self.ledger_up = up,
             Event::Others(there) => self.other_managers = there,
-            Event::Restart => self.flushed = false,
+            Event::Docker(up) => self.docker_up = up,
+            // It knows the swarm's id by the certificate, and the charter by the ledger.
+            Event::Restart => (self.flushed, self.is_known) = (false, false),
             Event::PatienceOver => self.clock.patience_over = true,
             Event::Withdraw(is_withdrawn) => self.is_withdrawn = is_withdrawn,
             Event::DrainOver => (self.clock.patience_over, self.clock.drain_over) = (true, true),
@@ -214,6 +270,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => any::<bool>().prop_map(Event::ManagersAct),
         1 => any::<bool>().prop_map(Event::Ledger),
         1 => any::<bool>().prop_map(Event::Others),
+        1 => any::<bool>().prop_map(Event::Docker),
         1 => Just(Event::Restart),
         1 => Just(Event::PatienceOver),
         1 => Just(Event::DrainOver),
@@ -232,26 +289,29 @@ proptest! {
         is_manager in any::<bool>(),
         tasks in 0usize..4,
         standalone in 0usize..2,
+        is_stuck in any::<bool>(),
         events in events(),
     ) {
         let role = if is_manager { Role::Manager } else { Role::Worker };
-        let mut world = World::new(role, tasks, standalone);
+        let mut world = World { is_stuck, ..World::new(role, tasks, standalone) };
         for event in events {
             prop_assert_eq!(
-                decide(role, &world.look()) == Step::Stay,
+                world.decide() == Step::Stay,
                 world.is_withdrawn && world.is_as_it_was(),
                 "{:?}", world
             );
             world.happen(event);
         }
         // From here on time runs out, share by share, as it does.
-        for share in 0..6 {
+        for share in 0..8 {
             match share {
                 1 => world.clock.patience_over = true,
                 2 => world.clock.drain_over = true,
-                3 => (world.clock.confirmation_over, world.clock.relief_over) = (true, true),
-                4 => world.clock.leave_due = true,
-                5 => world.clock.over = true,
+                3 => world.clock.stop_over = true,
+                4 => (world.clock.confirmation_over, world.clock.relief_over) = (true, true),
+                5 => world.clock.ledger_over = true,
+                6 => world.clock.leave_due = true,
+                7 => world.clock.over = true,
                 _ => {}
             }
             for _ in 0..20 {
@@ -259,7 +319,11 @@ proptest! {
             }
         }
         let outcome = world.step();
-        prop_assert!(outcome.is_some(), "{:?}", decide(role, &world.look()));
+        prop_assert!(outcome.is_some(), "{:?}", world.decide());
+        // Only who never was a member has nothing to leave.
+        prop_assert!(outcome != Some(Outcome::NothingToLeave), "{:?}", world);
+        // Whatever does not stop: flushing had its turn where Docker answered or time was left.
+        prop_assert!(world.flushes > 0 || outcome == Some(Outcome::Stayed), "{:?}", world);
         prop_assert!(world.left <= 1);
         let stays = [Outcome::TooLate, Outcome::Stayed];
         prop_assert!(!world.in_swarm || outcome.is_some_and(|outcome| stays.contains(&outcome)));
@@ -287,13 +351,15 @@ proptest! {
 fn a_node_that_never_joined_leaves_as_if_it_had_not() {
     let mut world = World::new(Role::Worker, 0, 0);
     (world.in_swarm, world.flushed) = (false, true);
+    (world.is_known, world.is_recorded) = (false, false);
     assert_eq!(world.step(), Some(Outcome::NothingToLeave));
 }
 
 #[test]
 fn a_foreign_swarm_is_not_left() {
     let world = World::new(Role::Worker, 0, 0);
-    let seen = Observed { is_ours: false, is_flushed: true, ..world.look() };
+    let seen =
+        Observed { ours: Fact::No, was_member: false, row: None, is_flushed: true, ..world.look() };
     assert_eq!(decide(Role::Worker, &seen), Step::Done(Outcome::NothingToLeave));
 }
 
@@ -321,4 +387,88 @@ fn a_locked_manager_is_never_left_by_force() {
     assert!(matches!(decide(Role::Manager, &seen), Step::Wait { .. }));
     seen.clock.over = true;
     assert_eq!(decide(Role::Manager, &seen), Step::Done(Outcome::TooLate));
+}
+
+/// L1, L2: a swarm that may be another cluster's, or has no leader, is nothing that a node has left.
+#[test]
+fn a_node_that_cannot_tell_whose_swarm_it_is_in_waits_and_does_what_is_safe_here() {
+    let mut world = World::new(Role::Manager, 1, 1);
+    (world.is_known, world.ledger_up) = (false, false);
+    assert!(matches!(world.decide(), Step::Wait { .. }));
+    world.clock.patience_over = true;
+    let mut steps = vec![];
+    while let step
+    @ (Step::StopTasks { .. } | Step::StopStandalone | Step::Flush | Step::StopLate) =
+        world.decide()
+    {
+        assert_eq!(world.step(), None);
+        steps.push(step);
+    }
+    assert!(
+        matches!(
+            steps[..],
+            [Step::StopTasks { .. }, Step::StopStandalone, Step::Flush, Step::StopLate]
+        ),
+        "{steps:?}"
+    );
+    assert!(matches!(world.decide(), Step::Wait { .. }));
+    assert!(world.in_swarm && world.is_manager);
+    world.clock.over = true;
+    assert_eq!(world.decide(), Step::Done(Outcome::TooLate));
+}
+
+/// A node that left while the ledger was down says so once it answers, and is taken off the list.
+#[test]
+fn a_departure_without_a_ledger_is_made_up_for() {
+    let mut world = World::new(Role::Worker, 1, 0);
+    (world.ledger_up, world.clock.patience_over) = (false, true);
+    while world.in_swarm {
+        assert_eq!(world.step(), None);
+    }
+    for _ in 0..3 {
+        assert!(matches!(world.decide(), Step::Wait { .. }), "{:?}", world.decide());
+    }
+    world.ledger_up = true;
+    let ended = (0..10).find_map(|_| world.happen(Event::Step));
+    assert_eq!(ended, Some(Outcome::Left));
+    assert_eq!(world.row.unwrap().state, DepartureState::Removed);
+}
+
+/// L13: with Docker down the request is written all the same, and logs are flushed in time.
+#[test]
+fn without_docker_the_managers_are_asked_and_logs_are_flushed() {
+    let mut world = World::new(Role::Worker, 1, 0);
+    world.docker_up = false;
+    assert_eq!(world.decide(), Step::Request);
+    world.step();
+    assert!(matches!(world.decide(), Step::Wait { .. }));
+    (world.clock.patience_over, world.clock.drain_over, world.clock.stop_over) = (true, true, true);
+    assert_eq!(world.decide(), Step::Flush);
+    world.clock.leave_due = true;
+    world.step();
+    assert!(matches!(world.decide(), Step::Wait { .. }));
+    world.clock.over = true;
+    assert_eq!(world.decide(), Step::Done(Outcome::TooLate));
+}
+
+/// L4: what cannot be stopped uses up draining's share and no other.
+#[test]
+fn a_container_that_cannot_be_stopped_leaves_the_other_shares_alone() {
+    for role in Role::ALL {
+        let mut world = World { is_stuck: true, ..World::new(role, 1, 1) };
+        (world.clock.patience_over, world.clock.drain_over) = (true, true);
+        for _ in 0..5 {
+            world.happen(Event::Step);
+        }
+        assert!(world.futile > 0 && world.flushes == 0 && world.in_swarm);
+        world.clock.stop_over = true;
+        let ended = (0..20).find_map(|_| {
+            world.clock.confirmation_over |= world.left > 0;
+            // What is stuck after the flush, too, uses up the rest of flushing's share.
+            world.clock.leave_due |= world.flushes > 0;
+            world.happen(Event::Step)
+        });
+        assert_eq!(ended, Some(Outcome::Left), "{world:?}");
+        assert_eq!((world.flushes, world.left), (1, 1));
+    }
 }

@@ -33,6 +33,9 @@ pub struct DepartureRow {
     /// The node has seen its departure through: a later start of skep is a new life.
     #[serde(default)]
     pub ended: bool,
+    /// Tasks that were killed without their grace, once the node has seen its departure through.
+    #[serde(default)]
+    pub killed: u64,
     /// Written by a manager for a node whose own skep says nothing: managers do the node's part, too.
     #[serde(default)]
     pub stand_in: bool,
@@ -93,6 +96,7 @@ impl DepartureRow {
             boot_id: boot_id.to_owned(),
             demoted: false,
             ended: false,
+            killed: 0,
             stand_in: false,
             waiting_for: None,
             expires_at: departure.deadline.max(departure.noticed_at) + DEPARTURE_TTL,
@@ -219,14 +223,22 @@ impl Ledger {
         self.nodes().set(&item, "SET #demoted = :yes", condition).await
     }
 
-    /// The node's own last word: it has seen its departure through.
+    /// The node's own last word: it has seen its departure through, in which so many tasks were killed.
     ///
     /// # Errors
     /// When DynamoDB fails.
-    pub async fn end_departure(&self, instance_id: &str, boot_id: &str) -> Result<(), LedgerError> {
-        let condition = Condition::new("#boot_id = :boot").text("boot", boot_id).flag("yes", true);
+    pub async fn end_departure(
+        &self,
+        instance_id: &str,
+        boot_id: &str,
+        killed: usize,
+    ) -> Result<(), LedgerError> {
+        let condition = Condition::new("#boot_id = :boot")
+            .text("boot", boot_id)
+            .flag("yes", true)
+            .number("killed", killed);
         let item = Self::departure_item(instance_id);
-        self.nodes().set(&item, "SET #ended = :yes", condition).await.map(drop)
+        self.nodes().set(&item, "SET #ended = :yes, #killed = :killed", condition).await.map(drop)
     }
 
     /// Takes a departure of this node back, unless it is out by now. `false` where it is, or where the

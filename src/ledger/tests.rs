@@ -259,7 +259,7 @@ async fn play_departure(cares: &[(usize, Care)]) {
         match (care, &view) {
             (Care::Look, _) => views[*who].clone_from(&before),
             (Care::Request { node, boot }, _) => {
-                let row = request(*node, &format!("boot-{boot}"));
+                let row = request(*node, &format!("boot-{boot}"), 0);
                 ledger.request_departure(&row).await.unwrap();
             }
             (Care::StandIn { node }, _) => {

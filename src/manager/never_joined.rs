@@ -19,7 +19,7 @@ use super::act::CareError;
 use super::rounds;
 use super::stand_in::{self, WAITS, WaitingSince};
 use crate::autoscaling::{GroupInstance, HookResult};
-use crate::ledger::{Attempt, DepartureRow, Member};
+use crate::ledger::{Attempt, DepartureRow, DepartureState, Member};
 use crate::node::Node;
 use crate::swarm::NodeView;
 
@@ -110,8 +110,11 @@ fn is_nobody(seen: &Observed<'_>, id: &str) -> bool {
         view.address.as_ref().and_then(|it| it.parse().ok()) == Some(attempt.address)
     };
     let mut attempts = seen.attempts.iter().filter(|attempt| attempt.instance_id == id);
+    // One that has left earlier, for whatever reason, has ended its skep: nobody else completes its hook.
+    let has_left = |row: &&DepartureRow| row.state == DepartureState::Removed;
+    let mut under_way = seen.departures.iter().filter(|row| !has_left(row));
     seen.members.iter().all(|row| row.instance_id != id)
-        && seen.departures.iter().all(|row| row.instance_id != id)
+        && under_way.all(|row| row.instance_id != id)
         && attempts.all(|attempt| seen.nodes.iter().all(|view| !is_at(view, attempt)))
 }
 
@@ -220,6 +223,17 @@ mod tests {
         let notice = Departure { reason: Reason::Lifecycle, noticed_at: NOW, deadline: NOW };
         let asked = DepartureRow::request("i-dead", "", Role::Worker, &notice, "boot");
         assert!(look(&|it| it.departures.push(asked.clone())).is_empty(), "its skep has spoken");
+        let with_state = |state| {
+            let mut row = asked.clone();
+            row.state = state;
+            row
+        };
+        for state in [DepartureState::Draining, DepartureState::Drained, DepartureState::Left] {
+            let row = with_state(state);
+            assert!(look(&|it| it.departures.push(row.clone())).is_empty(), "{state:?}: under way");
+        }
+        let removed = with_state(DepartureState::Removed);
+        assert_eq!(look(&|it| it.departures.push(removed.clone())), ["i-dead"], "it left earlier");
         let attempt = Attempt::new("i-dead", Role::Worker, [10, 0, 0, 9].into(), NOW);
         assert_eq!(look(&|it| it.attempts.push(attempt.clone())), ["i-dead"], "it came to nothing");
         let is_listed = |it: &mut World| {

@@ -66,6 +66,7 @@ pub struct Metrics {
     throttles: Counters<1>,
     heartbeats: Counters<1>,
     tasks_drained: Counter,
+    tasks_killed: Counter,
     flushes: Family<Texts, Counter>,
     lines: Family<Texts, Counter>,
     quorum_margin: Known,
@@ -132,6 +133,11 @@ impl Metrics {
                 &mut all,
                 "tasks_drained",
                 "Tasks that have ended on this node while it was leaving",
+            ),
+            tasks_killed: register(
+                &mut all,
+                "tasks_killed",
+                "Tasks that were killed without their grace while this node was leaving",
             ),
             flushes: register(&mut all, "flushes", "Runs of a flusher, by what came of it"),
             lines: register(
@@ -211,6 +217,11 @@ impl Metrics {
     /// So many of this node's tasks have ended while it was leaving.
     pub fn tasks_drained(&self, tasks: usize) {
         self.tasks_drained.inc_by(tasks as u64);
+    }
+
+    /// So many of this node's tasks were killed without their grace in a departure.
+    pub fn tasks_killed(&self, tasks: usize) {
+        self.tasks_killed.inc_by(tasks as u64);
     }
 
     /// A flusher has ended; lines where it can tell.

@@ -1,11 +1,10 @@
-//! A join token: `SWMTKN-1-<CA digest, 50 of base 36>-<secret, 25 of base 36>`.
+//! A join token: `SWMTKN-1-<CA digest, 50 of base 36>-<secret, 25 of base 36>`, of a swarm that requires
+//! FIPS `SWMTKN-2-1-` and the same (`ParseJoinToken` in `ca/config.go` of swarmkit).
 
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 
 const PREFIX: &str = "SWMTKN";
-/// `2` is what a FIPS swarm issues.
-const VERSIONS: [&str; 2] = ["1", "2"];
 const DIGEST_LENGTH: usize = 50;
 const SECRET_LENGTH: usize = 25;
 
@@ -37,9 +36,9 @@ impl JoinToken {
             part.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase())
         };
         match text.split('-').collect::<Vec<_>>()[..] {
-            [PREFIX, version, digest, secret]
-                if VERSIONS.contains(&version)
-                    && digest.len() == DIGEST_LENGTH
+            // The third part of version 2 says whether the swarm requires FIPS.
+            [PREFIX, "1", digest, secret] | [PREFIX, "2", "0" | "1", digest, secret]
+                if digest.len() == DIGEST_LENGTH
                     && secret.len() == SECRET_LENGTH
                     && is_base36(digest)
                     && is_base36(secret) =>
@@ -80,11 +79,27 @@ mod tests {
     }
 
     #[test]
+    fn a_token_of_a_fips_swarm_has_five_parts() {
+        for is_required in ["0", "1"] {
+            let text = format!("SWMTKN-2-{is_required}-{DIGEST}-{SECRET}");
+            let token = JoinToken::parse(text.clone().into()).unwrap();
+            assert_eq!(token.ca_digest(), DIGEST);
+            assert_eq!(token.secret().expose_secret(), &text);
+        }
+    }
+
+    #[test]
     fn what_is_no_token_is_refused_without_being_quoted() {
         assert_eq!(JoinToken::parse(" \n".into()).unwrap_err(), MalformedToken::Empty);
-        for text in
-            ["None", "SWMTKN-1-abc-def", &format!("SWMTKN-9-{DIGEST}-{SECRET}"), &DIGEST.repeat(2)]
-        {
+        for text in [
+            "None",
+            "SWMTKN-1-abc-def",
+            &format!("SWMTKN-9-{DIGEST}-{SECRET}"),
+            &format!("SWMTKN-2-{DIGEST}-{SECRET}"),
+            &format!("SWMTKN-2-2-{DIGEST}-{SECRET}"),
+            &format!("SWMTKN-1-1-{DIGEST}-{SECRET}"),
+            &DIGEST.repeat(2),
+        ] {
             let error = JoinToken::parse(text.into()).unwrap_err();
             assert_eq!(error, MalformedToken::Shape);
             assert!(!error.to_string().contains(text));

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use bollard::Docker;
 use bollard::models::{Swarm as Inspected, UnlockKeyResponse};
 use bollard::query_parameters::UpdateSwarmOptionsBuilder;
 use reqwest::{Method, StatusCode};
@@ -95,19 +96,19 @@ impl Swarm {
         for attempt in 1.. {
             let swarm = self.inspect_swarm(OPERATION).await?;
             let version = swarm.version.and_then(|version| version.index).unwrap_or_default();
-            let options = UpdateSwarmOptionsBuilder::default()
+            let options = &UpdateSwarmOptionsBuilder::default()
                 .version(i64::try_from(version).unwrap_or(i64::MAX))
                 .rotate_worker_token(what.worker_token)
                 .rotate_manager_token(what.manager_token)
                 .rotate_manager_unlock_key(what.unlock_key)
                 .build();
-            let spec = swarm.spec.unwrap_or_default();
-            match self.connect().await?.update_swarm(spec, options).await {
-                Ok(()) => return Ok(()),
-                Err(error) => match SwarmError::new(OPERATION, &error) {
-                    error if error.kind == SwarmErrorKind::Stale && attempt < WRITE_ATTEMPTS => {}
-                    error => return Err(error),
-                },
+            let spec = &swarm.spec.unwrap_or_default();
+            let update = |docker: Docker| async move {
+                docker.update_swarm(spec.clone(), options.clone()).await
+            };
+            match self.call(OPERATION, update).await {
+                Err(error) if error.kind == SwarmErrorKind::Stale && attempt < WRITE_ATTEMPTS => {}
+                done => return done,
             }
         }
         unreachable!("the loop ends by returning")
@@ -150,8 +151,7 @@ impl Swarm {
     }
 
     async fn inspect_swarm(&self, operation: &'static str) -> Result<Inspected, SwarmError> {
-        let swarm = self.connect().await?.inspect_swarm().await;
-        swarm.map_err(|error| SwarmError::new(operation, &error))
+        self.call(operation, |docker| async move { docker.inspect_swarm().await }).await
     }
 
     /// What bollard has no call for, below `/swarm`.
@@ -162,8 +162,7 @@ impl Swarm {
         path: &str,
         body: Vec<u8>,
     ) -> Result<(StatusCode, Vec<u8>), SwarmError> {
-        let version = self.connect().await?.client_version();
-        let path = format!("v{version}/swarm/{path}");
-        self.exchange(operation, Request { method, path, auth: None, body }).await
+        let path = format!("swarm/{path}");
+        self.exchange(operation, &Request { body, ..Request::new(method, path) }).await
     }
 }

@@ -23,8 +23,7 @@ impl Swarm {
     /// # Errors
     /// When Docker does not answer.
     pub async fn fetch_engine(&self) -> Result<Engine, SwarmError> {
-        let info = self.connect().await?.info().await;
-        let info = info.map_err(|error| SwarmError::new("read /info", &error))?;
+        let info = self.call("read /info", |docker| async move { docker.info().await }).await?;
         let pools = info.default_address_pools.unwrap_or_default();
         let cluster = info.swarm.and_then(|swarm| swarm.cluster);
         Ok(Engine {

@@ -49,6 +49,8 @@ pub enum SwarmErrorKind {
     NotInSwarm,
     /// `live-restore` is on, which swarm mode excludes.
     LiveRestore,
+    /// nftables is the firewall backend, which swarm mode excludes (engine 29).
+    NftablesFirewall,
     Other,
 }
 
@@ -60,8 +62,10 @@ impl SwarmErrorKind {
             Self::AlreadyInSwarm
         } else if says("not part of a swarm") {
             Self::NotInSwarm
-        } else if says("incompatible with swarm mode") {
+        } else if says("--live-restore daemon configuration is incompatible with swarm mode") {
             Self::LiveRestore
+        } else if says("--firewall-backend=nftables is incompatible with swarm mode") {
+            Self::NftablesFirewall
         } else if says("update out of sequence") {
             Self::Stale
         } else if says("would result in a loss of quorum") {
@@ -86,6 +90,15 @@ impl SwarmErrorKind {
             Self::Other
         }
     }
+
+    /// What to append to Docker's words; empty where they say enough.
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::TooOld => ": install Docker 20.10 or newer",
+            Self::TooNew => ": upgrade skep",
+            _ => "",
+        }
+    }
 }
 
 impl SwarmError {
@@ -93,12 +106,7 @@ impl SwarmError {
         let (kind, message) = match error {
             Docker::DockerResponseServerError { status_code, message } => {
                 let kind = SwarmErrorKind::of(*status_code, message);
-                let remedy = match kind {
-                    SwarmErrorKind::TooOld => ": install Docker 20.10 or newer",
-                    SwarmErrorKind::TooNew => ": upgrade skep",
-                    _ => "",
-                };
-                (kind, format!("{}{remedy}", message.trim()))
+                (kind, format!("{}{}", message.trim(), kind.remedy()))
             }
             Docker::RequestTimeoutError => (SwarmErrorKind::TimedOut, "no answer in time".into()),
             Docker::SocketNotFoundError(path) => (
@@ -120,6 +128,16 @@ impl SwarmError {
             }
         };
         Self { operation, kind, message }
+    }
+
+    /// No version of the API that both speak.
+    pub(super) fn version(operation: &'static str, kind: SwarmErrorKind, why: &str) -> Self {
+        Self { operation, kind, message: format!("{why}{}", kind.remedy()) }
+    }
+
+    /// The engine does not take the API version that was spoken; it has done nothing.
+    pub(super) fn is_of_version(&self) -> bool {
+        matches!(self.kind, SwarmErrorKind::TooOld | SwarmErrorKind::TooNew)
     }
 
     /// An answer to a call of our own making, as Docker words its refusals.

@@ -24,6 +24,8 @@ pub enum JoinAnswer {
     OwnPortClosed,
     /// `live-restore` is on.
     LiveRestore,
+    /// nftables is the firewall backend.
+    NftablesFirewall,
     /// No answer within [`super::CALL_TIMEOUT`]: the join may still go on.
     Unknown,
     /// Something that was never measured.
@@ -37,6 +39,7 @@ impl JoinAnswer {
         match error.kind {
             SwarmErrorKind::AlreadyInSwarm => return Self::AlreadyInSwarm,
             SwarmErrorKind::LiveRestore => return Self::LiveRestore,
+            SwarmErrorKind::NftablesFirewall => return Self::NftablesFirewall,
             SwarmErrorKind::TimedOut => return Self::Unknown,
             _ => {}
         }
@@ -70,7 +73,8 @@ mod tests {
         JoinAnswer::of(Err(SwarmError::new("join", &error)))
     }
 
-    /// The texts as engines 20.10.24 and 28.5.2 sent them.
+    /// The texts as engines 20.10.24 and 28.5.2 sent them; that about nftables is from the source of
+    /// engine 29 (moby, `daemon/config/config_linux.go`).
     #[test]
     fn every_measured_answer_has_its_own_way_out() {
         use JoinAnswer::*;
@@ -112,6 +116,12 @@ mod tests {
                 500,
                 "--live-restore daemon configuration is incompatible with swarm mode",
                 LiveRestore,
+            ),
+            (500, "--firewall-backend=nftables is incompatible with swarm mode", NftablesFirewall),
+            (
+                500,
+                "--another daemon configuration is incompatible with swarm mode",
+                Other("--another daemon configuration is incompatible with swarm mode".into()),
             ),
             (500, "the sky is falling", Other("the sky is falling".into())),
         ] {

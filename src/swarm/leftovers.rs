@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use bollard::Docker;
 use bollard::models::{ContainerSummary, ContainerSummaryStateEnum, ImageSummary};
 use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListImagesOptions, ListVolumesOptionsBuilder,
@@ -71,8 +72,9 @@ impl Swarm {
     /// # Errors
     /// When Docker does not answer.
     pub async fn fetch_images(&self) -> Result<Vec<LocalImage>, SwarmError> {
-        let images = self.connect().await?.list_images(None::<ListImagesOptions>).await;
-        let images = images.map_err(|error| SwarmError::new("list the images", &error))?;
+        let list =
+            |docker: Docker| async move { docker.list_images(None::<ListImagesOptions>).await };
+        let images = self.call("list the images", list).await?;
         Ok(images.into_iter().map(LocalImage::of).collect())
     }
 
@@ -81,10 +83,10 @@ impl Swarm {
     /// # Errors
     /// When Docker does not answer.
     pub async fn fetch_all_containers(&self) -> Result<Vec<LocalContainer>, SwarmError> {
-        let options = ListContainersOptionsBuilder::default().all(true).build();
-        let containers = self.connect().await?.list_containers(Some(options)).await;
-        let containers =
-            containers.map_err(|error| SwarmError::new("list the containers", &error))?;
+        let options = &ListContainersOptionsBuilder::default().all(true).build();
+        let list =
+            |docker: Docker| async move { docker.list_containers(Some(options.clone())).await };
+        let containers = self.call("list the containers", list).await?;
         let mut local = Vec::with_capacity(containers.len());
         for container in containers {
             let (Some(id), Some(image)) = (&container.id, &container.image_id) else { continue };
@@ -101,12 +103,11 @@ impl Swarm {
     }
 
     async fn stop_of(&self, container: &str) -> Result<Option<OffsetDateTime>, SwarmError> {
-        let inspected = match self.connect().await?.inspect_container(container, None).await {
-            Ok(inspected) => inspected,
-            Err(error) => match SwarmError::new("inspect the container", &error) {
-                error if error.kind == SwarmErrorKind::NotFound => return Ok(None),
-                error => return Err(error),
-            },
+        let inspect =
+            |docker: Docker| async move { docker.inspect_container(container, None).await };
+        let inspected = match self.call("inspect the container", inspect).await {
+            Err(error) if error.kind == SwarmErrorKind::NotFound => return Ok(None),
+            inspected => inspected?,
         };
         let state = inspected.state.filter(|state| state.running != Some(true));
         let stopped = state.and_then(|state| state.finished_at);
@@ -119,9 +120,9 @@ impl Swarm {
     /// When Docker does not answer.
     pub async fn fetch_lost_volumes(&self) -> Result<Vec<String>, SwarmError> {
         let filters = HashMap::from([("dangling".to_owned(), vec!["true".to_owned()])]);
-        let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
-        let volumes = self.connect().await?.list_volumes(Some(options)).await;
-        let volumes = volumes.map_err(|error| SwarmError::new("list the volumes", &error))?;
+        let options = &ListVolumesOptionsBuilder::default().filters(&filters).build();
+        let list = |docker: Docker| async move { docker.list_volumes(Some(options.clone())).await };
+        let volumes = self.call("list the volumes", list).await?;
         let is_lost = |name: &str| {
             name.len() == ANONYMOUS_LENGTH && name.bytes().all(|byte| byte.is_ascii_hexdigit())
         };
@@ -135,12 +136,13 @@ impl Swarm {
     /// # Errors
     /// Docker refuses, as when a container has it by now.
     pub async fn remove_image(&self, image: &LocalImage) -> Result<(), SwarmError> {
-        let docker = self.connect().await?;
         let names =
             if image.names.is_empty() { vec![&image.id] } else { image.names.iter().collect() };
         for name in names {
-            let removed = docker.remove_image(name, None::<RemoveImageOptions>, None).await;
-            gone("remove the image", removed.map(drop))?;
+            let remove = |docker: Docker| async move {
+                docker.remove_image(name, None::<RemoveImageOptions>, None).await.map(drop)
+            };
+            gone(self.call("remove the image", remove).await)?;
         }
         Ok(())
     }
@@ -150,9 +152,11 @@ impl Swarm {
     /// # Errors
     /// Docker refuses, as when it runs by now.
     pub async fn remove_container(&self, id: &str, volumes: bool) -> Result<(), SwarmError> {
-        let options = RemoveContainerOptionsBuilder::default().v(volumes).build();
-        let removed = self.connect().await?.remove_container(id, Some(options)).await;
-        gone("remove the container", removed)
+        let options = &RemoveContainerOptionsBuilder::default().v(volumes).build();
+        let remove = |docker: Docker| async move {
+            docker.remove_container(id, Some(options.clone())).await
+        };
+        gone(self.call("remove the container", remove).await)
     }
 
     /// Removes a volume.
@@ -160,8 +164,10 @@ impl Swarm {
     /// # Errors
     /// Docker refuses, as when a container has it by now.
     pub async fn remove_volume(&self, name: &str) -> Result<(), SwarmError> {
-        let removed = self.connect().await?.remove_volume(name, None::<RemoveVolumeOptions>).await;
-        gone("remove the volume", removed)
+        let remove = |docker: Docker| async move {
+            docker.remove_volume(name, None::<RemoveVolumeOptions>).await
+        };
+        gone(self.call("remove the volume", remove).await)
     }
 }
 
@@ -171,11 +177,8 @@ fn has_stopped(container: &ContainerSummary) -> bool {
     matches!(container.state, Some(EXITED | DEAD))
 }
 
-fn gone(
-    operation: &'static str,
-    removed: Result<(), bollard::errors::Error>,
-) -> Result<(), SwarmError> {
-    match removed.map_err(|error| SwarmError::new(operation, &error)) {
+fn gone(removed: Result<(), SwarmError>) -> Result<(), SwarmError> {
+    match removed {
         Err(error) if error.kind == SwarmErrorKind::NotFound => Ok(()),
         other => other,
     }

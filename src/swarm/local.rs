@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bollard::models::{
-    LocalNodeState, SwarmInitRequest, SwarmJoinRequest, SwarmSpec, SwarmSpecEncryptionConfig,
-    SystemInfo,
+    LocalNodeState, SwarmInfo, SwarmInitRequest, SwarmJoinRequest, SwarmSpec,
+    SwarmSpecEncryptionConfig, SystemInfo,
 };
 use bollard::query_parameters::LeaveSwarmOptionsBuilder;
 use secrecy::{ExposeSecret, SecretString};
@@ -16,7 +16,9 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 
 use super::raw::with_availability;
-use super::{Availability, JoinAnswer, SWARM_PORT, Swarm, SwarmError};
+use super::{
+    Availability, CALL_TIMEOUT, JoinAnswer, SWARM_PORT, Swarm, SwarmError, SwarmErrorKind,
+};
 
 /// Of `systemd/skep-certificate.socket`.
 const CERTIFICATE_SOCKET: &str = "/run/skep-certificate.sock";
@@ -87,6 +89,7 @@ impl LocalNode {
             Some(LocalNodeState::PENDING) => LocalState::Pending,
             Some(LocalNodeState::ERROR) => LocalState::Error,
             Some(LocalNodeState::LOCKED) => LocalState::Locked,
+            // No state is none of Docker's answers; whoever reads them has refused that before.
             Some(LocalNodeState::INACTIVE | LocalNodeState::EMPTY) | None => LocalState::Inactive,
         };
         let node_id = text(swarm.node_id);
@@ -134,14 +137,16 @@ impl Swarm {
     /// # Errors
     /// When Docker does not answer.
     pub async fn fetch_local_node(&self) -> Result<LocalNode, SwarmError> {
-        let info = self
-            .connect()
-            .await?
-            .info()
-            .await
-            .map_err(|error| SwarmError::new("read /info", &error))?;
-        let swarm = info.swarm.as_ref().filter(|swarm| swarm.cluster.is_none());
-        let node_id = swarm.and_then(|swarm| swarm.node_id.as_deref()).filter(|id| !id.is_empty());
+        let info = self.call("read /info", |docker| async move { docker.info().await }).await?;
+        let swarm = info.swarm.as_ref();
+        if swarm
+            .and_then(|swarm| swarm.local_node_state)
+            .is_none_or(|it| it == LocalNodeState::EMPTY)
+        {
+            // Docker always names a state, `inactive` among them: without one nothing can be concluded.
+            return Err(SwarmError::unexpected("read /info", "it names no state of the swarm"));
+        }
+        let node_id = certified_node(swarm);
         let certificate = match (&info.docker_root_dir, node_id) {
             (Some(root), Some(node_id)) => self.certificate_of(node_id, Path::new(root)).await?,
             _ => None,
@@ -171,8 +176,7 @@ impl Swarm {
     /// When Docker does not answer, or whoever hands the certificate out.
     pub async fn fetch_certified_node(&self) -> Result<Option<String>, SwarmError> {
         const OPERATION: &str = "read the node certificate";
-        let info = self.connect().await?.info().await;
-        let info = info.map_err(|error| SwarmError::new("read /info", &error))?;
+        let info = self.call("read /info", |docker| async move { docker.info().await }).await?;
         let Some(root) = info.docker_root_dir else { return Ok(None) };
         let read = read_certificate(Path::new(&root)).await;
         let read = read.map_err(|error| SwarmError::unexpected(OPERATION, error.to_string()))?;
@@ -231,17 +235,39 @@ impl Swarm {
     /// no raft member, or alone.
     ///
     /// # Errors
-    /// Docker's refusal; being in no swarm is success.
+    /// Docker's refusal; being in no swarm is success. After a time-out it may still be leaving.
     pub async fn leave(&self, force: bool) -> Result<(), SwarmError> {
-        let options = LeaveSwarmOptionsBuilder::default().force(force).build();
-        match self.connect().await?.leave_swarm(Some(options)).await {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                let error = SwarmError::new("leave the swarm", &error);
-                if error.kind == super::SwarmErrorKind::NotInSwarm { Ok(()) } else { Err(error) }
+        let options = &LeaveSwarmOptionsBuilder::default().force(force).build();
+        let left = self
+            .call("leave the swarm", |docker| async move {
+                docker.leave_swarm(Some(options.clone())).await
+            })
+            .await;
+        match left {
+            Err(error) if error.kind == SwarmErrorKind::NotInSwarm => Ok(()),
+            Err(error) if error.kind == SwarmErrorKind::TimedOut => {
+                let message = format!(
+                    "Docker has not answered for {} s: if this repeats, restart docker.service",
+                    CALL_TIMEOUT.as_secs()
+                );
+                let error = SwarmError { message, ..error };
+                tracing::warn!("{error}");
+                Err(error)
             }
+            left => left,
         }
     }
+}
+
+/// The node whose certificate says which swarm it is in, where `/info` does not: on workers there is no cluster,
+/// and on a manager without a leader Docker names one with an empty id.
+fn certified_node(swarm: Option<&SwarmInfo>) -> Option<&str> {
+    let named = |swarm: &&SwarmInfo| {
+        let id = swarm.cluster.as_ref().and_then(|cluster| cluster.id.as_deref());
+        id.is_some_and(|id| !id.is_empty())
+    };
+    let swarm = swarm.filter(|swarm| !named(swarm))?;
+    swarm.node_id.as_deref().filter(|id| !id.is_empty())
 }
 
 /// Private address and port, as Docker wants them; IPv6 in brackets.
@@ -294,4 +320,32 @@ fn parse_certificate(pem: &[u8]) -> Option<Certificate> {
     let swarm_id = subject.iter_organization().next()?.as_str().ok()?.to_owned();
     let unit = subject.iter_organizational_unit().next()?.as_str().ok()?;
     Some(Certificate { swarm_id, node_id, is_manager: unit == "swarm-manager" })
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard::models::ClusterInfo;
+
+    use super::*;
+
+    /// As engine 20.10.24 answers on a worker, on a manager, and on a manager without a leader.
+    #[test]
+    fn without_a_leader_the_certificate_says_which_swarm_it_is() {
+        let swarm = |cluster: Option<&str>| SwarmInfo {
+            node_id: Some("node".into()),
+            local_node_state: Some(LocalNodeState::ACTIVE),
+            cluster: cluster
+                .map(|id| ClusterInfo { id: Some(id.into()), ..ClusterInfo::default() }),
+            ..SwarmInfo::default()
+        };
+        assert_eq!(certified_node(Some(&swarm(None))), Some("node"));
+        assert_eq!(certified_node(Some(&swarm(Some("")))), Some("node"));
+        assert_eq!(certified_node(Some(&swarm(Some("swarm")))), None);
+
+        let info = SystemInfo { swarm: Some(swarm(Some(""))), ..SystemInfo::default() };
+        let certificate =
+            Certificate { swarm_id: "swarm".into(), node_id: "node".into(), is_manager: true };
+        let local = LocalNode::of(&info, Some(certificate));
+        assert_eq!(local.swarm_id.as_deref(), Some("swarm"));
+    }
 }

@@ -1,9 +1,11 @@
 //! Docker on this host, and the swarm as its managers see it, over the Docker Engine API.
 //!
-//! Guarantees: every call ends within [`CALL_TIMEOUT`]; every error names the operation. Assumes
-//! API 1.41 or later (engine 20.10). Facts about answers and timings were measured on the engines
-//! 20.10.24 and 28.5.2.
+//! Guarantees: every request ends within [`CALL_TIMEOUT`]; every error names the operation; every call
+//! speaks an API version that the engine has offered, also after the engine was upgraded or downgraded.
+//! Assumes API 1.41 or later (engine 20.10). Facts about answers and timings were measured on the
+//! engines 20.10.24 and 28.5.2.
 
+mod api;
 mod availability;
 mod cluster;
 mod engine;
@@ -17,13 +19,15 @@ mod quorum;
 mod raw;
 mod services;
 mod tasks;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bollard::{ClientVersion, Docker};
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::Mutex;
 
+use api::Agreed;
 pub use availability::{Availability, settle};
 pub use cluster::{Cluster, Rotation, Tokens, UnlockAnswer};
 pub use engine::Engine;
@@ -47,20 +51,12 @@ pub const SWARM_PORT: u16 = 2377;
 /// The swarm's label that names the cluster whose skep founded it.
 pub const CLUSTER_LABEL: &str = "skep.cluster";
 
-/// The API versions that skep speaks, in the order in which they are tried: 20.10's, which every
-/// engine up to 28 still knows, and the oldest that engine 29 takes. (bollard's own negotiation
-/// asks in its newest version, which older engines refuse to answer.)
-const SPOKEN: [ClientVersion; 2] = [
-    ClientVersion { major_version: 1, minor_version: 41 },
-    ClientVersion { major_version: 1, minor_version: 44 },
-];
-
-/// The Docker daemon of this host. Connects when it is first asked, so that a node can have one
-/// before Docker is up. Cheap to clone.
+/// The Docker daemon of this host. Asked only when there is something to ask, so that a node can have one
+/// before Docker is up. Cheap to clone; clones share what they know of it.
 #[derive(Clone, Debug)]
 pub struct Swarm {
     host: String,
-    docker: Arc<OnceCell<Docker>>,
+    agreed: Arc<Agreed>,
     /// The one that was read last: it names node and swarm, which do not change.
     certificate: Arc<Mutex<Option<Certificate>>>,
 }
@@ -69,30 +65,6 @@ impl Swarm {
     /// A daemon behind `host` (`unix://…`).
     #[must_use]
     pub fn new(host: impl Into<String>) -> Self {
-        Self { host: host.into(), docker: Arc::default(), certificate: Arc::default() }
-    }
-
-    /// Connects, unless that is done, and agrees on an API version.
-    ///
-    /// # Errors
-    /// [`SwarmErrorKind::Unreachable`] where nobody listens, [`SwarmErrorKind::TooOld`] or
-    /// [`SwarmErrorKind::TooNew`] where the daemon speaks no version that skep does.
-    pub async fn connect(&self) -> Result<&Docker, SwarmError> {
-        self.docker.get_or_try_init(|| self.negotiate()).await
-    }
-
-    async fn negotiate(&self) -> Result<Docker, SwarmError> {
-        const OPERATION: &str = "connect to Docker";
-        let mut refusal = None;
-        for version in &SPOKEN {
-            let docker = Docker::connect_with_unix(&self.host, CALL_TIMEOUT.as_secs(), version)
-                .map_err(|error| SwarmError::new(OPERATION, &error))?;
-            match docker.version().await.map_err(|error| SwarmError::new(OPERATION, &error)) {
-                Ok(_) => return Ok(docker),
-                Err(error) if error.kind == SwarmErrorKind::TooNew => refusal = Some(error),
-                Err(error) => return Err(error),
-            }
-        }
-        Err(refusal.unwrap_or_else(|| SwarmError::unexpected(OPERATION, "no version was tried")))
+        Self { host: host.into(), agreed: Arc::default(), certificate: Arc::default() }
     }
 }

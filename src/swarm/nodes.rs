@@ -1,5 +1,6 @@
 //! The node list, as a manager sees and changes it.
 
+use bollard::Docker;
 use bollard::models::{Node, NodeSpec, NodeSpecAvailabilityEnum, NodeSpecRoleEnum, NodeState};
 use bollard::query_parameters::{
     DeleteNodeOptionsBuilder, ListNodesOptions, UpdateNodeOptionsBuilder,
@@ -124,12 +125,9 @@ impl Swarm {
     /// # Errors
     /// [`SwarmErrorKind::NotManager`], [`SwarmErrorKind::NoLeader`].
     pub async fn fetch_nodes(&self) -> Result<Vec<NodeView>, SwarmError> {
-        let nodes = self
-            .connect()
-            .await?
-            .list_nodes(None::<ListNodesOptions>)
-            .await
-            .map_err(|error| SwarmError::new("list the nodes", &error))?;
+        let list =
+            |docker: Docker| async move { docker.list_nodes(None::<ListNodesOptions>).await };
+        let nodes = self.call("list the nodes", list).await?;
         Ok(nodes.into_iter().filter_map(NodeView::of).collect())
     }
 
@@ -196,23 +194,21 @@ impl Swarm {
     /// # Errors
     /// [`SwarmErrorKind::NotRemovable`] for a raft member.
     pub async fn remove(&self, node_id: &str) -> Result<(), SwarmError> {
-        let options = DeleteNodeOptionsBuilder::default().force(true).build();
-        match self.connect().await?.delete_node(node_id, Some(options)).await {
-            Ok(()) => Ok(()),
-            Err(error) => match SwarmError::new("remove the node", &error) {
-                error if error.kind == SwarmErrorKind::NotFound => Ok(()),
-                error => Err(error),
-            },
+        let options = &DeleteNodeOptionsBuilder::default().force(true).build();
+        let delete = |docker: Docker| async move {
+            docker.delete_node(node_id, Some(options.clone())).await
+        };
+        match self.call("remove the node", delete).await {
+            Err(error) if error.kind == SwarmErrorKind::NotFound => Ok(()),
+            removed => removed,
         }
     }
 
     async fn inspect(&self, node_id: &str) -> Result<Option<Node>, SwarmError> {
-        match self.connect().await?.inspect_node(node_id).await {
-            Ok(node) => Ok(Some(node)),
-            Err(error) => match SwarmError::new("inspect the node", &error) {
-                error if error.kind == SwarmErrorKind::NotFound => Ok(None),
-                error => Err(error),
-            },
+        let inspect = |docker: Docker| async move { docker.inspect_node(node_id).await };
+        match self.call("inspect the node", inspect).await {
+            Err(error) if error.kind == SwarmErrorKind::NotFound => Ok(None),
+            node => node.map(Some),
         }
     }
 
@@ -231,16 +227,18 @@ impl Swarm {
                 return Ok(true);
             }
             let version = node.version.and_then(|version| version.index).unwrap_or_default();
-            let options = UpdateNodeOptionsBuilder::default()
+            let options = &UpdateNodeOptionsBuilder::default()
                 .version(i64::try_from(version).unwrap_or(i64::MAX))
                 .build();
-            match self.connect().await?.update_node(node_id, spec, options).await {
+            let spec = &spec;
+            let update = |docker: Docker| async move {
+                docker.update_node(node_id, spec.clone(), options.clone()).await
+            };
+            match self.call(operation, update).await {
                 Ok(()) => return Ok(true),
-                Err(error) => match SwarmError::new(operation, &error) {
-                    error if error.kind == SwarmErrorKind::Stale && attempt < WRITE_ATTEMPTS => {}
-                    error if error.kind == SwarmErrorKind::NotFound => return Ok(false),
-                    error => return Err(error),
-                },
+                Err(error) if error.kind == SwarmErrorKind::Stale && attempt < WRITE_ATTEMPTS => {}
+                Err(error) if error.kind == SwarmErrorKind::NotFound => return Ok(false),
+                Err(error) => return Err(error),
             }
         }
         unreachable!("the loop ends by returning")

@@ -1,25 +1,18 @@
 //! Calls of the Engine API for which bollard has no function or lacks a field.
 
-use bollard::ClientVersion;
-use bollard::errors::Error as Docker;
 use reqwest::header::HeaderValue;
 use reqwest::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
-use super::{Availability, CALL_TIMEOUT, Swarm, SwarmError, SwarmErrorKind};
-
-/// What Docker says when it refuses.
-#[derive(Deserialize)]
-struct Refusal {
-    message: String,
-}
+use super::api::ApiVersion;
+use super::{Availability, CALL_TIMEOUT, Swarm, SwarmError};
 
 /// A call in Docker's own words.
 pub(super) struct Request {
     pub method: Method,
-    /// With its version, such as `v1.41/services`.
+    /// Below the version, such as `services?status=true`.
     pub path: String,
     /// `X-Registry-Auth`.
     pub auth: Option<SecretString>,
@@ -27,12 +20,52 @@ pub(super) struct Request {
     pub body: Vec<u8>,
 }
 
+impl Request {
+    pub(super) fn new(method: Method, path: impl Into<String>) -> Self {
+        Self { method, path: path.into(), auth: None, body: Vec::new() }
+    }
+}
+
 impl Swarm {
-    /// What Docker answers, whatever its status.
+    /// What Docker answers, whatever its status, in the API version that was agreed on.
+    ///
+    /// # Errors
+    /// No answer, or no API version that both speak.
     pub(super) async fn exchange(
         &self,
         operation: &'static str,
-        request: Request,
+        request: &Request,
+    ) -> Result<(StatusCode, Vec<u8>), SwarmError> {
+        self.speak(|version| self.exchange_in(operation, version, request)).await
+    }
+
+    /// The same in this version and no other.
+    ///
+    /// # Errors
+    /// [`SwarmErrorKind::TooOld`] and [`SwarmErrorKind::TooNew`] where the engine does not take it.
+    pub(super) async fn exchange_in(
+        &self,
+        operation: &'static str,
+        version: ApiVersion,
+        request: &Request,
+    ) -> Result<(StatusCode, Vec<u8>), SwarmError> {
+        let (status, body) = self.send(operation, Some(version), request).await?;
+        // 400 has other meanings, too: that an unlock key is wrong, for example.
+        if status == StatusCode::BAD_REQUEST {
+            let refusal = SwarmError::answered(operation, status.as_u16(), &body);
+            if refusal.is_of_version() {
+                return Err(refusal);
+            }
+        }
+        Ok((status, body))
+    }
+
+    /// One request, as it is; without a version the engine takes its newest.
+    pub(super) async fn send(
+        &self,
+        operation: &'static str,
+        version: Option<ApiVersion>,
+        request: &Request,
     ) -> Result<(StatusCode, Vec<u8>), SwarmError> {
         let exchange = async {
             let http = reqwest::Client::builder()
@@ -40,12 +73,13 @@ impl Swarm {
                 .no_proxy()
                 .timeout(CALL_TIMEOUT)
                 .build()?;
+            let prefix = version.map_or_else(String::new, |version| format!("v{version}/"));
             // The host is a formality: the socket is the address.
-            let url = format!("http://docker/{}", request.path);
+            let url = format!("http://docker/{prefix}{}", request.path);
             let mut call = http
-                .request(request.method, url)
+                .request(request.method.clone(), url)
                 .header(reqwest::header::CONTENT_TYPE, "application/json")
-                .body(request.body);
+                .body(request.body.clone());
             let auth = request.auth.as_ref().map(ExposeSecret::expose_secret);
             if let Some(mut auth) = auth.and_then(|auth| HeaderValue::from_str(auth).ok()) {
                 auth.set_sensitive(true);
@@ -54,17 +88,7 @@ impl Swarm {
             let answer = call.send().await?;
             Ok((answer.status(), answer.bytes().await?.to_vec()))
         };
-        exchange.await.map_err(|error: reqwest::Error| SwarmError {
-            operation,
-            kind: if error.is_timeout() {
-                SwarmErrorKind::TimedOut
-            } else if error.is_connect() {
-                SwarmErrorKind::Unreachable
-            } else {
-                SwarmErrorKind::Other
-            },
-            message: crate::errors::chain(&error.without_url()),
-        })
+        exchange.await.map_err(|error: reqwest::Error| unanswered(operation, error))
     }
 
     /// `POST` of a JSON body to `path`, such as `swarm/join`. The body may hold a secret: it is in no
@@ -75,42 +99,28 @@ impl Swarm {
         path: &str,
         body: &Value,
     ) -> Result<(), SwarmError> {
-        let version = self.connect().await?.client_version();
-        let posted = post(&self.host, version, path, body.to_string()).await;
-        posted.map_err(|error| SwarmError::new(operation, &error))
+        let body = body.to_string().into_bytes();
+        let request = Request { body, ..Request::new(Method::POST, path) };
+        let (status, body) = self.exchange(operation, &request).await?;
+        if status.is_success() {
+            return Ok(());
+        }
+        Err(SwarmError::answered(operation, status.as_u16(), &body))
     }
 }
 
-async fn post(host: &str, version: ClientVersion, path: &str, body: String) -> Result<(), Docker> {
-    let failed = |error: reqwest::Error| {
-        if error.is_timeout() {
-            return Docker::RequestTimeoutError;
-        }
-        // The socket is the address, not the URL.
-        let words = crate::errors::chain(&error.without_url());
-        Docker::IOError { err: std::io::Error::other(words) }
-    };
-    let http = reqwest::Client::builder()
-        .unix_socket(host.trim_start_matches("unix://"))
-        .no_proxy()
-        .timeout(CALL_TIMEOUT)
-        .build()
-        .map_err(failed)?;
-    let request = http
-        .post(format!("http://docker/v{version}/{path}"))
-        .header(reqwest::header::CONTENT_TYPE, "application/json")
-        .body(body);
-    let response = request.send().await.map_err(failed)?;
-    let status = response.status();
-    if status.is_success() {
-        return Ok(());
+/// The socket is the address, not the URL.
+fn unanswered(operation: &'static str, error: reqwest::Error) -> SwarmError {
+    let (is_timeout, is_connect) = (error.is_timeout(), error.is_connect());
+    let words = crate::errors::chain(&error.without_url());
+    if is_timeout {
+        SwarmError::silent(operation)
+    } else if is_connect {
+        let err = std::io::Error::other(words);
+        SwarmError::new(operation, &bollard::errors::Error::IOError { err })
+    } else {
+        SwarmError::unexpected(operation, words)
     }
-    let body = response.text().await.map_err(failed)?;
-    let said = serde_json::from_str::<Refusal>(&body).map(|refusal| refusal.message);
-    Err(Docker::DockerResponseServerError {
-        status_code: status.as_u16(),
-        message: said.unwrap_or(body),
-    })
 }
 
 /// A request to init or join, with the availability that bollard's types do not have.
@@ -128,16 +138,14 @@ pub(super) fn with_availability(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use bollard::models::SwarmJoinRequest;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::UnixListener;
+    use tokio::time::{Duration, Instant};
 
+    use super::super::SwarmErrorKind;
+    use super::super::tests::fake_engine::{FakeEngine, Instead, RELEASES};
     use super::*;
 
     const SECRET: &str = "SWMTKN-1-secret";
-    const VERSION: ClientVersion = ClientVersion { major_version: 1, minor_version: 41 };
 
     fn request() -> Value {
         let token = Some(SECRET.to_owned());
@@ -145,67 +153,47 @@ mod tests {
         with_availability(&request, Availability::Pause).unwrap()
     }
 
-    /// What a Docker that answers so makes of it, and what it was asked.
-    async fn answered(answer: &'static str) -> (Result<(), Docker>, String) {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("docker.sock");
-        let listener = UnixListener::bind(&path).unwrap();
-        let docker = tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut asked = vec![0; 4096];
-            let mut length = 0;
-            while !String::from_utf8_lossy(&asked[..length]).ends_with('}') {
-                length += stream.read(&mut asked[length..]).await.unwrap();
-            }
-            stream.write_all(answer.as_bytes()).await.unwrap();
-            String::from_utf8_lossy(&asked[..length]).into_owned()
-        });
-        let host = format!("unix://{}", path.display());
-        let result = post(&host, VERSION, "swarm/join", request().to_string()).await;
-        (result, docker.await.unwrap())
+    async fn join(swarm: &Swarm) -> Result<(), SwarmError> {
+        swarm.post("join the swarm", "swarm/join", &request()).await
     }
 
     #[tokio::test]
     async fn the_availability_is_asked_for_beside_what_bollard_says() {
-        let (result, asked) = answered("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
-        assert!(result.is_ok(), "{result:?}");
-        assert!(asked.starts_with("POST /v1.41/swarm/join HTTP/1.1\r\n"), "{asked}");
-        assert!(asked.to_lowercase().contains("content-type: application/json"), "{asked}");
-        let (_, body) = asked.split_once("\r\n\r\n").unwrap();
-        let body: Value = serde_json::from_str(body).unwrap();
-        assert_eq!(body, serde_json::json!({ "JoinToken": SECRET, "Availability": "pause" }));
+        let engine = FakeEngine::start(RELEASES[0]);
+        join(&engine.swarm()).await.unwrap();
+        let asked = engine.last("POST /swarm/join");
+        let body = serde_json::json!({ "JoinToken": SECRET, "Availability": "pause" });
+        assert_eq!(asked.body, body);
     }
 
     #[tokio::test]
     async fn a_refusal_is_docker_s_own_words_and_no_secret() {
-        let (result, _) = answered(
-            "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 33\r\n\r\n\
-             {\"message\":\"the sky is falling\"}\n",
-        )
-        .await;
-        let error = SwarmError::new("join the swarm", &result.unwrap_err());
+        let engine = FakeEngine::start(RELEASES[0]);
+        let refusal = Instead::Refusal(503, "the sky is falling");
+        engine.lock().instead.insert("/swarm/join", refusal);
+        let error = join(&engine.swarm()).await.unwrap_err();
         assert_eq!(error.message, "the sky is falling");
         assert!(!format!("{error:?}").contains(SECRET));
     }
 
     #[tokio::test]
     async fn a_docker_that_is_not_there_is_no_refusal() {
-        let result = post("unix:///nowhere.sock", VERSION, "swarm/join", request().to_string());
-        let error = SwarmError::new("join the swarm", &result.await.unwrap_err());
-        assert_eq!(error.kind, super::super::SwarmErrorKind::Unreachable, "{error}");
+        let error = join(&Swarm::new("unix:///nowhere.sock")).await.unwrap_err();
+        assert_eq!(error.kind, SwarmErrorKind::Unreachable, "{error}");
         assert!(!error.to_string().contains(SECRET));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_docker_that_is_silent_leaves_the_outcome_unknown() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("docker.sock");
-        let _listener = UnixListener::bind(&path).unwrap();
-        let host = format!("unix://{}", path.display());
-        let began = tokio::time::Instant::now();
-        let error = post(&host, VERSION, "swarm/join", request().to_string()).await.unwrap_err();
-        let error = SwarmError::new("join the swarm", &error);
-        assert_eq!(error.kind, super::super::SwarmErrorKind::TimedOut, "{error}");
+        let engine = FakeEngine::start(RELEASES[0]);
+        engine.lock().instead.insert("/swarm/join", Instead::Silence);
+        let swarm = engine.swarm();
+        swarm.connect().await.unwrap();
+        tokio::time::pause();
+        let began = Instant::now();
+        let error = join(&swarm).await.unwrap_err();
+        assert_eq!(error.kind, SwarmErrorKind::TimedOut, "{error}");
         assert!(began.elapsed() >= CALL_TIMEOUT - Duration::from_secs(1));
+        engine.last("POST /swarm/join");
     }
 }

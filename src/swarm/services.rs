@@ -1,10 +1,12 @@
 //! Services as Docker has them, and new pull credentials for one of them.
 //!
-//! A service's spec is passed through as it came, in the newest words that the engine knows: an engine
-//! leaves out of an older version's answer, and takes out of its spec, what that version had no word for.
+//! A service's spec is passed through as it came, in the newest API version that the engine speaks, not
+//! in the one that skep speaks otherwise: an engine deletes from a spec what an older version had no word
+//! for (`adjustForAPIVersion` in moby's `daemon/server/router/swarm/helpers.go`).
 
 use std::collections::HashMap;
 
+use bollard::Docker;
 use bollard::models::TaskState;
 use bollard::query_parameters::ListTasksOptionsBuilder;
 use reqwest::{Method, StatusCode};
@@ -14,8 +16,9 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::api::ApiVersion;
 use super::raw::Request;
-use super::{Swarm, SwarmError};
+use super::{Swarm, SwarmError, SwarmErrorKind};
 
 /// A service, as far as its pull credentials are concerned.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -32,9 +35,9 @@ pub struct Service {
     pub updated_at: OffsetDateTime,
     update_status: Option<UpdateStatus>,
     service_status: Option<ServiceStatus>,
-    /// The API that these words are of.
+    /// The API version that the spec was read in; `None` for a service that was not read from Docker.
     #[serde(skip)]
-    api: String,
+    api: Option<ApiVersion>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -123,26 +126,22 @@ impl Swarm {
     /// All services. Managers only.
     ///
     /// # Errors
-    /// As for [`Swarm::fetch_nodes`].
+    /// [`SwarmErrorKind::Stale`] where Docker is replaced meanwhile, and as for [`Swarm::fetch_nodes`].
     pub async fn fetch_services(&self) -> Result<Vec<Service>, SwarmError> {
         const OPERATION: &str = "list the services";
-        let api = self.newest_api(OPERATION).await?;
-        let path = format!("v{api}/services?status=true");
-        let request = Request { method: Method::GET, path, auth: None, body: vec![] };
-        let (status, body) = self.exchange(OPERATION, request).await?;
-        if status != StatusCode::OK {
-            return Err(SwarmError::answered(OPERATION, status.as_u16(), &body));
-        }
+        let api = self.fetch_offer().await?.newest();
+        let request = Request::new(Method::GET, "services?status=true");
+        let body = self.exchange_unabridged(OPERATION, api, &request).await?;
         let services: Vec<Service> = serde_json::from_slice(&body)
             .map_err(|error| SwarmError::unexpected(OPERATION, error.to_string()))?;
-        Ok(services.into_iter().map(|service| Service { api: api.clone(), ..service }).collect())
+        Ok(services.into_iter().map(|service| Service { api: Some(api), ..service }).collect())
     }
 
     /// Gives a service other pull credentials, and changes nothing else: its spec goes back as it came,
     /// and Docker refuses it as stale when anything has changed since.
     ///
     /// # Errors
-    /// [`super::SwarmErrorKind::Stale`], and as for [`Swarm::fetch_nodes`].
+    /// [`SwarmErrorKind::Stale`], and as for [`Swarm::fetch_nodes`].
     pub async fn update_registry_auth(
         &self,
         service: &Service,
@@ -150,14 +149,32 @@ impl Swarm {
     ) -> Result<(), SwarmError> {
         const OPERATION: &str = "give a service its pull credentials";
         let Service { id, version, api, .. } = service;
-        let path = format!("v{api}/services/{id}/update?version={}", version.index);
+        let Some(api) = *api else {
+            return Err(SwarmError::unexpected(OPERATION, "the service was not read from Docker"));
+        };
+        let path = format!("services/{id}/update?version={}", version.index);
         let body = service.spec.to_string().into_bytes();
-        let request = Request { method: Method::POST, path, auth: Some(auth), body };
-        let (status, body) = self.exchange(OPERATION, request).await?;
-        if status != StatusCode::OK {
-            return Err(SwarmError::answered(OPERATION, status.as_u16(), &body));
+        let request = Request { auth: Some(auth), body, ..Request::new(Method::POST, path) };
+        self.exchange_unabridged(OPERATION, api, &request).await.map(drop)
+    }
+
+    /// Exchanges whole specs, in this version and no other: a spec means something else in another version.
+    async fn exchange_unabridged(
+        &self,
+        operation: &'static str,
+        api: ApiVersion,
+        request: &Request,
+    ) -> Result<Vec<u8>, SwarmError> {
+        match self.exchange_in(operation, api, request).await {
+            Ok((StatusCode::OK, body)) => Ok(body),
+            Ok((status, body)) => Err(SwarmError::answered(operation, status.as_u16(), &body)),
+            Err(error) if error.is_of_version() => Err(SwarmError {
+                kind: SwarmErrorKind::Stale,
+                message: format!("Docker was upgraded or downgraded and no longer takes API {api}"),
+                ..error
+            }),
+            Err(error) => Err(error),
         }
-        Ok(())
     }
 
     /// A service's tasks, those that have ended included, as far as Docker keeps them.
@@ -166,16 +183,10 @@ impl Swarm {
     /// As for [`Swarm::fetch_nodes`].
     pub async fn fetch_tasks_of_service(&self, id: &str) -> Result<Vec<ServiceTask>, SwarmError> {
         let filters = HashMap::from([("service".to_owned(), vec![id.to_owned()])]);
-        let options = ListTasksOptionsBuilder::default().filters(&filters).build();
-        let tasks = self.connect().await?.list_tasks(Some(options)).await;
-        let tasks = tasks.map_err(|error| SwarmError::new("list a service's tasks", &error))?;
+        let options = &ListTasksOptionsBuilder::default().filters(&filters).build();
+        let list = |docker: Docker| async move { docker.list_tasks(Some(options.clone())).await };
+        let tasks = self.call("list a service's tasks", list).await?;
         Ok(tasks.into_iter().filter_map(ServiceTask::of).collect())
-    }
-
-    async fn newest_api(&self, operation: &'static str) -> Result<String, SwarmError> {
-        let version = self.connect().await?.version().await;
-        let version = version.map_err(|error| SwarmError::new(operation, &error))?.api_version;
-        version.ok_or_else(|| SwarmError::unexpected(operation, "Docker does not say its version"))
     }
 }
 

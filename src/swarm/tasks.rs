@@ -1,8 +1,10 @@
 //! What runs on a node: the manager's task list, and this host's own containers.
 
 use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use bollard::Docker;
 use bollard::models::{ContainerSummary, Task, TaskState};
 use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListServicesOptions, ListTasksOptions, ListTasksOptionsBuilder,
@@ -17,13 +19,21 @@ use super::{CALL_TIMEOUT, Swarm, SwarmError, SwarmErrorKind};
 /// The label that marks a container as a swarm task's.
 const TASK_LABEL: &str = "com.docker.swarm.task.id";
 
-/// A running container of this host.
+/// The label by which an operator keeps a standalone container running until the logs are flushed, and its
+/// value. Another value is none.
+const FLUSH_LABEL: &str = "skep.flush";
+const AFTER_FLUSH: &str = "after";
+
+/// A container of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskContainer {
     pub id: String,
     pub name: String,
     /// `None` for a standalone container, which no drain touches.
     pub task_id: Option<String>,
+    /// A standalone container with the label `skep.flush=after`, such as one in which a shipper runs: it is
+    /// stopped only after the flush. Never true for a task, which a drain ends.
+    pub stops_after_flush: bool,
 }
 
 /// A task that has not ended, by the managers' list.
@@ -67,10 +77,14 @@ pub enum Stop {
 impl TaskContainer {
     fn of(container: ContainerSummary) -> Option<Self> {
         let name = container.names.unwrap_or_default().into_iter().next().unwrap_or_default();
+        let mut labels = container.labels.unwrap_or_default();
+        let task_id = labels.remove(TASK_LABEL);
+        let is_after = labels.get(FLUSH_LABEL).is_some_and(|value| value == AFTER_FLUSH);
         Some(Self {
             id: container.id?,
             name: name.trim_start_matches('/').to_owned(),
-            task_id: container.labels.unwrap_or_default().remove(TASK_LABEL),
+            stops_after_flush: is_after && task_id.is_none(),
+            task_id,
         })
     }
 }
@@ -81,53 +95,83 @@ impl Swarm {
     /// # Errors
     /// When Docker does not answer.
     pub async fn fetch_containers(&self) -> Result<Vec<TaskContainer>, SwarmError> {
-        let containers = self
-            .connect()
-            .await?
-            .list_containers(Some(ListContainersOptionsBuilder::default().build()))
-            .await
-            .map_err(|error| SwarmError::new("list the containers", &error))?;
+        let options = &ListContainersOptionsBuilder::default().build();
+        let list =
+            |docker: Docker| async move { docker.list_containers(Some(options.clone())).await };
+        let containers = self.call("list the containers", list).await?;
         Ok(containers.into_iter().filter_map(TaskContainer::of).collect())
     }
 
     /// Seconds between a container's SIGTERM and its SIGKILL, where it has a time of its own.
     pub async fn fetch_grace(&self, container: &str) -> Option<u64> {
-        let docker = self.connect().await.ok()?;
-        let config = docker.inspect_container(container, None).await.ok()?.config?;
-        config.stop_timeout?.try_into().ok()
+        let inspect =
+            |docker: Docker| async move { docker.inspect_container(container, None).await };
+        let inspected = self.call("inspect the container", inspect).await.ok()?;
+        inspected.config?.stop_timeout?.try_into().ok()
     }
 
-    /// The last lines of every task's container that has ended and is still there, each behind Docker's
-    /// time of it; by the container's name. Those with a driver that Docker cannot read say so.
+    /// Whether a container that has ended was killed (SIGKILL), as by Docker when its grace is over.
+    ///
+    /// # Errors
+    /// When Docker does not answer, or has removed it: how it ended cannot be told.
+    pub async fn was_killed(&self, container: &str) -> Result<bool, SwarmError> {
+        /// 128 and the signal's number.
+        const KILLED: i64 = 137;
+        let inspected = self
+            .call("inspect the container", |docker| async move {
+                docker.inspect_container(container, None).await
+            })
+            .await?;
+        let exit_code = inspected.state.and_then(|state| state.exit_code);
+        exit_code
+            .map(|code| code == KILLED)
+            .ok_or_else(|| SwarmError::unexpected("inspect the container", "it has no exit code"))
+    }
+
+    /// Every task's container that has ended and is still there.
     ///
     /// # Errors
     /// When Docker does not list its containers.
-    pub async fn fetch_task_logs(
-        &self,
-        lines: u32,
-    ) -> Result<Vec<(String, Result<String, String>)>, SwarmError> {
-        let docker = self.connect().await?;
+    pub async fn fetch_ended_tasks(&self) -> Result<Vec<TaskContainer>, SwarmError> {
         let filters = HashMap::from([
             ("label".to_owned(), vec![TASK_LABEL.to_owned()]),
             ("status".to_owned(), vec!["exited".to_owned(), "dead".to_owned()]),
         ]);
-        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let containers = docker
-            .list_containers(Some(options))
-            .await
-            .map_err(|error| SwarmError::new("list the containers", &error))?;
-        let logs = containers.into_iter().filter_map(TaskContainer::of).map(async |container| {
-            let options = LogsOptionsBuilder::default()
-                .stdout(true)
-                .stderr(true)
-                .timestamps(true)
-                .tail(&lines.to_string());
-            let chunks: Result<Vec<_>, _> =
-                docker.logs(&container.id, Some(options.build())).try_collect().await;
-            let text = chunks.map(|chunks| chunks.iter().map(ToString::to_string).collect());
-            (container.name, text.map_err(|error| crate::errors::chain(&error)))
-        });
-        Ok(join_all(logs).await)
+        let options = &ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let list =
+            |docker: Docker| async move { docker.list_containers(Some(options.clone())).await };
+        let containers = self.call("list the containers", list).await?;
+        Ok(containers.into_iter().filter_map(TaskContainer::of).collect())
+    }
+
+    /// Hands out the last lines of a container's log as they come, in pieces that may end anywhere, each
+    /// line behind Docker's time of it.
+    ///
+    /// # Errors
+    /// When Docker does not answer, or cannot read what the log driver has written.
+    pub async fn read_log(
+        &self,
+        container: &str,
+        lines: u32,
+        piece: impl FnMut(&[u8]),
+    ) -> Result<(), SwarmError> {
+        let options = &LogsOptionsBuilder::default()
+            .stdout(true)
+            .stderr(true)
+            .timestamps(true)
+            .tail(&lines.to_string())
+            .build();
+        // A call may be made twice, but only where the first was refused, before any piece.
+        let piece = &Mutex::new(piece);
+        let read = |docker: Docker| async move {
+            let mut log = docker.logs(container, Some(options.clone()));
+            while let Some(output) = log.try_next().await? {
+                let mut piece = piece.lock().unwrap_or_else(PoisonError::into_inner);
+                (*piece)(&output.into_bytes());
+            }
+            Ok(())
+        };
+        self.call("read a container's log", read).await
     }
 
     /// How many tasks of a node have not ended, by the managers' list.
@@ -139,12 +183,9 @@ impl Swarm {
     /// As for [`Swarm::fetch_nodes`].
     pub async fn count_live_tasks(&self, node_id: &str) -> Result<usize, SwarmError> {
         let filters = HashMap::from([("node".to_owned(), vec![node_id.to_owned()])]);
-        let tasks = self
-            .connect()
-            .await?
-            .list_tasks(Some(ListTasksOptionsBuilder::default().filters(&filters).build()))
-            .await
-            .map_err(|error| SwarmError::new("list the tasks", &error))?;
+        let options = &ListTasksOptionsBuilder::default().filters(&filters).build();
+        let list = |docker: Docker| async move { docker.list_tasks(Some(options.clone())).await };
+        let tasks = self.call("list the tasks", list).await?;
         Ok(tasks
             .into_iter()
             .filter_map(|task| task.status.and_then(|status| status.state))
@@ -157,12 +198,14 @@ impl Swarm {
     /// # Errors
     /// As for [`Swarm::fetch_nodes`].
     pub async fn fetch_live_tasks(&self) -> Result<Vec<LiveTask>, SwarmError> {
-        let docker = self.connect().await?;
+        let tasks =
+            |docker: Docker| async move { docker.list_tasks(None::<ListTasksOptions>).await };
+        let services =
+            |docker: Docker| async move { docker.list_services(None::<ListServicesOptions>).await };
         let (tasks, services) = tokio::try_join!(
-            docker.list_tasks(None::<ListTasksOptions>),
-            docker.list_services(None::<ListServicesOptions>),
-        )
-        .map_err(|error| SwarmError::new("list the tasks and services", &error))?;
+            self.call("list the tasks", tasks),
+            self.call("list the services", services),
+        )?;
         let names =
             services.into_iter().filter_map(|service| Some((service.id?, service.spec?.name?)));
         let names = names.collect();
@@ -185,7 +228,7 @@ impl Swarm {
         grace: Option<Duration>,
         patience: Duration,
     ) -> Result<Vec<Stop>, SwarmError> {
-        let docker = self.connect().await?;
+        self.connect().await?;
         let mut options = StopContainerOptionsBuilder::default();
         if let Some(grace) = grace {
             options = options.t(i32::try_from(grace.as_secs()).unwrap_or(i32::MAX));
@@ -193,16 +236,18 @@ impl Swarm {
         let options = options.build();
         let longest = grace.unwrap_or_default().max(patience) + CALL_TIMEOUT;
         let stops = containers.iter().map(|container| async {
-            let docker = docker.clone().with_timeout(longest);
-            let (id, options) = (container.id.clone(), options.clone());
-            let stop = tokio::spawn(async move { docker.stop_container(&id, Some(options)).await });
+            let (swarm, id, options) = (self.clone(), container.id.clone(), options.clone());
+            let stop = tokio::spawn(async move {
+                let (id, options) = (&id, &options);
+                let stop = |docker: Docker| async move {
+                    docker.with_timeout(longest).stop_container(id, Some(options.clone())).await
+                };
+                swarm.call("stop the container", stop).await
+            });
             match tokio::time::timeout(patience, stop).await {
                 Ok(Ok(Ok(()))) => Stop::Stopped,
+                Ok(Ok(Err(error))) if error.kind == SwarmErrorKind::NotFound => Stop::Stopped,
                 Ok(Ok(Err(error))) => {
-                    let error = SwarmError::new("stop the container", &error);
-                    if error.kind == SwarmErrorKind::NotFound {
-                        return Stop::Stopped;
-                    }
                     tracing::warn!(container = container.name, "{error}");
                     Stop::Refused
                 }
@@ -224,4 +269,27 @@ fn is_live(state: TaskState) -> bool {
         state,
         NEW | ALLOCATED | PENDING | ASSIGNED | ACCEPTED | PREPARING | READY | STARTING | RUNNING
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_keeps_a_standalone_container_until_after_the_flush() {
+        let stops_after = |labels: &[(&str, &str)]| {
+            let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            let container = ContainerSummary {
+                id: Some("c1".to_owned()),
+                labels: Some(labels.collect()),
+                ..ContainerSummary::default()
+            };
+            TaskContainer::of(container).unwrap().stops_after_flush
+        };
+        assert!(stops_after(&[("skep.flush", "after"), ("other", "x")]));
+        for labels in [&[][..], &[("skep.flush", "before")], &[("skep.flush", "")]] {
+            assert!(!stops_after(labels), "{labels:?}");
+        }
+        assert!(!stops_after(&[("skep.flush", "after"), (TASK_LABEL, "t1")]), "a drain ends it");
+    }
 }

@@ -23,3 +23,4 @@ mod spot_notice;
 mod standalone_containers;
 mod standby;
 mod two_managers_at_once;
+mod under_failure;

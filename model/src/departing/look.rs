@@ -1,5 +1,6 @@
 //! What each manager sees, and what skep decides on it.
 
+use skep::fact::Fact;
 use skep::instance::{Departure, Reason, Role};
 use skep::leave;
 use skep::ledger::{DepartureRow, DepartureState};
@@ -80,11 +81,13 @@ impl World {
         let mut seen = leave::Observed {
             local: me.local(),
             is_withdrawn: false,
-            is_ours: true,
+            ours: Fact::Yes,
+            was_member: true,
             row: me.row.filter(|_| !me.is_cut_off).map(Row::departure),
             is_ledger_readable: !me.is_cut_off,
             task_containers: 0,
             standalone_containers: 0,
+            late_containers: 0,
             listed_tasks: knows.then_some(0),
             is_flushed: true,
             is_last_manager: knows && others.iter().all(NodeView::is_plain_worker),
@@ -94,11 +97,13 @@ impl World {
             clock: leave::Clock {
                 patience_over: true,
                 drain_over: true,
+                stop_over: true,
                 leave_due: me.time >= Time::LeaveDue,
                 over: me.time == Time::Over,
                 confirmation_over: me.is_impatient,
                 settle_over: true,
                 relief_over: me.is_impatient,
+                ledger_over: me.is_impatient,
             },
         };
         match fence {

@@ -103,14 +103,16 @@ async fn what_is_broken(node: &Node, error: &BootError) -> Option<String> {
     }
 }
 
-/// What another machine would not have. A clock, an address and UserData are the template's.
+/// What another machine would not have. A clock, an address, UserData and the firewall backend are the
+/// template's: a node that has served had the right backend, and its group's template has another now.
 fn is_of_this_host(refusal: &Refusal) -> bool {
     match refusal {
         Refusal::ForeignSwarm { .. }
         | Refusal::Locked
         | Refusal::LiveRestore
         | Refusal::OwnPortClosed { .. } => true,
-        Refusal::ClockOff { .. }
+        Refusal::NftablesFirewall
+        | Refusal::ClockOff { .. }
         | Refusal::AddressNotHere { .. }
         | Refusal::UserDataFailed { .. } => false,
     }
@@ -250,6 +252,7 @@ mod tests {
         assert!(is_of_this_host(&Refusal::Locked) && is_of_this_host(&Refusal::LiveRestore));
         let errors = String::new();
         assert!(!is_of_this_host(&Refusal::UserDataFailed { errors }));
+        assert!(!is_of_this_host(&Refusal::NftablesFirewall), "its replacement would have it, too");
         assert!(!is_of_this_host(&Refusal::ClockOff { seconds: 300, direction: "ahead of" }));
     }
 }

@@ -1,52 +1,120 @@
 //! What there is to ship on this host: the tails of files, of the journal, and of the tasks that have
 //! stopped.
+//!
+//! Guarantees: every source has its own time limit, and all of them have one together; of
+//! [`READ_AT_ONCE`] sources at a time the last [`LARGEST_SOURCE`] bytes are in memory. A source that cannot
+//! be read is a problem in the outcome, and stops no other one.
 
-use std::io::{self, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::io::AsyncReadExt as _;
+use tokio::time::{Instant, timeout_at};
 
-use super::batch::{Batch, Event, batches};
+use super::batch::Event;
+use super::spool::Writer;
+use super::tail::{LARGEST_SOURCE, Tail};
 use crate::child;
 use crate::config::Ship;
+use crate::flush::files::{READ_TIMEOUT, on_a_thread};
 use crate::swarm::Swarm;
 
-/// Of a file, no more than this is read: its tail is wanted.
-const LONGEST_TAIL: u64 = 16 << 20;
+/// Sources that are read side by side: one that hangs does not stop the others.
+const READ_AT_ONCE: usize = 2;
+/// For reading all sources: what follows is for sending.
+const GATHERING: Duration = Duration::from_secs(10);
+/// Of a complaint of `journalctl`, so much is shown.
+const LONGEST_COMPLAINT: u64 = 500;
 
-/// Everything, and what could not be read.
-pub async fn gather(settings: &Ship, swarm: &Swarm) -> (Vec<Batch>, Vec<String>) {
-    let now = milliseconds(OffsetDateTime::now_utc());
-    let most = settings.lines as usize;
-    let (mut found, mut problems) = (Vec::new(), Vec::new());
-    let mut add = |name: String, events: Result<Vec<Event>, String>| match events {
-        Ok(events) => {
-            let unwanted = events.len().saturating_sub(most);
-            found.extend(batches(&name, events.into_iter().skip(unwanted).collect(), now));
+/// Something that has lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Source {
+    Task { container: String, name: String },
+    Journal,
+    File(PathBuf),
+}
+
+impl Source {
+    fn name(&self) -> String {
+        match self {
+            Self::Task { name, .. } => format!("task/{name}"),
+            Self::Journal => "journal".to_owned(),
+            Self::File(path) => path.display().to_string(),
         }
-        Err(problem) => problems.push(format!("{name}: {problem}")),
-    };
-    if settings.tasks {
-        match swarm.fetch_task_logs(settings.lines).await {
-            Ok(logs) => {
-                for (name, log) in logs {
-                    let log = log.map(|text| text.lines().map(|line| stamped(line, now)).collect());
-                    add(format!("task/{name}"), log);
-                }
+    }
+
+    async fn read(&self, most_lines: u32, swarm: &Swarm) -> Result<Tail, String> {
+        let most = most_lines as usize;
+        match self {
+            Self::Task { container, .. } => {
+                let mut tail = Tail::new(most);
+                let read = swarm.read_log(container, most_lines, |text| tail.feed(text)).await;
+                read.map_err(|error| error.message)?;
+                Ok(tail)
             }
-            Err(error) => add("tasks".to_owned(), Err(crate::errors::chain(&error))),
+            Self::Journal => journal(most).await,
+            Self::File(path) => {
+                let path = path.clone();
+                let read = on_a_thread(READ_TIMEOUT, move || Tail::of_file(&path, most)).await?;
+                read.map_err(|error| error.to_string())
+            }
+        }
+    }
+
+    fn event(&self, text: &str, now: i64) -> Event {
+        match self {
+            Self::Task { .. } => stamped(text, now),
+            Self::Journal => journaled(text, now),
+            Self::File(_) => line(text, now),
+        }
+    }
+}
+
+/// Writes everything to the spool, with what could not be read.
+pub async fn gather(settings: &Ship, swarm: &Swarm, spool: &mut Writer) {
+    let until = Instant::now() + GATHERING;
+    let mut sources = Vec::new();
+    if settings.tasks {
+        match timeout_at(until, swarm.fetch_ended_tasks()).await {
+            Ok(Ok(ended)) => sources.extend(
+                ended.into_iter().map(|it| Source::Task { container: it.id, name: it.name }),
+            ),
+            Ok(Err(error)) => spool.problem("tasks", &crate::errors::chain(&error)),
+            Err(_) => spool.problem("tasks", "Docker does not answer"),
         }
     }
     if settings.journal {
-        add("journal".to_owned(), journal(most, now).await);
+        sources.push(Source::Journal);
     }
-    for file in &settings.files {
-        let text = tail(file).map_err(|error| error.to_string());
-        let lines = |text: String| text.lines().map(|text| line(text, now)).collect();
-        add(file.display().to_string(), text.map(lines));
+    sources.extend(settings.files.iter().cloned().map(Source::File));
+    let read = stream::iter(sources).map(async |source| {
+        let until = until.min(Instant::now() + READ_TIMEOUT);
+        let read = timeout_at(until, source.read(settings.lines, swarm)).await;
+        (source, read.unwrap_or_else(|_| Err("not read in time".to_owned())))
+    });
+    let mut read = std::pin::pin!(read.buffered(READ_AT_ONCE));
+    while let Some((source, tail)) = read.next().await {
+        let name = source.name();
+        let (lines, is_cut) = match tail {
+            Ok(tail) => tail.end(),
+            Err(problem) => {
+                spool.problem(&name, &problem);
+                continue;
+            }
+        };
+        if is_cut {
+            spool.note(format!("{name}: only its last {LARGEST_SOURCE} bytes"));
+        }
+        let now = milliseconds(OffsetDateTime::now_utc());
+        let events = lines.iter().map(|line| source.event(line, now)).collect();
+        drop(lines);
+        spool.add(&name, events, now);
     }
-    (found, problems)
 }
 
 fn milliseconds(time: OffsetDateTime) -> i64 {
@@ -65,39 +133,42 @@ fn stamped(text: &str, now: i64) -> Event {
     parsed.map_or_else(|| line(text, now), |(at, rest)| line(rest, at))
 }
 
-/// Behind `1700000000.123456`, as `journalctl --output=short-unix` has it.
-async fn journal(lines: usize, now: i64) -> Result<Vec<Event>, String> {
-    let output = child::command("journalctl")
-        .args(["--quiet", "--output=short-unix", &format!("--lines={lines}")])
-        .output()
-        .await
-        .map_err(|error| format!("journalctl: {error}"))?;
-    if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned());
-    }
-    let text = String::from_utf8_lossy(&output.stdout);
-    let event = |text: &str| {
-        let parsed = text.split_once(' ').and_then(|(time, rest)| {
-            let (seconds, fraction) = time.split_once('.')?;
-            let (seconds, micros) = (seconds.parse::<i64>().ok()?, fraction.parse::<i64>().ok()?);
-            Some(line(rest, seconds * 1000 + micros / 1000))
-        });
-        parsed.unwrap_or_else(|| line(text, now))
-    };
-    Ok(text.lines().map(event).collect())
+/// A line behind `1700000000.123456`, as `journalctl --output=short-unix` has it.
+fn journaled(text: &str, now: i64) -> Event {
+    let parsed = text.split_once(' ').and_then(|(time, rest)| {
+        let (seconds, fraction) = time.split_once('.')?;
+        let (seconds, micros) = (seconds.parse::<i64>().ok()?, fraction.parse::<i64>().ok()?);
+        Some(line(rest, seconds.checked_mul(1000)?.checked_add(micros / 1000)?))
+    });
+    parsed.unwrap_or_else(|| line(text, now))
 }
 
-fn tail(path: &Path) -> io::Result<String> {
-    let mut file = std::fs::File::open(path)?;
-    let size = file.metadata()?.len();
-    file.seek(SeekFrom::Start(size.saturating_sub(LONGEST_TAIL)))?;
-    let mut bytes = Vec::new();
-    file.take(LONGEST_TAIL).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+async fn journal(lines: usize) -> Result<Tail, String> {
+    let failed = |error: std::io::Error| format!("journalctl: {error}");
+    let mut child = child::command("journalctl")
+        .args(["--quiet", "--output=short-unix", &format!("--lines={lines}")])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+        return Err("journalctl: no output".to_owned());
+    };
+    let (mut tail, mut complaint) = (Tail::new(lines), String::new());
+    // One that complains longer is stopped by its closed pipe.
+    let mut stderr = stderr.take(LONGEST_COMPLAINT);
+    let (read, _, status) =
+        tokio::join!(tail.read(stdout), stderr.read_to_string(&mut complaint), child.wait());
+    read.map_err(failed)?;
+    match status.map_err(failed)? {
+        status if status.success() => Ok(tail),
+        status => Err(format!("journalctl: {status}: {}", complaint.trim())),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::spool::Spool;
     use super::*;
 
     #[test]
@@ -105,5 +176,31 @@ mod tests {
         let found = stamped("2023-11-14T22:13:20.123456789Z hello world", 7);
         assert_eq!((found.at, found.text.as_str()), (1_700_000_000_123, "hello world"));
         assert_eq!((stamped("hello world", 7).at, stamped("hello", 7).text), (7, "hello".into()));
+        let found = journaled("1700000000.123456 host app: hello", 7);
+        assert_eq!((found.at, found.text.as_str()), (1_700_000_000_123, "host app: hello"));
+        assert_eq!(journaled("99999999999999999.1 x", 7).at, 7);
+    }
+
+    /// Docker does not answer, one file is a FIFO, one is not there: the other one is shipped.
+    #[tokio::test]
+    async fn a_source_that_cannot_be_read_stops_no_other_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::fs::write(path("log"), "one\ntwo\n").unwrap();
+        let mut settings = crate::config::Settings::default().ship;
+        settings.files = ["fifo", "none", "log"].map(path).to_vec();
+        let mut spool = Writer::create(dir.path(), "key").unwrap();
+        let swarm = Swarm::new(format!("unix://{}", path("no.sock").display()));
+        gather(&settings, &swarm, &mut spool).await;
+        spool.finish().unwrap();
+
+        let spool = Spool::load(dir.path(), "key").unwrap().unwrap();
+        let totals = spool.totals();
+        assert_eq!((totals.sent, totals.unsent), (0, 2));
+        let summary = totals.summary();
+        for part in ["tasks", "fifo", "not a regular file", "none", "No such file"] {
+            assert!(summary.contains(part), "{part}: {summary}");
+        }
     }
 }

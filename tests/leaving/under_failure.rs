@@ -1,0 +1,179 @@
+//! What a departure rests on fails while it is under way: the ledger, Docker, the leader. Nothing that cannot be
+//! told is taken for an answer.
+
+use anyhow::ensure;
+use harness::PATIENCE;
+use harness::departures::{
+    Leaver, departure_state, flusher, hook_results, is_listed, options_with, running, standing,
+};
+use harness::secs;
+use harness::swarm::{self, sh};
+use skep_sim::cloud::{ActionResult, Fault, Service};
+use skep_sim::fleet::{ClusterSpec, Fleet, workload};
+
+const IMPATIENT: &str = "[leave]\nmanager_patience = \"3s\"\n";
+
+fn ledger_down(fleet: &Fleet) {
+    let fails = Fault { error: 1.0, ..Fault::default() };
+    fleet.cloud().faults().set(Service::DynamoDb, None, fails);
+}
+
+/// The outage begins with the notice and lasts longer than the tasks do.
+#[tokio::test]
+async fn a_worker_leaves_while_the_ledger_is_down() -> anyhow::Result<()> {
+    let spec = ClusterSpec::new("demo", 1, 2);
+    let fleet = standing(options_with(IMPATIENT), &spec).await?;
+    fleet.create_service("web", 6, workload::slow_to_stop(8.0), secs(30)).await?;
+    running(&fleet, "web", 6).await?;
+    let worker = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
+    assert!(!worker.tasks("start").is_empty(), "the worker has tasks");
+
+    ledger_down(&fleet);
+    fleet.cloud().terminate(worker.id(), true)?;
+    let what = "the worker to be out of the swarm";
+    fleet
+        .wait_until(what, PATIENCE, async || {
+            let local = swarm::place(&worker.instance).await?.local_node_state;
+            Ok(local.is_some_and(|state| state.to_string() == "inactive"))
+        })
+        .await?;
+    worker.lost_no_grace(&fleet)?;
+    tokio::time::sleep(secs(20)).await;
+    // Managers cannot be told that it is out: its machine is held until they can.
+    assert_eq!(hook_results(&fleet, &worker.instance), []);
+    fleet.cloud().faults().clear();
+    worker.has_left_by_its_hook(&fleet).await?;
+    fleet.stop().await
+}
+
+/// A manager: it stays one for as long as it cannot ask.
+#[tokio::test]
+async fn a_manager_leaves_while_the_ledger_is_down() -> anyhow::Result<()> {
+    let spec = ClusterSpec::new("demo", 3, 0);
+    let fleet = standing(options_with(IMPATIENT), &spec).await?;
+    fleet.create_service("web", 3, workload::slow_to_stop(3.0), secs(30)).await?;
+    running(&fleet, "web", 3).await?;
+    let leader = fleet.leader().await?;
+    let managers = fleet.group(&spec.managers_group());
+    let follower = managers.iter().find(|one| one.id() != leader.id()).expect("three managers");
+    let manager = Leaver::of(follower).await?;
+    ledger_down(&fleet);
+    fleet.cloud().terminate(manager.id(), true)?;
+    tokio::time::sleep(secs(20)).await;
+    fleet.cloud().faults().clear();
+    manager.has_left_by_its_hook(&fleet).await?;
+    fleet.stop().await
+}
+
+/// Two of three are scaled in while no manager reaches another: none may go before there is a leader again, and
+/// the one that stays has one in the end.
+#[tokio::test]
+async fn managers_that_are_cut_off_from_each_other_keep_their_quorum() -> anyhow::Result<()> {
+    let spec = ClusterSpec::new("demo", 3, 1);
+    let fleet = standing(options_with(IMPATIENT), &spec).await?;
+    let managers = fleet.group(&spec.managers_group());
+    for manager in &managers {
+        manager.isolate(true)?;
+    }
+    let without_a_leader = "the managers to be without a leader";
+    fleet
+        .wait_until(without_a_leader, PATIENCE, async || Ok(fleet.leader().await.is_err()))
+        .await?;
+    fleet.cloud().set_desired(&spec.managers_group(), 1)?;
+    tokio::time::sleep(secs(30)).await;
+    for manager in &managers {
+        ensure!(
+            hook_results(&fleet, manager).is_empty(),
+            "{} has completed its hook while it is in raft\n{}",
+            manager.id(),
+            fleet.report()
+        );
+    }
+    for manager in &managers {
+        manager.isolate(false)?;
+    }
+    fleet
+        .wait_until("two to have left, and one to lead", PATIENCE, async || {
+            let left = managers.iter().filter(|one| !hook_results(&fleet, one).is_empty()).count();
+            let nodes = fleet.nodes().await?;
+            let raft = nodes.iter().filter(|node| node.manager_status.is_some()).count();
+            Ok((left, raft) == (2, 1) && fleet.leader().await.is_ok())
+        })
+        .await?;
+    for manager in &managers {
+        let results = hook_results(&fleet, manager);
+        ensure!(results.is_empty() || results == [ActionResult::Continue], "{results:?}");
+    }
+    fleet.stop().await
+}
+
+/// dockerd hangs when the notice comes: the managers are asked all the same, and nobody takes its skep for dead.
+#[tokio::test]
+async fn docker_hangs_when_the_notice_comes() -> anyhow::Result<()> {
+    let spec = ClusterSpec::new("demo", 1, 1);
+    let fleet = standing(options_with(""), &spec).await?;
+    fleet.create_service("web", 2, workload::slow_to_stop(2.0), secs(30)).await?;
+    running(&fleet, "web", 2).await?;
+    let worker = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
+    sh(&worker.instance, "pkill -STOP -x dockerd").await?;
+    fleet.cloud().terminate(worker.id(), true)?;
+    fleet
+        .wait_until("the departure to be in the ledger", secs(20), async || {
+            Ok(departure_state(&fleet, &worker.instance).is_some())
+        })
+        .await?;
+    // Long enough for a manager to stand in for a skep that says nothing.
+    tokio::time::sleep(secs(40)).await;
+    assert_eq!(hook_results(&fleet, &worker.instance), []);
+    sh(&worker.instance, "pkill -CONT -x dockerd").await?;
+    worker.has_left_by_its_hook(&fleet).await?;
+    fleet.stop().await
+}
+
+/// Together the scripts take longer than any look at Docker may.
+#[tokio::test]
+async fn flushing_that_takes_a_minute_runs_once_and_to_its_end() -> anyhow::Result<()> {
+    let spec = ClusterSpec::new("demo", 1, 1);
+    let fleet = standing(options_with("[flush]\ntimeout = \"90s\"\n"), &spec).await?;
+    let worker = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
+    let told = worker.instance.dir().join("told");
+    for name in ["10-first", "20-second"] {
+        let script = format!(
+            "#!/bin/sh\necho {name} begins >>{told}\nsleep 35\necho {name} ends >>{told}\n",
+            told = told.display()
+        );
+        flusher(&worker.instance, name, &script)?;
+    }
+    fleet.cloud().terminate(worker.id(), true)?;
+    worker.has_left_by_its_hook(&fleet).await?;
+    assert_eq!(
+        std::fs::read_to_string(&told)?,
+        "10-first begins\n10-first ends\n20-second begins\n20-second ends\n"
+    );
+    fleet.stop().await
+}
+
+/// Too little time for the tasks: that is counted and said, and the command fails.
+#[tokio::test]
+async fn tasks_that_are_killed_are_no_success() -> anyhow::Result<()> {
+    let spec = ClusterSpec::new("demo", 1, 1);
+    let fleet = standing(options_with(""), &spec).await?;
+    fleet.create_service("web", 2, workload::slow_to_stop(30.0), secs(60)).await?;
+    running(&fleet, "web", 2).await?;
+    let worker = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
+    let tasks = worker.tasks("start").len();
+    assert!(tasks > 0, "the worker has tasks");
+    let said = worker.instance.skep(["leave", "--deadline", "12s"]).await?;
+    let text = String::from_utf8(said.stdout)?;
+    ensure!(!said.status.success(), "{text}");
+    ensure!(text.contains("killed without"), "{text}");
+    let log = worker.instance.log();
+    let named = log.lines().filter(|line| line.contains("this task was killed")).count();
+    assert_eq!(named, tasks, "{log}");
+    fleet
+        .wait_until("the node to be off the list", PATIENCE, async || {
+            Ok(!is_listed(&fleet, &worker.node_id).await?)
+        })
+        .await?;
+    fleet.stop().await
+}
