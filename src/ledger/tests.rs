@@ -259,7 +259,7 @@ async fn play_departure(cares: &[(usize, Care)]) {
         match (care, &view) {
             (Care::Look, _) => views[*who].clone_from(&before),
             (Care::Request { node, boot }, _) => {
-                let row = request(*node, &format!("boot-{boot}"), 0);
+                let row = request(*node, &format!("boot-{boot}"));
                 ledger.request_departure(&row).await.unwrap();
             }
             (Care::StandIn { node }, _) => {
@@ -281,7 +281,7 @@ async fn play_departure(cares: &[(usize, Care)]) {
                 is_written = Some(ledger.confirm_demotion(seen).await.unwrap());
             }
             (Care::End { boot }, _) => {
-                ledger.end_departure("i-0", &format!("boot-{boot}")).await.unwrap();
+                ledger.end_departure("i-0", &format!("boot-{boot}"), 0).await.unwrap();
             }
             (Care::Forget, Some(seen)) => ledger.forget_departure(seen).await.unwrap(),
             _ => {}
