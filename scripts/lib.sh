@@ -30,5 +30,5 @@ forget_account() {
 # that they are not compiled once for its findings and once more to run. That skep is complete with its own
 # features alone shows where it is built as it is shipped: for the packages, whose skep the booted tests run.
 clippy_build() {
-    RUSTC_WORKSPACE_WRAPPER=clippy-driver CARGO_BUILD_WARNINGS=deny cargo build --workspace --all-targets --locked "$@"
+    RUSTC_WORKSPACE_WRAPPER=clippy-driver CARGO_BUILD_WARNINGS=deny cargo build --workspace --all-targets --locked
 }

@@ -17,7 +17,7 @@ rm -rf "$generated" "$packages"
 mkdir -p "$packages"
 
 cargo build --profile "$profile" --locked --package skep "${for_target[@]}"
-clippy_build --quiet
+clippy_build
 target/debug/skep-packaging "$generated"
 # Without a time stamp, so that the same sources make the same package.
 gzip -9n "$generated"/man/*

@@ -3,7 +3,9 @@
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
+options=()
+[ -z "${TEST:-}" ] || options=(-- "$TEST")
 forget_account
 cargo fmt --all --check
 clippy_build
-cargo nextest run --profile quick --workspace --locked ${TEST:+-- "$TEST"}
+cargo nextest run --profile quick --workspace --locked "${options[@]}"

@@ -11,13 +11,12 @@
 . "$(dirname "$0")/lib.sh"
 
 PARTS=(lint cloudformation units model cloud scenarios engine packages booted)
-UNITS='kind(lib) + kind(bin)'
-MODEL='package(skep-model) & kind(test)'
-CLOUD='package(skep-sim) & kind(test)'
-SCENARIOS='binary(scenarios)'
-ENGINE='binary(engine)'
-PACKAGES='binary(packages)'
-BOOTED='binary(booted)'
+# The tests of each part, as the runner selects them.
+declare -A tests=(
+    [units]='kind(lib) + kind(bin)' [model]='package(skep-model) & kind(test)'
+    [cloud]='package(skep-sim) & kind(test)' [scenarios]='binary(scenarios)' [engine]='binary(engine)'
+    [packages]='binary(packages)' [booted]='binary(booted)'
+)
 
 # Seconds that each step takes on two cores in an empty clone, until target/test/times.json knows better; and
 # minutes after which it ends.
@@ -32,7 +31,7 @@ step_build() {
     # What the tests need to find each other without cargo, which root does not have.
     cargo metadata --format-version=1 --locked >"$logs/cargo.json"
     cargo nextest list --workspace --locked --list-type=binaries-only --message-format=json >"$logs/binaries.json"
-    [ ! -v parts[units] ] || [ -n "${TEST:-}" ] || cargo test --quiet --workspace --locked --doc
+    ! wants units || [ -n "${TEST:-}" ] || cargo test --quiet --workspace --locked --doc
 }
 
 step_lint() { scripts/lint.sh; }
@@ -45,18 +44,18 @@ step_cloudformation() { .venv/bin/python cloudformation/tests/check.py "$logs/po
 step_package() { PROFILE=trial scripts/package.sh; }
 
 step_tests() {
-    local filter='' part kinds=(UNITS MODEL CLOUD SCENARIOS ENGINE PACKAGES BOOTED) kind options=()
-    for kind in "${kinds[@]}"; do
-        part=${kind,,}
-        [ ! -v parts[$part] ] || filter+="${filter:+ + }(${!kind})"
+    local filter='' part options=()
+    for part in "${!tests[@]}"; do
+        ! wants "$part" || filter+="${filter:+ + }(${tests[$part]})"
     done
-    [ ! -v parts[engine] ] || scripts/second-engine.sh >/dev/null
+    ! wants engine || scripts/second-engine.sh >/dev/null
     [ -z "${TEST_THREADS:-}" ] || options+=(--test-threads "$TEST_THREADS")
     [ -z "${FAIL_FAST:-}" ] || options+=(--fail-fast)
+    [ -z "${TEST:-}" ] || options+=(-- "$TEST")
     # Scenarios need root. Unit tests run as the user again (scripts/test-runner).
     scripts/as-root cargo-nextest nextest run \
         --cargo-metadata "$logs/cargo.json" --binaries-metadata "$logs/binaries.json" \
-        --filterset "$filter" "${options[@]}" ${TEST:+-- "$TEST"}
+        --filterset "$filter" "${options[@]}"
 }
 
 clean_up() {
@@ -72,34 +71,39 @@ forget_account
 host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
 export "CARGO_TARGET_${host}_RUNNER=$root/scripts/test-runner"
 
-declare -A parts=()
+step=''
 [ "${1:-}" != --step ] || { step=$2; shift 2; }
 [ $# -gt 0 ] || set -- "${PARTS[@]}"
 for part in "$@"; do
     [[ " ${PARTS[*]} " == *" $part "* ]] || die "no such part: $part (there are: ${PARTS[*]})"
-    parts[$part]=1
 done
-if [ -n "${step:-}" ]; then
+wanted=" $* "
+# wants <part>...: any of them
+wants() {
+    local part
+    for part in "$@"; do
+        [[ $wanted != *" $part "* ]] || return 0
+    done
+    return 1
+}
+if [ -n "$step" ]; then
     "step_$step"
     exit
 fi
 
 steps=(setup build)
-[ ! -v parts[lint] ] || steps+=(lint)
-# Scenarios need the policies, booted instances the package; what is there and newer is used.
-is_newer() { [ -s "$1" ] && [ -z "$(find "${@:2}" -newer "$1" -type f -print -quit)" ]; }
-case " $* " in
-    *" cloudformation "*) steps+=(cloudformation) ;;
-    *" scenarios "* | *" engine "* | *" booted "*)
-        is_newer "$logs/policies.json" cloudformation || steps+=(cloudformation)
-        ;;
-esac
-case " $* " in *" packages "* | *" booted "*) steps+=(package) ;; esac
-[ "$*" = lint ] || [ "$*" = cloudformation ] || steps+=(tests)
+! wants lint || steps+=(lint)
+# Scenarios need the policies, unless those that are there are newer than what they are made of.
+if wants cloudformation || wants scenarios engine booted &&
+    { [ ! -s "$logs/policies.json" ] || [ -n "$(find cloudformation -newer "$logs/policies.json" -type f)" ]; }; then
+    steps+=(cloudformation)
+fi
+! wants packages booted || steps+=(package)
+! wants "${!tests[@]}" || steps+=(tests)
 
 # A password is asked for while someone is there to answer, and once only.
 sudo_keeper=''
-if [[ " ${steps[*]} " == *" tests "* ]] && [ "$(id -u)" -ne 0 ]; then
+if wants "${!tests[@]}" && [ "$(id -u)" -ne 0 ]; then
     scripts/as-root true
     while sleep 60; do sudo -n true 2>/dev/null || exit; done &
     sudo_keeper=$!
@@ -144,4 +148,4 @@ done
 clean_up
 # The ten slowest tests, what each waited for, and the summary.
 "$(command -v .venv/bin/python || echo python3)" scripts/times.py report "$logs" target/nextest/default/junit.xml || verdict=1
-exit $verdict
+[ "$verdict" -eq 0 ]
