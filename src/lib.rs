@@ -8,7 +8,7 @@
 //! | [`flush`], [`health`], [`control`], [`announce`], [`events`], [`janitor`], [`demotion`], [`peers`] | what the phases use on this host and towards AWS |
 //! | [`swarm`], [`ledger`], [`secrets`], [`imds`], [`autoscaling`], [`cloudformation`], [`ecr`], [`systemd`] | the outside world |
 //! | [`config`], [`cli`], [`doctor`], [`ui`] | what the operator says and sees |
-//! | [`instance`], [`labels`], [`flushed`], [`state`], [`story`], [`metrics`], [`node`], [`retry`], [`child`], [`disk`], [`errors`], [`prometheus`] | plain types and values |
+//! | [`instance`], [`labels`], [`fact`], [`flushed`], [`state`], [`story`], [`metrics`], [`node`], [`retry`], [`child`], [`disk`], [`errors`], [`prometheus`] | plain types and values |
 
 pub mod agent;
 pub mod announce;
@@ -27,6 +27,7 @@ pub mod doctor;
 pub mod ecr;
 pub mod errors;
 pub mod events;
+pub mod fact;
 pub mod flush;
 pub mod flushed;
 pub mod health;

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 
-use bollard::models::{Swarm as Inspected, UnlockKeyResponse};
+use bollard::models::{Swarm as Inspected, SwarmSpecEncryptionConfig, UnlockKeyResponse};
 use bollard::query_parameters::UpdateSwarmOptionsBuilder;
 use reqwest::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::raw::Request;
 use super::{Swarm, SwarmError, SwarmErrorKind};
@@ -20,6 +22,8 @@ const WRITE_ATTEMPTS: usize = 5;
 #[derive(Clone, Debug)]
 pub struct Cluster {
     pub id: String,
+    /// By the clock of the host that founded it.
+    pub created_at: Option<OffsetDateTime>,
     pub labels: HashMap<String, String>,
     pub tokens: Tokens,
     /// Autolock: managers that restart need the unlock key.
@@ -66,6 +70,9 @@ impl Swarm {
         match (swarm.id, tokens.worker, tokens.manager) {
             (Some(id), Some(worker), Some(manager)) => Ok(Cluster {
                 id,
+                created_at: swarm
+                    .created_at
+                    .and_then(|at| OffsetDateTime::parse(&at, &Rfc3339).ok()),
                 labels: spec.labels.unwrap_or_default(),
                 tokens: Tokens { worker: worker.into(), manager: manager.into() },
                 is_autolocked: spec
@@ -84,6 +91,40 @@ impl Swarm {
     pub async fn fetch_swarm(&self) -> Result<(HashMap<String, String>, Tokens), SwarmError> {
         let cluster = self.fetch_cluster().await?;
         Ok((cluster.labels, cluster.tokens))
+    }
+
+    /// Adds labels to the swarm object; the others stay. `autolock` sets whether managers lock
+    /// themselves, `None` leaves that as it is.
+    ///
+    /// # Errors
+    /// As for [`Swarm::rotate`].
+    pub async fn label_swarm(
+        &self,
+        labels: &HashMap<String, String>,
+        autolock: Option<bool>,
+    ) -> Result<(), SwarmError> {
+        const OPERATION: &str = "label the swarm";
+        for attempt in 1.. {
+            let swarm = self.inspect_swarm(OPERATION).await?;
+            let version = swarm.version.and_then(|version| version.index).unwrap_or_default();
+            let options = UpdateSwarmOptionsBuilder::default()
+                .version(i64::try_from(version).unwrap_or(i64::MAX))
+                .build();
+            let mut spec = swarm.spec.unwrap_or_default();
+            spec.labels.get_or_insert_default().extend(labels.clone());
+            if autolock.is_some() {
+                spec.encryption_config =
+                    Some(SwarmSpecEncryptionConfig { auto_lock_managers: autolock });
+            }
+            match self.connect().await?.update_swarm(spec, options).await {
+                Ok(()) => return Ok(()),
+                Err(error) => match SwarmError::new(OPERATION, &error) {
+                    error if error.kind == SwarmErrorKind::Stale && attempt < WRITE_ATTEMPTS => {}
+                    error => return Err(error),
+                },
+            }
+        }
+        unreachable!("the loop ends by returning")
     }
 
     /// Makes secrets new. The old tokens let nobody in from then on; nodes that are in stay.

@@ -47,6 +47,12 @@ pub const SWARM_PORT: u16 = 2377;
 /// The swarm's label that names the cluster whose skep founded it.
 pub const CLUSTER_LABEL: &str = "skep.cluster";
 
+/// The swarm's label with the generation under which it was founded, or its quorum re-created.
+pub const GENERATION_LABEL: &str = "skep.generation";
+
+/// The swarm's label with the generation under which its quorum was last re-created.
+pub const RECOVERED_LABEL: &str = "skep.recovered";
+
 /// The API versions that skep speaks, in the order in which they are tried: 20.10's, which every
 /// engine up to 28 still knows, and the oldest that engine 29 takes. (bollard's own negotiation
 /// asks in its newest version, which older engines refuse to answer.)
