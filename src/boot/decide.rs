@@ -151,6 +151,10 @@ pub enum Refusal {
     )]
     ForeignSwarm { swarm_id: String },
     #[error(
+        "Docker is manager {node_id} of this cluster's swarm, at an address that is not this host's, and the ledger does not know this instance as that node: if it was started from an image of a running manager, stop Docker, delete /var/lib/docker/swarm here, and keep it out of the image"
+    )]
+    Copied { node_id: String },
+    #[error(
         "Docker's swarm state is locked (autolock), and not by a manager of a swarm that the ledger knows: `docker swarm unlock` with the key of that swarm, or `docker swarm leave --force` if nothing needs it"
     )]
     Locked,
@@ -276,6 +280,10 @@ fn settle(me: &str, seen: &Observed) -> Step {
     if let Some(swarm_id) = charter.swarm_id.as_ref().filter(|id| is_in(seen, charter, id)) {
         return if is_removed(seen) {
             Step::LeaveStale { by_force: false, why: OFF_THE_LIST }
+        } else if seen.is_moved && seen.local.is_manager && !is_row_ours(seen) {
+            Step::Refuse(Refusal::Copied {
+                node_id: seen.local.node_id.clone().unwrap_or_default(),
+            })
         } else if let Some(step) = relief::of_moved(seen) {
             step
         } else if seen.local.is_sound() {

@@ -233,6 +233,8 @@ fn a_worker_that_is_known_by_another_address_joins_anew_and_a_manager_is_demoted
     charter.swarm_id = Some("published".into());
     seen.local.swarm_id = Some("published".into());
     seen.local.has_managers = true;
+    seen.local.node_id = Some("node".into());
+    seen.member = Some(row("node", 1, MemberState::Ready));
     assert!(matches!(decide("i-0", Role::Worker, &seen), Step::Ready(_)), "{:?}", seen.local);
     seen.is_moved = true;
     let leaves = Step::LeaveStale { by_force: false, why: MOVED };
@@ -429,6 +431,10 @@ proptest! {
             ),
             // What is no member by its own row either, as before.
             Step::Discard { .. } => prop_assert!(!(is_refused || is_known && is_row_its)),
+            // An image of a running manager.
+            Step::Refuse(_) => prop_assert!(
+                state == LocalState::Active && is_manager && is_moved && !is_row_its
+            ),
             Step::Ready(_) => prop_assert!(state == LocalState::Active && has_managers && !is_refused),
             Step::Wait { why } => prop_assert!(!why.is_empty()),
             step => prop_assert!(false, "no cause for {:?}", step),

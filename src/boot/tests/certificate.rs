@@ -74,10 +74,27 @@ fn a_row_of_the_same_swarm_under_an_earlier_generation_is_not_of_the_past() {
     assert!(matches!(decide("i-0", Role::Worker, &seen), Step::Wait { .. }));
 }
 
+/// An image made of a running manager: Docker there has the original's certificate and node.
+#[test]
+fn a_copy_of_a_manager_asks_for_nothing_in_its_name() {
+    for member in [None, Some(row("earlier", 2, MemberState::Ready))] {
+        let mut seen = unsettled(LocalState::Active, Some("published"));
+        seen.member = member;
+        (seen.local.is_manager, seen.local.has_managers) = (true, true);
+        seen.is_moved = true;
+        seen.relief = Some(Relief { request: None, is_led: true });
+        let step = decide("i-copy", Role::Manager, &seen);
+        assert!(matches!(step, Step::Refuse(Refusal::Copied { .. })), "{step:?}");
+        seen.member = Some(row("node", 2, MemberState::Ready));
+        let step = decide("i-0", Role::Manager, &seen);
+        assert!(matches!(step, Step::AskOut { .. }), "the original, which has moved: {step:?}");
+    }
+}
+
 proptest! {
     /// Whatever else is known or not: a swarm that the certificate calls another is not left, unless the
     /// charter or this node's own row has given it up; a manager of the charter's is not discarded unless
-    /// it never was Ready.
+    /// it never was Ready; and nothing is asked for a node that no row of this instance names.
     #[test]
     fn the_certificate_comes_first(
         state in prop::sample::select(&[LocalState::Active, LocalState::Pending, LocalState::Error]),
@@ -107,6 +124,7 @@ proptest! {
         let is_row_ours = row_of == Some("node");
         let may_be_manager = is_manager || role == Role::Manager && state != LocalState::Active;
         match decide("i-0", role, &seen) {
+            Step::AskOut { .. } => prop_assert!(is_row_ours && certified != Some("theirs")),
             Step::Discard { .. } if certified == Some("theirs") => prop_assert!(false, "not ours"),
             Step::Discard { .. } if certified == Some("published") && may_be_manager => {
                 prop_assert!(is_joining == Fact::Yes && !is_row_ours && state == LocalState::Error);
@@ -118,7 +136,9 @@ proptest! {
             Step::LeaveStale { .. } if certified == Some("published") => {
                 prop_assert!(is_moved && !is_manager, "it is the charter's");
             }
-            Step::Refuse(_) => prop_assert_ne!(certified, Some("published")),
+            Step::Refuse(_) if certified == Some("published") => {
+                prop_assert!(is_moved && is_manager && !is_row_ours, "a copy");
+            }
             _ => {}
         }
     }

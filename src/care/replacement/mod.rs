@@ -112,6 +112,7 @@ fn is_of_this_host(refusal: &Refusal) -> bool {
         | Refusal::OwnPortClosed { .. } => true,
         Refusal::ClockOff { .. }
         | Refusal::AddressNotHere { .. }
+        | Refusal::Copied { .. }
         | Refusal::UserDataFailed { .. } => false,
     }
 }
