@@ -79,6 +79,7 @@ pub async fn act(node: &Node, step: Step, progress: &mut Progress) -> Result<Nex
         }
         Step::Claim { seen, traces } => claim(node, seen.as_ref(), &traces).await?,
         Step::Init { claim } => init(node, &claim).await?,
+        Step::Mark { claim } => mark(node, &claim).await?,
         Step::Recreate { claim } => recreate::recreate(node, &claim, init_spec(node)).await?,
         Step::Publish { claim, membership } => publish(node, &claim, &membership).await?,
         Step::PublishAgain { membership } => drop(publish_again(node, &membership, None).await?),
@@ -170,6 +171,17 @@ fn labels(node: &Node, claim: &Charter) -> HashMap<String, String> {
         (CLUSTER_LABEL.to_owned(), node.cluster.clone()),
         (GENERATION_LABEL.to_owned(), claim.generation.to_string()),
     ])
+}
+
+/// Does the second step of Docker's init, which sets labels and autolock.
+async fn mark(node: &Node, claim: &Charter) -> Result<(), BootError> {
+    node.state.enter(Phase::Booting, "labelling the swarm");
+    tracing::warn!(
+        generation = claim.generation,
+        "Docker's init ended before it labelled the swarm that it had made under this node's claim: labelling it now"
+    );
+    let autolock = Some(node.settings.swarm.autolock);
+    Ok(node.swarm.label_swarm(&labels(node, claim), autolock).await?)
 }
 
 fn init_spec(node: &Node) -> InitSpec {

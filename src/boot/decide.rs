@@ -45,6 +45,8 @@ pub struct Observed {
     pub relief: Option<Relief>,
     /// For how long Docker has been neither in nor out.
     pub unsettled_for: Duration,
+    /// For how long a claim of this node's holds: `boot.lease`.
+    pub lease: Duration,
     pub now: OffsetDateTime,
 }
 
@@ -55,7 +57,7 @@ pub enum Mark {
     Ours,
     /// Another cluster's.
     Others,
-    /// Nobody's: founded by hand.
+    /// Nobody's: founded by hand, or by an init that ended before it set the labels.
     Missing,
 }
 
@@ -68,6 +70,8 @@ pub struct OwnSwarm {
     pub is_alone: bool,
     /// Under which its members came in: by its label, or by their rows where there is no charter.
     pub generation: Option<u64>,
+    /// By the clock of the host that founded it.
+    pub created_at: Option<OffsetDateTime>,
     /// Raft has other members who came in under an earlier generation than the charter's; looked up
     /// only where its quorum is being re-created, or was.
     pub has_former: bool,
@@ -96,6 +100,8 @@ pub enum Step {
     Claim { seen: Option<Charter>, traces: Traces },
     /// Init the swarm: the claim is held.
     Init { claim: Charter },
+    /// Label the swarm that this node has just founded: Docker's init ended in between.
+    Mark { claim: Charter },
     /// Make this node the only manager of the swarm that it is in, which has lost its quorum: the
     /// claim is held.
     Recreate { claim: Charter },
@@ -131,6 +137,7 @@ impl Step {
         match self {
             Self::Claim { .. }
             | Self::Init { .. }
+            | Self::Mark { .. }
             | Self::Publish { .. }
             | Self::PublishAgain { .. } => "found",
             Self::Recreate { .. } => "recreate",
@@ -354,6 +361,9 @@ fn unpublished(me: &str, seen: &Observed) -> Step {
             let membership = membership(&seen.local, charter.generation, swarm_id);
             Step::Publish { claim: charter.clone(), membership }
         }
+        (Some(charter), Some(own), _) if is_half_made(me, charter, &own, seen) => {
+            Step::Mark { claim: charter.clone() }
+        }
         (None, Some(own), Some(swarm_id)) if own.is_ours() => publish_again(seen, &own, swarm_id),
         // Ours, but under no claim of ours any more: whoever wins the claim publishes it.
         (Some(charter), Some(own), _) if own.is_ours() => {
@@ -390,6 +400,21 @@ fn publish_again(seen: &Observed, own: &OwnSwarm, swarm_id: &str) -> Step {
         }
         _ => Step::Wait { why: WHAT_IS_LEFT.to_owned() },
     }
+}
+
+/// Docker makes a swarm and labels it in two steps, and may fail in between: this one bears no label,
+/// has no other node, is known by this node's address, and was made here while this node's claim held.
+fn is_half_made(me: &str, charter: &Charter, own: &OwnSwarm, seen: &Observed) -> bool {
+    let claimed_at = charter.lease_expires_at - seen.lease;
+    let is_of_the_claim = own
+        .created_at
+        .is_some_and(|created_at| (claimed_at..charter.lease_expires_at).contains(&created_at));
+    own.mark == Mark::Missing
+        && own.is_alone
+        && is_of_the_claim
+        && !seen.is_moved
+        && charter.is_claimed_by(me)
+        && !charter.is_recovery()
 }
 
 /// There is a charter that is not open, or this is a worker. `own` is the generation of the swarm that

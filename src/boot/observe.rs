@@ -112,6 +112,7 @@ pub async fn observe(
         absence,
         is_joining,
         unsettled_for,
+        lease: node.settings.boot.lease,
         now: OffsetDateTime::now_utc(),
     })
 }
@@ -179,6 +180,7 @@ fn own_swarm(
         },
         is_alone: nodes.len() <= 1,
         generation: cluster.labels.get(GENERATION_LABEL).and_then(|label| label.parse().ok()),
+        created_at: cluster.created_at,
         has_former: raft.any(|view| former.contains(&view.id)),
     }
 }

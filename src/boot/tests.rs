@@ -3,6 +3,7 @@
 //! arbitrate as DynamoDB's conditions and Docker do.
 
 mod certificate;
+mod half_made;
 mod missing_charter;
 pub(super) mod world;
 
@@ -27,6 +28,7 @@ fn events(nodes: usize) -> impl Strategy<Value = Vec<Event>> {
         4 => node.clone().prop_map(Event::ActAndCrash),
         2 => node.clone().prop_map(Event::Crash),
         2 => node.clone().prop_map(Event::LookBlind),
+        1 => node.clone().prop_map(Event::ActHalf),
         1 => node.clone().prop_map(Event::Serve),
         1 => node.clone().prop_map(Event::SpoilRow),
         1 => Just(Event::DeleteCharter),
@@ -172,9 +174,10 @@ fn observed(state: LocalState) -> Observed {
     Observed { local: LocalNode { state, ..seen.local.clone() }, ..seen }
 }
 
-/// A swarm with a leader, founded under generation 1.
+/// A swarm with a leader, founded under generation 1 while the claim of [`observed`] held.
 fn own_swarm(mark: Mark, is_alone: bool) -> OwnSwarm {
-    OwnSwarm { mark, is_alone, generation: Some(1), has_former: false }
+    let created_at = Some(OffsetDateTime::UNIX_EPOCH);
+    OwnSwarm { mark, is_alone, generation: Some(1), created_at, has_former: false }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use skep::fact::Fact;
 use skep::instance::Role;
 use skep::swarm::{LocalNode, LocalState};
 
-use super::{Fence, Host, World, Write};
+use super::{Fence, Host, LEASE, World, Write};
 use crate::charter::{Row, at, name, number, swarm_name};
 
 /// Of `boot.lost_after`.
@@ -65,10 +65,12 @@ impl World {
                     mark: Mark::Ours,
                     is_alone: !self.has_joiners(swarm),
                     generation: Some(self.label(swarm)),
+                    created_at: None,
                     has_former: false,
                 }),
             has_leader: Fact::of(swarm.is_some_and(|swarm| is_manager && self.has_quorum(swarm))),
             is_joining: Fact::CannotTell,
+            lease: LEASE,
             absence: if swarm.is_none() && role == Role::Manager {
                 self.absence(slot, fence)
             } else {
@@ -102,6 +104,7 @@ impl World {
             step @ (Step::AskOut { .. }
             | Step::Unlock { .. }
             | Step::Recreate { .. }
+            | Step::Mark { .. }
             | Step::PublishAgain { .. }) => panic!("no cause for {step:?}"),
         }
     }

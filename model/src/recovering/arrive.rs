@@ -35,9 +35,10 @@ impl World {
                 self.wanted_row(slot)
             }
             Step::Wait { .. } | Step::Refuse(_) => None,
-            step @ (Step::AskOut { .. } | Step::Unlock { .. } | Step::PublishAgain { .. }) => {
-                panic!("no cause for {step:?}")
-            }
+            step @ (Step::AskOut { .. }
+            | Step::Unlock { .. }
+            | Step::Mark { .. }
+            | Step::PublishAgain { .. }) => panic!("no cause for {step:?}"),
         };
         self.host_mut(slot).decided = decided;
     }

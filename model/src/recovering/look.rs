@@ -151,6 +151,7 @@ impl World {
                 is_alone: history.listed.len() <= 1,
                 // Founded under an earlier claim than the open charter's.
                 generation: Some(0),
+                created_at: None,
                 has_former: former.iter().any(|node| history.raft.contains(node))
                     && !(is_recreated && fence == Fence::Unasked),
             }
@@ -168,6 +169,7 @@ impl World {
             is_moved: false,
             relief: None,
             unsettled_for: Duration::ZERO,
+            lease: Duration::ZERO,
             now: at(self.now(slot)),
         };
         boot::decide(&name(id), role, &seen)

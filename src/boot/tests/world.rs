@@ -29,6 +29,8 @@ pub enum Event {
     LookBlind(usize),
     /// Does what was decided.
     Act(usize),
+    /// Does it; Docker's init ends in between its two steps.
+    ActHalf(usize),
     /// What its skep does for the others while it serves.
     Serve(usize),
     /// Somebody deletes the charter, whatever goes on.
@@ -64,8 +66,8 @@ pub struct World {
     pub opened: Vec<(u64, usize)>,
     /// Members of each swarm ever founded.
     pub swarms: Vec<Vec<Machine>>,
-    /// The generation in the label of each.
-    labels: Vec<u64>,
+    /// When each was founded, and the generation in its label.
+    labels: Vec<(u64, Option<u64>)>,
     /// Under which generation the quorum of a swarm was last re-created, as its label says.
     recovered: BTreeMap<usize, u64>,
     /// Which machine has joined which swarm of which generation.
@@ -198,18 +200,20 @@ impl World {
             is_moved: false,
             relief: None,
             unsettled_for: Duration::ZERO,
+            lease: LEASE,
             now: self.now(),
         }
     }
 
     fn own_swarm(&self, me: Machine, swarm: usize) -> OwnSwarm {
-        let label = self.labels[swarm];
+        let (founded_at, label) = self.labels[swarm];
         let of_rows = self.rows.values().filter(|row| row.swarm == swarm && !row.is_unreadable);
         let highest = of_rows.map(|row| row.generation).max();
         OwnSwarm {
-            mark: Mark::Ours,
+            mark: label.map_or(Mark::Missing, |_| Mark::Ours),
             is_alone: self.swarms[swarm].len() <= 1,
-            generation: if self.charter.is_none() { Some(label).max(highest) } else { Some(label) },
+            generation: if self.charter.is_none() { label.max(highest) } else { label },
+            created_at: Some(OffsetDateTime::UNIX_EPOCH + Duration::from_secs(founded_at)),
             has_former: self.swarms[swarm].iter().any(|it| {
                 let generation = self.charter.as_ref().map(|charter| charter.generation);
                 // A row of another node id is of a swarm that the machine was in before.
@@ -258,7 +262,12 @@ impl World {
                     self.charter = Some(claim);
                 }
             }
-            Step::Init { claim } => self.init(node, claim.generation),
+            Step::Init { claim } => self.init(node, Some(claim.generation)),
+            Step::Mark { claim } => {
+                let swarm = self.nodes[node].swarm.expect("labels what it is in");
+                assert_eq!((&self.swarms[swarm][..], self.labels[swarm].1), (&[me][..], None));
+                self.labels[swarm].1 = Some(claim.generation);
+            }
             Step::Recreate { claim } => {
                 let swarm = self.nodes[node].swarm.expect("re-creates what it is in");
                 assert_eq!(claim.recovers, Some(swarm_name(swarm)));
@@ -407,6 +416,11 @@ impl World {
                 self.assert_nothing_is_given_up(node, &step);
                 self.nodes[node].decided = Some(step);
             }
+            Event::ActHalf(node) => match self.nodes[node].decided.take() {
+                Some(Step::Init { .. }) => self.init(node, None),
+                Some(step) => self.act(node, step),
+                None => {}
+            },
             Event::Serve(node) => self.serve(node),
             Event::DeleteCharter => self.delete_charter(),
             Event::RowsExpire => self.expire_rows(),
@@ -449,12 +463,13 @@ impl World {
         }
     }
 
-    /// Nobody can tell that its swarm is this cluster's, and Auto Scaling replaces the instance: charter
-    /// and rows are gone, and those who had written them; or the charter was deleted while it was
-    /// founded, and another swarm was published under that number.
+    /// Nobody can tell that its swarm is this cluster's, and Auto Scaling replaces the instance: Docker's
+    /// init ended before it labelled that, and the claim was deleted or taken over; or charter and rows
+    /// are gone, and those who had written them; or the charter was deleted while it was founded, and
+    /// another swarm was published under that number.
     pub fn is_nobodys(&self, node: usize) -> bool {
         let Some(swarm) = self.nodes[node].swarm else { return false };
-        let label = self.labels[swarm];
+        let Some(label) = self.labels[swarm].1 else { return true };
         let is_published = self.opened.iter().any(|open| open.1 == swarm);
         let is_outnumbered = |charter: &Charter| {
             charter.phase == CharterPhase::Open && charter.generation <= label && !is_published
@@ -474,10 +489,10 @@ impl World {
         (host.decided, host.gone, host.serves) = (None, None, None);
     }
 
-    fn init(&mut self, node: usize, label: u64) {
+    fn init(&mut self, node: usize, label: Option<u64>) {
         if self.nodes[node].swarm.is_none() {
             self.swarms.push(vec![self.machine(node)]);
-            self.labels.push(label);
+            self.labels.push((self.now_seconds, label));
             self.nodes[node].swarm = Some(self.swarms.len() - 1);
         }
     }
