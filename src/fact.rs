@@ -1,7 +1,7 @@
 //! Three values: yes, no, cannot tell.
 
 /// An observed fact. An error, a timeout, an empty or an unreadable answer is neither yes nor no.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Fact {
     Yes,
     No,

@@ -75,9 +75,13 @@ impl Node {
         row.labels = self.wanted_labels().labels;
         row.quiet = self.state.now().quiet;
         row.joined_paused = self.join_availability() == Availability::Pause;
-        if membership.role == Role::Manager && state == MemberState::Ready {
-            let local = self.swarm.fetch_local_node().await;
-            row.has_leader = local.is_ok_and(|local| local.is_manager && local.is_sound());
+        row.serves_as = Some(membership.role);
+        // A node that leaves does not wait for Docker.
+        if state == MemberState::Ready {
+            let local = self.swarm.fetch_local_node().await.ok();
+            row.serves_as = local.as_ref().map(|local| local.role());
+            row.has_leader = membership.role == Role::Manager
+                && local.is_some_and(|local| local.is_manager && local.is_sound());
         }
         self.ledger.put_member(&row).await.map(drop)
     }

@@ -1,16 +1,39 @@
-//! Other managers of the cluster, by their rows and by who listens.
+//! Managers of the cluster: by their rows, by who listens, and by what their leader answers.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use time::OffsetDateTime;
 
+use crate::fact::Fact;
 use crate::ledger::{Charter, LedgerError, Member, MemberState};
 use crate::node::Node;
-use crate::swarm::first_listening;
+use crate::swarm::{LocalNode, NodeView, SwarmError, SwarmErrorKind, first_listening};
 
 /// A manager writes its row once a minute; one that is older says nothing about its leader now.
 const FRESH: Duration = Duration::from_secs(150);
+
+/// A leader answers within milliseconds; without one Docker may be silent for half a minute before it
+/// says so.
+const LEADER_PATIENCE: Duration = Duration::from_secs(35);
+
+/// Does the swarm that this manager is in have a leader? An error that is not Docker's word that
+/// there is none, and silence, cannot tell.
+pub async fn fetch_leader(node: &Node, local: &LocalNode) -> Fact {
+    match tokio::time::timeout(LEADER_PATIENCE, node.swarm.fetch_nodes()).await {
+        Ok(Ok(nodes)) if nodes.iter().any(NodeView::is_leader) => Fact::Yes,
+        Ok(Err(error)) => no_leader(Some(&error), local),
+        Ok(Ok(_)) | Err(_) => no_leader(None, local),
+    }
+}
+
+/// Docker's word that there is no leader: as an answer, or in its complaint about this node.
+#[must_use]
+pub fn no_leader(error: Option<&SwarmError>, local: &LocalNode) -> Fact {
+    let is_answer = error.is_some_and(|error| error.kind == SwarmErrorKind::NoLeader);
+    let is_complaint = local.error.contains("does not have a leader");
+    if is_answer || is_complaint { Fact::No } else { Fact::CannotTell }
+}
 
 /// Another manager of the charter's own generation that listens, and whose row will do: a place to
 /// go to.
@@ -26,6 +49,7 @@ pub async fn find_manager(
     rows.retain(|row| {
         will_do(row)
             && row.generation == charter.generation
+            && row.may_be_in(charter)
             && row.instance_id != node.instance.id
             && row.state == MemberState::Ready
     });

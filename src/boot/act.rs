@@ -12,11 +12,14 @@ use super::recreate;
 use super::relief::TAKEN_OUT;
 use super::unlock::{Unlocking, unlock};
 use crate::instance::{Membership, Role};
-use crate::ledger::{Charter, CharterPhase, MemberState, Rejoin};
+use crate::ledger::{Charter, CharterPhase, Living, MemberState, Rejoin, Traces};
 use crate::node::Node;
 use crate::secrets::JoinToken;
 use crate::state::Phase;
-use crate::swarm::{CLUSTER_LABEL, InitSpec, Stop, SwarmError, SwarmErrorKind};
+use crate::swarm::{
+    CLUSTER_LABEL, Cluster, GENERATION_LABEL, InitSpec, RECOVERED_LABEL, Stop, SwarmError,
+    SwarmErrorKind, Tokens,
+};
 use crate::watch::Notices;
 
 /// The first pauses between two looks: a founder needs about a second, and nobody should miss it by
@@ -70,13 +73,16 @@ pub async fn act(node: &Node, step: Step, progress: &mut Progress) -> Result<Nex
         Step::Ready(membership) => return Ok(Next::In(membership)),
         Step::Refuse(refusal) => return Err(refusal.into()),
         Step::Wait { why } => {
-            node.state.enter(Phase::Booting, format!("waiting for {why}"));
+            let finding = progress.joining.vigil.finding();
+            node.state.enter(Phase::Booting, format!("waiting for {why}{finding}"));
             return Ok(Next::Pause);
         }
-        Step::Claim { seen } => claim(node, seen.as_ref()).await?,
+        Step::Claim { seen, traces } => claim(node, seen.as_ref(), &traces).await?,
         Step::Init { claim } => init(node, &claim).await?,
+        Step::Mark { claim } => mark(node, &claim).await?,
         Step::Recreate { claim } => recreate::recreate(node, &claim, init_spec(node)).await?,
         Step::Publish { claim, membership } => publish(node, &claim, &membership).await?,
+        Step::PublishAgain { membership } => drop(publish_again(node, &membership, None).await?),
         Step::Join { charter } => {
             if !join::join(node, &charter, &mut progress.joining).await? {
                 return Ok(Next::Pause);
@@ -103,17 +109,24 @@ pub async fn act(node: &Node, step: Step, progress: &mut Progress) -> Result<Nex
     Ok(Next::LookAtOnce)
 }
 
-async fn claim(node: &Node, seen: Option<&Charter>) -> Result<(), BootError> {
+async fn claim(node: &Node, seen: Option<&Charter>, traces: &Traces) -> Result<(), BootError> {
     node.state.enter(Phase::Booting, "claiming the right to found the swarm");
     let now = OffsetDateTime::now_utc();
     let lease = node.settings.boot.lease;
-    match node.ledger.claim_charter(seen, &node.instance.id, now, lease).await? {
+    match node.ledger.claim_charter(seen, traces, &node.instance.id, now, lease).await? {
         Some(claim) => {
             if let Some(lost) = seen.filter(|seen| seen.phase == CharterPhase::Open) {
                 tracing::error!(
                     swarm_id = lost.swarm_id,
                     generation = lost.generation,
                     "no manager is left by Auto Scaling's word, and none answers: services, secrets, configs and networks of this swarm are lost with it"
+                );
+            }
+            if seen.is_none() && traces.highest > 0 {
+                tracing::error!(
+                    swarms = ?traces.swarms,
+                    generation = traces.highest,
+                    "the charter is missing; by Auto Scaling's word no manager is left that has a row in the ledger, and none answers: services, secrets, configs and networks of these swarms are lost"
                 );
             }
             tracing::info!(generation = claim.generation, "founding the swarm");
@@ -144,10 +157,7 @@ async fn leave_stale(node: &Node, by_force: bool, why: &str) -> Result<(), BootE
 
 async fn init(node: &Node, claim: &Charter) -> Result<(), BootError> {
     node.state.enter(Phase::Booting, "founding the swarm");
-    let labels = HashMap::from([
-        (CLUSTER_LABEL.to_owned(), node.cluster.clone()),
-        ("skep.generation".to_owned(), claim.generation.to_string()),
-    ]);
+    let labels = labels(node, claim);
     match node.swarm.init(InitSpec { labels, ..init_spec(node) }).await {
         Ok(()) => Ok(()),
         // An earlier call of ours got through.
@@ -163,6 +173,24 @@ fn init_failed(error: SwarmError) -> BootError {
         SwarmErrorKind::NftablesFirewall => Refusal::NftablesFirewall.into(),
         _ => error.into(),
     }
+}
+
+fn labels(node: &Node, claim: &Charter) -> HashMap<String, String> {
+    HashMap::from([
+        (CLUSTER_LABEL.to_owned(), node.cluster.clone()),
+        (GENERATION_LABEL.to_owned(), claim.generation.to_string()),
+    ])
+}
+
+/// Does the second step of Docker's init, which sets labels and autolock.
+async fn mark(node: &Node, claim: &Charter) -> Result<(), BootError> {
+    node.state.enter(Phase::Booting, "labelling the swarm");
+    tracing::warn!(
+        generation = claim.generation,
+        "Docker's init ended before it labelled the swarm that it had made under this node's claim: labelling it now"
+    );
+    let autolock = Some(node.settings.swarm.autolock);
+    Ok(node.swarm.label_swarm(&labels(node, claim), autolock).await?)
 }
 
 fn init_spec(node: &Node) -> InitSpec {
@@ -185,9 +213,41 @@ async fn publish(node: &Node, claim: &Charter, membership: &Membership) -> Resul
     if claim.is_recovery() {
         recreate::strike_out_former(node, claim).await?;
     }
-    let (_, tokens) = node.swarm.fetch_swarm().await?;
-    let ca_digest = JoinToken::parse(tokens.worker.clone())?.ca_digest().to_owned();
+    let cluster = node.swarm.fetch_cluster().await?;
     let generation = claim.generation;
+    let ca_digest = store(node, membership, &cluster.tokens).await?;
+    let now = OffsetDateTime::now_utc();
+    let swarm_id = &membership.swarm_id;
+    if node.ledger.publish_charter(claim, swarm_id, &ca_digest, now).await? {
+        tracing::info!(generation, swarm_id, "the swarm is open");
+        relabel(node, claim, &cluster).await;
+    } else {
+        tracing::warn!(generation, "the claim was taken over meanwhile");
+    }
+    Ok(())
+}
+
+/// A swarm that goes on under another generation than it was founded under says so itself: its charter
+/// may be written again by it.
+async fn relabel(node: &Node, claim: &Charter, cluster: &Cluster) {
+    let mut labels = labels(node, claim);
+    if claim.is_recovery() {
+        labels.insert(RECOVERED_LABEL.to_owned(), claim.generation.to_string());
+    }
+    if labels.iter().all(|(key, value)| cluster.labels.get(key) == Some(value)) {
+        return;
+    }
+    if let Err(error) = node.swarm.label_swarm(&labels, None).await {
+        let error = crate::errors::chain(&error);
+        tracing::warn!("the swarm's labels still name its earlier generation: {error}");
+    }
+}
+
+/// Stores what lets nodes in under the membership's generation, and this node's row. Returns the digest
+/// of the swarm's root CA.
+async fn store(node: &Node, membership: &Membership, tokens: &Tokens) -> Result<String, BootError> {
+    let ca_digest = JoinToken::parse(tokens.worker.clone())?.ca_digest().to_owned();
+    let generation = membership.generation;
     let unlock_key = async {
         match node.swarm.fetch_unlock_key().await? {
             Some(key) => {
@@ -209,14 +269,44 @@ async fn publish(node: &Node, claim: &Charter, membership: &Membership) -> Resul
     worker?;
     manager?;
     row?;
-    let now = OffsetDateTime::now_utc();
-    let swarm_id = &membership.swarm_id;
-    if node.ledger.publish_charter(claim, swarm_id, &ca_digest, now).await? {
-        tracing::info!(generation, swarm_id, "the swarm is open");
-    } else {
-        tracing::warn!(generation, "the claim was taken over meanwhile");
+    Ok(ca_digest)
+}
+
+/// Writes the charter of this manager's swarm, which lives although there is no charter, under the
+/// generation of `membership`; `known` is the charter that was last seen. `false` when there is a
+/// charter again, or this is another swarm by now.
+///
+/// # Errors
+/// When Docker has no leader, or the ledger or the secret store fails.
+pub async fn publish_again(
+    node: &Node,
+    membership: &Membership,
+    known: Option<&Charter>,
+) -> Result<bool, BootError> {
+    let cluster = node.swarm.fetch_cluster().await?;
+    let Membership { swarm_id, generation, .. } = membership;
+    if cluster.id != *swarm_id || cluster.labels.get(CLUSTER_LABEL) != Some(&node.cluster) {
+        return Ok(false);
     }
-    Ok(())
+    let recovered = cluster.labels.get(RECOVERED_LABEL);
+    let living = Living {
+        swarm_id: swarm_id.clone(),
+        generation: *generation,
+        is_recovered: recovered.is_some_and(|label| *label == generation.to_string()),
+        ca_digest: store(node, membership, &cluster.tokens).await?,
+        created_at: cluster.created_at,
+        restored_by: node.instance.id.clone(),
+        now: OffsetDateTime::now_utc(),
+    };
+    let is_written = node.ledger.restore_charter(&Charter::restored(known, &living)).await?;
+    if is_written {
+        tracing::error!(
+            swarm_id,
+            generation,
+            "the charter was missing although this swarm lives and has a leader: published it again"
+        );
+    }
+    Ok(is_written)
 }
 
 #[cfg(test)]

@@ -152,7 +152,7 @@ async fn find_manager(
     let rows = node.ledger.fetch_managers().await?;
     let mut managers: Vec<&Member> = rows
         .iter()
-        .filter(|row| row.generation == charter.generation)
+        .filter(|row| row.generation == charter.generation && row.may_be_in(charter))
         .filter(|row| row.instance_id != node.instance.id && row.state != MemberState::Removed)
         .collect();
     // One that leaves still serves: it may be the last one, waiting for its replacement.

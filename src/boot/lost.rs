@@ -1,29 +1,33 @@
-//! Is the swarm of the open charter lost? What a manager looks at that has to join, and finds
-//! nobody who answers.
+//! Is the swarm lost that the charter names, or that rows speak of although there is no charter? What
+//! a manager looks at before it founds another one.
 //!
 //! Guarantees: silence is no evidence, nor is an answer of Auto Scaling that failed, is incomplete
-//! or does not list the asking instance itself. Only when a whole answer lists none of the managers
-//! that the ledger knows, and none of them listens, again and again for `boot.lost_after`, is the
-//! swarm called lost. Time is this process's own: clocks that differ do no harm.
+//! or does not list the asking instance itself. A swarm is called lost only when, at every look for
+//! `boot.lost_after`, a whole answer listed none of its managers, no member's port 2377 answered, every
+//! row could be read and none of a manager was changed; and when none of those rows is younger than
+//! [`ROW_IS_FRESH`]. Patience is this process's own time: clocks that differ only lengthen it.
 //!
 //! Assumes that a manager of a swarm with a quorum writes its row within `boot.lost_after`, so that
 //! one without a row is no part of a quorum. The charter names the founder, whose row may be gone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use crate::ledger::{Charter, Member};
+use crate::ledger::{Charter, Member, MemberRows, Traces};
 use crate::node::Node;
 use crate::swarm::{SWARM_PORT, first_listening};
 
 /// Between two looks: Auto Scaling's limit is shared by the whole account.
 const INTERVAL: Duration = Duration::from_secs(10);
+/// A manager writes its row every 60 s: one whose row changed within this time is alive.
+pub(super) const ROW_IS_FRESH: Duration = Duration::from_secs(150);
 
 /// What one look has found; there is none of a look that failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Absence {
     /// The managers that the ledger knows, without this node, by their instances.
     pub managers: BTreeSet<String>,
@@ -31,8 +35,17 @@ pub struct Absence {
     pub listed: BTreeSet<String>,
     /// An answer that does not list who asks is about something else.
     pub is_self_listed: bool,
-    /// A manager that listens, whatever it says to joiners.
+    /// Those that Auto Scaling does not list, and that were in no group by their own rows: its answer
+    /// says nothing about them.
+    pub ungrouped: BTreeSet<String>,
+    /// A member that listens on the managers' port, whatever it says to joiners.
     pub listening: Option<IpAddr>,
+    /// Managers whose row is younger than [`ROW_IS_FRESH`].
+    pub fresh: BTreeSet<String>,
+    /// Keys of rows that cannot be read: whose they are, nobody can tell.
+    pub unreadable: BTreeSet<String>,
+    /// What the rows say of the swarms that there were.
+    pub traces: Traces,
     /// For how long every look has found the same: all gone.
     pub lasted: Duration,
     /// For how long that has to be so.
@@ -40,41 +53,88 @@ pub struct Absence {
 }
 
 impl Absence {
+    /// The ledger holds no row of any member: nothing speaks of an earlier swarm.
+    #[must_use]
+    pub fn is_without_trace(&self) -> bool {
+        self.managers.is_empty() && self.unreadable.is_empty() && self.traces.highest == 0
+    }
+
     /// Nobody is left who could be a manager of that swarm.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.is_self_listed && self.listed.is_empty() && self.listening.is_none()
+        self.is_self_listed && self.listed.is_empty() && !self.is_vetoed_without_auto_scaling()
     }
 
     /// And it has been so for long enough.
     #[must_use]
     pub fn is_proof(&self) -> bool {
-        self.is_complete() && self.lasted >= self.patience
+        self.is_complete() && self.fresh.is_empty() && self.lasted >= self.patience
     }
 
-    /// What this look means, and what would be needed where it is no evidence.
-    fn finding(&self, generation: u64) -> String {
+    fn is_vetoed_without_auto_scaling(&self) -> bool {
+        self.listening.is_some() || !self.unreadable.is_empty() || !self.ungrouped.is_empty()
+    }
+
+    /// What this look means, and what would be needed where it is no evidence. `generation` is that of
+    /// the charter; `None` where there is none.
+    #[must_use]
+    pub fn finding(&self, generation: Option<u64>) -> String {
+        let join = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join(", ");
+        let (subject, of) = match generation {
+            Some(generation) => (String::new(), format!("of generation {generation}")),
+            None => ("the charter is missing, ".to_owned(), "with a row in the ledger".to_owned()),
+        };
         let all = self.managers.len();
         let gone = all - self.listed.len();
-        let word = format!(
-            "{gone} of {all} managers of generation {generation} are gone by Auto Scaling's word"
-        );
-        if !self.is_self_listed {
-            "no new swarm is founded: Auto Scaling does not list this instance itself, so its answer proves nothing".into()
-        } else if !self.listed.is_empty() {
-            let listed: Vec<&str> = self.listed.iter().map(String::as_str).collect();
+        let word = format!("{gone} of {all} managers {of} are gone by Auto Scaling's word");
+        let obstacle = if !self.unreadable.is_empty() {
             format!(
-                "no new swarm is founded: {word}, still listed: {}; they have to come back, or to be terminated",
-                listed.join(", ")
+                "ledger rows cannot be read ({}): repair them, or delete them if nothing needs them",
+                join(&self.unreadable)
+            )
+        } else if self.is_self_listed && !self.listed.is_empty() {
+            format!(
+                "{word}, still listed: {}; they have to come back, or to be terminated",
+                join(&self.listed)
             )
         } else if let Some(address) = self.listening {
-            format!("no new swarm is founded: {word}, but {address} listens on {SWARM_PORT}")
-        } else {
+            format!("{address} listens on {SWARM_PORT}")
+        } else if !self.fresh.is_empty() {
+            format!("{} changed the row within {ROW_IS_FRESH:?}", join(&self.fresh))
+        } else if !self.is_self_listed {
+            "Auto Scaling does not list this instance itself, so its answer proves nothing".into()
+        } else if !self.ungrouped.is_empty() {
             format!(
-                "{word}: generation {} is founded if that stays so for {:?}",
-                generation + 1,
-                self.patience
+                "{} was in no Auto Scaling group, so nobody says whether it is gone: delete its row in the ledger once it is",
+                join(&self.ungrouped)
             )
+        } else {
+            let next = generation.unwrap_or(0).max(self.traces.highest) + 1;
+            return format!(
+                "{subject}{word}: generation {next} is founded if that stays so for {:?}",
+                self.patience
+            );
+        };
+        format!("no new swarm is founded: {subject}{obstacle}")
+    }
+}
+
+/// What a node knows of a swarm that it is in itself, and whose members' rows are no trace of
+/// another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnMembers {
+    pub swarm_id: String,
+    /// By its own node list.
+    pub nodes: BTreeSet<String>,
+}
+
+impl OwnMembers {
+    /// `None` where a row names no swarm, and its node is not on the list.
+    #[must_use]
+    pub fn has(&self, row: &Member) -> Option<bool> {
+        match &row.swarm_id {
+            Some(swarm_id) => Some(*swarm_id == self.swarm_id),
+            None => self.nodes.contains(&row.node_id).then_some(true),
         }
     }
 }
@@ -86,6 +146,8 @@ pub struct Vigil {
     due: Option<Instant>,
     /// Of which generation, since when.
     gone: Option<(u64, Instant)>,
+    /// When each manager's row was written, as of the last look.
+    written: BTreeMap<String, OffsetDateTime>,
     finding: String,
 }
 
@@ -93,6 +155,12 @@ impl Vigil {
     /// No manager answers: looks are to be made. Returns what the last one has found, for a human.
     pub fn begin(&mut self) -> &str {
         self.due.get_or_insert_with(Instant::now);
+        &self.finding
+    }
+
+    /// What the last look has found, for a human; empty where there was none.
+    #[must_use]
+    pub fn finding(&self) -> &str {
         &self.finding
     }
 
@@ -106,14 +174,26 @@ impl Vigil {
         self.gone = None;
     }
 
-    /// Looks, where it is due.
-    pub async fn look(&mut self, node: &Node, charter: &Charter) -> Option<Absence> {
+    /// Looks, where it is due, for what is left of the charter's swarm; without a charter, for what is
+    /// left of any swarm but `own`, the one that this node is in.
+    pub async fn look(
+        &mut self,
+        node: &Node,
+        charter: Option<&Charter>,
+        own: Option<(&OwnMembers, u64)>,
+    ) -> Option<Absence> {
         self.due.filter(|due| *due <= Instant::now())?;
         self.due = Some(Instant::now() + INTERVAL);
-        match observe(node, charter).await {
-            Ok(seen) => {
-                let seen = self.hold(charter.generation, seen, Instant::now());
-                self.finding = format!("; {}", seen.finding(charter.generation));
+        let generation = charter.map(|charter| charter.generation);
+        match observe(node, charter, own).await {
+            Ok((seen, _)) if charter.is_none() && seen.is_without_trace() => {
+                // Nothing was asked of Auto Scaling, and nothing is waited for.
+                *self = Self { due: Some(Instant::now()), ..Self::default() };
+                Some(seen)
+            }
+            Ok((seen, written)) => {
+                let seen = self.hold(generation.unwrap_or(0), seen, written, Instant::now());
+                self.finding = format!("; {}", seen.finding(generation));
                 Some(seen)
             }
             Err(problem) => {
@@ -125,53 +205,133 @@ impl Vigil {
         }
     }
 
-    /// Anything but a complete absence starts the patience anew.
-    fn hold(&mut self, generation: u64, seen: Absence, now: Instant) -> Absence {
+    /// Anything but a complete absence starts the patience anew, and so does any change of a
+    /// manager's row, whatever the clocks say: somebody is there.
+    fn hold(
+        &mut self,
+        generation: u64,
+        seen: Absence,
+        written: BTreeMap<String, OffsetDateTime>,
+        now: Instant,
+    ) -> Absence {
+        let is_unchanged = self.written == written;
+        self.written = written;
         self.gone = seen.is_complete().then_some(match self.gone {
-            Some((of, since)) if of == generation => (of, since),
+            Some((of, since)) if of == generation && is_unchanged => (of, since),
             _ => (generation, now),
         });
         Absence { lasted: self.gone.map_or(Duration::ZERO, |(_, since)| now - since), ..seen }
     }
 }
 
-async fn observe(node: &Node, charter: &Charter) -> Result<Absence, String> {
+async fn observe(
+    node: &Node,
+    charter: Option<&Charter>,
+    own: Option<(&OwnMembers, u64)>,
+) -> Result<(Absence, BTreeMap<String, OffsetDateTime>), String> {
     let me = node.instance.id.as_str();
-    let rows = node.ledger.fetch_managers().await;
-    let rows = rows.map_err(|error| crate::errors::chain(&error))?;
-    let managers = known(charter, &rows, me);
-    // Rows of other generations, too: whoever listens may know more than the ledger.
+    let all = node.ledger.survey_members().await;
+    let mut all = all.map_err(|error| crate::errors::chain(&error))?;
+    if let Some((own, generation)) = own {
+        all.rows.retain(|row| is_rival(row, own, generation));
+    }
+    let mut seen = of_rows(charter, &all, me, OffsetDateTime::now_utc());
+    let written =
+        managers_of(&all.rows, me).map(|row| (row.instance_id.clone(), row.updated_at)).collect();
+    if charter.is_none() && seen.is_without_trace() {
+        return Ok((seen, written));
+    }
+    // Of every member, of whatever generation and role: whoever listens may know more than the ledger.
     let addresses: Vec<IpAddr> =
-        rows.iter().filter(|row| row.instance_id != me).map(|row| row.address).collect();
-    let ids: Vec<&str> = managers.iter().map(String::as_str).chain([me]).collect();
-    let (listed, listening) =
-        tokio::join!(node.autoscaling.fetch_listed(&ids), first_listening(&addresses));
+        all.rows.iter().filter(|row| row.instance_id != me).map(|row| row.address).collect();
+    let ids: Vec<&str> = seen.managers.iter().map(String::as_str).chain([me]).collect();
+    // Where rows alone show that somebody is there, Auto Scaling's shared limit is spared.
+    let is_asked = charter.is_some() || seen.fresh.is_empty() && seen.unreadable.is_empty();
+    let (listed, listening) = tokio::join!(
+        async {
+            if is_asked { node.autoscaling.fetch_listed(&ids).await } else { Ok(BTreeMap::new()) }
+        },
+        first_listening(&addresses)
+    );
     let listed = listed.map_err(|error| crate::errors::chain(&error))?;
-    Ok(Absence {
-        listed: managers.iter().filter(|id| listed.contains_key(*id)).cloned().collect(),
-        managers,
-        is_self_listed: listed.contains_key(me),
-        listening,
-        lasted: Duration::ZERO,
-        patience: node.settings.boot.lost_after,
-    })
+    let is_listed = |id: &String| listed.contains_key(id);
+    seen.is_self_listed = listed.contains_key(me);
+    seen.ungrouped = ungrouped(&all.rows, me, node.instance.group.is_some())
+        .filter(|id| seen.managers.contains(id) && !is_listed(id))
+        .collect();
+    seen.listed = seen.managers.iter().filter(|id| is_listed(id)).cloned().collect();
+    seen.listening = listening;
+    seen.patience = node.settings.boot.lost_after;
+    Ok((seen, written))
 }
 
-/// Those who have a row of that generation, and the founder. This node is in no swarm: what it was
-/// before says nothing.
-fn known(charter: &Charter, rows: &[Member], me: &str) -> BTreeSet<String> {
+/// A row of another swarm than this node's own, that does not belong to an earlier generation: which
+/// of the two is the cluster's cannot be told from the ledger.
+pub(super) fn is_rival(row: &Member, own: &OwnMembers, generation: u64) -> bool {
+    match own.has(row) {
+        Some(true) => false,
+        Some(false) => row.generation >= generation,
+        None => row.generation > generation,
+    }
+}
+
+fn managers_of<'a>(rows: &'a [Member], me: &'a str) -> impl Iterator<Item = &'a Member> {
+    rows.iter().filter(move |row| row.is_manager() && row.instance_id != me)
+}
+
+/// What the rows alone say.
+pub(super) fn of_rows(
+    charter: Option<&Charter>,
+    all: &MemberRows,
+    me: &str,
+    now: OffsetDateTime,
+) -> Absence {
+    let is_fresh = |row: &&Member| now - row.updated_at < ROW_IS_FRESH;
+    let fresh = managers_of(&all.rows, me).filter(is_fresh);
+    Absence {
+        managers: known(charter, &all.rows, me),
+        fresh: fresh.map(|row| row.instance_id.clone()).collect(),
+        unreadable: all.unreadable.clone(),
+        traces: Traces {
+            highest: all.rows.iter().map(|row| row.generation).max().unwrap_or(0),
+            swarms: all.rows.iter().filter_map(|row| row.swarm_id.clone()).collect(),
+        },
+        ..Absence::default()
+    }
+}
+
+/// Managers that were in no group when they wrote their rows. Where this instance's own metadata name
+/// no group either, they show no tags, and such a row says nothing.
+fn ungrouped<'a>(
+    rows: &'a [Member],
+    me: &'a str,
+    do_tags_show: bool,
+) -> impl Iterator<Item = String> + 'a {
+    managers_of(rows, me)
+        .filter(move |row| do_tags_show && row.group.is_none())
+        .map(|row| row.instance_id.clone())
+}
+
+/// The managers with a row of the charter's generation, promoted workers among them, and the founder;
+/// without a charter those with any row. This node is in no swarm, or in another one: what its own row
+/// says is left out.
+fn known(charter: Option<&Charter>, rows: &[Member], me: &str) -> BTreeSet<String> {
     // Of a swarm whose quorum was to be re-created, the managers' rows are of earlier generations.
-    let is_of = |row: &&Member| row.generation == charter.generation || charter.is_recovery();
-    let of_generation = rows.iter().filter(is_of);
+    let is_of = |row: &&Member| {
+        charter.is_none_or(|it| row.generation == it.generation || it.is_recovery())
+    };
+    let of_generation = managers_of(rows, me).filter(is_of);
     let mut known: BTreeSet<String> = of_generation.map(|row| row.instance_id.clone()).collect();
-    known.insert(charter.founder.clone());
-    known.remove(me);
+    known.extend(charter.map(|charter| charter.founder.clone()).filter(|founder| founder != me));
     known
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::boot::tests::world::row;
+    use crate::instance::Role;
+    use crate::ledger::MemberState;
 
     const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -180,49 +340,143 @@ mod tests {
             managers: ["i-1", "i-2", "i-3"].map(str::to_owned).into(),
             listed: listed.iter().map(|id| (*id).to_owned()).collect(),
             is_self_listed: true,
-            listening: None,
             lasted: PATIENCE,
             patience: PATIENCE,
+            ..Absence::default()
         }
     }
 
+    fn traces(highest: u64) -> Traces {
+        Traces { highest, ..Traces::default() }
+    }
+
+    fn set(id: &str) -> BTreeSet<String> {
+        [id.to_owned()].into()
+    }
+
     #[test]
-    fn one_that_is_listed_or_listens_and_an_answer_without_who_asks_prove_nothing() {
+    fn one_that_is_listed_listens_writes_or_cannot_be_told_of_proves_nothing() {
         assert!(absence(&[]).is_proof());
         assert!(!absence(&["i-2"]).is_proof());
         assert!(!Absence { listening: Some([10, 0, 0, 1].into()), ..absence(&[]) }.is_proof());
         assert!(!Absence { is_self_listed: false, ..absence(&[]) }.is_proof());
         assert!(!Absence { lasted: PATIENCE - INTERVAL, ..absence(&[]) }.is_proof());
+        assert!(!Absence { fresh: set("i-2"), ..absence(&[]) }.is_proof());
+        assert!(!Absence { ungrouped: set("i-2"), ..absence(&[]) }.is_proof());
+        let unreadable = set("member#manager#i-4");
+        assert!(!Absence { unreadable: unreadable.clone(), ..absence(&[]) }.is_proof());
+        assert!(Absence::default().is_without_trace());
+        assert!(!Absence { unreadable, ..Absence::default() }.is_without_trace());
+        assert!(!Absence { traces: traces(1), ..Absence::default() }.is_without_trace());
+        assert!(!Absence::default().is_proof(), "nobody was asked");
+    }
+
+    fn manager(id: &str, generation: u64, age: u64) -> Member {
+        let mut row = row(&format!("node-{id}"), generation, MemberState::Ready);
+        row.instance_id = id.into();
+        row.role = Role::Manager;
+        row.group = Some("managers".into());
+        row.updated_at = now() - Duration::from_secs(age);
+        row
+    }
+
+    fn now() -> OffsetDateTime {
+        OffsetDateTime::UNIX_EPOCH + Duration::from_secs(1_000_000)
+    }
+
+    #[test]
+    fn rows_say_who_was_a_manager_who_is_alive_and_what_cannot_be_read() {
+        let charter = Charter::claim(None, &traces(1), "i-founder", now(), PATIENCE);
+        let mut promoted = manager("i-promoted", 2, 200);
+        (promoted.role, promoted.serves_as) = (Role::Worker, Some(Role::Manager));
+        let mut worker = manager("i-worker", 2, 10);
+        (worker.role, worker.serves_as) = (Role::Worker, Some(Role::Worker));
+        let rows = vec![
+            manager("i-me", 2, 10),
+            manager("i-old", 1, 10),
+            manager("i-silent", 2, 150),
+            promoted,
+            worker,
+        ];
+        let unreadable = set("member#manager#i-odd");
+        let all = MemberRows { rows, unreadable: unreadable.clone() };
+        let names = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<BTreeSet<_>>();
+        let seen = of_rows(Some(&charter), &all, "i-me", now());
+        assert_eq!(seen.managers, names(&["i-founder", "i-promoted", "i-silent"]));
+        assert_eq!(seen.fresh, names(&["i-old"]), "of whatever generation");
+        assert_eq!((seen.unreadable, seen.traces.highest), (unreadable, 2));
+        let without = of_rows(None, &all, "i-me", now());
+        assert_eq!(without.managers, names(&["i-old", "i-promoted", "i-silent"]));
+        let ahead = MemberRows { rows: vec![manager("i-1", 1, 0)], ..MemberRows::default() };
+        let slow = now() - Duration::from_secs(600);
+        assert_eq!(of_rows(None, &ahead, "i-me", slow).fresh, names(&["i-1"]), "a slow clock");
+    }
+
+    #[test]
+    fn a_row_without_a_group_counts_only_where_metadata_show_tags() {
+        let mut detached = manager("i-1", 1, 600);
+        detached.group = None;
+        let rows = [detached, manager("i-2", 1, 600)];
+        let of = |do_tags_show| ungrouped(&rows, "i-me", do_tags_show).collect::<Vec<_>>();
+        assert_eq!(of(true), ["i-1"]);
+        assert!(of(false).is_empty());
+    }
+
+    #[test]
+    fn only_rows_of_another_swarm_and_no_earlier_generation_speak_against_ones_own() {
+        let own = OwnMembers { swarm_id: "own".into(), nodes: set("node-i-1") };
+        let of = |swarm_id: Option<&str>, id: &str, generation| {
+            let mut row = manager(id, generation, 10);
+            row.swarm_id = swarm_id.map(str::to_owned);
+            is_rival(&row, &own, 2)
+        };
+        assert!(!of(Some("own"), "i-2", 3));
+        assert!(!of(Some("other"), "i-2", 1), "it was claimed over");
+        assert!(of(Some("other"), "i-2", 2), "the same generation twice");
+        assert!(of(Some("other"), "i-2", 3));
+        assert!(!of(None, "i-1", 3), "on the list");
+        assert!(!of(None, "i-2", 2), "of an earlier skep");
+        assert!(of(None, "i-2", 3));
     }
 
     #[test]
     fn every_look_must_find_the_same() {
         let mut vigil = Vigil::default();
         let start = Instant::now();
-        let at = |vigil: &mut Vigil, seconds, generation, listed: &[&str]| {
+        let rows =
+            |seconds| BTreeMap::from([("i-1".to_owned(), now() + Duration::from_secs(seconds))]);
+        let at = |vigil: &mut Vigil, seconds, generation, listed: &[&str], row| {
             let now = start + Duration::from_secs(seconds);
-            vigil.hold(generation, absence(listed), now).lasted.as_secs()
+            vigil.hold(generation, absence(listed), rows(row), now).lasted.as_secs()
         };
-        assert_eq!(at(&mut vigil, 0, 1, &[]), 0);
-        assert_eq!(at(&mut vigil, 100, 1, &[]), 100);
-        assert_eq!(at(&mut vigil, 110, 1, &["i-3"]), 0, "one is back");
-        assert_eq!(at(&mut vigil, 120, 1, &[]), 0);
-        assert_eq!(at(&mut vigil, 180, 1, &[]), 60);
+        assert_eq!(at(&mut vigil, 0, 1, &[], 0), 0);
+        assert_eq!(at(&mut vigil, 100, 1, &[], 0), 100);
+        assert_eq!(at(&mut vigil, 110, 1, &["i-3"], 0), 0, "one is back");
+        assert_eq!(at(&mut vigil, 120, 1, &[], 0), 0);
+        assert_eq!(at(&mut vigil, 180, 1, &[], 0), 60);
         vigil.interrupt();
-        assert_eq!(at(&mut vigil, 190, 1, &[]), 0, "a look has failed in between");
-        assert_eq!(at(&mut vigil, 200, 2, &[]), 0, "another swarm was founded meanwhile");
+        assert_eq!(at(&mut vigil, 190, 1, &[], 0), 0, "a look has failed in between");
+        assert_eq!(at(&mut vigil, 200, 1, &[], 0), 10);
+        assert_eq!(at(&mut vigil, 210, 1, &[], 60), 0, "a row was written");
+        assert_eq!(at(&mut vigil, 220, 2, &[], 60), 0, "another swarm was founded meanwhile");
     }
 
     #[test]
     fn what_is_missing_is_said() {
-        let said = absence(&["i-2"]).finding(4);
+        let said = absence(&["i-2"]).finding(Some(4));
         assert_eq!(
             said,
             "no new swarm is founded: 2 of 3 managers of generation 4 are gone by Auto Scaling's \
              word, still listed: i-2; they have to come back, or to be terminated"
         );
-        assert!(
-            absence(&[]).finding(4).contains("generation 5 is founded if that stays so for 120s")
+        let founded = absence(&[]).finding(Some(4));
+        assert!(founded.contains("generation 5 is founded if that stays so for 120s"), "{founded}");
+        let missing = Absence { fresh: set("i-2"), ..absence(&[]) }.finding(None);
+        assert_eq!(
+            missing,
+            "no new swarm is founded: the charter is missing, i-2 changed the row within 150s"
         );
+        let highest = Absence { traces: traces(7), ..absence(&[]) }.finding(None);
+        assert!(highest.contains("generation 8 is founded"), "{highest}");
     }
 }

@@ -16,6 +16,7 @@ mod relief;
 #[cfg(test)]
 mod tests;
 mod unlock;
+mod unsettled;
 mod user_data;
 
 use std::time::Duration;
@@ -32,10 +33,11 @@ use crate::state::Phase;
 use crate::swarm::{LocalState, SwarmError, SwarmErrorKind};
 use crate::watch::Notices;
 
+pub use act::publish_again;
 use act::{Next, Progress};
-pub use decide::{Observed, OwnSwarm, Refusal, Step, decide};
-pub use lost::Absence;
+pub use decide::{Mark, Observed, OwnSwarm, Refusal, Step, decide};
 use lost::Vigil;
+pub use lost::{Absence, OwnMembers};
 pub use preflight::{check_address, check_clock};
 pub use unlock::{Unlocking, unlock};
 
@@ -211,9 +213,7 @@ pub async fn abandon(node: &Node) -> Result<(), BootError> {
         // Not a swarm that never was: its next start goes on with it.
         return Ok(());
     }
-    let is_open = seen.charter.as_ref().is_some_and(|charter| charter.swarm_id.is_some());
-    let is_mine_alone = seen.own_swarm.is_some_and(|own| own.is_ours && own.is_alone);
-    if !is_open && is_mine_alone {
+    if is_never_published(&node.instance.id, &seen) {
         tracing::info!("giving up the swarm that was never published");
         node.swarm.leave(true).await?;
         // Written before the charter opens; nobody can join here.
@@ -224,4 +224,13 @@ pub async fn abandon(node: &Node) -> Result<(), BootError> {
         node.ledger.release_charter(&claim).await?;
     }
     Ok(())
+}
+
+/// This node holds the claim, and founded the swarm under it, in which nobody else is. A charter that
+/// is missing proves nothing: it may have been deleted.
+fn is_never_published(me: &str, seen: &Observed) -> bool {
+    let claim = seen.charter.as_ref().filter(|charter| charter.is_claimed_by(me));
+    claim.zip(seen.own_swarm).is_some_and(|(claim, own)| {
+        own.is_ours() && own.is_alone && own.generation == Some(claim.generation)
+    })
 }

@@ -6,18 +6,23 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::BootError;
-use super::decide::{NEVER_RECORDED, Observed, OwnSwarm};
-use super::lost::Vigil;
+use super::decide::{Mark, NEVER_RECORDED, Observed, OwnSwarm};
+use super::lost::{OwnMembers, Vigil};
 use super::recreate;
 use super::relief::Relief;
+use crate::fact::Fact;
 use crate::instance::Role;
-use crate::ledger::CharterPhase;
+use crate::ledger::{CharterPhase, Member};
 use crate::node::Node;
-use crate::peers::{find_manager, is_led};
-use crate::swarm::{CLUSTER_LABEL, LocalState, SwarmError};
+use crate::peers::{find_manager, is_led, no_leader};
+use crate::swarm::{
+    CLUSTER_LABEL, Cluster, GENERATION_LABEL, LocalNode, LocalState, NodeView, SwarmError,
+};
 
-/// A leader answers within milliseconds; without one Docker is silent for half a minute.
+/// A leader answers within milliseconds; without one Docker may be silent for half a minute.
 const LEADER_PATIENCE: Duration = Duration::from_secs(5);
+/// Longer than that silence: what follows rests on Docker's word that there is no leader.
+const NO_LEADER_PATIENCE: Duration = Duration::from_secs(35);
 
 /// Looks at the charter and at Docker, and further only where these two leave a question.
 pub async fn observe(
@@ -27,21 +32,15 @@ pub async fn observe(
 ) -> Result<Observed, BootError> {
     let (charter, local) = tokio::join!(node.ledger.fetch_charter(), node.swarm.fetch_local_node());
     let (charter, mut local) = (charter?, local?);
-    let named = charter.as_ref().and_then(|charter| charter.swarm_id.as_deref());
-    let open = charter.as_ref().filter(|charter| charter.phase == CharterPhase::Open);
-    let is_named = open.is_some() && named.is_some() && named == local.swarm_id.as_deref();
-    let is_in_doubt = local.state != LocalState::Inactive && !is_named;
     let member = match local.state {
         LocalState::Inactive => None,
         _ => node.ledger.fetch_member(node.role, &node.instance.id).await?,
     };
-    let is_unsettled = matches!(local.state, LocalState::Pending | LocalState::Error);
-    if node.role == Role::Manager && is_unsettled && local.node_id.is_none() {
-        // Docker names no node then; its certificate does, and counts where this node's row agrees.
-        let certified = node.swarm.fetch_certified_node().await?;
-        let is_its = |id: &String| member.as_ref().is_some_and(|row| row.node_id == *id);
-        local.node_id = certified.filter(is_its);
-    }
+    complete_by_certificate(node, &mut local).await?;
+    let named = charter.as_ref().and_then(|charter| charter.swarm_id.as_deref());
+    let open = charter.as_ref().filter(|charter| charter.phase == CharterPhase::Open);
+    let is_named = open.is_some() && named.is_some() && named == local.swarm_id.as_deref();
+    let is_in_doubt = local.state != LocalState::Inactive && !is_named;
     let is_moved = local.advertises_other_than(node.address);
     let relief = match open {
         Some(open)
@@ -55,54 +54,139 @@ pub async fn observe(
         }
         _ => None,
     };
-    let recovery = charter.as_ref().filter(|charter| charter.is_recovery());
-    if recovery.is_some() {
-        // There is nobody to ask before: nobody can be joined.
-        vigil.begin();
-    }
-    let absence = match open.or(recovery) {
-        Some(seen) if node.role == Role::Manager && local.state == LocalState::Inactive => {
-            vigil.look(node, seen).await
-        }
-        _ => None,
-    };
     let is_row_ours =
         member.as_ref().is_some_and(|row| Some(&row.node_id) == local.node_id.as_ref());
+    let recovery = charter.as_ref().filter(|charter| charter.is_recovery());
     let recreated = charter.as_ref().filter(|charter| {
         is_named && !is_row_ours && charter.fences(&node.instance.id, NEVER_RECORDED)
     });
-    let own_swarm = if (is_in_doubt || recreated.is_some()) && local.is_manager {
-        // Without a leader nobody can say whose swarm it is; and only a row of this node's lets it
-        // be touched.
+    let own = if (is_in_doubt || recreated.is_some()) && local.is_manager {
+        let patience = if open.is_some() { NO_LEADER_PATIENCE } else { LEADER_PATIENCE };
         let former = match recovery.or(recreated) {
             Some(charter) => recreate::fetch_former(node, charter).await?,
             None => BTreeSet::new(),
         };
-        let own = tokio::time::timeout(LEADER_PATIENCE, fetch_own_swarm(node, &former)).await;
-        own.ok().and_then(|own| own.inspect_err(|error| tracing::debug!("{error}")).ok())
+        fetch_own_swarm(node, &local, &former, patience).await
     } else {
-        None
+        Own { has_leader: no_leader(None, &local), ..Own::default() }
+    };
+    let Own { mut swarm, members, has_leader } = own;
+    if charter.is_none()
+        && let (Some(swarm), Some(members)) = (&mut swarm, &members)
+    {
+        let rows = node.ledger.fetch_members().await?;
+        swarm.generation = swarm.generation.max(highest_of(members, &rows));
+    }
+    let is_inactive = local.state == LocalState::Inactive;
+    if charter.is_none() || recovery.is_some() {
+        // There is nobody to ask before: nobody can be joined.
+        vigil.begin();
+    }
+    let absence = match (&charter, open.or(recovery)) {
+        // Only managers found or publish.
+        _ if node.role != Role::Manager => None,
+        (None, _) if is_inactive => vigil.look(node, None, None).await,
+        (_, Some(seen)) if is_inactive => vigil.look(node, Some(seen), None).await,
+        (None, _) => match (&swarm, &members) {
+            (Some(swarm), Some(members)) => {
+                vigil.look(node, None, Some((members, swarm.outranks()))).await
+            }
+            _ => None,
+        },
+        _ => None,
+    };
+    let is_unsettled = matches!(local.state, LocalState::Pending | LocalState::Error);
+    let is_joining = if is_unsettled && !is_row_ours && local.swarm_id.is_some() {
+        Fact::from(node.ledger.fetch_attempt(&node.instance.id).await?.is_some())
+    } else {
+        Fact::CannotTell
     };
     Ok(Observed {
         is_moved,
         relief,
+        has_leader,
+        own_swarm: swarm,
         charter,
         local,
         member,
-        own_swarm,
         absence,
+        is_joining,
         unsettled_for,
+        lease: node.settings.boot.lease,
         now: OffsetDateTime::now_utc(),
     })
 }
 
-async fn fetch_own_swarm(node: &Node, former: &BTreeSet<String>) -> Result<OwnSwarm, SwarmError> {
-    let ((labels, _), nodes) =
-        tokio::try_join!(node.swarm.fetch_swarm(), node.swarm.fetch_nodes())?;
+/// Docker names no node while it is in error, and no swarm on a worker and on a manager without a
+/// leader. The certificate on this host does, and says whose node this is.
+async fn complete_by_certificate(node: &Node, local: &mut LocalNode) -> Result<(), SwarmError> {
+    let is_complete = local.node_id.is_some() && local.swarm_id.is_some();
+    if local.state == LocalState::Inactive || is_complete {
+        return Ok(());
+    }
+    if let Some(certificate) = node.swarm.fetch_certificate().await?
+        && local.node_id.as_ref().is_none_or(|id| *id == certificate.node_id)
+    {
+        local.node_id = Some(certificate.node_id);
+        local.swarm_id.get_or_insert(certificate.swarm_id);
+    }
+    Ok(())
+}
+
+/// The swarm of which this node is a manager, as its leader answers.
+#[derive(Default)]
+struct Own {
+    swarm: Option<OwnSwarm>,
+    members: Option<OwnMembers>,
+    has_leader: Fact,
+}
+
+async fn fetch_own_swarm(
+    node: &Node,
+    local: &LocalNode,
+    former: &BTreeSet<String>,
+    patience: Duration,
+) -> Own {
+    let look = async { tokio::try_join!(node.swarm.fetch_cluster(), node.swarm.fetch_nodes()) };
+    match tokio::time::timeout(patience, look).await {
+        Ok(Ok((cluster, nodes))) => Own {
+            swarm: Some(own_swarm(&node.cluster, &cluster, &nodes, former)),
+            has_leader: Fact::Yes,
+            members: Some(OwnMembers {
+                swarm_id: cluster.id,
+                nodes: nodes.into_iter().map(|view| view.id).collect(),
+            }),
+        },
+        Ok(Err(error)) => {
+            tracing::debug!("{error}");
+            Own { has_leader: no_leader(Some(&error), local), ..Own::default() }
+        }
+        Err(_) => Own { has_leader: no_leader(None, local), ..Own::default() },
+    }
+}
+
+fn own_swarm(
+    own_cluster: &str,
+    cluster: &Cluster,
+    nodes: &[NodeView],
+    former: &BTreeSet<String>,
+) -> OwnSwarm {
     let mut raft = nodes.iter().filter(|view| view.raft.is_some());
-    Ok(OwnSwarm {
-        is_ours: labels.get(CLUSTER_LABEL) == Some(&node.cluster),
+    OwnSwarm {
+        mark: match cluster.labels.get(CLUSTER_LABEL) {
+            Some(name) if name == own_cluster => Mark::Ours,
+            Some(_) => Mark::Others,
+            None => Mark::Missing,
+        },
         is_alone: nodes.len() <= 1,
+        generation: cluster.labels.get(GENERATION_LABEL).and_then(|label| label.parse().ok()),
+        created_at: cluster.created_at,
         has_former: raft.any(|view| former.contains(&view.id)),
-    })
+    }
+}
+
+/// The highest generation under which a member of this swarm has a row.
+fn highest_of(own: &OwnMembers, rows: &[Member]) -> Option<u64> {
+    let own = rows.iter().filter(|row| own.has(row) == Some(true));
+    own.map(|row| row.generation).max()
 }

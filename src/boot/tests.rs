@@ -2,17 +2,21 @@
 //! on what a node saw **earlier**, nodes crash in between and are replaced, leases expire. The writes
 //! arbitrate as DynamoDB's conditions and Docker do.
 
-mod world;
+mod certificate;
+mod half_made;
+mod missing_charter;
+pub(super) mod world;
 
 use std::time::Duration;
 
 use proptest::prelude::*;
 use time::OffsetDateTime;
 
-use super::decide::{Observed, OwnSwarm, Refusal, SETTLE_TIME, STUCK_TIME, Step, decide};
+use super::decide::{Mark, Observed, OwnSwarm, Refusal, SETTLE_TIME, STUCK_TIME, Step, decide};
 use super::relief::{MOVED, Relief, TAKEN_OUT};
+use crate::fact::Fact;
 use crate::instance::Role;
-use crate::ledger::{Charter, CharterPhase, MemberState, Rejoin};
+use crate::ledger::{Charter, CharterPhase, MemberState, Rejoin, Traces};
 use crate::swarm::{LocalNode, LocalState};
 use world::{Event, World, row, swarm_name};
 
@@ -23,6 +27,12 @@ fn events(nodes: usize) -> impl Strategy<Value = Vec<Event>> {
         10 => node.clone().prop_map(Event::Act),
         4 => node.clone().prop_map(Event::ActAndCrash),
         2 => node.clone().prop_map(Event::Crash),
+        2 => node.clone().prop_map(Event::LookBlind),
+        1 => node.clone().prop_map(Event::ActHalf),
+        1 => node.clone().prop_map(Event::Serve),
+        1 => node.clone().prop_map(Event::SpoilRow),
+        1 => Just(Event::DeleteCharter),
+        1 => Just(Event::RowsExpire),
         1 => node.clone().prop_map(Event::Silence),
         3 => node.clone().prop_map(Event::Replace),
         2 => node.prop_map(Event::Recover),
@@ -46,6 +56,7 @@ proptest! {
             world.happen(event);
         }
         world.nodes.iter_mut().for_each(|host| host.is_silent = false);
+        world.mend_rows();
         world.settle();
         for node in 0..world.nodes.len() {
             let is_begun = world.charter.as_ref().is_some_and(Charter::is_recovery);
@@ -59,12 +70,14 @@ proptest! {
                 world.settle();
             }
         }
-        let charter = world.charter.clone().expect("a charter");
+        let charter = world.charter.clone();
         let is_begun = world.charter.as_ref().is_some_and(Charter::is_recovery);
-        if is_begun || world.opened.last().is_some_and(|open| !world.has_quorum(open.1)) {
+        if charter.is_none() || is_begun || world.opened.last().is_some_and(|open| !world.has_quorum(open.1)) {
             for node in 0..world.nodes.len() {
-                let own = world.nodes[node].swarm.map(swarm_name);
-                let is_survivor = own.as_ref() == charter.swarm();
+                // Nobody recovers a swarm that no charter names.
+                let is_survivor = world.nodes[node].swarm.is_some_and(|own| {
+                    charter.as_ref().is_none_or(|it| it.swarm() == Some(&swarm_name(own)))
+                });
                 if is_survivor && world.nodes[node].role == Role::Manager {
                     world.happen(Event::Replace(node));
                 }
@@ -72,7 +85,7 @@ proptest! {
             world.settle();
         }
         for node in 0..world.nodes.len() {
-            if world.is_stranded(node) {
+            if world.is_stranded(node) || world.is_nobodys(node) {
                 world.happen(Event::Replace(node));
                 world.settle();
             }
@@ -156,9 +169,15 @@ fn while_one_manager_is_listed_nothing_is_founded() {
 
 fn observed(state: LocalState) -> Observed {
     let mut world = World::new(1, 0);
-    world.act(0, Step::Claim { seen: None });
+    world.act(0, Step::Claim { seen: None, traces: Traces::default() });
     let seen = world.look(0);
     Observed { local: LocalNode { state, ..seen.local.clone() }, ..seen }
+}
+
+/// A swarm with a leader, founded under generation 1 while the claim of [`observed`] held.
+fn own_swarm(mark: Mark, is_alone: bool) -> OwnSwarm {
+    let created_at = Some(OffsetDateTime::UNIX_EPOCH);
+    OwnSwarm { mark, is_alone, generation: Some(1), created_at, has_former: false }
 }
 
 #[test]
@@ -174,28 +193,38 @@ fn a_swarm_that_bears_no_mark_of_ours_is_left_alone() {
     let mut seen = observed(LocalState::Active);
     seen.local.swarm_id = Some("theirs".into());
     seen.local.node_id = Some("node".into());
-    // A worker whose row does not know this node, then a manager of an unmarked swarm, even alone.
+    // A worker whose row does not know this node, as soon as there is a swarm to compare with.
+    assert!(matches!(decide("i-0", Role::Worker, &seen), Step::Wait { .. }));
+    open(&mut seen, 1, "published");
     assert!(matches!(decide("i-0", Role::Worker, &seen), Step::Refuse(_)));
+    // A manager of an unmarked swarm, even alone.
     seen.local.is_manager = true;
-    seen.own_swarm = Some(OwnSwarm { is_ours: false, is_alone: true, has_former: false });
-    assert!(matches!(decide("i-0", Role::Manager, &seen), Step::Refuse(_)));
+    for mark in [Mark::Missing, Mark::Others] {
+        seen.own_swarm = Some(own_swarm(mark, true));
+        assert!(matches!(decide("i-0", Role::Manager, &seen), Step::Refuse(_)), "{mark:?}");
+    }
 }
 
 #[test]
-fn beside_an_open_charter_only_a_marked_swarm_without_others_is_given_up() {
+fn beside_an_open_charter_only_a_marked_swarm_of_an_earlier_claim_without_others_is_given_up() {
     let mut seen = observed(LocalState::Active);
-    let charter = seen.charter.as_mut().unwrap();
-    charter.phase = CharterPhase::Open;
-    charter.swarm_id = Some("published".into());
+    open(&mut seen, 2, "published");
     seen.local.swarm_id = Some("another".into());
     seen.local.is_manager = true;
-    for (is_ours, is_alone) in [(true, true), (true, false), (false, true), (false, false)] {
-        seen.own_swarm = Some(OwnSwarm { is_ours, is_alone, has_former: false });
-        let step = decide("i-0", Role::Manager, &seen);
-        match (is_ours, is_alone) {
-            (true, true) => assert!(matches!(step, Step::Discard { .. }), "{step:?}"),
-            _ => assert!(matches!(step, Step::Refuse(_)), "{step:?}"),
-        }
+    let mut step = |mark, is_alone, generation| {
+        seen.own_swarm = Some(OwnSwarm { generation, ..own_swarm(mark, is_alone) });
+        decide("i-0", Role::Manager, &seen)
+    };
+    assert!(matches!(step(Mark::Ours, true, Some(1)), Step::Discard { .. }));
+    for (is_alone, generation) in [(false, Some(1)), (true, Some(2)), (true, Some(3)), (true, None)]
+    {
+        let waits = step(Mark::Ours, is_alone, generation);
+        assert!(matches!(waits, Step::Wait { .. }), "{is_alone} {generation:?}: {waits:?}");
+    }
+    for (mark, is_alone) in
+        [(Mark::Missing, true), (Mark::Missing, false), (Mark::Others, true), (Mark::Others, false)]
+    {
+        assert!(matches!(step(mark, is_alone, Some(1)), Step::Refuse(_)), "{mark:?} {is_alone}");
     }
 }
 
@@ -207,6 +236,8 @@ fn a_worker_that_is_known_by_another_address_joins_anew_and_a_manager_is_demoted
     charter.swarm_id = Some("published".into());
     seen.local.swarm_id = Some("published".into());
     seen.local.has_managers = true;
+    seen.local.node_id = Some("node".into());
+    seen.member = Some(row("node", 1, MemberState::Ready));
     assert!(matches!(decide("i-0", Role::Worker, &seen), Step::Ready(_)), "{:?}", seen.local);
     seen.is_moved = true;
     let leaves = Step::LeaveStale { by_force: false, why: MOVED };
@@ -274,13 +305,43 @@ fn a_manager_is_fenced_out_by_its_row_or_by_the_charter_and_by_nothing_else() {
     seen.local.is_manager = true;
     let step = |seen: &Observed| decide("i-0", Role::Manager, seen);
     assert!(matches!(step(&seen), Step::Wait { .. }), "nobody says whose swarm it is");
+    seen.has_leader = Fact::No;
+    assert!(matches!(step(&seen), Step::Wait { .. }), "nobody says whose swarm it is");
     seen.member = Some(row("node", 1, MemberState::Ready));
     assert!(matches!(step(&seen), Step::LeaveStale { by_force: true, .. }));
     seen.member = None;
     seen.charter.as_mut().unwrap().former = vec!["lost".into()];
     assert!(matches!(step(&seen), Step::LeaveStale { by_force: true, .. }));
-    seen.own_swarm = Some(OwnSwarm { is_ours: false, is_alone: true, has_former: false });
+    seen.own_swarm = Some(own_swarm(Mark::Others, true));
     assert!(matches!(step(&seen), Step::Refuse(_)), "it bears another mark");
+}
+
+/// Its own swarm may have a quorum that counts on it.
+#[test]
+fn a_manager_leaves_a_swarm_of_the_past_by_force_only_where_it_has_no_leader() {
+    for state in [LocalState::Active, LocalState::Pending, LocalState::Error] {
+        let mut seen = observed(state);
+        open(&mut seen, 2, "next");
+        seen.charter.as_mut().unwrap().former = vec!["lost".into()];
+        seen.local.swarm_id = Some("lost".into());
+        seen.local.node_id = Some("node".into());
+        seen.local.is_manager = true;
+        seen.member = Some(row("node", 1, MemberState::Ready));
+        for (has_leader, leaves) in
+            [(Fact::Yes, false), (Fact::CannotTell, false), (Fact::No, true)]
+        {
+            seen.has_leader = has_leader;
+            seen.own_swarm = (has_leader == Fact::Yes).then(|| own_swarm(Mark::Ours, false));
+            let step = decide("i-0", Role::Manager, &seen);
+            let is_forced = matches!(step, Step::LeaveStale { by_force: true, .. });
+            let is_wait = matches!(step, Step::Wait { .. });
+            assert_eq!(
+                (is_forced, is_wait),
+                (leaves, !leaves),
+                "{state:?} {has_leader:?}: {step:?}"
+            );
+        }
+    }
 }
 
 /// It came in with an old token, by a manager that had no part in the charter any more.
@@ -294,7 +355,7 @@ fn a_manager_without_a_row_asks_whose_raft_it_is_in_once_the_quorum_was_re_creat
     (seen.local.is_manager, seen.local.has_managers) = (true, true);
     let step = |seen: &Observed| decide("i-9", Role::Manager, seen);
     assert!(matches!(step(&seen), Step::Wait { .. }), "nobody says who is in it");
-    let own = OwnSwarm { is_ours: true, is_alone: false, has_former: true };
+    let own = OwnSwarm { has_former: true, ..own_swarm(Mark::Ours, false) };
     seen.own_swarm = Some(own);
     assert!(matches!(step(&seen), Step::LeaveStale { by_force: true, .. }));
     seen.own_swarm = Some(OwnSwarm { has_former: false, ..own });
@@ -373,7 +434,10 @@ proptest! {
             ),
             // What is no member by its own row either, as before.
             Step::Discard { .. } => prop_assert!(!(is_refused || is_known && is_row_its)),
-            Step::Refuse(_) => prop_assert!(is_manager && !(is_refused || is_known && is_row_its)),
+            // An image of a running manager.
+            Step::Refuse(_) => prop_assert!(
+                state == LocalState::Active && is_manager && is_moved && !is_row_its
+            ),
             Step::Ready(_) => prop_assert!(state == LocalState::Active && has_managers && !is_refused),
             Step::Wait { why } => prop_assert!(!why.is_empty()),
             step => prop_assert!(false, "no cause for {:?}", step),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::fact::Fact;
 use crate::instance::{Membership, Role};
 use crate::ledger::{Charter, CharterPhase, Member, MemberState};
 use crate::swarm::{LocalNode, LocalState};
@@ -25,6 +26,8 @@ pub struct Records {
     /// Another manager of the charter's generation listens, and has a leader where that matters; looked up
     /// only where it does.
     pub is_manager_there: bool,
+    /// Does a leader answer this manager? Asked where the charter names another swarm.
+    pub has_leader: Fact,
 }
 
 /// What one look means.
@@ -155,6 +158,10 @@ fn compare(
         && matches!(local.state, LocalState::Pending | LocalState::Error);
     let is_manager = membership.role == Role::Manager;
     match (is_elsewhere, is_refused, records.is_manager_there) {
+        // Left by force, it would be missing in a swarm that may well decide.
+        (true, _, true) if local.is_manager && records.has_leader != Fact::No => {
+            Some(two_swarms(generation, records.has_leader))
+        }
         (true, _, true) => Some(Verdict::Out(Cause::Older { generation })),
         (false, true, true) => Some(Verdict::Out(Cause::CertificateRefused)),
         (true, _, false) => Some(nobody_answers(generation)),
@@ -164,6 +171,15 @@ fn compare(
         (false, false, false) if seen.is_moved && is_manager => Some(nobody_can(&Cause::Moved)),
         _ => None,
     }
+}
+
+fn two_swarms(generation: u64, has_leader: Fact) -> Verdict {
+    let what = "the charter names the swarm of a later generation";
+    let why = match has_leader {
+        Fact::CannotTell => "it is not known whether this manager's swarm has a leader",
+        _ => "this manager's swarm has a leader: leave the swarm that is not needed",
+    };
+    Verdict::Wait { why: format!("{what} ({generation}), and {why}") }
 }
 
 fn nobody_answers(generation: u64) -> Verdict {
@@ -250,7 +266,8 @@ mod tests {
     }
 
     fn records(charter: Charter, row: Member, is_manager_there: bool) -> Option<Records> {
-        Some(Records { charter: Some(charter), row: Some(row), is_manager_there })
+        let has_leader = Fact::No;
+        Some(Records { charter: Some(charter), row: Some(row), is_manager_there, has_leader })
     }
 
     #[test]
@@ -336,6 +353,7 @@ mod tests {
             is_moved in any::<bool>(),
             recovers in prop::sample::select(&[None, Some("swarm"), Some("next")]),
             is_founder in any::<bool>(),
+            has_leader in prop::sample::select(&[Fact::Yes, Fact::No, Fact::CannotTell]),
         ) {
             let role = if is_manager { Role::Manager } else { Role::Worker };
             let local = LocalNode { has_managers, error: error.into(), ..local(state, role) };
@@ -344,7 +362,8 @@ mod tests {
             let is_recovery = charter.is_recovery();
             let is_re_created = charter.recovers == charter.swarm_id;
             let me = if is_founder { "i-1" } else { "i-2" };
-            let records = records(charter, row(row_of, mark), is_manager_there);
+            let records = records(charter, row(row_of, mark), is_manager_there)
+                .map(|records| Records { has_leader, ..records });
             let seen = Observed { local, is_moved, records: records.filter(|_| is_ledger_read) };
             match decide(me, &member(role), &seen) {
                 Verdict::Out(Cause::InNoSwarm) => prop_assert_eq!(state, LocalState::Inactive),
@@ -354,6 +373,7 @@ mod tests {
                 Verdict::Out(Cause::Older { .. }) => prop_assert!(
                     is_ledger_read && is_manager_there && generation == 3 && swarm == "next"
                         && phase == CharterPhase::Open
+                        && (!is_manager || has_leader == Fact::No)
                 ),
                 Verdict::Out(Cause::Moved) => prop_assert!(
                     is_ledger_read && is_manager_there && is_moved

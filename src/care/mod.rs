@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::fact::Fact;
 use crate::instance::{Membership, Role};
 use crate::ledger::LedgerError;
 use crate::node::Node;
-use crate::peers::{find_manager, is_led};
+use crate::peers::{fetch_leader, find_manager, is_led};
 use crate::state::Phase;
 use crate::swarm::SwarmError;
 
@@ -101,9 +102,15 @@ async fn observe(
         }
         _ => None,
     };
+    let has_leader = if is_elsewhere && local.is_manager {
+        fetch_leader(node, &local).await
+    } else {
+        Fact::CannotTell
+    };
+    let is_manager_there = listening.is_some();
     Ok(Observed {
         local,
         is_moved,
-        records: Some(Records { charter, row, is_manager_there: listening.is_some() }),
+        records: Some(Records { charter, row, is_manager_there, has_leader }),
     })
 }

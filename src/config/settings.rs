@@ -94,9 +94,9 @@ settings! {
         deadline: Duration = duration("10m"),
         /// How long a founder may be silent before another manager takes over.
         lease: Duration = duration("30s"),
-        /// How long every manager of the open charter must have been gone, by Auto Scaling's word
-        /// and on port 2377, before a new one founds the next swarm; at least `75s`. Longer than
-        /// `deadline`: never.
+        /// How long every manager of the open charter must have been gone, by Auto Scaling's word,
+        /// on port 2377 and by its row, before a new one founds the next swarm; at least `75s`, and
+        /// never before every manager's row is 150 s old. Longer than `deadline`: never.
         lost_after: Duration = patience("2m"),
         /// Whether a node stays out of the swarm when cloud-init says that UserData has failed.
         cloud_init: bool = boolean("true"),

@@ -48,6 +48,14 @@ impl Ledger {
         self.nodes().put(&item, attempt, Condition::default()).await.map(drop)
     }
 
+    /// An instance's attempt, consistently; there is none once it was Ready.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn fetch_attempt(&self, instance_id: &str) -> Result<Option<Attempt>, LedgerError> {
+        self.nodes().get(&Self::attempt_item(instance_id)).await
+    }
+
     /// All attempts of the cluster.
     ///
     /// # Errors

@@ -1,7 +1,9 @@
 //! The charter: which swarm is ours, and who may found it.
 
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::table::Condition;
@@ -45,6 +47,32 @@ pub struct Charter {
     pub recovers: Option<String>,
 }
 
+/// What the members' rows say of the cluster's swarms.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Traces {
+    /// The highest generation that a row names; 0 where there is no row.
+    pub highest: u64,
+    /// Docker's ids of the swarms.
+    pub swarms: BTreeSet<String>,
+}
+
+/// What a manager knows of a swarm that has a leader, and that no charter names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Living {
+    pub swarm_id: String,
+    /// Under which its members have come in.
+    pub generation: u64,
+    /// Its quorum was re-created under that generation, by the swarm's own label.
+    pub is_recovered: bool,
+    /// The third field of the join tokens.
+    pub ca_digest: String,
+    /// Docker's word.
+    pub created_at: Option<OffsetDateTime>,
+    /// Instance id of the manager that writes the charter.
+    pub restored_by: String,
+    pub now: OffsetDateTime,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CharterPhase {
@@ -68,21 +96,25 @@ impl Charter {
         }
     }
 
-    /// The claim of `instance_id` over what was `seen`.
+    /// The claim of `instance_id` over what was `seen`. The charter may have been deleted: the
+    /// generation is a new number by the members' rows, too, and the swarms that these name are given
+    /// up where no charter does.
     #[must_use]
     pub fn claim(
         seen: Option<&Self>,
+        traces: &Traces,
         instance_id: &str,
         now: OffsetDateTime,
         lease: Duration,
     ) -> Self {
-        let mut former = seen.map_or_else(Vec::new, |seen| seen.former.clone());
+        let of_rows = || traces.swarms.iter().cloned().collect();
+        let mut former: Vec<String> = seen.map_or_else(of_rows, |seen| seen.former.clone());
         former.extend(seen.and_then(Self::swarm).cloned());
         former.drain(..former.len().saturating_sub(FORMER_SWARMS));
         Self {
             schema: SCHEMA,
             phase: CharterPhase::Founding,
-            generation: seen.map_or(0, |charter| charter.generation) + 1,
+            generation: seen.map_or(0, |charter| charter.generation).max(traces.highest) + 1,
             founder: instance_id.to_owned(),
             lease_expires_at: now + lease,
             swarm_id: None,
@@ -111,6 +143,31 @@ impl Charter {
             founded_at: None,
             recovers: Some(swarm_id.to_owned()),
             ..seen.clone()
+        }
+    }
+
+    /// The open charter of a swarm that lives although no charter names it. `known` is the charter
+    /// that was last seen open for this very swarm and generation, if this process has seen one:
+    /// without it, the swarms that were given up before are not known any more.
+    #[must_use]
+    pub fn restored(known: Option<&Self>, of: &Living) -> Self {
+        let known = known.filter(|known| {
+            known.swarm_id.as_ref() == Some(&of.swarm_id) && known.generation == of.generation
+        });
+        Self {
+            schema: SCHEMA,
+            phase: CharterPhase::Open,
+            generation: of.generation,
+            founder: known.map_or_else(|| of.restored_by.clone(), |known| known.founder.clone()),
+            lease_expires_at: known.map_or(of.now, |known| known.lease_expires_at),
+            swarm_id: Some(of.swarm_id.clone()),
+            ca_digest: Some(of.ca_digest.clone()),
+            founded_at: known.and_then(|known| known.founded_at).or(of.created_at),
+            former: known.map_or_else(Vec::new, |known| known.former.clone()),
+            recovers: match known {
+                Some(known) => known.recovers.clone(),
+                None => of.is_recovered.then(|| of.swarm_id.clone()),
+            },
         }
     }
 
@@ -183,18 +240,19 @@ impl Ledger {
 
     /// Claims the right to found, against what was `seen`. `None` when somebody else was first.
     /// Over an open charter it gives the swarm up that it names: the caller has the evidence that
-    /// this one is lost.
+    /// this one is lost; and without a charter that those of `traces` are.
     ///
     /// # Errors
     /// When the outcome is unknown: read the charter again before anything else.
     pub async fn claim_charter(
         &self,
         seen: Option<&Charter>,
+        traces: &Traces,
         instance_id: &str,
         now: OffsetDateTime,
         lease: Duration,
     ) -> Result<Option<Charter>, LedgerError> {
-        self.put_claim(seen, Charter::claim(seen, instance_id, now, lease), now).await
+        self.put_claim(seen, Charter::claim(seen, traces, instance_id, now, lease), now).await
     }
 
     /// Claims the right to re-create the quorum of `swarm_id`, against what was `seen`: open, or a
@@ -305,6 +363,15 @@ impl Ledger {
         .number("generation", closed.generation)
         .text("swarm_id", swarm_id);
         self.put(ITEM, &open, condition).await
+    }
+
+    /// Writes the charter of a swarm that lives although no charter names it: the caller has seen its
+    /// leader. `false` when there is a charter again.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn restore_charter(&self, charter: &Charter) -> Result<bool, LedgerError> {
+        self.put(ITEM, charter, Condition::new("attribute_not_exists(#item)")).await
     }
 
     /// Follows the swarm's root CA, which is another than when the charter was `seen`. `false` when

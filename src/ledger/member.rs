@@ -1,5 +1,6 @@
 //! Members: who is in the fleet, and where managers listen.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -22,6 +23,13 @@ pub struct Member {
     pub role: Role,
     /// Docker's id of the node.
     pub node_id: String,
+    /// Docker's id of the swarm that it is in; `None` in a row of a skep that did not write it.
+    #[serde(default)]
+    pub swarm_id: Option<String>,
+    /// What Docker called the node when this was written: a worker may have been promoted by hand.
+    /// `None` where Docker did not answer, or the row is of a skep that did not write it.
+    #[serde(default)]
+    pub serves_as: Option<Role>,
     /// Private address, where a manager listens on 2377.
     pub address: IpAddr,
     pub zone: String,
@@ -82,6 +90,8 @@ impl Member {
             instance_id: instance.id.clone(),
             role: configured_role,
             node_id: membership.node_id.clone(),
+            swarm_id: Some(membership.swarm_id.clone()).filter(|id| !id.is_empty()),
+            serves_as: None,
             address: instance.private_address,
             zone: instance.zone.clone(),
             group: instance.group.clone(),
@@ -95,6 +105,26 @@ impl Member {
             expires_at: now + MEMBER_TTL,
         }
     }
+
+    /// Is this node in the charter's swarm, as far as its row says which it is in?
+    #[must_use]
+    pub fn may_be_in(&self, charter: &super::Charter) -> bool {
+        self.swarm_id.is_none() || self.swarm_id == charter.swarm_id
+    }
+
+    /// Is or was this node a manager, by its role or by what Docker called it?
+    #[must_use]
+    pub fn is_manager(&self) -> bool {
+        self.role == Role::Manager || self.serves_as == Some(Role::Manager)
+    }
+}
+
+/// The rows of the whole fleet, and the keys of those that cannot be read.
+#[derive(Clone, Debug, Default)]
+pub struct MemberRows {
+    pub rows: Vec<Member>,
+    /// Sort keys, such as `member#manager#i-0abc`.
+    pub unreadable: BTreeSet<String>,
 }
 
 impl Ledger {
@@ -169,13 +199,24 @@ impl Ledger {
     /// # Errors
     /// When DynamoDB fails.
     pub async fn fetch_members(&self) -> Result<Vec<Member>, LedgerError> {
+        self.survey_members().await.map(|all| all.rows)
+    }
+
+    /// The whole fleet, and which rows cannot be read: for those who conclude something from a row
+    /// that is not there.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn survey_members(&self) -> Result<MemberRows, LedgerError> {
         let workers = self.nodes();
-        let (mut members, workers) = tokio::try_join!(
-            self.fetch_managers(),
-            workers.query("member#worker#", Self::item_of)
+        let (managers, workers) = tokio::try_join!(
+            self.query_all("member#manager#", Self::item_of),
+            workers.query_all("member#worker#", Self::item_of)
         )?;
-        members.extend(workers);
-        Ok(members)
+        let (mut rows, mut unreadable) = managers;
+        rows.extend(workers.0);
+        unreadable.extend(workers.1);
+        Ok(MemberRows { rows, unreadable })
     }
 
     /// Strikes out a row that nobody has refreshed since it was read. `false` where somebody has.

@@ -36,10 +36,10 @@ mod trial;
 mod turn;
 
 pub use attempt::Attempt;
-pub use charter::{Charter, CharterPhase, SCHEMA};
+pub use charter::{Charter, CharterPhase, Living, SCHEMA, Traces};
 pub use departure::{DepartureRow, DepartureState};
 pub use error::LedgerError;
-pub use member::{Member, MemberState};
+pub use member::{Member, MemberRows, MemberState};
 pub use registry::RegistryAuth;
 pub use rejoin::Rejoin;
 pub(crate) use table::Condition;

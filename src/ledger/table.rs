@@ -140,6 +140,15 @@ impl Ledger {
         prefix: &str,
         item_of: impl Fn(&T) -> String,
     ) -> Result<Vec<T>, LedgerError> {
+        self.query_all(prefix, item_of).await.map(|(rows, _)| rows)
+    }
+
+    /// [`Self::query`], and the keys of the rows that were left out.
+    pub(super) async fn query_all<T: DeserializeOwned>(
+        &self,
+        prefix: &str,
+        item_of: impl Fn(&T) -> String,
+    ) -> Result<(Vec<T>, BTreeSet<String>), LedgerError> {
         let mut pages = self
             .client
             .query()
@@ -152,17 +161,21 @@ impl Ledger {
             .consistent_read(true)
             .into_paginator()
             .send();
-        let mut rows = Vec::new();
+        let (mut rows, mut unreadable) = (Vec::new(), BTreeSet::new());
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| self.failed("Query", error))?;
             for row in page.items.unwrap_or_default() {
+                let item = item_of_row(&row);
                 match decode_at_its_key(row, &item_of) {
                     Ok(row) => rows.push(row),
-                    Err(error) => self.complain(&error),
+                    Err(error) => {
+                        unreadable.insert(item);
+                        self.complain(&error);
+                    }
                 }
             }
         }
-        Ok(rows)
+        Ok((rows, unreadable))
     }
 
     fn complain(&self, error: &LedgerError) {
@@ -262,7 +275,7 @@ fn none_if_empty<V>(map: HashMap<String, V>) -> Option<HashMap<String, V>> {
 }
 
 fn decode<T: DeserializeOwned>(row: Row) -> Result<T, LedgerError> {
-    let item = item_of(&row);
+    let item = item_of_row(&row);
     serde_dynamo::from_item(row).map_err(|source| LedgerError::Malformed { item, source })
 }
 
@@ -270,7 +283,7 @@ fn decode_at_its_key<T: DeserializeOwned>(
     row: Row,
     belongs_at: impl Fn(&T) -> String,
 ) -> Result<T, LedgerError> {
-    let item = item_of(&row);
+    let item = item_of_row(&row);
     let row = decode(row)?;
     let belongs_at = belongs_at(&row);
     if belongs_at == item {
@@ -280,7 +293,7 @@ fn decode_at_its_key<T: DeserializeOwned>(
     Err(LedgerError::Malformed { item, source })
 }
 
-fn item_of(row: &Row) -> String {
+fn item_of_row(row: &Row) -> String {
     match row.get("item") {
         Some(AttributeValue::S(item)) => item.clone(),
         _ => "?".to_owned(),
@@ -291,6 +304,7 @@ fn item_of(row: &Row) -> String {
 mod tests {
     use super::*;
     use crate::aws::stub::Stub;
+    use crate::ledger::DepartureRow;
 
     fn departure(key: &str, instance: &str, deadline: &str) -> String {
         format!(
@@ -316,6 +330,12 @@ mod tests {
         let read = ledger.fetch_departures().await.unwrap();
         let ids: Vec<&str> = read.iter().map(|row| row.instance_id.as_str()).collect();
         assert_eq!(ids, ["i-1", "i-4"]);
+        stub.answer(200, &format!(r#"{{"Items": [{}], "Count": 4}}"#, rows.join(",")));
+        let item_of = |row: &DepartureRow| format!("departure#{}", row.instance_id);
+        let (read, unreadable) = ledger.query_all("departure#", item_of).await.unwrap();
+        assert_eq!(read.len(), 2);
+        let unreadable: Vec<&str> = unreadable.iter().map(String::as_str).collect();
+        assert_eq!(unreadable, ["departure#i-2", "departure#i-3"], "they are there all the same");
         let complaints = ledger.unreadable.lock().unwrap().clone();
         let complaints: Vec<String> = complaints.into_iter().collect();
         assert_eq!(complaints.len(), 2);

@@ -72,12 +72,17 @@ enum Act {
     Close,
     Reopen,
     FollowCa,
+    /// Somebody deletes the charter.
+    Delete,
+    /// A manager of the swarm that it last saw open writes the charter again.
+    Restore,
 }
 
 fn act() -> impl Strategy<Value = (usize, Act)> {
     use Act::*;
     let act = prop::sample::select(&[
-        Look, Look, Look, Claim, Claim, Recover, Publish, Publish, Release, Close, Reopen, FollowCa,
+        Look, Look, Look, Claim, Claim, Recover, Publish, Publish, Release, Close, Reopen,
+        FollowCa, Delete, Restore, Restore,
     ]);
     (0..ACTORS, act)
 }
@@ -103,6 +108,7 @@ async fn write(
     me: &str,
     act: Act,
     step: usize,
+    traces: &Traces,
     now: OffsetDateTime,
 ) -> bool {
     let view = actor.view.clone();
@@ -113,7 +119,7 @@ async fn write(
             false
         }
         (Act::Claim, seen, _) => {
-            let claim = ledger.claim_charter(seen.as_ref(), me, now, LEASE).await.unwrap();
+            let claim = ledger.claim_charter(seen.as_ref(), traces, me, now, LEASE).await.unwrap();
             actor.take(claim)
         }
         (Act::Recover, Some(seen), _) if seen.phase != CharterPhase::Closed => {
@@ -129,6 +135,25 @@ async fn write(
         (Act::Reopen, Some(seen), _) => ledger.reopen_charter(seen).await.unwrap(),
         (Act::FollowCa, Some(seen), _) => {
             ledger.follow_ca(seen, &format!("ca-{step}")).await.unwrap()
+        }
+        (Act::Delete, ..) => {
+            ledger.delete("charter", Condition::default()).await.unwrap();
+            false
+        }
+        // Who sees a later one in a row leaves it to that.
+        (Act::Restore, Some(seen), _)
+            if seen.phase == CharterPhase::Open && seen.generation == traces.highest =>
+        {
+            let living = Living {
+                swarm_id: seen.swarm_id.clone().unwrap(),
+                generation: seen.generation,
+                is_recovered: false,
+                ca_digest: "ca-restored".to_owned(),
+                created_at: None,
+                restored_by: me.to_owned(),
+                now,
+            };
+            ledger.restore_charter(&Charter::restored(Some(seen), &living)).await.unwrap()
         }
         _ => false,
     }
@@ -151,13 +176,18 @@ fn check(
     let was = || before.expect("there was one");
     let is_seen = || view.is_some_and(|view| same(view, was()));
     match act {
-        Act::Look => unreachable!("it writes nothing"),
+        Act::Look | Act::Delete => unreachable!("it writes nothing"),
+        Act::Restore => {
+            assert!(before.is_none(), "over a charter that is there");
+            let seen = view.expect("it was seen");
+            assert_eq!(*after, Charter { ca_digest: after.ca_digest.clone(), ..seen.clone() });
+        }
         Act::Claim | Act::Recover => {
             assert!(before.is_none() && view.is_none() || is_seen(), "over what was not seen");
             let is_held =
                 |it: &Charter| it.phase == CharterPhase::Founding && it.lease_expires_at > now;
             assert!(!before.is_some_and(is_held), "a lease was not over");
-            assert_eq!(after.generation, before.map_or(0, |it| it.generation) + 1);
+            assert!(after.generation > before.map_or(0, |it| it.generation));
             assert!(after.is_claimed_by(me));
             let swarm = before.and_then(Charter::swarm);
             match act {
@@ -184,8 +214,9 @@ fn check(
     }
 }
 
-/// Whatever is written when, and by whatever clock: a generation has one founder and is published for
-/// one swarm at most, none comes twice, and a write that was refused has changed nothing.
+/// Whatever is written when, and by whatever clock, and although the charter is deleted now and then: a
+/// generation has one founder and is published for one swarm at most, none comes twice, and a write that
+/// was refused has changed nothing. Members' rows name what was claimed.
 async fn play_charter(acts: &[((usize, Act), i64)], skews: [i64; ACTORS]) {
     let ledger = new_ledger();
     let mut actors = vec![Actor::default(); ACTORS];
@@ -196,15 +227,18 @@ async fn play_charter(acts: &[((usize, Act), i64)], skews: [i64; ACTORS]) {
         let (me, now) = (format!("i-{who}"), at(time + skews[*who]));
         let before = ledger.fetch_charter().await.unwrap();
         let view = actors[*who].view.clone();
-        let is_written = write(&ledger, &mut actors[*who], &me, *act, step, now).await;
+        let highest = founders.keys().max().copied().unwrap_or(0);
+        let traces = Traces { highest, swarms: swarms.values().cloned().collect() };
+        let is_written = write(&ledger, &mut actors[*who], &me, *act, step, &traces, now).await;
         let after = ledger.fetch_charter().await.unwrap();
         if is_written {
             check(before.as_ref(), after.as_ref(), view.as_ref(), &me, *act, now);
-        } else {
+        } else if !matches!(act, Act::Delete) {
             assert_eq!(before, after, "{act:?} was refused");
         }
         let Some(charter) = after else { continue };
         assert!(before.is_none_or(|before| before.generation <= charter.generation));
+        assert!(charter.swarm_id.is_none() || charter.founded_at.is_some());
         let founder = founders.entry(charter.generation).or_insert(charter.founder.clone());
         assert_eq!(*founder, charter.founder);
         if let Some(swarm_id) = charter.swarm_id {

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use super::decide::{Action, Age, decide};
 use super::stand_in::{self, NextBeat};
 use crate::aws::AwsError;
+use crate::boot::BootError;
 use crate::demotion::demote_in_turn;
 use crate::errors;
 use crate::instance::Role;
@@ -28,12 +29,17 @@ pub enum CareError {
     Ledger(#[from] LedgerError),
     #[error(transparent)]
     AutoScaling(#[from] AwsError),
+    #[error(transparent)]
+    Boot(#[from] BootError),
 }
 
 impl CareError {
     /// This node cannot do it: it is a manager no more.
     pub fn is_not_manager(&self) -> bool {
-        matches!(self, Self::Swarm(error) if error.kind == SwarmErrorKind::NotManager)
+        let (Self::Swarm(error) | Self::Boot(BootError::Swarm(error))) = self else {
+            return false;
+        };
+        error.kind == SwarmErrorKind::NotManager
     }
 }
 

@@ -1,9 +1,10 @@
 //! Members that the swarm does not list: taken off by hand (`docker node rm --force`), which a
 //! worker's own Docker never hears of.
 //!
-//! Guarantees: a row is marked only when a whole node list, of the charter's swarm and generation
-//! and with a leader, did not have its node at looks [`LEADER_PATIENCE`] apart; the write is refused
-//! when the row has changed meanwhile. The node itself does the rest: it leaves and joins anew.
+//! Guarantees: a row is marked only when it names the charter's swarm and generation, and a whole node
+//! list of that swarm, with a leader, did not have its node at looks [`LEADER_PATIENCE`] apart; the
+//! write is refused when the row has changed meanwhile. A row that names another swarm, or none, is not
+//! judged: this list says nothing about it. The node itself does the rest: it leaves and joins anew.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -12,10 +13,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::act::CareError;
-use super::reopen::reopen;
+use super::reopen::{publish_again, reopen};
 use super::rounds;
-use crate::instance::Membership;
-use crate::ledger::{CharterPhase, Member, MemberState};
+use crate::instance::{Membership, Role};
+use crate::ledger::{Charter, CharterPhase, Member, MemberState};
 use crate::node::Node;
 use crate::swarm::NodeView;
 
@@ -31,14 +32,30 @@ const BACKUP_PATIENCE: Duration = Duration::from_secs(90);
 /// Since when each node has been missing, by node id.
 type MissingSince = BTreeMap<String, Instant>;
 
+/// What one look leaves for the next.
+#[derive(Default)]
+struct Memory {
+    missing_since: MissingSince,
+    /// The charter, as it was last seen.
+    charter: Option<Charter>,
+    /// Why a charter that is missing is not published again.
+    said: String,
+}
+
 /// Marks the rows of such members for as long as this node is a manager; never returns.
 pub async fn mark_the_missing(node: &Node, membership: &Membership) -> Infallible {
     rounds::go(
         node,
         "looking for missing nodes",
         (INTERVAL, INTERVAL),
-        async |since: &mut MissingSince| {
-            let is_leader = look(node, membership, since).await.inspect_err(|_| since.clear())?;
+        async |memory: &mut Memory| {
+            let is_leader = match look(node, membership, memory).await {
+                Ok(is_leader) => is_leader,
+                Err(error) => {
+                    memory.missing_since.clear();
+                    return Err(error);
+                }
+            };
             Ok(if is_leader { INTERVAL } else { BACKUP_INTERVAL })
         },
     )
@@ -49,16 +66,24 @@ pub async fn mark_the_missing(node: &Node, membership: &Membership) -> Infallibl
 async fn look(
     node: &Node,
     membership: &Membership,
-    missing_since: &mut MissingSince,
+    memory: &mut Memory,
 ) -> Result<bool, CareError> {
     let Membership { node_id: me, swarm_id, generation, .. } = membership;
     // The rows first: whoever is in them was in the swarm before the list is read.
     let (charter, members) =
         tokio::try_join!(node.ledger.fetch_charter(), node.ledger.fetch_members())?;
     let nodes = node.swarm.fetch_nodes().await?;
-    if let Some(charter) = &charter {
-        reopen(node, charter, membership, &nodes).await?;
+    match &charter {
+        Some(charter) => reopen(node, charter, membership, &nodes).await?,
+        // The role of a worker that was promoted by hand may not write it.
+        None if node.role == Role::Worker => {}
+        None => {
+            let known = memory.charter.as_ref();
+            publish_again(node, membership, &members, &nodes, known, &mut memory.said).await?;
+        }
     }
+    memory.charter = charter.clone().or(memory.charter.take());
+    let missing_since = &mut memory.missing_since;
     let is_charters = charter.is_some_and(|charter| {
         charter.phase == CharterPhase::Open
             && charter.generation == *generation
@@ -71,7 +96,7 @@ async fn look(
     }
     let patience = if is_leader { LEADER_PATIENCE } else { BACKUP_PATIENCE };
     let now = Instant::now();
-    for row in missing_for(&members, &nodes, *generation, patience, missing_since, now) {
+    for row in missing_for(&members, &nodes, membership, patience, missing_since, now) {
         if node.ledger.mark_removed(row).await? {
             tracing::warn!(
                 instance = row.instance_id,
@@ -87,14 +112,15 @@ async fn look(
 fn missing_for<'a>(
     members: &'a [Member],
     nodes: &[NodeView],
-    generation: u64,
+    own: &Membership,
     patience: Duration,
     since: &mut MissingSince,
     now: Instant,
 ) -> Vec<&'a Member> {
     let missing: Vec<&Member> = members
         .iter()
-        .filter(|row| row.generation == generation && row.state == MemberState::Ready)
+        .filter(|row| row.swarm_id.as_ref() == Some(&own.swarm_id))
+        .filter(|row| row.generation == own.generation && row.state == MemberState::Ready)
         .filter(|row| nodes.iter().all(|view| view.id != row.node_id))
         .collect();
     since.retain(|id, _| missing.iter().any(|row| row.node_id == *id));
@@ -108,8 +134,9 @@ fn missing_for<'a>(
 mod tests {
     use time::OffsetDateTime;
 
+    use super::super::reopen::generation_of;
     use super::*;
-    use crate::instance::{Instance, Market, Role};
+    use crate::instance::{Instance, Market};
     use crate::swarm::Availability;
 
     fn node(id: &str) -> NodeView {
@@ -126,7 +153,16 @@ mod tests {
         }
     }
 
+    fn membership(id: &str, generation: u64, swarm_id: &str) -> Membership {
+        let (node_id, swarm_id) = (id.to_owned(), swarm_id.to_owned());
+        Membership { node_id, swarm_id, generation, role: Role::Worker }
+    }
+
     fn row(id: &str, generation: u64, state: MemberState) -> Member {
+        of_swarm("swarm", id, generation, state)
+    }
+
+    fn of_swarm(swarm_id: &str, id: &str, generation: u64, state: MemberState) -> Member {
         let instance = Instance {
             id: format!("i-{id}"),
             instance_type: String::new(),
@@ -138,13 +174,32 @@ mod tests {
             stack: None,
             tags: BTreeMap::new(),
         };
-        let membership = Membership {
-            node_id: id.into(),
-            swarm_id: "swarm".into(),
-            generation,
-            role: Role::Worker,
-        };
+        let membership = membership(id, generation, swarm_id);
         Member::new(&instance, &membership, Role::Worker, state, OffsetDateTime::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn a_charter_is_published_again_under_the_highest_generation_of_its_own_members() {
+        let own = membership("me", 2, "swarm");
+        let of = |rows: &[Member]| generation_of(&own, rows).map_err(|row| row.node_id.clone());
+        assert_eq!(of(&[]), Ok(2));
+        let rows = |generation| {
+            let ready = MemberState::Ready;
+            [
+                row("me", 2, ready),
+                row("later", 3, ready),
+                of_swarm("other", "theirs", generation, ready),
+            ]
+        };
+        assert_eq!(of(&rows(1)), Ok(3), "its quorum was re-created meanwhile");
+        assert_eq!(of(&rows(3)), Ok(3));
+        assert_eq!(
+            of(&rows(4)),
+            Err("theirs".to_owned()),
+            "that may be the cluster's swarm by now"
+        );
+        let unnamed = of_swarm("", "of an earlier skep", 9, MemberState::Ready);
+        assert_eq!(of(&[unnamed]), Ok(2));
     }
 
     #[test]
@@ -156,12 +211,15 @@ mod tests {
             row("older", 1, MemberState::Ready),
             row("leaving", 2, MemberState::Leaving),
             row("marked", 2, MemberState::Removed),
+            of_swarm("another", "same generation", 2, MemberState::Ready),
+            of_swarm("", "of an earlier skep", 2, MemberState::Ready),
         ];
+        let own = membership("me", 2, "swarm");
         let mut since = MissingSince::new();
         let mut look = |seconds: u64, listed: &[&str]| -> Vec<String> {
             let nodes: Vec<NodeView> = listed.iter().map(|id| node(id)).collect();
             let now = start + Duration::from_secs(seconds);
-            let due = missing_for(&rows, &nodes, 2, patience, &mut since, now);
+            let due = missing_for(&rows, &nodes, &own, patience, &mut since, now);
             due.into_iter().map(|row| row.node_id.clone()).collect()
         };
         assert!(look(0, &["listed"]).is_empty());

@@ -25,13 +25,11 @@ const TAGS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Writes this node's row, and keeps it right and fresh; never returns.
 pub async fn keep_recorded(node: &Node, membership: &Membership) -> Infallible {
-    let refresh = match membership.role {
-        Role::Manager => MANAGER_REFRESH,
-        Role::Worker => WORKER_REFRESH,
-    };
     // The tags in here are followed; what else the instance is does not change.
     let mut node = node.clone();
-    let mut written: Option<(Instant, Labels, Option<Quiet>)> = None;
+    let mut written: Option<(Instant, Labels, Option<Quiet>, Role)> = None;
+    // A worker may be promoted by hand, and is a manager that others look for then.
+    let mut role = membership.role;
     let mut state = node.state.subscribe();
     let mut said = Vec::new();
     let mut is_attempt_over = false;
@@ -39,14 +37,22 @@ pub async fn keep_recorded(node: &Node, membership: &Membership) -> Infallible {
         let Wanted { labels, refused } = node.wanted_labels();
         said = say_once(refused, &said);
         let quiet = node.state.now().quiet;
-        let is_right = written.as_ref().is_some_and(|(at, before, was)| {
-            at.elapsed() < refresh && *before == labels && *was == quiet
+        if let Ok(local) = node.swarm.fetch_local_node().await {
+            role = local.role();
+        }
+        let refresh = match role {
+            Role::Manager => MANAGER_REFRESH,
+            Role::Worker => WORKER_REFRESH,
+        };
+        let is_right = written.as_ref().is_some_and(|(at, before, was, served_as)| {
+            let is_same = *before == labels && *was == quiet && *served_as == role;
+            is_same && at.elapsed() < refresh
         });
         let mut pause = TAGS_INTERVAL;
         if !is_right {
             match node.record_member(membership, MemberState::Ready).await {
                 Ok(()) => {
-                    written = Some((Instant::now(), labels, quiet));
+                    written = Some((Instant::now(), labels, quiet, role));
                     // From here on the row says who is at this address, and that it is well.
                     is_attempt_over = is_attempt_over || forget_attempt(&node).await.is_ok();
                 }

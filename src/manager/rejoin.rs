@@ -55,6 +55,10 @@ async fn look(node: &Node, me: &str, said: &mut String) -> Result<bool, CareErro
         match decide(request, &requests, &nodes, me, OffsetDateTime::now_utc()) {
             Step::None => {}
             Step::Wait { why } => say(said, format!("{instance} waits for {why}")),
+            // An image of a running manager has that one's node in its Docker, and no row with it.
+            Step::Demote if !is_of_its_instance(node, request).await? => {
+                say(said, format!("{instance} waits for a row that names {id} as its node"));
+            }
             Step::Demote => match demote_in_turn(node, id).await? {
                 Demotion::Accepted => tracing::warn!(
                     instance,
@@ -83,6 +87,12 @@ async fn look(node: &Node, me: &str, said: &mut String) -> Result<bool, CareErro
         }
     }
     Ok(nodes.iter().any(|view| view.id == me && view.is_leader()))
+}
+
+/// Does the row of the instance that asks name the node that is to go?
+async fn is_of_its_instance(node: &Node, request: &Rejoin) -> Result<bool, CareError> {
+    let row = node.ledger.fetch_member(Role::Manager, &request.instance_id).await?;
+    Ok(row.is_some_and(|row| row.node_id == request.node_id))
 }
 
 /// What follows from a look at one request.

@@ -1,14 +1,17 @@
-//! A charter that was closed over a living swarm. The last manager closes it; where that write comes
-//! late, because its sender died with the request on its way, another manager may have joined. As long as
-//! it stays closed, the next manager that boots founds another swarm.
+//! A charter that is closed, or missing, over a living swarm. The last manager closes it; where that
+//! write comes late, because its sender died with the request on its way, another manager may have
+//! joined. A charter is missing where somebody has deleted it, or made the table anew. As long as either
+//! lasts, nobody can join, and managers that boot look whether they are to found another swarm.
 //!
-//! Guarantees: the charter is opened again only by a manager that serves this very swarm under this very
-//! generation, while a leader answers; a claim that came in between stands. Assumes that nobody calls it
-//! for a node that leaves: that one may be the last manager.
+//! Guarantees: a closed charter is opened again only by a manager that serves this very swarm under this
+//! very generation, while a leader answers; one that is missing is written again by the same, under the
+//! generation of its members, if there is still none. A claim that came in between stands. Assumes that
+//! nobody calls it for a node that leaves: that one may be the last manager.
 
 use super::act::CareError;
+use crate::boot;
 use crate::instance::{Membership, Role};
-use crate::ledger::Charter;
+use crate::ledger::{Charter, Member};
 use crate::node::Node;
 use crate::swarm::NodeView;
 
@@ -29,13 +32,68 @@ pub async fn reopen(
     Ok(())
 }
 
+/// Writes the charter again that is missing. `known` is the charter that was last seen, `said` what was
+/// last said of why it is not written.
+pub async fn publish_again(
+    node: &Node,
+    membership: &Membership,
+    members: &[Member],
+    nodes: &[NodeView],
+    known: Option<&Charter>,
+    said: &mut String,
+) -> Result<(), CareError> {
+    if !serves(membership, nodes) {
+        return Ok(());
+    }
+    match generation_of(membership, members) {
+        Ok(generation) => {
+            let membership = Membership { generation, ..membership.clone() };
+            boot::publish_again(node, &membership, known).await?;
+            said.clear();
+        }
+        Err(later) => {
+            let why = format!(
+                "the charter is missing, and {} has a row of generation {} of another swarm: leave the swarm that is not needed, and delete that row if it is this one's",
+                later.instance_id, later.generation
+            );
+            if *said != why {
+                tracing::error!(swarm_id = membership.swarm_id, "{why}");
+                *said = why;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The generation of this swarm: the highest that a member has, so that a re-created quorum keeps its
+/// fence.
+///
+/// # Errors
+/// The row of a member of another swarm with a later one: that may be the cluster's by now.
+pub(super) fn generation_of<'a>(
+    membership: &Membership,
+    members: &'a [Member],
+) -> Result<u64, &'a Member> {
+    let (own, others): (Vec<&Member>, Vec<&Member>) = members
+        .iter()
+        .filter(|row| row.swarm_id.is_some())
+        .partition(|row| row.swarm_id.as_ref() == Some(&membership.swarm_id));
+    let own = own.into_iter().map(|row| row.generation).chain([membership.generation]);
+    let highest = own.max().unwrap_or(membership.generation);
+    others.into_iter().find(|row| row.generation > highest).map_or(Ok(highest), Err)
+}
+
+fn is_closed_over_us(charter: &Charter, membership: &Membership, nodes: &[NodeView]) -> bool {
+    charter.is_closed_over(&membership.swarm_id, membership.generation) && serves(membership, nodes)
+}
+
 /// A node list comes from a leader, so the swarm has its quorum. One that is to be a manager no more
 /// leaves this to those that stay.
-fn is_closed_over_us(charter: &Charter, membership: &Membership, nodes: &[NodeView]) -> bool {
+fn serves(membership: &Membership, nodes: &[NodeView]) -> bool {
     let stays = |view: &NodeView| {
         view.id == membership.node_id && view.raft.is_some() && view.role == Role::Manager
     };
-    charter.is_closed_over(&membership.swarm_id, membership.generation) && nodes.iter().any(stays)
+    nodes.iter().any(stays)
 }
 
 #[cfg(test)]
@@ -100,5 +158,13 @@ mod tests {
         assert!(!is_due(closed.clone(), view("another", Role::Manager, true)), "it is not listed");
         assert!(!is_due(closed.clone(), view("me", Role::Worker, true)), "it is being demoted");
         assert!(!is_due(closed, view("me", Role::Manager, false)), "raft does not know it");
+        for (view, is_it) in [
+            (me(), true),
+            (view("me", Role::Worker, true), false),
+            (view("me", Role::Manager, false), false),
+            (view("another", Role::Manager, true), false),
+        ] {
+            assert_eq!(serves(&membership, &[view]), is_it, "nor is a missing one written");
+        }
     }
 }

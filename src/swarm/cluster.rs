@@ -3,12 +3,16 @@
 use std::collections::HashMap;
 
 use bollard::Docker;
-use bollard::models::{Swarm as Inspected, UnlockKeyResponse};
+use bollard::models::{
+    Swarm as Inspected, SwarmSpec, SwarmSpecEncryptionConfig, UnlockKeyResponse,
+};
 use bollard::query_parameters::UpdateSwarmOptionsBuilder;
 use reqwest::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::raw::Request;
 use super::{Swarm, SwarmError, SwarmErrorKind};
@@ -21,6 +25,8 @@ const WRITE_ATTEMPTS: usize = 5;
 #[derive(Clone, Debug)]
 pub struct Cluster {
     pub id: String,
+    /// By the clock of the host that founded it.
+    pub created_at: Option<OffsetDateTime>,
     pub labels: HashMap<String, String>,
     pub tokens: Tokens,
     /// Autolock: managers that restart need the unlock key.
@@ -67,6 +73,9 @@ impl Swarm {
         match (swarm.id, tokens.worker, tokens.manager) {
             (Some(id), Some(worker), Some(manager)) => Ok(Cluster {
                 id,
+                created_at: swarm
+                    .created_at
+                    .and_then(|at| OffsetDateTime::parse(&at, &Rfc3339).ok()),
                 labels: spec.labels.unwrap_or_default(),
                 tokens: Tokens { worker: worker.into(), manager: manager.into() },
                 is_autolocked: spec
@@ -87,14 +96,42 @@ impl Swarm {
         Ok((cluster.labels, cluster.tokens))
     }
 
+    /// Adds labels to the swarm object; the others stay. `autolock` sets whether managers lock
+    /// themselves, `None` leaves that as it is.
+    ///
+    /// # Errors
+    /// As for [`Swarm::rotate`].
+    pub async fn label_swarm(
+        &self,
+        labels: &HashMap<String, String>,
+        autolock: Option<bool>,
+    ) -> Result<(), SwarmError> {
+        let change = |spec: &mut SwarmSpec| {
+            spec.labels.get_or_insert_default().extend(labels.clone());
+            if autolock.is_some() {
+                spec.encryption_config =
+                    Some(SwarmSpecEncryptionConfig { auto_lock_managers: autolock });
+            }
+        };
+        self.update("label the swarm", Rotation::default(), change).await
+    }
+
     /// Makes secrets new. The old tokens let nobody in from then on; nodes that are in stay.
     ///
     /// # Errors
     /// As for [`Swarm::fetch_cluster`]; after a time-out or without a leader the outcome is unknown.
     pub async fn rotate(&self, what: Rotation) -> Result<(), SwarmError> {
-        const OPERATION: &str = "rotate the swarm's secrets";
+        self.update("rotate the swarm's secrets", what, |_| {}).await
+    }
+
+    async fn update(
+        &self,
+        operation: &'static str,
+        what: Rotation,
+        change: impl Fn(&mut SwarmSpec),
+    ) -> Result<(), SwarmError> {
         for attempt in 1.. {
-            let swarm = self.inspect_swarm(OPERATION).await?;
+            let swarm = self.inspect_swarm(operation).await?;
             let version = swarm.version.and_then(|version| version.index).unwrap_or_default();
             let options = &UpdateSwarmOptionsBuilder::default()
                 .version(i64::try_from(version).unwrap_or(i64::MAX))
@@ -102,11 +139,13 @@ impl Swarm {
                 .rotate_manager_token(what.manager_token)
                 .rotate_manager_unlock_key(what.unlock_key)
                 .build();
-            let spec = &swarm.spec.unwrap_or_default();
+            let mut spec = swarm.spec.unwrap_or_default();
+            change(&mut spec);
+            let spec = &spec;
             let update = |docker: Docker| async move {
                 docker.update_swarm(spec.clone(), options.clone()).await
             };
-            match self.call(OPERATION, update).await {
+            match self.call(operation, update).await {
                 Err(error) if error.kind == SwarmErrorKind::Stale && attempt < WRITE_ATTEMPTS => {}
                 done => return done,
             }

@@ -19,6 +19,7 @@ use super::raw::with_availability;
 use super::{
     Availability, CALL_TIMEOUT, JoinAnswer, SWARM_PORT, Swarm, SwarmError, SwarmErrorKind,
 };
+use crate::instance::Role;
 
 /// Of `systemd/skep-certificate.socket`.
 const CERTIFICATE_SOCKET: &str = "/run/skep-certificate.sock";
@@ -109,6 +110,12 @@ impl LocalNode {
         }
     }
 
+    /// What Docker calls this node now.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        if self.is_manager { Role::Manager } else { Role::Worker }
+    }
+
     /// Docker complains of a certificate, such as one that expired while the machine was off.
     #[must_use]
     pub fn is_certificate_refused(&self) -> bool {
@@ -169,18 +176,17 @@ impl Swarm {
         Ok(known.clone())
     }
 
-    /// The node that the certificate on this host names, whether Docker does or not. It may have expired,
-    /// and outlives a forced leave for a moment.
+    /// The certificate on this host, whether Docker names a node or not. It may have expired, and
+    /// outlives a forced leave for a moment.
     ///
     /// # Errors
     /// When Docker does not answer, or whoever hands the certificate out.
-    pub async fn fetch_certified_node(&self) -> Result<Option<String>, SwarmError> {
+    pub async fn fetch_certificate(&self) -> Result<Option<Certificate>, SwarmError> {
         const OPERATION: &str = "read the node certificate";
         let info = self.call("read /info", |docker| async move { docker.info().await }).await?;
         let Some(root) = info.docker_root_dir else { return Ok(None) };
         let read = read_certificate(Path::new(&root)).await;
-        let read = read.map_err(|error| SwarmError::unexpected(OPERATION, error.to_string()))?;
-        Ok(read.map(|certificate| certificate.node_id))
+        read.map_err(|error| SwarmError::unexpected(OPERATION, error.to_string()))
     }
 
     /// Founds a swarm on this host, or the present one anew.

@@ -51,6 +51,12 @@ pub const SWARM_PORT: u16 = 2377;
 /// The swarm's label that names the cluster whose skep founded it.
 pub const CLUSTER_LABEL: &str = "skep.cluster";
 
+/// The swarm's label with the generation under which it was founded, or its quorum re-created.
+pub const GENERATION_LABEL: &str = "skep.generation";
+
+/// The swarm's label with the generation under which its quorum was last re-created.
+pub const RECOVERED_LABEL: &str = "skep.recovered";
+
 /// The Docker daemon of this host. Asked only when there is something to ask, so that a node can have one
 /// before Docker is up. Cheap to clone; clones share what they know of it.
 #[derive(Clone, Debug)]

@@ -6,6 +6,7 @@ mod janitor;
 mod labels;
 mod lost_swarm;
 mod manager_rejoins;
+mod missing_charter;
 mod monitoring;
 mod own_care;
 mod page;

@@ -23,7 +23,7 @@ impl World {
                     self.rows.push((id, claim.generation));
                 }
             }
-            Write::Init | Write::Join { .. } | Write::Discard | Write::LeaveStale => {
+            Write::Init { .. } | Write::Join { .. } | Write::Discard | Write::LeaveStale => {
                 let Some(slot) = self.hosts.iter().position(|host| host.id == id) else { return };
                 self.tell_docker(slot, write);
             }
@@ -51,9 +51,10 @@ impl World {
     fn tell_docker(&mut self, slot: usize, write: Write) {
         let Host { id, role, swarm, .. } = self.hosts[slot];
         match (write, swarm) {
-            (Write::Init, None) => {
+            (Write::Init { generation }, None) => {
                 self.hosts[slot].swarm = u8::try_from(self.swarms.len()).ok();
                 self.swarms.push(vec![id]);
+                self.labels.push(generation);
             }
             (Write::Join { generation }, None) => {
                 let published = self.opened.iter().rev().find(|open| open.0 == generation);

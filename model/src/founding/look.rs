@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use skep::boot::{Absence, Observed, OwnSwarm, Step, decide};
+use skep::boot::{Absence, Mark, Observed, OwnSwarm, Step, decide};
+use skep::fact::Fact;
 use skep::instance::Role;
 use skep::swarm::{LocalNode, LocalState};
 
-use super::{Fence, Host, World, Write};
+use super::{Fence, Host, LEASE, World, Write};
 use crate::charter::{Row, at, name, number, swarm_name};
 
 /// Of `boot.lost_after`.
@@ -18,7 +19,10 @@ impl World {
     /// one moment may have been so for long.
     fn absence(&self, slot: u8, fence: Fence) -> Option<Absence> {
         let me = self.host(slot);
-        let row = self.charter.filter(|row| row.is_open)?;
+        let Some(row) = self.charter else { return Some(Absence::default()) };
+        if !row.is_open {
+            return None;
+        }
         let others = || self.rows.iter().filter(|(id, _)| *id != me.id);
         let mut managers: BTreeSet<u8> =
             others().filter(|(_, of)| *of == row.generation).map(|(id, _)| *id).collect();
@@ -33,6 +37,7 @@ impl World {
             listening: others().any(|(id, _)| listens(*id)).then_some([10, 0, 0, 1].into()),
             lasted: PATIENCE,
             patience: PATIENCE,
+            ..Absence::default()
         })
     }
 
@@ -57,10 +62,15 @@ impl World {
             own_swarm: swarm
                 .filter(|swarm| is_manager && !is_named && self.has_quorum(*swarm))
                 .map(|swarm| OwnSwarm {
-                    is_ours: true,
+                    mark: Mark::Ours,
                     is_alone: !self.has_joiners(swarm),
+                    generation: Some(self.label(swarm)),
+                    created_at: None,
                     has_former: false,
                 }),
+            has_leader: Fact::from(swarm.is_some_and(|swarm| is_manager && self.has_quorum(swarm))),
+            is_joining: Fact::CannotTell,
+            lease: LEASE,
             absence: if swarm.is_none() && role == Role::Manager {
                 self.absence(slot, fence)
             } else {
@@ -80,10 +90,10 @@ impl World {
 
     pub(super) fn write(&self, slot: u8, fence: Fence) -> Option<Write> {
         match self.step(slot, fence) {
-            Step::Claim { seen } => {
+            Step::Claim { seen, .. } => {
                 Some(Write::Claim { seen: seen.as_ref().map(Row::of), now: self.now(slot) })
             }
-            Step::Init { .. } => Some(Write::Init),
+            Step::Init { claim } => Some(Write::Init { generation: claim.generation }),
             Step::Publish { claim, membership } => {
                 Some(Write::Publish { claim: Row::of(&claim), swarm: number(&membership.swarm_id) })
             }
@@ -91,9 +101,11 @@ impl World {
             Step::Discard { .. } => Some(Write::Discard),
             Step::LeaveStale { .. } => Some(Write::LeaveStale),
             Step::Wait { .. } | Step::Ready(_) | Step::Refuse(_) => None,
-            step @ (Step::AskOut { .. } | Step::Unlock { .. } | Step::Recreate { .. }) => {
-                panic!("no cause for {step:?}")
-            }
+            step @ (Step::AskOut { .. }
+            | Step::Unlock { .. }
+            | Step::Recreate { .. }
+            | Step::Mark { .. }
+            | Step::PublishAgain { .. }) => panic!("no cause for {step:?}"),
         }
     }
 }

@@ -66,6 +66,8 @@ pub struct World {
     opened: Vec<(u64, u8)>,
     /// Members of every swarm that was ever founded; the first is its founder.
     swarms: Vec<Vec<u8>>,
+    /// The generation in the label of each.
+    labels: Vec<u64>,
     hosts: Vec<Host>,
     /// Managers' rows: which instance came in under which generation.
     rows: Vec<(u8, u64)>,
@@ -100,7 +102,9 @@ enum Write {
         seen: Option<Row>,
         now: i64,
     },
-    Init,
+    Init {
+        generation: u64,
+    },
     Publish {
         claim: Row,
         swarm: u8,
@@ -133,6 +137,7 @@ impl World {
             charter: None,
             opened: vec![],
             swarms: vec![],
+            labels: vec![],
             hosts,
             rows: vec![],
             has_robbed: false,
@@ -164,6 +169,11 @@ impl World {
 
     fn members(&self, swarm: u8) -> &Vec<u8> {
         &self.swarms[usize::from(swarm)]
+    }
+
+    /// The generation under which a swarm was founded.
+    fn label(&self, swarm: u8) -> u64 {
+        self.labels[usize::from(swarm)]
     }
 
     /// Only its founder may ever have been in a swarm that was not published.

@@ -12,7 +12,7 @@ impl World {
         let step = self.step(slot, fence);
         let now = self.now(slot);
         let decided = match step {
-            Step::Claim { seen } => {
+            Step::Claim { seen, .. } => {
                 let seen = seen.expect("there has always been a charter");
                 Some(Request::Claim { seen: Row::of(&seen), now })
             }
@@ -35,7 +35,10 @@ impl World {
                 self.wanted_row(slot)
             }
             Step::Wait { .. } | Step::Refuse(_) => None,
-            step @ (Step::AskOut { .. } | Step::Unlock { .. }) => panic!("no cause for {step:?}"),
+            step @ (Step::AskOut { .. }
+            | Step::Unlock { .. }
+            | Step::Mark { .. }
+            | Step::PublishAgain { .. }) => panic!("no cause for {step:?}"),
         };
         self.host_mut(slot).decided = decided;
     }

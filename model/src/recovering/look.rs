@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use skep::autoscaling::GroupInstance;
-use skep::boot::{self, Absence, OwnSwarm};
+use skep::boot::{self, Absence, Mark, OwnSwarm};
 use skep::care::{self, Records, Verdict};
+use skep::fact::Fact;
 use skep::instance::{Instance, Market, Membership, Role};
 use skep::ledger::{Charter, Member, MemberState};
 use skep::recover;
@@ -118,6 +119,7 @@ impl World {
             // Two minutes are longer than a row takes.
             lasted: if self.is_row_due() { Duration::ZERO } else { PATIENCE },
             patience: PATIENCE,
+            ..Absence::default()
         }
     }
 
@@ -145,8 +147,11 @@ impl World {
             let is_asked = charter.is_recovery() || is_recreated;
             let former = if is_asked { self.former(slot) } else { vec![] };
             OwnSwarm {
-                is_ours: true,
+                mark: Mark::Ours,
                 is_alone: history.listed.len() <= 1,
+                // Founded under an earlier claim than the open charter's.
+                generation: Some(0),
+                created_at: None,
                 has_former: former.iter().any(|node| history.raft.contains(node))
                     && !(is_recreated && fence == Fence::Unasked),
             }
@@ -159,9 +164,12 @@ impl World {
                 .then(|| self.absence(slot)),
             charter: Some(charter),
             local,
+            has_leader: Fact::from(self.is_led(slot)),
+            is_joining: Fact::CannotTell,
             is_moved: false,
             relief: None,
             unsettled_for: Duration::ZERO,
+            lease: Duration::ZERO,
             now: at(self.now(slot)),
         };
         boot::decide(&name(id), role, &seen)
@@ -181,6 +189,7 @@ impl World {
             charter: Some(self.charter(fence)),
             row: self.own_row(slot),
             is_manager_there: !self.doors(slot).is_empty(),
+            has_leader: Fact::from(self.is_led(slot)),
         };
         let seen =
             care::Observed { local: self.local(slot), is_moved: false, records: Some(records) };

@@ -1,15 +1,17 @@
 //! A world for founding, joining and losing: machines that act on what they saw **earlier**, a
-//! ledger whose conditions arbitrate as DynamoDB's do, swarms with a quorum or without.
+//! ledger whose conditions arbitrate as DynamoDB's do, and from which anything may be deleted, swarms
+//! with a quorum or without. Whatever can be looked at, some look cannot tell.
 
 mod recovery;
+mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use crate::boot::decide::{NEVER_RECORDED, Observed, OwnSwarm, Step, decide};
-use crate::boot::lost::Absence;
+use crate::boot::decide::{Mark, NEVER_RECORDED, Observed, OwnSwarm, Step, decide};
+use crate::fact::Fact;
 use crate::instance::{Instance, Market, Membership, Role};
 use crate::ledger::{Charter, CharterPhase, Member, MemberState};
 use crate::swarm::{LocalNode, LocalState};
@@ -23,8 +25,20 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub enum Event {
     /// Looks and decides; acts later.
     Look(usize),
+    /// Looks while the rows cannot be read, and Docker does not answer about its swarm.
+    LookBlind(usize),
     /// Does what was decided.
     Act(usize),
+    /// Does it; Docker's init ends in between its two steps.
+    ActHalf(usize),
+    /// What its skep does for the others while it serves.
+    Serve(usize),
+    /// Somebody deletes the charter, whatever goes on.
+    DeleteCharter,
+    /// DynamoDB deletes the rows of those that are gone.
+    RowsExpire,
+    /// Its row is edited by hand, and cannot be read until it is written again.
+    SpoilRow(usize),
     /// Does it, dies before it knows, and starts anew.
     ActAndCrash(usize),
     /// Dies with a decision in hand and starts anew.
@@ -52,9 +66,23 @@ pub struct World {
     pub opened: Vec<(u64, usize)>,
     /// Members of each swarm ever founded.
     pub swarms: Vec<Vec<Machine>>,
+    /// When each was founded, and the generation in its label.
+    labels: Vec<(u64, Option<u64>)>,
+    /// Under which generation the quorum of a swarm was last re-created, as its label says.
+    recovered: BTreeMap<usize, u64>,
     /// Which machine has joined which swarm of which generation.
-    rows: BTreeMap<Machine, (u64, usize)>,
+    rows: BTreeMap<Machine, Row>,
     pub nodes: Vec<Host>,
+}
+
+/// A member's row.
+#[derive(Clone, Copy)]
+struct Row {
+    generation: u64,
+    swarm: usize,
+    /// When it was written, in seconds.
+    at: u64,
+    is_unreadable: bool,
 }
 
 #[derive(Clone)]
@@ -64,6 +92,8 @@ pub struct Host {
     pub swarm: Option<usize>,
     decided: Option<Step>,
     pub is_silent: bool,
+    /// Generation and swarm of the membership that its skep serves under.
+    serves: Option<(u64, usize)>,
     /// Since when every look found the managers of that generation gone.
     gone: Option<(u64, u64)>,
 }
@@ -78,8 +108,15 @@ pub fn swarm_name(swarm: usize) -> String {
 
 impl World {
     pub fn new(managers: usize, workers: usize) -> Self {
-        let host =
-            |role| Host { role, life: 0, swarm: None, decided: None, is_silent: false, gone: None };
+        let host = |role| Host {
+            role,
+            life: 0,
+            swarm: None,
+            decided: None,
+            is_silent: false,
+            serves: None,
+            gone: None,
+        };
         let mut nodes = vec![host(Role::Manager); managers];
         nodes.extend(vec![host(Role::Worker); workers]);
         Self { nodes, ..Self::default() }
@@ -120,53 +157,13 @@ impl World {
         }) && !host.is_silent
     }
 
-    fn absence(&mut self, node: usize) -> Option<Absence> {
-        let is_of_interest = |it: &Charter| it.phase == CharterPhase::Open || it.is_recovery();
-        let charter = self.charter.clone().filter(is_of_interest)?;
-        let me = self.machine(node);
-        let listens = |machine: &Machine| {
-            let host = &self.nodes[machine.0];
-            self.is_there(*machine) && host.swarm.is_some() && !host.is_silent
-        };
-        let others = || self.rows.keys().filter(|it| self.is_manager_of(**it) && **it != me);
-        let mut managers: BTreeSet<String> = others()
-            .filter(|it| self.rows[*it].0 == charter.generation || charter.is_recovery())
-            .map(|it| name(*it))
-            .collect();
-        managers.insert(charter.founder.clone());
-        managers.remove(&name(me));
-        let there: BTreeSet<String> =
-            (0..self.nodes.len()).map(|node| name(self.machine(node))).collect();
-        let mut absence = Absence {
-            listed: managers.intersection(&there).cloned().collect(),
-            managers,
-            is_self_listed: true,
-            listening: others().any(listens).then_some([10, 0, 0, 1].into()),
-            lasted: Duration::ZERO,
-            patience: PATIENCE,
-        };
-        let host = &mut self.nodes[node];
-        host.gone = absence.is_complete().then_some(match host.gone {
-            Some((of, since)) if of == charter.generation => (of, since),
-            _ => (charter.generation, self.now_seconds),
-        });
-        let since = host.gone.map_or(self.now_seconds, |(_, since)| since);
-        absence.lasted = Duration::from_secs(self.now_seconds - since);
-        Some(absence)
-    }
-
     pub fn look(&mut self, node: usize) -> Observed {
-        let absence = match &self.nodes[node] {
-            Host { role: Role::Manager, swarm: None, .. } => self.absence(node),
-            _ => None,
-        };
         let host = &self.nodes[node];
         let (has_quorum, me) = (self.is_led(node), self.machine(node));
         let is_manager = host.swarm.is_some() && host.role == Role::Manager;
-        let node_id = host.swarm.map(|swarm| format!("{node}-in-{swarm}"));
         let local = LocalNode {
             state: if host.swarm.is_some() { LocalState::Active } else { LocalState::Inactive },
-            node_id: node_id.clone(),
+            node_id: host.swarm.map(|swarm| node_name(me, swarm)),
             swarm_id: host.swarm.map(swarm_name),
             is_manager,
             has_managers: has_quorum,
@@ -174,37 +171,64 @@ impl World {
             address: None,
             live_restore: false,
         };
-        let is_named = self.charter.as_ref().is_some_and(|charter| {
+        let charter = self.charter.as_ref();
+        let is_named = charter.is_some_and(|charter| {
             charter.phase == CharterPhase::Open && charter.swarm_id == local.swarm_id
         });
         let is_asked = !is_named
             || !self.rows.contains_key(&me)
-                && self.charter.as_ref().is_some_and(|it| it.fences(&name(me), NEVER_RECORDED));
+                && charter.is_some_and(|it| it.fences(&name(me), NEVER_RECORDED));
+        let own_swarm = host
+            .swarm
+            .filter(|_| is_manager && is_asked && has_quorum)
+            .map(|swarm| self.own_swarm(me, swarm));
+        let absence = match (host.role, host.swarm, own_swarm) {
+            (Role::Manager, None, _) => self.absence(node, None),
+            (Role::Manager, Some(swarm), Some(own)) if charter.is_none() => {
+                self.absence(node, Some((swarm, own.outranks())))
+            }
+            _ => None,
+        };
         Observed {
             charter: self.charter.clone(),
-            own_swarm: host.swarm.filter(|_| is_manager && is_asked && has_quorum).map(|swarm| {
-                OwnSwarm {
-                    is_ours: true,
-                    is_alone: self.swarms[swarm].len() <= 1,
-                    has_former: self.swarms[swarm].iter().any(|it| {
-                        let generation = self.charter.as_ref().map(|charter| charter.generation);
-                        // A row of another node id is of a swarm that the machine was in before.
-                        let row = self.rows.get(it).filter(|row| row.1 == swarm);
-                        let is_former = row.is_some_and(|row| Some(row.0) < generation);
-                        self.is_manager_of(*it) && *it != me && is_former
-                    }),
-                }
-            }),
+            own_swarm,
+            has_leader: Fact::from(has_quorum),
             local,
-            member: self.rows.get(&self.machine(node)).map(|(generation, swarm)| {
-                row(&format!("{node}-in-{swarm}"), *generation, MemberState::Ready)
-            }),
+            member: self.rows.get(&self.machine(node)).map(|row| self.member(me, *row)),
             absence,
+            is_joining: Fact::CannotTell,
             is_moved: false,
             relief: None,
             unsettled_for: Duration::ZERO,
+            lease: LEASE,
             now: self.now(),
         }
+    }
+
+    fn own_swarm(&self, me: Machine, swarm: usize) -> OwnSwarm {
+        let (founded_at, label) = self.labels[swarm];
+        let of_rows = self.rows.values().filter(|row| row.swarm == swarm && !row.is_unreadable);
+        let highest = of_rows.map(|row| row.generation).max();
+        OwnSwarm {
+            mark: label.map_or(Mark::Missing, |_| Mark::Ours),
+            is_alone: self.swarms[swarm].len() <= 1,
+            generation: if self.charter.is_none() { label.max(highest) } else { label },
+            created_at: Some(OffsetDateTime::UNIX_EPOCH + Duration::from_secs(founded_at)),
+            has_former: self.swarms[swarm].iter().any(|it| {
+                let generation = self.charter.as_ref().map(|charter| charter.generation);
+                // A row of another node id is of a swarm that the machine was in before.
+                let row = self.rows.get(it).filter(|row| row.swarm == swarm);
+                let is_former = row.is_some_and(|row| Some(row.generation) < generation);
+                self.is_manager_of(*it) && *it != me && is_former
+            }),
+        }
+    }
+
+    /// Neither the rows nor Docker's word about its swarm.
+    fn look_blind(&mut self, node: usize) -> Observed {
+        let seen = self.look(node);
+        self.nodes[node].gone = None;
+        Observed { own_swarm: None, absence: None, has_leader: Fact::CannotTell, ..seen }
     }
 
     pub fn decide(&mut self, node: usize) -> Step {
@@ -215,7 +239,7 @@ impl World {
     pub fn act(&mut self, node: usize, step: Step) {
         let me = self.machine(node);
         match step {
-            Step::Claim { seen } => {
+            Step::Claim { seen, traces } => {
                 // The condition: unchanged since it was seen, and free or given up.
                 let is_unchanged = match (&seen, &self.charter) {
                     (None, None) => true,
@@ -228,16 +252,21 @@ impl World {
                     }
                     _ => false,
                 };
+                if is_unchanged && seen.is_none() && self.rows.is_empty() {
+                    // Nothing speaks of them any more: their generations are counted anew.
+                    self.opened.clear();
+                }
                 if is_unchanged {
-                    let claim = Charter::claim(seen.as_ref(), &name(me), self.now(), LEASE);
+                    let claim =
+                        Charter::claim(seen.as_ref(), &traces, &name(me), self.now(), LEASE);
                     self.charter = Some(claim);
                 }
             }
-            Step::Init { .. } => {
-                if self.nodes[node].swarm.is_none() {
-                    self.swarms.push(vec![me]);
-                    self.nodes[node].swarm = Some(self.swarms.len() - 1);
-                }
+            Step::Init { claim } => self.init(node, Some(claim.generation)),
+            Step::Mark { claim } => {
+                let swarm = self.nodes[node].swarm.expect("labels what it is in");
+                assert_eq!((&self.swarms[swarm][..], self.labels[swarm].1), (&[me][..], None));
+                self.labels[swarm].1 = Some(claim.generation);
             }
             Step::Recreate { claim } => {
                 let swarm = self.nodes[node].swarm.expect("re-creates what it is in");
@@ -247,23 +276,26 @@ impl World {
             }
             Step::Publish { claim, membership } => {
                 let swarm = self.nodes[node].swarm.expect("publishes what it is in");
-                self.rows.insert(me, (claim.generation, swarm));
+                self.write_row(me, claim.generation, swarm);
                 let is_claimed = self.charter.as_ref().is_some_and(|charter| {
                     charter.is_claimed_by(&name(me)) && charter.generation == claim.generation
                 });
                 if is_claimed {
                     assert_eq!(membership.swarm_id, swarm_name(swarm));
-                    self.opened.push((claim.generation, swarm));
-                    self.charter = Some(Charter {
+                    self.open(Charter {
                         phase: CharterPhase::Open,
                         swarm_id: Some(swarm_name(swarm)),
                         ..claim
                     });
                 }
             }
+            Step::PublishAgain { membership } => {
+                let swarm = self.nodes[node].swarm.expect("publishes what it is in");
+                assert_eq!(membership.swarm_id, swarm_name(swarm));
+                self.restore(me, membership.generation, swarm);
+            }
             Step::Join { charter } => {
-                let swarm = self.opened.iter().find(|open| open.0 == charter.generation);
-                let swarm = swarm.expect("joins what was published").1;
+                let swarm = self.swarm_of(&charter).expect("joins what was published");
                 let host = &self.nodes[node];
                 if host.swarm.is_none() && !host.is_silent && self.has_quorum(swarm) {
                     self.nodes[node].swarm = Some(swarm);
@@ -278,6 +310,7 @@ impl World {
             }
             Step::LeaveStale { by_force, .. } => {
                 let swarm = self.nodes[node].swarm.take().expect("leaves what it is in");
+                self.nodes[node].serves = None;
                 assert_eq!(by_force, self.nodes[node].role == Role::Manager);
                 // It will be another node than its row says.
                 self.rows.remove(&me);
@@ -287,10 +320,15 @@ impl World {
                 let swarm = self.nodes[node].swarm.expect("is Ready in a swarm");
                 assert_eq!(membership.swarm_id, swarm_name(swarm));
                 assert!(self.opened.contains(&(membership.generation, swarm)));
-                self.rows.insert(me, (membership.generation, swarm));
+                self.write_row(me, membership.generation, swarm);
+                self.nodes[node].serves = Some((membership.generation, swarm));
             }
             Step::Wait { .. } => {}
-            Step::AskOut { .. } | Step::Unlock { .. } | Step::Refuse(_) => {
+            Step::Refuse(refusal) => {
+                let swarm = self.nodes[node].swarm.expect("refuses what it is in");
+                assert!(self.is_nobodys(node), "{refusal}: {swarm}");
+            }
+            Step::AskOut { .. } | Step::Unlock { .. } => {
                 panic!("no cause for {step:?}")
             }
         }
@@ -305,28 +343,40 @@ impl World {
                 .filter(|node| self.nodes[*node].swarm.is_some());
             assert!(founder.is_none() || !matches!(step, Step::Claim { .. }), "its founder lives");
         }
+        let me = self.machine(node);
+        let own = self.nodes[node].swarm;
+        if let Step::Claim { traces, .. } = step {
+            let seen = self.charter.as_ref().map_or(0, |charter| charter.generation);
+            let next = seen.max(traces.highest) + 1;
+            let is_lived = |open: &&(u64, usize)| self.has_quorum(open.1) && Some(open.1) != own;
+            let living = self.opened.iter().find(is_lived);
+            assert!(living.is_none(), "{step:?} over a swarm that lives: {living:?}");
+            let is_of_another = |open: &&(u64, usize)| open.0 >= next && Some(open.1) != own;
+            let is_known = |open: &&(u64, usize)| self.rows.values().any(|row| row.swarm == open.1);
+            let twice = self.opened.iter().filter(is_of_another).find(is_known);
+            assert!(twice.is_none(), "generation {next} again, after {twice:?}");
+        }
         let Some(open) = self.charter.as_ref().filter(|it| it.phase == CharterPhase::Open) else {
+            let is_leaving = matches!(step, Step::Discard { .. } | Step::LeaveStale { .. });
+            assert!(!is_leaving, "{step:?} although no charter is open");
             return;
         };
-        if matches!(step, Step::LeaveStale { .. }) {
+        if let Step::LeaveStale { by_force, .. } = step {
             // One whose claim was taken over, and that has re-created the quorum all the same: what it
             // holds is another history of the same swarm.
-            let me = self.machine(node);
-            let is_fenced = self
-                .rows
-                .get(&me)
-                .is_some_and(|(generation, _)| open.fences(&name(me), *generation));
-            let own =
-                self.nodes[node].swarm.filter(|own| !is_fenced && self.swarms[*own].contains(&me));
+            let is_fenced =
+                self.rows.get(&me).is_some_and(|row| open.fences(&name(me), row.generation));
+            let own = own.filter(|own| !is_fenced && self.swarms[*own].contains(&me));
             assert_ne!(own.map(swarm_name), open.swarm_id, "it is the charter's");
+            assert!(!by_force || is_fenced || !self.is_led(node), "its swarm has a leader");
         }
         if !matches!(step, Step::Claim { .. }) {
             return;
         }
-        let swarm = self.opened.last().expect("the open one").1;
-        assert!(!self.has_quorum(swarm), "a swarm that lives was given up");
+        let swarm = self.swarm_of(open).expect("the open one");
         let survivors = self.swarms[swarm].iter().filter(|machine| {
-            let has_row = self.rows.get(*machine).is_some_and(|row| row.0 == open.generation);
+            let row = self.rows.get(*machine);
+            let has_row = row.is_some_and(|row| row.generation == open.generation);
             self.is_there(**machine) && self.is_manager_of(**machine) && has_row
         });
         assert_eq!(survivors.count(), 0, "a swarm with survivors was given up");
@@ -341,6 +391,7 @@ impl World {
             life: host.life + 1,
             decided: None,
             is_silent: false,
+            serves: None,
             gone: None,
             ..host.clone()
         };
@@ -348,44 +399,41 @@ impl World {
             && self.has_quorum(swarm)
         {
             self.swarms[swarm].retain(|machine| *machine != gone);
+            // Down for 20 s, and not listed: those that have joined meanwhile have written their rows.
+            self.record();
             self.rows.remove(&gone);
-        }
-    }
-
-    /// Time goes by: whoever is a manager of a swarm with a quorum has written its row by then.
-    fn pass(&mut self, time: Duration) {
-        self.now_seconds += time.as_secs() + 1;
-        self.record();
-    }
-
-    fn record(&mut self) {
-        for (generation, swarm) in self.opened.clone() {
-            if self.has_quorum(swarm) {
-                for machine in self.swarms[swarm].clone() {
-                    if self.is_there(machine) {
-                        self.rows.insert(machine, (generation, swarm));
-                    }
-                }
-            }
         }
     }
 
     pub fn happen(&mut self, event: Event) {
         match event {
-            Event::Look(node) => {
-                let step = self.decide(node);
+            Event::Look(node) | Event::LookBlind(node) => {
+                let seen = match event {
+                    Event::LookBlind(_) => self.look_blind(node),
+                    _ => self.look(node),
+                };
+                let step = decide(&name(self.machine(node)), self.nodes[node].role, &seen);
                 self.assert_nothing_is_given_up(node, &step);
                 self.nodes[node].decided = Some(step);
             }
+            Event::ActHalf(node) => match self.nodes[node].decided.take() {
+                Some(Step::Init { .. }) => self.init(node, None),
+                Some(step) => self.act(node, step),
+                None => {}
+            },
+            Event::Serve(node) => self.serve(node),
+            Event::DeleteCharter => self.delete_charter(),
+            Event::RowsExpire => self.expire_rows(),
+            Event::SpoilRow(node) => self.spoil_row(node),
             Event::Act(node) | Event::ActAndCrash(node) => {
                 if let Some(step) = self.nodes[node].decided.take() {
                     self.act(node, step);
                 }
                 if matches!(event, Event::ActAndCrash(_)) {
-                    self.nodes[node].gone = None;
+                    self.crash(node);
                 }
             }
-            Event::Crash(node) => (self.nodes[node].decided, self.nodes[node].gone) = (None, None),
+            Event::Crash(node) => self.crash(node),
             Event::Silence(node) => {
                 self.nodes[node].is_silent ^= true;
                 self.record();
@@ -395,8 +443,81 @@ impl World {
             Event::LeaseExpires => self.pass(LEASE),
             Event::PatienceEnds => self.pass(PATIENCE),
         }
-        let is_once = self.opened.windows(2).all(|pair| pair[0].0 < pair[1].0);
-        assert!(is_once, "two swarms of one generation were published: {:?}", self.opened);
+        let is_once = |open: &(u64, usize)| {
+            self.opened.iter().all(|other| other.0 != open.0 || other.1 == open.1)
+        };
+        assert!(self.opened.iter().all(is_once), "one generation twice: {:?}", self.opened);
+        let living = self.opened.iter().map(|open| open.1).filter(|swarm| self.has_quorum(*swarm));
+        let living: BTreeSet<usize> = living.collect();
+        assert!(living.len() <= 1, "two swarms live: {living:?}");
+    }
+
+    /// What is written over nothing is decided and sent within a second: the charter is not written and
+    /// deleted again in between.
+    fn delete_charter(&mut self) {
+        let was_there = self.charter.take().is_some();
+        for host in self.nodes.iter_mut().filter(|_| was_there) {
+            host.decided.take_if(|step| {
+                matches!(step, Step::Claim { seen: None, .. } | Step::PublishAgain { .. })
+            });
+        }
+    }
+
+    /// Nobody can tell that its swarm is this cluster's, and Auto Scaling replaces the instance: Docker's
+    /// init ended before it labelled that, and the claim was deleted or taken over; or charter and rows
+    /// are gone, and those who had written them; or the charter was deleted while it was founded, and
+    /// another swarm was published under that number.
+    pub fn is_nobodys(&self, node: usize) -> bool {
+        let Some(swarm) = self.nodes[node].swarm else { return false };
+        let Some(label) = self.labels[swarm].1 else { return true };
+        let is_published = self.opened.iter().any(|open| open.1 == swarm);
+        let is_outnumbered = |charter: &Charter| {
+            charter.phase == CharterPhase::Open && charter.generation <= label && !is_published
+        };
+        // It has no row, and the charter that knew its swarm is gone.
+        let is_unknown = |charter: &Charter| {
+            let is_known = charter.has_given_up(Some(&swarm_name(swarm)))
+                || self.rows.contains_key(&self.machine(node));
+            !is_known && !self.has_quorum(swarm) && self.swarm_of(charter) != Some(swarm)
+        };
+        let charter = self.charter.as_ref();
+        charter.is_some_and(|charter| is_outnumbered(charter) || is_unknown(charter))
+    }
+
+    fn crash(&mut self, node: usize) {
+        let host = &mut self.nodes[node];
+        (host.decided, host.gone, host.serves) = (None, None, None);
+    }
+
+    fn init(&mut self, node: usize, label: Option<u64>) {
+        if self.nodes[node].swarm.is_none() {
+            self.swarms.push(vec![self.machine(node)]);
+            self.labels.push((self.now_seconds, label));
+            self.nodes[node].swarm = Some(self.swarms.len() - 1);
+        }
+    }
+
+    /// The swarm that a charter names.
+    fn swarm_of(&self, charter: &Charter) -> Option<usize> {
+        (0..self.swarms.len()).find(|swarm| charter.swarm_id == Some(swarm_name(*swarm)))
+    }
+
+    fn open(&mut self, charter: Charter) {
+        let swarm = self.swarm_of(&charter).expect("opened for a swarm");
+        let known: BTreeSet<usize> = self.rows.values().map(|row| row.swarm).collect();
+        let is_forgotten = |open: &(u64, usize)| {
+            let is_other = open.0 >= charter.generation && open.1 != swarm;
+            is_other && !known.contains(&open.1) && !self.has_quorum(open.1)
+        };
+        let forgotten: Vec<_> = self.opened.iter().copied().filter(is_forgotten).collect();
+        self.opened.retain(|open| !forgotten.contains(open));
+        if !self.opened.contains(&(charter.generation, swarm)) {
+            self.opened.push((charter.generation, swarm));
+        }
+        if charter.recovers == charter.swarm_id {
+            self.recovered.insert(swarm, charter.generation);
+        }
+        self.charter = Some(charter);
     }
 
     /// Everybody looks and acts, again and again.
@@ -407,12 +528,17 @@ impl World {
                 self.happen(Event::Act(node));
                 self.happen(Event::Look(node));
                 self.happen(Event::Act(node));
+                self.happen(Event::Serve(node));
             }
             if round % 5 == 4 {
                 self.happen(Event::PatienceEnds);
             }
         }
     }
+}
+
+fn node_name((node, life): Machine, swarm: usize) -> String {
+    format!("{node}.{life}-in-{swarm}")
 }
 
 pub fn row(node_id: &str, generation: u64, state: MemberState) -> Member {

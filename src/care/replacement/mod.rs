@@ -114,6 +114,7 @@ fn is_of_this_host(refusal: &Refusal) -> bool {
         Refusal::NftablesFirewall
         | Refusal::ClockOff { .. }
         | Refusal::AddressNotHere { .. }
+        | Refusal::Copied { .. }
         | Refusal::UserDataFailed { .. } => false,
     }
 }

@@ -4,18 +4,23 @@ use std::collections::BTreeSet;
 
 use time::OffsetDateTime;
 
-use super::{LEASE, Machine, Observed, World, name, row, swarm_name};
+use super::{LEASE, Machine, Observed, World, name, swarm_name};
 use crate::autoscaling::GroupInstance;
-use crate::ledger::{Charter, CharterPhase, MemberState};
+use crate::ledger::{Charter, CharterPhase};
 use crate::recover;
 
 impl World {
-    /// A manager that came in just before the quorum was re-created without it, and had no row yet:
-    /// nobody fences it, it never becomes Ready, and Auto Scaling replaces it at its boot's deadline.
+    /// A manager that came in just before the quorum was re-created without it, and had no row yet; or
+    /// the charter that was to say so was deleted meanwhile: nobody fences it, it never becomes Ready,
+    /// and Auto Scaling replaces it at its boot's deadline.
     pub fn is_stranded(&self, node: usize) -> bool {
         let (host, me) = (&self.nodes[node], self.machine(node));
         let is_left_out = host.swarm.is_some_and(|swarm| !self.swarms[swarm].contains(&me));
-        is_left_out && self.is_manager_of(me) && !self.rows.contains_key(&me)
+        let row = self.rows.get(&me).map(|row| row.generation);
+        let is_fenced = row
+            .zip(self.charter.as_ref())
+            .is_some_and(|(generation, charter)| charter.fences(&name(me), generation));
+        is_left_out && self.is_manager_of(me) && !is_fenced
     }
 
     /// What `skep recover` does on that node; the skep of a manager that is listed writes its row.
@@ -27,14 +32,13 @@ impl World {
         let generation = charter.as_ref().map(|it| it.generation);
         let is_recovery = charter.as_ref().is_some_and(Charter::is_recovery);
         let others = machines.iter().filter(|it| {
-            let is_of = Some(self.rows[*it].0) == generation || is_recovery;
+            let is_of = Some(self.rows[*it].generation) == generation || is_recovery;
             self.is_manager_of(**it) && **it != me && is_of
         });
         let others = others.map(|it| {
-            let (generation, swarm) = self.rows[it];
             let updated_at = if self.is_there(*it) { now } else { OffsetDateTime::UNIX_EPOCH };
-            let mut row = row(&format!("{}-in-{swarm}", it.0), generation, MemberState::Ready);
-            (row.instance_id, row.updated_at) = (name(*it), updated_at);
+            let mut row = self.member(*it, self.rows[it]);
+            row.updated_at = updated_at;
             row
         });
         let group = |it: usize| {

@@ -1,0 +1,145 @@
+//! A node that Docker does not get in: the certificate on the host says whose it is.
+
+use proptest::prelude::*;
+
+use super::world::row;
+use super::{observed, open};
+use crate::boot::decide::{Observed, Refusal, SETTLE_TIME, STUCK_TIME, Step, decide};
+use crate::boot::relief::Relief;
+use crate::fact::Fact;
+use crate::instance::Role;
+use crate::ledger::MemberState;
+use crate::swarm::LocalState;
+
+/// The charter names `published`, the certificate `swarm_id`.
+fn unsettled(state: LocalState, swarm_id: Option<&str>) -> Observed {
+    let mut seen = observed(state);
+    open(&mut seen, 2, "published");
+    seen.local.swarm_id = swarm_id.map(str::to_owned);
+    seen.local.node_id = Some("node".into());
+    seen.unsettled_for = STUCK_TIME;
+    seen
+}
+
+#[test]
+fn a_raft_member_without_a_row_is_neither_discarded_nor_foreign() {
+    for state in [LocalState::Pending, LocalState::Error] {
+        for is_manager in [true, false] {
+            let mut seen = unsettled(state, Some("published"));
+            seen.local.is_manager = is_manager;
+            for is_joining in [Fact::No, Fact::CannotTell] {
+                seen.is_joining = is_joining;
+                let step = decide("i-0", Role::Manager, &seen);
+                assert!(matches!(step, Step::Wait { .. }), "{state:?} {is_manager}: {step:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_join_that_has_failed_after_its_certificate_is_given_up_once_docker_says_error() {
+    let mut seen = unsettled(LocalState::Pending, Some("published"));
+    seen.is_joining = Fact::Yes;
+    assert!(matches!(decide("i-0", Role::Manager, &seen), Step::Wait { .. }), "raft may count it");
+    assert!(matches!(decide("i-0", Role::Worker, &seen), Step::Discard { .. }));
+    seen.local.state = LocalState::Error;
+    assert!(matches!(decide("i-0", Role::Manager, &seen), Step::Discard { .. }));
+    seen.member = Some(row("node", 2, MemberState::Ready));
+    assert!(matches!(decide("i-0", Role::Manager, &seen), Step::Wait { .. }), "it was Ready once");
+}
+
+#[test]
+fn a_swarm_that_the_certificate_calls_another_is_not_left_whatever_the_row_says() {
+    let mut seen = unsettled(LocalState::Error, Some("theirs"));
+    for member in [None, Some(row("node", 2, MemberState::Ready))] {
+        seen.member = member;
+        for role in Role::ALL {
+            let step = decide("i-0", role, &seen);
+            assert!(matches!(step, Step::Refuse(Refusal::ForeignSwarm { .. })), "{role}: {step:?}");
+        }
+    }
+    seen.member = Some(row("node", 1, MemberState::Ready));
+    assert!(
+        matches!(decide("i-0", Role::Worker, &seen), Step::LeaveStale { .. }),
+        "it joined that one under an earlier charter"
+    );
+}
+
+#[test]
+fn a_row_of_the_same_swarm_under_an_earlier_generation_is_not_of_the_past() {
+    let mut seen = unsettled(LocalState::Error, None);
+    let mut member = row("node", 1, MemberState::Ready);
+    member.swarm_id = Some("published".into());
+    seen.member = Some(member);
+    assert!(matches!(decide("i-0", Role::Worker, &seen), Step::Wait { .. }));
+}
+
+/// An image made of a running manager: Docker there has the original's certificate and node.
+#[test]
+fn a_copy_of_a_manager_asks_for_nothing_in_its_name() {
+    for member in [None, Some(row("earlier", 2, MemberState::Ready))] {
+        let mut seen = unsettled(LocalState::Active, Some("published"));
+        seen.member = member;
+        (seen.local.is_manager, seen.local.has_managers) = (true, true);
+        seen.is_moved = true;
+        seen.relief = Some(Relief { request: None, is_led: true });
+        let step = decide("i-copy", Role::Manager, &seen);
+        assert!(matches!(step, Step::Refuse(Refusal::Copied { .. })), "{step:?}");
+        seen.member = Some(row("node", 2, MemberState::Ready));
+        let step = decide("i-0", Role::Manager, &seen);
+        assert!(matches!(step, Step::AskOut { .. }), "the original, which has moved: {step:?}");
+    }
+}
+
+proptest! {
+    /// Whatever else is known or not: a swarm that the certificate calls another is not left, unless the
+    /// charter or this node's own row has given it up; a manager of the charter's is not discarded unless
+    /// it never was Ready; and nothing is asked for a node that no row of this instance names.
+    #[test]
+    fn the_certificate_comes_first(
+        state in prop::sample::select(&[LocalState::Active, LocalState::Pending, LocalState::Error]),
+        role in prop::sample::select(&Role::ALL),
+        certified in prop::sample::select(&[None, Some("published"), Some("theirs")]),
+        row_of in prop::sample::select(&[None, Some("node"), Some("earlier")]),
+        row_in in prop::sample::select(&[None, Some("published"), Some("theirs")]),
+        generation in 1u64..4,
+        is_manager in any::<bool>(),
+        is_moved in any::<bool>(),
+        error in prop::sample::select(&["", "x509: certificate has expired"]),
+        (is_led, is_stuck) in any::<(bool, bool)>(),
+        is_joining in prop::sample::select(&[Fact::Yes, Fact::No, Fact::CannotTell]),
+        has_leader in prop::sample::select(&[Fact::Yes, Fact::No, Fact::CannotTell]),
+    ) {
+        let mut seen = unsettled(state, certified);
+        seen.member = row_of.map(|id| {
+            let mut row = row(id, generation, MemberState::Ready);
+            row.swarm_id = row_in.map(str::to_owned);
+            row
+        });
+        (seen.local.is_manager, seen.is_moved) = (is_manager, is_moved);
+        seen.local.error = error.into();
+        seen.relief = Some(Relief { request: None, is_led });
+        seen.unsettled_for = if is_stuck { STUCK_TIME } else { SETTLE_TIME };
+        (seen.is_joining, seen.has_leader) = (is_joining, has_leader);
+        let is_row_ours = row_of == Some("node");
+        let may_be_manager = is_manager || role == Role::Manager && state != LocalState::Active;
+        match decide("i-0", role, &seen) {
+            Step::AskOut { .. } => prop_assert!(is_row_ours && certified != Some("theirs")),
+            Step::Discard { .. } if certified == Some("theirs") => prop_assert!(false, "not ours"),
+            Step::Discard { .. } if certified == Some("published") && may_be_manager => {
+                prop_assert!(is_joining == Fact::Yes && !is_row_ours && state == LocalState::Error);
+            }
+            Step::LeaveStale { .. } if certified == Some("theirs") => {
+                prop_assert!(is_row_ours && generation < 2);
+                prop_assert!(!may_be_manager || has_leader == Fact::No);
+            }
+            Step::LeaveStale { .. } if certified == Some("published") => {
+                prop_assert!(is_moved && !is_manager, "it is the charter's");
+            }
+            Step::Refuse(_) if certified == Some("published") => {
+                prop_assert!(is_moved && is_manager && !is_row_ours, "a copy");
+            }
+            _ => {}
+        }
+    }
+}
