@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs all checks and tests: test.sh [part]...
+# Runs all checks and tests: test.sh [stage]...
 #
 # Steps run one after the other; everything that is a test runs in one pool, so that the processor is never
 # idle. A test that hangs ends at its limit (.config/nextest.toml), a step at the limit below.
@@ -75,7 +75,7 @@ step=''
 [ "${1:-}" != --step ] || { step=$2; shift 2; }
 [ $# -gt 0 ] || set -- "${PARTS[@]}"
 for part in "$@"; do
-    [[ " ${PARTS[*]} " == *" $part "* ]] || die "no such part: $part (there are: ${PARTS[*]})"
+    [[ " ${PARTS[*]} " == *" $part "* ]] || die "no such stage: $part (there are: ${PARTS[*]})"
 done
 wanted=" $* "
 # wants <part>...: any of them
