@@ -32,4 +32,7 @@ forget_account() {
 clippy_build() { clippy_cargo build --workspace --all-targets --locked; }
 
 # clippy_cargo <command> [option]...: finds what clippy_build has built. Without the wrapper, cargo would build it again.
-clippy_cargo() { RUSTC_WORKSPACE_WRAPPER=clippy-driver CARGO_BUILD_WARNINGS=deny cargo "$@"; }
+# `cargo clippy -- -D warnings` hands the denial to its driver in this variable.
+clippy_cargo() {
+    RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__ cargo "$@"
+}
