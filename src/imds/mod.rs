@@ -31,7 +31,8 @@ use tokio::time::Instant;
 
 pub use error::ImdsError;
 pub use notices::{
-    Interruption, Maintenance, MaintenanceCode, MaintenanceState, SpotAction, TargetState,
+    Interruption, Maintenance, MaintenanceCode, MaintenanceState, Scheduled, SpotAction,
+    TargetState, UnreadableEvent,
 };
 
 use crate::retry::Backoff;
