@@ -4,6 +4,7 @@ mod companions;
 mod hook;
 mod introduce;
 mod lives;
+mod metadata;
 mod standby;
 mod warm;
 
@@ -104,12 +105,11 @@ async fn life(
     let instance = tokio::select! {
         biased;
         _ = notices.given() => return Ok(Ended::Left(Outcome::NothingToLeave)),
-        never = say_when_slow(state) => match never {},
         // Docker's version is asked meanwhile: every round trip of a boot counts. One that is only
         // starting is not waited for here.
         (instance, _) = async {
             let docker = tokio::time::timeout(HEAD_START, docker.connect());
-            tokio::join!(imds.fetch_instance(deadline), docker)
+            tokio::join!(metadata::fetch_instance(&imds, settings, state, deadline), docker)
         } => instance?,
     };
     let first_look = companions.watch_metadata(&imds, settings, notices, state);
@@ -189,15 +189,6 @@ async fn return_to_the_swarm(
             Err(error)
         }
     }
-}
-
-/// Whoever looks at the console of an instance whose metadata is late finds out why nothing happens.
-async fn say_when_slow(state: &StateHandle) -> Infallible {
-    /// The metadata answers within milliseconds.
-    const SLOW: Duration = Duration::from_secs(5);
-    tokio::time::sleep(SLOW).await;
-    state.enter(Phase::Starting, "waiting for the instance metadata");
-    std::future::pending().await
 }
 
 /// The reason and the clean-up first: once ABANDON has arrived, the machine may be gone.

@@ -48,6 +48,12 @@ impl Announcer {
         }
     }
 
+    /// The same for what is known of the instance by now.
+    #[must_use]
+    pub fn of(&self, instance: Instance) -> Self {
+        Self { instance, ..self.clone() }
+    }
+
     /// Says that this node is Ready: SUCCESS and CONTINUE. Returns once both have arrived.
     pub async fn ready(&self) {
         let marker = Marker::of(&self.settings.state_dir, &self.instance.id);
