@@ -1,6 +1,7 @@
 //! A node's life on one page: boot → serve → leave.
 
 mod companions;
+mod failure;
 mod hook;
 mod introduce;
 mod lives;
@@ -65,6 +66,7 @@ pub enum RunError {
 /// # Errors
 /// When it could not take its place; CloudFormation and Auto Scaling know by then.
 pub async fn run(loaded: Loaded) -> Result<Ended, RunError> {
+    let started = Instant::now();
     let state = StateHandle::default();
     let notices = Notices::default();
     let mut companions = Companions::start(&loaded.settings, &state, &notices)
@@ -81,10 +83,14 @@ pub async fn run(loaded: Loaded) -> Result<Ended, RunError> {
         }
         Ok(Ended::Stopped) => tracing::info!("stopped; the node stays in the swarm"),
         Ok(Ended::Left(outcome)) => state.leave(outcome.as_str()),
-        Err(error) => say_failed(&state, &companions.events, error),
+        Err(error) => {
+            say_failed(&state, &companions.events, error);
+            boot::remember_failed_start(&loaded.settings);
+        }
     }
-    if ended.is_err() {
+    if let Err(error) = &ended {
         companions.events.settle(loaded.settings.hooks.last_wait).await;
+        failure::pace(error, started, &loaded.settings, &notices).await;
     }
     systemd::notify_stopping();
     ended
@@ -208,6 +214,7 @@ fn say_failed(state: &StateHandle, events: &Events, error: &RunError) {
 /// Tells CloudFormation and Auto Scaling of a node whose configuration has mistakes, with what could
 /// be understood of it. Bounded.
 pub async fn announce_misconfiguration(settings: &Settings) {
+    boot::remember_failed_start(settings);
     /// On an instance the metadata answers within milliseconds.
     const ANSWER_WITHIN: Duration = Duration::from_secs(5);
     let Ok(imds) = Imds::from_env() else { return };

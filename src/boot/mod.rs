@@ -40,6 +40,7 @@ use lost::Vigil;
 pub use lost::{Absence, OwnMembers};
 pub use preflight::{check_address, check_clock};
 pub use unlock::{Unlocking, unlock};
+pub use user_data::{finish_before_the_pool, remember_failed_start};
 
 /// For how long a refusal may only mean that a permission, a role or a table that was made just now is
 /// not visible yet, counted from the first such refusal. IAM is eventually consistent: most changes
