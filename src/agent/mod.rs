@@ -7,6 +7,7 @@ mod introduce;
 mod lives;
 mod metadata;
 mod standby;
+mod standing;
 mod warm;
 
 use std::convert::Infallible;
@@ -168,6 +169,7 @@ async fn take_part(
         };
         if cause.is_out() {
             tracing::warn!("not in the cluster's swarm any more: {cause}");
+            standing::forget(node);
         } else {
             tracing::info!("{cause}");
         }
@@ -190,6 +192,7 @@ async fn return_to_the_swarm(
         Ok(membership) => Ok(membership),
         Err(error) => {
             let error = RunError::from(error);
+            doubt(node, &error);
             say_failed(&node.state, &node.events, &error);
             give_up_what_was_begun(node).await;
             Err(error)
@@ -199,10 +202,18 @@ async fn return_to_the_swarm(
 
 /// The reason and the clean-up first: once ABANDON has arrived, the machine may be gone.
 async fn fail(error: RunError, node: &Node, announcer: &Announcer) -> RunError {
+    doubt(node, &error);
     say_failed(&node.state, &node.events, &error);
     give_up_what_was_begun(node).await;
     announcer.failed().await;
     error
+}
+
+/// What a refusal names is wrong with this host: whatever it was before, it is no member to rely on.
+fn doubt(node: &Node, error: &RunError) {
+    if matches!(error, RunError::Boot(BootError::Refused(_))) {
+        standing::forget(node);
+    }
 }
 
 fn say_failed(state: &StateHandle, events: &Events, error: &RunError) {
@@ -231,6 +242,7 @@ async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> I
     node.state.enter(Phase::Ready, membership.to_string());
     node.events.tell(Event::Joined, None);
     let node_id = &membership.node_id;
+    standing::remember(node, node_id);
     systemd::notify_ready();
     let (_, never, _, _, _, _, _, _, _, _) = tokio::join!(
         standby::announce(node, announcer),
