@@ -120,7 +120,7 @@ async fn life(
         } => instance?,
     };
     let first_look = companions.watch_metadata(&imds, settings, notices, state);
-    let aws = Aws::load(Some(settings.region.as_deref().unwrap_or(&instance.region))).await;
+    let aws = Aws::load(settings.region.as_deref(), &instance.region).await;
     let announcer = Announcer::new(&instance, settings, &aws);
     let node = match introduce::introduce(
         settings,
@@ -230,8 +230,7 @@ pub async fn announce_misconfiguration(settings: &Settings) {
     const ANSWER_WITHIN: Duration = Duration::from_secs(5);
     let Ok(imds) = Imds::from_env() else { return };
     let Ok(instance) = imds.fetch_instance(Instant::now() + ANSWER_WITHIN).await else { return };
-    let region = settings.region.as_deref().unwrap_or(&instance.region);
-    let aws = Aws::load(Some(region)).await;
+    let aws = Aws::load(settings.region.as_deref(), &instance.region).await;
     Announcer::new(&instance, settings, &aws).failed().await;
 }
 
