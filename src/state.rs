@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
+use crate::fact::Fact;
 use crate::flushed::Outcome;
 use crate::instance::{Departure, Instance, Membership, Quiet, Role};
 
@@ -108,6 +109,10 @@ pub struct NodeState {
     pub verdicts: BTreeMap<String, String>,
     /// Tasks that were killed without their grace in this departure, by their containers' names.
     pub killed: Vec<String>,
+    /// This machine was Ready at this start of it, before skep was restarted, and Docker still names the
+    /// same node. Kept on the way to Ready, where it is all that is known.
+    #[serde(skip)]
+    pub is_still_member: Fact,
     /// What this node cannot do for the swarm at present and goes on trying, in words.
     pub trouble: Option<String>,
     /// The same, by who says so.
@@ -116,10 +121,36 @@ pub struct NodeState {
 }
 
 impl NodeState {
-    /// Is this node worth sending traffic to? What `GET /` on the health port answers.
+    /// Is this node worth sending traffic to? What `GET /` on the health port answers. One that was Ready
+    /// before a restart of skep is, as far as Docker here can tell: with the quorum lost or AWS away it
+    /// does not become Ready again, and a load balancer that has it replaced would cure nothing.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
+        (self.is_serving() || self.is_member_again()) && self.departure.is_none()
+    }
+
+    /// It has its place in the swarm, and stays.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
         self.phase == Phase::Ready && self.departure.is_none()
+    }
+
+    /// On the way to be Ready once more, after a restart of skep on a node that works.
+    fn is_member_again(&self) -> bool {
+        matches!(self.phase, Phase::Starting | Phase::Booting | Phase::Failed)
+            && self.is_still_member.is_yes()
+    }
+
+    /// What it does or waits for, with what cannot be told where only Docker's word is known.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        if !self.is_member_again() {
+            return self.doing.clone();
+        }
+        format!(
+            "this node was Ready before skep was restarted, and Docker still names it; cannot tell more yet: {}",
+            self.doing
+        )
     }
 
     /// How the departure ended, with the tasks that were killed in it.
@@ -166,6 +197,7 @@ impl Default for StateHandle {
             progress: None,
             verdicts: BTreeMap::new(),
             killed: Vec::new(),
+            is_still_member: Fact::CannotTell,
             trouble: None,
             troubles: BTreeMap::new(),
         }))

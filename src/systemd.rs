@@ -147,5 +147,16 @@ pub fn boot_id() -> io::Result<String> {
     }
 }
 
+/// For how long this machine has been up, hibernation included.
+///
+/// # Errors
+/// `/proc` is not there, or says something else.
+pub fn uptime() -> io::Result<Duration> {
+    let text = std::fs::read_to_string("/proc/uptime")?;
+    let seconds = text.split_whitespace().next().and_then(|seconds| seconds.parse().ok());
+    let uptime = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    uptime.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/uptime is malformed"))
+}
+
 #[cfg(test)]
 mod tests;
