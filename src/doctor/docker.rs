@@ -1,20 +1,32 @@
 //! Docker: version, settings, membership, and the disk that it lives on.
 
 use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::Finding;
+use crate::config::Settings;
+use crate::control::{Client, socket_path};
 use crate::disk::{Disk, Room};
+use crate::fact::Fact;
 use crate::ledger::CharterPhase;
 use crate::node::Node;
-use crate::swarm::{Engine, LocalState, Swarm, SwarmError, SwarmErrorKind};
+use crate::peers::has_leader;
+use crate::state::quorum_lost;
+use crate::swarm::{Engine, LocalState, NodeView, Quorum, Swarm, SwarmError, SwarmErrorKind};
 
 const DOCKER: &str = "docker";
 /// Below this Docker stops pulling images and containers stop writing, some day soon.
 const FREE_ENOUGH: f64 = 0.10;
+/// A leader answers within milliseconds, and the whole group of checks is bounded.
+const LEADER_PATIENCE: Duration = Duration::from_secs(10);
 /// Below this it has happened already.
 const FREE_AT_ALL: f64 = 0.02;
 
-pub async fn examine(docker: &Swarm, node: Option<&Node>) -> Vec<Finding> {
+pub async fn examine(settings: &Settings, docker: &Swarm, node: Option<&Node>) -> Vec<Finding> {
     let engine = match docker.fetch_engine().await {
         Ok(engine) => engine,
         Err(error) => return vec![of_docker(&error)],
@@ -24,8 +36,62 @@ pub async fn examine(docker: &Swarm, node: Option<&Node>) -> Vec<Finding> {
         live_restore(&engine),
         membership(docker, node).await,
     ];
+    if docker.fetch_local_node().await.is_ok_and(|local| local.is_manager) {
+        let answer = tokio::time::timeout(LEADER_PATIENCE, docker.fetch_nodes()).await;
+        let answer = answer.unwrap_or_else(|_| Err(SwarmError::silent("list the nodes")));
+        findings.push(quorum(&answer, lost_since(settings).await));
+    }
     findings.extend(engine.root_dir.as_deref().map_or_else(Vec::new, disk));
     findings
+}
+
+/// Since when the skep that runs here calls the quorum lost.
+async fn lost_since(settings: &Settings) -> Option<OffsetDateTime> {
+    let client = Client::new(socket_path(&settings.runtime_dir));
+    let node = client.node::<Value>().await.ok()?;
+    OffsetDateTime::parse(node["quorum_lost_since"].as_str()?, &Rfc3339).ok()
+}
+
+/// On a manager: whether the swarm can decide anything, by its own node list.
+fn quorum(
+    answer: &Result<Vec<NodeView>, SwarmError>,
+    lost_since: Option<OffsetDateTime>,
+) -> Finding {
+    const CHECK: &str = "quorum";
+    let nodes = match (answer, has_leader(answer)) {
+        (Ok(nodes), Fact::Yes) => nodes,
+        (_, leader) => return without_leader(CHECK, leader, lost_since),
+    };
+    let Quorum { managers, reachable } = Quorum::of(nodes);
+    let may_be_lost = Quorum::of(nodes).may_be_lost();
+    let evidence =
+        format!("{managers} managers, {reachable} reachable, {may_be_lost} of them may be lost");
+    if managers > 1 && may_be_lost == 0 {
+        let remedy = "see which manager is missing: skep status; three managers or five";
+        return Finding::warning(CHECK, evidence, remedy);
+    }
+    Finding::ok(CHECK, evidence)
+}
+
+fn without_leader(
+    check: &'static str,
+    leader: Fact,
+    lost_since: Option<OffsetDateTime>,
+) -> Finding {
+    const REMEDY: &str = "skep recover, which shows what can be done";
+    match (lost_since, leader) {
+        (Some(since), _) => Finding::failed(check, quorum_lost(since), REMEDY),
+        (None, Fact::No) => Finding::failed(
+            check,
+            "no leader answers this manager: unless that is an election, the quorum is lost",
+            format!("run it again in a minute; then {REMEDY}"),
+        ),
+        (None, _) => Finding::skipped(
+            check,
+            format!("Docker did not list the nodes within {LEADER_PATIENCE:?}"),
+            "run it again in a minute",
+        ),
+    }
 }
 
 fn of_docker(error: &SwarmError) -> Finding {
@@ -139,9 +205,25 @@ mod tests {
 
     #[tokio::test]
     async fn docker_that_is_not_there_is_a_failure_with_what_starts_it() {
-        let findings = examine(&Swarm::new("unix:///nowhere/docker.sock"), None).await;
+        let (settings, docker) = (Settings::default(), Swarm::new("unix:///nowhere/docker.sock"));
+        let findings = examine(&settings, &docker, None).await;
         assert_eq!((findings.len(), findings[0].verdict), (1, Verdict::Failed));
         assert!(findings[0].remedy.as_ref().unwrap().contains("systemctl start docker"));
+    }
+
+    #[test]
+    fn a_lost_quorum_names_the_remedy_and_silence_is_no_verdict() {
+        let refused = |kind| {
+            let message = String::new();
+            quorum(&Err(SwarmError { operation: "list the nodes", kind, message }), None)
+        };
+        assert_eq!(refused(SwarmErrorKind::TimedOut).verdict, Verdict::Skipped);
+        let leaderless = refused(SwarmErrorKind::NoLeader);
+        assert_eq!(leaderless.verdict, Verdict::Failed);
+        assert!(leaderless.remedy.unwrap().contains("skep recover"));
+        let since = OffsetDateTime::UNIX_EPOCH;
+        let lost = quorum(&Err(SwarmError::silent("list the nodes")), Some(since));
+        assert_eq!((lost.verdict, lost.evidence), (Verdict::Failed, quorum_lost(since)));
     }
 
     #[test]

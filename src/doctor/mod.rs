@@ -33,7 +33,7 @@ pub async fn examine(settings: &Settings) -> Vec<Finding> {
         bounded("ledger", ledger::examine(node)),
         bounded("permissions", permissions::examine(node, subject.aws.as_ref())),
         bounded("secrets", secrets::examine(node)),
-        bounded("docker", docker::examine(&docker, node)),
+        bounded("docker", docker::examine(settings, &docker, node)),
         bounded("network", network::examine(settings, &subject, &docker)),
         bounded("departure", departure::examine(settings, node)),
         bounded("unit", unit::examine(settings)),
