@@ -2,8 +2,8 @@
 //! failed joins leave behind.
 //!
 //! Guarantees: a node is taken off the list only when Docker has called it Down for a while **and**
-//! a successful answer of Auto Scaling does not list its instance any more, or its address belongs to
-//! another live node. An answer that does not list the asking instance either proves nothing. A manager
+//! a successful answer of Auto Scaling does not list its instance any more, which its row had in a group, or
+//! its address belongs to another live node. An answer that does not list the asking instance either proves nothing. A manager
 //! is demoted first, one per look. What is left alone is said, with the reason, once in the log and in
 //! `skep status`.
 //!
