@@ -42,6 +42,11 @@ fn member(instance: &str, node_id: &str, address: u8, age: i64) -> Member {
     .unwrap()
 }
 
+fn ungrouped(mut row: Member) -> Member {
+    row.group = None;
+    row
+}
+
 fn attempt(instance: &str, address: u8, age: i64) -> Attempt {
     let at = NOW - time::Duration::seconds(age);
     Attempt::new(instance, Role::Manager, [10, 0, 0, address].into(), at)
@@ -141,7 +146,7 @@ fn without_an_answer_nobody_goes() {
 /// That Auto Scaling does not list what it never had says nothing: such a node is Down at every reboot.
 #[test]
 fn who_was_never_in_a_group_is_left_alone() {
-    let lone = || Member { group: None, ..member("i-lone", "w1", 4, LONG_AGO) };
+    let lone = || ungrouped(member("i-lone", "w1", 4, LONG_AGO));
     let nodes = vec![me(), node("w1", "down", 4), node("w2", "ready", 5)];
     let world = World::new(nodes, vec![lone()], survey(&["i-lone"], &[]));
     assert_eq!(world.steps(), [""; 0]);
@@ -295,9 +300,9 @@ fn any_world() -> impl Strategy<Value = World> {
             nodes.sort_by(|a, b| a.id.cmp(&b.id));
             nodes.dedup_by(|a, b| a.id == b.id);
             nodes.push(me());
-            let row = |(i, n, a, age, has_group): (_, _, _, _, bool)| Member {
-                group: has_group.then(|| "workers".to_owned()),
-                ..member(&format!("i-{i}"), &format!("n{n}"), a, age)
+            let row = |(i, n, a, age, has_group): (_, _, _, _, bool)| {
+                let row = member(&format!("i-{i}"), &format!("n{n}"), a, age);
+                if has_group { row } else { ungrouped(row) }
             };
             let mut result =
                 World::new(nodes, rows.into_iter().map(row).collect(), Survey::default());
