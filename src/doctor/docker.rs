@@ -19,6 +19,7 @@ use crate::state::quorum_lost;
 use crate::swarm::{Engine, LocalState, NodeView, Quorum, Swarm, SwarmError, SwarmErrorKind};
 
 const DOCKER: &str = "docker";
+const QUORUM: &str = "quorum";
 /// Below this Docker stops pulling images and containers stop writing, some day soon.
 const FREE_ENOUGH: f64 = 0.10;
 /// A leader answers within milliseconds, and the whole group of checks is bounded.
@@ -26,7 +27,7 @@ const LEADER_PATIENCE: Duration = Duration::from_secs(10);
 /// Below this it has happened already.
 const FREE_AT_ALL: f64 = 0.02;
 
-pub async fn examine(settings: &Settings, docker: &Swarm, node: Option<&Node>) -> Vec<Finding> {
+pub async fn examine(docker: &Swarm, node: Option<&Node>) -> Vec<Finding> {
     let engine = match docker.fetch_engine().await {
         Ok(engine) => engine,
         Err(error) => return vec![of_docker(&error)],
@@ -36,13 +37,21 @@ pub async fn examine(settings: &Settings, docker: &Swarm, node: Option<&Node>) -
         live_restore(&engine),
         membership(docker, node).await,
     ];
-    if docker.fetch_local_node().await.is_ok_and(|local| local.is_manager) {
-        let answer = tokio::time::timeout(LEADER_PATIENCE, docker.fetch_nodes()).await;
-        let answer = answer.unwrap_or_else(|_| Err(SwarmError::silent("list the nodes")));
-        findings.push(quorum(&answer, lost_since(settings).await));
-    }
     findings.extend(engine.root_dir.as_deref().map_or_else(Vec::new, disk));
     findings
+}
+
+/// On a manager: whether its swarm has a leader. Without one Docker answers slowly, or not at all: the skep
+/// that runs here may know already.
+pub async fn examine_quorum(settings: &Settings, docker: &Swarm) -> Vec<Finding> {
+    if let Some(since) = lost_since(settings).await {
+        return vec![without_leader(Some(since))];
+    }
+    if !docker.fetch_local_node().await.is_ok_and(|local| local.is_manager) {
+        return vec![];
+    }
+    let answer = tokio::time::timeout(LEADER_PATIENCE, docker.fetch_nodes()).await;
+    vec![quorum(&answer.unwrap_or_else(|_| Err(SwarmError::silent("list the nodes"))))]
 }
 
 /// Since when the skep that runs here calls the quorum lost.
@@ -52,44 +61,34 @@ async fn lost_since(settings: &Settings) -> Option<OffsetDateTime> {
     OffsetDateTime::parse(node["quorum_lost_since"].as_str()?, &Rfc3339).ok()
 }
 
-/// On a manager: whether the swarm can decide anything, by its own node list.
-fn quorum(
-    answer: &Result<Vec<NodeView>, SwarmError>,
-    lost_since: Option<OffsetDateTime>,
-) -> Finding {
-    const CHECK: &str = "quorum";
+/// Whether the swarm can decide anything, by a manager's node list.
+fn quorum(answer: &Result<Vec<NodeView>, SwarmError>) -> Finding {
     let nodes = match (answer, has_leader(answer)) {
         (Ok(nodes), Fact::Yes) => nodes,
-        (_, leader) => return without_leader(CHECK, leader, lost_since),
+        (Err(error), Fact::CannotTell) => {
+            return Finding::skipped(QUORUM, error.to_string(), "run it again in a minute");
+        }
+        (Ok(_) | Err(_), _) => return without_leader(None),
     };
     let Quorum { managers, reachable } = Quorum::of(nodes);
     let may_be_lost = Quorum::of(nodes).may_be_lost();
     let evidence =
-        format!("{managers} managers, {reachable} reachable, {may_be_lost} of them may be lost");
+        format!("managers: {managers}, reachable: {reachable}, may be lost: {may_be_lost}");
     if managers > 1 && may_be_lost == 0 {
         let remedy = "see which manager is missing: skep status; three managers or five";
-        return Finding::warning(CHECK, evidence, remedy);
+        return Finding::warning(QUORUM, evidence, remedy);
     }
-    Finding::ok(CHECK, evidence)
+    Finding::ok(QUORUM, evidence)
 }
 
-fn without_leader(
-    check: &'static str,
-    leader: Fact,
-    lost_since: Option<OffsetDateTime>,
-) -> Finding {
+fn without_leader(lost_since: Option<OffsetDateTime>) -> Finding {
     const REMEDY: &str = "skep recover, which shows what can be done";
-    match (lost_since, leader) {
-        (Some(since), _) => Finding::failed(check, quorum_lost(since), REMEDY),
-        (None, Fact::No) => Finding::failed(
-            check,
+    match lost_since {
+        Some(since) => Finding::failed(QUORUM, quorum_lost(since), REMEDY),
+        None => Finding::failed(
+            QUORUM,
             "no leader answers this manager: unless that is an election, the quorum is lost",
             format!("run it again in a minute; then {REMEDY}"),
-        ),
-        (None, _) => Finding::skipped(
-            check,
-            format!("Docker did not list the nodes within {LEADER_PATIENCE:?}"),
-            "run it again in a minute",
         ),
     }
 }
@@ -205,8 +204,7 @@ mod tests {
 
     #[tokio::test]
     async fn docker_that_is_not_there_is_a_failure_with_what_starts_it() {
-        let (settings, docker) = (Settings::default(), Swarm::new("unix:///nowhere/docker.sock"));
-        let findings = examine(&settings, &docker, None).await;
+        let findings = examine(&Swarm::new("unix:///nowhere/docker.sock"), None).await;
         assert_eq!((findings.len(), findings[0].verdict), (1, Verdict::Failed));
         assert!(findings[0].remedy.as_ref().unwrap().contains("systemctl start docker"));
     }
@@ -215,14 +213,14 @@ mod tests {
     fn a_lost_quorum_names_the_remedy_and_silence_is_no_verdict() {
         let refused = |kind| {
             let message = String::new();
-            quorum(&Err(SwarmError { operation: "list the nodes", kind, message }), None)
+            quorum(&Err(SwarmError { operation: "list the nodes", kind, message }))
         };
         assert_eq!(refused(SwarmErrorKind::TimedOut).verdict, Verdict::Skipped);
         let leaderless = refused(SwarmErrorKind::NoLeader);
         assert_eq!(leaderless.verdict, Verdict::Failed);
         assert!(leaderless.remedy.unwrap().contains("skep recover"));
         let since = OffsetDateTime::UNIX_EPOCH;
-        let lost = quorum(&Err(SwarmError::silent("list the nodes")), Some(since));
+        let lost = without_leader(Some(since));
         assert_eq!((lost.verdict, lost.evidence), (Verdict::Failed, quorum_lost(since)));
     }
 

@@ -54,9 +54,11 @@ async fn a_fleet_is_seen_and_told_of_while_a_worker_leaves() -> anyhow::Result<(
     let told: Vec<&str> = told.lines().collect();
     ensure!(told == ["joined", "departing", "drained", "left"], "{told:?}");
     let log = worker.instance.log();
-    for words in
-        ["hook killed: not done within 3s", "hook failed: exit status: 3", "of its output are left out"]
-    {
+    for words in [
+        "hook killed: not done within 3s",
+        "hook failed: exit status: 3",
+        "of its output are left out",
+    ] {
         ensure!(log.contains(words), "{words} is not in {log}");
     }
     ensure!(log.contains("not all hooks and webhooks have ended within"), "{log}");
