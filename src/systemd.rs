@@ -78,7 +78,7 @@ pub async fn follow(state: StateHandle) {
 
 fn status_line(state: &NodeState) -> String {
     // A line break would end the variable, and what follows would be another one.
-    format!("{}: {}", state.phase.as_str(), state.doing).replace(['\n', '\r'], " ")
+    format!("{}: {}", state.phase.as_str(), state.headline()).replace(['\n', '\r'], " ")
 }
 
 fn notify(states: &[NotifyState<'_>]) {

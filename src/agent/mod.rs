@@ -168,6 +168,7 @@ async fn take_part(
             cause = care::until_out(node, member) => cause,
         };
         if cause.is_out() {
+            manager::stop_showing_quorum(node);
             tracing::warn!("not in the cluster's swarm any more: {cause}");
             standing::forget(node);
         } else {
@@ -243,7 +244,7 @@ async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> I
     let node_id = &membership.node_id;
     standing::remember(node, node_id);
     systemd::notify_ready();
-    let (_, never, _, _, _, _, _, _, _, _) = tokio::join!(
+    let (_, never, _, _, _, _, _, _, _, _, _) = tokio::join!(
         standby::announce(node, announcer),
         manager::keep_recorded(node, membership),
         manager::look_after_departures(node, node_id),
@@ -254,6 +255,7 @@ async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> I
         manager::take_out_who_asks(node, node_id),
         manager::release_who_never_joined(node, node_id),
         manager::keep_pull_credentials(node, node_id),
+        manager::watch_quorum(node),
     );
     never
 }
@@ -265,8 +267,6 @@ async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcom
     node.state.update(|state| state.departure = Some(departure.clone()));
     node.state.enter(Phase::Leaving, format!("{} notice", departure.reason));
     node.events.tell(Event::Departing, None);
-    // From here on nobody looks.
-    metrics().quorum_margin(None);
     let member = node.state.now().membership;
     let outcome = tokio::select! {
         outcome = leave_and_tell(node, notices) => outcome,
@@ -278,6 +278,7 @@ async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcom
         node.state.update(NodeState::forget_departure);
         return outcome;
     }
+    manager::stop_showing_quorum(node);
     hook::complete(node, announcer, &departure, outcome).await;
     // Without it the next start of skep goes on with this departure, which ends it again.
     let killed = node.state.now().killed.len();
@@ -319,6 +320,7 @@ async fn look_after_others(node: &Node, member: Option<&Membership>) -> Infallib
             tokio::join!(
                 manager::look_after_departures(node, &member.node_id),
                 manager::keep_tokens(node, &member.node_id),
+                manager::watch_quorum(node),
             )
             .0
         }

@@ -42,6 +42,9 @@ struct Health {
     status: &'static str,
     phase: &'static str,
     doing: String,
+    /// Only while it is lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quorum: Option<String>,
 }
 
 impl Server {
@@ -90,7 +93,8 @@ async fn health(State(state): State<StateHandle>) -> impl IntoResponse {
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "unhealthy")
     };
-    let body = Health { status, phase: state.phase.as_str(), doing: state.describe() };
+    let (doing, quorum) = (state.describe(), state.quorum_lost());
+    let body = Health { status, phase: state.phase.as_str(), doing, quorum };
     (code, [(header::CACHE_CONTROL, "no-store")], Json(body))
 }
 
@@ -144,6 +148,12 @@ mod tests {
             r#"{"status":"healthy","phase":"ready","doing":"worker of generation 1"}"#
         );
         let now = OffsetDateTime::now_utc();
+        state.set_quorum_lost(Some(now));
+        let (code, body) = ask(Method::GET, &base).await;
+        assert_eq!(code, 200, "replacing this manager would cure nothing");
+        let seen: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(seen["quorum"].as_str(), state.now().quorum_lost().as_deref());
+        state.set_quorum_lost(None);
         state.update(|state| {
             state.departure =
                 Some(Departure { reason: Reason::Spot, noticed_at: now, deadline: now });
