@@ -1,5 +1,7 @@
 //! What is left of a file system.
 
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::sys::statvfs::statvfs;
@@ -28,6 +30,14 @@ pub struct Disk {
 }
 
 impl Disk {
+    /// Whether both are the same one.
+    ///
+    /// # Errors
+    /// A path is not there, or out of reach.
+    pub fn is_shared(one: &Path, other: &Path) -> io::Result<bool> {
+        Ok(one.metadata()?.dev() == other.metadata()?.dev())
+    }
+
     /// The one that `path` is on.
     ///
     /// # Errors
