@@ -46,6 +46,9 @@ pub struct FleetView {
     pub members: Vec<FleetMember>,
     /// Why the view is not whole, in one line.
     pub problem: Option<String>,
+    /// What does not work between these nodes, each in one line.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 impl FleetView {
@@ -58,7 +61,8 @@ impl FleetView {
             let patience = Self::PATIENCE;
             let problem = format!("neither ledger nor Docker answered within {patience:?}");
             let source = ViewSource::Nothing;
-            Some(Self { source, quorum: None, members: vec![], problem: Some(problem) })
+            let (members, warnings) = (vec![], vec![]);
+            Some(Self { source, quorum: None, members, problem: Some(problem), warnings })
         })
     }
 }
