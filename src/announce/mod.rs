@@ -18,6 +18,7 @@ use crate::autoscaling::{
 use crate::aws::{Aws, AwsError};
 use crate::cloudformation::{CloudFormation, SignalStatus};
 use crate::config::Settings;
+use crate::fact::Fact;
 use crate::instance::{Instance, StackResource};
 
 pub use hooks::TerminationHook;
@@ -119,41 +120,97 @@ impl Announcer {
         let Some((group, hook)) = self.find_hook(Transition::Launching).await? else {
             return Ok(Said::NotNeeded);
         };
-        match self.autoscaling.complete(&hook.name, &group, &self.instance.id, result).await? {
-            CompletionAnswer::Completed => {
-                tracing::info!(hook = hook.name, "launch hook: {result:?}");
-                Ok(Said::Arrived)
-            }
+        match self.complete_launch_of(&group, &hook, result).await? {
+            CompletionAnswer::Completed => Ok(Said::Arrived),
             CompletionAnswer::NoActiveAction => {
-                let seen = self.autoscaling.fetch_instance(&self.instance.id).await?;
-                let is_launching =
-                    seen.is_some_and(|instance| instance.lifecycle_state.starts_with("Pending"));
-                Ok(if is_launching { Said::NotYet } else { Said::NotNeeded })
+                self.complete_launch_elsewhere(&group, result).await
             }
         }
     }
 
+    async fn complete_launch_of(
+        &self,
+        group: &str,
+        hook: &Hook,
+        result: HookResult,
+    ) -> Result<CompletionAnswer, AwsError> {
+        let id = &self.instance.id;
+        let answer = self.autoscaling.complete(&hook.name, group, id, result).await?;
+        if answer == CompletionAnswer::Completed {
+            tracing::info!(group, hook = hook.name, "launch hook: {result:?}");
+        }
+        Ok(answer)
+    }
+
+    /// The group that is known here does not wait for this instance: Auto Scaling says which one has it now,
+    /// since an instance can be detached from one and attached to another.
+    async fn complete_launch_elsewhere(
+        &self,
+        known: &str,
+        result: HookResult,
+    ) -> Result<Said, AwsError> {
+        let seen = self.autoscaling.fetch_instance(&self.instance.id).await?;
+        let Some(seen) = seen.filter(|it| it.lifecycle_state.is_launching() != Fact::No) else {
+            return Ok(Said::NotNeeded);
+        };
+        if seen.group == known {
+            return Ok(Said::NotYet);
+        }
+        let Some(hook) = self.hook_of(&seen.group, Transition::Launching).await? else {
+            return Ok(Said::NotNeeded);
+        };
+        Ok(match self.complete_launch_of(&seen.group, &hook, result).await? {
+            CompletionAnswer::Completed => Said::Arrived,
+            CompletionAnswer::NoActiveAction => Said::NotYet,
+        })
+    }
+
     /// The group of this instance and its hook for a transition.
     async fn find_hook(&self, transition: Transition) -> Result<Option<(String, Hook)>, AwsError> {
+        let known = self.settings.autoscaling.group.as_ref().or(self.instance.group.as_ref());
+        let group = match (known, transition) {
+            // Whoever is Ready is mostly in the group that has launched it: one call less.
+            (Some(group), Transition::Launching) => Some(group.clone()),
+            _ => self.find_group(known).await?,
+        };
+        let Some(group) = group else { return Ok(None) };
+        let hook = self.hook_of(&group, transition).await?;
+        Ok(hook.map(|hook| (group, hook)))
+    }
+
+    /// The group that has this instance now, by Auto Scaling's word; where it has none, the one that is known. An
+    /// answer that does not list the instance proves nothing while its termination is under way.
+    async fn find_group(&self, known: Option<&String>) -> Result<Option<String>, AwsError> {
+        match self.autoscaling.fetch_instance(&self.instance.id).await {
+            Ok(Some(instance)) => Ok(Some(instance.group)),
+            Ok(None) => Ok(known.cloned()),
+            Err(error) => match known {
+                Some(group) => {
+                    let error = crate::errors::chain(&error);
+                    tracing::warn!(group, "cannot tell which group has this instance now: {error}");
+                    Ok(Some(group.clone()))
+                }
+                None => Err(error),
+            },
+        }
+    }
+
+    async fn hook_of(&self, group: &str, transition: Transition) -> Result<Option<Hook>, AwsError> {
         let settings = &self.settings.autoscaling;
         let configured = match transition {
             Transition::Launching => &settings.launch_hook,
             _ => &settings.termination_hook,
         };
-        let group = match settings.group.clone().or_else(|| self.instance.group.clone()) {
-            Some(group) => group,
-            None => match self.autoscaling.fetch_instance(&self.instance.id).await? {
-                Some(instance) => instance.group,
-                None => return Ok(None),
-            },
-        };
-        let hooks = self.autoscaling.fetch_hooks(&group).await?;
-        let hook = choose_hook(hooks, transition, configured.as_deref());
-        Ok(hook.map(|hook| (group, hook)))
+        let hooks = self.autoscaling.fetch_hooks(group).await?;
+        let is_own = settings.group.as_deref().or(self.instance.group.as_deref()) == Some(group);
+        let hook = choose_hook(hooks.clone(), transition, configured.as_deref());
+        // The name that is configured may be that of an earlier group's hook alone.
+        Ok(if is_own { hook } else { hook.or_else(|| choose_hook(hooks, transition, None)) })
     }
 }
 
 /// What came of saying something.
+#[derive(Debug, PartialEq, Eq)]
 enum Said {
     Arrived,
     /// Nobody waits for it.
@@ -183,3 +240,6 @@ fn retry_interval() -> Duration {
 async fn pause(deadline: Instant) {
     tokio::time::sleep_until(deadline.min(Instant::now() + retry_interval())).await;
 }
+
+#[cfg(test)]
+mod tests;

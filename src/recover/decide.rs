@@ -170,7 +170,7 @@ pub fn plan(cluster: &str, seen: &Observed, decision: Result<(), Refusal>) -> Re
 
 fn other(seen: &Observed, row: &Member) -> OtherManager {
     let lifecycle = |listed: &BTreeMap<String, GroupInstance>| match listed.get(&row.instance_id) {
-        Some(instance) => instance.lifecycle_state.clone(),
+        Some(instance) => instance.lifecycle_state.to_string(),
         None => "gone".to_owned(),
     };
     OtherManager {

@@ -233,7 +233,10 @@ fn by_instances<'a>(seen: &Observed<'_>, ids: impl Iterator<Item = &'a str>) -> 
     for id in ids {
         let instance = id.to_owned();
         verdict = match seen.survey.listed.get(id) {
-            Some(it) => return Verdict::Listed { instance, lifecycle: it.lifecycle_state.clone() },
+            Some(it) => {
+                let lifecycle = it.lifecycle_state.to_string();
+                return Verdict::Listed { instance, lifecycle };
+            }
             None if !seen.survey.is_gone(id) => Verdict::Unproven { instance },
             None if matches!(verdict, Verdict::Unproven { .. }) => verdict,
             None => Verdict::Gone { instance },
