@@ -72,6 +72,12 @@ impl Notices {
         });
     }
 
+    /// Forgets a departure that has failed, because the machine stays: what else is in force is given again by
+    /// those who watch.
+    pub fn forget_failed(&self) {
+        self.0.send_if_modified(|notice| std::mem::take(notice) != Notice::default());
+    }
+
     /// Forgets a notice that was taken back, because the node stays. `false` where there is another one
     /// by now.
     #[must_use]
