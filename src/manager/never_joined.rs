@@ -295,9 +295,9 @@ mod tests {
         }
         let removed = with_state(DepartureState::Removed);
         assert_eq!(look(&|it| it.departures.push(removed.clone())), ["i-dead"], "it left earlier");
-        let is_back = |it: &mut World| {
-            it.departures.push(DepartureRow { node_id: "node-of-i-own".into(), ..removed.clone() });
-        };
+        let mut back = removed.clone();
+        back.node_id = "node-of-i-own".into();
+        let is_back = |it: &mut World| it.departures.push(back.clone());
         assert!(look(&is_back).is_empty(), "the swarm lists that node again");
         let attempt = Attempt::new("i-dead", Role::Worker, [10, 0, 0, 9].into(), NOW);
         assert_eq!(look(&|it| it.attempts.push(attempt.clone())), ["i-dead"], "it came to nothing");
