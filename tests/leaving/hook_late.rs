@@ -27,6 +27,6 @@ async fn completing_it_is_tried_until_there_is_an_action() -> anyhow::Result<()>
     let (last, refused) = completions.split_last().expect("more than one");
     assert_eq!(*last, 200);
     assert!(refused.iter().all(|status| *status == 400), "{completions:?}");
-    assert!(worker.instance.log().contains("no active lifecycle action yet"));
+    assert!(worker.instance.log().contains("Auto Scaling has not begun to wait for this hook yet"));
     fleet.stop().await
 }
