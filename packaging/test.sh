@@ -159,7 +159,7 @@ test_rpm() {
     local newer=$work/skep-99.rpm floor
     fresh_root
     files ! -type d >"$work/before"
-    target/tools/bin/cargo-generate-rpm generate-rpm --auto-req disabled --profile "${PROFILE:-release}" \
+    target/tools/bin/cargo-generate-rpm generate-rpm --auto-req disabled --profile "$(cat target/packaging/profile)" \
         --payload-compress none -s 'version = "99.0"' --output "$newer"
 
     expect "rpm: configuration" "/etc/skep/skep.toml" "$(rpm -qpc "${rpms[0]}")"

@@ -29,6 +29,10 @@ forget_account() {
 # features that anybody here asks for; and with Clippy in the compiler's place for the project's own packages, so
 # that they are not compiled once for its findings and once more to run. That skep is complete with its own
 # features alone shows where it is built as it is shipped: for the packages, whose skep the booted tests run.
-clippy_build() {
-    RUSTC_WORKSPACE_WRAPPER=clippy-driver CARGO_BUILD_WARNINGS=deny cargo build --workspace --all-targets --locked
+clippy_build() { clippy_cargo build --workspace --all-targets --locked; }
+
+# clippy_cargo <command> [option]...: finds what clippy_build has built. Without the wrapper, cargo would build it again.
+# `cargo clippy -- -D warnings` hands the denial to its driver in this variable.
+clippy_cargo() {
+    RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__ cargo "$@"
 }

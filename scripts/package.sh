@@ -19,6 +19,8 @@ mkdir -p "$packages"
 cargo build --profile "$profile" --locked --package skep "${for_target[@]}"
 clippy_build
 target/debug/skep-packaging "$generated"
+# packaging/test.sh makes a package from the same build.
+echo "$profile" >"$generated/profile"
 # Without a time stamp, so that the same sources make the same package.
 gzip -9n "$generated"/man/*
 

@@ -8,4 +8,4 @@ options=()
 forget_account
 cargo fmt --all --check
 clippy_build
-cargo nextest run --profile quick --workspace --locked "${options[@]}"
+clippy_cargo nextest run --profile quick --workspace --locked "${options[@]}"

@@ -30,8 +30,9 @@ step_build() {
     clippy_build
     # What the tests need to find each other without cargo, which root does not have.
     cargo metadata --format-version=1 --locked >"$logs/cargo.json"
-    cargo nextest list --workspace --locked --list-type=binaries-only --message-format=json >"$logs/binaries.json"
-    ! wants units || [ -n "${TEST:-}" ] || cargo test --quiet --workspace --locked --doc
+    clippy_cargo nextest list --workspace --locked --list-type=binaries-only --message-format=json \
+        >"$logs/binaries.json"
+    ! wants units || [ -n "${TEST:-}" ] || clippy_cargo test --quiet --workspace --locked --doc
 }
 
 step_lint() { scripts/lint.sh; }

@@ -68,43 +68,48 @@ impl Aws {
 
     /// Makes the clients. Credentials are fetched at the first call and renewed as they expire.
     ///
-    /// `region` is used whatever the environment says (skep's settings have read `AWS_REGION` by
-    /// then). `None` leaves it to the SDK, which asks the environment, its files and last the
-    /// metadata: round trips that cost time.
-    pub async fn load(region: Option<&str>) -> Self {
+    /// `home` is the instance's own region: its group, its hooks and the stack that waits for it are
+    /// nowhere else. `region` is where the ledger and the tokens are; `None` where it is the same. Both
+    /// are used whatever the environment says (skep's settings have read `AWS_REGION` by then).
+    pub async fn load(region: Option<&str>, home: &str) -> Self {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .operation_attempt_timeout(ATTEMPT_TIMEOUT)
             .operation_timeout(OPERATION_TIMEOUT)
             .build();
-        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        let config = aws_config::defaults(BehaviorVersion::latest())
             .retry_config(RetryConfig::standard().with_max_attempts(SDK_ATTEMPTS))
-            .timeout_config(timeouts);
-        if let Some(region) = region {
-            loader = loader.region(Region::new(region.to_owned()));
-        }
-        Self::new(&loader.load().await)
+            .timeout_config(timeouts)
+            .region(Region::new(region.unwrap_or(home).to_owned()))
+            .load()
+            .await;
+        let at_home = config.to_builder().region(Region::new(home.to_owned())).build();
+        Self::of(&config, &at_home)
     }
 
     /// The clients of a configuration made elsewhere; they share its credential cache.
     #[must_use]
     pub fn new(config: &SdkConfig) -> Self {
+        Self::of(config, config)
+    }
+
+    fn of(config: &SdkConfig, at_home: &SdkConfig) -> Self {
         use {
             aws_sdk_autoscaling as autoscaling, aws_sdk_cloudformation as cloudformation,
             aws_sdk_dynamodb as dynamodb, aws_sdk_ssm as ssm,
         };
         macro_rules! counted {
-            ($service:ident) => {{
+            ($service:ident, $config:expr) => {{
                 let counter = CallCounter(stringify!($service));
-                let config = $service::config::Builder::from(config).interceptor(counter);
+                let config = $service::config::Builder::from($config).interceptor(counter);
                 $service::Client::from_conf(config.build())
             }};
         }
         Self {
-            dynamodb: counted!(dynamodb),
-            ssm: counted!(ssm),
-            autoscaling: AutoScaling::new(counted!(autoscaling)),
-            cloudformation: CloudFormation::new(counted!(cloudformation)),
+            dynamodb: counted!(dynamodb, config),
+            ssm: counted!(ssm, config),
+            autoscaling: AutoScaling::new(counted!(autoscaling, at_home)),
+            cloudformation: CloudFormation::new(counted!(cloudformation, at_home)),
             ecr: Ecr::new(config),
         }
     }

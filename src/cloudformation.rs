@@ -36,6 +36,11 @@ pub enum SignalAnswer {
 }
 
 impl CloudFormation {
+    #[cfg(test)]
+    pub(crate) fn region(&self) -> Option<String> {
+        self.client.config().region().map(ToString::to_string)
+    }
+
     #[must_use]
     pub fn new(client: Client) -> Self {
         Self { client }

@@ -1,6 +1,7 @@
-//! What is left of a file system.
+//! What is left of a file system, and files that are written as a whole or not at all.
 
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -50,4 +51,20 @@ impl Disk {
             inodes: Room { free: stat.files_available(), all: stat.files() },
         })
     }
+}
+
+/// Writes a file, with its directories, or leaves what was there.
+///
+/// # Errors
+/// It cannot be written, as on a disk that is full.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let mut file = File::create(&new)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(new, path)
 }

@@ -78,6 +78,24 @@ pub struct Instance {
     pub tags: std::collections::BTreeMap<String, String>,
 }
 
+#[cfg(test)]
+impl Instance {
+    /// An instance in no group, without tags.
+    pub(crate) fn example() -> Self {
+        Self {
+            id: "i-0abc".into(),
+            instance_type: "t3.small".into(),
+            zone: "eu-central-1a".into(),
+            region: "eu-central-1".into(),
+            private_address: [10, 0, 0, 1].into(),
+            market: Market::OnDemand,
+            group: None,
+            stack: None,
+            tags: std::collections::BTreeMap::new(),
+        }
+    }
+}
+
 /// Proof of boot: this node is an active member of the charter's swarm.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Membership {

@@ -53,11 +53,17 @@ impl Node {
         }
     }
 
+    /// The Auto Scaling group, by the settings or by the instance's tags; `None` where neither says.
+    #[must_use]
+    pub fn group(&self) -> Option<&String> {
+        self.settings.autoscaling.group.as_ref().or(self.instance.group.as_ref())
+    }
+
     /// The labels that managers are to set.
     #[must_use]
     pub fn wanted_labels(&self) -> Wanted {
-        let group = self.settings.autoscaling.group.as_ref().or(self.instance.group.as_ref());
-        labels::wanted(&self.instance, group.map(String::as_str), &self.settings.labels)
+        let group = self.group().map(String::as_str);
+        labels::wanted(&self.instance, group, &self.settings.labels)
     }
 
     /// Writes this node's own row, as it is now.
@@ -72,6 +78,7 @@ impl Node {
         let now = OffsetDateTime::now_utc();
         let mut row = Member::new(&self.instance, membership, self.role, state, now);
         row.address = self.address;
+        row.group = self.group().cloned();
         row.labels = self.wanted_labels().labels;
         row.quiet = self.state.now().quiet;
         row.joined_paused = self.join_availability() == Availability::Pause;

@@ -20,10 +20,20 @@ const LEADER_PATIENCE: Duration = Duration::from_secs(35);
 /// Does the swarm that this manager is in have a leader? An error that is not Docker's word that
 /// there is none, and silence, cannot tell.
 pub async fn fetch_leader(node: &Node, local: &LocalNode) -> Fact {
-    match tokio::time::timeout(LEADER_PATIENCE, node.swarm.fetch_nodes()).await {
-        Ok(Ok(nodes)) if nodes.iter().any(NodeView::is_leader) => Fact::Yes,
-        Ok(Err(error)) => no_leader(Some(&error), local),
-        Ok(Ok(_)) | Err(_) => no_leader(None, local),
+    let answer = tokio::time::timeout(LEADER_PATIENCE, node.swarm.fetch_nodes()).await;
+    match answer.map(|answer| has_leader(&answer)) {
+        Ok(leader @ (Fact::Yes | Fact::No)) => leader,
+        Ok(Fact::CannotTell) | Err(_) => no_leader(None, local),
+    }
+}
+
+/// The same by an answer to a request for the node list alone.
+#[must_use]
+pub fn has_leader(answer: &Result<Vec<NodeView>, SwarmError>) -> Fact {
+    match answer {
+        Ok(nodes) if nodes.iter().any(NodeView::is_leader) => Fact::Yes,
+        Err(error) if error.kind == SwarmErrorKind::NoLeader => Fact::No,
+        Ok(_) | Err(_) => Fact::CannotTell,
     }
 }
 

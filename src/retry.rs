@@ -33,6 +33,14 @@ impl Backoff {
         Self { first, cap }
     }
 
+    /// The wait before the retry of this number, which counts from 0, with its jitter: for who retries
+    /// what is no error, or without a deadline.
+    #[must_use]
+    pub fn wait(&self, retry: u32) -> Duration {
+        let wait = self.first.saturating_mul(2_u32.saturating_pow(retry)).min(self.cap);
+        wait.mul_f64(1.0 + fastrand::f64())
+    }
+
     /// Runs `attempt` until it succeeds, fails in a way that is not `retryable`, or the next wait
     /// would end after `deadline`. One attempt is made even when the deadline has passed.
     ///
@@ -149,6 +157,14 @@ mod tests {
             .await;
         assert!(answer.is_err());
         assert_eq!(attempts.get(), 1);
+    }
+
+    #[test]
+    fn a_single_wait_grows_alike_however_often_it_is_retried() {
+        for (retry, base) in [(0, 100), (1, 200), (3, 800), (4, 1000), (u32::MAX, 1000)] {
+            let (wait, base) = (QUICK.wait(retry), Duration::from_millis(base));
+            assert!(wait >= base && wait <= base * 2, "{retry}: {wait:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,14 +1,24 @@
 //! What this node is doing right now: one state, shown as the `STATUS=` line, in `skep status`, on
 //! the health port and as log fields. Phases write it, everything else only reads.
 
+mod trouble_log;
+
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use time::macros::format_description;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
+use crate::fact::Fact;
 use crate::flushed::Outcome;
 use crate::instance::{Departure, Instance, Membership, Quiet, Role};
+use trouble_log::{Line, TroubleLog};
+
+/// Who reports a quorum that is lost, among the troubles.
+const QUORUM: &str = "quorum";
 
 /// Where in its life the node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +122,13 @@ pub struct NodeState {
     pub verdicts: BTreeMap<String, String>,
     /// Tasks that were killed without their grace in this departure, by their containers' names.
     pub killed: Vec<String>,
+    /// This machine was Ready at this start of it, before skep was restarted, and Docker still names the
+    /// same node. Kept on the way to Ready, where it is all that is known.
+    #[serde(skip)]
+    pub is_still_member: Fact,
+    /// On a manager: since when its swarm has had no leader, once that is more than an election.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub quorum_lost_since: Option<OffsetDateTime>,
     /// What this node cannot do for the swarm at present and goes on trying, in words.
     pub trouble: Option<String>,
     /// The same, by who says so.
@@ -120,16 +137,56 @@ pub struct NodeState {
 }
 
 impl NodeState {
-    /// Is this node worth sending traffic to? What `GET /` on the health port answers.
+    /// Is this node worth sending traffic to? What `GET /` on the health port answers. One that was Ready
+    /// before a restart of skep is, as far as Docker here can tell: with the quorum lost or AWS away it
+    /// does not become Ready again, and a load balancer that has it replaced would cure nothing.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        self.phase == Phase::Ready && self.departure.is_none() && !self.is_given_up
+        (self.is_serving() || self.is_member_again())
+            && self.departure.is_none()
+            && !self.is_given_up
     }
 
     /// The group counts this node no more, and takes it in by way of its launch hook should it come back.
     #[must_use]
     pub fn is_out_of_its_group(&self) -> bool {
         self.is_detached || self.quiet == Some(Quiet::Standby)
+    }
+
+    /// It has its place in the swarm, and stays.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.phase == Phase::Ready && self.departure.is_none()
+    }
+
+    /// On the way to be Ready once more, after a restart of skep on a node that works.
+    fn is_member_again(&self) -> bool {
+        matches!(self.phase, Phase::Starting | Phase::Booting | Phase::Failed)
+            && self.is_still_member.is_yes()
+    }
+
+    /// What it does or waits for, with what cannot be told where only Docker's word is known.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        if !self.is_member_again() {
+            return self.doing.clone();
+        }
+        format!(
+            "this node was Ready before skep was restarted, and Docker still names it; cannot tell more yet: {}",
+            self.doing
+        )
+    }
+
+    /// The sentence about a lost quorum, the same wherever it is shown.
+    #[must_use]
+    pub fn quorum_lost(&self) -> Option<String> {
+        self.quorum_lost_since.map(quorum_lost)
+    }
+
+    /// What matters most about this node, in one line.
+    #[must_use]
+    pub fn headline(&self) -> String {
+        self.quorum_lost().unwrap_or_else(|| self.describe())
     }
 
     /// How the departure ended, with the tasks that were killed in it.
@@ -146,6 +203,20 @@ impl NodeState {
         }
     }
 
+    /// Whether that is news.
+    fn set_trouble(&mut self, who: &'static str, what: Option<String>) -> bool {
+        if self.troubles.get(who) == what.as_ref() {
+            return false;
+        }
+        match what {
+            Some(what) => drop(self.troubles.insert(who, what)),
+            None => drop(self.troubles.remove(who)),
+        }
+        let all: Vec<&str> = self.troubles.values().map(String::as_str).collect();
+        self.trouble = (!all.is_empty()).then(|| all.join("; "));
+        true
+    }
+
     /// The departure is over, and the node is not.
     pub fn forget_departure(&mut self) {
         self.departure = None;
@@ -155,13 +226,34 @@ impl NodeState {
     }
 }
 
+/// `the quorum is lost since …; run `skep recover``
+#[must_use]
+pub fn quorum_lost(since: OffsetDateTime) -> String {
+    let since = in_utc(since);
+    format!(
+        "the quorum is lost since {since}: no leader answers this manager; run `skep recover`, which \
+         shows what can be done"
+    )
+}
+
+/// `2026-11-02 12:00:00 UTC`
+#[must_use]
+pub fn in_utc(time: OffsetDateTime) -> String {
+    let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
+    let utc = time.to_offset(time::UtcOffset::UTC);
+    utc.format(format).unwrap_or_else(|_| utc.to_string())
+}
+
 /// The writing end; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct StateHandle(watch::Sender<NodeState>);
+pub struct StateHandle {
+    state: watch::Sender<NodeState>,
+    troubles: Arc<Mutex<TroubleLog>>,
+}
 
 impl Default for StateHandle {
     fn default() -> Self {
-        Self(watch::Sender::new(NodeState {
+        let state = watch::Sender::new(NodeState {
             phase: Phase::Starting,
             since: OffsetDateTime::now_utc(),
             doing: "reading the instance metadata".into(),
@@ -178,9 +270,12 @@ impl Default for StateHandle {
             progress: None,
             verdicts: BTreeMap::new(),
             killed: Vec::new(),
+            is_still_member: Fact::CannotTell,
+            quorum_lost_since: None,
             trouble: None,
             troubles: BTreeMap::new(),
-        }))
+        });
+        Self { state, troubles: Arc::default() }
     }
 }
 
@@ -188,7 +283,7 @@ impl StateHandle {
     /// Enters a phase, or says something new about the present one.
     pub fn enter(&self, phase: Phase, doing: impl Into<String>) {
         let doing = doing.into();
-        self.0.send_if_modified(|state| {
+        self.state.send_if_modified(|state| {
             if state.phase == phase && state.doing == doing {
                 return false;
             }
@@ -208,7 +303,7 @@ impl StateHandle {
     /// The node is out, as `outcome` says. Tasks that were killed are named with it: the log, `skep status` and
     /// `skep leave` must not call that a departure like any other.
     pub fn leave(&self, outcome: &str) {
-        self.0.send_modify(|state| {
+        self.state.send_modify(|state| {
             state.phase = Phase::Left;
             state.since = OffsetDateTime::now_utc();
             let killed = state.killed.len();
@@ -224,12 +319,12 @@ impl StateHandle {
 
     /// Records a fact beside the phase.
     pub fn update(&self, change: impl FnOnce(&mut NodeState)) {
-        self.0.send_modify(change);
+        self.state.send_modify(change);
     }
 
     /// Says why the node is to get no tasks although it stays, or that it may have some (again).
     pub fn quieten(&self, why: Option<Quiet>) {
-        self.0.send_if_modified(|state| {
+        self.state.send_if_modified(|state| {
             if state.quiet == why {
                 return false;
             }
@@ -244,14 +339,14 @@ impl StateHandle {
 
     /// Says whether Auto Scaling was asked to replace this host.
     pub fn set_given_up(&self, is_given_up: bool) {
-        self.0.send_if_modified(|state| {
+        self.state.send_if_modified(|state| {
             std::mem::replace(&mut state.is_given_up, is_given_up) != is_given_up
         });
     }
 
     /// Says whether a group has this instance, by the metadata.
     pub fn set_detached(&self, is_detached: bool) {
-        self.0.send_if_modified(|state| {
+        self.state.send_if_modified(|state| {
             if state.is_detached == is_detached {
                 return false;
             }
@@ -270,7 +365,7 @@ impl StateHandle {
 
     /// Shows the departure as it is now: its deadline may come nearer.
     pub fn set_departure(&self, departure: &Departure) {
-        self.0.send_if_modified(|state| {
+        self.state.send_if_modified(|state| {
             let is_new = state.departure.as_ref() != Some(departure);
             if is_new {
                 state.departure = Some(departure.clone());
@@ -281,7 +376,7 @@ impl StateHandle {
 
     /// Shows how far the departure is.
     pub fn set_progress(&self, progress: Progress) {
-        self.0.send_if_modified(|state| {
+        self.state.send_if_modified(|state| {
             let is_new = state.progress.as_ref() != Some(&progress);
             state.progress = Some(progress);
             is_new
@@ -290,31 +385,43 @@ impl StateHandle {
 
     /// Shows what is to be made of the nodes that look dead.
     pub fn set_verdicts(&self, verdicts: BTreeMap<String, String>) {
-        self.0.send_if_modified(|state| {
+        self.state.send_if_modified(|state| {
             let is_new = state.verdicts != verdicts;
             state.verdicts = verdicts;
             is_new
         });
     }
 
-    /// Says what goes wrong beside the phase with what `who` looks after, or that nothing does (any more).
+    /// Says what goes wrong beside the phase with what `who` looks after, or that nothing does (any more). To
+    /// be called with every attempt: the log has each text once.
     pub fn trouble(&self, who: &'static str, what: Option<String>) {
-        self.0.send_if_modified(|state| {
-            if state.troubles.get(who) == what.as_ref() {
+        let mut log = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        match log.note(who, what.as_deref(), Instant::now()) {
+            Some(Line::Trouble(text)) => tracing::warn!(target: "skep::node", "{text}"),
+            Some(Line::Resolved(text)) => {
+                tracing::info!(target: "skep::node", "resolved: {text}");
+            }
+            None => {}
+        }
+        self.state.send_if_modified(|state| state.set_trouble(who, what));
+    }
+
+    /// Says since when the quorum is lost, or that it is not (any more), or not this node's to know. The log
+    /// has a line when it begins and one when it ends.
+    pub fn set_quorum_lost(&self, since: Option<OffsetDateTime>) {
+        self.state.send_if_modified(|state| {
+            if state.quorum_lost_since.is_some() == since.is_some() {
                 return false;
             }
-            match what {
-                Some(what) => {
-                    tracing::warn!(target: "skep::node", "{what}");
-                    state.troubles.insert(who, what);
-                }
-                None => {
-                    tracing::info!(target: "skep::node", "that trouble is over: {who}");
-                    state.troubles.remove(who);
-                }
+            if let Some(over) = state.quorum_lost() {
+                tracing::info!(target: "skep::node", "resolved: {over}");
             }
-            let all: Vec<&str> = state.troubles.values().map(String::as_str).collect();
-            state.trouble = (!all.is_empty()).then(|| all.join("; "));
+            state.quorum_lost_since = since;
+            let what = state.quorum_lost();
+            if let Some(what) = &what {
+                tracing::error!(target: "skep::node", "{what}");
+            }
+            state.set_trouble(QUORUM, what);
             true
         });
     }
@@ -322,12 +429,44 @@ impl StateHandle {
     /// Follows the state.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<NodeState> {
-        self.0.subscribe()
+        self.state.subscribe()
     }
 
     /// The state now.
     #[must_use]
     pub fn now(&self) -> NodeState {
-        self.0.borrow().clone()
+        self.state.borrow().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn a_lost_quorum_is_one_state_and_goes_beside_other_troubles() {
+        let state = StateHandle::default();
+        state.enter(Phase::Ready, "manager n1 of generation 1");
+        state.trouble("secrets", Some("the secret store is down".into()));
+        let since = datetime!(2026-11-02 12:00:00 UTC);
+        state.set_quorum_lost(Some(since));
+        let now = state.now();
+        let sentence = now.quorum_lost().unwrap();
+        assert!(sentence.starts_with("the quorum is lost since 2026-11-02 12:00:00 UTC"));
+        assert!(sentence.contains("`skep recover`"), "{sentence}");
+        assert_eq!(now.headline(), sentence);
+        assert_eq!(now.trouble, Some(format!("{sentence}; the secret store is down")));
+        assert!(now.is_healthy(), "a load balancer must not have managers replaced for it");
+        let shown = serde_json::to_value(&now).unwrap();
+        assert_eq!(shown["quorum_lost_since"], "2026-11-02T12:00:00Z");
+
+        state.set_quorum_lost(Some(since + std::time::Duration::from_secs(60)));
+        assert_eq!(state.now().quorum_lost_since, Some(since), "it began once");
+        state.set_quorum_lost(None);
+        let now = state.now();
+        assert_eq!((now.quorum_lost(), now.headline()), (None, now.doing.clone()));
+        assert_eq!(now.trouble.as_deref(), Some("the secret store is down"));
     }
 }

@@ -78,7 +78,7 @@ pub async fn follow(state: StateHandle) {
 
 fn status_line(state: &NodeState) -> String {
     // A line break would end the variable, and what follows would be another one.
-    format!("{}: {}", state.phase.as_str(), state.doing).replace(['\n', '\r'], " ")
+    format!("{}: {}", state.phase.as_str(), state.headline()).replace(['\n', '\r'], " ")
 }
 
 fn notify(states: &[NotifyState<'_>]) {
@@ -145,6 +145,17 @@ pub fn boot_id() -> io::Result<String> {
         Ok(id) if !id.is_empty() => Ok(id),
         _ => Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned()),
     }
+}
+
+/// For how long this machine has been up, hibernation included.
+///
+/// # Errors
+/// `/proc` is not there, or says something else.
+pub fn uptime() -> io::Result<Duration> {
+    let text = std::fs::read_to_string("/proc/uptime")?;
+    let seconds = text.split_whitespace().next().and_then(|seconds| seconds.parse().ok());
+    let uptime = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    uptime.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/uptime is malformed"))
 }
 
 #[cfg(test)]

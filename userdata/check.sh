@@ -6,7 +6,7 @@
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/../scripts/lib.sh"
 
-cargo build --quiet --package skep --locked
+clippy_build
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

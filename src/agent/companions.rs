@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use super::RunError;
+use super::{RunError, standing};
 use crate::config::{Health, Settings};
 use crate::control::{self, LeaveRequest};
 use crate::events::Events;
@@ -67,6 +67,8 @@ impl Companions {
             let known = Arc::clone(&node);
             let page = settings.health.ui.then(|| ui::router(move || known.get().cloned()));
             tasks.spawn(answer_health_checks(settings.health.clone(), state.clone(), page));
+            let (settings, state) = (settings.clone(), state.clone());
+            tasks.spawn(async move { match standing::follow(settings, state).await {} });
         }
         tasks.spawn(systemd::follow(state.clone()));
         let events = Events::start(settings, state, &mut tasks);

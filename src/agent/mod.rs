@@ -1,10 +1,13 @@
 //! A node's life on one page: boot → serve → leave.
 
 mod companions;
+mod failure;
 mod hook;
 mod introduce;
 mod lives;
+mod metadata;
 mod standby;
+mod standing;
 mod warm;
 
 use std::convert::Infallible;
@@ -64,6 +67,7 @@ pub enum RunError {
 /// # Errors
 /// When it could not take its place; CloudFormation and Auto Scaling know by then.
 pub async fn run(loaded: Loaded) -> Result<Ended, RunError> {
+    let started = Instant::now();
     let state = StateHandle::default();
     let notices = Notices::default();
     let mut companions = Companions::start(&loaded.settings, &state, &notices)
@@ -80,10 +84,14 @@ pub async fn run(loaded: Loaded) -> Result<Ended, RunError> {
         }
         Ok(Ended::Stopped) => tracing::info!("stopped; the node stays in the swarm"),
         Ok(Ended::Left(outcome)) => state.leave(outcome.as_str()),
-        Err(error) => say_failed(&state, &companions.events, error),
+        Err(error) => {
+            say_failed(&state, &companions.events, error);
+            boot::remember_failed_start(&loaded.settings);
+        }
     }
-    if ended.is_err() {
+    if let Err(error) = &ended {
         companions.events.settle(loaded.settings.hooks.last_wait).await;
+        failure::pace(error, started, &loaded.settings, &notices).await;
     }
     systemd::notify_stopping();
     ended
@@ -104,16 +112,15 @@ async fn life(
     let instance = tokio::select! {
         biased;
         _ = notices.given() => return Ok(Ended::Left(Outcome::NothingToLeave)),
-        never = say_when_slow(state) => match never {},
         // Docker's version is asked meanwhile: every round trip of a boot counts. One that is only
         // starting is not waited for here.
         (instance, _) = async {
             let docker = tokio::time::timeout(HEAD_START, docker.connect());
-            tokio::join!(imds.fetch_instance(deadline), docker)
+            tokio::join!(metadata::fetch_instance(&imds, settings, state, deadline), docker)
         } => instance?,
     };
     let first_look = companions.watch_metadata(&imds, settings, notices, state);
-    let aws = Aws::load(Some(settings.region.as_deref().unwrap_or(&instance.region))).await;
+    let aws = Aws::load(settings.region.as_deref(), &instance.region).await;
     let announcer = Announcer::new(&instance, settings, &aws);
     let node = match introduce::introduce(
         settings,
@@ -161,7 +168,9 @@ async fn take_part(
             cause = care::until_out(node, member) => cause,
         };
         if cause.is_out() {
+            manager::stop_showing_quorum(node);
             tracing::warn!("not in the cluster's swarm any more: {cause}");
+            standing::forget(node);
         } else {
             tracing::info!("{cause}");
         }
@@ -184,6 +193,7 @@ async fn return_to_the_swarm(
         Ok(membership) => Ok(membership),
         Err(error) => {
             let error = RunError::from(error);
+            doubt(node, &error);
             say_failed(&node.state, &node.events, &error);
             give_up_what_was_begun(node).await;
             Err(error)
@@ -191,21 +201,20 @@ async fn return_to_the_swarm(
     }
 }
 
-/// Whoever looks at the console of an instance whose metadata is late finds out why nothing happens.
-async fn say_when_slow(state: &StateHandle) -> Infallible {
-    /// The metadata answers within milliseconds.
-    const SLOW: Duration = Duration::from_secs(5);
-    tokio::time::sleep(SLOW).await;
-    state.enter(Phase::Starting, "waiting for the instance metadata");
-    std::future::pending().await
-}
-
 /// The reason and the clean-up first: once ABANDON has arrived, the machine may be gone.
 async fn fail(error: RunError, node: &Node, announcer: &Announcer) -> RunError {
+    doubt(node, &error);
     say_failed(&node.state, &node.events, &error);
     give_up_what_was_begun(node).await;
     announcer.failed().await;
     error
+}
+
+/// What a refusal names is wrong with this host: whatever it was before, it is no member to rely on.
+fn doubt(node: &Node, error: &RunError) {
+    if matches!(error, RunError::Boot(BootError::Refused(_))) {
+        standing::forget(node);
+    }
 }
 
 fn say_failed(state: &StateHandle, events: &Events, error: &RunError) {
@@ -217,12 +226,12 @@ fn say_failed(state: &StateHandle, events: &Events, error: &RunError) {
 /// Tells CloudFormation and Auto Scaling of a node whose configuration has mistakes, with what could
 /// be understood of it. Bounded.
 pub async fn announce_misconfiguration(settings: &Settings) {
+    boot::remember_failed_start(settings);
     /// On an instance the metadata answers within milliseconds.
     const ANSWER_WITHIN: Duration = Duration::from_secs(5);
     let Ok(imds) = Imds::from_env() else { return };
     let Ok(instance) = imds.fetch_instance(Instant::now() + ANSWER_WITHIN).await else { return };
-    let region = settings.region.as_deref().unwrap_or(&instance.region);
-    let aws = Aws::load(Some(region)).await;
+    let aws = Aws::load(settings.region.as_deref(), &instance.region).await;
     Announcer::new(&instance, settings, &aws).failed().await;
 }
 
@@ -233,8 +242,9 @@ async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> I
     node.state.enter(Phase::Ready, membership.to_string());
     node.events.tell(Event::Joined, None);
     let node_id = &membership.node_id;
+    standing::remember(node, node_id);
     systemd::notify_ready();
-    let (_, never, _, _, _, _, _, _, _, _) = tokio::join!(
+    let (_, never, _, _, _, _, _, _, _, _, _) = tokio::join!(
         standby::announce(node, announcer),
         manager::keep_recorded(node, membership),
         manager::look_after_departures(node, node_id),
@@ -245,6 +255,7 @@ async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> I
         manager::take_out_who_asks(node, node_id),
         manager::release_who_never_joined(node, node_id),
         manager::keep_pull_credentials(node, node_id),
+        manager::watch_quorum(node),
     );
     never
 }
@@ -256,8 +267,6 @@ async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcom
     node.state.update(|state| state.departure = Some(departure.clone()));
     node.state.enter(Phase::Leaving, format!("{} notice", departure.reason));
     node.events.tell(Event::Departing, None);
-    // From here on nobody looks.
-    metrics().quorum_margin(None);
     let member = node.state.now().membership;
     let outcome = tokio::select! {
         outcome = leave_and_tell(node, notices) => outcome,
@@ -269,6 +278,7 @@ async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcom
         node.state.update(NodeState::forget_departure);
         return outcome;
     }
+    manager::stop_showing_quorum(node);
     hook::complete(node, announcer, &departure, outcome).await;
     // Without it the next start of skep goes on with this departure, which ends it again, and managers drain a
     // node that stays.
@@ -316,6 +326,7 @@ async fn look_after_others(node: &Node, member: Option<&Membership>) -> Infallib
             tokio::join!(
                 manager::look_after_departures(node, &member.node_id),
                 manager::keep_tokens(node, &member.node_id),
+                manager::watch_quorum(node),
             )
             .0
         }

@@ -1,10 +1,16 @@
 //! What Auto Scaling is told of a node that serves, also of one that comes back from Standby or was detached.
 
 use std::convert::Infallible;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::announce::Announcer;
 use crate::node::Node;
 use crate::state::NodeState;
+
+/// Tags that are not there by now do not hold a signal up.
+const TAGS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Says that the node is Ready, and again when it is back from Standby, or attached to a group after it was
 /// detached: the group takes it in by way of `Pending` then, where a launch hook may hold it once more. Never
@@ -17,7 +23,21 @@ pub async fn announce(node: &Node, announcer: &Announcer) -> Infallible {
             // The sender is in `node`, so neither wait can fail.
             let _ = state.wait_for(|state| !state.is_out_of_its_group()).await;
         }
-        announcer.ready().await;
+        with_late_tags(node, announcer).await.ready().await;
         let _ = state.wait_for(NodeState::is_out_of_its_group).await;
+    }
+}
+
+/// Stack and group are known by the tags, which may come to the metadata later than all else.
+async fn with_late_tags(node: &Node, announcer: &Announcer) -> Announcer {
+    if !node.instance.tags.is_empty() {
+        return announcer.clone();
+    }
+    match node.imds.fetch_tags_of(&node.instance, Instant::now() + TAGS_WITHIN).await {
+        Ok(instance) => announcer.of(instance),
+        Err(error) => {
+            tracing::debug!("{}", crate::errors::chain(&error));
+            announcer.clone()
+        }
     }
 }

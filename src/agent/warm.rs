@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::announce::Announcer;
+use crate::boot;
 use crate::imds::TargetState;
 use crate::instance::{Departure, Reason};
 use crate::node::Node;
@@ -51,7 +52,7 @@ pub async fn await_service(
         departure = given_in_the_pool(notices) => Wait::Ended(departure),
         () = until_in_service(node) => Wait::Over,
         () = until_found_a_member(node) => Wait::MustLeave,
-        never = admit(announcer) => match never {},
+        never = admit(node, announcer) => match never {},
     }
 }
 
@@ -82,7 +83,8 @@ async fn until_found_a_member(node: &Node) {
     }
 }
 
-async fn admit(announcer: &Announcer) -> std::convert::Infallible {
+async fn admit(node: &Node, announcer: &Announcer) -> std::convert::Infallible {
+    boot::finish_before_the_pool(node).await;
     announcer.warmed().await;
     std::future::pending().await
 }

@@ -21,6 +21,7 @@ pub struct TerminationHook {
 impl Announcer {
     /// Looks for the hook until `deadline`; `None` where the group has none.
     pub async fn find_termination_hook(&self, deadline: Instant) -> Option<TerminationHook> {
+        let mut said = String::new();
         while Instant::now() < deadline {
             match self.find_hook(Transition::Terminating).await {
                 Ok(found) => {
@@ -31,7 +32,11 @@ impl Announcer {
                     });
                 }
                 Err(error) => {
-                    tracing::warn!("{}", crate::errors::chain(&error));
+                    let why = crate::errors::chain(&error);
+                    if said != why {
+                        tracing::warn!("cannot read the termination hook: {why}");
+                        said = why;
+                    }
                     pause(deadline).await;
                 }
             }
@@ -51,11 +56,21 @@ impl TerminationHook {
     pub async fn keep_alive(&self) -> Infallible {
         let beat = self.hook.beat();
         let autoscaling = &self.announcer.autoscaling;
+        let mut said = String::new();
         loop {
             let id = &self.announcer.instance.id;
             match autoscaling.heartbeat(&self.hook.name, &self.group, id).await {
-                Ok(answer) => tracing::debug!(hook = self.hook.name, ?answer, "heartbeat"),
-                Err(error) => tracing::warn!("{}", crate::errors::chain(&error)),
+                Ok(answer) => {
+                    tracing::debug!(hook = self.hook.name, ?answer, "heartbeat");
+                    said.clear();
+                }
+                Err(error) => {
+                    let why = crate::errors::chain(&error);
+                    if said != why {
+                        tracing::warn!("cannot send a heartbeat: {why}");
+                        said = why;
+                    }
+                }
             }
             tokio::time::sleep(beat).await;
         }

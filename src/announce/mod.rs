@@ -1,8 +1,8 @@
 //! Telling CloudFormation and Auto Scaling the truth about this node.
 //!
 //! Guarantees: success is said after Ready and never before; each signal is remembered only once
-//! it has arrived, and is retried until then; a departure's hook is completed only when the node
-//! has left or its deadline is there.
+//! it has arrived, and is retried until then, ever more seldom and with one log line per reason; a
+//! departure's hook is completed only when the node has left or its deadline is there.
 
 mod hooks;
 mod marker;
@@ -16,16 +16,26 @@ use crate::autoscaling::{
     AutoScaling, CompletionAnswer, Hook, HookResult, Transition, choose_hook,
 };
 use crate::aws::{Aws, AwsError};
-use crate::cloudformation::{CloudFormation, SignalStatus};
+use crate::cloudformation::{CloudFormation, SignalAnswer, SignalStatus};
 use crate::config::Settings;
 use crate::fact::Fact;
 use crate::instance::{Instance, StackResource};
+use crate::retry::Backoff;
 
 pub use hooks::TerminationHook;
 use marker::{Marker, Signal};
 
 /// Between two attempts: Auto Scaling's limit is shared by the whole account.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// The first attempts come so quickly: a launch hook begins to wait within seconds, and a node that has
+/// failed has [`FAILURE_BUDGET`].
+const QUICK_ATTEMPTS: u32 = 6;
+/// After those, while there is no answer or nobody waits yet: an outage of AWS takes minutes, and a stack
+/// or a hook waits for minutes as well.
+const PASSING: Backoff = Backoff::new(Duration::from_secs(10), Duration::from_secs(60));
+/// After those, where the signal is refused: somebody has to grant a permission first. A thousand nodes
+/// ask no more than some three times a second then.
+const REFUSED: Backoff = Backoff::new(Duration::from_secs(10), Duration::from_secs(300));
 /// A node that has failed says so for this long, then exits all the same.
 const FAILURE_BUDGET: Duration = Duration::from_secs(30);
 
@@ -47,6 +57,12 @@ impl Announcer {
             autoscaling: aws.autoscaling.clone(),
             cloudformation: aws.cloudformation.clone(),
         }
+    }
+
+    /// The same for what is known of the instance by now.
+    #[must_use]
+    pub fn of(&self, instance: Instance) -> Self {
+        Self { instance, ..self.clone() }
     }
 
     /// Says that this node is Ready: SUCCESS and CONTINUE. Returns once both have arrived.
@@ -111,9 +127,27 @@ impl Announcer {
         if !settings.signal {
             return Ok(Said::NotNeeded);
         }
-        let answer = self.cloudformation.signal(&resource, &self.instance.id, status).await?;
-        tracing::info!(stack = resource.stack, ?answer, "signalled {status:?} to CloudFormation");
-        Ok(Said::Arrived)
+        let StackResource { stack, logical_id } = &resource;
+        match self.cloudformation.signal(&resource, &self.instance.id, status).await? {
+            SignalAnswer::Sent => {
+                tracing::info!(stack, "signalled {status:?} to CloudFormation");
+                Ok(Said::Arrived)
+            }
+            SignalAnswer::NotInProgress => {
+                tracing::info!(stack, "CloudFormation waits for no signal of this stack");
+                Ok(Said::Arrived)
+            }
+            // Nobody has got it: the next start of skep sends it again.
+            answer @ (SignalAnswer::NoSuchStack | SignalAnswer::NoSuchResource) => {
+                tracing::warn!(
+                    stack,
+                    logical_id,
+                    ?answer,
+                    "{status:?} was not signalled to CloudFormation: it does not know this stack or this resource in it, in this region; check cloudformation.stack and cloudformation.resource, or that the stack still exists"
+                );
+                Ok(Said::NotNeeded)
+            }
+        }
     }
 
     async fn complete_launch(&self, result: HookResult) -> Result<Said, AwsError> {
@@ -218,17 +252,36 @@ enum Said {
     NotYet,
 }
 
-/// Says it until it has arrived (`true`), or nobody waits for it.
+/// Says it until it has arrived (`true`), or nobody waits for it. Why it has not is logged when that
+/// changes.
 async fn repeat(signal: Signal, say: impl AsyncFn() -> Result<Said, AwsError>) -> bool {
+    let mut said = String::new();
+    let mut attempt = 0;
     loop {
+        let mut backoff = PASSING;
         match say().await {
             Ok(Said::Arrived) => return true,
             Ok(Said::NotNeeded) => return false,
             Ok(Said::NotYet) => tracing::debug!("{signal:?}: not yet"),
-            Err(error) => tracing::warn!("{}", crate::errors::chain(&error)),
+            Err(error) => {
+                if !error.is_retryable() {
+                    backoff = REFUSED;
+                }
+                let why = crate::errors::chain(&error);
+                if said != why {
+                    tracing::warn!("retrying, ever more seldom, after: {why}");
+                    said = why;
+                }
+            }
         }
-        tokio::time::sleep(retry_interval()).await;
+        tokio::time::sleep(wait(backoff, attempt)).await;
+        attempt = attempt.saturating_add(1);
     }
+}
+
+/// The wait after the attempt of this number, which counts from 0.
+fn wait(backoff: Backoff, attempt: u32) -> Duration {
+    attempt.checked_sub(QUICK_ATTEMPTS).map_or_else(retry_interval, |retry| backoff.wait(retry))
 }
 
 /// With jitter, so that nodes that begin together do not ask together.

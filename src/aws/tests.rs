@@ -12,7 +12,7 @@ const CREDENTIALS: &str = r#"{"Code": "Success", "LastUpdated": "2026-11-20T08:0
 
 #[tokio::test]
 async fn every_client_has_the_region_the_time_outs_and_the_attempts() {
-    let aws = Aws::load(Some("eu-south-2")).await;
+    let aws = Aws::load(Some("eu-south-2"), "eu-central-1").await;
     let config = aws.ssm.config();
     assert_eq!(config.region().map(Region::as_ref), Some("eu-south-2"));
     let timeouts = config.timeout_config().unwrap();
@@ -21,6 +21,11 @@ async fn every_client_has_the_region_the_time_outs_and_the_attempts() {
     assert_eq!(timeouts.operation_timeout(), Some(OPERATION_TIMEOUT));
     assert_eq!(config.retry_config().unwrap().max_attempts(), SDK_ATTEMPTS);
     assert_eq!(aws.dynamodb.config().region().map(Region::as_ref), Some("eu-south-2"));
+    // Where the ledger is says nothing about group and stack.
+    assert_eq!(aws.autoscaling.region().as_deref(), Some("eu-central-1"));
+    assert_eq!(aws.cloudformation.region().as_deref(), Some("eu-central-1"));
+    let at_home = Aws::load(None, "eu-central-1").await;
+    assert_eq!(at_home.ssm.config().region().map(Region::as_ref), Some("eu-central-1"));
 }
 
 #[tokio::test]

@@ -40,10 +40,13 @@ use lost::Vigil;
 pub use lost::{Absence, OwnMembers};
 pub use preflight::{check_address, check_clock};
 pub use unlock::{Unlocking, unlock};
+pub use user_data::{finish_before_the_pool, remember_failed_start};
 
-/// Permissions and tables that were made together with the instance may take this long to be
-/// visible everywhere (IAM is eventually consistent).
-const CONSISTENCY_GRACE: Duration = Duration::from_secs(20);
+/// For how long a refusal may only mean that a permission, a role or a table that was made just now is
+/// not visible yet, counted from the first such refusal. IAM is eventually consistent: most changes
+/// arrive within seconds, and Terraform's AWS provider waits up to two minutes for them. A minute
+/// covers what is usual, and a mistake that lasts is still reported soon.
+const CONSISTENCY_GRACE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Error)]
 pub enum BootError {
@@ -92,6 +95,28 @@ impl BootError {
     }
 }
 
+/// Since when nothing but such refusals has come.
+#[derive(Debug, Default)]
+struct NotVisibleYet {
+    since: Option<Instant>,
+}
+
+impl NotVisibleYet {
+    /// A round has failed: is another one worth its while?
+    fn may_go_on(&mut self, outlook: Outlook, now: Instant) -> bool {
+        match outlook {
+            Outlook::Passing => true,
+            Outlook::MaybeNotYet => now - *self.since.get_or_insert(now) < CONSISTENCY_GRACE,
+            Outlook::Final => false,
+        }
+    }
+
+    /// A round has succeeded: what is refused from now on is another matter.
+    fn end(&mut self) {
+        self.since = None;
+    }
+}
+
 /// Takes this node into the charter's swarm, until `deadline`; `None` when a notice comes first.
 /// A step that has begun is seen to its end even then: a join that is not waited for would go on
 /// behind our back.
@@ -104,7 +129,7 @@ pub async fn boot(
     notices: &Notices,
     deadline: Instant,
 ) -> Result<Option<Membership>, BootError> {
-    within(node, deadline, async {
+    within(node, notices, deadline, async {
         user_data::check(node).await?;
         rounds(node, notices).await
     })
@@ -121,15 +146,16 @@ pub async fn boot_again(
     notices: &Notices,
     deadline: Instant,
 ) -> Result<Option<Membership>, BootError> {
-    within(node, deadline, rounds(node, notices)).await
+    within(node, notices, deadline, rounds(node, notices)).await
 }
 
 async fn within(
     node: &Node,
+    notices: &Notices,
     deadline: Instant,
     boot: impl Future<Output = Result<Option<Membership>, BootError>>,
 ) -> Result<Option<Membership>, BootError> {
-    preflight::check(node)?;
+    preflight::check(node, notices, deadline).await?;
     node.state.enter(Phase::Booting, "looking for the swarm");
     match tokio::time::timeout_at(deadline, boot).await {
         Ok(result) => result,
@@ -141,7 +167,7 @@ async fn within(
 }
 
 async fn rounds(node: &Node, notices: &Notices) -> Result<Option<Membership>, BootError> {
-    let started = Instant::now();
+    let mut not_visible_yet = NotVisibleYet::default();
     let mut progress = Progress::default();
     let mut unsettled_since: Option<Instant> = None;
     let mut is_departure_known = false;
@@ -170,15 +196,17 @@ async fn rounds(node: &Node, notices: &Notices) -> Result<Option<Membership>, Bo
             stopwatch.enter(step.stage());
             act::act(node, step, &mut progress).await
         };
-        match round.await {
+        let round = round.await;
+        if round.is_ok() {
+            not_visible_yet.end();
+        }
+        match round {
             Ok(Next::In(membership)) => return Ok(Some(membership)),
             Ok(Next::LookAtOnce) => progress.moved(),
             Ok(Next::Pause) => progress.pause(notices).await,
             Err(error) => {
-                match error.outlook() {
-                    Outlook::Passing => {}
-                    Outlook::MaybeNotYet if started.elapsed() < CONSISTENCY_GRACE => {}
-                    Outlook::MaybeNotYet | Outlook::Final => return Err(error),
+                if !not_visible_yet.may_go_on(error.outlook(), Instant::now()) {
+                    return Err(error);
                 }
                 progress.joining.vigil.interrupt();
                 let problem = crate::errors::chain(&error);

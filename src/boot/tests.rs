@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 
 use super::decide::{Mark, Observed, OwnSwarm, Refusal, SETTLE_TIME, STUCK_TIME, Step, decide};
 use super::relief::{MOVED, Relief, TAKEN_OUT};
+use super::{CONSISTENCY_GRACE, NotVisibleYet, Outlook};
 use crate::fact::Fact;
 use crate::instance::Role;
 use crate::ledger::{Charter, CharterPhase, MemberState, Rejoin, Traces};
@@ -468,4 +469,20 @@ fn a_manager_that_is_refused_asks_after_its_time_and_only_where_somebody_can_hel
     assert!(matches!(waits, Step::Wait { .. }), "it is still in raft");
     let goes = Step::LeaveStale { by_force: true, why: TAKEN_OUT };
     assert_eq!(step(false, Some(out), Duration::ZERO), goes, "also after a restart");
+}
+
+#[test]
+fn a_permission_that_comes_late_has_its_time_from_the_first_refusal() {
+    let first = tokio::time::Instant::now();
+    let at = |seconds| first + Duration::from_secs(seconds);
+    let grace = CONSISTENCY_GRACE.as_secs();
+    let mut not_yet = NotVisibleYet::default();
+    assert!(not_yet.may_go_on(Outlook::Passing, at(0)), "the ledger did not answer for minutes");
+    assert!(not_yet.may_go_on(Outlook::MaybeNotYet, at(300)), "the first refusal");
+    assert!(not_yet.may_go_on(Outlook::Passing, at(310)));
+    assert!(not_yet.may_go_on(Outlook::MaybeNotYet, at(300 + grace - 1)));
+    assert!(!not_yet.may_go_on(Outlook::MaybeNotYet, at(300 + grace)), "it lasts");
+    not_yet.end();
+    assert!(not_yet.may_go_on(Outlook::MaybeNotYet, at(1000)), "another permission comes later");
+    assert!(!not_yet.may_go_on(Outlook::Final, at(1000)));
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use crate::fact::Fact;
 use crate::instance::{Membership, Role};
 use crate::ledger::{Charter, CharterPhase, Member, MemberState};
+use crate::peers::no_leader;
 use crate::swarm::{LocalNode, LocalState};
 
 /// Everything that a verdict rests on.
@@ -110,6 +111,9 @@ pub fn decide(me: &str, membership: &Membership, seen: &Observed) -> Verdict {
         return verdict;
     }
     match seen.local.state {
+        _ if no_leader(None, &seen.local).is_no() => {
+            Verdict::Wait { why: "its swarm has no leader".into() }
+        }
         _ if !seen.local.error.is_empty() => {
             Verdict::Wait { why: format!("Docker says: {}", seen.local.error) }
         }

@@ -50,7 +50,7 @@ fn serve(action: &str) -> Result<String, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
     let answered = runtime.block_on(answer(action, input.trim(), async |registry| {
-        Aws::load(Some(&registry.region)).await.ecr.fetch_credentials(&registry.region).await
+        Aws::load(None, &registry.region).await.ecr.fetch_credentials(&registry.region).await
     }));
     runtime.shutdown_background();
     answered

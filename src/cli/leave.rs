@@ -8,9 +8,9 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 use tokio::time::Instant;
 
-use super::draw::{Block, terminal};
+use super::draw::{self, Block, terminal};
 use super::status::Node;
-use super::{leaving, print};
+use super::{EXIT_NOTHING_DONE, consent, leaving, print};
 use crate::config::{Settings, parse_duration};
 use crate::control::{Client, ClientError, parse_reason, socket_path};
 use crate::leave::Outcome;
@@ -33,16 +33,33 @@ pub struct Arguments {
     /// Return as soon as it has begun
     #[arg(long)]
     no_wait: bool,
+    /// Do not ask; without it a manager's departure is to be confirmed on a terminal
+    #[arg(long)]
+    yes: bool,
 }
 
 /// Tells the skep that runs on this host to leave, and waits until it has left. A node that is leaving
-/// already does what was asked.
+/// already does what was asked. What becomes of the instance is said before and after, on standard error.
 ///
 /// # Errors
 /// When no skep runs here or it refuses, or standard output cannot be written. The exit code is a failure, too, when
 /// the node has not left by its deadline, and when tasks were killed without their grace.
 pub async fn ask(arguments: &Arguments, settings: &Settings) -> anyhow::Result<ExitCode> {
     let client = Client::new(socket_path(&settings.runtime_dir));
+    let node = match client.node::<Node>().await {
+        Ok(node) => Some(node).filter(|node| !node.is_leaving()),
+        // Another version: it understands the request all the same.
+        Err(ClientError::Malformed(_)) => None,
+        Err(error) => return Err(error.into()),
+    };
+    if let Some(node) = &node {
+        say(&before(node));
+        let must_ask = node.is_manager() && !arguments.yes && consent::can_be_asked();
+        if must_ask && !is_confirmed(&client).await? {
+            eprintln!("skep: nothing was done");
+            return Ok(EXIT_NOTHING_DONE.into());
+        }
+    }
     let begun = OffsetDateTime::now_utc();
     match client.leave(arguments.deadline, arguments.reason.as_deref()).await {
         Ok(()) if arguments.no_wait => {
@@ -63,7 +80,59 @@ pub async fn ask(arguments: &Arguments, settings: &Settings) -> anyhow::Result<E
     }
     let end = follow(&client, settings, begun).await?;
     print::to_stdout(&format!("{}\n", end.words))?;
+    if let Some(node) = node.filter(|_| end.has_left) {
+        say(&after(&node));
+    }
     Ok(if end.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// For people, and as wide as their terminal.
+fn say(text: &str) {
+    let width = terminal().map(|(width, _)| width);
+    draw::wrap("", text, width).iter().for_each(|line| eprintln!("{line}"));
+}
+
+/// The instance, and what has another one launched in its place.
+fn words(node: &Node) -> (String, String) {
+    let (id, group) = node.place().unwrap_or(("this instance", None));
+    let where_it_is = match group {
+        Some(group) => format!("{id} keeps running, InService in Auto Scaling group {group}"),
+        None => format!("{id} keeps running, InService where an Auto Scaling group has it"),
+    };
+    let replace = format!(
+        "aws autoscaling terminate-instance-in-auto-scaling-group --instance-id {id} \
+         --no-should-decrement-desired-capacity"
+    );
+    (where_it_is, replace)
+}
+
+/// What an operator may not expect of it.
+fn before(node: &Node) -> String {
+    let (where_it_is, replace) = words(node);
+    format!(
+        "The node leaves the swarm. {where_it_is}: no replacement is launched, unless a load \
+         balancer's health check has it replaced. To have it replaced, terminate it instead: {replace}"
+    )
+}
+
+/// The same when it is done, with the way back.
+fn after(node: &Node) -> String {
+    let (where_it_is, replace) = words(node);
+    format!(
+        "{where_it_is}, and is not in the swarm. To have it replaced: {replace}. To take it back: \
+         systemctl start skep"
+    )
+}
+
+/// How many managers may be lost decides whether this one may go.
+async fn is_confirmed(client: &Client) -> anyhow::Result<bool> {
+    let fleet = client.status::<Node>().await.ok().and_then(|report| report.fleet);
+    let quorum = fleet.and_then(|fleet| fleet.quorum);
+    let quorum = quorum.map_or("it is not known whether the swarm has a quorum".into(), |quorum| {
+        super::status::quorum(&quorum)
+    });
+    say(&format!("This node is a manager; {quorum}."));
+    Ok(consent::is_given("leave")?)
 }
 
 /// How the departure ended.
@@ -143,4 +212,45 @@ fn last_words(settings: &Settings, begun: OffsetDateTime) -> Option<End> {
         let killed = event.fields.get("killed").and_then(|it| it.as_u64()).unwrap_or_default();
         Some(End { has_left, killed, words: event.message })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn node(role: &str, group: Option<&str>) -> Node {
+        let node = json!({
+            "phase": "ready", "since": "2026-11-02T12:00:00Z", "doing": "serving", "role": "worker",
+            "instance": {
+                "id": "i-0abc", "instance_type": "t3.small", "zone": "a", "group": group,
+                "private_address": "10.0.0.7",
+            },
+            "membership": { "node_id": "n1", "generation": 1, "role": role },
+        });
+        serde_json::from_value(node).unwrap()
+    }
+
+    #[test]
+    fn an_operator_is_told_that_nothing_replaces_the_instance() {
+        let (grouped, lone) = (node("worker", Some("workers")), node("worker", None));
+        for text in [before(&grouped), after(&grouped), before(&lone), after(&lone)] {
+            for part in ["i-0abc keeps running", "InService", "terminate-instance-in-auto-scaling"]
+            {
+                assert!(text.contains(part), "no {part:?} in {text}");
+            }
+        }
+        assert!(before(&grouped).contains("group workers: no replacement is launched"));
+        assert!(after(&grouped).contains("systemctl start skep"));
+    }
+
+    #[test]
+    fn a_manager_is_one_by_dockers_word_and_whoever_leaves_is_not_asked_again() {
+        assert!(node("manager", None).is_manager() && !node("worker", None).is_manager());
+        let mut leaving = node("manager", None);
+        assert!(!leaving.is_leaving());
+        leaving.phase = Phase::Left;
+        assert!(leaving.is_leaving());
+    }
 }

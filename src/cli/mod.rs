@@ -1,6 +1,7 @@
 //! The command line: what an operator types, and what it answers.
 
 mod config;
+mod consent;
 mod credential_helper;
 mod doctor;
 mod draw;
@@ -21,12 +22,16 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{EXIT_CODE as EX_CONFIG, Flag, Inputs, Mistakes, load, salvage};
+use crate::config::{
+    EXIT_CODE as EX_CONFIG, Flag, Inputs, Mistake, Mistakes, Origin, Settings, load, salvage,
+};
 use crate::control::ClientError;
 use crate::errors;
 
 pub use credential_helper::as_credential_helper;
 
+/// Nothing was changed: it is refused, or nobody has confirmed it.
+const EXIT_NOTHING_DONE: u8 = 3;
 /// `EX_UNAVAILABLE` of sysexits(3).
 const EX_UNAVAILABLE: u8 = 69;
 
@@ -45,10 +50,11 @@ Exit codes:
   0   done
   1   failed; standard error or the journal says why
   2   the command line is wrong
-  3   nothing was changed: it may not be, or nobody has confirmed it (recover)
+  3   nothing was changed: it may not be, or nobody has confirmed it (recover, leave)
   4   nothing has failed, and there are warnings (doctor)
   69  no skep runs on this host, or it does not answer (status, leave, rotate-tokens, recover)
-  78  the configuration is wrong; every mistake is listed
+  78  the configuration is wrong; every mistake is listed (status, events, leave, rotate-tokens and
+      recover ask the running skep all the same)
 
 Settings come from /etc/skep/skep.toml, /etc/skep/conf.d/*.toml, SKEP_* variables and these flags;
 a later one wins. `skep config` lists every key.";
@@ -102,7 +108,7 @@ struct SettingFlags {
     /// off, error, warn, info, debug, trace; or target=level
     #[arg(long, global = true, value_name = "LEVEL")]
     log_level: Option<String>,
-    /// auto, text, json, journal
+    /// text, json, journal
     #[arg(long, global = true, value_name = "FORMAT")]
     log_format: Option<String>,
     /// Any setting, such as boot.deadline=5m; may be given again
@@ -160,33 +166,64 @@ impl Cli {
         // One thread is enough for one node, and small.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let code = runtime.block_on(async {
-            let loaded = match loaded {
-                Ok(loaded) => loaded,
-                Err(mistakes) => {
+            match (loaded, self.command) {
+                (Ok(loaded), Command::Run) => Ok(run::run(loaded).await),
+                (Ok(loaded), Command::Config(arguments)) => {
+                    config::print(&arguments, &loaded).await
+                }
+                (Ok(loaded), command) => command.perform(&loaded.settings).await,
+                (Err(mistakes), command) => {
                     // Said first: once it has been announced, the machine may be gone.
                     report(&mistakes);
-                    if matches!(self.command, Command::Run) {
-                        crate::agent::announce_misconfiguration(&salvage(&inputs)).await;
-                    }
-                    return Ok(EX_CONFIG.into());
+                    command.perform_in_spite_of(&mistakes, &inputs).await
                 }
-            };
-            match self.command {
-                Command::Run => Ok(run::run(loaded).await),
-                Command::Status(arguments) => status::print(&arguments, &loaded.settings).await,
-                Command::Doctor(arguments) => doctor::examine(&arguments, &loaded.settings).await,
-                Command::Events(arguments) => events::print(&arguments, &loaded.settings).await,
-                Command::Leave(arguments) => leave::ask(&arguments, &loaded.settings).await,
-                Command::RotateTokens(arguments) => {
-                    rotate_tokens::ask(&arguments, &loaded.settings).await
-                }
-                Command::Recover(arguments) => recover::ask(&arguments, &loaded.settings).await,
-                Command::Config(arguments) => config::print(&arguments, &loaded).await,
             }
         });
         // A name look-up that hangs in a thread of its own must not keep the process.
         runtime.shutdown_background();
         code
+    }
+}
+
+impl Command {
+    /// Does what needs nothing but the settings.
+    async fn perform(&self, settings: &Settings) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Status(arguments) => status::print(arguments, settings).await,
+            Self::Doctor(arguments) => doctor::examine(arguments, settings).await,
+            Self::Events(arguments) => events::print(arguments, settings).await,
+            Self::Leave(arguments) => leave::ask(arguments, settings).await,
+            Self::RotateTokens(arguments) => rotate_tokens::ask(arguments, settings).await,
+            Self::Recover(arguments) => recover::ask(arguments, settings).await,
+            Self::Run | Self::Config(_) => Ok(EX_CONFIG.into()),
+        }
+    }
+
+    /// With mistakes in the configuration an operator must still reach the skep that runs: it has read its
+    /// settings before, and what is asked here needs its socket and its folder alone. What is typed wrong
+    /// is typed again.
+    async fn perform_in_spite_of(
+        &self,
+        mistakes: &Mistakes,
+        inputs: &Inputs,
+    ) -> anyhow::Result<ExitCode> {
+        let is_typed = |mistake: &Mistake| matches!(mistake.origin, Some(Origin::Flag(_)));
+        match self {
+            Self::Run => {
+                crate::agent::announce_misconfiguration(&salvage(inputs)).await;
+                Ok(EX_CONFIG.into())
+            }
+            Self::Doctor(_) | Self::Config(_) => Ok(EX_CONFIG.into()),
+            _ if mistakes.0.iter().any(is_typed) => Ok(EX_CONFIG.into()),
+            Self::Status(_)
+            | Self::Events(_)
+            | Self::Leave(_)
+            | Self::RotateTokens(_)
+            | Self::Recover(_) => {
+                eprintln!("skep: asking the running skep all the same");
+                self.perform(&salvage(inputs)).await
+            }
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! `skep recover`: the quorum is lost, and this manager has survived.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,17 +9,13 @@ use clap::Args;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::print;
+use super::{EXIT_NOTHING_DONE, consent, print};
 use crate::config::Settings;
 use crate::control::{Client, ClientError, OtherManager, RecoveryPlan, StatusReport, socket_path};
 
-/// Nothing was changed: it is refused, or nobody has confirmed it.
-const EXIT_NOTHING_DONE: u8 = 3;
 /// Docker takes up to 40 s, and a store that is down is asked again and again.
 const RECOVERED_WITHIN: Duration = Duration::from_secs(300);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Nobody types it by mistake.
-const CONSENT: &str = "recover";
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -123,15 +119,11 @@ fn row(manager: &OtherManager) -> [String; 5] {
 
 /// Where nobody can be asked, the answer is no.
 fn is_confirmed() -> io::Result<bool> {
-    if !io::stdin().is_terminal() {
+    if !consent::can_be_asked() {
         eprintln!("skep: nobody can be asked here; `skep recover --yes` does it");
         return Ok(false);
     }
-    eprint!("\nType {CONSENT} to do it: ");
-    io::stderr().flush()?;
-    let mut line = String::new();
-    io::stdin().lock().read_line(&mut line)?;
-    Ok(line.trim() == CONSENT)
+    consent::is_given("recover")
 }
 
 /// Tells what the node does until it is a member of that generation.

@@ -47,6 +47,11 @@ pub async fn ask(arguments: &Arguments, settings: &Settings) -> anyhow::Result<E
         Ok(rotated) => rotated,
         // The reason says it all.
         Err(ClientError::Refused { why, .. }) => anyhow::bail!(why),
+        Err(error @ ClientError::NoAnswer { .. }) => {
+            let what =
+                "whether anything was rotated is not known: see `skep status` and the journal";
+            return Err(anyhow::Error::new(error).context(what));
+        }
         Err(error) => return Err(error.into()),
     };
     print::to_stdout(&if arguments.json {

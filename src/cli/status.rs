@@ -11,7 +11,6 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::Value;
 use time::OffsetDateTime;
-use time::macros::format_description;
 
 use super::print;
 use crate::config::Settings;
@@ -19,11 +18,13 @@ use crate::control::{Client, FleetMember, FleetView, QuorumView, StatusReport, s
 use crate::flushed::{Flushed, Outcome};
 use crate::instance::{Departure, Quiet, Role};
 use crate::logging::wants_colour;
-use crate::state::{Phase, Progress};
+use crate::state::{Phase, Progress, in_utc};
 
 /// Where something is not known.
 const UNKNOWN: &str = "-";
 const NOT_YET: &str = "not known yet";
+/// Docker's word for a node of which the managers have not heard.
+const UNHEARD_OF: &str = "unknown";
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -70,6 +71,8 @@ struct Instance {
     instance_type: String,
     zone: String,
     private_address: IpAddr,
+    #[serde(default)]
+    group: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -77,6 +80,25 @@ struct Membership {
     node_id: String,
     generation: u64,
     role: Role,
+}
+
+impl Node {
+    /// Docker's word, or else what it is to be.
+    pub(super) fn is_manager(&self) -> bool {
+        let role = self.membership.as_ref().map(|member| member.role).or(self.role);
+        role == Some(Role::Manager)
+    }
+
+    /// It is on its way out, or out.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.departure.is_some() || matches!(self.phase, Phase::Leaving | Phase::Left)
+    }
+
+    /// Instance and Auto Scaling group, where they are known.
+    pub(super) fn place(&self) -> Option<(&str, Option<&str>)> {
+        let instance = self.instance.as_ref()?;
+        Some((&instance.id, instance.group.as_deref()))
+    }
 }
 
 /// Asks the skep that runs on this host.
@@ -138,7 +160,7 @@ fn about(node: &Node, now: OffsetDateTime, colour: bool) -> Vec<[String; 2]> {
         (None, _) => NOT_YET.into(),
     };
     let phase = paint(node.phase, colour);
-    let phase = format!("{phase} for {}, since {}", span(now - node.since), at(node.since));
+    let phase = format!("{phase} for {}, since {}", span(now - node.since), in_utc(node.since));
     let mut rows = vec![
         ("instance", instance),
         ("swarm", swarm),
@@ -191,11 +213,18 @@ fn row(member: &FleetMember, own: Option<&str>, now: OffsetDateTime) -> [String;
         or_unknown(member.address.map(|address| address.to_string())),
         or_unknown(member.zone.clone()),
         or_unknown(member.generation.map(|generation| generation.to_string())),
-        or_unknown(member.state.clone()),
+        or_unknown(ledger(member)),
         if docker.is_empty() { UNKNOWN.into() } else { docker },
         or_unknown(member.departure.clone().or_else(|| stays(member))),
         or_unknown(member.updated_at.map(|at| format!("{} ago", span(now - at)))),
     ]
+}
+
+/// The ledger's word, unless it is older than what Docker says: that nobody has heard of the node.
+fn ledger(member: &FleetMember) -> Option<String> {
+    let is_unheard_of = member.docker_state.as_deref() == Some(UNHEARD_OF);
+    let is_ready = member.state.as_deref() == Some("ready");
+    if is_unheard_of && is_ready { member.docker_state.clone() } else { member.state.clone() }
 }
 
 /// `standby: stays`
@@ -204,7 +233,7 @@ fn stays(member: &FleetMember) -> Option<String> {
 }
 
 /// `quorum: 3 managers, 3 reachable, 1 may be lost`
-fn quorum(quorum: &QuorumView) -> String {
+pub(super) fn quorum(quorum: &QuorumView) -> String {
     let QuorumView { managers, reachable, may_be_lost } = quorum;
     let plural = if *managers == 1 { "" } else { "s" };
     let lost = if *may_be_lost == 0 { "none".to_owned() } else { may_be_lost.to_string() };
@@ -219,7 +248,7 @@ pub(super) fn leaving(departure: &Departure, now: OffsetDateTime) -> String {
         format!("overdue by {}", span(-left))
     };
     let noticed = span(now - departure.noticed_at);
-    format!("{} notice {noticed} ago; {when}, at {}", departure.reason, at(departure.deadline))
+    format!("{} notice {noticed} ago; {when}, at {}", departure.reason, in_utc(departure.deadline))
 }
 
 /// `fluent-bit: took too long after 24s, 812 sent, 40 unsent: 3 chunks`
@@ -255,10 +284,4 @@ pub(super) fn span(duration: time::Duration) -> String {
     let seconds = Duration::from_secs(duration.whole_seconds().max(0).unsigned_abs());
     let text = humantime::format_duration(seconds).to_string();
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")
-}
-
-fn at(time: OffsetDateTime) -> String {
-    let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
-    let utc = time.to_offset(time::UtcOffset::UTC);
-    utc.format(format).unwrap_or_else(|_| UNKNOWN.into())
 }

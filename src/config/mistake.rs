@@ -75,6 +75,14 @@ impl fmt::Display for Mistake {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistakes(pub Vec<Mistake>);
 
+impl Mistakes {
+    /// Is all that is wrong that nobody has said something? Instance tags may say it later.
+    #[must_use]
+    pub fn are_silence(&self) -> bool {
+        self.0.iter().all(|mistake| mistake.origin.is_none())
+    }
+}
+
 impl fmt::Display for Mistakes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, mistake) in self.0.iter().enumerate() {

@@ -30,8 +30,8 @@ settings! {
         role: Option<Role> = role(),
         /// Name of the DynamoDB table that holds the ledger.
         table: String = table("skep"),
-        /// AWS region of the ledger, the tokens and the group. Where it is not set, it is the
-        /// instance's own.
+        /// AWS region of the ledger and the tokens. Where it is not set, it is the instance's own, where
+        /// its group and its stack always are.
         region: Option<String> = region() or "AWS_REGION",
         /// Where skep keeps what must survive a reboot.
         state_dir: PathBuf = directory("/var/lib/skep") or "STATE_DIRECTORY",

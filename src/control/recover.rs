@@ -36,7 +36,8 @@ pub struct RecoveryPlan {
 pub struct OtherManager {
     pub instance_id: String,
     pub address: IpAddr,
-    /// Its lifecycle state in Auto Scaling, or `gone`; `None` where no answer came.
+    /// Its lifecycle state in Auto Scaling, `gone`, or `in no group` where it never was in one; `None` where
+    /// no answer came.
     pub auto_scaling: Option<String>,
     /// Does it accept connections on the swarm's port?
     pub listens: bool,

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use crate::instance::Role;
 use crate::labels::Labels;
-use crate::state::NodeState;
+use crate::state::{NodeState, StateHandle};
 use crate::swarm::Quorum;
 
 /// This node, and on a manager the whole fleet.
@@ -43,6 +43,9 @@ pub struct FleetView {
     /// `None` where Docker did not answer, as without a quorum.
     #[serde(default)]
     pub quorum: Option<QuorumView>,
+    /// Since when it is lost, by this manager's own state.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub quorum_lost_since: Option<OffsetDateTime>,
     pub members: Vec<FleetMember>,
     /// Why the view is not whole, in one line.
     pub problem: Option<String>,
@@ -55,15 +58,27 @@ impl FleetView {
     /// Whoever asks waits at a prompt or before a page, maybe because something is wrong with AWS.
     const PATIENCE: Duration = Duration::from_secs(5);
 
-    /// A view in time, or one that says why there is none.
-    pub async fn in_time(view: impl Future<Output = Option<Self>>) -> Option<Self> {
-        tokio::time::timeout(Self::PATIENCE, view).await.unwrap_or_else(|_| {
-            let patience = Self::PATIENCE;
-            let problem = format!("neither ledger nor Docker answered within {patience:?}");
-            let source = ViewSource::Nothing;
-            let (members, warnings) = (vec![], vec![]);
-            Some(Self { source, quorum: None, members, problem: Some(problem), warnings })
-        })
+    /// A view in time, or one that says why there is none, with what this node's own `state` says.
+    pub async fn in_time(
+        state: &StateHandle,
+        view: impl Future<Output = Option<Self>>,
+    ) -> Option<Self> {
+        let view = tokio::time::timeout(Self::PATIENCE, view).await;
+        let mut view = view.unwrap_or_else(|_| Some(Self::unanswered()))?;
+        view.quorum_lost_since = state.now().quorum_lost_since;
+        Some(view)
+    }
+
+    fn unanswered() -> Self {
+        let patience = Self::PATIENCE;
+        Self {
+            source: ViewSource::Nothing,
+            quorum: None,
+            quorum_lost_since: None,
+            members: vec![],
+            problem: Some(format!("neither ledger nor Docker answered within {patience:?}")),
+            warnings: vec![],
+        }
     }
 }
 
@@ -105,7 +120,8 @@ pub struct FleetMember {
     pub leaving: Option<Leaving>,
     /// The ledger's word for the member.
     pub state: Option<String>,
-    /// Docker's: `ready`, `down`, `unknown`, `disconnected`.
+    /// Docker's: `ready`, `down`, `unknown`, `disconnected`; `unknown`, too, where Docker has no list, as
+    /// without a quorum. `None` for a node that Docker does not list.
     pub docker_state: Option<String>,
     /// Docker's: `active`, `pause`, `drain`.
     pub docker_availability: Option<String>,

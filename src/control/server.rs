@@ -222,7 +222,7 @@ struct Desk {
 }
 
 async fn status(State(desk): State<Desk>) -> Response {
-    let fleet = FleetView::in_time((desk.fleet)()).await;
+    let fleet = FleetView::in_time(&desk.state, (desk.fleet)()).await;
     Json(StatusReport { node: desk.state.now(), fleet }).into_response()
 }
 

@@ -40,6 +40,7 @@ fn fleet() -> FleetView {
     FleetView {
         source: ViewSource::LedgerAndDocker,
         quorum: Some(QuorumView { managers: 3, reachable: 3, may_be_lost: 1 }),
+        quorum_lost_since: None,
         members: vec![FleetMember {
             instance_id: Some("i-0abc".into()),
             role: Role::Worker,

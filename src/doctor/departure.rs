@@ -48,16 +48,20 @@ fn budget(settings: &Settings) -> Finding {
 async fn hooks(settings: &Settings, node: &Node) -> Vec<Finding> {
     let own = settings.autoscaling.group.clone().or_else(|| node.instance.group.clone());
     let group = match own {
-        Some(group) => Some(group),
+        Some(group) => Ok(Some(group)),
         None => {
             let listed = node.autoscaling.fetch_instance(&node.instance.id).await;
-            listed.ok().flatten().map(|instance| instance.group)
+            listed.map(|listed| listed.map(|instance| instance.group))
         }
     };
-    let Some(group) = group else {
-        let why = "no group is known to have this instance";
-        let skipped = |check| Finding::skipped(check, why, "set autoscaling.group");
-        return vec![skipped(LAUNCH), skipped(TERMINATION)];
+    let group = match group {
+        Ok(Some(group)) => group,
+        group => {
+            let why = "no group is known to have this instance";
+            let skipped = |check| Finding::skipped(check, why, "set autoscaling.group");
+            let lone = group.is_ok().then(lone);
+            return lone.into_iter().chain([LAUNCH, TERMINATION].map(skipped)).collect();
+        }
     };
     let hooks = match node.autoscaling.fetch_hooks(&group).await {
         Ok(hooks) => hooks,
@@ -71,6 +75,16 @@ async fn hooks(settings: &Settings, node: &Node) -> Vec<Finding> {
         launch(&group, hook(Transition::Launching, &named.launch_hook), settings),
         termination(&group, hook(Transition::Terminating, &named.termination_hook), settings),
     ]
+}
+
+/// Auto Scaling has answered, and has it in no group.
+fn lone() -> Finding {
+    Finding::warning(
+        "group",
+        "no Auto Scaling group has this instance: nobody can tell when it is gone, and managers never take \
+         its node off the list by themselves",
+        "attach it to a group; or run `skep leave` before it ends, `docker node rm` after it has died",
+    )
 }
 
 fn launch(group: &str, hook: Option<Hook>, settings: &Settings) -> Finding {

@@ -1,16 +1,29 @@
 //! Docker: version, settings, membership, and the disk that it lives on.
 
 use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::Finding;
+use crate::config::Settings;
+use crate::control::{Client, socket_path};
 use crate::disk::{Disk, Room};
+use crate::fact::Fact;
 use crate::ledger::CharterPhase;
 use crate::node::Node;
-use crate::swarm::{Engine, LocalState, Swarm, SwarmError, SwarmErrorKind};
+use crate::peers::has_leader;
+use crate::state::quorum_lost;
+use crate::swarm::{Engine, LocalState, NodeView, Quorum, Swarm, SwarmError, SwarmErrorKind};
 
 const DOCKER: &str = "docker";
+const QUORUM: &str = "quorum";
 /// Below this Docker stops pulling images and containers stop writing, some day soon.
 const FREE_ENOUGH: f64 = 0.10;
+/// A leader answers within milliseconds, and the whole group of checks is bounded.
+const LEADER_PATIENCE: Duration = Duration::from_secs(10);
 /// Below this it has happened already.
 const FREE_AT_ALL: f64 = 0.02;
 
@@ -34,6 +47,58 @@ fn disks(engine: &Engine) -> Vec<&Path> {
     let is_shared = |(root, images)| Disk::is_shared(root, images).unwrap_or_default();
     let images = images.filter(|_| !root.zip(images).is_some_and(is_shared));
     root.into_iter().chain(images).collect()
+}
+
+/// On a manager: whether its swarm has a leader. Without one Docker answers slowly, or not at all: the skep
+/// that runs here may know already.
+pub async fn examine_quorum(settings: &Settings, docker: &Swarm) -> Vec<Finding> {
+    if let Some(since) = lost_since(settings).await {
+        return vec![without_leader(Some(since))];
+    }
+    if !docker.fetch_local_node().await.is_ok_and(|local| local.is_manager) {
+        return vec![];
+    }
+    let answer = tokio::time::timeout(LEADER_PATIENCE, docker.fetch_nodes()).await;
+    vec![quorum(&answer.unwrap_or_else(|_| Err(SwarmError::silent("list the nodes"))))]
+}
+
+/// Since when the skep that runs here calls the quorum lost.
+async fn lost_since(settings: &Settings) -> Option<OffsetDateTime> {
+    let client = Client::new(socket_path(&settings.runtime_dir));
+    let node = client.node::<Value>().await.ok()?;
+    OffsetDateTime::parse(node["quorum_lost_since"].as_str()?, &Rfc3339).ok()
+}
+
+/// Whether the swarm can decide anything, by a manager's node list.
+fn quorum(answer: &Result<Vec<NodeView>, SwarmError>) -> Finding {
+    let nodes = match (answer, has_leader(answer)) {
+        (Ok(nodes), Fact::Yes) => nodes,
+        (Err(error), Fact::CannotTell) => {
+            return Finding::skipped(QUORUM, error.to_string(), "run it again in a minute");
+        }
+        (Ok(_) | Err(_), _) => return without_leader(None),
+    };
+    let Quorum { managers, reachable } = Quorum::of(nodes);
+    let may_be_lost = Quorum::of(nodes).may_be_lost();
+    let evidence =
+        format!("managers: {managers}, reachable: {reachable}, may be lost: {may_be_lost}");
+    if managers > 1 && may_be_lost == 0 {
+        let remedy = "see which manager is missing: skep status; three managers or five";
+        return Finding::warning(QUORUM, evidence, remedy);
+    }
+    Finding::ok(QUORUM, evidence)
+}
+
+fn without_leader(lost_since: Option<OffsetDateTime>) -> Finding {
+    const REMEDY: &str = "skep recover, which shows what can be done";
+    match lost_since {
+        Some(since) => Finding::failed(QUORUM, quorum_lost(since), REMEDY),
+        None => Finding::failed(
+            QUORUM,
+            "no leader answers this manager: unless that is an election, the quorum is lost",
+            format!("run it again in a minute; then {REMEDY}"),
+        ),
+    }
 }
 
 fn of_docker(error: &SwarmError) -> Finding {
@@ -165,6 +230,21 @@ mod tests {
         let findings = examine(&Swarm::new("unix:///nowhere/docker.sock"), None).await;
         assert_eq!((findings.len(), findings[0].verdict), (1, Verdict::Failed));
         assert!(findings[0].remedy.as_ref().unwrap().contains("systemctl start docker"));
+    }
+
+    #[test]
+    fn a_lost_quorum_names_the_remedy_and_silence_is_no_verdict() {
+        let refused = |kind| {
+            let message = String::new();
+            quorum(&Err(SwarmError { operation: "list the nodes", kind, message }))
+        };
+        assert_eq!(refused(SwarmErrorKind::TimedOut).verdict, Verdict::Skipped);
+        let leaderless = refused(SwarmErrorKind::NoLeader);
+        assert_eq!(leaderless.verdict, Verdict::Failed);
+        assert!(leaderless.remedy.unwrap().contains("skep recover"));
+        let since = OffsetDateTime::UNIX_EPOCH;
+        let lost = without_leader(Some(since));
+        assert_eq!((lost.verdict, lost.evidence), (Verdict::Failed, quorum_lost(since)));
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub async fn examine(settings: &Settings, docker: &Swarm) -> (Vec<Finding>, Subj
         clock(imds.clock_offset()),
     ];
     findings.extend(identity(settings, &instance));
-    let aws = Aws::load(Some(settings.region.as_deref().unwrap_or(&instance.region))).await;
+    let aws = Aws::load(settings.region.as_deref(), &instance.region).await;
     let (known, state) = ((imds.clone(), instance.clone()), StateHandle::default());
     let events = Events::silent(&state);
     let node =
@@ -86,7 +86,7 @@ fn region(settings: &Settings, instance: &Instance) -> Finding {
         Some(set) if set != own => Finding::warning(
             REGION,
             format!("{set} by the settings, and the instance is in {own}"),
-            "unset `region`: the group and its hooks are where the instance is",
+            "unset `region`, unless the ledger's table and the tokens are in that region",
         ),
         _ => Finding::ok(REGION, own),
     }

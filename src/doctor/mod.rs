@@ -34,12 +34,14 @@ pub async fn examine(settings: &Settings) -> Vec<Finding> {
         bounded("permissions", permissions::examine(node, subject.aws.as_ref())),
         bounded("secrets", secrets::examine(node)),
         bounded("docker", docker::examine(&docker, node)),
+        bounded("quorum", docker::examine_quorum(settings, &docker)),
         bounded("network", network::examine(settings, &subject, &docker)),
         bounded("departure", departure::examine(settings, node)),
         bounded("unit", unit::examine(settings)),
     );
-    let (ledger, permissions, secrets, docker, network, departure, unit) = groups;
-    findings.extend([ledger, permissions, secrets, docker, network, departure, unit].concat());
+    let (ledger, permissions, secrets, docker, quorum, network, departure, unit) = groups;
+    findings
+        .extend([ledger, permissions, secrets, docker, quorum, network, departure, unit].concat());
     findings
 }
 

@@ -2,8 +2,8 @@
 //! 503 otherwise, with one line of JSON that says why.
 //!
 //! Guarantee: the answer comes from this node's own state alone. A lost quorum or an AWS outage
-//! changes nothing here, because a load balancer that replaces nodes must never be made to kill
-//! managers by something that replacing them does not cure.
+//! changes nothing here, even after a restart of skep, because a load balancer that replaces nodes must
+//! never be made to kill managers by something that replacing them does not cure.
 //!
 //! `GET /metrics` is for Prometheus, unless the settings keep it away. `GET /ui` is a page, where the
 //! settings want it; see [`crate::ui`]. Everything else is 404.
@@ -42,6 +42,9 @@ struct Health {
     status: &'static str,
     phase: &'static str,
     doing: String,
+    /// Only while it is lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quorum: Option<String>,
 }
 
 impl Server {
@@ -90,7 +93,8 @@ async fn health(State(state): State<StateHandle>) -> impl IntoResponse {
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "unhealthy")
     };
-    let body = Health { status, phase: state.phase.as_str(), doing: state.doing };
+    let (doing, quorum) = (state.describe(), state.quorum_lost());
+    let body = Health { status, phase: state.phase.as_str(), doing, quorum };
     (code, [(header::CACHE_CONTROL, "no-store")], Json(body))
 }
 
@@ -105,6 +109,7 @@ mod tests {
     use time::OffsetDateTime;
 
     use super::*;
+    use crate::fact::Fact;
     use crate::instance::{Departure, Reason};
     use crate::state::Phase;
 
@@ -143,6 +148,12 @@ mod tests {
             r#"{"status":"healthy","phase":"ready","doing":"worker of generation 1"}"#
         );
         let now = OffsetDateTime::now_utc();
+        state.set_quorum_lost(Some(now));
+        let (code, body) = ask(Method::GET, &base).await;
+        assert_eq!(code, 200, "replacing this manager would cure nothing");
+        let seen: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(seen["quorum"].as_str(), state.now().quorum_lost().as_deref());
+        state.set_quorum_lost(None);
         state.update(|state| {
             state.departure =
                 Some(Departure { reason: Reason::Spot, noticed_at: now, deadline: now });
@@ -150,6 +161,34 @@ mod tests {
         assert_eq!(ask(Method::GET, &base).await.0, 503, "departing, though still Ready");
         state.update(|state| (state.departure, state.is_given_up) = (None, true));
         assert_eq!(ask(Method::GET, &base).await.0, 503, "broken for good, and to be replaced");
+    }
+
+    #[tokio::test]
+    async fn a_member_whose_skep_was_restarted_during_an_outage_stays_healthy() {
+        let (state, base) = start().await;
+        let waiting = "waiting for a manager to be connected";
+        state.enter(Phase::Booting, waiting);
+        assert_eq!(ask(Method::GET, &base).await.0, 503, "a node that has never served");
+        for (known, expected) in [(Fact::Yes, 200), (Fact::No, 503), (Fact::Yes, 200)] {
+            state.update(|state| state.is_still_member = known);
+            assert_eq!(ask(Method::GET, &base).await.0, expected, "{known:?}");
+        }
+        let body = ask(Method::GET, &base).await.1;
+        assert!(body.contains("cannot tell more yet") && body.contains(waiting), "{body}");
+        assert!(!state.now().is_serving(), "nothing is tidied up on the way in");
+        state.enter(Phase::Failed, "not in the swarm within boot.deadline");
+        assert_eq!(ask(Method::GET, &base).await.0, 200, "the next start goes on");
+        let now = OffsetDateTime::now_utc();
+        state.update(|state| {
+            state.departure =
+                Some(Departure { reason: Reason::Spot, noticed_at: now, deadline: now });
+        });
+        assert_eq!(ask(Method::GET, &base).await.0, 503, "departing");
+        for phase in [Phase::Warmed, Phase::Leaving, Phase::Left] {
+            state.update(|state| state.departure = None);
+            state.enter(phase, "elsewhere");
+            assert_eq!(ask(Method::GET, &base).await.0, 503, "{phase:?}");
+        }
     }
 
     #[tokio::test]

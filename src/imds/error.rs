@@ -72,4 +72,17 @@ impl ImdsError {
     pub fn is_retryable(&self) -> bool {
         matches!(self, ImdsError::NoAnswer { .. } | ImdsError::Busy { .. })
     }
+
+    /// Is it an answer that the service gives before it knows this instance? In the first seconds of an
+    /// instance its metadata answer 404, 401 or nothing where every instance has something.
+    #[must_use]
+    pub fn may_settle(&self) -> bool {
+        match self {
+            ImdsError::Missing { .. }
+            | ImdsError::Malformed { .. }
+            | ImdsError::TokenRefused { .. } => true,
+            ImdsError::UnexpectedStatus { status, .. } => *status == 404,
+            _ => false,
+        }
+    }
 }

@@ -35,21 +35,31 @@ impl Imds {
             self.fetch_private_address(deadline),
             self.fetch_market(deadline),
         )?;
-        let tags = tags.unwrap_or_default();
-        let tag = |key: &str| tags.get(key).filter(|value| !value.is_empty()).cloned();
-        Ok(Instance {
+        let untagged = Instance {
             id,
             instance_type,
             zone,
             region,
             private_address,
             market,
-            group: tag(GROUP_TAG),
-            stack: tag(STACK_TAG)
-                .zip(tag(LOGICAL_ID_TAG))
-                .map(|(stack, logical_id)| StackResource { stack, logical_id }),
-            tags,
-        })
+            group: None,
+            stack: None,
+            tags: BTreeMap::new(),
+        };
+        Ok(tagged(untagged, tags.unwrap_or_default()))
+    }
+
+    /// The same instance with its tags as they are now: they may come later than all else.
+    ///
+    /// # Errors
+    /// See [`ImdsError`].
+    pub async fn fetch_tags_of(
+        &self,
+        instance: &Instance,
+        deadline: Instant,
+    ) -> Result<Instance, ImdsError> {
+        let tags = self.fetch_tags("", deadline).await?;
+        Ok(tagged(instance.clone(), tags.unwrap_or_default()))
     }
 
     /// The instance tags whose keys begin with `prefix`; `None` where there is no tag at all, or where
@@ -130,28 +140,24 @@ impl Imds {
     }
 }
 
+/// What the tags tell: group, and resource of a stack.
+fn tagged(instance: Instance, tags: BTreeMap<String, String>) -> Instance {
+    let tag = |key: &str| tags.get(key).filter(|value| !value.is_empty()).cloned();
+    let stack = tag(STACK_TAG)
+        .zip(tag(LOGICAL_ID_TAG))
+        .map(|(stack, logical_id)| StackResource { stack, logical_id });
+    Instance { group: tag(GROUP_TAG), stack, tags, ..instance }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::stub::{Stub, soon};
     use super::*;
 
-    fn basics(stub: &Stub) {
-        for (path, value) in [
-            ("instance-id", "i-0abc"),
-            ("instance-type", "t3.micro"),
-            ("placement/availability-zone", "eu-central-1a"),
-            ("placement/region", "eu-central-1"),
-            ("local-ipv4", "10.0.1.7"),
-            ("instance-life-cycle", "on-demand"),
-        ] {
-            stub.set(path, value);
-        }
-    }
-
     #[tokio::test]
     async fn reads_every_fact_with_one_token() {
         let stub = Stub::start().await;
-        basics(&stub);
+        stub.fill();
         stub.set("instance-life-cycle", "spot");
         stub.set(
             "tags/instance",
@@ -189,11 +195,35 @@ mod tests {
     #[tokio::test]
     async fn an_instance_without_tags_has_no_group_and_no_stack() {
         let stub = Stub::start().await;
-        basics(&stub);
+        stub.fill();
         let instance = stub.imds().fetch_instance(soon()).await.unwrap();
-        assert_eq!((instance.group, instance.stack), (None, None));
+        assert_eq!((&instance.group, &instance.stack), (&None, &None));
         assert!(instance.tags.is_empty());
         assert_eq!(instance.market, Market::OnDemand);
+        stub.set("tags/instance", "aws:autoscaling:groupName");
+        stub.set("tags/instance/aws:autoscaling:groupName", "workers");
+        let late = stub.imds().fetch_tags_of(&instance, soon()).await.unwrap();
+        assert_eq!(late.group.as_deref(), Some("workers"), "the tags came later");
+        assert_eq!((late.id, late.tags.len()), (instance.id, 1));
+    }
+
+    #[tokio::test]
+    async fn what_the_service_answers_before_it_knows_the_instance_may_settle() {
+        let stub = Stub::start().await;
+        let fails = async || stub.imds().fetch_instance(soon()).await.unwrap_err();
+        assert!(fails().await.may_settle(), "404 for what every instance has");
+        stub.fill();
+        stub.set("instance-id", "");
+        assert!(fails().await.may_settle(), "empty");
+        stub.answers().next_puts = [404; 20].into();
+        assert!(fails().await.may_settle(), "no tokens yet");
+        stub.answers().next_puts = [401; 20].into();
+        assert!(fails().await.may_settle(), "no tokens yet");
+        stub.answers().next_puts = [].into();
+        stub.answers().revoked = u64::MAX;
+        assert!(fails().await.may_settle(), "401 for a fresh token");
+        stub.answers().next_puts = [403; 20].into();
+        assert!(!fails().await.may_settle(), "switched off");
     }
 
     #[tokio::test]
@@ -212,7 +242,7 @@ mod tests {
     #[tokio::test]
     async fn an_ipv6_only_instance_has_its_ipv6_address() {
         let stub = Stub::start().await;
-        basics(&stub);
+        stub.fill();
         stub.remove("local-ipv4");
         stub.set("ipv6", "2600:1f14::7");
         let instance = stub.imds().fetch_instance(soon()).await.unwrap();
@@ -222,7 +252,7 @@ mod tests {
     #[tokio::test]
     async fn a_missing_fact_and_a_malformed_one_are_named() {
         let stub = Stub::start().await;
-        basics(&stub);
+        stub.fill();
         stub.set("local-ipv4", "ten");
         let error = stub.imds().fetch_instance(soon()).await.unwrap_err();
         assert!(matches!(&error, ImdsError::Malformed { path, .. } if path == "local-ipv4"));

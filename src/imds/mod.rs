@@ -16,7 +16,7 @@ mod error;
 mod facts;
 mod notices;
 #[cfg(test)]
-mod stub;
+pub(crate) mod stub;
 mod token;
 
 use std::fmt;
@@ -31,7 +31,8 @@ use tokio::time::Instant;
 
 pub use error::ImdsError;
 pub use notices::{
-    Interruption, Maintenance, MaintenanceCode, MaintenanceState, SpotAction, TargetState,
+    Interruption, Maintenance, MaintenanceCode, MaintenanceState, Scheduled, SpotAction,
+    TargetState, UnreadableEvent,
 };
 
 use crate::retry::Backoff;
@@ -156,6 +157,12 @@ impl Imds {
             token: TokenCache::default(),
             clock: clock::Clock::default(),
         })))
+    }
+
+    /// Where the service is asked.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        self.0.endpoint.as_str()
     }
 
     /// One item below `latest/meta-data/`, such as `instance-id`; `None` where it does not exist.

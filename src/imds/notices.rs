@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime};
@@ -100,6 +101,22 @@ pub struct Maintenance {
     pub not_after: Option<OffsetDateTime>,
 }
 
+/// Every scheduled event, past ones included: mind their state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scheduled {
+    pub events: Vec<Maintenance>,
+    /// Nothing is known about these entries; the others are as they are.
+    pub unreadable: Vec<UnreadableEvent>,
+}
+
+/// An entry in the list of scheduled events that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnreadableEvent {
+    /// `None` where the entry does not even have one.
+    pub event_id: Option<String>,
+    pub problem: String,
+}
+
 #[derive(Deserialize)]
 struct RawSpotAction {
     action: String,
@@ -167,35 +184,28 @@ impl Imds {
         Ok(raw.map(|raw| raw.notice_time))
     }
 
-    /// Scheduled events, past ones included: mind their state. Empty where there is none.
+    /// Scheduled events; none where the metadata list none. An entry that cannot be read says nothing
+    /// about the others.
     ///
     /// # Errors
-    /// See [`ImdsError`].
+    /// See [`ImdsError`]; the list as a whole cannot be read.
     pub async fn fetch_scheduled_maintenance(
         &self,
         deadline: Instant,
-    ) -> Result<Vec<Maintenance>, ImdsError> {
+    ) -> Result<Scheduled, ImdsError> {
         const OPERATION: &str = "reading the scheduled maintenance";
-        let raw: Option<Vec<RawMaintenance>> =
-            self.read_json(OPERATION, MAINTENANCE, deadline).await?;
-        let malformed = |problem| self.notice(OPERATION, MAINTENANCE).malformed(problem);
-        raw.unwrap_or_default()
-            .into_iter()
-            .map(|raw| {
-                Ok(Maintenance {
-                    not_before: event_date(&raw.not_before).map_err(malformed)?,
-                    not_after: raw
-                        .not_after
-                        .filter(|date| !date.trim().is_empty())
-                        .map(|date| event_date(&date).map_err(malformed))
-                        .transpose()?,
-                    event_id: raw.event_id,
-                    code: raw.code.as_str().into(),
-                    state: raw.state.as_str().into(),
-                    description: raw.description,
-                })
-            })
-            .collect()
+        let entries: Option<Vec<Value>> = self.read_json(OPERATION, MAINTENANCE, deadline).await?;
+        let mut scheduled = Scheduled::default();
+        for entry in entries.unwrap_or_default() {
+            let event_id = entry.get("EventId").and_then(Value::as_str).map(str::to_owned);
+            match maintenance(entry) {
+                Ok(event) => scheduled.events.push(event),
+                Err(problem) => {
+                    scheduled.unreadable.push(UnreadableEvent { event_id, problem });
+                }
+            }
+        }
+        Ok(scheduled)
     }
 
     async fn read_json<T: DeserializeOwned>(
@@ -213,6 +223,19 @@ impl Imds {
     fn notice<'a>(&self, operation: &'static str, path: &'a str) -> Item<'a> {
         Item { operation, path, uri: self.uri(&format!("{META_DATA}{path}")) }
     }
+}
+
+fn maintenance(entry: Value) -> Result<Maintenance, String> {
+    let raw: RawMaintenance = serde_json::from_value(entry).map_err(|error| error.to_string())?;
+    let not_after = raw.not_after.filter(|date| !date.trim().is_empty());
+    Ok(Maintenance {
+        not_before: event_date(&raw.not_before)?,
+        not_after: not_after.as_deref().map(event_date).transpose()?,
+        event_id: raw.event_id,
+        code: raw.code.as_str().into(),
+        state: raw.state.as_str().into(),
+        description: raw.description,
+    })
 }
 
 fn event_date(text: &str) -> Result<OffsetDateTime, String> {
@@ -235,7 +258,7 @@ mod tests {
         assert_eq!(imds.fetch_target_lifecycle_state(soon()).await.unwrap(), None);
         assert_eq!(imds.fetch_spot_action(soon()).await.unwrap(), None);
         assert_eq!(imds.fetch_rebalance(soon()).await.unwrap(), None);
-        assert_eq!(imds.fetch_scheduled_maintenance(soon()).await.unwrap(), vec![]);
+        assert_eq!(imds.fetch_scheduled_maintenance(soon()).await.unwrap(), Scheduled::default());
     }
 
     #[tokio::test]
@@ -283,7 +306,9 @@ mod tests {
             {"NotBefore": "01 Feb 2019 00:00:00 GMT", "Code": "new-idea",
              "EventId": "instance-event-3", "State": "postponed"}]"#,
         );
-        let events = stub.imds().fetch_scheduled_maintenance(soon()).await.unwrap();
+        let Scheduled { events, unreadable } =
+            stub.imds().fetch_scheduled_maintenance(soon()).await.unwrap();
+        assert_eq!(unreadable, []);
         assert_eq!(
             events[0],
             Maintenance {
@@ -310,13 +335,27 @@ mod tests {
         stub.set(SPOT_ACTION, "soon");
         let error = imds.fetch_spot_action(soon()).await.unwrap_err();
         assert!(matches!(&error, ImdsError::Malformed { path, .. } if path == SPOT_ACTION));
-        let event =
-            r#"[{"NotBefore": "whenever", "Code": "x", "EventId": "e", "State": "active"}]"#;
-        for text in ["{", event] {
-            stub.set(MAINTENANCE, text);
-            let error = imds.fetch_scheduled_maintenance(soon()).await.unwrap_err();
-            assert!(matches!(&error, ImdsError::Malformed { path, .. } if path == MAINTENANCE));
-            assert!(error.to_string().contains(MAINTENANCE), "{error}");
-        }
+        stub.set(MAINTENANCE, "{");
+        let error = imds.fetch_scheduled_maintenance(soon()).await.unwrap_err();
+        assert!(matches!(&error, ImdsError::Malformed { path, .. } if path == MAINTENANCE));
+        assert!(error.to_string().contains(MAINTENANCE), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_event_that_cannot_be_read_does_not_hide_the_others() {
+        let stub = Stub::start().await;
+        stub.set(
+            MAINTENANCE,
+            r#"[{"NotBefore": "whenever", "Code": "x", "EventId": "e-1", "State": "active"},
+            {"NotBefore": "1 Feb 2019 00:00:00 GMT", "Code": "instance-stop",
+             "EventId": "e-2", "State": "active"}, 7]"#,
+        );
+        let Scheduled { events, unreadable } =
+            stub.imds().fetch_scheduled_maintenance(soon()).await.unwrap();
+        let ids: Vec<_> = events.iter().map(|event| event.event_id.as_str()).collect();
+        assert_eq!(ids, ["e-2"]);
+        let ids: Vec<_> = unreadable.iter().map(|entry| entry.event_id.as_deref()).collect();
+        assert_eq!(ids, [Some("e-1"), None]);
+        assert!(unreadable[0].problem.contains("whenever"), "{unreadable:?}");
     }
 }

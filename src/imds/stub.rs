@@ -17,44 +17,44 @@ use super::{Imds, TOKEN_HEADER, TTL_HEADER};
 const REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A deadline that no test should reach.
-pub(super) fn soon() -> Instant {
+pub(crate) fn soon() -> Instant {
     Instant::now() + Duration::from_secs(10)
 }
 
 #[derive(Default)]
-pub(super) struct Answers {
-    pub(super) items: BTreeMap<String, String>,
+pub(crate) struct Answers {
+    pub(crate) items: BTreeMap<String, String>,
     /// Status codes that the next GETs get, whatever they ask for; 0 is no answer at all.
-    pub(super) next_gets: VecDeque<u16>,
+    pub(crate) next_gets: VecDeque<u16>,
     /// The same for the next PUTs.
-    pub(super) next_puts: VecDeque<u16>,
+    pub(crate) next_puts: VecDeque<u16>,
     /// The life of tokens, as answered.
-    pub(super) ttl: u64,
-    pub(super) date: Option<String>,
+    pub(crate) ttl: u64,
+    pub(crate) date: Option<String>,
     /// Makes every PUT last this long.
-    pub(super) put_delay: Duration,
+    pub(crate) put_delay: Duration,
     /// The same for every GET.
-    pub(super) get_delay: Duration,
+    pub(crate) get_delay: Duration,
     /// How many GETs were under way at the same time, at most.
-    pub(super) most_at_once: u64,
+    pub(crate) most_at_once: u64,
     under_way: u64,
     /// Who connected.
-    pub(super) peers: BTreeSet<SocketAddr>,
+    pub(crate) peers: BTreeSet<SocketAddr>,
     /// How many tokens were asked for and granted, and how many GETs came.
-    pub(super) puts: u64,
-    pub(super) tokens: u64,
-    pub(super) gets: u64,
+    pub(crate) puts: u64,
+    pub(crate) tokens: u64,
+    pub(crate) gets: u64,
     /// Tokens up to this one are refused.
-    pub(super) revoked: u64,
+    pub(crate) revoked: u64,
 }
 
-pub(super) struct Stub {
+pub(crate) struct Stub {
     endpoint: String,
     answers: Arc<Mutex<Answers>>,
 }
 
 impl Stub {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let answers = Arc::new(Mutex::new(Answers { ttl: 21_600, ..Answers::default() }));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -64,24 +64,38 @@ impl Stub {
         Self { endpoint, answers }
     }
 
-    pub(super) fn imds(&self) -> Imds {
+    pub(crate) fn imds(&self) -> Imds {
         Imds::build("endpoint", &self.endpoint, REQUEST_TIMEOUT).unwrap()
     }
 
-    pub(super) fn answers(&self) -> MutexGuard<'_, Answers> {
+    pub(crate) fn answers(&self) -> MutexGuard<'_, Answers> {
         self.answers.lock().unwrap()
     }
 
-    pub(super) fn set(&self, path: &str, value: &str) {
+    pub(crate) fn set(&self, path: &str, value: &str) {
         self.answers().items.insert(path.to_owned(), value.to_owned());
     }
 
-    pub(super) fn remove(&self, path: &str) {
+    /// What every instance has.
+    pub(crate) fn fill(&self) {
+        for (path, value) in [
+            ("instance-id", "i-0abc"),
+            ("instance-type", "t3.micro"),
+            ("placement/availability-zone", "eu-central-1a"),
+            ("placement/region", "eu-central-1"),
+            ("local-ipv4", "10.0.1.7"),
+            ("instance-life-cycle", "on-demand"),
+        ] {
+            self.set(path, value);
+        }
+    }
+
+    pub(crate) fn remove(&self, path: &str) {
         self.answers().items.remove(path);
     }
 
     /// How many tokens were granted.
-    pub(super) fn tokens(&self) -> u64 {
+    pub(crate) fn tokens(&self) -> u64 {
         self.answers().tokens
     }
 }

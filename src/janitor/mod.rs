@@ -50,7 +50,7 @@ pub async fn keep_tidy(node: &Node) -> Infallible {
 
 /// A node on its way in needs its images, and one on its way out its time.
 fn may_tidy(node: &Node) -> bool {
-    node.state.now().is_healthy()
+    node.state.now().is_serving()
 }
 
 /// One look, and what follows from it. What is left where that is too little, and nothing to be done

@@ -1,10 +1,11 @@
 //! The record on disk: without it every image counts as in use, and stays a while longer.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::decide::Record;
+use crate::disk;
 
 const FILE: &str = "images.json";
 
@@ -27,13 +28,7 @@ pub fn load(state_dir: &Path) -> Record {
 pub fn save(state_dir: &Path, record: &Record) -> io::Result<()> {
     let written: Written =
         record.iter().map(|(id, at)| (id.clone(), at.unix_timestamp())).collect();
-    let path = path(state_dir);
-    let new = path.with_extension("new");
-    fs::create_dir_all(state_dir)?;
-    let mut file = fs::File::create(&new)?;
-    file.write_all(&serde_json::to_vec(&written)?)?;
-    file.sync_all()?;
-    fs::rename(new, path)
+    disk::replace(&path(state_dir), &serde_json::to_vec(&written)?)
 }
 
 fn path(state_dir: &Path) -> PathBuf {

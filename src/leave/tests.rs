@@ -465,7 +465,7 @@ fn without_docker_the_managers_are_asked_and_logs_are_flushed() {
     assert_eq!(world.decide(), Step::Done(Outcome::TooLate));
 }
 
-/// L4: what cannot be stopped uses up draining's share and no other.
+/// What cannot be stopped uses up draining's share and no other.
 #[test]
 fn a_container_that_cannot_be_stopped_leaves_the_other_shares_alone() {
     for role in Role::ALL {

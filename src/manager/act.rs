@@ -37,12 +37,26 @@ pub enum CareError {
 }
 
 impl CareError {
+    /// Docker's refusal, where it was Docker.
+    pub fn of_docker(&self) -> Option<&SwarmError> {
+        match self {
+            Self::Swarm(error) | Self::Boot(BootError::Swarm(error)) => Some(error),
+            _ => None,
+        }
+    }
+
+    fn is(&self, kind: SwarmErrorKind) -> bool {
+        self.of_docker().is_some_and(|error| error.kind == kind)
+    }
+
     /// This node cannot do it: it is a manager no more.
     pub fn is_not_manager(&self) -> bool {
-        let (Self::Swarm(error) | Self::Boot(BootError::Swarm(error))) = self else {
-            return false;
-        };
-        error.kind == SwarmErrorKind::NotManager
+        self.is(SwarmErrorKind::NotManager)
+    }
+
+    /// No manager can do it at present: see [`super::quorum`].
+    pub fn has_no_leader(&self) -> bool {
+        self.is(SwarmErrorKind::NoLeader)
     }
 }
 

@@ -13,7 +13,10 @@ use crate::swarm::{NodeView, Quorum, SwarmError, SwarmErrorKind};
 
 /// Docker answers within milliseconds, and without a leader not for half a minute: an operator waits.
 const DOCKER_PATIENCE: Duration = Duration::from_secs(2);
+/// Until it is certain that it is no election.
 const NO_LEADER: &str = "no leader answers: unless an election ends that within a minute, the quorum is lost, and `skep recover` shows what can be done";
+/// Docker's word for a node of which the managers have not heard: nobody vouches for it.
+const UNKNOWN: &str = "unknown";
 
 /// `None` where this node is no manager and so does not know.
 pub async fn view_fleet(node: &Node) -> Option<FleetView> {
@@ -35,9 +38,10 @@ pub async fn view_fleet(node: &Node) -> Option<FleetView> {
         _ => Vec::new(),
     };
     let nodes = nodes.unwrap_or_else(|_| Err(SwarmError::silent("list the nodes")));
-    let is_leaderless = nodes.as_ref().is_err_and(|error| {
-        matches!(error.kind, SwarmErrorKind::NoLeader | SwarmErrorKind::TimedOut)
-    });
+    let is_leaderless = nodes
+        .as_ref()
+        .is_err_and(|error| error.kind == SwarmErrorKind::NoLeader || error.is_silence());
+    let lost = node.state.now().quorum_lost();
     let source = match (&rows, &nodes) {
         (Ok(_), Ok(_)) => ViewSource::LedgerAndDocker,
         (Ok(_), Err(_)) => ViewSource::Ledger,
@@ -46,22 +50,25 @@ pub async fn view_fleet(node: &Node) -> Option<FleetView> {
     };
     let problems: Vec<String> = [
         rows.as_ref().err().map(|error| crate::errors::chain(error)),
-        nodes.as_ref().err().map(|error| crate::errors::chain(error)),
-        is_leaderless.then(|| NO_LEADER.to_owned()),
+        nodes.as_ref().err().filter(|_| !is_leaderless).map(|error| crate::errors::chain(error)),
+        // Said of this node, too, once it is certain: one sentence.
+        lost.or_else(|| is_leaderless.then(|| NO_LEADER.to_owned())),
     ]
     .into_iter()
     .flatten()
     .collect();
     let (members, departures) = rows.unwrap_or_default();
     let quorum = nodes.as_ref().ok().map(|nodes| Quorum::of(nodes).into());
-    let mut members = merge(members, &departures, nodes.unwrap_or_default());
-    let verdicts = node.state.now().verdicts;
+    let mut members = merge(members, &departures, nodes.ok());
+    // What was to be made of nodes that looked dead is the last list's.
+    let verdicts = if quorum.is_some() { node.state.now().verdicts } else { BTreeMap::new() };
     for member in &mut members {
         member.verdict = member.node_id.as_ref().and_then(|id| verdicts.get(id).cloned());
     }
     Some(FleetView {
         source,
         quorum,
+        quorum_lost_since: None,
         members,
         problem: (!problems.is_empty()).then(|| problems.join("; ")),
         warnings,
@@ -90,19 +97,23 @@ fn warn_of_encryption(encrypted: Option<Vec<String>>) -> Option<String> {
     ))
 }
 
-/// Every node that either of them knows: by node id, managers first.
+/// Every node that either of them knows: by node id, managers first. Without Docker's list nobody vouches
+/// for what the rows say, and every node is unknown.
 fn merge(
     members: Vec<Member>,
     departures: &[DepartureRow],
-    nodes: Vec<NodeView>,
+    nodes: Option<Vec<NodeView>>,
 ) -> Vec<FleetMember> {
+    let unseen = nodes.is_none().then(|| UNKNOWN.to_owned());
     let mut nodes: BTreeMap<String, NodeView> =
-        nodes.into_iter().map(|node| (node.id.clone(), node)).collect();
+        nodes.into_iter().flatten().map(|node| (node.id.clone(), node)).collect();
     let mut fleet: Vec<FleetMember> = members
         .into_iter()
         .map(|row| {
             let node = nodes.remove(&row.node_id);
+            let seen = seen_by_docker(Some(row.instance_id), row.node_id.clone(), row.role, node);
             FleetMember {
+                docker_state: seen.docker_state.clone().or_else(|| unseen.clone()),
                 zone: Some(row.zone),
                 group: row.group,
                 generation: Some(row.generation),
@@ -112,7 +123,7 @@ fn merge(
                 quiet: row.quiet.map(|quiet| quiet.as_str().to_owned()),
                 updated_at: Some(row.updated_at),
                 address: Some(row.address),
-                ..seen_by_docker(Some(row.instance_id), row.node_id, row.role, node)
+                ..seen
             }
         })
         .collect();
@@ -186,20 +197,46 @@ mod tests {
 
     use super::*;
     use crate::instance::{Departure, Reason};
+    use crate::swarm::Availability;
+
+    fn member() -> Member {
+        serde_json::from_value(serde_json::json!({
+            "instance_id": "i-1", "role": "manager", "node_id": "n1", "zone": "a",
+            "address": "10.0.0.1", "generation": 1, "state": "ready", "updated_at": 0,
+            "expires_at": 0,
+        }))
+        .unwrap()
+    }
+
+    fn view(state: &str) -> NodeView {
+        NodeView {
+            id: "n1".into(),
+            hostname: "host".into(),
+            engine: None,
+            joined_at: None,
+            state: state.into(),
+            availability: Availability::Active,
+            labels: Default::default(),
+            role: Role::Manager,
+            address: None,
+            raft: None,
+        }
+    }
+
+    #[test]
+    fn nobody_is_ready_for_whom_nobody_vouches() {
+        let shown = |nodes| merge(vec![member()], &[], nodes).remove(0).docker_state;
+        assert_eq!(shown(Some(vec![view("ready")])).as_deref(), Some("ready"));
+        assert_eq!(shown(Some(vec![view("down")])).as_deref(), Some("down"));
+        assert_eq!(shown(Some(vec![])), None, "the managers do not list it");
+        assert_eq!(shown(None).as_deref(), Some("unknown"), "there is no list");
+    }
 
     #[test]
     fn engines_that_do_not_understand_each_others_encryption_are_told_of() {
         let node = |engine: Option<&str>, state: &str| NodeView {
-            id: "n".into(),
-            hostname: String::new(),
             engine: engine.map(str::to_owned),
-            joined_at: None,
-            state: state.into(),
-            availability: crate::swarm::Availability::Active,
-            labels: Default::default(),
-            role: Role::Worker,
-            address: None,
-            raft: None,
+            ..view(state)
         };
         let is_mixed = |engines: &[(Option<&str>, &str)]| {
             let nodes: Vec<_> = engines.iter().map(|(it, state)| node(*it, state)).collect();

@@ -12,6 +12,7 @@ mod fleet;
 mod label;
 mod missing;
 mod never_joined;
+mod quorum;
 mod reap;
 mod record;
 mod registry;
@@ -34,6 +35,7 @@ pub use fleet::view_fleet;
 pub use label::keep_labelled;
 pub use missing::mark_the_missing;
 pub use never_joined::release_who_never_joined;
+pub use quorum::{stop_showing_quorum, watch_quorum};
 pub use reap::reap_the_dead;
 pub use record::keep_recorded;
 pub use registry::keep_pull_credentials;
@@ -72,7 +74,7 @@ async fn look(node: &Node, node_id: &str, memory: &mut Memory) -> Result<Duratio
                 is_busy |= goes_on;
                 memory.complaints.remove(&row.instance_id);
             }
-            Err(error) if error.is_not_manager() => return Err(error),
+            Err(error) if error.is_not_manager() || error.has_no_leader() => return Err(error),
             // One that cannot go on must not hold the others up, nor fill the log.
             Err(error) => memory.complain(&row.instance_id, crate::errors::chain(&error)),
         }

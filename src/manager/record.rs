@@ -20,6 +20,8 @@ const WORKER_REFRESH: Duration = Duration::from_secs(6 * 3600);
 const RECORD_RETRY: Duration = Duration::from_secs(2);
 /// How often the tags are read. Tags that change twice a second cost one write in this time.
 const TAGS_INTERVAL: Duration = Duration::from_secs(30);
+/// The same for Auto Scaling, where the tags do not say the group.
+const GROUP_PATIENCE: Duration = Duration::from_secs(10);
 /// An answer that comes later than this is worth less than the next one.
 const TAGS_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -33,6 +35,7 @@ pub async fn keep_recorded(node: &Node, membership: &Membership) -> Infallible {
     let mut state = node.state.subscribe();
     let mut said = Vec::new();
     let mut is_attempt_over = false;
+    let mut is_group_asked = false;
     loop {
         let Wanted { labels, refused } = node.wanted_labels();
         said = say_once(refused, &said);
@@ -53,6 +56,7 @@ pub async fn keep_recorded(node: &Node, membership: &Membership) -> Infallible {
             match node.record_member(membership, MemberState::Ready).await {
                 Ok(()) => {
                     written = Some((Instant::now(), labels, quiet, role));
+                    is_group_asked = false;
                     // From here on the row says who is at this address, and that it is well.
                     is_attempt_over = is_attempt_over || forget_attempt(&node).await.is_ok();
                 }
@@ -62,6 +66,9 @@ pub async fn keep_recorded(node: &Node, membership: &Membership) -> Infallible {
                 }
             }
         }
+        if node.group().is_none() && !is_group_asked {
+            is_group_asked = find_group(&mut node).await;
+        }
         // A node that is to be quiet does not wait for the next look at the tags.
         let is_news = state.wait_for(|state| state.quiet != quiet);
         if tokio::time::timeout(pause, is_news).await.is_ok() {
@@ -70,6 +77,24 @@ pub async fn keep_recorded(node: &Node, membership: &Membership) -> Infallible {
         if let Err(error) = follow_tags(&mut node).await {
             tracing::debug!("labels stay as they are: {}", crate::errors::chain(&error));
         }
+    }
+}
+
+/// Where the tags do not show, Auto Scaling says which group has this instance: without one in its row
+/// managers never take the node for gone. The group is a label, too, so the row is written anew with it.
+/// `false` where no answer came.
+async fn find_group(node: &mut Node) -> bool {
+    let asked = node.autoscaling.fetch_instance(&node.instance.id);
+    match tokio::time::timeout(GROUP_PATIENCE, asked).await {
+        Ok(Ok(listed)) => {
+            node.instance.group = listed.map(|listed| listed.group);
+            true
+        }
+        Ok(Err(error)) => {
+            tracing::debug!("the group is not known: {}", crate::errors::chain(&error));
+            false
+        }
+        Err(_) => false,
     }
 }
 

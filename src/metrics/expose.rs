@@ -19,7 +19,8 @@ pub fn page(state: &NodeState, headers: &HeaderMap) -> (&'static str, String) {
 pub(super) fn open_metrics(metrics: &Metrics, state: &NodeState) -> String {
     metrics.read_off(state);
     let mut page = String::new();
-    text::encode(&mut page, &metrics.registry).expect("a string takes any text");
+    let registry = metrics.registry(state.cluster.as_deref());
+    text::encode(&mut page, &registry).expect("a string takes any text");
     page
 }
 

@@ -1,15 +1,19 @@
-//! What Prometheus is told: one registry for the process, like the log; `GET /metrics` on the health
+//! What Prometheus is told: one set of metrics for the process, like the log; `GET /metrics` on the health
 //! port shows it.
 //!
 //! Guarantees: a name never changes its meaning; labels take few values, and none is an id, an address
 //! or anything secret; counting costs no I/O and cannot fail. `docs/monitoring.md` lists every name, and
 //! a test compares.
 //!
+//! Every series has the label `cluster` once this node knows it, so that several clusters can be in one
+//! Prometheus.
+//!
 //! Assumption: whoever asks knows from the scrape which node it was. A node that has gone cannot be
 //! asked any more: what came of it is in the managers' `skep_removals_total`.
 
 mod aws;
 mod expose;
+mod registry;
 mod steps;
 #[cfg(test)]
 mod tests;
@@ -21,8 +25,6 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::{Metric, Registry, Unit};
 use tokio::time::Instant;
 
 use crate::state::{NodeState, Phase};
@@ -54,7 +56,6 @@ pub fn metrics() -> &'static Metrics {
 /// Everything that is counted and measured.
 #[derive(Debug)]
 pub struct Metrics {
-    registry: Registry,
     phase: Family<Labels<1>, Gauge>,
     in_trouble: Gauge,
     step: Histograms<Labels<1>>,
@@ -70,6 +71,8 @@ pub struct Metrics {
     flushes: Family<Texts, Counter>,
     lines: Family<Texts, Counter>,
     quorum_margin: Known,
+    quorum_managers: Known,
+    quorum_lost: Known,
     ledger_age: Known,
     ledger_answered: Mutex<Option<Instant>>,
     hooks: Counters<2>,
@@ -78,95 +81,28 @@ pub struct Metrics {
 
 impl Metrics {
     fn new() -> Self {
-        let mut all = Registry::with_prefix("skep");
-        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        all.register("build", "The skep that runs here", build);
         let metrics = Self {
-            phase: register(
-                &mut all,
-                "phase",
-                "1 for the phase that this node is in, 0 for the others",
-            ),
-            in_trouble: register(
-                &mut all,
-                "in_trouble",
-                "1 while there is something that this node cannot do for the swarm; `skep status` says what",
-            ),
-            step: {
-                let step = Histograms::new_with_constructor(steps as fn() -> _);
-                let help = "What each step of boot and departure took on this node";
-                all.register_with_unit("step_duration", help, Unit::Seconds, step.clone());
-                step
-            },
-            noticed: seconds(
-                &mut all,
-                "departure_noticed_timestamp",
-                "When this node was told to leave; only while it is leaving",
-            ),
-            deadline: seconds(
-                &mut all,
-                "departure_deadline_timestamp",
-                "When the machine goes, whatever this node has managed by then; only while it is leaving",
-            ),
-            departures: register(
-                &mut all,
-                "departures",
-                "Departures of this node itself that have ended, by their reason",
-            ),
-            removals: register(
-                &mut all,
-                "removals",
-                "Nodes that this manager has taken off the list, by the reason of their departure",
-            ),
-            calls: register(
-                &mut all,
-                "aws_calls",
-                "Requests to AWS, each attempt of the SDK counted, by what came of it",
-            ),
-            throttles: register(&mut all, "aws_throttles", "Requests that AWS has throttled"),
-            heartbeats: register(
-                &mut all,
-                "heartbeats",
-                "Heartbeats sent for termination hooks, of this node and, by managers, of others",
-            ),
-            tasks_drained: register(
-                &mut all,
-                "tasks_drained",
-                "Tasks that have ended on this node while it was leaving",
-            ),
-            tasks_killed: register(
-                &mut all,
-                "tasks_killed",
-                "Tasks that were killed without their grace while this node was leaving",
-            ),
-            flushes: register(&mut all, "flushes", "Runs of a flusher, by what came of it"),
-            lines: register(
-                &mut all,
-                "flush_lines",
-                "Lines that a flusher says it has sent, or could not send in its time",
-            ),
-            quorum_margin: register(
-                &mut all,
-                "quorum_margin",
-                "How many managers may be lost before the swarm loses its quorum, -1 without a leader; on managers only",
-            ),
-            ledger_age: seconds(
-                &mut all,
-                "ledger_age",
-                "Time since the ledger has answered this node for the last time",
-            ),
+            phase: Family::default(),
+            in_trouble: Gauge::default(),
+            step: Histograms::new_with_constructor(steps as fn() -> _),
+            noticed: Known::default(),
+            deadline: Known::default(),
+            departures: Family::default(),
+            removals: Family::default(),
+            calls: Family::default(),
+            throttles: Family::default(),
+            heartbeats: Family::default(),
+            tasks_drained: Counter::default(),
+            tasks_killed: Counter::default(),
+            flushes: Family::default(),
+            lines: Family::default(),
+            quorum_margin: Known::default(),
+            quorum_managers: Known::default(),
+            quorum_lost: Known::default(),
+            ledger_age: Known::default(),
             ledger_answered: Mutex::default(),
-            hooks: register(
-                &mut all,
-                "hook_runs",
-                "Executables in hooks.d that have been run, by what came of it",
-            ),
-            webhooks: register(
-                &mut all,
-                "webhook_deliveries",
-                "Events told to the webhook, retries not counted, by what came of it",
-            ),
-            registry: all,
+            hooks: Family::default(),
+            webhooks: Family::default(),
         };
         metrics.begin_at_zero();
         metrics
@@ -246,9 +182,11 @@ impl Metrics {
         self.removals.get_or_create(&[("cause", cause), ("outcome", outcome)]).inc();
     }
 
-    /// How many managers may be lost, -1 where there is no leader; `None` on a node that is none.
-    pub fn quorum_margin(&self, may_be_lost: Option<f64>) {
+    /// How many managers may be lost, -1 where there is no leader, and how many there are; `None` where that
+    /// is not known, as on a node that is none.
+    pub fn quorum(&self, may_be_lost: Option<f64>, managers: Option<usize>) {
         show(&self.quorum_margin, may_be_lost);
+        show(&self.quorum_managers, managers.map(|managers| managers as f64));
     }
 
     /// An executable in `hooks.d` has ended.
@@ -276,6 +214,7 @@ impl Metrics {
         let unix = |at: time::OffsetDateTime| at.unix_timestamp() as f64;
         show(&self.noticed, departure.map(|departure| unix(departure.noticed_at)));
         show(&self.deadline, departure.map(|departure| unix(departure.deadline)));
+        show(&self.quorum_lost, state.quorum_lost_since.map(unix));
         let answered = *self.ledger_answered.lock().unwrap_or_else(PoisonError::into_inner);
         show(&self.ledger_age, answered.map(|at| at.elapsed().as_secs_f64()));
     }
@@ -292,18 +231,6 @@ pub const REMOVALS: [&str; 4] = ["left", "stood_in", "too_late", "dead"];
 
 fn steps() -> Histogram {
     Histogram::new(STEP_SECONDS)
-}
-
-fn register<M: Metric + Default + Clone>(all: &mut Registry, name: &str, help: &str) -> M {
-    let metric = M::default();
-    all.register(name, help, metric.clone());
-    metric
-}
-
-fn seconds(all: &mut Registry, name: &str, help: &str) -> Known {
-    let metric = Known::default();
-    all.register_with_unit(name, help, Unit::Seconds, metric.clone());
-    metric
 }
 
 fn show(known: &Known, value: Option<f64>) {

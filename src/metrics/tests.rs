@@ -20,13 +20,14 @@ fn full_page() -> String {
     metrics.aws_call("dynamodb", "GetItem", "ok");
     metrics.departure("spot", "left");
     metrics.flushed("journal", "done", Some(7), Some(2));
-    metrics.quorum_margin(Some(1.0));
+    metrics.quorum(Some(1.0), Some(3));
     metrics.step("join", Duration::from_millis(700));
     let state = StateHandle::default();
     let now = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(1000);
     state.update(|state| {
         state.departure = Some(Departure { reason: Reason::Spot, noticed_at: now, deadline: now });
     });
+    state.set_quorum_lost(Some(now));
     open_metrics(&metrics, &state.now())
 }
 
@@ -45,7 +46,7 @@ fn described(page: &str) -> BTreeMap<String, (String, String)> {
 fn what_is_not_known_is_not_shown_and_what_may_happen_begins_at_zero() {
     let metrics = Metrics::new();
     let page = open_metrics(&metrics, &StateHandle::default().now());
-    for absent in ["quorum_margin", "ledger_age", "departure_deadline", "aws_calls"] {
+    for absent in ["quorum_", "ledger_age", "departure_deadline", "aws_calls"] {
         assert!(!page.contains(&format!("skep_{absent}")), "{absent} in {page}");
     }
     for series in [
@@ -59,10 +60,10 @@ fn what_is_not_known_is_not_shown_and_what_may_happen_begins_at_zero() {
     ] {
         assert!(page.lines().any(|line| line == series), "{series} is not in {page}");
     }
-    metrics.quorum_margin(Some(2.0));
-    metrics.quorum_margin(None);
+    metrics.quorum(Some(2.0), Some(5));
+    metrics.quorum(None, None);
     let page = open_metrics(&metrics, &StateHandle::default().now());
-    assert!(!page.contains("quorum_margin"), "{page}");
+    assert!(!page.contains("quorum_"), "{page}");
 }
 
 #[test]
@@ -83,6 +84,33 @@ fn the_page_says_what_was_counted() {
         assert!(page.lines().any(|line| line == series), "{series} is not in {page}");
     }
     assert!(page.ends_with("# EOF\n"));
+}
+
+#[test]
+fn a_lost_quorum_is_a_trouble_and_says_since_when() {
+    let page = full_page();
+    for series in ["skep_in_trouble 1", "skep_quorum_lost_timestamp_seconds{} 1000.0"] {
+        assert!(page.lines().any(|line| line == series), "{series} is not in {page}");
+    }
+}
+
+#[test]
+fn every_series_names_the_cluster_once_it_is_known() {
+    let metrics = Metrics::new();
+    metrics.aws_call("ssm", "GetParameter", "ok");
+    metrics.quorum(Some(0.0), Some(1));
+    let state = StateHandle::default();
+    let samples = |page: &str| -> Vec<String> {
+        page.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+    };
+    let before = samples(&open_metrics(&metrics, &state.now()));
+    assert!(before.iter().all(|sample| !sample.contains("cluster")), "{before:?}");
+    state.update(|state| state.cluster = Some("prod".into()));
+    let page = open_metrics(&metrics, &state.now());
+    for samples in [samples(&page), samples(&classic(&page))] {
+        assert_eq!(samples.len(), before.len());
+        assert!(samples.iter().all(|sample| sample.contains(r#"{cluster="prod""#)), "{samples:?}");
+    }
 }
 
 #[test]

@@ -139,9 +139,11 @@ pub fn decide(seen: &Observed) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Not gone by Auto Scaling's word, and it was heard of not long ago; or it answers.
+/// Not gone by Auto Scaling's word, and it was heard of not long ago; or it answers. Of one that was in no
+/// group Auto Scaling says nothing.
 fn may_be_alive(seen: &Observed, row: &Member) -> bool {
-    let is_gone = seen.listed.as_ref().is_some_and(|listed| !listed.contains_key(&row.instance_id));
+    let is_missing = |listed: &BTreeMap<_, _>| !listed.contains_key(&row.instance_id);
+    let is_gone = row.group.is_some() && seen.listed.as_ref().is_some_and(is_missing);
     let is_fresh = seen.now - row.updated_at < ROW_IS_FRESH;
     seen.listening.contains(&row.address) || (!is_gone && is_fresh)
 }
@@ -171,6 +173,7 @@ pub fn plan(cluster: &str, seen: &Observed, decision: Result<(), Refusal>) -> Re
 fn other(seen: &Observed, row: &Member) -> OtherManager {
     let lifecycle = |listed: &BTreeMap<String, GroupInstance>| match listed.get(&row.instance_id) {
         Some(instance) => instance.lifecycle_state.to_string(),
+        None if row.group.is_none() => "in no group".to_owned(),
         None => "gone".to_owned(),
     };
     OtherManager {

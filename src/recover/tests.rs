@@ -13,7 +13,7 @@ fn row(number: u8, updated_at: OffsetDateTime) -> Member {
     serde_json::from_value(serde_json::json!({
         "instance_id": format!("i-{number}"), "role": "manager", "node_id": format!("node-{number}"),
         "zone": "a", "address": format!("10.0.0.{number}"), "generation": 1, "state": "ready",
-        "updated_at": updated_at.unix_timestamp(), "expires_at": 0,
+        "group": "managers", "updated_at": updated_at.unix_timestamp(), "expires_at": 0,
     }))
     .unwrap()
 }
@@ -128,6 +128,13 @@ fn who_may_be_alive_elsewhere_counts() {
         seen.listening = [[10, 0, 0, 2].into(), [10, 0, 0, 3].into()].into();
     }));
     assert!(!elsewhere(|seen| seen.listed = Some(listed(&["i-1", "i-2"]))));
+    assert!(
+        elsewhere(|seen| {
+            seen.listed = Some(listed(&["i-1", "i-2"]));
+            seen.others[1].group = None;
+        }),
+        "Auto Scaling never had i-3"
+    );
     assert!(!elsewhere(|seen| {
         seen.listed = Some(listed(&["i-1", "i-2", "i-3"]));
         seen.others[0].updated_at = NOW - LONG_AGO;

@@ -159,6 +159,13 @@ impl SwarmError {
         Self { operation, kind: SwarmErrorKind::TimedOut, message: "no answer in time".into() }
     }
 
+    /// No answer came, or Docker itself has waited for a leader until its own patience ended: what was asked
+    /// may have been done.
+    #[must_use]
+    pub fn is_silence(&self) -> bool {
+        self.kind == SwarmErrorKind::TimedOut || self.message.contains("context deadline exceeded")
+    }
+
     pub(super) fn unexpected(operation: &'static str, message: impl Into<String>) -> Self {
         Self { operation, kind: SwarmErrorKind::Other, message: message.into() }
     }

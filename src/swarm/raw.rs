@@ -67,9 +67,10 @@ impl Swarm {
         version: Option<ApiVersion>,
         request: &Request,
     ) -> Result<(StatusCode, Vec<u8>), SwarmError> {
+        let socket = self.host.trim_start_matches("unix://");
         let exchange = async {
             let http = reqwest::Client::builder()
-                .unix_socket(self.host.trim_start_matches("unix://"))
+                .unix_socket(socket)
                 .no_proxy()
                 .timeout(CALL_TIMEOUT)
                 .build()?;
@@ -88,7 +89,7 @@ impl Swarm {
             let answer = call.send().await?;
             Ok((answer.status(), answer.bytes().await?.to_vec()))
         };
-        exchange.await.map_err(|error: reqwest::Error| unanswered(operation, error))
+        exchange.await.map_err(|error: reqwest::Error| unanswered(operation, socket, error))
     }
 
     /// `POST` of a JSON body to `path`, such as `swarm/join`. The body may hold a secret: it is in no
@@ -110,14 +111,18 @@ impl Swarm {
 }
 
 /// The socket is the address, not the URL.
-fn unanswered(operation: &'static str, error: reqwest::Error) -> SwarmError {
+fn unanswered(operation: &'static str, socket: &str, error: reqwest::Error) -> SwarmError {
     let (is_timeout, is_connect) = (error.is_timeout(), error.is_connect());
     let words = crate::errors::chain(&error.without_url());
     if is_timeout {
         SwarmError::silent(operation)
     } else if is_connect {
-        let err = std::io::Error::other(words);
-        SwarmError::new(operation, &bollard::errors::Error::IOError { err })
+        let error = if std::fs::exists(socket).is_ok_and(|exists| !exists) {
+            bollard::errors::Error::SocketNotFoundError(socket.to_owned())
+        } else {
+            bollard::errors::Error::IOError { err: std::io::Error::other(words) }
+        };
+        SwarmError::new(operation, &error)
     } else {
         SwarmError::unexpected(operation, words)
     }
@@ -180,6 +185,7 @@ mod tests {
     async fn a_docker_that_is_not_there_is_no_refusal() {
         let error = join(&Swarm::new("unix:///nowhere.sock")).await.unwrap_err();
         assert_eq!(error.kind, SwarmErrorKind::Unreachable, "{error}");
+        assert!(error.message.starts_with("/nowhere.sock is not there"), "{error}");
         assert!(!error.to_string().contains(SECRET));
     }
 

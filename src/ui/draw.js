@@ -121,7 +121,7 @@ function draw() {
   tellNews(leaving);
 }
 
-function drawFigures({ quorum, members }) {
+function drawFigures({ quorum, quorum_lost_since: lostSince, members }) {
   const count = (role) => plural(members.filter((member) => member.role === role).length, role);
   const figures = [];
   if (quorum) {
@@ -129,6 +129,9 @@ function drawFigures({ quorum, members }) {
     const rest = spare ? `${spare} may be lost` : 'none may be lost';
     const text = `${reachable} of ${plural(managers, 'manager')} reachable, ${rest}`;
     figures.push({ name: 'Quorum', text, pips: [managers, reachable], alarm: reachable < managers });
+  } else if (lostSince) {
+    const at = new Date(lostSince).toLocaleTimeString();
+    figures.push({ name: 'Quorum', text: `lost since ${at}`, alarm: true });
   } else {
     figures.push({ name: 'Quorum', text: 'not known', alarm: true });
   }

@@ -82,7 +82,7 @@ async fn kept(
 }
 
 async fn picture(node: &Node) -> Option<Picture> {
-    let fleet = FleetView::in_time(manager::view_fleet(node)).await?;
+    let fleet = FleetView::in_time(&node.state, manager::view_fleet(node)).await?;
     // Only now: a worker's Docker would refuse, and write that into its log.
     let tasks = timeout(TASKS_PATIENCE, node.swarm.fetch_live_tasks()).await;
     Some(Picture {

@@ -142,7 +142,8 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_the_machine_takes_the_place_of_an_operators_departure_and_a_failed_one_is_forgotten() {
+    fn what_ends_the_machine_takes_the_place_of_an_operators_departure_and_a_failed_one_is_forgotten()
+     {
         let notices = Notices::default();
         notices.give(notice(Reason::Operator, 600));
         notices.give(notice(Reason::Spot, 120));

@@ -1,24 +1,75 @@
 //! Which of the things that the metadata tells make a node leave, and by when, and which only keep tasks
 //! away from it. Pure.
 
+use std::time::Duration;
+
 use time::OffsetDateTime;
 
 use crate::config::{Rebalance, Settings};
-use crate::imds::{Maintenance, MaintenanceCode, MaintenanceState, SpotAction, TargetState};
+use crate::imds::{
+    Maintenance, MaintenanceCode, MaintenanceState, Scheduled, SpotAction, TargetState,
+};
 use crate::instance::{Departure, Quiet, Reason};
+
+/// EC2 reclaims a spot instance within minutes of the time that the notice names. An instance that
+/// still runs so long after it has outlived the notice.
+const SPOT_OVERDUE: Duration = Duration::from_secs(600);
 
 /// One look at the metadata.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     pub target: Option<TargetState>,
     pub spot: Option<SpotAction>,
-    pub maintenance: Vec<Maintenance>,
+    pub maintenance: Scheduled,
     /// When EC2 recommended to replace the instance.
     pub rebalance: Option<OffsetDateTime>,
     /// This node is in the swarm: an instance that waits in a warm pool is not.
     pub is_member: bool,
-    /// Every question was answered: what is not in here is not there.
+    /// Every question was answered: what is not in here is not there, except for maintenance entries
+    /// that cannot be read.
     pub is_whole: bool,
+    /// The two questions were answered that say whether the node is to get tasks: target state and
+    /// recommendation.
+    pub tells_quiet: bool,
+}
+
+impl Seen {
+    /// Takes out what this instance has outlived: it belongs to an earlier start of the machine, at
+    /// `booted_at` where that is known, or EC2 did not act on it. A boot must not end for it. Returns
+    /// what that was, in words.
+    pub fn take_old(
+        &mut self,
+        booted_at: Option<OffsetDateTime>,
+        now: OffsetDateTime,
+    ) -> Vec<String> {
+        let is_earlier = |time| booted_at.is_some_and(|booted_at| time < booted_at);
+        let is_overdue = |time| time + SPOT_OVERDUE < now;
+        let spot = self.spot.take_if(|it| is_earlier(it.time) || is_overdue(it.time));
+        let rebalance = self.rebalance.take_if(|time| is_earlier(*time));
+        let is_old = |event: &Maintenance| ends_the_instance(event) && is_earlier(event.not_before);
+        let events = std::mem::take(&mut self.maintenance.events);
+        let (old, current) = events.into_iter().partition::<Vec<_>, _>(is_old);
+        self.maintenance.events = current;
+        let spot = spot.map(|it| format!("the spot notice for {}", it.time));
+        let rebalance = rebalance.map(|time| format!("the rebalance recommendation of {time}"));
+        let maintenance = old
+            .into_iter()
+            .map(|event| format!("{} of {} ({})", event.code, event.not_before, event.event_id));
+        spot.into_iter().chain(rebalance).chain(maintenance).collect()
+    }
+}
+
+/// The maintenance because of which the node leaves.
+pub(super) fn due<'a>(
+    seen: &'a Seen,
+    settings: &Settings,
+    now: OffsetDateTime,
+) -> impl Iterator<Item = &'a Maintenance> {
+    let is_watched = settings.watch.maintenance;
+    // It may be announced two weeks ahead: the node works until it needs the time.
+    let until = now + settings.watch.maintenance_lead;
+    let events = seen.maintenance.events.iter();
+    events.filter(move |event| is_watched && ends_the_instance(event) && event.not_before <= until)
 }
 
 /// The notice in what was seen: the one whose machine goes first, if there are several.
@@ -40,12 +91,7 @@ pub fn notice(seen: &Seen, settings: &Settings, now: OffsetDateTime) -> Option<D
         noticed_at: now,
         deadline: action.time.min(now + longest),
     });
-    let maintenance = seen
-        .maintenance
-        .iter()
-        .filter(|event| settings.watch.maintenance && ends_the_instance(event))
-        // It may be announced two weeks ahead: the node works until it needs the time.
-        .filter(|event| event.not_before <= now + settings.watch.maintenance_lead)
+    let maintenance = due(seen, settings, now)
         .map(|event| Departure {
             reason: Reason::Maintenance,
             noticed_at: now,
@@ -92,6 +138,10 @@ mod tests {
 
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
+    fn scheduled(events: Vec<Maintenance>) -> Scheduled {
+        Scheduled { events, unreadable: Vec::new() }
+    }
+
     fn event(code: MaintenanceCode, state: MaintenanceState, minutes: i64) -> Maintenance {
         Maintenance {
             event_id: "instance-event-1".into(),
@@ -104,7 +154,53 @@ mod tests {
     }
 
     fn maintenance(event: Maintenance) -> Seen {
-        Seen { maintenance: vec![event], ..Seen::default() }
+        Seen { maintenance: scheduled(vec![event]), ..Seen::default() }
+    }
+
+    /// What is left of a look on a machine that was started `minutes` ago, and what was taken out.
+    fn current(mut seen: Seen, minutes: i64) -> (bool, usize) {
+        let old = seen.take_old(Some(NOW - Duration::minutes(minutes)), NOW);
+        (notice(&seen, &Settings::default(), NOW).is_some(), old.len())
+    }
+
+    #[test]
+    fn maintenance_of_before_this_start_of_the_machine_is_no_notice() {
+        use MaintenanceCode::{InstanceStop, SystemReboot};
+        use MaintenanceState::{Active, Completed};
+        let at = |minutes| maintenance(event(InstanceStop, Active, minutes));
+        assert_eq!(current(at(-90), 60), (false, 1), "the machine was stopped and started since");
+        assert_eq!(current(at(-60), 90), (true, 0), "it may still come at any moment");
+        assert_eq!(current(at(20), 1), (true, 0));
+        let mut unknown = at(-90);
+        assert!(unknown.take_old(None, NOW).is_empty(), "nobody knows when it was started");
+        let others = [event(SystemReboot, Active, -90), event(InstanceStop, Completed, -90)];
+        let mut seen = Seen { maintenance: scheduled(others.to_vec()), ..Seen::default() };
+        assert!(seen.take_old(Some(NOW), NOW).is_empty(), "these never were notices");
+        assert_eq!(seen.maintenance.events, others);
+    }
+
+    #[test]
+    fn a_spot_notice_that_ec2_has_not_acted_on_is_no_notice_any_more() {
+        let at = |minutes| {
+            let time = NOW + Duration::minutes(minutes);
+            let spot = SpotAction { action: "terminate".into(), time };
+            Seen { spot: Some(spot), ..Seen::default() }
+        };
+        assert_eq!(current(at(-60), 24 * 60), (false, 1), "an hour in the past");
+        assert_eq!(current(at(-5), 3), (false, 1), "the instance was stopped and started since");
+        assert_eq!(current(at(-5), 24 * 60), (true, 0), "it may only be late");
+        assert_eq!(current(at(2), 1), (true, 0));
+    }
+
+    #[test]
+    fn a_recommendation_of_before_this_start_of_the_machine_is_old() {
+        let mut settings = Settings::default();
+        settings.watch.rebalance = Rebalance::Leave;
+        let mut seen = Seen { rebalance: Some(NOW - Duration::HOUR), ..Seen::default() };
+        assert!(seen.take_old(Some(NOW - Duration::hours(2)), NOW).is_empty());
+        assert!(notice(&seen, &settings, NOW).is_some());
+        assert_eq!(seen.take_old(Some(NOW - Duration::MINUTE), NOW).len(), 1);
+        assert!(notice(&seen, &settings, NOW).is_none());
     }
 
     #[test]
@@ -198,12 +294,12 @@ mod tests {
                     action: "terminate".into(),
                     time: NOW + Duration::seconds(seconds),
                 }),
-                maintenance: retired
+                maintenance: scheduled(retired
                     .map(|minutes| {
                         event(MaintenanceCode::InstanceRetirement, MaintenanceState::Active, minutes)
                     })
                     .into_iter()
-                    .collect(),
+                    .collect()),
                 ..Seen::default()
             };
             let longest = NOW + settings.leave.deadline;

@@ -1,12 +1,17 @@
 //! From look to look: what is new, and what has been taken back. Pure.
 //!
 //! Guarantees: what was announced is believed at once, and that it is gone only after several whole looks
-//! in a row; a look that failed, or half of it, takes nothing back.
+//! in a row; a look that failed, or half of it, takes nothing back. A maintenance entry that cannot be
+//! read keeps only that maintenance in force, and nothing else.
+
+use std::collections::BTreeSet;
 
 use time::OffsetDateTime;
 
+use super::notice::due;
 use super::{Seen, notice, quiet};
 use crate::config::Settings;
+use crate::imds::Scheduled;
 use crate::instance::{Departure, Quiet};
 
 /// So many looks in a row must find something gone: the metadata is many machines' work, and one answer of
@@ -33,28 +38,58 @@ pub struct Vigil {
     louder: u32,
     /// The most that was seen in the latter.
     meanwhile: Option<Quiet>,
+    /// Maintenance that has been a notice and was not taken back.
+    maintenance: BTreeSet<String>,
+    /// So many entries without an id could not be read when that maintenance could.
+    unnamed: usize,
 }
 
 impl Vigil {
     /// Takes a look in.
     pub fn see(&mut self, seen: &Seen, settings: &Settings, now: OffsetDateTime) -> Told {
-        let count = |before: u32, holds: bool| match holds && seen.is_whole {
-            true => before.saturating_add(1),
-            false => 0,
-        };
         let notice = notice(seen, settings, now);
-        self.clear = count(self.clear, notice.is_none());
+        self.note_maintenance(seen, settings, now);
+        let is_clear = notice.is_none() && !self.may_hide_maintenance(&seen.maintenance);
+        self.clear = count(self.clear, is_clear && seen.is_whole);
+        let is_clear = self.clear >= LOOKS;
+        if is_clear {
+            self.maintenance.clear();
+        }
         let quiet = quiet(seen, settings);
         let is_louder = quiet < self.quiet;
-        self.louder = count(self.louder, is_louder);
+        self.louder = count(self.louder, is_louder && seen.tells_quiet);
         self.meanwhile = if self.louder > 0 { self.meanwhile.max(quiet) } else { None };
         if !is_louder {
             self.quiet = quiet;
         } else if self.louder >= LOOKS {
             (self.quiet, self.louder, self.meanwhile) = (self.meanwhile, 0, None);
         }
-        Told { notice, is_clear: self.clear >= LOOKS, quiet: self.quiet }
+        Told { notice, is_clear, quiet: self.quiet }
     }
+
+    fn note_maintenance(&mut self, seen: &Seen, settings: &Settings, now: OffsetDateTime) {
+        let due: Vec<String> =
+            due(seen, settings, now).map(|event| event.event_id.clone()).collect();
+        if !due.is_empty() {
+            self.maintenance.extend(due);
+            self.unnamed = unnamed(&seen.maintenance);
+        }
+    }
+
+    /// An entry that cannot be read may be the maintenance that is in force.
+    fn may_hide_maintenance(&self, scheduled: &Scheduled) -> bool {
+        let mut ids = scheduled.unreadable.iter().filter_map(|entry| entry.event_id.as_ref());
+        !self.maintenance.is_empty()
+            && (ids.any(|id| self.maintenance.contains(id)) || unnamed(scheduled) > self.unnamed)
+    }
+}
+
+fn count(before: u32, holds: bool) -> u32 {
+    if holds { before.saturating_add(1) } else { 0 }
+}
+
+fn unnamed(scheduled: &Scheduled) -> usize {
+    scheduled.unreadable.iter().filter(|entry| entry.event_id.is_none()).count()
 }
 
 #[cfg(test)]
@@ -63,7 +98,9 @@ mod tests {
 
     use super::*;
     use crate::config::Rebalance;
-    use crate::imds::{SpotAction, TargetState};
+    use crate::imds::{
+        Maintenance, MaintenanceCode, MaintenanceState, SpotAction, TargetState, UnreadableEvent,
+    };
 
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
@@ -90,6 +127,7 @@ mod tests {
                 spot: is_reclaimed.then(|| SpotAction { action: "stop".into(), time: NOW }),
                 rebalance: is_recommended.then_some(NOW),
                 is_whole,
+                tells_quiet: is_whole,
                 ..Seen::default()
             }
         }
@@ -147,5 +185,54 @@ mod tests {
         assert!(see(false, true) && see(false, true) && see(false, false), "a look that failed");
         assert!(see(false, true) && see(false, true));
         assert!(!see(false, true));
+    }
+
+    /// A look that finds these maintenance entries, and no other notice.
+    fn see_scheduled(vigil: &mut Vigil, stop: Option<&str>, unreadable: &[Option<&str>]) -> Told {
+        let stop = stop.map(|id| Maintenance {
+            event_id: id.to_owned(),
+            code: MaintenanceCode::InstanceStop,
+            state: MaintenanceState::Active,
+            description: String::new(),
+            not_before: NOW,
+            not_after: None,
+        });
+        let unreadable = unreadable
+            .iter()
+            .map(|id| UnreadableEvent { event_id: id.map(str::to_owned), problem: String::new() });
+        let maintenance =
+            Scheduled { events: stop.into_iter().collect(), unreadable: unreadable.collect() };
+        let look =
+            Look { is_whole: true, is_reclaimed: false, is_standby: false, is_recommended: false };
+        vigil.see(&Seen { maintenance, ..look.seen() }, &settings(), NOW)
+    }
+
+    #[test]
+    fn an_unreadable_entry_keeps_only_its_own_maintenance_in_force() {
+        let clears = |stop: Option<&str>, before: &[Option<&str>], after: &[Option<&str>]| {
+            let mut vigil = Vigil::default();
+            see_scheduled(&mut vigil, stop, before);
+            (0..LOOKS).any(|_| see_scheduled(&mut vigil, None, after).is_clear)
+        };
+        assert!(clears(None, &[], &[Some("e-9")]), "a spot notice was in force, if any");
+        assert!(clears(None, &[], &[None]));
+        assert!(clears(Some("e-1"), &[], &[]));
+        assert!(clears(Some("e-1"), &[], &[Some("e-9")]), "it is another one");
+        assert!(clears(Some("e-1"), &[None], &[None]), "both could be told apart");
+        assert!(!clears(Some("e-1"), &[], &[Some("e-1")]), "cannot tell whether it still stands");
+        assert!(!clears(Some("e-1"), &[], &[None]), "it may be this one");
+    }
+
+    #[test]
+    fn standby_ends_although_the_spot_notice_cannot_be_read() {
+        let mut vigil = Vigil::default();
+        let look =
+            Look { is_whole: true, is_reclaimed: false, is_standby: true, is_recommended: false };
+        assert!(vigil.see(&look.seen(), &settings(), NOW).quiet.is_some());
+        let back = Look { is_standby: false, ..look }.seen();
+        let back = Seen { is_whole: false, tells_quiet: true, ..back };
+        let told: Vec<_> = (0..LOOKS).map(|_| vigil.see(&back, &settings(), NOW)).collect();
+        assert!(told.iter().all(|told| !told.is_clear), "there may be a notice");
+        assert_eq!(told.last().and_then(|told| told.quiet), None);
     }
 }

@@ -1,8 +1,10 @@
-//! What an operator sees: `skep status` of an instance.
+//! What an operator sees: `skep status` of an instance, and what a load balancer does.
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
 use skep_sim::fleet::Instance;
+
+use crate::departures::shell;
 
 /// `skep status --json`.
 ///
@@ -32,4 +34,20 @@ pub fn member(fleet: &Value, instance_id: &str) -> anyhow::Result<Value> {
     let members = fleet["members"].as_array().context("members")?;
     let member = members.iter().find(|member| member["instance_id"] == instance_id);
     member.cloned().with_context(|| format!("{instance_id} in {fleet:#}"))
+}
+
+/// `GET /` on the health port: its code, and status and phase in its body.
+///
+/// # Errors
+/// When nobody answers, or something else.
+pub async fn health(instance: &Instance) -> anyhow::Result<(u16, String, String)> {
+    let script = r#"exec 3<>/dev/tcp/127.0.0.1/44554
+        printf 'GET / HTTP/1.1\r\nHost: skep\r\nConnection: close\r\n\r\n' >&3
+        cat <&3"#;
+    let answer = shell(instance, script).await?;
+    let code = answer.split(' ').nth(1).context("a status line")?.parse()?;
+    let (_, body) = answer.split_once("\r\n\r\n").context("a body")?;
+    let body: Value = serde_json::from_str(body).with_context(|| answer.clone())?;
+    let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
+    Ok((code, text("status"), text("phase")))
 }

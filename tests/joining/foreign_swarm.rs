@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::ensure;
+use bollard::Docker;
 use bollard::models::{ServiceSpec, SwarmJoinRequest, TaskSpec, TaskSpecContainerSpec};
 use harness::gate::Gate;
 use harness::swarm;
@@ -47,6 +48,39 @@ async fn as_its_worker() -> anyhow::Result<()> {
     swarm::resize(&fleet, "worker", 1)?;
     let worker = swarm::newest(&fleet, "worker", 1).await?;
     refused(&fleet, &gate, &worker, false).await?;
+    fleet.stop().await
+}
+
+/// The image was made from a running manager of this cluster: Docker there takes itself for that one.
+#[tokio::test]
+async fn as_a_copy_of_a_manager_that_lives() -> anyhow::Result<()> {
+    let (gate, fleet) = start(false).await?;
+    fleet.create_cluster(&swarm::cluster(3, 0))?;
+    swarm::whole(&fleet, 3, 0).await?;
+    let leader = fleet.leader().await?;
+    let managers = fleet.group(&format!("{}-managers", swarm::CLUSTER));
+    let original = managers.iter().find(|one| one.id() != leader.id()).expect("three managers");
+    gate.close();
+    swarm::resize(&fleet, "manager", 4)?;
+    let copy = swarm::newest(&fleet, "manager", 4).await?;
+    let root = async |docker: Docker| docker.info().await.map(|info| info.docker_root_dir);
+    let [theirs, own] = [root(original.docker()?).await?, root(copy.wait_docker().await?).await?];
+    let (theirs, own) = theirs.zip(own).expect("Docker names its root");
+    copy.stop_dockerd().await?;
+    swarm::sh(&copy, &format!("rm -rf {own}/swarm && cp -a {theirs}/swarm {own}/swarm")).await?;
+    copy.start_dockerd()?;
+    copy.wait_docker().await?;
+    gate.open_for(&copy)?;
+
+    assert_eq!(swarm::ended(&fleet, &copy).await?, 1);
+    swarm::gave_up(&fleet, &copy).await?;
+    let log = copy.log();
+    ensure!(log.contains("started from an image of a running manager"), "{log}");
+    copy.stop_dockerd().await?;
+    swarm::whole(&fleet, 3, 0).await?;
+    let place = swarm::place(original).await?;
+    ensure!(place.control_available == Some(true), "the original is a manager still: {place:?}");
+    ensure!(original.exit_codes().is_empty(), "and its skep has gone on");
     fleet.stop().await
 }
 

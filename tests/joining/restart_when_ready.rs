@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::ensure;
 use harness::PATIENCE;
+use harness::seen::health;
 use harness::swarm;
 use nix::sys::signal::Signal;
 use skep_sim::cloud::{Fault, Service};
@@ -80,6 +81,47 @@ async fn before_its_row_was_written() -> anyhow::Result<()> {
     assert_eq!(swarm::place(&worker).await?.node_id, before.node_id, "it did not join twice");
     swarm::announced(&fleet).await?;
     fleet.stop().await
+}
+
+/// AWS is away, then the swarm's leader as well: a load balancer must not have a node replaced for that.
+#[tokio::test]
+async fn while_neither_aws_nor_the_swarm_answers() -> anyhow::Result<()> {
+    let fleet = start().await?;
+    let instances = fleet.instances();
+    fleet.cloud().faults().set(Service::DynamoDb, None, Fault { error: 1.0, ..Fault::default() });
+    for instance in &instances {
+        ensure!(instance.kill_skep(Signal::SIGKILL));
+        stays_healthy(&fleet, instance).await?;
+    }
+    let (lost, kept) = instances.split_first().expect("nodes");
+    lost.isolate(true)?;
+    for instance in kept {
+        ensure!(instance.kill_skep(Signal::SIGKILL));
+        stays_healthy(&fleet, instance).await?;
+    }
+    lost.isolate(false)?;
+    fleet.cloud().faults().clear();
+    swarm::all_ready(&fleet, 3).await?;
+    swarm::whole(&fleet, 2, 1).await?;
+    fleet.stop().await
+}
+
+/// The new skep is not Ready, and answers 200 all the same, for as long as a load balancer may look.
+async fn stays_healthy(fleet: &Fleet, instance: &Instance) -> anyhow::Result<()> {
+    // Nobody listens in the first moments.
+    fleet
+        .wait_until("200 on the way to Ready", PATIENCE, async || is_healthy(instance).await)
+        .await?;
+    for _ in 0..10 {
+        tokio::time::sleep(harness::secs(1)).await;
+        ensure!(is_healthy(instance).await?, "{:?}", health(instance).await);
+    }
+    Ok(())
+}
+
+async fn is_healthy(instance: &Instance) -> anyhow::Result<bool> {
+    let seen = health(instance).await.ok();
+    Ok(seen.is_some_and(|(code, _, phase)| (code, phase.as_str()) == (200, "booting")))
 }
 
 async fn start() -> anyhow::Result<Fleet> {

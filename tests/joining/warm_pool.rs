@@ -10,6 +10,7 @@ use harness::departures::{
     running_on, systemctl_with_job,
 };
 use harness::secs;
+use harness::seen::health;
 use harness::swarm::{self, said};
 use nix::sys::signal::Signal;
 use skep_sim::cloud::{ActionResult, LifecycleState, PoolState, Transition, WarmPoolSpec};
@@ -44,7 +45,7 @@ async fn running_until_it_is_wanted() -> anyhow::Result<()> {
     for instance in &instances {
         assert!(instance.is_ready(), "systemd must not wait for the group");
         is_no_node(&fleet, instance, 1).await?;
-        assert_eq!(health(instance).await?, "503");
+        assert_eq!(health(instance).await?.0, 503);
     }
 
     let [first, second] = &instances[..] else { panic!("two instances") };
@@ -101,7 +102,7 @@ async fn given_back_and_wanted_again() -> anyhow::Result<()> {
             Ok(worker.instance.statuses().last().is_some_and(|status| status == WAITS))
         })
         .await?;
-    assert_eq!(health(&worker.instance).await?, "503");
+    assert_eq!(health(&worker.instance).await?.0, 503);
     assert_eq!(fleet.nodes().await?.len(), 1, "the manager");
 
     let pid = worker.instance.skep_pid();
@@ -187,13 +188,4 @@ async fn serves(fleet: &Fleet, instance: &Instance) -> anyhow::Result<()> {
         .await?;
     assert!(!hook_timed_out(fleet, instance));
     Ok(())
-}
-
-/// The status code of the health port.
-async fn health(instance: &Instance) -> anyhow::Result<String> {
-    let script = r#"bash -c 'exec 3<>/dev/tcp/127.0.0.1/44554
-        printf "GET / HTTP/1.0\r\n\r\n" >&3
-        head -1 <&3' | cut -d " " -f 2"#;
-    let output = swarm::sh(instance, script).await?;
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use harness::PATIENCE;
 use harness::departures::{self, node_id, signal};
 use harness::secs;
-use harness::seen::status_text;
+use harness::seen::{status, status_text};
 use harness::swarm::{self, CLUSTER, Charter};
 use serde_json::{Value, json};
 use skep_sim::cloud::{Fault, Service};
@@ -66,6 +66,48 @@ async fn whole(fleet: &Fleet, managers: usize, workers: usize) -> anyhow::Result
         .await
 }
 
+/// Since when the quorum is lost, and what to do, is said alike wherever an operator looks; and nobody is
+/// ready for whom nobody vouches.
+async fn the_loss_is_one_state_everywhere(
+    fleet: &Fleet,
+    survivor: &Instance,
+) -> anyhow::Result<()> {
+    let seen = fleet
+        .wait_for("a quorum that is called lost", PATIENCE, async || {
+            let seen = status(survivor).await?;
+            Ok((!seen["node"]["quorum_lost_since"].is_null()).then_some(seen))
+        })
+        .await?;
+    let ask = |path: &str| {
+        format!(
+            "exec 3<>/dev/tcp/127.0.0.1/44554\n\
+             printf 'GET {path} HTTP/1.0\\r\\nHost: skep\\r\\n\\r\\n' >&3\n\
+             cat <&3"
+        )
+    };
+    let health = departures::shell(survivor, &ask("/")).await?;
+    ensure!(health.contains(" 200 "), "{health}");
+    let (_, health) = health.split_once("\r\n\r\n").context("a body")?;
+    let health: Value = serde_json::from_str(health)?;
+    let sentence = health["quorum"].as_str().with_context(|| health.to_string())?;
+    ensure!(sentence.starts_with("the quorum is lost since "), "{sentence}");
+    ensure!(sentence.contains("`skep recover`"), "{sentence}");
+    let trouble = seen["node"]["trouble"].as_str().context("a trouble")?;
+    ensure!(trouble.contains(sentence), "{trouble}");
+    ensure!(status_text(survivor).await?.contains(sentence), "{sentence}");
+    let members = seen["fleet"]["members"].as_array().context("members")?;
+    ensure!(members.iter().all(|it| it["docker_state"] == "unknown"), "{members:#?}");
+    let metrics = departures::shell(survivor, &ask("/metrics")).await?;
+    for series in ["skep_in_trouble{", "skep_quorum_margin{", "skep_quorum_lost_timestamp_seconds{"]
+    {
+        ensure!(metrics.contains(series), "{series} is not in {metrics}");
+    }
+    let log = survivor.log();
+    ensure!(log.matches(sentence).count() == 1, "once in {log}");
+    ensure!(!log.contains("does not have a leader"), "Docker's own words are for nobody: {log}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_survivor_re_creates_it_when_told_and_all_come_back() -> anyhow::Result<()> {
     let fleet = swarm::standing(harness::options(), 3, 2).await?;
@@ -87,8 +129,7 @@ async fn a_survivor_re_creates_it_when_told_and_all_come_back() -> anyhow::Resul
     let seen = lost(&fleet, survivor).await?;
     assert_eq!(seen["managers"].as_array().map(Vec::len), Some(2), "{seen:#}");
     ensure!(seen["managers"][0]["auto_scaling"] == "gone", "{seen:#}");
-    let status = status_text(survivor).await?;
-    ensure!(status.contains("`skep recover`"), "{status}");
+    the_loss_is_one_state_everywhere(&fleet, survivor).await?;
     let unasked = survivor.skep(["recover"]).await?;
     assert_eq!(unasked.status.code(), Some(NOTHING_DONE));
     println!("{}", text(&unasked));

@@ -1,14 +1,12 @@
 //! What a node shows of itself on its way: systemd's status, the health port, `skep status`.
 
-use std::sync::Arc;
-
 use anyhow::Context;
 use harness::PATIENCE;
-use harness::departures::{Leaver, departure_state, options_with, running, shell, standing};
+use harness::departures::{Leaver, departure_state, options_with, running, standing};
 use harness::secs;
-use harness::seen::{member, status, status_text};
+use harness::seen::{health, member, status, status_text};
 use serde_json::Value;
-use skep_sim::fleet::{ClusterSpec, Instance, workload};
+use skep_sim::fleet::{ClusterSpec, workload};
 
 #[tokio::test]
 async fn a_node_tells_how_it_does_while_ready_and_while_it_leaves() -> anyhow::Result<()> {
@@ -89,17 +87,4 @@ async fn a_node_tells_how_it_does_while_ready_and_while_it_leaves() -> anyhow::R
     let began = |phase: &str| statuses.iter().position(|status| status.starts_with(phase));
     assert!(began("booting") < began("ready") && began("ready") < began("leaving"));
     fleet.stop().await
-}
-
-/// `GET /`: its code, and what its body says.
-pub(super) async fn health(instance: &Arc<Instance>) -> anyhow::Result<(u16, String, String)> {
-    let script = r#"exec 3<>/dev/tcp/127.0.0.1/44554
-        printf 'GET / HTTP/1.1\r\nHost: skep\r\nConnection: close\r\n\r\n' >&3
-        cat <&3"#;
-    let answer = shell(instance, script).await?;
-    let code = answer.split(' ').nth(1).context("a status line")?.parse()?;
-    let (_, body) = answer.split_once("\r\n\r\n").context("a body")?;
-    let body: Value = serde_json::from_str(body).with_context(|| answer.clone())?;
-    let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
-    Ok((code, text("status"), text("phase")))
 }

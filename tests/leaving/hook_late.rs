@@ -1,6 +1,8 @@
 //! The metadata says that the instance is to go before Auto Scaling has begun its lifecycle action:
 //! the hook is completed as soon as there is one.
 
+use std::time::Duration;
+
 use harness::departures::{Leaver, options_with, standing};
 use harness::secs;
 use skep_sim::cloud::{Service, Transition};
@@ -8,10 +10,20 @@ use skep_sim::fleet::ClusterSpec;
 
 #[tokio::test]
 async fn completing_it_is_tried_until_there_is_an_action() -> anyhow::Result<()> {
+    begins_late(secs(15)).await
+}
+
+/// As long as a load balancer may take to deregister it.
+#[tokio::test]
+async fn a_deregistration_of_minutes_comes_first() -> anyhow::Result<()> {
+    begins_late(secs(300)).await
+}
+
+async fn begins_late(delay: Duration) -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 1, 1);
     let fleet = standing(options_with(""), &spec).await?;
     let worker = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
-    fleet.cloud().set_transition_delay(Transition::Terminating, secs(15));
+    fleet.cloud().set_transition_delay(Transition::Terminating, delay);
 
     fleet.cloud().clear_requests();
     fleet.cloud().terminate(worker.id(), true)?;
@@ -27,6 +39,6 @@ async fn completing_it_is_tried_until_there_is_an_action() -> anyhow::Result<()>
     let (last, refused) = completions.split_last().expect("more than one");
     assert_eq!(*last, 200);
     assert!(refused.iter().all(|status| *status == 400), "{completions:?}");
-    assert!(worker.instance.log().contains("Auto Scaling has not begun to wait for this hook yet"));
+    assert!(worker.instance.log().contains("has not begun to wait for this hook yet"));
     fleet.stop().await
 }

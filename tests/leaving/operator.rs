@@ -69,7 +69,8 @@ async fn on_a_narrow_terminal(leaver: &Leaver) -> anyhow::Result<()> {
     for part in ["\x1b[", "why      a new kernel", "to drain (-)", "left:", "  web.", "[#"] {
         ensure!(drawn.contains(part), "no {part:?}: {drawn}");
     }
-    ensure!(drawn.trim_end().ends_with("left, and off the list"), "{drawn}");
+    let (_, after) = drawn.split_once("left, and off the list").context("no end")?;
+    ensure!(after.contains("InService") && after.contains("systemctl start skep"), "{after}");
     ensure!(widest(&drawn) <= 60, "the first line is the terminal's to wrap: {drawn}");
     let block = drawn.split_once("view alone.").context("no first line")?.1;
     ensure!(widest(block) <= 40, "{} columns: {block}", widest(block));

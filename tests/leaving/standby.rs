@@ -9,11 +9,9 @@ use harness::PATIENCE;
 use harness::departures::{Leaver, departure_state, options_with, running, running_on, standing};
 use harness::nodes::{availability, labels, operate};
 use harness::secs;
-use harness::seen::{member, status};
+use harness::seen::{health, member, status};
 use skep_sim::cloud::Market;
 use skep_sim::fleet::{ClusterSpec, Fleet, Instance, workload};
-
-use super::being_seen::health;
 
 const MARK: &str = "skep.availability";
 

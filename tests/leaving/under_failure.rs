@@ -1,6 +1,8 @@
 //! What a departure rests on fails while it is under way: the ledger, Docker, the leader. Nothing that cannot be
 //! told is taken for an answer.
 
+use std::sync::Arc;
+
 use anyhow::ensure;
 use harness::PATIENCE;
 use harness::departures::{
@@ -9,7 +11,7 @@ use harness::departures::{
 use harness::secs;
 use harness::swarm::{self, sh};
 use skep_sim::cloud::{ActionResult, Fault, Service};
-use skep_sim::fleet::{ClusterSpec, Fleet, workload};
+use skep_sim::fleet::{ClusterSpec, Fleet, Instance, workload};
 
 const IMPATIENT: &str = "[leave]\nmanager_patience = \"3s\"\n";
 
@@ -46,6 +48,29 @@ async fn a_worker_leaves_while_the_ledger_is_down() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
+/// The outage outlasts the departure: the machine is not held for ever.
+#[tokio::test]
+async fn a_worker_leaves_although_the_ledger_stays_down() -> anyhow::Result<()> {
+    let spec = ClusterSpec::new("demo", 1, 2);
+    let config = format!("{IMPATIENT}deadline = \"60s\"\n");
+    let fleet = standing(options_with(&config), &spec).await?;
+    fleet.create_service("web", 4, workload::slow_to_stop(5.0), secs(20)).await?;
+    running(&fleet, "web", 4).await?;
+    let worker = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
+    ledger_down(&fleet);
+    fleet.cloud().terminate(worker.id(), true)?;
+    worker.hook_is_completed(&fleet).await?;
+    worker.lost_no_grace(&fleet)?;
+    assert!(worker.instance.log().contains("nobody has confirmed"), "{}", worker.instance.log());
+    fleet.cloud().faults().clear();
+    fleet
+        .wait_until("the node to be off the list", PATIENCE, async || {
+            Ok(!is_listed(&fleet, &worker.node_id).await?)
+        })
+        .await?;
+    fleet.stop().await
+}
+
 /// A manager: it stays one for as long as it cannot ask.
 #[tokio::test]
 async fn a_manager_leaves_while_the_ledger_is_down() -> anyhow::Result<()> {
@@ -65,23 +90,42 @@ async fn a_manager_leaves_while_the_ledger_is_down() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// Two of three are scaled in while no manager reaches another: none may go before there is a leader again, and
-/// the one that stays has one in the end.
 #[tokio::test]
 async fn managers_that_are_cut_off_from_each_other_keep_their_quorum() -> anyhow::Result<()> {
+    two_of_three_go_while_cut_off(async |fleet, spec| {
+        Ok(fleet.cloud().set_desired(&spec.managers_group(), 1)?)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn managers_that_get_spot_notices_while_cut_off_keep_their_quorum() -> anyhow::Result<()> {
+    two_of_three_go_while_cut_off(async |fleet, spec| {
+        for manager in &fleet.group(&spec.managers_group())[..2] {
+            fleet.cloud().spot_notice(manager.id(), "terminate", secs(600))?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// No manager reaches another: none may go before there is a leader again, and the one that stays has one in
+/// the end.
+async fn two_of_three_go_while_cut_off(
+    go: impl AsyncFn(&Fleet, &ClusterSpec) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 3, 1);
-    let fleet = standing(options_with(IMPATIENT), &spec).await?;
+    let fleet = standing(options_with(&format!("{IMPATIENT}deadline = \"10m\"\n")), &spec).await?;
     let managers = fleet.group(&spec.managers_group());
     for manager in &managers {
         manager.isolate(true)?;
     }
-    let without_a_leader = "the managers to be without a leader";
-    fleet
-        .wait_until(without_a_leader, PATIENCE, async || Ok(fleet.leader().await.is_err()))
-        .await?;
-    fleet.cloud().set_desired(&spec.managers_group(), 1)?;
+    fleet.wait_until("no leader", PATIENCE, async || Ok(fleet.leader().await.is_err())).await?;
+    go(&fleet, &spec).await?;
     tokio::time::sleep(secs(30)).await;
     for manager in &managers {
+        let is_member = swarm::place(manager).await?.node_id.is_some_and(|id| !id.is_empty());
+        ensure!(is_member, "{} is out of the swarm\n{}", manager.id(), fleet.report());
         ensure!(
             hook_results(&fleet, manager).is_empty(),
             "{} has completed its hook while it is in raft\n{}",
@@ -94,10 +138,12 @@ async fn managers_that_are_cut_off_from_each_other_keep_their_quorum() -> anyhow
     }
     fleet
         .wait_until("two to have left, and one to lead", PATIENCE, async || {
-            let left = managers.iter().filter(|one| !hook_results(&fleet, one).is_empty()).count();
+            let left =
+                |one: &&Arc<Instance>| departure_state(&fleet, one).as_deref() == Some("removed");
             let nodes = fleet.nodes().await?;
             let raft = nodes.iter().filter(|node| node.manager_status.is_some()).count();
-            Ok((left, raft) == (2, 1) && fleet.leader().await.is_ok())
+            Ok((managers.iter().filter(left).count(), raft) == (2, 1)
+                && fleet.leader().await.is_ok())
         })
         .await?;
     for manager in &managers {
@@ -107,26 +153,97 @@ async fn managers_that_are_cut_off_from_each_other_keep_their_quorum() -> anyhow
     fleet.stop().await
 }
 
+/// The last manager of a lost quorum holds its machine until its deadline, so that `skep recover` has somebody
+/// left, and does not claim to have left.
+#[tokio::test]
+async fn the_survivor_of_a_lost_quorum_is_scaled_in() -> anyhow::Result<()> {
+    let spec = ClusterSpec::new("demo", 3, 0);
+    let fleet = standing(options_with("[leave]\ndeadline = \"75s\"\n"), &spec).await?;
+    let managers = fleet.group(&spec.managers_group());
+    let [survivor, others @ ..] = &managers[..] else { anyhow::bail!("three managers") };
+    for manager in others {
+        fleet.cloud().crash(manager.id())?;
+    }
+    fleet.wait_until("no leader", PATIENCE, async || Ok(fleet.leader().await.is_err())).await?;
+    fleet.cloud().terminate(survivor.id(), false)?;
+    tokio::time::sleep(secs(45)).await;
+    assert_eq!(hook_results(&fleet, survivor), [], "{}", fleet.report());
+    assert!(swarm::place(survivor).await?.control_available.unwrap_or_default(), "it is a manager");
+    fleet
+        .wait_until("its hook to be completed", PATIENCE, async || {
+            Ok(!hook_results(&fleet, survivor).is_empty())
+        })
+        .await?;
+    assert_eq!(hook_results(&fleet, survivor), [ActionResult::Abandon]);
+    fleet.stop().await
+}
+
 /// dockerd hangs when the notice comes: the managers are asked all the same, and nobody takes its skep for dead.
 #[tokio::test]
 async fn docker_hangs_when_the_notice_comes() -> anyhow::Result<()> {
+    let (fleet, worker) =
+        without_docker(async |worker| sh(worker, "pkill -STOP -x dockerd").await.map(drop)).await?;
+    sh(&worker.instance, "pkill -CONT -x dockerd").await?;
+    worker.has_left_by_its_hook(&fleet).await?;
+    fleet.stop().await
+}
+
+#[tokio::test]
+async fn docker_is_dead_when_the_notice_comes() -> anyhow::Result<()> {
+    let (fleet, worker) =
+        without_docker(async |worker| worker.kill_dockerd().await.map(drop)).await?;
+    worker.instance.start_dockerd()?;
+    // Docker has ended the tasks when it came up, and knows nothing of their grace.
+    worker.hook_is_completed(&fleet).await?;
+    fleet.stop().await
+}
+
+/// A worker whose Docker does not answer gets its notice, and has had more time than a manager gives a skep
+/// that says nothing.
+async fn without_docker(
+    stop: impl AsyncFn(&Arc<Instance>) -> anyhow::Result<()>,
+) -> anyhow::Result<(Fleet, Leaver)> {
     let spec = ClusterSpec::new("demo", 1, 1);
     let fleet = standing(options_with(""), &spec).await?;
     fleet.create_service("web", 2, workload::slow_to_stop(2.0), secs(30)).await?;
     running(&fleet, "web", 2).await?;
     let worker = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
-    sh(&worker.instance, "pkill -STOP -x dockerd").await?;
+    stop(&worker.instance).await?;
     fleet.cloud().terminate(worker.id(), true)?;
     fleet
-        .wait_until("the departure to be in the ledger", secs(20), async || {
+        .wait_until("the departure to be in the ledger", PATIENCE, async || {
             Ok(departure_state(&fleet, &worker.instance).is_some())
         })
         .await?;
-    // Long enough for a manager to stand in for a skep that says nothing.
     tokio::time::sleep(secs(40)).await;
     assert_eq!(hook_results(&fleet, &worker.instance), []);
-    sh(&worker.instance, "pkill -CONT -x dockerd").await?;
-    worker.has_left_by_its_hook(&fleet).await?;
+    Ok((fleet, worker))
+}
+
+/// Nothing answers a stop: flushing and leaving have their time all the same, and who was not stopped is no
+/// success.
+#[tokio::test]
+async fn tasks_that_docker_cannot_stop_take_no_time_from_the_rest() -> anyhow::Result<()> {
+    let spec = ClusterSpec::new("demo", 1, 1);
+    let fleet = standing(options_with("[leave]\ndeadline = \"90s\"\n"), &spec).await?;
+    fleet.create_service("web", 2, workload::graceful(), secs(10)).await?;
+    running(&fleet, "web", 2).await?;
+    let worker = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
+    assert!(!worker.tasks("start").is_empty(), "the worker has tasks");
+    let told = worker.instance.dir().join("told");
+    let script = format!("#!/bin/sh\necho flushed >>{}\n", told.display());
+    flusher(&worker.instance, "10-told", &script)?;
+    sh(&worker.instance, "pkill -STOP -f containerd-shim").await?;
+    fleet.cloud().terminate(worker.id(), true)?;
+    fleet
+        .wait_until("its hook to be completed", PATIENCE, async || {
+            Ok(!hook_results(&fleet, &worker.instance).is_empty())
+        })
+        .await?;
+    assert_eq!(std::fs::read_to_string(&told)?, "flushed\n");
+    assert!(!is_listed(&fleet, &worker.node_id).await?, "{}", fleet.report());
+    let log = worker.instance.log();
+    ensure!(log.contains("this task was killed without its grace"), "{log}");
     fleet.stop().await
 }
 

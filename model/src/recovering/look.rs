@@ -32,7 +32,7 @@ impl MemberRow {
             region: String::new(),
             private_address: address(id).into(),
             market: Market::OnDemand,
-            group: None,
+            group: Some("managers".into()),
             stack: None,
             tags: BTreeMap::new(),
         };

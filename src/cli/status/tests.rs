@@ -169,6 +169,7 @@ fn a_manager_shows_the_fleet() {
     let fleet = FleetView {
         source: ViewSource::LedgerAndDocker,
         quorum: Some(QuorumView { managers: 3, reachable: 3, may_be_lost: 1 }),
+        quorum_lost_since: None,
         members: vec![member("i-0abc", "n1"), drained, stranger],
         problem: Some("the ledger is slow".into()),
         warnings: vec!["encrypted overlay networks do not work".into()],
@@ -191,6 +192,24 @@ fn a_manager_shows_the_fleet() {
     assert_eq!(lines[11], ["Not the whole fleet: the ledger is slow"]);
     let alone = QuorumView { managers: 1, reachable: 1, may_be_lost: 0 };
     assert_eq!(quorum(&alone), "quorum: 1 manager, 1 reachable, none may be lost");
+}
+
+#[test]
+fn a_node_for_which_nobody_vouches_is_ready_nowhere() {
+    let unheard_of = FleetMember { docker_state: Some("unknown".into()), ..member("i-0def", "n2") };
+    let row = row(&unheard_of, None, NOW);
+    assert_eq!((&*row[5], &*row[6]), ("unknown", "unknown"));
+}
+
+#[test]
+fn a_lost_quorum_is_a_trouble_that_names_the_remedy() {
+    let state = StateHandle::default();
+    state.set_quorum_lost(Some(datetime!(2026-11-02 11:58:00 UTC)));
+    let sent = serde_json::to_value(StatusReport { node: state.now(), fleet: None }).unwrap();
+    assert_eq!(sent["node"]["quorum_lost_since"], "2026-11-02T11:58:00Z");
+    let text = text(&serde_json::from_value(sent).unwrap(), NOW, false);
+    let trouble = "trouble   the quorum is lost since 2026-11-02 11:58:00 UTC";
+    assert!(text.contains(trouble) && text.contains("`skep recover`"), "{text}");
 }
 
 #[test]

@@ -11,13 +11,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::batch::{Batch, Event, batches};
+use crate::disk;
 
 /// On disk there is no more than this of all sources together. What is beyond is left out, and the outcome
 /// says so: a real shipper is wanted.
@@ -102,7 +103,7 @@ impl Writer {
                     return Ok(false);
                 }
                 self.bytes += text.len();
-                put(&self.dir, &name(self.index.batches.len()), &text).map(|()| true)
+                disk::replace(&self.dir.join(name(self.index.batches.len())), &text).map(|()| true)
             });
             match written {
                 Ok(true) => self.index.batches.push(Entry { source: source.to_owned(), lines }),
@@ -279,17 +280,8 @@ fn get<T: DeserializeOwned>(dir: &Path, name: &str) -> Result<Option<T>, Unreada
 
 fn put_json(dir: &Path, name: &str, content: &impl Serialize) -> Result<(), String> {
     let text = serde_json::to_vec(content).map_err(io::Error::from);
-    text.and_then(|text| put(dir, name, &text))
+    text.and_then(|text| disk::replace(&dir.join(name), &text))
         .map_err(|error| format!("{}: {error}", dir.join(name).display()))
-}
-
-/// Whole or not at all.
-fn put(dir: &Path, name: &str, content: &[u8]) -> io::Result<()> {
-    let (path, temporary) = (dir.join(name), dir.join(format!("{name}.new")));
-    let mut file = fs::File::create(&temporary)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&temporary, &path)
 }
 
 #[cfg(test)]

@@ -58,6 +58,8 @@ pub enum Verdict {
     Listed { instance: String, lifecycle: String },
     /// No answer came that says anything about it.
     Unproven { instance: String },
+    /// Its row names no group: that Auto Scaling does not list it says nothing.
+    Ungrouped { instance: String },
     /// Nobody knows which instance it is or was.
     Unplaced,
 }
@@ -113,6 +115,10 @@ impl fmt::Display for Verdict {
             Self::Unproven { instance } => {
                 write!(f, "Auto Scaling has given no answer about {instance}; left alone")
             }
+            Self::Ungrouped { instance } => write!(
+                f,
+                "{instance} was in no Auto Scaling group, so nobody can say whether it is gone; left alone (docker node rm, if it is)"
+            ),
             Self::Unplaced => f.write_str(
                 "nobody knows which instance it was; left alone (docker node rm, if it is dead)",
             ),
@@ -195,7 +201,7 @@ fn judge(seen: &Observed<'_>, node: &NodeView) -> Option<Verdict> {
     } else if rows.is_empty() {
         judge_stray(seen, node)
     } else {
-        by_instances(seen, rows.iter().map(|row| row.instance_id.as_str()))
+        by_instances(seen, rows.iter().map(|row| (row.instance_id.as_str(), row.group.is_some())))
     })
 }
 
@@ -212,7 +218,8 @@ fn judge_stray(seen: &Observed<'_>, node: &NodeView) -> Verdict {
         return Verdict::Superseded { by: owner.id.clone() };
     }
     let attempts = seen.attempts.iter().filter(|attempt| attempt.address == address);
-    by_instances(seen, attempts.map(|attempt| attempt.instance_id.as_str()))
+    // Without a row it was never Ready: one that still lives has lost nothing, and joins anew.
+    by_instances(seen, attempts.map(|attempt| (attempt.instance_id.as_str(), true)))
 }
 
 /// An entry that no host has ever been behind, by the managers' own list.
@@ -227,10 +234,10 @@ fn judge_nameless(seen: &Observed<'_>, node: &NodeView) -> Verdict {
 }
 
 /// Everyone that the ledger takes for this entry must be gone: of two rows that contradict each other,
-/// one was made by hand.
-fn by_instances<'a>(seen: &Observed<'_>, ids: impl Iterator<Item = &'a str>) -> Verdict {
+/// one was made by hand. Each comes with whether Auto Scaling's silence about it means anything.
+fn by_instances<'a>(seen: &Observed<'_>, ids: impl Iterator<Item = (&'a str, bool)>) -> Verdict {
     let mut verdict = Verdict::Unplaced;
-    for id in ids {
+    for (id, had_group) in ids {
         let instance = id.to_owned();
         verdict = match seen.survey.listed.get(id) {
             Some(it) => {
@@ -238,7 +245,10 @@ fn by_instances<'a>(seen: &Observed<'_>, ids: impl Iterator<Item = &'a str>) -> 
                 return Verdict::Listed { instance, lifecycle };
             }
             None if !seen.survey.is_gone(id) => Verdict::Unproven { instance },
-            None if matches!(verdict, Verdict::Unproven { .. }) => verdict,
+            None if matches!(verdict, Verdict::Unproven { .. } | Verdict::Ungrouped { .. }) => {
+                verdict
+            }
+            None if !had_group => Verdict::Ungrouped { instance },
             None => Verdict::Gone { instance },
         };
     }
@@ -248,6 +258,7 @@ fn by_instances<'a>(seen: &Observed<'_>, ids: impl Iterator<Item = &'a str>) -> 
 /// A row that outlived its node and its instance, or that somebody invented.
 fn is_orphan(seen: &Observed<'_>, row: &Member) -> bool {
     seen.survey.is_gone(&row.instance_id)
+        && row.group.is_some()
         && seen.now - row.updated_at > ROW_PATIENCE
         && seen.nodes.iter().all(|node| node.id != row.node_id)
 }

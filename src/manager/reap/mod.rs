@@ -2,8 +2,8 @@
 //! failed joins leave behind.
 //!
 //! Guarantees: a node is taken off the list only when Docker has called it Down for a while **and**
-//! a successful answer of Auto Scaling does not list its instance any more, or its address belongs to
-//! another live node. An answer that does not list the asking instance either proves nothing. A manager
+//! a successful answer of Auto Scaling does not list its instance any more, which its row had in a group, or
+//! its address belongs to another live node. An answer that does not list the asking instance either proves nothing. A manager
 //! is demoted first, one per look. What is left alone is said, with the reason, once in the log and in
 //! `skep status`.
 //!
@@ -30,7 +30,7 @@ use crate::instance::Role;
 use crate::ledger::Member;
 use crate::metrics::metrics;
 use crate::node::Node;
-use crate::swarm::{NodeView, Quorum, SwarmErrorKind};
+use crate::swarm::NodeView;
 
 use decide::{Decision, Observed, Step, Verdict};
 
@@ -71,10 +71,6 @@ struct Memory {
 pub async fn reap_the_dead(node: &Node, node_id: &str) -> Infallible {
     rounds::go(node, WHAT, (INTERVAL, INTERVAL), async |memory: &mut Memory| {
         let looked = look(node, node_id, memory).await;
-        if let Err(CareError::Swarm(error)) = &looked {
-            let has_no_leader = error.kind == SwarmErrorKind::NoLeader;
-            metrics().quorum_margin(has_no_leader.then_some(-1.0));
-        }
         if looked.as_ref().is_err_and(CareError::is_not_manager) {
             node.state.set_verdicts(BTreeMap::new());
         }
@@ -86,7 +82,6 @@ pub async fn reap_the_dead(node: &Node, node_id: &str) -> Infallible {
 /// Whether time alone will change something soon.
 async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<bool, CareError> {
     let nodes = node.swarm.fetch_nodes().await?;
-    metrics().quorum_margin(Some(Quorum::of(&nodes).may_be_lost() as f64));
     let is_leader = nodes.iter().any(|view| view.id == me && view.is_leader());
     let now = Instant::now();
     let lifeless_for = memory.lifeless_for(&nodes, now);

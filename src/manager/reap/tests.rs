@@ -37,9 +37,15 @@ fn member(instance: &str, node_id: &str, address: u8, age: i64) -> Member {
     serde_json::from_value(serde_json::json!({
         "instance_id": instance, "role": "worker", "node_id": node_id, "zone": "a",
         "address": format!("10.0.0.{address}"), "generation": 1, "state": "ready",
+        "group": "workers",
         "updated_at": NOW.unix_timestamp() - age, "expires_at": NOW.unix_timestamp(),
     }))
     .unwrap()
+}
+
+fn ungrouped(mut row: Member) -> Member {
+    row.group = None;
+    row
 }
 
 fn attempt(instance: &str, address: u8, age: i64) -> Attempt {
@@ -136,6 +142,25 @@ fn without_an_answer_nobody_goes() {
     assert_eq!(world.steps(), [""; 0]);
     assert_eq!(world.verdict("w1"), Some(Verdict::Unproven { instance: "i-w1".into() }));
     assert!(decide(&world.seen()).orphans.is_empty());
+}
+
+/// That Auto Scaling does not list what it never had says nothing: such a node is Down at every reboot.
+#[test]
+fn who_was_never_in_a_group_is_left_alone() {
+    let lone = || ungrouped(member("i-lone", "w1", 4, LONG_AGO));
+    let nodes = vec![me(), node("w1", "down", 4), node("w2", "ready", 5)];
+    let world = World::new(nodes, vec![lone()], survey(&["i-lone"], &[]));
+    assert_eq!(world.steps(), [""; 0]);
+    let verdict = world.verdict("w1").unwrap();
+    assert_eq!(verdict, Verdict::Ungrouped { instance: "i-lone".into() });
+    assert!(!verdict.is_passing() && verdict.to_string().contains("docker node rm"));
+    for twice in [[lone(), member("i-b", "w1", 4, 0)], [member("i-b", "w1", 4, 0), lone()]] {
+        let both = World::new(world.nodes.clone(), twice.into(), survey(&["i-lone", "i-b"], &[]));
+        assert_eq!(both.verdict("w1"), Some(verdict.clone()), "both must be gone");
+    }
+    let nowhere = vec![me(), node("w2", "ready", 5)];
+    let orphaned = World::new(nowhere, vec![lone()], survey(&["i-lone"], &[]));
+    assert!(decide(&orphaned.seen()).orphans.is_empty(), "its row ends by itself");
 }
 
 /// The second row was made by hand, or the first was.
@@ -267,7 +292,7 @@ fn any_node() -> impl Strategy<Value = NodeView> {
 
 fn any_world() -> impl Strategy<Value = World> {
     let nodes = prop::collection::vec(any_node(), 0..8);
-    let rows = prop::collection::vec((0u8..6, 0u8..8, 0u8..5, 0i64..300), 0..8);
+    let rows = prop::collection::vec((0u8..6, 0u8..8, 0u8..5, 0i64..300, any::<bool>()), 0..8);
     let attempts = prop::collection::vec((0u8..6, 0u8..5, 0i64..300), 0..4);
     let answers = prop::collection::vec(0u8..3, 6);
     let times = prop::collection::vec(0u64..120, 8);
@@ -276,7 +301,10 @@ fn any_world() -> impl Strategy<Value = World> {
             nodes.sort_by(|a, b| a.id.cmp(&b.id));
             nodes.dedup_by(|a, b| a.id == b.id);
             nodes.push(me());
-            let row = |(i, n, a, age)| member(&format!("i-{i}"), &format!("n{n}"), a, age);
+            let row = |(i, n, a, age, has_group): (_, _, _, _, bool)| {
+                let row = member(&format!("i-{i}"), &format!("n{n}"), a, age);
+                if has_group { row } else { ungrouped(row) }
+            };
             let mut result =
                 World::new(nodes, rows.into_iter().map(row).collect(), Survey::default());
             result.attempts = attempts
@@ -320,6 +348,7 @@ proptest! {
             let rows: Vec<_> = world.members.iter().filter(|row| row.node_id == view.id).collect();
             if !rows.is_empty() {
                 prop_assert!(view.state == "down" && rows.iter().all(|row| gone(&row.instance_id)));
+                prop_assert!(rows.iter().all(|row| row.group.is_some()));
                 by_auto_scaling += 1;
                 continue;
             }
@@ -344,6 +373,7 @@ proptest! {
             prop_assert!(world.majority_for >= SECOND_ANSWER_AFTER);
         }
         for row in &decision.orphans {
+            prop_assert!(row.group.is_some());
             prop_assert!(gone(&row.instance_id) && row.updated_at + Duration::from_secs(120) < NOW);
             prop_assert!(world.nodes.iter().all(|view| view.id != row.node_id));
         }

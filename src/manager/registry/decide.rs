@@ -10,6 +10,12 @@ use crate::swarm::ServiceTask;
 /// operator finds out within this time, and new credentials would be what it leads back from.
 pub const ROLLBACK_GRACE: Duration = Duration::hours(1);
 
+/// After a roll-back. It may be the service's own, of the last update that gave it credentials: each further
+/// one would be rolled back as well, and start tasks anew each time.
+pub const PAUSE_AFTER_ROLLBACK: Duration = Duration::minutes(30);
+/// The same where tasks are rejected, and after an update of nothing but credentials that was paused.
+pub const PAUSE_IN_NEED: Duration = Duration::minutes(2);
+
 /// A service whose image is in one of ECR's registries.
 #[derive(Clone, Debug)]
 pub struct Seen {
@@ -51,6 +57,8 @@ pub enum Because {
     UnfinishedUpdate(String),
     /// It was changed a moment ago.
     Rollback,
+    /// It was rolled back a moment ago, by an operator or by itself.
+    RolledBack,
     /// Its tasks would begin again to pull.
     Pulling,
     /// Its tasks have come to their end, and would run again.
@@ -76,6 +84,10 @@ impl Because {
             Self::Rollback => {
                 format!("it was changed within {} min, and may be rolled back", grace_minutes())
             }
+            Self::RolledBack => format!(
+                "it was rolled back within {} min, and may roll back another update; `docker service ps` tells why",
+                PAUSE_AFTER_ROLLBACK.whole_minutes()
+            ),
             Self::Pulling => "its tasks are pulling, and would begin again".into(),
             Self::Ended => format!("its tasks have ended, and would run again; {BY_HAND}"),
         }
@@ -139,14 +151,29 @@ pub fn decide_by_tasks(seen: &Seen, tasks: &[ServiceTask], now: OffsetDateTime) 
     if tasks.iter().any(|task| has_ended_for_good(task, tasks)) {
         return Verdict::LeaveAlone(Because::Ended);
     }
+    let is_refused = refused_since(tasks, seen.updated_at).is_some();
+    let age = now - seen.updated_at;
+    if let Some(because) = pause(seen, age, is_refused) {
+        return Verdict::LeaveAlone(because);
+    }
     // Tasks that cannot be pulled do not wait for that, unless the reason is another: with credentials that
     // are good it is the change itself, and the way back from it is what is needed.
-    let is_in_need = !seen.has_good_ones(now) && refused_since(tasks, seen.updated_at).is_some();
-    let is_of_late = seen.change == Change::Changed && now - seen.updated_at < ROLLBACK_GRACE;
+    let is_in_need = !seen.has_good_ones(now) && is_refused;
+    let is_of_late = seen.change == Change::Changed && age < ROLLBACK_GRACE;
     if is_of_late && !is_in_need {
         return Verdict::LeaveAlone(Because::Rollback);
     }
     Verdict::Due
+}
+
+/// Why a service waits whose last update, maybe one of its credentials alone, has failed.
+fn pause(seen: &Seen, age: Duration, is_refused: bool) -> Option<Because> {
+    if seen.change == Change::RolledBack {
+        let pause = if is_refused { PAUSE_IN_NEED } else { PAUSE_AFTER_ROLLBACK };
+        return (age < pause).then_some(Because::RolledBack);
+    }
+    let unfinished = seen.unfinished_update.clone().filter(|_| age < PAUSE_IN_NEED);
+    unfinished.map(Because::UnfinishedUpdate)
 }
 
 /// The last task since `at` that was rejected by its node, as one is whose image cannot be pulled.

@@ -4,7 +4,8 @@
 //! Guarantees: a service is updated with its auth header alone, at the version that was seen, and only
 //! where that runs nothing again and stops nothing ([`decide`]); of each service's credentials half the
 //! life is left, or somebody is told why not. They are in no log, and in the ledger only until when they
-//! last. Assumes nothing of what was done before: an act that was not written down is done again.
+//! last. Assumes nothing of what was done before: an act that was not written down is done again, though not
+//! by the same skep, which tries to write it down again.
 //!
 //! The swarm's leader looks every [`LEADER_INTERVAL`]; the others see to what is still due after
 //! [`BACKUP_INTERVAL`], in case the leader's skep is dead.
@@ -45,6 +46,8 @@ struct Memory {
     due: BTreeSet<String>,
     /// Why services were left alone, as it was said.
     said: BTreeMap<String, Because>,
+    /// What was given and could not be written down yet, by service.
+    unwritten: BTreeMap<String, RegistryAuth>,
 }
 
 /// Credentials, and since when they are.
@@ -100,12 +103,13 @@ async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<Duration, Ca
         })
         .collect();
     let rows = if of_ecr.is_empty() { vec![] } else { node.ledger.fetch_registry_auths().await? };
-    memory.said.retain(|id, _| of_ecr.iter().any(|(service, _)| service.id == *id));
+    let is_there = |id: &String| of_ecr.iter().any(|(service, _)| service.id == *id);
+    memory.said.retain(|id, _| is_there(id));
+    memory.unwritten.retain(|id, _| is_there(id));
     let were_due = std::mem::take(&mut memory.due);
     let mut troubles = Troubles::default();
     for (service, registry) in &of_ecr {
-        let given = rows.iter().find(|row| row.service_id == service.id).cloned();
-        let seen = Seen::of(service, registry, given);
+        let seen = Seen::of(service, registry, memory.given(&service.id, &rows));
         let may_act = is_leader || were_due.contains(&service.id);
         match attend(node, service, registry, &seen, may_act, memory, &mut troubles).await {
             Ok(()) => {}
@@ -123,6 +127,7 @@ async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<Duration, Ca
             }
         }
     }
+    memory.write_down(node, &mut troubles).await;
     node.state.trouble(WHO, troubles.in_words());
     Ok(if is_leader { LEADER_INTERVAL } else { BACKUP_INTERVAL })
 }
@@ -156,7 +161,10 @@ async fn attend(
         Verdict::Due if may_act => {
             memory.said.remove(&service.id);
             match memory.credentials_for(node, &registry.region, troubles).await {
-                Some(fetched) => give(node, service, registry, &fetched).await?,
+                Some(fetched) => {
+                    let row = give(node, service, registry, &fetched).await?;
+                    memory.unwritten.insert(service.id.clone(), row);
+                }
                 None => troubles.is_without(&registry.region, service.name()),
             }
         }
@@ -188,13 +196,14 @@ fn rejected(service: &Service, registry: &Registry, task: &ServiceTask) -> Strin
     )
 }
 
-/// The service first: a row without an update would keep the service from its credentials.
+/// The service first: a row without an update would keep the service from its credentials. Returns what is to
+/// be written down.
 async fn give(
     node: &Node,
     service: &Service,
     registry: &Registry,
     fetched: &Fetched,
-) -> Result<(), CareError> {
+) -> Result<RegistryAuth, CareError> {
     let Fetched { since, credentials } = fetched;
     node.swarm.update_registry_auth(service, credentials.header_for(registry)).await?;
     let expires_at = credentials.expires_at;
@@ -205,11 +214,28 @@ async fn give(
         "gave the service new pull credentials"
     );
     let (service_id, registry) = (service.id.clone(), registry.host.clone());
-    let row = RegistryAuth { service_id, registry, since: *since, expires_at };
-    Ok(node.ledger.record_registry_auth(&row).await?)
+    Ok(RegistryAuth { service_id, registry, since: *since, expires_at })
 }
 
 impl Memory {
+    /// What a service was given last: where the ledger can be read and not written, it does not know.
+    fn given(&self, service_id: &str, rows: &[RegistryAuth]) -> Option<RegistryAuth> {
+        let row = rows.iter().find(|row| row.service_id == service_id);
+        self.unwritten.get(service_id).or(row).cloned()
+    }
+
+    async fn write_down(&mut self, node: &Node, troubles: &mut Troubles) {
+        for (service_id, row) in std::mem::take(&mut self.unwritten) {
+            if let Err(error) = node.ledger.record_registry_auth(&row).await {
+                let why = crate::errors::chain(&error);
+                let what =
+                    format!("pull credentials of {service_id} cannot be written down: {why}");
+                troubles.others.push(what);
+                self.unwritten.insert(service_id, row);
+            }
+        }
+    }
+
     /// Credentials of a region that are new enough to be given away; fetched at most once a look where
     /// ECR refuses.
     async fn credentials_for(

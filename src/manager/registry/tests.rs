@@ -5,9 +5,10 @@ use bollard::models::TaskState;
 use proptest::prelude::*;
 use time::{Duration, OffsetDateTime};
 
+use super::Memory;
 use super::decide::{
-    Because, Change, ROLLBACK_GRACE, Seen, Verdict, decide, decide_by_tasks, is_half_over, is_new,
-    refused_since,
+    Because, Change, PAUSE_AFTER_ROLLBACK, PAUSE_IN_NEED, ROLLBACK_GRACE, Seen, Verdict, decide,
+    decide_by_tasks, is_half_over, is_new, refused_since,
 };
 use crate::ledger::RegistryAuth;
 use crate::swarm::ServiceTask;
@@ -106,6 +107,8 @@ impl World {
         assert_ne!(self.tasks[0].state, TaskState::PREPARING, "it would begin again");
         let age = self.now - self.seen.updated_at;
         assert!(self.seen.change != Change::Changed || age >= ROLLBACK_GRACE, "no way back");
+        let may_roll_back = self.seen.change == Change::RolledBack;
+        assert!(!may_roll_back || age >= PAUSE_AFTER_ROLLBACK, "again and again");
         let half = self.now + LIFE / 2;
         assert!(self.seen.change != Change::None || self.carries <= half, "too early");
         self.change(Change::None, self.now + LIFE);
@@ -245,6 +248,40 @@ fn the_way_back_stays_open_for_an_hour_unless_credentials_are_what_is_missing() 
     let rolled_back = seen(Change::RolledBack, Some(given(START)));
     assert_eq!(decide(&rolled_back, soon), Verdict::Due);
     assert_eq!(decide_by_tasks(&rolled_back, &[running()], soon), Verdict::Due);
+}
+
+#[test]
+fn a_service_that_rolls_back_its_updates_is_not_updated_without_a_pause() {
+    let rejected_at = |at| ServiceTask {
+        created_at: at + Duration::SECOND,
+        ..task(TaskState::REJECTED, TaskState::SHUTDOWN)
+    };
+    for (tasks, pause) in [(running(), PAUSE_AFTER_ROLLBACK), (rejected_at(START), PAUSE_IN_NEED)] {
+        let rolled_back = seen(Change::RolledBack, Some(given(START)));
+        let verdict = |at| decide_by_tasks(&rolled_back, std::slice::from_ref(&tasks), at);
+        let wait = Verdict::LeaveAlone(Because::RolledBack);
+        assert_eq!(verdict(START + pause - Duration::SECOND), wait, "{tasks:?}");
+        assert_eq!(verdict(START + pause), Verdict::Due, "{tasks:?}");
+    }
+    let paused = Some("paused".to_owned());
+    let paused = Seen { unfinished_update: paused, ..seen(Change::None, Some(given(START))) };
+    let verdict = |at| decide_by_tasks(&paused, &[running()], at);
+    assert!(matches!(verdict(START), Verdict::LeaveAlone(Because::UnfinishedUpdate(_))));
+    assert_eq!(verdict(START + PAUSE_IN_NEED), Verdict::Due);
+}
+
+#[test]
+fn what_could_not_be_written_down_is_not_given_again() {
+    let mut memory = Memory::default();
+    let old = given(START - LIFE);
+    assert_eq!(memory.given("s", &[]), None);
+    assert_eq!(memory.given("s", std::slice::from_ref(&old)), Some(old.clone()));
+    memory.unwritten.insert("s".into(), given(START));
+    for rows in [vec![], vec![old]] {
+        let known = memory.given("s", &rows);
+        assert_eq!(decide(&seen(Change::None, known), START), Verdict::Fresh);
+    }
+    assert_eq!(memory.given("another", &[]), None);
 }
 
 #[test]

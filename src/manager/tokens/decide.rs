@@ -2,9 +2,11 @@
 
 use secrecy::SecretString;
 
+use crate::fact::Fact;
 use crate::instance::Role;
 use crate::ledger::{Charter, CharterPhase};
 use crate::secrets::{JoinToken, UnlockKeys, is_same};
+use crate::swarm::{Rotation, SwarmError, SwarmErrorKind};
 
 /// What Docker has: the truth.
 #[derive(Clone, Debug)]
@@ -56,6 +58,42 @@ impl Truth {
         };
         let is_same_token = |role| is_same(self.token(role).secret(), other.token(role).secret());
         self.swarm_id == other.swarm_id && is_same_key && Role::ALL.into_iter().all(is_same_token)
+    }
+}
+
+impl Truth {
+    /// Is each of these secrets another one here?
+    #[must_use]
+    pub fn is_another(&self, before: &Truth, what: Rotation) -> bool {
+        let is_new = |role| !is_same(self.token(role).secret(), before.token(role).secret());
+        let is_new_key = match (&self.unlock_key, &before.unlock_key) {
+            (Some(now), Some(before)) => !is_same(now, before),
+            _ => false,
+        };
+        (!what.worker_token || is_new(Role::Worker))
+            && (!what.manager_token || is_new(Role::Manager))
+            && (!what.unlock_key || is_new_key)
+    }
+}
+
+/// Whether Docker has rotated although it refused, by its error and by what it has afterwards; `None` where
+/// it does not say.
+#[must_use]
+pub fn is_rotated(
+    what: Rotation,
+    error: &SwarmError,
+    before: &Truth,
+    after: Option<&Truth>,
+) -> Fact {
+    use SwarmErrorKind::{
+        NotFound, NotInSwarm, NotManager, PermissionDenied, Stale, TooNew, TooOld,
+    };
+    match error.kind {
+        // A refusal before anything was done.
+        NotFound | NotInSwarm | NotManager | PermissionDenied | Stale | TooNew | TooOld => Fact::No,
+        _ if after.is_some_and(|after| after.is_another(before, what)) => Fact::Yes,
+        // A write that was answered with an error is applied once there is a leader again.
+        _ => Fact::CannotTell,
     }
 }
 

@@ -6,8 +6,10 @@ use thiserror::Error;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
+use super::decide::is_rotated;
 use super::follow::{Followed, TokensError, fetch_truth, follow};
 use crate::control::Rotated;
+use crate::fact::Fact;
 use crate::instance::Role;
 use crate::node::Node;
 use crate::retry::Backoff;
@@ -50,9 +52,12 @@ enum Refusal {
         "autolock is off, so there is no unlock key: `docker swarm update --autolock` makes one"
     )]
     NoUnlockKey,
-    #[error("the swarm has no leader, so nothing was rotated; see `docker node ls`")]
+    #[error("the swarm has no leader, so nothing was rotated; see `skep status`")]
     NoLeader,
-    #[error("whether anything was rotated is not known; run it again")]
+    #[error(
+        "whether anything was rotated is not known: Docker may still do it once it has a leader, and skep \
+         stores what is new then; see `skep status`, and run it again when there is a leader"
+    )]
     Unknown(#[source] SwarmError),
     #[error("nothing was rotated")]
     Docker(#[source] SwarmError),
@@ -83,13 +88,20 @@ async fn rotate(node: &Node, what: Rotation) -> Result<Rotated, Refusal> {
     match follow(node, false).await {
         Ok(Followed::NotOurs { .. }) => return Err(Refusal::NotOurs),
         Ok(_) => {}
-        Err(TokensError::Swarm(error)) => return Err(refused(error)),
-        Err(error) => return Err(Refusal::NotSeen(error)),
+        Err(error) => return Err(not_begun(error)),
     }
-    if what.unlock_key && fetch_truth(node).await.map_err(Refusal::NotSeen)?.unlock_key.is_none() {
+    let before = fetch_truth(node).await.map_err(not_begun)?;
+    if what.unlock_key && before.unlock_key.is_none() {
         return Err(Refusal::NoUnlockKey);
     }
-    node.swarm.rotate(what).await.map_err(refused)?;
+    if let Err(error) = node.swarm.rotate(what).await {
+        let after = fetch_truth(node).await.ok();
+        match is_rotated(what, &error, &before, after.as_ref()) {
+            Fact::Yes => tracing::warn!("Docker has rotated, although it answered: {error}"),
+            Fact::No => return Err(Refusal::Docker(error)),
+            Fact::CannotTell => return Err(Refusal::Unknown(error)),
+        }
+    }
     tracing::info!(?what, "rotated the swarm's secrets, as the operator says");
     let deadline = Instant::now() + STORE_PATIENCE;
     let stored = STORE_BACKOFF.run("storing", deadline, |_| true, || follow(node, true)).await;
@@ -111,11 +123,11 @@ async fn rotate(node: &Node, what: Rotation) -> Result<Rotated, Refusal> {
     })
 }
 
-fn refused(error: SwarmError) -> Refusal {
-    match error.kind {
-        SwarmErrorKind::NoLeader => Refusal::NoLeader,
-        SwarmErrorKind::TimedOut => Refusal::Unknown(error),
-        _ => Refusal::Docker(error),
+/// Nothing but reading has failed.
+fn not_begun(error: TokensError) -> Refusal {
+    match error {
+        TokensError::Swarm(error) if error.kind == SwarmErrorKind::NoLeader => Refusal::NoLeader,
+        error => Refusal::NotSeen(error),
     }
 }
 
@@ -133,16 +145,24 @@ pub async fn rotate_when_due(
     every: Duration,
     memory: &mut Memory,
 ) -> Result<(), TokensError> {
-    memory.looked_at = Some(Instant::now());
     // Only where the store can be written to at present: nobody is shut out by routine.
-    let Followed::True { charter, .. } = follow(node, true).await? else { return Ok(()) };
+    let Followed::True { charter, truth } = follow(node, true).await? else { return Ok(()) };
     let recorded = node.ledger.fetch_token_rotation(charter.generation).await?;
+    // A look that failed before is repeated, and its trouble is not called resolved meanwhile.
+    memory.looked_at = Some(Instant::now());
     let last = recorded.max(charter.founded_at).max(memory.rotated_at);
     let now = OffsetDateTime::now_utc();
     if last.is_some_and(|last| now - last < every) {
         return Ok(());
     }
-    node.swarm.rotate(BOTH).await?;
+    if let Err(error) = node.swarm.rotate(BOTH).await {
+        let after = fetch_truth(node).await.ok();
+        match is_rotated(BOTH, &error, &truth, after.as_ref()) {
+            Fact::Yes => {}
+            // At the next look.
+            Fact::No | Fact::CannotTell => return Err(error.into()),
+        }
+    }
     memory.rotated_at = Some(now);
     tracing::info!("rotated the join tokens: the last time is {every:?} ago");
     follow(node, true).await?;

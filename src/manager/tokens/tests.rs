@@ -4,10 +4,12 @@
 use proptest::prelude::*;
 use time::OffsetDateTime;
 
-use super::decide::{Step, Stored, Truth, decide};
+use super::decide::{Step, Stored, Truth, decide, is_rotated};
+use crate::fact::Fact;
 use crate::instance::Role;
 use crate::ledger::{Charter, CharterPhase, SCHEMA};
 use crate::secrets::{JoinToken, UnlockKeys};
+use crate::swarm::{Rotation, SwarmError, SwarmErrorKind};
 
 const MANAGERS: usize = 3;
 
@@ -224,4 +226,30 @@ fn without_autolock_no_key_is_asked_for() {
             .is_same(&Truth { unlock_key: keys.iter().next().cloned(), ..world.truth.clone() })
     );
     assert!(world.truth.is_same(&world.truth.clone()));
+}
+
+/// "Nothing was rotated" is only said where that is certain: Docker applies a write that it has answered with
+/// an error once there is a leader again.
+#[test]
+fn whether_anything_was_rotated_has_three_values() {
+    let mut world = World::new();
+    let before = world.truth.clone();
+    let worker = Rotation { worker_token: true, ..Rotation::default() };
+    let both = Rotation { manager_token: true, ..worker };
+    world.happen(Event::RotateToken(Role::Worker));
+    let after = world.truth.clone();
+    let rotated = |kind, what, after| {
+        let message = String::new();
+        is_rotated(what, &SwarmError { operation: "rotate", kind, message }, &before, after)
+    };
+    use SwarmErrorKind as Kind;
+    for kind in [Kind::NoLeader, Kind::TimedOut, Kind::Unreachable, Kind::Other] {
+        assert_eq!(rotated(kind, worker, None), Fact::CannotTell, "{kind:?}");
+        assert_eq!(rotated(kind, worker, Some(&before)), Fact::CannotTell, "{kind:?}: not yet");
+        assert_eq!(rotated(kind, worker, Some(&after)), Fact::Yes, "{kind:?}");
+        assert_eq!(rotated(kind, both, Some(&after)), Fact::CannotTell, "{kind:?}: one of two");
+    }
+    for kind in [Kind::NotManager, Kind::Stale, Kind::TooNew] {
+        assert_eq!(rotated(kind, worker, Some(&before)), Fact::No, "{kind:?}");
+    }
 }

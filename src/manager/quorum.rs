@@ -1,0 +1,212 @@
+//! Has this manager's swarm a leader? The one place that says that the quorum is lost: page, `skep status`,
+//! metrics, health text, log and doctor show what is found here.
+//!
+//! Guarantees: it is called lost only by Docker's own word that there is no leader, after looks that found
+//! none without a break for [`ELECTION`]; an error, silence or a node list without a leader cannot tell, and
+//! neither begin nor end it. Nothing is decided on it: `skep recover` looks for itself.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use crate::fact::Fact;
+use crate::metrics::metrics;
+use crate::node::Node;
+use crate::peers::has_leader;
+use crate::swarm::{NodeView, Quorum, SwarmErrorKind};
+
+/// Between two looks. Docker's list is near.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// How soon a worker notices that it has been promoted.
+const WORKER_INTERVAL: Duration = Duration::from_secs(15);
+/// An election takes 10 to 14 s, and Docker is silent for up to 30 s meanwhile: what lasts longer is none
+/// (`docs/decisions/lost-quorum.md`).
+const ELECTION: Duration = Duration::from_secs(30);
+
+/// A moment by both clocks: the one that runs evenly, and the one that people read.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    at: Instant,
+    time: OffsetDateTime,
+}
+
+impl Moment {
+    fn now() -> Self {
+        Self { at: Instant::now(), time: OffsetDateTime::now_utc() }
+    }
+}
+
+/// What the looks say so far.
+#[derive(Clone, Copy, Debug, Default)]
+enum Leadership {
+    /// Nothing that a verdict could rest on.
+    #[default]
+    Unknown,
+    Led,
+    /// For less than an election may take.
+    Leaderless {
+        since: Moment,
+    },
+    Lost {
+        since: OffsetDateTime,
+    },
+}
+
+/// What a look has found, which began at `began` and ended at `now`.
+fn decide(before: Leadership, leader: Fact, began: Moment, now: Instant) -> Leadership {
+    match (leader, before) {
+        (Fact::Yes, _) => Leadership::Led,
+        (_, Leadership::Lost { .. }) => before,
+        (Fact::CannotTell, _) => Leadership::Unknown,
+        (Fact::No, _) => {
+            let since = match before {
+                Leadership::Leaderless { since } => since,
+                _ => began,
+            };
+            if now - since.at >= ELECTION {
+                Leadership::Lost { since: since.time }
+            } else {
+                Leadership::Leaderless { since }
+            }
+        }
+    }
+}
+
+impl Leadership {
+    fn lost_since(self) -> Option<OffsetDateTime> {
+        match self {
+            Self::Lost { since } => Some(since),
+            _ => None,
+        }
+    }
+}
+
+/// Looks for as long as this node is in the swarm, and shows what it finds; never returns.
+pub async fn watch_quorum(node: &Node) -> Infallible {
+    let lost = node.state.now().quorum_lost_since;
+    let mut leadership = lost.map_or(Leadership::Unknown, |since| Leadership::Lost { since });
+    let mut is_manager = false;
+    loop {
+        is_manager = is_manager || is_now_manager(node).await;
+        let pause = if is_manager {
+            let began = Moment::now();
+            let answer = node.swarm.fetch_nodes().await;
+            is_manager =
+                !answer.as_ref().is_err_and(|error| error.kind == SwarmErrorKind::NotManager);
+            leadership = decide(leadership, has_leader(&answer), began, Instant::now());
+            show_margin(has_leader(&answer), answer.as_deref().unwrap_or_default());
+            INTERVAL
+        } else {
+            WORKER_INTERVAL
+        };
+        if !is_manager {
+            leadership = Leadership::Unknown;
+            stop_showing_quorum(node);
+        }
+        node.state.set_quorum_lost(leadership.lost_since());
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// This node is out of the swarm, or no manager of it any more: the quorum is not its to know.
+pub fn stop_showing_quorum(node: &Node) {
+    node.state.set_quorum_lost(None);
+    metrics().quorum(None, None);
+}
+
+/// It asks Docker about this host alone: a worker that asks for the swarm gets a refusal, which Docker
+/// writes into its log each time.
+async fn is_now_manager(node: &Node) -> bool {
+    node.swarm.fetch_local_node().await.is_ok_and(|local| local.is_manager)
+}
+
+fn show_margin(leader: Fact, nodes: &[NodeView]) {
+    let quorum = Quorum::of(nodes);
+    match leader {
+        Fact::Yes => metrics().quorum(Some(quorum.may_be_lost() as f64), Some(quorum.managers)),
+        Fact::No => metrics().quorum(Some(-1.0), None),
+        Fact::CannotTell => metrics().quorum(None, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn fact() -> impl Strategy<Value = Fact> {
+        prop::sample::select(vec![Fact::Yes, Fact::No, Fact::CannotTell])
+    }
+
+    /// Runs looks that take some seconds each, with pauses of [`INTERVAL`]; after each the leadership and what
+    /// is true of the looks so far.
+    fn run(looks: &[(Fact, u64)]) -> Vec<(Leadership, Truth)> {
+        let start = Moment::now();
+        let (mut leadership, mut truth) = (Leadership::Unknown, Truth::default());
+        let mut second = 0;
+        let mut seen = vec![];
+        for (leader, takes) in looks {
+            let began = at(start, second);
+            second += takes;
+            leadership = decide(leadership, *leader, began, at(start, second).at);
+            truth.take_in(*leader, began, second - takes, second);
+            seen.push((leadership, truth));
+            second += INTERVAL.as_secs();
+        }
+        seen
+    }
+
+    fn at(start: Moment, second: u64) -> Moment {
+        let later = Duration::from_secs(second);
+        Moment { at: start.at + later, time: start.time + later }
+    }
+
+    /// The same in other words: the last unbroken run of noes, and whether it was ever long enough since the
+    /// last yes.
+    #[derive(Clone, Copy, Debug, Default)]
+    struct Truth {
+        noes_since: Option<(u64, OffsetDateTime)>,
+        lost_since: Option<OffsetDateTime>,
+    }
+
+    impl Truth {
+        fn take_in(&mut self, leader: Fact, began: Moment, from: u64, until: u64) {
+            match leader {
+                Fact::Yes => *self = Self::default(),
+                Fact::CannotTell => self.noes_since = None,
+                Fact::No => {
+                    let (first, time) = *self.noes_since.get_or_insert((from, began.time));
+                    if until - first >= ELECTION.as_secs() {
+                        self.lost_since = self.lost_since.or(Some(time));
+                    }
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn only_noes_without_a_break_lose_it_and_only_a_leader_ends_it(
+            looks in prop::collection::vec((fact(), 0u64..32), 0..30)
+        ) {
+            for (leadership, truth) in run(&looks) {
+                prop_assert_eq!(leadership.lost_since(), truth.lost_since);
+            }
+        }
+    }
+
+    #[test]
+    fn an_election_is_not_a_lost_quorum() {
+        let lost = |looks: &[(Fact, u64)]| run(looks).last().unwrap().0.lost_since().is_some();
+        let no = (Fact::No, 1);
+        assert!(!lost(&[(Fact::Yes, 0), no, no, no]));
+        assert!(lost(&[(Fact::Yes, 0), no, no, no, no, no, no]));
+        assert!(lost(&[(Fact::Yes, 0), (Fact::No, 30)]), "Docker itself has waited so long");
+        let silence = (Fact::CannotTell, 30);
+        assert!(!lost(&[(Fact::Yes, 0), no, silence, silence, no]), "silence proves nothing");
+        assert!(lost(&[(Fact::No, 30), silence, silence]), "nor does it end anything");
+    }
+}
