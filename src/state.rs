@@ -147,16 +147,16 @@ impl NodeState {
             && !self.is_given_up
     }
 
-    /// It has its place in the swarm, and stays.
-    #[must_use]
-    pub fn is_serving(&self) -> bool {
-        self.phase == Phase::Ready && self.departure.is_none()
-    }
-
     /// The group counts this node no more, and takes it in by way of its launch hook should it come back.
     #[must_use]
     pub fn is_out_of_its_group(&self) -> bool {
         self.is_detached || self.quiet == Some(Quiet::Standby)
+    }
+
+    /// It has its place in the swarm, and stays.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.phase == Phase::Ready && self.departure.is_none()
     }
 
     /// On the way to be Ready once more, after a restart of skep on a node that works.

@@ -1,25 +1,14 @@
-//! Which group's hook is completed, by what Auto Scaling answers; how often a signal that is refused is sent.
+//! How often a signal is sent, and which group's hook is completed.
 
 use std::cell::RefCell;
-use std::net::IpAddr;
 
 use super::*;
 use crate::aws::AwsErrorKind;
 use crate::aws::stub::Stub;
-use crate::instance::Market;
 
-fn announcer(group: Option<&str>, aws: &Aws) -> Announcer {
-    let instance = Instance {
-        id: "i-0abc".into(),
-        instance_type: String::new(),
-        zone: String::new(),
-        region: String::new(),
-        private_address: IpAddr::from([10, 0, 0, 1]),
-        market: Market::OnDemand,
-        group: group.map(str::to_owned),
-        stack: None,
-        tags: Default::default(),
-    };
+fn in_group(group: Option<&str>, aws: &Aws) -> Announcer {
+    let group = group.map(str::to_owned);
+    let instance = Instance { id: "i-0abc".into(), group, ..Instance::example() };
     Announcer::new(&instance, &Settings::default(), aws)
 }
 
@@ -58,7 +47,7 @@ fn no_action() -> String {
 #[tokio::test]
 async fn the_termination_hook_is_that_of_the_group_that_has_the_instance_now() {
     let stub = Stub::start().await;
-    let announcer = announcer(Some("before"), &stub.aws().await);
+    let announcer = in_group(Some("before"), &stub.aws().await);
     stub.answer(200, &listed("now", "Terminating:Wait"));
     stub.answer(200, &hooks("skep-terminate", "TERMINATING"));
     let found = announcer.find_hook(Transition::Terminating).await.unwrap();
@@ -69,7 +58,7 @@ async fn the_termination_hook_is_that_of_the_group_that_has_the_instance_now() {
 #[tokio::test]
 async fn without_an_answer_the_group_that_is_known_is_asked() {
     let stub = Stub::start().await;
-    let announcer = announcer(Some("known"), &stub.aws().await);
+    let announcer = in_group(Some("known"), &stub.aws().await);
     stub.answer(403, &Stub::xml_error("AccessDenied", "not authorized"));
     stub.answer(200, &hooks("skep-terminate", "TERMINATING"));
     let found = announcer.find_hook(Transition::Terminating).await.unwrap();
@@ -79,7 +68,7 @@ async fn without_an_answer_the_group_that_is_known_is_asked() {
 #[tokio::test]
 async fn the_launch_hook_of_another_group_is_completed_after_attaching() {
     let stub = Stub::start().await;
-    let announcer = announcer(Some("before"), &stub.aws().await);
+    let announcer = in_group(Some("before"), &stub.aws().await);
     stub.answer(200, &hooks("skep-launch", "LAUNCHING"));
     stub.answer(400, &no_action());
     stub.answer(200, &listed("now", "Pending:Wait"));
@@ -101,7 +90,7 @@ async fn a_launch_hook_that_may_still_come_is_asked_again() {
         ("InService", Said::NotNeeded),
     ] {
         let stub = Stub::start().await;
-        let announcer = announcer(Some("workers"), &stub.aws().await);
+        let announcer = in_group(Some("workers"), &stub.aws().await);
         stub.answer(200, &hooks("skep-launch", "LAUNCHING"));
         stub.answer(400, &no_action());
         stub.answer(200, &listed("workers", state));
@@ -150,7 +139,7 @@ async fn a_signal_that_is_refused_is_sent_ever_more_seldom() {
     assert!(waits.last().is_some_and(|wait| *wait >= Duration::from_secs(60)));
 }
 
-async fn of_a_stack(stub: &Stub, state_dir: &std::path::Path) -> Announcer {
+async fn announcer(stub: &Stub, state_dir: &std::path::Path) -> Announcer {
     let stack = StackResource { stack: "prod".into(), logical_id: "WorkerGroup".into() };
     let instance = Instance { stack: Some(stack), ..Instance::example() };
     let settings = Settings { state_dir: state_dir.to_owned(), ..Settings::default() };
@@ -160,7 +149,7 @@ async fn of_a_stack(stub: &Stub, state_dir: &std::path::Path) -> Announcer {
 #[tokio::test]
 async fn a_signal_that_nobody_has_got_is_not_marked_as_sent() {
     let (stub, dir) = (Stub::start().await, tempfile::tempdir().unwrap());
-    let announcer = of_a_stack(&stub, dir.path()).await;
+    let announcer = announcer(&stub, dir.path()).await;
     let marker = Marker::of(dir.path(), &announcer.instance.id);
     let send = async || {
         let say = async || announcer.signal(SignalStatus::Success).await;

@@ -78,6 +78,7 @@ impl FleetView {
             members: vec![],
             warnings: vec![],
             problem: Some(format!("neither ledger nor Docker answered within {patience:?}")),
+            warnings: vec![],
         }
     }
 }

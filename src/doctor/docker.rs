@@ -41,6 +41,14 @@ pub async fn examine(docker: &Swarm, node: Option<&Node>) -> Vec<Finding> {
     findings
 }
 
+/// Where Docker writes to: one directory, or two where images are containerd's and on a disk of their own.
+fn disks(engine: &Engine) -> Vec<&Path> {
+    let (root, images) = (engine.root_dir.as_deref(), engine.image_dir.as_deref());
+    let is_shared = |(root, images)| Disk::is_shared(root, images).unwrap_or_default();
+    let images = images.filter(|_| !root.zip(images).is_some_and(is_shared));
+    root.into_iter().chain(images).collect()
+}
+
 /// On a manager: whether its swarm has a leader. Without one Docker answers slowly, or not at all: the skep
 /// that runs here may know already.
 pub async fn examine_quorum(settings: &Settings, docker: &Swarm) -> Vec<Finding> {
@@ -91,14 +99,6 @@ fn without_leader(lost_since: Option<OffsetDateTime>) -> Finding {
             format!("run it again in a minute; then {REMEDY}"),
         ),
     }
-}
-
-/// Where Docker writes to: one directory, or two where images are containerd's and on a disk of their own.
-fn disks(engine: &Engine) -> Vec<&Path> {
-    let (root, images) = (engine.root_dir.as_deref(), engine.image_dir.as_deref());
-    let is_shared = |(root, images)| Disk::is_shared(root, images).unwrap_or_default();
-    let images = images.filter(|_| !root.zip(images).is_some_and(is_shared));
-    root.into_iter().chain(images).collect()
 }
 
 fn of_docker(error: &SwarmError) -> Finding {

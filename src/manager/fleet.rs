@@ -235,16 +235,8 @@ mod tests {
     #[test]
     fn engines_that_do_not_understand_each_others_encryption_are_told_of() {
         let node = |engine: Option<&str>, state: &str| NodeView {
-            id: "n".into(),
-            hostname: String::new(),
             engine: engine.map(str::to_owned),
-            joined_at: None,
-            state: state.into(),
-            availability: crate::swarm::Availability::Active,
-            labels: Default::default(),
-            role: Role::Worker,
-            address: None,
-            raft: None,
+            ..view(state)
         };
         let is_mixed = |engines: &[(Option<&str>, &str)]| {
             let nodes: Vec<_> = engines.iter().map(|(it, state)| node(*it, state)).collect();

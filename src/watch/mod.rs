@@ -142,6 +142,21 @@ mod tests {
     }
 
     #[test]
+    fn what_ends_the_machine_takes_the_place_of_an_operators_departure_and_a_failed_one_is_forgotten()
+     {
+        let notices = Notices::default();
+        notices.give(notice(Reason::Operator, 600));
+        notices.give(notice(Reason::Spot, 120));
+        assert_eq!(notices.now(), Some(notice(Reason::Operator, 120)), "it may be taken back");
+        notices.give(notice(Reason::Shutdown, 300));
+        assert_eq!(notices.now(), Some(notice(Reason::Shutdown, 120)));
+        notices.give(notice(Reason::Operator, 60));
+        assert_eq!(notices.now(), Some(notice(Reason::Shutdown, 60)), "the machine goes");
+        notices.forget_failed();
+        assert_eq!(notices.now(), None);
+    }
+
+    #[test]
     fn what_is_taken_back_is_forgotten_unless_something_else_is_in_force() {
         let notices = Notices::default();
         notices.withdraw();
