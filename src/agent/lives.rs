@@ -46,7 +46,7 @@ pub async fn live(
             }
         };
         let reason = notices.now().map(|departure| departure.reason);
-        if reason != Some(Reason::Pool) || outcome == Outcome::TooLate {
+        if reason != Some(Reason::Pool) || outcome.is_failure() {
             return Ok(Ended::Left(outcome));
         }
         // In this order: as long as it counts as a member, the watch takes the pool for news.

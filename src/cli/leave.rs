@@ -145,7 +145,10 @@ struct End {
 
 impl End {
     fn is_clean(&self) -> bool {
-        self.has_left && self.killed == 0 && !self.words.starts_with(Outcome::TooLate.as_str())
+        let is_failure = [Outcome::TooLate, Outcome::DockerSilent]
+            .iter()
+            .any(|outcome| self.words.starts_with(outcome.as_str()));
+        self.has_left && self.killed == 0 && !is_failure
     }
 }
 

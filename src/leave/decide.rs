@@ -60,6 +60,8 @@ pub struct Clock {
     pub relief_over: bool,
     /// A node that has left has waited long enough for a ledger that does not answer.
     pub ledger_over: bool,
+    /// Docker has had its time to come back.
+    pub docker_over: bool,
 }
 
 /// One step, to be followed by another look.
@@ -112,6 +114,8 @@ pub enum Outcome {
     NothingToLeave,
     /// The deadline came first, and the machine goes.
     TooLate,
+    /// Docker did not come back: nothing more can be done on a machine that goes.
+    DockerSilent,
     /// The deadline came first, and it was the operator's alone: the machine stays, and with it the node.
     Failed,
     /// The notice was taken back, and the node stays what it was.
@@ -127,6 +131,7 @@ impl Outcome {
             Self::LeftUnconfirmed => "left_unconfirmed",
             Self::NothingToLeave => "nothing_to_leave",
             Self::TooLate => "too_late",
+            Self::DockerSilent => "docker_silent",
             Self::Failed => "failed",
             Self::Stayed => "stayed",
         }
@@ -139,9 +144,8 @@ impl Outcome {
             Self::LeftUnconfirmed => "left; nobody has confirmed that it is off the list",
             Self::NothingToLeave => "there was nothing to leave",
             Self::TooLate => "the deadline came before the node had left",
-            Self::Failed => {
-                "the deadline came before the node had left: it stays, and serves again"
-            }
+            Self::DockerSilent => "Docker did not answer, so the node could not leave",
+            Self::Failed => "the node could not leave in time: it stays, and serves again",
             Self::Stayed => "taken back: the node stays in the swarm",
         }
     }
@@ -151,15 +155,15 @@ impl Outcome {
     #[must_use]
     pub fn on_machine(self, reason: Reason, is_out: bool) -> Self {
         match self {
-            Self::TooLate if reason.keeps_the_machine() && !is_out => Self::Failed,
+            failed if failed.is_failure() && reason.keeps_the_machine() && !is_out => Self::Failed,
             outcome => outcome,
         }
     }
 
-    /// The deadline came before the node had left.
+    /// The node has not left.
     #[must_use]
     pub fn is_failure(self) -> bool {
-        matches!(self, Self::TooLate | Self::Failed)
+        matches!(self, Self::TooLate | Self::DockerSilent | Self::Failed)
     }
 
     /// The node goes on as the member that it was.
@@ -323,15 +327,18 @@ pub struct Blind {
 }
 
 /// The next step while Docker does not answer: the departure is written down, so that managers drain the node and
-/// nobody takes its skep for dead; what tasks have written is flushed when it is due.
+/// nobody takes its skep for dead; what tasks have written is flushed when it is due. A Docker that does not come
+/// back holds the machine no longer than [`Clock::docker_over`].
 #[must_use]
 pub fn decide_blind(seen: &Blind) -> Step {
     if seen.clock.over {
         Step::Done(Outcome::TooLate)
     } else if seen.row.is_none() && seen.is_ledger_readable && seen.is_member_known {
         Step::Request
-    } else if seen.clock.stop_over && !seen.is_flushed {
+    } else if (seen.clock.stop_over || seen.clock.docker_over) && !seen.is_flushed {
         Step::Flush
+    } else if seen.clock.docker_over {
+        Step::Done(Outcome::DockerSilent)
     } else {
         wait("Docker to answer")
     }

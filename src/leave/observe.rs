@@ -28,6 +28,9 @@ const LEDGER_PATIENCE: Duration = Duration::from_secs(300);
 /// A Docker that runs answers within milliseconds, and within seconds on a busy machine. One that has not by then
 /// is taken for one that cannot be asked at present.
 const DOCKER_PATIENCE: Duration = Duration::from_secs(5);
+/// After so long without an answer Docker is not expected back: systemd starts one that has died within seconds,
+/// and one with many containers needs a minute to come up.
+const DOCKER_BACK_WITHIN: Duration = Duration::from_secs(120);
 
 /// What a look has found.
 pub enum Look {
@@ -40,6 +43,8 @@ pub enum Look {
 /// a restart it is taken from the start again, which only costs time.
 pub struct Memory {
     pub start: Instant,
+    /// Since when Docker has not answered.
+    silent_since: Option<Instant>,
     /// Rounds that have failed, one after the other.
     pub failures: u32,
     pub flush: Flush,
@@ -76,10 +81,22 @@ pub enum Flush {
     Whole,
 }
 
+impl Flush {
+    /// One without Docker counts only where no time is left for another one.
+    pub fn counts(self, clock: &Clock) -> bool {
+        match self {
+            Self::NotYet => false,
+            Self::Blind => clock.leave_due,
+            Self::Whole => true,
+        }
+    }
+}
+
 impl Memory {
     pub fn new(start: Instant) -> Self {
         Self {
             start,
+            silent_since: None,
             failures: 0,
             flush: Flush::NotYet,
             has_left: false,
@@ -104,19 +121,10 @@ impl Memory {
 
     /// Those of this departure, with what still runs although the machine goes.
     pub fn all_killed(mut self, outcome: Outcome) -> BTreeSet<String> {
-        if outcome == Outcome::TooLate {
+        if outcome.is_failure() && !outcome.stays() {
             self.killed.extend(self.tasks);
         }
         self.killed
-    }
-
-    /// A flush without Docker counts only where no time is left for another one.
-    fn is_flushed(&self, clock: &Clock) -> bool {
-        match self.flush {
-            Flush::NotYet => false,
-            Flush::Blind => clock.leave_due,
-            Flush::Whole => true,
-        }
     }
 }
 
@@ -140,6 +148,7 @@ pub async fn observe(
     }
     match docker {
         Ok((local, containers)) => {
+            memory.silent_since = None;
             let seen = see(node, is_withdrawn, budget, memory, local, containers, row).await;
             Look::Seen(Box::new(seen))
         }
@@ -166,6 +175,8 @@ async fn look_without_docker(
         // skep was restarted meanwhile: this node's own row says as which node it serves.
         memory.member = own_row(node).await.ok().flatten();
     }
+    let silent_since = *memory.silent_since.get_or_insert_with(Instant::now);
+    let docker_over = silent_since.elapsed() >= DOCKER_BACK_WITHIN;
     let is_ledger_readable = row.is_ok();
     let is_own = |row: &DepartureRow| {
         let is_node = memory.member.as_ref().is_none_or(|member| member.node_id == row.node_id);
@@ -176,7 +187,7 @@ async fn look_without_docker(
         is_ledger_readable,
         is_member_known: memory.member.is_some(),
         is_flushed: memory.flush != Flush::NotYet,
-        clock: clock(budget, memory),
+        clock: Clock { docker_over, ..clock(budget, memory) },
     }
 }
 
@@ -236,7 +247,7 @@ async fn see(
     let late = standalone.iter().filter(|container| container.stops_after_flush).count();
     metrics().tasks_drained(memory.tasks.len().saturating_sub(tasks.len()));
     memory.tasks = tasks.iter().map(|container| container.name.clone()).collect();
-    let is_flushed = memory.is_flushed(&clock(budget, memory));
+    let is_flushed = memory.flush.counts(&clock(budget, memory));
     let is_out = local.state == LocalState::Inactive;
     let is_word_missing = is_out || !local.is_manager && is_flushed && tasks.is_empty();
     memory.word_missing = is_word_missing.then(|| match memory.word_missing {

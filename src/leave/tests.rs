@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use time::OffsetDateTime;
 
 use super::decide::{Blind, Clock, Observed, Outcome, Step, decide, decide_blind};
+use super::observe::Flush;
 use crate::fact::Fact;
 use crate::instance::{Departure, Reason, Role};
 use crate::ledger::{DepartureRow, DepartureState};
@@ -33,7 +34,7 @@ struct World {
     /// Its own member row.
     is_recorded: bool,
     docker_up: bool,
-    flushed: bool,
+    flush: Flush,
     clock: Clock,
     left: usize,
     flushes: usize,
@@ -53,6 +54,7 @@ enum Event {
     Restart,
     PatienceOver,
     DrainOver,
+    DockerOver,
     /// Whoever gave the notice takes it back, or gives it again.
     Withdraw(bool),
 }
@@ -112,7 +114,7 @@ impl World {
             is_known: true,
             is_recorded: true,
             docker_up: true,
-            flushed: false,
+            flush: Flush::NotYet,
             clock: Clock::default(),
             left: 0,
             flushes: 0,
@@ -132,7 +134,7 @@ impl World {
             row: self.row.clone().filter(|_| self.ledger_up),
             is_ledger_readable: self.ledger_up,
             is_member_known: self.is_known,
-            is_flushed: self.flushed,
+            is_flushed: self.flush != Flush::NotYet,
             clock: self.clock,
         })
     }
@@ -155,7 +157,7 @@ impl World {
             standalone_containers: self.standalone,
             late_containers: self.late,
             listed_tasks: self.is_manager.then_some(self.tasks),
-            is_flushed: self.flushed,
+            is_flushed: self.flush.counts(&self.clock),
             is_last_manager: self.is_manager && !self.other_managers,
             quorum: Quorum { managers: 3, reachable: 3 },
             is_other_going: false,
@@ -207,10 +209,10 @@ impl World {
                 self.late = 0;
             }
             Step::Flush => {
-                let is_hopeless = self.clock.stop_over && (self.is_stuck || !self.docker_up);
+                let is_hopeless = self.clock.stop_over && (self.is_stuck || !self.docker_up)
+                    || self.clock.docker_over;
                 assert!(self.tasks == 0 || is_hopeless, "flushed before the last task had stopped");
-                // What is flushed without Docker counts once no time is left for another one.
-                self.flushed = self.docker_up || self.clock.leave_due;
+                self.flush = if self.docker_up { Flush::Whole } else { Flush::Blind };
                 self.flushes += 1;
             }
             Step::Demote { .. } => {
@@ -255,10 +257,11 @@ impl World {
             Event::Others(there) => self.other_managers = there,
             Event::Docker(up) => self.docker_up = up,
             // It knows the swarm's id by the certificate, and the charter by the ledger.
-            Event::Restart => (self.flushed, self.is_known) = (false, false),
+            Event::Restart => (self.flush, self.is_known) = (Flush::NotYet, false),
             Event::PatienceOver => self.clock.patience_over = true,
             Event::Withdraw(is_withdrawn) => self.is_withdrawn = is_withdrawn,
             Event::DrainOver => (self.clock.patience_over, self.clock.drain_over) = (true, true),
+            Event::DockerOver => self.clock.docker_over = !self.docker_up,
         }
         None
     }
@@ -275,6 +278,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => Just(Event::Restart),
         1 => Just(Event::PatienceOver),
         1 => Just(Event::DrainOver),
+        1 => Just(Event::DockerOver),
         1 => any::<bool>().prop_map(Event::Withdraw),
     ];
     prop::collection::vec(event, 0..80)
@@ -326,7 +330,7 @@ proptest! {
         // Whatever does not stop: flushing had its turn where Docker answered or time was left.
         prop_assert!(world.flushes > 0 || outcome == Some(Outcome::Stayed), "{:?}", world);
         prop_assert!(world.left <= 1);
-        let stays = [Outcome::TooLate, Outcome::Stayed];
+        let stays = [Outcome::TooLate, Outcome::DockerSilent, Outcome::Stayed];
         prop_assert!(!world.in_swarm || outcome.is_some_and(|outcome| stays.contains(&outcome)));
         // Taken back in time, it has lost nothing that counts.
         prop_assert!(outcome != Some(Outcome::Stayed) || world.is_as_it_was());
@@ -351,7 +355,7 @@ proptest! {
 #[test]
 fn a_node_that_never_joined_leaves_as_if_it_had_not() {
     let mut world = World::new(Role::Worker, 0, 0);
-    (world.in_swarm, world.flushed) = (false, true);
+    (world.in_swarm, world.flush) = (false, Flush::Whole);
     (world.is_known, world.is_recorded) = (false, false);
     assert_eq!(world.step(), Some(Outcome::NothingToLeave));
 }
@@ -448,7 +452,7 @@ fn a_departure_without_a_ledger_is_made_up_for() {
     assert_eq!(world.row.unwrap().state, DepartureState::Removed);
 }
 
-/// L13: with Docker down the request is written all the same, and logs are flushed in time.
+/// With Docker down the request is written all the same, and logs are flushed in time.
 #[test]
 fn without_docker_the_managers_are_asked_and_logs_are_flushed() {
     let mut world = World::new(Role::Worker, 1, 0);
@@ -463,6 +467,20 @@ fn without_docker_the_managers_are_asked_and_logs_are_flushed() {
     assert!(matches!(world.decide(), Step::Wait { .. }));
     world.clock.over = true;
     assert_eq!(world.decide(), Step::Done(Outcome::TooLate));
+}
+
+#[test]
+fn a_docker_that_does_not_come_back_holds_the_machine_no_longer() {
+    let mut world = World::new(Role::Manager, 1, 0);
+    world.docker_up = false;
+    world.step();
+    assert!(matches!(world.decide(), Step::Wait { .. }));
+    world.clock.docker_over = true;
+    assert_eq!(world.decide(), Step::Flush, "what tasks have written is not lost");
+    assert_eq!(world.step(), None);
+    assert_eq!(world.decide(), Step::Done(Outcome::DockerSilent));
+    world.docker_up = true;
+    assert!(!matches!(world.decide(), Step::Done(_)), "it came back");
 }
 
 /// What cannot be stopped uses up draining's share and no other.

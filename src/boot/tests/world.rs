@@ -64,6 +64,8 @@ pub struct World {
     pub charter: Option<Charter>,
     /// Generations that were ever open, with their swarm.
     pub opened: Vec<(u64, usize)>,
+    /// The same, with what nothing speaks of any more.
+    ever_opened: BTreeSet<(u64, usize)>,
     /// Members of each swarm ever founded.
     pub swarms: Vec<Vec<Machine>>,
     /// When each was founded, and the generation in its label.
@@ -319,7 +321,8 @@ impl World {
             Step::Ready(membership) => {
                 let swarm = self.nodes[node].swarm.expect("is Ready in a swarm");
                 assert_eq!(membership.swarm_id, swarm_name(swarm));
-                assert!(self.opened.contains(&(membership.generation, swarm)));
+                // By a decision from before charter and rows were deleted, perhaps.
+                assert!(self.ever_opened.contains(&(membership.generation, swarm)));
                 self.write_row(me, membership.generation, swarm);
                 self.nodes[node].serves = Some((membership.generation, swarm));
             }
@@ -511,6 +514,7 @@ impl World {
         };
         let forgotten: Vec<_> = self.opened.iter().copied().filter(is_forgotten).collect();
         self.opened.retain(|open| !forgotten.contains(open));
+        self.ever_opened.insert((charter.generation, swarm));
         if !self.opened.contains(&(charter.generation, swarm)) {
             self.opened.push((charter.generation, swarm));
         }
