@@ -76,7 +76,6 @@ impl FleetView {
             quorum: None,
             quorum_lost_since: None,
             members: vec![],
-            warnings: vec![],
             problem: Some(format!("neither ledger nor Docker answered within {patience:?}")),
             warnings: vec![],
         }
