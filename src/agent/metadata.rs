@@ -125,7 +125,9 @@ mod tests {
             stub.set("tags/instance/skep:role", "worker");
         };
         let fetched = fetch_instance(&imds, &settings, &state, soon());
-        let (instance, ()) = tokio::join!(fetched, filled_in);
+        let both = async { tokio::join!(fetched, filled_in) };
+        let both = tokio::time::timeout(Duration::from_secs(30), both).await;
+        let (instance, ()) = both.expect("it was given up before it was filled in");
         assert_eq!(instance.unwrap().tags["skep:role"], "worker");
     }
 

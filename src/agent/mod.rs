@@ -242,8 +242,9 @@ async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> I
     node.state.enter(Phase::Ready, membership.to_string());
     node.events.tell(Event::Joined, None);
     let node_id = &membership.node_id;
-    standing::remember(node, node_id);
     systemd::notify_ready();
+    // Writing to the disk takes its time: not before READY.
+    standing::remember(node, node_id);
     let (_, never, _, _, _, _, _, _, _, _, _) = tokio::join!(
         standby::announce(node, announcer),
         manager::keep_recorded(node, membership),
