@@ -8,6 +8,7 @@
 //!
 //! All calls share one unpublished limit per account and region: poll sparingly.
 
+mod lifecycle;
 mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,8 @@ use aws_sdk_autoscaling::types::{AutoScalingInstanceDetails, LifecycleHook};
 
 use crate::aws::{AwsError, AwsErrorKind};
 use crate::metrics::metrics;
+
+pub use lifecycle::LifecycleState;
 
 const SERVICE: &str = "autoscaling";
 /// AWS's limit of instance ids in one DescribeAutoScalingInstances call, and of one page.
@@ -42,9 +45,7 @@ pub struct AutoScaling {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupInstance {
     pub group: String,
-    /// As AWS writes it: `Pending`, `Pending:Wait`, `InService`, `Terminating:Wait`,
-    /// `Warmed:Stopped`, …
-    pub lifecycle_state: String,
+    pub lifecycle_state: LifecycleState,
     /// `HEALTHY` or `UNHEALTHY`.
     pub health: String,
 }
@@ -239,10 +240,10 @@ impl AutoScaling {
                 let name = group.auto_scaling_group_name.unwrap_or_default();
                 for instance in group.instances.unwrap_or_default() {
                     let Some(id) = instance.instance_id else { continue };
-                    let state = instance.lifecycle_state.map(|it| it.as_str().to_owned());
+                    let state = instance.lifecycle_state.as_ref().map(|it| it.as_str());
                     let it = GroupInstance {
                         group: name.clone(),
-                        lifecycle_state: state.unwrap_or_default(),
+                        lifecycle_state: state.unwrap_or_default().into(),
                         health: instance.health_status.unwrap_or_default(),
                     };
                     listed.insert(id, it);
@@ -395,7 +396,7 @@ fn unless_no_action(error: AwsError) -> Result<(), AwsError> {
 fn group_instance(details: AutoScalingInstanceDetails) -> Option<(String, GroupInstance)> {
     let instance = GroupInstance {
         group: details.auto_scaling_group_name?,
-        lifecycle_state: details.lifecycle_state.unwrap_or_default(),
+        lifecycle_state: details.lifecycle_state.unwrap_or_default().as_str().into(),
         health: details.health_status.unwrap_or_default(),
     };
     Some((details.instance_id?, instance))

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::sys::statvfs::statvfs;
@@ -30,6 +31,14 @@ pub struct Disk {
 }
 
 impl Disk {
+    /// Whether both are the same one.
+    ///
+    /// # Errors
+    /// A path is not there, or out of reach.
+    pub fn is_shared(one: &Path, other: &Path) -> io::Result<bool> {
+        Ok(one.metadata()?.dev() == other.metadata()?.dev())
+    }
+
     /// The one that `path` is on.
     ///
     /// # Errors

@@ -156,6 +156,12 @@ impl Reason {
         matches!(self, Reason::Lifecycle | Reason::Pool)
     }
 
+    /// Whether the machine stays whatever comes of the departure.
+    #[must_use]
+    pub fn keeps_the_machine(self) -> bool {
+        self == Reason::Operator
+    }
+
     /// Whether EC2 may think better of it, so that the node stays.
     #[must_use]
     pub fn may_be_withdrawn(self) -> bool {
@@ -182,11 +188,14 @@ pub struct Departure {
 
 impl Departure {
     /// Two notices as one: the nearer deadline, and the first one's reason, unless only the later one is
-    /// for good.
+    /// for good, or ends the machine for good.
     #[must_use]
     pub fn merge(self, later: &Departure) -> Departure {
-        let is_for_good = self.reason.may_be_withdrawn() && !later.reason.may_be_withdrawn();
-        let reason = if is_for_good { later.reason } else { self.reason };
+        let (first, second) = (self.reason, later.reason);
+        let is_for_good = first.may_be_withdrawn() && !second.may_be_withdrawn();
+        let ends_the_machine =
+            first.keeps_the_machine() && !second.keeps_the_machine() && !second.may_be_withdrawn();
+        let reason = if is_for_good || ends_the_machine { second } else { first };
         Departure { reason, deadline: self.deadline.min(later.deadline), ..self }
     }
 }

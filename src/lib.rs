@@ -8,7 +8,7 @@
 //! | [`flush`], [`health`], [`control`], [`announce`], [`events`], [`janitor`], [`demotion`], [`peers`] | what the phases use on this host and towards AWS |
 //! | [`swarm`], [`ledger`], [`secrets`], [`imds`], [`autoscaling`], [`cloudformation`], [`ecr`], [`systemd`] | the outside world |
 //! | [`config`], [`cli`], [`doctor`], [`ui`] | what the operator says and sees |
-//! | [`instance`], [`fact`], [`labels`], [`flushed`], [`state`], [`story`], [`metrics`], [`node`], [`retry`], [`child`], [`disk`], [`errors`], [`prometheus`] | plain types and values |
+//! | [`instance`], [`fact`], [`labels`], [`flushed`], [`state`], [`story`], [`metrics`], [`node`], [`retry`], [`child`], [`disk`], [`errors`], [`prometheus`], `words` | plain types and values |
 
 pub mod agent;
 pub mod announce;
@@ -52,3 +52,4 @@ pub mod swarm;
 pub mod systemd;
 pub mod ui;
 pub mod watch;
+mod words;

@@ -106,6 +106,10 @@ pub struct NodeState {
     pub departure: Option<Departure>,
     /// Why it is to get no tasks although it stays.
     pub quiet: Option<Quiet>,
+    /// This host is broken for good, and Auto Scaling was asked to replace it.
+    pub is_given_up: bool,
+    /// Its group has let it go and does not replace it: it stays in the swarm.
+    pub is_detached: bool,
     /// The log flushers of this departure, in the order in which they began.
     pub flush: Vec<Outcome>,
     /// Why it leaves, in the operator's own words.
@@ -138,7 +142,15 @@ impl NodeState {
     /// does not become Ready again, and a load balancer that has it replaced would cure nothing.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        (self.is_serving() || self.is_member_again()) && self.departure.is_none()
+        (self.is_serving() || self.is_member_again())
+            && self.departure.is_none()
+            && !self.is_given_up
+    }
+
+    /// The group counts this node no more, and takes it in by way of its launch hook should it come back.
+    #[must_use]
+    pub fn is_out_of_its_group(&self) -> bool {
+        self.is_detached || self.quiet == Some(Quiet::Standby)
     }
 
     /// It has its place in the swarm, and stays.
@@ -251,6 +263,8 @@ impl Default for StateHandle {
             membership: None,
             departure: None,
             quiet: None,
+            is_given_up: false,
+            is_detached: false,
             flush: Vec::new(),
             why: None,
             progress: None,
@@ -319,6 +333,32 @@ impl StateHandle {
                 None => tracing::info!(target: "skep::node", "may have tasks again"),
             }
             state.quiet = why;
+            true
+        });
+    }
+
+    /// Says whether Auto Scaling was asked to replace this host.
+    pub fn set_given_up(&self, is_given_up: bool) {
+        self.state.send_if_modified(|state| {
+            std::mem::replace(&mut state.is_given_up, is_given_up) != is_given_up
+        });
+    }
+
+    /// Says whether a group has this instance, by the metadata.
+    pub fn set_detached(&self, is_detached: bool) {
+        self.state.send_if_modified(|state| {
+            if state.is_detached == is_detached {
+                return false;
+            }
+            if is_detached {
+                tracing::warn!(
+                    target: "skep::node",
+                    "detached from its Auto Scaling group: the node stays in the swarm, and no group replaces it"
+                );
+            } else {
+                tracing::info!(target: "skep::node", "attached to an Auto Scaling group again");
+            }
+            state.is_detached = is_detached;
             true
         });
     }

@@ -61,7 +61,7 @@ pub async fn complete(node: &Node, announcer: &Announcer, departure: &Departure,
         node.state.enter(Phase::Leaving, "completing the termination hook");
         // Either result terminates the instance; this one says whether it was ready for that.
         let result = match outcome {
-            Outcome::TooLate => HookResult::Abandon,
+            Outcome::TooLate | Outcome::Failed => HookResult::Abandon,
             Outcome::Left
             | Outcome::LeftUnconfirmed
             | Outcome::NothingToLeave

@@ -1,5 +1,5 @@
-//! From one stay in the swarm to the next: a notice may be taken back, and a warm pool may take the instance
-//! back.
+//! From one stay in the swarm to the next: a notice may be taken back, an operator's deadline may come too early,
+//! and a warm pool may take the instance back.
 
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -77,7 +77,7 @@ async fn stay(
         }
         ended?;
         match depart(node, announcer, notices).await {
-            Outcome::Stayed => {}
+            outcome if outcome.stays() => {}
             outcome => return Ok(outcome),
         }
     }

@@ -280,13 +280,18 @@ async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcom
     }
     manager::stop_showing_quorum(node);
     hook::complete(node, announcer, &departure, outcome).await;
-    // Without it the next start of skep goes on with this departure, which ends it again.
-    let killed = node.state.now().killed.len();
-    let ended = node.ledger.end_departure(&node.instance.id, &node.boot_id, killed);
+    // Without it the next start of skep goes on with this departure, which ends it again, and managers drain a
+    // node that stays.
+    let (killed, has_failed) = (node.state.now().killed.len(), outcome.is_failure());
+    let ended = node.ledger.end_departure(&node.instance.id, &node.boot_id, killed, has_failed);
     match tokio::time::timeout(LAST_WORDS_PATIENCE, ended).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!("{}", crate::errors::chain(&error)),
         Err(_) => tracing::warn!("the end of the departure could not be written down"),
+    }
+    if outcome == Outcome::Failed {
+        node.state.update(NodeState::forget_departure);
+        notices.forget_failed();
     }
     outcome
 }
@@ -301,7 +306,8 @@ async fn leave_and_tell(node: &Node, notices: &Notices) -> Outcome {
         return outcome;
     }
     let words = node.state.now().outcome(outcome.as_str());
-    node.events.tell(Event::Left, Some(&words));
+    let event = if outcome == Outcome::Failed { Event::Failed } else { Event::Left };
+    node.events.tell(event, Some(&words));
     node.events.settle(last_wait(node)).await;
     outcome
 }

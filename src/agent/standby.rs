@@ -1,4 +1,4 @@
-//! What Auto Scaling is told of a node that serves, also of one that comes back from Standby.
+//! What Auto Scaling is told of a node that serves, also of one that comes back from Standby or was detached.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -6,25 +6,25 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::announce::Announcer;
-use crate::instance::Quiet;
 use crate::node::Node;
+use crate::state::NodeState;
 
 /// Tags that are not there by now do not hold a signal up.
 const TAGS_WITHIN: Duration = Duration::from_secs(5);
 
-/// Says that the node is Ready, and again when it is back from Standby: the group takes it in by way of
-/// `Pending` then, where a launch hook may hold it once more. Never returns.
+/// Says that the node is Ready, and again when it is back from Standby, or attached to a group after it was
+/// detached: the group takes it in by way of `Pending` then, where a launch hook may hold it once more. Never
+/// returns.
 pub async fn announce(node: &Node, announcer: &Announcer) -> Infallible {
     let mut state = node.state.subscribe();
-    let is_standby = |quiet: Option<Quiet>| quiet == Some(Quiet::Standby);
     loop {
-        if is_standby(node.state.now().quiet) {
+        if node.state.now().is_out_of_its_group() {
             announcer.forget_launch().await;
             // The sender is in `node`, so neither wait can fail.
-            let _ = state.wait_for(|state| !is_standby(state.quiet)).await;
+            let _ = state.wait_for(|state| !state.is_out_of_its_group()).await;
         }
         with_late_tags(node, announcer).await.ready().await;
-        let _ = state.wait_for(|state| is_standby(state.quiet)).await;
+        let _ = state.wait_for(NodeState::is_out_of_its_group).await;
     }
 }
 

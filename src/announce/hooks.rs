@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{Announcer, pause};
 use crate::autoscaling::{CompletionAnswer, Hook, HookResult, Transition};
 use crate::aws::AwsError;
+use crate::fact::Fact;
 
 /// The group's hook on `autoscaling:EC2_INSTANCE_TERMINATING`.
 #[derive(Clone, Debug)]
@@ -94,8 +95,11 @@ impl TerminationHook {
                 Err(error) => Err(error),
             };
             let news = match answer {
-                Ok(true) => "Auto Scaling has not begun to wait for this hook yet".to_owned(),
-                Ok(false) => {
+                Ok(Fact::Yes) => "Auto Scaling has not begun to wait for this hook yet".to_owned(),
+                Ok(Fact::CannotTell) => {
+                    "cannot tell whether Auto Scaling is about to wait for this hook".to_owned()
+                }
+                Ok(Fact::No) => {
                     tracing::warn!(
                         hook = self.hook.name,
                         "Auto Scaling waits for this hook no more: it was completed elsewhere, or timed out"
@@ -116,33 +120,9 @@ impl TerminationHook {
         );
     }
 
-    /// Whether Auto Scaling is on its way to the hook's wait.
-    async fn is_still_to_come(&self) -> Result<bool, AwsError> {
+    /// Whether Auto Scaling is on its way to the hook's wait. An instance that no group has any more is past it.
+    async fn is_still_to_come(&self) -> Result<Fact, AwsError> {
         let seen = self.announcer.autoscaling.fetch_instance(&self.announcer.instance.id).await?;
-        Ok(seen.is_some_and(|instance| may_wait_for_a_hook(&instance.lifecycle_state)))
-    }
-}
-
-/// The states from which Auto Scaling comes to wait for a termination hook, by its documentation: in service the
-/// metadata are ahead of it, and a warm pool has states of its own.
-fn may_wait_for_a_hook(lifecycle_state: &str) -> bool {
-    let state = lifecycle_state.strip_prefix("Warmed:").unwrap_or(lifecycle_state);
-    !state.ends_with(":Proceed") && !matches!(state, "Terminated" | "Detaching" | "Detached")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_an_instance_that_is_past_its_hooks_is_given_up() {
-        for state in
-            ["InService", "Terminating", "Terminating:Wait", "Warmed:Terminating", "Standby"]
-        {
-            assert!(may_wait_for_a_hook(state), "{state}");
-        }
-        for state in ["Terminating:Proceed", "Terminated", "Detached", "Warmed:Terminated"] {
-            assert!(!may_wait_for_a_hook(state), "{state}");
-        }
+        Ok(seen.map_or(Fact::No, |it| it.lifecycle_state.comes_to_wait_for_departure()))
     }
 }

@@ -18,6 +18,7 @@ use crate::autoscaling::{
 use crate::aws::{Aws, AwsError};
 use crate::cloudformation::{CloudFormation, SignalAnswer, SignalStatus};
 use crate::config::Settings;
+use crate::fact::Fact;
 use crate::instance::{Instance, StackResource};
 use crate::retry::Backoff;
 
@@ -153,41 +154,97 @@ impl Announcer {
         let Some((group, hook)) = self.find_hook(Transition::Launching).await? else {
             return Ok(Said::NotNeeded);
         };
-        match self.autoscaling.complete(&hook.name, &group, &self.instance.id, result).await? {
-            CompletionAnswer::Completed => {
-                tracing::info!(hook = hook.name, "launch hook: {result:?}");
-                Ok(Said::Arrived)
-            }
+        match self.complete_launch_of(&group, &hook, result).await? {
+            CompletionAnswer::Completed => Ok(Said::Arrived),
             CompletionAnswer::NoActiveAction => {
-                let seen = self.autoscaling.fetch_instance(&self.instance.id).await?;
-                let is_launching =
-                    seen.is_some_and(|instance| instance.lifecycle_state.starts_with("Pending"));
-                Ok(if is_launching { Said::NotYet } else { Said::NotNeeded })
+                self.complete_launch_elsewhere(&group, result).await
             }
         }
     }
 
+    async fn complete_launch_of(
+        &self,
+        group: &str,
+        hook: &Hook,
+        result: HookResult,
+    ) -> Result<CompletionAnswer, AwsError> {
+        let id = &self.instance.id;
+        let answer = self.autoscaling.complete(&hook.name, group, id, result).await?;
+        if answer == CompletionAnswer::Completed {
+            tracing::info!(group, hook = hook.name, "launch hook: {result:?}");
+        }
+        Ok(answer)
+    }
+
+    /// The group that is known here does not wait for this instance: Auto Scaling says which one has it now,
+    /// since an instance can be detached from one and attached to another.
+    async fn complete_launch_elsewhere(
+        &self,
+        known: &str,
+        result: HookResult,
+    ) -> Result<Said, AwsError> {
+        let seen = self.autoscaling.fetch_instance(&self.instance.id).await?;
+        let Some(seen) = seen.filter(|it| it.lifecycle_state.is_launching() != Fact::No) else {
+            return Ok(Said::NotNeeded);
+        };
+        if seen.group == known {
+            return Ok(Said::NotYet);
+        }
+        let Some(hook) = self.hook_of(&seen.group, Transition::Launching).await? else {
+            return Ok(Said::NotNeeded);
+        };
+        Ok(match self.complete_launch_of(&seen.group, &hook, result).await? {
+            CompletionAnswer::Completed => Said::Arrived,
+            CompletionAnswer::NoActiveAction => Said::NotYet,
+        })
+    }
+
     /// The group of this instance and its hook for a transition.
     async fn find_hook(&self, transition: Transition) -> Result<Option<(String, Hook)>, AwsError> {
+        let known = self.settings.autoscaling.group.as_ref().or(self.instance.group.as_ref());
+        let group = match (known, transition) {
+            // Whoever is Ready is mostly in the group that has launched it: one call less.
+            (Some(group), Transition::Launching) => Some(group.clone()),
+            _ => self.find_group(known).await?,
+        };
+        let Some(group) = group else { return Ok(None) };
+        let hook = self.hook_of(&group, transition).await?;
+        Ok(hook.map(|hook| (group, hook)))
+    }
+
+    /// The group that has this instance now, by Auto Scaling's word; where it has none, the one that is known. An
+    /// answer that does not list the instance proves nothing while its termination is under way.
+    async fn find_group(&self, known: Option<&String>) -> Result<Option<String>, AwsError> {
+        match self.autoscaling.fetch_instance(&self.instance.id).await {
+            Ok(Some(instance)) => Ok(Some(instance.group)),
+            Ok(None) => Ok(known.cloned()),
+            Err(error) => match known {
+                Some(group) => {
+                    let error = crate::errors::chain(&error);
+                    tracing::warn!(group, "cannot tell which group has this instance now: {error}");
+                    Ok(Some(group.clone()))
+                }
+                None => Err(error),
+            },
+        }
+    }
+
+    async fn hook_of(&self, group: &str, transition: Transition) -> Result<Option<Hook>, AwsError> {
         let settings = &self.settings.autoscaling;
         let configured = match transition {
             Transition::Launching => &settings.launch_hook,
             _ => &settings.termination_hook,
         };
-        let group = match settings.group.clone().or_else(|| self.instance.group.clone()) {
-            Some(group) => group,
-            None => match self.autoscaling.fetch_instance(&self.instance.id).await? {
-                Some(instance) => instance.group,
-                None => return Ok(None),
-            },
-        };
-        let hooks = self.autoscaling.fetch_hooks(&group).await?;
-        let hook = choose_hook(hooks, transition, configured.as_deref());
-        Ok(hook.map(|hook| (group, hook)))
+        let hooks = self.autoscaling.fetch_hooks(group).await?;
+        let is_own = settings.group.as_deref().or(self.instance.group.as_deref()) == Some(group);
+        let hook = choose_hook(hooks.clone(), transition, configured.as_deref());
+        // The name that is configured may be that of an earlier group's hook alone.
+        Ok(if is_own { hook } else { hook.or_else(|| choose_hook(hooks, transition, None)) })
     }
 }
 
 /// What came of saying something.
+#[derive(Debug, PartialEq, Eq)]
 enum Said {
     Arrived,
     /// Nobody waits for it.
@@ -238,75 +295,4 @@ async fn pause(deadline: Instant) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cell::RefCell;
-
-    use super::*;
-    use crate::aws::AwsErrorKind;
-    use crate::aws::stub::Stub;
-
-    fn refused(kind: AwsErrorKind) -> AwsError {
-        AwsError {
-            service: "cloudformation",
-            operation: "SignalResource",
-            resource: "stack prod".into(),
-            kind,
-            code: None,
-            message: String::new(),
-        }
-    }
-
-    /// The waits between attempts that all end alike, within a day.
-    async fn waits(answer: impl Fn() -> Result<Said, AwsError>) -> Vec<Duration> {
-        let at = RefCell::new(Vec::new());
-        let repeated = repeat(Signal::CloudFormation, async || {
-            at.borrow_mut().push(Instant::now());
-            answer()
-        });
-        let day = Duration::from_secs(24 * 3600);
-        assert!(tokio::time::timeout(day, repeated).await.is_err(), "it never arrives");
-        at.take().windows(2).map(|pair| pair[1] - pair[0]).collect()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_signal_that_is_refused_is_sent_ever_more_seldom() {
-        for (kind, cap) in [(AwsErrorKind::AccessDenied, 300), (AwsErrorKind::Failing, 60)] {
-            let waits = waits(|| Err(refused(kind))).await;
-            let (quick, later) = waits.split_at(QUICK_ATTEMPTS as usize);
-            assert!(quick.iter().all(|wait| *wait <= RETRY_INTERVAL * 2), "{quick:?}");
-            assert!(later[0] >= Duration::from_secs(10), "{later:?}");
-            let cap = Duration::from_secs(cap);
-            let tick = Duration::from_millis(2);
-            let last = &later[5..];
-            assert!(last.iter().all(|wait| *wait >= cap && *wait <= cap * 2 + tick), "{last:?}");
-            assert!(last.iter().any(|wait| wait.abs_diff(last[0]) > tick), "no jitter: {last:?}");
-        }
-        let waits = waits(|| Ok(Said::NotYet)).await;
-        assert!(waits.last().is_some_and(|wait| *wait >= Duration::from_secs(60)));
-    }
-
-    async fn announcer(stub: &Stub, state_dir: &std::path::Path) -> Announcer {
-        let stack = StackResource { stack: "prod".into(), logical_id: "WorkerGroup".into() };
-        let instance = Instance { stack: Some(stack), ..Instance::example() };
-        let settings = Settings { state_dir: state_dir.to_owned(), ..Settings::default() };
-        Announcer::new(&instance, &settings, &stub.aws().await)
-    }
-
-    #[tokio::test]
-    async fn a_signal_that_nobody_has_got_is_not_marked_as_sent() {
-        let (stub, dir) = (Stub::start().await, tempfile::tempdir().unwrap());
-        let announcer = announcer(&stub, dir.path()).await;
-        let marker = Marker::of(dir.path(), &announcer.instance.id);
-        let send = async || {
-            let say = async || announcer.signal(SignalStatus::Success).await;
-            announcer.until_said(&marker, Signal::CloudFormation, say).await;
-            (marker.is_set(Signal::CloudFormation).await, stub.requests().len())
-        };
-        let unknown = Stub::xml_error("ValidationError", "Stack prod does not exist");
-        stub.answer(400, &unknown);
-        assert_eq!(send().await, (false, 1), "as in another region than the stack's");
-        stub.answer(200, "<SignalResourceResponse/>");
-        assert_eq!(send().await, (true, 2), "the next start of skep sends it");
-        assert_eq!(send().await, (true, 2), "once");
-    }
-}
+mod tests;

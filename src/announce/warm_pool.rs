@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::marker::Signal;
 use super::{Announcer, Said, repeat};
-use crate::autoscaling::{CompletionAnswer, HookResult, Transition};
+use crate::autoscaling::{CompletionAnswer, HookResult, LifecycleState, Transition};
 use crate::aws::AwsError;
 
 /// Every boot whose metadata has no target state yet waits for this answer.
@@ -20,9 +20,7 @@ impl Announcer {
         }
         let asked = self.autoscaling.fetch_instance(&self.instance.id);
         match tokio::time::timeout(ANSWER_WITHIN, asked).await {
-            Ok(Ok(found)) => {
-                found.is_some_and(|instance| instance.lifecycle_state.starts_with("Warmed:"))
-            }
+            Ok(Ok(found)) => found.is_some_and(|instance| instance.lifecycle_state.is_pooled()),
             Ok(Err(error)) => {
                 tracing::warn!("{}", crate::errors::chain(&error));
                 false
@@ -48,9 +46,11 @@ impl Announcer {
     async fn enter_pool(&self) -> Result<Said, AwsError> {
         let seen = self.autoscaling.fetch_instance(&self.instance.id).await?;
         let lifecycle_state = seen.map(|instance| instance.lifecycle_state);
-        match lifecycle_state.as_deref() {
-            Some("Warmed:Pending:Wait") => {}
-            Some("Warmed:Pending") | None => return Ok(Said::NotYet),
+        match lifecycle_state {
+            Some(LifecycleState::WarmedPendingWait) => {}
+            Some(LifecycleState::WarmedPending | LifecycleState::Unknown(_)) | None => {
+                return Ok(Said::NotYet);
+            }
             Some(_) => return Ok(Said::NotNeeded),
         }
         let Some((group, hook)) = self.find_hook(Transition::Launching).await? else {

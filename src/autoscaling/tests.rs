@@ -42,7 +42,7 @@ async fn an_instance_is_in_its_group_or_in_none() {
         instance,
         GroupInstance {
             group: "workers".into(),
-            lifecycle_state: "Terminating:Wait".into(),
+            lifecycle_state: LifecycleState::TerminatingWait,
             health: "HEALTHY".into(),
         }
     );
@@ -79,7 +79,7 @@ async fn groups_are_asked_by_name() {
     let listed = autoscaling.fetch_groups(&BTreeSet::from(["managers", "workers"])).await.unwrap();
     let asked = stub.last_request();
     assert!(asked.contains("AutoScalingGroupNames.member.1=managers"), "{asked}");
-    let states = listed.iter().map(|(id, it)| (&**id, &*it.group, &*it.lifecycle_state));
+    let states = listed.iter().map(|(id, it)| (&**id, &*it.group, it.lifecycle_state.as_str()));
     let expected = [("i-1", "workers", "Terminating:Wait"), ("i-2", "managers", "InService")];
     assert_eq!(states.collect::<Vec<_>>(), expected);
     stub.answer(200, &answer(""));

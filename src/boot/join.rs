@@ -75,6 +75,9 @@ async fn follow(
         node.state.enter(Phase::Booting, format!("{why}; trying again"));
         Ok(false)
     };
+    if answer.is_ended_by_force(node.role) {
+        node.swarm.leave(true).await?;
+    }
     match answer {
         JoinAnswer::Joined | JoinAnswer::AlreadyInSwarm | JoinAnswer::Unknown => Ok(true),
         // Or the address has been given to another swarm's manager: ask another one next.
@@ -92,12 +95,10 @@ async fn follow(
         }
         JoinAnswer::BlackHoled => {
             past.avoid.insert(manager);
-            node.swarm.leave(true).await?;
             again(&format!("{manager} did not answer"))
         }
         JoinAnswer::NoLeader => {
             past.avoid.insert(manager);
-            node.swarm.leave(true).await?;
             again("the swarm has no leader at present")
         }
         JoinAnswer::OwnPortClosed => {
@@ -106,7 +107,6 @@ async fn follow(
                 let detail = format!("{}:{SWARM_PORT}, {OWN_PORT_ATTEMPTS} attempts", node.address);
                 return Err(Refusal::OwnPortClosed { detail }.into());
             }
-            node.swarm.leave(true).await?;
             tracing::error!(
                 "the swarm cannot reach {}:{SWARM_PORT}: check the security group",
                 node.address

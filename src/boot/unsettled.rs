@@ -57,6 +57,7 @@ pub fn recover(role: Role, seen: &Observed) -> Step {
     let wait = || Step::Wait { why: not_sound(&seen.local) };
     let is_manager = role == Role::Manager || seen.local.is_manager;
     let is_pending = seen.local.state == LocalState::Pending;
+    let is_named = seen.local.node_id.is_some();
     match place {
         Place::Charters => {
             // It never recovers by itself.
@@ -76,8 +77,8 @@ pub fn recover(role: Role, seen: &Observed) -> Step {
         Place::Nowhere if is_pending && seen.unsettled_for < SETTLE_TIME => {
             Step::Wait { why: "the join to go on in the background".into() }
         }
-        // Only a node with a certificate is one: it could not be read.
-        Place::Nowhere if seen.local.is_manager => wait(),
+        // Only a node with a certificate is one: it could not be read, and raft may count it.
+        Place::Nowhere if seen.local.is_manager || is_named && is_pending && is_manager => wait(),
         Place::Nowhere => Step::Discard { why: CAME_TO_NOTHING },
     }
 }

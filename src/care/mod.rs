@@ -18,7 +18,7 @@ use crate::ledger::LedgerError;
 use crate::node::Node;
 use crate::peers::{fetch_leader, find_manager, is_led};
 use crate::state::Phase;
-use crate::swarm::SwarmError;
+use crate::swarm::{SwarmError, explain_left_over, find_left_over_vxlans};
 
 pub use decide::{Cause, Observed, Records, Verdict, decide};
 
@@ -40,12 +40,14 @@ enum CareError {
 /// Looks again and again, and returns once this node is in the charter's swarm no more.
 pub async fn until_out(node: &Node, membership: &Membership) -> Cause {
     let mut suspicion: Option<(Cause, u32)> = None;
+    let mut vxlans = Vec::new();
     for turn in 1u32.. {
         let pause = tokio::time::sleep(INTERVAL.mul_f64(0.75 + 0.5 * fastrand::f64()));
         let is_told = tokio::select! {
             () = pause => false,
             () = node.recovery_begun.notified() => true,
         };
+        vxlans = say_left_over(node, vxlans);
         let is_ledger_due = is_told || suspicion.is_some() || turn.is_multiple_of(LEDGER_EVERY);
         let verdict = match observe(node, membership, is_ledger_due).await {
             Ok(seen) => decide(&node.instance.id, membership, &seen),
@@ -75,6 +77,16 @@ pub async fn until_out(node: &Node, membership: &Membership) -> Cause {
         };
     }
     unreachable!("the looks never end")
+}
+
+/// Says which VXLAN interfaces are left over: they were there at the look before, too. Returns what is there now.
+fn say_left_over(node: &Node, before: Vec<String>) -> Vec<String> {
+    // Without an answer nothing changes.
+    let Ok(now) = find_left_over_vxlans() else { return before };
+    let lasting: Vec<String> = now.iter().filter(|it| before.contains(it)).cloned().collect();
+    let trouble = (!lasting.is_empty()).then(|| explain_left_over(&lasting));
+    node.state.trouble("left-over interfaces", trouble);
+    now
 }
 
 async fn observe(

@@ -156,15 +156,21 @@ async fn follow(
     begun: OffsetDateTime,
 ) -> anyhow::Result<End> {
     let (mut block, mut last) = (Block::default(), String::new());
-    let mut answered = Instant::now();
+    let (mut answered, mut has_begun) = (Instant::now(), false);
     loop {
         match client.node::<Node>().await {
             Ok(node) if node.phase == Phase::Left => {
                 let killed = node.killed.len() as u64;
                 return Ok(End { has_left: true, killed, words: node.doing });
             }
+            Ok(node) if has_begun && !is_departing(&node) => {
+                // It is a member still, and serves: what it says now is about something else.
+                let words = Outcome::Failed.as_str().to_owned();
+                return Ok(End { has_left: false, killed: 0, words });
+            }
             Ok(node) => {
                 answered = Instant::now();
+                has_begun |= is_departing(&node);
                 show(&node, &mut block, &mut last)?;
             }
             // It ends when it has left, and its last words are in its story.
@@ -176,6 +182,10 @@ async fn follow(
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+fn is_departing(node: &Node) -> bool {
+    node.departure.is_some() || node.phase == Phase::Leaving
 }
 
 fn show(node: &Node, block: &mut Block, last: &mut String) -> anyhow::Result<()> {

@@ -134,6 +134,9 @@ pub(super) fn text(report: &StatusReport<Node>, now: OffsetDateTime, colour: boo
         if let Some(quorum) = &fleet.quorum {
             text.push_str(&format!("\n{}\n", self::quorum(quorum)));
         }
+        for warning in &fleet.warnings {
+            text.push_str(&format!("\nwarning: {warning}\n"));
+        }
         if let Some(problem) = &fleet.problem {
             text.push_str(&format!("\nNot the whole fleet: {problem}\n"));
         }

@@ -49,6 +49,9 @@ pub struct FleetView {
     pub members: Vec<FleetMember>,
     /// Why the view is not whole, in one line.
     pub problem: Option<String>,
+    /// What does not work between these nodes, each in one line.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 impl FleetView {
@@ -74,6 +77,7 @@ impl FleetView {
             quorum_lost_since: None,
             members: vec![],
             problem: Some(format!("neither ledger nor Docker answered within {patience:?}")),
+            warnings: vec![],
         }
     }
 }

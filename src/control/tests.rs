@@ -62,6 +62,7 @@ fn fleet() -> FleetView {
             updated_at: Some(datetime!(2026-11-20 10:00 UTC)),
         }],
         problem: Some("the ledger did not answer".into()),
+        warnings: vec![],
     }
 }
 

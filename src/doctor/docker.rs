@@ -37,8 +37,16 @@ pub async fn examine(docker: &Swarm, node: Option<&Node>) -> Vec<Finding> {
         live_restore(&engine),
         membership(docker, node).await,
     ];
-    findings.extend(engine.root_dir.as_deref().map_or_else(Vec::new, disk));
+    findings.extend(disks(&engine).into_iter().flat_map(disk));
     findings
+}
+
+/// Where Docker writes to: one directory, or two where images are containerd's and on a disk of their own.
+fn disks(engine: &Engine) -> Vec<&Path> {
+    let (root, images) = (engine.root_dir.as_deref(), engine.image_dir.as_deref());
+    let is_shared = |(root, images)| Disk::is_shared(root, images).unwrap_or_default();
+    let images = images.filter(|_| !root.zip(images).is_some_and(is_shared));
+    root.into_iter().chain(images).collect()
 }
 
 /// On a manager: whether its swarm has a leader. Without one Docker answers slowly, or not at all: the skep
@@ -200,6 +208,21 @@ mod tests {
         assert_eq!(verdict(0, 0), Verdict::Ok, "no limit");
         assert_eq!(disk(Path::new("/"))[0].check, "disk");
         assert_eq!(disk(Path::new("/nowhere"))[0].verdict, Verdict::Skipped);
+    }
+
+    #[test]
+    fn the_disk_of_the_images_is_looked_at_where_it_is_another() {
+        let engine = |root: &str, images: Option<&str>| Engine {
+            root_dir: Some(root.into()),
+            image_dir: images.map(Into::into),
+            ..Engine::default()
+        };
+        assert_eq!(disks(&engine("/", None)), [Path::new("/")]);
+        assert_eq!(disks(&engine("/", Some("/"))), [Path::new("/")]);
+        let another = engine("/", Some("/proc"));
+        assert_eq!(disks(&another), [Path::new("/"), Path::new("/proc")]);
+        let unreadable = engine("/", Some("/nowhere"));
+        assert_eq!(disks(&unreadable), [Path::new("/"), Path::new("/nowhere")], "that is said");
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! The way to the managers, and address pools that would hide it.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::config::{Cidr, Settings, parse_range};
 use crate::imds::Imds;
 use crate::ledger::Member;
 use crate::node::Node;
-use crate::swarm::{Engine, SWARM_PORT, Swarm};
+use crate::swarm::{Engine, SWARM_PORT, Swarm, explain_left_over, find_left_over_vxlans};
 
 /// Gossip between the nodes, TCP and UDP.
 const GOSSIP_PORT: u16 = 7946;
@@ -36,11 +36,39 @@ const DOCKERS_BRIDGE_POOLS: &[&str] =
 
 pub async fn examine(settings: &Settings, subject: &Subject, docker: &Swarm) -> Vec<Finding> {
     let Some((imds, instance)) = &subject.metadata else {
-        return skipped_without_node(&["address", "overlay pools", "bridge pools", "ports"]);
+        let skipped = skipped_without_node(&["address", "overlay pools", "bridge pools", "ports"]);
+        return [skipped, vec![left_over().await]].concat();
     };
     let address = settings.swarm.advertise_address.unwrap_or(instance.private_address);
-    let (pools, ports) = tokio::join!(pools(settings, imds, docker), ports(subject.node.as_ref()));
-    [vec![own_address(address)], pools, ports].concat()
+    let (pools, ports, left_over) =
+        tokio::join!(pools(settings, imds, docker), ports(subject.node.as_ref()), left_over());
+    [vec![own_address(address)], pools, ports, vec![left_over]].concat()
+}
+
+/// VXLAN interfaces of an earlier membership; one that a network has just made is gone at the second look.
+async fn left_over() -> Finding {
+    const SECOND_LOOK_AFTER: Duration = Duration::from_secs(1);
+    let first = find_left_over_vxlans();
+    tokio::time::sleep(SECOND_LOOK_AFTER).await;
+    judge_left_over(first.and_then(|first| {
+        let second = find_left_over_vxlans()?;
+        Ok(first.into_iter().filter(|name| second.contains(name)).collect())
+    }))
+}
+
+fn judge_left_over(found: io::Result<Vec<String>>) -> Finding {
+    const CHECK: &str = "vxlan interfaces";
+    match found {
+        Ok(names) if names.is_empty() => Finding::ok(CHECK, "none is left over"),
+        Ok(names) => {
+            let text = explain_left_over(&names);
+            let (evidence, remedy) = text.split_once(": ").unwrap_or((&text, "skep status"));
+            Finding::failed(CHECK, evidence, remedy)
+        }
+        Err(error) => {
+            Finding::skipped(CHECK, format!("/sys/class/net: {error}"), "sudo skep doctor")
+        }
+    }
 }
 
 fn own_address(address: IpAddr) -> Finding {
@@ -262,6 +290,16 @@ mod tests {
         assert_eq!(cut.verdict, Verdict::Failed);
         assert_eq!(cut.evidence, "manager i-0abc at 10.0.0.7: 2377/tcp silent, 7946/tcp answers");
         assert_eq!(verdict(200, Some("silent")).verdict, Verdict::Warning);
+    }
+
+    #[test]
+    fn a_left_over_interface_is_a_failure_with_the_command_that_removes_it() {
+        assert_eq!(judge_left_over(Ok(vec![])).verdict, Verdict::Ok);
+        let found = judge_left_over(Ok(vec!["vx-001001-kq2jx".into()]));
+        assert_eq!(found.verdict, Verdict::Failed);
+        assert_eq!(found.remedy.as_deref(), Some("ip link delete vx-001001-kq2jx"));
+        let unknown = judge_left_over(Err(io::ErrorKind::PermissionDenied.into()));
+        assert_eq!(unknown.verdict, Verdict::Skipped);
     }
 
     #[tokio::test]

@@ -159,6 +159,8 @@ mod tests {
                 Some(Departure { reason: Reason::Spot, noticed_at: now, deadline: now });
         });
         assert_eq!(ask(Method::GET, &base).await.0, 503, "departing, though still Ready");
+        state.update(|state| (state.departure, state.is_given_up) = (None, true));
+        assert_eq!(ask(Method::GET, &base).await.0, 503, "broken for good, and to be replaced");
     }
 
     #[tokio::test]

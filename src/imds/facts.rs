@@ -95,6 +95,16 @@ impl Imds {
         self.read("reading an instance tag", &format!("{TAGS}/{key}"), deadline).await
     }
 
+    /// The Auto Scaling group by the instance's tag as it is now: an instance can be detached from one and
+    /// attached to another. `None` as for [`Imds::fetch_tag`].
+    ///
+    /// # Errors
+    /// See [`ImdsError`].
+    pub async fn fetch_group(&self, deadline: Instant) -> Result<Option<String>, ImdsError> {
+        let group = self.fetch_tag(GROUP_TAG, deadline).await?;
+        Ok(group.filter(|group| !group.is_empty()))
+    }
+
     /// `local-ipv4`, or `ipv6` on an instance in an IPv6-only subnet.
     async fn fetch_private_address(&self, deadline: Instant) -> Result<IpAddr, ImdsError> {
         let (path, text) = match self.read(OPERATION, "local-ipv4", deadline).await? {

@@ -1,7 +1,5 @@
 //! What is about to happen to this instance: the items of the metadata that a watcher polls.
 
-use std::fmt;
-
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -11,6 +9,7 @@ use time::{OffsetDateTime, PrimitiveDateTime};
 use tokio::time::Instant;
 
 use super::{Imds, ImdsError, Item, META_DATA};
+use crate::words::words;
 
 const TARGET_STATE: &str = "autoscaling/target-lifecycle-state";
 const SPOT_ACTION: &str = "spot/instance-action";
@@ -21,45 +20,6 @@ const MAINTENANCE: &str = "events/maintenance/scheduled";
 const EVENT_DATE: &[BorrowedFormatItem<'_>] = format_description!(
     "[day padding:none] [month repr:short] [year] [hour]:[minute]:[second] GMT"
 );
-
-/// Defines an enumeration of AWS's words that keeps those it does not know.
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq)]
-        pub enum $name {
-            $($(#[$variant_doc])* $variant,)*
-            /// A word that AWS has added since.
-            Other(String),
-        }
-
-        impl $name {
-            /// The word as AWS writes it.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                match self {
-                    $($name::$variant => $word,)*
-                    $name::Other(word) => word,
-                }
-            }
-        }
-
-        impl From<&str> for $name {
-            fn from(word: &str) -> Self {
-                match word {
-                    $($word => $name::$variant,)*
-                    word => $name::Other(word.to_owned()),
-                }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-    };
-}
 
 words! {
     /// Where Auto Scaling wants the instance to go. It is the target: the state that the instance
@@ -309,7 +269,7 @@ mod tests {
             ("InService", TargetState::InService),
             ("Terminated\n", TargetState::Terminated),
             ("Warmed:Stopped", TargetState::WarmedStopped),
-            ("Warmed:Elsewhere", TargetState::Other("Warmed:Elsewhere".into())),
+            ("Warmed:Elsewhere", TargetState::Unknown("Warmed:Elsewhere".into())),
         ] {
             stub.set(TARGET_STATE, word);
             let read = imds.fetch_target_lifecycle_state(soon()).await.unwrap().unwrap();
@@ -364,7 +324,7 @@ mod tests {
         assert_eq!(events[1].not_after, None);
         assert_eq!(events[1].state, MaintenanceState::Completed);
         assert_eq!(events[2].not_before, datetime!(2019-02-01 00:00 UTC));
-        assert_eq!(events[2].code, MaintenanceCode::Other("new-idea".into()));
+        assert_eq!(events[2].code, MaintenanceCode::Unknown("new-idea".into()));
         assert_eq!(events.len(), 3);
     }
 

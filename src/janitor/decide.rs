@@ -32,7 +32,28 @@ pub struct Plan {
     pub volumes: Vec<String>,
 }
 
+/// Which disks are short, where there are two: removing from the other one makes no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Short {
+    /// That of images and of what containers have written.
+    pub images: bool,
+    /// That of volumes, and of containers' logs.
+    pub volumes: bool,
+}
+
 impl Plan {
+    /// What of it makes room where it is short. Containers are on both.
+    #[must_use]
+    pub fn where_short(mut self, short: Short) -> Self {
+        if !short.images {
+            self.images.clear();
+        }
+        if !short.volumes {
+            self.volumes.clear();
+        }
+        self
+    }
+
     /// How many things.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -12,6 +12,7 @@ mod record;
 mod tests;
 
 use std::convert::Infallible;
+use std::path::Path;
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -20,7 +21,7 @@ use crate::config::Janitor;
 use crate::disk::Disk;
 use crate::node::Node;
 use crate::swarm::SwarmError;
-use decide::{Plan, Record, Seen};
+use decide::{Plan, Record, Seen, Short};
 
 /// Looks again and again; never returns.
 pub async fn keep_tidy(node: &Node) -> Infallible {
@@ -65,21 +66,27 @@ async fn look(node: &Node, record: &mut Record) -> Result<Option<Disk>, SwarmErr
     let seen = Seen { at: OffsetDateTime::now_utc(), images, containers, volumes };
     *record = decide::remember(record, &seen);
     let Some(root) = engine.root_dir else { return Ok(None) };
-    let disk =
-        || Disk::of(&root).inspect_err(|error| tracing::warn!("{}: {error}", root.display())).ok();
-    let Some(before) = disk().filter(|disk| decide::is_short(*disk, limits)) else {
-        return Ok(None);
-    };
-    let plan = decide::decide(&seen, record, limits);
+    let images = engine.image_dir.unwrap_or_else(|| root.clone());
+    let is_short = |disk: &Disk| decide::is_short(*disk, limits);
+    let (of_images, of_volumes) = (disk(&images).filter(is_short), disk(&root).filter(is_short));
+    let short = Short { images: of_images.is_some(), volumes: of_volumes.is_some() };
+    let place = if short.images { &images } else { &root };
+    let Some(before) = of_images.or(of_volumes) else { return Ok(None) };
+    let plan = decide::decide(&seen, record, limits).where_short(short);
     if plan.is_empty() {
         return Ok(Some(before));
     }
-    tracing::info!("making room on Docker's disk: {}", tell(before));
+    tracing::info!("making room on Docker's disk ({}): {}", place.display(), tell(before));
     let removed = carry_out(node, &plan, limits).await;
-    if let Some(after) = disk() {
+    if let Some(after) = disk(place) {
         tracing::info!("made room, with {removed} of {} removed: {}", plan.len(), tell(after));
     }
     Ok(None)
+}
+
+/// `None` where it cannot be told: nothing is removed then.
+fn disk(place: &Path) -> Option<Disk> {
+    Disk::of(place).inspect_err(|error| tracing::warn!("{}: {error}", place.display())).ok()
 }
 
 /// How much of it is done; what Docker refuses stays.

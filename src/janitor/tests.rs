@@ -151,3 +151,16 @@ proptest! {
         prop_assert!(decide(&seen, &record, &limits).is_empty());
     }
 }
+
+#[test]
+fn what_makes_no_room_on_the_disk_that_is_short_stays() {
+    let record = Record::from([("a".into(), NOW - 30 * DAY)]);
+    let seen = seen(vec![image("a")], vec![container("b", Some(NOW - 30 * DAY))]);
+    let plan = |images, volumes| {
+        let plan = decide(&seen, &record, &limits(true)).where_short(Short { images, volumes });
+        (plan.images.len(), plan.containers.len(), plan.volumes.len())
+    };
+    assert_eq!(plan(true, true), (1, 1, 1), "one disk");
+    assert_eq!(plan(true, false), (1, 1, 0), "the images' own");
+    assert_eq!(plan(false, true), (0, 1, 1), "Docker's root");
+}

@@ -1,7 +1,7 @@
 //! What a departing node does next, from what it sees. Pure: no clock, no I/O, no memory.
 
 use crate::fact::Fact;
-use crate::instance::Role;
+use crate::instance::{Reason, Role};
 use crate::ledger::{DepartureRow, DepartureState};
 use crate::swarm::{Availability, LocalNode, LocalState, NodeView, Quorum};
 
@@ -110,8 +110,10 @@ pub enum Outcome {
     LeftUnconfirmed,
     /// There was nothing to leave.
     NothingToLeave,
-    /// The deadline came first.
+    /// The deadline came first, and the machine goes.
     TooLate,
+    /// The deadline came first, and it was the operator's alone: the machine stays, and with it the node.
+    Failed,
     /// The notice was taken back, and the node stays what it was.
     Stayed,
 }
@@ -125,6 +127,7 @@ impl Outcome {
             Self::LeftUnconfirmed => "left_unconfirmed",
             Self::NothingToLeave => "nothing_to_leave",
             Self::TooLate => "too_late",
+            Self::Failed => "failed",
             Self::Stayed => "stayed",
         }
     }
@@ -136,8 +139,33 @@ impl Outcome {
             Self::LeftUnconfirmed => "left; nobody has confirmed that it is off the list",
             Self::NothingToLeave => "there was nothing to leave",
             Self::TooLate => "the deadline came before the node had left",
+            Self::Failed => {
+                "the deadline came before the node had left: it stays, and serves again"
+            }
             Self::Stayed => "taken back: the node stays in the swarm",
         }
+    }
+
+    /// The same of a departure for `reason`. An operator's deadline ends the attempt and not the machine: skep
+    /// must go on looking after a node that is not out.
+    #[must_use]
+    pub fn on_machine(self, reason: Reason, is_out: bool) -> Self {
+        match self {
+            Self::TooLate if reason.keeps_the_machine() && !is_out => Self::Failed,
+            outcome => outcome,
+        }
+    }
+
+    /// The deadline came before the node had left.
+    #[must_use]
+    pub fn is_failure(self) -> bool {
+        matches!(self, Self::TooLate | Self::Failed)
+    }
+
+    /// The node goes on as the member that it was.
+    #[must_use]
+    pub fn stays(self) -> bool {
+        matches!(self, Self::Stayed | Self::Failed)
     }
 }
 

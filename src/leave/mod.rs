@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::instance::Departure;
-use crate::ledger::LedgerError;
+use crate::ledger::{DepartureState, LedgerError};
 use crate::metrics::metrics;
 use crate::node::Node;
 use crate::state::Phase;
@@ -75,6 +75,8 @@ pub async fn leave(node: &Node, notices: &Notices) -> Outcome {
         let pause = pause.min(budget.next_point(Instant::now()));
         let _ = tokio::time::timeout(pause, news.changed()).await;
     };
+    let reason = notices.now().map(|departure| departure.reason);
+    let outcome = reason.map_or(outcome, |reason| outcome.on_machine(reason, memory.has_left));
     let killed = memory.all_killed(outcome);
     for name in &killed {
         tracing::warn!(container = name, "this task was killed without its grace");
@@ -91,21 +93,29 @@ fn pause_after(failures: u32) -> Duration {
 }
 
 /// Takes up a departure that a crash or a restart of skep has interrupted, however far it was; one
-/// of an earlier start of the machine is void. One that a manager has written on this node's behalf says
-/// that Auto Scaling ends the instance: this node takes it over. What it finds goes to the notices.
+/// of an earlier start of the machine is void, and so is one that has failed. One that a manager has written on
+/// this node's behalf is no order: the metadata say whether Auto Scaling ends the instance, and after its root
+/// volume was replaced the row is about the node that it was before. What it finds goes to the notices.
 ///
 /// # Errors
 /// When the ledger does not answer: until it has, this node must not join.
 pub async fn resume(node: &Node, notices: &Notices) -> Result<(), LedgerError> {
     match node.ledger.fetch_departure(&node.instance.id).await? {
-        Some(row) if row.boot_id != node.boot_id && !row.stand_in => {
+        Some(row) if row.stand_in => {
+            tracing::info!(
+                state = row.state.as_str(),
+                "managers have acted for this node while its skep was silent"
+            );
+        }
+        Some(row) if row.boot_id != node.boot_id => {
             node.ledger.delete_departure(&node.instance.id).await?;
         }
+        // Whatever has come of the machine since: a notice that still stands is given again.
+        Some(row) if row.state == DepartureState::Failed => {
+            tracing::warn!(reason = %row.reason, "an earlier departure has failed: the node serves again");
+        }
         Some(row) if !row.ended => {
-            tracing::warn!(
-                stand_in = row.stand_in,
-                "a departure was interrupted: going on with it"
-            );
+            tracing::warn!("a departure was interrupted: going on with it");
             let now = OffsetDateTime::now_utc();
             let mut departure = row.departure();
             if departure.deadline <= now {

@@ -9,7 +9,7 @@ use super::budget::Budget;
 use super::decide::{Blind, Clock, Observed, Outcome};
 use crate::fact::Fact;
 use crate::instance::Membership;
-use crate::ledger::{DepartureRow, LedgerError};
+use crate::ledger::{DepartureRow, DepartureState, LedgerError};
 use crate::metrics::{Stopwatch, metrics};
 use crate::node::Node;
 use crate::swarm::{
@@ -169,7 +169,7 @@ async fn look_without_docker(
     let is_ledger_readable = row.is_ok();
     let is_own = |row: &DepartureRow| {
         let is_node = memory.member.as_ref().is_none_or(|member| member.node_id == row.node_id);
-        row.boot_id == node.boot_id && is_node
+        is_of_this_attempt(node, row) && is_node
     };
     Blind {
         row: row.ok().flatten().filter(is_own),
@@ -178,6 +178,11 @@ async fn look_without_docker(
         is_flushed: memory.flush != Flush::NotYet,
         clock: clock(budget, memory),
     }
+}
+
+/// A row of another start of the machine is void, and so is one of an attempt that has failed.
+fn is_of_this_attempt(node: &Node, row: &DepartureRow) -> bool {
+    row.boot_id == node.boot_id && row.state != DepartureState::Failed
 }
 
 async fn own_row(node: &Node) -> Result<Option<Membership>, LedgerError> {
@@ -200,9 +205,10 @@ async fn see(
     row: Result<Option<DepartureRow>, LedgerError>,
 ) -> Observed {
     let mut is_ledger_readable = row.is_ok();
-    // What an earlier life of this machine asked for is void: another start, or another node.
+    // What an earlier life of this machine asked for is void, or another node.
     let row = row.ok().flatten().filter(|row| {
-        row.boot_id == node.boot_id && local.node_id.as_ref().is_none_or(|id| *id == row.node_id)
+        let is_node = local.node_id.as_ref().is_none_or(|id| *id == row.node_id);
+        is_of_this_attempt(node, row) && is_node
     });
     let ours = match memory.ours {
         Fact::CannotTell => whose(node, &local, memory.member.as_ref()).await,

@@ -82,6 +82,7 @@ pub fn listed(role: Role, raft: Option<RaftView>) -> NodeView {
     NodeView {
         id: "node".into(),
         hostname: String::new(),
+        engine: None,
         joined_at: None,
         state: "ready".into(),
         availability: Availability::Drain,
@@ -353,6 +354,19 @@ fn a_node_that_never_joined_leaves_as_if_it_had_not() {
     (world.in_swarm, world.flushed) = (false, true);
     (world.is_known, world.is_recorded) = (false, false);
     assert_eq!(world.step(), Some(Outcome::NothingToLeave));
+}
+
+/// An operator's deadline is over: the machine stays, and the node with it; any other deadline ends the machine.
+#[test]
+fn a_departure_that_fails_on_a_machine_that_stays_leaves_the_node_serving() {
+    let late = Outcome::TooLate;
+    assert_eq!(late.on_machine(Reason::Operator, false), Outcome::Failed);
+    assert_eq!(late.on_machine(Reason::Operator, true), late, "it is out");
+    for reason in [Reason::Lifecycle, Reason::Spot, Reason::Maintenance, Reason::Shutdown] {
+        assert_eq!(late.on_machine(reason, false), late, "{reason}");
+    }
+    assert_eq!(Outcome::Left.on_machine(Reason::Operator, false), Outcome::Left);
+    assert!(Outcome::Failed.is_failure() && Outcome::Failed.stays() && !late.stays());
 }
 
 #[test]

@@ -46,7 +46,7 @@ pub struct DepartureRow {
     expires_at: OffsetDateTime,
 }
 
-/// How far it is; only ever forward.
+/// How far it is; only ever forward. The two last are ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DepartureState {
@@ -60,6 +60,9 @@ pub enum DepartureState {
     Left,
     /// By a manager: the node is off the list.
     Removed,
+    /// By the node, or by a manager long after the deadline: the deadline came before the node had left. Nobody
+    /// drains it any more, and whatever becomes of the node is a new matter.
+    Failed,
 }
 
 impl DepartureState {
@@ -71,7 +74,14 @@ impl DepartureState {
             Self::Drained => "drained",
             Self::Left => "left",
             Self::Removed => "removed",
+            Self::Failed => "failed",
         }
+    }
+
+    /// Nobody goes on with it.
+    #[must_use]
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Removed | Self::Failed)
     }
 }
 
@@ -132,23 +142,26 @@ impl Ledger {
     /// When DynamoDB fails.
     pub async fn request_departure(&self, row: &DepartureRow) -> Result<(), LedgerError> {
         let condition = Condition::new(
-            "attribute_not_exists(#item) OR #boot_id <> :boot OR #node_id <> :node OR #state = :removed",
+            "attribute_not_exists(#item) OR #boot_id <> :boot OR #node_id <> :node OR #state = :removed OR #state = :failed",
         )
         .text("boot", &row.boot_id)
         .text("node", &row.node_id)
-        .text("removed", DepartureState::Removed.as_str());
+        .text("removed", DepartureState::Removed.as_str())
+        .text("failed", DepartureState::Failed.as_str());
         let item = Self::departure_item(&row.instance_id);
         self.nodes().put(&item, row, condition).await.map(drop)
     }
 
-    /// Writes a request on behalf of a node, unless there is one of any kind for the same node: what
-    /// the node says of itself comes first. `false` where there is.
+    /// Writes a request on behalf of a node, unless there is one of any kind for the same node that has not
+    /// failed: what the node says of itself comes first. `false` where there is.
     ///
     /// # Errors
     /// When DynamoDB fails.
     pub async fn stand_in_for(&self, row: &DepartureRow) -> Result<bool, LedgerError> {
-        let condition = Condition::new("attribute_not_exists(#item) OR #node_id <> :node")
-            .text("node", &row.node_id);
+        let condition =
+            Condition::new("attribute_not_exists(#item) OR #node_id <> :node OR #state = :failed")
+                .text("node", &row.node_id)
+                .text("failed", DepartureState::Failed.as_str());
         self.nodes().put(&Self::departure_item(&row.instance_id), row, condition).await
     }
 
@@ -223,7 +236,8 @@ impl Ledger {
         self.nodes().set(&item, "SET #demoted = :yes", condition).await
     }
 
-    /// The node's own last word: it has seen its departure through, in which so many tasks were killed.
+    /// The node's own last word: it has seen its departure through, in which so many tasks were killed. One that
+    /// has failed is over with that.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -232,13 +246,26 @@ impl Ledger {
         instance_id: &str,
         boot_id: &str,
         killed: usize,
+        has_failed: bool,
     ) -> Result<(), LedgerError> {
-        let condition = Condition::new("#boot_id = :boot")
-            .text("boot", boot_id)
-            .flag("yes", true)
-            .number("killed", killed);
         let item = Self::departure_item(instance_id);
-        self.nodes().set(&item, "SET #ended = :yes, #killed = :killed", condition).await.map(drop)
+        let end = |condition: &'static str| {
+            let condition = Condition::new(condition).text("boot", boot_id).flag("yes", true);
+            condition.number("killed", killed)
+        };
+        if has_failed {
+            // A node that is out is taken off the list, however late it was.
+            let condition = end("#boot_id = :boot AND #state <> :left AND #state <> :removed")
+                .text("left", DepartureState::Left.as_str())
+                .text("removed", DepartureState::Removed.as_str())
+                .text("failed", DepartureState::Failed.as_str());
+            let update = "SET #ended = :yes, #killed = :killed, #state = :failed";
+            if self.nodes().set(&item, update, condition).await? {
+                return Ok(());
+            }
+        }
+        let update = "SET #ended = :yes, #killed = :killed";
+        self.nodes().set(&item, update, end("#boot_id = :boot")).await.map(drop)
     }
 
     /// Takes a departure of this node back, unless it is out by now. `false` where it is, or where the
@@ -257,14 +284,16 @@ impl Ledger {
         self.nodes().delete(&Self::departure_item(&seen.instance_id), condition).await
     }
 
-    /// Forgets a departure that has ended; one that has begun anew meanwhile stays.
+    /// Forgets a departure that is over; one that has begun anew meanwhile stays.
     ///
     /// # Errors
     /// When DynamoDB fails.
     pub async fn forget_departure(&self, seen: &DepartureRow) -> Result<(), LedgerError> {
-        let condition = Condition::new("#state = :removed AND #node_id = :node")
-            .text("removed", DepartureState::Removed.as_str())
-            .text("node", &seen.node_id);
+        let condition =
+            Condition::new("(#state = :removed OR #state = :failed) AND #node_id = :node")
+                .text("removed", DepartureState::Removed.as_str())
+                .text("failed", DepartureState::Failed.as_str())
+                .text("node", &seen.node_id);
         self.nodes().delete(&Self::departure_item(&seen.instance_id), condition).await.map(drop)
     }
 

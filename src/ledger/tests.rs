@@ -257,7 +257,7 @@ enum Care {
     Advance,
     Note,
     Confirm,
-    End { boot: u8 },
+    End { boot: u8, has_failed: bool },
     Forget,
 }
 
@@ -269,7 +269,7 @@ fn care() -> impl Strategy<Value = (usize, Care)> {
         4 => Just(Care::Advance),
         1 => Just(Care::Note),
         1 => Just(Care::Confirm),
-        1 => (0..2u8).prop_map(|boot| Care::End { boot }),
+        1 => (0..2u8, any::<bool>()).prop_map(|(boot, has_failed)| Care::End { boot, has_failed }),
         1 => Just(Care::Forget),
     ];
     (0..ACTORS, care)
@@ -281,7 +281,7 @@ fn request(node: u8, boot: &str) -> DepartureRow {
 }
 
 /// A departure only goes forward, one step at a time; another one takes its place only for another node or
-/// start of the machine, or when it was over; nobody speaks for a node that has spoken.
+/// start of the machine, or when it was over; nobody speaks for a node that has spoken, unless that has failed.
 async fn play_departure(cares: &[(usize, Care)]) {
     use DepartureState::*;
     let ledger = new_ledger();
@@ -307,6 +307,7 @@ async fn play_departure(cares: &[(usize, Care)]) {
                     Draining => Drained,
                     Drained => Left,
                     Left | Removed => Removed,
+                    Failed => Failed,
                 };
                 is_written = Some(ledger.advance_departure(seen, next).await.unwrap());
             }
@@ -314,8 +315,9 @@ async fn play_departure(cares: &[(usize, Care)]) {
             (Care::Confirm, Some(seen)) => {
                 is_written = Some(ledger.confirm_demotion(seen).await.unwrap());
             }
-            (Care::End { boot }, _) => {
-                ledger.end_departure("i-0", &format!("boot-{boot}"), 0).await.unwrap();
+            (Care::End { boot, has_failed }, _) => {
+                let boot = format!("boot-{boot}");
+                ledger.end_departure("i-0", &boot, 0, *has_failed).await.unwrap();
             }
             (Care::Forget, Some(seen)) => ledger.forget_departure(seen).await.unwrap(),
             _ => {}
@@ -326,16 +328,22 @@ async fn play_departure(cares: &[(usize, Care)]) {
         }
         let Some(before) = before else { continue };
         let Some(after) = after else {
-            assert_eq!(before.state, Removed, "only what is over is forgotten");
+            assert!(before.state.is_over(), "only what is over is forgotten");
             continue;
         };
         let is_same = before.node_id == after.node_id && before.boot_id == after.boot_id;
-        if is_same && before.state != Removed {
-            assert!(before.state <= after.state && after.state as u8 <= before.state as u8 + 1);
+        if is_same && !before.state.is_over() {
+            let is_next = after.state as u8 <= before.state as u8 + 1;
+            assert!(before.state <= after.state && (is_next || after.state == Failed));
+            assert!(after.state != Failed || before.state < Left, "it was out");
             assert!(before.demoted <= after.demoted && before.ended <= after.ended);
             assert_eq!(before.requested_at, after.requested_at);
         }
-        assert!(is_same || !after.stand_in || before.node_id != after.node_id, "it had spoken");
+        let has_failed = before.state == Failed;
+        assert!(
+            is_same || !after.stand_in || before.node_id != after.node_id || has_failed,
+            "it had spoken"
+        );
     }
 }
 

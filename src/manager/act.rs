@@ -20,6 +20,9 @@ use crate::swarm::{SwarmError, SwarmErrorKind};
 /// An ended departure is shown by `skep status` for this long; then its row goes, because every
 /// look of the leader reads all of them.
 const TOLD_FOR: Duration = Duration::from_secs(3600);
+/// After its deadline a node says within a minute how its departure ended; a skep that was restarted takes
+/// `leave.shutdown_deadline` more. Clocks differ by less than the rest.
+const OVERDUE_AFTER: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Error)]
 pub enum CareError {
@@ -70,8 +73,11 @@ pub async fn serve(
             .unwrap_or_else(|error| tracing::warn!(instance = who, "{}", errors::chain(&error)));
     }
     let now = OffsetDateTime::now_utc();
-    let age =
-        Age { is_past_deadline: row.deadline < now, is_history: row.requested_at + TOLD_FOR < now };
+    let age = Age {
+        is_past_deadline: row.deadline < now,
+        is_overdue: row.deadline + OVERDUE_AFTER + node.settings.leave.shutdown_deadline < now,
+        is_history: row.requested_at + TOLD_FOR < now,
+    };
     let view = match row.state {
         DepartureState::Removed => None,
         _ => node.swarm.fetch_node(&row.node_id).await?,
@@ -113,6 +119,17 @@ pub async fn serve(
             advance(DepartureState::Left).await?;
         }
         Action::Demote => drop(demote_in_turn(node, &row.node_id).await?),
+        Action::MarkFailed => {
+            if advance(DepartureState::Failed).await? {
+                tracing::warn!(
+                    instance = who,
+                    node = row.node_id,
+                    reason = %row.reason,
+                    "its departure has failed: the deadline is over, and the node is still in the swarm"
+                );
+            }
+            return Ok(false);
+        }
         Action::Remove => {
             node.swarm.remove(&row.node_id).await?;
             node.ledger.delete_member(row.role, who).await?;

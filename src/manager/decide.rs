@@ -25,6 +25,8 @@ pub enum Action {
     Release(HookResult),
     /// Take the node off the list, then say so.
     Remove,
+    /// Say that the deadline came first: nobody goes on with it.
+    MarkFailed,
     /// Delete the row: nobody asks about it any more.
     Forget,
 }
@@ -34,6 +36,8 @@ pub enum Action {
 pub struct Age {
     /// The machine is gone, whatever came of it.
     pub is_past_deadline: bool,
+    /// The node itself must have said long ago how it ended.
+    pub is_overdue: bool,
     /// `skep status` has told of it for long enough.
     pub is_history: bool,
 }
@@ -66,6 +70,12 @@ pub fn decide(
         DepartureState::Removed => Action::None,
         // It died on the way, and somebody has taken it off the list.
         _ if node.is_none() && age.is_past_deadline => Action::Remove,
+        DepartureState::Failed if age.is_history => Action::Forget,
+        DepartureState::Failed => Action::None,
+        // The node stays on the list. Whoever activates it again must not find it drained.
+        state if state < DepartureState::Left && !is_self && has_failed(node, age) => {
+            Action::MarkFailed
+        }
         DepartureState::Requested | DepartureState::Draining if !is_drained => Action::Drain,
         DepartureState::Requested => Action::MarkDraining,
         DepartureState::Draining if live_tasks == 0 => Action::MarkDrained,
@@ -75,6 +85,11 @@ pub fn decide(
             _ => Action::Remove,
         },
     }
+}
+
+/// Nobody sees it through any more: the node has not said how it ended, or its machine is Down.
+fn has_failed(node: Option<&NodeView>, age: Age) -> bool {
+    age.is_overdue || age.is_past_deadline && node.is_some_and(NodeView::is_down)
 }
 
 /// The node's own part as well. One that is Down, too, has nobody left to stop its tasks, and its machine
@@ -106,12 +121,13 @@ mod tests {
     use crate::instance::{Departure, Reason, Role};
     use crate::swarm::RaftView;
 
-    const STATES: [DepartureState; 5] = [
+    const STATES: [DepartureState; 6] = [
         DepartureState::Requested,
         DepartureState::Draining,
         DepartureState::Drained,
         DepartureState::Left,
         DepartureState::Removed,
+        DepartureState::Failed,
     ];
 
     fn row(role: Role, state: DepartureState) -> DepartureRow {
@@ -126,6 +142,7 @@ mod tests {
         NodeView {
             id: "node".into(),
             hostname: String::new(),
+            engine: None,
             joined_at: None,
             state: "ready".into(),
             availability: if is_drained { Availability::Drain } else { Availability::Active },
@@ -148,14 +165,15 @@ mod tests {
             known in any::<bool>(),
             tasks in 0usize..3,
             is_self in any::<bool>(),
-            is_past_deadline in any::<bool>(),
+            (is_past_deadline, is_overdue) in any::<(bool, bool)>(),
             is_history in any::<bool>(),
             is_down in any::<bool>(),
             stand_in in any::<bool>(),
         ) {
             let role = if is_manager { Role::Manager } else { Role::Worker };
             let node = known.then(|| node(raft, drained));
-            let age = Age { is_past_deadline, is_history };
+            let is_overdue = is_overdue && is_past_deadline;
+            let age = Age { is_past_deadline, is_overdue, is_history };
             let is_down = is_down && known;
             let node = node.map(|node| NodeView {
                 state: if is_down { "down" } else { "ready" }.into(),
@@ -166,13 +184,18 @@ mod tests {
             let action = decide(&row, node.as_ref(), tasks, is_self, age);
             match action {
                 Action::Remove => {
-                    prop_assert!(state == DepartureState::Left || node.is_none() && !stand_in);
+                    let is_ended = !stand_in || state == DepartureState::Failed;
+                    prop_assert!(state == DepartureState::Left || node.is_none() && is_ended);
                     prop_assert!(!(known && raft));
+                }
+                Action::MarkFailed => {
+                    prop_assert!(state < DepartureState::Left && known && !is_self && !stand_in);
+                    prop_assert!(is_overdue || is_past_deadline && is_down);
                 }
                 Action::MarkDrained => prop_assert!(tasks == 0 && (drained || !known)),
                 Action::MarkDraining => prop_assert!(drained || !known),
                 Action::ConfirmDemotion => prop_assert!(!raft && !is_self),
-                Action::Forget => prop_assert!(is_history && state == DepartureState::Removed),
+                Action::Forget => prop_assert!(is_history && state.is_over()),
                 Action::Demote => {
                     let is_ready_for_it = state == DepartureState::Left
                         || stand_in && state == DepartureState::Drained && !is_self;
@@ -185,7 +208,11 @@ mod tests {
                     prop_assert_eq!(result == HookResult::Continue, is_true);
                     prop_assert!(is_true || is_down || is_past_deadline);
                 }
-                Action::Drain | Action::Wait | Action::None => {}
+                Action::Drain => {
+                    let is_given_up = is_overdue && !is_self && !stand_in;
+                    prop_assert!(!state.is_over() && !is_given_up);
+                }
+                Action::Wait | Action::None => {}
             }
         }
     }
@@ -211,7 +238,7 @@ mod tests {
                     Action::ConfirmDemotion => row.demoted = true,
                     Action::Release(_) => row.state = DepartureState::Left,
                     Action::Remove => row.state = DepartureState::Removed,
-                    Action::None | Action::Forget => panic!("{story:?}"),
+                    Action::None | Action::Forget | Action::MarkFailed => panic!("{story:?}"),
                 }
             }
             let drain =
@@ -220,6 +247,36 @@ mod tests {
             let end = [Action::Release(HookResult::Continue), Action::Remove];
             let between = if is_manager { &demote[..] } else { &[] };
             assert_eq!(story, [&drain[..], between, &end].concat());
+        }
+    }
+
+    /// An operator who activates the node again is not overruled by a departure that nobody goes on with.
+    #[test]
+    fn a_node_whose_departure_has_failed_is_not_drained_again() {
+        let active = node(false, false);
+        let overdue = Age { is_past_deadline: true, is_overdue: true, is_history: false };
+        for state in [DepartureState::Requested, DepartureState::Draining, DepartureState::Drained]
+        {
+            let mut row = row(Role::Worker, state);
+            let late = Age { is_overdue: false, ..overdue };
+            assert_ne!(
+                decide(&row, Some(&active), 1, false, late),
+                Action::MarkFailed,
+                "{state:?}"
+            );
+            assert_eq!(decide(&row, Some(&active), 1, false, overdue), Action::MarkFailed);
+            assert_ne!(
+                decide(&row, Some(&active), 1, true, overdue),
+                Action::MarkFailed,
+                "its own"
+            );
+            let dead = NodeView { state: "down".into(), ..active.clone() };
+            assert_eq!(decide(&row, Some(&dead), 1, false, late), Action::MarkFailed, "at once");
+            row.state = DepartureState::Failed;
+            assert_eq!(decide(&row, Some(&active), 1, false, overdue), Action::None);
+            assert_eq!(decide(&row, None, 0, false, overdue), Action::Remove, "it has gone since");
+            let history = Age { is_history: true, ..overdue };
+            assert_eq!(decide(&row, Some(&active), 1, false, history), Action::Forget);
         }
     }
 

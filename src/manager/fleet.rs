@@ -30,6 +30,13 @@ pub async fn view_fleet(node: &Node) -> Option<FleetView> {
     let (nodes, rows) = tokio::join!(timeout(DOCKER_PATIENCE, node.swarm.fetch_nodes()), async {
         tokio::try_join!(node.ledger.fetch_members(), node.ledger.fetch_departures())
     });
+    let warnings = match &nodes {
+        Ok(Ok(nodes)) if has_both_encryptions(nodes) => {
+            let asked = timeout(DOCKER_PATIENCE, node.swarm.fetch_encrypted_networks()).await;
+            warn_of_encryption(asked.ok().and_then(Result::ok)).into_iter().collect()
+        }
+        _ => Vec::new(),
+    };
     let nodes = nodes.unwrap_or_else(|_| Err(SwarmError::silent("list the nodes")));
     let is_leaderless = nodes
         .as_ref()
@@ -64,7 +71,30 @@ pub async fn view_fleet(node: &Node) -> Option<FleetView> {
         quorum_lost_since: None,
         members,
         problem: (!problems.is_empty()).then(|| problems.join("; ")),
+        warnings,
     })
+}
+
+/// From this engine on, packets of encrypted overlay networks are not understood by older ones, nor theirs by it.
+const OTHER_ENCRYPTION: u32 = 29;
+
+/// Are there engines on both sides? One whose version is not known is on neither.
+fn has_both_encryptions(nodes: &[NodeView]) -> bool {
+    let majors = || nodes.iter().filter(|node| !node.is_down()).filter_map(NodeView::engine_major);
+    majors().any(|major| major < OTHER_ENCRYPTION)
+        && majors().any(|major| major >= OTHER_ENCRYPTION)
+}
+
+/// `encrypted`: the names of the networks that this is about, where Docker has told.
+fn warn_of_encryption(encrypted: Option<Vec<String>>) -> Option<String> {
+    let which = match encrypted {
+        Some(names) if names.is_empty() => return None,
+        Some(names) => format!("the encrypted overlay networks {}", names.join(", ")),
+        None => "encrypted overlay networks, if there are any,".to_owned(),
+    };
+    Some(format!(
+        "{which} do not work between engines before {OTHER_ENCRYPTION} and later ones: bring all nodes to the same side, or run the services on nodes of one side meanwhile"
+    ))
 }
 
 /// Every node that either of them knows: by node id, managers first. Without Docker's list nobody vouches
@@ -123,7 +153,7 @@ fn departure_of(departures: &[DepartureRow], node_id: &str) -> Option<String> {
 /// The same for whoever draws it; `None` also once it is over.
 fn leaving(departures: &[DepartureRow], node_id: &str) -> Option<Leaving> {
     let row = departures.iter().find(|row| row.node_id == node_id)?;
-    (row.state != DepartureState::Removed).then(|| Leaving {
+    (!row.state.is_over()).then(|| Leaving {
         reason: row.reason.as_str().to_owned(),
         state: row.state.as_str().to_owned(),
         requested_at: row.requested_at,
@@ -182,6 +212,7 @@ mod tests {
         NodeView {
             id: "n1".into(),
             hostname: "host".into(),
+            engine: None,
             joined_at: None,
             state: state.into(),
             availability: Availability::Active,
@@ -202,6 +233,27 @@ mod tests {
     }
 
     #[test]
+    fn engines_that_do_not_understand_each_others_encryption_are_told_of() {
+        let node = |engine: Option<&str>, state: &str| NodeView {
+            engine: engine.map(str::to_owned),
+            ..view(state)
+        };
+        let is_mixed = |engines: &[(Option<&str>, &str)]| {
+            let nodes: Vec<_> = engines.iter().map(|(it, state)| node(*it, state)).collect();
+            has_both_encryptions(&nodes)
+        };
+        assert!(is_mixed(&[(Some("28.5.2"), "ready"), (Some("29.0.0-rc.1"), "ready")]));
+        assert!(!is_mixed(&[(Some("20.10.24"), "ready"), (Some("28.5.2"), "ready")]));
+        assert!(!is_mixed(&[(Some("29.0.1"), "ready"), (Some("30.1"), "ready")]));
+        assert!(!is_mixed(&[(Some("29.0.1"), "ready"), (Some("28.5.2"), "down")]), "it is gone");
+        assert!(!is_mixed(&[(Some("29.0.1"), "ready"), (None, "ready"), (Some("dev"), "ready")]));
+        assert_eq!(warn_of_encryption(Some(vec![])), None);
+        let text = warn_of_encryption(Some(vec!["secure".into()])).unwrap();
+        assert!(text.starts_with("the encrypted overlay networks secure do not work"), "{text}");
+        assert!(warn_of_encryption(None).unwrap().contains("if there are any"), "cannot tell");
+    }
+
+    #[test]
     fn a_departure_is_shown_with_its_end_until_it_is_over() {
         let (noticed_at, deadline) =
             (datetime!(2026-11-02 12:00 UTC), datetime!(2026-11-02 12:02 UTC));
@@ -217,6 +269,9 @@ mod tests {
         assert_eq!(shown(&row).unwrap().waiting_for, None, "it waits no more");
         row.state = DepartureState::Removed;
         assert_eq!(shown(&row), None);
+        row.state = DepartureState::Failed;
+        assert_eq!(shown(&row), None);
+        assert_eq!(departure_of(std::slice::from_ref(&row), "n1").unwrap(), "spot: failed");
         assert_eq!(leaving(&[row], "n2"), None, "another's");
     }
 }

@@ -143,6 +143,7 @@ mod tests {
         NodeView {
             id: id.into(),
             hostname: String::new(),
+            engine: None,
             joined_at: None,
             state: "down".into(),
             availability: Availability::Active,

@@ -1,9 +1,11 @@
-//! Instances that Auto Scaling waits to terminate, that never were members, and whose skep is dead: it
-//! crashed on the way, or its configuration has mistakes. Nobody but a manager ends that wait.
+//! Instances that Auto Scaling waits to terminate, that are no members, and whose skep has ended: it crashed on
+//! the way, its configuration has mistakes, or the node has left earlier for another reason (`skep leave`, a
+//! spot notice, maintenance, a power-off) and the machine has stayed. Nobody but a manager ends that wait.
 //!
 //! Guarantees: the termination hook alone is completed, and only of an instance that every successful answer
-//! has listed as `Terminating:Wait` for [`PATIENCE`], of which the ledger has no member and no departure, and
-//! that can be none of the nodes on the list. A launch hook is left to its own deadline. Assumes that the
+//! has listed as waiting for it for [`PATIENCE`], or for [`PATIENCE_WITH_ENDED`] where its skep has said that
+//! it has ended; of which the ledger has no member and no departure under way, and that can be none of the
+//! nodes on the list. A launch hook is left to its own deadline. Assumes that the
 //! cluster's groups hold nothing but its nodes.
 //!
 //! One whose skep lives, and is only slow, loses nothing by it: it has no tasks and no vote, and what a join
@@ -17,9 +19,9 @@ use tokio::time::Instant;
 
 use super::act::CareError;
 use super::rounds;
-use super::stand_in::{self, WAITS, WaitingSince};
+use super::stand_in::{self, WaitingSince};
 use crate::autoscaling::{GroupInstance, HookResult};
-use crate::ledger::{Attempt, DepartureRow, DepartureState, Member};
+use crate::ledger::{Attempt, DepartureRow, Member};
 use crate::node::Node;
 use crate::swarm::NodeView;
 
@@ -30,6 +32,9 @@ const BACKUP_INTERVAL: Duration = Duration::from_secs(120);
 /// A skep that lives sees the notice within seconds, and its boot ends after the step that is under way:
 /// the longest is a join, which is over within 90 s. Then it asks to leave, or completes the hook itself.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// After its own last word a skep completes nothing any more; an answer may be behind by some seconds.
+const PATIENCE_WITH_ENDED: Duration = Duration::from_secs(20);
 
 /// Ends such waits for as long as this node is a manager; never returns.
 pub async fn release_who_never_joined(node: &Node, node_id: &str) -> Infallible {
@@ -66,7 +71,7 @@ async fn look(node: &Node, me: &str, since: &mut WaitingSince) -> Result<bool, C
     for instance in overdue(&seen, own, since, Instant::now()) {
         tracing::warn!(
             instance,
-            "Auto Scaling waits to terminate it, it never was a member and its skep says nothing"
+            "Auto Scaling waits to terminate it, it is no member and its skep has ended or says nothing"
         );
         stand_in::release(node, &instance, HookResult::Continue).await?;
     }
@@ -91,7 +96,8 @@ fn overdue(seen: &Observed<'_>, own: &str, since: &mut WaitingSince, now: Instan
     }
     let waits = |id: &String| {
         let instance = seen.listed.get(id);
-        *id != own && instance.is_some_and(|it| it.lifecycle_state == WAITS) && is_nobody(seen, id)
+        let is_held = instance.is_some_and(|it| it.lifecycle_state.waits_for_departure());
+        *id != own && is_held && is_nobody(seen, id)
     };
     since.retain(|id, _| waits(id));
     for id in seen.listed.keys().filter(|id| waits(id)) {
@@ -101,7 +107,14 @@ fn overdue(seen: &Observed<'_>, own: &str, since: &mut WaitingSince, now: Instan
     if seen.nodes.iter().any(|view| !view.is_down() && !is_explained(seen, view)) {
         return vec![];
     }
-    since.iter().filter(|(_, since)| now - **since >= PATIENCE).map(|(id, _)| id.clone()).collect()
+    let is_due = |(id, since): &(&String, &Instant)| now - **since >= patience(seen, id);
+    since.iter().filter(is_due).map(|(id, _)| id.clone()).collect()
+}
+
+/// How long the instance's own skep may still have something to say.
+fn patience(seen: &Observed<'_>, id: &str) -> Duration {
+    let has_ended = seen.departures.iter().any(|row| row.instance_id == id && row.ended);
+    if has_ended { PATIENCE_WITH_ENDED } else { PATIENCE }
 }
 
 /// No member, nobody who asks to leave, and no node is at the address from which it has tried to join.
@@ -110,8 +123,11 @@ fn is_nobody(seen: &Observed<'_>, id: &str) -> bool {
         view.address.as_ref().and_then(|it| it.parse().ok()) == Some(attempt.address)
     };
     let mut attempts = seen.attempts.iter().filter(|attempt| attempt.instance_id == id);
-    // One that has left earlier, for whatever reason, has ended its skep: nobody else completes its hook.
-    let has_left = |row: &&DepartureRow| row.state == DepartureState::Removed;
+    // One that has left earlier, for whatever reason, has ended its skep: nobody else completes its hook. One
+    // whose departure has failed is taken care of as a member for as long as the swarm lists it.
+    let has_left = |row: &&DepartureRow| {
+        row.state.is_over() && seen.nodes.iter().all(|view| view.id != row.node_id)
+    };
     let mut under_way = seen.departures.iter().filter(|row| !has_left(row));
     seen.members.iter().all(|row| row.instance_id != id)
         && under_way.all(|row| row.instance_id != id)
@@ -129,9 +145,11 @@ mod tests {
 
     use super::*;
     use crate::instance::{Departure, Reason, Role};
+    use crate::ledger::DepartureState;
     use crate::swarm::Availability;
 
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+    const WAITS: &str = "Terminating:Wait";
 
     fn member(instance: &str) -> Member {
         serde_json::from_value(serde_json::json!({
@@ -146,6 +164,7 @@ mod tests {
         NodeView {
             id: id.into(),
             hostname: String::new(),
+            engine: None,
             joined_at: None,
             state: state.into(),
             availability: Availability::Active,
@@ -158,7 +177,7 @@ mod tests {
 
     fn answer(states: &[(&str, &str)]) -> BTreeMap<String, GroupInstance> {
         let listed = states.iter().map(|(id, state)| {
-            let lifecycle_state = (*state).to_owned();
+            let lifecycle_state = (*state).into();
             let (group, health) = ("workers".into(), String::new());
             ((*id).to_owned(), GroupInstance { group, lifecycle_state, health })
         });
@@ -210,6 +229,48 @@ mod tests {
         assert_eq!(world.look(330), ["i-dead"], "not this node's, nor a launch hook");
     }
 
+    /// Whatever it has left for: skep ends with the departure, and Auto Scaling's hook comes later.
+    #[test]
+    fn an_instance_that_has_left_earlier_for_any_reason_is_released_soon() {
+        use DepartureState::{Drained, Failed, Left, Removed};
+        for reason in [
+            Reason::Operator,
+            Reason::Spot,
+            Reason::Maintenance,
+            Reason::Rebalance,
+            Reason::Shutdown,
+            Reason::Lifecycle,
+        ] {
+            let look = |state, ended, waits: &str| {
+                let notice = Departure { reason, noticed_at: NOW, deadline: NOW };
+                let mut row = DepartureRow::request("i-dead", "it", Role::Worker, &notice, "boot");
+                (row.state, row.ended) = (state, ended);
+                let mut world = World { departures: vec![row], ..World::new() };
+                world.listed = answer(&[("i-own", "InService"), ("i-dead", waits)]);
+                world.look(0);
+                (world.look(19), world.look(20), world.look(120))
+            };
+            let (none, released) = (Vec::<String>::new(), vec!["i-dead".to_owned()]);
+            for state in [Removed, Failed] {
+                let ended = look(state, true, WAITS);
+                assert_eq!(ended, (none.clone(), released.clone(), released.clone()), "{reason}");
+                let silent = look(state, false, WAITS);
+                assert_eq!(silent, (none.clone(), none.clone(), released.clone()), "{reason}");
+            }
+            let replaced = look(Removed, true, "ReplacingRootVolume:Wait");
+            assert_eq!(replaced.1, released, "{reason}");
+            for (state, waits) in [
+                (Drained, WAITS),
+                (Left, WAITS),
+                (Removed, "Terminating:Retained"),
+                (Removed, "Terminating:Proceed"),
+                (Removed, "Terminating:Somehow"),
+            ] {
+                assert_eq!(look(state, true, waits), (none.clone(), none.clone(), none.clone()));
+            }
+        }
+    }
+
     #[test]
     fn whoever_may_be_somebody_is_left_to_the_hook() {
         let look = |change: &dyn Fn(&mut World)| {
@@ -234,6 +295,10 @@ mod tests {
         }
         let removed = with_state(DepartureState::Removed);
         assert_eq!(look(&|it| it.departures.push(removed.clone())), ["i-dead"], "it left earlier");
+        let mut back = removed.clone();
+        back.node_id = "node-of-i-own".into();
+        let is_back = |it: &mut World| it.departures.push(back.clone());
+        assert!(look(&is_back).is_empty(), "the swarm lists that node again");
         let attempt = Attempt::new("i-dead", Role::Worker, [10, 0, 0, 9].into(), NOW);
         assert_eq!(look(&|it| it.attempts.push(attempt.clone())), ["i-dead"], "it came to nothing");
         let is_listed = |it: &mut World| {

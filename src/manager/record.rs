@@ -114,15 +114,18 @@ fn say_once(refused: Vec<Refused>, said: &[Refused]) -> Vec<Refused> {
     refused
 }
 
-/// Reads the tags that say labels. An answer without any tag at all proves nothing: rather the launch
-/// template's `InstanceMetadataTags` was switched off than every tag taken away, Auto Scaling's own
-/// included.
+/// Reads the tags that say labels, and the group's. An answer without any tag at all proves nothing: rather the
+/// launch template's `InstanceMetadataTags` was switched off than every tag taken away, Auto Scaling's own
+/// included. A node that no group has keeps the label of its last one.
 async fn follow_tags(node: &mut Node) -> Result<(), ImdsError> {
     let deadline = Instant::now() + TAGS_PATIENCE;
     if let Some(labels) = node.imds.fetch_tags(TAG_PREFIX, deadline).await? {
         let tags = &mut node.instance.tags;
         tags.retain(|tag, _| !tag.starts_with(TAG_PREFIX));
         tags.extend(labels);
+        if let Some(group) = node.imds.fetch_group(deadline).await? {
+            node.instance.group = Some(group);
+        }
     }
     Ok(())
 }

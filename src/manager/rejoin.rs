@@ -162,6 +162,7 @@ mod tests {
         NodeView {
             id: format!("node-{id}"),
             hostname: String::new(),
+            engine: None,
             joined_at: None,
             state: if is_down { "down" } else { "ready" }.into(),
             availability: Availability::Active,

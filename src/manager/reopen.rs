@@ -123,6 +123,7 @@ mod tests {
         NodeView {
             id: id.into(),
             hostname: String::new(),
+            engine: None,
             joined_at: None,
             state: "ready".into(),
             availability: Availability::Active,

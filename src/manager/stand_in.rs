@@ -1,8 +1,8 @@
-//! Acting for a node whose own skep says nothing: Auto Scaling waits to terminate its instance, and no
-//! departure is in the ledger.
+//! Acting for a node whose own skep says nothing: Auto Scaling waits to terminate its instance, or to replace its
+//! root volume, and no departure is in the ledger, or one that has failed.
 //!
-//! Guarantees: only a member's instance, by Auto Scaling's own word `Terminating:Wait` for
-//! [`PATIENCE`]; what the node says of itself takes the place of what is said for it. The hook's result is
+//! Guarantees: only a member's instance, by Auto Scaling's own word (`Terminating:Wait`,
+//! `ReplacingRootVolume:Wait`) for [`PATIENCE`]; what the node says of itself takes the place of what is said for it. The hook's result is
 //! the truth: CONTINUE once the node's tasks have ended and it is no manager any more. An instance in a
 //! launch hook is left to its own deadline; one that never was a member is [`super::never_joined`]'s.
 
@@ -20,8 +20,6 @@ use crate::node::Node;
 
 /// A skep that lives sees the notice within seconds and says so in the ledger.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// As AWS writes it.
-pub const WAITS: &str = "Terminating:Wait";
 /// Where the group has no hook or did not answer, it is asked again after this.
 const NEXT_QUESTION: Duration = Duration::from_secs(20);
 
@@ -42,7 +40,7 @@ pub fn follow(
     since.retain(|id, _| is_member(id));
     for id in survey.answered.iter().filter(|id| *id != own && is_member(id)) {
         match survey.listed.get(id) {
-            Some(instance) if instance.lifecycle_state == WAITS => {
+            Some(instance) if instance.lifecycle_state.waits_for_departure() => {
                 since.entry(id.clone()).or_insert(now);
             }
             _ => drop(since.remove(id)),
@@ -65,7 +63,9 @@ fn overdue<'a>(
 ) -> Vec<&'a Member> {
     let is_due = |member: &&Member| {
         since.get(&member.instance_id).is_some_and(|since| now - *since >= PATIENCE)
-            && departures.iter().all(|row| row.node_id != member.node_id)
+            && departures
+                .iter()
+                .all(|row| row.node_id != member.node_id || row.state == DepartureState::Failed)
     };
     members.iter().filter(is_due).collect()
 }
@@ -151,6 +151,7 @@ mod tests {
     use crate::instance::{Departure, Reason, Role};
 
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+    const WAITS: &str = "Terminating:Wait";
 
     fn member(instance: &str) -> Member {
         serde_json::from_value(serde_json::json!({
@@ -163,7 +164,7 @@ mod tests {
 
     fn answer(states: &[(&str, &str)]) -> Survey {
         let listed = states.iter().map(|(id, state)| {
-            let lifecycle_state = (*state).to_owned();
+            let lifecycle_state = (*state).into();
             let (group, health) = (String::new(), String::new());
             ((*id).to_owned(), GroupInstance { group, lifecycle_state, health })
         });
@@ -202,6 +203,13 @@ mod tests {
             |node: &str| DepartureRow::request("i-dead", node, Role::Worker, &notice, "boot");
         let another = [asked("an earlier node")];
         assert_eq!(ids(overdue(&since, &members, &another, at(20))), ["i-dead"]);
-        assert!(overdue(&since, &members, &[asked("node-of-i-dead")], at(20)).is_empty());
+        let mut own = [asked("node-of-i-dead")];
+        assert!(overdue(&since, &members, &own, at(20)).is_empty());
+        own[0].state = DepartureState::Failed;
+        assert_eq!(
+            ids(overdue(&since, &members, &own, at(20))),
+            ["i-dead"],
+            "it has ended too late"
+        );
     }
 }

@@ -172,7 +172,7 @@ pub fn plan(cluster: &str, seen: &Observed, decision: Result<(), Refusal>) -> Re
 
 fn other(seen: &Observed, row: &Member) -> OtherManager {
     let lifecycle = |listed: &BTreeMap<String, GroupInstance>| match listed.get(&row.instance_id) {
-        Some(instance) => instance.lifecycle_state.clone(),
+        Some(instance) => instance.lifecycle_state.to_string(),
         None if row.group.is_none() => "in no group".to_owned(),
         None => "gone".to_owned(),
     };

@@ -1,6 +1,7 @@
 //! The answers of `POST /swarm/join`, sorted by the way out that each has.
 
 use super::{SwarmError, SwarmErrorKind};
+use crate::instance::Role;
 
 /// What came of one attempt to join through one address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,9 +16,9 @@ pub enum JoinAnswer {
     CaChanged,
     /// Nobody listens at that address: take the next one.
     Refused,
-    /// Nothing came back; Docker goes on trying in the background: leave by force, next address.
+    /// Nothing came back; Docker goes on trying in the background: next address, once that has ended.
     BlackHoled,
-    /// The manager answered, but the swarm has no leader: leave by force, back off.
+    /// The manager answered, but the swarm has no leader: back off.
     NoLeader,
     /// The swarm cannot reach this node's own port 2377: a security group. Each attempt leaves a
     /// dead entry in the node list, so this must not be tried again and again.
@@ -60,6 +61,15 @@ impl JoinAnswer {
         } else {
             Self::Other(error.message)
         }
+    }
+
+    /// Whether what may go on of this join in the background is ended at once, by leaving by force. Never a
+    /// manager's: raft may count it by now, and it would stay there as a dead member, which costs two managers
+    /// their quorum. What has come of its join is seen at the next looks; it is given up once Docker says
+    /// `error`, or where it never got a certificate.
+    #[must_use]
+    pub fn is_ended_by_force(&self, role: Role) -> bool {
+        role == Role::Worker && matches!(self, Self::BlackHoled | Self::NoLeader)
     }
 }
 
@@ -126,6 +136,17 @@ mod tests {
             (500, "the sky is falling", Other("the sky is falling".into())),
         ] {
             assert_eq!(answer(status, text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_a_workers_join_is_ended_by_force() {
+        for answer in [JoinAnswer::BlackHoled, JoinAnswer::NoLeader] {
+            assert!(answer.is_ended_by_force(Role::Worker), "{answer:?}");
+            assert!(!answer.is_ended_by_force(Role::Manager), "raft may count it: {answer:?}");
+        }
+        for answer in [JoinAnswer::Joined, JoinAnswer::Unknown, JoinAnswer::OwnPortClosed] {
+            assert!(Role::ALL.iter().all(|role| !answer.is_ended_by_force(*role)), "{answer:?}");
         }
     }
 

@@ -22,6 +22,8 @@ const WRITE_ATTEMPTS: usize = 5;
 pub struct NodeView {
     pub id: String,
     pub hostname: String,
+    /// The version of its Docker Engine, such as `28.5.2`; none where it has told nobody.
+    pub engine: Option<String>,
     /// When it came into the swarm.
     pub joined_at: Option<OffsetDateTime>,
     /// `ready`, `down`, `unknown` or `disconnected`.
@@ -65,6 +67,7 @@ impl NodeView {
     fn of(node: Node) -> Option<Self> {
         let spec = node.spec.unwrap_or_default();
         let status = node.status.unwrap_or_default();
+        let description = node.description.unwrap_or_default();
         let joined = node.created_at;
         // A manager that never came up has told nobody its address; raft was told it by the join.
         let raft_address = node.manager_status.as_ref().and_then(|raft| {
@@ -74,7 +77,8 @@ impl NodeView {
         Some(Self {
             id: node.id?,
             joined_at: joined.and_then(|at| OffsetDateTime::parse(&at, &Rfc3339).ok()),
-            hostname: node.description.and_then(|it| it.hostname).unwrap_or_default(),
+            engine: description.engine.and_then(|engine| engine.engine_version),
+            hostname: description.hostname.unwrap_or_default(),
             state: status.state.unwrap_or(NodeState::UNKNOWN).to_string(),
             availability: Availability::of(spec.availability),
             labels: spec.labels.unwrap_or_default().into_iter().collect(),
@@ -88,6 +92,12 @@ impl NodeView {
                 is_reachable: raft.reachability == Some(bollard::models::Reachability::REACHABLE),
             }),
         })
+    }
+
+    /// The first number of its engine's version.
+    #[must_use]
+    pub fn engine_major(&self) -> Option<u32> {
+        self.engine.as_ref()?.split('.').next()?.parse().ok()
     }
 
     /// Demoted for good: neither meant to be a manager nor known to raft as one.

@@ -110,7 +110,10 @@ function draw() {
   document.body.classList.toggle('dense', fleet.members.length >= MANY);
   say(byId('cluster'), picture.cluster);
   drawFigures(fleet);
-  say(byId('problem'), fleet.problem ? `Not the whole fleet: ${fleet.problem}` : '');
+  say(byId('problem'), [
+    ...(fleet.problem ? [`Not the whole fleet: ${fleet.problem}`] : []),
+    ...(fleet.warnings ?? []),
+  ].join(' · '));
   byId('leaving').hidden = leaving.length === 0;
   keep(byId('departures'), leaving, keyOf, createDeparture, fillDeparture);
   drawZones(fleet.members);

@@ -65,6 +65,10 @@ pub async fn watch_metadata(
             notices.withdraw();
         }
         state.quieten(told.quiet);
+        // Without an answer nothing changes.
+        if let Some(target) = &seen.target {
+            state.set_detached(*target == TargetState::Detached);
+        }
         // Also after an error: a metadata service that fails must not keep a node from joining.
         first_look.take().map(|told| told.send(seen.target));
     }

@@ -72,6 +72,12 @@ impl Notices {
         });
     }
 
+    /// Forgets a departure that has failed, because the machine stays: what else is in force is given again by
+    /// those who watch.
+    pub fn forget_failed(&self) {
+        self.0.send_if_modified(|notice| std::mem::take(notice) != Notice::default());
+    }
+
     /// Forgets a notice that was taken back, because the node stays. `false` where there is another one
     /// by now.
     #[must_use]
@@ -133,6 +139,21 @@ mod tests {
         assert!(!follower.has_changed().unwrap(), "the same notice again is no news");
         notices.withdraw();
         assert!(!notices.forget(), "a termination is for good");
+    }
+
+    #[test]
+    fn what_ends_the_machine_takes_the_place_of_an_operators_departure_and_a_failed_one_is_forgotten()
+     {
+        let notices = Notices::default();
+        notices.give(notice(Reason::Operator, 600));
+        notices.give(notice(Reason::Spot, 120));
+        assert_eq!(notices.now(), Some(notice(Reason::Operator, 120)), "it may be taken back");
+        notices.give(notice(Reason::Shutdown, 300));
+        assert_eq!(notices.now(), Some(notice(Reason::Shutdown, 120)));
+        notices.give(notice(Reason::Operator, 60));
+        assert_eq!(notices.now(), Some(notice(Reason::Shutdown, 60)), "the machine goes");
+        notices.forget_failed();
+        assert_eq!(notices.now(), None);
     }
 
     #[test]

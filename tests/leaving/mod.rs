@@ -22,5 +22,6 @@ mod shutdown_and_reboot;
 mod spot_notice;
 mod standalone_containers;
 mod standby;
+mod terminated_later;
 mod two_managers_at_once;
 mod under_failure;

@@ -45,6 +45,7 @@ impl Manager {
         NodeView {
             id: "node".into(),
             hostname: String::new(),
+            engine: None,
             joined_at: None,
             state: if is_reachable { "ready" } else { "down" }.into(),
             availability: Availability::Drain,
@@ -147,7 +148,7 @@ impl World {
         let Some(row) = self.managers[one].row else { return manager::Action::None };
         let is_listed = row.stage != Stage::Removed;
         let node = is_listed.then(|| self.managers[one].listed());
-        let age = manager::Age { is_past_deadline: false, is_history: false };
+        let age = manager::Age::default();
         manager::decide(&row.departure(), node.as_ref(), 0, false, age)
     }
 }

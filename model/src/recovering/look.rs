@@ -250,7 +250,8 @@ impl World {
             row.member(id, if is_written(id) { now } else { OffsetDateTime::UNIX_EPOCH })
         });
         let listed = self.hosts.iter().map(|host| {
-            let (group, lifecycle_state, health) = Default::default();
+            let (group, lifecycle_state, health) =
+                (String::new(), "InService".into(), String::new());
             (name(host.id), GroupInstance { group, lifecycle_state, health })
         });
         let listening = self.manager_rows(slot).filter(|(id, _)| self.hears(slot, *id));

@@ -48,6 +48,28 @@ fn a_join_that_has_failed_after_its_certificate_is_given_up_once_docker_says_err
     assert!(matches!(decide("i-0", Role::Manager, &seen), Step::Wait { .. }), "it was Ready once");
 }
 
+/// A certificate that cannot be read is not one that is not there: Docker knows which node this is.
+#[test]
+fn a_managers_join_that_goes_on_is_given_up_only_without_a_node() {
+    let mut seen = unsettled(LocalState::Pending, None);
+    for (role, node_id, is_given_up) in [
+        (Role::Manager, Some("node"), false),
+        (Role::Manager, None, true),
+        (Role::Worker, Some("node"), true),
+        (Role::Worker, None, true),
+    ] {
+        seen.local.node_id = node_id.map(str::to_owned);
+        let step = decide("i-0", role, &seen);
+        assert_eq!(
+            matches!(step, Step::Discard { .. }),
+            is_given_up,
+            "{role} {node_id:?}: {step:?}"
+        );
+    }
+    seen.unsettled_for = SETTLE_TIME / 2;
+    assert!(matches!(decide("i-0", Role::Manager, &seen), Step::Wait { .. }));
+}
+
 #[test]
 fn a_swarm_that_the_certificate_calls_another_is_not_left_whatever_the_row_says() {
     let mut seen = unsettled(LocalState::Error, Some("theirs"));

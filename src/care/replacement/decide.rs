@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use crate::autoscaling::GroupInstance;
+use crate::autoscaling::{GroupInstance, LifecycleState};
 use crate::ledger::MemberState;
 
-/// As AWS writes them.
-const IN_SERVICE: &str = "InService";
-const TERMINATING: &str = "Terminating";
+/// As AWS writes it.
 const UNHEALTHY: &str = "UNHEALTHY";
 
 /// A manager that has lost its leader takes so long to say so: it writes its row once a minute and a
@@ -79,7 +77,7 @@ pub fn decide(seen: &Observed) -> Verdict {
     let Some(own) = &seen.own else {
         return Verdict::Stay { why: "Auto Scaling does not list this instance" };
     };
-    if own.lifecycle_state != IN_SERVICE {
+    if own.lifecycle_state != LifecycleState::InService {
         return Verdict::Stay { why: "Auto Scaling does not have this instance in service" };
     }
     if own.health == UNHEALTHY {
@@ -95,8 +93,10 @@ pub fn decide(seen: &Observed) -> Verdict {
     }
 }
 
+/// One that is retained has been replaced already, and stays unhealthy for as long as an operator keeps it.
 fn is_on_its_way(other: &GroupInstance) -> bool {
-    other.health == UNHEALTHY || other.lifecycle_state.starts_with(TERMINATING)
+    let state = &other.lifecycle_state;
+    !state.is_retained() && (other.health == UNHEALTHY || state.is_terminating())
 }
 
 #[cfg(test)]
@@ -152,6 +152,8 @@ mod tests {
         assert_eq!(after(false, true, Some(instance("InService", "UNHEALTHY"))), None);
         assert_eq!(after(false, true, Some(instance("InService", "HEALTHY"))), Some(false));
         assert_eq!(after(false, true, None), Some(false), "it is gone");
+        let retained = instance("Terminating:Retained", "UNHEALTHY");
+        assert_eq!(after(false, true, Some(retained)), Some(false), "it was replaced");
         assert_eq!(after(true, false, None), Some(true), "its own turn goes on");
         assert_eq!(after(true, true, None), Some(false));
     }

@@ -19,7 +19,8 @@ use crate::boot::{self, BootError, Refusal};
 use crate::ledger::{CharterPhase, LedgerError, TurnOf};
 use crate::node::Node;
 use crate::peers::{find_manager, is_led};
-use crate::swarm::{LocalState, SwarmError, SwarmErrorKind};
+use crate::swarm::{LocalNode, LocalState, SwarmError, SwarmErrorKind};
+use crate::systemd;
 use crate::watch::Notices;
 
 use super::CareError;
@@ -27,6 +28,8 @@ use decide::{Asked, Observed, Verdict, decide, objection};
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(15);
+/// Longer than a look takes whatever does not answer, and the pause after it.
+const START_EXTENSION: Duration = Duration::from_secs(180);
 
 #[derive(Debug, Error)]
 enum ReplacementError {
@@ -38,8 +41,8 @@ enum ReplacementError {
     AutoScaling(#[from] AwsError),
 }
 
-/// Asks for this node's replacement once its Docker has said nothing at all for
-/// `autoscaling.replace_after`; never returns.
+/// Asks for this node's replacement once its Docker has said nothing at all, or that the swarm's state here cannot
+/// be used, for `autoscaling.replace_after`; never returns.
 pub async fn watch_docker(node: &Node) -> Infallible {
     if !node.settings.autoscaling.replace_self {
         return std::future::pending().await;
@@ -47,10 +50,25 @@ pub async fn watch_docker(node: &Node) -> Infallible {
     let mut case = Case::default();
     loop {
         pause().await;
-        match node.swarm.fetch_local_node().await {
-            Err(error) if is_silence(&error) => case.hold(node, &error.to_string()).await,
-            _ => case = Case::default(),
+        match what_docker_says(&node.swarm.fetch_local_node().await) {
+            Some(why) => case.hold(node, &why).await,
+            None => {
+                case = Case::default();
+                node.state.set_given_up(false);
+            }
         }
+    }
+}
+
+/// What is wrong with Docker on this host. `error` without end is one that has lost its certificate or its raft
+/// log; a node that hears of no manager is `active` or `pending`.
+fn what_docker_says(local: &Result<LocalNode, SwarmError>) -> Option<String> {
+    match local {
+        Err(error) => is_silence(error).then(|| error.to_string()),
+        Ok(local) => (local.state == LocalState::Error).then(|| match local.error.as_str() {
+            "" => "Docker says: error".to_owned(),
+            error => format!("Docker says: {error}"),
+        }),
     }
 }
 
@@ -64,6 +82,8 @@ pub async fn after_failure(node: &Node, notices: &Notices, error: &BootError) {
     }
     let mut case = Case::default();
     while notices.now().is_none() && !case.is_denied {
+        // A boot that has not ended is killed at the unit's start time-out, and all of it would start over.
+        systemd::extend_timeout(START_EXTENSION);
         let Some(why) = what_is_broken(node, error).await else { return };
         case.hold(node, &why).await;
         tokio::select! {
@@ -150,7 +170,11 @@ impl Case {
             Err(error) => Err(error.into()),
         };
         match asked {
-            Ok(None) => self.say(why, "Auto Scaling is asked to replace it"),
+            Ok(None) => {
+                // Replacing it is what cures it, also for a load balancer.
+                node.state.set_given_up(true);
+                self.say(why, "Auto Scaling is asked to replace it");
+            }
             Ok(Some(objection)) => self.say(why, &format!("not replaced: {objection}")),
             Err(ReplacementError::AutoScaling(error))
                 if error.kind == AwsErrorKind::AccessDenied =>
@@ -245,6 +269,34 @@ async fn observe_group(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn docker_that_says_error_or_nothing_is_broken_and_one_without_managers_is_not() {
+        let local = |state, error: &str| {
+            Ok(LocalNode {
+                state,
+                // In `error` Docker names no node.
+                node_id: None,
+                swarm_id: None,
+                is_manager: false,
+                has_managers: false,
+                error: error.into(),
+                address: None,
+                live_restore: false,
+            })
+        };
+        let log = "can't initialize raft node: irreparable WAL error: wal: crc mismatch";
+        let said = what_docker_says(&local(LocalState::Error, log)).unwrap();
+        assert!(said.ends_with(log), "{said}");
+        assert!(what_docker_says(&local(LocalState::Error, "")).is_some());
+        for state in
+            [LocalState::Active, LocalState::Pending, LocalState::Inactive, LocalState::Locked]
+        {
+            assert_eq!(what_docker_says(&local(state, "no manager")), None, "{state:?}");
+        }
+        let silent = Err(SwarmError::silent("read /info"));
+        assert!(what_docker_says(&silent).is_some());
+    }
 
     #[test]
     fn only_what_another_machine_would_not_have_is_of_this_host() {

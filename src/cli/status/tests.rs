@@ -172,6 +172,7 @@ fn a_manager_shows_the_fleet() {
         quorum_lost_since: None,
         members: vec![member("i-0abc", "n1"), drained, stranger],
         problem: Some("the ledger is slow".into()),
+        warnings: vec!["encrypted overlay networks do not work".into()],
     };
     let text = text(&report(None, Some(fleet)), NOW, false);
     let (_, fleet) = text.split_once("\n\n").unwrap();
@@ -187,7 +188,8 @@ fn a_manager_shows_the_fleet() {
     assert_eq!(lines[3], ["n3", "manager", "-", "eu-central-1a", "-", "-", "-", "-", "-"]);
     assert_eq!(lines[5], ["n3: Down for 35 s; nobody knows which instance it was"]);
     assert_eq!(lines[7], ["quorum: 3 managers, 3 reachable, 1 may be lost"]);
-    assert_eq!(lines[9], ["Not the whole fleet: the ledger is slow"]);
+    assert_eq!(lines[9], ["warning: encrypted overlay networks do not work"]);
+    assert_eq!(lines[11], ["Not the whole fleet: the ledger is slow"]);
     let alone = QuorumView { managers: 1, reachable: 1, may_be_lost: 0 };
     assert_eq!(quorum(&alone), "quorum: 1 manager, 1 reachable, none may be lost");
 }

@@ -41,6 +41,7 @@ fn view(id: &str, state: &str, labels: Labels) -> NodeView {
     NodeView {
         id: id.into(),
         hostname: String::new(),
+        engine: None,
         joined_at: None,
         state: state.into(),
         availability: Availability::Active,

@@ -240,7 +240,10 @@ fn by_instances<'a>(seen: &Observed<'_>, ids: impl Iterator<Item = (&'a str, boo
     for (id, had_group) in ids {
         let instance = id.to_owned();
         verdict = match seen.survey.listed.get(id) {
-            Some(it) => return Verdict::Listed { instance, lifecycle: it.lifecycle_state.clone() },
+            Some(it) => {
+                let lifecycle = it.lifecycle_state.to_string();
+                return Verdict::Listed { instance, lifecycle };
+            }
             None if !seen.survey.is_gone(id) => Verdict::Unproven { instance },
             None if matches!(verdict, Verdict::Unproven { .. } | Verdict::Ungrouped { .. }) => {
                 verdict

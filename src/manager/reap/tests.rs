@@ -17,6 +17,7 @@ fn node(id: &str, state: &str, address: u8) -> NodeView {
     NodeView {
         id: id.into(),
         hostname: format!("host-{id}"),
+        engine: None,
         joined_at: None,
         state: state.into(),
         availability: Availability::Active,

@@ -42,7 +42,8 @@ impl World {
             row
         });
         let group = |it: usize| {
-            let (group, lifecycle_state, health) = Default::default();
+            let (group, lifecycle_state, health) =
+                (String::new(), "InService".into(), String::new());
             let listed = GroupInstance { group, lifecycle_state, health };
             (name(self.machine(it)), listed)
         };

@@ -1,0 +1,165 @@
+//! How often a signal is sent, and which group's hook is completed.
+
+use std::cell::RefCell;
+
+use super::*;
+use crate::aws::AwsErrorKind;
+use crate::aws::stub::Stub;
+
+fn in_group(group: Option<&str>, aws: &Aws) -> Announcer {
+    let group = group.map(str::to_owned);
+    let instance = Instance { id: "i-0abc".into(), group, ..Instance::example() };
+    Announcer::new(&instance, &Settings::default(), aws)
+}
+
+fn listed(group: &str, state: &str) -> String {
+    format!(
+        "<DescribeAutoScalingInstancesResponse \
+         xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\">\
+         <DescribeAutoScalingInstancesResult><AutoScalingInstances><member>\
+         <InstanceId>i-0abc</InstanceId><AutoScalingGroupName>{group}</AutoScalingGroupName>\
+         <LifecycleState>{state}</LifecycleState><HealthStatus>HEALTHY</HealthStatus>\
+         </member></AutoScalingInstances></DescribeAutoScalingInstancesResult>\
+         </DescribeAutoScalingInstancesResponse>"
+    )
+}
+
+fn hooks(name: &str, transition: &str) -> String {
+    format!(
+        "<DescribeLifecycleHooksResponse \
+         xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\">\
+         <DescribeLifecycleHooksResult><LifecycleHooks><member>\
+         <LifecycleHookName>{name}</LifecycleHookName>\
+         <LifecycleTransition>autoscaling:EC2_INSTANCE_{transition}</LifecycleTransition>\
+         </member></LifecycleHooks></DescribeLifecycleHooksResult>\
+         </DescribeLifecycleHooksResponse>"
+    )
+}
+
+const COMPLETED: &str = "<CompleteLifecycleActionResponse \
+     xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\">\
+     <CompleteLifecycleActionResult/></CompleteLifecycleActionResponse>";
+
+fn no_action() -> String {
+    Stub::xml_error("ValidationError", "No active Lifecycle Action found with instance ID i-0abc")
+}
+
+#[tokio::test]
+async fn the_termination_hook_is_that_of_the_group_that_has_the_instance_now() {
+    let stub = Stub::start().await;
+    let announcer = in_group(Some("before"), &stub.aws().await);
+    stub.answer(200, &listed("now", "Terminating:Wait"));
+    stub.answer(200, &hooks("skep-terminate", "TERMINATING"));
+    let found = announcer.find_hook(Transition::Terminating).await.unwrap();
+    assert_eq!(found.map(|(group, hook)| (group, hook.name)).unwrap().0, "now");
+    assert!(stub.last_request().contains("AutoScalingGroupName=now"));
+}
+
+#[tokio::test]
+async fn without_an_answer_the_group_that_is_known_is_asked() {
+    let stub = Stub::start().await;
+    let announcer = in_group(Some("known"), &stub.aws().await);
+    stub.answer(403, &Stub::xml_error("AccessDenied", "not authorized"));
+    stub.answer(200, &hooks("skep-terminate", "TERMINATING"));
+    let found = announcer.find_hook(Transition::Terminating).await.unwrap();
+    assert_eq!(found.unwrap().0, "known");
+}
+
+#[tokio::test]
+async fn the_launch_hook_of_another_group_is_completed_after_attaching() {
+    let stub = Stub::start().await;
+    let announcer = in_group(Some("before"), &stub.aws().await);
+    stub.answer(200, &hooks("skep-launch", "LAUNCHING"));
+    stub.answer(400, &no_action());
+    stub.answer(200, &listed("now", "Pending:Wait"));
+    stub.answer(200, &hooks("other-launch", "LAUNCHING"));
+    stub.answer(200, COMPLETED);
+    let said = announcer.complete_launch(HookResult::Continue).await.unwrap();
+    assert_eq!(said, Said::Arrived);
+    let asked = stub.last_request();
+    assert!(asked.contains("AutoScalingGroupName=now"), "{asked}");
+    assert!(asked.contains("LifecycleHookName=other-launch"), "{asked}");
+}
+
+#[tokio::test]
+async fn a_launch_hook_that_may_still_come_is_asked_again() {
+    for (state, expected) in [
+        ("Pending", Said::NotYet),
+        ("RootVolumeReplaced", Said::NotYet),
+        ("SomethingNew", Said::NotYet),
+        ("InService", Said::NotNeeded),
+    ] {
+        let stub = Stub::start().await;
+        let announcer = in_group(Some("workers"), &stub.aws().await);
+        stub.answer(200, &hooks("skep-launch", "LAUNCHING"));
+        stub.answer(400, &no_action());
+        stub.answer(200, &listed("workers", state));
+        let said = announcer.complete_launch(HookResult::Continue).await.unwrap();
+        assert_eq!(said, expected, "{state}");
+    }
+}
+
+fn refused(kind: AwsErrorKind) -> AwsError {
+    AwsError {
+        service: "cloudformation",
+        operation: "SignalResource",
+        resource: "stack prod".into(),
+        kind,
+        code: None,
+        message: String::new(),
+    }
+}
+
+/// The waits between attempts that all end alike, within a day.
+async fn waits(answer: impl Fn() -> Result<Said, AwsError>) -> Vec<Duration> {
+    let at = RefCell::new(Vec::new());
+    let repeated = repeat(Signal::CloudFormation, async || {
+        at.borrow_mut().push(Instant::now());
+        answer()
+    });
+    let day = Duration::from_secs(24 * 3600);
+    assert!(tokio::time::timeout(day, repeated).await.is_err(), "it never arrives");
+    at.take().windows(2).map(|pair| pair[1] - pair[0]).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_that_is_refused_is_sent_ever_more_seldom() {
+    for (kind, cap) in [(AwsErrorKind::AccessDenied, 300), (AwsErrorKind::Failing, 60)] {
+        let waits = waits(|| Err(refused(kind))).await;
+        let (quick, later) = waits.split_at(QUICK_ATTEMPTS as usize);
+        assert!(quick.iter().all(|wait| *wait <= RETRY_INTERVAL * 2), "{quick:?}");
+        assert!(later[0] >= Duration::from_secs(10), "{later:?}");
+        let cap = Duration::from_secs(cap);
+        let tick = Duration::from_millis(2);
+        let last = &later[5..];
+        assert!(last.iter().all(|wait| *wait >= cap && *wait <= cap * 2 + tick), "{last:?}");
+        assert!(last.iter().any(|wait| wait.abs_diff(last[0]) > tick), "no jitter: {last:?}");
+    }
+    let waits = waits(|| Ok(Said::NotYet)).await;
+    assert!(waits.last().is_some_and(|wait| *wait >= Duration::from_secs(60)));
+}
+
+async fn announcer(stub: &Stub, state_dir: &std::path::Path) -> Announcer {
+    let stack = StackResource { stack: "prod".into(), logical_id: "WorkerGroup".into() };
+    let instance = Instance { stack: Some(stack), ..Instance::example() };
+    let settings = Settings { state_dir: state_dir.to_owned(), ..Settings::default() };
+    Announcer::new(&instance, &settings, &stub.aws().await)
+}
+
+#[tokio::test]
+async fn a_signal_that_nobody_has_got_is_not_marked_as_sent() {
+    let (stub, dir) = (Stub::start().await, tempfile::tempdir().unwrap());
+    let announcer = announcer(&stub, dir.path()).await;
+    let marker = Marker::of(dir.path(), &announcer.instance.id);
+    let send = async || {
+        let say = async || announcer.signal(SignalStatus::Success).await;
+        announcer.until_said(&marker, Signal::CloudFormation, say).await;
+        (marker.is_set(Signal::CloudFormation).await, stub.requests().len())
+    };
+    let unknown = Stub::xml_error("ValidationError", "Stack prod does not exist");
+    stub.answer(400, &unknown);
+    assert_eq!(send().await, (false, 1), "as in another region than the stack's");
+    stub.answer(200, "<SignalResourceResponse/>");
+    assert_eq!(send().await, (true, 2), "the next start of skep sends it");
+    assert_eq!(send().await, (true, 2), "once");
+}

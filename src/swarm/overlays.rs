@@ -1,0 +1,95 @@
+//! Overlay networks: which of them are encrypted, and what an earlier membership has left of them on this host.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+
+use bollard::Docker;
+use bollard::query_parameters::ListNetworksOptionsBuilder;
+
+use super::{Swarm, SwarmError};
+
+/// The driver option of an encrypted network.
+const ENCRYPTED: &str = "encrypted";
+/// The host's own interfaces.
+const INTERFACES: &str = "/sys/class/net";
+/// Docker names the VXLAN interface of a network `vx-<id>-<network>` (moby, `overlay/ov_network.go`), and moves it
+/// into the network's namespace at once.
+const VXLAN: &str = "vx-";
+
+impl Swarm {
+    /// The names of the swarm's encrypted overlay networks.
+    ///
+    /// # Errors
+    /// When Docker does not answer.
+    pub async fn fetch_encrypted_networks(&self) -> Result<Vec<String>, SwarmError> {
+        let filters = HashMap::from([("driver".to_owned(), vec!["overlay".to_owned()])]);
+        let options = &ListNetworksOptionsBuilder::default().filters(&filters).build();
+        let list =
+            |docker: Docker| async move { docker.list_networks(Some(options.clone())).await };
+        let networks = self.call("list the networks", list).await?;
+        let is_encrypted = |options: &HashMap<String, String>| {
+            options.get(ENCRYPTED).is_some_and(|value| value != "false")
+        };
+        let encrypted =
+            networks.into_iter().filter(|it| it.options.as_ref().is_some_and(is_encrypted));
+        Ok(encrypted.filter_map(|network| network.name).collect())
+    }
+}
+
+/// VXLAN interfaces of overlay networks that no network has any more. One is seen for milliseconds wherever a
+/// network is set up; one that stays was left over when the node left a swarm, and Docker rejects the tasks on the
+/// network that gets its number next: `error creating vxlan interface: file exists`.
+///
+/// # Errors
+/// When the interfaces cannot be listed.
+pub fn find_left_over_vxlans() -> io::Result<Vec<String>> {
+    vxlans_in(Path::new(INTERFACES))
+}
+
+fn vxlans_in(interfaces: &Path) -> io::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(interfaces)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name.starts_with(VXLAN) {
+            found.push(name);
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// What shows, and what mends it.
+#[must_use]
+pub fn explain_left_over(vxlans: &[String]) -> String {
+    let names = vxlans.join(", ");
+    let commands: Vec<String> =
+        vxlans.iter().map(|name| format!("ip link delete {name}")).collect();
+    format!(
+        "{names} is left over from an overlay network of an earlier membership, and Docker rejects tasks on the network that needs its number: {}",
+        commands.join("; ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_interfaces_of_overlay_networks_are_left_over() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(vxlans_in(dir.path()).unwrap(), Vec::<String>::new());
+        for name in ["lo", "eth0", "docker_gwbridge", "vethvx-1", "vx-001001-kq2jx", "vx-001002-a"]
+        {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let found = vxlans_in(dir.path()).unwrap();
+        assert_eq!(found, ["vx-001001-kq2jx", "vx-001002-a"]);
+        let text = explain_left_over(&found);
+        assert!(
+            text.ends_with("ip link delete vx-001001-kq2jx; ip link delete vx-001002-a"),
+            "{text}"
+        );
+        assert!(vxlans_in(&dir.path().join("nowhere")).is_err());
+    }
+}
