@@ -334,6 +334,15 @@ mod tests {
         assert!(why.contains("no other manager"), "{why}");
     }
 
+    #[test]
+    fn without_a_leader_the_reason_is_told_in_words_of_our_own() {
+        let mut local = local(LocalState::Active, Role::Manager);
+        local.error = "rpc error: code = Unknown desc = The swarm does not have a leader.".into();
+        let seen = Observed { local, is_moved: false, records: None };
+        let why = "its swarm has no leader".to_owned();
+        assert_eq!(decide("i-1", &member(Role::Manager), &seen), Verdict::Wait { why });
+    }
+
     proptest! {
         /// Whatever else is wrong, a node is out only with evidence: Docker's own word, the
         /// managers' mark on this very node, or a later swarm that it can join.
