@@ -175,8 +175,7 @@ async fn look_without_docker(
         // skep was restarted meanwhile: this node's own row says as which node it serves.
         memory.member = own_row(node).await.ok().flatten();
     }
-    let silent_since = *memory.silent_since.get_or_insert_with(Instant::now);
-    let docker_over = silent_since.elapsed() >= DOCKER_BACK_WITHIN;
+    memory.silent_since.get_or_insert_with(Instant::now);
     let is_ledger_readable = row.is_ok();
     let is_own = |row: &DepartureRow| {
         let is_node = memory.member.as_ref().is_none_or(|member| member.node_id == row.node_id);
@@ -187,7 +186,7 @@ async fn look_without_docker(
         is_ledger_readable,
         is_member_known: memory.member.is_some(),
         is_flushed: memory.flush != Flush::NotYet,
-        clock: Clock { docker_over, ..clock(budget, memory) },
+        clock: clock(budget, memory),
     }
 }
 
@@ -305,6 +304,7 @@ fn clock(budget: &Budget, memory: &Memory) -> Clock {
         settle_over: waited >= SETTLE_PATIENCE,
         relief_over: waited >= RELIEF_PATIENCE,
         ledger_over: memory.word_missing.is_some_and(|(_, since)| now - since >= LEDGER_PATIENCE),
+        docker_over: memory.silent_since.is_some_and(|since| now - since >= DOCKER_BACK_WITHIN),
     }
 }
 

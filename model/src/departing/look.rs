@@ -105,6 +105,7 @@ impl World {
                 settle_over: true,
                 relief_over: me.is_impatient,
                 ledger_over: me.is_impatient,
+                docker_over: false,
             },
         };
         match fence {
