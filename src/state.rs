@@ -104,6 +104,8 @@ pub struct NodeState {
     /// Proof of boot, while it holds.
     pub membership: Option<Membership>,
     pub departure: Option<Departure>,
+    /// How its last departure has failed, where the node goes on.
+    pub failed_departure: Option<String>,
     /// Why it is to get no tasks although it stays.
     pub quiet: Option<Quiet>,
     /// This host is broken for good, and Auto Scaling was asked to replace it.
@@ -262,6 +264,7 @@ impl Default for StateHandle {
             role: None,
             membership: None,
             departure: None,
+            failed_departure: None,
             quiet: None,
             is_given_up: false,
             is_detached: false,

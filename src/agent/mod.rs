@@ -265,7 +265,10 @@ async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> I
 /// looking after the others for as long as it is one: they may all be leaving.
 async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcome {
     let departure = notices.given().await;
-    node.state.update(|state| state.departure = Some(departure.clone()));
+    node.state.update(|state| {
+        state.departure = Some(departure.clone());
+        state.failed_departure = None;
+    });
     node.state.enter(Phase::Leaving, format!("{} notice", departure.reason));
     node.events.tell(Event::Departing, None);
     let member = node.state.now().membership;
@@ -291,7 +294,10 @@ async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcom
         Err(_) => tracing::warn!("the end of the departure could not be written down"),
     }
     if outcome == Outcome::Failed {
-        node.state.update(NodeState::forget_departure);
+        node.state.update(|state| {
+            state.failed_departure = Some(state.outcome(outcome.as_str()));
+            state.forget_departure();
+        });
         notices.forget_failed();
     }
     outcome

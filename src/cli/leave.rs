@@ -166,14 +166,14 @@ async fn follow(
                 let killed = node.killed.len() as u64;
                 return Ok(End { has_left: true, killed, words: node.doing });
             }
-            // A skep that was restarted meanwhile goes on with the departure before it serves.
-            Ok(node) if has_begun && is_serving(&node) => {
-                let words = Outcome::Failed.as_str().to_owned();
+            Ok(node) if has_begun && has_failed(&node) => {
+                let words =
+                    node.failed_departure.unwrap_or_else(|| Outcome::Failed.as_str().to_owned());
                 return Ok(End { has_left: false, killed: 0, words });
             }
             Ok(node) => {
                 answered = Instant::now();
-                has_begun |= !is_serving(&node);
+                has_begun |= node.departure.is_some();
                 show(&node, &mut block, &mut last)?;
             }
             // It ends when it has left, and its last words are in its story.
@@ -187,8 +187,10 @@ async fn follow(
     }
 }
 
-fn is_serving(node: &Node) -> bool {
-    node.departure.is_none() && node.phase == Phase::Ready
+/// The node goes on. A skep that was restarted in the middle says nothing of a failure, and goes on with the
+/// departure before it serves.
+fn has_failed(node: &Node) -> bool {
+    node.departure.is_none() && (node.failed_departure.is_some() || node.phase == Phase::Ready)
 }
 
 fn show(node: &Node, block: &mut Block, last: &mut String) -> anyhow::Result<()> {

@@ -48,6 +48,9 @@ pub(super) struct Node {
     role: Option<Role>,
     membership: Option<Membership>,
     pub(super) departure: Option<Departure>,
+    /// A skep of before does not say it.
+    #[serde(default)]
+    pub(super) failed_departure: Option<String>,
     #[serde(default)]
     pub(super) why: Option<String>,
     #[serde(default)]

@@ -390,3 +390,26 @@ proptest! {
         TABLE.0.block_on(play_turns(&acts));
     }
 }
+
+/// One that has failed is over, and another takes its place; a node that is out is taken off the list all the same.
+#[test]
+fn a_departure_fails_only_before_the_node_is_out() {
+    TABLE.0.block_on(async {
+        let ledger = new_ledger();
+        let seen = async || ledger.fetch_departure("i-0").await.unwrap().unwrap();
+        let row = request(0, "boot-0");
+        ledger.request_departure(&row).await.unwrap();
+        ledger.end_departure("i-0", "boot-0", 1, true).await.unwrap();
+        let failed = seen().await;
+        assert_eq!((failed.state, failed.ended, failed.killed), (DepartureState::Failed, true, 1));
+        let mut stand_in = request(0, "");
+        stand_in.stand_in = true;
+        assert!(ledger.stand_in_for(&stand_in).await.unwrap());
+        ledger.request_departure(&row).await.unwrap();
+        assert_eq!(seen().await.state, DepartureState::Requested, "asked again");
+        assert!(ledger.advance_departure(&seen().await, DepartureState::Left).await.unwrap());
+        ledger.end_departure("i-0", "boot-0", 0, true).await.unwrap();
+        let left = seen().await;
+        assert_eq!((left.state, left.ended), (DepartureState::Left, true));
+    });
+}
