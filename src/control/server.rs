@@ -248,7 +248,10 @@ async fn take_leave(State(desk): State<Desk>, body: Bytes) -> Response {
         Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.to_string()),
     };
     let state = desk.state.now();
-    if state.departure.is_some() || matches!(state.phase, Phase::Leaving | Phase::Left) {
+    // A notice that may be taken back would let the node stay after all.
+    let may_stay = state.departure.as_ref().is_some_and(|it| it.reason.may_be_withdrawn());
+    let is_leaving = matches!(state.phase, Phase::Leaving | Phase::Left);
+    if (state.departure.is_some() || is_leaving) && !may_stay {
         return refuse(StatusCode::CONFLICT, &format!("leaving already: {}", state.doing));
     }
     let reason = match body.reason.as_deref().map(parse_reason).transpose() {

@@ -93,9 +93,15 @@ async fn leave_reaches_the_agent_once() {
     client.leave(None, None).await.unwrap();
     assert_eq!(running.leave.recv().await.unwrap(), LeaveRequest { deadline: None, reason: None });
     let now = time::OffsetDateTime::now_utc();
-    running.state.update(|state| {
-        state.departure = Some(Departure { reason: Reason::Spot, noticed_at: now, deadline: now });
-    });
+    let departs = |reason| {
+        running.state.update(|state| {
+            state.departure = Some(Departure { reason, noticed_at: now, deadline: now });
+        });
+    };
+    departs(Reason::Spot);
+    client.leave(None, None).await.unwrap();
+    assert!(running.leave.try_recv().is_ok(), "the notice may be taken back, this one not");
+    departs(Reason::Lifecycle);
     let again = client.leave(None, None).await.unwrap_err();
     assert!(again.to_string().starts_with("this node is leaving already: "), "{again}");
     assert!(running.leave.try_recv().is_err(), "a refused request must not arrive");
