@@ -2,6 +2,7 @@
 //! another one meanwhile.
 
 use anyhow::{Context, ensure};
+use harness::departures::Leaver;
 use harness::swarm::{self, CLUSTER, TABLE};
 use harness::{PATIENCE, options};
 use serde_json::json;
@@ -57,7 +58,17 @@ async fn it_is_published_again_and_who_boots_meanwhile_joins_the_same_swarm() ->
             }
             swarm::ready(&fleet, &manager).await?;
         }
-        swarm::whole(&fleet, 4, 1).await.map(drop)
+        swarm::whole(&fleet, 4, 1).await?;
+
+        // While its founder leaves.
+        let founder = fleet.instance(&before.founder).context("the founder")?;
+        let founder = Leaver::of(&founder).await?;
+        delete_charter(&fleet).await?;
+        fleet.cloud().terminate(founder.id(), true)?;
+        let again = published_again(&fleet).await?;
+        assert_eq!((again.generation, &again.swarm_id), (before.generation, &before.swarm_id));
+        founder.has_left_by_its_hook(&fleet).await?;
+        swarm::whole(&fleet, 3, 1).await.map(drop)
     })
     .await?;
 
