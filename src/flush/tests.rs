@@ -141,6 +141,20 @@ async fn a_busy_shipper_is_done_although_its_counters_never_stand_still() {
     assert!(backlog.detail.unwrap().contains("buffer is full"));
 }
 
+/// More and more is under way, and nothing arrives.
+#[tokio::test]
+async fn a_busy_shipper_that_delivers_nothing_is_not_done() {
+    let filebeat = rising(|n| filebeat_stats(n, n - 100, n - 100, 0));
+    let vector = rising(|n| vector(0, n, 100, 0));
+    let filebeat = Stub::of(vec![("/stats", filebeat)]).await;
+    let vector = Stub::of(vec![("/metrics", vector)]).await;
+    let (filebeat, vector) =
+        tokio::join!(filebeat.asked(Shipper::Filebeat, 3), vector.asked(Shipper::Vector, 3));
+    for outcome in [filebeat, vector] {
+        assert_eq!(outcome.result, Flushed::TimedOut, "{outcome:?}");
+    }
+}
+
 /// As in <https://docs.fluentbit.io/manual/administration/monitoring>.
 fn fluent_bit(chunks: u64, taken: u64, sent: u64, dropped: u64) -> (String, String) {
     (

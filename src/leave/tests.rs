@@ -24,6 +24,8 @@ struct World {
     other_managers: bool,
     drained: bool,
     tasks: usize,
+    /// Those that the managers still list: they hear later of a task's end.
+    listed: usize,
     standalone: usize,
     /// Those that stop after the flush.
     late: usize,
@@ -46,6 +48,8 @@ struct World {
 enum Event {
     Step,
     TaskStops,
+    /// The managers hear of it.
+    ListFollows,
     ManagersAct(bool),
     Ledger(bool),
     Others(bool),
@@ -108,6 +112,7 @@ impl World {
             other_managers: true,
             drained: false,
             tasks,
+            listed: tasks,
             standalone,
             late: standalone,
             is_stuck: false,
@@ -156,7 +161,7 @@ impl World {
             task_containers: self.tasks,
             standalone_containers: self.standalone,
             late_containers: self.late,
-            listed_tasks: self.is_manager.then_some(self.tasks),
+            listed_tasks: self.is_manager.then_some(self.listed),
             is_flushed: self.flush.counts(&self.clock),
             is_last_manager: self.is_manager && !self.other_managers,
             quorum: Quorum { managers: 3, reachable: 3 },
@@ -186,7 +191,7 @@ impl World {
                 self.drained = true;
                 DepartureState::Draining
             }
-            DepartureState::Draining if self.tasks == 0 => DepartureState::Drained,
+            DepartureState::Draining if self.listed == 0 => DepartureState::Drained,
             DepartureState::Left => DepartureState::Removed,
             state => state,
         };
@@ -212,6 +217,9 @@ impl World {
                 let is_hopeless = self.clock.stop_over && (self.is_stuck || !self.docker_up)
                     || self.clock.docker_over;
                 assert!(self.tasks == 0 || is_hopeless, "flushed before the last task had stopped");
+                let is_hurried = self.clock.patience_over || self.clock.drain_over;
+                let is_inside = self.in_swarm && self.docker_up && self.ours() == Fact::Yes;
+                assert!(self.listed == 0 || is_hurried || !is_inside, "managers still list a task");
                 self.flush = if self.docker_up { Flush::Whole } else { Flush::Blind };
                 self.flushes += 1;
             }
@@ -224,6 +232,12 @@ impl World {
                 assert!(step == Step::Leave || !self.other_managers, "it was not the last");
                 assert!(self.flushes > 0, "left before the logs were flushed");
                 assert!(self.tasks == 0 || self.is_stuck, "left with live tasks");
+                let is_confirmed = self.row.as_ref().is_some_and(|row| row.demoted);
+                let needs_no_word = self.role == Role::Worker || step == Step::LeaveLast;
+                assert!(
+                    needs_no_word || is_confirmed || self.clock.confirmation_over,
+                    "left before another manager had confirmed the demotion"
+                );
                 assert_eq!(self.ours(), Fact::Yes, "left a swarm that may be another cluster's");
                 (self.in_swarm, self.is_manager) = (false, false);
                 self.left += 1;
@@ -252,6 +266,7 @@ impl World {
                 self.tasks = self.tasks.saturating_sub(1)
             }
             Event::TaskStops => {}
+            Event::ListFollows => self.listed = self.tasks,
             Event::ManagersAct(act) => self.managers_act = act,
             Event::Ledger(up) => self.ledger_up = up,
             Event::Others(there) => self.other_managers = there,
@@ -271,6 +286,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     let event = prop_oneof![
         8 => Just(Event::Step),
         4 => Just(Event::TaskStops),
+        3 => Just(Event::ListFollows),
         1 => any::<bool>().prop_map(Event::ManagersAct),
         1 => any::<bool>().prop_map(Event::Ledger),
         1 => any::<bool>().prop_map(Event::Others),
@@ -344,6 +360,7 @@ proptest! {
         let mut outcome = None;
         for _ in 0..40 {
             world.happen(Event::TaskStops);
+            world.happen(Event::ListFollows);
             outcome = world.happen(Event::Step);
             if outcome.is_some() { break }
         }

@@ -68,6 +68,8 @@ enum Act {
     Claim,
     Recover,
     Publish,
+    /// A request of an earlier claim of its own arrives late.
+    PublishLate,
     Release,
     Close,
     Reopen,
@@ -81,8 +83,22 @@ enum Act {
 fn act() -> impl Strategy<Value = (usize, Act)> {
     use Act::*;
     let act = prop::sample::select(&[
-        Look, Look, Look, Claim, Claim, Recover, Publish, Publish, Release, Close, Reopen,
-        FollowCa, Delete, Restore, Restore,
+        Look,
+        Look,
+        Look,
+        Claim,
+        Claim,
+        Recover,
+        Publish,
+        Publish,
+        PublishLate,
+        Release,
+        Close,
+        Reopen,
+        FollowCa,
+        Delete,
+        Restore,
+        Restore,
     ]);
     (0..ACTORS, act)
 }
@@ -91,11 +107,16 @@ fn act() -> impl Strategy<Value = (usize, Act)> {
 struct Actor {
     view: Option<Charter>,
     claim: Option<Charter>,
+    /// The one before.
+    earlier: Option<Charter>,
 }
 
 impl Actor {
     fn take(&mut self, claim: Option<Charter>) -> bool {
         let is_taken = claim.is_some();
+        if is_taken {
+            self.earlier = self.claim.take();
+        }
         self.claim = claim.or(self.claim.take());
         is_taken
     }
@@ -113,6 +134,7 @@ async fn write(
 ) -> bool {
     let view = actor.view.clone();
     let swarm_id = format!("swarm-{step}");
+    let earlier = actor.earlier.clone();
     match (act, &view, actor.claim.clone()) {
         (Act::Look, ..) => {
             actor.view = ledger.fetch_charter().await.unwrap();
@@ -125,6 +147,11 @@ async fn write(
         (Act::Recover, Some(seen), _) if seen.phase != CharterPhase::Closed => {
             let Some(swarm_id) = seen.swarm() else { return false };
             actor.take(ledger.claim_recovery(seen, swarm_id, me, now, LEASE).await.unwrap())
+        }
+        (Act::PublishLate, ..) => {
+            let Some(claim) = earlier else { return false };
+            let swarm_id = claim.recovers.clone().unwrap_or(swarm_id);
+            ledger.publish_charter(&claim, &swarm_id, "ca-0", now).await.unwrap()
         }
         (Act::Publish, _, Some(claim)) => {
             let swarm_id = claim.recovers.clone().unwrap_or(swarm_id);
@@ -195,7 +222,7 @@ fn check(
                 _ => assert!(swarm.is_none_or(|id| after.has_given_up(Some(id)))),
             }
         }
-        Act::Publish => {
+        Act::Publish | Act::PublishLate => {
             assert!(was().is_claimed_by(me) && after.generation == was().generation);
             assert_eq!((after.phase, after.swarm_id.is_some()), (CharterPhase::Open, true));
         }

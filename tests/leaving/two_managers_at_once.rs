@@ -1,11 +1,13 @@
 //! Two managers are scaled in in the same moment, and the quorum holds.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use anyhow::Context;
-use harness::departures::{Leaver, options_with, running, standing};
+use anyhow::{Context, ensure};
+use harness::departures::{Leaver, is_listed, options_with, running, standing};
 use harness::quorum::keeping_quorum;
-use harness::secs;
+use harness::{secs, swarm};
+use serde_json::{Map, json};
 use skep_sim::fleet::{ClusterSpec, Fleet, Instance, workload};
 
 #[tokio::test]
@@ -36,6 +38,37 @@ async fn two_of_three_without_the_leader() -> anyhow::Result<()> {
     let leader = fleet.leader().await?;
     let others = followers(&fleet, &spec, &leader);
     leave_together(&fleet, [&others[0], &others[1]], &leader, 1).await?;
+    fleet.stop().await
+}
+
+/// As if the skep of another manager had died in the middle of a demotion: its lease is waited for.
+#[tokio::test]
+async fn one_waits_for_the_turn_of_another() -> anyhow::Result<()> {
+    const WHY: &str = "its turn: the demotion of node another is under way";
+    let spec = ClusterSpec::new("demo", 3, 0);
+    let fleet = standing(options_with(""), &spec).await?;
+    let leader = fleet.leader().await?;
+    let manager = Leaver::of(&followers(&fleet, &spec, &leader)[0]).await?;
+    let lease = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)? + secs(60);
+    let turn = [
+        ("cluster", json!("demo")),
+        ("item", json!("turn#demotion")),
+        ("node_id", json!("another")),
+        ("taken_by", json!("i-another")),
+        ("expires_at", json!(lease.as_secs())),
+    ];
+    let turn = turn.map(|(name, value)| (name.to_owned(), value));
+    swarm::put_row(&fleet, &Map::from_iter(turn)).await?;
+    fleet.cloud().terminate(manager.id(), true)?;
+    fleet
+        .wait_until("it to wait for its turn", secs(60), async || {
+            Ok(manager.instance.log().contains(WHY))
+        })
+        .await?;
+    ensure!(is_listed(&fleet, &manager.node_id).await?, "it has left");
+    manager.has_left_by_its_hook(&fleet).await?;
+    let elapsed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    ensure!(elapsed.as_secs() >= lease.as_secs(), "it has left before the lease was over");
     fleet.stop().await
 }
 

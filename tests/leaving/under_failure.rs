@@ -6,7 +6,8 @@ use std::sync::Arc;
 use anyhow::ensure;
 use harness::PATIENCE;
 use harness::departures::{
-    Leaver, departure_state, flusher, hook_results, is_listed, options_with, running, standing,
+    Leaver, departure_state, flusher, hook_results, is_listed, options_with, running, signal,
+    standing,
 };
 use harness::secs;
 use harness::swarm::{self, sh};
@@ -68,6 +69,38 @@ async fn a_worker_leaves_although_the_ledger_stays_down() -> anyhow::Result<()> 
             Ok(!is_listed(&fleet, &worker.node_id).await?)
         })
         .await?;
+    fleet.stop().await
+}
+
+/// skep is restarted during the outage, so that it cannot tell whose swarm this is: it does what is safe on its
+/// host, leaves nothing, and does not claim to have left.
+#[tokio::test]
+async fn a_worker_whose_skep_is_restarted_while_the_ledger_is_down_stays() -> anyhow::Result<()> {
+    let spec = ClusterSpec::new("demo", 1, 1);
+    let config = format!("{IMPATIENT}deadline = \"60s\"\n");
+    let fleet = standing(options_with(&config), &spec).await?;
+    fleet.create_service("web", 4, workload::slow_to_stop(5.0), secs(20)).await?;
+    running(&fleet, "web", 4).await?;
+    let worker = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
+    assert!(!worker.tasks("start").is_empty(), "the worker has tasks");
+    ledger_down(&fleet);
+    signal(&worker.instance, "SIGKILL")?;
+    fleet.cloud().terminate(worker.id(), true)?;
+    let log = || worker.instance.log();
+    fleet
+        .wait_until("a task to be stopped", secs(45), async || Ok(!worker.tasks("die").is_empty()))
+        .await?;
+    assert_eq!(hook_results(&fleet, &worker.instance), [], "{}", log());
+    fleet
+        .wait_until("its hook to be completed", PATIENCE, async || {
+            Ok(!hook_results(&fleet, &worker.instance).is_empty())
+        })
+        .await?;
+    assert_eq!(hook_results(&fleet, &worker.instance), [ActionResult::Abandon], "{}", log());
+    // Nobody could drain it: the swarm has put new ones in the place of the first.
+    let first = &worker.tasks("die")[0];
+    assert_eq!(first.exit_code, Some(0), "it had its grace: {first:?}");
+    assert!(!log().contains("leaving the swarm"), "{}", log());
     fleet.stop().await
 }
 
