@@ -424,7 +424,7 @@ fn a_locked_manager_is_never_left_by_force() {
     assert_eq!(decide(Role::Manager, &seen), Step::Done(Outcome::TooLate));
 }
 
-/// L1, L2: a swarm that may be another cluster's, or has no leader, is nothing that a node has left.
+/// A swarm that may be another cluster's, or has no leader, is nothing that a node has left.
 #[test]
 fn a_node_that_cannot_tell_whose_swarm_it_is_in_waits_and_does_what_is_safe_here() {
     let mut world = World::new(Role::Manager, 1, 1);
