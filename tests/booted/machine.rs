@@ -40,11 +40,13 @@ async fn keeps_its_disk_until_it_is_terminated() -> anyhow::Result<()> {
 
     // The metadata is behind the same wire as all else.
     let metadata = "curl -s -m 2 -o /dev/null http://169.254.169.254/";
-    instance.say(metadata).await?;
+    // A link that comes up has no route at once.
+    let comes = format!("{metadata} --retry 60 --retry-delay 1 --retry-all-errors");
+    instance.say(&comes).await?;
     instance.link(false)?;
     ensure!(instance.say(metadata).await.is_err(), "the link is cut, and the metadata answers");
     instance.link(true)?;
-    instance.say(metadata).await?;
+    instance.say(&comes).await?;
 
     // A reboot from inside, and a reset: the same disk.
     instance.say("echo kept >/kept && sync").await?;
