@@ -1,5 +1,6 @@
 //! What a booting node does next, from what it sees. Pure: no clock, no I/O, no memory.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -31,6 +32,9 @@ pub struct Observed {
     pub own_swarm: Option<OwnSwarm>,
     /// Does a leader answer this manager? Asked where `own_swarm` is; Docker may say that there is none.
     pub has_leader: Fact,
+    /// A manager with a leader, of the swarm whose charter is closed: that was closed too late, and its
+    /// managers open it again.
+    pub lives_on: Option<IpAddr>,
     /// Of a manager that is to join and finds nobody, or finds no charter: who is gone. Of one that is in
     /// a swarm although there is no charter, about the rows of other swarms. `None` where it was not
     /// time to look, or nobody could say.
@@ -266,6 +270,12 @@ fn enter(me: &str, role: Role, seen: &Observed) -> Step {
             }),
         // A founder that comes back after a crash finds its own claim and goes on.
         Some(charter) if charter.is_claimed_by(me) => Step::Init { claim: charter.clone() },
+        Some(charter) if charter.phase == CharterPhase::Closed && seen.lives_on.is_some() => {
+            let address = seen.lives_on.map(|address| address.to_string()).unwrap_or_default();
+            Step::Wait {
+                why: format!("the manager at {address} to open the charter of its swarm again"),
+            }
+        }
         None if role == Role::Manager => match &seen.absence {
             Some(left) if left.is_without_trace() || left.is_proof() => {
                 Step::Claim { seen: None, traces: left.traces.clone() }

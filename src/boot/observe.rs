@@ -95,6 +95,12 @@ pub async fn observe(
         },
         _ => None,
     };
+    let lives_on = match &charter {
+        Some(charter) if charter.phase == CharterPhase::Closed && is_inactive => {
+            find_manager(node, charter, is_led).await?
+        }
+        _ => None,
+    };
     let is_unsettled = matches!(local.state, LocalState::Pending | LocalState::Error);
     let is_joining = if is_unsettled && !is_row_ours && local.swarm_id.is_some() {
         Fact::from(node.ledger.fetch_attempt(&node.instance.id).await?.is_some())
@@ -105,6 +111,7 @@ pub async fn observe(
         is_moved,
         relief,
         has_leader,
+        lives_on,
         own_swarm: swarm,
         charter,
         local,

@@ -273,6 +273,9 @@ fn a_closed_charter_is_claimed_by_managers_alone() {
     seen.charter.as_mut().unwrap().phase = CharterPhase::Closed;
     assert!(matches!(decide("i-9", Role::Manager, &seen), Step::Claim { .. }));
     assert!(matches!(decide("i-9", Role::Worker, &seen), Step::Wait { .. }));
+    seen.lives_on = Some([10, 0, 0, 1].into());
+    let waits = decide("i-9", Role::Manager, &seen);
+    assert!(matches!(waits, Step::Wait { .. }), "its swarm lives: {waits:?}");
 }
 
 fn open(seen: &mut Observed, generation: u64, swarm_id: &str) {

@@ -41,6 +41,7 @@ enum CareError {
 pub async fn until_out(node: &Node, membership: &Membership) -> Cause {
     let mut suspicion: Option<(Cause, u32)> = None;
     let mut vxlans = Vec::new();
+    let mut is_waiting = false;
     for turn in 1u32.. {
         let pause = tokio::time::sleep(INTERVAL.mul_f64(0.75 + 0.5 * fastrand::f64()));
         let is_told = tokio::select! {
@@ -48,11 +49,14 @@ pub async fn until_out(node: &Node, membership: &Membership) -> Cause {
             () = node.recovery_begun.notified() => true,
         };
         vxlans = say_left_over(node, vxlans);
-        let is_ledger_due = is_told || suspicion.is_some() || turn.is_multiple_of(LEDGER_EVERY);
+        // What the ledger has shown is not over because nobody looks there.
+        let is_ledger_due =
+            is_told || is_waiting || suspicion.is_some() || turn.is_multiple_of(LEDGER_EVERY);
         let verdict = match observe(node, membership, is_ledger_due).await {
             Ok(seen) => decide(&node.instance.id, membership, &seen),
             Err(error) => Verdict::Wait { why: crate::errors::chain(&error) },
         };
+        is_waiting = matches!(verdict, Verdict::Wait { .. });
         suspicion = match verdict {
             Verdict::Fine => {
                 node.state.enter(Phase::Ready, membership.to_string());

@@ -119,7 +119,7 @@ pub fn stop_showing_quorum(node: &Node) {
 /// It asks Docker about this host alone: a worker that asks for the swarm gets a refusal, which Docker
 /// writes into its log each time.
 async fn is_now_manager(node: &Node) -> bool {
-    node.swarm.fetch_local_node().await.is_ok_and(|local| local.is_manager)
+    node.swarm.is_manager_lately(WORKER_INTERVAL).await
 }
 
 fn show_margin(leader: Fact, nodes: &[NodeView]) {

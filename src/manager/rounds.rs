@@ -77,8 +77,8 @@ impl Said {
 /// Returns once this node is a manager. It asks Docker about this host alone: a worker that asks for the
 /// swarm gets a refusal, which Docker writes into its log each time.
 async fn until_manager(node: &Node) {
-    while !node.swarm.fetch_local_node().await.is_ok_and(|local| local.is_manager) {
-        tokio::time::sleep(WORKER_INTERVAL).await;
+    while !node.swarm.is_manager_lately(WORKER_INTERVAL).await {
+        tokio::time::sleep(WORKER_INTERVAL / 3).await;
     }
 }
 

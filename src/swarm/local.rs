@@ -14,6 +14,7 @@ use bollard::query_parameters::LeaveSwarmOptionsBuilder;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
+use tokio::time::Instant;
 
 use super::raw::with_availability;
 use super::{
@@ -159,6 +160,20 @@ impl Swarm {
             _ => None,
         };
         Ok(LocalNode::of(&info, certificate))
+    }
+
+    /// Does Docker call this node a manager, by an answer of the last `age`? `false` where it does not answer. Docker
+    /// starts two programs for each such answer, so those that only wait for a role share it.
+    pub async fn is_manager_lately(&self, age: Duration) -> bool {
+        let mut standing = self.standing.lock().await;
+        if let Some((at, is_manager)) = *standing
+            && at.elapsed() < age
+        {
+            return is_manager;
+        }
+        let is_manager = self.fetch_local_node().await.is_ok_and(|local| local.is_manager);
+        *standing = Some((Instant::now(), is_manager));
+        is_manager
     }
 
     /// The certificate of this node, read when it is another node's that is known.

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use api::Agreed;
 pub use availability::{Availability, settle};
@@ -67,12 +68,19 @@ pub struct Swarm {
     agreed: Arc<Agreed>,
     /// The one that was read last: it names node and swarm, which do not change.
     certificate: Arc<Mutex<Option<Certificate>>>,
+    /// When Docker was last asked whether this node is a manager, and what it said.
+    standing: Arc<Mutex<Option<(Instant, bool)>>>,
 }
 
 impl Swarm {
     /// A daemon behind `host` (`unix://…`).
     #[must_use]
     pub fn new(host: impl Into<String>) -> Self {
-        Self { host: host.into(), agreed: Arc::default(), certificate: Arc::default() }
+        Self {
+            host: host.into(),
+            agreed: Arc::default(),
+            certificate: Arc::default(),
+            standing: Arc::default(),
+        }
     }
 }

@@ -77,7 +77,7 @@ fn waiting_skep() -> anyhow::Result<PathBuf> {
     let skep = skep_binary();
     let path = skep.with_file_name("waiting-skep");
     let script = format!(
-        "#!/bin/sh\nwhile [ \"$1\" = run ] && [ -e \"$SKEP_CONFIG_DIR/wait\" ]; do sleep 0.05; \
+        "#!/bin/sh\nwhile [ \"$1\" = run ] && [ -e \"$SKEP_CONFIG_DIR/wait\" ]; do sleep 0.2; \
          done\nexec {} \"$@\"\n",
         skep.display()
     );

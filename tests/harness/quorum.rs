@@ -15,7 +15,7 @@ use crate::secs;
 const LONGEST_ELECTION: Duration = secs(45);
 /// Without a leader Docker's API hangs: a look that takes longer has seen none.
 const ANSWER_PATIENCE: Duration = secs(5);
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Between two looks at all managers: they share the machine with what is looked at.
 const LOOK_AT_ALL_EVERY: Duration = Duration::from_millis(300);
 

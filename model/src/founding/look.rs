@@ -68,6 +68,7 @@ impl World {
                     created_at: None,
                     has_former: false,
                 }),
+            lives_on: None,
             has_leader: Fact::from(swarm.is_some_and(|swarm| is_manager && self.has_quorum(swarm))),
             is_joining: Fact::CannotTell,
             lease: LEASE,

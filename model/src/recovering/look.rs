@@ -164,6 +164,7 @@ impl World {
                 .then(|| self.absence(slot)),
             charter: Some(charter),
             local,
+            lives_on: None,
             has_leader: Fact::from(self.is_led(slot)),
             is_joining: Fact::CannotTell,
             is_moved: false,

@@ -19,6 +19,7 @@ use super::{Fleet, IMAGE, Instance};
 /// Between two looks at a condition: short, since looks are local. Not shorter: Docker starts two processes for
 /// each question about itself, and dozens of fleets share two cores.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 /// How long one manager may take to answer before the next is asked: without a quorum, Docker's
 /// API hangs for up to 30 s.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
@@ -174,10 +175,12 @@ where
             Ok(Err(error)) => last = Some(error),
             Err(_) => {}
         }
-        if Instant::now() + LOOK_EVERY >= end {
+        // What has taken long is not seen late by looking less often.
+        let pause = (begin.elapsed() / 20).clamp(LOOK_EVERY, LOOK_AT_LEAST_EVERY);
+        if Instant::now() + pause >= end {
             break;
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(pause).await;
     }
     let error = last.map(|error| format!(": {error:#}")).unwrap_or_default();
     bail!("waited {timeout:?} in vain for {what}{error}\n{}", report())

@@ -194,6 +194,7 @@ impl World {
         Observed {
             charter: self.charter.clone(),
             own_swarm,
+            lives_on: None,
             has_leader: Fact::from(has_quorum),
             local,
             member: self.rows.get(&self.machine(node)).map(|row| self.member(me, *row)),
