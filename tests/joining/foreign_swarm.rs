@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use anyhow::ensure;
 use bollard::Docker;
-use bollard::models::{ServiceSpec, SwarmJoinRequest, TaskSpec, TaskSpecContainerSpec};
+use bollard::models::{
+    Reachability, ServiceSpec, SwarmJoinRequest, TaskSpec, TaskSpecContainerSpec,
+};
 use harness::gate::Gate;
-use harness::swarm;
+use harness::{PATIENCE, swarm};
 use skep_sim::fleet::{Fleet, FleetOptions, IMAGE, Instance, Restart, workload};
 
 /// The image was made from a machine that is a manager of something else.
@@ -76,8 +78,17 @@ async fn as_a_copy_of_a_manager_that_lives() -> anyhow::Result<()> {
     swarm::gave_up(&fleet, &copy).await?;
     let log = copy.log();
     ensure!(log.contains("started from an image of a running manager"), "{log}");
-    copy.stop_dockerd().await?;
-    swarm::whole(&fleet, 3, 0).await?;
+    // Its replacement does not start: the gate is closed.
+    let what = "the three managers as they were";
+    fleet
+        .wait_until(what, PATIENCE, async || {
+            let nodes = fleet.nodes().await?;
+            let raft = nodes.iter().filter_map(|node| node.manager_status.as_ref());
+            let reachable =
+                raft.filter(|raft| raft.reachability == Some(Reachability::REACHABLE)).count();
+            Ok((nodes.len(), reachable) == (3, 3))
+        })
+        .await?;
     let place = swarm::place(original).await?;
     ensure!(place.control_available == Some(true), "the original is a manager still: {place:?}");
     ensure!(original.exit_codes().is_empty(), "and its skep has gone on");
