@@ -54,9 +54,13 @@ step_tests() {
     [ -z "${FAIL_FAST:-}" ] || options+=(--fail-fast)
     [ -z "${TEST:-}" ] || options+=(-- "$TEST")
     # Scenarios need root. Unit tests run as the user again (scripts/test-runner).
+    local code=0
     scripts/as-root cargo-nextest nextest run \
         --cargo-metadata "$logs/cargo.json" --binaries-metadata "$logs/binaries.json" \
-        --filterset "$filter" "${options[@]}"
+        --filterset "$filter" --no-tests fail "${options[@]}" || code=$?
+    # Of nextest: https://docs.rs/nextest-metadata/latest/nextest_metadata/enum.NextestExitCode.html
+    [ "$code" -ne 4 ] || say "error: no test of these stages has \"${TEST:-}\" in its name: ${wanted# }"
+    return "$code"
 }
 
 clean_up() {
