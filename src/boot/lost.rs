@@ -184,15 +184,25 @@ impl Vigil {
     ) -> Option<Absence> {
         self.due.filter(|due| *due <= Instant::now())?;
         self.due = Some(Instant::now() + INTERVAL);
-        let generation = charter.map(|charter| charter.generation);
-        match observe(node, charter, own).await {
-            Ok((seen, _)) if charter.is_none() && seen.is_without_trace() => {
+        let found = observe(node, charter, own).await;
+        self.take(charter.map(|charter| charter.generation), found, Instant::now())
+    }
+
+    /// Takes in what a look has found under a charter of this `generation`.
+    fn take(
+        &mut self,
+        generation: Option<u64>,
+        found: Result<(Absence, BTreeMap<String, OffsetDateTime>), String>,
+        now: Instant,
+    ) -> Option<Absence> {
+        match found {
+            Ok((seen, _)) if generation.is_none() && seen.is_without_trace() => {
                 // Nothing was asked of Auto Scaling, and nothing is waited for.
-                *self = Self { due: Some(Instant::now()), ..Self::default() };
+                *self = Self { due: Some(now), ..Self::default() };
                 Some(seen)
             }
             Ok((seen, written)) => {
-                let seen = self.hold(generation.unwrap_or(0), seen, written, Instant::now());
+                let seen = self.hold(generation.unwrap_or(0), seen, written, now);
                 self.finding = format!("; {}", seen.finding(generation));
                 Some(seen)
             }
@@ -447,14 +457,16 @@ mod tests {
             |seconds| BTreeMap::from([("i-1".to_owned(), now() + Duration::from_secs(seconds))]);
         let at = |vigil: &mut Vigil, seconds, generation, listed: &[&str], row| {
             let now = start + Duration::from_secs(seconds);
-            vigil.hold(generation, absence(listed), rows(row), now).lasted.as_secs()
+            let found = Ok((absence(listed), rows(row)));
+            vigil.take(Some(generation), found, now).expect("it was told").lasted.as_secs()
         };
         assert_eq!(at(&mut vigil, 0, 1, &[], 0), 0);
         assert_eq!(at(&mut vigil, 100, 1, &[], 0), 100);
         assert_eq!(at(&mut vigil, 110, 1, &["i-3"], 0), 0, "one is back");
         assert_eq!(at(&mut vigil, 120, 1, &[], 0), 0);
         assert_eq!(at(&mut vigil, 180, 1, &[], 0), 60);
-        vigil.interrupt();
+        let failed = Err("Auto Scaling is silent".to_owned());
+        assert_eq!(vigil.take(Some(1), failed, start + Duration::from_secs(185)), None);
         assert_eq!(at(&mut vigil, 190, 1, &[], 0), 0, "a look has failed in between");
         assert_eq!(at(&mut vigil, 200, 1, &[], 0), 10);
         assert_eq!(at(&mut vigil, 210, 1, &[], 60), 0, "a row was written");
