@@ -8,7 +8,7 @@ use crate::aws::stub::Stub;
 
 fn in_group(group: Option<&str>, aws: &Aws) -> Announcer {
     let group = group.map(str::to_owned);
-    let instance = Instance { id: "i-0abc".into(), group, ..Instance::example() };
+    let instance = Instance { group, ..Instance::example() };
     Announcer::new(&instance, &Settings::default(), aws)
 }
 

@@ -119,7 +119,12 @@ pub async fn finish_before_the_pool(node: &Node) {
 /// warm pool.
 fn failure(node: &Node) -> Option<String> {
     failure_of_this_start(node).or_else(|| {
-        let errors = std::fs::read_to_string(before_the_pool(node)).ok()?;
+        let mark = before_the_pool(node);
+        let errors = match std::fs::read_to_string(&mark) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return None,
+            // The mark is there: what it says does not decide.
+            answer => answer.unwrap_or_else(|error| format!("{}: {error}", mark.display())),
+        };
         Some(format!("before this instance went into the warm pool: {errors}"))
     })
 }

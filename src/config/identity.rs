@@ -167,20 +167,11 @@ fn tags_hidden(instance: &Instance) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instance::{Market, StackResource};
+    use crate::instance::StackResource;
 
     fn instance(tags: &[(&str, &str)]) -> Instance {
-        Instance {
-            id: "i-0abc".into(),
-            instance_type: "t3.small".into(),
-            zone: "eu-central-1a".into(),
-            region: "eu-central-1".into(),
-            private_address: [10, 0, 0, 1].into(),
-            market: Market::OnDemand,
-            group: None,
-            stack: None,
-            tags: tags.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
-        }
+        let tags = tags.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        Instance { tags, ..Instance::example() }
     }
 
     fn stack(stack: &str, logical_id: &str) -> Option<StackResource> {

@@ -213,6 +213,18 @@ impl Leaver {
         self.lost_no_grace(fleet)
     }
 
+    /// Waits until no manager lists it.
+    ///
+    /// # Errors
+    /// When that does not come about.
+    pub async fn is_off_the_list(&self, fleet: &Fleet) -> anyhow::Result<()> {
+        fleet
+            .wait_until(&format!("{} to be off the list", self.id()), PATIENCE, async || {
+                Ok(!is_listed(fleet, &self.node_id).await?)
+            })
+            .await
+    }
+
     /// Waits until it has left by way of its hook, which was completed once, and in time.
     ///
     /// # Errors

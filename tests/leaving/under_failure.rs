@@ -6,8 +6,7 @@ use std::sync::Arc;
 use anyhow::ensure;
 use harness::PATIENCE;
 use harness::departures::{
-    Leaver, departure_state, flusher, hook_results, is_listed, options_with, running, signal,
-    standing,
+    Leaver, departure_state, flusher, hook_results, options_with, running, signal, standing,
 };
 use harness::secs;
 use harness::swarm::{self, sh};
@@ -64,11 +63,7 @@ async fn a_worker_leaves_although_the_ledger_stays_down() -> anyhow::Result<()> 
     worker.lost_no_grace(&fleet)?;
     assert!(worker.instance.log().contains("nobody has confirmed"), "{}", worker.instance.log());
     fleet.cloud().faults().clear();
-    fleet
-        .wait_until("the node to be off the list", PATIENCE, async || {
-            Ok(!is_listed(&fleet, &worker.node_id).await?)
-        })
-        .await?;
+    worker.is_off_the_list(&fleet).await?;
     fleet.stop().await
 }
 
@@ -279,11 +274,7 @@ async fn tasks_that_docker_cannot_stop_take_no_time_from_the_rest() -> anyhow::R
     let log = worker.instance.log();
     ensure!(log.contains("leaving the swarm"), "{log}");
     ensure!(log.contains("this task was killed without its grace"), "{log}");
-    fleet
-        .wait_until("the node to be off the list", PATIENCE, async || {
-            Ok(!is_listed(&fleet, &worker.node_id).await?)
-        })
-        .await?;
+    worker.is_off_the_list(&fleet).await?;
     fleet.stop().await
 }
 
@@ -327,10 +318,6 @@ async fn tasks_that_are_killed_are_no_success() -> anyhow::Result<()> {
     let log = worker.instance.log();
     let named = log.lines().filter(|line| line.contains("this task was killed")).count();
     assert_eq!(named, tasks, "{log}");
-    fleet
-        .wait_until("the node to be off the list", PATIENCE, async || {
-            Ok(!is_listed(&fleet, &worker.node_id).await?)
-        })
-        .await?;
+    worker.is_off_the_list(&fleet).await?;
     fleet.stop().await
 }
