@@ -50,7 +50,7 @@ Exit codes:
   0   done
   1   failed; standard error or the journal says why
   2   the command line is wrong
-  3   nothing was changed: it may not be, or nobody has confirmed it (recover, leave)
+  3   skep changed nothing: it refused, or the operator did not confirm (recover, leave)
   4   nothing has failed, and there are warnings (doctor)
   69  no skep runs on this host, or it does not answer (status, leave, rotate-tokens, recover)
   78  the configuration is wrong; every mistake is listed (status, events, leave, rotate-tokens and
