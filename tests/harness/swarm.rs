@@ -77,10 +77,19 @@ pub async fn newest(fleet: &Fleet, role: &str, count: usize) -> anyhow::Result<A
         .await
 }
 
-/// Waits for a text in skep's log.
+/// Waits for a text in skep's log. What is done next may have to come before skep's own next step: this looks more
+/// often than other waits do, and asks nobody for it.
 pub async fn logged(fleet: &Fleet, instance: &Instance, text: &str) -> anyhow::Result<()> {
+    const LOOK_EVERY: Duration = Duration::from_millis(20);
     let what = format!("{:?} in the log of {}", text, instance.id());
-    fleet.wait_until(&what, PATIENCE, async || Ok(instance.log().contains(text))).await
+    fleet
+        .wait_until(&what, PATIENCE, async || {
+            while !instance.log().contains(text) {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            Ok(true)
+        })
+        .await
 }
 
 /// Waits until skep runs no more on an instance, and returns its exit code.
