@@ -23,7 +23,7 @@ main() {
             test)
                 need cc ip iptables unshare dockerd containerd runc busybox-static certificates venv
                 need mmdebstrap systemd-nspawn dnsmasq ssh-keygen rpm dpkg-shlibdeps
-                need rsyslogd rsyslog-relp journal-upload prometheus docker docker-registry
+                need rsyslogd rsyslog-relp journal-upload prometheus docker docker-registry curl libnftables
                 want packer chromium chromedriver
                 ;;
             demo) need cc ip iptables unshare dockerd containerd runc busybox-static certificates ;;
@@ -80,6 +80,8 @@ has() {
         busybox-static)
             command -v busybox >/dev/null && ! ldd "$(command -v busybox)" 2>/dev/null | grep -q '=>'
             ;;
+        # The second engine's dockerd is linked to it.
+        libnftables) compgen -G '/usr/lib/*/libnftables.so.1' >/dev/null ;;
         rsyslog-relp) compgen -G '/usr/lib/*/rsyslog/omrelp.so' >/dev/null ;;
         journal-upload) [ -x /lib/systemd/systemd-journal-upload ] ;;
         certificates) [ -s /etc/ssl/certs/ca-certificates.crt ] ;;
@@ -95,6 +97,7 @@ package_of() {
         systemd-analyze) echo systemd ;;
         systemd-nspawn) echo systemd-container ;;
         dnsmasq) echo dnsmasq-base ;;
+        libnftables) echo libnftables1 ;;
         rsyslogd) echo rsyslog ;;
         journal-upload) echo systemd-journal-remote ;;
         ssh-keygen) echo openssh-client ;;
