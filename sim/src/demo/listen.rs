@@ -85,8 +85,8 @@ fn take_down(record: &mut Record, event: &EventKind, at: f64) {
             }
         }
         EventKind::SpotNotice { instance_id, .. } => record.noticed(instance_id, SPOT, at),
-        EventKind::HookCompleted { instance_id, hook, .. } => {
-            record.hook_completed(instance_id, hook, at);
+        EventKind::HookCompleted { instance_id, hook, result } => {
+            record.hook_completed(instance_id, hook, *result, at);
         }
         EventKind::HookTimedOut { instance_id, .. } => {
             if let Some(node) = record.node_mut(instance_id) {

@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 
 use super::swarm::SwarmFacts;
 use super::tale::Tale;
+use crate::cloud::ActionResult;
 use crate::fleet::{ContainerEvent, TERMINATION_HOOK};
 
 /// Why a node leaves: Auto Scaling terminates its instance.
@@ -60,6 +61,8 @@ pub struct NodeRecord {
     pub completed: Option<f64>,
     pub powered_off: Option<f64>,
     pub hooks_completed: u32,
+    /// With ABANDON.
+    pub hooks_abandoned: u32,
     pub hooks_timed_out: u32,
     pub tasks: Tasks,
 }
@@ -151,6 +154,7 @@ impl Record {
             completed: None,
             powered_off: None,
             hooks_completed: 0,
+            hooks_abandoned: 0,
             hooks_timed_out: 0,
             tasks: Tasks::default(),
         });
@@ -182,9 +186,10 @@ impl Record {
         }
     }
 
-    pub fn hook_completed(&mut self, instance: &str, hook: &str, at: f64) {
+    pub fn hook_completed(&mut self, instance: &str, hook: &str, result: ActionResult, at: f64) {
         if let Some(node) = self.node_mut(instance) {
             node.hooks_completed += 1;
+            node.hooks_abandoned += u32::from(result == ActionResult::Abandon);
             if hook == TERMINATION_HOOK {
                 node.completed = Some(at);
             }

@@ -9,6 +9,9 @@ use super::record::{NodeRecord, Record};
 /// stands for election.
 const LONGEST_ELECTION: f64 = 20.0;
 
+/// How long after an event the lists of all managers have been read anew, in seconds.
+const LIST_LAG: f64 = 2.0;
+
 /// One thing that must hold.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
@@ -85,13 +88,30 @@ fn grace(nodes: &[NodeRecord]) -> Check {
 }
 
 fn hooks(nodes: &[NodeRecord]) -> Check {
-    let problems: Vec<String> = nodes
-        .iter()
-        .filter(|node| node.hooks_timed_out > 0)
-        .map(|node| format!("hooks that timed out on {}: {}", node.name, node.hooks_timed_out))
-        .collect();
+    let problem = |node: &NodeRecord| {
+        let name = &node.name;
+        if node.hooks_timed_out > 0 {
+            Some(format!("hooks that timed out on {name}: {}", node.hooks_timed_out))
+        } else if node.hooks_abandoned > 0 {
+            Some(format!("hooks of {name} that got ABANDON: {}", node.hooks_abandoned))
+        } else if is_let_go_too_early(node) {
+            Some(format!("{name} was let go while it was still in the node list"))
+        } else {
+            None
+        }
+    };
+    let problems: Vec<String> = nodes.iter().filter_map(problem).collect();
     let completed: u32 = nodes.iter().map(|node| node.hooks_completed).sum();
-    Check::new(&problems, format!("no hook timed out: {completed} were completed"))
+    let fine = format!(
+        "no hook timed out: {completed} were completed, all with CONTINUE, and no node was let go while it was listed"
+    );
+    Check::new(&problems, fine)
+}
+
+/// Its machine was given up while the swarm counted on it.
+fn is_let_go_too_early(node: &NodeRecord) -> bool {
+    let Some(completed) = node.completed.filter(|_| node.was_listed) else { return false };
+    node.off_list.is_none_or(|off_list| off_list > completed + LIST_LAG)
 }
 
 fn quorum(record: &Record) -> Check {
@@ -132,6 +152,8 @@ mod tests {
     use super::super::record::Tasks;
     use super::super::tale::Tale;
     use super::*;
+    use crate::cloud::ActionResult;
+    use crate::fleet::TERMINATION_HOOK;
 
     fn record() -> Record {
         let mut record = Record::new(Tale::silent());
@@ -178,5 +200,18 @@ mod tests {
         let mut late = record();
         late.nodes[0].hooks_timed_out = 1;
         assert!(broken(&late).starts_with("hooks that timed out on worker-1"));
+        let mut abandoned = record();
+        abandoned.hook_completed("i-1", TERMINATION_HOOK, ActionResult::Abandon, 0.0);
+        assert!(broken(&abandoned).starts_with("hooks of worker-1 that got ABANDON: 1"));
+        let mut early = record();
+        early.hook_completed("i-1", TERMINATION_HOOK, ActionResult::Continue, 1.0);
+        assert_eq!(broken(&early), "", "it never was a member");
+        early.nodes[0].was_listed = true;
+        let says = "worker-1 was let go while it was still in the node list";
+        assert_eq!(broken(&early), says);
+        early.nodes[0].off_list = Some(1.0 + LIST_LAG + 1.0);
+        assert_eq!(broken(&early), says);
+        early.nodes[0].off_list = Some(1.0);
+        assert_eq!(broken(&early), "");
     }
 }
