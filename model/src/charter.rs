@@ -1,6 +1,6 @@
 //! The charter as far as it matters to a model, and the names in it.
 
-use skep::ledger::{Charter, CharterPhase, SCHEMA};
+use skep::ledger::{Charter, CharterPhase};
 use time::OffsetDateTime;
 
 /// Small enough for a state; swarms and instances are numbers.
@@ -23,7 +23,6 @@ impl Row {
     #[must_use]
     pub fn charter(self) -> Charter {
         Charter {
-            schema: SCHEMA,
             phase: if self.is_open { CharterPhase::Open } else { CharterPhase::Founding },
             generation: self.generation,
             founder: name(self.founder),

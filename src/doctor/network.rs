@@ -279,7 +279,7 @@ mod tests {
             serde_json::from_value(serde_json::json!({
                 "instance_id": "i-0abc", "role": "manager", "node_id": "n1", "address": "10.0.0.7",
                 "zone": "a", "generation": 1, "state": "ready",
-                "updated_at": (now - time::Duration::seconds(age)).unix_timestamp(), "expires_at": 0,
+                "updated_at": (now - time::Duration::seconds(age)).unix_timestamp(),
             }))
             .unwrap()
         };

@@ -2,7 +2,6 @@
 //! from a node.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -11,10 +10,8 @@ use super::table::Condition;
 use super::{Ledger, LedgerError};
 use crate::instance::Role;
 
-/// Managers delete the row once it says nothing any more; this is for when none does.
-const ATTEMPT_TTL: Duration = Duration::from_secs(48 * 3600);
-
-/// One instance that is about to join, and at which address the swarm may come to list it.
+/// One instance that is about to join, and at which address the swarm may come to list it. Managers delete the
+/// row once nothing is left that it explains.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     pub instance_id: String,
@@ -22,15 +19,12 @@ pub struct Attempt {
     pub address: IpAddr,
     #[serde(with = "time::serde::timestamp")]
     pub at: OffsetDateTime,
-    #[serde(with = "time::serde::timestamp")]
-    expires_at: OffsetDateTime,
 }
 
 impl Attempt {
     #[must_use]
     pub fn new(instance_id: &str, role: Role, address: IpAddr, now: OffsetDateTime) -> Self {
-        let expires_at = now + ATTEMPT_TTL;
-        Self { instance_id: instance_id.to_owned(), role, address, at: now, expires_at }
+        Self { instance_id: instance_id.to_owned(), role, address, at: now }
     }
 }
 

@@ -9,9 +9,6 @@ use time::OffsetDateTime;
 use super::table::Condition;
 use super::{Ledger, LedgerError};
 
-/// The shape of the ledger's rows. A charter of a higher number is left alone.
-pub const SCHEMA: u32 = 1;
-
 const ITEM: &str = "charter";
 /// A node that slept through more swarms than these has lost its row, too, and says so.
 const FORMER_SWARMS: usize = 16;
@@ -19,7 +16,6 @@ const FORMER_SWARMS: usize = 16;
 /// Who founds or has founded the cluster's swarm.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Charter {
-    pub schema: u32,
     pub phase: CharterPhase,
     /// The fence: it grows with every claim, and tokens are stored under it.
     pub generation: u64,
@@ -112,7 +108,6 @@ impl Charter {
         former.extend(seen.and_then(Self::swarm).cloned());
         former.drain(..former.len().saturating_sub(FORMER_SWARMS));
         Self {
-            schema: SCHEMA,
             phase: CharterPhase::Founding,
             generation: seen.map_or(0, |charter| charter.generation).max(traces.highest) + 1,
             founder: instance_id.to_owned(),
@@ -155,7 +150,6 @@ impl Charter {
             known.swarm_id.as_ref() == Some(&of.swarm_id) && known.generation == of.generation
         });
         Self {
-            schema: SCHEMA,
             phase: CharterPhase::Open,
             generation: of.generation,
             founder: known.map_or_else(|| of.restored_by.clone(), |known| known.founder.clone()),
@@ -222,20 +216,7 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::NewerSchema`], so that an old skep never acts on what it does not know.
     pub async fn fetch_charter(&self) -> Result<Option<Charter>, LedgerError> {
-        #[derive(Deserialize)]
-        struct Schema {
-            schema: u32,
-        }
-        let Some(row) = self.get::<serde_json::Value>(ITEM).await? else { return Ok(None) };
-        let malformed = |error: serde_json::Error| LedgerError::Malformed {
-            item: ITEM.to_owned(),
-            source: serde::de::Error::custom(error),
-        };
-        let Schema { schema } = serde_json::from_value(row.clone()).map_err(malformed)?;
-        if schema > SCHEMA {
-            return Err(LedgerError::NewerSchema { found: schema });
-        }
-        serde_json::from_value(row).map(Some).map_err(malformed)
+        self.get(ITEM).await
     }
 
     /// Claims the right to found, against what was `seen`. `None` when somebody else was first.

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::SCHEMA;
+use super::table::SCHEMA;
 use crate::aws::AwsError;
 
 #[derive(Debug, Error)]
@@ -16,9 +16,9 @@ pub enum LedgerError {
     #[error("ledger item {item} cannot be read: repair it, or delete it if nothing needs it")]
     Malformed { item: String, source: serde_dynamo::Error },
     #[error(
-        "the ledger was written by a newer skep (schema {found}, this one knows {SCHEMA}): upgrade skep on this node"
+        "ledger item {item} was written by a newer skep (schema {found}, this one knows {SCHEMA}): upgrade skep on this node"
     )]
-    NewerSchema { found: u32 },
+    NewerSchema { item: String, found: u64 },
 }
 
 impl LedgerError {

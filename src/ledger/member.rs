@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -12,11 +11,8 @@ use super::{Ledger, LedgerError};
 use crate::instance::{Quiet, Role};
 use crate::labels::Labels;
 
-/// A row that nobody refreshes goes after this: managers refresh every minute, workers every few
-/// hours.
-const MEMBER_TTL: Duration = Duration::from_secs(48 * 3600);
-
-/// One node's row.
+/// One node's row: a manager refreshes its own every minute, a worker every few hours. It never expires: which
+/// nodes there are, and whether a swarm is lost, is read from the rows, so that one goes only with evidence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     pub instance_id: String,
@@ -52,8 +48,6 @@ pub struct Member {
     pub has_leader: bool,
     #[serde(with = "time::serde::timestamp")]
     pub updated_at: OffsetDateTime,
-    #[serde(with = "time::serde::timestamp")]
-    expires_at: OffsetDateTime,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,7 +96,6 @@ impl Member {
             quiet: None,
             has_leader: false,
             updated_at: now,
-            expires_at: now + MEMBER_TTL,
         }
     }
 

@@ -15,8 +15,9 @@
 //! Guarantees: every write that decides something is conditional, and answers `false` or `None`
 //! when somebody else was first. Reads that decide something are consistent. Assumes the keys
 //! `cluster` (S) and `item` (S), and a TTL on `expires_at`, which may delete days late: nothing
-//! relies on it. A row that cannot be read, such as one that was edited by hand, is left out of lists and
-//! complained of once; a charter that cannot be read is an error.
+//! relies on it. Every row has a schema number; one of a higher number than this skep knows cannot be read.
+//! What cannot be read, such as a row that was edited by hand, is left out of lists and complained of once; a
+//! charter that cannot be read is an error.
 //!
 //! Only managers write to `<cluster>`, so a worker's role can be kept from it; and a joiner, who looks
 //! for managers, reads a handful of rows instead of those of the whole fleet.
@@ -36,7 +37,7 @@ mod trial;
 mod turn;
 
 pub use attempt::Attempt;
-pub use charter::{Charter, CharterPhase, Living, SCHEMA, Traces};
+pub use charter::{Charter, CharterPhase, Living, Traces};
 pub use departure::{DepartureRow, DepartureState};
 pub use error::LedgerError;
 pub use member::{Member, MemberRows, MemberState};

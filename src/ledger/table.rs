@@ -13,6 +13,10 @@ use serde::de::{DeserializeOwned, Error as _};
 use super::LedgerError;
 use crate::aws::AwsError;
 
+/// The shape of the rows. One of a higher number is left alone; a row without a number is of the first.
+pub(super) const SCHEMA: u64 = 1;
+const SCHEMA_ATTRIBUTE: &str = "schema";
+
 /// The code of a condition that did not hold: an answer, not a failure.
 const CONDITION_FAILED: &str = "ConditionalCheckFailedException";
 
@@ -197,6 +201,7 @@ impl Ledger {
         // An absent value is absent, not NULL: TTL and conditions tell the two apart.
         attributes.retain(|_, value| !matches!(value, AttributeValue::Null(_)));
         attributes.extend(self.key(item));
+        attributes.insert(SCHEMA_ATTRIBUTE.to_owned(), AttributeValue::N(SCHEMA.to_string()));
         let result = self
             .client
             .put_item()
@@ -276,7 +281,23 @@ fn none_if_empty<V>(map: HashMap<String, V>) -> Option<HashMap<String, V>> {
 
 fn decode<T: DeserializeOwned>(row: Row) -> Result<T, LedgerError> {
     let item = item_of_row(&row);
+    check_schema(&row, &item)?;
     serde_dynamo::from_item(row).map_err(|source| LedgerError::Malformed { item, source })
+}
+
+fn check_schema(row: &Row, item: &str) -> Result<(), LedgerError> {
+    let Some(schema) = row.get(SCHEMA_ATTRIBUTE) else { return Ok(()) };
+    let number = schema.as_n().ok().and_then(|number| number.parse::<u64>().ok());
+    match number {
+        Some(found) if found > SCHEMA => {
+            Err(LedgerError::NewerSchema { item: item.to_owned(), found })
+        }
+        Some(_) => Ok(()),
+        None => {
+            let source = serde_dynamo::Error::custom("its schema is no number");
+            Err(LedgerError::Malformed { item: item.to_owned(), source })
+        }
+    }
 }
 
 fn decode_at_its_key<T: DeserializeOwned>(
@@ -314,6 +335,32 @@ mod tests {
                 "requested_at": {{"N": "1"}}, "deadline": {deadline}, "boot_id": {{"S": "b"}},
                 "expires_at": {{"N": "3"}}}}"#
         )
+    }
+
+    #[tokio::test]
+    async fn what_a_newer_skep_wrote_cannot_be_read() {
+        let stub = Stub::start().await;
+        let ledger = Ledger::new(stub.aws().await.dynamodb, "skep", "prod");
+        let of_schema = |schema: &str| {
+            let row = departure("i-1", "i-1", r#"{"N": "2"}"#);
+            row.replacen('{', &format!(r#"{{"schema": {schema}, "#), 1)
+        };
+        for (schema, says) in [
+            (r#"{"N": "2"}"#, "written by a newer skep (schema 2, this one knows 1)"),
+            (r#"{"N": "one"}"#, "cannot be read"),
+            (r#"{"S": "1"}"#, "cannot be read"),
+        ] {
+            stub.answer(200, &format!(r#"{{"Item": {}}}"#, of_schema(schema)));
+            let error = ledger.fetch_departure("i-1").await.unwrap_err().to_string();
+            assert!(error.contains("departure#i-1") && error.contains(says), "{error}");
+            stub.answer(200, &format!(r#"{{"Items": [{}], "Count": 1}}"#, of_schema(schema)));
+            let item_of = |row: &DepartureRow| format!("departure#{}", row.instance_id);
+            let (read, unreadable) = ledger.query_all("departure#", item_of).await.unwrap();
+            assert!(read.is_empty());
+            assert_eq!(unreadable.into_iter().collect::<Vec<_>>(), ["departure#i-1"]);
+        }
+        stub.answer(200, &format!(r#"{{"Item": {}}}"#, of_schema(r#"{"N": "1"}"#)));
+        assert!(ledger.fetch_departure("i-1").await.unwrap().is_some());
     }
 
     #[tokio::test]

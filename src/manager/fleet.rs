@@ -203,7 +203,6 @@ mod tests {
         serde_json::from_value(serde_json::json!({
             "instance_id": "i-1", "role": "manager", "node_id": "n1", "zone": "a",
             "address": "10.0.0.1", "generation": 1, "state": "ready", "updated_at": 0,
-            "expires_at": 0,
         }))
         .unwrap()
     }

@@ -101,12 +101,11 @@ mod tests {
     use time::OffsetDateTime;
 
     use super::*;
-    use crate::ledger::{CharterPhase, SCHEMA};
+    use crate::ledger::CharterPhase;
     use crate::swarm::{Availability, RaftView};
 
     fn charter(phase: CharterPhase, generation: u64, swarm_id: Option<&str>) -> Charter {
         Charter {
-            schema: SCHEMA,
             phase,
             generation,
             founder: "i-1".into(),

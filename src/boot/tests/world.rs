@@ -35,8 +35,8 @@ pub enum Event {
     Serve(usize),
     /// Somebody deletes the charter, whatever goes on.
     DeleteCharter,
-    /// DynamoDB deletes the rows of those that are gone.
-    RowsExpire,
+    /// Somebody deletes the rows of those that are gone.
+    RowsTidied,
     /// Its row is edited by hand, and cannot be read until it is written again.
     SpoilRow(usize),
     /// Does it, dies before it knows, and starts anew.
@@ -169,6 +169,7 @@ impl World {
             swarm_id: host.swarm.map(swarm_name),
             is_manager,
             has_managers: has_quorum,
+            managers: vec![],
             error: String::new(),
             address: None,
             live_restore: false,
@@ -427,7 +428,7 @@ impl World {
             },
             Event::Serve(node) => self.serve(node),
             Event::DeleteCharter => self.delete_charter(),
-            Event::RowsExpire => self.expire_rows(),
+            Event::RowsTidied => self.tidy_rows(),
             Event::SpoilRow(node) => self.spoil_row(node),
             Event::Act(node) | Event::ActAndCrash(node) => {
                 if let Some(step) = self.nodes[node].decided.take() {

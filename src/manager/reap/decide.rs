@@ -17,6 +17,10 @@ pub const SECOND_ANSWER_AFTER: Duration = Duration::from_secs(30);
 /// Rows that are younger than this may be those of a join that goes on.
 const ROW_PATIENCE: Duration = Duration::from_secs(120);
 
+/// The same where Auto Scaling's silence says nothing: that Docker lists no such node is all there is, and a
+/// node that was taken out by hand learns from its row that it was.
+const UNGROUPED_ROW_PATIENCE: Duration = Duration::from_secs(48 * 3600);
+
 /// The join that has made an entry is over by then: Docker's call ends within 40 s, and what goes on in
 /// the background within another 30 s.
 pub const JOIN_IS_OVER_AFTER: Duration = Duration::from_secs(90);
@@ -257,10 +261,16 @@ fn by_instances<'a>(seen: &Observed<'_>, ids: impl Iterator<Item = (&'a str, boo
 
 /// A row that outlived its node and its instance, or that somebody invented.
 fn is_orphan(seen: &Observed<'_>, row: &Member) -> bool {
-    seen.survey.is_gone(&row.instance_id)
-        && row.group.is_some()
-        && seen.now - row.updated_at > ROW_PATIENCE
-        && seen.nodes.iter().all(|node| node.id != row.node_id)
+    let age = seen.now - row.updated_at;
+    let is_over = if row.group.is_some() {
+        seen.survey.is_gone(&row.instance_id) && age > ROW_PATIENCE
+    } else {
+        let mine = seen.members.iter().find(|mine| mine.node_id == seen.me);
+        let is_ours =
+            mine.is_some_and(|mine| mine.swarm_id.is_some() && mine.swarm_id == row.swarm_id);
+        is_ours && age > UNGROUPED_ROW_PATIENCE
+    };
+    is_over && seen.nodes.iter().all(|node| node.id != row.node_id)
 }
 
 /// The instance is a member or gone, and no entry is left that only this attempt explains.

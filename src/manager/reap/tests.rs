@@ -38,7 +38,7 @@ fn member(instance: &str, node_id: &str, address: u8, age: i64) -> Member {
         "instance_id": instance, "role": "worker", "node_id": node_id, "zone": "a",
         "address": format!("10.0.0.{address}"), "generation": 1, "state": "ready",
         "group": "workers",
-        "updated_at": NOW.unix_timestamp() - age, "expires_at": NOW.unix_timestamp(),
+        "updated_at": NOW.unix_timestamp() - age,
     }))
     .unwrap()
 }
@@ -160,7 +160,27 @@ fn who_was_never_in_a_group_is_left_alone() {
     }
     let nowhere = vec![me(), node("w2", "ready", 5)];
     let orphaned = World::new(nowhere, vec![lone()], survey(&["i-lone"], &[]));
-    assert!(decide(&orphaned.seen()).orphans.is_empty(), "its row ends by itself");
+    assert!(decide(&orphaned.seen()).orphans.is_empty(), "too young, and of what swarm?");
+}
+
+/// A row does not expire: where Auto Scaling cannot say that the instance is gone, Docker's list of the very
+/// swarm that the row names says at least that it is no member.
+#[test]
+fn a_row_without_a_group_goes_once_its_swarm_has_not_listed_it_for_days() {
+    let of =
+        |swarm: Option<&str>, row: Member| Member { swarm_id: swarm.map(str::to_owned), ..row };
+    let mine = || member("i-me", "me", 1, 0);
+    let days = |days: i64| days * 24 * 3600;
+    let goes = |mine: Member, row: Member, nodes: Vec<NodeView>| {
+        !decide(&World::new(nodes, vec![mine, row], Survey::default()).seen()).orphans.is_empty()
+    };
+    let lone = |age: i64| ungrouped(member("i-lone", "w1", 4, age));
+    let ours = || of(Some("s1"), mine());
+    assert!(goes(ours(), of(Some("s1"), lone(days(3))), vec![me()]));
+    assert!(!goes(ours(), of(Some("s1"), lone(days(1))), vec![me()]));
+    assert!(!goes(ours(), of(Some("s1"), lone(days(3))), vec![me(), node("w1", "down", 4)]));
+    assert!(!goes(ours(), of(Some("s2"), lone(days(3))), vec![me()]), "of another swarm");
+    assert!(!goes(mine(), of(None, lone(days(3))), vec![me()]), "nobody can tell of which");
 }
 
 /// The second row was made by hand, or the first was.
@@ -373,7 +393,7 @@ proptest! {
             prop_assert!(world.majority_for >= SECOND_ANSWER_AFTER);
         }
         for row in &decision.orphans {
-            prop_assert!(row.group.is_some());
+            prop_assert!(row.group.is_some(), "no row of this world names a swarm");
             prop_assert!(gone(&row.instance_id) && row.updated_at + Duration::from_secs(120) < NOW);
             prop_assert!(world.nodes.iter().all(|view| view.id != row.node_id));
         }

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use super::decide::{Step, Stored, Truth, decide, is_rotated};
 use crate::fact::Fact;
 use crate::instance::Role;
-use crate::ledger::{Charter, CharterPhase, SCHEMA};
+use crate::ledger::{Charter, CharterPhase};
 use crate::secrets::{JoinToken, UnlockKeys};
 use crate::swarm::{Rotation, SwarmError, SwarmErrorKind};
 
@@ -47,7 +47,6 @@ fn key(n: u64) -> secrecy::SecretString {
 
 fn charter(swarm_id: &str, ca_digest: &str) -> Charter {
     Charter {
-        schema: SCHEMA,
         phase: CharterPhase::Open,
         generation: 1,
         founder: "i-0".into(),

@@ -108,8 +108,8 @@ impl World {
         }
     }
 
-    /// After two days, those that nobody writes any more.
-    pub(super) fn expire_rows(&mut self) {
+    /// Somebody deletes the rows that nobody writes any more.
+    pub(super) fn tidy_rows(&mut self) {
         let nodes = self.nodes.clone();
         self.rows.retain(|(node, life), _| nodes[*node].life == *life);
     }
