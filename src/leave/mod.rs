@@ -43,14 +43,13 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(45);
 /// Takes this node out of its swarm by the departure's deadline, which may come nearer meanwhile.
 /// A notice that is taken back meanwhile is forgotten where the node can still stay.
 pub async fn leave(node: &Node, notices: &Notices) -> Outcome {
-    let start = Instant::now();
-    let mut memory = Memory::new(start);
+    let mut memory = Memory::new(Instant::now());
     let mut news = notices.subscribe();
     let outcome = loop {
         let Notice { departure, is_withdrawn } = news.borrow_and_update().clone();
         let Some(departure) = departure else { break Outcome::NothingToLeave };
         node.state.set_departure(&departure);
-        let budget = budget_of(node, &departure, start);
+        let budget = budget_of(node, &departure, &mut memory);
         let mut pause = LOOK_INTERVAL;
         match round(node, &departure, is_withdrawn, &budget, &mut memory, &mut news).await {
             // It has been given again this moment: the next round asks anew.
@@ -192,7 +191,7 @@ async fn flush(
             }
             Ok(()) = news.changed() => {
                 if let Some(departure) = &news.borrow_and_update().departure {
-                    until = until.min(budget_of(node, departure, memory.start).flush_until);
+                    until = until.min(budget_of(node, departure, memory).flush_until);
                 }
             }
         }
@@ -221,10 +220,8 @@ async fn act_blind(
     }
 }
 
-/// The deadline is wall-clock time; from here on only the monotonic clock counts.
-fn budget_of(node: &Node, departure: &Departure, start: Instant) -> Budget {
-    let left = departure.deadline - OffsetDateTime::now_utc();
-    let left = Duration::try_from(left).unwrap_or(Duration::ZERO);
+fn budget_of(node: &Node, departure: &Departure, memory: &mut Memory) -> Budget {
+    let deadline = memory.instant_of(departure.deadline, OffsetDateTime::now_utc());
     let settings = &node.settings.leave;
-    Budget::new(start, Instant::now() + left, settings.flush_share, settings.manager_patience)
+    Budget::new(memory.start, deadline, settings.flush_share, settings.manager_patience)
 }

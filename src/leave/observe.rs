@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
+use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::budget::Budget;
@@ -43,6 +44,8 @@ pub enum Look {
 /// a restart it is taken from the start again, which only costs time.
 pub struct Memory {
     pub start: Instant,
+    /// The notice's deadline, and when that is by this host's own time.
+    deadline: Option<(OffsetDateTime, Instant)>,
     /// Since when Docker has not answered.
     silent_since: Option<Instant>,
     /// Rounds that have failed, one after the other.
@@ -96,6 +99,7 @@ impl Memory {
     pub fn new(start: Instant) -> Self {
         Self {
             start,
+            deadline: None,
             silent_since: None,
             failures: 0,
             flush: Flush::NotYet,
@@ -111,6 +115,21 @@ impl Memory {
             word_missing: None,
             ours: Fact::CannotTell,
         }
+    }
+
+    /// When `deadline` is. It is wall-clock time, and asked of the clock once: a step of the clock in the middle of
+    /// a departure takes no time from it. Another deadline may only be nearer.
+    pub fn instant_of(&mut self, deadline: OffsetDateTime, wall: OffsetDateTime) -> Instant {
+        let at = match self.deadline {
+            Some((known, at)) if known == deadline => at,
+            known => {
+                let left = Duration::try_from(deadline - wall).unwrap_or(Duration::ZERO);
+                let at = Instant::now() + left;
+                known.map_or(at, |(_, known)| known.min(at))
+            }
+        };
+        self.deadline = Some((deadline, at));
+        at
     }
 
     /// The node is out. What still ran is killed by Docker.
@@ -372,5 +391,28 @@ async fn whose(node: &Node, local: &LocalNode, member: Option<&Membership>) -> F
     match node.ledger.fetch_member(node.role, &node.instance.id).await {
         Ok(row) => row.is_some_and(|row| Some(&row.node_id) == local.node_id.as_ref()).into(),
         Err(_) => Fact::CannotTell,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_of_the_clock_takes_no_time_from_a_departure() {
+        const NOTICED: OffsetDateTime = time::macros::datetime!(2026-11-28 12:00 UTC);
+        let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
+        let start = Instant::now();
+        let mut memory = Memory::new(start);
+        let deadline = NOTICED + 10 * minute;
+        assert_eq!(memory.instant_of(deadline, NOTICED), start + 10 * minute);
+        tokio::time::advance(minute).await;
+        for wall in [NOTICED + minute, NOTICED + hour, NOTICED - hour] {
+            assert_eq!(memory.instant_of(deadline, wall), start + 10 * minute, "{wall}");
+        }
+        // A nearer one counts from the clock as it is then, and none gives time back.
+        let nearer = memory.instant_of(NOTICED + 3 * minute, NOTICED + minute);
+        assert_eq!(nearer, start + 3 * minute);
+        assert_eq!(memory.instant_of(NOTICED + 2 * minute, NOTICED - hour), nearer);
     }
 }
