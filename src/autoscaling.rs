@@ -426,4 +426,4 @@ fn hook(hook: LifecycleHook) -> Option<Hook> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -93,3 +93,26 @@ impl Node {
         self.ledger.put_member(&row).await.map(drop)
     }
 }
+
+#[cfg(test)]
+impl Node {
+    /// The example instance, a manager of `prod`, with this Docker and these AWS services.
+    pub(crate) async fn example(swarm: Swarm, aws: &crate::aws::stub::Stub) -> Self {
+        let state = StateHandle::default();
+        let settings = Settings {
+            cluster: Some("prod".to_owned()),
+            role: Some(Role::Manager),
+            ..Settings::default()
+        };
+        crate::agent::introduce(
+            &settings,
+            Instance::example(),
+            Imds::new(&aws.endpoint).unwrap(),
+            swarm,
+            &aws.aws().await,
+            &state,
+            &Events::silent(&state),
+        )
+        .unwrap()
+    }
+}

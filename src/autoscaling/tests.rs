@@ -5,7 +5,7 @@ use crate::aws::stub::Stub;
 
 const NO_ACTION: &str = "No active Lifecycle Action found with instance ID i-0abc";
 
-fn described(instances: &str, next_token: &str) -> String {
+pub(crate) fn described(instances: &str, next_token: &str) -> String {
     format!(
         "<DescribeAutoScalingInstancesResponse \
          xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\">\
@@ -16,7 +16,7 @@ fn described(instances: &str, next_token: &str) -> String {
     )
 }
 
-fn list(instances: &[(&str, &str)]) -> String {
+pub(crate) fn list(instances: &[(&str, &str)]) -> String {
     let members: String = instances
         .iter()
         .map(|(id, state)| {

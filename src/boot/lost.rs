@@ -339,9 +339,12 @@ fn known(charter: Option<&Charter>, rows: &[Member], me: &str) -> BTreeSet<Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::autoscaling::tests::{described, list};
+    use crate::aws::stub::Stub;
     use crate::boot::tests::world::row;
     use crate::instance::Role;
     use crate::ledger::MemberState;
+    use crate::swarm::Swarm;
 
     const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -420,6 +423,26 @@ mod tests {
         let ahead = MemberRows { rows: vec![manager("i-1", 1, 0)], ..MemberRows::default() };
         let slow = now() - Duration::from_secs(600);
         assert_eq!(of_rows(None, &ahead, "i-me", slow).fresh, names(&["i-1"]), "a slow clock");
+    }
+
+    /// Such an answer is about another account, region or group.
+    #[tokio::test]
+    async fn an_answer_that_does_not_list_who_asks_proves_nothing() {
+        let stub = Stub::start().await;
+        let node = Node::example(Swarm::new("unix:///nowhere".to_owned()), &stub).await;
+        let charter = Charter::claim(None, &traces(1), "i-founder", now(), PATIENCE);
+        let is_complete = async |instances: &[(&str, &str)]| {
+            for _ in Role::ALL {
+                stub.answer(200, r#"{"Items": [], "Count": 0}"#);
+            }
+            stub.answer(200, &described(&list(instances), ""));
+            observe(&node, Some(&charter), None).await.unwrap().0.is_complete()
+        };
+        assert!(!is_complete(&[]).await);
+        assert!(is_complete(&[(&node.instance.id, "Pending:Wait")]).await);
+        assert!(
+            !is_complete(&[(&node.instance.id, "Pending:Wait"), ("i-founder", "InService")]).await
+        );
     }
 
     #[test]

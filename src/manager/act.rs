@@ -151,3 +151,35 @@ pub async fn serve(
     // One that never ends, because its machine died, must not keep the leader busy.
     Ok(!age.is_past_deadline)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::stub::Stub;
+    use crate::instance::{Departure, Reason};
+    use crate::swarm::tests::fake_engine::{FakeEngine, Instead, RELEASES};
+
+    /// That no task is left is said by Docker's list, and by nothing else.
+    #[tokio::test]
+    async fn tasks_that_cannot_be_counted_are_not_gone() {
+        let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
+        let node = Node::example(engine.swarm(), &stub).await;
+        node.swarm.drain("n1").await.unwrap();
+        let noticed_at = OffsetDateTime::now_utc();
+        let deadline = noticed_at + Duration::from_secs(60);
+        let departure = Departure { reason: Reason::Lifecycle, noticed_at, deadline };
+        let mut row = DepartureRow::request("i-2", "n1", Role::Worker, &departure, "boot");
+        row.state = DepartureState::Draining;
+        let look = async || serve(&node, &row, &mut NextBeat::default()).await;
+
+        engine.lock().instead.insert("/tasks", Instead::Refusal(500, "rpc error: no leader"));
+        assert!(look().await.is_err());
+        assert_eq!(stub.requests(), [""; 0], "nothing is said in the ledger");
+
+        engine.lock().instead.clear();
+        stub.answer(200, "{}");
+        assert!(look().await.unwrap());
+        let request = stub.last_request();
+        assert!(request.contains(r#"":to":{"S":"drained"}"#), "{request}");
+    }
+}

@@ -53,7 +53,7 @@ pub struct LiveTask {
 
 impl LiveTask {
     fn of(task: Task, services: &HashMap<String, String>) -> Option<Self> {
-        let state = task.status?.state.filter(|state| is_live(*state))?;
+        let state = task.status?.state.filter(|state| is_live(Some(*state)))?;
         let service = task.service_id.unwrap_or_default();
         Some(Self {
             service: services.get(&service).cloned().unwrap_or(service),
@@ -188,8 +188,7 @@ impl Swarm {
         let tasks = self.call("list the tasks", list).await?;
         Ok(tasks
             .into_iter()
-            .filter_map(|task| task.status.and_then(|status| status.state))
-            .filter(|state| is_live(*state))
+            .filter(|task| is_live(task.status.as_ref().and_then(|status| status.state)))
             .count())
     }
 
@@ -262,13 +261,11 @@ impl Swarm {
     }
 }
 
-/// Not ended: everything up to and including `running`.
-fn is_live(state: TaskState) -> bool {
+/// Everything but a task that is known to have ended: one without a state, or with one that a later Docker has
+/// invented, may run.
+fn is_live(state: Option<TaskState>) -> bool {
     use TaskState::*;
-    matches!(
-        state,
-        NEW | ALLOCATED | PENDING | ASSIGNED | ACCEPTED | PREPARING | READY | STARTING | RUNNING
-    )
+    !matches!(state, Some(COMPLETE | SHUTDOWN | FAILED | REJECTED | REMOVE | ORPHANED))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! API versions against a fake engine: each release of Docker, and one that is replaced under skep.
 
-pub(super) mod fake_engine;
+pub(crate) mod fake_engine;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};

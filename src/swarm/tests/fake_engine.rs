@@ -16,14 +16,14 @@ use crate::swarm::Swarm;
 
 /// An engine's name and the newest and oldest API version that it speaks.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::swarm) struct Release {
-    pub(in crate::swarm) name: &'static str,
-    pub(in crate::swarm) newest: &'static str,
-    pub(in crate::swarm) oldest: &'static str,
+pub(crate) struct Release {
+    pub(crate) name: &'static str,
+    pub(crate) newest: &'static str,
+    pub(crate) oldest: &'static str,
 }
 
 /// As the "API version matrix" of Docker's documentation has them.
-pub(in crate::swarm) const RELEASES: [Release; 7] = [
+pub(crate) const RELEASES: [Release; 7] = [
     release("20.10", "1.41", "1.12"),
     release("24.0", "1.43", "1.12"),
     release("27.5", "1.47", "1.24"),
@@ -33,7 +33,7 @@ pub(in crate::swarm) const RELEASES: [Release; 7] = [
     release("29.3", "1.54", "1.40"),
 ];
 
-pub(in crate::swarm) const fn release(
+pub(crate) const fn release(
     name: &'static str,
     newest: &'static str,
     oldest: &'static str,
@@ -43,43 +43,43 @@ pub(in crate::swarm) const fn release(
 
 /// A request that came, whether the engine took it or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::swarm) struct Asked {
+pub(crate) struct Asked {
     /// As the path named it.
-    pub(in crate::swarm) version: Option<String>,
+    pub(crate) version: Option<String>,
     /// Method, path below the version, and query.
-    pub(in crate::swarm) what: String,
-    pub(in crate::swarm) body: Value,
+    pub(crate) what: String,
+    pub(crate) body: Value,
 }
 
 /// What a path answers instead of what the engine would.
 #[derive(Clone, Copy)]
-pub(in crate::swarm) enum Instead {
+pub(crate) enum Instead {
     /// Status and message.
     Refusal(u16, &'static str),
     Silence,
 }
 
-pub(in crate::swarm) struct Engine {
-    pub(in crate::swarm) release: Release,
-    pub(in crate::swarm) asked: Vec<Asked>,
+pub(crate) struct Engine {
+    pub(crate) release: Release,
+    pub(crate) asked: Vec<Asked>,
     /// What it did, in the words of [`Asked::what`] without a query; reads are not listed.
-    pub(in crate::swarm) done: Vec<String>,
+    pub(crate) done: Vec<String>,
     /// By path below the version, such as `/swarm/join`.
-    pub(in crate::swarm) instead: BTreeMap<&'static str, Instead>,
-    pub(in crate::swarm) service_spec: Value,
+    pub(crate) instead: BTreeMap<&'static str, Instead>,
+    pub(crate) service_spec: Value,
     is_in_swarm: bool,
     node_spec: Value,
     /// Of both objects.
     index: u64,
 }
 
-pub(in crate::swarm) struct FakeEngine {
+pub(crate) struct FakeEngine {
     dir: TempDir,
     engine: Arc<Mutex<Engine>>,
 }
 
 impl FakeEngine {
-    pub(in crate::swarm) fn start(release: Release) -> Self {
+    pub(crate) fn start(release: Release) -> Self {
         let engine = Engine {
             release,
             asked: vec![],
@@ -99,25 +99,25 @@ impl FakeEngine {
         Self { dir, engine }
     }
 
-    pub(in crate::swarm) fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         format!("unix://{}", self.dir.path().join("docker.sock").display())
     }
 
-    pub(in crate::swarm) fn swarm(&self) -> Swarm {
+    pub(crate) fn swarm(&self) -> Swarm {
         Swarm::new(self.host())
     }
 
-    pub(in crate::swarm) fn lock(&self) -> MutexGuard<'_, Engine> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Engine> {
         self.engine.lock().unwrap()
     }
 
     /// Another engine serves the socket from now on, over the same swarm.
-    pub(in crate::swarm) fn replace(&self, release: Release) {
+    pub(crate) fn replace(&self, release: Release) {
         self.lock().release = release;
     }
 
     /// The last request of this method and path; without its query.
-    pub(in crate::swarm) fn last(&self, what: &str) -> Asked {
+    pub(crate) fn last(&self, what: &str) -> Asked {
         let engine = self.lock();
         let found = engine.asked.iter().rev().find(|asked| without_query(&asked.what) == what);
         found.unwrap_or_else(|| panic!("no {what} among {:?}", engine.asked)).clone()
