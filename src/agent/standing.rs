@@ -118,6 +118,7 @@ mod tests {
             swarm_id: None,
             is_manager: true,
             has_managers: false,
+            managers: vec![],
             error: "rpc error: The swarm does not have a leader".into(),
             address: None,
             live_restore: false,

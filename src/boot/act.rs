@@ -138,7 +138,7 @@ async fn claim(node: &Node, seen: Option<&Charter>, traces: &Traces) -> Result<(
 
 /// No manager of the swarm that this node belongs to can drain it here: its tasks get their grace
 /// from the node itself.
-async fn leave_stale(node: &Node, by_force: bool, why: &str) -> Result<(), BootError> {
+pub async fn leave_stale(node: &Node, by_force: bool, why: &str) -> Result<(), BootError> {
     node.state.enter(Phase::Booting, format!("leaving the swarm: {why}"));
     if by_force && node.role == Role::Manager && why != TAKEN_OUT {
         tracing::error!(

@@ -218,6 +218,44 @@ async fn rounds(node: &Node, notices: &Notices) -> Result<Option<Membership>, Bo
     Ok(None)
 }
 
+/// Goes on with this node's own claim to re-create the quorum, until that is done; for a node that is leaving,
+/// where nothing else that a boot does may be done. It repeats what fails: the caller bounds it.
+pub async fn finish_recovery(node: &Node) -> Membership {
+    let nobody = Notices::default();
+    let mut progress = Progress::default();
+    loop {
+        let round = async {
+            let seen = observe::observe(node, Duration::ZERO, &mut progress.joining.vigil).await?;
+            let step = decide(&node.instance.id, node.role, &seen);
+            match step {
+                Step::Recreate { .. }
+                | Step::Publish { .. }
+                | Step::Ready(_)
+                | Step::Wait { .. } => act::act(node, step, &mut progress).await,
+                _ => Ok(Next::Pause),
+            }
+        };
+        match round.await {
+            Ok(Next::In(membership)) => return membership,
+            Ok(Next::LookAtOnce) => {}
+            Ok(Next::Pause) => progress.pause(&nobody).await,
+            Err(error) => {
+                let problem = crate::errors::chain(&error);
+                node.state.enter(Phase::Booting, format!("trying again after: {problem}"));
+                progress.pause(&nobody).await;
+            }
+        }
+    }
+}
+
+/// Leaves a swarm whose managers this worker cannot find any more, with its tasks' grace, to join it anew.
+///
+/// # Errors
+/// When Docker fails.
+pub async fn leave_stranded(node: &Node) -> Result<(), BootError> {
+    act::leave_stale(node, false, "all managers that Docker knows here are gone").await
+}
+
 /// Looks once, without doing anything: what skep can do nothing about, if that is so.
 ///
 /// # Errors

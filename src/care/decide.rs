@@ -27,6 +27,9 @@ pub struct Records {
     /// Another manager of the charter's generation listens, and has a leader where that matters; looked up
     /// only where it does.
     pub is_manager_there: bool,
+    /// Of a worker: none of the managers that its Docker knows listens any more, and another one does, which
+    /// Docker never hears of by itself.
+    pub is_stranded: Fact,
     /// Does a leader answer this manager? Asked where the charter names another swarm.
     pub has_leader: Fact,
 }
@@ -55,6 +58,8 @@ pub enum Cause {
     Older { generation: u64 },
     /// The swarm knows this node by an address that is not its own.
     Moved,
+    /// All managers that Docker knows are gone, and the swarm has others.
+    Stranded,
     /// Docker's certificate is refused: it expired while the machine was off, or the CA is another.
     CertificateRefused,
     /// The quorum of this swarm was re-created without this manager.
@@ -71,6 +76,13 @@ impl Cause {
     pub fn is_out(&self) -> bool {
         !matches!(self, Self::Renewed { .. } | Self::Recovery { .. })
     }
+
+    /// So many looks in a row must find it.
+    #[must_use]
+    pub(super) fn looks(&self) -> u32 {
+        // A network that is cut heals within a minute or two, and until then its tasks may serve.
+        if *self == Self::Stranded { 8 } else { 2 }
+    }
 }
 
 impl fmt::Display for Cause {
@@ -84,6 +96,9 @@ impl fmt::Display for Cause {
             Self::Moved => {
                 f.write_str("the swarm knows this node by an address that is not its own")
             }
+            Self::Stranded => f.write_str(
+                "no manager that Docker knows here listens any more, and the swarm has others",
+            ),
             Self::CertificateRefused => f.write_str("this node's certificate is refused"),
             Self::Fenced { generation } => write!(
                 f,
@@ -170,6 +185,13 @@ fn compare(
         (false, true, true) => Some(Verdict::Out(Cause::CertificateRefused)),
         (true, _, false) => Some(nobody_answers(generation)),
         (false, false, true) if seen.is_moved => Some(Verdict::Out(Cause::Moved)),
+        (false, false, _)
+            if records.is_stranded.is_yes()
+                && local.state == LocalState::Active
+                && !(is_manager || local.is_manager) =>
+        {
+            Some(Verdict::Out(Cause::Stranded))
+        }
         // Left by force it would stay in raft.
         (false, true, false) if is_manager => Some(nobody_can(&Cause::CertificateRefused)),
         (false, false, false) if seen.is_moved && is_manager => Some(nobody_can(&Cause::Moved)),
@@ -209,7 +231,6 @@ mod tests {
 
     use super::*;
     use crate::instance::{Instance, Market};
-    use crate::ledger::SCHEMA;
 
     const STATES: [LocalState; 5] = [
         LocalState::Inactive,
@@ -231,6 +252,7 @@ mod tests {
             swarm_id: Some("swarm".into()),
             is_manager: role == Role::Manager,
             has_managers: true,
+            managers: vec![],
             error: String::new(),
             address: None,
             live_restore: false,
@@ -239,7 +261,6 @@ mod tests {
 
     fn charter(generation: u64, swarm_id: &str, phase: CharterPhase) -> Charter {
         Charter {
-            schema: SCHEMA,
             phase,
             generation,
             founder: "i-1".into(),
@@ -271,7 +292,13 @@ mod tests {
 
     fn records(charter: Charter, row: Member, is_manager_there: bool) -> Option<Records> {
         let has_leader = Fact::No;
-        Some(Records { charter: Some(charter), row: Some(row), is_manager_there, has_leader })
+        Some(Records {
+            charter: Some(charter),
+            row: Some(row),
+            is_manager_there,
+            is_stranded: Fact::No,
+            has_leader,
+        })
     }
 
     #[test]
@@ -295,6 +322,22 @@ mod tests {
         let expired = records(now, well, true);
         let refused = Verdict::Out(Cause::CertificateRefused);
         assert_eq!(look(LocalState::Error, EXPIRED, expired), refused);
+    }
+
+    #[test]
+    fn a_worker_whose_managers_are_all_gone_joins_anew_and_waits_where_nobody_can_tell() {
+        let look = |state, is_stranded| {
+            let (now, well) =
+                (charter(2, "swarm", CharterPhase::Open), row("node", MemberState::Ready));
+            let records = records(now, well, false).map(|it| Records { is_stranded, ..it });
+            let local = local(state, Role::Worker);
+            let seen = Observed { local, is_moved: false, records };
+            decide("i-1", &member(Role::Worker), &seen)
+        };
+        assert_eq!(look(LocalState::Active, Fact::Yes), Verdict::Out(Cause::Stranded));
+        assert_eq!(look(LocalState::Active, Fact::No), Verdict::Fine);
+        assert_eq!(look(LocalState::Active, Fact::CannotTell), Verdict::Fine);
+        assert!(matches!(look(LocalState::Pending, Fact::Yes), Verdict::Wait { .. }));
     }
 
     #[test]
@@ -367,6 +410,7 @@ mod tests {
             recovers in prop::sample::select(&[None, Some("swarm"), Some("next")]),
             is_founder in any::<bool>(),
             has_leader in prop::sample::select(&[Fact::Yes, Fact::No, Fact::CannotTell]),
+            is_stranded in prop::sample::select(&[Fact::Yes, Fact::No, Fact::CannotTell]),
         ) {
             let role = if is_manager { Role::Manager } else { Role::Worker };
             let local = LocalNode { has_managers, error: error.into(), ..local(state, role) };
@@ -376,7 +420,7 @@ mod tests {
             let is_re_created = charter.recovers == charter.swarm_id;
             let me = if is_founder { "i-1" } else { "i-2" };
             let records = records(charter, row(row_of, mark), is_manager_there)
-                .map(|records| Records { has_leader, ..records });
+                .map(|records| Records { has_leader, is_stranded, ..records });
             let seen = Observed { local, is_moved, records: records.filter(|_| is_ledger_read) };
             match decide(me, &member(role), &seen) {
                 Verdict::Out(Cause::InNoSwarm) => prop_assert_eq!(state, LocalState::Inactive),
@@ -390,6 +434,9 @@ mod tests {
                 ),
                 Verdict::Out(Cause::Moved) => prop_assert!(
                     is_ledger_read && is_manager_there && is_moved
+                ),
+                Verdict::Out(Cause::Stranded) => prop_assert!(
+                    is_ledger_read && is_stranded.is_yes() && !is_manager && state == LocalState::Active
                 ),
                 Verdict::Out(Cause::CertificateRefused) => prop_assert!(
                     is_ledger_read && is_manager_there && error == EXPIRED

@@ -14,11 +14,13 @@ use thiserror::Error;
 
 use crate::fact::Fact;
 use crate::instance::{Membership, Role};
-use crate::ledger::LedgerError;
+use crate::ledger::{Charter, CharterPhase, LedgerError};
 use crate::node::Node;
 use crate::peers::{fetch_leader, find_manager, is_led};
 use crate::state::Phase;
-use crate::swarm::{SwarmError, explain_left_over, find_left_over_vxlans};
+use crate::swarm::{
+    LocalNode, SwarmError, explain_left_over, find_left_over_vxlans, first_listening,
+};
 
 pub use decide::{Cause, Observed, Records, Verdict, decide};
 
@@ -26,8 +28,6 @@ pub use decide::{Cause, Observed, Records, Verdict, decide};
 const INTERVAL: Duration = Duration::from_secs(15);
 /// The ledger is read at every second look: a fleet of 1,000 reads 67 times a second.
 const LEDGER_EVERY: u32 = 2;
-/// So many looks in a row must find the same cause.
-const LOOKS: u32 = 2;
 
 #[derive(Debug, Error)]
 enum CareError {
@@ -73,7 +73,7 @@ pub async fn until_out(node: &Node, membership: &Membership) -> Cause {
                     Some((earlier, looks)) if earlier == cause => looks + 1,
                     _ => 1,
                 };
-                if looks >= LOOKS {
+                if looks >= cause.looks() {
                     return cause;
                 }
                 Some((cause, looks))
@@ -124,9 +124,34 @@ async fn observe(
         Fact::CannotTell
     };
     let is_manager_there = listening.is_some();
-    Ok(Observed {
-        local,
-        is_moved,
-        records: Some(Records { charter, row, is_manager_there, has_leader }),
-    })
+    let is_stranded = match &charter {
+        Some(charter)
+            if membership.role == Role::Worker
+                && !is_in_question
+                && charter.phase == CharterPhase::Open
+                && charter.swarm_id.as_ref() == Some(&membership.swarm_id) =>
+        {
+            is_stranded(node, charter, &local).await?
+        }
+        _ => Fact::CannotTell,
+    };
+    let records = Records { charter, row, is_manager_there, is_stranded, has_leader };
+    Ok(Observed { local, is_moved, records: Some(records) })
+}
+
+/// See [`Records::is_stranded`]. Docker connects to the managers that it knows, and learns of others from those
+/// alone.
+async fn is_stranded(
+    node: &Node,
+    charter: &Charter,
+    local: &LocalNode,
+) -> Result<Fact, LedgerError> {
+    if local.is_manager || local.managers.is_empty() {
+        return Ok(Fact::CannotTell);
+    }
+    if first_listening(&local.managers).await.is_some() {
+        return Ok(Fact::No);
+    }
+    let other = find_manager(node, charter, |row| !local.managers.contains(&row.address)).await?;
+    Ok(if other.is_some() { Fact::Yes } else { Fact::CannotTell })
 }

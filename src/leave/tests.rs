@@ -77,6 +77,7 @@ pub fn local(in_swarm: bool, is_manager: bool) -> LocalNode {
         swarm_id: None,
         is_manager,
         has_managers: true,
+        managers: vec![],
         error: String::new(),
         address: None,
         live_restore: false,

@@ -35,7 +35,8 @@ pub struct Observed {
     pub unlock_keys: Option<String>,
     /// A leader has answered here.
     pub has_leader: bool,
-    pub is_leaving: bool,
+    /// By when this node leaves the swarm, where it does.
+    pub leaves_by: Option<OffsetDateTime>,
     pub now: OffsetDateTime,
 }
 
@@ -60,8 +61,6 @@ pub enum Refusal {
     Locks { place: String },
     #[error("another manager has claimed the charter this moment: run it again")]
     Outrun,
-    #[error("this node is leaving the swarm: run it on a manager that stays")]
-    Leaving,
     #[error("Docker does not answer on this host: see `systemctl status docker`")]
     NoDocker,
     #[error(
@@ -98,9 +97,6 @@ pub fn decide(seen: &Observed) -> Result<(), Refusal> {
             return Err(Refusal::Running { founder, until });
         }
         CharterPhase::Founding | CharterPhase::Open => {}
-    }
-    if seen.is_leaving {
-        return Err(Refusal::Leaving);
     }
     let local = seen.local.as_ref().ok_or(Refusal::NoDocker)?;
     let row = seen.row.as_ref().filter(|row| Some(&row.node_id) == local.node_id.as_ref());
@@ -155,7 +151,7 @@ pub fn plan(cluster: &str, seen: &Observed, decision: Result<(), Refusal>) -> Re
     let managers: Vec<OtherManager> = seen.others.iter().map(|row| other(seen, row)).collect();
     let refusal = decision.err().map(|refusal| refusal.to_string());
     let (steps, costs) = match refusal {
-        None => (steps(generation + 1), costs(&managers)),
+        None => (steps(generation + 1), costs(&managers, seen.leaves_by)),
         Some(_) => (vec![], vec![]),
     };
     RecoveryPlan {
@@ -199,11 +195,16 @@ fn steps(generation: u64) -> Vec<String> {
     ]
 }
 
-fn costs(managers: &[OtherManager]) -> Vec<String> {
+fn costs(managers: &[OtherManager], leaves_by: Option<OffsetDateTime>) -> Vec<String> {
     let mut costs = vec![
         "what only the other managers had acknowledged is lost; whether this one was behind cannot be known".into(),
         "the tasks on this node are started anew; those on workers go on".into(),
     ];
+    if let Some(deadline) = leaves_by {
+        costs.push(format!(
+            "this node is leaving, by {deadline}, and goes on with that: unless another manager has joined by then, the swarm ends with it"
+        ));
+    }
     let names = |is_it: fn(&&OtherManager) -> bool| {
         let names = managers.iter().filter(is_it).map(|it| it.instance_id.as_str());
         names.collect::<Vec<_>>().join(", ")

@@ -62,7 +62,7 @@ pub async fn observe(node: &Node) -> Result<Observed, RecoverError> {
         listening,
         unlock_keys,
         has_leader,
-        is_leaving: node.state.now().departure.is_some(),
+        leaves_by: node.state.now().departure.map(|departure| departure.deadline),
         now: OffsetDateTime::now_utc(),
     })
 }

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::decide::{Observed, Refusal, decide, plan};
 use crate::autoscaling::GroupInstance;
-use crate::ledger::{Charter, CharterPhase, Member, SCHEMA};
+use crate::ledger::{Charter, CharterPhase, Member};
 use crate::swarm::{LocalNode, LocalState};
 use time::{Duration, OffsetDateTime};
 
@@ -29,7 +29,6 @@ fn survivor() -> Observed {
     Observed {
         me: "i-1".into(),
         charter: Some(Charter {
-            schema: SCHEMA,
             phase: CharterPhase::Open,
             generation: 1,
             founder: "i-1".into(),
@@ -46,6 +45,7 @@ fn survivor() -> Observed {
             swarm_id: Some("swarm".into()),
             is_manager: true,
             has_managers: true,
+            managers: vec![],
             error: "The swarm does not have a leader".into(),
             address: None,
             live_restore: false,
@@ -56,7 +56,7 @@ fn survivor() -> Observed {
         listening: [].into(),
         unlock_keys: None,
         has_leader: false,
-        is_leaving: false,
+        leaves_by: None,
         now: NOW,
     }
 }
@@ -80,7 +80,6 @@ fn each_reason_against_it_is_named() {
     let founding = refusal(|seen| of(seen).phase = CharterPhase::Founding);
     assert_eq!(founding, Some(Refusal::Founding { founder: "i-1".into() }));
     assert_eq!(refusal(|seen| seen.has_leader = true), Some(Refusal::QuorumExists));
-    assert_eq!(refusal(|seen| seen.is_leaving = true), Some(Refusal::Leaving));
     assert_eq!(refusal(|seen| seen.local = None), Some(Refusal::NoDocker));
     let place = "/skep/prod/manager-unlock-key/1";
     let locks = refusal(|seen| seen.unlock_keys = Some(place.to_owned()));
@@ -98,6 +97,20 @@ fn each_reason_against_it_is_named() {
     });
     assert_eq!(fenced, Some(Refusal::Fenced));
     assert_eq!(refusal(|seen| seen.row = None), Some(Refusal::NotManager), "it has only come in");
+}
+
+/// A survivor that is scaled in is the only one that can: what it holds would go with its machine.
+#[test]
+fn who_is_leaving_may_and_says_that_another_manager_is_needed() {
+    let mut seen = survivor();
+    let says_so = |seen: &Observed| {
+        let costs = plan("prod", seen, decide(seen)).costs;
+        costs.iter().any(|cost| cost.contains("this node is leaving, by 2026"))
+    };
+    assert!(!says_so(&seen));
+    seen.leaves_by = Some(NOW + Duration::minutes(30));
+    assert_eq!(decide(&seen), Ok(()));
+    assert!(says_so(&seen));
 }
 
 #[test]

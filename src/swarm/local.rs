@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -38,6 +38,8 @@ pub struct LocalNode {
     pub is_manager: bool,
     /// Is any manager known to this node? False on a node that merely once was in a swarm.
     pub has_managers: bool,
+    /// Where those are that Docker would connect to; empty where one cannot be read.
+    pub managers: Vec<IpAddr>,
     /// Docker's complaint; empty when all is well.
     pub error: String,
     /// The address that this node advertises.
@@ -98,13 +100,18 @@ impl LocalNode {
         // A certificate of another life (it survives a forced leave for a moment) says nothing.
         let certificate =
             certificate.filter(|cert| node_id.as_ref().is_none_or(|id| *id == cert.node_id));
+        let remotes = swarm.remote_managers.unwrap_or_default();
+        let address = |addr: Option<String>| Some(addr?.parse::<SocketAddr>().ok()?.ip());
+        let addresses: Option<Vec<IpAddr>> =
+            remotes.iter().map(|remote| address(remote.addr.clone())).collect();
         Self {
             state,
             swarm_id: text(swarm.cluster.and_then(|cluster| cluster.id))
                 .or_else(|| certificate.map(|cert| cert.swarm_id)),
             node_id,
             is_manager: swarm.control_available.unwrap_or_default(),
-            has_managers: swarm.remote_managers.is_some_and(|managers| !managers.is_empty()),
+            has_managers: !remotes.is_empty(),
+            managers: addresses.unwrap_or_default(),
             error: swarm.error.unwrap_or_default(),
             address: text(swarm.node_addr),
             live_restore: info.live_restore_enabled.unwrap_or_default(),

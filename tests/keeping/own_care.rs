@@ -8,7 +8,7 @@ use anyhow::ensure;
 use bollard::models::{NodeState, SwarmJoinRequest};
 use bollard::query_parameters::{DeleteNodeOptionsBuilder, LeaveSwarmOptionsBuilder};
 use harness::PATIENCE;
-use harness::departures::node_id;
+use harness::departures::{Leaver, node_id};
 use harness::secs;
 use harness::swarm::{self, CLUSTER};
 use serde_json::json;
@@ -78,6 +78,29 @@ async fn who_was_taken_out_by_hand_comes_back_and_who_is_cut_off_is_left_alone()
         .await?;
     assert_eq!(node_id(isolated).await?, before.2);
     ensure!(!isolated.log().contains(NOTICED), "{}", isolated.log());
+    fleet.stop().await
+}
+
+/// Docker hears of new managers from those that it knows. Where all of them have been replaced while a worker was
+/// cut off, it would be Down for good.
+#[tokio::test]
+async fn a_worker_whose_managers_have_all_been_replaced_meanwhile_joins_anew() -> anyhow::Result<()>
+{
+    let fleet = swarm::standing(harness::options(), 1, 1).await?;
+    let worker = fleet.group(&format!("{CLUSTER}-workers")).remove(0);
+    let before = node_id(&worker).await?;
+    let old = Leaver::of(&fleet.group(&format!("{CLUSTER}-managers"))[0]).await?;
+    worker.isolate(true)?;
+    swarm::resize(&fleet, "managers", 2)?;
+    let new = swarm::newest(&fleet, "managers", 2).await?;
+    swarm::ready(&fleet, &new).await?;
+    fleet.cloud().terminate(old.id(), true)?;
+    old.has_left_by_its_hook(&fleet).await?;
+    worker.isolate(false)?;
+
+    is_back(&fleet, &worker, &before, PATIENCE).await?;
+    ensure!(worker.log().contains("no manager that Docker knows here listens"), "{}", worker.log());
+    swarm::whole(&fleet, 1, 1).await?;
     fleet.stop().await
 }
 

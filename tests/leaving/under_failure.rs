@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use harness::PATIENCE;
 use harness::departures::{
     Leaver, departure_state, flusher, hook_results, options_with, running, signal, standing,
@@ -20,29 +20,42 @@ fn ledger_down(fleet: &Fleet) {
     fleet.cloud().faults().set(Service::DynamoDb, None, fails);
 }
 
-/// The outage begins with the notice and lasts longer than the tasks do.
+/// The outage begins with the notice: a short one, which the tasks outlast, and one that lasts longer than they do.
 #[tokio::test]
 async fn a_worker_leaves_while_the_ledger_is_down() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 1, 2);
     let fleet = standing(options_with(IMPATIENT), &spec).await?;
-    fleet.create_service("web", 6, workload::slow_to_stop(8.0), secs(30)).await?;
-    running(&fleet, "web", 6).await?;
-    let worker = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
-    assert!(!worker.tasks("start").is_empty(), "the worker has tasks");
+    fleet.create_service("web", 4, workload::slow_to_stop(8.0), secs(30)).await?;
+    running(&fleet, "web", 4).await?;
+    let [first, second] = &fleet.group(&spec.workers_group())[..] else {
+        anyhow::bail!("two workers")
+    };
 
+    let worker = Leaver::of(first).await?;
+    assert!(!worker.tasks("start").is_empty(), "the worker has tasks");
     ledger_down(&fleet);
+    fleet.cloud().terminate(worker.id(), true)?;
+    tokio::time::sleep(secs(5)).await;
+    assert_eq!(hook_results(&fleet, first), []);
+    fleet.cloud().faults().clear();
+    worker.has_left_by_its_hook(&fleet).await?;
+
+    let worker = Leaver::of(second).await?;
+    assert!(!worker.tasks("start").is_empty(), "the worker has tasks");
+    ledger_down(&fleet);
+    let since = tokio::time::Instant::now();
     fleet.cloud().terminate(worker.id(), true)?;
     let what = "the worker to be out of the swarm";
     fleet
         .wait_until(what, PATIENCE, async || {
-            let local = swarm::place(&worker.instance).await?.local_node_state;
+            let local = swarm::place(second).await?.local_node_state;
             Ok(local.is_some_and(|state| state.to_string() == "inactive"))
         })
         .await?;
     worker.lost_no_grace(&fleet)?;
-    tokio::time::sleep(secs(20)).await;
+    tokio::time::sleep_until(since + secs(60)).await;
     // Managers cannot be told that it is out: its machine is held until they can.
-    assert_eq!(hook_results(&fleet, &worker.instance), []);
+    assert_eq!(hook_results(&fleet, second), []);
     fleet.cloud().faults().clear();
     worker.has_left_by_its_hook(&fleet).await?;
     fleet.stop().await
@@ -203,6 +216,42 @@ async fn the_survivor_of_a_lost_quorum_is_scaled_in() -> anyhow::Result<()> {
         })
         .await?;
     assert_eq!(hook_results(&fleet, survivor), [ActionResult::Abandon]);
+    fleet.stop().await
+}
+
+/// What it holds of the swarm would go with its machine: the operator has the quorum re-created there first. Its
+/// departure stands still meanwhile, and then ends in good order.
+#[tokio::test]
+async fn the_survivor_of_a_lost_quorum_re_creates_it_on_its_way_out() -> anyhow::Result<()> {
+    let spec = swarm::cluster(3, 1);
+    let fleet = standing(options_with(""), &spec).await?;
+    fleet.create_service("web", 2, workload::graceful(), secs(10)).await?;
+    running(&fleet, "web", 2).await?;
+    let before = swarm::charter(&fleet).await?.context("a charter")?;
+    let managers = fleet.group(&spec.managers_group());
+    let [survivor, others @ ..] = &managers[..] else { anyhow::bail!("three managers") };
+    let survivor = Leaver::of(survivor).await?;
+    for manager in others {
+        fleet.cloud().crash(manager.id())?;
+    }
+    fleet.wait_until("no leader", PATIENCE, async || Ok(fleet.leader().await.is_err())).await?;
+    fleet.cloud().terminate(survivor.id(), false)?;
+    fleet
+        .wait_until("the departure to be in the ledger", PATIENCE, async || {
+            Ok(departure_state(&fleet, &survivor.instance).is_some())
+        })
+        .await?;
+
+    let done = survivor.instance.skep(["recover", "--yes"]).await?;
+    let said = [done.stdout, done.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    let said = said.concat();
+    assert_eq!(done.status.code(), Some(0), "{said}");
+    ensure!(said.contains("this node is leaving, by "), "{said}");
+    survivor.has_left_by_its_hook(&fleet).await?;
+    swarm::whole(&fleet, 3, 1).await?;
+    let after = swarm::charter(&fleet).await?.context("a charter")?;
+    assert_eq!((after.generation, &after.swarm_id), (2, &before.swarm_id), "the same swarm");
+    running(&fleet, "web", 2).await?;
     fleet.stop().await
 }
 

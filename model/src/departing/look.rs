@@ -63,6 +63,7 @@ impl Manager {
             swarm_id: None,
             is_manager: self.in_swarm && self.raft != Raft::Out,
             has_managers: true,
+            managers: vec![],
             error: String::new(),
             address: None,
             live_restore: false,

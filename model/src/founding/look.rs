@@ -53,6 +53,7 @@ impl World {
                 swarm_id: swarm.map(swarm_name),
                 is_manager,
                 has_managers: swarm.is_some(),
+                managers: vec![],
                 error: String::new(),
                 address: None,
                 live_restore: false,

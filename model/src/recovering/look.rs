@@ -70,6 +70,7 @@ impl World {
             swarm_id: seat.map(|seat| swarm_name(self.history(seat.history).swarm)),
             is_manager: seat.is_some() && role == Role::Manager,
             has_managers: is_led,
+            managers: vec![],
             error: if is_led || seat.is_none() { "" } else { "no leader" }.into(),
             address: None,
             live_restore: false,
@@ -190,6 +191,7 @@ impl World {
             charter: Some(self.charter(fence)),
             row: self.own_row(slot),
             is_manager_there: !self.doors(slot).is_empty(),
+            is_stranded: Fact::No,
             has_leader: Fact::from(self.is_led(slot)),
         };
         let seen =
@@ -266,7 +268,7 @@ impl World {
             listening: listening.map(|(id, _)| address(id).into()).collect(),
             unlock_keys: None,
             has_leader: self.is_led(slot),
-            is_leaving: false,
+            leaves_by: None,
             now,
         })
         .is_ok()

@@ -280,6 +280,7 @@ mod tests {
                 swarm_id: None,
                 is_manager: false,
                 has_managers: false,
+                managers: vec![],
                 error: error.into(),
                 address: None,
                 live_restore: false,

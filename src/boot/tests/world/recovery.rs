@@ -56,7 +56,7 @@ impl World {
             listening: BTreeSet::new(),
             unlock_keys: None,
             has_leader: self.is_led(node),
-            is_leaving: false,
+            leaves_by: None,
             now,
             charter: charter.clone(),
         };
