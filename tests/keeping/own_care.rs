@@ -91,8 +91,8 @@ async fn a_worker_whose_managers_have_all_been_replaced_meanwhile_joins_anew() -
     let before = node_id(&worker).await?;
     let old = Leaver::of(&fleet.group(&format!("{CLUSTER}-managers"))[0]).await?;
     worker.isolate(true)?;
-    swarm::resize(&fleet, "managers", 2)?;
-    let new = swarm::newest(&fleet, "managers", 2).await?;
+    swarm::resize(&fleet, "manager", 2)?;
+    let new = swarm::newest(&fleet, "manager", 2).await?;
     swarm::ready(&fleet, &new).await?;
     fleet.cloud().terminate(old.id(), true)?;
     old.has_left_by_its_hook(&fleet).await?;
