@@ -24,13 +24,12 @@ use crate::care;
 use crate::config::{Loaded, Mistakes, Settings};
 use crate::events::{Event, Events};
 use crate::imds::{Imds, ImdsError};
-use crate::instance::{Departure, Membership};
+use crate::instance::Membership;
 use crate::leave::{self, Outcome};
-use crate::ledger::MemberState;
 use crate::metrics::metrics;
 use crate::node::Node;
 use crate::state::{NodeState, Phase, StateHandle};
-use crate::swarm::{NodeView, Swarm};
+use crate::swarm::Swarm;
 use crate::watch::Notices;
 use crate::{control, manager, systemd};
 
@@ -277,11 +276,10 @@ async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcom
     });
     node.state.enter(Phase::Leaving, format!("{} notice", departure.reason));
     node.events.tell(Event::Departing, None);
-    let member = node.state.now().membership;
     let outcome = tokio::select! {
-        outcome = leave_or_recover(node, notices) => outcome,
+        outcome = leave_and_tell(node, notices) => outcome,
         never = hook::keep_alive(node, announcer, notices, &departure) => match never {},
-        never = look_after_others(node, member.as_ref()) => match never {},
+        never = look_after_others(node) => match never {},
     };
     tracing::info!(reason = %departure.reason, "the departure has ended: {}", outcome.as_str());
     if outcome == Outcome::Stayed {
@@ -309,73 +307,6 @@ async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcom
     outcome
 }
 
-/// Leaves. Where the operator has the quorum re-created on this node meanwhile, or had when its skep died, the
-/// departure stands still until that is done: the others can join then, and this node can leave in good order.
-async fn leave_or_recover(node: &Node, notices: &Notices) -> Outcome {
-    let leaving = leave_and_tell(node, notices);
-    tokio::pin!(leaving);
-    let mut may_recover = true;
-    loop {
-        tokio::select! {
-            outcome = &mut leaving => return outcome,
-            () = until_recovery(node), if may_recover => may_recover = recover(node).await,
-        }
-    }
-}
-
-/// Until this node has claimed to re-create the quorum.
-async fn until_recovery(node: &Node) {
-    const INTERVAL: Duration = Duration::from_secs(60);
-    let is_begun = async || {
-        let charter = node.ledger.fetch_charter().await;
-        let me = &node.instance.id;
-        matches!(charter, Ok(Some(charter)) if charter.is_recovery() && charter.is_claimed_by(me))
-    };
-    while !is_begun().await {
-        let _ = tokio::time::timeout(INTERVAL, node.recovery_begun.notified()).await;
-    }
-}
-
-/// Whether that came to its end before the departure's.
-async fn recover(node: &Node) -> bool {
-    /// Docker's workers try again every 8 s at the latest, a manager that is gone now and then.
-    const WORKERS_BACK_WITHIN: Duration = Duration::from_secs(60);
-    let Some(Departure { deadline, reason, .. }) = node.state.now().departure else { return false };
-    let left = Duration::try_from(deadline - OffsetDateTime::now_utc()).unwrap_or(Duration::ZERO);
-    let recovered = tokio::time::timeout(left, async {
-        let membership = boot::finish_recovery(node).await;
-        // Of the managers that they know this node alone is left to tell them of others.
-        node.state.enter(Phase::Leaving, "waiting for the workers to be back");
-        let _ = tokio::time::timeout(WORKERS_BACK_WITHIN, all_ready(node)).await;
-        membership
-    });
-    let recovered = recovered.await;
-    match &recovered {
-        Ok(membership) => {
-            node.state.update(|state| state.membership = Some(membership.clone()));
-            tracing::warn!(%reason, "the quorum is re-created: going on with the departure");
-            if let Err(error) = node.record_member(membership, MemberState::Leaving).await {
-                tracing::warn!("{}", crate::errors::chain(&error));
-            }
-        }
-        Err(_) => tracing::error!("the quorum was not re-created by the departure's deadline"),
-    }
-    node.state.enter(Phase::Leaving, format!("{reason} notice"));
-    recovered.is_ok()
-}
-
-/// Until every node on the list is Ready.
-async fn all_ready(node: &Node) {
-    const INTERVAL: Duration = Duration::from_secs(1);
-    loop {
-        let nodes = node.swarm.fetch_nodes().await;
-        if nodes.is_ok_and(|nodes| nodes.iter().all(NodeView::is_ready)) {
-            return;
-        }
-        tokio::time::sleep(INTERVAL).await;
-    }
-}
-
 /// What is to be told of it must be on its way before the machine goes.
 async fn leave_and_tell(node: &Node, notices: &Notices) -> Outcome {
     let outcome = leave::leave(node, notices).await;
@@ -400,17 +331,22 @@ fn last_wait(node: &Node) -> Duration {
     node.settings.hooks.last_wait.min(left)
 }
 
-async fn look_after_others(node: &Node, member: Option<&Membership>) -> Infallible {
-    match member {
-        Some(member) => {
-            tokio::join!(
-                manager::look_after_departures(node, &member.node_id),
-                manager::keep_tokens(node, &member.node_id),
-                manager::watch_quorum(node),
-            )
-            .0
-        }
-        None => std::future::pending().await,
+/// As soon as it is known as which node: a notice may come before that.
+async fn look_after_others(node: &Node) -> Infallible {
+    let mut states = node.state.subscribe();
+    loop {
+        let member = states.borrow_and_update().membership.clone();
+        let Some(Membership { node_id, .. }) = member else {
+            if states.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            continue;
+        };
+        tokio::join!(
+            manager::look_after_departures(node, &node_id),
+            manager::keep_tokens(node, &node_id),
+            manager::watch_quorum(node),
+        );
     }
 }
 

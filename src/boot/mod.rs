@@ -219,28 +219,40 @@ async fn rounds(node: &Node, notices: &Notices) -> Result<Option<Membership>, Bo
 }
 
 /// Goes on with this node's own claim to re-create the quorum, until that is done; for a node that is leaving,
-/// where nothing else that a boot does may be done. It repeats what fails: the caller bounds it.
-pub async fn finish_recovery(node: &Node) -> Membership {
+/// where nothing else that a boot does may be done. `None` when the claim is no longer this node's, or something
+/// other than time is needed. It repeats what may pass: the caller bounds it.
+pub async fn finish_recovery(node: &Node) -> Option<Membership> {
     let nobody = Notices::default();
     let mut progress = Progress::default();
     loop {
         let round = async {
             let seen = observe::observe(node, Duration::ZERO, &mut progress.joining.vigil).await?;
-            let step = decide(&node.instance.id, node.role, &seen);
-            match step {
-                Step::Recreate { .. }
-                | Step::Publish { .. }
-                | Step::Ready(_)
-                | Step::Wait { .. } => act::act(node, step, &mut progress).await,
-                _ => Ok(Next::Pause),
+            let is_claim = |it: &Charter| it.is_recovery() && it.is_claimed_by(&node.instance.id);
+            let is_ours = seen.charter.as_ref().is_some_and(is_claim);
+            match decide(&node.instance.id, node.role, &seen) {
+                Step::Ready(membership) => Ok(Some(Next::In(membership))),
+                step @ (Step::Recreate { .. } | Step::Publish { .. } | Step::Wait { .. })
+                    if is_ours =>
+                {
+                    act::act(node, step, &mut progress).await.map(Some)
+                }
+                step => {
+                    tracing::warn!("the quorum cannot be re-created here: {step:?}");
+                    Ok(None)
+                }
             }
         };
         match round.await {
-            Ok(Next::In(membership)) => return membership,
-            Ok(Next::LookAtOnce) => {}
-            Ok(Next::Pause) => progress.pause(&nobody).await,
+            Ok(Some(Next::In(membership))) => return Some(membership),
+            Ok(Some(Next::LookAtOnce)) => progress.moved(),
+            Ok(Some(Next::Pause)) => progress.pause(&nobody).await,
+            Ok(None) => return None,
             Err(error) => {
                 let problem = crate::errors::chain(&error);
+                if error.outlook() == Outlook::Final {
+                    tracing::error!("the quorum cannot be re-created here: {problem}");
+                    return None;
+                }
                 node.state.enter(Phase::Booting, format!("trying again after: {problem}"));
                 progress.pause(&nobody).await;
             }

@@ -14,6 +14,7 @@ mod observe;
 mod progress;
 #[cfg(test)]
 mod quorum_tests;
+mod recovery;
 #[cfg(test)]
 mod tests;
 
@@ -45,7 +46,13 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(45);
 pub async fn leave(node: &Node, notices: &Notices) -> Outcome {
     let mut memory = Memory::new(Instant::now());
     let mut news = notices.subscribe();
+    let mut is_first_round = true;
     let outcome = loop {
+        // Not before the departure is in the ledger, so that managers do not act for a node whose skep lives.
+        if !is_first_round && recovery::is_due(node, &mut memory).await {
+            recovery::run(node, &mut memory, &mut news).await;
+        }
+        is_first_round = false;
         let Notice { departure, is_withdrawn } = news.borrow_and_update().clone();
         let Some(departure) = departure else { break Outcome::NothingToLeave };
         node.state.set_departure(&departure);
@@ -72,7 +79,12 @@ pub async fn leave(node: &Node, notices: &Notices) -> Outcome {
             break Outcome::TooLate;
         }
         let pause = pause.min(budget.next_point(Instant::now()));
-        let _ = tokio::time::timeout(pause, news.changed()).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = news.changed() => {}
+            // Kept for the look at it.
+            () = node.recovery_begun.notified() => node.recovery_begun.notify_one(),
+        }
     };
     let reason = notices.now().map(|departure| departure.reason);
     let outcome = reason.map_or(outcome, |reason| outcome.on_machine(reason, memory.has_left));

@@ -44,6 +44,12 @@ pub enum Look {
 /// a restart it is taken from the start again, which only costs time.
 pub struct Memory {
     pub start: Instant,
+    /// Since when a replacement has had time to join.
+    relief_since: Instant,
+    /// When the charter was last asked for a claim of this node to re-create the quorum.
+    pub claim_checked: Option<Instant>,
+    /// The time for re-creating the quorum is over.
+    pub is_recovery_over: bool,
     /// The notice's deadline, and when that is by this host's own time.
     deadline: Option<(OffsetDateTime, Instant)>,
     /// Since when Docker has not answered.
@@ -99,6 +105,9 @@ impl Memory {
     pub fn new(start: Instant) -> Self {
         Self {
             start,
+            relief_since: start,
+            claim_checked: None,
+            is_recovery_over: false,
             deadline: None,
             silent_since: None,
             failures: 0,
@@ -130,6 +139,15 @@ impl Memory {
         };
         self.deadline = Some((deadline, at));
         at
+    }
+
+    /// The quorum was re-created: tasks have started here again, and a replacement can join from now on only.
+    pub fn begin_again(&mut self, member: Membership) {
+        self.relief_since = Instant::now();
+        self.flush = Flush::NotYet;
+        self.silent_since = None;
+        self.word_missing = None;
+        self.member = Some(member);
     }
 
     /// The node is out. What still ran is killed by Docker.
@@ -321,7 +339,7 @@ fn clock(budget: &Budget, memory: &Memory) -> Clock {
             .word_missing
             .is_some_and(|(_, since)| now - since >= CONFIRMATION_PATIENCE),
         settle_over: waited >= SETTLE_PATIENCE,
-        relief_over: waited >= RELIEF_PATIENCE,
+        relief_over: now - memory.relief_since >= RELIEF_PATIENCE,
         ledger_over: memory.word_missing.is_some_and(|(_, since)| now - since >= LEDGER_PATIENCE),
         docker_over: memory.silent_since.is_some_and(|since| now - since >= DOCKER_BACK_WITHIN),
     }

@@ -1,0 +1,174 @@
+//! The operator has the quorum re-created on a node that is leaving: the only manager that has survived, and whose
+//! instance is scaled in.
+//!
+//! Guarantees: it is done between two rounds of the departure, and never takes more than draining's share. Whatever
+//! comes of it, the departure continues; after a success it takes up what the re-created swarm needs: tasks that
+//! have started again are drained and flushed, and the time for a replacement starts anew.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::budget_of;
+use super::observe::Memory;
+use crate::boot;
+use crate::ledger::MemberState;
+use crate::node::Node;
+use crate::state::Phase;
+use crate::swarm::NodeView;
+use crate::watch::Notice;
+
+/// A claim whose answer was lost, or one of an earlier start of skep, is found in the charter.
+const CLAIM_EVERY: Duration = Duration::from_secs(60);
+/// Docker's workers try every 8 s at the latest to reach one of the managers that they know.
+const WORKERS_BACK_WITHIN: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Has this node claimed to re-create the quorum? Asked between two rounds, once the departure is in the ledger.
+pub(super) async fn is_due(node: &Node, memory: &mut Memory) -> bool {
+    let is_told = timeout(Duration::ZERO, node.recovery_begun.notified()).await.is_ok();
+    let is_check_due = memory.claim_checked.is_none_or(|at| at.elapsed() >= CLAIM_EVERY);
+    if !(is_told || is_check_due) || memory.is_recovery_over {
+        return false;
+    }
+    memory.claim_checked = Some(Instant::now());
+    // Without an answer the next check decides.
+    let charter = timeout(LOOK_EVERY * 5, node.ledger.fetch_charter()).await;
+    let me = &node.instance.id;
+    matches!(charter, Ok(Ok(Some(charter))) if charter.is_recovery() && charter.is_claimed_by(me))
+}
+
+/// Re-creates the quorum, and waits for the workers: of the managers that they know, only this one is left to name
+/// others to them.
+pub(super) async fn run(node: &Node, memory: &mut Memory, news: &mut watch::Receiver<Notice>) {
+    let Some(recovered) = within_share(node, memory, news, boot::finish_recovery(node)).await
+    else {
+        memory.is_recovery_over = true;
+        tracing::error!(
+            "the quorum was not re-created within draining's share of the departure, which continues without"
+        );
+        return;
+    };
+    let Some(membership) = recovered else {
+        tracing::warn!("the quorum is not re-created here: the departure continues");
+        return;
+    };
+    memory.begin_again(membership.clone());
+    node.state.update(|state| state.membership = Some(membership.clone()));
+    tracing::warn!("the quorum is re-created, and the departure continues");
+    node.state.enter(Phase::Leaving, "waiting for the workers to reconnect");
+    if let Err(error) = node.record_member(&membership, MemberState::Leaving).await {
+        tracing::warn!("{}", crate::errors::chain(&error));
+    }
+    let _ = within_share(node, memory, news, timeout(WORKERS_BACK_WITHIN, all_ready(node))).await;
+}
+
+/// Does `work` until draining's share of the deadline ends, which may come nearer meanwhile; `None` then.
+async fn within_share<T>(
+    node: &Node,
+    memory: &mut Memory,
+    news: &mut watch::Receiver<Notice>,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::pin!(work);
+    loop {
+        let departure = news.borrow_and_update().departure.clone()?;
+        node.state.set_departure(&departure);
+        let until = budget_of(node, &departure, memory).drain_until;
+        tokio::select! {
+            done = &mut work => return Some(done),
+            () = sleep_until(until) => return None,
+            Ok(()) = news.changed() => {}
+        }
+    }
+}
+
+/// Until every node on the list is Ready.
+async fn all_ready(node: &Node) {
+    while !node.swarm.fetch_nodes().await.is_ok_and(|nodes| nodes.iter().all(NodeView::is_ready)) {
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::OffsetDateTime;
+
+    use super::*;
+    use crate::aws::stub::Stub;
+    use crate::instance::{Departure, Reason};
+    use crate::swarm::Swarm;
+    use crate::watch::Notices;
+
+    fn charter(founder: &str, phase: &str) -> String {
+        format!(
+            r#"{{"Item": {{"cluster": {{"S": "prod"}}, "item": {{"S": "charter"}}, "phase": {{"S": "{phase}"}},
+                "generation": {{"N": "2"}}, "founder": {{"S": "{founder}"}}, "lease_expires_at": {{"N": "1"}},
+                "recovers": {{"S": "swarm"}}}}}}"#
+        )
+    }
+
+    #[tokio::test]
+    async fn a_claim_of_this_node_alone_makes_it_due() {
+        let stub = Stub::start().await;
+        let node = Node::example(Swarm::new("unix:///nowhere".to_owned()), &stub).await;
+        let me = node.instance.id.clone();
+        let due = async |status, answer: &str, is_told: bool| {
+            // Of an earlier start of skep: nobody has told this one.
+            let mut memory = Memory::new(Instant::now());
+            if is_told {
+                memory.claim_checked = Some(Instant::now());
+                node.recovery_begun.notify_one();
+            }
+            stub.answer(status, answer);
+            is_due(&node, &mut memory).await
+        };
+        for is_told in [true, false] {
+            assert!(due(200, &charter(&me, "founding"), is_told).await);
+            assert!(!due(200, &charter("i-another", "founding"), is_told).await);
+            assert!(!due(200, &charter(&me, "open"), is_told).await, "it is done");
+            assert!(!due(200, "{}", is_told).await);
+            assert!(!due(500, "{}", is_told).await, "cannot tell");
+        }
+        let mut checked = Memory::new(Instant::now());
+        checked.claim_checked = Some(Instant::now());
+        assert!(!is_due(&node, &mut checked).await, "not asked every half second");
+        assert!(!checked.is_recovery_over);
+    }
+
+    /// Flushing, demoting and leaving keep their shares, whatever does not come to an end; and a nearer deadline
+    /// counts at once.
+    #[tokio::test(start_paused = true)]
+    async fn it_takes_no_more_than_drainings_share() {
+        let stub = Stub::start().await;
+        let node = Node::example(Swarm::new("unix:///nowhere".to_owned()), &stub).await;
+        let notices = Notices::default();
+        let noticed_at = OffsetDateTime::now_utc();
+        let given = |seconds: u64, reason| {
+            let deadline = noticed_at + Duration::from_secs(seconds);
+            notices.give(Departure { reason, noticed_at, deadline });
+        };
+        given(1000, Reason::Lifecycle);
+        let start = Instant::now();
+        let mut memory = Memory::new(start);
+        let mut news = notices.subscribe();
+        let endless = std::future::pending::<()>();
+        assert!(within_share(&node, &mut memory, &mut news, endless).await.is_none());
+        let took = start.elapsed();
+        assert!(took > Duration::from_secs(500) && took < Duration::from_secs(950), "{took:?}");
+
+        let start = Instant::now();
+        let mut memory = Memory::new(start);
+        let nearer = async {
+            sleep(Duration::from_secs(10)).await;
+            given(100, Reason::Spot);
+        };
+        let endless = std::future::pending::<()>();
+        let (ended, ()) =
+            tokio::join!(within_share(&node, &mut memory, &mut news, endless), nearer);
+        assert!(ended.is_none() && start.elapsed() < Duration::from_secs(100));
+        let mut memory = Memory::new(Instant::now());
+        assert_eq!(within_share(&node, &mut memory, &mut news, async { 7 }).await, Some(7));
+    }
+}
