@@ -16,6 +16,9 @@ use crate::node::Node;
 use crate::state::Phase;
 use crate::swarm::{LocalState, Stop, SwarmError, TaskContainer};
 
+/// A refusal comes at once; a container that has not stopped by then is waited for between the looks.
+const STOP_ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
 #[derive(Debug, Error)]
 pub enum LeaveError {
     #[error(transparent)]
@@ -187,8 +190,9 @@ async fn stop(
             memory.stopping.insert(container.id.clone(), container.name.clone());
         }
     }
-    // Bounded, so that the departure's clock is looked at in between; the stop goes on in Docker.
-    let stops = node.swarm.stop_containers(&containers, grace, super::LOOK_TIMEOUT / 2).await?;
+    // The stop continues in Docker. Meanwhile others may start, where no manager has been asked to drain the node:
+    // each is stopped at once, so that there is a moment without any.
+    let stops = node.swarm.stop_containers(&containers, grace, STOP_ANSWER_WITHIN).await?;
     let stopped = stops.iter().filter(|stop| **stop == Stop::Stopped).count();
     tracing::info!(stopped, not_yet = stops.len() - stopped, "containers stopped");
     let refused = || containers.iter().zip(&stops).filter(|(_, stop)| **stop == Stop::Refused);
