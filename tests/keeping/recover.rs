@@ -151,7 +151,10 @@ async fn a_survivor_re_creates_it_when_told_and_all_come_back() -> anyhow::Resul
     departures::running(&fleet, "web", 6).await?;
     for (worker, node) in workers.iter().zip(nodes) {
         assert_eq!(node_id(worker).await?, node, "the same node");
-        assert_eq!(worker.deaths().len(), 0, "its tasks go on");
+        // They go on, unless Docker has waited for the worker in vain for 15 s: it tries again every 0 to 8 s, and
+        // takes any of the managers that it knows, the dead ones included.
+        let killed = worker.deaths().iter().filter(|death| death.exit_code != Some(0)).count();
+        assert_eq!(killed, 0, "a task has lost its grace");
         assert_eq!(swarm::said(&fleet, worker.id()).0, ["SUCCESS"], "nothing is said twice");
     }
     assert_eq!(survivor.exit_codes(), Vec::<i32>::new(), "the same process");
