@@ -93,7 +93,7 @@ impl Arguments {
         let mut options = FleetOptions {
             dir: self.dir.clone(),
             seed: self.seed,
-            engine: self.engine.clone(),
+            engine: self.engine.as_deref().map(std::path::absolute).transpose()?,
             ..FleetOptions::default()
         };
         if !self.bare {

@@ -27,6 +27,14 @@ pub(crate) fn check(engine: Option<&Path>) -> anyhow::Result<()> {
     if !nix::unistd::geteuid().is_root() {
         problems.push("the local cloud makes network namespaces: it must run as root".to_owned());
     }
+    // Instances have a working directory of their own, and the machine's engine would take the place of one that is
+    // not there.
+    if let Some(engine) = engine.filter(|it| !it.is_absolute() || !it.join("dockerd").is_file()) {
+        problems.push(format!(
+            "{} is no folder with another engine: it needs an absolute path, and `dockerd` in it",
+            engine.display()
+        ));
+    }
     let path = search_path(engine);
     for (program, package) in PROGRAMS {
         if find(program, &path).is_none() {
