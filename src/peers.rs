@@ -11,7 +11,7 @@ use crate::node::Node;
 use crate::swarm::{LocalNode, NodeView, SwarmError, SwarmErrorKind, first_listening};
 
 /// A manager writes its row once a minute; one that is older says nothing about its leader now.
-const FRESH: Duration = Duration::from_secs(150);
+pub(crate) const FRESH: Duration = Duration::from_secs(150);
 
 /// A leader answers within milliseconds; without one Docker may be silent for half a minute before it
 /// says so.
@@ -57,14 +57,17 @@ pub async fn find_manager(
 ) -> Result<Option<IpAddr>, LedgerError> {
     let mut rows = node.ledger.fetch_managers().await?;
     rows.retain(|row| {
-        will_do(row)
-            && row.generation == charter.generation
-            && row.may_be_in(charter)
-            && row.instance_id != node.instance.id
-            && row.state == MemberState::Ready
+        will_do(row) && is_ready_in(row, charter) && row.instance_id != node.instance.id
     });
     let addresses: Vec<IpAddr> = rows.iter().map(|row| row.address).collect();
     Ok(first_listening(&addresses).await)
+}
+
+/// Is this node Ready in the charter's swarm, under the charter's own generation, by its row?
+pub(crate) fn is_ready_in(row: &Member, charter: &Charter) -> bool {
+    row.generation == charter.generation
+        && row.may_be_in(charter)
+        && row.state == MemberState::Ready
 }
 
 /// Has this manager a leader, by what it has said a moment ago?

@@ -171,10 +171,10 @@ async fn take_part(
             manager::stop_showing_quorum(node);
             tracing::warn!("not in the cluster's swarm any more: {cause}");
             standing::forget(node);
-            if cause == care::Cause::Stranded
-                && let Err(error) = boot::leave_stranded(node).await
+            if matches!(cause, care::Cause::Stranded { .. })
+                && !boot::leave_stranded(node, notices, &cause.to_string()).await
             {
-                tracing::warn!("{}", crate::errors::chain(&error));
+                return Ok(());
             }
         } else {
             tracing::info!("{cause}");

@@ -260,12 +260,24 @@ pub async fn finish_recovery(node: &Node) -> Option<Membership> {
     }
 }
 
-/// Leaves a swarm whose managers this worker cannot find any more, with its tasks' grace, to join it anew.
-///
-/// # Errors
-/// When Docker fails.
-pub async fn leave_stranded(node: &Node) -> Result<(), BootError> {
-    act::leave_stale(node, false, "all managers that Docker knows here are gone").await
+/// Leaves a swarm of which this worker reaches no manager that its Docker knows, with its tasks' grace, to join it
+/// anew; `why` is the evidence. What fails is repeated, since a boot would take a node whose tasks are stopped
+/// and that has not left for one that is well. `false` where a notice comes first: the departure then stops the
+/// tasks, flushes and leaves.
+pub async fn leave_stranded(node: &Node, notices: &Notices, why: &str) -> bool {
+    let leave = async {
+        let mut progress = Progress::default();
+        while let Err(error) = act::leave_stale(node, false, why).await {
+            let problem = crate::errors::chain(&error);
+            node.state.enter(Phase::Booting, format!("leaving the swarm again after: {problem}"));
+            progress.pause(notices).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = notices.given() => false,
+        () = leave => true,
+    }
 }
 
 /// Looks once, without doing anything: what skep can do nothing about, if that is so.

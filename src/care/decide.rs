@@ -1,7 +1,7 @@
 //! Is this node still a member of the charter's swarm? Pure: no clock, no I/O, no memory.
 
-use std::fmt;
-
+use super::cause::{Cause, nobody_listens};
+use super::reach::Reach;
 use crate::fact::Fact;
 use crate::instance::{Membership, Role};
 use crate::ledger::{Charter, CharterPhase, Member, MemberState};
@@ -27,9 +27,8 @@ pub struct Records {
     /// Another manager of the charter's generation listens, and has a leader where that matters; looked up
     /// only where it does.
     pub is_manager_there: bool,
-    /// Of a worker: none of the managers that its Docker knows listens any more, and another one does, which
-    /// Docker never hears of by itself.
-    pub is_stranded: Fact,
+    /// Of a worker: which managers it reaches; looked up only where nothing else is in question.
+    pub reach: Reach,
     /// Does a leader answer this manager? Asked where the charter names another swarm.
     pub has_leader: Fact,
 }
@@ -44,74 +43,6 @@ pub enum Verdict {
     },
     /// Out of the charter's swarm, if the next looks say the same.
     Out(Cause),
-}
-
-/// Why this node has to take its place anew.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// Docker is in no swarm, and nobody has told this node to leave: by hand, or a disk that is
-    /// new.
-    InNoSwarm,
-    /// The managers do not list this node any more; Docker here does not hear of that.
-    Removed,
-    /// The charter names the swarm of a later generation.
-    Older { generation: u64 },
-    /// The swarm knows this node by an address that is not its own.
-    Moved,
-    /// All managers that Docker knows are gone, and the swarm has others.
-    Stranded,
-    /// Docker's certificate is refused: it expired while the machine was off, or the CA is another.
-    CertificateRefused,
-    /// The quorum of this swarm was re-created without this manager.
-    Fenced { generation: u64 },
-    /// The same swarm goes on as a later generation, and this node with it: nothing is left.
-    Renewed { generation: u64 },
-    /// This node has claimed to re-create the quorum.
-    Recovery { generation: u64 },
-}
-
-impl Cause {
-    /// Is this node out of the swarm, or does it only take its place in it anew?
-    #[must_use]
-    pub fn is_out(&self) -> bool {
-        !matches!(self, Self::Renewed { .. } | Self::Recovery { .. })
-    }
-
-    /// So many looks in a row must find it.
-    #[must_use]
-    pub(super) fn looks(&self) -> u32 {
-        // A network that is cut heals within a minute or two, and until then its tasks may serve.
-        if *self == Self::Stranded { 8 } else { 2 }
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::InNoSwarm => f.write_str("Docker is in no swarm any more"),
-            Self::Removed => f.write_str("the managers have taken this node off their list"),
-            Self::Older { generation } => {
-                write!(f, "the cluster's swarm is that of generation {generation} now")
-            }
-            Self::Moved => {
-                f.write_str("the swarm knows this node by an address that is not its own")
-            }
-            Self::Stranded => f.write_str(
-                "no manager that Docker knows here listens any more, and the swarm has others",
-            ),
-            Self::CertificateRefused => f.write_str("this node's certificate is refused"),
-            Self::Fenced { generation } => write!(
-                f,
-                "the quorum was re-created without this manager, as generation {generation}"
-            ),
-            Self::Renewed { generation } => {
-                write!(f, "the swarm that this node is in is that of generation {generation} now")
-            }
-            Self::Recovery { generation } => {
-                write!(f, "the quorum is to be re-created here, as generation {generation}")
-            }
-        }
-    }
 }
 
 /// What this look means for the instance `me`, which has become a member with `membership`.
@@ -135,7 +66,12 @@ pub fn decide(me: &str, membership: &Membership, seen: &Observed) -> Verdict {
         _ if seen.is_moved && seen.local.is_manager => {
             Verdict::Wait { why: Cause::Moved.to_string() }
         }
-        LocalState::Active if seen.local.has_managers => Verdict::Fine,
+        LocalState::Active if seen.local.has_managers => match &seen.records {
+            Some(Records { reach: Reach::Silent { known, why }, .. }) => {
+                Verdict::Wait { why: format!("{}; {why}", nobody_listens(known)) }
+            }
+            _ => Verdict::Fine,
+        },
         LocalState::Active => Verdict::Wait { why: "no manager is connected".into() },
         LocalState::Locked => Verdict::Wait { why: "Docker's swarm state is locked".into() },
         LocalState::Pending | LocalState::Error | LocalState::Inactive => {
@@ -168,7 +104,7 @@ fn compare(
             let fenced = Verdict::Out(Cause::Fenced { generation });
             Some(if records.is_manager_there { fenced } else { nobody_answers(generation) })
         } else {
-            // One that hears of no manager is not well, and that is said below.
+            // One without a manager is not well, and that is reported below.
             local.is_sound().then_some(Verdict::Out(Cause::Renewed { generation }))
         };
     }
@@ -185,18 +121,21 @@ fn compare(
         (false, true, true) => Some(Verdict::Out(Cause::CertificateRefused)),
         (true, _, false) => Some(nobody_answers(generation)),
         (false, false, true) if seen.is_moved => Some(Verdict::Out(Cause::Moved)),
-        (false, false, _)
-            if records.is_stranded.is_yes()
-                && local.state == LocalState::Active
-                && !(is_manager || local.is_manager) =>
-        {
-            Some(Verdict::Out(Cause::Stranded))
-        }
         // Left by force it would stay in raft.
         (false, true, false) if is_manager => Some(nobody_can(&Cause::CertificateRefused)),
         (false, false, false) if seen.is_moved && is_manager => Some(nobody_can(&Cause::Moved)),
+        (false, false, _) if local.state == LocalState::Active && !is_manager => {
+            stranded(local, &records.reach)
+        }
         _ => None,
     }
+}
+
+/// Left by force, a manager would stay in raft: only a worker leaves like this.
+fn stranded(local: &LocalNode, reach: &Reach) -> Option<Verdict> {
+    let Reach::Replaced { known, listening } = reach else { return None };
+    let cause = Cause::Stranded { known: known.clone(), listening: *listening };
+    (!local.is_manager).then_some(Verdict::Out(cause))
 }
 
 fn two_swarms(generation: u64, has_leader: Fact) -> Verdict {
@@ -225,7 +164,7 @@ pub(super) fn is_later(charter: &Charter, membership: &Membership) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
     use time::OffsetDateTime;
 
@@ -245,7 +184,7 @@ mod tests {
         Membership { node_id: "node".into(), swarm_id: "swarm".into(), generation: 2, role }
     }
 
-    fn local(state: LocalState, role: Role) -> LocalNode {
+    pub fn local(state: LocalState, role: Role) -> LocalNode {
         LocalNode {
             state,
             node_id: Some("node".into()),
@@ -259,7 +198,7 @@ mod tests {
         }
     }
 
-    fn charter(generation: u64, swarm_id: &str, phase: CharterPhase) -> Charter {
+    pub fn charter(generation: u64, swarm_id: &str, phase: CharterPhase) -> Charter {
         Charter {
             phase,
             generation,
@@ -296,7 +235,7 @@ mod tests {
             charter: Some(charter),
             row: Some(row),
             is_manager_there,
-            is_stranded: Fact::No,
+            reach: Reach::Open,
             has_leader,
         })
     }
@@ -324,20 +263,40 @@ mod tests {
         assert_eq!(look(LocalState::Error, EXPIRED, expired), refused);
     }
 
+    const KNOWN: [u8; 4] = [10, 0, 0, 1];
+    const OTHER: [u8; 4] = [10, 0, 0, 7];
+
+    fn replaced() -> Reach {
+        Reach::Replaced { known: [KNOWN.into()].into(), listening: OTHER.into() }
+    }
+
+    fn silent() -> Reach {
+        Reach::Silent {
+            known: [KNOWN.into()].into(),
+            why: "no other manager listens that has a leader".into(),
+        }
+    }
+
     #[test]
-    fn a_worker_whose_managers_are_all_gone_joins_anew_and_waits_where_nobody_can_tell() {
-        let look = |state, is_stranded| {
+    fn a_worker_whose_managers_were_all_replaced_joins_anew_and_waits_where_nobody_can_tell() {
+        let look = |state, role, reach| {
             let (now, well) =
                 (charter(2, "swarm", CharterPhase::Open), row("node", MemberState::Ready));
-            let records = records(now, well, false).map(|it| Records { is_stranded, ..it });
-            let local = local(state, Role::Worker);
-            let seen = Observed { local, is_moved: false, records };
+            let records = records(now, well, false).map(|it| Records { reach, ..it });
+            let seen = Observed { local: local(state, role), is_moved: false, records };
             decide("i-1", &member(Role::Worker), &seen)
         };
-        assert_eq!(look(LocalState::Active, Fact::Yes), Verdict::Out(Cause::Stranded));
-        assert_eq!(look(LocalState::Active, Fact::No), Verdict::Fine);
-        assert_eq!(look(LocalState::Active, Fact::CannotTell), Verdict::Fine);
-        assert!(matches!(look(LocalState::Pending, Fact::Yes), Verdict::Wait { .. }));
+        let cause = Cause::Stranded { known: [KNOWN.into()].into(), listening: OTHER.into() };
+        let text = cause.to_string();
+        assert!(text.contains("listens (10.0.0.1)") && text.contains("at 10.0.0.7"), "{text}");
+        let (active, worker) = (LocalState::Active, Role::Worker);
+        assert_eq!(look(active, worker, replaced()), Verdict::Out(cause));
+        assert_eq!(look(active, worker, Reach::Open), Verdict::Fine);
+        assert_eq!(look(active, worker, Reach::NotKnown), Verdict::Fine);
+        assert_eq!(look(active, Role::Manager, replaced()), Verdict::Fine, "promoted by hand");
+        let why = "no manager that Docker knows here listens (10.0.0.1); no other manager listens that has a leader";
+        assert_eq!(look(active, worker, silent()), Verdict::Wait { why: why.into() });
+        assert!(matches!(look(LocalState::Pending, worker, replaced()), Verdict::Wait { .. }));
     }
 
     #[test]
@@ -410,7 +369,7 @@ mod tests {
             recovers in prop::sample::select(&[None, Some("swarm"), Some("next")]),
             is_founder in any::<bool>(),
             has_leader in prop::sample::select(&[Fact::Yes, Fact::No, Fact::CannotTell]),
-            is_stranded in prop::sample::select(&[Fact::Yes, Fact::No, Fact::CannotTell]),
+            reach in prop::sample::select(vec![Reach::NotKnown, Reach::Open, silent(), replaced()]),
         ) {
             let role = if is_manager { Role::Manager } else { Role::Worker };
             let local = LocalNode { has_managers, error: error.into(), ..local(state, role) };
@@ -420,7 +379,7 @@ mod tests {
             let is_re_created = charter.recovers == charter.swarm_id;
             let me = if is_founder { "i-1" } else { "i-2" };
             let records = records(charter, row(row_of, mark), is_manager_there)
-                .map(|records| Records { has_leader, is_stranded, ..records });
+                .map(|records| Records { has_leader, reach: reach.clone(), ..records });
             let seen = Observed { local, is_moved, records: records.filter(|_| is_ledger_read) };
             match decide(me, &member(role), &seen) {
                 Verdict::Out(Cause::InNoSwarm) => prop_assert_eq!(state, LocalState::Inactive),
@@ -435,8 +394,8 @@ mod tests {
                 Verdict::Out(Cause::Moved) => prop_assert!(
                     is_ledger_read && is_manager_there && is_moved
                 ),
-                Verdict::Out(Cause::Stranded) => prop_assert!(
-                    is_ledger_read && is_stranded.is_yes() && !is_manager && state == LocalState::Active
+                Verdict::Out(Cause::Stranded { .. }) => prop_assert!(
+                    is_ledger_read && reach == replaced() && !is_manager && state == LocalState::Active
                 ),
                 Verdict::Out(Cause::CertificateRefused) => prop_assert!(
                     is_ledger_read && is_manager_there && error == EXPIRED

@@ -1,12 +1,16 @@
 //! A node that serves looks after its own membership: is it still in the charter's swarm?
 //!
 //! Guarantees: nothing is changed here. [`until_out`] only returns with evidence that lasted over
-//! several looks, and what follows is a boot, which looks afresh. Managers that do not answer, a
-//! ledger that fails or a Docker that restarts are bad days of somebody else: they are said, and
-//! waited for. A host that is broken for good is [`replacement`]'s.
+//! several looks; what follows is a boot, which looks afresh, and for a worker that is stranded its leave.
+//! Managers that do not answer, a ledger that fails or a Docker that restarts are bad days of somebody else:
+//! they are said, and waited for. A host that is broken for good is [`replacement`]'s.
 
+mod cause;
 mod decide;
+mod reach;
 pub mod replacement;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -18,11 +22,12 @@ use crate::ledger::{Charter, CharterPhase, LedgerError};
 use crate::node::Node;
 use crate::peers::{fetch_leader, find_manager, is_led};
 use crate::state::Phase;
-use crate::swarm::{
-    LocalNode, SwarmError, explain_left_over, find_left_over_vxlans, first_listening,
-};
+use crate::swarm::{SwarmError, explain_left_over, find_left_over_vxlans, first_listening};
 
-pub use decide::{Cause, Observed, Records, Verdict, decide};
+pub use cause::Cause;
+use cause::Suspicion;
+pub use decide::{Observed, Records, Verdict, decide};
+pub use reach::Reach;
 
 /// Between two looks at Docker, which is near.
 const INTERVAL: Duration = Duration::from_secs(15);
@@ -39,7 +44,7 @@ enum CareError {
 
 /// Looks again and again, and returns once this node is in the charter's swarm no more.
 pub async fn until_out(node: &Node, membership: &Membership) -> Cause {
-    let mut suspicion: Option<(Cause, u32)> = None;
+    let mut suspicion = Suspicion::default();
     let mut vxlans = Vec::new();
     let mut is_waiting = false;
     for turn in 1u32.. {
@@ -51,34 +56,29 @@ pub async fn until_out(node: &Node, membership: &Membership) -> Cause {
         vxlans = say_left_over(node, vxlans);
         // What the ledger has shown is not over because nobody looks there.
         let is_ledger_due =
-            is_told || is_waiting || suspicion.is_some() || turn.is_multiple_of(LEDGER_EVERY);
+            is_told || is_waiting || suspicion.is_open() || turn.is_multiple_of(LEDGER_EVERY);
         let verdict = match observe(node, membership, is_ledger_due).await {
             Ok(seen) => decide(&node.instance.id, membership, &seen),
             Err(error) => Verdict::Wait { why: crate::errors::chain(&error) },
         };
         is_waiting = matches!(verdict, Verdict::Wait { .. });
-        suspicion = match verdict {
+        match verdict {
             Verdict::Fine => {
                 node.state.enter(Phase::Ready, membership.to_string());
-                None
+                suspicion.end();
             }
             Verdict::Wait { why } => {
                 node.state.enter(Phase::Ready, format!("{membership}; waiting, since {why}"));
-                None
+                suspicion.end();
             }
             // By this node's own claim: no second look is needed, and an operator waits.
             Verdict::Out(cause @ Cause::Recovery { .. }) => return cause,
             Verdict::Out(cause) => {
-                let looks = match suspicion {
-                    Some((earlier, looks)) if earlier == cause => looks + 1,
-                    _ => 1,
-                };
-                if looks >= cause.looks() {
+                if suspicion.confirm(&cause) {
                     return cause;
                 }
-                Some((cause, looks))
             }
-        };
+        }
     }
     unreachable!("the looks never end")
 }
@@ -124,34 +124,20 @@ async fn observe(
         Fact::CannotTell
     };
     let is_manager_there = listening.is_some();
-    let is_stranded = match &charter {
-        Some(charter)
-            if membership.role == Role::Worker
-                && !is_in_question
-                && charter.phase == CharterPhase::Open
-                && charter.swarm_id.as_ref() == Some(&membership.swarm_id) =>
-        {
-            is_stranded(node, charter, &local).await?
+    let reach = match &charter {
+        Some(charter) if !is_in_question && may_be_stranded(charter, membership) => {
+            let me = &node.instance.id;
+            reach::look(&node.ledger, me, charter, &local, first_listening).await?
         }
-        _ => Fact::CannotTell,
+        _ => Reach::NotKnown,
     };
-    let records = Records { charter, row, is_manager_there, is_stranded, has_leader };
+    let records = Records { charter, row, is_manager_there, reach, has_leader };
     Ok(Observed { local, is_moved, records: Some(records) })
 }
 
-/// See [`Records::is_stranded`]. Docker connects to the managers that it knows, and learns of others from those
-/// alone.
-async fn is_stranded(
-    node: &Node,
-    charter: &Charter,
-    local: &LocalNode,
-) -> Result<Fact, LedgerError> {
-    if local.is_manager || local.managers.is_empty() {
-        return Ok(Fact::CannotTell);
-    }
-    if first_listening(&local.managers).await.is_some() {
-        return Ok(Fact::No);
-    }
-    let other = find_manager(node, charter, |row| !local.managers.contains(&row.address)).await?;
-    Ok(if other.is_some() { Fact::Yes } else { Fact::CannotTell })
+/// A worker of the very swarm that the charter names, and may join.
+fn may_be_stranded(charter: &Charter, membership: &Membership) -> bool {
+    membership.role == Role::Worker
+        && charter.phase == CharterPhase::Open
+        && charter.swarm_id.as_ref() == Some(&membership.swarm_id)
 }

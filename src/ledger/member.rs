@@ -11,8 +11,8 @@ use super::{Ledger, LedgerError};
 use crate::instance::{Quiet, Role};
 use crate::labels::Labels;
 
-/// One node's row: a manager refreshes its own every minute, a worker every few hours. It never expires: which
-/// nodes there are, and whether a swarm is lost, is read from the rows, so that one goes only with evidence.
+/// One node's row: a manager refreshes its own every minute, a worker every few hours. It never expires:
+/// skep reads from the rows which nodes there are and whether a swarm is lost, so age alone deletes none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     pub instance_id: String,

@@ -13,7 +13,8 @@ use serde::de::{DeserializeOwned, Error as _};
 use super::LedgerError;
 use crate::aws::AwsError;
 
-/// The shape of the rows. One of a higher number is left alone; a row without a number is of the first.
+/// The shape of the rows. A row of a higher number is not read; one without a number is of the first. A write does not
+/// look at the number of the row that it replaces.
 pub(super) const SCHEMA: u64 = 1;
 const SCHEMA_ATTRIBUTE: &str = "schema";
 

@@ -14,7 +14,8 @@ use crate::node::Node;
 
 /// How fresh a manager's address is in the ledger.
 const MANAGER_REFRESH: Duration = Duration::from_secs(60);
-/// A worker's row only has to outlive its TTL.
+/// What changes in a worker's row is written at once. Otherwise it only has to stay younger than the two days after
+/// which managers may delete a row without a group.
 const WORKER_REFRESH: Duration = Duration::from_secs(6 * 3600);
 /// Until the row of a new node is written, nobody can join through it.
 const RECORD_RETRY: Duration = Duration::from_secs(2);

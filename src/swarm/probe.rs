@@ -13,8 +13,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How many managers are probed at once; a swarm has seven at the most that make sense.
 const PROBED_AT_ONCE: usize = 8;
 
-/// The first that accepts a connection on [`SWARM_PORT`], a batch after the other: rows of managers
-/// that went without a word live on for days, and any number of them must not hide a live one.
+/// The first that accepts a connection on [`SWARM_PORT`], one batch after another: the ledger may still
+/// have rows of managers that died, and any number of them must not hide a live one.
 pub async fn first_listening(addresses: &[IpAddr]) -> Option<IpAddr> {
     for batch in addresses.chunks(PROBED_AT_ONCE) {
         let found = probe_batch(batch).await;

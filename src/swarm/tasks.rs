@@ -24,6 +24,9 @@ const TASK_LABEL: &str = "com.docker.swarm.task.id";
 const FLUSH_LABEL: &str = "skep.flush";
 const AFTER_FLUSH: &str = "after";
 
+/// Of a task whose state Docker does not report: it may run.
+const NO_STATE: &str = "unknown";
+
 /// A container of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskContainer {
@@ -45,7 +48,7 @@ pub struct LiveTask {
     pub slot: Option<i64>,
     /// `None` while it waits for a node.
     pub node_id: Option<String>,
-    /// Docker's word, such as `running`.
+    /// Docker's word, such as `running`; [`NO_STATE`] where its list names none.
     pub state: String,
     /// It is to end.
     pub stopping: bool,
@@ -53,13 +56,16 @@ pub struct LiveTask {
 
 impl LiveTask {
     fn of(task: Task, services: &HashMap<String, String>) -> Option<Self> {
-        let state = task.status?.state.filter(|state| is_live(Some(*state)))?;
+        let state = task.status.and_then(|status| status.state);
+        if !is_live(state) {
+            return None;
+        }
         let service = task.service_id.unwrap_or_default();
         Some(Self {
             service: services.get(&service).cloned().unwrap_or(service),
             slot: task.slot.filter(|slot| *slot > 0),
             node_id: task.node_id.filter(|id| !id.is_empty()),
-            state: state.to_string(),
+            state: state.map_or_else(|| NO_STATE.to_owned(), |state| state.to_string()),
             stopping: matches!(task.desired_state, Some(TaskState::SHUTDOWN | TaskState::REMOVE)),
         })
     }
@@ -174,13 +180,13 @@ impl Swarm {
         self.call("read a container's log", read).await
     }
 
-    /// How many tasks of a node have not ended, by the managers' list.
+    /// How many tasks of a node have not ended, by the managers' list. A task without a state counts: it may run.
     ///
     /// The desired state says nothing here: it is `shutdown` the moment a drain begins, long
     /// before the task has stopped.
     ///
     /// # Errors
-    /// As for [`Swarm::fetch_nodes`].
+    /// As for [`Swarm::fetch_nodes`], and where one task has a state that skep does not know.
     pub async fn count_live_tasks(&self, node_id: &str) -> Result<usize, SwarmError> {
         let filters = HashMap::from([("node".to_owned(), vec![node_id.to_owned()])]);
         let options = &ListTasksOptionsBuilder::default().filters(&filters).build();
@@ -261,8 +267,8 @@ impl Swarm {
     }
 }
 
-/// Everything but a task that is known to have ended: one without a state, or with one that a later Docker has
-/// invented, may run.
+/// Everything but a task that is known to have ended: one without a state may run. (A state that only a later Docker
+/// knows does not get here: the whole list cannot be parsed then, which is an error.)
 fn is_live(state: Option<TaskState>) -> bool {
     use TaskState::*;
     !matches!(state, Some(COMPLETE | SHUTDOWN | FAILED | REJECTED | REMOVE | ORPHANED))
@@ -270,7 +276,41 @@ fn is_live(state: Option<TaskState>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::swarm::tests::fake_engine::{FakeEngine, RELEASES};
+
+    fn task(status: Value) -> Value {
+        json!({ "ID": "t", "ServiceID": "s1", "Slot": 1, "NodeID": "n1", "Status": status })
+    }
+
+    /// Only a task that Docker calls ended has ended; the page and the departure count alike.
+    #[tokio::test]
+    async fn a_task_without_a_state_may_run() {
+        let engine = FakeEngine::start(RELEASES[0]);
+        let swarm = engine.swarm();
+        let live = async |tasks: Vec<Value>| {
+            engine.lock().tasks = tasks.into();
+            let shown = swarm.fetch_live_tasks().await.unwrap();
+            assert_eq!(shown.len(), swarm.count_live_tasks("n1").await.unwrap(), "{shown:?}");
+            shown.into_iter().map(|task| task.state).collect::<Vec<_>>()
+        };
+        let ended = ["complete", "shutdown", "failed", "rejected", "remove", "orphaned"];
+        assert_eq!(live(ended.map(|state| task(json!({ "State": state }))).into()).await, [""; 0]);
+        assert_eq!(live(vec![task(json!({ "State": "running" }))]).await, ["running"]);
+        assert_eq!(live(vec![task(json!({}))]).await, ["unknown"], "no state");
+        assert_eq!(live(vec![task(Value::Null)]).await, ["unknown"], "no status");
+        assert_eq!(live(vec![task(json!({ "State": "pending" })), task(json!({}))]).await.len(), 2);
+    }
+
+    /// Nothing is counted as gone because its state has a new name.
+    #[tokio::test]
+    async fn a_state_that_only_a_later_docker_knows_is_an_error() {
+        let engine = FakeEngine::start(RELEASES[0]);
+        engine.lock().tasks = vec![task(json!({ "State": "hibernating" }))].into();
+        assert!(engine.swarm().count_live_tasks("n1").await.is_err());
+    }
 
     #[test]
     fn a_label_keeps_a_standalone_container_until_after_the_flush() {

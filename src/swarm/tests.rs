@@ -48,6 +48,31 @@ async fn renew_credentials(swarm: &Swarm) -> Result<(), SwarmError> {
     swarm.update_registry_auth(&services[0], AUTH.into()).await
 }
 
+/// Docker connects to the managers that it knows: without one of them, what is read is not who they are.
+#[tokio::test]
+async fn the_managers_that_docker_knows_are_all_read_or_none() {
+    let engine = FakeEngine::start(RELEASES[0]);
+    let swarm = engine.swarm();
+    swarm.init(spec()).await.unwrap();
+    let read = async |addresses: &[&str]| {
+        let remote = |addr: &&str| serde_json::json!({ "NodeID": "n", "Addr": addr });
+        engine.lock().managers = addresses.iter().map(remote).collect();
+        let local = swarm.fetch_local_node().await.unwrap();
+        assert!(local.has_managers, "whatever can be read of them");
+        local.managers.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(read(&["10.0.0.1:2377", "10.0.0.2:2377"]).await, ["10.0.0.1", "10.0.0.2"]);
+    assert_eq!(read(&["[fd00::7]:2377"]).await, ["fd00::7"]);
+    for unreadable in ["", "10.0.0.2", "fd00::7", "manager-2:2377"] {
+        assert_eq!(read(&["10.0.0.1:2377", unreadable]).await, [""; 0], "{unreadable}");
+    }
+    engine.lock().managers = serde_json::json!([{ "NodeID": "n" }]);
+    assert!(swarm.fetch_local_node().await.unwrap().managers.is_empty(), "no address");
+    engine.lock().managers = serde_json::Value::Null;
+    let local = swarm.fetch_local_node().await.unwrap();
+    assert!(!local.has_managers && local.managers.is_empty());
+}
+
 /// What this release is spoken to in.
 fn spoken(release: Release) -> &'static str {
     if release.oldest == "1.44" { "1.44" } else { "1.41" }

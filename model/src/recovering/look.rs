@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use skep::autoscaling::GroupInstance;
 use skep::boot::{self, Absence, Mark, OwnSwarm};
-use skep::care::{self, Records, Verdict};
+use skep::care::{self, Reach, Records, Verdict};
 use skep::fact::Fact;
 use skep::instance::{Instance, Market, Membership, Role};
 use skep::ledger::{Charter, Member, MemberState};
@@ -191,7 +191,7 @@ impl World {
             charter: Some(self.charter(fence)),
             row: self.own_row(slot),
             is_manager_there: !self.doors(slot).is_empty(),
-            is_stranded: Fact::No,
+            reach: Reach::Open,
             has_leader: Fact::from(self.is_led(slot)),
         };
         let seen =

@@ -8,7 +8,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use crate::autoscaling::Survey;
-use crate::ledger::{Attempt, Member, MemberState};
+use crate::ledger::{Attempt, Charter, CharterPhase, Member, MemberState};
 use crate::swarm::NodeView;
 
 /// When an answer says that more than half of the swarm is gone, another one must say so again this
@@ -17,8 +17,8 @@ pub const SECOND_ANSWER_AFTER: Duration = Duration::from_secs(30);
 /// Rows that are younger than this may be those of a join that goes on.
 const ROW_PATIENCE: Duration = Duration::from_secs(120);
 
-/// The same where Auto Scaling's silence says nothing: that Docker lists no such node is all there is, and a
-/// node that was taken out by hand learns from its row that it was.
+/// The same for rows without a group, where an answer of Auto Scaling is no evidence: Docker's list without such a
+/// node is all there is, and a node that was taken out by hand learns that from its row.
 const UNGROUPED_ROW_PATIENCE: Duration = Duration::from_secs(48 * 3600);
 
 /// The join that has made an entry is over by then: Docker's call ends within 40 s, and what goes on in
@@ -36,6 +36,8 @@ pub struct Observed<'a> {
     pub patience: Duration,
     pub members: &'a [Member],
     pub attempts: &'a [Attempt],
+    /// Read only where [`needs_charter`] holds; `None` also where it cannot be read.
+    pub charter: Option<&'a Charter>,
     /// Empty where no answer came that can be believed.
     pub survey: &'a Survey,
     /// How long every answer has said that more than half of the swarm is gone.
@@ -259,18 +261,47 @@ fn by_instances<'a>(seen: &Observed<'_>, ids: impl Iterator<Item = (&'a str, boo
     verdict
 }
 
+/// Is there a row without a group that only the charter can place?
+#[must_use]
+pub fn needs_charter(me: &str, members: &[Member], now: OffsetDateTime) -> bool {
+    let own = own_swarm(me, members);
+    let is_elsewhere = |row: &&Member| row.swarm_id.is_none() || row.swarm_id.as_ref() != own;
+    members.iter().filter(is_elsewhere).any(|row| is_old_and_ungrouped(row, now))
+}
+
+fn is_old_and_ungrouped(row: &Member, now: OffsetDateTime) -> bool {
+    row.group.is_none() && now - row.updated_at > UNGROUPED_ROW_PATIENCE
+}
+
+/// The swarm whose node list a look has read: that of the manager that looks, by its own row.
+fn own_swarm<'a>(me: &str, members: &'a [Member]) -> Option<&'a String> {
+    members.iter().find(|row| row.node_id == me)?.swarm_id.as_ref()
+}
+
 /// A row that outlived its node and its instance, or that somebody invented.
 fn is_orphan(seen: &Observed<'_>, row: &Member) -> bool {
-    let age = seen.now - row.updated_at;
     let is_over = if row.group.is_some() {
-        seen.survey.is_gone(&row.instance_id) && age > ROW_PATIENCE
+        seen.survey.is_gone(&row.instance_id) && seen.now - row.updated_at > ROW_PATIENCE
     } else {
-        let mine = seen.members.iter().find(|mine| mine.node_id == seen.me);
-        let is_ours =
-            mine.is_some_and(|mine| mine.swarm_id.is_some() && mine.swarm_id == row.swarm_id);
-        is_ours && age > UNGROUPED_ROW_PATIENCE
+        is_old_and_ungrouped(row, seen.now) && is_out_of_its_swarm(seen, row)
     };
     is_over && seen.nodes.iter().all(|node| node.id != row.node_id)
+}
+
+/// The row's node, which is not on the list of this look, is in no swarm of the cluster: the list is that of the
+/// row's swarm, or the row's swarm was given up. One that names no swarm is of either kind where its generation is
+/// not above the charter's: a generation never names two swarms.
+fn is_out_of_its_swarm(seen: &Observed<'_>, row: &Member) -> bool {
+    let Some(own) = own_swarm(seen.me, seen.members) else { return false };
+    if row.swarm_id.as_ref() == Some(own) {
+        return true;
+    }
+    let is_open =
+        |it: &&Charter| it.phase == CharterPhase::Open && it.swarm_id.as_ref() == Some(own);
+    seen.charter.filter(is_open).is_some_and(|charter| match &row.swarm_id {
+        Some(_) => charter.has_given_up(row.swarm_id.as_ref()),
+        None => row.generation <= charter.generation,
+    })
 }
 
 /// The instance is a member or gone, and no entry is left that only this attempt explains.

@@ -27,7 +27,7 @@ use super::stand_in::{self, WaitingSince};
 use crate::autoscaling::Survey;
 use crate::demotion::{Demotion, demote_in_turn};
 use crate::instance::Role;
-use crate::ledger::Member;
+use crate::ledger::{Charter, Member};
 use crate::metrics::metrics;
 use crate::node::Node;
 use crate::swarm::NodeView;
@@ -93,6 +93,12 @@ async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<bool, CareEr
     let (members, attempts) =
         tokio::try_join!(node.ledger.fetch_members(), node.ledger.fetch_attempts())?;
     let nothing = Survey::default();
+    let wall_clock = OffsetDateTime::now_utc();
+    let charter = if decide::needs_charter(me, &members, wall_clock) {
+        fetch_charter(node).await
+    } else {
+        None
+    };
     let mut seen = Observed {
         me,
         nodes: &nodes,
@@ -100,9 +106,10 @@ async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<bool, CareEr
         patience: if is_leader { LEADER_PATIENCE } else { BACKUP_PATIENCE },
         members: &members,
         attempts: &attempts,
+        charter: charter.as_ref(),
         survey: &nothing,
         majority_for: memory.majority_since.map_or(Duration::ZERO, |since| now - since),
-        now: OffsetDateTime::now_utc(),
+        now: wall_clock,
     };
     let mut ids = decide::ask_about(&seen, is_survey_due);
     ids.extend(memory.waiting_since.keys().map(String::as_str));
@@ -132,6 +139,17 @@ async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<bool, CareEr
     acted?;
     stand_in::begin(node, &memory.waiting_since, &members, now).await?;
     Ok(is_busy)
+}
+
+/// Only rows that nobody needs any more wait for it: where it cannot be read, which others report, they stay.
+async fn fetch_charter(node: &Node) -> Option<Charter> {
+    match node.ledger.fetch_charter().await {
+        Ok(charter) => charter,
+        Err(error) => {
+            tracing::debug!("{WHAT}: {}", crate::errors::chain(&error));
+            None
+        }
+    }
 }
 
 /// One that cannot be demoted yet must not keep the others on the list; of the managers one goes at a
@@ -186,7 +204,10 @@ async fn forget<'a>(node: &Node, rows: impl Iterator<Item = &'a Member>) -> Resu
             tracing::info!(
                 instance = row.instance_id,
                 node = row.node_id,
-                "deleted a row of the dead"
+                group = row.group,
+                swarm_id = row.swarm_id,
+                written_at = %row.updated_at,
+                "deleted the row of a node that is off the node list"
             );
         }
     }

@@ -1,5 +1,7 @@
 //! Whatever Docker, the ledger and Auto Scaling say: nobody is removed without evidence.
 
+mod rows;
+
 use proptest::prelude::*;
 
 use super::decide::*;
@@ -72,6 +74,7 @@ struct World {
     lifeless_for: BTreeMap<String, Duration>,
     members: Vec<Member>,
     attempts: Vec<Attempt>,
+    charter: Option<Charter>,
     survey: Survey,
     majority_for: Duration,
 }
@@ -82,7 +85,7 @@ impl World {
         let lifeless = nodes.iter().filter(|node| is_lifeless(node));
         let lifeless_for = lifeless.map(|node| (node.id.clone(), PATIENCE)).collect();
         let (attempts, majority_for) = (vec![], Duration::ZERO);
-        Self { nodes, lifeless_for, members, attempts, survey, majority_for }
+        Self { nodes, lifeless_for, members, attempts, charter: None, survey, majority_for }
     }
 
     fn seen(&self) -> Observed<'_> {
@@ -93,6 +96,7 @@ impl World {
             patience: PATIENCE,
             members: &self.members,
             attempts: &self.attempts,
+            charter: self.charter.as_ref(),
             survey: &self.survey,
             majority_for: self.majority_for,
             now: NOW,
@@ -161,26 +165,6 @@ fn who_was_never_in_a_group_is_left_alone() {
     let nowhere = vec![me(), node("w2", "ready", 5)];
     let orphaned = World::new(nowhere, vec![lone()], survey(&["i-lone"], &[]));
     assert!(decide(&orphaned.seen()).orphans.is_empty(), "too young, and of what swarm?");
-}
-
-/// A row does not expire: where Auto Scaling cannot say that the instance is gone, Docker's list of the very
-/// swarm that the row names says at least that it is no member.
-#[test]
-fn a_row_without_a_group_goes_once_its_swarm_has_not_listed_it_for_days() {
-    let of =
-        |swarm: Option<&str>, row: Member| Member { swarm_id: swarm.map(str::to_owned), ..row };
-    let mine = || member("i-me", "me", 1, 0);
-    let days = |days: i64| days * 24 * 3600;
-    let goes = |mine: Member, row: Member, nodes: Vec<NodeView>| {
-        !decide(&World::new(nodes, vec![mine, row], Survey::default()).seen()).orphans.is_empty()
-    };
-    let lone = |age: i64| ungrouped(member("i-lone", "w1", 4, age));
-    let ours = || of(Some("s1"), mine());
-    assert!(goes(ours(), of(Some("s1"), lone(days(3))), vec![me()]));
-    assert!(!goes(ours(), of(Some("s1"), lone(days(1))), vec![me()]));
-    assert!(!goes(ours(), of(Some("s1"), lone(days(3))), vec![me(), node("w1", "down", 4)]));
-    assert!(!goes(ours(), of(Some("s2"), lone(days(3))), vec![me()]), "of another swarm");
-    assert!(!goes(mine(), of(None, lone(days(3))), vec![me()]), "nobody can tell of which");
 }
 
 /// The second row was made by hand, or the first was.

@@ -67,6 +67,10 @@ pub(crate) struct Engine {
     /// By path below the version, such as `/swarm/join`.
     pub(crate) instead: BTreeMap<&'static str, Instead>,
     pub(crate) service_spec: Value,
+    /// The answer to `GET /tasks`.
+    pub(crate) tasks: Value,
+    /// `RemoteManagers` of `/info`.
+    pub(crate) managers: Value,
     is_in_swarm: bool,
     node_spec: Value,
     /// Of both objects.
@@ -87,6 +91,8 @@ impl FakeEngine {
             instead: BTreeMap::new(),
             // `Later` stands for what an older API version has no word for.
             service_spec: json!({ "Name": "web", "TaskTemplate": { "Later": 7 } }),
+            tasks: json!([]),
+            managers: json!([{ "NodeID": "n1", "Addr": "10.0.0.1:2377" }]),
             is_in_swarm: false,
             node_spec: json!({ "Role": "manager", "Availability": "active" }),
             index: 12,
@@ -203,7 +209,8 @@ impl Engine {
             "GET /nodes" => json!([self.node()]),
             "GET /nodes/n1" => self.node(),
             "GET /services" => json!([self.service()]),
-            "GET /containers/json" | "GET /images/json" | "GET /tasks" => json!([]),
+            "GET /containers/json" | "GET /images/json" => json!([]),
+            "GET /tasks" => self.tasks.clone(),
             "POST /swarm/init" | "POST /swarm/join" if self.is_in_swarm => {
                 return refuse(503, "This node is already part of a swarm.");
             }
@@ -252,7 +259,7 @@ impl Engine {
             json!({
                 "LocalNodeState": "active", "NodeID": "n1", "NodeAddr": "10.0.0.1",
                 "ControlAvailable": true, "Cluster": { "ID": "c1" },
-                "RemoteManagers": [{ "NodeID": "n1", "Addr": "10.0.0.1:2377" }],
+                "RemoteManagers": self.managers,
             })
         } else {
             json!({ "LocalNodeState": "inactive", "NodeID": "" })
