@@ -39,12 +39,19 @@ pub async fn live(
                 notices.give(back_to_the_pool(node));
                 depart(node, announcer, notices).await
             }
+            Wait::Departs => depart(node, announcer, notices).await,
             Wait::Ended(departure) => {
                 let outcome = Outcome::NothingToLeave;
                 hook::complete(node, announcer, &departure, outcome).await;
                 outcome
             }
         };
+        if outcome.stays() {
+            // Only a member that was found in the pool comes here. It may have been taken out of it meanwhile.
+            is_pooled = None;
+            deadline = Instant::now() + node.settings.boot.deadline;
+            continue;
+        }
         let reason = notices.now().map(|departure| departure.reason);
         if reason != Some(Reason::Pool) || outcome.is_failure() {
             return Ok(Ended::Left(outcome));

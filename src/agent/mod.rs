@@ -8,6 +8,7 @@ mod lives;
 mod metadata;
 mod standby;
 mod standing;
+mod unidentified;
 mod warm;
 
 use std::convert::Infallible;
@@ -24,7 +25,7 @@ use crate::care;
 use crate::config::{Loaded, Mistakes, Settings};
 use crate::events::{Event, Events};
 use crate::imds::{Imds, ImdsError};
-use crate::instance::Membership;
+use crate::instance::{Departure, Membership, Reason};
 use crate::leave::{self, Outcome};
 use crate::metrics::metrics;
 use crate::node::Node;
@@ -56,6 +57,10 @@ pub enum RunError {
     Identity(Mistakes),
     #[error("this node could not take its place in the swarm")]
     Boot(#[from] BootError),
+    #[error(
+        "this node is to leave ({reason} notice), and cannot: the instance metadata have not said who it is, and {docker}"
+    )]
+    Unidentified { reason: Reason, docker: String },
     #[error("cannot listen for the operator")]
     Control(#[from] control::ControlError),
     #[error("cannot listen for signals")]
@@ -111,7 +116,7 @@ async fn life(
     let docker = Swarm::new(settings.docker.host.to_string());
     let instance = tokio::select! {
         biased;
-        _ = notices.given() => return Ok(Ended::Left(Outcome::NothingToLeave)),
+        ended = unidentified::until_nothing_to_leave(&docker, notices, state) => return ended,
         // Docker's version is asked meanwhile: every round trip of a boot counts. One that is only
         // starting is not waited for here.
         (instance, _) = async {
@@ -119,6 +124,7 @@ async fn life(
             tokio::join!(metadata::fetch_instance(&imds, settings, state, deadline), docker)
         } => instance?,
     };
+    state.trouble(unidentified::WHO, None);
     let first_look = companions.watch_metadata(&imds, settings, notices, state);
     let aws = Aws::load(settings.region.as_deref(), &instance.region).await;
     let announcer = Announcer::new(&instance, settings, &aws);

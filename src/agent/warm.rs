@@ -1,5 +1,8 @@
 //! Warm pools: an instance that was prepared ahead, or has come back, is no node until it is taken into
 //! service.
+//!
+//! Guarantees: it is let into the pool, and ends without a departure, only where Docker and the ledger have
+//! said that it is no member. Until they have, it waits, and `skep status` shows why.
 
 use std::time::Duration;
 
@@ -11,10 +14,13 @@ use crate::imds::TargetState;
 use crate::instance::{Departure, Reason};
 use crate::node::Node;
 use crate::state::Phase;
+use crate::swarm::LocalState;
 use crate::systemd;
 use crate::watch::Notices;
 
-/// The metadata is asked this long; the next look comes soon.
+/// Who has the trouble.
+const WHO: &str = "the warm pool";
+/// Metadata and Docker are asked this long; the next look comes soon.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// How the time before boot went.
@@ -23,10 +29,12 @@ pub enum Wait {
     None,
     /// It was in a warm pool, and has been taken into service.
     Over,
-    /// It goes without having served: there is nothing to leave.
+    /// It goes without having served: by Docker's own word there is nothing to leave.
     Ended(Departure),
     /// It is still a member: skep has died while it went back into the pool.
     MustLeave,
+    /// There is a notice, and Docker has not said that there is nothing to leave.
+    Departs,
 }
 
 /// Waits for as long as the instance is in a warm pool. `is_pooled` is what the metadata has said, if
@@ -47,12 +55,22 @@ pub async fn await_service(
     node.state.enter(Phase::Warmed, "waiting to be taken into service");
     // A unit that is not started by now would be killed for that.
     systemd::notify_ready();
-    tokio::select! {
+    let wait = tokio::select! {
         biased;
-        departure = given_in_the_pool(notices) => Wait::Ended(departure),
+        departure = given_in_the_pool(notices) => end(node, departure).await,
         () = until_in_service(node) => Wait::Over,
-        () = until_found_a_member(node) => Wait::MustLeave,
-        never = admit(node, announcer) => match never {},
+        () = admit(node, announcer) => Wait::MustLeave,
+    };
+    node.state.trouble(WHO, None);
+    wait
+}
+
+/// What a notice in the pool means. A departure looks at Docker and the ledger for as long as it may last.
+async fn end(node: &Node, departure: Departure) -> Wait {
+    let local = tokio::time::timeout(ANSWER_WITHIN, node.swarm.fetch_local_node()).await;
+    match local {
+        Ok(Ok(local)) if local.state == LocalState::Inactive => Wait::Ended(departure),
+        _ => Wait::Departs,
     }
 }
 
@@ -67,26 +85,48 @@ async fn given_in_the_pool(notices: &Notices) -> Departure {
     }
 }
 
-/// Returns if Docker is in a swarm as the very node that this instance's row names. A row goes with the
-/// node; an instance that was only prepared has none.
-async fn until_found_a_member(node: &Node) {
+/// Lets an instance that is no member into the pool. Returns only if it is one.
+async fn admit(node: &Node, announcer: &Announcer) {
     /// Docker may be starting.
     const RETRY_INTERVAL: Duration = Duration::from_secs(5);
     loop {
-        let local = node.swarm.fetch_local_node().await;
-        let row = node.ledger.fetch_member(node.role, &node.instance.id).await;
-        match (local, row) {
-            (Ok(local), Ok(Some(row))) if local.node_id.as_ref() == Some(&row.node_id) => return,
-            (Ok(_), Ok(_)) => std::future::pending().await,
-            _ => tokio::time::sleep(RETRY_INTERVAL).await,
+        match is_member(node).await {
+            Ok(true) => return,
+            Ok(false) => break,
+            Err(why) => {
+                let what = format!(
+                    "cannot tell whether this node is a member of the swarm, so that it is not let into the warm pool: {why}"
+                );
+                node.state.trouble(WHO, Some(what));
+                tokio::time::sleep(RETRY_INTERVAL).await;
+            }
         }
     }
-}
-
-async fn admit(node: &Node, announcer: &Announcer) -> std::convert::Infallible {
+    node.state.trouble(WHO, None);
     boot::finish_before_the_pool(node).await;
     announcer.warmed().await;
     std::future::pending().await
+}
+
+/// Whether Docker is in a swarm as the very node that this instance's row names. A row goes with the node; an
+/// instance that was only prepared has none.
+///
+/// # Errors
+/// Why this cannot be told.
+async fn is_member(node: &Node) -> Result<bool, String> {
+    let local =
+        node.swarm.fetch_local_node().await.map_err(|error| crate::errors::chain(&error))?;
+    if local.state == LocalState::Inactive {
+        return Ok(false);
+    }
+    let row = node.ledger.fetch_member(node.role, &node.instance.id).await;
+    match (row.map_err(|error| crate::errors::chain(&error))?, local.node_id) {
+        (None, _) => Ok(false),
+        (Some(row), Some(id)) => Ok(row.node_id == id),
+        (Some(row), None) => {
+            Err(format!("it was node {}, and Docker names none ({})", row.node_id, local.error))
+        }
+    }
 }
 
 async fn until_in_service(node: &Node) {
@@ -109,7 +149,95 @@ fn is_taken(target: Option<&TargetState>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use secrecy::SecretString;
+    use time::OffsetDateTime;
+
     use super::*;
+    use crate::aws::stub::Stub;
+    use crate::swarm::tests::fake_engine::{FakeEngine, Instead, RELEASES};
+    use crate::swarm::{Availability, JoinAnswer};
+
+    async fn world() -> (FakeEngine, Stub, Node, Announcer) {
+        let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
+        let node = Node::example(engine.swarm(), &stub).await;
+        let announcer = Announcer::new(&node.instance, &node.settings, &stub.aws().await);
+        (engine, stub, node, announcer)
+    }
+
+    /// As node `n1`.
+    async fn join(node: &Node) {
+        let (address, token) =
+            (IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), SecretString::from("SWMTKN-1-a-b"));
+        let joined = node.swarm.join(address, address, &token, Availability::Active).await;
+        assert_eq!(joined, JoinAnswer::Joined);
+    }
+
+    fn row(node_id: &str) -> String {
+        format!(
+            r#"{{"Item": {{"item": {{"S": "member#manager#i-0abc"}}, "node_id": {{"S": "{node_id}"}},
+                "instance_id": {{"S": "i-0abc"}}, "role": {{"S": "manager"}}, "zone": {{"S": "a"}},
+                "address": {{"S": "10.0.0.1"}}, "generation": {{"N": "1"}},
+                "state": {{"S": "ready"}}, "updated_at": {{"N": "1"}}}}}}"#
+        )
+    }
+
+    #[tokio::test]
+    async fn a_notice_in_the_pool_is_no_departure_only_where_docker_is_in_no_swarm() {
+        let (engine, _stub, node, announcer) = world().await;
+        let wait = async || {
+            let notices = Notices::default();
+            let noticed_at = OffsetDateTime::now_utc();
+            let deadline = noticed_at + Duration::from_secs(600);
+            notices.give(Departure { reason: Reason::Lifecycle, noticed_at, deadline });
+            await_service(&node, &announcer, &notices, Some(true)).await
+        };
+        assert!(matches!(wait().await, Wait::Ended(_)));
+        engine.lock().instead.insert("/info", Instead::Refusal(500, "busy"));
+        assert!(matches!(wait().await, Wait::Departs), "Docker cannot tell");
+        engine.lock().instead.clear();
+        join(&node).await;
+        assert!(matches!(wait().await, Wait::Departs), "a member");
+    }
+
+    #[tokio::test]
+    async fn a_member_is_who_its_row_and_docker_name_and_neither_may_be_silent() {
+        let (engine, stub, node, _) = world().await;
+        assert_eq!(is_member(&node).await, Ok(false));
+        assert_eq!(stub.requests(), [""; 0], "Docker's word is enough");
+        engine.lock().instead.insert("/info", Instead::Refusal(500, "busy"));
+        assert!(is_member(&node).await.unwrap_err().contains("busy"));
+        engine.lock().instead.clear();
+        join(&node).await;
+        assert!(is_member(&node).await.is_err(), "the ledger does not answer");
+        for (answer, is_it) in
+            [(row("n1"), true), (row("another"), false), ("{}".to_owned(), false)]
+        {
+            stub.answer(200, &answer);
+            assert_eq!(is_member(&node).await, Ok(is_it), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_is_let_into_the_pool_before_docker_has_answered() {
+        let (engine, stub, node, announcer) = world().await;
+        engine.lock().instead.insert("/info", Instead::Refusal(500, "busy"));
+        let (notices, mut state) = (Notices::default(), node.state.subscribe());
+        let until_asked = async {
+            while stub.requests().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = await_service(&node, &announcer, &notices, Some(true)) => panic!("it waits"),
+            () = until_asked => panic!("Auto Scaling was asked for the hook"),
+            shown = state.wait_for(|state| state.trouble.is_some()) => drop(shown.unwrap()),
+        }
+        let trouble = node.state.now().trouble.unwrap();
+        assert!(trouble.contains("warm pool") && trouble.contains("busy"), "{trouble}");
+    }
 
     #[test]
     fn an_instance_of_the_pool_waits_until_it_is_taken_into_service() {

@@ -1,6 +1,7 @@
 //! The termination hook: kept alive while the node leaves, completed when it has.
 
 use std::convert::Infallible;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -19,29 +20,50 @@ pub struct TerminationHook {
 }
 
 impl Announcer {
-    /// Looks for the hook until `deadline`; `None` where the group has none.
-    pub async fn find_termination_hook(&self, deadline: Instant) -> Option<TerminationHook> {
+    /// Looks for the hook until `deadline`, and once at least; `None` where the group has none. The one that is
+    /// found is known from then on.
+    ///
+    /// # Errors
+    /// When Auto Scaling has not answered by then: whether there is a hook cannot be told.
+    pub async fn find_termination_hook(
+        &self,
+        deadline: Instant,
+    ) -> Result<Option<TerminationHook>, AwsError> {
         let mut said = String::new();
-        while Instant::now() < deadline {
-            match self.find_hook(Transition::Terminating).await {
+        loop {
+            let error = match self.find_hook(Transition::Terminating).await {
                 Ok(found) => {
-                    return found.map(|(group, hook)| TerminationHook {
-                        announcer: self.clone(),
-                        group,
-                        hook,
-                    });
+                    self.know_termination_hook(found);
+                    return Ok(self.known_termination_hook());
                 }
-                Err(error) => {
-                    let why = crate::errors::chain(&error);
-                    if said != why {
-                        tracing::warn!("cannot read the termination hook: {why}");
-                        said = why;
-                    }
-                    pause(deadline).await;
-                }
+                Err(error) => error,
+            };
+            let why = crate::errors::chain(&error);
+            if said != why {
+                tracing::warn!("cannot read the termination hook: {why}");
+                said = why;
             }
+            if Instant::now() >= deadline {
+                return Err(error);
+            }
+            pause(deadline).await;
         }
-        None
+    }
+
+    /// The hook that was found last, without a question to Auto Scaling.
+    #[must_use]
+    pub fn known_termination_hook(&self) -> Option<TerminationHook> {
+        let known = self.known_hook.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        known.map(|(group, hook)| TerminationHook { announcer: self.clone(), group, hook })
+    }
+
+    /// Another group may have the instance by now.
+    pub fn forget_termination_hook(&self) {
+        self.know_termination_hook(None);
+    }
+
+    fn know_termination_hook(&self, found: Option<(String, Hook)>) {
+        *self.known_hook.lock().unwrap_or_else(PoisonError::into_inner) = found;
     }
 }
 

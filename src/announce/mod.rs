@@ -8,6 +8,7 @@ mod hooks;
 mod marker;
 mod warm_pool;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -46,6 +47,8 @@ pub struct Announcer {
     settings: Settings,
     autoscaling: AutoScaling,
     cloudformation: CloudFormation,
+    /// The termination hook that was found last, and its group.
+    known_hook: Arc<Mutex<Option<(String, Hook)>>>,
 }
 
 impl Announcer {
@@ -56,6 +59,7 @@ impl Announcer {
             settings: settings.clone(),
             autoscaling: aws.autoscaling.clone(),
             cloudformation: aws.cloudformation.clone(),
+            known_hook: Arc::default(),
         }
     }
 
@@ -295,4 +299,4 @@ async fn pause(deadline: Instant) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

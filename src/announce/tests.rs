@@ -12,7 +12,7 @@ fn in_group(group: Option<&str>, aws: &Aws) -> Announcer {
     Announcer::new(&instance, &Settings::default(), aws)
 }
 
-fn listed(group: &str, state: &str) -> String {
+pub(crate) fn listed(group: &str, state: &str) -> String {
     format!(
         "<DescribeAutoScalingInstancesResponse \
          xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\">\
@@ -24,7 +24,7 @@ fn listed(group: &str, state: &str) -> String {
     )
 }
 
-fn hooks(name: &str, transition: &str) -> String {
+pub(crate) fn hooks(name: &str, transition: &str) -> String {
     format!(
         "<DescribeLifecycleHooksResponse \
          xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\">\
@@ -36,9 +36,15 @@ fn hooks(name: &str, transition: &str) -> String {
     )
 }
 
-const COMPLETED: &str = "<CompleteLifecycleActionResponse \
+pub(crate) const COMPLETED: &str = "<CompleteLifecycleActionResponse \
      xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\">\
      <CompleteLifecycleActionResult/></CompleteLifecycleActionResponse>";
+
+/// The answer of a group that has no hook.
+pub(crate) const NO_HOOKS: &str = "<DescribeLifecycleHooksResponse \
+     xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\">\
+     <DescribeLifecycleHooksResult><LifecycleHooks/></DescribeLifecycleHooksResult>\
+     </DescribeLifecycleHooksResponse>";
 
 fn no_action() -> String {
     Stub::xml_error("ValidationError", "No active Lifecycle Action found with instance ID i-0abc")
@@ -63,6 +69,25 @@ async fn without_an_answer_the_group_that_is_known_is_asked() {
     stub.answer(200, &hooks("skep-terminate", "TERMINATING"));
     let found = announcer.find_hook(Transition::Terminating).await.unwrap();
     assert_eq!(found.unwrap().0, "known");
+}
+
+#[tokio::test]
+async fn without_an_answer_nobody_can_tell_whether_there_is_a_termination_hook() {
+    let stub = Stub::start().await;
+    let announcer = in_group(None, &stub.aws().await);
+    let find = async || announcer.find_termination_hook(Instant::now()).await;
+    assert!(find().await.is_err(), "AWS does not answer");
+    stub.answer(200, &listed("workers", "Terminating:Wait"));
+    assert!(find().await.is_err(), "nor does it name the hooks");
+    stub.answer(200, &listed("workers", "Terminating:Wait"));
+    stub.answer(200, NO_HOOKS);
+    assert!(find().await.unwrap().is_none() && announcer.known_termination_hook().is_none());
+    stub.answer(200, &listed("workers", "Terminating:Wait"));
+    stub.answer(200, &hooks("skep-terminate", "TERMINATING"));
+    assert!(find().await.unwrap().is_some());
+    assert!(find().await.is_err() && announcer.known_termination_hook().is_some());
+    announcer.forget_termination_hook();
+    assert!(announcer.known_termination_hook().is_none());
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::act::CareError;
-use super::reopen::{publish_again, reopen};
+use super::reopen::{CHARTER, publish_again, reopen};
 use super::rounds;
 use crate::instance::{Membership, Role};
 use crate::ledger::{Charter, CharterPhase, Member, MemberState};
@@ -38,8 +38,6 @@ struct Memory {
     missing_since: MissingSince,
     /// The charter, as it was last seen.
     charter: Option<Charter>,
-    /// Why a charter that is missing is not published again.
-    said: String,
 }
 
 /// Marks the rows of such members for as long as this node is a manager; never returns.
@@ -53,6 +51,10 @@ pub async fn mark_the_missing(node: &Node, membership: &Membership) -> Infallibl
                 Ok(is_leader) => is_leader,
                 Err(error) => {
                     memory.missing_since.clear();
+                    if error.is_not_manager() {
+                        // The other managers publish it, and say what holds them up.
+                        node.state.trouble(CHARTER, None);
+                    }
                     return Err(error);
                 }
             };
@@ -71,15 +73,18 @@ async fn look(
     let Membership { node_id: me, swarm_id, generation, .. } = membership;
     // The rows first: whoever is in them was in the swarm before the list is read.
     let (charter, members) =
-        tokio::try_join!(node.ledger.fetch_charter(), node.ledger.fetch_members())?;
+        tokio::try_join!(node.ledger.fetch_charter(), node.ledger.survey_members())?;
     let nodes = node.swarm.fetch_nodes().await?;
     match &charter {
-        Some(charter) => reopen(node, charter, membership, &nodes).await?,
+        Some(charter) => {
+            node.state.trouble(CHARTER, None);
+            reopen(node, charter, membership, &nodes).await?;
+        }
         // The role of a worker that was promoted by hand may not write it.
         None if node.role == Role::Worker => {}
         None => {
             let known = memory.charter.as_ref();
-            publish_again(node, membership, &members, &nodes, known, &mut memory.said).await?;
+            publish_again(node, membership, &members, &nodes, known).await?;
         }
     }
     memory.charter = charter.clone().or(memory.charter.take());
@@ -96,7 +101,7 @@ async fn look(
     }
     let patience = if is_leader { LEADER_PATIENCE } else { BACKUP_PATIENCE };
     let now = Instant::now();
-    for row in missing_for(&members, &nodes, membership, patience, missing_since, now) {
+    for row in missing_for(&members.rows, &nodes, membership, patience, missing_since, now) {
         if node.ledger.mark_removed(row).await? {
             tracing::warn!(
                 instance = row.instance_id,
@@ -137,6 +142,7 @@ mod tests {
     use super::super::reopen::generation_of;
     use super::*;
     use crate::instance::{Instance, Market};
+    use crate::ledger::MemberRows;
     use crate::swarm::Availability;
 
     fn node(id: &str) -> NodeView {
@@ -182,7 +188,10 @@ mod tests {
     #[test]
     fn a_charter_is_published_again_under_the_highest_generation_of_its_own_members() {
         let own = membership("me", 2, "swarm");
-        let of = |rows: &[Member]| generation_of(&own, rows).map_err(|row| row.node_id.clone());
+        let of = |rows: &[Member]| {
+            let rows = MemberRows { rows: rows.to_vec(), ..MemberRows::default() };
+            generation_of(&own, &rows)
+        };
         assert_eq!(of(&[]), Ok(2));
         let rows = |generation| {
             let ready = MemberState::Ready;
@@ -194,13 +203,15 @@ mod tests {
         };
         assert_eq!(of(&rows(1)), Ok(3), "its quorum was re-created meanwhile");
         assert_eq!(of(&rows(3)), Ok(3));
-        assert_eq!(
-            of(&rows(4)),
-            Err("theirs".to_owned()),
-            "that may be the cluster's swarm by now"
-        );
+        let later = of(&rows(4)).unwrap_err();
+        assert!(later.contains("i-theirs has a row of generation 4"), "{later}");
         let unnamed = of_swarm("", "of an earlier skep", 9, MemberState::Ready);
         assert_eq!(of(&[unnamed]), Ok(2));
+        for key in ["member#manager#i-odd", "member#worker#i-odd"] {
+            let (rows, unreadable) = (rows(1).to_vec(), [key.to_owned()].into());
+            let held = generation_of(&own, &MemberRows { rows, unreadable }).unwrap_err();
+            assert!(held.contains(key), "it may be of a later generation: {held}");
+        }
     }
 
     #[test]

@@ -5,8 +5,10 @@
 //! Guarantees: the termination hook alone is completed, and only of an instance that every successful answer
 //! has listed as waiting for it for [`PATIENCE`], or for [`PATIENCE_WITH_ENDED`] where its skep has said that
 //! it has ended; of which the ledger has no member and no departure under way, and that can be none of the
-//! nodes on the list. A launch hook is left to its own deadline. Assumes that the
-//! cluster's groups hold nothing but its nodes.
+//! nodes on the list. A node that no row explains may be any instance, but for those whose departure is over:
+//! one that joins again after that has a row before. Where this cannot be told, or the instance's own row
+//! cannot be read, the hook is left alone, and `skep status` says so. A launch hook is left to its own
+//! deadline. Assumes that the cluster's groups hold nothing but its nodes.
 //!
 //! One whose skep lives, and is only slow, loses nothing by it: it has no tasks and no vote, and what a join
 //! leaves behind that ends after all goes like any entry of a dead node.
@@ -21,10 +23,13 @@ use super::act::CareError;
 use super::rounds;
 use super::stand_in::{self, WaitingSince};
 use crate::autoscaling::{GroupInstance, HookResult};
-use crate::ledger::{Attempt, DepartureRow, Member};
+use crate::fact::Fact;
+use crate::ledger::{Attempt, DepartureRow, MemberRows};
 use crate::node::Node;
 use crate::swarm::NodeView;
 
+/// Who has the trouble.
+const WHO: &str = "termination hooks";
 /// Between two questions about all groups, which are one call: Auto Scaling's limit is shared by the account.
 const INTERVAL: Duration = Duration::from_secs(30);
 /// The other managers, in case the leader's skep is dead.
@@ -40,7 +45,12 @@ const PATIENCE_WITH_ENDED: Duration = Duration::from_secs(20);
 pub async fn release_who_never_joined(node: &Node, node_id: &str) -> Infallible {
     let what = "looking for instances that never joined";
     rounds::go(node, what, (INTERVAL, INTERVAL), async |since: &mut WaitingSince| {
-        let is_leader = look(node, node_id, since).await?;
+        let is_leader = look(node, node_id, since).await.inspect_err(|error| {
+            // Others look after it, and say it.
+            if error.is_not_manager() {
+                node.state.trouble(WHO, None);
+            }
+        })?;
         Ok(if is_leader { INTERVAL } else { BACKUP_INTERVAL })
     })
     .await
@@ -56,7 +66,7 @@ async fn look(node: &Node, me: &str, since: &mut WaitingSince) -> Result<bool, C
     let groups: BTreeSet<&str> = groups.map(String::as_str).collect();
     let listed = node.autoscaling.fetch_groups(&groups).await?;
     let (members, departures, attempts) = tokio::try_join!(
-        node.ledger.fetch_members(),
+        node.ledger.survey_members(),
         node.ledger.fetch_departures(),
         node.ledger.fetch_attempts()
     )?;
@@ -68,7 +78,9 @@ async fn look(node: &Node, me: &str, since: &mut WaitingSince) -> Result<bool, C
         attempts: &attempts,
         nodes: &nodes,
     };
-    for instance in overdue(&seen, own, since, Instant::now()) {
+    let overdue = overdue(&seen, own, since, Instant::now());
+    node.state.trouble(WHO, overdue.held());
+    for instance in overdue.nobody {
         tracing::warn!(
             instance,
             "Auto Scaling waits to terminate it, it is no member and its skep has ended or says nothing"
@@ -82,33 +94,81 @@ async fn look(node: &Node, me: &str, since: &mut WaitingSince) -> Result<bool, C
 struct Observed<'a> {
     /// All instances of the cluster's groups, by one answer.
     listed: &'a BTreeMap<String, GroupInstance>,
-    members: &'a [Member],
+    members: &'a MemberRows,
     departures: &'a [DepartureRow],
     attempts: &'a [Attempt],
     nodes: &'a [NodeView],
 }
 
-/// Takes in an answer, and names those whose wait is to end. One that does not list the asking instance
+/// Those that have waited for long enough.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Overdue {
+    /// Their wait is to end.
+    nobody: Vec<String>,
+    /// Their own rows in the ledger cannot be read.
+    unreadable: Vec<String>,
+    /// They may be the node of this id, which no row explains.
+    maybe: Option<(String, Vec<String>)>,
+}
+
+impl Overdue {
+    /// Why hooks are not completed, and the remedy, in words.
+    fn held(&self) -> Option<String> {
+        let unreadable = (!self.unreadable.is_empty()).then(|| {
+            format!(
+                "the termination hook of {} is not completed: its row in the ledger cannot be read, so that it may be a member; mend or delete that row",
+                some_of(&self.unreadable)
+            )
+        });
+        let maybe = self.maybe.as_ref().map(|(node, instances)| {
+            format!(
+                "the termination hook of {} is not completed: node {node} has no row in the ledger and may be on it; take that node out of the swarm, or complete the hook by hand",
+                some_of(instances)
+            )
+        });
+        let both: Vec<String> = unreadable.into_iter().chain(maybe).collect();
+        (!both.is_empty()).then(|| both.join("; "))
+    }
+}
+
+/// The first of them by name, the others by their number: a group may have a thousand.
+fn some_of(instances: &[String]) -> String {
+    const NAMED: usize = 3;
+    let (named, others) = instances.split_at(instances.len().min(NAMED));
+    let named = named.join(", ");
+    if others.is_empty() { named } else { format!("{named} and {} more", others.len()) }
+}
+
+/// Takes in an answer, and says whose wait is to end. One that does not list the asking instance
 /// either is about another account or region, and proves nothing.
-fn overdue(seen: &Observed<'_>, own: &str, since: &mut WaitingSince, now: Instant) -> Vec<String> {
+fn overdue(seen: &Observed<'_>, own: &str, since: &mut WaitingSince, now: Instant) -> Overdue {
+    let mut overdue = Overdue::default();
     if !seen.listed.contains_key(own) {
-        return vec![];
+        return overdue;
     }
     let waits = |id: &String| {
         let instance = seen.listed.get(id);
         let is_held = instance.is_some_and(|it| it.lifecycle_state.waits_for_departure());
-        *id != own && is_held && is_nobody(seen, id)
+        *id != own && is_held && !is_nobody(seen, id).is_no()
     };
     since.retain(|id, _| waits(id));
     for id in seen.listed.keys().filter(|id| waits(id)) {
         since.entry(id.clone()).or_insert(now);
     }
-    // A node that nobody knows yet may be any of them.
-    if seen.nodes.iter().any(|view| !view.is_down() && !is_explained(seen, view)) {
-        return vec![];
-    }
+    let unexplained = seen.nodes.iter().find(|view| !view.is_down() && !is_explained(seen, view));
     let is_due = |(id, since): &(&String, &Instant)| now - **since >= patience(seen, id);
-    since.iter().filter(is_due).map(|(id, _)| id.clone()).collect()
+    let mut maybe = vec![];
+    for (id, _) in since.iter().filter(is_due) {
+        match is_nobody(seen, id) {
+            Fact::No => {}
+            Fact::CannotTell => overdue.unreadable.push(id.clone()),
+            // A node that nobody knows yet may be any of those that have not left.
+            Fact::Yes if unexplained.is_some() && !has_left(seen, id) => maybe.push(id.clone()),
+            Fact::Yes => overdue.nobody.push(id.clone()),
+        }
+    }
+    overdue.maybe = unexplained.filter(|_| !maybe.is_empty()).map(|view| (view.id.clone(), maybe));
+    overdue
 }
 
 /// How long the instance's own skep may still have something to say.
@@ -118,24 +178,34 @@ fn patience(seen: &Observed<'_>, id: &str) -> Duration {
 }
 
 /// No member, nobody who asks to leave, and no node is at the address from which it has tried to join.
-fn is_nobody(seen: &Observed<'_>, id: &str) -> bool {
+fn is_nobody(seen: &Observed<'_>, id: &str) -> Fact {
     let is_at = |view: &NodeView, attempt: &Attempt| {
         view.address.as_ref().and_then(|it| it.parse().ok()) == Some(attempt.address)
     };
     let mut attempts = seen.attempts.iter().filter(|attempt| attempt.instance_id == id);
-    // One that has left earlier, for whatever reason, has ended its skep: nobody else completes its hook. One
-    // whose departure has failed is taken care of as a member for as long as the swarm lists it.
-    let has_left = |row: &&DepartureRow| {
-        row.state.is_over() && seen.nodes.iter().all(|view| view.id != row.node_id)
-    };
-    let mut under_way = seen.departures.iter().filter(|row| !has_left(row));
-    seen.members.iter().all(|row| row.instance_id != id)
-        && under_way.all(|row| row.instance_id != id)
-        && attempts.all(|attempt| seen.nodes.iter().all(|view| !is_at(view, attempt)))
+    let mut departures = seen.departures.iter().filter(|row| row.instance_id == id);
+    if seen.members.rows.iter().any(|row| row.instance_id == id)
+        || departures.any(|row| !is_over(seen, row))
+        || attempts.any(|attempt| seen.nodes.iter().any(|view| is_at(view, attempt)))
+    {
+        return Fact::No;
+    }
+    let is_its = |key: &String| key.rsplit('#').next() == Some(id);
+    if seen.members.unreadable.iter().any(is_its) { Fact::CannotTell } else { Fact::Yes }
+}
+
+/// One that has left earlier, for whatever reason, has ended its skep: nobody else completes its hook. One
+/// whose departure has failed is taken care of as a member for as long as the swarm lists it.
+fn is_over(seen: &Observed<'_>, row: &DepartureRow) -> bool {
+    row.state.is_over() && seen.nodes.iter().all(|view| view.id != row.node_id)
+}
+
+fn has_left(seen: &Observed<'_>, id: &str) -> bool {
+    seen.departures.iter().any(|row| row.instance_id == id && is_over(seen, row))
 }
 
 fn is_explained(seen: &Observed<'_>, view: &NodeView) -> bool {
-    seen.members.iter().any(|row| row.node_id == view.id)
+    seen.members.rows.iter().any(|row| row.node_id == view.id)
         || seen.departures.iter().any(|row| row.node_id == view.id)
 }
 
@@ -145,7 +215,7 @@ mod tests {
 
     use super::*;
     use crate::instance::{Departure, Reason, Role};
-    use crate::ledger::DepartureState;
+    use crate::ledger::{DepartureState, Member};
     use crate::swarm::Availability;
 
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
@@ -187,7 +257,7 @@ mod tests {
     /// A world in which `i-dead` is nobody, and looks at it.
     struct World {
         listed: BTreeMap<String, GroupInstance>,
-        members: Vec<Member>,
+        members: MemberRows,
         departures: Vec<DepartureRow>,
         attempts: Vec<Attempt>,
         nodes: Vec<NodeView>,
@@ -199,7 +269,7 @@ mod tests {
         fn new() -> Self {
             Self {
                 listed: answer(&[("i-own", "InService"), ("i-dead", WAITS)]),
-                members: vec![member("i-own")],
+                members: MemberRows { rows: vec![member("i-own")], ..MemberRows::default() },
                 departures: vec![],
                 attempts: vec![],
                 nodes: vec![view("node-of-i-own", "10.0.0.1", "ready")],
@@ -209,6 +279,10 @@ mod tests {
         }
 
         fn look(&mut self, seconds: u64) -> Vec<String> {
+            self.judge(seconds).nobody
+        }
+
+        fn judge(&mut self, seconds: u64) -> Overdue {
             let Self { listed, members, departures, attempts, nodes, since, start } = self;
             let seen = Observed { listed, members, departures, attempts, nodes };
             overdue(&seen, "i-own", since, *start + Duration::from_secs(seconds))
@@ -280,7 +354,7 @@ mod tests {
             world.look(600)
         };
         assert_eq!(look(&|_| {}), ["i-dead"]);
-        assert!(look(&|it| it.members.push(member("i-dead"))).is_empty(), "a member");
+        assert!(look(&|it| it.members.rows.push(member("i-dead"))).is_empty(), "a member");
         let notice = Departure { reason: Reason::Lifecycle, noticed_at: NOW, deadline: NOW };
         let asked = DepartureRow::request("i-dead", "", Role::Worker, &notice, "boot");
         assert!(look(&|it| it.departures.push(asked.clone())).is_empty(), "its skep has spoken");
@@ -310,5 +384,44 @@ mod tests {
         assert!(look(&is_unknown).is_empty(), "a node that nobody knows yet");
         let is_old = |it: &mut World| it.nodes.push(view("old", "10.0.0.8", "down"));
         assert_eq!(look(&is_old), ["i-dead"], "what an earlier one has left");
+    }
+
+    /// Such as one that was joined by hand, or whose row cannot be read: it lasts.
+    #[test]
+    fn a_node_that_no_row_explains_holds_up_nobody_who_has_left() {
+        let mut world = World::new();
+        world.listed = answer(&[("i-own", "InService"), ("i-dead", WAITS), ("i-left", WAITS)]);
+        world.nodes.push(view("by-hand", "10.0.0.8", "ready"));
+        let notice = Departure { reason: Reason::Operator, noticed_at: NOW, deadline: NOW };
+        let mut row = DepartureRow::request("i-left", "former", Role::Worker, &notice, "boot");
+        (row.state, row.ended) = (DepartureState::Removed, true);
+        world.departures = vec![row];
+        world.look(0);
+        assert_eq!(world.look(20), ["i-left"]);
+        let later = world.judge(120);
+        assert_eq!(later.nobody, ["i-left"]);
+        assert_eq!(later.maybe, Some(("by-hand".to_owned(), vec!["i-dead".to_owned()])));
+        let words = later.held().unwrap();
+        assert!(words.contains("i-dead") && words.contains("node by-hand"), "{words}");
+        world.nodes.pop();
+        let explained = world.judge(130);
+        assert_eq!((explained.nobody.len(), explained.held()), (2, None));
+    }
+
+    #[test]
+    fn an_instance_whose_row_cannot_be_read_may_be_a_member() {
+        for key in ["member#worker#i-dead", "member#manager#i-dead"] {
+            let mut world = World::new();
+            world.members.unreadable = [key.to_owned()].into();
+            world.nodes.push(view("its-node", "10.0.0.8", "down"));
+            world.look(0);
+            let due = world.judge(600);
+            assert!(due.nobody.is_empty());
+            assert_eq!(due.unreadable, ["i-dead"]);
+            let words = due.held().unwrap();
+            assert!(words.contains("i-dead") && words.contains("cannot be read"), "{words}");
+            world.members.unreadable = ["member#worker#i-deadly".to_owned()].into();
+            assert_eq!(world.look(610), ["i-dead"], "that is another's");
+        }
     }
 }

@@ -85,28 +85,57 @@ impl Leadership {
 
 /// Looks for as long as this node is in the swarm, and shows what it finds; never returns.
 pub async fn watch_quorum(node: &Node) -> Infallible {
-    let lost = node.state.now().quorum_lost_since;
-    let mut leadership = lost.map_or(Leadership::Unknown, |since| Leadership::Lost { since });
-    let mut is_manager = false;
+    let mut watch = Watch::new(node);
     loop {
-        is_manager = is_manager || is_now_manager(node).await;
-        let pause = if is_manager {
-            let began = Moment::now();
-            let answer = node.swarm.fetch_nodes().await;
-            is_manager =
-                !answer.as_ref().is_err_and(|error| error.kind == SwarmErrorKind::NotManager);
-            leadership = decide(leadership, has_leader(&answer), began, Instant::now());
-            show_margin(has_leader(&answer), answer.as_deref().unwrap_or_default());
-            INTERVAL
-        } else {
-            WORKER_INTERVAL
+        let pause = watch.look(node).await;
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// What one look leaves for the next.
+struct Watch {
+    leadership: Leadership,
+    is_manager: Fact,
+}
+
+impl Watch {
+    /// Goes on with what this node shows: a watch that begins anew knows no better.
+    fn new(node: &Node) -> Self {
+        let lost = node.state.now().quorum_lost_since;
+        let leadership = lost.map_or(Leadership::Unknown, |since| Leadership::Lost { since });
+        Self { leadership, is_manager: Fact::CannotTell }
+    }
+
+    /// How soon to look again.
+    async fn look(&mut self, node: &Node) -> Duration {
+        if !self.is_manager.is_yes() {
+            self.is_manager = is_now_manager(node).await;
+        }
+        let pause = match self.is_manager {
+            Fact::Yes => {
+                let began = Moment::now();
+                let answer = node.swarm.fetch_nodes().await;
+                if answer.as_ref().is_err_and(|error| error.kind == SwarmErrorKind::NotManager) {
+                    self.is_manager = Fact::No;
+                }
+                let leader = has_leader(&answer);
+                self.leadership = decide(self.leadership, leader, began, Instant::now());
+                show_margin(leader, answer.as_deref().unwrap_or_default());
+                INTERVAL
+            }
+            Fact::No => WORKER_INTERVAL,
+            Fact::CannotTell => {
+                self.leadership =
+                    decide(self.leadership, Fact::CannotTell, Moment::now(), Instant::now());
+                INTERVAL
+            }
         };
-        if !is_manager {
-            leadership = Leadership::Unknown;
+        if self.is_manager.is_no() {
+            self.leadership = Leadership::Unknown;
             stop_showing_quorum(node);
         }
-        node.state.set_quorum_lost(leadership.lost_since());
-        tokio::time::sleep(pause).await;
+        node.state.set_quorum_lost(self.leadership.lost_since());
+        pause
     }
 }
 
@@ -118,7 +147,7 @@ pub fn stop_showing_quorum(node: &Node) {
 
 /// It asks Docker about this host alone: a worker that asks for the swarm gets a refusal, which Docker
 /// writes into its log each time.
-async fn is_now_manager(node: &Node) -> bool {
+async fn is_now_manager(node: &Node) -> Fact {
     node.swarm.is_manager_lately(WORKER_INTERVAL).await
 }
 
@@ -136,6 +165,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::aws::stub::Stub;
+    use crate::swarm::tests::fake_engine::{FakeEngine, Instead, RELEASES};
 
     fn fact() -> impl Strategy<Value = Fact> {
         prop::sample::select(vec![Fact::Yes, Fact::No, Fact::CannotTell])
@@ -196,6 +227,23 @@ mod tests {
                 prop_assert_eq!(leadership.lost_since(), truth.lost_since);
             }
         }
+    }
+
+    /// As when a departure begins while the quorum is lost and Docker is slow.
+    #[tokio::test]
+    async fn a_docker_that_does_not_answer_does_not_end_it_when_the_watch_begins_anew() {
+        let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
+        let node = Node::example(engine.swarm(), &stub).await;
+        let since = OffsetDateTime::UNIX_EPOCH;
+        node.state.set_quorum_lost(Some(since));
+        engine.lock().instead.insert("/info", Instead::Refusal(500, "busy"));
+        let mut watch = Watch::new(&node);
+        assert_eq!(watch.look(&node).await, INTERVAL);
+        assert_eq!(node.state.now().quorum_lost_since, Some(since));
+
+        engine.lock().instead.clear();
+        assert_eq!(watch.look(&node).await, WORKER_INTERVAL, "the error is not kept");
+        assert_eq!(node.state.now().quorum_lost_since, None, "Docker: it is in no swarm");
     }
 
     #[test]

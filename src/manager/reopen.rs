@@ -5,15 +5,18 @@
 //!
 //! Guarantees: a closed charter is opened again only by a manager that serves this very swarm under this
 //! very generation, while a leader answers; one that is missing is written again by the same, under the
-//! generation of its members, if there is still none. A claim that came in between stands. Assumes that
-//! nobody calls it for a node that leaves: that one may be the last manager.
+//! generation of its members, if there is still none and every member's row can be read. A claim that came
+//! in between stands. Assumes that nobody calls it for a node that leaves: that one may be the last manager.
 
 use super::act::CareError;
 use crate::boot;
 use crate::instance::{Membership, Role};
-use crate::ledger::{Charter, Member};
+use crate::ledger::{Charter, Member, MemberRows};
 use crate::node::Node;
 use crate::swarm::NodeView;
+
+/// What has the trouble that a missing charter is not published again.
+pub(super) const CHARTER: &str = "the charter";
 
 /// Opens the charter again where it is closed over the swarm of these nodes.
 pub async fn reopen(
@@ -32,35 +35,25 @@ pub async fn reopen(
     Ok(())
 }
 
-/// Writes the charter again that is missing. `known` is the charter that was last seen, `said` what was
-/// last said of why it is not written.
+/// Writes the charter again that is missing, or shows why not. `known` is the charter that was last seen.
 pub async fn publish_again(
     node: &Node,
     membership: &Membership,
-    members: &[Member],
+    members: &MemberRows,
     nodes: &[NodeView],
     known: Option<&Charter>,
-    said: &mut String,
 ) -> Result<(), CareError> {
     if !serves(membership, nodes) {
+        node.state.trouble(CHARTER, None);
         return Ok(());
     }
     match generation_of(membership, members) {
         Ok(generation) => {
             let membership = Membership { generation, ..membership.clone() };
             boot::publish_again(node, &membership, known).await?;
-            said.clear();
+            node.state.trouble(CHARTER, None);
         }
-        Err(later) => {
-            let why = format!(
-                "the charter is missing, and {} has a row of generation {} of another swarm: leave the swarm that is not needed, and delete that row if it is this one's",
-                later.instance_id, later.generation
-            );
-            if *said != why {
-                tracing::error!(swarm_id = membership.swarm_id, "{why}");
-                *said = why;
-            }
-        }
+        Err(why) => node.state.trouble(CHARTER, Some(format!("the charter is missing, and {why}"))),
     }
     Ok(())
 }
@@ -69,18 +62,30 @@ pub async fn publish_again(
 /// fence.
 ///
 /// # Errors
-/// The row of a member of another swarm with a later one: that may be the cluster's by now.
-pub(super) fn generation_of<'a>(
-    membership: &Membership,
-    members: &'a [Member],
-) -> Result<u64, &'a Member> {
+/// In words: the row of a member of another swarm with a later one, which may be the cluster's by now; or rows
+/// that cannot be read, since each may be such a one.
+pub(super) fn generation_of(membership: &Membership, members: &MemberRows) -> Result<u64, String> {
+    if !members.unreadable.is_empty() {
+        let keys: Vec<&str> = members.unreadable.iter().map(String::as_str).collect();
+        return Err(format!(
+            "cannot be published again while rows of the ledger cannot be read, which may be of a later generation: mend or delete {}",
+            keys.join(", ")
+        ));
+    }
     let (own, others): (Vec<&Member>, Vec<&Member>) = members
+        .rows
         .iter()
         .filter(|row| row.swarm_id.is_some())
         .partition(|row| row.swarm_id.as_ref() == Some(&membership.swarm_id));
     let own = own.into_iter().map(|row| row.generation).chain([membership.generation]);
     let highest = own.max().unwrap_or(membership.generation);
-    others.into_iter().find(|row| row.generation > highest).map_or(Ok(highest), Err)
+    match others.into_iter().find(|row| row.generation > highest) {
+        None => Ok(highest),
+        Some(later) => Err(format!(
+            "{} has a row of generation {} of another swarm: leave the swarm that is not needed, and delete that row if it is this one's",
+            later.instance_id, later.generation
+        )),
+    }
 }
 
 fn is_closed_over_us(charter: &Charter, membership: &Membership, nodes: &[NodeView]) -> bool {

@@ -77,7 +77,7 @@ impl Said {
 /// Returns once this node is a manager. It asks Docker about this host alone: a worker that asks for the
 /// swarm gets a refusal, which Docker writes into its log each time.
 async fn until_manager(node: &Node) {
-    while !node.swarm.is_manager_lately(WORKER_INTERVAL).await {
+    while !node.swarm.is_manager_lately(WORKER_INTERVAL).await.is_yes() {
         tokio::time::sleep(WORKER_INTERVAL / 3).await;
     }
 }

@@ -20,6 +20,7 @@ use super::raw::with_availability;
 use super::{
     Availability, CALL_TIMEOUT, JoinAnswer, SWARM_PORT, Swarm, SwarmError, SwarmErrorKind,
 };
+use crate::fact::Fact;
 use crate::instance::Role;
 
 /// Of `systemd/skep-certificate.socket`.
@@ -169,18 +170,23 @@ impl Swarm {
         Ok(LocalNode::of(&info, certificate))
     }
 
-    /// Does Docker call this node a manager, by an answer of the last `age`? `false` where it does not answer. Docker
-    /// starts two programs for each such answer, so those that only wait for a role share it.
-    pub async fn is_manager_lately(&self, age: Duration) -> bool {
+    /// Does Docker call this node a manager, by an answer of the last `age`? An error cannot tell, nor can a Docker
+    /// that is starting, in error or locked; only yes and no are kept. Docker starts two programs for each such
+    /// answer, so those that only wait for a role share it.
+    pub async fn is_manager_lately(&self, age: Duration) -> Fact {
         let mut standing = self.standing.lock().await;
         if let Some((at, is_manager)) = *standing
             && at.elapsed() < age
         {
-            return is_manager;
+            return is_manager.into();
         }
-        let is_manager = self.fetch_local_node().await.is_ok_and(|local| local.is_manager);
-        *standing = Some((Instant::now(), is_manager));
-        is_manager
+        let Ok(local) = self.fetch_local_node().await else { return Fact::CannotTell };
+        let is_settled = matches!(local.state, LocalState::Active | LocalState::Inactive);
+        if !local.is_manager && !is_settled {
+            return Fact::CannotTell;
+        }
+        *standing = Some((Instant::now(), local.is_manager));
+        local.is_manager.into()
     }
 
     /// The certificate of this node, read when it is another node's that is known.

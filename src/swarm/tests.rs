@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use secrecy::SecretString;
 
 use super::*;
+use crate::fact::Fact;
 use fake_engine::{FakeEngine, Instead, RELEASES, Release, release};
 
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
@@ -157,6 +158,21 @@ async fn clones_share_the_version_and_the_engine_is_asked_for_it_once() {
     state(&swarm).await;
     let asked = engine.lock().asked.iter().filter(|asked| asked.what == "GET /version").count();
     assert_eq!(asked, 1);
+}
+
+#[tokio::test]
+async fn only_an_answer_says_whether_this_node_is_a_manager_and_no_error_is_kept() {
+    let engine = FakeEngine::start(RELEASES[0]);
+    let swarm = engine.swarm();
+    let hour = Duration::from_secs(3600);
+    engine.lock().instead.insert("/info", Instead::Refusal(500, "busy"));
+    assert_eq!(swarm.is_manager_lately(hour).await, Fact::CannotTell);
+    engine.lock().instead.clear();
+    assert_eq!(join(&swarm).await, JoinAnswer::Joined);
+    assert_eq!(swarm.is_manager_lately(hour).await, Fact::Yes);
+    engine.lock().instead.insert("/info", Instead::Refusal(500, "busy"));
+    assert_eq!(swarm.is_manager_lately(hour).await, Fact::Yes, "by the answer of before");
+    assert_eq!(swarm.is_manager_lately(Duration::ZERO).await, Fact::CannotTell);
 }
 
 #[tokio::test]
