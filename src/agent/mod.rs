@@ -25,7 +25,7 @@ use crate::care;
 use crate::config::{Loaded, Mistakes, Settings};
 use crate::events::{Event, Events};
 use crate::imds::{Imds, ImdsError};
-use crate::instance::{Departure, Membership, Reason};
+use crate::instance::{Membership, Reason};
 use crate::leave::{self, Outcome};
 use crate::metrics::metrics;
 use crate::node::Node;
