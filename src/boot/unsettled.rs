@@ -3,7 +3,8 @@
 //!
 //! Guarantees: the certificate on this host comes first; this node's row only says what the certificate
 //! does not. A raft member is never discarded, and a swarm that is another cluster's is not touched. Nothing is
-//! discarded while the certificate cannot be read.
+//! discarded while the certificate cannot be read, but a worker that its own row names and whose certificate Docker
+//! refuses.
 
 use super::decide::{
     OLDER_GENERATION, Observed, SETTLE_TIME, STUCK_TIME, Step, foreign, is_in, is_of_the_past,
