@@ -6,7 +6,8 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use crate::fact::Fact;
-use crate::ledger::{Charter, LedgerError, Member, MemberState};
+use crate::instance::Role;
+use crate::ledger::{Charter, LedgerError, Member, MemberRows, MemberState};
 use crate::node::Node;
 use crate::swarm::{LocalNode, NodeView, SwarmError, SwarmErrorKind, first_listening};
 
@@ -43,6 +44,17 @@ pub fn no_leader(error: Option<&SwarmError>, local: &LocalNode) -> Fact {
     let is_answer = error.is_some_and(|error| error.kind == SwarmErrorKind::NoLeader);
     let is_complaint = local.error.contains("does not have a leader");
     if is_answer || is_complaint { Fact::No } else { Fact::CannotTell }
+}
+
+/// All members' rows, and which cannot be read; on a worker the managers' alone, since its role may read no others.
+///
+/// # Errors
+/// When the ledger fails.
+pub async fn survey(node: &Node) -> Result<MemberRows, LedgerError> {
+    match node.role {
+        Role::Manager => node.ledger.survey_members().await,
+        Role::Worker => node.ledger.survey_managers().await,
+    }
 }
 
 /// Another manager of the charter's own generation that listens, and whose row will do: a place to

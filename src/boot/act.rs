@@ -81,7 +81,11 @@ pub async fn act(node: &Node, step: Step, progress: &mut Progress) -> Result<Nex
         Step::Init { claim } => init(node, &claim).await?,
         Step::Mark { claim } => mark(node, &claim).await?,
         Step::Recreate { claim } => recreate::recreate(node, &claim, init_spec(node)).await?,
-        Step::Publish { claim, membership } => publish(node, &claim, &membership).await?,
+        Step::Publish { claim, membership } => {
+            if !publish(node, &claim, &membership).await? {
+                return Ok(Next::Pause);
+            }
+        }
         Step::PublishAgain { membership } => drop(publish_again(node, &membership, None).await?),
         Step::Join { charter } => {
             if !join::join(node, &charter, &mut progress.joining).await? {
@@ -207,12 +211,13 @@ fn init_spec(node: &Node) -> InitSpec {
 }
 
 /// The unlock key, tokens and the first address before the charter: whoever sees it open can join,
-/// and come back after a restart.
-async fn publish(node: &Node, claim: &Charter, membership: &Membership) -> Result<(), BootError> {
-    node.state.enter(Phase::Booting, "publishing the swarm");
-    if claim.is_recovery() {
-        recreate::strike_out_former(node, claim).await?;
+/// and come back after a restart. `false` where it must wait.
+async fn publish(node: &Node, claim: &Charter, membership: &Membership) -> Result<bool, BootError> {
+    if claim.is_recovery() && !recreate::strike_out_former(node, &membership.node_id, claim).await?
+    {
+        return Ok(false);
     }
+    node.state.enter(Phase::Booting, "publishing the swarm");
     let cluster = node.swarm.fetch_cluster().await?;
     let generation = claim.generation;
     let ca_digest = store(node, membership, &cluster.tokens).await?;
@@ -224,7 +229,7 @@ async fn publish(node: &Node, claim: &Charter, membership: &Membership) -> Resul
     } else {
         tracing::warn!(generation, "the claim was taken over meanwhile");
     }
-    Ok(())
+    Ok(true)
 }
 
 /// A swarm that goes on under another generation than it was founded under says so itself: its charter

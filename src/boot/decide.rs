@@ -25,6 +25,9 @@ pub const STUCK_TIME: Duration = Duration::from_secs(120);
 pub struct Observed {
     pub charter: Option<Charter>,
     pub local: LocalNode,
+    /// Why the node certificate cannot be read: nobody can tell then which node this is, or whether it is one.
+    /// Looked at only where Docker names no node or no swarm. `None` where it was read, or there is none.
+    pub certificate_error: Option<String>,
     /// This node's own row; looked up only where Docker is not out of every swarm.
     pub member: Option<Member>,
     /// The swarm that this manager is in; looked up only where the charter does not name it, or its
@@ -77,8 +80,9 @@ pub struct OwnSwarm {
     /// By the clock of the host that founded it.
     pub created_at: Option<OffsetDateTime>,
     /// Raft has other members who came in under an earlier generation than the charter's; looked up
-    /// only where its quorum is being re-created, or was.
-    pub has_former: bool,
+    /// only where its quorum is being re-created, or was. A member without a row that can be read cannot be
+    /// told while there are rows that cannot.
+    pub has_former: Fact,
 }
 
 impl OwnSwarm {
@@ -224,11 +228,10 @@ fn recreate(me: &str, role: Role, seen: &Observed) -> Option<Step> {
         return Some(Step::LeaveStale { by_force: true, why: RECREATED });
     }
     if seen.local.is_manager && generation.is_none() && charter.fences(me, NEVER_RECORDED) {
-        return match seen.own_swarm {
-            Some(own) if own.has_former => {
-                Some(Step::LeaveStale { by_force: true, why: RECREATED })
-            }
-            Some(_) => None,
+        return match seen.own_swarm.map(|own| own.has_former) {
+            Some(Fact::Yes) => Some(Step::LeaveStale { by_force: true, why: RECREATED }),
+            Some(Fact::No) => None,
+            Some(Fact::CannotTell) => Some(Step::Wait { why: ROWS_TO_READ.to_owned() }),
             None => Some(Step::Wait { why: LEADER_TO_ASK.to_owned() }),
         };
     }
@@ -236,12 +239,13 @@ fn recreate(me: &str, role: Role, seen: &Observed) -> Option<Step> {
         return None;
     }
     // Read from a leader, with none of those in raft who were: that is done, before a crash perhaps.
-    Some(match seen.own_swarm {
-        Some(own) if !own.has_former => Step::Publish {
+    Some(match seen.own_swarm.map(|own| own.has_former) {
+        Some(Fact::No) => Step::Publish {
             claim: charter.clone(),
             membership: membership(&seen.local, charter.generation, swarm_id),
         },
-        _ => Step::Recreate { claim: charter.clone() },
+        Some(Fact::CannotTell) => Step::Wait { why: ROWS_TO_READ.to_owned() },
+        Some(Fact::Yes) | None => Step::Recreate { claim: charter.clone() },
     })
 }
 
@@ -330,7 +334,10 @@ fn settle(me: &str, seen: &Observed) -> Step {
             Step::Wait { why: "the swarm that Docker is in has no leader".into() }
         }
         None if is_row_ours(seen) => two_swarms(charter),
-        _ => foreign(&seen.local),
+        own => match &seen.certificate_error {
+            Some(error) if own.is_none() && swarm_of(seen).is_none() => unreadable(error),
+            _ => foreign(&seen.local),
+        },
     }
 }
 
@@ -499,6 +506,7 @@ const LEADER_TO_KNOW: &str = "Docker to say whether the swarm that this manager 
 const WHAT_IS_LEFT: &str =
     "the cluster's managers to publish their swarm again, since the charter is missing";
 const RECREATED: &str = "its quorum was re-created without this manager";
+const ROWS_TO_READ: &str = "ledger rows that cannot be read to be repaired, since one of them may be that of a manager in raft that was one before the quorum was re-created";
 const LEADER_TO_ASK: &str = "a leader that says who is in raft, since the quorum was re-created";
 pub(super) const OLDER_GENERATION: &str = "the charter names the swarm of a later generation";
 
@@ -516,6 +524,13 @@ pub(super) fn not_sound(local: &LocalNode) -> String {
         "a manager to be connected".into()
     } else {
         format!("Docker to recover: {}", local.error)
+    }
+}
+
+/// Nobody can tell which node this is.
+pub(super) fn unreadable(error: &str) -> Step {
+    Step::Wait {
+        why: format!("the node certificate, which alone says which node this is: {error}"),
     }
 }
 

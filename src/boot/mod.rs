@@ -14,7 +14,7 @@ mod preflight;
 mod recreate;
 mod relief;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod unlock;
 mod unsettled;
 mod user_data;

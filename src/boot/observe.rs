@@ -1,6 +1,5 @@
 //! What a booting node looks at.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -8,16 +7,14 @@ use time::OffsetDateTime;
 use super::BootError;
 use super::decide::{Mark, NEVER_RECORDED, Observed, OwnSwarm};
 use super::lost::{OwnMembers, Vigil};
-use super::recreate;
+use super::recreate::{self, Former};
 use super::relief::Relief;
 use crate::fact::Fact;
 use crate::instance::Role;
-use crate::ledger::{CharterPhase, Member};
+use crate::ledger::{Attempt, CharterPhase, Member};
 use crate::node::Node;
 use crate::peers::{find_manager, is_led, no_leader};
-use crate::swarm::{
-    CLUSTER_LABEL, Cluster, GENERATION_LABEL, LocalNode, LocalState, NodeView, SwarmError,
-};
+use crate::swarm::{CLUSTER_LABEL, Cluster, GENERATION_LABEL, LocalNode, LocalState, NodeView};
 
 /// A leader answers within milliseconds; without one Docker may be silent for half a minute.
 const LEADER_PATIENCE: Duration = Duration::from_secs(5);
@@ -36,7 +33,7 @@ pub async fn observe(
         LocalState::Inactive => None,
         _ => node.ledger.fetch_member(node.role, &node.instance.id).await?,
     };
-    complete_by_certificate(node, &mut local).await?;
+    let certificate_error = complete_by_certificate(node, &mut local).await;
     let named = charter.as_ref().and_then(|charter| charter.swarm_id.as_deref());
     let open = charter.as_ref().filter(|charter| charter.phase == CharterPhase::Open);
     let is_named = open.is_some() && named.is_some() && named == local.swarm_id.as_deref();
@@ -63,8 +60,10 @@ pub async fn observe(
     let own = if (is_in_doubt || recreated.is_some()) && local.is_manager {
         let patience = if open.is_some() { NO_LEADER_PATIENCE } else { LEADER_PATIENCE };
         let former = match recovery.or(recreated) {
-            Some(charter) => recreate::fetch_former(node, charter).await?,
-            None => BTreeSet::new(),
+            Some(charter) => {
+                recreate::fetch_former(node, local.node_id.as_deref(), charter).await?
+            }
+            None => Former::default(),
         };
         fetch_own_swarm(node, &local, &former, patience).await
     } else {
@@ -102,8 +101,8 @@ pub async fn observe(
         _ => None,
     };
     let is_unsettled = matches!(local.state, LocalState::Pending | LocalState::Error);
-    let is_joining = if is_unsettled && !is_row_ours && local.swarm_id.is_some() {
-        Fact::from(node.ledger.fetch_attempt(&node.instance.id).await?.is_some())
+    let is_joining = if is_unsettled && !is_row_ours {
+        is_joining(node.ledger.fetch_attempt(&node.instance.id).await?, member.as_ref())
     } else {
         Fact::CannotTell
     };
@@ -115,6 +114,7 @@ pub async fn observe(
         own_swarm: swarm,
         charter,
         local,
+        certificate_error,
         member,
         absence,
         is_joining,
@@ -125,19 +125,33 @@ pub async fn observe(
 }
 
 /// Docker names no node while it is in error, and no swarm on a worker and on a manager without a
-/// leader. The certificate on this host does, and says whose node this is.
-async fn complete_by_certificate(node: &Node, local: &mut LocalNode) -> Result<(), SwarmError> {
+/// leader. The certificate on this host does, and says whose node this is. Returns why it cannot be read.
+async fn complete_by_certificate(node: &Node, local: &mut LocalNode) -> Option<String> {
     let is_complete = local.node_id.is_some() && local.swarm_id.is_some();
     if local.state == LocalState::Inactive || is_complete {
-        return Ok(());
+        return None;
     }
-    if let Some(certificate) = node.swarm.fetch_certificate().await?
-        && local.node_id.as_ref().is_none_or(|id| *id == certificate.node_id)
-    {
-        local.node_id = Some(certificate.node_id);
-        local.swarm_id.get_or_insert(certificate.swarm_id);
+    match node.swarm.fetch_certificate().await {
+        Ok(Some(certificate))
+            if local.node_id.as_ref().is_none_or(|id| *id == certificate.node_id) =>
+        {
+            local.node_id = Some(certificate.node_id);
+            local.swarm_id.get_or_insert(certificate.swarm_id);
+            None
+        }
+        Ok(_) => None,
+        Err(error) => Some(error.to_string()),
     }
-    Ok(())
+}
+
+/// An attempt ends when this node is Ready, and its row is written just before: an older one is still going on
+/// only where nobody has written the row since.
+fn is_joining(attempt: Option<Attempt>, row: Option<&Member>) -> Fact {
+    match (attempt, row) {
+        (None, _) => Fact::No,
+        (Some(attempt), Some(row)) if attempt.at <= row.updated_at => Fact::CannotTell,
+        (Some(_), _) => Fact::Yes,
+    }
 }
 
 /// The swarm of which this node is a manager, as its leader answers.
@@ -151,7 +165,7 @@ struct Own {
 async fn fetch_own_swarm(
     node: &Node,
     local: &LocalNode,
-    former: &BTreeSet<String>,
+    former: &Former,
     patience: Duration,
 ) -> Own {
     let look = async { tokio::try_join!(node.swarm.fetch_cluster(), node.swarm.fetch_nodes()) };
@@ -176,9 +190,8 @@ fn own_swarm(
     own_cluster: &str,
     cluster: &Cluster,
     nodes: &[NodeView],
-    former: &BTreeSet<String>,
+    former: &Former,
 ) -> OwnSwarm {
-    let mut raft = nodes.iter().filter(|view| view.raft.is_some());
     OwnSwarm {
         mark: match cluster.labels.get(CLUSTER_LABEL) {
             Some(name) if name == own_cluster => Mark::Ours,
@@ -188,7 +201,7 @@ fn own_swarm(
         is_alone: nodes.len() <= 1,
         generation: cluster.labels.get(GENERATION_LABEL).and_then(|label| label.parse().ok()),
         created_at: cluster.created_at,
-        has_former: raft.any(|view| former.contains(&view.id)),
+        has_former: former.is_among(nodes.iter().filter(|view| view.raft.is_some())),
     }
 }
 
@@ -196,4 +209,31 @@ fn own_swarm(
 fn highest_of(own: &OwnMembers, rows: &[Member]) -> Option<u64> {
     let own = rows.iter().filter(|row| own.has(row) == Some(true));
     own.map(|row| row.generation).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boot::tests::world::row;
+    use crate::ledger::MemberState;
+
+    #[test]
+    fn an_attempt_goes_on_while_no_later_row_says_that_the_node_was_ready() {
+        let mut member = row("node", 1, MemberState::Ready);
+        let attempt = |after: u64| {
+            let at = member.updated_at + Duration::from_secs(after);
+            Some(Attempt::new("i-0", Role::Manager, [10, 0, 0, 1].into(), at))
+        };
+        let (early, late) = (attempt(0), attempt(1));
+        assert_eq!(is_joining(None, Some(&member)), Fact::No);
+        assert_eq!(is_joining(early.clone(), None), Fact::Yes);
+        assert_eq!(
+            is_joining(late.clone(), Some(&member)),
+            Fact::Yes,
+            "the row of an earlier life"
+        );
+        assert_eq!(is_joining(early, Some(&member)), Fact::CannotTell, "it came in, perhaps");
+        member.updated_at += Duration::from_secs(60);
+        assert_eq!(is_joining(late, Some(&member)), Fact::CannotTell);
+    }
 }

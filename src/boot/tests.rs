@@ -5,7 +5,8 @@
 mod certificate;
 mod half_made;
 mod missing_charter;
-pub(super) mod world;
+mod recreated;
+pub(crate) mod world;
 
 use std::time::Duration;
 
@@ -178,7 +179,7 @@ fn observed(state: LocalState) -> Observed {
 /// A swarm with a leader, founded under generation 1 while the claim of [`observed`] held.
 fn own_swarm(mark: Mark, is_alone: bool) -> OwnSwarm {
     let created_at = Some(OffsetDateTime::UNIX_EPOCH);
-    OwnSwarm { mark, is_alone, generation: Some(1), created_at, has_former: false }
+    OwnSwarm { mark, is_alone, generation: Some(1), created_at, has_former: Fact::No }
 }
 
 #[test]
@@ -348,32 +349,6 @@ fn a_manager_leaves_a_swarm_of_the_past_by_force_only_where_it_has_no_leader() {
     }
 }
 
-/// It came in with an old token, by a manager that had no part in the charter any more.
-#[test]
-fn a_manager_without_a_row_asks_whose_raft_it_is_in_once_the_quorum_was_re_created() {
-    let mut seen = observed(LocalState::Active);
-    open(&mut seen, 2, "same");
-    seen.charter.as_mut().unwrap().recovers = Some("same".into());
-    seen.local.swarm_id = Some("same".into());
-    seen.local.node_id = Some("node".into());
-    (seen.local.is_manager, seen.local.has_managers) = (true, true);
-    let step = |seen: &Observed| decide("i-9", Role::Manager, seen);
-    assert!(matches!(step(&seen), Step::Wait { .. }), "nobody says who is in it");
-    let own = OwnSwarm { has_former: true, ..own_swarm(Mark::Ours, false) };
-    seen.own_swarm = Some(own);
-    assert!(matches!(step(&seen), Step::LeaveStale { by_force: true, .. }));
-    seen.own_swarm = Some(OwnSwarm { has_former: false, ..own });
-    assert!(matches!(step(&seen), Step::Ready(_)));
-    seen.own_swarm = None;
-    seen.member = Some(row("node", 2, MemberState::Ready));
-    assert!(matches!(step(&seen), Step::Ready(_)), "its row says it");
-    seen.member = None;
-    let founder = seen.charter.clone().unwrap().founder;
-    assert!(matches!(decide(&founder, Role::Manager, &seen), Step::Ready(_)));
-    seen.charter.as_mut().unwrap().recovers = None;
-    assert!(matches!(step(&seen), Step::Ready(_)), "nothing was re-created");
-}
-
 #[test]
 fn a_worker_whose_certificate_is_refused_is_given_up_a_manager_never() {
     let mut seen = observed(LocalState::Error);
@@ -406,6 +381,8 @@ proptest! {
         is_row_its in any::<bool>(),
         is_led in any::<bool>(),
         asked in prop::sample::select(&[None, Some(("node", false)), Some(("node", true)), Some(("earlier", true))]),
+        is_unreadable in any::<bool>(),
+        is_joining in prop::sample::select(&[Fact::Yes, Fact::No, Fact::CannotTell]),
     ) {
         let mut seen = observed(state);
         open(&mut seen, 1, "published");
@@ -418,7 +395,9 @@ proptest! {
         if is_refused {
             seen.local.error = "x509: certificate has expired or is not yet valid".into();
         }
-        seen.is_moved = is_moved;
+        let is_unreadable = is_unreadable && state != LocalState::Active;
+        seen.certificate_error = is_unreadable.then(|| "Input/output error".to_owned());
+        (seen.is_moved, seen.is_joining) = (is_moved, is_joining);
         seen.unsettled_for = if is_stuck { STUCK_TIME } else { SETTLE_TIME };
         let request = asked.map(|(node, is_out)| {
             let mut request = Rejoin::new("i-0", node, "it has moved", seen.now);
@@ -436,8 +415,10 @@ proptest! {
             Step::LeaveStale { by_force: false, .. } => prop_assert!(
                 state == LocalState::Active && !is_manager && is_moved && asked != Some(("node", false))
             ),
-            // What is no member by its own row either, as before.
-            Step::Discard { .. } => prop_assert!(!(is_refused || is_known && is_row_its)),
+            // It has no certificate, and a join that was begun after its row was written.
+            Step::Discard { .. } => prop_assert!(
+                !is_refused && !is_unreadable && !is_known && !is_manager && is_joining == Fact::Yes
+            ),
             // An image of a running manager.
             Step::Refuse(_) => prop_assert!(
                 state == LocalState::Active && is_manager && is_moved && !is_row_its

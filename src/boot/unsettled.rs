@@ -2,11 +2,13 @@
 //! nothing, or a member that sees no manager just now. Pure.
 //!
 //! Guarantees: the certificate on this host comes first; this node's row only says what the certificate
-//! does not. A raft member is never discarded, and a swarm that is another cluster's is not touched.
+//! does not. A raft member is never discarded, and a swarm that is another cluster's is not touched. Nothing is
+//! discarded while the certificate cannot be read, but a worker that its own row names and whose certificate Docker
+//! refuses.
 
 use super::decide::{
     OLDER_GENERATION, Observed, SETTLE_TIME, STUCK_TIME, Step, foreign, is_in, is_of_the_past,
-    is_row_ours, leave_the_past, not_sound, swarm_of,
+    is_row_ours, leave_the_past, not_sound, swarm_of, unreadable,
 };
 use super::relief;
 use crate::fact::Fact;
@@ -15,6 +17,7 @@ use crate::ledger::{Charter, CharterPhase};
 use crate::swarm::LocalState;
 
 const CAME_TO_NOTHING: &str = "the join came to nothing";
+const NO_CERTIFICATE: &str = "this manager was a node and has no certificate: restore swarm/certificates below Docker's root, or terminate this instance if others hold the swarm";
 
 /// Where a node belongs that Docker does not get in.
 enum Place<'a> {
@@ -26,7 +29,9 @@ enum Place<'a> {
     Another,
     /// It is a node of some swarm, and no charter names one to compare it with.
     Unknown,
-    /// None: it has no certificate, and no row says that it ever was a node.
+    /// Its certificate cannot be read, and nothing else says where it belongs.
+    Unreadable { error: &'a str },
+    /// None: it has no certificate, and no row names it.
     Nowhere,
 }
 
@@ -41,7 +46,10 @@ fn place(seen: &Observed) -> Place<'_> {
         Some(charter) if is_of_the_past(seen, charter) => Place::Past { charter },
         Some(_) if swarm_of(seen).is_some() => Place::Another,
         _ if swarm_of(seen).is_some() || is_row_ours(seen) => Place::Unknown,
-        _ => Place::Nowhere,
+        _ => match &seen.certificate_error {
+            Some(error) => Place::Unreadable { error },
+            None => Place::Nowhere,
+        },
     }
 }
 
@@ -57,7 +65,6 @@ pub fn recover(role: Role, seen: &Observed) -> Step {
     let wait = || Step::Wait { why: not_sound(&seen.local) };
     let is_manager = role == Role::Manager || seen.local.is_manager;
     let is_pending = seen.local.state == LocalState::Pending;
-    let is_named = seen.local.node_id.is_some();
     match place {
         Place::Charters => {
             // It never recovers by itself.
@@ -74,13 +81,23 @@ pub fn recover(role: Role, seen: &Observed) -> Step {
         Place::Past { .. } => Step::LeaveStale { by_force: true, why: OLDER_GENERATION },
         Place::Another => foreign(&seen.local),
         Place::Unknown => wait(),
+        Place::Unreadable { error } => unreadable(error),
         Place::Nowhere if is_pending && seen.unsettled_for < SETTLE_TIME => {
             Step::Wait { why: "the join to go on in the background".into() }
         }
-        // Only a node with a certificate is one: it could not be read, and raft may count it.
-        Place::Nowhere if seen.local.is_manager || is_named && is_pending && is_manager => wait(),
+        // Raft may count it all the same, and what it has of raft may be all that is left of the swarm.
+        Place::Nowhere if is_manager && may_have_been_node(seen) => {
+            Step::Wait { why: format!("{}; {NO_CERTIFICATE}", not_sound(&seen.local)) }
+        }
         Place::Nowhere => Step::Discard { why: CAME_TO_NOTHING },
     }
+}
+
+/// A node that Docker names, or that was Ready, had a certificate. A row is of an earlier life where this node has
+/// begun to join since.
+fn may_have_been_node(seen: &Observed) -> bool {
+    let is_recorded = seen.member.is_some() && seen.is_joining != Fact::Yes;
+    seen.local.is_manager || seen.local.node_id.is_some() || is_recorded
 }
 
 /// The join was given a certificate and came to nothing all the same. Raft may count a manager whose

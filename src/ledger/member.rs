@@ -203,12 +203,21 @@ impl Ledger {
     pub async fn survey_members(&self) -> Result<MemberRows, LedgerError> {
         let workers = self.nodes();
         let (managers, workers) = tokio::try_join!(
-            self.query_all("member#manager#", Self::item_of),
+            self.survey_managers(),
             workers.query_all("member#worker#", Self::item_of)
         )?;
-        let (mut rows, mut unreadable) = managers;
+        let MemberRows { mut rows, mut unreadable } = managers;
         rows.extend(workers.0);
         unreadable.extend(workers.1);
+        Ok(MemberRows { rows, unreadable })
+    }
+
+    /// The same of the managers alone, which is all that a worker's role may read.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn survey_managers(&self) -> Result<MemberRows, LedgerError> {
+        let (rows, unreadable) = self.query_all("member#manager#", Self::item_of).await?;
         Ok(MemberRows { rows, unreadable })
     }
 

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 
 use crate::autoscaling::GroupInstance;
 use crate::control::{OtherManager, RecoveryPlan};
+use crate::fact::Fact;
 use crate::ledger::{Charter, CharterPhase, Member};
 use crate::swarm::LocalNode;
 
@@ -25,16 +26,18 @@ pub struct Observed {
     pub local: Option<LocalNode>,
     /// This node's own row.
     pub row: Option<Member>,
-    /// The other managers of the charter's generation.
+    /// The other managers of the charter's generation, promoted workers among them.
     pub others: Vec<Member>,
     /// Those of them that Auto Scaling lists; `None` where it gave no answer that can be believed.
     pub listed: Option<BTreeMap<String, GroupInstance>>,
     /// Whose port answers.
     pub listening: BTreeSet<IpAddr>,
+    /// Keys of members' rows that cannot be read: whose they are, nobody can tell.
+    pub unreadable: BTreeSet<String>,
     /// Where the store has unlock keys: the managers lock themselves.
     pub unlock_keys: Option<String>,
-    /// A leader has answered here.
-    pub has_leader: bool,
+    /// Does a leader answer here? *No* is Docker's own word that there is none.
+    pub has_leader: Fact,
     /// By when this node leaves the swarm, where it does.
     pub leaves_by: Option<OffsetDateTime>,
     pub now: OffsetDateTime,
@@ -74,6 +77,14 @@ pub enum Refusal {
     #[error("the swarm has a leader, so its quorum is not lost: see `docker node ls`")]
     QuorumExists,
     #[error(
+        "Docker does not say whether the swarm has a leader: run this again in a minute; if that does not change, see `docker node ls` and `systemctl status docker`"
+    )]
+    LeaderUnknown,
+    #[error(
+        "ledger rows cannot be read ({keys}), and whether these are managers that live cannot be told: repair them, or delete them if nothing needs them, and run this again"
+    )]
+    UnreadableRows { keys: String },
+    #[error(
         "{alive} of the other managers may be alive ({names}), enough for a quorum that cannot be seen from here: mend the network between them, or run it on one of them; those that are lost for good must be terminated or their skep stopped, which counts {fresh:?} later"
     )]
     MayBeElsewhere { alive: usize, names: String, fresh: Duration },
@@ -105,7 +116,10 @@ pub fn decide(seen: &Observed) -> Result<(), Refusal> {
         Some(own) => charter.swarm() == Some(own) && row.is_some(),
         None => row.is_some_and(|row| row.generation == charter.generation),
     };
-    if !local.is_manager || !is_ours {
+    // The own row may be the one that cannot be read: that is refused below, and says why.
+    let is_another = local.swarm_id.is_some() && local.swarm_id.as_ref() != charter.swarm();
+    let may_be_ours = is_ours || !is_another && row.is_none() && !seen.unreadable.is_empty();
+    if !local.is_manager || !may_be_ours {
         return Err(Refusal::NotManager);
     }
     if row.is_some_and(|row| charter.fences(&seen.me, row.generation)) {
@@ -113,8 +127,15 @@ pub fn decide(seen: &Observed) -> Result<(), Refusal> {
     }
     // The leader may be this node itself, which had done Docker's part when somebody took over who is
     // gone by now: without a claim of its own the charter stays shut.
-    if seen.has_leader && !charter.is_recovery() {
-        return Err(Refusal::QuorumExists);
+    match seen.has_leader {
+        Fact::No => {}
+        _ if charter.is_recovery() => {}
+        Fact::Yes => return Err(Refusal::QuorumExists),
+        Fact::CannotTell => return Err(Refusal::LeaderUnknown),
+    }
+    if !seen.unreadable.is_empty() {
+        let keys = seen.unreadable.iter().cloned().collect::<Vec<_>>().join(", ");
+        return Err(Refusal::UnreadableRows { keys });
     }
     // Docker would shut the node down first and then find that it has no key to start it with.
     if let Some(place) = seen.unlock_keys.clone() {

@@ -10,30 +10,35 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::act::RecoverError;
 use super::decide::Observed;
-use crate::ledger::Member;
+use crate::fact::Fact;
+use crate::instance::Role;
+use crate::ledger::{Charter, Member, MemberRows};
 use crate::node::Node;
+use crate::peers::{self, survey};
 use crate::secrets::Item;
-use crate::swarm::{LocalNode, NodeView, first_listening};
+use crate::swarm::{LocalNode, first_listening};
 
 /// For so long no leader must answer: an election blocks Docker for 10 to 14 s.
 const QUORUM_PATIENCE: Duration = Duration::from_secs(20);
-/// A leader answers within milliseconds; without one Docker may be silent for half a minute.
+/// A leader answers within milliseconds; without one Docker may be silent for half a minute, and says in `/info`
+/// then that there is none.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Without a leader `/info` takes up to 20 s.
 const INFO_WITHIN: Duration = Duration::from_secs(30);
 
-/// Looks for a leader first, then at the rest. What Docker and Auto Scaling do not say is missing from it.
+/// Looks for a leader first, then at the rest. What Docker and Auto Scaling do not say is missing from it, and
+/// rows that cannot be read are named.
 pub async fn observe(node: &Node) -> Result<Observed, RecoverError> {
     // Whoever came in while a leader was seen here has written its row by the end of that look.
-    let has_leader = is_led(node).await;
+    let looks = look_for_leader(node).await;
     let (charter, rows, local) =
-        tokio::join!(node.ledger.fetch_charter(), node.ledger.fetch_managers(), fetch_local(node));
+        tokio::join!(node.ledger.fetch_charter(), survey(node), fetch_local(node));
     let (charter, rows) =
         (charter.map_err(RecoverError::NotSeen)?, rows.map_err(RecoverError::NotSeen)?);
     let me = node.instance.id.as_str();
-    let (own, mut others): (Vec<Member>, _) =
-        rows.into_iter().partition(|row| row.instance_id == me);
+    let MemberRows { rows, unreadable } = rows;
+    let (own, others) = managers_of(rows, me, charter.as_ref());
     let generation = charter.as_ref().map(|charter| charter.generation);
     let mut unlock_keys = None;
     // A worker may not read them, and recovers nothing.
@@ -43,9 +48,6 @@ pub async fn observe(node: &Node) -> Result<Observed, RecoverError> {
     {
         unlock_keys = Some(node.tokens.place(Item::UnlockKeys, generation));
     }
-    // Of a recovery that came to nothing the managers are still those of before.
-    let is_recovery = charter.as_ref().is_some_and(|charter| charter.is_recovery());
-    others.retain(|row| Some(row.generation) == generation || is_recovery);
     let ids: Vec<&str> = others.iter().map(|row| row.instance_id.as_str()).chain([me]).collect();
     let addresses: Vec<IpAddr> = others.iter().map(|row| row.address).collect();
     let (listed, listening) =
@@ -54,14 +56,15 @@ pub async fn observe(node: &Node) -> Result<Observed, RecoverError> {
     Ok(Observed {
         me: me.to_owned(),
         charter,
+        has_leader: has_leader(looks, local.as_ref()),
         local,
-        row: own.into_iter().next(),
+        row: own,
         others,
+        unreadable,
         // An answer that does not list who asks is about something else.
         listed: listed.ok().filter(|listed| listed.contains_key(me)),
         listening,
         unlock_keys,
-        has_leader,
         leaves_by: node.state.now().departure.map(|departure| departure.deadline),
         now: OffsetDateTime::now_utc(),
     })
@@ -71,21 +74,127 @@ async fn fetch_local(node: &Node) -> Option<LocalNode> {
     timeout(INFO_WITHIN, node.swarm.fetch_local_node()).await.ok()?.ok()
 }
 
-/// Does the swarm decide anything? Asked until somebody says so, or for [`QUORUM_PATIENCE`].
-async fn is_led(node: &Node) -> bool {
+/// Does the swarm have a leader? Asked until one answers, or for [`QUORUM_PATIENCE`]: an election may still end
+/// with one after Docker's word that there is none. Silence cannot tell.
+async fn look_for_leader(node: &Node) -> Fact {
     let end = Instant::now() + QUORUM_PATIENCE;
+    let mut leader = Fact::CannotTell;
     while Instant::now() < end {
-        if let Ok(Ok(nodes)) = timeout(ANSWER_WITHIN, node.swarm.fetch_nodes()).await
-            && nodes.iter().any(NodeView::is_leader)
-        {
-            return true;
+        if let Ok(answer) = timeout(ANSWER_WITHIN, node.swarm.fetch_nodes()).await {
+            match peers::has_leader(&answer) {
+                Fact::Yes => return Fact::Yes,
+                Fact::No => leader = Fact::No,
+                Fact::CannotTell => {}
+            }
         }
         sleep(LOOK_EVERY).await;
     }
-    false
+    leader
+}
+
+/// What the looks have shown, and Docker's word in `/info`, which was read after them: where the looks met
+/// silence alone it says whether there is none, and a node that it calls well has found one meanwhile.
+fn has_leader(looks: Fact, local: Option<&LocalNode>) -> Fact {
+    match looks {
+        Fact::Yes => Fact::Yes,
+        _ if local.is_some_and(LocalNode::is_sound) => Fact::CannotTell,
+        Fact::No => Fact::No,
+        Fact::CannotTell => local.map_or(Fact::CannotTell, |local| peers::no_leader(None, local)),
+    }
+}
+
+/// This node's own row, and those of the other managers. A promoted worker counts among the others; it recovers
+/// nothing itself, since its role may not write the charter.
+fn managers_of(
+    rows: Vec<Member>,
+    me: &str,
+    charter: Option<&Charter>,
+) -> (Option<Member>, Vec<Member>) {
+    let (own, mut others): (Vec<Member>, Vec<Member>) =
+        rows.into_iter().filter(Member::is_manager).partition(|row| row.instance_id == me);
+    // Of a recovery that came to nothing the managers are still those of before.
+    others.retain(|row| {
+        charter.is_some_and(|charter| row.generation == charter.generation || charter.is_recovery())
+    });
+    (own.into_iter().find(|row| row.role == Role::Manager), others)
 }
 
 async fn fetch_listening(addresses: &[IpAddr]) -> BTreeSet<IpAddr> {
     let probes = addresses.iter().map(|address| async move { first_listening(&[*address]).await });
     join_all(probes).await.into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boot::tests::world::row;
+    use crate::ledger::MemberState;
+    use crate::swarm::LocalState;
+
+    fn local(error: &str) -> LocalNode {
+        LocalNode {
+            state: LocalState::Active,
+            node_id: Some("node".into()),
+            swarm_id: Some("swarm".into()),
+            is_manager: true,
+            has_managers: true,
+            managers: vec![],
+            error: error.into(),
+            address: None,
+            live_restore: false,
+        }
+    }
+
+    #[test]
+    fn only_dockers_own_word_says_that_there_is_no_leader() {
+        use Fact::{CannotTell, No, Yes};
+        let lost = local("rpc error: The swarm does not have a leader. It's possible that");
+        let silent = local("rpc error: code = DeadlineExceeded desc = context deadline exceeded");
+        let well = local("");
+        for (looks, info, expected) in [
+            (Yes, Some(&lost), Yes),
+            (No, Some(&lost), No),
+            (No, Some(&silent), No),
+            (No, None, No),
+            (No, Some(&well), CannotTell),
+            (CannotTell, Some(&lost), No),
+            (CannotTell, Some(&silent), CannotTell),
+            (CannotTell, Some(&well), CannotTell),
+            (CannotTell, None, CannotTell),
+        ] {
+            assert_eq!(has_leader(looks, info), expected, "{looks:?} {info:?}");
+        }
+    }
+
+    /// Two promoted workers that hold the quorum, beside one manager that is cut off.
+    #[test]
+    fn promoted_workers_count_among_the_others() {
+        use Role::{Manager, Worker};
+        let member = |id: &str, role, serves_as, generation| {
+            let mut row = row(&format!("node-{id}"), generation, MemberState::Ready);
+            (row.instance_id, row.role, row.serves_as) = (id.into(), role, Some(serves_as));
+            row
+        };
+        let rows = || {
+            vec![
+                member("i-me", Manager, Manager, 2),
+                member("i-promoted", Worker, Manager, 2),
+                member("i-worker", Worker, Worker, 2),
+                member("i-demoted", Manager, Worker, 2),
+                member("i-old", Manager, Manager, 1),
+            ]
+        };
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let claim = Charter::claim(None, &Default::default(), "i-me", now, Duration::ZERO);
+        let mut charter = Charter { generation: 2, ..claim };
+        let names = |me: &str, charter: &Charter| {
+            let (own, others) = managers_of(rows(), me, Some(charter));
+            let others: Vec<_> = others.into_iter().map(|row| row.instance_id).collect();
+            (own.is_some(), others.join(" "))
+        };
+        assert_eq!(names("i-me", &charter), (true, "i-promoted i-demoted".into()));
+        assert_eq!(names("i-promoted", &charter), (false, "i-me i-demoted".into()));
+        charter = Charter::recovery(&charter, "swarm", "i-me", now);
+        assert_eq!(names("i-me", &charter), (true, "i-promoted i-demoted i-old".into()));
+    }
 }

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::decide::{Observed, Refusal, decide, plan};
 use crate::autoscaling::GroupInstance;
+use crate::fact::Fact;
 use crate::ledger::{Charter, CharterPhase, Member};
 use crate::swarm::{LocalNode, LocalState};
 use time::{Duration, OffsetDateTime};
@@ -55,7 +56,8 @@ fn survivor() -> Observed {
         listed: Some(listed(&["i-1"])),
         listening: [].into(),
         unlock_keys: None,
-        has_leader: false,
+        has_leader: Fact::No,
+        unreadable: [].into(),
         leaves_by: None,
         now: NOW,
     }
@@ -79,7 +81,9 @@ fn each_reason_against_it_is_named() {
     assert_eq!(closed, Some(Refusal::Closed));
     let founding = refusal(|seen| of(seen).phase = CharterPhase::Founding);
     assert_eq!(founding, Some(Refusal::Founding { founder: "i-1".into() }));
-    assert_eq!(refusal(|seen| seen.has_leader = true), Some(Refusal::QuorumExists));
+    assert_eq!(refusal(|seen| seen.has_leader = Fact::Yes), Some(Refusal::QuorumExists));
+    let silent = refusal(|seen| seen.has_leader = Fact::CannotTell);
+    assert_eq!(silent, Some(Refusal::LeaderUnknown), "silence is no evidence");
     assert_eq!(refusal(|seen| seen.local = None), Some(Refusal::NoDocker));
     let place = "/skep/prod/manager-unlock-key/1";
     let locks = refusal(|seen| seen.unlock_keys = Some(place.to_owned()));
@@ -122,11 +126,13 @@ fn one_recovery_runs_at_a_time_and_a_dead_one_is_taken_over() {
     assert!(matches!(running("i-2", later), Some(Refusal::Running { .. })));
     assert_eq!(running("i-1", NOW), Some(Refusal::RunsHere));
     assert_eq!(running("i-2", NOW), None);
-    let led = refusal(|seen| {
-        seen.has_leader = true;
-        *of(seen) = Charter::recovery(of(seen), "swarm", "i-2", NOW);
-    });
-    assert_eq!(led, None, "the charter stays shut otherwise");
+    for has_leader in [Fact::Yes, Fact::CannotTell] {
+        let led = refusal(|seen| {
+            seen.has_leader = has_leader;
+            *of(seen) = Charter::recovery(of(seen), "swarm", "i-2", NOW);
+        });
+        assert_eq!(led, None, "the charter stays shut otherwise");
+    }
 }
 
 /// Two of the others are enough for a quorum that this node does not hear of.
@@ -154,6 +160,31 @@ fn who_may_be_alive_elsewhere_counts() {
     }));
 }
 
+/// A row of a newer skep, or one that was edited by hand, may be that of a manager that lives.
+#[test]
+fn while_a_row_cannot_be_read_nothing_is_done_and_its_key_is_named() {
+    let odd = |seen: &mut Observed| seen.unreadable = ["member#manager#i-3".to_owned()].into();
+    let mut seen = survivor();
+    odd(&mut seen);
+    seen.others.pop();
+    let Err(refused) = decide(&seen) else { panic!("i-3 may be alive") };
+    assert_eq!(refused, Refusal::UnreadableRows { keys: "member#manager#i-3".into() });
+    let words = refused.to_string();
+    assert!(words.contains("member#manager#i-3") && words.contains("repair them"), "{words}");
+    seen.row = None;
+    assert_eq!(decide(&seen), Err(refused), "it may be this node's own");
+    let led = refusal(|seen| {
+        odd(seen);
+        seen.has_leader = Fact::Yes;
+    });
+    assert_eq!(led, Some(Refusal::QuorumExists), "nothing is lost");
+    let another = refusal(|seen| {
+        odd(seen);
+        seen.local.as_mut().unwrap().swarm_id = Some("next".into());
+    });
+    assert_eq!(another, Some(Refusal::NotManager));
+}
+
 #[test]
 fn the_plan_tells_who_is_seen_how_and_what_may_be_lost() {
     let mut seen = survivor();
@@ -167,17 +198,20 @@ fn the_plan_tells_who_is_seen_how_and_what_may_be_lost() {
     assert_eq!(managers, [("i-2", Some("InService"), true), ("i-3", Some("gone"), false)]);
     assert!(shown.refusal.is_none() && shown.steps[0].contains("generation 2"));
     assert!(shown.costs.iter().any(|it| it.starts_with("i-2 may be alive")), "{shown:?}");
-    seen.has_leader = true;
+    seen.has_leader = Fact::Yes;
     let refused = plan("prod", &seen, decide(&seen));
     assert!(refused.refusal.is_some() && refused.steps.is_empty() && refused.costs.is_empty());
 }
 
 proptest! {
-    /// Whatever is seen: never beside a leader, never while so many others may be alive that they
-    /// could have one, never of another swarm, never while somebody else is at it.
+    /// Whatever is seen: only with Docker's word that there is no leader, never while so many others may be
+    /// alive that they could have one or rows cannot be read, never of another swarm, never while somebody else
+    /// is at it.
     #[test]
     fn nothing_that_may_live_is_taken_apart(
-        has_leader in any::<bool>(),
+        has_leader in prop::sample::select(&[Fact::Yes, Fact::No, Fact::CannotTell]),
+        is_readable in any::<bool>(),
+        is_own_readable in any::<bool>(),
         is_manager in any::<bool>(),
         swarm in prop::sample::select(&["swarm", "next"]),
         phase in prop::sample::select(
@@ -190,6 +224,13 @@ proptest! {
         let mut seen = survivor();
         seen.has_leader = has_leader;
         seen.unlock_keys = locks.then(String::new);
+        if !is_readable {
+            seen.unreadable = ["member#manager#i-9".to_owned()].into();
+        }
+        if !is_own_readable {
+            seen.row = None;
+            seen.unreadable.insert("member#manager#i-1".to_owned());
+        }
         of(&mut seen).phase = phase;
         let local = seen.local.as_mut().unwrap();
         (local.is_manager, local.swarm_id) = (is_manager, Some(swarm.into()));
@@ -209,7 +250,9 @@ proptest! {
                 *listens || (*is_fresh && (*is_listed || !is_answered))
             })
             .count();
-        let may = !has_leader
+        let may = has_leader == Fact::No
+            && is_readable
+            && is_own_readable
             && !locks
             && is_manager
             && swarm == "swarm"

@@ -1,9 +1,8 @@
 //! This host's own place in a swarm: look, init, join, leave.
 
 use std::collections::HashMap;
-use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use bollard::models::{
@@ -12,28 +11,26 @@ use bollard::models::{
 };
 use bollard::query_parameters::LeaveSwarmOptionsBuilder;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::io::AsyncReadExt;
-use tokio::net::UnixStream;
 use tokio::time::Instant;
 
+use super::certificate::{self, CERTIFICATE_SOCKET};
 use super::raw::with_availability;
 use super::{
-    Availability, CALL_TIMEOUT, JoinAnswer, SWARM_PORT, Swarm, SwarmError, SwarmErrorKind,
+    Availability, CALL_TIMEOUT, Certificate, JoinAnswer, SWARM_PORT, Swarm, SwarmError,
+    SwarmErrorKind,
 };
 use crate::fact::Fact;
 use crate::instance::Role;
 
-/// Of `systemd/skep-certificate.socket`.
-const CERTIFICATE_SOCKET: &str = "/run/skep-certificate.sock";
-/// systemd starts a service that reads a file.
-const HANDOUT_TIMEOUT: Duration = Duration::from_secs(5);
+const READ_CERTIFICATE: &str = "read the node certificate";
 
 /// What Docker says of this host (`/info`, and the node certificate where `/info` is silent).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalNode {
     pub state: LocalState,
     pub node_id: Option<String>,
-    /// On a manager from `/info`, on a worker from its certificate, where that can be read.
+    /// On a manager from `/info`, on a worker from its certificate. `None` where it has none, or that cannot
+    /// be read.
     pub swarm_id: Option<String>,
     /// Is the control API of the swarm available here, that is: is this node a manager?
     pub is_manager: bool,
@@ -58,14 +55,6 @@ pub enum LocalState {
     Error,
     /// Autolock: the node's keys are encrypted until someone unlocks it.
     Locked,
-}
-
-/// The subject of `swarm/certificates/swarm-node.crt`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Certificate {
-    pub swarm_id: String,
-    pub node_id: String,
-    pub is_manager: bool,
 }
 
 /// What `docker swarm init` needs to know.
@@ -189,32 +178,39 @@ impl Swarm {
         local.is_manager.into()
     }
 
-    /// The certificate of this node, read when it is another node's that is known.
+    /// The certificate of this node, read when it is another node's that is known. `None`, too, where no other
+    /// read would end better: a caller goes by this node's row then.
     async fn certificate_of(
         &self,
         node_id: &str,
         docker_root: &Path,
     ) -> Result<Option<Certificate>, SwarmError> {
-        const OPERATION: &str = "read the node certificate";
         let mut known = self.certificate.lock().await;
         if known.as_ref().is_none_or(|certificate| certificate.node_id != node_id) {
-            let read = read_certificate(docker_root).await;
-            *known = read.map_err(|error| SwarmError::unexpected(OPERATION, error.to_string()))?;
+            *known = match certificate::read(docker_root, CERTIFICATE_SOCKET).await {
+                Err(error) if certificate::is_lasting(&error) => {
+                    tracing::debug!("{READ_CERTIFICATE}: {error}");
+                    None
+                }
+                read => read
+                    .map_err(|error| SwarmError::unexpected(READ_CERTIFICATE, error.to_string()))?,
+            };
         }
         Ok(known.clone())
     }
 
     /// The certificate on this host, whether Docker names a node or not. It may have expired, and
-    /// outlives a forced leave for a moment.
+    /// outlives a forced leave for a moment. `None` only where it is known that there is none.
     ///
     /// # Errors
-    /// When Docker does not answer, or whoever hands the certificate out.
+    /// When Docker does not answer, or the certificate cannot be read.
     pub async fn fetch_certificate(&self) -> Result<Option<Certificate>, SwarmError> {
-        const OPERATION: &str = "read the node certificate";
         let info = self.call("read /info", |docker| async move { docker.info().await }).await?;
-        let Some(root) = info.docker_root_dir else { return Ok(None) };
-        let read = read_certificate(Path::new(&root)).await;
-        read.map_err(|error| SwarmError::unexpected(OPERATION, error.to_string()))
+        let Some(root) = info.docker_root_dir.filter(|root| !root.is_empty()) else {
+            return Err(SwarmError::unexpected(READ_CERTIFICATE, "Docker does not name its root"));
+        };
+        let read = certificate::read(Path::new(&root), CERTIFICATE_SOCKET).await;
+        read.map_err(|error| SwarmError::unexpected(READ_CERTIFICATE, error.to_string()))
     }
 
     /// Founds a swarm on this host, or the present one anew.
@@ -316,44 +312,6 @@ fn listen_address(address: IpAddr) -> String {
         IpAddr::V4(_) => format!("0.0.0.0:{SWARM_PORT}"),
         IpAddr::V6(_) => format!("[::]:{SWARM_PORT}"),
     }
-}
-
-/// Root alone can read it; anybody else is handed it by a socket of skep's package. `None` where there
-/// is neither, and on a host that is in no swarm.
-///
-/// # Errors
-/// When the socket does not answer: on a machine that is busy booting it may the next time.
-async fn read_certificate(docker_root: &Path) -> io::Result<Option<Certificate>> {
-    let path: PathBuf = docker_root.join("swarm/certificates/swarm-node.crt");
-    match tokio::fs::read(&path).await {
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            let handed = tokio::time::timeout(HANDOUT_TIMEOUT, hand_out(CERTIFICATE_SOCKET));
-            match handed.await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into())) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    Err(io::Error::new(error.kind(), format!("{CERTIFICATE_SOCKET}: {error}")))
-                }
-                handed => Ok(handed.ok().and_then(|pem| parse_certificate(&pem))),
-            }
-        }
-        read => Ok(read.ok().and_then(|pem| parse_certificate(&pem))),
-    }
-}
-
-/// Whatever whoever listens there writes.
-async fn hand_out(socket: &str) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    UnixStream::connect(socket).await?.read_to_end(&mut text).await?;
-    Ok(text)
-}
-
-fn parse_certificate(pem: &[u8]) -> Option<Certificate> {
-    let (_, pem) = x509_parser::pem::parse_x509_pem(pem).ok()?;
-    let certificate = pem.parse_x509().ok()?;
-    let subject = certificate.subject();
-    let node_id = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
-    let swarm_id = subject.iter_organization().next()?.as_str().ok()?.to_owned();
-    let unit = subject.iter_organizational_unit().next()?.as_str().ok()?;
-    Some(Certificate { swarm_id, node_id, is_manager: unit == "swarm-manager" })
 }
 
 #[cfg(test)]

@@ -201,6 +201,17 @@ async fn it_goes_on_after_a_crash_and_nobody_comes_in_between() -> anyhow::Resul
     }
     lost(&fleet, survivor).await?;
 
+    // A row that cannot be read may be that of a manager that lives.
+    let key = format!("member#manager#{}", others[0].id());
+    let row = swarm::rows(&fleet, CLUSTER, &key).await?.pop().context("its row")?;
+    let mut odd = row.clone();
+    odd.insert("state".into(), json!("as a newer skep writes it"));
+    swarm::put_row(&fleet, &odd).await?;
+    let (code, refused) = plan(survivor).await?;
+    assert_eq!(code, NOTHING_DONE);
+    ensure!(refused["refusal"].as_str().is_some_and(|it| it.contains(&key)), "{refused:#}");
+    swarm::put_row(&fleet, &row).await?;
+
     // Somebody else recovers: so says the charter.
     let mut row = swarm::rows(&fleet, CLUSTER, "charter").await?.pop().context("a charter")?;
     let open = row.clone();

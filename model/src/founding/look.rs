@@ -58,6 +58,7 @@ impl World {
                 address: None,
                 live_restore: false,
             },
+            certificate_error: None,
             member: None,
             // Without a quorum nobody can read the swarm's label.
             own_swarm: swarm
@@ -67,7 +68,7 @@ impl World {
                     is_alone: !self.has_joiners(swarm),
                     generation: Some(self.label(swarm)),
                     created_at: None,
-                    has_former: false,
+                    has_former: Fact::No,
                 }),
             lives_on: None,
             has_leader: Fact::from(swarm.is_some_and(|swarm| is_manager && self.has_quorum(swarm))),

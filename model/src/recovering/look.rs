@@ -1,6 +1,6 @@
 //! What each host sees, and what skep decides on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use skep::autoscaling::GroupInstance;
@@ -153,8 +153,10 @@ impl World {
                 // Founded under an earlier claim than the open charter's.
                 generation: Some(0),
                 created_at: None,
-                has_former: former.iter().any(|node| history.raft.contains(node))
-                    && !(is_recreated && fence == Fence::Unasked),
+                has_former: Fact::from(
+                    former.iter().any(|node| history.raft.contains(node))
+                        && !(is_recreated && fence == Fence::Unasked),
+                ),
             }
         });
         let may_be_lost = self.charter.is_open || charter.is_recovery();
@@ -165,6 +167,7 @@ impl World {
                 .then(|| self.absence(slot)),
             charter: Some(charter),
             local,
+            certificate_error: None,
             lives_on: None,
             has_leader: Fact::from(self.is_led(slot)),
             is_joining: Fact::CannotTell,
@@ -264,10 +267,11 @@ impl World {
             local: Some(self.local(slot)),
             row: self.own_row(slot),
             others: others.collect(),
+            unreadable: BTreeSet::new(),
             listed: Some(listed.collect()),
             listening: listening.map(|(id, _)| address(id).into()).collect(),
             unlock_keys: None,
-            has_leader: self.is_led(slot),
+            has_leader: Fact::from(self.is_led(slot)),
             leaves_by: None,
             now,
         })

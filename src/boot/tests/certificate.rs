@@ -48,7 +48,50 @@ fn a_join_that_has_failed_after_its_certificate_is_given_up_once_docker_says_err
     assert!(matches!(decide("i-0", Role::Manager, &seen), Step::Wait { .. }), "it was Ready once");
 }
 
-/// A certificate that cannot be read is not one that is not there: Docker knows which node this is.
+/// Docker names no node in `error`, and a disk that fails or a socket that is not there says nothing.
+#[test]
+fn while_the_certificate_cannot_be_read_nothing_is_discarded() {
+    for state in [LocalState::Pending, LocalState::Error] {
+        for role in Role::ALL {
+            for member in [None, Some(row("node", 2, MemberState::Ready))] {
+                let mut seen = unsettled(state, None);
+                (seen.local.node_id, seen.member) = (None, member);
+                seen.is_joining = Fact::Yes;
+                seen.certificate_error = Some("Input/output error".into());
+                let Step::Wait { why } = decide("i-0", role, &seen) else { panic!("{state:?}") };
+                assert!(why.contains("Input/output error"), "{why}");
+                seen.certificate_error = None;
+                let step = decide("i-0", role, &seen);
+                assert!(matches!(step, Step::Discard { .. }), "{state:?} {role}: {step:?}");
+            }
+        }
+    }
+    let mut seen = unsettled(LocalState::Active, None);
+    assert!(matches!(decide("i-0", Role::Worker, &seen), Step::Refuse(_)));
+    seen.certificate_error = Some("Input/output error".into());
+    assert!(matches!(decide("i-0", Role::Worker, &seen), Step::Wait { .. }), "whose it is");
+}
+
+/// What it has of raft may be the only copy of the swarm.
+#[test]
+fn a_manager_that_was_ready_and_has_no_certificate_waits() {
+    let mut seen = unsettled(LocalState::Error, None);
+    seen.local.node_id = None;
+    seen.member = Some(row("node", 2, MemberState::Ready));
+    for (is_joining, role, is_given_up) in [
+        (Fact::No, Role::Manager, false),
+        (Fact::CannotTell, Role::Manager, false),
+        (Fact::Yes, Role::Manager, true),
+        (Fact::No, Role::Worker, true),
+    ] {
+        seen.is_joining = is_joining;
+        let step = decide("i-0", role, &seen);
+        let is_discard = matches!(step, Step::Discard { .. });
+        assert_eq!(is_discard, is_given_up, "{is_joining:?} {role}: {step:?}");
+    }
+}
+
+/// A node that Docker names had a certificate, and raft may count it.
 #[test]
 fn a_managers_join_that_goes_on_is_given_up_only_without_a_node() {
     let mut seen = unsettled(LocalState::Pending, None);
@@ -116,12 +159,15 @@ fn a_copy_of_a_manager_asks_for_nothing_in_its_name() {
 proptest! {
     /// Whatever else is known or not: a swarm that the certificate calls another is not left, unless the
     /// charter or this node's own row has given it up; a manager of the charter's is not discarded unless
-    /// it never was Ready; and nothing is asked for a node that no row of this instance names.
+    /// it never was Ready. While the certificate cannot be read nothing is discarded but a worker that its own row
+    /// names and whose certificate Docker refuses; and no manager that has none and may have been a node. Nothing
+    /// is asked for a node that no row of this instance names.
     #[test]
     fn the_certificate_comes_first(
         state in prop::sample::select(&[LocalState::Active, LocalState::Pending, LocalState::Error]),
         role in prop::sample::select(&Role::ALL),
         certified in prop::sample::select(&[None, Some("published"), Some("theirs")]),
+        (is_unreadable, is_named) in any::<(bool, bool)>(),
         row_of in prop::sample::select(&[None, Some("node"), Some("earlier")]),
         row_in in prop::sample::select(&[None, Some("published"), Some("theirs")]),
         generation in 1u64..4,
@@ -133,6 +179,11 @@ proptest! {
         has_leader in prop::sample::select(&[Fact::Yes, Fact::No, Fact::CannotTell]),
     ) {
         let mut seen = unsettled(state, certified);
+        let is_unreadable = is_unreadable && certified.is_none();
+        seen.certificate_error = is_unreadable.then(|| "Input/output error".to_owned());
+        // Docker always names an active node, and so does a certificate.
+        let is_named = is_named || certified.is_some() || state == LocalState::Active;
+        seen.local.node_id = seen.local.node_id.filter(|_| is_named);
         seen.member = row_of.map(|id| {
             let mut row = row(id, generation, MemberState::Ready);
             row.swarm_id = row_in.map(str::to_owned);
@@ -143,11 +194,20 @@ proptest! {
         seen.relief = Some(Relief { request: None, is_led });
         seen.unsettled_for = if is_stuck { STUCK_TIME } else { SETTLE_TIME };
         (seen.is_joining, seen.has_leader) = (is_joining, has_leader);
-        let is_row_ours = row_of == Some("node");
+        let is_row_ours = row_of == Some("node") && is_named;
         let may_be_manager = is_manager || role == Role::Manager && state != LocalState::Active;
         match decide("i-0", role, &seen) {
             Step::AskOut { .. } => prop_assert!(is_row_ours && certified != Some("theirs")),
             Step::Discard { .. } if certified == Some("theirs") => prop_assert!(false, "not ours"),
+            Step::Discard { .. } if certified.is_none() => {
+                let is_refused_worker = is_row_ours && !may_be_manager && !error.is_empty();
+                prop_assert!(!is_unreadable || is_refused_worker, "it may be a node of any swarm");
+                let is_of_an_earlier_life = row_of.is_none() || is_joining == Fact::Yes;
+                prop_assert!(!may_be_manager || !is_named && !is_manager && is_of_an_earlier_life);
+            }
+            Step::Refuse(_) | Step::LeaveStale { .. } if is_unreadable => {
+                prop_assert!(is_row_ours, "nothing else says which swarm it is in");
+            }
             Step::Discard { .. } if certified == Some("published") && may_be_manager => {
                 prop_assert!(is_joining == Fact::Yes && !is_row_ours && state == LocalState::Error);
             }

@@ -198,6 +198,7 @@ impl World {
             lives_on: None,
             has_leader: Fact::from(has_quorum),
             local,
+            certificate_error: None,
             member: self.rows.get(&self.machine(node)).map(|row| self.member(me, *row)),
             absence,
             is_joining: Fact::CannotTell,
@@ -218,20 +219,18 @@ impl World {
             is_alone: self.swarms[swarm].len() <= 1,
             generation: if self.charter.is_none() { label.max(highest) } else { label },
             created_at: Some(OffsetDateTime::UNIX_EPOCH + Duration::from_secs(founded_at)),
-            has_former: self.swarms[swarm].iter().any(|it| {
-                let generation = self.charter.as_ref().map(|charter| charter.generation);
-                // A row of another node id is of a swarm that the machine was in before.
-                let row = self.rows.get(it).filter(|row| row.swarm == swarm);
-                let is_former = row.is_some_and(|row| Some(row.generation) < generation);
-                self.is_manager_of(*it) && *it != me && is_former
-            }),
+            has_former: self.has_former(me, swarm),
         }
     }
 
-    /// Neither the rows nor Docker's word about its swarm.
+    /// Neither the rows nor Docker's word about its swarm, nor its certificate where that alone says which it is.
     fn look_blind(&mut self, node: usize) -> Observed {
-        let seen = self.look(node);
+        let mut seen = self.look(node);
         self.nodes[node].gone = None;
+        if seen.local.swarm_id.is_some() && !(seen.local.is_manager && self.is_led(node)) {
+            seen.local.swarm_id = None;
+            seen.certificate_error = Some("Input/output error".into());
+        }
         Observed { own_swarm: None, absence: None, has_leader: Fact::CannotTell, ..seen }
     }
 

@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 
 use super::{LEASE, Machine, Observed, World, name, swarm_name};
 use crate::autoscaling::GroupInstance;
+use crate::fact::Fact;
 use crate::ledger::{Charter, CharterPhase};
 use crate::recover;
 
@@ -28,12 +29,14 @@ impl World {
         let Observed { local, member, charter, .. } = self.look(node);
         let now = self.now();
         let me = self.machine(node);
+        let is_readable = |it: &Machine| self.rows.get(it).is_none_or(|row| !row.is_unreadable);
+        let unreadable = self.rows.keys().filter(|it| !is_readable(it)).map(|it| name(*it));
         let machines: Vec<Machine> = self.rows.keys().copied().collect();
         let generation = charter.as_ref().map(|it| it.generation);
         let is_recovery = charter.as_ref().is_some_and(Charter::is_recovery);
         let others = machines.iter().filter(|it| {
             let is_of = Some(self.rows[*it].generation) == generation || is_recovery;
-            self.is_manager_of(**it) && **it != me && is_of
+            self.is_manager_of(**it) && **it != me && is_of && is_readable(it)
         });
         let others = others.map(|it| {
             let updated_at = if self.is_there(*it) { now } else { OffsetDateTime::UNIX_EPOCH };
@@ -50,12 +53,13 @@ impl World {
         let seen = recover::Observed {
             me: name(me),
             local: Some(local),
-            row: member,
+            row: member.filter(|_| is_readable(&me)),
+            unreadable: unreadable.collect(),
             others: others.collect(),
             listed: Some((0..self.nodes.len()).map(group).collect()),
             listening: BTreeSet::new(),
             unlock_keys: None,
-            has_leader: self.is_led(node),
+            has_leader: Fact::from(self.is_led(node)),
             leaves_by: None,
             now,
             charter: charter.clone(),

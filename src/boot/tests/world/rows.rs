@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 
 use super::{Machine, PATIENCE, Row, World, name, node_name, row, swarm_name};
 use crate::boot::lost::{self, Absence, OwnMembers, ROW_IS_FRESH};
+use crate::fact::Fact;
 use crate::instance::Role;
 use crate::ledger::{Charter, CharterPhase, Living, Member, MemberRows, MemberState};
 
@@ -75,6 +76,24 @@ impl World {
         let since = host.gone.map_or(self.now_seconds, |(_, since)| since);
         absence.lasted = Duration::from_secs(self.now_seconds - since);
         Some(absence)
+    }
+
+    /// What the rows say of those in raft.
+    pub(super) fn has_former(&self, me: Machine, swarm: usize) -> Fact {
+        let generation = self.charter.as_ref().map(|charter| charter.generation);
+        let is_all_readable = self.rows.values().all(|row| !row.is_unreadable);
+        let raft = self.swarms[swarm].iter().filter(|it| self.is_manager_of(**it) && **it != me);
+        let mut answer = Fact::No;
+        for it in raft {
+            // A row of another node id is of a swarm that the machine was in before.
+            let row = self.rows.get(it).filter(|row| row.swarm == swarm && !row.is_unreadable);
+            match row {
+                Some(row) if Some(row.generation) < generation => return Fact::Yes,
+                None if !is_all_readable => answer = Fact::CannotTell,
+                _ => {}
+            }
+        }
+        answer
     }
 
     pub(super) fn write_row(&mut self, machine: Machine, generation: u64, swarm: usize) {
