@@ -68,7 +68,7 @@ pub async fn complete(node: &Node, announcer: &Announcer, departure: &Departure,
             Fact::No => return,
             Fact::CannotTell => {
                 tracing::warn!(
-                    "the metadata do not say whether Auto Scaling terminates this instance: a termination hook is left to the managers"
+                    "cannot tell from the metadata whether Auto Scaling terminates this instance: a termination hook is left to the managers"
                 );
                 return;
             }
@@ -102,7 +102,7 @@ async fn find_hook(
         Ok(hook) => hook,
         Err(error) => {
             tracing::error!(
-                "the termination hook was not completed, if there is one: Auto Scaling has not named it within {} s ({})",
+                "the termination hook was not completed, if there is one: no usable answer of Auto Scaling within {} s ({})",
                 time.as_secs(),
                 crate::errors::chain(&error)
             );

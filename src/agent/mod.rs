@@ -58,7 +58,7 @@ pub enum RunError {
     #[error("this node could not take its place in the swarm")]
     Boot(#[from] BootError),
     #[error(
-        "this node is to leave ({reason} notice), and cannot: the instance metadata have not said who it is, and {docker}"
+        "this node must leave ({reason} notice) and cannot: the instance metadata are not known yet, and {docker}"
     )]
     Unidentified { reason: Reason, docker: String },
     #[error("cannot listen for the operator")]
