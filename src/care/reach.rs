@@ -2,17 +2,18 @@
 //! of others from those alone.
 //!
 //! Guarantees: [`Reach::Replaced`] rests on four findings of one look. No manager that Docker knows accepts a
-//! connection from here; no manager at such an address has written its row lately; every member's row can be read;
+//! connection from here; no manager at such an address has written its row lately; every manager's row can be read;
 //! and another manager of the charter's generation accepts a connection and has a leader. A manager that only this
 //! host cannot reach writes its row: the network may heal, and until then this node's tasks may serve. Without a
 //! leader nobody can join.
+//!
+//! Assumes that managers have managers' rows: a worker may not read the row of another one that was promoted by hand.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use time::OffsetDateTime;
 
-use crate::instance::Role;
 use crate::ledger::{Charter, Ledger, LedgerError, Member, MemberState};
 use crate::peers::{FRESH, is_led, is_ready_in};
 use crate::swarm::LocalNode;
@@ -31,8 +32,7 @@ pub enum Reach {
     Replaced { known: BTreeSet<IpAddr>, listening: IpAddr },
 }
 
-/// Looks once. `probe` returns the first of the addresses that accepts a connection. The rows of the whole fleet
-/// are read only where all that is cheaper to find speaks for [`Reach::Replaced`].
+/// Looks once. `probe` returns the first of the addresses that accepts a connection.
 ///
 /// # Errors
 /// When the ledger fails.
@@ -51,27 +51,24 @@ pub async fn look(
     }
     let known: BTreeSet<IpAddr> = local.managers.iter().copied().collect();
     let now = OffsetDateTime::now_utc();
-    let managers = ledger.fetch_managers().await?;
-    if let Some(why) = find_life(&managers, charter, &known, now) {
+    let managers = ledger.survey_managers().await?;
+    // Whose a row is that cannot be read, nobody can tell.
+    let unreadable = managers.unreadable.first().map(|item| format!("{item} cannot be read"));
+    if let Some(why) = find_life(&managers.rows, charter, &known, now).or(unreadable) {
         return Ok(Reach::Silent { known, why });
     }
     let is_other = |row: &&Member| {
         let is_own = row.instance_id == me || known.contains(&row.address);
         !is_own && is_ready_in(row, charter) && is_led(row)
     };
-    let others: Vec<IpAddr> = managers.iter().filter(is_other).map(|row| row.address).collect();
-    let Some(listening) = probe(&others).await else {
-        return Ok(Reach::Silent {
-            known,
-            why: "no other manager listens that has a leader".to_owned(),
-        });
-    };
-    // A worker that was promoted by hand is a manager, too, and whose a row is that cannot be read, nobody can tell.
-    let all = ledger.survey_members().await?;
-    let unreadable = all.unreadable.first().map(|item| format!("{item} cannot be read"));
-    Ok(match find_life(&all.rows, charter, &known, now).or(unreadable) {
-        Some(why) => Reach::Silent { known, why },
-        None => Reach::Replaced { known, listening },
+    let others = managers.rows.iter().filter(is_other).map(|row| row.address);
+    let others: Vec<IpAddr> = others.collect();
+    Ok(match probe(&others).await {
+        Some(listening) => Reach::Replaced { known, listening },
+        None => {
+            let why = "no other manager listens that has a leader".to_owned();
+            Reach::Silent { known, why }
+        }
     })
 }
 
@@ -82,10 +79,7 @@ fn find_life(
     known: &BTreeSet<IpAddr>,
     now: OffsetDateTime,
 ) -> Option<String> {
-    let may_manage = |row: &&Member| {
-        let is_worker = row.role == Role::Worker && row.serves_as == Some(Role::Worker);
-        !is_worker && row.state != MemberState::Removed && row.may_be_in(charter)
-    };
+    let may_manage = |row: &&Member| row.state != MemberState::Removed && row.may_be_in(charter);
     let is_fresh = |row: &&Member| now - row.updated_at < FRESH;
     let mut living = rows.iter().filter(may_manage).filter(|row| known.contains(&row.address));
     let row = living.find(is_fresh)?;

@@ -187,6 +187,16 @@ impl Ledger {
         self.query("member#manager#", Self::item_of).await
     }
 
+    /// The same, and which of these rows cannot be read. A worker may read no more: other workers' rows are not its
+    /// own.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn survey_managers(&self) -> Result<MemberRows, LedgerError> {
+        let (rows, unreadable) = self.query_all("member#manager#", Self::item_of).await?;
+        Ok(MemberRows { rows, unreadable })
+    }
+
     /// The whole fleet.
     ///
     /// # Errors
