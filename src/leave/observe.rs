@@ -74,9 +74,9 @@ pub struct Memory {
     pub containers: Vec<TaskContainer>,
     /// The graces that containers have told.
     pub graces: HashMap<String, Option<u64>>,
-    /// Whether this node is out, and since when only somebody's word is missing: that it is a
-    /// manager no more, or off the list.
-    word_missing: Option<(bool, Instant)>,
+    /// Whether this node is out, and whether the ledger says so, and since when only somebody's word is missing:
+    /// that it is a manager no more, or off the list.
+    word_missing: Option<((bool, bool), Instant)>,
     /// Known for good once it is known: whose swarm Docker is in.
     ours: Fact,
 }
@@ -148,6 +148,19 @@ impl Memory {
         self.silent_since = None;
         self.word_missing = None;
         self.member = Some(member);
+    }
+
+    /// Only somebody's word is missing, or not. Managers cannot act on a row that they have not got: their time
+    /// begins once it says that the node is out, however long the ledger has not answered before.
+    fn misses_word(&mut self, is_missing: bool, is_out: bool, row: Option<&DepartureRow>) {
+        let known = self.word_missing;
+        let was_told = matches!(known, Some(((true, true), _)));
+        let is_told = was_told || row.is_some_and(|row| row.state >= DepartureState::Left);
+        let stage = (is_out, is_out && is_told);
+        self.word_missing = is_missing.then(|| match known {
+            Some((was, since)) if was == stage => (stage, since),
+            _ => (stage, Instant::now()),
+        });
     }
 
     /// The node is out. What still ran is killed by Docker.
@@ -286,10 +299,7 @@ async fn see(
     let is_flushed = memory.flush.counts(&clock(budget, memory));
     let is_out = local.state == LocalState::Inactive;
     let is_word_missing = is_out || !local.is_manager && is_flushed && tasks.is_empty();
-    memory.word_missing = is_word_missing.then(|| match memory.word_missing {
-        Some((was_out, since)) if was_out == is_out => (is_out, since),
-        _ => (is_out, Instant::now()),
-    });
+    memory.misses_word(is_word_missing, is_out, row.as_ref());
     Observed {
         is_withdrawn,
         ours,
@@ -415,6 +425,32 @@ async fn whose(node: &Node, local: &LocalNode, member: Option<&Membership>) -> F
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::instance::{Departure, Reason, Role};
+
+    #[tokio::test(start_paused = true)]
+    async fn managers_have_their_time_from_the_row_on_that_says_that_the_node_is_out() {
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let departure = Departure { reason: Reason::Lifecycle, noticed_at: now, deadline: now };
+        let mut row = DepartureRow::request("i-1", "node", Role::Worker, &departure, "boot");
+        let start = Instant::now();
+        let budget = Budget::new(start, start + 10 * LEDGER_PATIENCE, 0.2, LEDGER_PATIENCE);
+        let mut memory = Memory::new(start);
+        let look = |memory: &mut Memory, row: Option<&DepartureRow>| {
+            memory.misses_word(true, true, row);
+            let clock = clock(&budget, memory);
+            (clock.confirmation_over, clock.ledger_over)
+        };
+        assert_eq!(look(&mut memory, None), (false, false));
+        tokio::time::advance(4 * CONFIRMATION_PATIENCE).await;
+        assert_eq!(look(&mut memory, None), (true, false), "no row is readable");
+        assert_eq!(look(&mut memory, Some(&row)), (true, false), "it does not say so yet");
+        row.state = DepartureState::Left;
+        assert_eq!(look(&mut memory, Some(&row)), (false, false));
+        tokio::time::advance(CONFIRMATION_PATIENCE / 2).await;
+        assert_eq!(look(&mut memory, None), (false, false), "the ledger fails again");
+        tokio::time::advance(CONFIRMATION_PATIENCE / 2).await;
+        assert_eq!(look(&mut memory, Some(&row)), (true, false), "and adds no time");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_step_of_the_clock_takes_no_time_from_a_departure() {

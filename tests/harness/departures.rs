@@ -10,6 +10,7 @@ use skep_sim::cloud::{ActionResult, Cloud, EventKind};
 use skep_sim::fleet::{
     ClusterSpec, ContainerEvent, Fleet, FleetOptions, Instance, TERMINATION_HOOK,
 };
+use tokio::sync::broadcast::error::RecvError;
 
 use crate::{PATIENCE, secs};
 
@@ -167,6 +168,18 @@ pub fn hook_results(fleet: &Fleet, instance: &Instance) -> Vec<ActionResult> {
     events_of(fleet, instance).into_iter().filter_map(result).collect()
 }
 
+/// When the instance's termination hook was first completed, in nanoseconds since 1970.
+fn hook_completed_at(fleet: &Fleet, instance: &Instance) -> Option<i128> {
+    let is_it = |kind: &EventKind| match kind {
+        EventKind::HookCompleted { instance_id, hook, .. } => {
+            instance_id == instance.id() && hook == TERMINATION_HOOK
+        }
+        _ => false,
+    };
+    let completed = fleet.cloud().events_since(0).into_iter().find(|event| is_it(&event.kind));
+    completed.map(|event| event.at.unix_timestamp_nanos())
+}
+
 /// Has a hook of the instance ever timed out?
 #[must_use]
 pub fn hook_timed_out(fleet: &Fleet, instance: &Instance) -> bool {
@@ -225,32 +238,91 @@ impl Leaver {
             .await
     }
 
-    /// Waits until it has left by way of its hook, which was completed once, and in time.
+    /// Waits until it has left by way of its hook, which was completed once, in time, and not before the node
+    /// was off the list.
     ///
     /// # Errors
     /// As for [`Leaver::has_left`].
     pub async fn has_left_by_its_hook(&self, fleet: &Fleet) -> anyhow::Result<()> {
         self.hook_is_completed(fleet).await?;
+        self.is_off_the_list_by_now(fleet).await?;
         self.has_left(fleet).await
     }
 
+    /// The hook is completed: where this node did that itself, it is off the list, or has said that nobody
+    /// has confirmed it although it has waited for a manager.
+    async fn is_off_the_list_by_now(&self, fleet: &Fleet) -> anyhow::Result<()> {
+        if !self.has_completed_its_own_hook() {
+            return Ok(());
+        }
+        let log = self.instance.log();
+        if log.contains("nobody has confirmed that it is off the list") {
+            let has_waited = log.contains("waiting for a manager to take this node off the list");
+            ensure!(has_waited, "{} has not waited\n{}", self.id(), fleet.report());
+            return Ok(());
+        }
+        // Any manager answers with the leader's list. In an election there is no answer, and so no proof.
+        let what = format!("an answer of the managers about {}", self.id());
+        let listed = fleet
+            .wait_for(&what, PATIENCE, async || Ok(Some(is_listed(fleet, &self.node_id).await?)))
+            .await?;
+        ensure!(
+            !listed,
+            "the hook of {} was completed while the node was listed\n{}",
+            self.id(),
+            fleet.report()
+        );
+        Ok(())
+    }
+
+    /// Its own skep has got as far as completing the termination hook. For a dead one a manager does that.
+    fn has_completed_its_own_hook(&self) -> bool {
+        self.instance.log().contains("completing the termination hook")
+    }
+
     /// # Errors
-    /// When the hook is not completed with CONTINUE, or not by this node in time.
+    /// When the hook is not completed with CONTINUE, or not by this node in time, or while a task still ran.
     pub async fn hook_is_completed(&self, fleet: &Fleet) -> anyhow::Result<()> {
         let what = format!("the hook of {} to be completed", self.id());
+        let has_ended = || {
+            !hook_results(fleet, &self.instance).is_empty() || hook_timed_out(fleet, &self.instance)
+        };
+        // At the very moment: what is looked at next must not have had time to come about.
+        let mut events = fleet.cloud().subscribe();
         fleet
             .wait_until(&what, PATIENCE, async || {
-                Ok(!hook_results(fleet, &self.instance).is_empty()
-                    || hook_timed_out(fleet, &self.instance))
+                while !has_ended() {
+                    let event = events.recv().await;
+                    ensure!(!matches!(event, Err(RecvError::Closed)), "the cloud has ended");
+                }
+                Ok(true)
             })
             .await?;
         ensure!(!hook_timed_out(fleet, &self.instance), "timed out\n{}", fleet.report());
         let results = hook_results(fleet, &self.instance);
         ensure!(results == [ActionResult::Continue], "{results:?}\n{}", fleet.report());
+        self.no_task_outlived_its_hook(fleet)
+    }
+
+    /// No task ended after this node had completed its hook. One that a cut of the power ends has no end at all:
+    /// see [`Leaver::lost_no_grace`].
+    fn no_task_outlived_its_hook(&self, fleet: &Fleet) -> anyhow::Result<()> {
+        let Some(completed) =
+            hook_completed_at(fleet, &self.instance).filter(|_| self.has_completed_its_own_hook())
+        else {
+            return Ok(());
+        };
+        let mut ended = self.tasks("die");
+        ended.retain(|death| i128::from(death.nanos) > completed);
+        ensure!(
+            ended.is_empty(),
+            "the hook was completed at {completed}, and these tasks ended later: {ended:?}\n{}",
+            fleet.report()
+        );
         Ok(())
     }
 
-    /// Every task that was started here has ended with its grace.
+    /// Every task that was started here has ended with its grace, and before the node completed its hook.
     ///
     /// # Errors
     /// When one has not.
@@ -267,7 +339,7 @@ impl Leaver {
             "started {started:?}\nended {ended:?}\nof {events:?}\n{}",
             fleet.report()
         );
-        Ok(())
+        self.no_task_outlived_its_hook(fleet)
     }
 
     /// What happened to its tasks' containers.

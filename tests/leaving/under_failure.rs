@@ -8,6 +8,7 @@ use harness::PATIENCE;
 use harness::departures::{
     Leaver, departure_state, flusher, hook_results, options_with, running, signal, standing,
 };
+use harness::quorum::keeping_quorum;
 use harness::secs;
 use harness::swarm::{self, sh};
 use skep_sim::cloud::{ActionResult, Fault, Service};
@@ -40,43 +41,97 @@ async fn a_worker_leaves_while_the_ledger_is_down() -> anyhow::Result<()> {
     fleet.cloud().faults().clear();
     worker.has_left_by_its_hook(&fleet).await?;
 
-    let worker = Leaver::of(second).await?;
-    assert!(!worker.tasks("start").is_empty(), "the worker has tasks");
-    ledger_down(&fleet);
-    let since = tokio::time::Instant::now();
-    fleet.cloud().terminate(worker.id(), true)?;
-    let what = "the worker to be out of the swarm";
-    fleet
-        .wait_until(what, PATIENCE, async || {
-            let local = swarm::place(second).await?.local_node_state;
-            Ok(local.is_some_and(|state| state.to_string() == "inactive"))
-        })
-        .await?;
-    worker.lost_no_grace(&fleet)?;
-    tokio::time::sleep_until(since + secs(60)).await;
-    // Managers cannot be told that it is out: its machine is held until they can.
-    assert_eq!(hook_results(&fleet, second), []);
-    fleet.cloud().faults().clear();
-    worker.has_left_by_its_hook(&fleet).await?;
+    leaves_in_an_outage_of_a_minute(&fleet, &Leaver::of(second).await?).await?;
     fleet.stop().await
 }
 
-/// The outage outlasts the departure: the machine is not held for ever.
+/// Managers: the first in an outage that its tasks outlast, the other one of two in an outage of a minute. Docker
+/// demotes them all the same, and refuses what would lose the quorum.
+#[tokio::test]
+async fn managers_leave_while_the_ledger_is_down() -> anyhow::Result<()> {
+    let spec = ClusterSpec::new("demo", 3, 0);
+    let fleet = standing(options_with(IMPATIENT), &spec).await?;
+    fleet.create_service("web", 3, workload::slow_to_stop(8.0), secs(30)).await?;
+    running(&fleet, "web", 3).await?;
+    let leader = fleet.leader().await?;
+    let mut followers = fleet.group(&spec.managers_group());
+    followers.retain(|one| one.id() != leader.id());
+    let [first, survivor] = &followers[..] else { anyhow::bail!("three managers") };
+    keeping_quorum(survivor, async {
+        let manager = Leaver::of(first).await?;
+        assert!(!manager.tasks("start").is_empty(), "the manager has a task");
+        ledger_down(&fleet);
+        fleet.cloud().terminate(manager.id(), true)?;
+        tokio::time::sleep(secs(5)).await;
+        assert_eq!(hook_results(&fleet, first), []);
+        fleet.cloud().faults().clear();
+        manager.has_left_by_its_hook(&fleet).await?;
+
+        leaves_in_an_outage_of_a_minute(&fleet, &Leaver::of(&leader).await?).await
+    })
+    .await?;
+    assert_eq!(fleet.leader().await?.id(), survivor.id());
+    assert_eq!(fleet.nodes().await?.len(), 1, "no entry is left behind");
+    running(&fleet, "web", 3).await?;
+    fleet.stop().await
+}
+
+/// The outage begins with the notice, and lasts longer than the tasks do: the node is out of the swarm, and its
+/// machine is held until managers can be told.
+async fn leaves_in_an_outage_of_a_minute(fleet: &Fleet, leaver: &Leaver) -> anyhow::Result<()> {
+    assert!(!leaver.tasks("start").is_empty(), "{} has tasks", leaver.id());
+    ledger_down(fleet);
+    let since = tokio::time::Instant::now();
+    fleet.cloud().terminate(leaver.id(), true)?;
+    let what = format!("{} to be out of the swarm", leaver.id());
+    fleet
+        .wait_until(&what, PATIENCE, async || {
+            let local = swarm::place(&leaver.instance).await?.local_node_state;
+            Ok(local.is_some_and(|state| state.to_string() == "inactive"))
+        })
+        .await?;
+    leaver.lost_no_grace(fleet)?;
+    tokio::time::sleep_until(since + secs(60)).await;
+    assert_eq!(hook_results(fleet, &leaver.instance), []);
+    fleet.cloud().faults().clear();
+    leaver.has_left_by_its_hook(fleet).await
+}
+
 #[tokio::test]
 async fn a_worker_leaves_although_the_ledger_stays_down() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 1, 2);
+    leaves_although_the_ledger_stays_down(&spec, &spec.workers_group()).await
+}
+
+/// It is out of raft by then, and the other one leads alone.
+#[tokio::test]
+async fn a_manager_leaves_although_the_ledger_stays_down() -> anyhow::Result<()> {
+    let spec = ClusterSpec::new("demo", 2, 0);
+    leaves_although_the_ledger_stays_down(&spec, &spec.managers_group()).await
+}
+
+/// The outage outlasts the departure: the machine is not held for ever, and its entry goes once it is gone.
+async fn leaves_although_the_ledger_stays_down(
+    spec: &ClusterSpec,
+    group: &str,
+) -> anyhow::Result<()> {
     let config = format!("{IMPATIENT}deadline = \"60s\"\n");
-    let fleet = standing(options_with(&config), &spec).await?;
+    let fleet = standing(options_with(&config), spec).await?;
     fleet.create_service("web", 4, workload::slow_to_stop(5.0), secs(20)).await?;
     running(&fleet, "web", 4).await?;
-    let worker = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
+    let leaver = Leaver::of(&fleet.group(group)[0]).await?;
+    assert!(!leaver.tasks("start").is_empty(), "it has tasks");
     ledger_down(&fleet);
-    fleet.cloud().terminate(worker.id(), true)?;
-    worker.hook_is_completed(&fleet).await?;
-    worker.lost_no_grace(&fleet)?;
-    assert!(worker.instance.log().contains("nobody has confirmed"), "{}", worker.instance.log());
+    fleet.cloud().terminate(leaver.id(), true)?;
+    leaver.hook_is_completed(&fleet).await?;
+    leaver.lost_no_grace(&fleet)?;
+    assert!(leaver.instance.log().contains("nobody has confirmed"), "{}", leaver.instance.log());
+    let nodes =
+        fleet.wait_for("the node list", PATIENCE, async || Ok(Some(fleet.nodes().await?))).await?;
+    let mut raft = nodes.iter().filter(|node| node.manager_status.is_some());
+    ensure!(raft.all(|node| node.id.as_ref() != Some(&leaver.node_id)), "in raft: {nodes:?}");
     fleet.cloud().faults().clear();
-    worker.is_off_the_list(&fleet).await?;
+    leaver.is_off_the_list(&fleet).await?;
     fleet.stop().await
 }
 
@@ -109,25 +164,6 @@ async fn a_worker_whose_skep_is_restarted_while_the_ledger_is_down_stays() -> an
     let first = &worker.tasks("die")[0];
     assert_eq!(first.exit_code, Some(0), "it had its grace: {first:?}");
     assert!(!log().contains("leaving the swarm"), "{}", log());
-    fleet.stop().await
-}
-
-/// A manager: it stays one for as long as it cannot ask.
-#[tokio::test]
-async fn a_manager_leaves_while_the_ledger_is_down() -> anyhow::Result<()> {
-    let spec = ClusterSpec::new("demo", 3, 0);
-    let fleet = standing(options_with(IMPATIENT), &spec).await?;
-    fleet.create_service("web", 3, workload::slow_to_stop(3.0), secs(30)).await?;
-    running(&fleet, "web", 3).await?;
-    let leader = fleet.leader().await?;
-    let managers = fleet.group(&spec.managers_group());
-    let follower = managers.iter().find(|one| one.id() != leader.id()).expect("three managers");
-    let manager = Leaver::of(follower).await?;
-    ledger_down(&fleet);
-    fleet.cloud().terminate(manager.id(), true)?;
-    tokio::time::sleep(secs(20)).await;
-    fleet.cloud().faults().clear();
-    manager.has_left_by_its_hook(&fleet).await?;
     fleet.stop().await
 }
 

@@ -56,6 +56,10 @@ pub struct NodeRecord {
     /// It is in the node list, or was.
     pub was_listed: bool,
     pub off_list: Option<f64>,
+    /// A node list has shown it as a manager.
+    pub was_in_raft: bool,
+    /// Since when no list has.
+    pub out_of_raft: Option<f64>,
     /// The termination hook was completed; for a spot interruption, which waits for no hook, the
     /// node was off the list.
     pub completed: Option<f64>,
@@ -151,6 +155,8 @@ impl Record {
             drained: None,
             was_listed: false,
             off_list: None,
+            was_in_raft: false,
+            out_of_raft: None,
             completed: None,
             powered_off: None,
             hooks_completed: 0,
@@ -209,6 +215,18 @@ impl Record {
         }
         node.drained = Some(accepted.max(last_end));
         node.drained
+    }
+}
+
+impl NodeRecord {
+    /// What a node list says of it.
+    pub fn listed_in_raft(&mut self, is_manager: bool, at: f64) {
+        if is_manager {
+            self.was_in_raft = true;
+            self.out_of_raft = None;
+        } else if self.was_in_raft {
+            self.out_of_raft.get_or_insert(at);
+        }
     }
 }
 

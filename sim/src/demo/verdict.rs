@@ -36,6 +36,7 @@ pub fn judge(record: &Record) -> Vec<Check> {
         grace(&record.nodes),
         hooks(&record.nodes),
         quorum(record),
+        raft(&record.nodes),
         node_list(record),
     ]
 }
@@ -123,6 +124,25 @@ fn quorum(record: &Record) -> Check {
     Check::new(&Vec::from_iter(problem), fine)
 }
 
+fn raft(nodes: &[NodeRecord]) -> Check {
+    let problem = |node: &NodeRecord| {
+        is_lost_to_raft(node)
+            .then(|| format!("{} was switched off while it was a manager in raft", node.name))
+    };
+    let problems: Vec<String> = nodes.iter().filter_map(problem).collect();
+    let left = nodes.iter().filter(|node| node.was_in_raft && node.powered_off.is_some()).count();
+    Check::new(
+        &problems,
+        format!("no manager was switched off while it was in raft: {left} had left it before"),
+    )
+}
+
+/// Raft counts on a member that is dead.
+fn is_lost_to_raft(node: &NodeRecord) -> bool {
+    let Some(powered_off) = node.powered_off.filter(|_| node.was_in_raft) else { return false };
+    node.out_of_raft.is_none_or(|out| out > powered_off + LIST_LAG)
+}
+
 fn node_list(record: &Record) -> Check {
     let list = &record.swarm.list;
     let problems: Vec<String> = list
@@ -197,6 +217,16 @@ mod tests {
         let mut leaderless = record();
         leaderless.swarm.listed(&listed("ready"), -LONGEST_ELECTION - 1.0);
         assert!(broken(&leaderless).starts_with("the quorum was lost: no leader for 21.0 s"));
+        let mut vanished = record();
+        vanished.nodes[0].powered_off = Some(1.0);
+        assert_eq!(broken(&vanished), "", "it never was a manager");
+        vanished.nodes[0].listed_in_raft(true, 0.5);
+        let says = "worker-1 was switched off while it was a manager in raft";
+        assert_eq!(broken(&vanished), says);
+        vanished.nodes[0].listed_in_raft(false, 1.0 + LIST_LAG + 1.0);
+        assert_eq!(broken(&vanished), says, "the others have struck it out");
+        vanished.nodes[0].out_of_raft = Some(1.0);
+        assert_eq!(broken(&vanished), "");
         let mut late = record();
         late.nodes[0].hooks_timed_out = 1;
         assert!(broken(&late).starts_with("hooks that timed out on worker-1"));

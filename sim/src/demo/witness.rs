@@ -142,9 +142,12 @@ fn saw_nodes(record: &mut Record, nodes: &[Node]) {
         record.tale.tell(now, Some(&name), "leads the swarm now", None);
     }
     for index in 0..record.nodes.len() {
-        let listed = record.swarm.at(record.nodes[index].address).map(|listed| listed.is_draining);
+        let listed = record.swarm.at(record.nodes[index].address);
+        let is_draining = listed.map(|listed| listed.is_draining);
+        let is_manager = listed.is_some_and(|listed| listed.is_manager);
         let node = &mut record.nodes[index];
-        let news = match listed {
+        node.listed_in_raft(is_manager, now);
+        let news = match is_draining {
             Some(is_draining) => {
                 node.was_listed = true;
                 let is_new = is_draining && node.drain_accepted.is_none();
