@@ -124,6 +124,8 @@ pub struct NodeState {
     pub verdicts: BTreeMap<String, String>,
     /// Tasks that were killed without their grace in this departure, by their containers' names.
     pub killed: Vec<String>,
+    /// Tasks of which Docker could not say whether they had their grace, by their containers' names.
+    pub grace_unknown: Vec<String>,
     /// This machine was Ready at this start of it, before skep was restarted, and Docker still names the
     /// same node. Kept on the way to Ready, where it is all that is known.
     #[serde(skip)]
@@ -191,14 +193,23 @@ impl NodeState {
         self.quorum_lost().unwrap_or_else(|| self.describe())
     }
 
-    /// How the departure ended, with the tasks that were killed in it.
+    /// How the departure ended, with the tasks that were killed in it, or may have been.
     #[must_use]
     pub fn outcome(&self, outcome: &str) -> String {
-        match self.killed.as_slice() {
+        let killed = match self.killed.as_slice() {
             [] => outcome.to_owned(),
             [one] => format!("{outcome}; 1 task was killed without its grace: {one}"),
             all => format!(
                 "{outcome}; {} tasks were killed without their grace: {}",
+                all.len(),
+                all.join(", ")
+            ),
+        };
+        match self.grace_unknown.as_slice() {
+            [] => killed,
+            [one] => format!("{killed}; not known whether 1 task had its grace: {one}"),
+            all => format!(
+                "{killed}; not known whether {} tasks had their grace: {}",
                 all.len(),
                 all.join(", ")
             ),
@@ -224,6 +235,7 @@ impl NodeState {
         self.departure = None;
         self.flush.clear();
         self.killed.clear();
+        self.grace_unknown.clear();
         (self.why, self.progress) = (None, None);
     }
 }
@@ -273,6 +285,7 @@ impl Default for StateHandle {
             progress: None,
             verdicts: BTreeMap::new(),
             killed: Vec::new(),
+            grace_unknown: Vec::new(),
             is_still_member: Fact::CannotTell,
             quorum_lost_since: None,
             trouble: None,
@@ -312,7 +325,7 @@ impl StateHandle {
             let killed = state.killed.len();
             state.doing = state.outcome(outcome);
             let phase = Phase::Left.as_str();
-            if killed == 0 {
+            if killed == 0 && state.grace_unknown.is_empty() {
                 tracing::info!(target: "skep::node", phase, killed, "{}", state.doing);
             } else {
                 tracing::warn!(target: "skep::node", phase, killed, "{}", state.doing);

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::budget::Budget;
 use super::decide::{Observed, Outcome, Step};
+use super::failing::Failing;
 use super::observe::Memory;
 use crate::demotion::{self, Demotion};
 use crate::events::Event;
@@ -59,15 +60,20 @@ pub async fn act(
         }
         Step::Request => {
             let membership = membership(node, seen, memory);
-            request(node, departure, &membership).await?;
+            if seen.local.state == LocalState::Inactive {
+                let write = write_request(node, departure, &membership);
+                return say_left(node, budget, memory, write).await;
+            }
+            request(node, departure, &membership, memory).await?;
         }
         Step::DrainSelf => {
             say("draining this node");
-            node.swarm.drain(node_id(seen)).await?;
+            watched(&mut memory.drains, node.swarm.drain(node_id(seen))).await?;
         }
         Step::MarkDrained => {
             if let Some(row) = &seen.row {
-                node.ledger.advance_departure(row, DepartureState::Drained).await?;
+                let advance = node.ledger.advance_departure(row, DepartureState::Drained);
+                watched(&mut memory.writes, advance).await?;
             }
         }
         Step::StopTasks { why } => {
@@ -103,10 +109,12 @@ pub async fn act(
             leave_last(node, seen).await?;
             memory.leaves_behind();
         }
-        Step::MarkLeft => mark_left(node, seen).await?,
+        Step::MarkLeft => return say_left(node, budget, memory, mark_left(node, seen)).await,
         Step::Stay => {
             let is_taken_back = match &seen.row {
-                Some(row) => node.ledger.take_departure_back(row).await?,
+                Some(row) => {
+                    watched(&mut memory.writes, node.ledger.take_departure_back(row)).await?
+                }
                 None => true,
             };
             if is_taken_back {
@@ -137,6 +145,42 @@ fn membership(node: &Node, seen: &Observed, memory: &Memory) -> Membership {
     }
 }
 
+/// A node that is out only has to say so. It tries at every look: managers that do not know of it soon act for it,
+/// and take it for one that has died on the way. No try lasts beyond the deadline, or the node would be taken for
+/// one that has not left.
+async fn say_left(
+    node: &Node,
+    budget: &Budget,
+    memory: &mut Memory,
+    write: impl Future<Output = Result<(), LeaveError>>,
+) -> Result<Next, LeaveError> {
+    let written = tokio::time::timeout_at(budget.deadline, watched(&mut memory.writes, write));
+    match written.await {
+        Ok(Ok(())) => Ok(Next::LookAtOnce),
+        Ok(Err(LeaveError::Ledger(_))) | Err(_) => {
+            const DOING: &str = "waiting for the ledger to accept that this node has left";
+            node.state.enter(Phase::Leaving, DOING);
+            Ok(Next::Pause)
+        }
+        Ok(Err(error)) => Err(error),
+    }
+}
+
+/// Does the work, and remembers whether it has failed. Until it has succeeded it counts as failed: a step may be
+/// given up in its middle.
+async fn watched<T, E: std::error::Error>(
+    failing: &mut Failing,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    failing.set("no answer yet".to_owned());
+    let done = work.await;
+    match &done {
+        Ok(_) => failing.clear(),
+        Err(error) => failing.set(crate::errors::chain(error)),
+    }
+    done
+}
+
 /// Asks the managers to drain this node, in the ledger.
 ///
 /// # Errors
@@ -145,8 +189,17 @@ pub async fn request(
     node: &Node,
     departure: &Departure,
     membership: &Membership,
+    memory: &mut Memory,
 ) -> Result<(), LeaveError> {
     node.state.enter(Phase::Leaving, "asking the managers to drain this node");
+    watched(&mut memory.writes, write_request(node, departure, membership)).await
+}
+
+async fn write_request(
+    node: &Node,
+    departure: &Departure,
+    membership: &Membership,
+) -> Result<(), LeaveError> {
     let Membership { node_id, .. } = membership;
     let row =
         DepartureRow::request(&node.instance.id, node_id, node.role, departure, &node.boot_id);

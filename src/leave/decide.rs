@@ -1,5 +1,6 @@
 //! What a departing node does next, from what it sees. Pure: no clock, no I/O, no memory.
 
+use super::whose::Lookup;
 use crate::fact::Fact;
 use crate::instance::{Reason, Role};
 use crate::ledger::{DepartureRow, DepartureState};
@@ -13,11 +14,19 @@ pub struct Observed {
     pub is_withdrawn: bool,
     /// Is the swarm that Docker is in this cluster's? Another one is left alone.
     pub ours: Fact,
+    /// The role in the certificate of a node that is neither in its swarm nor out of it.
+    pub certified: Lookup<Role>,
+    /// Has such a node begun to join and never been a member?
+    pub is_joining: Fact,
     /// This process has been a member of the cluster's swarm, or has taken the node out of it.
     pub was_member: bool,
     /// The request in the ledger, if the ledger could be read.
     pub row: Option<DepartureRow>,
     pub is_ledger_readable: bool,
+    /// The last write to the ledger has failed, a short time ago.
+    pub is_write_failing: bool,
+    /// The same of Docker's answer when this manager was to be drained.
+    pub is_drain_failing: bool,
     /// Own entry in the node list, on a manager whose swarm has a leader.
     pub node: Option<NodeView>,
     /// Running task containers of this host.
@@ -30,7 +39,7 @@ pub struct Observed {
     /// row says; `None` when nobody can say.
     pub listed_tasks: Option<usize>,
     pub is_flushed: bool,
-    /// No other manager is in the node list.
+    /// By a list with a leader and this manager in raft: no other manager is in it.
     pub is_last_manager: bool,
     /// The members of raft, this one among them; nobody, as long as that is not known.
     pub quorum: Quorum,
@@ -197,17 +206,18 @@ pub fn decide(role: Role, seen: &Observed) -> Step {
     if seen.clock.over {
         return Step::Done(Outcome::TooLate);
     }
+    let is_settling = seen.local.state == LocalState::Pending && !seen.clock.settle_over;
+    if is_settling && !seen.clock.leave_due {
+        return wait("the join to settle");
+    }
     if seen.ours == Fact::CannotTell {
         return in_doubt(seen);
     }
     match seen.local.state {
-        LocalState::Pending if !seen.clock.settle_over && !seen.clock.leave_due => {
-            wait("the join to settle")
-        }
         // Only managers lock themselves: this one is in raft, and left by force it would stay there.
         LocalState::Locked => Step::Wait { why: "Docker to be unlocked".to_owned() },
         LocalState::Pending | LocalState::Error if !seen.local.is_manager => {
-            quiesce(seen).unwrap_or(Step::LeaveUnsettled)
+            quiesce(seen).unwrap_or_else(|| unsettled(role, seen))
         }
         _ => inside(role, seen),
     }
@@ -225,13 +235,54 @@ fn may_stay(role: Role, seen: &Observed) -> bool {
     seen.local.state == LocalState::Active
         && seen.ours.is_yes()
         && seen.is_ledger_readable
-        && seen.row.as_ref().is_none_or(|row| row.state < DepartureState::Left && !row.demoted)
+        && seen.row.as_ref().is_none_or(|row| {
+            row.state < DepartureState::Left && !row.demoted && !seen.goes_on_without_writing()
+        })
         && is_what_it_was
+}
+
+impl Clock {
+    /// What managers do to drain the node has had its time.
+    fn is_late(&self) -> bool {
+        self.patience_over || self.drain_over
+    }
+}
+
+impl Observed {
+    /// A ledger that can be read and not written has had its time, too: what a write is needed for is left out.
+    fn goes_on_without_writing(&self) -> bool {
+        self.is_write_failing && self.clock.is_late()
+    }
+}
+
+/// Neither in the swarm nor out of it, with nothing left to do here. A member of raft that leaves by force stays in
+/// raft as a dead one: of two managers that is the quorum.
+fn unsettled(role: Role, seen: &Observed) -> Step {
+    if is_no_raft_member(role, seen) {
+        return Step::LeaveUnsettled;
+    }
+    let why = "Docker to recover, or to say that the join has failed: raft may count this node";
+    match seen.local.error.as_str() {
+        "" => wait(why),
+        error => Step::Wait { why: format!("{why}; {error}") },
+    }
+}
+
+/// A manager is none only where Docker says that its join has failed; boot decides alike.
+fn is_no_raft_member(role: Role, seen: &Observed) -> bool {
+    match (&seen.certified, role) {
+        (Lookup::Found(Role::Worker), _) | (Lookup::Nothing, Role::Worker) => true,
+        _ => {
+            seen.local.state == LocalState::Error
+                && seen.is_joining.is_yes()
+                && (seen.clock.settle_over || seen.clock.leave_due)
+        }
+    }
 }
 
 /// In the swarm: drain, then flush, then leave.
 fn inside(role: Role, seen: &Observed) -> Step {
-    if seen.row.is_none() && seen.is_ledger_readable {
+    if seen.row.is_none() && seen.is_ledger_readable && !seen.goes_on_without_writing() {
         return Step::Request;
     }
     drain(seen)
@@ -249,13 +300,15 @@ fn drain(seen: &Observed) -> Option<Step> {
     let state = seen.row.as_ref().map(|row| row.state);
     let is_idle = seen.task_containers == 0;
     if seen.local.is_manager {
-        if seen.node.as_ref().is_some_and(|node| node.availability != Availability::Drain) {
+        let is_futile = seen.is_drain_failing && seen.clock.is_late();
+        let is_drained =
+            seen.node.as_ref().is_none_or(|node| node.availability == Availability::Drain);
+        if !is_drained && !is_futile {
             return Some(Step::DrainSelf);
         }
         if is_idle && seen.listed_tasks == Some(0) {
-            return state
-                .is_some_and(|state| state < DepartureState::Drained)
-                .then_some(Step::MarkDrained);
+            let is_news = state.is_some_and(|state| state < DepartureState::Drained);
+            return (is_news && !seen.goes_on_without_writing()).then_some(Step::MarkDrained);
         }
     }
     if is_idle && state.is_some_and(|state| state >= DepartureState::Drained) {
@@ -319,6 +372,8 @@ pub struct Blind {
     /// The request in the ledger, if the ledger could be read.
     pub row: Option<DepartureRow>,
     pub is_ledger_readable: bool,
+    /// The last write to the ledger has failed, a short time ago.
+    pub is_write_failing: bool,
     /// It is known, without Docker, as which node this host is in the swarm.
     pub is_member_known: bool,
     /// Logs were flushed, with Docker or without.
@@ -331,9 +386,12 @@ pub struct Blind {
 /// back holds the machine no longer than [`Clock::docker_over`].
 #[must_use]
 pub fn decide_blind(seen: &Blind) -> Step {
+    let is_late = seen.clock.is_late() || seen.clock.stop_over || seen.clock.docker_over;
+    let is_futile = seen.is_write_failing && is_late;
+    let is_unasked = seen.row.is_none() && seen.is_ledger_readable && seen.is_member_known;
     if seen.clock.over {
         Step::Done(Outcome::TooLate)
-    } else if seen.row.is_none() && seen.is_ledger_readable && seen.is_member_known {
+    } else if is_unasked && !is_futile {
         Step::Request
     } else if (seen.clock.stop_over || seen.clock.docker_over) && !seen.is_flushed {
         Step::Flush
@@ -399,6 +457,8 @@ fn outside(seen: &Observed) -> Step {
     if let Some(step) = quiesce(seen) {
         return step;
     }
+    // A ledger that can be read and not written is waited for as one that does not answer.
+    let is_unwritable = seen.clock.over || seen.is_write_failing && seen.clock.ledger_over;
     match seen.row.as_ref().map(|row| row.state) {
         // How far the others are cannot be told; until they can be asked, the machine is held.
         None if !seen.is_ledger_readable && !seen.clock.ledger_over && !seen.clock.over => {
@@ -406,7 +466,7 @@ fn outside(seen: &Observed) -> Step {
         }
         None if !seen.is_ledger_readable => Step::Done(Outcome::LeftUnconfirmed),
         // It has left without a word in the ledger: only with one do managers take it off the list.
-        None if seen.was_member && !seen.clock.over => Step::Request,
+        None if seen.was_member && !is_unwritable => Step::Request,
         None if seen.was_member => Step::Done(Outcome::LeftUnconfirmed),
         None => Step::Done(Outcome::NothingToLeave),
         Some(DepartureState::Removed) => Step::Done(Outcome::Left),
@@ -414,7 +474,7 @@ fn outside(seen: &Observed) -> Step {
             Step::Done(Outcome::LeftUnconfirmed)
         }
         Some(DepartureState::Left) => wait("a manager to take this node off the list"),
-        Some(_) if seen.clock.over => Step::Done(Outcome::LeftUnconfirmed),
+        Some(_) if is_unwritable => Step::Done(Outcome::LeftUnconfirmed),
         Some(_) => Step::MarkLeft,
     }
 }

@@ -10,6 +10,7 @@
 mod act;
 mod budget;
 mod decide;
+mod failing;
 mod observe;
 mod progress;
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod quorum_tests;
 mod recovery;
 #[cfg(test)]
 mod tests;
+mod whose;
 
 use std::time::Duration;
 
@@ -35,6 +37,7 @@ use act::{LeaveError, Next};
 pub use budget::Budget;
 pub use decide::{Blind, Clock, Observed, Outcome, Step, decide, decide_blind};
 use observe::{Flush, Look, Memory};
+pub use whose::Lookup;
 
 /// Between two looks. A departure lasts seconds to minutes; the leader looks once a second.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -216,12 +219,12 @@ async fn act_blind(
     node: &Node,
     departure: &Departure,
     step: Step,
-    memory: &Memory,
+    memory: &mut Memory,
 ) -> Result<Next, LeaveError> {
-    match (step, &memory.member) {
+    match (step, memory.member.clone()) {
         (Step::Done(outcome), _) => Ok(Next::Done(outcome)),
         (Step::Request, Some(member)) => {
-            act::request(node, departure, member).await?;
+            act::request(node, departure, &member, memory).await?;
             Ok(Next::LookAtOnce)
         }
         (Step::Wait { why }, _) => {

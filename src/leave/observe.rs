@@ -8,13 +8,15 @@ use tokio::time::Instant;
 
 use super::budget::Budget;
 use super::decide::{Blind, Clock, Observed, Outcome};
+use super::failing::Failing;
+use super::whose;
 use crate::fact::Fact;
 use crate::instance::Membership;
 use crate::ledger::{DepartureRow, DepartureState, LedgerError};
 use crate::metrics::{Stopwatch, metrics};
 use crate::node::Node;
 use crate::swarm::{
-    CLUSTER_LABEL, LocalNode, LocalState, NodeView, Quorum, SwarmError, TaskContainer,
+    LocalNode, LocalState, NodeView, Quorum, SwarmError, SwarmErrorKind, TaskContainer,
 };
 
 /// How long another manager gets to confirm a demotion or a removal; it looks every 5 s at most.
@@ -63,6 +65,8 @@ pub struct Memory {
     pub member: Option<Membership>,
     /// Tasks that have ended without the grace of their service, by their containers' names.
     pub killed: BTreeSet<String>,
+    /// Those of which Docker could not say how they have ended.
+    grace_unknown: BTreeSet<String>,
     /// The tasks that ran here at the last look, by their containers' names.
     tasks: Vec<String>,
     pub stopwatch: Stopwatch,
@@ -79,6 +83,10 @@ pub struct Memory {
     word_missing: Option<((bool, bool), Instant)>,
     /// Known for good once it is known: whose swarm Docker is in.
     ours: Fact,
+    /// Writes to the ledger.
+    pub writes: Failing,
+    /// Draining this manager.
+    pub drains: Failing,
 }
 
 /// Whether logs have been flushed.
@@ -115,6 +123,7 @@ impl Memory {
             has_left: false,
             member: None,
             killed: BTreeSet::new(),
+            grace_unknown: BTreeSet::new(),
             tasks: Vec::new(),
             stopwatch: Stopwatch::default(),
             asked_to_stop: HashSet::new(),
@@ -123,6 +132,8 @@ impl Memory {
             graces: HashMap::new(),
             word_missing: None,
             ours: Fact::CannotTell,
+            writes: Failing::default(),
+            drains: Failing::default(),
         }
     }
 
@@ -187,12 +198,15 @@ pub async fn observe(
 ) -> Look {
     let (docker, row) =
         tokio::join!(ask_docker(node), node.ledger.fetch_departure(&node.instance.id));
-    let ledger_trouble =
-        row.as_ref().err().map(|error| format!("departure: {}", crate::errors::chain(error)));
-    node.state.trouble("the departure's ledger", ledger_trouble);
-    let docker_trouble =
-        docker.as_ref().err().map(|error| format!("departure: {}", crate::errors::chain(error)));
-    node.state.trouble("the departure's Docker", docker_trouble);
+    let ledger_trouble = row.as_ref().err().map(|error| crate::errors::chain(error));
+    let write_trouble =
+        memory.writes.why().map(|why| format!("the ledger can be read and not written: {why}"));
+    let docker_trouble = docker.as_ref().err().map(|error| crate::errors::chain(error));
+    let drain_trouble =
+        memory.drains.why().map(|why| format!("this manager cannot be drained: {why}"));
+    let show = |trouble: Option<String>| trouble.map(|trouble| format!("departure: {trouble}"));
+    node.state.trouble("the departure's ledger", show(ledger_trouble.or(write_trouble)));
+    node.state.trouble("the departure's Docker", show(docker_trouble.or(drain_trouble)));
     if memory.member.is_none() {
         memory.member = node.state.now().membership;
     }
@@ -234,6 +248,7 @@ async fn look_without_docker(
     Blind {
         row: row.ok().flatten().filter(is_own),
         is_ledger_readable,
+        is_write_failing: memory.writes.is_recent(),
         is_member_known: memory.member.is_some(),
         is_flushed: memory.flush != Flush::NotYet,
         clock: clock(budget, memory),
@@ -260,22 +275,19 @@ async fn see(
     is_withdrawn: bool,
     budget: &Budget,
     memory: &mut Memory,
-    local: LocalNode,
+    mut local: LocalNode,
     containers: Vec<TaskContainer>,
     row: Result<Option<DepartureRow>, LedgerError>,
 ) -> Observed {
     let mut is_ledger_readable = row.is_ok();
+    let place = whose::look(node, &mut local, memory.member.as_ref(), memory.ours).await;
     // What an earlier life of this machine asked for is void, or another node.
     let row = row.ok().flatten().filter(|row| {
         let is_node = local.node_id.as_ref().is_none_or(|id| *id == row.node_id);
         is_of_this_attempt(node, row) && is_node
     });
-    let ours = match memory.ours {
-        Fact::CannotTell => whose(node, &local, memory.member.as_ref()).await,
-        known => known,
-    };
     if local.state == LocalState::Active {
-        memory.ours = ours;
+        memory.ours = place.ours;
     }
     if memory.member.is_none() && local.state == LocalState::Inactive && row.is_none() {
         // skep was restarted after it had left: its own row says as which node it has been a member.
@@ -284,7 +296,7 @@ async fn see(
             Err(_) => is_ledger_readable = false,
         }
     }
-    let list = if local.is_manager && ours.is_yes() {
+    let list = if local.is_manager && place.ours.is_yes() {
         look_as_manager(node, &local).await
     } else {
         ManagersLook::default()
@@ -302,10 +314,14 @@ async fn see(
     memory.misses_word(is_word_missing, is_out, row.as_ref());
     Observed {
         is_withdrawn,
-        ours,
+        ours: place.ours,
+        certified: place.certified,
+        is_joining: place.is_joining,
         was_member: memory.has_left || memory.member.is_some(),
         row,
         is_ledger_readable,
+        is_write_failing: memory.writes.is_recent(),
+        is_drain_failing: memory.drains.is_recent(),
         node: list.own,
         task_containers: tasks.len(),
         standalone_containers: standalone.len() - late,
@@ -323,16 +339,38 @@ async fn see(
 /// Looks how those have ended that were stopped here.
 async fn count_killed(node: &Node, running: &[TaskContainer], memory: &mut Memory) {
     let ended: Vec<String> = memory.stopping.keys().cloned().collect();
+    let unknown_before = memory.grace_unknown.clone();
     for id in ended {
         if running.iter().any(|container| container.id == id) {
             continue;
         }
         let Some(name) = memory.stopping.remove(&id) else { continue };
         match node.swarm.was_killed(&id).await {
-            Ok(true) => drop(memory.killed.insert(name)),
-            Ok(false) => {}
-            Err(error) => tracing::info!(container = name, "cannot tell how it ended: {error}"),
+            Ok(is_killed) => {
+                memory.grace_unknown.remove(&name);
+                if is_killed {
+                    memory.killed.insert(name);
+                }
+            }
+            Err(error) => {
+                if memory.grace_unknown.insert(name.clone()) {
+                    tracing::warn!(
+                        container = name,
+                        "it is not known whether this task had its grace: {error}"
+                    );
+                }
+                // Docker has removed it, or would take all the time there is: it is not asked again.
+                let is_final =
+                    matches!(error.kind, SwarmErrorKind::NotFound | SwarmErrorKind::TimedOut);
+                if !is_final {
+                    memory.stopping.insert(id, name);
+                }
+            }
         }
+    }
+    if memory.grace_unknown != unknown_before {
+        let names = memory.grace_unknown.iter().cloned().collect();
+        node.state.update(|state| state.grace_unknown = names);
     }
 }
 
@@ -365,19 +403,27 @@ struct ManagersLook {
     is_other_going: bool,
 }
 
+impl ManagersLook {
+    fn of(node_id: &str, nodes: Vec<NodeView>, tasks: usize) -> Self {
+        let others = || nodes.iter().filter(|other| other.id != node_id);
+        let own = nodes.iter().find(|node| node.id == node_id);
+        // A list that is empty, or does not have this manager in raft, does not say who else is.
+        let is_evidence =
+            own.is_some_and(|own| own.raft.is_some()) && nodes.iter().any(NodeView::is_leader);
+        Self {
+            tasks: Some(tasks),
+            is_last: is_evidence && others().all(NodeView::is_plain_worker),
+            quorum: Quorum::of(&nodes),
+            is_other_going: others().any(NodeView::is_being_demoted),
+            own: own.cloned(),
+        }
+    }
+}
+
 async fn look_as_manager(node: &Node, local: &LocalNode) -> ManagersLook {
     let Some(node_id) = &local.node_id else { return ManagersLook::default() };
     match tokio::try_join!(node.swarm.fetch_nodes(), node.swarm.count_live_tasks(node_id)) {
-        Ok((nodes, tasks)) => {
-            let others = || nodes.iter().filter(|other| other.id != *node_id);
-            ManagersLook {
-                tasks: Some(tasks),
-                is_last: others().all(NodeView::is_plain_worker),
-                quorum: Quorum::of(&nodes),
-                is_other_going: others().any(NodeView::is_being_demoted),
-                own: nodes.into_iter().find(|other| other.id == *node_id),
-            }
-        }
+        Ok((nodes, tasks)) => ManagersLook::of(node_id, nodes, tasks),
         Err(error) => {
             tracing::debug!("{error}");
             ManagersLook::default()
@@ -385,47 +431,14 @@ async fn look_as_manager(node: &Node, local: &LocalNode) -> ManagersLook {
     }
 }
 
-/// Is Docker in this cluster's swarm? What this process has joined is; then the swarm's id speaks, where the
-/// charter can be read, then its label, then this node's own row.
-async fn whose(node: &Node, local: &LocalNode, member: Option<&Membership>) -> Fact {
-    if local.state == LocalState::Inactive {
-        return Fact::Yes;
-    }
-    let is_joined = |member: &Membership| {
-        Some(&member.node_id) == local.node_id.as_ref()
-            && local.swarm_id.as_ref().is_none_or(|id| *id == member.swarm_id)
-    };
-    if member.is_some_and(is_joined) {
-        return Fact::Yes;
-    }
-    let Ok(charter) = node.ledger.fetch_charter().await else { return Fact::CannotTell };
-    let named = charter.and_then(|charter| charter.swarm_id);
-    if named.is_some() && named == local.swarm_id {
-        return Fact::Yes;
-    }
-    if local.is_manager {
-        return match node.swarm.fetch_swarm().await {
-            Ok((labels, _)) => (labels.get(CLUSTER_LABEL) == Some(&node.cluster)).into(),
-            Err(_) => Fact::CannotTell,
-        };
-    }
-    match local.state {
-        LocalState::Active => {}
-        // Which one can be said once it is unlocked.
-        LocalState::Locked => return Fact::CannotTell,
-        // A join of ours that has not settled: a boot refuses a foreign swarm before it joins.
-        _ => return Fact::Yes,
-    }
-    match node.ledger.fetch_member(node.role, &node.instance.id).await {
-        Ok(row) => row.is_some_and(|row| Some(&row.node_id) == local.node_id.as_ref()).into(),
-        Err(_) => Fact::CannotTell,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws::stub::Stub;
     use crate::instance::{Departure, Reason, Role};
+    use crate::leave::tests::listed;
+    use crate::swarm::RaftView;
+    use crate::swarm::tests::fake_engine::{FakeEngine, Instead, RELEASES};
 
     #[tokio::test(start_paused = true)]
     async fn managers_have_their_time_from_the_row_on_that_says_that_the_node_is_out() {
@@ -468,5 +481,50 @@ mod tests {
         let nearer = memory.instant_of(NOTICED + 3 * minute, NOTICED + minute);
         assert_eq!(nearer, start + 3 * minute);
         assert_eq!(memory.instant_of(NOTICED + 2 * minute, NOTICED - hour), nearer);
+    }
+
+    /// The last manager leaves by force: that needs a list which says so.
+    #[test]
+    fn a_manager_is_the_last_one_only_by_a_list_that_has_it_and_a_leader() {
+        let raft = |is_leader| Some(RaftView { is_leader, is_reachable: true });
+        let own = |is_leader| listed(Role::Manager, raft(is_leader));
+        let other = |node: NodeView| NodeView { id: "other".into(), ..node };
+        let worker = || other(listed(Role::Worker, None));
+        let is_last = |nodes| ManagersLook::of("node", nodes, 0).is_last;
+        assert!(is_last(vec![own(true)]) && is_last(vec![worker(), own(true)]));
+        assert!(!is_last(vec![]), "it lists nobody");
+        assert!(!is_last(vec![worker()]), "it does not list this node");
+        assert!(!is_last(vec![listed(Role::Manager, None)]), "raft does not know this node");
+        assert!(!is_last(vec![own(false)]), "it has no leader");
+        assert!(!is_last(vec![own(true), other(own(false))]), "another manager");
+        let joining = other(listed(Role::Manager, None));
+        assert!(!is_last(vec![own(true), joining]), "another one is on its way in");
+    }
+
+    /// A task that was stopped here and of which Docker does not say how it has ended is not one that had its grace.
+    #[tokio::test]
+    async fn a_task_that_cannot_be_inspected_is_named() {
+        const TASK: &str = "/containers/c1/json";
+        let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
+        let node = Node::example(engine.swarm(), &stub).await;
+        let unknown = || node.state.now().grace_unknown;
+        let mut memory = Memory::new(Instant::now());
+        memory.stopping.insert("c1".to_owned(), "web.1".to_owned());
+
+        engine.lock().instead.insert(TASK, Instead::Refusal(500, "the disk is busy"));
+        count_killed(&node, &[], &mut memory).await;
+        assert_eq!(unknown(), ["web.1"]);
+        let outcome = node.state.now().outcome("left");
+        assert_eq!(outcome, "left; not known whether 1 task had its grace: web.1");
+        // It is asked again, and answers.
+        let ended = r#"{ "State": { "ExitCode": 137 } }"#;
+        engine.lock().instead.insert(TASK, Instead::Answer(ended));
+        count_killed(&node, &[], &mut memory).await;
+        assert_eq!((unknown().len(), memory.killed.len()), (0, 1));
+
+        memory.stopping.insert("c2".to_owned(), "web.2".to_owned());
+        count_killed(&node, &[], &mut memory).await;
+        assert_eq!(unknown(), ["web.2"]);
+        assert!(memory.stopping.is_empty(), "Docker does not have it any more");
     }
 }

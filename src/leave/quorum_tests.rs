@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::decide::{Clock, Observed, Outcome, Step, decide};
 use super::tests::{listed, local, row};
+use super::whose::Lookup;
 use crate::fact::Fact;
 use crate::instance::Role;
 use crate::ledger::{DepartureRow, DepartureState};
@@ -34,6 +35,8 @@ struct Swarm {
     managers: Vec<Manager>,
     turn: Option<usize>,
     is_ledger_up: bool,
+    /// Nothing can be written there.
+    is_ledger_read_only: bool,
     closed: usize,
     /// Two demotions at a time, since the last look at it.
     is_crowded: bool,
@@ -55,6 +58,7 @@ enum Event {
     RaftFollows(usize),
     LeaseEnds,
     Ledger(bool),
+    LedgerReadOnly(bool),
     LeaveDue(usize),
 }
 
@@ -91,6 +95,7 @@ impl Swarm {
             managers: vec![Manager::new(); managers],
             turn: None,
             is_ledger_up: true,
+            is_ledger_read_only: false,
             closed: 0,
             is_crowded: false,
             refused: 0,
@@ -110,9 +115,13 @@ impl Swarm {
             local: local(manager.in_swarm, manager.is_member),
             is_withdrawn: false,
             ours: Fact::Yes,
+            certified: Lookup::CannotTell,
+            is_joining: Fact::No,
             was_member: true,
             row: manager.row.clone().filter(|_| self.is_ledger_up),
             is_ledger_readable: self.is_ledger_up,
+            is_write_failing: self.is_ledger_read_only,
+            is_drain_failing: false,
             node: knows.then(|| manager.listed()),
             task_containers: 0,
             standalone_containers: 0,
@@ -161,7 +170,7 @@ impl Swarm {
             let manager = &mut self.managers[one];
             (manager.is_member, manager.is_going) = (false, false);
             if let Some(row) = &mut manager.row {
-                row.demoted = true;
+                row.demoted |= !self.is_ledger_read_only;
             } else {
                 // It was buried: whoever did that gives the turn back.
                 self.give_turn_back(one);
@@ -174,16 +183,21 @@ impl Swarm {
         let manager = &mut self.managers[one];
         match decide(Role::Manager, &seen) {
             Step::Done(outcome) => manager.outcome = Some(outcome),
+            // Where the turn cannot be written, it is done out of turn.
+            Step::Demote { in_turn: true } if self.is_ledger_read_only => drop(self.demote(one)),
             Step::Demote { in_turn: true } => self.demote_in_turn(one),
             Step::Demote { in_turn: false } => drop(self.demote(one)),
             Step::Leave => {
                 assert!(!manager.is_member, "a member of raft left");
                 manager.in_swarm = false;
             }
+            // It closes the charter first.
+            Step::LeaveLast if self.is_ledger_read_only => {}
             Step::LeaveLast => {
                 (manager.is_member, manager.in_swarm) = (false, false);
                 self.closed += 1;
             }
+            Step::MarkLeft if self.is_ledger_read_only => {}
             Step::MarkLeft => {
                 manager.row.as_mut().unwrap().state = DepartureState::Left;
                 self.give_turn_back(one);
@@ -201,7 +215,7 @@ impl Swarm {
         }
         self.managers[one].seen = Some(self.look(one));
         self.act(one);
-        let is_seen = self.quorum().is_kept() && self.is_ledger_up;
+        let is_seen = self.quorum().is_kept() && self.is_ledger_up && !self.is_ledger_read_only;
         let row = self.managers[one].row.as_mut().filter(|_| is_seen);
         if let Some(row) = row.filter(|row| row.state == DepartureState::Left) {
             row.state = DepartureState::Removed;
@@ -246,6 +260,7 @@ impl Swarm {
             Event::RaftFollows(one) => self.raft_follows(one),
             Event::LeaseEnds => self.turn = None,
             Event::Ledger(up) => self.is_ledger_up = up,
+            Event::LedgerReadOnly(read_only) => self.is_ledger_read_only = read_only,
             Event::LeaveDue(one) => self.managers[one].clock.leave_due = true,
             Event::Told(_) | Event::Joins | Event::Looks(_) | Event::Acts(_) => {}
         }
@@ -279,6 +294,7 @@ fn event(managers: usize) -> impl Strategy<Value = Event> {
         4 => one.clone().prop_map(Event::RaftFollows),
         1 => Just(Event::LeaseEnds),
         1 => any::<bool>().prop_map(Event::Ledger),
+        1 => any::<bool>().prop_map(Event::LedgerReadOnly),
         1 => one.prop_map(Event::LeaveDue),
     ]
 }
@@ -325,7 +341,8 @@ proptest! {
                 Event::Acts(one) | Event::Looks(one) if is_fresh => swarm.step(one),
                 // Other managers' skeps ask for these.
                 Event::Buried(one) if is_fresh && !swarm.may_remove(one) => {}
-                Event::LeaseEnds | Event::Ledger(_) | Event::LeaveDue(_) => {}
+                Event::LeaseEnds | Event::LeaveDue(_) => {}
+                Event::Ledger(_) | Event::LedgerReadOnly(_) => {}
                 event => swarm.happen(event),
             }
             prop_assert!(!is_fresh || swarm.refused == 0, "{event:?}");
@@ -339,7 +356,7 @@ proptest! {
         let mut swarm = Swarm::new(size);
         for event in events {
             match event {
-                Event::LeaveDue(_) | Event::Ledger(_) => {}
+                Event::LeaveDue(_) | Event::Ledger(_) | Event::LedgerReadOnly(_) => {}
                 event => swarm.happen(event),
             }
         }

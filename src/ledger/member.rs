@@ -222,15 +222,6 @@ impl Ledger {
         Ok(MemberRows { rows, unreadable })
     }
 
-    /// The same of the managers alone, which is all that a worker's role may read.
-    ///
-    /// # Errors
-    /// When DynamoDB fails.
-    pub async fn survey_managers(&self) -> Result<MemberRows, LedgerError> {
-        let (rows, unreadable) = self.query_all("member#manager#", Self::item_of).await?;
-        Ok(MemberRows { rows, unreadable })
-    }
-
     /// Strikes out a row that nobody has refreshed since it was read. `false` where somebody has.
     ///
     /// # Errors

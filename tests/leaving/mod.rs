@@ -12,6 +12,7 @@ mod later_notice;
 mod no_manager_reachable;
 mod notice_in_mid_join;
 mod operator;
+mod read_only_ledger;
 mod scale_in_follower;
 mod scale_in_leader;
 mod scale_in_worker;

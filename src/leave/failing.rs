@@ -1,0 +1,53 @@
+//! What a departure has tried in vain, so that it can go on without it once it is late.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// What has failed is tried again after so long; until then a departure that is late goes on without it. A round
+/// that fails takes 15 s at most.
+const FAILS_FOR: Duration = Duration::from_secs(30);
+
+/// Whether something that this departure has tried has failed, and why. After a restart it is tried again.
+#[derive(Debug, Default)]
+pub struct Failing(Option<(Instant, String)>);
+
+impl Failing {
+    /// It has failed now.
+    pub fn set(&mut self, why: String) {
+        self.0 = Some((Instant::now(), why));
+    }
+
+    /// It has succeeded.
+    pub fn clear(&mut self) {
+        self.0 = None;
+    }
+
+    /// It has failed a short time ago.
+    pub fn is_recent(&self) -> bool {
+        self.0.as_ref().is_some_and(|(at, _)| at.elapsed() < FAILS_FOR)
+    }
+
+    /// Why it has failed, until it is known to have succeeded, or nothing has tried it for long.
+    pub fn why(&self) -> Option<&String> {
+        self.0.as_ref().filter(|(at, _)| at.elapsed() < 2 * FAILS_FOR).map(|(_, why)| why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_failed_is_tried_again_after_a_while() {
+        let mut writes = Failing::default();
+        assert!(!writes.is_recent());
+        writes.set("refused".to_owned());
+        assert!(writes.is_recent());
+        tokio::time::advance(FAILS_FOR).await;
+        assert!(!writes.is_recent());
+        assert_eq!(writes.why().map(String::as_str), Some("refused"), "it may still fail");
+        writes.clear();
+        assert_eq!(writes.why(), None);
+    }
+}

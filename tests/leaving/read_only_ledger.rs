@@ -1,0 +1,90 @@
+//! The ledger can be read and not written, as with a table that is out of write capacity or a role that may only
+//! read: nobody can be asked, and the departure goes on all the same.
+
+use anyhow::ensure;
+use harness::PATIENCE;
+use harness::departures::{
+    Leaver, departure_state, flusher, hook_results, options_with, running, standing,
+};
+use harness::secs;
+use harness::swarm;
+use skep_sim::cloud::{Fault, Service};
+use skep_sim::fleet::{ClusterSpec, Fleet, Instance, workload};
+
+const IMPATIENT: &str = "[leave]\nmanager_patience = \"3s\"\n";
+
+fn refuse_writes(fleet: &Fleet) {
+    for action in ["PutItem", "UpdateItem"] {
+        let fails = Fault { error: 1.0, ..Fault::default() };
+        fleet.cloud().faults().set(Service::DynamoDb, Some(action), fails);
+    }
+}
+
+async fn is_out(fleet: &Fleet, instance: &Instance) -> anyhow::Result<()> {
+    let what = format!("{} to be out of the swarm", instance.id());
+    fleet
+        .wait_until(&what, PATIENCE, async || {
+            let local = swarm::place(instance).await?.local_node_state;
+            Ok(local.is_some_and(|state| state.to_string() == "inactive"))
+        })
+        .await
+}
+
+/// It stays so for longer than the departure lasts.
+#[tokio::test]
+async fn a_worker_leaves() -> anyhow::Result<()> {
+    let spec = ClusterSpec::new("demo", 1, 2);
+    let config = format!("{IMPATIENT}deadline = \"60s\"\n");
+    let fleet = standing(options_with(&config), &spec).await?;
+    fleet.create_service("web", 4, workload::slow_to_stop(5.0), secs(20)).await?;
+    running(&fleet, "web", 4).await?;
+    let worker = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
+    assert!(!worker.tasks("start").is_empty(), "the worker has tasks");
+    let told = worker.instance.dir().join("told");
+    flusher(
+        &worker.instance,
+        "10-told",
+        &format!("#!/bin/sh\necho flushed >>{}\n", told.display()),
+    )?;
+
+    refuse_writes(&fleet);
+    fleet.cloud().terminate(worker.id(), true)?;
+    worker.hook_is_completed(&fleet).await?;
+    worker.lost_no_grace(&fleet)?;
+    assert_eq!(std::fs::read_to_string(&told)?, "flushed\n");
+    assert_eq!(departure_state(&fleet, &worker.instance), None);
+    let log = worker.instance.log();
+    ensure!(log.contains("the ledger can be read and not written"), "{log}");
+    ensure!(log.contains("nobody has confirmed"), "{log}");
+
+    fleet.cloud().faults().clear();
+    worker.is_off_the_list(&fleet).await?;
+    fleet.stop().await
+}
+
+/// Nobody can confirm its demotion, or take it off the list, as long as it is there.
+#[tokio::test]
+async fn a_manager_leaves() -> anyhow::Result<()> {
+    let spec = ClusterSpec::new("demo", 3, 0);
+    let config = format!("{IMPATIENT}deadline = \"90s\"\n");
+    let fleet = standing(options_with(&config), &spec).await?;
+    fleet.create_service("web", 3, workload::slow_to_stop(3.0), secs(30)).await?;
+    running(&fleet, "web", 3).await?;
+    let leader = fleet.leader().await?;
+    let managers = fleet.group(&spec.managers_group());
+    let follower = managers.iter().find(|one| one.id() != leader.id()).expect("three managers");
+    let manager = Leaver::of(follower).await?;
+
+    refuse_writes(&fleet);
+    fleet.cloud().terminate(manager.id(), true)?;
+    is_out(&fleet, follower).await?;
+    assert_eq!(hook_results(&fleet, follower), [], "its machine is held until it can be said");
+    manager.hook_is_completed(&fleet).await?;
+    manager.lost_no_grace(&fleet)?;
+    assert_eq!(departure_state(&fleet, follower), None);
+    ensure!(follower.log().contains("demoting out of turn"), "{}", follower.log());
+
+    fleet.cloud().faults().clear();
+    manager.is_off_the_list(&fleet).await?;
+    fleet.stop().await
+}
