@@ -254,9 +254,9 @@ mod tests {
             let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
             let node = Node::example(engine.swarm(), &stub).await;
             let root = tempfile::tempdir().unwrap();
+            let dir = root.path().join("swarm/certificates");
+            std::fs::create_dir_all(&dir).unwrap();
             if let Some(pem) = certificate {
-                let dir = root.path().join("swarm/certificates");
-                std::fs::create_dir_all(&dir).unwrap();
                 std::fs::write(dir.join("swarm-node.crt"), pem).unwrap();
             }
             let info = serde_json::json!({
