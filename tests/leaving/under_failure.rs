@@ -41,6 +41,9 @@ async fn a_worker_leaves_while_the_ledger_is_down() -> anyhow::Result<()> {
     fleet.cloud().faults().clear();
     worker.has_left_by_its_hook(&fleet).await?;
 
+    // Its own tasks must all run: those that start later than others are stopped one after the other, and the swarm
+    // starts the first again meanwhile.
+    running(&fleet, "web", 4).await?;
     leaves_in_an_outage_of_a_minute(&fleet, &Leaver::of(second).await?).await?;
     fleet.stop().await
 }
