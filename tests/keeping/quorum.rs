@@ -53,7 +53,7 @@ async fn it_goes_once_the_dead_one_has_been_replaced() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_cluster_that_is_deleted_goes_and_closes_its_charter() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 3, 1);
-    let fleet = standing(options_with("[leave]\ndeadline = \"60s\"\n"), &spec).await?;
+    let fleet = standing(options_with("[leave]\ndeadline = \"90s\"\n"), &spec).await?;
     fleet.create_service("web", 4, workload::graceful(), secs(10)).await?;
     running(&fleet, "web", 4).await?;
     let mut leavers = Vec::new();
