@@ -120,33 +120,9 @@ mod tests {
     use time::OffsetDateTime;
 
     use super::*;
-    use crate::boot::tests::world::row;
-    use crate::ledger::MemberState;
-    use crate::swarm::{Availability, RaftView};
+    use crate::boot::tests::world::member;
 
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
-
-    fn view(id: &str, role: Role) -> NodeView {
-        let raft = RaftView { is_leader: false, is_reachable: true };
-        NodeView {
-            id: id.into(),
-            hostname: "host".into(),
-            engine: None,
-            joined_at: None,
-            state: "ready".into(),
-            availability: Availability::Active,
-            labels: Default::default(),
-            role,
-            address: None,
-            raft: (role == Role::Manager).then_some(raft),
-        }
-    }
-
-    fn member(id: &str, role: Role, serves_as: Role, generation: u64) -> Member {
-        let mut row = row(&format!("node-{id}"), generation, MemberState::Ready);
-        (row.instance_id, row.role, row.serves_as) = (id.into(), role, Some(serves_as));
-        row
-    }
 
     /// Re-created on `i-me` as generation 2.
     fn former(rows: Vec<Member>, unreadable: &[&str]) -> Former {
@@ -170,7 +146,7 @@ mod tests {
         };
         let is_among = |former: &Former, ids: &[&str]| {
             let views: Vec<NodeView> =
-                ids.iter().map(|id| view(&format!("node-{id}"), Manager)).collect();
+                ids.iter().map(|id| NodeView::example(&format!("node-{id}"), Manager)).collect();
             former.is_among(views.iter())
         };
         let (clear, odd) = (former(rows(), &[]), former(rows(), &["member#manager#i-odd"]));
@@ -194,7 +170,7 @@ mod tests {
         let promoted = member("i-1", Role::Worker, Role::Manager, 1);
         let manager = member("i-2", Role::Manager, Role::Manager, 1);
         let former = former(vec![promoted, manager], &[]);
-        let is_struck = |id, role| former.is_struck(&view(id, role));
+        let is_struck = |id, role| former.is_struck(&NodeView::example(id, role));
         assert!(is_struck("node-i-1", Role::Manager));
         assert!(!is_struck("node-i-1", Role::Worker), "it was demoted again");
         assert!(is_struck("node-i-2", Role::Manager));

@@ -119,7 +119,6 @@ mod tests {
 
     use super::*;
     use crate::instance::{Departure, Reason, Role};
-    use crate::swarm::RaftView;
 
     const STATES: [DepartureState; 6] = [
         DepartureState::Requested,
@@ -140,16 +139,8 @@ mod tests {
 
     fn node(is_manager: bool, is_drained: bool) -> NodeView {
         NodeView {
-            id: "node".into(),
-            hostname: String::new(),
-            engine: None,
-            joined_at: None,
-            state: "ready".into(),
             availability: if is_drained { Availability::Drain } else { Availability::Active },
-            labels: Default::default(),
-            role: if is_manager { Role::Manager } else { Role::Worker },
-            address: None,
-            raft: is_manager.then_some(RaftView { is_leader: false, is_reachable: true }),
+            ..NodeView::example("node", if is_manager { Role::Manager } else { Role::Worker })
         }
     }
 

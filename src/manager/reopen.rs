@@ -107,7 +107,7 @@ mod tests {
 
     use super::*;
     use crate::ledger::CharterPhase;
-    use crate::swarm::{Availability, RaftView};
+    use crate::swarm::RaftView;
 
     fn charter(phase: CharterPhase, generation: u64, swarm_id: Option<&str>) -> Charter {
         Charter {
@@ -124,18 +124,8 @@ mod tests {
     }
 
     fn view(id: &str, role: Role, is_in_raft: bool) -> NodeView {
-        NodeView {
-            id: id.into(),
-            hostname: String::new(),
-            engine: None,
-            joined_at: None,
-            state: "ready".into(),
-            availability: Availability::Active,
-            labels: Default::default(),
-            role,
-            address: None,
-            raft: is_in_raft.then_some(RaftView { is_leader: true, is_reachable: true }),
-        }
+        let raft = RaftView { is_leader: true, is_reachable: true };
+        NodeView { raft: is_in_raft.then_some(raft), ..NodeView::example(id, role) }
     }
 
     #[test]

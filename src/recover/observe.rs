@@ -127,8 +127,7 @@ async fn fetch_listening(addresses: &[IpAddr]) -> BTreeSet<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boot::tests::world::row;
-    use crate::ledger::MemberState;
+    use crate::boot::tests::world::member;
     use crate::swarm::LocalState;
 
     fn local(error: &str) -> LocalNode {
@@ -170,11 +169,6 @@ mod tests {
     #[test]
     fn promoted_workers_count_among_the_others() {
         use Role::{Manager, Worker};
-        let member = |id: &str, role, serves_as, generation| {
-            let mut row = row(&format!("node-{id}"), generation, MemberState::Ready);
-            (row.instance_id, row.role, row.serves_as) = (id.into(), role, Some(serves_as));
-            row
-        };
         let rows = || {
             vec![
                 member("i-me", Manager, Manager, 2),

@@ -94,6 +94,24 @@ impl NodeView {
         })
     }
 
+    /// A Ready and active node of this role; a manager is in raft, and reachable.
+    #[cfg(test)]
+    pub(crate) fn example(id: &str, role: Role) -> Self {
+        let raft = RaftView { is_leader: false, is_reachable: true };
+        Self {
+            id: id.into(),
+            hostname: String::new(),
+            engine: None,
+            joined_at: None,
+            state: "ready".into(),
+            availability: Availability::Active,
+            labels: Labels::new(),
+            role,
+            address: None,
+            raft: (role == Role::Manager).then_some(raft),
+        }
+    }
+
     /// The first number of its engine's version.
     #[must_use]
     pub fn engine_major(&self) -> Option<u32> {

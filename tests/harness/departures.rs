@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
-use bollard::models::{Node, NodeState, TaskState};
+use bollard::models::{LocalNodeState, Node, NodeState, TaskState};
 use serde_json::{Map, Value, json};
 use skep_sim::cloud::{ActionResult, Cloud, EventKind};
 use skep_sim::fleet::{
@@ -12,7 +12,7 @@ use skep_sim::fleet::{
 };
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::{PATIENCE, secs};
+use crate::{PATIENCE, secs, swarm};
 
 /// Looks for notices twice a second, so that scenarios are short.
 pub const QUICK: &str = "[watch]\ninterval = \"500ms\"\n";
@@ -224,6 +224,20 @@ impl Leaver {
         };
         ensure!(members.iter().find(is_own).is_none(), "the member row of {} is left", self.id());
         self.lost_no_grace(fleet)
+    }
+
+    /// Waits until its own Docker is in no swarm.
+    ///
+    /// # Errors
+    /// When that does not come about.
+    pub async fn is_out(&self, fleet: &Fleet) -> anyhow::Result<()> {
+        let what = format!("{} to be out of the swarm", self.id());
+        fleet
+            .wait_until(&what, PATIENCE, async || {
+                let local = swarm::place(&self.instance).await?.local_node_state;
+                Ok(local == Some(LocalNodeState::INACTIVE))
+            })
+            .await
     }
 
     /// Waits until no manager lists it.

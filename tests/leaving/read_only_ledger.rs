@@ -2,14 +2,12 @@
 //! read: nobody can be asked, and the departure goes on all the same.
 
 use anyhow::ensure;
-use harness::PATIENCE;
 use harness::departures::{
     Leaver, departure_state, flusher, hook_results, options_with, running, standing,
 };
 use harness::secs;
-use harness::swarm;
 use skep_sim::cloud::{Fault, Service};
-use skep_sim::fleet::{ClusterSpec, Fleet, Instance, workload};
+use skep_sim::fleet::{ClusterSpec, Fleet, workload};
 
 const IMPATIENT: &str = "[leave]\nmanager_patience = \"3s\"\n";
 
@@ -18,16 +16,6 @@ fn refuse_writes(fleet: &Fleet) {
         let fails = Fault { error: 1.0, ..Fault::default() };
         fleet.cloud().faults().set(Service::DynamoDb, Some(action), fails);
     }
-}
-
-async fn is_out(fleet: &Fleet, instance: &Instance) -> anyhow::Result<()> {
-    let what = format!("{} to be out of the swarm", instance.id());
-    fleet
-        .wait_until(&what, PATIENCE, async || {
-            let local = swarm::place(instance).await?.local_node_state;
-            Ok(local.is_some_and(|state| state.to_string() == "inactive"))
-        })
-        .await
 }
 
 /// It stays so for longer than the departure lasts.
@@ -77,7 +65,7 @@ async fn a_manager_leaves() -> anyhow::Result<()> {
 
     refuse_writes(&fleet);
     fleet.cloud().terminate(manager.id(), true)?;
-    is_out(&fleet, follower).await?;
+    manager.is_out(&fleet).await?;
     assert_eq!(hook_results(&fleet, follower), [], "its machine is held until it can be said");
     manager.hook_is_completed(&fleet).await?;
     manager.lost_no_grace(&fleet)?;

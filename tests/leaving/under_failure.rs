@@ -41,8 +41,8 @@ async fn a_worker_leaves_while_the_ledger_is_down() -> anyhow::Result<()> {
     fleet.cloud().faults().clear();
     worker.has_left_by_its_hook(&fleet).await?;
 
-    // Its own tasks must all run: those that start later than others are stopped one after the other, and the swarm
-    // starts the first again meanwhile.
+    // Its own tasks must all run, so that they end at one time: no manager drains the node, and the swarm starts
+    // them there again.
     running(&fleet, "web", 4).await?;
     leaves_in_an_outage_of_a_minute(&fleet, &Leaver::of(second).await?).await?;
     fleet.stop().await
@@ -86,13 +86,7 @@ async fn leaves_in_an_outage_of_a_minute(fleet: &Fleet, leaver: &Leaver) -> anyh
     ledger_down(fleet);
     let since = tokio::time::Instant::now();
     fleet.cloud().terminate(leaver.id(), true)?;
-    let what = format!("{} to be out of the swarm", leaver.id());
-    fleet
-        .wait_until(&what, PATIENCE, async || {
-            let local = swarm::place(&leaver.instance).await?.local_node_state;
-            Ok(local.is_some_and(|state| state.to_string() == "inactive"))
-        })
-        .await?;
+    leaver.is_out(fleet).await?;
     leaver.lost_no_grace(fleet)?;
     tokio::time::sleep_until(since + secs(60)).await;
     assert_eq!(hook_results(fleet, &leaver.instance), []);

@@ -546,6 +546,13 @@ fn node_name((node, life): Machine, swarm: usize) -> String {
     format!("{node}.{life}-in-{swarm}")
 }
 
+/// The row of a node whose instance has the name `id`, by what Docker called it when it was written.
+pub fn member(id: &str, role: Role, serves_as: Role, generation: u64) -> Member {
+    let mut row = row(&format!("node-{id}"), generation, MemberState::Ready);
+    (row.instance_id, row.role, row.serves_as) = (id.into(), role, Some(serves_as));
+    row
+}
+
 pub fn row(node_id: &str, generation: u64, state: MemberState) -> Member {
     let instance = Instance {
         id: String::new(),

@@ -123,18 +123,7 @@ pub fn local(in_swarm: bool, is_manager: bool) -> LocalNode {
 
 /// A drained entry of the node list.
 pub fn listed(role: Role, raft: Option<RaftView>) -> NodeView {
-    NodeView {
-        id: "node".into(),
-        hostname: String::new(),
-        engine: None,
-        joined_at: None,
-        state: "ready".into(),
-        availability: Availability::Drain,
-        labels: Default::default(),
-        role,
-        address: None,
-        raft,
-    }
+    NodeView { availability: Availability::Drain, raft, ..NodeView::example("node", role) }
 }
 
 impl World {
