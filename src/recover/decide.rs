@@ -226,17 +226,25 @@ fn costs(managers: &[OtherManager], leaves_by: Option<OffsetDateTime>) -> Vec<St
             "this node is leaving, by {deadline}, and goes on with that: unless another manager has joined by then, the swarm ends with it"
         ));
     }
-    let names = |is_it: fn(&&OtherManager) -> bool| {
+    let names = |is_it: &dyn Fn(&&OtherManager) -> bool| {
         let names = managers.iter().filter(is_it).map(|it| it.instance_id.as_str());
         names.collect::<Vec<_>>().join(", ")
     };
-    let alive = names(|it| it.may_be_alive);
+    let alive = names(&|it| it.may_be_alive);
     if !alive.is_empty() {
         costs.push(format!(
             "{alive} may be alive: what it holds of the swarm is given up, and its tasks end when it comes back"
         ));
     }
-    let silent = names(|it| !it.may_be_alive && it.auto_scaling.as_deref() != Some("gone"));
+    let is_gone =
+        |it: &&OtherManager| !it.may_be_alive && it.auto_scaling.as_deref() == Some("gone");
+    let fresh = names(&|it| is_gone(it) && it.seen_seconds_ago < ROW_IS_FRESH.as_secs());
+    if !fresh.is_empty() {
+        costs.push(format!(
+            "{fresh} is gone by Auto Scaling's word, but wrote its row within {ROW_IS_FRESH:?}: should it have been detached from its group and be alive, the same"
+        ));
+    }
+    let silent = names(&|it| !it.may_be_alive && !is_gone(it));
     if !silent.is_empty() {
         costs.push(format!(
             "{silent} has not been heard of, but is not gone by Auto Scaling's word: the same, should it be alive"

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::decide::{Observed, Refusal, decide, plan};
 use crate::autoscaling::GroupInstance;
+use crate::control::RecoveryPlan;
 use crate::fact::Fact;
 use crate::ledger::{Charter, CharterPhase, Member};
 use crate::swarm::{LocalNode, LocalState};
@@ -198,6 +199,12 @@ fn the_plan_tells_who_is_seen_how_and_what_may_be_lost() {
     assert_eq!(managers, [("i-2", Some("InService"), true), ("i-3", Some("gone"), false)]);
     assert!(shown.refusal.is_none() && shown.steps[0].contains("generation 2"));
     assert!(shown.costs.iter().any(|it| it.starts_with("i-2 may be alive")), "{shown:?}");
+    let tells_of_detached = |shown: &RecoveryPlan| {
+        shown.costs.iter().any(|it| it.starts_with("i-3 is gone") && it.contains("detached"))
+    };
+    assert!(tells_of_detached(&shown), "{shown:?}");
+    seen.others[1].updated_at = NOW - LONG_AGO;
+    assert!(!tells_of_detached(&plan("prod", &seen, decide(&seen))));
     seen.has_leader = Fact::Yes;
     let refused = plan("prod", &seen, decide(&seen));
     assert!(refused.refusal.is_some() && refused.steps.is_empty() && refused.costs.is_empty());
