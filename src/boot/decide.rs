@@ -28,6 +28,8 @@ pub struct Observed {
     /// Why the node certificate cannot be read: nobody can tell then which node this is, or whether it is one.
     /// Looked at only where Docker names no node or no swarm. `None` where it was read, or there is none.
     pub certificate_error: Option<String>,
+    /// The role in the node certificate, where that was read: raft counts nobody who is no manager by it.
+    pub certified: Option<Role>,
     /// This node's own row; looked up only where Docker is not out of every swarm.
     pub member: Option<Member>,
     /// The swarm that this manager is in; looked up only where the charter does not name it, or its
@@ -210,7 +212,7 @@ pub fn decide(me: &str, role: Role, seen: &Observed) -> Step {
         LocalState::Inactive => enter(me, role, seen),
         LocalState::Active | LocalState::Pending | LocalState::Error => recreate(me, role, seen)
             .unwrap_or_else(|| match seen.local.state {
-                LocalState::Active => settle(me, seen),
+                LocalState::Active => settle(me, role, seen),
                 _ => unsettled::recover(role, seen),
             }),
     }
@@ -297,10 +299,10 @@ fn claim_over_lost(role: Role, charter: &Charter, seen: &Observed) -> Option<Ste
 }
 
 /// Docker is in a swarm. Which?
-fn settle(me: &str, seen: &Observed) -> Step {
-    let Some(charter) = &seen.charter else { return unpublished(me, seen) };
+fn settle(me: &str, role: Role, seen: &Observed) -> Step {
+    let Some(charter) = &seen.charter else { return unpublished(me, role, seen) };
     if charter.phase != CharterPhase::Open {
-        return unpublished(me, seen);
+        return unpublished(me, role, seen);
     }
     if let Some(swarm_id) = charter.swarm_id.as_ref().filter(|id| is_in(seen, charter, id)) {
         return if is_removed(seen) {
@@ -371,7 +373,7 @@ fn two_swarms(charter: &Charter) -> Step {
 }
 
 /// Docker is in a swarm, and the charter names none.
-fn unpublished(me: &str, seen: &Observed) -> Step {
+fn unpublished(me: &str, role: Role, seen: &Observed) -> Step {
     match (&seen.charter, seen.own_swarm, &seen.local.swarm_id) {
         (Some(charter), _, Some(own)) if charter.recovers.as_ref() == Some(own) => {
             Step::Wait { why: format!("{} to re-create the quorum", charter.founder) }
@@ -386,9 +388,10 @@ fn unpublished(me: &str, seen: &Observed) -> Step {
             Step::Mark { claim: charter.clone() }
         }
         (None, Some(own), Some(swarm_id)) if own.is_ours() => publish_again(seen, &own, swarm_id),
-        // Ours, but under no claim of ours any more: whoever wins the claim publishes it.
+        // Ours, but under no claim of ours any more: whoever wins the claim publishes it. The role of a worker that
+        // was promoted by hand may not write the charter.
         (Some(charter), Some(own), _) if own.is_ours() => {
-            claim_or_wait(Role::Manager, Some(charter), own.generation, seen.now)
+            claim_or_wait(role, Some(charter), own.generation, seen.now)
         }
         (_, Some(_), _) => foreign(&seen.local),
         (Some(charter), None, swarm_id) if charter.has_given_up(swarm_id.as_ref()) => {

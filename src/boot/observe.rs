@@ -33,7 +33,7 @@ pub async fn observe(
         LocalState::Inactive => None,
         _ => node.ledger.fetch_member(node.role, &node.instance.id).await?,
     };
-    let certificate_error = complete_by_certificate(node, &mut local).await;
+    let certificate = complete_by_certificate(node, &mut local).await;
     let named = charter.as_ref().and_then(|charter| charter.swarm_id.as_deref());
     let open = charter.as_ref().filter(|charter| charter.phase == CharterPhase::Open);
     let is_named = open.is_some() && named.is_some() && named == local.swarm_id.as_deref();
@@ -114,7 +114,8 @@ pub async fn observe(
         own_swarm: swarm,
         charter,
         local,
-        certificate_error,
+        certified: certificate.as_ref().ok().copied().flatten(),
+        certificate_error: certificate.err(),
         member,
         absence,
         is_joining,
@@ -125,11 +126,15 @@ pub async fn observe(
 }
 
 /// Docker names no node while it is in error, and no swarm on a worker and on a manager without a
-/// leader. The certificate on this host does, and says whose node this is. Returns why it cannot be read.
-async fn complete_by_certificate(node: &Node, local: &mut LocalNode) -> Option<String> {
+/// leader. The certificate on this host does, and says whose node this is, and its role. The error says why it
+/// cannot be read.
+async fn complete_by_certificate(
+    node: &Node,
+    local: &mut LocalNode,
+) -> Result<Option<Role>, String> {
     let is_complete = local.node_id.is_some() && local.swarm_id.is_some();
     if local.state == LocalState::Inactive || is_complete {
-        return None;
+        return Ok(None);
     }
     match node.swarm.fetch_certificate().await {
         Ok(Some(certificate))
@@ -137,10 +142,10 @@ async fn complete_by_certificate(node: &Node, local: &mut LocalNode) -> Option<S
         {
             local.node_id = Some(certificate.node_id);
             local.swarm_id.get_or_insert(certificate.swarm_id);
-            None
+            Ok(Some(if certificate.is_manager { Role::Manager } else { Role::Worker }))
         }
-        Ok(_) => None,
-        Err(error) => Some(error.to_string()),
+        Ok(_) => Ok(None),
+        Err(error) => Err(error.to_string()),
     }
 }
 

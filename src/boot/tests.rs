@@ -36,6 +36,9 @@ fn events(nodes: usize) -> impl Strategy<Value = Vec<Event>> {
         1 => Just(Event::DeleteCharter),
         1 => Just(Event::RowsTidied),
         1 => node.clone().prop_map(Event::Silence),
+        1 => node.clone().prop_map(Event::Detach),
+        1 => node.clone().prop_map(Event::Promote),
+        1 => node.clone().prop_map(Event::Demote),
         3 => node.clone().prop_map(Event::Replace),
         2 => node.prop_map(Event::Recover),
         2 => Just(Event::LeaseExpires),
@@ -57,7 +60,9 @@ proptest! {
         for event in events {
             world.happen(event);
         }
-        world.nodes.iter_mut().for_each(|host| host.is_silent = false);
+        for host in &mut world.nodes {
+            (host.is_silent, host.is_detached) = (false, false);
+        }
         world.mend_rows();
         world.settle();
         for node in 0..world.nodes.len() {
@@ -80,7 +85,7 @@ proptest! {
                 let is_survivor = world.nodes[node].swarm.is_some_and(|own| {
                     charter.as_ref().is_none_or(|it| it.swarm() == Some(&swarm_name(own)))
                 });
-                if is_survivor && world.nodes[node].role == Role::Manager {
+                if is_survivor && world.counts_as_manager(node) {
                     world.happen(Event::Replace(node));
                 }
             }

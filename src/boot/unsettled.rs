@@ -2,7 +2,8 @@
 //! nothing, or a member that sees no manager just now. Pure.
 //!
 //! Guarantees: the certificate on this host comes first; this node's row only says what the certificate
-//! does not. A raft member is never discarded, and a swarm that is another cluster's is not touched. Nothing is
+//! does not. A raft member, also a worker that was promoted by hand, is never discarded, and a swarm that is another
+//! cluster's is not touched. Nothing is
 //! discarded while the certificate cannot be read, but a worker that its own row names and whose certificate Docker
 //! refuses.
 
@@ -63,7 +64,7 @@ pub fn recover(role: Role, seen: &Observed) -> Step {
         return step;
     }
     let wait = || Step::Wait { why: not_sound(&seen.local) };
-    let is_manager = role == Role::Manager || seen.local.is_manager;
+    let is_manager = may_be_manager(role, seen);
     let is_pending = seen.local.state == LocalState::Pending;
     match place {
         Place::Charters => {
@@ -91,6 +92,15 @@ pub fn recover(role: Role, seen: &Observed) -> Step {
         }
         Place::Nowhere => Step::Discard { why: CAME_TO_NOTHING },
     }
+}
+
+/// Raft may count it. A worker may have been promoted by hand: its certificate says so, or where that cannot be read
+/// its row.
+fn may_be_manager(role: Role, seen: &Observed) -> bool {
+    let by_row = || seen.member.as_ref().filter(|_| is_row_ours(seen))?.serves_as;
+    role == Role::Manager
+        || seen.local.is_manager
+        || seen.certified.or_else(by_row) == Some(Role::Manager)
 }
 
 /// A node that Docker names, or that was Ready, had a certificate. A row is of an earlier life where this node has

@@ -368,10 +368,14 @@ pub(super) mod tests {
             is_moved in any::<bool>(),
             recovers in prop::sample::select(&[None, Some("swarm"), Some("next")]),
             is_founder in any::<bool>(),
+            // It may have been promoted or demoted by hand since it came in.
+            was_manager in any::<bool>(),
             has_leader in prop::sample::select(&[Fact::Yes, Fact::No, Fact::CannotTell]),
             reach in prop::sample::select(vec![Reach::NotKnown, Reach::Open, silent(), replaced()]),
         ) {
-            let role = if is_manager { Role::Manager } else { Role::Worker };
+            let role_of = |is_manager| if is_manager { Role::Manager } else { Role::Worker };
+            let (role, came_in_as) = (role_of(is_manager), role_of(was_manager));
+            let may_be_manager = is_manager || was_manager;
             let local = LocalNode { has_managers, error: error.into(), ..local(state, role) };
             let recovers = recovers.map(str::to_owned);
             let charter = Charter { recovers, ..charter(generation, swarm, phase) };
@@ -381,7 +385,7 @@ pub(super) mod tests {
             let records = records(charter, row(row_of, mark), is_manager_there)
                 .map(|records| Records { has_leader, reach: reach.clone(), ..records });
             let seen = Observed { local, is_moved, records: records.filter(|_| is_ledger_read) };
-            match decide(me, &member(role), &seen) {
+            match decide(me, &member(came_in_as), &seen) {
                 Verdict::Out(Cause::InNoSwarm) => prop_assert_eq!(state, LocalState::Inactive),
                 Verdict::Out(Cause::Removed) => prop_assert!(
                     is_ledger_read && !is_manager && row_of == "node" && mark == MemberState::Removed
@@ -401,7 +405,7 @@ pub(super) mod tests {
                     is_ledger_read && is_manager_there && error == EXPIRED
                 ),
                 Verdict::Out(Cause::Fenced { .. }) => prop_assert!(
-                    is_ledger_read && is_manager_there && is_manager && !is_founder
+                    is_ledger_read && is_manager_there && may_be_manager && !is_founder
                         && is_re_created && generation == 3 && swarm == "swarm"
                         && phase == CharterPhase::Open
                 ),
@@ -409,7 +413,7 @@ pub(super) mod tests {
                     is_ledger_read && state == LocalState::Active && has_managers
                         && error.is_empty() && generation == 3 && swarm == "swarm"
                         && phase == CharterPhase::Open
-                        && !(is_manager && !is_founder && is_re_created)
+                        && !(may_be_manager && !is_founder && is_re_created)
                 ),
                 Verdict::Out(Cause::Recovery { .. }) => {
                     prop_assert!(is_ledger_read && is_founder && is_recovery);

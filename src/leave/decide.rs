@@ -223,14 +223,13 @@ pub fn decide(role: Role, seen: &Observed) -> Step {
     }
 }
 
-/// Nothing has been done yet that another boot would have to mend: the node is in the swarm, a manager
-/// still one and meant to be. Tasks that were stopped have gone elsewhere; new ones come.
+/// Nothing has been done yet that another boot would have to mend: the node is in the swarm, a manager, which a
+/// worker may be by promotion, still one and meant to be. Tasks that were stopped have gone elsewhere; new ones come.
 fn may_stay(role: Role, seen: &Observed) -> bool {
-    let is_what_it_was = match (&seen.node, role) {
-        _ if seen.local.is_manager != (role == Role::Manager) => false,
-        (_, Role::Worker) => true,
-        (Some(node), Role::Manager) => node.role == Role::Manager && node.raft.is_some(),
-        (None, Role::Manager) => false,
+    let is_what_it_was = match &seen.node {
+        _ if !seen.local.is_manager => role == Role::Worker,
+        Some(node) => node.role == Role::Manager && node.raft.is_some(),
+        None => false,
     };
     seen.local.state == LocalState::Active
         && seen.ours.is_yes()

@@ -52,6 +52,9 @@ enum Event {
     /// Auto Scaling lists it no more: another manager's skep takes it out of raft, in turn.
     Buried(usize),
     Joins,
+    /// An operator has it demoted, or promoted again.
+    DemotedByHand(usize),
+    PromotedByHand(usize),
     Looks(usize),
     /// On what it saw at its last look.
     Acts(usize),
@@ -187,10 +190,11 @@ impl Swarm {
             Step::Demote { in_turn: true } if self.is_ledger_read_only => drop(self.demote(one)),
             Step::Demote { in_turn: true } => self.demote_in_turn(one),
             Step::Demote { in_turn: false } => drop(self.demote(one)),
-            Step::Leave => {
-                assert!(!manager.is_member, "a member of raft left");
-                manager.in_swarm = false;
+            Step::Leave if manager.is_member => {
+                // Promoted by hand since that look: Docker refuses.
+                assert!(!seen.local.is_manager, "a member of raft left");
             }
+            Step::Leave => manager.in_swarm = false,
             // It closes the charter first.
             Step::LeaveLast if self.is_ledger_read_only => {}
             Step::LeaveLast => {
@@ -216,9 +220,12 @@ impl Swarm {
         self.managers[one].seen = Some(self.look(one));
         self.act(one);
         let is_seen = self.quorum().is_kept() && self.is_ledger_up && !self.is_ledger_read_only;
-        let row = self.managers[one].row.as_mut().filter(|_| is_seen);
-        if let Some(row) = row.filter(|row| row.state == DepartureState::Left) {
-            row.state = DepartureState::Removed;
+        let Manager { is_member, row, .. } = &mut self.managers[one];
+        if let Some(row) = row.as_mut().filter(|_| is_seen) {
+            row.demoted |= !*is_member;
+            if row.state == DepartureState::Left {
+                row.state = DepartureState::Removed;
+            }
         }
     }
 
@@ -229,7 +236,17 @@ impl Swarm {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Told(one) if self.managers[one].is_member => self.told(one),
+            Event::Told(one) if self.managers[one].in_swarm => self.told(one),
+            Event::DemotedByHand(one) => {
+                let is_going = self.managers[one].is_going;
+                self.managers[one].is_going = is_going || self.may_remove(one);
+            }
+            Event::PromotedByHand(one) if self.quorum().is_kept() => {
+                let manager = &mut self.managers[one];
+                if manager.is_alive && manager.in_swarm {
+                    (manager.is_member, manager.is_going) = (true, false);
+                }
+            }
             Event::Dies(one) => self.managers[one].is_alive = false,
             Event::Back(one) => self.managers[one].is_alive = true,
             Event::Buried(one) => {
@@ -262,7 +279,8 @@ impl Swarm {
             Event::Ledger(up) => self.is_ledger_up = up,
             Event::LedgerReadOnly(read_only) => self.is_ledger_read_only = read_only,
             Event::LeaveDue(one) => self.managers[one].clock.leave_due = true,
-            Event::Told(_) | Event::Joins | Event::Looks(_) | Event::Acts(_) => {}
+            Event::Told(_) | Event::Joins | Event::PromotedByHand(_) => {}
+            Event::Looks(_) | Event::Acts(_) => {}
         }
     }
 
@@ -289,6 +307,8 @@ fn event(managers: usize) -> impl Strategy<Value = Event> {
         2 => one.clone().prop_map(Event::Back),
         2 => one.clone().prop_map(Event::Buried),
         1 => Just(Event::Joins),
+        1 => one.clone().prop_map(Event::DemotedByHand),
+        1 => one.clone().prop_map(Event::PromotedByHand),
         6 => one.clone().prop_map(Event::Looks),
         6 => one.clone().prop_map(Event::Acts),
         4 => one.clone().prop_map(Event::RaftFollows),
@@ -342,6 +362,8 @@ proptest! {
                 // Other managers' skeps ask for these.
                 Event::Buried(one) if is_fresh && !swarm.may_remove(one) => {}
                 Event::LeaseEnds | Event::LeaveDue(_) => {}
+                // An operator takes no turn.
+                Event::DemotedByHand(_) | Event::PromotedByHand(_) => {}
                 Event::Ledger(_) | Event::LedgerReadOnly(_) => {}
                 event => swarm.happen(event),
             }

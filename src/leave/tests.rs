@@ -28,6 +28,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => any::<bool>().prop_map(Event::Charter),
         1 => Just(Event::RowGone),
         1 => any::<bool>().prop_map(Event::Others),
+        1 => Just(Event::PromotedByHand),
+        1 => Just(Event::DemotedByHand),
         1 => any::<bool>().prop_map(Event::Docker),
         1 => Just(Event::State(LocalState::Pending)),
         1 => Just(Event::State(LocalState::Error)),
@@ -76,8 +78,14 @@ proptest! {
         // Whatever does not stop: flushing had its turn where Docker answered or time was left.
         prop_assert!(world.flushes > 0 || outcome == Some(Outcome::Stayed), "{:?}", world);
         prop_assert!(world.left <= 1);
+        // Who is still in the swarm, and with a manager in raft, does not call itself gone.
         let stays = [Outcome::TooLate, Outcome::DockerSilent, Outcome::Stayed];
-        prop_assert!(!world.in_swarm || outcome.is_some_and(|outcome| stays.contains(&outcome)));
+        let has_stayed = outcome.is_some_and(|outcome| stays.contains(&outcome));
+        prop_assert!(!(world.in_swarm || world.is_manager) || has_stayed, "{:?}", world);
+        prop_assert!(world.tasks == 0 || world.is_stuck || has_stayed, "{:?}", world);
+        // Only managers say that it is off the list.
+        let is_off = world.row.as_ref().is_some_and(|row| row.state == DepartureState::Removed);
+        prop_assert!(outcome != Some(Outcome::Left) || is_off && !world.in_swarm, "{:?}", world);
         // Taken back in time, it has lost nothing that counts.
         prop_assert!(outcome != Some(Outcome::Stayed) || world.is_as_it_was());
     }
@@ -126,6 +134,30 @@ fn a_foreign_swarm_is_not_left() {
     let seen =
         Observed { ours: Fact::No, was_member: false, row: None, is_flushed: true, ..world.look() };
     assert_eq!(decide(Role::Worker, &seen), Step::Done(Outcome::NothingToLeave));
+}
+
+/// It is drained, demoted and leaves as a manager does; and it stays where its notice is taken back in time.
+#[test]
+fn a_worker_that_was_promoted_by_hand_is_demoted_before_it_leaves() {
+    let mut world = World::new(Role::Worker, 1, 0);
+    world.happen(Event::PromotedByHand);
+    let mut steps = vec![];
+    let ended = (0..20).find_map(|_| {
+        world.happen(Event::TaskStops);
+        world.happen(Event::ListFollows);
+        steps.push(world.decide());
+        world.happen(Event::Step)
+    });
+    assert_eq!(ended, Some(Outcome::Left), "{steps:?}");
+    let at = |wanted: &Step| steps.iter().position(|step| step == wanted);
+    let (demotes, leaves) = (at(&Step::Demote { in_turn: true }), at(&Step::Leave));
+    assert!(demotes.is_some() && demotes < leaves, "{steps:?}");
+
+    let mut world = World::new(Role::Worker, 1, 0);
+    world.happen(Event::PromotedByHand);
+    world.happen(Event::Step);
+    world.is_withdrawn = true;
+    assert_eq!(world.decide(), Step::Stay);
 }
 
 #[test]

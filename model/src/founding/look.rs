@@ -59,6 +59,7 @@ impl World {
                 live_restore: false,
             },
             certificate_error: None,
+            certified: None,
             member: None,
             // Without a quorum nobody can read the swarm's label.
             own_swarm: swarm

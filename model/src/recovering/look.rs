@@ -168,6 +168,7 @@ impl World {
             charter: Some(charter),
             local,
             certificate_error: None,
+            certified: None,
             lives_on: None,
             has_leader: Fact::from(self.is_led(slot)),
             is_joining: Fact::CannotTell,

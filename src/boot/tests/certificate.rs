@@ -3,12 +3,12 @@
 use proptest::prelude::*;
 
 use super::world::row;
-use super::{observed, open};
-use crate::boot::decide::{Observed, Refusal, SETTLE_TIME, STUCK_TIME, Step, decide};
+use super::{observed, open, own_swarm};
+use crate::boot::decide::{Mark, Observed, Refusal, SETTLE_TIME, STUCK_TIME, Step, decide};
 use crate::boot::relief::Relief;
 use crate::fact::Fact;
 use crate::instance::Role;
-use crate::ledger::MemberState;
+use crate::ledger::{CharterPhase, MemberState};
 use crate::swarm::LocalState;
 
 /// The charter names `published`, the certificate `swarm_id`.
@@ -88,6 +88,53 @@ fn a_manager_that_was_ready_and_has_no_certificate_waits() {
         let step = decide("i-0", role, &seen);
         let is_discard = matches!(step, Step::Discard { .. });
         assert_eq!(is_discard, is_given_up, "{is_joining:?} {role}: {step:?}");
+    }
+}
+
+/// Its configuration says worker, its certificate or its row that it is in raft.
+#[test]
+fn a_promoted_worker_is_neither_discarded_nor_made_to_leave_a_swarm_with_a_leader() {
+    let promoted = |certified, serves_as| {
+        let mut member = row("node", 2, MemberState::Ready);
+        member.serves_as = Some(serves_as);
+        let mut seen = unsettled(LocalState::Error, Some("published"));
+        seen.local.error = "x509: certificate has expired".into();
+        (seen.certified, seen.member) = (certified, Some(member));
+        seen
+    };
+    for (certified, serves_as, is_given_up) in [
+        (Some(Role::Manager), Role::Worker, false),
+        (None, Role::Manager, false),
+        (Some(Role::Worker), Role::Manager, true),
+        (None, Role::Worker, true),
+    ] {
+        let step = decide("i-0", Role::Worker, &promoted(certified, serves_as));
+        let is_discard = matches!(step, Step::Discard { .. });
+        assert_eq!(is_discard, is_given_up, "{certified:?} {serves_as}: {step:?}");
+    }
+    let mut seen = promoted(Some(Role::Manager), Role::Manager);
+    seen.local.swarm_id = Some("earlier".into());
+    seen.charter.as_mut().unwrap().former = vec!["earlier".into()];
+    for (has_leader, leaves) in [(Fact::Yes, false), (Fact::CannotTell, false), (Fact::No, true)] {
+        seen.has_leader = has_leader;
+        let step = decide("i-0", Role::Worker, &seen);
+        assert_eq!(matches!(step, Step::LeaveStale { .. }), leaves, "{has_leader:?}: {step:?}");
+    }
+}
+
+/// The role of a worker may not write the charter.
+#[test]
+fn a_promoted_worker_claims_nothing() {
+    let mut seen = observed(LocalState::Active);
+    seen.local.is_manager = true;
+    seen.local.swarm_id = Some("swarm".into());
+    seen.own_swarm = Some(own_swarm(Mark::Ours, false));
+    for phase in [CharterPhase::Closed, CharterPhase::Founding] {
+        let charter = seen.charter.as_mut().unwrap();
+        (charter.phase, charter.lease_expires_at) = (phase, seen.now);
+        let step = |role| decide("i-9", role, &seen);
+        assert!(matches!(step(Role::Manager), Step::Claim { .. }), "{phase:?}");
+        assert!(matches!(step(Role::Worker), Step::Wait { .. }), "{phase:?}");
     }
 }
 
@@ -172,6 +219,7 @@ proptest! {
         row_in in prop::sample::select(&[None, Some("published"), Some("theirs")]),
         generation in 1u64..4,
         is_manager in any::<bool>(),
+        is_manager_certified in any::<bool>(),
         is_moved in any::<bool>(),
         error in prop::sample::select(&["", "x509: certificate has expired"]),
         (is_led, is_stuck) in any::<(bool, bool)>(),
@@ -181,6 +229,8 @@ proptest! {
         let mut seen = unsettled(state, certified);
         let is_unreadable = is_unreadable && certified.is_none();
         seen.certificate_error = is_unreadable.then(|| "Input/output error".to_owned());
+        let role_of = |is_manager| if is_manager { Role::Manager } else { Role::Worker };
+        seen.certified = certified.map(|_| role_of(is_manager_certified));
         // Docker always names an active node, and so does a certificate.
         let is_named = is_named || certified.is_some() || state == LocalState::Active;
         seen.local.node_id = seen.local.node_id.filter(|_| is_named);
@@ -195,7 +245,9 @@ proptest! {
         seen.unsettled_for = if is_stuck { STUCK_TIME } else { SETTLE_TIME };
         (seen.is_joining, seen.has_leader) = (is_joining, has_leader);
         let is_row_ours = row_of == Some("node") && is_named;
-        let may_be_manager = is_manager || role == Role::Manager && state != LocalState::Active;
+        let is_promoted = certified.is_some() && is_manager_certified;
+        let may_be_manager =
+            is_manager || (role == Role::Manager || is_promoted) && state != LocalState::Active;
         match decide("i-0", role, &seen) {
             Step::AskOut { .. } => prop_assert!(is_row_ours && certified != Some("theirs")),
             Step::Discard { .. } if certified == Some("theirs") => prop_assert!(false, "not ours"),

@@ -2,6 +2,9 @@
 //! ledger whose conditions arbitrate as DynamoDB's do, and from which anything may be deleted, swarms
 //! with a quorum or without. Whatever can be looked at, some look cannot tell.
 
+mod by_hand;
+mod checks;
+mod look;
 mod recovery;
 mod rows;
 
@@ -10,11 +13,9 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use crate::boot::decide::{Mark, NEVER_RECORDED, Observed, OwnSwarm, Step, decide};
-use crate::fact::Fact;
+use crate::boot::decide::{Step, decide};
 use crate::instance::{Instance, Market, Membership, Role};
 use crate::ledger::{Charter, CharterPhase, Member, MemberState};
-use crate::swarm::{LocalNode, LocalState};
 
 const LEASE: Duration = Duration::from_secs(30);
 /// Of `boot.lost_after`.
@@ -45,6 +46,12 @@ pub enum Event {
     Crash(usize),
     /// Nobody reaches it any more, or everybody does again. Auto Scaling lists it all the while.
     Silence(usize),
+    /// An operator detaches its instance from its group, or attaches it again: the machine lives on. Nobody can
+    /// tell that it does while nobody reaches it either, for minutes: such a time is left out.
+    Detach(usize),
+    /// An operator makes it a manager, or a worker.
+    Promote(usize),
+    Demote(usize),
     /// Its instance is gone for good, and another one is launched in its place.
     Replace(usize),
     /// The operator has the quorum re-created there, unless that is refused.
@@ -74,6 +81,8 @@ pub struct World {
     recovered: BTreeMap<usize, u64>,
     /// Which machine has joined which swarm of which generation.
     rows: BTreeMap<Machine, Row>,
+    /// Of those in a swarm, who was promoted or demoted by hand.
+    by_hand: BTreeSet<Machine>,
     pub nodes: Vec<Host>,
 }
 
@@ -82,6 +91,7 @@ pub struct World {
 struct Row {
     generation: u64,
     swarm: usize,
+    serves_as: Role,
     /// When it was written, in seconds.
     at: u64,
     is_unreadable: bool,
@@ -94,6 +104,8 @@ pub struct Host {
     pub swarm: Option<usize>,
     decided: Option<Step>,
     pub is_silent: bool,
+    /// In no group.
+    pub is_detached: bool,
     /// Generation and swarm of the membership that its skep serves under.
     serves: Option<(u64, usize)>,
     /// Since when every look found the managers of that generation gone.
@@ -116,6 +128,7 @@ impl World {
             swarm: None,
             decided: None,
             is_silent: false,
+            is_detached: false,
             serves: None,
             gone: None,
         };
@@ -136,8 +149,8 @@ impl World {
         self.nodes[node].life == life
     }
 
-    fn is_manager_of(&self, (node, _): Machine) -> bool {
-        self.nodes[node].role == Role::Manager
+    fn is_manager_of(&self, machine: Machine) -> bool {
+        (self.nodes[machine.0].role == Role::Manager) != self.by_hand.contains(&machine)
     }
 
     /// More than half of the managers are there and reach each other.
@@ -159,81 +172,6 @@ impl World {
         }) && !host.is_silent
     }
 
-    pub fn look(&mut self, node: usize) -> Observed {
-        let host = &self.nodes[node];
-        let (has_quorum, me) = (self.is_led(node), self.machine(node));
-        let is_manager = host.swarm.is_some() && host.role == Role::Manager;
-        let local = LocalNode {
-            state: if host.swarm.is_some() { LocalState::Active } else { LocalState::Inactive },
-            node_id: host.swarm.map(|swarm| node_name(me, swarm)),
-            swarm_id: host.swarm.map(swarm_name),
-            is_manager,
-            has_managers: has_quorum,
-            managers: vec![],
-            error: String::new(),
-            address: None,
-            live_restore: false,
-        };
-        let charter = self.charter.as_ref();
-        let is_named = charter.is_some_and(|charter| {
-            charter.phase == CharterPhase::Open && charter.swarm_id == local.swarm_id
-        });
-        let is_asked = !is_named
-            || !self.rows.contains_key(&me)
-                && charter.is_some_and(|it| it.fences(&name(me), NEVER_RECORDED));
-        let own_swarm = host
-            .swarm
-            .filter(|_| is_manager && is_asked && has_quorum)
-            .map(|swarm| self.own_swarm(me, swarm));
-        let absence = match (host.role, host.swarm, own_swarm) {
-            (Role::Manager, None, _) => self.absence(node, None),
-            (Role::Manager, Some(swarm), Some(own)) if charter.is_none() => {
-                self.absence(node, Some((swarm, own.outranks())))
-            }
-            _ => None,
-        };
-        Observed {
-            charter: self.charter.clone(),
-            own_swarm,
-            lives_on: None,
-            has_leader: Fact::from(has_quorum),
-            local,
-            certificate_error: None,
-            member: self.rows.get(&self.machine(node)).map(|row| self.member(me, *row)),
-            absence,
-            is_joining: Fact::CannotTell,
-            is_moved: false,
-            relief: None,
-            unsettled_for: Duration::ZERO,
-            lease: LEASE,
-            now: self.now(),
-        }
-    }
-
-    fn own_swarm(&self, me: Machine, swarm: usize) -> OwnSwarm {
-        let (founded_at, label) = self.labels[swarm];
-        let of_rows = self.rows.values().filter(|row| row.swarm == swarm && !row.is_unreadable);
-        let highest = of_rows.map(|row| row.generation).max();
-        OwnSwarm {
-            mark: label.map_or(Mark::Missing, |_| Mark::Ours),
-            is_alone: self.swarms[swarm].len() <= 1,
-            generation: if self.charter.is_none() { label.max(highest) } else { label },
-            created_at: Some(OffsetDateTime::UNIX_EPOCH + Duration::from_secs(founded_at)),
-            has_former: self.has_former(me, swarm),
-        }
-    }
-
-    /// Neither the rows nor Docker's word about its swarm, nor its certificate where that alone says which it is.
-    fn look_blind(&mut self, node: usize) -> Observed {
-        let mut seen = self.look(node);
-        self.nodes[node].gone = None;
-        if seen.local.swarm_id.is_some() && !(seen.local.is_manager && self.is_led(node)) {
-            seen.local.swarm_id = None;
-            seen.certificate_error = Some("Input/output error".into());
-        }
-        Observed { own_swarm: None, absence: None, has_leader: Fact::CannotTell, ..seen }
-    }
-
     pub fn decide(&mut self, node: usize) -> Step {
         let seen = self.look(node);
         decide(&name(self.machine(node)), self.nodes[node].role, &seen)
@@ -241,6 +179,17 @@ impl World {
 
     pub fn act(&mut self, node: usize, step: Step) {
         let me = self.machine(node);
+        let is_of_managers = matches!(
+            step,
+            Step::Claim { .. }
+                | Step::Publish { .. }
+                | Step::PublishAgain { .. }
+                | Step::Init { .. }
+        );
+        assert!(
+            !is_of_managers || self.nodes[node].role == Role::Manager,
+            "its role may not: {step:?}"
+        );
         match step {
             Step::Claim { seen, traces } => {
                 // The condition: unchanged since it was seen, and free or given up.
@@ -271,6 +220,8 @@ impl World {
                 assert_eq!((&self.swarms[swarm][..], self.labels[swarm].1), (&[me][..], None));
                 self.labels[swarm].1 = Some(claim.generation);
             }
+            // Demoted by hand since that look: Docker refuses.
+            Step::Recreate { .. } | Step::Publish { .. } if !self.is_manager_of(me) => {}
             Step::Recreate { claim } => {
                 let swarm = self.nodes[node].swarm.expect("re-creates what it is in");
                 assert_eq!(claim.recovers, Some(swarm_name(swarm)));
@@ -312,12 +263,16 @@ impl World {
                 self.swarms[swarm].clear();
             }
             Step::LeaveStale { by_force, .. } => {
-                let swarm = self.nodes[node].swarm.take().expect("leaves what it is in");
-                self.nodes[node].serves = None;
-                assert_eq!(by_force, self.nodes[node].role == Role::Manager);
+                let swarm = self.nodes[node].swarm.expect("leaves what it is in");
+                if !by_force && self.is_manager_of(me) {
+                    // Promoted by hand since that look: Docker refuses.
+                    return;
+                }
+                (self.nodes[node].swarm, self.nodes[node].serves) = (None, None);
                 // It will be another node than its row says.
                 self.rows.remove(&me);
                 self.swarms[swarm].retain(|machine| *machine != me);
+                self.by_hand.remove(&me);
             }
             Step::Ready(membership) => {
                 let swarm = self.nodes[node].swarm.expect("is Ready in a swarm");
@@ -338,54 +293,6 @@ impl World {
         }
     }
 
-    /// Nothing is given up that lives: a claim over an open charter is decided only where its swarm
-    /// has no quorum and nobody is left who is in the ledger; a node leaves another swarm only.
-    fn assert_nothing_is_given_up(&self, node: usize, step: &Step) {
-        if let Some(recovery) = self.charter.as_ref().filter(|it| it.is_recovery()) {
-            let founder = (0..self.nodes.len())
-                .find(|node| name(self.machine(*node)) == recovery.founder)
-                .filter(|node| self.nodes[*node].swarm.is_some());
-            assert!(founder.is_none() || !matches!(step, Step::Claim { .. }), "its founder lives");
-        }
-        let me = self.machine(node);
-        let own = self.nodes[node].swarm;
-        if let Step::Claim { traces, .. } = step {
-            let seen = self.charter.as_ref().map_or(0, |charter| charter.generation);
-            let next = seen.max(traces.highest) + 1;
-            let is_lived = |open: &&(u64, usize)| self.has_quorum(open.1) && Some(open.1) != own;
-            let living = self.opened.iter().find(is_lived);
-            assert!(living.is_none(), "{step:?} over a swarm that lives: {living:?}");
-            let is_of_another = |open: &&(u64, usize)| open.0 >= next && Some(open.1) != own;
-            let is_known = |open: &&(u64, usize)| self.rows.values().any(|row| row.swarm == open.1);
-            let twice = self.opened.iter().filter(is_of_another).find(is_known);
-            assert!(twice.is_none(), "generation {next} again, after {twice:?}");
-        }
-        let Some(open) = self.charter.as_ref().filter(|it| it.phase == CharterPhase::Open) else {
-            let is_leaving = matches!(step, Step::Discard { .. } | Step::LeaveStale { .. });
-            assert!(!is_leaving, "{step:?} although no charter is open");
-            return;
-        };
-        if let Step::LeaveStale { by_force, .. } = step {
-            // One whose claim was taken over, and that has re-created the quorum all the same: what it
-            // holds is another history of the same swarm.
-            let is_fenced =
-                self.rows.get(&me).is_some_and(|row| open.fences(&name(me), row.generation));
-            let own = own.filter(|own| !is_fenced && self.swarms[*own].contains(&me));
-            assert_ne!(own.map(swarm_name), open.swarm_id, "it is the charter's");
-            assert!(!by_force || is_fenced || !self.is_led(node), "its swarm has a leader");
-        }
-        if !matches!(step, Step::Claim { .. }) {
-            return;
-        }
-        let swarm = self.swarm_of(open).expect("the open one");
-        let survivors = self.swarms[swarm].iter().filter(|machine| {
-            let row = self.rows.get(*machine);
-            let has_row = row.is_some_and(|row| row.generation == open.generation);
-            self.is_there(**machine) && self.is_manager_of(**machine) && has_row
-        });
-        assert_eq!(survivors.count(), 0, "a swarm with survivors was given up");
-    }
-
     /// The machine is gone, and what is left of its swarm strikes it out if that can decide.
     fn replace(&mut self, node: usize) {
         let gone = self.machine(node);
@@ -395,6 +302,7 @@ impl World {
             life: host.life + 1,
             decided: None,
             is_silent: false,
+            is_detached: false,
             serves: None,
             gone: None,
             ..host.clone()
@@ -439,9 +347,12 @@ impl World {
             }
             Event::Crash(node) => self.crash(node),
             Event::Silence(node) => {
-                self.nodes[node].is_silent ^= true;
+                self.nodes[node].is_silent ^= !self.nodes[node].is_detached;
                 self.record();
             }
+            Event::Detach(node) => self.nodes[node].is_detached ^= !self.nodes[node].is_silent,
+            Event::Promote(node) => self.promote(node),
+            Event::Demote(node) => self.demote(node),
             Event::Replace(node) => self.replace(node),
             Event::Recover(node) => self.recover(node),
             Event::LeaseExpires => self.pass(LEASE),
@@ -465,27 +376,6 @@ impl World {
                 matches!(step, Step::Claim { seen: None, .. } | Step::PublishAgain { .. })
             });
         }
-    }
-
-    /// Nobody can tell that its swarm is this cluster's, and Auto Scaling replaces the instance: Docker's
-    /// init ended before it labelled that, and the claim was deleted or taken over; or charter and rows
-    /// are gone, and those who had written them; or the charter was deleted while it was founded, and
-    /// another swarm was published under that number.
-    pub fn is_nobodys(&self, node: usize) -> bool {
-        let Some(swarm) = self.nodes[node].swarm else { return false };
-        let Some(label) = self.labels[swarm].1 else { return true };
-        let is_published = self.opened.iter().any(|open| open.1 == swarm);
-        let is_outnumbered = |charter: &Charter| {
-            charter.phase == CharterPhase::Open && charter.generation <= label && !is_published
-        };
-        // It has no row, and the charter that knew its swarm is gone.
-        let is_unknown = |charter: &Charter| {
-            let is_known = charter.has_given_up(Some(&swarm_name(swarm)))
-                || self.rows.contains_key(&self.machine(node));
-            !is_known && !self.has_quorum(swarm) && self.swarm_of(charter) != Some(swarm)
-        };
-        let charter = self.charter.as_ref();
-        charter.is_some_and(|charter| is_outnumbered(charter) || is_unknown(charter))
     }
 
     fn crash(&mut self, node: usize) {

@@ -81,6 +81,9 @@ pub enum Event {
     /// Its own member row is deleted.
     RowGone,
     Others(bool),
+    /// By an operator.
+    PromotedByHand,
+    DemotedByHand,
     Docker(bool),
     State(LocalState),
     /// skep is killed and starts again: all it remembered is gone.
@@ -191,6 +194,10 @@ impl World {
         }
     }
 
+    fn is_settled(&self) -> bool {
+        self.in_swarm && self.state == LocalState::Active
+    }
+
     fn is_unsettled(&self) -> bool {
         self.in_swarm && self.state != LocalState::Active
     }
@@ -199,8 +206,9 @@ impl World {
         match (self.is_unsettled() && self.is_certificate_readable, self.is_certified) {
             (false, _) => Lookup::CannotTell,
             (true, false) => Lookup::Nothing,
+            (true, true) if self.is_manager => Lookup::Found(Role::Manager),
             // One that joins with the managers' token gets their certificate before raft knows it.
-            (true, true) if self.is_manager || self.is_joining => Lookup::Found(self.role),
+            (true, true) if self.is_joining => Lookup::Found(self.role),
             (true, true) => Lookup::Found(Role::Worker),
         }
     }
@@ -294,7 +302,7 @@ impl World {
             && self.in_swarm
             && self.state == LocalState::Active
             && self.ours().is_yes()
-            && self.is_manager == (self.role == Role::Manager)
+            && (self.is_manager || self.role == Role::Worker)
             && self.ledger_up
             && !is_request_kept
             && !self.row.as_ref().is_some_and(is_out)
@@ -385,8 +393,7 @@ impl World {
         let is_hopeless =
             self.clock.stop_over && (self.is_stuck || !self.docker_up) || self.clock.docker_over;
         assert!(self.tasks == 0 || is_hopeless, "flushed before the last task had stopped");
-        let is_settled = self.in_swarm && self.state == LocalState::Active;
-        let is_inside = is_settled && self.docker_up && self.ours() == Fact::Yes;
+        let is_inside = self.is_settled() && self.docker_up && self.ours() == Fact::Yes;
         assert!(self.listed == 0 || self.is_late() || !is_inside, "managers still list a task");
         self.flush = if self.docker_up { Flush::Whole } else { Flush::Blind };
         self.flushes += 1;
@@ -419,6 +426,9 @@ impl World {
             Event::Charter(is_there) => self.has_charter = is_there,
             Event::RowGone => self.is_recorded = false,
             Event::Others(there) => self.other_managers = there,
+            Event::PromotedByHand => self.is_manager |= self.is_settled(),
+            // Docker refuses to demote the last one.
+            Event::DemotedByHand => self.is_manager &= !(self.is_settled() && self.other_managers),
             Event::Docker(up) => self.docker_up = up,
             Event::State(state) => self.docker_says(state),
             // It knows the swarm's id by the certificate, and the charter by the ledger.

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use time::OffsetDateTime;
 
-use super::{LEASE, Machine, Observed, World, name, swarm_name};
+use super::{LEASE, Machine, World, name, swarm_name};
 use crate::autoscaling::GroupInstance;
+use crate::boot::decide::Observed;
 use crate::fact::Fact;
+use crate::instance::Role;
 use crate::ledger::{Charter, CharterPhase};
 use crate::recover;
 
@@ -26,6 +28,10 @@ impl World {
 
     /// What `skep recover` does on that node; the skep of a manager that is listed writes its row.
     pub(super) fn recover(&mut self, node: usize) {
+        if self.nodes[node].role == Role::Worker {
+            // Promoted by hand, it may not write the charter.
+            return;
+        }
         let Observed { local, member, charter, .. } = self.look(node);
         let now = self.now();
         let me = self.machine(node);
@@ -36,7 +42,8 @@ impl World {
         let is_recovery = charter.as_ref().is_some_and(Charter::is_recovery);
         let others = machines.iter().filter(|it| {
             let is_of = Some(self.rows[*it].generation) == generation || is_recovery;
-            self.is_manager_of(**it) && **it != me && is_of && is_readable(it)
+            let is_manager = self.member(**it, self.rows[*it]).is_manager();
+            is_manager && **it != me && is_of && is_readable(it)
         });
         let others = others.map(|it| {
             let updated_at = if self.is_there(*it) { now } else { OffsetDateTime::UNIX_EPOCH };
@@ -44,11 +51,10 @@ impl World {
             row.updated_at = updated_at;
             row
         });
-        let group = |it: usize| {
+        let listed = |it: String| {
             let (group, lifecycle_state, health) =
                 (String::new(), "InService".into(), String::new());
-            let listed = GroupInstance { group, lifecycle_state, health };
-            (name(self.machine(it)), listed)
+            (it, GroupInstance { group, lifecycle_state, health })
         };
         let seen = recover::Observed {
             me: name(me),
@@ -56,7 +62,7 @@ impl World {
             row: member.filter(|_| is_readable(&me)),
             unreadable: unreadable.collect(),
             others: others.collect(),
-            listed: Some((0..self.nodes.len()).map(group).collect()),
+            listed: Some(self.attached().map(listed).collect()),
             listening: BTreeSet::new(),
             unlock_keys: None,
             has_leader: Fact::from(self.is_led(node)),
@@ -70,7 +76,10 @@ impl World {
             return;
         };
         if charter.phase == CharterPhase::Open {
-            assert!(!self.has_quorum(swarm), "it has a quorum");
+            // Auto Scaling does not list who was detached: the plan tells the operator who may live all the same.
+            let is_detached = |it: &Machine| self.nodes[it.0].is_detached;
+            let is_told = self.swarms[swarm].iter().any(|it| *it != me && is_detached(it));
+            assert!(is_told || !self.has_quorum(swarm), "it has a quorum");
         }
         self.charter =
             Some(Charter::recovery(&charter, &swarm_name(swarm), &name(me), now + LEASE));

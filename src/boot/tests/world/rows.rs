@@ -16,7 +16,7 @@ impl World {
     pub(super) fn member(&self, machine: Machine, of: Row) -> Member {
         let mut row = row(&node_name(machine, of.swarm), of.generation, MemberState::Ready);
         row.instance_id = name(machine);
-        row.role = self.nodes[machine.0].role;
+        (row.role, row.serves_as) = (self.nodes[machine.0].role, Some(of.serves_as));
         row.swarm_id = Some(swarm_name(of.swarm));
         row.group = Some("group".into());
         row.updated_at = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(of.at);
@@ -52,17 +52,16 @@ impl World {
         }
         let listens = |it: &Machine| {
             let host = &self.nodes[it.0];
-            let is_manager = host.role == Role::Manager && host.swarm.is_some();
+            let is_manager = self.is_manager_of(*it) && host.swarm.is_some();
             self.is_there(*it) && is_manager && !host.is_silent
         };
         let is_asked = |it: &Machine| all.rows.iter().any(|row| row.instance_id == name(*it));
         let others = self.rows.keys().filter(|it| name(**it) != me);
         let is_listening = others.filter(|it| is_asked(it)).any(listens);
-        let there: BTreeSet<String> =
-            (0..self.nodes.len()).map(|node| name(self.machine(node))).collect();
+        let there: BTreeSet<String> = self.attached().collect();
         let mut absence = Absence {
             listed: seen.managers.intersection(&there).cloned().collect(),
-            is_self_listed: true,
+            is_self_listed: there.contains(&me),
             listening: is_listening.then_some([10, 0, 0, 1].into()),
             patience: PATIENCE,
             ..seen
@@ -87,8 +86,13 @@ impl World {
         for it in raft {
             // A row of another node id is of a swarm that the machine was in before.
             let row = self.rows.get(it).filter(|row| row.swarm == swarm && !row.is_unreadable);
+            let was_manager = |row: &Row| {
+                self.nodes[it.0].role == Role::Manager || row.serves_as == Role::Manager
+            };
             match row {
-                Some(row) if Some(row.generation) < generation => return Fact::Yes,
+                Some(row) if Some(row.generation) < generation && was_manager(row) => {
+                    return Fact::Yes;
+                }
                 None if !is_all_readable => answer = Fact::CannotTell,
                 _ => {}
             }
@@ -97,8 +101,20 @@ impl World {
     }
 
     pub(super) fn write_row(&mut self, machine: Machine, generation: u64, swarm: usize) {
-        let at = self.now_seconds;
-        self.rows.insert(machine, Row { generation, swarm, at, is_unreadable: false });
+        let (at, serves_as) = (self.now_seconds, self.serves_as(machine));
+        let row = Row { generation, swarm, serves_as, at, is_unreadable: false };
+        self.rows.insert(machine, row);
+    }
+
+    /// What Docker calls it.
+    pub(super) fn serves_as(&self, machine: Machine) -> Role {
+        if self.is_manager_of(machine) { Role::Manager } else { Role::Worker }
+    }
+
+    /// The instances that Auto Scaling lists.
+    pub(super) fn attached(&self) -> impl Iterator<Item = String> + '_ {
+        let attached = (0..self.nodes.len()).filter(|node| !self.nodes[*node].is_detached);
+        attached.map(|node| name(self.machine(node)))
     }
 
     /// Time goes by. Whoever is a member of a swarm with a quorum has written its row by then, and whoever
@@ -153,8 +169,10 @@ impl World {
     /// What [`crate::manager::mark_the_missing`] does about a charter that is missing.
     pub(super) fn serve(&mut self, node: usize) {
         let Some((generation, swarm)) = self.nodes[node].serves else { return };
-        let is_manager = self.nodes[node].role == Role::Manager;
-        if self.charter.is_some() || !is_manager || !self.is_led(node) {
+        let is_manager = self.is_manager_of(self.machine(node));
+        // The role of a worker that was promoted by hand may not write the charter.
+        let may_write = is_manager && self.nodes[node].role == Role::Manager;
+        if self.charter.is_some() || !may_write || !self.is_led(node) {
             return;
         }
         let readable = || self.rows.values().filter(|row| !row.is_unreadable);
