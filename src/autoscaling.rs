@@ -18,6 +18,7 @@ use aws_sdk_autoscaling::Client;
 use aws_sdk_autoscaling::types::{AutoScalingInstanceDetails, LifecycleHook};
 
 use crate::aws::{AwsError, AwsErrorKind};
+use crate::instance::is_instance_id;
 use crate::metrics::metrics;
 
 pub use lifecycle::LifecycleState;
@@ -376,14 +377,6 @@ pub fn choose_hook(
         );
     }
     ours
-}
-
-/// Could this be an instance's id? AWS refuses a whole call for one that is longer than any.
-fn is_instance_id(id: &str) -> bool {
-    /// `i-` and 17 digits.
-    const LONGEST: usize = 19;
-    let digits = id.strip_prefix("i-").unwrap_or_default();
-    id.len() <= LONGEST && !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
 /// `ValidationError: No active Lifecycle Action found with instance ID i-…` is an answer.

@@ -78,6 +78,15 @@ pub struct Instance {
     pub tags: std::collections::BTreeMap<String, String>,
 }
 
+/// Could this be an instance's id? AWS refuses a whole call for one that is longer than any.
+#[must_use]
+pub fn is_instance_id(id: &str) -> bool {
+    /// `i-` and 17 digits.
+    const LONGEST: usize = 19;
+    let digits = id.strip_prefix("i-").unwrap_or_default();
+    id.len() <= LONGEST && !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_alphanumeric())
+}
+
 #[cfg(test)]
 impl Instance {
     /// An instance in no group, without tags.

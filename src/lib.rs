@@ -30,6 +30,8 @@ pub mod events;
 pub mod fact;
 pub mod flush;
 pub mod flushed;
+#[cfg(test)]
+mod fuzz;
 pub mod health;
 pub mod imds;
 pub mod instance;

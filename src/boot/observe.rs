@@ -11,7 +11,7 @@ use super::recreate::{self, Former};
 use super::relief::Relief;
 use crate::fact::Fact;
 use crate::instance::Role;
-use crate::ledger::{Attempt, CharterPhase, Member};
+use crate::ledger::{Attempt, CharterPhase, HIGHEST_GENERATION, Member};
 use crate::node::Node;
 use crate::peers::{find_manager, is_led, no_leader};
 use crate::swarm::{CLUSTER_LABEL, Cluster, GENERATION_LABEL, LocalNode, LocalState, NodeView};
@@ -204,7 +204,11 @@ fn own_swarm(
             None => Mark::Missing,
         },
         is_alone: nodes.len() <= 1,
-        generation: cluster.labels.get(GENERATION_LABEL).and_then(|label| label.parse().ok()),
+        generation: cluster
+            .labels
+            .get(GENERATION_LABEL)
+            .and_then(|label| label.parse().ok())
+            .filter(|generation| *generation <= HIGHEST_GENERATION),
         created_at: cluster.created_at,
         has_former: former.is_among(nodes.iter().filter(|view| view.raft.is_some())),
     }

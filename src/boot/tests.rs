@@ -5,6 +5,7 @@
 mod certificate;
 mod half_made;
 mod missing_charter;
+mod nonsense;
 mod recreated;
 pub(crate) mod world;
 

@@ -169,6 +169,7 @@ pub(super) mod tests {
     use time::OffsetDateTime;
 
     use super::*;
+    use crate::fuzz;
     use crate::instance::{Instance, Market};
 
     const STATES: [LocalState; 5] = [
@@ -420,6 +421,33 @@ pub(super) mod tests {
                 }
                 Verdict::Fine => prop_assert!(error.is_empty() && has_managers),
                 Verdict::Wait { why } => prop_assert!(!why.is_empty()),
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+        /// Rows of any content that can be read.
+        #[test]
+        fn no_row_that_can_be_read_ends_a_look(
+            charter in prop::option::of(fuzz::charter()),
+            row in prop::option::of(fuzz::member()),
+            local in fuzz::local(),
+            role in prop::sample::select(&Role::ALL),
+            is_moved in any::<bool>(),
+        ) {
+            let records = Records {
+                charter,
+                row,
+                is_manager_there: true,
+                reach: Reach::Open,
+                has_leader: Fact::CannotTell,
+            };
+            let seen = Observed { local, is_moved, records: Some(records) };
+            let membership = Membership { node_id: "node-0".into(), generation: 1, ..member(role) };
+            if let Verdict::Wait { why } = decide("i-0", &membership, &seen) {
+                prop_assert!(!why.is_empty());
             }
         }
     }

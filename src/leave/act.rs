@@ -99,7 +99,7 @@ pub async fn act(
         Step::Leave => {
             say("leaving the swarm");
             node.swarm.leave(false).await?;
-            memory.leaves_behind();
+            memory.leaves_behind(membership(node, seen, memory));
         }
         Step::LeaveUnsettled => {
             say("leaving by force a swarm that this node never settled in");
@@ -107,7 +107,7 @@ pub async fn act(
         }
         Step::LeaveLast => {
             leave_last(node, seen).await?;
-            memory.leaves_behind();
+            memory.leaves_behind(membership(node, seen, memory));
         }
         Step::MarkLeft => return say_left(node, budget, memory, mark_left(node, seen)).await,
         Step::Stay => {

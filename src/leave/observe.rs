@@ -174,9 +174,11 @@ impl Memory {
         });
     }
 
-    /// The node is out. What still ran is killed by Docker.
-    pub fn leaves_behind(&mut self) {
+    /// The node is out. What still ran is killed by Docker, which does not know any more which node it was: the
+    /// request that may still have to be written names it.
+    pub fn leaves_behind(&mut self, was: Membership) {
         self.has_left = true;
+        self.member.get_or_insert(was);
         self.killed.extend(std::mem::take(&mut self.tasks));
     }
 

@@ -1,5 +1,6 @@
 //! A departure in a world that answers late, dies and comes back.
 
+mod nonsense;
 mod read_only;
 mod unsettled;
 mod world;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use super::checked::{self, Checked};
 use super::table::Condition;
 use super::{Ledger, LedgerError};
 use crate::instance::Role;
@@ -25,6 +26,13 @@ impl Attempt {
     #[must_use]
     pub fn new(instance_id: &str, role: Role, address: IpAddr, now: OffsetDateTime) -> Self {
         Self { instance_id: instance_id.to_owned(), role, address, at: now }
+    }
+}
+
+impl Checked for Attempt {
+    fn check(&self) -> Result<(), String> {
+        checked::instance("instance_id", &self.instance_id)?;
+        checked::moment("at", self.at)
     }
 }
 

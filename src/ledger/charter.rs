@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use super::checked::{self, Checked};
 use super::table::Condition;
 use super::{Ledger, LedgerError};
 
@@ -207,6 +208,25 @@ impl Charter {
     #[must_use]
     pub fn is_claimed_by(&self, instance_id: &str) -> bool {
         self.phase == CharterPhase::Founding && self.founder == instance_id
+    }
+}
+
+impl Checked for Charter {
+    fn check(&self) -> Result<(), String> {
+        checked::generation(self.generation)?;
+        checked::instance("founder", &self.founder)?;
+        checked::moment("lease_expires_at", self.lease_expires_at)?;
+        self.founded_at.map_or(Ok(()), |at| checked::moment("founded_at", at))?;
+        for (attribute, id) in [("swarm_id", &self.swarm_id), ("recovers", &self.recovers)] {
+            id.as_ref().map_or(Ok(()), |id| checked::docker_id(attribute, id))?;
+        }
+        for id in &self.former {
+            checked::docker_id("former", id)?;
+        }
+        if self.phase != CharterPhase::Founding && self.swarm_id.is_none() {
+            return Err("it is open or closed, and names no swarm".to_owned());
+        }
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use super::checked::{self, Checked};
 use super::table::Condition;
 use super::{Ledger, LedgerError, Member};
 use crate::instance::{Departure, Reason, Role};
@@ -127,6 +128,16 @@ impl DepartureRow {
     #[must_use]
     pub fn departure(&self) -> Departure {
         Departure { reason: self.reason, noticed_at: self.requested_at, deadline: self.deadline }
+    }
+}
+
+impl Checked for DepartureRow {
+    fn check(&self) -> Result<(), String> {
+        checked::instance("instance_id", &self.instance_id)?;
+        checked::docker_id("node_id", &self.node_id)?;
+        checked::moment("requested_at", self.requested_at)?;
+        checked::moment("deadline", self.deadline)?;
+        checked::moment("expires_at", self.expires_at)
     }
 }
 

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use super::checked::{self, Checked};
 use super::table::Condition;
 use super::{Ledger, LedgerError};
 use crate::instance::{Quiet, Role};
@@ -109,6 +110,17 @@ impl Member {
     #[must_use]
     pub fn is_manager(&self) -> bool {
         self.role == Role::Manager || self.serves_as == Some(Role::Manager)
+    }
+}
+
+impl Checked for Member {
+    fn check(&self) -> Result<(), String> {
+        checked::instance("instance_id", &self.instance_id)?;
+        checked::docker_id("node_id", &self.node_id)?;
+        checked::generation(self.generation)?;
+        checked::moment("updated_at", self.updated_at)?;
+        self.group.as_ref().map_or(Ok(()), |group| checked::name("group", group))?;
+        self.swarm_id.as_ref().map_or(Ok(()), |id| checked::docker_id("swarm_id", id))
     }
 }
 

@@ -17,13 +17,15 @@
 //! `cluster` (S) and `item` (S), and a TTL on `expires_at`, which may delete days late: nothing
 //! relies on it. Every row has a schema number; one of a higher number than this skep knows cannot be read.
 //! What cannot be read, such as a row that was edited by hand, is left out of lists and complained of once; a
-//! charter that cannot be read is an error.
+//! charter that cannot be read is an error. A row whose ids, times or generation nobody can have written cannot be
+//! read either.
 //!
 //! Only managers write to `<cluster>`, so a worker's role can be kept from it; and a joiner, who looks
 //! for managers, reads a handful of rows instead of those of the whole fleet.
 
 mod attempt;
 mod charter;
+mod checked;
 mod departure;
 mod error;
 mod member;
@@ -38,6 +40,7 @@ mod turn;
 
 pub use attempt::Attempt;
 pub use charter::{Charter, CharterPhase, Living, Traces};
+pub(crate) use checked::{Checked, HIGHEST_GENERATION};
 pub use departure::{DepartureRow, DepartureState};
 pub use error::LedgerError;
 pub use member::{Member, MemberRows, MemberState};
@@ -45,5 +48,7 @@ pub use registry::RegistryAuth;
 pub use rejoin::Rejoin;
 pub(crate) use table::Condition;
 pub use table::Ledger;
+#[cfg(test)]
+pub(crate) use table::{Row, decode, encode};
 pub use trial::{Access, Partition};
 pub use turn::{Turn, TurnOf};

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use super::checked::{self, Checked};
 use super::table::Condition;
 use super::{Ledger, LedgerError};
 
@@ -19,6 +20,15 @@ pub struct RegistryAuth {
     /// When they end, and with them the row.
     #[serde(with = "time::serde::timestamp")]
     pub expires_at: OffsetDateTime,
+}
+
+impl Checked for RegistryAuth {
+    fn check(&self) -> Result<(), String> {
+        checked::docker_id("service_id", &self.service_id)?;
+        checked::name("registry", &self.registry)?;
+        checked::moment("since", self.since)?;
+        checked::moment("expires_at", self.expires_at)
+    }
 }
 
 impl Ledger {

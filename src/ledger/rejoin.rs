@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use super::checked::{self, Checked};
 use super::table::Condition;
 use super::{Ledger, LedgerError};
 
@@ -41,6 +42,15 @@ impl Rejoin {
             at: now,
             expires_at: now + REJOIN_TTL,
         }
+    }
+}
+
+impl Checked for Rejoin {
+    fn check(&self) -> Result<(), String> {
+        checked::instance("instance_id", &self.instance_id)?;
+        checked::docker_id("node_id", &self.node_id)?;
+        checked::moment("at", self.at)?;
+        checked::moment("expires_at", self.expires_at)
     }
 }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use super::checked::{self, Checked};
 use super::table::Condition;
 use super::{Ledger, LedgerError};
 
@@ -13,6 +14,13 @@ struct Rotation {
     generation: u64,
     #[serde(with = "time::serde::timestamp")]
     rotated_at: OffsetDateTime,
+}
+
+impl Checked for Rotation {
+    fn check(&self) -> Result<(), String> {
+        checked::generation(self.generation)?;
+        checked::moment("rotated_at", self.rotated_at)
+    }
 }
 
 impl Ledger {

@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::{DeserializeOwned, Error as _};
 
 use super::LedgerError;
+use super::checked::Checked;
 use crate::aws::AwsError;
 
 /// The shape of the rows. A row of a higher number is not read; one without a number is of the first. A write does not
@@ -32,7 +33,7 @@ pub struct Ledger {
 }
 
 /// A row as DynamoDB has it.
-pub(super) type Row = HashMap<String, AttributeValue>;
+pub(crate) type Row = HashMap<String, AttributeValue>;
 
 /// A condition and the values that it names as `:name`; attribute names are written as `#name`.
 #[derive(Default)]
@@ -121,7 +122,7 @@ impl Ledger {
     }
 
     /// One row, consistently.
-    pub(crate) async fn get<T: DeserializeOwned>(
+    pub(crate) async fn get<T: DeserializeOwned + Checked>(
         &self,
         item: &str,
     ) -> Result<Option<T>, LedgerError> {
@@ -140,7 +141,7 @@ impl Ledger {
     /// All rows whose key begins so; `item_of` says the key under which a row belongs. One that somebody
     /// has edited by hand must not hide the others: what cannot be read, or says that it is another's,
     /// is left out and complained of once.
-    pub(super) async fn query<T: DeserializeOwned>(
+    pub(super) async fn query<T: DeserializeOwned + Checked>(
         &self,
         prefix: &str,
         item_of: impl Fn(&T) -> String,
@@ -149,7 +150,7 @@ impl Ledger {
     }
 
     /// [`Self::query`], and the keys of the rows that were left out.
-    pub(super) async fn query_all<T: DeserializeOwned>(
+    pub(super) async fn query_all<T: DeserializeOwned + Checked>(
         &self,
         prefix: &str,
         item_of: impl Fn(&T) -> String,
@@ -169,15 +170,11 @@ impl Ledger {
         let (mut rows, mut unreadable) = (Vec::new(), BTreeSet::new());
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| self.failed("Query", error))?;
-            for row in page.items.unwrap_or_default() {
-                let item = item_of_row(&row);
-                match decode_at_its_key(row, &item_of) {
-                    Ok(row) => rows.push(row),
-                    Err(error) => {
-                        unreadable.insert(item);
-                        self.complain(&error);
-                    }
-                }
+            let (readable, refused) = sort_out(page.items.unwrap_or_default(), &item_of);
+            rows.extend(readable);
+            for (item, error) in refused {
+                unreadable.insert(item);
+                self.complain(&error);
             }
         }
         Ok((rows, unreadable))
@@ -197,12 +194,8 @@ impl Ledger {
         row: &T,
         condition: Condition,
     ) -> Result<bool, LedgerError> {
-        let mut attributes: Row = serde_dynamo::to_item(row)
-            .map_err(|source| LedgerError::Malformed { item: item.to_owned(), source })?;
-        // An absent value is absent, not NULL: TTL and conditions tell the two apart.
-        attributes.retain(|_, value| !matches!(value, AttributeValue::Null(_)));
+        let mut attributes = encode(item, row)?;
         attributes.extend(self.key(item));
-        attributes.insert(SCHEMA_ATTRIBUTE.to_owned(), AttributeValue::N(SCHEMA.to_string()));
         let result = self
             .client
             .put_item()
@@ -280,10 +273,45 @@ fn none_if_empty<V>(map: HashMap<String, V>) -> Option<HashMap<String, V>> {
     Some(map).filter(|map| !map.is_empty())
 }
 
-fn decode<T: DeserializeOwned>(row: Row) -> Result<T, LedgerError> {
+/// The attributes of a row, but for those of its key.
+pub(crate) fn encode<T: Serialize>(item: &str, row: &T) -> Result<Row, LedgerError> {
+    let mut attributes: Row = serde_dynamo::to_item(row)
+        .map_err(|source| LedgerError::Malformed { item: item.to_owned(), source })?;
+    // An absent value is absent, not NULL: TTL and conditions tell the two apart.
+    attributes.retain(|_, value| !matches!(value, AttributeValue::Null(_)));
+    attributes.insert(SCHEMA_ATTRIBUTE.to_owned(), AttributeValue::N(SCHEMA.to_string()));
+    Ok(attributes)
+}
+
+pub(crate) fn decode<T: DeserializeOwned + Checked>(row: Row) -> Result<T, LedgerError> {
     let item = item_of_row(&row);
     check_schema(&row, &item)?;
-    serde_dynamo::from_item(row).map_err(|source| LedgerError::Malformed { item, source })
+    let row: T = match serde_dynamo::from_item(row) {
+        Ok(row) => row,
+        Err(source) => return Err(LedgerError::Malformed { item, source }),
+    };
+    row.check().map_err(|why| malformed(&item, &why))?;
+    Ok(row)
+}
+
+fn malformed(item: &str, why: &str) -> LedgerError {
+    LedgerError::Malformed { item: item.to_owned(), source: serde_dynamo::Error::custom(why) }
+}
+
+/// The rows that can be read, and the others by their keys.
+pub(super) fn sort_out<T: DeserializeOwned + Checked>(
+    rows: Vec<Row>,
+    item_of: impl Fn(&T) -> String,
+) -> (Vec<T>, Vec<(String, LedgerError)>) {
+    let (mut readable, mut refused) = (Vec::new(), Vec::new());
+    for row in rows {
+        let item = item_of_row(&row);
+        match decode_at_its_key(row, &item_of) {
+            Ok(row) => readable.push(row),
+            Err(error) => refused.push((item, error)),
+        }
+    }
+    (readable, refused)
 }
 
 fn check_schema(row: &Row, item: &str) -> Result<(), LedgerError> {
@@ -294,14 +322,11 @@ fn check_schema(row: &Row, item: &str) -> Result<(), LedgerError> {
             Err(LedgerError::NewerSchema { item: item.to_owned(), found })
         }
         Some(_) => Ok(()),
-        None => {
-            let source = serde_dynamo::Error::custom("its schema is no number");
-            Err(LedgerError::Malformed { item: item.to_owned(), source })
-        }
+        None => Err(malformed(item, "its schema is no number")),
     }
 }
 
-fn decode_at_its_key<T: DeserializeOwned>(
+fn decode_at_its_key<T: DeserializeOwned + Checked>(
     row: Row,
     belongs_at: impl Fn(&T) -> String,
 ) -> Result<T, LedgerError> {
@@ -311,8 +336,7 @@ fn decode_at_its_key<T: DeserializeOwned>(
     if belongs_at == item {
         return Ok(row);
     }
-    let source = serde_dynamo::Error::custom(format!("by what it says it is {belongs_at}"));
-    Err(LedgerError::Malformed { item, source })
+    Err(malformed(&item, &format!("by what it says it is {belongs_at}")))
 }
 
 fn item_of_row(row: &Row) -> String {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use super::checked::{self, Checked};
 use super::table::Condition;
 use super::{Ledger, LedgerError};
 
@@ -61,6 +62,14 @@ impl Turn {
     #[must_use]
     pub fn is_over(&self, of: TurnOf<'_>, now: OffsetDateTime) -> bool {
         self.expires_at <= now || self.expires_at > now + of.lease() * CREDIBLE_LEASES
+    }
+}
+
+impl Checked for Turn {
+    fn check(&self) -> Result<(), String> {
+        checked::docker_id("node_id", &self.node_id)?;
+        checked::instance("taken_by", &self.taken_by)?;
+        checked::moment("expires_at", self.expires_at)
     }
 }
 
@@ -124,7 +133,10 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::fuzz;
 
     #[test]
     fn a_lease_ends_and_one_that_nobody_can_have_taken_is_not_believed() {
@@ -139,6 +151,21 @@ mod tests {
             assert!(!turn(1).is_over(of, now) && !turn(lease).is_over(of, now));
             assert!(turn(0).is_over(of, now) && turn(-1).is_over(of, now));
             assert!(!turn(2 * lease).is_over(of, now) && turn(2 * lease + 1).is_over(of, now));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+        /// Rows of any content that can be read: nobody waits for longer than two leases.
+        #[test]
+        fn no_turn_that_can_be_read_lasts(turn in fuzz::turn()) {
+            let group = TurnOf::Replacement { group: "workers" };
+            for (of, lease) in [(TurnOf::Demotion, DEMOTION_LEASE), (group, REPLACEMENT_LEASE)] {
+                let ahead = turn.expires_at - fuzz::NOW;
+                let is_credible = ahead.is_positive() && ahead <= lease * CREDIBLE_LEASES;
+                prop_assert_eq!(turn.is_over(of, fuzz::NOW), !is_credible);
+            }
         }
     }
 }

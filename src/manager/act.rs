@@ -1,7 +1,5 @@
 //! One departure, looked at and taken one step further.
 
-use std::time::Duration;
-
 use thiserror::Error;
 use time::OffsetDateTime;
 
@@ -16,13 +14,6 @@ use crate::ledger::{DepartureRow, DepartureState, LedgerError};
 use crate::metrics::metrics;
 use crate::node::Node;
 use crate::swarm::{SwarmError, SwarmErrorKind};
-
-/// An ended departure is shown by `skep status` for this long; then its row goes, because every
-/// look of the leader reads all of them.
-const TOLD_FOR: Duration = Duration::from_secs(3600);
-/// After its deadline a node says within a minute how its departure ended; a skep that was restarted takes
-/// `leave.shutdown_deadline` more. Clocks differ by less than the rest.
-const OVERDUE_AFTER: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Error)]
 pub enum CareError {
@@ -73,11 +64,7 @@ pub async fn serve(
             .unwrap_or_else(|error| tracing::warn!(instance = who, "{}", errors::chain(&error)));
     }
     let now = OffsetDateTime::now_utc();
-    let age = Age {
-        is_past_deadline: row.deadline < now,
-        is_overdue: row.deadline + OVERDUE_AFTER + node.settings.leave.shutdown_deadline < now,
-        is_history: row.requested_at + TOLD_FOR < now,
-    };
+    let age = Age::of(row, node.settings.leave.shutdown_deadline, now);
     let view = match row.state {
         DepartureState::Removed => None,
         _ => node.swarm.fetch_node(&row.node_id).await?,
@@ -154,6 +141,8 @@ pub async fn serve(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::aws::stub::Stub;
     use crate::instance::{Departure, Reason};

@@ -1,8 +1,19 @@
 //! What a manager does about one departure, from what it sees. Pure.
 
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
 use crate::autoscaling::HookResult;
 use crate::ledger::{DepartureRow, DepartureState};
 use crate::swarm::{Availability, NodeView};
+
+/// An ended departure is shown by `skep status` for this long; then its row goes, because every
+/// look of the leader reads all of them.
+const TOLD_FOR: Duration = Duration::from_secs(3600);
+/// After its deadline a node says within a minute how its departure ended; a skep that was restarted takes
+/// `leave.shutdown_deadline` more. Clocks differ by less than the rest.
+const OVERDUE_AFTER: Duration = Duration::from_secs(300);
 
 /// One act, followed by another look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +51,18 @@ pub struct Age {
     pub is_overdue: bool,
     /// `skep status` has told of it for long enough.
     pub is_history: bool,
+}
+
+impl Age {
+    /// Of a departure at `now`; `shutdown` is `leave.shutdown_deadline`.
+    #[must_use]
+    pub fn of(row: &DepartureRow, shutdown: Duration, now: OffsetDateTime) -> Self {
+        Self {
+            is_past_deadline: row.deadline < now,
+            is_overdue: row.deadline + OVERDUE_AFTER + shutdown < now,
+            is_history: row.requested_at + TOLD_FOR < now,
+        }
+    }
 }
 
 /// `node` and `live_tasks` are the swarm's word; a node that the swarm does not know has no tasks.
@@ -288,5 +311,23 @@ mod tests {
             }
         }
         panic!("it hangs at {:?}", seen.state);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+        /// A departure's row of any content that can be read.
+        #[test]
+        fn no_row_that_can_be_read_ends_a_look(
+            row in crate::fuzz::departure(),
+            is_drained in any::<bool>(),
+            is_self in any::<bool>(),
+        ) {
+            let now = crate::fuzz::NOW;
+            let age = Age::of(&row, Duration::from_secs(7 * 24 * 3600), now);
+            prop_assert!(age.is_past_deadline || !age.is_overdue);
+            let action = decide(&row, Some(&node(true, is_drained)), 0, is_self, age);
+            prop_assert!(action != Action::Remove, "raft counts it");
+        }
     }
 }

@@ -193,9 +193,11 @@ fn seen_by_docker(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use time::macros::datetime;
 
     use super::*;
+    use crate::fuzz;
     use crate::instance::{Departure, Reason};
     use crate::swarm::Availability;
 
@@ -272,5 +274,22 @@ mod tests {
         assert_eq!(shown(&row), None);
         assert_eq!(departure_of(std::slice::from_ref(&row), "n1").unwrap(), "spot: failed");
         assert_eq!(leaving(&[row], "n2"), None, "another's");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+        /// Rows of any content that can be read: one of them does not keep an operator from seeing the others.
+        #[test]
+        fn no_row_that_can_be_read_hides_the_fleet(
+            members in fuzz::members(),
+            departures in fuzz::departures(),
+            nodes in prop::option::of(fuzz::nodes()),
+        ) {
+            let (many, listed) = (members.rows.len(), nodes.as_ref().map_or(0, Vec::len));
+            let fleet = merge(members.rows, &departures, nodes);
+            prop_assert!(fleet.len() >= many.max(listed));
+            prop_assert!(serde_json::to_string(&fleet).is_ok());
+        }
     }
 }

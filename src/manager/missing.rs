@@ -137,10 +137,12 @@ fn missing_for<'a>(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use time::OffsetDateTime;
 
     use super::super::reopen::generation_of;
     use super::*;
+    use crate::fuzz;
     use crate::instance::{Instance, Market};
     use crate::ledger::MemberRows;
     use crate::swarm::Availability;
@@ -239,5 +241,25 @@ mod tests {
         assert!(look(30, &["listed"]).is_empty(), "it was back meanwhile");
         assert!(look(45, &["listed"]).is_empty());
         assert_eq!(look(60, &["listed"]), ["missing"]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+        /// Rows of any content that can be read. Another generation or swarm is not judged.
+        #[test]
+        fn no_row_that_can_be_read_ends_a_look(members in fuzz::members(), nodes in fuzz::nodes()) {
+            let own = membership("node-0", 1, "swarm");
+            let (mut since, start) = (MissingSince::new(), Instant::now());
+            let mut look = |now| {
+                missing_for(&members.rows, &nodes, &own, Duration::from_secs(30), &mut since, now)
+            };
+            prop_assert!(look(start).is_empty());
+            let missing = look(start + Duration::from_secs(30));
+            prop_assert!(missing.iter().all(|row| row.generation == 1));
+            if let Ok(generation) = generation_of(&own, &members) {
+                prop_assert!(generation >= 1 && members.unreadable.is_empty());
+            }
+        }
     }
 }

@@ -211,9 +211,11 @@ fn is_explained(seen: &Observed<'_>, view: &NodeView) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use time::OffsetDateTime;
 
     use super::*;
+    use crate::fuzz;
     use crate::instance::{Departure, Reason, Role};
     use crate::ledger::{DepartureState, Member};
     use crate::swarm::Availability;
@@ -422,6 +424,28 @@ mod tests {
             assert!(words.contains("i-dead") && words.contains("cannot be read"), "{words}");
             world.members.unreadable = ["member#worker#i-deadly".to_owned()].into();
             assert_eq!(world.look(610), ["i-dead"], "that is another's");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+        /// Rows of any content that can be read. Of the instance that is released none says that it is a member.
+        #[test]
+        fn no_row_that_can_be_read_ends_a_look(
+            members in fuzz::members(),
+            departures in fuzz::departures(),
+            attempts in fuzz::attempts(),
+            nodes in fuzz::nodes(),
+        ) {
+            let listed = answer(&[("i-own", "InService"), ("i-0", WAITS), ("i-1", WAITS)]);
+            let mut world =
+                World { listed, members, departures, attempts, nodes, ..World::new() };
+            world.judge(0);
+            let overdue = world.judge(600);
+            prop_assert_eq!(overdue.held().is_some(), overdue.maybe.is_some());
+            let is_member = |id: &String| world.members.rows.iter().any(|row| row.instance_id == *id);
+            prop_assert!(!overdue.nobody.iter().any(is_member));
         }
     }
 }

@@ -155,6 +155,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fuzz;
     use crate::swarm::{Availability, RaftView};
 
     /// A node as the list may show it: `raft` says whether raft knows and reaches it.
@@ -274,6 +275,19 @@ mod tests {
                     asks != me && is_out
                         && listed.is_some_and(|view| view.is_plain_worker() && view.is_down())
                 ),
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+        /// Rows of any content that can be read.
+        #[test]
+        fn no_row_that_can_be_read_ends_a_look(requests in fuzz::rejoins(), nodes in fuzz::nodes()) {
+            for request in &requests {
+                let step = decide(request, &requests, &nodes, "node-0", fuzz::NOW);
+                prop_assert!(step == Step::None || request.node_id != "node-0");
             }
         }
     }

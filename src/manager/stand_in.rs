@@ -146,8 +146,11 @@ async fn find_hook(node: &Node, instance: &str) -> Result<Option<(String, Hook)>
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::autoscaling::GroupInstance;
+    use crate::fuzz;
     use crate::instance::{Departure, Reason, Role};
 
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
@@ -211,5 +214,24 @@ mod tests {
             ["i-dead"],
             "it has ended too late"
         );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+        /// Rows of any content that can be read.
+        #[test]
+        fn no_row_that_can_be_read_ends_a_look(
+            members in fuzz::members(),
+            departures in fuzz::departures(),
+        ) {
+            let (mut since, start) = (WaitingSince::new(), Instant::now());
+            let states = answer(&[("i-0", WAITS), ("i-1", WAITS), ("i-own", WAITS)]);
+            follow(&mut since, &states, &members.rows, "i-own", start);
+            for member in overdue(&since, &members.rows, &departures, start + PATIENCE) {
+                let row = DepartureRow::stand_in(member, fuzz::NOW, PATIENCE);
+                prop_assert!(row.stand_in && member.instance_id != "i-own");
+            }
+        }
     }
 }

@@ -4,6 +4,7 @@ use super::decide::{Observed, Refusal, decide, plan};
 use crate::autoscaling::GroupInstance;
 use crate::control::RecoveryPlan;
 use crate::fact::Fact;
+use crate::fuzz;
 use crate::ledger::{Charter, CharterPhase, Member};
 use crate::swarm::{LocalNode, LocalState};
 use time::{Duration, OffsetDateTime};
@@ -266,5 +267,34 @@ proptest! {
             && phase == CharterPhase::Open
             && 2 * alive <= others.len() + 1;
         prop_assert_eq!(decide(&seen).is_ok(), may);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    /// Rows of any content that can be read: what is shown of them is shown whole.
+    #[test]
+    fn no_row_that_can_be_read_ends_a_plan(
+        charter in prop::option::of(fuzz::charter()),
+        own in prop::option::of(fuzz::member()),
+        others in fuzz::members(),
+        local in prop::option::of(fuzz::local()),
+        is_answered in any::<bool>(),
+    ) {
+        let seen = Observed {
+            me: "i-0".into(),
+            charter,
+            local,
+            row: own,
+            others: others.rows,
+            unreadable: others.unreadable,
+            listed: is_answered.then(|| listed(&["i-0", "i-1"])),
+            now: fuzz::NOW,
+            ..survivor()
+        };
+        let shown = plan("prod", &seen, decide(&seen));
+        prop_assert_eq!(shown.refusal.is_none(), !shown.steps.is_empty());
+        prop_assert!(serde_json::to_string(&shown).is_ok());
     }
 }

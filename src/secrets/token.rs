@@ -65,7 +65,11 @@ impl JoinToken {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::fuzz;
+    use crate::secrets::UnlockKeys;
 
     const DIGEST: &str = "3pu6hszjas19xyp7ghgosyx9k8atbfcr8p2is99znpy26u2lkl";
     const SECRET: &str = "1awxwuwd3z9j1z3puu7rcgdbx";
@@ -103,6 +107,17 @@ mod tests {
             let error = JoinToken::parse(text.into()).unwrap_err();
             assert_eq!(error, MalformedToken::Shape);
             assert!(!error.to_string().contains(text));
+        }
+    }
+
+    proptest! {
+        /// What is stored may be anything: none of it is quoted, and none panics.
+        #[test]
+        fn any_text_is_a_token_or_is_refused(text in fuzz::text(), is_prefixed in any::<bool>()) {
+            let text = if is_prefixed { format!("SWMTKN-1-{text}") } else { text };
+            prop_assert!(JoinToken::parse(text.clone().into()).is_err());
+            let keys = UnlockKeys::parse(&text.into());
+            prop_assert!(keys.is_none());
         }
     }
 }

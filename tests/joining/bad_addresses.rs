@@ -144,6 +144,11 @@ async fn false_manager(fleet: &Fleet, program: &str) -> anyhow::Result<Arc<Insta
     Ok(worker)
 }
 
+/// No instance has it.
+fn false_id(address: &str) -> String {
+    format!("i-false{}", address.replace('.', "a"))
+}
+
 /// A row of a manager that is fresher than any other, in another zone than the live manager's.
 async fn name_as_manager(fleet: &Fleet, address: &str) -> anyhow::Result<()> {
     let rows = swarm::rows(fleet, CLUSTER, "member#manager#").await?;
@@ -153,7 +158,7 @@ async fn name_as_manager(fleet: &Fleet, address: &str) -> anyhow::Result<()> {
         .find(|row| row.get("instance_id").is_some_and(|id| id == live.id()))
         .context("no manager's row")?;
     let later = row["updated_at"].as_i64().context("no time")? + 3600;
-    let id = format!("i-false-{address}");
+    let id = false_id(address);
     row.insert("item".to_owned(), json!(format!("member#manager#{id}")));
     row.insert("instance_id".to_owned(), json!(id));
     row.insert("address".to_owned(), json!(address));
@@ -173,7 +178,7 @@ async fn join(fleet: &Fleet, count: u32) -> anyhow::Result<Arc<Instance>> {
 
 /// Strikes a false row out.
 async fn forget(fleet: &Fleet, instance: &Instance) -> anyhow::Result<()> {
-    let item = format!("member#manager#i-false-{}", instance.address());
+    let item = format!("member#manager#{}", false_id(&instance.address().to_string()));
     let key = json!({ "cluster": { "S": CLUSTER }, "item": { "S": item } });
     let input = json!({ "TableName": swarm::TABLE, "Key": key });
     swarm::call(fleet, "DynamoDB_20120810.DeleteItem", &input).await.map(drop)

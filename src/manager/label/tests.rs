@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use time::OffsetDateTime;
 
 use super::*;
+use crate::fuzz;
 use crate::instance::{Instance, Market, Membership, Role};
 
 /// Few, so that skep and the operator meet; the last two only a hand-edited row can want.
@@ -246,4 +247,20 @@ fn the_ledger_is_read_for_new_nodes_at_once_and_else_rarely() {
     assert!(!backup.is_due(&[bare()], &BACKUP, at(1)), "the leader's turn");
     assert!(backup.is_due(&[bare()], &BACKUP, at(21)), "the leader's skep is dead");
     assert!(backup.is_due(&[done()], &BACKUP, at(300)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    /// Rows of any content that can be read: what is set can be stored.
+    #[test]
+    fn no_row_that_can_be_read_ends_a_look(members in fuzz::members(), is_paused in any::<bool>()) {
+        let Some(row) = row_of("node-0", &members.rows) else { return Ok(()) };
+        let availability = if is_paused { Availability::Pause } else { Availability::Active };
+        if let Some((set, _)) = decide(&Labels::new(), availability, row) {
+            let own = [OWNED, AVAILABILITY];
+            let mut others = set.iter().filter(|(key, _)| !own.contains(&key.as_str()));
+            prop_assert!(others.all(|(key, value)| is_storable(key, value)), "{set:?}");
+        }
+    }
 }

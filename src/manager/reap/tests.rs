@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::decide::*;
 use super::*;
 use crate::autoscaling::GroupInstance;
+use crate::fuzz;
 use crate::instance::Role;
 use crate::ledger::Attempt;
 use crate::swarm::{Availability, RaftView};
@@ -438,4 +439,31 @@ fn a_large_fleet_is_asked_about_less_often() {
     assert!(!is_due(100, true, 14) && is_due(100, true, 15));
     assert!(!is_due(500, true, 43) && is_due(500, true, 44));
     assert!(!is_due(5, false, 59) && is_due(5, false, 60));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    /// Rows of any content that can be read: a node that is Ready stays, and nothing panics.
+    #[test]
+    fn no_row_that_can_be_read_ends_a_look(
+        members in fuzz::members(),
+        attempts in fuzz::attempts(),
+        charter in prop::option::of(fuzz::charter()),
+        nodes in fuzz::nodes(),
+        is_answered in any::<bool>(),
+    ) {
+        let survey = if is_answered { survey(&["i-0", "i-1", "i-2"], &[]) } else { Survey::default() };
+        let world = World { attempts, charter, ..World::new(nodes, members.rows, survey) };
+        let seen = Observed { me: "node-0", now: fuzz::NOW, ..world.seen() };
+        let asked = ask_about(&seen, true);
+        prop_assert!(asked.len() <= world.members.len() + world.attempts.len());
+        let _ = needs_charter("node-0", &world.members, fuzz::NOW);
+        let decision = decide(&seen);
+        for (view, _) in decision.steps {
+            prop_assert!(!view.is_ready(), "{view:?}");
+        }
+        let is_gone = |it: &Verdict| matches!(it, Verdict::Gone { .. });
+        prop_assert!(is_answered || !decision.verdicts.values().any(is_gone));
+    }
 }

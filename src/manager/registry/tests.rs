@@ -10,6 +10,7 @@ use super::decide::{
     Because, Change, PAUSE_AFTER_ROLLBACK, PAUSE_IN_NEED, ROLLBACK_GRACE, Seen, Verdict, decide,
     decide_by_tasks, is_half_over, is_new, refused_since,
 };
+use crate::fuzz;
 use crate::ledger::RegistryAuth;
 use crate::swarm::ServiceTask;
 
@@ -304,4 +305,18 @@ fn the_last_that_was_rejected_tells_why() {
     let last = refused_since(&tasks, START).and_then(|task| task.error.as_deref());
     assert_eq!(last, Some("number 2"));
     assert!(refused_since(&tasks[..1], START).is_none());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    /// A row of any content that can be read.
+    #[test]
+    fn no_row_that_can_be_read_ends_a_look(given in fuzz::registry_auth()) {
+        let row = Some(given.clone());
+        let service = Seen { registry: given.registry.clone(), ..seen(Change::None, row) };
+        let is_good = !is_half_over(given.since, given.expires_at, fuzz::NOW);
+        prop_assert_eq!(decide(&service, fuzz::NOW) == Verdict::Fresh, is_good);
+        let _ = is_new(given.since, given.expires_at, fuzz::NOW);
+    }
 }
