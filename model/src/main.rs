@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         expiries: 3,
         terminations: 0,
         silences: 0,
+        dim_looks: 2,
         fence: Fence::Held,
     };
     let losing = Founding {
@@ -54,7 +55,7 @@ fn main() -> ExitCode {
     let disagreeing = Departing {
         managers: 4,
         replacements: 0,
-        crashes: 0,
+        crashes: 1,
         expiries: 1,
         outages: 1,
         hurries: 0,
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         cuts: 1,
         outages: 0,
         adoptions: 1,
+        dim_looks: 2,
         are_clocks_off: true,
         fence: recovering::Fence::Held,
     };

@@ -20,6 +20,7 @@ const QUIET: Departing = Departing {
 /// Every state there is. What is never seen is too much for a small world.
 fn holds(model: Departing) {
     let checker = model.checker().spawn_bfs().join();
+    println!("{} unique states, depth {}", checker.unique_state_count(), checker.max_depth());
     for property in checker.model().properties() {
         if matches!(property.expectation, Expectation::Always) {
             checker.assert_no_discovery(property.name);
@@ -60,6 +61,26 @@ fn clocks_are_off_and_the_ledger_is_out_of_reach() {
         are_clocks_off: true,
         ..QUIET
     });
+}
+
+/// A skep starts anew in the middle of a departure while the ledger is out of its reach.
+const IN_DOUBT: Departing =
+    Departing { managers: 2, leaving: 1, crashes: 1, outages: 2, hurries: 2, ..QUIET };
+
+#[test]
+fn who_cannot_tell_whose_swarm_it_is_in_waits_until_it_can() {
+    holds(Departing { terminations: 1, ..IN_DOUBT });
+    holds(Departing { leaving: 2, crashes: 2, hurries: 0, ..IN_DOUBT });
+    holds(Departing { managers: 3, leaving: 2, hurries: 0, ..IN_DOUBT });
+}
+
+/// It calls the swarm another cluster's, and is gone with its vote in raft.
+#[test]
+fn doubt_that_counts_as_no_loses_the_quorum() {
+    let model = Departing { fence: Fence::DoubtIsNo, ..IN_DOUBT };
+    let checker = model.checker().spawn_bfs().join();
+    checker.assert_any_discovery("who cannot tell whose swarm it is in changes nothing in it");
+    checker.assert_any_discovery("the quorum is lost by deaths alone");
 }
 
 /// The last one's skep dies while it closes the charter; another manager joins before that arrives.

@@ -10,6 +10,7 @@ const QUIET: Founding = Founding {
     expiries: 1,
     terminations: 0,
     silences: 0,
+    dim_looks: 0,
     fence: Fence::Held,
 };
 const LOSING: Founding =
@@ -21,6 +22,11 @@ fn founding_holds() {
 }
 
 #[test]
+fn founding_holds_where_looks_fail_to_see_something() {
+    Founding { dim_looks: 2, ..QUIET }.checker().spawn_bfs().join().assert_properties();
+}
+
+#[test]
 fn founding_without_its_fence_ends_in_two_swarms() {
     let model = Founding { workers: 2, fence: Fence::Missing, ..QUIET };
     let checker = model.checker().spawn_bfs().join();
@@ -29,10 +35,12 @@ fn founding_without_its_fence_ends_in_two_swarms() {
 
 #[test]
 fn losing_holds() {
-    let checker = LOSING.checker().target_max_depth(12).spawn_bfs().join();
-    for property in LOSING.properties() {
-        if matches!(property.expectation, Expectation::Always) {
-            checker.assert_no_discovery(property.name);
+    for model in [LOSING, Founding { dim_looks: 2, ..LOSING }] {
+        let checker = model.checker().target_max_depth(12).spawn_bfs().join();
+        for property in LOSING.properties() {
+            if matches!(property.expectation, Expectation::Always) {
+                checker.assert_no_discovery(property.name);
+            }
         }
     }
 }

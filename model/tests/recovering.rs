@@ -16,6 +16,7 @@ const QUIET: Recovering = Recovering {
     cuts: 0,
     outages: 0,
     adoptions: 0,
+    dim_looks: 0,
     are_clocks_off: false,
     fence: Fence::Held,
 };
@@ -73,6 +74,21 @@ fn the_last_survivor_is_terminated_in_the_middle() {
 #[test]
 fn the_ledger_is_out_of_reach() {
     holds(Recovering { managers: 3, lost: 0, cuts: 1, outages: 2, adoptions: 1, ..QUIET });
+}
+
+/// Docker is silent, rows cannot be read, Auto Scaling does not answer: nothing is taken apart for that.
+#[test]
+fn looks_that_fail_to_see_something_cost_nothing() {
+    holds(Recovering { dim_looks: 2, workers: 1, crashes: 1, expiries: 1, ..QUIET });
+    holds(Recovering { dim_looks: 2, lost: 1, cuts: 2, ..QUIET });
+    holds(Recovering { dim_looks: 2, recoveries: 2, expiries: 1, ..APART });
+}
+
+#[test]
+fn silence_that_counts_as_no_leader_is_found() {
+    let model = Recovering { cuts: 0, dim_looks: 1, fence: Fence::SilenceIsNo, ..APART };
+    let checker = model.checker().spawn_bfs().join();
+    checker.assert_any_discovery("no recovery begins beside a known quorum");
 }
 
 #[test]

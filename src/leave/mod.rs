@@ -37,7 +37,7 @@ use act::{LeaveError, Next};
 pub use budget::Budget;
 pub use decide::{Blind, Clock, Observed, Outcome, Step, decide, decide_blind};
 use observe::{Flush, Look, Memory};
-pub use whose::Lookup;
+pub use whose::{Evidence, Lookup, judge};
 
 /// Between two looks. A departure lasts seconds to minutes; the leader looks once a second.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);

@@ -20,7 +20,11 @@ impl World {
             return;
         }
         let decision = self.decide(one, fence);
+        let is_in_doubt = !self.ours(one).is_yes();
+        let is_harmless = matches!(decision, Decision::Wait | Decision::End(Life::TooLate));
+        self.wrongs.in_doubt |= is_in_doubt && !is_harmless;
         let manager = &mut self.managers[one];
+        manager.has_forgotten &= is_in_doubt;
         match decision {
             Decision::Wait => {}
             Decision::Send(request) => manager.decided = Some(request),

@@ -3,12 +3,14 @@
 use skep::fact::Fact;
 use skep::instance::{Departure, Reason, Role};
 use skep::leave;
-use skep::ledger::{DepartureRow, DepartureState};
+use skep::ledger::{Charter, CharterPhase, DepartureRow, DepartureState, Traces};
 use skep::manager;
 use skep::swarm::{Availability, LocalNode, LocalState, NodeView, Quorum, RaftView};
 use time::OffsetDateTime;
 
-use super::{Death, Fence, Life, Manager, Raft, Request, Row, Stage, Time, World};
+use super::{Death, Fence, LEASE, Life, Manager, Raft, Request, Row, Stage, Time, World};
+
+const SWARM: &str = "swarm";
 
 /// What follows from a manager's look.
 pub(super) enum Decision {
@@ -60,7 +62,7 @@ impl Manager {
         LocalNode {
             state: if self.in_swarm { LocalState::Active } else { LocalState::Inactive },
             node_id: self.in_swarm.then(|| "node".into()),
-            swarm_id: None,
+            swarm_id: Some(SWARM.into()),
             is_manager: self.in_swarm && self.raft != Raft::Out,
             has_managers: true,
             managers: vec![],
@@ -72,6 +74,27 @@ impl Manager {
 }
 
 impl World {
+    /// As it is read.
+    fn charter(&self) -> Charter {
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let claim = Charter::claim(None, &Traces::default(), "i", now, LEASE);
+        let phase = if self.is_open { CharterPhase::Open } else { CharterPhase::Closed };
+        Charter { phase, swarm_id: Some(SWARM.into()), ..claim }
+    }
+
+    /// Is the swarm that this manager is in the cluster's?
+    pub(super) fn ours(&self, one: usize) -> Fact {
+        let me = &self.managers[one];
+        if !me.has_forgotten || !me.in_swarm {
+            return Fact::Yes;
+        }
+        let charter = match me.is_cut_off {
+            true => leave::Lookup::CannotTell,
+            false => leave::Lookup::Found(self.charter()),
+        };
+        leave::judge(&me.local(), &leave::Evidence { charter, ..leave::Evidence::default() })
+    }
+
     fn look(&self, one: usize, fence: Fence) -> leave::Observed {
         let me = &self.managers[one];
         let knows = self.knows(one);
@@ -83,7 +106,7 @@ impl World {
         let mut seen = leave::Observed {
             local: me.local(),
             is_withdrawn: false,
-            ours: Fact::Yes,
+            ours: self.ours(one),
             certified: leave::Lookup::CannotTell,
             is_joining: Fact::No,
             was_member: true,
@@ -115,6 +138,8 @@ impl World {
         };
         match fence {
             Fence::Held | Fence::StaysClosed => {}
+            Fence::DoubtIsNo if seen.ours == Fact::CannotTell => seen.ours = Fact::No,
+            Fence::DoubtIsNo => {}
             Fence::NoTurn => {
                 seen.is_other_going = false;
                 seen.quorum.reachable = seen.quorum.managers;

@@ -5,6 +5,9 @@
 //! goes forward, so looking and writing are one action there. Everything that changes raft, the turn or the
 //! charter is two: a look, and what follows from it later.
 //!
+//! Whose swarm a manager is in is known to the skep that has served in it, and forgotten by one that is started anew
+//! in the middle of a departure: it asks the ledger, and cannot tell as long as that is out of its reach.
+//!
 //! The last manager's word that the charter is closed may come late, when another one has joined: then one
 //! that serves opens it again. Left out: a manager whose join ends between the last one's look, after minutes
 //! of waiting for it, and the leaving by force that follows at once.
@@ -60,6 +63,8 @@ pub enum Fence {
     Unconfirmed,
     /// As it must not be: nobody opens a charter again that was closed too late.
     StaysClosed,
+    /// As it must not be: who cannot tell whose swarm it is in takes it for another cluster's.
+    DoubtIsNo,
 }
 
 /// What happens next, to whom.
@@ -69,7 +74,7 @@ pub enum Action {
     Tell(usize),
     Look(usize),
     Act(usize),
-    /// The process dies with its request unsent, and starts anew.
+    /// The process dies with its request unsent, or between two requests, and starts anew.
     Crash(usize),
     /// The process dies, and its request is on its way.
     CrashInMidRequest(usize),
@@ -137,6 +142,8 @@ struct Wrongs {
     early_close: bool,
     /// A second removal from raft has lost the quorum to a death that came before the first.
     blind_removal: bool,
+    /// Somebody has decided more than to wait although it could not tell whose swarm it is in.
+    in_doubt: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -153,6 +160,8 @@ struct Manager {
     is_impatient: bool,
     /// The ledger is out of its reach.
     is_cut_off: bool,
+    /// Its skep was started anew, and has not learned yet whose swarm it is in.
+    has_forgotten: bool,
     clock: Clock,
     /// What it has decided and not done yet.
     decided: Option<Request>,
@@ -241,6 +250,7 @@ impl Manager {
             time: Time::Ample,
             is_impatient: false,
             is_cut_off: false,
+            has_forgotten: false,
             clock,
             decided: None,
         }

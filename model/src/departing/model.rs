@@ -12,10 +12,11 @@ impl Departing {
         let manager = &world.managers[one];
         match manager.decided {
             Some(_) => actions.push(Action::Act(one)),
-            None if manager.is_leaving()
-                && !matches!(world.decide(one, self.fence), Decision::Wait) =>
-            {
-                actions.push(Action::Look(one));
+            None if manager.is_leaving() => {
+                let learns = manager.has_forgotten && world.ours(one).is_yes();
+                if learns || !matches!(world.decide(one, self.fence), Decision::Wait) {
+                    actions.push(Action::Look(one));
+                }
             }
             None => {}
         }
@@ -53,8 +54,12 @@ impl Departing {
         if !manager.is_alive() {
             return;
         }
-        if manager.decided.is_some() && spent.crashes < self.crashes {
-            actions.extend([Action::Crash(one), Action::CrashInMidRequest(one)]);
+        if spent.crashes < self.crashes {
+            if manager.decided.is_some() {
+                actions.extend([Action::Crash(one), Action::CrashInMidRequest(one)]);
+            } else if Self::forgets(manager) && !manager.has_forgotten {
+                actions.push(Action::Crash(one));
+            }
         }
         if manager.is_leaving() && spent.hurries < self.hurries {
             if !manager.is_impatient {
@@ -70,6 +75,12 @@ impl Departing {
         if spent.outages < self.outages {
             actions.push(Action::Outage(one));
         }
+    }
+
+    /// A skep that starts anew in a departure asks the ledger whose swarm it is in. Nothing comes of it where that
+    /// is within reach.
+    fn forgets(manager: &Manager) -> bool {
+        manager.is_leaving() && manager.in_swarm && manager.is_cut_off
     }
 
     /// The last manager's look is young: its patience is minutes, and what it does then is done at once.
@@ -116,13 +127,12 @@ impl Model for Departing {
                 let request = next.managers[one].decided.take()?;
                 next.send(one, request, self.fence);
             }
-            Action::Crash(one) => {
-                next.managers[one].decided.take()?;
-                next.spent.crashes += 1;
-            }
-            Action::CrashInMidRequest(one) => {
-                let request = next.managers[one].decided.take()?;
-                next.late.push(request);
+            Action::Crash(one) | Action::CrashInMidRequest(one) => {
+                let request = next.managers[one].decided.take();
+                if action == Action::CrashInMidRequest(one) {
+                    next.late.push(request?);
+                }
+                next.managers[one].has_forgotten |= Self::forgets(&world.managers[one]);
                 next.spent.crashes += 1;
             }
             Action::Arrive(index) => {
@@ -188,6 +198,10 @@ impl Model for Departing {
             Property::always(
                 "with no more trouble every departure ends",
                 |model, world: &World| world.settles(model.fence),
+            ),
+            Property::always(
+                "who cannot tell whose swarm it is in changes nothing in it",
+                |_, world: &World| !world.wrongs.in_doubt,
             ),
             Property::sometimes("a manager goes in good order", |_, world: &World| {
                 world.managers.iter().any(|one| one.life == Life::Gone && one.raft == Raft::Out)

@@ -6,6 +6,7 @@ use skep::instance::Role;
 use super::{Fence, Host, LEASE, World, Write};
 use crate::charter::Row;
 use crate::clock::Clock;
+use crate::sight::Sight;
 
 /// With nothing going wrong any more, so many looks of every node are enough for all to be Ready.
 const ROUNDS_TO_SETTLE: usize = 12;
@@ -103,11 +104,11 @@ impl World {
             }
             for slot in world.slots() {
                 let decided = world.hosts[usize::from(slot)].decided.take();
-                if let Some(write) = decided.or_else(|| world.write(slot, fence)) {
+                if let Some(write) = decided.or_else(|| world.write(slot, fence, Sight::Clear)) {
                     world.arrive(world.host(slot).id, write, fence);
                 }
             }
         }
-        world.slots().all(|slot| matches!(world.step(slot, fence), Step::Ready(_)))
+        world.slots().all(|slot| matches!(world.step(slot, fence, Sight::Clear), Step::Ready(_)))
     }
 }

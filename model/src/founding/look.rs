@@ -10,6 +10,7 @@ use skep::swarm::{LocalNode, LocalState};
 
 use super::{Fence, Host, LEASE, World, Write};
 use crate::charter::{Row, at, name, number, swarm_name};
+use crate::sight::Sight;
 
 /// Of `boot.lost_after`.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -17,10 +18,16 @@ const PATIENCE: Duration = Duration::from_secs(120);
 impl World {
     /// What a manager finds that has to join. Its patience is taken as over: whatever it has seen at
     /// one moment may have been so for long.
-    fn absence(&self, slot: u8, fence: Fence) -> Option<Absence> {
+    fn absence(&self, slot: u8, fence: Fence, sight: Sight) -> Option<Absence> {
         let me = self.host(slot);
-        let Some(row) = self.charter else { return Some(Absence::default()) };
-        if !row.is_open {
+        let unreadable: BTreeSet<String> = match sight {
+            Sight::NoRows => ["member#manager#i".to_owned()].into(),
+            _ => BTreeSet::new(),
+        };
+        let Some(row) = self.charter else {
+            return Some(Absence { unreadable, ..Absence::default() });
+        };
+        if !row.is_open || sight == Sight::NoList {
             return None;
         }
         let others = || self.rows.iter().filter(|(id, _)| *id != me.id);
@@ -37,13 +44,15 @@ impl World {
             listening: others().any(|(id, _)| listens(*id)).then_some([10, 0, 0, 1].into()),
             lasted: PATIENCE,
             patience: PATIENCE,
+            unreadable,
             ..Absence::default()
         })
     }
 
-    fn look(&self, slot: u8, fence: Fence) -> Observed {
+    fn look(&self, slot: u8, fence: Fence, sight: Sight) -> Observed {
         let Host { id, role, swarm, .. } = *self.host(slot);
         let is_manager = swarm.is_some() && role == Role::Manager;
+        let is_answered = sight != Sight::NoLeader;
         let is_named = self.charter.is_some_and(|row| row.is_open && row.swarm == swarm);
         Observed {
             charter: self.charter.map(Row::charter),
@@ -63,20 +72,26 @@ impl World {
             member: None,
             // Without a quorum nobody can read the swarm's label.
             own_swarm: swarm
-                .filter(|swarm| is_manager && !is_named && self.has_quorum(*swarm))
+                .filter(|swarm| is_answered && is_manager && !is_named && self.has_quorum(*swarm))
                 .map(|swarm| OwnSwarm {
                     mark: Mark::Ours,
                     is_alone: !self.has_joiners(swarm),
                     generation: Some(self.label(swarm)),
                     created_at: None,
-                    has_former: Fact::No,
+                    has_former: match sight {
+                        Sight::NoRows => Fact::CannotTell,
+                        _ => Fact::No,
+                    },
                 }),
             lives_on: None,
-            has_leader: Fact::from(swarm.is_some_and(|swarm| is_manager && self.has_quorum(swarm))),
+            has_leader: match swarm.filter(|_| is_manager) {
+                Some(_) if !is_answered => Fact::CannotTell,
+                swarm => Fact::from(swarm.is_some_and(|swarm| self.has_quorum(swarm))),
+            },
             is_joining: Fact::CannotTell,
             lease: LEASE,
             absence: if swarm.is_none() && role == Role::Manager {
-                self.absence(slot, fence)
+                self.absence(slot, fence, sight)
             } else {
                 None
             },
@@ -88,12 +103,12 @@ impl World {
     }
 
     /// What skep would do now.
-    pub(super) fn step(&self, slot: u8, fence: Fence) -> Step {
-        decide(&name(self.host(slot).id), self.host(slot).role, &self.look(slot, fence))
+    pub(super) fn step(&self, slot: u8, fence: Fence, sight: Sight) -> Step {
+        decide(&name(self.host(slot).id), self.host(slot).role, &self.look(slot, fence, sight))
     }
 
-    pub(super) fn write(&self, slot: u8, fence: Fence) -> Option<Write> {
-        match self.step(slot, fence) {
+    pub(super) fn write(&self, slot: u8, fence: Fence, sight: Sight) -> Option<Write> {
+        match self.step(slot, fence, sight) {
             Step::Claim { seen, .. } => {
                 Some(Write::Claim { seen: seen.as_ref().map(Row::of), now: self.now(slot) })
             }

@@ -11,6 +11,7 @@ use skep::instance::Role;
 
 use crate::charter::Row;
 use crate::clock::Clock;
+use crate::sight::Sight;
 
 const LEASE: Duration = Duration::from_secs(30);
 
@@ -27,6 +28,8 @@ pub struct Founding {
     pub terminations: usize,
     /// How often an instance may stop to answer, or begin to again.
     pub silences: usize,
+    /// How many looks may fail to see something, and be acted on all the same.
+    pub dim_looks: usize,
     pub fence: Fence,
 }
 
@@ -44,6 +47,11 @@ pub enum Fence {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     Look(u8),
+    /// A look that fails to see something.
+    LookDimly {
+        slot: u8,
+        sight: Sight,
+    },
     Act(u8),
     /// The process dies with its request unsent, and starts anew.
     Crash(u8),
@@ -79,6 +87,7 @@ pub struct World {
     expiries: usize,
     terminations: usize,
     silences: usize,
+    dim_looks: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -146,6 +155,7 @@ impl World {
             expiries: 0,
             terminations: 0,
             silences: 0,
+            dim_looks: 0,
         }
     }
 

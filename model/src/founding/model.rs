@@ -4,6 +4,23 @@ use skep::boot::Step;
 use stateright::{Model, Property};
 
 use super::{Action, Founding, World};
+use crate::sight::Sight;
+
+impl Founding {
+    /// Looks that fail to see something and lead to what a clear one does not.
+    fn dim_looks(&self, world: &World, slot: u8, actions: &mut Vec<Action>) {
+        if world.dim_looks >= self.dim_looks {
+            return;
+        }
+        let clear = world.write(slot, self.fence, Sight::Clear);
+        let differs = |sight: &Sight| {
+            let dim = world.write(slot, self.fence, *sight);
+            dim.is_some() && dim != clear
+        };
+        let dim = Sight::DIM.into_iter().filter(differs);
+        actions.extend(dim.map(|sight| Action::LookDimly { slot, sight }));
+    }
+}
 
 impl Model for Founding {
     type State = World;
@@ -16,8 +33,12 @@ impl Model for Founding {
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
         for slot in world.slots() {
             match world.host(slot).decided {
-                None if world.write(slot, self.fence).is_some() => actions.push(Action::Look(slot)),
-                None => {}
+                None => {
+                    if world.write(slot, self.fence, Sight::Clear).is_some() {
+                        actions.push(Action::Look(slot));
+                    }
+                    self.dim_looks(world, slot, actions);
+                }
                 Some(_) => {
                     actions.push(Action::Act(slot));
                     if world.crashes < self.crashes {
@@ -44,7 +65,12 @@ impl Model for Founding {
         let id = |slot: u8| world.host(slot).id;
         match action {
             Action::Look(slot) => {
-                next.hosts[usize::from(slot)].decided = world.write(slot, self.fence);
+                let decided = world.write(slot, self.fence, Sight::Clear);
+                next.hosts[usize::from(slot)].decided = decided;
+            }
+            Action::LookDimly { slot, sight } => {
+                next.dim_looks += 1;
+                next.hosts[usize::from(slot)].decided = world.write(slot, self.fence, sight);
             }
             Action::Act(slot) => {
                 let write = next.hosts[usize::from(slot)].decided.take()?;
@@ -96,8 +122,11 @@ impl Model for Founding {
                 (0u8..).take(world.swarms.len()).filter(is_alive).count() <= 1
             }),
             Property::always("nobody is refused", |model, world: &World| {
-                let is_refused = |slot| matches!(world.step(slot, model.fence), Step::Refuse(_));
-                !world.slots().any(is_refused)
+                let dim = &Sight::DIM[..if model.dim_looks > 0 { Sight::DIM.len() } else { 0 }];
+                let is_refused =
+                    |slot, sight| matches!(world.step(slot, model.fence, sight), Step::Refuse(_));
+                let mut sights = dim.iter().chain(&[Sight::Clear]);
+                !sights.any(|sight| world.slots().any(|slot| is_refused(slot, *sight)))
             }),
             Property::always("with no more trouble all become Ready", |model, world: &World| {
                 world.settles(model.fence)

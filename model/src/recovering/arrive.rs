@@ -5,11 +5,12 @@ use skep::instance::Role;
 
 use super::{Fence, LEASE, MemberRow, Request, Seat, World};
 use crate::charter::{Row, number};
+use crate::sight::Sight;
 
 impl World {
     /// A boot's look; the request is decided, or what follows is done.
-    pub(super) fn look(&mut self, slot: u8, through: Option<u8>, fence: Fence) {
-        let step = self.step(slot, fence);
+    pub(super) fn look(&mut self, slot: u8, through: Option<u8>, fence: Fence, sight: Sight) {
+        let step = self.step(slot, fence, sight);
         let now = self.now(slot);
         let decided = match step {
             Step::Claim { seen, .. } => {
@@ -73,8 +74,8 @@ impl World {
     }
 
     /// A look of one that serves: it boots again, or writes its row.
-    pub(super) fn care(&mut self, slot: u8, fence: Fence) {
-        if self.is_out(slot, fence) {
+    pub(super) fn care(&mut self, slot: u8, fence: Fence, sight: Sight) {
+        if self.is_out(slot, fence, sight) {
             self.host_mut(slot).serves = None;
         } else {
             self.host_mut(slot).decided = self.wanted_row(slot);

@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 
 use super::{Fence, Host, MemberRow, Node, Request, Seat, World};
 use crate::charter::{at, name, swarm_name};
+use crate::sight::Sight;
 
 /// Of `boot.lost_after`.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -105,7 +106,24 @@ impl World {
         })
     }
 
-    fn absence(&self, slot: u8) -> Absence {
+    /// Keys of rows that cannot be read.
+    fn unreadable(sight: Sight) -> BTreeSet<String> {
+        match sight {
+            Sight::NoRows => ["member#manager#i".to_owned()].into(),
+            _ => BTreeSet::new(),
+        }
+    }
+
+    /// Does a leader answer there, as far as that can be told?
+    fn has_leader(&self, slot: u8, fence: Fence, sight: Sight) -> Fact {
+        match (sight, fence) {
+            (Sight::NoLeader, Fence::SilenceIsNo) => Fact::No,
+            (Sight::NoLeader, _) => Fact::CannotTell,
+            _ => self.is_led(slot).into(),
+        }
+    }
+
+    fn absence(&self, slot: u8, sight: Sight) -> Absence {
         let me = self.host(slot).id;
         let mut managers: Vec<u8> = self.manager_rows(slot).map(|(id, _)| id).collect();
         managers.extend(Some(self.charter.founder).filter(|founder| *founder != me));
@@ -120,6 +138,7 @@ impl World {
             // Two minutes are longer than a row takes.
             lasted: if self.is_row_due() { Duration::ZERO } else { PATIENCE },
             patience: PATIENCE,
+            unreadable: Self::unreadable(sight),
             ..Absence::default()
         }
     }
@@ -135,14 +154,15 @@ impl World {
     }
 
     /// What boot decides now.
-    pub(super) fn step(&self, slot: u8, fence: Fence) -> boot::Step {
+    pub(super) fn step(&self, slot: u8, fence: Fence, sight: Sight) -> boot::Step {
         let Host { id, role, seat, .. } = *self.host(slot);
         let charter = self.charter(fence);
         let local = self.local(slot);
         let is_named = self.charter.is_open && local.swarm_id == charter.swarm_id;
         let has_row = seat.is_some_and(|seat| self.has_row(slot, seat));
         let is_recreated = is_named && !has_row && charter.fences(&name(id), 0);
-        let may_ask = local.is_manager && self.is_led(slot) && (!is_named || is_recreated);
+        let is_answered = sight != Sight::NoLeader && self.is_led(slot);
+        let may_ask = local.is_manager && is_answered && (!is_named || is_recreated);
         let own_swarm = seat.filter(|_| may_ask).map(|seat| {
             let history = self.history(seat.history);
             let is_asked = charter.is_recovery() || is_recreated;
@@ -153,24 +173,28 @@ impl World {
                 // Founded under an earlier claim than the open charter's.
                 generation: Some(0),
                 created_at: None,
-                has_former: Fact::from(
-                    former.iter().any(|node| history.raft.contains(node))
-                        && !(is_recreated && fence == Fence::Unasked),
-                ),
+                has_former: match former.iter().any(|node| history.raft.contains(node)) {
+                    _ if is_recreated && fence == Fence::Unasked => Fact::No,
+                    false if sight == Sight::NoRows => Fact::CannotTell,
+                    is_former => is_former.into(),
+                },
             }
         });
         let may_be_lost = self.charter.is_open || charter.is_recovery();
         let seen = boot::Observed {
             member: seat.and_then(|_| self.own_row(slot)),
             own_swarm,
-            absence: (seat.is_none() && role == Role::Manager && may_be_lost)
-                .then(|| self.absence(slot)),
+            absence: (seat.is_none()
+                && role == Role::Manager
+                && may_be_lost
+                && sight != Sight::NoList)
+                .then(|| self.absence(slot, sight)),
             charter: Some(charter),
             local,
             certificate_error: None,
             certified: None,
             lives_on: None,
-            has_leader: Fact::from(self.is_led(slot)),
+            has_leader: self.has_leader(slot, fence, sight),
             is_joining: Fact::CannotTell,
             is_moved: false,
             relief: None,
@@ -182,7 +206,7 @@ impl World {
     }
 
     /// What one that serves makes of its membership; `true` says that it has to boot again.
-    pub(super) fn is_out(&self, slot: u8, fence: Fence) -> bool {
+    pub(super) fn is_out(&self, slot: u8, fence: Fence, sight: Sight) -> bool {
         let Host { id, role, seat, serves, .. } = *self.host(slot);
         let (Some(generation), Some(seat)) = (serves, seat) else { return false };
         let membership = Membership {
@@ -196,10 +220,10 @@ impl World {
             row: self.own_row(slot),
             is_manager_there: !self.doors(slot).is_empty(),
             reach: Reach::Open,
-            has_leader: Fact::from(self.is_led(slot)),
+            has_leader: self.has_leader(slot, fence, sight),
         };
-        let seen =
-            care::Observed { local: self.local(slot), is_moved: false, records: Some(records) };
+        let records = Some(records).filter(|_| sight != Sight::NoRows);
+        let seen = care::Observed { local: self.local(slot), is_moved: false, records };
         matches!(care::decide(&name(id), &membership, &seen), Verdict::Out(_))
     }
 
@@ -246,7 +270,7 @@ impl World {
     }
 
     /// Does `skep recover` begin there?
-    pub(super) fn may_recover(&self, slot: u8, fence: Fence) -> bool {
+    pub(super) fn may_recover(&self, slot: u8, fence: Fence, sight: Sight) -> bool {
         if self.charter.is_open && self.is_row_due() {
             return false;
         }
@@ -268,11 +292,11 @@ impl World {
             local: Some(self.local(slot)),
             row: self.own_row(slot),
             others: others.collect(),
-            unreadable: BTreeSet::new(),
-            listed: Some(listed.collect()),
+            unreadable: Self::unreadable(sight),
+            listed: Some(listed.collect()).filter(|_| sight != Sight::NoList),
             listening: listening.map(|(id, _)| address(id).into()).collect(),
             unlock_keys: None,
-            has_leader: Fact::from(self.is_led(slot)),
+            has_leader: self.has_leader(slot, fence, sight),
             leaves_by: None,
             now,
         })

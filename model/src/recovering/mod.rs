@@ -31,6 +31,7 @@ use skep::instance::Role;
 
 use crate::charter::Row;
 use crate::clock::Clock;
+use crate::sight::Sight;
 
 /// As `recover` has it; longer than that of a founding, which is what another claim needs here as well.
 const LEASE: Duration = Duration::from_secs(300);
@@ -57,6 +58,8 @@ pub struct Recovering {
     pub outages: usize,
     /// How often Docker may bring a former manager back into raft, sixteen seconds after it was struck.
     pub adoptions: usize,
+    /// How many looks may fail to see something, and be acted on all the same.
+    pub dim_looks: usize,
     pub are_clocks_off: bool,
     pub fence: Fence,
 }
@@ -71,6 +74,8 @@ pub enum Fence {
     Unfenced,
     /// As it must not be: a manager without a row does not ask whose raft it came into.
     Unasked,
+    /// As it must not be: a Docker that does not say whether there is a leader has none.
+    SilenceIsNo,
 }
 
 /// What happens next, to whom.
@@ -87,6 +92,19 @@ pub enum Action {
     Care(u8),
     /// The operator looks there, and begins a recovery.
     Recover(u8),
+    /// Each of these by a look that fails to see something.
+    LookDimly {
+        slot: u8,
+        sight: Sight,
+    },
+    CareDimly {
+        slot: u8,
+        sight: Sight,
+    },
+    RecoverDimly {
+        slot: u8,
+        sight: Sight,
+    },
     Act(u8),
     /// The process dies with its request unsent, and starts anew.
     Crash(u8),
@@ -138,6 +156,7 @@ struct Spent {
     cuts: usize,
     outages: usize,
     adoptions: usize,
+    dim_looks: usize,
 }
 
 /// What must never happen, once it has.

@@ -5,6 +5,7 @@ use skep::instance::Role;
 use stateright::{Model, Property};
 
 use super::{Action, Host, Recovering, Request, World};
+use crate::sight::Sight;
 
 impl Request {
     fn is_for_the_ledger(self) -> bool {
@@ -32,12 +33,13 @@ impl Recovering {
             }
             return;
         }
+        self.dim_looks(world, slot, actions);
         if serves.is_some() {
-            if world.is_out(slot, self.fence) || world.wanted_row(slot).is_some() {
+            if world.is_out(slot, self.fence, Sight::Clear) || world.wanted_row(slot).is_some() {
                 actions.push(Action::Care(slot));
             }
         } else {
-            match world.step(slot, self.fence) {
+            match world.step(slot, self.fence, Sight::Clear) {
                 Step::Wait { .. } | Step::Refuse(_) => {}
                 Step::Join { .. } => {
                     let doors = world.doors(slot).into_iter();
@@ -48,7 +50,7 @@ impl Recovering {
         }
         if role == Role::Manager
             && world.spent.recoveries < self.recoveries
-            && world.may_recover(slot, self.fence)
+            && world.may_recover(slot, self.fence, Sight::Clear)
         {
             actions.push(Action::Recover(slot));
         }
@@ -57,6 +59,33 @@ impl Recovering {
         }
         if world.may_mark(slot) {
             actions.push(Action::Mark(slot));
+        }
+    }
+
+    /// Looks that fail to see something and lead to what a clear one does not.
+    fn dim_looks(&self, world: &World, slot: u8, actions: &mut Vec<Action>) {
+        if world.spent.dim_looks >= self.dim_looks {
+            return;
+        }
+        let Host { serves, role, .. } = *world.host(slot);
+        let is_due = role == Role::Manager && world.spent.recoveries < self.recoveries;
+        for sight in Sight::DIM {
+            let is_news = |is_it: &dyn Fn(Sight) -> bool| is_it(sight) && !is_it(Sight::Clear);
+            if serves.is_some() {
+                if is_news(&|sight| world.is_out(slot, self.fence, sight)) {
+                    actions.push(Action::CareDimly { slot, sight });
+                }
+            } else {
+                let dim = world.step(slot, self.fence, sight);
+                let is_idle =
+                    matches!(dim, Step::Wait { .. } | Step::Refuse(_) | Step::Join { .. });
+                if !is_idle && dim != world.step(slot, self.fence, Sight::Clear) {
+                    actions.push(Action::LookDimly { slot, sight });
+                }
+            }
+            if is_due && is_news(&|sight| world.may_recover(slot, self.fence, sight)) {
+                actions.push(Action::RecoverDimly { slot, sight });
+            }
         }
     }
 
@@ -108,10 +137,25 @@ impl Model for Recovering {
     fn next_state(&self, world: &World, action: Action) -> Option<World> {
         let mut next = world.clone();
         match action {
-            Action::Look(slot) => next.look(slot, None, self.fence),
-            Action::LookFor { slot, through } => next.look(slot, Some(through), self.fence),
-            Action::Care(slot) => next.care(slot, self.fence),
+            Action::Look(slot) => next.look(slot, None, self.fence, Sight::Clear),
+            Action::LookFor { slot, through } => {
+                next.look(slot, Some(through), self.fence, Sight::Clear);
+            }
+            Action::Care(slot) => next.care(slot, self.fence, Sight::Clear),
+            Action::LookDimly { slot, sight } => {
+                next.spent.dim_looks += 1;
+                next.look(slot, None, self.fence, sight);
+            }
+            Action::CareDimly { slot, sight } => {
+                next.spent.dim_looks += 1;
+                next.care(slot, self.fence, sight);
+            }
             Action::Recover(slot) => {
+                next.spent.recoveries += 1;
+                next.recover(slot);
+            }
+            Action::RecoverDimly { slot, .. } => {
+                next.spent.dim_looks += 1;
                 next.spent.recoveries += 1;
                 next.recover(slot);
             }
@@ -185,7 +229,8 @@ impl Model for Recovering {
             Property::always("nobody is refused", |model, world: &World| {
                 let is_refused = |slot| {
                     let boots = world.host(slot).serves.is_none();
-                    boots && matches!(world.step(slot, model.fence), Step::Refuse(_))
+                    let step = world.step(slot, model.fence, Sight::Clear);
+                    boots && matches!(step, Step::Refuse(_))
                 };
                 !world.slots().any(is_refused)
             }),

@@ -5,6 +5,7 @@ use skep::instance::Role;
 
 use super::{Fence, LEASE, World};
 use crate::clock::Clock;
+use crate::sight::Sight;
 
 /// With nothing going wrong any more, so many rounds are enough for everybody to take its place.
 const ROUNDS: usize = 24;
@@ -58,7 +59,7 @@ impl World {
             if !self.is_led_anywhere()
                 && host.role == Role::Manager
                 && host.decided.is_none()
-                && self.may_recover(slot, fence)
+                && self.may_recover(slot, fence, Sight::Clear)
             {
                 self.recover(slot);
                 self.go_on(fence);
@@ -122,13 +123,13 @@ impl World {
         if let Some(request) = self.host_mut(slot).decided.take() {
             self.send(slot, request, fence);
         } else if self.host(slot).serves.is_some() {
-            self.care(slot, fence);
-        } else if let Step::Join { .. } = self.step(slot, fence) {
+            self.care(slot, fence, Sight::Clear);
+        } else if let Step::Join { .. } = self.step(slot, fence, Sight::Clear) {
             let doors = self.doors(slot);
             let door = doors.iter().find(|id| self.slot_of(**id).is_some_and(|it| self.is_led(it)));
-            self.look(slot, door.copied(), fence);
+            self.look(slot, door.copied(), fence, Sight::Clear);
         } else {
-            self.look(slot, None, fence);
+            self.look(slot, None, fence, Sight::Clear);
         }
         self.bury(slot);
         self.mark(slot);
