@@ -250,6 +250,7 @@ pub async fn announce_misconfiguration(settings: &Settings) {
 /// the others.
 async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> Infallible {
     node.state.update(|state| state.membership = Some(membership.clone()));
+    let recorded = manager::record_ready(node, membership).await;
     node.state.enter(Phase::Ready, membership.to_string());
     node.events.tell(Event::Joined, None);
     let node_id = &membership.node_id;
@@ -258,7 +259,7 @@ async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> I
     standing::remember(node, node_id);
     let (_, never, _, _, _, _, _, _, _, _, _) = tokio::join!(
         standby::announce(node, announcer),
-        manager::keep_recorded(node, membership),
+        manager::keep_recorded(node, membership, recorded),
         manager::look_after_departures(node, node_id),
         manager::reap_the_dead(node, node_id),
         manager::keep_labelled(node, node_id),
@@ -366,5 +367,49 @@ async fn give_up_what_was_begun(node: &Node) {
         Err(_) => {
             tracing::warn!("what was begun could not be given up within {LAST_WORDS_PATIENCE:?}")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::stub::Stub;
+    use crate::instance::Role;
+    use crate::swarm::tests::fake_engine::{FakeEngine, RELEASES};
+
+    /// Serves until the node is Ready; returns the calls to AWS by then.
+    async fn calls_before_ready(stub: &Stub) -> Vec<String> {
+        let engine = FakeEngine::start(RELEASES[0]);
+        let mut node = Node::example(engine.swarm(), stub).await;
+        let dir = tempfile::tempdir().unwrap();
+        dir.path().clone_into(&mut node.settings.state_dir);
+        let aws = stub.aws().await;
+        let announcer = Announcer::new(&node.instance, &node.settings, &aws);
+        let membership = Membership {
+            node_id: "n1".to_owned(),
+            swarm_id: "s1".to_owned(),
+            generation: 1,
+            role: Role::Manager,
+        };
+        let mut states = node.state.subscribe();
+        tokio::select! {
+            never = serve(&node, &membership, &announcer) => match never {},
+            ready = states.wait_for(|state| state.phase == Phase::Ready) => drop(ready.unwrap()),
+        }
+        stub.requests()
+    }
+
+    #[tokio::test]
+    async fn a_node_is_ready_once_its_row_is_written() {
+        let stub = Stub::start().await;
+        stub.answer(200, "{}");
+        let calls = calls_before_ready(&stub).await;
+        assert!(calls.iter().any(|call| call.contains("member#manager#i-0abc")), "{calls:?}");
+    }
+
+    #[tokio::test]
+    async fn a_ledger_that_is_down_keeps_no_member_from_being_ready() {
+        let stub = Stub::start().await;
+        calls_before_ready(&stub).await;
     }
 }

@@ -37,7 +37,7 @@ pub use missing::mark_the_missing;
 pub use never_joined::release_who_never_joined;
 pub use quorum::{stop_showing_quorum, watch_quorum};
 pub use reap::reap_the_dead;
-pub use record::keep_recorded;
+pub use record::{keep_recorded, record_ready};
 pub use registry::keep_pull_credentials;
 pub use rejoin::take_out_who_asks;
 use rounds::AT_ONCE;
