@@ -106,6 +106,9 @@ pub struct NodeState {
     pub departure: Option<Departure>,
     /// How its last departure has failed, where the node goes on.
     pub failed_departure: Option<String>,
+    /// The ledger does not say so yet: with so many tasks killed.
+    #[serde(skip)]
+    pub unrecorded_failure: Option<usize>,
     /// Why it is to get no tasks although it stays.
     pub quiet: Option<Quiet>,
     /// This host is broken for good, and Auto Scaling was asked to replace it.
@@ -277,6 +280,7 @@ impl Default for StateHandle {
             membership: None,
             departure: None,
             failed_departure: None,
+            unrecorded_failure: None,
             quiet: None,
             is_given_up: false,
             is_detached: false,

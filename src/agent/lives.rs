@@ -10,7 +10,7 @@ use crate::announce::Announcer;
 use crate::care::replacement;
 use crate::imds::TargetState;
 use crate::instance::{Departure, Reason};
-use crate::leave::Outcome;
+use crate::leave::{self, Outcome};
 use crate::node::Node;
 use crate::watch::Notices;
 
@@ -78,6 +78,7 @@ async fn stay(
         let ended = tokio::select! {
             ended = take_part(node, announcer, notices, first_boot.take()) => ended,
             never = replacement::watch_docker(node) => match never {},
+            never = leave::record_failure(node) => match never {},
         };
         if let Err(RunError::Boot(error)) = &ended {
             replacement::after_failure(node, notices, error).await;

@@ -177,15 +177,17 @@ async fn rounds(node: &Node, notices: &Notices) -> Result<Option<Membership>, Bo
         let unsettled_for = unsettled_since.map_or(Duration::ZERO, |since| since.elapsed());
         let round = async {
             // In one round trip: a departure that a crash has interrupted comes before joining.
-            let (seen, ()) = tokio::try_join!(
+            let (seen, departure) = tokio::try_join!(
                 observe::observe(node, unsettled_for, &mut progress.joining.vigil),
                 async {
-                    if !is_departure_known {
-                        crate::leave::resume(node, notices).await?;
+                    if is_departure_known {
+                        return Ok(None);
                     }
-                    Ok(())
+                    Ok(node.ledger.fetch_departure(&node.instance.id).await?)
                 }
             )?;
+            let is_out = seen.local.state == LocalState::Inactive;
+            crate::leave::resume(node, notices, departure, is_out).await?;
             is_departure_known = true;
             if notices.now().is_some() {
                 return Ok(Next::LookAtOnce);
