@@ -2,6 +2,7 @@
 //! the health port and as log fields. Phases write it, everything else only reads.
 
 mod handle;
+mod recent_lines;
 mod trouble_log;
 
 use std::collections::BTreeMap;

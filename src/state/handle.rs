@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::recent_lines::RecentLines;
 use super::trouble_log::{Line, TroubleLog};
 use super::{NodeState, Phase, Progress};
 use crate::fact::Fact;
@@ -19,6 +20,7 @@ const QUORUM: &str = "quorum";
 #[derive(Clone, Debug)]
 pub struct StateHandle {
     state: watch::Sender<NodeState>,
+    lines: Arc<Mutex<RecentLines>>,
     troubles: Arc<Mutex<TroubleLog>>,
 }
 
@@ -49,14 +51,21 @@ impl Default for StateHandle {
             trouble: None,
             troubles: BTreeMap::new(),
         });
-        Self { state, troubles: Arc::default() }
+        Self { state, lines: Arc::default(), troubles: Arc::default() }
     }
 }
 
 impl StateHandle {
-    /// Enters a phase, or says something new about the present one.
+    /// Enters a phase, or says something new about the present one. To be called with every attempt: lines that
+    /// take turns are logged once a minute.
     pub fn enter(&self, phase: Phase, doing: impl Into<String>) {
         let doing = doing.into();
+        if self.is_news(phase, &doing) {
+            match phase {
+                Phase::Failed => tracing::error!(target: "skep::node", phase = "failed", "{doing}"),
+                _ => tracing::info!(target: "skep::node", phase = phase.as_str(), "{doing}"),
+            }
+        }
         self.state.send_if_modified(|state| {
             if state.phase == phase && state.doing == doing {
                 return false;
@@ -65,13 +74,14 @@ impl StateHandle {
                 state.phase = phase;
                 state.since = OffsetDateTime::now_utc();
             }
-            match phase {
-                Phase::Failed => tracing::error!(target: "skep::node", phase = "failed", "{doing}"),
-                _ => tracing::info!(target: "skep::node", phase = phase.as_str(), "{doing}"),
-            }
             state.doing = doing;
             true
         });
+    }
+
+    fn is_news(&self, phase: Phase, doing: &str) -> bool {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.note(phase, doing, Instant::now())
     }
 
     /// The node is out, as `outcome` says. Tasks that were killed are named with it: the log, `skep status` and
