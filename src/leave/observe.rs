@@ -48,8 +48,8 @@ pub struct Memory {
     pub start: Instant,
     /// Since when a replacement has had time to join.
     relief_since: Instant,
-    /// When the charter was last asked for a claim of this node to re-create the quorum.
-    pub claim_checked: Option<Instant>,
+    /// When the charter is asked next for a claim of this node to re-create the quorum; `None`: now.
+    pub claim_check_at: Option<Instant>,
     /// The time for re-creating the quorum is over.
     pub is_recovery_over: bool,
     /// The notice's deadline, and when that is by this host's own time.
@@ -114,7 +114,7 @@ impl Memory {
         Self {
             start,
             relief_since: start,
-            claim_checked: None,
+            claim_check_at: None,
             is_recovery_over: false,
             deadline: None,
             silent_since: None,

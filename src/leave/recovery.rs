@@ -13,6 +13,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::budget_of;
 use super::observe::Memory;
 use crate::boot;
+use crate::fact::Fact;
+use crate::instance::Role;
 use crate::ledger::MemberState;
 use crate::node::Node;
 use crate::state::Phase;
@@ -21,6 +23,10 @@ use crate::watch::Notice;
 
 /// A claim whose answer was lost, or one of an earlier start of skep, is found in the charter.
 const CLAIM_EVERY: Duration = Duration::from_secs(60);
+/// After a charter that could not be read: an operator may have claimed a moment ago.
+const CLAIM_AGAIN: Duration = Duration::from_secs(5);
+/// DynamoDB answers within milliseconds; the departure goes on without an answer.
+const CHARTER_WITHIN: Duration = Duration::from_secs(5);
 /// Docker's workers try every 8 s at the latest to reach one of the managers that they know.
 const WORKERS_BACK_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -28,15 +34,25 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Has this node claimed to re-create the quorum? Asked between two rounds, once the departure is in the ledger.
 pub(super) async fn is_due(node: &Node, memory: &mut Memory) -> bool {
     let is_told = timeout(Duration::ZERO, node.recovery_begun.notified()).await.is_ok();
-    let is_check_due = memory.claim_checked.is_none_or(|at| at.elapsed() >= CLAIM_EVERY);
-    if !(is_told || is_check_due) || memory.is_recovery_over {
+    let is_check_due = memory.claim_check_at.is_none_or(|at| at <= Instant::now());
+    // Only managers claim.
+    if node.role != Role::Manager || !(is_told || is_check_due) || memory.is_recovery_over {
         return false;
     }
-    memory.claim_checked = Some(Instant::now());
-    // Without an answer the next check decides.
-    let charter = timeout(LOOK_EVERY * 5, node.ledger.fetch_charter()).await;
+    let claim = has_claimed(node).await;
+    let pause = if claim == Fact::CannotTell { CLAIM_AGAIN } else { CLAIM_EVERY };
+    memory.claim_check_at = Some(Instant::now() + pause);
+    claim.is_yes()
+}
+
+async fn has_claimed(node: &Node) -> Fact {
     let me = &node.instance.id;
-    matches!(charter, Ok(Ok(Some(charter))) if charter.is_recovery() && charter.is_claimed_by(me))
+    match timeout(CHARTER_WITHIN, node.ledger.fetch_charter()).await {
+        Ok(Ok(charter)) => {
+            charter.is_some_and(|it| it.is_recovery() && it.is_claimed_by(me)).into()
+        }
+        Ok(Err(_)) | Err(_) => Fact::CannotTell,
+    }
 }
 
 /// Re-creates the quorum, and waits for the workers: of the managers that they know, only this one is left to name
@@ -118,7 +134,7 @@ mod tests {
             // Of an earlier start of skep: nobody has told this one.
             let mut memory = Memory::new(Instant::now());
             if is_told {
-                memory.claim_checked = Some(Instant::now());
+                memory.claim_check_at = Some(Instant::now() + CLAIM_EVERY);
                 node.recovery_begun.notify_one();
             }
             stub.answer(status, answer);
@@ -131,10 +147,31 @@ mod tests {
             assert!(!due(200, "{}", is_told).await);
             assert!(!due(500, "{}", is_told).await, "cannot tell");
         }
-        let mut checked = Memory::new(Instant::now());
-        checked.claim_checked = Some(Instant::now());
-        assert!(!is_due(&node, &mut checked).await, "not asked every half second");
-        assert!(!checked.is_recovery_over);
+    }
+
+    /// An operator has claimed, and the look at the charter fails.
+    #[tokio::test]
+    async fn a_charter_that_cannot_be_read_is_asked_for_again_in_a_few_seconds() {
+        let stub = Stub::start().await;
+        let mut node = Node::example(Swarm::new("unix:///nowhere".to_owned()), &stub).await;
+        let mut memory = Memory::new(Instant::now());
+        let next = |memory: &Memory| memory.claim_check_at.unwrap() - Instant::now();
+        node.recovery_begun.notify_one();
+        assert!(!is_due(&node, &mut memory).await, "cannot tell");
+        assert!(next(&memory) <= CLAIM_AGAIN);
+        let asked = stub.requests().len();
+        assert!(!is_due(&node, &mut memory).await);
+        assert_eq!(stub.requests().len(), asked, "not asked every half second");
+
+        memory.claim_check_at = Some(Instant::now());
+        stub.answer(200, &charter(&node.instance.id, "founding"));
+        assert!(is_due(&node, &mut memory).await);
+        assert!(next(&memory) > CLAIM_EVERY / 2, "it was answered");
+
+        let asked = stub.requests().len();
+        node.role = Role::Worker;
+        assert!(!is_due(&node, &mut Memory::new(Instant::now())).await);
+        assert_eq!(stub.requests().len(), asked, "a worker claims nothing");
     }
 
     /// Flushing, demoting and leaving keep their shares, whatever does not come to an end; and a nearer deadline
