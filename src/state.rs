@@ -118,6 +118,9 @@ pub struct NodeState {
     pub why: Option<String>,
     /// While it leaves.
     pub progress: Option<Progress>,
+    /// While it leaves: until when the quorum can still be re-created here. `None` when that is over.
+    #[serde(skip)]
+    pub recovery_until: Option<OffsetDateTime>,
     /// On a manager: what keeps the nodes on the list that look dead, by Docker's id. Shown with the
     /// fleet.
     #[serde(skip)]

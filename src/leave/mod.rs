@@ -63,6 +63,8 @@ pub async fn leave(node: &Node, notices: &Notices) -> Outcome {
         let Some(departure) = departure else { break Outcome::NothingToLeave };
         node.state.set_departure(&departure);
         let budget = budget_of(node, &departure, &mut memory);
+        let recovery = (!memory.is_recovery_over).then(|| progress::at(budget.drain_until));
+        node.state.set_recovery_until(recovery);
         let mut pause = LOOK_INTERVAL;
         match round(node, &departure, is_withdrawn, &budget, &mut memory, &mut news).await {
             // It has been given again this moment: the next round asks anew.
@@ -92,6 +94,7 @@ pub async fn leave(node: &Node, notices: &Notices) -> Outcome {
             () = node.recovery_begun.notified() => node.recovery_begun.notify_one(),
         }
     };
+    node.state.set_recovery_until(None);
     let reason = notices.now().map(|departure| departure.reason);
     let outcome = reason.map_or(outcome, |reason| outcome.on_machine(reason, memory.has_left));
     let killed = memory.all_killed(outcome);

@@ -58,9 +58,14 @@ async fn has_claimed(node: &Node) -> Fact {
 /// Re-creates the quorum, and waits for the workers: of the managers that they know, only this one is left to name
 /// others to them.
 pub(super) async fn run(node: &Node, memory: &mut Memory, news: &mut watch::Receiver<Notice>) {
-    let Some(recovered) = within_share(node, memory, news, boot::finish_recovery(node)).await
-    else {
+    const DOING: &str = "re-creating the quorum";
+    node.state.enter(Phase::Leaving, DOING);
+    // The steps are a boot's.
+    let leaving = Node { state: node.state.while_leaving(DOING), ..node.clone() };
+    let recovered = within_share(node, memory, news, boot::finish_recovery(&leaving)).await;
+    let Some(recovered) = recovered else {
         memory.is_recovery_over = true;
+        node.state.set_recovery_until(None);
         tracing::error!(
             "the quorum was not re-created within draining's share of the departure, which continues without"
         );
@@ -207,5 +212,29 @@ mod tests {
         assert!(ended.is_none() && start.elapsed() < Duration::from_secs(100));
         let mut memory = Memory::new(Instant::now());
         assert_eq!(within_share(&node, &mut memory, &mut news, async { 7 }).await, Some(7));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_leaves_is_shown_as_leaving_while_it_re_creates_the_quorum() {
+        let stub = Stub::start().await;
+        let node = Node::example(Swarm::new("unix:///nowhere".to_owned()), &stub).await;
+        let notices = Notices::default();
+        let noticed_at = OffsetDateTime::now_utc();
+        let deadline = noticed_at + Duration::from_secs(1000);
+        notices.give(Departure { reason: Reason::Lifecycle, noticed_at, deadline });
+        let (mut memory, mut news) = (Memory::new(Instant::now()), notices.subscribe());
+        let mut states = node.state.subscribe();
+        let shown = tokio::select! {
+            () = run(&node, &mut memory, &mut news) => panic!("Docker does not answer"),
+            shown = states.wait_for(|state| state.doing.contains("trying again")) => {
+                shown.unwrap().clone()
+            }
+        };
+        assert_eq!(shown.phase, Phase::Leaving);
+        let doing = "re-creating the quorum: trying again after: ";
+        assert!(shown.doing.starts_with(doing), "{}", shown.doing);
+        // A departure that goes on enters its phases as always.
+        node.state.enter(Phase::Booting, "looking for the swarm");
+        assert_eq!(node.state.now().phase, Phase::Booting);
     }
 }

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::decide::{Observed, Refusal, decide, plan};
+use super::decide::{Leaving, Observed, Refusal, decide, plan};
 use crate::autoscaling::GroupInstance;
 use crate::fact::Fact;
 use crate::ledger::{Charter, CharterPhase, Member};
@@ -112,9 +112,34 @@ fn who_is_leaving_may_and_says_that_another_manager_is_needed() {
         costs.iter().any(|cost| cost.contains("this node is leaving, by 2026"))
     };
     assert!(!says_so(&seen));
-    seen.leaves_by = Some(NOW + Duration::minutes(30));
+    seen.leaves_by = Some(leaving(Some(20 * 60)));
     assert_eq!(decide(&seen), Ok(()));
     assert!(says_so(&seen));
+}
+
+/// With so many seconds in which the quorum can be re-created; `None` once that is over.
+fn leaving(seconds: Option<i64>) -> Leaving {
+    let deadline = NOW + Duration::minutes(30);
+    Leaving { deadline, recovery_until: seconds.map(|seconds| NOW + Duration::seconds(seconds)) }
+}
+
+/// A claim that nobody can see through keeps everybody else out for its lease.
+#[test]
+fn a_departure_without_time_for_it_refuses_it() {
+    let refused = |seconds| refusal(|seen| seen.leaves_by = Some(leaving(seconds)));
+    assert_eq!(refused(Some(45)), None);
+    for seconds in [Some(44), Some(-1), None] {
+        let Some(refused) = refused(seconds) else { panic!("{seconds:?}: it would be dropped") };
+        assert!(matches!(refused, Refusal::LeavesTooSoon { .. }), "{refused:?}");
+        let words = refused.to_string();
+        assert!(words.starts_with("this node is leaving, by 2026-11-02 12:30:00 UTC"), "{words}");
+        assert!(words.contains("run it on another manager"), "{words}");
+    }
+    let led = refusal(|seen| {
+        seen.leaves_by = Some(leaving(None));
+        seen.has_leader = Fact::Yes;
+    });
+    assert_eq!(led, Some(Refusal::QuorumExists), "nothing is lost");
 }
 
 #[test]

@@ -20,6 +20,8 @@ const QUORUM: &str = "quorum";
 #[derive(Clone, Debug)]
 pub struct StateHandle {
     state: watch::Sender<NodeState>,
+    /// What a departure does by way of another phase's steps.
+    part_of_leaving: Option<&'static str>,
     lines: Arc<Mutex<RecentLines>>,
     troubles: Arc<Mutex<TroubleLog>>,
 }
@@ -43,6 +45,7 @@ impl Default for StateHandle {
             flush: Vec::new(),
             why: None,
             progress: None,
+            recovery_until: None,
             verdicts: BTreeMap::new(),
             killed: Vec::new(),
             grace_unknown: Vec::new(),
@@ -51,7 +54,7 @@ impl Default for StateHandle {
             trouble: None,
             troubles: BTreeMap::new(),
         });
-        Self { state, lines: Arc::default(), troubles: Arc::default() }
+        Self { state, part_of_leaving: None, lines: Arc::default(), troubles: Arc::default() }
     }
 }
 
@@ -59,7 +62,7 @@ impl StateHandle {
     /// Enters a phase, or says something new about the present one. To be called with every attempt: lines that
     /// take turns are logged once a minute.
     pub fn enter(&self, phase: Phase, doing: impl Into<String>) {
-        let doing = doing.into();
+        let (phase, doing) = self.as_part(phase, doing.into());
         if self.is_news(phase, &doing) {
             match phase {
                 Phase::Failed => tracing::error!(target: "skep::node", phase = "failed", "{doing}"),
@@ -77,6 +80,21 @@ impl StateHandle {
             state.doing = doing;
             true
         });
+    }
+
+    /// The same for steps that are made as a part of a departure, such as those of a boot: whatever phase they
+    /// enter, the node is shown as leaving.
+    #[must_use]
+    pub fn while_leaving(&self, part: &'static str) -> Self {
+        Self { part_of_leaving: Some(part), ..self.clone() }
+    }
+
+    fn as_part(&self, phase: Phase, doing: String) -> (Phase, String) {
+        match self.part_of_leaving {
+            Some(part) if doing.starts_with(part) => (Phase::Leaving, doing),
+            Some(part) => (Phase::Leaving, format!("{part}: {doing}")),
+            None => (phase, doing),
+        }
     }
 
     fn is_news(&self, phase: Phase, doing: &str) -> bool {
@@ -156,6 +174,12 @@ impl StateHandle {
             }
             is_new
         });
+    }
+
+    /// Says until when the quorum can still be re-created here before this node leaves; `None` when that is over.
+    pub fn set_recovery_until(&self, until: Option<OffsetDateTime>) {
+        self.state
+            .send_if_modified(|state| std::mem::replace(&mut state.recovery_until, until) != until);
     }
 
     /// Shows how far the departure is.
