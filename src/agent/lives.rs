@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::warm::{self, Wait};
-use super::{Ended, RunError, depart, hook, take_part};
+use super::{Ended, RunError, depart, hook, standing, take_part};
 use crate::announce::Announcer;
 use crate::care::replacement;
 use crate::imds::TargetState;
@@ -56,6 +56,7 @@ pub async fn live(
         if reason != Some(Reason::Pool) || outcome.is_failure() {
             return Ok(Ended::Left(outcome));
         }
+        standing::forget(node);
         // In this order: as long as it counts as a member, the watch takes the pool for news.
         node.state.update(|state| {
             state.membership = None;

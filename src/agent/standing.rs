@@ -40,6 +40,11 @@ pub fn remember(node: &Node, node_id: &str) {
     }
 }
 
+/// Was this node Ready at this start of the machine, and has nothing said since that it is out?
+pub fn was_ready(node: &Node) -> bool {
+    load(&node.settings.state_dir).is_some_and(|record| record.boot_id == node.boot_id)
+}
+
 /// The node is out of the swarm that it was Ready in, or can take no place in it.
 pub fn forget(node: &Node) {
     let path = path(&node.settings.state_dir);

@@ -39,7 +39,7 @@ pub use budget::Budget;
 pub use decide::{Blind, Clock, Observed, Outcome, Step, decide, decide_blind};
 pub use last_word::{forget_failure, record_end, record_failure};
 use observe::{Flush, Look, Memory};
-pub use resume::resume;
+pub use resume::{is_interrupted, resume};
 pub use whose::Lookup;
 
 /// Between two looks. A departure lasts seconds to minutes; the leader looks once a second.

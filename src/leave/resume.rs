@@ -5,7 +5,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::decide::Outcome;
-use crate::instance::Departure;
+use crate::instance::{Departure, Reason};
 use crate::ledger::{DepartureRow, DepartureState, LedgerError};
 use crate::node::Node;
 use crate::watch::Notices;
@@ -16,7 +16,7 @@ enum Earlier {
     /// Managers have written it on this node's behalf. It is no order: the metadata say whether Auto Scaling ends
     /// the instance, and after its root volume was replaced the row is about the node that it was before.
     ByManagers,
-    /// It is of an earlier start of the machine.
+    /// It is of an earlier start of the machine, or was for the warm pool, which does not have the instance any more.
     Void,
     /// It has failed, and the ledger says so. A notice that still stands is given again.
     Failed,
@@ -33,6 +33,8 @@ struct Start<'a> {
     boot_id: &'a str,
     /// Docker says that this host is in no swarm.
     is_out: bool,
+    /// The warm pool has the instance.
+    is_pooled: bool,
     /// A departure of this very process has failed, and the ledger has not taken that yet.
     has_failed: bool,
     now: OffsetDateTime,
@@ -40,10 +42,24 @@ struct Start<'a> {
     shutdown: Duration,
 }
 
+impl<'a> Start<'a> {
+    fn of(node: &'a Node, is_out: bool, is_pooled: bool) -> Self {
+        Self {
+            boot_id: &node.boot_id,
+            is_out,
+            is_pooled,
+            has_failed: node.state.now().unrecorded_failure.is_some(),
+            now: OffsetDateTime::now_utc(),
+            shutdown: node.settings.leave.shutdown_deadline,
+        }
+    }
+}
+
 fn judge(row: &DepartureRow, start: &Start<'_>) -> Earlier {
+    let is_for_the_pool = row.reason == Reason::Pool;
     if row.stand_in {
         Earlier::ByManagers
-    } else if row.boot_id != start.boot_id {
+    } else if row.boot_id != start.boot_id || is_for_the_pool && !start.is_pooled {
         Earlier::Void
     } else if row.state == DepartureState::Failed {
         Earlier::Failed
@@ -72,6 +88,17 @@ fn rest_of(row: &DepartureRow, start: &Start<'_>) -> Departure {
     Departure { noticed_at: start.now, deadline, ..departure }
 }
 
+/// Has this node, which is in no swarm and in the warm pool, been interrupted between leaving the swarm and the end
+/// of its departure?
+///
+/// # Errors
+/// When the ledger does not answer.
+pub async fn is_interrupted(node: &Node) -> Result<bool, LedgerError> {
+    let row = node.ledger.fetch_departure(&node.instance.id).await?;
+    let start = Start::of(node, true, true);
+    Ok(row.is_some_and(|row| matches!(judge(&row, &start), Earlier::GoOn(_))))
+}
+
 /// Takes up a departure that a crash or a restart of skep has interrupted, however far it was: `row`, if the ledger
 /// has one. `is_out` is Docker's word that this host is in no swarm. What it finds goes to the notices.
 ///
@@ -84,14 +111,7 @@ pub async fn resume(
     is_out: bool,
 ) -> Result<(), LedgerError> {
     let Some(row) = row else { return Ok(()) };
-    let start = Start {
-        boot_id: &node.boot_id,
-        is_out,
-        has_failed: node.state.now().unrecorded_failure.is_some(),
-        now: OffsetDateTime::now_utc(),
-        shutdown: node.settings.leave.shutdown_deadline,
-    };
-    match judge(&row, &start) {
+    match judge(&row, &Start::of(node, is_out, false)) {
         Earlier::ByManagers => tracing::info!(
             state = row.state.as_str(),
             "managers have acted for this node while its skep was silent"
@@ -121,7 +141,7 @@ pub async fn resume(
 mod tests {
     use super::*;
     use crate::aws::stub::Stub;
-    use crate::instance::{Reason, Role};
+    use crate::instance::Role;
     use crate::swarm::Swarm;
 
     const NOW: OffsetDateTime = time::macros::datetime!(2026-11-28 12:00 UTC);
@@ -132,8 +152,21 @@ mod tests {
         DepartureRow::request("i-0abc", "n1", Role::Worker, &departure, "boot")
     }
 
+    fn with(row: &DepartureRow, change: impl FnOnce(&mut DepartureRow)) -> DepartureRow {
+        let mut row = row.clone();
+        change(&mut row);
+        row
+    }
+
     fn start() -> Start<'static> {
-        Start { boot_id: "boot", is_out: false, has_failed: false, now: NOW, shutdown: MINUTE }
+        Start {
+            boot_id: "boot",
+            is_out: false,
+            is_pooled: false,
+            has_failed: false,
+            now: NOW,
+            shutdown: MINUTE,
+        }
     }
 
     #[test]
@@ -144,7 +177,7 @@ mod tests {
         let more = Departure { reason: Reason::Operator, noticed_at: NOW, deadline: NOW + MINUTE };
         let is_out = Start { is_out: true, ..start() };
         assert_eq!(judge(&operators, &is_out), Earlier::GoOn(more.clone()), "it only says so");
-        let left = DepartureRow { state: DepartureState::Left, ..operators };
+        let left = with(&operators, |row| row.state = DepartureState::Left);
         assert_eq!(judge(&left, &start()), Earlier::GoOn(more));
         let in_time = row(Reason::Operator, ahead);
         assert_eq!(judge(&in_time, &start()), Earlier::GoOn(in_time.departure()));
@@ -164,12 +197,23 @@ mod tests {
     #[test]
     fn a_row_of_managers_of_another_start_or_that_has_ended_is_no_order() {
         let row = row(Reason::Lifecycle, NOW + MINUTE);
-        let by_managers = DepartureRow { stand_in: true, boot_id: String::new(), ..row.clone() };
+        let by_managers = with(&row, |row| (row.stand_in, row.boot_id) = (true, String::new()));
         assert_eq!(judge(&by_managers, &start()), Earlier::ByManagers);
         assert_eq!(judge(&row, &Start { boot_id: "next", ..start() }), Earlier::Void);
-        let failed = DepartureRow { state: DepartureState::Failed, ..row.clone() };
+        let failed = with(&row, |row| row.state = DepartureState::Failed);
         assert_eq!(judge(&failed, &start()), Earlier::Failed);
-        assert_eq!(judge(&DepartureRow { ended: true, ..row }, &start()), Earlier::Over);
+        let ended = with(&row, |row| row.ended = true);
+        assert_eq!(judge(&ended, &start()), Earlier::Over);
+    }
+
+    #[test]
+    fn a_departure_for_the_warm_pool_goes_on_in_the_pool_alone() {
+        let pools = row(Reason::Pool, NOW + MINUTE);
+        assert_eq!(judge(&pools, &start()), Earlier::Void, "it is wanted again");
+        let pooled = Start { is_pooled: true, is_out: true, ..start() };
+        assert_eq!(judge(&pools, &pooled), Earlier::GoOn(pools.departure()));
+        let ended = with(&pools, |row| row.ended = true);
+        assert_eq!(judge(&ended, &pooled), Earlier::Over);
     }
 
     #[tokio::test]
@@ -177,10 +221,8 @@ mod tests {
         let stub = Stub::start().await;
         let node = Node::example(Swarm::new("unix:///nowhere".to_owned()), &stub).await;
         let notices = Notices::default();
-        let late = DepartureRow {
-            boot_id: node.boot_id.clone(),
-            ..row(Reason::Operator, OffsetDateTime::now_utc() - MINUTE)
-        };
+        let late = row(Reason::Operator, OffsetDateTime::now_utc() - MINUTE);
+        let late = with(&late, |row| row.boot_id.clone_from(&node.boot_id));
         resume(&node, &notices, Some(late.clone()), false).await.unwrap();
         assert_eq!(notices.now(), None);
         let state = node.state.now();
