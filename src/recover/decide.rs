@@ -16,6 +16,9 @@ use crate::swarm::LocalNode;
 
 /// A manager whose skep lives has refreshed its row twice in this time, and once more is on its way.
 const ROW_IS_FRESH: Duration = Duration::from_secs(150);
+/// Docker's managers wait for three heartbeats of a worker, one in 5 s. A worker tries to reconnect every 0 to 8 s, and
+/// takes any of the managers that it knows, dead ones included.
+const WORKER_DOWN_AFTER: Duration = Duration::from_secs(15);
 /// Docker needs up to 40 s; the tokens and the charter are written within a few more.
 const TAKES_UP_TO: Duration = Duration::from_secs(45);
 
@@ -237,7 +240,7 @@ fn steps(generation: u64) -> Vec<String> {
         "this node becomes the swarm's only manager, with the services, secrets, configs, networks and join tokens that it knows".into(),
         "the other managers are taken off the node list and fenced: one that comes back leaves by force and joins anew".into(),
         format!(
-            "the charter opens as generation {generation}: replacements join as managers, workers stay and go on under it"
+            "the charter opens as generation {generation}: replacements join as managers, workers reconnect and stay under it"
         ),
     ]
 }
@@ -245,7 +248,10 @@ fn steps(generation: u64) -> Vec<String> {
 fn costs(managers: &[OtherManager], leaves_by: Option<Leaving>) -> Vec<String> {
     let mut costs = vec![
         "what only the other managers had acknowledged is lost; whether this one was behind cannot be known".into(),
-        "the tasks on this node are started anew; those on workers go on".into(),
+        format!(
+            "the tasks on this node are started anew; those on a worker go on if it reconnects within about {} s, which most do; otherwise Docker marks the worker down, starts its tasks on other nodes, and ends those on the worker when it reconnects",
+            WORKER_DOWN_AFTER.as_secs()
+        ),
     ];
     if let Some(Leaving { deadline, .. }) = leaves_by {
         let deadline = in_utc(deadline);

@@ -223,6 +223,10 @@ fn the_plan_tells_who_is_seen_how_and_what_may_be_lost() {
     assert_eq!(managers, [("i-2", Some("InService"), true), ("i-3", Some("gone"), false)]);
     assert!(shown.refusal.is_none() && shown.steps[0].contains("generation 2"));
     assert!(shown.costs.iter().any(|it| it.starts_with("i-2 may be alive")), "{shown:?}");
+    let of_workers = shown.costs.iter().find(|it| it.contains("those on a worker"));
+    let of_workers = of_workers.map(String::as_str).unwrap_or_default();
+    assert!(of_workers.contains("if it reconnects within about 15 s"), "{shown:?}");
+    assert!(of_workers.contains("starts its tasks on other nodes"), "{shown:?}");
     seen.has_leader = Fact::Yes;
     let refused = plan("prod", &seen, decide(&seen));
     assert!(refused.refusal.is_some() && refused.steps.is_empty() && refused.costs.is_empty());
