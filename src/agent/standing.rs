@@ -80,7 +80,7 @@ pub async fn follow(settings: Settings, state: StateHandle) -> Infallible {
 async fn look(docker: &Swarm) -> Result<LocalNode, SwarmError> {
     let mut local = docker.fetch_local_node().await?;
     if local.node_id.is_none() && local.state != LocalState::Inactive {
-        local.node_id = docker.fetch_certificate().await?.map(|it| it.node_id);
+        docker.complete_by_certificate(&mut local).await?;
     }
     Ok(local)
 }
