@@ -12,6 +12,7 @@ mod budget;
 mod decide;
 mod failing;
 mod last_word;
+mod memory;
 mod observe;
 mod progress;
 #[cfg(test)]
@@ -38,7 +39,8 @@ use act::{LeaveError, Next};
 pub use budget::Budget;
 pub use decide::{Blind, Clock, Observed, Outcome, Step, decide, decide_blind};
 pub use last_word::{forget_failure, record_end, record_failure};
-use observe::{Flush, Look, Memory};
+use memory::{Flush, Memory};
+use observe::Look;
 pub use resume::{is_interrupted, resume};
 pub use whose::Lookup;
 

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::budget::Budget;
-use super::observe::Memory;
+use super::memory::Memory;
 use crate::node::Node;
 use crate::state::{Progress, Remaining};
 

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::budget_of;
-use super::observe::Memory;
+use super::memory::Memory;
 use crate::boot;
 use crate::fact::Fact;
 use crate::instance::Role;

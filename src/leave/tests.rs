@@ -7,7 +7,7 @@ mod world;
 use proptest::prelude::*;
 
 use super::decide::{Observed, Outcome, Step, decide};
-use super::observe::Flush;
+use super::memory::Flush;
 use super::pause_after;
 use crate::fact::Fact;
 use crate::instance::{Reason, Role};
