@@ -277,10 +277,8 @@ async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> I
 /// looking after the others for as long as it is one: they may all be leaving.
 async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcome {
     let departure = notices.given().await;
-    node.state.update(|state| {
-        state.departure = Some(departure.clone());
-        state.failed_departure = None;
-    });
+    leave::forget_failure(node);
+    node.state.set_departure(&departure);
     node.state.enter(Phase::Leaving, format!("{} notice", departure.reason));
     node.events.tell(Event::Departing, None);
     let outcome = tokio::select! {
@@ -295,20 +293,8 @@ async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcom
     }
     manager::stop_showing_quorum(node);
     hook::complete(node, announcer, &departure, outcome).await;
-    // Without it the next start of skep goes on with this departure, which ends it again, and managers drain a
-    // node that stays.
-    let (killed, has_failed) = (node.state.now().killed.len(), outcome.is_failure());
-    let ended = node.ledger.end_departure(&node.instance.id, &node.boot_id, killed, has_failed);
-    match tokio::time::timeout(LAST_WORDS_PATIENCE, ended).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!("{}", crate::errors::chain(&error)),
-        Err(_) => tracing::warn!("the end of the departure could not be written down"),
-    }
+    leave::record_end(node, outcome).await;
     if outcome == Outcome::Failed {
-        node.state.update(|state| {
-            state.failed_departure = Some(state.outcome(outcome.as_str()));
-            state.forget_departure();
-        });
         notices.forget_failed();
     }
     outcome
@@ -357,15 +343,15 @@ async fn look_after_others(node: &Node) -> Infallible {
     }
 }
 
-/// What is written down at the end only saves others, or a next start, some time.
-const LAST_WORDS_PATIENCE: Duration = Duration::from_secs(15);
+/// What is undone at the end only saves others, or a next start, some time.
+const CLEAN_UP_PATIENCE: Duration = Duration::from_secs(15);
 
 async fn give_up_what_was_begun(node: &Node) {
-    match tokio::time::timeout(LAST_WORDS_PATIENCE, boot::abandon(node)).await {
+    match tokio::time::timeout(CLEAN_UP_PATIENCE, boot::abandon(node)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!("{}", crate::errors::chain(&error)),
         Err(_) => {
-            tracing::warn!("what was begun could not be given up within {LAST_WORDS_PATIENCE:?}")
+            tracing::warn!("what was begun could not be given up within {CLEAN_UP_PATIENCE:?}")
         }
     }
 }

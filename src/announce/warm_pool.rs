@@ -41,9 +41,10 @@ impl Announcer {
         repeat(Signal::LaunchHook, async || self.enter_pool().await).await;
     }
 
-    /// The same hook holds the instance when it is taken into service, and must then wait for
-    /// Ready: it is completed here only while Auto Scaling says that it is the pool's.
-    async fn enter_pool(&self) -> Result<Said, AwsError> {
+    /// The launch hook holds the instance also when it is taken into service, and must then wait for Ready: a hook
+    /// is completed here only while Auto Scaling says that the instance is the pool's. One that has come back from
+    /// the group is held by the termination hook.
+    pub(super) async fn enter_pool(&self) -> Result<Said, AwsError> {
         let seen = self.autoscaling.fetch_instance(&self.instance.id).await?;
         let lifecycle_state = seen.map(|instance| instance.lifecycle_state);
         match lifecycle_state {
@@ -53,13 +54,22 @@ impl Announcer {
             }
             Some(_) => return Ok(Said::NotNeeded),
         }
-        let Some((group, hook)) = self.find_hook(Transition::Launching).await? else {
+        let launch = self.complete_into_pool(Transition::Launching).await?;
+        if launch == Said::Arrived {
+            return Ok(launch);
+        }
+        let termination = self.complete_into_pool(Transition::Terminating).await?;
+        Ok(if termination == Said::NotNeeded { launch } else { termination })
+    }
+
+    async fn complete_into_pool(&self, transition: Transition) -> Result<Said, AwsError> {
+        let Some((group, hook)) = self.find_hook(transition).await? else {
             return Ok(Said::NotNeeded);
         };
         let id = &self.instance.id;
         match self.autoscaling.complete(&hook.name, &group, id, HookResult::Continue).await? {
             CompletionAnswer::Completed => {
-                tracing::info!(hook = hook.name, "launch hook: into the warm pool");
+                tracing::info!(hook = hook.name, ?transition, "hook: into the warm pool");
                 Ok(Said::Arrived)
             }
             CompletionAnswer::NoActiveAction => Ok(Said::NotYet),

@@ -124,24 +124,14 @@ pub async fn observe(
     })
 }
 
-/// Docker names no node while it is in error, and no swarm on a worker and on a manager without a
-/// leader. The certificate on this host does, and says whose node this is. Returns why it cannot be read.
+/// Completes Docker's answer where it leaves something out. Returns why the certificate cannot be read.
 async fn complete_by_certificate(node: &Node, local: &mut LocalNode) -> Option<String> {
     let is_complete = local.node_id.is_some() && local.swarm_id.is_some();
     if local.state == LocalState::Inactive || is_complete {
         return None;
     }
-    match node.swarm.fetch_certificate().await {
-        Ok(Some(certificate))
-            if local.node_id.as_ref().is_none_or(|id| *id == certificate.node_id) =>
-        {
-            local.node_id = Some(certificate.node_id);
-            local.swarm_id.get_or_insert(certificate.swarm_id);
-            None
-        }
-        Ok(_) => None,
-        Err(error) => Some(error.to_string()),
-    }
+    let completed = node.swarm.complete_by_certificate(local).await;
+    completed.err().map(|error| error.to_string())
 }
 
 /// An attempt ends when this node is Ready, and its row is written just before: an older one is still going on

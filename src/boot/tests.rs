@@ -13,8 +13,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use time::OffsetDateTime;
 
-use super::decide::{Mark, Observed, OwnSwarm, Refusal, SETTLE_TIME, STUCK_TIME, Step, decide};
+use super::decide::decide;
 use super::relief::{MOVED, Relief, TAKEN_OUT};
+use super::types::{Mark, Observed, OwnSwarm, Refusal, SETTLE_TIME, STUCK_TIME, Step};
 use super::{CONSISTENCY_GRACE, NotVisibleYet, Outlook};
 use crate::fact::Fact;
 use crate::instance::Role;

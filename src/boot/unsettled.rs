@@ -7,10 +7,11 @@
 //! refuses.
 
 use super::decide::{
-    OLDER_GENERATION, Observed, SETTLE_TIME, STUCK_TIME, Step, foreign, is_in, is_of_the_past,
-    is_row_ours, leave_the_past, not_sound, swarm_of, unreadable,
+    OLDER_GENERATION, foreign, is_in, is_of_the_past, is_row_ours, leave_the_past, not_sound,
+    swarm_of, unreadable,
 };
 use super::relief;
+use super::types::{Observed, SETTLE_TIME, STUCK_TIME, Step};
 use crate::fact::Fact;
 use crate::instance::Role;
 use crate::ledger::{Charter, CharterPhase};

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::budget::Budget;
 use super::decide::{Observed, Outcome, Step};
 use super::failing::Failing;
-use super::observe::Memory;
+use super::memory::Memory;
 use crate::demotion::{self, Demotion};
 use crate::events::Event;
 use crate::instance::{Departure, Membership, Role};

@@ -4,8 +4,9 @@ use proptest::prelude::*;
 
 use super::world::row;
 use super::{observed, open};
-use crate::boot::decide::{Observed, Refusal, SETTLE_TIME, STUCK_TIME, Step, decide};
+use crate::boot::decide::decide;
 use crate::boot::relief::Relief;
+use crate::boot::types::{Observed, Refusal, SETTLE_TIME, STUCK_TIME, Step};
 use crate::fact::Fact;
 use crate::instance::Role;
 use crate::ledger::MemberState;
