@@ -197,7 +197,6 @@ mod tests {
 
     use super::*;
     use crate::instance::{Departure, Reason};
-    use crate::swarm::Availability;
 
     fn member() -> Member {
         serde_json::from_value(serde_json::json!({
@@ -208,18 +207,7 @@ mod tests {
     }
 
     fn view(state: &str) -> NodeView {
-        NodeView {
-            id: "n1".into(),
-            hostname: "host".into(),
-            engine: None,
-            joined_at: None,
-            state: state.into(),
-            availability: Availability::Active,
-            labels: Default::default(),
-            role: Role::Manager,
-            address: None,
-            raft: None,
-        }
+        NodeView { state: state.into(), ..NodeView::example("n1", Role::Manager) }
     }
 
     #[test]

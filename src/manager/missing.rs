@@ -141,23 +141,11 @@ mod tests {
 
     use super::super::reopen::generation_of;
     use super::*;
-    use crate::instance::{Instance, Market};
+    use crate::instance::Instance;
     use crate::ledger::MemberRows;
-    use crate::swarm::Availability;
 
     fn node(id: &str) -> NodeView {
-        NodeView {
-            id: id.into(),
-            hostname: String::new(),
-            engine: None,
-            joined_at: None,
-            state: "down".into(),
-            availability: Availability::Active,
-            labels: Default::default(),
-            role: Role::Worker,
-            address: None,
-            raft: None,
-        }
+        NodeView { state: "down".into(), ..NodeView::example(id, Role::Worker) }
     }
 
     fn membership(id: &str, generation: u64, swarm_id: &str) -> Membership {
@@ -170,17 +158,7 @@ mod tests {
     }
 
     fn of_swarm(swarm_id: &str, id: &str, generation: u64, state: MemberState) -> Member {
-        let instance = Instance {
-            id: format!("i-{id}"),
-            instance_type: String::new(),
-            zone: String::new(),
-            region: String::new(),
-            private_address: [10, 0, 0, 1].into(),
-            market: Market::OnDemand,
-            group: None,
-            stack: None,
-            tags: BTreeMap::new(),
-        };
+        let instance = Instance { id: format!("i-{id}"), ..Instance::example() };
         let membership = membership(id, generation, swarm_id);
         Member::new(&instance, &membership, Role::Worker, state, OffsetDateTime::UNIX_EPOCH)
     }

@@ -216,7 +216,6 @@ mod tests {
     use super::*;
     use crate::instance::{Departure, Reason, Role};
     use crate::ledger::{DepartureState, Member};
-    use crate::swarm::Availability;
 
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
     const WAITS: &str = "Terminating:Wait";
@@ -232,16 +231,9 @@ mod tests {
 
     fn view(id: &str, address: &str, state: &str) -> NodeView {
         NodeView {
-            id: id.into(),
-            hostname: String::new(),
-            engine: None,
-            joined_at: None,
             state: state.into(),
-            availability: Availability::Active,
-            labels: Default::default(),
-            role: Role::Worker,
             address: Some(address.into()),
-            raft: None,
+            ..NodeView::example(id, Role::Worker)
         }
     }
 

@@ -155,21 +155,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::swarm::{Availability, RaftView};
+    use crate::swarm::RaftView;
 
     /// A node as the list may show it: `raft` says whether raft knows and reaches it.
     fn view(id: usize, role: Role, raft: Option<bool>, is_down: bool) -> NodeView {
         NodeView {
-            id: format!("node-{id}"),
-            hostname: String::new(),
-            engine: None,
-            joined_at: None,
             state: if is_down { "down" } else { "ready" }.into(),
-            availability: Availability::Active,
-            labels: Default::default(),
-            role,
-            address: None,
             raft: raft.map(|is_reachable| RaftView { is_leader: id == 0, is_reachable }),
+            ..NodeView::example(&format!("node-{id}"), role)
         }
     }
 

@@ -4,23 +4,12 @@ use proptest::prelude::*;
 use time::OffsetDateTime;
 
 use super::*;
-use crate::instance::{Instance, Market, Membership, Role};
+use crate::instance::{Instance, Membership, Role};
 
 /// Few, so that skep and the operator meet; the last two only a hand-edited row can want.
 const KEYS: [&str; 6] = ["disk", "tier", "skep.zone", "skep.group", OWNED, "a b"];
 
 fn member(labels: &Labels, joined_paused: bool) -> Member {
-    let instance = Instance {
-        id: "i-1".into(),
-        instance_type: "t3.micro".into(),
-        zone: "eu-central-1a".into(),
-        region: "eu-central-1".into(),
-        private_address: [10, 0, 0, 1].into(),
-        market: Market::OnDemand,
-        group: None,
-        stack: None,
-        tags: [].into(),
-    };
     let membership = Membership {
         node_id: "n1".into(),
         swarm_id: "s1".into(),
@@ -28,7 +17,7 @@ fn member(labels: &Labels, joined_paused: bool) -> Member {
         role: Role::Worker,
     };
     let now = OffsetDateTime::UNIX_EPOCH;
-    let mut row = Member::new(&instance, &membership, Role::Worker, MemberState::Ready, now);
+    let mut row = Member::new(&Instance::example(), &membership, Role::Worker, MemberState::Ready, now);
     (row.labels, row.joined_paused) = (labels.clone(), joined_paused);
     row
 }
@@ -38,18 +27,7 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
 }
 
 fn view(id: &str, state: &str, labels: Labels) -> NodeView {
-    NodeView {
-        id: id.into(),
-        hostname: String::new(),
-        engine: None,
-        joined_at: None,
-        state: state.into(),
-        availability: Availability::Active,
-        labels,
-        role: Role::Worker,
-        address: None,
-        raft: None,
-    }
+    NodeView { state: state.into(), labels, ..NodeView::example(id, Role::Worker) }
 }
 
 /// What happens to the node.

@@ -9,7 +9,7 @@ use super::*;
 use crate::autoscaling::GroupInstance;
 use crate::instance::Role;
 use crate::ledger::Attempt;
-use crate::swarm::{Availability, RaftView};
+use crate::swarm::RaftView;
 
 const NOW: OffsetDateTime = time::macros::datetime!(2026-11-21 12:00 UTC);
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -17,16 +17,10 @@ const LONG_AGO: i64 = 600;
 
 fn node(id: &str, state: &str, address: u8) -> NodeView {
     NodeView {
-        id: id.into(),
         hostname: format!("host-{id}"),
-        engine: None,
-        joined_at: None,
         state: state.into(),
-        availability: Availability::Active,
-        labels: Default::default(),
-        role: Role::Worker,
         address: Some(format!("10.0.0.{address}")),
-        raft: None,
+        ..NodeView::example(id, Role::Worker)
     }
 }
 
