@@ -79,7 +79,7 @@ pub async fn run(loaded: Loaded) -> Result<Ended, RunError> {
         .inspect_err(|error| state.enter(Phase::Failed, crate::errors::chain(error)))?;
     let ended = tokio::select! {
         ended = life(&loaded, &state, &notices, &mut companions) => ended,
-        stopped = companions::until_stopped(&loaded.settings, &notices) => {
+        stopped = companions::until_stopped(&loaded.settings, &notices, &state) => {
             stopped.map(|()| Ended::Stopped).map_err(RunError::from)
         }
     };
@@ -96,7 +96,7 @@ pub async fn run(loaded: Loaded) -> Result<Ended, RunError> {
     }
     if let Err(error) = &ended {
         companions.events.settle(loaded.settings.hooks.last_wait).await;
-        failure::pace(error, started, &loaded.settings, &notices).await;
+        failure::pace(error, started, &loaded.settings, &notices, &state).await;
     }
     systemd::notify_stopping();
     ended

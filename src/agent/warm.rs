@@ -3,7 +3,8 @@
 //!
 //! Guarantees: it is let into the pool, and ends without a departure, only where Docker and the ledger have
 //! said that it is no member, and that no departure of it was interrupted. Until they have, it waits, and
-//! `skep status` shows why.
+//! `skep status` shows why. Whether it is in a pool at all is asked for up to [`POOL_PATIENCE`] where the answer does
+//! not come.
 
 use std::time::Duration;
 
@@ -24,6 +25,10 @@ use crate::{leave, systemd};
 const WHO: &str = "the warm pool";
 /// Metadata and Docker are asked this long; the next look comes soon.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// As everything else in the first minute: an outage of Auto Scaling that lasts must not keep a fleet from booting.
+const POOL_PATIENCE: Duration = Duration::from_secs(60);
+/// Between two questions to Auto Scaling.
+const POOL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How the time before boot went.
 pub enum Wait {
@@ -49,8 +54,14 @@ pub async fn await_service(
 ) -> Wait {
     let is_pooled = match is_pooled {
         Some(known) => known,
-        None => announcer.is_in_warm_pool().await,
+        // Where it is to go already, boot finds out what there is to leave.
+        None => tokio::select! {
+            biased;
+            _ = notices.given() => false,
+            is_it = ask_whether_pooled(node, announcer) => is_it,
+        },
     };
+    node.state.trouble(WHO, None);
     if !is_pooled {
         return Wait::None;
     }
@@ -65,6 +76,32 @@ pub async fn await_service(
     };
     node.state.trouble(WHO, None);
     wait
+}
+
+/// Whether the instance is in a warm pool, where the metadata have not said so at first. A refusal, and silence
+/// for [`POOL_PATIENCE`], are no answer: it boots then as it would without warm pools.
+async fn ask_whether_pooled(node: &Node, announcer: &Announcer) -> bool {
+    let give_up = Instant::now() + POOL_PATIENCE;
+    loop {
+        let error = match announcer.is_in_warm_pool().await {
+            Ok(is_pooled) => return is_pooled,
+            Err(error) => error,
+        };
+        let why = format!(
+            "cannot tell whether this instance is in a warm pool: {}",
+            crate::errors::chain(&error)
+        );
+        if !error.is_retryable() || Instant::now() >= give_up {
+            tracing::warn!("booting as outside a warm pool: {why}");
+            return false;
+        }
+        node.state.trouble(WHO, Some(why));
+        tokio::time::sleep(POOL_INTERVAL).await;
+        let deadline = Instant::now() + ANSWER_WITHIN;
+        if let Ok(Some(target)) = node.imds.fetch_target_lifecycle_state(deadline).await {
+            return target.is_pooled();
+        }
+    }
 }
 
 /// What a notice in the pool means. A departure looks at Docker and the ledger for as long as it may last.
@@ -161,7 +198,9 @@ mod tests {
     use time::OffsetDateTime;
 
     use super::*;
+    use crate::announce::tests::listed;
     use crate::aws::stub::Stub;
+    use crate::instance::Instance;
     use crate::swarm::tests::fake_engine::{FakeEngine, Instead, RELEASES};
     use crate::swarm::{Availability, JoinAnswer};
 
@@ -256,6 +295,32 @@ mod tests {
         {
             stub.answer(200, &answer);
             assert_eq!(must_leave(&node).await, Ok(is_it), "{answer}");
+        }
+    }
+
+    /// An instance of a pool that joins is stopped a moment later, a manager with its vote.
+    #[tokio::test]
+    async fn whether_it_is_in_a_pool_is_asked_again_where_no_answer_comes() {
+        for (lifecycle, is_it) in [("Warmed:Running", true), ("InService", false)] {
+            let (_engine, stub, node, _) = world().await;
+            let instance = Instance { group: Some("workers".into()), ..node.instance.clone() };
+            let announcer = Announcer::new(&instance, &node.settings, &stub.aws().await);
+            let mut state = node.state.subscribe();
+            stub.answer(403, &Stub::xml_error("AccessDenied", "no"));
+            assert!(!ask_whether_pooled(&node, &announcer).await, "a role without it must boot");
+            stub.answer(503, "");
+            let going_on = async {
+                drop(state.wait_for(|state| state.trouble.is_some()).await.unwrap());
+                stub.answer(200, "token");
+                stub.answer(404, "");
+                stub.answer(200, &listed("workers", lifecycle));
+                tokio::time::pause();
+                tokio::time::advance(POOL_INTERVAL).await;
+                tokio::time::resume();
+            };
+            assert_eq!(tokio::join!(ask_whether_pooled(&node, &announcer), going_on).0, is_it);
+            let trouble = node.state.now().trouble.unwrap();
+            assert!(trouble.contains("whether this instance is in a warm pool"), "{trouble}");
         }
     }
 

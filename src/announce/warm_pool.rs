@@ -1,37 +1,23 @@
 //! The launch hook of an instance that is prepared for a warm pool: it fires on the way into the
 //! pool, and again when the instance is taken into service.
 
-use std::time::Duration;
-
 use super::marker::Signal;
 use super::{Announcer, Said, repeat};
 use crate::autoscaling::{CompletionAnswer, HookResult, LifecycleState, Transition};
 use crate::aws::AwsError;
 
-/// Every boot whose metadata has no target state yet waits for this answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-
 impl Announcer {
     /// Whether Auto Scaling itself has the instance in a warm pool, for a start at which the
-    /// metadata does not say. Outside a group nobody is asked; without an answer it is taken for no.
-    pub async fn is_in_warm_pool(&self) -> bool {
+    /// metadata does not say. Outside a group nobody is asked.
+    ///
+    /// # Errors
+    /// When Auto Scaling did not answer, or refused: it cannot be told.
+    pub async fn is_in_warm_pool(&self) -> Result<bool, AwsError> {
         if self.settings.autoscaling.group.is_none() && self.instance.group.is_none() {
-            return false;
+            return Ok(false);
         }
-        let asked = self.autoscaling.fetch_instance(&self.instance.id);
-        match tokio::time::timeout(ANSWER_WITHIN, asked).await {
-            Ok(Ok(found)) => found.is_some_and(|instance| instance.lifecycle_state.is_pooled()),
-            Ok(Err(error)) => {
-                tracing::warn!("{}", crate::errors::chain(&error));
-                false
-            }
-            Err(_) => {
-                tracing::warn!(
-                    "Auto Scaling did not say within {ANSWER_WITHIN:?} whether this instance is in a warm pool"
-                );
-                false
-            }
-        }
+        let found = self.autoscaling.fetch_instance(&self.instance.id).await?;
+        Ok(found.is_some_and(|instance| instance.lifecycle_state.is_pooled()))
     }
 
     /// Lets the instance into the pool: CONTINUE, and not a word to CloudFormation. Returns once it

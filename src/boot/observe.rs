@@ -14,7 +14,7 @@ use crate::instance::Role;
 use crate::ledger::{Attempt, CharterPhase, Member};
 use crate::node::Node;
 use crate::peers::{find_manager, is_led, no_leader};
-use crate::swarm::{CLUSTER_LABEL, Cluster, GENERATION_LABEL, LocalNode, LocalState, NodeView};
+use crate::swarm::{CLUSTER_LABEL, Cluster, LocalNode, LocalState, NodeView};
 
 /// A leader answers within milliseconds; without one Docker may be silent for half a minute.
 const LEADER_PATIENCE: Duration = Duration::from_secs(5);
@@ -189,7 +189,7 @@ fn own_swarm(
             None => Mark::Missing,
         },
         is_alone: nodes.len() <= 1,
-        generation: cluster.labels.get(GENERATION_LABEL).and_then(|label| label.parse().ok()),
+        generation: cluster.generation(),
         created_at: cluster.created_at,
         has_former: former.is_among(nodes.iter().filter(|view| view.raft.is_some())),
     }

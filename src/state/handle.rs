@@ -211,6 +211,11 @@ impl StateHandle {
             }
             None => {}
         }
+        self.show_trouble(who, what);
+    }
+
+    /// The same where whoever has found it has a line in the log.
+    pub fn show_trouble(&self, who: &'static str, what: Option<String>) {
         self.state.send_if_modified(|state| state.set_trouble(who, what));
     }
 
