@@ -294,7 +294,7 @@ pub(super) fn is_row_ours(seen: &Observed) -> bool {
 }
 
 /// The managers have taken this very node off the list, which Docker here does not hear of.
-fn is_removed(seen: &Observed) -> bool {
+pub(super) fn is_removed(seen: &Observed) -> bool {
     let is_marked = seen.member.as_ref().is_some_and(|row| row.state == MemberState::Removed);
     is_marked && is_row_ours(seen) && !seen.local.is_manager
 }
@@ -311,7 +311,7 @@ pub(super) fn is_of_the_past(seen: &Observed, charter: &Charter) -> bool {
 /// Of a manager without a row: its raft tells whether it came in before the quorum was re-created.
 pub(super) const NEVER_RECORDED: u64 = 0;
 
-const OFF_THE_LIST: &str = "the managers have taken this node off their list";
+pub(super) const OFF_THE_LIST: &str = "the managers have taken this node off their list";
 const LEADER_TO_KNOW: &str = "Docker to say whether the swarm that this manager is in has a leader, since the charter names a later one";
 const WHAT_IS_LEFT: &str =
     "the cluster's managers to publish their swarm again, since the charter is missing";

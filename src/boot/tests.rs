@@ -297,6 +297,13 @@ fn a_worker_that_the_managers_do_not_list_leaves_the_charters_own_swarm() {
     seen.member = Some(row("node", 1, MemberState::Removed));
     let step = decide("i-0", Role::Worker, &seen);
     assert!(matches!(step, Step::LeaveStale { by_force: false, .. }), "{step:?}");
+    // Docker has restarted meanwhile, and no manager lets it in.
+    let waits = Observed {
+        local: LocalNode { state: LocalState::Pending, has_managers: false, ..seen.local.clone() },
+        ..seen.clone()
+    };
+    let step = decide("i-0", Role::Worker, &waits);
+    assert!(matches!(step, Step::LeaveStale { by_force: true, .. }), "{step:?}");
     // The row of an earlier life of the same instance says nothing.
     seen.member = Some(row("earlier", 1, MemberState::Removed));
     assert!(matches!(decide("i-0", Role::Worker, &seen), Step::Ready(_)));

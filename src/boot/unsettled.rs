@@ -7,8 +7,8 @@
 //! refuses.
 
 use super::decide::{
-    OLDER_GENERATION, foreign, is_in, is_of_the_past, is_row_ours, leave_the_past, not_sound,
-    swarm_of, unreadable,
+    OFF_THE_LIST, OLDER_GENERATION, foreign, is_in, is_of_the_past, is_removed, is_row_ours,
+    leave_the_past, not_sound, swarm_of, unreadable,
 };
 use super::relief;
 use super::types::{Observed, SETTLE_TIME, STUCK_TIME, Step};
@@ -67,6 +67,10 @@ pub fn recover(role: Role, seen: &Observed) -> Step {
     let is_manager = role == Role::Manager || seen.local.is_manager;
     let is_pending = seen.local.state == LocalState::Pending;
     match place {
+        // No manager lets it in again.
+        Place::Charters if is_removed(seen) => {
+            Step::LeaveStale { by_force: true, why: OFF_THE_LIST }
+        }
         Place::Charters => {
             // It never recovers by itself.
             let is_stuck = seen.local.is_certificate_refused() && seen.unsettled_for >= STUCK_TIME;
