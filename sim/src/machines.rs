@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 /// One instance to start, as a launch template and a subnet would describe it.
 #[derive(Clone, Debug)]
@@ -16,6 +17,15 @@ pub struct Launch {
     pub image_id: String,
     /// Instance tags, `aws:*` ones included.
     pub tags: BTreeMap<String, String>,
+}
+
+/// A link that is narrower than it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowLink {
+    /// Thousand bits per second, in each direction.
+    pub kbit_per_s: u32,
+    /// How long a packet may wait for its turn; one that would wait longer is dropped.
+    pub queue: Duration,
 }
 
 /// The machines of one run.

@@ -16,6 +16,7 @@
 pub(crate) mod aws;
 pub(crate) mod clean;
 mod cluster;
+mod daemon;
 pub(crate) mod dockerd;
 mod events;
 pub(crate) mod image;
@@ -33,6 +34,8 @@ pub(crate) mod run;
 mod supervisor;
 pub(crate) mod swarm;
 pub(crate) mod timeline;
+mod trouble;
+pub(crate) mod wire;
 pub mod workload;
 
 use std::path::Path;
@@ -57,6 +60,7 @@ pub use swarm::service;
 pub use timeline::Entry;
 
 use crate::cloud::{Cloud, CloudOptions};
+pub use crate::machines::SlowLink;
 use crate::machines::{Launch, Machines};
 use aws::Aws;
 use image::Template;
