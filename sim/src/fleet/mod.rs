@@ -61,7 +61,7 @@ pub use timeline::Entry;
 
 use crate::cloud::{Cloud, CloudOptions};
 pub use crate::machines::SlowLink;
-use crate::machines::{Launch, Machines};
+use crate::machines::{Disturbance, Launch, Machines};
 use aws::Aws;
 use image::Template;
 use instance::Site;
@@ -123,6 +123,12 @@ impl Machines for Handle {
             let how = machines.site.options.power_off;
             machines.site.runtime.spawn(instance.terminate_now(how));
         }
+    }
+
+    fn disturb(&self, instance_id: &str, what: Disturbance) -> anyhow::Result<()> {
+        let (_machines, instance) =
+            self.find(instance_id).with_context(|| format!("there is no machine {instance_id}"))?;
+        instance.disturb(what)
     }
 }
 

@@ -5,7 +5,7 @@ use nix::sys::signal::Signal;
 
 use super::instance::Instance;
 use super::wire::Faults;
-use crate::machines::SlowLink;
+use crate::machines::{Disturbance, Program, SlowLink};
 
 impl Instance {
     /// Cuts the instance's wire or mends it. Metadata and AWS are cut off as well; see
@@ -47,5 +47,32 @@ impl Instance {
             Err(_) if self.is_gone() => Ok(()),
             mended => mended,
         }
+    }
+
+    /// What an operator asks for. Blocks for some milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// When the instance is off (unless it is to be mended), or the program does not run.
+    pub(super) fn disturb(&self, what: Disturbance) -> anyhow::Result<()> {
+        ensure!(self.is_on() || what == Disturbance::Mend, "{} is switched off", self.id());
+        match what {
+            Disturbance::Isolate => self.isolate(true),
+            Disturbance::Cut => self.link(false),
+            Disturbance::Slow(link) => self.slow(Some(link)),
+            Disturbance::Mend => self.mend(),
+            Disturbance::Kill(program) => self.signal(program, Signal::SIGKILL),
+            Disturbance::Stop(program) => self.signal(program, Signal::SIGSTOP),
+            Disturbance::Cont(program) => self.signal(program, Signal::SIGCONT),
+        }
+    }
+
+    fn signal(&self, program: Program, signal: Signal) -> anyhow::Result<()> {
+        let sent = match program {
+            Program::Skep => self.kill_skep(signal),
+            Program::Dockerd => self.signal_dockerd(signal),
+        };
+        ensure!(sent, "{program} does not run on {}", self.id());
+        Ok(())
     }
 }
