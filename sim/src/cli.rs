@@ -2,7 +2,9 @@
 
 mod admin;
 mod current;
+mod instance;
 mod list;
+mod trouble;
 mod up;
 
 use std::io::IsTerminal;
@@ -22,6 +24,11 @@ Examples:
   eval \"$(skep-sim env)\"                      variables for the aws command line
   skep-sim desired workers 5                  scale the workers' group
   skep-sim spot i-0123 --in 30s               a spot interruption
+  skep-sim isolate i-0123                     out of reach for the other instances
+  skep-sim slow i-0123 --rate 128kbit         a slow link
+  skep-sim kill i-0123 dockerd                its supervisor starts it again
+  skep-sim stop i-0123 skep                   a program that hangs
+  skep-sim mend --all                         end all of that
   skep-sim fault set --service ssm --throttle 0.5
 ";
 
@@ -48,6 +55,8 @@ enum Command {
     Env(current::Endpoint),
     #[command(flatten)]
     Admin(admin::Command),
+    #[command(flatten)]
+    Trouble(trouble::Command),
     /// Remove what runs have left behind that were killed
     Clean,
 }
@@ -70,6 +79,7 @@ pub async fn main() -> ExitCode {
         Command::List(arguments) => list::run(&arguments).await,
         Command::Env(endpoint) => current::print_variables(&endpoint),
         Command::Admin(command) => admin::run(command).await,
+        Command::Trouble(command) => trouble::run(command).await,
         Command::Clean => clean().await,
     };
     match done {

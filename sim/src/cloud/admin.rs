@@ -20,6 +20,7 @@ use super::specs::{
     GroupSpec, GroupView, HookSpec, InstanceView, Maintenance, StackSpec, StackView,
 };
 use super::{Cloud, Database, lock};
+use crate::machines::Disturbance;
 
 /// The keys of skep's table.
 const PARTITION_KEY: &str = "cluster";
@@ -292,6 +293,14 @@ impl Cloud {
             let ids = [instance_id.to_owned()];
             state.scaling.exit_standby(&group, &ids, now).map(|_| ())
         })
+    }
+
+    /// Makes trouble for an instance's machine, or ends it. Blocks for some milliseconds.
+    pub fn disturb(&self, instance_id: &str, what: Disturbance) -> Result<(), ApiError> {
+        let refuse = |why: String| ApiError::new(400, "CannotDisturb", why);
+        let machines = self.inner.machines.borrow().clone();
+        let machines = machines.ok_or_else(|| refuse("this cloud has no machines".to_owned()))?;
+        machines.disturb(instance_id, what).map_err(|error| refuse(format!("{error:#}")))
     }
 
     fn edit(&self, id: &str, edit: impl FnOnce(&mut Instance)) -> Result<(), ApiError> {

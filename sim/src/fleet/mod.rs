@@ -16,6 +16,7 @@
 pub(crate) mod aws;
 pub(crate) mod clean;
 mod cluster;
+mod daemon;
 pub(crate) mod dockerd;
 mod events;
 pub(crate) mod image;
@@ -33,6 +34,8 @@ pub(crate) mod run;
 mod supervisor;
 pub(crate) mod swarm;
 pub(crate) mod timeline;
+mod trouble;
+pub(crate) mod wire;
 pub mod workload;
 
 use std::path::Path;
@@ -57,7 +60,8 @@ pub use swarm::service;
 pub use timeline::Entry;
 
 use crate::cloud::{Cloud, CloudOptions};
-use crate::machines::{Launch, Machines};
+pub use crate::machines::SlowLink;
+use crate::machines::{Disturbance, Launch, Machines};
 use aws::Aws;
 use image::Template;
 use instance::Site;
@@ -119,6 +123,12 @@ impl Machines for Handle {
             let how = machines.site.options.power_off;
             machines.site.runtime.spawn(instance.terminate_now(how));
         }
+    }
+
+    fn disturb(&self, instance_id: &str, what: Disturbance) -> anyhow::Result<()> {
+        let (_machines, instance) =
+            self.find(instance_id).with_context(|| format!("there is no machine {instance_id}"))?;
+        instance.disturb(what)
     }
 }
 

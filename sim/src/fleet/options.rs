@@ -34,7 +34,10 @@ pub struct FleetOptions {
     /// `skep.toml` of every instance.
     pub config: Option<String>,
     pub prepare: Option<Prepare>,
+    /// Of skep.
     pub restart: Restart,
+    /// Of dockerd.
+    pub docker_restart: Restart,
     pub docker_start: DockerStart,
     pub power_off: PowerOff,
     /// A folder with another engine (dockerd, containerd, runc), put first in the PATH.
@@ -61,6 +64,7 @@ impl Default for FleetOptions {
             config: None,
             prepare: None,
             restart: Restart::OnFailure(Duration::from_secs(1)),
+            docker_restart: Restart::Never,
             docker_start: DockerStart::WithSkep,
             power_off: PowerOff::Cut,
             engine: None,
@@ -81,11 +85,14 @@ impl fmt::Debug for FleetOptions {
     }
 }
 
-/// What the supervisor does when skep ends.
+/// What the supervisor does when its program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restart {
     Never,
-    /// systemd's `Restart=on-failure` with this `RestartSec`. Exit code 78 is never restarted.
+    /// Starts the program again, after this pause (systemd's `RestartSec`). skep after a failure, as
+    /// `Restart=on-failure` does, but never after exit code 78. dockerd after every end that nobody
+    /// asked for, as docker.service's `Restart=always` does, and without its limit of three starts
+    /// in a minute.
     OnFailure(Duration),
 }
 
