@@ -11,7 +11,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use skep_sim::{bench, demo};
+use skep_sim::{bench, chaos, demo};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -29,6 +29,7 @@ Examples:
   skep-sim kill i-0123 dockerd                its supervisor starts it again
   skep-sim stop i-0123 skep                   a program that hangs
   skep-sim mend --all                         end all of that
+  skep-sim chaos --rounds 20 --profile hard   a fault campaign
   skep-sim fault set --service ssm --throttle 0.5
 ";
 
@@ -49,6 +50,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Measure skep beside a bare join and a shell script
     Bench(bench::Arguments),
+    /// Random trouble by seed on a fleet of its own, judged from outside
+    Chaos(chaos::Arguments),
     /// Show the instances of the running cloud
     List(list::Arguments),
     /// Print the shell variables that the aws command line needs
@@ -76,6 +79,7 @@ pub async fn main() -> ExitCode {
         Command::Up(arguments) => up::run(*arguments).await,
         Command::Demo(arguments) => demo::run(&arguments).await,
         Command::Bench(arguments) => bench::run(&arguments).await,
+        Command::Chaos(arguments) => chaos::run(&arguments).await,
         Command::List(arguments) => list::run(&arguments).await,
         Command::Env(endpoint) => current::print_variables(&endpoint),
         Command::Admin(command) => admin::run(command).await,

@@ -393,6 +393,16 @@ impl Cloud {
         lock(&self.inner.state).parameters.names()
     }
 
+    /// What a parameter in SSM holds. It may be a secret.
+    pub fn parameter(&self, name: &str) -> Option<String> {
+        lock(&self.inner.state).parameters.value(name).map(str::to_owned)
+    }
+
+    /// Deletes a parameter; false where there is none.
+    pub fn delete_parameter(&self, name: &str) -> bool {
+        lock(&self.inner.state).parameters.delete(name)
+    }
+
     pub fn region(&self) -> String {
         self.inner.options.region.clone()
     }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use anyhow::{Context, bail};
 use bollard::{ClientVersion, Docker};
 
+use super::clean::busy_children;
 use super::daemon::Daemon;
 use super::dockerd::{API_PATIENCE, Dockerd, oldest_api};
 use super::events::{ContainerEvent, Events};
@@ -200,6 +201,22 @@ impl Instance {
     /// The containers that ended, with their exit codes.
     pub fn deaths(&self) -> Vec<ContainerEvent> {
         self.events.all().into_iter().filter(|event| event.action == "die").collect()
+    }
+
+    /// Containers that have a process, whatever Docker says of them.
+    pub fn running_containers(&self) -> usize {
+        busy_children(&self.dockerd.cgroup)
+    }
+
+    /// The swarm that the node's certificate is of: also a worker has one, and also while Docker is down. `None` where
+    /// it has none, or it cannot be read.
+    pub fn swarm_by_certificate(&self) -> Option<String> {
+        let file = self.dockerd.data_root().join("swarm/certificates/swarm-node.crt");
+        let text = std::fs::read(file).ok()?;
+        let (_, pem) = x509_parser::pem::parse_x509_pem(&text).ok()?;
+        let certificate = pem.parse_x509().ok()?;
+        let swarm = certificate.subject().iter_organization().next()?.as_str().ok()?;
+        Some(swarm.to_owned())
     }
 
     /// A client for the instance's daemon; fails while there is no socket.

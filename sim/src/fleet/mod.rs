@@ -24,7 +24,9 @@ mod instance;
 mod machine;
 mod narrate;
 pub(crate) mod netns;
+mod nodes;
 mod notify;
+mod one_swarm;
 mod options;
 mod power;
 pub(crate) mod prerequisites;
@@ -56,7 +58,7 @@ pub use notify::Notification;
 pub use options::{DockerStart, FleetOptions, PowerOff, Prepare, Restart, default_dir};
 pub use process::Exit;
 pub use registry::Registry;
-pub use swarm::service;
+pub use swarm::{is_running, service};
 pub use timeline::Entry;
 
 use crate::cloud::{Cloud, CloudOptions};
@@ -66,6 +68,7 @@ use aws::Aws;
 use image::Template;
 use instance::Site;
 use netns::Namespace;
+use one_swarm::OneSwarm;
 use run::Run;
 use timeline::Timeline;
 
@@ -77,6 +80,7 @@ pub(crate) const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/
 pub struct Fleet {
     machines: Arc<Ec2>,
     aws: Aws,
+    one_swarm: Option<OneSwarm>,
     stopped: bool,
 }
 
@@ -212,7 +216,8 @@ impl Fleet {
         let site = Site { run, options, aws: namespace, gateway, template, timeline, runtime };
         let machines = Arc::new(Ec2 { site: Arc::new(site), register: Mutex::default() });
         aws.cloud.set_machines(Arc::new(Handle(Arc::downgrade(&machines))));
-        Ok(Fleet { machines, aws, stopped: false })
+        let one_swarm = machines.site.options.one_swarm.then(|| OneSwarm::watch(&machines));
+        Ok(Fleet { machines, aws, one_swarm, stopped: false })
     }
 
     /// The AWS services and the admin side of this run.
@@ -284,6 +289,10 @@ impl Fleet {
     }
 
     /// Cuts the power of every instance and removes everything but the logs.
+    ///
+    /// # Errors
+    ///
+    /// When something is left, or the fleet had a second swarm where [`FleetOptions::one_swarm`] forbids it.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.aws.close();
         let mut stopping = JoinSet::new();
@@ -293,7 +302,8 @@ impl Fleet {
         stopping.join_all().await;
         self.stopped = true;
         let site = Arc::clone(self.site());
-        tokio::task::spawn_blocking(move || site.run.erase()).await?
+        tokio::task::spawn_blocking(move || site.run.erase()).await??;
+        self.one_swarm.as_ref().map_or(Ok(()), OneSwarm::judge)
     }
 
     fn site(&self) -> &Arc<Site> {

@@ -46,6 +46,8 @@ pub struct FleetOptions {
     pub hosts: Vec<String>,
     /// Tasks pull their images; otherwise they run what is preloaded, and ask no registry.
     pub pulls: bool,
+    /// A second swarm in one cluster is a failure of [`super::Fleet::stop`].
+    pub one_swarm: bool,
     /// More keys for each `daemon.json`; they win.
     pub daemon: serde_json::Map<String, serde_json::Value>,
 }
@@ -70,6 +72,7 @@ impl Default for FleetOptions {
             engine: None,
             hosts: Vec::new(),
             pulls: false,
+            one_swarm: false,
             daemon: serde_json::Map::new(),
         }
     }

@@ -35,7 +35,10 @@ impl Instance {
             Ok(Err(error)) => Err(error),
             Err(error) => Err(error.into()),
         };
-        if let Err(error) = started {
+        // One that was thrown away meanwhile is no failure.
+        if let Err(error) = started
+            && !self.is_gone()
+        {
             tracing::error!(instance = self.id(), "launch failed: {error:#}");
             self.site.timeline.add(self.id(), format!("launch failed: {error:#}"));
         }

@@ -189,7 +189,7 @@ impl Up {
     }
 }
 
-fn skep_sim(home: &Path) -> Command {
+pub(super) fn skep_sim(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_skep-sim"));
     command.env("SKEP_SIM_DIR", home);
     command
@@ -204,7 +204,7 @@ async fn success(command: &mut Command) -> anyhow::Result<String> {
 }
 
 /// What a command writes that fails with exit code 1.
-async fn failure(command: &mut Command) -> anyhow::Result<String> {
+pub(super) async fn failure(command: &mut Command) -> anyhow::Result<String> {
     let output = command.output().await?;
     let said = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.code() == Some(1), "{command:?}: {}: {said}", output.status);
@@ -213,7 +213,7 @@ async fn failure(command: &mut Command) -> anyhow::Result<String> {
 }
 
 /// Waits until `look` succeeds with true.
-async fn until<F>(what: &str, mut look: F) -> anyhow::Result<()>
+pub(super) async fn until<F>(what: &str, mut look: F) -> anyhow::Result<()>
 where
     F: AsyncFnMut() -> anyhow::Result<bool>,
 {

@@ -1,6 +1,7 @@
 //! The fleet itself, on real daemons and without skep: instances form a swarm, run a service, and
 //! nothing of them is left when the fleet is stopped, dropped in a panic, or killed.
 
+mod campaign;
 mod commands;
 mod trouble;
 
