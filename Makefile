@@ -1,7 +1,7 @@
 # skep: what a developer types. `make help` lists it; each target installs what it needs by itself.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quick lint test model demo bench package clean
+.PHONY: help setup quick lint test model demo bench chaos package clean
 .NOTPARALLEL:
 
 # The scripts, the tests and the lines below agree on where things are, whatever the user's cargo settings.
@@ -36,6 +36,10 @@ demo: ## a fleet on this machine: boot, scale-in, a leader lost, a spot notice (
 bench: ## skep side by side with a bare join and a shell script (needs root; asks sudo)
 	@scripts/setup.sh bench
 	@scripts/fleet.sh bench $(ARGS)
+
+chaos: ## a fault campaign on real daemons (needs root; ROUNDS=10 SEED=1 PROFILE=hard ARGS="--experiments")
+	@scripts/setup.sh demo
+	@scripts/fleet.sh chaos $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED)) $(if $(PROFILE),--profile $(PROFILE)) $(ARGS)
 
 package: ## the Debian and RPM packages, in target/package
 	@scripts/setup.sh package

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Builds what users get and runs the local cloud with it: fleet.sh demo|bench|up [argument]...
+# Builds what users get and runs the local cloud with it: fleet.sh demo|bench|chaos|up [argument]...
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-[ $# -gt 0 ] || die "usage: fleet.sh demo|bench|up [argument]..."
+[ $# -gt 0 ] || die "usage: fleet.sh demo|bench|chaos|up [argument]..."
 
 # One after the other: together, skep would be built with features that only the local cloud asks for.
 cargo build --release --locked --package skep

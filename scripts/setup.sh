@@ -21,13 +21,13 @@ main() {
                 want packer
                 ;;
             test)
-                need cc ip iptables unshare dockerd containerd runc busybox-static certificates venv
+                need cc ip tc iptables unshare dockerd containerd runc busybox-static certificates venv
                 need mmdebstrap systemd-nspawn dnsmasq ssh-keygen rpm dpkg-shlibdeps
                 need rsyslogd rsyslog-relp journal-upload prometheus docker docker-registry curl libnftables
                 want packer chromium chromedriver
                 ;;
-            demo) need cc ip iptables unshare dockerd containerd runc busybox-static certificates ;;
-            bench) need cc ip iptables unshare dockerd containerd runc busybox-static certificates \
+            demo) need cc ip tc iptables unshare dockerd containerd runc busybox-static certificates ;;
+            bench) need cc ip tc iptables unshare dockerd containerd runc busybox-static certificates \
                 docker curl venv ;;
             model) need cc ;;
             package) need cc dpkg-shlibdeps ;;
@@ -102,7 +102,7 @@ package_of() {
         journal-upload) echo systemd-journal-remote ;;
         ssh-keygen) echo openssh-client ;;
         chromedriver) echo chromium-driver ;;
-        ip) echo iproute2 ;;
+        ip | tc) echo iproute2 ;;
         unshare) echo util-linux ;;
         apparmor_parser) echo apparmor ;;
         certificates) echo ca-certificates ;;

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aws_sdk_autoscaling::Client;
-use aws_sdk_autoscaling::types::{AutoScalingInstanceDetails, LifecycleHook};
+use aws_sdk_autoscaling::types::{AutoScalingGroup, AutoScalingInstanceDetails, LifecycleHook};
 
 use crate::aws::{AwsError, AwsErrorKind};
 use crate::instance::is_instance_id;
@@ -26,6 +26,8 @@ pub use lifecycle::LifecycleState;
 const SERVICE: &str = "autoscaling";
 /// AWS's limit of instance ids in one DescribeAutoScalingInstances call, and of one page.
 const MAX_IDS: usize = 50;
+/// AWS's limit of names in one DescribeAutoScalingGroups call.
+const MAX_GROUPS: usize = 50;
 /// AWS's default where a hook names no heartbeat time-out.
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(3600);
 /// However many heartbeats: AWS ends an action after this, or after 100 heartbeat time-outs.
@@ -227,28 +229,17 @@ impl AutoScaling {
     ) -> Result<BTreeMap<String, GroupInstance>, AwsError> {
         const OPERATION: &str = "DescribeAutoScalingGroups";
         let mut listed = BTreeMap::new();
-        // Without names the call would list the whole account.
-        if names.is_empty() {
-            return Ok(listed);
-        }
+        // Without names the call would list the whole account: no chunk, no call.
         let resource = format!("{} groups", names.len());
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let call = self.client.describe_auto_scaling_groups();
-        let mut pages = call.set_auto_scaling_group_names(Some(names)).into_paginator().send();
-        while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| AwsError::new(SERVICE, OPERATION, &resource, error))?;
-            for group in page.auto_scaling_groups.unwrap_or_default() {
-                let name = group.auto_scaling_group_name.unwrap_or_default();
-                for instance in group.instances.unwrap_or_default() {
-                    let Some(id) = instance.instance_id else { continue };
-                    let state = instance.lifecycle_state.as_ref().map(|it| it.as_str());
-                    let it = GroupInstance {
-                        group: name.clone(),
-                        lifecycle_state: state.unwrap_or_default().into(),
-                        health: instance.health_status.unwrap_or_default(),
-                    };
-                    listed.insert(id, it);
-                }
+        for names in names.chunks(MAX_GROUPS) {
+            let call = self.client.describe_auto_scaling_groups();
+            let call = call.set_auto_scaling_group_names(Some(names.to_vec()));
+            let mut pages = call.into_paginator().send();
+            while let Some(page) = pages.next().await {
+                let page =
+                    page.map_err(|error| AwsError::new(SERVICE, OPERATION, &resource, error))?;
+                listed.extend(page.auto_scaling_groups.into_iter().flatten().flat_map(instances));
             }
         }
         Ok(listed)
@@ -384,6 +375,20 @@ fn unless_no_action(error: AwsError) -> Result<(), AwsError> {
     let is_answer = error.kind == AwsErrorKind::Validation
         && error.message.to_ascii_lowercase().contains("no active lifecycle action");
     if is_answer { Ok(()) } else { Err(error) }
+}
+
+/// The instances of a group, by id.
+fn instances(group: AutoScalingGroup) -> impl Iterator<Item = (String, GroupInstance)> {
+    let name = group.auto_scaling_group_name.unwrap_or_default();
+    group.instances.into_iter().flatten().filter_map(move |instance| {
+        let state = instance.lifecycle_state.as_ref().map(|it| it.as_str());
+        let it = GroupInstance {
+            group: name.clone(),
+            lifecycle_state: state.unwrap_or_default().into(),
+            health: instance.health_status.unwrap_or_default(),
+        };
+        Some((instance.instance_id?, it))
+    })
 }
 
 fn group_instance(details: AutoScalingInstanceDetails) -> Option<(String, GroupInstance)> {

@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use crate::instance::{Departure, Instance, Membership, Reason, Role};
 use crate::ledger::{
     Attempt, Charter, CharterPhase, Checked, DepartureRow, DepartureState, HIGHEST_GENERATION,
-    Member, MemberRows, MemberState, RegistryAuth, Rejoin, Row, Traces, Turn, decode, encode,
+    Member, MemberRows, MemberState, RegistryAuth, Rejoin, Row, Rows, Traces, Turn, decode, encode,
 };
 use crate::swarm::{Availability, LocalNode, LocalState, NodeView};
 
@@ -207,6 +207,7 @@ fn right_departure() -> impl Strategy<Value = DepartureRow> {
             let (instance, node) = (format!("i-{n}"), format!("node-{n}"));
             let mut row = DepartureRow::request(&instance, &node, role, &departure, "boot");
             (row.state, row.stand_in) = (state, stand_in);
+            row.group = Some("group".to_owned());
             row.waiting_for = Some("the tasks to stop".to_owned());
             row
         },
@@ -268,26 +269,30 @@ pub fn member() -> BoxedStrategy<Member> {
     read(right_member())
 }
 
-/// A few, with some that cannot be read.
-pub fn members() -> BoxedStrategy<MemberRows> {
-    (prop::collection::vec(member(), 0..5), any::<bool>())
-        .prop_map(|(rows, is_readable)| {
-            let unreadable = (!is_readable).then(|| "member#manager#i-9".to_owned());
-            MemberRows { rows, unreadable: unreadable.into_iter().collect() }
+/// A few, and perhaps one under this key that cannot be read.
+fn survey<T: Debug + 'static>(row: BoxedStrategy<T>, odd: &'static str) -> BoxedStrategy<Rows<T>> {
+    (prop::collection::vec(row, 0..5), any::<bool>())
+        .prop_map(move |(rows, is_readable)| {
+            let unreadable = (!is_readable).then(|| odd.to_owned());
+            Rows { rows, unreadable: unreadable.into_iter().collect() }
         })
         .boxed()
+}
+
+pub fn members() -> BoxedStrategy<MemberRows> {
+    survey(member(), "member#manager#i-9")
 }
 
 pub fn departure() -> BoxedStrategy<DepartureRow> {
     read(right_departure())
 }
 
-pub fn departures() -> BoxedStrategy<Vec<DepartureRow>> {
-    prop::collection::vec(departure(), 0..4).boxed()
+pub fn departures() -> BoxedStrategy<Rows<DepartureRow>> {
+    survey(departure(), "departure#i-0")
 }
 
-pub fn attempts() -> BoxedStrategy<Vec<Attempt>> {
-    prop::collection::vec(read(right_attempt()), 0..4).boxed()
+pub fn attempts() -> BoxedStrategy<Rows<Attempt>> {
+    survey(read(right_attempt()), "attempt#i-1")
 }
 
 pub fn rejoins() -> BoxedStrategy<Vec<Rejoin>> {

@@ -1,13 +1,14 @@
 //! systemd: telling it how skep does, and asking it why it stops us.
 //!
-//! Guarantees: everything here is best effort and bounded. Without systemd (no `NOTIFY_SOCKET`, no
-//! `systemctl`) the notifications go nowhere and no shutdown is seen; nothing fails. `NOTIFY_SOCKET`
-//! is read anew each time and never changed.
+//! Guarantees: everything here is best effort and bounded. Without systemd the notifications go nowhere and no
+//! shutdown is seen; nothing fails. Where systemd runs this machine and does not say why it stops skep, that is
+//! "cannot tell". `NOTIFY_SOCKET` is read anew each time and never changed.
 
 mod unit;
 
 use std::ffi::OsStr;
 use std::io;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -26,15 +27,23 @@ const PINGS_PER_WATCHDOG: u32 = 2;
 /// Without a watchdog there is nothing to ping; the state's changes wake the task.
 const NO_WATCHDOG: Duration = Duration::from_secs(3600);
 
+/// Where systemd is the one that runs this machine: see `sd_booted(3)`.
+const BOOTED: &str = "/run/systemd/system";
+
 /// What is happening to the machine while systemd stops skep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shutdown {
     /// It is powered off or halted: a departure.
     PowerOff,
     /// It comes back (reboot, kexec, soft-reboot): no departure.
     Reboot,
-    /// Only skep is stopped or restarted, or systemd could not say.
+    /// Only skep is stopped or restarted, or there is no systemd.
     None,
+    /// systemd runs this machine and gave no answer.
+    CannotTell {
+        /// In words.
+        why: String,
+    },
 }
 
 /// Says that the node is Ready (`READY=1`); units ordered after skep start now.
@@ -90,30 +99,25 @@ fn notify(states: &[NotifyState<'_>]) {
 /// Is the machine going down, and will it come back? To be asked when systemd stops skep; asks
 /// systemd for its queued jobs, three seconds at most.
 pub async fn shutdown_kind() -> Shutdown {
-    ask_shutdown_kind("systemctl".as_ref()).await
+    ask_shutdown_kind("systemctl".as_ref(), BOOTED.as_ref()).await
 }
 
-async fn ask_shutdown_kind(systemctl: &OsStr) -> Shutdown {
+async fn ask_shutdown_kind(systemctl: &OsStr, booted: &Path) -> Shutdown {
     let asked = child::command(systemctl)
         .args(["list-jobs", "--no-legend", "--plain", "--no-pager"])
         .stderr(Stdio::null())
         .output();
-    match tokio::time::timeout(LIST_JOBS_TIMEOUT, asked).await {
+    let why = match tokio::time::timeout(LIST_JOBS_TIMEOUT, asked).await {
         Ok(Ok(output)) if output.status.success() => {
-            shutdown_job(&String::from_utf8_lossy(&output.stdout))
+            return shutdown_job(&String::from_utf8_lossy(&output.stdout));
         }
-        Ok(Ok(output)) => {
-            tracing::warn!("systemctl list-jobs failed ({}): taken for no shutdown", output.status);
-            Shutdown::None
-        }
-        Ok(Err(error)) => {
-            tracing::debug!("systemctl could not be run ({error}): taken for no shutdown");
-            Shutdown::None
-        }
-        Err(_) => {
-            tracing::warn!("systemctl list-jobs did not answer: taken for no shutdown");
-            Shutdown::None
-        }
+        Ok(Ok(output)) => format!("systemctl list-jobs failed ({})", output.status),
+        Ok(Err(error)) => format!("systemctl could not be run: {error}"),
+        Err(_) => format!("systemctl list-jobs did not answer within {LIST_JOBS_TIMEOUT:?}"),
+    };
+    match tokio::fs::try_exists(booted).await {
+        Ok(false) => Shutdown::None,
+        Ok(true) | Err(_) => Shutdown::CannotTell { why },
     }
 }
 

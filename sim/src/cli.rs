@@ -2,14 +2,16 @@
 
 mod admin;
 mod current;
+mod instance;
 mod list;
+mod trouble;
 mod up;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use skep_sim::{bench, demo};
+use skep_sim::{bench, chaos, demo};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -22,6 +24,12 @@ Examples:
   eval \"$(skep-sim env)\"                      variables for the aws command line
   skep-sim desired workers 5                  scale the workers' group
   skep-sim spot i-0123 --in 30s               a spot interruption
+  skep-sim isolate i-0123                     out of reach for the other instances
+  skep-sim slow i-0123 --rate 128kbit         a slow link
+  skep-sim kill i-0123 dockerd                its supervisor starts it again
+  skep-sim stop i-0123 skep                   a program that hangs
+  skep-sim mend --all                         end all of that
+  skep-sim chaos --rounds 20 --profile hard   a fault campaign
   skep-sim fault set --service ssm --throttle 0.5
 ";
 
@@ -42,12 +50,16 @@ enum Command {
     Demo(demo::Arguments),
     /// Measure skep beside a bare join and a shell script
     Bench(bench::Arguments),
+    /// Random trouble by seed on a fleet of its own, judged from outside
+    Chaos(chaos::Arguments),
     /// Show the instances of the running cloud
     List(list::Arguments),
     /// Print the shell variables that the aws command line needs
     Env(current::Endpoint),
     #[command(flatten)]
     Admin(admin::Command),
+    #[command(flatten)]
+    Trouble(trouble::Command),
     /// Remove what runs have left behind that were killed
     Clean,
 }
@@ -67,9 +79,11 @@ pub async fn main() -> ExitCode {
         Command::Up(arguments) => up::run(*arguments).await,
         Command::Demo(arguments) => demo::run(&arguments).await,
         Command::Bench(arguments) => bench::run(&arguments).await,
+        Command::Chaos(arguments) => chaos::run(&arguments).await,
         Command::List(arguments) => list::run(&arguments).await,
         Command::Env(endpoint) => current::print_variables(&endpoint),
         Command::Admin(command) => admin::run(command).await,
+        Command::Trouble(command) => trouble::run(command).await,
         Command::Clean => clean().await,
     };
     match done {

@@ -82,7 +82,7 @@ pub fn interrupted() -> anyhow::Result<impl Future<Output = &'static str>> {
 
 /// How text is marked on a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mark {
+pub enum Mark {
     Heading,
     Good,
     Bad,
@@ -92,7 +92,7 @@ pub(crate) enum Mark {
 
 /// Whether marks show: on a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Style {
+pub struct Style {
     colour: bool,
 }
 

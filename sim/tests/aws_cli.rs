@@ -11,7 +11,7 @@ use skep_sim::cloud::{
     ActionResult, Cloud, CloudOptions, Deny, Fault, GroupSpec, HookSpec, LifecycleState, Service,
     StackResourceSpec, StackSpec, Transition, Who,
 };
-use skep_sim::machines::{Launch, Machines};
+use skep_sim::machines::{Disturbance, Launch, Machines};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
@@ -36,6 +36,11 @@ impl Machines for Noted {
 
     fn terminate(&self, instance_id: &str) {
         self.0.lock().unwrap().push(format!("terminate {instance_id}"));
+    }
+
+    fn disturb(&self, instance_id: &str, what: Disturbance) -> anyhow::Result<()> {
+        self.0.lock().unwrap().push(format!("{what:?} {instance_id}"));
+        Ok(())
     }
 }
 

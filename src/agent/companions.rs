@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::{RunError, standing};
 use crate::config::{Health, Settings};
@@ -136,12 +137,23 @@ async fn follow_operator(
     }
 }
 
-/// Returns when the service is to stop and the node is to stay: a restart of skep, or a reboot. A
-/// power-off is a notice instead, and the story ends by itself.
+/// Who has the trouble that systemd does not say why it stops skep.
+const STOP: &str = "systemd";
+/// For so long systemd is asked again why it stops skep. Of the unit's `TimeoutStopSec=` (90 s) the rest is there
+/// then, and a departure asks for more.
+const DOUBT_PATIENCE: Duration = Duration::from_secs(20);
+const DOUBT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Returns when the service is to stop and the node is to stay: a restart of skep, a reboot, or a stop of which
+/// systemd does not say what it is for. A power-off is a notice instead, and the story ends by itself.
 ///
 /// # Errors
 /// When signals cannot be had.
-pub async fn until_stopped(settings: &Settings, notices: &Notices) -> Result<(), std::io::Error> {
+pub async fn until_stopped(
+    settings: &Settings,
+    notices: &Notices,
+    state: &StateHandle,
+) -> Result<(), std::io::Error> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     loop {
@@ -149,7 +161,11 @@ pub async fn until_stopped(settings: &Settings, notices: &Notices) -> Result<(),
             _ = interrupt.recv() => return Ok(()),
             _ = terminate.recv() => {}
         }
-        if systemd::shutdown_kind().await != Shutdown::PowerOff {
+        let kind = tokio::select! {
+            _ = interrupt.recv() => return Ok(()),
+            kind = until_told(state, systemd::shutdown_kind) => kind,
+        };
+        if kind != Shutdown::PowerOff {
             return Ok(());
         }
         let noticed_at = OffsetDateTime::now_utc();
@@ -160,5 +176,54 @@ pub async fn until_stopped(settings: &Settings, notices: &Notices) -> Result<(),
             noticed_at,
             deadline: noticed_at + time,
         });
+    }
+}
+
+/// Asks why skep is stopped until there is an answer, or none is expected any more.
+async fn until_told(state: &StateHandle, ask: impl AsyncFn() -> Shutdown) -> Shutdown {
+    let give_up = Instant::now() + DOUBT_PATIENCE;
+    loop {
+        let kind = ask().await;
+        let Shutdown::CannotTell { why } = &kind else {
+            state.trouble(STOP, None);
+            return kind;
+        };
+        let what = format!(
+            "systemd stops skep, and cannot tell whether the machine is switched off ({why}): without an answer within {DOUBT_PATIENCE:?} the node stays in the swarm"
+        );
+        state.trouble(STOP, Some(what));
+        if Instant::now() >= give_up {
+            tracing::error!(
+                "stopping without a departure: cannot tell whether the machine is switched off ({why}); if it is, its tasks get Docker's grace alone and their last log lines are not flushed"
+            );
+            return kind;
+        }
+        tokio::time::sleep(DOUBT_INTERVAL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_that_systemd_does_not_explain_is_asked_about_again_and_then_no_departure() {
+        let state = StateHandle::default();
+        let doubt = || Shutdown::CannotTell { why: "no answer".to_owned() };
+        let looks = Cell::new(0);
+        let told = until_told(&state, async || {
+            looks.set(looks.get() + 1);
+            if looks.get() > 3 { Shutdown::PowerOff } else { doubt() }
+        });
+        assert_eq!(told.await, Shutdown::PowerOff);
+        assert_eq!((looks.get(), state.now().trouble), (4, None));
+        let start = Instant::now();
+        assert_eq!(until_told(&state, async || doubt()).await, doubt());
+        let took = start.elapsed();
+        assert!(took >= DOUBT_PATIENCE && took < DOUBT_PATIENCE + 2 * DOUBT_INTERVAL, "{took:?}");
+        let trouble = state.now().trouble.unwrap();
+        assert!(trouble.contains("cannot tell") && trouble.contains("no answer"), "{trouble}");
     }
 }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::RunError;
 use super::companions::until_stopped;
 use crate::config::Settings;
+use crate::state::StateHandle;
 use crate::watch::Notices;
 
 /// A start that has failed ends no sooner than this after its beginning. With `RestartSec=` of the unit
@@ -15,13 +16,19 @@ use crate::watch::Notices;
 const SHORTEST_FAILURE: Duration = Duration::from_secs(20);
 
 /// Waits until this process may end after `error`. A stop, or a notice, ends the wait.
-pub async fn pace(error: &RunError, started: Instant, settings: &Settings, notices: &Notices) {
+pub async fn pace(
+    error: &RunError,
+    started: Instant,
+    settings: &Settings,
+    notices: &Notices,
+    state: &StateHandle,
+) {
     if !is_restarted(error) {
         return;
     }
     tokio::select! {
         () = tokio::time::sleep_until(started + SHORTEST_FAILURE) => {}
-        _ = until_stopped(settings, notices) => {}
+        _ = until_stopped(settings, notices, state) => {}
         _ = notices.given() => {}
     }
 }

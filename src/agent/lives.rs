@@ -5,12 +5,12 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::warm::{self, Wait};
-use super::{Ended, RunError, depart, hook, take_part};
+use super::{Ended, RunError, depart, hook, standing, take_part};
 use crate::announce::Announcer;
 use crate::care::replacement;
 use crate::imds::TargetState;
 use crate::instance::{Departure, Reason};
-use crate::leave::Outcome;
+use crate::leave::{self, Outcome};
 use crate::node::Node;
 use crate::watch::Notices;
 
@@ -56,6 +56,7 @@ pub async fn live(
         if reason != Some(Reason::Pool) || outcome.is_failure() {
             return Ok(Ended::Left(outcome));
         }
+        standing::forget(node);
         // In this order: as long as it counts as a member, the watch takes the pool for news.
         node.state.update(|state| {
             state.membership = None;
@@ -78,6 +79,7 @@ async fn stay(
         let ended = tokio::select! {
             ended = take_part(node, announcer, notices, first_boot.take()) => ended,
             never = replacement::watch_docker(node) => match never {},
+            never = leave::record_failure(node) => match never {},
         };
         if let Err(RunError::Boot(error)) = &ended {
             replacement::after_failure(node, notices, error).await;

@@ -79,7 +79,7 @@ pub async fn run(loaded: Loaded) -> Result<Ended, RunError> {
         .inspect_err(|error| state.enter(Phase::Failed, crate::errors::chain(error)))?;
     let ended = tokio::select! {
         ended = life(&loaded, &state, &notices, &mut companions) => ended,
-        stopped = companions::until_stopped(&loaded.settings, &notices) => {
+        stopped = companions::until_stopped(&loaded.settings, &notices, &state) => {
             stopped.map(|()| Ended::Stopped).map_err(RunError::from)
         }
     };
@@ -96,7 +96,7 @@ pub async fn run(loaded: Loaded) -> Result<Ended, RunError> {
     }
     if let Err(error) = &ended {
         companions.events.settle(loaded.settings.hooks.last_wait).await;
-        failure::pace(error, started, &loaded.settings, &notices).await;
+        failure::pace(error, started, &loaded.settings, &notices, &state).await;
     }
     systemd::notify_stopping();
     ended
@@ -250,6 +250,7 @@ pub async fn announce_misconfiguration(settings: &Settings) {
 /// the others.
 async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> Infallible {
     node.state.update(|state| state.membership = Some(membership.clone()));
+    let recorded = manager::record_ready(node, membership).await;
     node.state.enter(Phase::Ready, membership.to_string());
     node.events.tell(Event::Joined, None);
     let node_id = &membership.node_id;
@@ -258,7 +259,7 @@ async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> I
     standing::remember(node, node_id);
     let (_, never, _, _, _, _, _, _, _, _, _) = tokio::join!(
         standby::announce(node, announcer),
-        manager::keep_recorded(node, membership),
+        manager::keep_recorded(node, membership, recorded),
         manager::look_after_departures(node, node_id),
         manager::reap_the_dead(node, node_id),
         manager::keep_labelled(node, node_id),
@@ -276,10 +277,8 @@ async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> I
 /// looking after the others for as long as it is one: they may all be leaving.
 async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcome {
     let departure = notices.given().await;
-    node.state.update(|state| {
-        state.departure = Some(departure.clone());
-        state.failed_departure = None;
-    });
+    leave::forget_failure(node);
+    node.state.set_departure(&departure);
     node.state.enter(Phase::Leaving, format!("{} notice", departure.reason));
     node.events.tell(Event::Departing, None);
     let outcome = tokio::select! {
@@ -294,20 +293,8 @@ async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcom
     }
     manager::stop_showing_quorum(node);
     hook::complete(node, announcer, &departure, outcome).await;
-    // Without it the next start of skep goes on with this departure, which ends it again, and managers drain a
-    // node that stays.
-    let (killed, has_failed) = (node.state.now().killed.len(), outcome.is_failure());
-    let ended = node.ledger.end_departure(&node.instance.id, &node.boot_id, killed, has_failed);
-    match tokio::time::timeout(LAST_WORDS_PATIENCE, ended).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!("{}", crate::errors::chain(&error)),
-        Err(_) => tracing::warn!("the end of the departure could not be written down"),
-    }
+    leave::record_end(node, outcome).await;
     if outcome == Outcome::Failed {
-        node.state.update(|state| {
-            state.failed_departure = Some(state.outcome(outcome.as_str()));
-            state.forget_departure();
-        });
         notices.forget_failed();
     }
     outcome
@@ -356,15 +343,59 @@ async fn look_after_others(node: &Node) -> Infallible {
     }
 }
 
-/// What is written down at the end only saves others, or a next start, some time.
-const LAST_WORDS_PATIENCE: Duration = Duration::from_secs(15);
+/// What is undone at the end only saves others, or a next start, some time.
+const CLEAN_UP_PATIENCE: Duration = Duration::from_secs(15);
 
 async fn give_up_what_was_begun(node: &Node) {
-    match tokio::time::timeout(LAST_WORDS_PATIENCE, boot::abandon(node)).await {
+    match tokio::time::timeout(CLEAN_UP_PATIENCE, boot::abandon(node)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!("{}", crate::errors::chain(&error)),
         Err(_) => {
-            tracing::warn!("what was begun could not be given up within {LAST_WORDS_PATIENCE:?}")
+            tracing::warn!("what was begun could not be given up within {CLEAN_UP_PATIENCE:?}")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::stub::Stub;
+    use crate::instance::Role;
+    use crate::swarm::tests::fake_engine::{FakeEngine, RELEASES};
+
+    /// Serves until the node is Ready; returns the calls to AWS by then.
+    async fn calls_before_ready(stub: &Stub) -> Vec<String> {
+        let engine = FakeEngine::start(RELEASES[0]);
+        let mut node = Node::example(engine.swarm(), stub).await;
+        let dir = tempfile::tempdir().unwrap();
+        dir.path().clone_into(&mut node.settings.state_dir);
+        let aws = stub.aws().await;
+        let announcer = Announcer::new(&node.instance, &node.settings, &aws);
+        let membership = Membership {
+            node_id: "n1".to_owned(),
+            swarm_id: "s1".to_owned(),
+            generation: 1,
+            role: Role::Manager,
+        };
+        let mut states = node.state.subscribe();
+        tokio::select! {
+            never = serve(&node, &membership, &announcer) => match never {},
+            ready = states.wait_for(|state| state.phase == Phase::Ready) => drop(ready.unwrap()),
+        }
+        stub.requests()
+    }
+
+    #[tokio::test]
+    async fn a_node_is_ready_once_its_row_is_written() {
+        let stub = Stub::start().await;
+        stub.answer(200, "{}");
+        let calls = calls_before_ready(&stub).await;
+        assert!(calls.iter().any(|call| call.contains("member#manager#i-0abc")), "{calls:?}");
+    }
+
+    #[tokio::test]
+    async fn a_ledger_that_is_down_keeps_no_member_from_being_ready() {
+        let stub = Stub::start().await;
+        calls_before_ready(&stub).await;
     }
 }

@@ -40,6 +40,11 @@ pub fn remember(node: &Node, node_id: &str) {
     }
 }
 
+/// Was this node Ready at this start of the machine, and has nothing said since that it is out?
+pub fn was_ready(node: &Node) -> bool {
+    load(&node.settings.state_dir).is_some_and(|record| record.boot_id == node.boot_id)
+}
+
 /// The node is out of the swarm that it was Ready in, or can take no place in it.
 pub fn forget(node: &Node) {
     let path = path(&node.settings.state_dir);
@@ -75,7 +80,7 @@ pub async fn follow(settings: Settings, state: StateHandle) -> Infallible {
 async fn look(docker: &Swarm) -> Result<LocalNode, SwarmError> {
     let mut local = docker.fetch_local_node().await?;
     if local.node_id.is_none() && local.state != LocalState::Inactive {
-        local.node_id = docker.fetch_certificate().await?.map(|it| it.node_id);
+        docker.complete_by_certificate(&mut local).await?;
     }
     Ok(local)
 }

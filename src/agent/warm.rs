@@ -2,12 +2,15 @@
 //! service.
 //!
 //! Guarantees: it is let into the pool, and ends without a departure, only where Docker and the ledger have
-//! said that it is no member. Until they have, it waits, and `skep status` shows why.
+//! said that it is no member, and that no departure of it was interrupted. Until they have, it waits, and
+//! `skep status` shows why. Whether it is in a pool at all is asked for up to [`POOL_PATIENCE`] where the answer does
+//! not come.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::standing;
 use crate::announce::Announcer;
 use crate::boot;
 use crate::imds::TargetState;
@@ -15,13 +18,17 @@ use crate::instance::{Departure, Reason};
 use crate::node::Node;
 use crate::state::Phase;
 use crate::swarm::LocalState;
-use crate::systemd;
 use crate::watch::Notices;
+use crate::{leave, systemd};
 
 /// Who has the trouble.
 const WHO: &str = "the warm pool";
 /// Metadata and Docker are asked this long; the next look comes soon.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// As everything else in the first minute: an outage of Auto Scaling that lasts must not keep a fleet from booting.
+const POOL_PATIENCE: Duration = Duration::from_secs(60);
+/// Between two questions to Auto Scaling.
+const POOL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How the time before boot went.
 pub enum Wait {
@@ -31,7 +38,7 @@ pub enum Wait {
     Over,
     /// It goes without having served: by Docker's own word there is nothing to leave.
     Ended(Departure),
-    /// It is still a member: skep has died while it went back into the pool.
+    /// It is still a member, or has left and not ended its departure: skep has died while it went back into the pool.
     MustLeave,
     /// There is a notice, and Docker has not said that there is nothing to leave.
     Departs,
@@ -47,8 +54,14 @@ pub async fn await_service(
 ) -> Wait {
     let is_pooled = match is_pooled {
         Some(known) => known,
-        None => announcer.is_in_warm_pool().await,
+        // Where it is to go already, boot finds out what there is to leave.
+        None => tokio::select! {
+            biased;
+            _ = notices.given() => false,
+            is_it = ask_whether_pooled(node, announcer) => is_it,
+        },
     };
+    node.state.trouble(WHO, None);
     if !is_pooled {
         return Wait::None;
     }
@@ -63,6 +76,32 @@ pub async fn await_service(
     };
     node.state.trouble(WHO, None);
     wait
+}
+
+/// Whether the instance is in a warm pool, where the metadata have not said so at first. A refusal, and silence
+/// for [`POOL_PATIENCE`], are no answer: it boots then as it would without warm pools.
+async fn ask_whether_pooled(node: &Node, announcer: &Announcer) -> bool {
+    let give_up = Instant::now() + POOL_PATIENCE;
+    loop {
+        let error = match announcer.is_in_warm_pool().await {
+            Ok(is_pooled) => return is_pooled,
+            Err(error) => error,
+        };
+        let why = format!(
+            "cannot tell whether this instance is in a warm pool: {}",
+            crate::errors::chain(&error)
+        );
+        if !error.is_retryable() || Instant::now() >= give_up {
+            tracing::warn!("booting as outside a warm pool: {why}");
+            return false;
+        }
+        node.state.trouble(WHO, Some(why));
+        tokio::time::sleep(POOL_INTERVAL).await;
+        let deadline = Instant::now() + ANSWER_WITHIN;
+        if let Ok(Some(target)) = node.imds.fetch_target_lifecycle_state(deadline).await {
+            return target.is_pooled();
+        }
+    }
 }
 
 /// What a notice in the pool means. A departure looks at Docker and the ledger for as long as it may last.
@@ -85,17 +124,17 @@ async fn given_in_the_pool(notices: &Notices) -> Departure {
     }
 }
 
-/// Lets an instance that is no member into the pool. Returns only if it is one.
+/// Lets an instance that has nothing to leave into the pool. Returns only if it has.
 async fn admit(node: &Node, announcer: &Announcer) {
     /// Docker may be starting.
     const RETRY_INTERVAL: Duration = Duration::from_secs(5);
     loop {
-        match is_member(node).await {
+        match must_leave(node).await {
             Ok(true) => return,
             Ok(false) => break,
             Err(why) => {
                 let what = format!(
-                    "cannot tell whether this node is a member of the swarm, so that it is not let into the warm pool: {why}"
+                    "cannot tell whether this node is a member of the swarm or has ended its departure, so that it is not let into the warm pool: {why}"
                 );
                 node.state.trouble(WHO, Some(what));
                 tokio::time::sleep(RETRY_INTERVAL).await;
@@ -109,15 +148,19 @@ async fn admit(node: &Node, announcer: &Announcer) {
 }
 
 /// Whether Docker is in a swarm as the very node that this instance's row names. A row goes with the node; an
-/// instance that was only prepared has none.
+/// instance that was only prepared has none. One that was Ready at this start of the machine and is in no swarm has
+/// left: whether its departure has ended, with its hook, the ledger says.
 ///
 /// # Errors
 /// Why this cannot be told.
-async fn is_member(node: &Node) -> Result<bool, String> {
+async fn must_leave(node: &Node) -> Result<bool, String> {
     let local =
         node.swarm.fetch_local_node().await.map_err(|error| crate::errors::chain(&error))?;
     if local.state == LocalState::Inactive {
-        return Ok(false);
+        if !standing::was_ready(node) {
+            return Ok(false);
+        }
+        return leave::is_interrupted(node).await.map_err(|error| crate::errors::chain(&error));
     }
     let row = node.ledger.fetch_member(node.role, &node.instance.id).await;
     match (row.map_err(|error| crate::errors::chain(&error))?, local.node_id) {
@@ -155,7 +198,9 @@ mod tests {
     use time::OffsetDateTime;
 
     use super::*;
+    use crate::announce::tests::listed;
     use crate::aws::stub::Stub;
+    use crate::instance::Instance;
     use crate::swarm::tests::fake_engine::{FakeEngine, Instead, RELEASES};
     use crate::swarm::{Availability, JoinAnswer};
 
@@ -202,20 +247,80 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_instance_that_has_left_ends_its_departure_before_it_is_let_into_the_pool() {
+        let (_engine, stub, mut node, _) = world().await;
+        let dir = tempfile::tempdir().unwrap();
+        node.settings.state_dir = dir.path().to_owned();
+        standing::remember(&node, "n1");
+        let departure = |boot_id: &str, state: &str, ended: bool| {
+            format!(
+                r#"{{"Item": {{"instance_id": {{"S": "i-0abc"}}, "node_id": {{"S": "n1"}},
+                    "role": {{"S": "manager"}}, "reason": {{"S": "pool"}}, "state": {{"S": "{state}"}},
+                    "requested_at": {{"N": "1"}}, "deadline": {{"N": "2"}},
+                    "boot_id": {{"S": "{boot_id}"}}, "ended": {{"BOOL": {ended}}},
+                    "expires_at": {{"N": "3"}}}}}}"#
+            )
+        };
+        let boot_id = node.boot_id.clone();
+        for (answer, is_due) in [
+            (departure(&boot_id, "drained", false), true),
+            (departure(&boot_id, "left", false), true),
+            (departure(&boot_id, "removed", false), true),
+            (departure(&boot_id, "removed", true), false),
+            (departure("another", "left", false), false),
+            ("{}".to_owned(), false),
+        ] {
+            stub.answer(200, &answer);
+            assert_eq!(must_leave(&node).await, Ok(is_due), "{answer}");
+        }
+        assert!(must_leave(&node).await.is_err(), "the ledger does not answer");
+        standing::forget(&node);
+        let asked = stub.requests().len();
+        assert_eq!(must_leave(&node).await, Ok(false), "it has never been Ready");
+        assert_eq!(stub.requests().len(), asked);
+    }
+
+    #[tokio::test]
     async fn a_member_is_who_its_row_and_docker_name_and_neither_may_be_silent() {
         let (engine, stub, node, _) = world().await;
-        assert_eq!(is_member(&node).await, Ok(false));
+        assert_eq!(must_leave(&node).await, Ok(false));
         assert_eq!(stub.requests(), [""; 0], "Docker's word is enough");
         engine.lock().instead.insert("/info", Instead::Refusal(500, "busy"));
-        assert!(is_member(&node).await.unwrap_err().contains("busy"));
+        assert!(must_leave(&node).await.unwrap_err().contains("busy"));
         engine.lock().instead.clear();
         join(&node).await;
-        assert!(is_member(&node).await.is_err(), "the ledger does not answer");
+        assert!(must_leave(&node).await.is_err(), "the ledger does not answer");
         for (answer, is_it) in
             [(row("n1"), true), (row("another"), false), ("{}".to_owned(), false)]
         {
             stub.answer(200, &answer);
-            assert_eq!(is_member(&node).await, Ok(is_it), "{answer}");
+            assert_eq!(must_leave(&node).await, Ok(is_it), "{answer}");
+        }
+    }
+
+    /// An instance of a pool that joins is stopped a moment later, a manager with its vote.
+    #[tokio::test]
+    async fn whether_it_is_in_a_pool_is_asked_again_where_no_answer_comes() {
+        for (lifecycle, is_it) in [("Warmed:Running", true), ("InService", false)] {
+            let (_engine, stub, node, _) = world().await;
+            let instance = Instance { group: Some("workers".into()), ..node.instance.clone() };
+            let announcer = Announcer::new(&instance, &node.settings, &stub.aws().await);
+            let mut state = node.state.subscribe();
+            stub.answer(403, &Stub::xml_error("AccessDenied", "no"));
+            assert!(!ask_whether_pooled(&node, &announcer).await, "a role without it must boot");
+            stub.answer(503, "");
+            let going_on = async {
+                drop(state.wait_for(|state| state.trouble.is_some()).await.unwrap());
+                stub.answer(200, "token");
+                stub.answer(404, "");
+                stub.answer(200, &listed("workers", lifecycle));
+                tokio::time::pause();
+                tokio::time::advance(POOL_INTERVAL).await;
+                tokio::time::resume();
+            };
+            assert_eq!(tokio::join!(ask_whether_pooled(&node, &announcer), going_on).0, is_it);
+            let trouble = node.state.now().trouble.unwrap();
+            assert!(trouble.contains("whether this instance is in a warm pool"), "{trouble}");
         }
     }
 

@@ -124,6 +124,38 @@ async fn a_launch_hook_that_may_still_come_is_asked_again() {
     }
 }
 
+/// skep has died before it could complete the hook, or somebody else had it leave.
+#[tokio::test]
+async fn an_instance_that_comes_back_into_the_pool_completes_the_hook_that_waits() {
+    let in_pool = async |answers: &[(u16, String)]| {
+        let stub = Stub::start().await;
+        let announcer = in_group(Some("workers"), &stub.aws().await);
+        stub.answer(200, &listed("workers", "Warmed:Pending:Wait"));
+        for (status, answer) in answers {
+            stub.answer(*status, answer);
+        }
+        (announcer.enter_pool().await.unwrap(), stub.last_request())
+    };
+    let launch = || (200, hooks("skep-launch", "LAUNCHING"));
+    let termination = || (200, hooks("skep-terminate", "TERMINATING"));
+    let (none, completed) = (|| (200, NO_HOOKS.to_owned()), || (200, COMPLETED.to_owned()));
+    let waits = || (200, listed("workers", "Warmed:Pending:Wait"));
+    let nothing_waits = || (400, no_action());
+
+    let (said, asked) = in_pool(&[launch(), completed()]).await;
+    assert_eq!(said, Said::Arrived);
+    assert!(asked.contains("skep-launch") && asked.contains("CONTINUE"), "{asked}");
+    for before in [vec![launch(), nothing_waits()], vec![none()]] {
+        let answers = [before, vec![waits(), termination(), completed()]].concat();
+        let (said, asked) = in_pool(&answers).await;
+        assert_eq!(said, Said::Arrived);
+        assert!(asked.contains("skep-terminate") && asked.contains("CONTINUE"), "{asked}");
+    }
+    let answers = [launch(), nothing_waits(), waits(), termination(), nothing_waits()];
+    assert_eq!(in_pool(&answers).await.0, Said::NotYet, "neither is asked for the last time");
+    assert_eq!(in_pool(&[none(), waits(), none()]).await.0, Said::NotNeeded);
+}
+
 fn refused(kind: AwsErrorKind) -> AwsError {
     AwsError {
         service: "cloudformation",

@@ -1,37 +1,23 @@
 //! The launch hook of an instance that is prepared for a warm pool: it fires on the way into the
 //! pool, and again when the instance is taken into service.
 
-use std::time::Duration;
-
 use super::marker::Signal;
 use super::{Announcer, Said, repeat};
 use crate::autoscaling::{CompletionAnswer, HookResult, LifecycleState, Transition};
 use crate::aws::AwsError;
 
-/// Every boot whose metadata has no target state yet waits for this answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-
 impl Announcer {
     /// Whether Auto Scaling itself has the instance in a warm pool, for a start at which the
-    /// metadata does not say. Outside a group nobody is asked; without an answer it is taken for no.
-    pub async fn is_in_warm_pool(&self) -> bool {
+    /// metadata does not say. Outside a group nobody is asked.
+    ///
+    /// # Errors
+    /// When Auto Scaling did not answer, or refused: it cannot be told.
+    pub async fn is_in_warm_pool(&self) -> Result<bool, AwsError> {
         if self.settings.autoscaling.group.is_none() && self.instance.group.is_none() {
-            return false;
+            return Ok(false);
         }
-        let asked = self.autoscaling.fetch_instance(&self.instance.id);
-        match tokio::time::timeout(ANSWER_WITHIN, asked).await {
-            Ok(Ok(found)) => found.is_some_and(|instance| instance.lifecycle_state.is_pooled()),
-            Ok(Err(error)) => {
-                tracing::warn!("{}", crate::errors::chain(&error));
-                false
-            }
-            Err(_) => {
-                tracing::warn!(
-                    "Auto Scaling did not say within {ANSWER_WITHIN:?} whether this instance is in a warm pool"
-                );
-                false
-            }
-        }
+        let found = self.autoscaling.fetch_instance(&self.instance.id).await?;
+        Ok(found.is_some_and(|instance| instance.lifecycle_state.is_pooled()))
     }
 
     /// Lets the instance into the pool: CONTINUE, and not a word to CloudFormation. Returns once it
@@ -41,9 +27,10 @@ impl Announcer {
         repeat(Signal::LaunchHook, async || self.enter_pool().await).await;
     }
 
-    /// The same hook holds the instance when it is taken into service, and must then wait for
-    /// Ready: it is completed here only while Auto Scaling says that it is the pool's.
-    async fn enter_pool(&self) -> Result<Said, AwsError> {
+    /// The launch hook holds the instance also when it is taken into service, and must then wait for Ready: a hook
+    /// is completed here only while Auto Scaling says that the instance is the pool's. One that has come back from
+    /// the group is held by the termination hook.
+    pub(super) async fn enter_pool(&self) -> Result<Said, AwsError> {
         let seen = self.autoscaling.fetch_instance(&self.instance.id).await?;
         let lifecycle_state = seen.map(|instance| instance.lifecycle_state);
         match lifecycle_state {
@@ -53,13 +40,22 @@ impl Announcer {
             }
             Some(_) => return Ok(Said::NotNeeded),
         }
-        let Some((group, hook)) = self.find_hook(Transition::Launching).await? else {
+        let launch = self.complete_into_pool(Transition::Launching).await?;
+        if launch == Said::Arrived {
+            return Ok(launch);
+        }
+        let termination = self.complete_into_pool(Transition::Terminating).await?;
+        Ok(if termination == Said::NotNeeded { launch } else { termination })
+    }
+
+    async fn complete_into_pool(&self, transition: Transition) -> Result<Said, AwsError> {
+        let Some((group, hook)) = self.find_hook(transition).await? else {
             return Ok(Said::NotNeeded);
         };
         let id = &self.instance.id;
         match self.autoscaling.complete(&hook.name, &group, id, HookResult::Continue).await? {
             CompletionAnswer::Completed => {
-                tracing::info!(hook = hook.name, "launch hook: into the warm pool");
+                tracing::info!(hook = hook.name, ?transition, "hook: into the warm pool");
                 Ok(Said::Arrived)
             }
             CompletionAnswer::NoActiveAction => Ok(Said::NotYet),

@@ -20,6 +20,8 @@ pub(crate) struct Stub {
 
 #[derive(Default)]
 struct Exchange {
+    /// To whatever contains this.
+    standing: Vec<(String, String)>,
     answers: VecDeque<(u16, String)>,
     requests: Vec<String>,
 }
@@ -37,6 +39,12 @@ impl Stub {
     /// Queues an answer; a request that finds none gets a 501.
     pub(crate) fn answer(&self, status: u16, body: &str) {
         self.exchange.lock().unwrap().answers.push_back((status, body.to_owned()));
+    }
+
+    /// Answers every request whose body contains `part`, before what is queued: for requests that come in no
+    /// certain order.
+    pub(crate) fn always(&self, part: &str, body: &str) {
+        self.exchange.lock().unwrap().standing.push((part.to_owned(), body.to_owned()));
     }
 
     /// The bodies of all requests so far.
@@ -77,8 +85,11 @@ async fn answer(
     body: String,
 ) -> Response<Body> {
     let mut exchange = exchange.lock().unwrap();
+    let standing = exchange.standing.iter().find(|(part, _)| body.contains(part.as_str()));
+    let standing = standing.map(|(_, answer)| (200, answer.clone()));
     exchange.requests.push(body);
-    let (status, body) = exchange.answers.pop_front().unwrap_or((501, String::new()));
+    let (status, body) =
+        standing.or_else(|| exchange.answers.pop_front()).unwrap_or((501, String::new()));
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap();
     // The JSON protocols read their errors only where the answer says that it is JSON.

@@ -278,8 +278,8 @@ async fn store(node: &Node, membership: &Membership, tokens: &Tokens) -> Result<
 }
 
 /// Writes the charter of this manager's swarm, which lives although there is no charter, under the
-/// generation of `membership`; `known` is the charter that was last seen. `false` when there is a
-/// charter again, or this is another swarm by now.
+/// generation of `membership`, or that of the swarm's label where that is higher; `known` is the charter that
+/// was last seen. `false` when there is a charter again, or this is another swarm by now.
 ///
 /// # Errors
 /// When Docker has no leader, or the ledger or the secret store fails.
@@ -289,14 +289,18 @@ pub async fn publish_again(
     known: Option<&Charter>,
 ) -> Result<bool, BootError> {
     let cluster = node.swarm.fetch_cluster().await?;
-    let Membership { swarm_id, generation, .. } = membership;
+    let swarm_id = &membership.swarm_id;
     if cluster.id != *swarm_id || cluster.labels.get(CLUSTER_LABEL) != Some(&node.cluster) {
         return Ok(false);
     }
+    // The rows that say so may be those that cannot be read.
+    let generation =
+        cluster.generation().map_or(membership.generation, |it| it.max(membership.generation));
+    let membership = &Membership { generation, ..membership.clone() };
     let recovered = cluster.labels.get(RECOVERED_LABEL);
     let living = Living {
         swarm_id: swarm_id.clone(),
-        generation: *generation,
+        generation,
         is_recovered: recovered.is_some_and(|label| *label == generation.to_string()),
         ca_digest: store(node, membership, &cluster.tokens).await?,
         created_at: cluster.created_at,

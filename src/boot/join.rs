@@ -25,6 +25,7 @@ const OWN_PORT_PAUSE: Duration = Duration::from_secs(10);
 pub struct Joining {
     /// Managers through which joining has failed; tried again once all have.
     avoid: BTreeSet<IpAddr>,
+    attempts: u32,
     own_port_closed: u32,
     /// The ledger knows that this node tries.
     is_announced: bool,
@@ -41,9 +42,14 @@ pub async fn join(node: &Node, charter: &Charter, past: &mut Joining) -> Result<
         announce(node, is_announced),
     );
     let (Some(token), Some(manager)) = (token?, manager?) else { return Ok(false) };
+    past.attempts += 1;
+    // Numbered: each may leave an entry in the node list, so each is in the log.
+    let nth =
+        if past.attempts > 1 { format!(", attempt {}", past.attempts) } else { String::new() };
+    let generation = charter.generation;
     node.state.enter(
         Phase::Booting,
-        format!("joining generation {} as {} through {manager}", charter.generation, node.role),
+        format!("joining generation {generation} as {} through {manager}{nth}", node.role),
     );
     let availability = node.join_availability();
     let answer = node.swarm.join(node.address, manager, token.secret(), availability).await;

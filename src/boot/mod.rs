@@ -5,6 +5,7 @@
 //! mark of this cluster is never touched. Every step may be killed and repeated: each round looks
 //! afresh at Docker and the ledger.
 
+mod absence;
 mod act;
 mod decide;
 mod join;
@@ -15,6 +16,7 @@ mod recreate;
 mod relief;
 #[cfg(test)]
 pub(crate) mod tests;
+mod types;
 mod unlock;
 mod unsettled;
 mod user_data;
@@ -33,12 +35,13 @@ use crate::state::Phase;
 use crate::swarm::{LocalState, SwarmError, SwarmErrorKind};
 use crate::watch::Notices;
 
+pub use absence::{Absence, OwnMembers};
 pub use act::publish_again;
 use act::{Next, Progress};
-pub use decide::{Mark, Observed, OwnSwarm, Refusal, Step, decide};
+pub use decide::decide;
 use lost::Vigil;
-pub use lost::{Absence, OwnMembers};
 pub use preflight::{check_address, check_clock};
+pub use types::{Mark, Observed, OwnSwarm, Refusal, Step};
 pub use unlock::{Unlocking, unlock};
 pub use user_data::{finish_before_the_pool, remember_failed_start};
 
@@ -177,15 +180,17 @@ async fn rounds(node: &Node, notices: &Notices) -> Result<Option<Membership>, Bo
         let unsettled_for = unsettled_since.map_or(Duration::ZERO, |since| since.elapsed());
         let round = async {
             // In one round trip: a departure that a crash has interrupted comes before joining.
-            let (seen, ()) = tokio::try_join!(
+            let (seen, departure) = tokio::try_join!(
                 observe::observe(node, unsettled_for, &mut progress.joining.vigil),
                 async {
-                    if !is_departure_known {
-                        crate::leave::resume(node, notices).await?;
+                    if is_departure_known {
+                        return Ok(None);
                     }
-                    Ok(())
+                    Ok(node.ledger.fetch_departure(&node.instance.id).await?)
                 }
             )?;
+            let is_out = seen.local.state == LocalState::Inactive;
+            crate::leave::resume(node, notices, departure, is_out).await?;
             is_departure_known = true;
             if notices.now().is_some() {
                 return Ok(Next::LookAtOnce);
@@ -298,7 +303,7 @@ pub async fn look(node: &Node) -> Result<Option<Refusal>, BootError> {
 /// # Errors
 /// When the ledger or Docker fails: the lease then ends by itself.
 pub async fn abandon(node: &Node) -> Result<(), BootError> {
-    let seen = observe::observe(node, decide::SETTLE_TIME, &mut Vigil::default()).await?;
+    let seen = observe::observe(node, types::SETTLE_TIME, &mut Vigil::default()).await?;
     if seen.charter.as_ref().is_some_and(Charter::is_recovery) {
         // Not a swarm that never was: its next start goes on with it.
         return Ok(());

@@ -11,10 +11,10 @@ use super::recreate::{self, Former};
 use super::relief::Relief;
 use crate::fact::Fact;
 use crate::instance::Role;
-use crate::ledger::{Attempt, CharterPhase, HIGHEST_GENERATION, Member};
+use crate::ledger::{Attempt, CharterPhase, Member};
 use crate::node::Node;
 use crate::peers::{find_manager, is_led, no_leader};
-use crate::swarm::{CLUSTER_LABEL, Cluster, GENERATION_LABEL, LocalNode, LocalState, NodeView};
+use crate::swarm::{CLUSTER_LABEL, Certified, Cluster, LocalNode, LocalState, NodeView};
 
 /// A leader answers within milliseconds; without one Docker may be silent for half a minute.
 const LEADER_PATIENCE: Duration = Duration::from_secs(5);
@@ -125,26 +125,20 @@ pub async fn observe(
     })
 }
 
-/// Docker names no node while it is in error, and no swarm on a worker and on a manager without a
-/// leader. The certificate on this host does, and says whose node this is, and its role. The error says why it
-/// cannot be read.
+/// Completes Docker's answer where it leaves something out, and says the role in the certificate: Docker calls nobody
+/// a manager while it is neither in nor out. The error says why the certificate cannot be read.
 async fn complete_by_certificate(
     node: &Node,
     local: &mut LocalNode,
 ) -> Result<Option<Role>, String> {
     let is_complete = local.node_id.is_some() && local.swarm_id.is_some();
-    if local.state == LocalState::Inactive || is_complete {
+    let is_unsettled = matches!(local.state, LocalState::Pending | LocalState::Error);
+    if local.state == LocalState::Inactive || is_complete && !is_unsettled {
         return Ok(None);
     }
-    match node.swarm.fetch_certificate().await {
-        Ok(Some(certificate))
-            if local.node_id.as_ref().is_none_or(|id| *id == certificate.node_id) =>
-        {
-            local.node_id = Some(certificate.node_id);
-            local.swarm_id.get_or_insert(certificate.swarm_id);
-            Ok(Some(if certificate.is_manager { Role::Manager } else { Role::Worker }))
-        }
-        Ok(_) => Ok(None),
+    match node.swarm.complete_by_certificate(local).await {
+        Ok(Certified::As(role)) => Ok(Some(role)),
+        Ok(Certified::OfAnother | Certified::Nothing) => Ok(None),
         Err(error) => Err(error.to_string()),
     }
 }
@@ -204,11 +198,7 @@ fn own_swarm(
             None => Mark::Missing,
         },
         is_alone: nodes.len() <= 1,
-        generation: cluster
-            .labels
-            .get(GENERATION_LABEL)
-            .and_then(|label| label.parse().ok())
-            .filter(|generation| *generation <= HIGHEST_GENERATION),
+        generation: cluster.generation(),
         created_at: cluster.created_at,
         has_former: former.is_among(nodes.iter().filter(|view| view.raft.is_some())),
     }

@@ -2,7 +2,9 @@
 //! certificate is refused. Left by force it would stay in raft as a dead member, so it asks the other
 //! managers to take it out, and leaves on their word. Pure.
 
-use super::decide::{Observed, STUCK_TIME, Step, not_sound};
+use super::decide::not_sound;
+pub use super::types::Relief;
+use super::types::{Observed, STUCK_TIME, Step};
 use crate::ledger::Rejoin;
 
 pub const MOVED: &str = "the swarm knows this node by an address that is not its own";
@@ -10,15 +12,6 @@ pub const TAKEN_OUT: &str = "another manager has taken it out of raft";
 const REFUSED: &str = "this node's certificate is refused";
 const NOBODY_CAN: &str = "another manager that has a leader, to take this one out";
 const TO_BE_TAKEN_OUT: &str = "another manager to take this one out of raft, so that it joins anew";
-
-/// How a manager that cannot leave by itself gets out of raft.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Relief {
-    /// What it has asked.
-    pub request: Option<Rejoin>,
-    /// Another manager listens that has a leader.
-    pub is_led: bool,
-}
 
 /// Docker is in the charter's swarm by an address that is not this node's. A manager that raft reaches all
 /// the same serves where nobody can take it out.

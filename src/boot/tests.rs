@@ -14,8 +14,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use time::OffsetDateTime;
 
-use super::decide::{Mark, Observed, OwnSwarm, Refusal, SETTLE_TIME, STUCK_TIME, Step, decide};
+use super::decide::decide;
 use super::relief::{MOVED, Relief, TAKEN_OUT};
+use super::types::{Mark, Observed, OwnSwarm, Refusal, SETTLE_TIME, STUCK_TIME, Step};
 use super::{CONSISTENCY_GRACE, NotVisibleYet, Outlook};
 use crate::fact::Fact;
 use crate::instance::Role;
@@ -302,6 +303,17 @@ fn a_worker_that_the_managers_do_not_list_leaves_the_charters_own_swarm() {
     seen.member = Some(row("node", 1, MemberState::Removed));
     let step = decide("i-0", Role::Worker, &seen);
     assert!(matches!(step, Step::LeaveStale { by_force: false, .. }), "{step:?}");
+    // Docker has restarted meanwhile, and no manager lets it in.
+    let waits = Observed {
+        local: LocalNode { state: LocalState::Pending, has_managers: false, ..seen.local.clone() },
+        ..seen.clone()
+    };
+    let step = decide("i-0", Role::Worker, &waits);
+    assert!(matches!(step, Step::LeaveStale { by_force: true, .. }), "{step:?}");
+    // Promoted by hand since: raft may count it.
+    let promoted = Observed { certified: Some(Role::Manager), ..waits };
+    let step = decide("i-0", Role::Worker, &promoted);
+    assert!(matches!(step, Step::Wait { .. }), "{step:?}");
     // The row of an earlier life of the same instance says nothing.
     seen.member = Some(row("earlier", 1, MemberState::Removed));
     assert!(matches!(decide("i-0", Role::Worker, &seen), Step::Ready(_)));

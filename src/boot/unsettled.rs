@@ -3,15 +3,15 @@
 //!
 //! Guarantees: the certificate on this host comes first; this node's row only says what the certificate
 //! does not. A raft member, also a worker that was promoted by hand, is never discarded, and a swarm that is another
-//! cluster's is not touched. Nothing is
-//! discarded while the certificate cannot be read, but a worker that its own row names and whose certificate Docker
-//! refuses.
+//! cluster's is not touched. Nothing is discarded while the certificate cannot be read, but a worker that its own row
+//! names and whose certificate Docker refuses.
 
 use super::decide::{
-    OLDER_GENERATION, Observed, SETTLE_TIME, STUCK_TIME, Step, foreign, is_in, is_of_the_past,
-    is_row_ours, leave_the_past, not_sound, swarm_of, unreadable,
+    OFF_THE_LIST, OLDER_GENERATION, foreign, is_in, is_of_the_past, is_removed, is_row_ours,
+    leave_the_past, not_sound, swarm_of, unreadable,
 };
 use super::relief;
+use super::types::{Observed, SETTLE_TIME, STUCK_TIME, Step};
 use crate::fact::Fact;
 use crate::instance::Role;
 use crate::ledger::{Charter, CharterPhase};
@@ -67,6 +67,10 @@ pub fn recover(role: Role, seen: &Observed) -> Step {
     let is_manager = may_be_manager(role, seen);
     let is_pending = seen.local.state == LocalState::Pending;
     match place {
+        // No manager lets it in again. A worker that the certificate calls a manager may be in raft all the same.
+        Place::Charters if is_removed(seen) && !is_promoted(role, seen) => {
+            Step::LeaveStale { by_force: true, why: OFF_THE_LIST }
+        }
         Place::Charters => {
             // It never recovers by itself.
             let is_stuck = seen.local.is_certificate_refused() && seen.unsettled_for >= STUCK_TIME;
@@ -101,6 +105,11 @@ fn may_be_manager(role: Role, seen: &Observed) -> bool {
     role == Role::Manager
         || seen.local.is_manager
         || seen.certified.or_else(by_row) == Some(Role::Manager)
+}
+
+/// By hand, and the certificate says so.
+fn is_promoted(role: Role, seen: &Observed) -> bool {
+    role == Role::Worker && seen.certified == Some(Role::Manager)
 }
 
 /// A node that Docker names, or that was Ready, had a certificate. A row is of an earlier life where this node has

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::budget::Budget;
 use super::decide::{Observed, Outcome, Step};
 use super::failing::Failing;
-use super::observe::Memory;
+use super::memory::Memory;
 use crate::demotion::{self, Demotion};
 use crate::events::Event;
 use crate::instance::{Departure, Membership, Role};
@@ -201,8 +201,9 @@ async fn write_request(
     membership: &Membership,
 ) -> Result<(), LeaveError> {
     let Membership { node_id, .. } = membership;
-    let row =
+    let mut row =
         DepartureRow::request(&node.instance.id, node_id, node.role, departure, &node.boot_id);
+    row.group = node.group().cloned();
     node.ledger.request_departure(&row).await?;
     // Joiners and load balancers should not start with a node that goes.
     let charter = node.ledger.fetch_charter().await?;

@@ -11,11 +11,14 @@ mod act;
 mod budget;
 mod decide;
 mod failing;
+mod last_word;
+mod memory;
 mod observe;
 mod progress;
 #[cfg(test)]
 mod quorum_tests;
 mod recovery;
+mod resume;
 #[cfg(test)]
 mod tests;
 mod whose;
@@ -27,7 +30,6 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::instance::Departure;
-use crate::ledger::{DepartureState, LedgerError};
 use crate::metrics::metrics;
 use crate::node::Node;
 use crate::state::Phase;
@@ -36,7 +38,10 @@ use crate::watch::{Notice, Notices};
 use act::{LeaveError, Next};
 pub use budget::Budget;
 pub use decide::{Blind, Clock, Observed, Outcome, Step, decide, decide_blind};
-use observe::{Flush, Look, Memory};
+pub use last_word::{forget_failure, record_end, record_failure};
+use memory::{Flush, Memory};
+use observe::Look;
+pub use resume::{is_interrupted, resume};
 pub use whose::{Evidence, Lookup, judge};
 
 /// Between two looks. A departure lasts seconds to minutes; the leader looks once a second.
@@ -60,6 +65,8 @@ pub async fn leave(node: &Node, notices: &Notices) -> Outcome {
         let Some(departure) = departure else { break Outcome::NothingToLeave };
         node.state.set_departure(&departure);
         let budget = budget_of(node, &departure, &mut memory);
+        let recovery = (!memory.is_recovery_over).then(|| progress::at(budget.drain_until));
+        node.state.set_recovery_until(recovery);
         let mut pause = LOOK_INTERVAL;
         match round(node, &departure, is_withdrawn, &budget, &mut memory, &mut news).await {
             // It has been given again this moment: the next round asks anew.
@@ -89,6 +96,7 @@ pub async fn leave(node: &Node, notices: &Notices) -> Outcome {
             () = node.recovery_begun.notified() => node.recovery_begun.notify_one(),
         }
     };
+    node.state.set_recovery_until(None);
     let reason = notices.now().map(|departure| departure.reason);
     let outcome = reason.map_or(outcome, |reason| outcome.on_machine(reason, memory.has_left));
     let killed = memory.all_killed(outcome);
@@ -104,44 +112,6 @@ pub async fn leave(node: &Node, notices: &Notices) -> Outcome {
 fn pause_after(failures: u32) -> Duration {
     const LONGEST: Duration = Duration::from_secs(5);
     LOOK_INTERVAL.saturating_mul(2u32.saturating_pow(failures.min(8))).min(LONGEST)
-}
-
-/// Takes up a departure that a crash or a restart of skep has interrupted, however far it was; one
-/// of an earlier start of the machine is void, and so is one that has failed. One that a manager has written on
-/// this node's behalf is no order: the metadata say whether Auto Scaling ends the instance, and after its root
-/// volume was replaced the row is about the node that it was before. What it finds goes to the notices.
-///
-/// # Errors
-/// When the ledger does not answer: until it has, this node must not join.
-pub async fn resume(node: &Node, notices: &Notices) -> Result<(), LedgerError> {
-    match node.ledger.fetch_departure(&node.instance.id).await? {
-        Some(row) if row.stand_in => {
-            tracing::info!(
-                state = row.state.as_str(),
-                "managers have acted for this node while its skep was silent"
-            );
-        }
-        Some(row) if row.boot_id != node.boot_id => {
-            node.ledger.delete_departure(&node.instance.id).await?;
-        }
-        // Whatever has come of the machine since: a notice that still stands is given again.
-        Some(row) if row.state == DepartureState::Failed => {
-            tracing::warn!(reason = %row.reason, "an earlier departure has failed: the node serves again");
-        }
-        Some(row) if !row.ended => {
-            tracing::warn!("a departure was interrupted: going on with it");
-            let now = OffsetDateTime::now_utc();
-            let mut departure = row.departure();
-            if departure.deadline <= now {
-                // The machine has outlived it: the node still wants to leave in good order.
-                departure.noticed_at = now;
-                departure.deadline = now + node.settings.leave.shutdown_deadline;
-            }
-            notices.give(departure);
-        }
-        _ => {}
-    }
-    Ok(())
 }
 
 /// Looks, and takes one step.

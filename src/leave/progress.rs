@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::budget::Budget;
-use super::observe::Memory;
+use super::memory::Memory;
 use crate::node::Node;
 use crate::state::{Progress, Remaining};
 
@@ -40,7 +40,7 @@ pub async fn show(node: &Node, budget: &Budget, memory: &mut Memory) {
 }
 
 /// As wall-clock time, to the second: what moves by less is no news.
-fn at(instant: Instant) -> OffsetDateTime {
+pub fn at(instant: Instant) -> OffsetDateTime {
     let wall = OffsetDateTime::now_utc() + instant.saturating_duration_since(Instant::now());
     let rounded = wall + Duration::from_millis(500);
     rounded.replace_nanosecond(0).unwrap_or(rounded)

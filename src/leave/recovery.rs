@@ -11,8 +11,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::budget_of;
-use super::observe::Memory;
+use super::memory::Memory;
 use crate::boot;
+use crate::fact::Fact;
+use crate::instance::Role;
 use crate::ledger::MemberState;
 use crate::node::Node;
 use crate::state::Phase;
@@ -21,6 +23,10 @@ use crate::watch::Notice;
 
 /// A claim whose answer was lost, or one of an earlier start of skep, is found in the charter.
 const CLAIM_EVERY: Duration = Duration::from_secs(60);
+/// After a charter that could not be read: an operator may have claimed a moment ago.
+const CLAIM_AGAIN: Duration = Duration::from_secs(5);
+/// DynamoDB answers within milliseconds; the departure goes on without an answer.
+const CHARTER_WITHIN: Duration = Duration::from_secs(5);
 /// Docker's workers try every 8 s at the latest to reach one of the managers that they know.
 const WORKERS_BACK_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -28,23 +34,38 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Has this node claimed to re-create the quorum? Asked between two rounds, once the departure is in the ledger.
 pub(super) async fn is_due(node: &Node, memory: &mut Memory) -> bool {
     let is_told = timeout(Duration::ZERO, node.recovery_begun.notified()).await.is_ok();
-    let is_check_due = memory.claim_checked.is_none_or(|at| at.elapsed() >= CLAIM_EVERY);
-    if !(is_told || is_check_due) || memory.is_recovery_over {
+    let is_check_due = memory.claim_check_at.is_none_or(|at| at <= Instant::now());
+    // Only managers claim.
+    if node.role != Role::Manager || !(is_told || is_check_due) || memory.is_recovery_over {
         return false;
     }
-    memory.claim_checked = Some(Instant::now());
-    // Without an answer the next check decides.
-    let charter = timeout(LOOK_EVERY * 5, node.ledger.fetch_charter()).await;
+    let claim = has_claimed(node).await;
+    let pause = if claim == Fact::CannotTell { CLAIM_AGAIN } else { CLAIM_EVERY };
+    memory.claim_check_at = Some(Instant::now() + pause);
+    claim.is_yes()
+}
+
+async fn has_claimed(node: &Node) -> Fact {
     let me = &node.instance.id;
-    matches!(charter, Ok(Ok(Some(charter))) if charter.is_recovery() && charter.is_claimed_by(me))
+    match timeout(CHARTER_WITHIN, node.ledger.fetch_charter()).await {
+        Ok(Ok(charter)) => {
+            charter.is_some_and(|it| it.is_recovery() && it.is_claimed_by(me)).into()
+        }
+        Ok(Err(_)) | Err(_) => Fact::CannotTell,
+    }
 }
 
 /// Re-creates the quorum, and waits for the workers: of the managers that they know, only this one is left to name
 /// others to them.
 pub(super) async fn run(node: &Node, memory: &mut Memory, news: &mut watch::Receiver<Notice>) {
-    let Some(recovered) = within_share(node, memory, news, boot::finish_recovery(node)).await
-    else {
+    const DOING: &str = "re-creating the quorum";
+    node.state.enter(Phase::Leaving, DOING);
+    // The steps are a boot's.
+    let leaving = Node { state: node.state.while_leaving(DOING), ..node.clone() };
+    let recovered = within_share(node, memory, news, boot::finish_recovery(&leaving)).await;
+    let Some(recovered) = recovered else {
         memory.is_recovery_over = true;
+        node.state.set_recovery_until(None);
         tracing::error!(
             "the quorum was not re-created within draining's share of the departure, which continues without"
         );
@@ -118,7 +139,7 @@ mod tests {
             // Of an earlier start of skep: nobody has told this one.
             let mut memory = Memory::new(Instant::now());
             if is_told {
-                memory.claim_checked = Some(Instant::now());
+                memory.claim_check_at = Some(Instant::now() + CLAIM_EVERY);
                 node.recovery_begun.notify_one();
             }
             stub.answer(status, answer);
@@ -131,10 +152,31 @@ mod tests {
             assert!(!due(200, "{}", is_told).await);
             assert!(!due(500, "{}", is_told).await, "cannot tell");
         }
-        let mut checked = Memory::new(Instant::now());
-        checked.claim_checked = Some(Instant::now());
-        assert!(!is_due(&node, &mut checked).await, "not asked every half second");
-        assert!(!checked.is_recovery_over);
+    }
+
+    /// An operator has claimed, and the look at the charter fails.
+    #[tokio::test]
+    async fn a_charter_that_cannot_be_read_is_asked_for_again_in_a_few_seconds() {
+        let stub = Stub::start().await;
+        let mut node = Node::example(Swarm::new("unix:///nowhere".to_owned()), &stub).await;
+        let mut memory = Memory::new(Instant::now());
+        let next = |memory: &Memory| memory.claim_check_at.unwrap() - Instant::now();
+        node.recovery_begun.notify_one();
+        assert!(!is_due(&node, &mut memory).await, "cannot tell");
+        assert!(next(&memory) <= CLAIM_AGAIN);
+        let asked = stub.requests().len();
+        assert!(!is_due(&node, &mut memory).await);
+        assert_eq!(stub.requests().len(), asked, "not asked every half second");
+
+        memory.claim_check_at = Some(Instant::now());
+        stub.answer(200, &charter(&node.instance.id, "founding"));
+        assert!(is_due(&node, &mut memory).await);
+        assert!(next(&memory) > CLAIM_EVERY / 2, "it was answered");
+
+        let asked = stub.requests().len();
+        node.role = Role::Worker;
+        assert!(!is_due(&node, &mut Memory::new(Instant::now())).await);
+        assert_eq!(stub.requests().len(), asked, "a worker claims nothing");
     }
 
     /// Flushing, demoting and leaving keep their shares, whatever does not come to an end; and a nearer deadline
@@ -170,5 +212,29 @@ mod tests {
         assert!(ended.is_none() && start.elapsed() < Duration::from_secs(100));
         let mut memory = Memory::new(Instant::now());
         assert_eq!(within_share(&node, &mut memory, &mut news, async { 7 }).await, Some(7));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_leaves_is_shown_as_leaving_while_it_re_creates_the_quorum() {
+        let stub = Stub::start().await;
+        let node = Node::example(Swarm::new("unix:///nowhere".to_owned()), &stub).await;
+        let notices = Notices::default();
+        let noticed_at = OffsetDateTime::now_utc();
+        let deadline = noticed_at + Duration::from_secs(1000);
+        notices.give(Departure { reason: Reason::Lifecycle, noticed_at, deadline });
+        let (mut memory, mut news) = (Memory::new(Instant::now()), notices.subscribe());
+        let mut states = node.state.subscribe();
+        let shown = tokio::select! {
+            () = run(&node, &mut memory, &mut news) => panic!("Docker does not answer"),
+            shown = states.wait_for(|state| state.doing.contains("trying again")) => {
+                shown.unwrap().clone()
+            }
+        };
+        assert_eq!(shown.phase, Phase::Leaving);
+        let doing = "re-creating the quorum: trying again after: ";
+        assert!(shown.doing.starts_with(doing), "{}", shown.doing);
+        // A departure that goes on enters its phases as always.
+        node.state.enter(Phase::Booting, "looking for the swarm");
+        assert_eq!(node.state.now().phase, Phase::Booting);
     }
 }

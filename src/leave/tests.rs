@@ -8,7 +8,8 @@ mod world;
 use proptest::prelude::*;
 
 use super::decide::{Observed, Outcome, Step, decide};
-use super::observe::Flush;
+use super::memory::Flush;
+use super::pause_after;
 use crate::fact::Fact;
 use crate::instance::{Reason, Role};
 use crate::ledger::DepartureState;
@@ -283,4 +284,11 @@ fn a_container_that_cannot_be_stopped_leaves_the_other_shares_alone() {
         assert_eq!(ended, Some(Outcome::Left), "{world:?}");
         assert_eq!((world.flushes, world.left), (1, 1));
     }
+}
+
+#[test]
+fn failures_in_a_row_are_followed_by_longer_pauses_up_to_a_limit() {
+    let pauses: Vec<_> = (0..6).map(|failures| pause_after(failures).as_millis()).collect();
+    assert_eq!(pauses, [500, 1000, 2000, 4000, 5000, 5000]);
+    assert_eq!(pause_after(u32::MAX), pause_after(5));
 }

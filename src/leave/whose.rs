@@ -9,7 +9,7 @@ use crate::fact::Fact;
 use crate::instance::{Membership, Role};
 use crate::ledger::Charter;
 use crate::node::Node;
-use crate::swarm::{CLUSTER_LABEL, Certificate, LocalNode, LocalState};
+use crate::swarm::{CLUSTER_LABEL, Certified, LocalNode, LocalState};
 
 /// A leader answers within milliseconds; without one Docker may be silent for half a minute.
 const LEADER_PATIENCE: Duration = Duration::from_secs(5);
@@ -123,26 +123,16 @@ fn is_joined(member: &Membership, local: &LocalNode) -> bool {
         && local.swarm_id.as_ref().is_none_or(|id| *id == member.swarm_id)
 }
 
-/// Docker names no node while it is in error, and no swarm on a worker. The certificate on this host does.
+/// Completes Docker's answer by the certificate on this host.
 async fn certified_role(node: &Node, local: &mut LocalNode) -> Lookup<Role> {
-    let certificate = node.swarm.fetch_certificate().await;
-    if let Err(error) = &certificate {
-        tracing::debug!("{error}");
-    }
-    match Lookup::from(certificate) {
-        // One of an earlier life says nothing.
-        Lookup::Found(Certificate { node_id, .. })
-            if local.node_id.as_ref().is_some_and(|id| *id != node_id) =>
-        {
+    match node.swarm.complete_by_certificate(local).await {
+        Ok(Certified::As(role)) => Lookup::Found(role),
+        Ok(Certified::OfAnother) => Lookup::CannotTell,
+        Ok(Certified::Nothing) => Lookup::Nothing,
+        Err(error) => {
+            tracing::debug!("{error}");
             Lookup::CannotTell
         }
-        Lookup::Found(Certificate { swarm_id, node_id, is_manager }) => {
-            local.node_id = Some(node_id);
-            local.swarm_id.get_or_insert(swarm_id);
-            Lookup::Found(if is_manager { Role::Manager } else { Role::Worker })
-        }
-        Lookup::Nothing => Lookup::Nothing,
-        Lookup::CannotTell => Lookup::CannotTell,
     }
 }
 

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use super::checked::{self, Checked};
 use super::table::Condition;
-use super::{Ledger, LedgerError};
+use super::{Ledger, LedgerError, Rows};
 use crate::instance::Role;
 
 /// One instance that is about to join, and at which address the swarm may come to list it. Managers delete the
@@ -58,13 +58,13 @@ impl Ledger {
         self.nodes().get(&Self::attempt_item(instance_id)).await
     }
 
-    /// All attempts of the cluster.
+    /// All attempts of the cluster, and which cannot be read.
     ///
     /// # Errors
     /// When DynamoDB fails.
-    pub async fn fetch_attempts(&self) -> Result<Vec<Attempt>, LedgerError> {
+    pub async fn survey_attempts(&self) -> Result<Rows<Attempt>, LedgerError> {
         let item_of = |attempt: &Attempt| Self::attempt_item(&attempt.instance_id);
-        self.nodes().query("attempt#", item_of).await
+        self.nodes().query_all("attempt#", item_of).await
     }
 
     /// Forgets an attempt that has succeeded, or that nothing is left of.

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::checked::{self, Checked};
 use super::table::Condition;
-use super::{Ledger, LedgerError, Member};
+use super::{Ledger, LedgerError, Member, Rows};
 use crate::instance::{Departure, Reason, Role};
 
 /// A row that was left behind goes after this, so that `skep status` can still tell of it.
@@ -40,6 +40,10 @@ pub struct DepartureRow {
     /// Written by a manager for a node whose own skep says nothing: managers do the node's part, too.
     #[serde(default)]
     pub stand_in: bool,
+    /// The Auto Scaling group: whoever has left has no other row that names it. `None` where it is not known, or the
+    /// row is of a skep that did not write it.
+    #[serde(default)]
+    pub group: Option<String>,
     /// What the node waits for, in its own words; `None` while it goes on.
     #[serde(default)]
     pub waiting_for: Option<String>,
@@ -87,7 +91,7 @@ impl DepartureState {
 }
 
 impl DepartureRow {
-    /// A fresh request.
+    /// A fresh request of a node that names no group.
     #[must_use]
     pub fn request(
         instance_id: &str,
@@ -109,6 +113,7 @@ impl DepartureRow {
             ended: false,
             killed: 0,
             stand_in: false,
+            group: None,
             waiting_for: None,
             expires_at: departure.deadline.max(departure.noticed_at) + DEPARTURE_TTL,
         }
@@ -120,8 +125,9 @@ impl DepartureRow {
     pub fn stand_in(member: &Member, now: OffsetDateTime, longest: Duration) -> Self {
         let departure =
             Departure { reason: Reason::Lifecycle, noticed_at: now, deadline: now + longest };
-        let Member { instance_id, node_id, role, .. } = member;
-        Self { stand_in: true, ..Self::request(instance_id, node_id, *role, &departure, "") }
+        let Member { instance_id, node_id, role, group, .. } = member;
+        let request = Self::request(instance_id, node_id, *role, &departure, "");
+        Self { stand_in: true, group: group.clone(), ..request }
     }
 
     /// The notice that led to this row.
@@ -135,6 +141,7 @@ impl Checked for DepartureRow {
     fn check(&self) -> Result<(), String> {
         checked::instance("instance_id", &self.instance_id)?;
         checked::docker_id("node_id", &self.node_id)?;
+        self.group.as_ref().map_or(Ok(()), |group| checked::name("group", group))?;
         checked::moment("requested_at", self.requested_at)?;
         checked::moment("deadline", self.deadline)?;
         checked::moment("expires_at", self.expires_at)
@@ -187,17 +194,18 @@ impl Ledger {
         self.nodes().get(&Self::departure_item(instance_id)).await
     }
 
-    /// All departures of the cluster, ended ones included.
+    /// All departures of the cluster, ended ones included, and which cannot be read.
     ///
     /// # Errors
     /// When DynamoDB fails.
-    pub async fn fetch_departures(&self) -> Result<Vec<DepartureRow>, LedgerError> {
+    pub async fn survey_departures(&self) -> Result<Rows<DepartureRow>, LedgerError> {
         self.nodes()
-            .query("departure#", |row: &DepartureRow| Self::departure_item(&row.instance_id))
+            .query_all("departure#", |row: &DepartureRow| Self::departure_item(&row.instance_id))
             .await
     }
 
-    /// Takes a departure from the state that was seen to the next. `false` when somebody else has.
+    /// Takes a departure from the state that was seen to the next. `false` when somebody else has, or where
+    /// another departure has taken its place: what a node says of itself takes that of a row of managers.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -206,9 +214,10 @@ impl Ledger {
         seen: &DepartureRow,
         to: DepartureState,
     ) -> Result<bool, LedgerError> {
-        let condition = Condition::new("#state = :from AND #node_id = :node")
+        let condition = Condition::new("#state = :from AND #node_id = :node AND #boot_id = :boot")
             .text("from", seen.state.as_str())
             .text("node", &seen.node_id)
+            .text("boot", &seen.boot_id)
             .text("to", to.as_str());
         let item = Self::departure_item(&seen.instance_id);
         self.nodes().set(&item, "SET #state = :to", condition).await

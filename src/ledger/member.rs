@@ -1,6 +1,5 @@
 //! Members: who is in the fleet, and where managers listen.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::checked::{self, Checked};
 use super::table::Condition;
-use super::{Ledger, LedgerError};
+use super::{Ledger, LedgerError, Rows};
 use crate::instance::{Quiet, Role};
 use crate::labels::Labels;
 
@@ -125,12 +124,7 @@ impl Checked for Member {
 }
 
 /// The rows of the whole fleet, and the keys of those that cannot be read.
-#[derive(Clone, Debug, Default)]
-pub struct MemberRows {
-    pub rows: Vec<Member>,
-    /// Sort keys, such as `member#manager#i-0abc`.
-    pub unreadable: BTreeSet<String>,
-}
+pub type MemberRows = Rows<Member>;
 
 impl Ledger {
     fn member_item(role: Role, instance_id: &str) -> String {
@@ -205,8 +199,7 @@ impl Ledger {
     /// # Errors
     /// When DynamoDB fails.
     pub async fn survey_managers(&self) -> Result<MemberRows, LedgerError> {
-        let (rows, unreadable) = self.query_all("member#manager#", Self::item_of).await?;
-        Ok(MemberRows { rows, unreadable })
+        self.query_all("member#manager#", Self::item_of).await
     }
 
     /// The whole fleet.
@@ -228,10 +221,10 @@ impl Ledger {
             self.survey_managers(),
             workers.query_all("member#worker#", Self::item_of)
         )?;
-        let MemberRows { mut rows, mut unreadable } = managers;
-        rows.extend(workers.0);
-        unreadable.extend(workers.1);
-        Ok(MemberRows { rows, unreadable })
+        let mut all = managers;
+        all.rows.extend(workers.rows);
+        all.unreadable.extend(workers.unreadable);
+        Ok(all)
     }
 
     /// Strikes out a row that nobody has refreshed since it was read. `false` where somebody has.

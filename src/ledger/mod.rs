@@ -23,6 +23,7 @@
 //! Only managers write to `<cluster>`, so a worker's role can be kept from it; and a joiner, who looks
 //! for managers, reads a handful of rows instead of those of the whole fleet.
 
+mod answering;
 mod attempt;
 mod charter;
 mod checked;
@@ -32,6 +33,7 @@ mod member;
 mod registry;
 mod rejoin;
 mod rotation;
+mod rows;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -46,6 +48,7 @@ pub use error::LedgerError;
 pub use member::{Member, MemberRows, MemberState};
 pub use registry::RegistryAuth;
 pub use rejoin::Rejoin;
+pub use rows::Rows;
 pub(crate) use table::Condition;
 pub use table::Ledger;
 #[cfg(test)]

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use super::checked::{self, Checked};
 use super::table::Condition;
-use super::{Ledger, LedgerError};
+use super::{Ledger, LedgerError, Rows};
 
 /// The node deletes the row once it is back; this is for when it never comes.
 const REJOIN_TTL: Duration = Duration::from_secs(48 * 3600);
@@ -77,12 +77,12 @@ impl Ledger {
         self.get(&Self::rejoin_item(instance_id)).await
     }
 
-    /// All that was asked.
+    /// All that was asked, and which rows cannot be read.
     ///
     /// # Errors
     /// When DynamoDB fails.
-    pub async fn fetch_rejoins(&self) -> Result<Vec<Rejoin>, LedgerError> {
-        self.query("rejoin#", |row: &Rejoin| Self::rejoin_item(&row.instance_id)).await
+    pub async fn survey_rejoins(&self) -> Result<Rows<Rejoin>, LedgerError> {
+        self.query_all("rejoin#", |row: &Rejoin| Self::rejoin_item(&row.instance_id)).await
     }
 
     /// Another manager's word that raft does not know that node. `false` where nobody asks about it any

@@ -10,8 +10,9 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use serde::Serialize;
 use serde::de::{DeserializeOwned, Error as _};
 
-use super::LedgerError;
+use super::answering::Answering;
 use super::checked::Checked;
+use super::{LedgerError, Rows};
 use crate::aws::AwsError;
 
 /// The shape of the rows. A row of a higher number is not read; one without a number is of the first. A write does not
@@ -30,6 +31,7 @@ pub struct Ledger {
     cluster: String,
     /// Rows that could not be read: each is complained of once.
     unreadable: Arc<Mutex<BTreeSet<String>>>,
+    pub(super) answering: Answering,
 }
 
 /// A row as DynamoDB has it.
@@ -73,7 +75,13 @@ impl Condition {
 impl Ledger {
     #[must_use]
     pub fn new(client: Client, table: impl Into<String>, cluster: impl Into<String>) -> Self {
-        Self { client, table: table.into(), cluster: cluster.into(), unreadable: Arc::default() }
+        Self {
+            client,
+            table: table.into(),
+            cluster: cluster.into(),
+            unreadable: Arc::default(),
+            answering: Answering::default(),
+        }
     }
 
     /// The same table under another partition key.
@@ -113,12 +121,9 @@ impl Ledger {
         if message.contains("does not match the schema") || message.contains("Missing the key") {
             return LedgerError::WrongKeys { table: self.table.clone() };
         }
-        LedgerError::Aws(AwsError::new(
-            "dynamodb",
-            operation,
-            &format!("table {}", self.table),
-            error,
-        ))
+        let error = AwsError::new("dynamodb", operation, &format!("table {}", self.table), error);
+        self.answering.failed(&error);
+        LedgerError::Aws(error)
     }
 
     /// One row, consistently.
@@ -135,6 +140,7 @@ impl Ledger {
             .send()
             .await
             .map_err(|error| self.failed("GetItem", error))?;
+        self.answering.answered();
         output.item.map(decode).transpose()
     }
 
@@ -146,7 +152,7 @@ impl Ledger {
         prefix: &str,
         item_of: impl Fn(&T) -> String,
     ) -> Result<Vec<T>, LedgerError> {
-        self.query_all(prefix, item_of).await.map(|(rows, _)| rows)
+        self.query_all(prefix, item_of).await.map(|all| all.rows)
     }
 
     /// [`Self::query`], and the keys of the rows that were left out.
@@ -154,7 +160,7 @@ impl Ledger {
         &self,
         prefix: &str,
         item_of: impl Fn(&T) -> String,
-    ) -> Result<(Vec<T>, BTreeSet<String>), LedgerError> {
+    ) -> Result<Rows<T>, LedgerError> {
         let mut pages = self
             .client
             .query()
@@ -167,17 +173,18 @@ impl Ledger {
             .consistent_read(true)
             .into_paginator()
             .send();
-        let (mut rows, mut unreadable) = (Vec::new(), BTreeSet::new());
+        let mut all = Rows::default();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| self.failed("Query", error))?;
+            self.answering.answered();
             let (readable, refused) = sort_out(page.items.unwrap_or_default(), &item_of);
-            rows.extend(readable);
+            all.rows.extend(readable);
             for (item, error) in refused {
-                unreadable.insert(item);
+                all.unreadable.insert(item);
                 self.complain(&error);
             }
         }
-        Ok((rows, unreadable))
+        Ok(all)
     }
 
     fn complain(&self, error: &LedgerError) {
@@ -261,11 +268,13 @@ impl Ledger {
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
-        match result {
-            Ok(_) => Ok(true),
-            Err(error) if error.code() == Some(CONDITION_FAILED) => Ok(false),
-            Err(error) => Err(self.failed(operation, error)),
-        }
+        let is_held = match result {
+            Ok(_) => true,
+            Err(error) if error.code() == Some(CONDITION_FAILED) => false,
+            Err(error) => return Err(self.failed(operation, error)),
+        };
+        self.answering.answered();
+        Ok(is_held)
     }
 }
 
@@ -350,7 +359,6 @@ fn item_of_row(row: &Row) -> String {
 mod tests {
     use super::*;
     use crate::aws::stub::Stub;
-    use crate::ledger::DepartureRow;
 
     fn departure(key: &str, instance: &str, deadline: &str) -> String {
         format!(
@@ -379,10 +387,9 @@ mod tests {
             let error = ledger.fetch_departure("i-1").await.unwrap_err().to_string();
             assert!(error.contains("departure#i-1") && error.contains(says), "{error}");
             stub.answer(200, &format!(r#"{{"Items": [{}], "Count": 1}}"#, of_schema(schema)));
-            let item_of = |row: &DepartureRow| format!("departure#{}", row.instance_id);
-            let (read, unreadable) = ledger.query_all("departure#", item_of).await.unwrap();
-            assert!(read.is_empty());
-            assert_eq!(unreadable.into_iter().collect::<Vec<_>>(), ["departure#i-1"]);
+            let all = ledger.survey_departures().await.unwrap();
+            assert!(all.rows.is_empty());
+            assert_eq!(all.unreadable.into_iter().collect::<Vec<_>>(), ["departure#i-1"]);
         }
         stub.answer(200, &format!(r#"{{"Item": {}}}"#, of_schema(r#"{"N": "1"}"#)));
         assert!(ledger.fetch_departure("i-1").await.unwrap().is_some());
@@ -399,14 +406,12 @@ mod tests {
             departure("i-4", "i-4", r#"{"N": "2"}"#),
         ];
         stub.answer(200, &format!(r#"{{"Items": [{}], "Count": 4}}"#, rows.join(",")));
-        let read = ledger.fetch_departures().await.unwrap();
-        let ids: Vec<&str> = read.iter().map(|row| row.instance_id.as_str()).collect();
+        let all = ledger.survey_departures().await.unwrap();
+        let ids: Vec<&str> = all.rows.iter().map(|row| row.instance_id.as_str()).collect();
         assert_eq!(ids, ["i-1", "i-4"]);
         stub.answer(200, &format!(r#"{{"Items": [{}], "Count": 4}}"#, rows.join(",")));
-        let item_of = |row: &DepartureRow| format!("departure#{}", row.instance_id);
-        let (read, unreadable) = ledger.query_all("departure#", item_of).await.unwrap();
-        assert_eq!(read.len(), 2);
-        let unreadable: Vec<&str> = unreadable.iter().map(String::as_str).collect();
+        assert_eq!(ledger.survey_departures().await.unwrap(), all);
+        let unreadable: Vec<&str> = all.unreadable.iter().map(String::as_str).collect();
         assert_eq!(unreadable, ["departure#i-2", "departure#i-3"], "they are there all the same");
         let complaints = ledger.unreadable.lock().unwrap().clone();
         let complaints: Vec<String> = complaints.into_iter().collect();

@@ -440,3 +440,21 @@ fn a_departure_fails_only_before_the_node_is_out() {
         assert_eq!((left.state, left.ended), (DepartureState::Left, true));
     });
 }
+
+/// What managers do for a node must not be done to the row with which it speaks for itself.
+#[test]
+fn a_step_of_a_stand_in_is_none_of_the_nodes_own_departure() {
+    TABLE.0.block_on(async {
+        let ledger = new_ledger();
+        let mut stand_in = request(0, "");
+        (stand_in.stand_in, stand_in.group) = (true, Some("workers".into()));
+        assert!(ledger.stand_in_for(&stand_in).await.unwrap());
+        let seen = ledger.fetch_departure("i-0").await.unwrap().unwrap();
+        assert_eq!(seen, stand_in);
+        ledger.request_departure(&request(0, "boot-0")).await.unwrap();
+        assert!(!ledger.advance_departure(&seen, DepartureState::Left).await.unwrap());
+        let own = ledger.fetch_departure("i-0").await.unwrap().unwrap();
+        assert_eq!((own.state, own.stand_in), (DepartureState::Requested, false));
+        assert!(ledger.advance_departure(&own, DepartureState::Draining).await.unwrap());
+    });
+}

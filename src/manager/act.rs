@@ -2,9 +2,10 @@
 
 use thiserror::Error;
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use super::decide::{Action, Age, decide};
-use super::stand_in::{self, NextBeat};
+use super::stand_in;
 use crate::aws::AwsError;
 use crate::boot::BootError;
 use crate::demotion::demote_in_turn;
@@ -49,22 +50,28 @@ impl CareError {
     pub fn has_no_leader(&self) -> bool {
         self.is(SwarmErrorKind::NoLeader)
     }
+
+    /// Whichever node it was about: none can be looked after.
+    pub fn concerns_all(&self) -> bool {
+        self.is_not_manager() || self.has_no_leader()
+    }
 }
 
 /// Whether the departure is still under way.
 pub async fn serve(
     node: &Node,
     row: &DepartureRow,
-    next_beat: &mut NextBeat,
+    stand_ins: &mut stand_in::Memory,
 ) -> Result<bool, CareError> {
     let who = row.instance_id.as_str();
     if row.stand_in {
-        stand_in::keep_alive(node, row, next_beat)
+        stand_in::keep_alive(node, row, stand_ins)
             .await
             .unwrap_or_else(|error| tracing::warn!(instance = who, "{}", errors::chain(&error)));
     }
     let now = OffsetDateTime::now_utc();
-    let age = Age::of(row, node.settings.leave.shutdown_deadline, now);
+    let is_silent = stand_ins.is_silent(row, node.ledger.answering_since(), Instant::now());
+    let age = Age::of(row, is_silent, node.settings.leave.shutdown_deadline, now);
     let view = match row.state {
         DepartureState::Removed => None,
         _ => node.swarm.fetch_node(&row.node_id).await?,
@@ -102,6 +109,10 @@ pub async fn serve(
             tracing::info!(instance = who, "is a manager no more");
         }
         Action::Release(result) => {
+            // The node may have spoken since the rows were read: what it says takes this row's place.
+            if node.ledger.fetch_departure(who).await?.as_ref() != Some(row) {
+                return Ok(true);
+            }
             stand_in::release(node, who, result).await?;
             advance(DepartureState::Left).await?;
         }
@@ -159,7 +170,7 @@ mod tests {
         let departure = Departure { reason: Reason::Lifecycle, noticed_at, deadline };
         let mut row = DepartureRow::request("i-2", "n1", Role::Worker, &departure, "boot");
         row.state = DepartureState::Draining;
-        let look = async || serve(&node, &row, &mut NextBeat::default()).await;
+        let look = async || serve(&node, &row, &mut stand_in::Memory::default()).await;
 
         engine.lock().instead.insert("/tasks", Instead::Refusal(500, "rpc error: no leader"));
         assert!(look().await.is_err());
@@ -170,5 +181,25 @@ mod tests {
         assert!(look().await.unwrap());
         let request = stub.last_request();
         assert!(request.contains(r#"":to":{"S":"drained"}"#), "{request}");
+    }
+
+    /// It was read before the node asked to leave.
+    #[tokio::test]
+    async fn a_hook_is_not_completed_for_a_node_that_has_spoken_meanwhile() {
+        let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
+        let node = Node::example(engine.swarm(), &stub).await;
+        let past = OffsetDateTime::UNIX_EPOCH;
+        let departure = Departure { reason: Reason::Lifecycle, noticed_at: past, deadline: past };
+        let mut row = DepartureRow::request("i-2", "n9", Role::Worker, &departure, "");
+        row.stand_in = true;
+        stub.answer(403, &Stub::xml_error("AccessDenied", "no heartbeat"));
+        let own = r#"{ "Item": { "item": { "S": "departure#i-2" }, "instance_id": { "S": "i-2" },
+            "node_id": { "S": "n9" }, "role": { "S": "worker" }, "reason": { "S": "spot" },
+            "state": { "S": "requested" }, "requested_at": { "N": "1" }, "boot_id": { "S": "b" },
+            "deadline": { "N": "2" }, "expires_at": { "N": "3" } } }"#;
+        stub.answer(200, own);
+        assert!(serve(&node, &row, &mut stand_in::Memory::default()).await.unwrap());
+        let asked = stub.requests();
+        assert_eq!(asked.len(), 2, "nothing is completed, nothing is written: {asked:?}");
     }
 }

@@ -51,13 +51,21 @@ pub struct Age {
     pub is_overdue: bool,
     /// `skep status` has told of it for long enough.
     pub is_history: bool,
+    /// Managers act for the node, and it has said nothing for as long as a skep that lives would need to.
+    pub is_silent: bool,
 }
 
 impl Age {
     /// Of a departure at `now`; `shutdown` is `leave.shutdown_deadline`.
     #[must_use]
-    pub fn of(row: &DepartureRow, shutdown: Duration, now: OffsetDateTime) -> Self {
+    pub fn of(
+        row: &DepartureRow,
+        is_silent: bool,
+        shutdown: Duration,
+        now: OffsetDateTime,
+    ) -> Self {
         Self {
+            is_silent,
             is_past_deadline: row.deadline < now,
             is_overdue: row.deadline + OVERDUE_AFTER + shutdown < now,
             is_history: row.requested_at + TOLD_FOR < now,
@@ -116,15 +124,22 @@ fn has_failed(node: Option<&NodeView>, age: Age) -> bool {
 }
 
 /// The node's own part as well. One that is Down, too, has nobody left to stop its tasks, and its machine
-/// goes in any case: its hook must not hold up the replacement.
+/// goes in any case: its hook must not hold up the replacement. But Down, or off the list, is Docker's word about
+/// Docker, and its skep may be flushing the logs: that one is dead if it goes on saying nothing.
 fn stand_in(row: &DepartureRow, node: Option<&NodeView>, live_tasks: usize, age: Age) -> Action {
-    let Some(node) = node else { return Action::Release(HookResult::Continue) };
+    let is_given_up = age.is_silent || age.is_past_deadline;
+    let Some(node) = node else {
+        return if is_given_up { Action::Release(HookResult::Continue) } else { Action::Wait };
+    };
     let is_drained = row.state >= DepartureState::Drained;
     if is_drained && node.is_plain_worker() {
         return Action::Release(HookResult::Continue);
     }
-    if node.is_down() || age.is_past_deadline {
+    if age.is_past_deadline || node.is_down() && is_given_up {
         return Action::Release(HookResult::Abandon);
+    }
+    if node.is_down() {
+        return Action::Wait;
     }
     match row.state {
         _ if is_drained => Action::Demote,
@@ -182,12 +197,12 @@ mod tests {
             (is_past_deadline, is_overdue) in any::<(bool, bool)>(),
             is_history in any::<bool>(),
             is_down in any::<bool>(),
-            stand_in in any::<bool>(),
+            (stand_in, is_silent) in any::<(bool, bool)>(),
         ) {
             let role = if is_manager { Role::Manager } else { Role::Worker };
             let node = known.then(|| node(raft, drained));
             let is_overdue = is_overdue && is_past_deadline;
-            let age = Age { is_past_deadline, is_overdue, is_history };
+            let age = Age { is_past_deadline, is_overdue, is_history, is_silent };
             let is_down = is_down && known;
             let node = node.map(|node| NodeView {
                 state: if is_down { "down" } else { "ready" }.into(),
@@ -221,6 +236,8 @@ mod tests {
                     let is_true = state == DepartureState::Drained && !raft || !known;
                     prop_assert_eq!(result == HookResult::Continue, is_true);
                     prop_assert!(is_true || is_down || is_past_deadline);
+                    let is_drained = known && is_true;
+                    prop_assert!(is_drained || is_silent || is_past_deadline, "its skep may live");
                 }
                 Action::Drain => {
                     let is_given_up = is_overdue && !is_self && !stand_in;
@@ -264,11 +281,27 @@ mod tests {
         }
     }
 
+    /// Docker died on the node and its skep flushes, or the ledger did not answer when it asked to leave.
+    #[test]
+    fn a_node_that_is_down_is_given_up_only_once_its_skep_must_have_spoken() {
+        let down = NodeView { state: "down".into(), ..node(false, false) };
+        let mut row = row(Role::Worker, DepartureState::Requested);
+        row.stand_in = true;
+        let silent = Age { is_silent: true, ..Age::default() };
+        let late = Age { is_past_deadline: true, ..Age::default() };
+        for (node, result) in [(Some(&down), HookResult::Abandon), (None, HookResult::Continue)] {
+            assert_eq!(decide(&row, node, 0, false, Age::default()), Action::Wait);
+            for age in [silent, late] {
+                assert_eq!(decide(&row, node, 0, false, age), Action::Release(result), "{age:?}");
+            }
+        }
+    }
+
     /// An operator who activates the node again is not overruled by a departure that nobody goes on with.
     #[test]
     fn a_node_whose_departure_has_failed_is_not_drained_again() {
         let active = node(false, false);
-        let overdue = Age { is_past_deadline: true, is_overdue: true, is_history: false };
+        let overdue = Age { is_past_deadline: true, is_overdue: true, ..Age::default() };
         for state in [DepartureState::Requested, DepartureState::Draining, DepartureState::Drained]
         {
             let mut row = row(Role::Worker, state);
@@ -321,10 +354,10 @@ mod tests {
         fn no_row_that_can_be_read_ends_a_look(
             row in crate::fuzz::departure(),
             is_drained in any::<bool>(),
-            is_self in any::<bool>(),
+            (is_self, is_silent) in any::<(bool, bool)>(),
         ) {
             let now = crate::fuzz::NOW;
-            let age = Age::of(&row, Duration::from_secs(7 * 24 * 3600), now);
+            let age = Age::of(&row, is_silent, Duration::from_secs(7 * 24 * 3600), now);
             prop_assert!(age.is_past_deadline || !age.is_overdue);
             let action = decide(&row, Some(&node(true, is_drained)), 0, is_self, age);
             prop_assert!(action != Action::Remove, "raft counts it");

@@ -28,7 +28,7 @@ pub async fn view_fleet(node: &Node) -> Option<FleetView> {
         return None;
     }
     let (nodes, rows) = tokio::join!(timeout(DOCKER_PATIENCE, node.swarm.fetch_nodes()), async {
-        tokio::try_join!(node.ledger.fetch_members(), node.ledger.fetch_departures())
+        tokio::try_join!(node.ledger.fetch_members(), node.ledger.survey_departures())
     });
     let warnings = match &nodes {
         Ok(Ok(nodes)) if has_both_encryptions(nodes) => {
@@ -59,7 +59,7 @@ pub async fn view_fleet(node: &Node) -> Option<FleetView> {
     .collect();
     let (members, departures) = rows.unwrap_or_default();
     let quorum = nodes.as_ref().ok().map(|nodes| Quorum::of(nodes).into());
-    let mut members = merge(members, &departures, nodes.ok());
+    let mut members = merge(members, &departures.rows, nodes.ok());
     // What was to be made of nodes that looked dead is the last list's.
     let verdicts = if quorum.is_some() { node.state.now().verdicts } else { BTreeMap::new() };
     for member in &mut members {
@@ -199,7 +199,6 @@ mod tests {
     use super::*;
     use crate::fuzz;
     use crate::instance::{Departure, Reason};
-    use crate::swarm::Availability;
 
     fn member() -> Member {
         serde_json::from_value(serde_json::json!({
@@ -210,18 +209,7 @@ mod tests {
     }
 
     fn view(state: &str) -> NodeView {
-        NodeView {
-            id: "n1".into(),
-            hostname: "host".into(),
-            engine: None,
-            joined_at: None,
-            state: state.into(),
-            availability: Availability::Active,
-            labels: Default::default(),
-            role: Role::Manager,
-            address: None,
-            raft: None,
-        }
+        NodeView { state: state.into(), ..NodeView::example("n1", Role::Manager) }
     }
 
     #[test]
@@ -287,7 +275,7 @@ mod tests {
             nodes in prop::option::of(fuzz::nodes()),
         ) {
             let (many, listed) = (members.rows.len(), nodes.as_ref().map_or(0, Vec::len));
-            let fleet = merge(members.rows, &departures, nodes);
+            let fleet = merge(members.rows, &departures.rows, nodes);
             prop_assert!(fleet.len() >= many.max(listed));
             prop_assert!(serde_json::to_string(&fleet).is_ok());
         }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::act::CareError;
 use super::rounds::{self, AT_ONCE};
+use super::troubles::Complaints;
 use crate::instance::Quiet;
 use crate::labels::{AVAILABILITY, Labels, OWNED, is_storable};
 use crate::ledger::{DepartureState, LedgerError, Member, MemberState};
@@ -56,6 +57,8 @@ struct Memory {
     read_at: Option<Instant>,
     /// Labels that somebody else set, by node id, as they were said.
     said: BTreeMap<String, BTreeSet<String>>,
+    /// What goes wrong with one node, by instance id.
+    complaints: Complaints,
 }
 
 /// Labels nodes for as long as this node is a manager; never returns.
@@ -77,16 +80,19 @@ async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<&'static Rhy
     let members = node.ledger.fetch_members().await?;
     memory.read_at = Some(now);
     memory.said.retain(|id, _| nodes.iter().any(|view| view.id == *id));
+    memory.complaints.retain(|id| members.iter().any(|row| row.instance_id == id));
     for view in &nodes {
         let Some(member) = row_of(&view.id, &members) else { continue };
         let said = memory.said.entry(view.id.clone()).or_default();
-        match label(node, view, member, said).await {
-            // What one node is refused must not keep the others waiting.
+        let done = match label(node, view, member, said).await {
             Err(CareError::Swarm(error)) if error.kind == SwarmErrorKind::Stale => {
                 tracing::debug!(instance = member.instance_id, "{error}");
+                continue;
             }
-            done => done?,
-        }
+            done => done,
+        };
+        // What one node is refused must not keep the others waiting, nor a departure that cannot be read.
+        memory.complaints.take("labelling", &member.instance_id, done)?;
     }
     Ok(rhythm)
 }

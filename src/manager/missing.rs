@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::act::CareError;
 use super::reopen::{CHARTER, publish_again, reopen};
 use super::rounds;
+use super::troubles::{Complaints, show_unreadable};
 use crate::instance::{Membership, Role};
 use crate::ledger::{Charter, CharterPhase, Member, MemberState};
 use crate::node::Node;
@@ -29,6 +30,9 @@ const LEADER_PATIENCE: Duration = Duration::from_secs(30);
 /// The other managers come in when the leader's skep has not acted.
 const BACKUP_PATIENCE: Duration = Duration::from_secs(90);
 
+/// Who has the trouble that rows of members cannot be read.
+const ROWS: &str = "members";
+
 /// Since when each node has been missing, by node id.
 type MissingSince = BTreeMap<String, Instant>;
 
@@ -38,6 +42,8 @@ struct Memory {
     missing_since: MissingSince,
     /// The charter, as it was last seen.
     charter: Option<Charter>,
+    /// What goes wrong with one member, by instance id.
+    complaints: Complaints,
 }
 
 /// Marks the rows of such members for as long as this node is a manager; never returns.
@@ -52,8 +58,9 @@ pub async fn mark_the_missing(node: &Node, membership: &Membership) -> Infallibl
                 Err(error) => {
                     memory.missing_since.clear();
                     if error.is_not_manager() {
-                        // The other managers publish it, and say what holds them up.
+                        // The other managers publish it, and say what they cannot read.
                         node.state.trouble(CHARTER, None);
+                        node.state.show_trouble(ROWS, None);
                     }
                     return Err(error);
                 }
@@ -74,6 +81,7 @@ async fn look(
     // The rows first: whoever is in them was in the swarm before the list is read.
     let (charter, members) =
         tokio::try_join!(node.ledger.fetch_charter(), node.ledger.survey_members())?;
+    show_unreadable(node, ROWS, &members.unreadable);
     let nodes = node.swarm.fetch_nodes().await?;
     match &charter {
         Some(charter) => {
@@ -84,7 +92,7 @@ async fn look(
         None if node.role == Role::Worker => {}
         None => {
             let known = memory.charter.as_ref();
-            publish_again(node, membership, &members, &nodes, known).await?;
+            publish_again(node, membership, &members.rows, &nodes, known).await?;
         }
     }
     memory.charter = charter.clone().or(memory.charter.take());
@@ -102,15 +110,21 @@ async fn look(
     let patience = if is_leader { LEADER_PATIENCE } else { BACKUP_PATIENCE };
     let now = Instant::now();
     for row in missing_for(&members.rows, &nodes, membership, patience, missing_since, now) {
-        if node.ledger.mark_removed(row).await? {
-            tracing::warn!(
-                instance = row.instance_id,
-                node = row.node_id,
-                "the swarm does not list this member any more: it is to join anew"
-            );
-        }
+        let marked = mark(node, row).await;
+        memory.complaints.take("marking a member that is missing", &row.instance_id, marked)?;
     }
     Ok(is_leader)
+}
+
+async fn mark(node: &Node, row: &Member) -> Result<(), CareError> {
+    if node.ledger.mark_removed(row).await? {
+        tracing::warn!(
+            instance = row.instance_id,
+            node = row.node_id,
+            "the swarm does not list this member any more: it is to join anew"
+        );
+    }
+    Ok(())
 }
 
 /// The members whose node has been missing for `patience`. One that is listed again starts anew.
@@ -142,24 +156,13 @@ mod tests {
 
     use super::super::reopen::generation_of;
     use super::*;
+    use crate::aws::stub::Stub;
     use crate::fuzz;
-    use crate::instance::{Instance, Market};
-    use crate::ledger::MemberRows;
-    use crate::swarm::Availability;
+    use crate::instance::Instance;
+    use crate::swarm::tests::fake_engine::{FakeEngine, Instead, RELEASES};
 
     fn node(id: &str) -> NodeView {
-        NodeView {
-            id: id.into(),
-            hostname: String::new(),
-            engine: None,
-            joined_at: None,
-            state: "down".into(),
-            availability: Availability::Active,
-            labels: Default::default(),
-            role: Role::Worker,
-            address: None,
-            raft: None,
-        }
+        NodeView { state: "down".into(), ..NodeView::example(id, Role::Worker) }
     }
 
     fn membership(id: &str, generation: u64, swarm_id: &str) -> Membership {
@@ -172,17 +175,7 @@ mod tests {
     }
 
     fn of_swarm(swarm_id: &str, id: &str, generation: u64, state: MemberState) -> Member {
-        let instance = Instance {
-            id: format!("i-{id}"),
-            instance_type: String::new(),
-            zone: String::new(),
-            region: String::new(),
-            private_address: [10, 0, 0, 1].into(),
-            market: Market::OnDemand,
-            group: None,
-            stack: None,
-            tags: BTreeMap::new(),
-        };
+        let instance = Instance { id: format!("i-{id}"), ..Instance::example() };
         let membership = membership(id, generation, swarm_id);
         Member::new(&instance, &membership, Role::Worker, state, OffsetDateTime::UNIX_EPOCH)
     }
@@ -190,10 +183,7 @@ mod tests {
     #[test]
     fn a_charter_is_published_again_under_the_highest_generation_of_its_own_members() {
         let own = membership("me", 2, "swarm");
-        let of = |rows: &[Member]| {
-            let rows = MemberRows { rows: rows.to_vec(), ..MemberRows::default() };
-            generation_of(&own, &rows)
-        };
+        let of = |rows: &[Member]| generation_of(&own, rows);
         assert_eq!(of(&[]), Ok(2));
         let rows = |generation| {
             let ready = MemberState::Ready;
@@ -209,11 +199,6 @@ mod tests {
         assert!(later.contains("i-theirs has a row of generation 4"), "{later}");
         let unnamed = of_swarm("", "of an earlier skep", 9, MemberState::Ready);
         assert_eq!(of(&[unnamed]), Ok(2));
-        for key in ["member#manager#i-odd", "member#worker#i-odd"] {
-            let (rows, unreadable) = (rows(1).to_vec(), [key.to_owned()].into());
-            let held = generation_of(&own, &MemberRows { rows, unreadable }).unwrap_err();
-            assert!(held.contains(key), "it may be of a later generation: {held}");
-        }
     }
 
     #[test]
@@ -257,9 +242,46 @@ mod tests {
             prop_assert!(look(start).is_empty());
             let missing = look(start + Duration::from_secs(30));
             prop_assert!(missing.iter().all(|row| row.generation == 1));
-            if let Ok(generation) = generation_of(&own, &members) {
-                prop_assert!(generation >= 1 && members.unreadable.is_empty());
+            match generation_of(&own, &members.rows) {
+                Ok(generation) => prop_assert!(generation >= 1),
+                Err(why) => {
+                    prop_assert!(members.rows.iter().any(|row| row.generation > 1), "{why}");
+                }
             }
         }
+    }
+
+    /// As a boot does: the swarm's leader and its labels say which it is.
+    #[tokio::test]
+    async fn a_row_that_cannot_be_read_does_not_keep_a_missing_charter_away() {
+        let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
+        let node = Node::example(engine.swarm(), &stub).await;
+        const NODES: &str = r#"[{ "ID": "n1", "Spec": { "Role": "manager" },
+            "ManagerStatus": { "Leader": true, "Reachability": "reachable" } }]"#;
+        const SWARM: &str = r#"{ "ID": "c1", "Version": { "Index": 1 },
+            "Spec": { "Labels": { "skep.cluster": "prod", "skep.generation": "3" } },
+            "JoinTokens": {
+                "Worker": "SWMTKN-1-00000000000000000000000000000000000000000000000000-1111111111111111111111111",
+                "Manager": "SWMTKN-1-00000000000000000000000000000000000000000000000000-2222222222222222222222222" } }"#;
+        for (path, answer) in [("/nodes", NODES), ("/swarm", SWARM)] {
+            engine.lock().instead.insert(path, Instead::Answer(answer));
+        }
+        let key = r#"{ "UnlockKey": "" }"#;
+        engine.lock().instead.insert("/swarm/unlockkey", Instead::Answer(key));
+        let odd = r#"{ "Items": [{ "item": { "S": "member#manager#i-odd" } }], "Count": 1 }"#;
+        stub.always("member#manager#", odd);
+        stub.always("member#worker#", r#"{ "Items": [], "Count": 0 }"#);
+        stub.always(r#""S":"charter""#, "{}");
+        stub.always("-token/", r#"{ "Version": 1 }"#);
+        let membership = membership("n1", 2, "c1");
+        assert!(look(&node, &membership, &mut Memory::default()).await.unwrap());
+        let published = |request: &String| {
+            let is_open = request.contains(r#""phase":{"S":"open"}"#);
+            is_open && request.contains(r#""generation":{"N":"3"}"#)
+        };
+        let requests = stub.requests();
+        assert!(requests.iter().any(published), "{requests:?}");
+        let trouble = node.state.now().trouble.unwrap();
+        assert!(trouble.contains("cannot be read: member#manager#i-odd"), "{trouble}");
     }
 }

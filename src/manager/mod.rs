@@ -21,8 +21,8 @@ mod reopen;
 mod rounds;
 mod stand_in;
 mod tokens;
+mod troubles;
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -37,12 +37,15 @@ pub use missing::mark_the_missing;
 pub use never_joined::release_who_never_joined;
 pub use quorum::{stop_showing_quorum, watch_quorum};
 pub use reap::reap_the_dead;
-pub use record::keep_recorded;
+pub use record::{keep_recorded, record_ready};
 pub use registry::keep_pull_credentials;
 pub use rejoin::take_out_who_asks;
 use rounds::AT_ONCE;
 pub use tokens::{keep_tokens, rotate_on_request};
+use troubles::{Complaints, show_unreadable};
 
+/// Who has the trouble that rows of departures cannot be read.
+const ROWS: &str = "departures";
 /// How soon the leader sees a request.
 const LEADER_INTERVAL: Duration = Duration::from_secs(1);
 /// While a departure is under way, its steps follow each other faster.
@@ -55,7 +58,14 @@ const BUSY_BACKUP_INTERVAL: Duration = Duration::from_secs(2);
 /// Looks after departures for as long as this node is a manager; never returns.
 pub async fn look_after_departures(node: &Node, node_id: &str) -> Infallible {
     let what = "looking after departures";
-    let look = async |memory: &mut Memory| look(node, node_id, memory).await;
+    let look = async |memory: &mut Memory| {
+        look(node, node_id, memory).await.inspect_err(|error| {
+            // Others look after them, and say it.
+            if error.is_not_manager() {
+                node.state.show_trouble(ROWS, None);
+            }
+        })
+    };
     rounds::go(node, what, (AT_ONCE, BACKUP_INTERVAL), look).await
 }
 
@@ -65,19 +75,15 @@ async fn look(node: &Node, node_id: &str, memory: &mut Memory) -> Result<Duratio
         // It has been removed: nothing to look after.
         return Ok(BACKUP_INTERVAL);
     };
-    let departures = node.ledger.fetch_departures().await?;
-    memory.forget_all_but(&departures);
+    let departures = node.ledger.survey_departures().await?;
+    show_unreadable(node, ROWS, &departures.unreadable);
+    memory.forget_all_but(&departures.rows);
     let mut is_busy = false;
-    for row in departures {
-        match act::serve(node, &row, &mut memory.next_beat).await {
-            Ok(goes_on) => {
-                is_busy |= goes_on;
-                memory.complaints.remove(&row.instance_id);
-            }
-            Err(error) if error.is_not_manager() || error.has_no_leader() => return Err(error),
-            // One that cannot go on must not hold the others up, nor fill the log.
-            Err(error) => memory.complain(&row.instance_id, crate::errors::chain(&error)),
-        }
+    for row in departures.rows {
+        let served = act::serve(node, &row, &mut memory.stand_ins).await;
+        is_busy |= matches!(served, Ok(true));
+        let served = served.map(drop);
+        memory.complaints.take("looking after its departure", &row.instance_id, served)?;
     }
     Ok(match (me.is_leader(), is_busy) {
         (false, true) => BUSY_BACKUP_INTERVAL,
@@ -87,25 +93,17 @@ async fn look(node: &Node, node_id: &str, memory: &mut Memory) -> Result<Duratio
     })
 }
 
-/// What only saves calls and lines of the log; by instance id.
+/// What only saves calls and lines of the log, and who has been silent for how long; by instance id.
 #[derive(Default)]
 struct Memory {
-    next_beat: stand_in::NextBeat,
-    complaints: BTreeMap<String, String>,
+    stand_ins: stand_in::Memory,
+    complaints: Complaints,
 }
 
 impl Memory {
     fn forget_all_but(&mut self, departures: &[DepartureRow]) {
-        let is_known = |id: &String| departures.iter().any(|row| row.instance_id == *id);
-        self.next_beat.retain(|id, _| is_known(id));
-        self.complaints.retain(|id, _| is_known(id));
-    }
-
-    /// Says it once, until it changes.
-    fn complain(&mut self, instance: &str, complaint: String) {
-        if self.complaints.get(instance) != Some(&complaint) {
-            tracing::warn!(instance, "looking after its departure: {complaint}");
-            self.complaints.insert(instance.to_owned(), complaint);
-        }
+        let is_known = |id: &str| departures.iter().any(|row| row.instance_id == id);
+        self.stand_ins.retain(is_known);
+        self.complaints.retain(is_known);
     }
 }

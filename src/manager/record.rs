@@ -1,5 +1,5 @@
-//! This node's own row: written when the node is in, kept fresh, and written anew when the labels
-//! change that it wants.
+//! This node's own row: written before the node is called Ready, kept fresh, and written anew when the labels change
+//! that it wants.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -19,6 +19,8 @@ const MANAGER_REFRESH: Duration = Duration::from_secs(60);
 const WORKER_REFRESH: Duration = Duration::from_secs(6 * 3600);
 /// Until the row of a new node is written, nobody can join through it.
 const RECORD_RETRY: Duration = Duration::from_secs(2);
+/// A node that has joined is Ready after this, whether its row is written or not.
+const READY_WITHIN: Duration = Duration::from_secs(2);
 /// How often the tags are read. Tags that change twice a second cost one write in this time.
 const TAGS_INTERVAL: Duration = Duration::from_secs(30);
 /// The same for Auto Scaling, where the tags do not say the group.
@@ -26,16 +28,41 @@ const GROUP_PATIENCE: Duration = Duration::from_secs(10);
 /// An answer that comes later than this is worth less than the next one.
 const TAGS_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Writes this node's row, and keeps it right and fresh; never returns.
-pub async fn keep_recorded(node: &Node, membership: &Membership) -> Infallible {
+/// When a row was written, and what of it may change.
+pub type Written = (Instant, Labels, Option<Quiet>, Role);
+
+/// Writes this node's row for the first time, before anybody is told that the node is Ready: should skep die from
+/// there on, the managers know by the row whose node it is. A ledger that is down holds a node up for
+/// [`READY_WITHIN`]; [`keep_recorded`] tries again.
+pub async fn record_ready(node: &Node, membership: &Membership) -> Option<Written> {
+    let (labels, quiet) = (node.wanted_labels().labels, node.state.now().quiet);
+    let recorded = node.record_member(membership, MemberState::Ready);
+    match tokio::time::timeout(READY_WITHIN, recorded).await {
+        Ok(Ok(())) => Some((Instant::now(), labels, quiet, membership.role)),
+        Ok(Err(error)) => {
+            tracing::warn!("writing this node's row: {}", crate::errors::chain(&error));
+            None
+        }
+        Err(_) => {
+            tracing::warn!("writing this node's row: no answer within {READY_WITHIN:?}");
+            None
+        }
+    }
+}
+
+/// Keeps this node's row right and fresh, and writes it where that is not `written` yet; never returns.
+pub async fn keep_recorded(
+    node: &Node,
+    membership: &Membership,
+    mut written: Option<Written>,
+) -> Infallible {
     // The tags in here are followed; what else the instance is does not change.
     let mut node = node.clone();
-    let mut written: Option<(Instant, Labels, Option<Quiet>, Role)> = None;
     // A worker may be promoted by hand, and is a manager that others look for then.
     let mut role = membership.role;
     let mut state = node.state.subscribe();
     let mut said = Vec::new();
-    let mut is_attempt_over = false;
+    let mut is_attempt_over = written.is_some() && forget_attempt(&node).await.is_ok();
     let mut is_group_asked = false;
     loop {
         let Wanted { labels, refused } = node.wanted_labels();

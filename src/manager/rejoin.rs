@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 
 use super::act::CareError;
 use super::rounds;
+use super::troubles::{Complaints, show_unreadable};
 use crate::demotion::{Demotion, demote_in_turn};
 use crate::instance::Role;
 use crate::ledger::Rejoin;
@@ -31,62 +32,72 @@ const RETURN_PATIENCE: Duration = Duration::from_secs(900);
 
 /// Sees to such managers for as long as this node is one; never returns.
 pub async fn take_out_who_asks(node: &Node, node_id: &str) -> Infallible {
-    rounds::go(node, WHAT, (BACKUP_INTERVAL, BACKUP_INTERVAL), async |said: &mut String| {
-        let is_leader = look(node, node_id, said).await?;
+    rounds::go(node, WHAT, (BACKUP_INTERVAL, BACKUP_INTERVAL), async |said: &mut Complaints| {
+        let is_leader = look(node, node_id, said).await.inspect_err(|error| {
+            // The other managers see to them, and say it.
+            if error.is_not_manager() {
+                node.state.show_trouble(WHAT, None);
+            }
+        })?;
         Ok(if is_leader { LEADER_INTERVAL } else { BACKUP_INTERVAL })
     })
     .await
 }
 
-/// Says it once, until it changes.
-fn say(said: &mut String, what: String) {
-    if *said != what {
-        tracing::warn!("{WHAT}: {what}");
-        *said = what;
-    }
-}
-
 /// Whether this node is the leader.
-async fn look(node: &Node, me: &str, said: &mut String) -> Result<bool, CareError> {
-    let requests = node.ledger.fetch_rejoins().await?;
+async fn look(node: &Node, me: &str, said: &mut Complaints) -> Result<bool, CareError> {
+    let requests = node.ledger.survey_rejoins().await?;
+    show_unreadable(node, WHAT, &requests.unreadable);
+    let requests = requests.rows;
     let nodes = node.swarm.fetch_nodes().await?;
+    said.retain(|id| requests.iter().any(|request| request.instance_id == id));
     for request in &requests {
-        let (id, instance) = (request.node_id.as_str(), request.instance_id.as_str());
-        match decide(request, &requests, &nodes, me, OffsetDateTime::now_utc()) {
-            Step::None => {}
-            Step::Wait { why } => say(said, format!("{instance} waits for {why}")),
-            // An image of a running manager has that one's node in its Docker, and no row with it.
-            Step::Demote if !is_of_its_instance(node, request).await? => {
-                say(said, format!("{instance} waits for a row that names {id} as its node"));
-            }
-            Step::Demote => match demote_in_turn(node, id).await? {
-                Demotion::Accepted => tracing::warn!(
-                    instance,
-                    node = id,
-                    because = request.because,
-                    "demoted a manager that asks for it"
-                ),
-                Demotion::HeldUp { waiting_for } => {
-                    say(said, format!("{instance} waits for {waiting_for}"));
-                }
-            },
-            Step::Confirm => {
-                node.ledger.give_turn_back(id).await?;
-                if node.ledger.confirm_rejoin(request).await? {
-                    tracing::warn!(instance, node = id, "is a manager no more: it is to join anew");
+        let step = decide(request, &requests, &nodes, me, OffsetDateTime::now_utc());
+        match act(node, request, step).await {
+            Ok(None) => {}
+            Ok(Some(what)) => {
+                if said.is_news(&request.instance_id, &what) {
+                    tracing::warn!("{WHAT}: {} waits for {what}", request.instance_id);
                 }
             }
-            Step::Remove => {
-                node.swarm.remove(id).await?;
-                tracing::info!(
-                    instance,
-                    node = id,
-                    "removed the entry of a manager that joins anew"
-                );
-            }
+            // What one is refused must not keep the others waiting.
+            Err(error) => said.take(WHAT, &request.instance_id, Err(error))?,
         }
     }
     Ok(nodes.iter().any(|view| view.id == me && view.is_leader()))
+}
+
+/// Does the step. Returns what it waits for, if anything.
+async fn act(node: &Node, request: &Rejoin, step: Step) -> Result<Option<String>, CareError> {
+    let (id, instance) = (request.node_id.as_str(), request.instance_id.as_str());
+    match step {
+        Step::None => {}
+        Step::Wait { why } => return Ok(Some(why.to_owned())),
+        // An image of a running manager has that one's node in its Docker, and no row with it.
+        Step::Demote if !is_of_its_instance(node, request).await? => {
+            return Ok(Some(format!("a row that names {id} as its node")));
+        }
+        Step::Demote => match demote_in_turn(node, id).await? {
+            Demotion::Accepted => tracing::warn!(
+                instance,
+                node = id,
+                because = request.because,
+                "demoted a manager that asks for it"
+            ),
+            Demotion::HeldUp { waiting_for } => return Ok(Some(waiting_for)),
+        },
+        Step::Confirm => {
+            node.ledger.give_turn_back(id).await?;
+            if node.ledger.confirm_rejoin(request).await? {
+                tracing::warn!(instance, node = id, "is a manager no more: it is to join anew");
+            }
+        }
+        Step::Remove => {
+            node.swarm.remove(id).await?;
+            tracing::info!(instance, node = id, "removed the entry of a manager that joins anew");
+        }
+    }
+    Ok(None)
 }
 
 /// Does the row of the instance that asks name the node that is to go?
@@ -156,21 +167,14 @@ mod tests {
 
     use super::*;
     use crate::fuzz;
-    use crate::swarm::{Availability, RaftView};
+    use crate::swarm::RaftView;
 
     /// A node as the list may show it: `raft` says whether raft knows and reaches it.
     fn view(id: usize, role: Role, raft: Option<bool>, is_down: bool) -> NodeView {
         NodeView {
-            id: format!("node-{id}"),
-            hostname: String::new(),
-            engine: None,
-            joined_at: None,
             state: if is_down { "down" } else { "ready" }.into(),
-            availability: Availability::Active,
-            labels: Default::default(),
-            role,
-            address: None,
             raft: raft.map(|is_reachable| RaftView { is_leader: id == 0, is_reachable }),
+            ..NodeView::example(&format!("node-{id}"), role)
         }
     }
 

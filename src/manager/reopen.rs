@@ -4,14 +4,16 @@
 //! lasts, nobody can join, and managers that boot look whether they are to found another swarm.
 //!
 //! Guarantees: a closed charter is opened again only by a manager that serves this very swarm under this
-//! very generation, while a leader answers; one that is missing is written again by the same, under the
-//! generation of its members, if there is still none and every member's row can be read. A claim that came
-//! in between stands. Assumes that nobody calls it for a node that leaves: that one may be the last manager.
+//! very generation, while a leader answers; one that is missing, by a read that has succeeded, is written again by
+//! the same, under the generation of its members, if there is still none. A claim that came in between stands. Rows
+//! that cannot be read hold nothing up: the swarm that this node serves in was published, and its leader and labels
+//! say more of it than they could. Assumes that nobody calls it for a node that leaves: that one may be the last
+//! manager.
 
 use super::act::CareError;
 use crate::boot;
 use crate::instance::{Membership, Role};
-use crate::ledger::{Charter, Member, MemberRows};
+use crate::ledger::{Charter, Member};
 use crate::node::Node;
 use crate::swarm::NodeView;
 
@@ -39,7 +41,7 @@ pub async fn reopen(
 pub async fn publish_again(
     node: &Node,
     membership: &Membership,
-    members: &MemberRows,
+    members: &[Member],
     nodes: &[NodeView],
     known: Option<&Charter>,
 ) -> Result<(), CareError> {
@@ -62,18 +64,9 @@ pub async fn publish_again(
 /// fence.
 ///
 /// # Errors
-/// In words: the row of a member of another swarm with a later one, which may be the cluster's by now; or rows
-/// that cannot be read, since each may be such a one.
-pub(super) fn generation_of(membership: &Membership, members: &MemberRows) -> Result<u64, String> {
-    if !members.unreadable.is_empty() {
-        let keys: Vec<&str> = members.unreadable.iter().map(String::as_str).collect();
-        return Err(format!(
-            "cannot be published again while rows of the ledger cannot be read, which may be of a later generation: mend or delete {}",
-            keys.join(", ")
-        ));
-    }
+/// In words: the row of a member of another swarm with a later one, which may be the cluster's by now.
+pub(super) fn generation_of(membership: &Membership, members: &[Member]) -> Result<u64, String> {
     let (own, others): (Vec<&Member>, Vec<&Member>) = members
-        .rows
         .iter()
         .filter(|row| row.swarm_id.is_some())
         .partition(|row| row.swarm_id.as_ref() == Some(&membership.swarm_id));

@@ -2,9 +2,11 @@
 //! root volume, and no departure is in the ledger, or one that has failed.
 //!
 //! Guarantees: only a member's instance, by Auto Scaling's own word (`Terminating:Wait`,
-//! `ReplacingRootVolume:Wait`) for [`PATIENCE`]; what the node says of itself takes the place of what is said for it. The hook's result is
-//! the truth: CONTINUE once the node's tasks have ended and it is no manager any more. An instance in a
-//! launch hook is left to its own deadline; one that never was a member is [`super::never_joined`]'s.
+//! `ReplacingRootVolume:Wait`) for [`PATIENCE`]; what the node says of itself takes the place of what is said for
+//! it. Silence counts only while the ledger answers this manager, and [`PATIENCE_AFTER_OUTAGE`] beyond an outage;
+//! where the node's departure cannot be read, it may have spoken, and nobody acts for it. The hook's result is the
+//! truth: CONTINUE once the node's tasks have ended and it is no manager any more. An instance in a launch hook is
+//! left to its own deadline; one that never was a member is [`super::never_joined`]'s.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,18 +17,64 @@ use tokio::time::Instant;
 use super::act::CareError;
 use crate::autoscaling::{Hook, HookResult, Survey, Transition, choose_hook};
 use crate::aws::AwsError;
-use crate::ledger::{DepartureRow, DepartureState, Member};
+use crate::ledger::{DepartureRow, DepartureState, Member, Rows};
 use crate::node::Node;
 
 /// A skep that lives sees the notice within seconds and says so in the ledger.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// A departing node tries a write that has failed again after 30 s at most (see `leave::failing`), and a round that
+/// fails takes it 15 s.
+const PATIENCE_AFTER_OUTAGE: Duration = Duration::from_secs(45);
 /// Where the group has no hook or did not answer, it is asked again after this.
 const NEXT_QUESTION: Duration = Duration::from_secs(20);
 
 /// Since when Auto Scaling has been waiting to terminate each instance.
 pub type WaitingSince = BTreeMap<String, Instant>;
-/// When each instance's hook is to get its next heartbeat.
-pub type NextBeat = BTreeMap<String, Instant>;
+
+/// What a manager remembers of the rows that managers have written; by instance id.
+#[derive(Default)]
+pub struct Memory {
+    /// When each hook is to get its next heartbeat.
+    next_beat: BTreeMap<String, Instant>,
+    /// Since when it has seen each row.
+    seen_since: BTreeMap<String, Instant>,
+}
+
+impl Memory {
+    /// Forgets those that are no more.
+    pub fn retain(&mut self, is_known: impl Fn(&str) -> bool) {
+        self.next_beat.retain(|id, _| is_known(id));
+        self.seen_since.retain(|id, _| is_known(id));
+    }
+
+    /// Whether the node has gone on saying nothing since managers act for it: its own request would have taken the
+    /// row's place.
+    pub fn is_silent(
+        &mut self,
+        row: &DepartureRow,
+        answering_since: Option<Instant>,
+        now: Instant,
+    ) -> bool {
+        if !row.stand_in || row.state.is_over() {
+            self.seen_since.remove(&row.instance_id);
+            return false;
+        }
+        let since = *self.seen_since.entry(row.instance_id.clone()).or_insert(now);
+        is_silent(since, PATIENCE, answering_since, now)
+    }
+}
+
+/// Whether nobody can have failed to hear a skep that has had something to say `since` then: it would have said it
+/// within `patience`, as far as the ledger answered. An outage that this manager has seen is taken for everybody's.
+pub(super) fn is_silent(
+    since: Instant,
+    patience: Duration,
+    answering_since: Option<Instant>,
+    now: Instant,
+) -> bool {
+    now - since >= patience
+        && answering_since.is_some_and(|answering| now - answering >= PATIENCE_AFTER_OUTAGE)
+}
 
 /// Takes in what an answer says; what it is silent about stays as it was.
 pub fn follow(
@@ -58,12 +106,16 @@ pub fn is_waiting(since: &WaitingSince, now: Instant) -> bool {
 fn overdue<'a>(
     since: &WaitingSince,
     members: &'a [Member],
-    departures: &[DepartureRow],
+    departures: &Rows<DepartureRow>,
+    answering_since: Option<Instant>,
     now: Instant,
 ) -> Vec<&'a Member> {
     let is_due = |member: &&Member| {
-        since.get(&member.instance_id).is_some_and(|since| now - *since >= PATIENCE)
+        let waits_since = since.get(&member.instance_id);
+        waits_since.is_some_and(|since| is_silent(*since, PATIENCE, answering_since, now))
+            && !departures.hides(&member.instance_id)
             && departures
+                .rows
                 .iter()
                 .all(|row| row.node_id != member.node_id || row.state == DepartureState::Failed)
     };
@@ -77,30 +129,36 @@ pub async fn begin(
     members: &[Member],
     now: Instant,
 ) -> Result<(), CareError> {
-    if overdue(since, members, &[], now).is_empty() {
+    let answering_since = node.ledger.answering_since();
+    if overdue(since, members, &Rows::default(), answering_since, now).is_empty() {
         return Ok(());
     }
-    let departures = node.ledger.fetch_departures().await?;
-    for member in overdue(since, members, &departures, now) {
+    let departures = node.ledger.survey_departures().await?;
+    let mut failed = None;
+    for member in overdue(since, members, &departures, answering_since, now) {
         let longest = node.settings.leave.deadline;
         let row = DepartureRow::stand_in(member, OffsetDateTime::now_utc(), longest);
-        if node.ledger.stand_in_for(&row).await? {
-            tracing::warn!(
+        match node.ledger.stand_in_for(&row).await {
+            Ok(true) => tracing::warn!(
                 instance = member.instance_id,
                 node = member.node_id,
                 "Auto Scaling waits to terminate it and its skep says nothing: standing in for it"
-            );
+            ),
+            Ok(false) => {}
+            // The others are tried all the same.
+            Err(error) => failed = Some(error),
         }
     }
-    Ok(())
+    failed.map_or(Ok(()), |error| Err(error.into()))
 }
 
 /// Keeps the hook open, a heartbeat every third of its time-out.
 pub async fn keep_alive(
     node: &Node,
     row: &DepartureRow,
-    next_beat: &mut NextBeat,
+    memory: &mut Memory,
 ) -> Result<(), CareError> {
+    let next_beat = &mut memory.next_beat;
     if row.state >= DepartureState::Left {
         next_beat.remove(&row.instance_id);
         return Ok(());
@@ -145,7 +203,7 @@ async fn find_hook(node: &Node, instance: &str) -> Result<Option<(String, Hook)>
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
@@ -156,7 +214,7 @@ mod tests {
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
     const WAITS: &str = "Terminating:Wait";
 
-    fn member(instance: &str) -> Member {
+    pub(in crate::manager) fn member(instance: &str) -> Member {
         serde_json::from_value(serde_json::json!({
             "instance_id": instance, "role": "worker", "node_id": format!("node-of-{instance}"),
             "zone": "a", "address": "10.0.0.1", "generation": 1, "state": "ready",
@@ -179,10 +237,22 @@ mod tests {
         members.into_iter().map(|member| member.instance_id.as_str()).collect()
     }
 
+    /// Those for whom somebody has to stand in, where the ledger has answered all the while.
+    fn overdue_ids<'a>(
+        since: &WaitingSince,
+        members: &'a [Member],
+        departures: &[DepartureRow],
+        now: Instant,
+    ) -> Vec<&'a str> {
+        let departures = Rows { rows: departures.to_vec(), ..Rows::default() };
+        let answering = Some(now - PATIENCE_AFTER_OUTAGE);
+        ids(overdue(since, members, &departures, answering, now))
+    }
+
     #[test]
     fn only_who_waits_for_long_and_says_nothing_gets_a_stand_in() {
         let members = ["i-own", "i-dead", "i-back", "i-new"].map(member);
-        let (mut since, start) = (WaitingSince::new(), Instant::now());
+        let (mut since, start) = (WaitingSince::new(), Instant::now() + PATIENCE_AFTER_OUTAGE);
         let at = |seconds| start + Duration::from_secs(seconds);
         let states = [
             ("i-own", WAITS),
@@ -196,24 +266,67 @@ mod tests {
         follow(&mut since, &Survey::default(), &members, "i-own", at(10));
         assert_eq!(since.len(), 2, "no answer changes nothing");
         assert!(is_waiting(&since, at(19)) && !is_waiting(&since, at(20)));
-        assert!(overdue(&since, &members, &[], at(19)).is_empty());
+        assert!(overdue_ids(&since, &members, &[], at(19)).is_empty());
         let states = [("i-dead", WAITS), ("i-back", "InService")];
         follow(&mut since, &answer(&states), &members, "i-own", at(20));
-        assert_eq!(ids(overdue(&since, &members, &[], at(20))), ["i-dead"]);
+        assert_eq!(overdue_ids(&since, &members, &[], at(20)), ["i-dead"]);
 
         let notice = Departure { reason: Reason::Lifecycle, noticed_at: NOW, deadline: NOW };
         let asked =
             |node: &str| DepartureRow::request("i-dead", node, Role::Worker, &notice, "boot");
         let another = [asked("an earlier node")];
-        assert_eq!(ids(overdue(&since, &members, &another, at(20))), ["i-dead"]);
+        assert_eq!(overdue_ids(&since, &members, &another, at(20)), ["i-dead"]);
         let mut own = [asked("node-of-i-dead")];
-        assert!(overdue(&since, &members, &own, at(20)).is_empty());
+        assert!(overdue_ids(&since, &members, &own, at(20)).is_empty());
         own[0].state = DepartureState::Failed;
-        assert_eq!(
-            ids(overdue(&since, &members, &own, at(20))),
-            ["i-dead"],
-            "it has ended too late"
-        );
+        let failed = overdue_ids(&since, &members, &own, at(20));
+        assert_eq!(failed, ["i-dead"], "it has ended too late");
+    }
+
+    /// A node that cannot write says nothing either: its skep may live.
+    #[test]
+    fn silence_during_an_outage_and_soon_after_it_says_nothing() {
+        let (members, start) = ([member("i-1")], Instant::now());
+        let since = WaitingSince::from([("i-1".to_owned(), start)]);
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let is_due = |answering_since, now| {
+            let none = Rows::default();
+            !overdue(&since, &members, &none, answering_since, now).is_empty()
+        };
+        assert!(!is_due(None, at(600)), "it lasts");
+        let over = Some(at(300));
+        assert!(!is_due(over, at(344)), "the node may be about to try again");
+        assert!(is_due(over, at(345)));
+    }
+
+    #[test]
+    fn nobody_acts_for_a_node_whose_departure_cannot_be_read() {
+        let (members, now) = (["i-1", "i-2"].map(member), Instant::now() + PATIENCE_AFTER_OUTAGE);
+        let waits = members.iter().map(|row| (row.instance_id.clone(), now - PATIENCE));
+        let since: WaitingSince = waits.collect();
+        let unreadable = ["departure#i-1".to_owned()].into();
+        let departures = Rows { unreadable, ..Rows::default() };
+        let answering = Some(now - PATIENCE_AFTER_OUTAGE);
+        assert_eq!(ids(overdue(&since, &members, &departures, answering, now)), ["i-2"]);
+    }
+
+    #[test]
+    fn a_node_is_silent_from_when_managers_act_for_it_until_it_speaks() {
+        let start = Instant::now() + PATIENCE_AFTER_OUTAGE;
+        let answering = Some(start - PATIENCE_AFTER_OUTAGE);
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut row = DepartureRow::stand_in(&member("i-1"), NOW, PATIENCE);
+        let mut memory = Memory::default();
+        let mut is_silent =
+            |row: &DepartureRow, answering, seconds| memory.is_silent(row, answering, at(seconds));
+        assert!(!is_silent(&row, answering, 0) && !is_silent(&row, answering, 19));
+        assert!(is_silent(&row, answering, 20));
+        assert!(!is_silent(&row, Some(at(0)), 44), "the ledger was out of reach");
+        assert!(is_silent(&row, Some(at(0)), 45));
+        row.stand_in = false;
+        assert!(!is_silent(&row, answering, 60), "it has spoken");
+        row.stand_in = true;
+        assert!(!is_silent(&row, answering, 70) && is_silent(&row, answering, 90));
     }
 
     proptest! {
@@ -225,12 +338,14 @@ mod tests {
             members in fuzz::members(),
             departures in fuzz::departures(),
         ) {
-            let (mut since, start) = (WaitingSince::new(), Instant::now());
+            let (mut since, start) = (WaitingSince::new(), Instant::now() + PATIENCE_AFTER_OUTAGE);
             let states = answer(&[("i-0", WAITS), ("i-1", WAITS), ("i-own", WAITS)]);
             follow(&mut since, &states, &members.rows, "i-own", start);
-            for member in overdue(&since, &members.rows, &departures, start + PATIENCE) {
+            let answering = Some(start - PATIENCE_AFTER_OUTAGE);
+            for member in overdue(&since, &members.rows, &departures, answering, start + PATIENCE) {
                 let row = DepartureRow::stand_in(member, fuzz::NOW, PATIENCE);
                 prop_assert!(row.stand_in && member.instance_id != "i-own");
+                prop_assert!(!departures.hides(&member.instance_id));
             }
         }
     }

@@ -6,11 +6,12 @@ use thiserror::Error;
 use time::OffsetDateTime;
 
 use super::decide::{Observed, Refusal, decide, plan as plan_of};
-use super::observe::observe;
+use super::observe::{leaving, observe};
 use crate::control::RecoveryPlan;
 use crate::ledger::{Charter, LedgerError};
 use crate::node::Node;
 use crate::secrets::SecretsError;
+use crate::state::in_utc;
 
 /// A skep that dies in the middle goes on within seconds of its restart; after this another survivor
 /// may take over. Docker needs up to 40 s.
@@ -26,6 +27,10 @@ pub(super) enum RecoverError {
         "whether the charter was claimed is not known: run it again; this node goes on by itself if it was"
     )]
     Unknown(#[source] LedgerError),
+    #[error(
+        "the charter was claimed, and this node's departure has ended meanwhile, so the quorum is not re-created here: run it on another manager that has survived, from {until} on"
+    )]
+    LeftMeanwhile { until: String },
 }
 
 /// What would be done. Takes until it is certain that no leader answers.
@@ -67,6 +72,9 @@ async fn claim(node: &Node) -> Result<RecoveryPlan, RecoverError> {
     let is_ours = |held: &Charter| held.is_recovery() && held.is_claimed_by(me);
     if !holder.as_ref().is_some_and(is_ours) {
         return Ok(RecoveryPlan { refusal: Some(Refusal::Outrun.to_string()), ..plan });
+    }
+    if leaving(node).is_some_and(|leaving| leaving.recovery_until.is_none()) {
+        return Err(RecoverError::LeftMeanwhile { until: in_utc(now + LEASE) });
     }
     tracing::warn!(
         swarm_id,

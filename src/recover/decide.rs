@@ -11,10 +11,16 @@ use crate::autoscaling::GroupInstance;
 use crate::control::{OtherManager, RecoveryPlan};
 use crate::fact::Fact;
 use crate::ledger::{Charter, CharterPhase, Member};
+use crate::state::in_utc;
 use crate::swarm::LocalNode;
 
 /// A manager whose skep lives has refreshed its row twice in this time, and once more is on its way.
 const ROW_IS_FRESH: Duration = Duration::from_secs(150);
+/// Docker's managers wait for three heartbeats of a worker, one in 5 s. A worker tries to reconnect every 0 to 8 s, and
+/// takes any of the managers that it knows, dead ones included.
+const WORKER_DOWN_AFTER: Duration = Duration::from_secs(15);
+/// Docker needs up to 40 s; the tokens and the charter are written within a few more.
+const TAKES_UP_TO: Duration = Duration::from_secs(45);
 
 /// Everything that the plan rests on.
 #[derive(Clone, Debug)]
@@ -39,8 +45,23 @@ pub struct Observed {
     /// Does a leader answer here? *No* is Docker's own word that there is none.
     pub has_leader: Fact,
     /// By when this node leaves the swarm, where it does.
-    pub leaves_by: Option<OffsetDateTime>,
+    pub leaves_by: Option<Leaving>,
     pub now: OffsetDateTime,
+}
+
+/// This node's own departure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leaving {
+    pub deadline: OffsetDateTime,
+    /// Until when the quorum can be re-created before: draining's share. `None` when that is over, or the departure
+    /// has ended.
+    pub recovery_until: Option<OffsetDateTime>,
+}
+
+impl Leaving {
+    fn has_time(&self, now: OffsetDateTime) -> bool {
+        self.recovery_until.is_some_and(|until| now + TAKES_UP_TO <= until)
+    }
 }
 
 /// Why nothing may be done; each names the remedy.
@@ -76,6 +97,10 @@ pub enum Refusal {
     Fenced,
     #[error("the swarm has a leader, so its quorum is not lost: see `docker node ls`")]
     QuorumExists,
+    #[error(
+        "this node is leaving, by {deadline}, and its departure has no time left to re-create the quorum, which takes up to {takes:?}: run it on another manager that has survived. Where there is none, managers that start found a new swarm once this instance is gone"
+    )]
+    LeavesTooSoon { deadline: String, takes: Duration },
     #[error(
         "Docker does not say whether the swarm has a leader: run this again in a minute; if that does not change, see `docker node ls` and `systemctl status docker`"
     )]
@@ -132,6 +157,10 @@ pub fn decide(seen: &Observed) -> Result<(), Refusal> {
         _ if charter.is_recovery() => {}
         Fact::Yes => return Err(Refusal::QuorumExists),
         Fact::CannotTell => return Err(Refusal::LeaderUnknown),
+    }
+    if let Some(leaving) = seen.leaves_by.filter(|leaving| !leaving.has_time(seen.now)) {
+        let deadline = in_utc(leaving.deadline);
+        return Err(Refusal::LeavesTooSoon { deadline, takes: TAKES_UP_TO });
     }
     if !seen.unreadable.is_empty() {
         let keys = seen.unreadable.iter().cloned().collect::<Vec<_>>().join(", ");
@@ -211,17 +240,21 @@ fn steps(generation: u64) -> Vec<String> {
         "this node becomes the swarm's only manager, with the services, secrets, configs, networks and join tokens that it knows".into(),
         "the other managers are taken off the node list and fenced: one that comes back leaves by force and joins anew".into(),
         format!(
-            "the charter opens as generation {generation}: replacements join as managers, workers stay and go on under it"
+            "the charter opens as generation {generation}: replacements join as managers, workers reconnect and stay under it"
         ),
     ]
 }
 
-fn costs(managers: &[OtherManager], leaves_by: Option<OffsetDateTime>) -> Vec<String> {
+fn costs(managers: &[OtherManager], leaves_by: Option<Leaving>) -> Vec<String> {
     let mut costs = vec![
         "what only the other managers had acknowledged is lost; whether this one was behind cannot be known".into(),
-        "the tasks on this node are started anew; those on workers go on".into(),
+        format!(
+            "the tasks on this node are started anew; those on a worker go on if it reconnects within about {} s, which most do; otherwise Docker marks the worker down, starts its tasks on other nodes, and ends those on the worker when it reconnects",
+            WORKER_DOWN_AFTER.as_secs()
+        ),
     ];
-    if let Some(deadline) = leaves_by {
+    if let Some(Leaving { deadline, .. }) = leaves_by {
+        let deadline = in_utc(deadline);
         costs.push(format!(
             "this node is leaving, by {deadline}, and goes on with that: unless another manager has joined by then, the swarm ends with it"
         ));

@@ -3,7 +3,7 @@
 //!
 //! Guarantees: without the operator nothing is changed. It needs Docker's word that there is no leader, and is
 //! refused while so many other managers may be alive that they could have one, while a member's row cannot be
-//! read, and while another recovery runs.
+//! read, while another recovery runs, and where this node leaves too soon to see it through.
 //! What begins it is one conditional write, the claim over the charter; from there on it is
 //! [`boot`](crate::boot)'s, which finds the claim at every look and goes on with it after any crash.
 //! Until the charter is open again nobody else does anything; then it fences the managers that were.
@@ -17,4 +17,4 @@ mod observe;
 mod tests;
 
 pub use act::{begin, plan};
-pub use decide::{Observed, Refusal, decide};
+pub use decide::{Leaving, Observed, Refusal, decide};

@@ -9,9 +9,9 @@ use time::OffsetDateTime;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::act::RecoverError;
-use super::decide::Observed;
+use super::decide::{Leaving, Observed};
 use crate::fact::Fact;
-use crate::instance::Role;
+use crate::instance::{Departure, Role};
 use crate::ledger::{Charter, Member, MemberRows};
 use crate::node::Node;
 use crate::peers::{self, survey};
@@ -65,9 +65,16 @@ pub async fn observe(node: &Node) -> Result<Observed, RecoverError> {
         listed: listed.ok().filter(|listed| listed.contains_key(me)),
         listening,
         unlock_keys,
-        leaves_by: node.state.now().departure.map(|departure| departure.deadline),
+        leaves_by: leaving(node),
         now: OffsetDateTime::now_utc(),
     })
+}
+
+/// This node's departure, if one is under way or has ended just now.
+pub(super) fn leaving(node: &Node) -> Option<Leaving> {
+    let state = node.state.now();
+    let recovery_until = state.recovery_until;
+    state.departure.map(|Departure { deadline, .. }| Leaving { deadline, recovery_until })
 }
 
 async fn fetch_local(node: &Node) -> Option<LocalNode> {

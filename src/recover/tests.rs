@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::decide::{Observed, Refusal, decide, plan};
+use super::decide::{Leaving, Observed, Refusal, decide, plan};
 use crate::autoscaling::GroupInstance;
 use crate::control::RecoveryPlan;
 use crate::fact::Fact;
@@ -114,9 +114,34 @@ fn who_is_leaving_may_and_says_that_another_manager_is_needed() {
         costs.iter().any(|cost| cost.contains("this node is leaving, by 2026"))
     };
     assert!(!says_so(&seen));
-    seen.leaves_by = Some(NOW + Duration::minutes(30));
+    seen.leaves_by = Some(leaving(Some(20 * 60)));
     assert_eq!(decide(&seen), Ok(()));
     assert!(says_so(&seen));
+}
+
+/// With so many seconds in which the quorum can be re-created; `None` once that is over.
+fn leaving(seconds: Option<i64>) -> Leaving {
+    let deadline = NOW + Duration::minutes(30);
+    Leaving { deadline, recovery_until: seconds.map(|seconds| NOW + Duration::seconds(seconds)) }
+}
+
+/// A claim that nobody can see through keeps everybody else out for its lease.
+#[test]
+fn a_departure_without_time_for_it_refuses_it() {
+    let refused = |seconds| refusal(|seen| seen.leaves_by = Some(leaving(seconds)));
+    assert_eq!(refused(Some(45)), None);
+    for seconds in [Some(44), Some(-1), None] {
+        let Some(refused) = refused(seconds) else { panic!("{seconds:?}: it would be dropped") };
+        assert!(matches!(refused, Refusal::LeavesTooSoon { .. }), "{refused:?}");
+        let words = refused.to_string();
+        assert!(words.starts_with("this node is leaving, by 2026-11-02 12:30:00 UTC"), "{words}");
+        assert!(words.contains("run it on another manager"), "{words}");
+    }
+    let led = refusal(|seen| {
+        seen.leaves_by = Some(leaving(None));
+        seen.has_leader = Fact::Yes;
+    });
+    assert_eq!(led, Some(Refusal::QuorumExists), "nothing is lost");
 }
 
 #[test]
@@ -206,6 +231,10 @@ fn the_plan_tells_who_is_seen_how_and_what_may_be_lost() {
     assert!(tells_of_detached(&shown), "{shown:?}");
     seen.others[1].updated_at = NOW - LONG_AGO;
     assert!(!tells_of_detached(&plan("prod", &seen, decide(&seen))));
+    let of_workers = shown.costs.iter().find(|it| it.contains("those on a worker"));
+    let of_workers = of_workers.map(String::as_str).unwrap_or_default();
+    assert!(of_workers.contains("if it reconnects within about 15 s"), "{shown:?}");
+    assert!(of_workers.contains("starts its tasks on other nodes"), "{shown:?}");
     seen.has_leader = Fact::Yes;
     let refused = plan("prod", &seen, decide(&seen));
     assert!(refused.refusal.is_some() && refused.steps.is_empty() && refused.costs.is_empty());

@@ -15,7 +15,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::raw::Request;
-use super::{Swarm, SwarmError, SwarmErrorKind};
+use super::{GENERATION_LABEL, Swarm, SwarmError, SwarmErrorKind};
+use crate::ledger::HIGHEST_GENERATION;
 
 /// How often a write that lost against another is repeated: swarmkit writes to the swarm's object,
 /// too, while its root CA changes.
@@ -31,6 +32,16 @@ pub struct Cluster {
     pub tokens: Tokens,
     /// Autolock: managers that restart need the unlock key.
     pub is_autolocked: bool,
+}
+
+impl Cluster {
+    /// Under which it was founded, or its quorum re-created, by its own label. One that nobody can have counted is
+    /// none.
+    #[must_use]
+    pub fn generation(&self) -> Option<u64> {
+        let generation = self.labels.get(GENERATION_LABEL)?.parse().ok()?;
+        (generation <= HIGHEST_GENERATION).then_some(generation)
+    }
 }
 
 /// Both join tokens of the swarm that this manager is in.

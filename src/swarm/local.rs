@@ -74,7 +74,31 @@ pub struct InitSpec {
     pub force_new_cluster: bool,
 }
 
+/// What the certificate on this host says of the node that Docker is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Certified {
+    /// It is this node's. Docker's CA has signed the role.
+    As(Role),
+    /// It is another node's, of an earlier life of this host (it survives a forced leave for a moment), and says
+    /// nothing.
+    OfAnother,
+    /// There is none.
+    Nothing,
+}
+
 impl LocalNode {
+    fn complete(&mut self, certificate: Option<Certificate>) -> Certified {
+        let Some(Certificate { swarm_id, node_id, is_manager }) = certificate else {
+            return Certified::Nothing;
+        };
+        if self.node_id.as_ref().is_some_and(|id| *id != node_id) {
+            return Certified::OfAnother;
+        }
+        self.node_id = Some(node_id);
+        self.swarm_id.get_or_insert(swarm_id);
+        Certified::As(if is_manager { Role::Manager } else { Role::Worker })
+    }
+
     fn of(info: &SystemInfo, certificate: Option<Certificate>) -> Self {
         let swarm = info.swarm.clone().unwrap_or_default();
         let text = |value: Option<String>| value.filter(|text| !text.is_empty());
@@ -86,26 +110,23 @@ impl LocalNode {
             // No state is none of Docker's answers; whoever reads them has refused that before.
             Some(LocalNodeState::INACTIVE | LocalNodeState::EMPTY) | None => LocalState::Inactive,
         };
-        let node_id = text(swarm.node_id);
-        // A certificate of another life (it survives a forced leave for a moment) says nothing.
-        let certificate =
-            certificate.filter(|cert| node_id.as_ref().is_none_or(|id| *id == cert.node_id));
         let remotes = swarm.remote_managers.unwrap_or_default();
         let address = |addr: Option<String>| Some(addr?.parse::<SocketAddr>().ok()?.ip());
         let addresses: Option<Vec<IpAddr>> =
             remotes.iter().map(|remote| address(remote.addr.clone())).collect();
-        Self {
+        let mut local = Self {
             state,
-            swarm_id: text(swarm.cluster.and_then(|cluster| cluster.id))
-                .or_else(|| certificate.map(|cert| cert.swarm_id)),
-            node_id,
+            swarm_id: text(swarm.cluster.and_then(|cluster| cluster.id)),
+            node_id: text(swarm.node_id),
             is_manager: swarm.control_available.unwrap_or_default(),
             has_managers: !remotes.is_empty(),
             managers: addresses.unwrap_or_default(),
             error: swarm.error.unwrap_or_default(),
             address: text(swarm.node_addr),
             live_restore: info.live_restore_enabled.unwrap_or_default(),
-        }
+        };
+        local.complete(certificate);
+        local
     }
 
     /// What Docker calls this node now.
@@ -199,12 +220,24 @@ impl Swarm {
         Ok(known.clone())
     }
 
+    /// Completes Docker's answer by the certificate on this host: Docker names no node while it is in error, and no
+    /// swarm on a worker and on a manager without a leader.
+    ///
+    /// # Errors
+    /// When Docker does not answer, or the certificate cannot be read; `local` is as it was then.
+    pub async fn complete_by_certificate(
+        &self,
+        local: &mut LocalNode,
+    ) -> Result<Certified, SwarmError> {
+        Ok(local.complete(self.fetch_certificate().await?))
+    }
+
     /// The certificate on this host, whether Docker names a node or not. It may have expired, and
     /// outlives a forced leave for a moment. `None` only where it is known that there is none.
     ///
     /// # Errors
     /// When Docker does not answer, or the certificate cannot be read.
-    pub async fn fetch_certificate(&self) -> Result<Option<Certificate>, SwarmError> {
+    async fn fetch_certificate(&self) -> Result<Option<Certificate>, SwarmError> {
         let info = self.call("read /info", |docker| async move { docker.info().await }).await?;
         let Some(root) = info.docker_root_dir.filter(|root| !root.is_empty()) else {
             return Err(SwarmError::unexpected(READ_CERTIFICATE, "Docker does not name its root"));
@@ -339,5 +372,47 @@ mod tests {
             Certificate { swarm_id: "swarm".into(), node_id: "node".into(), is_manager: true };
         let local = LocalNode::of(&info, Some(certificate));
         assert_eq!(local.swarm_id.as_deref(), Some("swarm"));
+    }
+
+    #[test]
+    fn docker_is_completed_by_its_own_nodes_certificate_and_by_no_other() {
+        let docker = |node_id: Option<&str>, swarm_id: Option<&str>| LocalNode {
+            state: LocalState::Error,
+            node_id: node_id.map(str::to_owned),
+            swarm_id: swarm_id.map(str::to_owned),
+            is_manager: false,
+            has_managers: false,
+            managers: vec![],
+            error: String::new(),
+            address: None,
+            live_restore: false,
+        };
+        let look = |node_id, swarm_id, certificate| {
+            let mut local = docker(node_id, swarm_id);
+            let certified = local.complete(certificate);
+            (certified, local.node_id, local.swarm_id)
+        };
+        let named = |id: &str| Some(id.to_owned());
+        let certificate = |is_manager| {
+            Some(Certificate { swarm_id: "swarm".into(), node_id: "node".into(), is_manager })
+        };
+        for (node_id, swarm_id, certificate, expected) in [
+            (
+                None,
+                None,
+                certificate(false),
+                (Certified::As(Role::Worker), named("node"), named("swarm")),
+            ),
+            (
+                Some("node"),
+                Some("own"),
+                certificate(true),
+                (Certified::As(Role::Manager), named("node"), named("own")),
+            ),
+            (Some("other"), None, certificate(true), (Certified::OfAnother, named("other"), None)),
+            (None, None, None, (Certified::Nothing, None, None)),
+        ] {
+            assert_eq!(look(node_id, swarm_id, certificate), expected);
+        }
     }
 }

@@ -32,13 +32,13 @@ use tokio::time::Instant;
 
 use api::Agreed;
 pub use availability::{Availability, settle};
-pub use certificate::Certificate;
+use certificate::Certificate;
 pub use cluster::{Cluster, Rotation, Tokens, UnlockAnswer};
 pub use engine::Engine;
 pub use error::{SwarmError, SwarmErrorKind};
 pub use join::JoinAnswer;
 pub use leftovers::{KEEP_LABEL, LocalContainer, LocalImage};
-pub use local::{InitSpec, LocalNode, LocalState};
+pub use local::{Certified, InitSpec, LocalNode, LocalState};
 pub use nodes::{NodeView, RaftView};
 pub use overlays::{explain_left_over, find_left_over_vxlans};
 pub use probe::first_listening;

@@ -119,19 +119,33 @@ fn script(dir: &Path, name: &str, body: &str) -> std::path::PathBuf {
 }
 
 #[tokio::test]
-async fn systemctl_is_asked_and_may_be_absent_failing_or_silent() {
+async fn systemctl_that_is_absent_failing_or_silent_cannot_tell_where_systemd_runs_the_machine() {
     let dir = tempfile::tempdir().unwrap();
     let line = "12 poweroff.target start waiting";
     let answer =
         format!("[ \"$*\" = 'list-jobs --no-legend --plain --no-pager' ] && echo '{line}'");
     let answering = script(dir.path(), "answering", &answer);
-    assert_eq!(ask_shutdown_kind(answering.as_os_str()).await, Shutdown::PowerOff);
     let failing = script(dir.path(), "failing", &format!("echo '{line}'; exit 1"));
-    assert_eq!(ask_shutdown_kind(failing.as_os_str()).await, Shutdown::None);
-    assert_eq!(ask_shutdown_kind("/nowhere/systemctl".as_ref()).await, Shutdown::None);
     let silent = script(dir.path(), "silent", "exec sleep 600");
+    let (booted, elsewhere) = (dir.path(), dir.path().join("nowhere"));
+    for booted in [booted, elsewhere.as_path()] {
+        let told = ask_shutdown_kind(answering.as_os_str(), booted).await;
+        assert_eq!(told, Shutdown::PowerOff);
+    }
+    for (systemctl, says) in [
+        (failing.as_path(), "failed (exit status: 1)"),
+        (Path::new("/nowhere/systemctl"), "could not be run"),
+    ] {
+        let systemctl = systemctl.as_os_str();
+        assert_eq!(ask_shutdown_kind(systemctl, &elsewhere).await, Shutdown::None);
+        let Shutdown::CannotTell { why } = ask_shutdown_kind(systemctl, booted).await else {
+            panic!("{systemctl:?} has said nothing")
+        };
+        assert!(why.contains(says), "{why}");
+    }
     let started = Instant::now();
-    assert_eq!(ask_shutdown_kind(silent.as_os_str()).await, Shutdown::None);
+    let told = ask_shutdown_kind(silent.as_os_str(), booted).await;
+    assert!(matches!(told, Shutdown::CannotTell { .. }), "{told:?}");
     assert!(started.elapsed() < LIST_JOBS_TIMEOUT * 20, "{:?}", started.elapsed());
 }
 

@@ -347,7 +347,7 @@ impl Leaver {
             events.iter().map(|event| event.container.clone()).collect()
         };
         let all_graceful =
-            ended.iter().all(|death| death.exit_code == Some(0) || had_its_grace(death, &events));
+            ended.iter().all(|death| death.exit_code == Some(0) || death.had_its_grace(&events));
         ensure!(
             all_graceful && containers(&started) == containers(&ended),
             "started {started:?}\nended {ended:?}\nof {events:?}\n{}",
@@ -378,27 +378,6 @@ impl Leaver {
             .await
     }
 }
-
-/// Was a container asked to stop before its shell had set the trap, and left alone for its grace? The
-/// kernel drops a signal that a container's first process does not handle.
-fn had_its_grace(death: &ContainerEvent, events: &[ContainerEvent]) -> bool {
-    const TRAP_IS_SET_WITHIN: i64 = 2_000_000_000;
-    /// Docker's default, the shortest that the services here ask for.
-    const GRACE: i64 = 10_000_000_000;
-    let at = |action: &str, signal: Option<i32>| {
-        let is_it = |event: &&ContainerEvent| {
-            event.container == death.container && event.action == action && event.signal == signal
-        };
-        events.iter().find(is_it).map(|event| event.nanos)
-    };
-    let (started, asked) = (at("start", None), at("kill", Some(SIGTERM)));
-    started.zip(asked).is_some_and(|(started, asked)| {
-        asked - started < TRAP_IS_SET_WITHIN && death.nanos - asked >= GRACE
-    })
-}
-
-/// As Docker's events write it.
-const SIGTERM: i32 = 15;
 
 /// How often the managers' skeps have begun to drain an instance.
 #[must_use]

@@ -55,7 +55,13 @@ pub fn options() -> FleetOptions {
     if engine.is_none() {
         daemon.insert("iptables".to_owned(), false.into());
     }
-    FleetOptions { skep: Some(skep_binary()), engine, daemon, ..FleetOptions::default() }
+    FleetOptions {
+        skep: Some(skep_binary()),
+        engine,
+        one_swarm: true,
+        daemon,
+        ..FleetOptions::default()
+    }
 }
 
 /// The folder of another Docker Engine's programs: `SKEP_ENGINE`, and for the tests of `engine.rs` what
@@ -77,7 +83,7 @@ pub fn second_engine() -> Option<PathBuf> {
 }
 
 /// Names of the clusters that scenarios make.
-const CLUSTERS: [&str; 2] = ["test", "demo"];
+const CLUSTERS: [&str; 3] = ["test", "demo", "chaos"];
 
 /// A fleet without instances. The roles of its clusters may what the template lets them, and no more:
 /// a policy that grants too little makes scenarios fail.

@@ -97,7 +97,7 @@ async fn as_a_copy_of_a_manager_that_lives() -> anyhow::Result<()> {
 
 async fn start(closed: bool) -> anyhow::Result<(Gate, Fleet)> {
     let (gate, options) = Gate::new(closed)?;
-    let options = FleetOptions { restart: Restart::Never, ..options };
+    let options = FleetOptions { restart: Restart::Never, one_swarm: false, ..options };
     Ok((gate, harness::fleet(options).await?))
 }
 

@@ -147,6 +147,8 @@ async fn start(config: &str) -> anyhow::Result<Fleet> {
     let options = FleetOptions {
         restart: Restart::Never,
         config: Some(config.to_owned()),
+        // What a dead founder has made is given up.
+        one_swarm: false,
         ..harness::options()
     };
     harness::fleet(options).await

@@ -13,7 +13,9 @@ use harness::secs;
 use harness::seen::health;
 use harness::swarm::{self, said};
 use nix::sys::signal::Signal;
-use skep_sim::cloud::{ActionResult, LifecycleState, PoolState, Transition, WarmPoolSpec};
+use skep_sim::cloud::{
+    ActionResult, Fault, LifecycleState, PoolState, Service, Transition, WarmPoolSpec,
+};
 use skep_sim::fleet::{Fleet, FleetOptions, Instance, PowerOff, workload};
 
 const GROUP: &str = "test-workers";
@@ -72,14 +74,7 @@ async fn running_until_it_is_wanted() -> anyhow::Result<()> {
 #[tokio::test]
 async fn given_back_and_wanted_again() -> anyhow::Result<()> {
     let fleet = start().await?;
-    // Room for the worker alone: nothing is prepared ahead.
-    let spec = WarmPoolSpec {
-        max_prepared: Some(1),
-        state: PoolState::Running,
-        reuse: true,
-        ..WarmPoolSpec::default()
-    };
-    fleet.cloud().put_warm_pool(GROUP, spec)?;
+    fleet.cloud().put_warm_pool(GROUP, reused())?;
     fleet.create_service("web", 4, workload::slow_to_stop(10.0), secs(30)).await?;
     running(&fleet, "web", 4).await?;
     let worker = Leaver::of(&fleet.group(GROUP)[0]).await?;
@@ -122,6 +117,45 @@ async fn given_back_and_wanted_again() -> anyhow::Result<()> {
         })
         .await?;
     fleet.stop().await
+}
+
+/// The next skep finds an instance in no swarm, and a hook that waits for a departure.
+#[tokio::test]
+async fn given_back_by_a_skep_that_dies_before_it_completes_the_hook() -> anyhow::Result<()> {
+    let fleet = start().await?;
+    fleet.cloud().put_warm_pool(GROUP, reused())?;
+    let worker = Leaver::of(&fleet.group(GROUP)[0]).await?;
+    let faults = fleet.cloud().faults();
+    let fails = Fault { error: 1.0, ..Fault::default() };
+    faults.set(Service::AutoScaling, Some("CompleteLifecycleAction"), fails);
+    swarm::resize(&fleet, "worker", 0)?;
+    fleet
+        .wait_until("the node to be off the list", PATIENCE, async || {
+            Ok(departure_state(&fleet, &worker.instance).as_deref() == Some("removed"))
+        })
+        .await?;
+    ensure!(worker.instance.kill_skep(Signal::SIGKILL));
+    faults.clear();
+    worker.has_left_by_its_hook(&fleet).await?;
+    pooled(&fleet, LifecycleState::WarmedRunning, 1).await?;
+    fleet
+        .wait_until("the wait in the pool", PATIENCE, async || {
+            let departure = row(&fleet, &format!("departure#{}", worker.id()))?;
+            let waits = worker.instance.statuses().last().is_some_and(|status| status == WAITS);
+            Ok(waits && departure.is_some_and(|row| row["ended"] == true))
+        })
+        .await?;
+    fleet.stop().await
+}
+
+/// With room for the worker alone: nothing is prepared ahead.
+fn reused() -> WarmPoolSpec {
+    WarmPoolSpec {
+        max_prepared: Some(1),
+        state: PoolState::Running,
+        reuse: true,
+        ..WarmPoolSpec::default()
+    }
 }
 
 /// A swarm of a manager and a worker, whose machines are shut down before they are switched off.

@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use bollard::models::{NodeSpec, NodeSpecAvailabilityEnum, ServiceSpecMode, TaskSpecPlacement};
 use harness::PATIENCE;
 use harness::departures::{options_with, running, standing};
-use harness::nodes::{availability, labels, listed, operate};
+use harness::nodes::{availability, labels};
 use harness::secs;
 use harness::swarm::{calls, resize};
 use skep_sim::cloud::Market;
@@ -106,7 +106,7 @@ async fn tags_and_configuration_are_on_the_nodes_and_are_followed() -> anyhow::R
     let zone = &fleet.cloud().instance(instances[1].id()).context("no such instance")?.zone;
     let mut there = BTreeSet::new();
     for instance in &instances {
-        let node = listed(&fleet, instance).await?;
+        let node = fleet.listed(instance).await?;
         if labels(&fleet, instance).await?["skep.zone"] == *zone {
             there.insert(node.id.context("no id")?);
         }
@@ -120,8 +120,8 @@ async fn tags_and_configuration_are_on_the_nodes_and_are_followed() -> anyhow::R
 
     // An operator's labels, one of them under a key that a tag will want, too.
     let worker = fleet.group(&spec.workers_group()).remove(0);
-    operate(&fleet, &worker, add("mine", "x")).await?;
-    operate(&fleet, &worker, add("rack", "by hand")).await?;
+    fleet.operate(&worker, add("mine", "x")).await?;
+    fleet.operate(&worker, add("rack", "by hand")).await?;
     let cloud = fleet.cloud();
     cloud.set_tag(worker.id(), "skep:label:rack", "7")?;
     cloud.set_tag(worker.id(), "skep:label:disk", "nvme")?;
@@ -205,7 +205,7 @@ async fn no_task_lands_before_the_labels() -> anyhow::Result<()> {
     // A pause after that is the operator's.
     let worker = fleet.group(&spec.workers_group()).remove(0);
     let pause = |spec: &mut NodeSpec| spec.availability = Some(NodeSpecAvailabilityEnum::PAUSE);
-    operate(&fleet, &worker, pause).await?;
+    fleet.operate(&worker, pause).await?;
     fleet.cloud().set_tag(worker.id(), "skep:label:disk", "ssd")?;
     labelled(&fleet, &worker, &[("disk", Some("ssd"))]).await?;
     assert_eq!(availability(&fleet, &worker).await?, NodeSpecAvailabilityEnum::PAUSE);

@@ -15,7 +15,12 @@ const LOST_AFTER: std::time::Duration = secs(75);
 const LONG_ENOUGH: std::time::Duration = secs(110);
 
 fn options() -> FleetOptions {
-    FleetOptions { config: Some("[boot]\nlost_after = \"75s\"\n".into()), ..harness::options() }
+    FleetOptions {
+        config: Some("[boot]\nlost_after = \"75s\"\n".into()),
+        // The next generation is another swarm.
+        one_swarm: false,
+        ..harness::options()
+    }
 }
 
 async fn opened(fleet: &Fleet, generation: u64) -> anyhow::Result<Charter> {

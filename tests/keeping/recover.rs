@@ -133,7 +133,8 @@ async fn a_survivor_re_creates_it_when_told_and_all_come_back() -> anyhow::Resul
     let unasked = survivor.skep(["recover"]).await?;
     assert_eq!(unasked.status.code(), Some(NOTHING_DONE));
     println!("{}", text(&unasked));
-    for words in ["What it costs", "--yes", "the tasks on this node are started anew"] {
+    let tasks = "those on a worker go on if it reconnects within about 15 s";
+    for words in ["What it costs", "--yes", "the tasks on this node are started anew", tasks] {
         ensure!(text(&unasked).contains(words), "{words}: {}", text(&unasked));
     }
     assert_eq!(charter(&fleet).await?, old, "nothing was changed");

@@ -119,7 +119,8 @@ async fn nobody_asks_for_the_swarms_trouble_or_for_aws() -> anyhow::Result<()> {
 /// Its boot is refused because of this machine: somebody has put it into another swarm meanwhile.
 #[tokio::test]
 async fn a_manager_that_cannot_come_back_is_replaced() -> anyhow::Result<()> {
-    let fleet = swarm::standing(options(), 3, 0).await?;
+    let options = FleetOptions { one_swarm: false, ..options() };
+    let fleet = swarm::standing(options, 3, 0).await?;
     let leader = fleet.leader().await?;
     let managers = fleet.group(&format!("{CLUSTER}-managers"));
     let broken = managers.iter().find(|one| one.id() != leader.id()).expect("another one");

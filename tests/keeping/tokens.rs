@@ -119,6 +119,33 @@ async fn what_an_operator_rotates_in_docker_is_followed_and_another_ca_too() -> 
     fleet.stop().await
 }
 
+/// The nodes that wait for them must get in before their launch hooks time out.
+#[tokio::test]
+async fn what_is_deleted_from_the_store_is_put_back() -> anyhow::Result<()> {
+    let (fleet, _) = founded("").await?;
+    let first = tokens_of_docker(&fleet).await?;
+    fleet
+        .wait_until("a store that is seen to be true", FOLLOWED, async || {
+            Ok(tokens_in_store(&fleet).await? == first)
+        })
+        .await?;
+    for role in ["worker", "manager"] {
+        let name = swarm::token_name(role, 1);
+        ensure!(fleet.cloud().delete_parameter(&name), "there is no {name}");
+    }
+    swarm::resize(&fleet, "worker", 1)?;
+    swarm::resize(&fleet, "manager", 2)?;
+    // Less than half of what a launch hook waits.
+    fleet
+        .wait_until("the tokens in the store again", FOLLOWED, async || {
+            Ok(tokens_in_store(&fleet).await? == first)
+        })
+        .await?;
+    swarm::all_ready(&fleet, 3).await?;
+    swarm::whole(&fleet, 2, 1).await?;
+    fleet.stop().await
+}
+
 #[tokio::test]
 async fn a_store_that_is_down_gets_them_once_it_is_up() -> anyhow::Result<()> {
     let (fleet, manager) = founded("").await?;

@@ -4,7 +4,7 @@
 use harness::PATIENCE;
 use harness::departures::{Leaver, options_with, row, running, standing};
 use harness::secs;
-use skep_sim::fleet::{ClusterSpec, workload};
+use skep_sim::fleet::{ClusterSpec, FleetOptions, workload};
 
 #[tokio::test]
 async fn its_replacement_takes_the_swarm_over() -> anyhow::Result<()> {
@@ -29,7 +29,12 @@ async fn its_replacement_takes_the_swarm_over() -> anyhow::Result<()> {
 #[tokio::test]
 async fn without_one_it_closes_the_charter_and_says_what_is_lost() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 1, 0);
-    let fleet = standing(options_with("[leave]\ndeadline = \"20s\"\n"), &spec).await?;
+    let options = FleetOptions {
+        // The next generation is another swarm.
+        one_swarm: false,
+        ..options_with("[leave]\ndeadline = \"20s\"\n")
+    };
+    let fleet = standing(options, &spec).await?;
     fleet.create_service("web", 2, workload::graceful(), secs(10)).await?;
     running(&fleet, "web", 2).await?;
     let manager = Leaver::of(&fleet.leader().await?).await?;

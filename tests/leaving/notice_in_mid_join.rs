@@ -9,7 +9,7 @@ use harness::departures::{
     Leaver, hook_results, hook_timed_out, ledger, options_with, row, shell, standing,
 };
 use skep_sim::cloud::{ActionResult, Fault, Service};
-use skep_sim::fleet::{ClusterSpec, Fleet, Instance};
+use skep_sim::fleet::{ClusterSpec, Fleet, FleetOptions, Instance};
 
 /// Longer than the test waits: what is held does not come back in time.
 const HELD_MS: u64 = 600_000;
@@ -61,8 +61,12 @@ async fn a_worker_whose_join_ends_after_the_notice() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_founder_before_it_has_published() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 1, 0);
-    let config = options_with("[boot]\nlease = \"20m\"\ndeadline = \"30m\"\n");
-    let fleet = harness::fleet(config).await?;
+    let options = FleetOptions {
+        // The founder gives up what it has made.
+        one_swarm: false,
+        ..options_with("[boot]\nlease = \"20m\"\ndeadline = \"30m\"\n")
+    };
+    let fleet = harness::fleet(options).await?;
     hold(&fleet, Service::Ssm, "PutParameter");
     fleet.create_cluster(&spec)?;
     let founder = fleet

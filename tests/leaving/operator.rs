@@ -1,10 +1,14 @@
 //! `skep leave`: the operator takes a node out, and the machine stays.
 
 use anyhow::{Context, ensure};
-use harness::departures::{Leaver, options_with, row, running, standing};
+use bollard::models::{Node, NodeSpecAvailabilityEnum};
+use harness::PATIENCE;
+use harness::departures::{Leaver, departure_state, options_with, row, running, signal, standing};
 use harness::secs;
+use harness::seen::status_text;
 use harness::terminal::widest;
 use serde_json::Value;
+use skep_sim::cloud::{Fault, Service};
 use skep_sim::fleet::{ClusterSpec, Instance, workload};
 
 #[tokio::test]
@@ -96,4 +100,66 @@ async fn its_story_is_kept(leaver: &Leaver) -> anyhow::Result<()> {
     let last = last.context("no events")??;
     ensure!(last["level"] == "INFO" && last["at"].is_string(), "{last}");
     Ok(())
+}
+
+/// The ledger does not take it that two departures have failed: one skep goes on trying, the other one is killed, and
+/// finds a departure whose deadline is over. Managers without a leader cannot demote anybody.
+#[tokio::test]
+async fn a_failure_that_the_ledger_did_not_take_is_recorded_later() -> anyhow::Result<()> {
+    let spec = ClusterSpec::new("demo", 3, 0);
+    let fleet = standing(options_with(""), &spec).await?;
+    let managers = fleet.group(&spec.managers_group());
+    let leavers = [&managers[0], &managers[1]];
+    for one in &managers {
+        one.isolate(true)?;
+    }
+    fleet
+        .wait_until("the managers to be without a leader", PATIENCE, async || {
+            Ok(fleet.leader().await.is_err())
+        })
+        .await?;
+    for leaver in leavers {
+        let asked = leaver.skep(["leave", "--deadline", "20s", "--no-wait"]).await?;
+        ensure!(asked.status.success(), "{asked:?}");
+    }
+    let state = |leaver: &Instance| departure_state(&fleet, leaver);
+    fleet
+        .wait_until("both to have asked", PATIENCE, async || {
+            Ok(leavers.iter().all(|leaver| state(leaver).is_some()))
+        })
+        .await?;
+    let fails = Fault { error: 1.0, ..Fault::default() };
+    fleet.cloud().faults().set(Service::DynamoDb, None, fails);
+    for leaver in leavers {
+        let what = "the end of the failed departure cannot be written";
+        fleet
+            .wait_until(what, PATIENCE, async || Ok(status_text(leaver).await?.contains(what)))
+            .await?;
+        ensure!(state(leaver).as_deref() != Some("failed"));
+    }
+    signal(leavers[1], "SIGKILL")?;
+    tokio::time::sleep(secs(10)).await;
+    fleet.cloud().faults().clear();
+    fleet
+        .wait_until("both to be recorded as failed", PATIENCE, async || {
+            Ok(leavers.iter().all(|leaver| state(leaver).as_deref() == Some("failed")))
+        })
+        .await?;
+    for one in &managers {
+        one.isolate(false)?;
+    }
+    fleet
+        .wait_until("all to serve again", PATIENCE, async || {
+            let nodes = fleet.nodes().await?;
+            let is_active = |node: &Node| {
+                let availability = node.spec.as_ref().and_then(|spec| spec.availability);
+                availability == Some(NodeSpecAvailabilityEnum::ACTIVE)
+            };
+            let are_back = managers.iter().all(|one| one.is_ready() && one.skep_running());
+            Ok(are_back && nodes.len() == 3 && nodes.iter().all(is_active))
+        })
+        .await?;
+    assert_eq!(leavers[0].exit_codes(), Vec::<i32>::new(), "{}", leavers[0].log());
+    assert_eq!(leavers[1].exit_codes(), [137], "{}", leavers[1].log());
+    fleet.stop().await
 }

@@ -7,7 +7,7 @@ use anyhow::ensure;
 use bollard::models::NodeSpecAvailabilityEnum::{self, ACTIVE, DRAIN, PAUSE};
 use harness::PATIENCE;
 use harness::departures::{Leaver, departure_state, options_with, running, running_on, standing};
-use harness::nodes::{availability, labels, operate};
+use harness::nodes::{availability, labels};
 use harness::secs;
 use harness::seen::{health, member, status};
 use skep_sim::cloud::Market;
@@ -30,7 +30,7 @@ async fn standby_drains_a_recommendation_pauses_and_both_pass() -> anyhow::Resul
     }
 
     let cloud = fleet.cloud();
-    operate(&fleet, by_hand, |spec| spec.availability = Some(DRAIN)).await?;
+    fleet.operate(by_hand, |spec| spec.availability = Some(DRAIN)).await?;
     cloud.rebalance(recommended.id())?;
     for instance in [by_hand, stands_by, &manager] {
         cloud.standby(instance.id(), true)?;
@@ -61,7 +61,7 @@ async fn standby_drains_a_recommendation_pauses_and_both_pass() -> anyhow::Resul
     }
 
     // What an operator says later stands, although the recommendation does, too.
-    operate(&fleet, recommended, |spec| spec.availability = Some(ACTIVE)).await?;
+    fleet.operate(recommended, |spec| spec.availability = Some(ACTIVE)).await?;
     for instance in [by_hand, stands_by, &manager] {
         cloud.exit_standby(instance.id())?;
     }

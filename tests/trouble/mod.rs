@@ -2,6 +2,7 @@
 
 mod aws;
 mod bad_input;
+mod campaign;
 mod doctor;
 mod ledger_rows;
 mod metadata;

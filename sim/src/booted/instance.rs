@@ -23,6 +23,7 @@ use crate::fleet::clean::{remove_cgroup, remove_dir};
 use crate::fleet::netns::Namespace;
 use crate::fleet::run::Run;
 use crate::fleet::timeline::Timeline;
+use crate::fleet::wire::Wire;
 use crate::machines::Launch;
 
 /// How long a system may take to shut down before EC2 cuts the power.
@@ -64,6 +65,7 @@ pub struct BootedInstance {
     site: Arc<Site>,
     dir: PathBuf,
     netns: Namespace,
+    wire: Wire,
     cgroup: String,
     disk: Disk,
     power: Mutex<Power>,
@@ -79,9 +81,11 @@ impl BootedInstance {
     pub(super) fn new(site: &Arc<Site>, launch: Launch) -> BootedInstance {
         let id = &launch.instance_id;
         let host = launch.private_address.to_string().replace('.', "-");
+        let netns = Namespace::named(&format!("{}-ip-{host}", site.run.namespace()));
         BootedInstance {
             dir: site.run.record.dir.join(id),
-            netns: Namespace::named(&format!("{}-ip-{host}", site.run.namespace())),
+            wire: Wire::new(&site.aws, &netns, launch.private_address),
+            netns,
             cgroup: format!("{}/{id}", site.run.cgroup()),
             disk: Disk(site.run.record.scratch.join(id)),
             power: Mutex::new(Power::Off),
@@ -185,14 +189,14 @@ impl BootedInstance {
     /// Cuts the instance's wire or mends it: metadata and AWS are cut off as well.
     pub fn link(&self, up: bool) -> anyhow::Result<()> {
         self.note(if up { "link mended" } else { "link cut" });
-        self.site.aws.set_link(self.address(), up)
+        self.wire.change(|faults| faults.cut = !up)
     }
 
     /// Cuts the instance off from all other instances, or mends that. Metadata and AWS stay within
     /// reach: this is what a partition of the VPC looks like.
     pub fn isolate(&self, isolated: bool) -> anyhow::Result<()> {
         self.note(if isolated { "isolated" } else { "not isolated" });
-        self.site.aws.isolate(&self.netns, self.address(), isolated)
+        self.wire.change(|faults| faults.isolated = isolated)
     }
 
     /// The machine dies without a warning, and EC2 notices.

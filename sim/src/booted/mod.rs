@@ -21,7 +21,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tokio::task::JoinSet;
 
 pub use cluster::user_data;
@@ -36,7 +36,7 @@ use crate::fleet::netns::Namespace;
 use crate::fleet::run::Run;
 use crate::fleet::timeline::Timeline;
 use crate::fleet::{Entry, clean_dead_runs, default_dir};
-use crate::machines::{Launch, Machines};
+use crate::machines::{Disturbance, Launch, Machines};
 use images::Images;
 use instance::Site;
 use network::Network;
@@ -164,6 +164,10 @@ impl Machines for Handle {
             let kept = instance.keep(&image_id).await;
             cloud.image_is_made(&image_id, kept.map_err(|error| format!("{error:#}")));
         });
+    }
+
+    fn disturb(&self, _instance_id: &str, _what: Disturbance) -> anyhow::Result<()> {
+        bail!("not supported on booted machines")
     }
 }
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::json;
-use skep_sim::cloud::{Fault, FaultRule, GroupView, InstanceView, Maintenance, Service};
+use skep_sim::cloud::{Fault, FaultRule, GroupView, Maintenance, Service};
 
 use super::current::Endpoint;
+use super::instance::OfInstance;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -56,14 +57,6 @@ pub enum Command {
     /// Faults in the answers of the AWS services and the metadata
     #[command(subcommand)]
     Fault(FaultCommand),
-}
-
-#[derive(Debug, Args)]
-pub struct OfInstance {
-    /// Id of the instance, how it begins, or its address
-    instance: String,
-    #[command(flatten)]
-    endpoint: Endpoint,
 }
 
 #[derive(Debug, Subcommand)]
@@ -155,22 +148,6 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
         Command::Fault(FaultCommand::List { json, endpoint }) => list_faults(&endpoint, json).await,
         Command::Fault(FaultCommand::Clear(endpoint)) => {
             endpoint.delete("faults", &json!({})).await
-        }
-    }
-}
-
-impl OfInstance {
-    /// The whole id.
-    async fn id(&self) -> anyhow::Result<String> {
-        let instances: Vec<InstanceView> = self.endpoint.get("instances").await?;
-        let is_meant = |view: &&InstanceView| {
-            view.id.starts_with(&self.instance) || view.address.to_string() == self.instance
-        };
-        let mut found = instances.iter().filter(is_meant);
-        match (found.next(), found.next()) {
-            (Some(view), None) => Ok(view.id.clone()),
-            (None, _) => bail!("no instance is called {}; see `skep-sim list`", self.instance),
-            (Some(_), Some(_)) => bail!("more than one instance begins with {}", self.instance),
         }
     }
 }

@@ -1,11 +1,14 @@
 //! `skep-sim up`: a cloud with a swarm, until it is interrupted.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use skep_sim::cloud::{CloudEvent, Market};
-use skep_sim::fleet::{ClusterSpec, Entry, Fleet, FleetOptions, PowerOff, default_dir, narrate};
+use skep_sim::fleet::{
+    ClusterSpec, Entry, Fleet, FleetOptions, PowerOff, Restart, default_dir, narrate,
+};
 use skep_sim::stage::{interrupted, skep_binary};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
@@ -60,7 +63,9 @@ enum TokenStore {
 }
 
 /// What the OS gets to shut down: systemd's default.
-const SHUTDOWN: std::time::Duration = std::time::Duration::from_secs(90);
+const SHUTDOWN: Duration = Duration::from_secs(90);
+/// `RestartSec` of docker.service.
+const DOCKER_PAUSE: Duration = Duration::from_secs(2);
 
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let options = arguments.options()?;
@@ -93,6 +98,7 @@ impl Arguments {
         let mut options = FleetOptions {
             dir: self.dir.clone(),
             seed: self.seed,
+            docker_restart: Restart::OnFailure(DOCKER_PAUSE),
             engine: self.engine.as_deref().map(std::path::absolute).transpose()?,
             ..FleetOptions::default()
         };

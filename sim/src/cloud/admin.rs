@@ -20,6 +20,7 @@ use super::specs::{
     GroupSpec, GroupView, HookSpec, InstanceView, Maintenance, StackSpec, StackView,
 };
 use super::{Cloud, Database, lock};
+use crate::machines::Disturbance;
 
 /// The keys of skep's table.
 const PARTITION_KEY: &str = "cluster";
@@ -294,6 +295,14 @@ impl Cloud {
         })
     }
 
+    /// Makes trouble for an instance's machine, or ends it. Blocks for some milliseconds.
+    pub fn disturb(&self, instance_id: &str, what: Disturbance) -> Result<(), ApiError> {
+        let refuse = |why: String| ApiError::new(400, "CannotDisturb", why);
+        let machines = self.inner.machines.borrow().clone();
+        let machines = machines.ok_or_else(|| refuse("this cloud has no machines".to_owned()))?;
+        machines.disturb(instance_id, what).map_err(|error| refuse(format!("{error:#}")))
+    }
+
     fn edit(&self, id: &str, edit: impl FnOnce(&mut Instance)) -> Result<(), ApiError> {
         self.change(|state, _| state.scaling.instance_mut(id).map(edit))
     }
@@ -382,6 +391,16 @@ impl Cloud {
     /// The names of the parameters in SSM.
     pub fn parameter_names(&self) -> Vec<String> {
         lock(&self.inner.state).parameters.names()
+    }
+
+    /// What a parameter in SSM holds. It may be a secret.
+    pub fn parameter(&self, name: &str) -> Option<String> {
+        lock(&self.inner.state).parameters.value(name).map(str::to_owned)
+    }
+
+    /// Deletes a parameter; false where there is none.
+    pub fn delete_parameter(&self, name: &str) -> bool {
+        lock(&self.inner.state).parameters.delete(name)
     }
 
     pub fn region(&self) -> String {

@@ -16,6 +16,7 @@ use super::errors::ApiError;
 use super::faults::FaultRule;
 use super::specs::Maintenance;
 use super::wire::Params;
+use crate::machines::Disturbance;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,11 +84,18 @@ struct Tag {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Disturb {
+    instance_id: String,
+    disturbance: Disturbance,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ClockOffset {
     seconds: i64,
 }
 
-/// Answers one request; `path` is what follows `/_sim/`.
+/// Answers one request; `path` is what follows `/_sim/`. May block for some milliseconds.
 pub(super) fn handle(cloud: &Cloud, parts: &Parts, path: &str, body: &[u8]) -> Response<Body> {
     let query = Params::parse(parts.uri.query().unwrap_or_default().as_bytes());
     let answer = match parts.method {
@@ -166,6 +174,10 @@ fn act(cloud: &Cloud, path: &str, body: &[u8]) -> Result<Value, ApiError> {
         "denials" => {
             cloud.deny(read::<Deny>(body)?);
             Ok(())
+        }
+        "disturb" => {
+            let of: Disturb = read(body)?;
+            cloud.disturb(&of.instance_id, of.disturbance)
         }
         "clock" => {
             let offset: ClockOffset = read(body)?;

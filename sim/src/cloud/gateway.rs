@@ -132,8 +132,9 @@ pub(super) async fn handle(
     let Ok(body) = axum::body::to_bytes(body, dynamodb::LARGEST_BODY).await else {
         return Err(Dropped);
     };
-    if let Some(path) = parts.uri.path().strip_prefix("/_sim/") {
-        return Ok(admin_http::handle(&cloud, &parts, path, &body));
+    if let Some(path) = parts.uri.path().strip_prefix("/_sim/").map(str::to_owned) {
+        let answer = move || admin_http::handle(&cloud, &parts, &path, &body);
+        return tokio::task::spawn_blocking(answer).await.map_err(|_| Dropped);
     }
     let Some(call) = Call::parse(&parts, body) else {
         let request_id = ids::request_id();

@@ -115,6 +115,16 @@ impl Parameters {
         }
     }
 
+    /// What a parameter holds, for who looks from outside.
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.parameters.get(name).map(|parameter| parameter.value.as_str())
+    }
+
+    /// False where there is no such parameter.
+    pub fn delete(&mut self, name: &str) -> bool {
+        self.parameters.remove(name).is_some()
+    }
+
     pub fn names(&self) -> Vec<String> {
         self.parameters.keys().cloned().collect()
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use reqwest::{Client, Method, Response, StatusCode};
 
 use super::*;
-use crate::machines::Launch;
+use crate::machines::{Disturbance, Launch};
 
 const TOKEN: &str = "x-aws-ec2-metadata-token";
 const TTL: &str = "x-aws-ec2-metadata-token-ttl-seconds";
@@ -22,6 +22,10 @@ impl Machines for Idle {
     fn start(&self, _: &str) {}
 
     fn terminate(&self, _: &str) {}
+
+    fn disturb(&self, instance_id: &str, what: Disturbance) -> anyhow::Result<()> {
+        anyhow::bail!("idle machines cannot do {what:?} to {instance_id}")
+    }
 }
 
 struct Bench {
@@ -248,6 +252,12 @@ async fn admin_functions_are_plain_json() {
     assert!(
         events.iter().any(|event| matches!(event.kind, EventKind::DesiredCapacity { to: 2, .. }))
     );
+    let body = format!(r#"{{"instance_id":"{}","disturbance":{{"kill":"dockerd"}}}}"#, bench.id);
+    let disturbed = bench.client.post(url("disturb")).body(body).send().await.unwrap();
+    assert_eq!(disturbed.status(), StatusCode::BAD_REQUEST);
+    let refused = disturbed.text().await.unwrap();
+    let why = format!("idle machines cannot do Kill(Dockerd) to {}", bench.id);
+    assert!(refused.contains(&why), "{refused}");
     let bad = bench.client.post(url("spot")).body("{}").send().await.unwrap();
     assert_eq!(bad.status(), StatusCode::BAD_REQUEST);
     let unknown = r#"{"instance_id":"i-0"}"#;

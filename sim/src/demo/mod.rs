@@ -1,17 +1,12 @@
 //! `skep-sim demo`: a swarm boots, loses a worker, its leader and a spot instance, and loses
 //! nothing else. Told while it happens, and judged in the end.
 //!
-//! [`story`] makes things happen, [`witness`] and [`listen`] take down what the daemons, the charter
-//! and the cloud say meanwhile in one [`record`], and [`verdict`] judges it.
+//! [`story`] makes things happen, [`crate::witness`] takes down what the daemons, the charter and the cloud say
+//! meanwhile, and [`verdict`] judges it.
 
-mod listen;
-mod record;
 mod story;
-mod swarm;
 pub(crate) mod table;
-mod tale;
 mod verdict;
-mod witness;
 
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -23,11 +18,11 @@ use serde_json::json;
 use crate::cloud::Market;
 use crate::fleet::{ClusterSpec, Fleet, FleetOptions};
 use crate::stage::{self, Mark, Style};
-use record::{NodeRecord, Record};
+use crate::witness::record::{NodeRecord, Record};
+use crate::witness::tale::Tale;
+use crate::witness::{Witness, listen};
 use story::Story;
-use tale::Tale;
 use verdict::Check;
-use witness::Witness;
 
 const MANAGERS: u32 = 3;
 const WORKERS: u32 = 2;

@@ -4,12 +4,12 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use bollard::models::{NodeState, Task, TaskState};
+use bollard::models::NodeState;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::record::{NodeRecord, Record, SCALED_IN, SPOT};
-use crate::fleet::{ClusterSpec, Fleet, workload};
+use crate::fleet::{ClusterSpec, Fleet, is_running, workload};
 use crate::stage::Mark;
+use crate::witness::record::{NodeRecord, Record, SCALED_IN, SPOT};
 
 const SERVICE: &str = "web";
 const REPLICAS: usize = 8;
@@ -203,12 +203,6 @@ impl Story<'_> {
         let now = record.now();
         record.tale.tell(now, None, what, mark.into());
     }
-}
-
-/// A task of a node that is gone counts as running for ever, but is not wanted any more.
-fn is_running(task: &Task) -> bool {
-    task.desired_state == Some(TaskState::RUNNING)
-        && task.status.as_ref().and_then(|status| status.state) == Some(TaskState::RUNNING)
 }
 
 fn in_service(record: &Record) -> impl Iterator<Item = &NodeRecord> {

@@ -3,7 +3,7 @@
 use bollard::models::NodeState;
 use serde::Serialize;
 
-use super::record::{NodeRecord, Record};
+use crate::witness::record::{NodeRecord, Record};
 
 /// Docker's managers wait ten to twenty seconds for a leader that is silent before one of them
 /// stands for election.
@@ -169,11 +169,11 @@ mod tests {
 
     use bollard::models::Node;
 
-    use super::super::record::Tasks;
-    use super::super::tale::Tale;
     use super::*;
     use crate::cloud::ActionResult;
     use crate::fleet::TERMINATION_HOOK;
+    use crate::witness::record::Tasks;
+    use crate::witness::tale::Tale;
 
     fn record() -> Record {
         let mut record = Record::new(Tale::silent());

@@ -110,6 +110,20 @@ pub(crate) fn remove_cgroup(name: &str) {
     }
 }
 
+/// How many children of a cgroup have processes in them.
+pub(crate) fn busy_children(name: &str) -> usize {
+    let count = |hierarchy: PathBuf| {
+        let children = fs::read_dir(hierarchy.join(name.trim_start_matches('/')));
+        let is_busy = |child: &fs::DirEntry| {
+            let processes = fs::read_to_string(child.path().join("cgroup.procs"));
+            processes.is_ok_and(|processes| !processes.is_empty())
+        };
+        children.map_or(0, |children| children.flatten().filter(is_busy).count())
+    };
+    // A container is in every hierarchy, or in those whose controllers it uses.
+    hierarchies().into_iter().map(count).max().unwrap_or_default()
+}
+
 /// cgroups are removed from the leaves up, and by `rmdir` alone: their files cannot be unlinked.
 fn remove_tree(path: &Path) -> std::io::Result<()> {
     for entry in fs::read_dir(path)? {

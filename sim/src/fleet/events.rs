@@ -13,6 +13,9 @@ use bollard::models::{EventMessage, EventMessageTypeEnum};
 use bollard::query_parameters::EventsOptionsBuilder;
 use futures_util::StreamExt;
 
+/// As Docker's events write it.
+const SIGTERM: i32 = 15;
+
 /// One event of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerEvent {
@@ -32,6 +35,26 @@ pub struct ContainerEvent {
 }
 
 impl ContainerEvent {
+    /// Of `die`: was the container asked to stop before its shell had set the trap, and left alone for its grace? The
+    /// kernel drops a signal that a container's first process does not handle.
+    pub fn had_its_grace(&self, events: &[ContainerEvent]) -> bool {
+        const TRAP_IS_SET_WITHIN: i64 = 2_000_000_000;
+        /// Docker's default, the shortest that the services of tests ask for.
+        const GRACE: i64 = 10_000_000_000;
+        let at = |action: &str, signal: Option<i32>| {
+            let is_it = |event: &&ContainerEvent| {
+                event.container == self.container
+                    && event.action == action
+                    && event.signal == signal
+            };
+            events.iter().find(is_it).map(|event| event.nanos)
+        };
+        let (started, asked) = (at("start", None), at("kill", Some(SIGTERM)));
+        started.zip(asked).is_some_and(|(started, asked)| {
+            asked - started < TRAP_IS_SET_WITHIN && self.nanos - asked >= GRACE
+        })
+    }
+
     fn of(event: &EventMessage) -> Option<ContainerEvent> {
         if event.typ != Some(EventMessageTypeEnum::CONTAINER) {
             return None;

@@ -8,27 +8,24 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bollard::{ClientVersion, Docker};
-use nix::sys::signal::Signal;
 
-use super::dockerd::{API_PATIENCE, Dockerd, append, oldest_api};
+use super::clean::busy_children;
+use super::daemon::Daemon;
+use super::dockerd::{API_PATIENCE, Dockerd, oldest_api};
 use super::events::{ContainerEvent, Events};
 use super::image::Template;
 use super::machine::Machine;
 use super::netns::Namespace;
 use super::notify::{Notification, Notifications};
 use super::options::FleetOptions;
-use super::process::{Exit, Process};
 use super::run::Run;
 use super::supervisor::Supervisor;
 use super::timeline::Timeline;
+use super::wire::Wire;
 use crate::machines::Launch;
-
-/// How long dockerd gets to stop when it is asked to.
-const DOCKERD_STOP_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What all instances of a run share.
 #[derive(Debug)]
@@ -69,8 +66,9 @@ pub struct Instance {
     pub(super) power: Mutex<Power>,
     pub(super) supervisor: Supervisor,
     pub(super) notifications: Notifications,
-    events: Events,
-    daemon: Mutex<Option<Process>>,
+    pub(super) wire: Wire,
+    pub(super) events: Events,
+    pub(super) daemon: Mutex<Daemon>,
     api: OnceLock<ClientVersion>,
 }
 
@@ -78,6 +76,7 @@ impl Instance {
     pub(super) fn new(site: &Arc<Site>, launch: Launch) -> Instance {
         let dir = site.run.record.dir.join(&launch.instance_id);
         let netns = format!("{}-{}", site.run.namespace(), hostname(launch.private_address));
+        let netns = Namespace::named(&netns);
         Instance {
             dockerd: Dockerd {
                 dir: site.run.record.scratch.join(&launch.instance_id),
@@ -87,7 +86,8 @@ impl Instance {
                 engine: site.options.engine.clone(),
                 pulls: site.options.pulls,
             },
-            netns: Namespace::named(&netns),
+            wire: Wire::new(&site.aws, &netns, launch.private_address),
+            netns,
             site: Arc::clone(site),
             launch,
             dir,
@@ -97,7 +97,7 @@ impl Instance {
             supervisor: Supervisor::default(),
             notifications: Notifications::default(),
             events: Events::default(),
-            daemon: Mutex::new(None),
+            daemon: Mutex::default(),
             api: OnceLock::new(),
         }
     }
@@ -178,20 +178,6 @@ impl Instance {
         Ok(std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755))?)
     }
 
-    /// Cuts the instance's wire or mends it. Metadata and AWS are cut off as well; see
-    /// [`Instance::isolate`].
-    pub fn link(&self, up: bool) -> anyhow::Result<()> {
-        self.site.timeline.add(self.id(), if up { "link mended" } else { "link cut" });
-        self.site.aws.set_link(self.address(), up)
-    }
-
-    /// Cuts the instance off from all other instances, or mends that. Metadata and AWS stay within
-    /// reach: this is what a partition of the VPC looks like.
-    pub fn isolate(&self, isolated: bool) -> anyhow::Result<()> {
-        self.site.timeline.add(self.id(), if isolated { "isolated" } else { "not isolated" });
-        self.site.aws.isolate(&self.netns, self.address(), isolated)
-    }
-
     /// Every `STATUS=` that skep has sent.
     pub fn statuses(&self) -> Vec<String> {
         self.notifications.statuses()
@@ -215,6 +201,22 @@ impl Instance {
     /// The containers that ended, with their exit codes.
     pub fn deaths(&self) -> Vec<ContainerEvent> {
         self.events.all().into_iter().filter(|event| event.action == "die").collect()
+    }
+
+    /// Containers that have a process, whatever Docker says of them.
+    pub fn running_containers(&self) -> usize {
+        busy_children(&self.dockerd.cgroup)
+    }
+
+    /// The swarm that the node's certificate is of: also a worker has one, and also while Docker is down. `None` where
+    /// it has none, or it cannot be read.
+    pub fn swarm_by_certificate(&self) -> Option<String> {
+        let file = self.dockerd.data_root().join("swarm/certificates/swarm-node.crt");
+        let text = std::fs::read(file).ok()?;
+        let (_, pem) = x509_parser::pem::parse_x509_pem(&text).ok()?;
+        let certificate = pem.parse_x509().ok()?;
+        let swarm = certificate.subject().iter_organization().next()?.as_str().ok()?;
+        Some(swarm.to_owned())
     }
 
     /// A client for the instance's daemon; fails while there is no socket.
@@ -249,69 +251,6 @@ impl Instance {
         let (tell, output) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || tell.send(child.wait_with_output()));
         Ok(output.await.context("the waiting thread died")??)
-    }
-
-    /// Starts dockerd, and follows its events once it is up.
-    pub fn start_dockerd(self: &Arc<Self>) -> anyhow::Result<()> {
-        let since = time::OffsetDateTime::now_utc().unix_timestamp();
-        let process = Process::watch(self.spawn(self.dockerd.command()?)?);
-        self.site.timeline.add(self.id(), "dockerd started");
-        *self.daemon() = Some(process.clone());
-        let record = append(&self.dir.join("docker-events.jsonl"))?;
-        let instance = Arc::clone(self);
-        self.site.runtime.spawn(async move {
-            let follow = async {
-                let docker = instance.wait_docker().await?;
-                instance.site.timeline.add(instance.id(), "Docker API is up");
-                instance.events.follow(&docker, since, record).await;
-                anyhow::Ok(())
-            };
-            // The stream ends with the daemon; the wait for an API that never comes must, too.
-            let (_, exit) = tokio::join!(
-                async {
-                    tokio::select! {
-                        _ = follow => {}
-                        _ = process.exited() => {}
-                    }
-                },
-                process.exited()
-            );
-            instance.site.timeline.add(instance.id(), format!("dockerd ended: {exit}"));
-        });
-        Ok(())
-    }
-
-    /// Kills dockerd, and containerd with it; containers go on. It stays down.
-    pub async fn kill_dockerd(&self) -> anyhow::Result<Exit> {
-        self.end_dockerd(Signal::SIGKILL).await
-    }
-
-    /// Stops dockerd as systemd would.
-    pub async fn stop_dockerd(&self) -> anyhow::Result<Exit> {
-        self.end_dockerd(Signal::SIGTERM).await
-    }
-
-    /// Stops dockerd, starts it again and waits for its API.
-    pub async fn restart_dockerd(self: &Arc<Self>) -> anyhow::Result<()> {
-        self.stop_dockerd().await?;
-        self.start_dockerd()?;
-        self.wait_docker().await.map(drop)
-    }
-
-    pub fn dockerd_running(&self) -> bool {
-        self.daemon().as_ref().is_some_and(Process::is_running)
-    }
-
-    async fn end_dockerd(&self, signal: Signal) -> anyhow::Result<Exit> {
-        let process = self.daemon().clone().context("dockerd was never started")?;
-        process.signal(signal);
-        tokio::time::timeout(DOCKERD_STOP_PATIENCE, process.exited())
-            .await
-            .with_context(|| format!("dockerd of {} does not stop", self.id()))
-    }
-
-    fn daemon(&self) -> MutexGuard<'_, Option<Process>> {
-        self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn power(&self) -> MutexGuard<'_, Power> {

@@ -16,6 +16,7 @@
 pub(crate) mod aws;
 pub(crate) mod clean;
 mod cluster;
+mod daemon;
 pub(crate) mod dockerd;
 mod events;
 pub(crate) mod image;
@@ -23,7 +24,9 @@ mod instance;
 mod machine;
 mod narrate;
 pub(crate) mod netns;
+mod nodes;
 mod notify;
+mod one_swarm;
 mod options;
 mod power;
 pub(crate) mod prerequisites;
@@ -33,6 +36,8 @@ pub(crate) mod run;
 mod supervisor;
 pub(crate) mod swarm;
 pub(crate) mod timeline;
+mod trouble;
+pub(crate) mod wire;
 pub mod workload;
 
 use std::path::Path;
@@ -53,15 +58,17 @@ pub use notify::Notification;
 pub use options::{DockerStart, FleetOptions, PowerOff, Prepare, Restart, default_dir};
 pub use process::Exit;
 pub use registry::Registry;
-pub use swarm::service;
+pub use swarm::{is_running, service};
 pub use timeline::Entry;
 
 use crate::cloud::{Cloud, CloudOptions};
-use crate::machines::{Launch, Machines};
+pub use crate::machines::SlowLink;
+use crate::machines::{Disturbance, Launch, Machines};
 use aws::Aws;
 use image::Template;
 use instance::Site;
 use netns::Namespace;
+use one_swarm::OneSwarm;
 use run::Run;
 use timeline::Timeline;
 
@@ -73,6 +80,7 @@ pub(crate) const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/
 pub struct Fleet {
     machines: Arc<Ec2>,
     aws: Aws,
+    one_swarm: Option<OneSwarm>,
     stopped: bool,
 }
 
@@ -119,6 +127,12 @@ impl Machines for Handle {
             let how = machines.site.options.power_off;
             machines.site.runtime.spawn(instance.terminate_now(how));
         }
+    }
+
+    fn disturb(&self, instance_id: &str, what: Disturbance) -> anyhow::Result<()> {
+        let (_machines, instance) =
+            self.find(instance_id).with_context(|| format!("there is no machine {instance_id}"))?;
+        instance.disturb(what)
     }
 }
 
@@ -202,7 +216,8 @@ impl Fleet {
         let site = Site { run, options, aws: namespace, gateway, template, timeline, runtime };
         let machines = Arc::new(Ec2 { site: Arc::new(site), register: Mutex::default() });
         aws.cloud.set_machines(Arc::new(Handle(Arc::downgrade(&machines))));
-        Ok(Fleet { machines, aws, stopped: false })
+        let one_swarm = machines.site.options.one_swarm.then(|| OneSwarm::watch(&machines));
+        Ok(Fleet { machines, aws, one_swarm, stopped: false })
     }
 
     /// The AWS services and the admin side of this run.
@@ -274,6 +289,10 @@ impl Fleet {
     }
 
     /// Cuts the power of every instance and removes everything but the logs.
+    ///
+    /// # Errors
+    ///
+    /// When something is left, or the fleet had a second swarm where [`FleetOptions::one_swarm`] forbids it.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.aws.close();
         let mut stopping = JoinSet::new();
@@ -283,7 +302,8 @@ impl Fleet {
         stopping.join_all().await;
         self.stopped = true;
         let site = Arc::clone(self.site());
-        tokio::task::spawn_blocking(move || site.run.erase()).await?
+        tokio::task::spawn_blocking(move || site.run.erase()).await??;
+        self.one_swarm.as_ref().map_or(Ok(()), OneSwarm::judge)
     }
 
     fn site(&self) -> &Arc<Site> {

@@ -15,6 +15,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sched::{CloneFlags, setns};
 
 use crate::cloud::mac_address;
+use crate::machines::SlowLink;
 
 /// Where `ip netns` keeps its names.
 const NAMES: &str = "/run/netns";
@@ -143,29 +144,65 @@ impl Namespace {
         ip(&["-n", &self.name, "link", "del", &veth(address)]).ok();
     }
 
-    /// Cuts or mends an instance's wire.
-    pub(crate) fn set_link(&self, address: Ipv4Addr, up: bool) -> anyhow::Result<()> {
-        let state = if up { "up" } else { "down" };
-        ip(&["-n", &self.name, "link", "set", &veth(address), state])
+    /// Cuts or mends an instance's wire, and has it lead to all instances or, isolated, to this side
+    /// alone. The wire of an isolated instance is not in the bridge: it is a point-to-point link, and
+    /// nothing is forwarded here. Repeating it changes nothing.
+    pub(crate) fn set_link(
+        &self,
+        address: Ipv4Addr,
+        up: bool,
+        isolated: bool,
+    ) -> anyhow::Result<()> {
+        let (veth, state) = (veth(address), if up { "up" } else { "down" });
+        self.ip_batch(&match (isolated, up) {
+            (true, true) => {
+                format!(
+                    "link set {veth} nomaster up\n\
+                     route replace {address}/32 dev {veth}\n"
+                )
+            }
+            // The kernel refuses a route to a link that is down, and removes it from one that goes down.
+            (true, false) => format!("link set {veth} nomaster down\n"),
+            // `flush`, unlike `del`, succeeds where there is no such route.
+            (false, _) => {
+                format!(
+                    "route flush exact {address}/32 dev {veth}\n\
+                     link set {veth} master {BRIDGE} {state}\n"
+                )
+            }
+        })
     }
 
-    /// Cuts an instance off from the others but not from this side, or mends that. Its wire leaves
-    /// the bridge and becomes a point-to-point link: nothing is forwarded here, so it leads to the
-    /// endpoints alone.
-    pub(crate) fn isolate(
+    /// Makes an instance's wire slow in both directions, or ends that. Repeating it changes nothing.
+    pub(crate) fn set_speed(
         &self,
         instance: &Namespace,
         address: Ipv4Addr,
-        isolated: bool,
+        slow: Option<SlowLink>,
     ) -> anyhow::Result<()> {
-        let veth = veth(address);
-        self.ip_batch(&if isolated {
-            format!("link set {veth} nomaster\nroute replace {address}/32 dev {veth}\n")
-        } else {
-            format!("route del {address}/32 dev {veth}\nlink set {veth} master {BRIDGE}\n")
-        })?;
-        // The gateway has another MAC address now.
-        ip(&["-n", &instance.name, "neigh", "flush", "dev", INTERFACE])
+        self.shape(&veth(address), slow)?;
+        instance.shape(INTERFACE, slow)
+    }
+
+    /// Has a token bucket delay and drop what an interface sends. netem could do more (a delay for
+    /// every packet, a share of losses), but it is not in every kernel; tbf is.
+    fn shape(&self, interface: &str, slow: Option<SlowLink>) -> anyhow::Result<()> {
+        let mut arguments = vec!["-n", &self.name, "qdisc", "replace", "dev", interface, "root"];
+        let bucket;
+        match slow {
+            // What a veth has from the beginning.
+            None => arguments.push("noqueue"),
+            Some(link) => {
+                bucket = token_bucket(link);
+                arguments.extend(bucket.iter().map(String::as_str));
+            }
+        }
+        run("tc", &arguments)
+    }
+
+    /// Has an instance ask again for the hardware addresses of those it talks to.
+    pub(crate) fn forget_neighbours(&self) -> anyhow::Result<()> {
+        ip(&["-n", &self.name, "neigh", "flush", "dev", INTERFACE])
     }
 
     /// Several `ip` commands in one process: starting it is most of the cost.
@@ -195,10 +232,33 @@ fn veth(address: Ipv4Addr) -> String {
     format!("v{:08x}", address.to_bits())
 }
 
+/// The arguments of tc for a token bucket.
+fn token_bucket(SlowLink { kbit_per_s, queue }: SlowLink) -> [String; 7] {
+    // Room for what may be sent in 10 ms (the kernel's timer is that coarse), and for two packets.
+    let burst = (u64::from(kbit_per_s) * 1000 / 8 / 100).max(4096);
+    let latency = queue.as_micros();
+    [
+        "tbf",
+        "rate",
+        &format!("{kbit_per_s}kbit"),
+        "burst",
+        &burst.to_string(),
+        "latency",
+        &format!("{latency}us"),
+    ]
+    .map(str::to_owned)
+}
+
 fn ip(args: &[&str]) -> anyhow::Result<()> {
-    let output = Command::new("ip").args(args).output().context("cannot run ip")?;
+    run("ip", args)
+}
+
+fn run(program: &str, args: &[&str]) -> anyhow::Result<()> {
+    let output = Command::new(program).args(args).output();
+    let output = output.with_context(|| format!("cannot run {program}"))?;
     if !output.status.success() {
-        bail!("ip {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+        let error = String::from_utf8_lossy(&output.stderr);
+        bail!("{program} {}: {}", args.join(" "), error.trim());
     }
     Ok(())
 }

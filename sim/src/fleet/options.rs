@@ -34,7 +34,10 @@ pub struct FleetOptions {
     /// `skep.toml` of every instance.
     pub config: Option<String>,
     pub prepare: Option<Prepare>,
+    /// Of skep.
     pub restart: Restart,
+    /// Of dockerd.
+    pub docker_restart: Restart,
     pub docker_start: DockerStart,
     pub power_off: PowerOff,
     /// A folder with another engine (dockerd, containerd, runc), put first in the PATH.
@@ -43,6 +46,8 @@ pub struct FleetOptions {
     pub hosts: Vec<String>,
     /// Tasks pull their images; otherwise they run what is preloaded, and ask no registry.
     pub pulls: bool,
+    /// A second swarm in one cluster is a failure of [`super::Fleet::stop`].
+    pub one_swarm: bool,
     /// More keys for each `daemon.json`; they win.
     pub daemon: serde_json::Map<String, serde_json::Value>,
 }
@@ -61,11 +66,13 @@ impl Default for FleetOptions {
             config: None,
             prepare: None,
             restart: Restart::OnFailure(Duration::from_secs(1)),
+            docker_restart: Restart::Never,
             docker_start: DockerStart::WithSkep,
             power_off: PowerOff::Cut,
             engine: None,
             hosts: Vec::new(),
             pulls: false,
+            one_swarm: false,
             daemon: serde_json::Map::new(),
         }
     }
@@ -81,11 +88,14 @@ impl fmt::Debug for FleetOptions {
     }
 }
 
-/// What the supervisor does when skep ends.
+/// What the supervisor does when its program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restart {
     Never,
-    /// systemd's `Restart=on-failure` with this `RestartSec`. Exit code 78 is never restarted.
+    /// Starts the program again, after this pause (systemd's `RestartSec`). skep after a failure, as
+    /// `Restart=on-failure` does, but never after exit code 78. dockerd after every end that nobody
+    /// asked for, as docker.service's `Restart=always` does, and without its limit of three starts
+    /// in a minute.
     OnFailure(Duration),
 }
 

@@ -35,7 +35,10 @@ impl Instance {
             Ok(Err(error)) => Err(error),
             Err(error) => Err(error.into()),
         };
-        if let Err(error) = started {
+        // One that was thrown away meanwhile is no failure.
+        if let Err(error) = started
+            && !self.is_gone()
+        {
             tracing::error!(instance = self.id(), "launch failed: {error:#}");
             self.site.timeline.add(self.id(), format!("launch failed: {error:#}"));
         }
@@ -43,7 +46,7 @@ impl Instance {
 
     /// Cuts the power and boots again on the same disk, as an EC2 reboot after a crash.
     pub async fn reboot(self: &Arc<Self>) -> anyhow::Result<()> {
-        self.supervisor.switch_off();
+        self.end_supervision();
         let instance = Arc::clone(self);
         tokio::task::spawn_blocking(move || {
             let _switching = instance.switching();
@@ -96,7 +99,7 @@ impl Instance {
 
     /// What an operating system does before the power goes.
     async fn shut_down(&self, how: PowerOff) {
-        self.supervisor.switch_off();
+        self.end_supervision();
         if let PowerOff::Clean(patience) = how {
             self.site.timeline.add(self.id(), "shutting down");
             tokio::time::timeout(patience, self.stop_skep()).await.ok();
@@ -113,7 +116,7 @@ impl Instance {
 
     /// Cuts the power and removes everything but the records. Blocks; repeating it does nothing.
     pub(super) fn throw_away(&self) {
-        self.supervisor.switch_off();
+        self.end_supervision();
         let _switching = self.switching();
         let power = std::mem::replace(&mut *self.power(), Power::Gone);
         match power {

@@ -8,11 +8,12 @@ use anyhow::bail;
 use super::SYSTEM_PATH;
 
 /// The programs that are run, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [(&str, &str); 7] = [
     ("dockerd", "docker.io"),
     ("containerd", "docker.io"),
     ("runc", "docker.io"),
     ("ip", "iproute2"),
+    ("tc", "iproute2"),
     ("iptables", "iptables"),
     ("busybox", "busybox-static"),
 ];

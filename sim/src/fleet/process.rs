@@ -119,6 +119,12 @@ impl Process {
         !*reaped && kill(self.pid, signal).is_ok()
     }
 
+    /// Asks for the end as systemd does: one that is stopped must continue to hear of it.
+    pub(crate) fn terminate(&self) {
+        self.signal(Signal::SIGTERM);
+        self.signal(Signal::SIGCONT);
+    }
+
     pub(crate) fn is_running(&self) -> bool {
         self.exit.borrow().is_none()
     }

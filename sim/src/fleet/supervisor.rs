@@ -41,6 +41,11 @@ impl Supervisor {
         self.lock().supervised = false;
     }
 
+    /// Sends skep a signal; false when it does not run.
+    pub(super) fn signal(&self, signal: Signal) -> bool {
+        self.lock().process.as_ref().is_some_and(|process| process.signal(signal))
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -105,7 +110,7 @@ impl Instance {
                 exits.borrow_and_update().len()
             })
         };
-        process.signal(Signal::SIGTERM);
+        process.terminate();
         exits.wait_for(|exits| exits.len() > before).await?;
         Ok(process.exited().await)
     }
@@ -113,7 +118,7 @@ impl Instance {
     /// Sends skep a signal; supervision goes on. False when skep does not run.
     pub fn kill_skep(&self, signal: Signal) -> bool {
         self.site.timeline.add(self.id(), format!("skep gets {signal}"));
-        self.supervisor.lock().process.as_ref().is_some_and(|process| process.signal(signal))
+        self.supervisor.signal(signal)
     }
 
     pub fn skep_running(&self) -> bool {

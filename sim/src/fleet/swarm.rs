@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use bollard::Docker;
 use bollard::models::{
     Node, ServiceSpec, ServiceSpecMode, ServiceSpecModeReplicated, Task, TaskSpec,
-    TaskSpecContainerSpec,
+    TaskSpecContainerSpec, TaskState,
 };
 use bollard::query_parameters::ListTasksOptionsBuilder;
 use tokio::time::Instant;
@@ -184,6 +184,12 @@ where
     }
     let error = last.map(|error| format!(": {error:#}")).unwrap_or_default();
     bail!("waited {timeout:?} in vain for {what}{error}\n{}", report())
+}
+
+/// A task of a node that is gone counts as running for ever, but is not wanted any more.
+pub fn is_running(task: &Task) -> bool {
+    task.desired_state == Some(TaskState::RUNNING)
+        && task.status.as_ref().and_then(|status| status.state) == Some(TaskState::RUNNING)
 }
 
 /// A replicated service of the preloaded image. No ports and no network: this kernel may have no

@@ -4,8 +4,9 @@ use proptest::prelude::*;
 
 use super::world::row;
 use super::{observed, open, own_swarm};
-use crate::boot::decide::{Mark, Observed, Refusal, SETTLE_TIME, STUCK_TIME, Step, decide};
+use crate::boot::decide::decide;
 use crate::boot::relief::Relief;
+use crate::boot::types::{Mark, Observed, Refusal, SETTLE_TIME, STUCK_TIME, Step};
 use crate::fact::Fact;
 use crate::instance::Role;
 use crate::ledger::{CharterPhase, MemberState};

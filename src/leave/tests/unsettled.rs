@@ -7,7 +7,7 @@ use crate::fact::Fact;
 use crate::instance::Role;
 use crate::leave::Lookup;
 use crate::leave::decide::{Observed, Step, decide};
-use crate::leave::observe::Flush;
+use crate::leave::memory::Flush;
 use crate::swarm::LocalState;
 
 fn events() -> impl Strategy<Value = Vec<Event>> {

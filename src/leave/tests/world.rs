@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use crate::fact::Fact;
 use crate::instance::{Departure, Reason, Role};
 use crate::leave::decide::{Blind, Clock, Observed, Outcome, Step, decide, decide_blind};
-use crate::leave::observe::Flush;
+use crate::leave::memory::Flush;
 use crate::leave::whose::{Evidence, Lookup, judge};
 use crate::ledger::{Charter, CharterPhase, DepartureRow, DepartureState, Traces};
 use crate::swarm::{Availability, LocalNode, LocalState, NodeView, Quorum, RaftView};

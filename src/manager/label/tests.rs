@@ -4,24 +4,15 @@ use proptest::prelude::*;
 use time::OffsetDateTime;
 
 use super::*;
+use crate::aws::stub::Stub;
 use crate::fuzz;
-use crate::instance::{Instance, Market, Membership, Role};
+use crate::instance::{Instance, Membership, Role};
+use crate::swarm::tests::fake_engine::{FakeEngine, Instead, RELEASES};
 
 /// Few, so that skep and the operator meet; the last two only a hand-edited row can want.
 const KEYS: [&str; 6] = ["disk", "tier", "skep.zone", "skep.group", OWNED, "a b"];
 
 fn member(labels: &Labels, joined_paused: bool) -> Member {
-    let instance = Instance {
-        id: "i-1".into(),
-        instance_type: "t3.micro".into(),
-        zone: "eu-central-1a".into(),
-        region: "eu-central-1".into(),
-        private_address: [10, 0, 0, 1].into(),
-        market: Market::OnDemand,
-        group: None,
-        stack: None,
-        tags: [].into(),
-    };
     let membership = Membership {
         node_id: "n1".into(),
         swarm_id: "s1".into(),
@@ -29,7 +20,8 @@ fn member(labels: &Labels, joined_paused: bool) -> Member {
         role: Role::Worker,
     };
     let now = OffsetDateTime::UNIX_EPOCH;
-    let mut row = Member::new(&instance, &membership, Role::Worker, MemberState::Ready, now);
+    let mut row =
+        Member::new(&Instance::example(), &membership, Role::Worker, MemberState::Ready, now);
     (row.labels, row.joined_paused) = (labels.clone(), joined_paused);
     row
 }
@@ -39,18 +31,7 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
 }
 
 fn view(id: &str, state: &str, labels: Labels) -> NodeView {
-    NodeView {
-        id: id.into(),
-        hostname: String::new(),
-        engine: None,
-        joined_at: None,
-        state: state.into(),
-        availability: Availability::Active,
-        labels,
-        role: Role::Worker,
-        address: None,
-        raft: None,
-    }
+    NodeView { state: state.into(), labels, ..NodeView::example(id, Role::Worker) }
 }
 
 /// What happens to the node.
@@ -263,4 +244,32 @@ proptest! {
             prop_assert!(others.all(|(key, value)| is_storable(key, value)), "{set:?}");
         }
     }
+}
+
+/// Whether that node leaves, nobody can tell; the others are not its affair.
+#[tokio::test]
+async fn a_departure_that_cannot_be_read_keeps_no_other_node_without_labels() {
+    let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
+    let node = Node::example(engine.swarm(), &stub).await;
+    const NODES: &str = r#"[
+        { "ID": "n0", "Spec": { "Role": "worker", "Availability": "drain",
+            "Labels": { "skep.labels": "", "skep.availability": "drain, was active" } } },
+        { "ID": "n1", "Spec": { "Role": "manager", "Availability": "active" },
+            "ManagerStatus": { "Leader": true, "Reachability": "reachable" } }]"#;
+    engine.lock().instead.insert("/nodes", Instead::Answer(NODES));
+    let row = |number: u8| {
+        format!(
+            r#"{{ "item": {{ "S": "member#worker#i-{number}" }}, "node_id": {{ "S": "n{number}" }},
+                "instance_id": {{ "S": "i-{number}" }}, "role": {{ "S": "worker" }},
+                "zone": {{ "S": "a" }}, "address": {{ "S": "10.0.0.1" }},
+                "generation": {{ "N": "1" }}, "state": {{ "S": "ready" }},
+                "updated_at": {{ "N": "1" }} }}"#
+        )
+    };
+    stub.always("member#worker#", &format!(r#"{{ "Items": [{}, {}] }}"#, row(0), row(1)));
+    stub.always("member#manager#", r#"{ "Items": [] }"#);
+    stub.always("departure#i-0", r#"{ "Item": { "item": { "S": "departure#i-0" } } }"#);
+    look(&node, "n1", &mut Memory::default()).await.unwrap();
+    assert_eq!(engine.lock().done, ["POST /nodes/n1/update"]);
+    assert!(stub.requests().iter().any(|asked| asked.contains("departure#i-0")));
 }

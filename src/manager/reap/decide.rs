@@ -36,6 +36,8 @@ pub struct Observed<'a> {
     pub patience: Duration,
     pub members: &'a [Member],
     pub attempts: &'a [Attempt],
+    /// Keys of members' rows and of attempts that cannot be read: of which nodes they are, nobody can tell.
+    pub unreadable: &'a BTreeSet<String>,
     /// Read only where [`needs_charter`] holds; `None` also where it cannot be read.
     pub charter: Option<&'a Charter>,
     /// Empty where no answer came that can be believed.
@@ -66,6 +68,8 @@ pub enum Verdict {
     Unproven { instance: String },
     /// Its row names no group: that Auto Scaling does not list it says nothing.
     Ungrouped { instance: String },
+    /// An attempt to join explains it, but this row cannot be read, and may be its own.
+    Hidden { item: String },
     /// Nobody knows which instance it is or was.
     Unplaced,
 }
@@ -124,6 +128,10 @@ impl fmt::Display for Verdict {
             Self::Ungrouped { instance } => write!(
                 f,
                 "{instance} was in no Auto Scaling group, so nobody can say whether it is gone; left alone (docker node rm, if it is)"
+            ),
+            Self::Hidden { item } => write!(
+                f,
+                "the ledger row {item} cannot be read and may be this node's; left alone (repair that row, or delete it if nothing needs it)"
             ),
             Self::Unplaced => f.write_str(
                 "nobody knows which instance it was; left alone (docker node rm, if it is dead)",
@@ -225,7 +233,13 @@ fn judge_stray(seen: &Observed<'_>, node: &NodeView) -> Verdict {
     }
     let attempts = seen.attempts.iter().filter(|attempt| attempt.address == address);
     // Without a row it was never Ready: one that still lives has lost nothing, and joins anew.
-    by_instances(seen, attempts.map(|attempt| (attempt.instance_id.as_str(), true)))
+    match by_instances(seen, attempts.map(|attempt| (attempt.instance_id.as_str(), true))) {
+        gone @ Verdict::Gone { .. } => match seen.unreadable.first() {
+            Some(item) => Verdict::Hidden { item: item.clone() },
+            None => gone,
+        },
+        verdict => verdict,
+    }
 }
 
 /// An entry that no host has ever been behind, by the managers' own list.

@@ -8,7 +8,7 @@
 //! `skep status`.
 //!
 //! Assumes a member row, or an attempt to join, that says which instance a node is; a node without
-//! either is left alone.
+//! either is left alone, and so is one whose row may be among those that cannot be read.
 
 mod decide;
 #[cfg(test)]
@@ -91,7 +91,9 @@ async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<bool, CareEr
         return Ok(false);
     }
     let (members, attempts) =
-        tokio::try_join!(node.ledger.fetch_members(), node.ledger.fetch_attempts())?;
+        tokio::try_join!(node.ledger.survey_members(), node.ledger.survey_attempts())?;
+    let unreadable = members.unreadable.into_iter().chain(attempts.unreadable).collect();
+    let (members, attempts) = (members.rows, attempts.rows);
     let nothing = Survey::default();
     let wall_clock = OffsetDateTime::now_utc();
     let charter = if decide::needs_charter(me, &members, wall_clock) {
@@ -106,6 +108,7 @@ async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<bool, CareEr
         patience: if is_leader { LEADER_PATIENCE } else { BACKUP_PATIENCE },
         members: &members,
         attempts: &attempts,
+        unreadable: &unreadable,
         charter: charter.as_ref(),
         survey: &nothing,
         majority_for: memory.majority_since.map_or(Duration::ZERO, |since| now - since),

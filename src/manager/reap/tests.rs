@@ -2,6 +2,8 @@
 
 mod rows;
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::decide::*;
@@ -10,7 +12,7 @@ use crate::autoscaling::GroupInstance;
 use crate::fuzz;
 use crate::instance::Role;
 use crate::ledger::Attempt;
-use crate::swarm::{Availability, RaftView};
+use crate::swarm::RaftView;
 
 const NOW: OffsetDateTime = time::macros::datetime!(2026-11-21 12:00 UTC);
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -18,16 +20,10 @@ const LONG_AGO: i64 = 600;
 
 fn node(id: &str, state: &str, address: u8) -> NodeView {
     NodeView {
-        id: id.into(),
         hostname: format!("host-{id}"),
-        engine: None,
-        joined_at: None,
         state: state.into(),
-        availability: Availability::Active,
-        labels: Default::default(),
-        role: Role::Worker,
         address: Some(format!("10.0.0.{address}")),
-        raft: None,
+        ..NodeView::example(id, Role::Worker)
     }
 }
 
@@ -75,6 +71,7 @@ struct World {
     lifeless_for: BTreeMap<String, Duration>,
     members: Vec<Member>,
     attempts: Vec<Attempt>,
+    unreadable: BTreeSet<String>,
     charter: Option<Charter>,
     survey: Survey,
     majority_for: Duration,
@@ -85,8 +82,16 @@ impl World {
     fn new(nodes: Vec<NodeView>, members: Vec<Member>, survey: Survey) -> Self {
         let lifeless = nodes.iter().filter(|node| is_lifeless(node));
         let lifeless_for = lifeless.map(|node| (node.id.clone(), PATIENCE)).collect();
-        let (attempts, majority_for) = (vec![], Duration::ZERO);
-        Self { nodes, lifeless_for, members, attempts, charter: None, survey, majority_for }
+        Self {
+            nodes,
+            lifeless_for,
+            members,
+            attempts: vec![],
+            unreadable: BTreeSet::new(),
+            charter: None,
+            survey,
+            majority_for: Duration::ZERO,
+        }
     }
 
     fn seen(&self) -> Observed<'_> {
@@ -97,6 +102,7 @@ impl World {
             patience: PATIENCE,
             members: &self.members,
             attempts: &self.attempts,
+            unreadable: &self.unreadable,
             charter: self.charter.as_ref(),
             survey: &self.survey,
             majority_for: self.majority_for,
@@ -203,6 +209,13 @@ fn what_a_failed_join_left_goes_with_its_instance() {
     assert!(matches!(world.verdict("s"), Some(Verdict::Listed { .. })), "it may still be joining");
     world.survey = survey(&["i-s"], &[]);
     assert_eq!(world.steps(), ["s: Demote"]);
+    for item in ["member#manager#i-9", "attempt#i-9"] {
+        world.unreadable = [item.to_owned()].into();
+        let hidden = world.verdict("s").unwrap();
+        assert_eq!(hidden, Verdict::Hidden { item: item.to_owned() }, "its address was used again");
+        assert!(world.steps().is_empty() && !hidden.is_passing());
+    }
+    world.unreadable.clear();
     assert!(decide(&world.seen()).spent.is_empty(), "the entry is still to be explained");
     world.nodes[1].raft = None;
     assert_eq!(world.steps(), ["s: Remove"], "out of raft, whatever it was meant to be");
@@ -301,8 +314,9 @@ fn any_world() -> impl Strategy<Value = World> {
     let attempts = prop::collection::vec((0u8..6, 0u8..5, 0i64..300), 0..4);
     let answers = prop::collection::vec(0u8..3, 6);
     let times = prop::collection::vec(0u64..120, 8);
-    (nodes, rows, attempts, answers, times, 0u64..60).prop_map(
-        |(mut nodes, rows, attempts, answers, times, majority_for)| {
+    let is_hidden = prop::bool::weighted(0.2);
+    (nodes, rows, attempts, answers, times, 0u64..60, is_hidden).prop_map(
+        |(mut nodes, rows, attempts, answers, times, majority_for, is_hidden)| {
             nodes.sort_by(|a, b| a.id.cmp(&b.id));
             nodes.dedup_by(|a, b| a.id == b.id);
             nodes.push(me());
@@ -327,6 +341,7 @@ fn any_world() -> impl Strategy<Value = World> {
             result.lifeless_for =
                 (0..8).zip(times).map(|(n, time)| (format!("n{n}"), time)).collect();
             result.majority_for = Duration::from_secs(majority_for);
+            result.unreadable.extend(is_hidden.then(|| "attempt#i-odd".to_owned()));
             result
         },
     )
@@ -371,6 +386,7 @@ proptest! {
                 let attempts: Vec<_> = world.attempts.iter().filter(is_here).collect();
                 prop_assert!(!attempts.is_empty());
                 prop_assert!(attempts.iter().all(|it| gone(&it.instance_id)));
+                prop_assert!(world.unreadable.is_empty(), "its own row may be one of them");
                 by_auto_scaling += 1;
             }
         }
@@ -454,7 +470,13 @@ proptest! {
         is_answered in any::<bool>(),
     ) {
         let survey = if is_answered { survey(&["i-0", "i-1", "i-2"], &[]) } else { Survey::default() };
-        let world = World { attempts, charter, ..World::new(nodes, members.rows, survey) };
+        let unreadable = &members.unreadable | &attempts.unreadable;
+        let world = World {
+            attempts: attempts.rows,
+            unreadable,
+            charter,
+            ..World::new(nodes, members.rows, survey)
+        };
         let seen = Observed { me: "node-0", now: fuzz::NOW, ..world.seen() };
         let asked = ask_about(&seen, true);
         prop_assert!(asked.len() <= world.members.len() + world.attempts.len());

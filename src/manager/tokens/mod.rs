@@ -9,8 +9,8 @@
 //! Docker is in. A manager that Docker has locked is opened again.
 //!
 //! Docker is near and looked at often; the store costs calls that nodes need for booting, so it is
-//! read only when Docker says something new, and every [`CHECK_INTERVAL`] in case that somebody
-//! else has written.
+//! read only when Docker says something new, and every [`LEADER_CHECK`] by the leader (by the others every
+//! [`BACKUP_CHECK`]) in case that somebody else has written or deleted something: nobody joins without a token.
 
 mod decide;
 mod follow;
@@ -38,8 +38,11 @@ const WHO: &str = "secrets";
 const INTERVAL: Duration = Duration::from_secs(10);
 /// The other managers write when the leader's skep has not.
 const BACKUP_PATIENCE: Duration = Duration::from_secs(30);
-/// What somebody else has written into the store is found out by then.
-const CHECK_INTERVAL: Duration = Duration::from_secs(600);
+/// What somebody else has written into the store, or deleted from it, is found out by then: a node that waits for a
+/// token must get it before its launch hook times out (five minutes, by the template).
+const LEADER_CHECK: Duration = Duration::from_secs(60);
+/// The same by the other managers, in case the leader's skep is dead.
+const BACKUP_CHECK: Duration = Duration::from_secs(600);
 
 /// What saves calls; nothing is decided on it alone.
 #[derive(Default)]
@@ -52,9 +55,10 @@ struct Memory {
 }
 
 impl Memory {
-    fn is_known(&self, truth: &Truth) -> bool {
-        let known = self.known.as_ref();
-        known.is_some_and(|(known, at)| known.is_same(truth) && at.elapsed() < CHECK_INTERVAL)
+    /// How long ago the store was seen to say what Docker says.
+    fn known_for(&self, truth: &Truth) -> Option<Duration> {
+        let (known, at) = self.known.as_ref()?;
+        known.is_same(truth).then(|| at.elapsed())
     }
 }
 
@@ -92,9 +96,12 @@ async fn look(
     if !local.is_manager {
         return Ok(None);
     }
-    if memory.is_known(&fetch_truth(node).await?) {
-        memory.unlike_since = None;
-    } else {
+    let must_read = match memory.known_for(&fetch_truth(node).await?) {
+        Some(age) if age < LEADER_CHECK => false,
+        Some(age) if age < BACKUP_CHECK => is_leader(node, node_id).await?,
+        Some(_) | None => true,
+    };
+    if must_read {
         let since = *memory.unlike_since.get_or_insert_with(Instant::now);
         let may_write = since.elapsed() >= BACKUP_PATIENCE || is_leader(node, node_id).await?;
         match follow(node, may_write).await? {
@@ -103,6 +110,8 @@ async fn look(
                 memory.known = Some((truth, Instant::now()));
             }
         }
+    } else {
+        memory.unlike_since = None;
     }
     if let Some(every) = node.settings.tokens.rotate_every
         && memory.rotation.is_look_due(every)

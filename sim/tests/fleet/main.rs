@@ -1,6 +1,10 @@
 //! The fleet itself, on real daemons and without skep: instances form a swarm, run a service, and
 //! nothing of them is left when the fleet is stopped, dropped in a panic, or killed.
 
+mod campaign;
+mod commands;
+mod trouble;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
@@ -179,6 +183,8 @@ async fn skep_is_supervised_and_the_metadata_knows_who_asks() -> anyhow::Result<
     let output = instance.run(who).await?;
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), instance.id());
 
+    // It must hear of the shutdown even where it is stopped.
+    ensure!(instance.kill_skep(Signal::SIGSTOP));
     // Past its hook, as if that were completed; then the OS shuts down.
     fleet.cloud().crash(instance.id())?;
     fleet.wait_until("the power-off", PATIENCE, async || Ok(instance.is_gone())).await?;

@@ -1,4 +1,4 @@
-//! The timeline: told on the terminal while it happens, and kept for `timeline.json`.
+//! The timeline: told on the terminal while it happens, or only kept.
 
 use serde::Serialize;
 
@@ -31,7 +31,6 @@ impl Tale {
     }
 
     /// Only kept.
-    #[cfg(test)]
     pub fn silent() -> Tale {
         Tale { lines: Vec::new(), style: None }
     }

@@ -75,6 +75,12 @@ impl SwarmFacts {
         self.longest_gap.max(self.last_quorum.map_or(0.0, |last| now - last))
     }
 
+    /// Counts the time without a quorum anew.
+    pub fn forget_gaps(&mut self, now: f64) {
+        self.longest_gap = 0.0;
+        self.last_quorum = self.last_quorum.map(|_| now);
+    }
+
     pub fn named(&mut self, swarm_id: &str, by: &str) {
         self.ids.entry(swarm_id.to_owned()).or_insert_with(|| by.to_owned());
     }

@@ -75,7 +75,7 @@ pub struct NodeRecord {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tasks {
     pub running: usize,
-    /// Exit code 0.
+    /// Exit code 0, or left alone for its grace.
     pub with_grace: usize,
     /// Exit code 137, or the power went while they ran.
     pub without_grace: usize,
@@ -96,7 +96,9 @@ impl Tasks {
             match event.action.as_str() {
                 "start" => drop(ends.entry(&event.container).or_default()),
                 "die" => {
-                    ends.insert(&event.container, event.exit_code);
+                    let had_grace = event.exit_code == Some(KILLED) && event.had_its_grace(events);
+                    let end = if had_grace { Some(0) } else { event.exit_code };
+                    ends.insert(&event.container, end);
                     tasks.last_end = tasks.last_end.max(event.nanos);
                 }
                 _ => {}

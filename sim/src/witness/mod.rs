@@ -1,5 +1,12 @@
-//! Looks at every Docker daemon and at the charter for as long as the demo lasts, so that what must
-//! never happen is not only looked for in the end.
+//! A fleet as it is seen from outside: every Docker daemon, the charter and the cloud, for as long as a demo or a
+//! campaign lasts, so that what must never happen is not only looked for in the end.
+//!
+//! [`Witness`] looks and [`listen`] hears; both take down what they learn in one [`record`].
+
+pub mod listen;
+pub mod record;
+pub mod swarm;
+pub mod tale;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -13,9 +20,9 @@ use futures_util::stream::FuturesUnordered;
 use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use super::record::{Record, SPOT, Tasks};
 use crate::fleet::{ClusterSpec, Fleet, Instance};
 use crate::stage::Mark;
+use record::{Record, SPOT, Tasks};
 
 /// Between two looks at one daemon.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -97,7 +104,8 @@ impl Witness<'_> {
         self.count_tasks(&instance);
     }
 
-    /// A daemon that manages a swarm names it and lists its nodes; all others refuse both at once.
+    /// A daemon that manages a swarm names it and lists its nodes; all others refuse both at once. Of what swarm a
+    /// worker is, its certificate says.
     async fn look(&self, instance: &Instance, docker: &Docker) {
         let (nodes, swarm) = tokio::join!(
             timeout(PATIENCE, docker.list_nodes(None)),
@@ -105,6 +113,10 @@ impl Witness<'_> {
         );
         let mut record = self.record.borrow_mut();
         record.swarm.looks += 1;
+        if let Some(id) = instance.swarm_by_certificate() {
+            let name = record.name(instance.id());
+            record.swarm.named(&id, &name);
+        }
         if let Ok(Ok(Some(id))) = swarm.map(|answer| answer.map(|swarm| swarm.id)) {
             let name = record.name(instance.id());
             record.swarm.named(&id, &name);
@@ -131,7 +143,7 @@ impl Witness<'_> {
     }
 }
 
-/// What one manager's list says about each node.
+/// What one manager's list says about each node. An address that is used again is its last owner's.
 fn saw_nodes(record: &mut Record, nodes: &[Node]) {
     let now = record.now();
     let had_leader = record.swarm.leader.is_some();
@@ -142,7 +154,11 @@ fn saw_nodes(record: &mut Record, nodes: &[Node]) {
         record.tale.tell(now, Some(&name), "leads the swarm now", None);
     }
     for index in 0..record.nodes.len() {
-        let listed = record.swarm.at(record.nodes[index].address);
+        let address = record.nodes[index].address;
+        if record.nodes[index + 1..].iter().any(|later| later.address == address) {
+            continue;
+        }
+        let listed = record.swarm.at(address);
         let is_draining = listed.map(|listed| listed.is_draining);
         let is_manager = listed.is_some_and(|listed| listed.is_manager);
         let node = &mut record.nodes[index];

@@ -1,0 +1,65 @@
+//! Takes down the moments on which a verdict rests: a hook is completed, a machine goes. What is true then may not be
+//! true when the round is judged.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::cloud::{ActionResult, CloudEvent, EventKind};
+use crate::fleet::{Fleet, TERMINATION_HOOK};
+use crate::witness::record::Record;
+
+/// A termination hook was completed.
+#[derive(Clone, Debug)]
+pub struct Completion {
+    pub instance: String,
+    pub at: f64,
+    pub result: ActionResult,
+    /// Containers that ran on the instance at that moment, whatever Docker said of them.
+    pub containers: usize,
+    /// Its skep was running.
+    pub has_skep: bool,
+}
+
+/// The moments of a round.
+#[derive(Debug, Default)]
+pub struct Moments {
+    pub completions: Vec<Completion>,
+    /// Instance and hook.
+    pub timed_out: Vec<(String, String)>,
+}
+
+/// Listens for ever. The receiver must be older than the round.
+pub async fn observe(
+    fleet: &Fleet,
+    record: &RefCell<Record>,
+    moments: &RefCell<Moments>,
+    mut cloud: Receiver<CloudEvent>,
+) -> anyhow::Result<Infallible> {
+    loop {
+        let event = match cloud.recv().await {
+            Ok(event) => event,
+            // The verdict would rest on less than all: better none.
+            Err(error @ (RecvError::Lagged(_) | RecvError::Closed)) => return Err(error.into()),
+        };
+        let mut moments = moments.borrow_mut();
+        match event.kind {
+            EventKind::HookCompleted { instance_id, hook, result } if hook == TERMINATION_HOOK => {
+                let instance = fleet.instance(&instance_id);
+                moments.completions.push(Completion {
+                    at: record.borrow().now(),
+                    result,
+                    containers: instance.as_ref().map_or(0, |it| it.running_containers()),
+                    has_skep: instance.is_some_and(|it| it.skep_running()),
+                    instance: instance_id,
+                });
+            }
+            EventKind::HookTimedOut { instance_id, hook, .. } => {
+                moments.timed_out.push((instance_id, hook));
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The ledger from outside: read whole, and spoiled.
+
+use anyhow::{Context, anyhow};
+use serde_json::{Value, json};
+
+use super::plan::Row;
+use crate::cloud::Cloud;
+use crate::fleet::ClusterSpec;
+
+/// A row of nonsense that a round has put there ends so; nobody writes it anew.
+const NONSENSE: &str = "#nonsense";
+
+/// One cluster's rows, in DynamoDB's own JSON.
+pub struct Rows<'a> {
+    pub cloud: &'a Cloud,
+    pub cluster: &'a ClusterSpec,
+}
+
+/// `{"S": "x"}` → `x`.
+pub fn text<'a>(row: &'a Value, name: &str) -> &'a str {
+    row[name]["S"].as_str().unwrap_or_default()
+}
+
+impl Rows<'_> {
+    /// All rows of the table, in every partition.
+    ///
+    /// # Errors
+    /// When there is no table.
+    pub fn all(&self) -> anyhow::Result<Vec<Value>> {
+        let request = json!({ "TableName": self.cluster.table, "ConsistentRead": true });
+        let answer = self.cloud.database().scan(serde_json::from_value(request)?);
+        let answer = answer.map_err(|error| anyhow!("cannot read the ledger: {error:?}"))?;
+        let answer = serde_json::to_value(answer)?;
+        Ok(answer["Items"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// The first row of a kind, by its key.
+    fn first(&self, row: Row) -> anyhow::Result<Value> {
+        let begins = match row {
+            Row::Charter => "charter",
+            Row::Member => "member#",
+            Row::Departure => "departure#",
+            Row::Turn => "turn#",
+        };
+        let found = self.all()?.into_iter().find(|row| text(row, "item").starts_with(begins));
+        found.with_context(|| format!("there is no {begins} row"))
+    }
+
+    /// Deletes the first row of a kind; returns its key.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn delete(&self, row: Row) -> anyhow::Result<String> {
+        let row = self.first(row)?;
+        self.delete_row(&row)?;
+        Ok(text(&row, "item").to_owned())
+    }
+
+    /// Of a row that its node writes again, every attribute but the key becomes nonsense. Of the others, which nobody
+    /// would mend, a neighbour is made that is all nonsense.
+    ///
+    /// # Errors
+    /// When there is no row of the kind.
+    pub fn spoil(&self, row: Row) -> anyhow::Result<String> {
+        let is_written_again = row == Row::Member;
+        let mut row = self.first(row)?;
+        let fields = row.as_object_mut().context("a row that is no object")?;
+        for (name, value) in fields.iter_mut() {
+            match name.as_str() {
+                "cluster" => {}
+                "item" if is_written_again => {}
+                "item" => {
+                    let key = value["S"].as_str().unwrap_or_default().to_owned();
+                    *value = json!({ "S": key + NONSENSE });
+                }
+                _ => *value = json!({ "L": [{ "BOOL": true }, { "N": "9e99" }] }),
+            }
+        }
+        let item = text(&row, "item").to_owned();
+        self.put(&row)?;
+        Ok(item)
+    }
+
+    /// What an operator does who reads of a row that cannot be read.
+    ///
+    /// # Errors
+    /// When there is no table.
+    pub fn delete_nonsense(&self) -> anyhow::Result<()> {
+        for row in self.all()?.iter().filter(|row| text(row, "item").ends_with(NONSENSE)) {
+            self.delete_row(row)?;
+        }
+        Ok(())
+    }
+
+    fn put(&self, row: &Value) -> anyhow::Result<()> {
+        let request = json!({ "TableName": self.cluster.table, "Item": row });
+        let put = self.cloud.database().put_item(serde_json::from_value(request)?);
+        put.map(drop).map_err(|error| anyhow!("cannot write into the ledger: {error:?}"))
+    }
+
+    fn delete_row(&self, row: &Value) -> anyhow::Result<()> {
+        let key = json!({ "cluster": row["cluster"], "item": row["item"] });
+        let request = json!({ "TableName": self.cluster.table, "Key": key });
+        let deleted = self.cloud.database().delete_item(serde_json::from_value(request)?);
+        deleted.map(drop).map_err(|error| anyhow!("cannot delete from the ledger: {error:?}"))
+    }
+}

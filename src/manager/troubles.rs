@@ -1,0 +1,109 @@
+//! What managers cannot do for one node: said once, and in the way of no other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::act::CareError;
+use crate::node::Node;
+
+/// The complaints that were logged, by what each is about.
+#[derive(Default)]
+pub(super) struct Complaints(BTreeMap<String, String>);
+
+impl Complaints {
+    /// Whether that is news about `whom`.
+    pub(super) fn is_news(&mut self, whom: &str, complaint: &str) -> bool {
+        if self.0.get(whom).is_some_and(|known| known == complaint) {
+            return false;
+        }
+        self.0.insert(whom.to_owned(), complaint.to_owned());
+        true
+    }
+
+    /// Takes in what came of `what` for one of many, and logs a failure once, until it changes.
+    ///
+    /// # Errors
+    /// Where the same would come of it for every other one, too.
+    pub(super) fn take(
+        &mut self,
+        what: &str,
+        whom: &str,
+        done: Result<(), CareError>,
+    ) -> Result<(), CareError> {
+        match done {
+            Ok(()) => drop(self.0.remove(whom)),
+            Err(error) if error.concerns_all() => return Err(error),
+            Err(error) => {
+                let complaint = crate::errors::chain(&error);
+                if self.is_news(whom, &complaint) {
+                    tracing::warn!(instance = whom, "{what}: {complaint}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets those that are no more.
+    pub(super) fn retain(&mut self, is_known: impl Fn(&str) -> bool) {
+        self.0.retain(|whom, _| is_known(whom));
+    }
+}
+
+/// Shows which rows cannot be read; the ledger has logged why. `who` has the trouble, and one of its own for each
+/// kind of row.
+pub(super) fn show_unreadable(node: &Node, who: &'static str, keys: &BTreeSet<String>) {
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let trouble = (!keys.is_empty()).then(|| {
+        format!(
+            "ledger rows cannot be read: {}; repair them, or delete them if nothing needs them",
+            some_of(&keys)
+        )
+    });
+    node.state.show_trouble(who, trouble);
+}
+
+/// The first of them by name, the others by their number: a group may have a thousand.
+pub(super) fn some_of<S: AsRef<str>>(names: &[S]) -> String {
+    const NAMED: usize = 3;
+    let (named, others) = names.split_at(names.len().min(NAMED));
+    let named = named.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
+    if others.is_empty() { named } else { format!("{named} and {} more", others.len()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::stub::Stub;
+    use crate::swarm::tests::fake_engine::{FakeEngine, RELEASES};
+    use crate::swarm::{SwarmError, SwarmErrorKind};
+
+    fn failed(kind: SwarmErrorKind) -> Result<(), CareError> {
+        let message = format!("{kind:?}");
+        Err(SwarmError { operation: "label a node", kind, message }.into())
+    }
+
+    #[test]
+    fn what_fails_for_one_is_said_once_and_ends_nothing_for_the_others() {
+        let mut complaints = Complaints::default();
+        let mut take = |done| complaints.take("labelling", "i-1", done).is_ok();
+        assert!(take(failed(SwarmErrorKind::Other)) && take(Ok(())));
+        assert!(take(failed(SwarmErrorKind::NotFound)));
+        assert!(
+            !take(failed(SwarmErrorKind::NoLeader)) && !take(failed(SwarmErrorKind::NotManager))
+        );
+        let mut is_news = |whom: &str, what: &str| complaints.is_news(whom, what);
+        assert!(is_news("i-2", "refused") && !is_news("i-2", "refused"));
+        assert!(is_news("i-2", "timed out") && is_news("i-2", "refused"));
+    }
+
+    #[tokio::test]
+    async fn rows_that_cannot_be_read_are_shown_until_they_can() {
+        let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
+        let node = Node::example(engine.swarm(), &stub).await;
+        let keys = |count: usize| (1..=count).map(|it| format!("departure#i-{it}")).collect();
+        show_unreadable(&node, "departures", &keys(5));
+        let shown = node.state.now().trouble.unwrap();
+        assert!(shown.contains("departure#i-3 and 2 more; repair them"), "{shown}");
+        show_unreadable(&node, "departures", &keys(0));
+        assert_eq!(node.state.now().trouble, None);
+    }
+}
