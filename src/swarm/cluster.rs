@@ -39,7 +39,7 @@ impl Cluster {
     /// none.
     #[must_use]
     pub fn generation(&self) -> Option<u64> {
-        let generation = self.labels.get(GENERATION_LABEL)?.parse().ok()?;
+        let generation: u64 = self.labels.get(GENERATION_LABEL)?.parse().ok()?;
         (generation <= HIGHEST_GENERATION).then_some(generation)
     }
 }
