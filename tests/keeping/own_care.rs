@@ -12,7 +12,7 @@ use harness::departures::{Leaver, node_id};
 use harness::secs;
 use harness::swarm::{self, CLUSTER};
 use serde_json::json;
-use skep_sim::fleet::{Fleet, Instance};
+use skep_sim::fleet::{Fleet, FleetOptions, Instance};
 
 /// What is promised.
 const TWO_MINUTES: Duration = secs(120);
@@ -110,7 +110,8 @@ async fn a_worker_whose_managers_have_all_been_replaced_meanwhile_joins_anew() -
 /// whose swarm has a leader leaves it to the operator which of the two is to go.
 #[tokio::test]
 async fn a_late_close_is_taken_back_and_an_older_generation_moves_over() -> anyhow::Result<()> {
-    let fleet = swarm::standing(harness::options(), 1, 1).await?;
+    let options = FleetOptions { one_swarm: false, ..harness::options() };
+    let fleet = swarm::standing(options, 1, 1).await?;
     let open = swarm::charter(&fleet).await?;
     let mut charter = swarm::rows(&fleet, CLUSTER, "charter").await?.pop().expect("a charter");
     let old = charter["swarm_id"].clone();

@@ -327,6 +327,8 @@ impl BootedInstance {
 
     /// The machine is off, whoever wanted it.
     fn has_ended(&self, exit: &str) {
+        // Before anybody sees that it is off: who switches it on again wants it on.
+        let was_wanted = self.wanted_off.load(Ordering::SeqCst);
         {
             let mut power = self.power();
             if matches!(*power, Power::On(_)) {
@@ -335,7 +337,7 @@ impl BootedInstance {
         }
         self.note(format!("the machine is off: {exit}"));
         self.ends.send_modify(|ends| *ends += 1);
-        if !self.wanted_off.load(Ordering::SeqCst) {
+        if !was_wanted {
             self.site.cloud.machine_has_ended(self.id());
         }
     }
