@@ -213,8 +213,39 @@ fn highest_of(own: &OwnMembers, rows: &[Member]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws::stub::Stub;
     use crate::boot::tests::world::row;
     use crate::ledger::MemberState;
+    use crate::swarm::tests::fake_engine::{FakeEngine, Instead, RELEASES};
+
+    /// Docker calls nobody a manager there, such as a worker that was promoted by hand.
+    #[tokio::test]
+    async fn the_role_in_the_certificate_is_known_wherever_docker_is_neither_in_nor_out() {
+        // Of node `n1`.
+        const MANAGER: &str = include_str!("../leave/testdata/manager.crt");
+        let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
+        let node = Node::example(engine.swarm(), &stub).await;
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("swarm/certificates");
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("swarm-node.crt"), MANAGER).unwrap();
+        for (state, node_id, certified) in [
+            ("pending", "n1", Some(Role::Manager)),
+            ("pending", "", Some(Role::Manager)),
+            ("error", "", Some(Role::Manager)),
+            ("pending", "n2", None),
+            ("active", "n1", None),
+        ] {
+            let info = serde_json::json!({
+                "DockerRootDir": root.path(),
+                "Swarm": { "LocalNodeState": state, "NodeID": node_id, "ControlAvailable": false },
+            });
+            engine.lock().instead.insert("/info", Instead::Answer(info.to_string().leak()));
+            let mut local = node.swarm.fetch_local_node().await.unwrap();
+            let role = complete_by_certificate(&node, &mut local).await;
+            assert_eq!(role, Ok(certified), "{state} {node_id}");
+        }
+    }
 
     #[test]
     fn an_attempt_goes_on_while_no_later_row_says_that_the_node_was_ready() {

@@ -216,3 +216,25 @@ impl Swarm {
         self.exchange(operation, &Request { body, ..Request::new(method, path) }).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_that_nobody_can_have_counted_is_no_generation() {
+        let of = |label: Option<String>| {
+            let token = || SecretString::from("");
+            let tokens = Tokens { worker: token(), manager: token() };
+            let label = label.map(|it| (GENERATION_LABEL.to_owned(), it));
+            let labels = label.into_iter().collect();
+            let (id, created_at, is_autolocked) = ("c1".to_owned(), None, false);
+            Cluster { id, created_at, labels, tokens, is_autolocked }.generation()
+        };
+        assert_eq!((of(None), of(Some("2".into()))), (None, Some(2)));
+        assert_eq!(of(Some(HIGHEST_GENERATION.to_string())), Some(HIGHEST_GENERATION));
+        for label in [(HIGHEST_GENERATION + 1).to_string(), u64::MAX.to_string(), "two".into()] {
+            assert_eq!(of(Some(label)), None);
+        }
+    }
+}
