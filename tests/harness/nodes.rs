@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::Context;
-use bollard::models::NodeSpecAvailabilityEnum;
+use bollard::models::{Node, NodeSpecAvailabilityEnum};
 use skep_sim::fleet::{Fleet, Instance};
 
 /// The labels of an instance's node.
@@ -25,4 +25,17 @@ pub async fn availability(
 ) -> anyhow::Result<NodeSpecAvailabilityEnum> {
     let spec = fleet.listed(instance).await?.spec.context("no spec")?;
     spec.availability.context("no availability")
+}
+
+/// Are so many nodes listed, and may each of them have tasks?
+///
+/// # Errors
+/// When no manager answers.
+pub async fn all_active(fleet: &Fleet, count: usize) -> anyhow::Result<bool> {
+    let nodes = fleet.nodes().await?;
+    let is_active = |node: &Node| {
+        let availability = node.spec.as_ref().and_then(|spec| spec.availability);
+        availability == Some(NodeSpecAvailabilityEnum::ACTIVE)
+    };
+    Ok(nodes.len() == count && nodes.iter().all(is_active))
 }

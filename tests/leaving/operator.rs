@@ -1,9 +1,9 @@
 //! `skep leave`: the operator takes a node out, and the machine stays.
 
 use anyhow::{Context, ensure};
-use bollard::models::{Node, NodeSpecAvailabilityEnum};
 use harness::PATIENCE;
 use harness::departures::{Leaver, departure_state, options_with, row, running, signal, standing};
+use harness::nodes::all_active;
 use harness::secs;
 use harness::seen::status_text;
 use harness::terminal::widest;
@@ -150,13 +150,8 @@ async fn a_failure_that_the_ledger_did_not_take_is_recorded_later() -> anyhow::R
     }
     fleet
         .wait_until("all to serve again", PATIENCE, async || {
-            let nodes = fleet.nodes().await?;
-            let is_active = |node: &Node| {
-                let availability = node.spec.as_ref().and_then(|spec| spec.availability);
-                availability == Some(NodeSpecAvailabilityEnum::ACTIVE)
-            };
             let are_back = managers.iter().all(|one| one.is_ready() && one.skep_running());
-            Ok(are_back && nodes.len() == 3 && nodes.iter().all(is_active))
+            Ok(are_back && all_active(&fleet, 3).await?)
         })
         .await?;
     assert_eq!(leavers[0].exit_codes(), Vec::<i32>::new(), "{}", leavers[0].log());

@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use bollard::models::{Node, NodeSpecAvailabilityEnum};
 use harness::PATIENCE;
 use harness::departures::{
     Leaver, departure_state, hook_results, hook_timed_out, options_with, row, running, signal,
     standing, systemctl_with_job,
 };
+use harness::nodes::all_active;
 use harness::secs;
 use skep_sim::cloud::{ActionResult, Maintenance, Market};
 use skep_sim::fleet::{ClusterSpec, workload};
@@ -100,13 +100,8 @@ async fn a_manager_that_did_not_leave_in_time_serves_again() -> anyhow::Result<(
     }
     fleet
         .wait_until("the node to serve again, as any other", PATIENCE, async || {
-            let nodes = fleet.nodes().await?;
-            let is_active = |node: &Node| {
-                let availability = node.spec.as_ref().and_then(|spec| spec.availability);
-                availability == Some(NodeSpecAvailabilityEnum::ACTIVE)
-            };
             let is_back = manager.instance.is_ready() && manager.instance.skep_running();
-            Ok(is_back && nodes.len() == 3 && nodes.iter().all(is_active))
+            Ok(is_back && all_active(&fleet, 3).await?)
         })
         .await?;
     ensure!(manager.instance.exit_codes().is_empty(), "skep went on");

@@ -11,7 +11,7 @@ use tokio::time::{Instant, interval};
 
 use super::stats::Spread;
 use crate::cloud::{Cloud, Request, Service};
-use crate::fleet::Instance;
+use crate::fleet::{Cost, Instance};
 
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// `USER_HZ`, the unit of the times in `/proc/<pid>/stat`, on every architecture of Linux.
@@ -55,7 +55,7 @@ pub async fn watch(
     while start.elapsed() < length {
         ticks.tick().await;
         for (samples, pid) in resident.iter_mut().zip(&pids) {
-            samples.push(resident_mib(*pid)?);
+            samples.push(Cost::of(*pid).context("skep has ended")?.mib);
         }
     }
     let seconds = start.elapsed().as_secs_f64();
@@ -97,13 +97,6 @@ fn count(
         .count()
 }
 
-fn resident_mib(pid: i32) -> anyhow::Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).context("no VmRSS")?;
-    Ok(kib.parse::<f64>()? / 1024.0)
-}
-
 /// User and system time of a process, all its threads included.
 fn cpu_seconds(pid: i32) -> anyhow::Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
@@ -121,7 +114,6 @@ mod tests {
     #[test]
     fn reads_its_own_process() {
         let pid = std::process::id().cast_signed();
-        assert!(resident_mib(pid).unwrap() > 0.5);
         assert!(cpu_seconds(pid).unwrap() >= 0.0);
     }
 }

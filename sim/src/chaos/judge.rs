@@ -6,7 +6,7 @@ use super::observe::{Completion, Moments};
 use super::perform::Hurt;
 use super::plan::Profile;
 use crate::cloud::{ActionResult, Request, Service};
-use crate::fleet::{Fleet, TERMINATION_HOOK};
+use crate::fleet::{Cost, Fleet, TERMINATION_HOOK};
 use crate::witness::record::{NodeRecord, Record, Tasks};
 
 /// How long after an event the lists of all managers have been read anew, in seconds. Machines are busy here.
@@ -194,40 +194,9 @@ fn is_later(happened: Option<f64>, moment: f64) -> bool {
     happened.is_none_or(|happened| happened > moment + LIST_LAG)
 }
 
-/// What a process takes.
-#[derive(Clone, Copy, Debug)]
-pub struct Cost {
-    pub mib: f64,
-    pub descriptors: usize,
-    pub threads: usize,
-}
-
-impl Cost {
-    /// `None` where the process is gone.
-    pub fn of(pid: i32) -> Option<Cost> {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            line.split_whitespace().next()?.parse::<usize>().ok()
-        };
-        Some(Cost {
-            mib: field("VmRSS:")? as f64 / 1024.0,
-            descriptors: std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count(),
-            threads: field("Threads:")?,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_process_has_a_cost() {
-        let cost = Cost::of(std::process::id().cast_signed()).unwrap();
-        assert!(cost.mib > 0.5 && cost.descriptors > 2 && cost.threads > 0, "{cost:?}");
-        assert!(Cost::of(i32::MAX).is_none());
-    }
 
     #[test]
     fn what_has_not_happened_is_late() {

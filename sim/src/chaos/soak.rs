@@ -9,12 +9,11 @@ use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Arguments;
-use super::judge::Cost;
 use super::perform::Performer;
 use super::plan::Role;
 use super::round::on_cluster;
 use crate::demo::table::lay_out;
-use crate::fleet::Instance;
+use crate::fleet::{Cost, Instance};
 use crate::stage;
 
 const DEPARTURE_EVERY: Duration = Duration::from_secs(60);

@@ -16,6 +16,7 @@
 pub(crate) mod aws;
 pub(crate) mod clean;
 mod cluster;
+mod cost;
 mod daemon;
 pub(crate) mod dockerd;
 mod events;
@@ -49,6 +50,7 @@ use tokio::task::JoinSet;
 
 pub use clean::{clean_dead_runs, live_runs};
 pub use cluster::{ClusterSpec, LAUNCH_HOOK, TERMINATION_HOOK};
+pub use cost::Cost;
 pub use events::ContainerEvent;
 pub use image::{IMAGE, preload};
 pub use instance::Instance;
