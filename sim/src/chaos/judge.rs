@@ -96,7 +96,12 @@ impl Round<'_> {
         let by_itself = by.as_deref() == Some(completion.instance.as_str());
         let who = by.map_or_else(|| "somebody".to_owned(), |by| self.record.name(&by));
         if completion.result == ActionResult::Abandon {
-            if completion.has_skep && !self.hurt.is_excused(&completion.instance) {
+            // A node gives up by itself where Docker has died or hung for long; nobody else does for a skep that lives.
+            let is_explained = match by_itself {
+                true => self.hurt.is_excused(&completion.instance),
+                false => self.hurt.is_silenced(&completion.instance),
+            };
+            if completion.has_skep && !is_explained {
                 found.push(format!("{name} got ABANDON from {who} while its skep lived"));
             }
             return;

@@ -58,8 +58,12 @@ impl Hurt {
 
     /// Something other than skep explains that a node did not leave as it should.
     pub fn is_excused(&self, instance: &str) -> bool {
-        let sets = [&self.power, &self.docker, &self.skep, &self.network];
-        sets.iter().any(|set| set.contains(instance))
+        self.docker.contains(instance) || self.is_silenced(instance)
+    }
+
+    /// Nobody could hear of its skep.
+    pub fn is_silenced(&self, instance: &str) -> bool {
+        [&self.power, &self.skep, &self.network].iter().any(|set| set.contains(instance))
     }
 }
 
