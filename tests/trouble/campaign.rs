@@ -30,5 +30,5 @@ async fn soft_rounds_hold() -> anyhow::Result<()> {
 /// Managers that lock themselves, and machines whose power is cut.
 #[tokio::test]
 async fn hard_rounds_hold() -> anyhow::Result<()> {
-    rounds_hold(Profile::Hard, 2, 2).await
+    rounds_hold(Profile::Hard, 2, 1).await
 }
