@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use bollard::models::{LocalNodeState, Node, NodeState, TaskState};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use skep_sim::cloud::{ActionResult, Cloud, EventKind};
 use skep_sim::fleet::{
     ClusterSpec, ContainerEvent, Fleet, FleetOptions, Instance, TERMINATION_HOOK,
@@ -105,12 +105,8 @@ pub fn ledger(fleet: &Fleet) -> anyhow::Result<Vec<Map<String, Value>>> {
 /// # Errors
 /// When there is no table `skep`.
 pub fn ledger_of(cloud: &Cloud) -> anyhow::Result<Vec<Map<String, Value>>> {
-    let request = serde_json::from_value(json!({ "TableName": "skep", "ConsistentRead": true }))?;
-    let answer = cloud.database().scan(request);
-    let answer = answer.map_err(|error| anyhow::anyhow!("cannot read the ledger: {error:?}"))?;
-    let answer = serde_json::to_value(answer)?;
-    let rows = answer["Items"].as_array().cloned().unwrap_or_default();
-    Ok(rows
+    Ok(cloud
+        .rows("skep")?
         .into_iter()
         .filter_map(|row| match row {
             Value::Object(row) => Some(row.into_iter().map(|(k, v)| (k, plain(v))).collect()),

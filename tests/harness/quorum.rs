@@ -1,6 +1,7 @@
 //! A watch on raft while a scenario goes on.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{bail, ensure};
@@ -9,7 +10,7 @@ use skep_sim::fleet::{Fleet, Instance};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::secs;
+use crate::{PATIENCE, secs};
 
 /// Longer than any election; a lost quorum lasts for ever.
 const LONGEST_ELECTION: Duration = secs(45);
@@ -110,4 +111,19 @@ fn check(nodes: &[Node]) -> anyhow::Result<()> {
     ensure!(going <= 1, "{going} managers are demoted at once: {nodes:?}");
     ensure!(2 * reachable > staying, "{reachable} of {staying} managers are reachable: {nodes:?}");
     Ok(())
+}
+
+/// Cuts managers off from each other, and waits until none of them has a leader.
+///
+/// # Errors
+/// When they keep one.
+pub async fn cut_apart(fleet: &Fleet, managers: &[Arc<Instance>]) -> anyhow::Result<()> {
+    for one in managers {
+        one.isolate(true)?;
+    }
+    fleet
+        .wait_until("the managers to be without a leader", PATIENCE, async || {
+            Ok(fleet.leader().await.is_err())
+        })
+        .await
 }

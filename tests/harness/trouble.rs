@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use serde_json::{Value, json};
+use serde_json::Value;
 use skep_sim::cloud::{
     ActionResult, Cloud, EventKind, GroupSpec, HookSpec, StackResourceSpec, StackSpec, Transition,
 };
@@ -157,9 +157,7 @@ pub async fn all_ready(fleet: &Fleet, count: usize) -> anyhow::Result<()> {
 /// # Errors
 /// When there is no such table.
 pub fn rows(fleet: &Fleet, table: &str) -> anyhow::Result<Vec<Value>> {
-    let request = serde_json::from_value(json!({ "TableName": table, "ConsistentRead": true }))?;
-    let answer = serde_json::to_value(fleet.cloud().database().scan(request)?)?;
-    Ok(answer["Items"].as_array().cloned().unwrap_or_default())
+    fleet.cloud().rows(table)
 }
 
 /// One row of [`CLUSTER`] in the table `skep`, whichever partition it is in.
@@ -179,9 +177,7 @@ pub fn row(fleet: &Fleet, item: &str) -> anyhow::Result<Option<Value>> {
 /// # Errors
 /// When DynamoDB refuses.
 pub fn put_row(fleet: &Fleet, table: &str, row: &Value) -> anyhow::Result<()> {
-    let request = serde_json::from_value(json!({ "TableName": table, "Item": row }))?;
-    fleet.cloud().database().put_item(request)?;
-    Ok(())
+    fleet.cloud().put_row(table, row)
 }
 
 /// Runs the `aws` command line as an operator; its JSON.

@@ -4,6 +4,7 @@ use anyhow::{Context, ensure};
 use harness::PATIENCE;
 use harness::departures::{Leaver, departure_state, options_with, row, running, signal, standing};
 use harness::nodes::all_active;
+use harness::quorum::cut_apart;
 use harness::secs;
 use harness::seen::status_text;
 use harness::terminal::widest;
@@ -110,14 +111,7 @@ async fn a_failure_that_the_ledger_did_not_take_is_recorded_later() -> anyhow::R
     let fleet = standing(options_with(""), &spec).await?;
     let managers = fleet.group(&spec.managers_group());
     let leavers = [&managers[0], &managers[1]];
-    for one in &managers {
-        one.isolate(true)?;
-    }
-    fleet
-        .wait_until("the managers to be without a leader", PATIENCE, async || {
-            Ok(fleet.leader().await.is_err())
-        })
-        .await?;
+    cut_apart(&fleet, &managers).await?;
     for leaver in leavers {
         let asked = leaver.skep(["leave", "--deadline", "20s", "--no-wait"]).await?;
         ensure!(asked.status.success(), "{asked:?}");

@@ -10,6 +10,7 @@ use harness::departures::{
     standing, systemctl_with_job,
 };
 use harness::nodes::all_active;
+use harness::quorum::cut_apart;
 use harness::secs;
 use skep_sim::cloud::{ActionResult, Maintenance, Market};
 use skep_sim::fleet::{ClusterSpec, workload};
@@ -84,14 +85,7 @@ async fn a_manager_that_did_not_leave_in_time_serves_again() -> anyhow::Result<(
     let fleet = standing(options_with(""), &spec).await?;
     let managers = fleet.group(&spec.managers_group());
     let manager = Leaver::of(&managers[0]).await?;
-    for one in &managers {
-        one.isolate(true)?;
-    }
-    fleet
-        .wait_until("the managers to be without a leader", PATIENCE, async || {
-            Ok(fleet.leader().await.is_err())
-        })
-        .await?;
+    cut_apart(&fleet, &managers).await?;
     let left = manager.instance.skep(["leave", "--deadline", "20s"]).await?;
     ensure!(!left.status.success(), "{left:?}");
     ensure!(departure_state(&fleet, &manager.instance).as_deref() == Some("failed"));

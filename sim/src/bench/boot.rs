@@ -174,8 +174,7 @@ impl Boots<'_> {
             let item = format!("{item}#{}", self.worker.id());
             let partition = format!("{}#nodes", self.cluster.name);
             let key = json!({ "cluster": { "S": partition }, "item": { "S": item } });
-            let request = json!({ "TableName": self.cluster.table, "Key": key });
-            self.fleet.cloud().database().delete_item(serde_json::from_value(request)?)?;
+            self.fleet.cloud().delete_row(&self.cluster.table, &key)?;
         }
         let state = self.worker.dir().join("state");
         match fs::remove_dir_all(&state) {

@@ -1,12 +1,13 @@
 //! What must hold in every round, whatever happened in it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::observe::{Completion, Moments};
 use super::perform::Hurt;
 use super::plan::Profile;
 use crate::cloud::{ActionResult, Request, Service};
-use crate::fleet::{Cost, Fleet, TERMINATION_HOOK};
+use crate::fleet::{Cost, Fleet, Instance, TERMINATION_HOOK};
 use crate::witness::record::{NodeRecord, Record, Tasks};
 
 /// How long after an event the lists of all managers have been read anew, in seconds. Machines are busy here.
@@ -44,15 +45,42 @@ impl Before {
 
 /// A round that is over.
 pub struct Round<'a> {
-    pub fleet: &'a Fleet,
     pub record: &'a Record,
     pub before: &'a Before,
     pub moments: &'a Moments,
     pub hurt: &'a Hurt,
     pub profile: Profile,
+    /// The calls since it began.
+    pub requests: Vec<Request>,
+    /// Each log, whole, by instance.
+    pub logs: BTreeMap<String, String>,
+    /// What each skep takes, by instance.
+    pub costs: BTreeMap<String, Cost>,
 }
 
-impl Round<'_> {
+impl<'a> Round<'a> {
+    pub fn of(
+        fleet: &Fleet,
+        record: &'a Record,
+        before: &'a Before,
+        moments: &'a Moments,
+        hurt: &'a Hurt,
+        profile: Profile,
+    ) -> Round<'a> {
+        let all = fleet.all_instances();
+        let cost = |it: &Arc<Instance>| Some((it.id().to_owned(), Cost::of(it.skep_pid()?)?));
+        Round {
+            record,
+            before,
+            moments,
+            hurt,
+            profile,
+            requests: fleet.cloud().requests(),
+            logs: all.iter().map(|it| (it.id().to_owned(), it.log())).collect(),
+            costs: all.iter().filter_map(cost).collect(),
+        }
+    }
+
     /// Everything that did not hold, a line each.
     pub fn violations(&self) -> Vec<String> {
         let mut found = Vec::new();
@@ -118,14 +146,15 @@ impl Round<'_> {
         }
         // A manager that acts for a dead skep takes the node off the list once its machine is gone.
         let is_listed = node.was_listed && is_later(node.off_list, completion.at);
-        if by_itself && is_listed && !self.log_of(&completion.instance).contains(UNCONFIRMED) {
+        let log = self.logs.get(&completion.instance);
+        let has_said_so = log.is_some_and(|log| log.contains(UNCONFIRMED));
+        if by_itself && is_listed && !has_said_so {
             found.push(format!("{name} completed its hook while it was in the node list"));
         }
     }
 
     /// Whose call it was: the last one that was served before the event.
     fn completed_by(&self, completion: &Completion) -> Option<String> {
-        let requests = self.fleet.cloud().requests();
         let is_it = |call: &&Request| {
             call.service == Service::AutoScaling
                 && call.action == "CompleteLifecycleAction"
@@ -133,7 +162,7 @@ impl Round<'_> {
                 && call.summary.contains(&completion.instance)
                 && call.summary.contains(TERMINATION_HOOK)
         };
-        requests.iter().rfind(is_it).and_then(|call| call.instance_id.clone())
+        self.requests.iter().rfind(is_it).and_then(|call| call.instance_id.clone())
     }
 
     fn raft(&self, node: &NodeRecord, found: &mut Vec<String>) {
@@ -157,11 +186,11 @@ impl Round<'_> {
     fn logs(&self, found: &mut Vec<String>) {
         let minutes = (self.record.now() - self.before.at) / 60.0;
         let most = LOG_LINES.0 + (LOG_LINES.1 * minutes) as usize;
-        for instance in self.fleet.all_instances() {
-            let name = self.record.name(instance.id());
-            let log = instance.log();
-            let from = self.before.logs.get(instance.id()).copied().unwrap_or(0);
-            let new = log.get(from..).unwrap_or_default();
+        for (instance, log) in &self.logs {
+            let name = self.record.name(instance);
+            let from = self.before.logs.get(instance).copied().unwrap_or(0);
+            // Where the mark is none of its characters', all of it counts: nothing is passed over.
+            let new = log.get(from..).unwrap_or(log);
             if let Some(secret) = SECRETS.iter().find(|secret| new.contains(**secret)) {
                 found.push(format!("the log of {name} holds a secret: {secret}…"));
             }
@@ -176,21 +205,16 @@ impl Round<'_> {
     }
 
     fn processes(&self, found: &mut Vec<String>) {
-        for instance in self.fleet.instances() {
-            let Some(cost) = instance.skep_pid().and_then(Cost::of) else { continue };
+        for (instance, cost) in &self.costs {
             if cost.mib > MEMORY_MIB || cost.descriptors > DESCRIPTORS {
                 found.push(format!(
                     "skep of {} has {:.0} MiB and {} descriptors",
-                    self.record.name(instance.id()),
+                    self.record.name(instance),
                     cost.mib,
                     cost.descriptors
                 ));
             }
         }
-    }
-
-    fn log_of(&self, instance: &str) -> String {
-        self.fleet.instance(instance).map(|it| it.log()).unwrap_or_default()
     }
 }
 
@@ -201,7 +225,129 @@ fn is_later(happened: Option<f64>, moment: f64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::net::Ipv4Addr;
+
     use super::*;
+    use crate::witness::tale::Tale;
+
+    const ID: &str = "i-1";
+
+    /// A manager that was in raft and on the list, has left both at 10 s, and was switched off at 20 s.
+    fn record() -> Record {
+        let mut record = Record::new(Tale::silent());
+        record.launched(ID, "chaos-managers", "a", Ipv4Addr::LOCALHOST, 0.0);
+        record.swarm.named("one", "manager-1");
+        let node = &mut record.nodes[0];
+        node.was_listed = true;
+        node.off_list = Some(10.0);
+        node.was_in_raft = true;
+        node.out_of_raft = Some(10.0);
+        node.powered_off = Some(20.0);
+        record
+    }
+
+    fn completion(result: ActionResult) -> Completion {
+        Completion { instance: ID.to_owned(), at: 11.0, result, containers: 0, has_skep: true }
+    }
+
+    fn call(by: &str) -> Request {
+        serde_json::from_value(serde_json::json!({
+            "at": "2026-11-29T00:00:00Z", "service": "autoscaling",
+            "action": "CompleteLifecycleAction", "principal": null, "instance_id": by,
+            "status": 200, "code": null, "summary": format!("{ID} {TERMINATION_HOOK}"),
+            "took_micros": 1,
+        }))
+        .unwrap()
+    }
+
+    /// What does not hold in a round of a plan that hurts `hurt`, by the call of `by`, after `edit` of all that is seen.
+    fn violations(
+        hurt: &Hurt,
+        by: &str,
+        edit: impl FnOnce(&mut Record, &mut Moments, &mut BTreeMap<String, String>),
+    ) -> String {
+        let (mut record, mut moments, mut logs) = (record(), Moments::default(), BTreeMap::new());
+        moments.completions.push(completion(ActionResult::Continue));
+        edit(&mut record, &mut moments, &mut logs);
+        let before = Before::default();
+        let round = Round {
+            record: &record,
+            before: &before,
+            moments: &moments,
+            hurt,
+            profile: Profile::Soft,
+            requests: vec![call(by)],
+            logs,
+            costs: BTreeMap::from([(
+                ID.to_owned(),
+                Cost { mib: 20.0, descriptors: 30, threads: 3 },
+            )]),
+        };
+        round.violations().join("; ")
+    }
+
+    #[test]
+    fn each_check_can_fail() {
+        let unhurt = Hurt::default();
+        let seen = |edit: fn(&mut Record, &mut Moments, &mut BTreeMap<String, String>)| {
+            violations(&unhurt, ID, edit)
+        };
+        assert_eq!(seen(|_, _, _| {}), "");
+        let second = seen(|record, _, _| record.swarm.named("two", "manager-1"));
+        assert!(second.starts_with("more than one swarm"), "{second}");
+        let running = seen(|_, moments, _| moments.completions[0].containers = 2);
+        assert_eq!(running, "manager-1 got CONTINUE from manager-1 while 2 containers ran");
+        let listed = seen(|record, _, _| record.nodes[0].off_list = None);
+        assert_eq!(listed, "manager-1 completed its hook while it was in the node list");
+        let said = seen(|record, _, logs| {
+            record.nodes[0].off_list = None;
+            logs.insert(ID.to_owned(), UNCONFIRMED.to_owned());
+        });
+        assert_eq!(said, "");
+        let in_raft = seen(|record, _, _| record.nodes[0].out_of_raft = None);
+        assert_eq!(
+            in_raft,
+            "manager-1 got CONTINUE from manager-1 while it was in raft; manager-1 was switched off while it was in raft"
+        );
+        let late = seen(|_, moments, _| moments.timed_out.push((ID.to_owned(), "hook".to_owned())));
+        assert_eq!(late, "the hook hook of manager-1 timed out");
+        let killed = seen(|record, _, _| record.nodes[0].tasks.without_grace = 3);
+        assert_eq!(killed, "manager-1: 3 tasks lost their grace, 0 failed");
+        for line in ["SWMTKN-1-abc", "SWMKEY-1-abc", "thread 'x' panicked at a.rs"] {
+            let told = violations(&unhurt, ID, |_, _, logs| {
+                logs.insert(ID.to_owned(), line.to_owned());
+            });
+            assert!(told.contains("manager-1"), "{line}: {told}");
+        }
+        let loud = seen(|_, _, logs| {
+            logs.insert(ID.to_owned(), "a line\n".repeat(200));
+        });
+        assert!(loud.contains("200 new lines"), "{loud}");
+    }
+
+    #[test]
+    fn abandon_is_the_nodes_own_where_docker_is_hurt_and_nobody_elses_while_its_skep_lives() {
+        let hurt = |set: fn(&mut Hurt) -> &mut BTreeSet<String>| {
+            let mut hurt = Hurt::default();
+            set(&mut hurt).insert(ID.to_owned());
+            hurt
+        };
+        let abandoned = |hurt: &Hurt, by: &str, has_skep: bool| {
+            violations(hurt, by, |_, moments, _| {
+                moments.completions[0].result = ActionResult::Abandon;
+                moments.completions[0].has_skep = has_skep;
+            })
+        };
+        let docker = hurt(|hurt| &mut hurt.docker);
+        assert!(abandoned(&Hurt::default(), ID, true).contains("got ABANDON"));
+        assert!(abandoned(&docker, "i-2", true).contains("got ABANDON from i-2"));
+        assert_eq!(abandoned(&docker, ID, true), "");
+        assert_eq!(abandoned(&Hurt::default(), "i-2", false), "");
+        for silenced in [hurt(|hurt| &mut hurt.power), hurt(|hurt| &mut hurt.network)] {
+            assert_eq!(abandoned(&silenced, "i-2", true), "");
+        }
+    }
 
     #[test]
     fn what_has_not_happened_is_late() {

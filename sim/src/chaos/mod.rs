@@ -1,10 +1,11 @@
 //! `skep-sim chaos`: random trouble by seed on a fleet of real daemons, judged from outside after every round.
 //!
-//! A round is a [`plan`] that follows from its seed; [`perform`] does it to the fleet, [`settle`] heals everything and
+//! A round is a [`plan`] that is [drawn](draw) from its seed; [`perform`] does it to the fleet, [`settle`] heals everything and
 //! waits until the fleet is whole, and [`judge`] says what did not hold meanwhile, from what [`crate::witness`] and
 //! [`observe`] have taken down. [`experiments`] are plans with a name, [`shrink`] looks for the shortest plan that
 //! still fails, and [`soak`] is a long time with many departures.
 
+mod draw;
 mod experiments;
 mod judge;
 mod observe;

@@ -13,7 +13,9 @@ use super::observe::{Moments, observe};
 use super::perform::{Hurt, Performer, SERVICES};
 use super::plan::{MANAGERS, Plan, Profile, WORKERS};
 use super::settle::REPLICAS;
-use crate::fleet::{ClusterSpec, Fleet, FleetOptions, PowerOff, Restart, service, workload};
+use crate::fleet::{
+    ClusterSpec, DOCKER_PAUSE, Fleet, FleetOptions, PowerOff, Restart, SHUTDOWN, service, workload,
+};
 use crate::witness::record::Record;
 use crate::witness::tale::{Line, Tale};
 use crate::witness::{Witness, listen};
@@ -22,10 +24,6 @@ use crate::witness::{Witness, listen};
 pub const CLUSTER: &str = "chaos";
 /// A fleet that nobody disturbs is whole within this, on a machine with other things to do.
 const BOOT_LIMIT: Duration = Duration::from_secs(420);
-/// docker.service has `Restart=always` and this pause.
-const DOCKER_RESTART: Duration = Duration::from_secs(2);
-/// What an OS gives its services to stop.
-const SHUTDOWN: Duration = Duration::from_secs(90);
 /// Nothing happens any more, and nobody has a reason to write a line.
 const QUIET: Duration = Duration::from_secs(10);
 /// Lines that a skep may write in that time: a rotation that follows, an election.
@@ -51,7 +49,7 @@ pub fn options(base: FleetOptions, seed: u64) -> FleetOptions {
     let has_autolock = seed % 4 >= 2;
     FleetOptions {
         seed,
-        docker_restart: Restart::OnFailure(DOCKER_RESTART),
+        docker_restart: Restart::OnFailure(DOCKER_PAUSE),
         power_off: if seed % 2 == 1 { PowerOff::Clean(SHUTDOWN) } else { PowerOff::Cut },
         config: has_autolock.then(|| "[swarm]\nautolock = true\n".to_owned()),
         ..base
@@ -167,8 +165,7 @@ impl Stage<'_> {
         }
         let (record, hurt) = (record.borrow(), self.performer.hurt.borrow());
         let moments = &self.moments.borrow();
-        let (before, profile) = (&before, plan.profile);
-        let round = Round { fleet, record: &record, before, moments, hurt: &hurt, profile };
+        let round = Round::of(fleet, &record, &before, moments, &hurt, plan.profile);
         violations.extend(round.violations());
         Outcome {
             plan,

@@ -1,6 +1,6 @@
 //! The ledger from outside: read whole, and spoiled.
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use serde_json::{Value, json};
 
 use super::plan::Row;
@@ -22,16 +22,12 @@ pub fn text<'a>(row: &'a Value, name: &str) -> &'a str {
 }
 
 impl Rows<'_> {
-    /// All rows of the table, in every partition.
+    /// All rows of the table.
     ///
     /// # Errors
     /// When there is no table.
     pub fn all(&self) -> anyhow::Result<Vec<Value>> {
-        let request = json!({ "TableName": self.cluster.table, "ConsistentRead": true });
-        let answer = self.cloud.database().scan(serde_json::from_value(request)?);
-        let answer = answer.map_err(|error| anyhow!("cannot read the ledger: {error:?}"))?;
-        let answer = serde_json::to_value(answer)?;
-        Ok(answer["Items"].as_array().cloned().unwrap_or_default())
+        self.cloud.rows(&self.cluster.table)
     }
 
     /// The first row of a kind, by its key.
@@ -52,7 +48,7 @@ impl Rows<'_> {
     /// When there is none.
     pub fn delete(&self, row: Row) -> anyhow::Result<String> {
         let row = self.first(row)?;
-        self.delete_row(&row)?;
+        self.cloud.delete_row(&self.cluster.table, &row)?;
         Ok(text(&row, "item").to_owned())
     }
 
@@ -77,7 +73,7 @@ impl Rows<'_> {
             }
         }
         let item = text(&row, "item").to_owned();
-        self.put(&row)?;
+        self.cloud.put_row(&self.cluster.table, &row)?;
         Ok(item)
     }
 
@@ -87,21 +83,8 @@ impl Rows<'_> {
     /// When there is no table.
     pub fn delete_nonsense(&self) -> anyhow::Result<()> {
         for row in self.all()?.iter().filter(|row| text(row, "item").ends_with(NONSENSE)) {
-            self.delete_row(row)?;
+            self.cloud.delete_row(&self.cluster.table, row)?;
         }
         Ok(())
-    }
-
-    fn put(&self, row: &Value) -> anyhow::Result<()> {
-        let request = json!({ "TableName": self.cluster.table, "Item": row });
-        let put = self.cloud.database().put_item(serde_json::from_value(request)?);
-        put.map(drop).map_err(|error| anyhow!("cannot write into the ledger: {error:?}"))
-    }
-
-    fn delete_row(&self, row: &Value) -> anyhow::Result<()> {
-        let key = json!({ "cluster": row["cluster"], "item": row["item"] });
-        let request = json!({ "TableName": self.cluster.table, "Key": key });
-        let deleted = self.cloud.database().delete_item(serde_json::from_value(request)?);
-        deleted.map(drop).map_err(|error| anyhow!("cannot delete from the ledger: {error:?}"))
     }
 }

@@ -1,13 +1,13 @@
 //! `skep-sim up`: a cloud with a swarm, until it is interrupted.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use skep_sim::cloud::{CloudEvent, Market};
 use skep_sim::fleet::{
-    ClusterSpec, Entry, Fleet, FleetOptions, PowerOff, Restart, default_dir, narrate,
+    ClusterSpec, DOCKER_PAUSE, Entry, Fleet, FleetOptions, PowerOff, Restart, SHUTDOWN,
+    default_dir, narrate,
 };
 use skep_sim::stage::{interrupted, skep_binary};
 use tokio::sync::broadcast::error::RecvError;
@@ -61,11 +61,6 @@ enum TokenStore {
     Ssm,
     Dynamodb,
 }
-
-/// What the OS gets to shut down: systemd's default.
-const SHUTDOWN: Duration = Duration::from_secs(90);
-/// `RestartSec` of docker.service.
-const DOCKER_PAUSE: Duration = Duration::from_secs(2);
 
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let options = arguments.options()?;

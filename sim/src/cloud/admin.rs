@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde_json::Value;
+use anyhow::{Context, anyhow};
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::sync::broadcast;
 
@@ -47,6 +48,39 @@ impl Cloud {
     /// The tables, in-process: its `put_item`, `get_item`, `query` and so on block shortly.
     pub fn database(&self) -> Database {
         self.inner.dynamodb.database()
+    }
+
+    /// All rows of a table, in every partition, in DynamoDB's own JSON.
+    ///
+    /// # Errors
+    /// When there is no such table.
+    pub fn rows(&self, table: &str) -> anyhow::Result<Vec<Value>> {
+        let request = json!({ "TableName": table, "ConsistentRead": true });
+        let answer = self.database().scan(serde_json::from_value(request)?);
+        let answer = answer.map_err(|error| anyhow!("cannot read {table}: {error:?}"))?;
+        let answer = serde_json::to_value(answer)?;
+        answer["Items"].as_array().cloned().with_context(|| format!("no rows of {table}: {answer}"))
+    }
+
+    /// Puts a row as it is; what is under its key is overwritten.
+    ///
+    /// # Errors
+    /// When there is no such table, or the row is none.
+    pub fn put_row(&self, table: &str, row: &Value) -> anyhow::Result<()> {
+        let request = serde_json::from_value(json!({ "TableName": table, "Item": row }))?;
+        let put = self.database().put_item(request);
+        put.map(drop).map_err(|error| anyhow!("cannot write into {table}: {error:?}"))
+    }
+
+    /// Deletes the row that has the key of `row`, in a table as skep needs it.
+    ///
+    /// # Errors
+    /// When there is no such table.
+    pub fn delete_row(&self, table: &str, row: &Value) -> anyhow::Result<()> {
+        let key = json!({ PARTITION_KEY: row[PARTITION_KEY], SORT_KEY: row[SORT_KEY] });
+        let request = serde_json::from_value(json!({ "TableName": table, "Key": key }))?;
+        let deleted = self.database().delete_item(request);
+        deleted.map(drop).map_err(|error| anyhow!("cannot delete from {table}: {error:?}"))
     }
 
     /// Creates a group; its instances launch at once.

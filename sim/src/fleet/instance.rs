@@ -154,9 +154,10 @@ impl Instance {
         self.dir.join("skep.log")
     }
 
-    /// What skep has written so far.
+    /// What skep has written so far; nothing before the launch. What is no text in it hides nothing else.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+        let bytes = std::fs::read(self.log_path()).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// What dockerd has written so far.

@@ -57,7 +57,9 @@ pub use instance::Instance;
 pub use narrate::narrate;
 pub use netns::{INTERFACE, METADATA_ADDRESS};
 pub use notify::Notification;
-pub use options::{DockerStart, FleetOptions, PowerOff, Prepare, Restart, default_dir};
+pub use options::{
+    DOCKER_PAUSE, DockerStart, FleetOptions, PowerOff, Prepare, Restart, SHUTDOWN, default_dir,
+};
 pub use process::Exit;
 pub use registry::Registry;
 pub use swarm::{is_running, service};

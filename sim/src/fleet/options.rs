@@ -9,6 +9,11 @@ use std::time::Duration;
 
 use super::instance::Instance;
 
+/// What systemd gives the services of a machine that shuts down, by default.
+pub const SHUTDOWN: Duration = Duration::from_secs(90);
+/// `RestartSec` of docker.service.
+pub const DOCKER_PAUSE: Duration = Duration::from_secs(2);
+
 /// Called for every instance before it is switched on: the place to drop a `skep.toml` or a stub
 /// command.
 pub type Prepare = Arc<dyn Fn(&Instance) -> anyhow::Result<()> + Send + Sync>;
