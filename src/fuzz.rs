@@ -12,10 +12,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 
-use crate::instance::{Departure, Instance, Membership, Reason, Role};
+use crate::instance::{Departure, HIGHEST_GENERATION, Instance, Membership, Reason, Role};
 use crate::ledger::{
-    Attempt, Charter, CharterPhase, Checked, DepartureRow, DepartureState, HIGHEST_GENERATION,
-    Member, MemberRows, MemberState, RegistryAuth, Rejoin, Row, Rows, Traces, Turn, decode, encode,
+    Attempt, Charter, CharterPhase, Checked, DepartureRow, DepartureState, Member, MemberRows,
+    MemberState, RegistryAuth, Rejoin, Row, Rows, Traces, Turn, decode, encode,
 };
 use crate::swarm::{Availability, LocalNode, LocalState, NodeView};
 

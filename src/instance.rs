@@ -105,6 +105,9 @@ impl Instance {
     }
 }
 
+/// A cluster founds a swarm a few times in its life: no generation that skep has counted is near this one.
+pub const HIGHEST_GENERATION: u64 = 1 << 53;
+
 /// Proof of boot: this node is an active member of the charter's swarm.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Membership {

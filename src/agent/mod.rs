@@ -395,7 +395,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_ledger_that_is_down_keeps_no_member_from_being_ready() {
-        let stub = Stub::start().await;
-        calls_before_ready(&stub).await;
+        let calls = calls_before_ready(&Stub::start().await).await;
+        assert!(calls[0].contains("member#manager#i-0abc"), "it has not tried: {calls:?}");
     }
 }

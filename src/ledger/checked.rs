@@ -9,10 +9,8 @@ use serde::de::IgnoredAny;
 use time::OffsetDateTime;
 use time::macros::datetime;
 
-use crate::instance::is_instance_id;
+use crate::instance::{HIGHEST_GENERATION, is_instance_id};
 
-/// A cluster founds a swarm a few times in its life: no generation that skep has counted is near this one.
-pub const HIGHEST_GENERATION: u64 = 1 << 53;
 /// As far ahead as a time may be. It is far from the last one that can be written down, so that leases and
 /// patience can be added to it.
 const LATEST: OffsetDateTime = datetime!(3000-01-01 0:00 UTC);

@@ -42,7 +42,7 @@ mod turn;
 
 pub use attempt::Attempt;
 pub use charter::{Charter, CharterPhase, Living, Traces};
-pub(crate) use checked::{Checked, HIGHEST_GENERATION};
+pub(crate) use checked::Checked;
 pub use departure::{DepartureRow, DepartureState};
 pub use error::LedgerError;
 pub use member::{Member, MemberRows, MemberState};

@@ -16,7 +16,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::raw::Request;
 use super::{GENERATION_LABEL, Swarm, SwarmError, SwarmErrorKind};
-use crate::ledger::HIGHEST_GENERATION;
+use crate::instance::HIGHEST_GENERATION;
 
 /// How often a write that lost against another is repeated: swarmkit writes to the swarm's object,
 /// too, while its root CA changes.

@@ -12,8 +12,8 @@ use crate::boot::lost::{self, Absence};
 use crate::boot::relief::Relief;
 use crate::fact::Fact;
 use crate::fuzz::{self, NOW};
-use crate::instance::Role;
-use crate::ledger::{Charter, HIGHEST_GENERATION};
+use crate::instance::{HIGHEST_GENERATION, Role};
+use crate::ledger::Charter;
 
 const ME: &str = "i-0";
 const LEASE: Duration = Duration::from_secs(30);
