@@ -96,6 +96,7 @@ pub async fn act(
             demote(node, seen, in_turn).await?;
             return Ok(Next::Pause);
         }
+        Step::Leave if has_new_tasks(node, seen).await? => {}
         Step::Leave => {
             say("leaving the swarm");
             node.swarm.leave(false).await?;
@@ -127,6 +128,16 @@ pub async fn act(
 
 fn node_id(seen: &Observed) -> &str {
     seen.local.node_id.as_deref().unwrap_or_default()
+}
+
+/// A look may be seconds old where the ledger does not answer, and where no manager drains the node the swarm starts
+/// tasks here again: the next look sees them, and they get their grace.
+async fn has_new_tasks(node: &Node, seen: &Observed) -> Result<bool, LeaveError> {
+    if seen.clock.stop_over {
+        return Ok(false);
+    }
+    let containers = node.swarm.fetch_containers().await?;
+    Ok(containers.iter().any(|container| container.task_id.is_some()))
 }
 
 /// As which node this host is a member: by Docker's word, where it has one.

@@ -158,6 +158,10 @@ async fn see(
     let late = standalone.iter().filter(|container| container.stops_after_flush).count();
     metrics().tasks_drained(memory.tasks.len().saturating_sub(tasks.len()));
     memory.tasks = tasks.iter().map(|container| container.name.clone()).collect();
+    if !tasks.is_empty() && !clock(budget, memory).stop_over {
+        // Where no manager drains the node the swarm starts tasks here again, which write more.
+        memory.flush = Flush::NotYet;
+    }
     let is_flushed = memory.flush.counts(&clock(budget, memory));
     let is_out = local.state == LocalState::Inactive;
     let is_word_missing = is_out || !local.is_manager && is_flushed && tasks.is_empty();
@@ -287,7 +291,10 @@ mod tests {
 
     use super::*;
     use crate::aws::stub::Stub;
+    use crate::fact::Fact;
     use crate::instance::{Departure, Reason, Role};
+    use crate::leave::act::act;
+    use crate::leave::decide::Step;
     use crate::leave::tests::listed;
     use crate::swarm::RaftView;
     use crate::swarm::tests::fake_engine::{FakeEngine, Instead, RELEASES};
@@ -333,6 +340,51 @@ mod tests {
         assert!(!is_last(vec![own(true), other(own(false))]), "another manager");
         let joining = other(listed(Role::Manager, None));
         assert!(!is_last(vec![own(true), joining]), "another one is on its way in");
+    }
+
+    /// The ledger does not answer, so that no manager drains the node: the swarm starts tasks here again.
+    #[tokio::test]
+    async fn a_task_that_starts_after_the_flush_has_its_grace_and_is_flushed() {
+        const WORKER: &str = r#"{ "Swarm": { "LocalNodeState": "active", "NodeID": "n1" } }"#;
+        const TASK: &str = r#"[{ "Id": "c1", "Labels": { "com.docker.swarm.task.id": "t1" } }]"#;
+        let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
+        let node = Node::example(engine.swarm(), &stub).await;
+        let containers = |answer| {
+            engine.lock().instead.insert("/containers/json", Instead::Answer(answer));
+        };
+        engine.lock().instead.insert("/info", Instead::Answer(WORKER));
+        containers("[]");
+        let wall = OffsetDateTime::UNIX_EPOCH;
+        let departure = Departure { reason: Reason::Lifecycle, noticed_at: wall, deadline: wall };
+        let start = Instant::now();
+        let later = start + Duration::from_secs(600);
+        let mut budget = Budget {
+            patience_until: start,
+            drain_until: start,
+            stop_until: later,
+            flush_until: later,
+            deadline: later,
+        };
+        let mut memory = Memory::new(start);
+        (memory.ours, memory.flush) = (Fact::Yes, Flush::Whole);
+        let look = async |memory: &mut Memory| match observe(&node, false, &budget, memory).await {
+            Look::Seen(seen) => *seen,
+            Look::Blind(_) => panic!("Docker answers"),
+        };
+        let seen = look(&mut memory).await;
+        assert!(seen.is_flushed && seen.task_containers == 0);
+        containers(TASK);
+        let leave = async |memory: &mut Memory, budget: &Budget, seen: &Observed| {
+            act(&node, &departure, budget, seen, Step::Leave, memory).await.unwrap();
+            engine.lock().asked.iter().any(|asked| asked.what.starts_with("POST /swarm/leave"))
+        };
+        assert!(!leave(&mut memory, &budget, &seen).await, "the look is older than the task");
+        let mut seen = look(&mut memory).await;
+        assert!(!seen.is_flushed && seen.task_containers == 1);
+
+        budget.stop_until = start;
+        seen.clock = clock(&budget, &memory);
+        assert!(leave(&mut memory, &budget, &seen).await, "there is no time for it");
     }
 
     /// A task that was stopped here and of which Docker does not say how it has ended is not one that had its grace.
