@@ -119,7 +119,7 @@ fn settle(me: &str, role: Role, seen: &Observed) -> Step {
             Step::Refuse(Refusal::Copied {
                 node_id: seen.local.node_id.clone().unwrap_or_default(),
             })
-        } else if let Some(step) = relief::of_moved(seen) {
+        } else if let Some(step) = relief::of_settled(seen) {
             step
         } else if seen.local.is_sound() {
             Step::Ready(membership(&seen.local, charter.generation, swarm_id))

@@ -8,7 +8,7 @@ use super::BootError;
 use super::decide::{Mark, NEVER_RECORDED, Observed, OwnSwarm};
 use super::lost::{OwnMembers, Vigil};
 use super::recreate::{self, Former};
-use super::relief::Relief;
+use super::relief::{self, Relief};
 use crate::fact::Fact;
 use crate::instance::Role;
 use crate::ledger::{Attempt, CharterPhase, Member};
@@ -39,10 +39,21 @@ pub async fn observe(
     let is_named = open.is_some() && named.is_some() && named == local.swarm_id.as_deref();
     let is_in_doubt = local.state != LocalState::Inactive && !is_named;
     let is_moved = local.advertises_other_than(node.address);
+    let is_row_ours =
+        member.as_ref().is_some_and(|row| Some(&row.node_id) == local.node_id.as_ref());
+    let is_joining = match local.state {
+        LocalState::Pending | LocalState::Error if !is_row_ours => {
+            is_joining(node.ledger.fetch_attempt(&node.instance.id).await?, member.as_ref())
+        }
+        _ => Fact::CannotTell,
+    };
+    let certified = certificate.as_ref().ok().copied().flatten();
+    let may_need_relief = is_moved
+        || local.is_certificate_refused()
+        || relief::is_stuck(&local, certified, is_joining, unsettled_for)
+        || local.state == LocalState::Active && !local.is_manager;
     let relief = match open {
-        Some(open)
-            if node.role == Role::Manager && (is_moved || local.is_certificate_refused()) =>
-        {
+        Some(open) if node.role == Role::Manager && may_need_relief => {
             let (request, led) = tokio::try_join!(
                 node.ledger.fetch_rejoin(&node.instance.id),
                 find_manager(node, open, is_led)
@@ -51,8 +62,6 @@ pub async fn observe(
         }
         _ => None,
     };
-    let is_row_ours =
-        member.as_ref().is_some_and(|row| Some(&row.node_id) == local.node_id.as_ref());
     let recovery = charter.as_ref().filter(|charter| charter.is_recovery());
     let recreated = charter.as_ref().filter(|charter| {
         is_named && !is_row_ours && charter.fences(&node.instance.id, NEVER_RECORDED)
@@ -100,12 +109,6 @@ pub async fn observe(
         }
         _ => None,
     };
-    let is_unsettled = matches!(local.state, LocalState::Pending | LocalState::Error);
-    let is_joining = if is_unsettled && !is_row_ours {
-        is_joining(node.ledger.fetch_attempt(&node.instance.id).await?, member.as_ref())
-    } else {
-        Fact::CannotTell
-    };
     Ok(Observed {
         is_moved,
         relief,
@@ -114,7 +117,7 @@ pub async fn observe(
         own_swarm: swarm,
         charter,
         local,
-        certified: certificate.as_ref().ok().copied().flatten(),
+        certified,
         certificate_error: certificate.err(),
         member,
         absence,

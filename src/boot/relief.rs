@@ -1,34 +1,53 @@
-//! A manager that is of no use as the node that it is: the swarm knows it by another address, or its
-//! certificate is refused. Left by force it would stay in raft as a dead member, so it asks the other
-//! managers to take it out, and leaves on their word. Pure.
+//! A manager that is of no use as the node that it is: the swarm knows it by another address, its
+//! certificate is refused, or it was let into raft and never gets in. Left by force it would stay in raft as a dead
+//! member, so it asks the other managers to take it out, and leaves on their word. Pure.
 
-use super::decide::not_sound;
+use std::time::Duration;
+
+use super::decide::{is_row_ours, not_sound};
 pub use super::types::Relief;
 use super::types::{Observed, STUCK_TIME, Step};
+use crate::fact::Fact;
+use crate::instance::Role;
 use crate::ledger::Rejoin;
+use crate::swarm::{LocalNode, LocalState};
 
 pub const MOVED: &str = "the swarm knows this node by an address that is not its own";
 pub const TAKEN_OUT: &str = "another manager has taken it out of raft";
 const REFUSED: &str = "this node's certificate is refused";
+const STUCK: &str = "this manager was let in, and Docker does not get it into the swarm";
 const NOBODY_CAN: &str = "another manager that has a leader, to take this one out";
 const TO_BE_TAKEN_OUT: &str = "another manager to take this one out of raft, so that it joins anew";
 
-/// Docker is in the charter's swarm by an address that is not this node's. A manager that raft reaches all
-/// the same serves where nobody can take it out.
-pub fn of_moved(seen: &Observed) -> Option<Step> {
-    if !seen.is_moved {
-        return None;
-    }
+/// Docker is in the charter's swarm, by an address that is not this node's, or as a worker although this node has
+/// asked to be taken out of raft. A manager that raft reaches all the same serves where nobody can take it out.
+pub fn of_settled(seen: &Observed) -> Option<Step> {
     if seen.local.is_manager {
         let unable = || Step::Wait { why: format!("{NOBODY_CAN}: {MOVED}") };
-        return be_taken_out(seen, MOVED).or_else(|| (!seen.local.is_sound()).then(unable));
+        return seen.is_moved.then(|| {
+            be_taken_out(seen, MOVED).or_else(|| (!seen.local.is_sound()).then(unable))
+        })?;
     }
-    let is_unconfirmed = own_request(seen).is_some_and(|request| !request.is_out);
-    Some(if is_unconfirmed {
-        Step::Wait { why: TO_BE_TAKEN_OUT.to_owned() }
-    } else {
-        Step::LeaveStale { by_force: false, why: MOVED }
-    })
+    match own_request(seen) {
+        Some(request) if !request.is_out => Some(Step::Wait { why: TO_BE_TAKEN_OUT.to_owned() }),
+        Some(_) => Some(Step::LeaveStale { by_force: false, why: TAKEN_OUT }),
+        None => seen.is_moved.then_some(Step::LeaveStale { by_force: false, why: MOVED }),
+    }
+}
+
+/// The others have let it into raft, by its certificate, and it is on the way in for too long. While it is,
+/// it counts in the quorum and does nothing for it. Not one that was Ready: what it has of raft counts, and
+/// a restart may take its time.
+pub fn is_stuck(
+    local: &LocalNode,
+    certified: Option<Role>,
+    is_joining: Fact,
+    unsettled_for: Duration,
+) -> bool {
+    local.state == LocalState::Pending
+        && certified == Some(Role::Manager)
+        && is_joining.is_yes()
+        && unsettled_for >= STUCK_TIME
 }
 
 /// What this very node has asked.
@@ -54,7 +73,14 @@ fn be_taken_out(seen: &Observed, why: &'static str) -> Option<Step> {
     }
 }
 
-/// The same of one that Docker does not get in. What is no member by its own row has nothing to be taken
+/// The same of one that Docker does not get in.
+pub fn of_stuck(seen: &Observed) -> Option<Step> {
+    let is_stuck = is_stuck(&seen.local, seen.certified, seen.is_joining, seen.unsettled_for);
+    let is_due = is_stuck && !is_row_ours(seen) || own_request(seen).is_some();
+    is_due.then(|| be_taken_out(seen, STUCK))?
+}
+
+/// The same of a member. What is none by its own row has nothing to be taken
 /// out of; but a manager's state may be all that is left of the swarm.
 pub fn of_unsettled(seen: &Observed, is_member: bool) -> Option<Step> {
     let is_refused = seen.local.is_certificate_refused();

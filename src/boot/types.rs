@@ -48,8 +48,8 @@ pub struct Observed {
     pub is_joining: Fact,
     /// Docker advertises another address than this node's.
     pub is_moved: bool,
-    /// What the other managers can do for one of them that has moved, or whose certificate is refused;
-    /// looked up only there.
+    /// What the other managers can do for one of them that cannot be of use as it is: see [`super::relief`]. Looked
+    /// up only there.
     pub relief: Option<Relief>,
     /// For how long Docker has been neither in nor out.
     pub unsettled_for: Duration,

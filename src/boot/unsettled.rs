@@ -79,7 +79,7 @@ pub fn recover(role: Role, seen: &Observed) -> Step {
             } else if has_failed_to_join(is_manager, seen) {
                 Step::Discard { why: CAME_TO_NOTHING }
             } else {
-                wait()
+                relief::of_stuck(seen).unwrap_or_else(wait)
             }
         }
         Place::Past { charter } if is_manager => leave_the_past(seen, charter, true),

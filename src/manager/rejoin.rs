@@ -2,7 +2,8 @@
 //! cannot leave by themselves: see [`crate::ledger::Rejoin`].
 //!
 //! Guarantees: one at a time, in turn with departures and the dead, and never where the rest would have no
-//! majority that is reachable. Nothing is confirmed before the managers' list shows the node as a plain
+//! majority that is reachable. Only the node that the ledger knows as the asking instance's goes; where it was never
+//! Ready, the one that Docker lists at the address from which that instance has begun to join, and does not call well. Nothing is confirmed before the managers' list shows the node as a plain
 //! worker, or not at all; nothing is taken off the list before it is confirmed and Down. Each look starts
 //! afresh, and each act is conditional or harmless to repeat.
 
@@ -16,7 +17,7 @@ use super::rounds;
 use super::troubles::{Complaints, show_unreadable};
 use crate::demotion::{Demotion, demote_in_turn};
 use crate::instance::Role;
-use crate::ledger::Rejoin;
+use crate::ledger::{Attempt, Member, Rejoin, Rows};
 use crate::node::Node;
 use crate::swarm::{NodeView, Quorum};
 
@@ -53,7 +54,8 @@ async fn look(node: &Node, me: &str, said: &mut Complaints) -> Result<bool, Care
     said.retain(|id| requests.iter().any(|request| request.instance_id == id));
     for request in &requests {
         let step = decide(request, &requests, &nodes, me, OffsetDateTime::now_utc());
-        match act(node, request, step).await {
+        let view = nodes.iter().find(|view| view.id == request.node_id);
+        match act(node, request, view, step).await {
             Ok(None) => {}
             Ok(Some(what)) => {
                 if said.is_news(&request.instance_id, &what) {
@@ -68,14 +70,21 @@ async fn look(node: &Node, me: &str, said: &mut Complaints) -> Result<bool, Care
 }
 
 /// Does the step. Returns what it waits for, if anything.
-async fn act(node: &Node, request: &Rejoin, step: Step) -> Result<Option<String>, CareError> {
+async fn act(
+    node: &Node,
+    request: &Rejoin,
+    view: Option<&NodeView>,
+    step: Step,
+) -> Result<Option<String>, CareError> {
     let (id, instance) = (request.node_id.as_str(), request.instance_id.as_str());
     match step {
         Step::None => {}
         Step::Wait { why } => return Ok(Some(why.to_owned())),
         // An image of a running manager has that one's node in its Docker, and no row with it.
-        Step::Demote if !is_of_its_instance(node, request).await? => {
-            return Ok(Some(format!("a row that names {id} as its node")));
+        Step::Demote if !is_of_its_instance(node, request, view).await? => {
+            return Ok(Some(format!(
+                "a row that names {id} as its node, or Docker to list that node at its address and not to call it well"
+            )));
         }
         Step::Demote => match demote_in_turn(node, id).await? {
             Demotion::Accepted => tracing::warn!(
@@ -100,10 +109,41 @@ async fn act(node: &Node, request: &Rejoin, step: Step) -> Result<Option<String>
     Ok(None)
 }
 
-/// Does the row of the instance that asks name the node that is to go?
-async fn is_of_its_instance(node: &Node, request: &Rejoin) -> Result<bool, CareError> {
-    let row = node.ledger.fetch_member(Role::Manager, &request.instance_id).await?;
-    Ok(row.is_some_and(|row| row.node_id == request.node_id))
+/// Is the node that is to go that of the instance that asks?
+async fn is_of_its_instance(
+    node: &Node,
+    request: &Rejoin,
+    view: Option<&NodeView>,
+) -> Result<bool, CareError> {
+    let (members, attempt) = tokio::try_join!(
+        node.ledger.survey_members(),
+        node.ledger.fetch_attempt(&request.instance_id)
+    )?;
+    Ok(is_named(request, &members.rows)
+        || view.is_some_and(|view| is_stuck(view, &members, attempt.as_ref())))
+}
+
+/// Does the row of the instance that asks name the node?
+fn is_named(request: &Rejoin, members: &[Member]) -> bool {
+    members.iter().any(|row| {
+        row.instance_id == request.instance_id
+            && row.role == Role::Manager
+            && row.node_id == request.node_id
+    })
+}
+
+/// Is this what the attempt to join has led to, and nobody's node by any row? A manager that catches up with raft is
+/// Ready and reachable before it has a row.
+fn is_stuck(view: &NodeView, members: &Rows<Member>, attempt: Option<&Attempt>) -> bool {
+    let is_well = view.is_ready() && view.raft.is_some_and(|raft| raft.is_reachable);
+    let is_there = |attempt: &Attempt| {
+        let address = view.address.as_ref().and_then(|address| address.parse().ok());
+        attempt.role == Role::Manager && address == Some(attempt.address)
+    };
+    !is_well
+        && attempt.is_some_and(is_there)
+        && members.unreadable.is_empty()
+        && members.rows.iter().all(|row| row.node_id != view.id)
 }
 
 /// What follows from a look at one request.
@@ -163,10 +203,14 @@ fn decide(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
     use crate::fuzz;
+    use crate::instance::{Instance, Membership};
+    use crate::ledger::MemberState;
     use crate::swarm::RaftView;
 
     /// A node as the list may show it: `raft` says whether raft knows and reaches it.
@@ -214,6 +258,46 @@ mod tests {
         let nodes = [well(0), well(1)];
         assert_eq!(decide_alone(&request(2, false), &nodes, "node-0"), Step::Confirm, "by hand");
         assert_eq!(decide_alone(&request(2, true), &nodes, "node-0"), Step::None);
+    }
+
+    #[test]
+    fn a_node_without_a_row_is_its_own_where_its_join_has_come_to_nothing() {
+        let at = |address: &str| {
+            let address = address.parse().unwrap();
+            Attempt::new("i-1", Role::Manager, address, OffsetDateTime::UNIX_EPOCH)
+        };
+        let listed = |is_down, is_reachable| NodeView {
+            address: Some("10.0.0.3".into()),
+            ..view(2, Role::Manager, Some(is_reachable), is_down)
+        };
+        let nobody = Rows { rows: vec![], unreadable: BTreeSet::new() };
+        let (own, hangs) = (at("10.0.0.3"), listed(true, false));
+        assert!(is_stuck(&hangs, &nobody, Some(&own)));
+        assert!(is_stuck(&listed(true, true), &nobody, Some(&own)));
+        assert!(is_stuck(&listed(false, false), &nobody, Some(&own)));
+        assert!(!is_stuck(&listed(false, true), &nobody, Some(&own)), "it is about to be Ready");
+        assert!(!is_stuck(&hangs, &nobody, None), "it has not begun to join");
+        assert!(!is_stuck(&hangs, &nobody, Some(&at("10.0.0.4"))), "another host's");
+        let worker = Attempt { role: Role::Worker, ..own.clone() };
+        assert!(!is_stuck(&hangs, &nobody, Some(&worker)));
+        let hidden = Rows { unreadable: ["member#manager#i-2".into()].into(), rows: vec![] };
+        assert!(!is_stuck(&hangs, &hidden, Some(&own)), "whose row that is, nobody can tell");
+        let instance = Instance { id: "i-2".into(), ..Instance::example() };
+        let membership = Membership {
+            node_id: hangs.id.clone(),
+            swarm_id: "swarm".into(),
+            generation: 1,
+            role: Role::Manager,
+        };
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let row = Member::new(&instance, &membership, Role::Manager, MemberState::Ready, now);
+        let others = Rows { rows: vec![row], unreadable: BTreeSet::new() };
+        assert!(!is_stuck(&hangs, &others, Some(&own)), "it was Ready");
+        let request = request(2, false);
+        assert!(!is_named(&request, &others.rows), "as another instance");
+        let mut its_own = others.rows;
+        its_own[0].instance_id = request.instance_id.clone();
+        assert!(is_named(&request, &its_own));
     }
 
     #[test]

@@ -209,7 +209,7 @@ proptest! {
     /// charter or this node's own row has given it up; a manager of the charter's is not discarded unless
     /// it never was Ready. While the certificate cannot be read nothing is discarded but a worker that its own row
     /// names and whose certificate Docker refuses; and no manager that has none and may have been a node. Nothing
-    /// is asked for a node that no row of this instance names.
+    /// is asked for a node that no row of this instance names, nor this instance's join has made.
     #[test]
     fn the_certificate_comes_first(
         state in prop::sample::select(&[LocalState::Active, LocalState::Pending, LocalState::Error]),
@@ -250,7 +250,11 @@ proptest! {
         let may_be_manager =
             is_manager || (role == Role::Manager || is_promoted) && state != LocalState::Active;
         match decide("i-0", role, &seen) {
-            Step::AskOut { .. } => prop_assert!(is_row_ours && certified != Some("theirs")),
+            Step::AskOut { .. } => {
+                let never_got_in = state == LocalState::Pending && is_joining == Fact::Yes;
+                prop_assert!(certified != Some("theirs"));
+                prop_assert!(is_row_ours || never_got_in && is_promoted);
+            }
             Step::Discard { .. } if certified == Some("theirs") => prop_assert!(false, "not ours"),
             Step::Discard { .. } if certified.is_none() => {
                 let is_refused_worker = is_row_ours && !may_be_manager && !error.is_empty();
