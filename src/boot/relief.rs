@@ -35,9 +35,9 @@ pub fn of_settled(seen: &Observed) -> Option<Step> {
     }
 }
 
-/// The others have let it into raft, by its certificate, and it is on the way in for too long. While it is,
-/// it counts in the quorum and does nothing for it. Not one that was Ready: what it has of raft counts, and
-/// a restart may take its time.
+/// Its certificate says that it was let into raft, and Docker calls it pending for too long: it counts in the
+/// quorum and does nothing for it. One that was Ready is never stuck: the quorum needs what it has of raft, and a
+/// restart may take its time.
 pub fn is_stuck(
     local: &LocalNode,
     certified: Option<Role>,

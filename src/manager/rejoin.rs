@@ -2,9 +2,9 @@
 //! cannot leave by themselves: see [`crate::ledger::Rejoin`].
 //!
 //! Guarantees: one at a time, in turn with departures and the dead, and never where the rest would have no
-//! majority that is reachable. Only the node that the ledger knows as the asking instance's goes; where it was never
-//! Ready, the one that Docker lists at the address from which that instance has begun to join, and does not call well. Nothing is confirmed before the managers' list shows the node as a plain
-//! worker, or not at all; nothing is taken off the list before it is confirmed and Down. Each look starts
+//! majority that is reachable. Only the node that the ledger knows as the asking instance's is demoted; where that
+//! instance was never Ready, the node that Docker lists at the address of its attempt to join, and does not call
+//! well. Nothing is confirmed before the managers' list shows the node as a plain worker, or not at all; nothing is taken off the list before it is confirmed and Down. Each look starts
 //! afresh, and each act is conditional or harmless to repeat.
 
 use std::convert::Infallible;
