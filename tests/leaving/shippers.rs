@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use bollard::models::{ServiceSpec, TaskSpecLogDriver, TaskSpecPlacement};
+use bollard::models::{Node, NodeState, ServiceSpec, TaskSpecLogDriver, TaskSpecPlacement};
 use harness::PATIENCE;
 use harness::departures::{Leaver, flusher, options_with, running, shell, standing};
 use harness::secs;
@@ -38,9 +38,28 @@ async fn every_line_arrives_once_and_a_lost_receiver_holds_nobody() -> anyhow::R
         let script = include_str!("../../docs/examples/flush.d/rsyslog");
         let stats = format!("{}/stats", worker.dir().display());
         flusher(worker, "rsyslog", &script.replace("/var/log/rsyslog-stats.json", &stats))?;
-        // Docker's driver looks for the journal once, when it starts.
-        worker.restart_dockerd().await?;
     }
+    let listed_as = async |state| {
+        fleet
+            .wait_until(&format!("workers that are {state}"), PATIENCE, async || {
+                let nodes = fleet.nodes().await?;
+                let is_so =
+                    |node: &&Node| node.status.as_ref().and_then(|it| it.state) == Some(state);
+                let is_worker = |node: &&Node| node.manager_status.is_none();
+                Ok(nodes.iter().filter(is_worker).filter(is_so).count() == workers.len())
+            })
+            .await
+    };
+    // Docker's driver looks for the journal once, when it starts. Docker 20.10 lists a worker as Down for good
+    // if its last heartbeat expires while it registers again: it comes back after that.
+    for worker in &workers {
+        worker.stop_dockerd().await?;
+    }
+    listed_as(NodeState::DOWN).await?;
+    for worker in &workers {
+        worker.start_dockerd()?;
+    }
+    listed_as(NodeState::READY).await?;
     let [first, second, third] = &workers[..] else { anyhow::bail!("three workers") };
 
     let elsewhere = format!("node.hostname!={}", third.hostname());
