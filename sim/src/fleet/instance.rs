@@ -155,14 +155,16 @@ impl Instance {
     }
 
     /// What skep has written so far; nothing before the launch. What is no text in it hides nothing else.
+    ///
+    /// # Panics
+    /// When the file is there and cannot be read: a check that passes over it would check nothing.
     pub fn log(&self) -> String {
-        let bytes = std::fs::read(self.log_path()).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).into_owned()
+        read_log(&self.log_path())
     }
 
-    /// What dockerd has written so far.
+    /// What dockerd has written so far, in the same way.
     pub fn dockerd_log(&self) -> String {
-        std::fs::read_to_string(&self.dockerd.log).unwrap_or_default()
+        read_log(&self.dockerd.log)
     }
 
     /// Writes `skep.toml`; skep reads it when it starts.
@@ -256,6 +258,14 @@ impl Instance {
 
     pub(super) fn power(&self) -> MutexGuard<'_, Power> {
         self.power.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn read_log(path: &Path) -> String {
+    match std::fs::read(path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => panic!("cannot read {}: {error}", path.display()),
     }
 }
 
