@@ -6,7 +6,7 @@ pub use super::types::{Mark, Observed, OwnSwarm, Refusal, Step};
 use super::{relief, unsettled};
 use crate::fact::Fact;
 use crate::instance::{Membership, Role};
-use crate::ledger::{Charter, CharterPhase, MemberState, Traces};
+use crate::ledger::{Charter, CharterPhase, Member, MemberState, Traces};
 use crate::swarm::{LocalNode, LocalState};
 
 /// The next step.
@@ -288,10 +288,12 @@ pub(super) fn is_in(seen: &Observed, charter: &Charter, swarm_id: &str) -> bool 
 
 /// Was the node that Docker says this is put into the ledger by this instance?
 pub(super) fn is_row_ours(seen: &Observed) -> bool {
-    match (&seen.member, &seen.local.node_id) {
-        (Some(row), Some(node_id)) => row.node_id == *node_id,
-        _ => false,
-    }
+    names(seen.member.as_ref(), &seen.local)
+}
+
+/// Does this instance's row name the node that Docker says this is?
+pub(super) fn names(row: Option<&Member>, local: &LocalNode) -> bool {
+    row.is_some_and(|row| Some(&row.node_id) == local.node_id.as_ref())
 }
 
 /// The managers have taken this very node off the list, which Docker here does not hear of.

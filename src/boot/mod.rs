@@ -172,12 +172,13 @@ async fn within(
 async fn rounds(node: &Node, notices: &Notices) -> Result<Option<Membership>, BootError> {
     let mut not_visible_yet = NotVisibleYet::default();
     let mut progress = Progress::default();
-    let mut unsettled_since: Option<Instant> = None;
+    // With whether Docker is in the swarm.
+    let mut unsettled: Option<(bool, Instant)> = None;
     let mut is_departure_known = false;
     let mut stopwatch = Stopwatch::default();
     stopwatch.enter("look");
     while notices.now().is_none() {
-        let unsettled_for = unsettled_since.map_or(Duration::ZERO, |since| since.elapsed());
+        let unsettled_for = unsettled.map_or(Duration::ZERO, |(_, since)| since.elapsed());
         let round = async {
             // In one round trip: a departure that a crash has interrupted comes before joining.
             let (seen, departure) = tokio::try_join!(
@@ -195,8 +196,10 @@ async fn rounds(node: &Node, notices: &Notices) -> Result<Option<Membership>, Bo
             if notices.now().is_some() {
                 return Ok(Next::LookAtOnce);
             }
-            let is_unsettled = matches!(seen.local.state, LocalState::Pending | LocalState::Error);
-            unsettled_since = is_unsettled.then(|| unsettled_since.unwrap_or_else(Instant::now));
+            let is_in = seen.local.state == LocalState::Active;
+            let is_settled = is_out || seen.local.is_sound();
+            unsettled = unsettled.filter(|(was_in, _)| *was_in == is_in);
+            unsettled = (!is_settled).then(|| unsettled.unwrap_or_else(|| (is_in, Instant::now())));
             let step = decide(&node.instance.id, node.role, &seen);
             stopwatch.enter(step.stage());
             act::act(node, step, &mut progress).await

@@ -5,7 +5,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::BootError;
-use super::decide::{Mark, NEVER_RECORDED, Observed, OwnSwarm};
+use super::decide::{Mark, NEVER_RECORDED, Observed, OwnSwarm, names};
 use super::lost::{OwnMembers, Vigil};
 use super::recreate::{self, Former};
 use super::relief::{self, Relief};
@@ -39,13 +39,11 @@ pub async fn observe(
     let is_named = open.is_some() && named.is_some() && named == local.swarm_id.as_deref();
     let is_in_doubt = local.state != LocalState::Inactive && !is_named;
     let is_moved = local.advertises_other_than(node.address);
-    let is_row_ours =
-        member.as_ref().is_some_and(|row| Some(&row.node_id) == local.node_id.as_ref());
+    let is_row_ours = names(member.as_ref(), &local);
     let is_joining = match local.state {
-        LocalState::Pending | LocalState::Error if !is_row_ours => {
-            is_joining(node.ledger.fetch_attempt(&node.instance.id).await?, member.as_ref())
-        }
-        _ => Fact::CannotTell,
+        LocalState::Inactive | LocalState::Locked => Fact::CannotTell,
+        _ if is_row_ours || local.is_sound() => Fact::CannotTell,
+        _ => is_joining(node.ledger.fetch_attempt(&node.instance.id).await?, member.as_ref()),
     };
     let certified = certificate.as_ref().ok().copied().flatten();
     let may_need_relief = is_moved

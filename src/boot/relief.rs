@@ -15,18 +15,21 @@ use crate::swarm::{LocalNode, LocalState};
 pub const MOVED: &str = "the swarm knows this node by an address that is not its own";
 pub const TAKEN_OUT: &str = "another manager has taken it out of raft";
 const REFUSED: &str = "this node's certificate is refused";
-const STUCK: &str = "this manager was let in, and Docker does not get it into the swarm";
+const STUCK: &str = "this manager was let into raft, and its Docker never got a leader";
 const NOBODY_CAN: &str = "another manager that has a leader, to take this one out";
 const TO_BE_TAKEN_OUT: &str = "another manager to take this one out of raft, so that it joins anew";
 
-/// Docker is in the charter's swarm, by an address that is not this node's, or as a worker although this node has
-/// asked to be taken out of raft. A manager that raft reaches all the same serves where nobody can take it out.
+/// Docker is in the charter's swarm: by an address that is not this node's, as a worker although this node has
+/// asked to be taken out of raft, or as a manager that never had a leader. One that has moved and that raft
+/// reaches all the same serves where nobody can take it out.
 pub fn of_settled(seen: &Observed) -> Option<Step> {
     if seen.local.is_manager {
         let unable = || Step::Wait { why: format!("{NOBODY_CAN}: {MOVED}") };
-        return seen.is_moved.then(|| {
-            be_taken_out(seen, MOVED).or_else(|| (!seen.local.is_sound()).then(unable))
-        })?;
+        return match seen.local.is_sound() {
+            true => seen.is_moved.then(|| be_taken_out(seen, MOVED))?,
+            false if seen.is_moved => Some(be_taken_out(seen, MOVED).unwrap_or_else(unable)),
+            false => of_stuck(seen),
+        };
     }
     match own_request(seen) {
         Some(request) if !request.is_out => Some(Step::Wait { why: TO_BE_TAKEN_OUT.to_owned() }),
@@ -35,19 +38,21 @@ pub fn of_settled(seen: &Observed) -> Option<Step> {
     }
 }
 
-/// Its certificate says that it was let into raft, and Docker calls it pending for too long: it counts in the
-/// quorum and does nothing for it. One that was Ready is never stuck: the quorum needs what it has of raft, and a
-/// restart may take its time.
+/// It was let into raft, as its certificate says where Docker calls it pending, and for too long it has been
+/// pending, or active without a leader: it counts in the quorum and does nothing for it. One that was Ready is never
+/// stuck: the quorum needs what it has of raft, and a restart may take its time.
 pub fn is_stuck(
     local: &LocalNode,
     certified: Option<Role>,
     is_joining: Fact,
     unsettled_for: Duration,
 ) -> bool {
-    local.state == LocalState::Pending
-        && certified == Some(Role::Manager)
-        && is_joining.is_yes()
-        && unsettled_for >= STUCK_TIME
+    let is_let_in = match local.state {
+        LocalState::Pending => certified == Some(Role::Manager),
+        LocalState::Active => local.is_manager && !local.is_sound(),
+        _ => false,
+    };
+    is_let_in && is_joining.is_yes() && unsettled_for >= STUCK_TIME
 }
 
 /// What this very node has asked.

@@ -44,14 +44,15 @@ pub struct Observed {
     /// time to look, or nobody could say.
     pub absence: Option<Absence>,
     /// Has this node begun to join and never been Ready? Looked up only where Docker is neither in nor
-    /// out, and no row says whose node this is.
+    /// out, or in and of no use, and no row says whose node this is.
     pub is_joining: Fact,
     /// Docker advertises another address than this node's.
     pub is_moved: bool,
     /// What the other managers can do for one of them that cannot be of use as it is: see [`super::relief`]. Looked
     /// up only there.
     pub relief: Option<Relief>,
-    /// For how long Docker has been neither in nor out.
+    /// For how long Docker has been neither in nor out, or in and not sound; a change from one to the other
+    /// begins anew.
     pub unsettled_for: Duration,
     /// For how long a claim of this node's holds: `boot.lease`.
     pub lease: Duration,

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use anyhow::{Context, ensure};
 use harness::PATIENCE;
 use harness::departures::node_id;
+use harness::gate::Gate;
 use harness::secs;
 use harness::swarm::{self, CLUSTER};
 use serde_json::json;
 use skep_sim::fleet::{Fleet, Instance};
+use skep_sim::machines::SlowLink;
 
 use super::own_care::{expire, is_back, join_elsewhere};
 
@@ -117,5 +119,49 @@ async fn a_manager_whose_certificate_has_expired_joins_anew() -> anyhow::Result<
     ensure!(stuck.log().contains(ASKED), "{}", stuck.log());
     is_forgotten(&fleet).await?;
     assert_eq!(node_id(&survivor).await?, stays, "nobody else was touched");
+    fleet.stop().await
+}
+
+/// As when its Docker hangs while it catches up with raft: let in, counted, and of no use. Here its port is
+/// closed in that moment, and open again when it comes anew.
+#[tokio::test]
+async fn a_manager_that_was_let_in_and_never_got_in_joins_anew() -> anyhow::Result<()> {
+    let (gate, options) = Gate::new(false)?;
+    let fleet = swarm::standing(options, 3, 0).await?;
+    gate.close();
+    swarm::resize(&fleet, "manager", 4)?;
+    let stuck = swarm::newest(&fleet, "manager", 4).await?;
+    // What the join takes is long enough to be seen.
+    stuck.slow(Some(SlowLink { kbit_per_s: 64, queue: secs(2) }))?;
+    gate.open_for(&stuck)?;
+    let raft_address = format!("{}:2377", stuck.address());
+    let before = fleet
+        .wait_for("it to be let into raft", PATIENCE, async || {
+            let nodes = fleet.nodes().await?;
+            let listed = nodes.into_iter().find(|node| {
+                let raft = node.manager_status.as_ref();
+                raft.and_then(|raft| raft.addr.as_ref()) == Some(&raft_address)
+            });
+            Ok(listed.and_then(|node| node.id))
+        })
+        .await?;
+    let rule = "INPUT -i ens5 -p tcp --dport 2377 -j DROP";
+    swarm::sh(&stuck, &format!("iptables -I {rule}")).await?;
+    stuck.slow(None)?;
+    show("shut out", &stuck).await?;
+    swarm::logged(&fleet, &stuck, ASKED).await?;
+    show("has asked", &stuck).await?;
+    println!("{}", swarm::summary(&fleet.nodes().await?));
+    fleet
+        .wait_until("the others to have taken it out", PATIENCE, async || {
+            let nodes = fleet.nodes().await?;
+            let listed = nodes.iter().find(|node| node.id.as_ref() == Some(&before));
+            Ok(listed.is_none_or(|node| node.manager_status.is_none()))
+        })
+        .await?;
+    swarm::sh(&stuck, &format!("iptables -D {rule}")).await?;
+    swarm::whole(&fleet, 4, 0).await?;
+    ensure!(node_id(&stuck).await? != before, "it is the node that it was");
+    assert_eq!(swarm::said(&fleet, stuck.id()).0, ["SUCCESS"]);
     fleet.stop().await
 }

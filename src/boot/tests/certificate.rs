@@ -251,9 +251,12 @@ proptest! {
             is_manager || (role == Role::Manager || is_promoted) && state != LocalState::Active;
         match decide("i-0", role, &seen) {
             Step::AskOut { .. } => {
-                let never_got_in = state == LocalState::Pending && is_joining == Fact::Yes;
+                let is_let_in = match state {
+                    LocalState::Active => is_manager && !seen.local.is_sound(),
+                    _ => state == LocalState::Pending && is_promoted,
+                };
                 prop_assert!(certified != Some("theirs"));
-                prop_assert!(is_row_ours || never_got_in && is_promoted);
+                prop_assert!(is_row_ours || is_let_in && is_stuck && is_joining == Fact::Yes);
             }
             Step::Discard { .. } if certified == Some("theirs") => prop_assert!(false, "not ours"),
             Step::Discard { .. } if certified.is_none() => {
