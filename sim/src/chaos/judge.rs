@@ -271,20 +271,69 @@ mod tests {
         moments.completions.push(completion(ActionResult::Continue));
         edit(&mut record, &mut moments, &mut logs);
         let before = Before::default();
-        let round = Round {
-            record: &record,
-            before: &before,
-            moments: &moments,
+        let cost = Cost { mib: 20.0, descriptors: 30, threads: 3 };
+        Round { requests: vec![call(by)], logs, ..round(&record, &before, &moments, hurt, cost) }
+            .violations()
+            .join("; ")
+    }
+
+    /// A round in which nothing was called or written.
+    fn round<'a>(
+        record: &'a Record,
+        before: &'a Before,
+        moments: &'a Moments,
+        hurt: &'a Hurt,
+        cost: Cost,
+    ) -> Round<'a> {
+        Round {
+            record,
+            before,
+            moments,
             hurt,
             profile: Profile::Soft,
-            requests: vec![call(by)],
-            logs,
-            costs: BTreeMap::from([(
-                ID.to_owned(),
-                Cost { mib: 20.0, descriptors: 30, threads: 3 },
-            )]),
+            requests: Vec::new(),
+            logs: BTreeMap::new(),
+            costs: BTreeMap::from([(ID.to_owned(), cost)]),
+        }
+    }
+
+    #[test]
+    fn a_skep_that_takes_too_much_is_named() {
+        let (record, before, moments) = (record(), Before::default(), Moments::default());
+        let hurt = Hurt::default();
+        let seen = |mib, descriptors| {
+            let cost = Cost { mib, descriptors, threads: 3 };
+            round(&record, &before, &moments, &hurt, cost).violations().join("; ")
         };
-        round.violations().join("; ")
+        assert_eq!(seen(MEMORY_MIB, DESCRIPTORS), "");
+        assert_eq!(seen(65.0, 30), "skep of manager-1 has 65 MiB and 30 descriptors");
+        assert_eq!(seen(20.0, 301), "skep of manager-1 has 20 MiB and 301 descriptors");
+    }
+
+    #[test]
+    fn a_swarm_without_a_leader_for_long_is_one_where_no_majority_was_disturbed() {
+        let leads: bollard::models::Node = serde_json::from_value(serde_json::json!({
+            "ID": "manager-1",
+            "Spec": { "Role": "manager", "Availability": "active" },
+            "Status": { "State": "ready", "Addr": "10.78.0.4" },
+            "ManagerStatus":
+                { "Leader": true, "Reachability": "reachable", "Addr": "10.78.0.4:2377" },
+        }))
+        .unwrap();
+        let (before, moments) = (Before::default(), Moments::default());
+        let cost = Cost { mib: 20.0, descriptors: 30, threads: 3 };
+        let seen = |seconds_ago, profile, hurt: &Hurt| {
+            let mut record = record();
+            let now = record.now();
+            record.swarm.listed(std::slice::from_ref(&leads), now - seconds_ago);
+            let seen = round(&record, &before, &moments, hurt, cost);
+            Round { profile, ..seen }.violations().join("; ")
+        };
+        let (unhurt, hurt) = (Hurt::default(), Hurt { quorum: true, ..Hurt::default() });
+        assert_eq!(seen(80.0, Profile::Soft, &unhurt), "");
+        assert!(seen(100.0, Profile::Soft, &unhurt).starts_with("no leader for 100 s"));
+        assert_eq!(seen(100.0, Profile::Soft, &hurt), "");
+        assert_eq!(seen(100.0, Profile::Hard, &unhurt), "", "two of its acts may meet");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 
+use anyhow::Context;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -48,11 +49,12 @@ pub async fn observe(
         match event.kind {
             EventKind::HookCompleted { instance_id, hook, result } if hook == TERMINATION_HOOK => {
                 let instance = fleet.instance(&instance_id);
+                let instance = instance.with_context(|| format!("no instance {instance_id}"))?;
                 moments.completions.push(Completion {
                     at: record.borrow().now(),
                     result,
-                    containers: instance.as_ref().map_or(0, |it| it.running_containers()),
-                    has_skep: instance.is_some_and(|it| it.skep_running()),
+                    containers: instance.running_containers(),
+                    has_skep: instance.skep_running(),
                     instance: instance_id,
                 });
             }

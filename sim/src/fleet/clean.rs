@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use nix::errno::Errno;
 
 use super::netns::Namespace;
 use super::run::{self, REGISTER, Record};
@@ -110,15 +111,24 @@ pub(crate) fn remove_cgroup(name: &str) {
     }
 }
 
-/// How many children of a cgroup have processes in them.
+/// How many children of a cgroup have processes in them. One that cannot be read counts, unless it has just gone.
 pub(crate) fn busy_children(name: &str) -> usize {
+    let has_gone = |error: &std::io::Error| {
+        error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ENODEV as i32)
+    };
     let count = |hierarchy: PathBuf| {
-        let children = fs::read_dir(hierarchy.join(name.trim_start_matches('/')));
-        let is_busy = |child: &fs::DirEntry| {
-            let processes = fs::read_to_string(child.path().join("cgroup.procs"));
-            processes.is_ok_and(|processes| !processes.is_empty())
+        let is_busy = |child: &std::io::Result<fs::DirEntry>| match child {
+            Ok(child) => match fs::read_to_string(child.path().join("cgroup.procs")) {
+                Ok(processes) => !processes.is_empty(),
+                // Files stand beside the children.
+                Err(error) => error.kind() != ErrorKind::NotADirectory && !has_gone(&error),
+            },
+            Err(_) => true,
         };
-        children.map_or(0, |children| children.flatten().filter(is_busy).count())
+        match fs::read_dir(hierarchy.join(name.trim_start_matches('/'))) {
+            Ok(children) => children.filter(is_busy).count(),
+            Err(error) => usize::from(!has_gone(&error)),
+        }
     };
     // A container is in every hierarchy, or in those whose controllers it uses.
     hierarchies().into_iter().map(count).max().unwrap_or_default()
