@@ -7,10 +7,9 @@ use std::sync::Arc;
 use anyhow::ensure;
 use harness::PATIENCE;
 use harness::departures::{Leaver, options_with, running, shell, signal, standing};
-use harness::secs;
-use skep_sim::fleet::{ClusterSpec, Fleet, Instance, service};
+use skep_sim::fleet::{ClusterSpec, Fleet, Instance};
 
-use super::shippers::{arrived_once, talk};
+use super::shippers::{arrived_once, talkers};
 
 /// A line that CloudWatch Logs takes in pieces.
 const LONG: usize = 600_000;
@@ -23,12 +22,12 @@ async fn the_tail_of_everything_arrives_without_a_shipper() -> anyhow::Result<()
     for (worker, to) in workers.iter().zip(["logs:/skep/demo", "s3://logs/nodes"]) {
         ships_to(&fleet, worker, to).await?;
     }
-    let mut talkers = service("web", 6, talk(), secs(20))?;
-    if let Some(task) = talkers.task_template.as_mut() {
+    let mut web = talkers("web", 6)?;
+    if let Some(task) = web.task_template.as_mut() {
         let placement = task.placement.get_or_insert_default();
         placement.constraints = Some(vec!["node.role==worker".to_owned()]);
     }
-    fleet.manager_docker().await?.create_service(talkers, None).await?;
+    fleet.manager_docker().await?.create_service(web, None).await?;
     running(&fleet, "web", 6).await?;
 
     // CloudWatch Logs does not answer, and skep dies over it: the next one goes on.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use bollard::models::{Node, NodeState, ServiceSpec, TaskSpecLogDriver, TaskSpecPlacement};
+use bollard::models::{ServiceSpec, TaskSpecLogDriver, TaskSpecPlacement};
 use harness::PATIENCE;
 use harness::departures::{Leaver, flusher, options_with, running, shell, standing};
 use harness::secs;
@@ -39,28 +39,9 @@ async fn every_line_arrives_once_and_a_lost_receiver_holds_nobody() -> anyhow::R
         let stats = format!("{}/stats", worker.dir().display());
         flusher(worker, "rsyslog", &script.replace("/var/log/rsyslog-stats.json", &stats))?;
     }
-    let listed_as = async |state| {
-        fleet
-            .wait_until(&format!("workers that are {state}"), PATIENCE, async || {
-                let nodes = fleet.nodes().await?;
-                let is_so =
-                    |node: &&Node| node.status.as_ref().and_then(|it| it.state) == Some(state);
-                let is_worker = |node: &&Node| node.manager_status.is_none();
-                Ok(nodes.iter().filter(is_worker).filter(is_so).count() == workers.len())
-            })
-            .await
-    };
-    // Docker's driver looks for the journal once, when it starts. Docker 20.10 lists a worker as Down for good
-    // if its last heartbeat expires while it registers again: it comes back after that.
-    for worker in &workers {
-        worker.stop_dockerd().await?;
-    }
-    listed_as(NodeState::DOWN).await?;
-    for worker in &workers {
-        worker.start_dockerd()?;
-    }
-    listed_as(NodeState::READY).await?;
     let [first, second, third] = &workers[..] else { anyhow::bail!("three workers") };
+    // Docker's driver looks for the journal once, when it starts.
+    tokio::try_join!(first.restart_dockerd(), second.restart_dockerd(), third.restart_dockerd())?;
 
     let elsewhere = format!("node.hostname!={}", third.hostname());
     for driver in ["journald", "syslog"] {
@@ -152,7 +133,7 @@ async fn says_what_is_unsent_and_leaves_in_time(
 }
 
 /// Says `<container> <n>` once a second, at SIGTERM as fast as it can, and then how many lines there were.
-pub fn talk() -> Vec<String> {
+fn talk() -> Vec<String> {
     let script = format!(
         "i=0; line() {{ i=$((i+1)); echo \"$HOSTNAME $i\"; }}\n\
          trap 'n=0; while [ $n -lt {LAST_WORDS} ]; do n=$((n+1)); line; done; \
@@ -160,6 +141,13 @@ pub fn talk() -> Vec<String> {
          while :; do line; sleep 1 & wait $!; done"
     );
     ["sh", "-c", &script].map(str::to_owned).to_vec()
+}
+
+/// A service of tasks that [`talk`], each under a host name of its own.
+pub fn talkers(name: &str, tasks: u32) -> anyhow::Result<ServiceSpec> {
+    let mut spec = service(name, tasks, talk(), secs(20))?;
+    spec.task_template.as_mut().context("a task")?.networks = None;
+    Ok(spec)
 }
 
 /// Tasks that [`talk`] by a log driver.
@@ -170,7 +158,7 @@ async fn talking(
     driver: &str,
     constraint: &str,
 ) -> anyhow::Result<()> {
-    let mut spec: ServiceSpec = service(name, tasks, talk(), secs(20))?;
+    let mut spec = talkers(name, tasks)?;
     let template = spec.task_template.as_mut().context("a task")?;
     let options = match driver {
         "syslog" => [("syslog-address".to_owned(), "tcp://127.0.0.1:1514".to_owned())].into(),

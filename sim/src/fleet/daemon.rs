@@ -13,6 +13,9 @@ use super::process::{Exit, Process};
 
 /// How long dockerd gets to stop when it is asked to.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
+/// Managers wait three times 5 to 5.5 s for the next heartbeat of a node. Docker 20.10 lists a node as Down for as
+/// long as its session lasts if that time ends while the node registers again.
+const LAST_HEARTBEAT: Duration = Duration::from_secs(18);
 
 /// The daemon of one instance.
 #[derive(Debug, Default)]
@@ -99,6 +102,7 @@ impl Instance {
     /// Stops dockerd, starts it again and waits for its API.
     pub async fn restart_dockerd(self: &Arc<Self>) -> anyhow::Result<()> {
         self.stop_dockerd().await?;
+        tokio::time::sleep(LAST_HEARTBEAT).await;
         self.start_dockerd()?;
         self.wait_docker().await.map(drop)
     }

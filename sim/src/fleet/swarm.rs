@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use bollard::Docker;
 use bollard::models::{
-    Node, ServiceSpec, ServiceSpecMode, ServiceSpecModeReplicated, Task, TaskSpec,
-    TaskSpecContainerSpec, TaskState,
+    NetworkAttachmentConfig, Node, ServiceSpec, ServiceSpecMode, ServiceSpecModeReplicated, Task,
+    TaskSpec, TaskSpecContainerSpec, TaskState,
 };
 use bollard::query_parameters::ListTasksOptionsBuilder;
 use tokio::time::Instant;
@@ -192,8 +192,8 @@ pub fn is_running(task: &Task) -> bool {
         && task.status.as_ref().and_then(|status| status.state) == Some(TaskState::RUNNING)
 }
 
-/// A replicated service of the preloaded image. No ports and no network: this kernel may have no
-/// IP_VS.
+/// A replicated service of the preloaded image, in its host's network: a network of their own costs Docker more than
+/// anything else that it does for tasks, and this kernel may have no IP_VS for published ports.
 pub fn service(
     name: &str,
     replicas: u32,
@@ -209,7 +209,14 @@ pub fn service(
     };
     Ok(ServiceSpec {
         name: Some(name.to_owned()),
-        task_template: Some(TaskSpec { container_spec: Some(container), ..Default::default() }),
+        task_template: Some(TaskSpec {
+            container_spec: Some(container),
+            networks: Some(vec![NetworkAttachmentConfig {
+                target: Some("host".to_owned()),
+                ..Default::default()
+            }]),
+            ..Default::default()
+        }),
         mode: Some(ServiceSpecMode {
             replicated: Some(ServiceSpecModeReplicated { replicas: Some(replicas.into()) }),
             ..Default::default()
