@@ -131,10 +131,17 @@ fn node_id(seen: &Observed) -> &str {
 }
 
 /// A look may be seconds old where the ledger does not answer, and where no manager drains the node the swarm starts
-/// tasks here again: the next look sees them, and they get their grace.
+/// tasks here again: the next look sees them, and they get their grace. One that would start while the node leaves
+/// would be killed at once: it has done nothing yet, and is removed. Docker refuses that where it has started.
 async fn has_new_tasks(node: &Node, seen: &Observed) -> Result<bool, LeaveError> {
     if seen.clock.stop_over {
         return Ok(false);
+    }
+    for task in node.swarm.fetch_unstarted_tasks().await? {
+        match node.swarm.remove_container(&task.id, false).await {
+            Ok(()) => tracing::info!(container = task.name, "removed a task that had not started"),
+            Err(error) => tracing::debug!("{error}"),
+        }
     }
     let containers = node.swarm.fetch_containers().await?;
     Ok(containers.iter().any(|container| container.task_id.is_some()))

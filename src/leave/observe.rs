@@ -379,6 +379,9 @@ mod tests {
             engine.lock().asked.iter().any(|asked| asked.what.starts_with("POST /swarm/leave"))
         };
         assert!(!leave(&mut memory, &budget, &seen).await, "the look is older than the task");
+        let is_removal = |what: &str| what.starts_with("DELETE /containers/c1");
+        let removals: Vec<String> = engine.lock().asked.iter().map(|it| it.what.clone()).collect();
+        assert!(removals.iter().any(|it| is_removal(it) && !it.contains("force=true")));
         let mut seen = look(&mut memory).await;
         assert!(!seen.is_flushed && seen.task_containers == 1);
 

@@ -139,9 +139,24 @@ impl Swarm {
     /// # Errors
     /// When Docker does not list its containers.
     pub async fn fetch_ended_tasks(&self) -> Result<Vec<TaskContainer>, SwarmError> {
+        self.fetch_tasks_that_are(&["exited", "dead"]).await
+    }
+
+    /// Every task's container that Docker has made and never started.
+    ///
+    /// # Errors
+    /// When Docker does not list its containers.
+    pub async fn fetch_unstarted_tasks(&self) -> Result<Vec<TaskContainer>, SwarmError> {
+        self.fetch_tasks_that_are(&["created"]).await
+    }
+
+    async fn fetch_tasks_that_are(
+        &self,
+        states: &[&str],
+    ) -> Result<Vec<TaskContainer>, SwarmError> {
         let filters = HashMap::from([
             ("label".to_owned(), vec![TASK_LABEL.to_owned()]),
-            ("status".to_owned(), vec!["exited".to_owned(), "dead".to_owned()]),
+            ("status".to_owned(), states.iter().map(|state| (*state).to_owned()).collect()),
         ]);
         let options = &ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let list =
