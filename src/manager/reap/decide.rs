@@ -147,6 +147,13 @@ pub fn is_lifeless(node: &NodeView) -> bool {
     node.is_down() || is_stillborn(node)
 }
 
+/// A manager that raft reaches and that is Down all the same: Docker has lost sight of the node's session, as it can
+/// after a restart of 10 to 15 s. A worker like that helps itself (see `care`).
+#[must_use]
+pub fn is_forgotten(node: &NodeView) -> bool {
+    node.is_down() && node.raft.is_some_and(|raft| raft.is_reachable)
+}
+
 fn is_stillborn(node: &NodeView) -> bool {
     let is_reachable = node.raft.is_some_and(|raft| raft.is_reachable || raft.is_leader);
     node.state == "unknown" && node.hostname.is_empty() && !is_reachable

@@ -262,6 +262,9 @@ impl Memory {
             let so_long = lifeless_for.get(&view.id).copied().unwrap_or_default().as_secs();
             let looks = if view.is_down() { "Down" } else { "never came up" };
             let mut text = format!("{looks} for {so_long} s; {verdict}");
+            if decide::is_forgotten(view) {
+                text.push_str("; raft reaches it, so its Docker runs: restart Docker there, and it is listed again");
+            }
             let refusal = refused.get(&view.id).cloned();
             if let Some(refusal) = &refusal {
                 text.push_str(&format!("; not yet: {refusal}"));

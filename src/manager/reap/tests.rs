@@ -64,6 +64,17 @@ fn survey(answered: &[&str], listed: &[(&str, &str)]) -> Survey {
     }
 }
 
+#[test]
+fn only_a_manager_that_raft_reaches_is_called_down_by_mistake() {
+    let reached = |state: &str, is_reachable| {
+        let raft = Some(RaftView { is_leader: false, is_reachable });
+        is_forgotten(&NodeView { raft, ..manager("node", state, 1) })
+    };
+    assert!(reached("down", true));
+    assert!(!reached("down", false), "it may be dead");
+    assert!(!reached("ready", true) && !is_forgotten(&node("node", "down", 1)));
+}
+
 /// A world, and what is to be made of it.
 #[derive(Debug)]
 struct World {
