@@ -100,12 +100,17 @@ fn check(nodes: &[Node]) -> anyhow::Result<()> {
     for node in nodes {
         let Some(raft) = &node.manager_status else { continue };
         let state = node.status.as_ref().and_then(|status| status.state);
-        ensure!(state != Some(NodeState::DOWN), "a dead member of raft is left: {node:?}");
+        let is_reachable = raft.reachability == Some(Reachability::REACHABLE);
+        // After an election a manager that raft reaches may be Down until it has registered with the new leader.
+        ensure!(
+            state != Some(NodeState::DOWN) || is_reachable,
+            "a dead member of raft is left: {node:?}"
+        );
         if node.spec.as_ref().and_then(|spec| spec.role) == Some(NodeSpecRoleEnum::WORKER) {
             going += 1;
         } else {
             staying += 1;
-            reachable += usize::from(raft.reachability == Some(Reachability::REACHABLE));
+            reachable += usize::from(is_reachable);
         }
     }
     ensure!(going <= 1, "{going} managers are demoted at once: {nodes:?}");

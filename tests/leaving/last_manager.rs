@@ -32,7 +32,7 @@ async fn without_one_it_closes_the_charter_and_says_what_is_lost() -> anyhow::Re
     let options = FleetOptions {
         // The next generation is another swarm.
         one_swarm: false,
-        ..options_with("[leave]\ndeadline = \"20s\"\n")
+        ..options_with("[leave]\ndeadline = \"45s\"\n")
     };
     let fleet = standing(options, &spec).await?;
     fleet.create_service("web", 2, workload::graceful(), secs(10)).await?;
