@@ -32,7 +32,7 @@ use crate::metrics::Stopwatch;
 use crate::node::Node;
 use crate::secrets::{MalformedToken, SecretsError};
 use crate::state::Phase;
-use crate::swarm::{LocalState, SwarmError, SwarmErrorKind};
+use crate::swarm::{LocalNode, LocalState, SwarmError, SwarmErrorKind};
 use crate::watch::Notices;
 
 pub use absence::{Absence, OwnMembers};
@@ -120,6 +120,34 @@ impl NotVisibleYet {
     }
 }
 
+/// Since when every look has found Docker neither in the swarm nor out of it, or in it and not sound.
+#[derive(Debug, Default)]
+struct Unsettled {
+    /// With whether Docker is in the swarm: a change begins anew.
+    since: Option<(bool, Instant)>,
+}
+
+impl Unsettled {
+    fn see(&mut self, local: &LocalNode, now: Instant) {
+        let is_in = local.state == LocalState::Active;
+        let is_unsettled = match local.state {
+            LocalState::Pending | LocalState::Error => true,
+            LocalState::Active => !local.is_sound(),
+            LocalState::Inactive | LocalState::Locked => false,
+        };
+        let before = self.since.filter(|(was_in, _)| *was_in == is_in);
+        self.since = is_unsettled.then(|| before.unwrap_or((is_in, now)));
+    }
+
+    fn end(&mut self) {
+        self.since = None;
+    }
+
+    fn lasted(&self, now: Instant) -> Duration {
+        self.since.map_or(Duration::ZERO, |(_, since)| now - since)
+    }
+}
+
 /// Takes this node into the charter's swarm, until `deadline`; `None` when a notice comes first.
 /// A step that has begun is seen to its end even then: a join that is not waited for would go on
 /// behind our back.
@@ -172,13 +200,12 @@ async fn within(
 async fn rounds(node: &Node, notices: &Notices) -> Result<Option<Membership>, BootError> {
     let mut not_visible_yet = NotVisibleYet::default();
     let mut progress = Progress::default();
-    // With whether Docker is in the swarm.
-    let mut unsettled: Option<(bool, Instant)> = None;
+    let mut unsettled = Unsettled::default();
     let mut is_departure_known = false;
     let mut stopwatch = Stopwatch::default();
     stopwatch.enter("look");
     while notices.now().is_none() {
-        let unsettled_for = unsettled.map_or(Duration::ZERO, |(_, since)| since.elapsed());
+        let unsettled_for = unsettled.lasted(Instant::now());
         let round = async {
             // In one round trip: a departure that a crash has interrupted comes before joining.
             let (seen, departure) = tokio::try_join!(
@@ -196,10 +223,7 @@ async fn rounds(node: &Node, notices: &Notices) -> Result<Option<Membership>, Bo
             if notices.now().is_some() {
                 return Ok(Next::LookAtOnce);
             }
-            let is_in = seen.local.state == LocalState::Active;
-            let is_settled = is_out || seen.local.is_sound();
-            unsettled = unsettled.filter(|(was_in, _)| *was_in == is_in);
-            unsettled = (!is_settled).then(|| unsettled.unwrap_or_else(|| (is_in, Instant::now())));
+            unsettled.see(&seen.local, Instant::now());
             let step = decide(&node.instance.id, node.role, &seen);
             stopwatch.enter(step.stage());
             act::act(node, step, &mut progress).await
@@ -217,6 +241,8 @@ async fn rounds(node: &Node, notices: &Notices) -> Result<Option<Membership>, Bo
                     return Err(error);
                 }
                 progress.joining.vigil.interrupt();
+                // Nobody has looked: it may have been well in between.
+                unsettled.end();
                 let problem = crate::errors::chain(&error);
                 node.state.enter(Phase::Booting, format!("trying again after: {problem}"));
                 progress.pause(notices).await;

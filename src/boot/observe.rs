@@ -11,7 +11,7 @@ use super::recreate::{self, Former};
 use super::relief::{self, Relief};
 use crate::fact::Fact;
 use crate::instance::Role;
-use crate::ledger::{Attempt, CharterPhase, Member};
+use crate::ledger::{Attempt, CharterPhase, LedgerError, Member};
 use crate::node::Node;
 use crate::peers::{find_manager, is_led, no_leader};
 use crate::swarm::{CLUSTER_LABEL, Certified, Cluster, LocalNode, LocalState, NodeView};
@@ -40,10 +40,18 @@ pub async fn observe(
     let is_in_doubt = local.state != LocalState::Inactive && !is_named;
     let is_moved = local.advertises_other_than(node.address);
     let is_row_ours = names(member.as_ref(), &local);
-    let is_joining = match local.state {
-        LocalState::Inactive | LocalState::Locked => Fact::CannotTell,
-        _ if is_row_ours || local.is_sound() => Fact::CannotTell,
-        _ => is_joining(node.ledger.fetch_attempt(&node.instance.id).await?, member.as_ref()),
+    let may_be_joining = match local.state {
+        LocalState::Pending | LocalState::Error => !is_row_ours,
+        LocalState::Active => !is_row_ours && local.is_manager && !local.is_sound(),
+        LocalState::Inactive | LocalState::Locked => false,
+    };
+    let is_joining = match may_be_joining {
+        true => match node.ledger.fetch_attempt(&node.instance.id).await {
+            Ok(attempt) => is_joining(attempt, member.as_ref()),
+            Err(LedgerError::Malformed { .. }) => Fact::CannotTell,
+            Err(error) => return Err(error.into()),
+        },
+        false => Fact::CannotTell,
     };
     let certified = certificate.as_ref().ok().copied().flatten();
     let may_need_relief = is_moved

@@ -10,18 +10,19 @@ use super::types::{Observed, STUCK_TIME, Step};
 use crate::fact::Fact;
 use crate::instance::Role;
 use crate::ledger::Rejoin;
+use crate::peers::no_leader;
 use crate::swarm::{LocalNode, LocalState};
 
 pub const MOVED: &str = "the swarm knows this node by an address that is not its own";
 pub const TAKEN_OUT: &str = "another manager has taken it out of raft";
 const REFUSED: &str = "this node's certificate is refused";
-const STUCK: &str = "this manager was let into raft, and its Docker never got a leader";
+const STUCK: &str = "this manager was let into raft, and its Docker does not get a leader";
 const NOBODY_CAN: &str = "another manager that has a leader, to take this one out";
 const TO_BE_TAKEN_OUT: &str = "another manager to take this one out of raft, so that it joins anew";
 
-/// Docker is in the charter's swarm: by an address that is not this node's, as a worker although this node has
-/// asked to be taken out of raft, or as a manager that never had a leader. One that has moved and that raft
-/// reaches all the same serves where nobody can take it out.
+/// Docker is in the charter's swarm. That is of no use by an address that is not this node's, as a worker where this
+/// node has asked to be taken out of raft, or as a manager that does not get a leader. A manager that has moved and
+/// is sound all the same serves where nobody can take it out.
 pub fn of_settled(seen: &Observed) -> Option<Step> {
     if seen.local.is_manager {
         let unable = || Step::Wait { why: format!("{NOBODY_CAN}: {MOVED}") };
@@ -38,9 +39,9 @@ pub fn of_settled(seen: &Observed) -> Option<Step> {
     }
 }
 
-/// It was let into raft, as its certificate says where Docker calls it pending, and for too long it has been
-/// pending, or active without a leader: it counts in the quorum and does nothing for it. One that was Ready is never
-/// stuck: the quorum needs what it has of raft, and a restart may take its time.
+/// It was let into raft, and for too long Docker has called it pending, or active without a leader: it counts in the
+/// quorum and does nothing for it. Where Docker is pending, the certificate says that it was let in. One that has
+/// written its row since it began to join is not stuck: the quorum needs what it has of raft.
 pub fn is_stuck(
     local: &LocalNode,
     certified: Option<Role>,
@@ -49,7 +50,7 @@ pub fn is_stuck(
 ) -> bool {
     let is_let_in = match local.state {
         LocalState::Pending => certified == Some(Role::Manager),
-        LocalState::Active => local.is_manager && !local.is_sound(),
+        LocalState::Active => local.is_manager && no_leader(None, local).is_no(),
         _ => false,
     };
     is_let_in && is_joining.is_yes() && unsettled_for >= STUCK_TIME

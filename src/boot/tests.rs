@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 use super::decide::decide;
 use super::relief::MOVED;
 use super::types::{Mark, Observed, OwnSwarm, Refusal, SETTLE_TIME, STUCK_TIME, Step};
-use super::{CONSISTENCY_GRACE, NotVisibleYet, Outlook};
+use super::{CONSISTENCY_GRACE, NotVisibleYet, Outlook, Unsettled};
 use crate::fact::Fact;
 use crate::instance::Role;
 use crate::ledger::{Charter, CharterPhase, MemberState, Traces};
@@ -383,6 +383,32 @@ fn a_worker_whose_certificate_is_refused_is_given_up_a_manager_never() {
     assert!(matches!(step(Role::Manager, &seen), Step::Wait { .. }));
     seen.unsettled_for = SETTLE_TIME;
     assert!(matches!(step(Role::Worker, &seen), Step::Wait { .. }));
+}
+
+#[test]
+fn a_node_is_unsettled_for_as_long_as_every_look_says_so_in_one_way() {
+    let start = tokio::time::Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let sound = |state| {
+        let mut local = observed(state).local;
+        (local.has_managers, local.error) = (true, String::new());
+        local
+    };
+    let unsound = LocalNode { error: "no leader".into(), ..sound(LocalState::Active) };
+    let (pending, error) = (sound(LocalState::Pending), sound(LocalState::Error));
+    let mut unsettled = Unsettled::default();
+    let mut lasted = |local: &LocalNode, seconds| {
+        unsettled.see(local, at(seconds));
+        unsettled.lasted(at(seconds)).as_secs()
+    };
+    assert_eq!((lasted(&pending, 0), lasted(&error, 60)), (0, 60));
+    assert_eq!((lasted(&unsound, 70), lasted(&unsound, 100)), (0, 30), "another matter");
+    assert_eq!((lasted(&pending, 110), lasted(&pending, 120)), (0, 10));
+    for ends in [LocalState::Active, LocalState::Inactive, LocalState::Locked] {
+        assert_eq!((lasted(&sound(ends), 130), lasted(&pending, 140)), (0, 0), "{ends:?}");
+    }
+    unsettled.end();
+    assert_eq!(unsettled.lasted(at(300)), Duration::ZERO, "a look has failed");
 }
 
 #[test]

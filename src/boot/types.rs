@@ -44,7 +44,7 @@ pub struct Observed {
     /// time to look, or nobody could say.
     pub absence: Option<Absence>,
     /// Has this node begun to join and never been Ready? Looked up only where Docker is neither in nor
-    /// out, or in and of no use, and no row says whose node this is.
+    /// out, or in as a manager that is not sound, and no row says whose node this is.
     pub is_joining: Fact,
     /// Docker advertises another address than this node's.
     pub is_moved: bool,

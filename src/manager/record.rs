@@ -127,11 +127,10 @@ async fn find_group(node: &mut Node) -> bool {
 }
 
 async fn forget_attempt(node: &Node) -> Result<(), LedgerError> {
-    node.ledger.delete_attempt(&node.instance.id).await?;
-    match node.role {
-        Role::Manager => node.ledger.forget_rejoin(&node.instance.id).await,
-        Role::Worker => Ok(()),
+    if node.role == Role::Manager {
+        node.ledger.forget_rejoin(&node.instance.id).await?;
     }
+    node.ledger.delete_attempt(&node.instance.id).await
 }
 
 /// A tag that cannot become a label keeps nobody out: it is said, and left out.

@@ -2,8 +2,8 @@
 //! cannot leave by themselves: see [`crate::ledger::Rejoin`].
 //!
 //! Guarantees: one at a time, in turn with departures and the dead, and never where the rest would have no
-//! majority that is reachable. Only the node that the ledger knows as the asking instance's is demoted; where that
-//! instance was never Ready, the node that Docker lists at the address of its attempt to join, and does not call
+//! majority that is reachable. Only the node that the ledger knows as the asking instance's is demoted, and only
+//! where its row is older than the request; where that instance was never Ready, the node that Docker lists at the address of its attempt to join, and does not call
 //! well. Nothing is confirmed before the managers' list shows the node as a plain worker, or not at all; nothing is taken off the list before it is confirmed and Down. Each look starts
 //! afresh, and each act is conditional or harmless to repeat.
 
@@ -116,8 +116,9 @@ async fn is_of_its_instance(
     view: Option<&NodeView>,
 ) -> Result<bool, CareError> {
     let own = node.ledger.fetch_member(Role::Manager, &request.instance_id).await?;
-    if own.is_some_and(|row| row.node_id == request.node_id) {
-        return Ok(true);
+    if let Some(row) = own.filter(|row| row.node_id == request.node_id) {
+        // One that was Ready after it had asked asks no more: its request is about to be deleted.
+        return Ok(row.updated_at <= request.at);
     }
     let Some(view) = view else { return Ok(false) };
     let (members, attempt) = tokio::try_join!(
@@ -203,10 +204,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::aws::stub::Stub;
     use crate::fuzz;
     use crate::instance::{Instance, Membership};
     use crate::ledger::MemberState;
     use crate::swarm::RaftView;
+    use crate::swarm::tests::fake_engine::{FakeEngine, RELEASES};
 
     /// A node as the list may show it: `raft` says whether raft knows and reaches it.
     fn view(id: usize, role: Role, raft: Option<bool>, is_down: bool) -> NodeView {
@@ -288,6 +291,36 @@ mod tests {
         let row = Member::new(&instance, &membership, Role::Manager, MemberState::Ready, now);
         let others = Rows { rows: vec![row], unreadable: BTreeSet::new() };
         assert!(!is_stuck(&hangs, &others, Some(&own)), "it was Ready");
+    }
+
+    /// Whether anything else can be read does not matter then.
+    #[tokio::test]
+    async fn a_row_that_names_the_node_counts_where_it_is_older_than_the_request() {
+        let mut request = request(2, false);
+        request.at = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(100);
+        for (node_id, updated_at, is_its) in [
+            ("node-2", 40, true),
+            ("node-2", 100, true),
+            ("node-2", 101, false),
+            ("node-3", 40, false),
+        ] {
+            let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
+            let node = Node::example(engine.swarm(), &stub).await;
+            let row = serde_json::json!({ "Item": {
+                "instance_id": { "S": "i-1" },
+                "role": { "S": "manager" },
+                "node_id": { "S": node_id },
+                "address": { "S": "10.0.0.3" },
+                "zone": { "S": "a" },
+                "generation": { "N": "1" },
+                "state": { "S": "ready" },
+                "updated_at": { "N": updated_at.to_string() },
+            } });
+            stub.answer(200, &row.to_string());
+            let found = is_of_its_instance(&node, &request, None).await.unwrap();
+            assert_eq!(found, is_its, "{node_id} {updated_at}");
+            assert_eq!(stub.requests().len(), 1);
+        }
     }
 
     #[test]

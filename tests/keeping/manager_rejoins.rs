@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
+use bollard::models::LocalNodeState;
 use harness::PATIENCE;
 use harness::departures::node_id;
 use harness::gate::Gate;
@@ -150,7 +151,8 @@ async fn a_manager_that_was_let_in_and_never_got_in_joins_anew() -> anyhow::Resu
     stuck.slow(None)?;
     show("shut out", &stuck).await?;
     swarm::logged(&fleet, &stuck, ASKED).await?;
-    show("has asked", &stuck).await?;
+    let place = swarm::place(&stuck).await?;
+    assert_eq!(place.local_node_state, Some(LocalNodeState::ACTIVE), "{:?}", place.error);
     println!("{}", swarm::summary(&fleet.nodes().await?));
     fleet
         .wait_until("the others to have taken it out", PATIENCE, async || {
