@@ -130,6 +130,22 @@ fn node_id(seen: &Observed) -> &str {
     seen.local.node_id.as_deref().unwrap_or_default()
 }
 
+/// Not a time that a departure misses.
+const UNSTARTED_PATIENCE: Duration = Duration::from_secs(3);
+
+/// What Docker does not list or remove is killed when the node leaves, as without this.
+async fn remove_unstarted(node: &Node) {
+    let unstarted = node.swarm.fetch_unstarted_tasks().await;
+    let unstarted = unstarted.inspect_err(|error| tracing::debug!("{error}")).unwrap_or_default();
+    let removals = unstarted.iter().map(|task| async {
+        match node.swarm.remove_container(&task.id, false).await {
+            Ok(()) => tracing::info!(container = task.name, "removed a task that had not started"),
+            Err(error) => tracing::debug!("{error}"),
+        }
+    });
+    futures_util::future::join_all(removals).await;
+}
+
 /// A look may be seconds old where the ledger does not answer, and where no manager drains the node the swarm starts
 /// tasks here again: the next look sees them, and they get their grace. One that would start while the node leaves
 /// would be killed at once: it has done nothing yet, and is removed. Docker refuses that where it has started.
@@ -137,11 +153,8 @@ async fn has_new_tasks(node: &Node, seen: &Observed) -> Result<bool, LeaveError>
     if seen.clock.stop_over {
         return Ok(false);
     }
-    for task in node.swarm.fetch_unstarted_tasks().await? {
-        match node.swarm.remove_container(&task.id, false).await {
-            Ok(()) => tracing::info!(container = task.name, "removed a task that had not started"),
-            Err(error) => tracing::debug!("{error}"),
-        }
+    if tokio::time::timeout(UNSTARTED_PATIENCE, remove_unstarted(node)).await.is_err() {
+        tracing::warn!("Docker does not remove the tasks that have not started");
     }
     let containers = node.swarm.fetch_containers().await?;
     Ok(containers.iter().any(|container| container.task_id.is_some()))

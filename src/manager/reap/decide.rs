@@ -147,8 +147,9 @@ pub fn is_lifeless(node: &NodeView) -> bool {
     node.is_down() || is_stillborn(node)
 }
 
-/// A manager that raft reaches and that is Down all the same: Docker has lost sight of the node's session, as it can
-/// after a restart of 10 to 15 s. A worker like that helps itself (see `care`).
+/// A manager that raft reaches and that is Down all the same. Docker 20.10 lists a node as Down for as long as its
+/// session lasts if its last heartbeat before a restart (10 to 15 s) expired while it registered again: the
+/// dispatcher writes Ready first, and stops the old timer after that. Of a worker like that nobody can tell.
 #[must_use]
 pub fn is_forgotten(node: &NodeView) -> bool {
     node.is_down() && node.raft.is_some_and(|raft| raft.is_reachable)
