@@ -15,6 +15,9 @@ use crate::instance::Role;
 use crate::ledger::{MemberState, Rejoin};
 use crate::swarm::LocalState;
 
+const EXPIRED: &str = "x509: certificate has expired or is not yet valid";
+const LEADERLESS: &str = "rpc error: code = Unknown desc = The swarm does not have a leader";
+
 proptest! {
     /// A manager that has moved, whose certificate is refused, or that was let in and never got in, leaves by force on
     /// another manager's word about this very node alone, and asks only where somebody has a leader; with neither
@@ -24,7 +27,7 @@ proptest! {
         state in prop::sample::select(&[LocalState::Active, LocalState::Pending, LocalState::Error]),
         is_manager in any::<bool>(),
         has_managers in any::<bool>(),
-        is_refused in any::<bool>(),
+        error in prop::sample::select(&["", EXPIRED, LEADERLESS]),
         is_moved in any::<bool>(),
         is_stuck in any::<bool>(),
         is_known in any::<bool>(),
@@ -45,9 +48,8 @@ proptest! {
         let is_in = state == LocalState::Active || seen.certified.is_some();
         seen.local.swarm_id = is_in.then(|| "published".into());
         (seen.local.is_manager, seen.local.has_managers) = (is_manager, has_managers);
-        if is_refused {
-            seen.local.error = "x509: certificate has expired or is not yet valid".into();
-        }
+        seen.local.error = error.into();
+        let is_refused = error == EXPIRED;
         let is_unreadable = is_unreadable && seen.certified.is_none() && state != LocalState::Active;
         seen.certificate_error = is_unreadable.then(|| "Input/output error".to_owned());
         (seen.is_moved, seen.is_joining) = (is_moved, is_joining);
@@ -59,7 +61,7 @@ proptest! {
         });
         let is_let_in = match state {
             LocalState::Pending => seen.certified == Some(Role::Manager),
-            LocalState::Active => is_manager && !seen.local.is_sound(),
+            LocalState::Active => is_manager && error == LEADERLESS,
             _ => false,
         };
         let never_got_in = is_let_in && (is_joining, is_stuck, is_row_its) == (Fact::Yes, true, false);
@@ -85,7 +87,7 @@ proptest! {
             Step::Refuse(_) => prop_assert!(
                 state == LocalState::Active && is_manager && is_moved && !is_row_its
             ),
-            Step::Ready(_) => prop_assert!(state == LocalState::Active && has_managers && !is_refused),
+            Step::Ready(_) => prop_assert!(state == LocalState::Active && has_managers && error.is_empty()),
             Step::Wait { why } => prop_assert!(!why.is_empty()),
             step => prop_assert!(false, "no cause for {:?}", step),
         }
@@ -98,7 +100,7 @@ fn a_manager_that_is_refused_asks_after_its_time_and_only_where_somebody_can_hel
     let mut seen = observed(LocalState::Error);
     open(&mut seen, 1, "published");
     seen.local.node_id = Some("node".into());
-    seen.local.error = "x509: certificate has expired or is not yet valid".into();
+    seen.local.error = EXPIRED.into();
     seen.member = Some(row("node", 1, MemberState::Ready));
     let mut step = |is_led, request: Option<Rejoin>, unsettled_for| {
         (seen.relief, seen.unsettled_for) = (Some(Relief { request, is_led }), unsettled_for);
@@ -131,7 +133,7 @@ fn a_manager_that_was_let_in_and_never_got_in_asks_after_its_time() {
     let mut active = Observed { certified: None, ..pending.clone() };
     active.local.state = LocalState::Active;
     (active.local.is_manager, active.local.has_managers) = (true, true);
-    active.local.error = "rpc error: The swarm does not have a leader".into();
+    active.local.error = LEADERLESS.into();
     for stuck in [&pending, &active] {
         let step = |change: fn(&mut Observed)| {
             let mut seen = stuck.clone();
@@ -172,6 +174,8 @@ fn a_manager_that_was_let_in_and_never_got_in_asks_after_its_time() {
     }
     pending.certified = Some(Role::Worker);
     assert!(matches!(decide("i-0", Role::Manager, &pending), Step::Wait { .. }), "not in raft");
+    active.local.error = "rpc error: code = DeadlineExceeded".into();
+    assert!(matches!(decide("i-0", Role::Manager, &active), Step::Wait { .. }), "it cannot tell");
     active.local.error = String::new();
     assert!(matches!(decide("i-0", Role::Manager, &active), Step::Ready(_)), "it is well");
 }
