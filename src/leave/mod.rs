@@ -97,6 +97,7 @@ pub async fn leave(node: &Node, notices: &Notices) -> Outcome {
         }
     };
     node.state.set_recovery_until(None);
+    observe::stop_showing_trouble(node);
     let reason = notices.now().map(|departure| departure.reason);
     let outcome = reason.map_or(outcome, |reason| outcome.on_machine(reason, memory.has_left));
     let killed = memory.all_killed(outcome);

@@ -32,6 +32,16 @@ const DOCKER_PATIENCE: Duration = Duration::from_secs(5);
 /// and one with many containers needs a minute to come up.
 const DOCKER_BACK_WITHIN: Duration = Duration::from_secs(120);
 
+/// Who has the troubles of a departure.
+const LEDGER: &str = "the departure's ledger";
+const DOCKER: &str = "the departure's Docker";
+
+/// The departure is over, and so is what held it up.
+pub fn stop_showing_trouble(node: &Node) {
+    node.state.trouble(LEDGER, None);
+    node.state.trouble(DOCKER, None);
+}
+
 /// What a look has found.
 pub enum Look {
     Seen(Box<Observed>),
@@ -55,8 +65,8 @@ pub async fn observe(
     let drain_trouble =
         memory.drains.why().map(|why| format!("this manager cannot be drained: {why}"));
     let show = |trouble: Option<String>| trouble.map(|trouble| format!("departure: {trouble}"));
-    node.state.trouble("the departure's ledger", show(ledger_trouble.or(write_trouble)));
-    node.state.trouble("the departure's Docker", show(docker_trouble.or(drain_trouble)));
+    node.state.trouble(LEDGER, show(ledger_trouble.or(write_trouble)));
+    node.state.trouble(DOCKER, show(docker_trouble.or(drain_trouble)));
     if memory.member.is_none() {
         memory.member = node.state.now().membership;
     }

@@ -15,12 +15,17 @@ use crate::swarm::{NodeView, Quorum, SwarmError, SwarmErrorKind};
 const DOCKER_PATIENCE: Duration = Duration::from_secs(2);
 /// Until it is certain that it is no election.
 const NO_LEADER: &str = "no leader answers: unless an election ends that within a minute, the quorum is lost, and `skep recover` shows what can be done";
+/// Which says nothing about the swarm.
+const DOCKER_SILENT: &str =
+    "Docker on this host does not answer: whether the swarm has a leader, another manager can say";
 /// Docker's word for a node of which the managers have not heard: nobody vouches for it.
 const UNKNOWN: &str = "unknown";
 
 /// `None` where this node is no manager and so does not know.
 pub async fn view_fleet(node: &Node) -> Option<FleetView> {
-    let is_manager = match timeout(DOCKER_PATIENCE, node.swarm.fetch_local_node()).await {
+    let local = timeout(DOCKER_PATIENCE, node.swarm.fetch_local_node()).await;
+    let is_docker_silent = local.is_err();
+    let is_manager = match local {
         Ok(local) => local.ok()?.is_manager,
         Err(_) => node.role == Role::Manager,
     };
@@ -38,9 +43,10 @@ pub async fn view_fleet(node: &Node) -> Option<FleetView> {
         _ => Vec::new(),
     };
     let nodes = nodes.unwrap_or_else(|_| Err(SwarmError::silent("list the nodes")));
-    let is_leaderless = nodes
-        .as_ref()
-        .is_err_and(|error| error.kind == SwarmErrorKind::NoLeader || error.is_silence());
+    let is_leaderless = !is_docker_silent
+        && nodes
+            .as_ref()
+            .is_err_and(|error| error.kind == SwarmErrorKind::NoLeader || error.is_silence());
     let lost = node.state.now().quorum_lost();
     let source = match (&rows, &nodes) {
         (Ok(_), Ok(_)) => ViewSource::LedgerAndDocker,
@@ -50,7 +56,12 @@ pub async fn view_fleet(node: &Node) -> Option<FleetView> {
     };
     let problems: Vec<String> = [
         rows.as_ref().err().map(|error| crate::errors::chain(error)),
-        nodes.as_ref().err().filter(|_| !is_leaderless).map(|error| crate::errors::chain(error)),
+        nodes
+            .as_ref()
+            .err()
+            .filter(|_| !is_leaderless && !is_docker_silent)
+            .map(|error| crate::errors::chain(error)),
+        is_docker_silent.then(|| DOCKER_SILENT.to_owned()),
         // Said of this node, too, once it is certain: one sentence.
         lost.or_else(|| is_leaderless.then(|| NO_LEADER.to_owned())),
     ]

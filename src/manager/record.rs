@@ -64,6 +64,7 @@ pub async fn keep_recorded(
     let mut said = Vec::new();
     let mut is_attempt_over = written.is_some() && forget_attempt(&node).await.is_ok();
     let mut is_group_asked = false;
+    let mut complaint = None;
     loop {
         let Wanted { labels, refused } = node.wanted_labels();
         said = say_once(refused, &said);
@@ -85,11 +86,16 @@ pub async fn keep_recorded(
                 Ok(()) => {
                     written = Some((Instant::now(), labels, quiet, role));
                     is_group_asked = false;
+                    complaint = None;
                     // From here on the row says who is at this address, and that it is well.
                     is_attempt_over = is_attempt_over || forget_attempt(&node).await.is_ok();
                 }
                 Err(error) => {
-                    tracing::warn!("writing this node's row: {}", crate::errors::chain(&error));
+                    let problem = crate::errors::chain(&error);
+                    if complaint.as_ref() != Some(&problem) {
+                        tracing::warn!("writing this node's row: {problem}");
+                    }
+                    complaint = Some(problem);
                     pause = RECORD_RETRY;
                 }
             }
