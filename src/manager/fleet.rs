@@ -208,8 +208,10 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
+    use crate::aws::stub::Stub;
     use crate::fuzz;
     use crate::instance::{Departure, Reason};
+    use crate::swarm::tests::fake_engine::{FakeEngine, Instead, RELEASES};
 
     fn member() -> Member {
         serde_json::from_value(serde_json::json!({
@@ -221,6 +223,23 @@ mod tests {
 
     fn view(state: &str) -> NodeView {
         NodeView { state: state.into(), ..NodeView::example("n1", Role::Manager) }
+    }
+
+    /// The others may well have a leader.
+    #[tokio::test(start_paused = true)]
+    async fn a_docker_that_is_silent_here_says_nothing_of_the_swarm() {
+        let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
+        let node = Node::example(engine.swarm(), &stub).await;
+        stub.always("member#", r#"{ "Items": [], "Count": 0 }"#);
+        stub.always("departure#", r#"{ "Items": [], "Count": 0 }"#);
+        let problem = async || view_fleet(&node).await.unwrap().problem.unwrap();
+        engine.lock().instead.insert("/nodes", Instead::Silence);
+        engine.lock().instead.insert("/info", Instead::Silence);
+        assert_eq!(problem().await, DOCKER_SILENT);
+        const INFO: &str =
+            r#"{ "Swarm": { "LocalNodeState": "active", "ControlAvailable": true } }"#;
+        engine.lock().instead.insert("/info", Instead::Answer(INFO));
+        assert_eq!(problem().await, NO_LEADER, "the list alone is missing");
     }
 
     #[test]

@@ -99,5 +99,9 @@ async fn a_manager_that_did_not_leave_in_time_serves_again() -> anyhow::Result<(
         })
         .await?;
     ensure!(manager.instance.exit_codes().is_empty(), "skep went on");
+    let status = manager.instance.skep(["status", "--json"]).await?;
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout)?;
+    let trouble = status["node"]["trouble"].as_str().unwrap_or_default();
+    ensure!(!trouble.contains("departure:"), "{trouble}");
     fleet.stop().await
 }
