@@ -241,7 +241,7 @@ async fn rounds(node: &Node, notices: &Notices) -> Result<Option<Membership>, Bo
                     return Err(error);
                 }
                 progress.joining.vigil.interrupt();
-                // Nobody has looked: it may have been well in between.
+                // This round may not have looked: Docker may have been well meanwhile.
                 unsettled.end();
                 let problem = crate::errors::chain(&error);
                 node.state.enter(Phase::Booting, format!("trying again after: {problem}"));

@@ -21,8 +21,8 @@ const NOBODY_CAN: &str = "another manager that has a leader, to take this one ou
 const TO_BE_TAKEN_OUT: &str = "another manager to take this one out of raft, so that it joins anew";
 
 /// Docker is in the charter's swarm. That is of no use by an address that is not this node's, as a worker where this
-/// node has asked to be taken out of raft, or as a manager that does not get a leader. A manager that has moved and
-/// is sound all the same serves where nobody can take it out.
+/// node has asked to be taken out of raft, or as a manager that does not get a leader. A manager that has moved
+/// and is sound serves while no other manager can take it out.
 pub fn of_settled(seen: &Observed) -> Option<Step> {
     if seen.local.is_manager {
         let unable = || Step::Wait { why: format!("{NOBODY_CAN}: {MOVED}") };

@@ -130,7 +130,7 @@ fn node_id(seen: &Observed) -> &str {
     seen.local.node_id.as_deref().unwrap_or_default()
 }
 
-/// Not a time that a departure misses.
+/// So long a departure can wait for it.
 const UNSTARTED_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What Docker does not list or remove is killed when the node leaves, as without this.

@@ -32,7 +32,7 @@ const DOCKER_PATIENCE: Duration = Duration::from_secs(5);
 /// and one with many containers needs a minute to come up.
 const DOCKER_BACK_WITHIN: Duration = Duration::from_secs(120);
 
-/// Who has the troubles of a departure.
+/// The names under which a departure shows what holds it up.
 const LEDGER: &str = "the departure's ledger";
 const DOCKER: &str = "the departure's Docker";
 

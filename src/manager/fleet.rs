@@ -225,7 +225,7 @@ mod tests {
         NodeView { state: state.into(), ..NodeView::example("n1", Role::Manager) }
     }
 
-    /// The others may well have a leader.
+    /// Other managers may have a leader.
     #[tokio::test(start_paused = true)]
     async fn a_docker_that_is_silent_here_says_nothing_of_the_swarm() {
         let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);

@@ -2,10 +2,11 @@
 //! cannot leave by themselves: see [`crate::ledger::Rejoin`].
 //!
 //! Guarantees: one at a time, in turn with departures and the dead, and never where the rest would have no
-//! majority that is reachable. Only the node that the ledger knows as the asking instance's is demoted, and only
-//! where its row is older than the request; where that instance was never Ready, the node that Docker lists at the address of its attempt to join, and does not call
-//! well. Nothing is confirmed before the managers' list shows the node as a plain worker, or not at all; nothing is taken off the list before it is confirmed and Down. Each look starts
-//! afresh, and each act is conditional or harmless to repeat.
+//! majority that is reachable. A node is demoted where the asking instance's row names it and is older than the
+//! request. Where no row names it, Docker lists it at the address of the instance's attempt to join, and does not
+//! call it well. Nothing is confirmed before the managers' list shows the node as a plain worker, or not at all;
+//! nothing is taken off the list before it is confirmed and Down. Each look starts afresh, and each act is
+//! conditional or harmless to repeat.
 
 use std::convert::Infallible;
 use std::time::Duration;

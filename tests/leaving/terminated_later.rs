@@ -101,7 +101,7 @@ async fn a_manager_that_did_not_leave_in_time_serves_again() -> anyhow::Result<(
     ensure!(manager.instance.exit_codes().is_empty(), "skep went on");
     let status = manager.instance.skep(["status", "--json"]).await?;
     let status: serde_json::Value = serde_json::from_slice(&status.stdout)?;
-    let trouble = status["node"]["trouble"].as_str().unwrap_or_default();
-    ensure!(!trouble.contains("departure:"), "{trouble}");
+    ensure!(status["node"]["phase"] == "ready", "{status:#}");
+    ensure!(!status["node"]["trouble"].to_string().contains("departure:"), "{status:#}");
     fleet.stop().await
 }

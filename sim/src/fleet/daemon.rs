@@ -99,7 +99,7 @@ impl Instance {
         self.end_dockerd(Process::terminate).await
     }
 
-    /// Stops dockerd, starts it again and waits for its API.
+    /// Stops dockerd, starts it again after [`LAST_HEARTBEAT`] and waits for its API.
     pub async fn restart_dockerd(self: &Arc<Self>) -> anyhow::Result<()> {
         self.stop_dockerd().await?;
         tokio::time::sleep(LAST_HEARTBEAT).await;

@@ -119,7 +119,7 @@ fn a_manager_that_is_refused_asks_after_its_time_and_only_where_somebody_can_hel
     assert_eq!(step(false, Some(out), Duration::ZERO), goes, "also after a restart");
 }
 
-/// As when its Docker hangs while it catches up with raft, or the others cannot reach its port any more.
+/// Its Docker hangs while it catches up with raft, or the others cannot reach its port any more.
 #[test]
 fn a_manager_that_was_let_in_and_never_got_in_asks_after_its_time() {
     let mut pending = observed(LocalState::Pending);
