@@ -99,9 +99,13 @@ async fn a_manager_that_did_not_leave_in_time_serves_again() -> anyhow::Result<(
         })
         .await?;
     ensure!(manager.instance.exit_codes().is_empty(), "skep went on");
-    let status = manager.instance.skep(["status", "--json"]).await?;
-    let status: serde_json::Value = serde_json::from_slice(&status.stdout)?;
-    ensure!(status["node"]["phase"] == "ready", "{status:#}");
-    ensure!(!status["node"]["trouble"].to_string().contains("departure:"), "{status:#}");
+    fleet
+        .wait_until("a status that is ready and without its trouble", PATIENCE, async || {
+            let status = manager.instance.skep(["status", "--json"]).await?;
+            let status: serde_json::Value = serde_json::from_slice(&status.stdout)?;
+            let trouble = status["node"]["trouble"].to_string();
+            Ok(status["node"]["phase"] == "ready" && !trouble.contains("departure:"))
+        })
+        .await?;
     fleet.stop().await
 }
