@@ -11,6 +11,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
+use super::rounds::WORKER_INTERVAL;
 use crate::fact::Fact;
 use crate::metrics::metrics;
 use crate::node::Node;
@@ -19,8 +20,6 @@ use crate::swarm::{NodeView, Quorum, SwarmErrorKind};
 
 /// Between two looks. Docker's list is near.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// How soon a worker notices that it has been promoted.
-const WORKER_INTERVAL: Duration = Duration::from_secs(15);
 /// An election takes 10 to 14 s, and Docker is silent for up to 30 s meanwhile: what lasts longer is none
 /// (`docs/decisions/lost-quorum.md`).
 const ELECTION: Duration = Duration::from_secs(30);

@@ -7,8 +7,9 @@ use super::act::CareError;
 use crate::node::Node;
 use crate::swarm::SwarmError;
 
-/// How soon a worker notices that it has been promoted.
-const WORKER_INTERVAL: Duration = Duration::from_secs(15);
+/// How soon a worker notices that it has been promoted. Its own care asks Docker a little more often than that, and
+/// everybody else who waits for it shares the answer.
+pub(super) const WORKER_INTERVAL: Duration = Duration::from_secs(20);
 
 /// The first round of those for which a node waits. The others have time, and do not all ask AWS at once when
 /// all boot.
@@ -78,7 +79,7 @@ impl Said {
 /// swarm gets a refusal, which Docker writes into its log each time.
 async fn until_manager(node: &Node) {
     while !node.swarm.is_manager_lately(WORKER_INTERVAL).await.is_yes() {
-        tokio::time::sleep(WORKER_INTERVAL / 3).await;
+        tokio::time::sleep(WORKER_INTERVAL / 4).await;
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bollard::models::{
@@ -135,6 +136,12 @@ impl LocalNode {
         if self.is_manager { Role::Manager } else { Role::Worker }
     }
 
+    /// In the swarm or out of it: what Docker says of the role holds.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        matches!(self.state, LocalState::Active | LocalState::Inactive)
+    }
+
     /// Docker complains of a certificate, such as one that expired while the machine was off.
     #[must_use]
     pub fn is_certificate_refused(&self) -> bool {
@@ -163,6 +170,47 @@ impl Swarm {
     /// # Errors
     /// When Docker does not answer.
     pub async fn fetch_local_node(&self) -> Result<LocalNode, SwarmError> {
+        let asked_at = Instant::now();
+        let read = self.read_local_node().await;
+        let settled = read.as_ref().ok().filter(|local| local.is_settled());
+        let mut lately = self.lately();
+        // Who asked earlier may hear later.
+        if lately.0.is_none_or(|before| before <= asked_at) {
+            *lately = (Some(asked_at), settled.cloned());
+        }
+        read
+    }
+
+    /// The same by an answer of the last `age`. Only one that leaves nothing open is kept. Docker starts two programs
+    /// for each answer, so those that only wait for something to change share it.
+    ///
+    /// # Errors
+    /// As for [`Swarm::fetch_local_node`].
+    pub async fn fetch_local_node_lately(&self, age: Duration) -> Result<LocalNode, SwarmError> {
+        let begin = Instant::now();
+        let mut failed = self.asking.lock().await;
+        // A Docker that hangs is not asked by each of those who wait, one after the other.
+        if let Some((at, error)) = &*failed
+            && *at >= begin
+        {
+            return Err(error.clone());
+        }
+        let (asked_at, local) = self.lately().clone();
+        if let Some(local) = local
+            && asked_at.is_some_and(|at| at.elapsed() < age)
+        {
+            return Ok(local);
+        }
+        let read = self.fetch_local_node().await;
+        *failed = read.as_ref().err().map(|error| (Instant::now(), error.clone()));
+        read
+    }
+
+    fn lately(&self) -> MutexGuard<'_, (Option<Instant>, Option<LocalNode>)> {
+        self.lately.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn read_local_node(&self) -> Result<LocalNode, SwarmError> {
         let info = self.call("read /info", |docker| async move { docker.info().await }).await?;
         let swarm = info.swarm.as_ref();
         if swarm
@@ -181,22 +229,12 @@ impl Swarm {
     }
 
     /// Does Docker call this node a manager, by an answer of the last `age`? An error cannot tell, nor can a Docker
-    /// that is starting, in error or locked; only yes and no are kept. Docker starts two programs for each such
-    /// answer, so those that only wait for a role share it.
+    /// that is starting, in error or locked.
     pub async fn is_manager_lately(&self, age: Duration) -> Fact {
-        let mut standing = self.standing.lock().await;
-        if let Some((at, is_manager)) = *standing
-            && at.elapsed() < age
-        {
-            return is_manager.into();
+        match self.fetch_local_node_lately(age).await {
+            Ok(local) if local.is_manager || local.is_settled() => local.is_manager.into(),
+            Ok(_) | Err(_) => Fact::CannotTell,
         }
-        let Ok(local) = self.fetch_local_node().await else { return Fact::CannotTell };
-        let is_settled = matches!(local.state, LocalState::Active | LocalState::Inactive);
-        if !local.is_manager && !is_settled {
-            return Fact::CannotTell;
-        }
-        *standing = Some((Instant::now(), local.is_manager));
-        local.is_manager.into()
     }
 
     /// The certificate of this node, read when it is another node's that is known. `None`, too, where no other

@@ -70,8 +70,10 @@ pub struct Swarm {
     agreed: Arc<Agreed>,
     /// The one that was read last: it names node and swarm, which do not change.
     certificate: Arc<Mutex<Option<Certificate>>>,
-    /// When Docker was last asked whether this node is a manager, and what it said.
-    standing: Arc<Mutex<Option<(Instant, bool)>>>,
+    /// Docker's last answer about this host, and when it was asked; none where that left something open.
+    lately: Arc<std::sync::Mutex<(Option<Instant>, Option<LocalNode>)>>,
+    /// Those who want such an answer at the same time ask once: when the last question failed, and how.
+    asking: Arc<Mutex<Option<(Instant, SwarmError)>>>,
 }
 
 impl Swarm {
@@ -82,7 +84,8 @@ impl Swarm {
             host: host.into(),
             agreed: Arc::default(),
             certificate: Arc::default(),
-            standing: Arc::default(),
+            lately: Arc::default(),
+            asking: Arc::default(),
         }
     }
 }

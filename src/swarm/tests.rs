@@ -173,6 +173,41 @@ async fn only_an_answer_says_whether_this_node_is_a_manager_and_no_error_is_kept
     engine.lock().instead.insert("/info", Instead::Refusal(500, "busy"));
     assert_eq!(swarm.is_manager_lately(hour).await, Fact::Yes, "by the answer of before");
     assert_eq!(swarm.is_manager_lately(Duration::ZERO).await, Fact::CannotTell);
+    assert_eq!(
+        swarm.is_manager_lately(hour).await,
+        Fact::CannotTell,
+        "an error ends what was known"
+    );
+}
+
+/// Docker starts two programs for each.
+#[tokio::test]
+async fn those_who_only_wait_for_a_change_share_an_answer() {
+    let engine = FakeEngine::start(RELEASES[0]);
+    let swarm = engine.swarm();
+    let asked = || engine.lock().asked.iter().filter(|asked| asked.what == "GET /info").count();
+    let hour = Duration::from_secs(3600);
+    let local = swarm.fetch_local_node().await.unwrap();
+    assert_eq!(swarm.fetch_local_node_lately(hour).await.unwrap(), local);
+    assert_eq!(swarm.clone().is_manager_lately(hour).await, Fact::No);
+    assert_eq!(asked(), 1);
+    let ask = || swarm.fetch_local_node_lately(Duration::ZERO);
+    ask().await.unwrap();
+    swarm.fetch_local_node().await.unwrap();
+    assert_eq!(asked(), 3, "too old, and asked for the present");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_docker_that_hangs_is_asked_once_for_all_who_wait() {
+    let engine = FakeEngine::start(RELEASES[0]);
+    let swarm = engine.swarm();
+    swarm.connect().await.unwrap();
+    engine.lock().instead.insert("/info", Instead::Silence);
+    let begin = tokio::time::Instant::now();
+    let ask = || swarm.fetch_local_node_lately(Duration::ZERO);
+    let (one, other, third) = tokio::join!(ask(), ask(), ask());
+    assert!([one, other, third].iter().all(|answer| answer.is_err()));
+    assert!(begin.elapsed() < 2 * CALL_TIMEOUT, "{:?}", begin.elapsed());
 }
 
 #[tokio::test]

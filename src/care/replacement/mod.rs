@@ -50,7 +50,7 @@ pub async fn watch_docker(node: &Node) -> Infallible {
     let mut case = Case::default();
     loop {
         pause().await;
-        match what_docker_says(&node.swarm.fetch_local_node().await) {
+        match what_docker_says(&node.swarm.fetch_local_node_lately(INTERVAL).await) {
             Some(why) => case.hold(node, &why).await,
             None => {
                 case = Case::default();

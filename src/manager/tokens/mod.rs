@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::rounds::WORKER_INTERVAL;
 use crate::boot::{Unlocking, unlock};
 use crate::node::Node;
 use crate::swarm::LocalState;
@@ -89,6 +90,11 @@ async fn look(
     node_id: &str,
     memory: &mut Memory,
 ) -> Result<Option<String>, TokensError> {
+    // A worker shares the answer of others who look; one of a Docker that is locked is never shared.
+    let local = node.swarm.fetch_local_node_lately(WORKER_INTERVAL).await?;
+    if local.is_settled() && !local.is_manager {
+        return Ok(None);
+    }
     let local = node.swarm.fetch_local_node().await?;
     if local.state == LocalState::Locked {
         return reopen(node).await;
