@@ -238,7 +238,21 @@ impl Ledger {
         self.members(seen.role).delete(&Self::item_of(seen), condition).await
     }
 
-    /// Strikes a node out. A row that is not there is struck out already.
+    /// Strikes out the row of an instance that was this node. One that has come back as another stays.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn delete_member_of(
+        &self,
+        role: Role,
+        instance_id: &str,
+        node_id: &str,
+    ) -> Result<bool, LedgerError> {
+        let condition = Condition::new("#node_id = :node").text("node", node_id);
+        self.members(role).delete(&Self::member_item(role, instance_id), condition).await
+    }
+
+    /// Strikes this node out. A row that is not there is struck out already.
     ///
     /// # Errors
     /// When DynamoDB fails.

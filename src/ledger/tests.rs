@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 use super::*;
-use crate::instance::{Departure, Reason, Role};
+use crate::instance::{Departure, Instance, Membership, Reason, Role};
 
 const ACTORS: usize = 4;
 const LEASE: std::time::Duration = std::time::Duration::from_secs(60);
@@ -456,5 +456,29 @@ fn a_step_of_a_stand_in_is_none_of_the_nodes_own_departure() {
         let own = ledger.fetch_departure("i-0").await.unwrap().unwrap();
         assert_eq!((own.state, own.stand_in), (DepartureState::Requested, false));
         assert!(ledger.advance_departure(&own, DepartureState::Draining).await.unwrap());
+    });
+}
+
+/// The machine is a member again before managers have seen the end of its departure.
+#[test]
+fn the_end_of_a_departure_takes_only_the_row_of_the_node_that_left() {
+    TABLE.0.block_on(async {
+        let ledger = new_ledger();
+        let membership = Membership {
+            node_id: "node-2".into(),
+            swarm_id: "swarm".into(),
+            generation: 1,
+            role: Role::Worker,
+        };
+        let instance = Instance::example();
+        for (node_id, is_there) in [("node-1", true), ("node-2", false)] {
+            let state = MemberState::Ready;
+            let row = Member::new(&instance, &membership, Role::Worker, state, at(0));
+            assert!(ledger.put_member(&row).await.unwrap());
+            let deleted = ledger.delete_member_of(Role::Worker, &instance.id, node_id).await;
+            assert_eq!(deleted.unwrap(), !is_there);
+            let left = ledger.fetch_member(Role::Worker, &instance.id).await.unwrap();
+            assert_eq!(left.is_some(), is_there);
+        }
     });
 }

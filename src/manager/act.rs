@@ -77,7 +77,7 @@ pub async fn serve(
         _ => node.swarm.fetch_node(&row.node_id).await?,
     };
     let live_tasks = match (&view, row.state) {
-        (Some(_), DepartureState::Requested | DepartureState::Draining) => {
+        (Some(_), DepartureState::Requested | DepartureState::Draining | DepartureState::Left) => {
             node.swarm.count_live_tasks(&row.node_id).await?
         }
         _ => 0,
@@ -130,7 +130,7 @@ pub async fn serve(
         }
         Action::Remove => {
             node.swarm.remove(&row.node_id).await?;
-            node.ledger.delete_member(row.role, who).await?;
+            node.ledger.delete_member_of(row.role, who, &row.node_id).await?;
             if row.role == Role::Manager {
                 node.ledger.give_turn_back(&row.node_id).await?;
             }
@@ -146,8 +146,8 @@ pub async fn serve(
             return Ok(false);
         }
     }
-    // One that never ends, because its machine died, must not keep the leader busy.
-    Ok(!age.is_past_deadline)
+    // One that never ends, because its machine died or its row is not true, must not keep the leader busy.
+    Ok(!age.is_past_deadline && row.state != DepartureState::Left)
 }
 
 #[cfg(test)]

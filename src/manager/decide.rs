@@ -111,10 +111,22 @@ pub fn decide(
         DepartureState::Requested => Action::MarkDraining,
         DepartureState::Draining if live_tasks == 0 => Action::MarkDrained,
         DepartureState::Draining | DepartureState::Drained => Action::Wait,
-        DepartureState::Left => match node {
-            Some(node) if !node.is_plain_worker() => Action::Demote,
-            _ => Action::Remove,
-        },
+        DepartureState::Left => has_left(node, live_tasks),
+    }
+}
+
+/// Only its row says that it has left, and somebody else may have written that. Docker calls a node Down some 15 s
+/// after it has left. Nobody waits for that where no task can be lost: the node was drained, as by a departure, and has
+/// none. A manager that raft reaches has not left. Where Docker goes on to call it Ready, the row is not true, and
+/// nobody acts on it until it expires.
+fn has_left(node: Option<&NodeView>, live_tasks: usize) -> Action {
+    let Some(node) = node else { return Action::Remove };
+    let is_reachable = node.raft.is_some_and(|raft| raft.is_reachable);
+    let is_empty = node.availability == Availability::Drain && live_tasks == 0;
+    match node.is_plain_worker() {
+        true if node.is_down() || is_empty => Action::Remove,
+        false if node.is_down() && !is_reachable => Action::Demote,
+        _ => Action::Wait,
     }
 }
 
@@ -157,6 +169,7 @@ mod tests {
 
     use super::*;
     use crate::instance::{Departure, Reason, Role};
+    use crate::swarm::RaftView;
 
     const STATES: [DepartureState; 6] = [
         DepartureState::Requested,
@@ -196,7 +209,7 @@ mod tests {
             is_self in any::<bool>(),
             (is_past_deadline, is_overdue) in any::<(bool, bool)>(),
             is_history in any::<bool>(),
-            is_down in any::<bool>(),
+            (is_down, is_reachable) in any::<(bool, bool)>(),
             (stand_in, is_silent) in any::<(bool, bool)>(),
         ) {
             let role = if is_manager { Role::Manager } else { Role::Worker };
@@ -206,8 +219,11 @@ mod tests {
             let is_down = is_down && known;
             let node = node.map(|node| NodeView {
                 state: if is_down { "down" } else { "ready" }.into(),
+                raft: node.raft.map(|raft| RaftView { is_reachable, ..raft }),
                 ..node
             });
+            let has_gone = !known || is_down && !(raft && is_reachable);
+            let is_empty = known && drained && tasks == 0;
             let mut row = row(role, state);
             row.stand_in = stand_in;
             let action = decide(&row, node.as_ref(), tasks, is_self, age);
@@ -215,7 +231,7 @@ mod tests {
                 Action::Remove => {
                     let is_ended = !stand_in || state == DepartureState::Failed;
                     prop_assert!(state == DepartureState::Left || node.is_none() && is_ended);
-                    prop_assert!(!(known && raft));
+                    prop_assert!(!(known && raft) && (has_gone || is_empty));
                 }
                 Action::MarkFailed => {
                     prop_assert!(state < DepartureState::Left && known && !is_self && !stand_in);
@@ -226,7 +242,7 @@ mod tests {
                 Action::ConfirmDemotion => prop_assert!(!raft && !is_self),
                 Action::Forget => prop_assert!(is_history && state.is_over()),
                 Action::Demote => {
-                    let is_ready_for_it = state == DepartureState::Left
+                    let is_ready_for_it = state == DepartureState::Left && has_gone
                         || stand_in && state == DepartureState::Drained && !is_self;
                     prop_assert!(is_ready_for_it && raft);
                 }
@@ -344,6 +360,34 @@ mod tests {
             }
         }
         panic!("it hangs at {:?}", seen.state);
+    }
+
+    /// Any worker's role may write such a row.
+    #[test]
+    fn a_row_that_says_left_proves_nothing_against_docker() {
+        let row = row(Role::Manager, DepartureState::Left);
+        let overdue = Age { is_past_deadline: true, is_overdue: true, ..Age::default() };
+        let look = |node: &NodeView| {
+            let overdue = decide(&row, Some(node), 0, false, overdue);
+            assert_eq!(decide(&row, Some(node), 0, false, Age::default()), overdue);
+            overdue
+        };
+        for there in [node(false, false), node(true, false), node(true, true)] {
+            for state in ["ready", "unknown", "disconnected"] {
+                let there = NodeView { state: state.into(), ..there.clone() };
+                assert_eq!(look(&there), Action::Wait, "it may be there: {state}");
+            }
+        }
+        let drained = node(false, true);
+        assert_eq!(decide(&row, Some(&drained), 1, false, Age::default()), Action::Wait);
+        assert_eq!(look(&drained), Action::Remove, "no task can be lost");
+        let reachable = NodeView { state: "down".into(), ..node(true, true) };
+        assert_eq!(look(&reachable), Action::Wait, "raft hears it");
+        let raft = reachable.raft.map(|raft| RaftView { is_reachable: false, ..raft });
+        let gone = NodeView { raft, ..reachable };
+        assert_eq!(look(&gone), Action::Demote, "it has lost its state");
+        let demoted = NodeView { raft: None, role: Role::Worker, ..gone };
+        assert_eq!(look(&demoted), Action::Remove);
     }
 
     proptest! {
