@@ -41,6 +41,8 @@ pub struct Node {
     /// This node has claimed to re-create the quorum: what it serves ends for that. The claim says
     /// it, too, a little later.
     pub recovery_begun: Arc<Notify>,
+    /// The ledger has no row of this node, although it serves: to be written again.
+    pub row_lost: Arc<Notify>,
 }
 
 impl Node {

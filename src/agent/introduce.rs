@@ -68,5 +68,6 @@ pub fn introduce(
         state: state.clone(),
         events: events.clone(),
         recovery_begun: Arc::default(),
+        row_lost: Arc::default(),
     })
 }

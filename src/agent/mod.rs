@@ -127,7 +127,7 @@ async fn life(
     state.trouble(unidentified::WHO, None);
     let first_look = companions.watch_metadata(&imds, settings, notices, state);
     let aws = Aws::load(settings.region.as_deref(), &instance.region).await;
-    let announcer = Announcer::new(&instance, settings, &aws);
+    let announcer = Announcer::new(&instance, settings, &aws).showing(state);
     let node = match introduce::introduce(
         settings,
         instance,
@@ -173,6 +173,7 @@ async fn take_part(
             never = serve(node, member, announcer) => match never {},
             cause = care::until_out(node, member) => cause,
         };
+        care::stop_showing_trouble(node);
         if cause.is_out() {
             manager::stop_showing_quorum(node);
             tracing::warn!("not in the cluster's swarm any more: {cause}");
@@ -278,6 +279,7 @@ async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> I
 async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcome {
     let departure = notices.given().await;
     leave::forget_failure(node);
+    care::stop_showing_trouble(node);
     node.state.set_departure(&departure);
     node.state.enter(Phase::Leaving, format!("{} notice", departure.reason));
     node.events.tell(Event::Departing, None);
@@ -288,6 +290,7 @@ async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcom
     };
     tracing::info!(reason = %departure.reason, "the departure has ended: {}", outcome.as_str());
     if outcome == Outcome::Stayed {
+        announcer.forget_termination_hook();
         node.state.update(NodeState::forget_departure);
         return outcome;
     }
@@ -345,14 +348,16 @@ async fn look_after_others(node: &Node) -> Infallible {
 
 /// What is undone at the end only saves others, or a next start, some time.
 const CLEAN_UP_PATIENCE: Duration = Duration::from_secs(15);
+const CANNOT_TELL_BEGUN: &str =
+    "cannot tell whether this start has left a claim or a swarm half made; its next start can";
 
 async fn give_up_what_was_begun(node: &Node) {
     match tokio::time::timeout(CLEAN_UP_PATIENCE, boot::abandon(node)).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!("{}", crate::errors::chain(&error)),
-        Err(_) => {
-            tracing::warn!("what was begun could not be given up within {CLEAN_UP_PATIENCE:?}")
+        Ok(Err(error)) => {
+            tracing::warn!("{CANNOT_TELL_BEGUN}: {}", crate::errors::chain(&error));
         }
+        Err(_) => tracing::warn!("{CANNOT_TELL_BEGUN}: no answer within {CLEAN_UP_PATIENCE:?}"),
     }
 }
 

@@ -9,7 +9,12 @@ use tokio::time::Instant;
 use super::{Announcer, pause};
 use crate::autoscaling::{CompletionAnswer, Hook, HookResult, Transition};
 use crate::aws::AwsError;
+use crate::errors;
 use crate::fact::Fact;
+use crate::state::Phase;
+
+/// Whose trouble it is.
+const HOOK: &str = "termination hook";
 
 /// The group's hook on `autoscaling:EC2_INSTANCE_TERMINATING`.
 #[derive(Clone, Debug)]
@@ -29,20 +34,16 @@ impl Announcer {
         &self,
         deadline: Instant,
     ) -> Result<Option<TerminationHook>, AwsError> {
-        let mut said = String::new();
         loop {
             let error = match self.find_hook(Transition::Terminating).await {
                 Ok(found) => {
+                    self.show_trouble(None);
                     self.know_termination_hook(found);
                     return Ok(self.known_termination_hook());
                 }
                 Err(error) => error,
             };
-            let why = crate::errors::chain(&error);
-            if said != why {
-                tracing::warn!("cannot read the termination hook: {why}");
-                said = why;
-            }
+            self.show_trouble(Some(("cannot be read", &error)));
             if Instant::now() >= deadline {
                 return Err(error);
             }
@@ -60,6 +61,14 @@ impl Announcer {
     /// Another group may have the instance by now.
     pub fn forget_termination_hook(&self) {
         self.know_termination_hook(None);
+        self.show_trouble(None);
+    }
+
+    /// Says what of the hook fails, and why; the log has each text once.
+    fn show_trouble(&self, trouble: Option<(&str, &AwsError)>) {
+        let text = trouble
+            .map(|(what, error)| format!("the termination hook {what}: {}", errors::chain(error)));
+        self.state.trouble(HOOK, text);
     }
 
     fn know_termination_hook(&self, found: Option<(String, Hook)>) {
@@ -78,21 +87,14 @@ impl TerminationHook {
     pub async fn keep_alive(&self) -> Infallible {
         let beat = self.hook.beat();
         let autoscaling = &self.announcer.autoscaling;
-        let mut said = String::new();
         loop {
             let id = &self.announcer.instance.id;
             match autoscaling.heartbeat(&self.hook.name, &self.group, id).await {
                 Ok(answer) => {
                     tracing::debug!(hook = self.hook.name, ?answer, "heartbeat");
-                    said.clear();
+                    self.announcer.show_trouble(None);
                 }
-                Err(error) => {
-                    let why = crate::errors::chain(&error);
-                    if said != why {
-                        tracing::warn!("cannot send a heartbeat: {why}");
-                        said = why;
-                    }
-                }
+                Err(error) => self.announcer.show_trouble(Some(("takes no heartbeat", &error))),
             }
             tokio::time::sleep(beat).await;
         }
@@ -105,22 +107,22 @@ impl TerminationHook {
         let deadline = Instant::now() + self.hook.global_timeout;
         let id = &self.announcer.instance.id;
         let autoscaling = &self.announcer.autoscaling;
-        let mut said = String::new();
         while Instant::now() < deadline {
             let answer = match autoscaling.complete(&self.hook.name, &self.group, id, result).await
             {
                 Ok(CompletionAnswer::Completed) => {
+                    self.announcer.show_trouble(None);
                     tracing::info!(hook = self.hook.name, "termination hook: {result:?}");
                     return;
                 }
                 Ok(CompletionAnswer::NoActiveAction) => self.is_still_to_come().await,
                 Err(error) => Err(error),
             };
-            let news = match answer {
-                Ok(Fact::Yes) => "Auto Scaling has not begun to wait for this hook yet".to_owned(),
-                Ok(Fact::CannotTell) => {
-                    "cannot tell whether Auto Scaling is about to wait for this hook".to_owned()
-                }
+            let why = answer.as_ref().err().map(|error| ("is not completed yet", error));
+            self.announcer.show_trouble(why);
+            let waiting = match answer {
+                Ok(Fact::Yes) => "Auto Scaling has not begun to wait for it yet",
+                Ok(Fact::CannotTell) => "it is not known whether Auto Scaling waits for it",
                 Ok(Fact::No) => {
                     tracing::warn!(
                         hook = self.hook.name,
@@ -128,12 +130,10 @@ impl TerminationHook {
                     );
                     return;
                 }
-                Err(error) => crate::errors::chain(&error),
+                Err(_) => "Auto Scaling does not take it",
             };
-            if said != news {
-                tracing::info!(hook = self.hook.name, "not completed yet: {news}");
-                said = news;
-            }
+            let doing = format!("completing the termination hook: {waiting}");
+            self.announcer.state.enter(Phase::Leaving, doing);
             pause(deadline).await;
         }
         tracing::error!(

@@ -22,6 +22,7 @@ use crate::config::Settings;
 use crate::fact::Fact;
 use crate::instance::{Instance, StackResource};
 use crate::retry::Backoff;
+use crate::state::StateHandle;
 
 pub use hooks::TerminationHook;
 use marker::{Marker, Signal};
@@ -49,6 +50,8 @@ pub struct Announcer {
     cloudformation: CloudFormation,
     /// The termination hook that was found last, and its group.
     known_hook: Arc<Mutex<Option<(String, Hook)>>>,
+    /// Where it shows what holds up a departure's hook.
+    state: StateHandle,
 }
 
 impl Announcer {
@@ -60,7 +63,14 @@ impl Announcer {
             autoscaling: aws.autoscaling.clone(),
             cloudformation: aws.cloudformation.clone(),
             known_hook: Arc::default(),
+            state: StateHandle::default(),
         }
+    }
+
+    /// The same, which shows in `state` what holds it up.
+    #[must_use]
+    pub fn showing(self, state: &StateHandle) -> Self {
+        Self { state: state.clone(), ..self }
     }
 
     /// The same for what is known of the instance by now.

@@ -22,7 +22,9 @@ use crate::ledger::{Charter, CharterPhase, LedgerError};
 use crate::node::Node;
 use crate::peers::{fetch_leader, find_manager, is_led};
 use crate::state::Phase;
-use crate::swarm::{SwarmError, explain_left_over, find_left_over_vxlans, first_listening};
+use crate::swarm::{
+    LocalState, SwarmError, explain_left_over, find_left_over_vxlans, first_listening,
+};
 
 pub use cause::Cause;
 use cause::Suspicion;
@@ -33,6 +35,8 @@ pub use reach::Reach;
 const INTERVAL: Duration = Duration::from_secs(15);
 /// The ledger is read at every second look: a fleet of 1,000 reads 67 times a second.
 const LEDGER_EVERY: u32 = 2;
+/// Who has the trouble that a manager was demoted by hand.
+const DEMOTED: &str = "role";
 
 #[derive(Debug, Error)]
 enum CareError {
@@ -45,6 +49,7 @@ enum CareError {
 /// Looks again and again, and returns once this node is in the charter's swarm no more.
 pub async fn until_out(node: &Node, membership: &Membership) -> Cause {
     let mut suspicion = Suspicion::default();
+    let mut was_demoted = false;
     let mut vxlans = Vec::new();
     let mut is_waiting = false;
     for turn in 1u32.. {
@@ -58,7 +63,13 @@ pub async fn until_out(node: &Node, membership: &Membership) -> Cause {
         let is_ledger_due =
             is_told || is_waiting || suspicion.is_open() || turn.is_multiple_of(LEDGER_EVERY);
         let verdict = match observe(node, membership, is_ledger_due).await {
-            Ok(seen) => decide(&node.instance.id, membership, &seen),
+            Ok(seen) => {
+                was_demoted = say_demoted(node, &seen, was_demoted);
+                if seen.records.as_ref().is_some_and(|records| records.row.is_none()) {
+                    node.row_lost.notify_one();
+                }
+                decide(&node.instance.id, membership, &seen)
+            }
             Err(error) => Verdict::Wait { why: crate::errors::chain(&error) },
         };
         is_waiting = matches!(verdict, Verdict::Wait { .. });
@@ -91,6 +102,28 @@ fn say_left_over(node: &Node, before: Vec<String>) -> Vec<String> {
     let trouble = (!lasting.is_empty()).then(|| explain_left_over(&lasting));
     node.state.trouble("left-over interfaces", trouble);
     now
+}
+
+/// Nothing else would show it: as a worker the node is well. Says it where it was so at the look before, too, and
+/// returns whether it is so now.
+fn say_demoted(node: &Node, seen: &Observed, was_demoted: bool) -> bool {
+    let is_demoted = node.role == Role::Manager
+        && seen.local.state == LocalState::Active
+        && !seen.local.is_manager;
+    let trouble = (is_demoted && was_demoted).then(|| {
+        let id = seen.local.node_id.as_deref().unwrap_or_default();
+        format!(
+            "this manager was demoted: the swarm has one manager fewer. To promote it again, run 'docker node promote \
+             {id}' on another manager; to replace it, terminate its instance"
+        )
+    });
+    node.state.trouble(DEMOTED, trouble);
+    is_demoted
+}
+
+/// A node that serves no more takes its place anew, or leaves.
+pub fn stop_showing_trouble(node: &Node) {
+    node.state.trouble(DEMOTED, None);
 }
 
 async fn observe(

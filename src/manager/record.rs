@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::rounds::WORKER_INTERVAL;
+use crate::fact::Fact;
 use crate::imds::ImdsError;
 use crate::instance::{Membership, Quiet, Role};
 use crate::labels::{Labels, Refused, TAG_PREFIX, Wanted};
@@ -61,6 +63,7 @@ pub async fn keep_recorded(
     // A worker may be promoted by hand, and is a manager that others look for then.
     let mut role = membership.role;
     let mut state = node.state.subscribe();
+    let row_lost = node.row_lost.clone();
     let mut said = Vec::new();
     let mut is_attempt_over = written.is_some() && forget_attempt(&node).await.is_ok();
     let mut is_group_asked = false;
@@ -69,8 +72,10 @@ pub async fn keep_recorded(
         let Wanted { labels, refused } = node.wanted_labels();
         said = say_once(refused, &said);
         let quiet = node.state.now().quiet;
-        if let Ok(local) = node.swarm.fetch_local_node().await {
-            role = local.role();
+        match node.swarm.is_manager_lately(WORKER_INTERVAL).await {
+            Fact::Yes => role = Role::Manager,
+            Fact::No => role = Role::Worker,
+            Fact::CannotTell => {}
         }
         let refresh = match role {
             Role::Manager => MANAGER_REFRESH,
@@ -103,10 +108,16 @@ pub async fn keep_recorded(
         if node.group().is_none() && !is_group_asked {
             is_group_asked = find_group(&mut node).await;
         }
-        // A node that is to be quiet does not wait for the next look at the tags.
-        let is_news = state.wait_for(|state| state.quiet != quiet);
-        if tokio::time::timeout(pause, is_news).await.is_ok() {
-            continue;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            // A node that is to be quiet does not wait for the next look at the tags.
+            _ = state.wait_for(|state| state.quiet != quiet) => continue,
+            () = row_lost.notified() => {
+                if written.take().is_some() {
+                    tracing::warn!("the ledger has no row of this node any more: writing it again");
+                }
+                continue;
+            }
         }
         if let Err(error) = follow_tags(&mut node).await {
             tracing::debug!("labels stay as they are: {}", crate::errors::chain(&error));

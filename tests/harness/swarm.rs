@@ -179,6 +179,28 @@ pub async fn place(instance: &Instance) -> anyhow::Result<SwarmInfo> {
     info.swarm.context("Docker says nothing of a swarm")
 }
 
+/// Demotes a manager, as an operator does, and waits until it is out of raft.
+pub async fn demote(docker: &bollard::Docker, node: &str) -> anyhow::Result<()> {
+    use bollard::models::NodeSpecRoleEnum;
+    use bollard::query_parameters::UpdateNodeOptionsBuilder;
+    let begin = tokio::time::Instant::now();
+    loop {
+        let seen = docker.inspect_node(node).await?;
+        if seen.manager_status.is_none() {
+            break;
+        }
+        ensure!(begin.elapsed() < PATIENCE, "it stays a manager");
+        let mut spec = seen.spec.context("no spec")?;
+        spec.role = Some(NodeSpecRoleEnum::WORKER);
+        let version = seen.version.and_then(|it| it.index).context("no version")?;
+        let options = UpdateNodeOptionsBuilder::default().version(i64::try_from(version)?).build();
+        // Refused where somebody else has labelled it in between.
+        docker.update_node(node, spec, options).await.ok();
+        tokio::time::sleep(secs(1)).await;
+    }
+    Ok(())
+}
+
 /// The id of the swarm that a manager is in.
 pub async fn swarm_of(instance: &Instance) -> anyhow::Result<Option<String>> {
     let id = place(instance).await?.cluster.and_then(|cluster| cluster.id);

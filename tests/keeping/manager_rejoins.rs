@@ -8,7 +8,6 @@ use bollard::models::LocalNodeState;
 use harness::PATIENCE;
 use harness::departures::node_id;
 use harness::gate::Gate;
-use harness::secs;
 use harness::swarm::{self, CLUSTER};
 use serde_json::json;
 use skep_sim::fleet::{Fleet, Instance};
@@ -19,7 +18,7 @@ const ASKED: &str = "the other managers are asked to take it out";
 const OTHER_ADDRESS: &str = "10.78.0.201";
 
 /// A manager that does not lead, and one that stays as it is.
-async fn two_followers(fleet: &Fleet) -> anyhow::Result<(Arc<Instance>, Arc<Instance>)> {
+pub async fn two_followers(fleet: &Fleet) -> anyhow::Result<(Arc<Instance>, Arc<Instance>)> {
     let leader = fleet.leader().await?;
     let mut managers = fleet.group(&format!("{CLUSTER}-managers"));
     managers.retain(|it| it.id() != leader.id());
@@ -59,7 +58,7 @@ async fn a_manager_that_is_known_by_another_address_joins_anew() -> anyhow::Resu
     let token = swarm::parameter(&fleet, &swarm::token_name("manager", 1)).await?;
     let first = node_id(&moved).await?;
     let docker = fleet.leader().await?.docker()?;
-    demote(&docker, &first).await?;
+    swarm::demote(&docker, &first).await?;
     join_elsewhere(&fleet, &moved, OTHER_ADDRESS, token).await?;
     let force = bollard::query_parameters::DeleteNodeOptionsBuilder::default().force(true).build();
     docker.delete_node(&first, Some(force)).await?;
@@ -84,27 +83,6 @@ async fn a_manager_that_is_known_by_another_address_joins_anew() -> anyhow::Resu
     is_forgotten(&fleet).await?;
     assert_eq!(node_id(&survivor).await?, stays, "nobody else was touched");
     fleet.stop().await
-}
-
-async fn demote(docker: &bollard::Docker, node: &str) -> anyhow::Result<()> {
-    use bollard::models::NodeSpecRoleEnum;
-    use bollard::query_parameters::UpdateNodeOptionsBuilder;
-    let begin = tokio::time::Instant::now();
-    loop {
-        let seen = docker.inspect_node(node).await?;
-        if seen.manager_status.is_none() {
-            break;
-        }
-        ensure!(begin.elapsed() < PATIENCE, "it stays a manager");
-        let mut spec = seen.spec.context("no spec")?;
-        spec.role = Some(NodeSpecRoleEnum::WORKER);
-        let version = seen.version.and_then(|it| it.index).context("no version")?;
-        let options = UpdateNodeOptionsBuilder::default().version(i64::try_from(version)?).build();
-        // Refused where somebody else has labelled it in between.
-        docker.update_node(node, spec, options).await.ok();
-        tokio::time::sleep(secs(1)).await;
-    }
-    Ok(())
 }
 
 /// As when the instance was stopped for longer than a certificate lasts.

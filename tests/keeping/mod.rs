@@ -15,6 +15,7 @@ mod recover;
 mod registry;
 mod replacement;
 mod rolling;
+mod rows_by_hand;
 mod stale_entries;
 mod tokens;
 mod without_a_word;

@@ -117,17 +117,23 @@ async fn untroubled(fleet: &Fleet, leader: &Instance) -> anyhow::Result<()> {
 /// A service whose update is paused, because there is no such image.
 async fn pause(fleet: &Fleet, name: &str) -> anyhow::Result<()> {
     let docker = fleet.manager_docker().await?;
-    let seen = inspect(fleet, name).await?;
-    let mut spec = seen.spec.context("a service without a spec")?;
-    let template = spec.task_template.get_or_insert_default();
-    template.container_spec.get_or_insert_default().image = Some(format!("{HOME}/nothing:1"));
-    spec.update_config = Some(ServiceSpecUpdateConfig {
-        failure_action: Some(FailureAction::PAUSE),
-        ..Default::default()
-    });
-    let index = seen.version.and_then(|version| version.index).context("no version")?;
-    let options = UpdateServiceOptionsBuilder::new().version(i32::try_from(index)?).build();
-    docker.update_service(name, spec, options, None).await?;
+    fleet
+        .wait_until("Docker to take the update", PATIENCE, async || {
+            let seen = inspect(fleet, name).await?;
+            let mut spec = seen.spec.context("a service without a spec")?;
+            let template = spec.task_template.get_or_insert_default();
+            let image = Some(format!("{HOME}/nothing:1"));
+            template.container_spec.get_or_insert_default().image = image;
+            spec.update_config = Some(ServiceSpecUpdateConfig {
+                failure_action: Some(FailureAction::PAUSE),
+                ..Default::default()
+            });
+            let index = seen.version.and_then(|version| version.index).context("no version")?;
+            let options = UpdateServiceOptionsBuilder::new().version(i32::try_from(index)?).build();
+            // Out of sequence where a manager's skep has written in between.
+            Ok(docker.update_service(name, spec, options, None).await.is_ok())
+        })
+        .await?;
     fleet
         .wait_until("a paused update", PATIENCE, async || {
             let state = inspect(fleet, name).await?.update_status.and_then(|status| status.state);
