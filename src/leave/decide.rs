@@ -323,7 +323,9 @@ fn drain(seen: &Observed) -> Option<Step> {
         return stop_tasks(seen, "no manager has answered");
     }
     Some(wait(match (nobody_acts, is_idle) {
-        (true, _) => "a manager to drain this node",
+        (true, _) if seen.local.is_manager => "the managers' list of this node's tasks",
+        (true, true) => "a manager to see that no task runs here",
+        (true, false) => "a manager to drain this node",
         (false, false) => "the tasks to stop",
         (false, true) => "the managers to see that the tasks have stopped",
     }))

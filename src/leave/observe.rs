@@ -59,8 +59,10 @@ pub async fn observe(
     let (docker, row) =
         tokio::join!(ask_docker(node), node.ledger.fetch_departure(&node.instance.id));
     let ledger_trouble = row.as_ref().err().map(|error| crate::errors::chain(error));
-    let write_trouble =
-        memory.writes.why().map(|why| format!("the ledger can be read and not written: {why}"));
+    let write_trouble = memory
+        .writes
+        .why()
+        .map(|why| format!("what this departure does in the ledger fails: {why}"));
     let docker_trouble = docker.as_ref().err().map(|error| crate::errors::chain(error));
     let drain_trouble =
         memory.drains.why().map(|why| format!("this manager cannot be drained: {why}"));
@@ -269,8 +271,9 @@ struct ManagersLook {
 
 impl ManagersLook {
     fn of(node_id: &str, nodes: Vec<NodeView>, tasks: usize) -> Self {
-        let others = || nodes.iter().filter(|other| other.id != node_id);
         let own = nodes.iter().find(|node| node.id == node_id);
+        let others =
+            || nodes.iter().filter(|other| other.id != node_id && !is_earlier_attempt(other, own));
         // A list that is empty, or does not have this manager in raft, does not say who else is.
         let is_evidence =
             own.is_some_and(|own| own.raft.is_some()) && nodes.iter().any(NodeView::is_leader);
@@ -282,6 +285,12 @@ impl ManagersLook {
             own: own.cloned(),
         }
     }
+}
+
+/// A join that failed after Docker had made the node: an entry of this very host, which nobody will be any more.
+fn is_earlier_attempt(other: &NodeView, own: Option<&NodeView>) -> bool {
+    let is_at = |address: &String| own.is_some_and(|own| own.address.as_ref() == Some(address));
+    other.is_down() && other.raft.is_none() && other.address.as_ref().is_some_and(is_at)
 }
 
 async fn look_as_manager(node: &Node, local: &LocalNode) -> ManagersLook {
@@ -349,7 +358,14 @@ mod tests {
         assert!(!is_last(vec![own(false)]), "it has no leader");
         assert!(!is_last(vec![own(true), other(own(false))]), "another manager");
         let joining = other(listed(Role::Manager, None));
-        assert!(!is_last(vec![own(true), joining]), "another one is on its way in");
+        assert!(!is_last(vec![own(true), joining.clone()]), "another one is on its way in");
+        let at = |node: NodeView, address: &str| NodeView { address: Some(address.into()), ..node };
+        let down = NodeView { state: "down".into(), ..joining.clone() };
+        let here = || at(own(true), "10.0.0.1");
+        assert!(is_last(vec![here(), at(down.clone(), "10.0.0.1")]), "its own earlier attempt");
+        assert!(!is_last(vec![here(), at(down.clone(), "10.0.0.2")]), "of another host");
+        assert!(!is_last(vec![here(), down]), "nobody knows of which");
+        assert!(!is_last(vec![here(), at(joining, "10.0.0.1")]), "it is not Down");
     }
 
     /// The ledger does not answer, so that no manager drains the node: the swarm starts tasks here again.
