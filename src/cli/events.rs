@@ -11,7 +11,7 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
 use super::{draw, print};
-use crate::config::{Settings, parse_duration};
+use crate::config::{Settings, parse_age};
 use crate::logging::wants_colour;
 use crate::story::{self, Event, Follower};
 
@@ -35,7 +35,7 @@ fn since(text: &str) -> Result<OffsetDateTime, String> {
     if let Ok(time) = OffsetDateTime::parse(text, &Rfc3339) {
         return Ok(time);
     }
-    let ago = parse_duration(text).map_err(|problem| {
+    let ago = parse_age(text).map_err(|problem| {
         format!("neither a time such as 2026-11-02T12:00:00Z nor a duration: {problem}")
     })?;
     Ok(OffsetDateTime::now_utc() - ago)
@@ -138,6 +138,8 @@ mod tests {
         let two_hours_ago = since("2h").unwrap();
         let ago = OffsetDateTime::now_utc() - two_hours_ago;
         assert_eq!(ago.whole_minutes(), 120);
+        let a_month_ago = since("30d").unwrap();
+        assert_eq!((OffsetDateTime::now_utc() - a_month_ago).whole_days(), 30);
         assert!(since("yesterday").unwrap_err().contains("2026-11-02T12:00:00Z"));
     }
 }

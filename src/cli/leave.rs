@@ -39,17 +39,18 @@ pub struct Arguments {
 }
 
 /// Tells the skep that runs on this host to leave, and waits until it has left. A node that is leaving
-/// already does what was asked. What becomes of the instance is said before and after, on standard error.
+/// already does what was asked; a nearer deadline is taken, a later one is not. What becomes of the instance is said before and after, on standard error.
 ///
 /// # Errors
 /// When no skep runs here or it refuses, or standard output cannot be written. The exit code is a failure, too, when
 /// the node has not left by its deadline, and when tasks were killed without their grace.
 pub async fn ask(arguments: &Arguments, settings: &Settings) -> anyhow::Result<ExitCode> {
     let client = Client::new(socket_path(&settings.runtime_dir));
-    let node = match client.node::<Node>().await {
-        Ok(node) => Some(node).filter(|node| !node.is_leaving()),
+    let (was_leaving, node) = match client.node::<Node>().await {
+        Ok(node) if node.is_leaving() => (true, None),
+        Ok(node) => (false, Some(node)),
         // Another version: it understands the request all the same.
-        Err(ClientError::Malformed(_)) => None,
+        Err(ClientError::Malformed(_)) => (false, None),
         Err(error) => return Err(error.into()),
     };
     if let Some(node) = &node {
@@ -62,6 +63,9 @@ pub async fn ask(arguments: &Arguments, settings: &Settings) -> anyhow::Result<E
     }
     let begun = OffsetDateTime::now_utc();
     match client.leave(arguments.deadline, arguments.reason.as_deref()).await {
+        Ok(()) if was_leaving => print::to_stdout(
+            "This node is leaving already; from now on it leaves for good, by the nearer of the two deadlines.\n",
+        )?,
         Ok(()) if arguments.no_wait => {
             print::to_stdout(
                 "This node is leaving the swarm; `skep status --watch` shows how far it is.\n",

@@ -147,6 +147,14 @@ pub(super) fn text(report: &StatusReport<Node>, now: OffsetDateTime, colour: boo
     text
 }
 
+/// Until a boot has looked, Docker may have the node in the swarm all the while.
+fn no_member(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Left => "not a member any more",
+        _ => "its place in the swarm is not confirmed",
+    }
+}
+
 fn about(node: &Node, now: OffsetDateTime, colour: bool) -> Vec<[String; 2]> {
     let instance = node.instance.as_ref().map_or(NOT_YET.into(), |it| {
         format!("{} {} in {}, {}", it.id, it.instance_type, it.zone, it.private_address)
@@ -157,8 +165,8 @@ fn about(node: &Node, now: OffsetDateTime, colour: bool) -> Vec<[String; 2]> {
             member.generation, member.role, member.node_id
         ),
         (Some(cluster), None) => match node.role {
-            Some(role) => format!("{cluster}: to be a {role}, not a member now"),
-            None => format!("{cluster}: not a member now"),
+            Some(role) => format!("{cluster}: to be a {role}, {}", no_member(node.phase)),
+            None => format!("{cluster}: {}", no_member(node.phase)),
         },
         (None, _) => NOT_YET.into(),
     };

@@ -72,6 +72,15 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     parse::duration(&raw::Raw::bare(text))
 }
 
+/// How long ago something was, as every setting takes it: with a unit, at most ten years.
+///
+/// # Errors
+///
+/// As for [`parse_duration`].
+pub fn parse_age(text: &str) -> Result<Duration, String> {
+    parse::age(&raw::Raw::bare(text))
+}
+
 /// An IPv4 range as every setting takes it.
 ///
 /// # Errors

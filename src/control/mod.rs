@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `GET /status` | 200, a [`StatusReport`] |
 //! | `GET /node` | 200, the same without the fleet, so that nobody else is asked |
-//! | `POST /leave` with `{"deadline_seconds": 600, "reason": "…"}`, `{}` or nothing | 202; 409 when the node is leaving already, and not for a notice that may be taken back |
+//! | `POST /leave` with `{"deadline_seconds": 600, "reason": "…"}`, `{}` or nothing | 202; 409 when the node is leaving already, unless its notice may be taken back or the deadline is nearer |
 //! | `POST /rotate-tokens` with `{"worker_token": true, "manager_token": true, "unlock_key": false}` | 200, what was [`Rotated`]; 503, why not |
 //! | `GET /recover` | 200, a [`RecoveryPlan`]: nothing is changed |
 //! | `POST /recover` | 202, the plan, which has begun unless it names a refusal |

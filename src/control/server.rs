@@ -16,6 +16,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use tokio::net::{UnixListener, UnixSocket};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
@@ -23,7 +24,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use super::recover::{Recover, show_plan, take_recovery};
 use super::rotate::{Rotate, take_rotation};
 use super::{FleetView, RecoveryPlan, Rotated, StatusReport, socket_path};
-use crate::state::{Phase, StateHandle};
+use crate::state::{NodeState, Phase, StateHandle};
 use crate::swarm::Rotation;
 
 /// Read and written by root alone: `POST /leave` takes a node out of service.
@@ -247,23 +248,40 @@ async fn take_leave(State(desk): State<Desk>, body: Bytes) -> Response {
         Err(_) if body.is_empty() => LeaveBody::default(),
         Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.to_string()),
     };
-    let state = desk.state.now();
-    // A notice that may be taken back would let the node stay after all.
-    let may_stay = state.departure.as_ref().is_some_and(|it| it.reason.may_be_withdrawn());
-    let is_leaving = matches!(state.phase, Phase::Leaving | Phase::Left);
-    if (state.departure.is_some() || is_leaving) && !may_stay {
-        return refuse(StatusCode::CONFLICT, &format!("leaving already: {}", state.doing));
+    let deadline = body.deadline_seconds.map(Duration::from_secs);
+    if let Some(why) = is_of_no_use(&desk.state.now(), deadline, OffsetDateTime::now_utc()) {
+        return refuse(StatusCode::CONFLICT, &why);
     }
     let reason = match body.reason.as_deref().map(parse_reason).transpose() {
         Ok(reason) => reason,
         Err(problem) => return refuse(StatusCode::BAD_REQUEST, &format!("reason: {problem}")),
     };
-    let deadline = body.deadline_seconds.map(Duration::from_secs);
     let request = LeaveRequest { deadline, reason };
     match desk.leave.try_send(request) {
         Ok(()) => StatusCode::ACCEPTED.into_response(),
         Err(TrySendError::Full(_)) => refuse(StatusCode::CONFLICT, "leaving already"),
         Err(TrySendError::Closed(_)) => refuse(StatusCode::SERVICE_UNAVAILABLE, "skep is stopping"),
+    }
+}
+
+/// What a node that is leaving says to a request that changes nothing. One with a nearer deadline does, and so does
+/// any where the notice may be taken back, which would let the node stay after all.
+fn is_of_no_use(state: &NodeState, asked: Option<Duration>, now: OffsetDateTime) -> Option<String> {
+    let is_leaving = matches!(state.phase, Phase::Leaving | Phase::Left);
+    let doing = format!("leaving already: {}", state.doing);
+    let Some(departure) = &state.departure else { return is_leaving.then_some(doing) };
+    if departure.reason.may_be_withdrawn() {
+        return None;
+    }
+    let left = Duration::try_from(departure.deadline - now).unwrap_or_default();
+    match asked {
+        Some(asked) if asked < left && state.phase != Phase::Left => None,
+        Some(asked) => Some(format!(
+            "{doing}; its deadline stays, in {} s, since {} s is no nearer",
+            left.as_secs(),
+            asked.as_secs()
+        )),
+        None => Some(doing),
     }
 }
 

@@ -108,6 +108,29 @@ async fn leave_reaches_the_agent_once() {
 }
 
 #[tokio::test]
+async fn a_node_that_is_leaving_takes_a_nearer_deadline_and_says_that_a_later_one_changes_nothing()
+{
+    let mut running = Running::start(None);
+    let noticed_at = time::OffsetDateTime::now_utc();
+    let departure = Departure {
+        reason: Reason::Operator,
+        noticed_at,
+        deadline: noticed_at + Duration::from_secs(600),
+    };
+    running.state.update(|state| state.departure = Some(departure));
+    running.state.enter(Phase::Leaving, "draining");
+    let client = running.client();
+    let later = client.leave(Some(Duration::from_secs(u64::MAX)), None).await.unwrap_err();
+    let ClientError::AlreadyLeaving { doing } = later else { panic!("{later}") };
+    assert!(doing.starts_with("leaving already: draining; its deadline stays, in 59"), "{doing}");
+    client.leave(Some(Duration::from_secs(60)), None).await.unwrap();
+    let deadline = Some(Duration::from_secs(60));
+    assert_eq!(running.leave.recv().await.unwrap(), LeaveRequest { deadline, reason: None });
+    running.state.enter(Phase::Left, "left");
+    client.leave(Some(Duration::from_secs(60)), None).await.unwrap_err();
+}
+
+#[tokio::test]
 async fn an_agent_that_stops_refuses_and_nonsense_is_refused() {
     let mut running = Running::start(None);
     running.leave.close();

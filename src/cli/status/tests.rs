@@ -131,7 +131,11 @@ fn trouble_has_a_line_of_its_own() {
 fn what_is_not_known_is_said_to_be_so() {
     let mut report = report(None, None);
     report.node.membership = None;
-    assert!(text(&report, NOW, false).contains("prod: to be a manager, not a member now"));
+    let unconfirmed = "prod: to be a manager, its place in the swarm is not confirmed";
+    assert!(text(&report, NOW, false).contains(unconfirmed), "Docker may be silent");
+    report.node.phase = Phase::Left;
+    let left = "prod: to be a manager, not a member any more";
+    assert!(text(&report, NOW, false).contains(left));
     (report.node.instance, report.node.cluster) = (None, None);
     let text = text(&report, NOW, false);
     assert!(text.starts_with("instance  not known yet\nswarm     not known yet\n"), "{text}");
