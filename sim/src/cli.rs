@@ -4,6 +4,7 @@ mod admin;
 mod current;
 mod instance;
 mod list;
+mod shell;
 mod trouble;
 mod up;
 
@@ -21,6 +22,8 @@ const EXAMPLES: &str = "\
 Examples:
   skep-sim up --managers 3 --workers 2        a cloud with a swarm, until Ctrl-C
   skep-sim list                               its instances, from another terminal
+  skep-sim shell i-0123                       a shell on an instance
+  skep-sim shell i-0123 -- skep status        one command there
   eval \"$(skep-sim env)\"                      variables for the aws command line
   skep-sim desired workers 5                  scale the workers' group
   skep-sim spot i-0123 --in 30s               a spot interruption
@@ -54,6 +57,8 @@ enum Command {
     Chaos(chaos::Arguments),
     /// Show the instances of the running cloud
     List(list::Arguments),
+    /// Run a shell, or one command, on an instance of the running cloud
+    Shell(shell::Arguments),
     /// Print the shell variables that the aws command line needs
     Env(current::Endpoint),
     #[command(flatten)]
@@ -81,6 +86,7 @@ pub async fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments).await,
         Command::Chaos(arguments) => chaos::run(&arguments).await,
         Command::List(arguments) => list::run(&arguments).await,
+        Command::Shell(arguments) => shell::run(&arguments).await,
         Command::Env(endpoint) => current::print_variables(&endpoint),
         Command::Admin(command) => admin::run(command).await,
         Command::Trouble(command) => trouble::run(command).await,

@@ -50,15 +50,18 @@ pub fn skep_binary() -> PathBuf {
 pub fn options() -> FleetOptions {
     let engine = second_engine();
     let mut daemon = serde_json::Map::new();
-    // No scenario reaches a published port, and a daemon's hundred calls of iptables are a sixth of what a node
-    // costs. On the second engine, in the demo and on booted machines Docker has its rules.
-    if engine.is_none() {
+    // No scenario reaches a published port. A daemon's hundred calls of iptables are a sixth of what a node costs, the
+    // network for such ports a fifth. On the second engine, in the demo, in `make chaos` and on booted machines Docker
+    // has both.
+    let ingress = engine.is_some();
+    if !ingress {
         daemon.insert("iptables".to_owned(), false.into());
     }
     FleetOptions {
         skep: Some(skep_binary()),
         engine,
         one_swarm: true,
+        ingress,
         daemon,
         ..FleetOptions::default()
     }

@@ -347,10 +347,7 @@ impl Performer<'_> {
     }
 
     fn delete_token(&self, role: Role) -> anyhow::Result<()> {
-        let cloud = self.fleet.cloud();
-        let is_its = |name: &String| name.contains(&format!("/{role}-token/"));
-        let name = cloud.parameter_names().into_iter().rfind(is_its).context("no such token")?;
-        cloud.delete_parameter(&name);
+        let name = self.rows().delete_token(role)?;
         self.say(None, &format!("{name} is deleted"));
         Ok(())
     }

@@ -43,15 +43,22 @@ pub struct Outcome {
     pub timeline: Vec<Line>,
 }
 
-/// How a fleet of this seed is to be: seeds differ in how machines go down and in whether managers lock themselves.
+/// How a fleet of this seed is to be: seeds differ in how machines go down, in whether managers lock themselves and in
+/// where the tokens are.
 #[must_use]
 pub fn options(base: FleetOptions, seed: u64) -> FleetOptions {
-    let has_autolock = seed % 4 >= 2;
+    let mut config = String::new();
+    if seed % 4 >= 2 {
+        config.push_str("[swarm]\nautolock = true\n");
+    }
+    if seed % 8 >= 4 {
+        config.push_str("[tokens]\nstore = \"dynamodb\"\n");
+    }
     FleetOptions {
         seed,
         docker_restart: Restart::OnFailure(DOCKER_PAUSE),
         power_off: if seed % 2 == 1 { PowerOff::Clean(SHUTDOWN) } else { PowerOff::Cut },
-        config: has_autolock.then(|| "[swarm]\nautolock = true\n".to_owned()),
+        config: Some(config).filter(|it| !it.is_empty()),
         ..base
     }
 }

@@ -3,7 +3,7 @@
 use anyhow::Context;
 use serde_json::{Value, json};
 
-use super::plan::Row;
+use super::plan::{Role, Row};
 use crate::cloud::Cloud;
 use crate::fleet::ClusterSpec;
 
@@ -50,6 +50,37 @@ impl Rows<'_> {
         let row = self.first(row)?;
         self.cloud.delete_row(&self.cluster.table, &row)?;
         Ok(text(&row, "item").to_owned())
+    }
+
+    /// What the store has under a role's name, SSM or the ledger: the key, and the token.
+    ///
+    /// # Errors
+    /// When there is no table.
+    pub fn tokens(&self, role: Role) -> anyhow::Result<Vec<(String, String)>> {
+        let (parameter, item) = (format!("/{role}-token/"), format!("token#{role}#"));
+        let names = self.cloud.parameter_names().into_iter().filter(|it| it.contains(&parameter));
+        let mut tokens: Vec<_> =
+            names.filter_map(|name| Some((name.clone(), self.cloud.parameter(&name)?))).collect();
+        for row in self.all()?.iter().filter(|row| text(row, "item").starts_with(&item)) {
+            tokens.push((text(row, "item").to_owned(), text(row, "token").to_owned()));
+        }
+        Ok(tokens)
+    }
+
+    /// Deletes the newest token of a role; returns its key.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn delete_token(&self, role: Role) -> anyhow::Result<String> {
+        let (key, _) = self.tokens(role)?.pop().with_context(|| format!("no {role}'s token"))?;
+        if key.starts_with('/') {
+            self.cloud.delete_parameter(&key);
+        } else {
+            let rows = self.all()?;
+            let row = rows.iter().find(|row| text(row, "item") == key);
+            self.cloud.delete_row(&self.cluster.table, row.context("it is gone")?)?;
+        }
+        Ok(key)
     }
 
     /// Of a row that its node writes again, every attribute but the key becomes nonsense. Of the others, which nobody

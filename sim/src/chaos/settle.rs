@@ -169,12 +169,8 @@ impl Performer<'_> {
     }
 
     fn tokens_are_stored(&self, tokens: &[(Role, String)]) -> anyhow::Result<()> {
-        let cloud = self.fleet.cloud();
-        let names = cloud.parameter_names();
         for (role, token) in tokens {
-            let of_role = names.iter().filter(|name| name.contains(&format!("/{role}-token/")));
-            let is_stored =
-                of_role.clone().any(|name| cloud.parameter(name).as_ref() == Some(token));
+            let is_stored = self.rows().tokens(*role)?.iter().any(|(_, stored)| stored == token);
             ensure!(is_stored, "the {role}'s token is not the one in the store");
         }
         Ok(())

@@ -71,7 +71,8 @@ fn row(instance: InstanceView, current: Option<&Current>) -> Row {
 pub fn how_to_reach(current: &Current) -> String {
     let (dir, netns) = (current.dir.display(), &current.netns);
     format!(
-        "docker   docker -H unix://{dir}/INSTANCE/docker.sock node ls\n\
+        "shell    skep-sim shell INSTANCE, or skep-sim shell INSTANCE -- skep status\n\
+         docker   docker -H unix://{dir}/INSTANCE/docker.sock node ls\n\
          log      {dir}/INSTANCE/skep.log\n\
          network  nsenter --net=/run/netns/{netns}-ip-10-78-0-4"
     )

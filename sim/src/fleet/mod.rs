@@ -21,10 +21,12 @@ mod daemon;
 pub(crate) mod dockerd;
 mod events;
 pub(crate) mod image;
+mod inside;
 mod instance;
 mod machine;
 mod narrate;
 pub(crate) mod netns;
+mod no_ingress;
 mod nodes;
 mod notify;
 mod one_swarm;
@@ -53,6 +55,7 @@ pub use cluster::{ClusterSpec, LAUNCH_HOOK, TERMINATION_HOOK};
 pub use cost::Cost;
 pub use events::ContainerEvent;
 pub use image::{IMAGE, preload};
+pub use inside::Inside;
 pub use instance::Instance;
 pub use narrate::narrate;
 pub use netns::{INTERFACE, METADATA_ADDRESS};
@@ -72,6 +75,7 @@ use aws::Aws;
 use image::Template;
 use instance::Site;
 use netns::Namespace;
+use no_ingress::NoIngress;
 use one_swarm::OneSwarm;
 use run::Run;
 use timeline::Timeline;
@@ -85,6 +89,7 @@ pub struct Fleet {
     machines: Arc<Ec2>,
     aws: Aws,
     one_swarm: Option<OneSwarm>,
+    _no_ingress: Option<NoIngress>,
     stopped: bool,
 }
 
@@ -221,7 +226,8 @@ impl Fleet {
         let machines = Arc::new(Ec2 { site: Arc::new(site), register: Mutex::default() });
         aws.cloud.set_machines(Arc::new(Handle(Arc::downgrade(&machines))));
         let one_swarm = machines.site.options.one_swarm.then(|| OneSwarm::watch(&machines));
-        Ok(Fleet { machines, aws, one_swarm, stopped: false })
+        let no_ingress = (!machines.site.options.ingress).then(|| NoIngress::keep(&machines));
+        Ok(Fleet { machines, aws, one_swarm, _no_ingress: no_ingress, stopped: false })
     }
 
     /// The AWS services and the admin side of this run.

@@ -10,6 +10,7 @@ use anyhow::{Context, ensure};
 
 use super::clean::{remove_cgroup, remove_dir};
 use super::dockerd::append;
+use super::inside::Inside;
 use super::instance::{Instance, Power};
 use super::machine::{Hardware, Machine};
 use super::netns::Namespace;
@@ -119,6 +120,7 @@ impl Instance {
         self.end_supervision();
         let _switching = self.switching();
         let power = std::mem::replace(&mut *self.power(), Power::Gone);
+        Inside::remove(self.dir());
         match power {
             Power::On(machine) => machine.power_off(),
             Power::Off => {}
@@ -167,7 +169,9 @@ impl Instance {
             hosts: self.dockerd.hosts(),
             docker_conf: self.dockerd.etc(),
         })?;
+        let inside = Inside { init: machine.init(), environment: self.environment() };
         *self.power() = Power::On(machine);
+        inside.write(self.dir())?;
         self.site.timeline.add(self.id(), format!("power on, {}", self.address()));
         Ok(())
     }
@@ -175,6 +179,7 @@ impl Instance {
     /// The caller holds [`Instance::switching`].
     fn cut_power(&self) {
         let power = std::mem::replace(&mut *self.power(), Power::Off);
+        Inside::remove(self.dir());
         if let Power::On(machine) = power {
             machine.power_off();
         }

@@ -1,7 +1,8 @@
 //! skep under supervision: what systemd does on a real instance, and no more.
 
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,6 +10,7 @@ use anyhow::{Context, bail};
 use nix::sys::signal::Signal;
 use tokio::sync::watch;
 
+use super::SYSTEM_PATH;
 use super::dockerd::append;
 use super::instance::Instance;
 use super::options::Restart;
@@ -162,6 +164,25 @@ impl Instance {
         command.env("TERM", "xterm");
         command.envs(skep.get_envs().filter_map(|(name, value)| Some((name, value?))));
         self.run(command).await
+    }
+
+    /// What a command line on the instance has, with `skep` in the PATH; less where the fleet has none.
+    pub(super) fn environment(&self) -> BTreeMap<String, String> {
+        let docker =
+            ("DOCKER_HOST".to_owned(), format!("unix://{}", self.docker_socket().display()));
+        let Ok(skep) = self.skep_command() else {
+            let path = ("PATH".to_owned(), SYSTEM_PATH.to_owned());
+            return BTreeMap::from([path, docker]);
+        };
+        let text = |text: &OsStr| text.to_string_lossy().into_owned();
+        let mut environment: BTreeMap<_, _> =
+            skep.get_envs().filter_map(|(name, value)| Some((text(name), text(value?)))).collect();
+        if let Some(folder) = Path::new(skep.get_program()).parent()
+            && let Some(path) = environment.get_mut("PATH")
+        {
+            *path = format!("{}:{path}", folder.display());
+        }
+        environment
     }
 
     /// The binary with the environment that an instance gives it.

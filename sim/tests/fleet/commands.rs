@@ -67,6 +67,11 @@ async fn an_operator_disturbs_a_cloud_that_is_up_and_mends_it() -> anyhow::Resul
 
     let mended = cloud.says(&["mend", "--all"]).await?;
     assert_eq!(mended, format!("{id} is mended\n{other} is mended\n"));
+    let addresses = cloud.says(&["shell", id, "--", "ip", "-4", "-o", "address"]).await?;
+    ensure!(addresses.contains(&format!(" {}/", one.address)), "{addresses}");
+    let name = cloud.says(&["shell", other, "--", "docker", "info", "-f", "{{.Name}}"]).await?;
+    ensure!(name.starts_with("ip-10-78-0-"), "{name}");
+    ensure!(!cloud.says(&["shell", id, "--", "pgrep", "-x", "dockerd"]).await?.is_empty());
     let bare = cloud.refuses(&["kill", id, "skep"]).await?;
     assert_eq!(bare, format!("error: skep does not run on {id}\n"));
     let unknown = cloud.refuses(&["cut", "i-nobody"]).await?;
