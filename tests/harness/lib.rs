@@ -51,7 +51,7 @@ pub fn options() -> FleetOptions {
     let engine = second_engine();
     let mut daemon = serde_json::Map::new();
     // No scenario reaches a published port. A daemon's hundred calls of iptables are a sixth of what a node costs, the
-    // network for such ports a fifth. On the second engine, in the demo, in `make chaos` and on booted machines Docker
+    // network for such ports a quarter. On the second engine, in the demo, in `make chaos` and on booted machines Docker
     // has both.
     let ingress = engine.is_some();
     if !ingress {

@@ -46,7 +46,9 @@ pub async fn is_back(
 #[tokio::test]
 async fn who_was_taken_out_by_hand_comes_back_and_who_is_cut_off_is_left_alone()
 -> anyhow::Result<()> {
-    let fleet = swarm::standing(harness::options(), 1, 3).await?;
+    // A node that leaves and comes back takes down and sets up what Docker has for published ports.
+    let options = FleetOptions { ingress: true, ..harness::options() };
+    let fleet = swarm::standing(options, 1, 3).await?;
     let workers = fleet.group(&format!("{CLUSTER}-workers"));
     let [removed, left, isolated] = workers.as_slice() else { anyhow::bail!("three workers") };
     let before = (node_id(removed).await?, node_id(left).await?, node_id(isolated).await?);

@@ -52,7 +52,8 @@ impl Rows<'_> {
         Ok(text(&row, "item").to_owned())
     }
 
-    /// What the store has under a role's name, SSM or the ledger: the key, and the token.
+    /// What the store has under a role's name, SSM or the ledger: the key, and the token; the newest
+    /// last.
     ///
     /// # Errors
     /// When there is no table.
@@ -64,6 +65,8 @@ impl Rows<'_> {
         for row in self.all()?.iter().filter(|row| text(row, "item").starts_with(&item)) {
             tokens.push((text(row, "item").to_owned(), text(row, "token").to_owned()));
         }
+        let generation = |key: &str| key.rsplit(['/', '#']).next()?.parse::<u64>().ok();
+        tokens.sort_by_key(|(key, _)| generation(key));
         Ok(tokens)
     }
 

@@ -1,12 +1,13 @@
 //! Swarms without Docker's network for published ports.
 //!
-//! Docker makes `ingress` with every swarm and sets it up on every node: a dozen processes each, a fifth of what a
-//! scenario costs. Docker has no option that leaves it out, so it is removed as soon as there is a manager.
+//! Docker makes `ingress` with every swarm and sets it up on every node: a dozen processes each, a quarter of what
+//! a scenario costs. Docker has no option that leaves it out, so it is removed as soon as there is a manager.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use bollard::errors::Error;
 use tokio::task::AbortHandle;
 
 use super::{Ec2, Instance};
@@ -34,12 +35,18 @@ impl Drop for NoIngress {
 }
 
 async fn look(machines: Weak<Ec2>) {
-    let mut done = BTreeSet::new();
+    let (mut asked, mut done) = (BTreeSet::new(), BTreeSet::new());
     while let Some(machines) = machines.upgrade() {
         for instance in machines.instances().into_iter().filter(|instance| instance.is_on()) {
             let Some(swarm) = instance.swarm_by_certificate() else { continue };
-            if !done.contains(&swarm) && is_removed(&instance).await {
-                done.insert(swarm);
+            if done.contains(&swarm) {
+                continue;
+            }
+            match remove(&instance).await {
+                Removed::Yes => drop(done.insert(swarm)),
+                Removed::NotThere if asked.contains(&swarm) => drop(done.insert(swarm)),
+                Removed::NotThere | Removed::Refused => {}
+                Removed::NoAnswer => drop(asked.insert(swarm)),
             }
         }
         drop(machines);
@@ -47,9 +54,22 @@ async fn look(machines: Weak<Ec2>) {
     }
 }
 
-/// `false` also where this node is no manager, or the network is not there yet.
-async fn is_removed(instance: &Instance) -> bool {
-    let Ok(docker) = instance.docker() else { return false };
-    let removed = tokio::time::timeout(ANSWER_WITHIN, docker.remove_network("ingress")).await;
-    matches!(removed, Ok(Ok(())))
+enum Removed {
+    Yes,
+    /// Not yet, or it is gone already.
+    NotThere,
+    /// By a worker, or by a manager that has no leader.
+    Refused,
+    /// It may have been removed all the same.
+    NoAnswer,
+}
+
+async fn remove(instance: &Instance) -> Removed {
+    let Ok(docker) = instance.docker() else { return Removed::Refused };
+    match tokio::time::timeout(ANSWER_WITHIN, docker.remove_network("ingress")).await {
+        Ok(Ok(())) => Removed::Yes,
+        Ok(Err(Error::DockerResponseServerError { status_code: 404, .. })) => Removed::NotThere,
+        Ok(Err(_)) => Removed::Refused,
+        Err(_) => Removed::NoAnswer,
+    }
 }

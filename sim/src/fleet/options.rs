@@ -53,7 +53,7 @@ pub struct FleetOptions {
     pub pulls: bool,
     /// A second swarm in one cluster is a failure of [`super::Fleet::stop`].
     pub one_swarm: bool,
-    /// Swarms have Docker's network for published ports. Without it a node costs a fifth less.
+    /// Swarms have Docker's network for published ports. Without it a scenario costs a quarter less.
     pub ingress: bool,
     /// More keys for each `daemon.json`; they win.
     pub daemon: serde_json::Map<String, serde_json::Value>,

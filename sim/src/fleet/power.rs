@@ -170,8 +170,8 @@ impl Instance {
             docker_conf: self.dockerd.etc(),
         })?;
         let inside = Inside { init: machine.init(), environment: self.environment() };
-        *self.power() = Power::On(machine);
         inside.write(self.dir())?;
+        *self.power() = Power::On(machine);
         self.site.timeline.add(self.id(), format!("power on, {}", self.address()));
         Ok(())
     }
