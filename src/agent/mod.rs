@@ -296,6 +296,7 @@ async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcom
     }
     manager::stop_showing_quorum(node);
     hook::complete(node, announcer, &departure, outcome).await;
+    announcer.forget_termination_hook();
     leave::record_end(node, outcome).await;
     if outcome == Outcome::Failed {
         notices.forget_failed();
@@ -348,16 +349,16 @@ async fn look_after_others(node: &Node) -> Infallible {
 
 /// What is undone at the end only saves others, or a next start, some time.
 const CLEAN_UP_PATIENCE: Duration = Duration::from_secs(15);
-const CANNOT_TELL_BEGUN: &str =
-    "cannot tell whether this start has left a claim or a swarm half made; its next start can";
+const NOT_ROLLED_BACK: &str =
+    "cannot check whether an unfinished boot must be rolled back; the next start does";
 
 async fn give_up_what_was_begun(node: &Node) {
     match tokio::time::timeout(CLEAN_UP_PATIENCE, boot::abandon(node)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            tracing::warn!("{CANNOT_TELL_BEGUN}: {}", crate::errors::chain(&error));
+            tracing::warn!("{NOT_ROLLED_BACK}: {}", crate::errors::chain(&error));
         }
-        Err(_) => tracing::warn!("{CANNOT_TELL_BEGUN}: no answer within {CLEAN_UP_PATIENCE:?}"),
+        Err(_) => tracing::warn!("{NOT_ROLLED_BACK}: no answer within {CLEAN_UP_PATIENCE:?}"),
     }
 }
 

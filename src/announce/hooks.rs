@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Announcer, pause};
+use super::{Announcer, pause, retry_interval};
 use crate::autoscaling::{CompletionAnswer, Hook, HookResult, Transition};
 use crate::aws::AwsError;
 use crate::errors;
@@ -89,14 +89,18 @@ impl TerminationHook {
         let autoscaling = &self.announcer.autoscaling;
         loop {
             let id = &self.announcer.instance.id;
-            match autoscaling.heartbeat(&self.hook.name, &self.group, id).await {
+            let next = match autoscaling.heartbeat(&self.hook.name, &self.group, id).await {
                 Ok(answer) => {
                     tracing::debug!(hook = self.hook.name, ?answer, "heartbeat");
                     self.announcer.show_trouble(None);
+                    beat
                 }
-                Err(error) => self.announcer.show_trouble(Some(("takes no heartbeat", &error))),
-            }
-            tokio::time::sleep(beat).await;
+                Err(error) => {
+                    self.announcer.show_trouble(Some(("takes no heartbeat", &error)));
+                    beat.min(retry_interval())
+                }
+            };
+            tokio::time::sleep(next).await;
         }
     }
 
@@ -130,7 +134,7 @@ impl TerminationHook {
                     );
                     return;
                 }
-                Err(_) => "Auto Scaling does not take it",
+                Err(_) => "Auto Scaling has not confirmed it",
             };
             let doing = format!("completing the termination hook: {waiting}");
             self.announcer.state.enter(Phase::Leaving, doing);

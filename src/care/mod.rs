@@ -64,11 +64,13 @@ pub async fn until_out(node: &Node, membership: &Membership) -> Cause {
             is_told || is_waiting || suspicion.is_open() || turn.is_multiple_of(LEDGER_EVERY);
         let verdict = match observe(node, membership, is_ledger_due).await {
             Ok(seen) => {
-                was_demoted = say_demoted(node, &seen, was_demoted);
-                if seen.records.as_ref().is_some_and(|records| records.row.is_none()) {
+                was_demoted = say_demoted(node, &seen, was_demoted).await;
+                let verdict = decide(&node.instance.id, membership, &seen);
+                let has_no_row = seen.records.as_ref().is_some_and(|it| it.row.is_none());
+                if has_no_row && !matches!(verdict, Verdict::Out(_)) {
                     node.row_lost.notify_one();
                 }
-                decide(&node.instance.id, membership, &seen)
+                verdict
             }
             Err(error) => Verdict::Wait { why: crate::errors::chain(&error) },
         };
@@ -105,12 +107,15 @@ fn say_left_over(node: &Node, before: Vec<String>) -> Vec<String> {
 }
 
 /// Nothing else would show it: as a worker the node is well. Says it where it was so at the look before, too, and
-/// returns whether it is so now.
-fn say_demoted(node: &Node, seen: &Observed, was_demoted: bool) -> bool {
+/// nobody has written a departure, on which managers demote a node. Returns whether it is so now.
+async fn say_demoted(node: &Node, seen: &Observed, was_demoted: bool) -> bool {
     let is_demoted = node.role == Role::Manager
         && seen.local.state == LocalState::Active
         && !seen.local.is_manager;
-    let trouble = (is_demoted && was_demoted).then(|| {
+    let is_lasting = is_demoted && was_demoted;
+    let is_by_hand =
+        is_lasting && matches!(node.ledger.fetch_departure(&node.instance.id).await, Ok(None));
+    let trouble = is_by_hand.then(|| {
         let id = seen.local.node_id.as_deref().unwrap_or_default();
         format!(
             "this manager was demoted: the swarm has one manager fewer. To promote it again, run 'docker node promote \

@@ -64,7 +64,8 @@ pub async fn ask(arguments: &Arguments, settings: &Settings) -> anyhow::Result<E
     let begun = OffsetDateTime::now_utc();
     match client.leave(arguments.deadline, arguments.reason.as_deref()).await {
         Ok(()) if was_leaving => print::to_stdout(
-            "This node is leaving already; from now on it leaves for good, by the nearer of the two deadlines.\n",
+            "This node is leaving already; from now on it leaves for good, by the nearer of the two \
+             deadlines.\n",
         )?,
         Ok(()) if arguments.no_wait => {
             print::to_stdout(

@@ -151,6 +151,7 @@ pub(super) fn text(report: &StatusReport<Node>, now: OffsetDateTime, colour: boo
 fn no_member(phase: Phase) -> &'static str {
     match phase {
         Phase::Left => "not a member any more",
+        Phase::Warmed => "not a member now",
         _ => "its place in the swarm is not confirmed",
     }
 }

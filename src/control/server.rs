@@ -275,7 +275,8 @@ fn is_of_no_use(state: &NodeState, asked: Option<Duration>, now: OffsetDateTime)
     }
     let left = Duration::try_from(departure.deadline - now).unwrap_or_default();
     match asked {
-        Some(asked) if asked < left && state.phase != Phase::Left => None,
+        _ if state.phase == Phase::Left => Some(doing),
+        Some(asked) if asked < left => None,
         Some(asked) => Some(format!(
             "{doing}; its deadline stays, in {} s, since {} s is no nearer",
             left.as_secs(),

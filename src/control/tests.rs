@@ -127,7 +127,8 @@ async fn a_node_that_is_leaving_takes_a_nearer_deadline_and_says_that_a_later_on
     let deadline = Some(Duration::from_secs(60));
     assert_eq!(running.leave.recv().await.unwrap(), LeaveRequest { deadline, reason: None });
     running.state.enter(Phase::Left, "left");
-    client.leave(Some(Duration::from_secs(60)), None).await.unwrap_err();
+    let over = client.leave(Some(Duration::from_secs(60)), None).await.unwrap_err();
+    assert!(over.to_string().ends_with("leaving already: left"), "{over}");
 }
 
 #[tokio::test]

@@ -323,7 +323,7 @@ fn drain(seen: &Observed) -> Option<Step> {
         return stop_tasks(seen, "no manager has answered");
     }
     Some(wait(match (nobody_acts, is_idle) {
-        (true, _) if seen.local.is_manager => "the managers' list of this node's tasks",
+        (true, _) if seen.local.is_manager => "a leader to say which tasks this node has",
         (true, true) => "a manager to see that no task runs here",
         (true, false) => "a manager to drain this node",
         (false, false) => "the tasks to stop",

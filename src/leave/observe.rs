@@ -1,5 +1,6 @@
 //! What a departing node looks at.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -59,10 +60,8 @@ pub async fn observe(
     let (docker, row) =
         tokio::join!(ask_docker(node), node.ledger.fetch_departure(&node.instance.id));
     let ledger_trouble = row.as_ref().err().map(|error| crate::errors::chain(error));
-    let write_trouble = memory
-        .writes
-        .why()
-        .map(|why| format!("what this departure does in the ledger fails: {why}"));
+    let write_trouble =
+        memory.writes.why().map(|why| format!("this departure cannot write to the ledger: {why}"));
     let docker_trouble = docker.as_ref().err().map(|error| crate::errors::chain(error));
     let drain_trouble =
         memory.drains.why().map(|why| format!("this manager cannot be drained: {why}"));
@@ -270,10 +269,11 @@ struct ManagersLook {
 }
 
 impl ManagersLook {
-    fn of(node_id: &str, nodes: Vec<NodeView>, tasks: usize) -> Self {
+    fn of(node_id: &str, address: IpAddr, nodes: Vec<NodeView>, tasks: usize) -> Self {
         let own = nodes.iter().find(|node| node.id == node_id);
-        let others =
-            || nodes.iter().filter(|other| other.id != node_id && !is_earlier_attempt(other, own));
+        let others = || {
+            nodes.iter().filter(|other| other.id != node_id && !is_earlier_attempt(other, address))
+        };
         // A list that is empty, or does not have this manager in raft, does not say who else is.
         let is_evidence =
             own.is_some_and(|own| own.raft.is_some()) && nodes.iter().any(NodeView::is_leader);
@@ -287,16 +287,16 @@ impl ManagersLook {
     }
 }
 
-/// A join that failed after Docker had made the node: an entry of this very host, which nobody will be any more.
-fn is_earlier_attempt(other: &NodeView, own: Option<&NodeView>) -> bool {
-    let is_at = |address: &String| own.is_some_and(|own| own.address.as_ref() == Some(address));
-    other.is_down() && other.raft.is_none() && other.address.as_ref().is_some_and(is_at)
+/// A join of this very host that failed after Docker had made the node: no process will ever use this entry again.
+fn is_earlier_attempt(other: &NodeView, own: IpAddr) -> bool {
+    let address = other.address.as_ref().and_then(|address| address.parse().ok());
+    other.is_down() && other.raft.is_none() && address == Some(own)
 }
 
 async fn look_as_manager(node: &Node, local: &LocalNode) -> ManagersLook {
     let Some(node_id) = &local.node_id else { return ManagersLook::default() };
     match tokio::try_join!(node.swarm.fetch_nodes(), node.swarm.count_live_tasks(node_id)) {
-        Ok((nodes, tasks)) => ManagersLook::of(node_id, nodes, tasks),
+        Ok((nodes, tasks)) => ManagersLook::of(node_id, node.address, nodes, tasks),
         Err(error) => {
             tracing::debug!("{error}");
             ManagersLook::default()
@@ -350,7 +350,8 @@ mod tests {
         let own = |is_leader| listed(Role::Manager, raft(is_leader));
         let other = |node: NodeView| NodeView { id: "other".into(), ..node };
         let worker = || other(listed(Role::Worker, None));
-        let is_last = |nodes| ManagersLook::of("node", nodes, 0).is_last;
+        let address = IpAddr::from([10, 0, 0, 1]);
+        let is_last = |nodes| ManagersLook::of("node", address, nodes, 0).is_last;
         assert!(is_last(vec![own(true)]) && is_last(vec![worker(), own(true)]));
         assert!(!is_last(vec![]), "it lists nobody");
         assert!(!is_last(vec![worker()]), "it does not list this node");
@@ -361,11 +362,15 @@ mod tests {
         assert!(!is_last(vec![own(true), joining.clone()]), "another one is on its way in");
         let at = |node: NodeView, address: &str| NodeView { address: Some(address.into()), ..node };
         let down = NodeView { state: "down".into(), ..joining.clone() };
-        let here = || at(own(true), "10.0.0.1");
-        assert!(is_last(vec![here(), at(down.clone(), "10.0.0.1")]), "its own earlier attempt");
-        assert!(!is_last(vec![here(), at(down.clone(), "10.0.0.2")]), "of another host");
-        assert!(!is_last(vec![here(), down]), "nobody knows of which");
-        assert!(!is_last(vec![here(), at(joining, "10.0.0.1")]), "it is not Down");
+        assert!(is_last(vec![own(true), at(down.clone(), "10.0.0.1")]), "its own earlier attempt");
+        for other in ["10.0.0.2", "0.0.0.0", "::1", ""] {
+            let other = at(down.clone(), other);
+            assert!(!is_last(vec![own(true), other]), "nobody knows that it is of this host");
+        }
+        assert!(!is_last(vec![own(true), down.clone()]), "it has no address");
+        assert!(!is_last(vec![own(true), at(joining, "10.0.0.1")]), "it is not Down");
+        let raft = NodeView { raft: raft(false), ..at(down, "10.0.0.1") };
+        assert!(!is_last(vec![own(true), raft]), "raft counts it");
     }
 
     /// The ledger does not answer, so that no manager drains the node: the swarm starts tasks here again.

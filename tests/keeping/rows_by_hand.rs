@@ -25,7 +25,7 @@ async fn has_left(instance: &Instance, role: &str) -> anyhow::Result<Map<String,
 async fn who_is_said_to_have_left_stays_and_a_deleted_row_is_written_again() -> anyhow::Result<()> {
     let fleet = swarm::standing(harness::options(), 3, 1).await?;
     let worker = fleet.group(&format!("{CLUSTER}-workers")).pop().context("no worker")?;
-    let (follower, _) = two_followers(&fleet).await?;
+    let (follower, other) = two_followers(&fleet).await?;
     let before = (node_id(&follower).await?, node_id(&worker).await?);
     swarm::put_row(&fleet, &has_left(&follower, "manager").await?).await?;
     swarm::put_row(&fleet, &has_left(&worker, "worker").await?).await?;
@@ -45,11 +45,12 @@ async fn who_is_said_to_have_left_stays_and_a_deleted_row_is_written_again() -> 
     assert_eq!((node_id(&follower).await?, node_id(&worker).await?), before);
     ensure!(worker.log().contains("writing it again"), "{}", worker.log());
 
-    swarm::demote(&fleet.leader().await?.docker()?, &before.0).await?;
+    let demoted = node_id(&other).await?;
+    swarm::demote(&fleet.leader().await?.docker()?, &demoted).await?;
     fleet
         .wait_until("the demoted manager to say so", PATIENCE, async || {
-            let status = seen::status_text(&follower).await?;
-            Ok(status.contains("this manager was demoted") && status.contains(&before.0))
+            let status = seen::status_text(&other).await?;
+            Ok(status.contains("this manager was demoted") && status.contains(&demoted))
         })
         .await?;
     fleet.stop().await

@@ -42,7 +42,7 @@ async fn a_worker_leaves() -> anyhow::Result<()> {
     assert_eq!(std::fs::read_to_string(&told)?, "flushed\n");
     assert_eq!(departure_state(&fleet, &worker.instance), None);
     let log = worker.instance.log();
-    ensure!(log.contains("what this departure does in the ledger fails"), "{log}");
+    ensure!(log.contains("this departure cannot write to the ledger"), "{log}");
     ensure!(log.contains("nobody has confirmed"), "{log}");
 
     fleet.cloud().faults().clear();
