@@ -73,21 +73,25 @@ async fn without_an_answer_the_group_that_is_known_is_asked() {
 
 #[tokio::test]
 async fn without_an_answer_nobody_can_tell_whether_there_is_a_termination_hook() {
-    let stub = Stub::start().await;
-    let announcer = in_group(None, &stub.aws().await);
+    let (stub, state) = (Stub::start().await, StateHandle::default());
+    let announcer = in_group(None, &stub.aws().await).showing(&state);
     let find = async || announcer.find_termination_hook(Instant::now()).await;
+    let trouble = || state.now().trouble.unwrap_or_default();
     assert!(find().await.is_err(), "AWS does not answer");
+    assert!(trouble().starts_with("the termination hook cannot be read: "), "{}", trouble());
     stub.answer(200, &listed("workers", "Terminating:Wait"));
     assert!(find().await.is_err(), "nor does it name the hooks");
     stub.answer(200, &listed("workers", "Terminating:Wait"));
     stub.answer(200, NO_HOOKS);
     assert!(find().await.unwrap().is_none() && announcer.known_termination_hook().is_none());
+    assert_eq!(trouble(), "", "it has answered");
     stub.answer(200, &listed("workers", "Terminating:Wait"));
     stub.answer(200, &hooks("skep-terminate", "TERMINATING"));
     assert!(find().await.unwrap().is_some());
     assert!(find().await.is_err() && announcer.known_termination_hook().is_some());
     announcer.forget_termination_hook();
     assert!(announcer.known_termination_hook().is_none());
+    assert_eq!(trouble(), "", "it is not shown after the departure");
 }
 
 #[tokio::test]

@@ -112,16 +112,19 @@ async fn say_demoted(node: &Node, seen: &Observed, was_demoted: bool) -> bool {
     let is_demoted = node.role == Role::Manager
         && seen.local.state == LocalState::Active
         && !seen.local.is_manager;
-    let is_lasting = is_demoted && was_demoted;
-    let is_by_hand =
-        is_lasting && matches!(node.ledger.fetch_departure(&node.instance.id).await, Ok(None));
-    let trouble = is_by_hand.then(|| {
-        let id = seen.local.node_id.as_deref().unwrap_or_default();
-        format!(
-            "this manager was demoted: the swarm has one manager fewer. To promote it again, run 'docker node promote \
-             {id}' on another manager; to replace it, terminate its instance"
-        )
-    });
+    let trouble = match &seen.local.node_id {
+        Some(id) if is_demoted && was_demoted => {
+            // Who cannot tell leaves what is shown as it is.
+            let Ok(departure) = node.ledger.fetch_departure(&node.instance.id).await else {
+                return is_demoted;
+            };
+            departure.is_none().then(|| format!(
+                "this manager was demoted: the swarm has one manager fewer. To promote it again, run 'docker node \
+                 promote {id}' on another manager; to replace it, terminate its instance"
+            ))
+        }
+        _ => None,
+    };
     node.state.trouble(DEMOTED, trouble);
     is_demoted
 }

@@ -39,7 +39,8 @@ pub struct Arguments {
 }
 
 /// Tells the skep that runs on this host to leave, and waits until it has left. A node that is leaving
-/// already does what was asked; a nearer deadline is taken, a later one is not. What becomes of the instance is said before and after, on standard error.
+/// already does what was asked; a nearer deadline is taken, a later one is not. What becomes of the instance is said
+/// before and after, on standard error.
 ///
 /// # Errors
 /// When no skep runs here or it refuses, or standard output cannot be written. The exit code is a failure, too, when
