@@ -418,6 +418,19 @@ pub fn signal(instance: &Instance, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Kills skep, and waits for the next one to be Ready. A test that looks for the moment between the two may miss it: a
+/// skep that finds its node in the swarm is Ready within 25 ms.
+///
+/// # Errors
+/// When there is no skep, or no next one.
+pub async fn restart_skep(fleet: &Fleet, instance: &Instance) -> anyhow::Result<()> {
+    let pid = instance.skep_pid();
+    signal(instance, "SIGKILL")?;
+    let what = format!("the next skep of {} to be Ready", instance.id());
+    let is_next = || instance.skep_pid().is_some_and(|next| Some(next) != pid);
+    fleet.wait_until(&what, PATIENCE, async || Ok(is_next() && instance.is_ready())).await
+}
+
 /// Writes an executable into the instance's `flush.d`; skep looks there when it flushes.
 ///
 /// # Errors

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::ensure;
 use harness::PATIENCE;
+use harness::departures::restart_skep;
 use harness::seen::health;
 use harness::swarm;
 use nix::sys::signal::Signal;
@@ -34,13 +35,7 @@ async fn after_it_was_killed() -> anyhow::Result<()> {
     let fleet = start().await?;
     for instance in fleet.instances() {
         let before = Before::of(&fleet, &instance).await?;
-        let pid = instance.skep_pid();
-        ensure!(instance.kill_skep(Signal::SIGKILL));
-        fleet
-            .wait_until("another process", PATIENCE, async || {
-                Ok(instance.skep_pid().is_some_and(|new| Some(new) != pid))
-            })
-            .await?;
+        restart_skep(&fleet, &instance).await?;
         before.still_holds(&fleet, &instance).await?;
     }
     fleet.stop().await

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::ensure;
 use harness::PATIENCE;
 use harness::departures::{
-    Leaver, departure_state, hook_results, hook_timed_out, ledger, node_id, row, running,
-    running_on, systemctl_with_job,
+    Leaver, departure_state, hook_results, hook_timed_out, ledger, node_id, restart_skep, row,
+    running, running_on, systemctl_with_job,
 };
 use harness::secs;
 use harness::seen::health;
@@ -51,13 +51,8 @@ async fn running_until_it_is_wanted() -> anyhow::Result<()> {
     }
 
     let [first, second] = &instances[..] else { panic!("two instances") };
-    let pid = second.skep_pid();
-    ensure!(second.kill_skep(Signal::SIGKILL));
-    fleet
-        .wait_until("another process that waits", PATIENCE, async || {
-            Ok(second.skep_pid() != pid && second.is_ready())
-        })
-        .await?;
+    // The next process waits as the last one did.
+    restart_skep(&fleet, second).await?;
 
     pool(&fleet, 2, PoolState::Running)?;
     fleet.wait_until("the end of one", PATIENCE, async || Ok(first.is_gone())).await?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::ensure;
 use harness::PATIENCE;
-use harness::departures::{Leaver, options_with, running, shell, signal, standing};
+use harness::departures::{Leaver, options_with, restart_skep, running, shell, signal, standing};
 use skep_sim::fleet::{ClusterSpec, Fleet, Instance};
 
 use super::shippers::{arrived_once, talkers};
@@ -93,9 +93,7 @@ async fn ships_to(fleet: &Fleet, instance: &Arc<Instance>, to: &str) -> anyhow::
     instance.write_config(&format!(
         "{config}\n[ship]\nto = \"{to}\"\nendpoint = \"http://127.0.0.1:5000\"\nfiles = [\"{dir}/app.log\"]\n"
     ))?;
-    signal(instance, "SIGKILL")?;
-    fleet.wait_until("the next skep", PATIENCE, async || Ok(!instance.is_ready())).await?;
-    fleet.wait_until("it to be Ready", PATIENCE, async || Ok(instance.is_ready())).await
+    restart_skep(fleet, instance).await
 }
 
 async fn aws(instance: &Instance, arguments: &str) -> anyhow::Result<String> {

@@ -27,8 +27,8 @@ async fn soft_rounds_hold() -> anyhow::Result<()> {
     rounds_hold(Profile::Soft, 1, 2).await
 }
 
-/// Managers that lock themselves, and machines whose power is cut.
+/// Managers that lock themselves, tokens in DynamoDB, and machines whose power is cut.
 #[tokio::test]
 async fn hard_rounds_hold() -> anyhow::Result<()> {
-    rounds_hold(Profile::Hard, 2, 1).await
+    rounds_hold(Profile::Hard, 6, 1).await
 }
