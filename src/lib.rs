@@ -1,57 +1,32 @@
-//! skep gives every EC2 instance its place in a Docker Swarm, and takes it out again with nothing
-//! lost. Dependencies point one way, from the story to plain types:
+//! skep gives every EC2 instance its place in a Docker Swarm, and removes it again without losing tasks, requests or
+//! log lines.
 //!
-//! | room | what lives there |
+//! Each room imports only from the rooms below it; a test holds every path against this table.
+//!
+//! | room | what it holds |
 //! |---|---|
-//! | [`agent`] | the story: boot → serve → leave, on one page |
-//! | [`boot`], [`care`], [`leave`], [`manager`], [`recover`], [`watch`] | the phases: observe → decide → act |
-//! | [`flush`], [`health`], [`control`], [`announce`], [`events`], [`janitor`], [`demotion`], [`peers`] | what the phases use on this host and towards AWS |
-//! | [`swarm`], [`ledger`], [`secrets`], [`imds`], [`autoscaling`], [`cloudformation`], [`ecr`], [`systemd`] | the outside world |
-//! | [`config`], [`cli`], [`doctor`], [`ui`] | what the operator says and sees |
-//! | [`instance`], [`fact`], [`labels`], [`flushed`], [`state`], [`story`], [`metrics`], [`node`], [`retry`], [`child`], [`disk`], [`errors`], [`prometheus`], `words` | plain types and values |
+//! | [`cli`] | the command line, and `skep doctor` |
+//! | [`agent`] | the process: start → boot → serve → leave on one page, and its background tasks |
+//! | [`api`] | what answers on a port or a socket: health checks, the page, the control socket |
+//! | [`lifecycle`] | this node: boot, membership, notices, departure, recovery |
+//! | [`manager`] | the duties of a manager towards the other nodes |
+//! | [`host`] | work on this host: flushing logs, freeing Docker's disk |
+//! | [`node`] | one node and its clients, which every phase is given |
+//! | [`clients`] | the outside world, one folder each: AWS, Docker, metadata, ledger, secrets, systemd |
+//! | [`telemetry`] | log, metrics, event log, notifications |
+//! | [`config`] | settings and their sources |
+//! | [`common`] | plain types and small helpers |
 
 pub mod agent;
-pub mod announce;
-pub mod autoscaling;
-pub mod aws;
-pub mod boot;
-pub mod care;
-pub mod child;
+pub mod api;
 pub mod cli;
-pub mod cloudformation;
+pub mod clients;
+pub mod common;
 pub mod config;
-pub mod control;
-pub mod demotion;
-pub mod disk;
-pub mod doctor;
-pub mod ecr;
-pub mod errors;
-pub mod events;
-pub mod fact;
-pub mod flush;
-pub mod flushed;
-#[cfg(test)]
-mod fuzz;
-pub mod health;
-pub mod imds;
-pub mod instance;
-pub mod janitor;
-pub mod labels;
-pub mod leave;
-pub mod ledger;
-pub mod logging;
+pub mod host;
+pub mod lifecycle;
 pub mod manager;
-pub mod metrics;
 pub mod node;
-pub mod peers;
-pub mod prometheus;
-pub mod recover;
-pub mod retry;
-pub mod secrets;
-pub mod state;
-pub mod story;
-pub mod swarm;
-pub mod systemd;
-pub mod ui;
-pub mod watch;
-mod words;
+#[cfg(test)]
+mod rooms;
+pub mod telemetry;

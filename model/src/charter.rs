@@ -1,6 +1,6 @@
 //! The charter as far as it matters to a model, and the names in it.
 
-use skep::ledger::{Charter, CharterPhase};
+use skep::clients::ledger::{Charter, CharterPhase};
 use time::OffsetDateTime;
 
 /// Small enough for a state; swarms and instances are numbers.

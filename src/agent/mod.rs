@@ -1,15 +1,14 @@
 //! A node's life on one page: boot → serve → leave.
 
-mod companions;
-mod failure;
-mod hook;
-mod introduce;
-mod lives;
-mod metadata;
+mod background_tasks;
+mod earlier_membership;
+mod early_notice;
+mod failed_start;
+mod identify;
 mod standby;
-mod standing;
-mod unidentified;
-mod warm;
+mod stays;
+mod termination_hook;
+mod warm_pool;
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -18,24 +17,26 @@ use thiserror::Error;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use crate::announce::Announcer;
-use crate::aws::Aws;
-use crate::boot::{self, BootError};
-use crate::care;
+use crate::api::control;
+use crate::clients::aws::Aws;
+use crate::clients::docker::Swarm;
+use crate::clients::imds::{Imds, ImdsError};
+use crate::clients::systemd;
+use crate::common::event::Event;
+use crate::common::instance::{Membership, Reason};
+use crate::common::state::{NodeState, Phase, StateHandle};
 use crate::config::{Loaded, Mistakes, Settings};
-use crate::events::{Event, Events};
-use crate::imds::{Imds, ImdsError};
-use crate::instance::{Membership, Reason};
-use crate::leave::{self, Outcome};
-use crate::metrics::metrics;
-use crate::node::Node;
-use crate::state::{NodeState, Phase, StateHandle};
-use crate::swarm::Swarm;
-use crate::watch::Notices;
-use crate::{control, manager, systemd};
+use crate::lifecycle::boot::{self, BootError};
+use crate::lifecycle::leave::{self, Outcome};
+use crate::lifecycle::membership;
+use crate::lifecycle::notices::Notices;
+use crate::lifecycle::signals::Announcer;
+use crate::manager;
+use crate::node::{AssembleError, Node, assemble};
+use crate::telemetry::metrics::metrics;
+use crate::telemetry::notifications::Events;
 
-use companions::Companions;
-pub(crate) use introduce::introduce;
+use background_tasks::BackgroundTasks;
 
 /// A Docker that runs answers within milliseconds.
 const HEAD_START: Duration = Duration::from_millis(200);
@@ -67,6 +68,15 @@ pub enum RunError {
     System(#[from] std::io::Error),
 }
 
+impl From<AssembleError> for RunError {
+    fn from(error: AssembleError) -> Self {
+        match error {
+            AssembleError::Identity(mistakes) => Self::Identity(mistakes),
+            AssembleError::BootId(error) => Self::System(error),
+        }
+    }
+}
+
 /// The whole life of this node.
 ///
 /// # Errors
@@ -75,11 +85,11 @@ pub async fn run(loaded: Loaded) -> Result<Ended, RunError> {
     let started = Instant::now();
     let state = StateHandle::default();
     let notices = Notices::default();
-    let mut companions = Companions::start(&loaded.settings, &state, &notices)
-        .inspect_err(|error| state.enter(Phase::Failed, crate::errors::chain(error)))?;
+    let mut companions = BackgroundTasks::start(&loaded.settings, &state, &notices)
+        .inspect_err(|error| state.enter(Phase::Failed, crate::common::errors::chain(error)))?;
     let ended = tokio::select! {
-        ended = life(&loaded, &state, &notices, &mut companions) => ended,
-        stopped = companions::until_stopped(&loaded.settings, &notices, &state) => {
+        ended = lifecycle(&loaded, &state, &notices, &mut companions) => ended,
+        stopped = background_tasks::until_stopped(&loaded.settings, &notices, &state) => {
             stopped.map(|()| Ended::Stopped).map_err(RunError::from)
         }
     };
@@ -96,18 +106,18 @@ pub async fn run(loaded: Loaded) -> Result<Ended, RunError> {
     }
     if let Err(error) = &ended {
         companions.events.settle(loaded.settings.hooks.last_wait).await;
-        failure::pace(error, started, &loaded.settings, &notices, &state).await;
+        failed_start::pace(error, started, &loaded.settings, &notices, &state).await;
     }
     systemd::notify_stopping();
     ended
 }
 
 /// Who am I, then boot, serve, leave.
-async fn life(
+async fn lifecycle(
     loaded: &Loaded,
     state: &StateHandle,
     notices: &Notices,
-    companions: &mut Companions,
+    companions: &mut BackgroundTasks,
 ) -> Result<Ended, RunError> {
     let settings = &loaded.settings;
     let deadline = Instant::now() + settings.boot.deadline;
@@ -116,42 +126,35 @@ async fn life(
     let docker = Swarm::new(settings.docker.host.to_string());
     let instance = tokio::select! {
         biased;
-        ended = unidentified::until_nothing_to_leave(&docker, notices, state) => return ended,
+        ended = early_notice::until_nothing_to_leave(&docker, notices, state) => return ended,
         // Docker's version is asked meanwhile: every round trip of a boot counts. One that is only
         // starting is not waited for here.
         (instance, _) = async {
             let docker = tokio::time::timeout(HEAD_START, docker.connect());
-            tokio::join!(metadata::fetch_instance(&imds, settings, state, deadline), docker)
+            tokio::join!(identify::fetch_instance(&imds, settings, state, deadline), docker)
         } => instance?,
     };
-    state.trouble(unidentified::WHO, None);
+    state.trouble(early_notice::WHO, None);
     let first_look = companions.watch_metadata(&imds, settings, notices, state);
     let aws = Aws::load(settings.region.as_deref(), &instance.region).await;
     let announcer = Announcer::new(&instance, settings, &aws).showing(state);
-    let node = match introduce::introduce(
-        settings,
-        instance,
-        imds,
-        docker,
-        &aws,
-        state,
-        &companions.events,
-    ) {
+    let node = match assemble(settings, instance, imds, docker, &aws, state, &companions.events) {
         Ok(node) => node,
         Err(error) => {
+            let error = RunError::from(error);
             say_failed(state, &companions.events, &error);
             announcer.failed().await;
             return Err(error);
         }
     };
-    companions.introduce(&node);
+    companions.attach_node(&node);
     let target = first_look.await.ok().flatten();
-    lives::live(&node, &announcer, notices, deadline, target).await
+    stays::run_stays(&node, &announcer, notices, deadline, target).await
 }
 
 /// Takes its place, and again when it has fallen out, until a notice comes. `first_boot` is by when, where
 /// it never had one.
-async fn take_part(
+async fn boot_and_serve(
     node: &Node,
     announcer: &Announcer,
     notices: &Notices,
@@ -171,14 +174,14 @@ async fn take_part(
             biased;
             _ = notices.given() => return Ok(()),
             never = serve(node, member, announcer) => match never {},
-            cause = care::until_out(node, member) => cause,
+            cause = membership::until_out(node, member) => cause,
         };
-        care::stop_showing_trouble(node);
+        membership::stop_showing_trouble(node);
         if cause.is_out() {
             manager::stop_showing_quorum(node);
             tracing::warn!("not in the cluster's swarm any more: {cause}");
-            standing::forget(node);
-            if matches!(cause, care::Cause::Stranded { .. })
+            earlier_membership::forget(node);
+            if matches!(cause, membership::Cause::Stranded { .. })
                 && !boot::leave_stranded(node, notices, &cause.to_string()).await
             {
                 return Ok(());
@@ -225,12 +228,12 @@ async fn fail(error: RunError, node: &Node, announcer: &Announcer) -> RunError {
 /// What a refusal names is wrong with this host: whatever it was before, it is no member to rely on.
 fn doubt(node: &Node, error: &RunError) {
     if matches!(error, RunError::Boot(BootError::Refused(_))) {
-        standing::forget(node);
+        earlier_membership::forget(node);
     }
 }
 
 fn say_failed(state: &StateHandle, events: &Events, error: &RunError) {
-    let why = crate::errors::chain(error);
+    let why = crate::common::errors::chain(error);
     events.tell(Event::Failed, Some(&why));
     state.enter(Phase::Failed, why);
 }
@@ -257,17 +260,17 @@ async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> I
     let node_id = &membership.node_id;
     systemd::notify_ready();
     // Writing to the disk takes its time: not before READY.
-    standing::remember(node, node_id);
+    earlier_membership::remember(node, node_id);
     let (_, never, _, _, _, _, _, _, _, _, _) = tokio::join!(
         standby::announce(node, announcer),
         manager::keep_recorded(node, membership, recorded),
         manager::look_after_departures(node, node_id),
-        manager::reap_the_dead(node, node_id),
+        manager::remove_dead_nodes(node, node_id),
         manager::keep_labelled(node, node_id),
         manager::keep_tokens(node, node_id),
-        manager::mark_the_missing(node, membership),
-        manager::take_out_who_asks(node, node_id),
-        manager::release_who_never_joined(node, node_id),
+        manager::mark_removed_members(node, membership),
+        manager::serve_demotion_requests(node, node_id),
+        manager::release_orphan_hooks(node, node_id),
         manager::keep_pull_credentials(node, node_id),
         manager::watch_quorum(node),
     );
@@ -279,13 +282,13 @@ async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> I
 async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcome {
     let departure = notices.given().await;
     leave::forget_failure(node);
-    care::stop_showing_trouble(node);
+    membership::stop_showing_trouble(node);
     node.state.set_departure(&departure);
     node.state.enter(Phase::Leaving, format!("{} notice", departure.reason));
     node.events.tell(Event::Departing, None);
     let outcome = tokio::select! {
         outcome = leave_and_tell(node, notices) => outcome,
-        never = hook::keep_alive(node, announcer, notices, &departure) => match never {},
+        never = termination_hook::keep_alive(node, announcer, notices, &departure) => match never {},
         never = look_after_others(node) => match never {},
     };
     tracing::info!(reason = %departure.reason, "the departure has ended: {}", outcome.as_str());
@@ -295,7 +298,7 @@ async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcom
         return outcome;
     }
     manager::stop_showing_quorum(node);
-    hook::complete(node, announcer, &departure, outcome).await;
+    termination_hook::complete(node, announcer, &departure, outcome).await;
     announcer.forget_termination_hook();
     leave::record_end(node, outcome).await;
     if outcome == Outcome::Failed {
@@ -356,7 +359,7 @@ async fn give_up_what_was_begun(node: &Node) {
     match tokio::time::timeout(CLEAN_UP_PATIENCE, boot::abandon(node)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            tracing::warn!("{NOT_ROLLED_BACK}: {}", crate::errors::chain(&error));
+            tracing::warn!("{NOT_ROLLED_BACK}: {}", crate::common::errors::chain(&error));
         }
         Err(_) => tracing::warn!("{NOT_ROLLED_BACK}: no answer within {CLEAN_UP_PATIENCE:?}"),
     }
@@ -365,9 +368,9 @@ async fn give_up_what_was_begun(node: &Node) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aws::stub::Stub;
-    use crate::instance::Role;
-    use crate::swarm::tests::fake_engine::{FakeEngine, RELEASES};
+    use crate::clients::aws::stub::Stub;
+    use crate::clients::docker::tests::fake_engine::{FakeEngine, RELEASES};
+    use crate::common::instance::Role;
 
     /// Serves until the node is Ready; returns the calls to AWS by then.
     async fn calls_before_ready(stub: &Stub) -> Vec<String> {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::announce::Announcer;
+use crate::common::state::NodeState;
+use crate::lifecycle::signals::Announcer;
 use crate::node::Node;
-use crate::state::NodeState;
 
 /// Tags that are not there by now do not hold a signal up.
 const TAGS_WITHIN: Duration = Duration::from_secs(5);
@@ -36,7 +36,7 @@ async fn with_late_tags(node: &Node, announcer: &Announcer) -> Announcer {
     match node.imds.fetch_tags_of(&node.instance, Instant::now() + TAGS_WITHIN).await {
         Ok(instance) => announcer.of(instance),
         Err(error) => {
-            tracing::debug!("{}", crate::errors::chain(&error));
+            tracing::debug!("{}", crate::common::errors::chain(&error));
             announcer.clone()
         }
     }

@@ -9,10 +9,10 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::print;
+use crate::clients::imds::Imds;
+use crate::common::errors;
+use crate::common::instance::Instance;
 use crate::config::{EXIT_CODE, KEYS, Loaded, Mistake, Origin, identity};
-use crate::errors;
-use crate::imds::Imds;
-use crate::instance::Instance;
 
 /// On an instance the metadata answers in milliseconds; elsewhere nothing ever will.
 const METADATA_PATIENCE: Duration = Duration::from_secs(2);
@@ -194,8 +194,8 @@ fn plain(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::common::instance::{Market, StackResource};
     use crate::config::{Flag, Inputs, load};
-    use crate::instance::{Market, StackResource};
 
     fn instance() -> Instance {
         Instance {

@@ -13,8 +13,8 @@ use std::process::ExitCode;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 
-use crate::aws::{Aws, AwsError};
-use crate::ecr::{PullCredentials, Registry};
+use crate::clients::aws::ecr::{PullCredentials, Registry};
+use crate::clients::aws::{Aws, AwsError};
 
 /// The program's name: Docker puts `docker-credential-` before what `credHelpers` says.
 const NAME: &str = "docker-credential-skep";
@@ -67,7 +67,8 @@ async fn answer(
             let host = server.split_once("://").map_or(server, |(_, rest)| rest);
             let host = host.split('/').next().unwrap_or_default();
             let registry = Registry::of_host(host).ok_or(NOT_FOUND)?;
-            let given = fetch(&registry).await.map_err(|error| crate::errors::chain(&error))?;
+            let given =
+                fetch(&registry).await.map_err(|error| crate::common::errors::chain(&error))?;
             let (username, secret) = (given.username, given.password.expose_secret());
             Ok(json!({ "ServerURL": server, "Username": username, "Secret": secret }).to_string())
         }
@@ -86,7 +87,7 @@ mod tests {
     use time::OffsetDateTime;
 
     use super::*;
-    use crate::aws::AwsErrorKind;
+    use crate::clients::aws::AwsErrorKind;
 
     const HOST: &str = "123456789012.dkr.ecr.eu-central-1.amazonaws.com";
 

@@ -12,8 +12,8 @@ use time::macros::format_description;
 
 use super::{draw, print};
 use crate::config::{Settings, parse_age};
-use crate::logging::wants_colour;
-use crate::story::{self, Event, Follower};
+use crate::telemetry::event_log::{self, Event, Follower};
+use crate::telemetry::logging::wants_colour;
 
 /// An operator does not notice it, and a file system neither.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -51,7 +51,7 @@ pub async fn print(arguments: &Arguments, settings: &Settings) -> anyhow::Result
         || format!("cannot read the events in {}; try again with sudo", state_dir.display());
     // Opened first: what comes between the two would be missed.
     let follower = Follower::from_end(state_dir).with_context(failed)?;
-    let mut kept = story::read(state_dir).with_context(failed)?;
+    let mut kept = event_log::read(state_dir).with_context(failed)?;
     kept.retain(|event| arguments.since.is_none_or(|since| event.at >= since));
     let mut is_read = show(&kept, arguments)?;
     if !arguments.follow {
@@ -90,7 +90,7 @@ fn show(events: &[Event], arguments: &Arguments) -> anyhow::Result<bool> {
 fn text(event: &Event, width: Option<usize>, colour: bool) -> String {
     let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
     let at = event.at.to_offset(time::UtcOffset::UTC).format(format).unwrap_or_default();
-    let mut said = format!("{}: {}", event.room, event.message);
+    let mut said = format!("{}: {}", event.component, event.message);
     for (key, value) in &event.fields {
         match value {
             Value::String(text) => said.push_str(&format!(" {key}={text}")),
@@ -118,7 +118,7 @@ mod tests {
         let event = Event {
             at: datetime!(2026-11-02 12:00:00 UTC),
             level: "ERROR".into(),
-            room: "node".into(),
+            component: "node".into(),
             message: "no table of this name is there".into(),
             fields: [("phase".into(), "failed".into()), ("generation".into(), 3.into())]
                 .into_iter()

@@ -9,13 +9,13 @@ use time::macros::format_description;
 use tokio::time::Instant;
 
 use super::draw::{self, Block, terminal};
-use super::status::Node;
+use super::view::Node;
 use super::{EXIT_NOTHING_DONE, consent, leaving, print};
+use crate::api::control::{Client, ClientError, parse_reason, socket_path};
+use crate::common::state::Phase;
 use crate::config::{Settings, parse_duration};
-use crate::control::{Client, ClientError, parse_reason, socket_path};
-use crate::leave::Outcome;
-use crate::state::Phase;
-use crate::story;
+use crate::lifecycle::leave::Outcome;
+use crate::telemetry::event_log;
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -216,7 +216,7 @@ fn show(node: &Node, block: &mut Block, last: &mut String) -> anyhow::Result<()>
 
 fn last_words(settings: &Settings, begun: OffsetDateTime) -> Option<End> {
     let ends = [Phase::Left.as_str(), Phase::Failed.as_str()];
-    let events = story::read(&settings.state_dir).ok()?;
+    let events = event_log::read(&settings.state_dir).ok()?;
     events.into_iter().rev().take_while(|event| event.at >= begun).find_map(|event| {
         let phase = event.fields.get("phase")?.as_str().filter(|phase| ends.contains(phase))?;
         let has_left = phase == Phase::Left.as_str();

@@ -3,9 +3,9 @@
 use time::{Duration, OffsetDateTime};
 
 use super::draw;
-use super::status::{Node, leaving, span};
-use crate::instance::Departure;
-use crate::state::{Progress, Remaining};
+use super::view::{Node, leaving, span};
+use crate::common::instance::Departure;
+use crate::common::state::{Progress, Remaining};
 
 /// A bar longer than this says no more.
 const LONGEST_BAR: usize = 50;
@@ -93,7 +93,7 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
-    use crate::instance::Reason;
+    use crate::common::instance::Reason;
 
     const NOTICED: OffsetDateTime = datetime!(2026-11-02 12:00:00 UTC);
 

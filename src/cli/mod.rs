@@ -15,6 +15,7 @@ mod run;
 mod status;
 #[cfg(test)]
 mod tests;
+mod view;
 mod watch;
 
 use std::path::PathBuf;
@@ -22,11 +23,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::api::control::ClientError;
+use crate::common::errors;
 use crate::config::{
     EXIT_CODE as EX_CONFIG, Flag, Inputs, Mistake, Mistakes, Origin, Settings, load, salvage,
 };
-use crate::control::ClientError;
-use crate::errors;
 
 pub use credential_helper::as_credential_helper;
 
@@ -189,8 +190,11 @@ impl Command {
     /// Does what needs nothing but the settings.
     async fn perform(&self, settings: &Settings) -> anyhow::Result<ExitCode> {
         match self {
+            Self::Status(arguments) if arguments.watch => {
+                watch::follow(settings, arguments.json).await
+            }
             Self::Status(arguments) => status::print(arguments, settings).await,
-            Self::Doctor(arguments) => doctor::examine(arguments, settings).await,
+            Self::Doctor(arguments) => doctor::examine_and_print(arguments, settings).await,
             Self::Events(arguments) => events::print(arguments, settings).await,
             Self::Leave(arguments) => leave::ask(arguments, settings).await,
             Self::RotateTokens(arguments) => rotate_tokens::ask(arguments, settings).await,

@@ -10,8 +10,9 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{EXIT_NOTHING_DONE, consent, print};
+use crate::api::control::{Client, ClientError, socket_path};
+use crate::common::report::{OtherManager, RecoveryPlan, StatusReport};
 use crate::config::Settings;
-use crate::control::{Client, ClientError, OtherManager, RecoveryPlan, StatusReport, socket_path};
 
 /// Docker takes up to 40 s, and a store that is down is asked again and again.
 const RECOVERED_WITHIN: Duration = Duration::from_secs(300);

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::print;
+use crate::api::control::{Client, ClientError, socket_path};
+use crate::clients::docker::Rotation;
 use crate::config::Settings;
-use crate::control::{Client, ClientError, socket_path};
-use crate::swarm::Rotation;
 
 #[derive(Debug, Args)]
 pub struct Arguments {

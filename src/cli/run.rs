@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::agent::{self, RunError};
 use crate::config::{EXIT_CODE, Loaded};
-use crate::logging;
+use crate::telemetry::logging;
 
 /// Lives until the node has left or the service is stopped.
 pub async fn run(loaded: Loaded) -> ExitCode {

@@ -3,22 +3,20 @@
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Args;
-use serde::Deserialize;
 use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::print;
+use super::view::{Node, leaving, span};
+use crate::api::control::{Client, socket_path};
+use crate::common::flush_result::{FlushResult, Outcome};
+use crate::common::report::{FleetMember, FleetView, QuorumView, StatusReport};
+use crate::common::state::{Phase, in_utc};
 use crate::config::Settings;
-use crate::control::{Client, FleetMember, FleetView, QuorumView, StatusReport, socket_path};
-use crate::flushed::{Flushed, Outcome};
-use crate::instance::{Departure, Quiet, Role};
-use crate::logging::wants_colour;
-use crate::state::{Phase, Progress, in_utc};
+use crate::telemetry::logging::wants_colour;
 
 /// Where something is not known.
 const UNKNOWN: &str = "-";
@@ -30,78 +28,10 @@ const UNHEARD_OF: &str = "unknown";
 pub struct Arguments {
     /// As JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     /// Go on: drawn anew on a terminal, a line per change in a pipe
     #[arg(long)]
-    watch: bool,
-}
-
-/// What is shown of the running skep's [`NodeState`](crate::state::NodeState).
-#[derive(Debug, Deserialize)]
-pub(super) struct Node {
-    pub(super) phase: Phase,
-    #[serde(with = "time::serde::rfc3339")]
-    since: OffsetDateTime,
-    pub(super) doing: String,
-    instance: Option<Instance>,
-    cluster: Option<String>,
-    role: Option<Role>,
-    membership: Option<Membership>,
-    pub(super) departure: Option<Departure>,
-    /// A skep of before does not say it.
-    #[serde(default)]
-    pub(super) failed_departure: Option<String>,
-    #[serde(default)]
-    pub(super) why: Option<String>,
-    #[serde(default)]
-    pub(super) progress: Option<Progress>,
-    /// A skep of before does not say it.
-    #[serde(default)]
-    quiet: Option<Quiet>,
-    /// A skep of before does not say it.
-    #[serde(default)]
-    flush: Vec<Outcome>,
-    /// A skep of before does not say it.
-    #[serde(default)]
-    trouble: Option<String>,
-    #[serde(default)]
-    pub(super) killed: Vec<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Instance {
-    id: String,
-    instance_type: String,
-    zone: String,
-    private_address: IpAddr,
-    #[serde(default)]
-    group: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Membership {
-    node_id: String,
-    generation: u64,
-    role: Role,
-}
-
-impl Node {
-    /// Docker's word, or else what it is to be.
-    pub(super) fn is_manager(&self) -> bool {
-        let role = self.membership.as_ref().map(|member| member.role).or(self.role);
-        role == Some(Role::Manager)
-    }
-
-    /// It is on its way out, or out.
-    pub(super) fn is_leaving(&self) -> bool {
-        self.departure.is_some() || matches!(self.phase, Phase::Leaving | Phase::Left)
-    }
-
-    /// Instance and Auto Scaling group, where they are known.
-    pub(super) fn place(&self) -> Option<(&str, Option<&str>)> {
-        let instance = self.instance.as_ref()?;
-        Some((&instance.id, instance.group.as_deref()))
-    }
+    pub(super) watch: bool,
 }
 
 /// Asks the skep that runs on this host.
@@ -110,9 +40,6 @@ impl Node {
 /// When none runs or it does not answer, or standard output cannot be written.
 pub async fn print(arguments: &Arguments, settings: &Settings) -> anyhow::Result<ExitCode> {
     let client = Client::new(socket_path(&settings.runtime_dir));
-    if arguments.watch {
-        return super::watch::follow(&client, arguments.json).await;
-    }
     print::to_stdout(&if arguments.json {
         let report: StatusReport<Value> = client.status().await?;
         format!("{:#}\n", serde_json::to_value(report)?)
@@ -182,8 +109,8 @@ fn about(node: &Node, now: OffsetDateTime, colour: bool) -> Vec<[String; 2]> {
     if let Some(trouble) = &node.trouble {
         rows.push(("trouble", trouble.clone()));
     }
-    if let Some(quiet) = node.quiet {
-        rows.push(("quiet", quiet.explain().to_owned()));
+    if let Some(scheduling_hold) = node.scheduling_hold {
+        rows.push(("hold", scheduling_hold.explain().to_owned()));
     }
     if let Some(departure) = &node.departure {
         rows.push(("leaving", leaving(departure, now)));
@@ -241,7 +168,7 @@ fn ledger(member: &FleetMember) -> Option<String> {
 
 /// `standby: stays`
 fn stays(member: &FleetMember) -> Option<String> {
-    member.quiet.as_ref().map(|quiet| format!("{quiet}: stays"))
+    member.scheduling_hold.as_ref().map(|scheduling_hold| format!("{scheduling_hold}: stays"))
 }
 
 /// `quorum: 3 managers, 3 reachable, 1 may be lost`
@@ -252,21 +179,10 @@ pub(super) fn quorum(quorum: &QuorumView) -> String {
     format!("quorum: {managers} manager{plural}, {reachable} reachable, {lost} may be lost")
 }
 
-pub(super) fn leaving(departure: &Departure, now: OffsetDateTime) -> String {
-    let left = departure.deadline - now;
-    let when = if left.is_positive() {
-        format!("to be gone in {}", span(left))
-    } else {
-        format!("overdue by {}", span(-left))
-    };
-    let noticed = span(now - departure.noticed_at);
-    format!("{} notice {noticed} ago; {when}, at {}", departure.reason, in_utc(departure.deadline))
-}
-
 /// `fluent-bit: took too long after 24s, 812 sent, 40 unsent: 3 chunks`
 fn flush(outcome: &Outcome) -> String {
     let mut text = format!("{}: {}", outcome.name, outcome.result.as_str());
-    if !matches!(outcome.result, Flushed::Running | Flushed::NotHere) {
+    if !matches!(outcome.result, FlushResult::Running | FlushResult::NotHere) {
         text.push_str(&format!(" after {:.1}s", outcome.seconds));
     }
     for (count, what) in [(outcome.sent, "sent"), (outcome.unsent, "unsent")] {
@@ -289,11 +205,4 @@ fn paint(phase: Phase, colour: bool) -> String {
         Phase::Failed => 31,
     };
     format!("\x1b[{code}m{}\x1b[0m", phase.as_str())
-}
-
-/// `2h 5m`: no more than the two largest units, and no fractions of a second.
-pub(super) fn span(duration: time::Duration) -> String {
-    let seconds = Duration::from_secs(duration.whole_seconds().max(0).unsigned_abs());
-    let text = humantime::format_duration(seconds).to_string();
-    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }

@@ -24,7 +24,7 @@ fn flags_stand_before_or_after_the_command_and_keep_their_order() {
         "--cluster=prod",
         "--table=t",
         "--region=eu-west-1",
-        "--log-level=skep::boot=debug",
+        "--log-level=skep::lifecycle::boot=debug",
         "--log-format=json",
         "--config-dir=/srv/skep",
     ]);
@@ -36,7 +36,7 @@ fn flags_stand_before_or_after_the_command_and_keep_their_order() {
             flag("--role", "role", "worker"),
             flag("--table", "table", "t"),
             flag("--region", "region", "eu-west-1"),
-            flag("--log-level", "log.level", "skep::boot=debug"),
+            flag("--log-level", "log.level", "skep::lifecycle::boot=debug"),
             flag("--log-format", "log.format", "json"),
             flag("--set", "boot.deadline", "5m"),
         ]
@@ -110,7 +110,7 @@ fn the_exit_code_tells_what_kind_of_error_it_was() {
 
 #[test]
 fn the_help_and_the_page_name_every_exit_code() {
-    let page = include_str!("../../docs/configuration.md");
+    let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md"));
     let help = Cli::command().render_long_help().to_string();
     for code in [0, 1, 2, EXIT_NOTHING_DONE, EX_UNAVAILABLE, EX_CONFIG] {
         let named = help.lines().any(|line| line.trim_start().starts_with(&format!("{code} ")));

@@ -7,10 +7,12 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::draw::{Block, terminal};
-use super::status::{self, Node};
-use super::{leaving, print};
-use crate::control::{Client, ClientError, StatusReport};
-use crate::logging::wants_colour;
+use super::view::Node;
+use super::{leaving, print, status};
+use crate::api::control::{Client, ClientError, socket_path};
+use crate::common::report::StatusReport;
+use crate::config::Settings;
+use crate::telemetry::logging::wants_colour;
 
 /// A manager asks the ledger and Docker each time.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -19,7 +21,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// No skep answers at first, or standard output cannot be written.
-pub async fn follow(client: &Client, json: bool) -> anyhow::Result<ExitCode> {
+pub async fn follow(settings: &Settings, json: bool) -> anyhow::Result<ExitCode> {
+    let client = Client::new(socket_path(&settings.runtime_dir));
     let (mut block, mut last) = (Block::default(), String::new());
     let mut answer: Result<_, ClientError> = Ok(client.status::<Value>().await?);
     loop {

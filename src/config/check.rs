@@ -1,7 +1,7 @@
 //! Mistakes that only show when several values are seen together.
 
 use super::Loaded;
-use super::inputs::Given;
+use super::found::Given;
 use super::mistake::Mistake;
 
 pub(super) fn together(loaded: &Loaded, given: &[Given], mistakes: &mut Vec<Mistake>) {

@@ -67,7 +67,7 @@ impl FromStr for Condition {
                 quoted(text)
             ));
         };
-        if !place.starts_with('/') && crate::prometheus::selector(place).is_none() {
+        if !place.starts_with('/') && crate::common::prometheus::selector(place).is_none() {
             return Err(format!(
                 "\"{place}\" is neither a JSON pointer such as \"/queue/size\" nor a sample such as \
                  \"queue_size{{name=\\\"main\\\"}}\""

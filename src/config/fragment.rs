@@ -5,12 +5,11 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-use super::inputs::{Found, Given};
-use super::keys::Key;
+use super::found::{Found, Given};
 use super::mistake::{Mistake, Origin};
 use super::nearest::{did_you_mean, nearest};
 use super::raw::Raw;
-use super::settings::KEYS;
+use super::settings::{KEYS, Key};
 
 /// In this section every key is right that a label may have.
 const FREE_SECTION: &str = "labels";

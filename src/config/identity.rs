@@ -17,7 +17,7 @@ use super::mistake::{Mistake, Mistakes, Origin};
 use super::parse;
 use super::raw::Raw;
 use super::settings::Settings;
-use crate::instance::{Instance, Role};
+use crate::common::instance::{Instance, Role};
 
 const CLUSTER_TAG: Origin = Origin::Metadata("tag skep:cluster");
 const ROLE_TAG: Origin = Origin::Metadata("tag skep:role");
@@ -167,7 +167,7 @@ fn tags_hidden(instance: &Instance) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instance::StackResource;
+    use crate::common::instance::StackResource;
 
     fn instance(tags: &[(&str, &str)]) -> Instance {
         let tags = tags.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();

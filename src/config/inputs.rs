@@ -5,12 +5,12 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use super::found::{Found, Given};
 use super::fragment;
-use super::keys::Key;
 use super::mistake::{Mistake, Origin};
 use super::nearest::{did_you_mean, nearest};
 use super::raw::Raw;
-use super::settings::KEYS;
+use super::settings::{KEYS, Key};
 
 /// Where skep looks unless it is told otherwise.
 pub const DEFAULT_DIRECTORY: &str = "/etc/skep";
@@ -36,21 +36,6 @@ pub struct Inputs {
     pub directory: Option<PathBuf>,
     pub variables: Vec<(OsString, OsString)>,
     pub flags: Vec<Flag>,
-}
-
-/// One value in one source.
-#[derive(Debug)]
-pub(super) struct Given {
-    pub key: &'static Key,
-    pub raw: Raw,
-    pub origin: Origin,
-}
-
-/// What the sources hold; a later value wins over an earlier one.
-#[derive(Debug, Default)]
-pub(super) struct Found {
-    pub given: Vec<Given>,
-    pub mistakes: Vec<Mistake>,
 }
 
 impl Inputs {

@@ -5,12 +5,11 @@
 use serde_json::Value;
 
 use super::raw::{Problem, Raw};
-use super::settings::Settings;
-use crate::labels::Labels;
+use crate::common::labels::Labels;
 
-/// One key: how it is called, what it means, and how its value gets into [`Settings`] and out.
+/// One key of the settings `S`: how it is called, what it means, and how its value gets into them and out.
 #[derive(Debug)]
-pub struct Key {
+pub struct Key<S> {
     /// With its section, such as `boot.deadline`.
     pub name: &'static str,
     /// `None` for an optional key.
@@ -19,11 +18,11 @@ pub struct Key {
     pub stand_in: Option<&'static str>,
     /// What it means; the doc comment of its field.
     pub doc: &'static str,
-    pub(super) set: fn(&mut Settings, &Raw) -> Result<(), Problem>,
-    pub(super) show: fn(&Settings) -> Value,
+    pub(super) set: fn(&mut S, &Raw) -> Result<(), Problem>,
+    pub(super) show: fn(&S) -> Value,
 }
 
-impl Key {
+impl<S> Key<S> {
     /// The variable that sets it, such as `SKEP_BOOT_DEADLINE`.
     #[must_use]
     pub fn variable(&self) -> String {
@@ -38,7 +37,7 @@ impl Key {
 
     /// Its value in `settings`: `null` where an optional key is not set.
     #[must_use]
-    pub fn value(&self, settings: &Settings) -> Value {
+    pub fn value(&self, settings: &S) -> Value {
         (self.show)(settings)
     }
 }
@@ -115,6 +114,9 @@ macro_rules! settings {
                 }
             }
         }
+
+        /// One key of the settings.
+        pub type Key = super::keys::Key<$root>;
 
         /// Every key there is, section by section.
         pub static KEYS: &[Key] = &[

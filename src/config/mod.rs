@@ -15,6 +15,7 @@
 
 mod check;
 mod condition;
+mod found;
 mod fragment;
 pub mod identity;
 mod inputs;
@@ -34,7 +35,6 @@ use std::time::Duration;
 
 pub use condition::{Comparison, Condition};
 pub use inputs::{Flag, Inputs};
-pub use keys::Key;
 pub use mistake::{Mistake, Mistakes, Origin};
 pub use settings::*;
 pub use values::{
@@ -42,7 +42,7 @@ pub use values::{
     TokenStore, WebhookUrl, is_private,
 };
 
-use inputs::Found;
+use found::Found;
 
 /// Exit code for a mistake in the configuration: `EX_CONFIG` of sysexits(3). The unit file lists it
 /// in `RestartPreventExitStatus=`, because starting again cannot cure it.

@@ -19,7 +19,7 @@ use super::values::{
     Choice, Cidr, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, OWN_TARGET,
     Rebalance, Shipper, TokenStore, WebhookUrl, is_private,
 };
-use crate::instance::Role;
+use crate::common::instance::Role;
 use reqwest::Url;
 
 type Parsed<T> = Result<T, Problem>;
@@ -392,7 +392,7 @@ pub fn cidr(text: &str) -> Parsed<Cidr> {
 
 pub fn labels(raw: &Raw) -> Parsed<Vec<(String, String)>> {
     let pairs = raw.pairs()?.into_iter().map(|(key, value)| {
-        crate::labels::check(key, value).map(|()| (key.to_owned(), value.to_owned()))
+        crate::common::labels::check(key, value).map(|()| (key.to_owned(), value.to_owned()))
     });
     pairs.collect()
 }
@@ -412,7 +412,9 @@ pub fn log_filter(raw: &Raw) -> Parsed<LogFilter> {
             None => (OWN_TARGET, directive.trim()),
         };
         if target.is_empty() || target.contains(char::is_whitespace) {
-            return Err(format!("\"{directive}\" names no target; write \"skep::boot=debug\""));
+            return Err(format!(
+                "\"{directive}\" names no target; write \"skep::lifecycle::boot=debug\""
+            ));
         }
         if !LEVELS.contains(&level) {
             let hint = did_you_mean(&nearest(level, LEVELS));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use reqwest::Url;
 
 use super::condition::Condition;
-use super::keys::{Accept as _, Key, default_value, first, settings};
+use super::keys::{Accept as _, default_value, first, settings};
 use super::parse;
 use super::raw::Raw;
 use super::show::Show as _;
@@ -16,8 +16,8 @@ use super::values::{
     Cidr, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Rebalance, Shipper,
     TokenStore, WebhookUrl,
 };
-use crate::instance::Role;
-use crate::labels::Labels;
+use crate::common::instance::Role;
+use crate::common::labels::Labels;
 
 settings! {
     /// What is in force. It holds no secret: skep's only credentials are the instance's own.
@@ -270,7 +270,7 @@ settings! {
     /// What skep says, on standard error.
     log: Log {
         /// `off`, `error`, `warn`, `info`, `debug` or `trace` for skep, or for one target as in
-        /// `skep::boot=debug`; several with commas. Other crates are at `warn`.
+        /// `skep::lifecycle::boot=debug`; several with commas. Other crates are at `warn`.
         level: LogFilter = log_filter("info"),
         /// `text`, `json`, or `journal`, which keeps fields apart in the journal but shows nothing
         /// on the console.

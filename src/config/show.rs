@@ -12,8 +12,8 @@ use super::values::{
     Choice, Cidr, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Rebalance,
     Shipper, TokenStore, WebhookUrl,
 };
-use crate::instance::Role;
-use crate::labels::Labels;
+use crate::common::instance::Role;
+use crate::common::labels::Labels;
 
 /// A value as `skep config --json` shows it; a source would accept it again, unless it may be a secret.
 pub(super) trait Show {

@@ -329,7 +329,7 @@ fn tidy(doc: &str) -> String {
     doc.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-const PAGE: &str = include_str!("../../docs/configuration.md");
+const PAGE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md"));
 
 #[test]
 fn the_page_lists_exactly_these_keys_and_defaults() {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
-use crate::instance::Role;
+use crate::common::instance::Role;
 
 /// A setting that is one of a few words.
 pub(super) trait Choice: Copy + 'static {
@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn other_crates_are_quiet_unless_they_are_named() {
         let filter = LogFilter(vec![(OWN_TARGET.into(), LevelFilter::DEBUG)]).targets();
-        assert!(filter.would_enable("skep::boot", &Level::DEBUG));
+        assert!(filter.would_enable("skep::lifecycle::boot", &Level::DEBUG));
         assert!(!filter.would_enable("hyper", &Level::INFO));
         assert!(filter.would_enable("hyper", &Level::WARN));
         assert!(!filter.would_enable("aws_config::imds", &Level::WARN));

@@ -1,68 +1,24 @@
 //! One departure, looked at and taken one step further.
 
-use thiserror::Error;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::decide::{Action, Age, decide};
+use super::error::ManagerError;
 use super::stand_in;
-use crate::aws::AwsError;
-use crate::boot::BootError;
-use crate::demotion::demote_in_turn;
-use crate::errors;
-use crate::instance::Role;
-use crate::ledger::{DepartureRow, DepartureState, LedgerError};
-use crate::metrics::metrics;
+use crate::clients::ledger::{DepartureRow, DepartureState};
+use crate::common::errors;
+use crate::common::instance::Role;
+use crate::manager::demotion::demote_under_lease;
 use crate::node::Node;
-use crate::swarm::{SwarmError, SwarmErrorKind};
-
-#[derive(Debug, Error)]
-pub enum CareError {
-    #[error(transparent)]
-    Swarm(#[from] SwarmError),
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    #[error(transparent)]
-    AutoScaling(#[from] AwsError),
-    #[error(transparent)]
-    Boot(#[from] BootError),
-}
-
-impl CareError {
-    /// Docker's refusal, where it was Docker.
-    pub fn of_docker(&self) -> Option<&SwarmError> {
-        match self {
-            Self::Swarm(error) | Self::Boot(BootError::Swarm(error)) => Some(error),
-            _ => None,
-        }
-    }
-
-    fn is(&self, kind: SwarmErrorKind) -> bool {
-        self.of_docker().is_some_and(|error| error.kind == kind)
-    }
-
-    /// This node cannot do it: it is a manager no more.
-    pub fn is_not_manager(&self) -> bool {
-        self.is(SwarmErrorKind::NotManager)
-    }
-
-    /// No manager can do it at present: see [`super::quorum`].
-    pub fn has_no_leader(&self) -> bool {
-        self.is(SwarmErrorKind::NoLeader)
-    }
-
-    /// Whichever node it was about: none can be looked after.
-    pub fn concerns_all(&self) -> bool {
-        self.is_not_manager() || self.has_no_leader()
-    }
-}
+use crate::telemetry::metrics::metrics;
 
 /// Whether the departure is still under way.
 pub async fn serve(
     node: &Node,
     row: &DepartureRow,
     stand_ins: &mut stand_in::Memory,
-) -> Result<bool, CareError> {
+) -> Result<bool, ManagerError> {
     let who = row.instance_id.as_str();
     if row.stand_in {
         stand_in::keep_alive(node, row, stand_ins)
@@ -116,7 +72,7 @@ pub async fn serve(
             stand_in::release(node, who, result).await?;
             advance(DepartureState::Left).await?;
         }
-        Action::Demote => drop(demote_in_turn(node, &row.node_id).await?),
+        Action::Demote => drop(demote_under_lease(node, &row.node_id).await?),
         Action::MarkFailed => {
             if advance(DepartureState::Failed).await? {
                 tracing::warn!(
@@ -132,7 +88,7 @@ pub async fn serve(
             node.swarm.remove(&row.node_id).await?;
             node.ledger.delete_member_of(row.role, who, &row.node_id).await?;
             if row.role == Role::Manager {
-                node.ledger.give_turn_back(&row.node_id).await?;
+                node.ledger.return_lease(&row.node_id).await?;
             }
             if advance(DepartureState::Removed).await? {
                 tracing::info!(instance = who, "removed");
@@ -155,9 +111,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::aws::stub::Stub;
-    use crate::instance::{Departure, Reason};
-    use crate::swarm::tests::fake_engine::{FakeEngine, Instead, RELEASES};
+    use crate::clients::aws::stub::Stub;
+    use crate::clients::docker::tests::fake_engine::{FakeEngine, Instead, RELEASES};
+    use crate::common::instance::{Departure, Reason};
 
     /// That no task is left is said by Docker's list, and by nothing else.
     #[tokio::test]

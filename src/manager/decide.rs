@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use crate::autoscaling::HookResult;
-use crate::ledger::{DepartureRow, DepartureState};
-use crate::swarm::{Availability, NodeView};
+use crate::clients::aws::autoscaling::HookResult;
+use crate::clients::docker::{Availability, NodeView};
+use crate::clients::ledger::{DepartureRow, DepartureState};
 
 /// An ended departure is shown by `skep status` for this long; then its row goes, because every
 /// look of the leader reads all of them.
@@ -85,7 +85,7 @@ pub fn decide(
 ) -> Action {
     let is_drained = node.is_none_or(|node| node.availability == Availability::Drain);
     if let Some(node) = node
-        && row.role == crate::instance::Role::Manager
+        && row.role == crate::common::instance::Role::Manager
         && row.state < DepartureState::Left
         && !row.demoted
         && !is_self
@@ -168,8 +168,8 @@ mod tests {
     use time::OffsetDateTime;
 
     use super::*;
-    use crate::instance::{Departure, Reason, Role};
-    use crate::swarm::RaftView;
+    use crate::clients::docker::RaftView;
+    use crate::common::instance::{Departure, Reason, Role};
 
     const STATES: [DepartureState; 6] = [
         DepartureState::Requested,
@@ -396,11 +396,11 @@ mod tests {
         /// A departure's row of any content that can be read.
         #[test]
         fn no_row_that_can_be_read_ends_a_look(
-            row in crate::fuzz::departure(),
+            row in crate::clients::ledger::fuzz::departure(),
             is_drained in any::<bool>(),
             (is_self, is_silent) in any::<(bool, bool)>(),
         ) {
-            let now = crate::fuzz::NOW;
+            let now = crate::clients::ledger::fuzz::NOW;
             let age = Age::of(&row, is_silent, Duration::from_secs(7 * 24 * 3600), now);
             prop_assert!(age.is_past_deadline || !age.is_overdue);
             let action = decide(&row, Some(&node(true, is_drained)), 0, is_self, age);

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::control::{FleetMember, FleetView, Leaving, ViewSource};
-use crate::instance::Role;
-use crate::ledger::{DepartureRow, DepartureState, Member};
+use crate::clients::docker::{NodeView, Quorum, SwarmError, SwarmErrorKind};
+use crate::clients::ledger::{DepartureRow, DepartureState, Member};
+use crate::common::instance::Role;
+use crate::common::report::{FleetMember, FleetView, Leaving, QuorumView, ViewSource};
 use crate::node::Node;
-use crate::swarm::{NodeView, Quorum, SwarmError, SwarmErrorKind};
 
 /// Docker answers within milliseconds, and without a leader not for half a minute: an operator waits.
 const DOCKER_PATIENCE: Duration = Duration::from_secs(2);
@@ -55,12 +55,12 @@ pub async fn view_fleet(node: &Node) -> Option<FleetView> {
         (Err(_), Err(_)) => ViewSource::Nothing,
     };
     let problems: Vec<String> = [
-        rows.as_ref().err().map(|error| crate::errors::chain(error)),
+        rows.as_ref().err().map(|error| crate::common::errors::chain(error)),
         nodes
             .as_ref()
             .err()
             .filter(|_| !is_leaderless && !is_docker_silent)
-            .map(|error| crate::errors::chain(error)),
+            .map(|error| crate::common::errors::chain(error)),
         is_docker_silent.then(|| DOCKER_SILENT.to_owned()),
         // Said of this node, too, once it is certain: one sentence.
         lost.or_else(|| is_leaderless.then(|| NO_LEADER.to_owned())),
@@ -69,7 +69,7 @@ pub async fn view_fleet(node: &Node) -> Option<FleetView> {
     .flatten()
     .collect();
     let (members, departures) = rows.unwrap_or_default();
-    let quorum = nodes.as_ref().ok().map(|nodes| Quorum::of(nodes).into());
+    let quorum = nodes.as_ref().ok().map(|nodes| view(Quorum::of(nodes)));
     let mut members = merge(members, &departures.rows, nodes.ok());
     // What was to be made of nodes that looked dead is the last list's.
     let verdicts = if quorum.is_some() { node.state.now().verdicts } else { BTreeMap::new() };
@@ -84,6 +84,11 @@ pub async fn view_fleet(node: &Node) -> Option<FleetView> {
         problem: (!problems.is_empty()).then(|| problems.join("; ")),
         warnings,
     })
+}
+
+fn view(quorum: Quorum) -> QuorumView {
+    let Quorum { managers, reachable } = quorum;
+    QuorumView { managers, reachable, may_be_lost: quorum.may_be_lost() }
 }
 
 /// From this engine on, packets of encrypted overlay networks are not understood by older ones, nor theirs by it.
@@ -131,7 +136,9 @@ fn merge(
                 leaving: leaving(departures, &row.node_id),
                 state: Some(row.state.as_str().to_owned()),
                 departure: departure_of(departures, &row.node_id),
-                quiet: row.quiet.map(|quiet| quiet.as_str().to_owned()),
+                scheduling_hold: row
+                    .scheduling_hold
+                    .map(|scheduling_hold| scheduling_hold.as_str().to_owned()),
                 updated_at: Some(row.updated_at),
                 address: Some(row.address),
                 ..seen
@@ -147,7 +154,9 @@ fn merge(
             ..seen_by_docker(instance_id, id, node.role, Some(node))
         }
     }));
-    fleet.sort_by_key(|member| (member.role != crate::instance::Role::Manager, member.address));
+    fleet.sort_by_key(|member| {
+        (member.role != crate::common::instance::Role::Manager, member.address)
+    });
     fleet
 }
 
@@ -177,7 +186,7 @@ fn leaving(departures: &[DepartureRow], node_id: &str) -> Option<Leaving> {
 fn seen_by_docker(
     instance_id: Option<String>,
     node_id: String,
-    role: crate::instance::Role,
+    role: crate::common::instance::Role,
     node: Option<NodeView>,
 ) -> FleetMember {
     FleetMember {
@@ -196,7 +205,7 @@ fn seen_by_docker(
         joined_at: node.as_ref().and_then(|node| node.joined_at),
         docker_state: node.map(|node| node.state),
         departure: None,
-        quiet: None,
+        scheduling_hold: None,
         verdict: None,
         updated_at: None,
     }
@@ -208,10 +217,10 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
-    use crate::aws::stub::Stub;
-    use crate::fuzz;
-    use crate::instance::{Departure, Reason};
-    use crate::swarm::tests::fake_engine::{FakeEngine, Instead, RELEASES};
+    use crate::clients::aws::stub::Stub;
+    use crate::clients::docker::tests::fake_engine::{FakeEngine, Instead, RELEASES};
+    use crate::clients::ledger::fuzz;
+    use crate::common::instance::{Departure, Reason};
 
     fn member() -> Member {
         serde_json::from_value(serde_json::json!({

@@ -1,11 +1,11 @@
 //! Labels: every node wants some (its row of the ledger says which), and only a manager can set them. The
-//! same for a node that stays and is to be quiet: it is drained or paused, and active again afterwards.
+//! same for a node that stays and must get no new tasks: it is drained or paused, and active again afterwards.
 //!
 //! Guarantees: labels that skep has not set are never touched, whatever their value; which ones it has
 //! set stands on the node itself ([`OWNED`]) and is written with them, at the version of the node
 //! that was seen. A node that came in paused is activated in the write that first labels it, and
 //! never again: a later pause is an operator's. Nobody else's availability is changed (see
-//! [`crate::swarm::settle`]), and one that leaves is not activated. Assumes nothing of what was done before.
+//! [`crate::clients::docker::settle`]), and one that leaves is not activated. Assumes nothing of what was done before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -13,14 +13,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::act::CareError;
+use super::error::ManagerError;
 use super::rounds::{self, AT_ONCE};
 use super::troubles::Complaints;
-use crate::instance::Quiet;
-use crate::labels::{AVAILABILITY, Labels, OWNED, is_storable};
-use crate::ledger::{DepartureState, LedgerError, Member, MemberState};
+use crate::clients::docker::{Availability, NodeView, SwarmErrorKind, settle};
+use crate::clients::ledger::{DepartureState, LedgerError, Member, MemberState};
+use crate::common::instance::SchedulingHold;
+use crate::common::labels::{AVAILABILITY, Labels, OWNED, is_storable};
 use crate::node::Node;
-use crate::swarm::{Availability, NodeView, SwarmErrorKind, settle};
 
 /// How often a manager looks, and at what.
 struct Rhythm {
@@ -69,7 +69,7 @@ pub async fn keep_labelled(node: &Node, node_id: &str) -> Infallible {
     .await
 }
 
-async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<&'static Rhythm, CareError> {
+async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<&'static Rhythm, ManagerError> {
     let nodes = node.swarm.fetch_nodes().await?;
     let is_leader = nodes.iter().any(|view| view.id == me && view.is_leader());
     let rhythm = if is_leader { &LEADER } else { &BACKUP };
@@ -85,7 +85,7 @@ async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<&'static Rhy
         let Some(member) = row_of(&view.id, &members) else { continue };
         let said = memory.said.entry(view.id.clone()).or_default();
         let done = match label(node, view, member, said).await {
-            Err(CareError::Swarm(error)) if error.kind == SwarmErrorKind::Stale => {
+            Err(ManagerError::Swarm(error)) if error.kind == SwarmErrorKind::Stale => {
                 tracing::debug!(instance = member.instance_id, "{error}");
                 continue;
             }
@@ -126,7 +126,7 @@ async fn label(
     view: &NodeView,
     member: &Member,
     said: &mut BTreeSet<String>,
-) -> Result<(), CareError> {
+) -> Result<(), ManagerError> {
     let who = member.instance_id.as_str();
     let left_alone = left_alone(&view.labels, &member.labels);
     for key in left_alone.iter().filter(|key| !said.contains(**key)) {
@@ -150,9 +150,15 @@ async fn label(
     }
     node.swarm.relabel(&view.id, edit).await?;
     if availability != view.availability {
-        let quiet = member.quiet.map(Quiet::as_str);
+        let scheduling_hold = member.scheduling_hold.map(SchedulingHold::as_str);
         let availability = availability.as_str();
-        tracing::info!(instance = who, node = view.id, quiet, availability, "availability set");
+        tracing::info!(
+            instance = who,
+            node = view.id,
+            scheduling_hold,
+            availability,
+            "availability set"
+        );
     }
     tracing::info!(instance = who, node = view.id, labels = ?member.labels, "labelled");
     Ok(())
@@ -164,11 +170,11 @@ async fn is_leaving(node: &Node, member: &Member) -> Result<bool, LedgerError> {
     Ok(row.is_some_and(|row| row.node_id == member.node_id && row.state < DepartureState::Removed))
 }
 
-/// What managers make of a node that stays and wants to be quiet.
-fn wanted(quiet: Quiet) -> Availability {
-    match quiet {
-        Quiet::Rebalance => Availability::Pause,
-        Quiet::Standby => Availability::Drain,
+/// What managers make of a node that stays and asks for a scheduling hold.
+fn wanted(scheduling_hold: SchedulingHold) -> Availability {
+    match scheduling_hold {
+        SchedulingHold::Rebalance => Availability::Pause,
+        SchedulingHold::Standby => Availability::Drain,
     }
 }
 
@@ -208,10 +214,10 @@ fn decide(
         let activates = is_first && member.joined_paused && availability == Availability::Pause;
         if activates { Availability::Active } else { availability }
     };
-    let quiet = member.quiet.map(wanted);
-    let then = settle(&mut labels, activate(availability), quiet);
+    let scheduling_hold = member.scheduling_hold.map(wanted);
+    let then = settle(&mut labels, activate(availability), scheduling_hold);
     // A departure that was taken back may have come before its first labels.
-    let then = if quiet.is_none() { activate(then) } else { then };
+    let then = if scheduling_hold.is_none() { activate(then) } else { then };
     (labels != *seen || then != availability).then_some((labels, then))
 }
 

@@ -7,17 +7,20 @@
 //! leader's skep is dead. Assumes nothing of what was done before: each look starts afresh.
 
 mod act;
+mod charter;
+mod dead_nodes;
 mod decide;
+pub mod demotion;
+mod demotion_requests;
+mod error;
 mod fleet;
 mod label;
-mod missing;
-mod never_joined;
+mod orphan_hooks;
+pub mod peers;
+mod pull_credentials;
 mod quorum;
-mod reap;
 mod record;
-mod registry;
-mod rejoin;
-mod reopen;
+mod removed_members;
 mod rounds;
 mod stand_in;
 mod tokens;
@@ -26,20 +29,20 @@ mod troubles;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use crate::ledger::DepartureRow;
+use crate::clients::ledger::DepartureRow;
 use crate::node::Node;
 
-use act::CareError;
+pub use dead_nodes::remove_dead_nodes;
 pub use decide::{Action, Age, decide};
+pub use demotion_requests::serve_demotion_requests;
+use error::ManagerError;
 pub use fleet::view_fleet;
 pub use label::keep_labelled;
-pub use missing::mark_the_missing;
-pub use never_joined::release_who_never_joined;
+pub use orphan_hooks::release_orphan_hooks;
+pub use pull_credentials::keep_pull_credentials;
 pub use quorum::{stop_showing_quorum, watch_quorum};
-pub use reap::reap_the_dead;
 pub use record::{keep_recorded, record_ready};
-pub use registry::keep_pull_credentials;
-pub use rejoin::take_out_who_asks;
+pub use removed_members::mark_removed_members;
 use rounds::AT_ONCE;
 pub use tokens::{keep_tokens, rotate_on_request};
 use troubles::{Complaints, show_unreadable};
@@ -70,7 +73,7 @@ pub async fn look_after_departures(node: &Node, node_id: &str) -> Infallible {
 }
 
 /// How soon to look again.
-async fn look(node: &Node, node_id: &str, memory: &mut Memory) -> Result<Duration, CareError> {
+async fn look(node: &Node, node_id: &str, memory: &mut Memory) -> Result<Duration, ManagerError> {
     let Some(me) = node.swarm.fetch_node(node_id).await? else {
         // It has been removed: nothing to look after.
         return Ok(BACKUP_INTERVAL);

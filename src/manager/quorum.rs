@@ -12,11 +12,11 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::rounds::WORKER_INTERVAL;
-use crate::fact::Fact;
-use crate::metrics::metrics;
+use crate::clients::docker::{NodeView, Quorum, SwarmErrorKind};
+use crate::common::fact::Fact;
+use crate::manager::peers::has_leader;
 use crate::node::Node;
-use crate::peers::has_leader;
-use crate::swarm::{NodeView, Quorum, SwarmErrorKind};
+use crate::telemetry::metrics::metrics;
 
 /// Between two looks. Docker's list is near.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -164,8 +164,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::aws::stub::Stub;
-    use crate::swarm::tests::fake_engine::{FakeEngine, Instead, RELEASES};
+    use crate::clients::aws::stub::Stub;
+    use crate::clients::docker::tests::fake_engine::{FakeEngine, Instead, RELEASES};
 
     fn fact() -> impl Strategy<Value = Fact> {
         prop::sample::select(vec![Fact::Yes, Fact::No, Fact::CannotTell])

@@ -7,11 +7,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::rounds::WORKER_INTERVAL;
-use crate::fact::Fact;
-use crate::imds::ImdsError;
-use crate::instance::{Membership, Quiet, Role};
-use crate::labels::{Labels, Refused, TAG_PREFIX, Wanted};
-use crate::ledger::{LedgerError, MemberState};
+use crate::clients::imds::ImdsError;
+use crate::clients::ledger::{LedgerError, MemberState};
+use crate::common::fact::Fact;
+use crate::common::instance::{Membership, Role, SchedulingHold};
+use crate::common::labels::{Labels, Refused, TAG_PREFIX, Wanted};
 use crate::node::Node;
 
 /// How fresh a manager's address is in the ledger.
@@ -31,18 +31,18 @@ const GROUP_PATIENCE: Duration = Duration::from_secs(10);
 const TAGS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// When a row was written, and what of it may change.
-pub type Written = (Instant, Labels, Option<Quiet>, Role);
+pub type Written = (Instant, Labels, Option<SchedulingHold>, Role);
 
 /// Writes this node's row for the first time, before anybody is told that the node is Ready: should skep die from
 /// there on, the managers know by the row whose node it is. A ledger that is down holds a node up for
 /// [`READY_WITHIN`]; [`keep_recorded`] tries again.
 pub async fn record_ready(node: &Node, membership: &Membership) -> Option<Written> {
-    let (labels, quiet) = (node.wanted_labels().labels, node.state.now().quiet);
+    let (labels, scheduling_hold) = (node.wanted_labels().labels, node.state.now().scheduling_hold);
     let recorded = node.record_member(membership, MemberState::Ready);
     match tokio::time::timeout(READY_WITHIN, recorded).await {
-        Ok(Ok(())) => Some((Instant::now(), labels, quiet, membership.role)),
+        Ok(Ok(())) => Some((Instant::now(), labels, scheduling_hold, membership.role)),
         Ok(Err(error)) => {
-            tracing::warn!("writing this node's row: {}", crate::errors::chain(&error));
+            tracing::warn!("writing this node's row: {}", crate::common::errors::chain(&error));
             None
         }
         Err(_) => {
@@ -71,7 +71,7 @@ pub async fn keep_recorded(
     loop {
         let Wanted { labels, refused } = node.wanted_labels();
         said = say_once(refused, &said);
-        let quiet = node.state.now().quiet;
+        let scheduling_hold = node.state.now().scheduling_hold;
         match node.swarm.is_manager_lately(WORKER_INTERVAL).await {
             Fact::Yes => role = Role::Manager,
             Fact::No => role = Role::Worker,
@@ -82,21 +82,21 @@ pub async fn keep_recorded(
             Role::Worker => WORKER_REFRESH,
         };
         let is_right = written.as_ref().is_some_and(|(at, before, was, served_as)| {
-            let is_same = *before == labels && *was == quiet && *served_as == role;
+            let is_same = *before == labels && *was == scheduling_hold && *served_as == role;
             is_same && at.elapsed() < refresh
         });
         let mut pause = TAGS_INTERVAL;
         if !is_right {
             match node.record_member(membership, MemberState::Ready).await {
                 Ok(()) => {
-                    written = Some((Instant::now(), labels, quiet, role));
+                    written = Some((Instant::now(), labels, scheduling_hold, role));
                     is_group_asked = false;
                     complaint = None;
                     // From here on the row says who is at this address, and that it is well.
                     is_attempt_over = is_attempt_over || forget_attempt(&node).await.is_ok();
                 }
                 Err(error) => {
-                    let problem = crate::errors::chain(&error);
+                    let problem = crate::common::errors::chain(&error);
                     if complaint.as_ref() != Some(&problem) {
                         tracing::warn!("writing this node's row: {problem}");
                     }
@@ -110,8 +110,8 @@ pub async fn keep_recorded(
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            // A node that is to be quiet does not wait for the next look at the tags.
-            _ = state.wait_for(|state| state.quiet != quiet) => continue,
+            // A node that must get no new tasks does not wait for the next look at the tags.
+            _ = state.wait_for(|state| state.scheduling_hold != scheduling_hold) => continue,
             () = row_lost.notified() => {
                 if written.take().is_some() {
                     tracing::warn!("the ledger has no row of this node any more: writing it again");
@@ -120,7 +120,7 @@ pub async fn keep_recorded(
             }
         }
         if let Err(error) = follow_tags(&mut node).await {
-            tracing::debug!("labels stay as they are: {}", crate::errors::chain(&error));
+            tracing::debug!("labels stay as they are: {}", crate::common::errors::chain(&error));
         }
     }
 }
@@ -136,7 +136,7 @@ async fn find_group(node: &mut Node) -> bool {
             true
         }
         Ok(Err(error)) => {
-            tracing::debug!("the group is not known: {}", crate::errors::chain(&error));
+            tracing::debug!("the group is not known: {}", crate::common::errors::chain(&error));
             false
         }
         Err(_) => false,
@@ -145,7 +145,7 @@ async fn find_group(node: &mut Node) -> bool {
 
 async fn forget_attempt(node: &Node) -> Result<(), LedgerError> {
     if node.role == Role::Manager {
-        node.ledger.forget_rejoin(&node.instance.id).await?;
+        node.ledger.delete_demotion_request(&node.instance.id).await?;
     }
     node.ledger.delete_attempt(&node.instance.id).await
 }

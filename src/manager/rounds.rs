@@ -3,9 +3,9 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use super::act::CareError;
+use super::error::ManagerError;
+use crate::clients::docker::SwarmError;
 use crate::node::Node;
-use crate::swarm::SwarmError;
 
 /// How soon a worker notices that it has been promoted. Its own care asks Docker a little more often than that, and
 /// everybody else who waits for it shares the answer.
@@ -23,7 +23,7 @@ pub(super) async fn go<Memory: Default>(
     node: &Node,
     what: &str,
     (first, after_failure): (Duration, Duration),
-    mut look: impl AsyncFnMut(&mut Memory) -> Result<Duration, CareError>,
+    mut look: impl AsyncFnMut(&mut Memory) -> Result<Duration, ManagerError>,
 ) -> Infallible {
     loop {
         until_manager(node).await;
@@ -59,14 +59,14 @@ struct Said {
 
 impl Said {
     /// What is to be said of this one, if anything.
-    fn news(&mut self, error: &CareError) -> Option<String> {
+    fn news(&mut self, error: &ManagerError) -> Option<String> {
         // A call that was under way when the leader went has no answer. The next one says which it was.
         let is_silent = error.of_docker().is_some_and(SwarmError::is_silence);
         let is_first = !std::mem::replace(&mut self.was_silent, is_silent);
         if error.has_no_leader() || (is_silent && is_first) {
             return None;
         }
-        let complaint = crate::errors::chain(error);
+        let complaint = crate::common::errors::chain(error);
         if self.complaint == complaint {
             return None;
         }
@@ -86,9 +86,9 @@ async fn until_manager(node: &Node) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::swarm::SwarmErrorKind;
+    use crate::clients::docker::SwarmErrorKind;
 
-    fn failed(kind: SwarmErrorKind) -> CareError {
+    fn failed(kind: SwarmErrorKind) -> ManagerError {
         SwarmError { operation: "list the nodes", kind, message: format!("{kind:?}") }.into()
     }
 

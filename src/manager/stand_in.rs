@@ -6,7 +6,7 @@
 //! it. Silence counts only while the ledger answers this manager, and [`PATIENCE_AFTER_OUTAGE`] beyond an outage;
 //! where the node's departure cannot be read, it may have spoken, and nobody acts for it. The hook's result is the
 //! truth: CONTINUE once the node's tasks have ended and it is no manager any more. An instance in a launch hook is
-//! left to its own deadline; one that never was a member is [`super::never_joined`]'s.
+//! left to its own deadline; one that never was a member is [`super::orphan_hooks`]'s.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::act::CareError;
-use crate::autoscaling::{Hook, HookResult, Survey, Transition, choose_hook};
-use crate::aws::AwsError;
-use crate::ledger::{DepartureRow, DepartureState, Member, Rows};
+use super::error::ManagerError;
+use crate::clients::aws::AwsError;
+use crate::clients::aws::autoscaling::{Hook, HookResult, Survey, Transition, choose_hook};
+use crate::clients::ledger::{DepartureRow, DepartureState, Member, Rows};
 use crate::node::Node;
 
 /// A skep that lives sees the notice within seconds and says so in the ledger.
@@ -128,7 +128,7 @@ pub async fn begin(
     since: &WaitingSince,
     members: &[Member],
     now: Instant,
-) -> Result<(), CareError> {
+) -> Result<(), ManagerError> {
     let answering_since = node.ledger.answering_since();
     if overdue(since, members, &Rows::default(), answering_since, now).is_empty() {
         return Ok(());
@@ -157,7 +157,7 @@ pub async fn keep_alive(
     node: &Node,
     row: &DepartureRow,
     memory: &mut Memory,
-) -> Result<(), CareError> {
+) -> Result<(), ManagerError> {
     let next_beat = &mut memory.next_beat;
     if row.state >= DepartureState::Left {
         next_beat.remove(&row.instance_id);
@@ -176,7 +176,7 @@ pub async fn keep_alive(
 }
 
 /// Completes the hook: Auto Scaling goes on with the instance.
-pub async fn release(node: &Node, instance: &str, result: HookResult) -> Result<(), CareError> {
+pub async fn release(node: &Node, instance: &str, result: HookResult) -> Result<(), ManagerError> {
     if let Some((group, hook)) = find_hook(node, instance).await? {
         let answer = node.autoscaling.complete(&hook.name, &group, instance, result).await?;
         tracing::warn!(
@@ -207,9 +207,9 @@ pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::autoscaling::GroupInstance;
-    use crate::fuzz;
-    use crate::instance::{Departure, Reason, Role};
+    use crate::clients::aws::autoscaling::GroupInstance;
+    use crate::clients::ledger::fuzz;
+    use crate::common::instance::{Departure, Reason, Role};
 
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
     const WAITS: &str = "Terminating:Wait";

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::act::CareError;
+use super::error::ManagerError;
 use crate::node::Node;
 
 /// The complaints that were logged, by what each is about.
@@ -27,13 +27,13 @@ impl Complaints {
         &mut self,
         what: &str,
         whom: &str,
-        done: Result<(), CareError>,
-    ) -> Result<(), CareError> {
+        done: Result<(), ManagerError>,
+    ) -> Result<(), ManagerError> {
         match done {
             Ok(()) => drop(self.0.remove(whom)),
             Err(error) if error.concerns_all() => return Err(error),
             Err(error) => {
-                let complaint = crate::errors::chain(&error);
+                let complaint = crate::common::errors::chain(&error);
                 if self.is_news(whom, &complaint) {
                     tracing::warn!(instance = whom, "{what}: {complaint}");
                 }
@@ -72,11 +72,11 @@ pub(super) fn some_of<S: AsRef<str>>(names: &[S]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aws::stub::Stub;
-    use crate::swarm::tests::fake_engine::{FakeEngine, RELEASES};
-    use crate::swarm::{SwarmError, SwarmErrorKind};
+    use crate::clients::aws::stub::Stub;
+    use crate::clients::docker::tests::fake_engine::{FakeEngine, RELEASES};
+    use crate::clients::docker::{SwarmError, SwarmErrorKind};
 
-    fn failed(kind: SwarmErrorKind) -> Result<(), CareError> {
+    fn failed(kind: SwarmErrorKind) -> Result<(), ManagerError> {
         let message = format!("{kind:?}");
         Err(SwarmError { operation: "label a node", kind, message }.into())
     }

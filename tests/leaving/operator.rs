@@ -87,10 +87,10 @@ async fn its_story_is_kept(leaver: &Leaver) -> anyhow::Result<()> {
     let told = leaver.instance.skep(["events"]).await?;
     let text = String::from_utf8(told.stdout)?;
     let steps = [
-        "agent: this node",
+        "node: this node",
         "phase=ready",
         "the operator takes this node out: a new kernel",
-        "watch: this node is to leave",
+        "notices: this node is to leave",
         "flushing the logs",
         "phase=left",
     ];

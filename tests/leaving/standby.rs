@@ -1,4 +1,4 @@
-//! Nodes that are to be quiet and stay: in Standby drained, on a recommendation paused, and active again; what
+//! Nodes that stay with a scheduling hold: in Standby drained, on a recommendation paused, and active again; what
 //! an operator has set stays.
 
 use std::sync::Arc;
@@ -49,9 +49,9 @@ async fn standby_drains_a_recommendation_pauses_and_both_pass() -> anyhow::Resul
     assert!(recommended.deaths().is_empty(), "it keeps what it has");
 
     let seen = status(&manager).await?;
-    assert_eq!(seen["node"]["quiet"], "standby");
+    assert_eq!(seen["node"]["scheduling_hold"], "standby");
     for (instance, why) in [(stands_by, "standby"), (recommended, "rebalance")] {
-        assert_eq!(member(&seen["fleet"], instance.id())?["quiet"], why);
+        assert_eq!(member(&seen["fleet"], instance.id())?["scheduling_hold"], why);
     }
     let quorum = serde_json::json!({ "managers": 1, "reachable": 1, "may_be_lost": 0 });
     assert_eq!(seen["fleet"]["quorum"], quorum, "a member of raft it stays");

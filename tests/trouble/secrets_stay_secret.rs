@@ -180,7 +180,7 @@ fn files(dir: &Path, found: &mut Vec<std::path::PathBuf>) -> anyhow::Result<()> 
 #[tokio::test]
 async fn no_token_and_no_credential_leaves_its_place() -> anyhow::Result<()> {
     let config = Some("log.level = \"trace\"\nswarm.autolock = true".to_owned());
-    a_life_in_public(FleetOptions { config, ..options() }, " DEBUG announce: ").await
+    a_life_in_public(FleetOptions { config, ..options() }, " DEBUG signals: ").await
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use skep::manager;
 
 use super::look::Decision;
 use super::{
-    Fence, LEASE, LONGEST_CREDIBLE, Life, Manager, Raft, Request, Row, Stage, Turn, World,
+    Fence, LEASE, LONGEST_CREDIBLE, Lease, Life, Manager, Raft, Request, Row, Stage, World,
 };
 use crate::clock::Clock;
 
@@ -33,7 +33,7 @@ impl World {
                 if let Some(row) = &mut manager.row {
                     row.stage = Stage::Left;
                 }
-                self.give_turn_back(one);
+                self.return_lease(one);
             }
             Decision::End(life) => self.end(one, life),
         }
@@ -56,12 +56,12 @@ impl World {
                 Some(Request::Demote { whose, in_turn: false })
             }
             Request::TakeTurn { whose, now } => {
-                self.take_turn(whose, now).then_some(Request::Demote { whose, in_turn: true })
+                self.take_lease(whose, now).then_some(Request::Demote { whose, in_turn: true })
             }
             Request::Demote { whose, in_turn } => {
                 self.is_crowded |= !in_turn && fence != Fence::NoTurn;
                 if !self.demote(whose) && in_turn && !is_cut_off {
-                    self.give_turn_back(whose);
+                    self.return_lease(whose);
                 }
                 None
             }
@@ -90,7 +90,7 @@ impl World {
     /// What a process has sent before it died.
     pub(super) fn arrive(&mut self, request: Request) {
         match request {
-            Request::TakeTurn { whose, now } => drop(self.take_turn(whose, now)),
+            Request::TakeTurn { whose, now } => drop(self.take_lease(whose, now)),
             Request::Demote { whose, in_turn } => {
                 self.is_crowded |= !in_turn || self.turn.is_none_or(|turn| turn.whose != whose);
                 self.demote(whose);
@@ -103,7 +103,7 @@ impl World {
         }
     }
 
-    fn take_turn(&mut self, whose: usize, now: i64) -> bool {
+    fn take_lease(&mut self, whose: usize, now: i64) -> bool {
         let credible = now + LONGEST_CREDIBLE.as_secs().cast_signed();
         let is_free = self.turn.is_none_or(|turn| {
             turn.whose == whose || turn.expires_at <= now || turn.expires_at > credible
@@ -115,11 +115,11 @@ impl World {
         self.is_crowded |=
             self.turn.is_some_and(|turn| turn.whose != whose && turn.taken_at == expiries);
         let expires_at = now + LEASE.as_secs().cast_signed();
-        self.turn = Some(Turn { whose, expires_at, taken_at: expiries });
+        self.turn = Some(Lease { whose, expires_at, taken_at: expiries });
         true
     }
 
-    fn give_turn_back(&mut self, whose: usize) {
+    fn return_lease(&mut self, whose: usize) {
         if self.turn.is_some_and(|turn| turn.whose == whose) {
             self.turn = None;
             if self.managers[whose].raft == Raft::Out {
@@ -162,7 +162,7 @@ impl World {
             manager::Action::ConfirmDemotion => row.demoted = true,
             manager::Action::Remove => {
                 row.stage = Stage::Removed;
-                self.give_turn_back(one);
+                self.return_lease(one);
             }
             // Left without its demotion: one that is out of the swarm is buried below.
             manager::Action::Demote => {}
@@ -188,6 +188,6 @@ impl World {
     }
 
     pub(super) fn sweep(&mut self, one: usize) {
-        self.give_turn_back(one);
+        self.return_lease(one);
     }
 }

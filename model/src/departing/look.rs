@@ -1,11 +1,11 @@
 //! What each manager sees, and what skep decides on it.
 
-use skep::fact::Fact;
-use skep::instance::{Departure, Reason, Role};
-use skep::leave;
-use skep::ledger::{Charter, CharterPhase, DepartureRow, DepartureState, Traces};
+use skep::clients::docker::{Availability, LocalNode, LocalState, NodeView, Quorum, RaftView};
+use skep::clients::ledger::{Charter, CharterPhase, DepartureRow, DepartureState, Traces};
+use skep::common::fact::Fact;
+use skep::common::instance::{Departure, Reason, Role};
+use skep::lifecycle::leave;
 use skep::manager;
-use skep::swarm::{Availability, LocalNode, LocalState, NodeView, Quorum, RaftView};
 use time::OffsetDateTime;
 
 use super::{Death, Fence, LEASE, Life, Manager, Raft, Request, Row, Stage, Time, World};
@@ -131,7 +131,7 @@ impl World {
                 over: me.time == Time::Over,
                 confirmation_over: me.is_impatient,
                 settle_over: true,
-                relief_over: me.is_impatient,
+                replacement_wait_over: me.is_impatient,
                 ledger_over: me.is_impatient,
                 docker_over: false,
             },

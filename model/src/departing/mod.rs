@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 
-/// As `ledger::Turn` has them.
+/// As `ledger::Lease` has them.
 const LEASE: Duration = Duration::from_secs(60);
 const LONGEST_CREDIBLE: Duration = Duration::from_secs(120);
 
@@ -112,7 +112,7 @@ pub struct World {
     managers: Vec<Manager>,
     /// The charter's phase; else it is closed.
     is_open: bool,
-    turn: Option<Turn>,
+    turn: Option<Lease>,
     /// Requests whose sender has died. They arrive in any order, or never.
     late: Vec<Request>,
     spent: Spent,
@@ -220,7 +220,7 @@ enum Time {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Turn {
+struct Lease {
     whose: usize,
     /// By the clock of who took it.
     expires_at: i64,

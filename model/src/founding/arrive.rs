@@ -1,7 +1,7 @@
 //! What comes of what was decided: the ledger's conditions, Docker's answers, and where it all ends.
 
-use skep::boot::Step;
-use skep::instance::Role;
+use skep::common::instance::Role;
+use skep::lifecycle::boot::Step;
 
 use super::{Fence, Host, LEASE, World, Write};
 use crate::charter::Row;

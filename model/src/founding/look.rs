@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use skep::boot::{Absence, Mark, Observed, OwnSwarm, Step, decide};
-use skep::fact::Fact;
-use skep::instance::Role;
-use skep::swarm::{LocalNode, LocalState};
+use skep::clients::docker::{LocalNode, LocalState};
+use skep::common::fact::Fact;
+use skep::common::instance::Role;
+use skep::lifecycle::boot::{Absence, Mark, Observed, OwnSwarm, Step, decide};
 
 use super::{Fence, Host, LEASE, World, Write};
 use crate::charter::{Row, at, name, number, swarm_name};

@@ -7,7 +7,7 @@ mod model;
 
 use std::time::Duration;
 
-use skep::instance::Role;
+use skep::common::instance::Role;
 
 use crate::charter::Row;
 use crate::clock::Clock;

@@ -1,6 +1,6 @@
 //! What may happen in which order, and what must hold throughout.
 
-use skep::boot::Step;
+use skep::lifecycle::boot::Step;
 use stateright::{Model, Property};
 
 use super::{Action, Founding, World};

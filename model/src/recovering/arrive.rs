@@ -1,7 +1,7 @@
 //! What comes of what was decided: the ledger's conditions, and what skep does next on an answer.
 
-use skep::boot::Step;
-use skep::instance::Role;
+use skep::common::instance::Role;
+use skep::lifecycle::boot::Step;
 
 use super::{Fence, LEASE, MemberRow, Request, Seat, World};
 use crate::charter::{Row, number};

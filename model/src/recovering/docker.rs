@@ -1,6 +1,6 @@
 //! Docker's part: who is in which raft, which of them decides, and who finds its way by itself.
 
-use skep::instance::Role;
+use skep::common::instance::Role;
 
 use super::{History, Host, Node, Seat, World};
 

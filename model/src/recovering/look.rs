@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use skep::autoscaling::GroupInstance;
-use skep::boot::{self, Absence, Mark, OwnSwarm};
-use skep::care::{self, Reach, Records, Verdict};
-use skep::fact::Fact;
-use skep::instance::{Instance, Market, Membership, Role};
-use skep::ledger::{Charter, Member, MemberState};
-use skep::recover;
-use skep::swarm::{LocalNode, LocalState};
+use skep::clients::aws::autoscaling::GroupInstance;
+use skep::clients::docker::{LocalNode, LocalState};
+use skep::clients::ledger::{Charter, Member, MemberState};
+use skep::common::fact::Fact;
+use skep::common::instance::{Instance, Market, Membership, Role};
+use skep::lifecycle::boot::{self, Absence, Mark, OwnSwarm};
+use skep::lifecycle::membership::{self, Reach, Records, Verdict};
+use skep::lifecycle::recover;
 use time::OffsetDateTime;
 
 use super::{Fence, Host, MemberRow, Node, Request, Seat, World};
@@ -223,8 +223,8 @@ impl World {
             has_leader: self.has_leader(slot, fence, sight),
         };
         let records = Some(records).filter(|_| sight != Sight::NoRows);
-        let seen = care::Observed { local: self.local(slot), is_moved: false, records };
-        matches!(care::decide(&name(id), &membership, &seen), Verdict::Out(_))
+        let seen = membership::Observed { local: self.local(slot), is_moved: false, records };
+        matches!(membership::decide(&name(id), &membership, &seen), Verdict::Out(_))
     }
 
     /// The managers through which it may try to join.

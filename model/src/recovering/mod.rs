@@ -27,7 +27,7 @@ mod settle;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use skep::instance::Role;
+use skep::common::instance::Role;
 
 use crate::charter::Row;
 use crate::clock::Clock;

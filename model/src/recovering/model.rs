@@ -1,7 +1,7 @@
 //! What may happen in which order, and what must hold throughout.
 
-use skep::boot::Step;
-use skep::instance::Role;
+use skep::common::instance::Role;
+use skep::lifecycle::boot::Step;
 use stateright::{Model, Property};
 
 use super::{Action, Host, Recovering, Request, World};

@@ -7,7 +7,7 @@ impl World {
     fn presides(&self, slot: u8) -> Option<Seat> {
         let host = self.host(slot);
         let is_of = self.charter.is_open && host.serves == Some(self.charter.generation);
-        let is_manager = host.role == skep::instance::Role::Manager;
+        let is_manager = host.role == skep::common::instance::Role::Manager;
         host.seat.filter(|_| is_of && is_manager && !host.is_mute && self.is_led(slot))
     }
 

@@ -1,7 +1,7 @@
 //! Where it all ends, with no more trouble.
 
-use skep::boot::Step;
-use skep::instance::Role;
+use skep::common::instance::Role;
+use skep::lifecycle::boot::Step;
 
 use super::{Fence, LEASE, World};
 use crate::clock::Clock;

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::ids;
 use super::requests::Service;
-use super::wire::Xml;
+use super::xml::{self, Xml};
 
 /// An error as a service would answer it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -138,7 +138,7 @@ impl ApiError {
         let request_id = ids::request_id();
         let sender = if self.status < 500 { "Sender" } else { "Receiver" };
         let mut xml = Xml::default();
-        xml.open_with("ErrorResponse", super::wire::namespace(service));
+        xml.open_with("ErrorResponse", xml::namespace(service));
         xml.open("Error");
         xml.text("Type", sender);
         xml.text("Code", &self.code);

@@ -16,7 +16,8 @@ use super::faults::Fate;
 use super::iam::Asked;
 use super::requests::Service;
 use super::server::Dropped;
-use super::wire::{self, Params};
+use super::wire::Params;
+use super::xml;
 use super::{
     Cloud, admin_http, autoscaling, clock, cloudformation, dynamodb, ec2, ecr, ids, requests, ssm,
 };
@@ -258,7 +259,7 @@ impl Cloud {
             }),
             (Service::Ec2, Input::Query(form)) => ec2::handle(self, action, form).map(|content| {
                 let request_id = ids::request_id();
-                let xml = wire::ec2_response(action, &request_id, &content.finish());
+                let xml = xml::ec2_response(action, &request_id, &content.finish());
                 (request_id, "text/xml", xml)
             }),
             (service, Input::Query(form)) => self.change(|state, now| {
@@ -268,7 +269,7 @@ impl Cloud {
                     autoscaling::handle(&mut state.scaling, clock, action, form, now)?
                 };
                 let request_id = ids::request_id();
-                let xml = wire::response(service, action, &request_id, result.as_deref());
+                let xml = xml::response(service, action, &request_id, result.as_deref());
                 Ok((request_id, "text/xml", xml))
             }),
             (service, Input::Json(_)) => Err(ApiError::unknown_action(service, action)),

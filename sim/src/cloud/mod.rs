@@ -50,6 +50,7 @@ mod specs;
 mod ssm;
 mod tasks;
 mod wire;
+mod xml;
 
 use std::collections::BTreeMap;
 use std::fmt;

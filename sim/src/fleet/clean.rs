@@ -12,7 +12,7 @@ use anyhow::Context;
 use nix::errno::Errno;
 
 use super::netns::Namespace;
-use super::run::{self, REGISTER, Record};
+use super::record::{self, REGISTER, Record};
 
 /// How long a cgroup may stay busy after its last process was killed.
 const CGROUP_PATIENCE: Duration = Duration::from_secs(2);
@@ -61,13 +61,13 @@ pub fn live_runs() -> Vec<(String, PathBuf)> {
 
 /// Removes one run: safe to repeat.
 pub(crate) fn erase(record: &Record) -> anyhow::Result<()> {
-    let aws = run::namespace(&record.id);
+    let aws = record::namespace(&record.id);
     for namespace in Namespace::with_prefix(&aws) {
         namespace.delete()?;
     }
     // Booted instances whose sim was killed may still run.
-    kill_cgroup(&run::cgroup(&record.id));
-    remove_cgroup(&run::cgroup(&record.id));
+    kill_cgroup(&record::cgroup(&record.id));
+    remove_cgroup(&record::cgroup(&record.id));
     // Fails while other runs have cgroups in it, and so it should.
     for hierarchy in hierarchies() {
         fs::remove_dir(hierarchy.join("skep-sim")).ok();

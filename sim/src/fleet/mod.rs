@@ -17,7 +17,6 @@ pub(crate) mod aws;
 pub(crate) mod clean;
 mod cluster;
 mod cost;
-mod daemon;
 pub(crate) mod dockerd;
 mod events;
 pub(crate) mod image;
@@ -30,13 +29,12 @@ mod no_ingress;
 mod nodes;
 mod notify;
 mod one_swarm;
-mod options;
 mod power;
 pub(crate) mod prerequisites;
 pub(crate) mod process;
+mod record;
 mod registry;
 pub(crate) mod run;
-mod supervisor;
 pub(crate) mod swarm;
 pub(crate) mod timeline;
 mod trouble;
@@ -57,12 +55,12 @@ pub use events::ContainerEvent;
 pub use image::{IMAGE, preload};
 pub use inside::Inside;
 pub use instance::Instance;
+pub use instance::options::{
+    DOCKER_PAUSE, DockerStart, FleetOptions, PowerOff, Prepare, Restart, SHUTDOWN, default_dir,
+};
 pub use narrate::narrate;
 pub use netns::{INTERFACE, METADATA_ADDRESS};
 pub use notify::Notification;
-pub use options::{
-    DOCKER_PAUSE, DockerStart, FleetOptions, PowerOff, Prepare, Restart, SHUTDOWN, default_dir,
-};
 pub use process::Exit;
 pub use registry::Registry;
 pub use swarm::{is_running, service};

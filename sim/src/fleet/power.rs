@@ -11,10 +11,10 @@ use anyhow::{Context, ensure};
 use super::clean::{remove_cgroup, remove_dir};
 use super::dockerd::append;
 use super::inside::Inside;
+use super::instance::options::{DockerStart, PowerOff};
 use super::instance::{Instance, Power};
 use super::machine::{Hardware, Machine};
 use super::netns::Namespace;
-use super::options::{DockerStart, PowerOff};
 
 impl Instance {
     /// The launch: makes the computer, switches it on and starts what it runs. An instance that was

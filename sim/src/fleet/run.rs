@@ -10,12 +10,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
-use serde::{Deserialize, Serialize};
 
 use super::clean;
+use super::record::{REGISTER, Record, cgroup, namespace};
 
-/// One file per run, locked for as long as its process lives.
-pub(crate) const REGISTER: &str = "/run/skep-sim";
 /// The longest path of a unix socket is 107 bytes; this is what an instance adds to the run's
 /// directory: `/i-0123456789abcdef0/docker.sock`.
 const SOCKET_ROOM: usize = 107 - 32;
@@ -24,17 +22,6 @@ const SOCKET_ROOM: usize = 107 - 32;
 const SCRATCH: &str = "skep-sim";
 /// Memory that must be free before data roots are put there: an instance needs a few MB.
 const ENOUGH_MEMORY: u64 = 2 << 30;
-
-/// What the register says about a run: enough to remove it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Record {
-    pub id: String,
-    pub pid: u32,
-    pub dir: PathBuf,
-    /// What is never kept: one engine directory per instance.
-    pub scratch: PathBuf,
-    pub keep_logs: bool,
-}
 
 /// A run of this process.
 #[derive(Debug)]
@@ -94,15 +81,6 @@ impl Drop for Run {
             tracing::warn!("remains of run {} are left: {error:#}", self.record.id);
         }
     }
-}
-
-/// The AWS namespace; an instance's is this and `-<hostname>`.
-pub(crate) fn namespace(id: &str) -> String {
-    format!("skep-{id}")
-}
-
-pub(crate) fn cgroup(id: &str) -> String {
-    format!("/skep-sim/{id}")
 }
 
 /// Shared memory, where there is enough of it: making and removing data roots takes some 300 ms each

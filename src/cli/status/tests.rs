@@ -1,9 +1,10 @@
 use time::macros::datetime;
 
 use super::*;
-use crate::control::ViewSource;
-use crate::instance::{self, Market, Reason};
-use crate::state::StateHandle;
+use crate::common::instance::{self, Market, Reason};
+use crate::common::instance::{Departure, Role, SchedulingHold};
+use crate::common::report::ViewSource;
+use crate::common::state::StateHandle;
 
 const NOW: OffsetDateTime = datetime!(2026-11-02 12:00:00 UTC);
 
@@ -55,7 +56,7 @@ fn member(instance_id: &str, node_id: &str) -> FleetMember {
         leader: true,
         joined_at: None,
         departure: None,
-        quiet: None,
+        scheduling_hold: None,
         verdict: None,
         updated_at: Some(datetime!(2026-11-02 11:59:18 UTC)),
     }
@@ -90,9 +91,9 @@ fn a_departure_tells_why_and_how_long_there_is() {
 fn a_flusher_tells_what_came_of_it_and_what_is_left() {
     let mut report = report(None, None);
     report.node.flush = vec![
-        Outcome { result: Flushed::Done, seconds: 0.04, ..Outcome::running("journal") },
+        Outcome { result: FlushResult::Done, seconds: 0.04, ..Outcome::running("journal") },
         Outcome {
-            result: Flushed::TimedOut,
+            result: FlushResult::TimedOut,
             seconds: 24.0,
             sent: Some(812),
             unsent: Some(40),
@@ -110,12 +111,13 @@ fn a_flusher_tells_what_came_of_it_and_what_is_left() {
 #[test]
 fn a_node_that_is_quiet_and_stays_tells_why() {
     let mut report = report(None, None);
-    report.node.quiet = Some(Quiet::Standby);
+    report.node.scheduling_hold = Some(SchedulingHold::Standby);
     let text = text(&report, NOW, false);
-    assert!(text.ends_with("quiet     in Standby: no tasks here until it is InService again\n"));
-    let quiet = FleetMember { quiet: Some("standby".into()), ..member("i-0abc", "n1") };
-    assert_eq!(row(&quiet, None, NOW)[7], "standby: stays");
-    let leaves = FleetMember { departure: Some("spot: draining".into()), ..quiet };
+    assert!(text.ends_with("hold      in Standby: no tasks here until it is InService again\n"));
+    let scheduling_hold =
+        FleetMember { scheduling_hold: Some("standby".into()), ..member("i-0abc", "n1") };
+    assert_eq!(row(&scheduling_hold, None, NOW)[7], "standby: stays");
+    let leaves = FleetMember { departure: Some("spot: draining".into()), ..scheduling_hold };
     assert_eq!(row(&leaves, None, NOW)[7], "spot: draining", "which is more");
 }
 

@@ -4,10 +4,10 @@ use proptest::prelude::*;
 use time::OffsetDateTime;
 
 use super::*;
-use crate::aws::stub::Stub;
-use crate::fuzz;
-use crate::instance::{Instance, Membership, Role};
-use crate::swarm::tests::fake_engine::{FakeEngine, Instead, RELEASES};
+use crate::clients::aws::stub::Stub;
+use crate::clients::docker::tests::fake_engine::{FakeEngine, Instead, RELEASES};
+use crate::clients::ledger::fuzz;
+use crate::common::instance::{Instance, Membership, Role};
 
 /// Few, so that skep and the operator meet; the last two only a hand-edited row can want.
 const KEYS: [&str; 6] = ["disk", "tier", "skep.zone", "skep.group", OWNED, "a b"];
@@ -151,13 +151,13 @@ fn a_quiet_node_is_drained_once_and_active_again_once() {
         }
         (is_write, availability)
     };
-    for (quiet, then) in [
-        (Some(Quiet::Rebalance), Availability::Pause),
-        (Some(Quiet::Standby), Availability::Drain),
-        (Some(Quiet::Rebalance), Availability::Pause),
+    for (scheduling_hold, then) in [
+        (Some(SchedulingHold::Rebalance), Availability::Pause),
+        (Some(SchedulingHold::Standby), Availability::Drain),
+        (Some(SchedulingHold::Rebalance), Availability::Pause),
         (None, Availability::Active),
     ] {
-        row.quiet = quiet;
+        row.scheduling_hold = scheduling_hold;
         assert_eq!(look(&row), (true, then));
         assert_eq!((look(&row), look(&row)), ((false, then), (false, then)), "however often");
     }
@@ -166,10 +166,10 @@ fn a_quiet_node_is_drained_once_and_active_again_once() {
 #[test]
 fn who_comes_in_paused_and_is_quiet_is_active_afterwards_all_the_same() {
     let mut row = member(&Labels::new(), true);
-    row.quiet = Some(Quiet::Rebalance);
+    row.scheduling_hold = Some(SchedulingHold::Rebalance);
     let (seen, availability) = decide(&Labels::new(), Availability::Pause, &row).unwrap();
     assert_eq!(availability, Availability::Pause);
-    row.quiet = None;
+    row.scheduling_hold = None;
     assert_eq!(decide(&seen, availability, &row).unwrap().1, Availability::Active);
     // Drained before its first labels, by a departure that was taken back.
     let drained = labels(&[(AVAILABILITY, "drain, was pause")]);

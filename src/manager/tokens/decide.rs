@@ -2,11 +2,11 @@
 
 use secrecy::SecretString;
 
-use crate::fact::Fact;
-use crate::instance::Role;
-use crate::ledger::{Charter, CharterPhase};
-use crate::secrets::{JoinToken, UnlockKeys, is_same};
-use crate::swarm::{Rotation, SwarmError, SwarmErrorKind};
+use crate::clients::docker::{Rotation, SwarmError, SwarmErrorKind};
+use crate::clients::ledger::{Charter, CharterPhase};
+use crate::clients::secrets::{JoinToken, UnlockKeys, is_same};
+use crate::common::fact::Fact;
+use crate::common::instance::Role;
 
 /// What Docker has: the truth.
 #[derive(Clone, Debug)]

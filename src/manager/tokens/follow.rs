@@ -3,12 +3,11 @@
 use thiserror::Error;
 
 use super::decide::{Step, Stored, Truth, decide};
-use crate::boot::BootError;
-use crate::instance::Role;
-use crate::ledger::{Charter, LedgerError};
-use crate::node::Node;
-use crate::secrets::{Item, JoinToken, MalformedToken, SecretsError};
-use crate::swarm::SwarmError;
+use crate::clients::docker::SwarmError;
+use crate::clients::ledger::{Charter, LedgerError};
+use crate::clients::secrets::{Item, JoinToken, MalformedToken, SecretsError};
+use crate::common::instance::Role;
+use crate::node::{Node, NodeError};
 
 /// Three secrets and the charter are four writes; another rotation may come in between.
 const MOST_STEPS: usize = 12;
@@ -24,7 +23,7 @@ pub enum TokensError {
     #[error("Docker's own join token cannot be used")]
     Token(#[from] MalformedToken),
     #[error(transparent)]
-    Unlock(#[from] BootError),
+    Unlock(#[from] NodeError),
     #[error("the swarm's secrets change faster than they can be stored")]
     Restless,
 }
@@ -114,7 +113,7 @@ async fn fetch_stored(node: &Node, truth: &Truth, generation: u64) -> Result<Sto
 fn unless_malformed<T>(read: Result<Option<T>, SecretsError>) -> Result<Option<T>, SecretsError> {
     match read {
         Err(error @ (SecretsError::Malformed { .. } | SecretsError::MalformedKey { .. })) => {
-            tracing::warn!("{}", crate::errors::chain(&error));
+            tracing::warn!("{}", crate::common::errors::chain(&error));
             Ok(None)
         }
         read => read,

@@ -24,9 +24,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::rounds::WORKER_INTERVAL;
-use crate::boot::{Unlocking, unlock};
-use crate::node::Node;
-use crate::swarm::LocalState;
+use crate::clients::docker::LocalState;
+use crate::node::{Node, Unlocking, unlock};
 
 use decide::Truth;
 use follow::{Followed, TokensError, fetch_truth, follow};
@@ -72,7 +71,7 @@ pub async fn keep_tokens(node: &Node, node_id: &str) -> Infallible {
             // Without a leader nobody can rotate either; others say what is wrong with Docker.
             Err(TokensError::Swarm(error)) => tracing::debug!("{error}"),
             Err(error) => {
-                let why = crate::errors::chain(&error);
+                let why = crate::common::errors::chain(&error);
                 let what = format!(
                     "the secret store cannot be kept as Docker has it, so that new nodes may not \
                      get in: {why}"

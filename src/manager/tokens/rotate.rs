@@ -8,13 +8,13 @@ use tokio::time::Instant;
 
 use super::decide::is_rotated;
 use super::follow::{Followed, TokensError, fetch_truth, follow};
-use crate::control::Rotated;
-use crate::fact::Fact;
-use crate::instance::Role;
+use crate::clients::docker::{Rotation, SwarmError, SwarmErrorKind};
+use crate::clients::secrets::Item;
+use crate::common::fact::Fact;
+use crate::common::instance::Role;
+use crate::common::report::Rotated;
+use crate::common::retry::Backoff;
 use crate::node::Node;
-use crate::retry::Backoff;
-use crate::secrets::Item;
-use crate::swarm::{Rotation, SwarmError, SwarmErrorKind};
 
 /// An operator waits at a prompt for the store; the companion goes on trying afterwards.
 const STORE_PATIENCE: Duration = Duration::from_secs(60);
@@ -76,7 +76,7 @@ enum Refusal {
 /// # Errors
 /// Why not, and what to do, in words.
 pub async fn rotate_on_request(node: &Node, what: Rotation) -> Result<Rotated, String> {
-    rotate(node, what).await.map_err(|refusal| crate::errors::chain(&refusal))
+    rotate(node, what).await.map_err(|refusal| crate::common::errors::chain(&refusal))
 }
 
 async fn rotate(node: &Node, what: Rotation) -> Result<Rotated, Refusal> {
@@ -173,6 +173,6 @@ pub async fn rotate_when_due(
 /// Without it the next rotation by interval only comes too early.
 async fn record(node: &Node, generation: u64, at: OffsetDateTime) {
     if let Err(error) = node.ledger.record_token_rotation(generation, at).await {
-        tracing::warn!("writing the rotation down: {}", crate::errors::chain(&error));
+        tracing::warn!("writing the rotation down: {}", crate::common::errors::chain(&error));
     }
 }

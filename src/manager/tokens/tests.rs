@@ -5,11 +5,11 @@ use proptest::prelude::*;
 use time::OffsetDateTime;
 
 use super::decide::{Step, Stored, Truth, decide, is_rotated};
-use crate::fact::Fact;
-use crate::instance::Role;
-use crate::ledger::{Charter, CharterPhase};
-use crate::secrets::{JoinToken, UnlockKeys};
-use crate::swarm::{Rotation, SwarmError, SwarmErrorKind};
+use crate::clients::docker::{Rotation, SwarmError, SwarmErrorKind};
+use crate::clients::ledger::{Charter, CharterPhase};
+use crate::clients::secrets::{JoinToken, UnlockKeys};
+use crate::common::fact::Fact;
+use crate::common::instance::Role;
 
 const MANAGERS: usize = 3;
 

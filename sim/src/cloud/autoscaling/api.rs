@@ -14,7 +14,8 @@ use crate::cloud::clock::Clock;
 use crate::cloud::errors::ApiError;
 use crate::cloud::requests::Service;
 use crate::cloud::specs::{GroupSpec, HookSpec};
-use crate::cloud::wire::{Params, Xml};
+use crate::cloud::wire::Params;
+use crate::cloud::xml::Xml;
 
 /// The time-outs that the wire allows for a hook, in seconds.
 const HEARTBEAT_TIMEOUTS: std::ops::RangeInclusive<u64> = 30..=7200;

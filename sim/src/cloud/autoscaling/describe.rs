@@ -1,13 +1,14 @@
 //! What Auto Scaling's describing operations answer, page by page.
 
 use super::activities::Activity;
-use super::groups::Group;
+use super::group::Group;
 use super::instance::Instance;
 use super::lifecycle::global_timeout;
 use super::scaling::Scaling;
 use crate::cloud::clock::{self, Clock};
 use crate::cloud::errors::ApiError;
-use crate::cloud::wire::{Params, Xml};
+use crate::cloud::wire::Params;
+use crate::cloud::xml::Xml;
 
 /// Records on a page when the caller names no number, and the most that it may name.
 const PAGE: usize = 50;

@@ -1,72 +1,16 @@
-//! Groups: their sizes, hooks and tags, and what may be asked of them.
+//! What may be asked of groups.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::activities::{Activity, Status};
+use super::group::Group;
 use super::lifecycle::Event;
 use super::scaling::{Scaling, not_managed};
 use super::states::LifecycleState;
-use super::warm_pool::WarmPool;
 use crate::cloud::errors::ApiError;
 use crate::cloud::events::EventKind;
 use crate::cloud::specs::{GroupSpec, HookSpec};
-
-#[derive(Clone, Debug)]
-pub(crate) struct Group {
-    pub spec: GroupSpec,
-    /// The group's own zones; empty: all of the cloud's.
-    pub zones: Vec<String>,
-    pub hooks: Vec<HookSpec>,
-    pub warm_pool: Option<WarmPool>,
-    /// The id of the stack that made it, for the tags.
-    pub stack_id: Option<String>,
-    pub created: Duration,
-    /// Instances that went and whose places are to be filled, for telling who replaced whom.
-    pub to_replace: VecDeque<String>,
-}
-
-impl Group {
-    pub fn arn(&self, region: &str) -> String {
-        let name = &self.spec.name;
-        format!(
-            "arn:aws:autoscaling:{region}:{}:autoScalingGroup:*:autoScalingGroupName/{name}",
-            crate::cloud::ACCOUNT
-        )
-    }
-
-    /// The group's tags and those that AWS adds.
-    pub fn instance_tags(&self) -> BTreeMap<String, String> {
-        let mut tags = self.spec.tags.clone();
-        let mut add = |key: &str, value: &str| tags.insert(key.to_owned(), value.to_owned());
-        add("aws:autoscaling:groupName", &self.spec.name);
-        if let Some((stack, logical_id)) = &self.spec.stack {
-            add("aws:cloudformation:stack-name", stack);
-            add("aws:cloudformation:logical-id", logical_id);
-        }
-        if let Some(stack_id) = &self.stack_id {
-            add("aws:cloudformation:stack-id", stack_id);
-        }
-        tags
-    }
-
-    fn check_capacity(&self, desired: u32) -> Result<(), ApiError> {
-        let (min, max) = (self.spec.min, self.spec.max);
-        if desired < min {
-            return Err(ApiError::validation(format!(
-                "New SetDesiredCapacity value {desired} is below min value {min} for the \
-                 AutoScalingGroup."
-            )));
-        }
-        if desired > max {
-            return Err(ApiError::validation(format!(
-                "New SetDesiredCapacity value {desired} is above max value {max} for the \
-                 AutoScalingGroup."
-            )));
-        }
-        Ok(())
-    }
-}
 
 /// New sizes of a group; `None` leaves one as it is.
 #[derive(Clone, Copy, Debug, Default)]

@@ -8,6 +8,7 @@ mod activities;
 mod api;
 mod capacity;
 mod describe;
+mod group;
 mod groups;
 mod instance;
 mod lifecycle;
@@ -19,7 +20,7 @@ pub use lifecycle::Timing;
 pub use states::{ActionResult, LifecycleState, PoolState, Transition};
 
 pub(super) use api::handle;
-pub(super) use groups::Group;
+pub(super) use group::Group;
 pub(super) use instance::{Credentials, Instance, ScheduledEvent, SpotNotice};
 pub(super) use lifecycle::Lifecycle;
 pub(super) use scaling::{Outcome, Scaling};

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::activities::{Activity, Status};
-use super::groups::Group;
+use super::group::Group;
 use super::instance::{AddressPool, Instance};
 use super::lifecycle::{ActionName, Event, Fact, Refused, Surroundings, Timing};
 use super::states::{ActionResult, LifecycleState};

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::describe::{one_instance, page};
+use super::group::WarmPool;
 use super::instance::Instance;
 use super::lifecycle::{Event, Lifecycle};
 use super::scaling::Scaling;
@@ -12,18 +13,11 @@ use super::states::{LifecycleState, PoolState};
 use crate::cloud::Cloud;
 use crate::cloud::errors::ApiError;
 use crate::cloud::specs::{Market, WarmPoolSpec};
-use crate::cloud::wire::{Params, Xml};
+use crate::cloud::wire::Params;
+use crate::cloud::xml::Xml;
 
 /// Of the pages that `DescribeWarmPool` answers with.
 const LARGEST_PAGE: usize = 50;
-
-/// The warm pool of a group.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct WarmPool {
-    spec: WarmPoolSpec,
-    /// It ends with its last instance.
-    is_deleted: bool,
-}
 
 impl Scaling {
     pub fn put_warm_pool(

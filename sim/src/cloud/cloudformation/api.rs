@@ -6,7 +6,8 @@ use super::{Entry, Resource, Signal, Stack, Stacks, no_resource};
 use crate::cloud::clock::{self, Clock};
 use crate::cloud::errors::ApiError;
 use crate::cloud::requests::Service;
-use crate::cloud::wire::{Params, Xml};
+use crate::cloud::wire::Params;
+use crate::cloud::xml::Xml;
 
 /// The longest that a unique id may be.
 const LONGEST_UNIQUE_ID: usize = 64;

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::instances::{Power, ROOT_DEVICE};
-use super::wire::{self, Filters};
+use super::wire::Filters;
+use super::wire::{self};
 use super::{Cloud, Ec2};
 use crate::cloud::errors::ApiError;
 use crate::cloud::tasks::Order;
-use crate::cloud::wire::{Params, Xml};
+use crate::cloud::wire::Params;
+use crate::cloud::xml::Xml;
 use crate::cloud::{ACCOUNT, clock};
 
 #[derive(Clone, Debug, PartialEq, Eq)]

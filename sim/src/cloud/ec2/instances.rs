@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use super::wire::{self, Filters};
+use super::wire::Filters;
+use super::wire::{self};
 use super::{Cloud, keys};
 use crate::cloud::autoscaling::{Instance, Lifecycle, LifecycleState};
 use crate::cloud::errors::ApiError;
 use crate::cloud::specs::Market;
 use crate::cloud::tasks::Order;
-use crate::cloud::wire::{Params, Xml};
+use crate::cloud::wire::Params;
+use crate::cloud::xml::Xml;
 use crate::cloud::{State, clock};
 use crate::machines::Launch;
 

@@ -9,7 +9,8 @@ use base64::prelude::BASE64_STANDARD;
 use super::Cloud;
 use super::wire;
 use crate::cloud::errors::ApiError;
-use crate::cloud::wire::{Params, Xml};
+use crate::cloud::wire::Params;
+use crate::cloud::xml::Xml;
 
 pub(super) struct KeyPair {
     /// As `authorized_keys` has it.

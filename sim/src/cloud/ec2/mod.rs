@@ -17,7 +17,8 @@ use super::autoscaling::Instance;
 use super::errors::ApiError;
 use super::ids::Ids;
 use super::requests::Service;
-use super::wire::{Params, Xml};
+use super::wire::Params;
+use super::xml::Xml;
 use super::{Cloud, tasks};
 
 use images::Image;

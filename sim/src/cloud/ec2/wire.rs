@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::cloud::wire::{Params, Xml};
+use crate::cloud::wire::Params;
+use crate::cloud::xml::Xml;
 
 /// A list with an `item` per element.
 pub(super) fn items<T>(

@@ -1,0 +1,233 @@
+//! What runs beside the story, from the first moment to the last: health port, control socket,
+//! the watch on the metadata, the `STATUS=` line, signals.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::Router;
+use time::OffsetDateTime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::{RunError, earlier_membership};
+use crate::api::control::{self, LeaveRequest};
+use crate::api::health;
+use crate::api::ui;
+use crate::clients::imds::{Imds, TargetState};
+use crate::clients::systemd::{self, Shutdown};
+use crate::common::instance::{Departure, Reason};
+use crate::common::state::StateHandle;
+use crate::config::{Health, Settings};
+use crate::host::janitor;
+use crate::lifecycle::notices::{self, Notices};
+use crate::lifecycle::recover;
+use crate::manager;
+use crate::node::Node;
+use crate::telemetry::notifications::Events;
+
+/// Ends with the story: dropping it ends them all.
+pub struct BackgroundTasks {
+    /// Tells others what happens to this node.
+    pub events: Events,
+    tasks: JoinSet<()>,
+    node: Arc<OnceLock<Node>>,
+}
+
+impl BackgroundTasks {
+    /// Opens the ports and begins to answer.
+    ///
+    /// # Errors
+    /// A socket that cannot be had; another skep that runs on this host.
+    pub fn start(
+        settings: &Settings,
+        state: &StateHandle,
+        notices: &Notices,
+    ) -> Result<Self, RunError> {
+        let mut tasks = JoinSet::new();
+        let node = Arc::new(OnceLock::<Node>::new());
+        let known = Arc::clone(&node);
+        const NOT_YET: &str = "this node does not know yet who it is";
+        let control = control::Server::bind(&settings.runtime_dir)?.rotating(move |what| {
+            let node = known.get().cloned();
+            async move { manager::rotate_on_request(&node.ok_or(NOT_YET)?, what).await }
+        });
+        let known = Arc::clone(&node);
+        let control = control.recovering(move |begins| {
+            let node = known.get().cloned();
+            async move {
+                let node = node.ok_or(NOT_YET)?;
+                if begins { recover::begin(&node).await } else { recover::plan(&node).await }
+            }
+        });
+        let (leave, requests) = mpsc::channel(1);
+        let known = Arc::clone(&node);
+        tasks.spawn(control.serve(state.clone(), leave, move || {
+            let node = known.get().cloned();
+            async move { manager::view_fleet(&node?).await }
+        }));
+        tasks.spawn(follow_operator(requests, settings.clone(), state.clone(), notices.clone()));
+        if settings.health.enabled {
+            let known = Arc::clone(&node);
+            let page = settings.health.ui.then(|| ui::router(move || known.get().cloned()));
+            tasks.spawn(answer_health_checks(settings.health.clone(), state.clone(), page));
+            let (settings, state) = (settings.clone(), state.clone());
+            tasks.spawn(async move { match earlier_membership::follow(settings, state).await {} });
+        }
+        tasks.spawn(systemd::follow(state.clone()));
+        let events = Events::start(settings, state, &mut tasks);
+        Ok(Self { events, tasks, node })
+    }
+
+    /// From here on `skep status` knows the fleet, and the janitor this host.
+    pub fn attach_node(&mut self, node: &Node) {
+        // The story attaches one node, once.
+        let _ = self.node.set(node.clone());
+        if node.settings.janitor.enabled {
+            let node = node.clone();
+            self.tasks.spawn(async move { match janitor::keep_tidy(&node).await {} });
+        }
+    }
+
+    /// Begins to watch; what comes back is told the target state after the first look.
+    pub fn watch_metadata(
+        &mut self,
+        imds: &Imds,
+        settings: &Settings,
+        notices: &Notices,
+        state: &StateHandle,
+    ) -> oneshot::Receiver<Option<TargetState>> {
+        let (told, first_look) = oneshot::channel();
+        self.tasks.spawn(notices::watch_metadata(
+            imds.clone(),
+            settings.clone(),
+            notices.clone(),
+            state.clone(),
+            told,
+        ));
+        first_look
+    }
+}
+
+/// A port that is taken must not keep a node out of the swarm: it is asked for again and again.
+async fn answer_health_checks(settings: Health, state: StateHandle, page: Option<Router>) {
+    const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+    loop {
+        match health::Server::bind(settings.listen) {
+            Ok(server) => server.serve(state.clone(), settings.metrics, page.clone()).await,
+            Err(error) => tracing::error!("{}", crate::common::errors::chain(&error)),
+        }
+        tokio::time::sleep(RETRY_INTERVAL).await;
+    }
+}
+
+/// `skep leave`.
+async fn follow_operator(
+    mut requests: mpsc::Receiver<LeaveRequest>,
+    settings: Settings,
+    state: StateHandle,
+    notices: Notices,
+) {
+    while let Some(request) = requests.recv().await {
+        let longest = settings.leave.deadline;
+        let noticed_at = OffsetDateTime::now_utc();
+        let deadline = noticed_at + request.deadline.unwrap_or(longest).min(longest);
+        if let Some(why) = request.reason {
+            tracing::info!("the operator takes this node out: {why}");
+            state.update(|state| state.why = Some(why));
+        }
+        notices.give(Departure { reason: Reason::Operator, noticed_at, deadline });
+    }
+}
+
+/// Who has the trouble that systemd does not say why it stops skep.
+const STOP: &str = "systemd";
+/// For so long systemd is asked again why it stops skep. Of the unit's `TimeoutStopSec=` (90 s) the rest is there
+/// then, and a departure asks for more.
+const DOUBT_PATIENCE: Duration = Duration::from_secs(20);
+const DOUBT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Returns when the service is to stop and the node is to stay: a restart of skep, a reboot, or a stop of which
+/// systemd does not say what it is for. A power-off is a notice instead, and the story ends by itself.
+///
+/// # Errors
+/// When signals cannot be had.
+pub async fn until_stopped(
+    settings: &Settings,
+    notices: &Notices,
+    state: &StateHandle,
+) -> Result<(), std::io::Error> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => {}
+        }
+        let kind = tokio::select! {
+            _ = interrupt.recv() => return Ok(()),
+            kind = until_told(state, systemd::shutdown_kind) => kind,
+        };
+        if kind != Shutdown::PowerOff {
+            return Ok(());
+        }
+        let noticed_at = OffsetDateTime::now_utc();
+        let time = settings.leave.shutdown_deadline;
+        systemd::extend_timeout(time);
+        notices.give(Departure {
+            reason: Reason::Shutdown,
+            noticed_at,
+            deadline: noticed_at + time,
+        });
+    }
+}
+
+/// Asks why skep is stopped until there is an answer, or none is expected any more.
+async fn until_told(state: &StateHandle, ask: impl AsyncFn() -> Shutdown) -> Shutdown {
+    let give_up = Instant::now() + DOUBT_PATIENCE;
+    loop {
+        let kind = ask().await;
+        let Shutdown::CannotTell { why } = &kind else {
+            state.trouble(STOP, None);
+            return kind;
+        };
+        let what = format!(
+            "systemd stops skep, and cannot tell whether the machine is switched off ({why}): without an answer within {DOUBT_PATIENCE:?} the node stays in the swarm"
+        );
+        state.trouble(STOP, Some(what));
+        if Instant::now() >= give_up {
+            tracing::error!(
+                "stopping without a departure: cannot tell whether the machine is switched off ({why}); if it is, its tasks get Docker's grace alone and their last log lines are not flushed"
+            );
+            return kind;
+        }
+        tokio::time::sleep(DOUBT_INTERVAL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_that_systemd_does_not_explain_is_asked_about_again_and_then_no_departure() {
+        let state = StateHandle::default();
+        let doubt = || Shutdown::CannotTell { why: "no answer".to_owned() };
+        let looks = Cell::new(0);
+        let told = until_told(&state, async || {
+            looks.set(looks.get() + 1);
+            if looks.get() > 3 { Shutdown::PowerOff } else { doubt() }
+        });
+        assert_eq!(told.await, Shutdown::PowerOff);
+        assert_eq!((looks.get(), state.now().trouble), (4, None));
+        let start = Instant::now();
+        assert_eq!(until_told(&state, async || doubt()).await, doubt());
+        let took = start.elapsed();
+        assert!(took >= DOUBT_PATIENCE && took < DOUBT_PATIENCE + 2 * DOUBT_INTERVAL, "{took:?}");
+        let trouble = state.now().trouble.unwrap();
+        assert!(trouble.contains("cannot tell") && trouble.contains("no answer"), "{trouble}");
+    }
+}

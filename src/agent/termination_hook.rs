@@ -1,0 +1,236 @@
+//! The termination hook around a departure.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use crate::clients::aws::autoscaling::HookResult;
+use crate::clients::imds::TargetState;
+use crate::common::fact::Fact;
+use crate::common::instance::Departure;
+use crate::common::state::Phase;
+use crate::lifecycle::leave::Outcome;
+use crate::lifecycle::notices::Notices;
+use crate::lifecycle::signals::{Announcer, TerminationHook};
+use crate::node::Node;
+
+/// The metadata is asked this long, where the notice came from elsewhere.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// Auto Scaling ends every lifecycle action after this, whatever the heartbeats.
+const LONGEST_ACTION: Duration = Duration::from_secs(48 * 3600);
+
+/// Sends heartbeats while the node leaves; the hook's own limits become the departure's. A node
+/// that leaves for another reason is watched: Auto Scaling may terminate it meanwhile.
+pub async fn keep_alive(
+    node: &Node,
+    announcer: &Announcer,
+    notices: &Notices,
+    departure: &Departure,
+) -> Infallible {
+    // An earlier departure may have been from another group.
+    announcer.forget_termination_hook();
+    if !departure.reason.is_auto_scalings() {
+        while !is_terminating(node).await.is_yes() {
+            tokio::time::sleep(node.settings.watch.interval).await;
+        }
+    }
+    let Ok(hook) = announcer.find_termination_hook(Instant::now() + LONGEST_ACTION).await else {
+        return std::future::pending().await;
+    };
+    let deadline = match &hook {
+        // Heartbeats hold it from now on, whenever this departure began.
+        Some(hook) => OffsetDateTime::now_utc() + hook.longest(),
+        // Nothing holds the instance: it has the time that a shutdown gives.
+        None => OffsetDateTime::now_utc() + node.settings.leave.shutdown_deadline,
+    };
+    notices.give(Departure { deadline, ..departure.clone() });
+    match hook {
+        Some(hook) => hook.keep_alive().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether Auto Scaling terminates this instance, by its metadata.
+async fn is_terminating(node: &Node) -> Fact {
+    match node.imds.fetch_target_lifecycle_state(Instant::now() + ANSWER_WITHIN).await {
+        Ok(target) => target.as_ref().is_some_and(TargetState::is_termination).into(),
+        Err(_) => Fact::CannotTell,
+    }
+}
+
+/// Completes the hook, if Auto Scaling is what ends this instance.
+pub async fn complete(node: &Node, announcer: &Announcer, departure: &Departure, outcome: Outcome) {
+    if !departure.reason.is_auto_scalings() {
+        match is_terminating(node).await {
+            Fact::Yes => {}
+            Fact::No => return,
+            Fact::CannotTell => {
+                tracing::warn!(
+                    "cannot tell from the metadata whether Auto Scaling terminates this instance: a termination hook is left to the managers"
+                );
+                return;
+            }
+        }
+    }
+    let Some(hook) = find_hook(node, announcer, departure).await else { return };
+    node.state.enter(Phase::Leaving, "completing the termination hook");
+    // Either result terminates the instance; this one says whether it was ready for that.
+    let result = match outcome {
+        Outcome::TooLate | Outcome::DockerSilent | Outcome::Failed => HookResult::Abandon,
+        Outcome::Left | Outcome::LeftUnconfirmed | Outcome::NothingToLeave | Outcome::Stayed => {
+            HookResult::Continue
+        }
+    };
+    hook.complete(result).await;
+}
+
+/// The hook that was kept alive; without it, the one that Auto Scaling names in time.
+async fn find_hook(
+    node: &Node,
+    announcer: &Announcer,
+    departure: &Departure,
+) -> Option<TerminationHook> {
+    if let Some(hook) = announcer.known_termination_hook() {
+        return Some(hook);
+    }
+    node.state.enter(Phase::Leaving, "looking for the termination hook");
+    let shutdown = node.settings.leave.shutdown_deadline;
+    let time = search_time(departure, OffsetDateTime::now_utc(), shutdown);
+    match announcer.find_termination_hook(Instant::now() + time).await {
+        Ok(hook) => hook,
+        Err(error) => {
+            tracing::error!(
+                "the termination hook was not completed, if there is one: no usable answer of Auto Scaling within {} s ({})",
+                time.as_secs(),
+                crate::common::errors::chain(&error)
+            );
+            None
+        }
+    }
+}
+
+/// For how long a hook is looked for once the departure has ended: for the rest of its time, and no shorter than a
+/// shutdown lasts. An instance that goes back into a warm pool must not look for ever.
+fn search_time(departure: &Departure, now: OffsetDateTime, shutdown: Duration) -> Duration {
+    Duration::try_from(departure.deadline - now).unwrap_or_default().max(shutdown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clients::aws::stub::Stub;
+    use crate::clients::docker::Swarm;
+    use crate::common::instance::Reason;
+    use crate::lifecycle::signals::tests::{COMPLETED, NO_HOOKS, hooks, listed};
+
+    const WAITS: &str = "Terminating:Wait";
+
+    /// Began `age` ago, and may take an hour from now.
+    fn departure(reason: Reason, age: Duration) -> Departure {
+        let now = OffsetDateTime::now_utc();
+        Departure { reason, noticed_at: now - age, deadline: now + Duration::from_secs(3600) }
+    }
+
+    /// One that has no time left of a shutdown's.
+    async fn node(stub: &Stub) -> (Node, Announcer) {
+        let mut node = Node::example(Swarm::new("unix:///nowhere".to_owned()), stub).await;
+        node.settings.leave.shutdown_deadline = Duration::ZERO;
+        let announcer = Announcer::new(&node.instance, &node.settings, &stub.aws().await);
+        (node, announcer)
+    }
+
+    async fn until_asked(stub: &Stub, times: usize) {
+        while stub.requests().len() < times {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hook_that_was_kept_alive_is_completed_although_nobody_names_it_any_more() {
+        let stub = Stub::start().await;
+        let (node, announcer) = node(&stub).await;
+        let departure = Departure {
+            deadline: OffsetDateTime::now_utc(),
+            ..departure(Reason::Lifecycle, Duration::ZERO)
+        };
+        stub.answer(200, &listed("workers", WAITS));
+        stub.answer(200, &hooks("skep-terminate", "TERMINATING"));
+        let notices = Notices::default();
+        tokio::select! {
+            never = keep_alive(&node, &announcer, &notices, &departure) => match never {},
+            // The third is a heartbeat.
+            () = until_asked(&stub, 3) => {}
+        }
+        stub.answer(200, COMPLETED);
+        complete(&node, &announcer, &departure, Outcome::Left).await;
+        let request = stub.last_request();
+        for part in ["CompleteLifecycleAction", "AutoScalingGroupName=workers", "CONTINUE"] {
+            assert!(request.contains(part), "no {part} in {request}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hook_that_is_not_known_is_looked_for_in_the_departures_own_time() {
+        let stub = Stub::start().await;
+        let (node, announcer) = node(&stub).await;
+        stub.answer(200, &listed("workers", WAITS));
+        stub.answer(200, &hooks("skep-terminate", "TERMINATING"));
+        stub.answer(200, COMPLETED);
+        let departure = departure(Reason::Lifecycle, Duration::ZERO);
+        complete(&node, &announcer, &departure, Outcome::TooLate).await;
+        assert!(stub.last_request().contains("ABANDON"), "{}", stub.last_request());
+
+        let now = departure.noticed_at;
+        let (minute, shutdown) = (Duration::from_secs(60), Duration::from_secs(80));
+        let until =
+            |deadline| search_time(&Departure { deadline, ..departure.clone() }, now, shutdown);
+        assert_eq!(until(now + 5 * minute), 5 * minute);
+        assert_eq!(until(now - minute), shutdown);
+    }
+
+    /// Its first notice is older than a shutdown may last.
+    #[tokio::test]
+    async fn a_departure_that_is_under_way_has_the_time_of_a_shutdown_from_a_termination_without_a_hook()
+     {
+        for reason in [Reason::Operator, Reason::Spot] {
+            let stub = Stub::start().await;
+            let (mut node, announcer) = node(&stub).await;
+            let shutdown = Duration::from_secs(80);
+            node.settings.leave.shutdown_deadline = shutdown;
+            let departure = departure(reason, Duration::from_secs(600));
+            let notices = Notices::default();
+            notices.give(departure.clone());
+            let mut news = notices.subscribe();
+            stub.answer(200, "token");
+            stub.answer(200, "Terminated");
+            stub.answer(200, &listed("workers", WAITS));
+            stub.answer(200, NO_HOOKS);
+            let before = OffsetDateTime::now_utc();
+            let has_changed = news.wait_for(|notice| {
+                notice.departure.as_ref().is_some_and(|it| it.deadline != departure.deadline)
+            });
+            tokio::select! {
+                never = keep_alive(&node, &announcer, &notices, &departure) => match never {},
+                changed = has_changed => drop(changed.unwrap()),
+            }
+            let deadline = notices.now().unwrap().deadline;
+            let after = OffsetDateTime::now_utc();
+            assert!(deadline >= before + shutdown && deadline <= after + shutdown, "{reason}");
+        }
+    }
+
+    #[tokio::test]
+    async fn metadata_that_do_not_answer_do_not_deny_a_termination() {
+        let stub = Stub::start().await;
+        let (node, _) = node(&stub).await;
+        stub.answer(200, "token");
+        stub.answer(403, "");
+        assert_eq!(is_terminating(&node).await, Fact::CannotTell);
+        stub.answer(404, "");
+        assert_eq!(is_terminating(&node).await, Fact::No);
+        stub.answer(200, "Terminated");
+        assert_eq!(is_terminating(&node).await, Fact::Yes);
+    }
+}

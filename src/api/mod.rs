@@ -1,0 +1,5 @@
+//! What answers on a port or a socket: health checks, metrics, the page, the control socket.
+
+pub mod control;
+pub mod health;
+pub mod ui;

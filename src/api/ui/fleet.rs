@@ -1,0 +1,142 @@
+//! What the page draws, and how often it is looked up.
+
+use std::time::Duration;
+
+use axum::body::Bytes;
+use serde::Serialize;
+use time::OffsetDateTime;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+
+use crate::clients::docker::LiveTask;
+use crate::common::report::FleetView;
+use crate::manager;
+use crate::node::Node;
+
+/// An answer serves everybody who asks within this.
+const KEPT: Duration = Duration::from_secs(1);
+/// A look that took long is kept the longer: however large the swarm and however many look, Docker and
+/// the ledger are busy with the page for this part of the time.
+const SHARE_OF_TIME: u32 = 5;
+/// Docker lists thousands of tasks within this; what it lists later is left out.
+const TASKS_PATIENCE: Duration = Duration::from_secs(3);
+
+/// The whole answer.
+#[derive(Debug, Serialize)]
+struct Picture {
+    #[serde(with = "time::serde::rfc3339")]
+    seen_at: OffsetDateTime,
+    /// The manager's instance id.
+    seen_by: String,
+    version: &'static str,
+    cluster: String,
+    fleet: FleetView,
+    /// Of all nodes; `None` where Docker does not say.
+    tasks: Option<Vec<LiveTask>>,
+}
+
+/// Looks for everybody who asks.
+pub struct Desk {
+    node: Box<dyn Fn() -> Option<Node> + Send + Sync>,
+    /// Held while somebody looks: the others wait for the same answer.
+    last: Mutex<Option<Last>>,
+}
+
+struct Last {
+    until: Instant,
+    answer: Option<Bytes>,
+}
+
+impl Desk {
+    pub fn new(node: impl Fn() -> Option<Node> + Send + Sync + 'static) -> Self {
+        Self { node: Box::new(node), last: Mutex::new(None) }
+    }
+
+    /// The fleet as JSON; `None` where this node is no manager.
+    pub async fn look(&self) -> Option<Bytes> {
+        let node = (self.node)()?;
+        kept(&self.last, async {
+            let picture = picture(&node).await?;
+            serde_json::to_vec(&picture).ok().map(Bytes::from)
+        })
+        .await
+    }
+}
+
+/// What is fresh enough, or what `look` finds.
+async fn kept(
+    last: &Mutex<Option<Last>>,
+    look: impl Future<Output = Option<Bytes>>,
+) -> Option<Bytes> {
+    let mut last = last.lock().await;
+    let began = Instant::now();
+    if let Some(Last { until, answer }) = &*last
+        && began < *until
+    {
+        return answer.clone();
+    }
+    let answer = look.await;
+    let until = Instant::now() + (began.elapsed() * (SHARE_OF_TIME - 1)).max(KEPT);
+    *last = Some(Last { until, answer: answer.clone() });
+    answer
+}
+
+async fn picture(node: &Node) -> Option<Picture> {
+    let fleet = FleetView::in_time(&node.state, manager::view_fleet(node)).await?;
+    // Only now: a worker's Docker would refuse, and write that into its log.
+    let tasks = timeout(TASKS_PATIENCE, node.swarm.fetch_live_tasks()).await;
+    Some(Picture {
+        seen_at: OffsetDateTime::now_utc(),
+        seen_by: node.instance.id.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+        cluster: node.cluster.clone(),
+        fleet,
+        tasks: tasks.ok().and_then(Result::ok),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn many_who_look_are_one_look() {
+        let (last, looks) = (Mutex::new(None), AtomicU32::new(0));
+        let looks_so_far = || looks.load(Ordering::Relaxed);
+        let ask = || {
+            kept(&last, async {
+                looks.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                Some(Bytes::from_static(b"{}"))
+            })
+        };
+        let answers = futures_util::future::join_all((0..50).map(|_| ask())).await;
+        assert!(answers.iter().all(|answer| answer.as_deref() == Some(b"{}")));
+        assert_eq!(looks_so_far(), 1);
+        tokio::time::sleep(KEPT / 2).await;
+        ask().await;
+        assert_eq!(looks_so_far(), 1, "fresh enough");
+        tokio::time::sleep(KEPT).await;
+        ask().await;
+        assert_eq!(looks_so_far(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_takes_long_is_asked_the_less() {
+        let last = Mutex::new(None);
+        let began = Instant::now();
+        let mut busy = Duration::ZERO;
+        while began.elapsed() < Duration::from_secs(60) {
+            kept(&last, async {
+                busy += Duration::from_secs(1);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                None
+            })
+            .await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        assert!(busy <= began.elapsed() / SHARE_OF_TIME + Duration::from_secs(1), "{busy:?}");
+    }
+}

@@ -1,0 +1,114 @@
+//! The page `GET /ui` of a manager's health port: the whole fleet, drawn live by a browser that asks
+//! `GET /ui/fleet.json` again and again. A node that is no manager answers 404, and says so.
+//!
+//! Guarantees:
+//! - nobody is answered whose address, or whose proxy's word, is not private, nor by a name that
+//!   somebody else could have pointed here ([`guard`]);
+//! - nothing is changed: there is nothing but `GET`;
+//! - however many look, Docker and the ledger are asked once a second at most ([`fleet`]);
+//! - the page asks nobody else, and runs nothing that is not its own (its Content-Security-Policy).
+
+mod fleet;
+mod guard;
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Router, middleware};
+
+use crate::node::Node;
+use fleet::Desk;
+
+const NOT_A_MANAGER: &str = "This page is on managers, and this node is none at present; `skep status` tells its own state.\n";
+
+/// The page may load its own style and script, ask its own address, and nothing else.
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
+    img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// Of every answer here.
+const HEADERS: [(HeaderName, &str); 5] = [
+    (header::CONTENT_SECURITY_POLICY, POLICY),
+    (header::CACHE_CONTROL, "no-store"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
+
+/// What the health port answers at `/ui` and below; `node` is `None` until this node knows who it is.
+pub fn router(node: impl Fn() -> Option<Node> + Send + Sync + 'static) -> Router {
+    const CSS: &str = "text/css; charset=utf-8";
+    const SCRIPT: &str = "text/javascript; charset=utf-8";
+    let file = |kind, text: &'static str| {
+        get(move || std::future::ready(([(header::CONTENT_TYPE, kind)], text)))
+    };
+    Router::new()
+        .route("/ui", get(page))
+        .route("/ui/fleet.json", get(fleet_as_json))
+        .route("/ui/page.css", file(CSS, include_str!("page.css")))
+        .route("/ui/draw.js", file(SCRIPT, include_str!("draw.js")))
+        .route("/ui/page.js", file(SCRIPT, include_str!("page.js")))
+        .layer(middleware::from_fn(guard::admit))
+        .layer(middleware::map_response(async |answer: Response| (HEADERS, answer)))
+        .with_state(Arc::new(Desk::new(node)))
+}
+
+async fn page(State(desk): State<Arc<Desk>>) -> Response {
+    const HTML: &str = "text/html; charset=utf-8";
+    match desk.look().await {
+        Some(_) => ([(header::CONTENT_TYPE, HTML)], include_str!("page.html")).into_response(),
+        None => (StatusCode::NOT_FOUND, NOT_A_MANAGER).into_response(),
+    }
+}
+
+async fn fleet_as_json(State(desk): State<Arc<Desk>>) -> Response {
+    match desk.look().await {
+        Some(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
+        None => (StatusCode::NOT_FOUND, NOT_A_MANAGER).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::HOST;
+
+    use super::*;
+    use crate::api::health::Server;
+    use crate::common::state::StateHandle;
+
+    async fn ask(path: &str, host: &str) -> (u16, String, String) {
+        let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let base = format!("http://{}", server.local_addr().unwrap());
+        let serving =
+            tokio::spawn(server.serve(StateHandle::default(), true, Some(router(|| None))));
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let answer = client.get(format!("{base}{path}")).header(HOST, host).send().await.unwrap();
+        let policy = answer.headers().get(header::CONTENT_SECURITY_POLICY);
+        let policy = policy.map(|it| it.to_str().unwrap().to_owned()).unwrap_or_default();
+        let answer = (answer.status().as_u16(), policy, answer.text().await.unwrap());
+        serving.abort();
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_no_manager_says_so() {
+        for path in ["/ui", "/ui/fleet.json"] {
+            let expected = (404, POLICY.to_owned(), NOT_A_MANAGER.to_owned());
+            assert_eq!(ask(path, "127.0.0.1").await, expected, "{path}");
+        }
+        let (code, _, script) = ask("/ui/page.js", "localhost:1").await;
+        assert!(code == 200 && script == include_str!("page.js"));
+    }
+
+    #[tokio::test]
+    async fn another_s_name_is_refused_here_and_nowhere_else() {
+        for path in ["/ui", "/ui/fleet.json", "/ui/page.js"] {
+            assert_eq!(ask(path, "evil.example").await.0, 403, "{path}");
+        }
+        // A load balancer asks by whatever name it has.
+        assert_eq!(ask("/", "evil.example").await.0, 503);
+        assert_eq!(ask("/metrics", "evil.example").await.0, 200);
+    }
+}

@@ -1,0 +1,119 @@
+//! `skep doctor`: what this node rests on, looked at one by one.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+
+use super::{Finding, Verdict, examine};
+use crate::cli::{draw, print};
+use crate::config::Settings;
+use crate::telemetry::logging::wants_colour;
+
+/// Nothing has failed, and something will some day.
+const EXIT_WARNINGS: u8 = 4;
+/// The longest word for a verdict, and a gap.
+const MARGIN: usize = 9;
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints every finding; the worst one is the exit code.
+///
+/// # Errors
+/// When standard output cannot be written.
+pub async fn examine_and_print(
+    arguments: &Arguments,
+    settings: &Settings,
+) -> anyhow::Result<ExitCode> {
+    if !arguments.json && draw::terminal().is_some() {
+        eprintln!("Looking; that takes some seconds.");
+    }
+    let findings = examine(settings).await;
+    let worst = findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Ok);
+    print::to_stdout(&if arguments.json {
+        format!("{:#}\n", json!({ "worst": worst, "findings": findings }))
+    } else {
+        let width = draw::terminal().map(|(width, _)| width);
+        text(&findings, width, wants_colour(&std::io::stdout()))
+    })?;
+    Ok(match worst {
+        Verdict::Ok | Verdict::Skipped => ExitCode::SUCCESS,
+        Verdict::Warning => EXIT_WARNINGS.into(),
+        Verdict::Failed => ExitCode::FAILURE,
+    })
+}
+
+fn text(findings: &[Finding], width: Option<usize>, colour: bool) -> String {
+    let mut lines = Vec::new();
+    for Finding { check, verdict, evidence, remedy } in findings {
+        let label = paint(*verdict, colour);
+        lines.extend(draw::wrap(&label, &format!("{check}: {evidence}"), width));
+        if let Some(remedy) = remedy {
+            let word = if *verdict == Verdict::Skipped { "to know" } else { "remedy" };
+            lines.extend(draw::wrap(&" ".repeat(MARGIN), &format!("{word}: {remedy}"), width));
+        }
+    }
+    let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
+    let all = [Verdict::Ok, Verdict::Warning, Verdict::Failed, Verdict::Skipped];
+    let counted = all.map(|verdict| format!("{} {}", count(verdict), verdict.as_str()));
+    lines.extend([String::new(), counted.join(", ")]);
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+fn paint(verdict: Verdict, colour: bool) -> String {
+    let word = verdict.as_str();
+    let gap = " ".repeat(MARGIN - word.len());
+    let code = match verdict {
+        _ if !colour => return format!("{word}{gap}"),
+        Verdict::Ok => 32,
+        Verdict::Skipped => 2,
+        Verdict::Warning => 33,
+        Verdict::Failed => 31,
+    };
+    format!("\x1b[{code}m{word}\x1b[0m{gap}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn findings() -> Vec<Finding> {
+        vec![
+            Finding::ok("region", "eu-central-1"),
+            Finding::warning(
+                "disk",
+                "1.0 of 20.0 GiB free at /var/lib/docker",
+                "docker system prune",
+            ),
+            Finding::skipped(
+                "hop limit",
+                "the metadata does not tell it",
+                "aws ec2 describe-instances",
+            ),
+        ]
+    }
+
+    #[test]
+    fn a_finding_is_a_line_and_its_remedy_another() {
+        assert_eq!(
+            text(&findings(), None, false),
+            "ok       region: eu-central-1\n\
+             warning  disk: 1.0 of 20.0 GiB free at /var/lib/docker\n         remedy: docker system prune\n\
+             skipped  hop limit: the metadata does not tell it\n         to know: aws ec2 describe-instances\n\
+             \n1 ok, 1 warning, 0 failed, 1 skipped\n"
+        );
+    }
+
+    #[test]
+    fn forty_columns_are_enough() {
+        let narrow = text(&findings(), Some(40), false);
+        assert!(narrow.lines().all(|line| line.chars().count() <= 40), "{narrow}");
+        assert!(narrow.contains("         /var/lib/docker\n"), "{narrow}");
+        assert!(text(&findings(), None, true).starts_with("\x1b[32mok\x1b[0m       region"));
+    }
+}

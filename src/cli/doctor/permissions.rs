@@ -1,0 +1,187 @@
+//! Every permission of the node's role, tried so that nothing can come of it.
+
+use futures_util::future::join_all;
+
+use super::{Finding, Verdict, secrets, skipped_without_node};
+use crate::clients::aws::cloudformation::SignalStatus;
+use crate::clients::aws::{Aws, AwsError, AwsErrorKind};
+use crate::clients::ledger::{Access, Charter, LedgerError, Partition};
+use crate::clients::secrets::Item;
+use crate::common::instance::{Role, StackResource};
+use crate::node::Node;
+
+/// No resource of a stack is named so, and nobody waits for a signal of that name.
+const NO_RESOURCE: &str = "SkepDoctorSignalsNothing";
+
+/// What a role does with each partition; the template grants it, and no more.
+fn needed(role: Role) -> &'static [(Partition, &'static [Access])] {
+    use Access::{Delete, Get, Put, Query, Update};
+    use Partition::{Cluster, Nodes};
+    match role {
+        Role::Manager => {
+            &[(Cluster, &[Get, Query, Put, Delete]), (Nodes, &[Get, Query, Put, Update, Delete])]
+        }
+        Role::Worker => &[(Cluster, &[Get, Query]), (Nodes, &[Get, Put, Update, Delete])],
+    }
+}
+
+pub async fn examine(node: Option<&Node>, aws: Option<&Aws>) -> Vec<Finding> {
+    let (Some(node), Some(aws)) = (node, aws) else {
+        return skipped_without_node(&["permissions"]);
+    };
+    let charter = node.ledger.fetch_charter().await;
+    if let Err(LedgerError::Aws(error)) = &charter
+        && error.kind == AwsErrorKind::NoCredentials
+    {
+        let why = "the instance has no credentials to try them with";
+        let remedy = error.remedy().unwrap_or_default();
+        return vec![Finding::skipped("permissions", why, remedy)];
+    }
+    let (table, secret, group, signal) = tokio::join!(
+        table(node, charter.as_ref().err()),
+        stored_secret(node, charter.as_ref().ok().and_then(Option::as_ref)),
+        group(node),
+        signal(node, aws)
+    );
+    [table, secret, group, signal].concat()
+}
+
+async fn table(node: &Node, trouble: Option<&LedgerError>) -> Vec<Finding> {
+    if trouble.is_some_and(is_no_table_of_ours) {
+        let why = "there is no table to try them on";
+        return vec![Finding::skipped("dynamodb", why, "mend the table first")];
+    }
+    let needed = needed(node.role).iter().flat_map(|(partition, accesses)| {
+        accesses.iter().map(|access| try_access(node, *partition, *access))
+    });
+    let mut findings = join_all(needed).await;
+    if node.role == Role::Worker {
+        findings.push(charter_is_out_of_reach(node).await);
+    }
+    findings
+}
+
+fn is_no_table_of_ours(error: &LedgerError) -> bool {
+    match error {
+        LedgerError::Aws(error) => error.kind == AwsErrorKind::NotFound,
+        error => matches!(error, LedgerError::WrongKeys { .. }),
+    }
+}
+
+async fn try_access(node: &Node, partition: Partition, access: Access) -> Finding {
+    let check = format!("dynamodb:{}", access.operation());
+    let rows = format!("rows of {}", node.ledger.key_of(partition));
+    match node.ledger.try_access(partition, access).await {
+        Ok(()) => Finding::ok(check, rows),
+        Err(error) => {
+            let finding = Finding::of_ledger(check, &error);
+            Finding { evidence: format!("{rows}: {}", finding.evidence), ..finding }
+        }
+    }
+}
+
+/// A worker that can write the charter can send the whole fleet into another swarm.
+async fn charter_is_out_of_reach(node: &Node) -> Finding {
+    const CHECK: &str = "charter";
+    let rows = format!("rows of {}", node.ledger.key_of(Partition::Cluster));
+    match node.ledger.try_access(Partition::Cluster, Access::Put).await {
+        Err(LedgerError::Aws(error)) if error.kind == AwsErrorKind::AccessDenied => {
+            Finding::ok(CHECK, format!("this worker cannot write {rows}"))
+        }
+        Err(error) => Finding::of_ledger(CHECK, &error),
+        Ok(()) => Finding::failed(
+            CHECK,
+            format!(
+                "this worker may write {rows}: whoever has the node's role can close the swarm"
+            ),
+            "hold the workers' role to its partition with dynamodb:LeadingKeys, as cloudformation/skep.yaml does",
+        ),
+    }
+}
+
+/// A manager stores what was rotated.
+async fn stored_secret(node: &Node, charter: Option<&Charter>) -> Vec<Finding> {
+    if node.role == Role::Worker {
+        return Vec::new();
+    }
+    const CHECK: &str = "storing a token";
+    let open = charter.filter(|charter| charter.swarm_id.is_some());
+    let Some(generation) = open.map(|charter| charter.generation) else {
+        let why = "no token is stored yet, and only over one that is can it be tried";
+        return vec![Finding::skipped(CHECK, why, "run it again once the swarm is open")];
+    };
+    let tries = Role::ALL.map(async |role| {
+        let item = Item::Token(role);
+        if !matches!(node.tokens.fetch(role, generation).await, Ok(Some(_))) {
+            let why = format!("{} cannot be read", node.tokens.place(item, generation));
+            return Finding::skipped(CHECK, why, "mend that first");
+        }
+        match node.tokens.try_write(item, generation).await {
+            Ok(()) => Finding::ok(CHECK, node.tokens.place(item, generation)),
+            Err(error) => secrets::of_secrets(CHECK, &error),
+        }
+    });
+    join_all(tries).await
+}
+
+async fn group(node: &Node) -> Vec<Finding> {
+    const DESCRIBE: &str = "autoscaling:DescribeAutoScalingInstances";
+    const DESCRIBE_HOOKS: &str = "autoscaling:DescribeLifecycleHooks";
+    let id = &node.instance.id;
+    let listed = node.autoscaling.fetch_instance(id).await;
+    let mut findings = vec![match &listed {
+        Ok(Some(it)) => Finding::ok(
+            DESCRIBE,
+            format!("{} in group {}, {}", it.lifecycle_state, it.group, it.health),
+        ),
+        Ok(None) => Finding::warning(
+            DESCRIBE,
+            format!("no group has {id}"),
+            "attach the instance to its group: outside of one nobody waits for it at a scale-in",
+        ),
+        Err(error) => Finding::of_aws(DESCRIBE, error),
+    }];
+    let Ok(Some(listed)) = listed else { return findings };
+    let group = &listed.group;
+    let autoscaling = &node.autoscaling;
+    let asks_for_replacement = node.settings.autoscaling.replace_self;
+    let (hooks, heartbeat, complete, health) = tokio::join!(
+        autoscaling.fetch_hooks(group),
+        autoscaling.try_heartbeat(group, id),
+        autoscaling.try_complete(group, id),
+        async { if asks_for_replacement { autoscaling.try_set_health(id).await } else { Ok(()) } },
+    );
+    findings.push(tried(DESCRIBE_HOOKS, group, hooks.map(drop)));
+    findings.push(tried("autoscaling:RecordLifecycleActionHeartbeat", group, heartbeat));
+    findings.push(tried("autoscaling:CompleteLifecycleAction", group, complete));
+    if asks_for_replacement {
+        findings.push(tried("autoscaling:SetInstanceHealth", group, health));
+    }
+    findings
+}
+
+fn tried(check: &'static str, group: &str, answer: Result<(), AwsError>) -> Finding {
+    match answer {
+        Ok(()) => Finding::ok(check, format!("group {group}")),
+        Err(error) => Finding::of_aws(check, &error),
+    }
+}
+
+/// Of a resource that the stack does not have: whoever is told so may signal.
+async fn signal(node: &Node, aws: &Aws) -> Vec<Finding> {
+    const CHECK: &str = "cloudformation:SignalResource";
+    let settings = &node.settings.cloudformation;
+    let own = node.instance.stack.as_ref().map(|resource| &resource.stack);
+    let Some(stack) = settings.stack.as_ref().or(own).filter(|_| settings.signal) else {
+        return Vec::new();
+    };
+    let nothing = StackResource { stack: stack.clone(), logical_id: NO_RESOURCE.into() };
+    let answer = aws.cloudformation.signal(&nothing, NO_RESOURCE, SignalStatus::Success).await;
+    vec![match answer {
+        Ok(answer) => Finding::ok(CHECK, format!("stack {stack} ({answer:?})")),
+        Err(error) if error.kind == AwsErrorKind::Validation => {
+            Finding { verdict: Verdict::Skipped, ..Finding::of_aws(CHECK, &error) }
+        }
+        Err(error) => Finding::of_aws(CHECK, &error),
+    }]
+}

@@ -1,0 +1,126 @@
+//! The join tokens: where they are, that they can be read, and that they are of the charter's swarm.
+
+use super::{Finding, skipped_without_node};
+use crate::clients::ledger::Charter;
+use crate::clients::secrets::{Item, SecretsError};
+use crate::common::instance::Role;
+use crate::node::Node;
+
+pub async fn examine(node: Option<&Node>) -> Vec<Finding> {
+    let Some(node) = node else { return skipped_without_node(&["worker token"]) };
+    let charter = node.ledger.fetch_charter().await;
+    let Ok(charter) = charter else {
+        let why = "the charter, which says the generation, cannot be read";
+        return vec![Finding::skipped("worker token", why, "mend the table first")];
+    };
+    let (worker, manager) = tokio::join!(
+        token(node, Role::Worker, charter.as_ref()),
+        token(node, Role::Manager, charter.as_ref()),
+    );
+    vec![worker, manager]
+}
+
+/// A token that this role needs is to be there; the managers' is to be out of a worker's reach.
+async fn token(node: &Node, role: Role, charter: Option<&Charter>) -> Finding {
+    let check = match role {
+        Role::Worker => "worker token",
+        Role::Manager => "manager token",
+    };
+    // No swarm has it: whether it may be read shows all the same.
+    let generation = charter.map_or(0, |charter| charter.generation);
+    let place = node.tokens.place(Item::Token(role), generation);
+    let fetched = node.tokens.fetch(role, generation).await;
+    if node.role == Role::Worker && role == Role::Manager {
+        return out_of_reach(check, &place, fetched.map(drop));
+    }
+    let digest = charter.and_then(|charter| charter.ca_digest.as_deref());
+    match fetched {
+        Err(error) => of_secrets(check, &error),
+        Ok(Some(token)) if digest.is_some_and(|digest| digest != token.ca_digest()) => {
+            Finding::failed(
+                check,
+                format!("{place} holds a token of another swarm than the charter's"),
+                "skep rotate-tokens, on a manager",
+            )
+        }
+        Ok(Some(_)) => Finding::ok(check, format!("{place} holds one of this swarm")),
+        Ok(None) if digest.is_none() => {
+            Finding::ok(check, format!("{place} may be read; no swarm is open yet"))
+        }
+        Ok(None) => {
+            let evidence = format!("{place} is not there, and the charter is open");
+            Finding::failed(
+                check,
+                evidence,
+                "see tokens.path and tokens.store; skep rotate-tokens, on a manager",
+            )
+        }
+    }
+}
+
+fn out_of_reach(check: &'static str, place: &str, fetched: Result<(), SecretsError>) -> Finding {
+    match fetched {
+        Err(error) if is_denied(&error) => {
+            Finding::ok(check, format!("{place} is out of this worker's reach"))
+        }
+        Err(error) => of_secrets(check, &error),
+        Ok(()) => Finding::failed(
+            check,
+            format!(
+                "this worker may read {place}: whoever has the node's role can join as a manager"
+            ),
+            "take the permission from the workers' role; AmazonSSMManagedInstanceCore grants it",
+        ),
+    }
+}
+
+fn is_denied(error: &SecretsError) -> bool {
+    use crate::clients::aws::AwsErrorKind::AccessDenied;
+    use crate::clients::ledger::LedgerError;
+    match error {
+        SecretsError::Aws(error) | SecretsError::Ledger(LedgerError::Aws(error)) => {
+            error.kind == AccessDenied
+        }
+        _ => false,
+    }
+}
+
+pub fn of_secrets(
+    check: impl Into<std::borrow::Cow<'static, str>>,
+    error: &SecretsError,
+) -> Finding {
+    match error {
+        SecretsError::Aws(error) => Finding::of_aws(check, error),
+        SecretsError::Ledger(error) => Finding::of_ledger(check, error),
+        SecretsError::Malformed { .. } | SecretsError::MalformedKey { .. } => {
+            Finding::of_sentence(check, error)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+    use crate::clients::aws::{AwsError, AwsErrorKind};
+
+    #[test]
+    fn a_worker_that_may_read_the_managers_token_is_a_failure() {
+        let error = |kind| {
+            SecretsError::Aws(AwsError { kind, ..AwsError::malformed("ssm", "GetParameter", "x") })
+        };
+        let verdict = |fetched| out_of_reach("manager token", "x", fetched).verdict;
+        assert_eq!(verdict(Err(error(AwsErrorKind::AccessDenied))), Verdict::Ok);
+        assert_eq!(verdict(Err(error(AwsErrorKind::Unreachable))), Verdict::Failed);
+        assert_eq!(verdict(Ok(())), Verdict::Failed);
+    }
+
+    #[test]
+    fn what_is_no_token_is_told_with_its_remedy_and_not_quoted() {
+        let source = crate::clients::secrets::MalformedToken::Empty;
+        let error = SecretsError::Malformed { place: "/skep/a/worker-token/1".into(), source };
+        let finding = of_secrets("worker token", &error);
+        assert_eq!(finding.evidence, "/skep/a/worker-token/1 holds no join token");
+        assert!(finding.remedy.unwrap().contains("docker swarm join-token -q"));
+    }
+}

@@ -1,0 +1,427 @@
+//! EC2 Auto Scaling: which instances it lists, and the lifecycle actions of its hooks.
+//!
+//! Guarantees:
+//! - an instance is missing from an answer only when Auto Scaling answered, in full, without it:
+//!   an error, an empty body or a page that did not come is an error;
+//! - "no active lifecycle action" is an answer: too early or too late is the caller's to tell;
+//! - an action is named by the instance id, so no token is needed.
+//!
+//! All calls share one unpublished limit per account and region: poll sparingly.
+
+mod lifecycle;
+mod permission_probe;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use aws_sdk_autoscaling::Client;
+use aws_sdk_autoscaling::types::{AutoScalingGroup, AutoScalingInstanceDetails, LifecycleHook};
+
+use crate::clients::aws::{AwsError, AwsErrorKind};
+use crate::common::instance::is_instance_id;
+use crate::telemetry::metrics::metrics;
+
+pub use lifecycle::LifecycleState;
+
+const SERVICE: &str = "autoscaling";
+/// AWS's limit of instance ids in one DescribeAutoScalingInstances call, and of one page.
+const MAX_IDS: usize = 50;
+/// AWS's limit of names in one DescribeAutoScalingGroups call.
+const MAX_GROUPS: usize = 50;
+/// AWS's default where a hook names no heartbeat time-out.
+const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(3600);
+/// However many heartbeats: AWS ends an action after this, or after 100 heartbeat time-outs.
+const LONGEST_ACTION: Duration = Duration::from_secs(48 * 3600);
+const HEARTBEATS_PER_ACTION: u32 = 100;
+/// Of the hook's heartbeat time-out: two beats may be lost before the third is too late.
+const BEATS_PER_TIMEOUT: u32 = 3;
+/// Auto Scaling's limit is shared by the account; hooks in tests have time-outs of seconds.
+const SHORTEST_BEAT: Duration = Duration::from_secs(1);
+
+/// Auto Scaling as skep uses it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct AutoScaling {
+    client: Client,
+}
+
+/// An instance as its group sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupInstance {
+    pub group: String,
+    pub lifecycle_state: LifecycleState,
+    /// `HEALTHY` or `UNHEALTHY`.
+    pub health: String,
+}
+
+/// What Auto Scaling says about many instances.
+#[derive(Clone, Debug, Default)]
+pub struct Survey {
+    /// Those about which an answer came that can be believed.
+    pub answered: BTreeSet<String>,
+    /// Those of them that some group has.
+    pub listed: BTreeMap<String, GroupInstance>,
+}
+
+impl Survey {
+    /// Answered, and in no group any more.
+    #[must_use]
+    pub fn is_gone(&self, id: &str) -> bool {
+        self.answered.contains(id) && !self.listed.contains_key(id)
+    }
+}
+
+/// When a hook holds an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transition {
+    /// `autoscaling:EC2_INSTANCE_LAUNCHING`
+    Launching,
+    /// `autoscaling:EC2_INSTANCE_TERMINATING`
+    Terminating,
+    /// One that AWS has added since.
+    Other,
+}
+
+/// How an action ends. On termination both end the instance; on launch ABANDON replaces it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookResult {
+    Continue,
+    Abandon,
+}
+
+impl HookResult {
+    /// As AWS writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            HookResult::Continue => "CONTINUE",
+            HookResult::Abandon => "ABANDON",
+        }
+    }
+}
+
+/// A lifecycle hook of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    pub name: String,
+    pub transition: Transition,
+    /// How long an action lasts without a heartbeat.
+    pub heartbeat_timeout: Duration,
+    /// How long it lasts at most, whatever the heartbeats.
+    pub global_timeout: Duration,
+    /// What happens when it times out.
+    pub default_result: HookResult,
+}
+
+impl Hook {
+    /// How often to send a heartbeat.
+    #[must_use]
+    pub fn beat(&self) -> Duration {
+        (self.heartbeat_timeout / BEATS_PER_TIMEOUT).max(SHORTEST_BEAT)
+    }
+}
+
+/// What came of a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeartbeatAnswer {
+    /// The action lasts another heartbeat time-out.
+    Recorded,
+    /// There is none, not yet or not any more.
+    NoActiveAction,
+}
+
+/// What came of completing an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CompletionAnswer {
+    Completed,
+    /// There is none, not yet or not any more.
+    NoActiveAction,
+}
+
+impl AutoScaling {
+    #[cfg(test)]
+    pub(crate) fn region(&self) -> Option<String> {
+        self.client.config().region().map(ToString::to_string)
+    }
+
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// One instance; `None` where no group has it.
+    ///
+    /// # Errors
+    /// When Auto Scaling did not answer, or refused.
+    pub async fn fetch_instance(&self, id: &str) -> Result<Option<GroupInstance>, AwsError> {
+        Ok(self.fetch_listed(&[id]).await?.remove(id))
+    }
+
+    /// Those of `ids` that some group has. One that is missing from the answer is in no group.
+    ///
+    /// # Errors
+    /// When any part of the answer did not come: nothing may be concluded from the rest.
+    pub async fn fetch_listed<S: AsRef<str>>(
+        &self,
+        ids: &[S],
+    ) -> Result<BTreeMap<String, GroupInstance>, AwsError> {
+        const OPERATION: &str = "DescribeAutoScalingInstances";
+        let mut listed = BTreeMap::new();
+        // Without ids the call would list the whole account: no chunk, no call.
+        for chunk in ids.chunks(MAX_IDS) {
+            let ids: Vec<String> = chunk.iter().map(|id| id.as_ref().to_owned()).collect();
+            let resource = match ids.as_slice() {
+                [id] => format!("instance {id}"),
+                ids => format!("{} instances", ids.len()),
+            };
+            let mut page = None;
+            loop {
+                let answer = self
+                    .client
+                    .describe_auto_scaling_instances()
+                    .set_instance_ids(Some(ids.clone()))
+                    .set_next_token(page)
+                    .send()
+                    .await
+                    .map_err(|error| AwsError::new(SERVICE, OPERATION, &resource, error))?;
+                // AWS sends an empty list where there is none; no list is no answer.
+                let instances = answer
+                    .auto_scaling_instances
+                    .ok_or_else(|| AwsError::malformed(SERVICE, OPERATION, &resource))?;
+                listed.extend(instances.into_iter().filter_map(group_instance));
+                page = answer.next_token.filter(|token| !token.is_empty());
+                if page.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(listed)
+    }
+
+    /// Which of `ids` some group has, by answers that can be believed: every call asks about `own`, the
+    /// instance that asks, too, and an answer without it proves nothing about the others.
+    ///
+    /// # Errors
+    /// As for [`Self::fetch_listed`].
+    pub async fn survey(&self, own: &str, ids: &BTreeSet<&str>) -> Result<Survey, AwsError> {
+        let others: Vec<&str> =
+            ids.iter().copied().filter(|id| *id != own && is_instance_id(id)).collect();
+        let mut survey = Survey::default();
+        for chunk in others.chunks(MAX_IDS - 1) {
+            let mut asked = chunk.to_vec();
+            asked.push(own);
+            let listed = self.fetch_listed(&asked).await?;
+            if listed.contains_key(own) {
+                survey.answered.extend(asked.into_iter().map(str::to_owned));
+                survey.listed.extend(listed);
+            }
+        }
+        Ok(survey)
+    }
+
+    /// All instances of these groups, warm pools apart. What is missing proves nothing: a group that does not
+    /// exist has none, nor has an empty answer.
+    ///
+    /// # Errors
+    /// When Auto Scaling did not answer, or refused.
+    pub async fn fetch_groups(
+        &self,
+        names: &BTreeSet<&str>,
+    ) -> Result<BTreeMap<String, GroupInstance>, AwsError> {
+        const OPERATION: &str = "DescribeAutoScalingGroups";
+        let mut listed = BTreeMap::new();
+        // Without names the call would list the whole account: no chunk, no call.
+        let resource = format!("{} groups", names.len());
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        for names in names.chunks(MAX_GROUPS) {
+            let call = self.client.describe_auto_scaling_groups();
+            let call = call.set_auto_scaling_group_names(Some(names.to_vec()));
+            let mut pages = call.into_paginator().send();
+            while let Some(page) = pages.next().await {
+                let page =
+                    page.map_err(|error| AwsError::new(SERVICE, OPERATION, &resource, error))?;
+                listed.extend(page.auto_scaling_groups.into_iter().flatten().flat_map(instances));
+            }
+        }
+        Ok(listed)
+    }
+
+    /// Calls an instance broken: its group terminates and replaces it, by way of its hook. Within the
+    /// group's grace period after a launch nothing comes of it.
+    ///
+    /// # Errors
+    /// When Auto Scaling did not answer, or refused.
+    pub async fn set_unhealthy(&self, instance: &str) -> Result<(), AwsError> {
+        let call = self.client.set_instance_health().instance_id(instance);
+        let call = call.health_status("Unhealthy").should_respect_grace_period(true);
+        let resource = format!("instance {instance}");
+        let answer = call.send().await;
+        answer.map_err(|error| AwsError::new(SERVICE, "SetInstanceHealth", &resource, error))?;
+        Ok(())
+    }
+
+    /// The hooks of a group; none where it has none.
+    ///
+    /// # Errors
+    /// When Auto Scaling did not answer, or refused; a group that does not exist is refused.
+    pub async fn fetch_hooks(&self, group: &str) -> Result<Vec<Hook>, AwsError> {
+        const OPERATION: &str = "DescribeLifecycleHooks";
+        let resource = format!("group {group}");
+        let answer = self
+            .client
+            .describe_lifecycle_hooks()
+            .auto_scaling_group_name(group)
+            .send()
+            .await
+            .map_err(|error| AwsError::new(SERVICE, OPERATION, &resource, error))?;
+        let hooks = answer
+            .lifecycle_hooks
+            .ok_or_else(|| AwsError::malformed(SERVICE, OPERATION, &resource))?;
+        Ok(hooks.into_iter().filter_map(hook).collect())
+    }
+
+    /// Makes a hook's action on `instance` last another heartbeat time-out.
+    ///
+    /// # Errors
+    /// When Auto Scaling did not answer, or refused for another reason than there being no action.
+    pub async fn heartbeat(
+        &self,
+        hook: &str,
+        group: &str,
+        instance: &str,
+    ) -> Result<HeartbeatAnswer, AwsError> {
+        let answer = self
+            .client
+            .record_lifecycle_action_heartbeat()
+            .lifecycle_hook_name(hook)
+            .auto_scaling_group_name(group)
+            .instance_id(instance)
+            .send()
+            .await;
+        let resource = format!("hook {hook} of group {group}");
+        let answer = match answer {
+            Ok(_) => Ok(HeartbeatAnswer::Recorded),
+            Err(error) => unless_no_action(AwsError::new(
+                SERVICE,
+                "RecordLifecycleActionHeartbeat",
+                &resource,
+                error,
+            ))
+            .map(|()| HeartbeatAnswer::NoActiveAction),
+        };
+        metrics().heartbeat(match &answer {
+            Ok(HeartbeatAnswer::Recorded) => "recorded",
+            Ok(HeartbeatAnswer::NoActiveAction) => "no_active_action",
+            Err(_) => "failed",
+        });
+        answer
+    }
+
+    /// Ends a hook's action on `instance`: Auto Scaling goes on with it.
+    ///
+    /// # Errors
+    /// When Auto Scaling did not answer, or refused for another reason than there being no action.
+    pub async fn complete(
+        &self,
+        hook: &str,
+        group: &str,
+        instance: &str,
+        result: HookResult,
+    ) -> Result<CompletionAnswer, AwsError> {
+        let answer = self
+            .client
+            .complete_lifecycle_action()
+            .lifecycle_hook_name(hook)
+            .auto_scaling_group_name(group)
+            .instance_id(instance)
+            .lifecycle_action_result(result.as_str())
+            .send()
+            .await;
+        let resource = format!("hook {hook} of group {group}");
+        match answer {
+            Ok(_) => Ok(CompletionAnswer::Completed),
+            Err(error) => {
+                let error = AwsError::new(SERVICE, "CompleteLifecycleAction", &resource, error);
+                unless_no_action(error).map(|()| CompletionAnswer::NoActiveAction)
+            }
+        }
+    }
+}
+
+/// The hook of a transition: the configured one, the only one, or the one whose name begins with `skep`.
+#[must_use]
+pub fn choose_hook(
+    mut hooks: Vec<Hook>,
+    transition: Transition,
+    configured: Option<&str>,
+) -> Option<Hook> {
+    hooks.retain(|hook| hook.transition == transition);
+    if let Some(name) = configured {
+        return hooks.into_iter().find(|hook| hook.name == name);
+    }
+    if hooks.len() < 2 {
+        return hooks.pop();
+    }
+    let ours = hooks.into_iter().find(|hook| hook.name.starts_with("skep"));
+    if ours.is_none() {
+        tracing::error!(
+            "the group has several {transition:?} hooks and none is named skep…: set autoscaling.launch_hook and autoscaling.termination_hook"
+        );
+    }
+    ours
+}
+
+/// `ValidationError: No active Lifecycle Action found with instance ID i-…` is an answer.
+fn unless_no_action(error: AwsError) -> Result<(), AwsError> {
+    let is_answer = error.kind == AwsErrorKind::Validation
+        && error.message.to_ascii_lowercase().contains("no active lifecycle action");
+    if is_answer { Ok(()) } else { Err(error) }
+}
+
+/// The instances of a group, by id.
+fn instances(group: AutoScalingGroup) -> impl Iterator<Item = (String, GroupInstance)> {
+    let name = group.auto_scaling_group_name.unwrap_or_default();
+    group.instances.into_iter().flatten().filter_map(move |instance| {
+        let state = instance.lifecycle_state.as_ref().map(|it| it.as_str());
+        let it = GroupInstance {
+            group: name.clone(),
+            lifecycle_state: state.unwrap_or_default().into(),
+            health: instance.health_status.unwrap_or_default(),
+        };
+        Some((instance.instance_id?, it))
+    })
+}
+
+fn group_instance(details: AutoScalingInstanceDetails) -> Option<(String, GroupInstance)> {
+    let instance = GroupInstance {
+        group: details.auto_scaling_group_name?,
+        lifecycle_state: details.lifecycle_state.unwrap_or_default().as_str().into(),
+        health: details.health_status.unwrap_or_default(),
+    };
+    Some((details.instance_id?, instance))
+}
+
+fn hook(hook: LifecycleHook) -> Option<Hook> {
+    let seconds = |n: Option<i32>| {
+        n.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0).map(Duration::from_secs)
+    };
+    let heartbeat_timeout = seconds(hook.heartbeat_timeout).unwrap_or(DEFAULT_HEARTBEAT);
+    Some(Hook {
+        name: hook.lifecycle_hook_name?,
+        transition: match hook.lifecycle_transition.as_deref() {
+            Some("autoscaling:EC2_INSTANCE_LAUNCHING") => Transition::Launching,
+            Some("autoscaling:EC2_INSTANCE_TERMINATING") => Transition::Terminating,
+            _ => Transition::Other,
+        },
+        heartbeat_timeout,
+        global_timeout: seconds(hook.global_timeout)
+            .unwrap_or(LONGEST_ACTION.min(heartbeat_timeout * HEARTBEATS_PER_ACTION)),
+        // AWS's own default is ABANDON.
+        default_result: match hook.default_result.as_deref() {
+            Some("CONTINUE") => HookResult::Continue,
+            _ => HookResult::Abandon,
+        },
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

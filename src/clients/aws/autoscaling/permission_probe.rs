@@ -1,0 +1,71 @@
+//! Whether permissions are there, tried so that nothing can come of it: on a hook that no group has, with
+//! a health that no instance has.
+
+use super::{AutoScaling, HookResult, SERVICE, unless_no_action};
+use crate::clients::aws::{AwsError, AwsErrorKind};
+
+/// No hook is named so.
+const NO_HOOK: &str = "skep-doctor-holds-nothing";
+/// Auto Scaling knows Healthy and Unhealthy.
+const NO_HEALTH: &str = "Undiagnosed";
+
+impl AutoScaling {
+    /// Tries to send a heartbeat.
+    ///
+    /// # Errors
+    /// When Auto Scaling did not answer, or denied it.
+    pub async fn try_heartbeat(&self, group: &str, instance: &str) -> Result<(), AwsError> {
+        unless_invalid(self.heartbeat(NO_HOOK, group, instance).await.map(drop))
+    }
+
+    /// Tries to complete an action.
+    ///
+    /// # Errors
+    /// As for [`Self::try_heartbeat`].
+    pub async fn try_complete(&self, group: &str, instance: &str) -> Result<(), AwsError> {
+        let tried = self.complete(NO_HOOK, group, instance, HookResult::Continue).await;
+        unless_invalid(tried.map(drop))
+    }
+
+    /// Tries to say how an instance does.
+    ///
+    /// # Errors
+    /// As for [`Self::try_heartbeat`].
+    pub async fn try_set_health(&self, instance: &str) -> Result<(), AwsError> {
+        let call = self.client.set_instance_health().instance_id(instance);
+        let Err(error) = call.health_status(NO_HEALTH).send().await else { return Ok(()) };
+        let resource = format!("instance {instance}");
+        unless_invalid(Err(AwsError::new(SERVICE, "SetInstanceHealth", &resource, error)))
+    }
+}
+
+/// Whoever is told that the request makes no sense was not denied it.
+fn unless_invalid(tried: Result<(), AwsError>) -> Result<(), AwsError> {
+    match tried.or_else(unless_no_action) {
+        Err(error) if error.kind == AwsErrorKind::Validation => Ok(()),
+        tried => tried,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clients::aws::stub::Stub;
+
+    #[tokio::test]
+    async fn what_makes_no_sense_is_permitted_and_what_is_denied_is_not() {
+        let stub = Stub::start().await;
+        let autoscaling = stub.aws().await.autoscaling;
+        stub.answer(400, &Stub::xml_error("ValidationError", "No active Lifecycle Action found"));
+        autoscaling.try_heartbeat("workers", "i-0abc").await.unwrap();
+        stub.answer(400, &Stub::xml_error("ValidationError", "No such hook"));
+        autoscaling.try_complete("workers", "i-0abc").await.unwrap();
+        assert!(stub.last_request().contains(NO_HOOK));
+        stub.answer(400, &Stub::xml_error("ValidationError", "Invalid health status"));
+        autoscaling.try_set_health("i-0abc").await.unwrap();
+        assert!(!stub.last_request().contains("ealthy"), "{}", stub.last_request());
+        stub.answer(403, &Stub::xml_error("AccessDenied", "no"));
+        let error = autoscaling.try_set_health("i-0abc").await.unwrap_err();
+        assert_eq!(error.kind, AwsErrorKind::AccessDenied);
+    }
+}

@@ -1,0 +1,178 @@
+//! CloudFormation: telling the stack that waits for this instance how its boot went.
+//!
+//! Guarantee: a stack that does not wait (any more) is an answer, because a node that scales out
+//! later signals it too. Assumption: the instance id is the unique id, so that a repeated signal
+//! of one instance counts once.
+
+use aws_sdk_cloudformation::Client;
+use aws_sdk_cloudformation::types::ResourceSignalStatus;
+
+use crate::clients::aws::{AwsError, AwsErrorKind};
+use crate::common::instance::StackResource;
+
+/// CloudFormation as skep uses it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct CloudFormation {
+    client: Client,
+}
+
+/// How boot went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignalStatus {
+    Success,
+    /// Fails the stack operation at once.
+    Failure,
+}
+
+/// What came of a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignalAnswer {
+    /// The stack counts it.
+    Sent,
+    /// The stack waits for nothing: it is complete, failed or being deleted.
+    NotInProgress,
+    NoSuchStack,
+    NoSuchResource,
+}
+
+impl CloudFormation {
+    #[cfg(test)]
+    pub(crate) fn region(&self) -> Option<String> {
+        self.client.config().region().map(ToString::to_string)
+    }
+
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// Sends one signal for `resource`; `unique_id` is the instance id, 1 to 64 characters.
+    ///
+    /// # Errors
+    /// When CloudFormation did not answer, or refused for another reason than those answers.
+    pub async fn signal(
+        &self,
+        resource: &StackResource,
+        unique_id: &str,
+        status: SignalStatus,
+    ) -> Result<SignalAnswer, AwsError> {
+        let answer = self
+            .client
+            .signal_resource()
+            .stack_name(&resource.stack)
+            .logical_resource_id(&resource.logical_id)
+            .unique_id(unique_id)
+            .status(match status {
+                SignalStatus::Success => ResourceSignalStatus::Success,
+                SignalStatus::Failure => ResourceSignalStatus::Failure,
+            })
+            .send()
+            .await;
+        let about = format!("resource {} of stack {}", resource.logical_id, resource.stack);
+        match answer {
+            Ok(_) => Ok(SignalAnswer::Sent),
+            Err(error) => {
+                let error = AwsError::new("cloudformation", "SignalResource", &about, error);
+                refusal(&error).ok_or(error)
+            }
+        }
+    }
+}
+
+/// The answers that come as `ValidationError`, told apart by their words; `can not` is spelled
+/// `cannot` in some reports.
+fn refusal(error: &AwsError) -> Option<SignalAnswer> {
+    if error.kind != AwsErrorKind::Validation {
+        return None;
+    }
+    let words = error.message.replace("can not", "cannot");
+    if words.contains("state and cannot be signaled") {
+        Some(SignalAnswer::NotInProgress)
+    } else if !words.contains("does not exist") {
+        None
+    } else if words.starts_with("Resource") {
+        Some(SignalAnswer::NoSuchResource)
+    } else if words.starts_with("Stack") {
+        Some(SignalAnswer::NoSuchStack)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clients::aws::stub::Stub;
+
+    fn resource() -> StackResource {
+        StackResource { stack: "prod".into(), logical_id: "WorkerGroup".into() }
+    }
+
+    fn refused(message: &str) -> String {
+        Stub::xml_error("ValidationError", message)
+    }
+
+    #[tokio::test]
+    async fn a_signal_names_stack_resource_instance_and_status() {
+        let stub = Stub::start().await;
+        let cloudformation = stub.aws().await.cloudformation;
+        for (status, word) in
+            [(SignalStatus::Success, "SUCCESS"), (SignalStatus::Failure, "FAILURE")]
+        {
+            stub.answer(200, "<SignalResourceResponse/>");
+            let answer = cloudformation.signal(&resource(), "i-0abc", status).await.unwrap();
+            assert_eq!(answer, SignalAnswer::Sent);
+            let request = stub.last_request();
+            for part in [
+                "Action=SignalResource",
+                "StackName=prod",
+                "LogicalResourceId=WorkerGroup",
+                "UniqueId=i-0abc",
+                &format!("Status={word}"),
+            ] {
+                assert!(request.split('&').any(|pair| pair == part), "{part}: {request}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stack_that_does_not_wait_is_an_answer() {
+        let stub = Stub::start().await;
+        let cloudformation = stub.aws().await.cloudformation;
+        for (message, expected) in [
+            (
+                "Stack arn:aws:cloudformation:eu-central-1:1:stack/prod/1 is in CREATE_COMPLETE \
+                 state and can not be signaled",
+                SignalAnswer::NotInProgress,
+            ),
+            (
+                "Stack prod is in UPDATE_COMPLETE state and cannot be signaled",
+                SignalAnswer::NotInProgress,
+            ),
+            ("Stack prod does not exist", SignalAnswer::NoSuchStack),
+            ("Resource WorkerGroup does not exist for stack prod", SignalAnswer::NoSuchResource),
+        ] {
+            stub.answer(400, &refused(message));
+            let answer = cloudformation.signal(&resource(), "i-0abc", SignalStatus::Success).await;
+            assert_eq!(answer.unwrap(), expected, "{message}");
+        }
+    }
+
+    #[tokio::test]
+    async fn another_refusal_is_an_error() {
+        let stub = Stub::start().await;
+        let cloudformation = stub.aws().await.cloudformation;
+        for (code, kind) in [
+            ("ValidationError", AwsErrorKind::Validation),
+            ("AccessDenied", AwsErrorKind::AccessDenied),
+            ("Throttling", AwsErrorKind::Throttled),
+        ] {
+            let words = "1 validation error detected at 'uniqueId'";
+            stub.answer(400, &Stub::xml_error(code, words));
+            let answer = cloudformation.signal(&resource(), "i-0abc", SignalStatus::Success).await;
+            let error = answer.unwrap_err();
+            assert_eq!(error.kind, kind);
+            assert_eq!(error.resource, "resource WorkerGroup of stack prod");
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! One error for every AWS call: what happened, to what, and what to do about it.
+
+use std::error::Error;
+use std::fmt;
+
+use aws_sdk_ssm::config::http::HttpResponse;
+use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
+
+use crate::common::errors::chain;
+
+/// Longer messages are cut: AWS's authorisation messages can hold kilobytes of encoded context.
+const MAX_MESSAGE: usize = 400;
+
+/// What kind of failure it was; callers decide by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AwsErrorKind {
+    /// The role lacks a permission.
+    AccessDenied,
+    /// The table, parameter, group or stack does not exist.
+    NotFound,
+    /// Too many calls, or another one on the same thing under way.
+    Throttled,
+    /// No answer, or none that could be read.
+    Unreachable,
+    /// The service answered with an error of its own (5xx).
+    Failing,
+    /// The request's time was refused.
+    ClockSkew,
+    /// A conditional write whose condition did not hold.
+    ConditionFailed,
+    /// The request makes no sense to the service.
+    Validation,
+    /// There are no credentials at all.
+    NoCredentials,
+    /// There are credentials, and the service takes them for expired or unknown.
+    ExpiredCredentials,
+    Other,
+}
+
+impl AwsErrorKind {
+    /// In one word, for a label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AccessDenied => "access_denied",
+            Self::NotFound => "not_found",
+            Self::Throttled => "throttled",
+            Self::Unreachable => "no_answer",
+            Self::Failing => "failing",
+            Self::ClockSkew => "clock_skew",
+            Self::ConditionFailed => "condition_failed",
+            Self::Validation => "invalid",
+            Self::NoCredentials => "no_credentials",
+            Self::ExpiredCredentials => "expired_credentials",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// What an attempt has come to that was no success, by the answer as it came: the SDK's retries hide
+/// all but the last from whoever called. Bodies are read by then.
+pub(crate) fn result_of(response: Option<&HttpResponse>) -> AwsErrorKind {
+    let Some(response) = response else { return AwsErrorKind::Unreachable };
+    let body = response.body().bytes().unwrap_or_default();
+    let body = String::from_utf8_lossy(body);
+    // The JSON protocols, and the query protocol's XML.
+    let code = [("\"__type\":\"", '"'), ("\"__type\": \"", '"'), ("<Code>", '<')]
+        .into_iter()
+        .find_map(|(before, after)| body.split_once(before)?.1.split_once(after));
+    let code = code.map_or("", |(code, _)| code);
+    classify(code, &body, response.status().as_u16())
+}
+
+/// A failed AWS call. Holds no secret: values that a service repeats in its message are masked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AwsError {
+    /// As in IAM actions: `dynamodb`, `ssm`, `autoscaling`, `cloudformation`, `ecr`.
+    pub service: &'static str,
+    /// As in IAM actions: `GetItem`.
+    pub operation: &'static str,
+    /// What it was about, in words that complete "on …": `table skep`.
+    pub resource: String,
+    pub kind: AwsErrorKind,
+    /// The service's own code, where it answered.
+    pub code: Option<String>,
+    /// The service's own words, or the chain of causes where it did not answer.
+    pub message: String,
+}
+
+impl AwsError {
+    /// Classifies the failure of `service:operation` on `resource`.
+    pub fn new<E>(
+        service: &'static str,
+        operation: &'static str,
+        resource: &str,
+        error: SdkError<E, HttpResponse>,
+    ) -> Self
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let status = error.raw_response().map(|response| response.status().as_u16());
+        let (kind, code, message) = match &error {
+            SdkError::ServiceError(context) => {
+                let meta = context.err().meta();
+                let (code, message) = (meta.code(), meta.message().unwrap_or_default());
+                let kind = classify(code.unwrap_or_default(), message, status.unwrap_or_default());
+                (kind, code.map(str::to_owned), message.to_owned())
+            }
+            _ => {
+                let causes = error.source().map(chain).unwrap_or_default();
+                (unanswered_kind(&error), None, causes)
+            }
+        };
+        let message = scrub(&message);
+        Self { service, operation, resource: resource.to_owned(), kind, code, message }
+    }
+
+    /// An answer that lacks what the service always sends: not to be taken for an empty one.
+    #[must_use]
+    pub fn malformed(service: &'static str, operation: &'static str, resource: &str) -> Self {
+        Self {
+            service,
+            operation,
+            resource: resource.to_owned(),
+            kind: AwsErrorKind::Unreachable,
+            code: None,
+            message: "the answer is incomplete".into(),
+        }
+    }
+
+    /// May the same call succeed a moment later? Missing permissions, credentials and resources do
+    /// not come by waiting; expired credentials do, because EC2 renews them.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        use AwsErrorKind as Kind;
+        matches!(
+            self.kind,
+            Kind::Throttled | Kind::Unreachable | Kind::Failing | Kind::ExpiredCredentials
+        )
+    }
+
+    /// What happened, and what to do where there is something to do.
+    fn story(&self) -> (&'static str, Option<String>) {
+        let Self { service, operation, resource, .. } = self;
+        match self.kind {
+            AwsErrorKind::AccessDenied => (
+                "access denied",
+                Some(format!("grant {service}:{operation} on {resource} to the instance's role")),
+            ),
+            AwsErrorKind::NotFound => (
+                "not found",
+                Some(format!("create {resource}, or correct its name, region or account")),
+            ),
+            AwsErrorKind::Throttled => ("throttled", None),
+            AwsErrorKind::Unreachable if self.message.contains(LOADING_CREDENTIALS) => (
+                "no credentials could be had",
+                Some("check that the instance metadata answers skep".into()),
+            ),
+            AwsErrorKind::Unreachable => (
+                "no answer",
+                Some(
+                    "check DNS and the route to the service: NAT, VPC endpoint, security group"
+                        .into(),
+                ),
+            ),
+            AwsErrorKind::Failing => ("the service is failing", None),
+            AwsErrorKind::ClockSkew => (
+                "the clock is off",
+                Some("start chrony: AWS offers the time at 169.254.169.123".into()),
+            ),
+            AwsErrorKind::ConditionFailed => ("the condition did not hold", None),
+            AwsErrorKind::Validation => ("the request was refused", None),
+            AwsErrorKind::NoCredentials => (
+                "no credentials",
+                Some("give the instance an instance profile with skep's role".into()),
+            ),
+            AwsErrorKind::ExpiredCredentials => (
+                "the credentials are expired or unknown",
+                Some("see that the instance profile and its role still exist".into()),
+            ),
+            AwsErrorKind::Other => ("failed", None),
+        }
+    }
+}
+
+impl AwsError {
+    /// What happened, without what to do about it.
+    #[must_use]
+    pub fn evidence(&self) -> String {
+        let (what, _) = self.story();
+        let words = match (&self.code, self.message.as_str()) {
+            (Some(code), "") => format!(" ({code})"),
+            (Some(code), message) => format!(" ({code}: {message})"),
+            (None, "") => String::new(),
+            (None, message) => format!(" ({message})"),
+        };
+        format!("{}:{} on {}: {what}{words}", self.service, self.operation, self.resource)
+    }
+
+    /// What to do about it, where there is something to do.
+    #[must_use]
+    pub fn remedy(&self) -> Option<String> {
+        self.story().1
+    }
+}
+
+impl fmt::Display for AwsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.evidence())?;
+        self.remedy().map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
+    }
+}
+
+/// The causes are in the message: the SDK's errors are generic and do not survive classification.
+impl Error for AwsError {}
+
+/// The kind of an error that a service answered with. The codes are those of the services' API
+/// models and of AWS's list of common errors.
+fn classify(code: &str, message: &str, status: u16) -> AwsErrorKind {
+    use AwsErrorKind as Kind;
+    // Some of the JSON protocols prefix the code with its namespace.
+    let code = code.rsplit('#').next().unwrap_or(code);
+    match code {
+        "RequestTimeTooSkewed" | "RequestExpired" | "RequestInTheFuture" => Kind::ClockSkew,
+        "InvalidSignatureException" | "SignatureDoesNotMatch"
+            if message.contains("Signature expired") || message.contains("not yet current") =>
+        {
+            Kind::ClockSkew
+        }
+        "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" | "NotAuthorized" => {
+            Kind::AccessDenied
+        }
+        "ResourceNotFoundException" | "ParameterNotFound" | "ParameterVersionNotFound" => {
+            Kind::NotFound
+        }
+        "ConditionalCheckFailedException" => Kind::ConditionFailed,
+        "Throttling"
+        | "ThrottlingException"
+        | "ThrottledException"
+        | "RequestThrottled"
+        | "RequestThrottledException"
+        | "RequestLimitExceeded"
+        | "ProvisionedThroughputExceededException"
+        | "LimitExceededException"
+        | "TooManyRequestsException"
+        | "TooManyUpdates"
+        | "TransactionConflictException"
+        | "TransactionInProgressException"
+        | "ResourceContention"
+        | "ResourceContentionFault"
+        | "SlowDown" => Kind::Throttled,
+        "ExpiredToken"
+        | "ExpiredTokenException"
+        | "InvalidClientTokenId"
+        | "UnrecognizedClientException" => Kind::ExpiredCredentials,
+        "MissingAuthenticationToken" | "MissingAuthenticationTokenException" => Kind::NoCredentials,
+        "ValidationError" | "ValidationException" | "SerializationException" => Kind::Validation,
+        _ if status == 429 => Kind::Throttled,
+        _ if status >= 500 => Kind::Failing,
+        _ if code.starts_with("InvalidParameter") => Kind::Validation,
+        _ => Kind::Other,
+    }
+}
+
+/// What `CredentialsError` says when no provider has any. Its type is not re-exported by the SDKs,
+/// so its words have to do; tests hold them to it.
+const NOT_LOADED: &str = "the credential provider was not enabled";
+/// And when a provider's configuration makes no sense.
+const MISCONFIGURED: &str = "the credentials provider was not properly configured";
+
+/// And when the metadata, or whoever gives them, did not.
+const LOADING_CREDENTIALS: &str = "an error occurred while loading credentials";
+
+/// The kind of an error that came instead of an answer.
+fn unanswered_kind<E: Error + 'static>(error: &SdkError<E, HttpResponse>) -> AwsErrorKind {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let words = cause.to_string();
+        if words == NOT_LOADED || words == MISCONFIGURED {
+            return AwsErrorKind::NoCredentials;
+        }
+        source = cause.source();
+    }
+    match error {
+        SdkError::ConstructionFailure(_) => AwsErrorKind::Other,
+        _ => AwsErrorKind::Unreachable,
+    }
+}
+
+/// Masks what a service may repeat of a request's values, and cuts what is too long for a line.
+fn scrub(message: &str) -> String {
+    let mut clean = String::with_capacity(message.len().min(MAX_MESSAGE));
+    // Validation messages of several services: `Value '…' at 'value' failed to satisfy …`.
+    let mut rest = message;
+    while let Some((before, value)) = rest.split_once("Value '") {
+        clean.push_str(before);
+        clean.push_str("Value '***'");
+        rest = value.split_once("' at ").map_or("", |(_, after)| after);
+        if !rest.is_empty() {
+            clean.push_str(" at ");
+        }
+    }
+    clean.push_str(rest);
+    let words: Vec<&str> = clean
+        .split_whitespace()
+        .map(|word| if word.contains("SWMTKN-") { "***" } else { word })
+        .collect();
+    let mut line = words.join(" ");
+    if line.len() > MAX_MESSAGE {
+        let end = (0..=MAX_MESSAGE).rev().find(|&at| line.is_char_boundary(at)).unwrap_or(0);
+        line.truncate(end);
+        line.push('…');
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests;

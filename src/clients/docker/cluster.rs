@@ -1,0 +1,240 @@
+//! The swarm as an object: its labels, what lets nodes in, what opens its managers.
+
+use std::collections::HashMap;
+
+use bollard::Docker;
+use bollard::models::{
+    Swarm as Inspected, SwarmSpec, SwarmSpecEncryptionConfig, UnlockKeyResponse,
+};
+use bollard::query_parameters::UpdateSwarmOptionsBuilder;
+use reqwest::{Method, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::raw::Request;
+use super::{GENERATION_LABEL, Swarm, SwarmError, SwarmErrorKind};
+use crate::common::instance::HIGHEST_GENERATION;
+
+/// How often a write that lost against another is repeated: swarmkit writes to the swarm's object,
+/// too, while its root CA changes.
+const WRITE_ATTEMPTS: usize = 5;
+
+/// The swarm that this manager is in.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    pub id: String,
+    /// By the clock of the host that founded it.
+    pub created_at: Option<OffsetDateTime>,
+    pub labels: HashMap<String, String>,
+    pub tokens: Tokens,
+    /// Autolock: managers that restart need the unlock key.
+    pub is_autolocked: bool,
+}
+
+impl Cluster {
+    /// Under which it was founded, or its quorum re-created, by its own label. One that nobody can have counted is
+    /// none.
+    #[must_use]
+    pub fn generation(&self) -> Option<u64> {
+        let generation: u64 = self.labels.get(GENERATION_LABEL)?.parse().ok()?;
+        (generation <= HIGHEST_GENERATION).then_some(generation)
+    }
+}
+
+/// Both join tokens of the swarm that this manager is in.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    pub worker: SecretString,
+    pub manager: SecretString,
+}
+
+/// Which secrets of the swarm are to be new.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rotation {
+    pub worker_token: bool,
+    pub manager_token: bool,
+    pub unlock_key: bool,
+}
+
+/// What came of an unlock key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnlockAnswer {
+    /// Docker took it, or needed none.
+    Unlocked,
+    /// It is of another swarm, or has been rotated since this manager was last seen.
+    WrongKey,
+    /// No answer in time: where all managers are locked, the first waits for the second.
+    Unknown,
+}
+
+impl Swarm {
+    /// The swarm as its managers know it. Managers only.
+    ///
+    /// # Errors
+    /// [`SwarmErrorKind::NotManager`], or no leader.
+    pub async fn fetch_cluster(&self) -> Result<Cluster, SwarmError> {
+        const OPERATION: &str = "inspect the swarm";
+        let swarm = self.inspect_swarm(OPERATION).await?;
+        let spec = swarm.spec.unwrap_or_default();
+        let tokens = swarm.join_tokens.unwrap_or_default();
+        match (swarm.id, tokens.worker, tokens.manager) {
+            (Some(id), Some(worker), Some(manager)) => Ok(Cluster {
+                id,
+                created_at: swarm
+                    .created_at
+                    .and_then(|at| OffsetDateTime::parse(&at, &Rfc3339).ok()),
+                labels: spec.labels.unwrap_or_default(),
+                tokens: Tokens { worker: worker.into(), manager: manager.into() },
+                is_autolocked: spec
+                    .encryption_config
+                    .and_then(|encryption| encryption.auto_lock_managers)
+                    .unwrap_or_default(),
+            }),
+            _ => Err(SwarmError::unexpected(OPERATION, "Docker's answer holds no join tokens")),
+        }
+    }
+
+    /// The swarm's labels, its join tokens. Managers only.
+    ///
+    /// # Errors
+    /// As for [`Swarm::fetch_cluster`].
+    pub async fn fetch_swarm(&self) -> Result<(HashMap<String, String>, Tokens), SwarmError> {
+        let cluster = self.fetch_cluster().await?;
+        Ok((cluster.labels, cluster.tokens))
+    }
+
+    /// Adds labels to the swarm object; the others stay. `autolock` sets whether managers lock
+    /// themselves, `None` leaves that as it is.
+    ///
+    /// # Errors
+    /// As for [`Swarm::rotate`].
+    pub async fn label_swarm(
+        &self,
+        labels: &HashMap<String, String>,
+        autolock: Option<bool>,
+    ) -> Result<(), SwarmError> {
+        let change = |spec: &mut SwarmSpec| {
+            spec.labels.get_or_insert_default().extend(labels.clone());
+            if autolock.is_some() {
+                spec.encryption_config =
+                    Some(SwarmSpecEncryptionConfig { auto_lock_managers: autolock });
+            }
+        };
+        self.update("label the swarm", Rotation::default(), change).await
+    }
+
+    /// Makes secrets new. The old tokens let nobody in from then on; nodes that are in stay.
+    ///
+    /// # Errors
+    /// As for [`Swarm::fetch_cluster`]; after a time-out or without a leader the outcome is unknown.
+    pub async fn rotate(&self, what: Rotation) -> Result<(), SwarmError> {
+        self.update("rotate the swarm's secrets", what, |_| {}).await
+    }
+
+    async fn update(
+        &self,
+        operation: &'static str,
+        what: Rotation,
+        change: impl Fn(&mut SwarmSpec),
+    ) -> Result<(), SwarmError> {
+        for attempt in 1.. {
+            let swarm = self.inspect_swarm(operation).await?;
+            let version = swarm.version.and_then(|version| version.index).unwrap_or_default();
+            let options = &UpdateSwarmOptionsBuilder::default()
+                .version(i64::try_from(version).unwrap_or(i64::MAX))
+                .rotate_worker_token(what.worker_token)
+                .rotate_manager_token(what.manager_token)
+                .rotate_manager_unlock_key(what.unlock_key)
+                .build();
+            let mut spec = swarm.spec.unwrap_or_default();
+            change(&mut spec);
+            let spec = &spec;
+            let update = |docker: Docker| async move {
+                docker.update_swarm(spec.clone(), options.clone()).await
+            };
+            match self.call(operation, update).await {
+                Err(error) if error.kind == SwarmErrorKind::Stale && attempt < WRITE_ATTEMPTS => {}
+                done => return done,
+            }
+        }
+        unreachable!("the loop ends by returning")
+    }
+
+    /// The key that opens this swarm's managers; `None` where autolock is off. Managers only.
+    ///
+    /// # Errors
+    /// As for [`Swarm::fetch_cluster`].
+    pub async fn fetch_unlock_key(&self) -> Result<Option<SecretString>, SwarmError> {
+        const OPERATION: &str = "read the unlock key";
+        let (status, body) = self.ask(OPERATION, Method::GET, "unlockkey", Vec::new()).await?;
+        if status != StatusCode::OK {
+            return Err(SwarmError::answered(OPERATION, status.as_u16(), &body));
+        }
+        let answer: UnlockKeyResponse = serde_json::from_slice(&body)
+            // The error of serde could quote the key.
+            .map_err(|_| SwarmError::unexpected(OPERATION, "Docker's answer is not understood"))?;
+        Ok(answer.unlock_key.filter(|key| !key.is_empty()).map(SecretString::from))
+    }
+
+    /// Opens this host's manager after a restart.
+    ///
+    /// # Errors
+    /// Docker's refusal for another reason than the key.
+    pub async fn unlock(&self, key: &SecretString) -> Result<UnlockAnswer, SwarmError> {
+        const OPERATION: &str = "unlock the swarm";
+        let body = json!({ "UnlockKey": key.expose_secret() }).to_string().into_bytes();
+        match self.ask(OPERATION, Method::POST, "unlock", body).await {
+            // 409: it is not locked (any more).
+            Ok((StatusCode::OK | StatusCode::CONFLICT, _)) => Ok(UnlockAnswer::Unlocked),
+            // 400: it does not even look like a key to this engine.
+            Ok((StatusCode::UNAUTHORIZED | StatusCode::BAD_REQUEST, _)) => {
+                Ok(UnlockAnswer::WrongKey)
+            }
+            Ok((status, body)) => Err(SwarmError::answered(OPERATION, status.as_u16(), &body)),
+            Err(error) if error.kind == SwarmErrorKind::TimedOut => Ok(UnlockAnswer::Unknown),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn inspect_swarm(&self, operation: &'static str) -> Result<Inspected, SwarmError> {
+        self.call(operation, |docker| async move { docker.inspect_swarm().await }).await
+    }
+
+    /// What bollard has no call for, below `/swarm`.
+    async fn ask(
+        &self,
+        operation: &'static str,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<(StatusCode, Vec<u8>), SwarmError> {
+        let path = format!("swarm/{path}");
+        self.exchange(operation, &Request { body, ..Request::new(method, path) }).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_that_nobody_can_have_counted_is_no_generation() {
+        let of = |label: Option<String>| {
+            let token = || SecretString::from("");
+            let tokens = Tokens { worker: token(), manager: token() };
+            let label = label.map(|it| (GENERATION_LABEL.to_owned(), it));
+            let labels = label.into_iter().collect();
+            let (id, created_at, is_autolocked) = ("c1".to_owned(), None, false);
+            Cluster { id, created_at, labels, tokens, is_autolocked }.generation()
+        };
+        assert_eq!((of(None), of(Some("2".into()))), (None, Some(2)));
+        assert_eq!(of(Some(HIGHEST_GENERATION.to_string())), Some(HIGHEST_GENERATION));
+        for label in [(HIGHEST_GENERATION + 1).to_string(), u64::MAX.to_string(), "two".into()] {
+            assert_eq!(of(Some(label)), None);
+        }
+    }
+}

@@ -1,0 +1,456 @@
+//! This host's own place in a swarm: look, init, join, leave.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bollard::models::{
+    LocalNodeState, SwarmInfo, SwarmInitRequest, SwarmJoinRequest, SwarmSpec,
+    SwarmSpecEncryptionConfig, SystemInfo,
+};
+use bollard::query_parameters::LeaveSwarmOptionsBuilder;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
+
+use super::certificate::{self, CERTIFICATE_SOCKET};
+use super::raw::with_availability;
+use super::{
+    Availability, CALL_TIMEOUT, Certificate, JoinAnswer, SWARM_PORT, Swarm, SwarmError,
+    SwarmErrorKind,
+};
+use crate::common::fact::Fact;
+use crate::common::instance::Role;
+
+const READ_CERTIFICATE: &str = "read the node certificate";
+
+/// What Docker says of this host (`/info`, and the node certificate where `/info` is silent).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalNode {
+    pub state: LocalState,
+    pub node_id: Option<String>,
+    /// On a manager from `/info`, on a worker from its certificate. `None` where it has none, or that cannot
+    /// be read.
+    pub swarm_id: Option<String>,
+    /// Is the control API of the swarm available here, that is: is this node a manager?
+    pub is_manager: bool,
+    /// Is any manager known to this node? False on a node that merely once was in a swarm.
+    pub has_managers: bool,
+    /// Where those are that Docker would connect to; empty where one cannot be read.
+    pub managers: Vec<IpAddr>,
+    /// Docker's complaint; empty when all is well.
+    pub error: String,
+    /// The address that this node advertises.
+    pub address: Option<String>,
+    pub live_restore: bool,
+}
+
+/// `LocalNodeState`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LocalState {
+    Inactive,
+    /// A join goes on in the background.
+    Pending,
+    Active,
+    Error,
+    /// Autolock: the node's keys are encrypted until someone unlocks it.
+    Locked,
+}
+
+/// What `docker swarm init` needs to know.
+#[derive(Clone, Debug)]
+pub struct InitSpec {
+    pub address: IpAddr,
+    /// CIDRs for overlay networks; Docker's default where empty.
+    pub address_pool: Vec<String>,
+    pub subnet_size: u32,
+    /// Labels of the swarm object: how a founder recognises what it made before a crash.
+    pub labels: HashMap<String, String>,
+    /// Of the founder itself.
+    pub availability: Availability,
+    /// Whether managers that restart need the unlock key.
+    pub autolock: bool,
+    /// On a manager that has lost its quorum: what it knows stays, and it alone is a manager.
+    pub force_new_cluster: bool,
+}
+
+/// What the certificate on this host says of the node that Docker is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Certified {
+    /// It is this node's. Docker's CA has signed the role.
+    As(Role),
+    /// It is another node's, of an earlier life of this host (it survives a forced leave for a moment), and says
+    /// nothing.
+    OfAnother,
+    /// There is none.
+    Nothing,
+}
+
+impl LocalNode {
+    fn complete(&mut self, certificate: Option<Certificate>) -> Certified {
+        let Some(Certificate { swarm_id, node_id, is_manager }) = certificate else {
+            return Certified::Nothing;
+        };
+        if self.node_id.as_ref().is_some_and(|id| *id != node_id) {
+            return Certified::OfAnother;
+        }
+        self.node_id = Some(node_id);
+        self.swarm_id.get_or_insert(swarm_id);
+        Certified::As(if is_manager { Role::Manager } else { Role::Worker })
+    }
+
+    fn of(info: &SystemInfo, certificate: Option<Certificate>) -> Self {
+        let swarm = info.swarm.clone().unwrap_or_default();
+        let text = |value: Option<String>| value.filter(|text| !text.is_empty());
+        let state = match swarm.local_node_state {
+            Some(LocalNodeState::ACTIVE) => LocalState::Active,
+            Some(LocalNodeState::PENDING) => LocalState::Pending,
+            Some(LocalNodeState::ERROR) => LocalState::Error,
+            Some(LocalNodeState::LOCKED) => LocalState::Locked,
+            // No state is none of Docker's answers; whoever reads them has refused that before.
+            Some(LocalNodeState::INACTIVE | LocalNodeState::EMPTY) | None => LocalState::Inactive,
+        };
+        let remotes = swarm.remote_managers.unwrap_or_default();
+        let address = |addr: Option<String>| Some(addr?.parse::<SocketAddr>().ok()?.ip());
+        let addresses: Option<Vec<IpAddr>> =
+            remotes.iter().map(|remote| address(remote.addr.clone())).collect();
+        let mut local = Self {
+            state,
+            swarm_id: text(swarm.cluster.and_then(|cluster| cluster.id)),
+            node_id: text(swarm.node_id),
+            is_manager: swarm.control_available.unwrap_or_default(),
+            has_managers: !remotes.is_empty(),
+            managers: addresses.unwrap_or_default(),
+            error: swarm.error.unwrap_or_default(),
+            address: text(swarm.node_addr),
+            live_restore: info.live_restore_enabled.unwrap_or_default(),
+        };
+        local.complete(certificate);
+        local
+    }
+
+    /// What Docker calls this node now.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        if self.is_manager { Role::Manager } else { Role::Worker }
+    }
+
+    /// In the swarm or out of it: what Docker says of the role holds.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        matches!(self.state, LocalState::Active | LocalState::Inactive)
+    }
+
+    /// Docker complains of a certificate, such as one that expired while the machine was off.
+    #[must_use]
+    pub fn is_certificate_refused(&self) -> bool {
+        let says = |text: &str| self.error.contains(text);
+        says("x509") || says("certificate has expired") || says("bad certificate")
+    }
+
+    /// It advertises an address, and another than this: that of an interface which was replaced, or of
+    /// the machine from which an image was made.
+    #[must_use]
+    pub fn advertises_other_than(&self, own: IpAddr) -> bool {
+        let advertised = self.address.as_ref().and_then(|it| it.parse::<IpAddr>().ok());
+        advertised.is_some_and(|it| it != own)
+    }
+
+    /// Active, with a manager connected and nothing to complain about.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.state == LocalState::Active && self.has_managers && self.error.is_empty()
+    }
+}
+
+impl Swarm {
+    /// This host's place, now.
+    ///
+    /// # Errors
+    /// When Docker does not answer.
+    pub async fn fetch_local_node(&self) -> Result<LocalNode, SwarmError> {
+        let asked_at = Instant::now();
+        let read = self.read_local_node().await;
+        let settled = read.as_ref().ok().filter(|local| local.is_settled());
+        let mut lately = self.lately();
+        // Who asked earlier may hear later.
+        if lately.0.is_none_or(|before| before <= asked_at) {
+            *lately = (Some(asked_at), settled.cloned());
+        }
+        read
+    }
+
+    /// The same by an answer of the last `age`. Only one that leaves nothing open is kept. Docker starts two programs
+    /// for each answer, so those that only wait for something to change share it.
+    ///
+    /// # Errors
+    /// As for [`Swarm::fetch_local_node`].
+    pub async fn fetch_local_node_lately(&self, age: Duration) -> Result<LocalNode, SwarmError> {
+        let begin = Instant::now();
+        let mut failed = self.asking.lock().await;
+        // A Docker that hangs is not asked by each of those who wait, one after the other.
+        if let Some((at, error)) = &*failed
+            && *at >= begin
+        {
+            return Err(error.clone());
+        }
+        let (asked_at, local) = self.lately().clone();
+        if let Some(local) = local
+            && asked_at.is_some_and(|at| at.elapsed() < age)
+        {
+            return Ok(local);
+        }
+        let read = self.fetch_local_node().await;
+        *failed = read.as_ref().err().map(|error| (Instant::now(), error.clone()));
+        read
+    }
+
+    fn lately(&self) -> MutexGuard<'_, (Option<Instant>, Option<LocalNode>)> {
+        self.lately.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn read_local_node(&self) -> Result<LocalNode, SwarmError> {
+        let info = self.call("read /info", |docker| async move { docker.info().await }).await?;
+        let swarm = info.swarm.as_ref();
+        if swarm
+            .and_then(|swarm| swarm.local_node_state)
+            .is_none_or(|it| it == LocalNodeState::EMPTY)
+        {
+            // Docker always names a state, `inactive` among them: without one nothing can be concluded.
+            return Err(SwarmError::unexpected("read /info", "it names no state of the swarm"));
+        }
+        let node_id = certified_node(swarm);
+        let certificate = match (&info.docker_root_dir, node_id) {
+            (Some(root), Some(node_id)) => self.certificate_of(node_id, Path::new(root)).await?,
+            _ => None,
+        };
+        Ok(LocalNode::of(&info, certificate))
+    }
+
+    /// Does Docker call this node a manager, by an answer of the last `age`? An error cannot tell, nor can a Docker
+    /// that is starting, in error or locked.
+    pub async fn is_manager_lately(&self, age: Duration) -> Fact {
+        match self.fetch_local_node_lately(age).await {
+            Ok(local) if local.is_manager || local.is_settled() => local.is_manager.into(),
+            Ok(_) | Err(_) => Fact::CannotTell,
+        }
+    }
+
+    /// The certificate of this node, read when it is another node's that is known. `None`, too, where no other
+    /// read would end better: a caller goes by this node's row then.
+    async fn certificate_of(
+        &self,
+        node_id: &str,
+        docker_root: &Path,
+    ) -> Result<Option<Certificate>, SwarmError> {
+        let mut known = self.certificate.lock().await;
+        if known.as_ref().is_none_or(|certificate| certificate.node_id != node_id) {
+            *known = match certificate::read(docker_root, CERTIFICATE_SOCKET).await {
+                Err(error) if certificate::is_lasting(&error) => {
+                    tracing::debug!("{READ_CERTIFICATE}: {error}");
+                    None
+                }
+                read => read
+                    .map_err(|error| SwarmError::unexpected(READ_CERTIFICATE, error.to_string()))?,
+            };
+        }
+        Ok(known.clone())
+    }
+
+    /// Completes Docker's answer by the certificate on this host: Docker names no node while it is in error, and no
+    /// swarm on a worker and on a manager without a leader.
+    ///
+    /// # Errors
+    /// When Docker does not answer, or the certificate cannot be read; `local` is as it was then.
+    pub async fn complete_by_certificate(
+        &self,
+        local: &mut LocalNode,
+    ) -> Result<Certified, SwarmError> {
+        Ok(local.complete(self.fetch_certificate().await?))
+    }
+
+    /// The certificate on this host, whether Docker names a node or not. It may have expired, and
+    /// outlives a forced leave for a moment. `None` only where it is known that there is none.
+    ///
+    /// # Errors
+    /// When Docker does not answer, or the certificate cannot be read.
+    async fn fetch_certificate(&self) -> Result<Option<Certificate>, SwarmError> {
+        let info = self.call("read /info", |docker| async move { docker.info().await }).await?;
+        let Some(root) = info.docker_root_dir.filter(|root| !root.is_empty()) else {
+            return Err(SwarmError::unexpected(READ_CERTIFICATE, "Docker does not name its root"));
+        };
+        let read = certificate::read(Path::new(&root), CERTIFICATE_SOCKET).await;
+        read.map_err(|error| SwarmError::unexpected(READ_CERTIFICATE, error.to_string()))
+    }
+
+    /// Founds a swarm on this host, or the present one anew.
+    ///
+    /// # Errors
+    /// Docker's refusal.
+    pub async fn init(&self, spec: InitSpec) -> Result<(), SwarmError> {
+        let request = SwarmInitRequest {
+            listen_addr: Some(listen_address(spec.address)),
+            advertise_addr: Some(spec.address.to_string()),
+            default_addr_pool: Some(spec.address_pool).filter(|pool| !pool.is_empty()),
+            // The engine has no default: with a pool and no size its allocator ends, and no task of
+            // the swarm ever starts.
+            subnet_size: Some(spec.subnet_size),
+            force_new_cluster: Some(spec.force_new_cluster),
+            spec: Some(SwarmSpec {
+                labels: Some(spec.labels),
+                encryption_config: Some(SwarmSpecEncryptionConfig {
+                    auto_lock_managers: Some(spec.autolock),
+                }),
+                ..SwarmSpec::default()
+            }),
+            ..SwarmInitRequest::default()
+        };
+        let request = with_availability(&request, spec.availability)?;
+        self.post("init the swarm", "swarm/init", &request).await
+    }
+
+    /// Joins through one manager. Docker uses only the first of several addresses, so it gets one.
+    pub async fn join(
+        &self,
+        address: IpAddr,
+        manager: IpAddr,
+        token: &SecretString,
+        availability: Availability,
+    ) -> JoinAnswer {
+        let request = SwarmJoinRequest {
+            listen_addr: Some(listen_address(address)),
+            advertise_addr: Some(address.to_string()),
+            remote_addrs: Some(vec![socket_address(manager)]),
+            join_token: Some(token.expose_secret().to_owned()),
+            ..SwarmJoinRequest::default()
+        };
+        let join = async {
+            let request = with_availability(&request, availability)?;
+            self.post("join the swarm", "swarm/join", &request).await
+        };
+        JoinAnswer::of(join.await)
+    }
+
+    /// Leaves the swarm. By force, a manager becomes a dead raft member: only for a node that is
+    /// no raft member, or alone.
+    ///
+    /// # Errors
+    /// Docker's refusal; being in no swarm is success. After a time-out it may still be leaving.
+    pub async fn leave(&self, force: bool) -> Result<(), SwarmError> {
+        let options = &LeaveSwarmOptionsBuilder::default().force(force).build();
+        let left = self
+            .call("leave the swarm", |docker| async move {
+                docker.leave_swarm(Some(options.clone())).await
+            })
+            .await;
+        match left {
+            Err(error) if error.kind == SwarmErrorKind::NotInSwarm => Ok(()),
+            Err(error) if error.kind == SwarmErrorKind::TimedOut => {
+                let message = format!(
+                    "Docker has not answered for {} s: if this repeats, restart docker.service",
+                    CALL_TIMEOUT.as_secs()
+                );
+                let error = SwarmError { message, ..error };
+                tracing::warn!("{error}");
+                Err(error)
+            }
+            left => left,
+        }
+    }
+}
+
+/// The node whose certificate says which swarm it is in, where `/info` does not: on workers there is no cluster,
+/// and on a manager without a leader Docker names one with an empty id.
+fn certified_node(swarm: Option<&SwarmInfo>) -> Option<&str> {
+    let named = |swarm: &&SwarmInfo| {
+        let id = swarm.cluster.as_ref().and_then(|cluster| cluster.id.as_deref());
+        id.is_some_and(|id| !id.is_empty())
+    };
+    let swarm = swarm.filter(|swarm| !named(swarm))?;
+    swarm.node_id.as_deref().filter(|id| !id.is_empty())
+}
+
+/// Private address and port, as Docker wants them; IPv6 in brackets.
+fn socket_address(address: IpAddr) -> String {
+    std::net::SocketAddr::new(address, SWARM_PORT).to_string()
+}
+
+/// All addresses of the host, so that a second interface or a changed address does no harm; the
+/// security group decides who may come.
+fn listen_address(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(_) => format!("0.0.0.0:{SWARM_PORT}"),
+        IpAddr::V6(_) => format!("[::]:{SWARM_PORT}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard::models::ClusterInfo;
+
+    use super::*;
+
+    /// As engine 20.10.24 answers on a worker, on a manager, and on a manager without a leader.
+    #[test]
+    fn without_a_leader_the_certificate_says_which_swarm_it_is() {
+        let swarm = |cluster: Option<&str>| SwarmInfo {
+            node_id: Some("node".into()),
+            local_node_state: Some(LocalNodeState::ACTIVE),
+            cluster: cluster
+                .map(|id| ClusterInfo { id: Some(id.into()), ..ClusterInfo::default() }),
+            ..SwarmInfo::default()
+        };
+        assert_eq!(certified_node(Some(&swarm(None))), Some("node"));
+        assert_eq!(certified_node(Some(&swarm(Some("")))), Some("node"));
+        assert_eq!(certified_node(Some(&swarm(Some("swarm")))), None);
+
+        let info = SystemInfo { swarm: Some(swarm(Some(""))), ..SystemInfo::default() };
+        let certificate =
+            Certificate { swarm_id: "swarm".into(), node_id: "node".into(), is_manager: true };
+        let local = LocalNode::of(&info, Some(certificate));
+        assert_eq!(local.swarm_id.as_deref(), Some("swarm"));
+    }
+
+    #[test]
+    fn docker_is_completed_by_its_own_nodes_certificate_and_by_no_other() {
+        let docker = |node_id: Option<&str>, swarm_id: Option<&str>| LocalNode {
+            state: LocalState::Error,
+            node_id: node_id.map(str::to_owned),
+            swarm_id: swarm_id.map(str::to_owned),
+            is_manager: false,
+            has_managers: false,
+            managers: vec![],
+            error: String::new(),
+            address: None,
+            live_restore: false,
+        };
+        let look = |node_id, swarm_id, certificate| {
+            let mut local = docker(node_id, swarm_id);
+            let certified = local.complete(certificate);
+            (certified, local.node_id, local.swarm_id)
+        };
+        let named = |id: &str| Some(id.to_owned());
+        let certificate = |is_manager| {
+            Some(Certificate { swarm_id: "swarm".into(), node_id: "node".into(), is_manager })
+        };
+        for (node_id, swarm_id, certificate, expected) in [
+            (
+                None,
+                None,
+                certificate(false),
+                (Certified::As(Role::Worker), named("node"), named("swarm")),
+            ),
+            (
+                Some("node"),
+                Some("own"),
+                certificate(true),
+                (Certified::As(Role::Manager), named("node"), named("own")),
+            ),
+            (Some("other"), None, certificate(true), (Certified::OfAnother, named("other"), None)),
+            (None, None, None, (Certified::Nothing, None, None)),
+        ] {
+            assert_eq!(look(node_id, swarm_id, certificate), expected);
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! The node list, as a manager sees and changes it.
+
+use bollard::Docker;
+use bollard::models::{Node, NodeSpec, NodeSpecAvailabilityEnum, NodeSpecRoleEnum, NodeState};
+use bollard::query_parameters::{
+    DeleteNodeOptionsBuilder, ListNodesOptions, UpdateNodeOptionsBuilder,
+};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::availability::drained;
+use super::{Availability, Swarm, SwarmError, SwarmErrorKind};
+use crate::common::instance::Role;
+use crate::common::labels::Labels;
+
+/// How often a write that lost against another is repeated: two managers may decide alike, and
+/// swarmkit itself writes to a node while it comes and goes.
+const WRITE_ATTEMPTS: usize = 5;
+
+/// One entry of the node list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeView {
+    pub id: String,
+    pub hostname: String,
+    /// The version of its Docker Engine, such as `28.5.2`; none where it has told nobody.
+    pub engine: Option<String>,
+    /// When it came into the swarm.
+    pub joined_at: Option<OffsetDateTime>,
+    /// `ready`, `down`, `unknown` or `disconnected`.
+    pub state: String,
+    pub availability: Availability,
+    /// Those that constraints name as `node.labels.…`.
+    pub labels: Labels,
+    /// What the node is to be; it follows within seconds.
+    pub role: Role,
+    pub address: Option<String>,
+    /// Raft's view of a manager; `None` for a worker, and for a manager once its demotion is done.
+    pub raft: Option<RaftView>,
+}
+
+/// A manager as raft sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RaftView {
+    pub is_leader: bool,
+    pub is_reachable: bool,
+}
+
+impl Availability {
+    fn of(spec: Option<NodeSpecAvailabilityEnum>) -> Self {
+        match spec {
+            Some(NodeSpecAvailabilityEnum::DRAIN) => Self::Drain,
+            Some(NodeSpecAvailabilityEnum::PAUSE) => Self::Pause,
+            _ => Self::Active,
+        }
+    }
+
+    fn spec(self) -> NodeSpecAvailabilityEnum {
+        match self {
+            Self::Active => NodeSpecAvailabilityEnum::ACTIVE,
+            Self::Pause => NodeSpecAvailabilityEnum::PAUSE,
+            Self::Drain => NodeSpecAvailabilityEnum::DRAIN,
+        }
+    }
+}
+
+impl NodeView {
+    fn of(node: Node) -> Option<Self> {
+        let spec = node.spec.unwrap_or_default();
+        let status = node.status.unwrap_or_default();
+        let description = node.description.unwrap_or_default();
+        let joined = node.created_at;
+        // A manager that never came up has told nobody its address; raft was told it by the join.
+        let raft_address = node.manager_status.as_ref().and_then(|raft| {
+            let (host, _port) = raft.addr.as_ref()?.rsplit_once(':')?;
+            Some(host.trim_matches(['[', ']']).to_owned())
+        });
+        Some(Self {
+            id: node.id?,
+            joined_at: joined.and_then(|at| OffsetDateTime::parse(&at, &Rfc3339).ok()),
+            engine: description.engine.and_then(|engine| engine.engine_version),
+            hostname: description.hostname.unwrap_or_default(),
+            state: status.state.unwrap_or(NodeState::UNKNOWN).to_string(),
+            availability: Availability::of(spec.availability),
+            labels: spec.labels.unwrap_or_default().into_iter().collect(),
+            role: match spec.role {
+                Some(NodeSpecRoleEnum::MANAGER) => Role::Manager,
+                _ => Role::Worker,
+            },
+            address: status.addr.filter(|address| !address.is_empty()).or(raft_address),
+            raft: node.manager_status.map(|raft| RaftView {
+                is_leader: raft.leader.unwrap_or_default(),
+                is_reachable: raft.reachability == Some(bollard::models::Reachability::REACHABLE),
+            }),
+        })
+    }
+
+    /// A Ready and active node of this role; a manager is in raft, and reachable.
+    #[cfg(test)]
+    pub(crate) fn example(id: &str, role: Role) -> Self {
+        let raft = RaftView { is_leader: false, is_reachable: true };
+        Self {
+            id: id.into(),
+            hostname: String::new(),
+            engine: None,
+            joined_at: None,
+            state: "ready".into(),
+            availability: Availability::Active,
+            labels: Labels::new(),
+            role,
+            address: None,
+            raft: (role == Role::Manager).then_some(raft),
+        }
+    }
+
+    /// The first number of its engine's version.
+    #[must_use]
+    pub fn engine_major(&self) -> Option<u32> {
+        self.engine.as_ref()?.split('.').next()?.parse().ok()
+    }
+
+    /// Demoted for good: neither meant to be a manager nor known to raft as one.
+    #[must_use]
+    pub fn is_plain_worker(&self) -> bool {
+        self.role == Role::Worker && self.raft.is_none()
+    }
+
+    /// Meant to be a worker, and raft does not know yet.
+    #[must_use]
+    pub fn is_being_demoted(&self) -> bool {
+        self.role == Role::Worker && self.raft.is_some()
+    }
+
+    /// The managers have not heard of it; `unknown` and `disconnected` are not that yet.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        self.state == "down"
+    }
+
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.state == "ready"
+    }
+
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.raft.is_some_and(|raft| raft.is_leader)
+    }
+}
+
+impl Swarm {
+    /// Every node that the swarm knows, dead ones included. Managers only.
+    ///
+    /// # Errors
+    /// [`SwarmErrorKind::NotManager`], [`SwarmErrorKind::NoLeader`].
+    pub async fn fetch_nodes(&self) -> Result<Vec<NodeView>, SwarmError> {
+        let list =
+            |docker: Docker| async move { docker.list_nodes(None::<ListNodesOptions>).await };
+        let nodes = self.call("list the nodes", list).await?;
+        Ok(nodes.into_iter().filter_map(NodeView::of).collect())
+    }
+
+    /// One node. Managers only; `None` where the swarm does not know it.
+    ///
+    /// # Errors
+    /// As for [`Swarm::fetch_nodes`].
+    pub async fn fetch_node(&self, node_id: &str) -> Result<Option<NodeView>, SwarmError> {
+        Ok(self.inspect(node_id).await?.and_then(NodeView::of))
+    }
+
+    /// Takes a node's tasks away and gives it no new ones, and marks that as skep's doing. `false` where
+    /// there is no such node.
+    ///
+    /// # Errors
+    /// As for [`Swarm::fetch_nodes`]; after a time-out or without a leader the outcome is unknown.
+    pub async fn drain(&self, node_id: &str) -> Result<bool, SwarmError> {
+        self.relabel(node_id, |labels, now| {
+            let mut labels = labels.clone();
+            let then = drained(&mut labels, now);
+            (then != now).then_some((labels, then))
+        })
+        .await
+    }
+
+    /// Changes a node's labels and availability, both in one write; `edit` sees what is there at that
+    /// moment, and says what is to be, or `None` where it is so already. `false` where there is no
+    /// such node.
+    ///
+    /// # Errors
+    /// As for [`Swarm::drain`].
+    pub async fn relabel(
+        &self,
+        node_id: &str,
+        edit: impl Fn(&Labels, Availability) -> Option<(Labels, Availability)>,
+    ) -> Result<bool, SwarmError> {
+        self.change(node_id, "update the node", |spec| {
+            let labels: Labels = spec.labels.clone().unwrap_or_default().into_iter().collect();
+            let now = Availability::of(spec.availability);
+            let Some((labels, availability)) = edit(&labels, now) else { return false };
+            spec.labels = Some(labels.into_iter().collect());
+            if availability != now {
+                spec.availability = Some(availability.spec());
+            }
+            true
+        })
+        .await
+    }
+
+    /// Makes a manager a worker. `false` where there is no such node.
+    ///
+    /// # Errors
+    /// [`SwarmErrorKind::WouldLoseQuorum`], [`SwarmErrorKind::LastManager`].
+    pub async fn demote(&self, node_id: &str) -> Result<bool, SwarmError> {
+        self.change(node_id, "demote the node", |spec| {
+            spec.role.replace(NodeSpecRoleEnum::WORKER) != Some(NodeSpecRoleEnum::WORKER)
+        })
+        .await
+    }
+
+    /// Takes a node off the list, also one that has only just left and still counts as ready. One
+    /// that is not there is removed already.
+    ///
+    /// # Errors
+    /// [`SwarmErrorKind::NotRemovable`] for a raft member.
+    pub async fn remove(&self, node_id: &str) -> Result<(), SwarmError> {
+        let options = &DeleteNodeOptionsBuilder::default().force(true).build();
+        let delete = |docker: Docker| async move {
+            docker.delete_node(node_id, Some(options.clone())).await
+        };
+        match self.call("remove the node", delete).await {
+            Err(error) if error.kind == SwarmErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+
+    async fn inspect(&self, node_id: &str) -> Result<Option<Node>, SwarmError> {
+        let inspect = |docker: Docker| async move { docker.inspect_node(node_id).await };
+        match self.call("inspect the node", inspect).await {
+            Err(error) if error.kind == SwarmErrorKind::NotFound => Ok(None),
+            node => node.map(Some),
+        }
+    }
+
+    /// Reads the node, changes its **whole** spec (Docker wipes what is left out) and writes it at
+    /// the version that was read; again from the start when somebody else wrote in between.
+    async fn change(
+        &self,
+        node_id: &str,
+        operation: &'static str,
+        mut edit: impl FnMut(&mut NodeSpec) -> bool,
+    ) -> Result<bool, SwarmError> {
+        for attempt in 1.. {
+            let Some(node) = self.inspect(node_id).await? else { return Ok(false) };
+            let mut spec = node.spec.unwrap_or_default();
+            if !edit(&mut spec) {
+                return Ok(true);
+            }
+            let version = node.version.and_then(|version| version.index).unwrap_or_default();
+            let options = &UpdateNodeOptionsBuilder::default()
+                .version(i64::try_from(version).unwrap_or(i64::MAX))
+                .build();
+            let spec = &spec;
+            let update = |docker: Docker| async move {
+                docker.update_node(node_id, spec.clone(), options.clone()).await
+            };
+            match self.call(operation, update).await {
+                Ok(()) => return Ok(true),
+                Err(error) if error.kind == SwarmErrorKind::Stale && attempt < WRITE_ATTEMPTS => {}
+                Err(error) if error.kind == SwarmErrorKind::NotFound => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        unreachable!("the loop ends by returning")
+    }
+}

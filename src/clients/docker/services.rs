@@ -1,0 +1,265 @@
+//! Services as Docker has them, and new pull credentials for one of them.
+//!
+//! A service's spec is passed through as it came, in the newest API version that the engine speaks, not
+//! in the one that skep speaks otherwise: an engine deletes from a spec what an older version had no word
+//! for (`adjustForAPIVersion` in moby's `daemon/server/router/swarm/helpers.go`).
+
+use std::collections::HashMap;
+
+use bollard::Docker;
+use bollard::models::TaskState;
+use bollard::query_parameters::ListTasksOptionsBuilder;
+use reqwest::{Method, StatusCode};
+use secrecy::SecretString;
+use serde::Deserialize;
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::api_version::ApiVersion;
+use super::raw::Request;
+use super::{Swarm, SwarmError, SwarmErrorKind};
+
+/// A service, as far as its pull credentials are concerned.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Service {
+    #[serde(rename = "ID")]
+    pub id: String,
+    version: Version,
+    /// All of it, in Docker's words.
+    spec: Value,
+    /// What `docker service rollback` returns to.
+    previous_spec: Option<Value>,
+    #[serde(with = "time::serde::rfc3339")]
+    pub updated_at: OffsetDateTime,
+    update_status: Option<UpdateStatus>,
+    service_status: Option<ServiceStatus>,
+    /// The API version that the spec was read in; `None` for a service that was not read from Docker.
+    #[serde(skip)]
+    api: Option<ApiVersion>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Version {
+    index: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct UpdateStatus {
+    #[serde(default)]
+    state: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ServiceStatus {
+    #[serde(default)]
+    running_tasks: u64,
+    #[serde(default)]
+    desired_tasks: u64,
+}
+
+/// A task of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceTask {
+    /// What it is one of a row of: a replica's number, or a global service's node.
+    pub slot: String,
+    pub created_at: OffsetDateTime,
+    pub state: TaskState,
+    /// Docker wants it to be no more than this.
+    pub desired: TaskState,
+    /// Why it ended, in Docker's words.
+    pub error: Option<String>,
+    /// Docker's id of its node.
+    pub node_id: Option<String>,
+}
+
+impl Service {
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.spec["Name"].as_str().unwrap_or(&self.id)
+    }
+
+    /// The reference of its image; none where its tasks are no containers.
+    #[must_use]
+    pub fn image(&self) -> Option<&str> {
+        self.spec["TaskTemplate"]["ContainerSpec"]["Image"].as_str()
+    }
+
+    /// Does it run its tasks to their end, once?
+    #[must_use]
+    pub fn is_job(&self) -> bool {
+        ["ReplicatedJob", "GlobalJob"].iter().any(|mode| !self.spec["Mode"][mode].is_null())
+    }
+
+    /// Docker's word for an update or a roll-back that is not over, such as `paused`.
+    #[must_use]
+    pub fn unfinished_update(&self) -> Option<&str> {
+        let state = self.update_status.as_ref()?.state.as_str();
+        const OVER: [&str; 3] = ["", "completed", "rollback_completed"];
+        (!OVER.contains(&state)).then_some(state)
+    }
+
+    /// Was it rolled back last, by an operator or by itself?
+    #[must_use]
+    pub fn was_rolled_back(&self) -> bool {
+        self.update_status.as_ref().is_some_and(|status| status.state == "rollback_completed")
+    }
+
+    /// Would `docker service rollback` change anything that can be seen?
+    #[must_use]
+    pub fn has_another_to_roll_back_to(&self) -> bool {
+        self.previous_spec.as_ref().is_some_and(|previous| *previous != self.spec)
+    }
+
+    /// Has it fewer tasks than it is to have?
+    #[must_use]
+    pub fn is_short_of_tasks(&self) -> bool {
+        self.service_status.is_some_and(|status| status.running_tasks < status.desired_tasks)
+    }
+}
+
+impl Swarm {
+    /// All services. Managers only.
+    ///
+    /// # Errors
+    /// [`SwarmErrorKind::Stale`] where Docker is replaced meanwhile, and as for [`Swarm::fetch_nodes`].
+    pub async fn fetch_services(&self) -> Result<Vec<Service>, SwarmError> {
+        const OPERATION: &str = "list the services";
+        let api = self.fetch_offer().await?.newest();
+        let request = Request::new(Method::GET, "services?status=true");
+        let body = self.exchange_unabridged(OPERATION, api, &request).await?;
+        let services: Vec<Service> = serde_json::from_slice(&body)
+            .map_err(|error| SwarmError::unexpected(OPERATION, error.to_string()))?;
+        Ok(services.into_iter().map(|service| Service { api: Some(api), ..service }).collect())
+    }
+
+    /// Gives a service other pull credentials, and changes nothing else: its spec goes back as it came,
+    /// and Docker refuses it as stale when anything has changed since.
+    ///
+    /// # Errors
+    /// [`SwarmErrorKind::Stale`], and as for [`Swarm::fetch_nodes`].
+    pub async fn update_registry_auth(
+        &self,
+        service: &Service,
+        auth: SecretString,
+    ) -> Result<(), SwarmError> {
+        const OPERATION: &str = "give a service its pull credentials";
+        let Service { id, version, api, .. } = service;
+        let Some(api) = *api else {
+            return Err(SwarmError::unexpected(OPERATION, "the service was not read from Docker"));
+        };
+        let path = format!("services/{id}/update?version={}", version.index);
+        let body = service.spec.to_string().into_bytes();
+        let request = Request { auth: Some(auth), body, ..Request::new(Method::POST, path) };
+        self.exchange_unabridged(OPERATION, api, &request).await.map(drop)
+    }
+
+    /// Exchanges whole specs, in this version and no other: a spec means something else in another version.
+    async fn exchange_unabridged(
+        &self,
+        operation: &'static str,
+        api: ApiVersion,
+        request: &Request,
+    ) -> Result<Vec<u8>, SwarmError> {
+        match self.exchange_in(operation, api, request).await {
+            Ok((StatusCode::OK, body)) => Ok(body),
+            Ok((status, body)) => Err(SwarmError::answered(operation, status.as_u16(), &body)),
+            Err(error) if error.is_of_version() => Err(SwarmError {
+                kind: SwarmErrorKind::Stale,
+                message: format!("Docker was upgraded or downgraded and no longer takes API {api}"),
+                ..error
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A service's tasks, those that have ended included, as far as Docker keeps them.
+    ///
+    /// # Errors
+    /// As for [`Swarm::fetch_nodes`].
+    pub async fn fetch_tasks_of_service(&self, id: &str) -> Result<Vec<ServiceTask>, SwarmError> {
+        let filters = HashMap::from([("service".to_owned(), vec![id.to_owned()])]);
+        let options = &ListTasksOptionsBuilder::default().filters(&filters).build();
+        let list = |docker: Docker| async move { docker.list_tasks(Some(options.clone())).await };
+        let tasks = self.call("list a service's tasks", list).await?;
+        Ok(tasks.into_iter().filter_map(ServiceTask::of).collect())
+    }
+}
+
+impl ServiceTask {
+    fn of(task: bollard::models::Task) -> Option<Self> {
+        let time = |text: Option<String>| OffsetDateTime::parse(&text?, &Rfc3339).ok();
+        let status = task.status?;
+        let slot = match task.slot {
+            Some(slot) if slot > 0 => slot.to_string(),
+            _ => task.node_id.clone().unwrap_or_default(),
+        };
+        Some(Self {
+            slot,
+            created_at: time(task.created_at)?,
+            state: status.state?,
+            desired: task.desired_state?,
+            error: status.err.filter(|error| !error.is_empty()),
+            node_id: task.node_id,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn service(more: Value) -> Service {
+        let mut service = json!({
+            "ID": "s1",
+            "Version": { "Index": 12 },
+            "CreatedAt": "2026-11-21T10:00:00.1Z",
+            "UpdatedAt": "2026-11-21T10:00:00.123456789Z",
+            "Spec": {
+                "Name": "web", "Mode": { "Replicated": { "Replicas": 2 } },
+                "TaskTemplate": { "ContainerSpec": { "Image": "host/app:1" }, "New": [0.15] },
+            },
+            "Endpoint": {},
+        });
+        for (key, value) in more.as_object().unwrap() {
+            service[key] = value.clone();
+        }
+        serde_json::from_value(service).unwrap()
+    }
+
+    #[test]
+    fn what_docker_says_of_a_service_is_understood_and_its_spec_is_kept_whole() {
+        let plain = service(json!({}));
+        assert_eq!((plain.name(), plain.image()), ("web", Some("host/app:1")));
+        assert!(!plain.is_job() && !plain.is_short_of_tasks());
+        assert!(!plain.has_another_to_roll_back_to() && plain.unfinished_update().is_none());
+        assert_eq!(plain.spec["TaskTemplate"]["New"], json!([0.15]), "a word of later");
+
+        let same = service(json!({ "PreviousSpec": plain.spec }));
+        assert!(!same.has_another_to_roll_back_to());
+        let other = service(json!({ "PreviousSpec": { "Name": "web" } }));
+        assert!(other.has_another_to_roll_back_to());
+        for mode in ["ReplicatedJob", "GlobalJob"] {
+            assert!(service(json!({ "Spec": { "Mode": { mode: {} } } })).is_job());
+        }
+        for (state, is_unfinished) in [
+            ("updating", true),
+            ("paused", true),
+            ("rollback_started", true),
+            ("rollback_paused", true),
+            ("completed", false),
+            ("rollback_completed", false),
+        ] {
+            let updated = service(json!({ "UpdateStatus": { "State": state } }));
+            assert_eq!(updated.unfinished_update(), is_unfinished.then_some(state));
+        }
+        let status = json!({ "ServiceStatus": { "RunningTasks": 1, "DesiredTasks": 2 } });
+        assert!(service(status).is_short_of_tasks());
+    }
+}

@@ -1,0 +1,313 @@
+//! The instance metadata service, version 2 only: who this instance is, and what is about to
+//! happen to it.
+//!
+//! Guarantees:
+//! - 404 is an answer: the fact is not there ([`None`], or an empty list);
+//! - one token, fetched once for all concurrent callers, renewed before it expires and once after
+//!   a 401; it appears in no error, log line or `Debug`;
+//! - time-outs, lost connections, 5xx and throttling are retried with jitter inside the caller's
+//!   deadline; 403 (switched off) is final and says how to switch it on;
+//! - no proxy is ever asked: the address is link-local.
+//!
+//! Assumption: the endpoint is this instance's own, reached without TLS, as AWS defines it.
+
+mod clock;
+mod error;
+mod facts;
+mod notices;
+#[cfg(test)]
+pub(crate) mod stub;
+mod token;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::{Method, RequestBuilder, StatusCode, Url, header};
+use secrecy::{ExposeSecret as _, SecretString};
+use time::OffsetDateTime;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+pub use error::ImdsError;
+pub use notices::{
+    Interruption, Maintenance, MaintenanceCode, MaintenanceState, Scheduled, SpotAction,
+    TargetState, UnreadableEvent,
+};
+
+use crate::common::retry::Backoff;
+use token::{Granted, TOKEN_TTL, Token, TokenCache};
+
+/// Where every EC2 instance finds its metadata.
+pub const DEFAULT_ENDPOINT: &str = "http://169.254.169.254";
+/// The same where the launch template enabled `HttpProtocolIpv6`.
+pub const IPV6_ENDPOINT: &str = "http://[fd00:ec2::254]";
+
+const TOKEN_PATH: &str = "latest/api/token";
+const META_DATA: &str = "latest/meta-data/";
+const TOKEN_HEADER: &str = "X-aws-ec2-metadata-token";
+const TTL_HEADER: &str = "X-aws-ec2-metadata-token-ttl-seconds";
+
+/// How long one request may take: the service is on this host and answers in milliseconds, so a
+/// second without an answer is a lost packet (or a hop limit), and a retry is the better bet.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+/// Requests under way at a time, and so connections: all facts in one round trip and the tags in
+/// another, yet far below the throttling per instance, which counts packets.
+const MAX_CONCURRENT: usize = 8;
+/// After boot the pollers need one connection; what the burst of boot opened is closed after this.
+const IDLE_CONNECTION: Duration = Duration::from_secs(30);
+/// Lets a throttled or restarting service breathe, without costing boot more than it must.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+
+/// Client of the metadata service; cheap to clone, clones share token and connections.
+#[derive(Clone)]
+pub struct Imds(Arc<Inner>);
+
+struct Inner {
+    endpoint: Url,
+    http: reqwest::Client,
+    requests: Semaphore,
+    request_timeout: Duration,
+    token: TokenCache,
+    clock: clock::Clock,
+}
+
+impl fmt::Debug for Imds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Imds").field("endpoint", &self.0.endpoint.as_str()).finish_non_exhaustive()
+    }
+}
+
+impl Imds {
+    /// A client for the service at `endpoint`, such as [`DEFAULT_ENDPOINT`]. Asks nothing yet.
+    ///
+    /// # Errors
+    /// The endpoint is no `http://` URL.
+    pub fn new(endpoint: &str) -> Result<Self, ImdsError> {
+        Self::build("endpoint", endpoint, REQUEST_TIMEOUT)
+    }
+
+    /// A client for the service that the environment names as it does for the AWS SDKs:
+    /// `AWS_EC2_METADATA_SERVICE_ENDPOINT`, else `AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE` (`IPv4`
+    /// or `IPv6`), else [`DEFAULT_ENDPOINT`].
+    ///
+    /// # Errors
+    /// `AWS_EC2_METADATA_DISABLED=true`, or one of the variables makes no sense.
+    pub fn from_env() -> Result<Self, ImdsError> {
+        Self::from_vars(|name| std::env::var(name).ok())
+    }
+
+    fn from_vars(var: impl Fn(&str) -> Option<String>) -> Result<Self, ImdsError> {
+        const ENDPOINT: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
+        const MODE: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE";
+        // An empty variable is an unset one, as in the SDKs.
+        let var = |name| var(name).filter(|value| !value.is_empty());
+        if var("AWS_EC2_METADATA_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        {
+            return Err(ImdsError::Disabled);
+        }
+        if let Some(endpoint) = var(ENDPOINT) {
+            return Self::build(ENDPOINT, &endpoint, REQUEST_TIMEOUT);
+        }
+        let endpoint = match var(MODE) {
+            None => DEFAULT_ENDPOINT,
+            Some(mode) if mode.eq_ignore_ascii_case("IPv4") => DEFAULT_ENDPOINT,
+            Some(mode) if mode.eq_ignore_ascii_case("IPv6") => IPV6_ENDPOINT,
+            Some(value) => {
+                let expected = "IPv4 or IPv6";
+                return Err(ImdsError::BadEndpoint { variable: MODE, value, expected });
+            }
+        };
+        Self::build(MODE, endpoint, REQUEST_TIMEOUT)
+    }
+
+    fn build(
+        variable: &'static str,
+        endpoint: &str,
+        request_timeout: Duration,
+    ) -> Result<Self, ImdsError> {
+        let bad = || ImdsError::BadEndpoint {
+            variable,
+            value: endpoint.to_owned(),
+            expected: "an http:// URL",
+        };
+        let mut url = Url::parse(endpoint).map_err(|_| bad())?;
+        if url.scheme() != "http" || url.host_str().is_none() {
+            return Err(bad());
+        }
+        // `Url::join` replaces what stands behind the last slash.
+        if !url.path().ends_with('/') {
+            let path = format!("{}/", url.path());
+            url.set_path(&path);
+        }
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .tcp_nodelay(true)
+            .redirect(reqwest::redirect::Policy::none())
+            .pool_max_idle_per_host(MAX_CONCURRENT)
+            .pool_idle_timeout(IDLE_CONNECTION)
+            .user_agent(concat!("skep/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| ImdsError::Client(Arc::new(error)))?;
+        Ok(Self(Arc::new(Inner {
+            endpoint: url,
+            http,
+            requests: Semaphore::new(MAX_CONCURRENT),
+            request_timeout,
+            token: TokenCache::default(),
+            clock: clock::Clock::default(),
+        })))
+    }
+
+    /// Where the service is asked.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        self.0.endpoint.as_str()
+    }
+
+    /// One item below `latest/meta-data/`, such as `instance-id`; `None` where it does not exist.
+    ///
+    /// # Errors
+    /// See [`ImdsError`]; what may pass is retried until `deadline`.
+    pub async fn get(&self, path: &str, deadline: Instant) -> Result<Option<String>, ImdsError> {
+        self.read("reading the metadata", path, deadline).await
+    }
+
+    /// How far the local clock is ahead of the service's (negative: behind), to the second, as of
+    /// the last answer; `None` before the first answer with a `Date`.
+    #[must_use]
+    pub fn clock_offset(&self) -> Option<time::Duration> {
+        self.0.clock.offset()
+    }
+
+    async fn read(
+        &self,
+        operation: &'static str,
+        path: &str,
+        deadline: Instant,
+    ) -> Result<Option<String>, ImdsError> {
+        let item = Item { operation, path, uri: self.uri(&format!("{META_DATA}{path}")) };
+        BACKOFF
+            .run(operation, deadline, ImdsError::is_retryable, || self.attempt(&item, deadline))
+            .await
+    }
+
+    /// One try, with one renewal where the service does not know the token any more.
+    async fn attempt(
+        &self,
+        item: &Item<'_>,
+        deadline: Instant,
+    ) -> Result<Option<String>, ImdsError> {
+        let mut refused: Option<Token> = None;
+        loop {
+            let token =
+                self.0.token.get(refused.as_ref(), || self.fetch_token(item, deadline)).await?;
+            let request = self.request(Method::GET, item.uri.clone(), deadline).header(
+                TOKEN_HEADER,
+                sensitive(token.value.expose_secret()).ok_or_else(|| item.token_refused())?,
+            );
+            let (status, _, body) = self.send(item, request).await?;
+            return match status {
+                StatusCode::OK => Ok(Some(body)),
+                StatusCode::NOT_FOUND => Ok(None),
+                StatusCode::UNAUTHORIZED if refused.is_none() => {
+                    refused = Some(token);
+                    continue;
+                }
+                status => Err(item.refusal(status)),
+            };
+        }
+    }
+
+    async fn fetch_token(&self, item: &Item<'_>, deadline: Instant) -> Result<Granted, ImdsError> {
+        let item = Item { uri: self.uri(TOKEN_PATH), ..*item };
+        let request = self
+            .request(Method::PUT, item.uri.clone(), deadline)
+            .header(TTL_HEADER, TOKEN_TTL.as_secs())
+            .header(header::CONTENT_LENGTH, 0);
+        let (status, ttl, body) = self.send(&item, request).await?;
+        match status {
+            StatusCode::OK if body.is_empty() => Err(item.malformed("the token is empty")),
+            StatusCode::OK => Ok((SecretString::from(body), ttl.unwrap_or(TOKEN_TTL))),
+            status => Err(item.refusal(status)),
+        }
+    }
+
+    fn uri(&self, path: &str) -> Url {
+        // A relative path on a checked base always joins.
+        self.0.endpoint.join(path).unwrap_or_else(|_| self.0.endpoint.clone())
+    }
+
+    fn request(&self, method: Method, uri: Url, deadline: Instant) -> RequestBuilder {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // One request is always worth a try: the caller may have come late.
+        let timeout = left.clamp(self.0.request_timeout / 4, self.0.request_timeout);
+        self.0.http.request(method, uri).timeout(timeout)
+    }
+
+    /// Sends one request and reads the answer: status, the token's life, body.
+    async fn send(
+        &self,
+        item: &Item<'_>,
+        request: RequestBuilder,
+    ) -> Result<(StatusCode, Option<Duration>, String), ImdsError> {
+        let no_answer = |error: reqwest::Error| ImdsError::NoAnswer {
+            operation: item.operation,
+            path: item.path.to_owned(),
+            uri: item.uri.to_string(),
+            // The URI is in the message already.
+            source: Arc::new(error.without_url()),
+        };
+        // The semaphore is never closed; without a permit there is merely one request more.
+        let _permit = self.0.requests.acquire().await.ok();
+        let response = request.send().await.map_err(no_answer)?;
+        let status = response.status();
+        let headers = response.headers();
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        self.0.clock.note(text(header::DATE.as_str()), OffsetDateTime::now_utc());
+        let ttl = text(TTL_HEADER).and_then(|value| value.parse().ok()).map(Duration::from_secs);
+        let body = response.text().await.map_err(no_answer)?;
+        Ok((status, ttl, body))
+    }
+}
+
+/// A header value that HTTP's own `Debug` does not show.
+fn sensitive(value: &str) -> Option<header::HeaderValue> {
+    let mut value = header::HeaderValue::from_str(value).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// What is being read, for the errors about it.
+#[derive(Clone)]
+struct Item<'a> {
+    operation: &'static str,
+    path: &'a str,
+    uri: Url,
+}
+
+impl Item<'_> {
+    fn refusal(&self, status: StatusCode) -> ImdsError {
+        let (operation, path, uri) = (self.operation, self.path.to_owned(), self.uri.to_string());
+        let busy = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
+        match status {
+            StatusCode::FORBIDDEN => ImdsError::SwitchedOff { operation, path, uri },
+            StatusCode::UNAUTHORIZED => self.token_refused(),
+            _ if busy => ImdsError::Busy { operation, path, uri, status: status.as_u16() },
+            _ => ImdsError::UnexpectedStatus { operation, path, uri, status: status.as_u16() },
+        }
+    }
+
+    fn token_refused(&self) -> ImdsError {
+        let (operation, path, uri) = (self.operation, self.path.to_owned(), self.uri.to_string());
+        ImdsError::TokenRefused { operation, path, uri }
+    }
+
+    fn malformed(&self, problem: impl Into<String>) -> ImdsError {
+        let (operation, path, uri) = (self.operation, self.path.to_owned(), self.uri.to_string());
+        ImdsError::Malformed { operation, path, uri, problem: problem.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+//! Since when the ledger has answered this node: what others have not said meanwhile says nothing about them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::time::Instant;
+
+use super::Ledger;
+use crate::clients::aws::AwsError;
+
+/// `None` before the first answer and during an outage. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Answering(Arc<Mutex<Option<Instant>>>);
+
+impl Answering {
+    pub(super) fn answered(&self) {
+        self.lock().get_or_insert_with(Instant::now);
+    }
+
+    /// A refusal is no outage: this node is told so at once, and others may be told something else.
+    pub(super) fn failed(&self, error: &AwsError) {
+        if error.is_retryable() {
+            *self.lock() = None;
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ledger {
+    /// Since when every call of this process has been answered; `None` during an outage, and before the first
+    /// answer.
+    #[must_use]
+    pub fn answering_since(&self) -> Option<Instant> {
+        *self.answering.lock()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clients::aws::stub::Stub;
+    use crate::clients::ledger::{DepartureRow, DepartureState};
+    use crate::common::instance::{Departure, Reason, Role};
+    use time::OffsetDateTime;
+
+    #[tokio::test]
+    async fn an_outage_of_reads_or_writes_starts_the_time_anew() {
+        let stub = Stub::start().await;
+        let ledger = Ledger::new(stub.aws().await.dynamodb, "skep", "prod");
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let departure = Departure { reason: Reason::Spot, noticed_at: now, deadline: now };
+        let row = DepartureRow::request("i-1", "n1", Role::Worker, &departure, "boot");
+        assert_eq!(ledger.answering_since(), None, "nobody has asked");
+        stub.answer(200, "{}");
+        ledger.fetch_charter().await.unwrap();
+        let first = ledger.answering_since().unwrap();
+        stub.answer(400, r#"{"__type": "x#ConditionalCheckFailedException"}"#);
+        assert!(!ledger.advance_departure(&row, DepartureState::Left).await.unwrap());
+        stub.answer(400, r#"{"__type": "x#AccessDeniedException", "message": "no"}"#);
+        ledger.survey_departures().await.unwrap_err();
+        assert_eq!(ledger.answering_since(), Some(first), "answers, all of them");
+        for is_write in [true, false] {
+            stub.answer(500, r#"{"__type": "x#InternalServerError"}"#);
+            if is_write {
+                ledger.advance_departure(&row, DepartureState::Left).await.unwrap_err();
+            } else {
+                ledger.survey_departures().await.unwrap_err();
+            }
+            assert_eq!(ledger.answering_since(), None, "an outage");
+            stub.answer(200, r#"{"Items": [], "Count": 0}"#);
+            ledger.survey_departures().await.unwrap();
+            assert!(ledger.answering_since().is_some_and(|since| since > first));
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Turns: what is done one at a time, such as a change of raft's members.
+//!
+//! Guarantees: of two skeps whose clocks agree, one at a time has the turn. Assumes that somebody
+//! else keeps the quorum where clocks do not agree, or where a row was edited by hand: Docker, which
+//! refuses a demotion that would lose it. The lease only saves trouble.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::checked::{self, Checked};
+use super::table::Condition;
+use super::{Ledger, LedgerError};
+
+/// A demotion is over within 10 s; after this, whoever had the turn has died with it.
+const DEMOTION_LEASE: Duration = Duration::from_secs(60);
+/// Nodes of a group that go one after the other are not all gone before somebody notices.
+const REPLACEMENT_LEASE: Duration = Duration::from_secs(600);
+/// A lease that ends later than so many leases ahead is not believed: nobody waits for a clock that
+/// is far ahead, nor for a row that was edited by hand.
+const CREDIBLE_LEASES: u32 = 2;
+
+/// What has turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseOf<'a> {
+    /// Taking a manager out of raft; any manager may go on with it.
+    Demotion,
+    /// Asking Auto Scaling to replace a node of this group; nobody takes it twice.
+    Replacement { group: &'a str },
+}
+
+impl LeaseOf<'_> {
+    fn item(self) -> String {
+        match self {
+            Self::Demotion => "turn#demotion".to_owned(),
+            Self::Replacement { group } => format!("turn#replacement#{group}"),
+        }
+    }
+
+    fn lease(self) -> Duration {
+        match self {
+            Self::Demotion => DEMOTION_LEASE,
+            Self::Replacement { .. } => REPLACEMENT_LEASE,
+        }
+    }
+}
+
+/// Whose turn it is, and who has taken it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The node that is demoted or replaced.
+    pub node_id: String,
+    /// Instance id of the one whose skep has begun it.
+    pub taken_by: String,
+    #[serde(with = "time::serde::timestamp")]
+    expires_at: OffsetDateTime,
+}
+
+impl Lease {
+    /// Is it over, by a clock of whoever looks?
+    #[must_use]
+    pub fn is_over(&self, of: LeaseOf<'_>, now: OffsetDateTime) -> bool {
+        self.expires_at <= now || self.expires_at > now + of.lease() * CREDIBLE_LEASES
+    }
+}
+
+impl Checked for Lease {
+    fn check(&self) -> Result<(), String> {
+        checked::docker_id("node_id", &self.node_id)?;
+        checked::instance("taken_by", &self.taken_by)?;
+        checked::moment("expires_at", self.expires_at)
+    }
+}
+
+impl Ledger {
+    /// Where a turn is: workers take turns to be replaced.
+    fn of_turn(&self, of: LeaseOf<'_>) -> Self {
+        match of {
+            LeaseOf::Demotion => self.clone(),
+            LeaseOf::Replacement { .. } => self.nodes(),
+        }
+    }
+
+    /// Takes the turn of a node; for a demotion also for longer. `false` while it is another one's.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn take_lease(
+        &self,
+        of: LeaseOf<'_>,
+        node_id: &str,
+        taken_by: &str,
+        now: OffsetDateTime,
+    ) -> Result<bool, LedgerError> {
+        let turn = Lease {
+            node_id: node_id.to_owned(),
+            taken_by: taken_by.to_owned(),
+            expires_at: now + of.lease(),
+        };
+        const IS_FREE: &str =
+            "attribute_not_exists(#item) OR #expires_at <= :now OR #expires_at > :credible";
+        let condition = match of {
+            LeaseOf::Demotion => {
+                Condition::new(&format!("{IS_FREE} OR #node_id = :node")).text("node", node_id)
+            }
+            LeaseOf::Replacement { .. } => Condition::new(IS_FREE),
+        };
+        let credible = now + of.lease() * CREDIBLE_LEASES;
+        let condition = condition
+            .number("now", now.unix_timestamp())
+            .number("credible", credible.unix_timestamp());
+        self.of_turn(of).put(&of.item(), &turn, condition).await
+    }
+
+    /// Whose turn it is, or was last, consistently.
+    ///
+    /// # Errors
+    /// When DynamoDB fails, or the row was edited by hand.
+    pub async fn fetch_lease(&self, of: LeaseOf<'_>) -> Result<Option<Lease>, LedgerError> {
+        self.of_turn(of).get(&of.item()).await
+    }
+
+    /// Gives the turn to be demoted back once the node is out of raft; another one's stays.
+    ///
+    /// # Errors
+    /// When DynamoDB fails; the lease then ends by itself.
+    pub async fn return_lease(&self, node_id: &str) -> Result<(), LedgerError> {
+        let condition = Condition::new("#node_id = :node").text("node", node_id);
+        self.delete(&LeaseOf::Demotion.item(), condition).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clients::ledger::fuzz;
+
+    #[test]
+    fn a_lease_ends_and_one_that_nobody_can_have_taken_is_not_believed() {
+        let now = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(10_000);
+        let turn = |seconds: i64| Lease {
+            node_id: "node".into(),
+            taken_by: "i-1".into(),
+            expires_at: now + time::Duration::seconds(seconds),
+        };
+        let group = LeaseOf::Replacement { group: "workers" };
+        for (of, lease) in [(LeaseOf::Demotion, 60), (group, 600)] {
+            assert!(!turn(1).is_over(of, now) && !turn(lease).is_over(of, now));
+            assert!(turn(0).is_over(of, now) && turn(-1).is_over(of, now));
+            assert!(!turn(2 * lease).is_over(of, now) && turn(2 * lease + 1).is_over(of, now));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+        /// Rows of any content that can be read: nobody waits for longer than two leases.
+        #[test]
+        fn no_turn_that_can_be_read_lasts(turn in fuzz::turn()) {
+            let group = LeaseOf::Replacement { group: "workers" };
+            for (of, lease) in [(LeaseOf::Demotion, DEMOTION_LEASE), (group, REPLACEMENT_LEASE)] {
+                let ahead = turn.expires_at - fuzz::NOW;
+                let is_credible = ahead.is_positive() && ahead <= lease * CREDIBLE_LEASES;
+                prop_assert_eq!(turn.is_over(of, fuzz::NOW), !is_credible);
+            }
+        }
+    }
+}

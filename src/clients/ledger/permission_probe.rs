@@ -1,0 +1,126 @@
+//! Whether a permission is there, tried so that nothing can come of it.
+
+use serde::Serialize;
+use serde::de::IgnoredAny;
+
+use super::table::Condition;
+use super::{Ledger, LedgerError};
+
+/// No row has this key.
+const ITEM: &str = "doctor";
+
+/// What a role may do with the rows of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Get,
+    Query,
+    Put,
+    Update,
+    Delete,
+}
+
+impl Access {
+    /// As in IAM actions.
+    #[must_use]
+    pub fn operation(self) -> &'static str {
+        match self {
+            Self::Get => "GetItem",
+            Self::Query => "Query",
+            Self::Put => "PutItem",
+            Self::Update => "UpdateItem",
+            Self::Delete => "DeleteItem",
+        }
+    }
+}
+
+/// The partitions of a cluster, as `dynamodb:LeadingKeys` tells them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Partition {
+    /// Charter and managers' rows.
+    Cluster,
+    /// What every node says of itself.
+    Nodes,
+    /// What opens the managers' door.
+    Managers,
+}
+
+#[derive(Serialize)]
+struct Nothing {}
+
+impl Ledger {
+    /// Partition key of a partition.
+    #[must_use]
+    pub fn key_of(&self, partition: Partition) -> String {
+        self.at(partition).partition_key().to_owned()
+    }
+
+    fn at(&self, partition: Partition) -> Self {
+        match partition {
+            Partition::Cluster => self.clone(),
+            Partition::Nodes => self.nodes(),
+            Partition::Managers => self.partition(format!("{}#managers", self.partition_key())),
+        }
+    }
+
+    /// Tries an access to a partition: reads a row that is not there, or writes on a condition that no row
+    /// meets.
+    ///
+    /// # Errors
+    /// When DynamoDB fails or refuses.
+    pub async fn try_access(
+        &self,
+        partition: Partition,
+        access: Access,
+    ) -> Result<(), LedgerError> {
+        let rows = self.at(partition);
+        let never = || Condition::new("attribute_exists(#item) AND attribute_not_exists(#item)");
+        match access {
+            Access::Get => rows.get::<IgnoredAny>(ITEM).await.map(drop),
+            Access::Query => rows.query::<IgnoredAny>(ITEM, |_| ITEM.to_owned()).await.map(drop),
+            Access::Put => rows.put(ITEM, &Nothing {}, never()).await.map(drop),
+            Access::Update => {
+                let update = never().text("tried", "");
+                rows.set(ITEM, "SET #tried = :tried", update).await.map(drop)
+            }
+            Access::Delete => rows.delete(ITEM, never()).await.map(drop),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clients::aws::stub::Stub;
+    use crate::clients::aws::{AwsError, AwsErrorKind};
+
+    const ALL: [Access; 5] =
+        [Access::Get, Access::Query, Access::Put, Access::Update, Access::Delete];
+
+    #[tokio::test]
+    async fn a_write_that_is_tried_has_a_condition_that_no_row_meets() {
+        let stub = Stub::start().await;
+        let ledger = Ledger::new(stub.aws().await.dynamodb, "skep", "prod");
+        for access in [Access::Put, Access::Update, Access::Delete] {
+            stub.answer(400, r#"{"__type": "x#ConditionalCheckFailedException"}"#);
+            ledger.try_access(Partition::Nodes, access).await.unwrap();
+            let request = stub.last_request();
+            let never = "attribute_exists(#item) AND attribute_not_exists(#item)";
+            assert!(request.contains(never) && request.contains("prod#nodes"), "{request}");
+        }
+        assert_eq!(ledger.key_of(Partition::Managers), "prod#managers");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_an_error_whatever_is_tried() {
+        let stub = Stub::start().await;
+        let ledger = Ledger::new(stub.aws().await.dynamodb, "skep", "prod");
+        for access in ALL {
+            stub.answer(400, r#"{"__type": "x#AccessDeniedException", "message": "no"}"#);
+            let error = ledger.try_access(Partition::Cluster, access).await.unwrap_err();
+            let is_right = |error: &AwsError| {
+                (error.kind, error.operation) == (AwsErrorKind::AccessDenied, access.operation())
+            };
+            assert!(matches!(&error, LedgerError::Aws(error) if is_right(error)), "{error}");
+        }
+    }
+}

@@ -1,0 +1,484 @@
+//! Long random sequences of what skeps write, by actors whose views and clocks are stale, against
+//! DynamoDB's own semantics: dynoxide over HTTP, with the SDK.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aws_config::{BehaviorVersion, Region};
+use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
+use dynoxide::Database;
+use proptest::prelude::*;
+use time::{Duration, OffsetDateTime};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+use super::*;
+use crate::common::instance::{Departure, Instance, Membership, Reason, Role};
+
+const ACTORS: usize = 4;
+const LEASE: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// One database for all sequences; each has a cluster of its own.
+static TABLE: LazyLock<(Runtime, aws_sdk_dynamodb::Client)> = LazyLock::new(|| {
+    let runtime = Runtime::new().unwrap();
+    let client = runtime.block_on(async {
+        let database = Database::memory().unwrap();
+        let table = serde_json::json!({
+            "TableName": "skep", "BillingMode": "PAY_PER_REQUEST",
+            "KeySchema": [
+                { "AttributeName": "cluster", "KeyType": "HASH" },
+                { "AttributeName": "item", "KeyType": "RANGE" },
+            ],
+            "AttributeDefinitions": [
+                { "AttributeName": "cluster", "AttributeType": "S" },
+                { "AttributeName": "item", "AttributeType": "S" },
+            ],
+        });
+        database.create_table(serde_json::from_value(table).unwrap()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let server =
+            dynoxide::server::serve_with_shutdown(listener, database, std::future::pending());
+        tokio::spawn(server);
+        let credentials = Credentials::new("AKIATEST", "secret", None, None, "test");
+        let config = aws_config::defaults(BehaviorVersion::latest())
+            .endpoint_url(endpoint)
+            .region(Region::new("eu-central-1"))
+            .credentials_provider(SharedCredentialsProvider::new(credentials));
+        aws_sdk_dynamodb::Client::new(&config.load().await)
+    });
+    (runtime, client)
+});
+
+fn new_ledger() -> Ledger {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let cluster = format!("cluster-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    Ledger::new(TABLE.1.clone(), "skep", cluster)
+}
+
+fn at(seconds: i64) -> OffsetDateTime {
+    OffsetDateTime::UNIX_EPOCH + Duration::seconds(1_800_000_000 + seconds)
+}
+
+/// What an actor does with the charter as it knows it.
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    Look,
+    Claim,
+    Recover,
+    Publish,
+    /// A request of an earlier claim of its own arrives late.
+    PublishLate,
+    Release,
+    Close,
+    Reopen,
+    FollowCa,
+    /// Somebody deletes the charter.
+    Delete,
+    /// A manager of the swarm that it last saw open writes the charter again.
+    Restore,
+}
+
+fn act() -> impl Strategy<Value = (usize, Act)> {
+    use Act::*;
+    let act = prop::sample::select(&[
+        Look,
+        Look,
+        Look,
+        Claim,
+        Claim,
+        Recover,
+        Publish,
+        Publish,
+        PublishLate,
+        Release,
+        Close,
+        Reopen,
+        FollowCa,
+        Delete,
+        Restore,
+        Restore,
+    ]);
+    (0..ACTORS, act)
+}
+
+#[derive(Clone, Default)]
+struct Actor {
+    view: Option<Charter>,
+    claim: Option<Charter>,
+    /// The one before.
+    earlier: Option<Charter>,
+}
+
+impl Actor {
+    fn take(&mut self, claim: Option<Charter>) -> bool {
+        let is_taken = claim.is_some();
+        if is_taken {
+            self.earlier = self.claim.take();
+        }
+        self.claim = claim.or(self.claim.take());
+        is_taken
+    }
+}
+
+/// Whether the ledger has taken it.
+async fn write(
+    ledger: &Ledger,
+    actor: &mut Actor,
+    me: &str,
+    act: Act,
+    step: usize,
+    traces: &Traces,
+    now: OffsetDateTime,
+) -> bool {
+    let view = actor.view.clone();
+    let swarm_id = format!("swarm-{step}");
+    let earlier = actor.earlier.clone();
+    match (act, &view, actor.claim.clone()) {
+        (Act::Look, ..) => {
+            actor.view = ledger.fetch_charter().await.unwrap();
+            false
+        }
+        (Act::Claim, seen, _) => {
+            let claim = ledger.claim_charter(seen.as_ref(), traces, me, now, LEASE).await.unwrap();
+            actor.take(claim)
+        }
+        (Act::Recover, Some(seen), _) if seen.phase != CharterPhase::Closed => {
+            let Some(swarm_id) = seen.swarm() else { return false };
+            actor.take(ledger.claim_recovery(seen, swarm_id, me, now, LEASE).await.unwrap())
+        }
+        (Act::PublishLate, ..) => {
+            let Some(claim) = earlier else { return false };
+            let swarm_id = claim.recovers.clone().unwrap_or(swarm_id);
+            ledger.publish_charter(&claim, &swarm_id, "ca-0", now).await.unwrap()
+        }
+        (Act::Publish, _, Some(claim)) => {
+            let swarm_id = claim.recovers.clone().unwrap_or(swarm_id);
+            ledger.publish_charter(&claim, &swarm_id, "ca-0", now).await.unwrap()
+        }
+        (Act::Release, _, Some(claim)) => ledger.release_charter(&claim).await.unwrap(),
+        (Act::Close, Some(seen), _) => ledger.close_charter(seen).await.unwrap(),
+        (Act::Reopen, Some(seen), _) => ledger.reopen_charter(seen).await.unwrap(),
+        (Act::FollowCa, Some(seen), _) => {
+            ledger.follow_ca(seen, &format!("ca-{step}")).await.unwrap()
+        }
+        (Act::Delete, ..) => {
+            ledger.delete("charter", Condition::default()).await.unwrap();
+            false
+        }
+        // Who sees a later one in a row leaves it to that.
+        (Act::Restore, Some(seen), _)
+            if seen.phase == CharterPhase::Open && seen.generation == traces.highest =>
+        {
+            let living = Living {
+                swarm_id: seen.swarm_id.clone().unwrap(),
+                generation: seen.generation,
+                is_recovered: false,
+                ca_digest: "ca-restored".to_owned(),
+                created_at: None,
+                restored_by: me.to_owned(),
+                now,
+            };
+            ledger.restore_charter(&Charter::restored(Some(seen), &living)).await.unwrap()
+        }
+        _ => false,
+    }
+}
+
+/// What may become of a charter, and by whose word.
+fn check(
+    before: Option<&Charter>,
+    after: Option<&Charter>,
+    view: Option<&Charter>,
+    me: &str,
+    act: Act,
+    now: OffsetDateTime,
+) {
+    let after = after.expect("it was written");
+    let same = |one: &Charter, other: &Charter| {
+        (one.phase, one.generation, &one.swarm_id)
+            == (other.phase, other.generation, &other.swarm_id)
+    };
+    let was = || before.expect("there was one");
+    let is_seen = || view.is_some_and(|view| same(view, was()));
+    match act {
+        Act::Look | Act::Delete => unreachable!("it writes nothing"),
+        Act::Restore => {
+            assert!(before.is_none(), "over a charter that is there");
+            let seen = view.expect("it was seen");
+            assert_eq!(*after, Charter { ca_digest: after.ca_digest.clone(), ..seen.clone() });
+        }
+        Act::Claim | Act::Recover => {
+            assert!(before.is_none() && view.is_none() || is_seen(), "over what was not seen");
+            let is_held =
+                |it: &Charter| it.phase == CharterPhase::Founding && it.lease_expires_at > now;
+            assert!(!before.is_some_and(is_held), "a lease was not over");
+            assert!(after.generation > before.map_or(0, |it| it.generation));
+            assert!(after.is_claimed_by(me));
+            let swarm = before.and_then(Charter::swarm);
+            match act {
+                Act::Recover => assert_eq!(after.recovers.as_ref(), swarm),
+                _ => assert!(swarm.is_none_or(|id| after.has_given_up(Some(id)))),
+            }
+        }
+        Act::Publish | Act::PublishLate => {
+            assert!(was().is_claimed_by(me) && after.generation == was().generation);
+            assert_eq!((after.phase, after.swarm_id.is_some()), (CharterPhase::Open, true));
+        }
+        Act::Release => assert!(was().is_claimed_by(me) && after.is_claimed_by(me)),
+        Act::Close | Act::Reopen => {
+            let phases = match act {
+                Act::Close => (CharterPhase::Open, CharterPhase::Closed),
+                _ => (CharterPhase::Closed, CharterPhase::Open),
+            };
+            assert!((was().phase, after.phase) == phases);
+            assert!(same(was(), &Charter { phase: was().phase, ..after.clone() }));
+        }
+        Act::FollowCa => {
+            assert_eq!(*after, Charter { ca_digest: after.ca_digest.clone(), ..was().clone() });
+        }
+    }
+}
+
+/// Whatever is written when, and by whatever clock, and although the charter is deleted now and then: a
+/// generation has one founder and is published for one swarm at most, none comes twice, and a write that
+/// was refused has changed nothing. Members' rows name what was claimed.
+async fn play_charter(acts: &[((usize, Act), i64)], skews: [i64; ACTORS]) {
+    let ledger = new_ledger();
+    let mut actors = vec![Actor::default(); ACTORS];
+    let (mut founders, mut swarms) = (BTreeMap::new(), BTreeMap::new());
+    let mut time = 0;
+    for (step, ((who, act), pause)) in acts.iter().enumerate() {
+        time += pause;
+        let (me, now) = (format!("i-{who}"), at(time + skews[*who]));
+        let before = ledger.fetch_charter().await.unwrap();
+        let view = actors[*who].view.clone();
+        let highest = founders.keys().max().copied().unwrap_or(0);
+        let traces = Traces { highest, swarms: swarms.values().cloned().collect() };
+        let is_written = write(&ledger, &mut actors[*who], &me, *act, step, &traces, now).await;
+        let after = ledger.fetch_charter().await.unwrap();
+        if is_written {
+            check(before.as_ref(), after.as_ref(), view.as_ref(), &me, *act, now);
+        } else if !matches!(act, Act::Delete) {
+            assert_eq!(before, after, "{act:?} was refused");
+        }
+        let Some(charter) = after else { continue };
+        assert!(before.is_none_or(|before| before.generation <= charter.generation));
+        assert!(charter.swarm_id.is_none() || charter.founded_at.is_some());
+        let founder = founders.entry(charter.generation).or_insert(charter.founder.clone());
+        assert_eq!(*founder, charter.founder);
+        if let Some(swarm_id) = charter.swarm_id {
+            let swarm = swarms.entry(charter.generation).or_insert(swarm_id.clone());
+            assert_eq!(*swarm, swarm_id);
+        }
+    }
+}
+
+/// What is done about one instance's departure, by the row as it was seen.
+#[derive(Clone, Copy, Debug)]
+enum Care {
+    Look,
+    Request { node: u8, boot: u8 },
+    StandIn { node: u8 },
+    Advance,
+    Note,
+    Confirm,
+    End { boot: u8, has_failed: bool },
+    Forget,
+}
+
+fn care() -> impl Strategy<Value = (usize, Care)> {
+    let care = prop_oneof![
+        4 => Just(Care::Look),
+        1 => (0..2u8, 0..2u8).prop_map(|(node, boot)| Care::Request { node, boot }),
+        1 => (0..2u8).prop_map(|node| Care::StandIn { node }),
+        4 => Just(Care::Advance),
+        1 => Just(Care::Note),
+        1 => Just(Care::Confirm),
+        1 => (0..2u8, any::<bool>()).prop_map(|(boot, has_failed)| Care::End { boot, has_failed }),
+        1 => Just(Care::Forget),
+    ];
+    (0..ACTORS, care)
+}
+
+fn request(node: u8, boot: &str) -> DepartureRow {
+    let notice = Departure { reason: Reason::Lifecycle, noticed_at: at(0), deadline: at(600) };
+    DepartureRow::request("i-0", &format!("node-{node}"), Role::Manager, &notice, boot)
+}
+
+/// A departure only goes forward, one step at a time; another one takes its place only for another node or
+/// start of the machine, or when it was over; nobody speaks for a node that has spoken, unless that has failed.
+async fn play_departure(cares: &[(usize, Care)]) {
+    use DepartureState::*;
+    let ledger = new_ledger();
+    let mut views: Vec<Option<DepartureRow>> = vec![None; ACTORS];
+    for (who, care) in cares {
+        let before = ledger.fetch_departure("i-0").await.unwrap();
+        let view = views[*who].clone();
+        let mut is_written = None;
+        match (care, &view) {
+            (Care::Look, _) => views[*who].clone_from(&before),
+            (Care::Request { node, boot }, _) => {
+                let row = request(*node, &format!("boot-{boot}"));
+                ledger.request_departure(&row).await.unwrap();
+            }
+            (Care::StandIn { node }, _) => {
+                let mut row = request(*node, "");
+                row.stand_in = true;
+                is_written = Some(ledger.stand_in_for(&row).await.unwrap());
+            }
+            (Care::Advance, Some(seen)) => {
+                let next = match seen.state {
+                    Requested => Draining,
+                    Draining => Drained,
+                    Drained => Left,
+                    Left | Removed => Removed,
+                    Failed => Failed,
+                };
+                is_written = Some(ledger.advance_departure(seen, next).await.unwrap());
+            }
+            (Care::Note, Some(seen)) => ledger.note_wait(seen, Some("a reason")).await.unwrap(),
+            (Care::Confirm, Some(seen)) => {
+                is_written = Some(ledger.confirm_demotion(seen).await.unwrap());
+            }
+            (Care::End { boot, has_failed }, _) => {
+                let boot = format!("boot-{boot}");
+                ledger.end_departure("i-0", &boot, 0, *has_failed).await.unwrap();
+            }
+            (Care::Forget, Some(seen)) => ledger.forget_departure(seen).await.unwrap(),
+            _ => {}
+        }
+        let after = ledger.fetch_departure("i-0").await.unwrap();
+        if is_written == Some(false) {
+            assert_eq!(before, after, "{care:?} was refused");
+        }
+        let Some(before) = before else { continue };
+        let Some(after) = after else {
+            assert!(before.state.is_over(), "only what is over is forgotten");
+            continue;
+        };
+        let is_same = before.node_id == after.node_id && before.boot_id == after.boot_id;
+        if is_same && !before.state.is_over() {
+            let is_next = after.state as u8 <= before.state as u8 + 1;
+            assert!(before.state <= after.state && (is_next || after.state == Failed));
+            assert!(after.state != Failed || before.state < Left, "it was out");
+            assert!(before.demoted <= after.demoted && before.ended <= after.ended);
+            assert_eq!(before.requested_at, after.requested_at);
+        }
+        let has_failed = before.state == Failed;
+        assert!(
+            is_same || !after.stand_in || before.node_id != after.node_id || has_failed,
+            "it had spoken"
+        );
+    }
+}
+
+/// One node has the turn at a time, by clocks that agree.
+async fn play_turns(acts: &[(u8, bool, i64)]) {
+    let ledger = new_ledger();
+    let (mut time, mut holder) = (0, None::<(u8, i64)>);
+    for (node, gives_back, pause) in acts {
+        time += pause;
+        let id = format!("node-{node}");
+        let is_theirs = holder.is_some_and(|(of, until)| of != *node && until > time);
+        if *gives_back {
+            ledger.return_lease(&id).await.unwrap();
+            holder = holder.filter(|(of, _)| of != node);
+        } else {
+            let of = LeaseOf::Demotion;
+            let is_taken = ledger.take_lease(of, &id, "i-0", at(time)).await.unwrap();
+            assert_eq!(is_taken, !is_theirs);
+            holder = if is_taken { Some((*node, time + 60)) } else { holder };
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn a_generation_has_one_founder_and_one_swarm(
+        acts in prop::collection::vec((act(), 0..25i64), 1..120),
+        skews in prop::array::uniform4(-120..120i64),
+    ) {
+        TABLE.0.block_on(play_charter(&acts, skews));
+    }
+
+    #[test]
+    fn a_departure_goes_forward_only(cares in prop::collection::vec(care(), 1..120)) {
+        TABLE.0.block_on(play_departure(&cares));
+    }
+
+    #[test]
+    fn one_node_has_the_turn(
+        acts in prop::collection::vec((0..3u8, prop::bool::weighted(0.3), 0..25i64), 1..120),
+    ) {
+        TABLE.0.block_on(play_turns(&acts));
+    }
+}
+
+/// One that has failed is over, and another takes its place; a node that is out is taken off the list all the same.
+#[test]
+fn a_departure_fails_only_before_the_node_is_out() {
+    TABLE.0.block_on(async {
+        let ledger = new_ledger();
+        let seen = async || ledger.fetch_departure("i-0").await.unwrap().unwrap();
+        let row = request(0, "boot-0");
+        ledger.request_departure(&row).await.unwrap();
+        ledger.end_departure("i-0", "boot-0", 1, true).await.unwrap();
+        let failed = seen().await;
+        assert_eq!((failed.state, failed.ended, failed.killed), (DepartureState::Failed, true, 1));
+        let mut stand_in = request(0, "");
+        stand_in.stand_in = true;
+        assert!(ledger.stand_in_for(&stand_in).await.unwrap());
+        ledger.request_departure(&row).await.unwrap();
+        assert_eq!(seen().await.state, DepartureState::Requested, "asked again");
+        assert!(ledger.advance_departure(&seen().await, DepartureState::Left).await.unwrap());
+        ledger.end_departure("i-0", "boot-0", 0, true).await.unwrap();
+        let left = seen().await;
+        assert_eq!((left.state, left.ended), (DepartureState::Left, true));
+    });
+}
+
+/// What managers do for a node must not be done to the row with which it speaks for itself.
+#[test]
+fn a_step_of_a_stand_in_is_none_of_the_nodes_own_departure() {
+    TABLE.0.block_on(async {
+        let ledger = new_ledger();
+        let mut stand_in = request(0, "");
+        (stand_in.stand_in, stand_in.group) = (true, Some("workers".into()));
+        assert!(ledger.stand_in_for(&stand_in).await.unwrap());
+        let seen = ledger.fetch_departure("i-0").await.unwrap().unwrap();
+        assert_eq!(seen, stand_in);
+        ledger.request_departure(&request(0, "boot-0")).await.unwrap();
+        assert!(!ledger.advance_departure(&seen, DepartureState::Left).await.unwrap());
+        let own = ledger.fetch_departure("i-0").await.unwrap().unwrap();
+        assert_eq!((own.state, own.stand_in), (DepartureState::Requested, false));
+        assert!(ledger.advance_departure(&own, DepartureState::Draining).await.unwrap());
+    });
+}
+
+/// The machine is a member again before managers have seen the end of its departure.
+#[test]
+fn the_end_of_a_departure_takes_only_the_row_of_the_node_that_left() {
+    TABLE.0.block_on(async {
+        let ledger = new_ledger();
+        let membership = Membership {
+            node_id: "node-2".into(),
+            swarm_id: "swarm".into(),
+            generation: 1,
+            role: Role::Worker,
+        };
+        let instance = Instance::example();
+        for (node_id, is_there) in [("node-1", true), ("node-2", false)] {
+            let state = MemberState::Ready;
+            let row = Member::new(&instance, &membership, Role::Worker, state, at(0));
+            assert!(ledger.put_member(&row).await.unwrap());
+            let deleted = ledger.delete_member_of(Role::Worker, &instance.id, node_id).await;
+            assert_eq!(deleted.unwrap(), !is_there);
+            let left = ledger.fetch_member(Role::Worker, &instance.id).await.unwrap();
+            assert_eq!(left.is_some(), is_there);
+        }
+    });
+}

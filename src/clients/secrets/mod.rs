@@ -1,0 +1,257 @@
+//! The secret store: per generation of the charter a join token for each role, and the unlock keys of
+//! a swarm whose managers lock themselves.
+//!
+//! | | SSM (SecureString) | DynamoDB: partition, item |
+//! |---|---|---|
+//! | worker's token | `/skep/<cluster>/worker-token/<generation>` | `<cluster>`, `token#worker#<generation>` |
+//! | manager's token | `/skep/<cluster>/manager-token/<generation>` | `<cluster>#managers`, `token#manager#<generation>` |
+//! | unlock keys | `/skep/<cluster>/manager-unlock-key/<generation>` | `<cluster>#managers`, `unlock-key#<generation>` |
+//!
+//! Guarantees: a secret never appears in a Debug, a Display or an error. Only the holder of a
+//! generation's claim, and later the managers of its swarm, write under that generation, so nothing
+//! is overwritten that was not ours. What is the managers' is out of a worker's reach by IAM: paths
+//! of their own, or a partition of their own for `dynamodb:LeadingKeys`.
+
+mod permission_probe;
+mod token;
+mod unlock;
+
+use aws_sdk_ssm::Client as Ssm;
+use aws_sdk_ssm::types::ParameterType;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+pub use token::{JoinToken, MalformedToken};
+pub use unlock::{UnlockKeys, is_same};
+
+use crate::clients::aws::{AwsError, AwsErrorKind};
+use crate::clients::ledger::{Checked, Condition, Ledger, LedgerError};
+use crate::common::instance::Role;
+
+/// Where the secrets are.
+#[derive(Clone, Debug)]
+pub enum TokenStore {
+    Ssm {
+        client: Ssm,
+        /// Such as `/skep/prod`, without a slash at the end.
+        path: String,
+        /// KMS key for the SecureString; the account's default where `None`.
+        kms_key: Option<String>,
+    },
+    DynamoDb {
+        ledger: Ledger,
+        cluster: String,
+    },
+}
+
+#[derive(Debug, Error)]
+pub enum SecretsError {
+    #[error(transparent)]
+    Aws(AwsError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error("{place} holds no join token")]
+    Malformed { place: String, source: MalformedToken },
+    #[error(
+        "{place} holds no unlock key: store what `docker swarm unlock-key -q` prints on a manager that is not locked"
+    )]
+    MalformedKey { place: String },
+}
+
+impl SecretsError {
+    /// May the same call succeed a moment later?
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Aws(error) => error.is_retryable(),
+            Self::Ledger(error) => error.is_retryable(),
+            Self::Malformed { .. } | Self::MalformedKey { .. } => false,
+        }
+    }
+}
+
+/// What is kept per generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Item {
+    Token(Role),
+    UnlockKeys,
+}
+
+/// The row of a token in DynamoDB.
+#[derive(Serialize, Deserialize)]
+struct TokenRow {
+    token: String,
+}
+
+/// The row of the unlock keys.
+#[derive(Serialize, Deserialize)]
+struct KeysRow {
+    unlock_keys: String,
+}
+
+/// What it holds is parsed as a token.
+impl Checked for TokenRow {
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// What it holds is parsed as keys.
+impl Checked for KeysRow {
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+impl TokenStore {
+    /// The name of a parameter or of an item: no secret, and what an operator looks for.
+    #[must_use]
+    pub fn place(&self, item: Item, generation: u64) -> String {
+        match (self, item) {
+            (Self::Ssm { path, .. }, Item::Token(role)) => {
+                format!("{path}/{role}-token/{generation}")
+            }
+            (Self::Ssm { path, .. }, Item::UnlockKeys) => {
+                format!("{path}/manager-unlock-key/{generation}")
+            }
+            (Self::DynamoDb { .. }, Item::Token(role)) => format!("token#{role}#{generation}"),
+            (Self::DynamoDb { .. }, Item::UnlockKeys) => format!("unlock-key#{generation}"),
+        }
+    }
+
+    /// A worker's role may read the partition of the cluster, but not this one of the managers.
+    fn partition(ledger: &Ledger, cluster: &str, item: Item) -> Ledger {
+        match item {
+            Item::Token(Role::Worker) => ledger.clone(),
+            Item::Token(Role::Manager) | Item::UnlockKeys => {
+                ledger.partition(format!("{cluster}#managers"))
+            }
+        }
+    }
+
+    /// Stores a token under a generation that the caller has claimed, or whose swarm it manages;
+    /// again is the same as once.
+    ///
+    /// # Errors
+    /// When the store fails or refuses.
+    pub async fn put(
+        &self,
+        role: Role,
+        generation: u64,
+        token: &SecretString,
+    ) -> Result<(), SecretsError> {
+        self.write(Item::Token(role), generation, token).await
+    }
+
+    /// The token of a role and generation; `None` where there is none (yet).
+    ///
+    /// # Errors
+    /// When the store fails or refuses, or holds something that is not a join token.
+    pub async fn fetch(
+        &self,
+        role: Role,
+        generation: u64,
+    ) -> Result<Option<JoinToken>, SecretsError> {
+        let item = Item::Token(role);
+        let text = self.read(item, generation).await?;
+        text.map(JoinToken::parse).transpose().map_err(|source| SecretsError::Malformed {
+            place: self.place(item, generation),
+            source,
+        })
+    }
+
+    /// Stores the unlock keys, as [`TokenStore::put`] does a token.
+    ///
+    /// # Errors
+    /// When the store fails or refuses.
+    pub async fn put_unlock_keys(
+        &self,
+        generation: u64,
+        keys: &UnlockKeys,
+    ) -> Result<(), SecretsError> {
+        self.write(Item::UnlockKeys, generation, &keys.text()).await
+    }
+
+    /// The unlock keys of a generation; `None` where there are none (yet).
+    ///
+    /// # Errors
+    /// When the store fails or refuses, or holds something that is no unlock key.
+    pub async fn fetch_unlock_keys(
+        &self,
+        generation: u64,
+    ) -> Result<Option<UnlockKeys>, SecretsError> {
+        let Some(text) = self.read(Item::UnlockKeys, generation).await? else { return Ok(None) };
+        let place = || self.place(Item::UnlockKeys, generation);
+        UnlockKeys::parse(&text)
+            .map(Some)
+            .ok_or_else(|| SecretsError::MalformedKey { place: place() })
+    }
+
+    async fn write(
+        &self,
+        item: Item,
+        generation: u64,
+        secret: &SecretString,
+    ) -> Result<(), SecretsError> {
+        let place = self.place(item, generation);
+        match self {
+            Self::Ssm { client, kms_key, .. } => {
+                client
+                    .put_parameter()
+                    .name(&place)
+                    .value(secret.expose_secret())
+                    .r#type(ParameterType::SecureString)
+                    .set_key_id(kms_key.clone())
+                    .overwrite(true)
+                    .send()
+                    .await
+                    .map_err(|error| {
+                        SecretsError::Aws(AwsError::new("ssm", "PutParameter", &place, error))
+                    })?;
+            }
+            Self::DynamoDb { ledger, cluster } => {
+                let (ledger, text) =
+                    (Self::partition(ledger, cluster, item), secret.expose_secret());
+                let (always, text) = (Condition::default(), text.to_owned());
+                match item {
+                    Item::Token(_) => ledger.put(&place, &TokenRow { token: text }, always).await?,
+                    Item::UnlockKeys => {
+                        ledger.put(&place, &KeysRow { unlock_keys: text }, always).await?
+                    }
+                };
+            }
+        }
+        Ok(())
+    }
+
+    async fn read(
+        &self,
+        item: Item,
+        generation: u64,
+    ) -> Result<Option<SecretString>, SecretsError> {
+        let place = self.place(item, generation);
+        let text = match self {
+            Self::Ssm { client, .. } => {
+                let answer = client.get_parameter().name(&place).with_decryption(true).send().await;
+                match answer {
+                    Ok(output) => output.parameter.and_then(|parameter| parameter.value),
+                    Err(error) => match AwsError::new("ssm", "GetParameter", &place, error) {
+                        error if error.kind == AwsErrorKind::NotFound => None,
+                        error => return Err(SecretsError::Aws(error)),
+                    },
+                }
+            }
+            Self::DynamoDb { ledger, cluster } => {
+                let ledger = Self::partition(ledger, cluster, item);
+                match item {
+                    Item::Token(_) => ledger.get::<TokenRow>(&place).await?.map(|row| row.token),
+                    Item::UnlockKeys => {
+                        ledger.get::<KeysRow>(&place).await?.map(|row| row.unlock_keys)
+                    }
+                }
+            }
+        };
+        Ok(text.map(SecretString::from))
+    }
+}

@@ -1,0 +1,242 @@
+//! Plain types that every room uses: an [`Instance`], its [`Role`], its [`Membership`] of a swarm
+//! and its [`Departure`] from it. Nothing here does I/O.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+/// What a node is in the swarm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Manager,
+    Worker,
+}
+
+impl Role {
+    pub const ALL: [Role; 2] = [Role::Manager, Role::Worker];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Manager => "manager",
+            Role::Worker => "worker",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How the instance is bought; `instance-life-cycle` in the metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Market {
+    OnDemand,
+    Spot,
+}
+
+impl Market {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Market::OnDemand => "on-demand",
+            Market::Spot => "spot",
+        }
+    }
+}
+
+/// The CloudFormation resource that waits for this instance's signal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StackResource {
+    pub stack: String,
+    pub logical_id: String,
+}
+
+/// Who this machine is: facts of the instance metadata that do not change while it runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Instance {
+    /// `i-` and hexadecimal digits.
+    pub id: String,
+    pub instance_type: String,
+    /// Availability zone, such as `eu-central-1a`.
+    pub zone: String,
+    pub region: String,
+    /// `local-ipv4`: the address that other nodes reach, never a public one.
+    pub private_address: IpAddr,
+    pub market: Market,
+    /// Auto Scaling group, from the tag `aws:autoscaling:groupName`; `None` where tags are off.
+    pub group: Option<String>,
+    /// From the `aws:cloudformation:*` tags.
+    pub stack: Option<StackResource>,
+    /// Instance tags as the metadata gives them; empty where the launch template keeps them out.
+    pub tags: std::collections::BTreeMap<String, String>,
+}
+
+/// Could this be an instance's id? AWS refuses a whole call for one that is longer than any.
+#[must_use]
+pub fn is_instance_id(id: &str) -> bool {
+    /// `i-` and 17 digits.
+    const LONGEST: usize = 19;
+    let digits = id.strip_prefix("i-").unwrap_or_default();
+    id.len() <= LONGEST && !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_alphanumeric())
+}
+
+#[cfg(test)]
+impl Instance {
+    /// An instance in no group, without tags.
+    pub(crate) fn example() -> Self {
+        Self {
+            id: "i-0abc".into(),
+            instance_type: "t3.small".into(),
+            zone: "eu-central-1a".into(),
+            region: "eu-central-1".into(),
+            private_address: [10, 0, 0, 1].into(),
+            market: Market::OnDemand,
+            group: None,
+            stack: None,
+            tags: std::collections::BTreeMap::new(),
+        }
+    }
+}
+
+/// A cluster founds a swarm a few times in its life: no generation that skep has counted is near this one.
+pub const HIGHEST_GENERATION: u64 = 1 << 53;
+
+/// Proof of boot: this node is an active member of the charter's swarm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Membership {
+    /// Docker's id of this node.
+    pub node_id: String,
+    /// Docker's id of the swarm (`Cluster.ID`).
+    pub swarm_id: String,
+    /// The charter's generation.
+    pub generation: u64,
+    /// What Docker says this node is; it may differ from what was configured after a demotion.
+    pub role: Role,
+}
+
+impl fmt::Display for Membership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { role, node_id, generation, .. } = self;
+        write!(f, "{role} {node_id} of generation {generation}")
+    }
+}
+
+/// Why a node leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reason {
+    /// Auto Scaling takes the instance out: `target-lifecycle-state` is `Terminated`.
+    Lifecycle,
+    /// EC2 reclaims the spot instance.
+    Spot,
+    /// Scheduled maintenance that stops, reboots into other hardware, or retires the instance.
+    Maintenance,
+    /// EC2 recommends to replace the spot instance, and the operator wants that followed.
+    Rebalance,
+    /// Auto Scaling takes the instance back into the warm pool: it may come again.
+    Pool,
+    /// The machine is powered off.
+    Shutdown,
+    /// `skep leave`.
+    Operator,
+}
+
+impl Reason {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Lifecycle => "lifecycle",
+            Reason::Spot => "spot",
+            Reason::Maintenance => "maintenance",
+            Reason::Rebalance => "rebalance",
+            Reason::Pool => "pool",
+            Reason::Shutdown => "shutdown",
+            Reason::Operator => "operator",
+        }
+    }
+
+    /// Whether Auto Scaling is what ends the node: then a hook of its waits for it.
+    #[must_use]
+    pub fn is_auto_scalings(self) -> bool {
+        matches!(self, Reason::Lifecycle | Reason::Pool)
+    }
+
+    /// Whether the machine stays whatever comes of the departure.
+    #[must_use]
+    pub fn keeps_the_machine(self) -> bool {
+        self == Reason::Operator
+    }
+
+    /// Whether EC2 may think better of it, so that the node stays.
+    #[must_use]
+    pub fn may_be_withdrawn(self) -> bool {
+        matches!(self, Reason::Spot | Reason::Maintenance | Reason::Rebalance)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A notice that this node is to leave, and by when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Departure {
+    pub reason: Reason,
+    #[serde(with = "time::serde::rfc3339")]
+    pub noticed_at: OffsetDateTime,
+    /// When the machine goes, whatever the node has managed by then.
+    #[serde(with = "time::serde::rfc3339")]
+    pub deadline: OffsetDateTime,
+}
+
+impl Departure {
+    /// Two notices as one: the nearer deadline, and the first one's reason, unless only the later one is
+    /// for good, or ends the machine for good.
+    #[must_use]
+    pub fn merge(self, later: &Departure) -> Departure {
+        let (first, second) = (self.reason, later.reason);
+        let is_for_good = first.may_be_withdrawn() && !second.may_be_withdrawn();
+        let ends_the_machine =
+            first.keeps_the_machine() && !second.keeps_the_machine() && !second.may_be_withdrawn();
+        let reason = if is_for_good || ends_the_machine { second } else { first };
+        Departure { reason, deadline: self.deadline.min(later.deadline), ..self }
+    }
+}
+
+/// Why a node that stays in the swarm is to get no tasks; what keeps more away comes later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SchedulingHold {
+    /// EC2 recommends to replace the spot instance: it keeps its tasks, and gets no new ones.
+    Rebalance,
+    /// Auto Scaling has it in Standby: its tasks go elsewhere.
+    Standby,
+}
+
+impl SchedulingHold {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SchedulingHold::Standby => "standby",
+            SchedulingHold::Rebalance => "rebalance",
+        }
+    }
+
+    /// What that means, for an operator.
+    #[must_use]
+    pub fn explain(self) -> &'static str {
+        match self {
+            SchedulingHold::Standby => "in Standby: no tasks here until it is InService again",
+            SchedulingHold::Rebalance => "EC2 recommends to replace it: no new tasks here",
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Plain types and small helpers that every room uses. Imports no other room.
+
+pub mod disk;
+pub mod errors;
+pub mod event;
+pub mod fact;
+pub mod flush_result;
+pub mod instance;
+pub(crate) mod known_words;
+pub mod labels;
+pub mod process;
+pub mod prometheus;
+pub mod report;
+pub mod retry;
+pub mod state;

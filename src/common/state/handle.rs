@@ -1,0 +1,253 @@
+//! The writing end of the state, and what of it is news for the log.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::recent_lines::RecentLines;
+use super::trouble_log::{Line, TroubleLog};
+use super::{NodeState, Phase, Progress};
+use crate::common::fact::Fact;
+use crate::common::instance::{Departure, SchedulingHold};
+
+/// Who reports a quorum that is lost, among the troubles.
+const QUORUM: &str = "quorum";
+
+/// The writing end; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct StateHandle {
+    state: watch::Sender<NodeState>,
+    /// What a departure does by way of another phase's steps.
+    part_of_leaving: Option<&'static str>,
+    lines: Arc<Mutex<RecentLines>>,
+    troubles: Arc<Mutex<TroubleLog>>,
+}
+
+impl Default for StateHandle {
+    fn default() -> Self {
+        let state = watch::Sender::new(NodeState {
+            phase: Phase::Starting,
+            since: OffsetDateTime::now_utc(),
+            doing: "reading the instance metadata".into(),
+            instance: None,
+            cluster: None,
+            role: None,
+            membership: None,
+            departure: None,
+            failed_departure: None,
+            unrecorded_failure: None,
+            scheduling_hold: None,
+            is_given_up: false,
+            is_detached: false,
+            flush: Vec::new(),
+            why: None,
+            progress: None,
+            recovery_until: None,
+            verdicts: BTreeMap::new(),
+            killed: Vec::new(),
+            grace_unknown: Vec::new(),
+            is_still_member: Fact::CannotTell,
+            quorum_lost_since: None,
+            trouble: None,
+            troubles: BTreeMap::new(),
+        });
+        Self { state, part_of_leaving: None, lines: Arc::default(), troubles: Arc::default() }
+    }
+}
+
+impl StateHandle {
+    /// Enters a phase, or says something new about the present one. To be called with every attempt: lines that
+    /// take turns are logged once a minute.
+    pub fn enter(&self, phase: Phase, doing: impl Into<String>) {
+        let (phase, doing) = self.as_part(phase, doing.into());
+        if self.is_news(phase, &doing) {
+            match phase {
+                Phase::Failed => tracing::error!(target: "skep::node", phase = "failed", "{doing}"),
+                _ => tracing::info!(target: "skep::node", phase = phase.as_str(), "{doing}"),
+            }
+        }
+        self.state.send_if_modified(|state| {
+            if state.phase == phase && state.doing == doing {
+                return false;
+            }
+            if state.phase != phase {
+                state.phase = phase;
+                state.since = OffsetDateTime::now_utc();
+            }
+            state.doing = doing;
+            true
+        });
+    }
+
+    /// The same for steps that are made as a part of a departure, such as those of a boot: whatever phase they
+    /// enter, the node is shown as leaving.
+    #[must_use]
+    pub fn while_leaving(&self, part: &'static str) -> Self {
+        Self { part_of_leaving: Some(part), ..self.clone() }
+    }
+
+    fn as_part(&self, phase: Phase, doing: String) -> (Phase, String) {
+        match self.part_of_leaving {
+            Some(part) if doing.starts_with(part) => (Phase::Leaving, doing),
+            Some(part) => (Phase::Leaving, format!("{part}: {doing}")),
+            None => (phase, doing),
+        }
+    }
+
+    fn is_news(&self, phase: Phase, doing: &str) -> bool {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.note(phase, doing, Instant::now())
+    }
+
+    /// The node is out, as `outcome` says. Tasks that were killed are named with it: the log, `skep status` and
+    /// `skep leave` must not call that a departure like any other.
+    pub fn leave(&self, outcome: &str) {
+        self.state.send_modify(|state| {
+            state.phase = Phase::Left;
+            state.since = OffsetDateTime::now_utc();
+            let killed = state.killed.len();
+            state.doing = state.outcome(outcome);
+            let phase = Phase::Left.as_str();
+            if killed == 0 && state.grace_unknown.is_empty() {
+                tracing::info!(target: "skep::node", phase, killed, "{}", state.doing);
+            } else {
+                tracing::warn!(target: "skep::node", phase, killed, "{}", state.doing);
+            }
+        });
+    }
+
+    /// Records a fact beside the phase.
+    pub fn update(&self, change: impl FnOnce(&mut NodeState)) {
+        self.state.send_modify(change);
+    }
+
+    /// Says why the node is to get no tasks although it stays, or that it may have some (again).
+    pub fn hold_scheduling(&self, why: Option<SchedulingHold>) {
+        self.state.send_if_modified(|state| {
+            if state.scheduling_hold == why {
+                return false;
+            }
+            match why {
+                Some(why) => tracing::warn!(target: "skep::node", "{}", why.explain()),
+                None => tracing::info!(target: "skep::node", "may have tasks again"),
+            }
+            state.scheduling_hold = why;
+            true
+        });
+    }
+
+    /// Says whether Auto Scaling was asked to replace this host.
+    pub fn set_given_up(&self, is_given_up: bool) {
+        self.state.send_if_modified(|state| {
+            std::mem::replace(&mut state.is_given_up, is_given_up) != is_given_up
+        });
+    }
+
+    /// Says whether a group has this instance, by the metadata.
+    pub fn set_detached(&self, is_detached: bool) {
+        self.state.send_if_modified(|state| {
+            if state.is_detached == is_detached {
+                return false;
+            }
+            if is_detached {
+                tracing::warn!(
+                    target: "skep::node",
+                    "detached from its Auto Scaling group: the node stays in the swarm, and no group replaces it"
+                );
+            } else {
+                tracing::info!(target: "skep::node", "attached to an Auto Scaling group again");
+            }
+            state.is_detached = is_detached;
+            true
+        });
+    }
+
+    /// Shows the departure as it is now: its deadline may come nearer.
+    pub fn set_departure(&self, departure: &Departure) {
+        self.state.send_if_modified(|state| {
+            let is_new = state.departure.as_ref() != Some(departure);
+            if is_new {
+                state.departure = Some(departure.clone());
+            }
+            is_new
+        });
+    }
+
+    /// Says until when the quorum can still be re-created here before this node leaves; `None` when that is over.
+    pub fn set_recovery_until(&self, until: Option<OffsetDateTime>) {
+        self.state
+            .send_if_modified(|state| std::mem::replace(&mut state.recovery_until, until) != until);
+    }
+
+    /// Shows how far the departure is.
+    pub fn set_progress(&self, progress: Progress) {
+        self.state.send_if_modified(|state| {
+            let is_new = state.progress.as_ref() != Some(&progress);
+            state.progress = Some(progress);
+            is_new
+        });
+    }
+
+    /// Shows what is to be made of the nodes that look dead.
+    pub fn set_verdicts(&self, verdicts: BTreeMap<String, String>) {
+        self.state.send_if_modified(|state| {
+            let is_new = state.verdicts != verdicts;
+            state.verdicts = verdicts;
+            is_new
+        });
+    }
+
+    /// Says what goes wrong beside the phase with what `who` looks after, or that nothing does (any more). To
+    /// be called with every attempt: the log has each text once.
+    pub fn trouble(&self, who: &'static str, what: Option<String>) {
+        let mut log = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        match log.note(who, what.as_deref(), Instant::now()) {
+            Some(Line::Trouble(text)) => tracing::warn!(target: "skep::node", "{text}"),
+            Some(Line::Resolved(text)) => {
+                tracing::info!(target: "skep::node", "resolved: {text}");
+            }
+            None => {}
+        }
+        self.show_trouble(who, what);
+    }
+
+    /// The same where whoever has found it has a line in the log.
+    pub fn show_trouble(&self, who: &'static str, what: Option<String>) {
+        self.state.send_if_modified(|state| state.set_trouble(who, what));
+    }
+
+    /// Says since when the quorum is lost, or that it is not (any more), or not this node's to know. The log
+    /// has a line when it begins and one when it ends.
+    pub fn set_quorum_lost(&self, since: Option<OffsetDateTime>) {
+        self.state.send_if_modified(|state| {
+            if state.quorum_lost_since.is_some() == since.is_some() {
+                return false;
+            }
+            if let Some(over) = state.quorum_lost() {
+                tracing::info!(target: "skep::node", "resolved: {over}");
+            }
+            state.quorum_lost_since = since;
+            let what = state.quorum_lost();
+            if let Some(what) = &what {
+                tracing::error!(target: "skep::node", "{what}");
+            }
+            state.set_trouble(QUORUM, what);
+            true
+        });
+    }
+
+    /// Follows the state.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<NodeState> {
+        self.state.subscribe()
+    }
+
+    /// The state now.
+    #[must_use]
+    pub fn now(&self) -> NodeState {
+        self.state.borrow().clone()
+    }
+}

@@ -1,0 +1,206 @@
+//! systemd-journal-upload: has it sent all that was in the journal when the flush began?
+//!
+//! With `--save-state`, as its unit has it, it writes the cursor of the last entry that the receiver has
+//! acknowledged to its state file, as `LAST_CURSOR=` (systemd-journal-upload(8)). A cursor's `i=` numbers
+//! the entries of one journald, whose id is `s=`, and `t=` is the wall clock
+//! (<https://systemd.io/JOURNAL_EXPORT_FORMATS/>, `sd_journal_get_cursor(3)`); so their difference is
+//! what is unsent.
+//!
+//! Both the journal and that file are for root alone: skep as its own user hears of them through
+//! `skep-journal-upload.socket`, once a second.
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::process::Stdio;
+
+use tokio::io::AsyncRead;
+use tokio::net::UnixStream;
+
+use super::journal;
+use super::progress::{Progress, Reading};
+use crate::common::flush_result::FlushResult;
+use crate::common::process::{self, Lines};
+
+/// Of `systemd/skep-journal-upload.socket`.
+const SOCKET: &str = "/run/skep-journal-upload.sock";
+/// What its service runs, too: the journal's last entry, then how far it was sent, again and again.
+const SCRIPT: &str = "journalctl --quiet --lines=1 --output=cat --show-cursor | tail -n 1; \
+                      while cat /var/lib/systemd/journal-upload/state; do sleep 1; done";
+const LAST: &str = "-- cursor: ";
+const SENT: &str = "LAST_CURSOR=";
+
+pub async fn wait(progress: &Progress) -> Result<FlushResult, String> {
+    // What is on the way to the journal counts, too.
+    let synced = journal::sync().await;
+    proven(synced, sent(progress).await)
+}
+
+/// What is sent of a journal that could not be synced proves nothing about what was on the way to it.
+fn proven(
+    synced: Result<FlushResult, String>,
+    sent: Result<FlushResult, String>,
+) -> Result<FlushResult, String> {
+    match (synced, sent) {
+        (Err(problem), Ok(FlushResult::Done)) => {
+            Err(format!("sent what the journal showed, but it could not be synced: {problem}"))
+        }
+        (_, sent) => sent,
+    }
+}
+
+async fn sent(progress: &Progress) -> Result<FlushResult, String> {
+    if nix::unistd::geteuid().is_root() {
+        let mut child = process::command("sh")
+            .args(["-c", &format!("exec 2>&1; {SCRIPT}")])
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("sh: {error}"))?;
+        let Some(stdout) = child.stdout.take() else { return Err("sh: no output".to_owned()) };
+        follow(stdout, progress).await
+    } else {
+        by_socket(SOCKET.as_ref(), progress).await
+    }
+}
+
+async fn by_socket(socket: &Path, progress: &Progress) -> Result<FlushResult, String> {
+    match UnixStream::connect(socket).await {
+        Ok(stream) => follow(stream, progress).await,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            Err(format!("{}: {error}; it is part of skep's package", socket.display()))
+        }
+        Err(error) => Err(format!("{}: {error}", socket.display())),
+    }
+}
+
+/// Reads until the shipper has sent the entry that was the last one at the start.
+async fn follow(
+    source: impl AsyncRead + Unpin,
+    progress: &Progress,
+) -> Result<FlushResult, String> {
+    let mut lines = Lines::new(Some(source));
+    let mut last: Option<Cursor> = None;
+    let mut complaint = "no answer".to_owned();
+    while let Some(line) = lines.next().await {
+        if let Some(cursor) = line.strip_prefix(LAST) {
+            last = Some(Cursor::parse(cursor)?);
+        } else if let Some(cursor) = line.strip_prefix(SENT) {
+            let Some(last) = &last else { return Err("the journal shows no entry".to_owned()) };
+            let unsent = Cursor::parse(cursor)?.behind(last);
+            progress.say(Reading { unsent, ..Reading::default() });
+            if unsent == Some(0) {
+                return Ok(FlushResult::Done);
+            }
+        } else if !line.is_empty() && !line.starts_with('#') {
+            complaint = line;
+        }
+    }
+    Err(complaint)
+}
+
+/// Where in the journal an entry is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Cursor {
+    /// The series in which `number` counts.
+    series: String,
+    number: u64,
+    /// Microseconds since 1970.
+    at: u64,
+}
+
+impl Cursor {
+    fn parse(text: &str) -> Result<Self, String> {
+        let field = |name: &str| {
+            let fields = text.trim().split(';').filter_map(|field| field.split_once('='));
+            fields.into_iter().find(|(own, _)| *own == name).map(|(_, value)| value)
+        };
+        let number = |name| field(name).and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        match (field("s"), number("i"), number("t")) {
+            (Some(series), Some(number), Some(at)) => {
+                Ok(Self { series: series.to_owned(), number, at })
+            }
+            _ => Err(format!("\"{}\" is no cursor of the journal", text.trim())),
+        }
+    }
+
+    /// How many entries it lacks to `last`; unknown across two journals, but for the clock.
+    fn behind(&self, last: &Self) -> Option<u64> {
+        if self.series == last.series {
+            Some(last.number.saturating_sub(self.number))
+        } else {
+            (self.at >= last.at).then_some(0)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::common::state::StateHandle;
+
+    const AT_9: &str = "s=ab;i=9;b=1;m=5;t=64b;x=1";
+    const AT_10: &str = "s=ab;i=10;b=1;m=6;t=64c;x=2";
+
+    /// What came of it, and how many it says are unsent.
+    async fn followed(text: String) -> (Result<FlushResult, String>, Option<u64>) {
+        let state = StateHandle::default();
+        let progress = Progress::begin(&state, "journal-upload");
+        let outcome = follow(text.as_bytes(), &progress).await;
+        (outcome, state.now().flush[0].unsent)
+    }
+
+    #[tokio::test]
+    async fn it_waits_for_the_entry_that_was_the_last_one_at_the_start() {
+        let state = |cursor: &str| format!("# This is private data.\n{SENT}{cursor}\n");
+        let behind = format!("{LAST}{AT_10}\n{}", state(AT_9));
+        let (outcome, unsent) = followed(behind.clone()).await;
+        assert_eq!((outcome, unsent), (Err("no answer".into()), Some(7)));
+        assert_eq!(followed(behind + &state(AT_10)).await, (Ok(FlushResult::Done), Some(0)));
+    }
+
+    #[tokio::test]
+    async fn across_journals_only_the_clock_counts() {
+        let state = |cursor: &str| format!("{LAST}{AT_10}\n{SENT}{cursor}\n");
+        let older = "s=cd;i=ff;b=0;m=5;t=64b;x=1";
+        assert_eq!(followed(state(older)).await.1, None);
+        let newer = "s=cd;i=1;b=0;m=5;t=64c;x=1";
+        assert_eq!(followed(state(newer)).await, (Ok(FlushResult::Done), Some(0)));
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_is_said() {
+        for (text, problem) in [
+            (String::new(), "no answer"),
+            (format!("{LAST}{AT_9}\ncat: state: No such file or directory\n"), "No such file"),
+            (format!("{SENT}{AT_9}\n"), "no entry"),
+            (format!("{LAST}{AT_9}\n{SENT}s=x;i=zz\n"), "\"s=x;i=zz\" is no cursor"),
+            ("\u{1}\u{2}".repeat(9), "\u{1}\u{2}"),
+        ] {
+            let (outcome, _) = followed(text).await;
+            assert!(outcome.as_ref().is_err_and(|said| said.contains(problem)), "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn a_journal_that_could_not_be_synced_may_hold_more() {
+        let done = || Ok(FlushResult::Done);
+        assert_eq!(proven(done(), done()), done());
+        assert_eq!(proven(Ok(FlushResult::NotHere), done()), done());
+        assert!(proven(Err("refused".into()), done()).unwrap_err().ends_with("synced: refused"));
+        assert_eq!(proven(Err("refused".into()), Err("gone".into())), Err("gone".into()));
+    }
+
+    /// skep's own user gets from the socket what root gets from the script.
+    #[test]
+    fn the_service_runs_the_same_script() {
+        let service = include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/systemd/skep-journal-upload@.service"
+        ));
+        assert!(service.contains(&format!("'{SCRIPT}'")), "{SCRIPT}");
+        let socket = include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/systemd/skep-journal-upload.socket"
+        ));
+        assert!(socket.contains(&format!("ListenStream={SOCKET}\n")));
+    }
+}

@@ -1,0 +1,269 @@
+//! One step of a boot, done. Every write is conditional or harmless to repeat.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::BootError;
+use super::decide::{Refusal, Step};
+use super::demotion_request::TAKEN_OUT;
+use super::join::{self, Joining};
+use super::recreate;
+use crate::clients::docker::{
+    CLUSTER_LABEL, Cluster, GENERATION_LABEL, InitSpec, RECOVERED_LABEL, Stop, SwarmError,
+    SwarmErrorKind,
+};
+use crate::clients::ledger::{Charter, CharterPhase, DemotionRequest, Traces};
+use crate::common::instance::{Membership, Role};
+use crate::common::state::Phase;
+use crate::lifecycle::notices::Notices;
+use crate::node::{Node, Unlocking, publish_again, store, unlock};
+
+/// The first pauses between two looks: a founder needs about a second, and nobody should miss it by
+/// another one.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// So many of them; then the pauses grow.
+const SHORT_PAUSES: u32 = 12;
+/// The longest: 1,000 waiting nodes read the charter no more than this often.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+
+/// The tasks of a swarm that is given up have this long to end: no deadline presses, but the node
+/// is of no use until they have.
+const TASKS_GRACE: Duration = Duration::from_secs(60);
+/// What Docker needs to kill those that go on after it.
+const KILLED_WITHIN: Duration = Duration::from_secs(10);
+
+/// What one round leaves for the next: how long to pause, and where joining failed.
+#[derive(Default)]
+pub struct Progress {
+    pauses: u32,
+    pub joining: Joining,
+}
+
+impl Progress {
+    /// Waits a little, longer each time, with jitter so that a fleet does not move in step. A
+    /// notice ends the wait.
+    pub async fn pause(&mut self, notices: &Notices) {
+        let growth = 2u32.saturating_pow(self.pauses.saturating_sub(SHORT_PAUSES).min(8));
+        let longest = LONGEST_PAUSE.min(FIRST_PAUSE * growth);
+        self.pauses = self.pauses.saturating_add(1);
+        let pause = longest.mul_f64(0.5 + 0.5 * fastrand::f64());
+        let _ = tokio::time::timeout(pause, notices.given()).await;
+    }
+
+    /// The next pause is short again.
+    pub fn moved(&mut self) {
+        self.pauses = 0;
+    }
+}
+
+/// What follows a step.
+pub enum Next {
+    In(Membership),
+    LookAtOnce,
+    Pause,
+}
+
+/// Does the step.
+pub async fn act(node: &Node, step: Step, progress: &mut Progress) -> Result<Next, BootError> {
+    match step {
+        Step::Ready(membership) => return Ok(Next::In(membership)),
+        Step::Refuse(refusal) => return Err(refusal.into()),
+        Step::Wait { why } => {
+            let finding = progress.joining.absence_tracker.finding();
+            node.state.enter(Phase::Booting, format!("waiting for {why}{finding}"));
+            return Ok(Next::Pause);
+        }
+        Step::Claim { seen, traces } => claim(node, seen.as_ref(), &traces).await?,
+        Step::Init { claim } => init(node, &claim).await?,
+        Step::Mark { claim } => mark(node, &claim).await?,
+        Step::Recreate { claim } => recreate::recreate(node, &claim, init_spec(node)).await?,
+        Step::Publish { claim, membership } => {
+            if !publish(node, &claim, &membership).await? {
+                return Ok(Next::Pause);
+            }
+        }
+        Step::PublishAgain { membership } => drop(publish_again(node, &membership, None).await?),
+        Step::Join { charter } => {
+            if !join::join(node, &charter, &mut progress.joining).await? {
+                return Ok(Next::Pause);
+            }
+        }
+        Step::Discard { why } => {
+            node.state.enter(Phase::Booting, format!("leaving by force: {why}"));
+            node.swarm.leave(true).await?;
+        }
+        Step::Unlock { generation } => {
+            if let Unlocking::Waiting(why) = unlock(node, generation).await? {
+                node.state.enter(Phase::Booting, why);
+                return Ok(Next::Pause);
+            }
+        }
+        Step::AskOut { node_id, why } => {
+            tracing::error!(node = node_id, "{why}: the other managers are asked to take it out");
+            let now = OffsetDateTime::now_utc();
+            let request = DemotionRequest::new(&node.instance.id, &node_id, why, now);
+            node.ledger.request_demotion(&request).await?;
+        }
+        Step::LeaveStale { by_force, why } => leave_stale(node, by_force, why).await?,
+    }
+    Ok(Next::LookAtOnce)
+}
+
+async fn claim(node: &Node, seen: Option<&Charter>, traces: &Traces) -> Result<(), BootError> {
+    node.state.enter(Phase::Booting, "claiming the right to found the swarm");
+    let now = OffsetDateTime::now_utc();
+    let lease = node.settings.boot.lease;
+    match node.ledger.claim_charter(seen, traces, &node.instance.id, now, lease).await? {
+        Some(claim) => {
+            if let Some(lost) = seen.filter(|seen| seen.phase == CharterPhase::Open) {
+                tracing::error!(
+                    swarm_id = lost.swarm_id,
+                    generation = lost.generation,
+                    "no manager is left by Auto Scaling's word, and none answers: services, secrets, configs and networks of this swarm are lost with it"
+                );
+            }
+            if seen.is_none() && traces.highest > 0 {
+                tracing::error!(
+                    swarms = ?traces.swarms,
+                    generation = traces.highest,
+                    "the charter is missing; by Auto Scaling's word no manager is left that has a row in the ledger, and none answers: services, secrets, configs and networks of these swarms are lost"
+                );
+            }
+            tracing::info!(generation = claim.generation, "founding the swarm");
+        }
+        None => tracing::info!("another manager was first"),
+    }
+    Ok(())
+}
+
+/// No manager of the swarm that this node belongs to can drain it here: its tasks get their grace
+/// from the node itself.
+pub async fn leave_stale(node: &Node, by_force: bool, why: &str) -> Result<(), BootError> {
+    node.state.enter(Phase::Booting, format!("leaving the swarm: {why}"));
+    if by_force && node.role == Role::Manager && why != TAKEN_OUT {
+        tracing::error!(
+            "this manager is fenced out: what the swarm that it leaves still holds is lost"
+        );
+    }
+    let mut tasks = node.swarm.fetch_containers().await?;
+    tasks.retain(|container| container.task_id.is_some());
+    let patience = TASKS_GRACE + KILLED_WITHIN;
+    let stops = node.swarm.stop_containers(&tasks, Some(TASKS_GRACE), patience).await?;
+    let stopped = stops.iter().filter(|stop| **stop == Stop::Stopped).count();
+    tracing::info!(stopped, not_yet = stops.len() - stopped, "containers stopped");
+    node.swarm.leave(by_force).await?;
+    Ok(())
+}
+
+async fn init(node: &Node, claim: &Charter) -> Result<(), BootError> {
+    node.state.enter(Phase::Booting, "founding the swarm");
+    let labels = labels(node, claim);
+    match node.swarm.init(InitSpec { labels, ..init_spec(node) }).await {
+        Ok(()) => Ok(()),
+        // An earlier call of ours got through.
+        Err(error) if error.kind == SwarmErrorKind::AlreadyInSwarm => Ok(()),
+        Err(error) => Err(init_failed(error)),
+    }
+}
+
+/// What Docker's settings exclude has a remedy of its own.
+fn init_failed(error: SwarmError) -> BootError {
+    match error.kind {
+        SwarmErrorKind::LiveRestore => Refusal::LiveRestore.into(),
+        SwarmErrorKind::NftablesFirewall => Refusal::NftablesFirewall.into(),
+        _ => error.into(),
+    }
+}
+
+fn labels(node: &Node, claim: &Charter) -> HashMap<String, String> {
+    HashMap::from([
+        (CLUSTER_LABEL.to_owned(), node.cluster.clone()),
+        (GENERATION_LABEL.to_owned(), claim.generation.to_string()),
+    ])
+}
+
+/// Does the second step of Docker's init, which sets labels and autolock.
+async fn mark(node: &Node, claim: &Charter) -> Result<(), BootError> {
+    node.state.enter(Phase::Booting, "labelling the swarm");
+    tracing::warn!(
+        generation = claim.generation,
+        "Docker's init ended before it labelled the swarm that it had made under this node's claim: labelling it now"
+    );
+    let autolock = Some(node.settings.swarm.autolock);
+    Ok(node.swarm.label_swarm(&labels(node, claim), autolock).await?)
+}
+
+fn init_spec(node: &Node) -> InitSpec {
+    let swarm = &node.settings.swarm;
+    InitSpec {
+        address: node.address,
+        address_pool: swarm.address_pool.iter().map(ToString::to_string).collect(),
+        subnet_size: swarm.subnet_size.into(),
+        labels: HashMap::new(),
+        availability: node.join_availability(),
+        autolock: swarm.autolock,
+        force_new_cluster: false,
+    }
+}
+
+/// The unlock key, tokens and the first address before the charter: whoever sees it open can join,
+/// and come back after a restart. `false` where it must wait.
+async fn publish(node: &Node, claim: &Charter, membership: &Membership) -> Result<bool, BootError> {
+    if claim.is_recovery() && !recreate::strike_out_former(node, &membership.node_id, claim).await?
+    {
+        return Ok(false);
+    }
+    node.state.enter(Phase::Booting, "publishing the swarm");
+    let cluster = node.swarm.fetch_cluster().await?;
+    let generation = claim.generation;
+    let ca_digest = store(node, membership, &cluster.tokens).await?;
+    let now = OffsetDateTime::now_utc();
+    let swarm_id = &membership.swarm_id;
+    if node.ledger.publish_charter(claim, swarm_id, &ca_digest, now).await? {
+        tracing::info!(generation, swarm_id, "the swarm is open");
+        relabel(node, claim, &cluster).await;
+    } else {
+        tracing::warn!(generation, "the claim was taken over meanwhile");
+    }
+    Ok(true)
+}
+
+/// A swarm that goes on under another generation than it was founded under says so itself: its charter
+/// may be written again by it.
+async fn relabel(node: &Node, claim: &Charter, cluster: &Cluster) {
+    let mut labels = labels(node, claim);
+    if claim.is_recovery() {
+        labels.insert(RECOVERED_LABEL.to_owned(), claim.generation.to_string());
+    }
+    if labels.iter().all(|(key, value)| cluster.labels.get(key) == Some(value)) {
+        return;
+    }
+    if let Err(error) = node.swarm.label_swarm(&labels, None).await {
+        let error = crate::common::errors::chain(&error);
+        tracing::warn!("the swarm's labels still name its earlier generation: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_dockers_settings_exclude_is_refused_with_the_setting_to_change() {
+        let failed = |kind| {
+            let message = "incompatible with swarm mode".to_owned();
+            init_failed(SwarmError { operation: "init the swarm", kind, message })
+        };
+        for (kind, setting) in [
+            (SwarmErrorKind::LiveRestore, "\"live-restore\": false"),
+            (SwarmErrorKind::NftablesFirewall, "\"firewall-backend\": \"iptables\""),
+        ] {
+            let error = failed(kind);
+            assert!(matches!(error, BootError::Refused(_)), "{error:?}");
+            assert!(error.to_string().contains(setting), "{error}");
+        }
+        assert!(matches!(failed(SwarmErrorKind::Other), BootError::Swarm(_)));
+    }
+}

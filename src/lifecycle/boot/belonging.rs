@@ -1,0 +1,95 @@
+//! Which swarm this node belongs to, by Docker, its certificate, its row and the charter. Pure.
+
+use super::types::{Observed, Refusal, Step};
+use crate::clients::docker::LocalNode;
+use crate::clients::ledger::{Charter, Member, MemberState};
+use crate::common::fact::Fact;
+
+pub(super) const OFF_THE_LIST: &str = "the managers have taken this node off their list";
+pub(super) const OLDER_GENERATION: &str = "the charter names the swarm of a later generation";
+const LEADER_TO_KNOW: &str = "Docker to say whether the swarm that this manager is in has a leader, since the charter names a later one";
+
+/// Which swarm Docker is in: by its own word or its certificate, else by this node's row.
+pub(super) fn swarm_of(seen: &Observed) -> Option<&String> {
+    let by_row = || seen.member.as_ref().filter(|_| is_row_ours(seen))?.swarm_id.as_ref();
+    seen.local.swarm_id.as_ref().or_else(by_row)
+}
+
+/// The row of a skep that did not write the swarm's id says the generation at least.
+pub(super) fn is_in(seen: &Observed, charter: &Charter, swarm_id: &str) -> bool {
+    match swarm_of(seen) {
+        Some(own) => own == swarm_id,
+        None => {
+            is_row_ours(seen)
+                && seen.member.as_ref().is_some_and(|row| row.generation == charter.generation)
+        }
+    }
+}
+
+/// Was the node that Docker says this is put into the ledger by this instance?
+pub(super) fn is_row_ours(seen: &Observed) -> bool {
+    names(seen.member.as_ref(), &seen.local)
+}
+
+/// Does this instance's row name the node that Docker says this is?
+pub(super) fn names(row: Option<&Member>, local: &LocalNode) -> bool {
+    row.is_some_and(|row| Some(&row.node_id) == local.node_id.as_ref())
+}
+
+/// The managers have taken this very node off the list, which Docker here does not hear of.
+pub(super) fn is_removed(seen: &Observed) -> bool {
+    let is_marked = seen.member.as_ref().is_some_and(|row| row.state == MemberState::Removed);
+    is_marked && is_row_ours(seen) && !seen.local.is_manager
+}
+
+/// This node is in a swarm that the cluster has given up, by the charter's word, or by its own row:
+/// it joined under an earlier charter, and another swarm.
+pub(super) fn is_of_the_past(seen: &Observed, charter: &Charter) -> bool {
+    let own = swarm_of(seen);
+    let is_earlier = seen.member.as_ref().is_some_and(|row| row.generation < charter.generation);
+    let is_another = own.is_some() && own != charter.swarm_id.as_ref();
+    charter.has_given_up(own) || is_row_ours(seen) && is_earlier && is_another
+}
+
+/// A manager leaves by force only where its swarm has no leader: one that has may have a quorum, and
+/// counts on this manager.
+pub(super) fn leave_the_past(seen: &Observed, charter: &Charter, is_unsettled: bool) -> Step {
+    let may_be_manager = seen.local.is_manager || is_unsettled;
+    match seen.has_leader {
+        _ if !may_be_manager => Step::LeaveStale { by_force: false, why: OLDER_GENERATION },
+        Fact::No => Step::LeaveStale { by_force: true, why: OLDER_GENERATION },
+        Fact::Yes => two_swarms(charter),
+        Fact::CannotTell => Step::Wait { why: LEADER_TO_KNOW.to_owned() },
+    }
+}
+
+/// Nobody but the operator can say which of the two swarms is to go.
+pub(super) fn two_swarms(charter: &Charter) -> Step {
+    let swarm_id = charter.swarm_id.as_deref().unwrap_or_default();
+    let generation = charter.generation;
+    Step::Wait {
+        why: format!(
+            "the operator: the swarm that this node is in is this cluster's and lives, but the charter names {swarm_id} as generation {generation}; leave the swarm that is not needed"
+        ),
+    }
+}
+
+pub(super) fn not_sound(local: &LocalNode) -> String {
+    if local.error.is_empty() {
+        "a manager to be connected".into()
+    } else {
+        format!("Docker to recover: {}", local.error)
+    }
+}
+
+/// Nobody can tell which node this is.
+pub(super) fn unreadable(error: &str) -> Step {
+    Step::Wait {
+        why: format!("the node certificate, which alone says which node this is: {error}"),
+    }
+}
+
+pub(super) fn foreign(local: &LocalNode) -> Step {
+    let swarm_id = local.swarm_id.clone().unwrap_or_else(|| "its id cannot be read".into());
+    Step::Refuse(Refusal::ForeignSwarm { swarm_id })
+}

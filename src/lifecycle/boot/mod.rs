@@ -1,0 +1,371 @@
+//! From a machine to a member: found the swarm, or find it and join.
+//!
+//! Guarantees: [`boot`] returns a [`Membership`] only for an active node of the charter's swarm
+//! with a manager connected; of several founders exactly one is published; a swarm that bears no
+//! mark of this cluster is never touched. Every step may be killed and repeated: each round looks
+//! afresh at Docker and the ledger.
+
+mod absence;
+mod act;
+mod belonging;
+mod decide;
+mod demotion_request;
+mod join;
+mod lost_swarm;
+mod observe;
+mod preflight;
+mod recreate;
+#[cfg(test)]
+pub(crate) mod tests;
+mod types;
+mod unsettled;
+mod user_data;
+
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::time::Instant;
+
+use crate::clients::docker::{LocalNode, LocalState, SwarmError, SwarmErrorKind};
+use crate::clients::ledger::{Charter, LedgerError};
+use crate::clients::secrets::{MalformedToken, SecretsError};
+use crate::common::instance::Membership;
+use crate::common::state::Phase;
+use crate::lifecycle::notices::Notices;
+use crate::node::{Node, NodeError};
+use crate::telemetry::metrics::Stopwatch;
+
+pub use absence::{Absence, OwnMembers};
+use act::{Next, Progress};
+pub use decide::decide;
+use lost_swarm::AbsenceTracker;
+pub use preflight::{check_address, check_clock};
+pub use types::{Mark, Observed, OwnSwarm, Refusal, Step};
+pub use user_data::{finish_before_the_pool, remember_failed_start};
+
+/// For how long a refusal may only mean that a permission, a role or a table that was made just now is
+/// not visible yet, counted from the first such refusal. IAM is eventually consistent: most changes
+/// arrive within seconds, and Terraform's AWS provider waits up to two minutes for them. A minute
+/// covers what is usual, and a mistake that lasts is still reported soon.
+const CONSISTENCY_GRACE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Error)]
+pub enum BootError {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
+    #[error(transparent)]
+    Swarm(#[from] SwarmError),
+    #[error("Docker's own join token cannot be used")]
+    Token(#[from] MalformedToken),
+    #[error("not in the swarm within boot.deadline ({deadline:?}); at last {doing}")]
+    TooLate { deadline: Duration, doing: String },
+}
+
+impl From<NodeError> for BootError {
+    fn from(error: NodeError) -> Self {
+        match error {
+            NodeError::Ledger(error) => Self::Ledger(error),
+            NodeError::Secrets(error) => Self::Secrets(error),
+            NodeError::Swarm(error) => Self::Swarm(error),
+            NodeError::Token(error) => Self::Token(error),
+        }
+    }
+}
+
+/// What a failed round means for the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outlook {
+    /// It may pass: throttling, a time-out, Docker that is starting.
+    Passing,
+    /// It may be that what was set up just now is not visible yet.
+    MaybeNotYet,
+    Final,
+}
+
+impl BootError {
+    fn outlook(&self) -> Outlook {
+        match self {
+            Self::Refused(_) | Self::Token(_) | Self::TooLate { .. } => Outlook::Final,
+            Self::Ledger(error) if error.is_retryable() => Outlook::Passing,
+            Self::Secrets(error) if error.is_retryable() => Outlook::Passing,
+            // A token that was stored by hand may be mended by hand.
+            Self::Ledger(LedgerError::Aws(_)) | Self::Secrets(_) => Outlook::MaybeNotYet,
+            Self::Ledger(_) => Outlook::Final,
+            Self::Swarm(error) => match error.kind {
+                SwarmErrorKind::TooOld
+                | SwarmErrorKind::TooNew
+                | SwarmErrorKind::PermissionDenied
+                | SwarmErrorKind::LiveRestore
+                | SwarmErrorKind::NftablesFirewall => Outlook::Final,
+                _ => Outlook::Passing,
+            },
+        }
+    }
+}
+
+/// Since when nothing but such refusals has come.
+#[derive(Debug, Default)]
+struct NotVisibleYet {
+    since: Option<Instant>,
+}
+
+impl NotVisibleYet {
+    /// A round has failed: is another one worth its while?
+    fn may_go_on(&mut self, outlook: Outlook, now: Instant) -> bool {
+        match outlook {
+            Outlook::Passing => true,
+            Outlook::MaybeNotYet => now - *self.since.get_or_insert(now) < CONSISTENCY_GRACE,
+            Outlook::Final => false,
+        }
+    }
+
+    /// A round has succeeded: what is refused from now on is another matter.
+    fn end(&mut self) {
+        self.since = None;
+    }
+}
+
+/// Since when every look has found Docker neither in the swarm nor out of it, or in it and not sound.
+#[derive(Debug, Default)]
+struct Unsettled {
+    /// With whether Docker is in the swarm: a change begins anew.
+    since: Option<(bool, Instant)>,
+}
+
+impl Unsettled {
+    fn see(&mut self, local: &LocalNode, now: Instant) {
+        let is_in = local.state == LocalState::Active;
+        let is_unsettled = match local.state {
+            LocalState::Pending | LocalState::Error => true,
+            LocalState::Active => !local.is_sound(),
+            LocalState::Inactive | LocalState::Locked => false,
+        };
+        let before = self.since.filter(|(was_in, _)| *was_in == is_in);
+        self.since = is_unsettled.then(|| before.unwrap_or((is_in, now)));
+    }
+
+    fn end(&mut self) {
+        self.since = None;
+    }
+
+    fn lasted(&self, now: Instant) -> Duration {
+        self.since.map_or(Duration::ZERO, |(_, since)| now - since)
+    }
+}
+
+/// Takes this node into the charter's swarm, until `deadline`; `None` when a notice comes first.
+/// A step that has begun is seen to its end even then: a join that is not waited for would go on
+/// behind our back.
+///
+/// # Errors
+/// When nothing that skep may do helps, or time is up; what was begun and is ours alone is then
+/// undone by [`abandon`].
+pub async fn boot(
+    node: &Node,
+    notices: &Notices,
+    deadline: Instant,
+) -> Result<Option<Membership>, BootError> {
+    within(node, notices, deadline, async {
+        user_data::check(node).await?;
+        rounds(node, notices).await
+    })
+    .await
+}
+
+/// The same for a node that was a member already and has fallen out: what UserData has done does
+/// not matter any more.
+///
+/// # Errors
+/// As for [`boot`].
+pub async fn boot_again(
+    node: &Node,
+    notices: &Notices,
+    deadline: Instant,
+) -> Result<Option<Membership>, BootError> {
+    within(node, notices, deadline, rounds(node, notices)).await
+}
+
+async fn within(
+    node: &Node,
+    notices: &Notices,
+    deadline: Instant,
+    boot: impl Future<Output = Result<Option<Membership>, BootError>>,
+) -> Result<Option<Membership>, BootError> {
+    preflight::check(node, notices, deadline).await?;
+    node.state.enter(Phase::Booting, "looking for the swarm");
+    match tokio::time::timeout_at(deadline, boot).await {
+        Ok(result) => result,
+        Err(_) => Err(BootError::TooLate {
+            deadline: node.settings.boot.deadline,
+            doing: node.state.now().doing,
+        }),
+    }
+}
+
+async fn rounds(node: &Node, notices: &Notices) -> Result<Option<Membership>, BootError> {
+    let mut not_visible_yet = NotVisibleYet::default();
+    let mut progress = Progress::default();
+    let mut unsettled = Unsettled::default();
+    let mut is_departure_known = false;
+    let mut stopwatch = Stopwatch::default();
+    stopwatch.enter("look");
+    while notices.now().is_none() {
+        let unsettled_for = unsettled.lasted(Instant::now());
+        let round = async {
+            // In one round trip: a departure that a crash has interrupted comes before joining.
+            let (seen, departure) = tokio::try_join!(
+                observe::observe(node, unsettled_for, &mut progress.joining.absence_tracker),
+                async {
+                    if is_departure_known {
+                        return Ok(None);
+                    }
+                    Ok(node.ledger.fetch_departure(&node.instance.id).await?)
+                }
+            )?;
+            let is_out = seen.local.state == LocalState::Inactive;
+            crate::lifecycle::leave::resume(node, notices, departure, is_out).await?;
+            is_departure_known = true;
+            if notices.now().is_some() {
+                return Ok(Next::LookAtOnce);
+            }
+            unsettled.see(&seen.local, Instant::now());
+            let step = decide(&node.instance.id, node.role, &seen);
+            stopwatch.enter(step.stage());
+            act::act(node, step, &mut progress).await
+        };
+        let round = round.await;
+        if round.is_ok() {
+            not_visible_yet.end();
+        }
+        match round {
+            Ok(Next::In(membership)) => return Ok(Some(membership)),
+            Ok(Next::LookAtOnce) => progress.moved(),
+            Ok(Next::Pause) => progress.pause(notices).await,
+            Err(error) => {
+                if !not_visible_yet.may_go_on(error.outlook(), Instant::now()) {
+                    return Err(error);
+                }
+                progress.joining.absence_tracker.interrupt();
+                // This round may not have looked: Docker may have been well meanwhile.
+                unsettled.end();
+                let problem = crate::common::errors::chain(&error);
+                node.state.enter(Phase::Booting, format!("trying again after: {problem}"));
+                progress.pause(notices).await;
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Goes on with this node's own claim to re-create the quorum, until that is done; for a node that is leaving,
+/// where nothing else that a boot does may be done. `None` when the claim is no longer this node's, or something
+/// other than time is needed. It repeats what may pass: the caller bounds it.
+pub async fn finish_recovery(node: &Node) -> Option<Membership> {
+    let nobody = Notices::default();
+    let mut progress = Progress::default();
+    loop {
+        let round = async {
+            let seen =
+                observe::observe(node, Duration::ZERO, &mut progress.joining.absence_tracker)
+                    .await?;
+            let is_claim = |it: &Charter| it.is_recovery() && it.is_claimed_by(&node.instance.id);
+            let is_ours = seen.charter.as_ref().is_some_and(is_claim);
+            match decide(&node.instance.id, node.role, &seen) {
+                Step::Ready(membership) => Ok(Some(Next::In(membership))),
+                step @ (Step::Recreate { .. } | Step::Publish { .. } | Step::Wait { .. })
+                    if is_ours =>
+                {
+                    act::act(node, step, &mut progress).await.map(Some)
+                }
+                step => {
+                    tracing::warn!("the quorum cannot be re-created here: {step:?}");
+                    Ok(None)
+                }
+            }
+        };
+        match round.await {
+            Ok(Some(Next::In(membership))) => return Some(membership),
+            Ok(Some(Next::LookAtOnce)) => progress.moved(),
+            Ok(Some(Next::Pause)) => progress.pause(&nobody).await,
+            Ok(None) => return None,
+            Err(error) => {
+                let problem = crate::common::errors::chain(&error);
+                if error.outlook() == Outlook::Final {
+                    tracing::error!("the quorum cannot be re-created here: {problem}");
+                    return None;
+                }
+                node.state.enter(Phase::Booting, format!("trying again after: {problem}"));
+                progress.pause(&nobody).await;
+            }
+        }
+    }
+}
+
+/// Leaves a swarm of which this worker reaches no manager that its Docker knows, with its tasks' grace, to join it
+/// anew; `why` is the evidence. What fails is repeated, since a boot would take a node whose tasks are stopped
+/// and that has not left for one that is well. `false` where a notice comes first: the departure then stops the
+/// tasks, flushes and leaves.
+pub async fn leave_stranded(node: &Node, notices: &Notices, why: &str) -> bool {
+    let leave = async {
+        let mut progress = Progress::default();
+        while let Err(error) = act::leave_stale(node, false, why).await {
+            let problem = crate::common::errors::chain(&error);
+            node.state.enter(Phase::Booting, format!("leaving the swarm again after: {problem}"));
+            progress.pause(notices).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = notices.given() => false,
+        () = leave => true,
+    }
+}
+
+/// Looks once, without doing anything: what skep can do nothing about, if that is so.
+///
+/// # Errors
+/// When the ledger or Docker fails.
+pub async fn look(node: &Node) -> Result<Option<Refusal>, BootError> {
+    let seen = observe::observe(node, Duration::ZERO, &mut AbsenceTracker::default()).await?;
+    Ok(match decide(&node.instance.id, node.role, &seen) {
+        Step::Refuse(refusal) => Some(refusal),
+        _ => None,
+    })
+}
+
+/// Undoes what a boot that ends without membership has begun and what is ours alone: the claim,
+/// and a swarm that was never published.
+///
+/// # Errors
+/// When the ledger or Docker fails: the lease then ends by itself.
+pub async fn abandon(node: &Node) -> Result<(), BootError> {
+    let seen = observe::observe(node, types::SETTLE_TIME, &mut AbsenceTracker::default()).await?;
+    if seen.charter.as_ref().is_some_and(Charter::is_recovery) {
+        // Not a swarm that never was: its next start goes on with it.
+        return Ok(());
+    }
+    if is_never_published(&node.instance.id, &seen) {
+        tracing::info!("giving up the swarm that was never published");
+        node.swarm.leave(true).await?;
+        // Written before the charter opens; nobody can join here.
+        node.ledger.delete_member(node.role, &node.instance.id).await?;
+    }
+    if let Some(claim) = seen.charter.filter(|charter| charter.is_claimed_by(&node.instance.id)) {
+        tracing::info!(generation = claim.generation, "giving back the right to found the swarm");
+        node.ledger.release_charter(&claim).await?;
+    }
+    Ok(())
+}
+
+/// This node holds the claim, and founded the swarm under it, in which nobody else is. A charter that
+/// is missing proves nothing: it may have been deleted.
+fn is_never_published(me: &str, seen: &Observed) -> bool {
+    let claim = seen.charter.as_ref().filter(|charter| charter.is_claimed_by(me));
+    claim.zip(seen.own_swarm).is_some_and(|(claim, own)| {
+        own.is_ours() && own.is_alone && own.generation == Some(claim.generation)
+    })
+}

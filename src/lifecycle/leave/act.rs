@@ -1,0 +1,352 @@
+//! One step of a departure, done. Every write is conditional or harmless to repeat.
+
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::time::Instant;
+
+use super::budget::Budget;
+use super::decide::{Observed, Outcome, Step};
+use super::failed_attempts::Failing;
+use super::memory::Memory;
+use crate::clients::docker::{LocalState, Stop, SwarmError, TaskContainer};
+use crate::clients::ledger::{DepartureRow, DepartureState, LedgerError, MemberState};
+use crate::common::event::Event;
+use crate::common::instance::{Departure, Membership, Role};
+use crate::common::state::Phase;
+use crate::manager::demotion::{self, Demotion};
+use crate::node::Node;
+
+/// A refusal comes at once; a container that has not stopped by then is waited for between the looks.
+const STOP_ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Error)]
+pub enum LeaveError {
+    #[error(transparent)]
+    Swarm(#[from] SwarmError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error("{what} of the departure was given up: no answer within {limit:?}")]
+    Silent { what: &'static str, limit: Duration },
+}
+
+/// What follows a step.
+pub enum Next {
+    Done(Outcome),
+    /// Something was done: what comes next may be due.
+    LookAtOnce,
+    /// It is somebody else's move.
+    Pause,
+}
+
+/// Does the step.
+pub async fn act(
+    node: &Node,
+    departure: &Departure,
+    budget: &Budget,
+    seen: &Observed,
+    step: Step,
+    memory: &mut Memory,
+) -> Result<Next, LeaveError> {
+    let say = |text: &str| node.state.enter(Phase::Leaving, text);
+    if !matches!(step, Step::Wait { .. } | Step::Demote { .. }) {
+        note_wait(node, seen, None).await;
+    }
+    match step {
+        Step::Done(outcome) => return Ok(Next::Done(outcome)),
+        Step::Wait { why } => {
+            wait(node, seen, &why).await;
+            return Ok(Next::Pause);
+        }
+        Step::Request => {
+            let membership = membership(node, seen, memory);
+            if seen.local.state == LocalState::Inactive {
+                let write = write_request(node, departure, &membership);
+                return say_left(node, budget, memory, write).await;
+            }
+            request(node, departure, &membership, memory).await?;
+        }
+        Step::DrainSelf => {
+            say("draining this node");
+            watched(&mut memory.drains, node.swarm.drain(node_id(seen))).await?;
+        }
+        Step::MarkDrained => {
+            if let Some(row) = &seen.row {
+                let advance = node.ledger.advance_departure(row, DepartureState::Drained);
+                watched(&mut memory.writes, advance).await?;
+            }
+        }
+        Step::StopTasks { why } => {
+            say(&format!("stopping the tasks here: {why}"));
+            let grace = budget.grace(Instant::now());
+            return stop(node, memory, Some(grace), |it| it.task_id.is_some()).await;
+        }
+        Step::StopStandalone => {
+            say("stopping the containers that no drain touches");
+            return stop(node, memory, None, |it| it.task_id.is_none() && !it.stops_after_flush)
+                .await;
+        }
+        Step::StopLate => {
+            say("stopping the containers that flushing needed");
+            return stop(node, memory, None, |it| it.stops_after_flush).await;
+        }
+        // It has a share of its own, and is no part of a round.
+        Step::Flush => {}
+        Step::Demote { in_turn } => {
+            demote(node, seen, in_turn).await?;
+            return Ok(Next::Pause);
+        }
+        Step::Leave if has_new_tasks(node, seen).await? => {}
+        Step::Leave => {
+            say("leaving the swarm");
+            node.swarm.leave(false).await?;
+            memory.leaves_behind(membership(node, seen, memory));
+        }
+        Step::LeaveUnsettled => {
+            say("leaving by force a swarm that this node never settled in");
+            node.swarm.leave(true).await?;
+        }
+        Step::LeaveLast => {
+            leave_last(node, seen).await?;
+            memory.leaves_behind(membership(node, seen, memory));
+        }
+        Step::MarkLeft => return say_left(node, budget, memory, mark_left(node, seen)).await,
+        Step::Stay => {
+            let is_taken_back = match &seen.row {
+                Some(row) => {
+                    watched(&mut memory.writes, node.ledger.take_departure_back(row)).await?
+                }
+                None => true,
+            };
+            if is_taken_back {
+                return Ok(Next::Done(Outcome::Stayed));
+            }
+        }
+    }
+    Ok(Next::LookAtOnce)
+}
+
+fn node_id(seen: &Observed) -> &str {
+    seen.local.node_id.as_deref().unwrap_or_default()
+}
+
+/// So long a departure can wait for it.
+const UNSTARTED_PATIENCE: Duration = Duration::from_secs(3);
+
+/// What Docker does not list or remove is killed when the node leaves, as without this.
+async fn remove_unstarted(node: &Node) {
+    let unstarted = node.swarm.fetch_unstarted_tasks().await;
+    let unstarted = unstarted.inspect_err(|error| tracing::debug!("{error}")).unwrap_or_default();
+    let removals = unstarted.iter().map(|task| async {
+        match node.swarm.remove_container(&task.id, false).await {
+            Ok(()) => tracing::info!(container = task.name, "removed a task that had not started"),
+            Err(error) => tracing::debug!("{error}"),
+        }
+    });
+    futures_util::future::join_all(removals).await;
+}
+
+/// A look may be seconds old where the ledger does not answer, and where no manager drains the node the swarm starts
+/// tasks here again: the next look sees them, and they get their grace. One that would start while the node leaves
+/// would be killed at once: it has done nothing yet, and is removed. Docker refuses that where it has started.
+async fn has_new_tasks(node: &Node, seen: &Observed) -> Result<bool, LeaveError> {
+    if seen.clock.stop_over {
+        return Ok(false);
+    }
+    if tokio::time::timeout(UNSTARTED_PATIENCE, remove_unstarted(node)).await.is_err() {
+        tracing::warn!("Docker does not remove the tasks that have not started");
+    }
+    let containers = node.swarm.fetch_containers().await?;
+    Ok(containers.iter().any(|container| container.task_id.is_some()))
+}
+
+/// As which node this host is a member: by Docker's word, where it has one.
+fn membership(node: &Node, seen: &Observed, memory: &Memory) -> Membership {
+    let known = memory.member.as_ref();
+    let node_id = seen.local.node_id.clone().or_else(|| known.map(|known| known.node_id.clone()));
+    Membership {
+        node_id: node_id.unwrap_or_default(),
+        swarm_id: seen.local.swarm_id.clone().unwrap_or_default(),
+        generation: known.map_or(0, |known| known.generation),
+        role: match seen.local.state {
+            LocalState::Inactive => node.role,
+            _ if seen.local.is_manager => Role::Manager,
+            _ => Role::Worker,
+        },
+    }
+}
+
+/// A node that is out only has to say so. It tries at every look: managers that do not know of it soon act for it,
+/// and take it for one that has died on the way. No try lasts beyond the deadline, or the node would be taken for
+/// one that has not left.
+async fn say_left(
+    node: &Node,
+    budget: &Budget,
+    memory: &mut Memory,
+    write: impl Future<Output = Result<(), LeaveError>>,
+) -> Result<Next, LeaveError> {
+    let written = tokio::time::timeout_at(budget.deadline, watched(&mut memory.writes, write));
+    match written.await {
+        Ok(Ok(())) => Ok(Next::LookAtOnce),
+        Ok(Err(LeaveError::Ledger(_))) | Err(_) => {
+            const DOING: &str = "waiting for the ledger to accept that this node has left";
+            node.state.enter(Phase::Leaving, DOING);
+            Ok(Next::Pause)
+        }
+        Ok(Err(error)) => Err(error),
+    }
+}
+
+/// Does the work, and remembers whether it has failed. Until it has succeeded it counts as failed: a step may be
+/// given up in its middle.
+async fn watched<T, E: std::error::Error>(
+    failing: &mut Failing,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    failing.set("no answer yet".to_owned());
+    let done = work.await;
+    match &done {
+        Ok(_) => failing.clear(),
+        Err(error) => failing.set(crate::common::errors::chain(error)),
+    }
+    done
+}
+
+/// Asks the managers to drain this node, in the ledger.
+///
+/// # Errors
+/// When DynamoDB fails.
+pub async fn request(
+    node: &Node,
+    departure: &Departure,
+    membership: &Membership,
+    memory: &mut Memory,
+) -> Result<(), LeaveError> {
+    node.state.enter(Phase::Leaving, "asking the managers to drain this node");
+    watched(&mut memory.writes, write_request(node, departure, membership)).await
+}
+
+async fn write_request(
+    node: &Node,
+    departure: &Departure,
+    membership: &Membership,
+) -> Result<(), LeaveError> {
+    let Membership { node_id, .. } = membership;
+    let mut row =
+        DepartureRow::request(&node.instance.id, node_id, node.role, departure, &node.boot_id);
+    row.group = node.group().cloned();
+    node.ledger.request_departure(&row).await?;
+    // Joiners and load balancers should not start with a node that goes.
+    let charter = node.ledger.fetch_charter().await?;
+    let generation = charter.map_or(membership.generation, |charter| charter.generation);
+    let membership = Membership { generation, ..membership.clone() };
+    node.record_member(&membership, MemberState::Leaving).await?;
+    Ok(())
+}
+
+/// Flushes the logs, within the share that flushing has. `is_blind`: tasks may still run, since Docker does not
+/// answer.
+pub async fn flush(node: &Node, departure: &Departure, until: Instant, is_blind: bool) {
+    node.state.enter(Phase::Leaving, "flushing the logs");
+    if !is_blind {
+        node.events.tell(Event::Drained, None);
+    }
+    crate::host::flush::run(node, departure, until).await;
+}
+
+/// Asks each container once: many take a second SIGTERM for impatience. Where none is left to be asked, they are
+/// waited for.
+async fn stop(
+    node: &Node,
+    memory: &mut Memory,
+    grace: Option<Duration>,
+    which: impl Fn(&TaskContainer) -> bool,
+) -> Result<Next, LeaveError> {
+    let mut containers = node.swarm.fetch_containers().await?;
+    containers
+        .retain(|container| which(container) && !memory.asked_to_stop.contains(&container.id));
+    if containers.is_empty() {
+        return Ok(Next::Pause);
+    }
+    // Before the answer: a round that is given up meanwhile has asked them all the same.
+    for container in &containers {
+        memory.asked_to_stop.insert(container.id.clone());
+        if container.task_id.is_some() {
+            memory.stopping.insert(container.id.clone(), container.name.clone());
+        }
+    }
+    // The stop continues in Docker. Meanwhile others may start, where no manager has been asked to drain the node:
+    // each is stopped at once, so that there is a moment without any.
+    let stops = node.swarm.stop_containers(&containers, grace, STOP_ANSWER_WITHIN).await?;
+    let stopped = stops.iter().filter(|stop| **stop == Stop::Stopped).count();
+    tracing::info!(stopped, not_yet = stops.len() - stopped, "containers stopped");
+    let refused = || containers.iter().zip(&stops).filter(|(_, stop)| **stop == Stop::Refused);
+    for (container, _) in refused() {
+        memory.asked_to_stop.remove(&container.id);
+        memory.stopping.remove(&container.id);
+    }
+    // Where Docker refuses them all, it is asked again after a pause.
+    Ok(if refused().count() < containers.len() { Next::LookAtOnce } else { Next::Pause })
+}
+
+async fn demote(node: &Node, seen: &Observed, in_turn: bool) -> Result<(), LeaveError> {
+    let demotion = if in_turn {
+        demotion::demote_under_lease(node, node_id(seen)).await?
+    } else {
+        demotion::demote(node, node_id(seen)).await?
+    };
+    match demotion {
+        Demotion::Accepted => node.state.enter(Phase::Leaving, "becoming a worker first"),
+        Demotion::HeldUp { waiting_for } => wait(node, seen, &waiting_for).await,
+    }
+    Ok(())
+}
+
+/// Says what this node waits for, in the ledger, too: any manager can show it there.
+async fn wait(node: &Node, seen: &Observed, why: &str) {
+    node.state.enter(Phase::Leaving, format!("waiting for {why}"));
+    note_wait(node, seen, Some(why)).await;
+}
+
+/// Only news is written, and a ledger that does not take it holds nobody up.
+async fn note_wait(node: &Node, seen: &Observed, why: Option<&str>) {
+    let Some(row) = seen
+        .row
+        .as_ref()
+        .filter(|row| row.state < DepartureState::Left && row.waiting_for.as_deref() != why)
+    else {
+        return;
+    };
+    if let Err(error) = node.ledger.note_wait(row, why).await {
+        tracing::debug!(
+            "writing down what is waited for: {}",
+            crate::common::errors::chain(&error)
+        );
+    }
+}
+
+async fn leave_last(node: &Node, seen: &Observed) -> Result<(), LeaveError> {
+    node.state.enter(Phase::Leaving, "leaving as the last manager: the swarm ends here");
+    tracing::error!(
+        swarm_id = seen.local.swarm_id,
+        "no other manager has come: services, secrets, configs and networks of this swarm are lost with it"
+    );
+    if let Some(charter) = node.ledger.fetch_charter().await?
+        && charter.swarm_id == seen.local.swarm_id
+    {
+        node.ledger.close_charter(&charter).await?;
+    }
+    node.swarm.leave(true).await?;
+    Ok(())
+}
+
+async fn mark_left(node: &Node, seen: &Observed) -> Result<(), LeaveError> {
+    node.ledger.delete_member(node.role, &node.instance.id).await?;
+    if let (Role::Manager, Some(row)) = (node.role, &seen.row) {
+        node.ledger.return_lease(&row.node_id).await?;
+    }
+    if let Some(row) = &seen.row {
+        node.ledger.advance_departure(row, DepartureState::Left).await?;
+    }
+    Ok(())
+}

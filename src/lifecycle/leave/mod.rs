@@ -1,0 +1,213 @@
+//! From a member to nobody: announce → drain → tasks have stopped → logs are flushed → (manager:
+//! demoted) → left → off the list.
+//!
+//! Guarantees: a raft member never leaves by force, unless it is the last manager; a swarm that is
+//! not this cluster's is not touched; flushing and leaving have a share of the deadline that
+//! draining cannot eat. Every step may be killed and repeated: each round looks afresh at Docker
+//! and the ledger. Assumes that some manager's skep reads the ledger; where none does, the node
+//! stops its tasks itself.
+
+mod act;
+mod budget;
+mod decide;
+mod failed_attempts;
+mod final_row;
+mod memory;
+mod observe;
+mod progress;
+#[cfg(test)]
+mod quorum_tests;
+mod recovery;
+mod resume;
+#[cfg(test)]
+mod tests;
+mod which_swarm;
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::common::instance::Departure;
+use crate::common::state::Phase;
+use crate::lifecycle::notices::{Notice, Notices};
+use crate::node::Node;
+use crate::telemetry::metrics::metrics;
+
+use act::{LeaveError, Next};
+pub use budget::Budget;
+pub use decide::{Blind, Clock, Observed, Outcome, Step, decide, decide_blind};
+pub use final_row::{forget_failure, record_end, record_failure};
+use memory::{Flush, Memory};
+use observe::Look;
+pub use resume::{is_interrupted, resume};
+pub use which_swarm::{Evidence, Lookup, judge};
+
+/// Between two looks. A departure lasts seconds to minutes; the leader looks once a second.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Docker and DynamoDB answer within milliseconds. A look or a step that takes longer is given up, and begun anew.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// Takes this node out of its swarm by the departure's deadline, which may come nearer meanwhile.
+/// A notice that is taken back meanwhile is forgotten where the node can still stay.
+pub async fn leave(node: &Node, notices: &Notices) -> Outcome {
+    let mut memory = Memory::new(Instant::now());
+    let mut news = notices.subscribe();
+    let mut is_first_round = true;
+    let outcome = loop {
+        // Not before the departure is in the ledger, so that managers do not act for a node whose skep lives.
+        if !is_first_round && recovery::is_due(node, &mut memory).await {
+            recovery::run(node, &mut memory, &mut news).await;
+        }
+        is_first_round = false;
+        let Notice { departure, is_withdrawn } = news.borrow_and_update().clone();
+        let Some(departure) = departure else { break Outcome::NothingToLeave };
+        node.state.set_departure(&departure);
+        let budget = budget_of(node, &departure, &mut memory);
+        let recovery = (!memory.is_recovery_over).then(|| progress::at(budget.drain_until));
+        node.state.set_recovery_until(recovery);
+        let mut pause = LOOK_INTERVAL;
+        match round(node, &departure, is_withdrawn, &budget, &mut memory, &mut news).await {
+            // It has been given again this moment: the next round asks anew.
+            Ok(Next::Done(Outcome::Stayed)) if !notices.forget() => continue,
+            Ok(Next::Done(outcome)) => break outcome,
+            Ok(Next::LookAtOnce) if Instant::now() < budget.deadline => {
+                memory.failures = 0;
+                continue;
+            }
+            Ok(_) => memory.failures = 0,
+            Err(error) => {
+                let problem = crate::common::errors::chain(&error);
+                node.state.enter(Phase::Leaving, format!("trying again after: {problem}"));
+                pause = pause_after(memory.failures);
+                memory.failures += 1;
+            }
+        }
+        // Nothing that does not answer may keep the node beyond its deadline.
+        if Instant::now() >= budget.deadline + LOOK_INTERVAL {
+            break Outcome::TooLate;
+        }
+        let pause = pause.min(budget.next_point(Instant::now()));
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = news.changed() => {}
+            // Kept for the look at it.
+            () = node.recovery_begun.notified() => node.recovery_begun.notify_one(),
+        }
+    };
+    node.state.set_recovery_until(None);
+    observe::stop_showing_trouble(node);
+    let reason = notices.now().map(|departure| departure.reason);
+    let outcome = reason.map_or(outcome, |reason| outcome.on_machine(reason, memory.has_left));
+    let killed = memory.all_killed(outcome);
+    for name in &killed {
+        tracing::warn!(container = name, "this task was killed without its grace");
+    }
+    metrics().tasks_killed(killed.len());
+    node.state.update(|state| state.killed = killed.into_iter().collect());
+    outcome
+}
+
+/// The first failures are followed by another round soon; an outage is not asked about twice a second.
+fn pause_after(failures: u32) -> Duration {
+    const LONGEST: Duration = Duration::from_secs(5);
+    LOOK_INTERVAL.saturating_mul(2u32.saturating_pow(failures.min(8))).min(LONGEST)
+}
+
+/// Looks, and takes one step.
+async fn round(
+    node: &Node,
+    departure: &Departure,
+    is_withdrawn: bool,
+    budget: &Budget,
+    memory: &mut Memory,
+    news: &mut watch::Receiver<Notice>,
+) -> Result<Next, LeaveError> {
+    let look = observe::observe(node, is_withdrawn, budget, memory);
+    let (step, seen) = match bounded("the look", look).await? {
+        Look::Blind(seen) => (decide_blind(&seen), None),
+        Look::Seen(seen) => {
+            let step = decide(node.role, &seen);
+            memory.stopwatch.enter(decide::stage(&seen, &step));
+            // How far the departure is can wait until the managers have been asked.
+            if step != Step::Request {
+                progress::show(node, budget, memory).await;
+            }
+            (step, Some(seen))
+        }
+    };
+    if step == Step::Flush {
+        flush(node, departure, budget, seen.is_none(), memory, news).await;
+        return Ok(Next::LookAtOnce);
+    }
+    match seen {
+        Some(seen) => {
+            bounded("the step", act::act(node, departure, budget, &seen, step, memory)).await?
+        }
+        None => bounded("the step", act_blind(node, departure, step, memory)).await?,
+    }
+}
+
+/// A single look or step never takes longer than [`LOOK_TIMEOUT`], so that the clock is always heeded.
+async fn bounded<T>(what: &'static str, work: impl Future<Output = T>) -> Result<T, LeaveError> {
+    let done = tokio::time::timeout(LOOK_TIMEOUT, work).await;
+    done.map_err(|_| LeaveError::Silent { what, limit: LOOK_TIMEOUT })
+}
+
+/// Flushing has a share of its own, which no other limit cuts. It ends earlier only where the deadline comes
+/// nearer meanwhile.
+async fn flush(
+    node: &Node,
+    departure: &Departure,
+    budget: &Budget,
+    is_blind: bool,
+    memory: &mut Memory,
+    news: &mut watch::Receiver<Notice>,
+) {
+    let mut until = budget.flush_until;
+    let flushing = act::flush(node, departure, until, is_blind);
+    tokio::pin!(flushing);
+    loop {
+        tokio::select! {
+            () = &mut flushing => break,
+            () = tokio::time::sleep_until(until + LOOK_INTERVAL) => {
+                tracing::warn!("flushing was ended: its share of the deadline is over");
+                break;
+            }
+            Ok(()) = news.changed() => {
+                if let Some(departure) = &news.borrow_and_update().departure {
+                    until = until.min(budget_of(node, departure, memory).flush_until);
+                }
+            }
+        }
+    }
+    memory.flush = if is_blind { Flush::Blind } else { Flush::Whole };
+}
+
+/// What can be done while Docker does not answer.
+async fn act_blind(
+    node: &Node,
+    departure: &Departure,
+    step: Step,
+    memory: &mut Memory,
+) -> Result<Next, LeaveError> {
+    match (step, memory.member.clone()) {
+        (Step::Done(outcome), _) => Ok(Next::Done(outcome)),
+        (Step::Request, Some(member)) => {
+            act::request(node, departure, &member, memory).await?;
+            Ok(Next::LookAtOnce)
+        }
+        (Step::Wait { why }, _) => {
+            node.state.enter(Phase::Leaving, format!("waiting for {why}"));
+            Ok(Next::Pause)
+        }
+        (step, _) => unreachable!("without Docker there is no {step:?}"),
+    }
+}
+
+fn budget_of(node: &Node, departure: &Departure, memory: &mut Memory) -> Budget {
+    let deadline = memory.instant_of(departure.deadline, OffsetDateTime::now_utc());
+    let settings = &node.settings.leave;
+    Budget::new(memory.start, deadline, settings.flush_share, settings.manager_patience)
+}

@@ -1,0 +1,359 @@
+//! Whose swarm Docker is in, and whether raft may count a node that is neither in it nor out of it.
+//!
+//! Guarantees: a swarm is another cluster's only where something names another swarm or another cluster. A charter,
+//! a row or a certificate that is missing or cannot be read proves nothing.
+
+use std::time::Duration;
+
+use crate::clients::docker::{CLUSTER_LABEL, Certified, LocalNode, LocalState};
+use crate::clients::ledger::Charter;
+use crate::common::fact::Fact;
+use crate::common::instance::{Membership, Role};
+use crate::node::Node;
+
+/// A leader answers within milliseconds; without one Docker may be silent for half a minute.
+const LEADER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a lookup has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup<T> {
+    /// This.
+    Found(T),
+    /// It was answered, and there is none.
+    Nothing,
+    /// It was not answered, or the answer cannot be read.
+    CannotTell,
+}
+
+impl<T, E> From<Result<Option<T>, E>> for Lookup<T> {
+    fn from(answer: Result<Option<T>, E>) -> Self {
+        match answer {
+            Ok(Some(found)) => Self::Found(found),
+            Ok(None) => Self::Nothing,
+            Err(_) => Self::CannotTell,
+        }
+    }
+}
+
+/// Where Docker is, as far as it and the ledger say.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// Is the swarm this cluster's?
+    pub ours: Fact,
+    /// The role in the certificate of a node that is neither in nor out. Docker's CA has signed it: raft counts
+    /// nobody who is no manager by it.
+    pub certified: Lookup<Role>,
+    /// Has such a node begun to join and never been a member?
+    pub is_joining: Fact,
+}
+
+/// What says whose the swarm is, beside Docker and the certificate on this host.
+#[derive(Clone, Debug)]
+pub struct Evidence {
+    pub charter: Lookup<Charter>,
+    /// On a manager: does the swarm's label name this cluster?
+    pub is_label_ours: Lookup<bool>,
+    /// Docker's id of the node in this instance's own row.
+    pub row: Lookup<String>,
+    /// Does a row say that this instance has begun to join and has never been Ready?
+    pub attempt: Fact,
+}
+
+impl Default for Evidence {
+    fn default() -> Self {
+        Self {
+            charter: Lookup::CannotTell,
+            is_label_ours: Lookup::CannotTell,
+            row: Lookup::CannotTell,
+            attempt: Fact::CannotTell,
+        }
+    }
+}
+
+impl Evidence {
+    fn is_row_of(&self, local: &LocalNode) -> bool {
+        matches!(&self.row, Lookup::Found(id) if Some(id) == local.node_id.as_ref())
+    }
+
+    /// Has the node that Docker here is begun to join, and never been Ready?
+    pub fn is_joining(&self, local: &LocalNode) -> Fact {
+        match &self.row {
+            Lookup::CannotTell => Fact::CannotTell,
+            _ if self.is_row_of(local) => Fact::No,
+            _ => self.attempt,
+        }
+    }
+}
+
+/// Looks where Docker is, and completes `local` by the certificate where Docker leaves out which node this is.
+/// `known` is what an earlier look has found while the node was active, or "cannot tell".
+pub async fn look(
+    node: &Node,
+    local: &mut LocalNode,
+    member: Option<&Membership>,
+    known: Fact,
+) -> Place {
+    let certified = if is_unsettled(local.state) {
+        certified_role(node, local).await
+    } else {
+        Lookup::CannotTell
+    };
+    let settled = |ours| Place { ours, certified, is_joining: Fact::No };
+    if known != Fact::CannotTell {
+        return settled(known);
+    }
+    if local.state == LocalState::Inactive || member.is_some_and(|it| is_joined(it, local)) {
+        return settled(Fact::Yes);
+    }
+    if is_unsettled(local.state) && certified == Lookup::CannotTell {
+        return Place { ours: Fact::CannotTell, certified, is_joining: Fact::CannotTell };
+    }
+    let evidence = gather(node, local).await;
+    let is_joining = evidence.is_joining(local);
+    Place { ours: judge(local, &evidence), certified, is_joining }
+}
+
+fn is_unsettled(state: LocalState) -> bool {
+    matches!(state, LocalState::Pending | LocalState::Error)
+}
+
+/// This process has joined the swarm as this very node.
+fn is_joined(member: &Membership, local: &LocalNode) -> bool {
+    Some(&member.node_id) == local.node_id.as_ref()
+        && local.swarm_id.as_ref().is_none_or(|id| *id == member.swarm_id)
+}
+
+/// Completes Docker's answer by the certificate on this host.
+async fn certified_role(node: &Node, local: &mut LocalNode) -> Lookup<Role> {
+    match node.swarm.complete_by_certificate(local).await {
+        Ok(Certified::As(role)) => Lookup::Found(role),
+        Ok(Certified::OfAnother) => Lookup::CannotTell,
+        Ok(Certified::Nothing) => Lookup::Nothing,
+        Err(error) => {
+            tracing::debug!("{error}");
+            Lookup::CannotTell
+        }
+    }
+}
+
+async fn gather(node: &Node, local: &LocalNode) -> Evidence {
+    let mut known =
+        Evidence { charter: node.ledger.fetch_charter().await.into(), ..Evidence::default() };
+    let is_enough = !is_unsettled(local.state) && judge(local, &known).is_yes();
+    if is_enough || known.charter == Lookup::CannotTell {
+        return known;
+    }
+    let row = node.ledger.fetch_member(node.role, &node.instance.id).await;
+    known.row = row.map(|row| row.map(|row| row.node_id)).into();
+    if local.is_manager {
+        let labels = tokio::time::timeout(LEADER_PATIENCE, node.swarm.fetch_swarm()).await;
+        known.is_label_ours = match labels {
+            Ok(Ok((labels, _))) => match labels.get(CLUSTER_LABEL) {
+                Some(name) => Lookup::Found(*name == node.cluster),
+                None => Lookup::Nothing,
+            },
+            Ok(Err(_)) | Err(_) => Lookup::CannotTell,
+        };
+    }
+    if is_unsettled(local.state) {
+        let attempt = node.ledger.fetch_attempt(&node.instance.id).await;
+        known.attempt = attempt.map_or(Fact::CannotTell, |attempt| attempt.is_some().into());
+    }
+    known
+}
+
+/// Is Docker in this cluster's swarm? The swarm's id speaks, where the charter can be read and names one; then the
+/// swarm's label, then this node's own row. Pure.
+#[must_use]
+pub fn judge(local: &LocalNode, evidence: &Evidence) -> Fact {
+    let by_charter = match &evidence.charter {
+        Lookup::CannotTell => return Fact::CannotTell,
+        Lookup::Found(charter) => by_charter(charter, local.swarm_id.as_ref()),
+        Lookup::Nothing => Fact::CannotTell,
+    };
+    if by_charter.is_yes() {
+        return Fact::Yes;
+    }
+    if local.state == LocalState::Locked {
+        // Which one can be said once it is unlocked.
+        return Fact::CannotTell;
+    }
+    if let (true, Lookup::Found(is_ours)) = (local.is_manager, &evidence.is_label_ours) {
+        return (*is_ours).into();
+    }
+    if evidence.is_row_of(local) {
+        return Fact::Yes;
+    }
+    let is_label_open = local.is_manager && evidence.is_label_ours == Lookup::CannotTell;
+    if is_label_open || evidence.row == Lookup::CannotTell {
+        return Fact::CannotTell;
+    }
+    // A boot refuses a foreign swarm before it joins: what has no certificate yet is a join of ours.
+    let is_our_join = is_unsettled(local.state) && local.swarm_id.is_none();
+    if is_our_join && evidence.attempt.is_yes() { Fact::Yes } else { by_charter }
+}
+
+/// A charter that names no swarm yet, and a node whose swarm nobody names, can be compared with nothing.
+fn by_charter(charter: &Charter, own: Option<&String>) -> Fact {
+    match (charter.swarm(), own) {
+        (_, Some(_)) if charter.has_given_up(own) => Fact::Yes,
+        (Some(named), Some(own)) => (named == own).into(),
+        _ => Fact::CannotTell,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::clients::aws::stub::Stub;
+    use crate::clients::docker::tests::fake_engine::{FakeEngine, Instead, RELEASES};
+
+    /// Of node `n1` in swarm `c1`.
+    const WORKER: &str = include_str!("testdata/worker.crt");
+    const MANAGER: &str = include_str!("testdata/manager.crt");
+
+    /// Nothing found.
+    const NONE: &str = "{}";
+    const OUR_CHARTER: &str = r#"{"Item":{"phase":{"S":"open"},"generation":{"N":"1"},
+        "founder":{"S":"i-9"},"lease_expires_at":{"N":"1"},"swarm_id":{"S":"c1"}}}"#;
+    const OTHER_CHARTER: &str = r#"{"Item":{"phase":{"S":"open"},"generation":{"N":"1"},
+        "founder":{"S":"i-9"},"lease_expires_at":{"N":"1"},"swarm_id":{"S":"c2"}}}"#;
+    const LATER_CHARTER: &str = r#"{"Item":{"phase":{"S":"open"},"generation":{"N":"2"},
+        "founder":{"S":"i-9"},"lease_expires_at":{"N":"1"},"swarm_id":{"S":"c2"},
+        "former":{"L":[{"S":"c1"}]}}}"#;
+    const CLAIM: &str = r#"{"Item":{"phase":{"S":"founding"},"generation":{"N":"1"},
+        "founder":{"S":"i-9"},"lease_expires_at":{"N":"1"}}}"#;
+    const OWN_ROW: &str = r#"{"Item":{"instance_id":{"S":"i-1"},"role":{"S":"manager"},
+        "node_id":{"S":"n1"},"address":{"S":"10.0.0.1"},"zone":{"S":"a"},"generation":{"N":"1"},
+        "state":{"S":"ready"},"updated_at":{"N":"1"}}}"#;
+    const ATTEMPT: &str = r#"{"Item":{"instance_id":{"S":"i-1"},"role":{"S":"manager"},
+        "address":{"S":"10.0.0.1"},"at":{"N":"1"}}}"#;
+
+    struct Host {
+        engine: FakeEngine,
+        stub: Stub,
+        node: Node,
+        root: TempDir,
+    }
+
+    impl Host {
+        /// Docker's state, whether it names the node, and the certificate on the disk.
+        async fn new(state: &str, node_id: &str, certificate: Option<&str>) -> Self {
+            let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
+            let node = Node::example(engine.swarm(), &stub).await;
+            let root = tempfile::tempdir().unwrap();
+            let dir = root.path().join("swarm/certificates");
+            std::fs::create_dir_all(&dir).unwrap();
+            if let Some(pem) = certificate {
+                std::fs::write(dir.join("swarm-node.crt"), pem).unwrap();
+            }
+            let info = serde_json::json!({
+                "DockerRootDir": root.path(),
+                "Swarm": { "LocalNodeState": state, "NodeID": node_id, "ControlAvailable": false },
+            });
+            engine.lock().instead.insert("/info", Instead::Answer(info.to_string().leak()));
+            Self { engine, stub, node, root }
+        }
+
+        /// With these answers of the ledger, in their order.
+        async fn look(&self, answers: &[&str]) -> (Place, LocalNode) {
+            let mut local = self.node.swarm.fetch_local_node().await.unwrap();
+            for answer in answers {
+                self.stub.answer(200, answer);
+            }
+            let place = look(&self.node, &mut local, None, Fact::CannotTell).await;
+            (place, local)
+        }
+
+        async fn ours(&self, answers: &[&str]) -> Fact {
+            self.look(answers).await.0.ours
+        }
+    }
+
+    /// skep was restarted; then the charter and the node's own row were deleted. Tasks run here.
+    #[tokio::test]
+    async fn a_worker_without_charter_and_row_cannot_tell_whose_swarm_it_is_in() {
+        let host = Host::new("active", "n1", Some(WORKER)).await;
+        assert_eq!(host.ours(&[NONE, NONE]).await, Fact::CannotTell);
+        assert_eq!(host.ours(&[CLAIM, NONE]).await, Fact::CannotTell, "it names no swarm yet");
+        assert_eq!(host.ours(&[NONE, OWN_ROW]).await, Fact::Yes);
+        assert_eq!(host.ours(&[OUR_CHARTER]).await, Fact::Yes);
+        assert_eq!(host.ours(&[LATER_CHARTER]).await, Fact::Yes, "it was this cluster's");
+        assert_eq!(host.ours(&[OTHER_CHARTER, NONE]).await, Fact::No);
+        // No answer is left: the ledger fails.
+        assert_eq!(host.ours(&[]).await, Fact::CannotTell);
+        assert_eq!(host.ours(&[OTHER_CHARTER]).await, Fact::CannotTell);
+
+        let host = Host::new("active", "n1", None).await;
+        assert_eq!(host.ours(&[OTHER_CHARTER, NONE]).await, Fact::CannotTell, "which is its own?");
+    }
+
+    #[tokio::test]
+    async fn the_certificate_says_whose_swarm_it_is_that_docker_does_not_get_into() {
+        for (state, node_id) in [("pending", "n1"), ("pending", ""), ("error", "")] {
+            let host = Host::new(state, node_id, Some(MANAGER)).await;
+            let (place, local) = host.look(&[OUR_CHARTER, NONE, ATTEMPT]).await;
+            assert_eq!((place.ours, place.is_joining), (Fact::Yes, Fact::Yes), "{state}");
+            assert_eq!(place.certified, Lookup::Found(Role::Manager));
+            assert_eq!(local.node_id.as_deref(), Some("n1"));
+            let (place, _) = host.look(&[OUR_CHARTER, OWN_ROW, ATTEMPT]).await;
+            assert_eq!((place.ours, place.is_joining), (Fact::Yes, Fact::No), "it was Ready");
+
+            assert_eq!(host.ours(&[OTHER_CHARTER, NONE, ATTEMPT]).await, Fact::No, "{state}");
+            assert_eq!(host.ours(&[NONE, NONE, ATTEMPT]).await, Fact::CannotTell, "{state}");
+            assert_eq!(host.ours(&[NONE, OWN_ROW, NONE]).await, Fact::Yes, "{state}");
+            let (place, _) = host.look(&[OUR_CHARTER, NONE]).await;
+            assert_eq!(place.is_joining, Fact::CannotTell, "the ledger fails");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_join_without_a_certificate_is_ours_if_the_ledger_knows_of_it() {
+        let host = Host::new("pending", "", None).await;
+        let (place, _) = host.look(&[OUR_CHARTER, NONE, ATTEMPT]).await;
+        assert_eq!((place.ours, place.is_joining), (Fact::Yes, Fact::Yes));
+        assert_eq!(place.certified, Lookup::Nothing);
+        assert_eq!(host.ours(&[OUR_CHARTER, NONE, NONE]).await, Fact::CannotTell);
+        assert_eq!(host.ours(&[OUR_CHARTER, NONE]).await, Fact::CannotTell);
+    }
+
+    #[tokio::test]
+    async fn a_certificate_of_an_earlier_life_says_nothing() {
+        let host = Host::new("pending", "n2", Some(WORKER)).await;
+        let (place, local) = host.look(&[OUR_CHARTER, NONE, ATTEMPT]).await;
+        assert_eq!(place.certified, Lookup::CannotTell);
+        assert_eq!(place.ours, Fact::CannotTell);
+        assert_eq!((local.node_id.as_deref(), local.swarm_id), (Some("n2"), None));
+        drop((host.engine, host.root));
+    }
+
+    /// A manager, by its swarm's label; one without a label is not another cluster's for that.
+    #[test]
+    fn a_swarm_without_a_label_is_not_foreign_for_that() {
+        let local = LocalNode {
+            swarm_id: Some("c1".into()),
+            ..crate::lifecycle::leave::tests::local(true, true)
+        };
+        let evidence = |is_label_ours, charter| Evidence {
+            charter,
+            is_label_ours,
+            row: Lookup::Nothing,
+            attempt: Fact::CannotTell,
+        };
+        let other = || Lookup::Found(crate::lifecycle::leave::tests::charter("c2"));
+        let none = || Lookup::Nothing;
+        for (label, charter, ours) in [
+            (Lookup::Found(true), none(), Fact::Yes),
+            (Lookup::Found(true), other(), Fact::Yes),
+            (Lookup::Found(false), none(), Fact::No),
+            (Lookup::Nothing, none(), Fact::CannotTell),
+            (Lookup::Nothing, other(), Fact::No),
+            (Lookup::CannotTell, other(), Fact::CannotTell),
+        ] {
+            let evidence = evidence(label, charter);
+            assert_eq!(judge(&local, &evidence), ours, "{evidence:?}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! A node that serves looks after its own membership: is it still in the charter's swarm?
+//!
+//! Guarantees: nothing is changed here. [`until_out`] only returns with evidence that lasted over
+//! several looks; what follows is a boot, which looks afresh, and for a worker that is stranded its leave.
+//! Managers that do not answer, a ledger that fails or a Docker that restarts are bad days of somebody else:
+//! they are said, and waited for. A host that is broken for good is [`self_replacement`](super::self_replacement)'s.
+
+mod cause;
+mod decide;
+mod reach;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::clients::docker::{
+    LocalState, SwarmError, explain_left_over, find_left_over_vxlans, first_listening,
+};
+use crate::clients::ledger::{Charter, CharterPhase, LedgerError};
+use crate::common::fact::Fact;
+use crate::common::instance::{Membership, Role};
+use crate::common::state::Phase;
+use crate::manager::peers::{fetch_leader, find_manager, is_led};
+use crate::node::Node;
+
+pub use cause::Cause;
+use cause::Suspicion;
+pub use decide::{Observed, Records, Verdict, decide};
+pub use reach::Reach;
+
+/// Between two looks at Docker, which is near.
+const INTERVAL: Duration = Duration::from_secs(15);
+/// The ledger is read at every second look: a fleet of 1,000 reads 67 times a second.
+const LEDGER_EVERY: u32 = 2;
+/// Who has the trouble that a manager was demoted by hand.
+const DEMOTED: &str = "role";
+
+#[derive(Debug, Error)]
+pub(super) enum MembershipError {
+    #[error(transparent)]
+    Swarm(#[from] SwarmError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// Looks again and again, and returns once this node is in the charter's swarm no more.
+pub async fn until_out(node: &Node, membership: &Membership) -> Cause {
+    let mut suspicion = Suspicion::default();
+    let mut was_demoted = false;
+    let mut vxlans = Vec::new();
+    let mut is_waiting = false;
+    for turn in 1u32.. {
+        let pause = tokio::time::sleep(INTERVAL.mul_f64(0.75 + 0.5 * fastrand::f64()));
+        let is_told = tokio::select! {
+            () = pause => false,
+            () = node.recovery_begun.notified() => true,
+        };
+        vxlans = say_left_over(node, vxlans);
+        // What the ledger has shown is not over because nobody looks there.
+        let is_ledger_due =
+            is_told || is_waiting || suspicion.is_open() || turn.is_multiple_of(LEDGER_EVERY);
+        let verdict = match observe(node, membership, is_ledger_due).await {
+            Ok(seen) => {
+                was_demoted = say_demoted(node, &seen, was_demoted).await;
+                let verdict = decide(&node.instance.id, membership, &seen);
+                let has_no_row = seen.records.as_ref().is_some_and(|it| it.row.is_none());
+                if has_no_row && !matches!(verdict, Verdict::Out(_)) {
+                    node.row_lost.notify_one();
+                }
+                verdict
+            }
+            Err(error) => Verdict::Wait { why: crate::common::errors::chain(&error) },
+        };
+        is_waiting = matches!(verdict, Verdict::Wait { .. });
+        match verdict {
+            Verdict::Fine => {
+                node.state.enter(Phase::Ready, membership.to_string());
+                suspicion.end();
+            }
+            Verdict::Wait { why } => {
+                node.state.enter(Phase::Ready, format!("{membership}; waiting, since {why}"));
+                suspicion.end();
+            }
+            // By this node's own claim: no second look is needed, and an operator waits.
+            Verdict::Out(cause @ Cause::Recovery { .. }) => return cause,
+            Verdict::Out(cause) => {
+                if suspicion.confirm(&cause) {
+                    return cause;
+                }
+            }
+        }
+    }
+    unreachable!("the looks never end")
+}
+
+/// Says which VXLAN interfaces are left over: they were there at the look before, too. Returns what is there now.
+fn say_left_over(node: &Node, before: Vec<String>) -> Vec<String> {
+    // Without an answer nothing changes.
+    let Ok(now) = find_left_over_vxlans() else { return before };
+    let lasting: Vec<String> = now.iter().filter(|it| before.contains(it)).cloned().collect();
+    let trouble = (!lasting.is_empty()).then(|| explain_left_over(&lasting));
+    node.state.trouble("left-over interfaces", trouble);
+    now
+}
+
+/// Nothing else would show it: as a worker the node is well. Says it where it was so at the look before, too, and
+/// nobody has written a departure, on which managers demote a node. Returns whether it is so now.
+async fn say_demoted(node: &Node, seen: &Observed, was_demoted: bool) -> bool {
+    let is_demoted = node.role == Role::Manager
+        && seen.local.state == LocalState::Active
+        && !seen.local.is_manager;
+    let trouble = match &seen.local.node_id {
+        Some(id) if is_demoted && was_demoted => {
+            // Who cannot tell leaves what is shown as it is.
+            let Ok(departure) = node.ledger.fetch_departure(&node.instance.id).await else {
+                return is_demoted;
+            };
+            departure.is_none().then(|| format!(
+                "this manager was demoted: the swarm has one manager fewer. To promote it again, run 'docker node \
+                 promote {id}' on another manager; to replace it, terminate its instance"
+            ))
+        }
+        _ => None,
+    };
+    node.state.trouble(DEMOTED, trouble);
+    is_demoted
+}
+
+/// A node that serves no more takes its place anew, or leaves.
+pub fn stop_showing_trouble(node: &Node) {
+    node.state.trouble(DEMOTED, None);
+}
+
+async fn observe(
+    node: &Node,
+    membership: &Membership,
+    is_ledger_due: bool,
+) -> Result<Observed, MembershipError> {
+    let local = node.swarm.fetch_local_node().await?;
+    let is_moved = local.advertises_other_than(node.address);
+    if !is_ledger_due {
+        return Ok(Observed { local, is_moved, records: None });
+    }
+    let (charter, row) = tokio::try_join!(
+        node.ledger.fetch_charter(),
+        node.ledger.fetch_member(node.role, &node.instance.id),
+    )?;
+    let is_elsewhere =
+        charter.as_ref().is_some_and(|charter| decide::is_later(charter, membership));
+    let is_in_question = is_elsewhere || is_moved || local.is_certificate_refused();
+    // A manager needs somebody who can take it out of raft, the others a place to go to.
+    let needs_leader = membership.role == Role::Manager && !is_elsewhere;
+    let listening = match &charter {
+        Some(charter) if is_in_question => {
+            find_manager(node, charter, |row| !needs_leader || is_led(row)).await?
+        }
+        _ => None,
+    };
+    let has_leader = if is_elsewhere && local.is_manager {
+        fetch_leader(node, &local).await
+    } else {
+        Fact::CannotTell
+    };
+    let is_manager_there = listening.is_some();
+    let reach = match &charter {
+        Some(charter) if !is_in_question && may_be_stranded(charter, membership) => {
+            let me = &node.instance.id;
+            reach::look(&node.ledger, me, charter, &local, first_listening).await?
+        }
+        _ => Reach::NotKnown,
+    };
+    let records = Records { charter, row, is_manager_there, reach, has_leader };
+    Ok(Observed { local, is_moved, records: Some(records) })
+}
+
+/// A worker of the very swarm that the charter names, and may join.
+fn may_be_stranded(charter: &Charter, membership: &Membership) -> bool {
+    membership.role == Role::Worker
+        && charter.phase == CharterPhase::Open
+        && charter.swarm_id.as_ref() == Some(&membership.swarm_id)
+}

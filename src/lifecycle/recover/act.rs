@@ -1,0 +1,69 @@
+//! Shows the plan; claims.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::decide::{Observed, Refusal, decide, plan as plan_of};
+use super::error::RecoverError;
+use super::observe::{leaving, observe};
+use crate::clients::ledger::Charter;
+use crate::common::report::RecoveryPlan;
+use crate::common::state::in_utc;
+use crate::node::Node;
+
+/// A skep that dies in the middle goes on within seconds of its restart; after this another survivor
+/// may take over. Docker needs up to 40 s.
+const LEASE: Duration = Duration::from_secs(300);
+
+/// What would be done. Takes until it is certain that no leader answers.
+///
+/// # Errors
+/// When the ledger does not answer; in words.
+pub async fn plan(node: &Node) -> Result<RecoveryPlan, String> {
+    look(node).await.map(|(_, plan)| plan).map_err(|error| crate::common::errors::chain(&error))
+}
+
+/// Looks again, and begins unless that is refused, which the plan says.
+///
+/// # Errors
+/// When the ledger does not answer; in words.
+pub async fn begin(node: &Node) -> Result<RecoveryPlan, String> {
+    claim(node).await.map_err(|error| crate::common::errors::chain(&error))
+}
+
+async fn look(node: &Node) -> Result<(Observed, RecoveryPlan), RecoverError> {
+    let seen = observe(node).await?;
+    let plan = plan_of(&node.cluster, &seen, decide(&seen));
+    Ok((seen, plan))
+}
+
+async fn claim(node: &Node) -> Result<RecoveryPlan, RecoverError> {
+    let (seen, plan) = look(node).await?;
+    let (Some(charter), Some(swarm_id), None) = (&seen.charter, &plan.swarm_id, &plan.refusal)
+    else {
+        return Ok(plan);
+    };
+    let me = node.instance.id.as_str();
+    let now = OffsetDateTime::now_utc();
+    let claimed = node.ledger.claim_recovery(charter, swarm_id, me, now, LEASE).await;
+    let holder = match claimed.map_err(RecoverError::Unknown)? {
+        Some(claim) => Some(claim),
+        // Somebody else was first; or the answer to our own write was lost, and it was written twice.
+        None => node.ledger.fetch_charter().await.map_err(RecoverError::Unknown)?,
+    };
+    let is_ours = |held: &Charter| held.is_recovery() && held.is_claimed_by(me);
+    if !holder.as_ref().is_some_and(is_ours) {
+        return Ok(RecoveryPlan { refusal: Some(Refusal::Outrun.to_string()), ..plan });
+    }
+    if leaving(node).is_some_and(|leaving| leaving.recovery_until.is_none()) {
+        return Err(RecoverError::LeftMeanwhile { until: in_utc(now + LEASE) });
+    }
+    tracing::warn!(
+        swarm_id,
+        generation = plan.generation + 1,
+        "the operator has the quorum re-created on this node"
+    );
+    node.recovery_begun.notify_one();
+    Ok(plan)
+}

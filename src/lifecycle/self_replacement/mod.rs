@@ -1,0 +1,314 @@
+//! The last resort of a node that cannot heal itself: it asks Auto Scaling for its replacement.
+//!
+//! Guarantees: only for what is wrong with this host, while another manager of the swarm has a leader
+//! and answers; never for the swarm's trouble or AWS's; at most one node of a group in ten minutes, by
+//! a conditional write in the ledger, without which nothing is asked. The departure that follows is
+//! the usual one. Assumes that managers write into their rows whether they have a leader.
+
+mod decide;
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use thiserror::Error;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use crate::clients::aws::{AwsError, AwsErrorKind};
+use crate::clients::docker::{LocalNode, LocalState, SwarmError, SwarmErrorKind};
+use crate::clients::ledger::{CharterPhase, LeaseOf, LedgerError};
+use crate::clients::systemd;
+use crate::lifecycle::boot::{self, BootError, Refusal};
+use crate::lifecycle::notices::Notices;
+use crate::manager::peers::{find_manager, is_led};
+use crate::node::Node;
+
+use super::membership::MembershipError;
+use decide::{Asked, Observed, Verdict, decide, objection};
+
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_secs(15);
+/// Longer than a look takes whatever does not answer, and the pause after it.
+const START_EXTENSION: Duration = Duration::from_secs(180);
+
+#[derive(Debug, Error)]
+enum ReplacementError {
+    #[error(transparent)]
+    Care(#[from] MembershipError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    AutoScaling(#[from] AwsError),
+}
+
+/// Asks for this node's replacement once its Docker has said nothing at all, or that the swarm's state here cannot
+/// be used, for `autoscaling.replace_after`; never returns.
+pub async fn watch_docker(node: &Node) -> Infallible {
+    if !node.settings.autoscaling.replace_self {
+        return std::future::pending().await;
+    }
+    let mut case = Case::default();
+    loop {
+        pause().await;
+        match what_docker_says(&node.swarm.fetch_local_node_lately(INTERVAL).await) {
+            Some(why) => case.hold(node, &why).await,
+            None => {
+                case = Case::default();
+                node.state.set_given_up(false);
+            }
+        }
+    }
+}
+
+/// What is wrong with Docker on this host. `error` without end is one that has lost its certificate or its raft
+/// log; a node that hears of no manager is `active` or `pending`.
+fn what_docker_says(local: &Result<LocalNode, SwarmError>) -> Option<String> {
+    match local {
+        Err(error) => is_silence(error).then(|| error.to_string()),
+        Ok(local) => (local.state == LocalState::Error).then(|| match local.error.as_str() {
+            "" => "Docker says: error".to_owned(),
+            error => format!("Docker says: {error}"),
+        }),
+    }
+}
+
+/// A node that could not take its place any more. Returns at once where that is not this host's
+/// fault, or where it has never served; else once it is cured, or a notice is there, or nothing more
+/// can be done.
+pub async fn after_failure(node: &Node, notices: &Notices, error: &BootError) {
+    let row = node.ledger.fetch_member(node.role, &node.instance.id).await;
+    if !node.settings.autoscaling.replace_self || !matches!(row, Ok(Some(_))) {
+        return;
+    }
+    let mut case = Case::default();
+    while notices.now().is_none() && !case.is_denied {
+        // A boot that has not ended is killed at the unit's start time-out, and all of it would start over.
+        systemd::extend_timeout(START_EXTENSION);
+        let Some(why) = what_is_broken(node, error).await else { return };
+        case.hold(node, &why).await;
+        tokio::select! {
+            _ = notices.given() => {}
+            () = pause() => {}
+        }
+    }
+}
+
+async fn pause() {
+    tokio::time::sleep(INTERVAL.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
+}
+
+/// Docker is not there, or hangs. One that answers, whatever it answers, is none of this.
+fn is_silence(error: &SwarmError) -> bool {
+    matches!(error.kind, SwarmErrorKind::Unreachable | SwarmErrorKind::TimedOut)
+}
+
+/// What is still wrong with this host after such a failure. What cannot be looked at is not.
+async fn what_is_broken(node: &Node, error: &BootError) -> Option<String> {
+    match error {
+        // Another look would be another attempt to join, and leave another dead entry.
+        BootError::Refused(refusal @ Refusal::OwnPortClosed { .. }) => Some(refusal.to_string()),
+        BootError::Refused(_) | BootError::Swarm(_) => {
+            let refusal = boot::look(node).await.ok()??;
+            is_of_this_host(&refusal).then(|| refusal.to_string())
+        }
+        BootError::TooLate { .. } => match node.swarm.fetch_local_node().await {
+            Ok(local) => {
+                let is_stuck = matches!(local.state, LocalState::Pending | LocalState::Error);
+                (is_stuck && !local.error.is_empty())
+                    .then(|| format!("Docker says: {}", local.error))
+            }
+            Err(error) => is_silence(&error).then(|| error.to_string()),
+        },
+        BootError::Ledger(_) | BootError::Secrets(_) | BootError::Token(_) => None,
+    }
+}
+
+/// What another machine would not have. A clock, an address, UserData and the firewall backend are the
+/// template's: a node that has served had the right backend, and its group's template has another now.
+fn is_of_this_host(refusal: &Refusal) -> bool {
+    match refusal {
+        Refusal::ForeignSwarm { .. }
+        | Refusal::Locked
+        | Refusal::LiveRestore
+        | Refusal::OwnPortClosed { .. } => true,
+        Refusal::NftablesFirewall
+        | Refusal::ClockOff { .. }
+        | Refusal::AddressNotHere { .. }
+        | Refusal::Copied { .. }
+        | Refusal::UserDataFailed { .. } => false,
+    }
+}
+
+/// What this process knows of one breakdown. A restart of skep begins anew, which only costs time.
+#[derive(Default)]
+struct Case {
+    since: Option<Instant>,
+    /// Since when the swarm has been well without this node.
+    well_since: Option<Instant>,
+    said: String,
+    /// It may not be asked for.
+    is_denied: bool,
+}
+
+impl Case {
+    /// Another look has found it broken.
+    async fn hold(&mut self, node: &Node, why: &str) {
+        if self.is_denied {
+            return;
+        }
+        let now = Instant::now();
+        let broken_for = now - *self.since.get_or_insert(now);
+        let is_well = is_swarm_well(node).await;
+        let is_still = matches!(is_well, Ok(true));
+        self.well_since = is_still.then(|| self.well_since.unwrap_or(now));
+        if broken_for < node.settings.autoscaling.replace_after {
+            return;
+        }
+        let well_for = self.well_since.map(|since| now - since);
+        let asked = match is_well {
+            Ok(_) => ask(node, broken_for, well_for).await,
+            Err(error) => Err(error.into()),
+        };
+        match asked {
+            Ok(None) => {
+                // Replacing it is what cures it, also for a load balancer.
+                node.state.set_given_up(true);
+                self.say(why, "Auto Scaling is asked to replace it");
+            }
+            Ok(Some(objection)) => self.say(why, &format!("not replaced: {objection}")),
+            Err(ReplacementError::AutoScaling(error))
+                if error.kind == AwsErrorKind::AccessDenied =>
+            {
+                self.is_denied = true;
+                self.say(why, &format!("not replaced: {error}, or set autoscaling.replace_self"));
+            }
+            Err(error) => {
+                self.say(why, &format!("not replaced: {}", crate::common::errors::chain(&error)))
+            }
+        }
+    }
+
+    /// Says it once, until it changes.
+    fn say(&mut self, why: &str, what_follows: &str) {
+        if self.said != what_follows {
+            tracing::error!(because = why, "this node is broken; {what_follows}");
+            self.said = what_follows.to_owned();
+        }
+    }
+}
+
+/// Does another manager answer here that has a leader?
+async fn is_swarm_well(node: &Node) -> Result<bool, MembershipError> {
+    let charter = node.ledger.fetch_charter().await?;
+    let Some(open) = charter.filter(|charter| charter.phase == CharterPhase::Open) else {
+        return Ok(false);
+    };
+    Ok(find_manager(node, &open, is_led).await?.is_some())
+}
+
+/// Asks, or says what speaks against it.
+async fn ask(
+    node: &Node,
+    broken_for: Duration,
+    well_for: Option<Duration>,
+) -> Result<Option<&'static str>, ReplacementError> {
+    let me = node.instance.id.as_str();
+    let row = node.ledger.fetch_member(node.role, me).await?;
+    let mut seen = Observed {
+        broken_for,
+        patience: node.settings.autoscaling.replace_after,
+        row: row.map(|row| row.state),
+        well_for,
+        last: None,
+        own: None,
+    };
+    let known = node.settings.autoscaling.group.as_ref().or(node.instance.group.as_ref());
+    let group = match (objection(&seen), known) {
+        (Some(why), _) => return Ok(Some(why)),
+        (None, Some(group)) => group.clone(),
+        (None, None) => match node.autoscaling.fetch_instance(me).await? {
+            Some(own) => own.group,
+            None => return Ok(Some("Auto Scaling does not list this instance")),
+        },
+    };
+    let of = LeaseOf::Replacement { group: &group };
+    observe_group(node, of, &mut seen).await?;
+    let is_lease_taken = match decide(&seen) {
+        Verdict::Stay { why } => return Ok(Some(why)),
+        Verdict::Ask { is_lease_taken } => is_lease_taken,
+    };
+    if !is_lease_taken && !node.ledger.take_lease(of, me, me, OffsetDateTime::now_utc()).await? {
+        return Ok(Some("another node of the group was first"));
+    }
+    node.autoscaling.set_unhealthy(me).await?;
+    Ok(None)
+}
+
+/// Whose turn it is; then, where that is not another one's, what Auto Scaling says of both.
+async fn observe_group(
+    node: &Node,
+    of: LeaseOf<'_>,
+    seen: &mut Observed,
+) -> Result<(), ReplacementError> {
+    let me = node.instance.id.as_str();
+    let turn = node.ledger.fetch_lease(of).await?;
+    seen.last = turn.as_ref().map(|turn| Asked {
+        is_self: turn.taken_by == me,
+        is_over: turn.is_over(of, OffsetDateTime::now_utc()),
+        listed: None,
+    });
+    if objection(seen).is_none() {
+        let other = turn.as_ref().map_or(me, |turn| turn.taken_by.as_str());
+        let listed = node.autoscaling.fetch_listed(&[me, other]).await?;
+        seen.own = listed.get(me).cloned();
+        if let Some(last) = &mut seen.last {
+            last.listed = listed.get(other).cloned();
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn docker_that_says_error_or_nothing_is_broken_and_one_without_managers_is_not() {
+        let local = |state, error: &str| {
+            Ok(LocalNode {
+                state,
+                // In `error` Docker names no node.
+                node_id: None,
+                swarm_id: None,
+                is_manager: false,
+                has_managers: false,
+                managers: vec![],
+                error: error.into(),
+                address: None,
+                live_restore: false,
+            })
+        };
+        let log = "can't initialize raft node: irreparable WAL error: wal: crc mismatch";
+        let said = what_docker_says(&local(LocalState::Error, log)).unwrap();
+        assert!(said.ends_with(log), "{said}");
+        assert!(what_docker_says(&local(LocalState::Error, "")).is_some());
+        for state in
+            [LocalState::Active, LocalState::Pending, LocalState::Inactive, LocalState::Locked]
+        {
+            assert_eq!(what_docker_says(&local(state, "no manager")), None, "{state:?}");
+        }
+        let silent = Err(SwarmError::silent("read /info"));
+        assert!(what_docker_says(&silent).is_some());
+    }
+
+    #[test]
+    fn only_what_another_machine_would_not_have_is_of_this_host() {
+        let swarm_id = String::new();
+        assert!(is_of_this_host(&Refusal::ForeignSwarm { swarm_id }));
+        assert!(is_of_this_host(&Refusal::Locked) && is_of_this_host(&Refusal::LiveRestore));
+        let errors = String::new();
+        assert!(!is_of_this_host(&Refusal::UserDataFailed { errors }));
+        assert!(!is_of_this_host(&Refusal::NftablesFirewall), "its replacement would have it, too");
+        assert!(!is_of_this_host(&Refusal::ClockOff { seconds: 300, direction: "ahead of" }));
+    }
+}

@@ -1,0 +1,154 @@
+//! The termination hook: kept alive while the node leaves, completed when it has.
+
+use std::convert::Infallible;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Announcer, pause, retry_interval};
+use crate::clients::aws::AwsError;
+use crate::clients::aws::autoscaling::{CompletionAnswer, Hook, HookResult, Transition};
+use crate::common::errors;
+use crate::common::fact::Fact;
+use crate::common::state::Phase;
+
+/// Whose trouble it is.
+const HOOK: &str = "termination hook";
+
+/// The group's hook on `autoscaling:EC2_INSTANCE_TERMINATING`.
+#[derive(Clone, Debug)]
+pub struct TerminationHook {
+    announcer: Announcer,
+    group: String,
+    hook: Hook,
+}
+
+impl Announcer {
+    /// Looks for the hook until `deadline`, and once at least; `None` where the group has none. The one that is
+    /// found is known from then on.
+    ///
+    /// # Errors
+    /// When Auto Scaling has not answered by then: whether there is a hook cannot be told.
+    pub async fn find_termination_hook(
+        &self,
+        deadline: Instant,
+    ) -> Result<Option<TerminationHook>, AwsError> {
+        loop {
+            let error = match self.find_hook(Transition::Terminating).await {
+                Ok(found) => {
+                    self.show_trouble(None);
+                    self.know_termination_hook(found);
+                    return Ok(self.known_termination_hook());
+                }
+                Err(error) => error,
+            };
+            self.show_trouble(Some(("cannot be read", &error)));
+            if Instant::now() >= deadline {
+                return Err(error);
+            }
+            pause(deadline).await;
+        }
+    }
+
+    /// The hook that was found last, without a question to Auto Scaling.
+    #[must_use]
+    pub fn known_termination_hook(&self) -> Option<TerminationHook> {
+        let known = self.known_hook.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        known.map(|(group, hook)| TerminationHook { announcer: self.clone(), group, hook })
+    }
+
+    /// Another group may have the instance by now.
+    pub fn forget_termination_hook(&self) {
+        self.know_termination_hook(None);
+        self.show_trouble(None);
+    }
+
+    /// Says what of the hook fails, and why; the log has each text once.
+    fn show_trouble(&self, trouble: Option<(&str, &AwsError)>) {
+        let text = trouble
+            .map(|(what, error)| format!("the termination hook {what}: {}", errors::chain(error)));
+        self.state.trouble(HOOK, text);
+    }
+
+    fn know_termination_hook(&self, found: Option<(String, Hook)>) {
+        *self.known_hook.lock().unwrap_or_else(PoisonError::into_inner) = found;
+    }
+}
+
+impl TerminationHook {
+    /// The longest that heartbeats can keep the instance: Auto Scaling's global time-out.
+    #[must_use]
+    pub fn longest(&self) -> Duration {
+        self.hook.global_timeout
+    }
+
+    /// Sends heartbeats for ever: run it beside the departure.
+    pub async fn keep_alive(&self) -> Infallible {
+        let beat = self.hook.beat();
+        let autoscaling = &self.announcer.autoscaling;
+        loop {
+            let id = &self.announcer.instance.id;
+            let next = match autoscaling.heartbeat(&self.hook.name, &self.group, id).await {
+                Ok(answer) => {
+                    tracing::debug!(hook = self.hook.name, ?answer, "heartbeat");
+                    self.announcer.show_trouble(None);
+                    beat
+                }
+                Err(error) => {
+                    self.announcer.show_trouble(Some(("takes no heartbeat", &error)));
+                    beat.min(retry_interval())
+                }
+            };
+            tokio::time::sleep(next).await;
+        }
+    }
+
+    /// Completes the hook: Auto Scaling may terminate the instance. While Auto Scaling says that the instance is
+    /// being terminated, it is asked again: the metadata are ahead of it, and deregistration from a load balancer
+    /// (300 s by default) comes before the hook's wait.
+    pub async fn complete(&self, result: HookResult) {
+        let deadline = Instant::now() + self.hook.global_timeout;
+        let id = &self.announcer.instance.id;
+        let autoscaling = &self.announcer.autoscaling;
+        while Instant::now() < deadline {
+            let answer = match autoscaling.complete(&self.hook.name, &self.group, id, result).await
+            {
+                Ok(CompletionAnswer::Completed) => {
+                    self.announcer.show_trouble(None);
+                    tracing::info!(hook = self.hook.name, "termination hook: {result:?}");
+                    return;
+                }
+                Ok(CompletionAnswer::NoActiveAction) => self.is_still_to_come().await,
+                Err(error) => Err(error),
+            };
+            let why = answer.as_ref().err().map(|error| ("is not completed yet", error));
+            self.announcer.show_trouble(why);
+            let waiting = match answer {
+                Ok(Fact::Yes) => "Auto Scaling has not begun to wait for it yet",
+                Ok(Fact::CannotTell) => "it is not known whether Auto Scaling waits for it",
+                Ok(Fact::No) => {
+                    tracing::warn!(
+                        hook = self.hook.name,
+                        "Auto Scaling waits for this hook no more: it was completed elsewhere, or timed out"
+                    );
+                    return;
+                }
+                Err(_) => "Auto Scaling has not confirmed it",
+            };
+            let doing = format!("completing the termination hook: {waiting}");
+            self.announcer.state.enter(Phase::Leaving, doing);
+            pause(deadline).await;
+        }
+        tracing::error!(
+            hook = self.hook.name,
+            "the termination hook was not completed in its time"
+        );
+    }
+
+    /// Whether Auto Scaling is on its way to the hook's wait. An instance that no group has any more is past it.
+    async fn is_still_to_come(&self) -> Result<Fact, AwsError> {
+        let seen = self.announcer.autoscaling.fetch_instance(&self.announcer.instance.id).await?;
+        Ok(seen.map_or(Fact::No, |it| it.lifecycle_state.comes_to_wait_for_departure()))
+    }
+}

@@ -1,0 +1,407 @@
+//! Managers that ask to be taken out of raft, because they can be of no use as the node that they are and
+//! cannot leave by themselves: see [`crate::clients::ledger::DemotionRequest`].
+//!
+//! Guarantees: one at a time, in turn with departures and the dead, and never where the rest would have no
+//! majority that is reachable. A node is demoted where the asking instance's row names it and is older than the
+//! request. Where no row names it, Docker lists it at the address of the instance's attempt to join, and does not
+//! call it well. Nothing is confirmed before the managers' list shows the node as a plain worker, or not at all;
+//! nothing is taken off the list before it is confirmed and Down. Each look starts afresh, and each act is
+//! conditional or harmless to repeat.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::error::ManagerError;
+use super::rounds;
+use super::troubles::{Complaints, show_unreadable};
+use crate::clients::docker::{NodeView, Quorum};
+use crate::clients::ledger::{Attempt, DemotionRequest, Member, Rows};
+use crate::common::instance::Role;
+use crate::manager::demotion::{Demotion, demote_under_lease};
+use crate::node::Node;
+
+const WHAT: &str = "managers that ask to be taken out";
+/// Whoever asks is of no use until it is done.
+const LEADER_INTERVAL: Duration = Duration::from_secs(5);
+/// The others come in when the leader's skep does not act, as when it is the one that asks.
+const BACKUP_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Where all ask, as after a change of the configuration, the next goes when the one before is back: or
+/// there would be one manager left. One that is not back by then is the replacement's affair.
+const RETURN_PATIENCE: Duration = Duration::from_secs(900);
+
+/// Sees to such managers for as long as this node is one; never returns.
+pub async fn serve_demotion_requests(node: &Node, node_id: &str) -> Infallible {
+    rounds::go(node, WHAT, (BACKUP_INTERVAL, BACKUP_INTERVAL), async |said: &mut Complaints| {
+        let is_leader = look(node, node_id, said).await.inspect_err(|error| {
+            // The other managers see to them, and say it.
+            if error.is_not_manager() {
+                node.state.show_trouble(WHAT, None);
+            }
+        })?;
+        Ok(if is_leader { LEADER_INTERVAL } else { BACKUP_INTERVAL })
+    })
+    .await
+}
+
+/// Whether this node is the leader.
+async fn look(node: &Node, me: &str, said: &mut Complaints) -> Result<bool, ManagerError> {
+    let requests = node.ledger.survey_demotion_requests().await?;
+    show_unreadable(node, WHAT, &requests.unreadable);
+    let requests = requests.rows;
+    let nodes = node.swarm.fetch_nodes().await?;
+    said.retain(|id| requests.iter().any(|request| request.instance_id == id));
+    for request in &requests {
+        let step = decide(request, &requests, &nodes, me, OffsetDateTime::now_utc());
+        let view = nodes.iter().find(|view| view.id == request.node_id);
+        match act(node, request, view, step).await {
+            Ok(None) => {}
+            Ok(Some(what)) => {
+                if said.is_news(&request.instance_id, &what) {
+                    tracing::warn!("{WHAT}: {} waits for {what}", request.instance_id);
+                }
+            }
+            // What one is refused must not keep the others waiting.
+            Err(error) => said.take(WHAT, &request.instance_id, Err(error))?,
+        }
+    }
+    Ok(nodes.iter().any(|view| view.id == me && view.is_leader()))
+}
+
+/// Does the step. Returns what it waits for, if anything.
+async fn act(
+    node: &Node,
+    request: &DemotionRequest,
+    view: Option<&NodeView>,
+    step: Step,
+) -> Result<Option<String>, ManagerError> {
+    let (id, instance) = (request.node_id.as_str(), request.instance_id.as_str());
+    match step {
+        Step::None => {}
+        Step::Wait { why } => return Ok(Some(why.to_owned())),
+        // An image of a running manager has that one's node in its Docker, and no row with it.
+        Step::Demote if !is_of_its_instance(node, request, view).await? => {
+            return Ok(Some(format!(
+                "a row that names {id} as its node, or Docker to list that node at its address and not to call it well"
+            )));
+        }
+        Step::Demote => match demote_under_lease(node, id).await? {
+            Demotion::Accepted => tracing::warn!(
+                instance,
+                node = id,
+                because = request.because,
+                "demoted a manager that asks for it"
+            ),
+            Demotion::HeldUp { waiting_for } => return Ok(Some(waiting_for)),
+        },
+        Step::Confirm => {
+            node.ledger.return_lease(id).await?;
+            if node.ledger.confirm_demotion_request(request).await? {
+                tracing::warn!(instance, node = id, "is a manager no more: it is to join anew");
+            }
+        }
+        Step::Remove => {
+            node.swarm.remove(id).await?;
+            tracing::info!(instance, node = id, "removed the entry of a manager that joins anew");
+        }
+    }
+    Ok(None)
+}
+
+/// Is the node that is to go that of the instance that asks?
+async fn is_of_its_instance(
+    node: &Node,
+    request: &DemotionRequest,
+    view: Option<&NodeView>,
+) -> Result<bool, ManagerError> {
+    let own = node.ledger.fetch_member(Role::Manager, &request.instance_id).await?;
+    if let Some(row) = own.filter(|row| row.node_id == request.node_id) {
+        // One that was Ready after it had asked asks no more: its request is about to be deleted.
+        return Ok(row.updated_at <= request.at);
+    }
+    let Some(view) = view else { return Ok(false) };
+    let (members, attempt) = tokio::try_join!(
+        node.ledger.survey_members(),
+        node.ledger.fetch_attempt(&request.instance_id)
+    )?;
+    Ok(is_stuck(view, &members, attempt.as_ref()))
+}
+
+/// Is this what the attempt to join has led to, and nobody's node by any row? A manager that catches up with raft is
+/// Ready and reachable before it has a row.
+fn is_stuck(view: &NodeView, members: &Rows<Member>, attempt: Option<&Attempt>) -> bool {
+    let is_well = view.is_ready() && view.raft.is_some_and(|raft| raft.is_reachable);
+    let is_there = |attempt: &Attempt| {
+        let address = view.address.as_ref().and_then(|address| address.parse().ok());
+        attempt.role == Role::Manager && address == Some(attempt.address)
+    };
+    !is_well
+        && attempt.is_some_and(is_there)
+        && members.unreadable.is_empty()
+        && members.rows.iter().all(|row| row.node_id != view.id)
+}
+
+/// What follows from a look at one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    None,
+    Wait {
+        why: &'static str,
+    },
+    Demote,
+    /// Say that raft does not know the node any more.
+    Confirm,
+    /// Take what is left of it off the list.
+    Remove,
+}
+
+/// `nodes` is the leader's list, `me` the node that looks. Pure.
+fn decide(
+    request: &DemotionRequest,
+    requests: &[DemotionRequest],
+    nodes: &[NodeView],
+    me: &str,
+    now: OffsetDateTime,
+) -> Step {
+    // The node deletes its request when it is Ready again.
+    let is_away = |other: &DemotionRequest| {
+        other.is_out
+            && other.instance_id != request.instance_id
+            && (now - other.at).unsigned_abs() < RETURN_PATIENCE
+    };
+    if request.node_id == me {
+        return Step::None;
+    }
+    let Some(view) = nodes.iter().find(|view| view.id == request.node_id) else {
+        return if request.is_out { Step::None } else { Step::Confirm };
+    };
+    match view.raft {
+        None if view.role == Role::Manager => {
+            Step::Wait { why: "raft to know it, as which it is listed" }
+        }
+        None if !request.is_out => Step::Confirm,
+        None if view.is_down() => Step::Remove,
+        None => Step::Wait { why: "its skep to leave the swarm" },
+        Some(_) if view.role == Role::Worker => Step::Wait { why: "its demotion to take effect" },
+        Some(_) if nodes.iter().any(NodeView::is_being_demoted) => {
+            Step::Wait { why: "the demotion of another manager to take effect" }
+        }
+        Some(_) if requests.iter().any(is_away) => {
+            Step::Wait { why: "another one that has asked to be back" }
+        }
+        Some(own) if !Quorum::of(nodes).without(own).is_kept() => Step::Wait {
+            why: "a replacement: without this manager the swarm would lose its quorum",
+        },
+        Some(_) => Step::Demote,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clients::aws::stub::Stub;
+    use crate::clients::docker::RaftView;
+    use crate::clients::docker::tests::fake_engine::{FakeEngine, RELEASES};
+    use crate::clients::ledger::MemberState;
+    use crate::clients::ledger::fuzz;
+    use crate::common::instance::{Instance, Membership};
+
+    /// A node as the list may show it: `raft` says whether raft knows and reaches it.
+    fn view(id: usize, role: Role, raft: Option<bool>, is_down: bool) -> NodeView {
+        NodeView {
+            state: if is_down { "down" } else { "ready" }.into(),
+            raft: raft.map(|is_reachable| RaftView { is_leader: id == 0, is_reachable }),
+            ..NodeView::example(&format!("node-{id}"), role)
+        }
+    }
+
+    fn any_node() -> impl Strategy<Value = (Role, Option<bool>, bool)> {
+        let role = prop::sample::select(&[Role::Manager, Role::Worker]);
+        (role, any::<Option<bool>>(), any::<bool>())
+    }
+
+    fn request(node: usize, is_out: bool) -> DemotionRequest {
+        let node_id = format!("node-{node}");
+        let mut row =
+            DemotionRequest::new("i-1", &node_id, "it has moved", OffsetDateTime::UNIX_EPOCH);
+        row.is_out = is_out;
+        row
+    }
+
+    /// With nobody else who asks.
+    fn decide_alone(request: &DemotionRequest, nodes: &[NodeView], me: &str) -> Step {
+        decide(request, std::slice::from_ref(request), nodes, me, OffsetDateTime::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn a_manager_that_asks_is_demoted_then_let_go_then_forgotten() {
+        let well = |id| view(id, Role::Manager, Some(true), false);
+        let step = |asks: NodeView, is_out| {
+            decide_alone(&request(2, is_out), &[well(0), well(1), asks], "node-0")
+        };
+        let unreachable = view(2, Role::Manager, Some(false), true);
+        assert_eq!(step(unreachable, false), Step::Demote);
+        assert_eq!(step(well(2), false), Step::Demote, "raft may well reach it");
+        let going = view(2, Role::Worker, Some(false), true);
+        assert!(matches!(step(going, false), Step::Wait { .. }));
+        let out = view(2, Role::Worker, None, true);
+        assert_eq!(step(out.clone(), false), Step::Confirm);
+        assert_eq!(step(out, true), Step::Remove);
+        let alive = view(2, Role::Worker, None, false);
+        assert!(matches!(step(alive, true), Step::Wait { .. }), "it has not left");
+        let nodes = [well(0), well(1)];
+        assert_eq!(decide_alone(&request(2, false), &nodes, "node-0"), Step::Confirm, "by hand");
+        assert_eq!(decide_alone(&request(2, true), &nodes, "node-0"), Step::None);
+    }
+
+    #[test]
+    fn a_node_without_a_row_is_its_own_where_its_join_has_come_to_nothing() {
+        let at = |address: &str| {
+            let address = address.parse().unwrap();
+            Attempt::new("i-1", Role::Manager, address, OffsetDateTime::UNIX_EPOCH)
+        };
+        let listed = |is_down, is_reachable| NodeView {
+            address: Some("10.0.0.3".into()),
+            ..view(2, Role::Manager, Some(is_reachable), is_down)
+        };
+        let nobody = Rows { rows: vec![], unreadable: BTreeSet::new() };
+        let (own, hangs) = (at("10.0.0.3"), listed(true, false));
+        assert!(is_stuck(&hangs, &nobody, Some(&own)));
+        assert!(is_stuck(&listed(true, true), &nobody, Some(&own)));
+        assert!(is_stuck(&listed(false, false), &nobody, Some(&own)));
+        assert!(!is_stuck(&listed(false, true), &nobody, Some(&own)), "it is about to be Ready");
+        assert!(!is_stuck(&hangs, &nobody, None), "it has not begun to join");
+        assert!(!is_stuck(&hangs, &nobody, Some(&at("10.0.0.4"))), "another host's");
+        let worker = Attempt { role: Role::Worker, ..own.clone() };
+        assert!(!is_stuck(&hangs, &nobody, Some(&worker)));
+        let hidden = Rows { unreadable: ["member#manager#i-2".into()].into(), rows: vec![] };
+        assert!(!is_stuck(&hangs, &hidden, Some(&own)), "whose row that is, nobody can tell");
+        let instance = Instance { id: "i-2".into(), ..Instance::example() };
+        let membership = Membership {
+            node_id: hangs.id.clone(),
+            swarm_id: "swarm".into(),
+            generation: 1,
+            role: Role::Manager,
+        };
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let row = Member::new(&instance, &membership, Role::Manager, MemberState::Ready, now);
+        let others = Rows { rows: vec![row], unreadable: BTreeSet::new() };
+        assert!(!is_stuck(&hangs, &others, Some(&own)), "it was Ready");
+    }
+
+    /// Whether anything else can be read does not matter then.
+    #[tokio::test]
+    async fn a_row_that_names_the_node_counts_where_it_is_older_than_the_request() {
+        let mut request = request(2, false);
+        request.at = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(100);
+        for (node_id, updated_at, is_its) in [
+            ("node-2", 40, true),
+            ("node-2", 100, true),
+            ("node-2", 101, false),
+            ("node-3", 40, false),
+        ] {
+            let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
+            let node = Node::example(engine.swarm(), &stub).await;
+            let row = serde_json::json!({ "Item": {
+                "instance_id": { "S": "i-1" },
+                "role": { "S": "manager" },
+                "node_id": { "S": node_id },
+                "address": { "S": "10.0.0.3" },
+                "zone": { "S": "a" },
+                "generation": { "N": "1" },
+                "state": { "S": "ready" },
+                "updated_at": { "N": updated_at.to_string() },
+            } });
+            stub.answer(200, &row.to_string());
+            let found = is_of_its_instance(&node, &request, None).await.unwrap();
+            assert_eq!(found, is_its, "{node_id} {updated_at}");
+            assert_eq!(stub.requests().len(), 1);
+        }
+    }
+
+    #[test]
+    fn nobody_is_taken_out_whom_the_quorum_needs() {
+        let well = |id| view(id, Role::Manager, Some(true), false);
+        let dead = |id| view(id, Role::Manager, Some(false), true);
+        let step = |nodes: &[NodeView], me: &str| decide_alone(&request(0, false), nodes, me);
+        assert_eq!(step(&[well(0)], "node-0"), Step::None, "the only one");
+        assert!(matches!(step(&[well(0), well(1), dead(2)], "node-1"), Step::Wait { .. }));
+        assert_eq!(step(&[well(0), well(1)], "node-1"), Step::Demote);
+        let going = view(2, Role::Worker, Some(true), false);
+        let another = [well(0), well(1), going, well(3)];
+        assert!(matches!(step(&another, "node-1"), Step::Wait { .. }), "one at a time");
+    }
+
+    #[test]
+    fn the_next_goes_when_the_one_before_is_back() {
+        let nodes: Vec<NodeView> =
+            (0..3).map(|id| view(id, Role::Manager, Some(true), false)).collect();
+        let mut before = request(9, true);
+        before.instance_id = "i-9".into();
+        let step = |before: &DemotionRequest, seconds| {
+            let now = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(seconds);
+            decide(&request(2, false), &[before.clone(), request(2, false)], &nodes, "node-0", now)
+        };
+        assert!(matches!(step(&before, 899), Step::Wait { .. }));
+        assert_eq!(step(&before, 900), Step::Demote, "it does not come back");
+        before.is_out = false;
+        assert_eq!(step(&before, 0), Step::Demote, "it has not gone");
+    }
+
+    proptest! {
+        /// Whatever the list says: never oneself, never below a majority that is reachable, one at a time;
+        /// no word that it is out, and nothing off the list, as long as raft counts it.
+        #[test]
+        fn the_quorum_is_kept_and_only_who_is_out_is_let_go(
+            nodes in prop::collection::vec(any_node(), 0..7),
+            asks in 0usize..7,
+            me in 0usize..7,
+            is_out in any::<bool>(),
+        ) {
+            let nodes: Vec<NodeView> = nodes
+                .into_iter()
+                .enumerate()
+                .map(|(id, (role, raft, is_down))| view(id, role, raft, is_down))
+                .collect();
+            let listed = nodes.get(asks);
+            let raft = listed.and_then(|view| view.raft);
+            match decide_alone(&request(asks, is_out), &nodes, &format!("node-{me}")) {
+                Step::None => prop_assert!(asks == me || listed.is_none() && is_out),
+                Step::Wait { .. } => prop_assert!(asks != me && listed.is_some()),
+                Step::Demote => {
+                    let rest: Vec<NodeView> =
+                        nodes.iter().filter(|view| Some(*view) != listed).cloned().collect();
+                    prop_assert!(asks != me && raft.is_some() && Quorum::of(&rest).is_kept());
+                    prop_assert!(!nodes.iter().any(NodeView::is_being_demoted));
+                }
+                Step::Confirm => {
+                    prop_assert!(asks != me && !is_out);
+                    prop_assert!(listed.is_none_or(NodeView::is_plain_worker));
+                }
+                Step::Remove => prop_assert!(
+                    asks != me && is_out
+                        && listed.is_some_and(|view| view.is_plain_worker() && view.is_down())
+                ),
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+        /// Rows of any content that can be read.
+        #[test]
+        fn no_row_that_can_be_read_ends_a_look(requests in fuzz::rejoins(), nodes in fuzz::nodes()) {
+            for request in &requests {
+                let step = decide(request, &requests, &nodes, "node-0", fuzz::NOW);
+                prop_assert!(step == Step::None || request.node_id != "node-0");
+            }
+        }
+    }
+}

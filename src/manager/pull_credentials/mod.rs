@@ -1,0 +1,305 @@
+//! Services pull with credentials that last: those of ECR end after twelve hours, and a task that is
+//! started later, on a node without the image, would be rejected.
+//!
+//! Guarantees: a service is updated with its auth header alone, at the version that was seen, and only
+//! where that runs nothing again and stops nothing ([`decide`]); of each service's credentials half the
+//! life is left, or somebody is told why not. They are in no log, and in the ledger only until when they
+//! last. Assumes nothing of what was done before: an act that was not written down is done again, though not
+//! by the same skep, which tries to write it down again.
+//!
+//! The swarm's leader looks every [`LEADER_INTERVAL`]; the others see to what is still due after
+//! [`BACKUP_INTERVAL`], in case the leader's skep is dead.
+
+mod decide;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::error::ManagerError;
+use super::rounds::{self, AT_ONCE};
+use crate::clients::aws::AwsError;
+use crate::clients::aws::ecr::{PullCredentials, Registry};
+use crate::clients::docker::{Service, ServiceTask, SwarmErrorKind};
+use crate::clients::ledger::RegistryAuth;
+use crate::node::Node;
+
+use decide::{Because, Change, Seen, Verdict, decide, decide_by_tasks, is_new, refused_since};
+
+/// How long a new service waits for its first credentials.
+const LEADER_INTERVAL: Duration = Duration::from_secs(10);
+/// The leader's skep has acted by then.
+const BACKUP_INTERVAL: Duration = Duration::from_secs(60);
+/// Who has the trouble.
+const WHO: &str = "pull credentials";
+
+/// What saves calls and lines of the log; nothing is decided on it alone.
+#[derive(Default)]
+struct Memory {
+    /// By region.
+    credentials: BTreeMap<String, Fetched>,
+    /// The services that were due at the last look.
+    due: BTreeSet<String>,
+    /// Why services were left alone, as it was said.
+    said: BTreeMap<String, Because>,
+    /// What was given and could not be written down yet, by service.
+    unwritten: BTreeMap<String, RegistryAuth>,
+}
+
+/// Credentials, and since when they are.
+#[derive(Clone)]
+struct Fetched {
+    since: OffsetDateTime,
+    credentials: PullCredentials,
+}
+
+/// What one look has found wrong.
+#[derive(Default)]
+struct Troubles {
+    /// By region: why there are no credentials, and for which services.
+    refused: BTreeMap<String, (String, Vec<String>)>,
+    /// About one service each.
+    others: Vec<String>,
+}
+
+/// Keeps the credentials of services fresh for as long as this node is a manager; never returns.
+pub async fn keep_pull_credentials(node: &Node, node_id: &str) -> Infallible {
+    if !node.settings.registry.ecr {
+        return std::future::pending().await;
+    }
+    rounds::go(node, WHO, (AT_ONCE, BACKUP_INTERVAL), async |memory: &mut Memory| {
+        match look(node, node_id, memory).await {
+            Ok(pause) => return Ok(pause),
+            Err(error) if error.is_not_manager() => {
+                node.state.trouble(WHO, None);
+                return Err(error);
+            }
+            // Without a leader nothing is started either; others say what is wrong with Docker.
+            Err(ManagerError::Swarm(error)) => tracing::debug!("{error}"),
+            Err(error) => {
+                let why = crate::common::errors::chain(&error);
+                let what = format!("pull credentials cannot be kept fresh: {why}");
+                node.state.trouble(WHO, Some(what));
+            }
+        }
+        Ok(LEADER_INTERVAL)
+    })
+    .await
+}
+
+/// How soon to look again.
+async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<Duration, ManagerError> {
+    let is_leader = node.swarm.fetch_node(me).await?.is_some_and(|me| me.is_leader());
+    let services = node.swarm.fetch_services().await?;
+    let of_ecr: Vec<(Service, Registry)> = services
+        .into_iter()
+        .filter_map(|service| {
+            let registry = Registry::of_image(service.image()?)?;
+            Some((service, registry))
+        })
+        .collect();
+    let rows = if of_ecr.is_empty() { vec![] } else { node.ledger.fetch_registry_auths().await? };
+    let is_there = |id: &String| of_ecr.iter().any(|(service, _)| service.id == *id);
+    memory.said.retain(|id, _| is_there(id));
+    memory.unwritten.retain(|id, _| is_there(id));
+    let were_due = std::mem::take(&mut memory.due);
+    let mut troubles = Troubles::default();
+    for (service, registry) in &of_ecr {
+        let seen = Seen::of(service, registry, memory.given(&service.id, &rows));
+        let may_act = is_leader || were_due.contains(&service.id);
+        match attend(node, service, registry, &seen, may_act, memory, &mut troubles).await {
+            Ok(()) => {}
+            Err(error) if error.is_not_manager() => return Err(error),
+            // Somebody else was first: at the next look.
+            Err(ManagerError::Swarm(error))
+                if matches!(error.kind, SwarmErrorKind::Stale | SwarmErrorKind::NotFound) =>
+            {
+                tracing::debug!(service = service.name(), "{error}");
+            }
+            // What one service is refused must not keep the others waiting.
+            Err(error) => {
+                let why = crate::common::errors::chain(&error);
+                troubles.others.push(format!("pull credentials of {}: {why}", service.name()));
+            }
+        }
+    }
+    memory.write_down(node, &mut troubles).await;
+    node.state.trouble(WHO, troubles.in_words());
+    Ok(if is_leader { LEADER_INTERVAL } else { BACKUP_INTERVAL })
+}
+
+/// Sees to one service.
+async fn attend(
+    node: &Node,
+    service: &Service,
+    registry: &Registry,
+    seen: &Seen,
+    may_act: bool,
+    memory: &mut Memory,
+    troubles: &mut Troubles,
+) -> Result<(), ManagerError> {
+    let now = OffsetDateTime::now_utc();
+    let mut verdict = decide(seen, now);
+    if verdict == Verdict::Due {
+        memory.due.insert(service.id.clone());
+    }
+    let is_short = verdict == Verdict::Fresh && service.is_short_of_tasks();
+    if may_act && (verdict == Verdict::Due || is_short) {
+        let tasks = node.swarm.fetch_tasks_of_service(&service.id).await?;
+        if is_short {
+            let refused = refused_since(&tasks, service.updated_at);
+            troubles.others.extend(refused.map(|task| rejected(service, registry, task)));
+        } else {
+            verdict = decide_by_tasks(seen, &tasks, now);
+        }
+    }
+    match verdict {
+        Verdict::Due if may_act => {
+            memory.said.remove(&service.id);
+            match memory.credentials_for(node, &registry.region, troubles).await {
+                Some(fetched) => {
+                    let row = give(node, service, registry, &fetched).await?;
+                    memory.unwritten.insert(service.id.clone(), row);
+                }
+                None => troubles.is_without(&registry.region, service.name()),
+            }
+        }
+        Verdict::LeaveAlone(because) if because.needs_somebody() => {
+            let why = because.in_words();
+            troubles.others.push(format!("{} gets no pull credentials: {why}", service.name()));
+        }
+        Verdict::LeaveAlone(because) if memory.said.get(&service.id) != Some(&because) => {
+            let why = because.in_words();
+            tracing::info!(service = service.name(), "left with the credentials it has: {why}");
+            memory.said.insert(service.id.clone(), because);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Why a service that has good credentials cannot run: the registry's own answer is in the log of the
+/// node's Docker alone.
+fn rejected(service: &Service, registry: &Registry, task: &ServiceTask) -> String {
+    let why = task.error.as_deref().unwrap_or("no reason is told");
+    let node = task.node_id.as_deref().unwrap_or("its node");
+    format!(
+        "tasks of {} are rejected although its credentials are good: {why}; Docker's log on {node} has \
+         the answer of {}: does the image exist, and may the managers' role pull it \
+         (ecr:BatchGetImage, ecr:GetDownloadUrlForLayer)?",
+        service.name(),
+        registry.host
+    )
+}
+
+/// The service first: a row without an update would keep the service from its credentials. Returns what is to
+/// be written down.
+async fn give(
+    node: &Node,
+    service: &Service,
+    registry: &Registry,
+    fetched: &Fetched,
+) -> Result<RegistryAuth, ManagerError> {
+    let Fetched { since, credentials } = fetched;
+    node.swarm.update_registry_auth(service, credentials.header_for(registry)).await?;
+    let expires_at = credentials.expires_at;
+    tracing::info!(
+        service = service.name(),
+        registry = registry.host,
+        until = %expires_at,
+        "gave the service new pull credentials"
+    );
+    let (service_id, registry) = (service.id.clone(), registry.host.clone());
+    Ok(RegistryAuth { service_id, registry, since: *since, expires_at })
+}
+
+impl Memory {
+    /// What a service was given last: where the ledger can be read and not written, it does not know.
+    fn given(&self, service_id: &str, rows: &[RegistryAuth]) -> Option<RegistryAuth> {
+        let row = rows.iter().find(|row| row.service_id == service_id);
+        self.unwritten.get(service_id).or(row).cloned()
+    }
+
+    async fn write_down(&mut self, node: &Node, troubles: &mut Troubles) {
+        for (service_id, row) in std::mem::take(&mut self.unwritten) {
+            if let Err(error) = node.ledger.record_registry_auth(&row).await {
+                let why = crate::common::errors::chain(&error);
+                let what =
+                    format!("pull credentials of {service_id} cannot be written down: {why}");
+                troubles.others.push(what);
+                self.unwritten.insert(service_id, row);
+            }
+        }
+    }
+
+    /// Credentials of a region that are new enough to be given away; fetched at most once a look where
+    /// ECR refuses.
+    async fn credentials_for(
+        &mut self,
+        node: &Node,
+        region: &str,
+        troubles: &mut Troubles,
+    ) -> Option<Fetched> {
+        let now = OffsetDateTime::now_utc();
+        let known = self.credentials.get(region);
+        let known = known.filter(|it| is_new(it.since, it.credentials.expires_at, now));
+        if known.is_some() || troubles.refused.contains_key(region) {
+            return known.cloned();
+        }
+        match node.ecr.fetch_credentials(region).await {
+            Ok(credentials) => {
+                let fetched = Fetched { since: now, credentials };
+                self.credentials.insert(region.to_owned(), fetched.clone());
+                Some(fetched)
+            }
+            Err(error) => {
+                troubles.has_none(region, &error);
+                None
+            }
+        }
+    }
+}
+
+impl Troubles {
+    fn has_none(&mut self, region: &str, error: &AwsError) {
+        let why = crate::common::errors::chain(error);
+        self.refused.insert(region.to_owned(), (why, vec![]));
+    }
+
+    fn is_without(&mut self, region: &str, service: &str) {
+        if let Some((_, services)) = self.refused.get_mut(region) {
+            services.push(service.to_owned());
+        }
+    }
+
+    fn in_words(&self) -> Option<String> {
+        let refused = self.refused.values().map(|(why, services)| {
+            format!("no new pull credentials for {}: {why}", services.join(", "))
+        });
+        let all: Vec<String> = refused.chain(self.others.iter().cloned()).collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+}
+
+impl Seen {
+    fn of(service: &Service, registry: &Registry, given: Option<RegistryAuth>) -> Self {
+        Self {
+            registry: registry.host.clone(),
+            is_job: service.is_job(),
+            unfinished_update: service.unfinished_update().map(str::to_owned),
+            change: if service.was_rolled_back() {
+                Change::RolledBack
+            } else if service.has_another_to_roll_back_to() {
+                Change::Changed
+            } else {
+                Change::None
+            },
+            updated_at: service.updated_at,
+            given,
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Members that the swarm does not list: taken off by hand (`docker node rm --force`), which a
+//! worker's own Docker never hears of.
+//!
+//! Guarantees: a row is marked only when it names the charter's swarm and generation, and a whole node
+//! list of that swarm, with a leader, did not have its node at looks [`LEADER_PATIENCE`] apart; the
+//! write is refused when the row has changed meanwhile. A row that names another swarm, or none, is not
+//! judged: this list says nothing about it. The node itself does the rest: it leaves and joins anew.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::charter::{CHARTER, publish_again, reopen};
+use super::error::ManagerError;
+use super::rounds;
+use super::troubles::{Complaints, show_unreadable};
+use crate::clients::docker::NodeView;
+use crate::clients::ledger::{Charter, CharterPhase, Member, MemberState};
+use crate::common::instance::{Membership, Role};
+use crate::node::Node;
+
+/// Between two looks. A node that was taken off the list is to be back within two minutes.
+const INTERVAL: Duration = Duration::from_secs(15);
+/// The others: every look reads the rows of the whole fleet.
+const BACKUP_INTERVAL: Duration = Duration::from_secs(60);
+/// A node that has joined this moment may be missing from a list.
+const LEADER_PATIENCE: Duration = Duration::from_secs(30);
+/// The other managers come in when the leader's skep has not acted.
+const BACKUP_PATIENCE: Duration = Duration::from_secs(90);
+
+/// Who has the trouble that rows of members cannot be read.
+const ROWS: &str = "members";
+
+/// Since when each node has been missing, by node id.
+type MissingSince = BTreeMap<String, Instant>;
+
+/// What one look leaves for the next.
+#[derive(Default)]
+struct Memory {
+    missing_since: MissingSince,
+    /// The charter, as it was last seen.
+    charter: Option<Charter>,
+    /// What goes wrong with one member, by instance id.
+    complaints: Complaints,
+}
+
+/// Marks the rows of such members for as long as this node is a manager; never returns.
+pub async fn mark_removed_members(node: &Node, membership: &Membership) -> Infallible {
+    rounds::go(
+        node,
+        "looking for missing nodes",
+        (INTERVAL, INTERVAL),
+        async |memory: &mut Memory| {
+            let is_leader = match look(node, membership, memory).await {
+                Ok(is_leader) => is_leader,
+                Err(error) => {
+                    memory.missing_since.clear();
+                    if error.is_not_manager() {
+                        // The other managers publish it, and say what they cannot read.
+                        node.state.trouble(CHARTER, None);
+                        node.state.show_trouble(ROWS, None);
+                    }
+                    return Err(error);
+                }
+            };
+            Ok(if is_leader { INTERVAL } else { BACKUP_INTERVAL })
+        },
+    )
+    .await
+}
+
+/// Whether this node is the leader.
+async fn look(
+    node: &Node,
+    membership: &Membership,
+    memory: &mut Memory,
+) -> Result<bool, ManagerError> {
+    let Membership { node_id: me, swarm_id, generation, .. } = membership;
+    // The rows first: whoever is in them was in the swarm before the list is read.
+    let (charter, members) =
+        tokio::try_join!(node.ledger.fetch_charter(), node.ledger.survey_members())?;
+    show_unreadable(node, ROWS, &members.unreadable);
+    let nodes = node.swarm.fetch_nodes().await?;
+    match &charter {
+        Some(charter) => {
+            node.state.trouble(CHARTER, None);
+            reopen(node, charter, membership, &nodes).await?;
+        }
+        // The role of a worker that was promoted by hand may not write it.
+        None if node.role == Role::Worker => {}
+        None => {
+            let known = memory.charter.as_ref();
+            publish_again(node, membership, &members.rows, &nodes, known).await?;
+        }
+    }
+    memory.charter = charter.clone().or(memory.charter.take());
+    let missing_since = &mut memory.missing_since;
+    let is_charters = charter.is_some_and(|charter| {
+        charter.phase == CharterPhase::Open
+            && charter.generation == *generation
+            && charter.swarm_id.as_ref() == Some(swarm_id)
+    });
+    let is_leader = nodes.iter().any(|view| view.id == *me && view.is_leader());
+    if !is_charters || !nodes.iter().any(|view| view.id == *me) {
+        missing_since.clear();
+        return Ok(is_leader);
+    }
+    let patience = if is_leader { LEADER_PATIENCE } else { BACKUP_PATIENCE };
+    let now = Instant::now();
+    for row in missing_for(&members.rows, &nodes, membership, patience, missing_since, now) {
+        let marked = mark(node, row).await;
+        memory.complaints.take("marking a member that is missing", &row.instance_id, marked)?;
+    }
+    Ok(is_leader)
+}
+
+async fn mark(node: &Node, row: &Member) -> Result<(), ManagerError> {
+    if node.ledger.mark_removed(row).await? {
+        tracing::warn!(
+            instance = row.instance_id,
+            node = row.node_id,
+            "the swarm does not list this member any more: it is to join anew"
+        );
+    }
+    Ok(())
+}
+
+/// The members whose node has been missing for `patience`. One that is listed again starts anew.
+fn missing_for<'a>(
+    members: &'a [Member],
+    nodes: &[NodeView],
+    own: &Membership,
+    patience: Duration,
+    since: &mut MissingSince,
+    now: Instant,
+) -> Vec<&'a Member> {
+    let missing: Vec<&Member> = members
+        .iter()
+        .filter(|row| row.swarm_id.as_ref() == Some(&own.swarm_id))
+        .filter(|row| row.generation == own.generation && row.state == MemberState::Ready)
+        .filter(|row| nodes.iter().all(|view| view.id != row.node_id))
+        .collect();
+    since.retain(|id, _| missing.iter().any(|row| row.node_id == *id));
+    missing
+        .into_iter()
+        .filter(|row| now - *since.entry(row.node_id.clone()).or_insert(now) >= patience)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use time::OffsetDateTime;
+
+    use super::super::charter::generation_of;
+    use super::*;
+    use crate::clients::aws::stub::Stub;
+    use crate::clients::docker::tests::fake_engine::{FakeEngine, Instead, RELEASES};
+    use crate::clients::ledger::fuzz;
+    use crate::common::instance::Instance;
+
+    fn node(id: &str) -> NodeView {
+        NodeView { state: "down".into(), ..NodeView::example(id, Role::Worker) }
+    }
+
+    fn membership(id: &str, generation: u64, swarm_id: &str) -> Membership {
+        let (node_id, swarm_id) = (id.to_owned(), swarm_id.to_owned());
+        Membership { node_id, swarm_id, generation, role: Role::Worker }
+    }
+
+    fn row(id: &str, generation: u64, state: MemberState) -> Member {
+        of_swarm("swarm", id, generation, state)
+    }
+
+    fn of_swarm(swarm_id: &str, id: &str, generation: u64, state: MemberState) -> Member {
+        let instance = Instance { id: format!("i-{id}"), ..Instance::example() };
+        let membership = membership(id, generation, swarm_id);
+        Member::new(&instance, &membership, Role::Worker, state, OffsetDateTime::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn a_charter_is_published_again_under_the_highest_generation_of_its_own_members() {
+        let own = membership("me", 2, "swarm");
+        let of = |rows: &[Member]| generation_of(&own, rows);
+        assert_eq!(of(&[]), Ok(2));
+        let rows = |generation| {
+            let ready = MemberState::Ready;
+            [
+                row("me", 2, ready),
+                row("later", 3, ready),
+                of_swarm("other", "theirs", generation, ready),
+            ]
+        };
+        assert_eq!(of(&rows(1)), Ok(3), "its quorum was re-created meanwhile");
+        assert_eq!(of(&rows(3)), Ok(3));
+        let later = of(&rows(4)).unwrap_err();
+        assert!(later.contains("i-theirs has a row of generation 4"), "{later}");
+        let unnamed = of_swarm("", "of an earlier skep", 9, MemberState::Ready);
+        assert_eq!(of(&[unnamed]), Ok(2));
+    }
+
+    #[test]
+    fn only_a_ready_member_of_this_generation_that_stays_missing_is_marked() {
+        let (start, patience) = (Instant::now(), Duration::from_secs(30));
+        let rows = [
+            row("listed", 2, MemberState::Ready),
+            row("missing", 2, MemberState::Ready),
+            row("older", 1, MemberState::Ready),
+            row("leaving", 2, MemberState::Leaving),
+            row("marked", 2, MemberState::Removed),
+            of_swarm("another", "same generation", 2, MemberState::Ready),
+            of_swarm("", "of an earlier skep", 2, MemberState::Ready),
+        ];
+        let own = membership("me", 2, "swarm");
+        let mut since = MissingSince::new();
+        let mut look = |seconds: u64, listed: &[&str]| -> Vec<String> {
+            let nodes: Vec<NodeView> = listed.iter().map(|id| node(id)).collect();
+            let now = start + Duration::from_secs(seconds);
+            let due = missing_for(&rows, &nodes, &own, patience, &mut since, now);
+            due.into_iter().map(|row| row.node_id.clone()).collect()
+        };
+        assert!(look(0, &["listed"]).is_empty());
+        assert!(look(15, &["listed", "missing"]).is_empty(), "Down is listed");
+        assert!(look(30, &["listed"]).is_empty(), "it was back meanwhile");
+        assert!(look(45, &["listed"]).is_empty());
+        assert_eq!(look(60, &["listed"]), ["missing"]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+        /// Rows of any content that can be read. Another generation or swarm is not judged.
+        #[test]
+        fn no_row_that_can_be_read_ends_a_look(members in fuzz::members(), nodes in fuzz::nodes()) {
+            let own = membership("node-0", 1, "swarm");
+            let (mut since, start) = (MissingSince::new(), Instant::now());
+            let mut look = |now| {
+                missing_for(&members.rows, &nodes, &own, Duration::from_secs(30), &mut since, now)
+            };
+            prop_assert!(look(start).is_empty());
+            let missing = look(start + Duration::from_secs(30));
+            prop_assert!(missing.iter().all(|row| row.generation == 1));
+            match generation_of(&own, &members.rows) {
+                Ok(generation) => prop_assert!(generation >= 1),
+                Err(why) => {
+                    prop_assert!(members.rows.iter().any(|row| row.generation > 1), "{why}");
+                }
+            }
+        }
+    }
+
+    /// As a boot does: the swarm's leader and its labels say which it is.
+    #[tokio::test]
+    async fn a_row_that_cannot_be_read_does_not_keep_a_missing_charter_away() {
+        let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
+        let node = Node::example(engine.swarm(), &stub).await;
+        const NODES: &str = r#"[{ "ID": "n1", "Spec": { "Role": "manager" },
+            "ManagerStatus": { "Leader": true, "Reachability": "reachable" } }]"#;
+        const SWARM: &str = r#"{ "ID": "c1", "Version": { "Index": 1 },
+            "Spec": { "Labels": { "skep.cluster": "prod", "skep.generation": "3" } },
+            "JoinTokens": {
+                "Worker": "SWMTKN-1-00000000000000000000000000000000000000000000000000-1111111111111111111111111",
+                "Manager": "SWMTKN-1-00000000000000000000000000000000000000000000000000-2222222222222222222222222" } }"#;
+        for (path, answer) in [("/nodes", NODES), ("/swarm", SWARM)] {
+            engine.lock().instead.insert(path, Instead::Answer(answer));
+        }
+        let key = r#"{ "UnlockKey": "" }"#;
+        engine.lock().instead.insert("/swarm/unlockkey", Instead::Answer(key));
+        let odd = r#"{ "Items": [{ "item": { "S": "member#manager#i-odd" } }], "Count": 1 }"#;
+        stub.always("member#manager#", odd);
+        stub.always("member#worker#", r#"{ "Items": [], "Count": 0 }"#);
+        stub.always(r#""S":"charter""#, "{}");
+        stub.always("-token/", r#"{ "Version": 1 }"#);
+        let membership = membership("n1", 2, "c1");
+        assert!(look(&node, &membership, &mut Memory::default()).await.unwrap());
+        let published = |request: &String| {
+            let is_open = request.contains(r#""phase":{"S":"open"}"#);
+            is_open && request.contains(r#""generation":{"N":"3"}"#)
+        };
+        let requests = stub.requests();
+        assert!(requests.iter().any(published), "{requests:?}");
+        let trouble = node.state.now().trouble.unwrap();
+        assert!(trouble.contains("cannot be read: member#manager#i-odd"), "{trouble}");
+    }
+}

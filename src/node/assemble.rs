@@ -1,0 +1,83 @@
+//! From facts and settings to a [`Node`]: who this is, and whom it talks to.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::Node;
+use crate::clients::aws::Aws;
+use crate::clients::docker::Swarm;
+use crate::clients::imds::Imds;
+use crate::clients::ledger::Ledger;
+use crate::clients::secrets::TokenStore;
+use crate::clients::systemd;
+use crate::common::instance::Instance;
+use crate::common::state::StateHandle;
+use crate::config::{Mistakes, Settings, TokenStore as Store, identity::Identity};
+use crate::telemetry::notifications::Events;
+
+/// Why a [`Node`] could not be made.
+#[derive(Debug, Error)]
+pub enum AssembleError {
+    #[error("{0}")]
+    Identity(Mistakes),
+    #[error("cannot read which start of the machine this is")]
+    BootId(#[from] std::io::Error),
+}
+
+/// # Errors
+/// When neither settings nor tags say which cluster this is and what the node is to be.
+pub fn assemble(
+    settings: &Settings,
+    instance: Instance,
+    imds: Imds,
+    swarm: Swarm,
+    aws: &Aws,
+    state: &StateHandle,
+    events: &Events,
+) -> Result<Node, AssembleError> {
+    let resolved = Identity::resolve(settings, &instance);
+    state.update(|state| state.instance = Some(instance.clone()));
+    let Identity { cluster, role } = resolved.map_err(AssembleError::Identity)?;
+    state.update(|state| {
+        state.cluster = Some(cluster.clone());
+        state.role = Some(role);
+    });
+    tracing::info!(
+        instance = instance.id,
+        zone = instance.zone,
+        address = %instance.private_address,
+        cluster,
+        %role,
+        "this node"
+    );
+    let ledger = Ledger::new(aws.dynamodb.clone(), &settings.table, &cluster);
+    let tokens = match settings.tokens.store {
+        Store::Ssm => TokenStore::Ssm {
+            client: aws.ssm.clone(),
+            path: format!("{}/{cluster}", settings.tokens.path.trim_end_matches('/')),
+            kms_key: settings.tokens.kms_key.clone(),
+        },
+        Store::Dynamodb => {
+            TokenStore::DynamoDb { ledger: ledger.clone(), cluster: cluster.clone() }
+        }
+    };
+    Ok(Node {
+        settings: settings.clone(),
+        address: settings.swarm.advertise_address.unwrap_or(instance.private_address),
+        instance,
+        cluster,
+        role,
+        boot_id: systemd::boot_id()?,
+        imds,
+        swarm,
+        ledger,
+        autoscaling: aws.autoscaling.clone(),
+        ecr: aws.ecr.clone(),
+        tokens,
+        state: state.clone(),
+        events: events.clone(),
+        recovery_begun: Arc::default(),
+        row_lost: Arc::default(),
+    })
+}

@@ -1,0 +1,142 @@
+//! One node and what it talks to: what every phase is given.
+
+mod assemble;
+mod publish;
+mod unlock;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use thiserror::Error;
+use time::OffsetDateTime;
+use tokio::sync::Notify;
+
+use crate::clients::aws::autoscaling::AutoScaling;
+use crate::clients::aws::ecr::Ecr;
+use crate::clients::docker::{Availability, Swarm, SwarmError};
+use crate::clients::imds::Imds;
+use crate::clients::ledger::{Ledger, LedgerError, Member, MemberState};
+use crate::clients::secrets::{MalformedToken, SecretsError, TokenStore};
+use crate::common::instance::{Instance, Membership, Role};
+use crate::common::labels::{self, Wanted};
+use crate::common::state::StateHandle;
+use crate::config::{JoinAvailability, Settings};
+use crate::telemetry::notifications::Events;
+
+pub use assemble::{AssembleError, assemble};
+pub use publish::{publish_again, store};
+pub use unlock::{Unlocking, unlock};
+
+/// An operation on several of a node's clients failed.
+#[derive(Debug, Error)]
+pub enum NodeError {
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
+    #[error(transparent)]
+    Swarm(#[from] SwarmError),
+    #[error("Docker's own join token cannot be used")]
+    Token(#[from] MalformedToken),
+}
+
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub settings: Settings,
+    pub instance: Instance,
+    pub cluster: String,
+    /// What this node is to be.
+    pub role: Role,
+    /// What it advertises: private, always.
+    pub address: IpAddr,
+    /// Which start of the machine this is.
+    pub boot_id: String,
+    pub imds: Imds,
+    pub swarm: Swarm,
+    pub ledger: Ledger,
+    pub autoscaling: AutoScaling,
+    pub ecr: Ecr,
+    pub tokens: TokenStore,
+    pub state: StateHandle,
+    /// Who tells others what happens to it.
+    pub events: Events,
+    /// This node has claimed to re-create the quorum: what it serves ends for that. The claim says
+    /// it, too, a little later.
+    pub recovery_begun: Arc<Notify>,
+    /// The ledger has no row of this node, although it serves: to be written again.
+    pub row_lost: Arc<Notify>,
+}
+
+impl Node {
+    /// What Docker is asked to make of this node when it comes into the swarm.
+    #[must_use]
+    pub fn join_availability(&self) -> Availability {
+        match self.settings.swarm.join_availability {
+            JoinAvailability::Active => Availability::Active,
+            JoinAvailability::Pause => Availability::Pause,
+        }
+    }
+
+    /// The Auto Scaling group, by the settings or by the instance's tags; `None` where neither says.
+    #[must_use]
+    pub fn group(&self) -> Option<&String> {
+        self.settings.autoscaling.group.as_ref().or(self.instance.group.as_ref())
+    }
+
+    /// The labels that managers are to set.
+    #[must_use]
+    pub fn wanted_labels(&self) -> Wanted {
+        let group = self.group().map(String::as_str);
+        labels::wanted(&self.instance, group, &self.settings.labels)
+    }
+
+    /// Writes this node's own row, as it is now.
+    ///
+    /// # Errors
+    /// When the ledger fails.
+    pub async fn record_member(
+        &self,
+        membership: &Membership,
+        state: MemberState,
+    ) -> Result<(), LedgerError> {
+        let now = OffsetDateTime::now_utc();
+        let mut row = Member::new(&self.instance, membership, self.role, state, now);
+        row.address = self.address;
+        row.group = self.group().cloned();
+        row.labels = self.wanted_labels().labels;
+        row.scheduling_hold = self.state.now().scheduling_hold;
+        row.joined_paused = self.join_availability() == Availability::Pause;
+        row.serves_as = Some(membership.role);
+        // A node that leaves does not wait for Docker.
+        if state == MemberState::Ready {
+            let local = self.swarm.fetch_local_node().await.ok();
+            row.serves_as = local.as_ref().map(|local| local.role());
+            row.has_leader = membership.role == Role::Manager
+                && local.is_some_and(|local| local.is_manager && local.is_sound());
+        }
+        self.ledger.put_member(&row).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+impl Node {
+    /// The example instance, a manager of `prod`, with this Docker and these AWS services.
+    pub(crate) async fn example(swarm: Swarm, aws: &crate::clients::aws::stub::Stub) -> Self {
+        let state = StateHandle::default();
+        let settings = Settings {
+            cluster: Some("prod".to_owned()),
+            role: Some(Role::Manager),
+            ..Settings::default()
+        };
+        assemble(
+            &settings,
+            Instance::example(),
+            Imds::new(&aws.endpoint).unwrap(),
+            swarm,
+            &aws.aws().await,
+            &state,
+            &Events::silent(&state),
+        )
+        .unwrap()
+    }
+}

@@ -1,0 +1,48 @@
+//! A manager that is locked (autolock): Docker has restarted, and what it knows is encrypted until it
+//! is given the key of its swarm.
+
+use super::{Node, NodeError};
+use crate::clients::docker::UnlockAnswer;
+use crate::clients::secrets::Item;
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unlocking {
+    /// Open: look again.
+    Done,
+    /// Not yet, and what is waited for.
+    Waiting(String),
+}
+
+/// Tries the stored keys of a generation, newest first: an older one opens a manager that was down
+/// while the key was rotated. A wrong key changes nothing.
+///
+/// # Errors
+/// When the store or Docker fails.
+pub async fn unlock(node: &Node, generation: u64) -> Result<Unlocking, NodeError> {
+    let place = node.tokens.place(Item::UnlockKeys, generation);
+    let Some(keys) = node.tokens.fetch_unlock_keys(generation).await? else {
+        let why = format!(
+            "waiting for the unlock key of generation {generation} in the secret store ({place})"
+        );
+        return Ok(Unlocking::Waiting(why));
+    };
+    for key in keys.iter() {
+        match node.swarm.unlock(key).await? {
+            UnlockAnswer::Unlocked => {
+                tracing::info!("unlocked this manager with the key in {place}");
+                return Ok(Unlocking::Done);
+            }
+            UnlockAnswer::WrongKey => {}
+            UnlockAnswer::Unknown => {
+                let why = "waiting for Docker to say whether it is unlocked: where every manager is \
+                           locked, the first waits for another one";
+                return Ok(Unlocking::Waiting(why.into()));
+            }
+        }
+    }
+    Ok(Unlocking::Waiting(format!(
+        "waiting for another unlock key: Docker has refused what is in {place}; store there what \
+         `docker swarm unlock-key -q` prints on a manager that is not locked"
+    )))
+}

@@ -1,0 +1,274 @@
+//! What skep says on standard error: a readable line per event, JSON, or journal entries with the
+//! fields as fields.
+//!
+//! Where standard error leads to the journal, a line begins with its priority instead of the time.
+//! The journal's own protocol, which keeps fields apart, is only spoken where it is asked for: what
+//! comes by it never reaches the console (`StandardError=journal+console`), where an operator looks
+//! for why an instance did not come up.
+//!
+//! skep speaks at the level that the settings name, every other crate from `warn` up.
+
+use std::fmt;
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use nix::sys::stat::fstat;
+use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
+use tracing_subscriber::fmt::{FmtContext, MakeWriter};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::{Log, LogFormat};
+use crate::telemetry::event_log::{self, Recorder};
+
+/// Before the name of every field in the journal: `journalctl SKEP_PHASE=ready`.
+/// Rooms that hold parts of their own; a line names the part.
+const ROOMS_OF_PARTS: [&str; 6] = ["api", "clients", "common", "host", "lifecycle", "telemetry"];
+const JOURNAL_FIELD_PREFIX: &str = "SKEP";
+
+/// Starts logging, and the node's story below `state_dir`; to be called once. Where the journal was asked for
+/// and does not answer, text is what is left.
+pub fn start(log: &Log, state_dir: &Path) {
+    let lines = || {
+        let begin = if stderr_is_the_journal() { Begin::Priority } else { Begin::Time };
+        text(begin, io::stderr, wants_colour(&io::stderr()))
+    };
+    let (layer, problem) = match log.format {
+        LogFormat::Text => (lines(), None),
+        LogFormat::Json => (json(io::stderr), None),
+        LogFormat::Journal => match tracing_journald::layer() {
+            Ok(layer) => (layer.with_field_prefix(Some(JOURNAL_FIELD_PREFIX.into())).boxed(), None),
+            Err(problem) => (lines(), Some(problem)),
+        },
+    };
+    let (recorder, unwritable) = match event_log::recorder(state_dir) {
+        Ok(recorder) => (Some(recorder.with_filter(Recorder::targets())), None),
+        Err(error) => (None, Some(error)),
+    };
+    let shown = layer.with_filter(log.level.targets());
+    tracing_subscriber::registry().with(shown).with(recorder).init();
+    if let Some(error) = unwritable {
+        tracing::warn!("no events are kept in {}: {error}", state_dir.display());
+    }
+    if let Some(problem) = problem {
+        tracing::warn!(%problem, "the journal does not answer; logging as text");
+    }
+}
+
+/// Whether to colour what is written to `stream`: only on a terminal, and not where `NO_COLOR` says
+/// anything (<https://no-color.org>).
+pub fn wants_colour(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+type Boxed<S> = Box<dyn Layer<S> + Send + Sync>;
+
+fn text<S, W>(begin: Begin, writer: W, colour: bool) -> Boxed<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    tracing_subscriber::fmt::layer()
+        .event_format(Line { begin })
+        .with_ansi(colour)
+        .with_writer(writer)
+        .boxed()
+}
+
+fn json<S, W>(writer: W) -> Boxed<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    tracing_subscriber::fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_current_span(false)
+        .with_span_list(false)
+        .with_writer(writer)
+        .boxed()
+}
+
+/// systemd puts the device and inode of the stream in `JOURNAL_STREAM` (systemd.exec(5)); it is
+/// inherited, so that what it names must be compared with what standard error is now.
+fn stderr_is_the_journal() -> bool {
+    let stream = std::env::var("JOURNAL_STREAM").ok();
+    let stat = fstat(io::stderr().as_fd());
+    stat.is_ok_and(|stat| stream.is_some_and(|s| s == format!("{}:{}", stat.st_dev, stat.st_ino)))
+}
+
+/// How a line of text begins.
+#[derive(Clone, Copy)]
+enum Begin {
+    /// `23:08:01.123 INFO  `, in UTC.
+    Time,
+    /// `<6>`: what the journal takes for the priority, as sd-daemon(3) has it. It knows the time.
+    Priority,
+}
+
+/// `23:08:01.123 INFO  boot: joined the swarm generation=3`. Never more than a line.
+struct Line {
+    begin: Begin,
+}
+
+impl<S, N> FormatEvent<S, N> for Line
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        const TIME: &[BorrowedFormatItem<'_>] =
+            format_description!("[hour]:[minute]:[second].[subsecond digits:3]");
+        let time = OffsetDateTime::now_utc().format(TIME).map_err(|_| fmt::Error)?;
+        let (colour, plain) = match *event.metadata().level() {
+            _ if !writer.has_ansi_escapes() => ("", ""),
+            Level::ERROR => ("\x1b[31m", "\x1b[0m"),
+            Level::WARN => ("\x1b[33m", "\x1b[0m"),
+            Level::INFO => ("\x1b[32m", "\x1b[0m"),
+            Level::DEBUG | Level::TRACE => ("\x1b[2m", "\x1b[0m"),
+        };
+        let level = event.metadata().level();
+        match self.begin {
+            Begin::Time => write!(writer, "{time} {colour}{level:<5}{plain} ")?,
+            Begin::Priority => write!(writer, "<{}>", priority(*level))?,
+        }
+        write!(writer, "{}: ", component(event.metadata().target()))?;
+        let mut fields = String::new();
+        context.format_fields(Writer::new(&mut fields), event)?;
+        for part in fields.split_inclusive('\n') {
+            match part.strip_suffix('\n') {
+                Some(line) => write!(writer, "{line}\\n")?,
+                None => writer.write_str(part)?,
+            }
+        }
+        writer.write_char('\n')
+    }
+}
+
+/// The priority of syslog(3).
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        Level::DEBUG | Level::TRACE => 7,
+    }
+}
+
+/// The part of skep that logs: `skep::manager::act` → `manager`, and in a room of several parts
+/// `skep::lifecycle::boot::join` → `boot`. Other crates keep their name.
+pub(crate) fn component(target: &str) -> &str {
+    let mut path = target.split("::");
+    let first = path.next().unwrap_or(target);
+    match (first, path.next(), path.next()) {
+        ("skep", Some(room), Some(part)) if ROOMS_OF_PARTS.contains(&room) => part,
+        ("skep", Some(room), _) => room,
+        _ => first,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing_subscriber::Registry;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What `say` logs through a layer.
+    fn logged(layer: impl FnOnce(Written) -> Boxed<Registry>, say: impl FnOnce()) -> String {
+        let written = Written::default();
+        let subscriber = tracing_subscriber::registry().with(layer(written.clone()));
+        tracing::subscriber::with_default(subscriber, say);
+        String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
+    }
+
+    fn as_text(colour: bool, say: impl FnOnce()) -> String {
+        logged(|written| text(Begin::Time, move || written.clone(), colour), say)
+    }
+
+    #[test]
+    fn in_the_journal_a_line_begins_with_its_priority() {
+        let text = logged(
+            |written| text(Begin::Priority, move || written.clone(), false),
+            || {
+                tracing::error!(target: "skep::lifecycle::boot", "no table");
+                tracing::info!(target: "skep::lifecycle::boot", "joined");
+            },
+        );
+        assert_eq!(text, "<3>boot: no table\n<6>boot: joined\n");
+    }
+
+    #[test]
+    fn a_line_tells_when_how_grave_who_and_what() {
+        let line = as_text(false, || {
+            tracing::info!(target: "skep::lifecycle::boot::join", generation = 3, "joined {}", "prod");
+        });
+        let (time, rest) = line.split_at(12);
+        assert!(time.chars().enumerate().all(|(at, c)| match at {
+            2 | 5 => c == ':',
+            8 => c == '.',
+            _ => c.is_ascii_digit(),
+        }));
+        assert_eq!(rest, " INFO  boot: joined prod generation=3\n");
+    }
+
+    #[test]
+    fn an_event_is_one_line_whatever_is_in_it() {
+        let line = as_text(false, || tracing::error!(answer = "a\nb", "first\nsecond"));
+        assert_eq!(line.lines().count(), 1, "{line:?}");
+        assert!(line.contains("first\\nsecond answer="), "{line:?}");
+    }
+
+    #[test]
+    fn colour_is_only_where_it_is_asked_for() {
+        assert!(!as_text(false, || tracing::warn!("x")).contains('\x1b'));
+        assert!(as_text(true, || tracing::warn!("x")).contains("\x1b[33mWARN \x1b[0m"));
+    }
+
+    #[test]
+    fn json_has_the_fields_at_the_top() {
+        let line = logged(
+            |written| json(move || written.clone()),
+            || tracing::info!(target: "skep::lifecycle::boot", phase = "ready", "joined"),
+        );
+        let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(event["message"], "joined");
+        assert_eq!(event["phase"], "ready");
+        assert_eq!(event["level"], "INFO");
+        assert_eq!(event["target"], "skep::lifecycle::boot");
+    }
+
+    #[test]
+    fn other_crates_keep_their_name() {
+        assert_eq!(component("skep"), "skep");
+        assert_eq!(component("skep::lifecycle::leave::act"), "leave");
+        assert_eq!(component("skep::lifecycle"), "lifecycle");
+        assert_eq!(component("skep::manager::dead_nodes::decide"), "manager");
+        assert_eq!(component("hyper_util::client::legacy"), "hyper_util");
+    }
+}

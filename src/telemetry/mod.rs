@@ -1,0 +1,6 @@
+//! What skep reports about itself: log, metrics, event log, notifications.
+
+pub mod event_log;
+pub mod logging;
+pub mod metrics;
+pub mod notifications;

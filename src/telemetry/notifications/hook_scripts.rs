@@ -1,0 +1,100 @@
+//! The executables in `/etc/skep/hooks.d`: one of the event's name, or a folder of that name whose
+//! executables run in the order of their names.
+//!
+//! Guarantees: each ends within its time-out, together with what it has started, unless that has left
+//! its process group; of what it says a bounded part is kept, in the log; that it fails is said there,
+//! too, and changes nothing else.
+
+use std::io::Result;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+
+use super::Message;
+use crate::common::process::{self, Pipe, Quota, executables};
+use crate::config::Hooks;
+use crate::telemetry::metrics::metrics;
+
+/// Of each of a hook's two streams; what comes beyond is read and thrown away.
+const MOST_OUTPUT: usize = 4096;
+
+/// Runs what there is for an event, one after the other.
+pub async fn run(settings: &Hooks, message: &Message) {
+    let event = message.event.as_str();
+    for program in programs(&settings.dir, event).await {
+        let hook = program.display();
+        let result = match tokio::time::timeout(settings.timeout, one(&program, message)).await {
+            Ok(Ok(status)) if status.success() => {
+                tracing::info!(%hook, event, "hook done");
+                "ok"
+            }
+            Ok(Ok(status)) => {
+                tracing::warn!(%hook, event, "hook failed: {status}");
+                "failed"
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%hook, event, "hook failed: {error}");
+                "failed"
+            }
+            Err(_) => {
+                tracing::warn!(%hook, event, "hook killed: not done within {:?}", settings.timeout);
+                "timed_out"
+            }
+        };
+        metrics().hook_run(event, result);
+    }
+}
+
+async fn programs(dir: &Path, event: &str) -> Vec<PathBuf> {
+    let of_the_event = dir.join(event);
+    let is_folder = of_the_event.is_dir();
+    let dir = if is_folder { &of_the_event } else { dir };
+    let mut all = executables(dir).await.unwrap_or_else(|error| {
+        tracing::warn!(hooks = %dir.display(), "cannot read the hooks: {error}");
+        Vec::new()
+    });
+    if is_folder {
+        return all;
+    }
+    all.retain(|program| *program == of_the_event);
+    if all.is_empty() && of_the_event.exists() {
+        tracing::warn!(hook = %of_the_event.display(), "it is not executable");
+    }
+    all
+}
+
+/// Runs one hook, with the message on its standard input.
+///
+/// | variable | holds |
+/// |---|---|
+/// | `SKEP_EVENT` | `joined`, `departing`, `drained`, `left` or `failed` |
+/// | `SKEP_REASON`, `SKEP_DEADLINE` | of a departure, as for flushers |
+/// | `SKEP_INSTANCE_ID`, `SKEP_CLUSTER`, `SKEP_ROLE`, `SKEP_ZONE`, `SKEP_NODE_ID` | whose event it is |
+/// | `SKEP_OUTCOME` | how it ended, in words |
+async fn one(program: &Path, message: &Message) -> Result<ExitStatus> {
+    let variables = [
+        ("SKEP_EVENT", Some(message.event.as_str().to_owned())),
+        ("SKEP_REASON", message.reason.map(|reason| reason.to_string())),
+        ("SKEP_DEADLINE", message.deadline.map(|at| at.unix_timestamp().to_string())),
+        ("SKEP_INSTANCE_ID", message.instance_id.clone()),
+        ("SKEP_CLUSTER", message.cluster.clone()),
+        ("SKEP_ROLE", message.role.map(|role| role.to_string())),
+        ("SKEP_ZONE", message.zone.clone()),
+        ("SKEP_NODE_ID", message.node_id.clone()),
+        ("SKEP_OUTCOME", message.outcome.clone()),
+    ];
+    let mut command = process::command(program);
+    command.envs(variables.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    let (mut said, mut complained) = (Quota::new(MOST_OUTPUT), Quota::new(MOST_OUTPUT));
+    let hook = program.display();
+    let status = process::run(command, message.json().as_bytes(), |pipe, line| match pipe {
+        Pipe::Stdout if said.admits(line) => tracing::info!(%hook, "{line}"),
+        Pipe::Stderr if complained.admits(line) => tracing::warn!(%hook, "{line}"),
+        Pipe::Stdout | Pipe::Stderr => {}
+    })
+    .await;
+    let left_out = said.left_out() + complained.left_out();
+    if left_out > 0 {
+        tracing::info!(%hook, "{left_out} more bytes of its output are left out");
+    }
+    status
+}
