@@ -43,6 +43,7 @@ check cargo-deny --locked --workspace check --hide-inclusion-graph bans licenses
 check ships_no_cloud
 check shellcheck --external-sources "${scripts[@]}"
 check units
+check .venv/bin/python scripts/links.py
 check packer/check.sh
 check userdata/check.sh
 check .venv/bin/python .venv/bin/cfn-lint cloudformation/*.yaml
