@@ -1,4 +1,4 @@
-//! The outside world, one folder each. A client imports no phase.
+//! The clients of the systems that skep uses, one folder each. A client does not import the code of a phase.
 
 pub mod aws;
 pub mod docker;

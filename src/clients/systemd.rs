@@ -1,8 +1,8 @@
-//! systemd: telling it how skep does, and asking it why it stops us.
+//! Notifies systemd of skep's state, and asks systemd why it stops skep.
 //!
-//! Guarantees: everything here is best effort and bounded. Without systemd the notifications go nowhere and no
-//! shutdown is seen; nothing fails. Where systemd runs this machine and does not say why it stops skep, that is
-//! "cannot tell". `NOTIFY_SOCKET` is read anew each time and never changed.
+//! Guarantees: everything here is best effort and limited in time. Without systemd the notifications have no effect and
+//! no shutdown is detected; nothing fails. Where systemd runs this machine and does not report why it stops skep, that
+//! is "cannot tell". `NOTIFY_SOCKET` is read anew each time and never changed.
 
 mod unit;
 
@@ -19,51 +19,51 @@ pub use unit::{PowerButton, Unit, fetch_power_button, fetch_unit};
 use crate::common::process;
 use crate::common::state::{NodeState, StateHandle};
 
-/// systemd is asked in the first moments of a stop, out of the departure's budget; its answer
-/// comes within milliseconds or, when it is going down itself, not at all.
+/// Time limit of a question to systemd. skep asks in the first moments of a stop, within the departure's budget.
+/// systemd answers within milliseconds or, when it is shutting down itself, not at all.
 const LIST_JOBS_TIMEOUT: Duration = Duration::from_secs(3);
-/// Pings per watchdog period: one may be late by a whole interval and nothing happens.
+/// Pings per watchdog period: one ping can be late by a whole interval without harm.
 const PINGS_PER_WATCHDOG: u32 = 2;
-/// Without a watchdog there is nothing to ping; the state's changes wake the task.
+/// Interval of the timer without a watchdog, which sends no pings; changes of the state wake the task.
 const NO_WATCHDOG: Duration = Duration::from_secs(3600);
 
-/// Where systemd is the one that runs this machine: see `sd_booted(3)`.
+/// Exists where systemd runs this machine; see `sd_booted(3)`.
 const BOOTED: &str = "/run/systemd/system";
 
-/// What is happening to the machine while systemd stops skep.
+/// The kind of shutdown in which systemd stops skep.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shutdown {
-    /// It is powered off or halted: a departure.
+    /// The machine is powered off or halted: a departure.
     PowerOff,
-    /// It comes back (reboot, kexec, soft-reboot): no departure.
+    /// The machine comes back (reboot, kexec, soft-reboot): no departure.
     Reboot,
     /// Only skep is stopped or restarted, or there is no systemd.
     None,
-    /// systemd runs this machine and gave no answer.
+    /// systemd runs this machine and did not answer.
     CannotTell {
-        /// In words.
+        /// The reason, for the log.
         why: String,
     },
 }
 
-/// Says that the node is Ready (`READY=1`); units ordered after skep start now.
+/// Notifies systemd that the node is Ready (`READY=1`); units ordered after skep start now.
 pub fn notify_ready() {
     notify(&[NotifyState::Ready]);
 }
 
-/// Says that skep is on its way out (`STOPPING=1`).
+/// Notifies systemd that skep is stopping (`STOPPING=1`).
 pub fn notify_stopping() {
     notify(&[NotifyState::Stopping]);
 }
 
-/// Asks for `more` time, from now, for the start or stop that is under way
-/// (`EXTEND_TIMEOUT_USEC`, at most some 71 minutes). To be repeated before it is over.
+/// Requests `more` time, from now, for the start or stop in progress (`EXTEND_TIMEOUT_USEC`, at most about 71 minutes).
+/// The caller must repeat it before that time is over.
 pub fn extend_timeout(more: Duration) {
     notify(&[NotifyState::ExtendTimeoutUsec(u32::try_from(more.as_micros()).unwrap_or(u32::MAX))]);
 }
 
-/// Shows the state as systemd's status line (`STATUS=phase: doing`) whenever it changes, and
-/// answers the watchdog where the unit has one. Never returns: spawn it.
+/// Shows the state as systemd's status line (`STATUS=phase: doing`) whenever it changes, and pings the watchdog where
+/// the unit has one. Never returns: spawn it.
 pub async fn follow(state: StateHandle) {
     let watchdog = sd_notify::watchdog_enabled().map(|period| period / PINGS_PER_WATCHDOG);
     let mut pings = tokio::time::interval(watchdog.unwrap_or(NO_WATCHDOG));
@@ -86,18 +86,18 @@ pub async fn follow(state: StateHandle) {
 }
 
 fn status_line(state: &NodeState) -> String {
-    // A line break would end the variable, and what follows would be another one.
+    // A line break would end the variable, and the rest would be another variable.
     format!("{}: {}", state.phase.as_str(), state.headline()).replace(['\n', '\r'], " ")
 }
 
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!("systemd could not be notified: {error}");
+        tracing::debug!("cannot notify systemd: {error}");
     }
 }
 
-/// Is the machine going down, and will it come back? To be asked when systemd stops skep; asks
-/// systemd for its queued jobs, three seconds at most.
+/// Finds out from systemd's queued jobs whether the machine shuts down, and whether it comes back. Takes at most three
+/// seconds. Call it when systemd stops skep.
 pub async fn shutdown_kind() -> Shutdown {
     ask_shutdown_kind("systemctl".as_ref(), BOOTED.as_ref()).await
 }
@@ -138,12 +138,12 @@ fn shutdown_job(jobs: &str) -> Shutdown {
         .unwrap_or(Shutdown::None)
 }
 
-/// Which start of the machine this is: the kernel's random id of this boot, as text.
+/// Returns the kernel's random id of this boot of the machine, as text.
 ///
-/// `SKEP_BOOT_ID` goes before it: the instances of the local cloud share one kernel.
+/// `SKEP_BOOT_ID` overrides it, because the instances of the local cloud share one kernel.
 ///
 /// # Errors
-/// `/proc` is not there.
+/// `/proc` cannot be read.
 pub fn boot_id() -> io::Result<String> {
     match std::env::var("SKEP_BOOT_ID") {
         Ok(id) if !id.is_empty() => Ok(id),
@@ -151,10 +151,10 @@ pub fn boot_id() -> io::Result<String> {
     }
 }
 
-/// For how long this machine has been up, hibernation included.
+/// Returns the uptime of this machine, hibernation included.
 ///
 /// # Errors
-/// `/proc` is not there, or says something else.
+/// `/proc/uptime` cannot be read, or cannot be parsed.
 pub fn uptime() -> io::Result<Duration> {
     let text = std::fs::read_to_string("/proc/uptime")?;
     let seconds = text.split_whitespace().next().and_then(|seconds| seconds.parse().ok());

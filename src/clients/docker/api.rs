@@ -1,9 +1,9 @@
-//! The version of the Engine API that skep speaks with this engine.
+//! Agrees with this engine on a version of the Engine API.
 //!
-//! Guarantees: the version is chosen only from what the engine itself offers (the unversioned
-//! `GET /version`); every other request names it. Where the engine refuses the chosen version, because it
-//! was upgraded or downgraded while skep runs, a version is chosen again and the call is made once more:
-//! an engine refuses a version before it does anything.
+//! Guarantees: skep chooses the version only from those that the engine itself offers (the unversioned `GET /version`);
+//! every other request names the version. If the engine refuses the chosen version, because it was upgraded or
+//! downgraded while skep runs, skep chooses again and repeats the call once: an engine refuses a version before it does
+//! anything.
 //!
 //! Maximum and minimum by engine (Docker's documentation, "API version matrix"):
 //!
@@ -31,14 +31,13 @@ use super::{CALL_TIMEOUT, Swarm, SwarmError, SwarmErrorKind};
 
 const OPERATION: &str = "agree with Docker on an API version";
 
-/// The version of engine 20.10. Docker's answers were measured with it, so skep speaks it wherever the
-/// engine accepts it.
+/// The version of engine 20.10. Docker's answers were measured with it, so skep uses it wherever the engine accepts it.
 const OLDEST: ApiVersion = ApiVersion { major: 1, minor: 41 };
 /// The version of bollard's types. Nothing that skep sends or reads has changed between the two, except
 /// in services (moby, `api/docs/CHANGELOG.md`).
 const NEWEST: ApiVersion = ApiVersion { major: 1, minor: 53 };
 
-/// What an engine says that it speaks.
+/// The range of API versions that an engine offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Offer {
     newest: ApiVersion,
@@ -46,7 +45,7 @@ pub(super) struct Offer {
 }
 
 impl Offer {
-    /// From the answer to `GET /version`. An answer without both versions decides nothing.
+    /// Parses the answer to `GET /version`. An answer without both versions is an error.
     fn parse(body: &[u8]) -> Result<Self, SwarmError> {
         #[derive(Deserialize)]
         struct Version {
@@ -65,26 +64,28 @@ impl Offer {
         };
         if offer.oldest > offer.newest {
             let Self { newest, oldest } = offer;
-            return Err(unreadable(format!("Docker offers API {oldest} to {newest}")));
+            return Err(unreadable(format!(
+                "Docker offers API {oldest} to {newest}, an empty range"
+            )));
         }
         Ok(offer)
     }
 
-    /// The newest version that the engine speaks.
+    /// Returns the newest version that the engine offers.
     pub(super) fn newest(self) -> ApiVersion {
         self.newest
     }
 
-    /// The oldest version that both speak: the closest to what was measured.
+    /// Returns the oldest version that both support: the closest to the measured one.
     fn choose(self) -> Result<ApiVersion, SwarmError> {
         let Self { newest, oldest } = self;
         if newest < OLDEST {
-            let words = format!("Docker speaks API {newest} at most, skep needs {OLDEST} or newer");
+            let words = format!("Docker offers API {newest} at most; skep needs {OLDEST} or newer");
             return Err(SwarmError::version(OPERATION, SwarmErrorKind::TooOld, &words));
         }
         if oldest > NEWEST {
             let words =
-                format!("Docker accepts API {oldest} or newer, skep speaks {NEWEST} at most");
+                format!("Docker needs API {oldest} or newer; skep supports {NEWEST} at most");
             return Err(SwarmError::version(OPERATION, SwarmErrorKind::TooNew, &words));
         }
         Ok(oldest.max(OLDEST))
@@ -92,16 +93,16 @@ impl Offer {
 }
 
 impl Swarm {
-    /// Agrees with the engine on an API version, unless that is done.
+    /// Agrees with the engine on an API version, unless one is agreed already.
     ///
     /// # Errors
-    /// [`SwarmErrorKind::Unreachable`] where nobody listens, [`SwarmErrorKind::TooOld`] or
-    /// [`SwarmErrorKind::TooNew`] where the engine speaks no version that skep does.
+    /// [`SwarmErrorKind::Unreachable`] where no process listens, [`SwarmErrorKind::TooOld`] or
+    /// [`SwarmErrorKind::TooNew`] where skep and the engine have no version in common.
     pub async fn connect(&self) -> Result<(), SwarmError> {
         self.agree().await.map(drop)
     }
 
-    /// What the engine offers now. The request names no version, so every engine answers it.
+    /// Fetches the engine's present offer. The request names no version, so every engine answers it.
     pub(super) async fn fetch_offer(&self) -> Result<Offer, SwarmError> {
         let request = Request::new(Method::GET, "version");
         let (status, body) = self.send(OPERATION, None, &request).await?;
@@ -114,8 +115,8 @@ impl Swarm {
     /// Makes a call with bollard.
     ///
     /// # Errors
-    /// Docker's refusal. [`SwarmErrorKind::TooOld`] and [`SwarmErrorKind::TooNew`] only where there is no
-    /// version that both speak.
+    /// Docker's refusal. [`SwarmErrorKind::TooOld`] and [`SwarmErrorKind::TooNew`] only where skep and the engine have
+    /// no version in common.
     pub(super) async fn call<T, Answer>(
         &self,
         operation: &'static str,
@@ -133,7 +134,7 @@ impl Swarm {
         .await
     }
 
-    /// Makes a call in the agreed version, and once more in another where the engine refuses the first.
+    /// Makes a call in the agreed version, and once more in another version if the engine refuses the first.
     pub(super) async fn speak<T, Answer>(
         &self,
         call: impl Fn(ApiVersion) -> Answer,
@@ -144,7 +145,7 @@ impl Swarm {
         let version = self.agree().await?;
         match call(version).await {
             Err(refusal) if refusal.is_of_version() => {
-                tracing::info!("Docker no longer takes API {version}: choosing another version");
+                tracing::info!("Docker no longer accepts API {version}; choosing another version");
                 self.agreed.forget(version);
                 call(self.agree().await?).await
             }
@@ -160,16 +161,14 @@ impl Swarm {
         let version = offer.choose()?;
         if self.agreed.set(version) {
             let Offer { newest, oldest } = offer;
-            tracing::debug!(
-                "speaking API {version} with Docker, which offers {oldest} to {newest}"
-            );
+            tracing::debug!("using API {version} with Docker, which offers {oldest} to {newest}");
         }
         Ok(version)
     }
 }
 
-/// The version that was agreed on last, if any. It is never locked across an await: callers that find none
-/// each ask the engine, which answers all of them alike.
+/// The version that was agreed last, if any. The lock is never held across an await: callers that find no version each
+/// ask the engine, and get the same answer.
 #[derive(Debug, Default)]
 pub(super) struct Agreed(std::sync::Mutex<Option<ApiVersion>>);
 
@@ -182,12 +181,12 @@ impl Agreed {
         *self.lock()
     }
 
-    /// `true` where another version, or none, was agreed on before.
+    /// Stores the version. Returns `true` where another version, or none, was stored before.
     fn set(&self, version: ApiVersion) -> bool {
         self.lock().replace(version) != Some(version)
     }
 
-    /// Unless another caller has agreed on another meanwhile.
+    /// Removes the refused version, unless another caller has agreed on another one since.
     fn forget(&self, refused: ApiVersion) {
         let mut agreed = self.lock();
         if *agreed == Some(refused) {
@@ -196,11 +195,11 @@ impl Agreed {
     }
 }
 
-/// A client whose requests name `version`.
+/// Returns a bollard client whose requests name `version`.
 ///
-/// By itself bollard 0.21 names none: `Uri::parse` in its `src/uri.rs` writes `/v1.41` before the path and
-/// then joins the absolute path to that, which replaces it. The engine answers such a request in its newest
-/// version, which Docker calls deprecated. So the prefix is set on the finished request.
+/// Without help bollard 0.21 names none: `Uri::parse` in its `src/uri.rs` writes `/v1.41` before the path and then
+/// joins the absolute path to that, which replaces it. The engine answers such a request in its newest version, which
+/// Docker calls deprecated. So skep sets the prefix on the finished request.
 fn client(host: &str, version: ApiVersion) -> Result<Docker, bollard::errors::Error> {
     let ApiVersion { major, minor } = version;
     let own = ClientVersion { major_version: major as usize, minor_version: minor as usize };
@@ -214,7 +213,7 @@ fn client(host: &str, version: ApiVersion) -> Result<Docker, bollard::errors::Er
     }))
 }
 
-/// The same address below `/v1.41`; `None` where it names that version already.
+/// Returns the address with the version before its path (`/v1.41/…`); `None` where it has that version already.
 fn versioned(uri: &Uri, version: ApiVersion) -> Option<Uri> {
     let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let prefix = format!("/v{version}");

@@ -1,4 +1,4 @@
-//! Versions of the Engine API, as Docker writes them.
+//! Parses and compares versions of the Engine API.
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,12 +22,12 @@ impl FromStr for ApiVersion {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let parts = text.split_once('.');
         let numbers = parts.and_then(|(major, minor)| Some((number(major)?, number(minor)?)));
-        let (major, minor) = numbers.ok_or_else(|| format!("{text:?} is no API version"))?;
+        let (major, minor) = numbers.ok_or_else(|| format!("{text:?} is not an API version"))?;
         Ok(Self { major, minor })
     }
 }
 
-/// `parse` alone takes a sign, too.
+/// Parses digits only: `parse` alone would also accept a sign.
 fn number(digits: &str) -> Option<u32> {
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }

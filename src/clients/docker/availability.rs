@@ -1,8 +1,8 @@
-//! Whether the scheduler may use a node, and whose wish that is.
+//! Decides on a node's availability, and records whether skep or the operator has set it.
 //!
-//! Guarantees: what skep has changed stands on the node itself ([`MARK`]), with what was there before, and
-//! is written together with it. So a drain of an operator's is never undone by skep, one of skep's is undone
-//! once its cause is over, whatever was restarted meanwhile, and an operator's later word stands.
+//! Guarantees: what skep has changed is recorded on the node itself ([`MARK`]), with the availability before it, in the
+//! same write. So skep never undoes an operator's drain, undoes its own drain once the cause is over, also after any
+//! restart, and leaves an operator's later change as it is.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::common::labels::{AVAILABILITY as MARK, Labels};
 
-/// Whether the scheduler may use a node; what is greater keeps more tasks away.
+/// Whether the scheduler may use a node; a greater value keeps more tasks away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Availability {
@@ -24,7 +24,7 @@ pub enum Availability {
 impl Availability {
     const ALL: [Self; 3] = [Self::Active, Self::Pause, Self::Drain];
 
-    /// As Docker writes it.
+    /// Returns Docker's spelling.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -39,7 +39,7 @@ impl Availability {
     }
 }
 
-/// What skep has made of a node's availability, and what it was before: `drain, was active`.
+/// The availability that skep has set, and the availability before it: `drain, was active`.
 #[derive(Clone, Copy)]
 struct Mark {
     set: Availability,
@@ -53,7 +53,7 @@ impl fmt::Display for Mark {
 }
 
 impl Mark {
-    /// One that was edited by hand says nothing.
+    /// Parses the mark; a mark that was edited by hand and cannot be parsed counts as none.
     fn of(labels: &Labels) -> Option<Self> {
         let (set, before) = labels.get(MARK)?.split_once(", was ")?;
         Some(Self { set: Availability::from_word(set)?, before: Availability::from_word(before)? })
@@ -65,8 +65,8 @@ impl Mark {
     }
 }
 
-/// What the availability of a node that stays is to be, its mark with it: at least as quiet as `wanted`;
-/// without a wish, what it was before skep's.
+/// Returns the new availability of a node that stays, and updates its mark: at least as strict as `wanted`; without
+/// `wanted`, the availability before skep's change.
 #[must_use]
 pub fn settle(
     labels: &mut Labels,
@@ -83,7 +83,7 @@ pub fn settle(
         (Some(mark), Some(wanted)) if mark.set == now => {
             Mark { set: mark.before.max(wanted), ..mark }
         }
-        // Somebody has changed it since, and knows why; but not of a wish for more.
+        // The operator has changed it since, on purpose; but a stricter `wanted` is a new cause.
         (Some(mark), Some(wanted)) if wanted > mark.set => {
             Mark { set: now.max(wanted), before: now }
         }
@@ -92,8 +92,8 @@ pub fn settle(
     next.write(labels)
 }
 
-/// The availability of a node that leaves, its mark with it, should it stay after all. One that is drained
-/// already stays what it is, and whose it is.
+/// Returns the new availability of a node that leaves, and updates its mark for the case that it stays after all. A
+/// node that is drained already keeps its availability and its mark.
 #[must_use]
 pub fn drained(labels: &mut Labels, now: Availability) -> Availability {
     if now == Availability::Drain {
@@ -110,12 +110,12 @@ mod tests {
     use super::Availability::{Active, Drain, Pause};
     use super::*;
 
-    /// What happens to the node.
+    /// An event that can change a node's availability.
     #[derive(Clone, Copy, Debug)]
     enum Event {
-        /// The node wants this, and a manager sees to it.
+        /// The node requests this, and a manager applies it.
         Want(Option<Availability>),
-        /// It is to leave.
+        /// The node must leave.
         Leave,
         /// `docker node update --availability`.
         Set(Availability),
@@ -131,8 +131,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is wished for, by whom and in which order: nothing is written twice for one wish, and
-        /// once skep wishes for nothing any more the node is as its operator has last said.
+        /// For every order of requests and of an operator's changes: a repeated request changes nothing, and once skep
+        /// requests nothing any more, the node is as its operator last set it.
         #[test]
         fn what_skep_wants_passes_and_what_the_operator_says_stays(
             first in prop::sample::select(&Availability::ALL[..]),
@@ -146,7 +146,7 @@ mod tests {
                         now = settle(&mut labels, now, wanted);
                         let before = (labels.clone(), now);
                         now = settle(&mut labels, now, wanted);
-                        prop_assert_eq!(before, (labels.clone(), now), "twice is once");
+                        prop_assert_eq!(before, (labels.clone(), now), "a repeat changes nothing");
                     }
                     Event::Leave => {
                         now = drained(&mut labels, now);
@@ -156,7 +156,7 @@ mod tests {
                         prop_assert_eq!(&before, &labels);
                     }
                     Event::Set(to) if to != now => {
-                        // Back to what skep had set: it is skep's again.
+                        // Set back to skep's value, so it counts as skep's again.
                         let mark = Mark::of(&labels).filter(|mark| mark.set == to);
                         (now, operators) = (to, mark.map_or(to, |mark| mark.before));
                     }
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(drained(&mut labels, Drain), Drain);
         assert_eq!(settle(&mut labels, Drain, None), Drain);
         assert_eq!(drained(&mut labels, Drain), Drain);
-        assert!(labels.is_empty(), "nothing of it is skep's");
+        assert!(labels.is_empty(), "skep has changed nothing");
     }
 
     #[test]

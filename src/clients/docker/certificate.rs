@@ -1,7 +1,7 @@
-//! The certificate of this host's node: it says which swarm and which node Docker is, where `/info` does not.
+//! Reads the certificate of this host's node, which contains the swarm id and the node id where `/info` does not.
 //!
-//! Guarantees: there is no certificate only where its file is known not to be there. Whatever else keeps it from
-//! being read is an error, since nobody can tell then whose node this is.
+//! Guarantees: the answer is "no certificate" only where its file certainly does not exist. Everything else that
+//! prevents the read is an error, since it is unknown then which node this is.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -10,16 +10,16 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 
-/// Of `systemd/skep-certificate.socket`.
+/// Path of `systemd/skep-certificate.socket`.
 pub(super) const CERTIFICATE_SOCKET: &str = "/run/skep-certificate.sock";
-/// systemd starts a service that reads a file.
+/// Time limit for an answer from the socket: systemd starts a service that reads a file.
 const HANDOUT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Below Docker's root. Docker makes it at every start, whether it is in a swarm or not.
+/// Directory below Docker's root. Docker creates it at every start, whether it is in a swarm or not.
 const SWARM_DIR: &str = "swarm";
 const FILE: &str = "certificates/swarm-node.crt";
-/// How `cat` ends its complaint about a file that is not there.
+/// End of the error message of `cat` about a missing file.
 const NOT_THERE: &str = "No such file or directory";
-/// So much of an answer that is no certificate is shown, in characters.
+/// Shown part of an answer without a certificate, in characters.
 const SHOWN: usize = 200;
 
 /// The subject of `swarm/certificates/swarm-node.crt`.
@@ -30,21 +30,21 @@ pub struct Certificate {
     pub is_manager: bool,
 }
 
-/// Root alone can read it; anybody else gets it from a socket of skep's package. `None` on a host that is in no
-/// swarm.
+/// Reads the certificate. Only root can read the file; every other user gets it from a socket of skep's package. `None`
+/// on a host that is in no swarm.
 ///
 /// # Errors
-/// When it cannot be told whether there is one, or what it says.
+/// When it is unknown whether there is a certificate, or when it cannot be parsed.
 pub(super) async fn read(docker_root: &Path, socket: &str) -> io::Result<Option<Certificate>> {
     let swarm = docker_root.join(SWARM_DIR);
     let path = swarm.join(FILE);
     match tokio::fs::read(&path).await {
         Ok(pem) => match parse(&pem) {
             Some(certificate) => Ok(Some(certificate)),
-            None => Err(invalid(format!("{} is no certificate of a node", path.display()))),
+            None => Err(invalid(format!("{} is not a node certificate", path.display()))),
         },
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            // Without that directory this is not the file system that Docker sees.
+            // Without that directory skep reads another file system than Docker's.
             let here = tokio::fs::metadata(&swarm).await;
             here.map(|_| None)
                 .map_err(|error| invalid(format!("{}, which Docker has: {error}", swarm.display())))
@@ -56,7 +56,8 @@ pub(super) async fn read(docker_root: &Path, socket: &str) -> io::Result<Option<
     }
 }
 
-/// Will another read end alike? A file or a permission must be repaired first; what else fails may pass.
+/// Whether another read would fail alike, because a file or a permission must be repaired first. Other failures may
+/// pass.
 pub(super) fn is_lasting(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::InvalidData)
 }
@@ -67,7 +68,7 @@ async fn take_handed_out(path: &Path, socket: &str) -> io::Result<Option<Certifi
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let why = format!(
-                "{} can be read by root alone, and {socket} is not there: start \
+                "only root can read {}, and {socket} does not exist; start \
                  skep-certificate.socket, or run skep as root",
                 path.display()
             );
@@ -89,18 +90,18 @@ async fn hand_out(socket: &str) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// `cat` names the file that it looked for: another one than Docker's says nothing.
+/// Whether `cat` reports that Docker's file does not exist. The absence of another file proves nothing.
 fn is_not_there(text: &[u8], path: &Path) -> bool {
     let text = String::from_utf8_lossy(text);
     text.trim_end().ends_with(NOT_THERE) && text.contains(&*path.to_string_lossy())
 }
 
-/// What came instead of a certificate. A key that a drop-in names by mistake is shown to nobody.
+/// Describes an answer without a certificate. Never shows a key, which a drop-in may name by mistake.
 fn describe(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     match text.trim() {
         "" => "the answer is empty".to_owned(),
-        pem if pem.contains("-----BEGIN") => "the answer is no certificate of a node".to_owned(),
+        pem if pem.contains("-----BEGIN") => "the answer is not a node certificate".to_owned(),
         text => text.chars().take(SHOWN).collect(),
     }
 }
@@ -164,7 +165,7 @@ N26Nd54h++Y3QUQ2g3jG9tm+waLKNpL5kw==
             let error = look().await.unwrap_err();
             assert!(is_lasting(&error), "{error}");
         }
-        // As a disk that fails: whatever is there, it cannot be read.
+        // Stands for a failing disk: the file exists and cannot be read.
         fs::remove_file(&file).unwrap();
         fs::create_dir(&file).unwrap();
         let error = look().await.unwrap_err();

@@ -1,4 +1,4 @@
-//! The swarm as an object: its labels, what lets nodes in, what opens its managers.
+//! Reads and changes the swarm object: its labels, its join tokens and the unlock key of its managers.
 
 use std::collections::HashMap;
 
@@ -18,8 +18,8 @@ use super::raw::Request;
 use super::{GENERATION_LABEL, Swarm, SwarmError, SwarmErrorKind};
 use crate::common::instance::HIGHEST_GENERATION;
 
-/// How often a write that lost against another is repeated: swarmkit writes to the swarm's object,
-/// too, while its root CA changes.
+/// Number of attempts of a write that conflicts with another write: swarmkit, too, writes to the swarm object while its
+/// root CA changes.
 const WRITE_ATTEMPTS: usize = 5;
 
 /// The swarm that this manager is in.
@@ -30,13 +30,13 @@ pub struct Cluster {
     pub created_at: Option<OffsetDateTime>,
     pub labels: HashMap<String, String>,
     pub tokens: Tokens,
-    /// Autolock: managers that restart need the unlock key.
+    /// Whether autolock is on: managers that restart need the unlock key.
     pub is_autolocked: bool,
 }
 
 impl Cluster {
-    /// Under which it was founded, or its quorum re-created, by its own label. One that nobody can have counted is
-    /// none.
+    /// Returns the generation under which it was founded, or under which its quorum was re-created, by its own label. A
+    /// number above `HIGHEST_GENERATION` is ignored, because no cluster can have counted to it.
     #[must_use]
     pub fn generation(&self) -> Option<u64> {
         let generation: u64 = self.labels.get(GENERATION_LABEL)?.parse().ok()?;
@@ -51,7 +51,7 @@ pub struct Tokens {
     pub manager: SecretString,
 }
 
-/// Which secrets of the swarm are to be new.
+/// The secrets of the swarm to rotate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rotation {
@@ -60,19 +60,19 @@ pub struct Rotation {
     pub unlock_key: bool,
 }
 
-/// What came of an unlock key.
+/// The outcome of an attempt to unlock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnlockAnswer {
-    /// Docker took it, or needed none.
+    /// Docker accepted it, or needed none.
     Unlocked,
-    /// It is of another swarm, or has been rotated since this manager was last seen.
+    /// It is of another swarm, or was rotated after this manager was last connected.
     WrongKey,
-    /// No answer in time: where all managers are locked, the first waits for the second.
+    /// No answer in time: where all managers are locked, the first one waits for the second.
     Unknown,
 }
 
 impl Swarm {
-    /// The swarm as its managers know it. Managers only.
+    /// Fetches the swarm object. Managers only.
     ///
     /// # Errors
     /// [`SwarmErrorKind::NotManager`], or no leader.
@@ -94,11 +94,14 @@ impl Swarm {
                     .and_then(|encryption| encryption.auto_lock_managers)
                     .unwrap_or_default(),
             }),
-            _ => Err(SwarmError::unexpected(OPERATION, "Docker's answer holds no join tokens")),
+            _ => Err(SwarmError::unexpected(
+                OPERATION,
+                "Docker's answer lacks the id or a join token",
+            )),
         }
     }
 
-    /// The swarm's labels, its join tokens. Managers only.
+    /// Fetches the swarm's labels and its join tokens. Managers only.
     ///
     /// # Errors
     /// As for [`Swarm::fetch_cluster`].
@@ -107,8 +110,8 @@ impl Swarm {
         Ok((cluster.labels, cluster.tokens))
     }
 
-    /// Adds labels to the swarm object; the others stay. `autolock` sets whether managers lock
-    /// themselves, `None` leaves that as it is.
+    /// Adds labels to the swarm object; the others stay. `autolock` turns autolock on or off; `None` leaves it
+    /// unchanged.
     ///
     /// # Errors
     /// As for [`Swarm::rotate`].
@@ -127,10 +130,10 @@ impl Swarm {
         self.update("label the swarm", Rotation::default(), change).await
     }
 
-    /// Makes secrets new. The old tokens let nobody in from then on; nodes that are in stay.
+    /// Rotates secrets. No node can join with the old tokens from then on; nodes that are in the swarm stay.
     ///
     /// # Errors
-    /// As for [`Swarm::fetch_cluster`]; after a time-out or without a leader the outcome is unknown.
+    /// As for [`Swarm::fetch_cluster`]; after a timeout or without a leader the outcome is unknown.
     pub async fn rotate(&self, what: Rotation) -> Result<(), SwarmError> {
         self.update("rotate the swarm's secrets", what, |_| {}).await
     }
@@ -164,7 +167,7 @@ impl Swarm {
         unreachable!("the loop ends by returning")
     }
 
-    /// The key that opens this swarm's managers; `None` where autolock is off. Managers only.
+    /// Fetches the key that unlocks this swarm's managers; `None` where autolock is off. Managers only.
     ///
     /// # Errors
     /// As for [`Swarm::fetch_cluster`].
@@ -175,12 +178,12 @@ impl Swarm {
             return Err(SwarmError::answered(OPERATION, status.as_u16(), &body));
         }
         let answer: UnlockKeyResponse = serde_json::from_slice(&body)
-            // The error of serde could quote the key.
-            .map_err(|_| SwarmError::unexpected(OPERATION, "Docker's answer is not understood"))?;
+            // serde's error could quote the key.
+            .map_err(|_| SwarmError::unexpected(OPERATION, "Docker's answer cannot be parsed"))?;
         Ok(answer.unlock_key.filter(|key| !key.is_empty()).map(SecretString::from))
     }
 
-    /// Opens this host's manager after a restart.
+    /// Unlocks this host's manager after a restart.
     ///
     /// # Errors
     /// Docker's refusal for another reason than the key.
@@ -190,7 +193,7 @@ impl Swarm {
         match self.ask(OPERATION, Method::POST, "unlock", body).await {
             // 409: it is not locked (any more).
             Ok((StatusCode::OK | StatusCode::CONFLICT, _)) => Ok(UnlockAnswer::Unlocked),
-            // 400: it does not even look like a key to this engine.
+            // 400: this engine does not accept the format of the key.
             Ok((StatusCode::UNAUTHORIZED | StatusCode::BAD_REQUEST, _)) => {
                 Ok(UnlockAnswer::WrongKey)
             }
@@ -204,7 +207,7 @@ impl Swarm {
         self.call(operation, |docker| async move { docker.inspect_swarm().await }).await
     }
 
-    /// What bollard has no call for, below `/swarm`.
+    /// Makes a call below `/swarm` for which bollard has no function.
     async fn ask(
         &self,
         operation: &'static str,

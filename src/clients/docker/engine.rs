@@ -1,4 +1,4 @@
-//! The engine itself: its version and how it is set up.
+//! Reads the version and the set-up of the engine.
 
 use std::path::{Path, PathBuf};
 
@@ -6,32 +6,32 @@ use bollard::models::SystemInfo;
 
 use super::{Swarm, SwarmError};
 
-/// What Docker calls its storage driver where images are containerd's.
+/// The driver type that Docker reports when containerd stores the images.
 const SNAPSHOTTER: &str = "io.containerd.snapshotter.v1";
-/// Of a containerd that dockerd has started itself, below its own root.
+/// Root of a containerd that dockerd has started itself, relative to Docker's root.
 const OWN_CONTAINERD: &str = "containerd/daemon";
-/// Where containerd of the distribution or of Docker's package reads its settings, and its root without any.
+/// Configuration file of a containerd from the distribution or from Docker's package, and its default root.
 const CONTAINERD_CONFIG: &str = "/etc/containerd/config.toml";
 const CONTAINERD_ROOT: &str = "/var/lib/containerd";
 
-/// What `/info` says of the daemon.
+/// The daemon, as `/info` describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Engine {
     pub version: String,
-    /// Where volumes and logs are; images and containers, too, unless `image_dir` says otherwise.
+    /// Directory of volumes and logs, and of images and containers unless `image_dir` is set.
     pub root_dir: Option<PathBuf>,
-    /// Where images and containers are, where that is containerd's root: so by default on an engine that was
-    /// installed anew as 29 or later.
+    /// Containerd's root, where it contains the images and containers. This is the default of an engine that was newly
+    /// installed as version 29 or later.
     pub image_dir: Option<PathBuf>,
     pub live_restore: bool,
-    /// Of bridges, as `default-address-pools` has them; none where that is not set.
+    /// Address pools of bridge networks, as in `default-address-pools`; empty where that is not set.
     pub bridge_pools: Vec<String>,
-    /// Of overlay networks; a manager alone knows.
+    /// Address pools of overlay networks; only a manager reports them.
     pub overlay_pools: Option<Vec<String>>,
 }
 
 impl Swarm {
-    /// The engine, now.
+    /// Fetches the present state of the engine.
     ///
     /// # Errors
     /// When Docker does not answer.
@@ -51,7 +51,8 @@ impl Swarm {
     }
 }
 
-/// Docker names the socket of its containerd, and not the root: that is in containerd's own settings.
+/// Returns containerd's root, where it contains the images. Docker reports the socket of its containerd but not the
+/// root, which is in containerd's own configuration.
 async fn image_dir(info: &SystemInfo, config: &Path) -> Option<PathBuf> {
     let rows = info.driver_status.iter().flatten();
     let mut drivers = rows.filter(|row| row.first().is_some_and(|key| key == "driver-type"));
@@ -67,7 +68,7 @@ async fn image_dir(info: &SystemInfo, config: &Path) -> Option<PathBuf> {
     Some(containerd_root(&text).unwrap_or_else(|| PathBuf::from(CONTAINERD_ROOT)))
 }
 
-/// `root = "…"` before any section.
+/// Reads `root = "…"` before any section.
 fn containerd_root(config: &str) -> Option<PathBuf> {
     let settings: toml::Table = config.parse().ok()?;
     let root = settings.get("root")?.as_str()?;

@@ -1,37 +1,37 @@
-//! What Docker refused, sorted by what can be done about it.
+//! The errors of calls to Docker, sorted by their remedy.
 
 use bollard::errors::Error as Docker;
 use thiserror::Error;
 
-/// A call that did not succeed.
+/// A failed call to Docker.
 #[derive(Debug, Clone, Error)]
 #[error("{operation}: {message}")]
 pub struct SwarmError {
-    /// What was tried: `drain node`.
+    /// The operation that failed, such as `list the nodes`.
     pub operation: &'static str,
     pub kind: SwarmErrorKind,
-    /// Docker's own words, or ours where it had none.
+    /// Docker's own message, or skep's where Docker sent none.
     pub message: String,
 }
 
-/// What a caller may do about a refusal.
+/// The kind of a failure, which decides what a caller can do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SwarmErrorKind {
-    /// Nobody listens on the socket: Docker is not there (yet).
+    /// No process listens on the socket: Docker does not run (yet).
     Unreachable,
-    /// The socket is there, but this user may not use it.
+    /// The socket exists, but this user may not use it.
     PermissionDenied,
     /// The engine is older than 20.10.
     TooOld,
-    /// The engine no longer takes the API version that was spoken.
+    /// The engine no longer accepts the API version that skep uses.
     TooNew,
-    /// No answer in time. What was asked may have been done.
+    /// No answer in time. Docker may have done what skep requested.
     TimedOut,
     /// No such node or container.
     NotFound,
-    /// Someone else wrote first: read again, then write.
+    /// Another write came first: read again, then write.
     Stale,
-    /// The swarm has no leader: nothing can be decided at present.
+    /// The swarm has no leader, so it cannot decide anything at present.
     NoLeader,
     /// This node is not a manager (any more).
     NotManager,
@@ -47,15 +47,15 @@ pub enum SwarmErrorKind {
     AlreadyInSwarm,
     /// This host is in no swarm.
     NotInSwarm,
-    /// `live-restore` is on, which swarm mode excludes.
+    /// `live-restore` is on, which is incompatible with swarm mode.
     LiveRestore,
-    /// nftables is the firewall backend, which swarm mode excludes (engine 29).
+    /// nftables is the firewall backend, which is incompatible with swarm mode (engine 29).
     NftablesFirewall,
     Other,
 }
 
 impl SwarmErrorKind {
-    /// Docker's texts, as `docs/decisions/docker-answers.md` lists them.
+    /// Recognises Docker's texts, which `docs/decisions/docker-answers.md` lists.
     fn of(status: u16, message: &str) -> Self {
         let says = |text: &str| message.contains(text);
         if says("already part of a swarm") {
@@ -91,11 +91,11 @@ impl SwarmErrorKind {
         }
     }
 
-    /// What to append to Docker's words; empty where they say enough.
+    /// Returns the remedy to append to Docker's message; empty where the message needs none.
     fn remedy(self) -> &'static str {
         match self {
-            Self::TooOld => ": install Docker 20.10 or newer",
-            Self::TooNew => ": upgrade skep",
+            Self::TooOld => "; install Docker 20.10 or newer",
+            Self::TooNew => "; upgrade skep",
             _ => "",
         }
     }
@@ -111,15 +111,15 @@ impl SwarmError {
             Docker::RequestTimeoutError => (SwarmErrorKind::TimedOut, "no answer in time".into()),
             Docker::SocketNotFoundError(path) => (
                 SwarmErrorKind::Unreachable,
-                format!("{path} is not there: is Docker installed and started?"),
+                format!("{path} does not exist; is Docker installed and started?"),
             ),
             other => {
                 let mut text = crate::common::errors::chain(other);
                 let kind = if text.contains("Permission denied") {
-                    text.push_str(": run skep as root, or as a user of the group docker");
+                    text.push_str("; run skep as root, or as a user of the group docker");
                     SwarmErrorKind::PermissionDenied
                 } else if text.contains("No such file") || text.contains("onnect") {
-                    text.push_str(": does docker.service run?");
+                    text.push_str("; is docker.service running?");
                     SwarmErrorKind::Unreachable
                 } else {
                     SwarmErrorKind::Other
@@ -130,17 +130,17 @@ impl SwarmError {
         Self { operation, kind, message }
     }
 
-    /// No version of the API that both speak.
+    /// The error where skep and the engine have no API version in common.
     pub(super) fn version(operation: &'static str, kind: SwarmErrorKind, why: &str) -> Self {
         Self { operation, kind, message: format!("{why}{}", kind.remedy()) }
     }
 
-    /// The engine does not take the API version that was spoken; it has done nothing.
+    /// Whether the engine refused the API version of the request. It has done nothing then.
     pub(super) fn is_of_version(&self) -> bool {
         matches!(self.kind, SwarmErrorKind::TooOld | SwarmErrorKind::TooNew)
     }
 
-    /// An answer to a call of our own making, as Docker words its refusals.
+    /// The error for an answer to a request that skep made without bollard.
     pub(super) fn answered(operation: &'static str, status_code: u16, body: &[u8]) -> Self {
         #[derive(serde::Deserialize)]
         struct Refusal {
@@ -153,14 +153,14 @@ impl SwarmError {
         Self::new(operation, &Docker::DockerResponseServerError { status_code, message })
     }
 
-    /// A call that its caller has given up.
+    /// The error for a call whose caller stopped waiting.
     #[must_use]
     pub fn silent(operation: &'static str) -> Self {
         Self { operation, kind: SwarmErrorKind::TimedOut, message: "no answer in time".into() }
     }
 
-    /// No answer came, or Docker itself has waited for a leader until its own patience ended: what was asked
-    /// may have been done.
+    /// Whether no answer came, or Docker's own time limit ended while it waited for a leader. Docker may have done what
+    /// skep requested.
     #[must_use]
     pub fn is_silence(&self) -> bool {
         self.kind == SwarmErrorKind::TimedOut || self.message.contains("context deadline exceeded")

@@ -1,35 +1,35 @@
-//! The answers of `POST /swarm/join`, sorted by the way out that each has.
+//! Sorts the answers of `POST /swarm/join` by the reaction that each needs.
 
 use super::{SwarmError, SwarmErrorKind};
 use crate::common::instance::Role;
 
-/// What came of one attempt to join through one address.
+/// The outcome of one attempt to join through one address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JoinAnswer {
-    /// Docker says that the node is in.
+    /// Docker reports that the node has joined.
     Joined,
-    /// The host is in a swarm already, or an earlier call of ours got through: look which.
+    /// The host is in a swarm already, perhaps by an earlier call of skep: check which swarm.
     AlreadyInSwarm,
-    /// The token was rotated since it was read, or is not one: read it again.
+    /// The token was rotated after it was read, or is not a token: read it again.
     TokenRefused,
     /// The swarm's CA is not the one that the token names: read the token again.
     CaChanged,
-    /// Nobody listens at that address: take the next one.
+    /// No manager listens at that address: use the next one.
     Refused,
-    /// Nothing came back; Docker goes on trying in the background: next address, once that has ended.
+    /// No answer from that address; Docker keeps trying in the background. Use the next address once that has ended.
     BlackHoled,
     /// The manager answered, but the swarm has no leader: back off.
     NoLeader,
-    /// The swarm cannot reach this node's own port 2377: a security group. Each attempt leaves a
-    /// dead entry in the node list, so this must not be tried again and again.
+    /// The swarm cannot reach this node's own port 2377, because of a security group. Each attempt leaves a dead entry
+    /// in the node list, so the number of attempts must be small.
     OwnPortClosed,
     /// `live-restore` is on.
     LiveRestore,
     /// nftables is the firewall backend.
     NftablesFirewall,
-    /// No answer within [`super::CALL_TIMEOUT`]: the join may still go on.
+    /// No answer within [`super::CALL_TIMEOUT`]: the join may still be in progress.
     Unknown,
-    /// Something that was never measured.
+    /// An answer that was never measured.
     Other(String),
 }
 
@@ -44,8 +44,8 @@ impl JoinAnswer {
             SwarmErrorKind::TimedOut => return Self::Unknown,
             _ => {}
         }
-        // Most specific first: the text about this node's own port also tells of a refused
-        // connection, namely the manager's to us.
+        // Most specific first: the text about this node's own port also mentions a refused connection, that of the
+        // manager to this node.
         if says("could not connect to prospective new cluster member") {
             Self::OwnPortClosed
         } else if says("does not match fingerprint") {
@@ -63,10 +63,10 @@ impl JoinAnswer {
         }
     }
 
-    /// Whether what may go on of this join in the background is ended at once, by leaving by force. Never a
-    /// manager's: raft may count it by now, and it would stay there as a dead member, which costs two managers
-    /// their quorum. What has come of its join is seen at the next looks; it is given up once Docker says
-    /// `error`, or where it never got a certificate.
+    /// Whether skep ends this join at once, by leaving by force, because Docker may continue it in the background.
+    /// Never for a manager: raft may count it by now, and it would stay there as a dead member, which costs two
+    /// managers their quorum. The next polls show the outcome of its join; skep ends that join only after Docker
+    /// reports `error`, or where the manager never got a certificate.
     #[must_use]
     pub fn is_ended_by_force(&self, role: Role) -> bool {
         role == Role::Worker && matches!(self, Self::BlackHoled | Self::NoLeader)
@@ -83,8 +83,8 @@ mod tests {
         JoinAnswer::of(Err(SwarmError::new("join", &error)))
     }
 
-    /// The texts as engines 20.10.24 and 28.5.2 sent them; that about nftables is from the source of
-    /// engine 29 (moby, `daemon/config/config_linux.go`).
+    /// The texts as engines 20.10.24 and 28.5.2 sent them; the text about nftables is from the source of engine 29
+    /// (moby, `daemon/config/config_linux.go`).
     #[test]
     fn every_measured_answer_has_its_own_way_out() {
         use JoinAnswer::*;

@@ -1,4 +1,4 @@
-//! What Docker keeps on this host: images, containers that have stopped, volumes of nobody.
+//! Lists and removes unused things that Docker keeps on this host: images, stopped containers, anonymous volumes.
 
 use std::collections::HashMap;
 
@@ -13,24 +13,24 @@ use time::format_description::well_known::Rfc3339;
 
 use super::{Swarm, SwarmError, SwarmErrorKind};
 
-/// An operator's label on an image, a container or a volume that is to stay.
+/// The label with which an operator keeps an image, a container or a volume.
 pub const KEEP_LABEL: &str = "skep.keep";
-/// What Docker shows in place of a name that is not there.
+/// Docker's placeholder for a missing name.
 const NO_NAME: &str = "<none>";
-/// Of the name that Docker gives a volume to which nobody else gave one, in hexadecimal digits.
+/// Length of the name that Docker gives an anonymous volume, in hexadecimal digits.
 const ANONYMOUS_LENGTH: usize = 64;
 
 /// An image on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalImage {
     pub id: String,
-    /// The image that it was made from, where that was here.
+    /// The image that it was made from, if that image was on this host.
     pub parent: Option<String>,
-    /// Tags, then digests; none for an image that another has taken its name from.
+    /// Tags, then digests; empty for an image whose name another image has taken.
     pub names: Vec<String>,
-    /// With the layers that it shares with others.
+    /// Size, including the layers that it shares with other images.
     pub bytes: u64,
-    /// It has [`KEEP_LABEL`].
+    /// Whether it has [`KEEP_LABEL`].
     pub is_kept: bool,
 }
 
@@ -46,7 +46,7 @@ impl LocalImage {
         }
     }
 
-    /// How to call it.
+    /// Returns its first name, or its id if it has no name.
     #[must_use]
     pub fn name(&self) -> &str {
         self.names.first().unwrap_or(&self.id)
@@ -60,14 +60,14 @@ pub struct LocalContainer {
     pub name: String,
     /// The id of its image.
     pub image: String,
-    /// `None` while it runs, and while it may yet.
+    /// `None` while it runs, and while it can still start.
     pub stopped_at: Option<OffsetDateTime>,
-    /// It has [`KEEP_LABEL`].
+    /// Whether it has [`KEEP_LABEL`].
     pub is_kept: bool,
 }
 
 impl Swarm {
-    /// All images of this host but those that are only steps towards another.
+    /// Fetches all images of this host except those that are only steps towards another image.
     ///
     /// # Errors
     /// When Docker does not answer.
@@ -78,7 +78,7 @@ impl Swarm {
         Ok(images.into_iter().map(LocalImage::of).collect())
     }
 
-    /// All containers of this host, running or not.
+    /// Fetches all containers of this host, running or not.
     ///
     /// # Errors
     /// When Docker does not answer.
@@ -114,7 +114,7 @@ impl Swarm {
         Ok(stopped.and_then(|at| OffsetDateTime::parse(&at, &Rfc3339).ok()))
     }
 
-    /// The names of volumes that have no name of somebody's choice, and that no container has.
+    /// Fetches the names of anonymous volumes that no container uses and that do not have [`KEEP_LABEL`].
     ///
     /// # Errors
     /// When Docker does not answer.
@@ -131,10 +131,10 @@ impl Swarm {
         Ok(volumes.map(|volume| volume.name).filter(|name| is_lost(name)).collect())
     }
 
-    /// Removes an image by all its names. One that is gone is removed already.
+    /// Removes an image by all its names. Succeeds where it does not exist.
     ///
     /// # Errors
-    /// Docker refuses, as when a container has it by now.
+    /// Docker refuses, for example because a container uses the image by now.
     pub async fn remove_image(&self, image: &LocalImage) -> Result<(), SwarmError> {
         let names =
             if image.names.is_empty() { vec![&image.id] } else { image.names.iter().collect() };
@@ -147,10 +147,10 @@ impl Swarm {
         Ok(())
     }
 
-    /// Removes a container that does not run, with its anonymous volumes or without.
+    /// Removes a container that does not run, with or without its anonymous volumes.
     ///
     /// # Errors
-    /// Docker refuses, as when it runs by now.
+    /// Docker refuses, for example because the container runs by now.
     pub async fn remove_container(&self, id: &str, volumes: bool) -> Result<(), SwarmError> {
         let options = &RemoveContainerOptionsBuilder::default().v(volumes).build();
         let remove = |docker: Docker| async move {
@@ -162,7 +162,7 @@ impl Swarm {
     /// Removes a volume.
     ///
     /// # Errors
-    /// Docker refuses, as when a container has it by now.
+    /// Docker refuses, for example because a container uses the volume by now.
     pub async fn remove_volume(&self, name: &str) -> Result<(), SwarmError> {
         let remove = |docker: Docker| async move {
             docker.remove_volume(name, None::<RemoveVolumeOptions>).await
@@ -171,7 +171,7 @@ impl Swarm {
     }
 }
 
-/// One that was never started may only wait for it.
+/// Whether it has ended. A container that was never started can still be waiting for its start.
 fn has_stopped(container: &ContainerSummary) -> bool {
     use ContainerSummaryStateEnum::{DEAD, EXITED};
     matches!(container.state, Some(EXITED | DEAD))

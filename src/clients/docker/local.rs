@@ -1,4 +1,4 @@
-//! This host's own place in a swarm: look, init, join, leave.
+//! Reads and changes this host's own place in a swarm: init, join, leave.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -25,65 +25,66 @@ use crate::common::instance::Role;
 
 const READ_CERTIFICATE: &str = "read the node certificate";
 
-/// What Docker says of this host (`/info`, and the node certificate where `/info` is silent).
+/// This host, as Docker reports it (`/info`, and the node certificate where `/info` lacks a value).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalNode {
     pub state: LocalState,
     pub node_id: Option<String>,
-    /// On a manager from `/info`, on a worker from its certificate. `None` where it has none, or that cannot
+    /// On a manager from `/info`, on a worker from its certificate. `None` where there is no certificate, or it cannot
     /// be read.
     pub swarm_id: Option<String>,
-    /// Is the control API of the swarm available here, that is: is this node a manager?
+    /// Whether the control API of the swarm is available here, that is, whether this node is a manager.
     pub is_manager: bool,
-    /// Is any manager known to this node? False on a node that merely once was in a swarm.
+    /// Whether Docker lists any manager. False on a node that is no longer in a swarm.
     pub has_managers: bool,
-    /// Where those are that Docker would connect to; empty where one cannot be read.
+    /// Addresses of the managers that Docker connects to; empty where one of them cannot be parsed.
     pub managers: Vec<IpAddr>,
-    /// Docker's complaint; empty when all is well.
+    /// Docker's error text; empty where there is no error.
     pub error: String,
     /// The address that this node advertises.
     pub address: Option<String>,
     pub live_restore: bool,
 }
 
-/// `LocalNodeState`.
+/// Docker's `LocalNodeState`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LocalState {
     Inactive,
-    /// A join goes on in the background.
+    /// A join is in progress in the background.
     Pending,
     Active,
     Error,
-    /// Autolock: the node's keys are encrypted until someone unlocks it.
+    /// Autolock: the node's keys are encrypted until it is unlocked.
     Locked,
 }
 
-/// What `docker swarm init` needs to know.
+/// Parameters of `docker swarm init`.
 #[derive(Clone, Debug)]
 pub struct InitSpec {
     pub address: IpAddr,
     /// CIDRs for overlay networks; Docker's default where empty.
     pub address_pool: Vec<String>,
     pub subnet_size: u32,
-    /// Labels of the swarm object: how a founder recognises what it made before a crash.
+    /// Labels of the swarm object, by which a founder recognises the swarm that it made before a crash.
     pub labels: HashMap<String, String>,
-    /// Of the founder itself.
+    /// Availability of the founder itself.
     pub availability: Availability,
     /// Whether managers that restart need the unlock key.
     pub autolock: bool,
-    /// On a manager that has lost its quorum: what it knows stays, and it alone is a manager.
+    /// Re-creates the quorum on a manager that has lost it: the manager keeps the swarm's state, and is the only
+    /// manager.
     pub force_new_cluster: bool,
 }
 
-/// What the certificate on this host says of the node that Docker is.
+/// The certificate on this host, compared with the node that Docker reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Certified {
     /// It is this node's. Docker's CA has signed the role.
     As(Role),
-    /// It is another node's, of an earlier life of this host (it survives a forced leave for a moment), and says
-    /// nothing.
+    /// It is another node's, of an earlier membership of this host (it survives a forced leave for a moment), and
+    /// proves nothing.
     OfAnother,
-    /// There is none.
+    /// There is no certificate.
     Nothing,
 }
 
@@ -108,7 +109,7 @@ impl LocalNode {
             Some(LocalNodeState::PENDING) => LocalState::Pending,
             Some(LocalNodeState::ERROR) => LocalState::Error,
             Some(LocalNodeState::LOCKED) => LocalState::Locked,
-            // No state is none of Docker's answers; whoever reads them has refused that before.
+            // Docker always reports a state: `read_local_node` refuses an answer without one.
             Some(LocalNodeState::INACTIVE | LocalNodeState::EMPTY) | None => LocalState::Inactive,
         };
         let remotes = swarm.remote_managers.unwrap_or_default();
@@ -130,34 +131,34 @@ impl LocalNode {
         local
     }
 
-    /// What Docker calls this node now.
+    /// Returns the role that Docker reports for this node now.
     #[must_use]
     pub fn role(&self) -> Role {
         if self.is_manager { Role::Manager } else { Role::Worker }
     }
 
-    /// In the swarm or out of it: what Docker says of the role holds.
+    /// Whether the node is clearly in the swarm or out of it, so that Docker's answer about the role holds.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         matches!(self.state, LocalState::Active | LocalState::Inactive)
     }
 
-    /// Docker complains of a certificate, such as one that expired while the machine was off.
+    /// Whether Docker's error is about a certificate, such as one that expired while the machine was off.
     #[must_use]
     pub fn is_certificate_refused(&self) -> bool {
         let says = |text: &str| self.error.contains(text);
         says("x509") || says("certificate has expired") || says("bad certificate")
     }
 
-    /// It advertises an address, and another than this: that of an interface which was replaced, or of
-    /// the machine from which an image was made.
+    /// Whether it advertises another address than `own`: that of an interface which was replaced, or of the machine
+    /// from which an image was made.
     #[must_use]
     pub fn advertises_other_than(&self, own: IpAddr) -> bool {
         let advertised = self.address.as_ref().and_then(|it| it.parse::<IpAddr>().ok());
         advertised.is_some_and(|it| it != own)
     }
 
-    /// Active, with a manager connected and nothing to complain about.
+    /// Whether it is active, with a manager connected and no error.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.state == LocalState::Active && self.has_managers && self.error.is_empty()
@@ -165,7 +166,7 @@ impl LocalNode {
 }
 
 impl Swarm {
-    /// This host's place, now.
+    /// Fetches this host's present place in a swarm.
     ///
     /// # Errors
     /// When Docker does not answer.
@@ -174,22 +175,22 @@ impl Swarm {
         let read = self.read_local_node().await;
         let settled = read.as_ref().ok().filter(|local| local.is_settled());
         let mut lately = self.lately();
-        // Who asked earlier may hear later.
+        // An earlier request may be answered later.
         if lately.0.is_none_or(|before| before <= asked_at) {
             *lately = (Some(asked_at), settled.cloned());
         }
         read
     }
 
-    /// The same by an answer of the last `age`. Only one that leaves nothing open is kept. Docker starts two programs
-    /// for each answer, so those that only wait for something to change share it.
+    /// Like [`Swarm::fetch_local_node`], but an answer of the last `age` is enough. Only an answer about a settled node
+    /// is kept. Docker starts two programs for each answer, so callers that only wait for a change share it.
     ///
     /// # Errors
     /// As for [`Swarm::fetch_local_node`].
     pub async fn fetch_local_node_lately(&self, age: Duration) -> Result<LocalNode, SwarmError> {
         let begin = Instant::now();
         let mut failed = self.asking.lock().await;
-        // A Docker that hangs is not asked by each of those who wait, one after the other.
+        // Prevents the waiting callers from asking a hanging Docker one after the other.
         if let Some((at, error)) = &*failed
             && *at >= begin
         {
@@ -217,8 +218,8 @@ impl Swarm {
             .and_then(|swarm| swarm.local_node_state)
             .is_none_or(|it| it == LocalNodeState::EMPTY)
         {
-            // Docker always names a state, `inactive` among them: without one nothing can be concluded.
-            return Err(SwarmError::unexpected("read /info", "it names no state of the swarm"));
+            // Docker always reports a state, if only `inactive`: without one nothing can be concluded.
+            return Err(SwarmError::unexpected("read /info", "the answer has no swarm state"));
         }
         let node_id = certified_node(swarm);
         let certificate = match (&info.docker_root_dir, node_id) {
@@ -228,8 +229,8 @@ impl Swarm {
         Ok(LocalNode::of(&info, certificate))
     }
 
-    /// Does Docker call this node a manager, by an answer of the last `age`? An error cannot tell, nor can a Docker
-    /// that is starting, in error or locked.
+    /// Whether this node is a manager, by an answer of the last `age`. An error is "cannot tell"; so is a Docker that
+    /// is starting, in error or locked, unless it reports a manager.
     pub async fn is_manager_lately(&self, age: Duration) -> Fact {
         match self.fetch_local_node_lately(age).await {
             Ok(local) if local.is_manager || local.is_settled() => local.is_manager.into(),
@@ -237,8 +238,8 @@ impl Swarm {
         }
     }
 
-    /// The certificate of this node, read when it is another node's that is known. `None`, too, where no other
-    /// read would end better: a caller goes by this node's row then.
+    /// Returns the certificate of this node, and reads it where the kept one is another node's. Also returns `None`
+    /// where another read would fail alike: a caller then uses this node's row.
     async fn certificate_of(
         &self,
         node_id: &str,
@@ -258,11 +259,11 @@ impl Swarm {
         Ok(known.clone())
     }
 
-    /// Completes Docker's answer by the certificate on this host: Docker names no node while it is in error, and no
+    /// Completes Docker's answer with the certificate on this host: Docker reports no node while it is in error, and no
     /// swarm on a worker and on a manager without a leader.
     ///
     /// # Errors
-    /// When Docker does not answer, or the certificate cannot be read; `local` is as it was then.
+    /// When Docker does not answer, or the certificate cannot be read; `local` is unchanged then.
     pub async fn complete_by_certificate(
         &self,
         local: &mut LocalNode,
@@ -270,21 +271,24 @@ impl Swarm {
         Ok(local.complete(self.fetch_certificate().await?))
     }
 
-    /// The certificate on this host, whether Docker names a node or not. It may have expired, and
-    /// outlives a forced leave for a moment. `None` only where it is known that there is none.
+    /// Reads the certificate on this host, whether Docker reports a node or not. It may have expired, and survives a
+    /// forced leave for a moment. `None` only where it certainly does not exist.
     ///
     /// # Errors
     /// When Docker does not answer, or the certificate cannot be read.
     async fn fetch_certificate(&self) -> Result<Option<Certificate>, SwarmError> {
         let info = self.call("read /info", |docker| async move { docker.info().await }).await?;
         let Some(root) = info.docker_root_dir.filter(|root| !root.is_empty()) else {
-            return Err(SwarmError::unexpected(READ_CERTIFICATE, "Docker does not name its root"));
+            return Err(SwarmError::unexpected(
+                READ_CERTIFICATE,
+                "Docker does not report its root directory",
+            ));
         };
         let read = certificate::read(Path::new(&root), CERTIFICATE_SOCKET).await;
         read.map_err(|error| SwarmError::unexpected(READ_CERTIFICATE, error.to_string()))
     }
 
-    /// Founds a swarm on this host, or the present one anew.
+    /// Founds a swarm on this host, or re-creates the quorum of the present one.
     ///
     /// # Errors
     /// Docker's refusal.
@@ -293,8 +297,8 @@ impl Swarm {
             listen_addr: Some(listen_address(spec.address)),
             advertise_addr: Some(spec.address.to_string()),
             default_addr_pool: Some(spec.address_pool).filter(|pool| !pool.is_empty()),
-            // The engine has no default: with a pool and no size its allocator ends, and no task of
-            // the swarm ever starts.
+            // The engine has no default: with a pool and no size its allocator stops, and no task of the swarm ever
+            // starts.
             subnet_size: Some(spec.subnet_size),
             force_new_cluster: Some(spec.force_new_cluster),
             spec: Some(SwarmSpec {
@@ -310,7 +314,7 @@ impl Swarm {
         self.post("init the swarm", "swarm/init", &request).await
     }
 
-    /// Joins through one manager. Docker uses only the first of several addresses, so it gets one.
+    /// Joins through one manager. Docker uses only the first of several addresses, so skep passes one.
     pub async fn join(
         &self,
         address: IpAddr,
@@ -332,11 +336,11 @@ impl Swarm {
         JoinAnswer::of(join.await)
     }
 
-    /// Leaves the swarm. By force, a manager becomes a dead raft member: only for a node that is
-    /// no raft member, or alone.
+    /// Leaves the swarm. A manager that leaves by force becomes a dead raft member: use `force` only for a node that is
+    /// not a raft member, or is the only one.
     ///
     /// # Errors
-    /// Docker's refusal; being in no swarm is success. After a time-out it may still be leaving.
+    /// Docker's refusal; being in no swarm is success. After a timeout the node may still be leaving.
     pub async fn leave(&self, force: bool) -> Result<(), SwarmError> {
         let options = &LeaveSwarmOptionsBuilder::default().force(force).build();
         let left = self
@@ -348,7 +352,7 @@ impl Swarm {
             Err(error) if error.kind == SwarmErrorKind::NotInSwarm => Ok(()),
             Err(error) if error.kind == SwarmErrorKind::TimedOut => {
                 let message = format!(
-                    "Docker has not answered for {} s: if this repeats, restart docker.service",
+                    "Docker has not answered for {} s; if this repeats, restart docker.service",
                     CALL_TIMEOUT.as_secs()
                 );
                 let error = SwarmError { message, ..error };
@@ -360,8 +364,8 @@ impl Swarm {
     }
 }
 
-/// The node whose certificate says which swarm it is in, where `/info` does not: on workers there is no cluster,
-/// and on a manager without a leader Docker names one with an empty id.
+/// Returns the node id where the swarm id must come from the certificate, because `/info` lacks it: on a worker there
+/// is no cluster, and on a manager without a leader Docker reports one with an empty id.
 fn certified_node(swarm: Option<&SwarmInfo>) -> Option<&str> {
     let named = |swarm: &&SwarmInfo| {
         let id = swarm.cluster.as_ref().and_then(|cluster| cluster.id.as_deref());
@@ -371,13 +375,13 @@ fn certified_node(swarm: Option<&SwarmInfo>) -> Option<&str> {
     swarm.node_id.as_deref().filter(|id| !id.is_empty())
 }
 
-/// Private address and port, as Docker wants them; IPv6 in brackets.
+/// Returns the private address and the port in Docker's format; IPv6 in brackets.
 fn socket_address(address: IpAddr) -> String {
     std::net::SocketAddr::new(address, SWARM_PORT).to_string()
 }
 
-/// All addresses of the host, so that a second interface or a changed address does no harm; the
-/// security group decides who may come.
+/// Returns all addresses of the host, so that a second interface or a changed address does no harm; the security group
+/// limits the access.
 fn listen_address(address: IpAddr) -> String {
     match address {
         IpAddr::V4(_) => format!("0.0.0.0:{SWARM_PORT}"),
@@ -391,7 +395,7 @@ mod tests {
 
     use super::*;
 
-    /// As engine 20.10.24 answers on a worker, on a manager, and on a manager without a leader.
+    /// The answers of engine 20.10.24 on a worker, on a manager, and on a manager without a leader.
     #[test]
     fn without_a_leader_the_certificate_says_which_swarm_it_is() {
         let swarm = |cluster: Option<&str>| SwarmInfo {

@@ -1,9 +1,8 @@
-//! Docker on this host, and the swarm as its managers see it, over the Docker Engine API.
+//! The client of the Docker Engine API: Docker on this host, and the swarm as its managers see it.
 //!
-//! Guarantees: every request ends within [`CALL_TIMEOUT`]; every error names the operation; every call
-//! speaks an API version that the engine has offered, also after the engine was upgraded or downgraded.
-//! Assumes API 1.41 or later (engine 20.10). Facts about answers and timings were measured on the
-//! engines 20.10.24 and 28.5.2.
+//! Guarantees: every request ends within [`CALL_TIMEOUT`]; every error names the operation; every call uses an API
+//! version that the engine has offered, also after the engine was upgraded or downgraded. Assumes API 1.41 or later
+//! (engine 20.10). Facts about answers and timings were measured on the engines 20.10.24 and 28.5.2.
 
 mod api;
 mod api_version;
@@ -47,38 +46,39 @@ pub use quorum::Quorum;
 pub use services::{Service, ServiceTask};
 pub use tasks::{LiveTask, Stop, TaskContainer};
 
-/// Docker answers a join or leave within 20 s in the worst case measured, an init within one
-/// election; a client that gave up sooner would not know what happened.
+/// Time limit of one call. In the worst case measured, Docker answers a join or a leave within 20 s, and an init within
+/// one election. With a shorter limit skep would not learn the outcome.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// The port on which managers talk to nodes (TCP).
+/// The TCP port on which managers accept connections from nodes.
 pub const SWARM_PORT: u16 = 2377;
 
-/// The swarm's label that names the cluster whose skep founded it.
+/// The swarm's label with the cluster whose skep founded it.
 pub const CLUSTER_LABEL: &str = "skep.cluster";
 
-/// The swarm's label with the generation under which it was founded, or its quorum re-created.
+/// The swarm's label with the generation under which it was founded, or under which its quorum was re-created.
 pub const GENERATION_LABEL: &str = "skep.generation";
 
 /// The swarm's label with the generation under which its quorum was last re-created.
 pub const RECOVERED_LABEL: &str = "skep.recovered";
 
-/// The Docker daemon of this host. Asked only when there is something to ask, so that a node can have one
-/// before Docker is up. Cheap to clone; clones share what they know of it.
+/// The Docker daemon of this host. Creating this value makes no request, so a node can have it before Docker runs.
+/// Cheap to clone; clones share the API version and the kept answers.
 #[derive(Clone, Debug)]
 pub struct Swarm {
     host: String,
     agreed: Arc<Agreed>,
-    /// The one that was read last: it names node and swarm, which do not change.
+    /// The certificate that was read last. Its node and its swarm do not change.
     certificate: Arc<Mutex<Option<Certificate>>>,
-    /// Docker's last answer about this host, and when it was asked; none where that left something open.
+    /// Time of the last request for this host's place in the swarm, and Docker's answer; no answer where it failed or
+    /// the node was not settled.
     lately: Arc<std::sync::Mutex<(Option<Instant>, Option<LocalNode>)>>,
-    /// Those who want such an answer at the same time ask once: when the last question failed, and how.
+    /// Lock with which concurrent callers share one request; holds the time and the error of the last failed one.
     asking: Arc<Mutex<Option<(Instant, SwarmError)>>>,
 }
 
 impl Swarm {
-    /// A daemon behind `host` (`unix://…`).
+    /// Returns the client of the daemon at `host` (`unix://…`).
     #[must_use]
     pub fn new(host: impl Into<String>) -> Self {
         Self {

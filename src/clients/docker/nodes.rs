@@ -1,4 +1,4 @@
-//! The node list, as a manager sees and changes it.
+//! Reads and changes the node list. Managers only.
 
 use bollard::Docker;
 use bollard::models::{Node, NodeSpec, NodeSpecAvailabilityEnum, NodeSpecRoleEnum, NodeState};
@@ -13,8 +13,8 @@ use super::{Availability, Swarm, SwarmError, SwarmErrorKind};
 use crate::common::instance::Role;
 use crate::common::labels::Labels;
 
-/// How often a write that lost against another is repeated: two managers may decide alike, and
-/// swarmkit itself writes to a node while it comes and goes.
+/// Number of attempts of a write that conflicts with another write: two managers may decide alike, and swarmkit itself
+/// writes to a node when it comes up or goes down.
 const WRITE_ATTEMPTS: usize = 5;
 
 /// One entry of the node list.
@@ -22,16 +22,16 @@ const WRITE_ATTEMPTS: usize = 5;
 pub struct NodeView {
     pub id: String,
     pub hostname: String,
-    /// The version of its Docker Engine, such as `28.5.2`; none where it has told nobody.
+    /// The version of its Docker Engine, such as `28.5.2`; none where it has not reported one.
     pub engine: Option<String>,
-    /// When it came into the swarm.
+    /// Time when it joined the swarm.
     pub joined_at: Option<OffsetDateTime>,
     /// `ready`, `down`, `unknown` or `disconnected`.
     pub state: String,
     pub availability: Availability,
-    /// Those that constraints name as `node.labels.…`.
+    /// The labels that constraints name as `node.labels.…`.
     pub labels: Labels,
-    /// What the node is to be; it follows within seconds.
+    /// The desired role; the node takes it within seconds.
     pub role: Role,
     pub address: Option<String>,
     /// Raft's view of a manager; `None` for a worker, and for a manager once its demotion is done.
@@ -69,7 +69,7 @@ impl NodeView {
         let status = node.status.unwrap_or_default();
         let description = node.description.unwrap_or_default();
         let joined = node.created_at;
-        // A manager that never came up has told nobody its address; raft was told it by the join.
+        // A manager that never came up has not reported its address, but raft has it from the join.
         let raft_address = node.manager_status.as_ref().and_then(|raft| {
             let (host, _port) = raft.addr.as_ref()?.rsplit_once(':')?;
             Some(host.trim_matches(['[', ']']).to_owned())
@@ -112,25 +112,25 @@ impl NodeView {
         }
     }
 
-    /// The first number of its engine's version.
+    /// Returns the major version of its engine.
     #[must_use]
     pub fn engine_major(&self) -> Option<u32> {
         self.engine.as_ref()?.split('.').next()?.parse().ok()
     }
 
-    /// Demoted for good: neither meant to be a manager nor known to raft as one.
+    /// Whether it is a worker both by its desired role and in raft, so that a demotion is complete.
     #[must_use]
     pub fn is_plain_worker(&self) -> bool {
         self.role == Role::Worker && self.raft.is_none()
     }
 
-    /// Meant to be a worker, and raft does not know yet.
+    /// Whether its desired role is worker while raft still has it as a member.
     #[must_use]
     pub fn is_being_demoted(&self) -> bool {
         self.role == Role::Worker && self.raft.is_some()
     }
 
-    /// The managers have not heard of it; `unknown` and `disconnected` are not that yet.
+    /// Whether it is `down`: the managers receive nothing from it. `unknown` and `disconnected` are not that yet.
     #[must_use]
     pub fn is_down(&self) -> bool {
         self.state == "down"
@@ -148,7 +148,7 @@ impl NodeView {
 }
 
 impl Swarm {
-    /// Every node that the swarm knows, dead ones included. Managers only.
+    /// Fetches every node of the node list, dead ones included. Managers only.
     ///
     /// # Errors
     /// [`SwarmErrorKind::NotManager`], [`SwarmErrorKind::NoLeader`].
@@ -159,7 +159,7 @@ impl Swarm {
         Ok(nodes.into_iter().filter_map(NodeView::of).collect())
     }
 
-    /// One node. Managers only; `None` where the swarm does not know it.
+    /// Fetches one node; `None` where it is not in the node list. Managers only.
     ///
     /// # Errors
     /// As for [`Swarm::fetch_nodes`].
@@ -167,11 +167,10 @@ impl Swarm {
         Ok(self.inspect(node_id).await?.and_then(NodeView::of))
     }
 
-    /// Takes a node's tasks away and gives it no new ones, and marks that as skep's doing. `false` where
-    /// there is no such node.
+    /// Drains a node, and marks on it that skep did so. Returns `false` where there is no such node.
     ///
     /// # Errors
-    /// As for [`Swarm::fetch_nodes`]; after a time-out or without a leader the outcome is unknown.
+    /// As for [`Swarm::fetch_nodes`]; after a timeout or without a leader the outcome is unknown.
     pub async fn drain(&self, node_id: &str) -> Result<bool, SwarmError> {
         self.relabel(node_id, |labels, now| {
             let mut labels = labels.clone();
@@ -181,9 +180,8 @@ impl Swarm {
         .await
     }
 
-    /// Changes a node's labels and availability, both in one write; `edit` sees what is there at that
-    /// moment, and says what is to be, or `None` where it is so already. `false` where there is no
-    /// such node.
+    /// Changes a node's labels and availability, both in one write. `edit` receives the present ones and returns the
+    /// new ones, or `None` where nothing must change. Returns `false` where there is no such node.
     ///
     /// # Errors
     /// As for [`Swarm::drain`].
@@ -205,7 +203,7 @@ impl Swarm {
         .await
     }
 
-    /// Makes a manager a worker. `false` where there is no such node.
+    /// Makes a manager a worker. Returns `false` where there is no such node.
     ///
     /// # Errors
     /// [`SwarmErrorKind::WouldLoseQuorum`], [`SwarmErrorKind::LastManager`].
@@ -216,8 +214,8 @@ impl Swarm {
         .await
     }
 
-    /// Takes a node off the list, also one that has only just left and still counts as ready. One
-    /// that is not there is removed already.
+    /// Removes a node from the list, also one that has only just left and still counts as ready. Succeeds where the
+    /// node is not in the list.
     ///
     /// # Errors
     /// [`SwarmErrorKind::NotRemovable`] for a raft member.
@@ -240,8 +238,8 @@ impl Swarm {
         }
     }
 
-    /// Reads the node, changes its **whole** spec (Docker wipes what is left out) and writes it at
-    /// the version that was read; again from the start when somebody else wrote in between.
+    /// Reads the node, changes its **whole** spec (Docker deletes every omitted field) and writes it at the version
+    /// that was read; starts again where another write came in between.
     async fn change(
         &self,
         node_id: &str,

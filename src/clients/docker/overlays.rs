@@ -1,4 +1,4 @@
-//! Overlay networks: which of them are encrypted, and what an earlier membership has left of them on this host.
+//! Finds the encrypted overlay networks, and the VXLAN interfaces that an earlier membership has left on this host.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,7 +18,7 @@ const INTERFACES: &str = "/sys/class/net";
 const VXLAN: &str = "vx-";
 
 impl Swarm {
-    /// The names of the swarm's encrypted overlay networks.
+    /// Fetches the names of the swarm's encrypted overlay networks.
     ///
     /// # Errors
     /// When Docker does not answer.
@@ -37,9 +37,9 @@ impl Swarm {
     }
 }
 
-/// VXLAN interfaces of overlay networks that no network has any more. One is seen for milliseconds wherever a
-/// network is set up; one that stays was left over when the node left a swarm, and Docker rejects the tasks on the
-/// network that gets its number next: `error creating vxlan interface: file exists`.
+/// Returns the VXLAN interfaces in the host's namespace, which no network uses. While Docker sets up a network, its
+/// interface is one of them for milliseconds. One that stays was left over when the node left a swarm, and Docker
+/// rejects the tasks on the next network with its number: `error creating vxlan interface: file exists`.
 ///
 /// # Errors
 /// When the interfaces cannot be listed.
@@ -59,14 +59,14 @@ fn vxlans_in(interfaces: &Path) -> io::Result<Vec<String>> {
     Ok(found)
 }
 
-/// What shows, and what mends it.
+/// Returns the text of this trouble: the evidence, a colon, and the remedy.
 #[must_use]
 pub fn explain_left_over(vxlans: &[String]) -> String {
     let names = vxlans.join(", ");
     let commands: Vec<String> =
         vxlans.iter().map(|name| format!("ip link delete {name}")).collect();
     format!(
-        "{names} is left over from an overlay network of an earlier membership, and Docker rejects tasks on the network that needs its number: {}",
+        "{names} is left over from an overlay network of an earlier membership, so Docker rejects tasks on a network with the same number: {}",
         commands.join("; ")
     )
 }

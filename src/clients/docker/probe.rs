@@ -1,4 +1,4 @@
-//! Which managers listen: a dead address must cost milliseconds and not Docker's 20 s.
+//! Finds a manager that listens: a dead address must cost milliseconds and not Docker's 20 s.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -8,13 +8,14 @@ use tokio::net::TcpStream;
 
 use super::SWARM_PORT;
 
-/// A manager in the same region answers within milliseconds; this bounds a dropped packet.
+/// Time limit of one probe. A manager in the same region answers within milliseconds; this limit is for dropped
+/// packets.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How many managers are probed at once; a swarm has seven at the most that make sense.
+/// Number of managers that are probed at once. More than seven managers are of no use to a swarm.
 const PROBED_AT_ONCE: usize = 8;
 
-/// The first that accepts a connection on [`SWARM_PORT`], one batch after another: the ledger may still
-/// have rows of managers that died, and any number of them must not hide a live one.
+/// Returns the first address that accepts a connection on [`SWARM_PORT`]. Probes one batch after another: the ledger
+/// may still have rows of managers that died, and any number of them must not hide a live one.
 pub async fn first_listening(addresses: &[IpAddr]) -> Option<IpAddr> {
     for batch in addresses.chunks(PROBED_AT_ONCE) {
         let found = probe_batch(batch).await;
@@ -25,7 +26,7 @@ pub async fn first_listening(addresses: &[IpAddr]) -> Option<IpAddr> {
     None
 }
 
-/// All are asked at once, the preferred ones a little earlier.
+/// Probes all addresses at once, the preferred ones a little earlier.
 async fn probe_batch(addresses: &[IpAddr]) -> Option<IpAddr> {
     const HEAD_START: Duration = Duration::from_millis(20);
     let mut probes: FuturesUnordered<_> = addresses

@@ -1,12 +1,12 @@
-//! Raft's arithmetic: how many managers there are, and how many of them may be lost.
+//! Counts the managers, and the managers that the swarm can lose without losing its quorum.
 
 use super::nodes::{NodeView, RaftView};
 
-/// The members of raft as its leader sees them; one whose demotion is under way still counts.
+/// The members of raft as its leader counts them; a member whose demotion is in progress still counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quorum {
     pub managers: usize,
-    /// Those that the leader reaches, itself among them.
+    /// Managers that the leader reaches, itself included.
     pub reachable: usize,
 }
 
@@ -21,7 +21,7 @@ impl Quorum {
         })
     }
 
-    /// What would be left after this member.
+    /// Returns the numbers without this member.
     #[must_use]
     pub fn without(self, member: RaftView) -> Self {
         Self {
@@ -30,13 +30,13 @@ impl Quorum {
         }
     }
 
-    /// Can the swarm decide anything? Raft needs more than half of its members.
+    /// Whether the swarm can decide anything: raft needs more than half of its members.
     #[must_use]
     pub fn is_kept(self) -> bool {
         2 * self.reachable > self.managers
     }
 
-    /// How many of those that are reachable may be lost with nothing else lost.
+    /// Returns how many of the reachable managers can be lost while the quorum is kept.
     #[must_use]
     pub fn may_be_lost(self) -> usize {
         self.reachable.saturating_sub(self.managers / 2 + 1)

@@ -1,4 +1,4 @@
-//! Calls of the Engine API for which bollard has no function or lacks a field.
+//! Makes the calls of the Engine API for which bollard has no function or lacks a field.
 
 use reqwest::header::HeaderValue;
 use reqwest::{Method, StatusCode};
@@ -9,14 +9,14 @@ use serde_json::Value;
 use super::api_version::ApiVersion;
 use super::{Availability, CALL_TIMEOUT, Swarm, SwarmError};
 
-/// A call in Docker's own words.
+/// A request, exactly as Docker receives it.
 pub(super) struct Request {
     pub method: Method,
-    /// Below the version, such as `services?status=true`.
+    /// Path below the version, such as `services?status=true`.
     pub path: String,
-    /// `X-Registry-Auth`.
+    /// Value of the header `X-Registry-Auth`.
     pub auth: Option<SecretString>,
-    /// JSON. It may hold a secret, too: neither is in any error.
+    /// JSON. It may hold a secret, as `auth` does: no error contains either of them.
     pub body: Vec<u8>,
 }
 
@@ -27,10 +27,10 @@ impl Request {
 }
 
 impl Swarm {
-    /// What Docker answers, whatever its status, in the API version that was agreed on.
+    /// Sends a request in the agreed API version. Returns Docker's answer, whatever its status.
     ///
     /// # Errors
-    /// No answer, or no API version that both speak.
+    /// No answer, or no API version in common.
     pub(super) async fn exchange(
         &self,
         operation: &'static str,
@@ -39,10 +39,10 @@ impl Swarm {
         self.speak(|version| self.exchange_in(operation, version, request)).await
     }
 
-    /// The same in this version and no other.
+    /// Sends a request in this version and in no other.
     ///
     /// # Errors
-    /// [`SwarmErrorKind::TooOld`] and [`SwarmErrorKind::TooNew`] where the engine does not take it.
+    /// [`SwarmErrorKind::TooOld`] and [`SwarmErrorKind::TooNew`] where the engine does not accept it.
     pub(super) async fn exchange_in(
         &self,
         operation: &'static str,
@@ -50,7 +50,7 @@ impl Swarm {
         request: &Request,
     ) -> Result<(StatusCode, Vec<u8>), SwarmError> {
         let (status, body) = self.send(operation, Some(version), request).await?;
-        // 400 has other meanings, too: that an unlock key is wrong, for example.
+        // 400 has other meanings, too, for example a wrong unlock key.
         if status == StatusCode::BAD_REQUEST {
             let refusal = SwarmError::answered(operation, status.as_u16(), &body);
             if refusal.is_of_version() {
@@ -60,7 +60,7 @@ impl Swarm {
         Ok((status, body))
     }
 
-    /// One request, as it is; without a version the engine takes its newest.
+    /// Sends one request unchanged; without a version the engine uses its newest one.
     pub(super) async fn send(
         &self,
         operation: &'static str,
@@ -75,7 +75,7 @@ impl Swarm {
                 .timeout(CALL_TIMEOUT)
                 .build()?;
             let prefix = version.map_or_else(String::new, |version| format!("v{version}/"));
-            // The host is a formality: the socket is the address.
+            // The host name has no meaning here: the socket is the address.
             let url = format!("http://docker/{prefix}{}", request.path);
             let mut call = http
                 .request(request.method.clone(), url)
@@ -92,8 +92,7 @@ impl Swarm {
         exchange.await.map_err(|error: reqwest::Error| unanswered(operation, socket, error))
     }
 
-    /// `POST` of a JSON body to `path`, such as `swarm/join`. The body may hold a secret: it is in no
-    /// error.
+    /// Posts a JSON body to `path`, such as `swarm/join`. The body may hold a secret, so no error contains it.
     pub(super) async fn post(
         &self,
         operation: &'static str,
@@ -110,7 +109,7 @@ impl Swarm {
     }
 }
 
-/// The socket is the address, not the URL.
+/// The error for a request without an answer. It does not contain the URL: the socket is the address.
 fn unanswered(operation: &'static str, socket: &str, error: reqwest::Error) -> SwarmError {
     let (is_timeout, is_connect) = (error.is_timeout(), error.is_connect());
     let words = crate::common::errors::chain(&error.without_url());
@@ -128,7 +127,7 @@ fn unanswered(operation: &'static str, socket: &str, error: reqwest::Error) -> S
     }
 }
 
-/// A request to init or join, with the availability that bollard's types do not have.
+/// Returns a request to init or join, with the availability that bollard's types lack.
 pub(super) fn with_availability(
     request: &impl Serialize,
     availability: Availability,
@@ -185,7 +184,7 @@ mod tests {
     async fn a_docker_that_is_not_there_is_no_refusal() {
         let error = join(&Swarm::new("unix:///nowhere.sock")).await.unwrap_err();
         assert_eq!(error.kind, SwarmErrorKind::Unreachable, "{error}");
-        assert!(error.message.starts_with("/nowhere.sock is not there"), "{error}");
+        assert!(error.message.starts_with("/nowhere.sock does not exist"), "{error}");
         assert!(!error.to_string().contains(SECRET));
     }
 

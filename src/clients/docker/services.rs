@@ -1,8 +1,8 @@
-//! Services as Docker has them, and new pull credentials for one of them.
+//! Reads services, and gives a service new pull credentials.
 //!
-//! A service's spec is passed through as it came, in the newest API version that the engine speaks, not
-//! in the one that skep speaks otherwise: an engine deletes from a spec what an older version had no word
-//! for (`adjustForAPIVersion` in moby's `daemon/server/router/swarm/helpers.go`).
+//! A service's spec is sent back exactly as it was read, in the newest API version that the engine offers and not in
+//! the one that skep uses otherwise: an engine deletes from a spec the fields that an older version does not have
+//! (`adjustForAPIVersion` in moby's `daemon/server/router/swarm/helpers.go`).
 
 use std::collections::HashMap;
 
@@ -20,16 +20,16 @@ use super::api_version::ApiVersion;
 use super::raw::Request;
 use super::{Swarm, SwarmError, SwarmErrorKind};
 
-/// A service, as far as its pull credentials are concerned.
+/// The part of a service that matters for its pull credentials.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Service {
     #[serde(rename = "ID")]
     pub id: String,
     version: Version,
-    /// All of it, in Docker's words.
+    /// The whole spec, as Docker sent it.
     spec: Value,
-    /// What `docker service rollback` returns to.
+    /// The spec to which `docker service rollback` returns.
     previous_spec: Option<Value>,
     #[serde(with = "time::serde::rfc3339")]
     pub updated_at: OffsetDateTime,
@@ -65,13 +65,13 @@ struct ServiceStatus {
 /// A task of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceTask {
-    /// What it is one of a row of: a replica's number, or a global service's node.
+    /// The number of a replica, or the node of a global service's task.
     pub slot: String,
     pub created_at: OffsetDateTime,
     pub state: TaskState,
-    /// Docker wants it to be no more than this.
+    /// The desired state: the task goes no further than this.
     pub desired: TaskState,
-    /// Why it ended, in Docker's words.
+    /// The reason of its end, as Docker reports it.
     pub error: Option<String>,
     /// Docker's id of its node.
     pub node_id: Option<String>,
@@ -83,19 +83,19 @@ impl Service {
         self.spec["Name"].as_str().unwrap_or(&self.id)
     }
 
-    /// The reference of its image; none where its tasks are no containers.
+    /// Returns the reference of its image; `None` where its tasks are not containers.
     #[must_use]
     pub fn image(&self) -> Option<&str> {
         self.spec["TaskTemplate"]["ContainerSpec"]["Image"].as_str()
     }
 
-    /// Does it run its tasks to their end, once?
+    /// Whether it is a job, whose tasks run once and then end.
     #[must_use]
     pub fn is_job(&self) -> bool {
         ["ReplicatedJob", "GlobalJob"].iter().any(|mode| !self.spec["Mode"][mode].is_null())
     }
 
-    /// Docker's word for an update or a roll-back that is not over, such as `paused`.
+    /// Returns the state of an update or a rollback that is not over, such as `paused`.
     #[must_use]
     pub fn unfinished_update(&self) -> Option<&str> {
         let state = self.update_status.as_ref()?.state.as_str();
@@ -103,19 +103,19 @@ impl Service {
         (!OVER.contains(&state)).then_some(state)
     }
 
-    /// Was it rolled back last, by an operator or by itself?
+    /// Whether its last update was a rollback, by an operator or by Docker.
     #[must_use]
     pub fn was_rolled_back(&self) -> bool {
         self.update_status.as_ref().is_some_and(|status| status.state == "rollback_completed")
     }
 
-    /// Would `docker service rollback` change anything that can be seen?
+    /// Whether `docker service rollback` would change the visible spec.
     #[must_use]
     pub fn has_another_to_roll_back_to(&self) -> bool {
         self.previous_spec.as_ref().is_some_and(|previous| *previous != self.spec)
     }
 
-    /// Has it fewer tasks than it is to have?
+    /// Whether it has fewer running tasks than desired.
     #[must_use]
     pub fn is_short_of_tasks(&self) -> bool {
         self.service_status.is_some_and(|status| status.running_tasks < status.desired_tasks)
@@ -123,10 +123,10 @@ impl Service {
 }
 
 impl Swarm {
-    /// All services. Managers only.
+    /// Fetches all services. Managers only.
     ///
     /// # Errors
-    /// [`SwarmErrorKind::Stale`] where Docker is replaced meanwhile, and as for [`Swarm::fetch_nodes`].
+    /// [`SwarmErrorKind::Stale`] where Docker was upgraded or downgraded in between, and as for [`Swarm::fetch_nodes`].
     pub async fn fetch_services(&self) -> Result<Vec<Service>, SwarmError> {
         const OPERATION: &str = "list the services";
         let api = self.fetch_offer().await?.newest();
@@ -137,8 +137,8 @@ impl Swarm {
         Ok(services.into_iter().map(|service| Service { api: Some(api), ..service }).collect())
     }
 
-    /// Gives a service other pull credentials, and changes nothing else: its spec goes back as it came,
-    /// and Docker refuses it as stale when anything has changed since.
+    /// Gives a service new pull credentials, and changes nothing else: its spec is sent back as it was read, and Docker
+    /// refuses it as stale when anything has changed since.
     ///
     /// # Errors
     /// [`SwarmErrorKind::Stale`], and as for [`Swarm::fetch_nodes`].
@@ -147,7 +147,7 @@ impl Swarm {
         service: &Service,
         auth: SecretString,
     ) -> Result<(), SwarmError> {
-        const OPERATION: &str = "give a service its pull credentials";
+        const OPERATION: &str = "update a service's pull credentials";
         let Service { id, version, api, .. } = service;
         let Some(api) = *api else {
             return Err(SwarmError::unexpected(OPERATION, "the service was not read from Docker"));
@@ -158,7 +158,7 @@ impl Swarm {
         self.exchange_unabridged(OPERATION, api, &request).await.map(drop)
     }
 
-    /// Exchanges whole specs, in this version and no other: a spec means something else in another version.
+    /// Exchanges whole specs, in this version and in no other: a spec has another meaning in another version.
     async fn exchange_unabridged(
         &self,
         operation: &'static str,
@@ -170,14 +170,16 @@ impl Swarm {
             Ok((status, body)) => Err(SwarmError::answered(operation, status.as_u16(), &body)),
             Err(error) if error.is_of_version() => Err(SwarmError {
                 kind: SwarmErrorKind::Stale,
-                message: format!("Docker was upgraded or downgraded and no longer takes API {api}"),
+                message: format!(
+                    "Docker was upgraded or downgraded and no longer accepts API {api}"
+                ),
                 ..error
             }),
             Err(error) => Err(error),
         }
     }
 
-    /// A service's tasks, those that have ended included, as far as Docker keeps them.
+    /// Fetches a service's tasks, including ended ones as far as Docker keeps them.
     ///
     /// # Errors
     /// As for [`Swarm::fetch_nodes`].
@@ -239,7 +241,7 @@ mod tests {
         assert_eq!((plain.name(), plain.image()), ("web", Some("host/app:1")));
         assert!(!plain.is_job() && !plain.is_short_of_tasks());
         assert!(!plain.has_another_to_roll_back_to() && plain.unfinished_update().is_none());
-        assert_eq!(plain.spec["TaskTemplate"]["New"], json!([0.15]), "a word of later");
+        assert_eq!(plain.spec["TaskTemplate"]["New"], json!([0.15]), "a field of a later version");
 
         let same = service(json!({ "PreviousSpec": plain.spec }));
         assert!(!same.has_another_to_roll_back_to());

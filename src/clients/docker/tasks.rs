@@ -1,4 +1,4 @@
-//! What runs on a node: the manager's task list, and this host's own containers.
+//! Reads the tasks of nodes from the managers' list, and reads and stops this host's own containers.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -19,12 +19,12 @@ use super::{CALL_TIMEOUT, Swarm, SwarmError, SwarmErrorKind};
 /// The label that marks a container as a swarm task's.
 const TASK_LABEL: &str = "com.docker.swarm.task.id";
 
-/// The label by which an operator keeps a standalone container running until the logs are flushed, and its
-/// value. Another value is none.
+/// The label by which an operator keeps a standalone container running until the logs are flushed, and its value. Any
+/// other value has no effect.
 const FLUSH_LABEL: &str = "skep.flush";
 const AFTER_FLUSH: &str = "after";
 
-/// Of a task whose state Docker does not report: it may run.
+/// State of a task whose state Docker does not report: it may be running.
 const NO_STATE: &str = "unknown";
 
 /// A container of this host.
@@ -32,25 +32,25 @@ const NO_STATE: &str = "unknown";
 pub struct TaskContainer {
     pub id: String,
     pub name: String,
-    /// `None` for a standalone container, which no drain touches.
+    /// `None` for a standalone container, which a drain does not stop.
     pub task_id: Option<String>,
-    /// A standalone container with the label `skep.flush=after`, such as one in which a shipper runs: it is
-    /// stopped only after the flush. Never true for a task, which a drain ends.
+    /// Whether it is a standalone container with the label `skep.flush=after`, such as one in which a shipper runs: it
+    /// is stopped only after the flush. Never true for a task, which a drain stops.
     pub stops_after_flush: bool,
 }
 
 /// A task that has not ended, by the managers' list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LiveTask {
-    /// The service's name; its id where it is gone already.
+    /// The service's name; its id where the service is removed already.
     pub service: String,
-    /// Which of the service's it is; `None` for one that runs on every node.
+    /// The number of the replica; `None` for a task of a global service.
     pub slot: Option<i64>,
     /// `None` while it waits for a node.
     pub node_id: Option<String>,
-    /// Docker's word, such as `running`; [`NO_STATE`] where its list names none.
+    /// Docker's state, such as `running`; [`NO_STATE`] where its list has none.
     pub state: String,
-    /// It is to end.
+    /// Whether its desired state is shutdown or removal.
     pub stopping: bool,
 }
 
@@ -71,11 +71,11 @@ impl LiveTask {
     }
 }
 
-/// What came of stopping a container.
+/// The outcome of stopping a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
     Stopped,
-    /// Docker goes on with it.
+    /// Docker is still stopping it.
     NotYet,
     Refused,
 }
@@ -96,7 +96,7 @@ impl TaskContainer {
 }
 
 impl Swarm {
-    /// Running containers of this host.
+    /// Fetches the running containers of this host.
     ///
     /// # Errors
     /// When Docker does not answer.
@@ -108,7 +108,7 @@ impl Swarm {
         Ok(containers.into_iter().filter_map(TaskContainer::of).collect())
     }
 
-    /// Seconds between a container's SIGTERM and its SIGKILL, where it has a time of its own.
+    /// Fetches the container's own grace in seconds; `None` where it has none, or Docker does not answer.
     pub async fn fetch_grace(&self, container: &str) -> Option<u64> {
         let inspect =
             |docker: Docker| async move { docker.inspect_container(container, None).await };
@@ -116,12 +116,12 @@ impl Swarm {
         inspected.config?.stop_timeout?.try_into().ok()
     }
 
-    /// Whether a container that has ended was killed (SIGKILL), as by Docker when its grace is over.
+    /// Whether an ended container was killed (SIGKILL), for example by Docker when its grace was over.
     ///
     /// # Errors
-    /// When Docker does not answer, or has removed it: how it ended cannot be told.
+    /// When Docker does not answer, or has removed the container: it is unknown then whether it was killed.
     pub async fn was_killed(&self, container: &str) -> Result<bool, SwarmError> {
-        /// 128 and the signal's number.
+        /// 128 plus the signal's number.
         const KILLED: i64 = 137;
         let inspected = self
             .call("inspect the container", |docker| async move {
@@ -134,7 +134,7 @@ impl Swarm {
             .ok_or_else(|| SwarmError::unexpected("inspect the container", "it has no exit code"))
     }
 
-    /// Every task's container that has ended and is still there.
+    /// Fetches every task container that has ended and still exists.
     ///
     /// # Errors
     /// When Docker does not list its containers.
@@ -142,7 +142,7 @@ impl Swarm {
         self.fetch_tasks_that_are(&["exited", "dead"]).await
     }
 
-    /// Every task's container that Docker has made and never started.
+    /// Fetches every task container that Docker has created and never started.
     ///
     /// # Errors
     /// When Docker does not list its containers.
@@ -165,8 +165,8 @@ impl Swarm {
         Ok(containers.into_iter().filter_map(TaskContainer::of).collect())
     }
 
-    /// Hands out the last lines of a container's log as they come, in pieces that may end anywhere, each
-    /// line behind Docker's time of it.
+    /// Passes the last lines of a container's log to `piece` as they arrive, in pieces that may end anywhere. Each line
+    /// starts with Docker's timestamp.
     ///
     /// # Errors
     /// When Docker does not answer, or cannot read what the log driver has written.
@@ -182,7 +182,7 @@ impl Swarm {
             .timestamps(true)
             .tail(&lines.to_string())
             .build();
-        // A call may be made twice, but only where the first was refused, before any piece.
+        // A call may be repeated, but only where Docker refused the first one, before any piece.
         let piece = &Mutex::new(piece);
         let read = |docker: Docker| async move {
             let mut log = docker.logs(container, Some(options.clone()));
@@ -195,13 +195,14 @@ impl Swarm {
         self.call("read a container's log", read).await
     }
 
-    /// How many tasks of a node have not ended, by the managers' list. A task without a state counts: it may run.
+    /// Counts the tasks of a node that have not ended, by the managers' list. A task without a state counts: it may be
+    /// running.
     ///
-    /// The desired state says nothing here: it is `shutdown` the moment a drain begins, long
-    /// before the task has stopped.
+    /// The desired state proves nothing here: it is `shutdown` from the moment a drain begins, long before the task has
+    /// stopped.
     ///
     /// # Errors
-    /// As for [`Swarm::fetch_nodes`], and where one task has a state that skep does not know.
+    /// As for [`Swarm::fetch_nodes`], and where one task has a state that skep cannot parse.
     pub async fn count_live_tasks(&self, node_id: &str) -> Result<usize, SwarmError> {
         let filters = HashMap::from([("node".to_owned(), vec![node_id.to_owned()])]);
         let options = &ListTasksOptionsBuilder::default().filters(&filters).build();
@@ -213,7 +214,7 @@ impl Swarm {
             .count())
     }
 
-    /// Every task that has not ended, of all nodes, by service and slot.
+    /// Fetches every task of all nodes that has not ended, sorted by service and slot.
     ///
     /// # Errors
     /// As for [`Swarm::fetch_nodes`].
@@ -235,13 +236,13 @@ impl Swarm {
         Ok(live)
     }
 
-    /// Stops containers side by side, and waits for `patience`; the stop goes on afterwards, with its connection:
-    /// a Docker Engine that sees the caller go may kill at once. Without `grace` each
-    /// has its own (`StopTimeout`), which a task's container never has: a service's grace is known to the
-    /// managers alone, and Docker would kill after 10 s.
+    /// Stops containers in parallel, and waits for `patience`. The stop continues afterwards, with its connection: a
+    /// Docker Engine whose caller disconnects may kill at once. Without `grace` each container has its own
+    /// (`StopTimeout`), which a task's container never has: only the managers have a service's grace, and Docker would
+    /// kill after 10 s.
     ///
     /// # Errors
-    /// When Docker is not there.
+    /// When skep and Docker cannot agree on an API version, for example because Docker does not run.
     pub async fn stop_containers(
         &self,
         containers: &[TaskContainer],
@@ -273,7 +274,10 @@ impl Swarm {
                 }
                 Ok(Err(_)) => Stop::Refused,
                 Err(_) => {
-                    tracing::info!(container = container.name, "not stopped within {patience:?}");
+                    tracing::info!(
+                        container = container.name,
+                        "not stopped within {patience:?}; Docker is still stopping it"
+                    );
                     Stop::NotYet
                 }
             }
@@ -282,8 +286,8 @@ impl Swarm {
     }
 }
 
-/// Everything but a task that is known to have ended: one without a state may run. (A state that only a later Docker
-/// knows does not get here: the whole list cannot be parsed then, which is an error.)
+/// Whether a task may be running: every task except one that has certainly ended, so also one without a state. (A state
+/// that only a later Docker has does not get here: the whole list cannot be parsed then, which is an error.)
 fn is_live(state: Option<TaskState>) -> bool {
     use TaskState::*;
     !matches!(state, Some(COMPLETE | SHUTDOWN | FAILED | REJECTED | REMOVE | ORPHANED))
@@ -300,7 +304,7 @@ mod tests {
         json!({ "ID": "t", "ServiceID": "s1", "Slot": 1, "NodeID": "n1", "Status": status })
     }
 
-    /// Only a task that Docker calls ended has ended; the page and the departure count alike.
+    /// Only a task that Docker reports as ended has ended; the page and the departure count alike.
     #[tokio::test]
     async fn a_task_without_a_state_may_run() {
         let engine = FakeEngine::start(RELEASES[0]);
@@ -319,7 +323,7 @@ mod tests {
         assert_eq!(live(vec![task(json!({ "State": "pending" })), task(json!({}))]).await.len(), 2);
     }
 
-    /// Nothing is counted as gone because its state has a new name.
+    /// No task counts as ended because its state has a new name.
     #[tokio::test]
     async fn a_state_that_only_a_later_docker_knows_is_an_error() {
         let engine = FakeEngine::start(RELEASES[0]);

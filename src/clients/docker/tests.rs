@@ -1,4 +1,5 @@
-//! API versions against a fake engine: each release of Docker, and one that is replaced under skep.
+//! Tests against a fake engine: the API versions of each release of Docker, and of an engine that is replaced under
+//! skep.
 
 pub(crate) mod fake_engine;
 
@@ -12,7 +13,7 @@ use crate::common::fact::Fact;
 use fake_engine::{FakeEngine, Instead, RELEASES, Release, release};
 
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
-/// A registry's credentials, as far as Docker can tell.
+/// Registry credentials in the form that Docker accepts.
 const AUTH: &str = "e30=";
 
 fn spec() -> InitSpec {
@@ -35,7 +36,7 @@ async fn state(swarm: &Swarm) -> LocalState {
     swarm.fetch_local_node().await.unwrap().state
 }
 
-/// Makes the other of the two out of the node's availability.
+/// Switches the node between active and pause.
 async fn toggle(swarm: &Swarm) {
     let toggled = |labels: &crate::common::labels::Labels, now| {
         let is_active = now == Availability::Active;
@@ -49,7 +50,7 @@ async fn renew_credentials(swarm: &Swarm) -> Result<(), SwarmError> {
     swarm.update_registry_auth(&services[0], AUTH.into()).await
 }
 
-/// Docker connects to the managers that it knows: without one of them, what is read is not who they are.
+/// Docker connects to the managers that it lists: a list without one of them would be wrong.
 #[tokio::test]
 async fn the_managers_that_docker_knows_are_all_read_or_none() {
     let engine = FakeEngine::start(RELEASES[0]);
@@ -59,7 +60,7 @@ async fn the_managers_that_docker_knows_are_all_read_or_none() {
         let remote = |addr: &&str| serde_json::json!({ "NodeID": "n", "Addr": addr });
         engine.lock().managers = addresses.iter().map(remote).collect();
         let local = swarm.fetch_local_node().await.unwrap();
-        assert!(local.has_managers, "whatever can be read of them");
+        assert!(local.has_managers, "even where no address can be parsed");
         local.managers.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     assert_eq!(read(&["10.0.0.1:2377", "10.0.0.2:2377"]).await, ["10.0.0.1", "10.0.0.2"]);
@@ -74,12 +75,12 @@ async fn the_managers_that_docker_knows_are_all_read_or_none() {
     assert!(!local.has_managers && local.managers.is_empty());
 }
 
-/// What this release is spoken to in.
+/// Returns the API version that skep uses with this release.
 fn spoken(release: Release) -> &'static str {
     if release.oldest == "1.44" { "1.44" } else { "1.41" }
 }
 
-/// Every request but that for the offer names the version; those about services name the newest.
+/// Checks that every request except `GET /version` names the version; those about services name the newest one.
 fn check_versions(engine: &FakeEngine, release: Release) {
     for asked in &engine.lock().asked {
         let expected = match asked.what.as_str() {
@@ -119,7 +120,7 @@ async fn an_engine_that_is_replaced_under_skep_is_spoken_to_in_its_own_version()
     for (before, after) in [(RELEASES[0], RELEASES[4]), (RELEASES[4], RELEASES[0])] {
         let engine = FakeEngine::start(before);
         let swarm = engine.swarm();
-        // Each call meets the replaced engine first.
+        // Each call is the first one after the replacement.
         let replaced = async || {
             engine.replace(before);
             state(&swarm).await;
@@ -171,16 +172,16 @@ async fn only_an_answer_says_whether_this_node_is_a_manager_and_no_error_is_kept
     assert_eq!(join(&swarm).await, JoinAnswer::Joined);
     assert_eq!(swarm.is_manager_lately(hour).await, Fact::Yes);
     engine.lock().instead.insert("/info", Instead::Refusal(500, "busy"));
-    assert_eq!(swarm.is_manager_lately(hour).await, Fact::Yes, "by the answer of before");
+    assert_eq!(swarm.is_manager_lately(hour).await, Fact::Yes, "by the earlier answer");
     assert_eq!(swarm.is_manager_lately(Duration::ZERO).await, Fact::CannotTell);
     assert_eq!(
         swarm.is_manager_lately(hour).await,
         Fact::CannotTell,
-        "an error ends what was known"
+        "an error discards the kept answer"
     );
 }
 
-/// Docker starts two programs for each.
+/// Docker starts two programs for each answer.
 #[tokio::test]
 async fn those_who_only_wait_for_a_change_share_an_answer() {
     let engine = FakeEngine::start(RELEASES[0]);
@@ -194,7 +195,7 @@ async fn those_who_only_wait_for_a_change_share_an_answer() {
     let ask = || swarm.fetch_local_node_lately(Duration::ZERO);
     ask().await.unwrap();
     swarm.fetch_local_node().await.unwrap();
-    assert_eq!(asked(), 3, "too old, and asked for the present");
+    assert_eq!(asked(), 3, "the kept answer is too old, or not allowed");
 }
 
 #[tokio::test(start_paused = true)]
@@ -267,10 +268,10 @@ async fn an_engine_that_does_not_say_what_it_speaks_is_no_reason_to_guess() {
     let error = engine.swarm().fetch_local_node().await.unwrap_err();
     assert_eq!(error.kind, SwarmErrorKind::Other, "{error}");
     assert!(error.message.contains("containerd is not there"), "{error}");
-    assert_eq!(engine.lock().asked.len(), 1, "nothing is asked without a version");
+    assert_eq!(engine.lock().asked.len(), 1, "no request is sent without a version");
 }
 
-/// What the prefix is set for. Once this fails, bollard sets it by itself.
+/// The reason for skep's own prefix. Once this test fails, bollard sets the prefix by itself.
 #[tokio::test]
 async fn bollard_alone_names_no_version() {
     let engine = FakeEngine::start(RELEASES[0]);

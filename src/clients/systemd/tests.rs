@@ -1,4 +1,4 @@
-//! Notifications are sent by a child process, because the environment of this one is everybody's.
+//! A child process sends the notifications, because all tests share the environment of this process.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::*;
 use crate::common::state::Phase;
 
-/// Runs one ignored test of this module in a process that has `vars`, and waits for its end.
+/// Runs one ignored test of this module in a process with the variables `vars`, and waits for its end.
 fn in_child(test: &str, vars: &[(&str, &str)]) {
     let output = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", &format!("clients::systemd::tests::{test}"), "--ignored"])
@@ -20,7 +20,7 @@ fn in_child(test: &str, vars: &[(&str, &str)]) {
     assert!(output.status.success() && report.contains("1 passed"), "{test}: {report}");
 }
 
-/// What a child running `test` tells its NOTIFY_SOCKET.
+/// Returns the messages that a child running `test` sends to its NOTIFY_SOCKET.
 fn told_by(test: &str, vars: &[(&str, &str)]) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("notify");
@@ -139,7 +139,7 @@ async fn systemctl_that_is_absent_failing_or_silent_cannot_tell_where_systemd_ru
         let systemctl = systemctl.as_os_str();
         assert_eq!(ask_shutdown_kind(systemctl, &elsewhere).await, Shutdown::None);
         let Shutdown::CannotTell { why } = ask_shutdown_kind(systemctl, booted).await else {
-            panic!("{systemctl:?} has said nothing")
+            panic!("{systemctl:?} did not lead to CannotTell")
         };
         assert!(why.contains(says), "{why}");
     }
@@ -158,7 +158,7 @@ fn child_boot_id_is_seven() {
 #[test]
 fn the_boot_id_is_the_kernels_unless_it_is_given() {
     let id = boot_id().unwrap();
-    assert_eq!(id.len(), 36, "{id:?} is no UUID");
+    assert_eq!(id.len(), 36, "{id:?} is not a UUID");
     assert_eq!(id, boot_id().unwrap());
     in_child("child_boot_id_is_seven", &[("SKEP_BOOT_ID", "7")]);
 }

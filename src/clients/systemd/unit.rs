@@ -1,4 +1,4 @@
-//! How skep's unit is set up, and what logind makes of the power button, which is what EC2 presses.
+//! Reads the timeouts of skep's unit, and logind's settings for the power button, which is what EC2 presses.
 
 use std::ffi::OsStr;
 use std::process::Stdio;
@@ -9,29 +9,29 @@ use crate::common::process;
 
 const UNIT: &str = "skep.service";
 
-/// Times of the unit that is in force, drop-ins included; `None` where it sets no limit.
+/// Timeouts of the loaded unit, drop-ins included; `None` where the unit sets no limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unit {
     pub timeout_start: Option<Duration>,
     pub timeout_stop: Option<Duration>,
 }
 
-/// What happens when the power button is pressed.
+/// logind's settings for a press of the power button.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PowerButton {
     /// `poweroff`, `ignore`, …
     pub action: String,
-    /// How long others may hold a shutdown up before skep hears of it (`InhibitDelayMaxSec=`).
+    /// Time for which other programs can delay a shutdown before systemd stops skep (`InhibitDelayMaxSec=`).
     pub inhibit_delay: Duration,
 }
 
-/// The unit; `None` without systemd, or where it does not know the unit.
+/// Fetches the unit's timeouts; `None` without systemd, or where systemd does not have the unit.
 pub async fn fetch_unit() -> Option<Unit> {
     const PROPERTIES: &str = "--property=LoadState,TimeoutStartUSec,TimeoutStopUSec";
     parse_unit(&ask("systemctl".as_ref(), &["show", UNIT, PROPERTIES]).await?)
 }
 
-/// logind's settings; `None` where it does not run.
+/// Fetches logind's settings; `None` where logind does not run.
 pub async fn fetch_power_button() -> Option<PowerButton> {
     const LOGIND: [&str; 4] = [
         "get-property",
@@ -49,10 +49,10 @@ async fn ask(program: &OsStr, arguments: &[&str]) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Lines of `Name=value`.
+/// Parses lines of `Name=value`.
 fn parse_unit(text: &str) -> Option<Unit> {
     let value = |name| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-    // `infinity` is no duration.
+    // `infinity` does not parse as a duration.
     let time = |name| humantime::parse_duration(value(name)?).ok();
     (value("LoadState")? == "loaded").then(|| Unit {
         timeout_start: time("TimeoutStartUSec"),
@@ -60,7 +60,7 @@ fn parse_unit(text: &str) -> Option<Unit> {
     })
 }
 
-/// `s "poweroff"` and `t 5000000`.
+/// Parses the lines `s "poweroff"` and `t 5000000`.
 fn parse_power_button(text: &str) -> Option<PowerButton> {
     let mut lines = text.lines();
     let action = lines.next()?.strip_prefix("s ")?.trim_matches('"').to_owned();

@@ -1,5 +1,5 @@
-//! A Docker Engine for tests: HTTP on a socket, API versions enforced as `VersionMiddleware` of moby does
-//! (`daemon/server/middleware/version.go`), and one node that can enter and leave a swarm.
+//! A Docker Engine for tests: HTTP on a socket, API versions enforced as by `VersionMiddleware` of moby
+//! (`daemon/server/middleware/version.go`), and one node that can join and leave a swarm.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -14,7 +14,7 @@ use tokio::net::UnixListener;
 
 use crate::clients::docker::Swarm;
 
-/// An engine's name and the newest and oldest API version that it speaks.
+/// An engine's name, and the newest and the oldest API version that it supports.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Release {
     pub(crate) name: &'static str,
@@ -22,7 +22,7 @@ pub(crate) struct Release {
     pub(crate) oldest: &'static str,
 }
 
-/// As the "API version matrix" of Docker's documentation has them.
+/// From the "API version matrix" of Docker's documentation.
 pub(crate) const RELEASES: [Release; 7] = [
     release("20.10", "1.41", "1.12"),
     release("24.0", "1.43", "1.12"),
@@ -41,17 +41,17 @@ pub(crate) const fn release(
     Release { name, newest, oldest }
 }
 
-/// A request that came, whether the engine took it or not.
+/// A request that the engine received, whether it accepted it or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Asked {
-    /// As the path named it.
+    /// The version in the path.
     pub(crate) version: Option<String>,
     /// Method, path below the version, and query.
     pub(crate) what: String,
     pub(crate) body: Value,
 }
 
-/// What a path answers instead of what the engine would.
+/// The answer of a path in place of the engine's usual one.
 #[derive(Clone, Copy)]
 pub(crate) enum Instead {
     /// Status and message.
@@ -64,9 +64,9 @@ pub(crate) enum Instead {
 pub(crate) struct Engine {
     pub(crate) release: Release,
     pub(crate) asked: Vec<Asked>,
-    /// What it did, in the words of [`Asked::what`] without a query; reads are not listed.
+    /// Completed changes, named like [`Asked::what`] without a query; reads are not listed.
     pub(crate) done: Vec<String>,
-    /// By path below the version, such as `/swarm/join`.
+    /// Answers by path below the version, such as `/swarm/join`.
     pub(crate) instead: BTreeMap<&'static str, Instead>,
     pub(crate) service_spec: Value,
     /// The answer to `GET /tasks`.
@@ -75,7 +75,7 @@ pub(crate) struct Engine {
     pub(crate) managers: Value,
     is_in_swarm: bool,
     node_spec: Value,
-    /// Of both objects.
+    /// Version index of both objects.
     index: u64,
 }
 
@@ -91,7 +91,7 @@ impl FakeEngine {
             asked: vec![],
             done: vec![],
             instead: BTreeMap::new(),
-            // `Later` stands for what an older API version has no word for.
+            // `Later` stands for a field that an older API version does not have.
             service_spec: json!({ "Name": "web", "TaskTemplate": { "Later": 7 } }),
             tasks: json!([]),
             managers: json!([{ "NodeID": "n1", "Addr": "10.0.0.1:2377" }]),
@@ -119,12 +119,12 @@ impl FakeEngine {
         self.engine.lock().unwrap()
     }
 
-    /// Another engine serves the socket from now on, over the same swarm.
+    /// Lets another engine serve the socket from now on, with the same swarm.
     pub(crate) fn replace(&self, release: Release) {
         self.lock().release = release;
     }
 
-    /// The last request of this method and path; without its query.
+    /// Returns the last request with this method and path, whatever its query.
     pub(crate) fn last(&self, what: &str) -> Asked {
         let engine = self.lock();
         let found = engine.asked.iter().rev().find(|asked| without_query(&asked.what) == what);
@@ -180,7 +180,7 @@ fn numbers(version: &str) -> (u32, u32) {
 }
 
 impl Engine {
-    /// Docker's words, by the letter.
+    /// Returns Docker's refusal, word for word.
     fn version_refusal(&self, version: Option<&str>) -> Option<String> {
         let Release { newest, oldest, .. } = self.release;
         let version = version.unwrap_or(newest);
