@@ -1,4 +1,4 @@
-//! How far this machine's clock is off, by the `Date` header of the metadata's answers.
+//! The offset of this machine's clock, measured by the `Date` header of the metadata service's answers.
 
 use std::sync::Mutex;
 
@@ -6,7 +6,7 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 use time::{Duration, OffsetDateTime, PrimitiveDateTime};
 
-/// RFC 9110's preferred date form, always in GMT: `Sun, 06 Nov 1994 08:49:37 GMT`.
+/// RFC 9110's preferred date format, always in GMT: `Sun, 06 Nov 1994 08:49:37 GMT`.
 const HTTP_DATE: &[BorrowedFormatItem<'_>] = format_description!(
     "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
 );
@@ -23,7 +23,7 @@ impl Clock {
             return;
         };
         let offset = arrived - date.assume_utc();
-        // The header counts whole seconds, so ours beyond them say nothing.
+        // The header has whole seconds, so the fraction of the local time has no meaning.
         let offset = Duration::seconds(offset.as_seconds_f64().floor() as i64);
         *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(offset);
     }
@@ -60,6 +60,6 @@ mod tests {
         assert_eq!(clock.offset(), None);
         clock.note(Some("Fri, 20 Nov 2026 09:00:00 GMT"), ARRIVED);
         clock.note(None, ARRIVED);
-        assert_eq!(clock.offset(), Some(Duration::HOUR), "kept from the last answer");
+        assert_eq!(clock.offset(), Some(Duration::HOUR), "kept from the last answer with a date");
     }
 }

@@ -1,33 +1,33 @@
-//! What can go wrong between skep and the metadata service, and what to do about it.
+//! The errors of the metadata client, with their remedies.
 
 use std::sync::Arc;
 
-/// An answer that is not a fact. Cheap to clone, because callers that waited for the same token
-/// share its failure. Never holds a token or a tag's value.
+/// A failed read of the metadata. Cheap to clone, because callers that waited for the same token share its failure.
+/// Never contains a token or a tag's value.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ImdsError {
-    /// The operator told every AWS client to stay away from the metadata.
+    /// The operator forbids every AWS client to use the metadata.
     #[error(
-        "the instance metadata is switched off by AWS_EC2_METADATA_DISABLED=true: skep cannot know \
-         its instance without it, unset the variable"
+        "the instance metadata is switched off by AWS_EC2_METADATA_DISABLED=true, \
+         but skep needs it to identify its instance; unset the variable"
     )]
     Disabled,
 
-    /// The endpoint variables of the environment make no address.
+    /// An endpoint variable of the environment has a wrong value.
     #[error(
-        "{variable}={value:?} names no metadata service: expected {expected}, or unset it for \
-         http://169.254.169.254"
+        "{variable}={value:?} is not valid for the metadata service; set it to {expected}, or unset \
+         it to use http://169.254.169.254"
     )]
     BadEndpoint { variable: &'static str, value: String, expected: &'static str },
 
-    /// The HTTP client itself could not be made.
-    #[error("the client for the instance metadata could not be built")]
+    /// The HTTP client could not be created.
+    #[error("cannot create the HTTP client for the instance metadata")]
     Client(#[source] Arc<reqwest::Error>),
 
-    /// No answer: nobody there, or nobody in time.
+    /// The service does not answer, or not in time.
     #[error(
         "{operation}: no answer from {uri}; check that this is an EC2 instance with HttpEndpoint \
-         enabled, that 169.254.169.254 is routed and not firewalled, and, where skep runs in a \
+         enabled, that 169.254.169.254 is routed and not firewalled, and, if skep runs in a \
          container, that HttpPutResponseHopLimit is at least 2"
     )]
     NoAnswer {
@@ -38,43 +38,43 @@ pub enum ImdsError {
         source: Arc<reqwest::Error>,
     },
 
-    /// 403: the service is there, and refuses everything.
+    /// 403: the service answers, and refuses everything.
     #[error(
         "{operation}: the instance metadata is switched off (403 from {uri}); switch it on with \
          `aws ec2 modify-instance-metadata-options --instance-id <id> --http-endpoint enabled`"
     )]
     SwitchedOff { operation: &'static str, path: String, uri: String },
 
-    /// 401 with a token that had been fetched a moment ago.
+    /// 401 for a token that skep has just fetched.
     #[error("{operation}: {uri} refused a fresh token (401)")]
     TokenRefused { operation: &'static str, path: String, uri: String },
 
-    /// 429 or 5xx: it may do better in a moment.
+    /// 429 or 5xx: a retry may succeed.
     #[error("{operation}: {uri} is busy or failing (status {status})")]
     Busy { operation: &'static str, path: String, uri: String, status: u16 },
 
-    /// A status nobody expects of this service.
+    /// A status that this service does not normally return.
     #[error("{operation}: {uri} answered with status {status}")]
     UnexpectedStatus { operation: &'static str, path: String, uri: String, status: u16 },
 
-    /// A fact that every instance has is not there.
-    #[error("{operation}: {uri} does not exist, yet every EC2 instance has it")]
+    /// An item that every instance has does not exist.
+    #[error("{operation}: {uri} does not exist, although every EC2 instance has it")]
     Missing { operation: &'static str, path: String, uri: String },
 
-    /// There was an answer, and it makes no sense.
-    #[error("{operation}: {uri} is malformed: {problem}")]
+    /// The answer cannot be parsed.
+    #[error("{operation}: the answer from {uri} is malformed: {problem}")]
     Malformed { operation: &'static str, path: String, uri: String, problem: String },
 }
 
 impl ImdsError {
-    /// May the same request do better in a moment?
+    /// Whether the same request may succeed a moment later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(self, ImdsError::NoAnswer { .. } | ImdsError::Busy { .. })
     }
 
-    /// Is it an answer that the service gives before it knows this instance? In the first seconds of an
-    /// instance its metadata answer 404, 401 or nothing where every instance has something.
+    /// Whether the service may return this answer because the instance is new: in the first seconds of an instance it
+    /// answers 404, 401 or an empty text for items that every instance has.
     #[must_use]
     pub fn may_settle(&self) -> bool {
         match self {

@@ -1,4 +1,4 @@
-//! Who this instance is: the facts of the metadata that do not change while it runs.
+//! Reads the identity of this instance: the facts of the metadata that do not change while it runs.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,23 +9,23 @@ use tokio::time::Instant;
 use super::{Imds, ImdsError, Item, META_DATA};
 use crate::common::instance::{Instance, Market, StackResource};
 
-const OPERATION: &str = "reading who this instance is";
-/// Holds the tags' keys, one per line, where the launch template set `InstanceMetadataTags`.
+const OPERATION: &str = "reading the identity of this instance";
+/// Lists the tags' keys, one per line, if the launch template sets `InstanceMetadataTags`.
 const TAGS: &str = "tags/instance";
 /// Set by Auto Scaling on every instance that it launches.
 const GROUP_TAG: &str = "aws:autoscaling:groupName";
-/// Both set by CloudFormation: on an instance of a stack, or on a group, which passes them on.
+/// CloudFormation sets both tags: on an instance of a stack, or on a group, which copies them to its instances.
 const STACK_TAG: &str = "aws:cloudformation:stack-name";
 const LOGICAL_ID_TAG: &str = "aws:cloudformation:logical-id";
 
 impl Imds {
-    /// Every fact about this instance, read concurrently: after the token two round trips, a few
-    /// more where there are many tags.
+    /// Reads every fact about this instance concurrently: two round trips after the one for the token, and a few more
+    /// if there are many tags.
     ///
     /// # Errors
-    /// See [`ImdsError`]; what may pass is retried until `deadline`.
+    /// See [`ImdsError`]; temporary errors are retried until `deadline`.
     pub async fn fetch_instance(&self, deadline: Instant) -> Result<Instance, ImdsError> {
-        // Tags first: their values can be asked for only when their list is there.
+        // Tags first: their values can only be read after their list.
         let (tags, id, instance_type, zone, region, private_address, market) = tokio::try_join!(
             self.fetch_tags("", deadline),
             self.required("instance-id", deadline),
@@ -49,7 +49,7 @@ impl Imds {
         Ok(tagged(untagged, tags.unwrap_or_default()))
     }
 
-    /// The same instance with its tags as they are now: they may come later than all else.
+    /// Reads the tags again and returns the instance with them: tags may appear later than the other facts.
     ///
     /// # Errors
     /// See [`ImdsError`].
@@ -62,8 +62,8 @@ impl Imds {
         Ok(tagged(instance.clone(), tags.unwrap_or_default()))
     }
 
-    /// The instance tags whose keys begin with `prefix`; `None` where there is no tag at all, or where
-    /// the launch template keeps them out of the metadata.
+    /// Reads the instance tags whose keys start with `prefix`; `None` if there is no tag at all, or if the launch
+    /// template keeps tags out of the metadata.
     ///
     /// # Errors
     /// See [`ImdsError`].
@@ -76,14 +76,14 @@ impl Imds {
         let keys = keys.lines().filter(|key| !key.is_empty() && key.starts_with(prefix));
         let tags = keys.map(async |key| {
             let value = self.fetch_tag(key, deadline).await?;
-            // A tag that was taken away since the list was read is no tag.
+            // A tag that was removed after the list was read is left out.
             Ok::<_, ImdsError>(value.map(|value| (key.to_owned(), value)))
         });
         Ok(Some(try_join_all(tags).await?.into_iter().flatten().collect()))
     }
 
-    /// One instance tag as it is now; `None` where there is no such tag, or where the launch
-    /// template keeps tags out of the metadata.
+    /// Reads one instance tag; `None` if there is no such tag, or if the launch template keeps tags out of the
+    /// metadata.
     ///
     /// # Errors
     /// See [`ImdsError`].
@@ -95,8 +95,8 @@ impl Imds {
         self.read("reading an instance tag", &format!("{TAGS}/{key}"), deadline).await
     }
 
-    /// The Auto Scaling group by the instance's tag as it is now: an instance can be detached from one and
-    /// attached to another. `None` as for [`Imds::fetch_tag`].
+    /// Reads the Auto Scaling group from the instance's tag: an instance can be detached from one group and attached to
+    /// another. `None` as for [`Imds::fetch_tag`].
     ///
     /// # Errors
     /// See [`ImdsError`].
@@ -105,18 +105,19 @@ impl Imds {
         Ok(group.filter(|group| !group.is_empty()))
     }
 
-    /// `local-ipv4`, or `ipv6` on an instance in an IPv6-only subnet.
+    /// Reads `local-ipv4`, or `ipv6` on an instance in an IPv6-only subnet.
     async fn fetch_private_address(&self, deadline: Instant) -> Result<IpAddr, ImdsError> {
         let (path, text) = match self.read(OPERATION, "local-ipv4", deadline).await? {
             Some(address) => ("local-ipv4", address),
             None => ("ipv6", self.required("ipv6", deadline).await?),
         };
         let text = text.trim();
-        text.parse().map_err(|_| self.item(path).malformed(format!("{text:?} is no IP address")))
+        text.parse()
+            .map_err(|_| self.item(path).malformed(format!("{text:?} is not an IP address")))
     }
 
-    /// `spot`, or one of several kinds (`on-demand`, `scheduled`, `capacity-block`) that EC2 does
-    /// not reclaim.
+    /// Reads the market: `spot`, or one of several kinds (`on-demand`, `scheduled`, `capacity-block`) that EC2 does not
+    /// reclaim.
     async fn fetch_market(&self, deadline: Instant) -> Result<Market, ImdsError> {
         let market = self.read(OPERATION, "instance-life-cycle", deadline).await?;
         let is_spot = market.is_some_and(|market| market.trim() == "spot");
@@ -140,7 +141,7 @@ impl Imds {
     }
 }
 
-/// What the tags tell: group, and resource of a stack.
+/// Returns the instance with its tags, and with the group and the stack resource from them.
 fn tagged(instance: Instance, tags: BTreeMap<String, String>) -> Instance {
     let tag = |key: &str| tags.get(key).filter(|value| !value.is_empty()).cloned();
     let stack = tag(STACK_TAG)
@@ -203,7 +204,7 @@ mod tests {
         stub.set("tags/instance", "aws:autoscaling:groupName");
         stub.set("tags/instance/aws:autoscaling:groupName", "workers");
         let late = stub.imds().fetch_tags_of(&instance, soon()).await.unwrap();
-        assert_eq!(late.group.as_deref(), Some("workers"), "the tags came later");
+        assert_eq!(late.group.as_deref(), Some("workers"), "the tags appeared later");
         assert_eq!((late.id, late.tags.len()), (instance.id, 1));
     }
 
@@ -211,7 +212,7 @@ mod tests {
     async fn what_the_service_answers_before_it_knows_the_instance_may_settle() {
         let stub = Stub::start().await;
         let fails = async || stub.imds().fetch_instance(soon()).await.unwrap_err();
-        assert!(fails().await.may_settle(), "404 for what every instance has");
+        assert!(fails().await.may_settle(), "404 for an item that every instance has");
         stub.fill();
         stub.set("instance-id", "");
         assert!(fails().await.may_settle(), "empty");
@@ -236,7 +237,7 @@ mod tests {
         let role = [("skep:role".to_owned(), "worker".to_owned())].into();
         assert_eq!(stub.imds().fetch_tags("skep:", soon()).await.unwrap(), Some(role));
         let none = stub.imds().fetch_tags("skep:label:", soon()).await.unwrap();
-        assert_eq!(none, Some(BTreeMap::new()), "no such tag, and there are others");
+        assert_eq!(none, Some(BTreeMap::new()), "no such tag, but there are others");
     }
 
     #[tokio::test]

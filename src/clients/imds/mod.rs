@@ -1,15 +1,15 @@
-//! The instance metadata service, version 2 only: who this instance is, and what is about to
-//! happen to it.
+//! The client of the instance metadata service, version 2 only: reads the identity of this instance and the notices
+//! for it.
 //!
 //! Guarantees:
-//! - 404 is an answer: the fact is not there ([`None`], or an empty list);
+//! - 404 is an answer: the fact does not exist ([`None`], or an empty list);
 //! - one token, fetched once for all concurrent callers, renewed before it expires and once after
 //!   a 401; it appears in no error, log line or `Debug`;
-//! - time-outs, lost connections, 5xx and throttling are retried with jitter inside the caller's
-//!   deadline; 403 (switched off) is final and says how to switch it on;
-//! - no proxy is ever asked: the address is link-local.
+//! - timeouts, lost connections, 5xx and throttling are retried with jitter until the caller's
+//!   deadline; 403 (switched off) is final, and the error names the command that switches it on;
+//! - no request uses a proxy: the address is link-local.
 //!
-//! Assumption: the endpoint is this instance's own, reached without TLS, as AWS defines it.
+//! Assumption: the endpoint is this instance's own, and is reached without TLS, as AWS defines it.
 
 mod clock;
 mod error;
@@ -38,9 +38,9 @@ pub use notices::{
 use crate::common::retry::Backoff;
 use token::{Granted, TOKEN_TTL, Token, TokenCache};
 
-/// Where every EC2 instance finds its metadata.
+/// The address at which every EC2 instance reads its metadata.
 pub const DEFAULT_ENDPOINT: &str = "http://169.254.169.254";
-/// The same where the launch template enabled `HttpProtocolIpv6`.
+/// The same address for IPv6, if the launch template enables `HttpProtocolIpv6`.
 pub const IPV6_ENDPOINT: &str = "http://[fd00:ec2::254]";
 
 const TOKEN_PATH: &str = "latest/api/token";
@@ -48,18 +48,18 @@ const META_DATA: &str = "latest/meta-data/";
 const TOKEN_HEADER: &str = "X-aws-ec2-metadata-token";
 const TTL_HEADER: &str = "X-aws-ec2-metadata-token-ttl-seconds";
 
-/// How long one request may take: the service is on this host and answers in milliseconds, so a
-/// second without an answer is a lost packet (or a hop limit), and a retry is the better bet.
+/// Timeout of one request: the service is on this host and answers in milliseconds, so 1 s without an answer means a
+/// lost packet (or a hop limit), and a retry is faster than waiting longer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
-/// Requests under way at a time, and so connections: all facts in one round trip and the tags in
-/// another, yet far below the throttling per instance, which counts packets.
+/// Maximum number of concurrent requests, and so of connections: enough to read all facts in one round trip and the
+/// tags in another, but far below the throttling per instance, which counts packets.
 const MAX_CONCURRENT: usize = 8;
-/// After boot the pollers need one connection; what the burst of boot opened is closed after this.
+/// How long an idle connection stays open: after boot, polling needs one connection instead of many.
 const IDLE_CONNECTION: Duration = Duration::from_secs(30);
-/// Lets a throttled or restarting service breathe, without costing boot more than it must.
+/// Short enough not to delay boot, long enough not to overload a throttled or restarting service.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
 
-/// Client of the metadata service; cheap to clone, clones share token and connections.
+/// The client of the metadata service; cheap to clone, and clones share token and connections.
 #[derive(Clone)]
 pub struct Imds(Arc<Inner>);
 
@@ -79,20 +79,20 @@ impl fmt::Debug for Imds {
 }
 
 impl Imds {
-    /// A client for the service at `endpoint`, such as [`DEFAULT_ENDPOINT`]. Asks nothing yet.
+    /// Returns a client for the service at `endpoint`, such as [`DEFAULT_ENDPOINT`]. Sends no request.
     ///
     /// # Errors
-    /// The endpoint is no `http://` URL.
+    /// When the endpoint is not an `http://` URL.
     pub fn new(endpoint: &str) -> Result<Self, ImdsError> {
         Self::build("endpoint", endpoint, REQUEST_TIMEOUT)
     }
 
-    /// A client for the service that the environment names as it does for the AWS SDKs:
+    /// Returns a client for the service that the environment names, as for the AWS SDKs:
     /// `AWS_EC2_METADATA_SERVICE_ENDPOINT`, else `AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE` (`IPv4`
     /// or `IPv6`), else [`DEFAULT_ENDPOINT`].
     ///
     /// # Errors
-    /// `AWS_EC2_METADATA_DISABLED=true`, or one of the variables makes no sense.
+    /// When `AWS_EC2_METADATA_DISABLED=true`, or when one of the variables has a wrong value.
     pub fn from_env() -> Result<Self, ImdsError> {
         Self::from_vars(|name| std::env::var(name).ok())
     }
@@ -100,7 +100,7 @@ impl Imds {
     fn from_vars(var: impl Fn(&str) -> Option<String>) -> Result<Self, ImdsError> {
         const ENDPOINT: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
         const MODE: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE";
-        // An empty variable is an unset one, as in the SDKs.
+        // An empty variable counts as unset, as in the SDKs.
         let var = |name| var(name).filter(|value| !value.is_empty());
         if var("AWS_EC2_METADATA_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
         {
@@ -135,7 +135,7 @@ impl Imds {
         if url.scheme() != "http" || url.host_str().is_none() {
             return Err(bad());
         }
-        // `Url::join` replaces what stands behind the last slash.
+        // `Url::join` replaces the part behind the last slash.
         if !url.path().ends_with('/') {
             let path = format!("{}/", url.path());
             url.set_path(&path);
@@ -159,22 +159,22 @@ impl Imds {
         })))
     }
 
-    /// Where the service is asked.
+    /// Returns the address of the service.
     #[must_use]
     pub fn endpoint(&self) -> &str {
         self.0.endpoint.as_str()
     }
 
-    /// One item below `latest/meta-data/`, such as `instance-id`; `None` where it does not exist.
+    /// Reads one item below `latest/meta-data/`, such as `instance-id`; `None` if it does not exist.
     ///
     /// # Errors
-    /// See [`ImdsError`]; what may pass is retried until `deadline`.
+    /// See [`ImdsError`]; temporary errors are retried until `deadline`.
     pub async fn get(&self, path: &str, deadline: Instant) -> Result<Option<String>, ImdsError> {
         self.read("reading the metadata", path, deadline).await
     }
 
-    /// How far the local clock is ahead of the service's (negative: behind), to the second, as of
-    /// the last answer; `None` before the first answer with a `Date`.
+    /// Returns how far the local clock is ahead of the service's (negative: behind), in whole seconds, as of the last
+    /// answer; `None` before the first answer with a `Date`.
     #[must_use]
     pub fn clock_offset(&self) -> Option<time::Duration> {
         self.0.clock.offset()
@@ -192,7 +192,7 @@ impl Imds {
             .await
     }
 
-    /// One try, with one renewal where the service does not know the token any more.
+    /// Sends one request, and once more with a new token if the service refuses the present one.
     async fn attempt(
         &self,
         item: &Item<'_>,
@@ -234,18 +234,18 @@ impl Imds {
     }
 
     fn uri(&self, path: &str) -> Url {
-        // A relative path on a checked base always joins.
+        // Joining a relative path to a checked base never fails.
         self.0.endpoint.join(path).unwrap_or_else(|_| self.0.endpoint.clone())
     }
 
     fn request(&self, method: Method, uri: Url, deadline: Instant) -> RequestBuilder {
         let left = deadline.saturating_duration_since(Instant::now());
-        // One request is always worth a try: the caller may have come late.
+        // At least one request gets some time, even if the deadline has passed.
         let timeout = left.clamp(self.0.request_timeout / 4, self.0.request_timeout);
         self.0.http.request(method, uri).timeout(timeout)
     }
 
-    /// Sends one request and reads the answer: status, the token's life, body.
+    /// Sends one request and reads the answer: status, the token's lifetime, body.
     async fn send(
         &self,
         item: &Item<'_>,
@@ -255,10 +255,10 @@ impl Imds {
             operation: item.operation,
             path: item.path.to_owned(),
             uri: item.uri.to_string(),
-            // The URI is in the message already.
+            // The message already contains the URI.
             source: Arc::new(error.without_url()),
         };
-        // The semaphore is never closed; without a permit there is merely one request more.
+        // The semaphore is never closed; without a permit there would only be one more request.
         let _permit = self.0.requests.acquire().await.ok();
         let response = request.send().await.map_err(no_answer)?;
         let status = response.status();
@@ -271,14 +271,14 @@ impl Imds {
     }
 }
 
-/// A header value that HTTP's own `Debug` does not show.
+/// Returns a header value that the HTTP library's `Debug` does not show.
 fn sensitive(value: &str) -> Option<header::HeaderValue> {
     let mut value = header::HeaderValue::from_str(value).ok()?;
     value.set_sensitive(true);
     Some(value)
 }
 
-/// What is being read, for the errors about it.
+/// The item that is being read, for error messages.
 #[derive(Clone)]
 struct Item<'a> {
     operation: &'static str,

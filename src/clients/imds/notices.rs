@@ -1,4 +1,4 @@
-//! What is about to happen to this instance: the items of the metadata that a watcher polls.
+//! Reads the items of the metadata that skep polls for notices.
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -16,19 +16,19 @@ const SPOT_ACTION: &str = "spot/instance-action";
 const REBALANCE: &str = "events/recommendations/rebalance";
 const MAINTENANCE: &str = "events/maintenance/scheduled";
 
-/// As AWS writes it in scheduled events, always in GMT: `21 Jan 2019 09:00:43 GMT`.
+/// The date format of AWS in scheduled events, always in GMT: `21 Jan 2019 09:00:43 GMT`.
 const EVENT_DATE: &[BorrowedFormatItem<'_>] = format_description!(
     "[day padding:none] [month repr:short] [year] [hour]:[minute]:[second] GMT"
 );
 
 words! {
-    /// Where Auto Scaling wants the instance to go. It is the target: the state that the instance
-    /// is in now is not in the metadata.
+    /// The lifecycle state into which Auto Scaling moves the instance. It is the target: the present state is not in
+    /// the metadata.
     TargetState {
         Detached = "Detached",
         InService = "InService",
         Standby = "Standby",
-        /// The instance is being taken out of its group.
+        /// Auto Scaling is removing the instance from its group.
         Terminated = "Terminated",
         WarmedHibernated = "Warmed:Hibernated",
         WarmedRunning = "Warmed:Running",
@@ -38,9 +38,9 @@ words! {
 }
 
 words! {
-    /// What EC2 does to a spot instance that it reclaims.
+    /// EC2's action on a spot instance that it reclaims.
     Interruption {
-        /// Begins at once, without the two minutes.
+        /// Starts at once, without the warning time of two minutes.
         Hibernate = "hibernate",
         Stop = "stop",
         Terminate = "terminate",
@@ -48,7 +48,7 @@ words! {
 }
 
 words! {
-    /// What a scheduled event does to the instance.
+    /// The effect of a scheduled event on the instance.
     MaintenanceCode {
         InstanceStop = "instance-stop",
         InstanceRetirement = "instance-retirement",
@@ -59,7 +59,7 @@ words! {
 }
 
 words! {
-    /// Whether a scheduled event still stands.
+    /// The state of a scheduled event.
     MaintenanceState {
         Active = "active",
         Completed = "completed",
@@ -74,18 +74,18 @@ impl TargetState {
         matches!(self, Self::Terminated | Self::WarmedTerminated)
     }
 
-    /// Whether the instance is the warm pool's.
+    /// Whether the instance is in the warm pool.
     #[must_use]
     pub fn is_pooled(&self) -> bool {
         self.as_str().starts_with("Warmed:")
     }
 }
 
-/// EC2 takes this spot instance back.
+/// A spot interruption notice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpotAction {
     pub action: Interruption,
-    /// When it does so; about two minutes after the notice appears.
+    /// The time of the action, about two minutes after the notice appears.
     pub time: OffsetDateTime,
 }
 
@@ -97,22 +97,22 @@ pub struct Maintenance {
     pub state: MaintenanceState,
     pub description: String,
     pub not_before: OffsetDateTime,
-    /// `None` where AWS gives no end.
+    /// `None` if AWS names no end.
     pub not_after: Option<OffsetDateTime>,
 }
 
-/// Every scheduled event, past ones included: mind their state.
+/// All scheduled events, including past ones: check their state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scheduled {
     pub events: Vec<Maintenance>,
-    /// Nothing is known about these entries; the others are as they are.
+    /// The entries that cannot be read. They do not affect the others.
     pub unreadable: Vec<UnreadableEvent>,
 }
 
 /// An entry in the list of scheduled events that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnreadableEvent {
-    /// `None` where the entry does not even have one.
+    /// `None` if the entry has no event id.
     pub event_id: Option<String>,
     pub problem: String,
 }
@@ -145,11 +145,11 @@ struct RawMaintenance {
 }
 
 impl Imds {
-    /// Where Auto Scaling wants this instance; `None` outside a group and before the first
-    /// transition.
+    /// Reads the lifecycle state into which Auto Scaling moves this instance; `None` outside a group and before the
+    /// first transition.
     ///
     /// # Errors
-    /// See [`ImdsError`]; what may pass is retried until `deadline`.
+    /// See [`ImdsError`]; temporary errors are retried until `deadline`.
     pub async fn fetch_target_lifecycle_state(
         &self,
         deadline: Instant,
@@ -158,7 +158,7 @@ impl Imds {
         Ok(text.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(TargetState::from))
     }
 
-    /// The spot interruption notice; `None` while there is none.
+    /// Reads the spot interruption notice; `None` while there is none.
     ///
     /// # Errors
     /// See [`ImdsError`].
@@ -171,7 +171,7 @@ impl Imds {
         Ok(raw.map(|raw| SpotAction { action: raw.action.as_str().into(), time: raw.time }))
     }
 
-    /// When EC2 recommended to replace this spot instance; `None` while it has not.
+    /// Reads the time at which EC2 recommended replacing this spot instance; `None` while it has not.
     ///
     /// # Errors
     /// See [`ImdsError`].
@@ -184,11 +184,10 @@ impl Imds {
         Ok(raw.map(|raw| raw.notice_time))
     }
 
-    /// Scheduled events; none where the metadata list none. An entry that cannot be read says nothing
-    /// about the others.
+    /// Reads the scheduled events; empty if the metadata lists none. An unreadable entry does not affect the others.
     ///
     /// # Errors
-    /// See [`ImdsError`]; the list as a whole cannot be read.
+    /// See [`ImdsError`]; also when the list as a whole cannot be read.
     pub async fn fetch_scheduled_maintenance(
         &self,
         deadline: Instant,
@@ -241,7 +240,7 @@ fn maintenance(entry: Value) -> Result<Maintenance, String> {
 fn event_date(text: &str) -> Result<OffsetDateTime, String> {
     PrimitiveDateTime::parse(text.trim(), EVENT_DATE)
         .map(PrimitiveDateTime::assume_utc)
-        .map_err(|error| format!("the date {text:?}: {error}"))
+        .map_err(|error| format!("cannot parse the date {text:?}: {error}"))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A metadata service for tests: items, tokens, and answers that go wrong on demand.
+//! A metadata service for tests: items, tokens, and wrong answers on demand.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -13,10 +13,10 @@ use tokio::time::Instant;
 
 use super::{Imds, TOKEN_HEADER, TTL_HEADER};
 
-/// Short, so that the time-out's test is; long enough for a machine that is busy building.
+/// Short, so that the test of the timeout is short; long enough for a machine that is busy with a build.
 const REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A deadline that no test should reach.
+/// A deadline that no test reaches.
 pub(crate) fn soon() -> Instant {
     Instant::now() + Duration::from_secs(10)
 }
@@ -24,27 +24,27 @@ pub(crate) fn soon() -> Instant {
 #[derive(Default)]
 pub(crate) struct Answers {
     pub(crate) items: BTreeMap<String, String>,
-    /// Status codes that the next GETs get, whatever they ask for; 0 is no answer at all.
+    /// Status codes for the next GETs of any path; 0 means no answer at all.
     pub(crate) next_gets: VecDeque<u16>,
-    /// The same for the next PUTs.
+    /// Status codes for the next PUTs.
     pub(crate) next_puts: VecDeque<u16>,
-    /// The life of tokens, as answered.
+    /// The lifetime of tokens, in seconds, as the answer reports it.
     pub(crate) ttl: u64,
     pub(crate) date: Option<String>,
-    /// Makes every PUT last this long.
+    /// Delay of every PUT.
     pub(crate) put_delay: Duration,
-    /// The same for every GET.
+    /// Delay of every GET.
     pub(crate) get_delay: Duration,
-    /// How many GETs were under way at the same time, at most.
+    /// The highest number of concurrent GETs.
     pub(crate) most_at_once: u64,
     under_way: u64,
-    /// Who connected.
+    /// Addresses of all connections.
     pub(crate) peers: BTreeSet<SocketAddr>,
-    /// How many tokens were asked for and granted, and how many GETs came.
+    /// Number of PUTs, of granted tokens, and of GETs.
     pub(crate) puts: u64,
     pub(crate) tokens: u64,
     pub(crate) gets: u64,
-    /// Tokens up to this one are refused.
+    /// Tokens up to this number are refused.
     pub(crate) revoked: u64,
 }
 
@@ -76,7 +76,7 @@ impl Stub {
         self.answers().items.insert(path.to_owned(), value.to_owned());
     }
 
-    /// What every instance has.
+    /// Sets the items that every instance has.
     pub(crate) fn fill(&self) {
         for (path, value) in [
             ("instance-id", "i-0abc"),
@@ -94,7 +94,7 @@ impl Stub {
         self.answers().items.remove(path);
     }
 
-    /// How many tokens were granted.
+    /// Returns the number of granted tokens.
     pub(crate) fn tokens(&self) -> u64 {
         self.answers().tokens
     }

@@ -1,4 +1,4 @@
-//! The client against a stub: tokens, refusals, time-outs, and what the errors say.
+//! Tests the client against a stub: tokens, refusals, timeouts and error texts.
 
 use std::time::Duration;
 
@@ -106,8 +106,8 @@ async fn a_token_is_renewed_before_it_expires() {
     assert_eq!(stub.tokens(), 1, "fresh tokens are kept");
     tokio::time::sleep(Duration::from_millis(1100)).await;
     imds.get(ID, soon()).await.unwrap();
-    assert_eq!(stub.tokens(), 2, "half of its life is over");
-    assert_eq!(stub.answers().gets, 3, "nobody had to be refused first");
+    assert_eq!(stub.tokens(), 2, "half of the lifetime has passed");
+    assert_eq!(stub.answers().gets, 3, "renewed without a refusal first");
 }
 
 #[tokio::test]
@@ -157,7 +157,7 @@ async fn what_lasts_ends_at_the_deadline() {
 
 #[tokio::test]
 async fn nobody_there_says_what_to_check() {
-    // Bound and dropped: connections to it are refused.
+    // The listener is dropped, so connections to its port are refused.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
@@ -169,7 +169,7 @@ async fn nobody_there_says_what_to_check() {
         assert!(error.to_string().contains(hint), "{hint}: {error}");
     }
     let chain = crate::common::errors::chain(&error);
-    assert_eq!(chain.matches(&endpoint).count(), 1, "the source repeats the URI: {chain}");
+    assert_eq!(chain.matches(&endpoint).count(), 1, "the URI must occur once: {chain}");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The IMDSv2 session token: fetched once, shared by everybody, renewed before it expires.
+//! The IMDSv2 session token: fetched once, shared by all callers, renewed before it expires.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use tokio::time::Instant;
 
 use super::ImdsError;
 
-/// The longest life that the service grants (AWS: 1 to 21600 seconds). One token for six hours
-/// keeps the PUTs, whose answers a hop limit can swallow, out of the polling.
+/// The longest lifetime that the service grants (AWS: 1 to 21600 s). With one token for six hours, polling needs few
+/// PUTs, whose answers a hop limit can drop.
 pub(super) const TOKEN_TTL: Duration = Duration::from_secs(21_600);
 
-/// How long before its end a token is replaced: longer than any request lasts, so that no request
-/// leaves with a token that expires under way.
+/// How long before its expiry a token is replaced: longer than any request takes, so that no token expires during a
+/// request.
 const RENEW_BEFORE_EXPIRY: Duration = Duration::from_secs(60);
 
-/// A token and the number that tells it from its successors.
+/// A token, and a number that distinguishes it from its successors.
 #[derive(Clone)]
 pub(super) struct Token {
     pub(super) value: SecretString,
@@ -24,11 +24,11 @@ pub(super) struct Token {
     renew_at: Instant,
 }
 
-/// What a PUT for a token answers: the token and its life.
+/// The answer to a PUT for a token: the token and its lifetime.
 pub(super) type Granted = (SecretString, Duration);
 
-/// The one cached token. Concurrent callers wait for one fetch and share its outcome, a failure
-/// included: a dead service must not be asked once per caller.
+/// The one cached token. Concurrent callers wait for one fetch and share its result, even a failure: a dead service
+/// must not get one request per caller.
 #[derive(Default)]
 pub(super) struct TokenCache(Mutex<Slot>);
 
@@ -40,8 +40,8 @@ struct Slot {
 }
 
 impl TokenCache {
-    /// The cached token, or a new one from `fetch` where there is none, it is about to expire, or
-    /// it is the one that was `refused`.
+    /// Returns the cached token, or a new one from `fetch` if there is none, if it is about to expire, or if it is the
+    /// one that was `refused`.
     pub(super) async fn get<Fut>(
         &self,
         refused: Option<&Token>,

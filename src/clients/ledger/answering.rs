@@ -1,4 +1,5 @@
-//! Since when the ledger has answered this node: what others have not said meanwhile says nothing about them.
+//! The time since which the ledger has answered this node. After an outage, an old row of another node is no
+//! evidence against that node.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,7 +8,7 @@ use tokio::time::Instant;
 use super::Ledger;
 use crate::clients::aws::AwsError;
 
-/// `None` before the first answer and during an outage. Clones share it.
+/// Start of the time without an outage; `None` before the first answer and during an outage. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Answering(Arc<Mutex<Option<Instant>>>);
 
@@ -16,7 +17,8 @@ impl Answering {
         self.lock().get_or_insert_with(Instant::now);
     }
 
-    /// A refusal is no outage: this node is told so at once, and others may be told something else.
+    /// Ends the time without an outage. A refusal is no outage: DynamoDB answered this node, and may accept the
+    /// requests of others.
     pub(super) fn failed(&self, error: &AwsError) {
         if error.is_retryable() {
             *self.lock() = None;
@@ -29,8 +31,8 @@ impl Answering {
 }
 
 impl Ledger {
-    /// Since when every call of this process has been answered; `None` during an outage, and before the first
-    /// answer.
+    /// Returns the time since which every call of this process has been answered; `None` during an outage, and
+    /// before the first answer.
     #[must_use]
     pub fn answering_since(&self) -> Option<Instant> {
         *self.answering.lock()
@@ -52,7 +54,7 @@ mod tests {
         let now = OffsetDateTime::UNIX_EPOCH;
         let departure = Departure { reason: Reason::Spot, noticed_at: now, deadline: now };
         let row = DepartureRow::request("i-1", "n1", Role::Worker, &departure, "boot");
-        assert_eq!(ledger.answering_since(), None, "nobody has asked");
+        assert_eq!(ledger.answering_since(), None, "no call yet");
         stub.answer(200, "{}");
         ledger.fetch_charter().await.unwrap();
         let first = ledger.answering_since().unwrap();
@@ -60,7 +62,7 @@ mod tests {
         assert!(!ledger.advance_departure(&row, DepartureState::Left).await.unwrap());
         stub.answer(400, r#"{"__type": "x#AccessDeniedException", "message": "no"}"#);
         ledger.survey_departures().await.unwrap_err();
-        assert_eq!(ledger.answering_since(), Some(first), "answers, all of them");
+        assert_eq!(ledger.answering_since(), Some(first), "a refusal is an answer");
         for is_write in [true, false] {
             stub.answer(500, r#"{"__type": "x#InternalServerError"}"#);
             if is_write {

@@ -1,5 +1,5 @@
-//! Attempts: who has begun to join, so that what a failed join leaves in the node list can be told
-//! from a node.
+//! Attempts: the instances that have started to join, so that managers can tell an entry that a failed join left in
+//! the node list from a node.
 
 use std::net::IpAddr;
 
@@ -11,8 +11,8 @@ use super::table::Condition;
 use super::{Ledger, LedgerError, Rows};
 use crate::common::instance::Role;
 
-/// One instance that is about to join, and at which address the swarm may come to list it. Managers delete the
-/// row once nothing is left that it explains.
+/// One instance that is about to join, and the address under which the swarm may list it. Managers delete the row
+/// when no entry is left that it explains.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     pub instance_id: String,
@@ -41,7 +41,7 @@ impl Ledger {
         format!("attempt#{instance_id}")
     }
 
-    /// Says that this node begins to join.
+    /// Records that this node starts to join.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -50,7 +50,7 @@ impl Ledger {
         self.nodes().put(&item, attempt, Condition::default()).await.map(drop)
     }
 
-    /// An instance's attempt, consistently; there is none once it was Ready.
+    /// Reads an instance's attempt, consistently; there is none after the instance was Ready.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -58,7 +58,7 @@ impl Ledger {
         self.nodes().get(&Self::attempt_item(instance_id)).await
     }
 
-    /// All attempts of the cluster, and which cannot be read.
+    /// Reads all attempts of the cluster, and the keys of those that cannot be read.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -67,7 +67,7 @@ impl Ledger {
         self.nodes().query_all("attempt#", item_of).await
     }
 
-    /// Forgets an attempt that has succeeded, or that nothing is left of.
+    /// Deletes an attempt that has succeeded, or that has left no entry in the node list.
     ///
     /// # Errors
     /// When DynamoDB fails.

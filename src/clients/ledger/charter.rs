@@ -1,4 +1,4 @@
-//! The charter: which swarm is ours, and who may found it.
+//! The charter: the row that names the cluster's swarm and its founder.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,19 +11,20 @@ use super::table::Condition;
 use super::{Ledger, LedgerError};
 
 const ITEM: &str = "charter";
-/// A node that slept through more swarms than these has lost its row, too, and says so.
+/// Number of former swarms that a charter names. A node that was off during more swarms than these has lost its
+/// member row, too, and reports that.
 const FORMER_SWARMS: usize = 16;
 
-/// Who founds or has founded the cluster's swarm.
+/// The cluster's swarm, its founder and its generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Charter {
     pub phase: CharterPhase,
-    /// The fence: it grows with every claim, and tokens are stored under it.
+    /// The fence: it grows with every claim, and join tokens are stored under it.
     pub generation: u64,
-    /// Instance id.
+    /// Instance id of the founder.
     pub founder: String,
-    /// When a claim that was not published may be taken over. Saves work only: what keeps two
-    /// founders apart is the generation, not this clock.
+    /// When another manager may take over an unpublished claim. The lease only saves work: the generation keeps two
+    /// founders apart, not this clock.
     #[serde(with = "time::serde::timestamp")]
     pub lease_expires_at: OffsetDateTime,
     /// Docker's id of the swarm, once open.
@@ -34,36 +35,36 @@ pub struct Charter {
     pub ca_digest: Option<String>,
     #[serde(default, with = "time::serde::timestamp::option")]
     pub founded_at: Option<OffsetDateTime>,
-    /// Docker's ids of this cluster's earlier swarms, the latest last: they are lost or closed, and
-    /// who is in one of them is free to leave it.
+    /// Docker's ids of this cluster's former swarms, the latest last: they are lost or closed, and a node in one of
+    /// them is free to leave it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former: Vec<String>,
-    /// The swarm whose quorum the founder re-creates under this generation, or has. Who was a
-    /// manager of it before is fenced out, although the swarm is the same.
+    /// The swarm whose quorum the founder re-creates, or has re-created, under this generation. Its earlier managers
+    /// are fenced out, although the swarm is the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovers: Option<String>,
 }
 
-/// What the members' rows say of the cluster's swarms.
+/// The swarms and generations that the member rows name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Traces {
-    /// The highest generation that a row names; 0 where there is no row.
+    /// The highest generation that a row names; 0 if there is no row.
     pub highest: u64,
     /// Docker's ids of the swarms.
     pub swarms: BTreeSet<String>,
 }
 
-/// What a manager knows of a swarm that has a leader, and that no charter names.
+/// A swarm that has a leader and that no charter names, as a manager sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Living {
     pub swarm_id: String,
-    /// Under which its members have come in.
+    /// Generation under which its members have joined.
     pub generation: u64,
-    /// Its quorum was re-created under that generation, by the swarm's own label.
+    /// Whether its quorum was re-created under that generation, by the swarm's own label.
     pub is_recovered: bool,
     /// The third field of the join tokens.
     pub ca_digest: String,
-    /// Docker's word.
+    /// When the swarm was created, from Docker.
     pub created_at: Option<OffsetDateTime>,
     /// Instance id of the manager that writes the charter.
     pub restored_by: String,
@@ -73,29 +74,29 @@ pub struct Living {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CharterPhase {
-    /// Somebody is at it.
+    /// A manager has claimed the charter and is founding, or re-creating the quorum.
     Founding,
-    /// The swarm stands; whoever wants in joins it.
+    /// The swarm is running; new nodes join it.
     Open,
-    /// The last manager has left and the swarm is no more: the next manager founds a new one.
+    /// The last manager has left and the swarm no longer exists: the next manager founds a new one.
     Closed,
 }
 
 impl Charter {
-    /// Is this charter free to be claimed at `now`, beside one that does not exist?
+    /// Whether this charter can be claimed at `now`; a missing charter can always be claimed.
     #[must_use]
     pub fn is_claimable(&self, now: OffsetDateTime) -> bool {
         match self.phase {
             CharterPhase::Open => false,
             CharterPhase::Closed => true,
-            // As long as its founder lives, what it knows is all that is left of the swarm.
+            // Never a recovery: while its founder lives, the founder holds the only remaining state of the swarm.
             CharterPhase::Founding => self.recovers.is_none() && self.lease_expires_at <= now,
         }
     }
 
-    /// The claim of `instance_id` over what was `seen`. The charter may have been deleted: the
-    /// generation is a new number by the members' rows, too, and the swarms that these name are given
-    /// up where no charter does.
+    /// Returns the claim of `instance_id` that replaces the charter that was `seen`. The charter may have been
+    /// deleted, so the new generation is also higher than every generation in the member rows. Without a charter, the
+    /// swarms that the member rows name become former swarms.
     #[must_use]
     pub fn claim(
         seen: Option<&Self>,
@@ -121,7 +122,8 @@ impl Charter {
         }
     }
 
-    /// The claim of `instance_id` to re-create the quorum of `swarm_id`, over what was `seen`.
+    /// Returns the claim of `instance_id` to re-create the quorum of `swarm_id`, which replaces the charter that was
+    /// `seen`.
     #[must_use]
     pub fn recovery(
         seen: &Self,
@@ -142,9 +144,9 @@ impl Charter {
         }
     }
 
-    /// The open charter of a swarm that lives although no charter names it. `known` is the charter
-    /// that was last seen open for this very swarm and generation, if this process has seen one:
-    /// without it, the swarms that were given up before are not known any more.
+    /// Returns the open charter of a running swarm that no charter names. `known` is the last open charter that this
+    /// process has seen; it is used only if it names the same swarm and generation. Without it, the list of former
+    /// swarms is lost.
     #[must_use]
     pub fn restored(known: Option<&Self>, of: &Living) -> Self {
         let known = known.filter(|known| {
@@ -166,20 +168,20 @@ impl Charter {
         }
     }
 
-    /// The swarm that it is about: open, or on the way back.
+    /// Returns the swarm that this charter names, or whose quorum its founder re-creates.
     #[must_use]
     pub fn swarm(&self) -> Option<&String> {
         self.swarm_id.as_ref().or(self.recovers.as_ref())
     }
 
-    /// Is the quorum of a swarm being re-created?
+    /// Whether the founder is re-creating the quorum of a swarm.
     #[must_use]
     pub fn is_recovery(&self) -> bool {
         self.phase == CharterPhase::Founding && self.recovers.is_some()
     }
 
-    /// Must a manager that came in under `generation` not be one any more? The quorum was re-created
-    /// without it, and what it holds of raft is another history of the same swarm.
+    /// Whether a manager that joined under `generation` must stop being a manager: the quorum was re-created without
+    /// it, and its raft state is another history of the same swarm.
     #[must_use]
     pub fn fences(&self, instance_id: &str, generation: u64) -> bool {
         self.phase == CharterPhase::Open
@@ -189,14 +191,14 @@ impl Charter {
             && generation < self.generation
     }
 
-    /// Is `swarm_id` one that this cluster has given up?
+    /// Whether `swarm_id` is a former swarm of this cluster.
     #[must_use]
     pub fn has_given_up(&self, swarm_id: Option<&String>) -> bool {
         swarm_id.is_some_and(|id| self.former.contains(id) && self.swarm_id.as_ref() != Some(id))
     }
 
-    /// Is it closed over this very swarm, although that one goes on? The last manager's word came late,
-    /// when another one had joined.
+    /// Whether this charter was closed for the swarm `swarm_id`. If that swarm is running, the last manager's request
+    /// to close arrived late, after another manager had joined.
     #[must_use]
     pub fn is_closed_over(&self, swarm_id: &str, generation: u64) -> bool {
         self.phase == CharterPhase::Closed
@@ -204,7 +206,7 @@ impl Charter {
             && self.swarm_id.as_deref() == Some(swarm_id)
     }
 
-    /// Is `instance_id` founding under this charter?
+    /// Whether `instance_id` is founding under this charter.
     #[must_use]
     pub fn is_claimed_by(&self, instance_id: &str) -> bool {
         self.phase == CharterPhase::Founding && self.founder == instance_id
@@ -224,24 +226,24 @@ impl Checked for Charter {
             checked::docker_id("former", id)?;
         }
         if self.phase != CharterPhase::Founding && self.swarm_id.is_none() {
-            return Err("it is open or closed, and names no swarm".to_owned());
+            return Err("it is open or closed but names no swarm".to_owned());
         }
         Ok(())
     }
 }
 
 impl Ledger {
-    /// The charter, consistently; `None` before anybody has claimed.
+    /// Reads the charter, consistently; `None` before the first claim.
     ///
     /// # Errors
-    /// [`LedgerError::NewerSchema`], so that an old skep never acts on what it does not know.
+    /// [`LedgerError::NewerSchema`], so that an old skep never acts on a charter that it cannot interpret.
     pub async fn fetch_charter(&self) -> Result<Option<Charter>, LedgerError> {
         self.get(ITEM).await
     }
 
-    /// Claims the right to found, against what was `seen`. `None` when somebody else was first.
-    /// Over an open charter it gives the swarm up that it names: the caller has the evidence that
-    /// this one is lost; and without a charter that those of `traces` are.
+    /// Claims the right to found, if the charter is still the one that was `seen`. `None` if another node was first.
+    /// A claim over an open charter makes its swarm a former swarm: the caller has evidence that it is lost. Without a
+    /// charter, the caller has evidence that the swarms of `traces` are lost.
     ///
     /// # Errors
     /// When the outcome is unknown: read the charter again before anything else.
@@ -256,8 +258,8 @@ impl Ledger {
         self.put_claim(seen, Charter::claim(seen, traces, instance_id, now, lease), now).await
     }
 
-    /// Claims the right to re-create the quorum of `swarm_id`, against what was `seen`: open, or a
-    /// recovery whose lease has run out. `None` when somebody else was first.
+    /// Claims the right to re-create the quorum of `swarm_id`, if the charter is still the one that was `seen`: open,
+    /// or a recovery whose lease has expired. `None` if another node was first.
     ///
     /// # Errors
     /// When the outcome is unknown: read the charter again before anything else.
@@ -300,8 +302,8 @@ impl Ledger {
         Ok(self.put(ITEM, &claim, condition).await?.then_some(claim))
     }
 
-    /// Opens the charter for the swarm that was founded under `claim`. `false` when the claim has
-    /// been taken over: that swarm must be given up.
+    /// Opens the charter for the swarm that was founded under `claim`. `false` if another node has taken over the
+    /// claim: the caller must then leave the swarm that it founded.
     ///
     /// # Errors
     /// When the outcome is unknown: read the charter again.
@@ -322,22 +324,21 @@ impl Ledger {
         self.put(ITEM, &open, Self::still_claimed(claim)).await
     }
 
-    /// Gives a claim up, so that the next one need not wait for the lease. `false` when it was not
-    /// ours any more.
+    /// Releases a claim, so that the next one does not wait for the lease. `false` if the claim was no longer ours.
     ///
     /// # Errors
-    /// When DynamoDB fails; the lease then ends by itself.
+    /// When DynamoDB fails; the lease then expires by itself.
     pub async fn release_charter(&self, claim: &Charter) -> Result<bool, LedgerError> {
         let released = Charter { lease_expires_at: OffsetDateTime::UNIX_EPOCH, ..claim.clone() };
         self.put(ITEM, &released, Self::still_claimed(claim)).await
     }
 
-    /// Records that the charter's swarm is no more. `false` when the charter has moved on.
+    /// Records that the charter's swarm no longer exists. `false` if the charter has changed since it was read.
     ///
     /// # Errors
     /// When DynamoDB fails.
     pub async fn close_charter(&self, open: &Charter) -> Result<bool, LedgerError> {
-        // Seen before it was published, it would lose the name of the swarm.
+        // A charter that was read before it was published has no swarm id; writing it would erase the id.
         let Some(swarm_id) = &open.swarm_id else { return Ok(false) };
         let closed = Charter { phase: CharterPhase::Closed, ..open.clone() };
         let condition = Condition::new(
@@ -349,8 +350,8 @@ impl Ledger {
         self.put(ITEM, &closed, condition).await
     }
 
-    /// Takes it back that the charter's swarm is no more: the caller has seen that it is well. `false`
-    /// when somebody has claimed meanwhile.
+    /// Opens a closed charter again: the caller has seen that the swarm is healthy. `false` if a node has claimed the
+    /// charter since.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -366,8 +367,8 @@ impl Ledger {
         self.put(ITEM, &open, condition).await
     }
 
-    /// Writes the charter of a swarm that lives although no charter names it: the caller has seen its
-    /// leader. `false` when there is a charter again.
+    /// Writes the charter of a running swarm that no charter names: the caller has seen the swarm's leader. `false`
+    /// if there is a charter again.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -375,8 +376,8 @@ impl Ledger {
         self.put(ITEM, charter, Condition::new("attribute_not_exists(#item)")).await
     }
 
-    /// Follows the swarm's root CA, which is another than when the charter was `seen`. `false` when
-    /// the charter has moved on.
+    /// Replaces the CA digest, after the swarm's root CA has changed. `false` if the charter is no longer the one that
+    /// was `seen`.
     ///
     /// # Errors
     /// When DynamoDB fails.

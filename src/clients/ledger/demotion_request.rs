@@ -1,7 +1,7 @@
-//! Requests of managers to be taken out of raft, so that they can join anew: who is known there by another
-//! address, or has a certificate that is refused, cannot leave by itself.
+//! Demotion requests: rows with which managers ask the others to demote them, so that they can join again. A manager
+//! whose address in raft is outdated, or whose certificate is refused, cannot leave by itself.
 //!
-//! Guarantees: among the managers' rows, where no worker can write; one per instance.
+//! Guarantees: the rows are in the managers' partition, where no worker can write; one row per instance.
 
 use std::time::Duration;
 
@@ -12,17 +12,17 @@ use super::checked::{self, Checked};
 use super::table::Condition;
 use super::{Ledger, LedgerError, Rows};
 
-/// The node deletes the row once it is back; this is for when it never comes.
+/// The node deletes the row once it is back; the row expires after this time if the node never comes back.
 const REJOIN_TTL: Duration = Duration::from_secs(48 * 3600);
 
-/// One manager's wish not to be the node that it was.
+/// One manager's request to be demoted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DemotionRequest {
     pub instance_id: String,
-    /// The node that is to go.
+    /// The node that must be demoted.
     pub node_id: String,
     pub because: String,
-    /// Another manager's word that raft does not know that node any more.
+    /// Another manager has confirmed that raft no longer lists that node.
     #[serde(default)]
     pub is_out: bool,
     #[serde(with = "time::serde::timestamp")]
@@ -59,7 +59,7 @@ impl Ledger {
         format!("rejoin#{instance_id}")
     }
 
-    /// Asks the other managers. What was said about the same node stands.
+    /// Asks the other managers to demote this node. An earlier request for the same node stays unchanged.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -69,7 +69,7 @@ impl Ledger {
         self.put(&Self::demotion_request_item(&row.instance_id), row, condition).await.map(drop)
     }
 
-    /// What this instance has asked, consistently.
+    /// Reads the request of this instance, consistently.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -80,7 +80,7 @@ impl Ledger {
         self.get(&Self::demotion_request_item(instance_id)).await
     }
 
-    /// All that was asked, and which rows cannot be read.
+    /// Reads all requests, and the keys of the rows that cannot be read.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -91,8 +91,8 @@ impl Ledger {
         .await
     }
 
-    /// Another manager's word that raft does not know that node. `false` where nobody asks about it any
-    /// more. It writes the row whole, since in this partition nobody may update one.
+    /// Records that another manager has confirmed that raft no longer lists that node. `false` if the request no
+    /// longer exists. Writes the whole row, since IAM allows no update in this partition.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -105,7 +105,7 @@ impl Ledger {
         self.put(&Self::demotion_request_item(&seen.instance_id), &row, condition).await
     }
 
-    /// Takes the request back: the node is well, whichever it is by now.
+    /// Deletes the request: the instance is healthy again, as the same node or as another.
     ///
     /// # Errors
     /// When DynamoDB fails.

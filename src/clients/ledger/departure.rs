@@ -1,4 +1,4 @@
-//! Departures: how a node that cannot drain itself asks the managers to.
+//! Departures: the rows with which nodes ask the managers to drain them, and which record the progress.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use super::table::Condition;
 use super::{Ledger, LedgerError, Member, Rows};
 use crate::common::instance::{Departure, Reason, Role};
 
-/// A row that was left behind goes after this, so that `skep status` can still tell of it.
+/// How long after the deadline a row that no node deletes expires; until then `skep status` shows it.
 const DEPARTURE_TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// One node's wish to leave.
+/// One node's departure.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DepartureRow {
     pub instance_id: String,
     pub node_id: String,
-    /// What the node was configured as, so that its member row can be found.
+    /// The node's configured role, which is part of the key of its member row.
     pub role: Role,
     pub reason: Reason,
     pub state: DepartureState,
@@ -26,47 +26,47 @@ pub struct DepartureRow {
     pub requested_at: OffsetDateTime,
     #[serde(with = "time::serde::timestamp")]
     pub deadline: OffsetDateTime,
-    /// Which start of the machine asked: after another one the wish is void.
+    /// The start of the machine in which the row was written: after another start the row is void.
     pub boot_id: String,
-    /// Another manager has seen that raft no longer knows this one.
+    /// Another manager has confirmed that raft no longer lists this one.
     #[serde(default)]
     pub demoted: bool,
-    /// The node has seen its departure through: a later start of skep is a new life.
+    /// The node has finished its departure: a later start of skep boots again instead of continuing it.
     #[serde(default)]
     pub ended: bool,
-    /// Tasks that were killed without their grace, once the node has seen its departure through.
+    /// Number of tasks that were killed without their grace, once the node has finished its departure.
     #[serde(default)]
     pub killed: u64,
-    /// Written by a manager for a node whose own skep says nothing: managers do the node's part, too.
+    /// A manager wrote the row for a node whose own skep does not answer: managers do the node's part, too.
     #[serde(default)]
     pub stand_in: bool,
-    /// The Auto Scaling group: whoever has left has no other row that names it. `None` where it is not known, or the
-    /// row is of a skep that did not write it.
+    /// The Auto Scaling group: after the node has left, no other row names it. `None` if it is unknown, or if a skep
+    /// without this field wrote the row.
     #[serde(default)]
     pub group: Option<String>,
-    /// What the node waits for, in its own words; `None` while it goes on.
+    /// The reason why the node waits, as text from the node; `None` while it makes progress.
     #[serde(default)]
     pub waiting_for: Option<String>,
     #[serde(with = "time::serde::timestamp")]
     expires_at: OffsetDateTime,
 }
 
-/// How far it is; only ever forward. The two last are ends.
+/// The progress of a departure, which only moves forward. The last two states are final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DepartureState {
-    /// By the node: please drain me.
+    /// Set by the node: it asks to be drained.
     Requested,
-    /// By a manager: no new tasks come, the present ones are stopping.
+    /// Set by a manager: the node gets no new tasks, and the present ones are stopping.
     Draining,
-    /// By a manager: no task of the node is left.
+    /// Set by a manager: the node has no tasks left.
     Drained,
-    /// By the node: it is out of the swarm.
+    /// Set by the node: it has left the swarm.
     Left,
-    /// By a manager: the node is off the list.
+    /// Set by a manager: the node is removed from the node list.
     Removed,
-    /// By the node, or by a manager long after the deadline: the deadline came before the node had left. Nobody
-    /// drains it any more, and whatever becomes of the node is a new matter.
+    /// Set by the node, or by a manager long after the deadline: the deadline passed before the node had left. No
+    /// manager drains the node any more, and a later departure of it is a new one.
     Failed,
 }
 
@@ -83,7 +83,7 @@ impl DepartureState {
         }
     }
 
-    /// Nobody goes on with it.
+    /// Whether the departure is over: neither the node nor a manager continues it.
     #[must_use]
     pub fn is_over(self) -> bool {
         matches!(self, Self::Removed | Self::Failed)
@@ -91,7 +91,7 @@ impl DepartureState {
 }
 
 impl DepartureRow {
-    /// A fresh request of a node that names no group.
+    /// Returns a new request of a node, without a group.
     #[must_use]
     pub fn request(
         instance_id: &str,
@@ -119,8 +119,7 @@ impl DepartureRow {
         }
     }
 
-    /// A request on behalf of a member. It names no start of the machine, so that the node's own request
-    /// takes its place.
+    /// Returns a request of a manager for a member. Its boot id is empty, so that the node's own request replaces it.
     #[must_use]
     pub fn stand_in(member: &Member, now: OffsetDateTime, longest: Duration) -> Self {
         let departure =
@@ -130,7 +129,7 @@ impl DepartureRow {
         Self { stand_in: true, group: group.clone(), ..request }
     }
 
-    /// The notice that led to this row.
+    /// Returns the notice that caused this departure.
     #[must_use]
     pub fn departure(&self) -> Departure {
         Departure { reason: self.reason, noticed_at: self.requested_at, deadline: self.deadline }
@@ -153,8 +152,8 @@ impl Ledger {
         format!("departure#{instance_id}")
     }
 
-    /// Asks the managers to drain this node. A request that is under way for the same node and
-    /// start of the machine stands as it is: asking twice is asking once.
+    /// Asks the managers to drain this node. A departure that is under way for the same node and start of the machine
+    /// stays unchanged, so that a second request has no effect.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -170,8 +169,8 @@ impl Ledger {
         self.nodes().put(&item, row, condition).await.map(drop)
     }
 
-    /// Writes a request on behalf of a node, unless there is one of any kind for the same node that has not
-    /// failed: what the node says of itself comes first. `false` where there is.
+    /// Writes a stand-in for a node, unless a departure of the same node exists that has not failed: the node's own
+    /// row has priority. `false` if one exists.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -183,7 +182,7 @@ impl Ledger {
         self.nodes().put(&Self::departure_item(&row.instance_id), row, condition).await
     }
 
-    /// One node's departure, consistently.
+    /// Reads one node's departure, consistently.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -194,7 +193,7 @@ impl Ledger {
         self.nodes().get(&Self::departure_item(instance_id)).await
     }
 
-    /// All departures of the cluster, ended ones included, and which cannot be read.
+    /// Reads all departures of the cluster, including those that are over, and the keys of those that cannot be read.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -204,8 +203,8 @@ impl Ledger {
             .await
     }
 
-    /// Takes a departure from the state that was seen to the next. `false` when somebody else has, or where
-    /// another departure has taken its place: what a node says of itself takes that of a row of managers.
+    /// Moves a departure from the state that was seen to another state. `false` if another node has moved it, or if
+    /// another departure has replaced it, such as the node's own request in place of a stand-in.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -223,8 +222,8 @@ impl Ledger {
         self.nodes().set(&item, "SET #state = :to", condition).await
     }
 
-    /// Says what the departing node waits for, or that it waits no more. A row of another departure
-    /// stays as it is.
+    /// Records what the departing node waits for, or that it no longer waits. A row of another departure stays
+    /// unchanged.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -244,7 +243,7 @@ impl Ledger {
         self.nodes().set(&item, update, condition).await.map(drop)
     }
 
-    /// Another manager's word that raft no longer knows this node.
+    /// Records that another manager has confirmed that raft no longer lists this node.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -256,8 +255,8 @@ impl Ledger {
         self.nodes().set(&item, "SET #demoted = :yes", condition).await
     }
 
-    /// The node's own last word: it has seen its departure through, in which so many tasks were killed. One that
-    /// has failed is over with that.
+    /// Records, as the node's last write, that it has finished its departure, and how many tasks were killed. A failed
+    /// departure is over with this write.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -274,7 +273,7 @@ impl Ledger {
             condition.number("killed", killed)
         };
         if has_failed {
-            // A node that is out is taken off the list, however late it was.
+            // Not over `left`: managers must still remove a node from the node list if it left after its deadline.
             let condition = end("#boot_id = :boot AND #state <> :left AND #state <> :removed")
                 .text("left", DepartureState::Left.as_str())
                 .text("removed", DepartureState::Removed.as_str())
@@ -288,8 +287,8 @@ impl Ledger {
         self.nodes().set(&item, update, end("#boot_id = :boot")).await.map(drop)
     }
 
-    /// Takes a departure of this node back, unless it is out by now. `false` where it is, or where the
-    /// row is another departure's.
+    /// Deletes the departure of this node because the node stays, unless it has left by now. `false` if it has left,
+    /// or if the row is another departure's.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -304,7 +303,7 @@ impl Ledger {
         self.nodes().delete(&Self::departure_item(&seen.instance_id), condition).await
     }
 
-    /// Forgets a departure that is over; one that has begun anew meanwhile stays.
+    /// Deletes a departure that is over; one that has started again since stays.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -317,7 +316,7 @@ impl Ledger {
         self.nodes().delete(&Self::departure_item(&seen.instance_id), condition).await.map(drop)
     }
 
-    /// Deletes a departure, as when the machine has started anew.
+    /// Deletes a departure in any state, such as one of an earlier start of the machine.
     ///
     /// # Errors
     /// When DynamoDB fails.

@@ -1,4 +1,4 @@
-//! What can be wrong with the ledger.
+//! The errors of the ledger.
 
 use thiserror::Error;
 
@@ -10,19 +10,19 @@ pub enum LedgerError {
     #[error(transparent)]
     Aws(AwsError),
     #[error(
-        "table {table} has other keys than skep needs: create one with partition key `cluster` (S) and sort key `item` (S), or name another with `table`"
+        "table {table} has other keys than skep needs: create one with partition key `cluster` (S) and sort key `item` (S), or set `table` to the name of another table"
     )]
     WrongKeys { table: String },
     #[error("ledger item {item} cannot be read: repair it, or delete it if nothing needs it")]
     Malformed { item: String, source: serde_dynamo::Error },
     #[error(
-        "ledger item {item} was written by a newer skep (schema {found}, this one knows {SCHEMA}): upgrade skep on this node"
+        "ledger item {item} was written by a newer skep (schema {found}, this one supports {SCHEMA}): upgrade skep on this node"
     )]
     NewerSchema { item: String, found: u64 },
 }
 
 impl LedgerError {
-    /// May the same call succeed a moment later?
+    /// Whether the same call may succeed a moment later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Aws(error) if error.is_retryable())

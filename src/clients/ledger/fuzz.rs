@@ -1,6 +1,6 @@
-//! For property tests: rows of the ledger as nobody should write them. Each begins as a right one; some of its
-//! attributes are absent, of another type, empty, huge, or out of all bounds. What decoding accepts of them is
-//! given to whoever decides on rows.
+//! Generates wrong ledger rows for property tests. Each row starts as a correct one; then some attributes are removed,
+//! or get another type, or are empty, huge, or out of bounds. The rows that decoding accepts are the input of the code
+//! that decides on rows.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -19,16 +19,16 @@ use crate::clients::ledger::{
 };
 use crate::common::instance::{Departure, HIGHEST_GENERATION, Instance, Membership, Reason, Role};
 
-/// When all this is looked at.
+/// The time at which the tests evaluate the rows.
 pub const NOW: OffsetDateTime = time::macros::datetime!(2026-11-28 12:00 UTC);
-/// So many instances, and nodes, are named `i-0`, `node-0` and so on.
+/// Number of instances (`i-0`, …) and of nodes (`node-0`, …).
 const NAMES: u8 = 4;
 
-/// What becomes of an attribute.
+/// A change to an attribute.
 #[derive(Clone, Debug)]
 enum Spoil {
     Gone,
-    /// One of these, by the type that it has.
+    /// The attribute gets one of these values, by its present type.
     Like {
         number: String,
         text: String,
@@ -65,7 +65,7 @@ fn number() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Any text that somebody may have written into a row.
+/// Any text that an operator or a node may have written into a row.
 pub fn text() -> impl Strategy<Value = String> {
     let edges = [
         "",
@@ -116,7 +116,7 @@ fn value() -> impl Strategy<Value = AttributeValue> {
     ]
 }
 
-/// The same row, with up to three attributes that are not as they were.
+/// Returns the row after the changes, at most three.
 fn spoil(row: Row, spoils: &[(Index, Spoil)]) -> Row {
     let mut names: Vec<String> = row.keys().filter(|name| *name != "item").cloned().collect();
     names.sort();
@@ -142,21 +142,21 @@ fn spoils() -> impl Strategy<Value = Vec<(Index, Spoil)>> {
     prop::collection::vec((any::<Index>(), spoil), 0..4)
 }
 
-/// Spoiled rows under the key of the right one.
+/// Spoiled rows under the key of the correct row.
 pub fn rows<T: Debug + Serialize + 'static>(
     item: &str,
     right: impl Strategy<Value = T> + 'static,
 ) -> BoxedStrategy<Row> {
     let item = item.to_owned();
     let row = move |(right, spoils): (T, Vec<_>)| {
-        let mut row = encode(&item, &right).expect("it is encoded");
+        let mut row = encode(&item, &right).expect("a correct row can be encoded");
         row.insert("item".to_owned(), AttributeValue::S(item.clone()));
         spoil(row, &spoils)
     };
     (right, spoils()).prop_map(row).boxed()
 }
 
-/// Those that can be read.
+/// The spoiled rows that are readable.
 fn read<T>(right: impl Strategy<Value = T> + 'static) -> BoxedStrategy<T>
 where
     T: Debug + Serialize + DeserializeOwned + Checked + 'static,
@@ -244,11 +244,11 @@ fn right_lease() -> impl Strategy<Value = Lease> {
             "taken_by": format!("i-{n}"),
             "expires_at": NOW.unix_timestamp() + seconds,
         });
-        serde_json::from_value(row).expect("it is a turn")
+        serde_json::from_value(row).expect("a correct lease can be decoded")
     })
 }
 
-/// A spoiled row of each kind that has a type of its own, by what it is.
+/// A spoiled row of each kind that has its own type, with the name of the kind.
 pub fn any_row() -> BoxedStrategy<(&'static str, Row)> {
     prop_oneof![
         rows("charter", right_charter()).prop_map(|row| ("charter", row)),
@@ -270,7 +270,7 @@ pub fn member() -> BoxedStrategy<Member> {
     read(right_member())
 }
 
-/// A few, and perhaps one under this key that cannot be read.
+/// Up to four rows, and perhaps an unreadable one under the key `odd`.
 fn survey<T: Debug + 'static>(row: BoxedStrategy<T>, odd: &'static str) -> BoxedStrategy<Rows<T>> {
     (prop::collection::vec(row, 0..5), any::<bool>())
         .prop_map(move |(rows, is_readable)| {
@@ -308,7 +308,7 @@ pub fn registry_auth() -> BoxedStrategy<RegistryAuth> {
     read(right_registry_auth())
 }
 
-/// Docker's word about a host that may be `node-0`.
+/// Docker's answer about a host that may be `node-0`.
 pub fn local() -> BoxedStrategy<LocalNode> {
     use LocalState::{Active, Error, Inactive, Locked, Pending};
     let swarm = prop::option::of(select(vec!["swarm", "former", "other"]));
@@ -328,7 +328,7 @@ pub fn local() -> BoxedStrategy<LocalNode> {
         .boxed()
 }
 
-/// The managers' list.
+/// The node list.
 pub fn nodes() -> BoxedStrategy<Vec<NodeView>> {
     let availability = select(vec![Availability::Active, Availability::Pause, Availability::Drain]);
     let node = (role(), select(vec!["ready", "down", "unknown"]), availability, any::<bool>());

@@ -1,8 +1,8 @@
-//! Turns: what is done one at a time, such as a change of raft's members.
+//! Leases: one node at a time does something, such as changing raft's members.
 //!
-//! Guarantees: of two skeps whose clocks agree, one at a time has the turn. Assumes that somebody
-//! else keeps the quorum where clocks do not agree, or where a row was edited by hand: Docker, which
-//! refuses a demotion that would lose it. The lease only saves trouble.
+//! Guarantees: of two skeps whose clocks agree, only one holds the lease at a time. Assumes that Docker keeps the
+//! quorum where clocks do not agree, or where a row was edited by hand: it refuses a demotion that would lose the
+//! quorum. The lease only prevents needless attempts.
 
 use std::time::Duration;
 
@@ -13,20 +13,20 @@ use super::checked::{self, Checked};
 use super::table::Condition;
 use super::{Ledger, LedgerError};
 
-/// A demotion is over within 10 s; after this, whoever had the turn has died with it.
+/// A demotion takes less than 10 s; after this time the holder of the lease has died.
 const DEMOTION_LEASE: Duration = Duration::from_secs(60);
-/// Nodes of a group that go one after the other are not all gone before somebody notices.
+/// Time between two replacements in a group, so that an operator can notice before all its nodes are replaced.
 const REPLACEMENT_LEASE: Duration = Duration::from_secs(600);
-/// A lease that ends later than so many leases ahead is not believed: nobody waits for a clock that
-/// is far ahead, nor for a row that was edited by hand.
+/// A lease that ends more than this number of lease times ahead is ignored: no node waits for a clock that is far
+/// ahead, or for a row that was edited by hand.
 const CREDIBLE_LEASES: u32 = 2;
 
-/// What has turns.
+/// The things for which a lease is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseOf<'a> {
-    /// Taking a manager out of raft; any manager may go on with it.
+    /// Demoting a manager; any manager may take over the lease for the same node.
     Demotion,
-    /// Asking Auto Scaling to replace a node of this group; nobody takes it twice.
+    /// Asking Auto Scaling to replace a node of this group; no node can extend this lease.
     Replacement { group: &'a str },
 }
 
@@ -46,19 +46,19 @@ impl LeaseOf<'_> {
     }
 }
 
-/// Whose turn it is, and who has taken it.
+/// A lease: the node that it is for, and its holder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// The node that is demoted or replaced.
     pub node_id: String,
-    /// Instance id of the one whose skep has begun it.
+    /// Instance id of the node whose skep took the lease.
     pub taken_by: String,
     #[serde(with = "time::serde::timestamp")]
     expires_at: OffsetDateTime,
 }
 
 impl Lease {
-    /// Is it over, by a clock of whoever looks?
+    /// Whether the lease has expired at `now`, by the reader's clock, or ends too far ahead to be believed.
     #[must_use]
     pub fn is_over(&self, of: LeaseOf<'_>, now: OffsetDateTime) -> bool {
         self.expires_at <= now || self.expires_at > now + of.lease() * CREDIBLE_LEASES
@@ -74,7 +74,7 @@ impl Checked for Lease {
 }
 
 impl Ledger {
-    /// Where a turn is: workers take turns to be replaced.
+    /// Returns the partition of a lease: workers must be able to write the one for a replacement.
     fn of_turn(&self, of: LeaseOf<'_>) -> Self {
         match of {
             LeaseOf::Demotion => self.clone(),
@@ -82,7 +82,7 @@ impl Ledger {
         }
     }
 
-    /// Takes the turn of a node; for a demotion also for longer. `false` while it is another one's.
+    /// Takes the lease for a node; for a demotion, also extends it. `false` while it is taken.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -113,18 +113,18 @@ impl Ledger {
         self.of_turn(of).put(&of.item(), &turn, condition).await
     }
 
-    /// Whose turn it is, or was last, consistently.
+    /// Reads the present or the last lease, consistently.
     ///
     /// # Errors
-    /// When DynamoDB fails, or the row was edited by hand.
+    /// When DynamoDB fails, or when the row was edited by hand and cannot be read.
     pub async fn fetch_lease(&self, of: LeaseOf<'_>) -> Result<Option<Lease>, LedgerError> {
         self.of_turn(of).get(&of.item()).await
     }
 
-    /// Gives the turn to be demoted back once the node is out of raft; another one's stays.
+    /// Deletes the lease for a demotion once the node is out of raft; a lease for another node stays.
     ///
     /// # Errors
-    /// When DynamoDB fails; the lease then ends by itself.
+    /// When DynamoDB fails; the lease then expires by itself.
     pub async fn return_lease(&self, node_id: &str) -> Result<(), LedgerError> {
         let condition = Condition::new("#node_id = :node").text("node", node_id);
         self.delete(&LeaseOf::Demotion.item(), condition).await.map(drop)
@@ -157,7 +157,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-        /// Rows of any content that can be read: nobody waits for longer than two leases.
+        /// With any readable row, no node waits for longer than two lease times.
         #[test]
         fn no_turn_that_can_be_read_lasts(turn in fuzz::turn()) {
             let group = LeaseOf::Replacement { group: "workers" };

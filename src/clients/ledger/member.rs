@@ -1,4 +1,4 @@
-//! Members: who is in the fleet, and where managers listen.
+//! Members: the nodes of the fleet, and the addresses of its managers.
 
 use std::net::IpAddr;
 
@@ -11,19 +11,19 @@ use super::{Ledger, LedgerError, Rows};
 use crate::common::instance::{Role, SchedulingHold};
 use crate::common::labels::Labels;
 
-/// One node's row: a manager refreshes its own every minute, a worker every few hours. It never expires:
-/// skep reads from the rows which nodes there are and whether a swarm is lost, so age alone deletes none.
+/// One node's row: a manager refreshes its own every minute, a worker every few hours. It never expires: skep
+/// determines from the rows which nodes exist and whether a swarm is lost, so age alone deletes no row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     pub instance_id: String,
     pub role: Role,
     /// Docker's id of the node.
     pub node_id: String,
-    /// Docker's id of the swarm that it is in; `None` in a row of a skep that did not write it.
+    /// Docker's id of the node's swarm; `None` if a skep without this field wrote the row.
     #[serde(default)]
     pub swarm_id: Option<String>,
-    /// What Docker called the node when this was written: a worker may have been promoted by hand.
-    /// `None` where Docker did not answer, or the row is of a skep that did not write it.
+    /// The node's role in Docker when the row was written: a worker may have been promoted by hand. `None` if Docker
+    /// did not answer, or if a skep without this field wrote the row.
     #[serde(default)]
     pub serves_as: Option<Role>,
     /// Private address, where a manager listens on 2377.
@@ -31,19 +31,19 @@ pub struct Member {
     pub zone: String,
     #[serde(default)]
     pub group: Option<String>,
-    /// Of the charter under which it joined.
+    /// Generation of the charter under which the node joined.
     pub generation: u64,
     pub state: MemberState,
-    /// What managers are to set on the node.
+    /// The labels that managers must set on the node.
     #[serde(default)]
     pub labels: Labels,
-    /// It gets no task before it has its first labels: managers activate it with them.
+    /// The node joined with availability pause: it gets no task until managers set its first labels and activate it.
     #[serde(default)]
     pub joined_paused: bool,
-    /// Why it is to get no tasks although it stays.
+    /// Why the node must get no new tasks although it stays.
     #[serde(default, rename = "quiet")]
     pub scheduling_hold: Option<SchedulingHold>,
-    /// Of a manager: its Docker saw a leader when this was written.
+    /// On a manager: whether its Docker reported a leader when the row was written.
     #[serde(default)]
     pub has_leader: bool,
     #[serde(with = "time::serde::timestamp")]
@@ -55,7 +55,7 @@ pub struct Member {
 pub enum MemberState {
     Ready,
     Leaving,
-    /// By a manager: the swarm does not list this node any more, although it has not left.
+    /// Set by a manager: the swarm no longer lists this node, although the node has not left.
     Removed,
 }
 
@@ -71,7 +71,7 @@ impl MemberState {
 }
 
 impl Member {
-    /// A row as of `now`, without labels.
+    /// Returns a row as of `now`, without labels.
     #[must_use]
     pub fn new(
         instance: &crate::common::instance::Instance,
@@ -99,13 +99,13 @@ impl Member {
         }
     }
 
-    /// Is this node in the charter's swarm, as far as its row says which it is in?
+    /// Whether this node may be in the charter's swarm; also true if the row does not name a swarm.
     #[must_use]
     pub fn may_be_in(&self, charter: &super::Charter) -> bool {
         self.swarm_id.is_none() || self.swarm_id == charter.swarm_id
     }
 
-    /// Is or was this node a manager, by its role or by what Docker called it?
+    /// Whether this node is or was a manager, by its configured role or by its role in Docker.
     #[must_use]
     pub fn is_manager(&self) -> bool {
         self.role == Role::Manager || self.serves_as == Some(Role::Manager)
@@ -135,7 +135,7 @@ impl Ledger {
         Self::member_item(member.role, &member.instance_id)
     }
 
-    /// The partition with the rows of a role.
+    /// Returns the partition with the rows of a role.
     fn members(&self, role: Role) -> Self {
         match role {
             Role::Manager => self.clone(),
@@ -143,8 +143,8 @@ impl Ledger {
         }
     }
 
-    /// Writes or refreshes this node's own row. The managers' word that this very node is not
-    /// listed any more stands; `false` then.
+    /// Writes or refreshes this node's own row. `false`, without a write, if managers have marked this same node as
+    /// removed.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -158,9 +158,8 @@ impl Ledger {
         self.members(member.role).put(&item, member, condition).await
     }
 
-    /// A manager's word that the swarm does not list the node of this row any more. `false` when
-    /// the row has changed meanwhile. It writes the row whole, since managers' rows are in a
-    /// partition where nobody may update one.
+    /// Records, as a manager, that the swarm no longer lists the node of this row. `false` if the row has changed
+    /// since. Writes the whole row, since IAM allows no update in the partition of managers' rows.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -173,7 +172,7 @@ impl Ledger {
         self.members(seen.role).put(&item, &row, condition).await
     }
 
-    /// A node's row.
+    /// Reads a node's row, consistently.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -185,7 +184,7 @@ impl Ledger {
         self.members(role).get(&Self::member_item(role, instance_id)).await
     }
 
-    /// Where one can join.
+    /// Reads the rows of the managers, which a node can join.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -193,8 +192,8 @@ impl Ledger {
         self.query("member#manager#", Self::item_of).await
     }
 
-    /// The same, and which of these rows cannot be read. A worker may read no more: other workers' rows are not its
-    /// own.
+    /// Reads the rows of the managers, and the keys of those that cannot be read. A worker can read no other rows than
+    /// these and its own.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -202,7 +201,7 @@ impl Ledger {
         self.query_all("member#manager#", Self::item_of).await
     }
 
-    /// The whole fleet.
+    /// Reads the rows of the whole fleet.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -210,8 +209,8 @@ impl Ledger {
         self.survey_members().await.map(|all| all.rows)
     }
 
-    /// The whole fleet, and which rows cannot be read: for those who conclude something from a row
-    /// that is not there.
+    /// Reads the rows of the whole fleet, and the keys of those that cannot be read, for code that draws a conclusion
+    /// from a missing row.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -227,7 +226,7 @@ impl Ledger {
         Ok(all)
     }
 
-    /// Strikes out a row that nobody has refreshed since it was read. `false` where somebody has.
+    /// Deletes a row that has not been refreshed since it was read. `false` if it has been.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -238,7 +237,7 @@ impl Ledger {
         self.members(seen.role).delete(&Self::item_of(seen), condition).await
     }
 
-    /// Strikes out the row of an instance that was this node. One that has come back as another stays.
+    /// Deletes the row of an instance if it is for this node; if the instance has come back as another node, it stays.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -252,7 +251,7 @@ impl Ledger {
         self.members(role).delete(&Self::member_item(role, instance_id), condition).await
     }
 
-    /// Strikes this node out. A row that is not there is struck out already.
+    /// Deletes this node's row. A missing row is a success.
     ///
     /// # Errors
     /// When DynamoDB fails.

@@ -2,26 +2,26 @@
 //!
 //! | partition | item | row |
 //! |---|---|---|
-//! | `<cluster>` | `charter` | [`Charter`]: which swarm is ours |
-//! | `<cluster>` | `turn#demotion` | [`Lease`]: which manager is being taken out of raft |
-//! | `<cluster>` | `token-rotation` | when skep last made the join tokens new |
-//! | `<cluster>` | `registry-auth#<service-id>` | [`RegistryAuth`]: until when the credentials last that a service pulls with |
-//! | `<cluster>` | `member#manager#<instance-id>` | [`Member`]: where one can join |
-//! | `<cluster>#nodes` | `member#worker#<instance-id>` | [`Member`]: who else is there |
-//! | `<cluster>#nodes` | `departure#<instance-id>` | [`DepartureRow`]: who wants to leave, and how far it is |
-//! | `<cluster>#nodes` | `attempt#<instance-id>` | [`Attempt`]: who has begun to join |
-//! | `<cluster>#nodes` | `turn#replacement#<group>` | [`Lease`]: which node has asked to be replaced |
+//! | `<cluster>` | `charter` | [`Charter`]: the cluster's swarm |
+//! | `<cluster>` | `turn#demotion` | [`Lease`]: the manager whose demotion is under way |
+//! | `<cluster>` | `token-rotation` | time of the last rotation of the join tokens |
+//! | `<cluster>` | `registry-auth#<service-id>` | [`RegistryAuth`]: expiry of a service's pull credentials |
+//! | `<cluster>` | `rejoin#<instance-id>` | [`DemotionRequest`]: a manager that asks to be demoted |
+//! | `<cluster>` | `member#manager#<instance-id>` | [`Member`]: a manager that a node can join |
+//! | `<cluster>#nodes` | `member#worker#<instance-id>` | [`Member`]: a worker |
+//! | `<cluster>#nodes` | `departure#<instance-id>` | [`DepartureRow`]: a node that leaves, and its progress |
+//! | `<cluster>#nodes` | `attempt#<instance-id>` | [`Attempt`]: an instance that has started to join |
+//! | `<cluster>#nodes` | `turn#replacement#<group>` | [`Lease`]: the node of a group that has asked to be replaced |
 //!
-//! Guarantees: every write that decides something is conditional, and answers `false` or `None`
-//! when somebody else was first. Reads that decide something are consistent. Assumes the keys
-//! `cluster` (S) and `item` (S), and a TTL on `expires_at`, which may delete days late: nothing
-//! relies on it. Every row has a schema number; one of a higher number than this skep knows cannot be read.
-//! What cannot be read, such as a row that was edited by hand, is left out of lists and complained of once; a
-//! charter that cannot be read is an error. A row whose ids, times or generation nobody can have written cannot be
-//! read either.
+//! Guarantees: every write that decides something is conditional, and returns `false` or `None` if another node
+//! was first. Reads that decide something are consistent. Assumes the keys `cluster` (S) and `item` (S), and a TTL
+//! on `expires_at`; DynamoDB may delete expired rows days late, and nothing relies on the deletion. Every row has a
+//! schema number; a row is unreadable if its number is higher than this skep supports, or if skep cannot have
+//! written its ids, times or generation. An unreadable row, such as one that was edited by hand, is left out of
+//! lists and logged once; an unreadable charter is an error.
 //!
-//! Only managers write to `<cluster>`, so a worker's role can be kept from it; and a joiner, who looks
-//! for managers, reads a handful of rows instead of those of the whole fleet.
+//! Only managers write to `<cluster>`, so IAM can deny it to a worker's role. A joining node that searches for
+//! managers reads a few rows instead of those of the whole fleet.
 
 mod answering;
 mod attempt;

@@ -1,4 +1,4 @@
-//! Whether a permission is there, tried so that nothing can come of it.
+//! Tests permissions on the ledger with requests that change nothing.
 
 use serde::Serialize;
 use serde::de::IgnoredAny;
@@ -6,10 +6,10 @@ use serde::de::IgnoredAny;
 use super::table::Condition;
 use super::{Ledger, LedgerError};
 
-/// No row has this key.
+/// A key that no row has.
 const ITEM: &str = "doctor";
 
-/// What a role may do with the rows of a partition.
+/// A kind of access to the rows of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     Get,
@@ -20,7 +20,7 @@ pub enum Access {
 }
 
 impl Access {
-    /// As in IAM actions.
+    /// Returns the name of the operation, as in IAM actions.
     #[must_use]
     pub fn operation(self) -> &'static str {
         match self {
@@ -33,14 +33,14 @@ impl Access {
     }
 }
 
-/// The partitions of a cluster, as `dynamodb:LeadingKeys` tells them apart.
+/// The partitions of a cluster, which `dynamodb:LeadingKeys` distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Partition {
     /// Charter and managers' rows.
     Cluster,
-    /// What every node says of itself.
+    /// The rows that every node writes about itself.
     Nodes,
-    /// What opens the managers' door.
+    /// The manager token and the unlock keys.
     Managers,
 }
 
@@ -48,7 +48,7 @@ pub enum Partition {
 struct Nothing {}
 
 impl Ledger {
-    /// Partition key of a partition.
+    /// Returns the key of a partition.
     #[must_use]
     pub fn key_of(&self, partition: Partition) -> String {
         self.at(partition).partition_key().to_owned()
@@ -62,8 +62,7 @@ impl Ledger {
         }
     }
 
-    /// Tries an access to a partition: reads a row that is not there, or writes on a condition that no row
-    /// meets.
+    /// Tries an access to a partition: reads a row that does not exist, or writes on a condition that no row meets.
     ///
     /// # Errors
     /// When DynamoDB fails or refuses.

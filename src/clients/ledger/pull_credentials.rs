@@ -1,4 +1,4 @@
-//! Until when the pull credentials last that a service was given: Docker shows them to nobody.
+//! The expiry of the pull credentials of each service, which Docker does not show.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -7,17 +7,17 @@ use super::checked::{self, Checked};
 use super::table::Condition;
 use super::{Ledger, LedgerError};
 
-/// What a service was given. It holds no credentials.
+/// Registry and expiry of a service's pull credentials. The row does not hold the credentials.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegistryAuth {
-    /// Docker's id.
+    /// Docker's id of the service.
     pub service_id: String,
-    /// The registry's host: a service may have moved to another since.
+    /// The registry's host; the service may use another registry by now.
     pub registry: String,
-    /// When ECR gave the credentials.
+    /// When ECR issued the credentials.
     #[serde(with = "time::serde::timestamp")]
     pub since: OffsetDateTime,
-    /// When they end, and with them the row.
+    /// When the credentials and this row expire.
     #[serde(with = "time::serde::timestamp")]
     pub expires_at: OffsetDateTime,
 }
@@ -36,7 +36,7 @@ impl Ledger {
         format!("registry-auth#{service_id}")
     }
 
-    /// What every service was given, as far as it has not ended.
+    /// Returns the rows of all services; rows whose credentials have expired may be missing.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -45,7 +45,7 @@ impl Ledger {
         self.query("registry-auth#", item).await
     }
 
-    /// Writes down what a service has now.
+    /// Records the registry and expiry of the credentials that a service has now.
     ///
     /// # Errors
     /// When DynamoDB fails.

@@ -1,4 +1,4 @@
-//! When the join tokens were last made new, so that the next rotation comes in time, once.
+//! The time of the last rotation of the join tokens, so that the next rotation happens on time, and once.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -24,7 +24,7 @@ impl Checked for Rotation {
 }
 
 impl Ledger {
-    /// When skep last rotated the tokens of this generation; `None` where it never has.
+    /// Returns the time when skep last rotated the tokens of this generation; `None` if it never has.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -36,7 +36,7 @@ impl Ledger {
         Ok(row.filter(|row| row.generation == generation).map(|row| row.rotated_at))
     }
 
-    /// Records a rotation, unless a later one is recorded.
+    /// Records a rotation, unless a later one is already recorded.
     ///
     /// # Errors
     /// When DynamoDB fails.

@@ -1,19 +1,17 @@
-//! All rows of one kind, and which cannot be read: for those who conclude something from a row that is not
-//! there.
+//! All rows of one kind and the keys of the unreadable ones, for code that draws a conclusion from a missing row.
 
 use std::collections::BTreeSet;
 
-/// What a query has found.
+/// The result of a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rows<T> {
     pub rows: Vec<T>,
-    /// Sort keys of rows that are there and cannot be read, such as `member#manager#i-0abc`.
+    /// Sort keys of the rows that exist but cannot be read, such as `member#manager#i-0abc`.
     pub unreadable: BTreeSet<String>,
 }
 
 impl<T> Rows<T> {
-    /// A row of this instance cannot be read: whether it says anything against what follows from the others,
-    /// nobody can tell.
+    /// Whether a row of this instance cannot be read: its content may contradict what the other rows show.
     #[must_use]
     pub fn hides(&self, instance_id: &str) -> bool {
         self.unreadable.iter().any(|key| key.rsplit('#').next() == Some(instance_id))

@@ -1,4 +1,4 @@
-//! The table itself: reading and writing rows of one cluster.
+//! The DynamoDB table: reads and writes the rows of one cluster.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
@@ -15,12 +15,12 @@ use super::checked::Checked;
 use super::{LedgerError, Rows};
 use crate::clients::aws::AwsError;
 
-/// The shape of the rows. A row of a higher number is not read; one without a number is of the first. A write does not
-/// look at the number of the row that it replaces.
+/// The schema number of the rows. A row with a higher number is unreadable; one without a number counts as number 1.
+/// A write does not check the number of the row that it replaces.
 pub(super) const SCHEMA: u64 = 1;
 const SCHEMA_ATTRIBUTE: &str = "schema";
 
-/// The code of a condition that did not hold: an answer, not a failure.
+/// DynamoDB's error code for a condition that was not met: an answer, not a failure.
 const CONDITION_FAILED: &str = "ConditionalCheckFailedException";
 
 /// One cluster's rows. Cheap to clone.
@@ -29,15 +29,15 @@ pub struct Ledger {
     client: Client,
     table: String,
     cluster: String,
-    /// Rows that could not be read: each is complained of once.
+    /// Errors of unreadable rows, so that each is logged once.
     unreadable: Arc<Mutex<BTreeSet<String>>>,
     pub(super) answering: Answering,
 }
 
-/// A row as DynamoDB has it.
+/// The attributes of a row, as DynamoDB stores them.
 pub(crate) type Row = HashMap<String, AttributeValue>;
 
-/// A condition and the values that it names as `:name`; attribute names are written as `#name`.
+/// A condition and the values that it refers to as `:name`; it refers to attributes as `#name`.
 #[derive(Default)]
 pub(crate) struct Condition {
     expression: Option<String>,
@@ -84,14 +84,14 @@ impl Ledger {
         }
     }
 
-    /// The same table under another partition key.
+    /// Returns the same table with another partition key.
     #[must_use]
     pub(crate) fn partition(&self, cluster: impl Into<String>) -> Self {
         Self { cluster: cluster.into(), ..self.clone() }
     }
 
-    /// What workers may write, too. The charter and the managers' rows are not in it, so that a
-    /// worker's role can be kept from them (`dynamodb:LeadingKeys`).
+    /// Returns the partition that workers can write, too. The charter and the managers' rows are not in it, so that
+    /// IAM can deny them to a worker's role (`dynamodb:LeadingKeys`).
     pub(super) fn nodes(&self) -> Self {
         self.partition(format!("{}#nodes", self.cluster))
     }
@@ -100,7 +100,7 @@ impl Ledger {
         &self.cluster
     }
 
-    /// Names of table and cluster, for a human.
+    /// Returns the names of table and cluster, for messages.
     #[must_use]
     pub fn describe(&self) -> String {
         format!("cluster {} in table {}", self.cluster, self.table)
@@ -126,7 +126,7 @@ impl Ledger {
         LedgerError::Aws(error)
     }
 
-    /// One row, consistently.
+    /// Reads one row, consistently.
     pub(crate) async fn get<T: DeserializeOwned + Checked>(
         &self,
         item: &str,
@@ -144,9 +144,9 @@ impl Ledger {
         output.item.map(decode).transpose()
     }
 
-    /// All rows whose key begins so; `item_of` says the key under which a row belongs. One that somebody
-    /// has edited by hand must not hide the others: what cannot be read, or says that it is another's,
-    /// is left out and complained of once.
+    /// Reads all rows whose key starts with `prefix`; `item_of` returns the key under which a row belongs. A row that
+    /// was edited by hand must not hide the others: one that cannot be read, or that belongs under another key, is
+    /// left out and logged once.
     pub(super) async fn query<T: DeserializeOwned + Checked>(
         &self,
         prefix: &str,
@@ -155,7 +155,7 @@ impl Ledger {
         self.query_all(prefix, item_of).await.map(|all| all.rows)
     }
 
-    /// [`Self::query`], and the keys of the rows that were left out.
+    /// Does [`Self::query`], and also returns the keys of the rows that were left out.
     pub(super) async fn query_all<T: DeserializeOwned + Checked>(
         &self,
         prefix: &str,
@@ -190,11 +190,14 @@ impl Ledger {
     fn complain(&self, error: &LedgerError) {
         let mut known = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
         if known.insert(error.to_string()) {
-            tracing::error!("passed over: {}", crate::common::errors::chain(error));
+            tracing::error!(
+                "skipping unreadable ledger row: {}",
+                crate::common::errors::chain(error)
+            );
         }
     }
 
-    /// Writes a row whole; `false` where the condition did not hold.
+    /// Writes a whole row; `false` if the condition was not met.
     pub(crate) async fn put<T: Serialize>(
         &self,
         item: &str,
@@ -216,7 +219,7 @@ impl Ledger {
         self.held("PutItem", result)
     }
 
-    /// Sets attributes of a row; `false` where the condition did not hold.
+    /// Sets attributes of a row; `false` if the condition was not met.
     pub(super) async fn set(
         &self,
         item: &str,
@@ -239,7 +242,7 @@ impl Ledger {
         self.held("UpdateItem", result)
     }
 
-    /// Deletes a row; `false` where the condition did not hold.
+    /// Deletes a row; `false` if the condition was not met.
     pub(super) async fn delete(
         &self,
         item: &str,
@@ -258,8 +261,8 @@ impl Ledger {
         self.held("DeleteItem", result)
     }
 
-    /// A condition that failed is an answer. After a write whose answer was lost, the SDK's retry
-    /// meets its own first try: callers read again before they believe a `false`.
+    /// Whether the condition was met. After a write whose answer was lost, the SDK's retry finds the result of its own
+    /// first request, so that callers must read again before they rely on a `false`.
     fn held<T, E>(
         &self,
         operation: &'static str,
@@ -282,11 +285,11 @@ fn none_if_empty<V>(map: HashMap<String, V>) -> Option<HashMap<String, V>> {
     Some(map).filter(|map| !map.is_empty())
 }
 
-/// The attributes of a row, but for those of its key.
+/// Returns the attributes of a row without those of its key.
 pub(crate) fn encode<T: Serialize>(item: &str, row: &T) -> Result<Row, LedgerError> {
     let mut attributes: Row = serde_dynamo::to_item(row)
         .map_err(|source| LedgerError::Malformed { item: item.to_owned(), source })?;
-    // An absent value is absent, not NULL: TTL and conditions tell the two apart.
+    // An absent value is left out, not stored as NULL: TTL and conditions distinguish the two.
     attributes.retain(|_, value| !matches!(value, AttributeValue::Null(_)));
     attributes.insert(SCHEMA_ATTRIBUTE.to_owned(), AttributeValue::N(SCHEMA.to_string()));
     Ok(attributes)
@@ -307,7 +310,7 @@ fn malformed(item: &str, why: &str) -> LedgerError {
     LedgerError::Malformed { item: item.to_owned(), source: serde_dynamo::Error::custom(why) }
 }
 
-/// The rows that can be read, and the others by their keys.
+/// Returns the readable rows, and the keys and errors of the others.
 pub(super) fn sort_out<T: DeserializeOwned + Checked>(
     rows: Vec<Row>,
     item_of: impl Fn(&T) -> String,
@@ -331,7 +334,7 @@ fn check_schema(row: &Row, item: &str) -> Result<(), LedgerError> {
             Err(LedgerError::NewerSchema { item: item.to_owned(), found })
         }
         Some(_) => Ok(()),
-        None => Err(malformed(item, "its schema is no number")),
+        None => Err(malformed(item, "its schema is not a number")),
     }
 }
 
@@ -345,7 +348,7 @@ fn decode_at_its_key<T: DeserializeOwned + Checked>(
     if belongs_at == item {
         return Ok(row);
     }
-    Err(malformed(&item, &format!("by what it says it is {belongs_at}")))
+    Err(malformed(&item, &format!("its content belongs under the key {belongs_at}")))
 }
 
 fn item_of_row(row: &Row) -> String {
@@ -379,7 +382,7 @@ mod tests {
             row.replacen('{', &format!(r#"{{"schema": {schema}, "#), 1)
         };
         for (schema, says) in [
-            (r#"{"N": "2"}"#, "written by a newer skep (schema 2, this one knows 1)"),
+            (r#"{"N": "2"}"#, "written by a newer skep (schema 2, this one supports 1)"),
             (r#"{"N": "one"}"#, "cannot be read"),
             (r#"{"S": "1"}"#, "cannot be read"),
         ] {
@@ -404,7 +407,7 @@ mod tests {
             departure("i-2", "i-2", r#"{"S": "tomorrow"}"#),
             departure("i-3", "i-1", r#"{"N": "2"}"#),
             departure("i-4", "i-4", r#"{"N": "2"}"#),
-            // The year 9999: it can be decoded, and nobody can have written it.
+            // The year 9999: it can be decoded, but skep cannot have written it.
             departure("i-5", "i-5", r#"{"N": "253402300799"}"#),
         ];
         stub.answer(200, &format!(r#"{{"Items": [{}], "Count": 5}}"#, rows.join(",")));
@@ -415,7 +418,7 @@ mod tests {
         assert_eq!(ledger.survey_departures().await.unwrap(), all);
         let unreadable: Vec<&str> = all.unreadable.iter().map(String::as_str).collect();
         let odd = ["departure#i-2", "departure#i-3", "departure#i-5"];
-        assert_eq!(unreadable, odd, "they are there all the same");
+        assert_eq!(unreadable, odd, "the unreadable rows are listed");
         let complaints = ledger.unreadable.lock().unwrap().clone();
         let complaints: Vec<String> = complaints.into_iter().collect();
         assert_eq!(complaints.len(), odd.len());

@@ -1,5 +1,5 @@
-//! Long random sequences of what skeps write, by actors whose views and clocks are stale, against
-//! DynamoDB's own semantics: dynoxide over HTTP, with the SDK.
+//! Tests long random sequences of writes, by actors with stale views and wrong clocks, against DynamoDB's semantics:
+//! dynoxide over HTTP, with the SDK.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -19,7 +19,7 @@ use crate::common::instance::{Departure, Instance, Membership, Reason, Role};
 const ACTORS: usize = 4;
 const LEASE: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// One database for all sequences; each has a cluster of its own.
+/// One database for all sequences; each sequence has its own cluster.
 static TABLE: LazyLock<(Runtime, aws_sdk_dynamodb::Client)> = LazyLock::new(|| {
     let runtime = Runtime::new().unwrap();
     let client = runtime.block_on(async {
@@ -61,22 +61,22 @@ fn at(seconds: i64) -> OffsetDateTime {
     OffsetDateTime::UNIX_EPOCH + Duration::seconds(1_800_000_000 + seconds)
 }
 
-/// What an actor does with the charter as it knows it.
+/// An action of an actor, based on its last view of the charter.
 #[derive(Clone, Copy, Debug)]
 enum Act {
     Look,
     Claim,
     Recover,
     Publish,
-    /// A request of an earlier claim of its own arrives late.
+    /// A publish request of the actor's earlier claim arrives late.
     PublishLate,
     Release,
     Close,
     Reopen,
     FollowCa,
-    /// Somebody deletes the charter.
+    /// An operator deletes the charter.
     Delete,
-    /// A manager of the swarm that it last saw open writes the charter again.
+    /// A manager writes the charter again, for the swarm that it last saw open.
     Restore,
 }
 
@@ -107,7 +107,7 @@ fn act() -> impl Strategy<Value = (usize, Act)> {
 struct Actor {
     view: Option<Charter>,
     claim: Option<Charter>,
-    /// The one before.
+    /// The claim before `claim`.
     earlier: Option<Charter>,
 }
 
@@ -122,7 +122,7 @@ impl Actor {
     }
 }
 
-/// Whether the ledger has taken it.
+/// Does an action; returns whether the ledger accepted the write.
 async fn write(
     ledger: &Ledger,
     actor: &mut Actor,
@@ -167,7 +167,7 @@ async fn write(
             ledger.delete("charter", Condition::default()).await.unwrap();
             false
         }
-        // Who sees a later one in a row leaves it to that.
+        // A manager that sees a higher generation in a row does not write the charter.
         (Act::Restore, Some(seen), _)
             if seen.phase == CharterPhase::Open && seen.generation == traces.highest =>
         {
@@ -186,7 +186,7 @@ async fn write(
     }
 }
 
-/// What may become of a charter, and by whose word.
+/// Checks that an accepted write changed the charter only as its actor is permitted to.
 fn check(
     before: Option<&Charter>,
     after: Option<&Charter>,
@@ -195,25 +195,28 @@ fn check(
     act: Act,
     now: OffsetDateTime,
 ) {
-    let after = after.expect("it was written");
+    let after = after.expect("the charter exists after a write");
     let same = |one: &Charter, other: &Charter| {
         (one.phase, one.generation, &one.swarm_id)
             == (other.phase, other.generation, &other.swarm_id)
     };
-    let was = || before.expect("there was one");
+    let was = || before.expect("a charter existed");
     let is_seen = || view.is_some_and(|view| same(view, was()));
     match act {
-        Act::Look | Act::Delete => unreachable!("it writes nothing"),
+        Act::Look | Act::Delete => unreachable!("no accepted write"),
         Act::Restore => {
-            assert!(before.is_none(), "over a charter that is there");
-            let seen = view.expect("it was seen");
+            assert!(before.is_none(), "written over an existing charter");
+            let seen = view.expect("the actor had seen a charter");
             assert_eq!(*after, Charter { ca_digest: after.ca_digest.clone(), ..seen.clone() });
         }
         Act::Claim | Act::Recover => {
-            assert!(before.is_none() && view.is_none() || is_seen(), "over what was not seen");
+            assert!(
+                before.is_none() && view.is_none() || is_seen(),
+                "claimed over a charter that the actor had not seen"
+            );
             let is_held =
                 |it: &Charter| it.phase == CharterPhase::Founding && it.lease_expires_at > now;
-            assert!(!before.is_some_and(is_held), "a lease was not over");
+            assert!(!before.is_some_and(is_held), "claimed before the lease expired");
             assert!(after.generation > before.map_or(0, |it| it.generation));
             assert!(after.is_claimed_by(me));
             let swarm = before.and_then(Charter::swarm);
@@ -241,9 +244,9 @@ fn check(
     }
 }
 
-/// Whatever is written when, and by whatever clock, and although the charter is deleted now and then: a
-/// generation has one founder and is published for one swarm at most, none comes twice, and a write that
-/// was refused has changed nothing. Members' rows name what was claimed.
+/// For any order of writes and any clocks, and even if the charter is sometimes deleted: a generation has one founder
+/// and is published for at most one swarm, no generation occurs twice, and a refused write changes nothing. Member
+/// rows name what was claimed.
 async fn play_charter(acts: &[((usize, Act), i64)], skews: [i64; ACTORS]) {
     let ledger = new_ledger();
     let mut actors = vec![Actor::default(); ACTORS];
@@ -275,7 +278,7 @@ async fn play_charter(acts: &[((usize, Act), i64)], skews: [i64; ACTORS]) {
     }
 }
 
-/// What is done about one instance's departure, by the row as it was seen.
+/// An action on one instance's departure, based on the actor's last view of the row.
 #[derive(Clone, Copy, Debug)]
 enum Care {
     Look,
@@ -307,8 +310,8 @@ fn request(node: u8, boot: &str) -> DepartureRow {
     DepartureRow::request("i-0", &format!("node-{node}"), Role::Manager, &notice, boot)
 }
 
-/// A departure only goes forward, one step at a time; another one takes its place only for another node or
-/// start of the machine, or when it was over; nobody speaks for a node that has spoken, unless that has failed.
+/// A departure only moves forward, one step at a time. Another departure replaces it only for another node or start of
+/// the machine, or if it was over. No stand-in replaces a node's own departure, unless that has failed.
 async fn play_departure(cares: &[(usize, Care)]) {
     use DepartureState::*;
     let ledger = new_ledger();
@@ -355,26 +358,26 @@ async fn play_departure(cares: &[(usize, Care)]) {
         }
         let Some(before) = before else { continue };
         let Some(after) = after else {
-            assert!(before.state.is_over(), "only what is over is forgotten");
+            assert!(before.state.is_over(), "deleted before it was over");
             continue;
         };
         let is_same = before.node_id == after.node_id && before.boot_id == after.boot_id;
         if is_same && !before.state.is_over() {
             let is_next = after.state as u8 <= before.state as u8 + 1;
             assert!(before.state <= after.state && (is_next || after.state == Failed));
-            assert!(after.state != Failed || before.state < Left, "it was out");
+            assert!(after.state != Failed || before.state < Left, "failed after the node had left");
             assert!(before.demoted <= after.demoted && before.ended <= after.ended);
             assert_eq!(before.requested_at, after.requested_at);
         }
         let has_failed = before.state == Failed;
         assert!(
             is_same || !after.stand_in || before.node_id != after.node_id || has_failed,
-            "it had spoken"
+            "a stand-in replaced the node's own departure"
         );
     }
 }
 
-/// One node has the turn at a time, by clocks that agree.
+/// One node holds the lease at a time, if clocks agree.
 async fn play_turns(acts: &[(u8, bool, i64)]) {
     let ledger = new_ledger();
     let (mut time, mut holder) = (0, None::<(u8, i64)>);
@@ -418,7 +421,8 @@ proptest! {
     }
 }
 
-/// One that has failed is over, and another takes its place; a node that is out is taken off the list all the same.
+/// A failed departure is over, and another one can replace it. A departure of a node that has left does not fail, so
+/// that managers still remove the node from the node list.
 #[test]
 fn a_departure_fails_only_before_the_node_is_out() {
     TABLE.0.block_on(async {
@@ -433,7 +437,11 @@ fn a_departure_fails_only_before_the_node_is_out() {
         stand_in.stand_in = true;
         assert!(ledger.stand_in_for(&stand_in).await.unwrap());
         ledger.request_departure(&row).await.unwrap();
-        assert_eq!(seen().await.state, DepartureState::Requested, "asked again");
+        assert_eq!(
+            seen().await.state,
+            DepartureState::Requested,
+            "the node's request replaces the stand-in"
+        );
         assert!(ledger.advance_departure(&seen().await, DepartureState::Left).await.unwrap());
         ledger.end_departure("i-0", "boot-0", 0, true).await.unwrap();
         let left = seen().await;
@@ -441,7 +449,7 @@ fn a_departure_fails_only_before_the_node_is_out() {
     });
 }
 
-/// What managers do for a node must not be done to the row with which it speaks for itself.
+/// A step that managers do for a stand-in must not change the node's own departure.
 #[test]
 fn a_step_of_a_stand_in_is_none_of_the_nodes_own_departure() {
     TABLE.0.block_on(async {
@@ -459,7 +467,7 @@ fn a_step_of_a_stand_in_is_none_of_the_nodes_own_departure() {
     });
 }
 
-/// The machine is a member again before managers have seen the end of its departure.
+/// The machine is a member again before managers have seen that its departure is complete.
 #[test]
 fn the_end_of_a_departure_takes_only_the_row_of_the_node_that_left() {
     TABLE.0.block_on(async {

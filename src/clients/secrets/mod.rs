@@ -1,5 +1,5 @@
-//! The secret store: per generation of the charter a join token for each role, and the unlock keys of
-//! a swarm whose managers lock themselves.
+//! The secret store: for each generation of the charter, a join token per role and the unlock keys of a swarm with
+//! autolock.
 //!
 //! | | SSM (SecureString) | DynamoDB: partition, item |
 //! |---|---|---|
@@ -7,10 +7,10 @@
 //! | manager's token | `/skep/<cluster>/manager-token/<generation>` | `<cluster>#managers`, `token#manager#<generation>` |
 //! | unlock keys | `/skep/<cluster>/manager-unlock-key/<generation>` | `<cluster>#managers`, `unlock-key#<generation>` |
 //!
-//! Guarantees: a secret never appears in a Debug, a Display or an error. Only the holder of a
-//! generation's claim, and later the managers of its swarm, write under that generation, so nothing
-//! is overwritten that was not ours. What is the managers' is out of a worker's reach by IAM: paths
-//! of their own, or a partition of their own for `dynamodb:LeadingKeys`.
+//! Guarantees: a secret never appears in a Debug, a Display or an error. Only the holder of a generation's claim, and
+//! later the managers of its swarm, write under that generation, so that no write replaces a secret of another swarm.
+//! IAM denies the managers' secrets to workers: they have their own paths, or their own partition for
+//! `dynamodb:LeadingKeys`.
 
 mod permission_probe;
 mod token;
@@ -29,14 +29,14 @@ use crate::clients::aws::{AwsError, AwsErrorKind};
 use crate::clients::ledger::{Checked, Condition, Ledger, LedgerError};
 use crate::common::instance::Role;
 
-/// Where the secrets are.
+/// The place of the secrets.
 #[derive(Clone, Debug)]
 pub enum TokenStore {
     Ssm {
         client: Ssm,
-        /// Such as `/skep/prod`, without a slash at the end.
+        /// Prefix of the parameters, such as `/skep/prod`, without a slash at the end.
         path: String,
-        /// KMS key for the SecureString; the account's default where `None`.
+        /// KMS key for the SecureString; the account's default key if `None`.
         kms_key: Option<String>,
     },
     DynamoDb {
@@ -54,13 +54,13 @@ pub enum SecretsError {
     #[error("{place} holds no join token")]
     Malformed { place: String, source: MalformedToken },
     #[error(
-        "{place} holds no unlock key: store what `docker swarm unlock-key -q` prints on a manager that is not locked"
+        "{place} holds no unlock key: store the output of `docker swarm unlock-key -q` from a manager that is not locked"
     )]
     MalformedKey { place: String },
 }
 
 impl SecretsError {
-    /// May the same call succeed a moment later?
+    /// Whether the same call may succeed a moment later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
@@ -71,7 +71,7 @@ impl SecretsError {
     }
 }
 
-/// What is kept per generation.
+/// A secret that is stored per generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Item {
     Token(Role),
@@ -90,14 +90,14 @@ struct KeysRow {
     unlock_keys: String,
 }
 
-/// What it holds is parsed as a token.
+/// The content is checked when it is parsed as a token.
 impl Checked for TokenRow {
     fn check(&self) -> Result<(), String> {
         Ok(())
     }
 }
 
-/// What it holds is parsed as keys.
+/// The content is checked when it is parsed as keys.
 impl Checked for KeysRow {
     fn check(&self) -> Result<(), String> {
         Ok(())
@@ -105,7 +105,7 @@ impl Checked for KeysRow {
 }
 
 impl TokenStore {
-    /// The name of a parameter or of an item: no secret, and what an operator looks for.
+    /// Returns the name of a parameter or of an item. The name is not secret, and operators search for it.
     #[must_use]
     pub fn place(&self, item: Item, generation: u64) -> String {
         match (self, item) {
@@ -120,7 +120,7 @@ impl TokenStore {
         }
     }
 
-    /// A worker's role may read the partition of the cluster, but not this one of the managers.
+    /// Returns the partition of a secret. A worker's role can read the cluster's partition, but not the managers'.
     fn partition(ledger: &Ledger, cluster: &str, item: Item) -> Ledger {
         match item {
             Item::Token(Role::Worker) => ledger.clone(),
@@ -130,8 +130,7 @@ impl TokenStore {
         }
     }
 
-    /// Stores a token under a generation that the caller has claimed, or whose swarm it manages;
-    /// again is the same as once.
+    /// Stores a token under a generation that the caller has claimed, or whose swarm it manages. Idempotent.
     ///
     /// # Errors
     /// When the store fails or refuses.
@@ -144,10 +143,10 @@ impl TokenStore {
         self.write(Item::Token(role), generation, token).await
     }
 
-    /// The token of a role and generation; `None` where there is none (yet).
+    /// Reads the token of a role and generation; `None` if there is none (yet).
     ///
     /// # Errors
-    /// When the store fails or refuses, or holds something that is not a join token.
+    /// When the store fails or refuses, or the stored text is not a join token.
     pub async fn fetch(
         &self,
         role: Role,
@@ -173,10 +172,10 @@ impl TokenStore {
         self.write(Item::UnlockKeys, generation, &keys.text()).await
     }
 
-    /// The unlock keys of a generation; `None` where there are none (yet).
+    /// Reads the unlock keys of a generation; `None` if there are none (yet).
     ///
     /// # Errors
-    /// When the store fails or refuses, or holds something that is no unlock key.
+    /// When the store fails or refuses, or the stored text is not a list of unlock keys.
     pub async fn fetch_unlock_keys(
         &self,
         generation: u64,

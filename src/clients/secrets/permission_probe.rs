@@ -1,4 +1,4 @@
-//! Whether a secret could be written, tried so that nothing can come of it.
+//! Tests the permission to write a secret with requests that change nothing.
 
 use aws_sdk_ssm::types::ParameterType;
 
@@ -7,12 +7,12 @@ use crate::clients::aws::AwsError;
 use crate::clients::ledger::{Access, Partition};
 use crate::common::instance::Role;
 
-/// What SSM answers to whoever may write, and cannot.
+/// SSM's error codes for a caller that has the permission but sends a request that must fail.
 const PERMITTED: [&str; 2] = ["ParameterAlreadyExists", "ParameterPatternMismatchException"];
 
 impl TokenStore {
-    /// Tries to write over a secret that is there. It cannot succeed: nothing may be overwritten, and what
-    /// would be written does not match the pattern that it has to match.
+    /// Tries to write over an existing secret. The request cannot succeed: it forbids overwriting, and its value does
+    /// not match the pattern that it demands.
     ///
     /// # Errors
     /// When the store fails or refuses.

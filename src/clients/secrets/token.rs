@@ -1,5 +1,5 @@
-//! A join token: `SWMTKN-1-<CA digest, 50 of base 36>-<secret, 25 of base 36>`, of a swarm that requires
-//! FIPS `SWMTKN-2-1-` and the same (`ParseJoinToken` in `ca/config.go` of swarmkit).
+//! A join token: `SWMTKN-1-<CA digest, 50 of base 36>-<secret, 25 of base 36>`. In a swarm that requires FIPS, it
+//! starts with `SWMTKN-2-1-` instead (`ParseJoinToken` in `ca/config.go` of swarmkit).
 
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
@@ -8,25 +8,29 @@ const PREFIX: &str = "SWMTKN";
 const DIGEST_LENGTH: usize = 50;
 const SECRET_LENGTH: usize = 25;
 
-/// A token that has the shape of one.
+/// A token with the correct form.
 #[derive(Clone, Debug)]
 pub struct JoinToken {
     token: SecretString,
     ca_digest: String,
 }
 
-/// Why a text is no token. Says nothing of the text itself.
+/// The reason why a text is not a token. It does not contain the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum MalformedToken {
-    #[error("it is empty: store what `docker swarm join-token -q` prints for this role")]
+    #[error("it is empty; store the output of `docker swarm join-token -q` for this role")]
     Empty,
-    #[error("it does not look like SWMTKN-1-…: was something else stored there?")]
+    #[error(
+        "it does not have the form SWMTKN-1-…; store the output of `docker swarm join-token -q` for this role"
+    )]
     Shape,
 }
 
 impl JoinToken {
+    /// Checks the form of a token.
+    ///
     /// # Errors
-    /// [`MalformedToken`], without a word of the text.
+    /// [`MalformedToken`], without any part of the text.
     pub fn parse(token: SecretString) -> Result<Self, MalformedToken> {
         let text = token.expose_secret().trim();
         if text.is_empty() {
@@ -36,7 +40,7 @@ impl JoinToken {
             part.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase())
         };
         match text.split('-').collect::<Vec<_>>()[..] {
-            // The third part of version 2 says whether the swarm requires FIPS.
+            // In version 2, the third part shows whether the swarm requires FIPS.
             [PREFIX, "1", digest, secret] | [PREFIX, "2", "0" | "1", digest, secret]
                 if digest.len() == DIGEST_LENGTH
                     && secret.len() == SECRET_LENGTH
@@ -50,13 +54,13 @@ impl JoinToken {
         }
     }
 
-    /// sha256 of the swarm's root CA in base 36; the same in both tokens of a swarm, and no secret.
+    /// Returns the sha256 of the swarm's root CA in base 36. It is the same in both tokens of a swarm, and not secret.
     #[must_use]
     pub fn ca_digest(&self) -> &str {
         &self.ca_digest
     }
 
-    /// The whole token, for Docker alone.
+    /// Returns the whole token, for Docker only.
     #[must_use]
     pub fn secret(&self) -> &SecretString {
         &self.token
@@ -111,7 +115,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is stored may be anything: none of it is quoted, and none panics.
+        /// Parsing any stored text does not panic, and refuses text that is not a secret.
         #[test]
         fn any_text_is_a_token_or_is_refused(text in fuzz::text(), is_prefixed in any::<bool>()) {
             let text = if is_prefixed { format!("SWMTKN-1-{text}") } else { text };

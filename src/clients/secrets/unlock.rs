@@ -1,13 +1,14 @@
-//! The unlock keys of a swarm whose managers lock themselves (autolock).
+//! The unlock keys of a swarm with autolock.
 //!
-//! A manager that was down while the key was rotated is opened by the key that it knew, so the last
-//! few are kept, newest first, each on a line.
+//! A manager that was down while the key was rotated is unlocked with the key that was current before, so the store
+//! keeps the last few keys, newest first, one per line.
 
 use secrecy::{ExposeSecret, SecretString};
 
-/// What every unlock key begins with.
+/// The prefix of every unlock key.
 const PREFIX: &str = "SWMKEY-1-";
-/// So many rotations may pass while a manager is switched off.
+/// Number of keys that are kept; a manager that was off during this many rotations or more cannot be
+/// unlocked by skep.
 const KEPT: usize = 5;
 
 /// The newest key and its predecessors.
@@ -15,7 +16,7 @@ const KEPT: usize = 5;
 pub struct UnlockKeys(Vec<SecretString>);
 
 impl UnlockKeys {
-    /// What is stored. `None` where a line is no unlock key.
+    /// Parses the stored text. `None` if a line is not an unlock key, or if there is no key.
     #[must_use]
     pub fn parse(text: &SecretString) -> Option<Self> {
         let lines = text.expose_secret().lines().map(str::trim).filter(|line| !line.is_empty());
@@ -24,25 +25,25 @@ impl UnlockKeys {
         are_keys.then(|| Self(keys.into_iter().map(SecretString::from).collect()))
     }
 
-    /// With this key before the others.
+    /// Returns the keys with this one first, without the ones that are too old.
     #[must_use]
     pub fn with(self, newest: SecretString) -> Self {
         let others = self.0.into_iter().filter(|key| !is_same(key, &newest));
         Self(std::iter::once(newest.clone()).chain(others).take(KEPT).collect())
     }
 
-    /// Is this the key that is in force?
+    /// Whether this is the current key.
     #[must_use]
     pub fn begin_with(&self, key: &SecretString) -> bool {
         self.0.first().is_some_and(|newest| is_same(newest, key))
     }
 
-    /// Newest first.
+    /// Iterates over the keys, newest first.
     pub fn iter(&self) -> impl Iterator<Item = &SecretString> {
         self.0.iter()
     }
 
-    /// What is stored.
+    /// Returns the text to store.
     #[must_use]
     pub fn text(&self) -> SecretString {
         let keys: Vec<&str> = self.0.iter().map(ExposeSecret::expose_secret).collect();
@@ -50,7 +51,7 @@ impl UnlockKeys {
     }
 }
 
-/// Whether two secrets are one.
+/// Whether two secrets are equal.
 #[must_use]
 pub fn is_same(one: &SecretString, other: &SecretString) -> bool {
     one.expose_secret() == other.expose_secret()

@@ -10,7 +10,7 @@ use crate::clients::ledger::{
     Attempt, Charter, DemotionRequest, DepartureRow, Lease, Member, RegistryAuth,
 };
 
-/// What is accepted may be written again, and is then read as the same.
+/// Whether an accepted row can be written again and then reads as the same.
 fn is_stable<T: Serialize + DeserializeOwned + Checked + PartialEq>(row: Row) -> bool {
     let Ok(read) = decode::<T>(row) else { return true };
     let again = super::super::table::encode("item", &read).map(decode::<T>);
@@ -34,17 +34,17 @@ proptest! {
         prop_assert!(is_stable);
     }
 
-    /// One that is refused is refused alone.
+    /// A refused row does not affect the others.
     #[test]
     fn the_other_rows_are_read((_, odd) in fuzz::any_row(), right in right_row()) {
         let key = || "right".to_owned();
         let rows = vec![right.clone(), odd, right];
         let (read, refused) = sort_out(rows, |_: &Named| key());
-        prop_assert_eq!((read.len(), refused.len()), (2, 1), "it lies under another key");
+        prop_assert_eq!((read.len(), refused.len()), (2, 1), "the odd row is under another key");
     }
 }
 
-/// A row of which any content can be read.
+/// A row that is readable with any content.
 #[derive(Debug, Serialize, Deserialize)]
 struct Named {}
 
@@ -66,7 +66,7 @@ fn an_id_is_one_part_of_a_path() {
     let long = "x".repeat(65);
     for id in ["", "..", ".", "../services/web", "a/b", "a b", "a?b", "a%2fb", "ü", "\0", &long] {
         let why = docker_id("node_id", id).unwrap_err();
-        assert!(why.contains("node_id is not an id of Docker's") && why.len() < 100, "{why}");
+        assert!(why.contains("node_id is not a Docker id") && why.len() < 100, "{why}");
         assert!(!why.contains('\0'), "{why}");
     }
     assert_eq!(instance("founder", "i-01234567890123456"), Ok(()));
