@@ -1,4 +1,4 @@
-//! Work on this host: flushing logs, freeing Docker's disk.
+//! Work on this host: flushes logs and frees space on Docker's disk.
 
 pub mod flush;
 pub mod janitor;

@@ -1,12 +1,12 @@
-//! EC2 Auto Scaling: which instances it lists, and the lifecycle actions of its hooks.
+//! Reads instances and hooks from EC2 Auto Scaling, and sends heartbeats and results of lifecycle actions.
 //!
 //! Guarantees:
-//! - an instance is missing from an answer only when Auto Scaling answered, in full, without it:
-//!   an error, an empty body or a page that did not come is an error;
-//! - "no active lifecycle action" is an answer: too early or too late is the caller's to tell;
-//! - an action is named by the instance id, so no token is needed.
+//! - an instance is missing from a result only when Auto Scaling answered, in full, without it: a failure, an empty
+//!   body or a missing page is an error;
+//! - "no active lifecycle action" is an answer: the caller must find out whether it is too early or too late;
+//! - the instance id identifies an action, so no token is needed.
 //!
-//! All calls share one unpublished limit per account and region: poll sparingly.
+//! All calls share one unpublished limit per account and region: poll rarely.
 
 mod lifecycle;
 mod permission_probe;
@@ -28,14 +28,15 @@ const SERVICE: &str = "autoscaling";
 const MAX_IDS: usize = 50;
 /// AWS's limit of names in one DescribeAutoScalingGroups call.
 const MAX_GROUPS: usize = 50;
-/// AWS's default where a hook names no heartbeat time-out.
+/// AWS's default for a hook without a heartbeat time-out.
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(3600);
-/// However many heartbeats: AWS ends an action after this, or after 100 heartbeat time-outs.
+/// AWS ends an action after this time, or after 100 heartbeat time-outs, however many heartbeats come.
 const LONGEST_ACTION: Duration = Duration::from_secs(48 * 3600);
 const HEARTBEATS_PER_ACTION: u32 = 100;
-/// Of the hook's heartbeat time-out: two beats may be lost before the third is too late.
+/// Heartbeats per heartbeat time-out: two can be lost before the third is too late.
 const BEATS_PER_TIMEOUT: u32 = 3;
-/// Auto Scaling's limit is shared by the account; hooks in tests have time-outs of seconds.
+/// Shortest time between heartbeats: the account shares Auto Scaling's limit, and hooks in tests have time-outs of
+/// seconds.
 const SHORTEST_BEAT: Duration = Duration::from_secs(1);
 
 /// Auto Scaling as skep uses it. Cheap to clone.
@@ -44,7 +45,7 @@ pub struct AutoScaling {
     client: Client,
 }
 
-/// An instance as its group sees it.
+/// An instance as its group lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupInstance {
     pub group: String,
@@ -53,35 +54,35 @@ pub struct GroupInstance {
     pub health: String,
 }
 
-/// What Auto Scaling says about many instances.
+/// Auto Scaling's answers about many instances.
 #[derive(Clone, Debug, Default)]
 pub struct Survey {
-    /// Those about which an answer came that can be believed.
+    /// The instances with a reliable answer.
     pub answered: BTreeSet<String>,
-    /// Those of them that some group has.
+    /// Those of them that are in a group.
     pub listed: BTreeMap<String, GroupInstance>,
 }
 
 impl Survey {
-    /// Answered, and in no group any more.
+    /// Whether a reliable answer shows that the instance is in no group.
     #[must_use]
     pub fn is_gone(&self, id: &str) -> bool {
         self.answered.contains(id) && !self.listed.contains_key(id)
     }
 }
 
-/// When a hook holds an instance.
+/// The transition at which a hook holds an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transition {
     /// `autoscaling:EC2_INSTANCE_LAUNCHING`
     Launching,
     /// `autoscaling:EC2_INSTANCE_TERMINATING`
     Terminating,
-    /// One that AWS has added since.
+    /// A transition that AWS has added since.
     Other,
 }
 
-/// How an action ends. On termination both end the instance; on launch ABANDON replaces it.
+/// The result of an action. On termination both end the instance; on launch ABANDON replaces it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookResult {
     Continue,
@@ -89,7 +90,7 @@ pub enum HookResult {
 }
 
 impl HookResult {
-    /// As AWS writes it.
+    /// Returns AWS's word for it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -104,36 +105,36 @@ impl HookResult {
 pub struct Hook {
     pub name: String,
     pub transition: Transition,
-    /// How long an action lasts without a heartbeat.
+    /// Time that an action lasts without a heartbeat.
     pub heartbeat_timeout: Duration,
-    /// How long it lasts at most, whatever the heartbeats.
+    /// Time that an action lasts at most, whatever the heartbeats.
     pub global_timeout: Duration,
-    /// What happens when it times out.
+    /// Result of an action that times out.
     pub default_result: HookResult,
 }
 
 impl Hook {
-    /// How often to send a heartbeat.
+    /// Returns the time between two heartbeats.
     #[must_use]
     pub fn beat(&self) -> Duration {
         (self.heartbeat_timeout / BEATS_PER_TIMEOUT).max(SHORTEST_BEAT)
     }
 }
 
-/// What came of a heartbeat.
+/// Auto Scaling's answer to a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeartbeatAnswer {
     /// The action lasts another heartbeat time-out.
     Recorded,
-    /// There is none, not yet or not any more.
+    /// There is no action: not yet, or not any more.
     NoActiveAction,
 }
 
-/// What came of completing an action.
+/// Auto Scaling's answer to the completion of an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CompletionAnswer {
     Completed,
-    /// There is none, not yet or not any more.
+    /// There is no action: not yet, or not any more.
     NoActiveAction,
 }
 
@@ -148,7 +149,7 @@ impl AutoScaling {
         Self { client }
     }
 
-    /// One instance; `None` where no group has it.
+    /// Returns one instance; `None` if it is in no group.
     ///
     /// # Errors
     /// When Auto Scaling did not answer, or refused.
@@ -156,10 +157,10 @@ impl AutoScaling {
         Ok(self.fetch_listed(&[id]).await?.remove(id))
     }
 
-    /// Those of `ids` that some group has. One that is missing from the answer is in no group.
+    /// Returns those of `ids` that are in a group. An id that is missing from the result is in no group.
     ///
     /// # Errors
-    /// When any part of the answer did not come: nothing may be concluded from the rest.
+    /// When any part of the answer did not come: the rest proves nothing.
     pub async fn fetch_listed<S: AsRef<str>>(
         &self,
         ids: &[S],
@@ -183,7 +184,7 @@ impl AutoScaling {
                     .send()
                     .await
                     .map_err(|error| AwsError::new(SERVICE, OPERATION, &resource, error))?;
-                // AWS sends an empty list where there is none; no list is no answer.
+                // AWS sends an empty list where there is none; a missing list is not an answer.
                 let instances = answer
                     .auto_scaling_instances
                     .ok_or_else(|| AwsError::malformed(SERVICE, OPERATION, &resource))?;
@@ -197,8 +198,8 @@ impl AutoScaling {
         Ok(listed)
     }
 
-    /// Which of `ids` some group has, by answers that can be believed: every call asks about `own`, the
-    /// instance that asks, too, and an answer without it proves nothing about the others.
+    /// Returns which of `ids` are in a group, by reliable answers: every call also asks about `own`, the asking
+    /// instance, and an answer without it proves nothing about the others.
     ///
     /// # Errors
     /// As for [`Self::fetch_listed`].
@@ -218,8 +219,8 @@ impl AutoScaling {
         Ok(survey)
     }
 
-    /// All instances of these groups, warm pools apart. What is missing proves nothing: a group that does not
-    /// exist has none, nor has an empty answer.
+    /// Returns all instances of these groups, without warm pools. A missing instance proves nothing: a group that does
+    /// not exist has none, and neither has an empty answer.
     ///
     /// # Errors
     /// When Auto Scaling did not answer, or refused.
@@ -245,8 +246,8 @@ impl AutoScaling {
         Ok(listed)
     }
 
-    /// Calls an instance broken: its group terminates and replaces it, by way of its hook. Within the
-    /// group's grace period after a launch nothing comes of it.
+    /// Reports an instance as unhealthy: its group terminates and replaces it, by way of its hook. Within the group's
+    /// grace period after a launch the report has no effect.
     ///
     /// # Errors
     /// When Auto Scaling did not answer, or refused.
@@ -259,10 +260,10 @@ impl AutoScaling {
         Ok(())
     }
 
-    /// The hooks of a group; none where it has none.
+    /// Returns the hooks of a group; empty if it has none.
     ///
     /// # Errors
-    /// When Auto Scaling did not answer, or refused; a group that does not exist is refused.
+    /// When Auto Scaling did not answer, or refused, as it does for a group that does not exist.
     pub async fn fetch_hooks(&self, group: &str) -> Result<Vec<Hook>, AwsError> {
         const OPERATION: &str = "DescribeLifecycleHooks";
         let resource = format!("group {group}");
@@ -282,7 +283,7 @@ impl AutoScaling {
     /// Makes a hook's action on `instance` last another heartbeat time-out.
     ///
     /// # Errors
-    /// When Auto Scaling did not answer, or refused for another reason than there being no action.
+    /// When Auto Scaling did not answer, or refused for a reason other than a missing action.
     pub async fn heartbeat(
         &self,
         hook: &str,
@@ -316,10 +317,10 @@ impl AutoScaling {
         answer
     }
 
-    /// Ends a hook's action on `instance`: Auto Scaling goes on with it.
+    /// Completes a hook's action on `instance`: Auto Scaling continues with the instance.
     ///
     /// # Errors
-    /// When Auto Scaling did not answer, or refused for another reason than there being no action.
+    /// When Auto Scaling did not answer, or refused for a reason other than a missing action.
     pub async fn complete(
         &self,
         hook: &str,
@@ -347,7 +348,7 @@ impl AutoScaling {
     }
 }
 
-/// The hook of a transition: the configured one, the only one, or the one whose name begins with `skep`.
+/// Returns the hook of a transition: the configured one, the only one, or the one whose name begins with `skep`.
 #[must_use]
 pub fn choose_hook(
     mut hooks: Vec<Hook>,
@@ -364,20 +365,20 @@ pub fn choose_hook(
     let ours = hooks.into_iter().find(|hook| hook.name.starts_with("skep"));
     if ours.is_none() {
         tracing::error!(
-            "the group has several {transition:?} hooks and none is named skep…: set autoscaling.launch_hook and autoscaling.termination_hook"
+            "the group has several {transition:?} hooks, and no name begins with skep; set autoscaling.launch_hook and autoscaling.termination_hook"
         );
     }
     ours
 }
 
-/// `ValidationError: No active Lifecycle Action found with instance ID i-…` is an answer.
+/// Treats `ValidationError: No active Lifecycle Action found with instance ID i-…` as an answer.
 fn unless_no_action(error: AwsError) -> Result<(), AwsError> {
     let is_answer = error.kind == AwsErrorKind::Validation
         && error.message.to_ascii_lowercase().contains("no active lifecycle action");
     if is_answer { Ok(()) } else { Err(error) }
 }
 
-/// The instances of a group, by id.
+/// Returns the instances of a group, by id.
 fn instances(group: AutoScalingGroup) -> impl Iterator<Item = (String, GroupInstance)> {
     let name = group.auto_scaling_group_name.unwrap_or_default();
     group.instances.into_iter().flatten().filter_map(move |instance| {

@@ -1,4 +1,4 @@
-//! Counts the requests to AWS, for every client the same way.
+//! Counts the requests to AWS, in the same way for every client.
 
 use aws_sdk_ssm::config::interceptors::FinalizerInterceptorContextRef;
 use aws_sdk_ssm::config::{ConfigBag, Intercept, RuntimeComponents};
@@ -9,7 +9,7 @@ use aws_smithy_runtime_api::client::orchestrator::Metadata;
 use super::result_of;
 use crate::telemetry::metrics::metrics;
 
-/// An interceptor of the SDK; it reads, and changes nothing.
+/// An interceptor of the SDK that only reads.
 #[derive(Clone, Copy, Debug)]
 pub struct CallCounter(pub &'static str);
 

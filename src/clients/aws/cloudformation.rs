@@ -1,8 +1,7 @@
-//! CloudFormation: telling the stack that waits for this instance how its boot went.
+//! Reports the result of this instance's boot to the CloudFormation stack that waits for it.
 //!
-//! Guarantee: a stack that does not wait (any more) is an answer, because a node that scales out
-//! later signals it too. Assumption: the instance id is the unique id, so that a repeated signal
-//! of one instance counts once.
+//! Guarantee: a stack that does not wait, or not any more, is an answer, because a node of a later scale-out signals it
+//! too. Assumption: the instance id is the unique id, so repeated signals of one instance count once.
 
 use aws_sdk_cloudformation::Client;
 use aws_sdk_cloudformation::types::ResourceSignalStatus;
@@ -16,7 +15,7 @@ pub struct CloudFormation {
     client: Client,
 }
 
-/// How boot went.
+/// The result of the boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignalStatus {
     Success,
@@ -24,12 +23,12 @@ pub enum SignalStatus {
     Failure,
 }
 
-/// What came of a signal.
+/// CloudFormation's answer to a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignalAnswer {
     /// The stack counts it.
     Sent,
-    /// The stack waits for nothing: it is complete, failed or being deleted.
+    /// The stack does not wait: it is complete, failed or being deleted.
     NotInProgress,
     NoSuchStack,
     NoSuchResource,
@@ -49,7 +48,7 @@ impl CloudFormation {
     /// Sends one signal for `resource`; `unique_id` is the instance id, 1 to 64 characters.
     ///
     /// # Errors
-    /// When CloudFormation did not answer, or refused for another reason than those answers.
+    /// When CloudFormation did not answer, or refused for a reason other than those of [`SignalAnswer`].
     pub async fn signal(
         &self,
         resource: &StackResource,
@@ -79,8 +78,7 @@ impl CloudFormation {
     }
 }
 
-/// The answers that come as `ValidationError`, told apart by their words; `can not` is spelled
-/// `cannot` in some reports.
+/// Returns the answers that come as `ValidationError`, by their text; `can not` is spelled `cannot` in some reports.
 fn refusal(error: &AwsError) -> Option<SignalAnswer> {
     if error.kind != AwsErrorKind::Validation {
         return None;

@@ -1,8 +1,8 @@
-//! Amazon ECR: which registries are its own, and what lets Docker pull from them.
+//! Recognises Amazon ECR's registries, and fetches the credentials with which Docker pulls from them.
 //!
-//! Guarantees: a token is asked for only in the region that an image's registry names, and meant for
-//! hosts of AWS's own domains alone: a host that merely looks like ECR's gets none. One token serves
-//! every account's registry in its region that its principal may pull from.
+//! Guarantees: a token is requested only in the region that an image's registry names, and is for hosts of AWS's own
+//! domains alone: a host that merely looks like ECR's gets none. One token is valid for every account's registry in its
+//! region that its principal may pull from.
 
 use std::fmt;
 
@@ -20,9 +20,9 @@ use crate::clients::aws::AwsError;
 
 const SERVICE: &str = "ecr";
 const OPERATION: &str = "GetAuthorizationToken";
-/// An account's id.
+/// Digits of an account's id.
 const ACCOUNT_DIGITS: usize = 12;
-/// What a registry's host ends with, in all partitions of AWS: the endpoints and the dual-stack ones.
+/// Ends of a registry's host name, in all partitions of AWS: the endpoints and the dual-stack ones.
 const DOMAINS: [&str; 10] = [
     "amazonaws.com",
     "amazonaws.com.cn",
@@ -36,7 +36,7 @@ const DOMAINS: [&str; 10] = [
     "csp.hci.ic.gov",
 ];
 
-/// A private registry: one account's in one region.
+/// A private registry, of one account in one region.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Registry {
     /// Such as `123456789012.dkr.ecr.eu-central-1.amazonaws.com`.
@@ -44,12 +44,12 @@ pub struct Registry {
     pub region: String,
 }
 
-/// What lets Docker pull for a while.
+/// Credentials with which Docker can pull for a while.
 #[derive(Clone, Debug)]
 pub struct PullCredentials {
     pub username: String,
     pub password: SecretString,
-    /// Twelve hours after they were given, as of 2026.
+    /// 12 hours after ECR issued them, as of 2026.
     pub expires_at: OffsetDateTime,
 }
 
@@ -66,7 +66,7 @@ impl fmt::Debug for Ecr {
 }
 
 impl Registry {
-    /// The registry behind a host's name; `None` for one that is not ECR's.
+    /// Returns the registry of a host's name; `None` for a host that is not ECR's.
     #[must_use]
     pub fn of_host(host: &str) -> Option<Self> {
         let (account, rest) = host.split_once('.')?;
@@ -83,7 +83,7 @@ impl Registry {
             .then(|| Self { host: host.to_owned(), region: region.to_owned() })
     }
 
-    /// The registry that an image's reference names.
+    /// Returns the registry that an image's reference names.
     #[must_use]
     pub fn of_image(image: &str) -> Option<Self> {
         Self::of_host(image.split_once('/')?.0)
@@ -91,7 +91,7 @@ impl Registry {
 }
 
 impl PullCredentials {
-    /// As Docker takes them in its `X-Registry-Auth`.
+    /// Returns the credentials as Docker accepts them in its `X-Registry-Auth`.
     #[must_use]
     pub fn header_for(&self, registry: &Registry) -> SecretString {
         let auth = json!({
@@ -102,7 +102,7 @@ impl PullCredentials {
         URL_SAFE.encode(auth.to_string()).into()
     }
 
-    /// `base64(user:password)`, as ECR writes them.
+    /// Reads `base64(user:password)`, as ECR writes them.
     fn parse(token: &str, expires_at: OffsetDateTime) -> Option<Self> {
         let text = String::from_utf8(STANDARD.decode(token).ok()?).ok()?;
         let (username, password) = text.split_once(':')?;
@@ -116,7 +116,7 @@ impl Ecr {
         Self { config: config.clone() }
     }
 
-    /// New credentials for every registry in a region that this node's role may pull from.
+    /// Fetches new credentials for every registry in a region that this node's role may pull from.
     ///
     /// # Errors
     /// When ECR did not answer, or refused.

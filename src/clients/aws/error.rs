@@ -1,4 +1,4 @@
-//! One error for every AWS call: what happened, to what, and what to do about it.
+//! Defines one error for every AWS call: the failure, the resource, and the remedy.
 
 use std::error::Error;
 use std::fmt;
@@ -11,34 +11,34 @@ use crate::common::errors::chain;
 /// Longer messages are cut: AWS's authorisation messages can hold kilobytes of encoded context.
 const MAX_MESSAGE: usize = 400;
 
-/// What kind of failure it was; callers decide by it.
+/// The kind of a failure; callers decide by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AwsErrorKind {
     /// The role lacks a permission.
     AccessDenied,
     /// The table, parameter, group or stack does not exist.
     NotFound,
-    /// Too many calls, or another one on the same thing under way.
+    /// Too many calls, or another call on the same resource is under way.
     Throttled,
-    /// No answer, or none that could be read.
+    /// No answer, or an unreadable one.
     Unreachable,
     /// The service answered with an error of its own (5xx).
     Failing,
-    /// The request's time was refused.
+    /// The service refused the request's time.
     ClockSkew,
     /// A conditional write whose condition did not hold.
     ConditionFailed,
-    /// The request makes no sense to the service.
+    /// The service refused the request as invalid.
     Validation,
     /// There are no credentials at all.
     NoCredentials,
-    /// There are credentials, and the service takes them for expired or unknown.
+    /// There are credentials, but the service treats them as expired or unknown.
     ExpiredCredentials,
     Other,
 }
 
 impl AwsErrorKind {
-    /// In one word, for a label.
+    /// Returns the kind in one word, for a label.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -57,8 +57,8 @@ impl AwsErrorKind {
     }
 }
 
-/// What an attempt has come to that was no success, by the answer as it came: the SDK's retries hide
-/// all but the last from whoever called. Bodies are read by then.
+/// Returns the kind of a failed attempt, from the answer itself: the SDK's retries hide all attempts but the last from
+/// the caller. Bodies are read by then.
 pub(crate) fn result_of(response: Option<&HttpResponse>) -> AwsErrorKind {
     let Some(response) = response else { return AwsErrorKind::Unreachable };
     let body = response.body().bytes().unwrap_or_default();
@@ -78,12 +78,12 @@ pub struct AwsError {
     pub service: &'static str,
     /// As in IAM actions: `GetItem`.
     pub operation: &'static str,
-    /// What it was about, in words that complete "on …": `table skep`.
+    /// The resource, in words that complete "on …": `table skep`.
     pub resource: String,
     pub kind: AwsErrorKind,
-    /// The service's own code, where it answered.
+    /// The service's own code, if it answered.
     pub code: Option<String>,
-    /// The service's own words, or the chain of causes where it did not answer.
+    /// The service's own message, or the chain of causes if it did not answer.
     pub message: String,
 }
 
@@ -115,7 +115,8 @@ impl AwsError {
         Self { service, operation, resource: resource.to_owned(), kind, code, message }
     }
 
-    /// An answer that lacks what the service always sends: not to be taken for an empty one.
+    /// Makes the error for an answer that lacks something that the service always sends: it must not count as an empty
+    /// one.
     #[must_use]
     pub fn malformed(service: &'static str, operation: &'static str, resource: &str) -> Self {
         Self {
@@ -128,8 +129,8 @@ impl AwsError {
         }
     }
 
-    /// May the same call succeed a moment later? Missing permissions, credentials and resources do
-    /// not come by waiting; expired credentials do, because EC2 renews them.
+    /// Whether the same call may succeed a moment later. Waiting does not bring missing permissions, credentials or
+    /// resources; it does help with expired credentials, because EC2 renews them.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         use AwsErrorKind as Kind;
@@ -139,7 +140,7 @@ impl AwsError {
         )
     }
 
-    /// What happened, and what to do where there is something to do.
+    /// Returns the failure, and the remedy where there is one.
     fn story(&self) -> (&'static str, Option<String>) {
         let Self { service, operation, resource, .. } = self;
         match self.kind {
@@ -153,8 +154,8 @@ impl AwsError {
             ),
             AwsErrorKind::Throttled => ("throttled", None),
             AwsErrorKind::Unreachable if self.message.contains(LOADING_CREDENTIALS) => (
-                "no credentials could be had",
-                Some("check that the instance metadata answers skep".into()),
+                "could not get credentials",
+                Some("check that skep can reach the instance metadata".into()),
             ),
             AwsErrorKind::Unreachable => (
                 "no answer",
@@ -163,20 +164,20 @@ impl AwsError {
                         .into(),
                 ),
             ),
-            AwsErrorKind::Failing => ("the service is failing", None),
+            AwsErrorKind::Failing => ("the service reports an internal error", None),
             AwsErrorKind::ClockSkew => (
-                "the clock is off",
+                "the clock is wrong",
                 Some("start chrony: AWS offers the time at 169.254.169.123".into()),
             ),
             AwsErrorKind::ConditionFailed => ("the condition did not hold", None),
-            AwsErrorKind::Validation => ("the request was refused", None),
+            AwsErrorKind::Validation => ("the service refused the request as invalid", None),
             AwsErrorKind::NoCredentials => (
                 "no credentials",
                 Some("give the instance an instance profile with skep's role".into()),
             ),
             AwsErrorKind::ExpiredCredentials => (
                 "the credentials are expired or unknown",
-                Some("see that the instance profile and its role still exist".into()),
+                Some("check that the instance profile and its role still exist".into()),
             ),
             AwsErrorKind::Other => ("failed", None),
         }
@@ -184,7 +185,7 @@ impl AwsError {
 }
 
 impl AwsError {
-    /// What happened, without what to do about it.
+    /// Returns the failure without the remedy.
     #[must_use]
     pub fn evidence(&self) -> String {
         let (what, _) = self.story();
@@ -197,7 +198,7 @@ impl AwsError {
         format!("{}:{} on {}: {what}{words}", self.service, self.operation, self.resource)
     }
 
-    /// What to do about it, where there is something to do.
+    /// Returns the remedy, where there is one.
     #[must_use]
     pub fn remedy(&self) -> Option<String> {
         self.story().1
@@ -211,11 +212,11 @@ impl fmt::Display for AwsError {
     }
 }
 
-/// The causes are in the message: the SDK's errors are generic and do not survive classification.
+/// The message contains the causes: the SDK's errors are generic and do not survive classification.
 impl Error for AwsError {}
 
-/// The kind of an error that a service answered with. The codes are those of the services' API
-/// models and of AWS's list of common errors.
+/// Returns the kind of an error that a service answered with. The codes are those of the services' API models and of
+/// AWS's list of common errors.
 fn classify(code: &str, message: &str, status: u16) -> AwsErrorKind {
     use AwsErrorKind as Kind;
     // Some of the JSON protocols prefix the code with its namespace.
@@ -262,16 +263,16 @@ fn classify(code: &str, message: &str, status: u16) -> AwsErrorKind {
     }
 }
 
-/// What `CredentialsError` says when no provider has any. Its type is not re-exported by the SDKs,
-/// so its words have to do; tests hold them to it.
+/// The text of `CredentialsError` when no provider has credentials. The SDKs do not re-export its type, so skep
+/// compares the text; tests check it against the SDK.
 const NOT_LOADED: &str = "the credential provider was not enabled";
-/// And when a provider's configuration makes no sense.
+/// The text when a provider's configuration is invalid.
 const MISCONFIGURED: &str = "the credentials provider was not properly configured";
 
-/// And when the metadata, or whoever gives them, did not.
+/// The text when the metadata or another source of credentials did not return them.
 const LOADING_CREDENTIALS: &str = "an error occurred while loading credentials";
 
-/// The kind of an error that came instead of an answer.
+/// Returns the kind of an error without an answer.
 fn unanswered_kind<E: Error + 'static>(error: &SdkError<E, HttpResponse>) -> AwsErrorKind {
     let mut source = error.source();
     while let Some(cause) = source {
@@ -287,7 +288,7 @@ fn unanswered_kind<E: Error + 'static>(error: &SdkError<E, HttpResponse>) -> Aws
     }
 }
 
-/// Masks what a service may repeat of a request's values, and cuts what is too long for a line.
+/// Masks the values of a request that a service may repeat, and cuts a text that is too long for a line.
 fn scrub(message: &str) -> String {
     let mut clean = String::with_capacity(message.len().min(MAX_MESSAGE));
     // Validation messages of several services: `Value '…' at 'value' failed to satisfy …`.

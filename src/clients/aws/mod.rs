@@ -1,14 +1,14 @@
-//! The AWS clients, made once and shared: one configuration, one credential cache, one set of
-//! connections per service.
+//! Makes the AWS clients once and shares them: one configuration, one credential cache, one set of connections per
+//! service.
 //!
 //! Guarantees:
-//! - the SDKs' own variables and files are honoured: `AWS_ENDPOINT_URL` and per service,
-//!   `AWS_REGION`, `AWS_PROFILE`, `AWS_EC2_METADATA_SERVICE_ENDPOINT`, …;
+//! - the SDKs' own variables and files apply: `AWS_ENDPOINT_URL` and its forms per service, `AWS_REGION`,
+//!   `AWS_PROFILE`, `AWS_EC2_METADATA_SERVICE_ENDPOINT`, …;
 //! - no call hangs: each attempt and each operation has a time-out;
-//! - making the clients asks nothing of the network where the region is given.
+//! - making the clients needs no network where the region is given.
 //!
-//! Caveat: the SDK retries twice by itself, out of a bucket that a dozen failures empty. Whoever
-//! must get through retries on top of it, as [`crate::common::retry`] does.
+//! Caveat: the SDK retries twice by itself, out of a bucket that a dozen failures empty. A caller that must succeed
+//! retries on top of it, as [`crate::common::retry`] does.
 
 pub mod autoscaling;
 mod call_counter;
@@ -36,17 +36,17 @@ use call_counter::CallCounter;
 use cloudformation::CloudFormation;
 use ecr::Ecr;
 
-/// A connection inside a region is there within milliseconds; a second attempt at a SYN is worth
-/// more than a long wait for a route that does not exist.
+/// A connection inside a region takes milliseconds; a second attempt at a SYN is worth more than a long wait for a
+/// route that does not exist.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Keeps one lost answer from eating a departure's budget.
+/// Keeps one lost answer from using up a departure's time.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
-/// All attempts of the SDK together: what one call may cost before skep decides again.
+/// All attempts of the SDK together: the longest time of one call before skep decides again.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(15);
-/// The SDK's own attempts; they ride out a hiccup, everything longer is skep's to retry.
+/// The SDK's own attempts: they cover a short failure; skep retries after a longer one.
 const SDK_ATTEMPTS: u32 = 3;
 
-/// Every AWS service that skep talks to. Cheap to clone; clones share everything.
+/// Every AWS service that skep uses. Cheap to clone; clones share everything.
 #[derive(Clone, Debug)]
 pub struct Aws {
     pub dynamodb: aws_sdk_dynamodb::Client,
@@ -57,24 +57,24 @@ pub struct Aws {
 }
 
 impl Aws {
-    /// Begins to read the host's CA certificates on a thread of its own. [`Aws::load`] needs them,
-    /// whatever the endpoint: 4 ms from the page cache, more than 20 from a cold disk. Called
-    /// before the metadata is read, it makes them ready by the time the region is known.
+    /// Starts to read the host's CA certificates on its own thread. [`Aws::load`] needs them for any endpoint: 4 ms
+    /// from the page cache, more than 20 ms from a cold disk. If it is called before the metadata is read, they are
+    /// ready by the time the region is known.
     pub fn preload() {
-        // The SDK keeps what it has read for the whole process; the client is thrown away.
+        // The SDK keeps the certificates for the whole process; the client is not used.
         let read = || {
             let config = aws_sdk_ssm::Config::builder().behavior_version(BehaviorVersion::latest());
             drop(aws_sdk_ssm::Client::from_conf(config.build()));
         };
-        // Without the thread it merely happens later.
+        // Without the thread, the SDK reads them later.
         let _ = std::thread::Builder::new().name("ca-certificates".into()).spawn(read);
     }
 
     /// Makes the clients. Credentials are fetched at the first call and renewed as they expire.
     ///
-    /// `home` is the instance's own region: its group, its hooks and the stack that waits for it are
-    /// nowhere else. `region` is where the ledger and the tokens are; `None` where it is the same. Both
-    /// are used whatever the environment says (skep's settings have read `AWS_REGION` by then).
+    /// `home` is the instance's own region: its group, its hooks and the stack that waits for it are nowhere else.
+    /// `region` is the region of the ledger and the tokens; `None` where it is the same. Both override the environment
+    /// (skep's settings have read `AWS_REGION` by then).
     pub async fn load(region: Option<&str>, home: &str) -> Self {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT_TIMEOUT)
@@ -91,7 +91,7 @@ impl Aws {
         Self::of(&config, &at_home)
     }
 
-    /// The clients of a configuration made elsewhere; they share its credential cache.
+    /// Makes the clients from an existing configuration; they share its credential cache.
     #[must_use]
     pub fn new(config: &SdkConfig) -> Self {
         Self::of(config, config)

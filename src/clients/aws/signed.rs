@@ -1,5 +1,5 @@
-//! Calls to services whose SDK would cost more than the few calls are worth: signed by `aws-sigv4`, sent
-//! by the SDK's own HTTP client, with its TLS and the host's certificates.
+//! Calls services whose SDK would cost more than the few calls are worth: `aws-sigv4` signs the requests, and the SDK's
+//! own HTTP client sends them, with its TLS and the host's certificates.
 
 use std::time::SystemTime;
 
@@ -20,7 +20,7 @@ use axum::http::Request;
 use super::ATTEMPT_TIMEOUT;
 use crate::common::errors::chain;
 
-/// An answer to these calls has some 100 bytes; more is something else.
+/// An answer to these calls has some 100 bytes; a longer one is something else.
 const LARGEST_ANSWER: usize = 1 << 20;
 
 /// One service in one region.
@@ -28,12 +28,12 @@ const LARGEST_ANSWER: usize = 1 << 20;
 pub struct Signed {
     connector: Connector,
     config: SdkConfig,
-    /// As signatures name it: `logs`, `s3`.
+    /// Its name in signatures: `logs`, `s3`.
     service: &'static str,
     endpoint: String,
 }
 
-/// What a service answers: a status, and a body that is small.
+/// A service's answer: a status, and a small body.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: u16,
@@ -42,7 +42,7 @@ pub struct Answer {
 
 impl Signed {
     /// # Errors
-    /// Without a region.
+    /// When no region is configured.
     pub fn new(
         config: &SdkConfig,
         service: &'static str,
@@ -58,7 +58,7 @@ impl Signed {
         Ok(Self { connector, config: config.clone(), service, endpoint })
     }
 
-    /// One attempt. `path` begins with `/` and needs no escapes.
+    /// Makes one attempt. `path` begins with `/` and needs no escapes.
     ///
     /// # Errors
     /// When there are no credentials, or no answer.
@@ -101,7 +101,7 @@ impl Signed {
             while let Some(piece) = rest.try_next().await.map_err(|error| chain(&error))? {
                 body.extend_from_slice(&piece);
                 if body.len() > LARGEST_ANSWER {
-                    return Err(format!("{url}: an answer of more than {LARGEST_ANSWER} bytes"));
+                    return Err(format!("{url}: the answer has more than {LARGEST_ANSWER} bytes"));
                 }
             }
             Ok(Answer { status, body: String::from_utf8_lossy(&body).into_owned() })
@@ -110,7 +110,8 @@ impl Signed {
         timeout.unwrap_or_else(|_| Err(format!("{url}: no answer within {ATTEMPT_TIMEOUT:?}")))
     }
 
-    /// S3 signs paths as they are and wants the body's digest; all others normalise.
+    /// Returns the signing settings: S3 signs paths as they are and requires the body's digest; all other services
+    /// normalise paths.
     fn settings(&self) -> SigningSettings {
         let mut settings = SigningSettings::default();
         if self.service == "s3" {

@@ -1,4 +1,4 @@
-//! An AWS endpoint for tests: answers in the order they were queued, keeps what was asked.
+//! An AWS endpoint for tests: sends the queued answers in their order, and keeps the requests.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -20,7 +20,7 @@ pub(crate) struct Stub {
 
 #[derive(Default)]
 struct Exchange {
-    /// To whatever contains this.
+    /// Answers to requests that contain the first string.
     standing: Vec<(String, String)>,
     answers: VecDeque<(u16, String)>,
     requests: Vec<String>,
@@ -36,18 +36,17 @@ impl Stub {
         Self { endpoint, exchange }
     }
 
-    /// Queues an answer; a request that finds none gets a 501.
+    /// Queues an answer; a request without a queued answer gets a 501.
     pub(crate) fn answer(&self, status: u16, body: &str) {
         self.exchange.lock().unwrap().answers.push_back((status, body.to_owned()));
     }
 
-    /// Answers every request whose body contains `part`, before what is queued: for requests that come in no
-    /// certain order.
+    /// Answers every request whose body contains `part`, before the queued answers: for requests in no certain order.
     pub(crate) fn always(&self, part: &str, body: &str) {
         self.exchange.lock().unwrap().standing.push((part.to_owned(), body.to_owned()));
     }
 
-    /// The bodies of all requests so far.
+    /// Returns the bodies of all requests so far.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.exchange.lock().unwrap().requests.clone()
     }
@@ -56,7 +55,7 @@ impl Stub {
         self.requests().pop().expect("a request came")
     }
 
-    /// A refusal in the query protocol's XML.
+    /// Returns a refusal in the query protocol's XML.
     pub(crate) fn xml_error(code: &str, message: &str) -> String {
         format!(
             "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code>\
@@ -64,7 +63,7 @@ impl Stub {
         )
     }
 
-    /// Clients of this endpoint that never retry by themselves.
+    /// Makes clients of this endpoint that never retry by themselves.
     pub(crate) async fn aws(&self) -> Aws {
         let credentials = Credentials::new("AKIATEST", "secret", None, None, "test");
         let provider = SharedCredentialsProvider::new(credentials);
@@ -92,11 +91,11 @@ async fn answer(
         standing.or_else(|| exchange.answers.pop_front()).unwrap_or((501, String::new()));
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap();
-    // The JSON protocols read their errors only where the answer says that it is JSON.
+    // The SDK reads the JSON protocols' errors only if the content type of the answer is JSON.
     if let Some(kind) = headers.get("content-type") {
         response.headers_mut().insert("content-type", kind.clone());
     }
-    // A token of the metadata has the life that was asked for.
+    // A token of the metadata has the requested lifetime.
     const TTL: &str = "x-aws-ec2-metadata-token-ttl-seconds";
     if let Some(ttl) = headers.get(TTL) {
         response.headers_mut().insert(TTL, ttl.clone());

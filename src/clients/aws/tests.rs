@@ -1,4 +1,4 @@
-//! What the clients are made with, and what they share.
+//! Tests of the clients' configuration, and of the credentials that they share.
 
 use aws_config::imds::credentials::ImdsCredentialsProvider;
 use aws_sdk_ssm::config::SharedCredentialsProvider;
@@ -21,7 +21,7 @@ async fn every_client_has_the_region_the_time_outs_and_the_attempts() {
     assert_eq!(timeouts.operation_timeout(), Some(OPERATION_TIMEOUT));
     assert_eq!(config.retry_config().unwrap().max_attempts(), SDK_ATTEMPTS);
     assert_eq!(aws.dynamodb.config().region().map(Region::as_ref), Some("eu-south-2"));
-    // Where the ledger is says nothing about group and stack.
+    // The region of the ledger does not apply to group and stack.
     assert_eq!(aws.autoscaling.region().as_deref(), Some("eu-central-1"));
     assert_eq!(aws.cloudformation.region().as_deref(), Some("eu-central-1"));
     let at_home = Aws::load(None, "eu-central-1").await;

@@ -1,16 +1,16 @@
-//! The CloudWatch agent, by the files in which it keeps how far it has sent each log file.
+//! Waits for the CloudWatch agent, by the files in which it records how far it has sent each log file.
 //!
-//! A file `/opt/aws/amazon-cloudwatch-agent/logs/state/<name>` holds, line by line, the largest offset that
-//! CloudWatch Logs has taken, the log file's path, and since 1.300056 the ranges that were sent, as
-//! `0-100,150-200`; it is written within 100 ms of an answer (`internal/state/range.go` and `manager.go` of
+//! A file `/opt/aws/amazon-cloudwatch-agent/logs/state/<name>` holds, line by line, the largest offset that CloudWatch
+//! Logs has accepted, the log file's path, and since 1.300056 the ranges that were sent, as `0-100,150-200`; the agent
+//! writes it within 100 ms of an answer (`internal/state/range.go` and `manager.go` of
 //! <https://github.com/aws/amazon-cloudwatch-agent>).
 //!
-//! What proves arrival: of every log file, all bytes that were in it when the last task had ended are in
-//! ranges that were sent. `flush.settle` is for log files that the agent has not found yet. A log file that
-//! is removed with something unsent has lost it.
+//! Proof of arrival: of every log file, all bytes that were in it when the last task had ended are in ranges that were
+//! sent. `flush.settle` is for log files that the agent has not found yet. The unsent lines of a removed log file are
+//! lost.
 //!
-//! Assumes that skep may read them and the log files. Lines that the agent's own filters drop may count
-//! as unsent.
+//! Assumes that skep can read the state files and the log files. Lines that the agent's own filters drop may count as
+//! unsent.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -23,7 +23,7 @@ use super::poll::{self, Flow, Look};
 use super::progress::{Progress, Reading};
 use crate::common::flush_result::FlushResult;
 
-/// `settle` counts from the last task's end.
+/// Waits until the agent has sent everything. `settle` counts from the last task's end.
 pub async fn wait(
     state: &Path,
     settle: Duration,
@@ -39,17 +39,17 @@ pub async fn wait(
     progress.nothing_lost(outcome)
 }
 
-/// A log file, against what was sent of it.
+/// A log file, compared with the part of it that was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct LogFile {
     offset: u64,
     size: u64,
-    /// Everything before is sent.
+    /// All bytes before this offset are sent.
     sent_to: u64,
     unsent_lines: u64,
 }
 
-/// By their paths; state files whose log file is gone are left out.
+/// Returns the log files by their paths, without those that are gone.
 fn log_files(state: &Path) -> Result<BTreeMap<String, LogFile>, String> {
     let failed = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
     let mut files = BTreeMap::new();
@@ -57,9 +57,9 @@ fn log_files(state: &Path) -> Result<BTreeMap<String, LogFile>, String> {
     for entry in state.read_dir().map_err(|error| failed(state, error))? {
         let path = entry.map_err(|error| failed(state, error))?.path();
         let text = std::fs::read_to_string(&path).map_err(|error| failed(&path, error))?;
-        // It is written in place: half of it is read again.
+        // The agent writes it in place: a half-written file is read again at the next poll.
         let Some(sent) = Sent::parse(&text) else {
-            return Err(format!("{} is no state file of the agent", path.display()));
+            return Err(format!("{} is not a state file of the agent", path.display()));
         };
         is_known = true;
         let file = match open_regular(&sent.file) {
@@ -100,7 +100,7 @@ fn look(files: &BTreeMap<String, LogFile>, lost: u64) -> Look {
     }
 }
 
-/// Lines that went with their log file.
+/// Counts the unsent lines of removed log files.
 #[derive(Debug, Default)]
 struct Removed {
     last: BTreeMap<String, LogFile>,
@@ -116,12 +116,12 @@ impl Removed {
     }
 }
 
-/// What one state file says.
+/// The content of one state file.
 #[derive(Debug, PartialEq, Eq)]
 struct Sent {
     file: PathBuf,
     offset: u64,
-    /// In order, and apart from each other.
+    /// In order and disjoint.
     ranges: Vec<(u64, u64)>,
 }
 
@@ -139,8 +139,8 @@ impl Sent {
         file.is_absolute().then_some(Self { file, offset, ranges })
     }
 
-    /// What of the file was not sent. One that is shorter than what was sent is another one, which the
-    /// agent has not looked at: all of it.
+    /// Returns the parts of the file that were not sent. A file that is shorter than its sent offset is another file,
+    /// which the agent has not read yet: all of it is unsent.
     fn gaps(&self, size: u64) -> Vec<(u64, u64)> {
         if size < self.offset {
             return vec![(0, size)];
@@ -157,7 +157,7 @@ impl Sent {
     }
 }
 
-/// How many lines with something in them there are, and where the first gap with such a line begins.
+/// Returns the number of lines that are not empty, and the start of the first gap with such a line.
 fn lines_in(mut file: &File, gaps: &[(u64, u64)]) -> io::Result<(u64, Option<u64>)> {
     let (mut lines, mut first) = (0, None);
     for (from, to) in gaps {
@@ -176,7 +176,7 @@ fn lines_in(mut file: &File, gaps: &[(u64, u64)]) -> io::Result<(u64, Option<u64
 mod tests {
     use super::*;
 
-    /// A log file, and the state that the agent has written of it.
+    /// A log file, and the agent's state file for it.
     struct Agent {
         dir: tempfile::TempDir,
     }
@@ -215,12 +215,12 @@ mod tests {
         assert_eq!(unsent("19\nLOG\n0-19"), Ok((true, 0, 19)));
         assert_eq!(unsent("8\nLOG\n0-8"), Ok((false, 2, 8)));
         assert_eq!(unsent("19\nLOG\n0-4,8-19"), Ok((false, 1, 4)));
-        // Only the end of the last line is missing.
+        // Only the end of the last line is unsent.
         assert_eq!(unsent("18\nLOG\n0-18"), Ok((true, 0, 19)));
-        // Truncated, and written anew.
+        // The log file was truncated and written again.
         assert_eq!(unsent("900\nLOG\n0-900"), Ok((false, 4, 0)));
         for rubbish in ["", "nonsense\nLOG", "4\nrelative"] {
-            assert!(unsent(rubbish).unwrap_err().contains("is no state file"), "{rubbish}");
+            assert!(unsent(rubbish).unwrap_err().contains("is not a state file"), "{rubbish}");
         }
         std::fs::remove_file(agent.state().join("_app.log")).unwrap();
         assert!(log_files(&agent.state()).unwrap_err().contains("names no log file"));

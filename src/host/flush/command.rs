@@ -1,4 +1,4 @@
-//! The executables in `/etc/skep/flush.d`: whatever an operator needs done before the node goes.
+//! Runs the executables in `/etc/skep/flush.d`, the operator's own work before the node leaves.
 
 use std::path::Path;
 
@@ -10,21 +10,21 @@ use crate::common::instance::Departure;
 use crate::common::process::{self, Pipe, Quota};
 use crate::node::Node;
 
-/// Of each of its two streams, so much is written to the log; counts are read beyond that.
+/// Bytes of each of the two streams that are logged; counts are read beyond that.
 const MOST_LOGGED: usize = 16 << 10;
 
-/// Runs one of them, with why and until when in its environment.
+/// Runs one executable, with the reason and the deadline in its environment.
 ///
 /// | variable | holds |
 /// |---|---|
 /// | `SKEP_REASON` | `lifecycle`, `spot`, `maintenance`, `shutdown` or `operator` |
-/// | `SKEP_DEADLINE` | when the machine goes, in seconds since 1970 |
-/// | `SKEP_FLUSH_SECONDS` | seconds that are left for flushing |
-/// | `SKEP_INSTANCE_ID`, `SKEP_CLUSTER` | whose logs these are |
+/// | `SKEP_DEADLINE` | the time when the machine ends, in seconds since 1970 |
+/// | `SKEP_FLUSH_SECONDS` | seconds left for flushing |
+/// | `SKEP_INSTANCE_ID`, `SKEP_CLUSTER` | the node of these logs |
 ///
-/// What it prints is written to the log, up to 16 KiB of each stream. A line `unsent=<n>` or `sent=<n>` is a
-/// count, for `skep status`; the last one of each outlives a time-out. What it has started ends with it,
-/// unless that has left its process group.
+/// Its output is logged, up to 16 KiB of each stream. A line `unsent=<n>` or `sent=<n>` is a count for `skep status`;
+/// the last count of each kind survives a time-out. Its child processes end with it, unless they have left its process
+/// group.
 pub async fn run(
     path: &Path,
     node: &Node,

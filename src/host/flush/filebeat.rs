@@ -1,20 +1,20 @@
-//! Filebeat, by its HTTP endpoint (`http.enabled: true`): `GET /stats`.
+//! Waits for Filebeat, by its HTTP endpoint (`http.enabled: true`): `GET /stats`.
 //!
-//! | field | what it counts |
+//! | field | meaning |
 //! |---|---|
-//! | `libbeat.pipeline.events.published` | events that the queue has taken from the inputs |
-//! | `libbeat.pipeline.queue.acked` | events that have left the queue, in its order: acknowledged or given up |
-//! | `libbeat.pipeline.events.active` | events in the queue or at the output that nobody has acknowledged |
-//! | `libbeat.pipeline.queue.max_events` | the queue's size: a full one stops the inputs; 0 or none where it has no such limit |
-//! | `libbeat.output.events.acked`, `.dropped` | events that the output's server has taken, or that were given up |
-//! | `filebeat.events.active` | events whose place in the registry is not written yet |
+//! | `libbeat.pipeline.events.published` | events that the queue has received from the inputs |
+//! | `libbeat.pipeline.queue.acked` | events that have left the queue, in its order: acknowledged or discarded |
+//! | `libbeat.pipeline.events.active` | events in the queue or at the output that are not acknowledged |
+//! | `libbeat.pipeline.queue.max_events` | the queue's capacity: a full queue stops the inputs; 0 or absent where the queue has no such limit |
+//! | `libbeat.output.events.acked`, `.dropped` | events that the output's server has accepted; events that were discarded |
+//! | `filebeat.events.active` | events whose position in the registry is not written yet |
 //!
 //! <https://www.elastic.co/docs/reference/beats/filebeat/http-endpoint>, for the fields
 //! <https://www.elastic.co/guide/en/beats/metricbeat/7.17/exported-fields-beat.html>, and
 //! `libbeat/publisher/pipeline/monitoring.go` of <https://github.com/elastic/beats>.
 //!
-//! Guarantee: the queue is acknowledged in its order, so that a count proves arrival. Without the queue's
-//! size, which tells whether the inputs wait for room, only a moment with nothing unsent does.
+//! Guarantee: Filebeat acknowledges the queue in its order, so a count proves arrival. Without the queue's capacity,
+//! skep cannot tell whether the inputs wait for space; then only a poll with nothing unsent proves arrival.
 
 use std::time::Duration;
 
@@ -26,13 +26,13 @@ use super::poll::{self, Flow, Look, Rise};
 use super::progress::{Progress, Reading};
 use crate::common::flush_result::FlushResult;
 
-/// `filestream` looks at a silent file after up to `backoff.max`, and for new files every
-/// `prospector.scanner.check_interval`: 10 s each by default. No shorter `flush.settle` is believed.
+/// `filestream` reads a silent file again after up to `backoff.max`, and looks for new files every
+/// `prospector.scanner.check_interval`: 10 s each by default. A shorter `flush.settle` is raised to this.
 pub const SHORTEST_SETTLE: Duration = Duration::from_secs(11);
-/// From this share of the queue's size on, its inputs may have waited for room.
+/// From this share of the queue's capacity on, its inputs may have waited for space.
 const FULL: f64 = 0.9;
 
-/// `settle` counts from the last task's end; [`SHORTEST_SETTLE`] at least.
+/// Waits until Filebeat has sent everything. `settle` counts from the last task's end; at least [`SHORTEST_SETTLE`].
 pub async fn wait(url: &Url, settle: Duration, progress: &Progress) -> Result<FlushResult, String> {
     let client = Client::new()?;
     let stats = url.join("stats").map_err(|error| error.to_string())?;
@@ -56,7 +56,7 @@ fn judge(page: &Value, lost: &mut Rise) -> Result<Look, String> {
     let flow = |acked: u64| Flow {
         name: "queue".to_owned(),
         received: published,
-        // A queue on disk also acknowledges what an earlier process has left there.
+        // A queue on disk also acknowledges events that an earlier process has left there.
         finished: acked.min(published.saturating_sub(queued)),
     };
     Ok(Look {

@@ -1,4 +1,4 @@
-//! Reading of files that an operator has named: one that never answers must not hold skep up.
+//! Reads files that an operator has configured. A file that never answers must not delay skep.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -9,16 +9,16 @@ use std::time::Duration;
 use nix::fcntl::OFlag;
 use tokio::sync::oneshot;
 
-/// A file on a local disk is read within milliseconds; one on a mount whose server is gone, never.
+/// Reading a file on a local disk takes milliseconds; on a mount whose server is gone, it never ends.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Opens a regular file for reading, through links. A FIFO or a device is refused, and not waited for.
+/// Opens a regular file for reading, through links. Refuses a FIFO or a device without waiting for it.
 ///
 /// # Errors
-/// As of the file system; `InvalidInput` for what is no regular file.
+/// Errors of the file system; `InvalidInput` for anything but a regular file.
 pub fn open_regular(path: &Path) -> io::Result<File> {
     let refused = || io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
-    // Before it is opened, for opening a device may do something.
+    // Checked before the file is opened, because opening a device can have effects.
     if !std::fs::metadata(path)?.is_file() {
         return Err(refused());
     }
@@ -27,27 +27,27 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(refused()) }
 }
 
-/// Runs blocking work on a thread of its own for no longer than `limit`. A thread that hangs is left
-/// behind: the runtime's own blocking threads would be waited for at the end of the process.
+/// Runs blocking work on its own thread for at most `limit`. A thread that hangs is abandoned. The runtime's own
+/// blocking threads are not used, because the end of the process would wait for them.
 ///
 /// # Errors
-/// When the work is not done in time, or there is no thread for it.
+/// When the work is not done in time, or its thread cannot be started.
 pub async fn on_a_thread<T: Send + 'static>(
     limit: Duration,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, String> {
     let (done, result) = oneshot::channel();
     let work = move || {
-        // Nobody may be waiting any more.
+        // The caller may have stopped waiting.
         let _ = done.send(work());
     };
     std::thread::Builder::new()
         .name("flush-file".to_owned())
         .spawn(work)
-        .map_err(|error| format!("no thread: {error}"))?;
+        .map_err(|error| format!("could not start a thread: {error}"))?;
     match tokio::time::timeout(limit, result).await {
         Ok(Ok(result)) => Ok(result),
-        Ok(Err(_)) => Err("the reading thread has failed".to_owned()),
+        Ok(Err(_)) => Err("the thread that reads the file has failed".to_owned()),
         Err(_) => Err(format!("not read within {limit:?}")),
     }
 }

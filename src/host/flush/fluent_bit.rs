@@ -1,19 +1,19 @@
-//! Fluent Bit, by its HTTP server (`http_server on`, `storage.metrics on`).
+//! Waits for Fluent Bit, by its HTTP server (`http_server on`, `storage.metrics on`).
 //!
-//! | field | what it counts |
+//! | field | meaning |
 //! |---|---|
-//! | `/api/v1/storage`: `storage_layer.chunks.total_chunks` | chunks of records that are still buffered; one disappears when every output has taken it or given it up |
+//! | `/api/v1/storage`: `storage_layer.chunks.total_chunks` | chunks of records that are still buffered; a chunk disappears when every output has sent or dropped it |
 //! | `/api/v1/storage`: `input_chunks.<name>.chunks.busy` | chunks that an output is sending, or waits to send again |
-//! | `/api/v1/storage`: `input_chunks.<name>.status.overlimit` | the input waits for room |
-//! | `/api/v1/metrics`: `input.<name>.records` | records that an input has taken in |
-//! | `/api/v1/metrics`: `filter.<name>.drop_records`, `.add_records` | records that a filter has removed or made |
-//! | `/api/v1/metrics`: `output.<name>.proc_records`, `.dropped_records`, `.retries_failed` | records sent; records, and before 1.9 only chunks, given up |
+//! | `/api/v1/storage`: `input_chunks.<name>.status.overlimit` | the input waits for space |
+//! | `/api/v1/metrics`: `input.<name>.records` | records that an input has received |
+//! | `/api/v1/metrics`: `filter.<name>.drop_records`, `.add_records` | records that a filter has removed or added |
+//! | `/api/v1/metrics`: `output.<name>.proc_records`, `.dropped_records`, `.retries_failed` | records sent; records discarded; chunks discarded, which before 1.9 is the only such number |
 //!
-//! <https://docs.fluentbit.io/manual/administration/monitoring>. The storage's numbers are written anew
-//! every 5 s (`flb_storage_metrics_create` in `src/flb_storage.c`), so that an answer may be as old as that.
+//! <https://docs.fluentbit.io/manual/administration/monitoring>. Fluent Bit updates the storage's numbers every 5 s
+//! (`flb_storage_metrics_create` in `src/flb_storage.c`), so an answer can be 5 s old.
 //!
-//! What proves arrival: no chunk is left. Or, where one output gets every record: so many records are sent
-//! as had come in, and no chunk has been busy since, for a chunk that is sent again is overtaken by newer ones.
+//! Proof of arrival: no chunk is left. Or, where one output gets every record: as many records are sent as had come in,
+//! and a later reading shows no busy chunk, because newer chunks overtake a chunk that is sent again.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -27,10 +27,11 @@ use super::poll::{self, Flow, Look, Rise};
 use super::progress::{Progress, Reading};
 use crate::common::flush_result::FlushResult;
 
-/// How old the storage's numbers can be: see above.
+/// Greatest age of the storage's numbers; see above.
 pub const OLDEST_READING: Duration = Duration::from_secs(6);
 
-/// `settle` counts from the last task's end and includes [`OLDEST_READING`].
+/// Waits until Fluent Bit has sent everything. `settle` counts from the last task's end and includes
+/// [`OLDEST_READING`].
 pub async fn wait(url: &Url, settle: Duration, progress: &Progress) -> Result<FlushResult, String> {
     let client = Client::new()?;
     let at = |path| url.join(path).map_err(|error| error.to_string());
@@ -41,7 +42,7 @@ pub async fn wait(url: &Url, settle: Duration, progress: &Progress) -> Result<Fl
         let asked = Instant::now();
         let storage = client.json(&storage).await.map_err(|problem| match problem {
             problem if problem.ends_with("404 Not Found") => {
-                format!("{problem}: it needs storage.metrics on")
+                format!("{problem}; set storage.metrics on in its configuration")
             }
             problem => problem,
         })?;
@@ -86,17 +87,17 @@ fn judge(
     })
 }
 
-/// Which of the records that were sent are surely the first ones.
+/// Finds how many of the sent records are certainly the oldest ones.
 #[derive(Debug, Default)]
 struct Order {
-    /// When so many were sent, for as long as the storage's numbers may be older.
+    /// Earlier counts of sent records and their times, for as long as the storage's numbers may be older.
     sent: VecDeque<(Instant, u64)>,
     proven: u64,
 }
 
 impl Order {
-    /// Where no chunk is busy, all that was sent before is what came in first: chunks that wait for their
-    /// first turn are newer. "Cannot tell" counts as busy.
+    /// Returns how many records are certainly finished. Where no chunk is busy, the records sent before are the ones
+    /// that came in first: chunks that wait for their first turn are newer. "Cannot tell" counts as busy.
     fn finished(&mut self, sent: u64, is_busy: Option<bool>, at: Instant) -> u64 {
         if self.sent.back().is_some_and(|(_, before)| sent < *before) {
             *self = Self::default();
@@ -114,7 +115,7 @@ impl Order {
     }
 }
 
-/// `None` where an input does not tell.
+/// Whether a chunk is busy; `None` where an input does not report it.
 fn is_busy(storage: &Value) -> Option<bool> {
     let inputs = storage.pointer("/input_chunks")?.as_object()?;
     let busy: Option<Vec<u64>> =
@@ -122,7 +123,8 @@ fn is_busy(storage: &Value) -> Option<bool> {
     Some(busy?.iter().any(|busy| *busy > 0))
 }
 
-/// One that does not tell has no limit, or shows no busy chunks either, and is not believed for that.
+/// Whether an input waits for space. An input that does not report it has no limit, or reports no busy chunks either,
+/// and then its counts prove nothing.
 fn is_over_limit(storage: &Value) -> bool {
     let inputs = storage.pointer("/input_chunks").and_then(Value::as_object);
     inputs.is_some_and(|inputs| {
@@ -130,8 +132,8 @@ fn is_over_limit(storage: &Value) -> bool {
     })
 }
 
-/// One output gets every record, no filter makes other sums, and nothing is left of an earlier process
-/// (the input `storage_backlog`).
+/// Whether every record is counted once: one output gets every record, no filter changes the sums, and nothing is left
+/// of an earlier process (the input `storage_backlog`).
 fn is_counted_once(metrics: &Value) -> bool {
     let plugins = |kind: &str| metrics.pointer(kind).and_then(Value::as_object);
     let changes = |field| match plugins("/filter") {
@@ -145,7 +147,7 @@ fn is_counted_once(metrics: &Value) -> bool {
         && !changes("add_records")
 }
 
-/// Over all plugins of a kind.
+/// Adds up a field over all plugins of a kind.
 fn sum(metrics: &Value, kind: &str, field: &str) -> Result<u64, String> {
     let plugins = metrics.pointer(kind).and_then(Value::as_object);
     let Some(plugins) = plugins.filter(|plugins| !plugins.is_empty()) else {
@@ -160,7 +162,7 @@ mod tests {
 
     use super::*;
 
-    /// Of a shipper whose chunks never run out.
+    /// A poll of a shipper that always has chunks.
     fn judged(
         order: &mut Order,
         at: Instant,
@@ -190,10 +192,10 @@ mod tests {
             judged(&mut order, at, busy, 100, sent, &json!({})).flows[0].finished
         };
         assert_eq!(finished(0, 0, 40), 0, "the storage's numbers may be older than the count");
-        assert_eq!(finished(6, 1, 70), 0, "a chunk may be one that waits to be sent again");
+        assert_eq!(finished(6, 1, 70), 0, "the busy chunk may wait to be sent again");
         assert_eq!(finished(12, 0, 90), 70);
         assert_eq!(finished(18, 0, 100), 90);
-        assert_eq!(finished(24, 0, 3), 0, "it has restarted");
+        assert_eq!(finished(24, 0, 3), 0, "Fluent Bit has restarted");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Any URL, polled until its answer meets the operator's condition: the first such answer is enough, for
-//! the operator knows what it proves.
+//! Polls any URL until its answer meets the operator's condition. The first such answer is enough, because the operator
+//! has chosen a condition that proves arrival.
 
 use serde_json::Value;
 
@@ -23,7 +23,7 @@ pub async fn wait(condition: &Condition, progress: &Progress) -> Result<FlushRes
     .await
 }
 
-/// Numbers may be written as text, and `false` and `true` are 0 and 1.
+/// Reads the number at a JSON pointer; it can be written as text, and `false` and `true` are 0 and 1.
 fn at_pointer(page: &Value, pointer: &str) -> Result<f64, String> {
     match page.pointer(pointer) {
         Some(Value::Number(number)) => number.as_f64(),
@@ -34,9 +34,10 @@ fn at_pointer(page: &Value, pointer: &str) -> Result<f64, String> {
     .ok_or_else(|| format!("the answer has no number at {pointer}"))
 }
 
-/// The values of all series of that name which have at least those labels.
+/// Returns the values of all series with that name and at least those labels.
 fn in_samples(page: &str, place: &str) -> Result<Vec<f64>, String> {
-    let wanted = prometheus::selector(place).ok_or_else(|| format!("{place} is no sample"))?;
+    let wanted =
+        prometheus::selector(place).ok_or_else(|| format!("{place} does not name a sample"))?;
     let fits = |sample: &prometheus::Sample| {
         let has = |(name, value): &(String, String)| sample.label(name) == Some(value.as_str());
         sample.name == wanted.name && wanted.labels.iter().all(has)
@@ -48,7 +49,8 @@ fn in_samples(page: &str, place: &str) -> Result<Vec<f64>, String> {
 
 fn judge(condition: &Condition, values: &[f64]) -> Look {
     let holds = |value: &&f64| condition.comparison.holds(**value, condition.number);
-    let detail = values.iter().find(|value| !holds(value)).map(|value| format!("it is {value}"));
+    let detail =
+        values.iter().find(|value| !holds(value)).map(|value| format!("the value is {value}"));
     Look {
         is_empty: detail.is_none(),
         reading: Reading { detail, ..Reading::default() },

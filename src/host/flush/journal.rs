@@ -1,8 +1,7 @@
-//! `journalctl --sync`: what was written to the journal is on the disk.
+//! Syncs the journal (`journalctl --sync`): everything that was written to it is on the disk.
 //!
-//! The journal lets root alone ask for it. skep runs as its own user, and asks through a socket that
-//! its package has for that: whoever connects starts `skep-journal-sync@.service`, and reads
-//! `synced`, or what went wrong.
+//! Only root can request this. skep runs as its own user and uses a socket of its package: each connection starts
+//! `skep-journal-sync@.service`, and returns `synced` or the problem.
 
 use std::fmt::Display;
 use std::io::{Error, ErrorKind};
@@ -15,9 +14,9 @@ use tokio::net::UnixStream;
 use crate::common::flush_result::FlushResult;
 use crate::common::process;
 
-/// Of `systemd/skep-journal-sync.socket`.
+/// The address in `systemd/skep-journal-sync.socket`.
 const SOCKET: &str = "/run/skep-journal-sync.sock";
-/// A word, or a line of `journalctl`.
+/// In bytes: a word, or a line of `journalctl`.
 const LONGEST_ANSWER: u64 = 1000;
 
 pub async fn sync() -> Result<FlushResult, String> {
@@ -37,7 +36,7 @@ async fn by_journalctl() -> Result<FlushResult, String> {
         .await;
     match status {
         Ok(status) if status.success() => Ok(FlushResult::Done),
-        // No journald on this host, or none that we may ask.
+        // No journald on this host, or none that skep may use.
         Ok(_) => Ok(FlushResult::NotHere),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(FlushResult::NotHere),
         Err(error) => Err(format!("journalctl --sync: {error}")),
@@ -56,7 +55,7 @@ async fn by_socket(socket: &Path) -> Result<FlushResult, String> {
     read.map_err(|error: Error| failed(&error))?;
     match answer.trim() {
         "synced" => Ok(FlushResult::Done),
-        // The service could not even start.
+        // The service could not start.
         "" => Err(failed(&"no answer")),
         complaint => Err(failed(&complaint)),
     }

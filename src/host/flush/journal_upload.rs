@@ -1,13 +1,12 @@
-//! systemd-journal-upload: has it sent all that was in the journal when the flush began?
+//! Waits until systemd-journal-upload has sent everything that was in the journal when the flush began.
 //!
-//! With `--save-state`, as its unit has it, it writes the cursor of the last entry that the receiver has
-//! acknowledged to its state file, as `LAST_CURSOR=` (systemd-journal-upload(8)). A cursor's `i=` numbers
-//! the entries of one journald, whose id is `s=`, and `t=` is the wall clock
-//! (<https://systemd.io/JOURNAL_EXPORT_FORMATS/>, `sd_journal_get_cursor(3)`); so their difference is
-//! what is unsent.
+//! With `--save-state`, which its unit sets, it writes the cursor of the last entry that the receiver has acknowledged
+//! to its state file, as `LAST_CURSOR=` (systemd-journal-upload(8)). A cursor's `i=` numbers the entries of one
+//! journald, whose id is `s=`, and `t=` is the wall clock (<https://systemd.io/JOURNAL_EXPORT_FORMATS/>,
+//! `sd_journal_get_cursor(3)`); so the difference of two numbers is the number of unsent entries.
 //!
-//! Both the journal and that file are for root alone: skep as its own user hears of them through
-//! `skep-journal-upload.socket`, once a second.
+//! Only root can read the journal and that file: skep as its own user reads them through `skep-journal-upload.socket`,
+//! once a second.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -21,28 +20,30 @@ use super::progress::{Progress, Reading};
 use crate::common::flush_result::FlushResult;
 use crate::common::process::{self, Lines};
 
-/// Of `systemd/skep-journal-upload.socket`.
+/// The address in `systemd/skep-journal-upload.socket`.
 const SOCKET: &str = "/run/skep-journal-upload.sock";
-/// What its service runs, too: the journal's last entry, then how far it was sent, again and again.
+/// The same script as in the socket's service: prints the cursor of the journal's last entry, then the state file once
+/// a second.
 const SCRIPT: &str = "journalctl --quiet --lines=1 --output=cat --show-cursor | tail -n 1; \
                       while cat /var/lib/systemd/journal-upload/state; do sleep 1; done";
 const LAST: &str = "-- cursor: ";
 const SENT: &str = "LAST_CURSOR=";
 
 pub async fn wait(progress: &Progress) -> Result<FlushResult, String> {
-    // What is on the way to the journal counts, too.
+    // Lines on their way to the journal count, too.
     let synced = journal::sync().await;
     proven(synced, sent(progress).await)
 }
 
-/// What is sent of a journal that could not be synced proves nothing about what was on the way to it.
+/// Returns an error where everything is sent, but the journal could not be synced: lines on their way to it may be
+/// missing.
 fn proven(
     synced: Result<FlushResult, String>,
     sent: Result<FlushResult, String>,
 ) -> Result<FlushResult, String> {
     match (synced, sent) {
         (Err(problem), Ok(FlushResult::Done)) => {
-            Err(format!("sent what the journal showed, but it could not be synced: {problem}"))
+            Err(format!("journal entries sent, but the journal could not be synced: {problem}"))
         }
         (_, sent) => sent,
     }
@@ -66,7 +67,7 @@ async fn by_socket(socket: &Path, progress: &Progress) -> Result<FlushResult, St
     match UnixStream::connect(socket).await {
         Ok(stream) => follow(stream, progress).await,
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            Err(format!("{}: {error}; it is part of skep's package", socket.display()))
+            Err(format!("{}: {error}; start this socket of skep's package", socket.display()))
         }
         Err(error) => Err(format!("{}: {error}", socket.display())),
     }
@@ -84,7 +85,7 @@ async fn follow(
         if let Some(cursor) = line.strip_prefix(LAST) {
             last = Some(Cursor::parse(cursor)?);
         } else if let Some(cursor) = line.strip_prefix(SENT) {
-            let Some(last) = &last else { return Err("the journal shows no entry".to_owned()) };
+            let Some(last) = &last else { return Err("the journal has no entry".to_owned()) };
             let unsent = Cursor::parse(cursor)?.behind(last);
             progress.say(Reading { unsent, ..Reading::default() });
             if unsent == Some(0) {
@@ -97,7 +98,7 @@ async fn follow(
     Err(complaint)
 }
 
-/// Where in the journal an entry is.
+/// The position of an entry in the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Cursor {
     /// The series in which `number` counts.
@@ -118,11 +119,12 @@ impl Cursor {
             (Some(series), Some(number), Some(at)) => {
                 Ok(Self { series: series.to_owned(), number, at })
             }
-            _ => Err(format!("\"{}\" is no cursor of the journal", text.trim())),
+            _ => Err(format!("\"{}\" is not a cursor of the journal", text.trim())),
         }
     }
 
-    /// How many entries it lacks to `last`; unknown across two journals, but for the clock.
+    /// Returns how many entries come after this one up to `last`. Between two journals it is unknown, unless the clock
+    /// shows that this one is not older.
     fn behind(&self, last: &Self) -> Option<u64> {
         if self.series == last.series {
             Some(last.number.saturating_sub(self.number))
@@ -140,7 +142,7 @@ mod tests {
     const AT_9: &str = "s=ab;i=9;b=1;m=5;t=64b;x=1";
     const AT_10: &str = "s=ab;i=10;b=1;m=6;t=64c;x=2";
 
-    /// What came of it, and how many it says are unsent.
+    /// Returns the outcome, and the reported number of unsent entries.
     async fn followed(text: String) -> (Result<FlushResult, String>, Option<u64>) {
         let state = StateHandle::default();
         let progress = Progress::begin(&state, "journal-upload");
@@ -172,7 +174,7 @@ mod tests {
             (String::new(), "no answer"),
             (format!("{LAST}{AT_9}\ncat: state: No such file or directory\n"), "No such file"),
             (format!("{SENT}{AT_9}\n"), "no entry"),
-            (format!("{LAST}{AT_9}\n{SENT}s=x;i=zz\n"), "\"s=x;i=zz\" is no cursor"),
+            (format!("{LAST}{AT_9}\n{SENT}s=x;i=zz\n"), "\"s=x;i=zz\" is not a cursor"),
             ("\u{1}\u{2}".repeat(9), "\u{1}\u{2}"),
         ] {
             let (outcome, _) = followed(text).await;
@@ -189,7 +191,7 @@ mod tests {
         assert_eq!(proven(Err("refused".into()), Err("gone".into())), Err("gone".into()));
     }
 
-    /// skep's own user gets from the socket what root gets from the script.
+    /// skep's own user reads from the socket the output that root gets from the script.
     #[test]
     fn the_service_runs_the_same_script() {
         let service = include_str!(concat!(

@@ -1,11 +1,11 @@
-//! Between the last task's end and leaving: what they wrote must be where it belongs.
+//! Flushes the node's log lines between the end of the last task and leaving the swarm.
 //!
-//! All flushers run at once; the executables of `flush.d` one after the other among themselves. Each has
-//! a time-out of its own, and an outcome in the log and in `skep status`. None can hold the departure up
-//! beyond the share of the deadline that flushing has.
+//! All flushers run at once; the executables of `flush.d` run one after the other. Each flusher has its own time-out,
+//! and an outcome in the log and in `skep status`. No flusher can delay the departure beyond flushing's share of the
+//! deadline.
 //!
-//! A shipper has its file, which says where skep reads what the shipper has sent, and what proves that
-//! all has arrived; `poll.rs` says what the proofs have in common.
+//! Each shipper has a file, which describes the source of the shipper's numbers and the proof that everything has
+//! arrived; `poll.rs` describes the common part of the proofs.
 
 mod cloudwatch_agent;
 mod command;
@@ -88,7 +88,7 @@ fn time_left(settings: &Settings, until: Instant) -> Duration {
     until.saturating_duration_since(Instant::now()).min(settings.timeout)
 }
 
-/// Waits until a shipper has sent what was written before the flush.
+/// Waits until a shipper has sent everything that was written before the flush.
 async fn has_sent(
     shipper: Shipper,
     settings: &Settings,
@@ -106,8 +106,8 @@ async fn has_sent(
     }
 }
 
-/// How long after the last task's end a shipper's numbers count all that the tasks have written:
-/// `flush.settle` for reading, at least what the shipper needs, and the age of its numbers.
+/// Returns the time after the last task's end from which on a shipper's numbers include all lines of the tasks:
+/// `flush.settle` for reading, at least as long as the shipper needs, plus the age of its numbers.
 fn settle_time(shipper: Shipper, configured: Duration) -> Duration {
     match shipper {
         Shipper::JournalUpload | Shipper::CloudwatchAgent => configured,

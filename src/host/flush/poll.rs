@@ -1,14 +1,13 @@
-//! Polls a shipper until what was written before the flush has arrived.
+//! Polls a shipper until everything that was written before the flush has arrived.
 //!
-//! The flush begins when the last task has ended. A shipper reads what the tasks have written a moment
-//! later, at most [`Polling::settle`]; its counters are published later still. Guarantees, from the
-//! first readable answer on:
+//! The flush begins when the last task has ended. A shipper reads the tasks' last lines a moment later and publishes
+//! its counters later still, both within [`Polling::settle`]. Guarantees, from the first readable answer on:
 //!
-//! - After `settle`, a poll that shows nothing unsent ends the flush: all has arrived.
-//! - After `settle`, the count of what has come in so far is the mark. Once every [`Flow`] has finished
-//!   its mark, what the tasks have written has arrived, whatever comes in meanwhile.
-//! - A counter that falls, a flow that disappears, an answer that cannot be read, or a shipper that takes
-//!   nothing in because it is full, is "cannot tell": `settle` starts again.
+//! - After `settle`, a poll that shows nothing unsent ends the flush: everything has arrived.
+//! - After `settle`, the amount that has come in so far is the mark. Once every [`Flow`] has finished its mark, all
+//!   lines of the tasks have arrived, however much comes in meanwhile.
+//! - A counter that falls, a flow that disappears, an unreadable answer, or a shipper that accepts nothing because it
+//!   is full, is "cannot tell": `settle` starts again.
 //!
 //! Assumes that `settle` is long enough, and that a flow finishes events in the order in which they came in.
 
@@ -19,43 +18,43 @@ use tokio::time::Instant;
 use super::progress::{Progress, Reading};
 use crate::common::flush_result::FlushResult;
 
-/// Between two polls: a departure waits seconds for its shippers, and a poll costs them next to nothing.
+/// Time between two polls: a departure waits seconds for its shippers, and a poll costs them almost nothing.
 pub const INTERVAL: Duration = Duration::from_millis(250);
-/// A shipper that cannot be read for so long is not there, or is something else: waiting for it would only
-/// use up the time for leaving. Long enough for one that is being restarted.
+/// A shipper without a readable answer for this time is absent, or is something else: waiting longer would only use up
+/// the time for leaving. Long enough for a shipper that restarts.
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// Events that a shipper finishes in the order in which they came in, counted since the shipper started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flow {
-    /// What the counters are of, such as a sink or a log file: the same at every poll.
+    /// The thing that is counted, such as a sink or a log file: the same name at every poll.
     pub name: String,
-    /// How much has come in.
+    /// The amount that has come in.
     pub received: u64,
-    /// How much of that has arrived or was given up.
+    /// The part of it that has arrived or was discarded.
     pub finished: u64,
 }
 
-/// What one poll of a shipper shows.
+/// The result of one poll of a shipper.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Look {
-    /// Nothing that the shipper knows of is left to send.
+    /// Whether the shipper reports nothing left to send.
     pub is_empty: bool,
-    /// The shipper cannot take in more: its counters do not tell what it has not read yet.
+    /// Whether the shipper cannot accept more: its counters do not show how much it has not read yet.
     pub is_full: bool,
-    /// None where the shipper's counters do not tell in which order it sends.
+    /// Empty where the shipper's counters do not show the order in which it sends.
     pub flows: Vec<Flow>,
     /// Counters that never fall while the shipper runs, always the same ones in the same order.
     pub counters: Vec<u64>,
     pub reading: Reading,
 }
 
-/// What is known from the polls so far.
+/// The state after the polls so far.
 #[derive(Debug)]
 pub struct Polling {
-    /// How long the shipper may take to read, and to count, what was written.
+    /// Longest time that the shipper needs to read and count the written lines.
     settle: Duration,
-    /// Since when the answers have been readable, without a restart of the shipper.
+    /// Start of the present series of readable answers without a restart of the shipper.
     since: Option<Instant>,
     last: Vec<u64>,
     mark: Vec<Flow>,
@@ -66,7 +65,7 @@ impl Polling {
         Self { settle, since: None, last: Vec::new(), mark: Vec::new() }
     }
 
-    /// Whether what was written before the flush has arrived, by a poll that began at `at`.
+    /// Whether everything that was written before the flush has arrived, by a poll that began at `at`.
     pub fn has_arrived(&mut self, look: &Look, at: Instant) -> bool {
         if self.has_restarted(look) {
             self.forget();
@@ -92,7 +91,7 @@ impl Polling {
             })
     }
 
-    /// Nothing that was seen so far counts any more.
+    /// Forgets all earlier polls.
     pub fn forget(&mut self) {
         *self = Self::new(self.settle);
     }
@@ -109,7 +108,7 @@ fn finished(look: &Look, name: &str) -> Option<u64> {
     look.flows.iter().find(|flow| flow.name == name).map(|flow| flow.finished)
 }
 
-/// Adds up by how much a counter rises, also across restarts of the process that keeps it.
+/// Adds up the rises of a counter, also across restarts of the process that keeps it.
 #[derive(Debug, Default)]
 pub struct Rise {
     last: Option<u64>,
@@ -117,7 +116,7 @@ pub struct Rise {
 }
 
 impl Rise {
-    /// Takes the counter's present value; returns by how much it has risen since the first one.
+    /// Takes the counter's present value; returns its rise since the first one.
     pub fn to(&mut self, now: u64) -> u64 {
         let last = self.last.replace(now).unwrap_or(now);
         self.sum += now.checked_sub(last).unwrap_or(now);
@@ -125,10 +124,10 @@ impl Rise {
     }
 }
 
-/// Polls until what was written before the flush has arrived.
+/// Polls until everything that was written before the flush has arrived.
 ///
 /// # Errors
-/// The last problem, once there was no other answer for [`SILENCE`].
+/// The last problem, once there was no readable answer for [`SILENCE`].
 pub async fn until_arrived(
     progress: &Progress,
     settle: Duration,
@@ -149,7 +148,8 @@ pub async fn until_arrived(
                     let full = "its buffer is full: it may not have read everything yet";
                     look.reading.detail.get_or_insert_with(|| full.to_owned());
                 } else if look.is_empty && !has_arrived {
-                    let settles = format!("nothing is unsent; it has {settle:?} to read the rest");
+                    let settles =
+                        format!("nothing is unsent; it gets {settle:?} to read the last lines");
                     look.reading.detail.get_or_insert(settles);
                 }
                 progress.say(look.reading);
@@ -167,10 +167,10 @@ pub async fn until_arrived(
     }
 }
 
-/// What was proven where newer events are still under way.
+/// Describes the proof where newer events are still under way.
 fn by_count(settle: Duration, newer: Option<u64>) -> String {
     let newer = newer.map_or_else(|| "newer events".to_owned(), |newer| format!("{newer} newer"));
-    format!("all that it had received after {settle:?} has arrived; {newer} under way")
+    format!("all events that it had received after {settle:?} have arrived; {newer} under way")
 }
 
 #[cfg(test)]
@@ -194,12 +194,12 @@ mod tests {
         Ok(Look { is_full: true, ..look(received, finished).unwrap() })
     }
 
-    /// A shipper that tells what is left, and nothing else.
+    /// A poll of a shipper that reports only the unsent events.
     fn gauge(unsent: u64) -> Result<Look, String> {
         Ok(Look { is_empty: unsent == 0, ..Look::default() })
     }
 
-    /// Plays polls, the last one for ever; returns what came of it, and after how many.
+    /// Plays polls, repeating the last one for ever; returns the outcome and the number of polls.
     async fn played(
         settle: u64,
         looks: &[Result<Look, String>],
@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(played(750, &busy).await, (Ok(FlushResult::Done), 4));
     }
 
-    /// 10 had come in after the settling time, and at no poll was there nothing to send.
+    /// 10 events had come in after the settling time, and at every poll some were unsent.
     #[tokio::test(start_paused = true)]
     async fn a_busy_shipper_is_done_once_it_has_acknowledged_the_mark() {
         let busy = [look(7, 1), look(8, 2), look(9, 3), look(10, 4), look(50, 9), look(90, 10)];
@@ -249,7 +249,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_counter_that_falls_starts_the_settling_time_again() {
-        // It has restarted before its last events were sent, and has not read them again yet.
+        // The shipper restarted before it sent its last events, and has not read them again yet.
         let restarts = [look(9, 5), look(9, 6), look(9, 7), look(0, 0), look(0, 0)];
         assert_eq!(played(750, &restarts).await, (Ok(FlushResult::Done), 7));
         let after_the_mark = [look(9, 5), look(2, 1), look(9, 2), look(30, 9)];
@@ -272,7 +272,7 @@ mod tests {
         assert_eq!(played(500, &backlog).await, (Ok(FlushResult::Done), 5));
         let always = [full(10, 1), full(20, 11), full(30, 21), full(40, 31)];
         assert_eq!(played(500, &always).await.0, Ok(FlushResult::TimedOut));
-        // What had come in until then is known.
+        // The mark was taken before the shipper was full.
         let later = [look(5, 1), look(6, 2), full(40, 6)];
         assert_eq!(played(250, &later).await, (Ok(FlushResult::Done), 3));
     }

@@ -1,5 +1,4 @@
-//! One flusher's row in the node's state: written while it runs, so that what is known of the lines
-//! outlives a time-out.
+//! Keeps one flusher's row in the node's state up to date while it runs, so that its counts survive a time-out.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -11,14 +10,14 @@ use crate::common::flush_result::{FlushResult, Outcome};
 use crate::common::state::StateHandle;
 use crate::telemetry::metrics::metrics;
 
-/// What a flusher knows at a moment.
+/// A flusher's numbers at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
     pub sent: Option<u64>,
     pub unsent: Option<u64>,
-    /// What was given up since the flush began.
+    /// Events discarded since the flush began.
     pub lost: u64,
-    /// What it waits for, in words.
+    /// Text about the wait, such as `3 chunks`.
     pub detail: Option<String>,
 }
 
@@ -31,7 +30,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Adds a row.
+    /// Adds a row to the node's state.
     pub fn begin(state: &StateHandle, name: &str) -> Self {
         let mut row = 0;
         state.update(|state| {
@@ -48,21 +47,21 @@ impl Progress {
         });
     }
 
-    /// Says what goes wrong; what was counted before stays.
+    /// Shows a problem in the row; the counts stay.
     pub fn complain(&self, problem: &str) {
         self.change(|row| row.detail = Some(problem.to_owned()));
     }
 
-    /// What belongs to a success: how it was proven, or what was left out of it. The first one counts.
+    /// Adds a remark to a success: its proof, or its gaps. The first remark counts.
     pub fn note(&self, note: String) {
         let _ = self.note.set(note);
     }
 
-    /// A shipper that has given lines up has nothing left to send, and has failed all the same.
+    /// Returns an error if the shipper has discarded something: it has nothing left to send, but the flush has failed.
     pub fn nothing_lost(&self, result: FlushResult) -> Result<FlushResult, String> {
         match self.lost.load(Ordering::Relaxed) {
             0 => Ok(result),
-            lost => Err(format!("the shipper has given up {lost} since the flush began")),
+            lost => Err(format!("the shipper has discarded {lost} since the flush began")),
         }
     }
 
@@ -84,7 +83,7 @@ impl Progress {
     }
 }
 
-/// Runs a flusher for no longer than `time`, and says what came of it.
+/// Runs a flusher for at most `time`, and records and logs its outcome.
 pub async fn report<F, Fut>(state: &StateHandle, name: &str, time: Duration, flush: F)
 where
     F: FnOnce(Progress) -> Fut,

@@ -1,4 +1,4 @@
-//! The shippers, each against a stub that answers as its documentation says.
+//! Tests of the shippers, each against a stub that answers as the shipper's documentation describes.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::*;
 use crate::common::flush_result::Outcome;
 use crate::common::state::StateHandle;
 
-/// What a path answers, one answer after the other; the last for ever.
+/// The answers of each path, in order; the last one repeats for ever.
 type Answers = Vec<(&'static str, Vec<String>)>;
 
 struct Stub {
@@ -31,7 +31,7 @@ impl Stub {
         Self::at(url)
     }
 
-    /// Whatever is there.
+    /// The settings for any address, whether a stub listens there or not.
     fn at(url: Url) -> Self {
         let mut settings = crate::config::Settings::default().flush;
         settings.settle = Duration::from_millis(600);
@@ -74,8 +74,8 @@ async fn answer(
     }
 }
 
-/// Without the time that a shipper needs to read a file and to write its numbers, an answer from before the
-/// last task's end would be believed.
+/// With less time than a shipper needs to read a file and to write its numbers, skep would accept an answer from before
+/// the last task's end.
 #[test]
 fn no_shorter_settling_time_is_believed_than_a_shipper_needs() {
     let second = Duration::from_secs(1);
@@ -86,7 +86,7 @@ fn no_shorter_settling_time_is_believed_than_a_shipper_needs() {
     assert_eq!(settle_time(Shipper::CloudwatchAgent, second), second);
 }
 
-/// As in <https://www.elastic.co/guide/en/beats/filebeat/7.3/http-endpoint.html>, with what matters.
+/// As in <https://www.elastic.co/guide/en/beats/filebeat/7.3/http-endpoint.html>, with the fields that matter.
 fn filebeat_stats(published: u64, active: u64, unwritten: u64, dropped: u64) -> String {
     let acked = published - active;
     format!(
@@ -117,10 +117,10 @@ async fn filebeat_is_done_when_its_queue_and_its_registry_are() {
     let dropping = [filebeat_stats(9, 2, 0, 4), filebeat_stats(9, 0, 0, 6)];
     let outcome = stub(&dropping).await.asked(Shipper::Filebeat, 20).await;
     assert_eq!(outcome.result, FlushResult::Failed);
-    assert!(outcome.detail.unwrap().contains("given up 2 since"));
+    assert!(outcome.detail.unwrap().contains("discarded 2 since"));
 }
 
-/// Counters that rise at every poll, with something under way at each.
+/// Counters that rise at every poll, with some events under way at each.
 fn rising(page: impl Fn(u64) -> String) -> Vec<String> {
     (0..1000).map(|n| page(100 + 3 * n)).collect()
 }
@@ -144,7 +144,7 @@ async fn a_busy_shipper_is_done_although_its_counters_never_stand_still() {
     assert!(backlog.detail.unwrap().contains("buffer is full"));
 }
 
-/// More and more is under way, and nothing arrives.
+/// More and more events are under way, and none arrives.
 #[tokio::test]
 async fn a_busy_shipper_that_delivers_nothing_is_not_done() {
     let filebeat = rising(|n| filebeat_stats(n, n - 100, n - 100, 0));
@@ -198,16 +198,16 @@ async fn fluent_bit_is_done_when_no_chunk_is_left() {
     assert_eq!(stuck.detail.as_deref(), Some("3 chunks"));
 
     assert_eq!((dropped.result, failed.result), (FlushResult::Failed, FlushResult::Failed));
-    assert!(dropped.detail.unwrap().contains("given up 7 since"));
-    assert!(failed.detail.unwrap().contains("it needs storage.metrics on"));
+    assert!(dropped.detail.unwrap().contains("discarded 7 since"));
+    assert!(failed.detail.unwrap().contains("set storage.metrics on"));
 }
 
-/// A page whose counters have other names must not read as one with nothing unsent.
+/// A page whose counters have other names must not count as one with nothing unsent.
 #[tokio::test]
 async fn a_page_without_a_counter_is_no_page_with_nothing_unsent() {
     let stats = filebeat_stats(9, 0, 0, 0);
     let (storage, metrics) = fluent_bit(0, 12, 12, 0);
-    // With the quote before it, so that no longer name is meant.
+    // Includes the quote in front, so that no longer name is meant.
     let renamed = |page: &str, field: &str| page.replace(field, &field.replacen('"', "\"x_", 1));
     let mut cases = Vec::new();
     for field in ["\"active\":0,\"dropped\"", "\"published\"", "\"acked\":9,\"active\""] {
@@ -238,7 +238,7 @@ async fn a_page_without_a_counter_is_no_page_with_nothing_unsent() {
     }
 }
 
-/// As its `prometheus_exporter` writes them, with the exporter's own series.
+/// As Vector's `prometheus_exporter` writes them, with the exporter's own series.
 fn vector(buffered: u64, received: u64, sent: u64, discarded: u64) -> String {
     let sink = r#"component_id="out",component_kind="sink",component_type="loki",host="h""#;
     let own =
@@ -267,7 +267,7 @@ async fn vector_is_done_when_its_sinks_are() {
     assert_eq!((stuck.result, stuck.unsent), (FlushResult::TimedOut, Some(6)));
     let dropping = [vector(4, 10, 8, 0), vector(0, 14, 11, 3)];
     let outcome = stub(&dropping).await.asked(Shipper::Vector, 20).await;
-    assert!(outcome.detail.unwrap().contains("given up 3 since"));
+    assert!(outcome.detail.unwrap().contains("discarded 3 since"));
 }
 
 #[tokio::test]
@@ -282,12 +282,13 @@ async fn any_url_is_polled_until_its_condition_holds() {
     .await;
     let outcome = stub.meets("json", "/q/size == 0").await;
     assert_eq!((outcome.result, outcome.detail), (FlushResult::Done, None));
-    assert!(outcome.seconds >= 0.2, "the first answer was none");
+    assert!(outcome.seconds >= 0.2, "the first answer did not meet the condition");
     assert_eq!(stub.meets("text", "q{n=\"a\"} < 1").await.result, FlushResult::Done);
     assert_eq!(stub.meets("text", "q <= 0").await.result, FlushResult::Done);
 }
 
-/// Not there, or rubbish: given up soon, with a reason; one that hangs, at the time-out at the latest.
+/// skep soon stops polling a shipper that is absent or answers rubbish, with a reason; one that hangs, at the time-out
+/// at the latest.
 #[tokio::test]
 async fn what_cannot_be_read_is_given_up_with_a_reason() {
     let rubbish = || {
@@ -301,10 +302,10 @@ async fn what_cannot_be_read_is_given_up_with_a_reason() {
     let held = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = format!("http://{}", held.local_addr().unwrap()).parse().unwrap();
     let cases = [
-        (rubbish().await, Shipper::Filebeat, "answers no JSON"),
+        (rubbish().await, Shipper::Filebeat, "did not return JSON"),
         (rubbish().await, Shipper::FluentBit, "no number at /storage_layer/chunks/total_chunks"),
         (rubbish().await, Shipper::Vector, "no metrics of a sink"),
-        (Stub::of(Vec::new()).await, Shipper::Vector, "answers 404"),
+        (Stub::of(Vec::new()).await, Shipper::Vector, "returned 404"),
         (Stub::at(silent), Shipper::Filebeat, "timed out"),
         (Stub::at("http://127.0.0.1:1".parse().unwrap()), Shipper::Filebeat, "refused"),
     ];
@@ -313,7 +314,7 @@ async fn what_cannot_be_read_is_given_up_with_a_reason() {
         cases.iter().map(async |(stub, shipper, reason)| (stub.asked(*shipper, 30).await, *reason));
     let asked = join_all(asked.map(|asked| asked.boxed_local()));
     let (mut outcomes, polled) = tokio::join!(asked, conditions.meets("stats", "/a == 0"));
-    outcomes.push((polled, "answers no JSON"));
+    outcomes.push((polled, "did not return JSON"));
     for (outcome, reason) in outcomes {
         assert_eq!(outcome.result, FlushResult::Failed);
         assert!(outcome.seconds < 20.0, "{outcome:?}");

@@ -1,24 +1,24 @@
-//! Vector, by its own metrics: an `internal_metrics` source with a `prometheus_exporter` sink.
+//! Waits for Vector, by its own metrics: an `internal_metrics` source with a `prometheus_exporter` sink.
 //!
-//! | metric, of every sink | what it counts |
+//! | metric of every sink | meaning |
 //! |---|---|
 //! | `vector_buffer_size_events`; `vector_buffer_events` in older versions, both in some | events in the sink's buffer |
-//! | `vector_buffer_max_size_events`; `vector_buffer_max_event_size` in older versions | how many fit into it: a full one stops the sources |
-//! | `vector_component_received_events_total` | events that it has taken from there |
+//! | `vector_buffer_max_size_events`; `vector_buffer_max_event_size` in older versions | the buffer's capacity in events: a full one stops the sources |
+//! | `vector_component_received_events_total` | events that the sink has taken from its buffer |
 //! | `vector_component_sent_events_total` | events that were delivered |
-//! | `vector_component_discarded_events_total` | events that were given up |
+//! | `vector_component_discarded_events_total` | events that were discarded |
 //!
-//! <https://vector.dev/docs/reference/configuration/sources/internal_metrics/>. A buffer is counted every
-//! 2 s (`lib/vector-buffers/src/buffer_usage_data.rs`), and the metrics are gathered once a second
-//! (`scrape_interval_secs`). The exporter itself is left out: it moves all the time.
+//! <https://vector.dev/docs/reference/configuration/sources/internal_metrics/>. Vector counts a buffer every 2 s
+//! (`lib/vector-buffers/src/buffer_usage_data.rs`), and collects the metrics once a second (`scrape_interval_secs`).
+//! skep ignores the exporter itself, because its numbers always change.
 //!
-//! Vector shows a metric only once it has counted something. A sink that shows what it has received must show
-//! what is in its buffer, and the other way round: where one is missing, its name has changed once more, and
-//! skep cannot tell. Nothing sent and nothing discarded are shown by no metric at all.
+//! Vector publishes a metric only once it has counted something. A sink with a number of received events must also have
+//! a number of buffered events, and vice versa: where one is missing, Vector has renamed it again, and skep cannot
+//! tell. A sink that has sent or discarded nothing has no metric for it.
 //!
-//! Assumes that a sink delivers in the order in which it receives. A request that is sent again while
-//! others go on (`request.concurrency` above 1) breaks this order; then newer events are counted for older
-//! ones, and the note of the outcome says how many were still under way.
+//! Assumes that a sink delivers in the order in which it receives. A repeated request while others continue
+//! (`request.concurrency` above 1) breaks this order; then newer events count for older ones, and the note of the
+//! outcome contains the number of events that were still under way.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,12 +31,12 @@ use super::progress::{Progress, Reading};
 use crate::common::flush_result::FlushResult;
 use crate::common::prometheus::{self, Sample};
 
-/// How old the numbers can be: both intervals above, and one more for the scrape itself.
+/// Greatest age of the numbers: both intervals above, and 1 s for the scrape itself.
 pub const OLDEST_READING: Duration = Duration::from_secs(4);
-/// From this share of a buffer's size on, the sources may have waited for room.
+/// From this share of a buffer's capacity on, the sources may have waited for space.
 const FULL: f64 = 0.9;
 
-/// `settle` counts from the last task's end and includes [`OLDEST_READING`].
+/// Waits until Vector has sent everything. `settle` counts from the last task's end and includes [`OLDEST_READING`].
 pub async fn wait(url: &Url, settle: Duration, progress: &Progress) -> Result<FlushResult, String> {
     let client = Client::new()?;
     let mut lost = Rise::default();
@@ -48,7 +48,7 @@ pub async fn wait(url: &Url, settle: Duration, progress: &Progress) -> Result<Fl
     progress.nothing_lost(outcome)
 }
 
-/// What one sink shows; `None` for a metric that is not there.
+/// The metrics of one sink; `None` for a missing metric.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Sink {
     buffered: Renamed,
@@ -58,7 +58,7 @@ struct Sink {
     discarded: Option<u64>,
 }
 
-/// A metric that has two names: some versions of Vector show both.
+/// A metric with two names: some versions of Vector publish both.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Renamed {
     before: Option<u64>,
@@ -71,7 +71,7 @@ impl Renamed {
     }
 }
 
-/// By the component's id.
+/// Returns the sinks by their components' ids.
 fn sinks(page: &str) -> Result<BTreeMap<String, Sink>, String> {
     let mut sinks: BTreeMap<String, Sink> = BTreeMap::new();
     let (of_a_sink, others): (Vec<_>, Vec<_>) =
@@ -81,7 +81,7 @@ fn sinks(page: &str) -> Result<BTreeMap<String, Sink>, String> {
             add(count, sample)?;
         }
     }
-    // The buffer's gauges say what kind of component they belong to since 0.31.
+    // The buffer's gauges have the label `component_kind` since 0.31.
     for sample in others.iter().filter(|sample| sample.label("component_kind").is_none()) {
         if let Some(count) = sinks.get_mut(&id(sample)).and_then(|sink| sink.count(&sample.name)) {
             add(count, sample)?;
@@ -92,7 +92,7 @@ fn sinks(page: &str) -> Result<BTreeMap<String, Sink>, String> {
 }
 
 impl Sink {
-    /// Where a metric is counted; a buffer has one series for each of its stages.
+    /// Returns the field for a metric; a buffer has one series for each of its stages.
     fn count(&mut self, metric: &str) -> Option<&mut Option<u64>> {
         Some(match metric.strip_prefix("vector_")? {
             "buffer_events" => &mut self.buffered.before,
@@ -114,7 +114,7 @@ fn look(sinks: &BTreeMap<String, Sink>, lost: &mut Rise) -> Result<Look, String>
         let missing = |metric: &str| format!("the sink {name} shows no vector_{metric}");
         let (buffered, taken) = match (sink.buffered.count(), sink.received) {
             (Some(buffered), Some(taken)) => (buffered, taken),
-            // Nothing has come in yet: only its size is known.
+            // Nothing has come in yet: only the buffer's capacity is known.
             (None, None) if sink.sent.is_none() && sink.discarded.is_none() => continue,
             (None, _) => return Err(missing("buffer_size_events")),
             (_, None) => return Err(missing("component_received_events_total")),
@@ -129,7 +129,7 @@ fn look(sinks: &BTreeMap<String, Sink>, lost: &mut Rise) -> Result<Look, String>
         look.flows.push(Flow { name: name.clone(), received, finished });
     }
     if look.flows.is_empty() {
-        return Err("no sink shows what it has received".to_owned());
+        return Err("no sink has a number of received events".to_owned());
     }
     look.is_empty = all_unsent == 0;
     look.reading = Reading {
@@ -145,7 +145,7 @@ fn id(sample: &Sample) -> String {
     sample.label("component_id").unwrap_or_default().to_owned()
 }
 
-/// Everything but the exporter that skep asks.
+/// Whether the sample is of anything but the exporter that skep reads.
 fn is_shipping(sample: &Sample) -> bool {
     !matches!(sample.label("component_type"), Some("prometheus_exporter" | "prometheus"))
 }
@@ -154,7 +154,7 @@ fn is_of_a_sink(sample: &Sample) -> bool {
     sample.label("component_kind") == Some("sink")
 }
 
-/// Vector's gauge has been below 0 at times: such a number is none.
+/// Adds a sample to a count. Vector's gauge has been below 0 at times: such a number is refused.
 fn add(count: &mut Option<u64>, sample: &Sample) -> Result<(), String> {
     if !sample.value.is_finite() || sample.value < 0.0 {
         return Err(format!("{} is {}", sample.name, sample.value));
@@ -224,6 +224,6 @@ mod tests {
         let busy = page(&[("buffer_size_events", 2), ("component_received_events_total", 3)]);
         let look = looked(&format!("{busy}{other}\n")).unwrap();
         assert_eq!((look.reading.unsent, look.flows.len()), (Some(5), 1));
-        assert!(looked(other).unwrap_err().contains("no sink shows"));
+        assert!(looked(other).unwrap_err().contains("no sink has"));
     }
 }

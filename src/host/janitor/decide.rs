@@ -1,4 +1,4 @@
-//! What may go. Pure.
+//! Decides which containers, images and volumes the janitor removes. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,40 +9,40 @@ use crate::clients::docker::{LocalContainer, LocalImage};
 use crate::common::disk::Disk;
 use crate::config::Janitor;
 
-/// When each image was last seen in use, or for the first time; by id. Docker itself does not know.
+/// The time when each image was last observed in use, or first observed, by id. Docker does not record it.
 pub type Record = BTreeMap<String, OffsetDateTime>;
 
-/// What is on Docker's disk.
+/// One observation of Docker's disk.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub at: OffsetDateTime,
     pub images: Vec<LocalImage>,
     pub containers: Vec<LocalContainer>,
-    /// Anonymous ones that no container has.
+    /// Anonymous volumes that no container has.
     pub volumes: Vec<String>,
 }
 
-/// What goes, in this order: images are free only once their containers are gone.
+/// The objects to remove, in this order: an image is free only after its containers are removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// With the time since they have stopped.
+    /// With the time since they stopped.
     pub containers: Vec<(LocalContainer, Duration)>,
-    /// With the time since they were in use; longest first.
+    /// With the time since they were last in use; longest first.
     pub images: Vec<(LocalImage, Duration)>,
     pub volumes: Vec<String>,
 }
 
-/// Which disks are short, where there are two: removing from the other one makes no room.
+/// The disks that are short. Where Docker uses two, removing from the other one frees no space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Short {
-    /// That of images and of what containers have written.
+    /// The disk of images and of the files that containers have written.
     pub images: bool,
-    /// That of volumes, and of containers' logs.
+    /// The disk of volumes and of containers' logs.
     pub volumes: bool,
 }
 
 impl Plan {
-    /// What of it makes room where it is short. Containers are on both.
+    /// Keeps the part of the plan that frees space on a short disk. Containers are on both disks.
     #[must_use]
     pub fn where_short(mut self, short: Short) -> Self {
         if !short.images {
@@ -54,7 +54,7 @@ impl Plan {
         self
     }
 
-    /// How many things.
+    /// Returns the number of objects.
     #[must_use]
     pub fn len(&self) -> usize {
         self.containers.len() + self.images.len() + self.volumes.len()
@@ -66,27 +66,27 @@ impl Plan {
     }
 }
 
-/// Is there less left than the operator wants?
+/// Whether less is free than the operator wants.
 #[must_use]
 pub fn is_short(disk: Disk, limits: &Janitor) -> bool {
     disk.bytes.share() < limits.free_space || disk.inodes.share() < limits.free_inodes
 }
 
-/// The record after another look. An image that is new to it counts as in use now, also after the
-/// record was lost.
+/// Returns the record after another observation. An image without an entry and without containers counts as in use now,
+/// also after the record was lost.
 #[must_use]
 pub fn remember(record: &Record, seen: &Seen) -> Record {
     let used_at = |image: &LocalImage| {
         let own = seen.containers.iter().filter(|container| container.image == image.id);
         let by_containers = own.map(|container| container.stopped_at.unwrap_or(seen.at)).max();
         let before = record.get(&image.id).copied();
-        // A clock that was ahead has written what is still to come.
+        // A clock that was ahead has recorded times that are still in the future.
         before.max(by_containers).unwrap_or(seen.at).min(seen.at)
     };
     seen.images.iter().map(|image| (image.id.clone(), used_at(image))).collect()
 }
 
-/// What is beyond the limits, whether the disk is short or not.
+/// Returns everything beyond the limits, whether the disk is short or not.
 #[must_use]
 pub fn decide(seen: &Seen, record: &Record, limits: &Janitor) -> Plan {
     let age = |since: OffsetDateTime| Duration::try_from(seen.at - since).unwrap_or_default();
@@ -99,7 +99,7 @@ pub fn decide(seen: &Seen, record: &Record, limits: &Janitor) -> Plan {
             None => drop(stay.insert(container.image.as_str())),
         }
     }
-    // What others were made from is not free before they are gone.
+    // An image cannot be removed before the images that were made from it.
     stay.extend(seen.images.iter().filter_map(|image| image.parent.as_deref()));
     for image in &seen.images {
         let unused_for = age(record.get(&image.id).copied().unwrap_or(seen.at));

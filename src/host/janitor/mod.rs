@@ -1,10 +1,10 @@
-//! Makes room on Docker's disk when it gets short: containers that stopped long ago, images that
-//! nothing has used for long, and, where the operator wants it, anonymous volumes of nobody.
+//! Frees space on Docker's disk when it is short: removes containers that stopped long ago, images unused for long and,
+//! where the operator configures it, anonymous volumes without a container.
 //!
-//! Guarantees: off unless the settings want it; nothing goes while there is room, nor while the node
-//! is on its way in or out; nothing that runs, nothing labelled [`KEEP_LABEL`](crate::clients::docker::KEEP_LABEL),
-//! no volume with a name of somebody's choice. Docker has the last word on each: it is never forced.
-//! Whatever goes is logged. Assumes that what is removed can be pulled again.
+//! Guarantees: off unless the settings enable it. Removes nothing while there is enough free space, nor while the node
+//! joins or leaves. Never removes a running container, anything labelled
+//! [`KEEP_LABEL`](crate::clients::docker::KEEP_LABEL), or a named volume. Never forces a removal: Docker can refuse it.
+//! Logs every removal. Assumes that removed images can be pulled again.
 
 mod decide;
 mod record;
@@ -23,7 +23,7 @@ use crate::config::Janitor;
 use crate::node::Node;
 use decide::{Plan, Record, Seen, Short};
 
-/// Looks again and again; never returns.
+/// Observes and frees Docker's disk at the configured interval; never returns.
 pub async fn keep_tidy(node: &Node) -> Infallible {
     let limits = &node.settings.janitor;
     let state_dir = &node.settings.state_dir;
@@ -34,7 +34,10 @@ pub async fn keep_tidy(node: &Node) -> Infallible {
             match look(node, &mut record).await {
                 Ok(helpless) => {
                     if let Some(room) = helpless.filter(|_| !was_helpless) {
-                        tracing::warn!("nothing may be removed from Docker's disk: {}", tell(room));
+                        tracing::warn!(
+                            "Docker's disk is short and the janitor has nothing to remove: {}",
+                            tell(room)
+                        );
                     }
                     was_helpless = helpless.is_some();
                 }
@@ -48,13 +51,13 @@ pub async fn keep_tidy(node: &Node) -> Infallible {
     }
 }
 
-/// A node on its way in needs its images, and one on its way out its time.
+/// Whether the node is serving: a joining node needs its images, and a departing node needs its time.
 fn may_tidy(node: &Node) -> bool {
     node.state.now().is_serving()
 }
 
-/// One look, and what follows from it. What is left where that is too little, and nothing to be done
-/// about it.
+/// Observes Docker's disk once, and frees space where it is short. Returns the free space if it is too little and there
+/// is nothing to remove.
 async fn look(node: &Node, record: &mut Record) -> Result<Option<Disk>, SwarmError> {
     let limits = &node.settings.janitor;
     let (images, containers, volumes, engine) = tokio::try_join!(
@@ -76,20 +79,24 @@ async fn look(node: &Node, record: &mut Record) -> Result<Option<Disk>, SwarmErr
     if plan.is_empty() {
         return Ok(Some(before));
     }
-    tracing::info!("making room on Docker's disk ({}): {}", place.display(), tell(before));
+    tracing::info!("freeing space on Docker's disk ({}): {}", place.display(), tell(before));
     let removed = carry_out(node, &plan, limits).await;
     if let Some(after) = disk(place) {
-        tracing::info!("made room, with {removed} of {} removed: {}", plan.len(), tell(after));
+        tracing::info!(
+            "freed space on Docker's disk, {removed} of {} removals done: {}",
+            plan.len(),
+            tell(after)
+        );
     }
     Ok(None)
 }
 
-/// `None` where it cannot be told: nothing is removed then.
+/// Returns the free space at `place`; `None` is "cannot tell", and nothing is removed.
 fn disk(place: &Path) -> Option<Disk> {
     Disk::of(place).inspect_err(|error| tracing::warn!("{}: {error}", place.display())).ok()
 }
 
-/// How much of it is done; what Docker refuses stays.
+/// Carries out the plan and returns the number of removals; skips each object that Docker refuses to remove.
 async fn carry_out(node: &Node, plan: &Plan, limits: &Janitor) -> usize {
     let mut removed = 0;
     let mut note = |done: Result<(), SwarmError>, what: String| match done {
@@ -97,7 +104,7 @@ async fn carry_out(node: &Node, plan: &Plan, limits: &Janitor) -> usize {
             removed += 1;
             tracing::info!("removed {what}");
         }
-        Err(error) => tracing::info!("{what} stays: {error}"),
+        Err(error) => tracing::info!("could not remove {what}: {error}"),
     };
     for (container, stopped_for) in &plan.containers {
         if !may_tidy(node) {
@@ -118,7 +125,10 @@ async fn carry_out(node: &Node, plan: &Plan, limits: &Janitor) -> usize {
         if !may_tidy(node) {
             break;
         }
-        note(node.swarm.remove_volume(volume).await, format!("volume {volume}, of no container"));
+        note(
+            node.swarm.remove_volume(volume).await,
+            format!("volume {volume}, without a container"),
+        );
     }
     removed
 }

@@ -1,4 +1,4 @@
-//! The record on disk: without it every image counts as in use, and stays a while longer.
+//! Stores the record on disk. Without it every image counts as in use, and stays a while longer.
 
 use std::fs;
 use std::io;
@@ -12,7 +12,7 @@ const FILE: &str = "images.json";
 /// Seconds since 1970 by image id.
 type Written = std::collections::BTreeMap<String, i64>;
 
-/// What was written last; empty where that cannot be read.
+/// Returns the stored record; empty if it cannot be read.
 #[must_use]
 pub fn load(state_dir: &Path) -> Record {
     let read = fs::read(path(state_dir)).unwrap_or_default();
@@ -21,10 +21,10 @@ pub fn load(state_dir: &Path) -> Record {
     written.into_iter().filter_map(|(id, seconds)| Some((id, time(seconds)?))).collect()
 }
 
-/// Replaces what was there, as a whole or not at all.
+/// Replaces the stored record, as a whole or not at all.
 ///
 /// # Errors
-/// It cannot be written, as on a disk that is full.
+/// When the file cannot be written, as on a full disk.
 pub fn save(state_dir: &Path, record: &Record) -> io::Result<()> {
     let written: Written =
         record.iter().map(|(id, at)| (id.clone(), at.unix_timestamp())).collect();

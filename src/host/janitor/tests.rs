@@ -1,4 +1,4 @@
-//! The janitor's decisions.
+//! Tests of the janitor's decisions.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ fn an_image_goes_when_nothing_has_used_it_for_long() {
     let record = Record::from([("a".into(), NOW - 8 * DAY), ("b".into(), NOW - 6 * DAY)]);
     let seen = seen(vec![image("a"), image("b"), image("new")], vec![]);
     let record = remember(&record, &seen);
-    assert_eq!(record["new"], NOW, "what is new counts as used");
+    assert_eq!(record["new"], NOW, "a new image counts as used");
     assert_eq!(images(&decide(&seen, &record, &limits(false))), ["a"]);
 }
 
@@ -65,9 +65,13 @@ fn an_image_of_which_anything_is_left_stays() {
     ];
     let seen = seen(all, containers);
     let plan = decide(&seen, &remember(&record, &seen), &limits(false));
-    assert_eq!(images(&plan), ["child", "stale"], "with its container, and not before its child");
+    assert_eq!(
+        images(&plan),
+        ["child", "stale"],
+        "an image goes together with its container, and not before its child"
+    );
     assert_eq!(plan.containers.len(), 1);
-    assert!(plan.volumes.is_empty(), "never unless it is asked for");
+    assert!(plan.volumes.is_empty(), "volumes only where configured");
     assert_eq!(decide(&seen, &record, &limits(true)).volumes, ["v"]);
 }
 
@@ -91,7 +95,10 @@ fn either_space_or_inodes_may_be_short() {
     let is_short = |bytes, inodes| is_short(disk(bytes, inodes), &limits(false));
     assert!(!is_short(50, 50) && is_short(5, 50) && is_short(50, 5));
     let without_inodes = Disk { inodes: DiskSpace { free: 0, all: 0 }, ..disk(50, 0) };
-    assert!(!super::decide::is_short(without_inodes, &limits(false)), "no number, no limit");
+    assert!(
+        !super::decide::is_short(without_inodes, &limits(false)),
+        "no limit where the file system has no inode count"
+    );
     assert_eq!(tell(disk(4, 61)), "4.0 % of its space and 61.0 % of its inodes are free");
     assert_eq!((size(1), size(5 << 20)), ("1 KiB".into(), "5 MiB".into()));
 }
@@ -116,8 +123,8 @@ prop_compose! {
 }
 
 proptest! {
-    /// Nothing that runs, is kept, is young or has something left of it goes; and when all has gone that
-    /// may, what is left is what was free only after that, until nothing is.
+    /// The plan never has an object that runs, is kept, is young or is still needed. Removing it can free further
+    /// images for the next plan, until the plan is empty.
     #[test]
     fn only_what_is_free_and_old_goes_and_it_comes_to_an_end(
         images in prop::collection::vec(any_image(), 0..6),
@@ -160,7 +167,7 @@ fn what_makes_no_room_on_the_disk_that_is_short_stays() {
         let plan = decide(&seen, &record, &limits(true)).where_short(Short { images, volumes });
         (plan.images.len(), plan.containers.len(), plan.volumes.len())
     };
-    assert_eq!(plan(true, true), (1, 1, 1), "one disk");
-    assert_eq!(plan(true, false), (1, 1, 0), "the images' own");
-    assert_eq!(plan(false, true), (0, 1, 1), "Docker's root");
+    assert_eq!(plan(true, true), (1, 1, 1), "one disk for both");
+    assert_eq!(plan(true, false), (1, 1, 0), "the disk of images is short");
+    assert_eq!(plan(false, true), (0, 1, 1), "the disk of Docker's root is short");
 }

@@ -1,13 +1,13 @@
-//! The states of an instance in its group, and what each means for whoever waits for it. Pure.
+//! Defines the states of an instance in its group, and their meaning for the rest of skep. Pure.
 //!
-//! The words are those of the API reference (`AutoScalingInstanceDetails`) and of the user guide's pages
-//! on instance lifecycle policies and on replacing root volumes. `Quarantined` is not used by AWS.
+//! The words are those of the API reference (`AutoScalingInstanceDetails`) and of the user guide's pages on instance
+//! lifecycle policies and on replacing root volumes. AWS does not use `Quarantined`.
 
 use crate::common::fact::Fact;
 use crate::common::known_words::words;
 
 words! {
-    /// Where an instance is in its group's or its warm pool's life.
+    /// An instance's state in its group or its warm pool.
     LifecycleState {
         Pending = "Pending",
         PendingWait = "Pending:Wait",
@@ -21,22 +21,22 @@ words! {
         /// The termination hook holds the instance.
         TerminatingWait = "Terminating:Wait",
         TerminatingProceed = "Terminating:Proceed",
-        /// The hook was abandoned, and the group's instance lifecycle policy keeps the machine for an
-        /// operator. It has been replaced.
+        /// The hook ended with ABANDON, and the group's instance lifecycle policy keeps the machine for an operator.
+        /// The group has replaced it.
         TerminatingRetained = "Terminating:Retained",
         Terminated = "Terminated",
-        /// An instance refresh gives the machine a new root volume: id and address stay, what Docker
-        /// had on the old one is lost.
+        /// An instance refresh gives the machine a new root volume: id and address stay, Docker's data on the old
+        /// volume is lost.
         ReplacingRootVolume = "ReplacingRootVolume",
         /// The termination hook holds the instance before that.
         ReplacingRootVolumeWait = "ReplacingRootVolume:Wait",
         ReplacingRootVolumeProceed = "ReplacingRootVolume:Proceed",
-        /// It has the new one; launch hooks hold it next.
+        /// The machine has the new volume; launch hooks hold it next.
         RootVolumeReplaced = "RootVolumeReplaced",
         WarmedPending = "Warmed:Pending",
         WarmedPendingWait = "Warmed:Pending:Wait",
         WarmedPendingProceed = "Warmed:Pending:Proceed",
-        /// On its way back into the pool the hook was abandoned, and the machine is kept for an operator.
+        /// The hook ended with ABANDON on the way back into the pool, and the machine is kept for an operator.
         WarmedPendingRetained = "Warmed:Pending:Retained",
         WarmedHibernated = "Warmed:Hibernated",
         WarmedRunning = "Warmed:Running",
@@ -50,15 +50,15 @@ words! {
 }
 
 impl LifecycleState {
-    /// The termination hook holds an instance of the group, until the node on it has left: the machine ends, or
+    /// Whether the termination hook holds an instance of the group until its node has left. Then the machine ends, or
     /// loses its root volume.
     #[must_use]
     pub fn waits_for_departure(&self) -> bool {
         matches!(self, Self::TerminatingWait | Self::ReplacingRootVolumeWait)
     }
 
-    /// Whether a termination hook that has no active action now has one still to come: deregistration from a
-    /// load balancer comes before its wait, and the metadata are ahead of both.
+    /// Whether a termination hook without an active action will still get one: deregistration from a load balancer
+    /// comes before its wait, and the metadata is ahead of both.
     #[must_use]
     pub fn comes_to_wait_for_departure(&self) -> Fact {
         match self {
@@ -95,7 +95,7 @@ impl LifecycleState {
         }
     }
 
-    /// Whether the launch hook holds the instance, or is about to.
+    /// Whether the launch hook holds the instance, or will hold it soon.
     #[must_use]
     pub fn is_launching(&self) -> Fact {
         match self {
@@ -107,7 +107,7 @@ impl LifecycleState {
         }
     }
 
-    /// The group ends the instance. One that is retained has been replaced and stays as it is.
+    /// Whether the group ends the instance. A retained instance has been replaced and stays as it is.
     #[must_use]
     pub fn is_terminating(&self) -> bool {
         matches!(
@@ -116,7 +116,7 @@ impl LifecycleState {
         )
     }
 
-    /// A termination hook was abandoned, and the machine is kept for an operator.
+    /// Whether a termination hook ended with ABANDON and the machine is kept for an operator.
     #[must_use]
     pub fn is_retained(&self) -> bool {
         matches!(
@@ -127,7 +127,7 @@ impl LifecycleState {
         )
     }
 
-    /// The warm pool has the instance.
+    /// Whether the instance is in the warm pool.
     #[must_use]
     pub fn is_pooled(&self) -> bool {
         self.as_str().starts_with("Warmed:")

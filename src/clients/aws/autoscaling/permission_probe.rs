@@ -1,19 +1,19 @@
-//! Whether permissions are there, tried so that nothing can come of it: on a hook that no group has, with
-//! a health that no instance has.
+//! Tries permissions with calls that have no effect: on a hook that no group has, and with a health that no instance
+//! has.
 
 use super::{AutoScaling, HookResult, SERVICE, unless_no_action};
 use crate::clients::aws::{AwsError, AwsErrorKind};
 
-/// No hook is named so.
+/// No hook has this name.
 const NO_HOOK: &str = "skep-doctor-holds-nothing";
-/// Auto Scaling knows Healthy and Unhealthy.
+/// Auto Scaling accepts Healthy and Unhealthy.
 const NO_HEALTH: &str = "Undiagnosed";
 
 impl AutoScaling {
     /// Tries to send a heartbeat.
     ///
     /// # Errors
-    /// When Auto Scaling did not answer, or denied it.
+    /// When Auto Scaling did not answer, or denied the call.
     pub async fn try_heartbeat(&self, group: &str, instance: &str) -> Result<(), AwsError> {
         unless_invalid(self.heartbeat(NO_HOOK, group, instance).await.map(drop))
     }
@@ -27,7 +27,7 @@ impl AutoScaling {
         unless_invalid(tried.map(drop))
     }
 
-    /// Tries to say how an instance does.
+    /// Tries to report an instance's health.
     ///
     /// # Errors
     /// As for [`Self::try_heartbeat`].
@@ -39,7 +39,7 @@ impl AutoScaling {
     }
 }
 
-/// Whoever is told that the request makes no sense was not denied it.
+/// Treats a validation error as a success: Auto Scaling did not deny the call.
 fn unless_invalid(tried: Result<(), AwsError>) -> Result<(), AwsError> {
     match tried.or_else(unless_no_action) {
         Err(error) if error.kind == AwsErrorKind::Validation => Ok(()),

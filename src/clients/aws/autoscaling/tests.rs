@@ -1,4 +1,4 @@
-//! Against a stub that answers in Auto Scaling's own XML.
+//! Tests against a stub that answers in Auto Scaling's own XML.
 
 use super::*;
 use crate::clients::aws::stub::Stub;
@@ -152,7 +152,7 @@ async fn an_answer_without_the_asking_instance_says_nothing_about_the_others() {
     let survey = autoscaling.survey("i-own", &ids).await.unwrap();
     assert!(survey.is_gone("i-000") && !survey.is_gone("i-001") && !survey.is_gone("i-own"));
     assert!(!survey.is_gone("i-059"), "an empty page is no evidence");
-    assert!(!survey.is_gone("no id"), "it was not asked about");
+    assert!(!survey.is_gone("no id"), "no call asked about it");
     let requests = stub.requests();
     assert_eq!(requests.len(), 2);
     assert!(requests.iter().all(|request| request.contains("=i-own")));
@@ -164,7 +164,7 @@ async fn an_answer_without_the_asking_instance_says_nothing_about_the_others() {
 
     stub.answer(200, &described(&list(&[("i-own", "InService")]), ""));
     stub.answer(400, &Stub::xml_error("Throttling", "Rate exceeded"));
-    assert!(autoscaling.survey("i-own", &ids).await.is_err(), "half an answer is none");
+    assert!(autoscaling.survey("i-own", &ids).await.is_err(), "half an answer is an error");
     assert!(
         autoscaling.survey("i-own", &BTreeSet::from(["i-own"])).await.unwrap().answered.is_empty()
     );

@@ -1,4 +1,4 @@
-//! Classification by what the real SDK makes of real answers, and what an operator reads of it.
+//! Tests of the classification, with what the real SDK makes of real answers, and of the text for the operator.
 
 use aws_config::imds::credentials::ImdsCredentialsProvider;
 use aws_sdk_ssm::config::SharedCredentialsProvider;
@@ -66,7 +66,7 @@ async fn the_message_says_what_to_do() {
     let missing = refused(400, "ResourceNotFoundException", "").await.to_string();
     assert!(missing.contains("not found (ResourceNotFoundException); create"), "{missing}");
     let skewed = refused(400, "RequestExpired", "").await.to_string();
-    assert!(skewed.contains("the clock is off") && skewed.contains("chrony"), "{skewed}");
+    assert!(skewed.contains("the clock is wrong") && skewed.contains("chrony"), "{skewed}");
 }
 
 #[tokio::test]
@@ -102,7 +102,7 @@ async fn an_instance_without_a_role_is_told_from_metadata_that_fail() {
         let config = metadata.config().credentials_provider(provider).load().await;
         let error = get(&aws_sdk_ssm::Client::new(&config)).await;
         assert_eq!(error.kind, kind, "{status}: {error}");
-        let remedy = if status == 404 { "instance profile" } else { "instance metadata answers" };
+        let remedy = if status == 404 { "instance profile" } else { "reach the instance metadata" };
         assert!(error.to_string().contains(remedy), "{error}");
     }
 }

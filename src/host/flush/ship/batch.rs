@@ -1,18 +1,19 @@
-//! Lines, and the batches that CloudWatch Logs takes.
+//! Cuts lines into batches that CloudWatch Logs accepts.
 //!
 //! <https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutLogEvents.html>
 
 use serde::{Deserialize, Serialize};
 
-/// `PutLogEvents` takes so many bytes: of the messages in UTF-8, and 26 more for each.
+/// Limit of one `PutLogEvents` in bytes: the messages in UTF-8, and 26 more for each.
 pub const MOST_BYTES: usize = 1_048_576;
 pub const EVENT_OVERHEAD: usize = 26;
 pub const MOST_EVENTS: usize = 10_000;
-/// One event, with its overhead: 256 KB everywhere; some regions take 1 MB.
+/// Limit of one event with its overhead: 256 KB everywhere; some regions accept 1 MB.
 pub const LARGEST_EVENT: usize = 262_144;
 /// A batch spans no more than 24 hours.
 pub const LONGEST_SPAN: i64 = 24 * 3600 * 1000;
-/// Nothing is older than 14 days or more than two hours ahead; an hour within, because it takes time.
+/// No event may be older than 14 days or more than 2 hours ahead; skep stays an hour within, because sending takes
+/// time.
 const OLDEST: i64 = (14 * 24 - 1) * 3600 * 1000;
 const NEWEST: i64 = 3600 * 1000;
 
@@ -26,16 +27,16 @@ pub struct Event {
     pub text: String,
 }
 
-/// What one call sends.
+/// The lines that one call sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {
-    /// What the lines are of, such as `task/web.1`.
+    /// Name of the lines' source, such as `task/web.1`.
     pub source: String,
     pub events: Vec<Event>,
 }
 
-/// Cuts a source's lines into batches, in the order of their time: what is too old keeps its text and
-/// gets the oldest time that is taken, a line that is too long becomes several, an empty one is none.
+/// Cuts a source's lines into batches, in the order of their time. A line that is too old keeps its text and gets the
+/// oldest accepted time; a line that is too long becomes several; an empty line is dropped.
 pub fn batches(source: &str, events: Vec<Event>, now: i64) -> Vec<Batch> {
     let mut pieces: Vec<Event> = events.into_iter().flat_map(pieces).collect();
     for event in &mut pieces {
@@ -98,7 +99,7 @@ mod tests {
     }
 
     proptest! {
-        /// The service takes every batch, and nothing of the text is lost or twice.
+        /// The service accepts every batch, and no text is lost or duplicated.
         #[test]
         fn batches_are_within_the_limits(
             events in proptest::collection::vec(event(), 0..40),

@@ -1,14 +1,14 @@
-//! skep's own last resort, for nodes without a shipper: the tail of chosen files, of the journal and of
-//! the stopped tasks' logs is sent to CloudWatch Logs or S3-compatible storage.
+//! Sends the tail of configured files, of the journal and of the stopped tasks' logs to CloudWatch Logs or
+//! S3-compatible storage: skep's own last resort, for nodes without a shipper.
 //!
 //! Guarantees:
-//! - What is to be sent is written down first, and how much of it has arrived after every batch; a skep
-//!   that is restarted in between goes on there. Between an answer and that note, one batch may be sent
-//!   again: CloudWatch Logs would show it twice, S3 has the same object.
-//! - Memory is bounded: [`tail::LARGEST_SOURCE`] bytes for each of the two sources that are read at a time,
-//!   and one batch while it is sent. So is the disk: 64 MiB of all sources together.
-//! - A source that cannot be read or sent, and events that the receiver rejects, are counted and named in the
-//!   outcome, and stop nothing else.
+//! - skep first writes all batches to disk, and after every batch it records which ones have arrived; a restarted skep
+//!   continues from there. Between an answer and that record, one batch may be sent again: CloudWatch Logs would show
+//!   it twice, S3 has the same object.
+//! - Memory is bounded: [`tail::LARGEST_SOURCE`] bytes for each of the two sources that are read at a time, and one
+//!   batch while it is sent. So is the disk: 64 MiB for all sources together.
+//! - A source that cannot be read or sent, and events that the receiver rejects, are counted and named in the outcome;
+//!   they do not stop the rest.
 
 mod batch;
 mod source;
@@ -30,7 +30,7 @@ use crate::node::Node;
 use spool::{Spool, Writer};
 use target::{Problem, Target};
 
-/// After a round in which nothing has arrived.
+/// Pause after a round in which nothing has arrived.
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub async fn wait(
@@ -60,8 +60,7 @@ pub async fn wait(
     send(&mut spool, &target, progress).await
 }
 
-/// Sends the sources side by side, a batch of each in turn: one that cannot be sent does not stop the
-/// others.
+/// Sends the sources side by side, a batch of each in turn: a source that cannot be sent does not stop the others.
 async fn send(
     spool: &mut Spool,
     target: &Target<'_>,

@@ -1,9 +1,8 @@
-//! What there is to ship on this host: the tails of files, of the journal, and of the tasks that have
-//! stopped.
+//! Reads the sources on this host: the tails of files, of the journal, and of the stopped tasks' logs.
 //!
-//! Guarantees: every source has its own time limit, and all of them have one together; of
-//! [`READ_AT_ONCE`] sources at a time the last [`LARGEST_SOURCE`] bytes are in memory. A source that cannot
-//! be read is a problem in the outcome, and stops no other one.
+//! Guarantees: every source has its own time limit, and all of them share one; of [`READ_AT_ONCE`] sources at a time
+//! the last [`LARGEST_SOURCE`] bytes are in memory. A source that cannot be read is a problem in the outcome, and does
+//! not stop the others.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -24,14 +23,14 @@ use crate::common::process;
 use crate::config::Ship;
 use crate::host::flush::files::{READ_TIMEOUT, on_a_thread};
 
-/// Sources that are read side by side: one that hangs does not stop the others.
+/// Number of sources that are read side by side: one that hangs does not stop the others.
 const READ_AT_ONCE: usize = 2;
-/// For reading all sources: what follows is for sending.
+/// Time limit for reading all sources; the rest of the time is for sending.
 const GATHERING: Duration = Duration::from_secs(10);
-/// Of a complaint of `journalctl`, so much is shown.
+/// Bytes shown of an error message of `journalctl`.
 const LONGEST_COMPLAINT: u64 = 500;
 
-/// Something that has lines.
+/// A source of log lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Source {
     Task { container: String, name: String },
@@ -75,7 +74,7 @@ impl Source {
     }
 }
 
-/// Writes everything to the spool, with what could not be read.
+/// Writes all sources to the spool, with the problems of those that cannot be read.
 pub async fn gather(settings: &Ship, swarm: &Swarm, spool: &mut Writer) {
     let until = Instant::now() + GATHERING;
     let mut sources = Vec::new();
@@ -108,7 +107,7 @@ pub async fn gather(settings: &Ship, swarm: &Swarm, spool: &mut Writer) {
             }
         };
         if is_cut {
-            spool.note(format!("{name}: only its last {LARGEST_SOURCE} bytes"));
+            spool.note(format!("{name}: reduced to its last {LARGEST_SOURCE} bytes"));
         }
         let now = milliseconds(OffsetDateTime::now_utc());
         let events = lines.iter().map(|line| source.event(line, now)).collect();
@@ -125,7 +124,7 @@ fn line(text: &str, at: i64) -> Event {
     Event { at, text: text.to_owned() }
 }
 
-/// A line behind Docker's time of it.
+/// Reads a line that begins with Docker's time of it.
 fn stamped(text: &str, now: i64) -> Event {
     let parsed = text.split_once(' ').and_then(|(time, rest)| {
         Some((milliseconds(OffsetDateTime::parse(time, &Rfc3339).ok()?), rest))
@@ -133,7 +132,7 @@ fn stamped(text: &str, now: i64) -> Event {
     parsed.map_or_else(|| line(text, now), |(at, rest)| line(rest, at))
 }
 
-/// A line behind `1700000000.123456`, as `journalctl --output=short-unix` has it.
+/// Reads a line that begins with a time such as `1700000000.123456`, as `journalctl --output=short-unix` prints it.
 fn journaled(text: &str, now: i64) -> Event {
     let parsed = text.split_once(' ').and_then(|(time, rest)| {
         let (seconds, fraction) = time.split_once('.')?;
@@ -155,7 +154,7 @@ async fn journal(lines: usize) -> Result<Tail, String> {
         return Err("journalctl: no output".to_owned());
     };
     let (mut tail, mut complaint) = (Tail::new(lines), String::new());
-    // One that complains longer is stopped by its closed pipe.
+    // The closed pipe stops a `journalctl` with a longer error message.
     let mut stderr = stderr.take(LONGEST_COMPLAINT);
     let (read, _, status) =
         tokio::join!(tail.read(stdout), stderr.read_to_string(&mut complaint), child.wait());
@@ -181,7 +180,7 @@ mod tests {
         assert_eq!(journaled("99999999999999999.1 x", 7).at, 7);
     }
 
-    /// Docker does not answer, one file is a FIFO, one is not there: the other one is shipped.
+    /// Docker does not answer, one file is a FIFO, one does not exist: the third file is still sent.
     #[tokio::test]
     async fn a_source_that_cannot_be_read_stops_no_other_one() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,13 +1,12 @@
-//! What is to be sent, on disk: one departure's. In `<state_dir>/ship`:
+//! Keeps the batches of one departure on disk. In `<state_dir>/ship`:
 //!
 //! | file | holds |
 //! |---|---|
 //! | `00000`, `00001`, … | one batch each |
-//! | `batches.json` | which departure's they are, how many lines of which source each has, what could not be read; written last |
-//! | `done.json` | what came of each batch so far; written after every one |
+//! | `batches.json` | the departure of the batches, the source and the number of lines of each, the sources that could not be read; written last |
+//! | `done.json` | the result of each batch so far; written after every batch |
 //!
-//! Guarantees: one batch is in memory at a time; a skep that is restarted goes on after the last batch that is
-//! noted.
+//! Guarantees: one batch is in memory at a time; a restarted skep continues after the last batch with a result.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,10 +19,10 @@ use serde::{Deserialize, Serialize};
 use super::batch::{Batch, Event, batches};
 use crate::common::disk;
 
-/// On disk there is no more than this of all sources together. What is beyond is left out, and the outcome
-/// says so: a real shipper is wanted.
+/// Limit on disk for all sources together. Lines beyond it are left out, and the outcome reports this: the node needs a
+/// real shipper.
 const MOST_SPOOLED: usize = 64 << 20;
-/// Of the sources with the same problem, so many are named.
+/// Number of sources that are named for one problem.
 const MOST_NAMED: usize = 3;
 
 /// Collects the batches.
@@ -37,12 +36,12 @@ pub struct Writer {
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Index {
-    /// Which departure of which start of the machine.
+    /// The departure, and the start of the machine that it belongs to.
     key: String,
     batches: Vec<Entry>,
-    /// By the source: what could not be read or written.
+    /// Problems with reading or writing, by source.
     problems: BTreeMap<String, String>,
-    /// What was left out.
+    /// Remarks on lines that were left out.
     notes: Vec<String>,
 }
 
@@ -52,24 +51,24 @@ struct Entry {
     lines: u64,
 }
 
-/// What came of a batch.
+/// The result of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Done {
-    /// But for so many events that the receiver has rejected.
+    /// Sent, except for this number of events that the receiver has rejected.
     Sent { rejected: u64 },
-    /// Trying again would not help.
+    /// Not sent: a retry would not help.
     GivenUp,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Ledger {
-    /// By the batch's number.
+    /// Results by the batch's number.
     done: BTreeMap<usize, Done>,
-    /// By the source: why the rest of it was given up.
+    /// By source: the problem that keeps the rest of it from being sent.
     failed: BTreeMap<String, String>,
 }
 
-/// Hands the batches out, and notes what came of them.
+/// Returns the batches one by one, and records their results.
 #[derive(Debug)]
 pub struct Spool {
     dir: PathBuf,
@@ -78,10 +77,10 @@ pub struct Spool {
 }
 
 impl Writer {
-    /// Replaces what was there.
+    /// Replaces an earlier spool.
     ///
     /// # Errors
-    /// As of the file system.
+    /// Errors of the file system.
     pub fn create(state_dir: &Path, key: &str) -> Result<Self, String> {
         let dir = state_dir.join("ship");
         let emptied = match fs::remove_dir_all(&dir) {
@@ -93,7 +92,7 @@ impl Writer {
         Ok(Self { dir, index, bytes: 0, most_bytes: MOST_SPOOLED })
     }
 
-    /// Adds the lines of a source. What cannot be written is a problem of this source.
+    /// Adds the lines of a source. Batches that cannot be written are a problem of this source.
     pub fn add(&mut self, source: &str, events: Vec<Event>, now: i64) {
         let mut left_out = 0;
         for batch in batches(source, events, now) {
@@ -113,7 +112,10 @@ impl Writer {
         }
         if left_out > 0 {
             let most = self.most_bytes;
-            self.problem(source, &format!("more than {most} bytes of all sources: lines left out"));
+            self.problem(
+                source,
+                &format!("more than {most} bytes in all sources together: some lines are left out"),
+            );
         }
     }
 
@@ -127,10 +129,10 @@ impl Writer {
         self.index.notes.push(note);
     }
 
-    /// From here on a restarted skep goes on with these batches.
+    /// Completes the spool: a skep that is restarted after this continues with these batches.
     ///
     /// # Errors
-    /// As of the file system.
+    /// Errors of the file system.
     pub fn finish(self) -> Result<Spool, String> {
         put_json(&self.dir, "batches.json", &self.index)?;
         Ok(Spool { dir: self.dir, index: self.index, ledger: Ledger::default() })
@@ -138,13 +140,13 @@ impl Writer {
 }
 
 impl Spool {
-    /// The one of this departure, if it was written before.
+    /// Returns the spool of this departure, if it was written before.
     ///
     /// # Errors
-    /// When that cannot be known: sending all again would show it twice.
+    /// When this cannot be determined: sending everything again would show it twice.
     pub fn load(state_dir: &Path, key: &str) -> Result<Option<Self>, String> {
         let dir = state_dir.join("ship");
-        // One of another skep's form is of another departure.
+        // An index in the format of another version of skep belongs to another departure.
         let index: Option<Index> = get(&dir, "batches.json").or_else(|error| match error {
             Unreadable::Content(_) => Ok(None),
             Unreadable::File(problem) => Err(problem),
@@ -156,7 +158,7 @@ impl Spool {
         Ok(Some(Self { dir, index, ledger: ledger.unwrap_or_default() }))
     }
 
-    /// The next batch of every source that has one left, by their numbers.
+    /// Returns the number of the next batch of every source that has one left.
     pub fn next_of_each_source(&self) -> Vec<usize> {
         let mut next: BTreeMap<&str, usize> = BTreeMap::new();
         for (number, entry) in self.index.batches.iter().enumerate() {
@@ -174,27 +176,27 @@ impl Spool {
     pub fn batch(&self, number: usize) -> Result<Batch, String> {
         match get(&self.dir, &name(number)) {
             Ok(Some(batch)) => Ok(batch),
-            Ok(None) => Err(format!("{} is gone", self.dir.join(name(number)).display())),
+            Ok(None) => Err(format!("{} is missing", self.dir.join(name(number)).display())),
             Err(Unreadable::Content(problem) | Unreadable::File(problem)) => Err(problem),
         }
     }
 
     /// # Errors
-    /// As of the file system.
+    /// Errors of the file system.
     pub fn has_arrived(&mut self, number: usize, rejected: u64) -> Result<(), String> {
         self.ledger.done.insert(number, Done::Sent { rejected });
         put_json(&self.dir, "done.json", &self.ledger)
     }
 
-    /// Gives up this batch and the later ones of its source.
+    /// Stops trying to send this batch and the later ones of its source.
     ///
     /// # Errors
-    /// As of the file system.
+    /// Errors of the file system.
     pub fn give_up(&mut self, number: usize, problem: &str) -> Result<(), String> {
         let Some(source) = self.index.batches.get(number).map(|entry| entry.source.clone()) else {
             return Ok(());
         };
-        tracing::warn!(flusher = "ship", source, "given up: {problem}");
+        tracing::warn!(flusher = "ship", source, "not sent: {problem}");
         for (other, entry) in self.index.batches.iter().enumerate() {
             if entry.source == source {
                 self.ledger.done.entry(other).or_insert(Done::GivenUp);
@@ -224,20 +226,20 @@ impl Spool {
     }
 }
 
-/// What came of everything so far, in lines.
+/// The results so far, in lines.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     pub sent: u64,
-    /// Waiting, given up or rejected.
+    /// Waiting, not sent after an error, or rejected by the receiver.
     pub unsent: u64,
     pub rejected: u64,
-    /// Sources, by what went wrong with them.
+    /// Sources by their problem.
     pub failed: BTreeMap<String, Vec<String>>,
     pub notes: Vec<String>,
 }
 
 impl Totals {
-    /// Everything that is not as wanted; empty where all is.
+    /// Describes the problems, the rejected events and the remarks; empty if there are none.
     pub fn summary(&self) -> String {
         let mut parts = Vec::new();
         for (problem, sources) in &self.failed {
@@ -301,7 +303,7 @@ mod tests {
         assert!(load("one").is_none());
         let mut writer = Writer::create(dir.path(), "one").unwrap();
         writer.add("a", events(&["1", "2"]), NOW);
-        assert!(load("one").is_none(), "not whole yet");
+        assert!(load("one").is_none(), "not complete yet");
         writer.add("b", events(&["3"]), NOW);
         writer.finish().unwrap().has_arrived(0, 1).unwrap();
 

@@ -1,4 +1,4 @@
-//! The last lines of a source, within a bounded memory, however much the source holds.
+//! Keeps the last lines of a source in bounded memory, whatever the size of the source.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -8,15 +8,15 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use crate::host::flush::files::open_regular;
 
-/// Of one source no more is kept than this, its newest lines: 10,000 lines of 800 bytes.
+/// Bytes kept of one source, its newest lines: 10,000 lines of 800 bytes.
 pub const LARGEST_SOURCE: usize = 8 << 20;
-/// What a line costs in memory beside its text.
+/// Memory of a line beside its text.
 const LINE_OVERHEAD: usize = 64;
-/// A line that is longer is cut in two.
+/// A longer line is cut.
 const LONGEST_LINE: usize = 1 << 20;
 const CHUNK: usize = 64 << 10;
 
-/// Takes a source from its beginning, and keeps its end.
+/// Reads a source from its beginning, and keeps its end.
 #[derive(Debug)]
 pub struct Tail {
     most_lines: usize,
@@ -39,7 +39,7 @@ impl Tail {
         }
     }
 
-    /// The next piece of the source, which may end in the middle of a line.
+    /// Adds the next piece of the source, which may end in the middle of a line.
     pub fn feed(&mut self, mut bytes: &[u8]) {
         while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
             self.partial.extend_from_slice(&bytes[..end]);
@@ -52,7 +52,7 @@ impl Tail {
         }
     }
 
-    /// The lines, and whether there are fewer than were wanted because they are too long.
+    /// Returns the lines, and whether they are fewer than wanted because they are too long.
     pub fn end(mut self) -> (Vec<String>, bool) {
         if !self.partial.is_empty() {
             self.end_line();
@@ -82,10 +82,10 @@ impl Tail {
         }
     }
 
-    /// The end of a file, without its beginning being read. Blocks.
+    /// Reads the end of a file without its beginning. Blocks.
     ///
     /// # Errors
-    /// As of the file system, and for what is no regular file.
+    /// Errors of the file system, and for anything but a regular file.
     pub fn of_file(path: &Path, most_lines: usize) -> io::Result<Self> {
         let mut tail = Self::new(most_lines);
         let mut file = open_regular(path)?;
@@ -114,7 +114,7 @@ impl Tail {
     /// Reads a stream to its end.
     ///
     /// # Errors
-    /// When it breaks.
+    /// When the stream breaks.
     pub async fn read(&mut self, mut stream: impl AsyncRead + Unpin) -> io::Result<()> {
         let mut chunk = vec![0; CHUNK];
         loop {
@@ -149,7 +149,7 @@ mod tests {
         (0..1000).for_each(|n| tail.feed(format!("{}\n", n % 10).as_bytes()));
         assert_eq!(tail.bytes, tail.most_bytes);
         assert_eq!(tail.end(), (["7", "8", "9"].map(str::to_owned).to_vec(), true));
-        // Without a line's end, too.
+        // Also without any end of a line.
         let mut tail = Tail::new(100);
         let piece = vec![b'x'; CHUNK];
         (0..400).for_each(|_| tail.feed(&piece));

@@ -1,4 +1,4 @@
-//! Where batches are sent to: CloudWatch Logs, or S3 and storage that speaks its protocol.
+//! Sends batches to CloudWatch Logs, to S3, or to storage with S3's protocol.
 
 use aws_config::SdkConfig;
 use serde_json::{Value, json};
@@ -7,13 +7,13 @@ use super::batch::Batch;
 use crate::clients::aws::{Answer, Signed};
 use crate::config::Destination;
 
-/// Of an answer that refuses something, so much is shown.
+/// Characters shown of an answer that refuses something.
 const SHOWN: usize = 200;
 
-/// Why a batch has not arrived.
+/// The reason why a batch has not arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
-    /// Trying again may help.
+    /// A retry may help.
     Passing(String),
     Final(String),
 }
@@ -28,7 +28,7 @@ pub struct Target<'a> {
 
 impl<'a> Target<'a> {
     /// # Errors
-    /// Without a region.
+    /// When no region is configured.
     pub fn new(
         config: &SdkConfig,
         endpoint: Option<&str>,
@@ -40,10 +40,10 @@ impl<'a> Target<'a> {
         Ok(Self { service: Signed::new(config, service, endpoint)?, to, cluster, instance })
     }
 
-    /// Sends a batch, and returns how many of its events the receiver has rejected.
+    /// Sends a batch, and returns the number of its events that the receiver has rejected.
     ///
     /// # Errors
-    /// When the batch as a whole was not accepted.
+    /// When the receiver did not accept the batch as a whole.
     pub async fn send(&self, batch: &Batch, number: usize) -> Result<u64, Problem> {
         let name = format!("{}/{}", self.instance, plain(&batch.source));
         match self.to {
@@ -87,7 +87,7 @@ fn judge(answer: &Answer) -> Result<(), Problem> {
     match status {
         200..=299 => Ok(()),
         429 | 500.. => Err(Problem::Passing(problem())),
-        // Throttling and credentials that are just being renewed are a 400 with CloudWatch Logs.
+        // CloudWatch Logs answers 400 to throttled calls, and to credentials that are being renewed.
         _ if ["Throttling", "ExpiredToken", "Unavailable"].iter().any(|it| body.contains(it)) => {
             Err(Problem::Passing(problem()))
         }
@@ -95,12 +95,12 @@ fn judge(answer: &Answer) -> Result<(), Problem> {
     }
 }
 
-/// How many of a batch's events an accepted `PutLogEvents` has left out. The events are in the order of
+/// Returns the number of a batch's events that an accepted `PutLogEvents` has left out. The events are in the order of
 /// their time: too old ones are at the start, too new ones at the end.
 ///
 /// <https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_RejectedLogEventsInfo.html>
 fn rejected(body: &str, events: u64) -> Result<u64, Problem> {
-    let not_json = |_| Problem::Passing(format!("the answer is no JSON: {}", beginning(body)));
+    let not_json = |_| Problem::Passing(format!("the answer is not JSON: {}", beginning(body)));
     let answer: Value = serde_json::from_str(body).map_err(not_json)?;
     let info = match answer.get("rejectedLogEventsInfo") {
         None | Some(Value::Null) => return Ok(0),
@@ -110,7 +110,7 @@ fn rejected(body: &str, events: u64) -> Result<u64, Problem> {
     let old = index("tooOldLogEventEndIndex").max(index("expiredLogEventEndIndex"));
     let new = index("tooNewLogEventStartIndex").map(|start| events.saturating_sub(start));
     Ok(match (old, new) {
-        // It does not tell which ones.
+        // The answer does not report which ones.
         (None, None) => events,
         (old, new) => (old.unwrap_or(0) + new.unwrap_or(0)).min(events),
     })
@@ -120,7 +120,7 @@ fn beginning(body: &str) -> String {
     body.chars().filter(|c| !c.is_control()).take(SHOWN).collect()
 }
 
-/// What streams, objects and paths take without escapes.
+/// Replaces the characters that stream names, object keys or paths would have to escape.
 fn plain(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-/".contains(c) { c } else { '_' };
     name.trim_matches('/').chars().map(plain).collect()

@@ -1,4 +1,4 @@
-//! Sending, against a stub of CloudWatch Logs.
+//! Tests of sending, against a stub of CloudWatch Logs.
 
 use super::batch::Event;
 use super::*;
@@ -8,7 +8,8 @@ use crate::common::state::StateHandle;
 
 const NOW: i64 = 1_700_000_000_000;
 
-/// Sends one line each of some sources; the stub answers `CreateLogStream` and `PutLogEvents` in turn.
+/// Sends two lines each of some sources; the stub answers `CreateLogStream` and `PutLogEvents` in turn. Returns the
+/// outcome, and the first line of every `PutLogEvents`.
 async fn sent(sources: &[&str], answers: &[(u16, &str)]) -> (Outcome, Vec<String>) {
     let dir = tempfile::tempdir().unwrap();
     let stub = Stub::start().await;
