@@ -1,4 +1,4 @@
-//! What a look for a lost swarm has found, and what that proves. Pure.
+//! Evaluates an observation of a swarm that may be lost: the managers that are gone, and whether that is proof. Pure.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -10,46 +10,46 @@ use crate::clients::ledger::{Member, Traces};
 /// A manager writes its row every 60 s: one whose row changed within this time is alive.
 pub(super) const ROW_IS_FRESH: Duration = Duration::from_secs(150);
 
-/// What one look has found; there is none of a look that failed.
+/// Result of one observation; a failed observation has none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Absence {
-    /// The managers that the ledger knows, without this node, by their instances.
+    /// Instance ids of the managers in the ledger, without this node.
     pub managers: BTreeSet<String>,
-    /// Those that Auto Scaling lists, terminating ones included.
+    /// The managers that Auto Scaling lists, terminating ones included.
     pub listed: BTreeSet<String>,
-    /// An answer that does not list who asks is about something else.
+    /// Whether Auto Scaling's answer lists this instance; an answer that does not is about something else.
     pub is_self_listed: bool,
-    /// Those that Auto Scaling does not list, and that were in no group by their own rows: its answer
-    /// says nothing about them.
+    /// The managers that Auto Scaling does not list, and that were in no group by their own rows: its answer proves
+    /// nothing about them.
     pub ungrouped: BTreeSet<String>,
-    /// A member that listens on the managers' port, whatever it says to joiners.
+    /// A member that listens on the managers' port, even if it refuses joins.
     pub listening: Option<IpAddr>,
     /// Managers whose row is younger than [`ROW_IS_FRESH`].
     pub fresh: BTreeSet<String>,
-    /// Keys of rows that cannot be read: whose they are, nobody can tell.
+    /// Keys of rows that cannot be read; their writers are unknown.
     pub unreadable: BTreeSet<String>,
-    /// What the rows say of the swarms that there were.
+    /// The traces of earlier swarms in the rows.
     pub traces: Traces,
-    /// For how long every look has found the same: all gone.
+    /// How long every observation has found all managers gone.
     pub lasted: Duration,
-    /// For how long that has to be so.
+    /// How long that must last.
     pub patience: Duration,
 }
 
 impl Absence {
-    /// The ledger holds no row of any member: nothing speaks of an earlier swarm.
+    /// Whether the ledger holds no row of any member, so that nothing indicates an earlier swarm.
     #[must_use]
     pub fn is_without_trace(&self) -> bool {
         self.managers.is_empty() && self.unreadable.is_empty() && self.traces.highest == 0
     }
 
-    /// Nobody is left who could be a manager of that swarm.
+    /// Whether no node is left that could be a manager of that swarm.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.is_self_listed && self.listed.is_empty() && !self.is_vetoed_without_auto_scaling()
     }
 
-    /// And it has been so for long enough.
+    /// Whether the absence is complete and has lasted long enough.
     #[must_use]
     pub fn is_proof(&self) -> bool {
         self.is_complete() && self.fresh.is_empty() && self.lasted >= self.patience
@@ -59,8 +59,8 @@ impl Absence {
         self.listening.is_some() || !self.unreadable.is_empty() || !self.ungrouped.is_empty()
     }
 
-    /// What this look means, and what would be needed where it is no evidence. `generation` is that of
-    /// the charter; `None` where there is none.
+    /// Describes the result, and the remedy where it is no proof. `generation` is that of the charter; `None` when
+    /// there is no charter.
     #[must_use]
     pub fn finding(&self, generation: Option<u64>) -> String {
         let join = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join(", ");
@@ -70,32 +70,29 @@ impl Absence {
         };
         let all = self.managers.len();
         let gone = all - self.listed.len();
-        let word = format!("{gone} of {all} managers {of} are gone by Auto Scaling's word");
+        let word = format!("{gone} of {all} managers {of} are gone according to Auto Scaling");
         let obstacle = if !self.unreadable.is_empty() {
             format!(
                 "ledger rows cannot be read ({}): repair them, or delete them if nothing needs them",
                 join(&self.unreadable)
             )
         } else if self.is_self_listed && !self.listed.is_empty() {
-            format!(
-                "{word}, still listed: {}; they have to come back, or to be terminated",
-                join(&self.listed)
-            )
+            format!("{word}, still listed: {}; recover or terminate them", join(&self.listed))
         } else if let Some(address) = self.listening {
-            format!("{address} listens on {SWARM_PORT}")
+            format!("{address} listens on port {SWARM_PORT}")
         } else if !self.fresh.is_empty() {
-            format!("{} changed the row within {ROW_IS_FRESH:?}", join(&self.fresh))
+            format!("{} wrote a row within the last {ROW_IS_FRESH:?}", join(&self.fresh))
         } else if !self.is_self_listed {
             "Auto Scaling does not list this instance itself, so its answer proves nothing".into()
         } else if !self.ungrouped.is_empty() {
             format!(
-                "{} was in no Auto Scaling group, so nobody says whether it is gone: delete its row in the ledger once it is",
+                "{} was in no Auto Scaling group, so Auto Scaling cannot confirm that it is gone: delete its row in the ledger once it is",
                 join(&self.ungrouped)
             )
         } else {
             let next = generation.unwrap_or(0).max(self.traces.highest) + 1;
             return format!(
-                "{subject}{word}: generation {next} is founded if that stays so for {:?}",
+                "{subject}{word}: generation {next} is founded if that lasts for {:?}",
                 self.patience
             );
         };
@@ -103,17 +100,16 @@ impl Absence {
     }
 }
 
-/// What a node knows of a swarm that it is in itself, and whose members' rows are no trace of
-/// another one.
+/// The members of the swarm that this node is in; their rows are no trace of another swarm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnMembers {
     pub swarm_id: String,
-    /// By its own node list.
+    /// Node ids from its node list.
     pub nodes: BTreeSet<String>,
 }
 
 impl OwnMembers {
-    /// `None` where a row names no swarm, and its node is not on the list.
+    /// Whether `row` is of this swarm; `None` if it names no swarm and its node is not on the list.
     #[must_use]
     pub fn has(&self, row: &Member) -> Option<bool> {
         match &row.swarm_id {
@@ -162,7 +158,7 @@ pub mod tests {
         assert!(Absence::default().is_without_trace());
         assert!(!Absence { unreadable, ..Absence::default() }.is_without_trace());
         assert!(!Absence { traces: traces(1), ..Absence::default() }.is_without_trace());
-        assert!(!Absence::default().is_proof(), "nobody was asked");
+        assert!(!Absence::default().is_proof(), "no observation was made");
     }
 
     #[test]
@@ -170,15 +166,15 @@ pub mod tests {
         let said = absence(&["i-2"]).finding(Some(4));
         assert_eq!(
             said,
-            "no new swarm is founded: 2 of 3 managers of generation 4 are gone by Auto Scaling's \
-             word, still listed: i-2; they have to come back, or to be terminated"
+            "no new swarm is founded: 2 of 3 managers of generation 4 are gone according to \
+             Auto Scaling, still listed: i-2; recover or terminate them"
         );
         let founded = absence(&[]).finding(Some(4));
-        assert!(founded.contains("generation 5 is founded if that stays so for 120s"), "{founded}");
+        assert!(founded.contains("generation 5 is founded if that lasts for 120s"), "{founded}");
         let missing = Absence { fresh: set("i-2"), ..absence(&[]) }.finding(None);
         assert_eq!(
             missing,
-            "no new swarm is founded: the charter is missing, i-2 changed the row within 150s"
+            "no new swarm is founded: the charter is missing, i-2 wrote a row within the last 150s"
         );
         let highest = Absence { traces: traces(7), ..absence(&[]) }.finding(None);
         assert!(highest.contains("generation 8 is founded"), "{highest}");

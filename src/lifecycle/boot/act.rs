@@ -1,4 +1,4 @@
-//! One step of a boot, done. Every write is conditional or harmless to repeat.
+//! Carries out one step of a boot. Every write is conditional or harmless to repeat.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,21 +20,21 @@ use crate::common::state::Phase;
 use crate::lifecycle::notices::Notices;
 use crate::node::{Node, Unlocking, publish_again, store, unlock};
 
-/// The first pauses between two looks: a founder needs about a second, and nobody should miss it by
-/// another one.
+/// Length of the first pauses between two observations: a founder needs about a second, and waiting nodes should not
+/// lose another one.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// So many of them; then the pauses grow.
+/// Number of these short pauses; later pauses grow.
 const SHORT_PAUSES: u32 = 12;
-/// The longest: 1,000 waiting nodes read the charter no more than this often.
+/// Longest pause; it limits how often 1,000 waiting nodes read the charter.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
-/// The tasks of a swarm that is given up have this long to end: no deadline presses, but the node
-/// is of no use until they have.
+/// Grace of the tasks when this node leaves a stale swarm: no deadline presses, but the node is of no use until they
+/// have ended.
 const TASKS_GRACE: Duration = Duration::from_secs(60);
-/// What Docker needs to kill those that go on after it.
+/// Time that Docker needs to kill the tasks that still run after the grace.
 const KILLED_WITHIN: Duration = Duration::from_secs(10);
 
-/// What one round leaves for the next: how long to pause, and where joining failed.
+/// State that one round keeps for the next: the length of the pause, and the managers through which joining failed.
 #[derive(Default)]
 pub struct Progress {
     pauses: u32,
@@ -42,8 +42,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Waits a little, longer each time, with jitter so that a fleet does not move in step. A
-    /// notice ends the wait.
+    /// Pauses, longer each time, with jitter so that a fleet does not poll in step. A notice ends the pause.
     pub async fn pause(&mut self, notices: &Notices) {
         let growth = 2u32.saturating_pow(self.pauses.saturating_sub(SHORT_PAUSES).min(8));
         let longest = LONGEST_PAUSE.min(FIRST_PAUSE * growth);
@@ -52,20 +51,20 @@ impl Progress {
         let _ = tokio::time::timeout(pause, notices.given()).await;
     }
 
-    /// The next pause is short again.
+    /// Makes the next pause short again.
     pub fn moved(&mut self) {
         self.pauses = 0;
     }
 }
 
-/// What follows a step.
+/// How the boot continues after a step.
 pub enum Next {
     In(Membership),
     LookAtOnce,
     Pause,
 }
 
-/// Does the step.
+/// Carries out the step.
 pub async fn act(node: &Node, step: Step, progress: &mut Progress) -> Result<Next, BootError> {
     match step {
         Step::Ready(membership) => return Ok(Next::In(membership)),
@@ -121,30 +120,30 @@ async fn claim(node: &Node, seen: Option<&Charter>, traces: &Traces) -> Result<(
                 tracing::error!(
                     swarm_id = lost.swarm_id,
                     generation = lost.generation,
-                    "no manager is left by Auto Scaling's word, and none answers: services, secrets, configs and networks of this swarm are lost with it"
+                    "Auto Scaling lists no manager of this swarm any more, and none answers: its services, secrets, configs and networks are lost with it"
                 );
             }
             if seen.is_none() && traces.highest > 0 {
                 tracing::error!(
                     swarms = ?traces.swarms,
                     generation = traces.highest,
-                    "the charter is missing; by Auto Scaling's word no manager is left that has a row in the ledger, and none answers: services, secrets, configs and networks of these swarms are lost"
+                    "the charter is missing, Auto Scaling lists no manager that has a row in the ledger any more, and none answers: services, secrets, configs and networks of these swarms are lost"
                 );
             }
             tracing::info!(generation = claim.generation, "founding the swarm");
         }
-        None => tracing::info!("another manager was first"),
+        None => tracing::info!("another manager has claimed the charter first"),
     }
     Ok(())
 }
 
-/// No manager of the swarm that this node belongs to can drain it here: its tasks get their grace
-/// from the node itself.
+/// Stops the tasks of this node with their grace, and leaves the swarm. The node stops them itself, because no manager
+/// of its own swarm can drain it here.
 pub async fn leave_stale(node: &Node, by_force: bool, why: &str) -> Result<(), BootError> {
     node.state.enter(Phase::Booting, format!("leaving the swarm: {why}"));
     if by_force && node.role == Role::Manager && why != TAKEN_OUT {
         tracing::error!(
-            "this manager is fenced out: what the swarm that it leaves still holds is lost"
+            "this manager is fenced out: the state of the swarm that it leaves is lost"
         );
     }
     let mut tasks = node.swarm.fetch_containers().await?;
@@ -162,13 +161,13 @@ async fn init(node: &Node, claim: &Charter) -> Result<(), BootError> {
     let labels = labels(node, claim);
     match node.swarm.init(InitSpec { labels, ..init_spec(node) }).await {
         Ok(()) => Ok(()),
-        // An earlier call of ours got through.
+        // An earlier call of this node succeeded.
         Err(error) if error.kind == SwarmErrorKind::AlreadyInSwarm => Ok(()),
         Err(error) => Err(init_failed(error)),
     }
 }
 
-/// What Docker's settings exclude has a remedy of its own.
+/// Turns an error that comes from Docker's settings into a refusal, which names the remedy.
 fn init_failed(error: SwarmError) -> BootError {
     match error.kind {
         SwarmErrorKind::LiveRestore => Refusal::LiveRestore.into(),
@@ -184,12 +183,12 @@ fn labels(node: &Node, claim: &Charter) -> HashMap<String, String> {
     ])
 }
 
-/// Does the second step of Docker's init, which sets labels and autolock.
+/// Carries out the second step of Docker's init, which sets labels and autolock.
 async fn mark(node: &Node, claim: &Charter) -> Result<(), BootError> {
     node.state.enter(Phase::Booting, "labelling the swarm");
     tracing::warn!(
         generation = claim.generation,
-        "Docker's init ended before it labelled the swarm that it had made under this node's claim: labelling it now"
+        "Docker's init ended before it labelled the swarm that it created under this node's claim: labelling it now"
     );
     let autolock = Some(node.settings.swarm.autolock);
     Ok(node.swarm.label_swarm(&labels(node, claim), autolock).await?)
@@ -208,8 +207,8 @@ fn init_spec(node: &Node) -> InitSpec {
     }
 }
 
-/// The unlock key, tokens and the first address before the charter: whoever sees it open can join,
-/// and come back after a restart. `false` where it must wait.
+/// Stores the unlock key, the tokens and the first address before it opens the charter: a node that sees the charter
+/// open can join, and can return after a restart. Returns `false` when it must wait.
 async fn publish(node: &Node, claim: &Charter, membership: &Membership) -> Result<bool, BootError> {
     if claim.is_recovery() && !recreate::strike_out_former(node, &membership.node_id, claim).await?
     {
@@ -225,13 +224,13 @@ async fn publish(node: &Node, claim: &Charter, membership: &Membership) -> Resul
         tracing::info!(generation, swarm_id, "the swarm is open");
         relabel(node, claim, &cluster).await;
     } else {
-        tracing::warn!(generation, "the claim was taken over meanwhile");
+        tracing::warn!(generation, "another manager has taken over the claim meanwhile");
     }
     Ok(true)
 }
 
-/// A swarm that goes on under another generation than it was founded under says so itself: its charter
-/// may be written again by it.
+/// Labels the swarm with its present generation if it was founded under another one: managers may have to write the
+/// charter again from the labels.
 async fn relabel(node: &Node, claim: &Charter, cluster: &Cluster) {
     let mut labels = labels(node, claim);
     if claim.is_recovery() {
@@ -242,7 +241,9 @@ async fn relabel(node: &Node, claim: &Charter, cluster: &Cluster) {
     }
     if let Err(error) = node.swarm.label_swarm(&labels, None).await {
         let error = crate::common::errors::chain(&error);
-        tracing::warn!("the swarm's labels still name its earlier generation: {error}");
+        tracing::warn!(
+            "could not label the swarm, whose labels still name its earlier generation: {error}"
+        );
     }
 }
 

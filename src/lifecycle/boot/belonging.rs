@@ -1,4 +1,4 @@
-//! Which swarm this node belongs to, by Docker, its certificate, its row and the charter. Pure.
+//! Determines the swarm that this node belongs to, from Docker, its certificate, its row and the charter. Pure.
 
 use super::types::{Observed, Refusal, Step};
 use crate::clients::docker::LocalNode;
@@ -7,15 +7,16 @@ use crate::common::fact::Fact;
 
 pub(super) const OFF_THE_LIST: &str = "the managers have taken this node off their list";
 pub(super) const OLDER_GENERATION: &str = "the charter names the swarm of a later generation";
-const LEADER_TO_KNOW: &str = "Docker to say whether the swarm that this manager is in has a leader, since the charter names a later one";
+const LEADER_TO_KNOW: &str = "Docker to report whether the swarm that this manager is in has a leader, since the charter names a later one";
 
-/// Which swarm Docker is in: by its own word or its certificate, else by this node's row.
+/// Returns the swarm that Docker is in: from Docker's answer or the certificate, otherwise from this node's row.
 pub(super) fn swarm_of(seen: &Observed) -> Option<&String> {
     let by_row = || seen.member.as_ref().filter(|_| is_row_ours(seen))?.swarm_id.as_ref();
     seen.local.swarm_id.as_ref().or_else(by_row)
 }
 
-/// The row of a skep that did not write the swarm's id says the generation at least.
+/// Whether this node is in the swarm `swarm_id` of `charter`. A row of an older skep has no swarm id, but it has the
+/// generation.
 pub(super) fn is_in(seen: &Observed, charter: &Charter, swarm_id: &str) -> bool {
     match swarm_of(seen) {
         Some(own) => own == swarm_id,
@@ -26,24 +27,24 @@ pub(super) fn is_in(seen: &Observed, charter: &Charter, swarm_id: &str) -> bool 
     }
 }
 
-/// Was the node that Docker says this is put into the ledger by this instance?
+/// Whether this instance wrote its row for the node that Docker reports.
 pub(super) fn is_row_ours(seen: &Observed) -> bool {
     names(seen.member.as_ref(), &seen.local)
 }
 
-/// Does this instance's row name the node that Docker says this is?
+/// Whether this instance's row names the node that Docker reports.
 pub(super) fn names(row: Option<&Member>, local: &LocalNode) -> bool {
     row.is_some_and(|row| Some(&row.node_id) == local.node_id.as_ref())
 }
 
-/// The managers have taken this very node off the list, which Docker here does not hear of.
+/// Whether the managers have removed this very node from the node list; Docker on this host does not learn of that.
 pub(super) fn is_removed(seen: &Observed) -> bool {
     let is_marked = seen.member.as_ref().is_some_and(|row| row.state == MemberState::Removed);
     is_marked && is_row_ours(seen) && !seen.local.is_manager
 }
 
-/// This node is in a swarm that the cluster has given up, by the charter's word, or by its own row:
-/// it joined under an earlier charter, and another swarm.
+/// Whether this node is in a swarm that the cluster has abandoned: the charter lists that swarm as a former one, or by
+/// its own row this node joined another swarm than the charter's, under an earlier charter.
 pub(super) fn is_of_the_past(seen: &Observed, charter: &Charter) -> bool {
     let own = swarm_of(seen);
     let is_earlier = seen.member.as_ref().is_some_and(|row| row.generation < charter.generation);
@@ -51,8 +52,8 @@ pub(super) fn is_of_the_past(seen: &Observed, charter: &Charter) -> bool {
     charter.has_given_up(own) || is_row_ours(seen) && is_earlier && is_another
 }
 
-/// A manager leaves by force only where its swarm has no leader: one that has may have a quorum, and
-/// counts on this manager.
+/// Returns the step out of an abandoned swarm. A manager leaves by force only if that swarm has no leader: a swarm with
+/// a leader may have a quorum that needs this manager.
 pub(super) fn leave_the_past(seen: &Observed, charter: &Charter, is_unsettled: bool) -> Step {
     let may_be_manager = seen.local.is_manager || is_unsettled;
     match seen.has_leader {
@@ -63,13 +64,13 @@ pub(super) fn leave_the_past(seen: &Observed, charter: &Charter, is_unsettled: b
     }
 }
 
-/// Nobody but the operator can say which of the two swarms is to go.
+/// Waits for the operator, who alone can decide between the two swarms.
 pub(super) fn two_swarms(charter: &Charter) -> Step {
     let swarm_id = charter.swarm_id.as_deref().unwrap_or_default();
     let generation = charter.generation;
     Step::Wait {
         why: format!(
-            "the operator: the swarm that this node is in is this cluster's and lives, but the charter names {swarm_id} as generation {generation}; leave the swarm that is not needed"
+            "the operator: this node is in a swarm of this cluster that is alive, but the charter names {swarm_id} as generation {generation}; leave the swarm that is not needed"
         ),
     }
 }
@@ -82,11 +83,9 @@ pub(super) fn not_sound(local: &LocalNode) -> String {
     }
 }
 
-/// Nobody can tell which node this is.
+/// Waits, because nothing identifies this node.
 pub(super) fn unreadable(error: &str) -> Step {
-    Step::Wait {
-        why: format!("the node certificate, which alone says which node this is: {error}"),
-    }
+    Step::Wait { why: format!("the node certificate, which alone identifies this node: {error}") }
 }
 
 pub(super) fn foreign(local: &LocalNode) -> Step {

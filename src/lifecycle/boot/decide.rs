@@ -1,4 +1,4 @@
-//! What a booting node does next, from what it sees. Pure: no clock, no I/O, no memory.
+//! Decides the next step of a booting node from an observation. Pure: no clock, no I/O, no memory.
 
 use time::OffsetDateTime;
 
@@ -13,7 +13,7 @@ use crate::clients::ledger::{Charter, CharterPhase, Traces};
 use crate::common::fact::Fact;
 use crate::common::instance::{Membership, Role};
 
-/// The next step.
+/// Returns the next step.
 #[must_use]
 pub fn decide(me: &str, role: Role, seen: &Observed) -> Step {
     if seen.local.live_restore {
@@ -30,7 +30,7 @@ pub fn decide(me: &str, role: Role, seen: &Observed) -> Step {
     }
 }
 
-/// The quorum of this swarm is or was re-created, by this manager or without it.
+/// Returns the step for a swarm whose quorum is being re-created or was, by this manager or without it.
 fn recreate(me: &str, role: Role, seen: &Observed) -> Option<Step> {
     let charter = seen.charter.as_ref()?;
     let swarm_id = charter
@@ -52,7 +52,7 @@ fn recreate(me: &str, role: Role, seen: &Observed) -> Option<Step> {
     if !(charter.is_recovery() && charter.is_claimed_by(me) && seen.local.is_manager) {
         return None;
     }
-    // Read from a leader, with none of those in raft who were: that is done, before a crash perhaps.
+    // A leader answers, and raft has no manager from before: the quorum was re-created, perhaps before a crash.
     Some(match seen.own_swarm.map(|own| own.has_former) {
         Some(Fact::No) => Step::Publish {
             claim: charter.clone(),
@@ -63,7 +63,8 @@ fn recreate(me: &str, role: Role, seen: &Observed) -> Option<Step> {
     })
 }
 
-/// Docker has restarted in a swarm whose managers lock themselves. Nobody can say which; its key can.
+/// Returns the step for a Docker that has restarted in a swarm with autolock. Which swarm that is cannot be read; only
+/// its key opens it.
 fn unlock(role: Role, seen: &Observed) -> Step {
     match &seen.charter {
         Some(charter) if role == Role::Manager && charter.phase != CharterPhase::Closed => {
@@ -73,20 +74,20 @@ fn unlock(role: Role, seen: &Observed) -> Step {
     }
 }
 
-/// Docker is in no swarm.
+/// Returns the step while Docker is in no swarm.
 fn enter(me: &str, role: Role, seen: &Observed) -> Step {
     match &seen.charter {
         Some(charter) if charter.phase == CharterPhase::Open => {
             claim_over_lost(role, charter, seen)
                 .unwrap_or_else(|| Step::Join { charter: charter.clone() })
         }
-        // Nothing is left of the swarm that was to be re-created: nobody found another one before
-        // that is certain.
+        // Another swarm is founded only once it is certain that nothing is left of the swarm whose quorum was to be
+        // re-created.
         Some(charter) if charter.is_recovery() => claim_over_lost(role, charter, seen)
             .unwrap_or_else(|| Step::Wait {
                 why: format!("{} to re-create the quorum", charter.founder),
             }),
-        // A founder that comes back after a crash finds its own claim and goes on.
+        // A founder that restarts after a crash finds its own claim and continues.
         Some(charter) if charter.is_claimed_by(me) => Step::Init { claim: charter.clone() },
         Some(charter) if charter.phase == CharterPhase::Closed && seen.lives_on.is_some() => {
             let address = seen.lives_on.map(|address| address.to_string()).unwrap_or_default();
@@ -110,7 +111,7 @@ fn claim_over_lost(role: Role, charter: &Charter, seen: &Observed) -> Option<Ste
     (role == Role::Manager).then(|| Step::Claim { seen: Some(charter.clone()), traces })
 }
 
-/// Docker is in a swarm. Which?
+/// Returns the step while Docker is in a swarm: compares that swarm with the charter's.
 fn settle(me: &str, role: Role, seen: &Observed) -> Step {
     let Some(charter) = &seen.charter else { return unpublished(me, role, seen) };
     if charter.phase != CharterPhase::Open {
@@ -133,7 +134,7 @@ fn settle(me: &str, role: Role, seen: &Observed) -> Step {
     }
     let is_past = is_of_the_past(seen, charter);
     match seen.own_swarm {
-        // The charter went to somebody else while we founded: this is what the fence is for.
+        // Another manager published its swarm while this one founded: the generation fences this one out.
         Some(own)
             if is_never_published(charter, &own)
                 && !charter.has_given_up(seen.local.swarm_id.as_ref()) =>
@@ -145,7 +146,7 @@ fn settle(me: &str, role: Role, seen: &Observed) -> Step {
         }
         Some(own) if own.is_ours() => two_swarms(charter),
         None if seen.local.is_manager => {
-            Step::Wait { why: "the swarm that Docker is in has no leader".into() }
+            Step::Wait { why: "a leader of the swarm that Docker is in".into() }
         }
         None if is_row_ours(seen) => two_swarms(charter),
         own => match &seen.certificate_error {
@@ -155,13 +156,13 @@ fn settle(me: &str, role: Role, seen: &Observed) -> Step {
     }
 }
 
-/// Nobody else is in it, and its claim came before the charter's.
+/// Whether no other node is in the swarm, and its claim is older than the charter's.
 fn is_never_published(charter: &Charter, own: &OwnSwarm) -> bool {
     let is_earlier = own.generation.is_some_and(|generation| generation < charter.generation);
     own.is_ours() && own.is_alone && is_earlier
 }
 
-/// Docker is in a swarm, and the charter names none.
+/// Returns the step while Docker is in a swarm and there is no open charter.
 fn unpublished(me: &str, role: Role, seen: &Observed) -> Step {
     match (&seen.charter, seen.own_swarm, &seen.local.swarm_id) {
         (Some(charter), _, Some(own)) if charter.recovers.as_ref() == Some(own) => {
@@ -177,8 +178,8 @@ fn unpublished(me: &str, role: Role, seen: &Observed) -> Step {
             Step::Mark { claim: charter.clone() }
         }
         (None, Some(own), Some(swarm_id)) if own.is_ours() => publish_again(seen, &own, swarm_id),
-        // Ours, but under no claim of ours any more: whoever wins the claim publishes it. The role of a worker that
-        // was promoted by hand may not write the charter.
+        // This cluster's swarm, but this node has no claim for it any more: the manager that gets the claim publishes
+        // its swarm. A worker that was promoted by hand is not permitted to write the charter.
         (Some(charter), Some(own), _) if own.is_ours() => {
             claim_or_wait(role, Some(charter), own.generation, seen.now)
         }
@@ -187,20 +188,19 @@ fn unpublished(me: &str, role: Role, seen: &Observed) -> Step {
             Step::Wait { why: format!("{} to found the next swarm", charter.founder) }
         }
         (_, None, _) if seen.local.is_manager => Step::Wait { why: not_sound(&seen.local) },
-        // Whether it is the cluster's can be told once the charter names one.
+        // An open charter will show whether this is the cluster's swarm.
         (_, None, _) => {
             Step::Wait { why: "a manager to publish the swarm that this worker is in".into() }
         }
     }
 }
 
-/// There is no charter, and this manager is in a swarm of this cluster that has a leader. It was
-/// published under its own generation, unless rows of another swarm say that this generation or a
-/// later one is theirs.
+/// Returns the step of a manager in a swarm of this cluster that has a leader, while there is no charter. That swarm
+/// was published under its own generation, unless rows of another swarm have this generation or a later one.
 fn publish_again(seen: &Observed, own: &OwnSwarm, swarm_id: &str) -> Step {
     let Some(others) = &seen.absence else { return Step::Wait { why: WHAT_IS_LEFT.to_owned() } };
     let are_others = !others.managers.is_empty() || others.traces.highest > 0;
-    // Nobody joins a swarm that was not published: only one without others may be unpublished.
+    // No node joins a swarm that was not published: only one without other nodes may be unpublished.
     let is_known = others.unreadable.is_empty() || !own.is_alone;
     match own.generation {
         Some(generation) if !are_others && is_known => {
@@ -215,8 +215,8 @@ fn publish_again(seen: &Observed, own: &OwnSwarm, swarm_id: &str) -> Step {
     }
 }
 
-/// Docker makes a swarm and labels it in two steps, and may fail in between: this one bears no label,
-/// has no other node, is known by this node's address, and was made here while this node's claim held.
+/// Whether Docker created this swarm and failed before it labelled it, which are two steps: the swarm bears no label,
+/// has no other node, knows this node by its own address, and was created while this node's claim was valid.
 fn is_half_made(me: &str, charter: &Charter, own: &OwnSwarm, seen: &Observed) -> bool {
     let claimed_at = charter.lease_expires_at - seen.lease;
     let is_of_the_claim = own
@@ -230,8 +230,8 @@ fn is_half_made(me: &str, charter: &Charter, own: &OwnSwarm, seen: &Observed) ->
         && !charter.is_recovery()
 }
 
-/// There is a charter that is not open, or this is a worker. `own` is the generation of the swarm that
-/// this node is in.
+/// Returns the step while the charter is not open, or for a worker. `own` is the generation of the swarm that this node
+/// is in.
 fn claim_or_wait(
     role: Role,
     charter: Option<&Charter>,
@@ -250,14 +250,16 @@ fn claim_or_wait(
     }
 }
 
-/// Of a manager without a row: its raft tells whether it came in before the quorum was re-created.
+/// Generation of a manager without a row: the members of its raft show whether it joined before the quorum was
+/// re-created.
 pub(super) const NEVER_RECORDED: u64 = 0;
 
 const WHAT_IS_LEFT: &str =
     "the cluster's managers to publish their swarm again, since the charter is missing";
 const RECREATED: &str = "its quorum was re-created without this manager";
-const ROWS_TO_READ: &str = "ledger rows that cannot be read to be repaired, since one of them may be that of a manager in raft that was one before the quorum was re-created";
-const LEADER_TO_ASK: &str = "a leader that says who is in raft, since the quorum was re-created";
+const ROWS_TO_READ: &str = "the repair of ledger rows that cannot be read: one of them may be that of a manager in raft from before the quorum was re-created";
+const LEADER_TO_ASK: &str =
+    "a leader that lists the members of raft, since the quorum was re-created";
 fn membership(local: &LocalNode, generation: u64, swarm_id: &str) -> Membership {
     Membership {
         node_id: local.node_id.clone().unwrap_or_default(),

@@ -1,6 +1,6 @@
-//! A manager that is of no use as the node that it is: the swarm knows it by another address, its
-//! certificate is refused, or it was let into raft and never gets in. Left by force it would stay in raft as a dead
-//! member, so it asks the other managers to take it out, and leaves on their word. Pure.
+//! Decides when a manager asks the others to demote it, because its present node is of no use: the swarm knows it by
+//! another address, its certificate is refused, or raft admitted it and it never gets a leader. If it left by force, it
+//! would stay in raft as a dead member; so it leaves only once the others confirm that they removed it. Pure.
 
 use std::time::Duration;
 
@@ -14,15 +14,16 @@ use crate::common::instance::Role;
 use crate::manager::peers::no_leader;
 
 pub const MOVED: &str = "the swarm knows this node by an address that is not its own";
-pub const TAKEN_OUT: &str = "another manager has taken it out of raft";
+pub const TAKEN_OUT: &str = "another manager has removed it from raft";
 const REFUSED: &str = "this node's certificate is refused";
-const STUCK: &str = "this manager was let into raft, and its Docker does not get a leader";
-const NOBODY_CAN: &str = "another manager that has a leader, to take this one out";
-const TO_BE_TAKEN_OUT: &str = "another manager to take this one out of raft, so that it joins anew";
+const STUCK: &str = "raft has admitted this manager, and its Docker does not get a leader";
+const NOBODY_CAN: &str = "another manager that has a leader, to demote this one";
+const TO_BE_TAKEN_OUT: &str =
+    "another manager to remove this one from raft, so that it can join again";
 
-/// Docker is in the charter's swarm. That is of no use by an address that is not this node's, as a worker where this
-/// node has asked to be taken out of raft, or as a manager that does not get a leader. A manager that has moved
-/// and is sound serves while no other manager can take it out.
+/// Returns the step for a node that is in the charter's swarm and cannot work there: by an address that is not its own,
+/// as a worker that has asked for its demotion, or as a manager that does not get a leader. A sound manager that has
+/// moved keeps serving while no other manager can demote it.
 pub fn of_settled(seen: &Observed) -> Option<Step> {
     if seen.local.is_manager {
         let unable = || Step::Wait { why: format!("{NOBODY_CAN}: {MOVED}") };
@@ -39,9 +40,10 @@ pub fn of_settled(seen: &Observed) -> Option<Step> {
     }
 }
 
-/// It was let into raft, and for too long Docker has called it pending, or active without a leader: it counts in the
-/// quorum and does nothing for it. Where Docker is pending, the certificate says that it was let in. One that has
-/// written its row since it began to join is not stuck: the quorum needs what it has of raft.
+/// Whether raft has admitted this manager, and Docker has been pending, or active without a leader, for too long since:
+/// the manager counts in the quorum and does nothing for it. While Docker is pending, the certificate shows that raft
+/// admitted it. A manager that has written its row since it started to join is not stuck: the quorum needs its raft
+/// state.
 pub fn is_stuck(
     local: &LocalNode,
     certified: Option<Role>,
@@ -56,14 +58,14 @@ pub fn is_stuck(
     is_let_in && is_joining.is_yes() && unsettled_for >= STUCK_TIME
 }
 
-/// What this very node has asked.
+/// Returns the demotion request of this very node.
 fn own_request(seen: &Observed) -> Option<&DemotionRequest> {
     let request = seen.relief.as_ref()?.request.as_ref()?;
     (Some(&request.node_id) == seen.local.node_id.as_ref()).then_some(request)
 }
 
-/// Left by force, a manager would stay in raft: the others take it out first, and say so. `None` where
-/// none of them can.
+/// Returns the next step towards a demotion. A manager that leaves by force would stay in raft, so the others remove it
+/// first, and confirm that. `None` when no other manager can do so.
 fn be_taken_out(seen: &Observed, why: &'static str) -> Option<Step> {
     let node_id = seen.local.node_id.clone()?;
     match own_request(seen) {
@@ -79,15 +81,16 @@ fn be_taken_out(seen: &Observed, why: &'static str) -> Option<Step> {
     }
 }
 
-/// The same of one that Docker does not get in.
+/// Returns the same step for a manager that gets no leader.
 pub fn of_stuck(seen: &Observed) -> Option<Step> {
     let is_stuck = is_stuck(&seen.local, seen.certified, seen.is_joining, seen.unsettled_for);
     let is_due = is_stuck && !is_row_ours(seen) || own_request(seen).is_some();
     is_due.then(|| be_taken_out(seen, STUCK))?
 }
 
-/// The same of a member. What is none by its own row has nothing to be taken
-/// out of; but a manager's state may be all that is left of the swarm.
+/// Returns the same step for a manager whose certificate is refused, or that has moved, while Docker is neither in a
+/// swarm nor out of it. A node that is no member by its own row is not in raft, but waits: its state may be all that is
+/// left of the swarm.
 pub fn of_unsettled(seen: &Observed, is_member: bool) -> Option<Step> {
     let is_refused = seen.local.is_certificate_refused();
     if !(is_refused || is_member && seen.is_moved) {

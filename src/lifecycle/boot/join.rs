@@ -1,4 +1,4 @@
-//! Joining through one of the managers that the ledger names.
+//! Joins the swarm through one of the managers that the ledger names.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -15,25 +15,26 @@ use crate::clients::secrets::JoinToken;
 use crate::common::state::Phase;
 use crate::node::Node;
 
-/// Each attempt with a closed port leaves a dead entry in the node list: no more than this many.
+/// Limit of attempts with a closed own port: each one leaves a dead entry in the node list.
 const OWN_PORT_ATTEMPTS: u32 = 3;
-/// Time for a security group's change to arrive, between such attempts.
+/// Pause between such attempts, in which a change of the security group can take effect.
 const OWN_PORT_PAUSE: Duration = Duration::from_secs(10);
 
-/// What earlier attempts of this boot have shown.
+/// Results of the earlier attempts of this boot.
 #[derive(Default)]
 pub struct Joining {
-    /// Managers through which joining has failed; tried again once all have.
+    /// Managers through which joining has failed; tried again once all of them have failed.
     avoid: BTreeSet<IpAddr>,
     attempts: u32,
     own_port_closed: u32,
-    /// The ledger knows that this node tries.
+    /// Whether the ledger has the attempt of this node.
     is_announced: bool,
-    /// Begins when no manager answers.
+    /// Starts when no manager answers.
     pub absence_tracker: AbsenceTracker,
 }
 
-/// One attempt. `true` when there is reason to look at once, `false` to pause first.
+/// Makes one attempt. Returns `true` if the next observation should follow at once, `false` if a pause should come
+/// first.
 pub async fn join(node: &Node, charter: &Charter, past: &mut Joining) -> Result<bool, BootError> {
     let Joining { avoid, is_announced, absence_tracker, .. } = past;
     let (token, manager, ()) = tokio::join!(
@@ -43,7 +44,7 @@ pub async fn join(node: &Node, charter: &Charter, past: &mut Joining) -> Result<
     );
     let (Some(token), Some(manager)) = (token?, manager?) else { return Ok(false) };
     past.attempts += 1;
-    // Numbered: each may leave an entry in the node list, so each is in the log.
+    // Numbered, so that the log has a line for each attempt: each may leave an entry in the node list.
     let nth =
         if past.attempts > 1 { format!(", attempt {}", past.attempts) } else { String::new() };
     let generation = charter.generation;
@@ -56,8 +57,8 @@ pub async fn join(node: &Node, charter: &Charter, past: &mut Joining) -> Result<
     follow(node, answer, manager, past).await
 }
 
-/// Writes down who tries, before a failed join can leave an entry that nobody knows. Without it the
-/// managers leave such an entry alone: no reason not to join.
+/// Writes the attempt of this node to the ledger before a failed join can leave an unexplained entry in the node list.
+/// A failed write is no reason not to join: managers then do not remove such an entry.
 async fn announce(node: &Node, is_announced: &mut bool) {
     if *is_announced {
         return;
@@ -70,7 +71,7 @@ async fn announce(node: &Node, is_announced: &mut bool) {
     }
 }
 
-/// Each answer has its own way out.
+/// Handles the answer to a join; each one has its own remedy.
 async fn follow(
     node: &Node,
     answer: JoinAnswer,
@@ -86,7 +87,7 @@ async fn follow(
     }
     match answer {
         JoinAnswer::Joined | JoinAnswer::AlreadyInSwarm | JoinAnswer::Unknown => Ok(true),
-        // Or the address has been given to another swarm's manager: ask another one next.
+        // Or the address now belongs to a manager of another swarm: try another one next.
         JoinAnswer::TokenRefused => {
             past.avoid.insert(manager);
             again("the join token was refused: it may have been rotated")
@@ -129,7 +130,7 @@ async fn follow(
     }
 }
 
-/// The token of the charter's generation, if it fits the charter. `None` says: look again.
+/// Returns the token of the charter's generation, if it fits the charter; `None` if the node must observe again.
 async fn fetch_token(node: &Node, charter: &Charter) -> Result<Option<JoinToken>, BootError> {
     let Some(token) = node.tokens.fetch(node.role, charter.generation).await? else {
         let why = format!("the {} token of generation {}", node.role, charter.generation);
@@ -147,8 +148,8 @@ async fn fetch_token(node: &Node, charter: &Charter) -> Result<Option<JoinToken>
     Ok(Some(token))
 }
 
-/// A manager that listens: one that stays before one that leaves, own zone before others, freshest
-/// row first. `None` says: look again.
+/// Returns a manager that listens: staying ones before leaving ones, this node's zone before others, freshest row
+/// first. Returns `None` if the node must observe again.
 async fn find_manager(
     node: &Node,
     charter: &Charter,
@@ -161,7 +162,7 @@ async fn find_manager(
         .filter(|row| row.generation == charter.generation && row.may_be_in(charter))
         .filter(|row| row.instance_id != node.instance.id && row.state != MemberState::Removed)
         .collect();
-    // One that leaves still serves: it may be the last one, waiting for its replacement.
+    // A manager that leaves still serves: it may be the last one, waiting for its replacement.
     managers.sort_by_key(|row| {
         let is_leaving = row.state == MemberState::Leaving;
         let is_elsewhere = row.zone != node.instance.zone;
@@ -178,7 +179,7 @@ async fn find_manager(
         absence_tracker.end();
     } else {
         let finding = absence_tracker.begin();
-        // None of the others is there: those that have failed are worth another attempt.
+        // None of the others listens: those that have failed are worth another attempt.
         avoid.clear();
         let tried = if candidates.is_empty() {
             "the ledger names none".to_owned()

@@ -1,14 +1,14 @@
-//! Is the swarm lost that the charter names, or that rows speak of although there is no charter? What
-//! a manager looks at before it founds another one.
+//! Observes whether the swarm of the charter is lost, or without a charter the swarm of the rows, before a manager
+//! founds another one.
 //!
-//! Guarantees: silence is no evidence, nor is an answer of Auto Scaling that failed, is incomplete
-//! or does not list the asking instance itself. A swarm is called lost only when, at every look for
-//! `boot.lost_after`, a whole answer listed none of its managers, no member's port 2377 answered, every
-//! row could be read and none of a manager was changed; and when none of those rows is younger than
-//! [`ROW_IS_FRESH`]. Patience is this process's own time: clocks that differ only lengthen it.
+//! Guarantees: silence is no evidence, nor is an answer of Auto Scaling that failed, is incomplete or does not list the
+//! asking instance itself. A swarm counts as lost only when, in every observation for `boot.lost_after`, a complete
+//! answer listed none of its managers, no member's port 2377 answered, every row could be read and no manager's row
+//! changed; and when none of those rows is younger than [`ROW_IS_FRESH`]. The patience is measured by this process:
+//! clocks that differ only lengthen it.
 //!
-//! Assumes that a manager of a swarm with a quorum writes its row within `boot.lost_after`, so that
-//! one without a row is no part of a quorum. The charter names the founder, whose row may be gone.
+//! Assumes that a manager of a swarm with a quorum writes its row within `boot.lost_after`, so that a manager without a
+//! row is not part of a quorum. The charter names the founder, whose row may be missing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -23,45 +23,45 @@ use crate::clients::docker::first_listening;
 use crate::clients::ledger::{Charter, Member, MemberRows, Traces};
 use crate::node::Node;
 
-/// Between two looks: Auto Scaling's limit is shared by the whole account.
+/// Time between two observations: the whole account shares the request limit of Auto Scaling.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// The looks of one boot: since when all of them have found the managers gone.
+/// The observations of one boot, and since when all of them have found the managers gone.
 #[derive(Default)]
 pub struct AbsenceTracker {
-    /// When to look again; `None` while some manager answers.
+    /// When the next observation is due; `None` while a manager answers.
     due: Option<Instant>,
-    /// Of which generation, since when.
+    /// The generation whose managers are gone, and since when.
     gone: Option<(u64, Instant)>,
-    /// When each manager's row was written, as of the last look.
+    /// When each manager wrote its row, by the last observation.
     written: BTreeMap<String, OffsetDateTime>,
     finding: String,
 }
 
 impl AbsenceTracker {
-    /// No manager answers: looks are to be made. Returns what the last one has found, for a human.
+    /// Starts the observations, because no manager answers. Returns the finding of the last one, for the operator.
     pub fn begin(&mut self) -> &str {
         self.due.get_or_insert_with(Instant::now);
         &self.finding
     }
 
-    /// What the last look has found, for a human; empty where there was none.
+    /// Returns the finding of the last observation, for the operator; empty if there was none.
     #[must_use]
     pub fn finding(&self) -> &str {
         &self.finding
     }
 
-    /// A manager answers.
+    /// Stops the observations, because a manager answers.
     pub fn end(&mut self) {
         *self = Self::default();
     }
 
-    /// Something failed: whatever was held up to now begins anew.
+    /// Restarts the patience after a failure.
     pub fn interrupt(&mut self) {
         self.gone = None;
     }
 
-    /// Looks, where it is due, for what is left of the charter's swarm; without a charter, for what is
-    /// left of any swarm but `own`, the one that this node is in.
+    /// Observes, if it is due, the rest of the charter's swarm; without a charter, the rest of any swarm but `own`, the
+    /// one that this node is in.
     pub async fn look(
         &mut self,
         node: &Node,
@@ -74,7 +74,7 @@ impl AbsenceTracker {
         self.take(charter.map(|charter| charter.generation), found, Instant::now())
     }
 
-    /// Takes in what a look has found under a charter of this `generation`.
+    /// Records the result of an observation under a charter of this `generation`.
     fn take(
         &mut self,
         generation: Option<u64>,
@@ -83,7 +83,7 @@ impl AbsenceTracker {
     ) -> Option<Absence> {
         match found {
             Ok((seen, _)) if generation.is_none() && seen.is_without_trace() => {
-                // Nothing was asked of Auto Scaling, and nothing is waited for.
+                // Auto Scaling was not asked, and there is nothing to wait for.
                 *self = Self { due: Some(now), ..Self::default() };
                 Some(seen)
             }
@@ -101,8 +101,8 @@ impl AbsenceTracker {
         }
     }
 
-    /// Anything but a complete absence starts the patience anew, and so does any change of a
-    /// manager's row, whatever the clocks say: somebody is there.
+    /// Restarts the patience unless the absence is complete, and on any change of a manager's row, whatever the clocks
+    /// show: that manager is alive.
     fn hold(
         &mut self,
         generation: u64,
@@ -137,11 +137,11 @@ async fn observe(
     if charter.is_none() && seen.is_without_trace() {
         return Ok((seen, written));
     }
-    // Of every member, of whatever generation and role: whoever listens may know more than the ledger.
+    // The addresses of every member, of any generation and role: a node that listens counts more than the ledger.
     let addresses: Vec<IpAddr> =
         all.rows.iter().filter(|row| row.instance_id != me).map(|row| row.address).collect();
     let ids: Vec<&str> = seen.managers.iter().map(String::as_str).chain([me]).collect();
-    // Where rows alone show that somebody is there, Auto Scaling's shared limit is spared.
+    // If the rows alone exclude a lost swarm, no request is spent on the limit that the account shares.
     let is_asked = charter.is_some() || seen.fresh.is_empty() && seen.unreadable.is_empty();
     let (listed, listening) = tokio::join!(
         async {
@@ -161,8 +161,8 @@ async fn observe(
     Ok((seen, written))
 }
 
-/// A row of another swarm than this node's own, that does not belong to an earlier generation: which
-/// of the two is the cluster's cannot be told from the ledger.
+/// Whether the row is of another swarm than this node's own, and not of an earlier generation: the ledger then does not
+/// show which of the two is the cluster's.
 pub(super) fn is_rival(row: &Member, own: &OwnMembers, generation: u64) -> bool {
     match own.has(row) {
         Some(true) => false,
@@ -175,7 +175,7 @@ fn managers_of<'a>(rows: &'a [Member], me: &'a str) -> impl Iterator<Item = &'a 
     rows.iter().filter(move |row| row.is_manager() && row.instance_id != me)
 }
 
-/// What the rows alone say.
+/// Returns the facts that the rows alone show.
 pub(super) fn of_rows(
     charter: Option<&Charter>,
     all: &MemberRows,
@@ -196,8 +196,8 @@ pub(super) fn of_rows(
     }
 }
 
-/// Managers that were in no group when they wrote their rows. Where this instance's own metadata name
-/// no group either, they show no tags, and such a row says nothing.
+/// Returns the managers that were in no group when they wrote their rows. If this instance's own metadata name no group
+/// either, the metadata show no tags, and such a row proves nothing.
 fn ungrouped<'a>(
     rows: &'a [Member],
     me: &'a str,
@@ -208,11 +208,10 @@ fn ungrouped<'a>(
         .map(|row| row.instance_id.clone())
 }
 
-/// The managers with a row of the charter's generation, promoted workers among them, and the founder;
-/// without a charter those with any row. This node is in no swarm, or in another one: what its own row
-/// says is left out.
+/// Returns the managers with a row of the charter's generation, promoted workers included, and the founder; without a
+/// charter those with any row. Leaves out this node's own row: this node is in no swarm, or in another one.
 fn known(charter: Option<&Charter>, rows: &[Member], me: &str) -> BTreeSet<String> {
-    // Of a swarm whose quorum was to be re-created, the managers' rows are of earlier generations.
+    // While the quorum of a swarm is being re-created, the managers' rows still have earlier generations.
     let is_of = |row: &&Member| {
         charter.is_none_or(|it| row.generation == it.generation || it.is_recovery())
     };
@@ -265,7 +264,7 @@ mod tests {
         let names = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<BTreeSet<_>>();
         let seen = of_rows(Some(&charter), &all, "i-me", now());
         assert_eq!(seen.managers, names(&["i-founder", "i-promoted", "i-silent"]));
-        assert_eq!(seen.fresh, names(&["i-old"]), "of whatever generation");
+        assert_eq!(seen.fresh, names(&["i-old"]), "of any generation");
         assert_eq!((seen.unreadable, seen.traces.highest), (unreadable, 2));
         let without = of_rows(None, &all, "i-me", now());
         assert_eq!(without.managers, names(&["i-old", "i-promoted", "i-silent"]));
@@ -313,7 +312,7 @@ mod tests {
             is_rival(&row, &own, 2)
         };
         assert!(!of(Some("own"), "i-2", 3));
-        assert!(!of(Some("other"), "i-2", 1), "it was claimed over");
+        assert!(!of(Some("other"), "i-2", 1), "a later claim replaced it");
         assert!(of(Some("other"), "i-2", 2), "the same generation twice");
         assert!(of(Some("other"), "i-2", 3));
         assert!(!of(None, "i-1", 3), "on the list");
@@ -333,18 +332,18 @@ mod tests {
                 let found = Ok((absence(listed), rows(row)));
                 absence_tracker
                     .take(Some(generation), found, now)
-                    .expect("it was told")
+                    .expect("the observation has succeeded")
                     .lasted
                     .as_secs()
             };
         assert_eq!(at(&mut absence_tracker, 0, 1, &[], 0), 0);
         assert_eq!(at(&mut absence_tracker, 100, 1, &[], 0), 100);
-        assert_eq!(at(&mut absence_tracker, 110, 1, &["i-3"], 0), 0, "one is back");
+        assert_eq!(at(&mut absence_tracker, 110, 1, &["i-3"], 0), 0, "one manager is back");
         assert_eq!(at(&mut absence_tracker, 120, 1, &[], 0), 0);
         assert_eq!(at(&mut absence_tracker, 180, 1, &[], 0), 60);
-        let failed = Err("Auto Scaling is silent".to_owned());
+        let failed = Err("Auto Scaling does not answer".to_owned());
         assert_eq!(absence_tracker.take(Some(1), failed, start + Duration::from_secs(185)), None);
-        assert_eq!(at(&mut absence_tracker, 190, 1, &[], 0), 0, "a look has failed in between");
+        assert_eq!(at(&mut absence_tracker, 190, 1, &[], 0), 0, "an observation failed");
         assert_eq!(at(&mut absence_tracker, 200, 1, &[], 0), 10);
         assert_eq!(at(&mut absence_tracker, 210, 1, &[], 60), 0, "a row was written");
         assert_eq!(

@@ -1,9 +1,8 @@
-//! From a machine to a member: found the swarm, or find it and join.
+//! Boots this node: founds the swarm, or finds it and joins it.
 //!
-//! Guarantees: [`boot`] returns a [`Membership`] only for an active node of the charter's swarm
-//! with a manager connected; of several founders exactly one is published; a swarm that bears no
-//! mark of this cluster is never touched. Every step may be killed and repeated: each round looks
-//! afresh at Docker and the ledger.
+//! Guarantees: [`boot`] returns a [`Membership`] only for an active node of the charter's swarm with a connected
+//! manager; of several founders exactly one is published; skep never touches a swarm that does not bear this cluster's
+//! label. Every step can be killed and repeated: each round observes Docker and the ledger again.
 
 mod absence;
 mod act;
@@ -43,10 +42,10 @@ pub use preflight::{check_address, check_clock};
 pub use types::{Mark, Observed, OwnSwarm, Refusal, Step};
 pub use user_data::{finish_before_the_pool, remember_failed_start};
 
-/// For how long a refusal may only mean that a permission, a role or a table that was made just now is
-/// not visible yet, counted from the first such refusal. IAM is eventually consistent: most changes
-/// arrive within seconds, and Terraform's AWS provider waits up to two minutes for them. A minute
-/// covers what is usual, and a mistake that lasts is still reported soon.
+/// How long skep retries after a refusal, counted from the first one: a permission, a role or a table that was just
+/// created may not be visible yet. IAM is eventually consistent: most changes arrive within seconds, and Terraform's
+/// AWS provider waits up to two minutes for them. One minute covers the usual case, and a lasting mistake is still
+/// reported soon.
 const CONSISTENCY_GRACE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Error)]
@@ -61,7 +60,7 @@ pub enum BootError {
     Swarm(#[from] SwarmError),
     #[error("Docker's own join token cannot be used")]
     Token(#[from] MalformedToken),
-    #[error("not in the swarm within boot.deadline ({deadline:?}); at last {doing}")]
+    #[error("not in the swarm within boot.deadline ({deadline:?}); last step: {doing}")]
     TooLate { deadline: Duration, doing: String },
 }
 
@@ -76,12 +75,12 @@ impl From<NodeError> for BootError {
     }
 }
 
-/// What a failed round means for the next one.
+/// Whether another round can succeed after a failed one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outlook {
-    /// It may pass: throttling, a time-out, Docker that is starting.
+    /// The failure may pass: throttling, a timeout, Docker that is still starting.
     Passing,
-    /// It may be that what was set up just now is not visible yet.
+    /// A change that was just made may not be visible yet.
     MaybeNotYet,
     Final,
 }
@@ -92,7 +91,7 @@ impl BootError {
             Self::Refused(_) | Self::Token(_) | Self::TooLate { .. } => Outlook::Final,
             Self::Ledger(error) if error.is_retryable() => Outlook::Passing,
             Self::Secrets(error) if error.is_retryable() => Outlook::Passing,
-            // A token that was stored by hand may be mended by hand.
+            // An operator can repair a token that was stored by hand.
             Self::Ledger(LedgerError::Aws(_)) | Self::Secrets(_) => Outlook::MaybeNotYet,
             Self::Ledger(_) => Outlook::Final,
             Self::Swarm(error) => match error.kind {
@@ -107,14 +106,14 @@ impl BootError {
     }
 }
 
-/// Since when nothing but such refusals has come.
+/// Time of the first [`Outlook::MaybeNotYet`] since the last successful round.
 #[derive(Debug, Default)]
 struct NotVisibleYet {
     since: Option<Instant>,
 }
 
 impl NotVisibleYet {
-    /// A round has failed: is another one worth its while?
+    /// Whether to start another round after a failed one.
     fn may_go_on(&mut self, outlook: Outlook, now: Instant) -> bool {
         match outlook {
             Outlook::Passing => true,
@@ -123,16 +122,16 @@ impl NotVisibleYet {
         }
     }
 
-    /// A round has succeeded: what is refused from now on is another matter.
+    /// Forgets the refusals after a successful round: a later refusal has another cause.
     fn end(&mut self) {
         self.since = None;
     }
 }
 
-/// Since when every look has found Docker neither in the swarm nor out of it, or in it and not sound.
+/// Since when every observation has found Docker neither in a swarm nor out of it, or in one but not sound.
 #[derive(Debug, Default)]
 struct Unsettled {
-    /// With whether Docker is in the swarm: a change begins anew.
+    /// Whether Docker is in a swarm, and since when; a change of the former restarts the time.
     since: Option<(bool, Instant)>,
 }
 
@@ -157,13 +156,12 @@ impl Unsettled {
     }
 }
 
-/// Takes this node into the charter's swarm, until `deadline`; `None` when a notice comes first.
-/// A step that has begun is seen to its end even then: a join that is not waited for would go on
-/// behind our back.
+/// Brings this node into the charter's swarm before `deadline`; returns `None` when a notice arrives first. A step that
+/// has started always runs to its end, because Docker would continue an abandoned join in the background.
 ///
 /// # Errors
-/// When nothing that skep may do helps, or time is up; what was begun and is ours alone is then
-/// undone by [`abandon`].
+/// When only the operator can solve the problem, or the deadline has passed. [`abandon`] then rolls back the unfinished
+/// boot.
 pub async fn boot(
     node: &Node,
     notices: &Notices,
@@ -176,8 +174,7 @@ pub async fn boot(
     .await
 }
 
-/// The same for a node that was a member already and has fallen out: what UserData has done does
-/// not matter any more.
+/// Like [`boot`], for a node that was a member and lost its membership; the result of UserData no longer matters.
 ///
 /// # Errors
 /// As for [`boot`].
@@ -216,7 +213,7 @@ async fn rounds(node: &Node, notices: &Notices) -> Result<Option<Membership>, Bo
     while notices.now().is_none() {
         let unsettled_for = unsettled.lasted(Instant::now());
         let round = async {
-            // In one round trip: a departure that a crash has interrupted comes before joining.
+            // In one round trip. A departure that a crash interrupted resumes before the node joins.
             let (seen, departure) = tokio::try_join!(
                 observe::observe(node, unsettled_for, &mut progress.joining.absence_tracker),
                 async {
@@ -250,7 +247,7 @@ async fn rounds(node: &Node, notices: &Notices) -> Result<Option<Membership>, Bo
                     return Err(error);
                 }
                 progress.joining.absence_tracker.interrupt();
-                // This round may not have looked: Docker may have been well meanwhile.
+                // This round may not have read the state of Docker, which may have been sound meanwhile.
                 unsettled.end();
                 let problem = crate::common::errors::chain(&error);
                 node.state.enter(Phase::Booting, format!("trying again after: {problem}"));
@@ -261,9 +258,9 @@ async fn rounds(node: &Node, notices: &Notices) -> Result<Option<Membership>, Bo
     Ok(None)
 }
 
-/// Goes on with this node's own claim to re-create the quorum, until that is done; for a node that is leaving,
-/// where nothing else that a boot does may be done. `None` when the claim is no longer this node's, or something
-/// other than time is needed. It repeats what may pass: the caller bounds it.
+/// Continues this node's own claim to re-create the quorum, for a node that is leaving; takes no other step of a boot.
+/// Returns `None` when the claim is no longer this node's, or waiting alone does not help. Retries passing failures
+/// without a limit: the caller sets one.
 pub async fn finish_recovery(node: &Node) -> Option<Membership> {
     let nobody = Notices::default();
     let mut progress = Progress::default();
@@ -282,7 +279,7 @@ pub async fn finish_recovery(node: &Node) -> Option<Membership> {
                     act::act(node, step, &mut progress).await.map(Some)
                 }
                 step => {
-                    tracing::warn!("the quorum cannot be re-created here: {step:?}");
+                    tracing::warn!("cannot re-create the quorum on this node: {step:?}");
                     Ok(None)
                 }
             }
@@ -295,7 +292,7 @@ pub async fn finish_recovery(node: &Node) -> Option<Membership> {
             Err(error) => {
                 let problem = crate::common::errors::chain(&error);
                 if error.outlook() == Outlook::Final {
-                    tracing::error!("the quorum cannot be re-created here: {problem}");
+                    tracing::error!("cannot re-create the quorum on this node: {problem}");
                     return None;
                 }
                 node.state.enter(Phase::Booting, format!("trying again after: {problem}"));
@@ -305,16 +302,17 @@ pub async fn finish_recovery(node: &Node) -> Option<Membership> {
     }
 }
 
-/// Leaves a swarm of which this worker reaches no manager that its Docker knows, with its tasks' grace, to join it
-/// anew; `why` is the evidence. What fails is repeated, since a boot would take a node whose tasks are stopped
-/// and that has not left for one that is well. `false` where a notice comes first: the departure then stops the
-/// tasks, flushes and leaves.
+/// Makes this worker leave a swarm in which it reaches none of the managers that its Docker knows, so that it can join
+/// again; its tasks get their grace, and `why` is the evidence. Retries every failure, because a boot would take a node
+/// that has stopped its tasks but not left for a sound one. Returns `false` when a notice arrives first: the departure
+/// then stops the tasks, flushes and leaves.
 pub async fn leave_stranded(node: &Node, notices: &Notices, why: &str) -> bool {
     let leave = async {
         let mut progress = Progress::default();
         while let Err(error) = act::leave_stale(node, false, why).await {
             let problem = crate::common::errors::chain(&error);
-            node.state.enter(Phase::Booting, format!("leaving the swarm again after: {problem}"));
+            node.state
+                .enter(Phase::Booting, format!("retrying to leave the swarm after: {problem}"));
             progress.pause(notices).await;
         }
     };
@@ -325,7 +323,7 @@ pub async fn leave_stranded(node: &Node, notices: &Notices, why: &str) -> bool {
     }
 }
 
-/// Looks once, without doing anything: what skep can do nothing about, if that is so.
+/// Observes once, without acting, and returns the [`Refusal`] if there is one.
 ///
 /// # Errors
 /// When the ledger or Docker fails.
@@ -337,32 +335,32 @@ pub async fn look(node: &Node) -> Result<Option<Refusal>, BootError> {
     })
 }
 
-/// Undoes what a boot that ends without membership has begun and what is ours alone: the claim,
-/// and a swarm that was never published.
+/// Rolls back a boot that ended without membership: leaves this node's swarm if it was never published, and releases
+/// this node's claim.
 ///
 /// # Errors
-/// When the ledger or Docker fails: the lease then ends by itself.
+/// When the ledger or Docker fails; the claim's lease then expires by itself.
 pub async fn abandon(node: &Node) -> Result<(), BootError> {
     let seen = observe::observe(node, types::SETTLE_TIME, &mut AbsenceTracker::default()).await?;
     if seen.charter.as_ref().is_some_and(Charter::is_recovery) {
-        // Not a swarm that never was: its next start goes on with it.
+        // This swarm was published before; the next start of skep continues the re-creation.
         return Ok(());
     }
     if is_never_published(&node.instance.id, &seen) {
         tracing::info!("giving up the swarm that was never published");
         node.swarm.leave(true).await?;
-        // Written before the charter opens; nobody can join here.
+        // This row was written before the charter opens, so no node can have joined.
         node.ledger.delete_member(node.role, &node.instance.id).await?;
     }
     if let Some(claim) = seen.charter.filter(|charter| charter.is_claimed_by(&node.instance.id)) {
-        tracing::info!(generation = claim.generation, "giving back the right to found the swarm");
+        tracing::info!(generation = claim.generation, "releasing the claim to found the swarm");
         node.ledger.release_charter(&claim).await?;
     }
     Ok(())
 }
 
-/// This node holds the claim, and founded the swarm under it, in which nobody else is. A charter that
-/// is missing proves nothing: it may have been deleted.
+/// Whether this node is alone in a swarm that it founded under the claim that it holds. A missing charter proves
+/// nothing: it may have been deleted.
 fn is_never_published(me: &str, seen: &Observed) -> bool {
     let claim = seen.charter.as_ref().filter(|charter| charter.is_claimed_by(me));
     claim.zip(seen.own_swarm).is_some_and(|(claim, own)| {

@@ -1,4 +1,4 @@
-//! What a booting node looks at.
+//! Observes the charter, Docker and the ledger for a booting node.
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ use crate::common::instance::Role;
 use crate::manager::peers::{find_manager, is_led, no_leader};
 use crate::node::Node;
 
-/// A leader answers within milliseconds; without one Docker may be silent for half a minute.
+/// How long to wait for a leader: it answers within milliseconds; without one Docker may be silent for half a minute.
 const LEADER_PATIENCE: Duration = Duration::from_secs(5);
-/// Longer than that silence: what follows rests on Docker's word that there is no leader.
+/// Longer than that silence: the decision then needs Docker's answer that there is no leader.
 const NO_LEADER_PATIENCE: Duration = Duration::from_secs(35);
 
-/// Looks at the charter and at Docker, and further only where these two leave a question.
+/// Reads the charter and the state of Docker, and more only where these two leave a question open.
 pub async fn observe(
     node: &Node,
     unsettled_for: Duration,
@@ -94,7 +94,7 @@ pub async fn observe(
     }
     let is_inactive = local.state == LocalState::Inactive;
     if charter.is_none() || recovery.is_some() {
-        // There is nobody to ask before: nobody can be joined.
+        // No node can join, so no failed search for a manager starts the tracker.
         absence_tracker.begin();
     }
     let absence = match (&charter, open.or(recovery)) {
@@ -135,8 +135,8 @@ pub async fn observe(
     })
 }
 
-/// Completes Docker's answer where it leaves something out, and says the role in the certificate: Docker calls nobody
-/// a manager while it is neither in nor out. The error says why the certificate cannot be read.
+/// Completes Docker's answer from the node certificate, and returns the role in it: Docker calls no node a manager
+/// while it is neither in a swarm nor out of it. The error is the reason why the certificate cannot be read.
 async fn complete_by_certificate(
     node: &Node,
     local: &mut LocalNode,
@@ -153,8 +153,8 @@ async fn complete_by_certificate(
     }
 }
 
-/// An attempt ends when this node is Ready, and its row is written just before: an older one is still going on
-/// only where nobody has written the row since.
+/// Whether this node is still joining. An attempt ends when the node is Ready, and the node writes its row just before:
+/// an attempt that is not younger than the row may have ended.
 fn is_joining(attempt: Option<Attempt>, row: Option<&Member>) -> Fact {
     match (attempt, row) {
         (None, _) => Fact::No,
@@ -163,7 +163,7 @@ fn is_joining(attempt: Option<Attempt>, row: Option<&Member>) -> Fact {
     }
 }
 
-/// The swarm of which this node is a manager, as its leader answers.
+/// The swarm in which this node is a manager, by the answer of its leader.
 #[derive(Default)]
 struct Own {
     swarm: Option<OwnSwarm>,
@@ -214,7 +214,7 @@ fn own_swarm(
     }
 }
 
-/// The highest generation under which a member of this swarm has a row.
+/// Returns the highest generation in the rows of the members of this swarm.
 fn highest_of(own: &OwnMembers, rows: &[Member]) -> Option<u64> {
     let own = rows.iter().filter(|row| own.has(row) == Some(true));
     own.map(|row| row.generation).max()
@@ -228,10 +228,10 @@ mod tests {
     use crate::clients::ledger::MemberState;
     use crate::lifecycle::boot::tests::world::row;
 
-    /// Docker calls nobody a manager there, such as a worker that was promoted by hand.
+    /// Docker calls no node a manager there, including a worker that was promoted by hand.
     #[tokio::test]
     async fn the_role_in_the_certificate_is_known_wherever_docker_is_neither_in_nor_out() {
-        // Of node `n1`.
+        // The certificate of node `n1`.
         const MANAGER: &str = include_str!("../leave/testdata/manager.crt");
         let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
         let node = Node::example(engine.swarm(), &stub).await;
@@ -270,9 +270,9 @@ mod tests {
         assert_eq!(
             is_joining(late.clone(), Some(&member)),
             Fact::Yes,
-            "the row of an earlier life"
+            "the row is from an earlier life"
         );
-        assert_eq!(is_joining(early, Some(&member)), Fact::CannotTell, "it came in, perhaps");
+        assert_eq!(is_joining(early, Some(&member)), Fact::CannotTell, "it may have joined");
         member.updated_at += Duration::from_secs(60);
         assert_eq!(is_joining(late, Some(&member)), Fact::CannotTell);
     }

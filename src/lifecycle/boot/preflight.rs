@@ -1,4 +1,4 @@
-//! What can be known to be wrong before anything is asked of the ledger or the swarm.
+//! Checks the clock and the address, before skep sends a request to the ledger or the swarm.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,16 +13,17 @@ use crate::node::Node;
 /// AWS refuses requests that are 300 s off; the metadata's Date has whole seconds.
 const CLOCK_TOLERANCE_SECONDS: u64 = 240;
 
-/// A clock that is wrong may just be being set: chrony and timesyncd do that within some ten seconds of
-/// their start, which may be later than skep's, and after a boot without network later still.
+/// How long a wrong clock may take to be set: chrony and timesyncd do that within about ten seconds of their start,
+/// which may be later than skep's, and after a boot without network even later.
 const CLOCK_GRACE: Duration = Duration::from_secs(60);
-/// The watch asks the metadata every `watch.interval`, and each answer has a date.
+/// Time between two checks of the clock; the watch reads the metadata every `watch.interval`, and each answer has a
+/// date.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A notice ends the wait for the clock: it is for the boot to heed.
+/// Waits for a correct clock, and checks the address. A notice ends the wait; the boot then acts on it.
 ///
 /// # Errors
-/// The first thing that is wrong.
+/// When the clock or the address is wrong.
 pub async fn check(node: &Node, notices: &Notices, deadline: Instant) -> Result<(), Refusal> {
     let deadline = deadline.min(Instant::now() + CLOCK_GRACE);
     let offset = || node.imds.clock_offset();
@@ -46,7 +47,7 @@ async fn await_clock(
         match check_clock(offset()) {
             Ok(()) => return Ok(()),
             Err(refusal) if Instant::now() + CLOCK_INTERVAL >= deadline => return Err(refusal),
-            // Said once: the number grows and shrinks.
+            // Reported once, because the number changes.
             Err(refusal) if !is_said => {
                 say(format!("waiting for the clock to be set: {refusal}"));
                 is_said = true;
@@ -57,10 +58,10 @@ async fn await_clock(
     }
 }
 
-/// What was not measured is not refused.
+/// Checks the offset of the clock; an offset that was not measured is accepted.
 ///
 /// # Errors
-/// The clock is so far off that AWS refuses what it dates.
+/// When the clock is so far off that AWS refuses requests with its dates.
 pub fn check_clock(offset: Option<time::Duration>) -> Result<(), Refusal> {
     let seconds = offset.map_or(0, time::Duration::whole_seconds);
     if seconds.unsigned_abs() > CLOCK_TOLERANCE_SECONDS {
@@ -70,15 +71,17 @@ pub fn check_clock(offset: Option<time::Duration>) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Checks that the address is one of this host's.
+///
 /// # Errors
-/// No interface of this host has the address.
+/// When no interface of this host has the address.
 pub fn check_address(address: IpAddr) -> Result<(), Refusal> {
     if is_on_host(address) { Ok(()) } else { Err(Refusal::AddressNotHere { address }) }
 }
 
 fn is_on_host(address: IpAddr) -> bool {
     let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
-        // Not being able to look proves nothing; Docker will say.
+        // A failure to list the interfaces proves nothing; Docker reports a wrong address.
         return true;
     };
     interfaces
@@ -96,8 +99,8 @@ mod tests {
 
     use super::*;
 
-    /// The clock is an hour off for so many seconds: what comes of it, after how long, and how often
-    /// something was said.
+    /// Waits for a clock that is an hour off for `seconds`. Returns whether it was set, the seconds waited, and the
+    /// number of reports.
     async fn clock_off_for(seconds: u64, deadline: Duration) -> (bool, u64, usize) {
         let (started, said) = (Instant::now(), RefCell::new(Vec::new()));
         let offset = || {

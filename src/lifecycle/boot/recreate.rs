@@ -1,7 +1,7 @@
-//! A quorum that was lost is re-created on this node: Docker's part of it.
+//! Re-creates a lost quorum on this node: Docker's part of it.
 //!
-//! Replacements wait for a leader in the middle of a join, and come in the moment there is one: they
-//! are told from the managers that were by their rows, which those have of an earlier generation.
+//! Replacements wait for a leader in the middle of a join, and join the moment there is one. The rows distinguish them
+//! from the former managers, whose rows have an earlier generation.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,8 +14,7 @@ use crate::common::state::Phase;
 use crate::manager::peers::survey;
 use crate::node::Node;
 
-/// Makes this node the only manager. The swarm's own labels stay as they are; done twice it does no
-/// harm.
+/// Makes this node the only manager. The swarm's own labels stay as they are; a repetition does no harm.
 pub async fn recreate(node: &Node, claim: &Charter, spec: InitSpec) -> Result<(), BootError> {
     let generation = claim.generation;
     let doing = format!("re-creating the quorum on this node alone, as generation {generation}");
@@ -25,15 +24,15 @@ pub async fn recreate(node: &Node, claim: &Charter, spec: InitSpec) -> Result<()
     Ok(())
 }
 
-/// Who was a manager before the quorum was re-created, by the rows.
+/// The managers from before the quorum was re-created, by their rows.
 #[derive(Clone, Debug, Default)]
 pub struct Former {
-    /// The nodes of other managers that came in under an earlier generation than the charter's, promoted workers
-    /// among them, with the role that each is configured for.
+    /// Node ids of other managers that joined under an earlier generation than the charter's, promoted workers
+    /// included, with the role that each is configured for.
     nodes: BTreeMap<String, Role>,
-    /// All nodes of rows that can be read, and this one.
+    /// Node ids of all rows that can be read, and this node's.
     known: BTreeSet<String>,
-    /// Keys of rows that cannot be read: whose they are, nobody can tell.
+    /// Keys of rows that cannot be read; their writers are unknown.
     unreadable: BTreeSet<String>,
 }
 
@@ -49,7 +48,7 @@ impl Former {
         Self { nodes, known, unreadable: all.unreadable }
     }
 
-    /// Is one of them among these?
+    /// Whether one of them is among `views`.
     pub fn is_among<'a>(&self, views: impl Iterator<Item = &'a NodeView>) -> Fact {
         let mut answer = Fact::No;
         for view in views {
@@ -63,19 +62,19 @@ impl Former {
         answer
     }
 
-    /// One of the rows that cannot be read may be its.
+    /// Whether one of the rows that cannot be read may be that of `view`.
     fn may_be(&self, view: &NodeView) -> bool {
         !self.unreadable.is_empty() && !self.known.contains(&view.id)
     }
 
-    /// Must it come off the list? A worker that was promoted and demoted again was a worker all the while.
+    /// Whether `view` must be removed from the node list. A worker that was promoted and is a worker again stays.
     fn is_struck(&self, view: &NodeView) -> bool {
         let role = self.nodes.get(&view.id);
         role.is_some_and(|role| *role == Role::Manager || !view.is_plain_worker())
     }
 }
 
-/// Who was a manager before this charter's generation; `own_node` is this host's.
+/// Reads the managers from before this charter's generation; `own_node` is the node id of this host.
 pub async fn fetch_former(
     node: &Node,
     own_node: Option<&str>,
@@ -85,9 +84,9 @@ pub async fn fetch_former(
     Ok(Former::of_rows(all, &node.instance.id, own_node, charter))
 }
 
-/// Takes them off the list. Docker refuses the certificate of such a node, so that none becomes a
-/// member of raft again before its own skep has it join anew. `false` where another manager is on the list that
-/// may be one, since its row cannot be read; the status says which rows.
+/// Removes the former managers from the node list. Docker refuses the certificate of a removed node, so that none
+/// becomes a member of raft again before its own skep makes it join again. Returns `false` if another manager on the
+/// list may be a former one, because its row cannot be read; the status names the rows.
 pub async fn strike_out_former(
     node: &Node,
     own_node: &str,
@@ -97,7 +96,11 @@ pub async fn strike_out_former(
     let nodes = node.swarm.fetch_nodes().await?;
     for view in nodes.iter().filter(|view| former.is_struck(view)) {
         node.swarm.remove(&view.id).await?;
-        tracing::warn!(node = view.id, address = view.address, "a manager no more: off the list");
+        tracing::warn!(
+            node = view.id,
+            address = view.address,
+            "removed a former manager from the node list"
+        );
     }
     let managers = nodes.iter().filter(|view| !view.is_plain_worker());
     let unclear: Vec<&str> =
@@ -162,7 +165,7 @@ mod tests {
             assert_eq!(is_among(&odd, raft), is_odd, "{raft:?}");
         }
         let own_is_odd = former(vec![], &["member#manager#i-me"]);
-        assert_eq!(is_among(&own_is_odd, &["i-me"]), Fact::No, "it knows its own node");
+        assert_eq!(is_among(&own_is_odd, &["i-me"]), Fact::No, "its own node id is known");
     }
 
     #[test]

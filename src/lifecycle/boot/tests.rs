@@ -1,6 +1,6 @@
-//! Founding, joining and losing by several nodes, step by step in any order: every step is decided
-//! on what a node saw **earlier**, nodes crash in between and are replaced, leases expire. The writes
-//! arbitrate as DynamoDB's conditions and Docker do.
+//! Several nodes found, join and lose a swarm, step by step in any order. Every node decides on an **earlier**
+//! observation; nodes crash in between and are replaced, and leases expire. Writes are accepted or refused as by
+//! DynamoDB's conditions and by Docker.
 
 mod certificate;
 mod half_made;
@@ -53,10 +53,9 @@ fn events(nodes: usize) -> impl Strategy<Value = Vec<Event>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-    /// Whatever has happened: each generation was published once at the most, over nobody who
-    /// lives; and once the dust has settled every node is Ready in the charter's swarm. A quorum
-    /// that is lost with survivors is left to the operator, who has it re-created on one of them, or
-    /// terminates them where the ledger knows too little for that.
+    /// After any events: each generation was published at most once, and never over a swarm that is alive; and when all
+    /// has settled, every node is Ready in the charter's swarm. If a quorum is lost and managers survive, the operator
+    /// must act: re-create the quorum on one of them, or terminate them where the ledger lacks the facts for that.
     #[test]
     fn any_order_of_steps_crashes_and_losses_ends_in_one_swarm(events in events(5)) {
         let mut world = World::new(3, 2);
@@ -84,7 +83,7 @@ proptest! {
         let is_begun = world.charter.as_ref().is_some_and(Charter::is_recovery);
         if charter.is_none() || is_begun || world.opened.last().is_some_and(|open| !world.has_quorum(open.1)) {
             for node in 0..world.nodes.len() {
-                // Nobody recovers a swarm that no charter names.
+                // A swarm that no charter names cannot be recovered.
                 let is_survivor = world.nodes[node].swarm.is_some_and(|own| {
                     charter.as_ref().is_none_or(|it| it.swarm() == Some(&swarm_name(own)))
                 });
@@ -107,7 +106,7 @@ proptest! {
     }
 }
 
-/// The whole of it in one line: three managers that stand, replaced at once.
+/// The simplest case: three managers of a swarm are replaced at once.
 #[test]
 fn replacements_of_all_managers_found_the_next_generation_once() {
     let mut world = World::new(3, 2);
@@ -116,10 +115,10 @@ fn replacements_of_all_managers_found_the_next_generation_once() {
     (0..3).for_each(|node| world.happen(Event::Replace(node)));
     world.settle();
     assert_eq!(world.opened.iter().map(|open| open.0).collect::<Vec<_>>(), [1, 2]);
-    assert_eq!(world.swarms[world.opened[1].1].len(), 5, "everybody has moved over");
+    assert_eq!(world.swarms[world.opened[1].1].len(), 5, "every node has moved over");
 }
 
-/// Two of three are replaced; the operator has the quorum re-created on the third.
+/// Two of three managers are replaced; the operator re-creates the quorum on the third.
 #[test]
 fn a_survivor_re_creates_the_quorum_and_the_swarm_stays() {
     let mut world = World::new(3, 2);
@@ -128,14 +127,14 @@ fn a_survivor_re_creates_the_quorum_and_the_swarm_stays() {
     assert_eq!(world.charter.as_ref().unwrap().generation, 1, "a leader answers");
     (0..2).for_each(|node| world.happen(Event::Replace(node)));
     world.settle();
-    assert_eq!(world.opened, [(1, 0)], "nobody does it unasked");
+    assert_eq!(world.opened, [(1, 0)], "no node does it without the operator");
     world.happen(Event::Recover(2));
     world.settle();
     assert_eq!(world.opened, [(1, 0), (2, 0)]);
-    assert_eq!((world.swarms.len(), world.swarms[0].len()), (1, 5), "everybody is in it");
+    assert_eq!((world.swarms.len(), world.swarms[0].len()), (1, 5), "every node is in it");
 }
 
-/// One of three is gone and one cannot be heard: it comes back as a manager that was.
+/// One of three managers is gone and one is unreachable; that one returns as a former manager.
 #[test]
 fn who_was_left_out_is_fenced_and_joins_anew() {
     let mut world = World::new(3, 0);
@@ -148,10 +147,10 @@ fn who_was_left_out_is_fenced_and_joins_anew() {
     (0..2).for_each(|_| (world.happen(Event::Look(2)), world.happen(Event::Act(2))).0);
     assert!(matches!(world.decide(1), Step::LeaveStale { by_force: true, .. }));
     world.settle();
-    assert_eq!(world.swarms[0].len(), 3, "everybody is in it");
+    assert_eq!(world.swarms[0].len(), 3, "every node is in it");
 }
 
-/// Whoever has claimed dies for good before it is done: the swarm is lost then, on evidence alone.
+/// The manager that holds the claim is gone for good before it is done: the swarm is then lost, on evidence alone.
 #[test]
 fn a_recovery_whose_founder_is_gone_is_claimed_over_in_the_end() {
     let mut world = World::new(3, 1);
@@ -184,7 +183,7 @@ fn observed(state: LocalState) -> Observed {
     Observed { local: LocalNode { state, ..seen.local.clone() }, ..seen }
 }
 
-/// A swarm with a leader, founded under generation 1 while the claim of [`observed`] held.
+/// A swarm with a leader, founded under generation 1 while the claim of [`observed`] was valid.
 fn own_swarm(mark: Mark, is_alone: bool) -> OwnSwarm {
     let created_at = Some(OffsetDateTime::UNIX_EPOCH);
     OwnSwarm { mark, is_alone, generation: Some(1), created_at, has_former: Fact::No }
@@ -203,7 +202,7 @@ fn a_swarm_that_bears_no_mark_of_ours_is_left_alone() {
     let mut seen = observed(LocalState::Active);
     seen.local.swarm_id = Some("theirs".into());
     seen.local.node_id = Some("node".into());
-    // A worker whose row does not know this node, as soon as there is a swarm to compare with.
+    // A worker whose row does not name this node is refused as soon as there is a swarm to compare with.
     assert!(matches!(decide("i-0", Role::Worker, &seen), Step::Wait { .. }));
     open(&mut seen, 1, "published");
     assert!(matches!(decide("i-0", Role::Worker, &seen), Step::Refuse(_)));
@@ -311,11 +310,11 @@ fn a_worker_that_the_managers_do_not_list_leaves_the_charters_own_swarm() {
     };
     let step = decide("i-0", Role::Worker, &waits);
     assert!(matches!(step, Step::LeaveStale { by_force: true, .. }), "{step:?}");
-    // Promoted by hand since: raft may count it.
+    // Promoted by hand meanwhile: raft may count it.
     let promoted = Observed { certified: Some(Role::Manager), ..waits };
     let step = decide("i-0", Role::Worker, &promoted);
     assert!(matches!(step, Step::Wait { .. }), "{step:?}");
-    // The row of an earlier life of the same instance says nothing.
+    // The row of an earlier life of the same instance proves nothing.
     seen.member = Some(row("earlier", 1, MemberState::Removed));
     assert!(matches!(decide("i-0", Role::Worker, &seen), Step::Ready(_)));
 }
@@ -328,9 +327,9 @@ fn a_manager_is_fenced_out_by_its_row_or_by_the_charter_and_by_nothing_else() {
     seen.local.node_id = Some("node".into());
     seen.local.is_manager = true;
     let step = |seen: &Observed| decide("i-0", Role::Manager, seen);
-    assert!(matches!(step(&seen), Step::Wait { .. }), "nobody says whose swarm it is");
+    assert!(matches!(step(&seen), Step::Wait { .. }), "it is unknown which cluster's swarm it is");
     seen.has_leader = Fact::No;
-    assert!(matches!(step(&seen), Step::Wait { .. }), "nobody says whose swarm it is");
+    assert!(matches!(step(&seen), Step::Wait { .. }), "it is unknown which cluster's swarm it is");
     seen.member = Some(row("node", 1, MemberState::Ready));
     assert!(matches!(step(&seen), Step::LeaveStale { by_force: true, .. }));
     seen.member = None;
@@ -340,7 +339,7 @@ fn a_manager_is_fenced_out_by_its_row_or_by_the_charter_and_by_nothing_else() {
     assert!(matches!(step(&seen), Step::Refuse(_)), "it bears another mark");
 }
 
-/// Its own swarm may have a quorum that counts on it.
+/// The swarm may have a quorum that needs this manager.
 #[test]
 fn a_manager_leaves_a_swarm_of_the_past_by_force_only_where_it_has_no_leader() {
     for state in [LocalState::Active, LocalState::Pending, LocalState::Error] {
@@ -402,13 +401,13 @@ fn a_node_is_unsettled_for_as_long_as_every_look_says_so_in_one_way() {
         unsettled.lasted(at(seconds)).as_secs()
     };
     assert_eq!((lasted(&pending, 0), lasted(&error, 60)), (0, 60));
-    assert_eq!((lasted(&unsound, 70), lasted(&unsound, 100)), (0, 30), "another matter");
+    assert_eq!((lasted(&unsound, 70), lasted(&unsound, 100)), (0, 30), "another state");
     assert_eq!((lasted(&pending, 110), lasted(&pending, 120)), (0, 10));
     for ends in [LocalState::Active, LocalState::Inactive, LocalState::Locked] {
         assert_eq!((lasted(&sound(ends), 130), lasted(&pending, 140)), (0, 0), "{ends:?}");
     }
     unsettled.end();
-    assert_eq!(unsettled.lasted(at(300)), Duration::ZERO, "a look has failed");
+    assert_eq!(unsettled.lasted(at(300)), Duration::ZERO, "an observation has failed");
 }
 
 #[test]

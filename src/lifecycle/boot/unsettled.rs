@@ -1,10 +1,10 @@
-//! Docker is neither in a swarm nor out of it: a join that goes on in the background or came to
-//! nothing, or a member that sees no manager just now. Pure.
+//! Decides the step while Docker is neither in a swarm nor out of it: a join that runs in the background or has failed,
+//! or a member that reaches no manager at present. Pure.
 //!
-//! Guarantees: the certificate on this host comes first; this node's row only says what the certificate
-//! does not. A raft member, also a worker that was promoted by hand, is never discarded, and a swarm that is another
-//! cluster's is not touched. Nothing is discarded while the certificate cannot be read, but a worker that its own row
-//! names and whose certificate Docker refuses.
+//! Guarantees: the certificate on this host has priority; this node's row only adds facts that the certificate lacks.
+//! skep never discards a raft member, including a worker that was promoted by hand, and does not touch a swarm of
+//! another cluster. While the certificate cannot be read, skep discards only a worker that its own row names and whose
+//! certificate Docker refuses.
 
 use super::belonging::{
     OFF_THE_LIST, OLDER_GENERATION, foreign, is_in, is_of_the_past, is_removed, is_row_ours,
@@ -17,22 +17,22 @@ use crate::clients::ledger::{Charter, CharterPhase};
 use crate::common::fact::Fact;
 use crate::common::instance::Role;
 
-const CAME_TO_NOTHING: &str = "the join came to nothing";
-const NO_CERTIFICATE: &str = "this manager was a node and has no certificate: restore swarm/certificates below Docker's root, or terminate this instance if others hold the swarm";
+const CAME_TO_NOTHING: &str = "the join has failed";
+const NO_CERTIFICATE: &str = "this manager was a node of the swarm and has no certificate: restore swarm/certificates below Docker's root, or terminate this instance if other managers hold the swarm";
 
-/// Where a node belongs that Docker does not get in.
+/// The place of a node that Docker does not get into its swarm.
 enum Place<'a> {
     /// The charter's swarm.
     Charters,
-    /// One that the cluster has given up.
+    /// A swarm that the cluster has abandoned.
     Past { charter: &'a Charter },
-    /// Neither of the two.
+    /// Another swarm.
     Another,
-    /// It is a node of some swarm, and no charter names one to compare it with.
+    /// Some swarm; no open charter names one to compare it with.
     Unknown,
-    /// Its certificate cannot be read, and nothing else says where it belongs.
+    /// Unknown: the certificate cannot be read, and nothing else shows the swarm.
     Unreadable { error: &'a str },
-    /// None: it has no certificate, and no row names it.
+    /// No swarm: the node has no certificate, and no row names it.
     Nowhere,
 }
 
@@ -54,7 +54,7 @@ fn place(seen: &Observed) -> Place<'_> {
     }
 }
 
-/// The next step of such a node.
+/// Returns the next step of such a node.
 pub fn recover(role: Role, seen: &Observed) -> Step {
     let place = place(seen);
     let is_in_charters = matches!(place, Place::Charters);
@@ -68,15 +68,15 @@ pub fn recover(role: Role, seen: &Observed) -> Step {
     let is_manager = may_be_manager(role, seen);
     let is_pending = seen.local.state == LocalState::Pending;
     match place {
-        // No manager lets it in again. A worker that the certificate calls a manager may be in raft all the same.
+        // No manager admits it again. A worker whose certificate has the role of a manager may be in raft all the same.
         Place::Charters if is_removed(seen) && !is_promoted(role, seen) => {
             Step::LeaveStale { by_force: true, why: OFF_THE_LIST }
         }
         Place::Charters => {
-            // It never recovers by itself.
+            // A refused certificate never recovers by itself.
             let is_stuck = seen.local.is_certificate_refused() && seen.unsettled_for >= STUCK_TIME;
             if is_stuck && !is_manager {
-                Step::Discard { why: "its certificate is not valid any more" }
+                Step::Discard { why: "its certificate is no longer valid" }
             } else if has_failed_to_join(is_manager, seen) {
                 Step::Discard { why: CAME_TO_NOTHING }
             } else {
@@ -91,7 +91,7 @@ pub fn recover(role: Role, seen: &Observed) -> Step {
         Place::Nowhere if is_pending && seen.unsettled_for < SETTLE_TIME => {
             Step::Wait { why: "the join to go on in the background".into() }
         }
-        // Raft may count it all the same, and what it has of raft may be all that is left of the swarm.
+        // Raft may count it all the same, and its raft state may be all that is left of the swarm.
         Place::Nowhere if is_manager && may_have_been_node(seen) => {
             Step::Wait { why: format!("{}; {NO_CERTIFICATE}", not_sound(&seen.local)) }
         }
@@ -99,8 +99,8 @@ pub fn recover(role: Role, seen: &Observed) -> Step {
     }
 }
 
-/// Raft may count it. A worker may have been promoted by hand: its certificate says so, or where that cannot be read
-/// its row.
+/// Whether raft may count this node. A worker may have been promoted by hand: its certificate shows that, or else its
+/// row.
 fn may_be_manager(role: Role, seen: &Observed) -> bool {
     let by_row = || seen.member.as_ref().filter(|_| is_row_ours(seen))?.serves_as;
     role == Role::Manager
@@ -108,20 +108,19 @@ fn may_be_manager(role: Role, seen: &Observed) -> bool {
         || seen.certified.or_else(by_row) == Some(Role::Manager)
 }
 
-/// By hand, and the certificate says so.
+/// Whether the certificate shows that this worker was promoted by hand.
 fn is_promoted(role: Role, seen: &Observed) -> bool {
     role == Role::Worker && seen.certified == Some(Role::Manager)
 }
 
-/// A node that Docker names, or that was Ready, had a certificate. A row is of an earlier life where this node has
-/// begun to join since.
+/// Whether this node may have had a certificate: Docker names it, or it was Ready. The row does not count if this node
+/// has started to join since: it is from an earlier life.
 fn may_have_been_node(seen: &Observed) -> bool {
     let is_recorded = seen.member.is_some() && seen.is_joining != Fact::Yes;
     seen.local.is_manager || seen.local.node_id.is_some() || is_recorded
 }
 
-/// The join was given a certificate and came to nothing all the same. Raft may count a manager whose
-/// join is pending.
+/// Whether the join got a certificate and failed all the same. Raft may count a manager whose join is pending.
 fn has_failed_to_join(is_manager: bool, seen: &Observed) -> bool {
     let is_over = seen.local.state == LocalState::Error || !is_manager;
     seen.is_joining == Fact::Yes

@@ -1,11 +1,12 @@
-//! UserData that failed: an instance that is not what its operator wanted must not take tasks.
+//! Keeps an instance whose UserData failed out of the swarm: it must not get tasks, because it is not set up as its
+//! operator wanted.
 //!
-//! cloud-init writes down what failed only at its end. A skep that UserData itself has started is
-//! ahead of that and finds nothing; the one that is started after cloud-init does.
+//! cloud-init records failures only at its end. A skep that UserData itself starts runs before that and finds nothing;
+//! a skep that starts after cloud-init finds them.
 //!
-//! Guarantees: UserData that failed only because it waited for a start of skep that failed keeps no
-//! later start out; what failed before an instance went into a warm pool is still known when it comes
-//! out of it, although cloud-init forgets it at the stop.
+//! Guarantees: UserData that failed only because it waited for a start of skep that failed does not keep a later start
+//! out; a failure from before an instance entered a warm pool is still known when the instance leaves the pool,
+//! although cloud-init loses it at the stop.
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -21,18 +22,18 @@ use crate::common::disk;
 use crate::config::Settings;
 use crate::node::Node;
 
-/// Where cloud-init says how far it is; gone with the next start of the machine. Source: cloud-init's
+/// Directory in which cloud-init records its progress; empty after the next start of the machine. Source: cloud-init's
 /// documentation, "Reported status".
 const CLOUD_INIT: &str = "/run/cloud-init";
-/// There as soon as cloud-init has begun.
+/// Exists as soon as cloud-init has started.
 const STATUS: &str = "status.json";
-/// Written when it is through.
+/// Written when cloud-init has ended.
 const RESULT: &str = "result.json";
-/// Holds the id of the start of the machine at which a start of skep has failed ahead of that.
+/// Contains the boot id of the machine at which a start of skep failed before cloud-init had ended.
 const FAILED_START: &str = "failed-start";
-/// Holds what failed before the instance went into a warm pool.
+/// Contains the failures from before the instance entered a warm pool.
 const FAILED_BEFORE_THE_POOL: &str = "user-data-failed";
-/// Docker may only be starting.
+/// Time between two attempts: Docker may still be starting.
 const DOCKER_INTERVAL: Duration = Duration::from_secs(1);
 const CLOUD_INIT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -47,18 +48,20 @@ struct Outcome {
     errors: Vec<String>,
 }
 
-/// How far cloud-init is at this start of the machine.
+/// The progress of cloud-init at this start of the machine.
 #[derive(Debug, PartialEq, Eq)]
 enum CloudInit {
     /// It does not run here.
     Absent,
-    /// It has not ended, as far as can be told.
+    /// It has not ended, as far as skep can tell.
     Running,
     Ended {
         errors: Vec<String>,
     },
 }
 
+/// Checks the result of cloud-init.
+///
 /// # Errors
 /// When cloud-init has failed on an instance that is in no swarm yet. A member stays one.
 pub async fn check(node: &Node) -> Result<(), Refusal> {
@@ -81,8 +84,8 @@ pub async fn check(node: &Node) -> Result<(), Refusal> {
     }
 }
 
-/// Writes down that this start of skep has failed, if cloud-init has not ended: UserData that waits for
-/// the start fails with it, and the next start must not take that for a reason to stay out.
+/// Records that this start of skep has failed, if cloud-init still runs: UserData that waits for the start fails with
+/// it, and the next start must not stay out for that reason.
 pub fn remember_failed_start(settings: &Settings) {
     let written = systemd::boot_id()
         .and_then(|id| note_failed_start(CLOUD_INIT.as_ref(), &settings.state_dir, &id));
@@ -98,9 +101,8 @@ fn note_failed_start(cloud_init: &Path, state_dir: &Path, boot_id: &str) -> io::
     }
 }
 
-/// An instance that is let into a warm pool may be stopped at once, even in the middle of UserData, and
-/// after that nothing tells how it went. Returns when cloud-init has ended, or after `boot.deadline`, and
-/// has written down by then what has failed.
+/// Waits until cloud-init has ended, `boot.deadline` at most, and records its failures. Auto Scaling may stop an
+/// instance as soon as it is in a warm pool, even in the middle of UserData, and after the stop the failures are lost.
 pub async fn finish_before_the_pool(node: &Node) {
     if !node.settings.boot.cloud_init {
         return;
@@ -116,17 +118,16 @@ pub async fn finish_before_the_pool(node: &Node) {
     }
 }
 
-/// What went wrong with this instance's UserData, at this start of the machine or before it went into a
-/// warm pool.
+/// Returns the failures of this instance's UserData, at this start of the machine or before it entered a warm pool.
 fn failure(node: &Node) -> Option<String> {
     failure_of_this_start(node).or_else(|| {
         let mark = before_the_pool(node);
         let errors = match std::fs::read_to_string(&mark) {
             Err(error) if error.kind() == ErrorKind::NotFound => return None,
-            // The mark is there: what it says does not decide.
+            // The mark exists: its content does not matter for the decision.
             answer => answer.unwrap_or_else(|error| format!("{}: {error}", mark.display())),
         };
-        Some(format!("before this instance went into the warm pool: {errors}"))
+        Some(format!("before this instance entered the warm pool: {errors}"))
     })
 }
 
@@ -145,15 +146,15 @@ fn find_failure(cloud_init: &Path, state_dir: &Path, boot_id: &str) -> Option<St
     if has_failed && is_of_one_script(&errors) {
         tracing::warn!(
             errors = errors.join("; "),
-            "cloud-init has failed, and so had an earlier start of skep for which UserData waited: taken for the reason"
+            "cloud-init has failed, probably because UserData waited for an earlier start of skep that failed: ignoring it"
         );
         return None;
     }
     Some(errors.join("; ")).filter(|errors| !errors.is_empty())
 }
 
-/// One of UserData's scripts has failed, and nothing else: the one that has started skep, or `runcmd`.
-/// cloud-init's own words, by its `scripts_user` module and `runparts`.
+/// Whether exactly one of UserData's scripts has failed, and nothing else: the one that started skep, or `runcmd`. The
+/// texts are those of cloud-init's `scripts_user` module and `runparts`.
 fn is_of_one_script(errors: &[String]) -> bool {
     let [error] = errors else { return false };
     (error.contains("scripts-user") || error.contains("scripts_user"))
@@ -193,7 +194,7 @@ mod tests {
         assert!(errors[0].contains("scripts-user"));
         let fine = r#"{"v1": {"datasource": null, "errors": []}}"#;
         assert_eq!(of(fine), CloudInit::Ended { errors: vec![] });
-        assert_eq!(of("{}"), CloudInit::Ended { errors: vec![] }, "not understood");
+        assert_eq!(of("{}"), CloudInit::Ended { errors: vec![] }, "unknown content");
     }
 
     #[test]
@@ -213,7 +214,7 @@ mod tests {
         let end = |text: &str| std::fs::write(cloud_init.join(RESULT), text).unwrap();
         std::fs::write(cloud_init.join(STATUS), "{}").unwrap();
         end(FAILED);
-        assert!(find_failure(cloud_init, state, "boot-1").is_some(), "skep had not been started");
+        assert!(find_failure(cloud_init, state, "boot-1").is_some(), "skep had not started");
         note_failed_start(cloud_init, state, "boot-1").unwrap();
         assert!(find_failure(cloud_init, state, "boot-1").is_some(), "it failed after cloud-init");
 
@@ -222,7 +223,10 @@ mod tests {
         assert_eq!(find_failure(cloud_init, state, "boot-1"), None, "cloud-init runs");
         end(FAILED);
         assert_eq!(find_failure(cloud_init, state, "boot-1"), None, "the start was the reason");
-        assert!(find_failure(cloud_init, state, "boot-2").is_some(), "that was another day");
+        assert!(
+            find_failure(cloud_init, state, "boot-2").is_some(),
+            "another start of the machine"
+        );
         end(r#"{"v1": {"errors": ["('ssh', KeyError())"]}}"#);
         assert!(find_failure(cloud_init, state, "boot-1").is_some(), "something else has failed");
     }

@@ -1,8 +1,8 @@
-//! What has been said, so that it is said once: a file per signal, written only after it arrived.
+//! Records the signals that have arrived, so that each is sent once: a file per signal, written only after it arrived.
 
 use std::path::{Path, PathBuf};
 
-/// The marks of one instance: an image that was made from a running node carries another's.
+/// The marks of one instance: an image of a running node contains the marks of another instance.
 #[derive(Clone, Debug)]
 pub struct Marker {
     dir: PathBuf,
@@ -30,7 +30,7 @@ impl Marker {
         tokio::fs::try_exists(self.path(signal)).await.unwrap_or_default()
     }
 
-    /// Takes a mark back: the signal is to be sent again.
+    /// Removes a mark, so that skep sends the signal again.
     pub async fn clear(&self, signal: Signal) {
         let path = self.path(signal);
         match tokio::fs::remove_file(&path).await {
@@ -41,8 +41,8 @@ impl Marker {
         }
     }
 
-    /// An empty file is there or not: creating it is atomic. Without it the signal is sent again
-    /// after a restart, which CloudFormation and Auto Scaling ignore.
+    /// Writes a mark: an empty file, because its creation is atomic. Without it skep sends the signal again after a
+    /// restart, which CloudFormation and Auto Scaling ignore.
     pub async fn set(&self, signal: Signal) {
         let path = self.path(signal);
         let written = async {

@@ -1,8 +1,8 @@
-//! Telling CloudFormation and Auto Scaling the truth about this node.
+//! Reports the results of this node's boot and departure to CloudFormation and Auto Scaling.
 //!
-//! Guarantees: success is said after Ready and never before; each signal is remembered only once
-//! it has arrived, and is retried until then, ever more seldom and with one log line per reason; a
-//! departure's hook is completed only when the node has left or its deadline is there.
+//! Guarantees: skep reports success after Ready and never before; it records a signal only once that has arrived, and
+//! retries it until then, with growing pauses and one log line per reason; it completes a departure's hook only when
+//! the node has left or its deadline has come.
 
 mod marker;
 mod termination_hook;
@@ -27,21 +27,21 @@ use crate::config::Settings;
 use marker::{Marker, Signal};
 pub use termination_hook::TerminationHook;
 
-/// Between two attempts: Auto Scaling's limit is shared by the whole account.
+/// Time between two attempts: the whole account shares the request limit of Auto Scaling.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
-/// The first attempts come so quickly: a launch hook begins to wait within seconds, and a node that has
-/// failed has [`FAILURE_BUDGET`].
+/// Number of attempts at that interval: a launch hook starts to wait within seconds, and a node that has failed has
+/// [`FAILURE_BUDGET`].
 const QUICK_ATTEMPTS: u32 = 6;
-/// After those, while there is no answer or nobody waits yet: an outage of AWS takes minutes, and a stack
+/// Later pauses while AWS does not answer, or no stack or hook waits yet: an outage of AWS takes minutes, and a stack
 /// or a hook waits for minutes as well.
 const PASSING: Backoff = Backoff::new(Duration::from_secs(10), Duration::from_secs(60));
-/// After those, where the signal is refused: somebody has to grant a permission first. A thousand nodes
-/// ask no more than some three times a second then.
+/// Later pauses while AWS refuses the signal: the operator must grant a permission first. A thousand nodes then send
+/// about three requests a second at most.
 const REFUSED: Backoff = Backoff::new(Duration::from_secs(10), Duration::from_secs(300));
-/// A node that has failed says so for this long, then exits all the same.
+/// How long a node that has failed tries to report that before it exits.
 const FAILURE_BUDGET: Duration = Duration::from_secs(30);
 
-/// Says how boot and departure went. Cheap to clone.
+/// Reports the results of boot and departure. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Announcer {
     instance: Instance,
@@ -50,7 +50,7 @@ pub struct Announcer {
     cloudformation: CloudFormation,
     /// The termination hook that was found last, and its group.
     known_hook: Arc<Mutex<Option<(String, Hook)>>>,
-    /// Where it shows what holds up a departure's hook.
+    /// Shows the trouble that delays the completion of a hook.
     state: StateHandle,
 }
 
@@ -67,19 +67,19 @@ impl Announcer {
         }
     }
 
-    /// The same, which shows in `state` what holds it up.
+    /// Returns the same announcer, which shows its trouble in `state`.
     #[must_use]
     pub fn showing(self, state: &StateHandle) -> Self {
         Self { state: state.clone(), ..self }
     }
 
-    /// The same for what is known of the instance by now.
+    /// Returns the same announcer with newer facts about the instance.
     #[must_use]
     pub fn of(&self, instance: Instance) -> Self {
         Self { instance, ..self.clone() }
     }
 
-    /// Says that this node is Ready: SUCCESS and CONTINUE. Returns once both have arrived.
+    /// Reports that this node is Ready: SUCCESS and CONTINUE. Returns once both have arrived.
     pub async fn ready(&self) {
         let marker = Marker::of(&self.settings.state_dir, &self.instance.id);
         tokio::join!(
@@ -92,14 +92,14 @@ impl Announcer {
         );
     }
 
-    /// The launch hook may fire again for this instance.
+    /// Forgets that the launch hook was completed: it may fire again for this instance.
     pub async fn forget_launch(&self) {
         let marker = Marker::of(&self.settings.state_dir, &self.instance.id);
         marker.clear(Signal::LaunchHook).await;
     }
 
-    /// Says that this node will never be Ready: FAILURE and ABANDON, unless success was said
-    /// before. Bounded.
+    /// Reports that this node will never be Ready: FAILURE and ABANDON, unless success was reported before. Takes 30 s
+    /// at most.
     pub async fn failed(&self) {
         let marker = Marker::of(&self.settings.state_dir, &self.instance.id);
         let saying = async {
@@ -113,11 +113,13 @@ impl Announcer {
             )
         };
         if tokio::time::timeout(FAILURE_BUDGET, saying).await.is_err() {
-            tracing::warn!("the failure could not be said within {FAILURE_BUDGET:?}");
+            tracing::warn!(
+                "could not report the failure to CloudFormation and the launch hook within {FAILURE_BUDGET:?}"
+            );
         }
     }
 
-    /// Repeats until it has arrived, and remembers that. `say` answers whether to ask again.
+    /// Sends the signal until it has arrived, and records that. `say` makes one attempt.
     async fn send_until_accepted(
         &self,
         marker: &Marker,
@@ -148,16 +150,16 @@ impl Announcer {
                 Ok(Delivery::Arrived)
             }
             SignalAnswer::NotInProgress => {
-                tracing::info!(stack, "CloudFormation waits for no signal of this stack");
+                tracing::info!(stack, "CloudFormation does not wait for a signal of this stack");
                 Ok(Delivery::Arrived)
             }
-            // Nobody has got it: the next start of skep sends it again.
+            // No stack has received it: the next start of skep sends it again.
             answer @ (SignalAnswer::NoSuchStack | SignalAnswer::NoSuchResource) => {
                 tracing::warn!(
                     stack,
                     logical_id,
                     ?answer,
-                    "{status:?} was not signalled to CloudFormation: it does not know this stack or this resource in it, in this region; check cloudformation.stack and cloudformation.resource, or that the stack still exists"
+                    "could not signal {status:?} to CloudFormation: in this region it has no such stack, or no such resource in that stack; check cloudformation.stack and cloudformation.resource, or that the stack still exists"
                 );
                 Ok(Delivery::NotNeeded)
             }
@@ -190,8 +192,8 @@ impl Announcer {
         Ok(answer)
     }
 
-    /// The group that is known here does not wait for this instance: Auto Scaling says which one has it now,
-    /// since an instance can be detached from one and attached to another.
+    /// Completes the launch hook of the group that has this instance now, by the answer of Auto Scaling, after the
+    /// known group did not wait for it: an instance can be detached from one group and attached to another.
     async fn complete_launch_elsewhere(
         &self,
         known: &str,
@@ -213,11 +215,11 @@ impl Announcer {
         })
     }
 
-    /// The group of this instance and its hook for a transition.
+    /// Returns the group of this instance and its hook for a transition.
     async fn find_hook(&self, transition: Transition) -> Result<Option<(String, Hook)>, AwsError> {
         let known = self.settings.autoscaling.group.as_ref().or(self.instance.group.as_ref());
         let group = match (known, transition) {
-            // Whoever is Ready is mostly in the group that has launched it: one call less.
+            // A Ready node is usually in the group that launched it: this saves one call.
             (Some(group), Transition::Launching) => Some(group.clone()),
             _ => self.find_group(known).await?,
         };
@@ -226,7 +228,7 @@ impl Announcer {
         Ok(hook.map(|hook| (group, hook)))
     }
 
-    /// The group that has this instance now, by Auto Scaling's word; where it has none, the one that is known. An
+    /// Returns the group that has this instance now, by the answer of Auto Scaling; otherwise the known group. An
     /// answer that does not list the instance proves nothing while its termination is under way.
     async fn find_group(&self, known: Option<&String>) -> Result<Option<String>, AwsError> {
         match self.autoscaling.fetch_instance(&self.instance.id).await {
@@ -252,22 +254,22 @@ impl Announcer {
         let hooks = self.autoscaling.fetch_hooks(group).await?;
         let is_own = settings.group.as_deref().or(self.instance.group.as_deref()) == Some(group);
         let hook = choose_hook(hooks.clone(), transition, configured.as_deref());
-        // The name that is configured may be that of an earlier group's hook alone.
+        // The configured name may belong only to a hook of an earlier group.
         Ok(if is_own { hook } else { hook.or_else(|| choose_hook(hooks, transition, None)) })
     }
 }
 
-/// What came of saying something.
+/// The result of one attempt to send a signal.
 #[derive(Debug, PartialEq, Eq)]
 enum Delivery {
     Arrived,
-    /// Nobody waits for it.
+    /// Nothing waits for it.
     NotNeeded,
     NotYet,
 }
 
-/// Says it until it has arrived (`true`), or nobody waits for it. Why it has not is logged when that
-/// changes.
+/// Sends a signal until it has arrived (`true`), or nothing waits for it (`false`). Logs the reason of a failed attempt
+/// when it changes.
 async fn repeat(signal: Signal, say: impl AsyncFn() -> Result<Delivery, AwsError>) -> bool {
     let mut said = String::new();
     let mut attempt = 0;
@@ -283,7 +285,7 @@ async fn repeat(signal: Signal, say: impl AsyncFn() -> Result<Delivery, AwsError
                 }
                 let why = crate::common::errors::chain(&error);
                 if said != why {
-                    tracing::warn!("retrying, ever more seldom, after: {why}");
+                    tracing::warn!("retrying with growing pauses after: {why}");
                     said = why;
                 }
             }
@@ -293,17 +295,17 @@ async fn repeat(signal: Signal, say: impl AsyncFn() -> Result<Delivery, AwsError
     }
 }
 
-/// The wait after the attempt of this number, which counts from 0.
+/// Returns the pause after attempt number `attempt`, counted from 0.
 fn wait(backoff: Backoff, attempt: u32) -> Duration {
     attempt.checked_sub(QUICK_ATTEMPTS).map_or_else(retry_interval, |retry| backoff.wait(retry))
 }
 
-/// With jitter, so that nodes that begin together do not ask together.
+/// Returns the interval with jitter, so that nodes that start together do not send together.
 fn retry_interval() -> Duration {
     RETRY_INTERVAL.mul_f64(0.75 + 0.5 * fastrand::f64())
 }
 
-/// The wait before the next attempt, never beyond `deadline`.
+/// Pauses before the next attempt, never beyond `deadline`.
 async fn pause(deadline: Instant) {
     tokio::time::sleep_until(deadline.min(Instant::now() + retry_interval())).await;
 }

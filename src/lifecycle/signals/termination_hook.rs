@@ -1,4 +1,4 @@
-//! The termination hook: kept alive while the node leaves, completed when it has.
+//! Keeps the termination hook alive with heartbeats while the node leaves, and completes it afterwards.
 
 use std::convert::Infallible;
 use std::sync::PoisonError;
@@ -13,7 +13,7 @@ use crate::common::errors;
 use crate::common::fact::Fact;
 use crate::common::state::Phase;
 
-/// Whose trouble it is.
+/// Name under which the hook reports trouble.
 const HOOK: &str = "termination hook";
 
 /// The group's hook on `autoscaling:EC2_INSTANCE_TERMINATING`.
@@ -25,11 +25,11 @@ pub struct TerminationHook {
 }
 
 impl Announcer {
-    /// Looks for the hook until `deadline`, and once at least; `None` where the group has none. The one that is
-    /// found is known from then on.
+    /// Reads the hook, with retries until `deadline` and once at least; returns `None` if the group has none. Remembers
+    /// the hook that it found.
     ///
     /// # Errors
-    /// When Auto Scaling has not answered by then: whether there is a hook cannot be told.
+    /// When Auto Scaling has not answered by then: skep cannot tell whether there is a hook.
     pub async fn find_termination_hook(
         &self,
         deadline: Instant,
@@ -51,20 +51,20 @@ impl Announcer {
         }
     }
 
-    /// The hook that was found last, without a question to Auto Scaling.
+    /// Returns the hook that was found last, without a request to Auto Scaling.
     #[must_use]
     pub fn known_termination_hook(&self) -> Option<TerminationHook> {
         let known = self.known_hook.lock().unwrap_or_else(PoisonError::into_inner).clone();
         known.map(|(group, hook)| TerminationHook { announcer: self.clone(), group, hook })
     }
 
-    /// Another group may have the instance by now.
+    /// Forgets the hook: another group may have the instance by now.
     pub fn forget_termination_hook(&self) {
         self.know_termination_hook(None);
         self.show_trouble(None);
     }
 
-    /// Says what of the hook fails, and why; the log has each text once.
+    /// Shows the failed operation on the hook and the error as trouble; the log has each text once.
     fn show_trouble(&self, trouble: Option<(&str, &AwsError)>) {
         let text = trouble
             .map(|(what, error)| format!("the termination hook {what}: {}", errors::chain(error)));
@@ -77,13 +77,13 @@ impl Announcer {
 }
 
 impl TerminationHook {
-    /// The longest that heartbeats can keep the instance: Auto Scaling's global time-out.
+    /// Returns the longest time for which heartbeats can keep the instance: the global timeout of Auto Scaling.
     #[must_use]
     pub fn longest(&self) -> Duration {
         self.hook.global_timeout
     }
 
-    /// Sends heartbeats for ever: run it beside the departure.
+    /// Sends heartbeats forever; the caller runs it beside the departure.
     pub async fn keep_alive(&self) -> Infallible {
         let beat = self.hook.beat();
         let autoscaling = &self.announcer.autoscaling;
@@ -96,7 +96,7 @@ impl TerminationHook {
                     beat
                 }
                 Err(error) => {
-                    self.announcer.show_trouble(Some(("takes no heartbeat", &error)));
+                    self.announcer.show_trouble(Some(("does not accept heartbeats", &error)));
                     beat.min(retry_interval())
                 }
             };
@@ -104,9 +104,9 @@ impl TerminationHook {
         }
     }
 
-    /// Completes the hook: Auto Scaling may terminate the instance. While Auto Scaling says that the instance is
-    /// being terminated, it is asked again: the metadata are ahead of it, and deregistration from a load balancer
-    /// (300 s by default) comes before the hook's wait.
+    /// Completes the hook, so that Auto Scaling can terminate the instance. Retries while Auto Scaling reports that the
+    /// instance is being terminated: the metadata are ahead of it, and deregistration from a load balancer (300 s by
+    /// default) comes before the wait of the hook.
     pub async fn complete(&self, result: HookResult) {
         let deadline = Instant::now() + self.hook.global_timeout;
         let id = &self.announcer.instance.id;
@@ -126,11 +126,11 @@ impl TerminationHook {
             self.announcer.show_trouble(why);
             let waiting = match answer {
                 Ok(Fact::Yes) => "Auto Scaling has not begun to wait for it yet",
-                Ok(Fact::CannotTell) => "it is not known whether Auto Scaling waits for it",
+                Ok(Fact::CannotTell) => "cannot tell whether Auto Scaling waits for it",
                 Ok(Fact::No) => {
                     tracing::warn!(
                         hook = self.hook.name,
-                        "Auto Scaling waits for this hook no more: it was completed elsewhere, or timed out"
+                        "Auto Scaling no longer waits for this hook: it was completed elsewhere, or timed out"
                     );
                     return;
                 }
@@ -142,11 +142,11 @@ impl TerminationHook {
         }
         tracing::error!(
             hook = self.hook.name,
-            "the termination hook was not completed in its time"
+            "the termination hook was not completed before its global timeout"
         );
     }
 
-    /// Whether Auto Scaling is on its way to the hook's wait. An instance that no group has any more is past it.
+    /// Whether the wait of the hook is still to come. An instance that is in no group any more is past it.
     async fn is_still_to_come(&self) -> Result<Fact, AwsError> {
         let seen = self.announcer.autoscaling.fetch_instance(&self.announcer.instance.id).await?;
         Ok(seen.map_or(Fact::No, |it| it.lifecycle_state.comes_to_wait_for_departure()))

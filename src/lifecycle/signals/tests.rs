@@ -1,4 +1,4 @@
-//! How often a signal is sent, and which group's hook is completed.
+//! Tests of the pauses between attempts, and of the group whose hook is completed.
 
 use std::cell::RefCell;
 
@@ -40,7 +40,7 @@ pub(crate) const COMPLETED: &str = "<CompleteLifecycleActionResponse \
      xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\">\
      <CompleteLifecycleActionResult/></CompleteLifecycleActionResponse>";
 
-/// The answer of a group that has no hook.
+/// The answer for a group that has no hook.
 pub(crate) const NO_HOOKS: &str = "<DescribeLifecycleHooksResponse \
      xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\">\
      <DescribeLifecycleHooksResult><LifecycleHooks/></DescribeLifecycleHooksResult>\
@@ -80,7 +80,7 @@ async fn without_an_answer_nobody_can_tell_whether_there_is_a_termination_hook()
     assert!(find().await.is_err(), "AWS does not answer");
     assert!(trouble().starts_with("the termination hook cannot be read: "), "{}", trouble());
     stub.answer(200, &listed("workers", "Terminating:Wait"));
-    assert!(find().await.is_err(), "nor does it name the hooks");
+    assert!(find().await.is_err(), "it does not return the hooks");
     stub.answer(200, &listed("workers", "Terminating:Wait"));
     stub.answer(200, NO_HOOKS);
     assert!(find().await.unwrap().is_none() && announcer.known_termination_hook().is_none());
@@ -128,7 +128,7 @@ async fn a_launch_hook_that_may_still_come_is_asked_again() {
     }
 }
 
-/// skep has died before it could complete the hook, or somebody else had it leave.
+/// skep crashed before it completed the hook, or another node removed this one from the swarm.
 #[tokio::test]
 async fn an_instance_that_comes_back_into_the_pool_completes_the_hook_that_waits() {
     let in_pool = async |answers: &[(u16, String)]| {
@@ -156,7 +156,7 @@ async fn an_instance_that_comes_back_into_the_pool_completes_the_hook_that_waits
         assert!(asked.contains("skep-terminate") && asked.contains("CONTINUE"), "{asked}");
     }
     let answers = [launch(), nothing_waits(), waits(), termination(), nothing_waits()];
-    assert_eq!(in_pool(&answers).await.0, Delivery::NotYet, "neither is asked for the last time");
+    assert_eq!(in_pool(&answers).await.0, Delivery::NotYet, "both are asked again");
     assert_eq!(in_pool(&[none(), waits(), none()]).await.0, Delivery::NotNeeded);
 }
 
@@ -171,7 +171,7 @@ fn refused(kind: AwsErrorKind) -> AwsError {
     }
 }
 
-/// The waits between attempts that all end alike, within a day.
+/// Returns the pauses within a day, between attempts that all have the same result.
 async fn waits(answer: impl Fn() -> Result<Delivery, AwsError>) -> Vec<Duration> {
     let at = RefCell::new(Vec::new());
     let repeated = repeat(Signal::CloudFormation, async || {

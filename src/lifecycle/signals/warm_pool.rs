@@ -1,5 +1,5 @@
-//! The launch hook of an instance that is prepared for a warm pool: it fires on the way into the
-//! pool, and again when the instance is taken into service.
+//! The launch hook of an instance that is prepared for a warm pool: it fires before the instance enters the pool, and
+//! again when the instance enters service.
 
 use super::marker::Signal;
 use super::{Announcer, Delivery, repeat};
@@ -7,11 +7,11 @@ use crate::clients::aws::AwsError;
 use crate::clients::aws::autoscaling::{CompletionAnswer, HookResult, LifecycleState, Transition};
 
 impl Announcer {
-    /// Whether Auto Scaling itself has the instance in a warm pool, for a start at which the
-    /// metadata does not say. Outside a group nobody is asked.
+    /// Whether Auto Scaling has the instance in a warm pool; for a start at which the metadata do not show it. Outside
+    /// a group it sends no request.
     ///
     /// # Errors
-    /// When Auto Scaling did not answer, or refused: it cannot be told.
+    /// When Auto Scaling did not answer, or refused: skep cannot tell.
     pub async fn is_in_warm_pool(&self) -> Result<bool, AwsError> {
         if self.settings.autoscaling.group.is_none() && self.instance.group.is_none() {
             return Ok(false);
@@ -20,16 +20,16 @@ impl Announcer {
         Ok(found.is_some_and(|instance| instance.lifecycle_state.is_pooled()))
     }
 
-    /// Lets the instance into the pool: CONTINUE, and not a word to CloudFormation. Returns once it
-    /// has arrived. Nothing is remembered, and what was is forgotten: the hook fires again.
+    /// Lets the instance into the pool: sends CONTINUE, and nothing to CloudFormation. Returns once it has arrived.
+    /// Forgets an earlier completion and records none: the hook fires again.
     pub async fn warmed(&self) {
         self.forget_launch().await;
         repeat(Signal::LaunchHook, async || self.enter_pool().await).await;
     }
 
-    /// The launch hook holds the instance also when it is taken into service, and must then wait for Ready: a hook
-    /// is completed here only while Auto Scaling says that the instance is the pool's. One that has come back from
-    /// the group is held by the termination hook.
+    /// Completes the hook that holds the instance before the pool, only while Auto Scaling reports the instance as on
+    /// its way into the pool: the launch hook also holds an instance that enters service, and must then wait for Ready.
+    /// The termination hook holds an instance that returns from the group.
     pub(super) async fn enter_pool(&self) -> Result<Delivery, AwsError> {
         let seen = self.autoscaling.fetch_instance(&self.instance.id).await?;
         let lifecycle_state = seen.map(|instance| instance.lifecycle_state);
@@ -55,7 +55,11 @@ impl Announcer {
         let id = &self.instance.id;
         match self.autoscaling.complete(&hook.name, &group, id, HookResult::Continue).await? {
             CompletionAnswer::Completed => {
-                tracing::info!(hook = hook.name, ?transition, "hook: into the warm pool");
+                tracing::info!(
+                    hook = hook.name,
+                    ?transition,
+                    "completed the hook: the instance enters the warm pool"
+                );
                 Ok(Delivery::Arrived)
             }
             CompletionAnswer::NoActiveAction => Ok(Delivery::NotYet),

@@ -1,4 +1,4 @@
-//! A node that Docker does not get in: the certificate on the host says whose it is.
+//! A node that Docker does not get into its swarm: the certificate on the host shows which swarm that is.
 
 use proptest::prelude::*;
 
@@ -12,7 +12,7 @@ use crate::lifecycle::boot::decide::decide;
 use crate::lifecycle::boot::demotion_request::PeerDemotion;
 use crate::lifecycle::boot::types::{Mark, Observed, Refusal, SETTLE_TIME, STUCK_TIME, Step};
 
-/// The charter names `published`, the certificate `swarm_id`.
+/// An observation in which the charter names `published`, and the certificate `swarm_id`.
 fn unsettled(state: LocalState, swarm_id: Option<&str>) -> Observed {
     let mut seen = observed(state);
     open(&mut seen, 2, "published");
@@ -49,7 +49,7 @@ fn a_join_that_has_failed_after_its_certificate_is_given_up_once_docker_says_err
     assert!(matches!(decide("i-0", Role::Manager, &seen), Step::Wait { .. }), "it was Ready once");
 }
 
-/// Docker names no node in `error`, and a disk that fails or a socket that is not there says nothing.
+/// Docker names no node in `error`, and a failing disk or a missing socket proves nothing.
 #[test]
 fn while_the_certificate_cannot_be_read_nothing_is_discarded() {
     for state in [LocalState::Pending, LocalState::Error] {
@@ -70,10 +70,10 @@ fn while_the_certificate_cannot_be_read_nothing_is_discarded() {
     let mut seen = unsettled(LocalState::Active, None);
     assert!(matches!(decide("i-0", Role::Worker, &seen), Step::Refuse(_)));
     seen.certificate_error = Some("Input/output error".into());
-    assert!(matches!(decide("i-0", Role::Worker, &seen), Step::Wait { .. }), "whose it is");
+    assert!(matches!(decide("i-0", Role::Worker, &seen), Step::Wait { .. }), "swarm unknown");
 }
 
-/// What it has of raft may be the only copy of the swarm.
+/// Its raft state may be the only copy of the swarm.
 #[test]
 fn a_manager_that_was_ready_and_has_no_certificate_waits() {
     let mut seen = unsettled(LocalState::Error, None);
@@ -92,7 +92,7 @@ fn a_manager_that_was_ready_and_has_no_certificate_waits() {
     }
 }
 
-/// Its configuration says worker, its certificate or its row that it is in raft.
+/// Its configured role is worker; its certificate or its row shows that it is in raft.
 #[test]
 fn a_promoted_worker_is_neither_discarded_nor_made_to_leave_a_swarm_with_a_leader() {
     let promoted = |certified, serves_as| {
@@ -123,7 +123,7 @@ fn a_promoted_worker_is_neither_discarded_nor_made_to_leave_a_swarm_with_a_leade
     }
 }
 
-/// The role of a worker may not write the charter.
+/// The IAM role of a worker does not permit it to write the charter.
 #[test]
 fn a_promoted_worker_claims_nothing() {
     let mut seen = observed(LocalState::Active);
@@ -187,7 +187,7 @@ fn a_row_of_the_same_swarm_under_an_earlier_generation_is_not_of_the_past() {
     assert!(matches!(decide("i-0", Role::Worker, &seen), Step::Wait { .. }));
 }
 
-/// An image made of a running manager: Docker there has the original's certificate and node.
+/// An instance from an image of a running manager: its Docker has the certificate and the node id of the original.
 #[test]
 fn a_copy_of_a_manager_asks_for_nothing_in_its_name() {
     for member in [None, Some(row("earlier", 2, MemberState::Ready))] {
@@ -207,11 +207,12 @@ fn a_copy_of_a_manager_asks_for_nothing_in_its_name() {
 const EXPIRED: &str = "x509: certificate has expired";
 
 proptest! {
-    /// Whatever else is known or not: a swarm that the certificate calls another is not left, unless the
-    /// charter or this node's own row has given it up; a manager of the charter's is not discarded unless
-    /// it never was Ready. While the certificate cannot be read nothing is discarded but a worker that its own row
-    /// names and whose certificate Docker refuses; and no manager that has none and may have been a node. Nothing
-    /// is asked for a node that no row of this instance names, nor this instance's join has made.
+    /// Whatever else is known: skep does not leave a swarm that by the certificate is another one, unless the charter
+    /// or this node's own row shows that it was abandoned; and it does not discard a manager of the charter's swarm
+    /// that was Ready. While the certificate cannot be read, skep discards only a worker that its own row names and
+    /// whose certificate Docker refuses; it never discards a manager without a certificate that may have been a node.
+    /// It asks for no demotion of a node that no row of this instance names and that this instance's join has not
+    /// created.
     #[test]
     fn the_certificate_comes_first(
         state in prop::sample::select(&[LocalState::Active, LocalState::Pending, LocalState::Error]),

@@ -1,4 +1,4 @@
-//! Docker makes a swarm and labels it in two steps, and may answer 500 in between.
+//! Docker creates a swarm and labels it in two steps, and may answer 500 in between.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::clients::ledger::Charter;
 use crate::common::instance::Role;
 use crate::lifecycle::boot::decide::{Mark, Observed, OwnSwarm, Step, decide};
 
-/// Alone in a swarm without a label, with the claim in hand.
+/// An observation of a node that holds the claim and is alone in a swarm without a label.
 fn half_made() -> Observed {
     let mut seen = observed(LocalState::Active);
     seen.local.swarm_id = Some("made".into());
@@ -43,7 +43,7 @@ fn the_founder_labels_what_it_has_made_itself_and_nothing_else() {
         with(OwnSwarm { created_at: at(0), ..own }),
         Observed { is_moved: true, ..seen.clone() },
         under(Charter { founder: "i-another".into(), ..claim.clone() }),
-        // Given back when an earlier boot ended.
+        // Released when an earlier boot ended.
         under(Charter { lease_expires_at: time::OffsetDateTime::UNIX_EPOCH, ..claim.clone() }),
     ] {
         let refuses = step(&another);

@@ -1,4 +1,4 @@
-//! A charter that is missing: who founds, who publishes again, who waits.
+//! A missing charter: which nodes found, publish again, or wait.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,7 +18,7 @@ fn traces() -> Traces {
     Traces { highest: 3, swarms: ["lost".to_owned()].into() }
 }
 
-/// Rows of generation 3 are there, and nobody is left.
+/// There are rows of generation 3, and all managers are gone.
 fn all_gone() -> Absence {
     Absence {
         managers: ["i-1".to_owned()].into(),
@@ -103,7 +103,7 @@ fn a_worker_waits_until_a_charter_names_a_swarm() {
     assert!(matches!(decide("i-1", Role::Worker, &seen), Step::Wait { .. }));
 }
 
-/// The bug: the next manager founded another swarm, as generation 1 again.
+/// Regression: the next manager founded another swarm, as generation 1 again.
 #[test]
 fn a_charter_that_is_deleted_comes_back_for_the_same_swarm_and_generation() {
     for is_serving in [true, false] {
@@ -122,7 +122,7 @@ fn a_charter_that_is_deleted_comes_back_for_the_same_swarm_and_generation() {
         }
         world.settle();
         assert_eq!(world.opened, [(1, 0)]);
-        assert_eq!(world.swarms[0].len(), 5, "everybody is in it");
+        assert_eq!(world.swarms[0].len(), 5, "every node is in it");
     }
 }
 
@@ -136,7 +136,7 @@ fn where_nobody_is_left_the_next_generation_is_a_new_number() {
     world.grow_old();
     world.settle();
     assert_eq!(world.opened, [(1, 0), (2, 1)]);
-    assert_eq!(world.swarms[1].len(), 4, "everybody has moved over");
+    assert_eq!(world.swarms[1].len(), 4, "every node has moved over");
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn a_charter_is_restored_from_the_last_one_or_from_what_the_swarm_says() {
         (&restored.recovers, &restored.swarm_id),
         (&Some(swarm_name(0)), &Some(swarm_name(0)))
     );
-    assert!(restored.fences("i-2", 1), "a manager of before its quorum was re-created");
+    assert!(restored.fences("i-2", 1), "a manager from before its quorum was re-created");
     let known = Charter { former: vec!["lost".into()], founder: "i-0".into(), ..restored.clone() };
     let again = Charter::restored(Some(&known), &living);
     assert_eq!((again.former.len(), again.founder.as_str()), (1, "i-0"));
@@ -175,7 +175,7 @@ fn without_a_claim_nothing_is_given_up() {
     seen.charter = observed(LocalState::Active).charter;
     let founder = seen.charter.as_ref().unwrap().founder.clone();
     assert!(is_never_published(&founder, &seen));
-    assert!(!is_never_published("i-9", &seen), "somebody else's claim");
+    assert!(!is_never_published("i-9", &seen), "another manager's claim");
     seen.own_swarm = Some(OwnSwarm { generation: Some(2), ..own_swarm(Mark::Ours, true) });
     assert!(!is_never_published(&founder, &seen), "of another generation");
     open(&mut seen, 1, "own");

@@ -1,5 +1,5 @@
-//! Rows of any content that can be read: boot decides on them without a panic, and no claim is made under a
-//! generation that a row has already.
+//! Readable rows of any content: boot decides on them without a panic, and makes no claim under a generation that a row
+//! already has.
 
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ use crate::lifecycle::boot::lost_swarm::{self, Absence};
 
 const ME: &str = "i-0";
 const LEASE: Duration = Duration::from_secs(30);
-/// No row is fresh by then.
+/// A time at which no row is fresh.
 const LATER: OffsetDateTime = time::macros::datetime!(2026-11-28 18:00 UTC);
-/// Docker has been neither in nor out for so long, and all were gone for so long.
+/// How long Docker has been neither in a swarm nor out of it, and how long all managers have been gone.
 const LONG: Duration = Duration::from_secs(600);
 
 fn fact() -> impl Strategy<Value = Fact> {

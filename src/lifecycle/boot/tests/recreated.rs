@@ -1,4 +1,4 @@
-//! The quorum of the charter's swarm is or was re-created.
+//! The quorum of the charter's swarm is being re-created, or was.
 
 use super::world::row;
 use super::{observed, open, own_swarm};
@@ -8,7 +8,7 @@ use crate::common::fact::Fact;
 use crate::common::instance::Role;
 use crate::lifecycle::boot::decide::{Mark, Observed, OwnSwarm, Step, decide};
 
-/// It came in with an old token, by a manager that had no part in the charter any more.
+/// It joined with an old token, through a manager that no longer belongs to the charter's swarm.
 #[test]
 fn a_manager_without_a_row_asks_whose_raft_it_is_in_once_the_quorum_was_re_created() {
     let mut seen = observed(LocalState::Active);
@@ -18,7 +18,7 @@ fn a_manager_without_a_row_asks_whose_raft_it_is_in_once_the_quorum_was_re_creat
     seen.local.node_id = Some("node".into());
     (seen.local.is_manager, seen.local.has_managers) = (true, true);
     let step = |seen: &Observed| decide("i-9", Role::Manager, seen);
-    assert!(matches!(step(&seen), Step::Wait { .. }), "nobody says who is in it");
+    assert!(matches!(step(&seen), Step::Wait { .. }), "no leader lists the members of raft");
     let own = OwnSwarm { has_former: Fact::Yes, ..own_swarm(Mark::Ours, false) };
     seen.own_swarm = Some(own);
     assert!(matches!(step(&seen), Step::LeaveStale { by_force: true, .. }));
@@ -29,7 +29,7 @@ fn a_manager_without_a_row_asks_whose_raft_it_is_in_once_the_quorum_was_re_creat
     assert!(matches!(step(&seen), Step::Ready(_)));
     seen.own_swarm = None;
     seen.member = Some(row("node", 2, MemberState::Ready));
-    assert!(matches!(step(&seen), Step::Ready(_)), "its row says it");
+    assert!(matches!(step(&seen), Step::Ready(_)), "its row shows it");
     seen.member = None;
     let founder = seen.charter.clone().unwrap().founder;
     assert!(matches!(decide(&founder, Role::Manager, &seen), Step::Ready(_)));
@@ -37,7 +37,7 @@ fn a_manager_without_a_row_asks_whose_raft_it_is_in_once_the_quorum_was_re_creat
     assert!(matches!(step(&seen), Step::Ready(_)), "nothing was re-created");
 }
 
-/// One of the managers that were may still be in raft, or none: nothing is re-created or published on that.
+/// A former manager may still be in raft, or none: nothing is re-created or published on that.
 #[test]
 fn who_has_claimed_a_recovery_waits_while_nobody_says_whether_it_is_done() {
     let mut seen = observed(LocalState::Active);

@@ -1,4 +1,4 @@
-//! A manager that can be of no use as the node that it is leaves raft on the word of the others.
+//! A manager whose present node is of no use leaves raft once the others confirm its demotion.
 
 use std::time::Duration;
 
@@ -19,9 +19,9 @@ const EXPIRED: &str = "x509: certificate has expired or is not yet valid";
 const LEADERLESS: &str = "rpc error: code = Unknown desc = The swarm does not have a leader";
 
 proptest! {
-    /// A manager that has moved, whose certificate is refused, or that was let in and never got in, leaves by force on
-    /// another manager's word about this very node alone, and asks only where somebody has a leader; with neither
-    /// it stays.
+    /// A manager that has moved, whose certificate is refused, or that raft admitted and that never got a leader,
+    /// leaves by force only when another manager confirms the demotion of this very node. It asks for that only while
+    /// another manager has a leader; with neither it stays.
     #[test]
     fn a_manager_leaves_raft_on_the_others_word_alone(
         state in prop::sample::select(&[LocalState::Active, LocalState::Pending, LocalState::Error]),
@@ -41,7 +41,7 @@ proptest! {
         let mut seen = observed(state);
         open(&mut seen, 1, "published");
         seen.member = Some(row(if is_row_its { "node" } else { "earlier" }, 1, MemberState::Ready));
-        // Docker always names the node of one that is active.
+        // Docker always names an active node.
         let is_known = is_known || state == LocalState::Active;
         seen.local.node_id = is_known.then(|| "node".into());
         seen.certified = certified.filter(|_| is_known && state != LocalState::Active);
@@ -78,12 +78,12 @@ proptest! {
             Step::LeaveStale { by_force: false, .. } => prop_assert!(
                 is_worker && (is_moved || is_out) && asked != Some(("node", false))
             ),
-            // It has no certificate, and a join that was begun after its row was written.
+            // It has no certificate, and its join started after its row was written.
             Step::Discard { .. } => prop_assert!(
                 !is_refused && !is_unreadable && !is_known && !is_manager && is_joining == Fact::Yes
                     || state == LocalState::Error && seen.certified.is_some() && is_joining == Fact::Yes && !is_refused
             ),
-            // An image of a running manager.
+            // Started from an image of a running manager.
             Step::Refuse(_) => prop_assert!(
                 state == LocalState::Active && is_manager && is_moved && !is_row_its
             ),
@@ -94,7 +94,7 @@ proptest! {
     }
 }
 
-/// Sole manager, or the quorum is lost: nothing is asked, and it says what it waits for.
+/// With a single manager, or a lost quorum, it asks for nothing and reports why it waits.
 #[test]
 fn a_manager_that_is_refused_asks_after_its_time_and_only_where_somebody_can_help() {
     let mut seen = observed(LocalState::Error);
@@ -106,7 +106,7 @@ fn a_manager_that_is_refused_asks_after_its_time_and_only_where_somebody_can_hel
         (seen.relief, seen.unsettled_for) = (Some(PeerDemotion { request, is_led }), unsettled_for);
         decide("i-0", Role::Manager, &seen)
     };
-    let Step::Wait { why } = step(false, None, STUCK_TIME) else { panic!("nobody can help") };
+    let Step::Wait { why } = step(false, None, STUCK_TIME) else { panic!("no manager can help") };
     assert!(why.contains("another manager that has a leader"), "{why}");
     assert!(matches!(step(true, None, SETTLE_TIME), Step::Wait { .. }), "it may pass");
     assert!(matches!(step(true, None, STUCK_TIME), Step::AskOut { .. }));
@@ -119,7 +119,7 @@ fn a_manager_that_is_refused_asks_after_its_time_and_only_where_somebody_can_hel
     assert_eq!(step(false, Some(out), Duration::ZERO), goes, "also after a restart");
 }
 
-/// Its Docker hangs while it catches up with raft, or the others cannot reach its port any more.
+/// Its Docker hangs while it catches up with raft, or the others no longer reach its port.
 #[test]
 fn a_manager_that_was_let_in_and_never_got_in_asks_after_its_time() {
     let mut pending = observed(LocalState::Pending);
@@ -147,10 +147,10 @@ fn a_manager_that_was_let_in_and_never_got_in_asks_after_its_time() {
         assert!(matches!(step(|_| {}), Step::AskOut { .. }), "{:?}", stuck.local.state);
         waits(|seen| seen.unsettled_for = SETTLE_TIME);
         waits(|seen| seen.relief = Some(PeerDemotion { request: None, is_led: false }));
-        // An image of a running manager has never begun to join; of the ledger's silence nothing follows.
+        // An image of a running manager has never started to join; an unreadable ledger proves nothing.
         waits(|seen| seen.is_joining = Fact::No);
         waits(|seen| seen.is_joining = Fact::CannotTell);
-        // What it has of raft counts, and a restart may take its time.
+        // Its raft state counts, and a restart may take some time.
         waits(|seen| seen.member = Some(row("node", 1, MemberState::Ready)));
         let asked = |seen: &mut Observed, is_out| {
             let mut request = DemotionRequest::new("i-0", "node", "stuck", seen.now);
@@ -160,17 +160,17 @@ fn a_manager_that_was_let_in_and_never_got_in_asks_after_its_time() {
         let goes = |by_force| Step::LeaveStale { by_force, why: TAKEN_OUT };
         let mut seen = stuck.clone();
         asked(&mut seen, false);
-        assert!(matches!(decide("i-0", Role::Manager, &seen), Step::Wait { .. }), "in raft still");
+        assert!(matches!(decide("i-0", Role::Manager, &seen), Step::Wait { .. }), "still in raft");
         asked(&mut seen, true);
         assert_eq!(decide("i-0", Role::Manager, &seen), goes(true));
-        // Demoted, Docker gets it in as a worker.
+        // After the demotion, Docker gets it in as a worker.
         (seen.local.state, seen.local.is_manager) = (LocalState::Active, false);
         (seen.local.has_managers, seen.local.error) = (true, String::new());
         assert_eq!(decide("i-0", Role::Manager, &seen), goes(false));
         asked(&mut seen, false);
-        assert!(matches!(decide("i-0", Role::Manager, &seen), Step::Wait { .. }), "in raft still");
+        assert!(matches!(decide("i-0", Role::Manager, &seen), Step::Wait { .. }), "still in raft");
         seen.relief = Some(PeerDemotion { request: None, is_led: false });
-        assert!(matches!(decide("i-0", Role::Manager, &seen), Step::Ready(_)), "nobody has asked");
+        assert!(matches!(decide("i-0", Role::Manager, &seen), Step::Ready(_)), "it has not asked");
     }
     pending.certified = Some(Role::Worker);
     assert!(matches!(decide("i-0", Role::Manager, &pending), Step::Wait { .. }), "not in raft");

@@ -1,6 +1,6 @@
-//! A world for founding, joining and losing: machines that act on what they saw **earlier**, a
-//! ledger whose conditions arbitrate as DynamoDB's do, and from which anything may be deleted, swarms
-//! with a quorum or without. Whatever can be looked at, some look cannot tell.
+//! A world for founding, joining and losing: machines that act on **earlier** observations, a ledger whose conditions
+//! accept and refuse as DynamoDB's do, and from which anything may be deleted, swarms with a quorum or without. For
+//! every fact there is an observation that cannot tell.
 
 mod by_hand;
 mod checks;
@@ -18,43 +18,43 @@ use crate::common::instance::{Instance, Market, Membership, Role};
 use crate::lifecycle::boot::decide::{Step, decide};
 
 const LEASE: Duration = Duration::from_secs(30);
-/// Of `boot.lost_after`.
+/// The value of `boot.lost_after`.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What happens next, to whom.
+/// The next event, and its machine.
 #[derive(Clone, Copy, Debug)]
 pub enum Event {
-    /// Looks and decides; acts later.
+    /// Observes and decides; acts later.
     Look(usize),
-    /// Looks while the rows cannot be read, and Docker does not answer about its swarm.
+    /// Observes while the rows cannot be read, and Docker does not answer about its swarm.
     LookBlind(usize),
-    /// Does what was decided.
+    /// Carries out the decision.
     Act(usize),
-    /// Does it; Docker's init ends in between its two steps.
+    /// Carries it out; Docker's init ends between its two steps.
     ActHalf(usize),
-    /// What its skep does for the others while it serves.
+    /// Carries out the duties that a serving skep has for the others.
     Serve(usize),
-    /// Somebody deletes the charter, whatever goes on.
+    /// The operator deletes the charter, at any time.
     DeleteCharter,
-    /// Somebody deletes the rows of those that are gone.
+    /// The operator deletes the rows of machines that are gone.
     RowsTidied,
-    /// Its row is edited by hand, and cannot be read until it is written again.
+    /// The operator edits its row, which cannot be read until it is written again.
     SpoilRow(usize),
-    /// Does it, dies before it knows, and starts anew.
+    /// Carries out the decision, crashes before it has the answer, and restarts.
     ActAndCrash(usize),
-    /// Dies with a decision in hand and starts anew.
+    /// Crashes before it carries out its decision, and restarts.
     Crash(usize),
-    /// Nobody reaches it any more, or everybody does again. Auto Scaling lists it all the while.
+    /// No node reaches it any more, or every node does again. Auto Scaling lists it all the time.
     Silence(usize),
-    /// An operator detaches its instance from its group, or attaches it again: the machine lives on. Nobody can
-    /// tell that it does while nobody reaches it either, for minutes: such a time is left out.
+    /// The operator detaches its instance from its group, or attaches it again; the machine keeps running. If it is
+    /// also unreachable for minutes, no observation can show that it is alive: the world leaves out such a time.
     Detach(usize),
-    /// An operator makes it a manager, or a worker.
+    /// The operator makes it a manager, or a worker.
     Promote(usize),
     Demote(usize),
     /// Its instance is gone for good, and another one is launched in its place.
     Replace(usize),
-    /// The operator has the quorum re-created there, unless that is refused.
+    /// The operator re-creates the quorum there, unless that is refused.
     Recover(usize),
     /// Time for every lease to expire.
     LeaseExpires,
@@ -62,7 +62,7 @@ pub enum Event {
     PatienceEnds,
 }
 
-/// A machine: which host, and how often that was replaced.
+/// A machine: its host, and how often that host was replaced.
 pub type Machine = (usize, u32);
 
 #[derive(Clone, Default)]
@@ -71,17 +71,17 @@ pub struct World {
     pub charter: Option<Charter>,
     /// Generations that were ever open, with their swarm.
     pub opened: Vec<(u64, usize)>,
-    /// The same, with what nothing speaks of any more.
+    /// The same, including those that no row or charter names any more.
     ever_opened: BTreeSet<(u64, usize)>,
     /// Members of each swarm ever founded.
     pub swarms: Vec<Vec<Machine>>,
-    /// When each was founded, and the generation in its label.
+    /// When each swarm was founded, and the generation in its label.
     labels: Vec<(u64, Option<u64>)>,
-    /// Under which generation the quorum of a swarm was last re-created, as its label says.
+    /// The generation under which the quorum of a swarm was last re-created, by its label.
     recovered: BTreeMap<usize, u64>,
-    /// Which machine has joined which swarm of which generation.
+    /// The rows of the machines: the swarm and the generation that each has joined.
     rows: BTreeMap<Machine, Row>,
-    /// Of those in a swarm, who was promoted or demoted by hand.
+    /// The machines in a swarm that were promoted or demoted by hand.
     by_hand: BTreeSet<Machine>,
     pub nodes: Vec<Host>,
 }
@@ -108,7 +108,7 @@ pub struct Host {
     pub is_detached: bool,
     /// Generation and swarm of the membership that its skep serves under.
     serves: Option<(u64, usize)>,
-    /// Since when every look found the managers of that generation gone.
+    /// Since when every observation has found the managers of that generation gone.
     gone: Option<(u64, u64)>,
 }
 
@@ -153,7 +153,7 @@ impl World {
         (self.nodes[machine.0].role == Role::Manager) != self.by_hand.contains(&machine)
     }
 
-    /// More than half of the managers are there and reach each other.
+    /// Whether more than half of the managers exist and reach each other.
     pub fn has_quorum(&self, swarm: usize) -> bool {
         let managers = self.swarms[swarm].iter().filter(|it| self.is_manager_of(**it));
         let (mut all, mut well) = (0, 0);
@@ -164,7 +164,7 @@ impl World {
         2 * well > all
     }
 
-    /// The same as that node sees it. One that was left out when the quorum was re-created has none.
+    /// Whether that node has a leader. One that was left out when the quorum was re-created has none.
     fn is_led(&self, node: usize) -> bool {
         let host = &self.nodes[node];
         host.swarm.is_some_and(|swarm| {
@@ -188,11 +188,11 @@ impl World {
         );
         assert!(
             !is_of_managers || self.nodes[node].role == Role::Manager,
-            "its role may not: {step:?}"
+            "its role does not permit {step:?}"
         );
         match step {
             Step::Claim { seen, traces } => {
-                // The condition: unchanged since it was seen, and free or given up.
+                // The condition: unchanged since the observation, and free or claimable.
                 let is_unchanged = match (&seen, &self.charter) {
                     (None, None) => true,
                     (Some(seen), Some(now)) if seen.phase == CharterPhase::Open => seen == now,
@@ -205,7 +205,7 @@ impl World {
                     _ => false,
                 };
                 if is_unchanged && seen.is_none() && self.rows.is_empty() {
-                    // Nothing speaks of them any more: their generations are counted anew.
+                    // No row names them any more: their generations are counted from the start.
                     self.opened.clear();
                 }
                 if is_unchanged {
@@ -220,7 +220,7 @@ impl World {
                 assert_eq!((&self.swarms[swarm][..], self.labels[swarm].1), (&[me][..], None));
                 self.labels[swarm].1 = Some(claim.generation);
             }
-            // Demoted by hand since that look: Docker refuses.
+            // Demoted by hand since the observation: Docker refuses.
             Step::Recreate { .. } | Step::Publish { .. } if !self.is_manager_of(me) => {}
             Step::Recreate { claim } => {
                 let swarm = self.nodes[node].swarm.expect("re-creates what it is in");
@@ -258,18 +258,18 @@ impl World {
             }
             Step::Discard { .. } => {
                 let swarm = self.nodes[node].swarm.take().expect("discards what it is in");
-                assert_eq!(self.swarms[swarm], [me], "a swarm with others in it was given up");
+                assert_eq!(self.swarms[swarm], [me], "it left a swarm with other nodes by force");
                 assert!(self.opened.iter().all(|open| open.1 != swarm), "it was published");
                 self.swarms[swarm].clear();
             }
             Step::LeaveStale { by_force, .. } => {
                 let swarm = self.nodes[node].swarm.expect("leaves what it is in");
                 if !by_force && self.is_manager_of(me) {
-                    // Promoted by hand since that look: Docker refuses.
+                    // Promoted by hand since the observation: Docker refuses.
                     return;
                 }
                 (self.nodes[node].swarm, self.nodes[node].serves) = (None, None);
-                // It will be another node than its row says.
+                // It will not be the node that its row names.
                 self.rows.remove(&me);
                 self.swarms[swarm].retain(|machine| *machine != me);
                 self.by_hand.remove(&me);
@@ -277,7 +277,7 @@ impl World {
             Step::Ready(membership) => {
                 let swarm = self.nodes[node].swarm.expect("is Ready in a swarm");
                 assert_eq!(membership.swarm_id, swarm_name(swarm));
-                // By a decision from before charter and rows were deleted, perhaps.
+                // The decision may be from before the charter and the rows were deleted.
                 assert!(self.ever_opened.contains(&(membership.generation, swarm)));
                 self.write_row(me, membership.generation, swarm);
                 self.nodes[node].serves = Some((membership.generation, swarm));
@@ -293,7 +293,7 @@ impl World {
         }
     }
 
-    /// The machine is gone, and what is left of its swarm strikes it out if that can decide.
+    /// Replaces the machine; the rest of its swarm removes it from the node list if it has a quorum.
     fn replace(&mut self, node: usize) {
         let gone = self.machine(node);
         let swarm = self.nodes[node].swarm.take();
@@ -311,7 +311,7 @@ impl World {
             && self.has_quorum(swarm)
         {
             self.swarms[swarm].retain(|machine| *machine != gone);
-            // Down for 20 s, and not listed: those that have joined meanwhile have written their rows.
+            // It is Down for 20 s and not listed: nodes that have joined meanwhile have written their rows.
             self.record();
             self.rows.remove(&gone);
         }
@@ -367,8 +367,8 @@ impl World {
         assert!(living.len() <= 1, "two swarms live: {living:?}");
     }
 
-    /// What is written over nothing is decided and sent within a second: the charter is not written and
-    /// deleted again in between.
+    /// Deletes the charter. A claim on a missing charter is decided and sent within a second: the charter is not
+    /// written and deleted again in between.
     fn delete_charter(&mut self) {
         let was_there = self.charter.take().is_some();
         for host in self.nodes.iter_mut().filter(|_| was_there) {
@@ -391,7 +391,7 @@ impl World {
         }
     }
 
-    /// The swarm that a charter names.
+    /// Returns the swarm that a charter names.
     fn swarm_of(&self, charter: &Charter) -> Option<usize> {
         (0..self.swarms.len()).find(|swarm| charter.swarm_id == Some(swarm_name(*swarm)))
     }
@@ -415,11 +415,11 @@ impl World {
         self.charter = Some(charter);
     }
 
-    /// Everybody looks and acts, again and again.
+    /// Makes every node observe and act, again and again.
     pub fn settle(&mut self) {
         for round in 0..30 {
             for node in 0..self.nodes.len() {
-                // A decision from before still comes first.
+                // An earlier decision is carried out first.
                 self.happen(Event::Act(node));
                 self.happen(Event::Look(node));
                 self.happen(Event::Act(node));
@@ -436,7 +436,8 @@ fn node_name((node, life): Machine, swarm: usize) -> String {
     format!("{node}.{life}-in-{swarm}")
 }
 
-/// The row of a node whose instance has the name `id`, by what Docker called it when it was written.
+/// Returns the row of a node with the instance id `id`, which had the role `serves_as` in Docker when the row was
+/// written.
 pub fn member(id: &str, role: Role, serves_as: Role, generation: u64) -> Member {
     let mut row = row(&format!("node-{id}"), generation, MemberState::Ready);
     (row.instance_id, row.role, row.serves_as) = (id.into(), role, Some(serves_as));

@@ -1,10 +1,11 @@
-//! What an operator does to a swarm by hand.
+//! The changes that an operator makes to a swarm by hand.
 
 use super::World;
 use crate::common::instance::Role;
 
 impl World {
-    /// Docker lets it into raft within a moment, and its skep writes that into its row within another.
+    /// Promotes the node. Docker admits it to raft within a moment, and its skep writes that into its row a moment
+    /// later.
     pub(super) fn promote(&mut self, node: usize) {
         let me = self.machine(node);
         if self.is_led(node) && !self.is_manager_of(me) {
@@ -12,7 +13,7 @@ impl World {
         }
     }
 
-    /// Docker refuses it for the last manager, and where the quorum would be lost.
+    /// Demotes the node. Docker refuses that for the last manager, and where the quorum would be lost.
     pub(super) fn demote(&mut self, node: usize) {
         let me = self.machine(node);
         if self.is_led(node) && self.is_manager_of(me) {
@@ -24,7 +25,7 @@ impl World {
         }
     }
 
-    /// It is a manager, or meant to be one: as long as it lives, nobody founds another swarm.
+    /// Whether the node is a manager, or is configured as one: while it is alive, no node founds another swarm.
     pub fn counts_as_manager(&self, node: usize) -> bool {
         self.nodes[node].role == Role::Manager || self.is_manager_of(self.machine(node))
     }

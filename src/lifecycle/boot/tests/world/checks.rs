@@ -1,12 +1,12 @@
-//! What must hold, and what nobody can tell.
+//! The properties that must hold, and the situations that no node can decide.
 
 use super::{World, name, swarm_name};
 use crate::clients::ledger::{Charter, CharterPhase};
 use crate::lifecycle::boot::decide::Step;
 
 impl World {
-    /// Nothing is given up that lives: a claim over an open charter is decided only where its swarm
-    /// has no quorum and nobody is left who is in the ledger; a node leaves another swarm only.
+    /// Asserts that no node abandons a living swarm: it claims an open charter only if the swarm of that charter has no
+    /// quorum and no manager in the ledger is left, and it leaves only another swarm.
     pub(super) fn assert_nothing_is_given_up(&self, node: usize, step: &Step) {
         if let Some(recovery) = self.charter.as_ref().filter(|it| it.is_recovery()) {
             let founder = (0..self.nodes.len())
@@ -33,8 +33,8 @@ impl World {
             return;
         };
         if let Step::LeaveStale { by_force, .. } = step {
-            // One whose claim was taken over, and that has re-created the quorum all the same: what it
-            // holds is another history of the same swarm.
+            // A manager that re-created the quorum although its claim was taken over: it holds another history of the
+            // same swarm.
             let is_fenced =
                 self.rows.get(&me).is_some_and(|row| open.fences(&name(me), row.generation));
             let own = own.filter(|own| !is_fenced && self.swarms[*own].contains(&me));
@@ -50,13 +50,13 @@ impl World {
             let has_row = row.is_some_and(|row| row.generation == open.generation);
             self.is_there(**machine) && self.is_manager_of(**machine) && has_row
         });
-        assert_eq!(survivors.count(), 0, "a swarm with survivors was given up");
+        assert_eq!(survivors.count(), 0, "a swarm with survivors was abandoned");
     }
 
-    /// Nobody can tell that its swarm is this cluster's, and Auto Scaling replaces the instance: Docker's
-    /// init ended before it labelled that, and the claim was deleted or taken over; or charter and rows
-    /// are gone, and those who had written them; or the charter was deleted while it was founded, and
-    /// another swarm was published under that number.
+    /// Whether no fact shows that the node's swarm is this cluster's, so that Auto Scaling replaces the instance:
+    /// Docker's init ended before it labelled the swarm, and the claim was deleted or taken over; or the charter and
+    /// the rows are gone, with the nodes that wrote them; or the charter was deleted while the swarm was being founded,
+    /// and another swarm was published under that generation.
     pub fn is_nobodys(&self, node: usize) -> bool {
         let Some(swarm) = self.nodes[node].swarm else { return false };
         let Some(label) = self.labels[swarm].1 else { return true };
@@ -64,7 +64,7 @@ impl World {
         let is_outnumbered = |charter: &Charter| {
             charter.phase == CharterPhase::Open && charter.generation <= label && !is_published
         };
-        // It has no row, and the charter that knew its swarm is gone.
+        // It has no row, and the charter that named its swarm is gone.
         let is_unknown = |charter: &Charter| {
             let is_known = charter.has_given_up(Some(&swarm_name(swarm)))
                 || self.rows.contains_key(&self.machine(node));

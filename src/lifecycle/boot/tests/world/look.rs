@@ -1,4 +1,4 @@
-//! What a machine sees.
+//! The observation of a machine.
 
 use std::time::Duration;
 
@@ -77,7 +77,8 @@ impl World {
         }
     }
 
-    /// Neither the rows nor Docker's word about its swarm, nor its certificate where that alone says which it is.
+    /// Returns an observation without the rows and without Docker's answer about its swarm, and without the certificate
+    /// if that alone identifies the swarm.
     pub(super) fn look_blind(&mut self, node: usize) -> Observed {
         let mut seen = self.look(node);
         self.nodes[node].gone = None;

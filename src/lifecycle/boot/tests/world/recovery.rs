@@ -1,4 +1,4 @@
-//! The operator's part: `skep recover` on a survivor.
+//! Recovery by the operator: `skep recover` on a survivor.
 
 use std::collections::BTreeSet;
 
@@ -13,9 +13,9 @@ use crate::lifecycle::boot::decide::Observed;
 use crate::lifecycle::recover;
 
 impl World {
-    /// A manager that came in just before the quorum was re-created without it, and had no row yet; or
-    /// the charter that was to say so was deleted meanwhile: nobody fences it, it never becomes Ready,
-    /// and Auto Scaling replaces it at its boot's deadline.
+    /// Whether the node is a manager that joined just before the quorum was re-created without it, and had no row yet;
+    /// or the charter that would fence it was deleted meanwhile. Nothing fences it, it never becomes Ready, and Auto
+    /// Scaling replaces it at the deadline of its boot.
     pub fn is_stranded(&self, node: usize) -> bool {
         let (host, me) = (&self.nodes[node], self.machine(node));
         let is_left_out = host.swarm.is_some_and(|swarm| !self.swarms[swarm].contains(&me));
@@ -26,10 +26,10 @@ impl World {
         is_left_out && self.is_manager_of(me) && !is_fenced
     }
 
-    /// What `skep recover` does on that node; the skep of a manager that is listed writes its row.
+    /// Runs `skep recover` on that node; the skep of a listed manager writes its row.
     pub(super) fn recover(&mut self, node: usize) {
         if self.nodes[node].role == Role::Worker {
-            // Promoted by hand, it may not write the charter.
+            // A worker that was promoted by hand is not permitted to write the charter.
             return;
         }
         let Observed { local, member, charter, .. } = self.look(node);
@@ -76,7 +76,8 @@ impl World {
             return;
         };
         if charter.phase == CharterPhase::Open {
-            // Auto Scaling does not list who was detached: the plan tells the operator who may live all the same.
+            // Auto Scaling does not list a detached instance: the plan warns the operator that such a manager may be
+            // alive.
             let is_detached = |it: &Machine| self.nodes[it.0].is_detached;
             let is_told = self.swarms[swarm].iter().any(|it| *it != me && is_detached(it));
             assert!(is_told || !self.has_quorum(swarm), "it has a quorum");

@@ -1,4 +1,4 @@
-//! The members' rows: what a look at them says, how they are kept, and what may happen to them.
+//! The members' rows: observations of them, their updates, and the damage that may happen to them.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::common::instance::Role;
 use crate::lifecycle::boot::lost_swarm::{self, Absence, OwnMembers, ROW_IS_FRESH};
 
 impl World {
-    /// As it is read from the ledger.
+    /// Returns the row as skep reads it from the ledger.
     pub(super) fn member(&self, machine: Machine, of: Row) -> Member {
         let mut row = row(&node_name(machine, of.swarm), of.generation, MemberState::Ready);
         row.instance_id = name(machine);
@@ -32,7 +32,8 @@ impl World {
         }
     }
 
-    /// What a manager finds that is in no swarm, or without a charter in `own`, of that generation.
+    /// Returns the observation of a manager that is in no swarm, or without a charter in the swarm `own`, with its
+    /// generation.
     pub(super) fn absence(&mut self, node: usize, own: Option<(usize, u64)>) -> Option<Absence> {
         let charter = self.charter.clone();
         let is_of_interest = |it: &Charter| it.phase == CharterPhase::Open || it.is_recovery();
@@ -77,14 +78,14 @@ impl World {
         Some(absence)
     }
 
-    /// What the rows say of those in raft.
+    /// Whether raft has former managers, by the rows.
     pub(super) fn has_former(&self, me: Machine, swarm: usize) -> Fact {
         let generation = self.charter.as_ref().map(|charter| charter.generation);
         let is_all_readable = self.rows.values().all(|row| !row.is_unreadable);
         let raft = self.swarms[swarm].iter().filter(|it| self.is_manager_of(**it) && **it != me);
         let mut answer = Fact::No;
         for it in raft {
-            // A row of another node id is of a swarm that the machine was in before.
+            // A row with another node id is of a swarm that the machine was in before.
             let row = self.rows.get(it).filter(|row| row.swarm == swarm && !row.is_unreadable);
             let was_manager = |row: &Row| {
                 self.nodes[it.0].role == Role::Manager || row.serves_as == Role::Manager
@@ -106,19 +107,19 @@ impl World {
         self.rows.insert(machine, row);
     }
 
-    /// What Docker calls it.
+    /// Returns its role in Docker.
     pub(super) fn serves_as(&self, machine: Machine) -> Role {
         if self.is_manager_of(machine) { Role::Manager } else { Role::Worker }
     }
 
-    /// The instances that Auto Scaling lists.
+    /// Returns the instances that Auto Scaling lists.
     pub(super) fn attached(&self) -> impl Iterator<Item = String> + '_ {
         let attached = (0..self.nodes.len()).filter(|node| !self.nodes[*node].is_detached);
         attached.map(|node| name(self.machine(node)))
     }
 
-    /// Time goes by. Whoever is a member of a swarm with a quorum has written its row by then, and whoever
-    /// serves has written it again.
+    /// Lets time pass. By then every member of a swarm with a quorum has written its row, and every serving node has
+    /// written it again.
     pub(super) fn pass(&mut self, time: Duration) {
         self.now_seconds += time.as_secs() + 1;
         self.record();
@@ -143,7 +144,7 @@ impl World {
         }
     }
 
-    /// Somebody deletes the rows that nobody writes any more.
+    /// Deletes the rows that no machine writes any more.
     pub(super) fn tidy_rows(&mut self) {
         let nodes = self.nodes.clone();
         self.rows.retain(|(node, life), _| nodes[*node].life == *life);
@@ -156,21 +157,21 @@ impl World {
         }
     }
 
-    /// Rows that cannot be read are mended, as the log asks for.
+    /// Repairs the rows that cannot be read, as the log requests.
     pub fn mend_rows(&mut self) {
         self.rows.values_mut().for_each(|row| row.is_unreadable = false);
     }
 
-    /// Rows of those that are gone get old enough to be no sign of life.
+    /// Lets the rows of machines that are gone become too old to prove that these are alive.
     pub fn grow_old(&mut self) {
         self.pass(ROW_IS_FRESH);
     }
 
-    /// What [`crate::manager::mark_removed_members`] does about a charter that is missing.
+    /// Runs the duty of [`crate::manager::mark_removed_members`] for a missing charter.
     pub(super) fn serve(&mut self, node: usize) {
         let Some((generation, swarm)) = self.nodes[node].serves else { return };
         let is_manager = self.is_manager_of(self.machine(node));
-        // The role of a worker that was promoted by hand may not write the charter.
+        // A worker that was promoted by hand is not permitted to write the charter.
         let may_write = is_manager && self.nodes[node].role == Role::Manager;
         if self.charter.is_some() || !may_write || !self.is_led(node) {
             return;
