@@ -1,4 +1,4 @@
-//! What runs beside the story, from the first moment to the last: health port, control socket,
+//! Runs the tasks beside the node's lifecycle, from start to end: health port, control socket,
 //! the watch on the metadata, the `STATUS=` line, signals.
 
 use std::sync::{Arc, OnceLock};
@@ -27,19 +27,19 @@ use crate::manager;
 use crate::node::Node;
 use crate::telemetry::notifications::Events;
 
-/// Ends with the story: dropping it ends them all.
+/// The background tasks; dropping this value ends them all.
 pub struct BackgroundTasks {
-    /// Tells others what happens to this node.
+    /// Sends this node's events to hook scripts and the webhook.
     pub events: Events,
     tasks: JoinSet<()>,
     node: Arc<OnceLock<Node>>,
 }
 
 impl BackgroundTasks {
-    /// Opens the ports and begins to answer.
+    /// Opens the ports and starts to answer.
     ///
     /// # Errors
-    /// A socket that cannot be had; another skep that runs on this host.
+    /// When a socket cannot be opened, or another skep runs on this host.
     pub fn start(
         settings: &Settings,
         state: &StateHandle,
@@ -48,7 +48,7 @@ impl BackgroundTasks {
         let mut tasks = JoinSet::new();
         let node = Arc::new(OnceLock::<Node>::new());
         let known = Arc::clone(&node);
-        const NOT_YET: &str = "this node does not know yet who it is";
+        const NOT_YET: &str = "the identity of this node is not known yet";
         let control = control::Server::bind(&settings.runtime_dir)?.rotating(move |what| {
             let node = known.get().cloned();
             async move { manager::rotate_on_request(&node.ok_or(NOT_YET)?, what).await }
@@ -80,9 +80,9 @@ impl BackgroundTasks {
         Ok(Self { events, tasks, node })
     }
 
-    /// From here on `skep status` knows the fleet, and the janitor this host.
+    /// Gives the node to the tasks that need it: from now on `skep status` shows the fleet, and the janitor runs.
     pub fn attach_node(&mut self, node: &Node) {
-        // The story attaches one node, once.
+        // The lifecycle attaches one node, once; so `set` cannot fail.
         let _ = self.node.set(node.clone());
         if node.settings.janitor.enabled {
             let node = node.clone();
@@ -90,7 +90,7 @@ impl BackgroundTasks {
         }
     }
 
-    /// Begins to watch; what comes back is told the target state after the first look.
+    /// Starts to watch the metadata; the returned receiver gets the target state after the first poll.
     pub fn watch_metadata(
         &mut self,
         imds: &Imds,
@@ -110,7 +110,7 @@ impl BackgroundTasks {
     }
 }
 
-/// A port that is taken must not keep a node out of the swarm: it is asked for again and again.
+/// Serves the health port. A port that is in use must not keep a node out of the swarm: binding is retried.
 async fn answer_health_checks(settings: Health, state: StateHandle, page: Option<Router>) {
     const RETRY_INTERVAL: Duration = Duration::from_secs(5);
     loop {
@@ -122,7 +122,7 @@ async fn answer_health_checks(settings: Health, state: StateHandle, page: Option
     }
 }
 
-/// `skep leave`.
+/// Turns requests of `skep leave` into notices.
 async fn follow_operator(
     mut requests: mpsc::Receiver<LeaveRequest>,
     settings: Settings,
@@ -141,18 +141,18 @@ async fn follow_operator(
     }
 }
 
-/// Who has the trouble that systemd does not say why it stops skep.
+/// Name of the trouble that systemd does not report why it stops skep.
 const STOP: &str = "systemd";
-/// For so long systemd is asked again why it stops skep. Of the unit's `TimeoutStopSec=` (90 s) the rest is there
-/// then, and a departure asks for more.
+/// How long skep repeats the question why systemd stops it. The rest of the unit's `TimeoutStopSec=` (90 s) remains
+/// then, and a departure requests more time.
 const DOUBT_PATIENCE: Duration = Duration::from_secs(20);
 const DOUBT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Returns when the service is to stop and the node is to stay: a restart of skep, a reboot, or a stop of which
-/// systemd does not say what it is for. A power-off is a notice instead, and the story ends by itself.
+/// Returns when the service must stop and the node stays: a restart of skep, a reboot, or a stop for which systemd does
+/// not report a reason. A power-off becomes a notice instead, and the lifecycle ends by itself.
 ///
 /// # Errors
-/// When signals cannot be had.
+/// When skep cannot listen for signals.
 pub async fn until_stopped(
     settings: &Settings,
     notices: &Notices,
@@ -183,7 +183,7 @@ pub async fn until_stopped(
     }
 }
 
-/// Asks why skep is stopped until there is an answer, or none is expected any more.
+/// Asks systemd why it stops skep, until it answers or [`DOUBT_PATIENCE`] is over.
 async fn until_told(state: &StateHandle, ask: impl AsyncFn() -> Shutdown) -> Shutdown {
     let give_up = Instant::now() + DOUBT_PATIENCE;
     loop {
@@ -193,12 +193,12 @@ async fn until_told(state: &StateHandle, ask: impl AsyncFn() -> Shutdown) -> Shu
             return kind;
         };
         let what = format!(
-            "systemd stops skep, and cannot tell whether the machine is switched off ({why}): without an answer within {DOUBT_PATIENCE:?} the node stays in the swarm"
+            "systemd stops skep, and skep cannot tell whether the machine powers off ({why}); without an answer within {DOUBT_PATIENCE:?} the node stays in the swarm"
         );
         state.trouble(STOP, Some(what));
         if Instant::now() >= give_up {
             tracing::error!(
-                "stopping without a departure: cannot tell whether the machine is switched off ({why}); if it is, its tasks get Docker's grace alone and their last log lines are not flushed"
+                "stopping without a departure: cannot tell whether the machine powers off ({why}); if it does, its tasks get only Docker's grace and their last log lines are not flushed"
             );
             return kind;
         }

@@ -1,9 +1,9 @@
-//! A restart of skep is no reason to replace the node: was this machine Ready before, and does Docker
-//! still name the same node?
+//! Checks after a restart of skep whether this machine was Ready before and Docker still names the same node: then the
+//! restart is no reason to replace the node.
 //!
-//! Guarantees: yes rests on Docker's word or on the node certificate, for a node that was Ready at this
-//! very start of the machine; no answer changes nothing. Neither AWS nor the swarm's managers are asked:
-//! this is for the time in which they do not answer.
+//! Guarantees: "yes" needs Docker's answer or the node certificate, for a node that was Ready since this start of
+//! the machine; a missing answer changes nothing. Neither AWS nor the swarm's managers are asked: this check is for the
+//! time in which they do not answer.
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
@@ -21,7 +21,7 @@ use crate::config::Settings;
 use crate::node::Node;
 
 const FILE: &str = "was-ready.json";
-/// A load balancer asks every 5 s at the most often.
+/// Time between two checks; a load balancer asks at most every 5 s.
 const INTERVAL: Duration = Duration::from_secs(2);
 
 /// The node that was Ready here.
@@ -31,7 +31,7 @@ struct Record {
     node_id: String,
 }
 
-/// Writes down that this node is Ready. Where that fails, a restart during an outage shows it unhealthy.
+/// Records on disk that this node is Ready. If that fails, a restart during an outage makes the node look unhealthy.
 pub fn remember(node: &Node, node_id: &str) {
     let record = Record { boot_id: node.boot_id.clone(), node_id: node_id.to_owned() };
     let path = path(&node.settings.state_dir);
@@ -41,12 +41,12 @@ pub fn remember(node: &Node, node_id: &str) {
     }
 }
 
-/// Was this node Ready at this start of the machine, and has nothing said since that it is out?
+/// Whether this node was Ready since this start of the machine, and was not found out of the swarm afterwards.
 pub fn was_ready(node: &Node) -> bool {
     load(&node.settings.state_dir).is_some_and(|record| record.boot_id == node.boot_id)
 }
 
-/// The node is out of the swarm that it was Ready in, or can take no place in it.
+/// Removes the record, because the node is out of the swarm in which it was Ready, or cannot join it.
 pub fn forget(node: &Node) {
     let path = path(&node.settings.state_dir);
     match std::fs::remove_file(&path) {
@@ -58,10 +58,10 @@ pub fn forget(node: &Node) {
     node.state.update(|state| state.is_still_member = Fact::No);
 }
 
-/// Keeps the state right while the node is on its way to be Ready (again). Never returns: spawn it.
+/// Keeps `is_still_member` current until the node is Ready (again). Never returns: spawn it.
 pub async fn follow(settings: Settings, state: StateHandle) -> Infallible {
     let docker = Swarm::new(settings.docker.host.to_string());
-    // Without an id every start of the machine would look the same.
+    // Without a boot id, all starts of the machine would look the same.
     let Ok(boot_id) = systemd::boot_id() else { return std::future::pending().await };
     loop {
         if matches!(state.now().phase, Phase::Starting | Phase::Booting)
@@ -77,7 +77,7 @@ pub async fn follow(settings: Settings, state: StateHandle) -> Infallible {
     }
 }
 
-/// Docker's word, completed by the certificate: Docker names no node while it is in error.
+/// Reads Docker's answer, completed from the certificate: Docker reports no node id while it is in error.
 async fn look(docker: &Swarm) -> Result<LocalNode, SwarmError> {
     let mut local = docker.fetch_local_node().await?;
     if local.node_id.is_none() && local.state != LocalState::Inactive {
@@ -86,7 +86,7 @@ async fn look(docker: &Swarm) -> Result<LocalNode, SwarmError> {
     Ok(local)
 }
 
-/// Is this machine still the node that was Ready at this start of it?
+/// Judges whether this machine is still the node that was Ready since this start.
 fn judge(record: &Record, boot_id: &str, look: &Result<LocalNode, SwarmError>) -> Fact {
     match look {
         _ if record.boot_id != boot_id => Fact::No,
@@ -99,7 +99,7 @@ fn judge(record: &Record, boot_id: &str, look: &Result<LocalNode, SwarmError>) -
     }
 }
 
-/// One that cannot be read says nothing.
+/// Reads the record; an unreadable one counts as absent.
 fn load(state_dir: &Path) -> Option<Record> {
     serde_json::from_slice(&std::fs::read(path(state_dir)).ok()?).ok()
 }

@@ -1,9 +1,9 @@
-//! A notice before the metadata have said who this machine is: `skep leave`, or a power-off, in the first moments
-//! of a skep that was restarted on a member.
+//! Handles a notice that comes before the metadata have identified this machine: `skep leave`, or a power-off, in the
+//! first moments of a skep that was restarted on a member.
 //!
-//! Guarantees: there is nothing to leave only where Docker itself says that it is in no swarm. Otherwise the
-//! metadata are waited for until the departure's deadline, since nothing can be written down without them; what
-//! comes after that is a failure, and never "nothing to leave".
+//! Guarantees: there is nothing to leave only if Docker itself reports that it is in no swarm. Otherwise skep waits for
+//! the metadata until the departure's deadline, because it cannot write any row without them; after the deadline the
+//! departure has failed, and the result is never "nothing to leave".
 
 use std::time::Duration;
 
@@ -16,17 +16,17 @@ use crate::common::state::StateHandle;
 use crate::lifecycle::leave::Outcome;
 use crate::lifecycle::notices::Notices;
 
-/// Who has the trouble.
+/// Name of this duty's trouble.
 pub const WHO: &str = "an early notice";
-/// Docker answers within milliseconds; the next question comes soon.
+/// Time limit for Docker, which answers within milliseconds; a retry follows soon.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// Between two questions.
+/// Time between two requests to Docker.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Waits for a notice, and returns if there is nothing to leave. To be run beside the reading of the metadata.
+/// Waits for a notice, and returns if there is nothing to leave. Run it in parallel with the reading of the metadata.
 ///
 /// # Errors
-/// When this node is in a swarm, or nobody can tell, at the departure's deadline.
+/// When, at the departure's deadline, this node is in a swarm or skep cannot tell.
 pub async fn until_nothing_to_leave(
     swarm: &Swarm,
     notices: &Notices,
@@ -45,7 +45,7 @@ pub async fn until_nothing_to_leave(
             Ok(Err(error)) => crate::common::errors::chain(&error),
             Err(_) => format!("Docker has not answered for {} s", ANSWER_WITHIN.as_secs()),
         };
-        // It may have come nearer.
+        // The deadline may be nearer now.
         if let Some(now) = notices.now().filter(|now| *now != departure) {
             deadline = deadline.min(instant_of(now.deadline));
             state.set_departure(&now);
@@ -60,7 +60,7 @@ pub async fn until_nothing_to_leave(
     }
 }
 
-/// The wall clock is asked once: a step of it takes no time from the departure.
+/// Converts a deadline, so that a later step of the wall clock takes no time from the departure.
 fn instant_of(deadline: OffsetDateTime) -> Instant {
     Instant::now() + Duration::try_from(deadline - OffsetDateTime::now_utc()).unwrap_or_default()
 }
@@ -78,7 +78,7 @@ mod tests {
 
     const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
 
-    /// With a notice that may take so long.
+    /// Returns the result for a notice whose deadline is in `longest`.
     async fn end(
         engine: &FakeEngine,
         state: &StateHandle,

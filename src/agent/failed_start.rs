@@ -1,4 +1,4 @@
-//! A start that has failed ends, and systemd makes another one.
+//! Limits how often a failed start ends and systemd starts skep again.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use crate::common::state::StateHandle;
 use crate::config::Settings;
 use crate::lifecycle::notices::Notices;
 
-/// A start that has failed ends no sooner than this after its beginning. With `RestartSec=` of the unit
-/// there are fewer of them than its start limit allows, so that systemd never gives up while a role is
-/// being mended. Crashes are quicker, and meet the limit.
+/// Shortest time from a start to its end after a failure. Together with `RestartSec=` of the unit there are fewer
+/// failed starts than its start limit allows, so that systemd never stops trying while an operator repairs a role.
+/// Crashes are quicker, and reach the limit.
 const SHORTEST_FAILURE: Duration = Duration::from_secs(20);
 
 /// Waits until this process may end after `error`. A stop, or a notice, ends the wait.
@@ -57,7 +57,7 @@ mod tests {
         let pause = Duration::from_secs(of_the_unit("RestartSec").parse().unwrap());
         assert!(
             (SHORTEST_FAILURE + pause) * burst > interval,
-            "{burst} starts that fail are made in less than {interval:?}: the next one is refused"
+            "{burst} failed starts fit into less than {interval:?}: systemd would refuse the next one"
         );
     }
 }

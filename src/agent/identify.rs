@@ -1,10 +1,9 @@
-//! Who this machine is, in the first minute of an instance: its metadata may not answer yet, or only in
-//! part.
+//! Reads the identity of this machine. In the first minute of an instance, its metadata may not answer yet, or may be
+//! incomplete.
 //!
-//! Guarantees: answers that the service gives before it knows the instance, and tags that are not there
-//! yet, are waited for, and end the start only when they last; silence is waited for until the boot's
-//! deadline; what no waiting mends ends the start at once. Each is logged when it begins, silence again
-//! and ever more seldom.
+//! Guarantees: incomplete answers and missing tags end the start only when they last; until then skep retries. If the
+//! service does not answer, skep retries until the boot's deadline. An error that no waiting cures ends the start at
+//! once. Each case is logged when it begins; a missing answer is logged again in growing intervals.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -17,23 +16,22 @@ use crate::common::state::{Phase, StateHandle};
 use crate::config::Settings;
 use crate::config::identity::Identity;
 
-/// For how long metadata that answer may lack what every instance has, or the tags that say what this
-/// node is, counted from the first such answer. EC2 fills them in while the instance starts, mostly
-/// within a few seconds; tags that are set by a call after the launch come a little later. A mistake
-/// that lasts is reported after this time.
+/// How long the metadata may lack the items of every instance, or the tags that identify this node, counted from the
+/// first such answer. EC2 fills them in while the instance starts, mostly within a few seconds; tags that are set by a
+/// call after the launch come a little later. A lasting mistake is reported after this time.
 const SETTLE_TIME: Duration = Duration::from_secs(60);
-/// The pause between two looks meanwhile; the service throttles per instance.
+/// Time between two polls; the service throttles per instance.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// The service answers within milliseconds: silence is logged after this time. Each further line comes
-/// [`MORE_SELDOM`] times as late: after 5 s, 30 s, 3 min, 18 min.
+/// Time without an answer after which a line is logged; the service usually answers within milliseconds. Each further
+/// line comes [`MORE_SELDOM`] times as late: after 5 s, 30 s, 3 min, 18 min.
 const FIRST_LINE: Duration = Duration::from_secs(5);
 const MORE_SELDOM: u32 = 6;
 
-/// Reads who this machine is, until that is known well enough to go on. Where the settings do not name
-/// cluster and role, tags that name none are waited for.
+/// Reads the identity of this machine until it is complete enough to continue. If neither settings nor tags name the
+/// cluster and the role, it waits for the tags.
 ///
 /// # Errors
-/// What no waiting mends, or what has lasted too long.
+/// When an error occurs that no waiting cures, or one has lasted too long.
 pub async fn fetch_instance(
     imds: &Imds,
     settings: &Settings,
@@ -55,7 +53,7 @@ pub async fn fetch_instance(
     }
 }
 
-/// Logs that the service does not answer. Never returns.
+/// Logs in growing intervals that the service does not answer. Never returns.
 async fn say_silence(imds: &Imds, state: &StateHandle) -> Infallible {
     let started = Instant::now();
     let mut line_at = FIRST_LINE;
@@ -67,14 +65,14 @@ async fn say_silence(imds: &Imds, state: &StateHandle) -> Infallible {
             imds.endpoint()
         );
         if line_at > FIRST_LINE {
-            tracing::warn!("for {} s by now {doing}", line_at.as_secs());
+            tracing::warn!("after {} s still {doing}", line_at.as_secs());
         }
         state.enter(Phase::Starting, doing);
         line_at = line_at.saturating_mul(MORE_SELDOM);
     }
 }
 
-/// What this look lacks, if it may be a look of the first seconds.
+/// Returns what an answer lacks, if an instance in its first seconds may lack it.
 fn unsettled(settings: &Settings, look: &Result<Instance, ImdsError>) -> Option<String> {
     match look {
         Ok(instance) => {
@@ -85,14 +83,14 @@ fn unsettled(settings: &Settings, look: &Result<Instance, ImdsError>) -> Option<
     }
 }
 
-/// Since when looks have lacked something.
+/// The time of the first incomplete answer.
 #[derive(Default)]
 struct Settling {
     since: Option<Instant>,
 }
 
 impl Settling {
-    /// Whether another look is worth its pause, after one that ended `now`.
+    /// Whether there is time for another poll, after one that ended `now`.
     fn may_go_on(&mut self, now: Instant, deadline: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
         now + LOOK_INTERVAL < deadline.min(since + SETTLE_TIME)
@@ -127,7 +125,7 @@ mod tests {
         let fetched = fetch_instance(&imds, &settings, &state, soon());
         let both = async { tokio::join!(fetched, filled_in) };
         let both = tokio::time::timeout(Duration::from_secs(30), both).await;
-        let (instance, ()) = both.expect("it was given up before it was filled in");
+        let (instance, ()) = both.expect("it stopped waiting before the metadata were filled in");
         assert_eq!(instance.unwrap().tags["skep:role"], "worker");
     }
 
@@ -140,7 +138,7 @@ mod tests {
         assert!(matches!(error, ImdsError::Missing { .. }), "{error}");
         stub.fill();
         let instance = fetch_instance(&imds, &settings, &state, soon()).await.unwrap();
-        assert!(instance.tags.is_empty(), "whoever needs them says what is missing");
+        assert!(instance.tags.is_empty(), "the caller reports missing tags");
         stub.answers().next_puts = [403; 20].into();
         let error = fetch_instance(&stub.imds(), &settings, &state, soon()).await.unwrap_err();
         assert!(matches!(error, ImdsError::SwitchedOff { .. }), "{error}");
@@ -151,7 +149,7 @@ mod tests {
         let started = Instant::now();
         let at = |seconds| started + Duration::from_secs(seconds);
         let mut settling = Settling::default();
-        assert!(settling.may_go_on(at(100), at(600)), "nobody answered before");
+        assert!(settling.may_go_on(at(100), at(600)), "the service did not answer before");
         assert!(settling.may_go_on(at(158), at(600)));
         assert!(!settling.may_go_on(at(159), at(600)));
         assert!(!Settling::default().may_go_on(at(0), at(1)), "the deadline is nearer");
@@ -173,7 +171,7 @@ mod tests {
         assert_eq!(mistake, None, "a value that is wrong is reported at once");
         let (cluster, role) = (Some("prod".into()), Some(Role::Worker));
         let settings = Settings { cluster, role, ..Settings::default() };
-        assert_eq!(lacks(&settings, &[]), None, "the settings say it");
+        assert_eq!(lacks(&settings, &[]), None, "the settings name both");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! A node's life on one page: boot → serve → leave.
+//! Runs the life of a node: boot → serve → leave.
 
 mod background_tasks;
 mod earlier_membership;
@@ -38,21 +38,21 @@ use crate::telemetry::notifications::Events;
 
 use background_tasks::BackgroundTasks;
 
-/// A Docker that runs answers within milliseconds.
+/// Time limit for the early connection to Docker; a running Docker answers within milliseconds.
 const HEAD_START: Duration = Duration::from_millis(200);
 
-/// How a life ended, when it did not fail.
+/// How a node's life ended without a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// The service was stopped; the node is in the swarm and stays there.
     Stopped,
-    /// The node has left, as well as it could.
+    /// The node has left, as completely as it could.
     Left(Outcome),
 }
 
 #[derive(Debug, Error)]
 pub enum RunError {
-    #[error("cannot tell who this machine is")]
+    #[error("cannot read the identity of this machine")]
     Metadata(#[from] ImdsError),
     #[error("{0}")]
     Identity(Mistakes),
@@ -62,7 +62,7 @@ pub enum RunError {
         "this node must leave ({reason} notice) and cannot: the instance metadata are not known yet, and {docker}"
     )]
     Unidentified { reason: Reason, docker: String },
-    #[error("cannot listen for the operator")]
+    #[error("cannot open the control socket")]
     Control(#[from] control::ControlError),
     #[error("cannot listen for signals")]
     System(#[from] std::io::Error),
@@ -77,10 +77,10 @@ impl From<AssembleError> for RunError {
     }
 }
 
-/// The whole life of this node.
+/// Runs the whole life of this node.
 ///
 /// # Errors
-/// When it could not take its place; CloudFormation and Auto Scaling know by then.
+/// When the node could not join; CloudFormation and Auto Scaling have been notified by then.
 pub async fn run(loaded: Loaded) -> Result<Ended, RunError> {
     let started = Instant::now();
     let state = StateHandle::default();
@@ -112,7 +112,7 @@ pub async fn run(loaded: Loaded) -> Result<Ended, RunError> {
     ended
 }
 
-/// Who am I, then boot, serve, leave.
+/// Reads the identity of this machine; then boots, serves, leaves.
 async fn lifecycle(
     loaded: &Loaded,
     state: &StateHandle,
@@ -127,7 +127,7 @@ async fn lifecycle(
     let instance = tokio::select! {
         biased;
         ended = early_notice::until_nothing_to_leave(&docker, notices, state) => return ended,
-        // Docker's version is asked meanwhile: every round trip of a boot counts. One that is only
+        // In parallel, skep reads Docker's version: every round trip of a boot counts. A Docker that is still
         // starting is not waited for here.
         (instance, _) = async {
             let docker = tokio::time::timeout(HEAD_START, docker.connect());
@@ -152,8 +152,8 @@ async fn lifecycle(
     stays::run_stays(&node, &announcer, notices, deadline, target).await
 }
 
-/// Takes its place, and again when it has fallen out, until a notice comes. `first_boot` is by when, where
-/// it never had one.
+/// Joins the swarm and serves, and joins again if the node falls out of the swarm, until a notice comes. `first_boot`
+/// is the deadline of the boot, if the node has not been in the swarm before.
 async fn boot_and_serve(
     node: &Node,
     announcer: &Announcer,
@@ -195,9 +195,9 @@ async fn boot_and_serve(
     Ok(())
 }
 
-/// Out of the swarm without a notice, or a notice that was taken back: the node takes its place anew.
-/// CloudFormation and the launch hook had their answer when it became Ready first; the health port says
-/// 503 meanwhile.
+/// Joins again after the node fell out of the swarm without a notice, or after a notice was withdrawn. CloudFormation
+/// and the launch hook received their answer when the node first became Ready; until the node is Ready again, the
+/// health port answers 503.
 async fn return_to_the_swarm(
     node: &Node,
     notices: &Notices,
@@ -216,7 +216,7 @@ async fn return_to_the_swarm(
     }
 }
 
-/// The reason and the clean-up first: once ABANDON has arrived, the machine may be gone.
+/// Reports a failed boot. Records the reason and cleans up first: after ABANDON, the machine may end at any time.
 async fn fail(error: RunError, node: &Node, announcer: &Announcer) -> RunError {
     doubt(node, &error);
     say_failed(&node.state, &node.events, &error);
@@ -225,7 +225,8 @@ async fn fail(error: RunError, node: &Node, announcer: &Announcer) -> RunError {
     error
 }
 
-/// What a refusal names is wrong with this host: whatever it was before, it is no member to rely on.
+/// Removes the record of an earlier membership if the boot was refused: a refusal names a fault of this host, so that
+/// an earlier membership proves nothing.
 fn doubt(node: &Node, error: &RunError) {
     if matches!(error, RunError::Boot(BootError::Refused(_))) {
         earlier_membership::forget(node);
@@ -238,11 +239,11 @@ fn say_failed(state: &StateHandle, events: &Events, error: &RunError) {
     state.enter(Phase::Failed, why);
 }
 
-/// Tells CloudFormation and Auto Scaling of a node whose configuration has mistakes, with what could
-/// be understood of it. Bounded.
+/// Reports to CloudFormation and Auto Scaling that the node's configuration has mistakes, with the settings that could
+/// be read. Has a time limit.
 pub async fn announce_misconfiguration(settings: &Settings) {
     boot::remember_failed_start(settings);
-    /// On an instance the metadata answers within milliseconds.
+    /// Time limit for the metadata, which answer within milliseconds on an instance.
     const ANSWER_WITHIN: Duration = Duration::from_secs(5);
     let Ok(imds) = Imds::from_env() else { return };
     let Ok(instance) = imds.fetch_instance(Instant::now() + ANSWER_WITHIN).await else { return };
@@ -250,8 +251,8 @@ pub async fn announce_misconfiguration(settings: &Settings) {
     Announcer::new(&instance, settings, &aws).failed().await;
 }
 
-/// Until a notice comes or the node falls out: say that it is Ready, keep its row fresh, look after
-/// the others.
+/// Serves until a notice comes or the node falls out of the swarm: reports Ready, keeps the node's row fresh, and runs
+/// the managers' duties.
 async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> Infallible {
     node.state.update(|state| state.membership = Some(membership.clone()));
     let recorded = manager::record_ready(node, membership).await;
@@ -259,7 +260,7 @@ async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> I
     node.events.tell(Event::Joined, None);
     let node_id = &membership.node_id;
     systemd::notify_ready();
-    // Writing to the disk takes its time: not before READY.
+    // After READY, because writing to the disk takes time.
     earlier_membership::remember(node, node_id);
     let (_, never, _, _, _, _, _, _, _, _, _) = tokio::join!(
         standby::announce(node, announcer),
@@ -277,8 +278,8 @@ async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> I
     never
 }
 
-/// Leaves, with the hook kept alive meanwhile, and completes it in the end. A manager goes on
-/// looking after the others for as long as it is one: they may all be leaving.
+/// Leaves, sends heartbeats for the hook meanwhile, and completes it at the end. A manager continues its duties
+/// for other nodes as long as it is a manager: all managers may be leaving.
 async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcome {
     let departure = notices.given().await;
     leave::forget_failure(node);
@@ -307,7 +308,7 @@ async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcom
     outcome
 }
 
-/// What is to be told of it must be on its way before the machine goes.
+/// Leaves, then sends the event and waits until it is delivered: afterwards the machine may end.
 async fn leave_and_tell(node: &Node, notices: &Notices) -> Outcome {
     let outcome = leave::leave(node, notices).await;
     if let Some(departure) = node.state.now().departure {
@@ -323,7 +324,7 @@ async fn leave_and_tell(node: &Node, notices: &Notices) -> Outcome {
     outcome
 }
 
-/// No longer than the machine is there, by the departure's deadline as it is now.
+/// Returns how long to wait for the last event: at most until the departure's present deadline.
 fn last_wait(node: &Node) -> Duration {
     let deadline = node.state.now().departure.map(|departure| departure.deadline);
     let left = deadline.map(|deadline| deadline - OffsetDateTime::now_utc());
@@ -331,7 +332,7 @@ fn last_wait(node: &Node) -> Duration {
     node.settings.hooks.last_wait.min(left)
 }
 
-/// As soon as it is known as which node: a notice may come before that.
+/// Runs a manager's duties during its departure, as soon as the node's id is known: a notice may come earlier.
 async fn look_after_others(node: &Node) -> Infallible {
     let mut states = node.state.subscribe();
     loop {
@@ -350,10 +351,10 @@ async fn look_after_others(node: &Node) -> Infallible {
     }
 }
 
-/// What is undone at the end only saves others, or a next start, some time.
+/// Time limit of the clean-up, which only saves time for other nodes or for the next start.
 const CLEAN_UP_PATIENCE: Duration = Duration::from_secs(15);
 const NOT_ROLLED_BACK: &str =
-    "cannot check whether an unfinished boot must be rolled back; the next start does";
+    "cannot check whether an unfinished boot must be rolled back; the next start checks";
 
 async fn give_up_what_was_begun(node: &Node) {
     match tokio::time::timeout(CLEAN_UP_PATIENCE, boot::abandon(node)).await {
@@ -372,7 +373,7 @@ mod tests {
     use crate::clients::docker::tests::fake_engine::{FakeEngine, RELEASES};
     use crate::common::instance::Role;
 
-    /// Serves until the node is Ready; returns the calls to AWS by then.
+    /// Serves until the node is Ready; returns the calls to AWS until then.
     async fn calls_before_ready(stub: &Stub) -> Vec<String> {
         let engine = FakeEngine::start(RELEASES[0]);
         let mut node = Node::example(engine.swarm(), stub).await;
@@ -405,6 +406,6 @@ mod tests {
     #[tokio::test]
     async fn a_ledger_that_is_down_keeps_no_member_from_being_ready() {
         let calls = calls_before_ready(&Stub::start().await).await;
-        assert!(calls[0].contains("member#manager#i-0abc"), "it has not tried: {calls:?}");
+        assert!(calls[0].contains("member#manager#i-0abc"), "the row was not tried: {calls:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! What Auto Scaling is told of a node that serves, also of one that comes back from Standby or was detached.
+//! Reports to Auto Scaling that a node serves, also after it returns from Standby or is attached to a group again.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -9,18 +9,17 @@ use crate::common::state::NodeState;
 use crate::lifecycle::signals::Announcer;
 use crate::node::Node;
 
-/// Tags that are not there by now do not hold a signal up.
+/// How long the signal waits for missing tags.
 const TAGS_WITHIN: Duration = Duration::from_secs(5);
 
-/// Says that the node is Ready, and again when it is back from Standby, or attached to a group after it was
-/// detached: the group takes it in by way of `Pending` then, where a launch hook may hold it once more. Never
-/// returns.
+/// Reports that the node is Ready, and again when it returns from Standby, or is attached to a group after it was
+/// detached: it then passes through `Pending`, where a launch hook may hold it again. Never returns.
 pub async fn announce(node: &Node, announcer: &Announcer) -> Infallible {
     let mut state = node.state.subscribe();
     loop {
         if node.state.now().is_out_of_its_group() {
             announcer.forget_launch().await;
-            // The sender is in `node`, so neither wait can fail.
+            // `node` owns the sender, so neither wait can fail.
             let _ = state.wait_for(|state| !state.is_out_of_its_group()).await;
         }
         with_late_tags(node, announcer).await.ready().await;
@@ -28,7 +27,7 @@ pub async fn announce(node: &Node, announcer: &Announcer) -> Infallible {
     }
 }
 
-/// Stack and group are known by the tags, which may come to the metadata later than all else.
+/// Returns an announcer with the tags: they name the stack and the group, and may be the last item in the metadata.
 async fn with_late_tags(node: &Node, announcer: &Announcer) -> Announcer {
     if !node.instance.tags.is_empty() {
         return announcer.clone();

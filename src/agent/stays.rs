@@ -1,5 +1,5 @@
-//! From one stay in the swarm to the next: a notice may be taken back, an operator's deadline may come too early,
-//! and a warm pool may take the instance back.
+//! Runs one stay in the swarm after the other: a notice may be withdrawn, an operator's deadline may come too early,
+//! and an instance may return to the warm pool.
 
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -14,8 +14,7 @@ use crate::lifecycle::self_replacement;
 use crate::lifecycle::signals::Announcer;
 use crate::node::Node;
 
-/// Boots by `deadline`, serves, leaves: once, as a rule. `target` is what the metadata has said at the
-/// start.
+/// Boots by `deadline`, serves, leaves: usually once. `target` is the target state in the metadata at the start.
 ///
 /// # Errors
 /// As for [`super::run`].
@@ -28,7 +27,7 @@ pub async fn run_stays(
 ) -> Result<Ended, RunError> {
     let mut is_pooled = target.map(|target| target.is_pooled());
     loop {
-        // An instance that is to go already must not begin to join, nor one of a warm pool.
+        // An instance that must already leave must not start to join, nor must one in a warm pool.
         let outcome = match warm_pool::await_service(node, announcer, notices, is_pooled).await {
             Wait::None => stay(node, announcer, notices, deadline).await?,
             Wait::Over => {
@@ -47,7 +46,7 @@ pub async fn run_stays(
             }
         };
         if outcome.stays() {
-            // Only a member that was found in the pool comes here. It may have been taken out of it meanwhile.
+            // Only a member that was found in the pool gets here. It may have left the pool meanwhile.
             is_pooled = None;
             deadline = Instant::now() + node.settings.boot.deadline;
             continue;
@@ -57,7 +56,7 @@ pub async fn run_stays(
             return Ok(Ended::Left(outcome));
         }
         earlier_membership::forget(node);
-        // In this order: as long as it counts as a member, the watch takes the pool for news.
+        // In this order: while the node counts as a member, the watch treats the pool as a notice.
         node.state.update(|state| {
             state.membership = None;
             state.forget_departure();
@@ -67,7 +66,7 @@ pub async fn run_stays(
     }
 }
 
-/// In the swarm until a notice comes that is not taken back; then out of it.
+/// Boots and serves until a notice comes that is not withdrawn; then leaves.
 async fn stay(
     node: &Node,
     announcer: &Announcer,
@@ -92,7 +91,7 @@ async fn stay(
     }
 }
 
-/// For a skep that has died on the way there.
+/// Returns a departure into the pool, for a skep that died during such a departure.
 fn back_to_the_pool(node: &Node) -> Departure {
     let noticed_at = OffsetDateTime::now_utc();
     let deadline = noticed_at + node.settings.leave.deadline;

@@ -1,4 +1,4 @@
-//! The termination hook around a departure.
+//! Keeps the termination hook alive during a departure, and completes it.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -16,20 +16,20 @@ use crate::lifecycle::notices::Notices;
 use crate::lifecycle::signals::{Announcer, TerminationHook};
 use crate::node::Node;
 
-/// The metadata is asked this long, where the notice came from elsewhere.
+/// Time limit for the metadata, if the notice came from another source.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// Auto Scaling ends every lifecycle action after this, whatever the heartbeats.
+/// Auto Scaling ends every lifecycle action after this time, in spite of heartbeats.
 const LONGEST_ACTION: Duration = Duration::from_secs(48 * 3600);
 
-/// Sends heartbeats while the node leaves; the hook's own limits become the departure's. A node
-/// that leaves for another reason is watched: Auto Scaling may terminate it meanwhile.
+/// Sends heartbeats while the node leaves; the hook's longest time becomes the departure's deadline. If the node leaves
+/// for another reason, this function polls whether Auto Scaling terminates it meanwhile.
 pub async fn keep_alive(
     node: &Node,
     announcer: &Announcer,
     notices: &Notices,
     departure: &Departure,
 ) -> Infallible {
-    // An earlier departure may have been from another group.
+    // The hook of an earlier departure may belong to another group.
     announcer.forget_termination_hook();
     if !departure.reason.is_auto_scalings() {
         while !is_terminating(node).await.is_yes() {
@@ -40,9 +40,9 @@ pub async fn keep_alive(
         return std::future::pending().await;
     };
     let deadline = match &hook {
-        // Heartbeats hold it from now on, whenever this departure began.
+        // Heartbeats hold the instance from now on, no matter when this departure began.
         Some(hook) => OffsetDateTime::now_utc() + hook.longest(),
-        // Nothing holds the instance: it has the time that a shutdown gives.
+        // No hook holds the instance: it has only the time of a shutdown.
         None => OffsetDateTime::now_utc() + node.settings.leave.shutdown_deadline,
     };
     notices.give(Departure { deadline, ..departure.clone() });
@@ -60,7 +60,7 @@ async fn is_terminating(node: &Node) -> Fact {
     }
 }
 
-/// Completes the hook, if Auto Scaling is what ends this instance.
+/// Completes the hook, if Auto Scaling terminates this instance.
 pub async fn complete(node: &Node, announcer: &Announcer, departure: &Departure, outcome: Outcome) {
     if !departure.reason.is_auto_scalings() {
         match is_terminating(node).await {
@@ -68,7 +68,7 @@ pub async fn complete(node: &Node, announcer: &Announcer, departure: &Departure,
             Fact::No => return,
             Fact::CannotTell => {
                 tracing::warn!(
-                    "cannot tell from the metadata whether Auto Scaling terminates this instance: a termination hook is left to the managers"
+                    "cannot tell from the metadata whether Auto Scaling terminates this instance; the managers complete the termination hook, if there is one"
                 );
                 return;
             }
@@ -76,7 +76,7 @@ pub async fn complete(node: &Node, announcer: &Announcer, departure: &Departure,
     }
     let Some(hook) = find_hook(node, announcer, departure).await else { return };
     node.state.enter(Phase::Leaving, "completing the termination hook");
-    // Either result terminates the instance; this one says whether it was ready for that.
+    // Both results terminate the instance; they differ in whether the departure was complete.
     let result = match outcome {
         Outcome::TooLate | Outcome::DockerSilent | Outcome::Failed => HookResult::Abandon,
         Outcome::Left | Outcome::LeftUnconfirmed | Outcome::NothingToLeave | Outcome::Stayed => {
@@ -86,7 +86,7 @@ pub async fn complete(node: &Node, announcer: &Announcer, departure: &Departure,
     hook.complete(result).await;
 }
 
-/// The hook that was kept alive; without it, the one that Auto Scaling names in time.
+/// Returns the hook that was kept alive; without one, the hook that Auto Scaling names in time.
 async fn find_hook(
     node: &Node,
     announcer: &Announcer,
@@ -102,7 +102,7 @@ async fn find_hook(
         Ok(hook) => hook,
         Err(error) => {
             tracing::error!(
-                "the termination hook was not completed, if there is one: no usable answer of Auto Scaling within {} s ({})",
+                "the termination hook was not completed, if there is one: no usable answer from Auto Scaling within {} s ({})",
                 time.as_secs(),
                 crate::common::errors::chain(&error)
             );
@@ -111,8 +111,8 @@ async fn find_hook(
     }
 }
 
-/// For how long a hook is looked for once the departure has ended: for the rest of its time, and no shorter than a
-/// shutdown lasts. An instance that goes back into a warm pool must not look for ever.
+/// Returns how long to search for a hook once the departure has ended: the rest of its time, and at least the time of a
+/// shutdown. An instance that returns to a warm pool must not search forever.
 fn search_time(departure: &Departure, now: OffsetDateTime, shutdown: Duration) -> Duration {
     Duration::try_from(departure.deadline - now).unwrap_or_default().max(shutdown)
 }
@@ -127,13 +127,13 @@ mod tests {
 
     const WAITS: &str = "Terminating:Wait";
 
-    /// Began `age` ago, and may take an hour from now.
+    /// Returns a departure that began `age` ago and has an hour left.
     fn departure(reason: Reason, age: Duration) -> Departure {
         let now = OffsetDateTime::now_utc();
         Departure { reason, noticed_at: now - age, deadline: now + Duration::from_secs(3600) }
     }
 
-    /// One that has no time left of a shutdown's.
+    /// Returns a node whose shutdown deadline is zero.
     async fn node(stub: &Stub) -> (Node, Announcer) {
         let mut node = Node::example(Swarm::new("unix:///nowhere".to_owned()), stub).await;
         node.settings.leave.shutdown_deadline = Duration::ZERO;
@@ -190,7 +190,7 @@ mod tests {
         assert_eq!(until(now - minute), shutdown);
     }
 
-    /// Its first notice is older than a shutdown may last.
+    /// The departure's first notice is older than the time of a shutdown.
     #[tokio::test]
     async fn a_departure_that_is_under_way_has_the_time_of_a_shutdown_from_a_termination_without_a_hook()
      {

@@ -1,10 +1,10 @@
-//! Warm pools: an instance that was prepared ahead, or has come back, is no node until it is taken into
+//! Handles warm pools: an instance that was prepared ahead, or has returned to the pool, is no node until it enters
 //! service.
 //!
-//! Guarantees: it is let into the pool, and ends without a departure, only where Docker and the ledger have
-//! said that it is no member, and that no departure of it was interrupted. Until they have, it waits, and
-//! `skep status` shows why. Whether it is in a pool at all is asked for up to [`POOL_PATIENCE`] where the answer does
-//! not come.
+//! Guarantees: the instance is admitted to the pool, and ends without a departure, only if Docker and the ledger
+//! report that it is no member and that no departure of it was interrupted. Until then it waits, and `skep status`
+//! shows the reason. If there is no answer whether the instance is in a pool, skep retries for up to
+//! [`POOL_PATIENCE`].
 
 use std::time::Duration;
 
@@ -22,31 +22,31 @@ use crate::lifecycle::notices::Notices;
 use crate::lifecycle::signals::Announcer;
 use crate::node::Node;
 
-/// Who has the trouble.
+/// Name of this duty's trouble.
 const WHO: &str = "the warm pool";
-/// Metadata and Docker are asked this long; the next look comes soon.
+/// Time limit for metadata and Docker; a retry follows soon.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// As everything else in the first minute: an outage of Auto Scaling that lasts must not keep a fleet from booting.
+/// How long skep asks whether the instance is in a pool, like the other waits of the first minute: a lasting outage of
+/// Auto Scaling must not keep a fleet from booting.
 const POOL_PATIENCE: Duration = Duration::from_secs(60);
-/// Between two questions to Auto Scaling.
+/// Time between two requests to Auto Scaling.
 const POOL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How the time before boot went.
+/// The result of the wait before the boot.
 pub enum Wait {
     /// The instance is in its group, or in none.
     None,
-    /// It was in a warm pool, and has been taken into service.
+    /// The instance was in a warm pool, and enters service.
     Over,
-    /// It goes without having served: by Docker's own word there is nothing to leave.
+    /// The instance ends without having served: Docker itself reports that there is nothing to leave.
     Ended(Departure),
-    /// It is still a member, or has left and not ended its departure: skep has died while it went back into the pool.
+    /// The node is still a member, or has left but not completed its departure: skep died on the way back to the pool.
     MustLeave,
-    /// There is a notice, and Docker has not said that there is nothing to leave.
+    /// There is a notice, and Docker has not reported that there is nothing to leave.
     Departs,
 }
 
-/// Waits for as long as the instance is in a warm pool. `is_pooled` is what the metadata has said, if
-/// anything.
+/// Waits while the instance is in a warm pool. `is_pooled` is the metadata's answer, if there was one.
 pub async fn await_service(
     node: &Node,
     announcer: &Announcer,
@@ -55,7 +55,7 @@ pub async fn await_service(
 ) -> Wait {
     let is_pooled = match is_pooled {
         Some(known) => known,
-        // Where it is to go already, boot finds out what there is to leave.
+        // If there is already a notice, the boot finds out what there is to leave.
         None => tokio::select! {
             biased;
             _ = notices.given() => false,
@@ -67,7 +67,7 @@ pub async fn await_service(
         return Wait::None;
     }
     node.state.enter(Phase::Warmed, "waiting to be taken into service");
-    // A unit that is not started by now would be killed for that.
+    // Without READY, systemd would kill the unit when its start times out.
     systemd::notify_ready();
     let wait = tokio::select! {
         biased;
@@ -79,8 +79,8 @@ pub async fn await_service(
     wait
 }
 
-/// Whether the instance is in a warm pool, where the metadata have not said so at first. A refusal, and silence
-/// for [`POOL_PATIENCE`], are no answer: it boots then as it would without warm pools.
+/// Asks Auto Scaling whether the instance is in a warm pool, if the metadata did not answer at first. After a refusal,
+/// or no answer for [`POOL_PATIENCE`], the instance boots as it would without warm pools.
 async fn ask_whether_pooled(node: &Node, announcer: &Announcer) -> bool {
     let give_up = Instant::now() + POOL_PATIENCE;
     loop {
@@ -93,7 +93,7 @@ async fn ask_whether_pooled(node: &Node, announcer: &Announcer) -> bool {
             crate::common::errors::chain(&error)
         );
         if !error.is_retryable() || Instant::now() >= give_up {
-            tracing::warn!("booting as outside a warm pool: {why}");
+            tracing::warn!("booting as if outside a warm pool: {why}");
             return false;
         }
         node.state.trouble(WHO, Some(why));
@@ -105,7 +105,7 @@ async fn ask_whether_pooled(node: &Node, announcer: &Announcer) -> bool {
     }
 }
 
-/// What a notice in the pool means. A departure looks at Docker and the ledger for as long as it may last.
+/// Judges a notice in the pool. A departure reads Docker and the ledger until its own deadline.
 async fn end(node: &Node, departure: Departure) -> Wait {
     let local = tokio::time::timeout(ANSWER_WITHIN, node.swarm.fetch_local_node()).await;
     match local {
@@ -114,7 +114,7 @@ async fn end(node: &Node, departure: Departure) -> Wait {
     }
 }
 
-/// That the pool wants the instance back is no news: it is there.
+/// Waits for a notice other than the return to the pool: the instance is already there.
 async fn given_in_the_pool(notices: &Notices) -> Departure {
     loop {
         let departure = notices.given().await;
@@ -125,7 +125,7 @@ async fn given_in_the_pool(notices: &Notices) -> Departure {
     }
 }
 
-/// Lets an instance that has nothing to leave into the pool. Returns only if it has.
+/// Admits an instance to the pool if it has nothing to leave; returns only if it has something to leave.
 async fn admit(node: &Node, announcer: &Announcer) {
     /// Docker may be starting.
     const RETRY_INTERVAL: Duration = Duration::from_secs(5);
@@ -135,7 +135,7 @@ async fn admit(node: &Node, announcer: &Announcer) {
             Ok(false) => break,
             Err(why) => {
                 let what = format!(
-                    "cannot tell whether this node is a member of the swarm or has ended its departure, so that it is not let into the warm pool: {why}"
+                    "cannot tell whether this node is a member of the swarm or has completed its departure, so it is not admitted to the warm pool: {why}"
                 );
                 node.state.trouble(WHO, Some(what));
                 tokio::time::sleep(RETRY_INTERVAL).await;
@@ -148,12 +148,12 @@ async fn admit(node: &Node, announcer: &Announcer) {
     std::future::pending().await
 }
 
-/// Whether Docker is in a swarm as the very node that this instance's row names. A row goes with the node; an
-/// instance that was only prepared has none. One that was Ready at this start of the machine and is in no swarm has
-/// left: whether its departure has ended, with its hook, the ledger says.
+/// Whether the node must leave: Docker is in a swarm as the node that this instance's row names. The row is removed
+/// with the node; an instance that was only prepared has no row. An instance that was Ready since this start of the
+/// machine and is in no swarm has left: the ledger records whether its departure is complete, with its hook.
 ///
 /// # Errors
-/// Why this cannot be told.
+/// The reason why skep cannot tell.
 async fn must_leave(node: &Node) -> Result<bool, String> {
     let local = node
         .swarm
@@ -173,7 +173,7 @@ async fn must_leave(node: &Node) -> Result<bool, String> {
         (None, _) => Ok(false),
         (Some(row), Some(id)) => Ok(row.node_id == id),
         (Some(row), None) => {
-            Err(format!("it was node {}, and Docker names none ({})", row.node_id, local.error))
+            Err(format!("its row names node {}, and Docker none ({})", row.node_id, local.error))
         }
     }
 }
@@ -184,14 +184,13 @@ async fn until_in_service(node: &Node) {
         let deadline = Instant::now() + ANSWER_WITHIN;
         match node.imds.fetch_target_lifecycle_state(deadline).await {
             Ok(target) if is_taken(target.as_ref()) => return,
-            // Errors are the watch's to tell, which asks the same service.
+            // The watch reports errors: it asks the same service.
             _ => {}
         }
     }
 }
 
-/// Whether an instance of the pool has been taken out of it in order to live. A termination is a
-/// notice, which ends the wait by itself.
+/// Whether an instance has left the pool to enter service. A termination is a notice, which ends the wait by itself.
 fn is_taken(target: Option<&TargetState>) -> bool {
     target.is_some_and(|target| !target.is_pooled() && !target.is_termination())
 }
@@ -217,7 +216,7 @@ mod tests {
         (engine, stub, node, announcer)
     }
 
-    /// As node `n1`.
+    /// Joins as node `n1`.
     async fn join(node: &Node) {
         let (address, token) =
             (IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), SecretString::from("SWMTKN-1-a-b"));
@@ -290,7 +289,7 @@ mod tests {
     async fn a_member_is_who_its_row_and_docker_name_and_neither_may_be_silent() {
         let (engine, stub, node, _) = world().await;
         assert_eq!(must_leave(&node).await, Ok(false));
-        assert_eq!(stub.requests(), [""; 0], "Docker's word is enough");
+        assert_eq!(stub.requests(), [""; 0], "Docker's answer is enough");
         engine.lock().instead.insert("/info", Instead::Refusal(500, "busy"));
         assert!(must_leave(&node).await.unwrap_err().contains("busy"));
         engine.lock().instead.clear();
@@ -304,7 +303,7 @@ mod tests {
         }
     }
 
-    /// An instance of a pool that joins is stopped a moment later, a manager with its vote.
+    /// An instance of a pool that joined would be stopped a moment later, a manager together with its vote.
     #[tokio::test]
     async fn whether_it_is_in_a_pool_is_asked_again_where_no_answer_comes() {
         for (lifecycle, is_it) in [("Warmed:Running", true), ("InService", false)] {

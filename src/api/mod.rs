@@ -1,4 +1,4 @@
-//! What answers on a port or a socket: health checks, metrics, the page, the control socket.
+//! Serves everything that answers on a port or a socket: health checks, metrics, the page, the control socket.
 
 pub mod control;
 pub mod health;

@@ -1,4 +1,4 @@
-//! `skep config`: every setting in force, and where it came from.
+//! `skep config`: prints every setting in force with its source.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -14,10 +14,10 @@ use crate::common::errors;
 use crate::common::instance::Instance;
 use crate::config::{EXIT_CODE, KEYS, Loaded, Mistake, Origin, identity};
 
-/// On an instance the metadata answers in milliseconds; elsewhere nothing ever will.
+/// On an instance the metadata service answers in milliseconds; elsewhere it never answers.
 const METADATA_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Shown as they are; any other variable of the AWS SDK may be a secret.
+/// Variables that are shown in clear text; any other variable of the AWS SDK may be a secret.
 const HARMLESS: [&str; 8] = [
     "AWS_CA_BUNDLE",
     "AWS_CONFIG_FILE",
@@ -28,21 +28,21 @@ const HARMLESS: [&str; 8] = [
     "AWS_PROFILE",
     "AWS_REGION",
 ];
-/// The common endpoint and those of the services, which end in their name.
+/// Prefix of the common endpoint and of each service's endpoint, which ends in the service's name.
 const HARMLESS_PREFIX: &str = "AWS_ENDPOINT_URL";
 const MASK: &str = "********";
-/// Where neither the operator nor the instance says anything.
+/// Stands for a value that neither the operator nor the instance sets.
 const NOTHING: &str = "-";
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Prints what is in force. Where a setting leaves it to the instance, its metadata is asked; that
-/// they do not answer is said, and no failure.
+/// Prints the settings in force. Values that come from the instance are read from its metadata; metadata that do not
+/// answer are noted, and are no failure.
 ///
 /// # Errors
 /// When standard output cannot be written.
@@ -67,7 +67,7 @@ async fn ask_metadata() -> Result<Instance, String> {
     imds.fetch_instance(deadline).await.map_err(|error| errors::chain(&error))
 }
 
-/// Everything that is shown.
+/// The content of the output.
 struct Picture {
     settings: Vec<InForce>,
     /// The AWS SDK's variables, by name, secrets masked.
@@ -102,7 +102,7 @@ impl Picture {
             settings.push(InForce { key: key.name, value, origin });
         }
         let notes = metadata.err().map(|problem| {
-            format!("the instance metadata does not answer, so this is without it: {problem}")
+            format!("the instance metadata does not answer; its values are missing here: {problem}")
         });
         let mut environment: Vec<(String, String)> = variables
             .filter(|(name, value)| name.starts_with("AWS_") && !value.is_empty())
@@ -154,7 +154,7 @@ impl Picture {
     }
 }
 
-/// What the instance says about a key that nobody set.
+/// Returns the instance's value for a key that the operator has not set.
 fn told_by(instance: &Instance, key: &str) -> Result<Option<(Value, Origin)>, Mistake> {
     const METADATA: Origin = Origin::Metadata("instance metadata");
     let stack = instance.stack.as_ref();
@@ -180,7 +180,7 @@ fn is_harmless(variable: &str) -> bool {
     HARMLESS.contains(&variable) || variable.starts_with(HARMLESS_PREFIX)
 }
 
-/// As a source would write it.
+/// Formats a value as an operator would write it.
 fn plain(value: &Value) -> String {
     match value {
         Value::Null => NOTHING.into(),
@@ -234,7 +234,7 @@ mod tests {
         Picture::of(&loaded(), metadata, variables.into_iter())
     }
 
-    /// Value and origin in the line of a key.
+    /// Returns the value and the origin in the line of a key.
     fn line(text: &str, key: &str) -> Vec<String> {
         let line = text.lines().find(|line| line.split_whitespace().next() == Some(key));
         let columns = line.unwrap_or_else(|| panic!("no {key} in {text}")).split("  ");
@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(line(&picture.text(), "cluster"), ["-"]);
         assert_eq!(line(&picture.text(), "table"), ["skep", "default"]);
         assert_eq!(picture.notes.len(), 1);
-        assert!(picture.notes[0].ends_with("without it: no route"));
+        assert!(picture.notes[0].ends_with("missing here: no route"));
         assert_eq!(picture.mistakes, []);
     }
 

@@ -1,18 +1,18 @@
-//! Asking before something is done that cannot be undone.
+//! Asks the operator to confirm an action that cannot be undone.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
-/// Is there somebody at standard input?
+/// Whether standard input is a terminal.
 pub fn can_be_asked() -> bool {
     io::stdin().is_terminal()
 }
 
-/// Asks for `word`, which nobody types by mistake.
+/// Asks the operator to type `word`, which is hard to type by mistake. Returns whether the operator did.
 ///
 /// # Errors
 /// Standard input or error is broken.
 pub fn is_given(word: &str) -> io::Result<bool> {
-    eprint!("\nType {word} to do it: ");
+    eprint!("\nType {word} to confirm: ");
     io::stderr().flush()?;
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line)?;

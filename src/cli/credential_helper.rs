@@ -1,9 +1,9 @@
-//! `docker-credential-skep`: Docker's protocol of credential helpers, for pulls of Amazon ECR's images
-//! outside of services. skep is it when it is called by that name.
+//! `docker-credential-skep`: implements Docker's credential helper protocol, for pulls from Amazon ECR outside of
+//! services. The skep binary acts as the helper when it is called by that name.
 //!
-//! Guarantees: credentials are fetched for each `get`, with the role of this instance, and kept nowhere;
-//! they are on standard output alone, where Docker reads them. A registry that is not ECR's gets Docker's
-//! own words for "none", so that Docker goes on without.
+//! Guarantees: credentials are fetched for each `get`, with the role of this instance, and stored nowhere;
+//! they are written only to standard output, where Docker reads them. For a registry other than ECR, the answer is
+//! Docker's own text for "no credentials", so that Docker continues without them.
 
 use std::ffi::OsStr;
 use std::io::Read as _;
@@ -16,14 +16,14 @@ use serde_json::json;
 use crate::clients::aws::ecr::{PullCredentials, Registry};
 use crate::clients::aws::{Aws, AwsError};
 
-/// The program's name: Docker puts `docker-credential-` before what `credHelpers` says.
+/// The program's name: Docker puts `docker-credential-` before the name in `credHelpers`.
 const NAME: &str = "docker-credential-skep";
 /// Docker compares the whole text.
 const NOT_FOUND: &str = "credentials not found in native keychain";
-/// Longer than any server's name: what is read is bounded.
+/// Limit of the input; longer than any server's name.
 const LONGEST_INPUT: u64 = 64 * 1024;
 
-/// Does what Docker asks, where this process was called by the helper's name.
+/// Serves Docker's request if this process was called by the helper's name; otherwise returns `None`.
 #[must_use]
 pub fn as_credential_helper() -> Option<ExitCode> {
     let mut arguments = std::env::args_os();
@@ -32,7 +32,7 @@ pub fn as_credential_helper() -> Option<ExitCode> {
         return None;
     }
     let action = arguments.next().unwrap_or_default();
-    // Docker reads what went wrong, too, from standard output.
+    // Docker reads errors from standard output, too.
     let (text, code) = match serve(&action.to_string_lossy()) {
         Ok(text) => (text, ExitCode::SUCCESS),
         Err(text) => (text, ExitCode::FAILURE),
@@ -45,7 +45,7 @@ fn serve(action: &str) -> Result<String, String> {
     let mut input = String::new();
     if action == "get" {
         let read = std::io::stdin().take(LONGEST_INPUT).read_to_string(&mut input);
-        read.map_err(|error| format!("cannot read which registry: {error}"))?;
+        read.map_err(|error| format!("cannot read the registry's name: {error}"))?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
@@ -56,7 +56,7 @@ fn serve(action: &str) -> Result<String, String> {
     answered
 }
 
-/// What to print; `server` is a host or a URL.
+/// Returns the text to print; `server` is a host or a URL.
 async fn answer(
     action: &str,
     server: &str,
@@ -72,10 +72,10 @@ async fn answer(
             let (username, secret) = (given.username, given.password.expose_secret());
             Ok(json!({ "ServerURL": server, "Username": username, "Secret": secret }).to_string())
         }
-        // None are kept.
+        // The helper stores no credentials.
         "list" => Ok("{}".into()),
         "store" | "erase" => Err(format!(
-            "{NAME} keeps no credentials: for Amazon ECR there is no need to log in or out"
+            "{NAME} stores no credentials: with this helper, Amazon ECR needs no login or logout"
         )),
         "version" => Ok(format!("{NAME} {}", env!("CARGO_PKG_VERSION"))),
         _ => Err(format!("usage: {NAME} <get|list|store|erase|version>")),

@@ -1,4 +1,4 @@
-//! Drawing on a terminal: a block of lines that is drawn anew in its place. A pipe gets none of it.
+//! Draws a block of lines on a terminal and redraws it in place. A pipe gets no such blocks.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
@@ -7,14 +7,14 @@ use terminal_size::{Height, Width, terminal_size_of};
 
 use super::print;
 
-/// Of a terminal that does not tell its size.
+/// Assumed size of a terminal that does not report its size.
 const USUAL: (usize, usize) = (80, 24);
-/// Narrower than this no text can be read anyway.
+/// In a narrower terminal, text is unreadable anyway.
 const NARROWEST: usize = 20;
 const ELLIPSIS: char = '…';
 
-/// Columns and lines of the terminal behind standard output; `None` in a pipe and where the terminal
-/// cannot move its cursor.
+/// Returns the columns and lines of the terminal at standard output; `None` in a pipe, and if the terminal cannot
+/// move its cursor.
 pub fn terminal() -> Option<(usize, usize)> {
     let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
     if is_dumb || !io::stdout().is_terminal() {
@@ -24,10 +24,10 @@ pub fn terminal() -> Option<(usize, usize)> {
     Some(size.filter(|(width, height)| *width > 0 && *height > 0).unwrap_or(USUAL))
 }
 
-/// A block of lines at the bottom of what has been printed.
+/// A block of lines below everything that was printed before.
 #[derive(Debug, Default)]
 pub struct Block {
-    /// How many lines of it are on the screen.
+    /// Number of its lines on the screen.
     shown: usize,
 }
 
@@ -43,15 +43,15 @@ impl Block {
     }
 }
 
-/// What replaces a block of `shown` lines, and how many lines it has. Every line fits, or the terminal
-/// would break it, and the next block would not find its beginning.
+/// Returns the text that replaces a block of `shown` lines, and its number of lines. Every line must fit: the
+/// terminal would break a longer one, and the next frame would start at the wrong line.
 fn frame(lines: &[String], width: usize, height: usize, shown: usize) -> (String, usize) {
     let mut text = String::new();
     if shown > 0 {
-        // Up to its first line, and away with everything from there.
+        // Move up to the first line of the block, and erase everything from there.
         let _ = write!(text, "\x1b[{shown}A\r\x1b[J");
     }
-    // The cursor stands on a line of its own below.
+    // The cursor needs its own line below the block.
     let room = height.saturating_sub(1).max(1);
     let lines = &lines[..lines.len().min(room)];
     for line in lines {
@@ -61,7 +61,7 @@ fn frame(lines: &[String], width: usize, height: usize, shown: usize) -> (String
     (text, lines.len())
 }
 
-/// A line cut to a width; colours take no room.
+/// Cuts a line to a width; colour codes do not count.
 pub fn fit(line: &str, width: usize) -> String {
     let mut cut = String::new();
     let (mut used, mut is_escape, mut is_cut) = (0, false, false);
@@ -92,8 +92,8 @@ fn visible(line: &str) -> usize {
     line.chars().filter(is_visible).count()
 }
 
-/// A text in lines of at most `width`, the first behind `first`, the others behind as many blanks; in a
-/// pipe, where there is no width, one line.
+/// Wraps a text into lines of at most `width`: `first` starts the first line, and the others are indented as far.
+/// Without a width (in a pipe), returns one line.
 pub fn wrap(first: &str, text: &str, width: Option<usize>) -> Vec<String> {
     let Some(width) = width.map(|width| width.max(NARROWEST)) else {
         return vec![format!("{first}{text}")];
@@ -118,7 +118,7 @@ pub fn wrap(first: &str, text: &str, width: Option<usize>) -> Vec<String> {
                 lines.push(String::new());
                 continue;
             }
-            // Longer than a whole line.
+            // The word is longer than a whole line.
             let rest = word.split_off(room);
             lines.pop();
             lines.extend([word.iter().collect(), String::new()]);
@@ -162,7 +162,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the text: no line is wider than the terminal, and no word is lost.
+        /// For any text, no line is wider than the terminal, and no word is lost.
         #[test]
         fn every_line_fits(text in "[a-zA-Zäö/ -]{0,200}", width in 20usize..100) {
             prop_assert!(fit(&text, width).chars().count() <= width);

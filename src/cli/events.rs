@@ -1,4 +1,4 @@
-//! `skep events`: the node's story so far, and as it goes on.
+//! `skep events`: prints the node's event log, and follows it.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,18 +15,18 @@ use crate::config::{Settings, parse_age};
 use crate::telemetry::event_log::{self, Event, Follower};
 use crate::telemetry::logging::wants_colour;
 
-/// An operator does not notice it, and a file system neither.
+/// Time between two reads: too short for an operator to notice, and cheap for the file system.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Go on with what happens from now
+    /// Follow: also print new events
     #[arg(long, short)]
     follow: bool,
-    /// A JSON object per line
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
-    /// Only what happened since: a time such as 2026-11-02T12:00:00Z, or how long ago, such as 2h
+    /// Print only events since a time such as 2026-11-02T12:00:00Z, or since an age such as 2h
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<OffsetDateTime>,
 }
@@ -41,7 +41,7 @@ fn since(text: &str) -> Result<OffsetDateTime, String> {
     Ok(OffsetDateTime::now_utc() - ago)
 }
 
-/// Prints the events that are kept below the state directory; skep need not run.
+/// Prints the events that are stored in the state directory; skep does not have to run.
 ///
 /// # Errors
 /// When they cannot be read, or standard output cannot be written.
@@ -49,7 +49,7 @@ pub async fn print(arguments: &Arguments, settings: &Settings) -> anyhow::Result
     let state_dir = &settings.state_dir;
     let failed =
         || format!("cannot read the events in {}; try again with sudo", state_dir.display());
-    // Opened first: what comes between the two would be missed.
+    // Opened before the read: an event between the two would be missed.
     let follower = Follower::from_end(state_dir).with_context(failed)?;
     let mut kept = event_log::read(state_dir).with_context(failed)?;
     kept.retain(|event| arguments.since.is_none_or(|since| event.at >= since));
@@ -60,7 +60,7 @@ pub async fn print(arguments: &Arguments, settings: &Settings) -> anyhow::Result
     let (mut follower, mut last) = (follower, kept.pop());
     while is_read {
         let mut new = follower.read_new().with_context(failed)?;
-        // What came between the two above is in both.
+        // An event between the two calls above is in both.
         if let Some(at) = last.take().map(|event| event.at) {
             new.retain(|event| event.at > at);
         }
@@ -70,7 +70,7 @@ pub async fn print(arguments: &Arguments, settings: &Settings) -> anyhow::Result
     Ok(ExitCode::SUCCESS)
 }
 
-/// `false` once nobody reads it.
+/// Prints events. Returns `false` once the reader has closed the pipe.
 fn show(events: &[Event], arguments: &Arguments) -> anyhow::Result<bool> {
     let width = draw::terminal().map(|(width, _)| width);
     let colour = wants_colour(&std::io::stdout());

@@ -1,4 +1,4 @@
-//! `skep leave`: takes this node out of the swarm, and shows how far it is.
+//! `skep leave`: takes this node out of the swarm, and shows the progress.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,40 +17,40 @@ use crate::config::{Settings, parse_duration};
 use crate::lifecycle::leave::Outcome;
 use crate::telemetry::event_log;
 
-/// Between two looks.
+/// Time between two polls.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// A skep that is restarted in the middle of a departure is back by then.
+/// A skep that is restarted during a departure answers again within this time.
 const RESTARTED_WITHIN: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// How long it may take, such as 5m [default: the setting leave.deadline]
+    /// Time within which the node must leave, such as 5m [default: the setting leave.deadline]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     deadline: Option<Duration>,
-    /// Why, in a line: for the log, `skep events` and `skep status`
+    /// Reason in one line, for the log, `skep events` and `skep status`
     #[arg(long, value_name = "TEXT", value_parser = parse_reason)]
     reason: Option<String>,
-    /// Return as soon as it has begun
+    /// Return as soon as the departure has started
     #[arg(long)]
     no_wait: bool,
-    /// Do not ask; without it a manager's departure is to be confirmed on a terminal
+    /// Do not ask; without this flag, a manager's departure must be confirmed on a terminal
     #[arg(long)]
     yes: bool,
 }
 
-/// Tells the skep that runs on this host to leave, and waits until it has left. A node that is leaving
-/// already does what was asked; a nearer deadline is taken, a later one is not. What becomes of the instance is said
-/// before and after, on standard error.
+/// Asks the running skep to leave, and waits until the node has left. If the node is already leaving, a nearer
+/// deadline replaces its deadline; a later one does not. Before and after the departure, standard error shows what
+/// happens to the instance.
 ///
 /// # Errors
-/// When no skep runs here or it refuses, or standard output cannot be written. The exit code is a failure, too, when
+/// When no skep runs here or it refuses, or standard output cannot be written. The exit code is also a failure when
 /// the node has not left by its deadline, and when tasks were killed without their grace.
 pub async fn ask(arguments: &Arguments, settings: &Settings) -> anyhow::Result<ExitCode> {
     let client = Client::new(socket_path(&settings.runtime_dir));
     let (was_leaving, node) = match client.node::<Node>().await {
         Ok(node) if node.is_leaving() => (true, None),
         Ok(node) => (false, Some(node)),
-        // Another version: it understands the request all the same.
+        // The running skep has another version, which still understands the request.
         Err(ClientError::Malformed(_)) => (false, None),
         Err(error) => return Err(error.into()),
     };
@@ -65,12 +65,12 @@ pub async fn ask(arguments: &Arguments, settings: &Settings) -> anyhow::Result<E
     let begun = OffsetDateTime::now_utc();
     match client.leave(arguments.deadline, arguments.reason.as_deref()).await {
         Ok(()) if was_leaving => print::to_stdout(
-            "This node is leaving already; from now on it leaves for good, by the nearer of the two \
-             deadlines.\n",
+            "This node is already leaving; its departure can no longer be withdrawn, and the nearer \
+             of the two deadlines applies.\n",
         )?,
         Ok(()) if arguments.no_wait => {
             print::to_stdout(
-                "This node is leaving the swarm; `skep status --watch` shows how far it is.\n",
+                "This node is leaving the swarm; `skep status --watch` shows the progress.\n",
             )?;
         }
         Ok(()) => {
@@ -92,13 +92,13 @@ pub async fn ask(arguments: &Arguments, settings: &Settings) -> anyhow::Result<E
     Ok(if end.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// For people, and as wide as their terminal.
+/// Prints a text to standard error, wrapped to the width of the terminal.
 fn say(text: &str) {
     let width = terminal().map(|(width, _)| width);
     draw::wrap("", text, width).iter().for_each(|line| eprintln!("{line}"));
 }
 
-/// The instance, and what has another one launched in its place.
+/// Returns where the instance is, and the command that has it replaced.
 fn words(node: &Node) -> (String, String) {
     let (id, group) = node.place().unwrap_or(("this instance", None));
     let where_it_is = match group {
@@ -112,7 +112,7 @@ fn words(node: &Node) -> (String, String) {
     (where_it_is, replace)
 }
 
-/// What an operator may not expect of it.
+/// Text before the departure: its effects that an operator may not expect.
 fn before(node: &Node) -> String {
     let (where_it_is, replace) = words(node);
     format!(
@@ -121,7 +121,7 @@ fn before(node: &Node) -> String {
     )
 }
 
-/// The same when it is done, with the way back.
+/// Text after the departure, with the command that brings the node back.
 fn after(node: &Node) -> String {
     let (where_it_is, replace) = words(node);
     format!(
@@ -130,7 +130,7 @@ fn after(node: &Node) -> String {
     )
 }
 
-/// How many managers may be lost decides whether this one may go.
+/// Asks the operator to confirm, and shows how many managers may be lost.
 async fn is_confirmed(client: &Client) -> anyhow::Result<bool> {
     let fleet = client.status::<Node>().await.ok().and_then(|report| report.fleet);
     let quorum = fleet.and_then(|fleet| fleet.quorum);
@@ -144,7 +144,7 @@ async fn is_confirmed(client: &Client) -> anyhow::Result<bool> {
 /// How the departure ended.
 struct End {
     has_left: bool,
-    /// Tasks without their grace.
+    /// Number of tasks that were killed without their grace.
     killed: u64,
     words: String,
 }
@@ -158,7 +158,7 @@ impl End {
     }
 }
 
-/// Shows the departure until it has ended: in which phase, and how in skep's words.
+/// Shows the departure until it has ended. Returns the result with skep's text for it.
 async fn follow(
     client: &Client,
     settings: &Settings,
@@ -182,7 +182,7 @@ async fn follow(
                 has_begun |= node.departure.is_some();
                 show(&node, &mut block, &mut last)?;
             }
-            // It ends when it has left, and its last words are in its story.
+            // skep exits after the node has left; the event log has the result.
             Err(error) => match last_words(settings, begun) {
                 Some(words) => return Ok(words),
                 None if answered.elapsed() > RESTARTED_WITHIN => return Err(error.into()),
@@ -193,8 +193,8 @@ async fn follow(
     }
 }
 
-/// The node goes on. A skep that was restarted in the middle says nothing of a failure, and goes on with the
-/// departure before it serves.
+/// Whether the departure has failed, so that the node serves again. A skep that was restarted during the departure
+/// does not report a failure: it resumes the departure before it serves.
 fn has_failed(node: &Node) -> bool {
     node.departure.is_none() && (node.failed_departure.is_some() || node.phase == Phase::Ready)
 }

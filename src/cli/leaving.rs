@@ -1,4 +1,4 @@
-//! A departure under way: what it does, what is left of its time, and whom it waits for.
+//! Shows a departure: its current step, its remaining time, and the containers that it waits for.
 
 use time::{Duration, OffsetDateTime};
 
@@ -7,12 +7,12 @@ use super::view::{Node, leaving, span};
 use crate::common::instance::Departure;
 use crate::common::state::{Progress, Remaining};
 
-/// A bar longer than this says no more.
+/// A longer bar shows nothing more.
 const LONGEST_BAR: usize = 50;
-/// Of a container's id or a task's name no more is needed, and a list of them must fit a screen.
+/// Number of containers that are named: the list must fit on a screen.
 const NAMED: usize = 8;
 
-/// The block that is drawn anew while the node leaves.
+/// Returns the lines that are redrawn while the node leaves.
 pub fn block(node: &Node, now: OffsetDateTime, width: usize) -> Vec<String> {
     let row = |label: &str, text: &str| draw::wrap(&format!("{label:<9}"), text, Some(width));
     let mut lines = Vec::new();
@@ -29,7 +29,7 @@ pub fn block(node: &Node, now: OffsetDateTime, width: usize) -> Vec<String> {
     lines
 }
 
-/// `[#####-----===..]`: what is over, and what is left to drain, to flush and to leave.
+/// Draws `[#####-----===..]`: the time that is over, and the time that is left to drain, to flush and to leave.
 fn bar(departure: &Departure, progress: &Progress, now: OffsetDateTime, width: usize) -> String {
     let cells = width.saturating_sub(2).max(1);
     let whole = (departure.deadline - departure.noticed_at).as_seconds_f64().max(1.0);
@@ -80,7 +80,7 @@ fn count(containers: usize) -> String {
     format!("{containers} container{}", if containers == 1 { "" } else { "s" })
 }
 
-/// The same in a line, which changes when something has happened, and not with the time.
+/// Returns the departure as one line. It changes when something happens, and not with the time.
 pub fn line(node: &Node) -> String {
     let phase = node.phase.as_str();
     let left = node.progress.as_ref().map_or(0, |progress| progress.containers.len());

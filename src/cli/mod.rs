@@ -1,4 +1,4 @@
-//! The command line: what an operator types, and what it answers.
+//! Parses and runs the commands of the command line.
 
 mod config;
 mod consent;
@@ -31,7 +31,7 @@ use crate::config::{
 
 pub use credential_helper::as_credential_helper;
 
-/// Nothing was changed: it is refused, or nobody has confirmed it.
+/// Nothing was changed: skep refused, or the operator did not confirm.
 const EXIT_NOTHING_DONE: u8 = 3;
 /// `EX_UNAVAILABLE` of sysexits(3).
 const EX_UNAVAILABLE: u8 = 69;
@@ -39,13 +39,13 @@ const EX_UNAVAILABLE: u8 = 69;
 const EXAMPLES_AND_EXIT_CODES: &str = "\
 Examples:
   skep run                                    the node's whole life; what skep.service starts
-  skep config --set boot.deadline=5m          what would be in force, and why
-  skep status --json                          what this node does, for scripts
-  skep doctor                                 everything that this node rests on, one by one
-  skep events --since 2h                      what has happened to this node
+  skep config --set boot.deadline=5m          the settings in force, and their sources
+  skep status --json                          the state of this node, for scripts
+  skep doctor                                 a check of everything that this node depends on
+  skep events --since 2h                      the events of this node in the last two hours
   skep leave --deadline 5m                    take this node out of the swarm within 5 minutes
-  skep rotate-tokens --worker                 a new join token for workers; on a manager
-  skep recover                                what can be done about a quorum that is lost
+  skep rotate-tokens --worker                 a new join token for workers; run it on a manager
+  skep recover                                shows how to re-create a lost quorum, and asks
 
 Exit codes:
   0   done
@@ -55,12 +55,12 @@ Exit codes:
   4   nothing has failed, and there are warnings (doctor)
   69  no skep runs on this host, or it does not answer (status, leave, rotate-tokens, recover)
   78  the configuration is wrong; every mistake is listed (status, events, leave, rotate-tokens and
-      recover ask the running skep all the same)
+      recover still ask the running skep)
 
 Settings come from /etc/skep/skep.toml, /etc/skep/conf.d/*.toml, SKEP_* variables and these flags;
 a later one wins. `skep config` lists every key.";
 
-/// Gives an EC2 instance its place in a Docker Swarm, and takes it out again with nothing lost.
+/// Brings an EC2 instance into a Docker Swarm, and takes it out again without losing anything.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, after_help = EXAMPLES_AND_EXIT_CODES)]
 pub struct Cli {
@@ -72,19 +72,19 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Boot into the swarm, serve, and leave it when the instance goes
+    /// Join the swarm, serve, and leave the swarm when the instance ends
     Run,
-    /// Show what this node does and waits for; on a manager, the whole fleet
+    /// Show what this node does and waits for; on a manager, also the fleet
     Status(status::Arguments),
-    /// Look at everything that this node rests on: metadata, AWS, Docker, network, time
+    /// Check everything that this node depends on: metadata, AWS, Docker, network, time
     Doctor(doctor::Arguments),
-    /// Tell what has happened to this node, and go on telling
+    /// Show the events of this node, and follow new ones
     Events(events::Arguments),
     /// Take this node out of the swarm: drain it, wait for its tasks, leave
     Leave(leave::Arguments),
-    /// Make the swarm's join tokens new, in Docker and in the secret store; on a manager
+    /// Renew the swarm's join tokens in Docker and in the secret store; run it on a manager
     RotateTokens(rotate_tokens::Arguments),
-    /// Re-create a quorum that is lost on this manager, which has survived: show, ask, do
+    /// Re-create a lost quorum on this manager: show the plan, ask, carry it out
     Recover(recover::Arguments),
     /// Print every setting in force and where it came from
     Config(config::Arguments),
@@ -112,10 +112,10 @@ struct SettingFlags {
     /// text, json, journal
     #[arg(long, global = true, value_name = "FORMAT")]
     log_format: Option<String>,
-    /// Any setting, such as boot.deadline=5m; may be given again
+    /// Any setting, such as boot.deadline=5m; can be repeated
     #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = key_and_value)]
     set: Vec<(String, String)>,
-    /// Where skep.toml and conf.d are [default: /etc/skep]
+    /// Directory of skep.toml and conf.d [default: /etc/skep]
     #[arg(long, global = true, value_name = "DIRECTORY")]
     config_dir: Option<PathBuf>,
 }
@@ -146,7 +146,7 @@ impl SettingFlags {
 }
 
 impl Cli {
-    /// Does what was asked. What went wrong is reported where the operator looks for it.
+    /// Runs the command. Errors are written to standard error; `skep run` writes its own to the log.
     #[must_use]
     pub fn execute(self) -> ExitCode {
         match self.dispatch() {
@@ -164,7 +164,7 @@ impl Cli {
     fn dispatch(self) -> anyhow::Result<ExitCode> {
         let inputs = self.settings.into_inputs();
         let loaded = load(&inputs);
-        // One thread is enough for one node, and small.
+        // One thread is enough for one node, and uses little memory.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let code = runtime.block_on(async {
             match (loaded, self.command) {
@@ -174,20 +174,20 @@ impl Cli {
                 }
                 (Ok(loaded), command) => command.perform(&loaded.settings).await,
                 (Err(mistakes), command) => {
-                    // Said first: once it has been announced, the machine may be gone.
+                    // Before the announcement: after it, the machine may end.
                     report(&mistakes);
                     command.perform_in_spite_of(&mistakes, &inputs).await
                 }
             }
         });
-        // A name look-up that hangs in a thread of its own must not keep the process.
+        // A DNS lookup that hangs in its own thread must not keep the process alive.
         runtime.shutdown_background();
         code
     }
 }
 
 impl Command {
-    /// Does what needs nothing but the settings.
+    /// Runs a command that needs only the settings.
     async fn perform(&self, settings: &Settings) -> anyhow::Result<ExitCode> {
         match self {
             Self::Status(arguments) if arguments.watch => {
@@ -203,9 +203,9 @@ impl Command {
         }
     }
 
-    /// With mistakes in the configuration an operator must still reach the skep that runs: it has read its
-    /// settings before, and what is asked here needs its socket and its folder alone. What is typed wrong
-    /// is typed again.
+    /// Runs a command although the configuration has mistakes. An operator must still reach the running skep: it read
+    /// its settings earlier, and these commands need only its socket and its state directory. A mistake in the flags
+    /// stops the command: the operator can correct it.
     async fn perform_in_spite_of(
         &self,
         mistakes: &Mistakes,
@@ -224,19 +224,19 @@ impl Command {
             | Self::Leave(_)
             | Self::RotateTokens(_)
             | Self::Recover(_) => {
-                eprintln!("skep: asking the running skep all the same");
+                eprintln!("skep: asking the running skep nevertheless");
                 self.perform(&salvage(inputs)).await
             }
         }
     }
 }
 
-/// Every mistake on a line of its own.
+/// Prints each mistake on its own line.
 fn report(mistakes: &Mistakes) {
     mistakes.0.iter().for_each(|mistake| eprintln!("skep: {mistake}"));
 }
 
-/// What an error means to whoever started skep.
+/// Returns the exit code for an error.
 fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<Mistakes>() {
         return EX_CONFIG;

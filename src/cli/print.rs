@@ -1,16 +1,16 @@
-//! Text for people: aligned columns, on a terminal or in a pipe.
+//! Prints text and tables to standard output.
 
 use std::io::{self, ErrorKind, Write};
 
-/// Between two columns.
+/// Gap between two columns.
 const GAP: &str = "  ";
 
-/// Writes to standard output. A reader that has seen enough, such as `head`, is no error.
+/// Writes to standard output. A reader that closes the pipe, such as `head`, is no error.
 pub fn to_stdout(text: &str) -> io::Result<()> {
     while_read(text).map(drop)
 }
 
-/// The same; `false` once the reader has seen enough.
+/// Writes to standard output. Returns `false` once the reader has closed the pipe.
 pub fn while_read(text: &str) -> io::Result<bool> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -19,7 +19,7 @@ pub fn while_read(text: &str) -> io::Result<bool> {
     }
 }
 
-/// Columns as wide as their widest cell, the last one as it is. One line per row.
+/// Returns one line per row. Each column is as wide as its widest cell; the last one is not padded.
 pub fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
     let widths: [usize; N] = std::array::from_fn(|column| width(column).unwrap_or(0));

@@ -1,4 +1,4 @@
-//! `skep recover`: the quorum is lost, and this manager has survived.
+//! `skep recover`: re-creates a lost quorum on this manager, which has survived.
 
 use std::io;
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ use crate::api::control::{Client, ClientError, socket_path};
 use crate::common::report::{OtherManager, RecoveryPlan, StatusReport};
 use crate::config::Settings;
 
-/// Docker takes up to 40 s, and a store that is down is asked again and again.
+/// Docker takes up to 40 s, and requests to a store that is down are retried.
 const RECOVERED_WITHIN: Duration = Duration::from_secs(300);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -23,19 +23,19 @@ pub struct Arguments {
     /// Do not ask
     #[arg(long)]
     yes: bool,
-    /// The plan as JSON; without --yes nothing is done and nobody is asked
+    /// Print the plan as JSON; without --yes, change nothing and do not ask
     #[arg(long)]
     json: bool,
 }
 
-/// Shows the plan, asks, has it done, and waits for the end.
+/// Shows the plan, asks for confirmation, starts the recovery, and waits for its end.
 ///
 /// # Errors
-/// When no skep runs here, it cannot look, or the recovery does not come to its end.
+/// When no skep runs here, it cannot make a plan, or the recovery does not end in time.
 pub async fn ask(arguments: &Arguments, settings: &Settings) -> anyhow::Result<ExitCode> {
     let client = Client::new(socket_path(&settings.runtime_dir));
     if !arguments.json {
-        eprintln!("Looking whether a leader answers; that takes 20 s.");
+        eprintln!("Checking whether a leader answers; this takes 20 s.");
     }
     let is_begun = if arguments.yes {
         true
@@ -54,7 +54,7 @@ pub async fn ask(arguments: &Arguments, settings: &Settings) -> anyhow::Result<E
         eprintln!("skep: nothing was done");
         return Ok(EXIT_NOTHING_DONE.into());
     }
-    // It looks again: what has changed meanwhile counts.
+    // skep makes the plan again, so that changes in the meantime count.
     let plan = said(client.recover().await)?;
     if arguments.yes {
         show(&plan, arguments.json)?;
@@ -68,7 +68,7 @@ pub async fn ask(arguments: &Arguments, settings: &Settings) -> anyhow::Result<E
     Ok(ExitCode::SUCCESS)
 }
 
-/// The reason says it all.
+/// Returns the plan, or the reason of a refusal, which is a complete message.
 fn said(answer: Result<RecoveryPlan, ClientError>) -> anyhow::Result<RecoveryPlan> {
     match answer {
         Err(ClientError::Refused { why, .. }) => bail!(why),
@@ -96,7 +96,7 @@ fn text(plan: &RecoveryPlan) -> String {
         text.push_str(&format!("\n{}", print::table(&rows)));
     }
     if let Some(refusal) = &plan.refusal {
-        text.push_str(&format!("\nNot now: {refusal}\n"));
+        text.push_str(&format!("\nNot possible now: {refusal}\n"));
         return text;
     }
     for (title, sentences) in [("What is done", &plan.steps), ("What it costs", &plan.costs)] {
@@ -118,26 +118,28 @@ fn row(manager: &OtherManager) -> [String; 5] {
     ]
 }
 
-/// Where nobody can be asked, the answer is no.
+/// Whether the operator confirms; without a terminal, no.
 fn is_confirmed() -> io::Result<bool> {
     if !consent::can_be_asked() {
-        eprintln!("skep: nobody can be asked here; `skep recover --yes` does it");
+        eprintln!(
+            "skep: cannot ask for confirmation without a terminal; `skep recover --yes` recovers without asking"
+        );
         return Ok(false);
     }
     consent::is_given("recover")
 }
 
-/// Tells what the node does until it is a member of that generation.
+/// Prints what the node does until it is a member of that generation.
 async fn follow(client: &Client, generation: u64) -> anyhow::Result<()> {
     let end = Instant::now() + RECOVERED_WITHIN;
     let mut told = String::new();
     while Instant::now() < end {
-        // A skep that is restarted in the middle goes on: nobody answers for a moment.
+        // A skep that is restarted during the recovery continues; it does not answer for a moment.
         if let Ok(report) = client.status::<Value>().await {
             let StatusReport { node, .. } = report;
             if node["membership"]["generation"] == generation {
                 eprintln!(
-                    "Recovered: generation {generation}. Replacements and workers follow; see `skep status`."
+                    "Recovered: generation {generation}. Replacements and workers join next; see `skep status`."
                 );
                 return Ok(());
             }
@@ -150,6 +152,6 @@ async fn follow(client: &Client, generation: u64) -> anyhow::Result<()> {
         tokio::time::sleep(LOOK_EVERY).await;
     }
     bail!(
-        "not done within {RECOVERED_WITHIN:?}, at last: {told}; this node goes on by itself, see `skep status` and its log"
+        "not recovered within {RECOVERED_WITHIN:?}; last status: {told}; this node continues by itself, see `skep status` and its log"
     )
 }

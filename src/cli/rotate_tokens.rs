@@ -1,4 +1,4 @@
-//! `skep rotate-tokens`: new join tokens, in Docker and in the secret store.
+//! `skep rotate-tokens`: renews the join tokens in Docker and in the secret store.
 
 use std::process::ExitCode;
 
@@ -11,16 +11,16 @@ use crate::config::Settings;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The workers' token [default: both tokens]
+    /// Rotate the workers' token [default: both tokens]
     #[arg(long)]
     worker: bool,
-    /// The managers' token
+    /// Rotate the managers' token
     #[arg(long)]
     manager: bool,
-    /// The key that opens locked managers (autolock)
+    /// Rotate the key that unlocks locked managers (autolock)
     #[arg(long)]
     unlock_key: bool,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -36,8 +36,7 @@ impl Arguments {
     }
 }
 
-/// Asks the skep that runs on this manager, and waits until the store has what is new. No secret is
-/// printed.
+/// Asks the skep on this manager to rotate, and waits until the store has the new values. No secret is printed.
 ///
 /// # Errors
 /// When no skep runs here or it refuses, or standard output cannot be written.
@@ -45,11 +44,11 @@ pub async fn ask(arguments: &Arguments, settings: &Settings) -> anyhow::Result<E
     let client = Client::new(socket_path(&settings.runtime_dir));
     let rotated = match client.rotate(arguments.rotation()).await {
         Ok(rotated) => rotated,
-        // The reason says it all.
+        // The reason is a complete message.
         Err(ClientError::Refused { why, .. }) => anyhow::bail!(why),
         Err(error @ ClientError::NoAnswer { .. }) => {
             let what =
-                "whether anything was rotated is not known: see `skep status` and the journal";
+                "cannot tell whether anything was rotated; see `skep status` and the journal";
             return Err(anyhow::Error::new(error).context(what));
         }
         Err(error) => return Err(error.into()),

@@ -1,4 +1,4 @@
-//! `skep run`: the node's whole life, in the foreground.
+//! `skep run`: runs the node's whole life in the foreground.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,7 @@ use crate::agent::{self, RunError};
 use crate::config::{EXIT_CODE, Loaded};
 use crate::telemetry::logging;
 
-/// Lives until the node has left or the service is stopped.
+/// Runs until the node has left or the service is stopped.
 pub async fn run(loaded: Loaded) -> ExitCode {
     logging::start(&loaded.settings.log, &loaded.settings.state_dir);
     match agent::run(loaded).await {
@@ -15,7 +15,7 @@ pub async fn run(loaded: Loaded) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            // The reason is in the log already: it was the node's last state.
+            // The reason is already in the log, as the node's last state.
             match error {
                 RunError::Identity(_) => EXIT_CODE.into(),
                 _ => ExitCode::FAILURE,

@@ -1,4 +1,4 @@
-//! `skep status`: this node, its swarm, what it does and waits for; on a manager, the fleet.
+//! `skep status`: shows this node, its swarm, what it does and waits for; on a manager, also the fleet.
 
 #[cfg(test)]
 mod tests;
@@ -18,23 +18,23 @@ use crate::common::state::{Phase, in_utc};
 use crate::config::Settings;
 use crate::telemetry::logging::wants_colour;
 
-/// Where something is not known.
+/// Stands for an unknown value.
 const UNKNOWN: &str = "-";
 const NOT_YET: &str = "not known yet";
-/// Docker's word for a node of which the managers have not heard.
+/// Docker's state of a node that the managers have not received a heartbeat from.
 const UNHEARD_OF: &str = "unknown";
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
-    /// Go on: drawn anew on a terminal, a line per change in a pipe
+    /// Keep showing: redrawn on a terminal, one line per change in a pipe
     #[arg(long)]
     pub(super) watch: bool,
 }
 
-/// Asks the skep that runs on this host.
+/// Prints the status that the skep on this host reports.
 ///
 /// # Errors
 /// When none runs or it does not answer, or standard output cannot be written.
@@ -74,12 +74,13 @@ pub(super) fn text(report: &StatusReport<Node>, now: OffsetDateTime, colour: boo
     text
 }
 
-/// Until a boot has looked, Docker may have the node in the swarm all the while.
+/// Describes a node without a membership. Before the boot has read Docker's state, Docker may still have the node in
+/// the swarm.
 fn no_member(phase: Phase) -> &'static str {
     match phase {
-        Phase::Left => "not a member any more",
+        Phase::Left => "no longer a member",
         Phase::Warmed => "not a member now",
-        _ => "its place in the swarm is not confirmed",
+        _ => "not confirmed as a member",
     }
 }
 
@@ -93,7 +94,7 @@ fn about(node: &Node, now: OffsetDateTime, colour: bool) -> Vec<[String; 2]> {
             member.generation, member.role, member.node_id
         ),
         (Some(cluster), None) => match node.role {
-            Some(role) => format!("{cluster}: to be a {role}, {}", no_member(node.phase)),
+            Some(role) => format!("{cluster}: configured as {role}, {}", no_member(node.phase)),
             None => format!("{cluster}: {}", no_member(node.phase)),
         },
         (None, _) => NOT_YET.into(),
@@ -122,7 +123,7 @@ fn about(node: &Node, now: OffsetDateTime, colour: bool) -> Vec<[String; 2]> {
     rows.into_iter().map(|(label, text)| [label.into(), text]).collect()
 }
 
-/// The fleet, under a line of headings; this node has a star.
+/// Returns the fleet's table with a line of headings; this node has a star.
 fn rows(fleet: &FleetView, own: Option<&str>, now: OffsetDateTime) -> Vec<[String; 9]> {
     let headings =
         ["NODE", "ROLE", "ADDRESS", "ZONE", "GEN", "LEDGER", "DOCKER", "DEPARTURE", "SEEN"];
@@ -142,7 +143,7 @@ fn row(member: &FleetMember, own: Option<&str>, now: OffsetDateTime) -> [String;
         name.push_str(" *");
     }
     let leader = if member.leader { " (leader)" } else { "" };
-    // Only an availability that keeps tasks away is news.
+    // `active` is the usual case and not worth showing.
     let away = member.docker_availability.as_ref().filter(|availability| *availability != "active");
     let docker = member.docker_state.clone().into_iter().chain(away.cloned());
     let docker = docker.collect::<Vec<_>>().join(", ");
@@ -159,7 +160,8 @@ fn row(member: &FleetMember, own: Option<&str>, now: OffsetDateTime) -> [String;
     ]
 }
 
-/// The ledger's word, unless it is older than what Docker says: that nobody has heard of the node.
+/// Returns the state in the ledger, or `unknown` if Docker reports that no manager receives the node's heartbeats:
+/// then the row is outdated.
 fn ledger(member: &FleetMember) -> Option<String> {
     let is_unheard_of = member.docker_state.as_deref() == Some(UNHEARD_OF);
     let is_ready = member.state.as_deref() == Some("ready");

@@ -1,4 +1,4 @@
-//! What is typed, and what becomes of it.
+//! Tests of the command line: flags, exit codes, help.
 
 use clap::CommandFactory;
 
@@ -51,7 +51,7 @@ fn a_setting_needs_a_value_and_a_deadline_a_unit() {
     assert!(Cli::try_parse_from(["skep", "leave", "--deadline", "5m"]).is_ok());
 }
 
-/// Runs a command with a configuration directory that has a mistake in it, on a host where no skep runs.
+/// Runs a command with a mistake in the configuration, on a host where no skep runs.
 fn with_a_mistake(words: &[&str]) -> anyhow::Result<ExitCode> {
     let directory = tempfile::TempDir::new().unwrap();
     let toml = format!("runtime_dir = '{}'\n[boot]\ndeadlin = '5m'\n", directory.path().display());
@@ -75,7 +75,7 @@ fn a_mistake_in_the_configuration_keeps_nobody_from_the_running_skep() {
     assert_eq!(exit(&["config"]), is(EX_CONFIG));
     assert_eq!(exit(&["doctor"]), is(EX_CONFIG));
     let typed = ["status", "--set", "boot.deadlin=5m"];
-    assert_eq!(exit(&typed), is(EX_CONFIG), "what is typed wrong is typed again");
+    assert_eq!(exit(&typed), is(EX_CONFIG), "a mistake in the flags stops the command");
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn the_help_offers_what_is_taken() {
     };
     for (flag, between) in [("log-format", ", "), ("log-level", ", "), ("role", " or ")] {
         let offered = help(flag);
-        // `; or target=level` is a form, not a word.
+        // `; or target=level` describes a form and is not a value.
         let words = offered.split(';').next().unwrap().split(between);
         for word in words {
             let flag = format!("--{flag}={word}");

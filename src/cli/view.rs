@@ -1,4 +1,4 @@
-//! The running skep's report as the commands read it, and the texts that they share.
+//! Defines the running skep's report as the commands read it, and the texts that they share.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::common::flush_result::Outcome;
 use crate::common::instance::{Departure, Role, SchedulingHold};
 use crate::common::state::{Phase, Progress, in_utc};
 
-/// What is shown of the running skep's [`NodeState`](crate::common::state::NodeState).
+/// The shown part of the running skep's [`NodeState`](crate::common::state::NodeState).
 #[derive(Debug, Deserialize)]
 pub(super) struct Node {
     pub(super) phase: Phase,
@@ -22,20 +22,20 @@ pub(super) struct Node {
     pub(super) role: Option<Role>,
     pub(super) membership: Option<Membership>,
     pub(super) departure: Option<Departure>,
-    /// A skep of before does not say it.
+    /// Older versions of skep do not send it.
     #[serde(default)]
     pub(super) failed_departure: Option<String>,
     #[serde(default)]
     pub(super) why: Option<String>,
     #[serde(default)]
     pub(super) progress: Option<Progress>,
-    /// A skep of before does not say it.
+    /// Older versions of skep do not send it.
     #[serde(default)]
     pub(super) scheduling_hold: Option<SchedulingHold>,
-    /// A skep of before does not say it.
+    /// Older versions of skep do not send it.
     #[serde(default)]
     pub(super) flush: Vec<Outcome>,
-    /// A skep of before does not say it.
+    /// Older versions of skep do not send it.
     #[serde(default)]
     pub(super) trouble: Option<String>,
     #[serde(default)]
@@ -60,18 +60,18 @@ pub(super) struct Membership {
 }
 
 impl Node {
-    /// Docker's word, or else what it is to be.
+    /// Whether the node is a manager by Docker's answer, or by its configured role if it is not a member.
     pub(super) fn is_manager(&self) -> bool {
         let role = self.membership.as_ref().map(|member| member.role).or(self.role);
         role == Some(Role::Manager)
     }
 
-    /// It is on its way out, or out.
+    /// Whether the node is leaving or has left.
     pub(super) fn is_leaving(&self) -> bool {
         self.departure.is_some() || matches!(self.phase, Phase::Leaving | Phase::Left)
     }
 
-    /// Instance and Auto Scaling group, where they are known.
+    /// Returns the instance and its Auto Scaling group, if they are known.
     pub(super) fn place(&self) -> Option<(&str, Option<&str>)> {
         let instance = self.instance.as_ref()?;
         Some((&instance.id, instance.group.as_deref()))
@@ -81,7 +81,7 @@ impl Node {
 pub(super) fn leaving(departure: &Departure, now: OffsetDateTime) -> String {
     let left = departure.deadline - now;
     let when = if left.is_positive() {
-        format!("to be gone in {}", span(left))
+        format!("must be gone in {}", span(left))
     } else {
         format!("overdue by {}", span(-left))
     };
@@ -89,7 +89,7 @@ pub(super) fn leaving(departure: &Departure, now: OffsetDateTime) -> String {
     format!("{} notice {noticed} ago; {when}, at {}", departure.reason, in_utc(departure.deadline))
 }
 
-/// `2h 5m`: no more than the two largest units, and no fractions of a second.
+/// Formats a duration like `2h 5m`: at most the two largest units, and no fractions of a second.
 pub(super) fn span(duration: time::Duration) -> String {
     let seconds = Duration::from_secs(duration.whole_seconds().max(0).unsigned_abs());
     let text = humantime::format_duration(seconds).to_string();

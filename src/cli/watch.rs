@@ -1,4 +1,4 @@
-//! `skep status --watch`: the same, again and again.
+//! `skep status --watch`: shows the status repeatedly.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use crate::common::report::StatusReport;
 use crate::config::Settings;
 use crate::telemetry::logging::wants_colour;
 
-/// A manager asks the ledger and Docker each time.
+/// Time between two polls; for each, a manager asks the ledger and Docker.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Draws the status until Ctrl-C, or until nobody reads it. A skep that is restarted meanwhile is waited for.
+/// Shows the status until Ctrl-C, or until the reader closes the pipe. Waits for a skep that is restarted meanwhile.
 ///
 /// # Errors
-/// No skep answers at first, or standard output cannot be written.
+/// When no skep answers the first request, or standard output cannot be written.
 pub async fn follow(settings: &Settings, json: bool) -> anyhow::Result<ExitCode> {
     let client = Client::new(socket_path(&settings.runtime_dir));
     let (mut block, mut last) = (Block::default(), String::new());

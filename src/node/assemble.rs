@@ -1,4 +1,4 @@
-//! From facts and settings to a [`Node`]: who this is, and whom it talks to.
+//! Creates a [`Node`] from facts and settings: its identity and its clients.
 
 use std::sync::Arc;
 
@@ -16,17 +16,19 @@ use crate::common::state::StateHandle;
 use crate::config::{Mistakes, Settings, TokenStore as Store, identity::Identity};
 use crate::telemetry::notifications::Events;
 
-/// Why a [`Node`] could not be made.
+/// Why a [`Node`] could not be created.
 #[derive(Debug, Error)]
 pub enum AssembleError {
     #[error("{0}")]
     Identity(Mistakes),
-    #[error("cannot read which start of the machine this is")]
+    #[error("cannot read the machine's boot id")]
     BootId(#[from] std::io::Error),
 }
 
+/// Creates the [`Node`] from the settings, the instance and the clients.
+///
 /// # Errors
-/// When neither settings nor tags say which cluster this is and what the node is to be.
+/// When neither settings nor tags name the cluster and the role, or the boot id cannot be read.
 pub fn assemble(
     settings: &Settings,
     instance: Instance,

@@ -1,4 +1,4 @@
-//! One node and what it talks to: what every phase is given.
+//! Defines the node with its settings and clients, which every phase receives.
 
 mod assemble;
 mod publish;
@@ -45,11 +45,11 @@ pub struct Node {
     pub settings: Settings,
     pub instance: Instance,
     pub cluster: String,
-    /// What this node is to be.
+    /// Configured role.
     pub role: Role,
-    /// What it advertises: private, always.
+    /// Advertised address; always private.
     pub address: IpAddr,
-    /// Which start of the machine this is.
+    /// Identifies this start of the machine.
     pub boot_id: String,
     pub imds: Imds,
     pub swarm: Swarm,
@@ -58,17 +58,17 @@ pub struct Node {
     pub ecr: Ecr,
     pub tokens: TokenStore,
     pub state: StateHandle,
-    /// Who tells others what happens to it.
+    /// Sends the node's events to hook scripts and the webhook.
     pub events: Events,
-    /// This node has claimed to re-create the quorum: what it serves ends for that. The claim says
-    /// it, too, a little later.
+    /// Notified when this node has claimed to re-create the quorum: serving ends then. The claim in the ledger
+    /// shows the same a little later.
     pub recovery_begun: Arc<Notify>,
-    /// The ledger has no row of this node, although it serves: to be written again.
+    /// Notified when the ledger has no row of this node although it serves: the row must be written again.
     pub row_lost: Arc<Notify>,
 }
 
 impl Node {
-    /// What Docker is asked to make of this node when it comes into the swarm.
+    /// Returns the availability with which this node joins the swarm.
     #[must_use]
     pub fn join_availability(&self) -> Availability {
         match self.settings.swarm.join_availability {
@@ -77,20 +77,20 @@ impl Node {
         }
     }
 
-    /// The Auto Scaling group, by the settings or by the instance's tags; `None` where neither says.
+    /// Returns the Auto Scaling group from the settings or from the instance's tags; `None` if neither names it.
     #[must_use]
     pub fn group(&self) -> Option<&String> {
         self.settings.autoscaling.group.as_ref().or(self.instance.group.as_ref())
     }
 
-    /// The labels that managers are to set.
+    /// Returns the labels that managers must set.
     #[must_use]
     pub fn wanted_labels(&self) -> Wanted {
         let group = self.group().map(String::as_str);
         labels::wanted(&self.instance, group, &self.settings.labels)
     }
 
-    /// Writes this node's own row, as it is now.
+    /// Writes this node's own row with its present state.
     ///
     /// # Errors
     /// When the ledger fails.
@@ -107,7 +107,7 @@ impl Node {
         row.scheduling_hold = self.state.now().scheduling_hold;
         row.joined_paused = self.join_availability() == Availability::Pause;
         row.serves_as = Some(membership.role);
-        // A node that leaves does not wait for Docker.
+        // A node that leaves must not wait for Docker.
         if state == MemberState::Ready {
             let local = self.swarm.fetch_local_node().await.ok();
             row.serves_as = local.as_ref().map(|local| local.role());
@@ -120,7 +120,7 @@ impl Node {
 
 #[cfg(test)]
 impl Node {
-    /// The example instance, a manager of `prod`, with this Docker and these AWS services.
+    /// Returns the example instance, a manager of `prod`, with this Docker and these AWS services.
     pub(crate) async fn example(swarm: Swarm, aws: &crate::clients::aws::stub::Stub) -> Self {
         let state = StateHandle::default();
         let settings = Settings {

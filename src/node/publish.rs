@@ -1,4 +1,4 @@
-//! Publishing the swarm of this manager: its secrets, this node's row, and a charter that is missing.
+//! Publishes the swarm of this manager: its secrets, this node's row, and a missing charter.
 
 use time::OffsetDateTime;
 
@@ -8,8 +8,8 @@ use crate::clients::ledger::{Charter, Living, MemberState};
 use crate::clients::secrets::JoinToken;
 use crate::common::instance::{Membership, Role};
 
-/// Stores what lets nodes in under the membership's generation, and this node's row. Returns the digest
-/// of the swarm's root CA.
+/// Stores the join tokens and the unlock key under the membership's generation, and writes this node's row. Returns the
+/// digest of the swarm's root CA.
 pub async fn store(
     node: &Node,
     membership: &Membership,
@@ -20,7 +20,7 @@ pub async fn store(
     let unlock_key = async {
         match node.swarm.fetch_unlock_key().await? {
             Some(key) => {
-                // Those of before open who was down meanwhile.
+                // Earlier keys unlock managers that were down during a rotation.
                 let known = node.tokens.fetch_unlock_keys(generation).await?;
                 let keys = known.unwrap_or_default().with(key);
                 Ok(node.tokens.put_unlock_keys(generation, &keys).await?)
@@ -41,9 +41,9 @@ pub async fn store(
     Ok(ca_digest)
 }
 
-/// Writes the charter of this manager's swarm, which lives although there is no charter, under the
-/// generation of `membership`, or that of the swarm's label where that is higher; `known` is the charter that
-/// was last seen. `false` when there is a charter again, or this is another swarm by now.
+/// Writes the missing charter of this manager's running swarm, under the generation of `membership`, or that of the
+/// swarm's label if it is higher; `known` is the charter that was last read. Returns `false` when there is a charter
+/// again, or this is another swarm by now.
 ///
 /// # Errors
 /// When Docker has no leader, or the ledger or the secret store fails.
@@ -57,7 +57,7 @@ pub async fn publish_again(
     if cluster.id != *swarm_id || cluster.labels.get(CLUSTER_LABEL) != Some(&node.cluster) {
         return Ok(false);
     }
-    // The rows that say so may be those that cannot be read.
+    // The rows with a higher generation may be unreadable.
     let generation =
         cluster.generation().map_or(membership.generation, |it| it.max(membership.generation));
     let membership = &Membership { generation, ..membership.clone() };
@@ -76,7 +76,7 @@ pub async fn publish_again(
         tracing::error!(
             swarm_id,
             generation,
-            "the charter was missing although this swarm lives and has a leader: published it again"
+            "the charter was missing although this swarm is running and has a leader; published it again"
         );
     }
     Ok(is_written)

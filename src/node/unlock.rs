@@ -1,20 +1,20 @@
-//! A manager that is locked (autolock): Docker has restarted, and what it knows is encrypted until it
-//! is given the key of its swarm.
+//! Unlocks a locked manager (autolock): Docker has restarted, and its state is encrypted until it receives the key of
+//! its swarm.
 
 use super::{Node, NodeError};
 use crate::clients::docker::UnlockAnswer;
 use crate::clients::secrets::Item;
 
-/// What came of it.
+/// The result of an attempt to unlock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unlocking {
-    /// Open: look again.
+    /// The manager is unlocked; read Docker's state again.
     Done,
-    /// Not yet, and what is waited for.
+    /// The manager is still locked; the text describes what it waits for.
     Waiting(String),
 }
 
-/// Tries the stored keys of a generation, newest first: an older one opens a manager that was down
+/// Tries the stored keys of a generation, newest first: an older key unlocks a manager that was down
 /// while the key was rotated. A wrong key changes nothing.
 ///
 /// # Errors
@@ -35,14 +35,14 @@ pub async fn unlock(node: &Node, generation: u64) -> Result<Unlocking, NodeError
             }
             UnlockAnswer::WrongKey => {}
             UnlockAnswer::Unknown => {
-                let why = "waiting for Docker to say whether it is unlocked: where every manager is \
-                           locked, the first waits for another one";
+                let why = "waiting for Docker to report whether it is unlocked: if every manager is \
+                           locked, the first one waits for another one";
                 return Ok(Unlocking::Waiting(why.into()));
             }
         }
     }
     Ok(Unlocking::Waiting(format!(
-        "waiting for another unlock key: Docker has refused what is in {place}; store there what \
-         `docker swarm unlock-key -q` prints on a manager that is not locked"
+        "waiting for another unlock key: Docker has refused what is in {place}; store there the key \
+         that `docker swarm unlock-key -q` prints on an unlocked manager"
     )))
 }

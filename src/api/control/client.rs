@@ -1,4 +1,4 @@
-//! The asking end, in the command line.
+//! The client of the control socket, in the command line.
 
 use std::error::Error;
 use std::io;
@@ -13,23 +13,23 @@ use super::server::LeaveBody;
 use crate::clients::docker::Rotation;
 use crate::common::report::{RecoveryPlan, Rotated, StatusReport};
 
-/// Longer than skep itself waits for what it needs to answer.
+/// Time limit for an answer: longer than skep's own time limits for an answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// Docker may take an election to rotate, and a store that is down is asked for a minute.
+/// Docker may have to wait for an election before it rotates, and skep retries a store that is down for a minute.
 const ROTATED_WITHIN: Duration = Duration::from_secs(150);
-/// Docker and Auto Scaling are given half a minute to say something, and AWS is asked again.
+/// skep waits half a minute for Docker and Auto Scaling, and retries calls to AWS.
 const PLANNED_WITHIN: Duration = Duration::from_secs(120);
 
-/// The request did not do what it should.
+/// The request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error("skep is not running: nobody listens on {path}; see `systemctl status skep`")]
+    #[error("skep is not running: no process listens on {path}; see `systemctl status skep`")]
     NotRunning { path: PathBuf },
 
-    #[error("only root may talk to skep ({path}); try again with sudo")]
+    #[error("only root may use skep's socket ({path}); try again with sudo")]
     NotPermitted { path: PathBuf },
 
-    /// What it is doing already, in skep's own words.
+    /// The node is already leaving; `doing` is skep's description of that.
     #[error("this node is {doing}")]
     AlreadyLeaving { doing: String },
 
@@ -43,26 +43,24 @@ pub enum ClientError {
         source: reqwest::Error,
     },
 
-    #[error(
-        "skep's answer is not understood; is this `skep` another version than the running one?"
-    )]
+    #[error("cannot parse skep's answer; is this `skep` another version than the running one?")]
     Malformed(#[source] serde_json::Error),
 }
 
-/// Talks to the skep of this host.
+/// Sends requests to the skep of this host.
 #[derive(Clone, Debug)]
 pub struct Client {
     path: PathBuf,
 }
 
 impl Client {
-    /// A client for the socket at `path`, see [`super::socket_path`]. Connects at each request.
+    /// Returns a client for the socket at `path`, see [`super::socket_path`]. It connects for each request.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
     }
 
-    /// What the node is doing.
+    /// Returns the state of the node and of the fleet.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -71,7 +69,7 @@ impl Client {
         serde_json::from_slice(&body).map_err(ClientError::Malformed)
     }
 
-    /// The same without the fleet: cheap, for whoever asks often.
+    /// Returns the state of the node without the fleet: cheap enough for frequent polls.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -81,11 +79,11 @@ impl Client {
         report.map(|report| report.node).map_err(ClientError::Malformed)
     }
 
-    /// Asks the node to leave, within `deadline` (whole seconds, rounded up) or what is configured, for a
-    /// reason in words. Returns as soon as it has begun.
+    /// Asks the node to leave within `deadline` (whole seconds, rounded up) or the configured time, with the
+    /// operator's reason. Returns as soon as skep has accepted the request.
     ///
     /// # Errors
-    /// [`ClientError::AlreadyLeaving`] where it has begun before, else see [`ClientError`].
+    /// [`ClientError::AlreadyLeaving`] if the departure started earlier, else see [`ClientError`].
     pub async fn leave(
         &self,
         deadline: Option<Duration>,
@@ -98,26 +96,26 @@ impl Client {
         self.ask(Method::POST, "leave", body, ANSWER_WITHIN).await.map(drop)
     }
 
-    /// Has join tokens or the unlock key made new; returns when the secret store has them.
+    /// Asks skep to rotate join tokens or the unlock key; returns when the secret store has the new ones.
     ///
     /// # Errors
-    /// [`ClientError::Refused`] with what to do, else see [`ClientError`].
+    /// [`ClientError::Refused`] with the remedy, else see [`ClientError`].
     pub async fn rotate(&self, what: Rotation) -> Result<Rotated, ClientError> {
         let body = serde_json::to_vec(&what).map_err(ClientError::Malformed)?;
         let (_, body) = self.ask(Method::POST, "rotate-tokens", body, ROTATED_WITHIN).await?;
         serde_json::from_slice(&body).map_err(ClientError::Malformed)
     }
 
-    /// What a recovery of the quorum would be; nothing is changed.
+    /// Returns the plan of a recovery of the quorum; changes nothing.
     ///
     /// # Errors
-    /// [`ClientError::Refused`] where it cannot be looked, else see [`ClientError`].
+    /// [`ClientError::Refused`] if skep cannot make a plan, else see [`ClientError`].
     pub async fn plan_recovery(&self) -> Result<RecoveryPlan, ClientError> {
         let (_, body) = self.ask(Method::GET, "recover", Vec::new(), PLANNED_WITHIN).await?;
         serde_json::from_slice(&body).map_err(ClientError::Malformed)
     }
 
-    /// Begins with it, unless the plan that comes back names a refusal.
+    /// Starts the recovery, unless the returned plan names a refusal.
     ///
     /// # Errors
     /// As for [`Client::plan_recovery`].
@@ -138,7 +136,7 @@ impl Client {
                 .unix_socket(self.path.as_path())
                 .timeout(answer_within)
                 .build()?;
-            // The host is a formality: the socket is the address.
+            // The host name has no effect: the request goes to the socket.
             let request = http.request(method, format!("http://skep/{path}")).body(body);
             let response = request.send().await?;
             Ok((response.status(), response.bytes().await?.to_vec()))

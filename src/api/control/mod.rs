@@ -1,19 +1,19 @@
-//! The control socket: how the command line talks to the skep that runs on this host.
+//! The control socket: the command line uses it to send requests to the skep that runs on this host.
 //!
 //! | request | answer |
 //! |---|---|
 //! | `GET /status` | 200, a [`StatusReport`] |
-//! | `GET /node` | 200, the same without the fleet, so that nobody else is asked |
-//! | `POST /leave` with `{"deadline_seconds": 600, "reason": "…"}`, `{}` or nothing | 202; 409 when the node is leaving already, unless its notice may be taken back or the deadline is nearer |
-//! | `POST /rotate-tokens` with `{"worker_token": true, "manager_token": true, "unlock_key": false}` | 200, what was [`Rotated`]; 503, why not |
-//! | `GET /recover` | 200, a [`RecoveryPlan`]: nothing is changed |
-//! | `POST /recover` | 202, the plan, which has begun unless it names a refusal |
+//! | `GET /node` | 200, the report without the fleet, so that neither Docker nor the ledger is asked |
+//! | `POST /leave` with `{"deadline_seconds": 600, "reason": "…"}`, `{}` or nothing | 202; 409 when the node is already leaving, unless its notice can be withdrawn or the deadline is nearer |
+//! | `POST /rotate-tokens` with `{"worker_token": true, "manager_token": true, "unlock_key": false}` | 200, what was [`Rotated`]; 503, the reason of a failure |
+//! | `GET /recover` | 200, a [`RecoveryPlan`]; nothing is changed |
+//! | `POST /recover` | 202, the plan; the recovery has started unless the plan names a refusal |
 //!
 //! Guarantees:
-//! - the socket is root's alone (mode 0600) from its first moment;
-//! - one skep per runtime directory: a lock says so, which the kernel drops when its holder dies,
-//!   so that a socket left behind is replaced and a second skep is refused;
-//! - `GET /status` always answers in time: a fleet that cannot be seen is a problem in the report.
+//! - only root can use the socket (mode 0600), from the moment it exists;
+//! - one skep per runtime directory: skep holds a lock, which the kernel releases when skep dies.
+//!   A socket that was left behind is replaced, and a second skep is refused;
+//! - `GET /status` always answers in time: if the fleet cannot be read, the report contains that as a problem.
 
 mod client;
 mod recover;
@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 pub use client::{Client, ClientError};
 pub use server::{ControlError, LeaveRequest, Server, parse_reason};
 
-/// Where the socket of a skep with this runtime directory is.
+/// Returns the path of the socket of a skep with this runtime directory.
 #[must_use]
 pub fn socket_path(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join("skep.sock")

@@ -1,4 +1,4 @@
-//! `GET` and `POST /recover`: a quorum that is lost with survivors.
+//! `GET` and `POST /recover`: recovers a lost quorum on a survivor.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use super::refusal::refuse;
 use crate::common::report::RecoveryPlan;
 
-/// Shows the plan, or with `true` begins with it; an error is that it could not be looked.
+/// Returns the plan, and with `true` starts it; the error is the reason why no plan could be made.
 pub(super) type Recover =
     Arc<dyn Fn(bool) -> BoxFuture<'static, Result<RecoveryPlan, String>> + Send + Sync>;
 

@@ -1,4 +1,4 @@
-//! How the control socket refuses a request.
+//! Refuses a request on the control socket.
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};

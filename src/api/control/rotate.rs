@@ -1,4 +1,4 @@
-//! `POST /rotate-tokens`: new join tokens, a new unlock key.
+//! `POST /rotate-tokens`: rotates join tokens and the unlock key.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::refusal::refuse;
 use crate::clients::docker::Rotation;
 use crate::common::report::Rotated;
 
-/// Does it, or says why not.
+/// Rotates, or returns the reason of a failure.
 pub(super) type Rotate =
     Arc<dyn Fn(Rotation) -> BoxFuture<'static, Result<Rotated, String>> + Send + Sync>;
 

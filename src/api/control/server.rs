@@ -1,4 +1,4 @@
-//! The listening end, in the skep that runs the node.
+//! The server of the control socket, in the skep that runs the node.
 
 use std::fmt;
 use std::fs::{DirBuilder, File, Permissions};
@@ -29,11 +29,11 @@ use crate::clients::docker::Rotation;
 use crate::common::report::{FleetView, RecoveryPlan, Rotated, StatusReport};
 use crate::common::state::{NodeState, Phase, StateHandle};
 
-/// Read and written by root alone: `POST /leave` takes a node out of service.
+/// Only root may read and write the socket: `POST /leave` takes a node out of service.
 const SOCKET_MODE: u32 = 0o600;
-/// The same for the directory, where it is not systemd that made it.
+/// Mode of the directory, if systemd has not created it.
 const DIRECTORY_MODE: u32 = 0o700;
-/// Operators who wait to be accepted; there is rarely more than one.
+/// Connections that wait to be accepted; there is rarely more than one.
 const BACKLOG: u32 = 16;
 
 /// The socket could not be opened.
@@ -55,36 +55,36 @@ pub enum ControlError {
     },
 }
 
-/// An operator wants the node to leave.
+/// An operator's request that the node leaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaveRequest {
-    /// How long it may take; `None` leaves it to the configuration.
+    /// The time within which the node must leave; `None` means the setting.
     pub deadline: Option<Duration>,
-    /// Why, in the operator's own words; see [`parse_reason`].
+    /// The operator's reason; see [`parse_reason`].
     pub reason: Option<String>,
 }
 
-/// It stands in a line of the log.
+/// A reason must fit into a line of the log.
 const LONGEST_REASON: usize = 200;
 
-/// A reason that fits into a line: something, without line breaks or escapes, and not long.
+/// Returns a reason that fits into a line: not empty, without line breaks or escapes, and not too long.
 ///
 /// # Errors
-/// What is wrong, in one line.
+/// The mistake, in one line.
 pub fn parse_reason(text: &str) -> Result<String, String> {
     let text = text.trim();
     match text.chars().count() {
         0 => Err("it is empty".into()),
-        _ if text.contains(char::is_control) => Err("it is to be one line of plain text".into()),
+        _ if text.contains(char::is_control) => Err("it must be one line of plain text".into()),
         1..=LONGEST_REASON => Ok(text.to_owned()),
         _ => Err(format!("it is longer than {LONGEST_REASON} characters")),
     }
 }
 
-/// The open socket; nobody is answered before [`Server::serve`] runs. Dropping it closes and
+/// The open socket; it answers no request before [`Server::serve`] runs. Dropping it closes and
 /// removes the socket.
 pub struct Server {
-    // Dropped in this order: the socket goes while the lock is still held.
+    // Dropped in this order: the socket is removed while the lock is still held.
     socket: SocketFile,
     _lock: File,
     rotate: Rotate,
@@ -105,17 +105,17 @@ struct SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Best effort: the next skep replaces what is left.
+        // Best effort: the next skep replaces a socket that is left behind.
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
 impl Server {
-    /// Opens `skep.sock` in `runtime_dir`, which is made where it does not exist. Needs a tokio
-    /// runtime around it.
+    /// Opens `skep.sock` in `runtime_dir`, and creates the directory if it does not exist. Must be called within a
+    /// tokio runtime.
     ///
     /// # Errors
-    /// Another skep holds the directory, or it cannot be written to.
+    /// When another skep uses the directory, or skep cannot write to it.
     pub fn bind(runtime_dir: &Path) -> Result<Self, ControlError> {
         let failed = |action, path: &Path| {
             let path = path.to_owned();
@@ -125,7 +125,7 @@ impl Server {
             .recursive(true)
             .mode(DIRECTORY_MODE)
             .create(runtime_dir)
-            .map_err(failed("make the directory", runtime_dir))?;
+            .map_err(failed("create the directory", runtime_dir))?;
         let lock_path = runtime_dir.join("skep.lock");
         let lock = File::options()
             .create(true)
@@ -145,13 +145,13 @@ impl Server {
         let path = socket_path(runtime_dir);
         let listener = listen(&path).map_err(failed("listen on", &path))?;
         let socket = SocketFile { listener: Some(listener), path };
-        const NOT_YET: &str = "this node does not know yet who it is";
+        const NOT_YET: &str = "the identity of this node is not known yet";
         let rotate: Rotate = Arc::new(|_| Box::pin(async { Err(NOT_YET.into()) }));
         let recover: Recover = Arc::new(|_| Box::pin(async { Err(NOT_YET.into()) }));
         Ok(Self { socket, _lock: lock, rotate, recover })
     }
 
-    /// Who rotates tokens when the operator asks for it.
+    /// Sets the function that rotates tokens for the operator.
     #[must_use]
     pub fn rotating<F, Fut>(self, rotate: F) -> Self
     where
@@ -161,7 +161,7 @@ impl Server {
         Self { rotate: Arc::new(move |what| Box::pin(rotate(what))), ..self }
     }
 
-    /// Who shows what a recovery of the quorum would be, or begins with it.
+    /// Sets the function that returns the plan of a recovery of the quorum, or starts the recovery.
     #[must_use]
     pub fn recovering<F, Fut>(self, recover: F) -> Self
     where
@@ -171,10 +171,10 @@ impl Server {
         Self { recover: Arc::new(move |begins| Box::pin(recover(begins))), ..self }
     }
 
-    /// Answers until it is dropped: spawn it.
+    /// Answers requests until it is dropped: spawn it.
     ///
-    /// `leave` gets what operators ask for; with a capacity of 1 a second request is refused while
-    /// the first one waits. `fleet` is asked for every `GET /status` and given five seconds.
+    /// `leave` receives the requests of operators; with a capacity of 1, a second request is refused while the first
+    /// one waits. `fleet` is called for every `GET /status` and has five seconds.
     pub async fn serve<F, Fut>(
         mut self,
         state: StateHandle,
@@ -204,7 +204,7 @@ impl Server {
     }
 }
 
-/// Binds, restricts and only then listens: nobody can connect in between.
+/// Binds, restricts and only then listens, so that no other user can connect in between.
 fn listen(path: &Path) -> io::Result<UnixListener> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -216,7 +216,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     socket.listen(BACKLOG)
 }
 
-/// What the handlers need.
+/// The shared state of the handlers.
 #[derive(Clone)]
 struct Desk {
     state: StateHandle,
@@ -229,7 +229,7 @@ async fn status(State(desk): State<Desk>) -> Response {
     Json(StatusReport { node: desk.state.now(), fleet }).into_response()
 }
 
-/// Asks nobody, so that it may be asked often.
+/// Answers from this node's state alone, so that frequent polls are cheap.
 async fn node(State(desk): State<Desk>) -> Response {
     Json(StatusReport { node: desk.state.now(), fleet: None }).into_response()
 }
@@ -266,8 +266,9 @@ async fn take_leave(State(desk): State<Desk>, body: Bytes) -> Response {
     }
 }
 
-/// What a node that is leaving says to a request that changes nothing. One with a nearer deadline does, and so does
-/// any where the notice may be taken back, which would let the node stay after all.
+/// Returns the refusal of a leave request that would change nothing, because the node is already leaving. A request
+/// with a nearer deadline changes something, and so does any request while the notice can be withdrawn: without it,
+/// the node could stay.
 fn is_of_no_use(state: &NodeState, asked: Option<Duration>, now: OffsetDateTime) -> Option<String> {
     let is_leaving = matches!(state.phase, Phase::Leaving | Phase::Left);
     let doing = format!("leaving already: {}", state.doing);
@@ -280,7 +281,7 @@ fn is_of_no_use(state: &NodeState, asked: Option<Duration>, now: OffsetDateTime)
         _ if state.phase == Phase::Left => Some(doing),
         Some(asked) if asked < left => None,
         Some(asked) => Some(format!(
-            "{doing}; its deadline stays, in {} s, since {} s is no nearer",
+            "{doing}; its deadline in {} s stays, because {} s is not nearer",
             left.as_secs(),
             asked.as_secs()
         )),

@@ -1,4 +1,4 @@
-//! Both ends against each other, and the socket as a file.
+//! Tests of client and server together, and of the socket as a file.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -89,7 +89,10 @@ async fn leave_reaches_the_agent_once() {
     let client = running.client();
     client.leave(Some(Duration::from_millis(59_001)), Some("a new kernel ")).await.unwrap();
     let again = client.leave(None, None).await.unwrap_err();
-    assert!(matches!(again, ClientError::AlreadyLeaving { .. }), "not taken up yet: {again}");
+    assert!(
+        matches!(again, ClientError::AlreadyLeaving { .. }),
+        "the first request still waits: {again}"
+    );
     let request = running.leave.recv().await.unwrap();
     assert_eq!(request.deadline, Some(Duration::from_secs(60)));
     assert_eq!(request.reason.as_deref(), Some("a new kernel"));
@@ -103,7 +106,7 @@ async fn leave_reaches_the_agent_once() {
     };
     departs(Reason::Spot);
     client.leave(None, None).await.unwrap();
-    assert!(running.leave.try_recv().is_ok(), "the notice may be taken back, this one not");
+    assert!(running.leave.try_recv().is_ok(), "the notice can be withdrawn, this request cannot");
     departs(Reason::Lifecycle);
     let again = client.leave(None, None).await.unwrap_err();
     assert!(again.to_string().starts_with("this node is leaving already: "), "{again}");
@@ -125,7 +128,7 @@ async fn a_node_that_is_leaving_takes_a_nearer_deadline_and_says_that_a_later_on
     let client = running.client();
     let later = client.leave(Some(Duration::from_secs(u64::MAX)), None).await.unwrap_err();
     let ClientError::AlreadyLeaving { doing } = later else { panic!("{later}") };
-    assert!(doing.starts_with("leaving already: draining; its deadline stays, in 59"), "{doing}");
+    assert!(doing.starts_with("leaving already: draining; its deadline in 59"), "{doing}");
     client.leave(Some(Duration::from_secs(60)), None).await.unwrap();
     let deadline = Some(Duration::from_secs(60));
     assert_eq!(running.leave.recv().await.unwrap(), LeaveRequest { deadline, reason: None });
@@ -186,7 +189,7 @@ async fn a_rotation_is_asked_for_and_what_came_of_it_told() {
     assert!(refused.to_string().ends_with(": this node is no manager"), "{refused}");
 
     let early = Running::start(None).client().rotate(worker).await.unwrap_err();
-    assert!(early.to_string().contains("does not know yet"), "{early}");
+    assert!(early.to_string().contains("is not known yet"), "{early}");
 }
 
 fn mode(path: &Path) -> u32 {
@@ -226,7 +229,7 @@ async fn a_socket_that_was_left_behind_is_replaced() {
     Client::new(&path).status::<Value>().await.unwrap();
     task.abort();
     let _ = task.await;
-    assert!(!path.exists(), "a skep that ends takes its socket with it");
+    assert!(!path.exists(), "a skep that ends removes its socket");
     Server::bind(dir.path()).unwrap();
 }
 

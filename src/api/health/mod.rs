@@ -1,12 +1,12 @@
-//! The health port, for a load balancer: `GET /` answers 200 while this node is worth traffic, and
-//! 503 otherwise, with one line of JSON that says why.
+//! The health port, for a load balancer: `GET /` answers 200 while this node can take traffic, and
+//! 503 otherwise, with one line of JSON that contains the reason.
 //!
-//! Guarantee: the answer comes from this node's own state alone. A lost quorum or an AWS outage
-//! changes nothing here, even after a restart of skep, because a load balancer that replaces nodes must
-//! never be made to kill managers by something that replacing them does not cure.
+//! Guarantee: the answer depends only on this node's own state. A lost quorum or an AWS outage does not
+//! change it, even after a restart of skep: a load balancer that replaces nodes must never kill managers
+//! because of a problem that replacing them does not cure.
 //!
-//! `GET /metrics` is for Prometheus, unless the settings keep it away. `GET /ui` is a page, where the
-//! settings want it; see [`crate::api::ui`]. Everything else is 404.
+//! `GET /metrics` is for Prometheus, unless the settings disable it. `GET /ui` is a page, if the
+//! settings enable it; see [`crate::api::ui`]. Everything else is 404.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -21,37 +21,39 @@ use serde::Serialize;
 use crate::common::state::StateHandle;
 use crate::telemetry::metrics;
 
-/// The port is taken, or may not be opened.
+/// The port is in use, or skep may not open it.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {listen} for health checks; is another program there? (health.listen)")]
+#[error(
+    "cannot listen on {listen} for health checks; does another program use it? (health.listen)"
+)]
 pub struct HealthError {
     pub listen: SocketAddr,
     pub source: io::Error,
 }
 
-/// The bound port; nobody is answered before [`Server::serve`] runs.
+/// The bound port; it answers no request before [`Server::serve`] runs.
 #[derive(Debug)]
 pub struct Server {
     listener: tokio::net::TcpListener,
 }
 
-/// What `GET /` says.
+/// The body of the answer to `GET /`.
 #[derive(Serialize)]
 struct Health {
-    /// `healthy` or `unhealthy`, as the status code says.
+    /// `healthy` or `unhealthy`, the same as the status code.
     status: &'static str,
     phase: &'static str,
     doing: String,
-    /// Only while it is lost.
+    /// Present only while the quorum is lost.
     #[serde(skip_serializing_if = "Option::is_none")]
     quorum: Option<String>,
 }
 
 impl Server {
-    /// Opens the port. Needs a tokio runtime around it.
+    /// Opens the port. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// The address is taken, not on this host, or not allowed.
+    /// When the address is in use, not on this host, or not allowed.
     pub fn bind(listen: SocketAddr) -> Result<Self, HealthError> {
         let bind = || {
             let listener = TcpListener::bind(listen)?;
@@ -62,15 +64,15 @@ impl Server {
         Ok(Self { listener })
     }
 
-    /// Where it listens, with the port that the system chose where 0 was asked for.
+    /// Returns the address that it listens on, with the port that the system chose if the setting was port 0.
     ///
     /// # Errors
-    /// The socket is gone.
+    /// When the socket is closed.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Answers until it is dropped: spawn it.
+    /// Answers requests until it is dropped: spawn it.
     pub async fn serve(self, state: StateHandle, with_metrics: bool, page: Option<Router>) {
         let not_found = async || StatusCode::NOT_FOUND;
         let mut app = Router::new().route("/", get(health));
@@ -158,9 +160,9 @@ mod tests {
             state.departure =
                 Some(Departure { reason: Reason::Spot, noticed_at: now, deadline: now });
         });
-        assert_eq!(ask(Method::GET, &base).await.0, 503, "departing, though still Ready");
+        assert_eq!(ask(Method::GET, &base).await.0, 503, "departing, although still Ready");
         state.update(|state| (state.departure, state.is_given_up) = (None, true));
-        assert_eq!(ask(Method::GET, &base).await.0, 503, "broken for good, and to be replaced");
+        assert_eq!(ask(Method::GET, &base).await.0, 503, "permanently broken, to be replaced");
     }
 
     #[tokio::test]
@@ -175,9 +177,9 @@ mod tests {
         }
         let body = ask(Method::GET, &base).await.1;
         assert!(body.contains("cannot tell more yet") && body.contains(waiting), "{body}");
-        assert!(!state.now().is_serving(), "nothing is tidied up on the way in");
+        assert!(!state.now().is_serving(), "the janitor does not run during boot");
         state.enter(Phase::Failed, "not in the swarm within boot.deadline");
-        assert_eq!(ask(Method::GET, &base).await.0, 200, "the next start goes on");
+        assert_eq!(ask(Method::GET, &base).await.0, 200, "the next start continues");
         let now = OffsetDateTime::now_utc();
         state.update(|state| {
             state.departure =

@@ -1,16 +1,16 @@
-// Draws the fleet. Whatever comes from the manager is set as text, never as markup.
+// Draws the fleet. All data from the manager is set as text, never as markup.
 'use strict';
 
-/** From so many nodes on, each is drawn as small as can be. */
+/** From this number of nodes on, each node is drawn as small as possible. */
 const MANY = 40;
-/** Colours that are so many degrees apart on the wheel are never alike. */
+/** Distance of two colours on the colour wheel in degrees; with it, no two colours are alike. */
 const GOLDEN_ANGLE = 137.5;
 const STEPS = ['requested', 'draining', 'drained', 'left'];
 const UNKNOWN_ZONE = 'zone unknown';
 
 /** The last answer. */
 let picture = null;
-/** What was said of each departure, so that only changes are read out. */
+/** The last text of each departure, so that only changes are read out. */
 let told = new Map();
 const opened = new Set();
 const hues = new Map();
@@ -46,7 +46,7 @@ function say(element, text) {
   element.hidden = text === '';
 }
 
-/** One child per item, kept from one picture to the next: focus and what is opened stay. */
+/** Keeps one child element per item from one picture to the next, so that focus and opened nodes stay. */
 function keep(parent, items, keyOf, create, fill) {
   const wanted = new Map(items.map((item) => [keyOf(item), item]));
   const there = new Map();
@@ -68,7 +68,7 @@ function keep(parent, items, keyOf, create, fill) {
 
 const plural = (count, word) => `${count} ${word}${count === 1 ? '' : 's'}`;
 
-/** `2h 5m`: no more than the two largest units. */
+/** Formats a duration like `2h 5m`: at most the two largest units. */
 function span(milliseconds) {
   let seconds = Math.max(0, Math.floor(milliseconds / 1000));
   const parts = [];
@@ -81,11 +81,11 @@ function span(milliseconds) {
 }
 
 const keyOf = (member) => member.node_id ?? member.instance_id ?? '?';
-const nameOf = (member) => member.instance_id ?? member.node_id ?? 'nobody knows';
+const nameOf = (member) => member.instance_id ?? member.node_id ?? 'unknown';
 const zoneOf = (member) => member.zone ?? member.labels['skep.zone'] ?? UNKNOWN_ZONE;
 const rank = (member) => (member.leader ? 'leader' : member.role);
 
-/** What a node is, in one word for the eye and a few for the reader. */
+/** Returns the state of a node: one word for its style, and a few words for the reader. */
 function stateOf(member) {
   const docker = member.docker_state;
   if (docker === null && picture.fleet.source !== 'ledger') return ['dead', 'not on the node list'];
@@ -96,7 +96,7 @@ function stateOf(member) {
   if (member.scheduling_hold) return ['apart', `${member.scheduling_hold}: stays, without new tasks`];
   if (member.docker_availability === 'drain') return ['apart', 'drained by hand: no tasks'];
   if (member.docker_availability === 'pause') return ['apart', 'paused: no new tasks'];
-  if (!member.state) return ['apart', 'ready, unknown to the ledger'];
+  if (!member.state) return ['apart', 'ready, not in the ledger'];
   return ['ready', member.state];
 }
 
@@ -181,7 +181,7 @@ function fillDeparture(item, member) {
   const [head, steps, waits] = item.children;
   become(head.children[0], rank(member));
   say(head.children[1], nameOf(member));
-  const by = leaving.stand_in ? ', by the managers: its own skep is silent' : '';
+  const by = leaving.stand_in ? ', by the managers: its own skep does not answer' : '';
   say(head.children[2], `${leaving.reason}, ${zoneOf(member)}${by}`);
   const at = STEPS.indexOf(leaving.state);
   [...steps.children].forEach((step, n) => {
@@ -271,7 +271,7 @@ function fillNode(node, member, tasks) {
   if (isOpen) drawFacts(facts, member, tasks);
 }
 
-/** A line for each service, with a mark for each of its tasks. */
+/** Draws a line for each service, with a mark for each of its tasks. */
 function drawTasks(list, tasks) {
   const services = new Map();
   for (const task of tasks) services.set(task.service, [...(services.get(task.service) ?? []), task]);
@@ -298,7 +298,7 @@ const titleOf = (task) => (task.slot ? `${task.service}.${task.slot}` : task.ser
 const stageOf = (task) => (task.stopping ? 'stopping' : task.state === 'running' ? 'running' : 'starting');
 const wordsOf = (task) => (task.stopping ? `${task.state}, to stop` : task.state);
 
-/** A colour per service, for as long as the page is open; its name stands beside it. */
+/** Returns the colour of a service, which stays while the page is open; the service's name is beside it. */
 function hue(service) {
   if (!hues.has(service)) hues.set(service, (35 + hues.size * GOLDEN_ANGLE) % 360);
   return hues.get(service);
@@ -323,12 +323,12 @@ function drawFacts(facts, member, tasks) {
   ]));
 }
 
-/** For screen readers: what has changed, and not every second of it. */
+/** Gives screen readers only the changes, not every second of a countdown. */
 function tellNews(leaving) {
   const words = ({ state, waiting_for: why }) => (why ? `${state}, waits for ${why}` : state);
   const news = new Map(leaving.map((member) => [nameOf(member), words(member.leaving)]));
   const changed = [...news].filter(([name, text]) => told.get(name) !== text);
-  const gone = [...told.keys()].filter((name) => !news.has(name)).map((name) => [name, 'not leaving any more']);
+  const gone = [...told.keys()].filter((name) => !news.has(name)).map((name) => [name, 'no longer leaving']);
   const lines = [...changed, ...gone].map(([name, text]) => `${name}: ${text}`);
   if (lines.length) byId('news').textContent = lines.join('. ');
   told = news;

@@ -1,4 +1,4 @@
-//! What the page draws, and how often it is looked up.
+//! Reads what the page draws, and limits how often it is read.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use crate::common::report::FleetView;
 use crate::manager;
 use crate::node::Node;
 
-/// An answer serves everybody who asks within this.
+/// Shortest time for which an answer serves all requests.
 const KEPT: Duration = Duration::from_secs(1);
-/// A look that took long is kept the longer: however large the swarm and however many look, Docker and
-/// the ledger are busy with the page for this part of the time.
+/// Docker and the ledger are busy with the page for at most 1/`SHARE_OF_TIME` of the time, for any size of the swarm
+/// and any number of viewers: an observation that took longer is kept longer.
 const SHARE_OF_TIME: u32 = 5;
-/// Docker lists thousands of tasks within this; what it lists later is left out.
+/// Time limit for the list of tasks: Docker lists thousands within it. A later list is left out.
 const TASKS_PATIENCE: Duration = Duration::from_secs(3);
 
-/// The whole answer.
+/// The answer to `GET /ui/fleet.json`.
 #[derive(Debug, Serialize)]
 struct Picture {
     #[serde(with = "time::serde::rfc3339")]
@@ -31,14 +31,14 @@ struct Picture {
     version: &'static str,
     cluster: String,
     fleet: FleetView,
-    /// Of all nodes; `None` where Docker does not say.
+    /// Tasks of all nodes; `None` if Docker does not report them.
     tasks: Option<Vec<LiveTask>>,
 }
 
-/// Looks for everybody who asks.
+/// Makes one observation for all concurrent requests.
 pub struct Desk {
     node: Box<dyn Fn() -> Option<Node> + Send + Sync>,
-    /// Held while somebody looks: the others wait for the same answer.
+    /// Locked during an observation: other requests wait for the same answer.
     last: Mutex<Option<Last>>,
 }
 
@@ -52,7 +52,7 @@ impl Desk {
         Self { node: Box::new(node), last: Mutex::new(None) }
     }
 
-    /// The fleet as JSON; `None` where this node is no manager.
+    /// Returns the fleet as JSON; `None` if this node is no manager.
     pub async fn look(&self) -> Option<Bytes> {
         let node = (self.node)()?;
         kept(&self.last, async {
@@ -63,7 +63,7 @@ impl Desk {
     }
 }
 
-/// What is fresh enough, or what `look` finds.
+/// Returns the last answer if it is fresh enough, or else the answer of `look`.
 async fn kept(
     last: &Mutex<Option<Last>>,
     look: impl Future<Output = Option<Bytes>>,
@@ -83,7 +83,7 @@ async fn kept(
 
 async fn picture(node: &Node) -> Option<Picture> {
     let fleet = FleetView::in_time(&node.state, manager::view_fleet(node)).await?;
-    // Only now: a worker's Docker would refuse, and write that into its log.
+    // Only on a manager: a worker's Docker would refuse the list and log the refusal.
     let tasks = timeout(TASKS_PATIENCE, node.swarm.fetch_live_tasks()).await;
     Some(Picture {
         seen_at: OffsetDateTime::now_utc(),

@@ -1,4 +1,4 @@
-//! Who may look at the page. There is no password: it is for whoever is in the private network.
+//! Decides which requests may see the page. There is no password: every client in the private network may see it.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,10 +10,10 @@ use axum::response::{IntoResponse, Response};
 
 use crate::config::is_private;
 
-/// A load balancer's or proxy's word on whom it speaks for.
+/// Header in which a load balancer or proxy lists the addresses of its clients.
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// Lets a request through, or answers 403 and says why.
+/// Passes a request on, or answers 403 with the reason.
 pub async fn admit(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request,
@@ -37,14 +37,14 @@ fn objection(
     let named = headers.get(header::HOST).and_then(|host| host.to_str().ok()?.parse().ok());
     if !authority.or(named).is_some_and(|authority| is_own(authority.host())) {
         return Some(
-            "Ask by an IP address, by localhost or by a name that ends in .internal: any other name \
-             could have been pointed here by somebody else.",
+            "Use an IP address, localhost or a name that ends in .internal: any other name could \
+             belong to an attacker who points it to this address.",
         );
     }
     None
 }
 
-/// A private address, or this host's own.
+/// Whether an address is private, or this host's own.
 fn is_near(address: IpAddr) -> bool {
     let address = address.to_canonical();
     address.is_loopback() || is_private(address)
@@ -57,9 +57,10 @@ fn speaks_for_private_ones(headers: &HeaderMap) -> bool {
     })
 }
 
-/// A page from elsewhere can make a browser in the private network ask here, and read the answer, when
-/// its own name leads here (DNS rebinding). It cannot with an address, nor with a name that nobody can
-/// register: `localhost`, and `internal`, which EC2 gives its instances and ICANN keeps for that.
+/// Whether a host name is safe from DNS rebinding: a page from another site whose name points here can make a browser
+/// in the private network send requests here and read the answers. That is impossible with an address, and with a
+/// name that nobody can register: `localhost`, and names below `internal`, which EC2 gives its instances and ICANN
+/// reserves for such use.
 fn is_own(host: &str) -> bool {
     let literal = host.trim_start_matches('[').trim_end_matches(']');
     let name = host.trim_end_matches('.').to_ascii_lowercase();

@@ -1,12 +1,12 @@
-//! The page `GET /ui` of a manager's health port: the whole fleet, drawn live by a browser that asks
-//! `GET /ui/fleet.json` again and again. A node that is no manager answers 404, and says so.
+//! The page `GET /ui` of a manager's health port: the whole fleet, drawn live by a browser that polls
+//! `GET /ui/fleet.json`. A node that is no manager answers 404 with the reason.
 //!
 //! Guarantees:
-//! - nobody is answered whose address, or whose proxy's word, is not private, nor by a name that
-//!   somebody else could have pointed here ([`guard`]);
-//! - nothing is changed: there is nothing but `GET`;
-//! - however many look, Docker and the ledger are asked once a second at most ([`fleet`]);
-//! - the page asks nobody else, and runs nothing that is not its own (its Content-Security-Policy).
+//! - a request is answered only if its address, and every address that a proxy forwards, is private, and only
+//!   under a host name that no attacker can point to this node ([`guard`]);
+//! - nothing can be changed: only `GET` exists;
+//! - for any number of viewers, Docker and the ledger are asked at most once a second ([`fleet`]);
+//! - the page sends requests to this node only, and runs only its own code (its Content-Security-Policy).
 
 mod fleet;
 mod guard;
@@ -22,13 +22,13 @@ use axum::{Router, middleware};
 use crate::node::Node;
 use fleet::Desk;
 
-const NOT_A_MANAGER: &str = "This page is on managers, and this node is none at present; `skep status` tells its own state.\n";
+const NOT_A_MANAGER: &str = "This page is on managers only, and this node is not a manager at present; `skep status` shows its state.\n";
 
-/// The page may load its own style and script, ask its own address, and nothing else.
+/// The page may load its own style and script and send requests to its own address, and nothing else.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
     img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Of every answer here.
+/// Headers of every answer below `/ui`.
 const HEADERS: [(HeaderName, &str); 5] = [
     (header::CONTENT_SECURITY_POLICY, POLICY),
     (header::CACHE_CONTROL, "no-store"),
@@ -37,7 +37,7 @@ const HEADERS: [(HeaderName, &str); 5] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
-/// What the health port answers at `/ui` and below; `node` is `None` until this node knows who it is.
+/// Returns the routes at `/ui` and below; `node` returns `None` until the identity of this node is known.
 pub fn router(node: impl Fn() -> Option<Node> + Send + Sync + 'static) -> Router {
     const CSS: &str = "text/css; charset=utf-8";
     const SCRIPT: &str = "text/javascript; charset=utf-8";
@@ -107,7 +107,7 @@ mod tests {
         for path in ["/ui", "/ui/fleet.json", "/ui/page.js"] {
             assert_eq!(ask(path, "evil.example").await.0, 403, "{path}");
         }
-        // A load balancer asks by whatever name it has.
+        // A load balancer may use any host name.
         assert_eq!(ask("/", "evil.example").await.0, 503);
         assert_eq!(ask("/metrics", "evil.example").await.0, 200);
     }

@@ -1,22 +1,22 @@
-// Asks this manager every two seconds how the fleet is, and has it drawn.
+// Polls this manager for the fleet every two seconds, and draws the fleet.
 'use strict';
 
-/** Time between an answer and the next question, in milliseconds. */
+/** Time between an answer and the next request, in milliseconds. */
 const LOOK_EVERY = 2000;
-/** The manager itself gives Docker and the ledger eight seconds. */
+/** Time limit for an answer, in milliseconds; the manager waits eight seconds for Docker and the ledger. */
 const PATIENCE = 10000;
-/** A clock that differs by less is only late: countdowns that jump are worse than that. */
+/** A smaller difference of the clocks is only network delay: correcting it would make countdowns jump. */
 const SKEW_THAT_COUNTS = 1500;
 
-/** What the manager's clock is ahead of this one, in milliseconds. */
+/** How far the manager's clock is ahead of this one, in milliseconds. */
 let skew = 0;
 let answeredAt = Date.now();
-/** Why there is no answer. */
+/** The reason for a missing answer. */
 let failure = null;
 
 const now = () => Date.now() + skew;
 
-/** What changes without an answer: ages, countdowns, and how long there has been none. */
+/** Updates everything that changes without an answer: ages, countdowns, and the time since the last answer. */
 function tick() {
   for (const age of document.querySelectorAll('time')) {
     const { since } = age.dataset;
@@ -42,7 +42,7 @@ function tick() {
   if (failure === null) byId('lost').hidden = true;
 }
 
-/** Why there is no answer, and who else could be asked. */
+/** Shows the reason for a missing answer, and links to the other managers. */
 function lose(why) {
   failure = why;
   const here = new URL(location.href);
@@ -64,7 +64,7 @@ function lose(why) {
   tick();
 }
 
-/** How the fleet is, or why nobody says it. */
+/** Fetches the fleet; returns it, or the reason for a missing answer. */
 async function ask() {
   try {
     const answer = await fetch('ui/fleet.json', { cache: 'no-store', signal: AbortSignal.timeout(PATIENCE) });
@@ -92,7 +92,7 @@ async function look() {
   setTimeout(next, LOOK_EVERY);
 }
 
-/** Nobody looks at a page that is hidden. */
+/** Polls again, unless the page is hidden: then waits until it is visible. */
 function next() {
   if (!document.hidden) return look();
   document.addEventListener('visibilitychange', next, { once: true });

@@ -1,4 +1,4 @@
-//! `skep doctor`: what this node rests on, looked at one by one.
+//! `skep doctor`: checks everything that this node depends on, and prints the findings.
 
 use std::process::ExitCode;
 
@@ -10,19 +10,19 @@ use crate::cli::{draw, print};
 use crate::config::Settings;
 use crate::telemetry::logging::wants_colour;
 
-/// Nothing has failed, and something will some day.
+/// Nothing has failed, and there are warnings.
 const EXIT_WARNINGS: u8 = 4;
-/// The longest word for a verdict, and a gap.
+/// Length of the longest verdict and a gap.
 const MARGIN: usize = 9;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Prints every finding; the worst one is the exit code.
+/// Prints every finding; the worst one decides the exit code.
 ///
 /// # Errors
 /// When standard output cannot be written.
@@ -31,7 +31,7 @@ pub async fn examine_and_print(
     settings: &Settings,
 ) -> anyhow::Result<ExitCode> {
     if !arguments.json && draw::terminal().is_some() {
-        eprintln!("Looking; that takes some seconds.");
+        eprintln!("Checking; this takes a few seconds.");
     }
     let findings = examine(settings).await;
     let worst = findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Ok);
@@ -54,7 +54,7 @@ fn text(findings: &[Finding], width: Option<usize>, colour: bool) -> String {
         let label = paint(*verdict, colour);
         lines.extend(draw::wrap(&label, &format!("{check}: {evidence}"), width));
         if let Some(remedy) = remedy {
-            let word = if *verdict == Verdict::Skipped { "to know" } else { "remedy" };
+            let word = if *verdict == Verdict::Skipped { "to check" } else { "remedy" };
             lines.extend(draw::wrap(&" ".repeat(MARGIN), &format!("{word}: {remedy}"), width));
         }
     }
@@ -92,7 +92,7 @@ mod tests {
             ),
             Finding::skipped(
                 "hop limit",
-                "the metadata does not tell it",
+                "the metadata does not contain it",
                 "aws ec2 describe-instances",
             ),
         ]
@@ -104,7 +104,7 @@ mod tests {
             text(&findings(), None, false),
             "ok       region: eu-central-1\n\
              warning  disk: 1.0 of 20.0 GiB free at /var/lib/docker\n         remedy: docker system prune\n\
-             skipped  hop limit: the metadata does not tell it\n         to know: aws ec2 describe-instances\n\
+             skipped  hop limit: the metadata does not contain it\n         to check: aws ec2 describe-instances\n\
              \n1 ok, 1 warning, 0 failed, 1 skipped\n"
         );
     }

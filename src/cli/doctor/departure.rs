@@ -1,4 +1,4 @@
-//! Whether a boot and a departure have the time that they are promised: hooks against settings.
+//! Checks that the lifecycle hooks give a boot and a departure the time in the settings.
 
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use crate::node::Node;
 
 const LAUNCH: &str = "launch hook";
 const TERMINATION: &str = "termination hook";
-/// A heartbeat and its retry take this long when Auto Scaling is slow; three fit into a time-out.
+/// Shortest heartbeat timeout: when Auto Scaling is slow, a heartbeat and its retry take this long; three heartbeats
+/// fit into a timeout.
 const SHORTEST_HEARTBEAT: Duration = Duration::from_secs(30);
 
 pub async fn examine(settings: &Settings, node: Option<&Node>) -> Vec<Finding> {
@@ -25,7 +26,7 @@ pub async fn examine(settings: &Settings, node: Option<&Node>) -> Vec<Finding> {
     findings
 }
 
-/// How the longest departure is shared out.
+/// Reports how the time of the longest departure is divided.
 fn budget(settings: &Settings) -> Finding {
     let leave = &settings.leave;
     let start = Instant::now();
@@ -57,7 +58,7 @@ async fn hooks(settings: &Settings, node: &Node) -> Vec<Finding> {
     let group = match group {
         Ok(Some(group)) => group,
         group => {
-            let why = "no group is known to have this instance";
+            let why = "the instance's Auto Scaling group is not known";
             let skipped = |check| Finding::skipped(check, why, "set autoscaling.group");
             let lone = group.is_ok().then(lone);
             return lone.into_iter().chain([LAUNCH, TERMINATION].map(skipped)).collect();
@@ -77,12 +78,12 @@ async fn hooks(settings: &Settings, node: &Node) -> Vec<Finding> {
     ]
 }
 
-/// Auto Scaling has answered, and has it in no group.
+/// Auto Scaling has answered, and the instance is in no group.
 fn lone() -> Finding {
     Finding::warning(
         "group",
-        "no Auto Scaling group has this instance: nobody can tell when it is gone, and managers never take \
-         its node off the list by themselves",
+        "the instance is in no Auto Scaling group: managers cannot check that it is gone, and never remove \
+         its node from the list by themselves",
         "attach it to a group; or run `skep leave` before it ends, `docker node rm` after it has died",
     )
 }
@@ -90,7 +91,7 @@ fn lone() -> Finding {
 fn launch(group: &str, hook: Option<Hook>, settings: &Settings) -> Finding {
     let Some(hook) = hook else {
         let evidence = format!(
-            "{group} has none that is skep's: a node that fails to boot is taken into service"
+            "{group} has no launch hook for skep: a node that fails to boot enters service"
         );
         let remedy =
             "add a hook on autoscaling:EC2_INSTANCE_LAUNCHING, or name it: autoscaling.launch_hook";
@@ -105,13 +106,12 @@ fn launch(group: &str, hook: Option<Hook>, settings: &Settings) -> Finding {
         format_duration(deadline)
     );
     if hook.default_result == HookResult::Continue {
-        let remedy =
-            "let its default result be ABANDON: a node that hangs must not be taken into service";
+        let remedy = "set its default result to ABANDON: a node that hangs must not enter service";
         return Finding::warning(LAUNCH, evidence, remedy);
     }
     if timeout < deadline {
         let remedy =
-            "let it last longer than boot.deadline: skep sends no heartbeats while it boots";
+            "set a timeout longer than boot.deadline: skep sends no heartbeats while it boots";
         return Finding::warning(LAUNCH, evidence, remedy);
     }
     Finding::ok(LAUNCH, evidence)
@@ -121,8 +121,9 @@ fn termination(group: &str, hook: Option<Hook>, settings: &Settings) -> Finding 
     let leave = &settings.leave;
     let Some(hook) = hook else {
         let time = format_duration(leave.shutdown_deadline);
-        let evidence =
-            format!("{group} has none that is skep's: at a scale-in a node has {time} to leave");
+        let evidence = format!(
+            "{group} has no termination hook for skep: at a scale-in a node has {time} to leave"
+        );
         let remedy = "add a hook on autoscaling:EC2_INSTANCE_TERMINATING, or name it: autoscaling.termination_hook";
         return Finding::warning(TERMINATION, evidence, remedy);
     };
@@ -135,11 +136,11 @@ fn termination(group: &str, hook: Option<Hook>, settings: &Settings) -> Finding 
     );
     if hook.heartbeat_timeout < SHORTEST_HEARTBEAT {
         let remedy =
-            "let its heartbeat time-out be 30 s or more: a late heartbeat ends the departure";
+            "set its heartbeat timeout to 30 s or more: a late heartbeat ends the departure";
         return Finding::warning(TERMINATION, evidence, remedy);
     }
     if hook.global_timeout < leave.deadline {
-        let remedy = "give it a longer heartbeat time-out (100 of them are the most), or leave.deadline less";
+        let remedy = "set a longer heartbeat timeout (the hook lasts at most 100 of them), or a shorter leave.deadline";
         return Finding::warning(TERMINATION, evidence, remedy);
     }
     Finding::ok(TERMINATION, evidence)

@@ -1,4 +1,4 @@
-//! Docker: version, settings, membership, and the disk that it lives on.
+//! Checks Docker: version, settings, membership, and the disks that it writes to.
 
 use std::path::Path;
 use std::time::Duration;
@@ -22,11 +22,11 @@ use crate::node::Node;
 
 const DOCKER: &str = "docker";
 const QUORUM: &str = "quorum";
-/// Below this Docker stops pulling images and containers stop writing, some day soon.
+/// Share of free space below which Docker soon cannot pull images and containers soon cannot write.
 const FREE_ENOUGH: f64 = 0.10;
-/// A leader answers within milliseconds, and the whole group of checks is bounded.
+/// Time limit for the node list: a leader answers within milliseconds, and the group of checks has a limit too.
 const LEADER_PATIENCE: Duration = Duration::from_secs(10);
-/// Below this it has happened already.
+/// Share of free space below which Docker and containers already fail.
 const FREE_AT_ALL: f64 = 0.02;
 
 pub async fn examine(docker: &Swarm, node: Option<&Node>) -> Vec<Finding> {
@@ -43,7 +43,7 @@ pub async fn examine(docker: &Swarm, node: Option<&Node>) -> Vec<Finding> {
     findings
 }
 
-/// Where Docker writes to: one directory, or two where images are containerd's and on a disk of their own.
+/// Returns the directories that Docker writes to: one, or two if containerd stores the images on another disk.
 fn disks(engine: &Engine) -> Vec<&Path> {
     let (root, images) = (engine.root_dir.as_deref(), engine.image_dir.as_deref());
     let is_shared = |(root, images)| Disk::is_shared(root, images).unwrap_or_default();
@@ -51,8 +51,8 @@ fn disks(engine: &Engine) -> Vec<&Path> {
     root.into_iter().chain(images).collect()
 }
 
-/// On a manager: whether its swarm has a leader. Without one Docker answers slowly, or not at all: the skep
-/// that runs here may know already.
+/// On a manager, checks whether its swarm has a leader. Without a leader, Docker answers slowly or not at all;
+/// therefore the running skep is asked first.
 pub async fn examine_quorum(settings: &Settings, docker: &Swarm) -> Vec<Finding> {
     if let Some(since) = lost_since(settings).await {
         return vec![without_leader(Some(since))];
@@ -64,19 +64,23 @@ pub async fn examine_quorum(settings: &Settings, docker: &Swarm) -> Vec<Finding>
     vec![quorum(&answer.unwrap_or_else(|_| Err(SwarmError::silent("list the nodes"))))]
 }
 
-/// Since when the skep that runs here calls the quorum lost.
+/// Returns since when the running skep reports the quorum as lost.
 async fn lost_since(settings: &Settings) -> Option<OffsetDateTime> {
     let client = Client::new(socket_path(&settings.runtime_dir));
     let node = client.node::<Value>().await.ok()?;
     OffsetDateTime::parse(node["quorum_lost_since"].as_str()?, &Rfc3339).ok()
 }
 
-/// Whether the swarm can decide anything, by a manager's node list.
+/// Judges by a manager's answer about its nodes whether the swarm has a leader.
 fn quorum(answer: &Result<Vec<NodeView>, SwarmError>) -> Finding {
     let nodes = match (answer, has_leader(answer)) {
         (Ok(nodes), Fact::Yes) => nodes,
         (Err(error), Fact::CannotTell) => {
-            return Finding::skipped(QUORUM, error.to_string(), "run it again in a minute");
+            return Finding::skipped(
+                QUORUM,
+                error.to_string(),
+                "run `skep doctor` again in a minute",
+            );
         }
         (Ok(_) | Err(_), _) => return without_leader(None),
     };
@@ -85,7 +89,7 @@ fn quorum(answer: &Result<Vec<NodeView>, SwarmError>) -> Finding {
     let evidence =
         format!("managers: {managers}, reachable: {reachable}, may be lost: {may_be_lost}");
     if managers > 1 && may_be_lost == 0 {
-        let remedy = "see which manager is missing: skep status; three managers or five";
+        let remedy = "find the missing manager with skep status; run three or five managers";
         return Finding::warning(QUORUM, evidence, remedy);
     }
     Finding::ok(QUORUM, evidence)
@@ -97,8 +101,8 @@ fn without_leader(lost_since: Option<OffsetDateTime>) -> Finding {
         Some(since) => Finding::failed(QUORUM, quorum_lost(since), REMEDY),
         None => Finding::failed(
             QUORUM,
-            "no leader answers this manager: unless that is an election, the quorum is lost",
-            format!("run it again in a minute; then {REMEDY}"),
+            "no leader answers this manager: an election is in progress, or the quorum is lost",
+            format!("run `skep doctor` again in a minute; then {REMEDY}"),
         ),
     }
 }
@@ -121,12 +125,12 @@ fn live_restore(engine: &Engine) -> Finding {
     const CHECK: &str = "live-restore";
     if engine.live_restore {
         let remedy = "set \"live-restore\": false in /etc/docker/daemon.json and restart Docker";
-        return Finding::failed(CHECK, "it is on, and swarm mode excludes it", remedy);
+        return Finding::failed(CHECK, "it is on, and swarm mode does not work with it", remedy);
     }
     Finding::ok(CHECK, "off")
 }
 
-/// Where this host is, against where it belongs.
+/// Compares the swarm that this host is in with the charter's swarm.
 async fn membership(docker: &Swarm, node: Option<&Node>) -> Finding {
     const CHECK: &str = "membership";
     let local = match docker.fetch_local_node().await {
@@ -139,7 +143,7 @@ async fn membership(docker: &Swarm, node: Option<&Node>) -> Finding {
     };
     let open = charter.filter(|charter| charter.phase == CharterPhase::Open);
     let named = open.and_then(|charter| charter.swarm_id);
-    let swarm = local.swarm_id.as_deref().unwrap_or("a swarm that only managers can name");
+    let swarm = local.swarm_id.as_deref().unwrap_or("a swarm whose id only managers know");
     let evidence = match local.state {
         LocalState::Inactive => "in no swarm".to_owned(),
         state => format!("{state:?}, in {swarm}"),
@@ -149,12 +153,12 @@ async fn membership(docker: &Swarm, node: Option<&Node>) -> Finding {
         LocalState::Inactive => Finding::warning(
             CHECK,
             evidence,
-            "systemctl start skep, unless it is to be started later",
+            "systemctl start skep, unless another program starts it later",
         ),
         _ if is_foreign => {
             let named = named.unwrap_or_default();
             let remedy =
-                "if nothing in it is needed: docker swarm leave --force, systemctl restart skep";
+                "if nothing there is needed: docker swarm leave --force, systemctl restart skep";
             Finding::failed(CHECK, format!("{evidence}; the charter names {named}"), remedy)
         }
         _ if !local.error.is_empty() => {
@@ -167,7 +171,7 @@ async fn membership(docker: &Swarm, node: Option<&Node>) -> Finding {
     }
 }
 
-/// Space and inodes of the file system that Docker writes to.
+/// Checks the space and the inodes of a file system that Docker writes to.
 fn disk(root: &Path) -> Vec<Finding> {
     let disk = match Disk::of(root) {
         Ok(disk) => disk,
@@ -225,7 +229,7 @@ mod tests {
         let another = engine("/", Some("/proc"));
         assert_eq!(disks(&another), [Path::new("/"), Path::new("/proc")]);
         let unreadable = engine("/", Some("/nowhere"));
-        assert_eq!(disks(&unreadable), [Path::new("/"), Path::new("/nowhere")], "that is said");
+        assert_eq!(disks(&unreadable), [Path::new("/"), Path::new("/nowhere")], "reported");
     }
 
     #[tokio::test]

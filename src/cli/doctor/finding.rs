@@ -1,4 +1,4 @@
-//! What a check has found.
+//! Defines the finding of a check.
 
 use std::borrow::Cow;
 
@@ -7,14 +7,14 @@ use serde::Serialize;
 use crate::clients::aws::AwsError;
 use crate::clients::ledger::LedgerError;
 
-/// From good to bad.
+/// The result of a check, ordered from good to bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     Ok,
-    /// It cannot be known from here and now.
+    /// The check is not possible from this host or at this time.
     Skipped,
-    /// It works, and will not some day.
+    /// It works now, and will fail some day.
     Warning,
     Failed,
 }
@@ -31,14 +31,14 @@ impl Verdict {
     }
 }
 
-/// A check, how it came out, and by what.
+/// A check with its verdict, evidence and remedy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     pub check: Cow<'static, str>,
     pub verdict: Verdict,
-    /// What was seen.
+    /// The observation behind the verdict.
     pub evidence: String,
-    /// What mends it; for a check that was skipped, how to know. None where all is well.
+    /// The repair; for a skipped check, how to check by hand. `None` if the verdict is ok.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
 }
@@ -74,13 +74,13 @@ impl Finding {
         Self { check: check.into(), verdict: Verdict::Failed, evidence, remedy }
     }
 
-    /// A call to AWS that failed.
+    /// Returns the finding for a failed call to AWS.
     pub fn of_aws(check: impl Into<Cow<'static, str>>, error: &AwsError) -> Self {
         let remedy = error.remedy().unwrap_or_else(|| "run it again in a minute".into());
         Self::failed(check, error.evidence(), remedy)
     }
 
-    /// A look at the ledger that failed.
+    /// Returns the finding for a failed read of the ledger.
     pub fn of_ledger(check: impl Into<Cow<'static, str>>, error: &LedgerError) -> Self {
         match error {
             LedgerError::Aws(error) => Self::of_aws(check, error),
@@ -88,7 +88,7 @@ impl Finding {
         }
     }
 
-    /// An error of ours that says what is wrong, a colon, and what to do.
+    /// Returns the finding for an error of skep whose message has the problem, a colon, and the remedy.
     pub fn of_sentence(check: impl Into<Cow<'static, str>>, error: &dyn std::error::Error) -> Self {
         let sentence = crate::common::errors::chain(error);
         let (evidence, remedy) =

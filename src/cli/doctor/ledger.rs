@@ -1,4 +1,4 @@
-//! The table, its keys, and the charter in it.
+//! Checks the ledger's table, its keys, and the charter in it.
 
 use super::{Finding, skipped_without_node};
 use crate::clients::ledger::{Charter, CharterPhase};
@@ -22,7 +22,7 @@ fn words(charter: Option<&Charter>) -> String {
     match charter.phase {
         CharterPhase::Open => format!("the swarm of generation {generation} is open"),
         CharterPhase::Founding => {
-            format!("{} founds the swarm of generation {generation}", charter.founder)
+            format!("{} is founding the swarm of generation {generation}", charter.founder)
         }
         CharterPhase::Closed => format!("the swarm of generation {generation} is closed"),
     }

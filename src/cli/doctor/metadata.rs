@@ -1,4 +1,4 @@
-//! Who this machine is: metadata, region, clock, tags.
+//! Checks the machine's identity: metadata, region, clock, tags.
 
 use std::time::Duration;
 
@@ -16,14 +16,15 @@ use crate::node::Node;
 use crate::node::assemble;
 use crate::telemetry::notifications::Events;
 
-/// On an instance the metadata answers in milliseconds.
+/// Time limit for the metadata, which answer in milliseconds on an instance.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// NTP keeps a clock within milliseconds; one that is further off than this is not kept.
+/// NTP keeps a clock within milliseconds; a clock that differs by more than this is not synchronized.
 const CLOCK_DRIFT_SECONDS: u64 = 5;
 const CLOCK: &str = "clock";
-const START_CHRONY: &str = "start chrony or systemd-timesyncd; AWS has the time at 169.254.169.123";
+const START_CHRONY: &str =
+    "start chrony or systemd-timesyncd; AWS serves the time at 169.254.169.123";
 
-/// What the other checks are about, as far as it is known.
+/// The subject of the other checks, as far as it is known.
 #[derive(Default)]
 pub struct Subject {
     pub metadata: Option<(Imds, Instance)>,
@@ -41,9 +42,10 @@ pub async fn examine(settings: &Settings, docker: &Swarm) -> (Vec<Finding>, Subj
     let (imds, instance) = match read.await {
         Ok(read) => read,
         Err(error) => {
-            // What is wrong, a semicolon, and what to do.
+            // The message has the problem, a semicolon, and the remedy.
             let sentence = crate::common::errors::chain(&error);
-            let usual = "see that this is an EC2 instance, and that nothing is in the way";
+            let usual =
+                "check that this is an EC2 instance, and that nothing blocks the metadata address";
             let (evidence, remedy) = sentence.split_once("; ").unwrap_or((&sentence, usual));
             return (vec![Finding::failed(METADATA, evidence, remedy)], Subject::default());
         }
@@ -65,12 +67,12 @@ pub async fn examine(settings: &Settings, docker: &Swarm) -> (Vec<Finding>, Subj
     (findings, Subject { metadata: Some(known), aws: Some(aws), node })
 }
 
-/// The metadata does not say, and on the host itself every limit is enough.
+/// Reports the hop limit as unknown: the metadata do not contain it, and on the host itself every limit works.
 fn hop_limit(instance: &Instance) -> Finding {
     let Instance { id, region, .. } = instance;
     Finding::skipped(
         "hop limit",
-        "the metadata does not tell its own hop limit; 1 keeps containers from the node's role",
+        "the metadata does not report its own hop limit; 1 keeps containers from the node's role",
         format!(
             "aws ec2 describe-instances --region {region} --instance-ids {id} --query \
              'Reservations[].Instances[].MetadataOptions.HttpPutResponseHopLimit'"
@@ -84,7 +86,7 @@ fn region(settings: &Settings, instance: &Instance) -> Finding {
     match &settings.region {
         Some(set) if set != own => Finding::warning(
             REGION,
-            format!("{set} by the settings, and the instance is in {own}"),
+            format!("the settings name {set}, and the instance is in {own}"),
             "unset `region`, unless the ledger's table and the tokens are in that region",
         ),
         _ => Finding::ok(REGION, own),
@@ -100,7 +102,7 @@ fn clock(offset: Option<time::Duration>) -> Finding {
     let direction = if seconds < 0 { "behind" } else { "ahead of" };
     let evidence = format!("{} s {direction} the metadata's", seconds.unsigned_abs());
     if boot::check_clock(offset).is_err() {
-        let evidence = format!("{evidence}; AWS refuses what is 300 s off");
+        let evidence = format!("{evidence}; AWS refuses requests that are 300 s off");
         return Finding::failed(CLOCK, evidence, START_CHRONY);
     }
     if seconds.unsigned_abs() > CLOCK_DRIFT_SECONDS {
@@ -109,7 +111,7 @@ fn clock(offset: Option<time::Duration>) -> Finding {
     Finding::ok(CLOCK, evidence)
 }
 
-/// Cluster and role, and the tags that say them.
+/// Checks the cluster and the role, and the tags that name them.
 fn identity(settings: &Settings, instance: &Instance) -> Vec<Finding> {
     const IDENTITY: &str = "cluster and role";
     let names: Vec<&str> = instance.tags.keys().map(String::as_str).collect();
@@ -117,7 +119,7 @@ fn identity(settings: &Settings, instance: &Instance) -> Vec<Finding> {
         Finding::warning(
             "tags",
             "the metadata has no tags of this instance",
-            "switch tags in metadata on (InstanceMetadataTags: enabled): cluster, role and labels come from them",
+            "enable tags in the metadata (InstanceMetadataTags: enabled): cluster, role and labels come from them",
         )
     } else {
         Finding::ok("tags", names.join(", "))

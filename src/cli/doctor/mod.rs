@@ -1,8 +1,7 @@
-//! Everything that this node rests on, looked at one by one: what is right, what is not, how that shows and
-//! what mends it.
+//! Checks everything that this node depends on: each finding has a verdict, its evidence and a remedy.
 //!
-//! Guarantees: nothing is changed anywhere; every group of checks ends in time, and one that does not is a
-//! finding; no skep has to run on this host. What cannot be known from here is said to be so.
+//! Guarantees: nothing is changed anywhere; every group of checks has a time limit, and a group that exceeds it is a
+//! finding; no skep has to run on this host. A check that is not possible from this host is reported as skipped.
 
 mod command;
 mod departure;
@@ -23,10 +22,10 @@ pub use finding::{Finding, Verdict};
 use crate::clients::docker::Swarm;
 use crate::config::Settings;
 
-/// Longer than the SDK tries a call, and than a Docker without a leader is silent for.
+/// Time limit of a group: longer than the SDK retries a call, and than a Docker without a leader takes to answer.
 const GROUP_PATIENCE: Duration = Duration::from_secs(25);
 
-/// Looks at everything, the groups side by side. In the order in which things rest on each other.
+/// Runs all checks, the groups in parallel. Returns the findings in the order of dependence.
 pub async fn examine(settings: &Settings) -> Vec<Finding> {
     let docker = Swarm::new(settings.docker.host.to_string());
     let (mut findings, subject) = metadata::examine(settings, &docker).await;
@@ -52,15 +51,15 @@ async fn bounded(group: &'static str, examine: impl Future<Output = Vec<Finding>
         vec![Finding::failed(
             group,
             format!("no answer within {GROUP_PATIENCE:?}"),
-            "see whether Docker has a leader and AWS a route, and run it again",
+            "check that Docker has a leader and that AWS is reachable, and run `skep doctor` again",
         )]
     })
 }
 
-/// Where there is no [`Node`](crate::node::Node) to look at.
+/// Returns skipped findings for checks that need a [`Node`](crate::node::Node).
 fn skipped_without_node(checks: &[&'static str]) -> Vec<Finding> {
-    let why = "it is not known which instance of which cluster this is";
-    checks.iter().map(|check| Finding::skipped(*check, why, "mend the above first")).collect()
+    let why = "the instance or its cluster is not known";
+    checks.iter().map(|check| Finding::skipped(*check, why, "fix the above first")).collect()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The way to the managers, and address pools that would hide it.
+//! Checks the connections to the managers, and the address pools that would hide the managers.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -19,17 +19,17 @@ use crate::config::{Cidr, Settings, parse_range};
 use crate::lifecycle::boot;
 use crate::node::Node;
 
-/// Gossip between the nodes, TCP and UDP.
+/// Port of the gossip between the nodes, TCP and UDP.
 const GOSSIP_PORT: u16 = 7946;
-/// Overlay networks' packets (VXLAN), UDP.
+/// Port of the overlay networks' packets (VXLAN), UDP.
 const OVERLAY_PORT: u16 = 4789;
-/// In a region a packet takes milliseconds; this bounds one that a security group drops.
+/// Time limit for a connection: a packet takes milliseconds within a region, unless a security group drops it.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
-/// A port that is closed says so at once.
+/// Time limit for a refusal: a closed port refuses at once.
 const REFUSED_WITHIN: Duration = Duration::from_millis(500);
-/// Managers refresh their row every minute.
+/// Age of an outdated row: managers refresh their row every minute.
 const STALE_AFTER: time::Duration = time::Duration::seconds(150);
-/// What Docker takes for overlay networks, and for bridges, where nobody says anything.
+/// Docker's defaults for overlay networks and for bridges.
 const DOCKERS_OVERLAY_POOL: &[&str] = &["10.0.0.0/8"];
 const DOCKERS_BRIDGE_POOLS: &[&str] =
     &["172.17.0.0/16", "172.18.0.0/15", "172.20.0.0/14", "172.24.0.0/13", "192.168.0.0/16"];
@@ -45,7 +45,8 @@ pub async fn examine(settings: &Settings, subject: &Subject, docker: &Swarm) -> 
     [vec![own_address(address)], pools, ports, vec![left_over]].concat()
 }
 
-/// VXLAN interfaces of an earlier membership; one that a network has just made is gone at the second look.
+/// Checks for VXLAN interfaces of an earlier membership. An interface that a network has just created is gone at the
+/// second read.
 async fn left_over() -> Finding {
     const SECOND_LOOK_AFTER: Duration = Duration::from_secs(1);
     let first = find_left_over_vxlans();
@@ -82,7 +83,7 @@ fn own_address(address: IpAddr) -> Finding {
 async fn pools(settings: &Settings, imds: &Imds, docker: &Swarm) -> Vec<Finding> {
     let (blocks, engine) = tokio::join!(vpc_blocks(imds), docker.fetch_engine());
     if blocks.is_empty() {
-        let why = "the metadata does not tell the VPC's IPv4 ranges";
+        let why = "the metadata does not contain the VPC's IPv4 ranges";
         return vec![Finding::skipped(
             "address pools",
             why,
@@ -92,13 +93,13 @@ async fn pools(settings: &Settings, imds: &Imds, docker: &Swarm) -> Vec<Finding>
     judge_pools(&blocks, settings, &engine.unwrap_or_default())
 }
 
-/// Of the primary interface.
+/// Returns the VPC's IPv4 ranges, read from the metadata of the primary interface.
 async fn vpc_blocks(imds: &Imds) -> Vec<Cidr> {
     let deadline = Instant::now() + CONNECT_WITHIN;
     let read = async |path: String| imds.get(&path, deadline).await.ok().flatten();
     let Some(mac) = read("mac".into()).await else { return Vec::new() };
     let of_interface = format!("network/interfaces/macs/{}", mac.trim());
-    // The second is of before VPCs could have several.
+    // The second item is from the time when a VPC had one range only.
     for item in ["vpc-ipv4-cidr-blocks", "vpc-ipv4-cidr-block"] {
         if let Some(text) = read(format!("{of_interface}/{item}")).await {
             return text.lines().filter_map(|line| parse_range(line.trim()).ok()).collect();
@@ -107,7 +108,8 @@ async fn vpc_blocks(imds: &Imds) -> Vec<Cidr> {
     Vec::new()
 }
 
-/// An overlay or a bridge that takes an address of the VPC hides whoever has it from this host.
+/// Compares the pools with the VPC: an overlay or a bridge that uses an address of the VPC makes the machine with that
+/// address unreachable from this host.
 fn judge_pools(vpc: &[Cidr], settings: &Settings, engine: &Engine) -> Vec<Finding> {
     let set: Vec<String> = settings.swarm.address_pool.iter().map(ToString::to_string).collect();
     let default = |pools: &[&str]| pools.iter().map(|pool| (*pool).to_owned()).collect();
@@ -125,7 +127,7 @@ fn judge_pools(vpc: &[Cidr], settings: &Settings, engine: &Engine) -> Vec<Findin
             "overlay pools",
             &overlay,
             vpc,
-            "set swarm.address_pool to a range outside of the VPC; it is taken when a swarm is founded",
+            "set swarm.address_pool to a range outside of the VPC; it applies to swarms that are founded later",
         ),
         apart(
             "bridge pools",
@@ -151,16 +153,16 @@ fn apart(check: &'static str, pools: &[String], vpc: &[Cidr], remedy: &str) -> F
     Finding::warning(check, evidence, remedy)
 }
 
-/// Towards every other manager that the ledger knows.
+/// Checks the ports of every other manager in the ledger.
 async fn ports(node: Option<&Node>) -> Vec<Finding> {
     let Some(node) = node else { return skipped_without_node(&["ports"]) };
     let Ok(mut managers) = node.ledger.fetch_managers().await else {
         let why = "the managers' rows cannot be read";
-        return vec![Finding::skipped("ports", why, "mend the table first")];
+        return vec![Finding::skipped("ports", why, "repair the table first")];
     };
     managers.retain(|member| member.instance_id != node.instance.id);
     if managers.is_empty() {
-        return vec![Finding::ok("ports", "the ledger knows no other manager to try")];
+        return vec![Finding::ok("ports", "the ledger lists no other manager to try")];
     }
     let now = OffsetDateTime::now_utc();
     let tried = managers.iter().map(|manager| async move {
@@ -178,13 +180,13 @@ async fn ports(node: Option<&Node>) -> Vec<Finding> {
     let udp: Vec<String> = udp.iter().map(|(address, seen)| format!("{address}: {seen}")).collect();
     findings.push(Finding::skipped(
         "udp ports",
-        format!("UDP proves nothing by silence; {}", udp.join("; ")),
+        format!("no answer to UDP proves nothing; {}", udp.join("; ")),
         "let the security group admit UDP 7946 and 4789 between all nodes",
     ));
     findings
 }
 
-/// What came of a connection, in words; all is well where there is none.
+/// The failure of a connection; `None` if it succeeded.
 type Trouble = Option<&'static str>;
 
 async fn connect(address: IpAddr, port: u16) -> Trouble {
@@ -197,7 +199,7 @@ async fn connect(address: IpAddr, port: u16) -> Trouble {
     }
 }
 
-/// An empty packet: whoever refuses it has had it, and no security group keeps the next one away.
+/// Sends an empty packet. A refusal shows that the packet arrived, so that no security group drops such packets.
 async fn send(address: IpAddr, port: u16) -> &'static str {
     let exchange = async {
         let any: SocketAddr = match address {
@@ -210,7 +212,7 @@ async fn send(address: IpAddr, port: u16) -> &'static str {
         socket.recv(&mut [0]).await
     };
     match tokio::time::timeout(REFUSED_WITHIN, exchange).await {
-        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => "gets there (refused)",
+        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => "reachable (refused)",
         Ok(Err(_)) => "unreachable",
         Ok(Ok(_)) => "answers",
         Err(_) => "silent",
@@ -310,6 +312,6 @@ mod tests {
         assert_eq!(connect(local, port).await, None);
         drop(listener);
         assert_eq!(connect(local, port).await, Some("refused"));
-        assert_eq!(send(local, port).await, "gets there (refused)");
+        assert_eq!(send(local, port).await, "reachable (refused)");
     }
 }

@@ -1,4 +1,4 @@
-//! Every permission of the node's role, tried so that nothing can come of it.
+//! Tries every permission of the node's role, in a way that has no effect.
 
 use futures_util::future::join_all;
 
@@ -10,10 +10,10 @@ use crate::clients::secrets::Item;
 use crate::common::instance::{Role, StackResource};
 use crate::node::Node;
 
-/// No resource of a stack is named so, and nobody waits for a signal of that name.
+/// A resource that no stack has, and a signal that nothing waits for.
 const NO_RESOURCE: &str = "SkepDoctorSignalsNothing";
 
-/// What a role does with each partition; the template grants it, and no more.
+/// Returns the accesses that a role needs to each partition; the template grants exactly these.
 fn needed(role: Role) -> &'static [(Partition, &'static [Access])] {
     use Access::{Delete, Get, Put, Query, Update};
     use Partition::{Cluster, Nodes};
@@ -49,7 +49,7 @@ pub async fn examine(node: Option<&Node>, aws: Option<&Aws>) -> Vec<Finding> {
 async fn table(node: &Node, trouble: Option<&LedgerError>) -> Vec<Finding> {
     if trouble.is_some_and(is_no_table_of_ours) {
         let why = "there is no table to try them on";
-        return vec![Finding::skipped("dynamodb", why, "mend the table first")];
+        return vec![Finding::skipped("dynamodb", why, "repair the table first")];
     }
     let needed = needed(node.role).iter().flat_map(|(partition, accesses)| {
         accesses.iter().map(|access| try_access(node, *partition, *access))
@@ -80,7 +80,7 @@ async fn try_access(node: &Node, partition: Partition, access: Access) -> Findin
     }
 }
 
-/// A worker that can write the charter can send the whole fleet into another swarm.
+/// Checks that this worker cannot write the charter: with it, a worker could send the whole fleet into another swarm.
 async fn charter_is_out_of_reach(node: &Node) -> Finding {
     const CHECK: &str = "charter";
     let rows = format!("rows of {}", node.ledger.key_of(Partition::Cluster));
@@ -92,14 +92,14 @@ async fn charter_is_out_of_reach(node: &Node) -> Finding {
         Ok(()) => Finding::failed(
             CHECK,
             format!(
-                "this worker may write {rows}: whoever has the node's role can close the swarm"
+                "this worker can write {rows}: any program with the node's role can close the swarm"
             ),
-            "hold the workers' role to its partition with dynamodb:LeadingKeys, as cloudformation/skep.yaml does",
+            "restrict the workers' role to its partition with dynamodb:LeadingKeys, as cloudformation/skep.yaml does",
         ),
     }
 }
 
-/// A manager stores what was rotated.
+/// Checks that a manager can store tokens, as it does after a rotation.
 async fn stored_secret(node: &Node, charter: Option<&Charter>) -> Vec<Finding> {
     if node.role == Role::Worker {
         return Vec::new();
@@ -107,14 +107,18 @@ async fn stored_secret(node: &Node, charter: Option<&Charter>) -> Vec<Finding> {
     const CHECK: &str = "storing a token";
     let open = charter.filter(|charter| charter.swarm_id.is_some());
     let Some(generation) = open.map(|charter| charter.generation) else {
-        let why = "no token is stored yet, and only over one that is can it be tried";
-        return vec![Finding::skipped(CHECK, why, "run it again once the swarm is open")];
+        let why = "no token is stored yet, and the check needs an existing one";
+        return vec![Finding::skipped(
+            CHECK,
+            why,
+            "run `skep doctor` again once the swarm is open",
+        )];
     };
     let tries = Role::ALL.map(async |role| {
         let item = Item::Token(role);
         if !matches!(node.tokens.fetch(role, generation).await, Ok(Some(_))) {
             let why = format!("{} cannot be read", node.tokens.place(item, generation));
-            return Finding::skipped(CHECK, why, "mend that first");
+            return Finding::skipped(CHECK, why, "repair that first");
         }
         match node.tokens.try_write(item, generation).await {
             Ok(()) => Finding::ok(CHECK, node.tokens.place(item, generation)),
@@ -136,8 +140,8 @@ async fn group(node: &Node) -> Vec<Finding> {
         ),
         Ok(None) => Finding::warning(
             DESCRIBE,
-            format!("no group has {id}"),
-            "attach the instance to its group: outside of one nobody waits for it at a scale-in",
+            format!("{id} is in no Auto Scaling group"),
+            "attach the instance to its group: without a group, no hook waits for its departure",
         ),
         Err(error) => Finding::of_aws(DESCRIBE, error),
     }];
@@ -167,7 +171,7 @@ fn tried(check: &'static str, group: &str, answer: Result<(), AwsError>) -> Find
     }
 }
 
-/// Of a resource that the stack does not have: whoever is told so may signal.
+/// Signals a resource that the stack does not have: that answer shows that the node may signal.
 async fn signal(node: &Node, aws: &Aws) -> Vec<Finding> {
     const CHECK: &str = "cloudformation:SignalResource";
     let settings = &node.settings.cloudformation;

@@ -1,4 +1,4 @@
-//! The join tokens: where they are, that they can be read, and that they are of the charter's swarm.
+//! Checks the join tokens: their place, whether they can be read, and whether they belong to the charter's swarm.
 
 use super::{Finding, skipped_without_node};
 use crate::clients::ledger::Charter;
@@ -10,8 +10,8 @@ pub async fn examine(node: Option<&Node>) -> Vec<Finding> {
     let Some(node) = node else { return skipped_without_node(&["worker token"]) };
     let charter = node.ledger.fetch_charter().await;
     let Ok(charter) = charter else {
-        let why = "the charter, which says the generation, cannot be read";
-        return vec![Finding::skipped("worker token", why, "mend the table first")];
+        let why = "the charter, which names the generation, cannot be read";
+        return vec![Finding::skipped("worker token", why, "repair the table first")];
     };
     let (worker, manager) = tokio::join!(
         token(node, Role::Worker, charter.as_ref()),
@@ -20,13 +20,13 @@ pub async fn examine(node: Option<&Node>) -> Vec<Finding> {
     vec![worker, manager]
 }
 
-/// A token that this role needs is to be there; the managers' is to be out of a worker's reach.
+/// Checks that a token that this role needs is stored, and that a worker cannot read the managers' token.
 async fn token(node: &Node, role: Role, charter: Option<&Charter>) -> Finding {
     let check = match role {
         Role::Worker => "worker token",
         Role::Manager => "manager token",
     };
-    // No swarm has it: whether it may be read shows all the same.
+    // No swarm has generation 0: the read still shows whether the role permits it.
     let generation = charter.map_or(0, |charter| charter.generation);
     let place = node.tokens.place(Item::Token(role), generation);
     let fetched = node.tokens.fetch(role, generation).await;
@@ -39,20 +39,20 @@ async fn token(node: &Node, role: Role, charter: Option<&Charter>) -> Finding {
         Ok(Some(token)) if digest.is_some_and(|digest| digest != token.ca_digest()) => {
             Finding::failed(
                 check,
-                format!("{place} holds a token of another swarm than the charter's"),
+                format!("{place} holds a token of a swarm other than the charter's"),
                 "skep rotate-tokens, on a manager",
             )
         }
-        Ok(Some(_)) => Finding::ok(check, format!("{place} holds one of this swarm")),
+        Ok(Some(_)) => Finding::ok(check, format!("{place} holds this swarm's token")),
         Ok(None) if digest.is_none() => {
-            Finding::ok(check, format!("{place} may be read; no swarm is open yet"))
+            Finding::ok(check, format!("{place} can be read; no swarm is open yet"))
         }
         Ok(None) => {
-            let evidence = format!("{place} is not there, and the charter is open");
+            let evidence = format!("{place} does not exist, and the charter is open");
             Finding::failed(
                 check,
                 evidence,
-                "see tokens.path and tokens.store; skep rotate-tokens, on a manager",
+                "check tokens.path and tokens.store; skep rotate-tokens, on a manager",
             )
         }
     }
@@ -61,15 +61,15 @@ async fn token(node: &Node, role: Role, charter: Option<&Charter>) -> Finding {
 fn out_of_reach(check: &'static str, place: &str, fetched: Result<(), SecretsError>) -> Finding {
     match fetched {
         Err(error) if is_denied(&error) => {
-            Finding::ok(check, format!("{place} is out of this worker's reach"))
+            Finding::ok(check, format!("this worker cannot read {place}"))
         }
         Err(error) => of_secrets(check, &error),
         Ok(()) => Finding::failed(
             check,
             format!(
-                "this worker may read {place}: whoever has the node's role can join as a manager"
+                "this worker can read {place}: any program with the node's role can join as a manager"
             ),
-            "take the permission from the workers' role; AmazonSSMManagedInstanceCore grants it",
+            "remove the permission from the workers' role; AmazonSSMManagedInstanceCore grants it",
         ),
     }
 }

@@ -1,4 +1,4 @@
-//! skep's own unit, the running skep, and who may hold up a shutdown.
+//! Checks skep's unit, the running skep, and how long a shutdown can be delayed.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ fn running(status: Result<StatusReport<Value>, ClientError>) -> Finding {
                 trouble => Finding::warning(CHECK, trouble, "skep events"),
             }
         }
-        // It may not have been started yet: that alone is no fault.
+        // skep may not have been started yet, which is no fault.
         Err(error @ ClientError::NotRunning { .. }) => {
             Finding::skipped(CHECK, error.to_string(), "systemctl start skep; journalctl -u skep")
         }
@@ -51,7 +51,7 @@ fn running(status: Result<StatusReport<Value>, ClientError>) -> Finding {
 
 fn times(unit: Option<Unit>, settings: &Settings) -> Finding {
     let Some(Unit { timeout_start, timeout_stop }) = unit else {
-        let why = "systemd does not run here, or has no skep.service";
+        let why = "systemd does not run on this host, or has no skep.service";
         return Finding::skipped(UNIT, why, "systemctl show skep.service");
     };
     let words = |limit: Option<Duration>| {
@@ -66,11 +66,11 @@ fn times(unit: Option<Unit>, settings: &Settings) -> Finding {
     );
     let is_short = |limit: Option<Duration>, needed| limit.is_some_and(|limit| limit <= needed);
     if is_short(timeout_stop, settings.leave.shutdown_deadline) {
-        let remedy = "raise TimeoutStopSec= (systemctl edit skep), or lower leave.shutdown_deadline: systemd would kill a node that leaves";
+        let remedy = "raise TimeoutStopSec= (systemctl edit skep), or lower leave.shutdown_deadline: systemd would kill skep during a departure";
         return Finding::failed(UNIT, evidence, remedy);
     }
     if is_short(timeout_start, settings.boot.deadline) {
-        let remedy = "raise TimeoutStartSec= (systemctl edit skep), or lower boot.deadline: systemd would kill a node that boots";
+        let remedy = "raise TimeoutStartSec= (systemctl edit skep), or lower boot.deadline: systemd would kill skep during a boot";
         return Finding::failed(UNIT, evidence, remedy);
     }
     Finding::ok(UNIT, evidence)
@@ -80,14 +80,14 @@ fn power(button: Option<PowerButton>) -> Finding {
     let Some(PowerButton { action, inhibit_delay }) = button else {
         return Finding::skipped(
             POWER,
-            "logind does not run here",
+            "logind does not run on this host",
             "systemctl status systemd-logind",
         );
     };
     let delay = format_duration(inhibit_delay);
     let evidence = format!("HandlePowerKey {action}, InhibitDelayMaxSec {delay}");
     if action != "poweroff" {
-        let remedy = "HandlePowerKey=poweroff in logind.conf: EC2 stops an instance by this button, and skep would not hear of it";
+        let remedy = "set HandlePowerKey=poweroff in logind.conf: EC2 stops an instance by this button, and skep would get no notice";
         return Finding::failed(POWER, evidence, remedy);
     }
     Finding::ok(POWER, evidence)

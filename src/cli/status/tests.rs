@@ -8,7 +8,7 @@ use crate::common::state::StateHandle;
 
 const NOW: OffsetDateTime = datetime!(2026-11-02 12:00:00 UTC);
 
-/// What the running skep would send: its own types, through JSON.
+/// A report as the running skep would send it: skep's own types, through JSON.
 fn report(departure: Option<Departure>, fleet: Option<FleetView>) -> StatusReport<Node> {
     let state = StateHandle::default();
     state.enter(Phase::Ready, "serving");
@@ -82,7 +82,7 @@ fn a_departure_tells_why_and_how_long_there_is() {
     };
     let text_of = |deadline| text(&report(Some(departure(deadline)), None), NOW, false);
     assert!(text_of(datetime!(2026-11-02 12:01:30 UTC)).ends_with(
-        "leaving   spot notice 12s ago; to be gone in 1m 30s, at 2026-11-02 12:01:30 UTC\n"
+        "leaving   spot notice 12s ago; must be gone in 1m 30s, at 2026-11-02 12:01:30 UTC\n"
     ));
     assert!(text_of(datetime!(2026-11-02 11:59:58 UTC)).contains("overdue by 2s, at"));
 }
@@ -118,7 +118,7 @@ fn a_node_that_is_quiet_and_stays_tells_why() {
         FleetMember { scheduling_hold: Some("standby".into()), ..member("i-0abc", "n1") };
     assert_eq!(row(&scheduling_hold, None, NOW)[7], "standby: stays");
     let leaves = FleetMember { departure: Some("spot: draining".into()), ..scheduling_hold };
-    assert_eq!(row(&leaves, None, NOW)[7], "spot: draining", "which is more");
+    assert_eq!(row(&leaves, None, NOW)[7], "spot: draining", "a departure matters more");
 }
 
 #[test]
@@ -133,10 +133,10 @@ fn trouble_has_a_line_of_its_own() {
 fn what_is_not_known_is_said_to_be_so() {
     let mut report = report(None, None);
     report.node.membership = None;
-    let unconfirmed = "prod: to be a manager, its place in the swarm is not confirmed";
-    assert!(text(&report, NOW, false).contains(unconfirmed), "Docker may be silent");
+    let unconfirmed = "prod: configured as manager, not confirmed as a member";
+    assert!(text(&report, NOW, false).contains(unconfirmed), "Docker may not answer");
     report.node.phase = Phase::Left;
-    let left = "prod: to be a manager, not a member any more";
+    let left = "prod: configured as manager, no longer a member";
     assert!(text(&report, NOW, false).contains(left));
     (report.node.instance, report.node.cluster) = (None, None);
     let text = text(&report, NOW, false);
