@@ -1,4 +1,4 @@
-//! One departure, looked at and taken one step further.
+//! Observes one departure and takes its next step.
 
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -13,7 +13,7 @@ use crate::manager::demotion::demote_under_lease;
 use crate::node::Node;
 use crate::telemetry::metrics::metrics;
 
-/// Whether the departure is still under way.
+/// Takes the next step of a departure. Returns whether the departure is still under way.
 pub async fn serve(
     node: &Node,
     row: &DepartureRow,
@@ -62,10 +62,10 @@ pub async fn serve(
         }
         Action::ConfirmDemotion => {
             node.ledger.confirm_demotion(row).await?;
-            tracing::info!(instance = who, "is a manager no more");
+            tracing::info!(instance = who, "no longer a manager");
         }
         Action::Release(result) => {
-            // The node may have spoken since the rows were read: what it says takes this row's place.
+            // The node may have written its own request since the rows were read; that request replaces this row.
             if node.ledger.fetch_departure(who).await?.as_ref() != Some(row) {
                 return Ok(true);
             }
@@ -79,7 +79,7 @@ pub async fn serve(
                     instance = who,
                     node = row.node_id,
                     reason = %row.reason,
-                    "its departure has failed: the deadline is over, and the node is still in the swarm"
+                    "the departure failed: its deadline has passed, and the node is still in the swarm"
                 );
             }
             return Ok(false);
@@ -102,7 +102,7 @@ pub async fn serve(
             return Ok(false);
         }
     }
-    // One that never ends, because its machine died or its row is not true, must not keep the leader busy.
+    // A departure that never ends, because its machine died or its row is not true, must not keep the leader busy.
     Ok(!age.is_past_deadline && row.state != DepartureState::Left)
 }
 
@@ -115,7 +115,7 @@ mod tests {
     use crate::clients::docker::tests::fake_engine::{FakeEngine, Instead, RELEASES};
     use crate::common::instance::{Departure, Reason};
 
-    /// That no task is left is said by Docker's list, and by nothing else.
+    /// Only Docker's list can show that no task is left.
     #[tokio::test]
     async fn tasks_that_cannot_be_counted_are_not_gone() {
         let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
@@ -130,7 +130,7 @@ mod tests {
 
         engine.lock().instead.insert("/tasks", Instead::Refusal(500, "rpc error: no leader"));
         assert!(look().await.is_err());
-        assert_eq!(stub.requests(), [""; 0], "nothing is said in the ledger");
+        assert_eq!(stub.requests(), [""; 0], "nothing is written to the ledger");
 
         engine.lock().instead.clear();
         stub.answer(200, "{}");
@@ -139,7 +139,7 @@ mod tests {
         assert!(request.contains(r#"":to":{"S":"drained"}"#), "{request}");
     }
 
-    /// It was read before the node asked to leave.
+    /// The row was read before the node asked to leave.
     #[tokio::test]
     async fn a_hook_is_not_completed_for_a_node_that_has_spoken_meanwhile() {
         let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
@@ -156,6 +156,6 @@ mod tests {
         stub.answer(200, own);
         assert!(serve(&node, &row, &mut stand_in::Memory::default()).await.unwrap());
         let asked = stub.requests();
-        assert_eq!(asked.len(), 2, "nothing is completed, nothing is written: {asked:?}");
+        assert_eq!(asked.len(), 2, "no hook is completed, and nothing is written: {asked:?}");
     }
 }

@@ -1,14 +1,13 @@
-//! A charter that is closed, or missing, over a living swarm. The last manager closes it; where that
-//! write comes late, because its sender died with the request on its way, another manager may have
-//! joined. A charter is missing where somebody has deleted it, or made the table anew. As long as either
-//! lasts, nobody can join, and managers that boot look whether they are to found another swarm.
+//! Reopens a charter that is closed over a living swarm, and publishes one that is missing. The last manager closes the
+//! charter; if that write arrives late, because its sender died with the request on its way, another manager may have
+//! joined meanwhile. A charter is missing if an operator has deleted it, or has re-created the table. In both states no
+//! node can join, and managers that boot check whether they must found another swarm.
 //!
-//! Guarantees: a closed charter is opened again only by a manager that serves this very swarm under this
-//! very generation, while a leader answers; one that is missing, by a read that has succeeded, is written again by
-//! the same, under the generation of its members, if there is still none. A claim that came in between stands. Rows
-//! that cannot be read hold nothing up: the swarm that this node serves in was published, and its leader and labels
-//! say more of it than they could. Assumes that nobody calls it for a node that leaves: that one may be the last
-//! manager.
+//! Guarantees: a closed charter is reopened only by a manager that serves this very swarm under this very generation,
+//! while a leader answers. One that is missing, by a read that has succeeded, is written again by the same, under the
+//! generation of its members, if there is still none. A claim that came in between stands. Unreadable rows do not delay
+//! this: the swarm that this node serves was published, and its leader and labels are better evidence than those rows.
+//! Assumes that it is not called for a departing node, which may be the last manager.
 
 use super::error::ManagerError;
 use crate::clients::docker::NodeView;
@@ -16,10 +15,10 @@ use crate::clients::ledger::{Charter, Member};
 use crate::common::instance::{Membership, Role};
 use crate::node::{self, Node};
 
-/// What has the trouble that a missing charter is not published again.
+/// Name under which this duty reports that it cannot publish a missing charter.
 pub(super) const CHARTER: &str = "the charter";
 
-/// Opens the charter again where it is closed over the swarm of these nodes.
+/// Reopens the charter if it is closed over the swarm of these nodes.
 pub async fn reopen(
     node: &Node,
     charter: &Charter,
@@ -30,13 +29,13 @@ pub async fn reopen(
         tracing::error!(
             swarm_id = membership.swarm_id,
             generation = membership.generation,
-            "the charter was closed although this swarm lives: opened again"
+            "the charter was closed although this swarm is alive; reopened it"
         );
     }
     Ok(())
 }
 
-/// Writes the charter again that is missing, or shows why not. `known` is the charter that was last seen.
+/// Writes a missing charter again, or shows the reason why it cannot. `known` is the charter that was last read.
 pub async fn publish_again(
     node: &Node,
     membership: &Membership,
@@ -59,11 +58,10 @@ pub async fn publish_again(
     Ok(())
 }
 
-/// The generation of this swarm: the highest that a member has, so that a re-created quorum keeps its
-/// fence.
+/// Returns the generation of this swarm: the highest that a member has, so that a re-created quorum keeps its fence.
 ///
 /// # Errors
-/// In words: the row of a member of another swarm with a later one, which may be the cluster's by now.
+/// As text: a member of another swarm has a row with a later generation, and that swarm may be the cluster's by now.
 pub(super) fn generation_of(membership: &Membership, members: &[Member]) -> Result<u64, String> {
     let (own, others): (Vec<&Member>, Vec<&Member>) = members
         .iter()
@@ -74,7 +72,7 @@ pub(super) fn generation_of(membership: &Membership, members: &[Member]) -> Resu
     match others.into_iter().find(|row| row.generation > highest) {
         None => Ok(highest),
         Some(later) => Err(format!(
-            "{} has a row of generation {} of another swarm: leave the swarm that is not needed, and delete that row if it is this one's",
+            "{} has a row of generation {} of another swarm; leave the swarm that is not needed, and delete that row if it belongs to that swarm",
             later.instance_id, later.generation
         )),
     }
@@ -84,8 +82,8 @@ fn is_closed_over_us(charter: &Charter, membership: &Membership, nodes: &[NodeVi
     charter.is_closed_over(&membership.swarm_id, membership.generation) && serves(membership, nodes)
 }
 
-/// A node list comes from a leader, so the swarm has its quorum. One that is to be a manager no more
-/// leaves this to those that stay.
+/// Whether this node serves as a manager of the swarm. A node list comes from a leader, so the swarm has its quorum. A
+/// manager that is being demoted leaves this to those that stay.
 fn serves(membership: &Membership, nodes: &[NodeView]) -> bool {
     let stays = |view: &NodeView| {
         view.id == membership.node_id && view.raft.is_some() && view.role == Role::Manager
@@ -144,14 +142,14 @@ mod tests {
         }
         assert!(!is_due(closed.clone(), view("another", Role::Manager, true)), "it is not listed");
         assert!(!is_due(closed.clone(), view("me", Role::Worker, true)), "it is being demoted");
-        assert!(!is_due(closed, view("me", Role::Manager, false)), "raft does not know it");
+        assert!(!is_due(closed, view("me", Role::Manager, false)), "it is not in raft");
         for (view, is_it) in [
             (me(), true),
             (view("me", Role::Worker, true), false),
             (view("me", Role::Manager, false), false),
             (view("another", Role::Manager, true), false),
         ] {
-            assert_eq!(serves(&membership, &[view]), is_it, "nor is a missing one written");
+            assert_eq!(serves(&membership, &[view]), is_it, "the same for a missing charter");
         }
     }
 }

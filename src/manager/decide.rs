@@ -1,4 +1,4 @@
-//! What a manager does about one departure, from what it sees. Pure.
+//! Decides a manager's next act for one departure, from one observation. Pure.
 
 use std::time::Duration;
 
@@ -8,55 +8,56 @@ use crate::clients::aws::autoscaling::HookResult;
 use crate::clients::docker::{Availability, NodeView};
 use crate::clients::ledger::{DepartureRow, DepartureState};
 
-/// An ended departure is shown by `skep status` for this long; then its row goes, because every
-/// look of the leader reads all of them.
+/// Time for which `skep status` shows an ended departure; then its row is deleted, because every poll of the leader
+/// reads all rows.
 const TOLD_FOR: Duration = Duration::from_secs(3600);
-/// After its deadline a node says within a minute how its departure ended; a skep that was restarted takes
-/// `leave.shutdown_deadline` more. Clocks differ by less than the rest.
+/// Time after the deadline within which a node must have reported the end of its departure: a node reports it within a
+/// minute, and a restarted skep needs `leave.shutdown_deadline` more, which is added. Clocks differ by less than the
+/// rest.
 const OVERDUE_AFTER: Duration = Duration::from_secs(300);
 
-/// One act, followed by another look.
+/// One act; another poll follows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Nothing to do about it any more.
+    /// Nothing remains to be done.
     None,
-    /// The node's own move, or its tasks'.
+    /// Wait for the node itself, or for its tasks.
     Wait,
-    /// Take the node's tasks away, then say so.
+    /// Drain the node, then record it.
     Drain,
-    /// Say that the tasks have been taken away.
+    /// Record that Docker has started to drain the node.
     MarkDraining,
-    /// Say that none is left.
+    /// Record that no task is left.
     MarkDrained,
-    /// Say that raft does not know the node any more.
+    /// Record that raft no longer has the node as a member.
     ConfirmDemotion,
-    /// A node that has left and still counts as a manager: it lost its state.
+    /// Demote a manager: one that has left and lost its state, or one that is drained on behalf of its dead skep.
     Demote,
-    /// On behalf of a node whose skep says nothing: complete its termination hook, and take it for left.
+    /// For a node whose skep does not answer: complete its termination hook, and record that it has left.
     Release(HookResult),
-    /// Take the node off the list, then say so.
+    /// Remove the node from the list, then record it.
     Remove,
-    /// Say that the deadline came first: nobody goes on with it.
+    /// Record that the deadline came first: managers stop serving the departure.
     MarkFailed,
-    /// Delete the row: nobody asks about it any more.
+    /// Delete the row: nothing reads it any more.
     Forget,
 }
 
-/// How far the time has run for a departure.
+/// Facts about a departure that depend on the time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Age {
-    /// The machine is gone, whatever came of it.
+    /// The deadline has passed: the machine is gone, whether or not the node has left.
     pub is_past_deadline: bool,
-    /// The node itself must have said long ago how it ended.
+    /// The node must have reported the end of its departure long ago.
     pub is_overdue: bool,
-    /// `skep status` has told of it for long enough.
+    /// `skep status` has shown it for long enough.
     pub is_history: bool,
-    /// Managers act for the node, and it has said nothing for as long as a skep that lives would need to.
+    /// Managers act for the node, and it has reported nothing for as long as a living skep would need.
     pub is_silent: bool,
 }
 
 impl Age {
-    /// Of a departure at `now`; `shutdown` is `leave.shutdown_deadline`.
+    /// Returns the age of a departure at `now`; `shutdown` is `leave.shutdown_deadline`.
     #[must_use]
     pub fn of(
         row: &DepartureRow,
@@ -73,8 +74,8 @@ impl Age {
     }
 }
 
-/// `node` and `live_tasks` are the swarm's word; a node that the swarm does not know has no tasks.
-/// `is_self`: the departing node is the one that decides.
+/// Returns the next act. `node` and `live_tasks` are Docker's answers; a node that the swarm does not list has no
+/// tasks. `is_self`: the departing node is the one that decides.
 #[must_use]
 pub fn decide(
     row: &DepartureRow,
@@ -99,11 +100,11 @@ pub fn decide(
     match row.state {
         DepartureState::Removed if age.is_history => Action::Forget,
         DepartureState::Removed => Action::None,
-        // It died on the way, and somebody has taken it off the list.
+        // The node died during its departure, and a manager or the operator has removed it from the list.
         _ if node.is_none() && age.is_past_deadline => Action::Remove,
         DepartureState::Failed if age.is_history => Action::Forget,
         DepartureState::Failed => Action::None,
-        // The node stays on the list. Whoever activates it again must not find it drained.
+        // The node stays on the list, and must not be drained again after an operator has activated it.
         state if state < DepartureState::Left && !is_self && has_failed(node, age) => {
             Action::MarkFailed
         }
@@ -115,10 +116,10 @@ pub fn decide(
     }
 }
 
-/// Only its row says that it has left, and somebody else may have written that. Docker calls a node Down some 15 s
-/// after it has left. Nobody waits for that where no task can be lost: the node was drained, as by a departure, and has
-/// none. A manager that raft reaches has not left. Where Docker goes on to call it Ready, the row is not true, and
-/// nobody acts on it until it expires.
+/// Returns the act for a row in the state `left`. Nothing but the row claims that, and another node may have written
+/// it. Docker calls a node Down some 15 s after it has left; managers do not wait for that where no task can be lost:
+/// the node was drained, as by a departure, and has no task. A manager that raft reaches has not left. Where Docker
+/// keeps calling the node Ready, the row is not true, and managers do nothing until it expires.
 fn has_left(node: Option<&NodeView>, live_tasks: usize) -> Action {
     let Some(node) = node else { return Action::Remove };
     let is_reachable = node.raft.is_some_and(|raft| raft.is_reachable);
@@ -130,14 +131,14 @@ fn has_left(node: Option<&NodeView>, live_tasks: usize) -> Action {
     }
 }
 
-/// Nobody sees it through any more: the node has not said how it ended, or its machine is Down.
+/// Whether nothing continues the departure: the node has not reported its end, or its machine is Down.
 fn has_failed(node: Option<&NodeView>, age: Age) -> bool {
     age.is_overdue || age.is_past_deadline && node.is_some_and(NodeView::is_down)
 }
 
-/// The node's own part as well. One that is Down, too, has nobody left to stop its tasks, and its machine
-/// goes in any case: its hook must not hold up the replacement. But Down, or off the list, is Docker's word about
-/// Docker, and its skep may be flushing the logs: that one is dead if it goes on saying nothing.
+/// Returns the act where managers also do the node's own part. On a node that is Down nothing can stop the tasks any
+/// more, and its machine ends in any case: its hook must not delay the replacement. But Down, or off the list,
+/// describes only Docker, and the node's skep may be flushing logs: it counts as dead only if it stays silent.
 fn stand_in(row: &DepartureRow, node: Option<&NodeView>, live_tasks: usize, age: Age) -> Action {
     let is_given_up = age.is_silent || age.is_past_deadline;
     let Some(node) = node else {
@@ -196,8 +197,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the row and the swarm say: nothing is taken off the list before it has left,
-        /// and never a raft member; nothing is called drained that has a task or may get one.
+        /// For every row and swarm: no node is removed before it has left, and no raft member ever; no node counts as
+        /// drained that has a task or may get one.
         #[test]
         fn nothing_is_removed_or_called_drained_too_early(
             state in prop::sample::select(&STATES),
@@ -248,12 +249,12 @@ mod tests {
                 }
                 Action::Release(result) => {
                     prop_assert!(stand_in && !is_self && state < DepartureState::Left);
-                    // CONTINUE is the truth: its tasks have ended, and raft does not count it.
+                    // CONTINUE must be true: the tasks have ended, and raft does not count the node.
                     let is_true = state == DepartureState::Drained && !raft || !known;
                     prop_assert_eq!(result == HookResult::Continue, is_true);
                     prop_assert!(is_true || is_down || is_past_deadline);
                     let is_drained = known && is_true;
-                    prop_assert!(is_drained || is_silent || is_past_deadline, "its skep may live");
+                    prop_assert!(is_drained || is_silent || is_past_deadline, "its skep may be alive");
                 }
                 Action::Drain => {
                     let is_given_up = is_overdue && !is_self && !stand_in;
@@ -264,7 +265,7 @@ mod tests {
         }
     }
 
-    /// Without a skep of its own: drained, demoted, released, and off the list.
+    /// Without a skep of its own, a node is drained, demoted, released and removed.
     #[test]
     fn a_node_whose_skep_is_dead_is_served_to_its_end() {
         for is_manager in [false, true] {
@@ -297,7 +298,7 @@ mod tests {
         }
     }
 
-    /// Docker died on the node and its skep flushes, or the ledger did not answer when it asked to leave.
+    /// Docker died on the node while its skep flushes, or the ledger did not answer when it asked to leave.
     #[test]
     fn a_node_that_is_down_is_given_up_only_once_its_skep_must_have_spoken() {
         let down = NodeView { state: "down".into(), ..node(false, false) };
@@ -313,7 +314,7 @@ mod tests {
         }
     }
 
-    /// An operator who activates the node again is not overruled by a departure that nobody goes on with.
+    /// A failed departure does not drain a node again that an operator has activated.
     #[test]
     fn a_node_whose_departure_has_failed_is_not_drained_again() {
         let active = node(false, false);
@@ -337,13 +338,17 @@ mod tests {
             assert_eq!(decide(&row, Some(&dead), 1, false, late), Action::MarkFailed, "at once");
             row.state = DepartureState::Failed;
             assert_eq!(decide(&row, Some(&active), 1, false, overdue), Action::None);
-            assert_eq!(decide(&row, None, 0, false, overdue), Action::Remove, "it has gone since");
+            assert_eq!(
+                decide(&row, None, 0, false, overdue),
+                Action::Remove,
+                "it was removed since"
+            );
             let history = Age { is_history: true, ..overdue };
             assert_eq!(decide(&row, Some(&active), 1, false, history), Action::Forget);
         }
     }
 
-    /// With tasks that end and a node that goes on, every departure reaches `removed`.
+    /// If its tasks end and the node continues, every departure reaches `removed`.
     #[test]
     fn a_departure_is_served_to_its_end() {
         let mut worker = node(false, false);
@@ -362,7 +367,7 @@ mod tests {
         panic!("it hangs at {:?}", seen.state);
     }
 
-    /// Any worker's role may write such a row.
+    /// Any worker's IAM role may write such a row.
     #[test]
     fn a_row_that_says_left_proves_nothing_against_docker() {
         let row = row(Role::Manager, DepartureState::Left);
@@ -375,14 +380,14 @@ mod tests {
         for there in [node(false, false), node(true, false), node(true, true)] {
             for state in ["ready", "unknown", "disconnected"] {
                 let there = NodeView { state: state.into(), ..there.clone() };
-                assert_eq!(look(&there), Action::Wait, "it may be there: {state}");
+                assert_eq!(look(&there), Action::Wait, "it may still be there: {state}");
             }
         }
         let drained = node(false, true);
         assert_eq!(decide(&row, Some(&drained), 1, false, Age::default()), Action::Wait);
         assert_eq!(look(&drained), Action::Remove, "no task can be lost");
         let reachable = NodeView { state: "down".into(), ..node(true, true) };
-        assert_eq!(look(&reachable), Action::Wait, "raft hears it");
+        assert_eq!(look(&reachable), Action::Wait, "raft reaches it");
         let raft = reachable.raft.map(|raft| RaftView { is_reachable: false, ..raft });
         let gone = NodeView { raft, ..reachable };
         assert_eq!(look(&gone), Action::Demote, "it has lost its state");
@@ -393,7 +398,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-        /// A departure's row of any content that can be read.
+        /// A departure row with any readable content.
         #[test]
         fn no_row_that_can_be_read_ends_a_look(
             row in crate::clients::ledger::fuzz::departure(),

@@ -1,9 +1,8 @@
-//! Taking managers out of raft, one after the other: what a departing manager does to itself, and
-//! the others to those that have died.
+//! Takes managers out of raft, one after the other: a departing manager demotes itself, and the others demote managers
+//! that have died.
 //!
-//! Guarantees: no demotion begins while another one's turn lasts (see [`crate::clients::ledger::Lease`]).
-//! Assumes that Docker refuses what would lose the quorum; so a ledger that does not answer holds
-//! nobody up.
+//! Guarantees: no demotion starts while another one holds the lease (see [`crate::clients::ledger::Lease`]). Assumes
+//! that Docker refuses a demotion that would lose the quorum, so that a ledger that does not answer delays no demotion.
 
 use time::OffsetDateTime;
 
@@ -11,20 +10,20 @@ use crate::clients::docker::{SwarmError, SwarmErrorKind};
 use crate::clients::ledger::{LeaseOf, LedgerError};
 use crate::node::Node;
 
-/// What came of it.
+/// Result of a demotion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Demotion {
     /// Docker has accepted it; raft follows within seconds.
     Accepted,
-    /// Not now.
+    /// It must wait.
     HeldUp {
-        /// What to wait for.
+        /// Condition that it waits for.
         waiting_for: String,
     },
 }
 
-/// Demotes a manager once it is its turn. The turn stays with it until it is given back
-/// ([`crate::clients::ledger::Ledger::return_lease`]) or its lease ends.
+/// Demotes a manager once it holds the demotion lease. It keeps the lease until the lease is returned
+/// ([`crate::clients::ledger::Ledger::return_lease`]) or expires.
 ///
 /// # Errors
 /// As for [`crate::clients::docker::Swarm::demote`].
@@ -37,16 +36,19 @@ pub async fn demote_under_lease(node: &Node, node_id: &str) -> Result<Demotion, 
         }
     }
     let demotion = demote(node, node_id).await;
-    // After an error nobody knows whether it was done: the lease says when the next may try.
+    // After an error it is unknown whether the demotion was done: the next manager may try when the lease expires.
     if matches!(demotion, Ok(Demotion::HeldUp { .. }))
         && let Err(error) = node.ledger.return_lease(node_id).await
     {
-        tracing::debug!("giving the turn back: {}", crate::common::errors::chain(&error));
+        tracing::debug!(
+            "cannot return the demotion lease: {}",
+            crate::common::errors::chain(&error)
+        );
     }
     demotion
 }
 
-/// Takes the turn; where it is another one's, says what to wait for.
+/// Takes the lease. If another demotion holds it, returns the condition to wait for.
 async fn other_lease(node: &Node, node_id: &str) -> Result<Option<String>, LedgerError> {
     let now = OffsetDateTime::now_utc();
     if node.ledger.take_lease(LeaseOf::Demotion, node_id, &node.instance.id, now).await? {
@@ -59,7 +61,7 @@ async fn other_lease(node: &Node, node_id: &str) -> Result<Option<String>, Ledge
     Ok(Some(format!("its turn: the demotion {whose} is under way")))
 }
 
-/// The same without asking whose turn it is, for one that has no time left.
+/// Demotes a manager without the lease, because the manager has no time left.
 ///
 /// # Errors
 /// As for [`crate::clients::docker::Swarm::demote`].
@@ -71,7 +73,7 @@ pub async fn demote(node: &Node, node_id: &str) -> Result<Demotion, SwarmError> 
                 "a replacement: without this manager the swarm would lose its quorum".to_owned();
             Ok(Demotion::HeldUp { waiting_for })
         }
-        // The others were demoted meanwhile: the next look says that this is the last one.
+        // The others were demoted meanwhile; the next poll finds that this is the last manager.
         Err(error) if error.kind == SwarmErrorKind::LastManager => {
             Ok(Demotion::HeldUp { waiting_for: "another manager: this is the last one".to_owned() })
         }

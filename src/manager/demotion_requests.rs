@@ -1,12 +1,12 @@
-//! Managers that ask to be taken out of raft, because they can be of no use as the node that they are and
-//! cannot leave by themselves: see [`crate::clients::ledger::DemotionRequest`].
+//! Demotes managers that ask for it, because they can be of no use as the node that they are and cannot leave by
+//! themselves: see [`crate::clients::ledger::DemotionRequest`].
 //!
-//! Guarantees: one at a time, in turn with departures and the dead, and never where the rest would have no
-//! majority that is reachable. A node is demoted where the asking instance's row names it and is older than the
-//! request. Where no row names it, Docker lists it at the address of the instance's attempt to join, and does not
-//! call it well. Nothing is confirmed before the managers' list shows the node as a plain worker, or not at all;
-//! nothing is taken off the list before it is confirmed and Down. Each look starts afresh, and each act is
-//! conditional or harmless to repeat.
+//! Guarantees: one manager at a time, in turn with departures and dead managers, and never where the rest would have no
+//! reachable majority. A node is demoted where the asking instance's row names it and is older than the request. Where
+//! no row names it, Docker must list it at the address of the instance's attempt to join, and not as ready and
+//! reachable. Nothing is confirmed before the managers' list shows the node as a plain worker, or not at all; no entry
+//! is removed before it is confirmed and Down. Each poll starts afresh, and each act is conditional or harmless to
+//! repeat.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -22,21 +22,21 @@ use crate::common::instance::Role;
 use crate::manager::demotion::{Demotion, demote_under_lease};
 use crate::node::Node;
 
-const WHAT: &str = "managers that ask to be taken out";
-/// Whoever asks is of no use until it is done.
+const WHAT: &str = "demotion requests";
+/// Interval of the leader: a manager that asks is of no use until it is demoted.
 const LEADER_INTERVAL: Duration = Duration::from_secs(5);
-/// The others come in when the leader's skep does not act, as when it is the one that asks.
+/// Interval of the other managers, which act when the leader's skep does not, as when the leader is the one that asks.
 const BACKUP_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Where all ask, as after a change of the configuration, the next goes when the one before is back: or
-/// there would be one manager left. One that is not back by then is the replacement's affair.
+/// Time to wait until a demoted manager is back before the next is demoted: where all ask, as after a change of the
+/// configuration, only one manager would be left otherwise. A manager that takes longer is left to its replacement.
 const RETURN_PATIENCE: Duration = Duration::from_secs(900);
 
-/// Sees to such managers for as long as this node is one; never returns.
+/// Serves demotion requests for as long as this node is a manager; never returns.
 pub async fn serve_demotion_requests(node: &Node, node_id: &str) -> Infallible {
     rounds::go(node, WHAT, (BACKUP_INTERVAL, BACKUP_INTERVAL), async |said: &mut Complaints| {
         let is_leader = look(node, node_id, said).await.inspect_err(|error| {
-            // The other managers see to them, and say it.
+            // The remaining managers serve the requests, and report this trouble.
             if error.is_not_manager() {
                 node.state.show_trouble(WHAT, None);
             }
@@ -46,7 +46,7 @@ pub async fn serve_demotion_requests(node: &Node, node_id: &str) -> Infallible {
     .await
 }
 
-/// Whether this node is the leader.
+/// Polls once. Returns whether this node is the leader.
 async fn look(node: &Node, me: &str, said: &mut Complaints) -> Result<bool, ManagerError> {
     let requests = node.ledger.survey_demotion_requests().await?;
     show_unreadable(node, WHAT, &requests.unreadable);
@@ -63,14 +63,14 @@ async fn look(node: &Node, me: &str, said: &mut Complaints) -> Result<bool, Mana
                     tracing::warn!("{WHAT}: {} waits for {what}", request.instance_id);
                 }
             }
-            // What one is refused must not keep the others waiting.
+            // A refusal for one request must not delay the others.
             Err(error) => said.take(WHAT, &request.instance_id, Err(error))?,
         }
     }
     Ok(nodes.iter().any(|view| view.id == me && view.is_leader()))
 }
 
-/// Does the step. Returns what it waits for, if anything.
+/// Carries out the step. Returns the condition that it waits for, if any.
 async fn act(
     node: &Node,
     request: &DemotionRequest,
@@ -81,10 +81,11 @@ async fn act(
     match step {
         Step::None => {}
         Step::Wait { why } => return Ok(Some(why.to_owned())),
-        // An image of a running manager has that one's node in its Docker, and no row with it.
+        // The Docker of a machine made from a running manager's image has that manager's node, but no row names it for
+        // this instance.
         Step::Demote if !is_of_its_instance(node, request, view).await? => {
             return Ok(Some(format!(
-                "a row that names {id} as its node, or Docker to list that node at its address and not to call it well"
+                "a ledger row that names {id} as its node, or for Docker to list that node at its address and not as ready and reachable"
             )));
         }
         Step::Demote => match demote_under_lease(node, id).await? {
@@ -92,25 +93,25 @@ async fn act(
                 instance,
                 node = id,
                 because = request.because,
-                "demoted a manager that asks for it"
+                "demoted a manager that asked for it"
             ),
             Demotion::HeldUp { waiting_for } => return Ok(Some(waiting_for)),
         },
         Step::Confirm => {
             node.ledger.return_lease(id).await?;
             if node.ledger.confirm_demotion_request(request).await? {
-                tracing::warn!(instance, node = id, "is a manager no more: it is to join anew");
+                tracing::warn!(instance, node = id, "no longer a manager; it must join again");
             }
         }
         Step::Remove => {
             node.swarm.remove(id).await?;
-            tracing::info!(instance, node = id, "removed the entry of a manager that joins anew");
+            tracing::info!(instance, node = id, "removed the entry of a manager that joins again");
         }
     }
     Ok(None)
 }
 
-/// Is the node that is to go that of the instance that asks?
+/// Whether the requested node is that of the instance that asks.
 async fn is_of_its_instance(
     node: &Node,
     request: &DemotionRequest,
@@ -118,7 +119,7 @@ async fn is_of_its_instance(
 ) -> Result<bool, ManagerError> {
     let own = node.ledger.fetch_member(Role::Manager, &request.instance_id).await?;
     if let Some(row) = own.filter(|row| row.node_id == request.node_id) {
-        // One that was Ready after it had asked asks no more: its request is about to be deleted.
+        // An instance that was Ready after its request no longer asks: its request is about to be deleted.
         return Ok(row.updated_at <= request.at);
     }
     let Some(view) = view else { return Ok(false) };
@@ -129,7 +130,7 @@ async fn is_of_its_instance(
     Ok(is_stuck(view, &members, attempt.as_ref()))
 }
 
-/// Is this what the attempt to join has led to, and nobody's node by any row? A manager that catches up with raft is
+/// Whether the attempt to join has led to this entry, and no row names its node. A manager that catches up with raft is
 /// Ready and reachable before it has a row.
 fn is_stuck(view: &NodeView, members: &Rows<Member>, attempt: Option<&Attempt>) -> bool {
     let is_well = view.is_ready() && view.raft.is_some_and(|raft| raft.is_reachable);
@@ -143,7 +144,7 @@ fn is_stuck(view: &NodeView, members: &Rows<Member>, attempt: Option<&Attempt>) 
         && members.rows.iter().all(|row| row.node_id != view.id)
 }
 
-/// What follows from a look at one request.
+/// Decision about one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
     None,
@@ -151,13 +152,13 @@ enum Step {
         why: &'static str,
     },
     Demote,
-    /// Say that raft does not know the node any more.
+    /// Record that raft no longer has the node as a member.
     Confirm,
-    /// Take what is left of it off the list.
+    /// Remove the node's entry from the list.
     Remove,
 }
 
-/// `nodes` is the leader's list, `me` the node that looks. Pure.
+/// Returns the step. `nodes` is the leader's list, `me` the node that polls. Pure.
 fn decide(
     request: &DemotionRequest,
     requests: &[DemotionRequest],
@@ -179,7 +180,7 @@ fn decide(
     };
     match view.raft {
         None if view.role == Role::Manager => {
-            Step::Wait { why: "raft to know it, as which it is listed" }
+            Step::Wait { why: "raft to have it as a member: the node list has it as a manager" }
         }
         None if !request.is_out => Step::Confirm,
         None if view.is_down() => Step::Remove,
@@ -189,7 +190,7 @@ fn decide(
             Step::Wait { why: "the demotion of another manager to take effect" }
         }
         Some(_) if requests.iter().any(is_away) => {
-            Step::Wait { why: "another one that has asked to be back" }
+            Step::Wait { why: "another demoted manager to be back" }
         }
         Some(own) if !Quorum::of(nodes).without(own).is_kept() => Step::Wait {
             why: "a replacement: without this manager the swarm would lose its quorum",
@@ -212,7 +213,7 @@ mod tests {
     use crate::clients::ledger::fuzz;
     use crate::common::instance::{Instance, Membership};
 
-    /// A node as the list may show it: `raft` says whether raft knows and reaches it.
+    /// Returns a node as the list may show it: `raft` is `None` if raft does not have it, else whether raft reaches it.
     fn view(id: usize, role: Role, raft: Option<bool>, is_down: bool) -> NodeView {
         NodeView {
             state: if is_down { "down" } else { "ready" }.into(),
@@ -234,7 +235,7 @@ mod tests {
         row
     }
 
-    /// With nobody else who asks.
+    /// Decides with no other request.
     fn decide_alone(request: &DemotionRequest, nodes: &[NodeView], me: &str) -> Step {
         decide(request, std::slice::from_ref(request), nodes, me, OffsetDateTime::UNIX_EPOCH)
     }
@@ -247,7 +248,7 @@ mod tests {
         };
         let unreachable = view(2, Role::Manager, Some(false), true);
         assert_eq!(step(unreachable, false), Step::Demote);
-        assert_eq!(step(well(2), false), Step::Demote, "raft may well reach it");
+        assert_eq!(step(well(2), false), Step::Demote, "even if raft reaches it");
         let going = view(2, Role::Worker, Some(false), true);
         assert!(matches!(step(going, false), Step::Wait { .. }));
         let out = view(2, Role::Worker, None, true);
@@ -276,12 +277,12 @@ mod tests {
         assert!(is_stuck(&listed(true, true), &nobody, Some(&own)));
         assert!(is_stuck(&listed(false, false), &nobody, Some(&own)));
         assert!(!is_stuck(&listed(false, true), &nobody, Some(&own)), "it is about to be Ready");
-        assert!(!is_stuck(&hangs, &nobody, None), "it has not begun to join");
+        assert!(!is_stuck(&hangs, &nobody, None), "it has not started to join");
         assert!(!is_stuck(&hangs, &nobody, Some(&at("10.0.0.4"))), "another host's");
         let worker = Attempt { role: Role::Worker, ..own.clone() };
         assert!(!is_stuck(&hangs, &nobody, Some(&worker)));
         let hidden = Rows { unreadable: ["member#manager#i-2".into()].into(), rows: vec![] };
-        assert!(!is_stuck(&hangs, &hidden, Some(&own)), "whose row that is, nobody can tell");
+        assert!(!is_stuck(&hangs, &hidden, Some(&own)), "it is unknown whose row that is");
         let instance = Instance { id: "i-2".into(), ..Instance::example() };
         let membership = Membership {
             node_id: hangs.id.clone(),
@@ -295,7 +296,7 @@ mod tests {
         assert!(!is_stuck(&hangs, &others, Some(&own)), "it was Ready");
     }
 
-    /// Whether anything else can be read does not matter then.
+    /// Then it does not matter whether other rows can be read.
     #[tokio::test]
     async fn a_row_that_names_the_node_counts_where_it_is_older_than_the_request() {
         let mut request = request(2, false);
@@ -351,12 +352,12 @@ mod tests {
         assert!(matches!(step(&before, 899), Step::Wait { .. }));
         assert_eq!(step(&before, 900), Step::Demote, "it does not come back");
         before.is_out = false;
-        assert_eq!(step(&before, 0), Step::Demote, "it has not gone");
+        assert_eq!(step(&before, 0), Step::Demote, "it is not demoted");
     }
 
     proptest! {
-        /// Whatever the list says: never oneself, never below a majority that is reachable, one at a time;
-        /// no word that it is out, and nothing off the list, as long as raft counts it.
+        /// For every list: never the node that polls, never below a reachable majority, one at a time; no confirmation,
+        /// and no removal, as long as raft counts the node.
         #[test]
         fn the_quorum_is_kept_and_only_who_is_out_is_let_go(
             nodes in prop::collection::vec(any_node(), 0..7),
@@ -395,7 +396,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-        /// Rows of any content that can be read.
+        /// Rows with any readable content.
         #[test]
         fn no_row_that_can_be_read_ends_a_look(requests in fuzz::rejoins(), nodes in fuzz::nodes()) {
             for request in &requests {

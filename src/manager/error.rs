@@ -1,4 +1,4 @@
-//! Why a manager could not do something for the fleet.
+//! Errors of the managers' duties.
 
 use thiserror::Error;
 
@@ -20,7 +20,7 @@ pub enum ManagerError {
 }
 
 impl ManagerError {
-    /// Docker's refusal, where it was Docker.
+    /// Returns Docker's refusal, if the error is Docker's.
     pub fn of_docker(&self) -> Option<&SwarmError> {
         match self {
             Self::Swarm(error) | Self::Node(NodeError::Swarm(error)) => Some(error),
@@ -32,17 +32,17 @@ impl ManagerError {
         self.of_docker().is_some_and(|error| error.kind == kind)
     }
 
-    /// This node cannot do it: it is a manager no more.
+    /// Whether this node cannot do it because it is no longer a manager.
     pub fn is_not_manager(&self) -> bool {
         self.is(SwarmErrorKind::NotManager)
     }
 
-    /// No manager can do it at present: see [`super::quorum`].
+    /// Whether no manager can do it at present: see [`super::quorum`].
     pub fn has_no_leader(&self) -> bool {
         self.is(SwarmErrorKind::NoLeader)
     }
 
-    /// Whichever node it was about: none can be looked after.
+    /// Whether the error concerns every node, not only the one that was served.
     pub fn concerns_all(&self) -> bool {
         self.is_not_manager() || self.has_no_leader()
     }

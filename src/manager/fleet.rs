@@ -1,4 +1,4 @@
-//! The whole fleet, as the ledger and Docker know it: for `skep status` and the page on a manager.
+//! Shows the whole fleet, as the ledger and Docker list it, for `skep status` and the page on a manager.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,17 +11,17 @@ use crate::common::instance::Role;
 use crate::common::report::{FleetMember, FleetView, Leaving, QuorumView, ViewSource};
 use crate::node::Node;
 
-/// Docker answers within milliseconds, and without a leader not for half a minute: an operator waits.
+/// Timeout for Docker, because an operator waits: Docker answers within milliseconds, and without a leader not for
+/// half a minute.
 const DOCKER_PATIENCE: Duration = Duration::from_secs(2);
-/// Until it is certain that it is no election.
-const NO_LEADER: &str = "no leader answers: unless an election ends that within a minute, the quorum is lost, and `skep recover` shows what can be done";
-/// Which says nothing about the swarm.
-const DOCKER_SILENT: &str =
-    "Docker on this host does not answer: whether the swarm has a leader, another manager can say";
-/// Docker's word for a node of which the managers have not heard: nobody vouches for it.
+/// Text until it is certain that this is not an election.
+const NO_LEADER: &str = "no leader answers; if an election does not end this within a minute, the quorum is lost: run `skep recover`, which shows what can be done";
+/// Text for a silent Docker on this host, which is no evidence about the swarm.
+const DOCKER_SILENT: &str = "Docker on this host does not answer; run `skep status` on another manager to see whether the swarm has a leader";
+/// Docker's state for a node that the managers have lost contact with: nothing confirms that it is alive.
 const UNKNOWN: &str = "unknown";
 
-/// `None` where this node is no manager and so does not know.
+/// Returns the fleet, or `None` where this node is not a manager and cannot see it.
 pub async fn view_fleet(node: &Node) -> Option<FleetView> {
     let local = timeout(DOCKER_PATIENCE, node.swarm.fetch_local_node()).await;
     let is_docker_silent = local.is_err();
@@ -62,7 +62,7 @@ pub async fn view_fleet(node: &Node) -> Option<FleetView> {
             .filter(|_| !is_leaderless && !is_docker_silent)
             .map(|error| crate::common::errors::chain(error)),
         is_docker_silent.then(|| DOCKER_SILENT.to_owned()),
-        // Said of this node, too, once it is certain: one sentence.
+        // Once it is certain, this node's own trouble has the same sentence.
         lost.or_else(|| is_leaderless.then(|| NO_LEADER.to_owned())),
     ]
     .into_iter()
@@ -71,7 +71,7 @@ pub async fn view_fleet(node: &Node) -> Option<FleetView> {
     let (members, departures) = rows.unwrap_or_default();
     let quorum = nodes.as_ref().ok().map(|nodes| view(Quorum::of(nodes)));
     let mut members = merge(members, &departures.rows, nodes.ok());
-    // What was to be made of nodes that looked dead is the last list's.
+    // Verdicts about nodes that looked dead are those of the last list.
     let verdicts = if quorum.is_some() { node.state.now().verdicts } else { BTreeMap::new() };
     for member in &mut members {
         member.verdict = member.node_id.as_ref().and_then(|id| verdicts.get(id).cloned());
@@ -91,17 +91,17 @@ fn view(quorum: Quorum) -> QuorumView {
     QuorumView { managers, reachable, may_be_lost: quorum.may_be_lost() }
 }
 
-/// From this engine on, packets of encrypted overlay networks are not understood by older ones, nor theirs by it.
+/// First engine whose packets of encrypted overlay networks older engines cannot read, and which cannot read theirs.
 const OTHER_ENCRYPTION: u32 = 29;
 
-/// Are there engines on both sides? One whose version is not known is on neither.
+/// Whether there are engines on both sides. An engine of unknown version is on neither.
 fn has_both_encryptions(nodes: &[NodeView]) -> bool {
     let majors = || nodes.iter().filter(|node| !node.is_down()).filter_map(NodeView::engine_major);
     majors().any(|major| major < OTHER_ENCRYPTION)
         && majors().any(|major| major >= OTHER_ENCRYPTION)
 }
 
-/// `encrypted`: the names of the networks that this is about, where Docker has told.
+/// Returns the warning. `encrypted` has the names of the networks concerned, if Docker has listed them.
 fn warn_of_encryption(encrypted: Option<Vec<String>>) -> Option<String> {
     let which = match encrypted {
         Some(names) if names.is_empty() => return None,
@@ -113,8 +113,8 @@ fn warn_of_encryption(encrypted: Option<Vec<String>>) -> Option<String> {
     ))
 }
 
-/// Every node that either of them knows: by node id, managers first. Without Docker's list nobody vouches
-/// for what the rows say, and every node is unknown.
+/// Returns every node that either of them lists: by node id, managers first. Without Docker's list nothing confirms the
+/// rows, and every node is unknown.
 fn merge(
     members: Vec<Member>,
     departures: &[DepartureRow],
@@ -170,7 +170,7 @@ fn departure_of(departures: &[DepartureRow], node_id: &str) -> Option<String> {
     Some(format!("{}: {}{by}{waiting}", row.reason, row.state.as_str()))
 }
 
-/// The same for whoever draws it; `None` also once it is over.
+/// Returns the same as data for the page; `None` also once the departure is over.
 fn leaving(departures: &[DepartureRow], node_id: &str) -> Option<Leaving> {
     let row = departures.iter().find(|row| row.node_id == node_id)?;
     (!row.state.is_over()).then(|| Leaving {
@@ -294,19 +294,19 @@ mod tests {
         assert_eq!((seen.requested_at, seen.deadline), (noticed_at, deadline));
         assert_eq!(seen.waiting_for.as_deref(), Some("the tasks to stop"));
         row.state = DepartureState::Left;
-        assert_eq!(shown(&row).unwrap().waiting_for, None, "it waits no more");
+        assert_eq!(shown(&row).unwrap().waiting_for, None, "it no longer waits");
         row.state = DepartureState::Removed;
         assert_eq!(shown(&row), None);
         row.state = DepartureState::Failed;
         assert_eq!(shown(&row), None);
         assert_eq!(departure_of(std::slice::from_ref(&row), "n1").unwrap(), "spot: failed");
-        assert_eq!(leaving(&[row], "n2"), None, "another's");
+        assert_eq!(leaving(&[row], "n2"), None, "another node's");
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-        /// Rows of any content that can be read: one of them does not keep an operator from seeing the others.
+        /// Rows with any readable content: no row hides the others from an operator.
         #[test]
         fn no_row_that_can_be_read_hides_the_fleet(
             members in fuzz::members(),

@@ -1,11 +1,11 @@
-//! Labels: every node wants some (its row of the ledger says which), and only a manager can set them. The
-//! same for a node that stays and must get no new tasks: it is drained or paused, and active again afterwards.
+//! Sets node labels: a node's ledger row lists the labels that it requests, and only a manager can set them. Likewise
+//! drains or pauses a node that stays but must get no new tasks, and activates it afterwards.
 //!
-//! Guarantees: labels that skep has not set are never touched, whatever their value; which ones it has
-//! set stands on the node itself ([`OWNED`]) and is written with them, at the version of the node
-//! that was seen. A node that came in paused is activated in the write that first labels it, and
-//! never again: a later pause is an operator's. Nobody else's availability is changed (see
-//! [`crate::clients::docker::settle`]), and one that leaves is not activated. Assumes nothing of what was done before.
+//! Guarantees: labels that skep has not set are never changed, whatever their value. The node itself lists the keys
+//! that skep has set ([`OWNED`]); that list is written together with the labels, at the version of the node that was
+//! read. A node that joined paused is activated in the write that first labels it, and never again: a later pause is an
+//! operator's. An availability that another actor has set is not changed (see [`crate::clients::docker::settle`]), and
+//! a departing node is not activated. Assumes nothing about earlier acts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -22,13 +22,13 @@ use crate::common::instance::SchedulingHold;
 use crate::common::labels::{AVAILABILITY, Labels, OWNED, is_storable};
 use crate::node::Node;
 
-/// How often a manager looks, and at what.
+/// Intervals of a manager's polls.
 struct Rhythm {
-    /// Docker's list is near: this is what a node that came in paused waits for at most.
+    /// Time between two reads of Docker's list, which is local: a node that joined paused waits at most this long.
     look: Duration,
-    /// How long a node may be without labels before this manager sees to it.
+    /// Time that a node can be without labels before this manager labels it.
     patience: Duration,
-    /// The ledger costs money by the row; labels that change follow within this.
+    /// Time between two reads of the ledger, which costs money by the row; changed labels follow within this time.
     read: Duration,
 }
 
@@ -37,27 +37,27 @@ const LEADER: Rhythm = Rhythm {
     patience: Duration::ZERO,
     read: Duration::from_secs(30),
 };
-/// The other managers come in when the leader's skep has not acted.
+/// The other managers act when the leader's skep has not.
 const BACKUP: Rhythm = Rhythm {
     look: Duration::from_secs(15),
     patience: Duration::from_secs(20),
     read: Duration::from_secs(300),
 };
-/// As long as there is a node whose availability skep has changed, the ledger is read so often: it is to
-/// come back soon.
+/// Time between two reads of the ledger while there is a node whose availability skep has changed: the node must be
+/// active again soon.
 const MARKED: Duration = Duration::from_secs(5);
-/// A node that has no labels after this has no skep: the ledger is not asked for its sake any more.
+/// Age at which a node without labels is taken to have no skep: the ledger is no longer read for it.
 const NEW: Duration = Duration::from_secs(120);
 
-/// What this manager remembers from look to look. It only saves reading and repeating.
+/// State that one poll leaves for the next. It only saves reads and repeated log lines.
 #[derive(Default)]
 struct Memory {
     /// Since when each node has been seen without labels, by node id.
     bare_since: BTreeMap<String, Instant>,
     read_at: Option<Instant>,
-    /// Labels that somebody else set, by node id, as they were said.
+    /// Labels set by others that were already logged, by node id.
     said: BTreeMap<String, BTreeSet<String>>,
-    /// What goes wrong with one node, by instance id.
+    /// Failures with one node, by instance id.
     complaints: Complaints,
 }
 
@@ -91,14 +91,14 @@ async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<&'static Rhy
             }
             done => done,
         };
-        // What one node is refused must not keep the others waiting, nor a departure that cannot be read.
+        // Neither a refusal for one node nor an unreadable departure may delay the other nodes.
         memory.complaints.take("labelling", &member.instance_id, done)?;
     }
     Ok(rhythm)
 }
 
 impl Memory {
-    /// Is it time to read the ledger?
+    /// Whether it is time to read the ledger.
     fn is_due(&mut self, nodes: &[NodeView], rhythm: &Rhythm, now: Instant) -> bool {
         let is_bare = |view: &&NodeView| !view.is_down() && !view.labels.contains_key(OWNED);
         let bare: Vec<&NodeView> = nodes.iter().filter(is_bare).collect();
@@ -112,7 +112,8 @@ impl Memory {
     }
 }
 
-/// The row of a node that is to stay. One that came in under another role has two: the newer counts.
+/// Returns the row of a node that stays. A node that joined under another role before has two rows: the newer one
+/// counts.
 fn row_of<'a>(node_id: &str, members: &'a [Member]) -> Option<&'a Member> {
     members
         .iter()
@@ -133,17 +134,17 @@ async fn label(
         tracing::warn!(
             instance = who,
             node = view.id,
-            "the label {key} is left alone: skep has not set it, or may not"
+            "the label {key} is left alone: skep has not set it, or must not set it"
         );
     }
     *said = left_alone.into_iter().map(str::to_owned).collect();
     let mark = view.labels.get(AVAILABILITY);
-    // What was drained or paused meanwhile is looked at again, and so is its row.
+    // If skep's mark on the node has changed meanwhile, the next poll decides, with the row of then.
     let edit = |labels: &Labels, availability| {
         (labels.get(AVAILABILITY) == mark).then(|| decide(labels, availability, member)).flatten()
     };
     let Some((_, availability)) = edit(&view.labels, view.availability) else { return Ok(()) };
-    // The mark is there, so the departure that it may be of is in the ledger already.
+    // The mark is set, so the departure that may have set it is already in the ledger.
     let is_let_go = mark.is_some() && availability < view.availability;
     if is_let_go && is_leaving(node, member).await? {
         return Ok(());
@@ -164,13 +165,13 @@ async fn label(
     Ok(())
 }
 
-/// Whether a departure of the member's is under way, by its own word or by managers'.
+/// Whether a departure of the member is under way, requested by the node or by managers.
 async fn is_leaving(node: &Node, member: &Member) -> Result<bool, LedgerError> {
     let row = node.ledger.fetch_departure(&member.instance_id).await?;
     Ok(row.is_some_and(|row| row.node_id == member.node_id && row.state < DepartureState::Removed))
 }
 
-/// What managers make of a node that stays and asks for a scheduling hold.
+/// Returns the availability of a node that stays and has this scheduling hold.
 fn wanted(scheduling_hold: SchedulingHold) -> Availability {
     match scheduling_hold {
         SchedulingHold::Rebalance => Availability::Pause,
@@ -178,14 +179,13 @@ fn wanted(scheduling_hold: SchedulingHold) -> Availability {
     }
 }
 
-/// The keys that skep has set on a node with these labels.
+/// Returns the keys that skep has set on a node with these labels.
 fn owned(labels: &Labels) -> BTreeSet<&str> {
     let keys = labels.get(OWNED).map(String::as_str).unwrap_or_default();
     keys.split(',').filter(|key| !key.is_empty() && *key != OWNED).collect()
 }
 
-/// The keys that a node wants and does not get: somebody else has set them, or its row was edited by
-/// hand.
+/// Returns the keys that a node requests and does not get: another actor has set them, or its row was edited by hand.
 fn left_alone<'a>(seen: &Labels, wanted: &'a Labels) -> BTreeSet<&'a str> {
     let owned = owned(seen);
     let is_taken = |key: &str| seen.contains_key(key) && !owned.contains(key);
@@ -193,7 +193,7 @@ fn left_alone<'a>(seen: &Labels, wanted: &'a Labels) -> BTreeSet<&'a str> {
     keys.map(|(key, _)| key.as_str()).collect()
 }
 
-/// What a node's labels and availability are to be; `None` where they are so.
+/// Returns the labels and the availability that a node must get, or `None` if it has them.
 fn decide(
     seen: &Labels,
     availability: Availability,
@@ -216,7 +216,7 @@ fn decide(
     };
     let scheduling_hold = member.scheduling_hold.map(wanted);
     let then = settle(&mut labels, activate(availability), scheduling_hold);
-    // A departure that was taken back may have come before its first labels.
+    // A departure that was withdrawn may have come before the first labels.
     let then = if scheduling_hold.is_none() { activate(then) } else { then };
     (labels != *seen || then != availability).then_some((labels, then))
 }

@@ -1,10 +1,10 @@
-//! What a manager's skep does for the others: drain who asks for it, see that its tasks have
-//! stopped, confirm demotions, take off the list who has left, and who has died; stand in for a node
-//! whose own skep says nothing; label the nodes; keep what services pull with fresh.
+//! Runs the managers' duties for the fleet: drains nodes that ask to leave, checks that their tasks have stopped,
+//! confirms demotions, and removes nodes that have left or died from the node list; stands in for a node whose own skep
+//! does not answer; labels nodes; renews the credentials with which services pull.
 //!
-//! Guarantees: every act is idempotent or conditional, so that several managers may do the same at
-//! once. The swarm leader looks once a second, the others every [`BACKUP_INTERVAL`], in case the
-//! leader's skep is dead. Assumes nothing of what was done before: each look starts afresh.
+//! Guarantees: every act is idempotent or conditional, so that several managers can do the same at once. The swarm
+//! leader polls once a second, the others every [`BACKUP_INTERVAL`], in case the leader's skep is dead. Assumes nothing
+//! about earlier acts: each poll starts afresh.
 
 mod act;
 mod charter;
@@ -47,23 +47,23 @@ use rounds::AT_ONCE;
 pub use tokens::{keep_tokens, rotate_on_request};
 use troubles::{Complaints, show_unreadable};
 
-/// Who has the trouble that rows of departures cannot be read.
+/// Name under which this duty reports departure rows that it cannot read.
 const ROWS: &str = "departures";
-/// How soon the leader sees a request.
+/// Time within which the leader sees a request.
 const LEADER_INTERVAL: Duration = Duration::from_secs(1);
-/// While a departure is under way, its steps follow each other faster.
+/// The same while a departure is under way, so that its steps follow each other faster.
 const BUSY_INTERVAL: Duration = Duration::from_millis(500);
-/// How soon another manager does, when the leader's skep has not acted.
+/// Time within which another manager sees a request, if the leader's skep has not acted.
 const BACKUP_INTERVAL: Duration = Duration::from_secs(5);
-/// The same while a departure is under way: it may be the leader's own, and this one the next.
+/// The same while a departure is under way: the departure may be the leader's own, and this manager the next leader.
 const BUSY_BACKUP_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Looks after departures for as long as this node is a manager; never returns.
+/// Serves departures for as long as this node is a manager; never returns.
 pub async fn look_after_departures(node: &Node, node_id: &str) -> Infallible {
     let what = "looking after departures";
     let look = async |memory: &mut Memory| {
         look(node, node_id, memory).await.inspect_err(|error| {
-            // Others look after them, and say it.
+            // The remaining managers serve departures, and report this trouble.
             if error.is_not_manager() {
                 node.state.show_trouble(ROWS, None);
             }
@@ -72,10 +72,10 @@ pub async fn look_after_departures(node: &Node, node_id: &str) -> Infallible {
     rounds::go(node, what, (AT_ONCE, BACKUP_INTERVAL), look).await
 }
 
-/// How soon to look again.
+/// Polls once. Returns the time until the next poll.
 async fn look(node: &Node, node_id: &str, memory: &mut Memory) -> Result<Duration, ManagerError> {
     let Some(me) = node.swarm.fetch_node(node_id).await? else {
-        // It has been removed: nothing to look after.
+        // This node has been removed: it has no departures to serve.
         return Ok(BACKUP_INTERVAL);
     };
     let departures = node.ledger.survey_departures().await?;
@@ -96,7 +96,7 @@ async fn look(node: &Node, node_id: &str, memory: &mut Memory) -> Result<Duratio
     })
 }
 
-/// What only saves calls and lines of the log, and who has been silent for how long; by instance id.
+/// State that only saves calls and log lines, and the time for which each node has been silent; by instance id.
 #[derive(Default)]
 struct Memory {
     stand_ins: stand_in::Memory,

@@ -1,19 +1,20 @@
-//! Instances that Auto Scaling waits to terminate, that are no members, and whose skep has ended: it crashed on
-//! the way, its configuration has mistakes, or the node has left earlier for another reason (`skep leave`, a
-//! spot notice, maintenance, a power-off) and the machine has stayed. Nobody but a manager ends that wait.
+//! Completes the termination hooks of instances that Auto Scaling waits to terminate, that are not members, and whose
+//! skep has ended: it crashed during the boot, its configuration has mistakes, or the node left earlier for another
+//! reason (`skep leave`, a spot notice, maintenance, a power-off) and the machine stayed. Only a manager can end that
+//! wait.
 //!
-//! Guarantees: the termination hook alone is completed, and only of an instance that every successful answer
-//! has listed as waiting for it for [`PATIENCE`], or for [`PATIENCE_WITH_ENDED`] where its skep has said that
-//! it has ended; of which the ledger has no member and no departure under way, and that can be none of the
-//! nodes on the list. A node that no row explains may be any instance, but for those whose departure is over:
-//! one that joins again after that has a row before. Where this cannot be told, or one of the instance's own rows
-//! cannot be read, the hook is left alone, and `skep status` says so; the same for a hook that cannot be completed,
-//! which holds up no other. A launch hook is left to its own deadline. Assumes that the cluster's groups hold nothing
-//! but its nodes. They are known from the rows of members and of departures, and remembered: whoever leaves last of
-//! its group leaves nothing else that names it.
+//! Guarantees: the termination hook alone is completed, and only of an instance that every successful answer has listed
+//! as waiting for it for [`PATIENCE`], or for [`PATIENCE_WITH_ENDED`] if its skep has recorded that it has ended; the
+//! ledger has no member and no departure under way for that instance, and it can have none of the nodes on the list. A
+//! node that no row explains may be any instance's, except those whose departure is over: a node that joins again after
+//! that has a row before. Where this cannot be determined, or one of the instance's own rows cannot be read, the hook
+//! is left alone, and `skep status` reports it; the same holds for a hook that cannot be completed, and it delays no
+//! other hook. A launch hook is left to its own deadline. Assumes that the cluster's groups contain nothing but its
+//! nodes. The groups are read from the rows of members and departures, and remembered: the last node of a group leaves
+//! nothing else that names the group.
 //!
-//! One whose skep lives, and is only slow, loses nothing by it: it has no tasks and no vote, and what a join
-//! leaves behind that ends after all goes like any entry of a dead node.
+//! An instance whose skep is alive and only slow loses nothing: it has no tasks and no vote, and if its join ends after
+//! all, the entry that it leaves is removed like any entry of a dead node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -31,41 +32,43 @@ use crate::clients::ledger::{Attempt, DepartureRow, Member, MemberRows, Rows};
 use crate::common::fact::Fact;
 use crate::node::Node;
 
-/// Who has the trouble.
+/// Name under which this duty reports trouble.
 const WHO: &str = "termination hooks";
-/// The same for rows of attempts that cannot be read.
+/// Name under which this duty reports attempt rows that it cannot read.
 const ATTEMPTS: &str = "attempts to join";
-/// Between two questions about all groups, which are one call: Auto Scaling's limit is shared by the account.
+/// Time between two polls of all groups, which are one call: the account shares Auto Scaling's limit.
 const INTERVAL: Duration = Duration::from_secs(30);
-/// The other managers, in case the leader's skep is dead.
+/// The same for the other managers, in case the leader's skep is dead.
 const BACKUP_INTERVAL: Duration = Duration::from_secs(120);
-/// A skep that lives sees the notice within seconds, and its boot ends after the step that is under way:
-/// the longest is a join, which is over within 90 s. Then it asks to leave, or completes the hook itself.
+/// Time that a living skep has to act: it sees the notice within seconds, and its boot ends after the step that is
+/// under way. The longest step is a join, which is over within 90 s. Then it asks to leave, or completes the hook
+/// itself.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// After its own last word a skep completes nothing any more; an answer may be behind by some seconds.
+/// The same after a skep has recorded that it has ended, because it then completes no hook; an answer may be some
+/// seconds old.
 const PATIENCE_WITH_ENDED: Duration = Duration::from_secs(20);
 
-/// Of an Auto Scaling group.
+/// Maximum length of an Auto Scaling group's name.
 const LONGEST_NAME: usize = 255;
-/// Groups that no row names any more are remembered up to so many: one question is about no more.
+/// Maximum number of remembered groups, including those that no row names any more: one request is about no more.
 const MOST_GROUPS: usize = 50;
 
-/// What one look leaves for the next.
+/// State that one poll leaves for the next.
 #[derive(Default)]
 struct Memory {
     since: WaitingSince,
-    /// The groups that rows have named.
+    /// Groups that rows have named.
     groups: BTreeSet<String>,
     complaints: Complaints,
 }
 
-/// Ends such waits for as long as this node is a manager; never returns.
+/// Completes such hooks for as long as this node is a manager; never returns.
 pub async fn release_orphan_hooks(node: &Node, node_id: &str) -> Infallible {
-    let what = "looking for instances that never joined";
+    let what = "releasing orphan termination hooks";
     rounds::go(node, what, (INTERVAL, INTERVAL), async |memory: &mut Memory| {
         let is_leader = look(node, node_id, memory).await.inspect_err(|error| {
-            // Others look after it, and say it.
+            // The remaining managers run this duty, and report this trouble.
             if error.is_not_manager() {
                 node.state.trouble(WHO, None);
                 node.state.show_trouble(ATTEMPTS, None);
@@ -76,7 +79,7 @@ pub async fn release_orphan_hooks(node: &Node, node_id: &str) -> Infallible {
     .await
 }
 
-/// Whether this node is the leader.
+/// Polls once. Returns whether this node is the leader.
 async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<bool, ManagerError> {
     let own = node.instance.id.as_str();
     let (members, departures) =
@@ -84,7 +87,7 @@ async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<bool, Manage
     memory.take_in(groups_of(&members, &departures.rows, node.group()));
     let groups = memory.groups.iter().map(String::as_str).collect();
     let listed = node.autoscaling.fetch_groups(&groups).await?;
-    // The list and the rows last: whoever has joined while Auto Scaling answered is in them.
+    // The list and the rows are read last, so that they contain a node that has joined while Auto Scaling answered.
     let (members, departures, attempts) = tokio::try_join!(
         node.ledger.survey_members(),
         node.ledger.survey_departures(),
@@ -107,13 +110,13 @@ async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<bool, Manage
     Ok(nodes.iter().any(|view| view.id == me && view.is_leader()))
 }
 
-/// Completes the hook of each, whatever comes of the others'. Returns the failures, with their instances.
+/// Completes the hook of each instance, even if others fail. Returns the failures, with their instances.
 async fn release(
     node: &Node,
     instances: &[String],
     complaints: &mut Complaints,
 ) -> BTreeMap<String, Vec<String>> {
-    const WHY: &str = "Auto Scaling waits to terminate it, it is no member and its skep has ended or says nothing";
+    const WHY: &str = "Auto Scaling waits to terminate this instance, which is not a member and whose skep has ended or does not answer";
     let mut refused: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for instance in instances {
         if complaints.is_news(instance, WHY) {
@@ -126,7 +129,7 @@ async fn release(
     refused
 }
 
-/// The groups that rows name, and this node's own.
+/// Returns the groups that rows name, and this node's own.
 fn groups_of(
     members: &[Member],
     departures: &[DepartureRow],
@@ -134,7 +137,7 @@ fn groups_of(
 ) -> BTreeSet<String> {
     let of_members = members.iter().filter_map(|row| row.group.as_ref());
     let of_departures = departures.iter().filter_map(|row| row.group.as_ref());
-    // A name that no group can have would fail the question about all of them.
+    // One impossible name would fail the request about all groups.
     let is_name = |group: &&String| (1..=LONGEST_NAME).contains(&group.chars().count());
     of_members.chain(of_departures).chain(own).filter(is_name).cloned().collect()
 }
@@ -148,9 +151,9 @@ impl Memory {
     }
 }
 
-/// What a look has seen.
+/// One observation.
 struct Observed<'a> {
-    /// All instances of the cluster's groups, by one answer.
+    /// All instances of the cluster's groups, from one answer.
     listed: &'a BTreeMap<String, GroupInstance>,
     members: &'a MemberRows,
     departures: &'a Rows<DepartureRow>,
@@ -160,31 +163,31 @@ struct Observed<'a> {
     answering_since: Option<Instant>,
 }
 
-/// Those that have waited for long enough.
+/// Instances that have waited for long enough.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Overdue {
-    /// Their wait is to end.
+    /// Instances that have no node: a manager completes their hooks.
     nobody: Vec<String>,
-    /// Rows of their own in the ledger cannot be read.
+    /// Instances of which a row in the ledger cannot be read.
     unreadable: Vec<String>,
-    /// Those whose wait could not be ended, by why.
+    /// Instances whose hook could not be completed, by the reason.
     refused: BTreeMap<String, Vec<String>>,
-    /// They may be the node of this id, which no row explains.
+    /// Instances that may have the node of this id, which no row explains.
     maybe: Option<(String, Vec<String>)>,
 }
 
 impl Overdue {
-    /// Why hooks are not completed, and the remedy, in words.
+    /// Returns the reasons why hooks are not completed, with the remedy, as text.
     fn held(&self) -> Option<String> {
         let unreadable = (!self.unreadable.is_empty()).then(|| {
             format!(
-                "the termination hook of {} is not completed: a row of its own in the ledger cannot be read, so that it may be a member, or about to leave; mend or delete that row",
+                "the termination hook of {} is not completed: one of its rows in the ledger cannot be read, so it may be a member, or about to leave; repair or delete that row",
                 some_of(&self.unreadable)
             )
         });
         let maybe = self.maybe.as_ref().map(|(node, instances)| {
             format!(
-                "the termination hook of {} is not completed: node {node} has no row in the ledger and may be on it; take that node out of the swarm, or complete the hook by hand",
+                "the termination hook of {} is not completed: node {node} has no row in the ledger and may run on that instance; remove that node from the swarm, or complete the hook by hand",
                 some_of(instances)
             )
         });
@@ -196,7 +199,7 @@ impl Overdue {
     }
 }
 
-/// Takes in an answer, and says whose wait is to end. One that does not list the asking instance
+/// Takes in an answer, and returns the instances whose wait must end. An answer that does not list the asking instance
 /// either is about another account or region, and proves nothing.
 fn overdue(seen: &Observed<'_>, own: &str, since: &mut WaitingSince, now: Instant) -> Overdue {
     let mut overdue = Overdue::default();
@@ -221,7 +224,7 @@ fn overdue(seen: &Observed<'_>, own: &str, since: &mut WaitingSince, now: Instan
         match is_nobody(seen, id) {
             Fact::No => {}
             Fact::CannotTell => overdue.unreadable.push(id.clone()),
-            // A node that nobody knows yet may be any of those that have not left.
+            // A node without a row may be that of any instance that has not left.
             Fact::Yes if unexplained.is_some() && !has_left(seen, id) => maybe.push(id.clone()),
             Fact::Yes => overdue.nobody.push(id.clone()),
         }
@@ -230,13 +233,14 @@ fn overdue(seen: &Observed<'_>, own: &str, since: &mut WaitingSince, now: Instan
     overdue
 }
 
-/// How long the instance's own skep may still have something to say.
+/// Returns the time in which the instance's own skep may still act.
 fn patience(seen: &Observed<'_>, id: &str) -> Duration {
     let has_ended = seen.departures.rows.iter().any(|row| row.instance_id == id && row.ended);
     if has_ended { PATIENCE_WITH_ENDED } else { PATIENCE }
 }
 
-/// No member, nobody who asks to leave, and no node is at the address from which it has tried to join.
+/// Whether the instance is not a member, has no departure under way, and no node is at the address of its attempt to
+/// join.
 fn is_nobody(seen: &Observed<'_>, id: &str) -> Fact {
     let is_at = |view: &NodeView, attempt: &Attempt| {
         view.address.as_ref().and_then(|it| it.parse().ok()) == Some(attempt.address)
@@ -253,8 +257,9 @@ fn is_nobody(seen: &Observed<'_>, id: &str) -> Fact {
     if is_hidden { Fact::CannotTell } else { Fact::Yes }
 }
 
-/// One that has left earlier, for whatever reason, has ended its skep: nobody else completes its hook. One
-/// whose departure has failed is taken care of as a member for as long as the swarm lists it.
+/// Whether the departure is over. An instance that left earlier, for any reason, has ended its skep: only a manager can
+/// complete its hook. An instance whose departure has failed is served as a member for as long as the swarm lists its
+/// node.
 fn is_over(seen: &Observed<'_>, row: &DepartureRow) -> bool {
     row.state.is_over() && seen.nodes.iter().all(|view| view.id != row.node_id)
 }

@@ -1,4 +1,4 @@
-//! Managers of the cluster: by their rows, by who listens, and by what their leader answers.
+//! Finds the cluster's managers: by their rows, by their open port, and by their leader's answer.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,15 +11,15 @@ use crate::common::fact::Fact;
 use crate::common::instance::Role;
 use crate::node::Node;
 
-/// A manager writes its row once a minute; one that is older says nothing about its leader now.
+/// Maximum age of a manager's row, which it writes once a minute; an older row is no evidence about its leader now.
 pub(crate) const FRESH: Duration = Duration::from_secs(150);
 
-/// A leader answers within milliseconds; without one Docker may be silent for half a minute before it
-/// says so.
+/// Timeout for the leader's answer. A leader answers within milliseconds; without one Docker may not answer for half a
+/// minute.
 const LEADER_PATIENCE: Duration = Duration::from_secs(35);
 
-/// Does the swarm that this manager is in have a leader? An error that is not Docker's word that
-/// there is none, and silence, cannot tell.
+/// Returns whether this manager's swarm has a leader. An error other than Docker's answer that there is none, and a
+/// missing answer, cannot tell.
 pub async fn fetch_leader(node: &Node, local: &LocalNode) -> Fact {
     let answer = tokio::time::timeout(LEADER_PATIENCE, node.swarm.fetch_nodes()).await;
     match answer.map(|answer| has_leader(&answer)) {
@@ -28,7 +28,7 @@ pub async fn fetch_leader(node: &Node, local: &LocalNode) -> Fact {
     }
 }
 
-/// The same by an answer to a request for the node list alone.
+/// Returns the same from the answer to a request for the node list alone.
 #[must_use]
 pub fn has_leader(answer: &Result<Vec<NodeView>, SwarmError>) -> Fact {
     match answer {
@@ -38,7 +38,7 @@ pub fn has_leader(answer: &Result<Vec<NodeView>, SwarmError>) -> Fact {
     }
 }
 
-/// Docker's word that there is no leader: as an answer, or in its complaint about this node.
+/// Returns `No` if Docker reports that there is no leader: as an answer, or in its complaint about this node.
 #[must_use]
 pub fn no_leader(error: Option<&SwarmError>, local: &LocalNode) -> Fact {
     let is_answer = error.is_some_and(|error| error.kind == SwarmErrorKind::NoLeader);
@@ -46,7 +46,8 @@ pub fn no_leader(error: Option<&SwarmError>, local: &LocalNode) -> Fact {
     if is_answer || is_complaint { Fact::No } else { Fact::CannotTell }
 }
 
-/// All members' rows, and which cannot be read; on a worker the managers' alone, since its role may read no others.
+/// Reads all members' rows, and the keys of those that cannot be read; on a worker the managers' alone, since its role
+/// may read no others.
 ///
 /// # Errors
 /// When the ledger fails.
@@ -57,8 +58,8 @@ pub async fn survey(node: &Node) -> Result<MemberRows, LedgerError> {
     }
 }
 
-/// Another manager of the charter's own generation that listens, and whose row will do: a place to
-/// go to.
+/// Returns the address of another manager of the charter's own generation that listens, and whose row `will_do`
+/// accepts.
 ///
 /// # Errors
 /// When the ledger fails.
@@ -75,14 +76,14 @@ pub async fn find_manager(
     Ok(first_listening(&addresses).await)
 }
 
-/// Is this node Ready in the charter's swarm, under the charter's own generation, by its row?
+/// Whether this node is Ready in the charter's swarm, under the charter's own generation, by its row.
 pub(crate) fn is_ready_in(row: &Member, charter: &Charter) -> bool {
     row.generation == charter.generation
         && row.may_be_in(charter)
         && row.state == MemberState::Ready
 }
 
-/// Has this manager a leader, by what it has said a moment ago?
+/// Whether this manager has a leader, by a row that it wrote a moment ago.
 #[must_use]
 pub fn is_led(row: &Member) -> bool {
     row.has_leader && (OffsetDateTime::now_utc() - row.updated_at).unsigned_abs() < FRESH

@@ -1,9 +1,9 @@
-//! Has this manager's swarm a leader? The one place that says that the quorum is lost: page, `skep status`,
-//! metrics, health text, log and doctor show what is found here.
+//! Determines whether this manager's swarm has a leader. No other place reports a lost quorum: page, `skep status`,
+//! metrics, health text, log and doctor show the result of this one.
 //!
-//! Guarantees: it is called lost only by Docker's own word that there is no leader, after looks that found
-//! none without a break for [`ELECTION`]; an error, silence or a node list without a leader cannot tell, and
-//! neither begin nor end it. Nothing is decided on it: `skep recover` looks for itself.
+//! Guarantees: the quorum counts as lost only after Docker itself has answered that there is no leader, in every poll
+//! for [`ELECTION`]; an error, a missing answer or a node list without a leader cannot tell, and neither starts nor
+//! ends a lost quorum. No decision rests on it: `skep recover` makes its own observation.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -18,13 +18,13 @@ use crate::manager::peers::has_leader;
 use crate::node::Node;
 use crate::telemetry::metrics::metrics;
 
-/// Between two looks. Docker's list is near.
+/// Time between two polls. Docker's list is local.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// An election takes 10 to 14 s, and Docker is silent for up to 30 s meanwhile: what lasts longer is none
-/// (`docs/decisions/lost-quorum.md`).
+/// Longest time without a leader that can be an election: an election takes 10 to 14 s, and Docker does not answer for
+/// up to 30 s meanwhile (`docs/decisions/lost-quorum.md`).
 const ELECTION: Duration = Duration::from_secs(30);
 
-/// A moment by both clocks: the one that runs evenly, and the one that people read.
+/// A moment by the monotonic clock and by the wall clock.
 #[derive(Clone, Copy, Debug)]
 struct Moment {
     at: Instant,
@@ -37,14 +37,14 @@ impl Moment {
     }
 }
 
-/// What the looks say so far.
+/// Conclusion from the polls so far.
 #[derive(Clone, Copy, Debug, Default)]
 enum Leadership {
-    /// Nothing that a verdict could rest on.
+    /// No basis for a conclusion.
     #[default]
     Unknown,
     Led,
-    /// For less than an election may take.
+    /// No leader for less time than an election may take.
     Leaderless {
         since: Moment,
     },
@@ -53,7 +53,7 @@ enum Leadership {
     },
 }
 
-/// What a look has found, which began at `began` and ended at `now`.
+/// Returns the conclusion after a poll that began at `began` and ended at `now`.
 fn decide(before: Leadership, leader: Fact, began: Moment, now: Instant) -> Leadership {
     match (leader, before) {
         (Fact::Yes, _) => Leadership::Led,
@@ -82,7 +82,7 @@ impl Leadership {
     }
 }
 
-/// Looks for as long as this node is in the swarm, and shows what it finds; never returns.
+/// Polls for as long as this node is in the swarm, and shows the result; never returns.
 pub async fn watch_quorum(node: &Node) -> Infallible {
     let mut watch = Watch::new(node);
     loop {
@@ -91,21 +91,21 @@ pub async fn watch_quorum(node: &Node) -> Infallible {
     }
 }
 
-/// What one look leaves for the next.
+/// State that one poll leaves for the next.
 struct Watch {
     leadership: Leadership,
     is_manager: Fact,
 }
 
 impl Watch {
-    /// Goes on with what this node shows: a watch that begins anew knows no better.
+    /// Starts with the state that this node shows: a new watch has no better information.
     fn new(node: &Node) -> Self {
         let lost = node.state.now().quorum_lost_since;
         let leadership = lost.map_or(Leadership::Unknown, |since| Leadership::Lost { since });
         Self { leadership, is_manager: Fact::CannotTell }
     }
 
-    /// How soon to look again.
+    /// Polls once. Returns the time until the next poll.
     async fn look(&mut self, node: &Node) -> Duration {
         if !self.is_manager.is_yes() {
             self.is_manager = is_now_manager(node).await;
@@ -138,14 +138,13 @@ impl Watch {
     }
 }
 
-/// This node is out of the swarm, or no manager of it any more: the quorum is not its to know.
+/// Stops showing the quorum, on a node that is out of the swarm, or is no longer a manager and cannot observe it.
 pub fn stop_showing_quorum(node: &Node) {
     node.state.set_quorum_lost(None);
     metrics().quorum(None, None);
 }
 
-/// It asks Docker about this host alone: a worker that asks for the swarm gets a refusal, which Docker
-/// writes into its log each time.
+/// Asks Docker about this host alone: a worker that asks about the swarm gets a refusal, which Docker logs each time.
 async fn is_now_manager(node: &Node) -> Fact {
     node.swarm.is_manager_lately(WORKER_INTERVAL).await
 }
@@ -171,8 +170,8 @@ mod tests {
         prop::sample::select(vec![Fact::Yes, Fact::No, Fact::CannotTell])
     }
 
-    /// Runs looks that take some seconds each, with pauses of [`INTERVAL`]; after each the leadership and what
-    /// is true of the looks so far.
+    /// Runs polls that take some seconds each, with pauses of [`INTERVAL`]. Returns the leadership and the truth after
+    /// each.
     fn run(looks: &[(Fact, u64)]) -> Vec<(Leadership, Truth)> {
         let start = Moment::now();
         let (mut leadership, mut truth) = (Leadership::Unknown, Truth::default());
@@ -194,8 +193,8 @@ mod tests {
         Moment { at: start.at + later, time: start.time + later }
     }
 
-    /// The same in other words: the last unbroken run of noes, and whether it was ever long enough since the
-    /// last yes.
+    /// An independent definition: the last unbroken run of noes, and whether it was ever long enough since the last
+    /// yes.
     #[derive(Clone, Copy, Debug, Default)]
     struct Truth {
         noes_since: Option<(u64, OffsetDateTime)>,
@@ -228,7 +227,7 @@ mod tests {
         }
     }
 
-    /// As when a departure begins while the quorum is lost and Docker is slow.
+    /// As when a departure starts while the quorum is lost and Docker is slow.
     #[tokio::test]
     async fn a_docker_that_does_not_answer_does_not_end_it_when_the_watch_begins_anew() {
         let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
@@ -241,8 +240,12 @@ mod tests {
         assert_eq!(node.state.now().quorum_lost_since, Some(since));
 
         engine.lock().instead.clear();
-        assert_eq!(watch.look(&node).await, WORKER_INTERVAL, "the error is not kept");
-        assert_eq!(node.state.now().quorum_lost_since, None, "Docker: it is in no swarm");
+        assert_eq!(watch.look(&node).await, WORKER_INTERVAL, "an error is not cached");
+        assert_eq!(
+            node.state.now().quorum_lost_since,
+            None,
+            "Docker reports that the node is in no swarm"
+        );
     }
 
     #[test]
@@ -251,9 +254,12 @@ mod tests {
         let no = (Fact::No, 1);
         assert!(!lost(&[(Fact::Yes, 0), no, no, no]));
         assert!(lost(&[(Fact::Yes, 0), no, no, no, no, no, no]));
-        assert!(lost(&[(Fact::Yes, 0), (Fact::No, 30)]), "Docker itself has waited so long");
+        assert!(lost(&[(Fact::Yes, 0), (Fact::No, 30)]), "Docker itself has waited for 30 s");
         let silence = (Fact::CannotTell, 30);
-        assert!(!lost(&[(Fact::Yes, 0), no, silence, silence, no]), "silence proves nothing");
-        assert!(lost(&[(Fact::No, 30), silence, silence]), "nor does it end anything");
+        assert!(
+            !lost(&[(Fact::Yes, 0), no, silence, silence, no]),
+            "a missing answer proves nothing"
+        );
+        assert!(lost(&[(Fact::No, 30), silence, silence]), "a missing answer does not end it");
     }
 }

@@ -1,5 +1,5 @@
-//! This node's own row: written before the node is called Ready, kept fresh, and written anew when the labels change
-//! that it wants.
+//! Writes this node's own row before the node is called Ready, keeps it fresh, and writes it again when the labels
+//! change that the node requests.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -14,53 +14,58 @@ use crate::common::instance::{Membership, Role, SchedulingHold};
 use crate::common::labels::{Labels, Refused, TAG_PREFIX, Wanted};
 use crate::node::Node;
 
-/// How fresh a manager's address is in the ledger.
+/// Maximum age of a manager's address in the ledger.
 const MANAGER_REFRESH: Duration = Duration::from_secs(60);
-/// What changes in a worker's row is written at once. Otherwise it only has to stay younger than the two days after
-/// which managers may delete a row without a group.
+/// Maximum age of a worker's row. Changes are written at once; otherwise the row only has to stay younger than the two
+/// days after which managers may delete a row without a group.
 const WORKER_REFRESH: Duration = Duration::from_secs(6 * 3600);
-/// Until the row of a new node is written, nobody can join through it.
+/// Time between two attempts to write the row: until the row of a new node is written, no node can join through it.
 const RECORD_RETRY: Duration = Duration::from_secs(2);
-/// A node that has joined is Ready after this, whether its row is written or not.
+/// Time after which a node that has joined is Ready even if its row is not written.
 const READY_WITHIN: Duration = Duration::from_secs(2);
-/// How often the tags are read. Tags that change twice a second cost one write in this time.
+/// Time between two reads of the tags. Tags that change twice a second cost one write in this time.
 const TAGS_INTERVAL: Duration = Duration::from_secs(30);
-/// The same for Auto Scaling, where the tags do not say the group.
+/// Timeout for Auto Scaling's answer, where the tags do not name the group.
 const GROUP_PATIENCE: Duration = Duration::from_secs(10);
-/// An answer that comes later than this is worth less than the next one.
+/// Timeout for a read of the tags: a later answer is worth less than the next one.
 const TAGS_PATIENCE: Duration = Duration::from_secs(5);
 
-/// When a row was written, and what of it may change.
+/// Time when a row was written, and its parts that can change.
 pub type Written = (Instant, Labels, Option<SchedulingHold>, Role);
 
-/// Writes this node's row for the first time, before anybody is told that the node is Ready: should skep die from
-/// there on, the managers know by the row whose node it is. A ledger that is down holds a node up for
-/// [`READY_WITHIN`]; [`keep_recorded`] tries again.
+/// Writes this node's row for the first time, before the node is reported Ready: if skep dies after that, managers find
+/// in the row which instance has the node. A ledger that is down delays the node for [`READY_WITHIN`];
+/// [`keep_recorded`] tries again.
 pub async fn record_ready(node: &Node, membership: &Membership) -> Option<Written> {
     let (labels, scheduling_hold) = (node.wanted_labels().labels, node.state.now().scheduling_hold);
     let recorded = node.record_member(membership, MemberState::Ready);
     match tokio::time::timeout(READY_WITHIN, recorded).await {
         Ok(Ok(())) => Some((Instant::now(), labels, scheduling_hold, membership.role)),
         Ok(Err(error)) => {
-            tracing::warn!("writing this node's row: {}", crate::common::errors::chain(&error));
+            tracing::warn!(
+                "cannot write this node's row: {}",
+                crate::common::errors::chain(&error)
+            );
             None
         }
         Err(_) => {
-            tracing::warn!("writing this node's row: no answer within {READY_WITHIN:?}");
+            tracing::warn!(
+                "cannot write this node's row: the ledger did not answer within {READY_WITHIN:?}"
+            );
             None
         }
     }
 }
 
-/// Keeps this node's row right and fresh, and writes it where that is not `written` yet; never returns.
+/// Keeps this node's row correct and fresh, and writes it if `written` is `None`; never returns.
 pub async fn keep_recorded(
     node: &Node,
     membership: &Membership,
     mut written: Option<Written>,
 ) -> Infallible {
-    // The tags in here are followed; what else the instance is does not change.
+    // The tags of this copy are updated; the other facts about the instance do not change.
     let mut node = node.clone();
-    // A worker may be promoted by hand, and is a manager that others look for then.
+    // A worker may be promoted by hand; other nodes then look for it as a manager.
     let mut role = membership.role;
     let mut state = node.state.subscribe();
     let row_lost = node.row_lost.clone();
@@ -92,13 +97,13 @@ pub async fn keep_recorded(
                     written = Some((Instant::now(), labels, scheduling_hold, role));
                     is_group_asked = false;
                     complaint = None;
-                    // From here on the row says who is at this address, and that it is well.
+                    // From here on the row names the node at this address, and shows that it is well.
                     is_attempt_over = is_attempt_over || forget_attempt(&node).await.is_ok();
                 }
                 Err(error) => {
                     let problem = crate::common::errors::chain(&error);
                     if complaint.as_ref() != Some(&problem) {
-                        tracing::warn!("writing this node's row: {problem}");
+                        tracing::warn!("cannot write this node's row: {problem}");
                     }
                     complaint = Some(problem);
                     pause = RECORD_RETRY;
@@ -110,24 +115,27 @@ pub async fn keep_recorded(
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            // A node that must get no new tasks does not wait for the next look at the tags.
+            // A scheduling hold does not wait for the next read of the tags.
             _ = state.wait_for(|state| state.scheduling_hold != scheduling_hold) => continue,
             () = row_lost.notified() => {
                 if written.take().is_some() {
-                    tracing::warn!("the ledger has no row of this node any more: writing it again");
+                    tracing::warn!("the ledger no longer has this node's row; writing it again");
                 }
                 continue;
             }
         }
         if let Err(error) = follow_tags(&mut node).await {
-            tracing::debug!("labels stay as they are: {}", crate::common::errors::chain(&error));
+            tracing::debug!(
+                "cannot read the tags, so the labels stay as they are: {}",
+                crate::common::errors::chain(&error)
+            );
         }
     }
 }
 
-/// Where the tags do not show, Auto Scaling says which group has this instance: without one in its row
-/// managers never take the node for gone. The group is a label, too, so the row is written anew with it.
-/// `false` where no answer came.
+/// Reads from Auto Scaling which group has this instance, where the tags do not show it: without a group in its row
+/// managers never conclude that the node is gone. The group is also a label, so the row is written again with it.
+/// Returns `false` if no answer came.
 async fn find_group(node: &mut Node) -> bool {
     let asked = node.autoscaling.fetch_instance(&node.instance.id);
     match tokio::time::timeout(GROUP_PATIENCE, asked).await {
@@ -136,7 +144,10 @@ async fn find_group(node: &mut Node) -> bool {
             true
         }
         Ok(Err(error)) => {
-            tracing::debug!("the group is not known: {}", crate::common::errors::chain(&error));
+            tracing::debug!(
+                "cannot read the group from Auto Scaling: {}",
+                crate::common::errors::chain(&error)
+            );
             false
         }
         Err(_) => false,
@@ -150,7 +161,7 @@ async fn forget_attempt(node: &Node) -> Result<(), LedgerError> {
     node.ledger.delete_attempt(&node.instance.id).await
 }
 
-/// A tag that cannot become a label keeps nobody out: it is said, and left out.
+/// Logs each tag that cannot become a label once; such a tag is left out, and does not keep the node out of the swarm.
 fn say_once(refused: Vec<Refused>, said: &[Refused]) -> Vec<Refused> {
     for new in refused.iter().filter(|refused| !said.contains(refused)) {
         tracing::warn!("no label for {new}");
@@ -158,9 +169,9 @@ fn say_once(refused: Vec<Refused>, said: &[Refused]) -> Vec<Refused> {
     refused
 }
 
-/// Reads the tags that say labels, and the group's. An answer without any tag at all proves nothing: rather the
-/// launch template's `InstanceMetadataTags` was switched off than every tag taken away, Auto Scaling's own
-/// included. A node that no group has keeps the label of its last one.
+/// Reads the tags that define labels, and the group's tag. An answer without any tag proves nothing: it is more likely
+/// that the launch template's `InstanceMetadataTags` was switched off than that every tag was removed, Auto Scaling's
+/// own included. A node that is no longer in a group keeps the label of its last one.
 async fn follow_tags(node: &mut Node) -> Result<(), ImdsError> {
     let deadline = Instant::now() + TAGS_PATIENCE;
     if let Some(labels) = node.imds.fetch_tags(TAG_PREFIX, deadline).await? {

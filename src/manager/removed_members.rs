@@ -1,10 +1,10 @@
-//! Members that the swarm does not list: taken off by hand (`docker node rm --force`), which a
-//! worker's own Docker never hears of.
+//! Marks members that the swarm does not list because an operator removed them (`docker node rm --force`): a worker's
+//! own Docker is never informed of that.
 //!
-//! Guarantees: a row is marked only when it names the charter's swarm and generation, and a whole node
-//! list of that swarm, with a leader, did not have its node at looks [`LEADER_PATIENCE`] apart; the
-//! write is refused when the row has changed meanwhile. A row that names another swarm, or none, is not
-//! judged: this list says nothing about it. The node itself does the rest: it leaves and joins anew.
+//! Guarantees: a row is marked only when it names the charter's swarm and generation, and complete node lists of that
+//! swarm, with a leader, lacked its node in polls [`LEADER_PATIENCE`] apart; the write is refused when the row has
+//! changed meanwhile. A row that names another swarm, or none, is not judged, because this list does not cover it. The
+//! node itself does the rest: it leaves and joins again.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -21,32 +21,32 @@ use crate::clients::ledger::{Charter, CharterPhase, Member, MemberState};
 use crate::common::instance::{Membership, Role};
 use crate::node::Node;
 
-/// Between two looks. A node that was taken off the list is to be back within two minutes.
+/// Time between two polls. A node that was removed from the list must be back within two minutes.
 const INTERVAL: Duration = Duration::from_secs(15);
-/// The others: every look reads the rows of the whole fleet.
+/// The same for the other managers: every poll reads the rows of the whole fleet.
 const BACKUP_INTERVAL: Duration = Duration::from_secs(60);
-/// A node that has joined this moment may be missing from a list.
+/// Time for which the leader must find a node missing: a node that joined just now may not be in a list yet.
 const LEADER_PATIENCE: Duration = Duration::from_secs(30);
-/// The other managers come in when the leader's skep has not acted.
+/// The same for the other managers, which act when the leader's skep has not.
 const BACKUP_PATIENCE: Duration = Duration::from_secs(90);
 
-/// Who has the trouble that rows of members cannot be read.
+/// Name under which this duty reports member rows that it cannot read.
 const ROWS: &str = "members";
 
 /// Since when each node has been missing, by node id.
 type MissingSince = BTreeMap<String, Instant>;
 
-/// What one look leaves for the next.
+/// State that one poll leaves for the next.
 #[derive(Default)]
 struct Memory {
     missing_since: MissingSince,
-    /// The charter, as it was last seen.
+    /// The charter as it was last read.
     charter: Option<Charter>,
-    /// What goes wrong with one member, by instance id.
+    /// Failures with one member, by instance id.
     complaints: Complaints,
 }
 
-/// Marks the rows of such members for as long as this node is a manager; never returns.
+/// Marks the rows of removed members for as long as this node is a manager; never returns.
 pub async fn mark_removed_members(node: &Node, membership: &Membership) -> Infallible {
     rounds::go(
         node,
@@ -58,7 +58,7 @@ pub async fn mark_removed_members(node: &Node, membership: &Membership) -> Infal
                 Err(error) => {
                     memory.missing_since.clear();
                     if error.is_not_manager() {
-                        // The other managers publish it, and say what they cannot read.
+                        // The remaining managers publish the charter, and report the rows that they cannot read.
                         node.state.trouble(CHARTER, None);
                         node.state.show_trouble(ROWS, None);
                     }
@@ -71,14 +71,14 @@ pub async fn mark_removed_members(node: &Node, membership: &Membership) -> Infal
     .await
 }
 
-/// Whether this node is the leader.
+/// Polls once. Returns whether this node is the leader.
 async fn look(
     node: &Node,
     membership: &Membership,
     memory: &mut Memory,
 ) -> Result<bool, ManagerError> {
     let Membership { node_id: me, swarm_id, generation, .. } = membership;
-    // The rows first: whoever is in them was in the swarm before the list is read.
+    // The rows are read first, so that their nodes were in the swarm before the list is read.
     let (charter, members) =
         tokio::try_join!(node.ledger.fetch_charter(), node.ledger.survey_members())?;
     show_unreadable(node, ROWS, &members.unreadable);
@@ -88,7 +88,7 @@ async fn look(
             node.state.trouble(CHARTER, None);
             reopen(node, charter, membership, &nodes).await?;
         }
-        // The role of a worker that was promoted by hand may not write it.
+        // The IAM role of a worker that was promoted by hand may not write the charter.
         None if node.role == Role::Worker => {}
         None => {
             let known = memory.charter.as_ref();
@@ -111,7 +111,7 @@ async fn look(
     let now = Instant::now();
     for row in missing_for(&members.rows, &nodes, membership, patience, missing_since, now) {
         let marked = mark(node, row).await;
-        memory.complaints.take("marking a member that is missing", &row.instance_id, marked)?;
+        memory.complaints.take("marking a missing member", &row.instance_id, marked)?;
     }
     Ok(is_leader)
 }
@@ -121,13 +121,14 @@ async fn mark(node: &Node, row: &Member) -> Result<(), ManagerError> {
         tracing::warn!(
             instance = row.instance_id,
             node = row.node_id,
-            "the swarm does not list this member any more: it is to join anew"
+            "the swarm no longer lists this member; it must join again"
         );
     }
     Ok(())
 }
 
-/// The members whose node has been missing for `patience`. One that is listed again starts anew.
+/// Returns the members whose node has been missing for `patience`. The time starts anew for a node that was listed
+/// again.
 fn missing_for<'a>(
     members: &'a [Member],
     nodes: &[NodeView],
@@ -222,7 +223,7 @@ mod tests {
             due.into_iter().map(|row| row.node_id.clone()).collect()
         };
         assert!(look(0, &["listed"]).is_empty());
-        assert!(look(15, &["listed", "missing"]).is_empty(), "Down is listed");
+        assert!(look(15, &["listed", "missing"]).is_empty(), "a node that is Down is listed");
         assert!(look(30, &["listed"]).is_empty(), "it was back meanwhile");
         assert!(look(45, &["listed"]).is_empty());
         assert_eq!(look(60, &["listed"]), ["missing"]);
@@ -231,7 +232,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-        /// Rows of any content that can be read. Another generation or swarm is not judged.
+        /// Rows with any readable content. Rows of another generation or swarm are not judged.
         #[test]
         fn no_row_that_can_be_read_ends_a_look(members in fuzz::members(), nodes in fuzz::nodes()) {
             let own = membership("node-0", 1, "swarm");
@@ -251,7 +252,7 @@ mod tests {
         }
     }
 
-    /// As a boot does: the swarm's leader and its labels say which it is.
+    /// As at boot: the swarm's leader and its labels identify the swarm.
     #[tokio::test]
     async fn a_row_that_cannot_be_read_does_not_keep_a_missing_charter_away() {
         let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);

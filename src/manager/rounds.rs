@@ -1,4 +1,4 @@
-//! What managers look at again and again.
+//! Runs a manager's duty as a series of polls.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -7,18 +7,18 @@ use super::error::ManagerError;
 use crate::clients::docker::SwarmError;
 use crate::node::Node;
 
-/// How soon a worker notices that it has been promoted. Its own care asks Docker a little more often than that, and
-/// everybody else who waits for it shares the answer.
+/// Time within which a worker notices that it has been promoted. The check of its own membership asks Docker a little
+/// more often than that, and every duty that waits for a promotion shares the answer.
 pub(super) const WORKER_INTERVAL: Duration = Duration::from_secs(20);
 
-/// The first round of those for which a node waits. The others have time, and do not all ask AWS at once when
-/// all boot.
+/// First pause of a duty for which a node waits. The other duties have time, and must not all call AWS at once when all
+/// managers boot.
 pub(super) const AT_ONCE: Duration = Duration::ZERO;
 
-/// Looks for as long as this node is a manager, and pauses for as long as each look says; never returns.
-/// A node that was none meanwhile begins with nothing in its memory, and after `first`. `what` failed is
-/// said once, until a look succeeds or something else fails; the pause is `after_failure` then. That there
-/// is no leader is said elsewhere, once for all of them.
+/// Polls for as long as this node is a manager, and pauses for the time that each poll returns; never returns. After a
+/// time as a worker the duty starts with an empty memory, and with the pause `first`. A failure of `what` is logged
+/// once, until a poll succeeds or fails in another way; the pause after it is `after_failure`. A missing leader is
+/// reported elsewhere, once for all duties.
 pub(super) async fn go<Memory: Default>(
     node: &Node,
     what: &str,
@@ -45,12 +45,12 @@ pub(super) async fn go<Memory: Default>(
                 }
             };
         }
-        // In the middle of a demotion the two may disagree for a while.
+        // In the middle of a demotion Docker's answers about this host and about the swarm may disagree for a while.
         tokio::time::sleep(after_failure).await;
     }
 }
 
-/// What was said of looks that failed one after the other.
+/// What was logged about polls that failed one after the other.
 #[derive(Default)]
 struct Said {
     complaint: String,
@@ -58,9 +58,10 @@ struct Said {
 }
 
 impl Said {
-    /// What is to be said of this one, if anything.
+    /// Returns the text to log for this failure, if it is new.
     fn news(&mut self, error: &ManagerError) -> Option<String> {
-        // A call that was under way when the leader went has no answer. The next one says which it was.
+        // A call that was under way when the leader disappeared gets no answer. The next call shows whether there is a
+        // leader.
         let is_silent = error.of_docker().is_some_and(SwarmError::is_silence);
         let is_first = !std::mem::replace(&mut self.was_silent, is_silent);
         if error.has_no_leader() || (is_silent && is_first) {
@@ -75,8 +76,8 @@ impl Said {
     }
 }
 
-/// Returns once this node is a manager. It asks Docker about this host alone: a worker that asks for the
-/// swarm gets a refusal, which Docker writes into its log each time.
+/// Returns once this node is a manager. Asks Docker about this host alone: a worker that asks about the swarm gets a
+/// refusal, which Docker logs each time.
 async fn until_manager(node: &Node) {
     while !node.swarm.is_manager_lately(WORKER_INTERVAL).await.is_yes() {
         tokio::time::sleep(WORKER_INTERVAL / 4).await;
@@ -100,7 +101,7 @@ mod tests {
             assert_eq!(said.news(error), None);
         }
         let first = [&silent, &silent, &silent].map(|error| other.news(error).is_some());
-        assert_eq!(first, [false, true, false], "a Docker that hangs is said once");
+        assert_eq!(first, [false, true, false], "a Docker that hangs is logged once");
         let refused = failed(SwarmErrorKind::Unreachable);
         assert!(said.news(&refused).is_some() && said.news(&refused).is_none());
     }

@@ -1,12 +1,12 @@
-//! Acting for a node whose own skep says nothing: Auto Scaling waits to terminate its instance, or to replace its
-//! root volume, and no departure is in the ledger, or one that has failed.
+//! Acts for a node whose own skep does not answer: Auto Scaling waits to terminate its instance, or to replace its root
+//! volume, and the ledger has no departure of it, or one that has failed.
 //!
-//! Guarantees: only a member's instance, by Auto Scaling's own word (`Terminating:Wait`,
-//! `ReplacingRootVolume:Wait`) for [`PATIENCE`]; what the node says of itself takes the place of what is said for
-//! it. Silence counts only while the ledger answers this manager, and [`PATIENCE_AFTER_OUTAGE`] beyond an outage;
-//! where the node's departure cannot be read, it may have spoken, and nobody acts for it. The hook's result is the
-//! truth: CONTINUE once the node's tasks have ended and it is no manager any more. An instance in a launch hook is
-//! left to its own deadline; one that never was a member is [`super::orphan_hooks`]'s.
+//! Guarantees: managers act only for a member's instance, which Auto Scaling itself has listed as `Terminating:Wait` or
+//! `ReplacingRootVolume:Wait` for [`PATIENCE`]; a row that the node writes replaces the managers' row. Silence counts
+//! only while the ledger answers this manager, and [`PATIENCE_AFTER_OUTAGE`] beyond an outage; where the node's
+//! departure cannot be read, the node may have asked to leave, and no manager acts for it. The hook's result is the
+//! truth: CONTINUE once the node's tasks have ended and it is no longer a manager. An instance in a launch hook is left
+//! to its own deadline; an instance that was never a member is handled by [`super::orphan_hooks`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,35 +20,35 @@ use crate::clients::aws::autoscaling::{Hook, HookResult, Survey, Transition, cho
 use crate::clients::ledger::{DepartureRow, DepartureState, Member, Rows};
 use crate::node::Node;
 
-/// A skep that lives sees the notice within seconds and says so in the ledger.
+/// Time without a request after which a node is silent: a living skep sees the notice within seconds and records it in
+/// the ledger.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// A departing node tries a write that has failed again after 30 s at most (see `leave::failing`), and a round that
-/// fails takes it 15 s.
+/// The same after an outage of the ledger: a departing node retries a failed write after 30 s at most (see
+/// `leave::failing`), and a round that fails takes it 15 s.
 const PATIENCE_AFTER_OUTAGE: Duration = Duration::from_secs(45);
-/// Where the group has no hook or did not answer, it is asked again after this.
+/// Time after which a group that has no hook or did not answer is asked again.
 const NEXT_QUESTION: Duration = Duration::from_secs(20);
 
 /// Since when Auto Scaling has been waiting to terminate each instance.
 pub type WaitingSince = BTreeMap<String, Instant>;
 
-/// What a manager remembers of the rows that managers have written; by instance id.
+/// State of this manager about the rows that managers have written; by instance id.
 #[derive(Default)]
 pub struct Memory {
-    /// When each hook is to get its next heartbeat.
+    /// Time of each hook's next heartbeat.
     next_beat: BTreeMap<String, Instant>,
-    /// Since when it has seen each row.
+    /// Time since which this manager has seen each row.
     seen_since: BTreeMap<String, Instant>,
 }
 
 impl Memory {
-    /// Forgets those that are no more.
+    /// Forgets the instances that are no longer known.
     pub fn retain(&mut self, is_known: impl Fn(&str) -> bool) {
         self.next_beat.retain(|id, _| is_known(id));
         self.seen_since.retain(|id, _| is_known(id));
     }
 
-    /// Whether the node has gone on saying nothing since managers act for it: its own request would have taken the
-    /// row's place.
+    /// Whether the node has been silent since managers act for it: its own request would have replaced the row.
     pub fn is_silent(
         &mut self,
         row: &DepartureRow,
@@ -64,8 +64,8 @@ impl Memory {
     }
 }
 
-/// Whether nobody can have failed to hear a skep that has had something to say `since` then: it would have said it
-/// within `patience`, as far as the ledger answered. An outage that this manager has seen is taken for everybody's.
+/// Whether a skep that had something to report at `since` is silent beyond doubt: it would have reported it within
+/// `patience`, as far as the ledger answered. An outage that this manager has seen counts as one for every node.
 pub(super) fn is_silent(
     since: Instant,
     patience: Duration,
@@ -76,7 +76,7 @@ pub(super) fn is_silent(
         && answering_since.is_some_and(|answering| now - answering >= PATIENCE_AFTER_OUTAGE)
 }
 
-/// Takes in what an answer says; what it is silent about stays as it was.
+/// Takes in an answer. Instances that it does not cover stay as they were.
 pub fn follow(
     since: &mut WaitingSince,
     survey: &Survey,
@@ -96,13 +96,13 @@ pub fn follow(
     }
 }
 
-/// Whether the patience with one of them is still running.
+/// Whether [`PATIENCE`] has not passed yet for one of them.
 #[must_use]
 pub fn is_waiting(since: &WaitingSince, now: Instant) -> bool {
     since.values().any(|since| now - *since < PATIENCE)
 }
 
-/// Those for whom somebody has to stand in.
+/// Returns the members for which managers must stand in.
 fn overdue<'a>(
     since: &WaitingSince,
     members: &'a [Member],
@@ -122,7 +122,7 @@ fn overdue<'a>(
     members.iter().filter(is_due).collect()
 }
 
-/// Writes a departure on behalf of each that is overdue.
+/// Writes a departure on behalf of each overdue member.
 pub async fn begin(
     node: &Node,
     since: &WaitingSince,
@@ -142,17 +142,17 @@ pub async fn begin(
             Ok(true) => tracing::warn!(
                 instance = member.instance_id,
                 node = member.node_id,
-                "Auto Scaling waits to terminate it and its skep says nothing: standing in for it"
+                "Auto Scaling waits to terminate this instance and its skep does not answer; managers carry out its departure"
             ),
             Ok(false) => {}
-            // The others are tried all the same.
+            // The other members are still tried.
             Err(error) => failed = Some(error),
         }
     }
     failed.map_or(Ok(()), |error| Err(error.into()))
 }
 
-/// Keeps the hook open, a heartbeat every third of its time-out.
+/// Keeps the hook open with a heartbeat every third of its timeout.
 pub async fn keep_alive(
     node: &Node,
     row: &DepartureRow,
@@ -175,7 +175,7 @@ pub async fn keep_alive(
     Ok(())
 }
 
-/// Completes the hook: Auto Scaling goes on with the instance.
+/// Completes the hook, so that Auto Scaling continues with the instance.
 pub async fn release(node: &Node, instance: &str, result: HookResult) -> Result<(), ManagerError> {
     if let Some((group, hook)) = find_hook(node, instance).await? {
         let answer = node.autoscaling.complete(&hook.name, &group, instance, result).await?;
@@ -183,20 +183,20 @@ pub async fn release(node: &Node, instance: &str, result: HookResult) -> Result<
             instance,
             hook = hook.name,
             ?answer,
-            "termination hook on its behalf: {}",
+            "sent the result of the termination hook on behalf of the instance: {}",
             result.as_str()
         );
     }
     Ok(())
 }
 
-/// The group of an instance that is still listed, and its hook; by Auto Scaling's own word, since a row
-/// may not know the group.
+/// Returns the group of an instance that is still listed, and its hook; by Auto Scaling's own answer, since a row may
+/// lack the group.
 async fn find_hook(node: &Node, instance: &str) -> Result<Option<(String, Hook)>, AwsError> {
     let Some(seen) = node.autoscaling.fetch_instance(instance).await? else { return Ok(None) };
     let hooks = node.autoscaling.fetch_hooks(&seen.group).await?;
     let configured = node.settings.autoscaling.termination_hook.as_deref();
-    // The name that is configured here may be that of this node's own group alone.
+    // The configured name may be that of this node's own group alone.
     let hook = choose_hook(hooks.clone(), Transition::Terminating, configured)
         .or_else(|| choose_hook(hooks, Transition::Terminating, None));
     Ok(hook.map(|hook| (seen.group, hook)))
@@ -237,7 +237,7 @@ pub(super) mod tests {
         members.into_iter().map(|member| member.instance_id.as_str()).collect()
     }
 
-    /// Those for whom somebody has to stand in, where the ledger has answered all the while.
+    /// Returns the members for which managers must stand in, if the ledger has answered all the time.
     fn overdue_ids<'a>(
         since: &WaitingSince,
         members: &'a [Member],
@@ -264,7 +264,7 @@ pub(super) mod tests {
         follow(&mut since, &answer(&states), &members, "i-own", at(0));
         assert_eq!(since.keys().collect::<Vec<_>>(), ["i-back", "i-dead"]);
         follow(&mut since, &Survey::default(), &members, "i-own", at(10));
-        assert_eq!(since.len(), 2, "no answer changes nothing");
+        assert_eq!(since.len(), 2, "an empty answer changes nothing");
         assert!(is_waiting(&since, at(19)) && !is_waiting(&since, at(20)));
         assert!(overdue_ids(&since, &members, &[], at(19)).is_empty());
         let states = [("i-dead", WAITS), ("i-back", "InService")];
@@ -280,10 +280,10 @@ pub(super) mod tests {
         assert!(overdue_ids(&since, &members, &own, at(20)).is_empty());
         own[0].state = DepartureState::Failed;
         let failed = overdue_ids(&since, &members, &own, at(20));
-        assert_eq!(failed, ["i-dead"], "it has ended too late");
+        assert_eq!(failed, ["i-dead"], "its departure has failed");
     }
 
-    /// A node that cannot write says nothing either: its skep may live.
+    /// A node that cannot write is silent as well: its skep may be alive.
     #[test]
     fn silence_during_an_outage_and_soon_after_it_says_nothing() {
         let (members, start) = ([member("i-1")], Instant::now());
@@ -293,7 +293,7 @@ pub(super) mod tests {
             let none = Rows::default();
             !overdue(&since, &members, &none, answering_since, now).is_empty()
         };
-        assert!(!is_due(None, at(600)), "it lasts");
+        assert!(!is_due(None, at(600)), "the outage lasts");
         let over = Some(at(300));
         assert!(!is_due(over, at(344)), "the node may be about to try again");
         assert!(is_due(over, at(345)));
@@ -324,7 +324,7 @@ pub(super) mod tests {
         assert!(!is_silent(&row, Some(at(0)), 44), "the ledger was out of reach");
         assert!(is_silent(&row, Some(at(0)), 45));
         row.stand_in = false;
-        assert!(!is_silent(&row, answering, 60), "it has spoken");
+        assert!(!is_silent(&row, answering, 60), "it has asked to leave");
         row.stand_in = true;
         assert!(!is_silent(&row, answering, 70) && is_silent(&row, answering, 90));
     }
@@ -332,7 +332,7 @@ pub(super) mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-        /// Rows of any content that can be read.
+        /// Rows with any readable content.
         #[test]
         fn no_row_that_can_be_read_ends_a_look(
             members in fuzz::members(),

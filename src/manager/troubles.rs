@@ -1,16 +1,16 @@
-//! What managers cannot do for one node: said once, and in the way of no other.
+//! Reports failures that concern one node: logs each once, and lets none delay the other nodes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::ManagerError;
 use crate::node::Node;
 
-/// The complaints that were logged, by what each is about.
+/// Complaints that were logged, by the instance that each is about.
 #[derive(Default)]
 pub(super) struct Complaints(BTreeMap<String, String>);
 
 impl Complaints {
-    /// Whether that is news about `whom`.
+    /// Whether the complaint about `whom` is new. Stores it.
     pub(super) fn is_news(&mut self, whom: &str, complaint: &str) -> bool {
         if self.0.get(whom).is_some_and(|known| known == complaint) {
             return false;
@@ -19,10 +19,10 @@ impl Complaints {
         true
     }
 
-    /// Takes in what came of `what` for one of many, and logs a failure once, until it changes.
+    /// Takes in the result of `what` for one of many, and logs a failure once, until it changes.
     ///
     /// # Errors
-    /// Where the same would come of it for every other one, too.
+    /// If the same failure would follow for every other one, too.
     pub(super) fn take(
         &mut self,
         what: &str,
@@ -42,14 +42,14 @@ impl Complaints {
         Ok(())
     }
 
-    /// Forgets those that are no more.
+    /// Forgets the instances that are no longer known.
     pub(super) fn retain(&mut self, is_known: impl Fn(&str) -> bool) {
         self.0.retain(|whom, _| is_known(whom));
     }
 }
 
-/// Shows which rows cannot be read; the ledger has logged why. `who` has the trouble, and one of its own for each
-/// kind of row.
+/// Shows the rows that cannot be read; the ledger has logged the reasons. `who` is the name under which the trouble is
+/// shown, another one for each kind of row.
 pub(super) fn show_unreadable(node: &Node, who: &'static str, keys: &BTreeSet<String>) {
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
     let trouble = (!keys.is_empty()).then(|| {
@@ -61,7 +61,7 @@ pub(super) fn show_unreadable(node: &Node, who: &'static str, keys: &BTreeSet<St
     node.state.show_trouble(who, trouble);
 }
 
-/// The first of them by name, the others by their number: a group may have a thousand.
+/// Returns the first names and the number of the others: a group may have a thousand.
 pub(super) fn some_of<S: AsRef<str>>(names: &[S]) -> String {
     const NAMED: usize = 3;
     let (named, others) = names.split_at(names.len().min(NAMED));

@@ -1,4 +1,4 @@
-//! Which entries of the node list are dead, and by what evidence. Pure.
+//! Decides which entries of the node list are dead, and by which evidence. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,88 +11,87 @@ use crate::clients::aws::autoscaling::Survey;
 use crate::clients::docker::NodeView;
 use crate::clients::ledger::{Attempt, Charter, CharterPhase, Member, MemberState};
 
-/// When an answer says that more than half of the swarm is gone, another one must say so again this
-/// long after: a region in trouble, or the wrong account, must not end the swarm.
+/// Time after which a second answer must confirm that more than half of the swarm is gone: a region in trouble, or the
+/// wrong account, must not end the swarm.
 pub const SECOND_ANSWER_AFTER: Duration = Duration::from_secs(30);
-/// Rows that are younger than this may be those of a join that goes on.
+/// Age up to which a row may be that of a join that is still under way.
 const ROW_PATIENCE: Duration = Duration::from_secs(120);
 
-/// The same for rows without a group, where an answer of Auto Scaling is no evidence: Docker's list without such a
-/// node is all there is, and a node that was taken out by hand learns that from its row.
+/// The same for rows without a group, where an answer of Auto Scaling is no evidence: the only evidence is Docker's
+/// list without such a node, and a node that was removed by hand learns that from its row.
 const UNGROUPED_ROW_PATIENCE: Duration = Duration::from_secs(48 * 3600);
 
-/// The join that has made an entry is over by then: Docker's call ends within 40 s, and what goes on in
-/// the background within another 30 s.
+/// Time after which the join that has made an entry is over: Docker's call ends within 40 s, and its work in the
+/// background within another 30 s.
 pub const JOIN_IS_OVER_AFTER: Duration = Duration::from_secs(90);
 
-/// What a look has seen.
+/// One observation.
 pub struct Observed<'a> {
-    /// The manager that looks: it does not judge itself.
+    /// The manager that observes: it does not judge itself.
     pub me: &'a str,
     pub nodes: &'a [NodeView],
-    /// How long each has looked lifeless, by node id.
+    /// Time for which each node has looked lifeless, by node id.
     pub lifeless_for: &'a BTreeMap<String, Duration>,
-    /// How long it must have.
+    /// Time for which a node must have looked lifeless.
     pub patience: Duration,
     pub members: &'a [Member],
     pub attempts: &'a [Attempt],
-    /// Keys of members' rows and of attempts that cannot be read: of which nodes they are, nobody can tell.
+    /// Keys of members' rows and of attempts that cannot be read: it is unknown which nodes they describe.
     pub unreadable: &'a BTreeSet<String>,
     /// Read only where [`needs_charter`] holds; `None` also where it cannot be read.
     pub charter: Option<&'a Charter>,
-    /// Empty where no answer came that can be believed.
+    /// Empty where no credible answer came.
     pub survey: &'a Survey,
-    /// How long every answer has said that more than half of the swarm is gone.
+    /// Time for which every answer has reported more than half of the swarm gone.
     pub majority_for: Duration,
     pub now: OffsetDateTime,
 }
 
-/// What is to be made of an entry that looks lifeless.
+/// Verdict about an entry that looks lifeless.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Not for long enough yet.
+    /// It has not looked lifeless for long enough yet.
     Settling,
-    /// Its address belongs to another node of the swarm by now: the host has joined again, or the
-    /// address has a new owner.
+    /// Its address now belongs to another node of the swarm: the host has joined again, or the address has a new owner.
     Superseded { by: String },
-    /// A join was given a certificate and ended before it told the managers its host's name and
-    /// address: no host is behind it.
+    /// A join got a certificate and ended before it reported its host's name and address to the managers: no host is
+    /// behind it.
     Stillborn,
-    /// Auto Scaling does not list its instance any more.
+    /// Auto Scaling no longer lists its instance.
     Gone { instance: String },
-    /// So it says, but of more than half of the swarm: it is to say so twice.
+    /// The same, but for more than half of the swarm: a second answer must confirm it.
     AskAgain { instance: String },
-    /// Auto Scaling lists it, as its lifecycle state says.
+    /// Auto Scaling lists it, in this lifecycle state.
     Listed { instance: String, lifecycle: String },
-    /// No answer came that says anything about it.
+    /// No answer covers its instance.
     Unproven { instance: String },
-    /// Its row names no group: that Auto Scaling does not list it says nothing.
+    /// Its row names no group, so its absence from Auto Scaling's answer is no evidence.
     Ungrouped { instance: String },
     /// An attempt to join explains it, but this row cannot be read, and may be its own.
     Hidden { item: String },
-    /// Nobody knows which instance it is or was.
+    /// It is unknown which instance it is or was.
     Unplaced,
 }
 
-/// What follows for one entry.
+/// Act for one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Raft counts it: that must end first.
+    /// Demote the manager first, because raft counts it.
     Demote,
     Remove,
 }
 
-/// What follows from a look.
+/// Result of one observation.
 #[derive(Debug, Default)]
 pub struct Decision<'a> {
-    /// Of every entry that looks lifeless, by node id.
+    /// Verdicts about all entries that look lifeless, by node id.
     pub verdicts: BTreeMap<String, Verdict>,
     pub steps: Vec<(&'a NodeView, Step)>,
-    /// Rows whose node is nowhere.
+    /// Rows whose node no longer exists.
     pub orphans: Vec<&'a Member>,
-    /// Attempts of which nothing is left.
+    /// Attempts that explain no entry any more.
     pub spent: Vec<&'a Attempt>,
-    /// More than half of the swarm is gone by this answer.
+    /// Whether this answer reports more than half of the swarm gone.
     pub is_majority: bool,
 }
 
@@ -101,7 +100,7 @@ impl Verdict {
         matches!(self, Self::Superseded { .. } | Self::Stillborn | Self::Gone { .. })
     }
 
-    /// Will the next look say something else by itself?
+    /// Whether a later poll may conclude something else by itself.
     #[must_use]
     pub fn is_passing(&self) -> bool {
         self.is_death() || matches!(self, Self::Settling | Self::AskAgain { .. })
@@ -112,12 +111,18 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Settling => f.write_str("it may come back"),
-            Self::Superseded { by } => write!(f, "its address is that of {by} now: it goes"),
-            Self::Stillborn => f.write_str("a join has left it that came to nothing: it goes"),
-            Self::Gone { instance } => write!(f, "{instance} is in no group any more: it goes"),
+            Self::Superseded { by } => write!(
+                f,
+                "its address now belongs to {by}; removing the old entry"
+            ),
+            Self::Stillborn => f.write_str("a failed join has left this entry; removing it"),
+            Self::Gone { instance } => write!(
+                f,
+                "{instance} is no longer in an Auto Scaling group; removing its node"
+            ),
             Self::AskAgain { instance } => write!(
                 f,
-                "{instance} is in no group any more, like more than half of the swarm: nothing is removed before Auto Scaling has said so again"
+                "{instance} is no longer in an Auto Scaling group, like more than half of the swarm; nothing is removed before a second answer of Auto Scaling confirms it"
             ),
             Self::Listed { instance, lifecycle } => {
                 write!(f, "Auto Scaling lists {instance}: {lifecycle}; left alone")
@@ -127,29 +132,29 @@ impl fmt::Display for Verdict {
             }
             Self::Ungrouped { instance } => write!(
                 f,
-                "{instance} was in no Auto Scaling group, so nobody can say whether it is gone; left alone (docker node rm, if it is)"
+                "{instance} was in no Auto Scaling group, so it is unknown whether it is gone; left alone (run `docker node rm` if it is gone)"
             ),
             Self::Hidden { item } => write!(
                 f,
                 "the ledger row {item} cannot be read and may be this node's; left alone (repair that row, or delete it if nothing needs it)"
             ),
             Self::Unplaced => f.write_str(
-                "nobody knows which instance it was; left alone (docker node rm, if it is dead)",
+                "nobody knows which instance it was; left alone (run `docker node rm` if it is dead)",
             ),
         }
     }
 }
 
-/// Down, or an entry that a join has left which never came to life: unlike a node of which the managers
-/// have not heard for a moment, it has never told them its host's name.
+/// Whether the node is Down, or an entry that a join has left and that never came to life: unlike a node that the
+/// managers have lost contact with for a moment, it has never reported its host's name.
 #[must_use]
 pub fn is_lifeless(node: &NodeView) -> bool {
     node.is_down() || is_stillborn(node)
 }
 
-/// A manager that raft reaches and that is Down all the same. Docker 20.10 lists a node as Down for as long as its
-/// session lasts if its last heartbeat before a restart (10 to 15 s) expired while it registered again: the
-/// dispatcher writes Ready first, and stops the old timer after that. Of a worker like that nobody can tell.
+/// Whether raft reaches a manager that is listed as Down. Docker 20.10 lists a node as Down for as long as its session
+/// lasts if its last heartbeat before a restart (10 to 15 s) expired while it registered again: the dispatcher writes
+/// Ready first, and stops the old timer after that. For a worker this cannot be determined.
 #[must_use]
 pub fn is_forgotten(node: &NodeView) -> bool {
     node.is_down() && node.raft.is_some_and(|raft| raft.is_reachable)
@@ -160,8 +165,8 @@ fn is_stillborn(node: &NodeView) -> bool {
     node.state == "unknown" && node.hostname.is_empty() && !is_reachable
 }
 
-/// The instances that Auto Scaling is to be asked about: of entries that have looked lifeless for long
-/// enough, or of everybody.
+/// Returns the instances about which Auto Scaling must be asked: those of entries that have looked lifeless for long
+/// enough, or all.
 #[must_use]
 pub fn ask_about<'a>(seen: &Observed<'a>, everybody: bool) -> BTreeSet<&'a str> {
     let due: Vec<&NodeView> = seen
@@ -177,7 +182,7 @@ pub fn ask_about<'a>(seen: &Observed<'a>, everybody: bool) -> BTreeSet<&'a str> 
     members.chain(attempts.map(|attempt| attempt.instance_id.as_str())).collect()
 }
 
-/// The verdicts, and what follows from them.
+/// Returns the verdicts, and the steps that follow from them.
 #[must_use]
 pub fn decide<'a>(seen: &Observed<'a>) -> Decision<'a> {
     let judged = |node: &NodeView| Some((node.id.clone(), judge(seen, node)?));
@@ -193,8 +198,8 @@ pub fn decide<'a>(seen: &Observed<'a>) -> Decision<'a> {
     }
     let steps =
         seen.nodes.iter().filter(|node| verdicts.get(&node.id).is_some_and(Verdict::is_death));
-    // Meant to be a manager and never in raft, as a failed join leaves it, it cannot be demoted:
-    // "can't find manager in raft memberlist".
+    // An entry with the role of a manager that was never in raft, as a failed join leaves it, cannot be demoted: "can't
+    // find manager in raft memberlist".
     let steps = steps.map(|node| match node.raft {
         None => (node, Step::Remove),
         Some(_) => (node, Step::Demote),
@@ -214,7 +219,7 @@ fn judge(seen: &Observed<'_>, node: &NodeView) -> Option<Verdict> {
     }
     let lifeless_for = seen.lifeless_for.get(&node.id)?;
     let rows: Vec<&Member> = seen.members.iter().filter(|row| row.node_id == node.id).collect();
-    // A row is written by a node that was Ready: such a one is Down, or not dead.
+    // Only a node that was Ready has written a row: such a node is Down, or not dead.
     if !rows.is_empty() && !node.is_down() {
         return None;
     }
@@ -227,7 +232,7 @@ fn judge(seen: &Observed<'_>, node: &NodeView) -> Option<Verdict> {
     })
 }
 
-/// An entry without a row: of a join that failed, or of a host that is another node by now.
+/// Judges an entry without a row: that of a join that failed, or of a host that is another node by now.
 fn judge_stray(seen: &Observed<'_>, node: &NodeView) -> Verdict {
     let Some(address) = address(node) else { return judge_nameless(seen, node) };
     let is_owner = |other: &&NodeView| {
@@ -240,7 +245,7 @@ fn judge_stray(seen: &Observed<'_>, node: &NodeView) -> Verdict {
         return Verdict::Superseded { by: owner.id.clone() };
     }
     let attempts = seen.attempts.iter().filter(|attempt| attempt.address == address);
-    // Without a row it was never Ready: one that still lives has lost nothing, and joins anew.
+    // Without a row the node was never Ready: a node that is still alive loses nothing: it joins again.
     match by_instances(seen, attempts.map(|attempt| (attempt.instance_id.as_str(), true))) {
         gone @ Verdict::Gone { .. } => match seen.unreadable.first() {
             Some(item) => Verdict::Hidden { item: item.clone() },
@@ -250,7 +255,7 @@ fn judge_stray(seen: &Observed<'_>, node: &NodeView) -> Verdict {
     }
 }
 
-/// An entry that no host has ever been behind, by the managers' own list.
+/// Judges an entry without an address: if it has no host name and no place in raft either, no host was ever behind it.
 fn judge_nameless(seen: &Observed<'_>, node: &NodeView) -> Verdict {
     if !node.hostname.is_empty() || node.raft.is_some() {
         Verdict::Unplaced
@@ -261,8 +266,9 @@ fn judge_nameless(seen: &Observed<'_>, node: &NodeView) -> Verdict {
     }
 }
 
-/// Everyone that the ledger takes for this entry must be gone: of two rows that contradict each other,
-/// one was made by hand. Each comes with whether Auto Scaling's silence about it means anything.
+/// Judges an entry by the instances that the ledger names for it. All of them must be gone: of two rows that contradict
+/// each other, one was made by hand. Each id comes with a flag: whether its absence from Auto Scaling's answer is
+/// evidence.
 fn by_instances<'a>(seen: &Observed<'_>, ids: impl Iterator<Item = (&'a str, bool)>) -> Verdict {
     let mut verdict = Verdict::Unplaced;
     for (id, had_group) in ids {
@@ -283,7 +289,7 @@ fn by_instances<'a>(seen: &Observed<'_>, ids: impl Iterator<Item = (&'a str, boo
     verdict
 }
 
-/// Is there a row without a group that only the charter can place?
+/// Whether there is a row without a group whose swarm only the charter can determine.
 #[must_use]
 pub fn needs_charter(me: &str, members: &[Member], now: OffsetDateTime) -> bool {
     let own = own_swarm(me, members);
@@ -295,12 +301,12 @@ fn is_old_and_ungrouped(row: &Member, now: OffsetDateTime) -> bool {
     row.group.is_none() && now - row.updated_at > UNGROUPED_ROW_PATIENCE
 }
 
-/// The swarm whose node list a look has read: that of the manager that looks, by its own row.
+/// Returns the swarm whose node list was read: that of the manager that observes, by its own row.
 fn own_swarm<'a>(me: &str, members: &'a [Member]) -> Option<&'a String> {
     members.iter().find(|row| row.node_id == me)?.swarm_id.as_ref()
 }
 
-/// A row that outlived its node and its instance, or that somebody invented.
+/// Whether the row has outlived its node and its instance, or was invented.
 fn is_orphan(seen: &Observed<'_>, row: &Member) -> bool {
     let is_over = if row.group.is_some() {
         seen.survey.is_gone(&row.instance_id) && seen.now - row.updated_at > ROW_PATIENCE
@@ -310,8 +316,8 @@ fn is_orphan(seen: &Observed<'_>, row: &Member) -> bool {
     is_over && seen.nodes.iter().all(|node| node.id != row.node_id)
 }
 
-/// The row's node, which is not on the list of this look, is in no swarm of the cluster: the list is that of the
-/// row's swarm, or the row's swarm was given up. One that names no swarm is of either kind where its generation is
+/// Whether the row's node, which is not on the observed list, is in no swarm of the cluster: the list is that of the
+/// row's swarm, or the row's swarm was given up. A row that names no swarm is of either kind where its generation is
 /// not above the charter's: a generation never names two swarms.
 fn is_out_of_its_swarm(seen: &Observed<'_>, row: &Member) -> bool {
     let Some(own) = own_swarm(seen.me, seen.members) else { return false };
@@ -326,7 +332,7 @@ fn is_out_of_its_swarm(seen: &Observed<'_>, row: &Member) -> bool {
     })
 }
 
-/// The instance is a member or gone, and no entry is left that only this attempt explains.
+/// Whether the instance is a member or gone, and no entry is left that only this attempt explains.
 fn is_spent(seen: &Observed<'_>, attempt: &Attempt) -> bool {
     let is_member = || {
         let mut rows = seen.members.iter().filter(|row| row.instance_id == attempt.instance_id);

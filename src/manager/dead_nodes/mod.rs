@@ -1,14 +1,14 @@
-//! Nodes that died without a word: no notice, no departure, only an entry that stays Down; and what
+//! Removes nodes that died without a departure: no notice, no row, only an entry that stays Down; and the entries that
 //! failed joins leave behind.
 //!
-//! Guarantees: a node is taken off the list only when Docker has called it Down for a while **and**
-//! a successful answer of Auto Scaling does not list its instance any more, which its row had in a group, or
-//! its address belongs to another live node. An answer that does not list the asking instance either proves nothing. A manager
-//! is demoted first, one per look. What is left alone is said, with the reason, once in the log and in
+//! Guarantees: a node is removed from the list only when Docker has called it Down for a while **and** either a
+//! successful answer of Auto Scaling no longer lists its instance, for which its row names a group, or its address
+//! belongs to another live node. An answer that does not list the asking instance either proves nothing. A manager is
+//! demoted first, one per poll. An entry that is left alone is reported, with the reason, once in the log and in
 //! `skep status`.
 //!
-//! Assumes a member row, or an attempt to join, that says which instance a node is; a node without
-//! either is left alone, and so is one whose row may be among those that cannot be read.
+//! Assumes a member row, or an attempt to join, that names the node's instance; a node without either is left alone,
+//! and so is one whose row may be among those that cannot be read.
 
 mod decide;
 #[cfg(test)]
@@ -35,39 +35,39 @@ use crate::telemetry::metrics::metrics;
 use decide::{Decision, Observed, Step, Verdict};
 
 const WHAT: &str = "looking for dead nodes";
-/// Docker's list is near; Auto Scaling is asked only about nodes that look dead.
+/// Time between two polls of Docker's list, which is local; Auto Scaling is asked only about nodes that look dead.
 const INTERVAL: Duration = Duration::from_secs(15);
 /// The same while time alone will change a verdict.
 const BUSY_INTERVAL: Duration = Duration::from_secs(5);
-/// An engine that restarts is Down for some seconds, too.
+/// Time that a node must look dead before the leader acts: an engine that restarts is Down for some seconds, too.
 const LEADER_PATIENCE: Duration = Duration::from_secs(20);
-/// The other managers come in when the leader's skep has not acted.
+/// The same for the other managers, which act when the leader's skep has not.
 const BACKUP_PATIENCE: Duration = Duration::from_secs(60);
-/// The leader asks about everybody so often, and once per call less often in a fleet that needs many:
-/// Auto Scaling's limit is shared by the whole account.
+/// Interval at which the leader asks about every node. In a fleet that needs many calls it is [`SURVEY_PACE`] for each
+/// call, if that is longer: the whole account shares Auto Scaling's limit.
 const SURVEY_INTERVAL: Duration = Duration::from_secs(15);
 const SURVEY_PACE: Duration = Duration::from_secs(4);
-/// Ids of others in one call.
+/// Number of other instances' ids in one call.
 const IDS_PER_CALL: usize = 49;
-/// The other managers ask as many times less often.
+/// Factor by which the other managers ask less often.
 const BACKUP_FACTOR: u32 = 4;
 
-/// What cannot be read anywhere. After a restart all of it begins anew, which only costs time.
+/// State that cannot be read anywhere. After a restart it starts empty, which only costs time.
 #[derive(Default)]
 struct Memory {
     /// Since when each node has looked lifeless, by node id.
     lifeless_since: BTreeMap<String, Instant>,
-    /// Since when every answer has said that more than half of the swarm is gone.
+    /// Since when every answer has reported more than half of the swarm gone.
     majority_since: Option<Instant>,
     /// Since when Auto Scaling has been waiting to terminate each instance.
     waiting_since: WaitingSince,
     surveyed_at: Option<(Instant, usize)>,
-    /// The verdicts that were said, and the last failure.
+    /// The verdicts that were logged, and the last failure.
     said: BTreeMap<String, (Verdict, Option<String>)>,
     complaint: Option<String>,
 }
 
-/// Takes the dead off the list for as long as this node is a manager; never returns.
+/// Removes dead nodes from the list for as long as this node is a manager; never returns.
 pub async fn remove_dead_nodes(node: &Node, node_id: &str) -> Infallible {
     rounds::go(node, WHAT, (INTERVAL, INTERVAL), async |memory: &mut Memory| {
         let looked = look(node, node_id, memory).await;
@@ -79,7 +79,7 @@ pub async fn remove_dead_nodes(node: &Node, node_id: &str) -> Infallible {
     .await
 }
 
-/// Whether time alone will change something soon.
+/// Polls once. Returns whether time alone will change something soon.
 async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<bool, ManagerError> {
     let nodes = node.swarm.fetch_nodes().await?;
     let is_leader = nodes.iter().any(|view| view.id == me && view.is_leader());
@@ -125,7 +125,7 @@ async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<bool, Manage
             survey
         }
         Err(error) => {
-            // No answer is no evidence; what is left alone is said below.
+            // No answer is no evidence; entries that are left alone are reported below.
             memory.complain(crate::common::errors::chain(&error));
             Survey::default()
         }
@@ -144,7 +144,8 @@ async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<bool, Manage
     Ok(is_busy)
 }
 
-/// Only rows that nobody needs any more wait for it: where it cannot be read, which others report, they stay.
+/// Returns the charter. Only rows that nothing needs any more wait for it: they stay where it cannot be read, which
+/// other duties report.
 async fn fetch_charter(node: &Node) -> Option<Charter> {
     match node.ledger.fetch_charter().await {
         Ok(charter) => charter,
@@ -155,8 +156,8 @@ async fn fetch_charter(node: &Node) -> Option<Charter> {
     }
 }
 
-/// One that cannot be demoted yet must not keep the others on the list; of the managers one goes at a
-/// time, so that raft has settled before the next. Returns what was refused, by node id.
+/// Carries out the steps. A manager that cannot be demoted yet must not keep the others on the list; only one manager
+/// is demoted at a time, so that raft has settled before the next. Returns the refusals, by node id.
 async fn act(
     node: &Node,
     decision: &Decision<'_>,
@@ -172,7 +173,7 @@ async fn act(
             Step::Demote => match demote_under_lease(node, id).await {
                 Ok(Demotion::Accepted) => {
                     is_raft_changing = true;
-                    tracing::warn!(node = id, because, "demoted a manager that is dead");
+                    tracing::warn!(node = id, because, "demoted a dead manager");
                 }
                 Ok(Demotion::HeldUp { waiting_for }) => {
                     refused.insert(id.to_owned(), format!("waiting for {waiting_for}"));
@@ -181,10 +182,10 @@ async fn act(
             },
             Step::Remove => match node.swarm.remove(id).await {
                 Ok(()) => {
-                    tracing::warn!(node = id, because, "removed a node that is dead");
+                    tracing::warn!(node = id, because, "removed a dead node from the node list");
                     metrics().removal("none", "dead");
                     let rows = || members.iter().filter(|row| row.node_id == id);
-                    // A manager, or what a failed join of one has left without a row.
+                    // A manager, or the entry without a row that a manager's failed join has left.
                     if rows().all(|row| row.role == Role::Manager) {
                         node.ledger.return_lease(id).await?;
                     }
@@ -213,7 +214,7 @@ async fn forget<'a>(
                 group = row.group,
                 swarm_id = row.swarm_id,
                 written_at = %row.updated_at,
-                "deleted the row of a node that is off the node list"
+                "deleted the row of a node that is no longer on the node list"
             );
         }
     }
@@ -221,7 +222,7 @@ async fn forget<'a>(
 }
 
 impl Memory {
-    /// How long each has looked lifeless. One that comes back starts anew.
+    /// Returns the time for which each node has looked lifeless. It starts anew for a node that was alive meanwhile.
     fn lifeless_for(&mut self, nodes: &[NodeView], now: Instant) -> BTreeMap<String, Duration> {
         let lifeless = nodes.iter().filter(|view| decide::is_lifeless(view));
         self.lifeless_since = lifeless
@@ -241,7 +242,7 @@ impl Memory {
         })
     }
 
-    /// Says it once, until it changes.
+    /// Logs a failure once, until it changes.
     fn complain(&mut self, complaint: String) {
         if self.complaint.as_ref() != Some(&complaint) {
             tracing::warn!("{WHAT}: {complaint}");
@@ -249,7 +250,7 @@ impl Memory {
         }
     }
 
-    /// Shows the verdicts and what was refused, and logs what is new of them.
+    /// Shows the verdicts and the refusals, and logs the new ones.
     fn say(
         &mut self,
         node: &Node,
@@ -263,10 +264,10 @@ impl Memory {
         for view in nodes {
             let Some(verdict) = verdicts.remove(&view.id) else { continue };
             let so_long = lifeless_for.get(&view.id).copied().unwrap_or_default().as_secs();
-            let looks = if view.is_down() { "Down" } else { "never came up" };
+            let looks = if view.is_down() { "Down" } else { "has not come up" };
             let mut text = format!("{looks} for {so_long} s; {verdict}");
             if decide::is_forgotten(view) {
-                text.push_str("; raft reaches it, so its Docker runs: restart Docker there, and it is listed again");
+                text.push_str("; raft reaches it, so its Docker runs: restart Docker on that node, and it is listed as Ready again");
             }
             let refusal = refused.get(&view.id).cloned();
             if let Some(refusal) = &refusal {

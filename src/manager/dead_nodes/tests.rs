@@ -1,4 +1,4 @@
-//! Whatever Docker, the ledger and Auto Scaling say: nobody is removed without evidence.
+//! Tests that no node is removed without evidence, for all answers of Docker, the ledger and Auto Scaling.
 
 mod rows;
 
@@ -75,7 +75,7 @@ fn only_a_manager_that_raft_reaches_is_called_down_by_mistake() {
     assert!(!reached("ready", true) && !is_forgotten(&node("node", "down", 1)));
 }
 
-/// A world, and what is to be made of it.
+/// A world, and the decision about it.
 #[derive(Debug)]
 struct World {
     nodes: Vec<NodeView>,
@@ -89,7 +89,7 @@ struct World {
 }
 
 impl World {
-    /// Everybody who looks lifeless has done so for long enough.
+    /// Every node that looks lifeless has done so for [`PATIENCE`].
     fn new(nodes: Vec<NodeView>, members: Vec<Member>, survey: Survey) -> Self {
         let lifeless = nodes.iter().filter(|node| is_lifeless(node));
         let lifeless_for = lifeless.map(|node| (node.id.clone(), PATIENCE)).collect();
@@ -121,7 +121,7 @@ impl World {
         }
     }
 
-    /// The steps as `id: step`, in the order of the node list.
+    /// Returns the steps as `id: step`, in the order of the node list.
     fn steps(&self) -> Vec<String> {
         let steps = decide(&self.seen()).steps;
         steps.into_iter().map(|(node, step)| format!("{}: {step:?}", node.id)).collect()
@@ -166,7 +166,8 @@ fn without_an_answer_nobody_goes() {
     assert!(decide(&world.seen()).orphans.is_empty());
 }
 
-/// That Auto Scaling does not list what it never had says nothing: such a node is Down at every reboot.
+/// Absence from Auto Scaling's answer is no evidence about an instance that was never in a group: such a node is Down
+/// at every reboot.
 #[test]
 fn who_was_never_in_a_group_is_left_alone() {
     let lone = || ungrouped(member("i-lone", "w1", 4, LONG_AGO));
@@ -182,10 +183,10 @@ fn who_was_never_in_a_group_is_left_alone() {
     }
     let nowhere = vec![me(), node("w2", "ready", 5)];
     let orphaned = World::new(nowhere, vec![lone()], survey(&["i-lone"], &[]));
-    assert!(decide(&orphaned.seen()).orphans.is_empty(), "too young, and of what swarm?");
+    assert!(decide(&orphaned.seen()).orphans.is_empty(), "too young, and its swarm is unknown");
 }
 
-/// The second row was made by hand, or the first was.
+/// One of the two rows was made by hand.
 #[test]
 fn of_two_rows_for_one_node_both_must_be_gone() {
     let nodes = vec![me(), node("w1", "down", 4), node("w2", "ready", 5)];
@@ -227,27 +228,27 @@ fn what_a_failed_join_left_goes_with_its_instance() {
         assert!(world.steps().is_empty() && !hidden.is_passing());
     }
     world.unreadable.clear();
-    assert!(decide(&world.seen()).spent.is_empty(), "the entry is still to be explained");
+    assert!(decide(&world.seen()).spent.is_empty(), "the attempt still explains the entry");
     world.nodes[1].raft = None;
-    assert_eq!(world.steps(), ["s: Remove"], "out of raft, whatever it was meant to be");
+    assert_eq!(world.steps(), ["s: Remove"], "out of raft, for either role");
     world.nodes[1].role = Role::Worker;
     assert_eq!(world.steps(), ["s: Remove"]);
     world.nodes.remove(1);
     assert_eq!(decide(&world.seen()).spent, [&attempt("i-s", 7, LONG_AGO)]);
 }
 
-/// Its remote was gone in the middle of the join: an entry without a name, an address or a row.
+/// Its remote manager was gone in the middle of the join: an entry without a name, an address or a row.
 #[test]
 fn what_no_host_was_ever_behind_goes_once_its_join_is_over() {
     let nameless = NodeView { hostname: String::new(), address: None, ..node("s", "down", 0) };
     let mut world = World::new(vec![me(), nameless], vec![], Survey::default());
-    assert_eq!(world.verdict("s"), Some(Verdict::Settling), "its join may still go on");
+    assert_eq!(world.verdict("s"), Some(Verdict::Settling), "its join may still be under way");
     world.lifeless_for.insert("s".into(), JOIN_IS_OVER_AFTER);
     assert_eq!(world.steps(), ["s: Remove"]);
     world.nodes[1].state = "unknown".into();
     assert_eq!(world.steps(), ["s: Remove"]);
     world.nodes[1].raft = Some(RaftView { is_leader: false, is_reachable: false });
-    assert_eq!(world.verdict("s"), Some(Verdict::Unplaced), "a member of raft came further");
+    assert_eq!(world.verdict("s"), Some(Verdict::Unplaced), "a member of raft got further");
     world.nodes[1] = NodeView { address: None, ..node("s", "down", 0) };
     assert_eq!(world.verdict("s"), Some(Verdict::Unplaced), "it has a host");
     world.nodes[1].hostname.clear();
@@ -361,7 +362,7 @@ fn any_world() -> impl Strategy<Value = World> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
 
-    /// The evidence, told a second time and in other words.
+    /// The evidence, defined a second time in other words.
     #[test]
     fn nobody_goes_without_evidence(world in any_world()) {
         let seen = world.seen();
@@ -415,7 +416,7 @@ proptest! {
         }
     }
 
-    /// What goes, goes: after enough looks with the same answers nothing is left to be done.
+    /// Removal ends: after enough polls with the same answers no step is left.
     #[test]
     fn it_comes_to_an_end(world in any_world()) {
         let mut world = World { majority_for: SECOND_ANSWER_AFTER, ..world };
@@ -471,7 +472,7 @@ fn a_large_fleet_is_asked_about_less_often() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-    /// Rows of any content that can be read: a node that is Ready stays, and nothing panics.
+    /// Rows with any readable content: a node that is Ready stays, and nothing panics.
     #[test]
     fn no_row_that_can_be_read_ends_a_look(
         members in fuzz::members(),

@@ -1,4 +1,4 @@
-//! A node on which an operator and skep set labels in any order, and the rhythm of the looks.
+//! Tests a node on which an operator and skep set labels in any order, and the intervals of the polls.
 
 use proptest::prelude::*;
 use time::OffsetDateTime;
@@ -9,7 +9,7 @@ use crate::clients::docker::tests::fake_engine::{FakeEngine, Instead, RELEASES};
 use crate::clients::ledger::fuzz;
 use crate::common::instance::{Instance, Membership, Role};
 
-/// Few, so that skep and the operator meet; the last two only a hand-edited row can want.
+/// Few keys, so that skep and the operator collide; only a hand-edited row can request the last two.
 const KEYS: [&str; 6] = ["disk", "tier", "skep.zone", "skep.group", OWNED, "a b"];
 
 fn member(labels: &Labels, joined_paused: bool) -> Member {
@@ -34,16 +34,16 @@ fn view(id: &str, state: &str, labels: Labels) -> NodeView {
     NodeView { state: state.into(), labels, ..NodeView::example(id, Role::Worker) }
 }
 
-/// What happens to the node.
+/// One event on the node.
 #[derive(Clone, Debug)]
 enum Event {
-    /// The node wants these.
+    /// The node requests these labels.
     Want(Labels),
-    /// A manager looks and writes; or looks and loses the race, and so writes nothing.
+    /// A manager polls and writes; or polls, loses the race, and so writes nothing.
     Look,
-    /// `docker node update --label-add`, of a key that skep does not have there.
+    /// `docker node update --label-add`, with a key that skep has not set.
     Add(&'static str, String),
-    /// `docker node update --label-rm`, of a key of the operator's own.
+    /// `docker node update --label-rm`, with a key of the operator's own.
     Remove(&'static str),
     /// `docker node update --availability`.
     Set(Availability),
@@ -67,9 +67,9 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    /// The operator's labels stay as they are, whatever skep wants and whenever it looks; skep's are
-    /// what the node wants after one look; a second look changes nothing; a node is activated once
-    /// at the most, at its first look.
+    /// The operator's labels stay unchanged for every request and every order of polls; skep's labels are those that
+    /// the node requests after one poll; a second poll changes nothing; a node is activated at most once, in its first
+    /// poll.
     #[test]
     fn others_labels_stay_and_ones_own_converge(
         events in prop::collection::vec(event(), 0..40),
@@ -101,7 +101,7 @@ proptest! {
                         (seen, availability) = edited;
                     }
                     looks += 1;
-                    prop_assert_eq!(decide(&seen, availability, &row), None, "twice is once");
+                    prop_assert_eq!(decide(&seen, availability, &row), None, "a second poll changes nothing");
                     if before != availability {
                         prop_assert!(looks == 1 && joined_paused);
                         let (from, to) = (Availability::Pause, Availability::Active);
@@ -134,7 +134,7 @@ fn the_first_labels_activate_who_came_in_paused() {
     };
     assert_eq!(of(Availability::Pause, true), (expected.clone(), Availability::Active));
     assert_eq!(of(Availability::Pause, false).1, Availability::Pause, "an operator's pause");
-    assert_eq!(of(Availability::Drain, true).1, Availability::Drain, "it is to leave");
+    assert_eq!(of(Availability::Drain, true).1, Availability::Drain, "it must leave");
     let again = decide(&expected, Availability::Pause, &member(&wanted, true));
     assert_eq!(again, None, "paused again, by an operator");
 }
@@ -171,7 +171,7 @@ fn who_comes_in_paused_and_is_quiet_is_active_afterwards_all_the_same() {
     assert_eq!(availability, Availability::Pause);
     row.scheduling_hold = None;
     assert_eq!(decide(&seen, availability, &row).unwrap().1, Availability::Active);
-    // Drained before its first labels, by a departure that was taken back.
+    // Drained before its first labels, by a departure that was withdrawn.
     let drained = labels(&[(AVAILABILITY, "drain, was pause")]);
     assert_eq!(decide(&drained, Availability::Drain, &row).unwrap().1, Availability::Active);
 }
@@ -217,7 +217,7 @@ fn the_ledger_is_read_for_new_nodes_at_once_and_else_rarely() {
     assert!(!leader.is_due(&[done(), dead()], &LEADER, at(2)));
     assert!(leader.is_due(&[done(), bare()], &LEADER, at(4)), "a new node");
     assert!(!leader.is_due(&[done()], &LEADER, at(6)), "it has its labels");
-    assert!(leader.is_due(&[marked()], &LEADER, at(6)), "it may be wanted again");
+    assert!(leader.is_due(&[marked()], &LEADER, at(6)), "it may become active again");
     assert!(leader.is_due(&[done()], &LEADER, at(30)), "labels may have changed");
     leader.read_at = Some(at(125));
     assert!(leader.is_due(&[bare()], &LEADER, at(126)));
@@ -233,7 +233,7 @@ fn the_ledger_is_read_for_new_nodes_at_once_and_else_rarely() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-    /// Rows of any content that can be read: what is set can be stored.
+    /// Rows with any readable content: Docker can store every label that is set.
     #[test]
     fn no_row_that_can_be_read_ends_a_look(members in fuzz::members(), is_paused in any::<bool>()) {
         let Some(row) = row_of("node-0", &members.rows) else { return Ok(()) };
@@ -246,7 +246,7 @@ proptest! {
     }
 }
 
-/// Whether that node leaves, nobody can tell; the others are not its affair.
+/// It is unknown whether that node leaves; the other nodes must not wait for it.
 #[tokio::test]
 async fn a_departure_that_cannot_be_read_keeps_no_other_node_without_labels() {
     let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);

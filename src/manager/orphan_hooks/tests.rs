@@ -1,4 +1,4 @@
-//! A world in which one instance is nobody, and looks at it.
+//! Tests with a world in which one instance has no node.
 
 use proptest::prelude::*;
 use time::OffsetDateTime;
@@ -14,7 +14,7 @@ use crate::manager::stand_in::tests::member;
 
 const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 const WAITS: &str = "Terminating:Wait";
-/// For so long the ledger has answered.
+/// Time for which the ledger has answered.
 const LONG: Duration = Duration::from_secs(3600);
 
 fn view(id: &str, address: &str, state: &str) -> NodeView {
@@ -34,7 +34,7 @@ fn answer(states: &[(&str, &str)]) -> BTreeMap<String, GroupInstance> {
     listed.collect()
 }
 
-/// A world in which `i-dead` is nobody, and looks at it.
+/// A world in which `i-dead` has no node, and polls of it.
 struct World {
     listed: BTreeMap<String, GroupInstance>,
     members: MemberRows,
@@ -82,11 +82,11 @@ fn only_who_waits_for_long_in_every_answer_is_released() {
     world.listed = answer(&[("i-own", "InService")]);
     assert!(world.look(180).is_empty(), "it is gone");
     world.listed = answer(&[("i-own", WAITS), ("i-dead", WAITS), ("i-new", "Pending:Wait")]);
-    assert!(world.look(210).is_empty(), "it begins anew");
+    assert!(world.look(210).is_empty(), "its wait starts anew");
     assert_eq!(world.look(330), ["i-dead"], "not this node's, nor a launch hook");
 }
 
-/// Whatever it has left for: skep ends with the departure, and Auto Scaling's hook comes later.
+/// For every reason of a departure: skep ends with the departure, and Auto Scaling's hook comes later.
 #[test]
 fn an_instance_that_has_left_earlier_for_any_reason_is_released_soon() {
     use DepartureState::{Drained, Failed, Left, Removed};
@@ -141,7 +141,10 @@ fn whoever_may_be_somebody_is_left_to_the_hook() {
     assert!(look(&|it| it.members.rows.push(member("i-dead"))).is_empty(), "a member");
     let notice = Departure { reason: Reason::Lifecycle, noticed_at: NOW, deadline: NOW };
     let asked = DepartureRow::request("i-dead", "", Role::Worker, &notice, "boot");
-    assert!(look(&|it| it.departures.rows.push(asked.clone())).is_empty(), "its skep has spoken");
+    assert!(
+        look(&|it| it.departures.rows.push(asked.clone())).is_empty(),
+        "its skep has asked to leave"
+    );
     let with_state = |state| {
         let mut row = asked.clone();
         row.state = state;
@@ -164,7 +167,7 @@ fn whoever_may_be_somebody_is_left_to_the_hook() {
     assert_eq!(
         look(&|it| it.attempts.rows.push(attempt.clone())),
         ["i-dead"],
-        "it came to nothing"
+        "the attempt failed"
     );
     let is_listed = |it: &mut World| {
         it.attempts.rows.push(attempt.clone());
@@ -172,12 +175,12 @@ fn whoever_may_be_somebody_is_left_to_the_hook() {
     };
     assert!(look(&is_listed).is_empty(), "there is a node at its address");
     let is_unknown = |it: &mut World| it.nodes.push(view("new", "10.0.0.8", "ready"));
-    assert!(look(&is_unknown).is_empty(), "a node that nobody knows yet");
+    assert!(look(&is_unknown).is_empty(), "a node without a row");
     let is_old = |it: &mut World| it.nodes.push(view("old", "10.0.0.8", "down"));
-    assert_eq!(look(&is_old), ["i-dead"], "what an earlier one has left");
+    assert_eq!(look(&is_old), ["i-dead"], "the entry of an earlier node");
 }
 
-/// Such as one that was joined by hand, or whose row cannot be read: it lasts.
+/// Such as a node that was joined by hand, or whose row cannot be read: that state lasts.
 #[test]
 fn a_node_that_no_row_explains_holds_up_nobody_who_has_left() {
     let mut world = World::new();
@@ -218,11 +221,11 @@ fn an_instance_whose_row_cannot_be_read_may_be_a_member_or_about_to_leave() {
         let words = due.held().unwrap();
         assert!(words.contains("i-dead") && words.contains("cannot be read"), "{words}");
         spoil(&mut world, &format!("{kind}#i-deadly"));
-        assert_eq!(world.look(610), ["i-dead"], "that is another's");
+        assert_eq!(world.look(610), ["i-dead"], "that row is another instance's");
     }
 }
 
-/// Its skep may live and wait for the ledger.
+/// Its skep may be alive and wait for the ledger.
 #[test]
 fn nobody_is_silent_while_the_ledger_does_not_answer() {
     let mut world = World::new();
@@ -278,7 +281,7 @@ async fn a_hook_that_cannot_be_completed_holds_up_no_other() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-    /// Rows of any content that can be read. Of the instance that is released none says that it is a member.
+    /// Rows with any readable content: no row names a released instance as a member.
     #[test]
     fn no_row_that_can_be_read_ends_a_look(
         members in fuzz::members(),

@@ -1,13 +1,13 @@
-//! Services pull with credentials that last: those of ECR end after twelve hours, and a task that is
-//! started later, on a node without the image, would be rejected.
+//! Renews the credentials with which services pull: those of ECR expire after twelve hours, and a task that starts
+//! later, on a node without the image, would be rejected.
 //!
-//! Guarantees: a service is updated with its auth header alone, at the version that was seen, and only
-//! where that runs nothing again and stops nothing ([`decide`]); of each service's credentials half the
-//! life is left, or somebody is told why not. They are in no log, and in the ledger only until when they
-//! last. Assumes nothing of what was done before: an act that was not written down is done again, though not
-//! by the same skep, which tries to write it down again.
+//! Guarantees: a service is updated with its auth header alone, at the version that was read, and only where that
+//! neither restarts nor stops anything ([`decide`]); each service's credentials have half of their life left, or the
+//! reason why not is reported. Credentials are in no log, and the ledger has only the times of their validity. Assumes
+//! nothing about earlier acts: an act that was not recorded is done again, though not by the same skep, which tries to
+//! record it again.
 //!
-//! The swarm's leader looks every [`LEADER_INTERVAL`]; the others see to what is still due after
+//! The swarm's leader polls every [`LEADER_INTERVAL`]; the others act on services that are still due after
 //! [`BACKUP_INTERVAL`], in case the leader's skep is dead.
 
 mod decide;
@@ -30,39 +30,39 @@ use crate::node::Node;
 
 use decide::{Because, Change, Seen, Verdict, decide, decide_by_tasks, is_new, refused_since};
 
-/// How long a new service waits for its first credentials.
+/// Longest wait of a new service for its first credentials.
 const LEADER_INTERVAL: Duration = Duration::from_secs(10);
-/// The leader's skep has acted by then.
+/// Interval of the other managers: the leader's skep has acted by then.
 const BACKUP_INTERVAL: Duration = Duration::from_secs(60);
-/// Who has the trouble.
+/// Name under which this duty reports trouble.
 const WHO: &str = "pull credentials";
 
-/// What saves calls and lines of the log; nothing is decided on it alone.
+/// State that saves calls and log lines; no decision rests on it alone.
 #[derive(Default)]
 struct Memory {
     /// By region.
     credentials: BTreeMap<String, Fetched>,
-    /// The services that were due at the last look.
+    /// Services that were due in the last poll.
     due: BTreeSet<String>,
-    /// Why services were left alone, as it was said.
+    /// Reasons why services were left alone, as already logged.
     said: BTreeMap<String, Because>,
-    /// What was given and could not be written down yet, by service.
+    /// Credentials that were given and could not be recorded yet, by service.
     unwritten: BTreeMap<String, RegistryAuth>,
 }
 
-/// Credentials, and since when they are.
+/// Credentials, and the time when they were fetched.
 #[derive(Clone)]
 struct Fetched {
     since: OffsetDateTime,
     credentials: PullCredentials,
 }
 
-/// What one look has found wrong.
+/// Problems that one poll has found.
 #[derive(Default)]
 struct Troubles {
-    /// By region: why there are no credentials, and for which services.
+    /// By region: the reason why there are no credentials, and the services that need them.
     refused: BTreeMap<String, (String, Vec<String>)>,
-    /// About one service each.
+    /// Problems of one service each.
     others: Vec<String>,
 }
 
@@ -78,11 +78,11 @@ pub async fn keep_pull_credentials(node: &Node, node_id: &str) -> Infallible {
                 node.state.trouble(WHO, None);
                 return Err(error);
             }
-            // Without a leader nothing is started either; others say what is wrong with Docker.
+            // Without a leader no task starts either; other duties report what is wrong with Docker.
             Err(ManagerError::Swarm(error)) => tracing::debug!("{error}"),
             Err(error) => {
                 let why = crate::common::errors::chain(&error);
-                let what = format!("pull credentials cannot be kept fresh: {why}");
+                let what = format!("cannot renew pull credentials: {why}");
                 node.state.trouble(WHO, Some(what));
             }
         }
@@ -91,7 +91,7 @@ pub async fn keep_pull_credentials(node: &Node, node_id: &str) -> Infallible {
     .await
 }
 
-/// How soon to look again.
+/// Polls once. Returns the time until the next poll.
 async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<Duration, ManagerError> {
     let is_leader = node.swarm.fetch_node(me).await?.is_some_and(|me| me.is_leader());
     let services = node.swarm.fetch_services().await?;
@@ -114,16 +114,19 @@ async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<Duration, Ma
         match attend(node, service, registry, &seen, may_act, memory, &mut troubles).await {
             Ok(()) => {}
             Err(error) if error.is_not_manager() => return Err(error),
-            // Somebody else was first: at the next look.
+            // Another writer was first: the next poll decides again.
             Err(ManagerError::Swarm(error))
                 if matches!(error.kind, SwarmErrorKind::Stale | SwarmErrorKind::NotFound) =>
             {
                 tracing::debug!(service = service.name(), "{error}");
             }
-            // What one service is refused must not keep the others waiting.
+            // A refusal for one service must not delay the others.
             Err(error) => {
                 let why = crate::common::errors::chain(&error);
-                troubles.others.push(format!("pull credentials of {}: {why}", service.name()));
+                troubles.others.push(format!(
+                    "cannot renew the pull credentials of {}: {why}",
+                    service.name()
+                ));
             }
         }
     }
@@ -132,7 +135,7 @@ async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<Duration, Ma
     Ok(if is_leader { LEADER_INTERVAL } else { BACKUP_INTERVAL })
 }
 
-/// Sees to one service.
+/// Renews the credentials of one service if they are due, and reports problems.
 async fn attend(
     node: &Node,
     service: &Service,
@@ -174,7 +177,10 @@ async fn attend(
         }
         Verdict::LeaveAlone(because) if memory.said.get(&service.id) != Some(&because) => {
             let why = because.in_words();
-            tracing::info!(service = service.name(), "left with the credentials it has: {why}");
+            tracing::info!(
+                service = service.name(),
+                "the service keeps the credentials it has: {why}"
+            );
             memory.said.insert(service.id.clone(), because);
         }
         _ => {}
@@ -182,22 +188,22 @@ async fn attend(
     Ok(())
 }
 
-/// Why a service that has good credentials cannot run: the registry's own answer is in the log of the
-/// node's Docker alone.
+/// Returns the reason why a service with good credentials cannot run: the registry's own answer is only in the log of
+/// the node's Docker.
 fn rejected(service: &Service, registry: &Registry, task: &ServiceTask) -> String {
-    let why = task.error.as_deref().unwrap_or("no reason is told");
+    let why = task.error.as_deref().unwrap_or("Docker gives no reason");
     let node = task.node_id.as_deref().unwrap_or("its node");
     format!(
         "tasks of {} are rejected although its credentials are good: {why}; Docker's log on {node} has \
-         the answer of {}: does the image exist, and may the managers' role pull it \
-         (ecr:BatchGetImage, ecr:GetDownloadUrlForLayer)?",
+         the answer of {}: check that the image exists, and that the managers' role may pull it \
+         (ecr:BatchGetImage, ecr:GetDownloadUrlForLayer)",
         service.name(),
         registry.host
     )
 }
 
-/// The service first: a row without an update would keep the service from its credentials. Returns what is to
-/// be written down.
+/// Updates the service first: a row without an update would keep the service from its credentials. Returns the row for
+/// the ledger.
 async fn give(
     node: &Node,
     service: &Service,
@@ -218,7 +224,8 @@ async fn give(
 }
 
 impl Memory {
-    /// What a service was given last: where the ledger can be read and not written, it does not know.
+    /// Returns the credentials that a service was given last. A ledger that can be read but not written does not have
+    /// them.
     fn given(&self, service_id: &str, rows: &[RegistryAuth]) -> Option<RegistryAuth> {
         let row = rows.iter().find(|row| row.service_id == service_id);
         self.unwritten.get(service_id).or(row).cloned()
@@ -228,15 +235,16 @@ impl Memory {
         for (service_id, row) in std::mem::take(&mut self.unwritten) {
             if let Err(error) = node.ledger.record_registry_auth(&row).await {
                 let why = crate::common::errors::chain(&error);
-                let what =
-                    format!("pull credentials of {service_id} cannot be written down: {why}");
+                let what = format!(
+                    "cannot record the pull credentials of {service_id} in the ledger: {why}"
+                );
                 troubles.others.push(what);
                 self.unwritten.insert(service_id, row);
             }
         }
     }
 
-    /// Credentials of a region that are new enough to be given away; fetched at most once a look where
+    /// Returns credentials of a region that are new enough to be given away. Fetches them at most once per poll where
     /// ECR refuses.
     async fn credentials_for(
         &mut self,

@@ -1,5 +1,5 @@
-//! A service whose operator updates, pauses and rolls it back while its credentials grow old, and a manager
-//! that looks now and then. The world knows what the service really carries; `decide` does not.
+//! Tests a service that an operator updates, pauses and rolls back while its credentials age, and a manager that polls
+//! now and then. The world has the credentials that the service really carries; `decide` does not see them.
 
 use bollard::models::TaskState;
 use proptest::prelude::*;
@@ -45,11 +45,11 @@ fn seen(change: Change, given: Option<RegistryAuth>) -> Seen {
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Minutes(i64),
-    /// What an operator deploys keeps the credentials, or brings some of its own that are so old.
+    /// A deployment that keeps the credentials, or brings others of this age in minutes.
     Deploy {
         brings: Option<i64>,
     },
-    /// Back to what was before, with the credentials of then.
+    /// Back to the former spec, with its credentials.
     RollBack,
     Pause,
     Resume,
@@ -61,7 +61,7 @@ enum Event {
 struct World {
     now: OffsetDateTime,
     seen: Seen,
-    /// When what the service carries ends, and what its previous spec does.
+    /// Expiry of the credentials that the service carries, and of those in its previous spec.
     carries: OffsetDateTime,
     carried: OffsetDateTime,
     tasks: Vec<ServiceTask>,
@@ -104,12 +104,15 @@ impl World {
             return;
         }
         let is_paused = self.seen.unfinished_update.is_some();
-        assert!(!is_paused || self.seen.change == Change::None, "it would go on");
-        assert_ne!(self.tasks[0].state, TaskState::PREPARING, "it would begin again");
+        assert!(!is_paused || self.seen.change == Change::None, "the paused update would continue");
+        assert_ne!(self.tasks[0].state, TaskState::PREPARING, "the pull would start again");
         let age = self.now - self.seen.updated_at;
-        assert!(self.seen.change != Change::Changed || age >= ROLLBACK_GRACE, "no way back");
+        assert!(
+            self.seen.change != Change::Changed || age >= ROLLBACK_GRACE,
+            "a roll-back would not undo the change"
+        );
         let may_roll_back = self.seen.change == Change::RolledBack;
-        assert!(!may_roll_back || age >= PAUSE_AFTER_ROLLBACK, "again and again");
+        assert!(!may_roll_back || age >= PAUSE_AFTER_ROLLBACK, "it would be rolled back again");
         let half = self.now + LIFE / 2;
         assert!(self.seen.change != Change::None || self.carries <= half, "too early");
         self.change(Change::None, self.now + LIFE);
@@ -134,8 +137,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-    /// Whatever has happened: an hour after the last change, once nothing is in the way, the credentials
-    /// are good, and stay so.
+    /// After all events: an hour after the last change, once nothing is in the way, the credentials are good, and stay
+    /// good.
     #[test]
     fn credentials_are_good_again_and_stay_so(events in events()) {
         let mut world = World::new();
@@ -147,7 +150,7 @@ proptest! {
         world.now += ROLLBACK_GRACE;
         for _ in 0..30 {
             world.look();
-            prop_assert!(world.carries > world.now, "they have ended");
+            prop_assert!(world.carries > world.now, "they have expired");
             world.now += Duration::hours(1);
         }
     }
@@ -186,7 +189,7 @@ fn jobs_and_updates_that_are_not_over_are_left_alone() {
     let because = Because::UnfinishedUpdate("updating".into());
     assert!(!because.needs_somebody());
     assert_eq!(decide(&updating, START), Verdict::LeaveAlone(because));
-    // Nothing of it can be seen: it was one of credentials alone.
+    // The update changed nothing visible, so it was one of credentials alone.
     let own = Seen { unfinished_update: state("paused"), ..seen(Change::None, None) };
     assert_eq!(decide(&own, START), Verdict::Due);
 }
@@ -201,7 +204,7 @@ fn tasks_that_are_being_prepared_are_left_alone_and_those_that_run_are_not_touch
         for desired in [READY, RUNNING] {
             assert_eq!(verdict(state, desired), Verdict::LeaveAlone(Because::Pulling));
         }
-        assert_eq!(verdict(state, SHUTDOWN), Verdict::Due, "it is given up");
+        assert_eq!(verdict(state, SHUTDOWN), Verdict::Due, "it is being shut down");
     }
     for state in [NEW, PENDING, READY, STARTING, RUNNING] {
         assert_eq!(verdict(state, RUNNING), Verdict::Due, "{state:?}");
@@ -222,7 +225,7 @@ fn what_has_run_to_its_end_does_not_run_again() {
         assert_eq!(verdict(&[ended, elsewhere]), Verdict::LeaveAlone(Because::Ended));
         assert_eq!(verdict(&[task(state, RUNNING)]), Verdict::Due, "it is about to be replaced");
     }
-    // One that was rejected has not run at all.
+    // A rejected task has not run at all.
     assert_eq!(verdict(&[task(REJECTED, SHUTDOWN)]), Verdict::Due);
 }
 
@@ -310,7 +313,7 @@ fn the_last_that_was_rejected_tells_why() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-    /// A row of any content that can be read.
+    /// A row with any readable content.
     #[test]
     fn no_row_that_can_be_read_ends_a_look(given in fuzz::registry_auth()) {
         let row = Some(given.clone());

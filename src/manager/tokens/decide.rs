@@ -1,4 +1,4 @@
-//! What is to be written so that the store says what Docker says. Pure.
+//! Decides the next write that makes the secret store match Docker. Pure.
 
 use secrecy::SecretString;
 
@@ -8,7 +8,7 @@ use crate::clients::secrets::{JoinToken, UnlockKeys, is_same};
 use crate::common::fact::Fact;
 use crate::common::instance::Role;
 
-/// What Docker has: the truth.
+/// Docker's secrets: the truth.
 #[derive(Clone, Debug)]
 pub struct Truth {
     pub swarm_id: String,
@@ -18,7 +18,7 @@ pub struct Truth {
     pub unlock_key: Option<SecretString>,
 }
 
-/// What the store has under the charter's generation; what is no token counts as none.
+/// Secrets in the store under the charter's generation; a malformed one counts as none.
 #[derive(Clone, Debug, Default)]
 pub struct Stored {
     pub worker: Option<JoinToken>,
@@ -26,17 +26,17 @@ pub struct Stored {
     pub unlock_keys: Option<UnlockKeys>,
 }
 
-/// One write, to be followed by another look at all of it.
+/// One write; another comparison of everything follows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The charter is not open for this swarm: what is stored is not ours to change.
+    /// The charter is not open for this swarm: this manager must not change the stored secrets.
     NotOurs,
-    /// The newest key before those that are there.
+    /// Store the newest key before those that are there.
     StoreUnlockKey,
     StoreToken(Role),
-    /// After the tokens: a joiner waits until its token is one of the charter's CA.
+    /// Write the CA digest after the tokens: a joining node waits until its token is one of the charter's CA.
     FollowCa,
-    /// Nothing: the store says what Docker says.
+    /// Nothing: the store matches Docker.
     AllTrue,
 }
 
@@ -49,7 +49,7 @@ impl Truth {
         }
     }
 
-    /// Are these the same secrets?
+    /// Whether these are the same secrets.
     #[must_use]
     pub fn is_same(&self, other: &Truth) -> bool {
         let is_same_key = match (&self.unlock_key, &other.unlock_key) {
@@ -62,7 +62,7 @@ impl Truth {
 }
 
 impl Truth {
-    /// Is each of these secrets another one here?
+    /// Whether each of these secrets differs from the one in `before`.
     #[must_use]
     pub fn is_another(&self, before: &Truth, what: Rotation) -> bool {
         let is_new = |role| !is_same(self.token(role).secret(), before.token(role).secret());
@@ -76,8 +76,8 @@ impl Truth {
     }
 }
 
-/// Whether Docker has rotated although it refused, by its error and by what it has afterwards; `None` where
-/// it does not say.
+/// Returns whether Docker has rotated although it refused, by its error and by its secrets afterwards; `after` is
+/// `None` where Docker does not report them.
 #[must_use]
 pub fn is_rotated(
     what: Rotation,
@@ -92,7 +92,7 @@ pub fn is_rotated(
         // A refusal before anything was done.
         NotFound | NotInSwarm | NotManager | PermissionDenied | Stale | TooNew | TooOld => Fact::No,
         _ if after.is_some_and(|after| after.is_another(before, what)) => Fact::Yes,
-        // A write that was answered with an error is applied once there is a leader again.
+        // Docker applies a write that it answered with an error once there is a leader again.
         _ => Fact::CannotTell,
     }
 }
@@ -107,7 +107,7 @@ impl Stored {
     }
 }
 
-/// The next write.
+/// Returns the next write.
 #[must_use]
 pub fn decide(truth: &Truth, charter: Option<&Charter>, stored: &Stored) -> Step {
     let Some(charter) = charter.filter(|charter| {
@@ -116,7 +116,7 @@ pub fn decide(truth: &Truth, charter: Option<&Charter>, stored: &Stored) -> Step
         return Step::NotOurs;
     };
     if let Some(key) = &truth.unlock_key {
-        // Without it a manager that restarts is lost; without a token one only waits.
+        // Without the key a manager that restarts is lost; without a token a joining node only waits.
         if !stored.unlock_keys.as_ref().is_some_and(|keys| keys.begin_with(key)) {
             return Step::StoreUnlockKey;
         }

@@ -1,4 +1,4 @@
-//! Docker's secrets, looked at and followed in the store and in the charter.
+//! Compares Docker's secrets with the store and the charter, and writes the differences.
 
 use thiserror::Error;
 
@@ -9,7 +9,8 @@ use crate::clients::secrets::{Item, JoinToken, MalformedToken, SecretsError};
 use crate::common::instance::Role;
 use crate::node::{Node, NodeError};
 
-/// Three secrets and the charter are four writes; another rotation may come in between.
+/// Maximum number of comparisons: three secrets and the charter are four writes, and another rotation may come in
+/// between.
 const MOST_STEPS: usize = 12;
 
 #[derive(Debug, Error)]
@@ -28,18 +29,18 @@ pub enum TokensError {
     Restless,
 }
 
-/// What a look has led to.
+/// Result of a comparison.
 #[derive(Clone, Debug)]
 pub enum Followed {
-    /// The store says what Docker says.
+    /// The store matches Docker.
     True { truth: Truth, charter: Charter },
-    /// It does not, and the caller has not written.
+    /// The store differs, and the caller did not allow writes.
     Behind,
     /// The charter is not open for the swarm that this node is in.
     NotOurs { truth: Truth },
 }
 
-/// Docker's secrets, now. Managers only.
+/// Reads Docker's present secrets. Managers only.
 pub async fn fetch_truth(node: &Node) -> Result<Truth, TokensError> {
     let cluster = node.swarm.fetch_cluster().await?;
     let unlock_key =
@@ -52,8 +53,8 @@ pub async fn fetch_truth(node: &Node) -> Result<Truth, TokensError> {
     })
 }
 
-/// Compares, and where `may_write` writes until all is true. Docker is read again after each write,
-/// so that of two managers who write at once the slower one does not leave an older secret behind.
+/// Compares, and where `may_write` writes until everything matches. Docker is read again after each write, so that of
+/// two managers that write at once the slower one does not leave an older secret behind.
 pub async fn follow(node: &Node, may_write: bool) -> Result<Followed, TokensError> {
     for _ in 0..MOST_STEPS {
         let (truth, charter) =
@@ -109,7 +110,7 @@ async fn fetch_stored(node: &Node, truth: &Truth, generation: u64) -> Result<Sto
     })
 }
 
-/// What is no secret is written over like an old one.
+/// Returns `None` for a malformed secret, so that it is overwritten like an old one.
 fn unless_malformed<T>(read: Result<Option<T>, SecretsError>) -> Result<Option<T>, SecretsError> {
     match read {
         Err(error @ (SecretsError::Malformed { .. } | SecretsError::MalformedKey { .. })) => {

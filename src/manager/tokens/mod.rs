@@ -1,16 +1,16 @@
-//! The secret store says what Docker says: join tokens, the charter's CA digest, the unlock keys.
+//! Keeps the secret store equal to Docker: join tokens, the charter's CA digest, the unlock keys.
 //!
-//! Docker makes a new token and ends the old one in one call, so that the store can only follow. A
-//! joiner that has read the old one is refused after ten seconds, and reads again.
+//! Docker creates a new token and ends the old one in one call, so that the store can only follow. A joining node that
+//! has read the old one is refused after ten seconds, and reads again.
 //!
-//! Guarantees: whoever has rotated (skep, `docker swarm join-token --rotate`, `docker swarm ca
-//! --rotate`, `docker swarm unlock-key --rotate`), the store follows within seconds, for as long as
-//! one manager's skep reaches it. Nothing is written unless the charter is open for the swarm that
-//! Docker is in. A manager that Docker has locked is opened again.
+//! Guarantees: after any rotation (by skep, `docker swarm join-token --rotate`, `docker swarm ca --rotate`,
+//! `docker swarm unlock-key --rotate`) the store follows within seconds, for as long as one manager's skep reaches it.
+//! Nothing is written unless the charter is open for the swarm that Docker is in. A manager that Docker has locked is
+//! unlocked.
 //!
-//! Docker is near and looked at often; the store costs calls that nodes need for booting, so it is
-//! read only when Docker says something new, and every [`LEADER_CHECK`] by the leader (by the others every
-//! [`BACKUP_CHECK`]) in case that somebody else has written or deleted something: nobody joins without a token.
+//! Docker is local and polled often; the store costs calls that nodes need for booting, so it is read only when Docker
+//! reports something new, and every [`LEADER_CHECK`] by the leader (by the others every [`BACKUP_CHECK`]), in case
+//! another writer has changed or deleted something: no node joins without a token.
 
 mod decide;
 mod follow;
@@ -32,49 +32,50 @@ use follow::{Followed, TokensError, fetch_truth, follow};
 pub use rotate::rotate_on_request;
 use rotate::rotate_when_due;
 
-/// Who has the trouble.
+/// Name under which this duty reports trouble.
 const WHO: &str = "secrets";
-/// How old a token in the store may be, and how long a restarted manager stays locked.
+/// Time between two polls: the longest time that the store lacks a new token, and that a restarted manager stays
+/// locked.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// The other managers write when the leader's skep has not.
+/// Time after which the other managers write, if the leader's skep has not.
 const BACKUP_PATIENCE: Duration = Duration::from_secs(30);
-/// What somebody else has written into the store, or deleted from it, is found out by then: a node that waits for a
-/// token must get it before its launch hook times out (five minutes, by the template).
+/// Time within which the leader notices that another writer has changed the store, or deleted something from it: a node
+/// that waits for a token must get it before its launch hook times out (five minutes, by the template).
 const LEADER_CHECK: Duration = Duration::from_secs(60);
-/// The same by the other managers, in case the leader's skep is dead.
+/// The same for the other managers, in case the leader's skep is dead.
 const BACKUP_CHECK: Duration = Duration::from_secs(600);
 
-/// What saves calls; nothing is decided on it alone.
+/// State that saves calls; no decision rests on it alone.
 #[derive(Default)]
 struct Memory {
-    /// What the store was last seen to say, and when.
+    /// Docker's secrets in the last comparison with the store, and its time.
     known: Option<(Truth, Instant)>,
-    /// Since when Docker says something else.
+    /// Time since which Docker has other secrets.
     unlike_since: Option<Instant>,
     rotation: rotate::Memory,
 }
 
 impl Memory {
-    /// How long ago the store was seen to say what Docker says.
+    /// Returns the time since the store was compared with the same secrets.
     fn known_for(&self, truth: &Truth) -> Option<Duration> {
         let (known, at) = self.known.as_ref()?;
         known.is_same(truth).then(|| at.elapsed())
     }
 }
 
-/// Keeps the store true, and this manager unlocked; never returns.
+/// Keeps the store equal to Docker, and this manager unlocked; never returns.
 pub async fn keep_tokens(node: &Node, node_id: &str) -> Infallible {
     let mut memory = Memory::default();
     loop {
         match look(node, node_id, &mut memory).await {
             Ok(trouble) => node.state.trouble(WHO, trouble),
-            // Without a leader nobody can rotate either; others say what is wrong with Docker.
+            // Without a leader no rotation is possible either; other duties report what is wrong with Docker.
             Err(TokensError::Swarm(error)) => tracing::debug!("{error}"),
             Err(error) => {
                 let why = crate::common::errors::chain(&error);
                 let what = format!(
-                    "the secret store cannot be kept as Docker has it, so that new nodes may not \
-                     get in: {why}"
+                    "cannot keep the secret store equal to Docker, so that new nodes may be unable to \
+                     join: {why}"
                 );
                 node.state.trouble(WHO, Some(what));
             }
@@ -83,13 +84,13 @@ pub async fn keep_tokens(node: &Node, node_id: &str) -> Infallible {
     }
 }
 
-/// What is wrong, if anything.
+/// Polls once. Returns the trouble, if any.
 async fn look(
     node: &Node,
     node_id: &str,
     memory: &mut Memory,
 ) -> Result<Option<String>, TokensError> {
-    // A worker shares the answer of others who look; one of a Docker that is locked is never shared.
+    // A worker shares Docker's answer with other readers; the answer of a locked Docker is never shared.
     let local = node.swarm.fetch_local_node_lately(WORKER_INTERVAL).await?;
     if local.is_settled() && !local.is_manager {
         return Ok(None);
@@ -131,7 +132,7 @@ async fn is_leader(node: &Node, node_id: &str) -> Result<bool, TokensError> {
     Ok(node.swarm.fetch_node(node_id).await?.is_some_and(|me| me.is_leader()))
 }
 
-/// Docker has restarted under this skep.
+/// Unlocks Docker, which has restarted under this skep.
 async fn reopen(node: &Node) -> Result<Option<String>, TokensError> {
     let Some(charter) = node.ledger.fetch_charter().await? else { return Ok(None) };
     Ok(match unlock(node, charter.generation).await? {

@@ -1,4 +1,4 @@
-//! New tokens: because the operator says so, or because it is time.
+//! Rotates tokens, at an operator's request or at an interval.
 
 use std::time::Duration;
 
@@ -16,18 +16,18 @@ use crate::common::report::Rotated;
 use crate::common::retry::Backoff;
 use crate::node::Node;
 
-/// An operator waits at a prompt for the store; the companion goes on trying afterwards.
+/// Time that an operator waits at a prompt for the store; [`super::keep_tokens`] tries again afterwards.
 const STORE_PATIENCE: Duration = Duration::from_secs(60);
 const STORE_BACKOFF: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
-/// How late a rotation by interval may come, at the most.
+/// Maximum time between two checks, and so the longest delay of a rotation at an interval.
 const LONGEST_LOOK: Duration = Duration::from_secs(600);
-/// And as a share of the interval.
+/// The same as a share of the interval.
 const LOOKS_PER_INTERVAL: u32 = 4;
 
-/// Both tokens, as they are rotated by interval.
+/// Both tokens, which are rotated at an interval.
 const BOTH: Rotation = Rotation { worker_token: true, manager_token: true, unlock_key: false };
 
-/// When the ledger was last asked, and what it could not be told.
+/// Time of the last check, and of a rotation that the ledger may not have recorded.
 #[derive(Default)]
 pub struct Memory {
     looked_at: Option<Instant>,
@@ -41,10 +41,10 @@ impl Memory {
     }
 }
 
-/// Why a rotation on request did not end as it should.
+/// Reason why a requested rotation did not end as it should.
 #[derive(Debug, Error)]
 enum Refusal {
-    #[error("this node is no manager: run it on one of {managers}")]
+    #[error("this node is no manager; run this command on one of {managers}")]
     NotManager { managers: String },
     #[error("this node is in no swarm that the ledger names, so there is nothing to rotate")]
     NotOurs,
@@ -56,7 +56,7 @@ enum Refusal {
     NoLeader,
     #[error(
         "whether anything was rotated is not known: Docker may still do it once it has a leader, and skep \
-         stores what is new then; see `skep status`, and run it again when there is a leader"
+         stores the new secrets then; see `skep status`, and run this command again when there is a leader"
     )]
     Unknown(#[source] SwarmError),
     #[error("nothing was rotated")]
@@ -64,17 +64,17 @@ enum Refusal {
     #[error("nothing was rotated")]
     NotSeen(#[source] TokensError),
     #[error(
-        "Docker has rotated them, but the secret store does not have the new ones yet, and until then new nodes cannot join; skep goes on trying"
+        "Docker has rotated the secrets, but the secret store does not have the new ones yet, and until then new nodes cannot join; skep goes on trying"
     )]
     NotStored(#[source] TokensError),
-    #[error("Docker has rotated them; another manager stores them, see its log")]
+    #[error("Docker has rotated the secrets; another manager stores them, see its log")]
     Elsewhere,
 }
 
-/// Rotates in Docker, and returns when the store has what is new.
+/// Rotates in Docker, and returns when the store has the new secrets.
 ///
 /// # Errors
-/// Why not, and what to do, in words.
+/// The reason and the remedy, as text.
 pub async fn rotate_on_request(node: &Node, what: Rotation) -> Result<Rotated, String> {
     rotate(node, what).await.map_err(|refusal| crate::common::errors::chain(&refusal))
 }
@@ -84,7 +84,7 @@ async fn rotate(node: &Node, what: Rotation) -> Result<Rotated, Refusal> {
     if !local.is_manager {
         return Err(Refusal::NotManager { managers: managers(node).await });
     }
-    // Not before the charter is known to be open for this swarm: nobody could store what is new.
+    // The charter must be open for this swarm before the rotation, or no manager could store the new secrets.
     match follow(node, false).await {
         Ok(Followed::NotOurs { .. }) => return Err(Refusal::NotOurs),
         Ok(_) => {}
@@ -97,12 +97,12 @@ async fn rotate(node: &Node, what: Rotation) -> Result<Rotated, Refusal> {
     if let Err(error) = node.swarm.rotate(what).await {
         let after = fetch_truth(node).await.ok();
         match is_rotated(what, &error, &before, after.as_ref()) {
-            Fact::Yes => tracing::warn!("Docker has rotated, although it answered: {error}"),
+            Fact::Yes => tracing::warn!("Docker has rotated although it answered: {error}"),
             Fact::No => return Err(Refusal::Docker(error)),
             Fact::CannotTell => return Err(Refusal::Unknown(error)),
         }
     }
-    tracing::info!(?what, "rotated the swarm's secrets, as the operator says");
+    tracing::info!(?what, "rotated the swarm's secrets at the operator's request");
     let deadline = Instant::now() + STORE_PATIENCE;
     let stored = STORE_BACKOFF.run("storing", deadline, |_| true, || follow(node, true)).await;
     let Followed::True { charter, .. } = stored.map_err(Refusal::NotStored)? else {
@@ -123,7 +123,7 @@ async fn rotate(node: &Node, what: Rotation) -> Result<Rotated, Refusal> {
     })
 }
 
-/// Nothing but reading has failed.
+/// Returns the refusal after a failed read: nothing was rotated.
 fn not_begun(error: TokensError) -> Refusal {
     match error {
         TokensError::Swarm(error) if error.kind == SwarmErrorKind::NoLeader => Refusal::NoLeader,
@@ -131,7 +131,7 @@ fn not_begun(error: TokensError) -> Refusal {
     }
 }
 
-/// Where the operator can go instead.
+/// Returns the managers on which the operator can run the command instead.
 async fn managers(node: &Node) -> String {
     let rows = node.ledger.fetch_managers().await.unwrap_or_default();
     let names: Vec<String> =
@@ -139,16 +139,17 @@ async fn managers(node: &Node) -> String {
     if names.is_empty() { "the managers".into() } else { names.join(", ") }
 }
 
-/// Rotates both tokens when the last rotation is `every` ago. The leader's alone.
+/// Rotates both tokens if the last rotation is `every` ago. Called by the leader alone.
 pub async fn rotate_when_due(
     node: &Node,
     every: Duration,
     memory: &mut Memory,
 ) -> Result<(), TokensError> {
-    // Only where the store can be written to at present: nobody is shut out by routine.
+    // Only while the store can be written to: a routine rotation must shut no node out.
     let Followed::True { charter, truth } = follow(node, true).await? else { return Ok(()) };
     let recorded = node.ledger.fetch_token_rotation(charter.generation).await?;
-    // A look that failed before is repeated, and its trouble is not called resolved meanwhile.
+    // A check that failed before this line is repeated by the next poll, so that its trouble is not reported as
+    // resolved meanwhile.
     memory.looked_at = Some(Instant::now());
     let last = recorded.max(charter.founded_at).max(memory.rotated_at);
     let now = OffsetDateTime::now_utc();
@@ -159,20 +160,23 @@ pub async fn rotate_when_due(
         let after = fetch_truth(node).await.ok();
         match is_rotated(BOTH, &error, &truth, after.as_ref()) {
             Fact::Yes => {}
-            // At the next look.
+            // The next poll tries again.
             Fact::No | Fact::CannotTell => return Err(error.into()),
         }
     }
     memory.rotated_at = Some(now);
-    tracing::info!("rotated the join tokens: the last time is {every:?} ago");
+    tracing::info!("rotated the join tokens: the last rotation was {every:?} ago or longer");
     follow(node, true).await?;
     record(node, charter.generation, now).await;
     Ok(())
 }
 
-/// Without it the next rotation by interval only comes too early.
+/// Records the rotation. Without the record the next rotation at an interval only comes too early.
 async fn record(node: &Node, generation: u64, at: OffsetDateTime) {
     if let Err(error) = node.ledger.record_token_rotation(generation, at).await {
-        tracing::warn!("writing the rotation down: {}", crate::common::errors::chain(&error));
+        tracing::warn!(
+            "cannot record the rotation in the ledger: {}",
+            crate::common::errors::chain(&error)
+        );
     }
 }

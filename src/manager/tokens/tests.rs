@@ -1,4 +1,4 @@
-//! Several managers follow Docker at once, each on what it saw **earlier**, while secrets are rotated
+//! Tests several managers that follow Docker at once, each with an **earlier** observation, while secrets are rotated
 //! and managers crash between two steps.
 
 use proptest::prelude::*;
@@ -15,11 +15,11 @@ const MANAGERS: usize = 3;
 
 #[derive(Clone, Copy, Debug)]
 enum Event {
-    /// Looks and decides; acts later.
+    /// Observes and decides; acts later.
     Look(usize),
-    /// Does what was decided.
+    /// Carries out the decision.
     Act(usize),
-    /// Dies with a decision in hand and starts anew.
+    /// Dies with a pending decision and starts again.
     Crash(usize),
     RotateToken(Role),
     RotateKey,
@@ -30,9 +30,9 @@ struct World {
     truth: Truth,
     charter: Charter,
     stored: Stored,
-    /// What each manager has seen and is about to do.
+    /// Observation and pending decision of each manager.
     decided: [Option<(Truth, Charter, Stored, Step)>; MANAGERS],
-    /// So that every secret is another one.
+    /// Counter that makes every secret different.
     count: u64,
     digests: Vec<String>,
 }
@@ -107,12 +107,12 @@ impl World {
                 self.digests.push(self.truth.worker.ca_digest().to_owned());
             }
         }
-        // A charter that names an older CA again would shut joiners out for good.
+        // A charter that names an older CA again would shut joining nodes out for good.
         let digest = self.charter.ca_digest.clone().unwrap();
         assert!(self.digests.contains(&digest));
     }
 
-    /// As the store and DynamoDB's condition do.
+    /// Writes as the store and DynamoDB's condition do.
     fn act(&mut self, manager: usize) {
         let Some((truth, seen, stored, step)) = self.decided[manager].take() else { return };
         match step {
@@ -127,12 +127,12 @@ impl World {
                 let new = truth.worker.ca_digest().to_owned();
                 if self.charter.ca_digest == seen.ca_digest {
                     let place = |digest| self.digests.iter().position(|it| it == digest);
-                    assert!(place(&new) > place(&seen.ca_digest.unwrap()), "a CA of before");
+                    assert!(place(&new) > place(&seen.ca_digest.unwrap()), "an older CA");
                     self.charter.ca_digest = Some(new);
                 }
             }
             Step::AllTrue => {}
-            Step::NotOurs => panic!("it is ours"),
+            Step::NotOurs => panic!("the charter is open for this swarm"),
         }
     }
 
@@ -162,7 +162,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-    /// Whatever has happened: once the dust has settled, store and charter say what Docker says.
+    /// After all events, once the managers have settled, store and charter match Docker.
     #[test]
     fn any_order_of_looks_writes_and_rotations_ends_in_the_truth(events in events()) {
         let mut world = World::new();
@@ -227,8 +227,8 @@ fn without_autolock_no_key_is_asked_for() {
     assert!(world.truth.is_same(&world.truth.clone()));
 }
 
-/// "Nothing was rotated" is only said where that is certain: Docker applies a write that it has answered with
-/// an error once there is a leader again.
+/// "Nothing was rotated" is reported only where that is certain: Docker applies a write that it has answered with an
+/// error once there is a leader again.
 #[test]
 fn whether_anything_was_rotated_has_three_values() {
     let mut world = World::new();

@@ -1,11 +1,11 @@
-//! Rows without a group: Auto Scaling says nothing about their instances.
+//! Tests rows without a group: Auto Scaling's answer is no evidence about their instances.
 
 use super::*;
 use crate::clients::ledger::CharterPhase;
 
 const DAYS: i64 = 3 * 24 * 3600;
 
-/// Of generation 2.
+/// Returns a charter of generation 2.
 fn charter(swarm: &str, phase: CharterPhase, former: &[&str]) -> Charter {
     let row = serde_json::json!({
         "phase": "open", "generation": 2, "founder": "i-me", "lease_expires_at": 0,
@@ -14,8 +14,8 @@ fn charter(swarm: &str, phase: CharterPhase, former: &[&str]) -> Charter {
     Charter { phase, ..serde_json::from_value(row).unwrap() }
 }
 
-/// A row does not expire: where Auto Scaling cannot say that the instance is gone, Docker's list of the very
-/// swarm that the row names says at least that it is no member.
+/// A row does not expire: where Auto Scaling cannot show that the instance is gone, Docker's list of the very swarm
+/// that the row names shows at least that it is no member.
 #[test]
 fn a_row_without_a_group_goes_once_its_swarm_has_not_listed_it_for_days() {
     let of =
@@ -31,11 +31,14 @@ fn a_row_without_a_group_goes_once_its_swarm_has_not_listed_it_for_days() {
     assert!(!goes(ours(), of(Some("s1"), lone(days(1))), vec![me()]));
     assert!(!goes(ours(), of(Some("s1"), lone(days(3))), vec![me(), node("w1", "down", 4)]));
     assert!(!goes(ours(), of(Some("s2"), lone(days(3))), vec![me()]), "of another swarm");
-    assert!(!goes(ours(), of(None, lone(days(3))), vec![me()]), "nobody can tell of which");
-    assert!(!goes(mine(), of(None, lone(days(3))), vec![me()]), "nor which this one is");
+    assert!(!goes(ours(), of(None, lone(days(3))), vec![me()]), "its swarm is unknown");
+    assert!(
+        !goes(mine(), of(None, lone(days(3))), vec![me()]),
+        "this manager's swarm is unknown, too"
+    );
 }
 
-/// No list will ever show that such a node is gone: the charter says that its swarm was given up.
+/// No list ever shows that such a node is gone: the charter records that its swarm was given up.
 #[test]
 fn a_row_without_a_group_of_a_swarm_that_was_given_up_goes_by_the_charter() {
     let mine = || Member { swarm_id: Some("s2".into()), ..member("i-me", "me", 1, 0) };
@@ -64,14 +67,17 @@ fn a_row_without_a_group_of_a_swarm_that_was_given_up_goes_by_the_charter() {
         assert!(!goes(not_open, mine(), lone(Some("s1"), 1, DAYS)), "{phase:?}");
     }
     let nameless = Member { swarm_id: None, ..mine() };
-    assert!(!goes(open(), nameless, lone(Some("s1"), 1, DAYS)), "of which swarm is this list?");
+    assert!(
+        !goes(open(), nameless, lone(Some("s1"), 1, DAYS)),
+        "the swarm of this list is unknown"
+    );
     let listed = vec![me(), node("w1", "down", 4)];
     let rows = vec![mine(), lone(Some("s1"), 1, DAYS)];
     let world = World { charter: Some(open()), ..World::new(listed, rows, Survey::default()) };
     assert!(decide(&world.seen()).orphans.is_empty(), "it is on the list");
 }
 
-/// One read more for each look is worth it only for rows that nothing else explains.
+/// One more read for each poll is worth it only for rows that nothing else explains.
 #[test]
 fn the_charter_is_read_only_for_old_rows_without_a_group_of_other_swarms() {
     let of = |swarm: &str, row: Member| Member { swarm_id: Some(swarm.into()), ..row };
@@ -83,6 +89,6 @@ fn the_charter_is_read_only_for_old_rows_without_a_group_of_other_swarms() {
     assert!(!needs(of("s1", ungrouped(member("i-lone", "w1", 4, 60)))), "young");
     assert!(
         !needs(of("s1", member("i-w1", "w1", 4, DAYS))),
-        "Auto Scaling says whether it is gone"
+        "Auto Scaling can show whether it is gone"
     );
 }
