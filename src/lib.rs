@@ -1,18 +1,19 @@
 //! skep gives every EC2 instance its place in a Docker Swarm, and removes it again without losing tasks, requests or
 //! log lines.
 //!
-//! Each room imports only from the rooms below it; a test holds every path against this table.
+//! The source is divided into rooms. Each room imports only from the rooms below it; a test compares every path with
+//! this table.
 //!
-//! | room | what it holds |
+//! | room | content |
 //! |---|---|
 //! | [`cli`] | the command line, and `skep doctor` |
 //! | [`agent`] | the process: start → boot → serve → leave on one page, and its background tasks |
-//! | [`api`] | what answers on a port or a socket: health checks, the page, the control socket |
+//! | [`api`] | the listeners on a port or a socket: health checks, the page, the control socket |
 //! | [`lifecycle`] | this node: boot, membership, notices, departure, recovery |
 //! | [`manager`] | the duties of a manager towards the other nodes |
 //! | [`host`] | work on this host: flushing logs, freeing Docker's disk |
-//! | [`node`] | one node and its clients, which every phase is given |
-//! | [`clients`] | the outside world, one folder each: AWS, Docker, metadata, ledger, secrets, systemd |
+//! | [`node`] | one node and its clients, which every phase receives |
+//! | [`clients`] | clients of the outside world, a folder each: AWS, Docker, metadata, ledger, secrets, systemd |
 //! | [`telemetry`] | log, metrics, event log, notifications |
 //! | [`config`] | settings and their sources |
 //! | [`common`] | plain types and small helpers |

@@ -1,5 +1,5 @@
-//! Holds the order of the rooms, as the tables in `lib.rs` give it, against every path in the source, and finds
-//! circles between files. Tests are exempt: they may use what lies above.
+//! Compares every path in the source with the order of the rooms in the tables of `lib.rs`, and finds circles between
+//! files. Tests are exempt: they may use the rooms above.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,15 +8,15 @@ use std::path::Path;
 /// A module as its path, such as `["lifecycle", "boot", "decide"]`.
 type Module = Vec<String>;
 
-/// Which modules each module's source names.
+/// The modules that the source of each module names.
 type Imports = BTreeMap<Module, BTreeSet<Module>>;
 
-/// The rooms of a `lib.rs` from top to bottom, by the table in its header.
+/// Returns the rooms of a `lib.rs` from top to bottom, by the table in its header.
 fn order(lib: &str) -> Vec<&str> {
     lib.lines().filter_map(|line| line.strip_prefix("//! | [`")?.split('`').next()).collect()
 }
 
-/// The sources below a folder, without those of tests.
+/// Reads the sources below a folder, except those of tests.
 fn sources(root: &Path) -> BTreeMap<Module, String> {
     let mut found = BTreeMap::new();
     let mut open = vec![(root.to_owned(), Module::new())];
@@ -41,7 +41,7 @@ fn sources(root: &Path) -> BTreeMap<Module, String> {
     found
 }
 
-/// A source without its comments, and without items that only tests have.
+/// Returns a source without its comments and without its `#[cfg(test)]` items.
 fn without_tests(source: &str) -> String {
     let mut code = String::new();
     let mut lines = source.lines();
@@ -58,13 +58,13 @@ fn without_tests(source: &str) -> String {
     code
 }
 
-/// Every path of a source that begins with `crate::`, `super::` or `self::`, with groups written out.
+/// Returns every path of a source that begins with `crate::`, `super::` or `self::`, with groups written out.
 fn paths(code: &str) -> Vec<Module> {
     let mut found = Vec::new();
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     for start in ["crate::", "super::", "self::"] {
         for (at, _) in code.match_indices(start) {
-            // In the middle of `super::super::`, or at the end of another word.
+            // Skips a match in the middle of `super::super::` or at the end of another word.
             if !code[..at].ends_with(|c: char| is_word(c) || c == ':' || c == '$') {
                 read_path(&code[at..], &Module::new(), &mut found);
             }
@@ -73,7 +73,7 @@ fn paths(code: &str) -> Vec<Module> {
     found
 }
 
-/// Reads one path, or the members of a group, behind `prefix`. Returns how many bytes it has taken.
+/// Reads one path, or the members of a group, behind `prefix`. Returns the number of bytes read.
 fn read_path(code: &str, prefix: &Module, found: &mut Vec<Module>) -> usize {
     let mut path = prefix.clone();
     let mut at = 0;
@@ -101,7 +101,7 @@ fn read_path(code: &str, prefix: &Module, found: &mut Vec<Module>) -> usize {
     at
 }
 
-/// The module that a path in `module` leads to.
+/// Returns the module that a path in `module` leads to.
 fn resolve(path: &[String], module: &Module, known: &BTreeMap<Module, String>) -> Option<Module> {
     let mut absolute = module.clone();
     for word in path {
@@ -127,7 +127,7 @@ fn imports(root: &Path) -> Imports {
     known.iter().map(of).collect()
 }
 
-/// Paths that lead to a room above.
+/// Returns the paths that lead to a room above.
 fn upward(imports: &Imports, order: &[&str]) -> Vec<String> {
     let floor = |module: &Module| order.iter().position(|room| *room == module[0]);
     let mut wrong = Vec::new();
@@ -141,8 +141,8 @@ fn upward(imports: &Imports, order: &[&str]) -> Vec<String> {
     wrong
 }
 
-/// What is left of the imports once every module that no circle goes through is taken out. A module and its own
-/// parts may use each other.
+/// Returns the imports that remain after the removal of every module outside a circle. A module and its own parts may
+/// use each other.
 fn circles(imports: &Imports) -> Vec<String> {
     let mut edges: BTreeSet<(&Module, &Module)> = imports
         .iter()
@@ -168,13 +168,13 @@ fn every_room_imports_only_from_the_rooms_below_it_and_no_files_form_a_circle() 
         let lib = fs::read_to_string(root.join(tree).join("lib.rs")).unwrap();
         let mut imports = imports(&root.join(tree));
         let order = order(&lib);
-        // The binary of the local cloud has a module of its own.
+        // The binary of the local cloud has a module that `lib.rs` does not declare.
         imports.retain(|module, _| lib.contains(&format!("mod {};", module[0])));
         let rooms: BTreeSet<&str> = imports.keys().map(|module| &*module[0]).collect();
         assert_eq!(rooms, order.iter().copied().collect(), "the table of {tree}/lib.rs");
         assert!(imports.len() > 50, "only {} modules were read", imports.len());
         let wrong = upward(&imports, &order);
-        assert!(wrong.is_empty(), "against the order of {tree}/lib.rs:\n{}", wrong.join("\n"));
+        assert!(wrong.is_empty(), "violates the order of {tree}/lib.rs:\n{}", wrong.join("\n"));
         let circles = circles(&imports);
         assert!(circles.is_empty(), "circles in {tree}:\n{}", circles.join("\n"));
     }

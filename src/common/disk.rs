@@ -1,4 +1,4 @@
-//! What is left of a file system, and files that are written as a whole or not at all.
+//! Reads the free space of file systems, and replaces files atomically.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use nix::sys::statvfs::statvfs;
 
-/// So much of so much.
+/// Free and total amount of one resource of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskSpace {
     pub free: u64,
@@ -15,15 +15,15 @@ pub struct DiskSpace {
 }
 
 impl DiskSpace {
-    /// From 0 to 1. Some file systems make inodes as they need them, and have no number: nothing is
-    /// short there.
+    /// Returns the free share, from 0 to 1. Some file systems create inodes on demand and report a total of 0: there
+    /// the share is 1.
     #[must_use]
     pub fn share(self) -> f64 {
         if self.all == 0 { 1.0 } else { self.free as f64 / self.all as f64 }
     }
 }
 
-/// A file system, as whoever is not root may use it.
+/// Space of a file system that processes without root rights can use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disk {
     pub bytes: DiskSpace,
@@ -31,18 +31,18 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Whether both are the same one.
+    /// Whether both paths are on the same file system.
     ///
     /// # Errors
-    /// A path is not there, or out of reach.
+    /// A path does not exist or cannot be reached.
     pub fn is_shared(one: &Path, other: &Path) -> io::Result<bool> {
         Ok(one.metadata()?.dev() == other.metadata()?.dev())
     }
 
-    /// The one that `path` is on.
+    /// Reads the file system that holds `path`.
     ///
     /// # Errors
-    /// The path is not there, or out of reach.
+    /// The path does not exist or cannot be reached.
     pub fn of(path: &Path) -> nix::Result<Self> {
         let stat = statvfs(path)?;
         let bytes = |blocks: u64| blocks * stat.fragment_size();
@@ -53,10 +53,10 @@ impl Disk {
     }
 }
 
-/// Writes a file, with its directories, or leaves what was there.
+/// Writes a file and its missing directories; after an error, the old file is unchanged.
 ///
 /// # Errors
-/// It cannot be written, as on a disk that is full.
+/// The file cannot be written, for example because the disk is full.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;

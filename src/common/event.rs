@@ -1,20 +1,20 @@
-//! What hook scripts and the webhook are told about.
+//! The events that hook scripts and the webhook receive.
 
 use serde::Serialize;
 
-/// What has happened to this node.
+/// An event in the life of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Event {
-    /// It is Ready: an active member of the swarm.
+    /// The node is Ready: an active member of the swarm.
     Joined,
-    /// It has been told to leave.
+    /// The node has received a notice and must leave.
     Departing,
-    /// None of its tasks runs any more; the logs are flushed next.
+    /// All tasks of the node have ended; the logs are flushed next.
     Drained,
-    /// Its departure has ended, as the outcome says; the machine may go now.
+    /// The departure has ended, with the result in the outcome; the machine may end now.
     Left,
-    /// It could not take its place, as the outcome says.
+    /// The node could not boot, for the reason in the outcome.
     Failed,
 }
 

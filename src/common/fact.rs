@@ -1,11 +1,11 @@
-//! Three values: yes, no, cannot tell.
+//! A fact with three values: yes, no, cannot tell.
 
 /// An observed fact. An error, a timeout, an empty or an unreadable answer is neither yes nor no.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Fact {
     Yes,
     No,
-    /// Nothing may be ended, removed or completed on this; it waits for a better answer.
+    /// skep ends, removes and completes nothing on this value; it waits for another answer.
     #[default]
     CannotTell,
 }

@@ -1,14 +1,14 @@
-//! What came of the log flushers: plain values, for the log, `skep status` and whoever counts them.
+//! Results of the log flushers, as plain values for the log, `skep status` and the metrics.
 
 use serde::{Deserialize, Serialize};
 
-/// How one flusher stands, or ended.
+/// The state or the result of one flusher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FlushResult {
     Running,
     Done,
-    /// Nothing to do on this host.
+    /// The flusher has nothing to flush on this host.
     NotHere,
     Failed,
     TimedOut,
@@ -26,7 +26,7 @@ impl FlushResult {
         }
     }
 
-    /// For machines that count.
+    /// Returns the value of the metrics' label `result`.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -39,24 +39,24 @@ impl FlushResult {
     }
 }
 
-/// One flusher of the present departure.
+/// One flusher of the current departure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// `journal`, a shipper's name, a URL, or the path of an executable.
     pub name: String,
     pub result: FlushResult,
-    /// How long it ran; 0 while it does.
+    /// Duration of its run; 0 while it runs.
     pub seconds: f64,
-    /// What has arrived since the shipper started, as far as it says so: lines, records or events.
+    /// Lines, records or events that have arrived since the shipper started, if the shipper reports them.
     pub sent: Option<u64>,
-    /// What has not.
+    /// Lines, records or events that have not arrived.
     pub unsent: Option<u64>,
-    /// What went wrong, or what it waits for.
+    /// The error, or the condition that the flusher waits for.
     pub detail: Option<String>,
 }
 
 impl Outcome {
-    /// One that has just begun.
+    /// Returns the outcome of a flusher that has just started.
     #[must_use]
     pub fn running(name: &str) -> Self {
         Self {

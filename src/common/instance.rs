@@ -1,5 +1,5 @@
-//! Plain types that every room uses: an [`Instance`], its [`Role`], its [`Membership`] of a swarm
-//! and its [`Departure`] from it. Nothing here does I/O.
+//! Plain types that every room uses: an [`Instance`], its [`Role`], its [`Membership`] in a swarm and its
+//! [`Departure`] from it. Nothing here does I/O.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-/// What a node is in the swarm.
+/// Role of a node in the swarm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -33,7 +33,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// How the instance is bought; `instance-life-cycle` in the metadata.
+/// Purchase option of the instance; `instance-life-cycle` in the metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Market {
@@ -58,7 +58,7 @@ pub struct StackResource {
     pub logical_id: String,
 }
 
-/// Who this machine is: facts of the instance metadata that do not change while it runs.
+/// Identity of this machine: facts of the instance metadata that do not change while it runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Instance {
     /// `i-` and hexadecimal digits.
@@ -70,15 +70,15 @@ pub struct Instance {
     /// `local-ipv4`: the address that other nodes reach, never a public one.
     pub private_address: IpAddr,
     pub market: Market,
-    /// Auto Scaling group, from the tag `aws:autoscaling:groupName`; `None` where tags are off.
+    /// Auto Scaling group, from the tag `aws:autoscaling:groupName`; `None` if the metadata has no tags.
     pub group: Option<String>,
     /// From the `aws:cloudformation:*` tags.
     pub stack: Option<StackResource>,
-    /// Instance tags as the metadata gives them; empty where the launch template keeps them out.
+    /// Instance tags from the metadata; empty if the launch template does not enable them.
     pub tags: std::collections::BTreeMap<String, String>,
 }
 
-/// Could this be an instance's id? AWS refuses a whole call for one that is longer than any.
+/// Whether this can be an instance id. AWS refuses a whole call if one id in it is too long.
 #[must_use]
 pub fn is_instance_id(id: &str) -> bool {
     /// `i-` and 17 digits.
@@ -89,7 +89,7 @@ pub fn is_instance_id(id: &str) -> bool {
 
 #[cfg(test)]
 impl Instance {
-    /// An instance in no group, without tags.
+    /// Returns an instance without group and tags.
     pub(crate) fn example() -> Self {
         Self {
             id: "i-0abc".into(),
@@ -105,7 +105,8 @@ impl Instance {
     }
 }
 
-/// A cluster founds a swarm a few times in its life: no generation that skep has counted is near this one.
+/// Highest generation that skep accepts. A cluster founds a swarm a few times in its life: no generation that skep has
+/// counted is near this one.
 pub const HIGHEST_GENERATION: u64 = 1 << 53;
 
 /// Proof of boot: this node is an active member of the charter's swarm.
@@ -117,7 +118,7 @@ pub struct Membership {
     pub swarm_id: String,
     /// The charter's generation.
     pub generation: u64,
-    /// What Docker says this node is; it may differ from what was configured after a demotion.
+    /// This node's role by Docker; after a demotion it may differ from the configured one.
     pub role: Role,
 }
 
@@ -132,15 +133,15 @@ impl fmt::Display for Membership {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reason {
-    /// Auto Scaling takes the instance out: `target-lifecycle-state` is `Terminated`.
+    /// Auto Scaling terminates the instance: `target-lifecycle-state` is `Terminated`.
     Lifecycle,
     /// EC2 reclaims the spot instance.
     Spot,
-    /// Scheduled maintenance that stops, reboots into other hardware, or retires the instance.
+    /// Scheduled maintenance stops the instance, reboots it into other hardware, or retires it.
     Maintenance,
-    /// EC2 recommends to replace the spot instance, and the operator wants that followed.
+    /// EC2 recommends replacing the spot instance, and `watch.rebalance` is `leave`.
     Rebalance,
-    /// Auto Scaling takes the instance back into the warm pool: it may come again.
+    /// Auto Scaling returns the instance to the warm pool: it may enter service again.
     Pool,
     /// The machine is powered off.
     Shutdown,
@@ -162,19 +163,19 @@ impl Reason {
         }
     }
 
-    /// Whether Auto Scaling is what ends the node: then a hook of its waits for it.
+    /// Whether Auto Scaling ends the node: then one of its lifecycle hooks waits for the node.
     #[must_use]
     pub fn is_auto_scalings(self) -> bool {
         matches!(self, Reason::Lifecycle | Reason::Pool)
     }
 
-    /// Whether the machine stays whatever comes of the departure.
+    /// Whether the machine stays, whatever the result of the departure.
     #[must_use]
     pub fn keeps_the_machine(self) -> bool {
         self == Reason::Operator
     }
 
-    /// Whether EC2 may think better of it, so that the node stays.
+    /// Whether EC2 may withdraw the notice, so that the node stays.
     #[must_use]
     pub fn may_be_withdrawn(self) -> bool {
         matches!(self, Reason::Spot | Reason::Maintenance | Reason::Rebalance)
@@ -187,20 +188,20 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A notice that this node is to leave, and by when.
+/// A notice that this node must leave, with its deadline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Departure {
     pub reason: Reason,
     #[serde(with = "time::serde::rfc3339")]
     pub noticed_at: OffsetDateTime,
-    /// When the machine goes, whatever the node has managed by then.
+    /// Time when the machine ends, whatever the node has finished by then.
     #[serde(with = "time::serde::rfc3339")]
     pub deadline: OffsetDateTime,
 }
 
 impl Departure {
-    /// Two notices as one: the nearer deadline, and the first one's reason, unless only the later one is
-    /// for good, or ends the machine for good.
+    /// Merges two notices: takes the nearer deadline, and the reason of the first one, unless only the later one is
+    /// final, or only the later one ends the machine and is final.
     #[must_use]
     pub fn merge(self, later: &Departure) -> Departure {
         let (first, second) = (self.reason, later.reason);
@@ -212,13 +213,13 @@ impl Departure {
     }
 }
 
-/// Why a node that stays in the swarm is to get no tasks; what keeps more away comes later.
+/// Why a node that stays in the swarm gets no tasks. The order counts: a later variant keeps more tasks away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SchedulingHold {
-    /// EC2 recommends to replace the spot instance: it keeps its tasks, and gets no new ones.
+    /// EC2 recommends replacing the spot instance: the node keeps its tasks and gets no new ones.
     Rebalance,
-    /// Auto Scaling has it in Standby: its tasks go elsewhere.
+    /// The instance is in Standby in Auto Scaling: its tasks move to other nodes.
     Standby,
 }
 
@@ -231,12 +232,12 @@ impl SchedulingHold {
         }
     }
 
-    /// What that means, for an operator.
+    /// Returns the meaning of the hold, for an operator.
     #[must_use]
     pub fn explain(self) -> &'static str {
         match self {
             SchedulingHold::Standby => "in Standby: no tasks here until it is InService again",
-            SchedulingHold::Rebalance => "EC2 recommends to replace it: no new tasks here",
+            SchedulingHold::Rebalance => "EC2 recommends replacing it: no new tasks here",
         }
     }
 }

@@ -1,13 +1,13 @@
-//! Words that AWS sends: each a variant, and one that is not known is kept as it is.
+//! Defines enumerations of the words that AWS sends; an unknown word is kept unchanged.
 
-/// Defines an enumeration of AWS's words that keeps those it does not know.
+/// Defines an enumeration of AWS's words that keeps unknown ones.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub enum $name {
             $($(#[$variant_doc])* $variant,)*
-            /// A word that AWS has added since, or none at all: nothing may be concluded from it.
+            /// A word that AWS has added since, or an empty one: skep concludes nothing from it.
             Unknown(String),
         }
 

@@ -1,9 +1,8 @@
-//! The labels that a node wants to carry in the swarm: what its instance is, and what its operator
-//! says in tags and in the configuration. Plain values; managers set them.
+//! The labels that a node requests in the swarm: facts of its instance, and the operator's labels from tags and the
+//! configuration. Plain values; managers set them.
 //!
-//! A key is refused where no placement constraint could name it (swarmkit takes letters, digits and
-//! `._-` behind `node.labels.`) and where it belongs to somebody else: Docker's own namespaces, and
-//! skep's.
+//! skep refuses a key that no placement constraint can name (swarmkit accepts letters, digits and `._-` after
+//! `node.labels.`), and a key in the namespaces of Docker and of skep.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,24 +12,24 @@ use crate::common::instance::Instance;
 /// Labels by key.
 pub type Labels = BTreeMap<String, String>;
 
-/// Which labels of a node skep has set, with commas. It stands among them and is written together
-/// with them, so that every manager knows, at any time, what is not skep's to change.
+/// Label with the comma-separated keys that skep has set on a node. It is written together with them, so that every
+/// manager can tell at any time which labels skep must not change.
 pub const OWNED: &str = "skep.labels";
 
-/// What skep has made of a node's availability, and what it was before; see `swarm::settle`.
+/// Label with the availability that skep has set on a node, and the one before; see `swarm::settle`.
 pub const AVAILABILITY: &str = "skep.availability";
 
 /// A tag `skep:label:<key>` becomes the label `<key>`.
 pub const TAG_PREFIX: &str = "skep:label:";
 
-/// skep's own, then Docker's (<https://docs.docker.com/engine/manage-resources/labels/>).
+/// Reserved namespaces: skep's, then Docker's (<https://docs.docker.com/engine/manage-resources/labels/>).
 const RESERVED: [&str; 4] = ["skep.", "com.docker.", "io.docker.", "org.dockerproject."];
-/// As long as the key of an instance tag may be.
+/// AWS's limit for the key of an instance tag.
 const LONGEST_KEY: usize = 128;
-/// As long as the value of an instance tag may be.
+/// AWS's limit for the value of an instance tag.
 const LONGEST_VALUE: usize = 256;
 
-/// What a node wants, and what its operator asked for in vain.
+/// The labels that a node requests, and the tags that were refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     pub labels: Labels,
@@ -40,7 +39,7 @@ pub struct Wanted {
 /// A tag that cannot become a label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// The tag's whole key.
+    /// The tag's key, with [`TAG_PREFIX`].
     pub tag: String,
     pub why: String,
 }
@@ -51,8 +50,8 @@ impl fmt::Display for Refused {
     }
 }
 
-/// The labels of an instance. `configured` has been checked with the rest of the configuration; a
-/// tag beats it, and a tag that is refused leaves it in force.
+/// Returns the labels of an instance. `configured` has been checked with the rest of the configuration. A tag wins over
+/// it; a refused tag leaves it in force.
 #[must_use]
 pub fn wanted(instance: &Instance, group: Option<&str>, configured: &Labels) -> Wanted {
     let mut wanted = Wanted { labels: configured.clone(), ..Wanted::default() };
@@ -74,27 +73,27 @@ pub fn wanted(instance: &Instance, group: Option<&str>, configured: &Labels) -> 
     wanted
 }
 
-/// Can an operator have this label?
+/// Checks that an operator can use this label.
 ///
 /// # Errors
-/// What is wrong and what would be right, in one line.
+/// The mistake and its remedy, in one line.
 pub fn check(key: &str, value: &str) -> Result<(), String> {
     let lower = key.to_ascii_lowercase();
     if let Some(taken) = RESERVED.iter().find(|namespace| lower.starts_with(**namespace)) {
         let whose = if *taken == RESERVED[0] { "skep" } else { "Docker" };
-        return Err(format!("\"{key}\": {whose} keeps labels that begin with {taken} to itself"));
+        return Err(format!("\"{key}\": labels that begin with {taken} are reserved for {whose}"));
     }
     if !is_storable(key, value) {
         return Err(format!(
-            "\"{key}\": a label's key is 1 to {LONGEST_KEY} letters, digits and ._-, and its value \
+            "\"{key}\": a label's key has 1 to {LONGEST_KEY} letters, digits and ._-, and its value \
              {LONGEST_VALUE} characters at most"
         ));
     }
     Ok(())
 }
 
-/// Can a constraint name it, and may skep set it? What a row of the ledger says was checked when it
-/// was written, unless somebody has edited it by hand.
+/// Whether a constraint can name the label and skep may set it. Labels in a ledger row were checked when the row was
+/// written, unless it was edited by hand.
 #[must_use]
 pub fn is_storable(key: &str, value: &str) -> bool {
     let right = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
@@ -172,9 +171,9 @@ mod tests {
             assert!(check(key, "x").unwrap_err().contains("letters, digits and ._-"), "{key}");
         }
         for key in ["com.docker.x", "IO.Docker.x", "org.dockerproject.x"] {
-            assert!(check(key, "x").unwrap_err().contains("Docker keeps"), "{key}");
+            assert!(check(key, "x").unwrap_err().contains("reserved for Docker"), "{key}");
         }
-        assert!(check(OWNED, "x").unwrap_err().contains("skep keeps"));
+        assert!(check(OWNED, "x").unwrap_err().contains("reserved for skep"));
         assert!(!is_storable(OWNED, "x"), "a row must not forge it");
         assert!(check("disk", &"ü".repeat(256)).is_ok());
         assert!(check("disk", &"ü".repeat(257)).is_err());

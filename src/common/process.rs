@@ -1,4 +1,4 @@
-//! Programs that skep runs.
+//! Runs programs with a small environment.
 
 mod executables;
 mod group;
@@ -13,10 +13,11 @@ pub use executables::executables;
 pub use group::{Pipe, Quota, run};
 pub use lines::Lines;
 
-/// The only variables that a child inherits: credentials and `SKEP_*` stay here.
+/// The only variables that a child inherits: credentials and `SKEP_*` stay in skep.
 const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
 
-/// A program without input and with next to no environment, which ends with whoever waits for it.
+/// Returns a program without input, with only `PATH`, `HOME`, `LANG` and `TZ` of skep's variables. It is killed when
+/// its handle is dropped.
 #[must_use]
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);

@@ -1,9 +1,9 @@
-//! Prometheus' text format, as far as flushers need it: samples with their labels; comments,
-//! timestamps and exemplars are passed over.
+//! Reads Prometheus' text format, as far as flushers need it: samples with their labels. Comments, timestamps and
+//! exemplars are skipped.
 //!
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format>
 
-/// One line of a page.
+/// One sample of a page.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
     pub name: String,
@@ -19,7 +19,7 @@ impl Sample {
     }
 }
 
-/// All samples of a page; lines that are none are passed over.
+/// Returns all samples of a page; other lines are skipped.
 pub fn samples(page: &str) -> impl Iterator<Item = Sample> {
     page.lines().filter_map(|line| {
         let (series, rest) = series(line.trim())?;
@@ -28,13 +28,13 @@ pub fn samples(page: &str) -> impl Iterator<Item = Sample> {
     })
 }
 
-/// A selector such as `queue_size{name="main"}`: a name, and some of the labels or none.
+/// Parses a selector such as `queue_size{name="main"}`: a name, with or without labels.
 #[must_use]
 pub fn selector(text: &str) -> Option<Sample> {
     series(text).filter(|(_, rest)| rest.trim().is_empty()).map(|(series, _)| series)
 }
 
-/// `name{label="value",…}`, and what follows it.
+/// Parses `name{label="value",…}`; returns it with the text that follows.
 fn series(text: &str) -> Option<(Sample, &str)> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ':');
     let end = text.find(|c| !is_name(c)).unwrap_or(text.len());
@@ -57,7 +57,7 @@ fn series(text: &str) -> Option<(Sample, &str)> {
     Some((Sample { name: name.to_owned(), labels, value: 0.0 }, rest))
 }
 
-/// A label's value without its quotes and escapes, and what follows it.
+/// Parses a label's quoted value; returns it without quotes and escapes, with the text that follows.
 fn quoted(text: &str) -> Option<(String, &str)> {
     let text = text.strip_prefix('"')?;
     let mut value = String::new();
@@ -102,7 +102,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever a shipper answers.
+        /// A shipper can answer any text.
         #[test]
         fn no_page_is_too_strange(page in "[a-z{}=\"\\\\,# 0-9é\n]{0,60}") {
             samples(&page).for_each(drop);

@@ -1,4 +1,4 @@
-//! What skep reports to the operator: `skep status`, `skep recover`, `skep rotate-tokens`, the page.
+//! The reports for the operator: `skep status`, `skep recover`, `skep rotate-tokens`, the page.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,52 +12,54 @@ use crate::common::state::{NodeState, StateHandle};
 
 /// This node, and on a manager the whole fleet.
 ///
-/// `N` is [`NodeState`]; whoever passes the report on as it is (`skep status --json`) reads it as a
-/// `serde_json::Value`, and so loses nothing that a newer skep says.
+/// `N` is [`NodeState`]. `skep status --json`, which prints the report unchanged, reads it as a `serde_json::Value` and
+/// so keeps the fields that a newer skep adds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StatusReport<N = NodeState> {
     pub node: N,
-    /// `None` where this node cannot know: on a worker, and before it is in a swarm.
+    /// `None` on a worker, and before this node is in a swarm.
     pub fleet: Option<FleetView>,
 }
 
-/// Where the view of the fleet comes from.
+/// Source of the view of the fleet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ViewSource {
-    /// The ledger's rows and Docker's node list, put together.
+    /// The ledger's rows and Docker's node list, merged.
     LedgerAndDocker,
-    /// Docker did not answer, or this node is no manager.
+    /// Docker did not answer, or this node is not a manager.
     Ledger,
     /// The ledger did not answer.
     Docker,
-    /// Neither did.
+    /// Neither the ledger nor Docker answered.
     Nothing,
 }
 
-/// The fleet as the ledger and Docker know it.
+/// The fleet by the ledger and Docker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FleetView {
     pub source: ViewSource,
-    /// `None` where Docker did not answer, as without a quorum.
+    /// `None` if Docker did not answer, for example without a quorum.
     #[serde(default)]
     pub quorum: Option<QuorumView>,
-    /// Since when it is lost, by this manager's own state.
+    /// Time of the loss of the quorum, from this manager's own state.
     #[serde(default, with = "time::serde::rfc3339::option")]
     pub quorum_lost_since: Option<OffsetDateTime>,
     pub members: Vec<FleetMember>,
-    /// Why the view is not whole, in one line.
+    /// Why the view is incomplete, in one line.
     pub problem: Option<String>,
-    /// What does not work between these nodes, each in one line.
+    /// Problems between these nodes, each in one line.
     #[serde(default)]
     pub warnings: Vec<String>,
 }
 
 impl FleetView {
-    /// Whoever asks waits at a prompt or before a page, maybe because something is wrong with AWS.
+    /// Limit for collecting the view: the operator waits at a prompt or in front of the page, perhaps because AWS does
+    /// not work.
     const PATIENCE: Duration = Duration::from_secs(5);
 
-    /// A view in time, or one that says why there is none, with what this node's own `state` says.
+    /// Awaits `view` for 5 s; after that, returns a view that only names the problem. Adds the time of the loss of the
+    /// quorum from this node's own `state`.
     pub async fn in_time(
         state: &StateHandle,
         view: impl Future<Output = Option<Self>>,
@@ -75,26 +77,26 @@ impl FleetView {
             quorum: None,
             quorum_lost_since: None,
             members: vec![],
-            problem: Some(format!("neither ledger nor Docker answered within {patience:?}")),
+            problem: Some(format!("the ledger and Docker did not answer within {patience:?}")),
             warnings: vec![],
         }
     }
 }
 
-/// How many managers there are, and how many may be lost.
+/// Number of managers, and number of managers that the swarm can lose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuorumView {
     /// Members of raft.
     pub managers: usize,
     pub reachable: usize,
-    /// How many of those that are reachable the swarm can do without.
+    /// Number of reachable managers that the swarm can lose and keep its quorum.
     pub may_be_lost: usize,
 }
 
-/// One node of the fleet; what its source does not know is `None`.
+/// One node of the fleet; a field is `None` if the source does not have it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FleetMember {
-    /// `None` for a node that Docker has and the ledger does not.
+    /// `None` for a node that is in Docker's node list and not in the ledger.
     pub instance_id: Option<String>,
     pub role: Role,
     /// Docker's id.
@@ -104,41 +106,41 @@ pub struct FleetMember {
     pub zone: Option<String>,
     /// Auto Scaling group.
     pub group: Option<String>,
-    /// Of the swarm that it is a member of, by the ledger.
+    /// Generation of its swarm, by the ledger.
     #[serde(default)]
     pub generation: Option<u64>,
-    /// Its departure, while it goes on.
+    /// Its unfinished departure.
     #[serde(default)]
     pub leaving: Option<Leaving>,
-    /// The ledger's word for the member.
+    /// State of the member, by the ledger.
     pub state: Option<String>,
-    /// Docker's: `ready`, `down`, `unknown`, `disconnected`; `unknown`, too, where Docker has no list, as
+    /// State by Docker: `ready`, `down`, `unknown`, `disconnected`; `unknown` also if Docker has no list, for example
     /// without a quorum. `None` for a node that Docker does not list.
     pub docker_state: Option<String>,
-    /// Docker's: `active`, `pause`, `drain`.
+    /// Availability by Docker: `active`, `pause`, `drain`.
     pub docker_availability: Option<String>,
-    /// The node's labels, as Docker has them.
+    /// The node's labels, by Docker.
     #[serde(default)]
     pub labels: Labels,
-    /// Does it lead the raft group?
+    /// Whether it is the leader of the raft group.
     pub leader: bool,
-    /// When it came into the swarm, by Docker.
+    /// Time of its join, by Docker.
     #[serde(default, with = "time::serde::rfc3339::option")]
     pub joined_at: Option<OffsetDateTime>,
-    /// Where its departure stands, in words: `lifecycle: draining, waiting for the tasks to stop`.
+    /// Progress of its departure, in words: `lifecycle: draining, waiting for the tasks to stop`.
     pub departure: Option<String>,
-    /// Why it is to get no tasks although it stays: `standby`, `rebalance`.
+    /// Why it gets no tasks although it stays: `standby`, `rebalance`.
     #[serde(default)]
     pub scheduling_hold: Option<String>,
-    /// For one that looks dead: since when, what Auto Scaling says of it, and what follows.
+    /// For a node that looks dead: since when, Auto Scaling's answer about it, and the consequence.
     #[serde(default)]
     pub verdict: Option<String>,
-    /// When the ledger's row was written.
+    /// Time when the ledger's row was written.
     #[serde(with = "time::serde::rfc3339::option")]
     pub updated_at: Option<OffsetDateTime>,
 }
 
-/// A departure that goes on.
+/// An unfinished departure.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leaving {
     /// Such as `spot`.
@@ -147,56 +149,56 @@ pub struct Leaving {
     pub state: String,
     #[serde(with = "time::serde::rfc3339")]
     pub requested_at: OffsetDateTime,
-    /// When the machine goes.
+    /// Time when the machine ends.
     #[serde(with = "time::serde::rfc3339")]
     pub deadline: OffsetDateTime,
-    /// In the node's own words; `None` while it goes on.
+    /// As the node reports it; `None` while the departure makes progress.
     pub waiting_for: Option<String>,
-    /// The managers do the node's part, whose own skep is silent.
+    /// Whether managers carry the departure out, because the node's own skep does not answer.
     pub stand_in: bool,
 }
 
-/// What a survivor sees, what it would do, and what that would cost.
+/// Observations of a survivor, the steps of the recovery, and its costs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecoveryPlan {
     pub cluster: String,
     /// This node.
     pub instance_id: String,
-    /// `None` where there is no charter, or it names none.
+    /// `None` if there is no charter, or the charter names no swarm.
     pub swarm_id: Option<String>,
-    /// The charter's; the quorum would be re-created under the next one.
+    /// Generation of the charter; the quorum would be re-created under the next one.
     pub generation: u64,
-    /// The other managers that the ledger knows.
+    /// The other managers in the ledger.
     pub managers: Vec<OtherManager>,
-    /// Why nothing may be re-created here and now, and what to do instead.
+    /// Why the quorum must not be re-created here now, and what to do instead.
     pub refusal: Option<String>,
-    /// What would be done, a sentence each; none where it is refused.
+    /// Steps of the recovery, a sentence each; empty if it is refused.
     pub steps: Vec<String>,
-    /// What is or may be lost.
+    /// Losses, certain and possible.
     pub costs: Vec<String>,
 }
 
-/// Another manager, as this node sees it.
+/// Another manager, as this node observes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OtherManager {
     pub instance_id: String,
     pub address: IpAddr,
-    /// Its lifecycle state in Auto Scaling, `gone`, or `in no group` where it never was in one; `None` where
-    /// no answer came.
+    /// Its lifecycle state in Auto Scaling, `gone`, or `in no group` if it was never in one; `None` if Auto Scaling did
+    /// not answer.
     pub auto_scaling: Option<String>,
-    /// Does it accept connections on the swarm's port?
+    /// Whether it accepts connections on the swarm's port.
     pub listens: bool,
-    /// How long ago it wrote its row.
+    /// Age of its row.
     pub seen_seconds_ago: u64,
-    /// It may take part in a quorum that cannot be seen from here.
+    /// Whether it may be part of a quorum that this node cannot observe.
     pub may_be_alive: bool,
 }
 
-/// What `skep rotate-tokens` has done.
+/// Result of `skep rotate-tokens`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rotated {
-    /// The charter's.
+    /// Generation of the charter.
     pub generation: u64,
-    /// Names of parameters or items that hold what is new.
+    /// Names of the parameters or items that hold the new tokens and unlock keys.
     pub stored_in: Vec<String>,
 }

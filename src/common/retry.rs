@@ -1,14 +1,12 @@
-//! Retry as a value: a [`Backoff`] says how long to wait, the caller says what may be tried again
-//! and until when.
+//! Retries operations: a [`Backoff`] defines the waits, the caller defines the retryable errors and the deadline.
 //!
 //! Guarantees:
-//! - an error that the caller did not call retryable is returned at once;
-//! - no wait goes past the deadline: where the next one would, the last error is returned;
-//! - waits grow exponentially and carry jitter, so that a thousand nodes that fail together do not
-//!   come back together.
+//! - an error that the caller does not call retryable is returned at once;
+//! - no wait ends after the deadline: if the next one would, the last error is returned;
+//! - waits grow exponentially and have jitter, so that a thousand nodes that fail together do not retry together.
 //!
-//! Assumption: one attempt bounds itself. A deadline ends the waiting, it does not interrupt an
-//! attempt; every client of this crate has time-outs of its own.
+//! Assumes that one attempt limits its own time. The deadline ends the waits, it does not interrupt an attempt; every
+//! client of this crate has timeouts of its own.
 
 use std::error::Error;
 use std::time::Duration;
@@ -18,8 +16,8 @@ use tokio::time::Instant;
 
 use crate::common::errors::chain;
 
-/// How long to wait between attempts: the first wait, doubled each time up to a cap, each plus a
-/// random share of itself (so a wait is at most twice the cap).
+/// The waits between attempts: the first wait, doubled each time up to a cap, each plus a random share of itself (so a
+/// wait is at most twice the cap).
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
     first: Duration,
@@ -27,14 +25,14 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Waits `first`, then twice that, and so on up to `cap`, each before jitter.
+    /// Creates a backoff that waits `first`, then twice that, and so on up to `cap`, each before jitter.
     #[must_use]
     pub const fn new(first: Duration, cap: Duration) -> Self {
         Self { first, cap }
     }
 
-    /// The wait before the retry of this number, which counts from 0, with its jitter: for who retries
-    /// what is no error, or without a deadline.
+    /// Returns the wait before the retry with this number, counted from 0, with jitter. For callers that retry without
+    /// an error, or without a deadline.
     #[must_use]
     pub fn wait(&self, retry: u32) -> Duration {
         let wait = self.first.saturating_mul(2_u32.saturating_pow(retry)).min(self.cap);
@@ -44,7 +42,7 @@ impl Backoff {
     /// Runs `attempt` until it succeeds, fails in a way that is not `retryable`, or the next wait
     /// would end after `deadline`. One attempt is made even when the deadline has passed.
     ///
-    /// Retries are logged at debug: what the caller makes of the last failure is the news.
+    /// Retries are logged at DEBUG; the caller reports the last failure.
     ///
     /// # Errors
     /// The error of the last attempt.
@@ -73,7 +71,7 @@ impl Backoff {
             .notify(|error, wait| {
                 retries += 1;
                 let (wait_ms, error) = (wait.as_millis(), chain(error));
-                tracing::debug!(operation, retries, wait_ms, "{operation}, again: {error}");
+                tracing::debug!(operation, retries, wait_ms, "retrying {operation} after: {error}");
             })
             .await
     }
@@ -141,8 +139,8 @@ mod tests {
             .await;
         assert!(is_busy(&answer.unwrap_err()));
         assert!(Instant::now() < deadline, "waited past the deadline");
-        // The longest wait is twice the cap: whoever gives up earlier than that wasted time.
-        assert!(deadline - Instant::now() <= Duration::from_secs(2), "gave up too early");
+        // The longest wait is twice the cap: a larger rest was enough for another attempt.
+        assert!(deadline - Instant::now() <= Duration::from_secs(2), "stopped too early");
         assert!(attempts.get() >= 5, "{} attempts", attempts.get());
     }
 
@@ -178,7 +176,7 @@ mod tests {
             .await;
         let times = times.into_inner();
         let waits: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
-        // tokio's clock has a resolution of a millisecond and rounds up.
+        // tokio's clock has a resolution of 1 ms and rounds up.
         let tick = Duration::from_millis(2);
         for (n, wait) in waits.iter().enumerate() {
             let base = (QUICK.first * 2_u32.pow(n.min(10) as u32)).min(QUICK.cap);

@@ -1,5 +1,5 @@
-//! What this node is doing right now: one state, shown as the `STATUS=` line, in `skep status`, on
-//! the health port and as log fields. Phases write it, everything else only reads.
+//! The current state of this node, shown as the `STATUS=` line, in `skep status`, on the health port and as log fields.
+//! Phases write it; everything else only reads it.
 
 mod handle;
 mod recent_lines;
@@ -17,23 +17,23 @@ use crate::common::instance::{Departure, Instance, Membership, Role, SchedulingH
 
 pub use handle::StateHandle;
 
-/// Where in its life the node is.
+/// Phase of the node's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// Reading who it is.
+    /// Reads its identity.
     Starting,
-    /// In a warm pool: not to be in the swarm yet.
+    /// Is in a warm pool, and must not join the swarm yet.
     Warmed,
-    /// On the way into the swarm.
+    /// Founds or joins the swarm.
     Booting,
-    /// An active member of the charter's swarm.
+    /// Is an active member of the charter's swarm.
     Ready,
-    /// On the way out.
+    /// Leaves the swarm.
     Leaving,
-    /// Out of the swarm, with nothing left to do.
+    /// Is out of the swarm and has nothing more to do.
     Left,
-    /// Gave up; the reason is in [`NodeState::doing`].
+    /// Has failed; the reason is in [`NodeState::doing`].
     Failed,
 }
 
@@ -62,13 +62,13 @@ impl Phase {
     }
 }
 
-/// How far a departure is, for whoever watches it.
+/// Progress of a departure, for `skep leave` and `skep status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Until then tasks may end as managers let them; then they are stopped here.
+    /// Until then managers stop the tasks; after that, this node stops them itself.
     #[serde(with = "time::serde::rfc3339")]
     pub drain_until: OffsetDateTime,
-    /// Until then logs are flushed; what follows is kept for leaving.
+    /// Until then logs are flushed; the time after that is reserved for leaving.
     #[serde(with = "time::serde::rfc3339")]
     pub flush_until: OffsetDateTime,
     /// Containers of this host that have not ended.
@@ -79,9 +79,9 @@ pub struct Progress {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remaining {
     pub name: String,
-    /// A task of the swarm; managers stop it. Others are stopped by this node.
+    /// Whether it is a task of the swarm; managers stop tasks, this node stops other containers.
     pub is_task: bool,
-    /// Seconds between its SIGTERM and its SIGKILL, where the container itself says.
+    /// Seconds between its SIGTERM and its SIGKILL, if the container defines them.
     pub grace_seconds: Option<u64>,
 }
 
@@ -89,64 +89,63 @@ pub struct Remaining {
 #[derive(Clone, Debug, Serialize)]
 pub struct NodeState {
     pub phase: Phase,
-    /// When this phase began.
+    /// Time when this phase began.
     #[serde(with = "time::serde::rfc3339")]
     pub since: OffsetDateTime,
-    /// What it does or waits for, in words: `waiting for i-0abc to publish the swarm`.
+    /// Present action or wait, in words: `waiting for i-0abc to publish the swarm`.
     pub doing: String,
-    /// Known once the metadata has answered.
+    /// `None` before the metadata has answered.
     pub instance: Option<Instance>,
     pub cluster: Option<String>,
     pub role: Option<Role>,
-    /// Proof of boot, while it holds.
+    /// Proof of boot, while it is valid.
     pub membership: Option<Membership>,
     pub departure: Option<Departure>,
-    /// How its last departure has failed, where the node goes on.
+    /// Outcome of its last departure, if that failed and the node stays.
     pub failed_departure: Option<String>,
-    /// The ledger does not say so yet: with so many tasks killed.
+    /// Set while the ledger does not record that the last departure failed: the number of its killed tasks.
     #[serde(skip)]
     pub unrecorded_failure: Option<usize>,
-    /// Why it is to get no tasks although it stays.
+    /// Why it gets no tasks although it stays.
     pub scheduling_hold: Option<SchedulingHold>,
-    /// This host is broken for good, and Auto Scaling was asked to replace it.
+    /// Whether this host cannot recover, and skep has asked Auto Scaling to replace it.
     pub is_given_up: bool,
-    /// Its group has let it go and does not replace it: it stays in the swarm.
+    /// Whether its group has detached it and does not replace it: it stays in the swarm.
     pub is_detached: bool,
-    /// The log flushers of this departure, in the order in which they began.
+    /// The log flushers of this departure, in the order of their start.
     pub flush: Vec<Outcome>,
-    /// Why it leaves, in the operator's own words.
+    /// The operator's own reason for the departure.
     pub why: Option<String>,
-    /// While it leaves.
+    /// Set while the node leaves.
     pub progress: Option<Progress>,
-    /// While it leaves: until when the quorum can still be re-created here. `None` when that is over.
+    /// While the node leaves: end of the time in which the quorum can be re-created here. `None` after that.
     #[serde(skip)]
     pub recovery_until: Option<OffsetDateTime>,
-    /// On a manager: what keeps the nodes on the list that look dead, by Docker's id. Shown with the
-    /// fleet.
+    /// On a manager: why nodes that look dead stay in the node list, by Docker's id. Shown with the fleet.
     #[serde(skip)]
     pub verdicts: BTreeMap<String, String>,
-    /// Tasks that were killed without their grace in this departure, by their containers' names.
+    /// Tasks that were killed without their grace in this departure, by the names of their containers.
     pub killed: Vec<String>,
-    /// Tasks of which Docker could not say whether they had their grace, by their containers' names.
+    /// Tasks for which Docker could not confirm the grace, by the names of their containers.
     pub grace_unknown: Vec<String>,
-    /// This machine was Ready at this start of it, before skep was restarted, and Docker still names the
-    /// same node. Kept on the way to Ready, where it is all that is known.
+    /// Whether this node was Ready earlier in the same run of the machine, before skep was restarted, and Docker still
+    /// names the same node. Kept until Ready: it is the only known fact until then.
     #[serde(skip)]
     pub is_still_member: Fact,
-    /// On a manager: since when its swarm has had no leader, once that is more than an election.
+    /// On a manager: since when its swarm has had no leader, if that is longer than an election.
     #[serde(with = "time::serde::rfc3339::option")]
     pub quorum_lost_since: Option<OffsetDateTime>,
-    /// What this node cannot do for the swarm at present and goes on trying, in words.
+    /// What this node cannot do for the swarm at present and keeps trying, in words.
     pub trouble: Option<String>,
-    /// The same, by who says so.
+    /// The same, by the name of the reporter.
     #[serde(skip)]
     troubles: BTreeMap<&'static str, String>,
 }
 
 impl NodeState {
-    /// Is this node worth sending traffic to? What `GET /` on the health port answers. One that was Ready
-    /// before a restart of skep is, as far as Docker here can tell: with the quorum lost or AWS away it
-    /// does not become Ready again, and a load balancer that has it replaced would cure nothing.
+    /// Whether this node can receive traffic: the answer of `GET /` on the health port. A node that was Ready before a
+    /// restart of skep can, as far as the local Docker can tell: with a lost quorum or during an outage of AWS it does
+    /// not become Ready again, and its replacement by a load balancer would not help.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         (self.is_serving() || self.is_member_again())
@@ -154,25 +153,25 @@ impl NodeState {
             && !self.is_given_up
     }
 
-    /// The group counts this node no more, and takes it in by way of its launch hook should it come back.
+    /// Whether the group does not count this node any more; it would return through the launch hook.
     #[must_use]
     pub fn is_out_of_its_group(&self) -> bool {
         self.is_detached || self.scheduling_hold == Some(SchedulingHold::Standby)
     }
 
-    /// It has its place in the swarm, and stays.
+    /// Whether the node is Ready and not leaving.
     #[must_use]
     pub fn is_serving(&self) -> bool {
         self.phase == Phase::Ready && self.departure.is_none()
     }
 
-    /// On the way to be Ready once more, after a restart of skep on a node that works.
+    /// Whether a working node is returning to Ready after a restart of skep.
     fn is_member_again(&self) -> bool {
         matches!(self.phase, Phase::Starting | Phase::Booting | Phase::Failed)
             && self.is_still_member.is_yes()
     }
 
-    /// What it does or waits for, with what cannot be told where only Docker's word is known.
+    /// Returns the present action or wait; if only Docker's answer is known, adds that this is all skep can tell.
     #[must_use]
     pub fn describe(&self) -> String {
         if !self.is_member_again() {
@@ -184,19 +183,19 @@ impl NodeState {
         )
     }
 
-    /// The sentence about a lost quorum, the same wherever it is shown.
+    /// Returns the sentence about a lost quorum, the same in every place.
     #[must_use]
     pub fn quorum_lost(&self) -> Option<String> {
         self.quorum_lost_since.map(quorum_lost)
     }
 
-    /// What matters most about this node, in one line.
+    /// Returns the most important fact about this node, in one line.
     #[must_use]
     pub fn headline(&self) -> String {
         self.quorum_lost().unwrap_or_else(|| self.describe())
     }
 
-    /// How the departure ended, with the tasks that were killed in it, or may have been.
+    /// Returns the outcome of the departure, with the tasks that were or may have been killed without their grace.
     #[must_use]
     pub fn outcome(&self, outcome: &str) -> String {
         let killed = match self.killed.as_slice() {
@@ -219,7 +218,7 @@ impl NodeState {
         }
     }
 
-    /// Whether that is news.
+    /// Sets or clears a trouble. Returns whether that changed anything.
     fn set_trouble(&mut self, who: &'static str, what: Option<String>) -> bool {
         if self.troubles.get(who) == what.as_ref() {
             return false;
@@ -233,7 +232,7 @@ impl NodeState {
         true
     }
 
-    /// The departure is over, and the node is not.
+    /// Clears the departure of a node that stays.
     pub fn forget_departure(&mut self) {
         self.departure = None;
         self.flush.clear();
@@ -243,7 +242,7 @@ impl NodeState {
     }
 }
 
-/// `the quorum is lost since …; run `skep recover``
+/// Returns the sentence about a lost quorum, with the remedy.
 #[must_use]
 pub fn quorum_lost(since: OffsetDateTime) -> String {
     let since = in_utc(since);
@@ -253,7 +252,7 @@ pub fn quorum_lost(since: OffsetDateTime) -> String {
     )
 }
 
-/// `2026-11-02 12:00:00 UTC`
+/// Formats a time as `2026-11-02 12:00:00 UTC`.
 #[must_use]
 pub fn in_utc(time: OffsetDateTime) -> String {
     let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
@@ -280,12 +279,12 @@ mod tests {
         assert!(sentence.contains("`skep recover`"), "{sentence}");
         assert_eq!(now.headline(), sentence);
         assert_eq!(now.trouble, Some(format!("{sentence}; the secret store is down")));
-        assert!(now.is_healthy(), "a load balancer must not have managers replaced for it");
+        assert!(now.is_healthy(), "a load balancer must not replace managers because of it");
         let shown = serde_json::to_value(&now).unwrap();
         assert_eq!(shown["quorum_lost_since"], "2026-11-02T12:00:00Z");
 
         state.set_quorum_lost(Some(since + std::time::Duration::from_secs(60)));
-        assert_eq!(state.now().quorum_lost_since, Some(since), "it began once");
+        assert_eq!(state.now().quorum_lost_since, Some(since), "the first time stays");
         state.set_quorum_lost(None);
         let now = state.now();
         assert_eq!((now.quorum_lost(), now.headline()), (None, now.doing.clone()));

@@ -1,4 +1,4 @@
-//! Mistakes that only show when several values are seen together.
+//! Finds mistakes that several values make together.
 
 use super::Loaded;
 use super::found::Given;
@@ -15,7 +15,7 @@ pub(super) fn together(loaded: &Loaded, given: &[Given], mistakes: &mut Vec<Mist
 fn both_or_neither(given: &[Given], key: &str, other: &str, mistakes: &mut Vec<Mistake>) {
     let last = |name| given.iter().rfind(|given| given.key.name == name);
     if let (Some(lonely), None) = (last(key), last(other)) {
-        let problem = format!("{other} is missing: both are needed, or neither");
+        let problem = format!("{other} is missing; set both or neither");
         mistakes.push(Mistake::at(lonely.origin.clone(), key, problem));
     }
 }

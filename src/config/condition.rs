@@ -1,16 +1,16 @@
-//! What a URL is to answer before the node leaves: `<URL> <where> <comparison> <number>`.
+//! A condition that the answer of a URL must meet before the node leaves: `<URL> <where> <comparison> <number>`.
 
 use std::fmt;
 use std::str::FromStr;
 
 use reqwest::Url;
 
-/// One URL and the condition that its answer is to meet.
+/// A URL and the condition for its answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
     pub url: Url,
-    /// A JSON pointer (RFC 6901), which begins with `/`; else a sample of Prometheus' text format,
-    /// with some of its labels or none.
+    /// A JSON pointer (RFC 6901), which begins with `/`; or else a sample of Prometheus' text format, with or without
+    /// labels.
     pub place: String,
     pub comparison: Comparison,
     pub number: f64,
@@ -63,7 +63,7 @@ impl FromStr for Condition {
         };
         let Some((url, place, comparison, number)) = parts() else {
             return Err(format!(
-                "{} is no condition; write \"http://127.0.0.1:8080/stats /queue/size == 0\"",
+                "{} is not a condition such as \"http://127.0.0.1:8080/stats /queue/size == 0\"",
                 quoted(text)
             ));
         };
@@ -77,28 +77,28 @@ impl FromStr for Condition {
     }
 }
 
-/// A shipper's endpoint speaks plain HTTP on this host; skep's client for it has no TLS.
+/// Parses the URL of a shipper's endpoint: plain HTTP on this host, because skep's client for it has no TLS.
 pub fn http_url(text: &str) -> Result<Url, String> {
     url_of(text, &["http"]).map_err(|problem| {
-        format!("{problem}; write a plain one such as \"http://127.0.0.1:2020\", no https")
+        format!("{problem}; write one such as \"http://127.0.0.1:2020\" (no https)")
     })
 }
 
-/// A URL that may be shown: without a user or a password, which no complaint repeats.
+/// Parses a URL that can be shown: it must not contain a user name or a password, and no error repeats them.
 pub fn url_of(text: &str, schemes: &[&str]) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|problem| format!("{}: {problem}", quoted(text)))?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("it holds a user or a password".into());
+        return Err("the URL contains a user name or a password".into());
     }
     if schemes.contains(&url.scheme()) && url.has_host() {
         return Ok(url);
     }
-    Err(format!("{} is not of {}", quoted(text), schemes.join(" or ")))
+    Err(format!("{} is not a URL with the scheme {}", quoted(text), schemes.join(" or ")))
 }
 
-/// What stands before an `@` may be a password.
+/// Quotes a text; without its content if it contains an `@`, because a password may precede that.
 fn quoted(text: &str) -> String {
-    if text.contains('@') { "what is written".into() } else { format!("\"{text}\"") }
+    if text.contains('@') { "the value".into() } else { format!("\"{text}\"") }
 }
 
 impl fmt::Display for Condition {
@@ -126,14 +126,14 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_condition_is_said() {
         for (text, problem) in [
-            ("http://127.0.0.1/stats", "is no condition"),
-            ("http://127.0.0.1/ /a = 0", "is no condition"),
-            ("http://127.0.0.1/ /a == inf", "is no condition"),
+            ("http://127.0.0.1/stats", "is not a condition"),
+            ("http://127.0.0.1/ /a = 0", "is not a condition"),
+            ("http://127.0.0.1/ /a == inf", "is not a condition"),
             ("http://127.0.0.1/ a b == 0", "neither a JSON pointer"),
             ("https://127.0.0.1/ /a == 0", "no https"),
-            ("http://me:secret@127.0.0.1/ /a == 0", "a user or a password"),
-            ("http://me:secret@127.0.0.1/ /a", "is no condition"),
-            ("http://me:secret@:x/ /a == 0", "what is written"),
+            ("http://me:secret@127.0.0.1/ /a == 0", "a user name or a password"),
+            ("http://me:secret@127.0.0.1/ /a", "is not a condition"),
+            ("http://me:secret@:x/ /a == 0", "the value"),
             ("127.0.0.1/x /a == 0", "relative URL"),
         ] {
             let said = text.parse::<Condition>().unwrap_err();

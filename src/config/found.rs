@@ -1,4 +1,4 @@
-//! What the sources of the configuration hold.
+//! The content of the sources of the configuration.
 
 use super::mistake::{Mistake, Origin};
 use super::raw::Raw;
@@ -12,7 +12,7 @@ pub(super) struct Given {
     pub origin: Origin,
 }
 
-/// What the sources hold; a later value wins over an earlier one.
+/// Values and mistakes of the sources; a later value wins over an earlier one.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub given: Vec<Given>,

@@ -1,4 +1,4 @@
-//! One TOML file: walked against the table of keys, with the line of everything that is found.
+//! Reads one TOML file by the table of keys, with the line of each value and mistake.
 
 use std::ops::Range;
 use std::path::Path;
@@ -11,10 +11,10 @@ use super::nearest::{did_you_mean, nearest};
 use super::raw::Raw;
 use super::settings::{KEYS, Key};
 
-/// In this section every key is right that a label may have.
+/// The section whose keys the operator chooses: any valid label key.
 const FREE_SECTION: &str = "labels";
 
-/// Adds everything in `text`, which is what the file at `path` holds, to `found`.
+/// Adds the values and mistakes in `text`, the content of the file at `path`, to `found`.
 pub fn read(path: &Path, text: &str, found: &mut Found) {
     let (document, errors) = DeTable::parse_recoverable(text);
     let spans = errors.iter().map(|error| error.span().unwrap_or(0..0));
@@ -30,8 +30,7 @@ pub fn read(path: &Path, text: &str, found: &mut Found) {
 struct Fragment<'a> {
     path: &'a Path,
     text: &'a str,
-    /// Up to here the parser understood. What it makes of the rest stands under names that nobody
-    /// wrote.
+    /// End of the part that the parser understood. After it, the parser recovers with names that are not in the file.
     sound: usize,
 }
 
@@ -60,8 +59,8 @@ impl Fragment<'_> {
         }
     }
 
-    /// Every line of a section whose keys the operator chooses, with its own origin. Dots make
-    /// sections in TOML and nothing in a label, so `com.example.tier = "web"` is one key.
+    /// Adds every line of a section whose keys the operator chooses, each with its own origin. A dot separates sections
+    /// in TOML but not in a label, so `com.example.tier = "web"` is one key.
     fn entries(&self, key: &'static Key, table: &DeTable<'_>, before: &str, found: &mut Found) {
         for (name, value) in table {
             let origin = self.at(name.span());
@@ -86,7 +85,7 @@ impl Fragment<'_> {
 
 fn unknown(name: &str, value: &DeValue<'_>) -> String {
     if is_section(name) {
-        return format!("a value where a section is wanted; write [{name}]");
+        return format!("expected a section, found a value; write [{name}]");
     }
     if matches!(value, DeValue::Table(_)) {
         let sections = KEYS.iter().filter_map(Key::section);
@@ -97,7 +96,7 @@ fn unknown(name: &str, value: &DeValue<'_>) -> String {
     format!("unknown key{}", did_you_mean(&similar_keys(name)))
 }
 
-/// Keys that are spelt like `name`; else those of the same name in other sections.
+/// Returns the keys with a spelling near `name`; if there are none, those of the same name in other sections.
 pub(super) fn similar_keys(name: &str) -> Vec<&'static str> {
     let near = nearest(name, KEYS.iter().map(|key| key.name));
     if !near.is_empty() {
@@ -184,7 +183,7 @@ mod tests {
         );
         assert_eq!(
             mistakes("boot = '5m'"),
-            ["skep.toml:1: boot: a value where a section is wanted; write [boot]"]
+            ["skep.toml:1: boot: expected a section, found a value; write [boot]"]
         );
     }
 

@@ -1,7 +1,6 @@
-//! Which swarm a node belongs to, and what it is in it: the settings say so, or the instance
-//! metadata.
+//! Finds a node's cluster and role in the settings or the instance metadata.
 //!
-//! In this order, the first that says anything wins:
+//! The first source with a value wins, in this order:
 //!
 //! | | cluster | role |
 //! |---|---|---|
@@ -11,7 +10,7 @@
 //! | CloudFormation | name of the stack | `manager` or `worker` in the resource's logical id |
 //! | Auto Scaling | | `manager` or `worker` in the group's name |
 //!
-//! A wrong value is a mistake, never a reason to look further.
+//! A wrong value is a mistake; skep does not continue with the next source.
 
 use super::mistake::{Mistake, Mistakes, Origin};
 use super::parse;
@@ -27,7 +26,7 @@ const STACK_NAME: Origin = Origin::Metadata("CloudFormation stack name");
 const LOGICAL_ID: Origin = Origin::Metadata("CloudFormation logical id");
 const GROUP_NAME: Origin = Origin::Metadata("Auto Scaling group name");
 
-/// Which swarm, and what in it.
+/// Cluster and role of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// Letters, digits and `._-`, at most 100.
@@ -36,11 +35,11 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Takes the settings' word first, then the metadata's.
+    /// Reads the identity from the settings, then from the metadata.
     ///
     /// # Errors
     ///
-    /// What is missing or wrong about the cluster and the role, both at once.
+    /// The cluster or the role is missing or wrong; both are reported at once.
     pub fn resolve(settings: &Settings, instance: &Instance) -> Result<Self, Mistakes> {
         let cluster = match &settings.cluster {
             Some(cluster) => Ok(cluster.clone()),
@@ -57,11 +56,11 @@ impl Identity {
     }
 }
 
-/// The cluster that the metadata names, and where it does.
+/// Returns the cluster that the metadata names, and its source.
 ///
 /// # Errors
 ///
-/// The metadata names none, or one that the ledger cannot hold.
+/// The metadata names no cluster, or its name is not valid in the ledger.
 pub fn cluster_of(instance: &Instance) -> Result<(String, Origin), Mistake> {
     let tag = |name| instance.tags.get(name).map(String::as_str);
     let candidates = [
@@ -79,7 +78,7 @@ pub fn cluster_of(instance: &Instance) -> Result<(String, Origin), Mistake> {
     Err(Mistake::missing(
         "cluster",
         format!(
-            "nothing names the swarm; looked at the setting `cluster`, the tags skep:cluster and \
+            "nothing names the swarm; checked the setting `cluster`, the tags skep:cluster and \
              swarm-stack-id and the CloudFormation stack{}; set the tag skep:cluster on the Auto \
              Scaling group, or cluster = \"…\" in skep.toml",
             tags_hidden(instance)
@@ -87,11 +86,11 @@ pub fn cluster_of(instance: &Instance) -> Result<(String, Origin), Mistake> {
     ))
 }
 
-/// The role that the metadata names, and where it does.
+/// Returns the role that the metadata names, and its source.
 ///
 /// # Errors
 ///
-/// The metadata names none, or one that there is not.
+/// The metadata names no role, or an unknown one.
 pub fn role_of(instance: &Instance) -> Result<(Role, Origin), Mistake> {
     for (tag, origin) in [("skep:role", ROLE_TAG), ("swarm-node-type", NODE_TYPE_TAG)] {
         let Some(role) = instance.tags.get(tag) else { continue };
@@ -111,7 +110,7 @@ pub fn role_of(instance: &Instance) -> Result<(Role, Origin), Mistake> {
     Err(Mistake::missing(
         "role",
         format!(
-            "nothing says whether this is a manager or a worker; looked at the setting `role`, the \
+            "nothing says whether this is a manager or a worker; checked the setting `role`, the \
              tags skep:role and swarm-node-type, the CloudFormation logical id{} and the Auto \
              Scaling group name{}{}; set the tag skep:role on the Auto Scaling group, or role = \
              \"manager\" or \"worker\" in skep.toml",
@@ -122,12 +121,12 @@ pub fn role_of(instance: &Instance) -> Result<(Role, Origin), Mistake> {
     ))
 }
 
-/// Docker for AWS tags its instances with the stack's ARN, of which the name is the second part.
+/// Returns the stack's name. Docker for AWS tags its instances with the stack's ARN; the name is its second part.
 fn stack_name(id: &str) -> &str {
     if id.starts_with("arn:") { id.split('/').nth(1).unwrap_or(id) } else { id }
 }
 
-/// The role that a name has in it: `ManagerAsg`, `prod-workers`, `NodeAsg`; none where it has both.
+/// Returns the role that a name contains: `ManagerAsg`, `prod-workers`, `NodeAsg`; `None` if it contains both.
 fn role_in(name: &str) -> Option<Role> {
     let lower = name.to_ascii_lowercase();
     match (lower.contains("manager"), lower.contains("worker")) {
@@ -142,7 +141,7 @@ fn is_node(word: &str) -> bool {
     word.eq_ignore_ascii_case("node") || word.eq_ignore_ascii_case("nodes")
 }
 
-/// `my-NodeAsg` → `my`, `Node`, `Asg`: "node" alone is too short to be looked for inside words.
+/// Splits a name into words: `my-NodeAsg` → `my`, `Node`, `Asg`. "node" is too short to search for inside words.
 fn words(name: &str) -> impl Iterator<Item = &str> {
     name.split(|c: char| !c.is_ascii_alphabetic()).flat_map(|part| {
         let ends =
@@ -158,7 +157,7 @@ fn words(name: &str) -> impl Iterator<Item = &str> {
 
 fn tags_hidden(instance: &Instance) -> &'static str {
     if instance.tags.is_empty() {
-        " (the metadata shows no tags: is InstanceMetadataTags enabled in the launch template?)"
+        " (the metadata has no tags: is InstanceMetadataTags enabled in the launch template?)"
     } else {
         ""
     }
@@ -255,8 +254,8 @@ mod tests {
         let mistakes = Identity::resolve(&Settings::default(), &instance).unwrap_err();
         assert_eq!(
             mistakes.to_string(),
-            "tag skep:cluster: cluster: \"prod#managers\": a cluster name is 1 to 100 letters, \
-             digits and ._-; tag skep:role: role: \"leader\" is none of manager, worker"
+            "tag skep:cluster: cluster: \"prod#managers\": a cluster name has 1 to 100 letters, \
+             digits and ._-; tag skep:role: role: \"leader\" is not one of manager, worker"
         );
     }
 

@@ -1,4 +1,4 @@
-//! Where values come from: [`Inputs`] reads every source into one list, in order of precedence.
+//! Reads every source of values into one list, in order of precedence.
 
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
@@ -12,11 +12,11 @@ use super::nearest::{did_you_mean, nearest};
 use super::raw::Raw;
 use super::settings::{KEYS, Key};
 
-/// Where skep looks unless it is told otherwise.
+/// The configuration directory, unless a flag or a variable names another one.
 pub const DEFAULT_DIRECTORY: &str = "/etc/skep";
 
 const DIRECTORY_VARIABLE: &str = "SKEP_CONFIG_DIR";
-/// Variables that begin like a setting's and are none.
+/// Variables with the prefix `SKEP_` that are not settings.
 const NOT_SETTINGS: [&str; 2] = [DIRECTORY_VARIABLE, "SKEP_BOOT_ID"];
 
 /// A setting given as a command-line flag.
@@ -29,7 +29,7 @@ pub struct Flag {
     pub value: String,
 }
 
-/// The sources, not read yet.
+/// The sources before they are read.
 #[derive(Clone, Debug, Default)]
 pub struct Inputs {
     /// `--config-dir`.
@@ -39,7 +39,7 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// This process's environment, with what its command line says.
+    /// Returns this process's environment, with the values of its command line.
     #[must_use]
     pub fn of_this_process(directory: Option<PathBuf>, flags: Vec<Flag>) -> Self {
         Self { directory, variables: std::env::vars_os().collect(), flags }
@@ -87,7 +87,7 @@ impl Inputs {
                     found.given.push(Given { key, raw: Raw::bare(value), origin });
                 }
                 (Some(key), None) => {
-                    found.mistakes.push(Mistake::at(origin, key.name, "it is not UTF-8"));
+                    found.mistakes.push(Mistake::at(origin, key.name, "not valid UTF-8"));
                 }
                 (None, _) => {
                     let known: Vec<String> = KEYS.iter().map(Key::variable).collect();
@@ -112,8 +112,8 @@ impl Inputs {
         }
     }
 
-    /// The variables of other programs: only where nobody told skep itself, and a value that is not
-    /// in force is not skep's business.
+    /// Reads the variables of other programs, only for keys without a value of skep's own. A value that is not in force
+    /// is not checked, because it is not meant for skep.
     fn read_stand_ins(&self, found: &mut Found) {
         for key in KEYS {
             let told = found.given.iter().any(|given| given.key.name == key.name);
@@ -122,7 +122,7 @@ impl Inputs {
             let origin = Origin::Variable(name.into());
             match value.to_str() {
                 Some(value) => {
-                    // systemd lists directories with colons; the first is the one to use.
+                    // systemd separates directories with colons; skep uses the first.
                     let ours = if name.ends_with("_DIRECTORY") {
                         value.split(':').next().unwrap_or(value)
                     } else {
@@ -130,12 +130,12 @@ impl Inputs {
                     };
                     found.given.push(Given { key, raw: Raw::bare(ours), origin });
                 }
-                None => found.mistakes.push(Mistake::at(origin, key.name, "it is not UTF-8")),
+                None => found.mistakes.push(Mistake::at(origin, key.name, "not valid UTF-8")),
             }
         }
     }
 
-    /// An empty variable counts as not set, as templates leave them.
+    /// Returns a variable's value. An empty one counts as not set, because templates create empty ones.
     fn variable(&self, name: &str) -> Option<&OsStr> {
         let (_, value) = self.variables.iter().find(|(candidate, _)| candidate == name)?;
         (!value.is_empty()).then_some(value)
@@ -155,7 +155,7 @@ fn unreadable(path: &Path, error: &io::Error, found: &mut Found) {
     found.mistakes.push(Mistake::of(origin, format!("cannot be read: {error}")));
 }
 
-/// The `*.toml` in a directory, by name; none where there is no directory.
+/// Returns the `*.toml` files of a directory, by name; none if the directory does not exist.
 fn toml_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),

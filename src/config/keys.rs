@@ -1,48 +1,48 @@
-//! The table of keys. One declaration, the `settings!` of [`super::settings`], makes the structs
-//! that the rest of skep uses and [`KEYS`](super::settings::KEYS), which serves the reading of
-//! files, variables and flags, `skep config` and the test of `docs/configuration.md`.
+//! The table of keys. One declaration, the `settings!` of [`super::settings`], defines the structs that the rest of
+//! skep uses and [`KEYS`](super::settings::KEYS), which the readers of files, variables and flags, `skep config` and
+//! the test of `docs/configuration.md` use.
 
 use serde_json::Value;
 
 use super::raw::{Problem, Raw};
 use crate::common::labels::Labels;
 
-/// One key of the settings `S`: how it is called, what it means, and how its value gets into them and out.
+/// One key of the settings `S`: its name, its meaning, and how its value is written and read.
 #[derive(Debug)]
 pub struct Key<S> {
     /// With its section, such as `boot.deadline`.
     pub name: &'static str,
     /// `None` for an optional key.
     pub default: Option<&'static str>,
-    /// A variable of another program that stands in for the default, such as `DOCKER_HOST`.
+    /// A variable of another program that replaces the default, such as `DOCKER_HOST`.
     pub stand_in: Option<&'static str>,
-    /// What it means; the doc comment of its field.
+    /// Its meaning; the doc comment of its field.
     pub doc: &'static str,
     pub(super) set: fn(&mut S, &Raw) -> Result<(), Problem>,
     pub(super) show: fn(&S) -> Value,
 }
 
 impl<S> Key<S> {
-    /// The variable that sets it, such as `SKEP_BOOT_DEADLINE`.
+    /// Returns the variable that sets it, such as `SKEP_BOOT_DEADLINE`.
     #[must_use]
     pub fn variable(&self) -> String {
         format!("SKEP_{}", self.name.replace('.', "_").to_uppercase())
     }
 
-    /// Its section, such as `boot`; `None` at the top.
+    /// Returns its section, such as `boot`; `None` for a key without a section.
     #[must_use]
     pub fn section(&self) -> Option<&'static str> {
         self.name.split_once('.').map(|(section, _)| section)
     }
 
-    /// Its value in `settings`: `null` where an optional key is not set.
+    /// Returns its value in `settings`; `null` if an optional key is not set.
     #[must_use]
     pub fn value(&self, settings: &S) -> Value {
         (self.show)(settings)
     }
 }
 
-/// What a setting makes of another value that was said.
+/// Accepts the next value of a setting.
 pub(super) trait Accept<T> {
     fn accept(&mut self, said: T);
 }
@@ -59,7 +59,7 @@ impl<T> Accept<T> for Option<T> {
     }
 }
 
-/// Labels add up: a later source wins key by key.
+/// Merges labels: a later source wins for each key.
 impl Accept<Vec<(String, String)>> for Labels {
     fn accept(&mut self, said: Vec<(String, String)>) {
         self.extend(said);
@@ -103,7 +103,7 @@ macro_rules! settings {
             }
         )+
 
-        /// What is in force where nobody says anything.
+        /// The settings of an empty configuration.
         impl Default for $root {
             fn default() -> Self {
                 Self {
@@ -118,7 +118,7 @@ macro_rules! settings {
         /// One key of the settings.
         pub type Key = super::keys::Key<$root>;
 
-        /// Every key there is, section by section.
+        /// Every key, section by section.
         pub static KEYS: &[Key] = &[
             $(Key {
                 name: stringify!($field),
@@ -144,7 +144,7 @@ macro_rules! settings {
             },)+)+
         ];
 
-        /// Every section and what it is about.
+        /// Every section and its meaning.
         #[cfg(test)]
         pub(super) static SECTIONS: &[(&str, &str)] =
             &[$((stringify!($section), concat!($($section_doc),+)),)+];

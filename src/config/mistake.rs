@@ -1,14 +1,14 @@
-//! [`Origin`]: where a value came from. [`Mistakes`]: everything that is wrong with the values.
+//! Defines [`Origin`], the source of a value, and [`Mistakes`], all that is wrong with the values.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a value came from, in the order of precedence.
+/// Source of a value, in the order of precedence.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
-    /// Nobody said anything.
+    /// No source has a value.
     Default,
-    /// What the instance metadata tells, such as `tag skep:role`.
+    /// A part of the instance metadata, such as `tag skep:role`.
     Metadata(&'static str),
     /// A file; `line` counts from 1 and is missing when the file could not be read.
     File { path: PathBuf, line: Option<usize> },
@@ -31,14 +31,14 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One thing that is wrong, and what would be right. Displayed as `source: key: problem`.
+/// One mistake and its remedy. Displayed as `source: key: problem`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
-    /// `None` where the mistake is that nobody said anything.
+    /// `None` if the mistake is that no source has a value.
     pub origin: Option<Origin>,
-    /// As the source writes it; `None` where the source as a whole is at fault.
+    /// As the source writes it; `None` if the mistake concerns the source as a whole.
     pub key: Option<String>,
-    /// What is wrong and what would be right, in one line.
+    /// The mistake and its remedy, in one line.
     pub problem: String,
 }
 
@@ -47,12 +47,12 @@ impl Mistake {
         Self { origin: Some(origin), key: Some(key.into()), problem: problem.into() }
     }
 
-    /// The source as a whole is at fault.
+    /// Returns a mistake that concerns the source as a whole.
     pub(super) fn of(origin: Origin, problem: impl Into<String>) -> Self {
         Self { origin: Some(origin), key: None, problem: problem.into() }
     }
 
-    /// Nobody said what `key` is.
+    /// Returns the mistake that no source has a value for `key`.
     pub(super) fn missing(key: &str, problem: impl Into<String>) -> Self {
         Self { origin: None, key: Some(key.into()), problem: problem.into() }
     }
@@ -70,13 +70,12 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// Every mistake at once; never empty. Displayed as one line, for logs; who has more room prints
-/// them one by one.
+/// Every mistake at once; never empty. Displayed as one line, for logs; other callers print them one by one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistakes(pub Vec<Mistake>);
 
 impl Mistakes {
-    /// Is all that is wrong that nobody has said something? Instance tags may say it later.
+    /// Whether each mistake is only a missing value; instance tags may supply it later.
     #[must_use]
     pub fn are_silence(&self) -> bool {
         self.0.iter().all(|mistake| mistake.origin.is_none())

@@ -1,17 +1,16 @@
-//! What the operator says: fragments → inputs → validated [`Settings`].
+//! Reads the configuration: fragments → inputs → validated [`Settings`].
 //!
-//! A value may come from five places; a later one wins over an earlier one:
+//! A value has five possible sources; a later one wins over an earlier one:
 //!
-//! 1. the default in [`settings`], or the variable of another program that stands beside it
+//! 1. the default in [`settings`], or the variable of another program that is named beside it
 //!    (`STATE_DIRECTORY`, `DOCKER_HOST`, …);
 //! 2. `skep.toml`;
 //! 3. `conf.d/*.toml`, in the order of their names;
 //! 4. `SKEP_*` variables; an empty one counts as not set;
 //! 5. command-line flags.
 //!
-//! Guarantees: nothing unknown is ignored, a value is checked even where a later one wins over it,
-//! and [`load`] reports every mistake at once, each with its source. What instance tags add is in
-//! [`identity`].
+//! Guarantees: nothing unknown is ignored, a value is checked even if a later one wins over it, and [`load`] reports
+//! every mistake at once, each with its source. [`identity`] reads the instance tags.
 
 mod check;
 mod condition;
@@ -44,11 +43,11 @@ pub use values::{
 
 use found::Found;
 
-/// Exit code for a mistake in the configuration: `EX_CONFIG` of sysexits(3). The unit file lists it
-/// in `RestartPreventExitStatus=`, because starting again cannot cure it.
+/// Exit code for a mistake in the configuration: `EX_CONFIG` of sysexits(3). The unit file lists it in
+/// `RestartPreventExitStatus=`, because a restart does not help.
 pub const EXIT_CODE: u8 = 78;
 
-/// Settings, and where each of them came from.
+/// The settings, and the source of each of them.
 #[derive(Clone, Debug, Default)]
 pub struct Loaded {
     pub settings: Settings,
@@ -56,23 +55,23 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Where the value in force for `key` came from.
+    /// Returns the source of the value of `key`.
     #[must_use]
     pub fn origin(&self, key: &str) -> Origin {
         self.origins.get(key).cloned().unwrap_or(Origin::Default)
     }
 }
 
-/// A duration as every setting takes it: with a unit, more than nothing, at most 48 hours.
+/// Parses a duration in the format of the settings: with a unit, more than 0, at most 48 hours.
 ///
 /// # Errors
 ///
-/// What is wrong and what would be right, in one line.
+/// The mistake and its remedy, in one line.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     parse::duration(&raw::Raw::bare(text))
 }
 
-/// How long ago something was, as every setting takes it: with a unit, at most ten years.
+/// Parses an age in the format of the settings: with a unit, more than 0, at most 10 years.
 ///
 /// # Errors
 ///
@@ -81,7 +80,7 @@ pub fn parse_age(text: &str) -> Result<Duration, String> {
     parse::age(&raw::Raw::bare(text))
 }
 
-/// An IPv4 range as every setting takes it.
+/// Parses an IPv4 range in the format of the settings.
 ///
 /// # Errors
 ///
@@ -100,8 +99,8 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, Mistakes> {
     if mistakes.is_empty() { Ok(loaded) } else { Err(Mistakes(mistakes)) }
 }
 
-/// What can be understood of sources with mistakes: enough to say that this node has failed, and
-/// for nothing else.
+/// Returns the valid settings of sources with mistakes: enough to report that this node has failed, and not to be used
+/// for anything else.
 #[must_use]
 pub fn salvage(inputs: &Inputs) -> Settings {
     read(inputs).0.settings

@@ -1,6 +1,6 @@
-//! What somebody probably meant.
+//! Finds the names that are nearest to a misspelt one.
 
-/// The names that `typed` is probably a misspelling of, nearest first; none where nothing is near.
+/// Returns the names of which `typed` is probably a misspelling: those at the least distance; none if no name is near.
 pub fn nearest<'a>(typed: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let mut near: Vec<(usize, &str)> = names
         .into_iter()
@@ -12,12 +12,12 @@ pub fn nearest<'a>(typed: &str, names: impl IntoIterator<Item = &'a str>) -> Vec
     near.into_iter().take_while(|(distance, _)| *distance == best).map(|(_, name)| name).collect()
 }
 
-/// More slips than a third of a name make another word of it.
+/// Returns the largest distance of a misspelling. With more mistakes than a third of its letters it is another word.
 fn most(name: &str) -> usize {
     (name.chars().count() / 3).clamp(1, 3)
 }
 
-/// Slips of the finger between two words (Levenshtein): one letter more, less, or other.
+/// Returns the Levenshtein distance of two words: letters added, removed or replaced.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
@@ -32,7 +32,7 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// `; did you mean …?` for the end of a problem; empty where nothing is near.
+/// Returns `; did you mean …?` for the end of a problem; empty without names.
 pub fn did_you_mean(names: &[&str]) -> String {
     if names.is_empty() { String::new() } else { format!("; did you mean {}?", names.join(" or ")) }
 }
@@ -55,7 +55,7 @@ mod tests {
         assert_eq!(nearest("boot.deadlin", names), ["boot.deadline"]);
         assert_eq!(nearest("rôle", names), ["role"]);
         assert_eq!(nearest("colour", names), [""; 0]);
-        assert_eq!(nearest("leave.dead", names), [""; 0], "four slips are another word");
+        assert_eq!(nearest("leave.dead", names), [""; 0], "a distance of four is another word");
         assert_eq!(nearest("ab", ["aa", "bb"]), ["aa", "bb"]);
     }
 }

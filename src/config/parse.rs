@@ -1,5 +1,4 @@
-//! One small parser per kind of setting: a [`Raw`] value becomes a checked one, or a [`Problem`]
-//! that says what would be right.
+//! Parses each kind of setting: turns a [`Raw`] value into a checked one, or a [`Problem`] with the remedy.
 
 #[cfg(test)]
 mod tests;
@@ -24,28 +23,27 @@ use reqwest::Url;
 
 type Parsed<T> = Result<T, Problem>;
 
-/// The longest that Auto Scaling keeps an instance waiting, heartbeats or not.
+/// The longest time for which Auto Scaling keeps an instance waiting, with or without heartbeats.
 const LONGEST: Duration = Duration::from_secs(48 * 60 * 60);
 /// Below this, polling the metadata costs more than a sooner notice is worth.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(500);
 /// Below this, joins would race rotations all the time.
 const SHORTEST_ROTATION: Duration = Duration::from_secs(60);
-/// Beyond ten years it was meant to be left out.
+/// Ten years: a longer interval means that the key should be left out.
 const LONGEST_ROTATION: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
-/// A manager that lives says so in the ledger every minute: whoever waits no longer than that might
-/// not hear of it.
+/// A running manager writes its ledger row every minute: a wait of a minute or less could miss that.
 const SHORTEST_PATIENCE: Duration = Duration::from_secs(75);
 /// With more, draining would have less time than flushing.
 const LARGEST_SHARE: f64 = 0.5;
-/// The longest prefix that Docker takes for an overlay network.
+/// The longest prefix that Docker accepts for an overlay network.
 const LONGEST_SUBNET_PREFIX: u8 = 29;
-/// Of each source that skep ships itself; beyond, a real shipper is wanted.
+/// Limit for each source that skep ships itself; more lines need a real shipper.
 const MOST_LINES: u32 = 100_000;
-/// Auto Scaling's and CloudFormation's names are no longer than this.
+/// The limit of Auto Scaling and CloudFormation for names.
 const LONGEST_NAME: usize = 255;
-/// Leaves room in the names of SSM parameters.
+/// Leaves space in the names of SSM parameters.
 const LONGEST_CLUSTER: usize = 100;
-/// DynamoDB's own limits.
+/// DynamoDB's limits.
 const TABLE_LENGTH: std::ops::RangeInclusive<usize> = 3..=255;
 /// SSM allows 15 levels; the cluster, the token and its generation are three of them.
 const MOST_PATH_LEVELS: usize = 12;
@@ -85,14 +83,14 @@ pub fn shippers(raw: &Raw) -> Parsed<Vec<Shipper>> {
 }
 
 pub fn conditions(raw: &Raw) -> Parsed<Vec<Condition>> {
-    // A sample's labels have commas of their own.
+    // Not split at commas, because the labels of a sample contain commas.
     if let Raw::Bare(text) = raw {
         return Ok(vec![text.parse()?]);
     }
     raw.list()?.into_iter().map(str::parse).collect()
 }
 
-/// `logs:<group>` or `s3://<bucket>/<prefix>`.
+/// Parses `logs:<group>` or `s3://<bucket>/<prefix>`.
 pub fn destination(raw: &Raw) -> Parsed<Destination> {
     let text = raw.text()?;
     let right = |name: &str, others: &str| {
@@ -140,7 +138,7 @@ fn choice<T: Choice>(raw: &Raw) -> Parsed<T> {
 fn one_of<T: Choice>(text: &str) -> Parsed<T> {
     T::ALL.iter().copied().find(|choice| choice.word() == text).ok_or_else(|| {
         let words: Vec<_> = T::ALL.iter().map(|choice| choice.word()).collect();
-        format!("\"{text}\" is none of {}", words.join(", "))
+        format!("\"{text}\" is not one of {}", words.join(", "))
     })
 }
 
@@ -148,42 +146,42 @@ pub fn boolean(raw: &Raw) -> Parsed<bool> {
     raw.boolean()
 }
 
-/// The name of a thing in AWS that may be written with blanks.
+/// Parses a name in AWS that may contain spaces.
 pub fn text(raw: &Raw) -> Parsed<String> {
     let text = raw.text()?;
     match text.chars().count() {
-        0 => Err("it is empty; leave the key out instead".into()),
+        0 => Err("the value is empty; leave the key out instead".into()),
         1..=LONGEST_NAME if !text.chars().any(char::is_control) => Ok(text.into()),
-        1..=LONGEST_NAME => Err("it holds control characters".into()),
-        _ => Err(format!("it is longer than {LONGEST_NAME} characters")),
+        1..=LONGEST_NAME => Err("the value contains control characters".into()),
+        _ => Err(format!("the value is longer than {LONGEST_NAME} characters")),
     }
 }
 
-/// A name without blanks, an id or an ARN.
+/// Parses a name without white space, an id or an ARN.
 pub fn word(raw: &Raw) -> Parsed<String> {
     let word = text(raw)?;
     if word.contains(char::is_whitespace) {
-        return Err(format!("\"{word}\" holds blanks; a name, id or ARN is wanted"));
+        return Err(format!("\"{word}\" contains white space; write a name, an id or an ARN"));
     }
     Ok(word)
 }
 
 pub fn cluster(raw: &Raw) -> Parsed<String> {
     let name = text(raw)?;
-    named(name, "a cluster name is", 1..=LONGEST_CLUSTER, "._-")
+    named(name, "a cluster name has", 1..=LONGEST_CLUSTER, "._-")
 }
 
 pub fn table(raw: &Raw) -> Parsed<String> {
     let name = text(raw)?;
-    named(name, "a table name is", TABLE_LENGTH, "._-")
+    named(name, "a table name has", TABLE_LENGTH, "._-")
 }
 
 pub fn hook(raw: &Raw) -> Parsed<String> {
     let name = text(raw)?;
-    named(name, "a lifecycle hook's name is", 1..=LONGEST_NAME, "-_/")
+    named(name, "a lifecycle hook's name has", 1..=LONGEST_NAME, "-_/")
 }
 
-/// ASCII letters, digits and some `others`.
+/// Checks that a name consists of ASCII letters, digits and `others`.
 fn named(
     name: String,
     subject: &str,
@@ -222,12 +220,12 @@ pub fn parameter_path(raw: &Raw) -> Parsed<String> {
     }
     let first = levels[0].to_ascii_lowercase();
     if first.starts_with("aws") || first.starts_with("ssm") {
-        return Err(format!("\"{path}\": AWS keeps names that begin with aws or ssm to itself"));
+        return Err(format!("\"{path}\": names that begin with aws or ssm are reserved for AWS"));
     }
     Ok(path.into())
 }
 
-/// More than nothing, and no longer than Auto Scaling would wait.
+/// Parses a duration of more than 0, and at most the time that Auto Scaling waits.
 pub fn duration(raw: &Raw) -> Parsed<Duration> {
     if let Raw::Number(digits) = raw {
         return Err(format!("{digits} has no unit; write \"{digits}s\" for seconds"));
@@ -245,18 +243,18 @@ pub fn duration(raw: &Raw) -> Parsed<Duration> {
 pub fn rotation(raw: &Raw) -> Parsed<Duration> {
     let text = raw.text()?;
     let interval = humantime::parse_duration(text)
-        .map_err(|problem| format!("\"{text}\" is no interval ({problem}); write \"30d\""))?;
+        .map_err(|problem| format!("\"{text}\" is not a duration ({problem}); write \"30d\""))?;
     if (SHORTEST_ROTATION..=LONGEST_ROTATION).contains(&interval) {
         return Ok(interval);
     }
     Err(format!("\"{text}\" is out of range: from 1m to 3650d"))
 }
 
-/// How long ago something must have been.
+/// Parses an age.
 pub fn age(raw: &Raw) -> Parsed<Duration> {
     let text = raw.text()?;
     let age = humantime::parse_duration(text)
-        .map_err(|problem| format!("\"{text}\" is no time ({problem}); write \"7d\""))?;
+        .map_err(|problem| format!("\"{text}\" is not a duration ({problem}); write \"7d\""))?;
     if age.is_zero() || age > LONGEST_ROTATION {
         return Err(format!("\"{text}\" is out of range: more than 0s, at most 3650d"));
     }
@@ -275,12 +273,12 @@ pub fn interval(raw: &Raw) -> Parsed<Duration> {
     Ok(interval)
 }
 
-/// How long a swarm may be silent before it counts as lost.
+/// Parses the time without a sign of life after which a swarm or a node counts as lost.
 pub fn patience(raw: &Raw) -> Parsed<Duration> {
     let patience = duration(raw)?;
     if patience < SHORTEST_PATIENCE {
         return Err(format!(
-            "{} is too short: at least {}, because a manager that lives writes its row once a minute",
+            "{} is too short: at least {}, because a running manager writes its row once a minute",
             humantime::format_duration(patience),
             humantime::format_duration(SHORTEST_PATIENCE),
         ));
@@ -330,24 +328,24 @@ pub fn docker_host(raw: &Raw) -> Parsed<DockerHost> {
     match host.strip_prefix("unix://") {
         Some(path) if path.len() > 1 && path.starts_with('/') => Ok(DockerHost(path.into())),
         Some(_) => {
-            Err(format!("\"{host}\" names no socket; write \"unix:///var/run/docker.sock\""))
+            Err(format!("\"{host}\" has no socket path; write \"unix:///var/run/docker.sock\""))
         }
         None => Err(format!(
-            "\"{host}\" is not a socket of this host, and skep joins the host that it runs on; \
+            "\"{host}\" is not a socket on this host, and skep joins the host that it runs on; \
              write \"unix:///var/run/docker.sock\""
         )),
     }
 }
 
-/// It may be a secret: no complaint repeats it.
+/// Parses the webhook's URL. It may be a secret: no error repeats it.
 pub fn webhook_url(raw: &Raw) -> Parsed<WebhookUrl> {
     let url: reqwest::Url =
-        raw.text()?.parse().map_err(|problem| format!("it is not an address: {problem}"))?;
+        raw.text()?.parse().map_err(|problem| format!("the value is not a URL: {problem}"))?;
     if !matches!(url.scheme(), "https" | "http") {
-        return Err("it begins with neither https:// nor http://".into());
+        return Err("the URL must begin with https:// or http://".into());
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("it holds a user or a password; the signature tells who sends it".into());
+        return Err("remove user name and password from the URL; messages are signed".into());
     }
     Ok(WebhookUrl(url))
 }
@@ -385,7 +383,7 @@ pub fn cidr(text: &str) -> Parsed<Cidr> {
     };
     let first = Ipv4Addr::from_bits(range.address.to_bits() & Cidr::mask(range.prefix));
     if first != range.address {
-        return Err(format!("{range} begins inside its range; write {first}/{}", range.prefix));
+        return Err(format!("{range} has host bits set; write {first}/{}", range.prefix));
     }
     Ok(range)
 }
@@ -404,7 +402,7 @@ pub fn socket_address(raw: &Raw) -> Parsed<SocketAddr> {
     })
 }
 
-/// Stricter than tracing-subscriber, which takes a misspelt level for a target at `trace`.
+/// Parses the log filter. Stricter than tracing-subscriber, which reads a misspelt level as a target at `trace`.
 pub fn log_filter(raw: &Raw) -> Parsed<LogFilter> {
     let pairs = raw.text()?.split(',').map(|directive| {
         let (target, level) = match directive.trim().split_once('=') {
@@ -413,12 +411,12 @@ pub fn log_filter(raw: &Raw) -> Parsed<LogFilter> {
         };
         if target.is_empty() || target.contains(char::is_whitespace) {
             return Err(format!(
-                "\"{directive}\" names no target; write \"skep::lifecycle::boot=debug\""
+                "\"{directive}\" has no target; write \"skep::lifecycle::boot=debug\""
             ));
         }
         if !LEVELS.contains(&level) {
             let hint = did_you_mean(&nearest(level, LEVELS));
-            return Err(format!("\"{level}\" is none of {}{hint}", LEVELS.join(", ")));
+            return Err(format!("\"{level}\" is not one of {}{hint}", LEVELS.join(", ")));
         }
         let level = level.parse::<LevelFilter>().map_err(|problem| problem.to_string())?;
         Ok((target.to_string(), level))

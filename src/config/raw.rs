@@ -1,12 +1,12 @@
-//! A value as its source gave it, before anyone knows whether it is right.
+//! An unchecked value, as its source contains it.
 
 use toml::de::DeValue;
 
-/// What went wrong while reading one value: what is wrong and what would be right, in one line.
+/// The mistake in one value and its remedy, in one line.
 pub type Problem = String;
 
-/// A value of a file keeps the type that TOML gives it. A value of a variable or a flag is
-/// [`Raw::Bare`] and takes the type that its key wants.
+/// A value of a file keeps its TOML type. A value of a variable or a flag is [`Raw::Bare`] and takes the type of its
+/// key.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Raw {
     Bare(String),
@@ -17,12 +17,12 @@ pub enum Raw {
     List(Vec<Raw>),
     /// One line of a section whose keys the operator chooses.
     Entry(String, Box<Raw>),
-    /// What no key wants; the type's name.
+    /// Name of a type that no key accepts.
     Other(&'static str),
 }
 
 impl Raw {
-    /// The text of a variable, a flag or a default. A TOML string or array is taken as TOML.
+    /// Reads the text of a variable, a flag or a default. A TOML string or array is read as TOML.
     pub fn bare(text: &str) -> Self {
         let text = text.trim();
         match DeValue::parse(text) {
@@ -34,7 +34,7 @@ impl Raw {
     pub fn text(&self) -> Result<&str, Problem> {
         match self {
             Raw::Bare(text) | Raw::Text(text) => Ok(text),
-            other => Err(format!("{} where text is wanted; write it in quotes", other.type_name())),
+            other => Err(format!("expected text, found {}; write it in quotes", other.type_name())),
         }
     }
 
@@ -44,34 +44,34 @@ impl Raw {
             Raw::Bare(text) if text == "true" => Ok(true),
             Raw::Bare(text) if text == "false" => Ok(false),
             Raw::Bare(text) => Err(format!("\"{text}\" is neither true nor false")),
-            other => Err(format!("{} where true or false is wanted", other.type_name())),
+            other => Err(format!("expected true or false, found {}", other.type_name())),
         }
     }
 
     pub fn number(&self) -> Result<&str, Problem> {
         match self {
             Raw::Bare(digits) | Raw::Number(digits) => Ok(digits),
-            other => Err(format!("{} where a number is wanted", other.type_name())),
+            other => Err(format!("expected a number, found {}", other.type_name())),
         }
     }
 
-    /// A TOML array of strings, or bare text with commas.
+    /// Returns the items of a TOML array of strings, or of bare text with commas.
     pub fn list(&self) -> Result<Vec<&str>, Problem> {
         match self {
             Raw::List(items) => items.iter().map(Raw::text).collect(),
             Raw::Bare(text) => Ok(text.split(',').map(str::trim).collect()),
-            other => Err(format!("{} where a list is wanted: [\"…\", \"…\"]", other.type_name())),
+            other => Err(format!("expected a list [\"…\", \"…\"], found {}", other.type_name())),
         }
     }
 
-    /// `key=value`, once or more often; or a line of the key's section.
+    /// Returns the pairs of a list of `key=value`, or of one line of the key's section.
     pub fn pairs(&self) -> Result<Vec<(&str, &str)>, Problem> {
         if let Raw::Entry(key, value) = self {
             let value = value.text().map_err(|problem| format!("\"{key}\": {problem}"))?;
             return Ok(vec![(key, value)]);
         }
         let pairs = self.list()?.into_iter().map(|item| {
-            item.split_once('=').ok_or_else(|| format!("\"{item}\" where key=value is wanted"))
+            item.split_once('=').ok_or_else(|| format!("expected key=value, found \"{item}\""))
         });
         pairs.collect()
     }
@@ -132,7 +132,7 @@ mod tests {
         assert!(Raw::Text("true".into()).boolean().is_err());
         assert!(Raw::Text("1".into()).number().is_err());
         assert!(Raw::Text("a, b".into()).list().is_err());
-        assert!(Raw::Number("1".into()).text().unwrap_err().starts_with("a number where text"));
+        assert!(Raw::Number("1".into()).text().unwrap_err().starts_with("expected text, found"));
         assert!(Raw::List(vec![Raw::Boolean(true)]).list().is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! How a setting in force is shown: as JSON, and from that as text.
+//! Shows the settings in force as JSON, from which their text is made.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use super::values::{
 use crate::common::instance::Role;
 use crate::common::labels::Labels;
 
-/// A value as `skep config --json` shows it; a source would accept it again, unless it may be a secret.
+/// A value as `skep config --json` shows it; a source accepts it again, except a value that may be a secret.
 pub(super) trait Show {
     fn show(&self) -> Value;
 }
@@ -56,7 +56,7 @@ show! {
     Condition: value => value.to_string();
 }
 
-/// As a variable would say them.
+/// In the format of a variable.
 impl Show for Labels {
     fn show(&self) -> Value {
         self.iter().map(|(key, value)| format!("{key}={value}")).collect()
@@ -75,7 +75,7 @@ impl<T: Show> Show for Vec<T> {
     }
 }
 
-/// `80s` and not `1m 20s`: the largest unit that leaves no rest.
+/// Formats a duration in the largest unit that leaves no rest: `80s`, not `1m 20s`.
 fn in_one_unit(duration: Duration) -> String {
     const UNITS: [(&str, u128); 6] = [
         ("d", 86_400_000_000_000),

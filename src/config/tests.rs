@@ -1,4 +1,4 @@
-//! The sources together, as [`load`] reads them, and `docs/configuration.md`.
+//! Tests all sources together, as [`load`] reads them, and `docs/configuration.md`.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// A configuration directory with these files.
+/// Creates a configuration directory with these files.
 fn directory(files: &[(&str, &str)]) -> TempDir {
     let directory = TempDir::new().unwrap();
     for (name, text) in files {
@@ -33,7 +33,7 @@ fn inputs(directory: &Path, variables: &[(&str, &str)], flags: &[(&'static str, 
     }
 }
 
-/// The mistakes as an operator reads them, with the directory's name left out.
+/// Returns the mistakes as an operator reads them, without the directory's name.
 fn mistakes(inputs: &Inputs) -> Vec<String> {
     let directory = format!("{}/", inputs.directory.as_ref().unwrap().display());
     let mistakes = load(inputs).unwrap_err().0;
@@ -82,9 +82,9 @@ fn labels_of_all_sources_add_up_and_every_mistake_in_them_is_told() {
     let text = "[labels]\ndisk = 1\nskep.zone = 'mine'\nrack = '7'\n'a b' = 'x'\n";
     let wrong = directory(&[("skep.toml", text)]);
     let expected = [
-        "skep.toml:2: labels: \"disk\": a number where text is wanted; write it in quotes",
-        "skep.toml:3: labels: \"skep.zone\": skep keeps labels that begin with skep. to itself",
-        "skep.toml:5: labels: \"a b\": a label's key is 1 to 128 letters, digits and ._-, and its \
+        "skep.toml:2: labels: \"disk\": expected text, found a number; write it in quotes",
+        "skep.toml:3: labels: \"skep.zone\": labels that begin with skep. are reserved for skep",
+        "skep.toml:5: labels: \"a b\": a label's key has 1 to 128 letters, digits and ._-, and its \
          value 256 characters at most",
     ];
     assert_eq!(mistakes(&inputs(wrong.path(), &[], &[])), expected);
@@ -124,16 +124,16 @@ fn every_mistake_is_reported_at_once_with_its_source_and_key() {
     );
     let found = mistakes(&inputs);
     let expected = [
-        "conf.d/10-x.toml:1: role: \"leader\" is none of manager, worker",
+        "conf.d/10-x.toml:1: role: \"leader\" is not one of manager, worker",
         "conf.d/10-x.toml:2: ",
-        "conf.d/20-y.toml:2: watch.spot: text where true or false is wanted",
+        "conf.d/20-y.toml:2: watch.spot: expected true or false, found text",
         "conf.d/20-y.toml:3: watch.interval: 100ms is too short",
-        "skep.toml:1: cluster: \"a/b\": a cluster name is",
+        "skep.toml:1: cluster: \"a/b\": a cluster name has",
         "skep.toml:3: boot.deadlin: unknown key; did you mean boot.deadline?",
         "skep.toml:4: boot.lease: 30 has no unit; write \"30s\"",
         "SKEP_HEALTH_LISTEN: health.listen: \"44554\" is not an address and port",
         "SKEP_WATCH_SPOTS: unknown variable; did you mean SKEP_WATCH_SPOT?",
-        "--set: docker.host: \"tcp://10.0.0.1:2375\" is not a socket of this host",
+        "--set: docker.host: \"tcp://10.0.0.1:2375\" is not a socket on this host",
         "--set: log.levle: unknown key; did you mean log.level?",
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");
@@ -211,10 +211,8 @@ fn a_stack_needs_its_resource() {
     let dir = directory(&[("skep.toml", "[cloudformation]\nstack = 'prod'\n")]);
     assert_eq!(
         mistakes(&inputs(dir.path(), &[], &[])),
-        [
-            "skep.toml:2: cloudformation.stack: cloudformation.resource is missing: both are needed, \
-         or neither"
-        ]
+        ["skep.toml:2: cloudformation.stack: cloudformation.resource is missing; set both or \
+         neither"]
     );
     let both = inputs(dir.path(), &[("SKEP_CLOUDFORMATION_RESOURCE", "Workers")], &[]);
     assert!(load(&both).is_ok());
@@ -234,7 +232,7 @@ fn a_pool_holds_at_least_one_subnet() {
     assert_eq!(mistakes(&inputs(dir.path(), &[("SKEP_SWARM_SUBNET_SIZE", "99")], &[])).len(), 1);
 }
 
-/// Keys of several types, each with values that are right (as shown) and one that is wrong.
+/// Keys of several types, each with valid values (as shown) and a wrong one.
 const SAMPLES: [(&str, [&str; 3], &str); 5] = [
     ("table", ["one", "two", "three"], "#"),
     ("boot.deadline", ["1m", "2m", "3m"], "soon"),
@@ -243,7 +241,7 @@ const SAMPLES: [(&str, [&str; 3], &str); 5] = [
     ("flush.dir", ["/a", "/b", "/c"], "here"),
 ];
 
-/// What one source says about each sample: nothing, a right value or the wrong one.
+/// Generates the content of one source for each sample: nothing, a valid value or the wrong one.
 fn source() -> impl Strategy<Value = [Option<Option<usize>>; SAMPLES.len()]> {
     let mostly_right = prop_oneof![
         2 => Just(None),
@@ -256,7 +254,7 @@ fn source() -> impl Strategy<Value = [Option<Option<usize>>; SAMPLES.len()]> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// The last source that says anything wins, and no wrong value goes unnoticed, wherever it is.
+    /// The last source with a value wins, and every wrong value in any source is reported.
     #[test]
     fn the_last_word_wins_and_no_mistake_is_lost(sources in proptest::array::uniform5(source())) {
         let said = |source: usize| {
@@ -302,7 +300,7 @@ proptest! {
     }
 }
 
-/// The part of `docs/configuration.md` that the table of keys says.
+/// Returns the part of `docs/configuration.md` that follows from the table of keys.
 fn reference() -> String {
     let mut sections = vec![(None, String::new())];
     sections.extend(SECTIONS.iter().map(|(name, doc)| (Some(*name), tidy(doc))));
@@ -324,7 +322,7 @@ fn reference() -> String {
     text
 }
 
-/// A doc comment as one line.
+/// Joins a doc comment to one line.
 fn tidy(doc: &str) -> String {
     doc.split_whitespace().collect::<Vec<_>>().join(" ")
 }

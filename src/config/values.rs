@@ -1,4 +1,4 @@
-//! The types of settings that the standard library does not have.
+//! The types of settings that are not in the standard library.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -22,7 +22,7 @@ impl Choice for Role {
     }
 }
 
-/// Where the join tokens are kept.
+/// Store of the join tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenStore {
     /// SecureString parameters of Systems Manager.
@@ -41,10 +41,10 @@ impl Choice for TokenStore {
     }
 }
 
-/// How a node comes into the swarm.
+/// Availability of a node when it joins the swarm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JoinAvailability {
-    /// It may get tasks at once.
+    /// It can get tasks at once.
     Active,
     /// A manager activates it together with its first labels.
     Pause,
@@ -60,7 +60,7 @@ impl Choice for JoinAvailability {
     }
 }
 
-/// What a node does when EC2 recommends to replace it.
+/// Reaction of a node to EC2's recommendation to replace it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rebalance {
     Ignore,
@@ -81,7 +81,7 @@ impl Choice for Rebalance {
     }
 }
 
-/// A log shipper that skep can ask whether it has caught up.
+/// A log shipper whose progress skep can read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shipper {
     JournalUpload,
@@ -117,7 +117,7 @@ impl Shipper {
     }
 }
 
-/// Where skep ships logs to by itself. Displayed as it is said.
+/// Destination to which skep itself ships logs. Displayed as it is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
     /// A log group.
@@ -138,14 +138,14 @@ impl fmt::Display for Destination {
     }
 }
 
-/// How a log line looks.
+/// Format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// One readable line per event.
     Text,
     /// One JSON object per event.
     Json,
-    /// Native journal entries, with the fields as fields.
+    /// Native journal entries, with separate fields.
     Journal,
 }
 
@@ -160,13 +160,13 @@ impl Choice for LogFormat {
     }
 }
 
-/// What is logged: pairs of a target (a module path) and the least important level that is kept.
+/// Filter of the log: pairs of a target (a module path) and the least severe level that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogFilter(pub(super) Vec<(String, LevelFilter)>);
 
 impl LogFilter {
-    /// For tracing-subscriber. Other crates speak from `warn` up, unless they are named; the SDK's
-    /// credentials from `error`, because skep's own errors say what is missing, and once.
+    /// Returns the filter for tracing-subscriber. Other crates log at `warn` and above, unless they are named; the
+    /// SDK's credentials at `error`, because skep's own errors name the missing part, once.
     #[must_use]
     pub fn targets(&self) -> Targets {
         Targets::new()
@@ -176,7 +176,7 @@ impl LogFilter {
     }
 }
 
-/// The target that a level without a target means.
+/// The target of a level without a target.
 pub(super) const OWN_TARGET: &str = "skep";
 
 impl fmt::Display for LogFilter {
@@ -197,7 +197,7 @@ impl fmt::Display for LogFilter {
 pub struct DockerHost(pub(super) PathBuf);
 
 impl DockerHost {
-    /// Absolute path of the socket.
+    /// Returns the absolute path of the socket.
     #[must_use]
     pub fn socket(&self) -> &Path {
         &self.0
@@ -210,13 +210,13 @@ impl fmt::Display for DockerHost {
     }
 }
 
-/// Where events are told. Such addresses are often secrets themselves, so that no more than the host
-/// is shown of them: `https://hooks.example.com/***`.
+/// URL that receives the events. Such URLs are often secrets themselves, so that only the host is shown:
+/// `https://hooks.example.com/***`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WebhookUrl(pub(super) reqwest::Url);
 
 impl WebhookUrl {
-    /// All of it.
+    /// Returns the whole URL.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.as_str()
@@ -235,7 +235,7 @@ impl fmt::Debug for WebhookUrl {
     }
 }
 
-/// An IPv4 range, such as `10.0.0.0/8`; the bits behind the prefix are zero.
+/// An IPv4 range, such as `10.0.0.0/8`; the bits after the prefix are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cidr {
     pub address: Ipv4Addr,
@@ -244,7 +244,7 @@ pub struct Cidr {
 }
 
 impl Cidr {
-    /// Has any address in common with `other`?
+    /// Whether the range has an address in common with `other`.
     #[must_use]
     pub fn overlaps(&self, other: &Cidr) -> bool {
         let mask = Cidr::mask(self.prefix.min(other.prefix));
@@ -265,7 +265,7 @@ impl fmt::Display for Cidr {
 /// RFC 6598; EKS and large VPCs use it as a second private range.
 const CARRIER_NAT: Cidr = Cidr { address: Ipv4Addr::new(100, 64, 0, 0), prefix: 10 };
 
-/// Is it of 10/8, 172.16/12, 192.168/16, 100.64/10 or fc00::/7?
+/// Whether an address is in 10/8, 172.16/12, 192.168/16, 100.64/10 or fc00::/7.
 #[must_use]
 pub fn is_private(address: IpAddr) -> bool {
     match address {

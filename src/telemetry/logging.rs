@@ -1,12 +1,10 @@
-//! What skep says on standard error: a readable line per event, JSON, or journal entries with the
-//! fields as fields.
+//! Writes the log to standard error: a readable line per event, JSON, or journal entries with separate fields.
 //!
-//! Where standard error leads to the journal, a line begins with its priority instead of the time.
-//! The journal's own protocol, which keeps fields apart, is only spoken where it is asked for: what
-//! comes by it never reaches the console (`StandardError=journal+console`), where an operator looks
-//! for why an instance did not come up.
+//! If standard error leads to the journal, a line begins with its priority instead of the time. skep uses the journal's
+//! own protocol, which keeps fields separate, only if it is configured: its entries never reach the console
+//! (`StandardError=journal+console`), where an operator searches for the reason why an instance did not start.
 //!
-//! skep speaks at the level that the settings name, every other crate from `warn` up.
+//! skep logs at the level in the settings, every other crate at `warn` and above.
 
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -27,13 +25,13 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::config::{Log, LogFormat};
 use crate::telemetry::event_log::{self, Recorder};
 
-/// Before the name of every field in the journal: `journalctl SKEP_PHASE=ready`.
-/// Rooms that hold parts of their own; a line names the part.
+/// Rooms with several parts; a log line names the part.
 const ROOMS_OF_PARTS: [&str; 6] = ["api", "clients", "common", "host", "lifecycle", "telemetry"];
+/// Prefix of every field in the journal: `journalctl SKEP_PHASE=ready`.
 const JOURNAL_FIELD_PREFIX: &str = "SKEP";
 
-/// Starts logging, and the node's story below `state_dir`; to be called once. Where the journal was asked for
-/// and does not answer, text is what is left.
+/// Starts the log, and the event log below `state_dir`. Must be called once. If the journal is configured and does not
+/// answer, the log is text.
 pub fn start(log: &Log, state_dir: &Path) {
     let lines = || {
         let begin = if stderr_is_the_journal() { Begin::Priority } else { Begin::Time };
@@ -54,15 +52,15 @@ pub fn start(log: &Log, state_dir: &Path) {
     let shown = layer.with_filter(log.level.targets());
     tracing_subscriber::registry().with(shown).with(recorder).init();
     if let Some(error) = unwritable {
-        tracing::warn!("no events are kept in {}: {error}", state_dir.display());
+        tracing::warn!("cannot write the event log in {}: {error}", state_dir.display());
     }
     if let Some(problem) = problem {
         tracing::warn!(%problem, "the journal does not answer; logging as text");
     }
 }
 
-/// Whether to colour what is written to `stream`: only on a terminal, and not where `NO_COLOR` says
-/// anything (<https://no-color.org>).
+/// Whether to colour the output to `stream`: only on a terminal, and not if `NO_COLOR` is set to a value
+/// (<https://no-color.org>).
 pub fn wants_colour(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
@@ -95,24 +93,24 @@ where
         .boxed()
 }
 
-/// systemd puts the device and inode of the stream in `JOURNAL_STREAM` (systemd.exec(5)); it is
-/// inherited, so that what it names must be compared with what standard error is now.
+/// Whether standard error leads to the journal. systemd sets `JOURNAL_STREAM` to the device and inode of the stream
+/// (systemd.exec(5)); child processes inherit it, so skep compares it with the present standard error.
 fn stderr_is_the_journal() -> bool {
     let stream = std::env::var("JOURNAL_STREAM").ok();
     let stat = fstat(io::stderr().as_fd());
     stat.is_ok_and(|stat| stream.is_some_and(|s| s == format!("{}:{}", stat.st_dev, stat.st_ino)))
 }
 
-/// How a line of text begins.
+/// Beginning of a line of text.
 #[derive(Clone, Copy)]
 enum Begin {
     /// `23:08:01.123 INFO  `, in UTC.
     Time,
-    /// `<6>`: what the journal takes for the priority, as sd-daemon(3) has it. It knows the time.
+    /// `<6>`: the priority, in the format of sd-daemon(3). The journal adds the time.
     Priority,
 }
 
-/// `23:08:01.123 INFO  boot: joined the swarm generation=3`. Never more than a line.
+/// Formats an event as one line: `23:08:01.123 INFO  boot: joined the swarm generation=3`.
 struct Line {
     begin: Begin,
 }
@@ -156,7 +154,7 @@ where
     }
 }
 
-/// The priority of syslog(3).
+/// Returns the priority of syslog(3).
 fn priority(level: Level) -> u8 {
     match level {
         Level::ERROR => 3,
@@ -166,7 +164,7 @@ fn priority(level: Level) -> u8 {
     }
 }
 
-/// The part of skep that logs: `skep::manager::act` → `manager`, and in a room of several parts
+/// Returns the part of skep that logs: `skep::manager::act` → `manager`, and in a room of several parts
 /// `skep::lifecycle::boot::join` → `boot`. Other crates keep their name.
 pub(crate) fn component(target: &str) -> &str {
     let mut path = target.split("::");
@@ -199,7 +197,7 @@ mod tests {
         }
     }
 
-    /// What `say` logs through a layer.
+    /// Returns the output of `say` through a layer.
     fn logged(layer: impl FnOnce(Written) -> Boxed<Registry>, say: impl FnOnce()) -> String {
         let written = Written::default();
         let subscriber = tracing_subscriber::registry().with(layer(written.clone()));

@@ -1,4 +1,4 @@
-//! What skep reports about itself: log, metrics, event log, notifications.
+//! skep's reports about itself: log, metrics, event log, notifications.
 
 pub mod event_log;
 pub mod logging;

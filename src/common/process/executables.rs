@@ -1,14 +1,13 @@
-//! The executables that an operator has put into a directory.
+//! Lists the executables that an operator has put into a directory.
 
 use std::io::{ErrorKind, Result};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// Executable files of a directory, in the order of their names. A directory that is not there is an empty
-/// one.
+/// Returns the executable files of a directory, in the order of their names; none if the directory does not exist.
 ///
 /// # Errors
-/// When the directory cannot be read.
+/// The directory cannot be read.
 pub async fn executables(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut entries = match tokio::fs::read_dir(dir).await {
@@ -16,7 +15,7 @@ pub async fn executables(dir: &Path) -> Result<Vec<PathBuf>> {
         entries => entries?,
     };
     while let Some(entry) = entries.next_entry().await? {
-        // Through a link, as operators put them there; one that leads nowhere is none.
+        // Follows symbolic links, because operators use them; a dangling one is skipped.
         if let Ok(metadata) = tokio::fs::metadata(entry.path()).await
             && metadata.is_file()
             && metadata.permissions().mode() & 0o111 != 0

@@ -1,8 +1,8 @@
-//! Runs a program together with everything that it starts.
+//! Runs a program together with all its child processes.
 //!
-//! Guarantees: when the program has ended, and when nobody waits for it any more, so has what it has
-//! started, but for what has left its process group. What holds its output open beyond its end is not
-//! waited for. Memory is bounded, whatever it prints.
+//! Guarantees: when the program has ended, or the caller stops waiting for it, the processes that it started are
+//! killed, except those that have left its process group. skep does not wait for a process that holds the output open
+//! after the program's end. Memory is bounded, whatever the program prints.
 
 use std::io::Result;
 use std::process::{ExitStatus, Stdio};
@@ -15,17 +15,17 @@ use tokio::process::{Child, Command};
 
 use super::lines::Lines;
 
-/// Something that has left the process group may hold the output open.
+/// Wait for the rest of the output: a process that has left the process group may hold it open.
 const OUTPUT_PATIENCE: Duration = Duration::from_millis(200);
 
-/// Where a program has printed a line.
+/// The stream on which a program has printed a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pipe {
     Stdout,
     Stderr,
 }
 
-/// Kills a process group.
+/// A process group, killed on drop.
 struct Group {
     child: Child,
     id: Option<Pid>,
@@ -34,7 +34,7 @@ struct Group {
 impl Group {
     fn kill(&self) {
         if let Some(id) = self.id {
-            // It may have ended already.
+            // An error means that the group has ended already.
             let _ = killpg(id, Signal::SIGKILL);
         }
     }
@@ -42,18 +42,18 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // Its first process was not waited for yet: the number is still its own.
+        // The first process has not been reaped yet: its id still belongs to this group.
         if self.child.id().is_some() {
             self.kill();
         }
     }
 }
 
-/// Runs a program in a process group of its own, with `input` on its standard input, and hands out its lines
-/// as they come. Dropped before the end, it kills the group.
+/// Runs a program in a process group of its own, with `input` on its standard input, and passes each of its lines to
+/// `line` at once. If the future is dropped before the end, the group is killed.
 ///
 /// # Errors
-/// When it cannot be started, or not be waited for.
+/// The program cannot be started or awaited.
 pub async fn run(
     mut command: Command,
     input: &[u8],
@@ -70,7 +70,7 @@ pub async fn run(
     let mut err = Lines::new(group.child.stderr.take());
     let write = async {
         if let Some(mut stdin) = stdin {
-            // One that does not read it has ended, or does not care.
+            // An error means that the program has ended or does not read its input.
             let _ = stdin.write_all(input).await;
         }
     };
@@ -98,10 +98,10 @@ pub async fn run(
             () = &mut patience, if status.is_some() => break,
         }
     }
-    status.map_or_else(|| Err(std::io::Error::other("it has not ended")), Ok)
+    status.map_or_else(|| Err(std::io::Error::other("the program has not ended")), Ok)
 }
 
-/// Limits how much of a stream is written to the log.
+/// Limits the part of a stream that is written to the log.
 #[derive(Debug)]
 pub struct Quota {
     left: usize,
@@ -114,7 +114,7 @@ impl Quota {
         Self { left: bytes, left_out: 0 }
     }
 
-    /// Whether this line still belongs into the log.
+    /// Counts a line; returns whether it still fits into the log.
     pub fn admits(&mut self, line: &str) -> bool {
         match self.left.checked_sub(line.len()) {
             Some(left) if self.left_out == 0 => {
@@ -128,7 +128,7 @@ impl Quota {
         }
     }
 
-    /// How many bytes were left out.
+    /// Returns the number of bytes that did not fit.
     #[must_use]
     pub fn left_out(&self) -> usize {
         self.left_out
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
     use crate::common::process;
 
-    /// Long enough for a busy machine, and far less than what the scripts sleep.
+    /// Long enough for a busy machine, and far shorter than the sleeps in the scripts.
     const PATIENCE: Duration = Duration::from_secs(120);
 
     fn script(text: &str) -> Command {
@@ -153,7 +153,7 @@ mod tests {
         command
     }
 
-    /// Waits for the process whose id a script has written down to be gone.
+    /// Waits until the process has ended whose id a script has written to the file `pid`.
     async fn is_gone(pid: &Path) {
         let gone = async {
             loop {
@@ -166,10 +166,10 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        timeout(PATIENCE, gone).await.expect("it still runs");
+        timeout(PATIENCE, gone).await.expect("the process still runs");
     }
 
-    /// A zombie that nobody has waited for yet does not run.
+    /// Whether a process runs; a zombie, which has not been reaped yet, does not.
     fn is_running(id: i32) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
         stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
@@ -186,7 +186,7 @@ mod tests {
         assert!(status.success() && began.elapsed() < PATIENCE);
         assert_eq!(said, ["done"]);
         is_gone(&pid).await;
-        // Outside of its process group, too.
+        // The same for a process outside the process group.
         let began = Instant::now();
         let pid = dir.path().join("escaped");
         let text = format!(
@@ -210,7 +210,7 @@ mod tests {
             let _ = started.send(());
         });
         tokio::select! {
-            _ = running => panic!("it has ended"),
+            _ = running => panic!("the program has ended"),
             _ = has_started.recv() => {}
         }
         is_gone(&pid).await;

@@ -1,21 +1,21 @@
-//! The lines of a stream, in bounded memory.
+//! Reads the lines of a stream in bounded memory.
 
 use std::collections::VecDeque;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// The log is read by people; the rest of a longer line is read and thrown away.
+/// Longest line in bytes; people read the log. The rest of a longer line is read and discarded.
 pub const LONGEST_LINE: usize = 500;
 
-/// Reads a stream line by line. A line is handed out as soon as it ends or is [`LONGEST_LINE`] bytes long.
+/// Reads a stream line by line. A line is returned as soon as it ends or is [`LONGEST_LINE`] bytes long.
 #[derive(Debug)]
 pub struct Lines<R> {
-    /// `None` once it has ended.
+    /// `None` after its end.
     stream: Option<R>,
     buffer: [u8; 1024],
     ready: VecDeque<String>,
     partial: Vec<u8>,
-    /// The line that is being read was handed out already.
+    /// The beginning of the current line was returned already; its rest is discarded.
     is_cut: bool,
 }
 
@@ -25,7 +25,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         Self { stream, buffer: [0; 1024], ready, partial, is_cut: false }
     }
 
-    /// The next line without its end; `None` at the end of the stream, or when it breaks. Cancel safe.
+    /// Returns the next line without its line break; `None` at the end of the stream or after an error. Cancel safe.
     pub async fn next(&mut self) -> Option<String> {
         loop {
             if let Some(line) = self.ready.pop_front() {

@@ -1,4 +1,4 @@
-//! The writing end of the state, and what of it is news for the log.
+//! Writes the state, and logs its changes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,14 +13,14 @@ use super::{NodeState, Phase, Progress};
 use crate::common::fact::Fact;
 use crate::common::instance::{Departure, SchedulingHold};
 
-/// Who reports a quorum that is lost, among the troubles.
+/// Name under which a lost quorum is reported as trouble.
 const QUORUM: &str = "quorum";
 
 /// The writing end; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct StateHandle {
     state: watch::Sender<NodeState>,
-    /// What a departure does by way of another phase's steps.
+    /// The part of a departure that runs the steps of another phase.
     part_of_leaving: Option<&'static str>,
     lines: Arc<Mutex<RecentLines>>,
     troubles: Arc<Mutex<TroubleLog>>,
@@ -59,8 +59,8 @@ impl Default for StateHandle {
 }
 
 impl StateHandle {
-    /// Enters a phase, or says something new about the present one. To be called with every attempt: lines that
-    /// take turns are logged once a minute.
+    /// Enters a phase, or updates the text of the present one. Callers call it with every attempt: lines that alternate
+    /// are logged once a minute.
     pub fn enter(&self, phase: Phase, doing: impl Into<String>) {
         let (phase, doing) = self.as_part(phase, doing.into());
         if self.is_news(phase, &doing) {
@@ -82,8 +82,8 @@ impl StateHandle {
         });
     }
 
-    /// The same for steps that are made as a part of a departure, such as those of a boot: whatever phase they
-    /// enter, the node is shown as leaving.
+    /// Returns a handle for steps that run as part of a departure, such as those of a boot: whatever phase they enter,
+    /// the node is shown as leaving.
     #[must_use]
     pub fn while_leaving(&self, part: &'static str) -> Self {
         Self { part_of_leaving: Some(part), ..self.clone() }
@@ -102,8 +102,8 @@ impl StateHandle {
         lines.note(phase, doing, Instant::now())
     }
 
-    /// The node is out, as `outcome` says. Tasks that were killed are named with it: the log, `skep status` and
-    /// `skep leave` must not call that a departure like any other.
+    /// Enters the phase `Left` with `outcome`. Adds the names of killed tasks: the log, `skep status` and `skep leave`
+    /// must not show that as an ordinary departure.
     pub fn leave(&self, outcome: &str) {
         self.state.send_modify(|state| {
             state.phase = Phase::Left;
@@ -124,7 +124,7 @@ impl StateHandle {
         self.state.send_modify(change);
     }
 
-    /// Says why the node is to get no tasks although it stays, or that it may have some (again).
+    /// Sets why the node gets no tasks although it stays; `None` if it can get tasks (again).
     pub fn hold_scheduling(&self, why: Option<SchedulingHold>) {
         self.state.send_if_modified(|state| {
             if state.scheduling_hold == why {
@@ -132,21 +132,21 @@ impl StateHandle {
             }
             match why {
                 Some(why) => tracing::warn!(target: "skep::node", "{}", why.explain()),
-                None => tracing::info!(target: "skep::node", "may have tasks again"),
+                None => tracing::info!(target: "skep::node", "this node can get tasks again"),
             }
             state.scheduling_hold = why;
             true
         });
     }
 
-    /// Says whether Auto Scaling was asked to replace this host.
+    /// Sets whether skep has asked Auto Scaling to replace this host.
     pub fn set_given_up(&self, is_given_up: bool) {
         self.state.send_if_modified(|state| {
             std::mem::replace(&mut state.is_given_up, is_given_up) != is_given_up
         });
     }
 
-    /// Says whether a group has this instance, by the metadata.
+    /// Sets whether this instance is detached from its group, by the metadata.
     pub fn set_detached(&self, is_detached: bool) {
         self.state.send_if_modified(|state| {
             if state.is_detached == is_detached {
@@ -165,7 +165,7 @@ impl StateHandle {
         });
     }
 
-    /// Shows the departure as it is now: its deadline may come nearer.
+    /// Sets the departure; its deadline may have moved closer.
     pub fn set_departure(&self, departure: &Departure) {
         self.state.send_if_modified(|state| {
             let is_new = state.departure.as_ref() != Some(departure);
@@ -176,13 +176,13 @@ impl StateHandle {
         });
     }
 
-    /// Says until when the quorum can still be re-created here before this node leaves; `None` when that is over.
+    /// Sets until when the quorum can be re-created here before this node leaves; `None` after that.
     pub fn set_recovery_until(&self, until: Option<OffsetDateTime>) {
         self.state
             .send_if_modified(|state| std::mem::replace(&mut state.recovery_until, until) != until);
     }
 
-    /// Shows how far the departure is.
+    /// Sets the progress of the departure.
     pub fn set_progress(&self, progress: Progress) {
         self.state.send_if_modified(|state| {
             let is_new = state.progress.as_ref() != Some(&progress);
@@ -191,7 +191,7 @@ impl StateHandle {
         });
     }
 
-    /// Shows what is to be made of the nodes that look dead.
+    /// Sets the verdicts about the nodes that look dead.
     pub fn set_verdicts(&self, verdicts: BTreeMap<String, String>) {
         self.state.send_if_modified(|state| {
             let is_new = state.verdicts != verdicts;
@@ -200,8 +200,8 @@ impl StateHandle {
         });
     }
 
-    /// Says what goes wrong beside the phase with what `who` looks after, or that nothing does (any more). To
-    /// be called with every attempt: the log has each text once.
+    /// Reports a trouble of the duty `who`, or `None` if it has none (any more). Callers call it with every attempt;
+    /// each text is logged once.
     pub fn trouble(&self, who: &'static str, what: Option<String>) {
         let mut log = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         match log.note(who, what.as_deref(), Instant::now()) {
@@ -214,13 +214,13 @@ impl StateHandle {
         self.show_trouble(who, what);
     }
 
-    /// The same where whoever has found it has a line in the log.
+    /// The same without a log line, for callers that write their own.
     pub fn show_trouble(&self, who: &'static str, what: Option<String>) {
         self.state.send_if_modified(|state| state.set_trouble(who, what));
     }
 
-    /// Says since when the quorum is lost, or that it is not (any more), or not this node's to know. The log
-    /// has a line when it begins and one when it ends.
+    /// Sets since when the quorum has been lost; `None` if it is not lost (any more), or this node cannot tell. Logs a
+    /// line when the loss begins and one when it ends.
     pub fn set_quorum_lost(&self, since: Option<OffsetDateTime>) {
         self.state.send_if_modified(|state| {
             if state.quorum_lost_since.is_some() == since.is_some() {
@@ -239,13 +239,13 @@ impl StateHandle {
         });
     }
 
-    /// Follows the state.
+    /// Returns a receiver of every change of the state.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<NodeState> {
         self.state.subscribe()
     }
 
-    /// The state now.
+    /// Returns the current state.
     #[must_use]
     pub fn now(&self) -> NodeState {
         self.state.borrow().clone()

@@ -1,8 +1,8 @@
-//! Which lines about the present phase are in the log already.
+//! Remembers the lines about the present phase that are in the log already.
 //!
-//! Guarantees: a line that comes back within [`REPEATED_AFTER`] is not logged again, such as where what is tried and
-//! why it has failed take turns; the line that lasts is the last one in the log, at the latest after that time. Each
-//! phase begins anew. Assumes that whoever does something says so again and again.
+//! Guarantees: a line that comes again within [`REPEATED_AFTER`] is not logged again, for example if an attempt and its
+//! error alternate. The line that stays is the last one in the log, at the latest after that time. Each phase starts
+//! with an empty memory. Assumes that callers report an action again with every attempt.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,20 +11,20 @@ use tokio::time::Instant;
 
 use super::Phase;
 
-/// What goes on failing for an hour is 60 lines.
+/// An attempt that fails for an hour makes 60 lines.
 const REPEATED_AFTER: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
 pub(super) struct RecentLines {
     phase: Option<Phase>,
-    /// The last one in the log.
+    /// The last line in the log.
     last: String,
-    /// When each was logged.
+    /// The time when each line was logged.
     logged: BTreeMap<String, Instant>,
 }
 
 impl RecentLines {
-    /// Takes in what is done now, and says whether that is to be logged.
+    /// Notes the present action; returns whether the caller must log it.
     pub(super) fn note(&mut self, phase: Phase, doing: &str, now: Instant) -> bool {
         if self.phase.replace(phase) != Some(phase) {
             self.logged.clear();
@@ -47,7 +47,7 @@ mod tests {
     const ASKS: &str = "asking the managers to drain this node";
     const FAILS: &str = "trying again after: the ledger refuses";
 
-    /// The lines that are logged, with the second of each.
+    /// Returns the lines that are logged, each with its second.
     fn logged(lines: &mut RecentLines, said: &[(u64, Phase, &'static str)]) -> Vec<(u64, String)> {
         let start = Instant::now();
         let at = |second: u64| start + Duration::from_secs(second);

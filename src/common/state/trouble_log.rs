@@ -1,21 +1,21 @@
-//! Which troubles are in the log already.
+//! Remembers the troubles that are in the log already.
 //!
-//! Guarantees: a text is logged once per trouble, also where two texts take turns, or where the trouble
-//! comes and goes with each attempt; a trouble is called resolved only after it has stayed away for
-//! [`AWAY`]. Assumes that whoever has had a trouble reports again and again.
+//! Guarantees: each text of a trouble is logged once, also if two texts alternate, or if the trouble comes and goes
+//! with each attempt. A trouble is logged as resolved only after an absence of [`AWAY`]. Assumes that a duty which has
+//! had a trouble keeps reporting.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Longer than any pause between two attempts, with the SDK's own retries: a trouble that comes back within
-/// this was never resolved.
+/// Longer than any pause between two attempts, with the SDK's own retries: a trouble that returns within this time was
+/// never resolved.
 const AWAY: Duration = Duration::from_secs(120);
-/// Of one trouble. Texts that never repeat would fill memory and log.
+/// Texts of one trouble. Without a limit, texts that never repeat would fill memory and log.
 const MOST_TEXTS: usize = 16;
 
-/// By who reports them.
+/// The troubles, by the name of the reporter.
 #[derive(Debug, Default)]
 pub(super) struct TroubleLog {
     troubles: BTreeMap<&'static str, Trouble>,
@@ -25,11 +25,11 @@ pub(super) struct TroubleLog {
 struct Trouble {
     logged: BTreeSet<String>,
     last: String,
-    /// Since when it has not been reported.
+    /// Time of the first report without the trouble.
     away_since: Option<Instant>,
 }
 
-/// What a report adds to the log.
+/// The line that a report adds to the log.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
     Trouble(String),
@@ -37,7 +37,7 @@ pub(super) enum Line {
 }
 
 impl TroubleLog {
-    /// Takes in a report, and says what is to be logged of it.
+    /// Notes a report; returns the line that the caller must log.
     pub(super) fn note(
         &mut self,
         who: &'static str,

@@ -1,8 +1,8 @@
-//! Each parser: what it takes, and what it says about the rest.
+//! Tests each parser: the values that it accepts, and its errors for others.
 
 use super::*;
 
-/// What a file would say.
+/// A value as in a file.
 fn quoted(text: &str) -> Raw {
     Raw::Text(text.into())
 }
@@ -19,7 +19,7 @@ fn a_choice_is_one_of_its_words() {
     assert_eq!(role(&quoted("manager")), Ok(Role::Manager));
     assert_eq!(token_store(&quoted("dynamodb")), Ok(TokenStore::Dynamodb));
     assert_eq!(log_format(&quoted("journal")), Ok(LogFormat::Journal));
-    refused(role(&quoted("Manager")), "\"Manager\" is none of manager, worker");
+    refused(role(&quoted("Manager")), "\"Manager\" is not one of manager, worker");
 }
 
 #[test]
@@ -27,12 +27,12 @@ fn shippers_and_conditions_are_lists() {
     let bare = |text: &str| Raw::bare(text);
     let both = vec![Shipper::Vector, Shipper::FluentBit];
     assert_eq!(shippers(&bare("vector, fluent-bit, vector")), Ok(both));
-    refused(shippers(&bare("fluentd")), "\"fluentd\" is none of journal-upload, filebeat");
-    // Its comma makes no list of it.
+    refused(shippers(&bare("fluentd")), "\"fluentd\" is not one of journal-upload, filebeat");
+    // The comma in it does not split it.
     let one = "http://127.0.0.1:9/ a{b=\"c\",d=\"e\"} == 0";
     assert_eq!(conditions(&bare(one)).map(|found| found.len()), Ok(1));
     assert_eq!(conditions(&bare(&format!("['{one}', '{one}']"))).map(|found| found.len()), Ok(2));
-    refused(conditions(&quoted("nothing")), "a list is wanted");
+    refused(conditions(&quoted("nothing")), "expected a list");
     refused(http_url(&quoted("https://127.0.0.1/")), "no https");
 }
 
@@ -57,7 +57,7 @@ fn names_have_the_limits_of_their_service() {
     refused(text(&quoted("a\nb")), "control");
     refused(text(&quoted(&"x".repeat(256))), "255");
     assert!(word(&quoted("arn:aws:kms:eu-central-1:1:key/2")).is_ok());
-    refused(word(&quoted("my key")), "blanks");
+    refused(word(&quoted("my key")), "white space");
 }
 
 #[test]
@@ -73,8 +73,8 @@ fn a_parameter_path_is_absolute_and_not_of_aws() {
     for path in ["skep", "/skep/", "/", "", "//skep", "/sk ep", &"/x".repeat(13)] {
         refused(parameter_path(&quoted(path)), "parameter path");
     }
-    refused(parameter_path(&quoted("/AwsThings")), "to itself");
-    refused(parameter_path(&quoted("/ssm")), "to itself");
+    refused(parameter_path(&quoted("/AwsThings")), "reserved for AWS");
+    refused(parameter_path(&quoted("/ssm")), "reserved for AWS");
 }
 
 #[test]
@@ -114,8 +114,8 @@ fn docker_is_on_this_host() {
     assert_eq!(host.socket(), std::path::Path::new("/run/docker.sock"));
     assert_eq!(host.to_string(), "unix:///run/docker.sock");
     refused(docker_host(&quoted("tcp://10.0.0.1:2375")), "unix:///var/run/docker.sock");
-    refused(docker_host(&quoted("unix://docker.sock")), "names no socket");
-    refused(docker_host(&quoted("unix:///")), "names no socket");
+    refused(docker_host(&quoted("unix://docker.sock")), "has no socket path");
+    refused(docker_host(&quoted("unix:///")), "has no socket path");
     refused(directory(&quoted("var/lib")), "absolute");
 }
 
@@ -154,15 +154,15 @@ fn a_label_has_a_key_and_a_value() {
     assert_eq!(two, Ok(vec![pair("disk", "ssd"), pair("com.example.tier", "a=b")]));
     let entry = |key: &str, value| labels(&Raw::Entry(key.into(), Box::new(value)));
     assert_eq!(entry("disk", quoted("a, b")), Ok(vec![pair("disk", "a, b")]));
-    refused(entry("disk", Raw::Number("1".into())), "\"disk\": a number where text is wanted");
+    refused(entry("disk", Raw::Number("1".into())), "\"disk\": expected text, found a number");
     refused(entry("a b", quoted("x")), "letters, digits and ._-");
-    refused(entry("com.docker.x", quoted("x")), "Docker keeps");
-    refused(labels(&Raw::bare("disk")), "\"disk\" where key=value is wanted");
+    refused(entry("com.docker.x", quoted("x")), "reserved for Docker");
+    refused(labels(&Raw::bare("disk")), "expected key=value, found \"disk\"");
     refused(labels(&Raw::bare("=x")), "letters, digits and ._-");
     assert_eq!(join_availability(&quoted("pause")), Ok(JoinAvailability::Pause));
-    refused(join_availability(&quoted("drain")), "none of active, pause");
+    refused(join_availability(&quoted("drain")), "not one of active, pause");
     assert_eq!(rebalance(&quoted("leave")), Ok(Rebalance::Leave));
-    refused(rebalance(&quoted("drain")), "none of ignore, pause, leave");
+    refused(rebalance(&quoted("drain")), "not one of ignore, pause, leave");
 }
 
 #[test]
@@ -179,9 +179,9 @@ fn a_misspelt_level_is_not_a_target() {
         [("skep".into(), LevelFilter::DEBUG), ("hyper".into(), LevelFilter::TRACE)]
     );
     assert_eq!(filter.to_string(), "debug,hyper=trace");
-    refused(log_filter(&quoted("inof")), "\"inof\" is none of");
+    refused(log_filter(&quoted("inof")), "\"inof\" is not one of");
     refused(log_filter(&quoted("debg")), "did you mean debug?");
-    refused(log_filter(&quoted("skep=2")), "none of");
-    refused(log_filter(&quoted("=debug")), "names no target");
-    refused(log_filter(&quoted("")), "none of");
+    refused(log_filter(&quoted("skep=2")), "not one of");
+    refused(log_filter(&quoted("=debug")), "has no target");
+    refused(log_filter(&quoted("")), "not one of");
 }

@@ -1,4 +1,4 @@
-//! Everything that skep logs at `info` and above, as events.
+//! Records all that skep logs at `info` and above as events.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -15,10 +15,10 @@ use super::Event;
 use super::ring::Ring;
 use crate::telemetry::logging::component;
 
-/// An error that quotes a whole answer must not push the story out of its file.
+/// Limit for the text of an event: an error that quotes a whole answer must not push other events out of the file.
 const LONGEST_MESSAGE: usize = 2000;
 
-/// Writes what is logged into the ring.
+/// Writes log lines into the ring.
 #[derive(Debug)]
 pub struct Recorder(Mutex<Ring>);
 
@@ -27,7 +27,7 @@ impl Recorder {
         Self(Mutex::new(ring))
     }
 
-    /// What becomes an event, whatever is shown elsewhere.
+    /// Returns the filter of log lines that become events, independent of `log.level`.
     #[must_use]
     pub fn targets() -> Targets {
         Targets::new().with_target("skep", LevelFilter::INFO)
@@ -46,7 +46,7 @@ impl<S: Subscriber> Layer<S> for Recorder {
             fields: said.fields,
         };
         if let Ok(line) = serde_json::to_vec(&event) {
-            // A disk that is full must not stop a node; standard error has said the same.
+            // A full disk must not stop a node; the same line is on standard error.
             let _ = self.0.lock().unwrap_or_else(PoisonError::into_inner).append(line);
         }
     }

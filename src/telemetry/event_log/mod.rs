@@ -1,9 +1,9 @@
-//! The node's own story: what skep has said of itself, in a small log that survives restarts and crashes and
-//! needs no journal. `skep events` reads it.
+//! Keeps the node's story: a small log of skep that survives restarts and crashes and needs no journal. `skep events`
+//! shows it.
 //!
-//! Guarantees: two files of at most [`LARGEST_FILE`] each, readable by their owner alone; an event is one
-//! write of one line, and a line that a crash has torn is passed over; what is said at `info` and above is
-//! in it whatever `log.level` is. No secret is in it, because none is in any log line.
+//! Guarantees: two files of at most [`LARGEST_FILE`] bytes each, readable only by their owner. Each event is written as
+//! one line in one write; a line that a crash has cut off is skipped. All lines at `info` and above are in it, whatever
+//! `log.level` is. It contains no secret, because no log line does.
 
 mod layer;
 mod ring;
@@ -19,35 +19,35 @@ pub use layer::Recorder;
 pub use ring::Follower;
 use ring::{NEWER, OLDER, Ring};
 
-/// Both files together are weeks of a node that serves, and nothing on any disk.
+/// Bytes of each file. Both together hold weeks of a node that serves, and are small on any disk.
 const LARGEST_FILE: u64 = 256 * 1024;
 
-/// Something that happened.
+/// One event of the node's story.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
     /// `INFO`, `WARN` or `ERROR`.
     pub level: String,
-    /// The part of skep that speaks: `boot`, `leave`, …; `node` for what the node does as a whole.
+    /// The part of skep that logged it: `boot`, `leave`, …; `node` for the node as a whole.
     pub component: String,
     pub message: String,
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub fields: Map<String, Value>,
 }
 
-/// What writes events below a state directory from now on.
+/// Returns a recorder that writes events below a state directory.
 ///
 /// # Errors
-/// When the directory or the file cannot be written to.
+/// The directory or the file is not writable.
 pub fn recorder(state_dir: &Path) -> io::Result<Recorder> {
     Ok(Recorder::new(Ring::open(state_dir, LARGEST_FILE)?))
 }
 
-/// Every event that is kept, oldest first; none where nothing has happened yet.
+/// Reads all events, oldest first; none if there are no files.
 ///
 /// # Errors
-/// When the files cannot be read.
+/// The files cannot be read.
 pub fn read(state_dir: &Path) -> io::Result<Vec<Event>> {
     let mut events = Vec::new();
     for file in [OLDER, NEWER] {
@@ -60,7 +60,7 @@ pub fn read(state_dir: &Path) -> io::Result<Vec<Event>> {
     Ok(events)
 }
 
-/// A line that is no event was torn by a crash.
+/// Parses a line; `None` for one that a crash has cut off.
 fn parse(line: &[u8]) -> Option<Event> {
     serde_json::from_slice(line).ok()
 }

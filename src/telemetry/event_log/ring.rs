@@ -1,4 +1,4 @@
-//! Two files: the newer one is written until it is full, then it takes the older one's place.
+//! Writes and follows two files: the newer one is written until it is full, then it replaces the older one.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -10,7 +10,7 @@ use super::{Event, parse};
 pub const NEWER: &str = "events.jsonl";
 pub const OLDER: &str = "events.1.jsonl";
 
-/// The writing end.
+/// Writes events.
 #[derive(Debug)]
 pub struct Ring {
     dir: PathBuf,
@@ -29,7 +29,7 @@ impl Ring {
             let mut last = [0];
             file.read_exact(&mut last)?;
             if last != *b"\n" {
-                // A crash has torn the last line: the next one must not be torn with it.
+                // A crash has cut off the last line: the next line must not be appended to it.
                 file.write_all(b"\n")?;
                 size += 1;
             }
@@ -37,7 +37,7 @@ impl Ring {
         Ok(Self { dir: dir.to_owned(), largest, file, size })
     }
 
-    /// Adds a line, which has no line break in it.
+    /// Appends a line, which must not contain a line break.
     pub fn append(&mut self, mut line: Vec<u8>) -> io::Result<()> {
         line.push(b'\n');
         let length = line.len() as u64;
@@ -57,20 +57,20 @@ fn open(dir: &Path) -> io::Result<File> {
     options.create(true).read(true).append(true).mode(0o600).open(dir.join(NEWER))
 }
 
-/// The reading end, for events from now on.
+/// Reads new events.
 #[derive(Debug)]
 pub struct Follower {
     path: PathBuf,
     file: Option<File>,
-    /// The beginning of a line that is being written.
+    /// The beginning of a line that is not complete yet.
     rest: Vec<u8>,
 }
 
 impl Follower {
-    /// Follows what comes after the present end.
+    /// Returns a follower of the events after the present end.
     ///
     /// # Errors
-    /// When the file is there and cannot be read.
+    /// The file exists and cannot be read.
     pub fn from_end(state_dir: &Path) -> io::Result<Self> {
         let path = state_dir.join(NEWER);
         let file = match File::open(&path) {
@@ -84,16 +84,16 @@ impl Follower {
         Ok(Self { path, file, rest: Vec::new() })
     }
 
-    /// What has come since the last call.
+    /// Returns the events since the last call.
     ///
     /// # Errors
-    /// When a file cannot be read.
+    /// A file cannot be read.
     pub fn read_new(&mut self) -> io::Result<Vec<Event>> {
         let mut events = self.read_on()?;
         let present = std::fs::metadata(&self.path).ok().map(|it| it.ino());
         let followed = self.file.as_ref().and_then(|file| file.metadata().ok()).map(|it| it.ino());
         if present.is_some() && present != followed {
-            // What came between the two looks.
+            // Reads the lines that were written to the old file after the first read.
             events.extend(self.read_on()?);
             self.file = Some(File::open(&self.path)?);
             self.rest.clear();

@@ -1,10 +1,10 @@
-//! The AWS services and results that the metrics of AWS calls know.
+//! The AWS services and results in the metrics of AWS calls.
 
-/// As in IAM actions.
+/// Services, by their names in IAM actions.
 pub const SERVICES: [&str; 5] = ["autoscaling", "cloudformation", "dynamodb", "ecr", "ssm"];
 pub const LEDGER: &str = "dynamodb";
 pub const THROTTLED: &str = "throttled";
-/// Is this result an answer of the service, whatever it said?
+/// Whether this result is an answer of the service, a refusal included.
 pub fn is_answer(result: &str) -> bool {
     matches!(result, "ok" | "condition_failed" | "not_found" | "invalid")
 }

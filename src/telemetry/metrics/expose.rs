@@ -1,4 +1,4 @@
-//! The page `GET /metrics`: OpenMetrics 1.0, or the older text format for whoever asks for that alone.
+//! Writes the page `GET /metrics`: OpenMetrics 1.0, or the older text format for clients that accept only that.
 
 use axum::http::{HeaderMap, header};
 use prometheus_client::encoding::text;
@@ -9,7 +9,7 @@ use crate::common::state::NodeState;
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Content type and text for a request with these headers.
+/// Returns content type and text for a request with these headers.
 #[must_use]
 pub fn page(state: &NodeState, headers: &HeaderMap) -> (&'static str, String) {
     let page = open_metrics(metrics(), state);
@@ -24,7 +24,7 @@ pub(super) fn open_metrics(metrics: &Metrics, state: &NodeState) -> String {
     page
 }
 
-/// Prometheus asks for OpenMetrics first; tools that know only the older format say so.
+/// Whether the client accepts only the older format. Prometheus requests OpenMetrics first.
 fn wants_classic(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let accepted: Vec<&str> = accepted.collect();
@@ -32,7 +32,7 @@ fn wants_classic(headers: &HeaderMap) -> bool {
     names("text/plain") && !names("application/openmetrics-text")
 }
 
-/// The older format has no units, no end, no infos, and names a counter with its `_total`.
+/// Converts a page to the older format, which has no units, no end and no infos, and names a counter with its `_total`.
 /// <https://prometheus.io/docs/instrumenting/exposition_formats/>
 pub(super) fn classic(page: &str) -> String {
     let mut types = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));

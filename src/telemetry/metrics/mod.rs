@@ -1,15 +1,13 @@
-//! What Prometheus is told: one set of metrics for the process, like the log; `GET /metrics` on the health
-//! port shows it.
+//! Counts and measures for Prometheus: one set of metrics for the process; `GET /metrics` on the health port shows it.
 //!
-//! Guarantees: a name never changes its meaning; labels take few values, and none is an id, an address
-//! or anything secret; counting costs no I/O and cannot fail. `docs/monitoring.md` lists every name, and
-//! a test compares.
+//! Guarantees: a name never changes its meaning; labels have few values, and no value is an id, an address or a secret;
+//! counting does no I/O and cannot fail. `docs/monitoring.md` lists every name, and a test compares.
 //!
-//! Every series has the label `cluster` once this node knows it, so that several clusters can be in one
-//! Prometheus.
+//! Every series has the label `cluster` once this node knows its cluster, so that one Prometheus can scrape several
+//! clusters.
 //!
-//! Assumption: whoever asks knows from the scrape which node it was. A node that has gone cannot be
-//! asked any more: what came of it is in the managers' `skep_removals_total`.
+//! Assumes that Prometheus adds the name of the node to each series. A node that has left cannot be scraped: its result
+//! is in the managers' `skep_removals_total`.
 
 mod aws_calls;
 mod expose;
@@ -33,27 +31,27 @@ use crate::common::state::{NodeState, Phase};
 pub use expose::page;
 pub use steps::Stopwatch;
 
-/// From a round trip to a departure that lasts as long as its hook lets it.
+/// Buckets from a round trip to a departure that lasts as long as its hook allows.
 const STEP_SECONDS: [f64; 12] =
     [0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 1800.0];
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
-/// Where a value is no constant of skep's: what it calls, or a flusher's name.
+/// Labels with values that are not constants of skep, such as an AWS operation or a flusher's name.
 type Texts = Vec<(&'static str, String)>;
 type Counters<const N: usize> = Family<Labels<N>, Counter>;
-/// Not shown before it is known, nor when it holds no more.
+/// A gauge that is only shown while its value is known.
 type Known = Family<Labels<0>, Gauge<f64, std::sync::atomic::AtomicU64>>;
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
-/// This process's own.
+/// Returns the metrics of this process.
 #[must_use]
 pub fn metrics() -> &'static Metrics {
     &METRICS
 }
 
-/// Everything that is counted and measured.
+/// All metrics.
 #[derive(Debug)]
 pub struct Metrics {
     phase: Family<Labels<1>, Gauge>,
@@ -108,7 +106,8 @@ impl Metrics {
         metrics
     }
 
-    /// A series that appears with its first event hides that event from `rate()` and `increase()`.
+    /// Creates series with the value 0: a series that appears with its first event hides that event from `rate()` and
+    /// `increase()`.
     fn begin_at_zero(&self) {
         for service in aws_calls::SERVICES {
             drop(self.throttles.get_or_create(&[("service", service)]));
@@ -131,7 +130,7 @@ impl Metrics {
         }
     }
 
-    /// A request to AWS, or an attempt of one, has ended.
+    /// Counts a request to AWS, or an attempt of one.
     pub fn aws_call(&self, service: &'static str, operation: &str, result: &'static str) {
         let labels = [("service", service), ("operation", operation), ("result", result)];
         let labels = labels.map(|(name, value)| (name, value.to_owned())).into();
@@ -145,22 +144,22 @@ impl Metrics {
         }
     }
 
-    /// A heartbeat has been answered: one of [`HEARTBEAT_RESULTS`].
+    /// Counts a heartbeat with one of [`HEARTBEAT_RESULTS`].
     pub fn heartbeat(&self, result: &'static str) {
         self.heartbeats.get_or_create(&[("result", result)]).inc();
     }
 
-    /// So many of this node's tasks have ended while it was leaving.
+    /// Counts tasks of this node that have ended while it was leaving.
     pub fn tasks_drained(&self, tasks: usize) {
         self.tasks_drained.inc_by(tasks as u64);
     }
 
-    /// So many of this node's tasks were killed without their grace in a departure.
+    /// Counts tasks of this node that were killed without their grace in a departure.
     pub fn tasks_killed(&self, tasks: usize) {
         self.tasks_killed.inc_by(tasks as u64);
     }
 
-    /// A flusher has ended; lines where it can tell.
+    /// Counts a run of a flusher, and its lines if it reports them.
     pub fn flushed(&self, flusher: &str, result: &str, sent: Option<u64>, unsent: Option<u64>) {
         let labels =
             |result: &str| vec![("flusher", flusher.to_owned()), ("result", result.to_owned())];
@@ -172,29 +171,29 @@ impl Metrics {
         }
     }
 
-    /// This node's own departure has ended.
+    /// Counts a departure of this node that has ended.
     pub fn departure(&self, cause: &'static str, outcome: &'static str) {
         self.departures.get_or_create(&[("cause", cause), ("outcome", outcome)]).inc();
     }
 
-    /// This manager has taken a node off the list: one of [`CAUSES`] and of [`REMOVALS`].
+    /// Counts a node that this manager has removed from the node list, with one of [`CAUSES`] and of [`REMOVALS`].
     pub fn removal(&self, cause: &'static str, outcome: &'static str) {
         self.removals.get_or_create(&[("cause", cause), ("outcome", outcome)]).inc();
     }
 
-    /// How many managers may be lost, -1 where there is no leader, and how many there are; `None` where that
-    /// is not known, as on a node that is none.
+    /// Sets the number of managers that the swarm can lose, -1 without a leader, and the number of all managers; `None`
+    /// if unknown, as on a worker.
     pub fn quorum(&self, may_be_lost: Option<f64>, managers: Option<usize>) {
         show(&self.quorum_margin, may_be_lost);
         show(&self.quorum_managers, managers.map(|managers| managers as f64));
     }
 
-    /// An executable in `hooks.d` has ended.
+    /// Counts a run of a hook script.
     pub fn hook_run(&self, event: &'static str, result: &'static str) {
         self.hooks.get_or_create(&[("event", event), ("result", result)]).inc();
     }
 
-    /// An event has been told to the webhook, or has not.
+    /// Counts the delivery of an event to the webhook.
     pub fn webhook_delivery(&self, event: &'static str, result: &'static str) {
         self.webhooks.get_or_create(&[("event", event), ("result", result)]).inc();
     }
@@ -203,7 +202,7 @@ impl Metrics {
         self.step.get_or_create(&[("step", step)]).observe(took.as_secs_f64());
     }
 
-    /// What is read off rather than counted.
+    /// Updates the gauges from the state.
     fn read_off(&self, state: &NodeState) {
         for phase in Phase::ALL {
             let gauge = self.phase.get_or_create_owned(&[("phase", phase.as_str())]);
@@ -220,17 +219,17 @@ impl Metrics {
     }
 }
 
-/// What comes of a heartbeat.
+/// Results of a heartbeat.
 pub const HEARTBEAT_RESULTS: [&str; 3] = ["recorded", "no_active_action", "failed"];
-/// How a hook script ends.
+/// Results of a hook script.
 pub const HOOK_RESULTS: [&str; 3] = ["ok", "failed", "timed_out"];
-/// How the delivery of an event to the webhook ends.
+/// Results of the delivery of an event to the webhook.
 pub const DELIVERY_RESULTS: [&str; 2] = ["delivered", "given_up"];
-/// Why a node goes that a manager takes off the list; `none` where it never said.
+/// Reasons of nodes that a manager removes from the node list; `none` if the node recorded no departure.
 pub const CAUSES: [&str; 8] =
     ["lifecycle", "spot", "rebalance", "maintenance", "shutdown", "operator", "pool", "none"];
-/// How it went: it has left by itself, the managers stood in for its dead skep, its deadline came
-/// first, or it was found dead.
+/// Outcomes of such a node: it has left by itself, managers carried out its departure for its dead skep, its deadline
+/// passed first, or it was found dead.
 pub const REMOVALS: [&str; 4] = ["left", "stood_in", "too_late", "dead"];
 
 fn steps() -> Histogram {

@@ -1,4 +1,4 @@
-//! What each metric is called and what it says.
+//! Registers each metric with its name and description.
 
 use std::borrow::Cow;
 
@@ -11,13 +11,13 @@ use super::{Known, Metrics};
 const CLUSTER: &str = "cluster";
 
 impl Metrics {
-    /// Everything under its name, with the cluster where that is known. It is not when counting begins, and
-    /// a registry cannot be given labels later: one is made for each page.
+    /// Returns all metrics under their names, with the cluster if it is known. It is unknown when counting begins, and
+    /// a registry accepts no labels later: each page gets a new one.
     pub(super) fn registry(&self, cluster: Option<&str>) -> Registry {
         let labels = cluster.map(|name| (Cow::from(CLUSTER), Cow::from(name.to_owned())));
         let mut all = Registry::with_prefix_and_labels("skep", labels.into_iter());
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        all.register("build", "The skep that runs here", build);
+        all.register("build", "Version of skep", build);
         self.register_node(&mut all);
         self.register_departures(&mut all);
         self.register_aws(&mut all);
@@ -33,23 +33,19 @@ impl Metrics {
         );
         all.register(
             "in_trouble",
-            "1 while there is something that this node cannot do for the swarm; `skep status` says what",
+            "1 while there is something that this node cannot do for the swarm; `skep status` shows it",
             self.in_trouble.clone(),
         );
         all.register_with_unit(
             "step_duration",
-            "What each step of boot and departure took on this node",
+            "Duration of each step of boot and departure on this node",
             Unit::Seconds,
             self.step.clone(),
         );
-        all.register(
-            "hook_runs",
-            "Executables in hooks.d that have been run, by what came of it",
-            self.hooks.clone(),
-        );
+        all.register("hook_runs", "Runs of hook scripts, by event and result", self.hooks.clone());
         all.register(
             "webhook_deliveries",
-            "Events told to the webhook, retries not counted, by what came of it",
+            "Deliveries of events to the webhook, without retries, by event and result",
             self.webhooks.clone(),
         );
     }
@@ -58,18 +54,18 @@ impl Metrics {
         seconds(
             all,
             "departure_noticed_timestamp",
-            "When this node was told to leave; only while it is leaving",
+            "Time of the notice that this node must leave; only while it is leaving",
             &self.noticed,
         );
         seconds(
             all,
             "departure_deadline_timestamp",
-            "When the machine goes, whatever this node has managed by then; only while it is leaving",
+            "Time when the machine ends, whatever this node has finished by then; only while it is leaving",
             &self.deadline,
         );
         all.register(
             "departures",
-            "Departures of this node itself that have ended, by their reason",
+            "Departures of this node that have ended, by cause and outcome",
             self.departures.clone(),
         );
         all.register(
@@ -82,10 +78,10 @@ impl Metrics {
             "Tasks that were killed without their grace while this node was leaving",
             self.tasks_killed.clone(),
         );
-        all.register("flushes", "Runs of a flusher, by what came of it", self.flushes.clone());
+        all.register("flushes", "Runs of flushers, by flusher and result", self.flushes.clone());
         all.register(
             "flush_lines",
-            "Lines that a flusher says it has sent, or could not send in its time",
+            "Lines that a flusher reports as sent, or as not sent in its time",
             self.lines.clone(),
         );
     }
@@ -93,10 +89,10 @@ impl Metrics {
     fn register_aws(&self, all: &mut Registry) {
         all.register(
             "aws_calls",
-            "Requests to AWS, each attempt of the SDK counted, by what came of it",
+            "Requests to AWS, including each retry of the SDK, by operation and result",
             self.calls.clone(),
         );
-        all.register("aws_throttles", "Requests that AWS has throttled", self.throttles.clone());
+        all.register("aws_throttles", "Requests that AWS throttled", self.throttles.clone());
         all.register(
             "heartbeats",
             "Heartbeats sent for termination hooks, of this node and, by managers, of others",
@@ -105,7 +101,7 @@ impl Metrics {
         seconds(
             all,
             "ledger_age",
-            "Time since the ledger has answered this node for the last time",
+            "Time since the last answer of the ledger to this node",
             &self.ledger_age,
         );
     }
@@ -113,23 +109,23 @@ impl Metrics {
     fn register_managers(&self, all: &mut Registry) {
         all.register(
             "removals",
-            "Nodes that this manager has taken off the list, by the reason of their departure",
+            "Nodes that this manager has removed from the node list, by cause and outcome",
             self.removals.clone(),
         );
         all.register(
             "quorum_margin",
-            "How many managers may be lost before the swarm loses its quorum, -1 without a leader; on managers only",
+            "Number of managers that the swarm can lose without losing its quorum, -1 without a leader; on managers only",
             self.quorum_margin.clone(),
         );
         all.register(
             "quorum_managers",
-            "How many managers the swarm has, reachable or not; on managers only, and not without a leader",
+            "Number of managers of the swarm, reachable or not; on managers only, and not without a leader",
             self.quorum_managers.clone(),
         );
         seconds(
             all,
             "quorum_lost_timestamp",
-            "Since when this manager has had no leader, once that is more than an election; only while the quorum is lost",
+            "Time since when this manager has had no leader, if longer than an election; only while the quorum is lost",
             &self.quorum_lost,
         );
     }

@@ -1,18 +1,18 @@
-//! How long the steps of boot and departure take.
+//! Measures the durations of the steps of boot and departure.
 
 use tokio::time::Instant;
 
 use super::metrics;
 
-/// Measures one step after the other; the last ends where this is dropped. A step that is looked at
-/// again and again, as every wait is, is one.
+/// Measures one step after the other; the last one ends when this is dropped. A step that is entered repeatedly, as
+/// every wait is, counts as one.
 #[derive(Debug, Default)]
 pub struct Stopwatch {
     current: Option<(&'static str, Instant)>,
 }
 
 impl Stopwatch {
-    /// This step is being done, or waited for.
+    /// Starts a step, unless it is the present one.
     pub fn enter(&mut self, step: &'static str) {
         if self.current.is_none_or(|(current, _)| current != step) {
             self.end();

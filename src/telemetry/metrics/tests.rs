@@ -1,4 +1,4 @@
-//! The page, the names on it, and the files in `docs/` that speak of them.
+//! Tests the page, its names, and the files in `docs/` that use them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use crate::clients::aws::stub::Stub;
 use crate::common::instance::{Departure, Reason};
 use crate::common::state::StateHandle;
 
-/// A page on which every metric stands.
+/// Returns a page with every metric.
 fn full_page() -> String {
     let metrics = Metrics::new();
     metrics.aws_call("ssm", "GetParameter", "throttled");
@@ -31,7 +31,7 @@ fn full_page() -> String {
     open_metrics(&metrics, &state.now())
 }
 
-/// Name, kind and help of everything on a page in the classic format.
+/// Returns name, kind and help of each metric on a page in the classic format.
 fn described(page: &str) -> BTreeMap<String, (String, String)> {
     let part = |what: &str| -> BTreeMap<String, String> {
         let lines = page.lines().filter_map(|line| line.strip_prefix(what)?.split_once(' '));
@@ -119,7 +119,7 @@ fn whoever_knows_only_the_older_format_gets_it() {
     assert!(page.contains("# TYPE skep_heartbeats_total counter\n"), "{page}");
     assert!(page.contains("# TYPE skep_build_info gauge\n"), "{page}");
     assert!(!page.contains("# UNIT") && !page.contains("# EOF"), "{page}");
-    // Every sample belongs to something that is described.
+    // Every sample belongs to a described metric.
     let described = described(&page);
     for sample in page.lines().filter(|line| !line.starts_with('#')) {
         let name = sample.split(['{', ' ']).next().unwrap();
@@ -148,7 +148,7 @@ fn the_page_of_docs_lists_every_metric() {
     assert!(DOCS.contains(&table), "docs/monitoring.md should list:\n{table}");
 }
 
-/// Every `skep_…` in a text.
+/// Returns every `skep_…` in a text.
 fn named(text: &str) -> BTreeSet<&str> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     text.split(|c| !is_part(c)).filter(|word| word.starts_with("skep_")).collect()
@@ -169,8 +169,8 @@ fn dashboard_and_alerts_speak_of_metrics_that_there_are_and_the_dashboard_of_all
     assert!(missing.is_empty(), "not on the dashboard: {missing:?}");
 }
 
-/// How often a call has come to this, by the one registry that the clients count in. Other tests
-/// count in it, too: nobody else asks for this operation at this service.
+/// Returns how often a call had this result, by the process's registry. Other tests count in it, too, but none of them
+/// calls this operation of this service.
 fn counted(service: &str, operation: &str, result: &str) -> u64 {
     let pairs = [("service", service), ("operation", operation), ("result", result)];
     let labels: Texts = pairs.map(|(name, value)| (name, value.to_owned())).into();

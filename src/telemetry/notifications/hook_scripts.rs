@@ -1,9 +1,8 @@
-//! The executables in `/etc/skep/hooks.d`: one of the event's name, or a folder of that name whose
+//! Runs the hook scripts in `/etc/skep/hooks.d`: an executable with the event's name, or a folder of that name whose
 //! executables run in the order of their names.
 //!
-//! Guarantees: each ends within its time-out, together with what it has started, unless that has left
-//! its process group; of what it says a bounded part is kept, in the log; that it fails is said there,
-//! too, and changes nothing else.
+//! Guarantees: each hook script ends within its timeout, with the processes that it has started, except those that have
+//! left its process group. A bounded part of its output is logged. Its failure is logged, too, and has no other effect.
 
 use std::io::Result;
 use std::path::{Path, PathBuf};
@@ -14,10 +13,10 @@ use crate::common::process::{self, Pipe, Quota, executables};
 use crate::config::Hooks;
 use crate::telemetry::metrics::metrics;
 
-/// Of each of a hook's two streams; what comes beyond is read and thrown away.
+/// Limit in bytes for each of a hook script's two streams; the rest is read and discarded.
 const MOST_OUTPUT: usize = 4096;
 
-/// Runs what there is for an event, one after the other.
+/// Runs the hook scripts of an event, one after the other.
 pub async fn run(settings: &Hooks, message: &Message) {
     let event = message.event.as_str();
     for program in programs(&settings.dir, event).await {
@@ -49,7 +48,7 @@ async fn programs(dir: &Path, event: &str) -> Vec<PathBuf> {
     let is_folder = of_the_event.is_dir();
     let dir = if is_folder { &of_the_event } else { dir };
     let mut all = executables(dir).await.unwrap_or_else(|error| {
-        tracing::warn!(hooks = %dir.display(), "cannot read the hooks: {error}");
+        tracing::warn!(hooks = %dir.display(), "cannot list the hook scripts: {error}");
         Vec::new()
     });
     if is_folder {
@@ -57,19 +56,19 @@ async fn programs(dir: &Path, event: &str) -> Vec<PathBuf> {
     }
     all.retain(|program| *program == of_the_event);
     if all.is_empty() && of_the_event.exists() {
-        tracing::warn!(hook = %of_the_event.display(), "it is not executable");
+        tracing::warn!(hook = %of_the_event.display(), "hook script is not executable");
     }
     all
 }
 
-/// Runs one hook, with the message on its standard input.
+/// Runs one hook script, with the message on its standard input.
 ///
-/// | variable | holds |
+/// | variable | content |
 /// |---|---|
 /// | `SKEP_EVENT` | `joined`, `departing`, `drained`, `left` or `failed` |
 /// | `SKEP_REASON`, `SKEP_DEADLINE` | of a departure, as for flushers |
-/// | `SKEP_INSTANCE_ID`, `SKEP_CLUSTER`, `SKEP_ROLE`, `SKEP_ZONE`, `SKEP_NODE_ID` | whose event it is |
-/// | `SKEP_OUTCOME` | how it ended, in words |
+/// | `SKEP_INSTANCE_ID`, `SKEP_CLUSTER`, `SKEP_ROLE`, `SKEP_ZONE`, `SKEP_NODE_ID` | the node of the event |
+/// | `SKEP_OUTCOME` | the outcome, in words |
 async fn one(program: &Path, message: &Message) -> Result<ExitStatus> {
     let variables = [
         ("SKEP_EVENT", Some(message.event.as_str().to_owned())),

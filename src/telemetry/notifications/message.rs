@@ -1,4 +1,4 @@
-//! What is told: the event, and whose it is.
+//! The content of a notification: the event and its node.
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -7,26 +7,26 @@ use crate::common::event::Event;
 use crate::common::instance::{Reason, Role};
 use crate::common::state::NodeState;
 
-/// One event as it is told: on a hook's standard input, and as the webhook's body.
+/// One event, as a hook script reads it on its standard input and the webhook receives it as the body.
 #[derive(Clone, Debug, Serialize)]
 pub struct Message {
-    /// The same in every attempt to deliver it; 32 hexadecimal digits.
+    /// Id of the event, the same in every attempt of delivery; 32 hexadecimal digits.
     pub id: String,
     pub event: Event,
     #[serde(with = "time::serde::rfc3339")]
     pub time: OffsetDateTime,
     pub cluster: Option<String>,
     pub instance_id: Option<String>,
-    /// Docker's.
+    /// Docker's id.
     pub node_id: Option<String>,
     pub role: Option<Role>,
     pub zone: Option<String>,
     pub generation: Option<u64>,
-    /// Why it leaves.
+    /// Why the node leaves.
     pub reason: Option<Reason>,
     #[serde(with = "time::serde::rfc3339::option")]
     pub deadline: Option<OffsetDateTime>,
-    /// How it ended, in words: for people, not for programs.
+    /// The outcome, in words: for people, not for programs.
     pub outcome: Option<String>,
 }
 
@@ -51,7 +51,7 @@ impl Message {
         }
     }
 
-    /// As JSON, in one line.
+    /// Returns the message as JSON, in one line.
     #[must_use]
     pub fn json(&self) -> String {
         serde_json::to_string(self).expect("every field can be written")

@@ -1,11 +1,11 @@
-//! What others are told of this node's life: executables in `hooks.d`, and a webhook.
+//! Sends the events of this node's life to hook scripts and a webhook.
 //!
-//! Guarantees: telling never fails the node and never keeps it waiting, except for the short and
-//! bounded wait of [`Events::settle`] before the machine may go; hooks run one after the other, in the
-//! order of the events, each bounded; every event is told at least once: a skep that starts again goes
-//! through its life again, and tells it again.
+//! Guarantees: notifications never fail the node and never delay it, except for the short and bounded wait of
+//! [`Events::settle`] before the machine ends. Hook scripts run one after the other, in the order of the events, each
+//! within its timeout. Every event is sent at least once: after a restart, skep goes through the node's life again and
+//! sends its events again.
 //!
-//! Assumption: whoever listens looks at the event's `id` where twice is too often.
+//! Assumes that a receiver which must not handle an event twice compares its `id`.
 
 mod hook_scripts;
 mod message;
@@ -26,18 +26,18 @@ use crate::config::Settings;
 
 pub use message::Message;
 
-/// Tells; cheap to clone.
+/// Sends events; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Events {
     state: StateHandle,
     last: Arc<Mutex<Option<Event>>>,
     told: mpsc::UnboundedSender<Message>,
-    /// How many messages are on their way.
+    /// Number of messages that are not finished yet.
     open: watch::Sender<usize>,
 }
 
 impl Events {
-    /// What is told goes out as the settings say, by tasks in `tasks`: they end with it.
+    /// Returns a sender by the settings. Tasks in `tasks` deliver the events, and end with it.
     #[must_use]
     pub fn start(settings: &Settings, state: &StateHandle, tasks: &mut JoinSet<()>) -> Self {
         let (told, messages) = mpsc::unbounded_channel();
@@ -46,7 +46,7 @@ impl Events {
         Self { state: state.clone(), last: Arc::default(), told, open }
     }
 
-    /// Nobody is told: for a process that only looks.
+    /// Returns a sender without receivers, for a process that only reads the state.
     #[must_use]
     pub fn silent(state: &StateHandle) -> Self {
         let open = watch::Sender::new(0);
@@ -54,8 +54,7 @@ impl Events {
         Self { state: state.clone(), last: Arc::default(), told, open }
     }
 
-    /// Tells of `event`, with what the node knows of itself now. A failure is told once, however many
-    /// see it on its way up.
+    /// Sends `event` with the present state of the node. A failure is sent once, even if several callers report it.
     pub fn tell(&self, event: Event, outcome: Option<&str>) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if event == Event::Failed && *last == Some(Event::Failed) {
@@ -69,7 +68,7 @@ impl Events {
         }
     }
 
-    /// Waits until everything has been told, at most for `patience`.
+    /// Waits until all hook scripts and deliveries have ended, at most for `patience`.
     pub async fn settle(&self, patience: Duration) {
         let mut open = self.open.subscribe();
         let settled = open.wait_for(|open| *open == 0);
@@ -79,8 +78,8 @@ impl Events {
     }
 }
 
-/// Hooks in their order, deliveries side by side with them: a receiver that does not answer holds up
-/// nothing but its own delivery.
+/// Runs hook scripts in order, and deliveries in parallel with them: a receiver that does not answer delays only its
+/// own delivery.
 async fn tell(
     settings: Settings,
     mut messages: mpsc::UnboundedReceiver<Message>,
@@ -100,7 +99,7 @@ async fn tell(
                 });
             }
             while deliveries.try_join_next().is_some() {}
-            // The other end is below.
+            // Cannot fail: the receiving end is in this function.
             let _ = to_hooks.send((message, open));
         }
         std::future::pending::<()>().await;
@@ -114,7 +113,7 @@ async fn tell(
     tokio::join!(take, run);
 }
 
-/// Held by everybody who still has to tell a message.
+/// Held by each task that has not finished with a message.
 #[derive(Clone)]
 struct Open(#[expect(dead_code, reason = "its drop counts")] Arc<OpenUntilDropped>);
 

@@ -1,11 +1,10 @@
-//! How a receiver can tell that an event comes from a node that knows the secret, and when it was sent.
+//! Signs events: a receiver can verify that the sender has the secret, and when it sent the event.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// The value of the header `X-Skep-Signature`: `t=<seconds since 1970>,v1=<hexadecimal digits>`, where
-/// `v1` is the HMAC-SHA256 of `<t>.<body>`. The time is signed, so that a receiver can refuse an old
-/// message that somebody sends again.
+/// Returns the value of the header `X-Skep-Signature`: `t=<seconds since 1970>,v1=<hexadecimal digits>`, where `v1` is
+/// the HMAC-SHA256 of `<t>.<body>`. The time is signed, so that a receiver can refuse a replayed old message.
 pub fn sign(secret: &[u8], time: i64, body: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("a key of any length will do");
     mac.update(format!("{time}.{body}").as_bytes());

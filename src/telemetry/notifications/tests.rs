@@ -1,4 +1,4 @@
-//! Real executables, real HTTP.
+//! Tests with real executables and real HTTP.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -47,7 +47,7 @@ fn write(dir: &Path, name: &str, script: &str) {
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// Runs the hooks of `left` within two seconds each.
+/// Runs the hook scripts of `left`, each with a timeout of 2 s.
 async fn run_left(dir: &Path) -> Message {
     let settings =
         settings(&[("SKEP_HOOKS_DIR", dir.to_str().unwrap()), ("SKEP_HOOKS_TIMEOUT", "2s")]);
@@ -84,7 +84,7 @@ async fn a_hook_reads_the_event_and_the_folder_of_an_event_runs_in_order() {
     ] {
         assert!(env.lines().any(|it| it == line), "{line} in {env}");
     }
-    assert!(!env.contains("CARGO"), "skep's own environment stays with it: {env}");
+    assert!(!env.contains("CARGO"), "a hook script must not inherit skep's environment: {env}");
 }
 
 fn is_alive(pid_file: &Path) -> bool {
@@ -106,15 +106,15 @@ async fn a_hook_that_hangs_forks_or_floods_ends_in_time_with_all_it_has_started(
     let began = Instant::now();
     run_left(dir.path()).await;
     let took = began.elapsed();
-    assert!(took >= secs(4) && took < secs(120), "two time-outs of 2 s: {took:?}");
+    assert!(took >= secs(4) && took < secs(120), "two timeouts of 2 s: {took:?}");
     tokio::time::sleep(Duration::from_millis(100)).await;
     for name in ["hangs", "forks", "floods"] {
-        assert!(!is_alive(&pid(name)), "what {name} has started still runs");
+        assert!(!is_alive(&pid(name)), "a process that {name} has started still runs");
     }
-    assert!(pid("last").exists(), "the ones before it do not matter");
+    assert!(pid("last").exists(), "failed hook scripts must not stop the next ones");
 }
 
-/// A receiver: answers as told, and keeps what it was sent.
+/// A receiver: answers by `answers`, and keeps the requests.
 #[derive(Clone)]
 struct Receiver {
     answers: Arc<dyn Fn(u32) -> Option<u16> + Send + Sync>,
@@ -124,7 +124,7 @@ struct Receiver {
 }
 
 impl Receiver {
-    /// `answers`: a status for the attempt of that number; `None` never answers.
+    /// `answers`: the status for the attempt with this number; `None` for no answer.
     async fn start(answers: impl Fn(u32) -> Option<u16> + Send + Sync + 'static) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/T0KEN/in-the-path", listener.local_addr().unwrap());
@@ -170,7 +170,7 @@ async fn a_delivery_is_signed_and_tried_again_until_it_has_arrived() {
     let message = left();
     receiver.webhook(dir.path(), &[]).deliver(&message).await;
     let got = receiver.got.lock().unwrap().clone();
-    assert_eq!(got.len(), 3, "refused, not answered, taken");
+    assert_eq!(got.len(), 3, "refused, not answered, accepted");
     for (signature, body) in &got {
         assert_eq!(*body, message.json(), "the same body and id each time");
         let time = signature.strip_prefix("t=").unwrap().split_once(',').unwrap().0;
@@ -204,7 +204,7 @@ async fn an_https_address_is_spoken_to_in_tls() {
     let dir = tempfile::tempdir().unwrap();
     let webhook = receiver.webhook(dir.path(), &[("SKEP_WEBHOOK_GIVE_UP_AFTER", "1s")]);
     let hello = async {
-        /// The record type of a handshake (RFC 8446, 5.1), and then its version.
+        /// The record type of a handshake (RFC 8446, 5.1), followed by its version.
         const HANDSHAKE: [u8; 2] = [0x16, 0x03];
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut first = [0; 2];
@@ -261,12 +261,15 @@ async fn hooks_keep_their_order_and_nobody_waits_longer_than_was_said() {
     for event in [Event::Joined, Event::Departing, Event::Drained, Event::Failed, Event::Failed] {
         events.tell(event, None);
     }
-    assert!(began.elapsed() < secs(3), "telling waits for nobody");
+    assert!(began.elapsed() < secs(3), "sending must not wait");
     events.settle(secs(3)).await;
-    assert!(began.elapsed() >= secs(3) && began.elapsed() < secs(60), "the webhook is still open");
+    assert!(
+        began.elapsed() >= secs(3) && began.elapsed() < secs(60),
+        "the delivery to the webhook has not ended"
+    );
     let told = std::fs::read_to_string(&out).unwrap();
-    assert_eq!(told, "joined\ndeparting\ndrained\nfailed\n", "a failure is told once");
-    assert!(receiver.asked.load(Ordering::SeqCst) >= 4, "deliveries go side by side");
+    assert_eq!(told, "joined\ndeparting\ndrained\nfailed\n", "a failure is sent once");
+    assert!(receiver.asked.load(Ordering::SeqCst) >= 4, "deliveries run in parallel");
 }
 
 #[tokio::test]

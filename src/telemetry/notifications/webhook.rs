@@ -1,8 +1,8 @@
-//! The webhook: every event as JSON, signed, by POST.
+//! Delivers every event to the webhook: as signed JSON, by POST.
 //!
-//! Guarantees: nothing waits for it; each attempt and all of them together are bounded; neither its
-//! address nor its secret is ever shown or logged; without a secret that is skep's alone to read, nothing is
-//! sent. It goes by the AWS SDK's own HTTP client: one TLS stack, one set of certificates.
+//! Guarantees: nothing waits for a delivery; the time of each attempt and of all attempts together is bounded; neither
+//! the URL beyond its host nor the secret is ever shown or logged; without a secret that other users cannot read,
+//! nothing is sent. Uses the HTTP client of the AWS SDK: one TLS stack, one set of certificates.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -21,29 +21,29 @@ use crate::common::retry::Backoff;
 use crate::config::{self, WebhookUrl};
 use crate::telemetry::metrics::metrics;
 
-/// A receiver that restarts is back within seconds; one that stays away is not hammered.
+/// A receiver that restarts is back within seconds; one that stays away gets few requests.
 const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
-/// Whoever may read the file can sign.
+/// Permissions of other users, who could sign messages with the secret.
 const OTHERS: u32 = 0o007;
 
 #[derive(Debug, Error)]
 enum DeliveryError {
-    #[error("the secret {path} cannot be read", path = path.display())]
+    #[error("cannot read the webhook's secret {path}", path = path.display())]
     Secret { path: PathBuf, source: std::io::Error },
-    #[error("the secret {path} may be read by everybody: `chmod o= {path}`", path = path.display())]
+    #[error("every user can access the secret {path}; run `chmod o= {path}`", path = path.display())]
     SecretIsOpen { path: PathBuf },
-    #[error("the secret {path} is empty", path = path.display())]
+    #[error("the webhook's secret {path} is empty", path = path.display())]
     SecretIsEmpty { path: PathBuf },
-    #[error("the address cannot be used")]
+    #[error("webhook.url cannot be used")]
     Address,
-    #[error("no answer")]
+    #[error("the receiver did not answer")]
     NoAnswer,
-    #[error("the answer was {0}")]
+    #[error("the receiver answered with status {0}")]
     Refused(u16),
 }
 
 impl DeliveryError {
-    /// Is the receiver likely to take it later? One that does not understand it now never will.
+    /// Whether a retry can succeed. A receiver that refuses the message itself will refuse it again.
     fn is_retryable(&self) -> bool {
         match self {
             Self::NoAnswer => true,
@@ -53,7 +53,7 @@ impl DeliveryError {
     }
 }
 
-/// Who is told, and how.
+/// The receiver of events, and the limits for their delivery.
 #[derive(Debug)]
 pub struct Webhook {
     url: WebhookUrl,
@@ -64,7 +64,7 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// `None` where none is configured.
+    /// Returns the configured webhook; `None` without one.
     pub fn new(settings: &config::Webhook) -> Option<Self> {
         let (url, secret_file) = settings.url.clone().zip(settings.secret_file.clone())?;
         let rustls = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc);
@@ -78,7 +78,7 @@ impl Webhook {
         })
     }
 
-    /// Tells of one event, again and again until it has arrived or it is no use.
+    /// Delivers one event; retries until it has arrived, a retry cannot succeed, or the time is over.
     pub async fn deliver(&self, message: &Message) {
         let (event, id, url) = (message.event.as_str(), &message.id, &self.url);
         let body = message.json();
@@ -87,14 +87,14 @@ impl Webhook {
         let attempt = async || self.attempt(&body).await;
         let result = match BACKOFF.run("webhook", deadline, retryable, attempt).await {
             Ok(()) => {
-                tracing::debug!(event, id, "told {url}");
+                tracing::debug!(event, id, "delivered the event to {url}");
                 "delivered"
             }
             Err(error) => {
                 tracing::warn!(
                     event,
                     id,
-                    "not told to {url}: {}",
+                    "could not deliver the event to {url}: {}",
                     crate::common::errors::chain(&error)
                 );
                 "given_up"
@@ -108,7 +108,7 @@ impl Webhook {
         let now = OffsetDateTime::now_utc().unix_timestamp();
         let signature = signature::sign(secret.expose_secret(), now, body);
         let mut request = HttpRequest::new(body.to_owned().into());
-        // The refusals of these two would repeat the address.
+        // The errors of these two calls would repeat the URL.
         request.set_uri(self.url.expose()).map_err(|_| DeliveryError::Address)?;
         request.set_method("POST").map_err(|_| DeliveryError::Address)?;
         let headers = request.headers_mut();
@@ -120,13 +120,13 @@ impl Webhook {
         match answer {
             Ok(Ok(answer)) if answer.status().is_success() => Ok(()),
             Ok(Ok(answer)) => Err(DeliveryError::Refused(answer.status().as_u16())),
-            // The client's own words may hold the address.
+            // The client's own error may contain the URL.
             Ok(Err(_)) | Err(_) => Err(DeliveryError::NoAnswer),
         }
     }
 }
 
-/// Read each time: a new secret counts at once.
+/// Reads the secret. Called for each attempt, so that a new secret takes effect at once.
 async fn read_secret(path: &Path) -> Result<SecretSlice<u8>, DeliveryError> {
     let failed = |source| DeliveryError::Secret { path: path.to_owned(), source };
     let metadata = tokio::fs::metadata(path).await.map_err(failed)?;
