@@ -1,4 +1,4 @@
-//! One step of a departure, done. Every write is conditional or harmless to repeat.
+//! Carries out one step of a departure. Every write is conditional or harmless to repeat.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ use crate::common::state::Phase;
 use crate::manager::demotion::{self, Demotion};
 use crate::node::Node;
 
-/// A refusal comes at once; a container that has not stopped by then is waited for between the looks.
+/// Docker refuses a stop at once. For a container that has not stopped within this time, the node waits between the
+/// observations.
 const STOP_ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Error)]
@@ -26,20 +27,20 @@ pub enum LeaveError {
     Swarm(#[from] SwarmError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    #[error("{what} of the departure was given up: no answer within {limit:?}")]
+    #[error("{what} of the departure timed out: no answer within {limit:?}")]
     Silent { what: &'static str, limit: Duration },
 }
 
-/// What follows a step.
+/// Continuation after a step.
 pub enum Next {
     Done(Outcome),
-    /// Something was done: what comes next may be due.
+    /// The step changed something: the next step may be due.
     LookAtOnce,
-    /// It is somebody else's move.
+    /// The node waits for a manager, Docker or the ledger.
     Pause,
 }
 
-/// Does the step.
+/// Carries out the step.
 pub async fn act(
     node: &Node,
     departure: &Departure,
@@ -82,7 +83,7 @@ pub async fn act(
             return stop(node, memory, Some(grace), |it| it.task_id.is_some()).await;
         }
         Step::StopStandalone => {
-            say("stopping the containers that no drain touches");
+            say("stopping the containers that are not tasks of the swarm");
             return stop(node, memory, None, |it| it.task_id.is_none() && !it.stops_after_flush)
                 .await;
         }
@@ -90,7 +91,7 @@ pub async fn act(
             say("stopping the containers that flushing needed");
             return stop(node, memory, None, |it| it.stops_after_flush).await;
         }
-        // It has a share of its own, and is no part of a round.
+        // `super::flush` does this outside a round, with its own share of the deadline.
         Step::Flush => {}
         Step::Demote { in_turn } => {
             demote(node, seen, in_turn).await?;
@@ -103,7 +104,7 @@ pub async fn act(
             memory.leaves_behind(membership(node, seen, memory));
         }
         Step::LeaveUnsettled => {
-            say("leaving by force a swarm that this node never settled in");
+            say("leaving by force: the join of this node never settled");
             node.swarm.leave(true).await?;
         }
         Step::LeaveLast => {
@@ -130,10 +131,11 @@ fn node_id(seen: &Observed) -> &str {
     seen.local.node_id.as_deref().unwrap_or_default()
 }
 
-/// So long a departure can wait for it.
+/// Time limit for removing the tasks that have not started.
 const UNSTARTED_PATIENCE: Duration = Duration::from_secs(3);
 
-/// What Docker does not list or remove is killed when the node leaves, as without this.
+/// Removes task containers that have not started. Docker kills those that it does not list or remove here when the node
+/// leaves, as it would without this function.
 async fn remove_unstarted(node: &Node) {
     let unstarted = node.swarm.fetch_unstarted_tasks().await;
     let unstarted = unstarted.inspect_err(|error| tracing::debug!("{error}")).unwrap_or_default();
@@ -146,21 +148,23 @@ async fn remove_unstarted(node: &Node) {
     futures_util::future::join_all(removals).await;
 }
 
-/// A look may be seconds old where the ledger does not answer, and where no manager drains the node the swarm starts
-/// tasks here again: the next look sees them, and they get their grace. One that would start while the node leaves
-/// would be killed at once: it has done nothing yet, and is removed. Docker refuses that where it has started.
+/// Whether tasks run here that started after the observation; tasks that have not started are removed. An observation
+/// may be seconds old if the ledger does not answer, and if no manager drains the node, the swarm starts tasks here
+/// again. The next observation finds them, and they get their grace. A task that starts while the node leaves would be
+/// killed at once, so a task that has not started, and has done no work yet, is removed. Docker refuses to remove one
+/// that has started.
 async fn has_new_tasks(node: &Node, seen: &Observed) -> Result<bool, LeaveError> {
     if seen.clock.stop_over {
         return Ok(false);
     }
     if tokio::time::timeout(UNSTARTED_PATIENCE, remove_unstarted(node)).await.is_err() {
-        tracing::warn!("Docker does not remove the tasks that have not started");
+        tracing::warn!("could not remove the tasks that have not started: Docker timed out");
     }
     let containers = node.swarm.fetch_containers().await?;
     Ok(containers.iter().any(|container| container.task_id.is_some()))
 }
 
-/// As which node this host is a member: by Docker's word, where it has one.
+/// Returns the membership of this host, with the node id from Docker if Docker reports one.
 fn membership(node: &Node, seen: &Observed, memory: &Memory) -> Membership {
     let known = memory.member.as_ref();
     let node_id = seen.local.node_id.clone().or_else(|| known.map(|known| known.node_id.clone()));
@@ -176,8 +180,8 @@ fn membership(node: &Node, seen: &Observed, memory: &Memory) -> Membership {
     }
 }
 
-/// A node that is out only has to say so. It tries at every look: managers that do not know of it soon act for it,
-/// and take it for one that has died on the way. No try lasts beyond the deadline, or the node would be taken for
+/// Records in the ledger that this node has left, with a retry at every observation. Without the record, managers soon
+/// act for the node, as for one that died on the way. No write lasts beyond the deadline, or the node would count as
 /// one that has not left.
 async fn say_left(
     node: &Node,
@@ -189,7 +193,7 @@ async fn say_left(
     match written.await {
         Ok(Ok(())) => Ok(Next::LookAtOnce),
         Ok(Err(LeaveError::Ledger(_))) | Err(_) => {
-            const DOING: &str = "waiting for the ledger to accept that this node has left";
+            const DOING: &str = "waiting for the ledger to record that this node has left";
             node.state.enter(Phase::Leaving, DOING);
             Ok(Next::Pause)
         }
@@ -197,8 +201,8 @@ async fn say_left(
     }
 }
 
-/// Does the work, and remembers whether it has failed. Until it has succeeded it counts as failed: a step may be
-/// given up in its middle.
+/// Does the work, and remembers whether it failed. Until it succeeds it counts as failed, because a step may time out
+/// in the middle.
 async fn watched<T, E: std::error::Error>(
     failing: &mut Failing,
     work: impl Future<Output = Result<T, E>>,
@@ -212,7 +216,7 @@ async fn watched<T, E: std::error::Error>(
     done
 }
 
-/// Asks the managers to drain this node, in the ledger.
+/// Writes to the ledger the request that managers drain this node.
 ///
 /// # Errors
 /// When DynamoDB fails.
@@ -236,7 +240,7 @@ async fn write_request(
         DepartureRow::request(&node.instance.id, node_id, node.role, departure, &node.boot_id);
     row.group = node.group().cloned();
     node.ledger.request_departure(&row).await?;
-    // Joiners and load balancers should not start with a node that goes.
+    // Joining nodes and load balancers should not start to use a node that leaves.
     let charter = node.ledger.fetch_charter().await?;
     let generation = charter.map_or(membership.generation, |charter| charter.generation);
     let membership = Membership { generation, ..membership.clone() };
@@ -244,7 +248,7 @@ async fn write_request(
     Ok(())
 }
 
-/// Flushes the logs, within the share that flushing has. `is_blind`: tasks may still run, since Docker does not
+/// Flushes the logs within flushing's share of the deadline. `is_blind`: tasks may still run, because Docker does not
 /// answer.
 pub async fn flush(node: &Node, departure: &Departure, until: Instant, is_blind: bool) {
     node.state.enter(Phase::Leaving, "flushing the logs");
@@ -254,8 +258,8 @@ pub async fn flush(node: &Node, departure: &Departure, until: Instant, is_blind:
     crate::host::flush::run(node, departure, until).await;
 }
 
-/// Asks each container once: many take a second SIGTERM for impatience. Where none is left to be asked, they are
-/// waited for.
+/// Stops the containers. Each is asked once: many programs abort at a second SIGTERM. If all were asked before, the
+/// departure pauses.
 async fn stop(
     node: &Node,
     memory: &mut Memory,
@@ -268,15 +272,15 @@ async fn stop(
     if containers.is_empty() {
         return Ok(Next::Pause);
     }
-    // Before the answer: a round that is given up meanwhile has asked them all the same.
+    // Stored before the answer: a round that times out meanwhile has asked them all the same.
     for container in &containers {
         memory.asked_to_stop.insert(container.id.clone());
         if container.task_id.is_some() {
             memory.stopping.insert(container.id.clone(), container.name.clone());
         }
     }
-    // The stop continues in Docker. Meanwhile others may start, where no manager has been asked to drain the node:
-    // each is stopped at once, so that there is a moment without any.
+    // The stop continues in Docker. If no manager was asked to drain the node, other tasks may start meanwhile: the
+    // next round stops each of them at once, so that there is a moment without any.
     let stops = node.swarm.stop_containers(&containers, grace, STOP_ANSWER_WITHIN).await?;
     let stopped = stops.iter().filter(|stop| **stop == Stop::Stopped).count();
     tracing::info!(stopped, not_yet = stops.len() - stopped, "containers stopped");
@@ -285,7 +289,7 @@ async fn stop(
         memory.asked_to_stop.remove(&container.id);
         memory.stopping.remove(&container.id);
     }
-    // Where Docker refuses them all, it is asked again after a pause.
+    // If Docker refuses all of them, the node asks again after a pause.
     Ok(if refused().count() < containers.len() { Next::LookAtOnce } else { Next::Pause })
 }
 
@@ -302,13 +306,13 @@ async fn demote(node: &Node, seen: &Observed, in_turn: bool) -> Result<(), Leave
     Ok(())
 }
 
-/// Says what this node waits for, in the ledger, too: any manager can show it there.
+/// Shows the reason why this node waits, also in the ledger, so that any manager can show it.
 async fn wait(node: &Node, seen: &Observed, why: &str) {
     node.state.enter(Phase::Leaving, format!("waiting for {why}"));
     note_wait(node, seen, Some(why)).await;
 }
 
-/// Only news is written, and a ledger that does not take it holds nobody up.
+/// Writes the reason to the ledger if it has changed. A failed write does not delay the departure.
 async fn note_wait(node: &Node, seen: &Observed, why: Option<&str>) {
     let Some(row) = seen
         .row
@@ -319,7 +323,7 @@ async fn note_wait(node: &Node, seen: &Observed, why: Option<&str>) {
     };
     if let Err(error) = node.ledger.note_wait(row, why).await {
         tracing::debug!(
-            "writing down what is waited for: {}",
+            "could not record in the ledger why this node waits: {}",
             crate::common::errors::chain(&error)
         );
     }
@@ -329,7 +333,7 @@ async fn leave_last(node: &Node, seen: &Observed) -> Result<(), LeaveError> {
     node.state.enter(Phase::Leaving, "leaving as the last manager: the swarm ends here");
     tracing::error!(
         swarm_id = seen.local.swarm_id,
-        "no other manager has come: services, secrets, configs and networks of this swarm are lost with it"
+        "no other manager has joined: services, secrets, configs and networks of this swarm are lost with it"
     );
     if let Some(charter) = node.ledger.fetch_charter().await?
         && charter.swarm_id == seen.local.swarm_id

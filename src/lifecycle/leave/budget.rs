@@ -1,49 +1,48 @@
-//! One deadline, shared out: what draining may use, and what it cannot eat.
+//! Divides the deadline into shares, so that draining cannot use the shares of flushing and leaving.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Demoting and leaving took 0.6–8 s on the engines that were measured: a tenth of the deadline,
+/// Share for leaving. Demoting and leaving took 0.6–8 s on the engines that were measured: a tenth of the deadline,
 /// within these bounds.
 const LEAVE_SHARE: f64 = 0.1;
 const SHORTEST_LEAVE: Duration = Duration::from_secs(5);
 const LONGEST_LEAVE: Duration = Duration::from_secs(60);
-/// Leaving and flushing together never take more than this of a short deadline.
+/// Leaving and flushing together never take more than this share of a short deadline.
 const MOST_RESERVED: f64 = 0.6;
-/// Without a manager that drains it, a node stops its tasks itself after this share of the time
-/// that draining has.
+/// If no manager drains the node, it stops its tasks itself after this part of draining's share.
 const PATIENCE_SHARE: f64 = 0.4;
 
-/// The end of draining's share, for stopping what managers have not stopped: Docker's own grace, and never more
-/// than this part of the share.
+/// Time at the end of draining's share for stopping the tasks that managers have not stopped: Docker's own grace, and
+/// at most a quarter (`STOP_PART`) of the share.
 const LONGEST_STOP: Duration = Duration::from_secs(10);
 const STOP_PART: u32 = 4;
 
 /// Points in time on the way to the deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// From here on the node does not wait for managers any more.
+    /// The node does not wait for managers after this.
     pub patience_until: Instant,
-    /// From here on tasks are stopped here, whatever the managers do.
+    /// After this the node stops its tasks itself, whatever the managers do.
     pub drain_until: Instant,
-    /// What has not stopped by now is not waited for any more.
+    /// The node does not wait for running containers after this.
     pub stop_until: Instant,
-    /// Flushing ends here.
+    /// End of flushing.
     pub flush_until: Instant,
-    /// The machine goes.
+    /// The machine ends.
     pub deadline: Instant,
 }
 
 impl Budget {
-    /// What tasks get to end in that are stopped here. Nobody on this host knows the grace of a service, so it is
-    /// all that draining has left.
+    /// Returns the grace of tasks that this node stops itself. This host does not know the grace of a service, so it is
+    /// all the time that draining has left.
     #[must_use]
     pub fn grace(&self, now: Instant) -> Duration {
         self.stop_until.saturating_duration_since(now)
     }
 
-    /// How long it is to the next of these points; a day after the last.
+    /// Returns the time until the next of these points; a day after the last.
     #[must_use]
     pub fn next_point(&self, now: Instant) -> Duration {
         const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -58,7 +57,7 @@ impl Budget {
         ahead.min().unwrap_or(DAY)
     }
 
-    /// Shares out the time from `start` to `deadline`. `flush_share` is of the whole, 0 to 0.5.
+    /// Divides the time from `start` to `deadline`. `flush_share` is a share of the whole, 0 to 0.5.
     #[must_use]
     pub fn new(
         start: Instant,
@@ -89,7 +88,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Whatever the deadline: the points are in order, and flushing and leaving have time.
+        /// For any deadline the points are in order, and flushing and leaving have time.
         #[test]
         fn draining_cannot_eat_what_is_kept(
             seconds in 0u64..200_000,

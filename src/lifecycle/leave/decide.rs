@@ -1,4 +1,4 @@
-//! What a departing node does next, from what it sees. Pure: no clock, no I/O, no memory.
+//! Decides the next step of a departing node. Pure: no clock, no I/O, no memory.
 
 use super::which_swarm::Lookup;
 use crate::clients::docker::{Availability, LocalNode, LocalState, NodeView, Quorum};
@@ -6,133 +6,132 @@ use crate::clients::ledger::{DepartureRow, DepartureState};
 use crate::common::fact::Fact;
 use crate::common::instance::{Reason, Role};
 
-/// Everything that a decision rests on.
+/// Facts for a decision.
 #[derive(Clone, Debug)]
 pub struct Observed {
     pub local: LocalNode,
     /// The notice has been taken back.
     pub is_withdrawn: bool,
-    /// Is the swarm that Docker is in this cluster's? Another one is left alone.
+    /// Whether Docker is in this cluster's swarm. Another swarm is left alone.
     pub ours: Fact,
-    /// The role in the certificate of a node that is neither in its swarm nor out of it.
+    /// Role in the certificate of a node that is neither in its swarm nor out of it.
     pub certified: Lookup<Role>,
-    /// Has such a node begun to join and never been a member?
+    /// Whether such a node has started to join and has never been a member.
     pub is_joining: Fact,
-    /// This process has been a member of the cluster's swarm, or has taken the node out of it.
+    /// The node has been a member of the cluster's swarm, or this process has taken it out of the swarm.
     pub was_member: bool,
-    /// The request in the ledger, if the ledger could be read.
+    /// This node's departure row, if the ledger could be read.
     pub row: Option<DepartureRow>,
     pub is_ledger_readable: bool,
-    /// The last write to the ledger has failed, a short time ago.
+    /// The last write to the ledger failed a short time ago.
     pub is_write_failing: bool,
-    /// The same of Docker's answer when this manager was to be drained.
+    /// Docker failed to drain this manager a short time ago.
     pub is_drain_failing: bool,
     /// Own entry in the node list, on a manager whose swarm has a leader.
     pub node: Option<NodeView>,
     /// Running task containers of this host.
     pub task_containers: usize,
-    /// Running containers that are nobody's task, but for those that stop after the flush.
+    /// Running containers that are not tasks, without those that stop after the flush.
     pub standalone_containers: usize,
-    /// Running containers that are to stop only after the flush, such as a shipper's.
+    /// Running containers that must stop only after the flush, such as a shipper's.
     pub late_containers: usize,
-    /// Tasks of this node by the managers' list: on a manager its own look, on a worker what the
-    /// row says; `None` when nobody can say.
+    /// Live tasks of this node in Docker's task list; `None` on a worker, or if Docker cannot tell.
     pub listed_tasks: Option<usize>,
     pub is_flushed: bool,
-    /// By a list with a leader and this manager in raft: no other manager is in it.
+    /// The node list has a leader, has this manager in raft, and has no other manager.
     pub is_last_manager: bool,
-    /// The members of raft, this one among them; nobody, as long as that is not known.
+    /// Count of the raft members, this one included; 0 if it is not known.
     pub quorum: Quorum,
-    /// Another manager is in the middle of its demotion.
+    /// The demotion of another manager is under way.
     pub is_other_going: bool,
     pub clock: Clock,
 }
 
-/// How far the time has run, by [`super::Budget`].
+/// Time limits that have passed, by [`super::Budget`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Clock {
-    /// Managers have had their time to answer.
+    /// The time for managers to answer is over.
     pub patience_over: bool,
-    /// Managers have had their share of draining: what still runs is stopped here.
+    /// The managers' share of draining is over: the node stops the tasks that still run.
     pub drain_over: bool,
-    /// Stopping has had its share, too: what still runs cannot be stopped in time.
+    /// The share for stopping is over, too: containers that still run cannot be stopped in time.
     pub stop_over: bool,
     /// Only the share for leaving is left.
     pub leave_due: bool,
-    /// The deadline is there.
+    /// The deadline has passed.
     pub over: bool,
-    /// Another manager has had its time to confirm the demotion, or to take the node off the list.
+    /// The time for another manager to confirm the demotion, or to remove the node from the node list, is over.
     pub confirmation_over: bool,
-    /// A join in the background has had its time to settle.
+    /// The time for a join in the background to settle is over.
     pub settle_over: bool,
-    /// Other managers have had their time to come to the last one's relief.
+    /// The time for another manager to join, so that this one is not the last, is over.
     pub replacement_wait_over: bool,
-    /// A node that has left has waited long enough for a ledger that does not answer.
+    /// A node that has left does not wait for the ledger any more.
     pub ledger_over: bool,
-    /// Docker has had its time to come back.
+    /// The time for Docker to come back is over.
     pub docker_over: bool,
 }
 
-/// One step, to be followed by another look.
+/// One step. Another observation follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Ask the managers, in the ledger.
+    /// Write the request to the managers into the ledger.
     Request,
-    /// Take this node's tasks away, as a manager can for itself.
+    /// Drain this node; a manager can do that itself.
     DrainSelf,
-    /// Say in the ledger that no task is left.
+    /// Record in the ledger that no task is left.
     MarkDrained,
-    /// Stop the tasks here.
+    /// Stop the tasks on this host.
     StopTasks {
         why: &'static str,
     },
-    /// Stop what no drain touches.
+    /// Stop the containers that are not tasks.
     StopStandalone,
-    /// Stop what was needed for flushing.
+    /// Stop the containers that flushing needed.
     StopLate,
     Flush,
-    /// Become a worker: when it is this manager's turn, or at once because time is up.
+    /// Demote this manager: in its turn, or at once because the time is over.
     Demote {
         in_turn: bool,
     },
-    /// Leave as the worker that this node is.
+    /// Leave as a worker.
     Leave,
-    /// Leave by force what is no raft member: a join that did not settle.
+    /// Leave by force a join that did not settle: this node is no raft member.
     LeaveUnsettled,
     /// Leave by force as the last manager: the swarm ends here, and the charter is closed.
     LeaveLast,
-    /// Say in the ledger that the node is out.
+    /// Record in the ledger that the node has left.
     MarkLeft,
     /// The notice was taken back in time: take the request back, too.
     Stay,
-    /// `why`: what it waits for.
+    /// `why` completes "waiting for".
     Wait {
         why: String,
     },
     Done(Outcome),
 }
 
-/// How the departure ended.
+/// Result of a departure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Out of the swarm, and off the list as far as anybody could say.
+    /// Out of the swarm, and a manager has removed the node from the node list.
     Left,
-    /// Out, but nobody has confirmed that the node is off the list.
+    /// Out of the swarm, but no manager has confirmed that the node is off the node list.
     LeftUnconfirmed,
     /// There was nothing to leave.
     NothingToLeave,
-    /// The deadline came first, and the machine goes.
+    /// The deadline came first, and the machine ends.
     TooLate,
-    /// Docker did not come back: nothing more can be done on a machine that goes.
+    /// Docker did not come back. The node can do nothing more, and the machine ends.
     DockerSilent,
-    /// The deadline came first, and it was the operator's alone: the machine stays, and with it the node.
+    /// The deadline came first, and it was only the operator's: the machine stays, and the node with it.
     Failed,
-    /// The notice was taken back, and the node stays what it was.
+    /// The notice was taken back, and the node stays a member.
     Stayed,
 }
 
 impl Outcome {
-    /// In one word, for a label.
+    /// Returns one word, for a label.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -159,8 +158,8 @@ impl Outcome {
         }
     }
 
-    /// The same of a departure for `reason`. An operator's deadline ends the attempt and not the machine: skep
-    /// must go on looking after a node that is not out.
+    /// Returns the outcome of a departure for `reason`. An operator's deadline ends the departure and not the machine:
+    /// skep must continue to look after a node that is not out.
     #[must_use]
     pub fn on_machine(self, reason: Reason, is_out: bool) -> Self {
         match self {
@@ -169,20 +168,20 @@ impl Outcome {
         }
     }
 
-    /// The node has not left.
+    /// Whether the node has failed to leave.
     #[must_use]
     pub fn is_failure(self) -> bool {
         matches!(self, Self::TooLate | Self::DockerSilent | Self::Failed)
     }
 
-    /// The node goes on as the member that it was.
+    /// Whether the node stays a member.
     #[must_use]
     pub fn stays(self) -> bool {
         matches!(self, Self::Stayed | Self::Failed)
     }
 }
 
-/// What a step is part of, for people who ask where the time goes.
+/// Returns the stage that a step belongs to, for the metrics of durations.
 #[must_use]
 pub fn stage(seen: &Observed, step: &Step) -> &'static str {
     match step {
@@ -194,7 +193,7 @@ pub fn stage(seen: &Observed, step: &Step) -> &'static str {
     }
 }
 
-/// The next step.
+/// Returns the next step.
 #[must_use]
 pub fn decide(role: Role, seen: &Observed) -> Step {
     if seen.is_withdrawn && may_stay(role, seen) {
@@ -214,7 +213,7 @@ pub fn decide(role: Role, seen: &Observed) -> Step {
         return in_doubt(seen);
     }
     match seen.local.state {
-        // Only managers lock themselves: this one is in raft, and left by force it would stay there.
+        // Only managers are locked: this one is in raft, and would stay there if it left by force.
         LocalState::Locked => Step::Wait { why: "Docker to be unlocked".to_owned() },
         LocalState::Pending | LocalState::Error if !seen.local.is_manager => {
             quiesce(seen).unwrap_or_else(|| unsettled(role, seen))
@@ -223,8 +222,8 @@ pub fn decide(role: Role, seen: &Observed) -> Step {
     }
 }
 
-/// Nothing has been done yet that another boot would have to mend: the node is in the swarm, a manager, which a
-/// worker may be by promotion, still one and meant to be. Tasks that were stopped have gone elsewhere; new ones come.
+/// Whether the node can stay without another boot: it is in the swarm, and a manager (a worker may be one by promotion)
+/// is still one and is not being demoted. Tasks that were stopped run on other nodes by now, and new ones will come.
 fn may_stay(role: Role, seen: &Observed) -> bool {
     let is_what_it_was = match &seen.node {
         _ if !seen.local.is_manager => role == Role::Worker,
@@ -241,33 +240,35 @@ fn may_stay(role: Role, seen: &Observed) -> bool {
 }
 
 impl Clock {
-    /// What managers do to drain the node has had its time.
+    /// Whether the managers' time for draining the node is over.
     fn is_late(&self) -> bool {
         self.patience_over || self.drain_over
     }
 }
 
 impl Observed {
-    /// A ledger that can be read and not written has had its time, too: what a write is needed for is left out.
+    /// Whether the departure leaves out the steps that need a write: the ledger can be read but not written, and its
+    /// time is over, too.
     fn goes_on_without_writing(&self) -> bool {
         self.is_write_failing && self.clock.is_late()
     }
 }
 
-/// Neither in the swarm nor out of it, with nothing left to do here. A member of raft that leaves by force stays in
-/// raft as a dead one: of two managers that is the quorum.
+/// Returns the step of a node that is neither in the swarm nor out of it, and has nothing left to do on this host. A
+/// raft member that leaves by force stays in raft as a dead member: of two managers that costs the quorum.
 fn unsettled(role: Role, seen: &Observed) -> Step {
     if is_no_raft_member(role, seen) {
         return Step::LeaveUnsettled;
     }
-    let why = "Docker to recover, or to say that the join has failed: raft may count this node";
+    let why = "Docker to recover, or to report that the join failed: raft may count this node";
     match seen.local.error.as_str() {
         "" => wait(why),
         error => Step::Wait { why: format!("{why}; {error}") },
     }
 }
 
-/// A manager is none only where Docker says that its join has failed; boot decides alike.
+/// Whether raft does not count this node. For a manager this needs Docker's report that its join failed; boot decides
+/// alike.
 fn is_no_raft_member(role: Role, seen: &Observed) -> bool {
     match (&seen.certified, role) {
         (Lookup::Found(Role::Worker), _) | (Lookup::Nothing, Role::Worker) => true,
@@ -279,7 +280,7 @@ fn is_no_raft_member(role: Role, seen: &Observed) -> bool {
     }
 }
 
-/// In the swarm: drain, then flush, then leave.
+/// Returns the step of a node in the swarm: drain, then flush, then leave.
 fn inside(role: Role, seen: &Observed) -> Step {
     if seen.row.is_none() && seen.is_ledger_readable && !seen.goes_on_without_writing() {
         return Step::Request;
@@ -294,7 +295,7 @@ fn wait(why: &str) -> Step {
     Step::Wait { why: why.to_owned() }
 }
 
-/// Until no task of this node runs, by its own containers and by the managers' list.
+/// Returns a step of draining; `None` once no task of this node runs, by its own containers and by the managers' list.
 fn drain(seen: &Observed) -> Option<Step> {
     let state = seen.row.as_ref().map(|row| row.state);
     let is_idle = seen.task_containers == 0;
@@ -323,20 +324,20 @@ fn drain(seen: &Observed) -> Option<Step> {
         return stop_tasks(seen, "no manager has answered");
     }
     Some(wait(match (nobody_acts, is_idle) {
-        (true, _) if seen.local.is_manager => "a leader to say which tasks this node has",
-        (true, true) => "a manager to see that no task runs here",
+        (true, _) if seen.local.is_manager => "a leader to list the tasks of this node",
+        (true, true) => "a manager to confirm that no task runs here",
         (true, false) => "a manager to drain this node",
         (false, false) => "the tasks to stop",
         (false, true) => "the managers to see that the tasks have stopped",
     }))
 }
 
-/// Stops the tasks that still run. Those that cannot be stopped must not use what flushing and leaving have.
+/// Stops the tasks that still run. Tasks that cannot be stopped must not use the shares of flushing and leaving.
 fn stop_tasks(seen: &Observed, why: &'static str) -> Option<Step> {
     (seen.task_containers > 0 && !seen.clock.stop_over).then_some(Step::StopTasks { why })
 }
 
-/// What is left on this host once no task runs: stop it, then flush.
+/// Returns the steps on this host once no task runs: stop the other containers, then flush.
 fn quiesce(seen: &Observed) -> Option<Step> {
     if seen.clock.over {
         return None;
@@ -355,36 +356,36 @@ fn quiesce(seen: &Observed) -> Option<Step> {
     (seen.late_containers > 0 && !seen.clock.leave_due).then_some(Step::StopLate)
 }
 
-/// Nobody can say whose swarm this is. The host does what is safe on it: its tasks get their grace, its logs
-/// are flushed. The swarm is not touched.
+/// Returns the step of a node that cannot tell whose swarm it is in. The node does what is safe on its host: its tasks
+/// get their grace, its logs are flushed. It does not touch the swarm.
 fn in_doubt(seen: &Observed) -> Step {
     const WHY: &str = "an answer to whose swarm this is";
     if seen.task_containers > 0 && !seen.clock.stop_over {
         let is_due = seen.clock.patience_over || seen.clock.drain_over;
-        let stop = stop_tasks(seen, "nobody can tell whether this swarm is the cluster's");
+        let stop = stop_tasks(seen, "it is not known whether this swarm is the cluster's");
         return stop.filter(|_| is_due).unwrap_or_else(|| wait(WHY));
     }
     quiesce(seen).unwrap_or_else(|| wait(WHY))
 }
 
-/// What is known while Docker does not answer.
+/// Facts that are known while Docker does not answer.
 #[derive(Clone, Debug)]
 pub struct Blind {
-    /// The request in the ledger, if the ledger could be read.
+    /// This node's departure row, if the ledger could be read.
     pub row: Option<DepartureRow>,
     pub is_ledger_readable: bool,
-    /// The last write to the ledger has failed, a short time ago.
+    /// The last write to the ledger failed a short time ago.
     pub is_write_failing: bool,
-    /// It is known, without Docker, as which node this host is in the swarm.
+    /// This host's node id in the swarm is known without Docker.
     pub is_member_known: bool,
     /// Logs were flushed, with Docker or without.
     pub is_flushed: bool,
     pub clock: Clock,
 }
 
-/// The next step while Docker does not answer: the departure is written down, so that managers drain the node and
-/// nobody takes its skep for dead; what tasks have written is flushed when it is due. A Docker that does not come
-/// back holds the machine no longer than [`Clock::docker_over`].
+/// Returns the next step while Docker does not answer. The node records its departure, so that managers drain it and do
+/// not take its skep for dead; it flushes the logs when it is time. A Docker that does not come back keeps the machine
+/// no longer than [`Clock::docker_over`].
 #[must_use]
 pub fn decide_blind(seen: &Blind) -> Step {
     let is_late = seen.clock.is_late() || seen.clock.stop_over || seen.clock.docker_over;
@@ -403,8 +404,9 @@ pub fn decide_blind(seen: &Blind) -> Step {
     }
 }
 
-/// A manager is never taken out of raft by leaving: demoted first, or the last one. Docker refuses
-/// what would lose the quorum, but it looks at one demotion at a time, and only when it is asked.
+/// Returns the step that takes a manager out of raft. A manager never leaves as a raft member: it is demoted first, or
+/// it is the last one. Docker refuses a demotion that would lose the quorum, but it checks one demotion at a time, and
+/// only at the request.
 fn demote(seen: &Observed) -> Step {
     if seen.is_last_manager {
         return if seen.clock.replacement_wait_over || seen.clock.leave_due {
@@ -415,7 +417,7 @@ fn demote(seen: &Observed) -> Step {
     }
     match &seen.node {
         Some(node) if node.role == Role::Manager => {
-            // With no time left it is worth a try: Docker still refuses what it must.
+            // With no time left it is worth a try: Docker still refuses a demotion that would lose the quorum.
             if seen.clock.leave_due {
                 return Step::Demote { in_turn: false };
             }
@@ -425,12 +427,12 @@ fn demote(seen: &Observed) -> Step {
             }
         }
         Some(_) => wait("the demotion to take effect"),
-        // After the leader's own demotion its control API is gone for seconds before it says so.
+        // After its own demotion, a leader's control API fails for some seconds before Docker reports the new role.
         None => wait("the demotion to take effect, or the swarm to have a leader"),
     }
 }
 
-/// Why this manager may not be taken out of raft now.
+/// Returns the reason why this manager must not be demoted now.
 fn held_up(node: &NodeView, seen: &Observed) -> Option<String> {
     if seen.is_other_going {
         return Some("the demotion of another manager to take effect".to_owned());
@@ -444,7 +446,7 @@ fn held_up(node: &NodeView, seen: &Observed) -> Option<String> {
     })
 }
 
-/// A worker by now, with nothing left to lose.
+/// Returns the step of a node that is a worker by now and has nothing left to do.
 fn part(role: Role, seen: &Observed) -> Step {
     let is_confirmed = seen.row.as_ref().is_some_and(|row| row.demoted);
     if role == Role::Manager && !is_confirmed && !seen.clock.confirmation_over {
@@ -453,20 +455,20 @@ fn part(role: Role, seen: &Observed) -> Step {
     Step::Leave
 }
 
-/// Out of the swarm, or never in.
+/// Returns the step of a node that is out of the swarm, or never was in it.
 fn outside(seen: &Observed) -> Step {
     if let Some(step) = quiesce(seen) {
         return step;
     }
-    // A ledger that can be read and not written is waited for as one that does not answer.
+    // For a ledger that can be read but not written, the node waits as for one that does not answer.
     let is_unwritable = seen.clock.over || seen.is_write_failing && seen.clock.ledger_over;
     match seen.row.as_ref().map(|row| row.state) {
-        // How far the others are cannot be told; until they can be asked, the machine is held.
+        // The progress of the managers is not known; the machine is held until the ledger can be read.
         None if !seen.is_ledger_readable && !seen.clock.ledger_over && !seen.clock.over => {
-            wait("the ledger, to say that this node has left")
+            wait("the ledger, to record that this node has left")
         }
         None if !seen.is_ledger_readable => Step::Done(Outcome::LeftUnconfirmed),
-        // It has left without a word in the ledger: only with one do managers take it off the list.
+        // The node left without a departure row, and managers remove it from the node list only by that row.
         None if seen.was_member && !is_unwritable => Step::Request,
         None if seen.was_member => Step::Done(Outcome::LeftUnconfirmed),
         None => Step::Done(Outcome::NothingToLeave),

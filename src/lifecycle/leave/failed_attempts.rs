@@ -1,34 +1,34 @@
-//! What a departure has tried in vain, so that it can go on without it once it is late.
+//! Remembers the failed actions of a departure, so that it can continue without them once it is late.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What has failed is tried again after so long; until then a departure that is late goes on without it. A round
-/// that fails takes 15 s at most.
+/// Time after which a failed action is retried; until then a departure that is late continues without it. A round that
+/// fails takes 15 s at most.
 const FAILS_FOR: Duration = Duration::from_secs(30);
 
-/// Whether something that this departure has tried has failed, and why. After a restart it is tried again.
+/// Last failure of one action of this departure, with the reason. After a restart of skep the action is tried again.
 #[derive(Debug, Default)]
 pub struct Failing(Option<(Instant, String)>);
 
 impl Failing {
-    /// It has failed now.
+    /// Records that the action failed now.
     pub fn set(&mut self, why: String) {
         self.0 = Some((Instant::now(), why));
     }
 
-    /// It has succeeded.
+    /// Records that the action succeeded.
     pub fn clear(&mut self) {
         self.0 = None;
     }
 
-    /// It has failed a short time ago.
+    /// Whether the action failed a short time ago.
     pub fn is_recent(&self) -> bool {
         self.0.as_ref().is_some_and(|(at, _)| at.elapsed() < FAILS_FOR)
     }
 
-    /// Why it has failed, until it is known to have succeeded, or nothing has tried it for long.
+    /// Returns the reason for the failure, until the action succeeds or was not tried for a long time.
     pub fn why(&self) -> Option<&String> {
         self.0.as_ref().filter(|(at, _)| at.elapsed() < 2 * FAILS_FOR).map(|(_, why)| why)
     }

@@ -1,4 +1,4 @@
-//! The node's last word about its departure, in the ledger: that it is over, and whether it has failed.
+//! Records in the ledger that the node's departure has ended, and whether it failed.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -7,21 +7,21 @@ use super::decide::Outcome;
 use crate::common::retry::Backoff;
 use crate::node::Node;
 
-/// Who has the trouble.
+/// Name under which this module reports trouble.
 const WHO: &str = "a failed departure";
-/// One try. What is written down here only saves others, or a next start, some time.
+/// Time limit of one write. The record only saves other nodes, or the next start of skep, some time.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 /// Managers drain the node until they read that its departure has failed.
 const RETRY: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(60));
 
-/// Writes down that the departure has ended with `outcome`. Without it the next start of skep goes on with this
-/// departure, which ends it again. One that has failed is tried again by [`record_failure`], which knows it by the
-/// node's state.
+/// Records that the departure has ended with `outcome`. Without the record, the next start of skep continues this
+/// departure, which then ends again. For a failed departure, [`record_failure`] retries the write; it finds the failure
+/// in the node's state.
 pub async fn record_end(node: &Node, outcome: Outcome) {
     let killed = node.state.now().killed.len();
     let ended = write(node, killed, outcome.is_failure()).await;
     if let Err(why) = &ended {
-        tracing::warn!("the end of the departure could not be written down: {why}");
+        tracing::warn!("could not record the end of the departure in the ledger: {why}");
     }
     if outcome == Outcome::Failed {
         node.state.update(|state| {
@@ -32,7 +32,7 @@ pub async fn record_end(node: &Node, outcome: Outcome) {
     }
 }
 
-/// Another departure has begun: what became of an earlier one is no matter any more.
+/// Forgets the failure of an earlier departure, because another departure has started.
 pub fn forget_failure(node: &Node) {
     node.state.trouble(WHO, None);
     node.state.update(|state| {
@@ -41,8 +41,8 @@ pub fn forget_failure(node: &Node) {
     });
 }
 
-/// Writes down that a departure has failed, if the ledger did not take it, until it does: managers would go on
-/// draining a node that serves. Never returns: to be run beside what the node does.
+/// Records that a departure failed, if the ledger did not accept it at once, and retries until it does: otherwise
+/// managers would continue to drain a node that serves. Never returns: run it beside the other work of the node.
 pub async fn record_failure(node: &Node) -> Infallible {
     let mut state = node.state.subscribe();
     let mut failures = 0;
@@ -119,7 +119,7 @@ mod tests {
         let stub = Stub::start().await;
         let node = Node::example(Swarm::new("unix:///nowhere".to_owned()), &stub).await;
         record_end(&node, Outcome::Left).await;
-        assert_eq!(node.state.now().unrecorded_failure, None, "its row says that it is out");
+        assert_eq!(node.state.now().unrecorded_failure, None, "its row records that it is out");
         stub.answer(200, "{}");
         record_end(&node, Outcome::Failed).await;
         let state = node.state.now();

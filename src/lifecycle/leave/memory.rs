@@ -1,4 +1,4 @@
-//! What a departing node remembers from look to look.
+//! Keeps the state of a departure between observations.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
@@ -14,46 +14,46 @@ use crate::common::fact::Fact;
 use crate::common::instance::Membership;
 use crate::telemetry::metrics::Stopwatch;
 
-/// What cannot be read anywhere: since when this process waits, and whether it has flushed. After
-/// a restart it is taken from the start again, which only costs time.
+/// State that cannot be read from Docker or the ledger, such as the start of this process's waits, and whether it has
+/// flushed. A restart of skep resets it, which only costs time.
 pub struct Memory {
     pub start: Instant,
-    /// Since when a replacement has had time to join.
+    /// Time since which a replacement can join.
     pub relief_since: Instant,
-    /// When the charter is asked next for a claim of this node to re-create the quorum; `None`: now.
+    /// Next time to read the charter for a claim of this node to re-create the quorum; `None`: now.
     pub claim_check_at: Option<Instant>,
     /// The time for re-creating the quorum is over.
     pub is_recovery_over: bool,
-    /// The notice's deadline, and when that is by this host's own time.
+    /// The notice's deadline, and the same by this host's monotonic clock.
     deadline: Option<(OffsetDateTime, Instant)>,
-    /// Since when Docker has not answered.
+    /// Time since which Docker has not answered.
     pub silent_since: Option<Instant>,
-    /// Rounds that have failed, one after the other.
+    /// Failed rounds in a row.
     pub failures: u32,
     pub flush: Flush,
     /// This process has taken the node out of the swarm.
     pub has_left: bool,
-    /// As which node this host is a member, while Docker cannot say.
+    /// Membership of this host, for the time when Docker cannot report it.
     pub member: Option<Membership>,
-    /// Tasks that have ended without the grace of their service, by their containers' names.
+    /// Names of the task containers that ended without the grace of their service.
     pub killed: BTreeSet<String>,
-    /// Those of which Docker could not say how they have ended.
+    /// Names of the task containers for which Docker could not report how they ended.
     pub grace_unknown: BTreeSet<String>,
-    /// The tasks that ran here at the last look, by their containers' names.
+    /// Names of the task containers that ran here at the last observation.
     pub tasks: Vec<String>,
     pub stopwatch: Stopwatch,
-    /// Containers that have had their SIGTERM from here; the tasks' among them with their names, until it is
-    /// known how they have ended.
+    /// Ids of the containers that this process has sent SIGTERM.
     pub asked_to_stop: HashSet<String>,
+    /// The task containers among them, by id, with their names, until it is known how they ended.
     pub stopping: HashMap<String, String>,
-    /// What runs here, as of the last look.
+    /// Containers that ran here at the last observation.
     pub containers: Vec<TaskContainer>,
-    /// The graces that containers have told.
+    /// Grace of each container by its id, in seconds, as Docker reported it.
     pub graces: HashMap<String, Option<u64>>,
-    /// Whether this node is out, and whether the ledger says so, and since when only somebody's word is missing:
-    /// that it is a manager no more, or off the list.
+    /// Set while the node waits only for a manager's confirmation (that it is not a manager any more, or is off the
+    /// node list): whether the node is out, whether the ledger records that, and the time since which it waits.
     pub word_missing: Option<((bool, bool), Instant)>,
-    /// Known for good once it is known: whose swarm Docker is in.
+    /// Whether the swarm that Docker is in is this cluster's. It does not change once it is known.
     pub ours: Fact,
     /// Writes to the ledger.
     pub writes: Failing,
@@ -65,13 +65,13 @@ pub struct Memory {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flush {
     NotYet,
-    /// While Docker did not answer: tasks may have written more since.
+    /// Flushed while Docker did not answer: tasks may have written more since.
     Blind,
     Whole,
 }
 
 impl Flush {
-    /// One without Docker counts only where no time is left for another one.
+    /// Whether the flush counts as done. A flush without Docker counts only if no time is left for another one.
     pub fn counts(self, clock: &Clock) -> bool {
         match self {
             Self::NotYet => false,
@@ -109,8 +109,8 @@ impl Memory {
         }
     }
 
-    /// When `deadline` is. It is wall-clock time, and asked of the clock once: a step of the clock in the middle of
-    /// a departure takes no time from it. Another deadline may only be nearer.
+    /// Converts `deadline` to the monotonic clock, once per deadline: a step of the wall clock during a departure takes
+    /// no time from it. Another deadline can only be nearer.
     pub fn instant_of(&mut self, deadline: OffsetDateTime, wall: OffsetDateTime) -> Instant {
         let at = match self.deadline {
             Some((known, at)) if known == deadline => at,
@@ -124,7 +124,8 @@ impl Memory {
         at
     }
 
-    /// The quorum was re-created: tasks have started here again, and a replacement can join from now on only.
+    /// Resets the waits after the quorum was re-created: tasks have started here again, and a replacement can join only
+    /// from now on.
     pub fn begin_again(&mut self, member: Membership) {
         self.relief_since = Instant::now();
         self.flush = Flush::NotYet;
@@ -133,8 +134,8 @@ impl Memory {
         self.member = Some(member);
     }
 
-    /// Only somebody's word is missing, or not. Managers cannot act on a row that they have not got: their time
-    /// begins once it says that the node is out, however long the ledger has not answered before.
+    /// Records whether only a manager's confirmation is missing. Managers cannot act on a row that they do not have:
+    /// their time starts once the row records that the node is out, however long the ledger did not answer before.
     pub fn misses_word(&mut self, is_missing: bool, is_out: bool, row: Option<&DepartureRow>) {
         let known = self.word_missing;
         let was_told = matches!(known, Some(((true, true), _)));
@@ -146,15 +147,15 @@ impl Memory {
         });
     }
 
-    /// The node is out. What still ran is killed by Docker, which does not know any more which node it was: the
-    /// request that may still have to be written names it.
+    /// Records that the node is out. Docker kills the tasks that still ran, and does not report the node id any more:
+    /// the request that may still have to be written needs the membership.
     pub fn leaves_behind(&mut self, was: Membership) {
         self.has_left = true;
         self.member.get_or_insert(was);
         self.killed.extend(std::mem::take(&mut self.tasks));
     }
 
-    /// Those of this departure, with what still runs although the machine goes.
+    /// Returns the tasks that were killed in this departure, with those that still run although the machine ends.
     pub fn all_killed(mut self, outcome: Outcome) -> BTreeSet<String> {
         if outcome.is_failure() && !outcome.stays() {
             self.killed.extend(self.tasks);
@@ -179,7 +180,7 @@ mod tests {
         for wall in [NOTICED + minute, NOTICED + hour, NOTICED - hour] {
             assert_eq!(memory.instant_of(deadline, wall), start + 10 * minute, "{wall}");
         }
-        // A nearer one counts from the clock as it is then, and none gives time back.
+        // A nearer deadline is converted by the clock at that time, and no deadline gives time back.
         let nearer = memory.instant_of(NOTICED + 3 * minute, NOTICED + minute);
         assert_eq!(nearer, start + 3 * minute);
         assert_eq!(memory.instant_of(NOTICED + 2 * minute, NOTICED - hour), nearer);

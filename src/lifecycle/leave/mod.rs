@@ -1,11 +1,10 @@
-//! From a member to nobody: announce → drain → tasks have stopped → logs are flushed → (manager:
-//! demoted) → left → off the list.
+//! Takes this node out of the swarm: announce → drain → tasks stopped → logs flushed → (manager: demoted) → left →
+//! removed from the node list.
 //!
-//! Guarantees: a raft member never leaves by force, unless it is the last manager; a swarm that is
-//! not this cluster's is not touched; flushing and leaving have a share of the deadline that
-//! draining cannot eat. Every step may be killed and repeated: each round looks afresh at Docker
-//! and the ledger. Assumes that some manager's skep reads the ledger; where none does, the node
-//! stops its tasks itself.
+//! Guarantees: a raft member never leaves by force, unless it is the last manager; a swarm that is not this cluster's
+//! is not touched; draining cannot use the shares of the deadline that belong to flushing and leaving. Every step can
+//! be killed and repeated: each round reads Docker and the ledger again. Assumes that the skep of some manager reads
+//! the ledger; without one, the node stops its tasks itself.
 
 mod act;
 mod budget;
@@ -44,19 +43,21 @@ use observe::Look;
 pub use resume::{is_interrupted, resume};
 pub use which_swarm::{Evidence, Lookup, judge};
 
-/// Between two looks. A departure lasts seconds to minutes; the leader looks once a second.
+/// Pause between two observations. A departure lasts seconds to minutes; the leader observes once a second.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// Docker and DynamoDB answer within milliseconds. A look or a step that takes longer is given up, and begun anew.
+/// Docker and DynamoDB answer within milliseconds. An observation or a step that takes longer times out, and the next
+/// round repeats it.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// Takes this node out of its swarm by the departure's deadline, which may come nearer meanwhile.
-/// A notice that is taken back meanwhile is forgotten where the node can still stay.
+/// Takes this node out of its swarm by the departure's deadline, which another notice may bring nearer meanwhile. A
+/// notice that is taken back meanwhile is forgotten if the node can still stay.
 pub async fn leave(node: &Node, notices: &Notices) -> Outcome {
     let mut memory = Memory::new(Instant::now());
     let mut news = notices.subscribe();
     let mut is_first_round = true;
     let outcome = loop {
-        // Not before the departure is in the ledger, so that managers do not act for a node whose skep lives.
+        // Not in the first round, which writes the departure to the ledger: managers must not act for a node whose skep
+        // is alive.
         if !is_first_round && recovery::is_due(node, &mut memory).await {
             recovery::run(node, &mut memory, &mut news).await;
         }
@@ -69,7 +70,7 @@ pub async fn leave(node: &Node, notices: &Notices) -> Outcome {
         node.state.set_recovery_until(recovery);
         let mut pause = LOOK_INTERVAL;
         match round(node, &departure, is_withdrawn, &budget, &mut memory, &mut news).await {
-            // It has been given again this moment: the next round asks anew.
+            // The notice was given again just now: the next round decides anew.
             Ok(Next::Done(Outcome::Stayed)) if !notices.forget() => continue,
             Ok(Next::Done(outcome)) => break outcome,
             Ok(Next::LookAtOnce) if Instant::now() < budget.deadline => {
@@ -84,7 +85,7 @@ pub async fn leave(node: &Node, notices: &Notices) -> Outcome {
                 memory.failures += 1;
             }
         }
-        // Nothing that does not answer may keep the node beyond its deadline.
+        // A service that does not answer must not keep the node beyond its deadline.
         if Instant::now() >= budget.deadline + LOOK_INTERVAL {
             break Outcome::TooLate;
         }
@@ -92,7 +93,7 @@ pub async fn leave(node: &Node, notices: &Notices) -> Outcome {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             _ = news.changed() => {}
-            // Kept for the look at it.
+            // Stored again for `recovery::is_due`, which takes it.
             () = node.recovery_begun.notified() => node.recovery_begun.notify_one(),
         }
     };
@@ -109,13 +110,14 @@ pub async fn leave(node: &Node, notices: &Notices) -> Outcome {
     outcome
 }
 
-/// The first failures are followed by another round soon; an outage is not asked about twice a second.
+/// Returns the pause after a failed round: short after the first failures, up to 5 s in an outage, so that skep does
+/// not ask twice a second.
 fn pause_after(failures: u32) -> Duration {
     const LONGEST: Duration = Duration::from_secs(5);
     LOOK_INTERVAL.saturating_mul(2u32.saturating_pow(failures.min(8))).min(LONGEST)
 }
 
-/// Looks, and takes one step.
+/// Observes, and takes one step.
 async fn round(
     node: &Node,
     departure: &Departure,
@@ -125,12 +127,12 @@ async fn round(
     news: &mut watch::Receiver<Notice>,
 ) -> Result<Next, LeaveError> {
     let look = observe::observe(node, is_withdrawn, budget, memory);
-    let (step, seen) = match bounded("the look", look).await? {
+    let (step, seen) = match bounded("the observation", look).await? {
         Look::Blind(seen) => (decide_blind(&seen), None),
         Look::Seen(seen) => {
             let step = decide(node.role, &seen);
             memory.stopwatch.enter(decide::stage(&seen, &step));
-            // How far the departure is can wait until the managers have been asked.
+            // The request to the managers is more urgent than showing the progress.
             if step != Step::Request {
                 progress::show(node, budget, memory).await;
             }
@@ -149,14 +151,14 @@ async fn round(
     }
 }
 
-/// A single look or step never takes longer than [`LOOK_TIMEOUT`], so that the clock is always heeded.
+/// Ends an observation or a step after [`LOOK_TIMEOUT`], so that the round checks the deadline in time.
 async fn bounded<T>(what: &'static str, work: impl Future<Output = T>) -> Result<T, LeaveError> {
     let done = tokio::time::timeout(LOOK_TIMEOUT, work).await;
     done.map_err(|_| LeaveError::Silent { what, limit: LOOK_TIMEOUT })
 }
 
-/// Flushing has a share of its own, which no other limit cuts. It ends earlier only where the deadline comes
-/// nearer meanwhile.
+/// Flushes the logs. Flushing has its own share of the deadline, which no other limit shortens; it ends earlier only if
+/// the deadline comes nearer meanwhile.
 async fn flush(
     node: &Node,
     departure: &Departure,
@@ -172,7 +174,7 @@ async fn flush(
         tokio::select! {
             () = &mut flushing => break,
             () = tokio::time::sleep_until(until + LOOK_INTERVAL) => {
-                tracing::warn!("flushing was ended: its share of the deadline is over");
+                tracing::warn!("stopped flushing: its share of the deadline is over");
                 break;
             }
             Ok(()) = news.changed() => {
@@ -185,7 +187,7 @@ async fn flush(
     memory.flush = if is_blind { Flush::Blind } else { Flush::Whole };
 }
 
-/// What can be done while Docker does not answer.
+/// Takes the steps that are possible while Docker does not answer.
 async fn act_blind(
     node: &Node,
     departure: &Departure,

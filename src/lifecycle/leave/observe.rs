@@ -1,4 +1,4 @@
-//! What a departing node looks at.
+//! Observes Docker and the ledger for a departing node.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -17,40 +17,41 @@ use crate::common::instance::Membership;
 use crate::node::Node;
 use crate::telemetry::metrics::metrics;
 
-/// How long another manager gets to confirm a demotion or a removal; it looks every 5 s at most.
+/// Time for another manager to confirm a demotion or a removal; managers observe at least every 5 s.
 const CONFIRMATION_PATIENCE: Duration = Duration::from_secs(15);
 /// See `boot::decide::SETTLE_TIME`.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(25);
 /// A replacement of the last manager boots within minutes, or not at all.
 const RELIEF_PATIENCE: Duration = Duration::from_secs(300);
-/// Outages of DynamoDB that were reported lasted seconds to a minute; a node that has left waits for one this
-/// long, so that managers take it off the list before its machine goes.
+/// Outages of DynamoDB that were reported lasted seconds to a minute. A node that has left waits this long for the
+/// ledger, so that managers remove it from the node list before its machine ends.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(300);
-/// A Docker that runs answers within milliseconds, and within seconds on a busy machine. One that has not by then
-/// is taken for one that cannot be asked at present.
+/// A Docker that runs answers within milliseconds, and within seconds on a busy machine. After this time it counts as
+/// not answering.
 const DOCKER_PATIENCE: Duration = Duration::from_secs(5);
-/// After so long without an answer Docker is not expected back: systemd starts one that has died within seconds,
-/// and one with many containers needs a minute to come up.
+/// After this time without an answer the node stops waiting for Docker: systemd starts one that has died within
+/// seconds, and one with many containers needs a minute to start.
 const DOCKER_BACK_WITHIN: Duration = Duration::from_secs(120);
 
-/// The names under which a departure shows what holds it up.
+/// Names under which a departure reports trouble.
 const LEDGER: &str = "the departure's ledger";
 const DOCKER: &str = "the departure's Docker";
 
-/// The departure is over, and so is what held it up.
+/// Clears the trouble of the departure, which has ended.
 pub fn stop_showing_trouble(node: &Node) {
     node.state.trouble(LEDGER, None);
     node.state.trouble(DOCKER, None);
 }
 
-/// What a look has found.
+/// Result of an observation.
 pub enum Look {
     Seen(Box<Observed>),
     /// Docker does not answer.
     Blind(Blind),
 }
 
-/// Looks at Docker and the ledger. Neither fails a look: what cannot be read is told apart.
+/// Observes Docker and the ledger. The failure of one does not fail the observation: facts that cannot be read are
+/// "cannot tell".
 pub async fn observe(
     node: &Node,
     is_withdrawn: bool,
@@ -97,7 +98,7 @@ async fn look_without_docker(
     row: Result<Option<DepartureRow>, LedgerError>,
 ) -> Blind {
     if memory.member.is_none() {
-        // skep was restarted meanwhile: this node's own row says as which node it serves.
+        // skep was restarted meanwhile: this node's member row has the node id.
         memory.member = own_row(node).await.ok().flatten();
     }
     memory.silent_since.get_or_insert_with(Instant::now);
@@ -116,7 +117,8 @@ async fn look_without_docker(
     }
 }
 
-/// A row of another start of the machine is void, and so is one of an attempt that has failed.
+/// Whether the row is of this departure. A row of another start of the machine is void, and so is one of a departure
+/// that failed.
 fn is_of_this_attempt(node: &Node, row: &DepartureRow) -> bool {
     row.boot_id == node.boot_id && row.state != DepartureState::Failed
 }
@@ -142,7 +144,7 @@ async fn see(
 ) -> Observed {
     let mut is_ledger_readable = row.is_ok();
     let place = which_swarm::look(node, &mut local, memory.member.as_ref(), memory.ours).await;
-    // What an earlier life of this machine asked for is void, or another node.
+    // The row of an earlier start of this machine is void, and the row of another node id is another node's.
     let row = row.ok().flatten().filter(|row| {
         let is_node = local.node_id.as_ref().is_none_or(|id| *id == row.node_id);
         is_of_this_attempt(node, row) && is_node
@@ -151,7 +153,7 @@ async fn see(
         memory.ours = place.ours;
     }
     if memory.member.is_none() && local.state == LocalState::Inactive && row.is_none() {
-        // skep was restarted after it had left: its own row says as which node it has been a member.
+        // skep was restarted after the node had left: its member row has the node id that it had.
         match own_row(node).await {
             Ok(member) => memory.member = member,
             Err(_) => is_ledger_readable = false,
@@ -170,7 +172,7 @@ async fn see(
     metrics().tasks_drained(memory.tasks.len().saturating_sub(tasks.len()));
     memory.tasks = tasks.iter().map(|container| container.name.clone()).collect();
     if !tasks.is_empty() && !clock(budget, memory).stop_over {
-        // Where no manager drains the node the swarm starts tasks here again, which write more.
+        // If no manager drains the node, the swarm starts tasks here again, which write more logs.
         memory.flush = Flush::NotYet;
     }
     let is_flushed = memory.flush.counts(&clock(budget, memory));
@@ -201,7 +203,7 @@ async fn see(
     }
 }
 
-/// Looks how those have ended that were stopped here.
+/// Checks whether the tasks that were stopped here had their grace.
 async fn count_killed(node: &Node, running: &[TaskContainer], memory: &mut Memory) {
     let ended: Vec<String> = memory.stopping.keys().cloned().collect();
     let unknown_before = memory.grace_unknown.clone();
@@ -221,10 +223,11 @@ async fn count_killed(node: &Node, running: &[TaskContainer], memory: &mut Memor
                 if memory.grace_unknown.insert(name.clone()) {
                     tracing::warn!(
                         container = name,
-                        "it is not known whether this task had its grace: {error}"
+                        "cannot tell whether this task had its grace: {error}"
                     );
                 }
-                // Docker has removed it, or would take all the time there is: it is not asked again.
+                // Docker has removed the container, or its answer would take all the time that is left: it is not asked
+                // again.
                 let is_final =
                     matches!(error.kind, SwarmErrorKind::NotFound | SwarmErrorKind::TimedOut);
                 if !is_final {
@@ -258,7 +261,7 @@ fn clock(budget: &Budget, memory: &Memory) -> Clock {
     }
 }
 
-/// What a manager reads in the node list: all unknown without a leader.
+/// Facts from the node list, on a manager; all unknown without a leader.
 #[derive(Default)]
 struct ManagersLook {
     own: Option<NodeView>,
@@ -274,7 +277,7 @@ impl ManagersLook {
         let others = || {
             nodes.iter().filter(|other| other.id != node_id && !is_earlier_attempt(other, address))
         };
-        // A list that is empty, or does not have this manager in raft, does not say who else is.
+        // A list that is empty, or does not have this manager in raft, proves nothing about other managers.
         let is_evidence =
             own.is_some_and(|own| own.raft.is_some()) && nodes.iter().any(NodeView::is_leader);
         Self {
@@ -287,7 +290,8 @@ impl ManagersLook {
     }
 }
 
-/// A join of this very host that failed after Docker had made the node: no process will ever use this entry again.
+/// Whether the entry is of a join of this host that failed after Docker had created the node: no process will use it
+/// again.
 fn is_earlier_attempt(other: &NodeView, own: IpAddr) -> bool {
     let address = other.address.as_ref().and_then(|address| address.parse().ok());
     other.is_down() && other.raft.is_none() && address == Some(own)
@@ -334,7 +338,7 @@ mod tests {
         assert_eq!(look(&mut memory, None), (false, false));
         tokio::time::advance(4 * CONFIRMATION_PATIENCE).await;
         assert_eq!(look(&mut memory, None), (true, false), "no row is readable");
-        assert_eq!(look(&mut memory, Some(&row)), (true, false), "it does not say so yet");
+        assert_eq!(look(&mut memory, Some(&row)), (true, false), "it does not record that yet");
         row.state = DepartureState::Left;
         assert_eq!(look(&mut memory, Some(&row)), (false, false));
         tokio::time::advance(CONFIRMATION_PATIENCE / 2).await;
@@ -343,7 +347,7 @@ mod tests {
         assert_eq!(look(&mut memory, Some(&row)), (true, false), "and adds no time");
     }
 
-    /// The last manager leaves by force: that needs a list which says so.
+    /// The last manager leaves by force: that needs the node list as evidence.
     #[test]
     fn a_manager_is_the_last_one_only_by_a_list_that_has_it_and_a_leader() {
         let raft = |is_leader| Some(RaftView { is_leader, is_reachable: true });
@@ -353,19 +357,19 @@ mod tests {
         let address = IpAddr::from([10, 0, 0, 1]);
         let is_last = |nodes| ManagersLook::of("node", address, nodes, 0).is_last;
         assert!(is_last(vec![own(true)]) && is_last(vec![worker(), own(true)]));
-        assert!(!is_last(vec![]), "it lists nobody");
+        assert!(!is_last(vec![]), "it is empty");
         assert!(!is_last(vec![worker()]), "it does not list this node");
         assert!(!is_last(vec![listed(Role::Manager, None)]), "raft does not know this node");
         assert!(!is_last(vec![own(false)]), "it has no leader");
         assert!(!is_last(vec![own(true), other(own(false))]), "another manager");
         let joining = other(listed(Role::Manager, None));
-        assert!(!is_last(vec![own(true), joining.clone()]), "another one is on its way in");
+        assert!(!is_last(vec![own(true), joining.clone()]), "another manager is joining");
         let at = |node: NodeView, address: &str| NodeView { address: Some(address.into()), ..node };
         let down = NodeView { state: "down".into(), ..joining.clone() };
         assert!(is_last(vec![own(true), at(down.clone(), "10.0.0.1")]), "its own earlier attempt");
         for other in ["10.0.0.2", "0.0.0.0", "::1", ""] {
             let other = at(down.clone(), other);
-            assert!(!is_last(vec![own(true), other]), "nobody knows that it is of this host");
+            assert!(!is_last(vec![own(true), other]), "it may be of another host");
         }
         assert!(!is_last(vec![own(true), down.clone()]), "it has no address");
         assert!(!is_last(vec![own(true), at(joining, "10.0.0.1")]), "it is not Down");
@@ -373,7 +377,7 @@ mod tests {
         assert!(!is_last(vec![own(true), raft]), "raft counts it");
     }
 
-    /// The ledger does not answer, so that no manager drains the node: the swarm starts tasks here again.
+    /// The ledger does not answer, so no manager drains the node, and the swarm starts tasks here again.
     #[tokio::test]
     async fn a_task_that_starts_after_the_flush_has_its_grace_and_is_flushed() {
         const WORKER: &str = r#"{ "Swarm": { "LocalNodeState": "active", "NodeID": "n1" } }"#;
@@ -409,8 +413,8 @@ mod tests {
             act(&node, &departure, budget, seen, Step::Leave, memory).await.unwrap();
             engine.lock().asked.iter().any(|asked| asked.what.starts_with("POST /swarm/leave"))
         };
-        assert!(!leave(&mut memory, &budget, &seen).await, "the look is older than the task");
-        // What is made and has not started is removed, which Docker refuses for what runs.
+        assert!(!leave(&mut memory, &budget, &seen).await, "the observation is older");
+        // A container that was created and has not started is removed; Docker refuses that for one that runs.
         let asked: Vec<String> = engine.lock().asked.iter().map(|it| it.what.clone()).collect();
         assert!(asked.iter().any(|it| it.starts_with("GET /containers") && it.contains("created")));
         let mut removals = asked.iter().filter(|it| it.starts_with("DELETE /containers/c1"));
@@ -423,7 +427,7 @@ mod tests {
         assert!(leave(&mut memory, &budget, &seen).await, "there is no time for it");
     }
 
-    /// A task that was stopped here and of which Docker does not say how it has ended is not one that had its grace.
+    /// A stopped task for which Docker does not report how it ended does not count as one that had its grace.
     #[tokio::test]
     async fn a_task_that_cannot_be_inspected_is_named() {
         const TASK: &str = "/containers/c1/json";
@@ -438,7 +442,7 @@ mod tests {
         assert_eq!(unknown(), ["web.1"]);
         let outcome = node.state.now().outcome("left");
         assert_eq!(outcome, "left; not known whether 1 task had its grace: web.1");
-        // It is asked again, and answers.
+        // skep asks Docker again, and Docker answers.
         let ended = r#"{ "State": { "ExitCode": 137 } }"#;
         engine.lock().instead.insert(TASK, Instead::Answer(ended));
         count_killed(&node, &[], &mut memory).await;

@@ -1,4 +1,4 @@
-//! How far a departure is, for whoever watches it: nothing is decided by it.
+//! Shows the progress of a departure. No decision uses it.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use super::memory::Memory;
 use crate::common::state::{Progress, Remaining};
 use crate::node::Node;
 
-/// Docker answers within milliseconds; one that does not must not hold the departure up.
+/// Docker answers within milliseconds. A Docker that does not must not delay the departure.
 const INSPECT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Shows what was seen last.
+/// Shows the containers of the last observation.
 pub async fn show(node: &Node, budget: &Budget, memory: &mut Memory) {
     let containers = std::mem::take(&mut memory.containers);
-    // Side by side: together they may take no longer than one.
+    // At the same time, so that together they take no longer than one.
     let unknown = containers.iter().filter(|one| !memory.graces.contains_key(&one.id));
     let asked = join_all(unknown.map(async |container| {
         let asked = node.swarm.fetch_grace(&container.id);
@@ -39,7 +39,7 @@ pub async fn show(node: &Node, budget: &Budget, memory: &mut Memory) {
     });
 }
 
-/// As wall-clock time, to the second: what moves by less is no news.
+/// Returns wall-clock time, rounded to the second, so that smaller shifts do not count as a change.
 pub fn at(instant: Instant) -> OffsetDateTime {
     let wall = OffsetDateTime::now_utc() + instant.saturating_duration_since(Instant::now());
     let rounded = wall + Duration::from_millis(500);

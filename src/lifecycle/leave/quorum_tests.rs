@@ -1,4 +1,4 @@
-//! Any number of managers that leave, die and come back, each of them deciding for itself.
+//! Tests several managers that leave, die and come back, each of which decides for itself.
 
 use proptest::prelude::*;
 
@@ -10,7 +10,7 @@ use crate::clients::ledger::{DepartureRow, DepartureState};
 use crate::common::fact::Fact;
 use crate::common::instance::Role;
 
-/// More managers than these make no sense in a swarm.
+/// More managers make no sense in a swarm.
 const MOST_MANAGERS: usize = 7;
 
 #[derive(Clone, Debug)]
@@ -24,23 +24,23 @@ struct Manager {
     /// Its departure, which is past draining and flushing.
     row: Option<DepartureRow>,
     clock: Clock,
-    /// What it saw at its last look, which may be long ago.
+    /// Its last observation, which may be old.
     seen: Option<Observed>,
     outcome: Option<Outcome>,
 }
 
-/// Raft and Docker as they are, and the turn in the ledger.
+/// The true state of raft and Docker, and the lease in the ledger.
 #[derive(Clone, Debug)]
 struct Swarm {
     managers: Vec<Manager>,
     turn: Option<usize>,
     is_ledger_up: bool,
-    /// Nothing can be written there.
+    /// The ledger refuses every write.
     is_ledger_read_only: bool,
     closed: usize,
-    /// Two demotions at a time, since the last look at it.
+    /// Two demotions were under way at the same time.
     is_crowded: bool,
-    /// Demotions that Docker refused for the quorum's sake.
+    /// Demotions that Docker refused because they would lose the quorum.
     refused: usize,
 }
 
@@ -49,14 +49,14 @@ enum Event {
     Told(usize),
     Dies(usize),
     Back(usize),
-    /// Auto Scaling lists it no more: another manager's skep takes it out of raft, in turn.
+    /// Auto Scaling does not list it any more: another manager's skep removes it from raft, under the lease.
     Buried(usize),
     Joins,
-    /// An operator has it demoted, or promoted again.
+    /// An operator demotes it, or promotes it again.
     DemotedByHand(usize),
     PromotedByHand(usize),
     Looks(usize),
-    /// On what it saw at its last look.
+    /// By its last observation.
     Acts(usize),
     RaftFollows(usize),
     LeaseEnds,
@@ -112,7 +112,7 @@ impl Swarm {
     fn look(&self, one: usize) -> Observed {
         let manager = &self.managers[one];
         let others = || self.managers.iter().enumerate().filter(|(other, _)| *other != one);
-        // Without a leader, or without a wire to it, a manager knows nothing.
+        // Without a leader, or without a connection to it, a manager cannot observe the swarm.
         let knows = manager.is_member && manager.is_alive && self.quorum().is_kept();
         Observed {
             local: local(manager.in_swarm, manager.is_member),
@@ -138,13 +138,13 @@ impl Swarm {
         }
     }
 
-    /// Docker's own safeguard, when it is asked and again when raft follows.
+    /// Docker's own safeguard, at the request and again when raft carries it out.
     fn may_remove(&self, one: usize) -> bool {
         let own = self.managers[one].raft();
         self.quorum().is_kept() && own.is_some_and(|own| self.quorum().without(own).is_kept())
     }
 
-    /// `false` where Docker refuses.
+    /// Returns `false` if Docker refuses.
     fn demote(&mut self, one: usize) -> bool {
         if !self.managers[one].is_member || self.managers[one].is_going {
             return true;
@@ -175,7 +175,7 @@ impl Swarm {
             if let Some(row) = &mut manager.row {
                 row.demoted |= !self.is_ledger_read_only;
             } else {
-                // It was buried: whoever did that gives the turn back.
+                // It was dead: the manager that removed it returns the lease.
                 self.return_lease(one);
             }
         }
@@ -186,12 +186,12 @@ impl Swarm {
         let manager = &mut self.managers[one];
         match decide(Role::Manager, &seen) {
             Step::Done(outcome) => manager.outcome = Some(outcome),
-            // Where the turn cannot be written, it is done out of turn.
+            // If the lease cannot be written, the demotion runs without it.
             Step::Demote { in_turn: true } if self.is_ledger_read_only => drop(self.demote(one)),
             Step::Demote { in_turn: true } => self.demote_under_lease(one),
             Step::Demote { in_turn: false } => drop(self.demote(one)),
             Step::Leave if manager.is_member => {
-                // Promoted by hand since that look: Docker refuses.
+                // Promoted by hand since that observation: Docker refuses.
                 assert!(!seen.local.is_manager, "a member of raft left");
             }
             Step::Leave => manager.in_swarm = false,
@@ -212,7 +212,7 @@ impl Swarm {
         }
     }
 
-    /// A look and what follows from it at once; what other managers do about it.
+    /// Observes and acts at once; then the other managers act.
     fn step(&mut self, one: usize) {
         if !self.managers[one].is_leaving() {
             return;
@@ -265,7 +265,7 @@ impl Swarm {
             Event::Looks(one) if self.managers[one].is_leaving() => {
                 self.managers[one].seen = Some(self.look(one));
             }
-            // A look from which the last one would leave is young: its patience is minutes.
+            // An observation by which the last one would leave is fresh: its time limit is minutes.
             Event::Acts(one)
                 if self.managers[one].is_leaving() && !self.look(one).is_last_manager =>
             {
@@ -284,7 +284,7 @@ impl Swarm {
         }
     }
 
-    /// Everybody moves on, with looks that are fresh.
+    /// Every manager acts on fresh observations.
     fn settle(&mut self) {
         for _ in 0..8 * self.managers.len() {
             for one in 0..self.managers.len() {
@@ -327,8 +327,8 @@ fn swarms() -> impl Strategy<Value = (usize, Vec<Event>)> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// Late looks, dead ledgers, leases that end: what skep does never loses the quorum, and every
-    /// departure ends when its time does.
+    /// With old observations, dead ledgers and leases that expire, no act of skep loses the quorum, and every departure
+    /// ends with its time.
     #[test]
     fn the_quorum_is_never_lost_by_skep((size, events) in swarms()) {
         let mut swarm = Swarm::new(size);
@@ -351,18 +351,18 @@ proptest! {
         prop_assert!(swarm.closed <= 1);
     }
 
-    /// As long as leases last and the ledger answers, one demotion is under way at a time; and with
-    /// looks that are fresh, Docker is never asked for one that would lose the quorum.
+    /// While leases last and the ledger answers, one demotion is under way at a time; and with fresh observations, skep
+    /// never requests one that would lose the quorum.
     #[test]
     fn one_manager_goes_at_a_time((size, events) in swarms(), is_fresh in any::<bool>()) {
         let mut swarm = Swarm::new(size);
         for event in events {
             match event {
                 Event::Acts(one) | Event::Looks(one) if is_fresh => swarm.step(one),
-                // Other managers' skeps ask for these.
+                // Other managers' skeps request these.
                 Event::Buried(one) if is_fresh && !swarm.may_remove(one) => {}
                 Event::LeaseEnds | Event::LeaveDue(_) => {}
-                // An operator takes no turn.
+                // An operator takes no lease.
                 Event::DemotedByHand(_) | Event::PromotedByHand(_) => {}
                 Event::Ledger(_) | Event::LedgerReadOnly(_) => {}
                 event => swarm.happen(event),
@@ -372,7 +372,7 @@ proptest! {
         }
     }
 
-    /// Whoever dies comes back or is buried: then nobody's time has to run out.
+    /// Every dead manager comes back or is removed: then no time limit has to pass.
     #[test]
     fn those_that_may_go_do((size, events) in swarms(), buries in any::<bool>()) {
         let mut swarm = Swarm::new(size);
@@ -387,7 +387,7 @@ proptest! {
                 swarm.happen(Event::Back(one));
             }
         }
-        // Somebody has to stay, or the last one waits for a replacement.
+        // One manager has to stay, or the last one waits for a replacement.
         let stays = |one: &Manager| {
             one.is_member && one.is_alive && !one.is_going && one.row.is_none()
         };
@@ -406,7 +406,7 @@ proptest! {
         prop_assert_eq!(swarm.closed, 0);
     }
 
-    /// A cluster that is deleted: all go, and the last one closes the charter.
+    /// The cluster is deleted: all managers leave, and the last one closes the charter.
     #[test]
     fn when_all_are_told_all_go(size in 1..=MOST_MANAGERS) {
         let mut swarm = Swarm::new(size);
@@ -427,11 +427,11 @@ fn it_says_what_it_waits_for() {
     let mut swarm = Swarm::new(3);
     swarm.told(0);
     swarm.managers[1].is_alive = false;
-    let Step::Wait { why } = decide(Role::Manager, &swarm.look(0)) else { panic!("it goes") };
+    let Step::Wait { why } = decide(Role::Manager, &swarm.look(0)) else { panic!("it leaves") };
     assert!(why.starts_with("a replacement: 3 managers, 2 reachable"), "{why}");
     swarm.managers[1].is_alive = true;
     assert_eq!(decide(Role::Manager, &swarm.look(0)), Step::Demote { in_turn: true });
     swarm.managers[1].is_going = true;
-    let Step::Wait { why } = decide(Role::Manager, &swarm.look(0)) else { panic!("it goes") };
+    let Step::Wait { why } = decide(Role::Manager, &swarm.look(0)) else { panic!("it leaves") };
     assert!(why.contains("another manager to take effect"), "{why}");
 }

@@ -1,9 +1,9 @@
-//! The operator has the quorum re-created on a node that is leaving: the only manager that has survived, and whose
-//! instance is scaled in.
+//! Re-creates the quorum for the operator on a node that is leaving: the only manager that has survived, whose instance
+//! is scaled in.
 //!
-//! Guarantees: it is done between two rounds of the departure, and never takes more than draining's share. Whatever
-//! comes of it, the departure continues; after a success it takes up what the re-created swarm needs: tasks that
-//! have started again are drained and flushed, and the time for a replacement starts anew.
+//! Guarantees: it runs between two rounds of the departure, and never takes more than draining's share. The departure
+//! continues after a success and after a failure. After a success it serves the re-created swarm: tasks that have
+//! started again are drained and flushed, and the time for a replacement starts anew.
 
 use std::time::Duration;
 
@@ -21,17 +21,18 @@ use crate::lifecycle::boot;
 use crate::lifecycle::notices::Notice;
 use crate::node::Node;
 
-/// A claim whose answer was lost, or one of an earlier start of skep, is found in the charter.
+/// Interval of reading the charter, to find a claim whose answer was lost, or one of an earlier start of skep.
 const CLAIM_EVERY: Duration = Duration::from_secs(60);
-/// After a charter that could not be read: an operator may have claimed a moment ago.
+/// Pause after the charter could not be read: an operator may have claimed a moment ago.
 const CLAIM_AGAIN: Duration = Duration::from_secs(5);
-/// DynamoDB answers within milliseconds; the departure goes on without an answer.
+/// DynamoDB answers within milliseconds; without an answer the departure continues.
 const CHARTER_WITHIN: Duration = Duration::from_secs(5);
-/// Docker's workers try every 8 s at the latest to reach one of the managers that they know.
+/// At least every 8 s, a worker's Docker tries to reach one of the managers that it knows.
 const WORKERS_BACK_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Has this node claimed to re-create the quorum? Asked between two rounds, once the departure is in the ledger.
+/// Whether this node has claimed to re-create the quorum. Called between two rounds, once the departure is in the
+/// ledger.
 pub(super) async fn is_due(node: &Node, memory: &mut Memory) -> bool {
     let is_told = timeout(Duration::ZERO, node.recovery_begun.notified()).await.is_ok();
     let is_check_due = memory.claim_check_at.is_none_or(|at| at <= Instant::now());
@@ -55,24 +56,24 @@ async fn has_claimed(node: &Node) -> Fact {
     }
 }
 
-/// Re-creates the quorum, and waits for the workers: of the managers that they know, only this one is left to name
-/// others to them.
+/// Re-creates the quorum, and waits for the workers: only this one of the managers that they know is left to send them
+/// the addresses of others.
 pub(super) async fn run(node: &Node, memory: &mut Memory, news: &mut watch::Receiver<Notice>) {
     const DOING: &str = "re-creating the quorum";
     node.state.enter(Phase::Leaving, DOING);
-    // The steps are a boot's.
+    // Code of the boot does the work; its steps must show as the departure's.
     let leaving = Node { state: node.state.while_leaving(DOING), ..node.clone() };
     let recovered = within_share(node, memory, news, boot::finish_recovery(&leaving)).await;
     let Some(recovered) = recovered else {
         memory.is_recovery_over = true;
         node.state.set_recovery_until(None);
         tracing::error!(
-            "the quorum was not re-created within draining's share of the departure, which continues without"
+            "could not re-create the quorum within draining's share of the deadline; the departure continues without it"
         );
         return;
     };
     let Some(membership) = recovered else {
-        tracing::warn!("the quorum is not re-created here: the departure continues");
+        tracing::warn!("the quorum is not re-created here; the departure continues");
         return;
     };
     memory.begin_again(membership.clone());
@@ -85,7 +86,7 @@ pub(super) async fn run(node: &Node, memory: &mut Memory, news: &mut watch::Rece
     let _ = within_share(node, memory, news, timeout(WORKERS_BACK_WITHIN, all_ready(node))).await;
 }
 
-/// Does `work` until draining's share of the deadline ends, which may come nearer meanwhile; `None` then.
+/// Does `work` until draining's share of the deadline ends, which may come nearer meanwhile; returns `None` then.
 async fn within_share<T>(
     node: &Node,
     memory: &mut Memory,
@@ -105,7 +106,7 @@ async fn within_share<T>(
     }
 }
 
-/// Until every node on the list is Ready.
+/// Waits until every node in the node list is Ready.
 async fn all_ready(node: &Node) {
     while !node.swarm.fetch_nodes().await.is_ok_and(|nodes| nodes.iter().all(NodeView::is_ready)) {
         sleep(LOOK_EVERY).await;
@@ -136,7 +137,7 @@ mod tests {
         let node = Node::example(Swarm::new("unix:///nowhere".to_owned()), &stub).await;
         let me = node.instance.id.clone();
         let due = async |status, answer: &str, is_told: bool| {
-            // Of an earlier start of skep: nobody has told this one.
+            // Without `is_told`, the claim is of an earlier start of skep.
             let mut memory = Memory::new(Instant::now());
             if is_told {
                 memory.claim_check_at = Some(Instant::now() + CLAIM_EVERY);
@@ -154,7 +155,7 @@ mod tests {
         }
     }
 
-    /// An operator has claimed, and the look at the charter fails.
+    /// An operator has claimed, and reading the charter fails.
     #[tokio::test]
     async fn a_charter_that_cannot_be_read_is_asked_for_again_in_a_few_seconds() {
         let stub = Stub::start().await;
@@ -179,8 +180,7 @@ mod tests {
         assert_eq!(stub.requests().len(), asked, "a worker claims nothing");
     }
 
-    /// Flushing, demoting and leaving keep their shares, whatever does not come to an end; and a nearer deadline
-    /// counts at once.
+    /// Flushing, demoting and leaving keep their shares even if the work never ends; a nearer deadline counts at once.
     #[tokio::test(start_paused = true)]
     async fn it_takes_no_more_than_drainings_share() {
         let stub = Stub::start().await;
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(shown.phase, Phase::Leaving);
         let doing = "re-creating the quorum: trying again after: ";
         assert!(shown.doing.starts_with(doing), "{}", shown.doing);
-        // A departure that goes on enters its phases as always.
+        // The node's own state enters phases as always.
         node.state.enter(Phase::Booting, "looking for the swarm");
         assert_eq!(node.state.now().phase, Phase::Booting);
     }

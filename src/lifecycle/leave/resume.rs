@@ -1,4 +1,4 @@
-//! What a start of skep, or a node that takes its place anew, makes of the departure that the ledger has of it.
+//! Continues or discards the departure that the ledger has of this node, when skep starts or the node joins again.
 
 use std::time::Duration;
 
@@ -10,35 +10,36 @@ use crate::common::instance::{Departure, Reason};
 use crate::lifecycle::notices::Notices;
 use crate::node::Node;
 
-/// What a departure of earlier means now.
+/// Meaning of an earlier departure now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Earlier {
-    /// Managers have written it on this node's behalf. It is no order: the metadata say whether Auto Scaling ends
-    /// the instance, and after its root volume was replaced the row is about the node that it was before.
+    /// Managers wrote it as a stand-in. It is no order: the metadata shows whether Auto Scaling ends the instance, and
+    /// after a replacement of the root volume the row is about the node before it.
     ByManagers,
-    /// It is of an earlier start of the machine, or was for the warm pool, which does not have the instance any more.
+    /// It is from an earlier start of the machine, or it was for the warm pool, and the instance is not in the pool any
+    /// more.
     Void,
-    /// It has failed, and the ledger says so. A notice that still stands is given again.
+    /// It failed, and the ledger records that. A notice that is still in force is given again.
     Failed,
-    /// It has failed, and the ledger does not say so yet.
+    /// It failed, and the ledger does not record that yet.
     Unrecorded,
-    /// It has been seen through.
+    /// It has ended.
     Over,
     /// It was interrupted.
     GoOn(Departure),
 }
 
-/// What beside the row decides.
+/// Facts for the decision beside the row.
 struct Start<'a> {
     boot_id: &'a str,
-    /// Docker says that this host is in no swarm.
+    /// Docker reports that this host is in no swarm.
     is_out: bool,
-    /// The warm pool has the instance.
+    /// The instance is in the warm pool.
     is_pooled: bool,
-    /// A departure of this very process has failed, and the ledger has not taken that yet.
+    /// A departure of this process failed, and the ledger has not recorded that yet.
     has_failed: bool,
     now: OffsetDateTime,
-    /// How long a shutdown may take.
+    /// Time that a shutdown may take.
     shutdown: Duration,
 }
 
@@ -72,7 +73,8 @@ fn judge(row: &DepartureRow, start: &Start<'_>) -> Earlier {
     }
 }
 
-/// An operator's deadline was over before the node was out, so the machine stays, and the node with it.
+/// Whether the departure failed: an operator's deadline passed before the node was out, so the machine stays, and the
+/// node with it.
 fn has_failed(row: &DepartureRow, start: &Start<'_>) -> bool {
     let is_too_late = row.reason.keeps_the_machine() && row.deadline <= start.now && !start.is_out;
     row.state < DepartureState::Left && (start.has_failed || is_too_late)
@@ -83,13 +85,13 @@ fn rest_of(row: &DepartureRow, start: &Start<'_>) -> Departure {
     if departure.deadline > start.now {
         return departure;
     }
-    // The machine has outlived it: the node still wants to leave in good order.
+    // The machine has outlived the deadline. The node still leaves in good order.
     let deadline = start.now + start.shutdown;
     Departure { noticed_at: start.now, deadline, ..departure }
 }
 
-/// Has this node, which is in no swarm and in the warm pool, been interrupted between leaving the swarm and the end
-/// of its departure?
+/// Whether this node, which is in no swarm and in the warm pool, was interrupted between leaving the swarm and the end
+/// of its departure.
 ///
 /// # Errors
 /// When the ledger does not answer.
@@ -99,8 +101,8 @@ pub async fn is_interrupted(node: &Node) -> Result<bool, LedgerError> {
     Ok(row.is_some_and(|row| matches!(judge(&row, &start), Earlier::GoOn(_))))
 }
 
-/// Takes up a departure that a crash or a restart of skep has interrupted, however far it was: `row`, if the ledger
-/// has one. `is_out` is Docker's word that this host is in no swarm. What it finds goes to the notices.
+/// Continues a departure that a crash or a restart of skep interrupted at any point: `row`, if the ledger has one.
+/// `is_out`: Docker reports that this host is in no swarm. Gives the rest of the departure to `notices`.
 ///
 /// # Errors
 /// When the ledger does not answer: until it has, this node must not join.
@@ -114,14 +116,14 @@ pub async fn resume(
     match judge(&row, &Start::of(node, is_out, false)) {
         Earlier::ByManagers => tracing::info!(
             state = row.state.as_str(),
-            "managers have acted for this node while its skep was silent"
+            "managers acted for this node while its skep did not answer"
         ),
         Earlier::Void => node.ledger.delete_departure(&node.instance.id).await?,
         Earlier::Failed => {
-            tracing::warn!(reason = %row.reason, "an earlier departure has failed: the node serves again");
+            tracing::warn!(reason = %row.reason, "an earlier departure failed: the node serves again");
         }
         Earlier::Unrecorded => {
-            tracing::warn!(reason = %row.reason, deadline = %row.deadline, "an earlier departure has failed, since its deadline came before the node had left: the node serves again");
+            tracing::warn!(reason = %row.reason, deadline = %row.deadline, "an earlier departure failed, because its deadline came before the node had left: the node serves again");
             node.state.update(|state| {
                 state.unrecorded_failure.get_or_insert_default();
                 let words = || Outcome::Failed.as_str().to_owned();
@@ -130,7 +132,7 @@ pub async fn resume(
         }
         Earlier::Over => {}
         Earlier::GoOn(departure) => {
-            tracing::warn!("a departure was interrupted: going on with it");
+            tracing::warn!("continuing a departure that was interrupted");
             notices.give(departure);
         }
     }
@@ -176,18 +178,18 @@ mod tests {
         assert_eq!(judge(&operators, &start()), Earlier::Unrecorded);
         let more = Departure { reason: Reason::Operator, noticed_at: NOW, deadline: NOW + MINUTE };
         let is_out = Start { is_out: true, ..start() };
-        assert_eq!(judge(&operators, &is_out), Earlier::GoOn(more.clone()), "it only says so");
+        assert_eq!(judge(&operators, &is_out), Earlier::GoOn(more.clone()), "it records that");
         let left = with(&operators, |row| row.state = DepartureState::Left);
         assert_eq!(judge(&left, &start()), Earlier::GoOn(more));
         let in_time = row(Reason::Operator, ahead);
         assert_eq!(judge(&in_time, &start()), Earlier::GoOn(in_time.departure()));
         for reason in [Reason::Lifecycle, Reason::Spot, Reason::Maintenance, Reason::Shutdown] {
             let judged = judge(&row(reason, over), &start());
-            assert!(matches!(judged, Earlier::GoOn(_)), "{reason}: the machine may still go");
+            assert!(matches!(judged, Earlier::GoOn(_)), "{reason}: the machine may still end");
         }
     }
 
-    /// As while Docker was silent: the deadline need not be over.
+    /// For example while Docker did not answer: the deadline need not have passed.
     #[test]
     fn what_has_failed_in_this_process_is_not_taken_up_again() {
         let start = Start { has_failed: true, ..start() };

@@ -1,4 +1,4 @@
-//! A departure in a world that answers late, dies and comes back.
+//! Tests a departure in a world that answers late, dies and comes back.
 
 mod nonsense;
 mod read_only;
@@ -49,8 +49,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-    /// Whatever happens on the way: no raft member leaves, nothing leaves with live tasks or
-    /// unflushed, leaving twice is leaving once, and every departure ends.
+    /// For any events: no raft member leaves, no node leaves with live tasks or unflushed logs, a node leaves at most
+    /// once, and every departure ends.
     #[test]
     fn every_departure_ends_and_loses_nothing(
         is_manager in any::<bool>(),
@@ -74,25 +74,25 @@ proptest! {
         }
         let outcome = world.run_out();
         prop_assert!(outcome.is_some(), "{:?}", world.decide());
-        // Only who never was a member has nothing to leave, or who is out with nothing left that says what it was.
+        // Only a node that never was a member has nothing to leave, or one that is out and has no row left.
         let has_nothing = outcome == Some(Outcome::NothingToLeave);
         prop_assert!(!has_nothing || is_row_lost && !world.in_swarm, "{:?}", world);
-        // Whatever does not stop: flushing had its turn where Docker answered or time was left.
+        // Flushing had its turn, whatever did not stop.
         prop_assert!(world.flushes > 0 || outcome == Some(Outcome::Stayed), "{:?}", world);
         prop_assert!(world.left <= 1);
-        // Who is still in the swarm, and with a manager in raft, does not call itself gone.
+        // A node that is still in the swarm, or a manager in raft, does not report that it has left.
         let stays = [Outcome::TooLate, Outcome::DockerSilent, Outcome::Stayed];
         let has_stayed = outcome.is_some_and(|outcome| stays.contains(&outcome));
         prop_assert!(!(world.in_swarm || world.is_manager) || has_stayed, "{:?}", world);
         prop_assert!(world.tasks == 0 || world.is_stuck || has_stayed, "{:?}", world);
-        // Only managers say that it is off the list.
+        // Only managers record that the node is off the node list.
         let is_off = world.row.as_ref().is_some_and(|row| row.state == DepartureState::Removed);
         prop_assert!(outcome != Some(Outcome::Left) || is_off && !world.in_swarm, "{:?}", world);
-        // Taken back in time, it has lost nothing that counts.
+        // A departure that was taken back in time has cost nothing that counts.
         prop_assert!(outcome != Some(Outcome::Stayed) || world.is_as_it_was());
     }
 
-    /// With managers that answer and tasks that stop, nobody's patience is needed.
+    /// With managers that answer and tasks that stop, no time limit has to pass.
     #[test]
     fn an_undisturbed_departure_ends_off_the_list(is_manager in any::<bool>(), tasks in 0usize..4) {
         let role = if is_manager { Role::Manager } else { Role::Worker };
@@ -117,7 +117,7 @@ fn a_node_that_never_joined_leaves_as_if_it_had_not() {
     assert_eq!(world.step(), Some(Outcome::NothingToLeave));
 }
 
-/// An operator's deadline is over: the machine stays, and the node with it; any other deadline ends the machine.
+/// An operator's deadline has passed: the machine stays, and the node with it; any other deadline ends the machine.
 #[test]
 fn a_departure_that_fails_on_a_machine_that_stays_leaves_the_node_serving() {
     let late = Outcome::TooLate;
@@ -138,7 +138,7 @@ fn a_foreign_swarm_is_not_left() {
     assert_eq!(decide(Role::Worker, &seen), Step::Done(Outcome::NothingToLeave));
 }
 
-/// It is drained, demoted and leaves as a manager does; and it stays where its notice is taken back in time.
+/// It is drained and demoted, and leaves, as a manager does; it stays if its notice is taken back in time.
 #[test]
 fn a_worker_that_was_promoted_by_hand_is_demoted_before_it_leaves() {
     let mut world = World::new(Role::Worker, 1, 0);
@@ -179,7 +179,7 @@ fn a_manager_that_is_being_demoted_or_cannot_tell_leaves_all_the_same() {
 fn a_locked_manager_is_never_left_by_force() {
     let world = World::new(Role::Manager, 0, 0);
     let mut seen = Observed { is_flushed: true, row: None, ..world.look() };
-    // What /info says of one.
+    // As `/info` shows a locked manager.
     seen.local.state = LocalState::Locked;
     (seen.local.is_manager, seen.node) = (false, None);
     seen.clock.leave_due = true;
@@ -188,7 +188,7 @@ fn a_locked_manager_is_never_left_by_force() {
     assert_eq!(decide(Role::Manager, &seen), Step::Done(Outcome::TooLate));
 }
 
-/// A swarm that may be another cluster's, or has no leader, is nothing that a node has left.
+/// A node has not left a swarm that may be another cluster's, or that has no leader.
 #[test]
 fn a_node_that_cannot_tell_whose_swarm_it_is_in_waits_and_does_what_is_safe_here() {
     let mut world = World::new(Role::Manager, 1, 1);
@@ -216,7 +216,7 @@ fn a_node_that_cannot_tell_whose_swarm_it_is_in_waits_and_does_what_is_safe_here
     assert_eq!(world.decide(), Step::Done(Outcome::TooLate));
 }
 
-/// A node that left while the ledger was down says so once it answers, and is taken off the list.
+/// A node that left while the ledger was down records it once the ledger answers, and is removed from the node list.
 #[test]
 fn a_departure_without_a_ledger_is_made_up_for() {
     let mut world = World::new(Role::Worker, 1, 0);
@@ -233,7 +233,7 @@ fn a_departure_without_a_ledger_is_made_up_for() {
     assert_eq!(world.row.unwrap().state, DepartureState::Removed);
 }
 
-/// With Docker down the request is written all the same, and logs are flushed in time.
+/// With Docker down the node writes its request all the same, and flushes the logs in time.
 #[test]
 fn without_docker_the_managers_are_asked_and_logs_are_flushed() {
     let mut world = World::new(Role::Worker, 1, 0);
@@ -257,14 +257,14 @@ fn a_docker_that_does_not_come_back_holds_the_machine_no_longer() {
     world.step();
     assert!(matches!(world.decide(), Step::Wait { .. }));
     world.clock.docker_over = true;
-    assert_eq!(world.decide(), Step::Flush, "what tasks have written is not lost");
+    assert_eq!(world.decide(), Step::Flush, "the logs of the tasks are not lost");
     assert_eq!(world.step(), None);
     assert_eq!(world.decide(), Step::Done(Outcome::DockerSilent));
     world.docker_up = true;
     assert!(!matches!(world.decide(), Step::Done(_)), "it came back");
 }
 
-/// What cannot be stopped uses up draining's share and no other.
+/// A container that cannot be stopped uses up draining's share and no other.
 #[test]
 fn a_container_that_cannot_be_stopped_leaves_the_other_shares_alone() {
     for role in Role::ALL {
@@ -277,7 +277,7 @@ fn a_container_that_cannot_be_stopped_leaves_the_other_shares_alone() {
         world.clock.stop_over = true;
         let ended = (0..20).find_map(|_| {
             world.clock.confirmation_over |= world.left > 0;
-            // What is stuck after the flush, too, uses up the rest of flushing's share.
+            // A stuck container that stops after the flush uses up the rest of flushing's share.
             world.clock.leave_due |= world.flushes > 0;
             world.happen(Event::Step)
         });

@@ -1,7 +1,8 @@
-//! Whose swarm Docker is in, and whether raft may count a node that is neither in it nor out of it.
+//! Decides whether Docker is in this cluster's swarm, and whether raft may count a node that is neither in it nor out
+//! of it.
 //!
-//! Guarantees: a swarm is another cluster's only where something names another swarm or another cluster. A charter,
-//! a row or a certificate that is missing or cannot be read proves nothing.
+//! Guarantees: a swarm is another cluster's only by evidence that names another swarm or another cluster. A charter, a
+//! row or a certificate that is missing or cannot be read proves nothing.
 
 use std::time::Duration;
 
@@ -11,17 +12,17 @@ use crate::common::fact::Fact;
 use crate::common::instance::{Membership, Role};
 use crate::node::Node;
 
-/// A leader answers within milliseconds; without one Docker may be silent for half a minute.
+/// A leader answers within milliseconds; without one Docker may not answer for half a minute.
 const LEADER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a lookup has found.
+/// Result of a lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lookup<T> {
-    /// This.
+    /// The value.
     Found(T),
-    /// It was answered, and there is none.
+    /// There was an answer, and it has no value.
     Nothing,
-    /// It was not answered, or the answer cannot be read.
+    /// There was no answer, or it cannot be read.
     CannotTell,
 }
 
@@ -35,27 +36,27 @@ impl<T, E> From<Result<Option<T>, E>> for Lookup<T> {
     }
 }
 
-/// Where Docker is, as far as it and the ledger say.
+/// Docker's place, by its answer and the ledger.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
-    /// Is the swarm this cluster's?
+    /// Whether the swarm is this cluster's.
     pub ours: Fact,
-    /// The role in the certificate of a node that is neither in nor out. Docker's CA has signed it: raft counts
-    /// nobody who is no manager by it.
+    /// Role in the certificate of a node that is neither in nor out. Docker's CA has signed it: raft counts no node
+    /// that is not a manager by its certificate.
     pub certified: Lookup<Role>,
-    /// Has such a node begun to join and never been a member?
+    /// Whether such a node has started to join and has never been a member.
     pub is_joining: Fact,
 }
 
-/// What says whose the swarm is, beside Docker and the certificate on this host.
+/// Evidence of the swarm's cluster, beside Docker and the certificate on this host.
 #[derive(Clone, Debug)]
 pub struct Evidence {
     pub charter: Lookup<Charter>,
-    /// On a manager: does the swarm's label name this cluster?
+    /// On a manager: whether the swarm's label names this cluster.
     pub is_label_ours: Lookup<bool>,
-    /// Docker's id of the node in this instance's own row.
+    /// Docker's node id in this instance's member row.
     pub row: Lookup<String>,
-    /// Does a row say that this instance has begun to join and has never been Ready?
+    /// Whether the ledger has an attempt of this instance: it has started to join and has never been Ready.
     pub attempt: Fact,
 }
 
@@ -75,7 +76,7 @@ impl Evidence {
         matches!(&self.row, Lookup::Found(id) if Some(id) == local.node_id.as_ref())
     }
 
-    /// Has the node that Docker here is begun to join, and never been Ready?
+    /// Whether this host's node has started to join and has never been Ready.
     pub fn is_joining(&self, local: &LocalNode) -> Fact {
         match &self.row {
             Lookup::CannotTell => Fact::CannotTell,
@@ -85,8 +86,8 @@ impl Evidence {
     }
 }
 
-/// Looks where Docker is, and completes `local` by the certificate where Docker leaves out which node this is.
-/// `known` is what an earlier look has found while the node was active, or "cannot tell".
+/// Finds Docker's place, and completes `local` from the certificate if Docker does not report which node this is.
+/// `known` is the result of an earlier observation while the node was active, or "cannot tell".
 pub async fn look(
     node: &Node,
     local: &mut LocalNode,
@@ -117,13 +118,13 @@ fn is_unsettled(state: LocalState) -> bool {
     matches!(state, LocalState::Pending | LocalState::Error)
 }
 
-/// This process has joined the swarm as this very node.
+/// Whether this process has joined the swarm as this node.
 fn is_joined(member: &Membership, local: &LocalNode) -> bool {
     Some(&member.node_id) == local.node_id.as_ref()
         && local.swarm_id.as_ref().is_none_or(|id| *id == member.swarm_id)
 }
 
-/// Completes Docker's answer by the certificate on this host.
+/// Completes Docker's answer from the certificate on this host. Returns the certificate's role.
 async fn certified_role(node: &Node, local: &mut LocalNode) -> Lookup<Role> {
     match node.swarm.complete_by_certificate(local).await {
         Ok(Certified::As(role)) => Lookup::Found(role),
@@ -162,8 +163,8 @@ async fn gather(node: &Node, local: &LocalNode) -> Evidence {
     known
 }
 
-/// Is Docker in this cluster's swarm? The swarm's id speaks, where the charter can be read and names one; then the
-/// swarm's label, then this node's own row. Pure.
+/// Whether Docker is in this cluster's swarm. The swarm's id decides, if the charter can be read and names one; then
+/// the swarm's label, then this node's member row. Pure.
 #[must_use]
 pub fn judge(local: &LocalNode, evidence: &Evidence) -> Fact {
     let by_charter = match &evidence.charter {
@@ -175,7 +176,7 @@ pub fn judge(local: &LocalNode, evidence: &Evidence) -> Fact {
         return Fact::Yes;
     }
     if local.state == LocalState::Locked {
-        // Which one can be said once it is unlocked.
+        // Docker reports which swarm it is once it is unlocked.
         return Fact::CannotTell;
     }
     if let (true, Lookup::Found(is_ours)) = (local.is_manager, &evidence.is_label_ours) {
@@ -188,12 +189,13 @@ pub fn judge(local: &LocalNode, evidence: &Evidence) -> Fact {
     if is_label_open || evidence.row == Lookup::CannotTell {
         return Fact::CannotTell;
     }
-    // A boot refuses a foreign swarm before it joins: what has no certificate yet is a join of ours.
+    // A boot refuses a foreign swarm before it joins: a node without a certificate is in a join to this cluster's
+    // swarm.
     let is_our_join = is_unsettled(local.state) && local.swarm_id.is_none();
     if is_our_join && evidence.attempt.is_yes() { Fact::Yes } else { by_charter }
 }
 
-/// A charter that names no swarm yet, and a node whose swarm nobody names, can be compared with nothing.
+/// Compares the charter's swarm with this node's. If one of them is not known, it cannot tell.
 fn by_charter(charter: &Charter, own: Option<&String>) -> Fact {
     match (charter.swarm(), own) {
         (_, Some(_)) if charter.has_given_up(own) => Fact::Yes,
@@ -239,7 +241,7 @@ mod tests {
     }
 
     impl Host {
-        /// Docker's state, whether it names the node, and the certificate on the disk.
+        /// A host with this Docker state, node id in `/info` and certificate on the disk.
         async fn new(state: &str, node_id: &str, certificate: Option<&str>) -> Self {
             let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
             let node = Node::example(engine.swarm(), &stub).await;
@@ -257,7 +259,7 @@ mod tests {
             Self { engine, stub, node, root }
         }
 
-        /// With these answers of the ledger, in their order.
+        /// Observes with these answers of the ledger, in their order.
         async fn look(&self, answers: &[&str]) -> (Place, LocalNode) {
             let mut local = self.node.swarm.fetch_local_node().await.unwrap();
             for answer in answers {
@@ -287,7 +289,7 @@ mod tests {
         assert_eq!(host.ours(&[OTHER_CHARTER]).await, Fact::CannotTell);
 
         let host = Host::new("active", "n1", None).await;
-        assert_eq!(host.ours(&[OTHER_CHARTER, NONE]).await, Fact::CannotTell, "which is its own?");
+        assert_eq!(host.ours(&[OTHER_CHARTER, NONE]).await, Fact::CannotTell, "no id to compare");
     }
 
     #[tokio::test]
@@ -329,7 +331,7 @@ mod tests {
         drop((host.engine, host.root));
     }
 
-    /// A manager, by its swarm's label; one without a label is not another cluster's for that.
+    /// The label decides on a manager; a swarm without a label is not another cluster's because of that.
     #[test]
     fn a_swarm_without_a_label_is_not_foreign_for_that() {
         let local = LocalNode {

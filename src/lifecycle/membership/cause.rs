@@ -1,4 +1,4 @@
-//! Why a node takes its place anew, and how many looks in a row must find it.
+//! Lists the reasons for which a node must boot again, and counts the observations in a row that find one.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -6,46 +6,46 @@ use std::net::IpAddr;
 
 use crate::manager::peers::FRESH;
 
-/// Why this node has to take its place anew.
+/// Reason for which this node must boot again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// Docker is in no swarm, and nobody has told this node to leave: by hand, or a disk that is
-    /// new.
+    /// Docker is in no swarm, and this node has no notice: it left by hand, or its disk is new.
     InNoSwarm,
-    /// The managers do not list this node any more; no manager reports that to Docker here.
+    /// The managers do not list this node any more; no manager reports that to Docker on this host.
     Removed,
     /// The charter names the swarm of a later generation.
     Older { generation: u64 },
-    /// The swarm knows this node by an address that is not its own.
+    /// The swarm lists this node with an address that is not its own.
     Moved,
-    /// No manager that Docker knows here listens or has written its row lately, and another one, of which Docker here
-    /// will not learn, listens and has a leader.
+    /// No manager that this host's Docker knows listens or has written its row lately. Another one, which this Docker
+    /// cannot learn of, listens and has a leader.
     Stranded { known: BTreeSet<IpAddr>, listening: IpAddr },
-    /// Docker's certificate is refused: it expired while the machine was off, or the CA is another.
+    /// The managers refuse Docker's certificate: it expired while the machine was off, or the CA is another one.
     CertificateRefused,
     /// The quorum of this swarm was re-created without this manager.
     Fenced { generation: u64 },
-    /// The same swarm goes on as a later generation, and this node with it: nothing is left.
+    /// The same swarm continues as a later generation, and this node in it: the node does not leave.
     Renewed { generation: u64 },
     /// This node has claimed to re-create the quorum.
     Recovery { generation: u64 },
 }
 
 impl Cause {
-    /// Is this node out of the swarm, or does it only take its place in it anew?
+    /// Whether this node is out of the swarm; if not, it only boots again in the same swarm.
     #[must_use]
     pub fn is_out(&self) -> bool {
         !matches!(self, Self::Renewed { .. } | Self::Recovery { .. })
     }
 
-    /// So many looks in a row must find it.
+    /// Returns the number of observations in a row that must find this cause.
     #[must_use]
     pub(super) fn looks(&self) -> u32 {
-        // A network that is cut heals within a minute or two, and until then its tasks may serve.
+        // A cut network heals within a minute or two, and until then the node's tasks may serve.
         if matches!(self, Self::Stranded { .. }) { 8 } else { 2 }
     }
 
-    /// Have both looks found the same? Which of several other managers answers first says nothing.
+    /// Whether both observations found the same cause. It does not matter which of several other managers answers
+    /// first.
     #[must_use]
     pub(super) fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
@@ -61,7 +61,7 @@ impl fmt::Display for Cause {
             Self::InNoSwarm => f.write_str("Docker is in no swarm any more"),
             Self::Removed => f.write_str("the managers have taken this node off their list"),
             Self::Older { generation } => {
-                write!(f, "the cluster's swarm is that of generation {generation} now")
+                write!(f, "the cluster's swarm now has generation {generation}")
             }
             Self::Moved => {
                 f.write_str("the swarm knows this node by an address that is not its own")
@@ -77,27 +77,27 @@ impl fmt::Display for Cause {
                 "the quorum was re-created without this manager, as generation {generation}"
             ),
             Self::Renewed { generation } => {
-                write!(f, "the swarm that this node is in is that of generation {generation} now")
+                write!(f, "the swarm of this node now has generation {generation}")
             }
             Self::Recovery { generation } => {
-                write!(f, "the quorum is to be re-created here, as generation {generation}")
+                write!(f, "this node must re-create the quorum, as generation {generation}")
             }
         }
     }
 }
 
-/// The same words for those who wait and for those who leave.
+/// Returns the same text for a node that waits and for one that leaves.
 pub(super) fn nobody_listens(known: &BTreeSet<IpAddr>) -> String {
     let known: Vec<String> = known.iter().map(ToString::to_string).collect();
     format!("no manager that Docker knows here listens ({})", known.join(", "))
 }
 
-/// What the looks before this one have found.
+/// Cause that the observations before this one found, and their number.
 #[derive(Debug, Default)]
 pub(super) struct Suspicion(Option<(Cause, u32)>);
 
 impl Suspicion {
-    /// Another look has found `cause`. `true` once enough looks in a row have.
+    /// Counts an observation that found `cause`. Returns `true` once enough observations in a row have found it.
     pub(super) fn confirm(&mut self, cause: &Cause) -> bool {
         let looks = match &self.0 {
             Some((earlier, looks)) if earlier.is_same(cause) => looks + 1,
@@ -107,12 +107,12 @@ impl Suspicion {
         looks >= cause.looks()
     }
 
-    /// A look has found nothing, or could not tell.
+    /// Resets the count: an observation found nothing, or could not tell.
     pub(super) fn end(&mut self) {
         self.0 = None;
     }
 
-    /// Has the last look found anything?
+    /// Whether the last observation found a cause.
     pub(super) fn is_open(&self) -> bool {
         self.0.is_some()
     }
@@ -129,7 +129,7 @@ mod tests {
         }
     }
 
-    /// How many looks take this node out, where all find the same.
+    /// Returns the number of observations that take this node out, if all find the same.
     fn looks(cause: &Cause) -> usize {
         let mut suspicion = Suspicion::default();
         (1..100).find(|_| suspicion.confirm(cause)).unwrap()
@@ -140,7 +140,7 @@ mod tests {
         for cause in [Cause::InNoSwarm, Cause::Removed, Cause::Older { generation: 3 }] {
             assert_eq!(looks(&cause), 2, "{cause}");
         }
-        // So many, each 15 s after the other: a network that is cut for a minute or two takes nobody out.
+        // Eight, 15 s apart: a network that is cut for a minute or two takes no node out.
         assert_eq!(looks(&stranded(1, 7)), 8);
     }
 
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(is_enough(&[older.clone(), newer.clone()]), Some(false));
         assert_eq!(is_enough(&[newer]), Some(true));
 
-        // Another manager that answers first is no news; that Docker knows another one is.
+        // It is the same cause if another manager answers first, and a new one if Docker knows another manager.
         let mut seven: Vec<Cause> = (1..8).map(|turn| stranded(1, 7 + turn % 2)).collect();
         assert_eq!(is_enough(&seven), Some(false));
         assert_eq!(is_enough(&[stranded(1, 9)]), Some(true));

@@ -1,4 +1,4 @@
-//! Is this node still a member of the charter's swarm? Pure: no clock, no I/O, no memory.
+//! Decides whether this node is still a member of the charter's swarm. Pure: no clock, no I/O, no memory.
 
 use super::cause::{Cause, nobody_listens};
 use super::reach::Reach;
@@ -8,44 +8,44 @@ use crate::common::fact::Fact;
 use crate::common::instance::{Membership, Role};
 use crate::manager::peers::no_leader;
 
-/// Everything that a verdict rests on.
+/// Facts for a verdict.
 #[derive(Clone, Debug)]
 pub struct Observed {
     pub local: LocalNode,
     /// Docker advertises another address than this node's.
     pub is_moved: bool,
-    /// `None` where it was not the ledger's turn.
+    /// `None` if the ledger was not read this time.
     pub records: Option<Records>,
 }
 
-/// What the ledger says.
+/// Facts from the ledger.
 #[derive(Clone, Debug)]
 pub struct Records {
     pub charter: Option<Charter>,
-    /// This node's own row.
+    /// This node's member row.
     pub row: Option<Member>,
-    /// Another manager of the charter's generation listens, and has a leader where that matters; looked up
-    /// only where it does.
+    /// Another manager of the charter's generation listens, and has a leader if that matters; looked up only if it
+    /// matters.
     pub is_manager_there: bool,
-    /// Of a worker: which managers it reaches; looked up only where nothing else is in question.
+    /// Managers that a worker reaches; looked up only if nothing else is in question.
     pub reach: Reach,
-    /// Does a leader answer this manager? Asked where the charter names another swarm.
+    /// Whether a leader answers this manager; asked only if the charter names another swarm.
     pub has_leader: Fact,
 }
 
-/// What one look means.
+/// Conclusion from one observation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Fine,
-    /// Not well, and nothing that leaving would cure.
+    /// The node is not well, and leaving would not cure it.
     Wait {
         why: String,
     },
-    /// Out of the charter's swarm, if the next looks say the same.
+    /// Out of the charter's swarm, if the next observations find the same.
     Out(Cause),
 }
 
-/// What this look means for the instance `me`, which has become a member with `membership`.
+/// Returns the verdict on the instance `me`, which became a member with `membership`.
 #[must_use]
 pub fn decide(me: &str, membership: &Membership, seen: &Observed) -> Verdict {
     if seen.local.state == LocalState::Inactive {
@@ -61,7 +61,7 @@ pub fn decide(me: &str, membership: &Membership, seen: &Observed) -> Verdict {
             Verdict::Wait { why: "its swarm has no leader".into() }
         }
         _ if !seen.local.error.is_empty() => {
-            Verdict::Wait { why: format!("Docker says: {}", seen.local.error) }
+            Verdict::Wait { why: format!("Docker reports: {}", seen.local.error) }
         }
         _ if seen.is_moved && seen.local.is_manager => {
             Verdict::Wait { why: Cause::Moved.to_string() }
@@ -80,7 +80,7 @@ pub fn decide(me: &str, membership: &Membership, seen: &Observed) -> Verdict {
     }
 }
 
-/// Docker's word against the ledger's.
+/// Compares Docker's answer with the ledger.
 fn compare(
     me: &str,
     membership: &Membership,
@@ -104,7 +104,7 @@ fn compare(
             let fenced = Verdict::Out(Cause::Fenced { generation });
             Some(if records.is_manager_there { fenced } else { nobody_answers(generation) })
         } else {
-            // One without a manager is not well, and that is reported below.
+            // A node without a manager is not well; `decide` reports that.
             local.is_sound().then_some(Verdict::Out(Cause::Renewed { generation }))
         };
     }
@@ -113,7 +113,7 @@ fn compare(
         && matches!(local.state, LocalState::Pending | LocalState::Error);
     let is_manager = membership.role == Role::Manager;
     match (is_elsewhere, is_refused, records.is_manager_there) {
-        // Left by force, it would be missing in a swarm that may well decide.
+        // If this manager left by force, it would be missing in a swarm that may have a quorum.
         (true, _, true) if local.is_manager && records.has_leader != Fact::No => {
             Some(two_swarms(generation, records.has_leader))
         }
@@ -121,7 +121,7 @@ fn compare(
         (false, true, true) => Some(Verdict::Out(Cause::CertificateRefused)),
         (true, _, false) => Some(nobody_answers(generation)),
         (false, false, true) if seen.is_moved => Some(Verdict::Out(Cause::Moved)),
-        // Left by force it would stay in raft.
+        // If this manager left by force, it would stay in raft.
         (false, true, false) if is_manager => Some(nobody_can(&Cause::CertificateRefused)),
         (false, false, false) if seen.is_moved && is_manager => Some(nobody_can(&Cause::Moved)),
         (false, false, _) if local.state == LocalState::Active && !is_manager => {
@@ -131,7 +131,7 @@ fn compare(
     }
 }
 
-/// Left by force, a manager would stay in raft: only a worker leaves like this.
+/// Returns the verdict on a stranded worker. A manager that left like this, by force, would stay in raft.
 fn stranded(local: &LocalNode, reach: &Reach) -> Option<Verdict> {
     let Reach::Replaced { known, listening } = reach else { return None };
     let cause = Cause::Stranded { known: known.clone(), listening: *listening };
@@ -141,7 +141,7 @@ fn stranded(local: &LocalNode, reach: &Reach) -> Option<Verdict> {
 fn two_swarms(generation: u64, has_leader: Fact) -> Verdict {
     let what = "the charter names the swarm of a later generation";
     let why = match has_leader {
-        Fact::CannotTell => "it is not known whether this manager's swarm has a leader",
+        Fact::CannotTell => "skep cannot tell whether this manager's swarm has a leader",
         _ => "this manager's swarm has a leader: leave the swarm that is not needed",
     };
     Verdict::Wait { why: format!("{what} ({generation}), and {why}") }
@@ -156,7 +156,7 @@ fn nobody_can(cause: &Cause) -> Verdict {
     Verdict::Wait { why: format!("{cause}, and {why}") }
 }
 
-/// The charter is open for a later generation than this node's.
+/// Whether the charter is open for a later generation than this node's.
 pub(super) fn is_later(charter: &Charter, membership: &Membership) -> bool {
     charter.phase == CharterPhase::Open
         && charter.generation > membership.generation
@@ -255,7 +255,7 @@ pub(super) mod tests {
         let removed = records(now.clone(), row("node", MemberState::Removed), true);
         assert_eq!(look(LocalState::Active, "", removed), Verdict::Out(Cause::Removed));
         let earlier = records(now.clone(), row("earlier", MemberState::Removed), true);
-        assert_eq!(look(LocalState::Active, "", earlier), Verdict::Fine, "another life's row");
+        assert_eq!(look(LocalState::Active, "", earlier), Verdict::Fine, "another node's row");
         let later = records(charter(3, "next", CharterPhase::Open), well.clone(), true);
         let older = Verdict::Out(Cause::Older { generation: 3 });
         assert_eq!(look(LocalState::Active, "no leader", later), older);
@@ -274,7 +274,7 @@ pub(super) mod tests {
     fn silent() -> Reach {
         Reach::Silent {
             known: [KNOWN.into()].into(),
-            why: "no other manager listens that has a leader".into(),
+            why: "no other manager that has a leader listens".into(),
         }
     }
 
@@ -295,7 +295,7 @@ pub(super) mod tests {
         assert_eq!(look(active, worker, Reach::Open), Verdict::Fine);
         assert_eq!(look(active, worker, Reach::NotKnown), Verdict::Fine);
         assert_eq!(look(active, Role::Manager, replaced()), Verdict::Fine, "promoted by hand");
-        let why = "no manager that Docker knows here listens (10.0.0.1); no other manager listens that has a leader";
+        let why = "no manager that Docker knows here listens (10.0.0.1); no other manager that has a leader listens";
         assert_eq!(look(active, worker, silent()), Verdict::Wait { why: why.into() });
         assert!(matches!(look(LocalState::Pending, worker, replaced()), Verdict::Wait { .. }));
     }
@@ -347,8 +347,8 @@ pub(super) mod tests {
     }
 
     proptest! {
-        /// Whatever else is wrong, a node is out only with evidence: Docker's own word, the
-        /// managers' mark on this very node, or a later swarm that it can join.
+        /// For any other fault, a node is out only with evidence: Docker's own answer, the managers' mark on this node,
+        /// or a later swarm that it can join.
         #[test]
         fn a_bad_day_takes_nobody_out(
             state in prop::sample::select(&STATES),
@@ -369,7 +369,7 @@ pub(super) mod tests {
             is_moved in any::<bool>(),
             recovers in prop::sample::select(&[None, Some("swarm"), Some("next")]),
             is_founder in any::<bool>(),
-            // It may have been promoted or demoted by hand since it came in.
+            // It may have been promoted or demoted by hand since it joined.
             was_manager in any::<bool>(),
             has_leader in prop::sample::select(&[Fact::Yes, Fact::No, Fact::CannotTell]),
             reach in prop::sample::select(vec![Reach::NotKnown, Reach::Open, silent(), replaced()]),
@@ -428,7 +428,7 @@ pub(super) mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-        /// Rows of any content that can be read.
+        /// Tests rows of any readable content.
         #[test]
         fn no_row_that_can_be_read_ends_a_look(
             charter in prop::option::of(fuzz::charter()),

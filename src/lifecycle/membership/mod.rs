@@ -1,9 +1,9 @@
-//! A node that serves looks after its own membership: is it still in the charter's swarm?
+//! Watches whether this node, while it serves, is still in the charter's swarm.
 //!
-//! Guarantees: nothing is changed here. [`until_out`] only returns with evidence that lasted over
-//! several looks; what follows is a boot, which looks afresh, and for a worker that is stranded its leave.
-//! Managers that do not answer, a ledger that fails or a Docker that restarts are bad days of somebody else:
-//! they are said, and waited for. A host that is broken for good is [`self_replacement`](super::self_replacement)'s.
+//! Guarantees: this module changes nothing. [`until_out`] returns only with evidence that lasted over several
+//! observations; a boot follows, which observes again, and before it a stranded worker leaves. If managers do not
+//! answer, the ledger fails or Docker restarts, the fault is elsewhere: the node reports it and waits. A host that is
+//! broken for good is the case of [`self_replacement`](super::self_replacement).
 
 mod cause;
 mod decide;
@@ -30,11 +30,11 @@ use cause::Suspicion;
 pub use decide::{Observed, Records, Verdict, decide};
 pub use reach::Reach;
 
-/// Between two looks at Docker, which is near.
+/// Interval of observing Docker, which is on this host.
 const INTERVAL: Duration = Duration::from_secs(15);
-/// The ledger is read at every second look: a fleet of 1,000 reads 67 times a second.
+/// The ledger is read at every second observation: a fleet of 1,000 reads 67 times a second.
 const LEDGER_EVERY: u32 = 2;
-/// Who has the trouble that a manager was demoted by hand.
+/// Name under which the trouble of a manager that was demoted by hand is reported.
 const DEMOTED: &str = "role";
 
 #[derive(Debug, Error)]
@@ -45,7 +45,7 @@ pub(super) enum MembershipError {
     Ledger(#[from] LedgerError),
 }
 
-/// Looks again and again, and returns once this node is in the charter's swarm no more.
+/// Observes again and again, and returns once this node is not in the charter's swarm any more.
 pub async fn until_out(node: &Node, membership: &Membership) -> Cause {
     let mut suspicion = Suspicion::default();
     let mut was_demoted = false;
@@ -58,7 +58,7 @@ pub async fn until_out(node: &Node, membership: &Membership) -> Cause {
             () = node.recovery_begun.notified() => true,
         };
         vxlans = say_left_over(node, vxlans);
-        // What the ledger has shown is not over because nobody looks there.
+        // A problem that the ledger has shown is not over because the ledger is not read.
         let is_ledger_due =
             is_told || is_waiting || suspicion.is_open() || turn.is_multiple_of(LEDGER_EVERY);
         let verdict = match observe(node, membership, is_ledger_due).await {
@@ -83,7 +83,7 @@ pub async fn until_out(node: &Node, membership: &Membership) -> Cause {
                 node.state.enter(Phase::Ready, format!("{membership}; waiting, since {why}"));
                 suspicion.end();
             }
-            // By this node's own claim: no second look is needed, and an operator waits.
+            // The cause is this node's own claim: it needs no second observation, and an operator waits.
             Verdict::Out(cause @ Cause::Recovery { .. }) => return cause,
             Verdict::Out(cause) => {
                 if suspicion.confirm(&cause) {
@@ -92,10 +92,11 @@ pub async fn until_out(node: &Node, membership: &Membership) -> Cause {
             }
         }
     }
-    unreachable!("the looks never end")
+    unreachable!("the observations never end")
 }
 
-/// Says which VXLAN interfaces are left over: they were there at the look before, too. Returns what is there now.
+/// Reports the VXLAN interfaces that are left over, if the previous observation found them, too. Returns those found
+/// now.
 fn say_left_over(node: &Node, before: Vec<String>) -> Vec<String> {
     // Without an answer nothing changes.
     let Ok(now) = find_left_over_vxlans() else { return before };
@@ -105,15 +106,16 @@ fn say_left_over(node: &Node, before: Vec<String>) -> Vec<String> {
     now
 }
 
-/// Nothing else would show it: as a worker the node is well. Says it where it was so at the look before, too, and
-/// nobody has written a departure, on which managers demote a node. Returns whether it is so now.
+/// Reports that this manager was demoted by hand; nothing else would show it, because as a worker the node is well. The
+/// previous observation must have found it, too, and the ledger must have no departure, for which managers demote a
+/// node. Returns whether the node is demoted now.
 async fn say_demoted(node: &Node, seen: &Observed, was_demoted: bool) -> bool {
     let is_demoted = node.role == Role::Manager
         && seen.local.state == LocalState::Active
         && !seen.local.is_manager;
     let trouble = match &seen.local.node_id {
         Some(id) if is_demoted && was_demoted => {
-            // Who cannot tell leaves what is shown as it is.
+            // If the ledger cannot tell, the shown trouble stays as it is.
             let Ok(departure) = node.ledger.fetch_departure(&node.instance.id).await else {
                 return is_demoted;
             };
@@ -128,7 +130,7 @@ async fn say_demoted(node: &Node, seen: &Observed, was_demoted: bool) -> bool {
     is_demoted
 }
 
-/// A node that serves no more takes its place anew, or leaves.
+/// Clears the trouble of a node that stops serving, because it boots again or leaves.
 pub fn stop_showing_trouble(node: &Node) {
     node.state.trouble(DEMOTED, None);
 }
@@ -150,7 +152,7 @@ async fn observe(
     let is_elsewhere =
         charter.as_ref().is_some_and(|charter| decide::is_later(charter, membership));
     let is_in_question = is_elsewhere || is_moved || local.is_certificate_refused();
-    // A manager needs somebody who can take it out of raft, the others a place to go to.
+    // A manager needs another manager that can take it out of raft; other nodes need one that they can join.
     let needs_leader = membership.role == Role::Manager && !is_elsewhere;
     let listening = match &charter {
         Some(charter) if is_in_question => {
@@ -175,7 +177,7 @@ async fn observe(
     Ok(Observed { local, is_moved, records: Some(records) })
 }
 
-/// A worker of the very swarm that the charter names, and may join.
+/// Whether this node is a worker of the swarm that the charter names, and the charter is open.
 fn may_be_stranded(charter: &Charter, membership: &Membership) -> bool {
     membership.role == Role::Worker
         && charter.phase == CharterPhase::Open

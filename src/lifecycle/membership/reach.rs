@@ -1,13 +1,14 @@
-//! Can the Docker of a worker reach a manager of its swarm? It connects to the managers that it knows, and learns
-//! of others from those alone.
+//! Checks whether a worker's Docker can reach a manager of its swarm. Docker connects to the managers that it knows,
+//! and learns of others only from those.
 //!
-//! Guarantees: [`Reach::Replaced`] rests on four findings of one look. No manager that Docker knows accepts a
-//! connection from here; no manager at such an address has written its row lately; every manager's row can be read;
-//! and another manager of the charter's generation accepts a connection and has a leader. A manager that only this
-//! host cannot reach writes its row: the network may heal, and until then this node's tasks may serve. Without a
-//! leader nobody can join.
+//! Guarantees: [`Reach::Replaced`] needs four findings of one check. No manager that Docker knows accepts a connection
+//! from this host; no manager at such an address has written its row lately; every manager's row can be read; and
+//! another manager of the charter's generation accepts a connection and has a leader. A manager that only this host
+//! cannot reach writes its row: the network may heal, and until then this node's tasks may serve. Without a leader no
+//! node can join.
 //!
-//! Assumes that managers have managers' rows: a worker may not read the row of another one that was promoted by hand.
+//! Assumes that managers have managers' rows: a worker is not allowed to read the row of another worker that was
+//! promoted by hand.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -18,21 +19,21 @@ use crate::clients::docker::LocalNode;
 use crate::clients::ledger::{Charter, Ledger, LedgerError, Member, MemberState};
 use crate::manager::peers::{FRESH, is_led, is_ready_in};
 
-/// Which managers a worker reaches.
+/// Managers that a worker reaches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Reach {
-    /// Nobody looked, or Docker names no managers, or one whose address cannot be read.
+    /// Not checked, or Docker lists no managers, or one whose address cannot be read.
     #[default]
     NotKnown,
     /// A manager that Docker knows listens.
     Open,
-    /// None of `known` listens. Whether these managers are gone, this look cannot tell.
+    /// None of `known` listens. This check cannot tell whether these managers are gone.
     Silent { known: BTreeSet<IpAddr>, why: String },
-    /// None of `known` listens or has written its row lately, and another manager listens that has a leader.
+    /// None of `known` listens or has written its row lately, and another manager that has a leader listens.
     Replaced { known: BTreeSet<IpAddr>, listening: IpAddr },
 }
 
-/// Looks once. `probe` returns the first of the addresses that accepts a connection.
+/// Checks once. `probe` returns the first of the addresses that accepts a connection.
 ///
 /// # Errors
 /// When the ledger fails.
@@ -52,7 +53,7 @@ pub async fn look(
     let known: BTreeSet<IpAddr> = local.managers.iter().copied().collect();
     let now = OffsetDateTime::now_utc();
     let managers = ledger.survey_managers().await?;
-    // Whose a row is that cannot be read, nobody can tell.
+    // A row that cannot be read may be any manager's.
     let unreadable = managers.unreadable.first().map(|item| format!("{item} cannot be read"));
     if let Some(why) = find_life(&managers.rows, charter, &known, now).or(unreadable) {
         return Ok(Reach::Silent { known, why });
@@ -66,13 +67,13 @@ pub async fn look(
     Ok(match probe(&others).await {
         Some(listening) => Reach::Replaced { known, listening },
         None => {
-            let why = "no other manager listens that has a leader".to_owned();
+            let why = "no other manager that has a leader listens".to_owned();
             Reach::Silent { known, why }
         }
     })
 }
 
-/// Who may be a manager at one of the addresses that Docker knows, by a row that was written lately.
+/// Names the manager that may be alive at one of the addresses that Docker knows, by a row that was written lately.
 fn find_life(
     rows: &[Member],
     charter: &Charter,

@@ -1,4 +1,4 @@
-//! Whom a worker reaches, and how it leaves where that is nobody whom its Docker knows.
+//! Tests which managers a worker reaches, and how it leaves if it reaches none that its Docker knows.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ use crate::lifecycle::notices::Notices;
 use crate::node::Node;
 
 const ME: &str = "i-me";
-/// Known to Docker here.
+/// Managers that this host's Docker knows.
 const KNOWN: [&str; 2] = ["10.0.0.1", "10.0.0.2"];
 const OTHER: &str = "10.0.0.7";
 
@@ -56,8 +56,8 @@ fn of_state(mut row: Value, state: &str) -> Value {
     row
 }
 
-/// What a worker finds that knows [`KNOWN`], and how often it asked the ledger, which has these rows. `listening` is
-/// who accepts a connection.
+/// Returns the result for a worker that knows [`KNOWN`], and its number of requests to the ledger, which has these
+/// rows. `listening` are the addresses that accept a connection.
 async fn look(listening: &[&str], rows: &[Value]) -> (Reach, usize) {
     let stub = Stub::start().await;
     let ledger = Ledger::new(stub.aws().await.dynamodb, "skep", "prod");
@@ -79,10 +79,10 @@ async fn a_worker_is_stranded_only_where_the_managers_that_it_knows_neither_list
     assert_eq!(look(&[OTHER], &others).await, (replaced.clone(), 1));
     assert_eq!(look(&[OTHER], &[manager(OTHER, 20)]).await.0, replaced, "no row is left");
     let removed = [of_state(manager(KNOWN[0], 20), "removed"), manager(OTHER, 20)];
-    assert_eq!(look(&[OTHER], &removed).await.0, replaced, "by a manager's word");
+    assert_eq!(look(&[OTHER], &removed).await.0, replaced, "a manager marked it");
 }
 
-/// The network between them is cut, or this host's is: they serve, and so does this node.
+/// The network between them, or of this host, is cut: the managers serve, and so does this node.
 #[tokio::test]
 async fn a_manager_that_writes_its_row_and_cannot_be_reached_strands_nobody() {
     let check = async |rows: &[Value], because: &str| {
@@ -101,7 +101,7 @@ async fn a_manager_that_writes_its_row_and_cannot_be_reached_strands_nobody() {
 
 #[tokio::test]
 async fn without_another_manager_to_join_nobody_is_stranded() {
-    let why = "no other manager listens that has a leader".to_owned();
+    let why = "no other manager that has a leader listens".to_owned();
     let nobody = Reach::Silent { known: known(), why };
     let own = json!({ "S": ME });
     for (rows, listening) in [
@@ -109,7 +109,7 @@ async fn without_another_manager_to_join_nobody_is_stranded() {
         (vec![manager(OTHER, 20)], vec![]),
         (vec![of_state(manager(OTHER, 20), "leaving")], vec![OTHER]),
         (vec![with(manager(OTHER, 20), "has_leader", json!({ "BOOL": false }))], vec![OTHER]),
-        // It has a leader no more, or the clock here is an hour ahead, and nobody's row looks fresh.
+        // It has no leader any more, or this host's clock is an hour ahead, and no row looks fresh.
         (vec![manager(KNOWN[0], 3600), manager(OTHER, 3600)], vec![OTHER]),
         (vec![with(manager(OTHER, 20), "swarm_id", json!({ "S": "another" }))], vec![OTHER]),
         (vec![with(manager(OTHER, 20), "generation", json!({ "N": "1" }))], vec![OTHER]),
@@ -139,7 +139,7 @@ async fn who_knows_no_manager_or_is_one_asks_nobody() {
     let charter = charter(2, "swarm", CharterPhase::Open);
     for (role, managers) in [(Role::Worker, vec![]), (Role::Manager, KNOWN.map(ip).to_vec())] {
         let local = LocalNode { managers, ..local(LocalState::Active, role) };
-        let probe = async |_: &[IpAddr]| -> Option<IpAddr> { panic!("nobody is probed") };
+        let probe = async |_: &[IpAddr]| -> Option<IpAddr> { panic!("no address is probed") };
         let reach = reach::look(&ledger, ME, &charter, &local, probe).await.unwrap();
         assert_eq!(reach, Reach::NotKnown, "{role}");
     }
@@ -159,10 +159,10 @@ async fn rows_that_cannot_be_fetched_strand_nobody() {
 }
 
 const WHY: &str = "no manager that Docker knows here listens";
-/// Of a test that hangs where it fails.
+/// Time limit of a test that would hang instead of failing.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A node that is in a swarm, and the engine under it.
+/// Returns a node that is in a swarm of this engine.
 async fn member(engine: &FakeEngine) -> Node {
     let stub = Stub::start().await;
     let node = Node::example(engine.swarm(), &stub).await;
@@ -178,7 +178,7 @@ async fn until_asked_to_leave(engine: &FakeEngine) {
     }
 }
 
-/// Its tasks are stopped by then: a boot would find a node that is active, and call it Ready.
+/// Its tasks are stopped by then: a boot would find an active node, and call it Ready.
 #[tokio::test]
 async fn a_stranded_worker_leaves_again_after_a_refusal() {
     let engine = FakeEngine::start(RELEASES[0]);

@@ -1,8 +1,8 @@
-//! From look to look: what is new, and what has been taken back. Pure.
+//! Compares successive polls of the metadata, to find notices that are new and notices that were taken back. Pure.
 //!
-//! Guarantees: what was announced is believed at once, and that it is gone only after several whole looks
-//! in a row; a look that failed, or half of it, takes nothing back. A maintenance entry that cannot be
-//! read keeps only that maintenance in force, and nothing else.
+//! Guarantees: a notice counts at once, and is taken back only after several complete polls in a row without it; a poll
+//! that failed, even in part, takes nothing back. A maintenance entry that cannot be read keeps only that maintenance
+//! in force, and nothing else.
 
 use std::collections::BTreeSet;
 
@@ -14,38 +14,39 @@ use crate::clients::imds::Scheduled;
 use crate::common::instance::{Departure, SchedulingHold};
 use crate::config::Settings;
 
-/// So many looks in a row must find something gone: the metadata is many machines' work, and one answer of
-/// it may be behind.
+/// Number of complete polls in a row without a notice, after which it is taken back: many machines serve the metadata,
+/// and one answer may be outdated.
 const LOOKS: u32 = 3;
 
-/// What a look tells the story.
+/// Conclusion from one poll.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
-    /// The node is to leave.
+    /// The node must leave.
     pub notice: Option<Departure>,
-    /// Nothing in the metadata makes it leave, and that has lasted.
+    /// No notice has been in the metadata for several polls.
     pub is_clear: bool,
-    /// It is to get no tasks although it stays.
+    /// The node must get no tasks although it stays.
     pub scheduling_hold: Option<SchedulingHold>,
 }
 
-/// What earlier looks have found.
+/// Results of earlier polls.
 #[derive(Clone, Debug, Default)]
 pub struct NoticeDebouncer {
     scheduling_hold: Option<SchedulingHold>,
-    /// Whole looks in a row without a notice, and at less than [`NoticeDebouncer::scheduling_hold`].
+    /// Complete polls in a row without a notice.
     clear: u32,
+    /// Polls in a row with less than [`NoticeDebouncer::scheduling_hold`].
     weaker: u32,
-    /// The most that was seen in the latter.
+    /// The strongest hold in the latter.
     meanwhile: Option<SchedulingHold>,
-    /// Maintenance that has been a notice and was not taken back.
+    /// Maintenance that was a notice and has not been taken back.
     maintenance: BTreeSet<String>,
-    /// So many entries without an id could not be read when that maintenance could.
+    /// Number of entries without an id that could not be read when that maintenance could.
     unnamed: usize,
 }
 
 impl NoticeDebouncer {
-    /// Takes a look in.
+    /// Adds a poll.
     pub fn see(&mut self, seen: &Seen, settings: &Settings, now: OffsetDateTime) -> Told {
         let notice = notice(seen, settings, now);
         self.note_maintenance(seen, settings, now);
@@ -76,7 +77,7 @@ impl NoticeDebouncer {
         }
     }
 
-    /// An entry that cannot be read may be the maintenance that is in force.
+    /// Whether an entry that cannot be read may be the maintenance that is in force.
     fn may_hide_maintenance(&self, scheduled: &Scheduled) -> bool {
         let mut ids = scheduled.unreadable.iter().filter_map(|entry| entry.event_id.as_ref());
         !self.maintenance.is_empty()
@@ -143,8 +144,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is seen and whatever fails: a cause is told from the look that first shows it until
-        /// enough whole looks in a row have not, and never taken back by anything else.
+        /// For any polls and failures: a cause counts from the poll that first shows it until enough complete polls in
+        /// a row have not, and nothing else takes it back.
         #[test]
         fn only_whole_looks_take_something_back(looks in prop::collection::vec(look(), 1..30)) {
             let (mut debouncer, settings, mut before) = (NoticeDebouncer::default(), settings(), None);
@@ -182,12 +183,12 @@ mod tests {
             debouncer.see(&look.seen(), &settings(), NOW).scheduling_hold.is_some()
         };
         assert!(see(true, false));
-        assert!(see(false, true) && see(false, true) && see(false, false), "a look that failed");
+        assert!(see(false, true) && see(false, true) && see(false, false), "a poll that failed");
         assert!(see(false, true) && see(false, true));
         assert!(!see(false, true));
     }
 
-    /// A look that finds these maintenance entries, and no other notice.
+    /// Adds a poll with these maintenance entries, and no other notice.
     fn see_scheduled(
         debouncer: &mut NoticeDebouncer,
         stop: Option<&str>,

@@ -1,8 +1,8 @@
-//! Notices that this node is to leave, from wherever they come, as one [`Departure`].
+//! Merges the notices that this node must leave, from all sources, into one [`Departure`].
 //!
-//! Guarantees: the first notice wins; a later one can only bring the deadline nearer, or make it final;
-//! the same notice read a hundred times is one. One that EC2 takes back is forgotten by whoever leaves,
-//! as long as the node can still stay. Watching starts before boot ends.
+//! Guarantees: the first notice wins; a later one can only bring the deadline nearer, or make it final; the same notice
+//! read a hundred times is one. A notice that EC2 takes back is forgotten, as long as the node can still stay. Watching
+//! starts before boot ends.
 
 mod debouncer;
 mod poll;
@@ -15,20 +15,20 @@ use crate::common::instance::{Departure, Reason};
 pub use poll::watch_metadata;
 pub use rules::{Seen, notice, scheduling_hold};
 
-/// Where notices arrive. Cheap to clone.
+/// The notices of this node. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Notices(watch::Sender<Notice>);
 
-/// What is in force.
+/// The notice in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notice {
     pub departure: Option<Departure>,
-    /// Whoever gave it has taken it back; the node may still have to leave.
+    /// The source of the notice has taken it back; the node may still have to leave.
     pub is_withdrawn: bool,
 }
 
 impl Notices {
-    /// Gives a notice. `true` when it is the first.
+    /// Gives a notice. Returns `true` if it is the first.
     pub fn give(&self, departure: Departure) -> bool {
         let mut is_first = false;
         self.0.send_if_modified(|notice| {
@@ -46,7 +46,7 @@ impl Notices {
         is_first
     }
 
-    /// Takes back the notice in force, if that may be.
+    /// Takes back the notice in force, if its reason allows that.
     pub fn withdraw(&self) {
         self.0.send_if_modified(|notice| {
             let reason = notice.departure.as_ref().map(|departure| departure.reason);
@@ -61,7 +61,7 @@ impl Notices {
         });
     }
 
-    /// Forgets that the warm pool wanted the instance back: it is there.
+    /// Forgets the notice of the warm pool, because the instance is in the pool now.
     pub fn forget_pool(&self) {
         self.0.send_if_modified(|notice| {
             let is_over = notice.departure.as_ref().is_some_and(|it| it.reason == Reason::Pool);
@@ -72,14 +72,12 @@ impl Notices {
         });
     }
 
-    /// Forgets a departure that has failed, because the machine stays: what else is in force is given again by
-    /// those who watch.
+    /// Forgets a departure that failed, because the machine stays. The watchers give any other notice in force again.
     pub fn forget_failed(&self) {
         self.0.send_if_modified(|notice| std::mem::take(notice) != Notice::default());
     }
 
-    /// Forgets a notice that was taken back, because the node stays. `false` where there is another one
-    /// by now.
+    /// Forgets a notice that was taken back, because the node stays. Returns `false` if another one is in force by now.
     #[must_use]
     pub fn forget(&self) -> bool {
         self.0.send_if_modified(|notice| {
@@ -91,13 +89,13 @@ impl Notices {
         })
     }
 
-    /// Follows the notices.
+    /// Returns a receiver that follows the notices.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Notice> {
         self.0.subscribe()
     }
 
-    /// The departure in force.
+    /// Returns the departure in force.
     #[must_use]
     pub fn now(&self) -> Option<Departure> {
         self.0.borrow().departure.clone()
@@ -151,7 +149,7 @@ mod tests {
         notices.give(notice(Reason::Shutdown, 300));
         assert_eq!(notices.now(), Some(notice(Reason::Shutdown, 120)));
         notices.give(notice(Reason::Operator, 60));
-        assert_eq!(notices.now(), Some(notice(Reason::Shutdown, 60)), "the machine goes");
+        assert_eq!(notices.now(), Some(notice(Reason::Shutdown, 60)), "the machine ends");
         notices.forget_failed();
         assert_eq!(notices.now(), None);
     }

@@ -1,4 +1,4 @@
-//! Polling the metadata: one cached token, one kept connection, every two seconds by default.
+//! Polls the metadata, with one cached token and one kept connection, every two seconds by default.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,16 +13,16 @@ use crate::clients::systemd;
 use crate::common::state::StateHandle;
 use crate::config::{Rebalance, Settings};
 
-/// An answer that comes later than this is worth less than the next one.
+/// Time limit of a poll. A later answer is worth less than the next one.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// A clock that is off by no more than this counts as right: the `Date` header has whole seconds, and an answer
-/// takes its time.
+/// A clock that is off by no more than this counts as right: the `Date` header has whole seconds, and an answer takes
+/// some time.
 const CLOCK_TOLERANCE: time::Duration = time::Duration::seconds(5);
-/// So many different remarks are logged, once each; metadata that made ever new ones would fill the log.
+/// Number of different remarks that are logged, once each: metadata that caused ever new remarks would fill the log.
 const MOST_REMARKS: usize = 100;
 
-/// Looks for notices, for ever. `first_look` is told the target state when the metadata has answered
-/// once: an instance that is to leave already, or to wait in a warm pool, must not begin to join.
+/// Polls for notices, and never returns. `first_look` receives the target state after the first poll: an instance that
+/// must already leave, or wait in a warm pool, must not start to join.
 pub async fn watch_metadata(
     imds: Imds,
     settings: Settings,
@@ -48,7 +48,7 @@ pub async fn watch_metadata(
                 seen
             }
             Err(error) => {
-                // Said once: a service that is away for an hour is one event, not 1,800.
+                // Logged once: a service that fails for an hour is one event, not 1,800.
                 if !is_silent {
                     tracing::warn!(
                         "no notice can be seen: {}",
@@ -77,10 +77,10 @@ pub async fn watch_metadata(
     }
 }
 
-/// Takes out of a look what is old. What there is to say about it: that, and what cannot be read.
+/// Removes old notices from a poll. Returns the remarks on them, and on entries that cannot be read.
 fn remarks(seen: &mut Seen) -> Vec<String> {
     let now = OffsetDateTime::now_utc();
-    // Where the uptime cannot be read, nothing is of an earlier start.
+    // If the uptime cannot be read, no notice counts as one of an earlier start.
     let booted_at = systemd::uptime().ok().map(|uptime| now - uptime);
     let old = seen.take_old(booted_at, now);
     let old = old.into_iter().map(|what| format!("ignoring a notice that is over: {what}"));
@@ -143,8 +143,8 @@ async fn look(imds: &Imds, settings: &Settings) -> Result<Seen, ImdsError> {
     Ok(seen)
 }
 
-/// The times in the metadata are by the service's clock. This host's may not be set yet: a notice of now must not
-/// look like one of an hour ago.
+/// Converts the times in the metadata, which are by the service's clock, to this host's clock. That one may not be set
+/// yet: a current notice must not look like one of an hour ago.
 fn move_times(seen: &mut Seen, offset: time::Duration) {
     let spot = seen.spot.iter_mut().map(|action| &mut action.time);
     let maintenance = seen.maintenance.events.iter_mut().map(|event| &mut event.not_before);

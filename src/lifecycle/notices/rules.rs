@@ -1,5 +1,4 @@
-//! Which of the things that the metadata tells make a node leave, and by when, and which only keep tasks
-//! away from it. Pure.
+//! Decides by the metadata whether a node must leave, and by when, or must only get no tasks. Pure.
 
 use std::time::Duration;
 
@@ -11,32 +10,31 @@ use crate::clients::imds::{
 use crate::common::instance::{Departure, Reason, SchedulingHold};
 use crate::config::{Rebalance, Settings};
 
-/// EC2 reclaims a spot instance within minutes of the time that the notice names. An instance that
-/// still runs so long after it has outlived the notice.
+/// EC2 reclaims a spot instance within minutes of the time that the notice names. An instance that still runs this long
+/// after it has outlived the notice.
 const SPOT_OVERDUE: Duration = Duration::from_secs(600);
 
-/// One look at the metadata.
+/// One poll of the metadata.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     pub target: Option<TargetState>,
     pub spot: Option<SpotAction>,
     pub maintenance: Scheduled,
-    /// When EC2 recommended to replace the instance.
+    /// Time at which EC2 recommended to replace the instance.
     pub rebalance: Option<OffsetDateTime>,
     /// This node is in the swarm: an instance that waits in a warm pool is not.
     pub is_member: bool,
-    /// Every question was answered: what is not in here is not there, except for maintenance entries
-    /// that cannot be read.
+    /// Every request was answered: a notice that is missing here does not exist, except for maintenance entries that
+    /// cannot be read.
     pub is_whole: bool,
-    /// The two questions were answered that say whether the node is to get tasks: target state and
-    /// recommendation.
+    /// The two requests that decide whether the node gets tasks were answered: target state and recommendation.
     pub shows_scheduling_hold: bool,
 }
 
 impl Seen {
-    /// Takes out what this instance has outlived: it belongs to an earlier start of the machine, at
-    /// `booted_at` where that is known, or EC2 did not act on it. A boot must not end for it. Returns
-    /// what that was, in words.
+    /// Removes the notices that this instance has outlived: they belong to an earlier start of the machine, before
+    /// `booted_at` if that is known, or EC2 did not act on them. A boot must not end because of them. Returns
+    /// descriptions of the removed notices.
     pub fn take_old(
         &mut self,
         booted_at: Option<OffsetDateTime>,
@@ -59,20 +57,20 @@ impl Seen {
     }
 }
 
-/// The maintenance because of which the node leaves.
+/// Returns the maintenance for which the node leaves.
 pub(super) fn due<'a>(
     seen: &'a Seen,
     settings: &Settings,
     now: OffsetDateTime,
 ) -> impl Iterator<Item = &'a Maintenance> {
     let is_watched = settings.watch.maintenance;
-    // It may be announced two weeks ahead: the node works until it needs the time.
+    // Maintenance may be announced two weeks ahead: the node works until it needs the time to leave.
     let until = now + settings.watch.maintenance_lead;
     let events = seen.maintenance.events.iter();
     events.filter(move |event| is_watched && ends_the_instance(event) && event.not_before <= until)
 }
 
-/// The notice in what was seen: the one whose machine goes first, if there are several.
+/// Returns the notice in a poll: the one with the nearest deadline, if there are several.
 #[must_use]
 pub fn notice(seen: &Seen, settings: &Settings, now: OffsetDateTime) -> Option<Departure> {
     let longest = settings.leave.deadline;
@@ -95,7 +93,7 @@ pub fn notice(seen: &Seen, settings: &Settings, now: OffsetDateTime) -> Option<D
         .map(|event| Departure {
             reason: Reason::Maintenance,
             noticed_at: now,
-            // From its date on it may come at any moment, or hours later.
+            // From its date on, the maintenance may come at any moment, or hours later.
             deadline: event
                 .not_before
                 .clamp(now + settings.leave.shutdown_deadline.min(longest), now + longest),
@@ -112,7 +110,7 @@ pub fn notice(seen: &Seen, settings: &Settings, now: OffsetDateTime) -> Option<D
     all.into_iter().flatten().min_by_key(|departure| departure.deadline)
 }
 
-/// Why a node that stays is to get no tasks: what keeps most away, if there are several.
+/// Returns the reason why a node that stays must get no tasks: the strongest, if there are several.
 #[must_use]
 pub fn scheduling_hold(seen: &Seen, settings: &Settings) -> Option<SchedulingHold> {
     if seen.target == Some(TargetState::Standby) {
@@ -122,8 +120,8 @@ pub fn scheduling_hold(seen: &Seen, settings: &Settings) -> Option<SchedulingHol
     is_paused.then_some(SchedulingHold::Rebalance)
 }
 
-/// Reboots and network maintenance leave the instance where it is; a stop or a retirement does
-/// not.
+/// Whether the maintenance ends the instance. Reboots and network maintenance leave it where it is; a stop or a
+/// retirement does not.
 fn ends_the_instance(event: &Maintenance) -> bool {
     event.state == MaintenanceState::Active
         && matches!(event.code, MaintenanceCode::InstanceStop | MaintenanceCode::InstanceRetirement)
@@ -157,7 +155,8 @@ mod tests {
         Seen { maintenance: scheduled(vec![event]), ..Seen::default() }
     }
 
-    /// What is left of a look on a machine that was started `minutes` ago, and what was taken out.
+    /// Returns whether a poll has a notice left on a machine that was started `minutes` ago, and the number of removed
+    /// notices.
     fn current(mut seen: Seen, minutes: i64) -> (bool, usize) {
         let old = seen.take_old(Some(NOW - Duration::minutes(minutes)), NOW);
         (notice(&seen, &Settings::default(), NOW).is_some(), old.len())
@@ -172,7 +171,7 @@ mod tests {
         assert_eq!(current(at(-60), 90), (true, 0), "it may still come at any moment");
         assert_eq!(current(at(20), 1), (true, 0));
         let mut unknown = at(-90);
-        assert!(unknown.take_old(None, NOW).is_empty(), "nobody knows when it was started");
+        assert!(unknown.take_old(None, NOW).is_empty(), "its start is not known");
         let others = [event(SystemReboot, Active, -90), event(InstanceStop, Completed, -90)];
         let mut seen = Seen { maintenance: scheduled(others.to_vec()), ..Seen::default() };
         assert!(seen.take_old(Some(NOW), NOW).is_empty(), "these never were notices");
@@ -271,14 +270,13 @@ mod tests {
             let seen = Seen { target: Some(target), is_member: true, ..Seen::default() };
             notice(&seen, &Settings::default(), NOW).map(|departure| departure.reason)
         };
-        assert_eq!(of_a_member(WarmedStopped), Some(Reason::Pool), "it goes back to the pool");
+        assert_eq!(of_a_member(WarmedStopped), Some(Reason::Pool), "it returns to the pool");
         assert_eq!(of_a_member(WarmedTerminated), Some(Reason::Lifecycle));
         assert_eq!(of_a_member(Standby), None);
     }
 
     proptest! {
-        /// Whatever is seen together: the deadline is the nearest of all, and never beyond what
-        /// any departure may take.
+        /// For any combination, the deadline is the nearest of all, and never beyond the longest time of a departure.
         #[test]
         fn the_machine_that_goes_first_sets_the_deadline(
             is_terminated in any::<bool>(),

@@ -1,4 +1,4 @@
-//! Shows the plan; claims.
+//! Returns the plan of a recovery, and claims the charter for it.
 
 use std::time::Duration;
 
@@ -12,22 +12,22 @@ use crate::common::report::RecoveryPlan;
 use crate::common::state::in_utc;
 use crate::node::Node;
 
-/// A skep that dies in the middle goes on within seconds of its restart; after this another survivor
-/// may take over. Docker needs up to 40 s.
+/// Lease of the claim. A skep that dies in the middle continues within seconds of its restart; after the lease another
+/// survivor may take over. Docker needs up to 40 s.
 const LEASE: Duration = Duration::from_secs(300);
 
-/// What would be done. Takes until it is certain that no leader answers.
+/// Returns the plan. This takes until it is certain that no leader answers.
 ///
 /// # Errors
-/// When the ledger does not answer; in words.
+/// When the ledger does not answer, as a text.
 pub async fn plan(node: &Node) -> Result<RecoveryPlan, String> {
     look(node).await.map(|(_, plan)| plan).map_err(|error| crate::common::errors::chain(&error))
 }
 
-/// Looks again, and begins unless that is refused, which the plan says.
+/// Observes again, and starts the recovery, unless the plan has a refusal.
 ///
 /// # Errors
-/// When the ledger does not answer; in words.
+/// When the ledger does not answer, as a text.
 pub async fn begin(node: &Node) -> Result<RecoveryPlan, String> {
     claim(node).await.map_err(|error| crate::common::errors::chain(&error))
 }
@@ -49,7 +49,7 @@ async fn claim(node: &Node) -> Result<RecoveryPlan, RecoverError> {
     let claimed = node.ledger.claim_recovery(charter, swarm_id, me, now, LEASE).await;
     let holder = match claimed.map_err(RecoverError::Unknown)? {
         Some(claim) => Some(claim),
-        // Somebody else was first; or the answer to our own write was lost, and it was written twice.
+        // Another manager was first; or the answer to our own write was lost, and the write was repeated.
         None => node.ledger.fetch_charter().await.map_err(RecoverError::Unknown)?,
     };
     let is_ours = |held: &Charter| held.is_recovery() && held.is_claimed_by(me);

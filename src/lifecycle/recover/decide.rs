@@ -1,4 +1,4 @@
-//! May the quorum be re-created here, and what does that mean? Pure.
+//! Decides whether the quorum may be re-created here, and describes the consequences. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -14,37 +14,37 @@ use crate::common::fact::Fact;
 use crate::common::report::{OtherManager, RecoveryPlan};
 use crate::common::state::in_utc;
 
-/// A manager whose skep lives has refreshed its row twice in this time, and once more is on its way.
+/// In this time, a manager whose skep is alive has refreshed its row twice, and a third write is under way.
 const ROW_IS_FRESH: Duration = Duration::from_secs(150);
-/// Docker's managers wait for three heartbeats of a worker, one in 5 s. A worker tries to reconnect every 0 to 8 s, and
-/// takes any of the managers that it knows, dead ones included.
+/// Docker's managers wait for three heartbeats of a worker, one every 5 s. A worker tries to reconnect every 0 to 8 s,
+/// to any of the managers that it knows, dead ones included.
 const WORKER_DOWN_AFTER: Duration = Duration::from_secs(15);
 /// Docker needs up to 40 s; the tokens and the charter are written within a few more.
 const TAKES_UP_TO: Duration = Duration::from_secs(45);
 
-/// Everything that the plan rests on.
+/// Facts for the plan.
 #[derive(Clone, Debug)]
 pub struct Observed {
     /// Instance id.
     pub me: String,
     pub charter: Option<Charter>,
-    /// `None` where Docker does not answer.
+    /// `None` if Docker does not answer.
     pub local: Option<LocalNode>,
-    /// This node's own row.
+    /// This node's member row.
     pub row: Option<Member>,
     /// The other managers of the charter's generation, promoted workers among them.
     pub others: Vec<Member>,
-    /// Those of them that Auto Scaling lists; `None` where it gave no answer that can be believed.
+    /// Those of them that Auto Scaling lists; `None` without a reliable answer.
     pub listed: Option<BTreeMap<String, GroupInstance>>,
-    /// Whose port answers.
+    /// Addresses that accept a connection.
     pub listening: BTreeSet<IpAddr>,
-    /// Keys of members' rows that cannot be read: whose they are, nobody can tell.
+    /// Keys of member rows that cannot be read: each may be any member's.
     pub unreadable: BTreeSet<String>,
-    /// Where the store has unlock keys: the managers lock themselves.
+    /// Place of the unlock keys in the store, if there are any: the managers are locked (autolock).
     pub unlock_keys: Option<String>,
-    /// Does a leader answer here? *No* is Docker's own word that there is none.
+    /// Whether a leader answers here. *No* is Docker's own answer that there is none.
     pub has_leader: Fact,
-    /// By when this node leaves the swarm, where it does.
+    /// This node's departure, if it leaves the swarm.
     pub leaves_by: Option<Leaving>,
     pub now: OffsetDateTime,
 }
@@ -53,8 +53,8 @@ pub struct Observed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leaving {
     pub deadline: OffsetDateTime,
-    /// Until when the quorum can be re-created before: draining's share. `None` when that is over, or the departure
-    /// has ended.
+    /// End of the time in which the quorum can be re-created before: draining's share. `None` if that is over, or the
+    /// departure has ended.
     pub recovery_until: Option<OffsetDateTime>,
 }
 
@@ -64,53 +64,53 @@ impl Leaving {
     }
 }
 
-/// Why nothing may be done; each names the remedy.
+/// Reason why nothing may be done; each names the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
     #[error("the ledger has no charter, so there is no swarm to recover")]
     NoCharter,
     #[error("the charter is closed: the next manager that starts founds a new swarm")]
     Closed,
-    #[error("{founder} is founding a swarm: wait until it stands")]
+    #[error("{founder} is founding a swarm: wait until that is done")]
     Founding { founder: String },
     #[error(
-        "another recovery runs, on {founder}: it goes on there when its skep is restarted, and may be taken over from {until}"
+        "another recovery runs, on {founder}: it continues there when skep is restarted, and another manager can take it over from {until} on"
     )]
     Running { founder: String, until: String },
     #[error("a recovery runs on this node already: see `skep status`")]
     RunsHere,
     #[error(
-        "this swarm's managers lock themselves (autolock), and Docker cannot re-create the quorum of such a swarm (moby/moby#36852): start again a manager that is only stopped; or terminate those that are left, and their replacements found a new swarm. If autolock was switched off since, delete {place} and run this again"
+        "this swarm's managers lock themselves (autolock), and Docker cannot re-create the quorum of such a swarm (moby/moby#36852): start again a manager that is only stopped; or terminate the managers that are left, and their replacements found a new swarm; if autolock was switched off since, delete {place} and run this command again"
     )]
     Locks { place: String },
-    #[error("another manager has claimed the charter this moment: run it again")]
+    #[error("another manager has just claimed the charter: run this command again")]
     Outrun,
     #[error("Docker does not answer on this host: see `systemctl status docker`")]
     NoDocker,
     #[error(
-        "this node is no manager of the charter's swarm: run it on a manager that has survived"
+        "this node is not a manager of the charter's swarm: run this command on a manager that has survived"
     )]
     NotManager,
     #[error(
-        "the quorum was re-created without this manager: it is fenced out, and joins anew by itself"
+        "the quorum was re-created without this manager: it is fenced out, and joins again by itself"
     )]
     Fenced,
     #[error("the swarm has a leader, so its quorum is not lost: see `docker node ls`")]
     QuorumExists,
     #[error(
-        "this node is leaving, by {deadline}, and its departure has no time left to re-create the quorum, which takes up to {takes:?}: run it on another manager that has survived. Where there is none, managers that start found a new swarm once this instance is gone"
+        "this node is leaving, by {deadline}, and its departure has no time left to re-create the quorum, which takes up to {takes:?}: run this command on another manager that has survived; if there is none, managers that start found a new swarm once this instance is gone"
     )]
     LeavesTooSoon { deadline: String, takes: Duration },
     #[error(
-        "Docker does not say whether the swarm has a leader: run this again in a minute; if that does not change, see `docker node ls` and `systemctl status docker`"
+        "Docker does not report whether the swarm has a leader: run this command again in a minute; if it still does not, see `docker node ls` and `systemctl status docker`"
     )]
     LeaderUnknown,
     #[error(
-        "ledger rows cannot be read ({keys}), and whether these are managers that live cannot be told: repair them, or delete them if nothing needs them, and run this again"
+        "ledger rows cannot be read ({keys}), and may be those of managers that are alive: repair them, or delete them if nothing needs them, and run this command again"
     )]
     UnreadableRows { keys: String },
     #[error(
-        "{alive} of the other managers may be alive ({names}), enough for a quorum that cannot be seen from here: mend the network between them, or run it on one of them; those that are lost for good must be terminated or their skep stopped, which counts {fresh:?} later"
+        "{alive} of the other managers may be alive ({names}), enough for a quorum that this node cannot see: repair the network between them, or run this command on one of them; if one is lost for good, terminate it or stop its skep, which takes effect {fresh:?} later"
     )]
     MayBeElsewhere { alive: usize, names: String, fresh: Duration },
 }
@@ -118,7 +118,7 @@ pub enum Refusal {
 /// Whether the quorum may be re-created here and now.
 ///
 /// # Errors
-/// Why not.
+/// The reason against it.
 pub fn decide(seen: &Observed) -> Result<(), Refusal> {
     let charter = seen.charter.as_ref().ok_or(Refusal::NoCharter)?;
     let founder = charter.founder.clone();
@@ -137,11 +137,11 @@ pub fn decide(seen: &Observed) -> Result<(), Refusal> {
     let local = seen.local.as_ref().ok_or(Refusal::NoDocker)?;
     let row = seen.row.as_ref().filter(|row| Some(&row.node_id) == local.node_id.as_ref());
     let is_ours = match &local.swarm_id {
-        // One without a row has only come in, and cannot be told from one of another history later.
+        // A node without a row has only just joined, and could not be distinguished later from one of another history.
         Some(own) => charter.swarm() == Some(own) && row.is_some(),
         None => row.is_some_and(|row| row.generation == charter.generation),
     };
-    // The own row may be the one that cannot be read: that is refused below, and says why.
+    // The row that cannot be read may be this node's own: the refusal below names it.
     let is_another = local.swarm_id.is_some() && local.swarm_id.as_ref() != charter.swarm();
     let may_be_ours = is_ours || !is_another && row.is_none() && !seen.unreadable.is_empty();
     if !local.is_manager || !may_be_ours {
@@ -150,8 +150,8 @@ pub fn decide(seen: &Observed) -> Result<(), Refusal> {
     if row.is_some_and(|row| charter.fences(&seen.me, row.generation)) {
         return Err(Refusal::Fenced);
     }
-    // The leader may be this node itself, which had done Docker's part when somebody took over who is
-    // gone by now: without a claim of its own the charter stays shut.
+    // The leader may be this node itself: it had done Docker's part when another manager took over, which is gone by
+    // now. Without a claim of its own the charter stays shut.
     match seen.has_leader {
         Fact::No => {}
         _ if charter.is_recovery() => {}
@@ -166,7 +166,7 @@ pub fn decide(seen: &Observed) -> Result<(), Refusal> {
         let keys = seen.unreadable.iter().cloned().collect::<Vec<_>>().join(", ");
         return Err(Refusal::UnreadableRows { keys });
     }
-    // Docker would shut the node down first and then find that it has no key to start it with.
+    // Docker would first shut the node down, and then find that it has no key to start it with.
     if let Some(place) = seen.unlock_keys.clone() {
         return Err(Refusal::Locks { place });
     }
@@ -185,8 +185,8 @@ pub fn decide(seen: &Observed) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Not gone by Auto Scaling's word, and it was heard of not long ago; or it answers. Of one that was in no
-/// group Auto Scaling says nothing.
+/// Whether a manager may be alive: it accepts connections, or Auto Scaling does not report it as gone and it wrote its
+/// row not long ago. About an instance that was in no group Auto Scaling reports nothing.
 fn may_be_alive(seen: &Observed, row: &Member) -> bool {
     let is_missing = |listed: &BTreeMap<_, _>| !listed.contains_key(&row.instance_id);
     let is_gone = row.group.is_some() && seen.listed.as_ref().is_some_and(is_missing);
@@ -194,7 +194,7 @@ fn may_be_alive(seen: &Observed, row: &Member) -> bool {
     seen.listening.contains(&row.address) || (!is_gone && is_fresh)
 }
 
-/// The same for a human.
+/// Returns the plan, for the operator.
 #[must_use]
 pub fn plan(cluster: &str, seen: &Observed, decision: Result<(), Refusal>) -> RecoveryPlan {
     let generation = seen.charter.as_ref().map_or(0, |charter| charter.generation);
@@ -238,7 +238,7 @@ fn steps(generation: u64) -> Vec<String> {
             "the charter is claimed for generation {generation} of the same swarm; nobody else founds or recovers anything meanwhile"
         ),
         "this node becomes the swarm's only manager, with the services, secrets, configs, networks and join tokens that it knows".into(),
-        "the other managers are taken off the node list and fenced: one that comes back leaves by force and joins anew".into(),
+        "the other managers are removed from the node list and fenced: a manager that comes back leaves by force and joins again".into(),
         format!(
             "the charter opens as generation {generation}: replacements join as managers, workers reconnect and stay under it"
         ),
@@ -247,7 +247,7 @@ fn steps(generation: u64) -> Vec<String> {
 
 fn costs(managers: &[OtherManager], leaves_by: Option<Leaving>) -> Vec<String> {
     let mut costs = vec![
-        "what only the other managers had acknowledged is lost; whether this one was behind cannot be known".into(),
+        "changes that only the other managers had acknowledged are lost; it is not known whether this manager was behind".into(),
         format!(
             "the tasks on this node are started anew; those on a worker go on if it reconnects within about {} s, which most do; otherwise Docker marks the worker down, starts its tasks on other nodes, and ends those on the worker when it reconnects",
             WORKER_DOWN_AFTER.as_secs()
@@ -256,7 +256,7 @@ fn costs(managers: &[OtherManager], leaves_by: Option<Leaving>) -> Vec<String> {
     if let Some(Leaving { deadline, .. }) = leaves_by {
         let deadline = in_utc(deadline);
         costs.push(format!(
-            "this node is leaving, by {deadline}, and goes on with that: unless another manager has joined by then, the swarm ends with it"
+            "this node is leaving, by {deadline}, and continues to leave: unless another manager has joined by then, the swarm ends with it"
         ));
     }
     let names = |is_it: &dyn Fn(&&OtherManager) -> bool| {
@@ -266,7 +266,7 @@ fn costs(managers: &[OtherManager], leaves_by: Option<Leaving>) -> Vec<String> {
     let alive = names(&|it| it.may_be_alive);
     if !alive.is_empty() {
         costs.push(format!(
-            "{alive} may be alive: what it holds of the swarm is given up, and its tasks end when it comes back"
+            "{alive} may be alive: the swarm's state there is discarded, and the tasks there end when the manager comes back"
         ));
     }
     let is_gone =
@@ -274,13 +274,13 @@ fn costs(managers: &[OtherManager], leaves_by: Option<Leaving>) -> Vec<String> {
     let fresh = names(&|it| is_gone(it) && it.seen_seconds_ago < ROW_IS_FRESH.as_secs());
     if !fresh.is_empty() {
         costs.push(format!(
-            "{fresh} is gone by Auto Scaling's word, but wrote its row within {ROW_IS_FRESH:?}: should it have been detached from its group and be alive, the same"
+            "{fresh} is gone by Auto Scaling's answer, but wrote its row within {ROW_IS_FRESH:?}: if it was detached from its group and is alive, the swarm's state there is discarded, and the tasks there end when the manager comes back"
         ));
     }
     let silent = names(&|it| !it.may_be_alive && !is_gone(it));
     if !silent.is_empty() {
         costs.push(format!(
-            "{silent} has not been heard of, but is not gone by Auto Scaling's word: the same, should it be alive"
+            "{silent} has not written its row lately, but is not gone by Auto Scaling's answer: if it is alive, the swarm's state there is discarded, and the tasks there end when the manager comes back"
         ));
     }
     costs

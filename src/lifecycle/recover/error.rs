@@ -1,4 +1,4 @@
-//! Why `skep recover` has failed.
+//! Defines the errors of `skep recover`.
 
 use thiserror::Error;
 
@@ -7,16 +7,16 @@ use crate::clients::secrets::SecretsError;
 
 #[derive(Debug, Error)]
 pub(super) enum RecoverError {
-    #[error("nothing was changed: whether the managers lock themselves (autolock) cannot be known")]
+    #[error("nothing was changed: cannot tell whether the managers are locked (autolock)")]
     Keys(#[from] SecretsError),
     #[error("nothing was changed: the ledger cannot be read")]
     NotSeen(#[source] LedgerError),
     #[error(
-        "whether the charter was claimed is not known: run it again; this node goes on by itself if it was"
+        "cannot tell whether the charter was claimed: run this command again; if it was, this node continues by itself"
     )]
     Unknown(#[source] LedgerError),
     #[error(
-        "the charter was claimed, and this node's departure has ended meanwhile, so the quorum is not re-created here: run it on another manager that has survived, from {until} on"
+        "the charter was claimed, but this node's departure has ended meanwhile, so the quorum is not re-created here: run this command on another manager that has survived, from {until} on"
     )]
     LeftMeanwhile { until: String },
 }

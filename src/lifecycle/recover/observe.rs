@@ -1,4 +1,4 @@
-//! What `skep recover` looks at.
+//! Observes the swarm for `skep recover`.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -18,19 +18,19 @@ use crate::common::instance::{Departure, Role};
 use crate::manager::peers::{self, survey};
 use crate::node::Node;
 
-/// For so long no leader must answer: an election blocks Docker for 10 to 14 s.
+/// The quorum counts as lost if no leader answers for this time: an election blocks Docker for 10 to 14 s.
 const QUORUM_PATIENCE: Duration = Duration::from_secs(20);
-/// A leader answers within milliseconds; without one Docker may be silent for half a minute, and says in `/info`
-/// then that there is none.
+/// A leader answers within milliseconds; without one Docker may not answer for half a minute, and then reports in
+/// `/info` that there is none.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Without a leader `/info` takes up to 20 s.
 const INFO_WITHIN: Duration = Duration::from_secs(30);
 
-/// Looks for a leader first, then at the rest. What Docker and Auto Scaling do not say is missing from it, and
-/// rows that cannot be read are named.
+/// Looks for a leader first, then reads the rest. Facts that Docker and Auto Scaling do not report are missing in the
+/// result, and rows that cannot be read are named.
 pub async fn observe(node: &Node) -> Result<Observed, RecoverError> {
-    // Whoever came in while a leader was seen here has written its row by the end of that look.
+    // A node that joined while a leader was seen here has written its row by the end of that search.
     let looks = look_for_leader(node).await;
     let (charter, rows, local) =
         tokio::join!(node.ledger.fetch_charter(), survey(node), fetch_local(node));
@@ -41,7 +41,7 @@ pub async fn observe(node: &Node) -> Result<Observed, RecoverError> {
     let (own, others) = managers_of(rows, me, charter.as_ref());
     let generation = charter.as_ref().map(|charter| charter.generation);
     let mut unlock_keys = None;
-    // A worker may not read them, and recovers nothing.
+    // A worker is not allowed to read them, and recovers nothing.
     if let Some(generation) = generation
         && local.as_ref().is_some_and(|local| local.is_manager)
         && node.tokens.fetch_unlock_keys(generation).await?.is_some()
@@ -62,7 +62,7 @@ pub async fn observe(node: &Node) -> Result<Observed, RecoverError> {
         row: own,
         others,
         unreadable,
-        // An answer that does not list who asks is about something else.
+        // An answer that does not list this instance is about something else.
         listed: listed.ok().filter(|listed| listed.contains_key(me)),
         listening,
         unlock_keys,
@@ -71,7 +71,7 @@ pub async fn observe(node: &Node) -> Result<Observed, RecoverError> {
     })
 }
 
-/// This node's departure, if one is under way or has ended just now.
+/// Returns this node's departure, if one is under way or has ended just now.
 pub(super) fn leaving(node: &Node) -> Option<Leaving> {
     let state = node.state.now();
     let recovery_until = state.recovery_until;
@@ -82,8 +82,8 @@ async fn fetch_local(node: &Node) -> Option<LocalNode> {
     timeout(INFO_WITHIN, node.swarm.fetch_local_node()).await.ok()?.ok()
 }
 
-/// Does the swarm have a leader? Asked until one answers, or for [`QUORUM_PATIENCE`]: an election may still end
-/// with one after Docker's word that there is none. Silence cannot tell.
+/// Whether the swarm has a leader. Asks until one answers, or for [`QUORUM_PATIENCE`]: an election may still elect one
+/// after Docker's answer that there is none. Without an answer it cannot tell.
 async fn look_for_leader(node: &Node) -> Fact {
     let end = Instant::now() + QUORUM_PATIENCE;
     let mut leader = Fact::CannotTell;
@@ -100,8 +100,8 @@ async fn look_for_leader(node: &Node) -> Fact {
     leader
 }
 
-/// What the looks have shown, and Docker's word in `/info`, which was read after them: where the looks met
-/// silence alone it says whether there is none, and a node that it calls well has found one meanwhile.
+/// Combines the search for a leader with Docker's answer in `/info`, which was read after it. If the search got no
+/// answer, `/info` decides whether there is none; a node that `/info` reports as healthy has found a leader meanwhile.
 fn has_leader(looks: Fact, local: Option<&LocalNode>) -> Fact {
     match looks {
         Fact::Yes => Fact::Yes,
@@ -111,8 +111,8 @@ fn has_leader(looks: Fact, local: Option<&LocalNode>) -> Fact {
     }
 }
 
-/// This node's own row, and those of the other managers. A promoted worker counts among the others; it recovers
-/// nothing itself, since its role may not write the charter.
+/// Returns this node's row, and those of the other managers. A promoted worker counts among the others; it recovers
+/// nothing itself, because its role is not allowed to write the charter.
 fn managers_of(
     rows: Vec<Member>,
     me: &str,
@@ -120,7 +120,7 @@ fn managers_of(
 ) -> (Option<Member>, Vec<Member>) {
     let (own, mut others): (Vec<Member>, Vec<Member>) =
         rows.into_iter().filter(Member::is_manager).partition(|row| row.instance_id == me);
-    // Of a recovery that came to nothing the managers are still those of before.
+    // After a recovery that failed, the managers are still those of the generation before.
     others.retain(|row| {
         charter.is_some_and(|charter| row.generation == charter.generation || charter.is_recovery())
     });

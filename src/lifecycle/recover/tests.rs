@@ -105,7 +105,7 @@ fn each_reason_against_it_is_named() {
     assert_eq!(refusal(|seen| seen.row = None), Some(Refusal::NotManager), "it has only come in");
 }
 
-/// A survivor that is scaled in is the only one that can: what it holds would go with its machine.
+/// The survivor is scaled in, and is the only one that can recover: the swarm's state would be lost with its machine.
 #[test]
 fn who_is_leaving_may_and_says_that_another_manager_is_needed() {
     let mut seen = survivor();
@@ -119,13 +119,13 @@ fn who_is_leaving_may_and_says_that_another_manager_is_needed() {
     assert!(says_so(&seen));
 }
 
-/// With so many seconds in which the quorum can be re-created; `None` once that is over.
+/// Returns a departure with this many seconds in which the quorum can be re-created; `None` once that is over.
 fn leaving(seconds: Option<i64>) -> Leaving {
     let deadline = NOW + Duration::minutes(30);
     Leaving { deadline, recovery_until: seconds.map(|seconds| NOW + Duration::seconds(seconds)) }
 }
 
-/// A claim that nobody can see through keeps everybody else out for its lease.
+/// A claim that its manager cannot complete keeps the other managers out for its lease.
 #[test]
 fn a_departure_without_time_for_it_refuses_it() {
     let refused = |seconds| refusal(|seen| seen.leaves_by = Some(leaving(seconds)));
@@ -135,7 +135,7 @@ fn a_departure_without_time_for_it_refuses_it() {
         assert!(matches!(refused, Refusal::LeavesTooSoon { .. }), "{refused:?}");
         let words = refused.to_string();
         assert!(words.starts_with("this node is leaving, by 2026-11-02 12:30:00 UTC"), "{words}");
-        assert!(words.contains("run it on another manager"), "{words}");
+        assert!(words.contains("run this command on another manager"), "{words}");
     }
     let led = refusal(|seen| {
         seen.leaves_by = Some(leaving(None));
@@ -162,7 +162,7 @@ fn one_recovery_runs_at_a_time_and_a_dead_one_is_taken_over() {
     }
 }
 
-/// Two of the others are enough for a quorum that this node does not hear of.
+/// Two of the others are enough for a quorum that this node cannot see.
 #[test]
 fn who_may_be_alive_elsewhere_counts() {
     let elsewhere = |change: fn(&mut Observed)| {
@@ -187,7 +187,7 @@ fn who_may_be_alive_elsewhere_counts() {
     }));
 }
 
-/// A row of a newer skep, or one that was edited by hand, may be that of a manager that lives.
+/// A row of a newer skep, or one that was edited by hand, may be that of a manager that is alive.
 #[test]
 fn while_a_row_cannot_be_read_nothing_is_done_and_its_key_is_named() {
     let odd = |seen: &mut Observed| seen.unreadable = ["member#manager#i-3".to_owned()].into();
@@ -241,9 +241,8 @@ fn the_plan_tells_who_is_seen_how_and_what_may_be_lost() {
 }
 
 proptest! {
-    /// Whatever is seen: only with Docker's word that there is no leader, never while so many others may be
-    /// alive that they could have one or rows cannot be read, never of another swarm, never while somebody else
-    /// is at it.
+    /// For any facts: only with Docker's answer that there is no leader, never while so many others may be alive that
+    /// they could have one or rows cannot be read, never of another swarm, never while another node founds or recovers.
     #[test]
     fn nothing_that_may_live_is_taken_apart(
         has_leader in prop::sample::select(&[Fact::Yes, Fact::No, Fact::CannotTell]),
@@ -302,7 +301,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-    /// Rows of any content that can be read: what is shown of them is shown whole.
+    /// Rows of any readable content: the plan is complete and can be serialized.
     #[test]
     fn no_row_that_can_be_read_ends_a_plan(
         charter in prop::option::of(fuzz::charter()),

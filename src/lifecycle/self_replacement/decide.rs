@@ -1,32 +1,32 @@
-//! Is this node to be replaced? Pure: no clock, no I/O, no memory.
+//! Decides whether this node must be replaced. Pure: no clock, no I/O, no memory.
 
 use std::time::Duration;
 
 use crate::clients::aws::autoscaling::{GroupInstance, LifecycleState};
 use crate::clients::ledger::MemberState;
 
-/// As AWS writes it.
+/// Health status, as AWS writes it.
 const UNHEALTHY: &str = "UNHEALTHY";
 
-/// A manager that has lost its leader takes so long to say so: it writes its row once a minute and a
-/// half at most, and its Docker may hang for 40 s before.
+/// Time after which a manager that has lost its leader has recorded that: it writes its row at least every minute and a
+/// half, and its Docker may hang for 40 s before.
 pub const SURE_AFTER: Duration = Duration::from_secs(150);
 
-/// Everything that a verdict rests on.
+/// Facts for a verdict.
 #[derive(Clone, Debug)]
 pub struct Observed {
-    /// For how long every look has found this host broken.
+    /// Time for which every observation has found this host broken.
     pub broken_for: Duration,
-    /// For how long it must have been.
+    /// Time for which it must have been broken.
     pub patience: Duration,
-    /// What this node's own row says; `None` where it never served.
+    /// State in this node's member row; `None` if it never served.
     pub row: Option<MemberState>,
-    /// For how long every look has found another manager of the charter's swarm that listens and
-    /// says that it has a leader; `None` where the last has not.
+    /// Time for which every observation has found another manager of the charter's swarm that listens and reports that
+    /// it has a leader; `None` if the last one has not.
     pub well_for: Option<Duration>,
-    /// Who of this group has asked last.
+    /// Node of this group that asked last.
     pub last: Option<Asked>,
-    /// This instance; looked up only where the rest speaks for asking.
+    /// This instance in Auto Scaling; looked up only if the other facts are for asking.
     pub own: Option<GroupInstance>,
 }
 
@@ -34,27 +34,27 @@ pub struct Observed {
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub is_self: bool,
-    /// Its time is over, and others may ask.
+    /// Its lease has expired, and others may ask.
     pub is_over: bool,
-    /// As Auto Scaling lists it still; `None` where it is gone, or its time is not over.
+    /// Its entry in Auto Scaling; `None` if it is gone, or its lease has not expired.
     pub listed: Option<GroupInstance>,
 }
 
-/// What follows.
+/// Decision whether to ask for the replacement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Stay { why: &'static str },
     Ask { is_lease_taken: bool },
 }
 
-/// Whether Auto Scaling is worth asking: without it, nothing speaks against a replacement.
+/// Returns the reason against a replacement; `None` if it is worth asking Auto Scaling.
 #[must_use]
 pub fn objection(seen: &Observed) -> Option<&'static str> {
     let is_anothers_lease = || seen.last.as_ref().is_some_and(|it| !it.is_self && !it.is_over);
     if seen.broken_for < seen.patience {
         Some("it may recover")
     } else if seen.row.is_none() {
-        Some("it has never served, and what becomes of its launch is told otherwise")
+        Some("it has never served, and its failed launch is reported in another way")
     } else if seen.row == Some(MemberState::Leaving) {
         Some("it leaves anyway")
     } else if seen.well_for.is_none() {
@@ -81,19 +81,20 @@ pub fn decide(seen: &Observed) -> Verdict {
         return Verdict::Stay { why: "Auto Scaling does not have this instance in service" };
     }
     if own.health == UNHEALTHY {
-        return Verdict::Stay { why: "Auto Scaling knows that it is broken" };
+        return Verdict::Stay { why: "Auto Scaling already lists it as unhealthy" };
     }
     match &seen.last {
         Some(last) if !last.is_self && last.listed.as_ref().is_some_and(is_on_its_way) => {
             Verdict::Stay { why: "another node of the group is still being replaced" }
         }
-        // Within a grace period nothing comes of the first time.
+        // Within a grace period, the first request has no effect.
         Some(last) if last.is_self && !last.is_over => Verdict::Ask { is_lease_taken: true },
         _ => Verdict::Ask { is_lease_taken: false },
     }
 }
 
-/// One that is retained has been replaced already, and stays unhealthy for as long as an operator keeps it.
+/// Whether the node's replacement is under way. A retained node has been replaced already, and stays unhealthy for as
+/// long as an operator keeps it.
 fn is_on_its_way(other: &GroupInstance) -> bool {
     let state = &other.lifecycle_state;
     !state.is_retained() && (other.health == UNHEALTHY || state.is_terminating())
@@ -154,13 +155,13 @@ mod tests {
         assert_eq!(after(false, true, None), Some(false), "it is gone");
         let retained = instance("Terminating:Retained", "UNHEALTHY");
         assert_eq!(after(false, true, Some(retained)), Some(false), "it was replaced");
-        assert_eq!(after(true, false, None), Some(true), "its own turn goes on");
+        assert_eq!(after(true, false, None), Some(true), "its lease continues");
         assert_eq!(after(true, true, None), Some(false));
     }
 
     proptest! {
-        /// Whatever else was seen: never in haste, never one that has not served, never for the
-        /// swarm's trouble, never two of a group at a time, never one that is not in service.
+        /// For any facts: never in haste, never a node that has not served, never for a fault of the swarm, never two
+        /// of a group at a time, never a node that is not in service.
         #[test]
         fn nobody_asks_without_evidence(
             broken_for in 0u64..600,

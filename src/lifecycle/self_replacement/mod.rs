@@ -1,9 +1,9 @@
-//! The last resort of a node that cannot heal itself: it asks Auto Scaling for its replacement.
+//! Asks Auto Scaling to replace this node, as the last resort of a node that cannot heal itself.
 //!
-//! Guarantees: only for what is wrong with this host, while another manager of the swarm has a leader
-//! and answers; never for the swarm's trouble or AWS's; at most one node of a group in ten minutes, by
-//! a conditional write in the ledger, without which nothing is asked. The departure that follows is
-//! the usual one. Assumes that managers write into their rows whether they have a leader.
+//! Guarantees: only for a fault of this host, while another manager of the swarm has a leader and answers; never for a
+//! fault of the swarm or of AWS; at most one node of a group in ten minutes, by a conditional write in the ledger,
+//! without which the node does not ask. The departure that follows is the usual one. Assumes that managers write into
+//! their rows whether they have a leader.
 
 mod decide;
 
@@ -26,9 +26,9 @@ use crate::node::Node;
 use super::membership::MembershipError;
 use decide::{Asked, Observed, Verdict, decide, objection};
 
-/// Between two looks.
+/// Interval between two observations.
 const INTERVAL: Duration = Duration::from_secs(15);
-/// Longer than a look takes whatever does not answer, and the pause after it.
+/// Longer than one observation and the pause after it, even if no service answers.
 const START_EXTENSION: Duration = Duration::from_secs(180);
 
 #[derive(Debug, Error)]
@@ -41,8 +41,8 @@ enum ReplacementError {
     AutoScaling(#[from] AwsError),
 }
 
-/// Asks for this node's replacement once its Docker has said nothing at all, or that the swarm's state here cannot
-/// be used, for `autoscaling.replace_after`; never returns.
+/// Asks for this node's replacement once its Docker has not answered, or has reported an unusable swarm state, for
+/// `autoscaling.replace_after`. Never returns.
 pub async fn watch_docker(node: &Node) -> Infallible {
     if !node.settings.autoscaling.replace_self {
         return std::future::pending().await;
@@ -60,21 +60,20 @@ pub async fn watch_docker(node: &Node) -> Infallible {
     }
 }
 
-/// What is wrong with Docker on this host. `error` without end is one that has lost its certificate or its raft
-/// log; a node that hears of no manager is `active` or `pending`.
+/// Returns the fault of Docker on this host. A Docker that stays in `error` has lost its certificate or its raft log; a
+/// node without a connection to a manager is `active` or `pending`.
 fn what_docker_says(local: &Result<LocalNode, SwarmError>) -> Option<String> {
     match local {
         Err(error) => is_silence(error).then(|| error.to_string()),
         Ok(local) => (local.state == LocalState::Error).then(|| match local.error.as_str() {
-            "" => "Docker says: error".to_owned(),
-            error => format!("Docker says: {error}"),
+            "" => "Docker reports the state error".to_owned(),
+            error => format!("Docker reports: {error}"),
         }),
     }
 }
 
-/// A node that could not take its place any more. Returns at once where that is not this host's
-/// fault, or where it has never served; else once it is cured, or a notice is there, or nothing more
-/// can be done.
+/// Handles a node that could not join again. Returns at once if this is not a fault of this host, or if the node has
+/// never served; else once the fault is cured, a notice arrives, or nothing more can be done.
 pub async fn after_failure(node: &Node, notices: &Notices, error: &BootError) {
     let row = node.ledger.fetch_member(node.role, &node.instance.id).await;
     if !node.settings.autoscaling.replace_self || !matches!(row, Ok(Some(_))) {
@@ -82,7 +81,7 @@ pub async fn after_failure(node: &Node, notices: &Notices, error: &BootError) {
     }
     let mut case = Case::default();
     while notices.now().is_none() && !case.is_denied {
-        // A boot that has not ended is killed at the unit's start time-out, and all of it would start over.
+        // systemd kills a boot that has not ended at the unit's start timeout, and all of it would start again.
         systemd::extend_timeout(START_EXTENSION);
         let Some(why) = what_is_broken(node, error).await else { return };
         case.hold(node, &why).await;
@@ -97,15 +96,15 @@ async fn pause() {
     tokio::time::sleep(INTERVAL.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
 }
 
-/// Docker is not there, or hangs. One that answers, whatever it answers, is none of this.
+/// Whether Docker is missing or hangs. A Docker that gives any answer does neither.
 fn is_silence(error: &SwarmError) -> bool {
     matches!(error.kind, SwarmErrorKind::Unreachable | SwarmErrorKind::TimedOut)
 }
 
-/// What is still wrong with this host after such a failure. What cannot be looked at is not.
+/// Returns the fault that this host still has after such a failure. A fault that cannot be checked does not count.
 async fn what_is_broken(node: &Node, error: &BootError) -> Option<String> {
     match error {
-        // Another look would be another attempt to join, and leave another dead entry.
+        // Another check would be another attempt to join, and leave another dead entry.
         BootError::Refused(refusal @ Refusal::OwnPortClosed { .. }) => Some(refusal.to_string()),
         BootError::Refused(_) | BootError::Swarm(_) => {
             let refusal = boot::look(node).await.ok()??;
@@ -115,7 +114,7 @@ async fn what_is_broken(node: &Node, error: &BootError) -> Option<String> {
             Ok(local) => {
                 let is_stuck = matches!(local.state, LocalState::Pending | LocalState::Error);
                 (is_stuck && !local.error.is_empty())
-                    .then(|| format!("Docker says: {}", local.error))
+                    .then(|| format!("Docker reports: {}", local.error))
             }
             Err(error) => is_silence(&error).then(|| error.to_string()),
         },
@@ -123,8 +122,8 @@ async fn what_is_broken(node: &Node, error: &BootError) -> Option<String> {
     }
 }
 
-/// What another machine would not have. A clock, an address, UserData and the firewall backend are the
-/// template's: a node that has served had the right backend, and its group's template has another now.
+/// Whether another machine would not have this fault. A clock, an address, UserData and the firewall backend are the
+/// template's: a node that has served had the right backend, and its group's template has another one now.
 fn is_of_this_host(refusal: &Refusal) -> bool {
     match refusal {
         Refusal::ForeignSwarm { .. }
@@ -139,19 +138,19 @@ fn is_of_this_host(refusal: &Refusal) -> bool {
     }
 }
 
-/// What this process knows of one breakdown. A restart of skep begins anew, which only costs time.
+/// State of one fault in this process. A restart of skep resets it, which only costs time.
 #[derive(Default)]
 struct Case {
     since: Option<Instant>,
-    /// Since when the swarm has been well without this node.
+    /// Time since which the swarm has been well without this node.
     well_since: Option<Instant>,
     said: String,
-    /// It may not be asked for.
+    /// This node is not allowed to ask Auto Scaling.
     is_denied: bool,
 }
 
 impl Case {
-    /// Another look has found it broken.
+    /// Records an observation of the fault, and asks for the replacement when it is time.
     async fn hold(&mut self, node: &Node, why: &str) {
         if self.is_denied {
             return;
@@ -171,7 +170,7 @@ impl Case {
         };
         match asked {
             Ok(None) => {
-                // Replacing it is what cures it, also for a load balancer.
+                // A replacement is the cure, so a load balancer must not use the node any more, either.
                 node.state.set_given_up(true);
                 self.say(why, "Auto Scaling is asked to replace it");
             }
@@ -180,7 +179,10 @@ impl Case {
                 if error.kind == AwsErrorKind::AccessDenied =>
             {
                 self.is_denied = true;
-                self.say(why, &format!("not replaced: {error}, or set autoscaling.replace_self"));
+                self.say(
+                    why,
+                    &format!("not replaced: {error}, or set autoscaling.replace_self to false"),
+                );
             }
             Err(error) => {
                 self.say(why, &format!("not replaced: {}", crate::common::errors::chain(&error)))
@@ -188,7 +190,7 @@ impl Case {
         }
     }
 
-    /// Says it once, until it changes.
+    /// Logs it once, until it changes.
     fn say(&mut self, why: &str, what_follows: &str) {
         if self.said != what_follows {
             tracing::error!(because = why, "this node is broken; {what_follows}");
@@ -197,7 +199,7 @@ impl Case {
     }
 }
 
-/// Does another manager answer here that has a leader?
+/// Whether another manager that has a leader answers here.
 async fn is_swarm_well(node: &Node) -> Result<bool, MembershipError> {
     let charter = node.ledger.fetch_charter().await?;
     let Some(open) = charter.filter(|charter| charter.phase == CharterPhase::Open) else {
@@ -206,7 +208,7 @@ async fn is_swarm_well(node: &Node) -> Result<bool, MembershipError> {
     Ok(find_manager(node, &open, is_led).await?.is_some())
 }
 
-/// Asks, or says what speaks against it.
+/// Asks for the replacement, or returns the reason against it.
 async fn ask(
     node: &Node,
     broken_for: Duration,
@@ -244,7 +246,7 @@ async fn ask(
     Ok(None)
 }
 
-/// Whose turn it is; then, where that is not another one's, what Auto Scaling says of both.
+/// Reads the lease; then, unless it is another node's, Auto Scaling's state of both nodes.
 async fn observe_group(
     node: &Node,
     of: LeaseOf<'_>,
@@ -277,7 +279,7 @@ mod tests {
         let local = |state, error: &str| {
             Ok(LocalNode {
                 state,
-                // In `error` Docker names no node.
+                // In `error` Docker reports no node id.
                 node_id: None,
                 swarm_id: None,
                 is_manager: false,

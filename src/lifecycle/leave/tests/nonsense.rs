@@ -1,5 +1,5 @@
-//! Rows of any content that can be read: a departure decides on them without a panic, and never leaves a swarm
-//! because of its row alone.
+//! Tests that a departure decides on rows of any readable content without a panic, and never leaves a swarm because of
+//! its row alone.
 
 use proptest::prelude::*;
 use proptest::sample::select;

@@ -1,4 +1,5 @@
-//! The ledger can be read and not written, or Docker does not drain: a departure goes on once it is late.
+//! Tests that a departure continues once it is late, if the ledger can be read but not written, or Docker does not
+//! drain.
 
 use super::world::{Event, World, row};
 use crate::clients::ledger::DepartureState;
@@ -29,7 +30,7 @@ fn nobody_can_be_asked() {
         }
         steps(&mut world, 10);
         assert!(world.flushes == 1 && !world.is_manager, "{world:?}");
-        assert_eq!(world.in_swarm, role == Role::Manager, "nobody has confirmed its demotion");
+        assert_eq!(world.in_swarm, role == Role::Manager, "its demotion is not confirmed");
         world.clock.confirmation_over = true;
         steps(&mut world, 5);
         assert!(!world.in_swarm);
@@ -37,14 +38,14 @@ fn nobody_can_be_asked() {
         world.clock.ledger_over = true;
         assert_eq!(world.step(), Some(Outcome::LeftUnconfirmed));
 
-        // A moment later the ledger takes it.
+        // A moment later the ledger accepts writes.
         (world.read_only, world.is_write_failing) = (false, false);
         assert_eq!(world.decide(), Step::Request);
         assert_eq!((0..10).find_map(|_| world.happen(Event::Step)), Some(Outcome::Left));
     }
 }
 
-/// It becomes so after the request.
+/// The ledger becomes read-only after the request.
 #[test]
 fn nobody_can_be_told_that_the_tasks_have_ended() {
     let mut world = read_only(Role::Manager, 0);
@@ -77,7 +78,7 @@ fn docker_does_not_drain() {
     assert!(world.flushes == 1 && world.tasks == 0, "{world:?}");
 }
 
-/// A notice that is taken back: the request cannot be, and managers go on with it.
+/// The notice is taken back, but the request cannot be, and managers continue with it.
 #[test]
 fn a_request_that_cannot_be_taken_back_stands() {
     let mut world = read_only(Role::Worker, 1);

@@ -1,4 +1,4 @@
-//! The notice comes to a node that is neither in its swarm nor out of it.
+//! Tests a notice for a node that is neither in its swarm nor out of it.
 
 use proptest::prelude::*;
 
@@ -30,7 +30,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-    /// Whatever becomes of the join: no raft member leaves by force, and the departure ends.
+    /// For any result of the join: no raft member leaves by force, and the departure ends.
     #[test]
     fn a_join_that_has_not_settled_costs_no_quorum(
         is_manager in any::<bool>(),
@@ -56,7 +56,7 @@ fn is_wait(step: &Step) -> bool {
     matches!(step, Step::Wait { .. })
 }
 
-/// A swarm of one manager grows to two: the second one counts in raft before Docker says that it is in.
+/// A swarm of one manager grows to two: the second one counts in raft before Docker reports that it is in.
 #[test]
 fn a_managers_join_is_given_up_only_once_docker_says_error() {
     for is_certified in [true, false] {
@@ -70,7 +70,7 @@ fn a_managers_join_is_given_up_only_once_docker_says_error() {
         world.happen(Event::State(LocalState::Error));
         assert_eq!(world.decide(), Step::LeaveUnsettled);
         world.ledger_up = false;
-        assert!(is_wait(&world.decide()), "nobody can say whether it was Ready");
+        assert!(is_wait(&world.decide()), "it is not known whether it was Ready");
     }
 }
 
@@ -108,7 +108,7 @@ fn a_worker_is_left_by_force_unless_raft_may_count_it() {
     }
 }
 
-/// Nothing on this host or in the ledger says whose swarm it is; tasks run.
+/// Neither this host nor the ledger shows whose swarm it is; tasks run.
 #[test]
 fn a_worker_without_charter_and_row_does_not_claim_to_be_done() {
     let mut world = World::new(Role::Worker, 1, 0);
@@ -119,5 +119,5 @@ fn a_worker_without_charter_and_row_does_not_claim_to_be_done() {
     world.clock.patience_over = true;
     assert!(matches!(world.decide(), Step::StopTasks { .. }), "{:?}", world.decide());
     world.happen(Event::Charter(true));
-    assert_eq!(world.decide(), Step::Request, "it can be told again");
+    assert_eq!(world.decide(), Step::Request, "it is known again");
 }

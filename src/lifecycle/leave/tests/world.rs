@@ -1,4 +1,4 @@
-//! One node and what surrounds it: Docker, the ledger, the managers. It decides with the shipped `decide`.
+//! Simulates one node and its surroundings: Docker, the ledger, the managers. It decides with the shipped `decide`.
 
 use std::time::Duration;
 
@@ -16,26 +16,26 @@ use crate::lifecycle::leave::which_swarm::{Evidence, Lookup, judge};
 
 const SWARM: &str = "swarm";
 
-/// One node and what surrounds it.
+/// One node and its surroundings.
 #[derive(Clone, Debug)]
 pub struct World {
     pub role: Role,
     pub in_swarm: bool,
-    /// Docker's word, while the node is in the swarm or on its way in.
+    /// Docker's answer, while the node is in the swarm or joins it.
     pub state: LocalState,
-    /// A member of raft, whatever Docker says.
+    /// A member of raft, whatever Docker reports.
     pub is_manager: bool,
-    /// It has got its certificate.
+    /// The node has its certificate.
     pub is_certified: bool,
     pub is_certificate_readable: bool,
-    /// The ledger knows that it has begun to join; it never was Ready.
+    /// The ledger has an attempt: the node has started to join, and was never Ready.
     pub is_joining: bool,
     pub is_withdrawn: bool,
     pub row: Option<DepartureRow>,
     pub ledger_up: bool,
-    /// What is written there is refused, whoever writes it.
+    /// The ledger refuses every write.
     pub read_only: bool,
-    /// This process has seen that.
+    /// This process has seen a refused write.
     pub is_write_failing: bool,
     /// Docker refuses to drain this manager.
     pub drain_fails: bool,
@@ -46,23 +46,23 @@ pub struct World {
     pub other_managers: bool,
     pub drained: bool,
     pub tasks: usize,
-    /// Those that the managers still list: they hear later of a task's end.
+    /// Tasks that the managers still list: they learn later that a task has ended.
     pub listed: usize,
     pub standalone: usize,
-    /// Those that stop after the flush.
+    /// Containers that stop after the flush.
     pub late: usize,
-    /// A container that Docker cannot kill: it stays, whatever is asked.
+    /// A container that Docker cannot kill: it never stops.
     pub is_stuck: bool,
     /// This process knows that the node is a member.
     pub is_known: bool,
-    /// Its own member row.
+    /// The node has a member row.
     pub is_recorded: bool,
     pub docker_up: bool,
     pub flush: Flush,
     pub clock: Clock,
     pub left: usize,
     pub flushes: usize,
-    /// Steps that have failed to stop what is stuck.
+    /// Steps that failed to stop a stuck container.
     pub futile: usize,
 }
 
@@ -70,17 +70,17 @@ pub struct World {
 pub enum Event {
     Step,
     TaskStops,
-    /// The managers hear of it.
+    /// The managers learn of it.
     ListFollows,
     ManagersAct(bool),
     Ledger(bool),
     LedgerReadOnly(bool),
     DrainFails(bool),
-    /// What has failed was long ago: it is tried again.
+    /// The last failures were long ago: the node tries again.
     Retry,
     /// The charter is deleted, or published again.
     Charter(bool),
-    /// Its own member row is deleted.
+    /// The node's member row is deleted.
     RowGone,
     Others(bool),
     /// By an operator.
@@ -88,13 +88,13 @@ pub enum Event {
     DemotedByHand,
     Docker(bool),
     State(LocalState),
-    /// skep is killed and starts again: all it remembered is gone.
+    /// skep is killed and starts again, without its memory.
     Restart,
     PatienceOver,
     DrainOver,
     SettleOver,
     DockerOver,
-    /// Whoever gave the notice takes it back, or gives it again.
+    /// The notice is taken back, or given again.
     Withdraw(bool),
 }
 
@@ -104,14 +104,14 @@ pub fn row(role: Role) -> DepartureRow {
     DepartureRow::request("i-1", "node", role, &departure, "boot")
 }
 
-/// An open one.
+/// Returns an open charter.
 pub fn charter(swarm_id: &str) -> Charter {
     let (now, lease) = (OffsetDateTime::UNIX_EPOCH, Duration::from_secs(60));
     let claim = Charter::claim(None, &Traces::default(), "i-9", now, lease);
     Charter { phase: CharterPhase::Open, swarm_id: Some(swarm_id.to_owned()), ..claim }
 }
 
-/// A host's own word.
+/// Returns the answer of a host's Docker.
 pub fn local(in_swarm: bool, is_manager: bool) -> LocalNode {
     LocalNode {
         state: if in_swarm { LocalState::Active } else { LocalState::Inactive },
@@ -126,7 +126,7 @@ pub fn local(in_swarm: bool, is_manager: bool) -> LocalNode {
     }
 }
 
-/// A drained entry of the node list.
+/// Returns a drained entry of the node list.
 pub fn listed(role: Role, raft: Option<RaftView>) -> NodeView {
     NodeView { availability: Availability::Drain, raft, ..NodeView::example("node", role) }
 }
@@ -168,7 +168,7 @@ impl World {
         }
     }
 
-    /// A join that goes on in the background. Raft counts a manager once it is in, and Docker says so later.
+    /// A join that continues in the background. Raft counts a manager once it is in, and Docker reports that later.
     pub fn joining(role: Role, is_certified: bool, is_in_raft: bool) -> Self {
         Self {
             state: LocalState::Pending,
@@ -181,7 +181,7 @@ impl World {
         }
     }
 
-    /// Docker's word, and the certificate's.
+    /// Docker's answer, completed from the certificate.
     pub fn local(&self) -> LocalNode {
         if !self.in_swarm {
             return local(false, false);
@@ -209,7 +209,7 @@ impl World {
             (false, _) => Lookup::CannotTell,
             (true, false) => Lookup::Nothing,
             (true, true) if self.is_manager => Lookup::Found(Role::Manager),
-            // One that joins with the managers' token gets their certificate before raft knows it.
+            // A node that joins with the manager token gets a manager's certificate before raft counts it.
             (true, true) if self.is_joining => Lookup::Found(self.role),
             (true, true) => Lookup::Found(Role::Worker),
         }
@@ -296,7 +296,7 @@ impl World {
         self.clock.patience_over || self.clock.drain_over
     }
 
-    /// A member that has not begun to leave but for its tasks, and that can say so.
+    /// Whether the node is a member that has lost nothing but tasks, and can record that.
     pub fn is_as_it_was(&self) -> bool {
         let is_out = |row: &DepartureRow| row.demoted || row.state >= DepartureState::Left;
         let is_request_kept = self.row.is_some() && self.is_write_failing && self.is_late();
@@ -310,7 +310,7 @@ impl World {
             && !self.row.as_ref().is_some_and(is_out)
     }
 
-    /// What a manager's skep does about the row.
+    /// Acts on the row as a manager's skep does.
     fn managers(&mut self) {
         let can_write = self.managers_act && self.ledger_up && !self.read_only;
         let Some(row) = self.row.as_mut().filter(|_| can_write) else { return };
@@ -326,7 +326,7 @@ impl World {
         };
     }
 
-    /// Whether the ledger takes it.
+    /// Tries a write, and returns whether the ledger accepts it.
     fn write(&mut self) -> bool {
         self.is_write_failing = self.read_only || !self.ledger_up;
         !self.is_write_failing
@@ -384,7 +384,7 @@ impl World {
                 self.row = None;
                 return Some(Outcome::Stayed);
             }
-            // The ledger did not take it.
+            // The ledger refused the write.
             Step::Request | Step::MarkDrained | Step::MarkLeft | Step::Stay => {}
             Step::Wait { .. } => {}
         }
@@ -433,7 +433,7 @@ impl World {
             Event::DemotedByHand => self.is_manager &= !(self.is_settled() && self.other_managers),
             Event::Docker(up) => self.docker_up = up,
             Event::State(state) => self.docker_says(state),
-            // It knows the swarm's id by the certificate, and the charter by the ledger.
+            // The node still has the swarm's id from the certificate, and the charter from the ledger.
             Event::Restart => {
                 (self.flush, self.is_known) = (Flush::NotYet, false);
                 (self.is_write_failing, self.is_drain_failing) = (false, false);
@@ -450,12 +450,12 @@ impl World {
     fn docker_says(&mut self, state: LocalState) {
         if self.is_joining {
             match state {
-                // What was active was in.
+                // A node that was active had joined.
                 _ if self.state == LocalState::Active => return,
                 LocalState::Active => {
                     (self.is_certified, self.is_manager) = (true, self.role == Role::Manager);
                 }
-                // It comes to nothing.
+                // The join failed.
                 LocalState::Error => self.is_manager = false,
                 _ => {}
             }
@@ -463,7 +463,7 @@ impl World {
         self.state = state;
     }
 
-    /// From here on time runs out, share by share, as it does.
+    /// Lets the time run out, share by share.
     pub fn run_out(&mut self) -> Option<Outcome> {
         for share in 0..8 {
             match share {
