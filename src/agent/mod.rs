@@ -98,7 +98,7 @@ pub async fn run(loaded: Loaded) -> Result<Ended, RunError> {
             tracing::info!("stopped; the instance stays in the warm pool");
         }
         Ok(Ended::Stopped) => tracing::info!("stopped; the node stays in the swarm"),
-        Ok(Ended::Left(outcome)) => state.leave(outcome.as_str()),
+        Ok(Ended::Left(outcome)) => state.leave(*outcome),
         Err(error) => {
             say_failed(&state, &companions.events, error);
             boot::remember_failed_start(&loaded.settings);
@@ -312,12 +312,12 @@ async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcom
 async fn leave_and_tell(node: &Node, notices: &Notices) -> Outcome {
     let outcome = leave::leave(node, notices).await;
     if let Some(departure) = node.state.now().departure {
-        metrics().departure(departure.reason.as_str(), outcome.word());
+        metrics().departure(departure.reason.as_str(), outcome.metric_label());
     }
     if outcome == Outcome::Stayed {
         return outcome;
     }
-    let words = node.state.now().outcome(outcome.as_str());
+    let words = node.state.now().with_killed(outcome.as_str());
     let event = if outcome == Outcome::Failed { Event::Failed } else { Event::Left };
     node.events.tell(event, Some(&words));
     node.events.settle(last_wait(node)).await;

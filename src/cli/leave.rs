@@ -12,9 +12,9 @@ use super::draw::{self, Block, terminal};
 use super::view::Node;
 use super::{EXIT_NOTHING_DONE, consent, leaving, print};
 use crate::api::control::{Client, ClientError, parse_reason, socket_path};
+use crate::common::outcome::Outcome;
 use crate::common::state::Phase;
 use crate::config::{Settings, parse_duration};
-use crate::lifecycle::leave::Outcome;
 use crate::telemetry::event_log;
 
 /// Time between two polls.
@@ -144,6 +144,8 @@ async fn is_confirmed(client: &Client) -> anyhow::Result<bool> {
 /// How the departure ended.
 struct End {
     has_left: bool,
+    /// `None` where it is not known.
+    outcome: Option<Outcome>,
     /// Number of tasks that were killed without their grace.
     killed: u64,
     words: String,
@@ -151,10 +153,8 @@ struct End {
 
 impl End {
     fn is_clean(&self) -> bool {
-        let is_failure = [Outcome::TooLate, Outcome::DockerSilent]
-            .iter()
-            .any(|outcome| self.words.starts_with(outcome.as_str()));
-        self.has_left && self.killed == 0 && !is_failure
+        let is_success = self.outcome.is_some_and(|outcome| !outcome.is_failure());
+        self.has_left && self.killed == 0 && is_success
     }
 }
 
@@ -170,12 +170,18 @@ async fn follow(
         match client.node::<Node>().await {
             Ok(node) if node.phase == Phase::Left => {
                 let killed = node.killed.len() as u64;
-                return Ok(End { has_left: true, killed, words: node.doing });
+                return Ok(End {
+                    has_left: true,
+                    outcome: node.outcome,
+                    killed,
+                    words: node.doing,
+                });
             }
             Ok(node) if has_begun && has_failed(&node) => {
                 let words =
                     node.failed_departure.unwrap_or_else(|| Outcome::Failed.as_str().to_owned());
-                return Ok(End { has_left: false, killed: 0, words });
+                let outcome = Some(Outcome::Failed);
+                return Ok(End { has_left: false, outcome, killed: 0, words });
             }
             Ok(node) => {
                 answered = Instant::now();
@@ -221,7 +227,9 @@ fn last_words(settings: &Settings, begun: OffsetDateTime) -> Option<End> {
         let phase = event.fields.get("phase")?.as_str().filter(|phase| ends.contains(phase))?;
         let has_left = phase == Phase::Left.as_str();
         let killed = event.fields.get("killed").and_then(|it| it.as_u64()).unwrap_or_default();
-        Some(End { has_left, killed, words: event.message })
+        let outcome = event.fields.get("outcome").cloned();
+        let outcome = outcome.and_then(|outcome| serde_json::from_value(outcome).ok());
+        Some(End { has_left, outcome, killed, words: event.message })
     })
 }
 
@@ -241,6 +249,20 @@ mod tests {
             "membership": { "node_id": "n1", "generation": 1, "role": role },
         });
         serde_json::from_value(node).unwrap()
+    }
+
+    #[test]
+    fn only_a_departure_that_is_known_to_be_complete_is_clean() {
+        let end =
+            |has_left, outcome, killed| End { has_left, outcome, killed, words: "left".into() };
+        assert!(end(true, Some(Outcome::Left), 0).is_clean());
+        assert!(end(true, Some(Outcome::LeftUnconfirmed), 0).is_clean());
+        assert!(!end(true, Some(Outcome::Left), 1).is_clean());
+        for failure in [Outcome::TooLate, Outcome::DockerSilent, Outcome::Failed] {
+            assert!(!end(true, Some(failure), 0).is_clean());
+        }
+        assert!(!end(true, None, 0).is_clean(), "no outcome was recorded");
+        assert!(!end(false, Some(Outcome::Left), 0).is_clean());
     }
 
     #[test]

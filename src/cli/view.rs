@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use time::OffsetDateTime;
 
-use crate::common::flush_result::Outcome;
+use crate::common::flush_result;
 use crate::common::instance::{Departure, Role, SchedulingHold};
+use crate::common::outcome::Outcome;
 use crate::common::state::{Phase, Progress, in_utc};
 
 /// The shown part of the running skep's [`NodeState`](crate::common::state::NodeState).
@@ -34,10 +35,12 @@ pub(super) struct Node {
     pub(super) scheduling_hold: Option<SchedulingHold>,
     /// Older versions of skep do not send it.
     #[serde(default)]
-    pub(super) flush: Vec<Outcome>,
+    pub(super) flush: Vec<flush_result::Outcome>,
     /// Older versions of skep do not send it.
     #[serde(default)]
     pub(super) trouble: Option<String>,
+    #[serde(default)]
+    pub(super) outcome: Option<Outcome>,
     #[serde(default)]
     pub(super) killed: Vec<String>,
 }

@@ -8,6 +8,7 @@ pub mod flush_result;
 pub mod instance;
 pub(crate) mod known_words;
 pub mod labels;
+pub mod outcome;
 pub mod process;
 pub mod prometheus;
 pub mod report;

@@ -12,8 +12,9 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 
 use crate::common::fact::Fact;
-use crate::common::flush_result::Outcome;
+use crate::common::flush_result::Outcome as FlushOutcome;
 use crate::common::instance::{Departure, Instance, Membership, Role, SchedulingHold};
+use crate::common::outcome::Outcome;
 
 pub use handle::StateHandle;
 
@@ -113,7 +114,7 @@ pub struct NodeState {
     /// Whether its group has detached it and does not replace it: it stays in the swarm.
     pub is_detached: bool,
     /// The log flushers of this departure, in the order of their start.
-    pub flush: Vec<Outcome>,
+    pub flush: Vec<FlushOutcome>,
     /// The operator's own reason for the departure.
     pub why: Option<String>,
     /// Set while the node leaves.
@@ -124,6 +125,8 @@ pub struct NodeState {
     /// On a manager: why nodes that look dead stay in the node list, by Docker's id. Shown with the fleet.
     #[serde(skip)]
     pub verdicts: BTreeMap<String, String>,
+    /// How the departure has ended, once the node is out.
+    pub outcome: Option<Outcome>,
     /// Tasks that were killed without their grace in this departure, by the names of their containers.
     pub killed: Vec<String>,
     /// Tasks for which Docker could not confirm the grace, by the names of their containers.
@@ -197,7 +200,7 @@ impl NodeState {
 
     /// Returns the outcome of the departure, with the tasks that were or may have been killed without their grace.
     #[must_use]
-    pub fn outcome(&self, outcome: &str) -> String {
+    pub fn with_killed(&self, outcome: &str) -> String {
         let killed = match self.killed.as_slice() {
             [] => outcome.to_owned(),
             [one] => format!("{outcome}; 1 task was killed without its grace: {one}"),

@@ -27,7 +27,7 @@ fn pool_holds_a_subnet(loaded: &Loaded, mistakes: &mut Vec<Mistake>) {
     }
     let swarm = &loaded.settings.swarm;
     let size = swarm.subnet_size;
-    if let Some(range) = swarm.address_pool.iter().find(|range| range.prefix > size) {
+    if let Some(range) = swarm.address_pool.iter().find(|range| range.prefix_len() > size) {
         let origin = loaded.origin("swarm.address_pool");
         let problem = format!("{range} is smaller than one /{size} subnet; see {KEY}");
         mistakes.push(Mistake::at(origin, "swarm.address_pool", problem));

@@ -37,11 +37,12 @@ pub use inputs::{Flag, Inputs};
 pub use mistake::{Mistake, Mistakes, Origin};
 pub use settings::*;
 pub use values::{
-    Cidr, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Rebalance, Shipper,
-    TokenStore, WebhookUrl, is_private,
+    Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Rebalance, Shipper,
+    TokenStore, WebhookUrl, is_private, overlap,
 };
 
 use found::Found;
+use ipnet::Ipv4Net;
 
 /// Exit code for a mistake in the configuration: `EX_CONFIG` of sysexits(3). The unit file lists it in
 /// `RestartPreventExitStatus=`, because a restart does not help.
@@ -85,8 +86,8 @@ pub fn parse_age(text: &str) -> Result<Duration, String> {
 /// # Errors
 ///
 /// As for [`parse_duration`].
-pub fn parse_range(text: &str) -> Result<Cidr, String> {
-    parse::cidr(text)
+pub fn parse_range(text: &str) -> Result<Ipv4Net, String> {
+    parse::range(text)
 }
 
 /// Reads every source and validates every value in it.

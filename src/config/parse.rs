@@ -4,19 +4,20 @@
 mod tests;
 
 use std::fmt::Display;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
 use tracing::level_filters::LevelFilter;
 
 use super::condition::{self, Condition};
 use super::nearest::{did_you_mean, nearest};
 use super::raw::{Problem, Raw};
 use super::values::{
-    Choice, Cidr, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, OWN_TARGET,
-    Rebalance, Shipper, TokenStore, WebhookUrl, is_private,
+    Choice, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, OWN_TARGET, Rebalance,
+    Shipper, TokenStore, WebhookUrl, is_private, overlap,
 };
 use crate::common::instance::Role;
 use reqwest::Url;
@@ -361,29 +362,26 @@ pub fn private_address(raw: &Raw) -> Parsed<IpAddr> {
     ))
 }
 
-pub fn address_pool(raw: &Raw) -> Parsed<Vec<Cidr>> {
-    let mut pool: Vec<Cidr> = Vec::new();
-    for range in raw.list()? {
-        let range = cidr(range)?;
-        if let Some(other) = pool.iter().find(|other| other.overlaps(&range)) {
-            return Err(format!("{other} and {range} overlap"));
+pub fn address_pool(raw: &Raw) -> Parsed<Vec<Ipv4Net>> {
+    let mut pool: Vec<Ipv4Net> = Vec::new();
+    for text in raw.list()? {
+        let new = range(text)?;
+        if let Some(other) = pool.iter().find(|other| overlap(other, &new)) {
+            return Err(format!("{other} and {new} overlap"));
         }
-        pool.push(range);
+        pool.push(new);
     }
     Ok(pool)
 }
 
-pub fn cidr(text: &str) -> Parsed<Cidr> {
-    let split = text.split_once('/');
-    let parsed = split.and_then(|(address, prefix)| {
-        Some(Cidr { address: address.parse().ok()?, prefix: prefix.parse().ok()? })
-    });
-    let Some(range) = parsed.filter(|range| range.prefix <= 32) else {
-        return Err(format!("\"{text}\" is not an IPv4 range such as \"10.0.0.0/8\""));
-    };
-    let first = Ipv4Addr::from_bits(range.address.to_bits() & Cidr::mask(range.prefix));
-    if first != range.address {
-        return Err(format!("{range} has host bits set; write {first}/{}", range.prefix));
+/// Parses an IPv4 range, such as `10.0.0.0/8`; the bits after the prefix must be zero.
+pub fn range(text: &str) -> Parsed<Ipv4Net> {
+    let range: Ipv4Net = text
+        .parse()
+        .map_err(|_| format!("\"{text}\" is not an IPv4 range such as \"10.0.0.0/8\""))?;
+    let first = range.trunc();
+    if first != range {
+        return Err(format!("{range} has host bits set; write {first}"));
     }
     Ok(range)
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
 use reqwest::Url;
 
 use super::condition::Condition;
@@ -13,7 +14,7 @@ use super::parse;
 use super::raw::Raw;
 use super::show::Show as _;
 use super::values::{
-    Cidr, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Rebalance, Shipper,
+    Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Rebalance, Shipper,
     TokenStore, WebhookUrl,
 };
 use crate::common::instance::Role;
@@ -70,7 +71,7 @@ settings! {
         advertise_address: Option<IpAddr> = private_address(),
         /// IPv4 ranges for overlay networks, used when a swarm is founded. If it is empty, Docker uses
         /// `10.0.0.0/8`.
-        address_pool: Vec<Cidr> = address_pool(),
+        address_pool: Vec<Ipv4Net> = address_pool(),
         /// Prefix length of one overlay network, up to 29.
         subnet_size: u8 = subnet_size("24"),
         /// `active`, or `pause`: then this node gets no task before a manager has set its labels.

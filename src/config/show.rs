@@ -4,13 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
 use reqwest::Url;
 use serde_json::{Value, json};
 
 use super::condition::Condition;
 use super::values::{
-    Choice, Cidr, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Rebalance,
-    Shipper, TokenStore, WebhookUrl,
+    Choice, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Rebalance, Shipper,
+    TokenStore, WebhookUrl,
 };
 use crate::common::instance::Role;
 use crate::common::labels::Labels;
@@ -48,7 +49,7 @@ show! {
     LogFilter: value => value.to_string();
     DockerHost: value => value.to_string();
     WebhookUrl: value => value.to_string();
-    Cidr: value => value.to_string();
+    Ipv4Net: value => value.to_string();
     u32: value => value;
     Destination: value => value.to_string();
     Shipper: value => value.word();

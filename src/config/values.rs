@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
+use ipnet::Ipv4Net;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
@@ -235,43 +236,20 @@ impl fmt::Debug for WebhookUrl {
     }
 }
 
-/// An IPv4 range, such as `10.0.0.0/8`; the bits after the prefix are zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cidr {
-    pub address: Ipv4Addr,
-    /// 0 to 32.
-    pub prefix: u8,
-}
-
-impl Cidr {
-    /// Whether the range has an address in common with `other`.
-    #[must_use]
-    pub fn overlaps(&self, other: &Cidr) -> bool {
-        let mask = Cidr::mask(self.prefix.min(other.prefix));
-        (self.address.to_bits() ^ other.address.to_bits()) & mask == 0
-    }
-
-    pub(super) fn mask(prefix: u8) -> u32 {
-        u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)
-    }
-}
-
-impl fmt::Display for Cidr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
-    }
+/// Whether two ranges have an address in common.
+#[must_use]
+pub fn overlap(one: &Ipv4Net, other: &Ipv4Net) -> bool {
+    one.contains(other) || other.contains(one)
 }
 
 /// RFC 6598; EKS and large VPCs use it as a second private range.
-const CARRIER_NAT: Cidr = Cidr { address: Ipv4Addr::new(100, 64, 0, 0), prefix: 10 };
+const CARRIER_NAT: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10);
 
 /// Whether an address is in 10/8, 172.16/12, 192.168/16, 100.64/10 or fc00::/7.
 #[must_use]
 pub fn is_private(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(v4) => {
-            v4.is_private() || CARRIER_NAT.overlaps(&Cidr { address: v4, prefix: 32 })
-        }
+        IpAddr::V4(v4) => v4.is_private() || CARRIER_NAT.contains(&v4),
         IpAddr::V6(v6) => v6.is_unique_local(),
     }
 }
@@ -281,17 +259,6 @@ mod tests {
     use tracing::Level;
 
     use super::*;
-
-    #[test]
-    fn ranges_overlap_when_one_holds_the_other() {
-        let range = |address: [u8; 4], prefix| Cidr { address: address.into(), prefix };
-        let ten = range([10, 0, 0, 0], 8);
-        assert!(ten.overlaps(&range([10, 200, 0, 0], 16)));
-        assert!(range([10, 200, 0, 0], 16).overlaps(&ten));
-        assert!(!ten.overlaps(&range([11, 0, 0, 0], 8)));
-        assert!(range([0, 0, 0, 0], 0).overlaps(&ten));
-        assert!(!range([10, 0, 0, 1], 32).overlaps(&range([10, 0, 0, 2], 32)));
-    }
 
     #[test]
     fn other_crates_are_quiet_unless_they_are_named() {

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use ipnet::Ipv4Net;
 use time::OffsetDateTime;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::Instant;
@@ -15,7 +16,7 @@ use super::{Finding, Verdict, skipped_without_node};
 use crate::clients::docker::{Engine, SWARM_PORT, Swarm, explain_left_over, find_left_over_vxlans};
 use crate::clients::imds::Imds;
 use crate::clients::ledger::Member;
-use crate::config::{Cidr, Settings, parse_range};
+use crate::config::{Settings, overlap, parse_range};
 use crate::lifecycle::boot;
 use crate::node::Node;
 
@@ -94,7 +95,7 @@ async fn pools(settings: &Settings, imds: &Imds, docker: &Swarm) -> Vec<Finding>
 }
 
 /// Returns the VPC's IPv4 ranges, read from the metadata of the primary interface.
-async fn vpc_blocks(imds: &Imds) -> Vec<Cidr> {
+async fn vpc_blocks(imds: &Imds) -> Vec<Ipv4Net> {
     let deadline = Instant::now() + CONNECT_WITHIN;
     let read = async |path: String| imds.get(&path, deadline).await.ok().flatten();
     let Some(mac) = read("mac".into()).await else { return Vec::new() };
@@ -110,7 +111,7 @@ async fn vpc_blocks(imds: &Imds) -> Vec<Cidr> {
 
 /// Compares the pools with the VPC: an overlay or a bridge that uses an address of the VPC makes the machine with that
 /// address unreachable from this host.
-fn judge_pools(vpc: &[Cidr], settings: &Settings, engine: &Engine) -> Vec<Finding> {
+fn judge_pools(vpc: &[Ipv4Net], settings: &Settings, engine: &Engine) -> Vec<Finding> {
     let set: Vec<String> = settings.swarm.address_pool.iter().map(ToString::to_string).collect();
     let default = |pools: &[&str]| pools.iter().map(|pool| (*pool).to_owned()).collect();
     let overlay = match &engine.overlay_pools {
@@ -138,12 +139,12 @@ fn judge_pools(vpc: &[Cidr], settings: &Settings, engine: &Engine) -> Vec<Findin
     ]
 }
 
-fn apart(check: &'static str, pools: &[String], vpc: &[Cidr], remedy: &str) -> Finding {
+fn apart(check: &'static str, pools: &[String], vpc: &[Ipv4Net], remedy: &str) -> Finding {
     let words = |ranges: &[String]| ranges.join(", ");
     let blocks: Vec<String> = vpc.iter().map(ToString::to_string).collect();
     let parsed = pools.iter().filter_map(|pool| parse_range(pool).ok());
     let shared: Vec<String> = parsed
-        .filter(|pool| vpc.iter().any(|block| block.overlaps(pool)))
+        .filter(|pool| vpc.iter().any(|block| overlap(block, pool)))
         .map(|pool| pool.to_string())
         .collect();
     if shared.is_empty() {
@@ -242,7 +243,7 @@ fn judge_ports(manager: &Member, tcp: &BTreeMap<u16, Trouble>, now: OffsetDateTi
 mod tests {
     use super::*;
 
-    fn ranges(of: &[&str]) -> Vec<Cidr> {
+    fn ranges(of: &[&str]) -> Vec<Ipv4Net> {
         of.iter().map(|text| parse_range(text).unwrap()).collect()
     }
 

@@ -12,6 +12,7 @@ use super::trouble_log::{Line, TroubleLog};
 use super::{NodeState, Phase, Progress};
 use crate::common::fact::Fact;
 use crate::common::instance::{Departure, SchedulingHold};
+use crate::common::outcome::Outcome;
 
 /// Name under which a lost quorum is reported as trouble.
 const QUORUM: &str = "quorum";
@@ -47,6 +48,7 @@ impl Default for StateHandle {
             progress: None,
             recovery_until: None,
             verdicts: BTreeMap::new(),
+            outcome: None,
             killed: Vec::new(),
             grace_unknown: Vec::new(),
             is_still_member: Fact::CannotTell,
@@ -76,6 +78,7 @@ impl StateHandle {
             if state.phase != phase {
                 state.phase = phase;
                 state.since = OffsetDateTime::now_utc();
+                state.outcome = None;
             }
             state.doing = doing;
             true
@@ -104,17 +107,19 @@ impl StateHandle {
 
     /// Enters the phase `Left` with `outcome`. Adds the names of killed tasks: the log, `skep status` and `skep leave`
     /// must not show that as an ordinary departure.
-    pub fn leave(&self, outcome: &str) {
+    pub fn leave(&self, outcome: Outcome) {
         self.state.send_modify(|state| {
             state.phase = Phase::Left;
             state.since = OffsetDateTime::now_utc();
             let killed = state.killed.len();
-            state.doing = state.outcome(outcome);
+            state.doing = state.with_killed(outcome.as_str());
+            state.outcome = Some(outcome);
+            let outcome = outcome.metric_label();
             let phase = Phase::Left.as_str();
             if killed == 0 && state.grace_unknown.is_empty() {
-                tracing::info!(target: "skep::node", phase, killed, "{}", state.doing);
+                tracing::info!(target: "skep::node", phase, outcome, killed, "{}", state.doing);
             } else {
-                tracing::warn!(target: "skep::node", phase, killed, "{}", state.doing);
+                tracing::warn!(target: "skep::node", phase, outcome, killed, "{}", state.doing);
             }
         });
     }

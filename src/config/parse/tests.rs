@@ -1,5 +1,7 @@
 //! Tests each parser: the values that it accepts, and its errors for others.
 
+use ipnet::Ipv4Net;
+
 use super::*;
 
 /// A value as in a file.
@@ -134,7 +136,7 @@ fn only_a_private_address_is_advertised() {
 fn a_pool_is_of_ranges_that_do_not_overlap() {
     let pool = address_pool(&Raw::bare("10.20.0.0/16, 10.30.0.0/16")).unwrap();
     assert_eq!(
-        pool.iter().map(Cidr::to_string).collect::<Vec<_>>(),
+        pool.iter().map(Ipv4Net::to_string).collect::<Vec<_>>(),
         ["10.20.0.0/16", "10.30.0.0/16"]
     );
     refused(

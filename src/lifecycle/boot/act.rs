@@ -6,8 +6,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::BootError;
-use super::decide::{Refusal, Step};
-use super::demotion_request::TAKEN_OUT;
+use super::decide::{Refusal, Stale, Step};
 use super::join::{self, Joining};
 use super::recreate;
 use crate::clients::docker::{
@@ -105,7 +104,14 @@ pub async fn act(node: &Node, step: Step, progress: &mut Progress) -> Result<Nex
             let request = DemotionRequest::new(&node.instance.id, &node_id, why, now);
             node.ledger.request_demotion(&request).await?;
         }
-        Step::LeaveStale { by_force, why } => leave_stale(node, by_force, why).await?,
+        Step::LeaveStale { by_force, why } => {
+            if by_force && node.role == Role::Manager && why != Stale::Demoted {
+                tracing::error!(
+                    "this manager is fenced out: the state of the swarm that it leaves is lost"
+                );
+            }
+            leave_stale(node, by_force, &why.to_string()).await?;
+        }
     }
     Ok(Next::LookAtOnce)
 }
@@ -141,11 +147,6 @@ async fn claim(node: &Node, seen: Option<&Charter>, traces: &Traces) -> Result<(
 /// of its own swarm can drain it here.
 pub async fn leave_stale(node: &Node, by_force: bool, why: &str) -> Result<(), BootError> {
     node.state.enter(Phase::Booting, format!("leaving the swarm: {why}"));
-    if by_force && node.role == Role::Manager && why != TAKEN_OUT {
-        tracing::error!(
-            "this manager is fenced out: the state of the swarm that it leaves is lost"
-        );
-    }
     let mut tasks = node.swarm.fetch_containers().await?;
     tasks.retain(|container| container.task_id.is_some());
     let patience = TASKS_GRACE + KILLED_WITHIN;

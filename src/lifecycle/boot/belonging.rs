@@ -1,12 +1,10 @@
 //! Determines the swarm that this node belongs to, from Docker, its certificate, its row and the charter. Pure.
 
-use super::types::{Observed, Refusal, Step};
+use super::types::{Observed, Refusal, Stale, Step};
 use crate::clients::docker::LocalNode;
 use crate::clients::ledger::{Charter, Member, MemberState};
 use crate::common::fact::Fact;
 
-pub(super) const OFF_THE_LIST: &str = "the managers have taken this node off their list";
-pub(super) const OLDER_GENERATION: &str = "the charter names the swarm of a later generation";
 const LEADER_TO_KNOW: &str = "Docker to report whether the swarm that this manager is in has a leader, since the charter names a later one";
 
 /// Returns the swarm that Docker is in: from Docker's answer or the certificate, otherwise from this node's row.
@@ -57,8 +55,8 @@ pub(super) fn is_of_the_past(seen: &Observed, charter: &Charter) -> bool {
 pub(super) fn leave_the_past(seen: &Observed, charter: &Charter, is_unsettled: bool) -> Step {
     let may_be_manager = seen.local.is_manager || is_unsettled;
     match seen.has_leader {
-        _ if !may_be_manager => Step::LeaveStale { by_force: false, why: OLDER_GENERATION },
-        Fact::No => Step::LeaveStale { by_force: true, why: OLDER_GENERATION },
+        _ if !may_be_manager => Step::LeaveStale { by_force: false, why: Stale::OlderGeneration },
+        Fact::No => Step::LeaveStale { by_force: true, why: Stale::OlderGeneration },
         Fact::Yes => two_swarms(charter),
         Fact::CannotTell => Step::Wait { why: LEADER_TO_KNOW.to_owned() },
     }

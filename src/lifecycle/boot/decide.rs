@@ -3,10 +3,10 @@
 use time::OffsetDateTime;
 
 use super::belonging::{
-    OFF_THE_LIST, foreign, is_in, is_of_the_past, is_removed, is_row_ours, leave_the_past,
-    not_sound, swarm_of, two_swarms, unreadable,
+    foreign, is_in, is_of_the_past, is_removed, is_row_ours, leave_the_past, not_sound, swarm_of,
+    two_swarms, unreadable,
 };
-pub use super::types::{Mark, Observed, OwnSwarm, Refusal, Step};
+pub use super::types::{Mark, Observed, OwnSwarm, Refusal, Stale, Step};
 use super::{demotion_request, unsettled};
 use crate::clients::docker::{LocalNode, LocalState};
 use crate::clients::ledger::{Charter, CharterPhase, Traces};
@@ -39,11 +39,13 @@ fn recreate(me: &str, role: Role, seen: &Observed) -> Option<Step> {
     let is_manager = seen.local.is_manager || role == Role::Manager;
     let generation = seen.member.as_ref().filter(|_| is_row_ours(seen)).map(|row| row.generation);
     if is_manager && generation.is_some_and(|generation| charter.fences(me, generation)) {
-        return Some(Step::LeaveStale { by_force: true, why: RECREATED });
+        return Some(Step::LeaveStale { by_force: true, why: Stale::QuorumRecreated });
     }
     if seen.local.is_manager && generation.is_none() && charter.fences(me, NEVER_RECORDED) {
         return match seen.own_swarm.map(|own| own.has_former) {
-            Some(Fact::Yes) => Some(Step::LeaveStale { by_force: true, why: RECREATED }),
+            Some(Fact::Yes) => {
+                Some(Step::LeaveStale { by_force: true, why: Stale::QuorumRecreated })
+            }
             Some(Fact::No) => None,
             Some(Fact::CannotTell) => Some(Step::Wait { why: ROWS_TO_READ.to_owned() }),
             None => Some(Step::Wait { why: LEADER_TO_ASK.to_owned() }),
@@ -119,7 +121,7 @@ fn settle(me: &str, role: Role, seen: &Observed) -> Step {
     }
     if let Some(swarm_id) = charter.swarm_id.as_ref().filter(|id| is_in(seen, charter, id)) {
         return if is_removed(seen) {
-            Step::LeaveStale { by_force: false, why: OFF_THE_LIST }
+            Step::LeaveStale { by_force: false, why: Stale::OffTheList }
         } else if seen.is_moved && seen.local.is_manager && !is_row_ours(seen) {
             Step::Refuse(Refusal::Copied {
                 node_id: seen.local.node_id.clone().unwrap_or_default(),
@@ -256,7 +258,6 @@ pub(super) const NEVER_RECORDED: u64 = 0;
 
 const WHAT_IS_LEFT: &str =
     "the cluster's managers to publish their swarm again, since the charter is missing";
-const RECREATED: &str = "its quorum was re-created without this manager";
 const ROWS_TO_READ: &str = "the repair of ledger rows that cannot be read: one of them may be that of a manager in raft from before the quorum was re-created";
 const LEADER_TO_ASK: &str =
     "a leader that lists the members of raft, since the quorum was re-created";

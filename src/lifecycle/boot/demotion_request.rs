@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use super::belonging::{is_row_ours, not_sound};
 pub use super::types::PeerDemotion;
-use super::types::{Observed, STUCK_TIME, Step};
+use super::types::{Observed, STUCK_TIME, Stale, Step};
 use crate::clients::docker::{LocalNode, LocalState};
 use crate::clients::ledger::DemotionRequest;
 use crate::common::fact::Fact;
 use crate::common::instance::Role;
 use crate::manager::peers::no_leader;
 
-pub const MOVED: &str = "the swarm knows this node by an address that is not its own";
-pub const TAKEN_OUT: &str = "another manager has removed it from raft";
+const MOVED: &str = "the swarm knows this node by an address that is not its own";
 const REFUSED: &str = "this node's certificate is refused";
 const STUCK: &str = "raft has admitted this manager, and its Docker does not get a leader";
 const NOBODY_CAN: &str = "another manager that has a leader, to demote this one";
@@ -35,8 +34,8 @@ pub fn of_settled(seen: &Observed) -> Option<Step> {
     }
     match own_request(seen) {
         Some(request) if !request.is_out => Some(Step::Wait { why: TO_BE_TAKEN_OUT.to_owned() }),
-        Some(_) => Some(Step::LeaveStale { by_force: false, why: TAKEN_OUT }),
-        None => seen.is_moved.then_some(Step::LeaveStale { by_force: false, why: MOVED }),
+        Some(_) => Some(Step::LeaveStale { by_force: false, why: Stale::Demoted }),
+        None => seen.is_moved.then_some(Step::LeaveStale { by_force: false, why: Stale::Moved }),
     }
 }
 
@@ -70,7 +69,7 @@ fn be_taken_out(seen: &Observed, why: &'static str) -> Option<Step> {
     let node_id = seen.local.node_id.clone()?;
     match own_request(seen) {
         Some(request) if request.is_out => {
-            Some(Step::LeaveStale { by_force: true, why: TAKEN_OUT })
+            Some(Step::LeaveStale { by_force: true, why: Stale::Demoted })
         }
         Some(_) => Some(Step::Wait { why: format!("{TO_BE_TAKEN_OUT}: {why}") }),
         None => seen

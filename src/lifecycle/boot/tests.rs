@@ -16,8 +16,7 @@ use proptest::prelude::*;
 use time::OffsetDateTime;
 
 use super::decide::decide;
-use super::demotion_request::MOVED;
-use super::types::{Mark, Observed, OwnSwarm, Refusal, SETTLE_TIME, STUCK_TIME, Step};
+use super::types::{Mark, Observed, OwnSwarm, Refusal, SETTLE_TIME, STUCK_TIME, Stale, Step};
 use super::{CONSISTENCY_GRACE, NotVisibleYet, Outlook, Unsettled};
 use crate::clients::docker::{LocalNode, LocalState};
 use crate::clients::ledger::{Charter, CharterPhase, MemberState, Traces};
@@ -249,7 +248,7 @@ fn a_worker_that_is_known_by_another_address_joins_anew_and_a_manager_is_demoted
     seen.member = Some(row("node", 1, MemberState::Ready));
     assert!(matches!(decide("i-0", Role::Worker, &seen), Step::Ready(_)), "{:?}", seen.local);
     seen.is_moved = true;
-    let leaves = Step::LeaveStale { by_force: false, why: MOVED };
+    let leaves = Step::LeaveStale { by_force: false, why: Stale::Moved };
     assert_eq!(decide("i-0", Role::Worker, &seen), leaves);
     assert_eq!(decide("i-0", Role::Manager, &seen), leaves, "once it is demoted");
     seen.local.is_manager = true;

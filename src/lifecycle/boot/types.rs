@@ -1,5 +1,6 @@
 //! The observation on which a boot decides, and the steps that it can take.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -134,7 +135,7 @@ pub enum Step {
     Discard { why: &'static str },
     /// Leave a swarm of this cluster to which this node no longer belongs. A manager that is fenced out leaves by
     /// force: no node may use its swarm.
-    LeaveStale { by_force: bool, why: &'static str },
+    LeaveStale { by_force: bool, why: Stale },
     /// Ask the other managers to demote this one: it cannot leave raft by itself.
     AskOut { node_id: String, why: &'static str },
     /// Unlock this manager with the key of that generation; a wrong key changes nothing.
@@ -145,6 +146,32 @@ pub enum Step {
     Ready(Membership),
     /// Stop: only the operator can solve the problem.
     Refuse(Refusal),
+}
+
+/// Why this host must leave the swarm that Docker is in before it can join again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stale {
+    /// The swarm has another address for this node.
+    Moved,
+    /// Another manager has removed this one from raft, as it asked.
+    Demoted,
+    OffTheList,
+    /// The charter names a later swarm.
+    OlderGeneration,
+    /// The quorum was re-created without this manager.
+    QuorumRecreated,
+}
+
+impl fmt::Display for Stale {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Moved => "the swarm knows this node by an address that is not its own",
+            Self::Demoted => "another manager has removed it from raft",
+            Self::OffTheList => "the managers have taken this node off their list",
+            Self::OlderGeneration => "the charter names the swarm of a later generation",
+            Self::QuorumRecreated => "its quorum was re-created without this manager",
+        })
+    }
 }
 
 impl Step {

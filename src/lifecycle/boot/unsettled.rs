@@ -7,11 +7,11 @@
 //! certificate Docker refuses.
 
 use super::belonging::{
-    OFF_THE_LIST, OLDER_GENERATION, foreign, is_in, is_of_the_past, is_removed, is_row_ours,
-    leave_the_past, not_sound, swarm_of, unreadable,
+    foreign, is_in, is_of_the_past, is_removed, is_row_ours, leave_the_past, not_sound, swarm_of,
+    unreadable,
 };
 use super::demotion_request;
-use super::types::{Observed, SETTLE_TIME, STUCK_TIME, Step};
+use super::types::{Observed, SETTLE_TIME, STUCK_TIME, Stale, Step};
 use crate::clients::docker::LocalState;
 use crate::clients::ledger::{Charter, CharterPhase};
 use crate::common::fact::Fact;
@@ -70,7 +70,7 @@ pub fn recover(role: Role, seen: &Observed) -> Step {
     match place {
         // No manager admits it again. A worker whose certificate has the role of a manager may be in raft all the same.
         Place::Charters if is_removed(seen) && !is_promoted(role, seen) => {
-            Step::LeaveStale { by_force: true, why: OFF_THE_LIST }
+            Step::LeaveStale { by_force: true, why: Stale::OffTheList }
         }
         Place::Charters => {
             // A refused certificate never recovers by itself.
@@ -84,7 +84,7 @@ pub fn recover(role: Role, seen: &Observed) -> Step {
             }
         }
         Place::Past { charter } if is_manager => leave_the_past(seen, charter, true),
-        Place::Past { .. } => Step::LeaveStale { by_force: true, why: OLDER_GENERATION },
+        Place::Past { .. } => Step::LeaveStale { by_force: true, why: Stale::OlderGeneration },
         Place::Another => foreign(&seen.local),
         Place::Unknown => wait(),
         Place::Unreadable { error } => unreadable(error),

@@ -25,7 +25,7 @@ pub async fn record_end(node: &Node, outcome: Outcome) {
     }
     if outcome == Outcome::Failed {
         node.state.update(|state| {
-            state.failed_departure = Some(state.outcome(outcome.as_str()));
+            state.failed_departure = Some(state.with_killed(outcome.as_str()));
             state.unrecorded_failure = ended.is_err().then_some(killed);
             state.forget_departure();
         });

@@ -12,7 +12,8 @@ use crate::clients::ledger::{DemotionRequest, MemberState};
 use crate::common::fact::Fact;
 use crate::common::instance::Role;
 use crate::lifecycle::boot::decide::decide;
-use crate::lifecycle::boot::demotion_request::{PeerDemotion, TAKEN_OUT};
+use crate::lifecycle::boot::demotion_request::PeerDemotion;
+use crate::lifecycle::boot::types::Stale;
 use crate::lifecycle::boot::types::{Observed, SETTLE_TIME, STUCK_TIME, Step};
 
 const EXPIRED: &str = "x509: certificate has expired or is not yet valid";
@@ -115,7 +116,7 @@ fn a_manager_that_is_refused_asks_after_its_time_and_only_where_somebody_can_hel
     out.is_out = true;
     let waits = step(false, Some(asked), Duration::ZERO);
     assert!(matches!(waits, Step::Wait { .. }), "it is still in raft");
-    let goes = Step::LeaveStale { by_force: true, why: TAKEN_OUT };
+    let goes = Step::LeaveStale { by_force: true, why: Stale::Demoted };
     assert_eq!(step(false, Some(out), Duration::ZERO), goes, "also after a restart");
 }
 
@@ -157,7 +158,7 @@ fn a_manager_that_was_let_in_and_never_got_in_asks_after_its_time() {
             request.is_out = is_out;
             seen.relief = Some(PeerDemotion { request: Some(request), is_led: false });
         };
-        let goes = |by_force| Step::LeaveStale { by_force, why: TAKEN_OUT };
+        let goes = |by_force| Step::LeaveStale { by_force, why: Stale::Demoted };
         let mut seen = stuck.clone();
         asked(&mut seen, false);
         assert!(matches!(decide("i-0", Role::Manager, &seen), Step::Wait { .. }), "still in raft");
