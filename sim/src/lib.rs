@@ -1,19 +1,19 @@
-//! The local cloud: everything that skep talks to, on one machine, without an account.
+//! The local cloud: the services that skep calls, on one machine, without an AWS account.
 //!
-//! Each room imports only from the rooms below it; a test of skep's holds every path against this table. The binary's
-//! `cli` stands above them all.
+//! Each room imports only from the rooms below it; a test of skep compares every path with this table. The binary's
+//! `cli` is above all of them.
 //!
-//! | room | what it holds |
+//! | room | content |
 //! |---|---|
-//! | [`chaos`] | random trouble by seed, judged from outside |
-//! | [`bench`] | what skep costs, measured |
+//! | [`chaos`] | random failures by seed, judged from outside |
+//! | [`bench`] | measurements of skep's cost |
 //! | [`demo`] | boot, scale-in, a lost leader and a spot notice in a minute |
-//! | [`witness`] | what is seen of a fleet from outside, for the demo and the campaign |
-//! | [`stage`] | what every command that runs a fleet needs |
-//! | [`booted`] | instances that really boot, from an image that Packer has built |
+//! | [`witness`] | observation of a fleet from outside, for the demo and the campaign |
+//! | [`stage`] | shared parts of the commands that run a fleet: the binary, the output, the fleet's end |
+//! | [`booted`] | instances that boot from an image that Packer has built |
 //! | [`fleet`] | the instances: a network namespace, a real dockerd and a real skep each |
 //! | [`cloud`] | the AWS services and the instance metadata, over their own wire protocols |
-//! | [`machines`] | the seam between the cloud and either kind of instance |
+//! | [`machines`] | the interface between the cloud and both kinds of instance |
 
 pub mod bench;
 pub mod booted;

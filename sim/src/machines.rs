@@ -1,4 +1,4 @@
-//! What Auto Scaling asks of EC2: the seam between [`crate::cloud`], which knows lifecycles, and
+//! Defines the orders to machines: the interface between [`crate::cloud`], which models lifecycles, and
 //! [`crate::fleet`] or [`crate::booted`], which run the machines.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub struct Launch {
     /// `i-` and 17 hexadecimal digits.
     pub instance_id: String,
-    /// The private address that the cloud has given it; also how the metadata service knows it.
+    /// The private address that the cloud assigned; the metadata service identifies the instance by it.
     pub private_address: Ipv4Addr,
     pub zone: String,
     pub group: String,
@@ -23,18 +23,18 @@ pub struct Launch {
     pub tags: BTreeMap<String, String>,
 }
 
-/// What an operator does to a machine to rehearse trouble.
+/// A failure that an operator injects into a machine, or its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Disturbance {
-    /// Cuts it off from the other machines. The metadata and AWS stay within reach.
+    /// Disconnects the machine from the other machines. Metadata and AWS stay reachable.
     Isolate,
-    /// Cuts its wire: metadata and AWS are out of reach, too.
+    /// Disconnects the machine from everything: metadata and AWS are unreachable, too.
     Cut,
     Slow(SlowLink),
-    /// Ends all that is above, and continues programs that were stopped.
+    /// Ends all of the above, and continues stopped programs.
     Mend,
-    /// SIGKILL; the program is started again as on a real instance.
+    /// SIGKILL; the supervisor starts the program again, as on a real instance.
     Kill(Program),
     /// SIGSTOP.
     Stop(Program),
@@ -42,12 +42,12 @@ pub enum Disturbance {
     Cont(Program),
 }
 
-/// A link that is narrower than it was.
+/// A bandwidth limit of a machine's link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlowLink {
     /// Thousand bits per second, in each direction.
     pub kbit_per_s: u32,
-    /// How long a packet may wait for its turn; one that would wait longer is dropped.
+    /// The longest time that a packet waits; a packet that would wait longer is dropped.
     pub queue: Duration,
 }
 
@@ -70,24 +70,24 @@ impl fmt::Display for Program {
 
 /// The machines of one run.
 ///
-/// Calls return once the work is under way; the cloud never waits for a boot to end.
+/// Calls return when the work has started; the cloud never waits for a boot to end.
 pub trait Machines: Send + Sync + 'static {
     /// Starts the machine.
     fn launch(&self, launch: Launch);
-    /// Shuts the machine down and keeps its disk: it has the same address when it starts again.
-    /// Unknown ids are ignored, here and below.
+    /// Shuts the machine down and keeps its disk: it has the same address when it starts again. This method, `start`
+    /// and `terminate` ignore unknown ids.
     fn stop(&self, instance_id: &str);
     /// Boots a machine that was stopped.
     fn start(&self, instance_id: &str);
-    /// Powers the machine off for good and throws it away.
+    /// Powers the machine off and deletes it.
     fn terminate(&self, instance_id: &str);
-    /// Keeps the disk of a machine that is off as an image, and tells the cloud when that is done.
-    /// Of machines without a disk there is no image: it stays pending.
+    /// Makes an image of the disk of a machine that is off, and reports to the cloud when it is done. Machines without
+    /// a disk make no image: it stays pending.
     fn create_image(&self, _instance_id: &str, _image_id: &str) {}
-    /// Makes trouble for a machine, or ends it. Blocks for some milliseconds.
+    /// Injects a failure into a machine, or ends it. Blocks for some milliseconds.
     ///
     /// # Errors
     ///
-    /// Says why it cannot be done: there is no such machine, it is off, or it does not support it.
+    /// When there is no such machine, when it is off, or when it does not support the failure.
     fn disturb(&self, instance_id: &str, what: Disturbance) -> anyhow::Result<()>;
 }

@@ -1,8 +1,7 @@
-//! Who calls, and what they are refused.
+//! Identifies the caller of a request, and refuses the calls that a denial covers.
 //!
-//! Signatures are not verified: the cloud trusts its test. What is checked is what makes an agent
-//! fail in the field: a missing signature, a clock that is wrong, unknown credentials, and
-//! permissions that a role does not have.
+//! Signatures are not verified: the cloud trusts its test. Checked are the causes of failures in the field: a missing
+//! signature, a wrong clock, unknown credentials, and missing permissions of a role.
 
 use axum::http::HeaderMap;
 use serde::{Deserialize, Serialize};
@@ -14,10 +13,10 @@ use super::errors::ApiError;
 use super::iam::Refusal;
 use super::requests::Service;
 
-/// How far a caller's clock may be from the cloud's.
+/// Largest accepted difference between the caller's clock and the cloud's.
 const CLOCK_TOLERANCE: time::Duration = time::Duration::minutes(5);
 
-/// Whom a denial is for.
+/// The callers that a denial applies to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Who {
     Anyone,
@@ -25,7 +24,7 @@ pub enum Who {
     Instance(String),
 }
 
-/// A permission that is taken away, as an explicit deny in IAM does. `*` stands for anything.
+/// A removed permission, like an explicit deny in IAM. `*` matches any text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deny {
     pub who: Who,
@@ -48,7 +47,7 @@ impl Deny {
         self
     }
 
-    /// The resource that is refused by it, if any is.
+    /// Returns the resource that this denial refuses, if it refuses one.
     fn refuses<'a>(
         &self,
         caller: &Caller,
@@ -66,12 +65,12 @@ impl Deny {
             return None;
         }
         let found = resources.iter().find(|resource| matches(&self.resource, resource));
-        // Calls that name no resource are on all of them.
+        // A call that names no resource is refused only by a denial on every resource.
         found.map(String::as_str).or((self.resource == "*").then_some("*"))
     }
 }
 
-/// Whether `text` is what `pattern` says, `*` standing for any run of characters.
+/// Whether `text` matches `pattern`; `*` matches any number of characters.
 pub(super) fn matches(pattern: &str, text: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else {
         return pattern == text;
@@ -85,7 +84,7 @@ pub(super) fn matches(pattern: &str, text: &str) -> bool {
         .any(|index| matches(rest, &text[index..]))
 }
 
-/// Who signed a request.
+/// The signer of a request.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Caller {
     pub access_key_id: String,
@@ -94,7 +93,7 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// For the log.
+    /// Returns the role, or else the access key id, for the log.
     pub fn name(&self) -> String {
         self.role.clone().unwrap_or_else(|| self.access_key_id.clone())
     }
@@ -110,7 +109,7 @@ impl Caller {
     }
 }
 
-/// Reads the signature's parts and finds the caller.
+/// Reads the parts of the signature and finds the caller.
 pub(super) fn authenticate(
     headers: &HeaderMap,
     service: Service,
@@ -146,7 +145,7 @@ pub(super) fn authenticate(
                 instance_id: Some(principal.instance_id.clone()),
             })
         }
-        // Temporary credentials are known ones; any others are an operator's.
+        // The cloud knows all temporary credentials that it has issued; other access keys are an operator's.
         None if !access_key_id.starts_with("ASIA") => {
             Ok(Caller { access_key_id: access_key_id.to_owned(), ..Caller::default() })
         }
@@ -154,7 +153,7 @@ pub(super) fn authenticate(
     }
 }
 
-/// The region that a request is signed for: the SDKs ask another region at the same endpoint here.
+/// Returns the region that a request is signed for: here, all regions have the same endpoint.
 pub(super) fn signed_region(headers: &HeaderMap) -> Option<&str> {
     let authorization = headers.get("authorization")?.to_str().ok()?;
     authorization.split_once("Credential=")?.1.split('/').nth(2)
@@ -196,7 +195,7 @@ fn check_clock(
     })
 }
 
-/// Refuses what a denial covers.
+/// Refuses a call that a denial covers.
 pub(super) fn authorize(
     denials: &[Deny],
     caller: &Caller,
@@ -214,7 +213,7 @@ pub(super) fn authorize(
     }
 }
 
-/// A refusal in IAM's words.
+/// Returns a refusal in IAM's wording.
 pub(super) fn denied(caller: &Caller, service: Service, refusal: &Refusal) -> ApiError {
     let arn = caller.arn();
     let Refusal { action, resource, is_explicit } = refusal;
@@ -228,7 +227,7 @@ pub(super) fn denied(caller: &Caller, service: Service, refusal: &Refusal) -> Ap
     Protocol::of(service).error("AccessDenied", &words)
 }
 
-/// The two families that spell the same errors differently.
+/// The two protocol families, which have different names for the same errors.
 #[derive(Clone, Copy)]
 enum Protocol {
     Json,

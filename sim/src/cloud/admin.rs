@@ -1,4 +1,4 @@
-//! What the test bed does to the cloud and asks of it, past the wire.
+//! Functions with which tests change and read the cloud without the wire protocols.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -27,14 +27,14 @@ use crate::machines::Disturbance;
 const PARTITION_KEY: &str = "cluster";
 const SORT_KEY: &str = "item";
 
-/// Setting things up.
+/// Functions that set up resources and permissions.
 impl Cloud {
-    /// A table as skep needs it: keys `cluster` and `item`, time to live in `expires_at`.
+    /// Creates a table as skep needs it: keys `cluster` and `item`, time to live in `expires_at`.
     pub fn create_table(&self, name: &str) -> anyhow::Result<()> {
         self.create_table_with_keys(name, PARTITION_KEY, Some(SORT_KEY))
     }
 
-    /// A table with other keys, such as a careless operator would make.
+    /// Creates a table with other keys, as a careless operator would.
     pub fn create_table_with_keys(
         &self,
         name: &str,
@@ -45,12 +45,12 @@ impl Cloud {
         dynamodb.create_table(name, partition, sort)
     }
 
-    /// The tables, in-process: its `put_item`, `get_item`, `query` and so on block shortly.
+    /// Returns the database for calls in this process: its `put_item`, `get_item`, `query` and so on block briefly.
     pub fn database(&self) -> Database {
         self.inner.dynamodb.database()
     }
 
-    /// All rows of a table, in every partition, in DynamoDB's own JSON.
+    /// Returns all rows of a table, in every partition, in DynamoDB's own JSON.
     ///
     /// # Errors
     /// When there is no such table.
@@ -62,17 +62,17 @@ impl Cloud {
         answer["Items"].as_array().cloned().with_context(|| format!("no rows of {table}: {answer}"))
     }
 
-    /// Puts a row as it is; what is under its key is overwritten.
+    /// Puts a row as it is, and overwrites a row with the same key.
     ///
     /// # Errors
-    /// When there is no such table, or the row is none.
+    /// When there is no such table, or `row` is not a row.
     pub fn put_row(&self, table: &str, row: &Value) -> anyhow::Result<()> {
         let request = serde_json::from_value(json!({ "TableName": table, "Item": row }))?;
         let put = self.database().put_item(request);
         put.map(drop).map_err(|error| anyhow!("cannot write into {table}: {error:?}"))
     }
 
-    /// Deletes the row that has the key of `row`, in a table as skep needs it.
+    /// Deletes the row with the key of `row`, in a table with skep's keys.
     ///
     /// # Errors
     /// When there is no such table.
@@ -88,7 +88,7 @@ impl Cloud {
         self.create_group_with_hooks(spec, vec![])
     }
 
-    /// Creates a group whose first instances already meet its hooks.
+    /// Creates a group with hooks that already apply to its first instances.
     pub fn create_group_with_hooks(
         &self,
         spec: GroupSpec,
@@ -101,12 +101,12 @@ impl Cloud {
         })
     }
 
-    /// Deletes a group, and its instances without waiting for hooks.
+    /// Deletes a group and its instances, without waiting for hooks.
     pub fn delete_group(&self, name: &str) -> Result<(), ApiError> {
         self.change(|state, now| state.scaling.delete_group(name, true, now))
     }
 
-    /// Sets a hook up, for the transitions that start from now on.
+    /// Adds or replaces a hook, for the transitions that start from now on.
     pub fn put_hook(&self, hook: HookSpec) -> Result<(), ApiError> {
         self.change(|state, _| state.scaling.put_hook(hook))
     }
@@ -120,8 +120,8 @@ impl Cloud {
         self.change(|state, now| state.stacks.create(spec, now))
     }
 
-    /// How long instances stay in `Pending` or `Terminating` before the hooks start. For
-    /// terminations: the metadata says `Terminated` while completing is still refused.
+    /// Sets how long instances stay in `Pending` or `Terminating` before the hooks start. In this time of a
+    /// termination, the metadata already shows `Terminated`, but completing the hook is refused.
     pub fn set_transition_delay(&self, transition: Transition, delay: Duration) {
         self.change(|state, now| {
             match transition {
@@ -133,25 +133,25 @@ impl Cloud {
         self.inner.wake.notify_one();
     }
 
-    /// Takes a permission away from instances.
+    /// Adds a denial.
     pub fn deny(&self, deny: Deny) {
         self.change(|state, _| state.denials.push(deny));
     }
 
-    /// From now on a role may do what these policy documents allow, and nothing else.
+    /// Sets the policies of a role: from now on, it has only the permissions in these documents.
     ///
     /// # Errors
-    /// When there is something in them that is not enforced here.
+    /// When the documents have an element that this cloud does not enforce.
     pub fn set_role_policies(&self, role: &str, documents: &[Value]) -> Result<(), PolicyError> {
         let policies = Policies::parse(documents)?;
         self.change(|state, _| state.policies.insert(role.to_owned(), policies));
         Ok(())
     }
 
-    /// A role may do what this policy document allows, too.
+    /// Adds the permissions in a policy document to a role.
     ///
     /// # Errors
-    /// When there is something in it that is not enforced here.
+    /// When the document has an element that this cloud does not enforce.
     pub fn attach_role_policy(&self, role: &str, document: &Value) -> Result<(), PolicyError> {
         let more = Policies::parse(std::slice::from_ref(document))?;
         self.change(|state, _| match state.policies.get_mut(role) {
@@ -161,24 +161,24 @@ impl Cloud {
         Ok(())
     }
 
-    /// What a role's policies allow and no call has needed so far.
+    /// Returns the permissions of a role that no call has needed so far.
     pub fn unused_permissions(&self, role: &str) -> Vec<String> {
         self.change(|state, _| state.policies.get(role).map(Policies::unused).unwrap_or_default())
     }
 
-    /// Ends all denials.
+    /// Removes all denials.
     pub fn allow_all(&self) {
         self.change(|state, _| state.denials.clear());
     }
 
-    /// Answers metadata requests from `peer` as if `instance_id` asked; for tests without network
-    /// namespaces, where every peer is the loopback address.
+    /// Answers metadata requests from `peer` as if `instance_id` had sent them; for tests without network namespaces,
+    /// where every peer is the loopback address.
     pub fn stand_in(&self, peer: IpAddr, instance_id: &str) {
         self.change(|state, _| state.metadata.stand_in(peer, instance_id));
     }
 
-    /// Moves the cloud's clock away from the system's: signatures and the `Date` headers follow,
-    /// timers do not.
+    /// Sets the difference between the cloud's clock and the system's. Signatures and `Date` headers follow it, timers
+    /// do not.
     pub fn set_clock_offset(&self, offset: time::Duration) {
         self.inner.clock.set_offset(offset);
     }
@@ -192,13 +192,13 @@ impl Cloud {
     }
 }
 
-/// Making things happen.
+/// Functions that change instances and inject failures.
 impl Cloud {
     pub fn set_desired(&self, group: &str, desired: u32) -> Result<(), ApiError> {
         self.change(|state, now| state.scaling.set_desired(group, desired, now))
     }
 
-    /// Terminates by way of the hooks; without `decrement` it is replaced.
+    /// Terminates an instance through its hooks; without `decrement`, the group replaces it.
     pub fn terminate(&self, instance_id: &str, decrement: bool) -> Result<(), ApiError> {
         let cause = "instance was taken out of service in response to a user request.";
         self.change(|state, now| {
@@ -207,12 +207,12 @@ impl Cloud {
         })
     }
 
-    /// A health check's verdict; an unhealthy instance is terminated and replaced.
+    /// Sets the result of a health check; the group terminates and replaces an unhealthy instance.
     pub fn set_health(&self, instance_id: &str, healthy: bool) -> Result<(), ApiError> {
         self.change(|state, now| state.scaling.set_health(instance_id, healthy, now))
     }
 
-    /// The instance is gone at once, no hook is waited for, and the group replaces it.
+    /// Removes an instance at once, without waiting for hooks; the group replaces it.
     pub fn crash(&self, instance_id: &str) -> Result<(), ApiError> {
         self.change(|state, now| {
             state.scaling.instance_mut(instance_id)?;
@@ -223,8 +223,8 @@ impl Cloud {
         })
     }
 
-    /// Announces a spot interruption in the metadata, and takes the instance when it is due.
-    /// `action` is `terminate`, `stop` or `hibernate`.
+    /// Announces a spot interruption in the metadata, and removes the instance when the interruption is due. `action`
+    /// is `terminate`, `stop` or `hibernate`.
     pub fn spot_notice(
         &self,
         instance_id: &str,
@@ -244,12 +244,12 @@ impl Cloud {
         })
     }
 
-    /// Takes the notice back; the instance stays.
+    /// Withdraws the notice; the instance stays.
     pub fn clear_spot_notice(&self, instance_id: &str) -> Result<(), ApiError> {
         self.edit(instance_id, |instance| instance.spot = None)
     }
 
-    /// Recommends a rebalance in the metadata.
+    /// Shows a rebalance recommendation in the metadata.
     pub fn rebalance(&self, instance_id: &str) -> Result<(), ApiError> {
         let time = self.now();
         self.change(|state, _| {
@@ -265,7 +265,7 @@ impl Cloud {
         self.edit(instance_id, |instance| instance.rebalance = None)
     }
 
-    /// Schedules maintenance in the metadata. Nothing happens to the instance when it comes.
+    /// Shows scheduled maintenance in the metadata. Nothing happens to the instance at that time.
     pub fn schedule_maintenance(
         &self,
         instance_id: &str,
@@ -305,12 +305,12 @@ impl Cloud {
         })
     }
 
-    /// Whether the metadata shows the tags; live, as on EC2.
+    /// Sets whether the metadata shows the tags; takes effect at once, as on EC2.
     pub fn set_metadata_tags(&self, instance_id: &str, shown: bool) -> Result<(), ApiError> {
         self.edit(instance_id, |instance| instance.metadata_tags = shown)
     }
 
-    /// Moves an instance to standby; without `decrement` its place is filled.
+    /// Moves an instance to standby; without `decrement`, the group launches a replacement.
     pub fn standby(&self, instance_id: &str, decrement: bool) -> Result<(), ApiError> {
         self.change(|state, now| {
             let group = state.scaling.instance_mut(instance_id)?.group.clone();
@@ -320,7 +320,7 @@ impl Cloud {
         })
     }
 
-    /// Brings it back, and the desired capacity up by one.
+    /// Moves an instance back from standby, and raises the desired capacity by one.
     pub fn exit_standby(&self, instance_id: &str) -> Result<(), ApiError> {
         self.change(|state, now| {
             let group = state.scaling.instance_mut(instance_id)?.group.clone();
@@ -329,7 +329,7 @@ impl Cloud {
         })
     }
 
-    /// Makes trouble for an instance's machine, or ends it. Blocks for some milliseconds.
+    /// Injects a failure into an instance's machine, or ends it. Blocks for some milliseconds.
     pub fn disturb(&self, instance_id: &str, what: Disturbance) -> Result<(), ApiError> {
         let refuse = |why: String| ApiError::new(400, "CannotDisturb", why);
         let machines = self.inner.machines.borrow().clone();
@@ -342,9 +342,9 @@ impl Cloud {
     }
 }
 
-/// Looking.
+/// Functions that read.
 impl Cloud {
-    /// The instances that Auto Scaling lists, oldest first.
+    /// Returns the instances that Auto Scaling lists, oldest first.
     pub fn instances(&self) -> Vec<InstanceView> {
         self.change(|state, _| {
             let mut instances: Vec<&Instance> = state.scaling.instances().collect();
@@ -354,7 +354,7 @@ impl Cloud {
         })
     }
 
-    /// One instance, as long as Auto Scaling lists it.
+    /// Returns an instance, as long as Auto Scaling lists it.
     pub fn instance(&self, instance_id: &str) -> Option<InstanceView> {
         self.change(|state, _| {
             let instance = state.scaling.instance(instance_id);
@@ -403,7 +403,7 @@ impl Cloud {
         self.change(|state, _| state.stacks.view(name))
     }
 
-    /// The calls so far, oldest first.
+    /// Returns the calls so far, oldest first.
     pub fn requests(&self) -> Vec<Request> {
         self.inner.requests.snapshot()
     }
@@ -412,27 +412,27 @@ impl Cloud {
         self.inner.requests.clear();
     }
 
-    /// What happens from now on.
+    /// Returns a receiver of the events from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<CloudEvent> {
         self.inner.events.subscribe()
     }
 
-    /// What has happened since the event with this number, the first being 0.
+    /// Returns the events from this number on; the first event is number 0.
     pub fn events_since(&self, index: usize) -> Vec<CloudEvent> {
         self.inner.events.since(index)
     }
 
-    /// The names of the parameters in SSM.
+    /// Returns the names of the parameters in SSM.
     pub fn parameter_names(&self) -> Vec<String> {
         lock(&self.inner.state).parameters.names()
     }
 
-    /// What a parameter in SSM holds. It may be a secret.
+    /// Returns the value of a parameter in SSM. It may be a secret.
     pub fn parameter(&self, name: &str) -> Option<String> {
         lock(&self.inner.state).parameters.value(name).map(str::to_owned)
     }
 
-    /// Deletes a parameter; false where there is none.
+    /// Deletes a parameter; returns `false` when it does not exist.
     pub fn delete_parameter(&self, name: &str) -> bool {
         lock(&self.inner.state).parameters.delete(name)
     }
@@ -441,7 +441,7 @@ impl Cloud {
         self.inner.options.region.clone()
     }
 
-    /// When the cloud was made, by its clock.
+    /// Returns the time when the cloud was created, by its clock.
     pub fn started_at(&self) -> OffsetDateTime {
         self.inner.clock.date(Duration::ZERO)
     }

@@ -1,5 +1,5 @@
-//! The admin functions as plain JSON under `/_sim/`, for a command line in another terminal. No
-//! signature: whoever reaches the gateway may use them.
+//! Serves the admin functions as plain JSON under `/_sim/`, for a command line in another terminal. Requests need no
+//! signature: every client that reaches the gateway can use them.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ fn terminate() -> String {
     "terminate".to_owned()
 }
 
-/// The notice that AWS gives.
+/// Seconds from AWS's spot notice to the interruption.
 fn two_minutes() -> u64 {
     120
 }
@@ -95,7 +95,7 @@ struct ClockOffset {
     seconds: i64,
 }
 
-/// Answers one request; `path` is what follows `/_sim/`. May block for some milliseconds.
+/// Answers one request; `path` is the part after `/_sim/`. May block for some milliseconds.
 pub(super) fn handle(cloud: &Cloud, parts: &Parts, path: &str, body: &[u8]) -> Response<Body> {
     let query = Params::parse(parts.uri.query().unwrap_or_default().as_bytes());
     let answer = match parts.method {
@@ -112,7 +112,7 @@ pub(super) fn handle(cloud: &Cloud, parts: &Parts, path: &str, body: &[u8]) -> R
         .status(StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST))
         .header(header::CONTENT_TYPE, "application/json")
         .body(Body::from(body.to_string()))
-        // The parts above are all valid; there is nothing to build that could fail.
+        // All parts above are valid, so building cannot fail.
         .unwrap_or_default()
 }
 

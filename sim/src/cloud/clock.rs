@@ -1,8 +1,6 @@
-//! The cloud's clock: system time plus an offset that a test may set, and the date formats of the
-//! services.
+//! The cloud's clock: system time plus an offset that a test can set, and the date formats of the services.
 //!
-//! Timers run on elapsed time, which the offset does not touch: moving the clock must not make
-//! every hook time out.
+//! Timers use elapsed time, which the offset does not change: moving the clock must not make every hook time out.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -36,12 +34,12 @@ impl Clock {
         Self { origin: Instant::now(), offset_millis: AtomicI64::new(0) }
     }
 
-    /// Time since the cloud was made; what timers and the pure cores count in.
+    /// Returns the time since the cloud was created; timers and the pure cores use this time.
     pub(super) fn elapsed(&self) -> Duration {
         self.origin.elapsed()
     }
 
-    /// The instant to sleep until for a deadline in elapsed time.
+    /// Returns the instant of a deadline in elapsed time.
     pub(super) fn instant(&self, deadline: Duration) -> Instant {
         self.origin + deadline
     }
@@ -51,7 +49,7 @@ impl Clock {
         OffsetDateTime::now_utc() + offset
     }
 
-    /// The date that this cloud shows for a moment in elapsed time.
+    /// Returns the date that this cloud shows for a moment in elapsed time.
     pub(super) fn date(&self, moment: Duration) -> OffsetDateTime {
         self.now() - self.elapsed() + moment
     }
@@ -63,7 +61,7 @@ impl Clock {
 }
 
 fn format(date: OffsetDateTime, format: &[FormatItem<'_>]) -> String {
-    // The formats above name only fields that every date has.
+    // Cannot fail: the formats above name only fields that every date has.
     date.format(format).unwrap_or_default()
 }
 

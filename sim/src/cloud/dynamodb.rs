@@ -1,8 +1,7 @@
 //! DynamoDB: dynoxide, behind the gateway.
 //!
-//! Its server listens on a private loopback port, and calls travel over connections that are made
-//! once, at the start. Made later, they could come from a thread that has entered another network
-//! namespace, where that port does not exist.
+//! Its server listens on a private loopback port. The connections to it are made at the start: later, the connecting
+//! thread could be in another network namespace, where that port does not exist.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -18,11 +17,11 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-/// Calls under way at once. The database takes them one by one anyway.
+/// Largest number of concurrent calls. The database processes them one by one anyway.
 const CONNECTIONS: usize = 16;
 /// DynamoDB's own limit for a body.
 pub(super) const LARGEST_BODY: usize = 16 * 1024 * 1024;
-/// What the server reads of a request besides the body.
+/// The request headers that the server reads.
 const FORWARDED: [&str; 4] = ["content-type", "x-amz-target", "authorization", "x-amz-date"];
 
 enum Link {
@@ -39,7 +38,7 @@ pub(super) struct DynamoDb {
 }
 
 impl DynamoDb {
-    /// Starts the server; it ends with `stop`.
+    /// Starts the server; `stop` ends it.
     pub fn start(stop: CancellationToken) -> anyhow::Result<Self> {
         let database = Database::memory().context("cannot open an in-memory DynamoDB")?;
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
@@ -113,7 +112,7 @@ impl DynamoDb {
         Ok(())
     }
 
-    /// Passes a call on and brings the answer back as it is.
+    /// Forwards a call, and returns the answer unchanged.
     pub async fn forward(
         &self,
         headers: &HeaderMap,
@@ -127,8 +126,7 @@ impl DynamoDb {
         }
         let request = request.body(Body::from(body))?;
         let this = self.clone();
-        // In a task of its own: a caller that goes away must not take the connection with it, nor
-        // undo the call.
+        // In its own task: a caller that disconnects must not end the connection or cancel the call.
         tokio::spawn(async move { this.exchange(request).await }).await?
     }
 
@@ -159,14 +157,14 @@ async fn open(stream: TcpStream) -> anyhow::Result<SendRequest<Body>> {
     Ok(sender)
 }
 
-/// The error code of an answer.
+/// Returns the error code of an answer.
 pub(super) fn error_code(body: &[u8]) -> Option<String> {
     let body: Value = serde_json::from_slice(body).ok()?;
     let kind = body.get("__type")?.as_str()?;
     Some(kind.rsplit('#').next().unwrap_or(kind).to_owned())
 }
 
-/// The tables and partitions that a call names, for policies: `table` and `table/partition`.
+/// Returns the tables and partitions that a call names, for policies: `table` and `table/partition`.
 pub(super) fn resources(input: &Value) -> Vec<String> {
     let mut found = Vec::new();
     collect(input, None, &mut found);
@@ -185,7 +183,7 @@ fn collect<'a>(value: &'a Value, table: Option<&'a str>, found: &mut Vec<String>
             for (name, member) in members {
                 let keys: Vec<&str> = match name.as_str() {
                     "Key" | "Item" => partition_key(member).into_iter().collect(),
-                    // A query's key condition: every string in it may be the partition.
+                    // In a query's key condition, every string can be the partition.
                     "ExpressionAttributeValues"
                         if members.contains_key("KeyConditionExpression") =>
                     {
@@ -220,7 +218,7 @@ fn partition_key(key: &Value) -> Option<&str> {
     key.get("cluster")?.get("S")?.as_str()
 }
 
-/// What a call is about: names, keys and conditions, and no other values.
+/// Summarizes a call for the log: names, keys and conditions, and no other values.
 pub(super) fn summary(input: &Value) -> String {
     let mut parts = Vec::new();
     describe(input, &mut parts);

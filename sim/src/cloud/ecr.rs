@@ -1,7 +1,7 @@
-//! ECR: tokens that end, and a door before a real registry that lets in who has a good one.
+//! ECR: issues tokens that expire, and forwards requests with a valid token to a real registry.
 //!
-//! All accounts' registries in all regions are one registry behind that door; a token is good for the hosts
-//! of its own region.
+//! The registries of all accounts in all regions are the same real registry; a token is valid for the hosts of its own
+//! region.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,13 +18,13 @@ use super::errors::ApiError;
 use super::ids::Ids;
 use super::requests::Service;
 
-/// AWS's own: twelve hours.
+/// The lifetime of AWS's tokens: twelve hours.
 const LIFE: Duration = Duration::hours(12);
-/// As long as real ones, roughly.
+/// Roughly the length of real passwords.
 const PASSWORD_LENGTH: usize = 1024;
 /// The part of a registry's name before its region.
 const BEFORE_THE_REGION: &str = ".dkr.ecr.";
-/// Layers of images that scenarios push.
+/// Large enough for the image layers that scenarios push.
 pub(super) const LARGEST_BODY: usize = 64 << 20;
 
 /// No `Debug`: it holds secrets.
@@ -33,9 +33,9 @@ pub(super) struct Ecr {
     /// By password.
     tokens: BTreeMap<String, Token>,
     pub life: Duration,
-    /// The socket of the registry behind the door.
+    /// The socket of the real registry.
     pub registry: Option<PathBuf>,
-    /// Nobody may pull or push, as without `ecr:BatchGetImage`.
+    /// Whether every pull and push is refused, as without `ecr:BatchGetImage`.
     pub refuses: bool,
 }
 
@@ -75,7 +75,7 @@ impl Ecr {
         (password, expires_at)
     }
 
-    /// The registry's socket, or why this one may not get to it.
+    /// Returns the registry's socket, or the refusal of this request.
     fn admit(
         &self,
         host: &str,
@@ -105,7 +105,7 @@ impl Ecr {
     }
 }
 
-/// The host of a request to a registry; `None` for one to the AWS services.
+/// Returns the host of a request to a registry; `None` for a request to the AWS services.
 pub(super) fn host(parts: &Parts) -> Option<&str> {
     let host = parts.headers.get(header::HOST)?.to_str().ok()?;
     region_of(host).map(|_| host)
@@ -122,33 +122,33 @@ fn password(headers: &HeaderMap) -> Option<String> {
 }
 
 impl super::Cloud {
-    /// The registry behind all of ECR's hosts, by its socket: who visits it needs a token of ECR's.
+    /// Sets the socket of the registry behind all of ECR's hosts. Its clients need a token from ECR.
     pub fn set_registry(&self, socket: PathBuf) {
         self.change(|state, _| state.ecr.registry = Some(socket));
     }
 
-    /// How long the tokens last that ECR gives from now on.
+    /// Sets the lifetime of the tokens that ECR issues from now on.
     pub fn set_registry_token_life(&self, life: Duration) {
         self.change(|state, _| state.ecr.life = life);
     }
 
-    /// A new password for an operator, as `aws ecr get-login-password` gets one.
+    /// Issues a password for an operator, as `aws ecr get-login-password` does.
     pub fn registry_password(&self) -> String {
         let (region, now) = (self.inner.options.region.clone(), self.now());
         self.change(|state, _| state.ecr.give(&region, now).0)
     }
 
-    /// Every password that ECR has given so far.
+    /// Returns every password that ECR has issued so far.
     pub fn registry_passwords(&self) -> Vec<String> {
         self.change(|state, _| state.ecr.tokens.keys().cloned().collect())
     }
 
-    /// Whether ECR's registries refuse everybody, whatever the token.
+    /// Sets whether ECR's registries refuse every request, even with a valid token.
     pub fn set_registry_refuses(&self, refuses: bool) {
         self.change(|state, _| state.ecr.refuses = refuses);
     }
 
-    /// Lets in, or says why not, in the words of Docker's registry protocol.
+    /// Forwards a request to the registry, or refuses it with an error of Docker's registry protocol.
     pub(super) async fn visit_registry(
         &self,
         parts: &Parts,
@@ -188,7 +188,7 @@ async fn pass_on(
     host: &str,
     body: Bytes,
 ) -> reqwest::Result<Response<Body>> {
-    /// These are between two neighbours, or for the door alone.
+    /// Headers of one connection, and the token, which is only for this gateway.
     const NOT_PASSED_ON: [header::HeaderName; 5] = [
         header::AUTHORIZATION,
         header::HOST,

@@ -1,4 +1,4 @@
-//! One error of a service, and how its protocol writes it.
+//! An error of a service, and its form in each protocol.
 
 use axum::body::Body;
 use axum::http::{Response, StatusCode, header};
@@ -8,7 +8,7 @@ use super::ids;
 use super::requests::Service;
 use super::xml::{self, Xml};
 
-/// An error as a service would answer it.
+/// An error as a service would return it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct ApiError {
@@ -22,12 +22,12 @@ impl ApiError {
         Self { status, code: code.to_owned(), message: message.into() }
     }
 
-    /// What Query services answer to nearly every mistake.
+    /// Returns the error of Query services for nearly every invalid request.
     pub(super) fn validation(message: impl Into<String>) -> Self {
         Self::new(400, "ValidationError", message)
     }
 
-    /// A request that lacks a member, in the words of the services' own validator.
+    /// Returns the error for a missing member, in the wording of AWS's own validator.
     pub(super) fn missing(member: &str) -> Self {
         Self::validation(format!(
             "1 validation error detected: Value null at '{member}' failed to satisfy constraint: \
@@ -79,7 +79,7 @@ impl ApiError {
         }
     }
 
-    /// The answer in the protocol of `service`.
+    /// Returns the answer in the protocol of `service`.
     pub(super) fn response(&self, service: Service) -> Response<Body> {
         match service {
             Service::DynamoDb => self.json("application/x-amz-json-1.0", self.dynamodb_namespace()),
@@ -89,7 +89,7 @@ impl ApiError {
         }
     }
 
-    /// Errors that stand before the service proper carry the framework's name.
+    /// Returns the prefix of the error code: errors from the layers before DynamoDB itself have the framework's name.
     fn dynamodb_namespace(&self) -> &'static str {
         const BEFORE_THE_SERVICE: [&str; 8] = [
             "AccessDeniedException",
@@ -110,14 +110,14 @@ impl ApiError {
 
     fn json(&self, content_type: &str, namespace: &str) -> Response<Body> {
         let mut body = json!({ "__type": format!("{namespace}{}", self.code) });
-        // Several SSM errors come without a message; so do these.
+        // Several SSM errors have no message; here, too.
         if !self.message.is_empty() {
             body["message"] = json!(self.message);
         }
         answer(self.status, content_type, &ids::request_id(), body.to_string())
     }
 
-    /// EC2 has an envelope of its own, and its mistakes have other names.
+    /// EC2 has its own envelope, and another code for invalid requests.
     fn ec2(&self) -> Response<Body> {
         let request_id = ids::request_id();
         let mut xml = Xml::default();
@@ -150,7 +150,7 @@ impl ApiError {
     }
 }
 
-/// An answer with the headers that every service sends.
+/// Returns an answer with the headers that every service sends.
 pub(super) fn answer(
     status: u16,
     content_type: &str,
@@ -162,6 +162,6 @@ pub(super) fn answer(
         .header(header::CONTENT_TYPE, content_type)
         .header("x-amzn-requestid", request_id)
         .body(Body::from(body))
-        // The parts above are all valid; there is nothing to build that could fail.
+        // All parts above are valid, so building cannot fail.
         .unwrap_or_default()
 }

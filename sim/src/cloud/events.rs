@@ -1,4 +1,4 @@
-//! What happened in the cloud, for tests to wait for and the demo to show.
+//! The cloud's events: tests wait for them, and the demo shows them.
 
 use std::sync::Mutex;
 
@@ -8,9 +8,9 @@ use tokio::sync::broadcast;
 
 use super::autoscaling::{ActionResult, LifecycleState, Transition};
 
-/// Events that a slow subscriber may fall behind by.
+/// Number of events by which a subscriber can be late without losing any.
 const SUBSCRIBER_BUFFER: usize = 16_384;
-/// Events kept for `/_sim/events`: a boot of 1,000 nodes makes about ten each.
+/// Number of events kept for `/_sim/events`: a boot of 1,000 nodes makes about ten per node.
 const HISTORY: usize = 100_000;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -41,7 +41,7 @@ pub enum EventKind {
         instance_id: String,
         hook: String,
         transition: Transition,
-        /// Whole milliseconds until it times out without a heartbeat.
+        /// Whole milliseconds until the hook times out without a heartbeat.
         heartbeat_timeout_ms: u64,
     },
     Heartbeat {
@@ -58,7 +58,7 @@ pub enum EventKind {
         hook: String,
         default_result: ActionResult,
     },
-    /// A new instance takes the place of one that went without the desired capacity going down.
+    /// A new instance replaces one that left while the desired capacity did not decrease.
     Replaced {
         group: String,
         old: String,
@@ -107,7 +107,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// The instance that the event is about, where there is one.
+    /// Returns the instance that the event concerns, where there is one.
     pub fn instance_id(&self) -> Option<&str> {
         match self {
             Self::InstanceLaunched { instance_id, .. }
@@ -148,8 +148,7 @@ impl EventLog {
         if history.len() < HISTORY {
             history.push(event.clone());
         }
-        // Sent under the lock, so that subscribers see the order of the history. Nobody listening
-        // is not an error.
+        // Sent under the lock, so that subscribers see the order of the history. Having no subscriber is not an error.
         let _ = self.sender.send(event);
     }
 

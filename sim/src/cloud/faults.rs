@@ -1,5 +1,4 @@
-//! Faults that are put into calls on purpose, by seed: the nth call under a rule always meets the
-//! same fate.
+//! Injects faults into calls, by seed: the nth call under a rule always has the same fate.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -11,26 +10,26 @@ use serde::{Deserialize, Serialize};
 
 use super::requests::Service;
 
-/// What may happen to a call. Probabilities are from 0 to 1 and tried in the order given here.
+/// The faults of a call. Probabilities are from 0 to 1, and are tried in the order of the fields.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Fault {
-    /// Milliseconds that an answer takes longer, from and to.
+    /// Additional milliseconds until the answer: minimum and maximum.
     pub latency_ms: Option<(u64, u64)>,
-    /// Calls per second that are let through; the others are throttled. Bursts of one second.
+    /// Calls per second that are served; the others are throttled. A burst can use the calls of one second.
     pub per_second: Option<f64>,
     pub throttle: f64,
-    /// The connection is closed without an answer; nothing is done.
+    /// The connection closes without an answer; the call is not executed.
     pub drop: f64,
-    /// 500; nothing is done.
+    /// Answer 500; the call is not executed.
     pub error: f64,
-    /// The call is done, and the connection closed without an answer.
+    /// The call is executed, and the connection closes without an answer.
     pub lose_answer: f64,
     /// The rule ends after this many calls.
     pub times: Option<u32>,
 }
 
-/// A fault and the calls that it is for.
+/// A fault and the calls that it applies to.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FaultRule {
     /// `None`: every service.
@@ -42,7 +41,7 @@ pub struct FaultRule {
     pub fault: Fault,
 }
 
-/// What a call is to meet.
+/// The planned result of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     Served,
@@ -56,12 +55,12 @@ struct Rule {
     rule: FaultRule,
     random: Rng,
     left: Option<u32>,
-    /// Calls that may pass now, and when that was last reckoned.
+    /// Number of calls that can pass now, and the time of its last update.
     allowance: f64,
     reckoned: Duration,
 }
 
-/// The rules in force. Cheap to clone; all clones are one.
+/// The active rules. Cheap to clone; clones share the same rules.
 #[derive(Clone)]
 pub struct Faults {
     seed: u64,
@@ -73,7 +72,7 @@ impl Faults {
         Self { seed, rules: Arc::default() }
     }
 
-    /// Sets a rule, in the place of an older one for the same calls.
+    /// Sets a rule, and replaces an older one for the same calls.
     pub fn set(&self, service: impl Into<Option<Service>>, action: Option<&str>, fault: Fault) {
         self.set_rule(FaultRule {
             service: service.into(),
@@ -99,7 +98,7 @@ impl Faults {
         rules.push(new);
     }
 
-    /// Ends the rule for exactly these calls.
+    /// Removes the rule for exactly these calls.
     pub fn remove(&self, service: impl Into<Option<Service>>, action: Option<&str>) {
         let service = service.into();
         super::lock(&self.rules)
@@ -114,7 +113,7 @@ impl Faults {
         super::lock(&self.rules).iter().map(|rule| rule.rule.clone()).collect()
     }
 
-    /// The fate of the next call, and how much longer it takes.
+    /// Returns the fate of the next call, and its additional latency.
     pub(super) fn plan(&self, service: Service, action: &str, now: Duration) -> (Fate, Duration) {
         let mut rules = super::lock(&self.rules);
         let (mut fate, mut latency) = (Fate::Served, Duration::ZERO);
@@ -146,7 +145,7 @@ impl Rule {
             Duration::from_millis(self.random.u64(from..=to.max(from)))
         });
         let mut happens = |probability: f64| self.random.f64() < probability;
-        // Every one is drawn, so that one probability does not shift the fate of another.
+        // All are drawn, so that one probability does not change the random numbers of another.
         let drawn = [
             (happens(fault.throttle), Fate::Throttled),
             (happens(fault.drop), Fate::Dropped),

@@ -1,5 +1,5 @@
-//! The one door for all services: finds out what is called, by whom, and whether and how it is
-//! answered, and writes it down.
+//! Receives the calls to all services: identifies operation and caller, applies faults and permissions, answers, and
+//! logs the call.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
@@ -22,7 +22,7 @@ use super::{
     Cloud, admin_http, autoscaling, clock, cloudformation, dynamodb, ec2, ecr, ids, requests, ssm,
 };
 
-/// A call as it came in.
+/// A received call.
 struct Call {
     service: Service,
     action: String,
@@ -72,7 +72,7 @@ impl Call {
         })
     }
 
-    /// What policies may be about.
+    /// Returns the resources that a denial can name.
     fn resources(&self) -> Vec<String> {
         match (&self.input, self.service) {
             (Input::Json(input), Service::DynamoDb) => dynamodb::resources(input),
@@ -84,7 +84,7 @@ impl Call {
         }
     }
 
-    /// What IAM decides on.
+    /// Returns the actions, resources and condition values for IAM's decision.
     fn asked(&self, scaling: &Scaling, region: &str) -> Asked {
         match (&self.input, self.service) {
             (Input::Json(input), Service::DynamoDb) => Asked::dynamodb(&self.action, input, region),
@@ -107,7 +107,7 @@ impl Call {
     }
 }
 
-/// What a call came to: an answer with the error code in it, if any.
+/// The answer to a call, and its error code, if any.
 struct Answered {
     response: Response<Body>,
     code: Option<String>,
@@ -160,14 +160,14 @@ pub(super) async fn handle(
         took_micros: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
     });
     let mut response = outcome.map_err(|_| Dropped)?.response;
-    // Clients correct their clocks by it.
+    // Clients correct their clocks by this header.
     if let Ok(date) = HeaderValue::from_str(&clock::http_date(cloud.now())) {
         response.headers_mut().insert(header::DATE, date);
     }
     Ok(response)
 }
 
-/// A pull or a push; who comes is known by the address that the connection comes from.
+/// Answers a pull or a push; identifies the instance by the peer address of the connection.
 async fn visit_registry(
     cloud: &Cloud,
     parts: &Parts,
@@ -195,7 +195,7 @@ async fn visit_registry(
     Ok(response)
 }
 
-/// The caller, where one was found, and the answer or why there is none.
+/// Returns the caller, if identified, and the answer or the reason for sending none.
 async fn serve(
     cloud: &Cloud,
     parts: &Parts,
@@ -224,7 +224,7 @@ async fn serve(
 }
 
 impl Cloud {
-    /// Who calls, where that is known, and why they may not, where they may not.
+    /// Returns the caller, if identified, and the error, if the call is refused.
     fn admit(&self, parts: &Parts, call: &Call) -> (Option<Caller>, Option<ApiError>) {
         let now = self.now();
         let mut state = super::lock(&self.inner.state);

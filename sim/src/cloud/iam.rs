@@ -1,9 +1,8 @@
-//! IAM, as far as the policies of instance roles need it: what a role may do is what its documents
-//! allow and nothing else.
+//! IAM, as far as the policies of instance roles need it: a role has only the permissions in its documents.
 //!
-//! Guarantees: deny by default; an explicit deny wins; what this cannot judge as IAM would (another
-//! operator, another condition key, a principal) is refused when the policy is set, and never
-//! passed over. Assumption: a role that has no policies here is not restricted.
+//! Guarantees: deny by default; an explicit deny wins; a policy with an element that this module cannot judge as IAM
+//! would (another operator, another condition key, a principal) is refused when it is set, and no element is ever
+//! ignored. Assumes: a role without policies here is not restricted.
 
 mod asked;
 
@@ -14,23 +13,23 @@ use serde_json::Value;
 
 pub(super) use asked::Asked;
 
-/// What a role may do: all statements of its documents.
+/// The permissions of a role: all statements of its documents.
 #[derive(Clone, Debug)]
 pub(super) struct Policies(Vec<Statement>);
 
-/// What a policy document cannot have here.
+/// An element of a policy document that this cloud does not support.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a policy document that cannot be enforced: {0}")]
 pub struct PolicyError(String);
 
-/// Why a call is refused.
+/// The reason for refusing a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     /// Such as `ssm:GetParameter`.
     pub action: String,
     /// The ARN, or `*`.
     pub resource: String,
-    /// A statement denies it; otherwise none allows it.
+    /// `true`: a statement denies the call; `false`: no statement allows it.
     pub is_explicit: bool,
 }
 
@@ -41,7 +40,7 @@ struct Statement {
     actions: Vec<String>,
     resources: Vec<String>,
     conditions: Vec<Condition>,
-    /// The actions and resources that have allowed a call, by their index.
+    /// Indices of the actions and resources that have allowed a call.
     used: BTreeSet<(usize, usize)>,
 }
 
@@ -55,10 +54,10 @@ struct Condition {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operator {
-    /// The key has one value, and it is there.
+    /// The key is present and has one value.
     StringEquals,
     StringLike,
-    /// All values of the key, be it none.
+    /// All values of the key match; true without values.
     AllEqual,
     AllLike,
 }
@@ -114,7 +113,7 @@ impl<T> OneOrMany<T> {
 }
 
 impl Policies {
-    /// Reads documents as IAM has them.
+    /// Reads documents in IAM's format.
     pub fn parse(documents: &[Value]) -> Result<Self, PolicyError> {
         let mut statements = vec![];
         for document in documents {
@@ -130,13 +129,13 @@ impl Policies {
         Ok(Self(statements))
     }
 
-    /// What further documents say, too.
+    /// Adds the statements of further documents.
     pub fn add(&mut self, more: Self) {
         self.0.extend(more.0);
     }
 
-    /// Whether everything that a call asks for is allowed on each of its resources. What allows it
-    /// is remembered.
+    /// Checks that every action of a call is allowed on each of its resources, and records the permissions that it
+    /// used.
     pub fn judge(&mut self, asked: &Asked) -> Result<(), Refusal> {
         for action in &asked.actions {
             for resource in &asked.resources {
@@ -158,7 +157,7 @@ impl Policies {
         Ok(())
     }
 
-    /// What is allowed and was never asked for: the statement, the action and the resource.
+    /// Returns the permissions that no call has used: statement, action and resource.
     pub fn unused(&self) -> Vec<String> {
         let mut unused = vec![];
         for statement in self.0.iter().filter(|statement| !statement.denies) {
@@ -191,7 +190,7 @@ impl Statement {
         Ok(Self { sid, denies, actions, resources, conditions, used: BTreeSet::new() })
     }
 
-    /// The action and the resource, by their index, that make this statement one about the call.
+    /// Returns the indices of the action and the resource that match the call, if this statement applies to it.
     fn is_about(&self, asked: &Asked, action: &str, resource: &str) -> Option<(usize, usize)> {
         // Actions are compared without regard to case; ARNs are not.
         let action = action.to_ascii_lowercase();
@@ -219,7 +218,7 @@ impl Operator {
 impl Condition {
     fn new(operator: Operator, key: &str, values: Vec<String>) -> Result<Self, PolicyError> {
         let is_for_all = matches!(operator, Operator::AllEqual | Operator::AllLike);
-        // A key with several values needs an operator for sets, and one with one value must not have it.
+        // A key with several values needs a set operator, and a key with one value must not have one.
         let key = match (key, is_for_all) {
             ("dynamodb:LeadingKeys", true) => Key::LeadingKeys,
             ("aws:RequestedRegion", false) => Key::RequestedRegion,
@@ -236,14 +235,14 @@ impl Condition {
             })
         };
         match self.key {
-            // As in IAM, this holds where there is no such key in the request.
+            // As in IAM, the condition holds when the request has no such key.
             Key::LeadingKeys => asked.leading_keys.iter().all(|key| fits(key)),
             Key::RequestedRegion => fits(&asked.region),
         }
     }
 }
 
-/// Whether `text` is what `pattern` says: `*` stands for any characters, `?` for one.
+/// Whether `text` matches `pattern`: `*` matches any characters, `?` matches one.
 fn is_like(pattern: &str, text: &str) -> bool {
     let mut rest = pattern.chars();
     match rest.next() {

@@ -1,4 +1,4 @@
-//! Identifiers and credentials in the shapes that AWS gives them, reproducible by seed.
+//! Creates identifiers and credentials in AWS's formats, reproducible by seed.
 
 use fastrand::Rng;
 
@@ -28,7 +28,7 @@ impl Ids {
         format!("{}-{}-4{}-{}-{}", &h[..8], &h[8..12], &h[12..15], &h[15..19], &h[19..31])
     }
 
-    /// The id of temporary credentials, as a role's are.
+    /// Returns an id of temporary credentials, such as a role's.
     pub(super) fn access_key(&mut self) -> String {
         format!("ASIA{}", self.characters(BASE32, 16))
     }
@@ -38,7 +38,7 @@ impl Ids {
     }
 }
 
-/// The id of one request, for the answer's headers and body.
+/// Returns an id of one request, for the answer's headers and body.
 pub(super) fn request_id() -> String {
     Ids(Rng::new()).uuid()
 }

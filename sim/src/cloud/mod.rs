@@ -1,7 +1,7 @@
 //! The cloud: the AWS services that skep calls, over their own wire protocols, and the metadata.
 //!
-//! One [`Cloud`] is one account in one region. It is made, told what machines to drive, and served
-//! on two listeners:
+//! One [`Cloud`] is one account in one region. It is created, gets its machines from [`Cloud::set_machines`], and is
+//! served on two listeners:
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {
@@ -22,11 +22,11 @@
 //! # }
 //! ```
 //!
-//! Guarantees: every call is answered by the state that the calls before it left; what time makes
-//! due is done before a call is looked at; events come in the order in which things happened.
+//! Guarantees: every call is answered from the state after the earlier calls; due changes are made before a call is
+//! answered; events have the order of the changes.
 //!
-//! Assumptions: every caller that holds credentials may be believed (signatures are not verified),
-//! and the machines do what they are told.
+//! Assumes: every caller with credentials is trusted (signatures are not verified), and the machines carry out their
+//! orders.
 
 mod access;
 mod admin;
@@ -87,12 +87,12 @@ use ec2::Ec2;
 use events::EventLog;
 use requests::RequestLog;
 
-/// The account that everything is in.
+/// The account of all resources.
 const ACCOUNT: &str = "123456789012";
-/// With nothing due, look again after this long.
+/// Time until the next check when no change is planned.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// The local cloud. Clones are handles to the same one.
+/// The local cloud. Clones are handles to the same cloud.
 #[derive(Clone)]
 pub struct Cloud {
     inner: Arc<Inner>,
@@ -108,9 +108,9 @@ struct Inner {
     dynamodb: DynamoDb,
     orders: mpsc::UnboundedSender<tasks::Order>,
     machines: watch::Sender<Option<Arc<dyn Machines>>>,
-    /// Tells the timers that a deadline may have changed.
+    /// Wakes the timers when a deadline may have changed.
     wake: Arc<Notify>,
-    /// Ends the tasks with the last handle.
+    /// Ends the tasks when the last handle is dropped.
     _stop: DropGuard,
 }
 
@@ -121,23 +121,23 @@ struct State {
     parameters: ssm::Parameters,
     ecr: ecr::Ecr,
     denials: Vec<Deny>,
-    /// By role; a role that is not here is not restricted.
+    /// By role; a role without an entry is not restricted.
     policies: BTreeMap<String, iam::Policies>,
     metadata: imds::Metadata,
-    /// Nothing is due before, in elapsed time. Kept, because finding it looks at every instance
-    /// and every call needs it.
+    /// No change is due before this elapsed time. Cached, because every call needs it and finding it reads every
+    /// instance.
     next_due: Duration,
 }
 
 impl State {
-    /// Does what is due.
+    /// Makes the due changes.
     fn pass_time(&mut self, now: Duration) {
         self.scaling.tick(now);
         self.stacks.tick(now);
         self.reckon(now);
     }
 
-    /// Finds out when the next thing is due.
+    /// Finds the time of the next due change.
     fn reckon(&mut self, now: Duration) {
         let deadlines = [self.scaling.next_deadline(), self.stacks.next_deadline()];
         self.next_due = deadlines.into_iter().flatten().min().unwrap_or(now + IDLE);
@@ -152,7 +152,7 @@ impl fmt::Debug for Cloud {
 }
 
 impl Cloud {
-    /// Makes a cloud with nothing in it. Must be called within a tokio runtime.
+    /// Creates an empty cloud. Must be called within a tokio runtime.
     pub fn new(options: CloudOptions) -> anyhow::Result<Self> {
         tokio::runtime::Handle::try_current().context("a cloud needs a tokio runtime")?;
         let stop = CancellationToken::new();
@@ -160,7 +160,7 @@ impl Cloud {
         let (machines, machines_set) = watch::channel(None);
         let state = State {
             scaling: Scaling::new(&options)?,
-            // Other ids than the instances', from the same seed.
+            // Different from the instances' ids, from the same seed.
             stacks: Stacks::new(&options.region, options.seed.wrapping_add(1)),
             ec2: Ec2::new(options.seed.wrapping_add(3)),
             parameters: ssm::Parameters::default(),
@@ -188,8 +188,7 @@ impl Cloud {
         Ok(Self { inner })
     }
 
-    /// The machines that launches and terminations go to. What was asked for before waits for
-    /// them.
+    /// Sets the machines that carry out launches and terminations. Earlier orders wait for them.
     pub fn set_machines(&self, machines: Arc<dyn Machines>) {
         self.inner.machines.send_replace(Some(machines));
     }
@@ -200,20 +199,19 @@ impl Cloud {
         server::serve(listener, handler).await;
     }
 
-    /// Serves the instance metadata until the future is dropped. Who asks is known by the address
-    /// that the connection comes from.
+    /// Serves the instance metadata until the future is dropped. Identifies an instance by the peer address of the
+    /// connection.
     pub async fn serve_imds(self, listener: TcpListener) {
         let handler = move |request, peer| imds::handle(self.clone(), request, peer);
         server::serve(listener, handler).await;
     }
 
-    /// The cloud's time.
+    /// Returns the cloud's time.
     pub fn now(&self) -> OffsetDateTime {
         self.inner.clock.now()
     }
 
-    /// Changes the state: first what time has made due, then `change`, then what follows is told
-    /// and ordered.
+    /// Changes the state: makes the due changes, runs `change`, and then publishes the events and sends the orders.
     fn change<T>(&self, change: impl FnOnce(&mut State, Duration) -> T) -> T {
         let mut state = lock(&self.inner.state);
         let now = self.inner.clock.elapsed();
@@ -228,8 +226,8 @@ impl Cloud {
         result
     }
 
-    /// Tells and orders what came of a change; whether there was anything. Under the state's lock,
-    /// so that the order is the order of what happened.
+    /// Publishes the events and sends the orders of a change; returns whether there were any. Runs under the state's
+    /// lock, so that they have the order of the changes.
     fn publish(&self, state: &mut State) -> bool {
         let at = self.now();
         let events = state.stacks.take_outcomes().into_iter().map(Outcome::Event);
@@ -256,8 +254,8 @@ impl Cloud {
     }
 }
 
-/// A panic elsewhere must not turn into one here: the data is whole at every point where a lock is
-/// let go.
+/// Locks a mutex. A panic elsewhere must not cause one here: the data is consistent at every point where a lock is
+/// released.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,6 @@
-//! The log of every call: what tests assert on and the demo counts.
+//! Logs every call: tests assert on the log, and the demo counts the calls.
 //!
-//! A summary names resources and conditions; values of parameters and items never enter it.
+//! A summary names resources and conditions; it never contains values of parameters or items.
 
 use std::fmt;
 use std::sync::Mutex;
@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-/// Calls kept. Beyond it the oldest half goes: a poll per second and node fills it in minutes.
+/// Number of calls kept. A full log drops its oldest half: one poll per second and node fills it in minutes.
 const CAPACITY: usize = 400_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -24,7 +24,7 @@ pub enum Service {
 }
 
 impl Service {
-    /// The name in IAM actions and ARNs.
+    /// Returns the name in IAM actions and ARNs.
     pub fn name(self) -> &'static str {
         match self {
             Self::DynamoDb => "dynamodb",
@@ -44,10 +44,10 @@ impl fmt::Display for Service {
     }
 }
 
-/// One call, as it was answered.
+/// One call and its result.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Request {
-    /// When it came in, by the cloud's clock.
+    /// The time of arrival, by the cloud's clock.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
     pub service: Service,
@@ -61,7 +61,7 @@ pub struct Request {
     pub status: u16,
     /// The error code, `Dropped` or `AnswerLost`.
     pub code: Option<String>,
-    /// What it was about. Never a secret.
+    /// The call's resources and conditions. Never a secret.
     pub summary: String,
     pub took_micros: u64,
 }

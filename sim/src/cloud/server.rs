@@ -1,5 +1,4 @@
-//! HTTP/1.1 over a listener, with one thing that `axum::serve` lacks: a handler may close the
-//! connection without an answer.
+//! Serves HTTP/1.1 on a listener. Unlike with `axum::serve`, a handler can close the connection without an answer.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -15,10 +14,10 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// How long to wait when no connection can be accepted, which is for want of descriptors.
+/// Pause after a failed accept, usually because of a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The connection is to be closed without an answer.
+/// The connection must be closed without an answer.
 #[derive(Debug)]
 pub(super) struct Dropped;
 
@@ -58,7 +57,7 @@ where
     H: Fn(Request<Body>, SocketAddr) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Response<Body>, Dropped>> + Send + 'static,
 {
-    // Without it, small answers wait for the peer's delayed acknowledgement.
+    // Without this option, small answers wait for the peer's delayed acknowledgement.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
@@ -66,7 +65,7 @@ where
         handler(request.map(Body::new), peer)
     });
     let served = http1::Builder::new()
-        // Clients may keep an idle connection for as long as they like.
+        // Clients can keep an idle connection without a time limit.
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(stream), service)
         .await;

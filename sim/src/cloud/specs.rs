@@ -1,4 +1,4 @@
-//! What the cloud is asked for, and what it shows: plain types.
+//! Plain types: the requests to the cloud, and its views.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -14,10 +14,9 @@ pub struct CloudOptions {
     pub region: String,
     /// At least one; instances are spread over them.
     pub zones: Vec<String>,
-    /// The subnet that instances get their addresses from. The first four addresses and the last
-    /// are kept free, as AWS keeps them.
+    /// The subnet of the instances' addresses. The first four addresses and the last one stay free, as on AWS.
     pub subnet: (Ipv4Addr, u8),
-    /// What ids, credentials and faults follow from.
+    /// The seed of ids, credentials and faults.
     pub seed: u64,
 }
 
@@ -30,7 +29,7 @@ pub enum Market {
 }
 
 impl Market {
-    /// As `instance-life-cycle` in the metadata has it.
+    /// Returns the value of `instance-life-cycle` in the metadata.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::OnDemand => "on-demand",
@@ -79,7 +78,7 @@ impl Default for GroupSpec {
     }
 }
 
-/// A lifecycle hook. Through this API its heartbeat time-out may be shorter than AWS's 30 s.
+/// A lifecycle hook. Through this API, its heartbeat timeout can be shorter than AWS's minimum of 30 s.
 #[derive(Clone, Debug)]
 pub struct HookSpec {
     pub group: String,
@@ -91,7 +90,7 @@ pub struct HookSpec {
 }
 
 impl HookSpec {
-    /// A hook with the defaults of AWS: an hour, and ABANDON.
+    /// Returns a hook with AWS's defaults: a heartbeat timeout of one hour, and ABANDON.
     pub fn new(group: &str, name: &str, transition: Transition) -> Self {
         Self {
             group: group.to_owned(),
@@ -114,12 +113,12 @@ impl HookSpec {
 /// A warm pool of a group.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WarmPoolSpec {
-    /// The pool has at least so many, whatever the desired capacity.
+    /// The minimum number of instances in the pool, for any desired capacity.
     pub min_size: u32,
-    /// The pool fills up to this together with the desired capacity; `None`: the group's maximum.
+    /// The wanted sum of the pool and the desired capacity; `None`: the group's maximum.
     pub max_prepared: Option<u32>,
     pub state: PoolState,
-    /// Instances return to the pool on scale-in.
+    /// Whether instances return to the pool on scale-in.
     pub reuse: bool,
 }
 
@@ -133,9 +132,9 @@ pub struct StackSpec {
 #[derive(Clone, Debug)]
 pub struct StackResourceSpec {
     pub logical_id: String,
-    /// The group that it is, for its physical id.
+    /// The name of the group that this resource is; it becomes the physical id.
     pub group: Option<String>,
-    /// The SUCCESS signals that it waits for; none: complete at once.
+    /// The number of SUCCESS signals that it waits for; 0: complete at once.
     pub signals: u32,
     pub timeout: Duration,
 }
@@ -146,9 +145,9 @@ pub struct Maintenance {
     /// `instance-stop`, `instance-retirement`, `instance-reboot`, `system-reboot`, …
     pub code: String,
     pub description: String,
-    /// Seconds from now until it may begin.
+    /// Seconds from now until the maintenance can start.
     pub in_seconds: u64,
-    /// How long the window is; `None`: `NotAfter` is empty.
+    /// The length of the window; `None`: `NotAfter` is empty.
     pub window_seconds: Option<u64>,
 }
 
@@ -176,7 +175,7 @@ pub struct InstanceView {
     pub market: Market,
     pub role_name: Option<String>,
     pub tags: BTreeMap<String, String>,
-    /// The hooks that wait for completion now.
+    /// The hooks that wait for completion at present.
     pub waiting_hooks: Vec<String>,
 }
 
@@ -206,7 +205,7 @@ pub struct StackResourceView {
     pub status: String,
     pub reason: Option<String>,
     pub required_signals: u32,
-    /// The unique ids that SUCCESS came from.
+    /// The unique ids of the SUCCESS signals.
     pub succeeded: BTreeSet<String>,
     pub failed: BTreeSet<String>,
 }

@@ -1,4 +1,4 @@
-//! SSM's parameter store, as far as a node meets it (awsJson1.1).
+//! SSM's parameter store, as far as a node uses it (awsJson1.1).
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::clock::Clock;
 use super::errors::ApiError;
 use super::requests::Service;
 
-/// `GetParameters` and `DeleteParameters` take no more names.
+/// The largest number of names for `GetParameters` and `DeleteParameters`.
 const NAMES_PER_CALL: usize = 10;
 /// The longest value of the standard tier, in bytes.
 const STANDARD_VALUE: usize = 4096;
@@ -115,12 +115,12 @@ impl Parameters {
         }
     }
 
-    /// What a parameter holds, for who looks from outside.
+    /// Returns the value of a parameter, for tests.
     pub fn value(&self, name: &str) -> Option<&str> {
         self.parameters.get(name).map(|parameter| parameter.value.as_str())
     }
 
-    /// False where there is no such parameter.
+    /// Deletes a parameter; returns `false` when it does not exist.
     pub fn delete(&mut self, name: &str) -> bool {
         self.parameters.remove(name).is_some()
     }
@@ -129,7 +129,7 @@ impl Parameters {
         self.parameters.keys().cloned().collect()
     }
 
-    /// `name` may end in `:version`; only the newest is kept.
+    /// Returns a parameter. `name` can end in `:version`; only the newest version exists.
     fn get(&self, name: &str, decrypt: bool, cloud: &Place) -> Option<Value> {
         let (name, version) = match name.rsplit_once(':') {
             Some((name, version)) => (name, Some(version.parse::<u64>().ok()?)),
@@ -140,7 +140,7 @@ impl Parameters {
             return None;
         }
         let value = if parameter.kind == Kind::SecureString && !decrypt {
-            // What a caller gets that forgets to ask for decryption: something that is no secret.
+            // A caller that does not request decryption gets this text, which is no secret.
             format!("AQICAHhNotDecryptedVersion{}", parameter.version)
         } else {
             parameter.value.clone()
@@ -215,7 +215,7 @@ impl Parameters {
     }
 }
 
-/// Where and when a call is answered.
+/// The region and the time of an answer.
 pub(super) struct Place<'a> {
     region: &'a str,
     now: OffsetDateTime,
@@ -233,14 +233,14 @@ impl<'a> Place<'a> {
     }
 }
 
-/// The parameters that a call names, for policies and the log.
+/// Returns the names of the parameters in a call, for policies and the log.
 pub(super) fn names(input: &Value) -> Vec<String> {
     let one = input.get("Name").into_iter();
     let many = input.get("Names").and_then(Value::as_array).into_iter().flatten();
     one.chain(many).filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-/// Timestamps of this protocol are seconds with a fraction.
+/// Returns a timestamp of this protocol: seconds with a fraction.
 fn seconds(date: OffsetDateTime) -> f64 {
     let millis = date.unix_timestamp_nanos() / 1_000_000;
     // Exact: milliseconds since 1970 are far below 2^53.
@@ -267,7 +267,7 @@ fn invalid(message: &str) -> ApiError {
     ApiError::new(400, "ValidationException", message)
 }
 
-/// SSM sends no message with it.
+/// Returns SSM's error for a missing parameter, which has no message.
 fn not_found() -> ApiError {
     ApiError::new(400, "ParameterNotFound", "")
 }

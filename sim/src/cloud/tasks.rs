@@ -1,4 +1,4 @@
-//! What runs beside the calls: the timers, and the orders to the machines.
+//! Background tasks: the timers, and the orders to the machines.
 
 use std::sync::{Arc, Weak};
 
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Cloud, Inner, lock};
 use crate::machines::{Launch, Machines};
 
-/// One thing for the machines to do.
+/// One order to the machines.
 #[derive(Debug)]
 pub(super) enum Order {
     Launch(Launch),
@@ -40,7 +40,7 @@ pub(super) async fn carry_out(
     }
 }
 
-/// Does what time makes due, as long as the cloud lives.
+/// Makes the due changes until the cloud is dropped.
 pub(super) async fn keep_time(inner: Weak<Inner>, wake: Arc<Notify>, stop: CancellationToken) {
     loop {
         let next = {
@@ -56,7 +56,7 @@ pub(super) async fn keep_time(inner: Weak<Inner>, wake: Arc<Notify>, stop: Cance
 }
 
 impl Cloud {
-    /// Does what is due now, and tells when to look again.
+    /// Makes the changes that are due now; returns the time of the next check.
     fn pass_time(&self) -> tokio::time::Instant {
         let mut state = lock(&self.inner.state);
         let now = self.inner.clock.elapsed();

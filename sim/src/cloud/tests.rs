@@ -1,4 +1,4 @@
-//! The metadata and the faults over HTTP, and the timers in real time.
+//! Tests the metadata and the faults over HTTP, and the timers in real time.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -37,7 +37,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// One instance, which this process stands in for.
+    /// Starts a cloud with one instance; this process gets that instance's metadata.
     async fn start() -> Self {
         let cloud = Cloud::new(CloudOptions {
             region: "eu-central-1".to_owned(),
@@ -92,7 +92,7 @@ impl Bench {
         response.text().await.unwrap()
     }
 
-    /// Calls SSM with the credentials that the metadata hands out.
+    /// Calls SSM with the credentials from the metadata.
     async fn ssm(&self, credentials: &serde_json::Value, body: &str) -> reqwest::Result<Response> {
         let key = credentials["AccessKeyId"].as_str().unwrap();
         let authorization = format!(

@@ -38,17 +38,17 @@ impl Params {
             .transpose()
     }
 
-    /// A list of strings, in the order of its indices.
+    /// Returns a list of strings, in the order of its indices.
     pub(super) fn list(&self, name: &str) -> Vec<String> {
         self.numbered(&format!("{name}.member"))
     }
 
-    /// A list of structures, each with its own parameters.
+    /// Returns a list of structures, each with its own parameters.
     pub(super) fn structures(&self, name: &str) -> Vec<Params> {
         self.numbered_structures(&format!("{name}.member"))
     }
 
-    /// The same as EC2 spells it: `Name.1.Member`.
+    /// Returns a list of structures in EC2's spelling: `Name.1.Member`.
     pub(super) fn numbered_structures(&self, name: &str) -> Vec<Params> {
         (1..)
             .map_while(|index| {
@@ -65,12 +65,12 @@ impl Params {
             .collect()
     }
 
-    /// A list of strings as EC2 spells it: `Name.1`.
+    /// Returns a list of strings in EC2's spelling: `Name.1`.
     pub(super) fn numbered(&self, name: &str) -> Vec<String> {
         (1..).map_while(|index| self.0.get(&format!("{name}.{index}")).cloned()).collect()
     }
 
-    /// `Name=value …` of the parameters that tell what a call was about.
+    /// Returns `Name=value …` of the parameters that identify the subject of a call.
     pub(super) fn summary(&self) -> String {
         const TELLING: [&str; 15] = [
             "AutoScalingGroupName",

@@ -1,10 +1,10 @@
-//! The answers of the Query protocol: XML.
+//! Writes the answers of the Query protocol, in XML.
 
 use quick_xml::escape::escape;
 
 use super::requests::Service;
 
-/// The XML namespace of a Query service's answers.
+/// Returns the XML namespace of a Query service's answers.
 pub(super) fn namespace(service: Service) -> &'static str {
     match service {
         Service::CloudFormation => "http://cloudformation.amazonaws.com/doc/2010-05-15/",
@@ -50,7 +50,7 @@ impl Xml {
         self.text(name, &value.to_string());
     }
 
-    /// A list with a `member` element per item.
+    /// Writes a list with a `member` element per item.
     pub(super) fn list<T>(
         &mut self,
         name: &str,
@@ -75,7 +75,7 @@ impl Xml {
     }
 }
 
-/// The whole answer to `action`; `result` is the content of its result element, where it has one.
+/// Returns the whole answer to `action`; `result` is the content of its result element, where it has one.
 pub(super) fn response(
     service: Service,
     action: &str,
@@ -98,7 +98,7 @@ pub(super) fn response(
     xml.finish()
 }
 
-/// The whole answer of EC2, which has neither a result element nor a metadata one.
+/// Returns the whole answer of EC2, which has neither a result element nor a metadata one.
 pub(super) fn ec2_response(action: &str, request_id: &str, content: &str) -> String {
     let mut xml = Xml::default();
     let response = format!("{action}Response");

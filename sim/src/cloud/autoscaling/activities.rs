@@ -1,4 +1,4 @@
-//! The record of launches and terminations that `DescribeScalingActivities` shows.
+//! Records the launches and terminations that `DescribeScalingActivities` shows.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ impl Status {
         }
     }
 
-    /// In percent.
+    /// Returns the progress in percent.
     pub fn progress(self) -> u32 {
         match self {
             Self::InProgress => 30,
@@ -48,7 +48,7 @@ impl Activity {
         self.ended = Some(now);
     }
 
-    /// Cancels what is still under way, because something else takes over.
+    /// Cancels the activity if it is still in progress, because another one replaces it.
     pub fn end_if_open(&mut self, now: Duration) {
         if self.ended.is_none() {
             self.end(Status::Cancelled, now);

@@ -1,4 +1,4 @@
-//! Auto Scaling's operations, by their names on the wire.
+//! Implements Auto Scaling's operations, by their names on the wire.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,10 +17,10 @@ use crate::cloud::specs::{GroupSpec, HookSpec};
 use crate::cloud::wire::Params;
 use crate::cloud::xml::Xml;
 
-/// The time-outs that the wire allows for a hook, in seconds.
+/// Heartbeat timeouts that the API accepts for a hook, in seconds.
 const HEARTBEAT_TIMEOUTS: std::ops::RangeInclusive<u64> = 30..=7200;
 
-/// Answers one call: the content of its result element, `None` where it has none.
+/// Answers one call; returns the content of its result element, `None` where it has none.
 pub(crate) fn handle(
     scaling: &mut Scaling,
     clock: &Clock,
@@ -158,7 +158,7 @@ fn update_group(scaling: &mut Scaling, params: &Params, now: Duration) -> Result
     scaling.update_group(params.required("AutoScalingGroupName")?, sizes, now)
 }
 
-/// A hook as it was asked for; what an update leaves out stays as it was.
+/// Returns the requested hook; an update keeps the old values of missing parameters.
 fn hook(params: &Params, group: &str, old: Option<HookSpec>) -> Result<HookSpec, ApiError> {
     let name = params.required("LifecycleHookName")?;
     let transition = match params.get("LifecycleTransition") {

@@ -1,4 +1,4 @@
-//! How a group gets and loses instances: convergence to the desired capacity.
+//! Launches and terminates instances until each group has its desired capacity.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::cloud::ids::Ids;
 use crate::machines::Launch;
 
 impl Scaling {
-    /// Launches what is missing and lets go of what is too much.
+    /// Launches missing instances; terminates excess ones, or returns them to the warm pool.
     pub(super) fn converge(&mut self, now: Duration) {
         let names: Vec<String> = self.groups.keys().cloned().collect();
         for name in names {
@@ -36,18 +36,18 @@ impl Scaling {
             });
             self.keep_pool(&name, now);
             if full && let Some(group) = self.groups.get_mut(&name) {
-                // Gaps that no launch filled are not there any more.
+                // The group is full: gaps that no launch filled no longer exist.
                 group.to_replace.clear();
             }
         }
     }
 
-    /// Credentials of a role for an instance that no group has launched.
+    /// Issues credentials of a role for an instance that no group has launched.
     pub fn credentials(&mut self, role_name: &str, instance_id: &str) -> Credentials {
         issue(&mut self.ids, &mut self.principals, role_name.to_owned(), instance_id)
     }
 
-    /// Launches one instance; `false` when the subnet is full.
+    /// Launches one instance; returns `false` when the subnet has no free address.
     pub(super) fn launch(&mut self, group: &str, lifecycle: Lifecycle, now: Duration) -> bool {
         let Some(address) = self.addresses.take() else {
             tracing::warn!(group, "the subnet has no free address, nothing is launched");
@@ -145,7 +145,7 @@ impl Scaling {
         self.record(id, group, description, cause, now);
     }
 
-    /// Notes whose place the next launch takes; an instance of the warm pool has none.
+    /// Records that the next launch replaces this instance; an instance of the warm pool is not replaced.
     pub(super) fn leaves_a_gap(&mut self, group: &str, id: &str) {
         if self.instances.get(id).is_some_and(|i| i.lifecycle.state().is_warmed()) {
             return;
@@ -155,7 +155,7 @@ impl Scaling {
         }
     }
 
-    /// The machine is gone without asking: crashed, reclaimed, or terminated in the console.
+    /// Removes an instance whose machine ended without hooks: crashed, reclaimed, or terminated in the console.
     pub fn vanish(&mut self, id: &str, now: Duration) {
         let Some(instance) = self.instances.get(id) else {
             return;
@@ -174,7 +174,7 @@ impl Scaling {
     }
 }
 
-/// Credentials of a role, for one instance.
+/// Issues credentials of a role for one instance.
 fn issue(
     ids: &mut Ids,
     principals: &mut HashMap<String, Principal>,
@@ -196,7 +196,7 @@ fn issue(
     credentials
 }
 
-/// The zone with the fewest instances of the group, the first such in the order given.
+/// Returns the zone with the fewest instances of the group; of several, the first in the given order.
 fn emptiest_zone(zones: &[String], group: &str, instances: &BTreeMap<String, Instance>) -> String {
     let population = |zone: &String| {
         instances

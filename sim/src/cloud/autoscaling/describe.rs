@@ -1,4 +1,4 @@
-//! What Auto Scaling's describing operations answer, page by page.
+//! Answers Auto Scaling's Describe operations, page by page.
 
 use super::activities::Activity;
 use super::group::Group;
@@ -10,13 +10,13 @@ use crate::cloud::errors::ApiError;
 use crate::cloud::wire::Params;
 use crate::cloud::xml::Xml;
 
-/// Records on a page when the caller names no number, and the most that it may name.
+/// Records on a page: the default, and the largest number that a caller can request.
 const PAGE: usize = 50;
 const LARGEST_PAGE: usize = 100;
-/// `DescribeAutoScalingInstances` has no larger pages and takes no more ids.
+/// The largest page of `DescribeAutoScalingInstances`, and its largest number of ids.
 const LARGEST_INSTANCE_PAGE: usize = 50;
 
-/// One page of `all`, and the token of the next. Tokens are the position to go on from.
+/// Returns one page of `all`, and the token of the next. A token is the position where the next page starts.
 pub(super) fn page<T>(
     all: Vec<T>,
     params: &Params,
@@ -74,7 +74,7 @@ fn one_group(xml: &mut Xml, scaling: &Scaling, clock: &Clock, group: &Group, inc
     xml.text("HealthCheckGracePeriod", "0");
     let mut members: Vec<&Instance> =
         scaling.instances().filter(|i| include && i.group == spec.name).collect();
-    // Those of the warm pool are in DescribeWarmPool.
+    // `DescribeWarmPool` shows the instances of the warm pool.
     members.retain(|i| !i.lifecycle.state().is_warmed());
     members.sort_by_key(|i| i.sequence);
     xml.list("Instances", members, |xml, instance| {
@@ -94,7 +94,7 @@ fn one_group(xml: &mut Xml, scaling: &Scaling, clock: &Clock, group: &Group, inc
     xml.text("NewInstancesProtectedFromScaleIn", "false");
 }
 
-/// The members that both descriptions of an instance share.
+/// Writes the elements that both descriptions of an instance share.
 pub(super) fn one_instance(xml: &mut Xml, instance: &Instance, [healthy, unhealthy]: [&str; 2]) {
     xml.text("InstanceId", &instance.id);
     xml.text("InstanceType", &instance.instance_type);
@@ -118,7 +118,7 @@ pub(super) fn instances(scaling: &Scaling, params: &Params) -> Result<String, Ap
     let mut xml = Xml::default();
     xml.list("AutoScalingInstances", wanted, |xml, instance| {
         xml.text("AutoScalingGroupName", &instance.group);
-        // This operation alone writes it in capitals.
+        // Only this operation writes the health in capitals.
         one_instance(xml, instance, ["HEALTHY", "UNHEALTHY"]);
     });
     xml.maybe("NextToken", next.as_deref());
@@ -135,7 +135,7 @@ pub(super) fn hooks(scaling: &Scaling, params: &Params) -> Result<String, ApiErr
         xml.text("AutoScalingGroupName", &hook.group);
         xml.text("LifecycleTransition", hook.transition.as_str());
         xml.maybe("NotificationMetadata", hook.notification_metadata.as_deref());
-        // Whole seconds, as the model has them; shorter ones exist in this cloud only.
+        // Whole seconds, as in AWS's API model; only this cloud has shorter timeouts.
         let timeout = hook.heartbeat_timeout;
         xml.display("HeartbeatTimeout", timeout.as_secs().max(1));
         xml.display("GlobalTimeout", global_timeout(timeout).as_secs().max(1));

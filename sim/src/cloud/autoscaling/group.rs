@@ -9,14 +9,14 @@ use crate::cloud::specs::{GroupSpec, HookSpec, WarmPoolSpec};
 #[derive(Clone, Debug)]
 pub(crate) struct Group {
     pub spec: GroupSpec,
-    /// The group's own zones; empty: all of the cloud's.
+    /// The group's own zones; empty: all zones of the cloud.
     pub zones: Vec<String>,
     pub hooks: Vec<HookSpec>,
     pub warm_pool: Option<WarmPool>,
-    /// The id of the stack that made it, for the tags.
+    /// The id of the stack that created the group, for the tags.
     pub stack_id: Option<String>,
     pub created: Duration,
-    /// Instances that went and whose places are to be filled, for telling who replaced whom.
+    /// Instances that the next launches replace, oldest first; the events name both instances.
     pub to_replace: VecDeque<String>,
 }
 
@@ -29,7 +29,7 @@ impl Group {
         )
     }
 
-    /// The group's tags and those that AWS adds.
+    /// Returns the group's tags and those that AWS adds.
     pub fn instance_tags(&self) -> BTreeMap<String, String> {
         let mut tags = self.spec.tags.clone();
         let mut add = |key: &str, value: &str| tags.insert(key.to_owned(), value.to_owned());
@@ -66,6 +66,6 @@ impl Group {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WarmPool {
     pub(super) spec: WarmPoolSpec,
-    /// It ends with its last instance.
+    /// A deleted pool is removed with its last instance.
     pub(super) is_deleted: bool,
 }

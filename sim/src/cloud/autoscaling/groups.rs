@@ -1,4 +1,4 @@
-//! What may be asked of groups.
+//! Changes groups and their hooks, and moves instances to standby and back.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::cloud::errors::ApiError;
 use crate::cloud::events::EventKind;
 use crate::cloud::specs::{GroupSpec, HookSpec};
 
-/// New sizes of a group; `None` leaves one as it is.
+/// New sizes of a group; `None` leaves a size unchanged.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sizes {
     pub min: Option<u32>,
@@ -94,7 +94,7 @@ impl Scaling {
         let group = self.group_mut(name)?;
         let from = std::mem::replace(&mut group.spec.desired, to);
         if to < from {
-            // Places that are not there any more are not filled again.
+            // A smaller group does not replace the instances that have left.
             group.to_replace.clear();
         }
         if from != to {
@@ -103,7 +103,7 @@ impl Scaling {
         Ok(())
     }
 
-    /// Takes `by` from the desired capacity, down to the minimum and no further.
+    /// Lowers the desired capacity by `by`; refuses a result below the minimum.
     pub(super) fn decrement(&mut self, name: &str, by: u32) -> Result<(), ApiError> {
         let spec = &self.group(name)?.spec;
         let desired = spec.desired.saturating_sub(by);
@@ -130,7 +130,7 @@ impl Scaling {
                  instance request(s) still in the group.",
             ));
         }
-        // Forced deletion waits for no hook; without the group nothing is replaced.
+        // Forced deletion waits for no hook; without the group, no instance is replaced.
         self.groups.remove(name);
         for id in members {
             self.vanish(&id, now);
@@ -138,7 +138,7 @@ impl Scaling {
         Ok(())
     }
 
-    /// Sets a hook up, for transitions that start from now on.
+    /// Adds or replaces a hook, for transitions that start from now on.
     pub fn put_hook(&mut self, hook: HookSpec) -> Result<(), ApiError> {
         let hooks = &mut self.group_mut(&hook.group)?.hooks;
         match hooks.iter_mut().find(|old| old.name == hook.name) {
@@ -160,7 +160,7 @@ impl Scaling {
         Ok(())
     }
 
-    /// Moves instances to standby; a decrement lowers the desired capacity with them.
+    /// Moves instances to standby; `decrement` lowers the desired capacity by their number.
     pub fn enter_standby(
         &mut self,
         group: &str,
@@ -176,7 +176,7 @@ impl Scaling {
         Ok(self.move_all(group, ids, Event::EnterStandby, description, now))
     }
 
-    /// Brings instances back from standby, and the desired capacity up with them.
+    /// Moves instances back from standby, and raises the desired capacity by their number.
     pub fn exit_standby(
         &mut self,
         group: &str,
@@ -191,7 +191,7 @@ impl Scaling {
         Ok(self.move_all(group, ids, Event::ExitStandby, description, now))
     }
 
-    /// All of `ids` are in `group` and in `state`.
+    /// Checks that all of `ids` are in `group` and in `state`.
     fn check_members(
         &self,
         group: &str,
@@ -217,7 +217,7 @@ impl Scaling {
     ) -> Vec<Activity> {
         let first = self.activities.len();
         for id in ids {
-            // Checked before: it is in the state that the event needs.
+            // Not refused: `check_members` has checked the state.
             let _ = self.step(id, event, now);
             let cause = "instances were moved in response to a user request.";
             self.record(id, group, format!("{description}: {id}"), cause, now);

@@ -1,4 +1,4 @@
-//! One instance, and the pool that its address comes from.
+//! One instance, and the pool of the subnet's addresses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::lifecycle::Lifecycle;
 use crate::cloud::specs::{Maintenance, Market};
 
-/// Addresses that AWS keeps at the start of every subnet: network, router, DNS, future use.
+/// Number of addresses that AWS reserves at the start of every subnet: network, router, DNS, future use.
 const RESERVED_AT_START: u32 = 4;
 
 /// The credentials that the metadata hands out for the instance's role.
@@ -25,7 +25,7 @@ pub(crate) struct Credentials {
 #[derive(Clone, Debug)]
 pub(crate) struct SpotNotice {
     pub action: String,
-    /// When the machine is taken, in elapsed time and as the metadata shows it.
+    /// The time of the interruption: in elapsed time here, and in `time` as the metadata shows it.
     pub due: Duration,
     pub time: OffsetDateTime,
 }
@@ -42,7 +42,7 @@ pub(crate) struct ScheduledEvent {
 pub(crate) struct Instance {
     pub id: String,
     pub group: String,
-    /// The order of launches, which scale-in follows.
+    /// Position in the order of launches; scale-in takes the oldest instance first.
     pub sequence: u64,
     pub zone: String,
     pub address: Ipv4Addr,
@@ -59,12 +59,12 @@ pub(crate) struct Instance {
     pub spot: Option<SpotNotice>,
     pub rebalance: Option<OffsetDateTime>,
     pub maintenance: Vec<ScheduledEvent>,
-    /// Its entry in the scaling activities for the way that it is on.
+    /// Index of its current scaling activity.
     pub activity: usize,
 }
 
-/// A subnet's addresses, given out in turn so that one that was freed rests as long as it can:
-/// a swarm remembers its peers by address.
+/// A subnet's addresses, assigned in turn so that a freed address stays unused for as long as possible: a swarm
+/// remembers its peers by address.
 #[derive(Clone, Debug)]
 pub(crate) struct AddressPool {
     first: u32,
@@ -118,7 +118,7 @@ mod tests {
         let rest: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
         assert_eq!(rest.len(), 11);
         assert_eq!(rest[0], Ipv4Addr::new(10, 78, 0, 5));
-        assert_eq!(rest[10], first, "the freed one comes last");
+        assert_eq!(rest[10], first, "the freed address comes last");
         assert!(AddressPool::new((Ipv4Addr::new(10, 78, 0, 1), 24)).is_err());
         assert!(AddressPool::new((Ipv4Addr::new(10, 78, 0, 0), 30)).is_err());
     }

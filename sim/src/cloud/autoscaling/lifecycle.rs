@@ -1,4 +1,4 @@
-//! The life of one instance in a group: a pure state machine, with time passed in.
+//! Models the life of one instance in a group: a pure state machine that gets the time as an argument.
 //!
 //! ```text
 //! Pending → Pending:Wait → Pending:Proceed → InService ⇄ Standby
@@ -13,33 +13,33 @@
 //!  Warmed:Terminating → Warmed:Terminating:Wait → … → Warmed:Terminated
 //! ```
 //!
-//! An instance that the pool takes back goes from InService to Warmed:Pending, and there the termination
-//! hooks hold it instead of the launch hooks:
+//! An instance that returns to the pool changes from InService to Warmed:Pending. There, the termination hooks hold it
+//! instead of the launch hooks:
 //! <https://docs.aws.amazon.com/autoscaling/ec2/userguide/warm-pool-instance-lifecycle.html>.
 //!
-//! An abandoned launch goes through the termination hooks too. AWS's documentation does not say
-//! so; it is the stricter reading for an agent that must cope with both.
+//! An abandoned launch runs the termination hooks too. AWS does not document this; it is the stricter assumption for an
+//! agent that must handle both cases.
 
 use std::time::Duration;
 
 use super::states::{ActionResult, LifecycleState, PoolState, Transition};
 use crate::cloud::specs::HookSpec;
 
-/// No lifecycle action may last longer than 48 hours or 100 heartbeats, whichever is less.
+/// Limits of a lifecycle action: 48 hours or 100 heartbeat timeouts, whichever is shorter.
 const LONGEST_ACTION: Duration = Duration::from_secs(48 * 3600);
 const HEARTBEATS_PER_ACTION: u32 = 100;
 
-/// How long an instance stays in the states in which nothing is to be done by anybody.
+/// Durations of the states that wait for no hook.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Timing {
-    /// `Pending` before the launch hooks start.
+    /// Time in `Pending` before the launch hooks start.
     pub launching: Duration,
-    /// `Terminating` before the termination hooks start: the metadata already says `Terminated`,
-    /// while completing the hook is still refused.
+    /// Time in `Terminating` before the termination hooks start: the metadata already shows `Terminated`, but
+    /// completing the hook is still refused.
     pub terminating: Duration,
 }
 
-/// A hook at work on one instance.
+/// A lifecycle action: one hook that holds one instance.
 #[derive(Clone, Debug)]
 pub(crate) struct Action {
     pub hook: String,
@@ -56,7 +56,7 @@ impl Action {
     }
 }
 
-/// What a caller names an action by: the hook and, where given, its token.
+/// A caller's reference to an action: the hook and, where given, the token.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ActionName<'a> {
     pub hook: &'a str,
@@ -67,13 +67,13 @@ pub(crate) struct ActionName<'a> {
 pub(crate) enum Event<'a> {
     /// Time has passed.
     Tick,
-    /// The group lets the instance go.
+    /// The group terminates the instance.
     Terminate,
-    /// The machine is gone, whatever the hooks say.
+    /// The machine is gone; no hook delays this.
     Vanish,
-    /// The group takes it out of the warm pool.
+    /// The group takes the instance from the warm pool into service.
     TakeIntoService,
-    /// The group gives it back to the warm pool, which keeps it so.
+    /// The group returns the instance to the warm pool, which keeps it in this state.
     ReturnToPool(PoolState),
     EnterStandby,
     ExitStandby,
@@ -81,7 +81,7 @@ pub(crate) enum Event<'a> {
     Complete(ActionName<'a>, ActionResult),
 }
 
-/// What a step changed.
+/// One change that a step made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fact {
     Moved {
@@ -104,17 +104,17 @@ pub(crate) enum Fact {
         hook: String,
         default_result: ActionResult,
     },
-    /// A launch hook was abandoned: the instance goes without having served.
+    /// A launch hook was abandoned: the instance is terminated without having been in service.
     LaunchAbandoned,
-    /// The machine is to be stopped, with its disk kept.
+    /// The machine must stop and keep its disk.
     Stopped,
-    /// The machine that was stopped is to start.
+    /// The stopped machine must start.
     Started,
-    /// The machine is to be thrown away.
+    /// The machine must be deleted.
     PoweredOff,
 }
 
-/// Why a step was refused.
+/// Reason for refusing a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
     NoActiveAction,
@@ -123,7 +123,7 @@ pub(crate) enum Refused {
     NotPrepared,
 }
 
-/// What surrounds the instance.
+/// The environment of the instance.
 pub(crate) struct Surroundings<'a> {
     pub hooks: &'a [HookSpec],
     pub timing: Timing,
@@ -136,9 +136,9 @@ pub(crate) struct Lifecycle {
     state: LifecycleState,
     since: Duration,
     actions: Vec<Action>,
-    /// How the pool keeps it that it was launched for.
+    /// The state in which the warm pool keeps the instance.
     pool: PoolState,
-    /// It comes back to the pool, and has served.
+    /// Whether the instance was in service and returns to the pool.
     returns: bool,
     target: Option<&'static str>,
 }
@@ -155,12 +155,12 @@ impl Lifecycle {
         }
     }
 
-    /// The life of an instance that is launched for the warm pool.
+    /// Returns the life of an instance that is launched for the warm pool.
     pub fn warmed(pool: PoolState, now: Duration) -> Self {
         Self { state: LifecycleState::WarmedPending, pool, ..Self::new(now) }
     }
 
-    /// What `autoscaling/target-lifecycle-state` in the metadata says.
+    /// Returns the value of `autoscaling/target-lifecycle-state` in the metadata.
     pub fn target(&self) -> Option<&'static str> {
         self.target
     }
@@ -173,7 +173,7 @@ impl Lifecycle {
         &self.actions
     }
 
-    /// When time alone will change something.
+    /// Returns the time of the next change that needs no other event.
     pub fn next_deadline(&self, timing: Timing) -> Option<Duration> {
         use LifecycleState as S;
         match self.state {
@@ -184,8 +184,8 @@ impl Lifecycle {
         }
     }
 
-    /// One event, and everything that follows from it at once. `facts` gets what happened, also
-    /// when the event itself is refused: time may have moved the instance before.
+    /// Applies one event and its immediate consequences. `facts` receives all changes, also when the event is refused:
+    /// the passing of time may have changed the state before.
     pub fn step(
         &mut self,
         event: Event<'_>,
@@ -193,7 +193,7 @@ impl Lifecycle {
         around: &mut Surroundings<'_>,
         facts: &mut Vec<Fact>,
     ) -> Result<(), Refused> {
-        // What was due before the event comes first: a completion after the deadline is too late.
+        // Due changes come before the event: a completion after the deadline is too late.
         self.settle(now, around, facts);
         let answer = self.apply(event, now, facts);
         self.settle(now, around, facts);
@@ -265,7 +265,7 @@ impl Lifecycle {
         })
     }
 
-    /// Ends one action. CONTINUE leaves the others to finish; ABANDON ends them all.
+    /// Ends one action. After CONTINUE the others stay open; ABANDON ends them all.
     fn finish(&mut self, index: usize, result: ActionResult, now: Duration, facts: &mut Vec<Fact>) {
         self.actions.remove(index);
         if result == ActionResult::Abandon {
@@ -297,7 +297,7 @@ impl Lifecycle {
         if self.state.is_warmed() { warmed } else { other }
     }
 
-    /// Does what is due until nothing is.
+    /// Makes the due changes until none is left.
     fn settle(&mut self, now: Duration, around: &mut Surroundings<'_>, facts: &mut Vec<Fact>) {
         use LifecycleState as S;
         loop {
@@ -348,7 +348,7 @@ impl Lifecycle {
         }
     }
 
-    /// Starts the hooks of a transition; whether there are any.
+    /// Starts the hooks of a transition; returns whether there are any.
     fn start(
         &mut self,
         transition: Transition,
@@ -380,7 +380,7 @@ impl Lifecycle {
     }
 }
 
-/// The longest that heartbeats can keep an action alive.
+/// Returns the longest time that heartbeats can keep an action open.
 pub(crate) fn global_timeout(heartbeat_timeout: Duration) -> Duration {
     heartbeat_timeout.saturating_mul(HEARTBEATS_PER_ACTION).min(LONGEST_ACTION)
 }

@@ -7,7 +7,7 @@ struct Bench {
     hooks: Vec<HookSpec>,
     timing: Timing,
     tokens: u32,
-    /// What the last step did, refused or not.
+    /// The changes of the last step, refused or not.
     facts: Vec<Fact>,
 }
 
@@ -175,9 +175,9 @@ fn standby_and_back() {
     assert_eq!(bench.step(Event::ExitStandby, 2), Err(Refused::NotInStandby));
 }
 
-/// Whatever is thrown at it, in any order: once out never back, one power-off, no action outside
-/// a wait, never a stop of a machine that is stopped nor a start of one that runs, out of the pool
-/// never back, and time alone always ends a departure.
+/// For any sequence of these events: a leaving instance stays leaving and is powered off exactly once; actions are open
+/// only in waiting states; only running machines are stopped, and only stopped ones are started; an instance that has
+/// left the pool does not return to it; a departure always ends when only time passes.
 #[test]
 fn any_sequence_of_events_keeps_the_invariants() {
     for seed in 0..500 {

@@ -1,8 +1,8 @@
 //! Auto Scaling: groups, desired capacity, hooks and the lives of instances.
 //!
-//! [`Scaling`] is a pure core: it is told what happens and what time it is, and leaves what must
-//! be done outside in [`Scaling::take_outcomes`]. It guarantees that a group converges to its
-//! desired capacity, instances on their way out or on standby not counted.
+//! [`Scaling`] is a pure core: it gets events and the time as arguments, and returns the resulting orders and events
+//! from [`Scaling::take_outcomes`]. Guarantees: a group converges to its desired capacity; instances that leave or are
+//! on standby do not count.
 
 mod activities;
 mod api;

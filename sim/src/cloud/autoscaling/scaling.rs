@@ -15,7 +15,7 @@ use crate::cloud::ids::Ids;
 use crate::cloud::specs::CloudOptions;
 use crate::machines::Launch;
 
-/// What is to be done or told outside.
+/// An event to publish, or an order to the machines.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Event(EventKind),
@@ -25,7 +25,7 @@ pub(crate) enum Outcome {
     PowerOff(String),
 }
 
-/// Whose credentials an access key id belongs to. They outlive the instance, as AWS's do.
+/// The owner of an access key id. Credentials outlive the instance, as on AWS.
 #[derive(Clone)]
 pub(crate) struct Principal {
     pub instance_id: String,
@@ -67,7 +67,7 @@ impl Scaling {
         })
     }
 
-    /// An address for an instance that no group has launched.
+    /// Takes an address for an instance that no group has launched.
     pub fn take_address(&mut self) -> Option<Ipv4Addr> {
         self.addresses.take()
     }
@@ -96,7 +96,7 @@ impl Scaling {
         self.principals.get(access_key_id)
     }
 
-    /// For changes that are nobody's business but the metadata's.
+    /// Returns an instance for changes that concern only the metadata.
     pub fn instance_mut(&mut self, id: &str) -> Result<&mut Instance, ApiError> {
         self.instances.get_mut(id).ok_or_else(|| not_managed(id))
     }
@@ -105,7 +105,7 @@ impl Scaling {
         self.outcomes.push(Outcome::Event(event));
     }
 
-    /// Does what time has made due.
+    /// Makes the changes that are due.
     pub fn tick(&mut self, now: Duration) {
         let due: Vec<String> = self
             .instances
@@ -133,7 +133,7 @@ impl Scaling {
         self.converge(now);
     }
 
-    /// When time alone will next make something due.
+    /// Returns the time of the next change that needs no call.
     pub fn next_deadline(&self) -> Option<Duration> {
         self.instances
             .values()
@@ -145,7 +145,7 @@ impl Scaling {
             .min()
     }
 
-    /// Terminates an instance by way of its hooks.
+    /// Terminates an instance through its hooks.
     pub fn terminate(
         &mut self,
         id: &str,
@@ -158,7 +158,7 @@ impl Scaling {
             instance.activity
         } else {
             let group = instance.group.clone();
-            // An instance of the warm pool fills no place of the desired capacity.
+            // An instance of the warm pool does not count for the desired capacity.
             if decrement && !instance.lifecycle.state().is_warmed() {
                 self.decrement(&group, 1)?;
             }
@@ -203,7 +203,7 @@ impl Scaling {
         self.act(group, instance_id, name, Event::Complete(name, result), now)
     }
 
-    /// An event on a lifecycle action, which the token or the instance id names.
+    /// Applies an event to the lifecycle action that the token or the instance id names.
     fn act(
         &mut self,
         group: &str,
@@ -258,7 +258,7 @@ impl Scaling {
         answer
     }
 
-    /// What one fact means for the group, the record and the outside.
+    /// Applies one fact to the group and the activities, and adds its event or order.
     fn follow(&mut self, id: &str, fact: Fact, now: Duration) {
         let instance_id = id.to_owned();
         match fact {

@@ -1,4 +1,4 @@
-//! The words of a lifecycle: states, transitions and results, as the wire has them.
+//! The names of lifecycle states, transitions and results, as on the wire.
 
 use std::fmt;
 
@@ -65,7 +65,7 @@ impl LifecycleState {
         }
     }
 
-    /// On its way out, or gone.
+    /// Whether the instance leaves or is gone.
     pub fn is_leaving(self) -> bool {
         matches!(
             self,
@@ -84,7 +84,7 @@ impl LifecycleState {
         matches!(self, Self::Terminated | Self::WarmedTerminated)
     }
 
-    /// Waits for a hook.
+    /// Whether the instance waits for a hook.
     pub fn is_waiting(self) -> bool {
         matches!(
             self,
@@ -95,7 +95,7 @@ impl LifecycleState {
         )
     }
 
-    /// Of the warm pool, not of the group's capacity.
+    /// Whether the instance belongs to the warm pool, not to the group's capacity.
     pub fn is_warmed(self) -> bool {
         matches!(
             self,
@@ -111,20 +111,20 @@ impl LifecycleState {
         )
     }
 
-    /// In the pool, to be taken into service.
+    /// Whether the group can take the instance from the pool into service.
     pub fn is_prepared(self) -> bool {
         matches!(self, Self::WarmedStopped | Self::WarmedRunning)
     }
 
-    /// Whether it fills a place of the desired capacity.
+    /// Whether the instance counts for the desired capacity.
     pub fn counts(self) -> bool {
         !self.is_leaving()
             && !self.is_warmed()
             && !matches!(self, Self::Standby | Self::EnteringStandby)
     }
 
-    /// What the metadata shows: where the instance is going, not where it is. `None` where the
-    /// metadata stays as it was.
+    /// Returns the state that the metadata shows: the target state, not the present one. `None`: the metadata does not
+    /// change.
     pub fn target(self, pool: PoolState) -> Option<&'static str> {
         match self {
             Self::Pending | Self::WarmedPending => None,
@@ -150,7 +150,7 @@ impl fmt::Display for LifecycleState {
     }
 }
 
-/// How a warm pool keeps its instances. `Hibernated` is not in this cloud.
+/// The state in which a warm pool keeps its instances. This cloud does not support `Hibernated`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum PoolState {
     #[default]
@@ -170,7 +170,7 @@ impl PoolState {
         [Self::Stopped, Self::Running].into_iter().find(|state| state.as_str() == text)
     }
 
-    /// Where an instance of the pool comes to rest.
+    /// Returns the lifecycle state of a prepared instance.
     pub(crate) fn steady(self) -> LifecycleState {
         match self {
             Self::Stopped => LifecycleState::WarmedStopped,

@@ -1,6 +1,6 @@
-//! Warm pools: instances that were prepared ahead, kept stopped or running until they are wanted.
+//! Warm pools: instances that are prepared ahead, and kept stopped or running until the group needs them.
 //!
-//! Hibernation is not in this cloud, and asking for it is refused.
+//! This cloud does not support hibernation, and refuses requests for it.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::cloud::specs::{Market, WarmPoolSpec};
 use crate::cloud::wire::Params;
 use crate::cloud::xml::Xml;
 
-/// Of the pages that `DescribeWarmPool` answers with.
+/// The largest page of `DescribeWarmPool`.
 const LARGEST_PAGE: usize = 50;
 
 impl Scaling {
@@ -37,7 +37,7 @@ impl Scaling {
         Ok(())
     }
 
-    /// Forced deletion waits for no hook.
+    /// Deletes a warm pool; a forced deletion waits for no hook.
     pub fn delete_warm_pool(
         &mut self,
         name: &str,
@@ -55,7 +55,7 @@ impl Scaling {
         Ok(())
     }
 
-    /// Takes the oldest prepared instance into service; whether there was one.
+    /// Takes the oldest prepared instance into service; returns whether there was one.
     pub(super) fn take_from_pool(&mut self, group: &str, now: Duration) -> bool {
         let prepared = self
             .pooled(group)
@@ -66,12 +66,12 @@ impl Scaling {
                      between desired and actual capacity, increasing the capacity.";
         let description = format!("Launching a new EC2 instance from warm pool: {id}");
         self.record(&id, group, description, cause, now);
-        // Prepared, so it is not refused.
+        // Not refused: the instance is prepared.
         let _ = self.step(&id, Event::TakeIntoService, now);
         true
     }
 
-    /// Gives an instance that is too much back to the pool; `false` where it is to be terminated.
+    /// Returns an excess instance to the pool; `false`: the caller must terminate it.
     pub(super) fn return_to_pool(&mut self, id: &str, cause: &str, now: Duration) -> bool {
         let Some(instance) = self.instances.get(id) else { return false };
         let (group, activity) = (instance.group.clone(), instance.activity);
@@ -85,11 +85,11 @@ impl Scaling {
         self.activities[activity].end_if_open(now);
         let description = format!("Returning EC2 instance to the warm pool: {id}");
         self.record(id, &group, description, cause, now);
-        // In service, so it is not refused.
+        // Not refused: the instance is in service.
         self.step(id, Event::ReturnToPool(pool.spec.state), now).is_ok()
     }
 
-    /// Fills the pool up, or lets go of what is too much in it.
+    /// Launches the pool's missing instances, and terminates the excess ones.
     pub(super) fn keep_pool(&mut self, name: &str, now: Duration) {
         let Some((pool, wanted)) = self.groups.get(name).and_then(|group| {
             let pool = group.warm_pool?;
@@ -119,7 +119,7 @@ impl Scaling {
         }
     }
 
-    /// Those in the pool or on their way into it, oldest first.
+    /// Returns the instances in the pool and those that enter it, oldest first.
     fn pooled(&self, group: &str) -> Vec<String> {
         let mut pooled: Vec<&Instance> = self
             .instances
@@ -200,7 +200,7 @@ fn no_pool(group: &str) -> ApiError {
 }
 
 impl Cloud {
-    /// Gives a group a warm pool, or changes the one that it has.
+    /// Adds a warm pool to a group, or changes the present one.
     pub fn put_warm_pool(&self, group: &str, spec: WarmPoolSpec) -> Result<(), ApiError> {
         self.change(|state, now| state.scaling.put_warm_pool(group, spec, now))
     }

@@ -10,7 +10,7 @@ const NOW: Duration = Duration::from_secs(100);
 const GROUP: &str = "workers";
 const READY: ActionName<'_> = ActionName { hook: "ready", token: None };
 
-/// One in service and, with a pool, one in it.
+/// Returns a group with one desired instance and a warm pool for one more.
 fn scaling(state: PoolState) -> Scaling {
     let options = CloudOptions {
         region: "eu-central-1".to_owned(),
@@ -54,7 +54,7 @@ fn complete(scaling: &mut Scaling, id: &str, name: ActionName<'_>, result: Actio
     scaling.complete(GROUP, Some(id), name, result, NOW).unwrap();
 }
 
-/// What the machine of `id` was told, in order.
+/// Returns the orders to the machine of `id`, oldest first.
 fn orders(scaling: &mut Scaling, id: &str) -> Vec<&'static str> {
     let outcomes = scaling.take_outcomes();
     let order = |outcome: &Outcome| match outcome {
@@ -77,7 +77,7 @@ fn the_launch_hook_fires_on_the_way_into_the_pool_and_out_of_it() {
     assert_eq!(orders(&mut scaling, &id), ["launch", "stop"]);
 
     scaling.set_desired(GROUP, 2, NOW).unwrap();
-    assert_eq!(only(&scaling, S::PendingWait), id, "the pool comes before a launch");
+    assert_eq!(only(&scaling, S::PendingWait), id, "the pool is used before a launch");
     assert_eq!(target(&scaling, &id), Some("InService"));
     assert_eq!(orders(&mut scaling, &id), ["start"]);
     assert_ne!(only(&scaling, S::WarmedPendingWait), id, "the pool is filled up again");
@@ -94,7 +94,7 @@ fn a_running_pool_stops_nothing_and_the_metadata_changes_with_the_hook() {
     scaling.timing.launching = Duration::from_secs(5);
     scaling.set_desired(GROUP, 2, NOW).unwrap();
     assert_eq!(only(&scaling, S::Pending), id);
-    assert_eq!(target(&scaling, &id), Some("Warmed:Running"), "it stays until the hook begins");
+    assert_eq!(target(&scaling, &id), Some("Warmed:Running"), "stays until the hook starts");
     scaling.tick(NOW + Duration::from_secs(5));
     assert_eq!(target(&scaling, &id), Some("InService"));
     assert_eq!(orders(&mut scaling, &id), ["launch"]);
@@ -113,7 +113,7 @@ fn an_instance_that_is_too_much_in_the_group_returns_by_its_termination_hook() {
 
     scaling.set_desired(GROUP, 1, NOW).unwrap();
     let back = only(&scaling, S::WarmedPendingWait);
-    assert_ne!(back, pooled, "the oldest goes first");
+    assert_ne!(back, pooled, "scale-in takes the oldest");
     assert_eq!(target(&scaling, &back), Some("Warmed:Stopped"));
     assert!(scaling.complete(GROUP, Some(&back), READY, ActionResult::Continue, NOW).is_err());
     let drain = ActionName { hook: "drain", token: None };

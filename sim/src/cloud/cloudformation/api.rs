@@ -1,4 +1,4 @@
-//! CloudFormation's operations, by their names on the wire.
+//! Implements CloudFormation's operations, by their names on the wire.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use crate::cloud::requests::Service;
 use crate::cloud::wire::Params;
 use crate::cloud::xml::Xml;
 
-/// The longest that a unique id may be.
+/// The largest length of a unique id.
 const LONGEST_UNIQUE_ID: usize = 64;
 
-/// Answers one call: the content of its result element, `None` where it has none.
+/// Answers one call; returns the content of its result element, `None` where it has none.
 pub(crate) fn handle(
     stacks: &mut Stacks,
     clock: &Clock,

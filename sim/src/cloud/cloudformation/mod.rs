@@ -1,9 +1,8 @@
-//! CloudFormation, as far as a node meets it: stacks whose resources wait for signals.
+//! CloudFormation, as far as a node uses it: stacks whose resources wait for signals.
 //!
-//! [`Stacks`] is a pure core, like Auto Scaling's. A resource completes with its last SUCCESS
-//! signal, each unique id counted once; one FAILURE or the time-out fails it, and with it the
-//! stack. There is no roll-back: a failed stack stays `CREATE_FAILED`, as with
-//! `--disable-rollback`.
+//! [`Stacks`] is a pure core, like Auto Scaling's. A resource completes with its last required SUCCESS signal, and each
+//! unique id counts once. One FAILURE or the timeout fails the resource, and with it the stack. There is no rollback: a
+//! failed stack stays `CREATE_FAILED`, as with `--disable-rollback`.
 
 mod api;
 
@@ -76,7 +75,7 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Stacks {
     stacks: BTreeMap<String, Stack>,
-    /// Ids by name: a group may name its stack before the stack exists.
+    /// Ids by name: a group can name its stack before the stack exists.
     stack_ids: BTreeMap<String, String>,
     ids: Ids,
     region: String,
@@ -98,7 +97,7 @@ impl Stacks {
         std::mem::take(&mut self.outcomes)
     }
 
-    /// The id that the stack of this name has or will have.
+    /// Returns the id that the stack of this name has or will have.
     pub fn stack_id(&mut self, name: &str) -> String {
         if let Some(id) = self.stack_ids.get(name) {
             return id.clone();
@@ -158,7 +157,7 @@ impl Stacks {
         Ok(())
     }
 
-    /// By name or by id.
+    /// Returns a stack by its name or id.
     fn stack(&self, name_or_id: &str) -> Result<&Stack, ApiError> {
         self.stacks
             .values()
@@ -210,7 +209,7 @@ impl Stacks {
         resources.iter_mut().find(|r| r.spec.logical_id == logical_id)
     }
 
-    /// Fails what has waited too long.
+    /// Fails the resources whose timeout has passed.
     pub fn tick(&mut self, now: Duration) {
         let names: Vec<String> = self.stacks.keys().cloned().collect();
         for name in names {
@@ -228,7 +227,7 @@ impl Stacks {
             .min()
     }
 
-    /// Draws the conclusions from the signals and the time.
+    /// Updates the status of the resources and the stack, from the signals and the time.
     fn settle(&mut self, name: &str, now: Duration) {
         let Some(stack) = self.stacks.get_mut(name) else {
             return;
@@ -319,7 +318,7 @@ impl Stacks {
 }
 
 impl Resource {
-    /// What the signals so far and the time make of it; `None`: it goes on waiting.
+    /// Returns the new status and its reason, from the signals so far and the time; `None`: the resource still waits.
     fn verdict(&self, now: Duration) -> Option<(Status, Option<String>)> {
         let required = self.spec.signals;
         if !self.failed.is_empty() {
@@ -350,7 +349,7 @@ fn no_resource(stack: &str, logical_id: &str) -> ApiError {
     ApiError::validation(format!("Resource {logical_id} does not exist for stack {stack}"))
 }
 
-/// The wording of many a log: <https://github.com/aws-cloudformation/aws-cloudformation-templates/issues/34>.
+/// This wording is in public logs: <https://github.com/aws-cloudformation/aws-cloudformation-templates/issues/34>.
 fn cannot_be_signaled(what: &str, id: &str, status: Status) -> ApiError {
     let status = status.as_str();
     ApiError::validation(format!("{what} {id} is in {status} state and cannot be signaled"))

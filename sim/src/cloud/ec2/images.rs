@@ -1,4 +1,4 @@
-//! Images: the base that is registered at the start, and what `CreateImage` makes.
+//! Images: the base image, which is registered at the start, and those that `CreateImage` makes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::cloud::{ACCOUNT, clock};
 pub enum ImageState {
     Pending,
     Available,
-    /// Why it could not be made.
+    /// The reason of the failure.
     Failed(String),
 }
 
@@ -173,7 +173,7 @@ pub(super) fn describe(cloud: &Cloud, form: &Params) -> Result<Xml, ApiError> {
     })
 }
 
-/// `ModifyImageAttribute`, of which the description is modelled.
+/// Answers `ModifyImageAttribute`; only the description is modelled.
 pub(super) fn describe_as(cloud: &Cloud, form: &Params) -> Result<Xml, ApiError> {
     let (id, description) = (form.required("ImageId")?, form.required("Description.Value")?);
     cloud.change(|state, _| {

@@ -1,4 +1,4 @@
-//! Instances: those of `RunInstances` live here, Auto Scaling's are shown.
+//! Instances: stores those of `RunInstances`, and shows Auto Scaling's, too.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -80,7 +80,7 @@ pub(super) fn run(cloud: &Cloud, form: &Params) -> Result<Xml, ApiError> {
         })?;
         let user_data = form.get("UserData").map(keys::from_base64).transpose()?;
         let id = state.ec2.ids.instance();
-        // A profile has its role's name here.
+        // In this cloud, an instance profile has the name of its role.
         let role_name = form.get("IamInstanceProfile.Name");
         let credentials = role_name.map(|role| state.scaling.credentials(role, &id));
         let instance = Instance {
@@ -199,7 +199,7 @@ pub(super) fn terminate(cloud: &Cloud, form: &Params) -> Result<Xml, ApiError> {
     })
 }
 
-/// Every instance of `InstanceId` gets into the state that `change` returns.
+/// Changes every instance of `InstanceId` with `change`, and answers with the states that it returns.
 fn switch(
     cloud: &Cloud,
     form: &Params,
@@ -250,7 +250,7 @@ pub(super) fn describe_volumes(cloud: &Cloud, form: &Params) -> Result<Xml, ApiE
     })
 }
 
-/// The instances of groups, too: as if they were here.
+/// Returns the instances of `RunInstances` and, in the same form, those of groups.
 fn all(state: &State) -> BTreeMap<String, Standalone> {
     let of_groups = state.scaling.instances().map(|instance| Standalone {
         instance: instance.clone(),
@@ -285,7 +285,7 @@ fn show(xml: &mut Xml, cloud: &Cloud, standalone: &Standalone) {
     xml.text("tenancy", "default");
     xml.close("placement");
     if standalone.power != Power::Terminated {
-        // Whoever looks for the way to an instance asks whether it is in a VPC.
+        // A client that looks for an instance's address checks whether the instance is in a VPC.
         xml.text("vpcId", "vpc-00000000000000001");
         xml.text("subnetId", "subnet-00000000000000001");
         xml.display("privateIpAddress", instance.address);
@@ -314,7 +314,7 @@ fn show_power(xml: &mut Xml, name: &str, power: Power) {
     xml.close(name);
 }
 
-/// The root volume's id: every instance has this one.
+/// Returns the id of the root volume, an instance's only volume.
 fn volume_of(instance_id: &str) -> String {
     instance_id.replacen("i-", "vol-", 1)
 }

@@ -1,4 +1,4 @@
-//! Key pairs, made by the real `ssh-keygen`, and security groups, which are names here.
+//! Key pairs, made by the real `ssh-keygen`, and security groups, which are only names here.
 
 use std::fs;
 use std::process::Command;
@@ -13,7 +13,7 @@ use crate::cloud::wire::Params;
 use crate::cloud::xml::Xml;
 
 pub(super) struct KeyPair {
-    /// As `authorized_keys` has it.
+    /// In the format of `authorized_keys`.
     pub public: String,
 }
 
@@ -42,7 +42,7 @@ pub(super) fn create(cloud: &Cloud, form: &Params) -> Result<Xml, ApiError> {
     })
 }
 
-/// A new pair: the private key in PEM, and the public one.
+/// Creates a key pair; returns the private key in PEM, and the public key.
 fn key_pair() -> anyhow::Result<(String, String)> {
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("key");
@@ -70,7 +70,7 @@ pub(super) fn describe(cloud: &Cloud, form: &Params) -> Result<Xml, ApiError> {
     })
 }
 
-/// Deleting twice is deleting once, as on EC2.
+/// Deletes a key pair. As on EC2, deleting it again is no error.
 pub(super) fn delete(cloud: &Cloud, form: &Params) -> Result<Xml, ApiError> {
     let name = form.required("KeyName")?;
     cloud.change(|state, _| state.ec2.keys.remove(name));
@@ -126,11 +126,11 @@ fn unknown_group(id: &str) -> ApiError {
     ApiError::new(400, "InvalidGroup.NotFound", message)
 }
 
-/// UserData as `RunInstances` carries it.
+/// Decodes the UserData of `RunInstances`.
 pub(super) fn from_base64(text: &str) -> Result<String, ApiError> {
     let invalid =
         || ApiError::new(400, "InvalidParameterValue", "Invalid BASE64 encoding of user data.");
     let bytes = BASE64_STANDARD.decode(text).map_err(|_| invalid())?;
-    // The metadata here is text.
+    // This cloud's metadata is text.
     String::from_utf8(bytes).map_err(|_| invalid())
 }

@@ -1,9 +1,8 @@
-//! EC2, as far as Packer and the `aws` command line need it to make an image and to look at
-//! instances.
+//! EC2, as far as Packer and the `aws` command line need it to make an image and to list instances.
 //!
-//! Instances of Auto Scaling groups are shown here and live there; those of `RunInstances` live
-//! here. Both are machines of the same fleet, and both have metadata. Networks are not modelled:
-//! every instance is in the one subnet, and security groups are names.
+//! This module stores the instances of `RunInstances`; it also shows those of Auto Scaling groups, which Auto Scaling
+//! stores. Both are machines of the same fleet, and both have metadata. Networks are not modelled: every instance is in
+//! the same subnet, and security groups are only names.
 
 mod images;
 mod instances;
@@ -26,13 +25,13 @@ pub use images::ImageState;
 use instances::Standalone;
 use keys::{KeyPair, SecurityGroup};
 
-/// What there is beside Auto Scaling's instances.
+/// EC2's state besides Auto Scaling's instances.
 pub(super) struct Ec2 {
     instances: BTreeMap<String, Standalone>,
     images: BTreeMap<String, Image>,
     keys: BTreeMap<String, KeyPair>,
     groups: BTreeMap<String, SecurityGroup>,
-    /// Tags of what has no place of its own for them: volumes, snapshots, security groups.
+    /// Tags of resources that do not store their own: volumes, snapshots, security groups.
     tags: BTreeMap<String, BTreeMap<String, String>>,
     ids: Ids,
 }
@@ -60,7 +59,7 @@ impl Ec2 {
             .map(|standalone| &standalone.instance)
     }
 
-    /// The key that an instance's first user is to be reached with: its name and itself.
+    /// Returns the name and the text of the public key for an instance's first user.
     pub fn public_key(&self, instance_id: &str) -> Option<(&str, &str)> {
         let name = self.instances.get(instance_id)?.key_name.as_ref()?;
         let (name, key) = self.keys.get_key_value(name)?;
@@ -69,31 +68,31 @@ impl Ec2 {
 }
 
 impl Cloud {
-    /// An image that can be launched from now on, as its owner would have registered it.
+    /// Registers an image, as its owner would; it can be launched from now on.
     pub fn register_image(&self, id: &str, name: &str, owner: &str) {
         self.change(|state, now| state.ec2.register(id, name, owner, now));
     }
 
-    /// The images that were made here: id and name.
+    /// Returns the id, name and state of the images that were made here.
     pub fn images(&self) -> Vec<(String, String, ImageState)> {
         self.change(|state, _| state.ec2.own_images())
     }
 
-    /// What came of an order to make an image.
+    /// Records the result of an order to make an image.
     pub fn image_is_made(&self, image_id: &str, made: Result<(), String>) {
         self.change(|state, _| state.ec2.image_is_made(image_id, made));
     }
 
-    /// EC2 has stopped the machine.
+    /// Records that EC2 has stopped the machine.
     pub fn machine_has_stopped(&self, instance_id: &str) {
         self.change(|state, _| state.ec2.machine_is_off(instance_id));
     }
 
-    /// The machine has ended by itself. EC2 notices: an instance of a group is lost and replaced,
-    /// any other is stopped.
+    /// Records that the machine has ended by itself. EC2 detects it: a group replaces its instance; any other instance
+    /// is stopped.
     pub fn machine_has_ended(&self, instance_id: &str) {
         self.change(|state, _| state.ec2.machine_is_off(instance_id));
-        // Unknown to Auto Scaling, or gone already.
+        // Fails for an instance that Auto Scaling does not list, or no longer lists.
         self.crash(instance_id).ok();
     }
 
@@ -103,7 +102,7 @@ impl Cloud {
     }
 }
 
-/// Answers a call with the content of its answer.
+/// Answers a call; returns the content of the answer.
 pub(super) fn handle(cloud: &Cloud, action: &str, form: &Params) -> Result<Xml, ApiError> {
     match action {
         "RunInstances" => instances::run(cloud, form),
@@ -117,7 +116,7 @@ pub(super) fn handle(cloud: &Cloud, action: &str, form: &Params) -> Result<Xml, 
         "DescribeImages" => images::describe(cloud, form),
         "ModifyImageAttribute" => images::describe_as(cloud, form),
         "DeregisterImage" => images::deregister(cloud, form),
-        // A snapshot is its image, and is deleted after it.
+        // A snapshot exists only as a part of its image, which the caller deregisters before.
         "DeleteSnapshot" => Ok(wire::done()),
         "CreateKeyPair" => keys::create(cloud, form),
         "DescribeKeyPairs" => keys::describe(cloud, form),

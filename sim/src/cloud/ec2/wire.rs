@@ -1,11 +1,11 @@
-//! EC2's own spelling of the Query protocol: lists without `member`, `item` in answers, filters.
+//! EC2's variant of the Query protocol: lists without `member`, `item` in answers, filters.
 
 use std::collections::BTreeMap;
 
 use crate::cloud::wire::Params;
 use crate::cloud::xml::Xml;
 
-/// A list with an `item` per element.
+/// Writes a list with an `item` per element.
 pub(super) fn items<T>(
     xml: &mut Xml,
     name: &str,
@@ -28,14 +28,14 @@ pub(super) fn tag_set(xml: &mut Xml, tags: &BTreeMap<String, String>) {
     });
 }
 
-/// The answer of calls that have nothing to say.
+/// Returns the answer of calls that have no result.
 pub(super) fn done() -> Xml {
     let mut xml = Xml::default();
     xml.text("return", "true");
     xml
 }
 
-/// Tags of a request: `<name>.1.Key` and `<name>.1.Value`.
+/// Returns the tags of a request: `<name>.1.Key` and `<name>.1.Value`.
 pub(super) fn tags(form: &Params, name: &str) -> BTreeMap<String, String> {
     let pair = |tag: &Params| {
         Some((tag.get("Key")?.to_owned(), tag.get("Value").unwrap_or_default().to_owned()))
@@ -43,7 +43,7 @@ pub(super) fn tags(form: &Params, name: &str) -> BTreeMap<String, String> {
     form.numbered_structures(name).iter().filter_map(pair).collect()
 }
 
-/// `TagSpecification`: the tags for resources of one type.
+/// Returns the tags in `TagSpecification` for resources of one type.
 pub(super) fn tags_for(form: &Params, resource: &str) -> BTreeMap<String, String> {
     form.numbered_structures("TagSpecification")
         .iter()
@@ -62,8 +62,8 @@ impl Filters {
         Filters(form.numbered_structures("Filter").iter().filter_map(filter).collect())
     }
 
-    /// Whether something with these properties is asked for. A filter on a property that is not
-    /// modelled lets everything through.
+    /// Whether the filters select a resource with these properties. A filter on a property that is not modelled selects
+    /// every resource.
     pub(super) fn want(&self, property: impl Fn(&str) -> Option<String>) -> bool {
         self.0.iter().all(|(name, values)| {
             property(name).is_none_or(|actual| values.iter().any(|value| matches(value, &actual)))
@@ -71,7 +71,7 @@ impl Filters {
     }
 }
 
-/// Whether `text` is what `pattern` says: `*` stands for anything.
+/// Whether `text` matches `pattern`; `*` matches any text.
 fn matches(pattern: &str, text: &str) -> bool {
     crate::cloud::access::matches(pattern, text)
 }

@@ -1,4 +1,4 @@
-//! A call as IAM sees it: actions, resources, and what conditions look at.
+//! The input of an IAM decision on a call: actions, resources, and values for conditions.
 
 use serde_json::Value;
 
@@ -8,14 +8,14 @@ use crate::cloud::{ACCOUNT, dynamodb, ssm};
 
 /// The name of the table's partition key.
 const PARTITION_KEY: &str = "cluster";
-/// A query whose partition cannot be told: no policy names it.
+/// Stands for the partition of a query that cannot be determined: no policy names it.
 const UNKNOWN: &str = "";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cloud) struct Asked {
-    /// Such as `dynamodb:PutItem`; a transaction asks for one per kind of its items.
+    /// Such as `dynamodb:PutItem`; a transaction needs one per item, by the item's kind.
     pub actions: Vec<String>,
-    /// ARNs, or `*` where the action knows no resource.
+    /// ARNs, or `*` where the action has no resource.
     pub resources: Vec<String>,
     /// The partition keys that a call to DynamoDB names.
     pub leading_keys: Vec<String>,
@@ -34,7 +34,7 @@ impl Asked {
     pub fn ssm(action: &str, input: &Value, region: &str) -> Self {
         let arn = |name: &String| {
             let slash = if name.starts_with('/') { "" } else { "/" };
-            // A version is no part of the ARN.
+            // The ARN does not contain the version.
             let name = name.split(':').next().unwrap_or_default();
             format!("arn:aws:ssm:{region}:{ACCOUNT}:parameter{slash}{name}")
         };
@@ -42,7 +42,7 @@ impl Asked {
         Self::new(Service::Ssm, &[action], parameters, region)
     }
 
-    /// Asking for a token knows no resource.
+    /// ECR's only operation here issues a token, and has no resource.
     pub fn ecr(action: &str, region: &str) -> Self {
         Self::new(Service::Ecr, &[action], vec![], region)
     }
@@ -64,7 +64,7 @@ impl Asked {
         Self { leading_keys, ..Self::new(Service::DynamoDb, &actions, tables, region) }
     }
 
-    /// `group`: that of the instance, where a call names no other.
+    /// `group`: the instance's group, for a call that names no group.
     pub fn query_protocol(
         service: Service,
         action: &str,
@@ -73,7 +73,7 @@ impl Asked {
         region: &str,
     ) -> Self {
         let resource = match service {
-            // Auto Scaling's Describe actions know no resource.
+            // Auto Scaling's Describe actions have no resource.
             Service::AutoScaling if !action.starts_with("Describe") => {
                 form.get("AutoScalingGroupName").or(group).map(|name| {
                     format!(
@@ -95,7 +95,7 @@ impl Asked {
     }
 }
 
-/// There is no action for a transaction; its items need theirs.
+/// Returns the actions that a transaction's items need; a transaction has no action of its own.
 fn transacted(input: &Value) -> Vec<&str> {
     let items = input["TransactItems"].as_array().into_iter().flatten();
     items
@@ -110,7 +110,7 @@ fn transacted(input: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// The partition that a query's key condition names.
+/// Returns the partition that a query's key condition names.
 fn queried<'a>(condition: &str, input: &'a Value) -> Option<&'a str> {
     let mut terms = condition.split(" AND ").map(|term| term.trim_matches([' ', '(', ')']));
     let value = terms.find_map(|term| {

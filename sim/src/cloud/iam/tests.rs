@@ -11,7 +11,7 @@ fn policies(statements: Value) -> Result<Policies, PolicyError> {
     Policies::parse(&[json!({ "Version": "2012-10-17", "Statement": statements })])
 }
 
-/// May write the one partition and read both, as a worker.
+/// Returns policies like a worker's: it can read both partitions, and write `a#nodes`.
 fn worker() -> Policies {
     policies(json!([
         {
@@ -110,7 +110,7 @@ fn a_query_is_about_its_partition_and_no_other_value() {
         assert!(allows(&mut worker, "dynamodb:Query", &query(condition, "a")), "{condition}");
         assert!(!allows(&mut worker, "dynamodb:Query", &query(condition, "b")), "{condition}");
     }
-    // What cannot be told is refused.
+    // A query is refused when its partition cannot be determined.
     for condition in ["#i = :c", "#c = :missing", "#x = :c"] {
         assert!(!allows(&mut worker, "dynamodb:Query", &query(condition, "a")), "{condition}");
     }

@@ -1,4 +1,4 @@
-//! What a test can make of one instance's metadata service.
+//! Settings with which a test disturbs one instance's metadata service.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::cloud::{Cloud, lock};
 
 /// The settings behind the handle.
 pub(super) struct Knobs {
-    /// The service is switched off in the instance's options: 403 for everything.
+    /// The instance's options switch the service off: 403 for every request.
     pub off: bool,
     latency: Duration,
     fail_next: u32,
@@ -30,7 +30,7 @@ impl Knobs {
         }
     }
 
-    /// The fate of the next request, and how much longer it takes.
+    /// Returns the fate of the next request, and its additional latency.
     pub fn draw(&mut self) -> (Fate, Duration) {
         let drawn = self.random.f64() < self.fail_probability;
         let fate = if self.drop_connections {
@@ -47,7 +47,7 @@ impl Knobs {
     }
 }
 
-/// A handle to the knobs of one instance's metadata. They go with the instance.
+/// A handle to the settings of one instance's metadata service. They end with the instance.
 pub struct ImdsKnobs {
     cloud: Cloud,
     instance_id: String,
@@ -64,37 +64,37 @@ impl ImdsKnobs {
         self
     }
 
-    /// 403 for everything, or back on.
+    /// Switches the service off (403 for every request) or on again.
     pub fn switch_off(&self, off: bool) -> &Self {
         self.set(|node| node.knobs.off = off)
     }
 
-    /// Every token that was given out is refused from now on.
+    /// Invalidates every token that was issued so far.
     pub fn invalidate_tokens(&self) -> &Self {
         self.set(|node| node.tokens.clear())
     }
 
-    /// Every answer takes this much longer.
+    /// Delays every answer by this time.
     pub fn latency(&self, latency: Duration) -> &Self {
         self.set(|node| node.knobs.latency = latency)
     }
 
-    /// 500 for the next requests.
+    /// Answers the next requests with 500.
     pub fn fail_next(&self, requests: u32) -> &Self {
         self.set(|node| node.knobs.fail_next = requests)
     }
 
-    /// 500 with this probability, from 0 to 1.
+    /// Answers with 500 with this probability, from 0 to 1.
     pub fn fail_probability(&self, probability: f64) -> &Self {
         self.set(|node| node.knobs.fail_probability = probability)
     }
 
-    /// Connections are closed without an answer, or served again.
+    /// Closes connections without an answer, or serves them again.
     pub fn drop_connections(&self, drop: bool) -> &Self {
         self.set(|node| node.knobs.drop_connections = drop)
     }
 
-    /// Everything as it was at first; tokens stay.
+    /// Restores all settings; tokens stay.
     pub fn reset(&self) -> &Self {
         self.set(|node| node.knobs = Knobs::new(0))
     }

@@ -1,7 +1,7 @@
 //! The instance metadata service, version 2 only.
 //!
-//! Who asks is known by the address that a connection comes from, as on EC2, where it is known by
-//! the network interface.
+//! The service identifies an instance by the peer address of the connection; EC2 identifies it by the network
+//! interface.
 
 mod knobs;
 mod tree;
@@ -29,19 +29,19 @@ use knobs::Knobs;
 
 const TOKEN: &str = "x-aws-ec2-metadata-token";
 const TOKEN_TTL: &str = "x-aws-ec2-metadata-token-ttl-seconds";
-/// The lives that a token may have, in seconds.
+/// The lifetimes that a token can have, in seconds.
 const TOKEN_TTLS: std::ops::RangeInclusive<u64> = 1..=21_600;
 
-/// What the service remembers of one instance.
+/// The service's state for one instance.
 struct Node {
-    /// Tokens, and when they expire in elapsed time.
+    /// Tokens, and the elapsed time when they expire.
     tokens: HashMap<String, Duration>,
     knobs: Knobs,
 }
 
 pub(super) struct Metadata {
     nodes: HashMap<String, Node>,
-    /// Peers that stand for an instance although they have another address.
+    /// Peers that act as an instance although they have another address.
     stand_ins: HashMap<IpAddr, String>,
     ids: Ids,
     seed: u64,
@@ -88,7 +88,7 @@ impl Metadata {
         token
     }
 
-    /// How long a token is still good for.
+    /// Returns the remaining lifetime of a token.
     fn token_left(&mut self, instance_id: &str, token: &str, now: Duration) -> Option<Duration> {
         let expires = *self.node(instance_id).tokens.get(token)?;
         expires.checked_sub(now).filter(|left| !left.is_zero())
@@ -130,7 +130,7 @@ impl Reply {
         if let Some(ttl) = self.token_ttl {
             response = response.header(TOKEN_TTL, ttl.to_string());
         }
-        // The parts above are all valid; there is nothing to build that could fail.
+        // All parts above are valid, so building cannot fail.
         response.body(Body::from(self.body)).unwrap_or_default()
     }
 }

@@ -9,10 +9,10 @@ use crate::cloud::autoscaling::{Credentials, Instance};
 use crate::cloud::clock::{self, Clock};
 use crate::cloud::specs::CloudOptions;
 
-/// How long role credentials are good for.
+/// The lifetime of role credentials.
 const CREDENTIALS_LIFE: time::Duration = time::Duration::hours(6);
 
-/// Leaves by path, without the version in front.
+/// Leaves by path, without the leading version.
 pub(super) struct Tree(BTreeMap<String, String>);
 
 impl Tree {
@@ -35,13 +35,13 @@ impl Tree {
         tree
     }
 
-    /// The key of `RunInstances`; the list of keys has a form of its own.
+    /// Adds the key of `RunInstances`; the list of keys has its own format.
     pub fn public_key(&mut self, name: &str, key: &str) {
         self.meta("public-keys/0/openssh-key", key);
         self.meta("public-keys", &format!("0={name}"));
     }
 
-    /// What is at a path: a leaf's value, or the names under it.
+    /// Returns a leaf's value, or the names below a path.
     pub fn get(&self, path: &str) -> Option<String> {
         let path = path.trim_matches('/');
         let (version, path) = path.split_once('/').unwrap_or((path, ""));
@@ -64,7 +64,7 @@ impl Tree {
                 None => rest.to_owned(),
             })
             .collect();
-        // The list of keys is a leaf and has leaves below it.
+        // The list of keys is a leaf, and also has leaves below it.
         let names = names.iter().filter(|name| !names.contains(&format!("{name}/")));
         let names: Vec<&str> = names.map(String::as_str).collect();
         (!names.is_empty()).then(|| names.join("\n"))
@@ -194,14 +194,13 @@ impl Tree {
     }
 }
 
-/// The hardware address of the instance that has this address; whoever makes its interface may
-/// give it this one.
+/// Returns the hardware address of the instance with this address. Machines can give it to their network interface.
 pub fn mac_address(address: Ipv4Addr) -> String {
     let [a, b, c, d] = address.octets();
     format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
 }
 
-/// A dated version of the metadata, as cloud-init asks for.
+/// Whether this is a dated version of the metadata, as cloud-init requests.
 fn is_date(version: &str) -> bool {
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let parts: Vec<_> = version.split('-').collect();
