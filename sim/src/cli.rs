@@ -1,4 +1,4 @@
-//! What a developer types: `up` keeps a cloud running, the rest talks to it.
+//! The command line: `up` keeps a cloud running, and the other commands use it.
 
 mod admin;
 mod current;
@@ -51,9 +51,9 @@ enum Command {
     Up(Box<up::Arguments>),
     /// Show what skep does: a swarm boots and loses a worker, its leader and a spot instance
     Demo(demo::Arguments),
-    /// Measure skep beside a bare join and a shell script
+    /// Measure skep, a bare join and a shell script
     Bench(bench::Arguments),
-    /// Random trouble by seed on a fleet of its own, judged from outside
+    /// Play random faults by seed on a fleet of its own, judged from outside
     Chaos(chaos::Arguments),
     /// Show the instances of the running cloud
     List(list::Arguments),
@@ -65,13 +65,13 @@ enum Command {
     Admin(admin::Command),
     #[command(flatten)]
     Trouble(trouble::Command),
-    /// Remove what runs have left behind that were killed
+    /// Remove the remains of killed runs
     Clean,
 }
 
 /// Runs the command line; an error is printed with its causes.
 pub async fn main() -> ExitCode {
-    // DynamoDB's conditions refuse one of two writers: an answer, and nothing to warn of.
+    // DynamoDB's conditions refuse one of two writers: a normal answer, without a warning.
     let levels =
         Targets::new().with_default(LevelFilter::WARN).with_target("dynoxide", LevelFilter::ERROR);
     let ansi = std::io::stderr().is_terminal();

@@ -1,5 +1,4 @@
-//! What every command that runs a fleet needs: the binary, the output, and a fleet that goes down
-//! again whatever happens on it.
+//! Helpers of every command that runs a fleet: the binary, the output, and a fleet that is stopped in every case.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -9,10 +8,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::fleet::{Fleet, FleetOptions};
 
-/// The skep binary: the one that was named, or the one beside this program.
+/// Returns the skep binary: the named one, or the one beside this program.
 ///
 /// # Errors
-/// When it is not there.
+/// When it does not exist.
 pub fn skep_binary(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     let file = match named {
         Some(file) => file.to_owned(),
@@ -32,7 +31,7 @@ pub(crate) fn output_dir(name: &str) -> PathBuf {
     workspace.unwrap_or(Path::new(".")).join("target").join(name)
 }
 
-/// Writes a report, and the directories on the way to it.
+/// Writes a report, and creates its parent directories.
 pub(crate) fn write_json(file: &Path, value: &impl serde::Serialize) -> anyhow::Result<()> {
     if let Some(dir) = file.parent() {
         std::fs::create_dir_all(dir)?;
@@ -41,12 +40,12 @@ pub(crate) fn write_json(file: &Path, value: &impl serde::Serialize) -> anyhow::
     std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
 }
 
-/// Starts a fleet, lets `play` use it, and takes it down, also after an error or an interruption.
+/// Starts a fleet, runs `play` on it, and stops it, also after an error or an interruption.
 pub(crate) async fn on_stage<T>(
     options: FleetOptions,
     play: impl AsyncFnOnce(&Fleet) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    // Before anything exists: an interruption must find someone who cleans up.
+    // Before anything exists: an interruption at any time must lead to the clean-up.
     let mut interruption = std::pin::pin!(interrupted()?);
     let fleet = tokio::select! {
         fleet = Fleet::start(options) => fleet?,
@@ -57,7 +56,7 @@ pub(crate) async fn on_stage<T>(
         signal = &mut interruption => Err(anyhow!("{signal}")),
     };
     let stopped = fleet.stop().await;
-    // Why it failed says more than what else failed after it.
+    // The error of `play` is the cause; an error of the stop may be its consequence.
     let value = outcome?;
     stopped?;
     Ok(value)
@@ -66,7 +65,7 @@ pub(crate) async fn on_stage<T>(
 /// Resolves with the name of the first signal that asks for an end.
 ///
 /// # Errors
-/// When signals cannot be had.
+/// When signal handlers cannot be installed.
 pub fn interrupted() -> anyhow::Result<impl Future<Output = &'static str>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -80,7 +79,7 @@ pub fn interrupted() -> anyhow::Result<impl Future<Output = &'static str>> {
     })
 }
 
-/// How text is marked on a terminal.
+/// A mark of text on a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
     Heading,
@@ -90,7 +89,7 @@ pub enum Mark {
     Faint,
 }
 
-/// Whether marks show: on a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
+/// Whether marks are shown: on a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
 #[derive(Clone, Copy, Debug)]
 pub struct Style {
     colour: bool,

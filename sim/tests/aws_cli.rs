@@ -1,5 +1,5 @@
-//! The real `aws` command line drives the cloud: an independent client, so that the wire protocol
-//! is more than what our own SDK happens to accept.
+//! The real `aws` command line uses the cloud: it is an independent client, so these tests check more of the wire
+//! protocol than the parts that our own SDK accepts.
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,7 +17,7 @@ use tokio::process::Command;
 
 const REGION: &str = "eu-central-1";
 
-/// Machines that only note what they are told.
+/// Machines that only record their orders.
 #[derive(Default)]
 struct Noted(Mutex<Vec<String>>);
 
@@ -51,7 +51,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// A cloud with one group of two, in a stack that waits for two signals.
+    /// Starts a cloud with one group of two, in a stack that waits for two signals.
     async fn start() -> Self {
         let cloud = Cloud::new(CloudOptions {
             region: REGION.to_owned(),
@@ -89,7 +89,7 @@ impl Bench {
         Self { cloud, machines, endpoint }
     }
 
-    /// Runs `aws`; its JSON, or what it says on standard error.
+    /// Runs `aws`; returns its JSON, or its standard error.
     async fn try_aws(&self, arguments: &[&str]) -> Result<Value, String> {
         let program = std::env::var_os("AWS_CLI").unwrap_or_else(|| OsString::from("aws"));
         let output = Command::new(&program)
@@ -104,7 +104,7 @@ impl Bench {
             .env("AWS_CONFIG_FILE", "/dev/null")
             .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
             .env("AWS_MAX_ATTEMPTS", "1")
-            // Version 2 would page long answers.
+            // Version 2 would show long answers in a pager.
             .env("AWS_PAGER", "")
             .output()
             .await
@@ -156,7 +156,7 @@ async fn groups_and_instances_are_described() {
 
     let mut known: Vec<_> = bench.cloud.instances().into_iter().map(|i| i.id).collect();
     known.sort();
-    // Two pages of one each, which the command line puts together.
+    // Two pages of one instance each, which the command line joins.
     let paged = ["autoscaling", "describe-auto-scaling-instances", "--page-size", "1"];
     let all = bench.aws(&paged).await;
     assert_eq!(names(&all, "AutoScalingInstances", "InstanceId"), known);
@@ -369,7 +369,7 @@ async fn items_are_written_under_a_condition_and_queried() {
         "--condition-expression",
         "attribute_not_exists(#c)",
         "--expression-attribute-names",
-        // A reserved word, which DynamoDB refuses in an expression.
+        // `cluster` is a reserved word, which DynamoDB refuses in an expression.
         r##"{"#c":"cluster"}"##,
     ];
     bench.aws(&put).await;

@@ -1,11 +1,10 @@
-//! A worker's boot, three ways, in rounds that take turns.
+//! Measures a worker's boot in three ways, in rounds that take turns.
 //!
-//! What is measured: from the start of the process (of the API call, for the bare join) until a
-//! manager's node list says that the node is ready. The same instance does all three, with its
-//! dockerd up since long before; between two measurements the node leaves, is removed from the node
-//! list and the ledger, and skep's state directory is emptied, so that each is a first boot. Fresh
-//! instances would be no fairer, and the end of one dockerd and the start of the next would be in
-//! every number.
+//! A measurement starts with the process (for the bare join: with the API call) and ends when a manager's node list
+//! shows the node as ready. The same instance does all three, and its dockerd was started long before. Between two
+//! measurements the node leaves, is removed from the node list and the ledger, and skep's state directory is emptied,
+//! so that each is a first boot. Fresh instances would be no fairer, and would add the end of one dockerd and the
+//! start of the next to every number.
 
 use std::fs;
 use std::io;
@@ -23,14 +22,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::fleet::{ClusterSpec, Fleet, Instance, SYSTEM_PATH};
 
-/// How often the manager is asked: what the resolution of the result is.
+/// Interval between two polls of the manager; it is the resolution of the result.
 const POLL_EVERY: Duration = Duration::from_millis(5);
-/// Far beyond what the slowest variant takes.
+/// Timeout of a boot: far longer than the slowest variant.
 const LIMIT: Duration = Duration::from_secs(60);
-/// What a daemon tidies up after a departure must not be in the next measurement.
+/// Pause after a departure, so that the daemon's clean-up is not part of the next measurement.
 const SETTLE: Duration = Duration::from_millis(300);
-/// A manager writes down who has become ready in batches, one every 100 ms. A pause that begins with
-/// one of its writes and has a fixed length would favour the variant whose length fits.
+/// A manager records nodes that have become ready in batches, one every 100 ms. A pause of a fixed length after one of
+/// these writes would favour the variant whose time fits into the rhythm, so a random part of this is added to it.
 const BATCH: Duration = Duration::from_millis(100);
 const SCRIPT: &str = include_str!("userdata.sh");
 
@@ -38,7 +37,7 @@ const SCRIPT: &str = include_str!("userdata.sh");
 pub enum Variant {
     /// `skep run`.
     Skep,
-    /// One call of the Docker API, with everything that it needs at hand.
+    /// One call of the Docker API, with all parameters known.
     BareJoin,
     /// The shell script.
     Script,
@@ -56,21 +55,21 @@ impl Variant {
     }
 }
 
-/// The worker that boots again and again, and the manager that is asked.
+/// The worker that boots repeatedly, and the manager that is polled.
 pub struct Boots<'a> {
     pub fleet: &'a Fleet,
     pub cluster: &'a ClusterSpec,
     pub worker: Arc<Instance>,
     pub worker_docker: Docker,
     pub manager: Docker,
-    /// Where the bare join goes.
+    /// The manager address for the bare join.
     pub manager_address: String,
     pub worker_token: String,
     pub aws: PathBuf,
 }
 
 impl Boots<'_> {
-    /// One boot, and everything as before.
+    /// Measures one boot, and then restores the state before it.
     pub async fn measure(&self, variant: Variant) -> anyhow::Result<Duration> {
         let took = match variant {
             Variant::Skep => self.boot_with_skep().await,
@@ -82,12 +81,12 @@ impl Boots<'_> {
         Ok(took)
     }
 
-    /// Leaves skep running, which has seen by itself that it is a member.
+    /// Boots with skep. skep keeps running afterwards, and has confirmed its membership.
     pub async fn boot_with_skep(&self) -> anyhow::Result<Duration> {
         let start = Instant::now();
         self.worker.start_skep()?;
         let took = self.until_ready(start).await?;
-        // Not measured: the others do not look whether they have succeeded.
+        // Not measured: the other variants do not check that they have succeeded.
         let says = async || Ok(self.worker.is_ready());
         self.fleet.wait_until("skep to say that it is Ready", LIMIT, says).await?;
         Ok(took)
@@ -128,8 +127,8 @@ impl Boots<'_> {
             ready = &mut ready => ready?,
             output = &mut run => {
                 let output = output?;
-                // What follows the join is not measured, and a stack that is complete takes no
-                // signal; a script that ended before it has failed.
+                // The script's steps after the join are not measured, and its signal fails because the stack is
+                // already complete. A script that failed before the join never becomes ready.
                 match timeout(Duration::from_secs(2), &mut ready).await {
                     Ok(ready) => return ready,
                     Err(_) => bail!("the script: {}", String::from_utf8_lossy(&output.stderr)),
@@ -140,7 +139,7 @@ impl Boots<'_> {
         Ok(took)
     }
 
-    /// Until the manager lists the worker as ready.
+    /// Waits until the manager lists the worker as ready; returns the time since `start`.
     async fn until_ready(&self, start: Instant) -> anyhow::Result<Duration> {
         let mut ticks = interval(POLL_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -161,7 +160,7 @@ impl Boots<'_> {
         find(&self.manager, &self.worker).await
     }
 
-    /// Makes the instance one that has never booted.
+    /// Removes all traces of the boot, so that the next one is a first boot.
     pub async fn undo(&self) -> anyhow::Result<()> {
         if self.worker.skep_running() {
             self.worker.stop_skep().await?;

@@ -1,4 +1,4 @@
-//! What a node costs while nothing happens: memory, CPU time, calls.
+//! Measures the cost of an idle node: memory, CPU time, calls.
 
 use std::fs;
 use std::sync::Arc;
@@ -25,19 +25,19 @@ pub struct Idle {
     pub cpu_percent: f64,
     pub aws_calls_at_boot: usize,
     pub aws_calls_while_idle: usize,
-    /// Boot, and the idle time extrapolated: a node that boots once in this hour.
+    /// Calls at boot plus the extrapolated idle calls: for a node that boots once in this hour.
     pub aws_calls_per_hour: f64,
-    /// Requests to the metadata service, which cost nothing, while idle and extrapolated.
+    /// Requests to the metadata service while idle, extrapolated. They cost nothing.
     pub metadata_requests_per_hour: f64,
 }
 
-/// A node to be watched.
+/// A node to measure.
 pub struct Subject {
     pub instance: Arc<Instance>,
     pub aws_calls_at_boot: usize,
 }
 
-/// Watches all of them at once for so long.
+/// Measures all subjects at the same time for `length`.
 pub async fn watch(
     cloud: &Cloud,
     subjects: &[Subject],
@@ -79,7 +79,7 @@ pub async fn watch(
     Ok(costs)
 }
 
-/// The AWS calls of an instance since a moment.
+/// Number of AWS calls of an instance since a moment.
 pub fn aws_calls(cloud: &Cloud, instance: &str, since: OffsetDateTime) -> usize {
     count(&cloud.requests(), instance, since, |service| service != Service::Imds)
 }
@@ -100,7 +100,7 @@ fn count(
 /// User and system time of a process, all its threads included.
 fn cpu_seconds(pid: i32) -> anyhow::Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // proc(5): the name, in parentheses, is the second field; utime and stime are 14 and 15.
+    // proc(5): the name, in parentheses, is the second field; utime and stime are fields 14 and 15.
     let fields = stat.rsplit_once(')').map(|(_, rest)| rest).context("no name in stat")?;
     let mut times = fields.split_whitespace().skip(11);
     let mut ticks = || times.next().context("no times in stat")?.parse::<f64>().context("a time");

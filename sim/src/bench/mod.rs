@@ -1,8 +1,8 @@
-//! `skep-sim bench`: what skep costs, side by side with what there is without it.
+//! `skep-sim bench`: measures the cost of skep, beside the alternatives without it.
 //!
 //! Guarantee: all variants of a boot run on the same instance, in turns, within one run, and are
-//! timed by the same eye, a manager's node list. Assumption: nothing else uses the machine; what
-//! does shows in the spread.
+//! timed in the same way, by a manager's node list. Assumption: nothing else uses the machine; other load
+//! increases the spread.
 
 mod boot;
 mod idle;
@@ -23,36 +23,36 @@ use boot::{Boots, Variant};
 use idle::Subject;
 use report::{Measured, Report};
 
-/// A swarm as people run it; fewer managers would answer faster.
+/// As many as in a typical swarm; fewer managers would answer faster.
 const MANAGERS: u32 = 3;
-/// The workers whose notice is timed.
+/// Number of workers whose notice is measured.
 const DEPARTURES: u32 = 8;
-/// First boots, on two cores that others may use, too.
+/// Timeout of the first boots, on two cores that may be busy.
 const LIMIT: Duration = Duration::from_secs(90);
-/// After Ready there are still signals to send and memory to give back.
+/// Time until a node is idle: after Ready, it still sends signals and frees memory.
 const BECOMES_IDLE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The skep binary; a release build, for numbers that count [default: the one beside this
+    /// The skep binary; use a release build for valid numbers [default: the one beside this
     /// program]
     #[arg(long, value_name = "FILE")]
     skep: Option<PathBuf>,
-    /// Boots of each kind
+    /// Number of boots of each kind
     #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Seconds without anything to do
+    /// Seconds of the idle measurement
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(2..))]
     idle: u64,
     /// The aws command line that the script uses [default: .venv/bin/aws]
     #[arg(long, env = "AWS_CLI", value_name = "FILE")]
     aws: Option<PathBuf>,
-    /// Where report.json is written
+    /// Directory for report.json
     #[arg(long, value_name = "DIRECTORY", default_value_os_t = stage::output_dir("bench"))]
     out: PathBuf,
 }
 
-/// Measures, reports, and judges nothing but itself: a missed target is no error.
+/// Measures and reports; a missed target is no error.
 ///
 /// # Errors
 /// When something could not be measured.
@@ -136,8 +136,8 @@ async fn measure(
     })
 }
 
-/// All variants in each round, each round beginning with another one, so that neither what changes
-/// on the machine nor what one variant leaves behind favours any. A first round only warms caches.
+/// Runs all variants in each round, and starts each round with another one. So neither changes on the machine nor
+/// after-effects of one variant favour any variant. The first round only warms caches.
 async fn take_turns(boots: &Boots<'_>, rounds: u32) -> anyhow::Result<[Vec<Duration>; 3]> {
     let mut times: [Vec<Duration>; 3] = Default::default();
     for round in 0..=rounds {
@@ -159,7 +159,7 @@ async fn take_turns(boots: &Boots<'_>, rounds: u32) -> anyhow::Result<[Vec<Durat
     Ok(times)
 }
 
-/// The aws command line, once it is clear that the script finds all that it needs.
+/// Checks that the script finds all programs that it needs; returns the aws command line.
 fn script_prerequisites(aws: Option<&Path>) -> anyhow::Result<PathBuf> {
     for program in ["bash", "curl", "docker"] {
         if !std::env::split_paths(SYSTEM_PATH).any(|dir| dir.join(program).is_file()) {
@@ -168,7 +168,7 @@ fn script_prerequisites(aws: Option<&Path>) -> anyhow::Result<PathBuf> {
     }
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
     let aws = aws.map_or_else(|| here.join(".venv/bin/aws"), Path::to_owned);
-    // Not made canonical: a virtual environment is found by the path of its link.
+    // Not canonical: a virtual environment is found by the path of its link.
     std::path::absolute(&aws).ok().filter(|aws| aws.is_file()).with_context(|| {
         format!(
             "{} does not exist: `make setup` installs the aws command line, AWS_CLI names another",

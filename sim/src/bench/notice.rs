@@ -1,5 +1,5 @@
-//! From a notice to the drain: Auto Scaling lets a worker go, its metadata says so, and a manager's
-//! node list says availability `drain`.
+//! Measures the time from a notice to the drain: Auto Scaling terminates a worker, its metadata shows the notice, and a
+//! manager's node list shows the availability `drain`.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use super::boot::find;
 use crate::fleet::{ClusterSpec, Fleet, Instance};
 
-/// How often the manager is asked.
+/// Interval between two polls of the manager.
 const POLL_EVERY: Duration = Duration::from_millis(5);
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Measures it on so many new workers, one after the other: a manager that is busy with one
-/// departure would see the next one sooner.
+/// Measures `count` new workers, one after the other: a manager that is busy with one departure would see the next one
+/// sooner.
 pub async fn measure(
     fleet: &Fleet,
     cluster: &ClusterSpec,
@@ -27,7 +27,7 @@ pub async fn measure(
     let before = fleet.group(&group).len();
     cloud.set_desired(&group, cluster.workers + count)?;
     fleet
-        .wait_until("the workers that are to leave", LIMIT, async || {
+        .wait_until("the workers that must leave", LIMIT, async || {
             let workers = fleet.group(&group);
             Ok(workers.len() == before + count as usize
                 && workers.iter().all(|worker| worker.is_ready()))

@@ -1,4 +1,4 @@
-//! What the bench has measured, against what is to be reached.
+//! Reports the measurements of the bench, and compares them with the targets.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::stats::Spread;
 use crate::demo::table::lay_out;
 use crate::stage::{Mark, Style};
 
-/// How each number came about, for whoever reads only the report.
+/// How each number was measured, for readers who have only the report.
 const METHOD: &str = "One worker boots in turn with skep, by a bare Docker API join and by the \
     script, from the start of the process (of the API call) until a manager lists it ready, asked \
     every 5 ms. Its dockerd is up throughout; after each boot the node leaves, is removed from the \
@@ -19,7 +19,7 @@ const METHOD: &str = "One worker boots in turn with skep, by a bare Docker API j
     over the 100 ms in which a manager collects who is ready. Ratios are of medians. Idle numbers are \
     the worse of a worker and the leading manager.";
 
-/// Everything measured.
+/// All measurements.
 #[derive(Debug)]
 pub struct Measured {
     /// By [`Variant::ALL`], one per round.
@@ -31,7 +31,7 @@ pub struct Measured {
     pub binary_bytes: u64,
 }
 
-/// The report, as it is written to `report.json`.
+/// The content of `report.json`.
 #[derive(Debug, Serialize)]
 pub struct Report {
     pub boot_over_bare_join: f64,
@@ -59,13 +59,13 @@ pub struct Boots {
     pub script: Spread,
 }
 
-/// A number to reach.
+/// A target for a number.
 #[derive(Debug, Serialize)]
 pub struct Target {
     pub what: &'static str,
     pub measured: f64,
     pub limit: f64,
-    /// The limit is a minimum.
+    /// Whether the limit is a minimum.
     pub at_least: bool,
     pub hit: bool,
     pub unit: &'static str,
@@ -94,7 +94,7 @@ impl Target {
 }
 
 impl Report {
-    /// `None` where something was not measured at all.
+    /// Makes the report; `None` if a measurement is missing.
     pub fn new(measured: &Measured, skep: &Path) -> Option<Report> {
         let Measured { boots, notices, worker, manager, .. } = measured;
         let [skep_boot, bare_join, script] = boots.each_ref().map(|times| Spread::of_times(times));

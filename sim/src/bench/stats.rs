@@ -1,10 +1,10 @@
-//! Medians and spread.
+//! Computes medians and spread.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// What a series of measurements comes to. Quartiles by linear interpolation.
+/// Summary of a series of measurements. Quartiles by linear interpolation.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Spread {
     pub count: usize,
@@ -16,7 +16,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// `None` where nothing was measured.
+    /// Returns `None` without values.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
         let mut values = Vec::from_iter(values);
         values.sort_by(f64::total_cmp);

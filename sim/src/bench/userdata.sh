@@ -1,5 +1,5 @@
 #!/bin/bash
-# How a worker joins a swarm from UserData, as people write it: curl, the aws command line and docker.
+# Joins a worker to a swarm from UserData, as a typical script does: with curl, the aws command line and docker.
 # TABLE, TOKEN_PARAMETER and AWS come from the template.
 set -euo pipefail
 

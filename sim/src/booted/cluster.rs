@@ -1,4 +1,4 @@
-//! The swarm that UserData forms, as its managers list it.
+//! Reads the swarm that UserData forms, as its managers list it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,17 +9,17 @@ use bollard::models::{Node, NodeState};
 use super::{BootedFleet, BootedInstance};
 use crate::fleet::swarm::wait_for;
 
-/// How long one manager may take to answer before the next is asked.
+/// Time for one manager to answer before the next one is asked.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 /// Lines of each console that go into an error.
 const TAIL: usize = 15;
 
 impl BootedFleet {
-    /// Waits until `look` finds something. Errors of `look` only count when time is up.
+    /// Polls `look` until it returns a value. Errors of `look` only count at the timeout.
     ///
     /// # Errors
     ///
-    /// When time is up: what was waited for, the last error, and the end of every console.
+    /// At the timeout: `what`, the last error, and the end of every console.
     pub async fn wait_for<T, F>(&self, what: &str, timeout: Duration, look: F) -> anyhow::Result<T>
     where
         F: AsyncFnMut() -> anyhow::Result<Option<T>>,
@@ -27,7 +27,7 @@ impl BootedFleet {
         wait_for(what, timeout, look, || self.report()).await
     }
 
-    /// [`BootedFleet::wait_for`] a condition.
+    /// Waits for a condition with [`BootedFleet::wait_for`].
     pub async fn wait_until<F>(
         &self,
         what: &str,
@@ -52,12 +52,12 @@ impl BootedFleet {
         anyhow::bail!("no manager answers")
     }
 
-    /// The swarm's nodes, as a live manager sees them.
+    /// The swarm's nodes, as a live manager lists them.
     pub async fn nodes(&self) -> anyhow::Result<Vec<Node>> {
         Ok(self.manager().await?.docker().await?.list_nodes(None).await?)
     }
 
-    /// Waits until the node list is exactly so many managers and workers, all of them ready.
+    /// Waits until the node list has exactly this number of managers and workers, all of them ready.
     pub async fn wait_formed(
         &self,
         managers: usize,
@@ -80,7 +80,7 @@ impl BootedFleet {
         .await
     }
 
-    /// The state of every instance and the end of its console, for a person who wants to know why.
+    /// The state of every instance and the end of its console, for a developer who looks for the cause.
     pub fn report(&self) -> String {
         let mut report = format!("run in {}", self.dir().display());
         for instance in self.all_instances() {
@@ -103,7 +103,7 @@ impl BootedFleet {
     }
 }
 
-/// A file of `userdata/`, with its placeholders.
+/// Reads a file of `userdata/`, with its placeholders.
 pub fn user_data(name: &str) -> anyhow::Result<String> {
     let file = super::images::workspace().join("userdata").join(name);
     std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))

@@ -1,4 +1,4 @@
-//! The images that machines boot from: the base, and what was made of it.
+//! The images that machines boot from: the base, and images made from it.
 //!
 //! An image is a stack of layers. The base is a root file system that `scripts/booted-base.sh`
 //! makes; every image that EC2 creates adds the changes of one machine.
@@ -16,10 +16,10 @@ use anyhow::{Context, ensure};
 use super::machine::Disk;
 use crate::fleet::clean::remove_dir;
 
-/// The image id of the base: what stands for Debian's own image.
+/// The image id of the base, which represents Debian's own image.
 pub const BASE_IMAGE: &str = "ami-0000000000000ba5e";
 
-/// How long an image that nobody uses is kept: no run takes so long.
+/// Time for which an unused image is kept: longer than any run.
 const KEPT: Duration = Duration::from_secs(2 * 3600);
 
 /// A file system to boot from.
@@ -32,7 +32,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// The base image: the cached one, or a new one (about a minute).
+    /// Returns the base image: the cached one, or a new one (about 1 min).
     pub async fn base() -> anyhow::Result<Image> {
         let script = workspace().join("scripts").join("booted-base.sh");
         let recipe = fs::read(&script)?;
@@ -51,12 +51,12 @@ impl Image {
         .await?
     }
 
-    /// The file systems that it is made of, the topmost first.
+    /// Its file systems, the topmost first.
     pub fn layers(&self) -> &[PathBuf] {
         &self.layers
     }
 
-    /// Puts what the image holds beside its root file system on a new disk.
+    /// Copies Docker's directories of the image, which are beside its root file system, to a new disk.
     pub(super) fn fill(&self, disk: &Disk) -> anyhow::Result<()> {
         match &self.docker {
             Some(docker) => {
@@ -67,7 +67,7 @@ impl Image {
         }
     }
 
-    /// Keeps a machine that is off as an image, in a new directory.
+    /// Stores the disk of a machine that is off as an image, in a new directory.
     pub(super) fn keep(&self, disk: &Disk, dir: &Path) -> anyhow::Result<Image> {
         fs::create_dir_all(dir)?;
         for source in [disk.upper(), disk.docker(), disk.containerd()] {
@@ -76,7 +76,7 @@ impl Image {
         Ok(Image::on(dir, self))
     }
 
-    /// An image that was kept in `dir`, on top of another.
+    /// The image that is stored in `dir`, on top of another.
     pub(super) fn on(dir: &Path, below: &Image) -> Image {
         let mut layers = vec![dir.join("upper")];
         layers.extend(below.layers.iter().cloned());
@@ -99,7 +99,7 @@ impl Images {
     }
 }
 
-/// Where images are kept between runs.
+/// Directory in which images are kept between runs.
 pub(super) fn cache() -> PathBuf {
     workspace().join("target").join("booted")
 }
@@ -108,7 +108,7 @@ pub(super) fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/")).to_owned()
 }
 
-/// Held while an image is made: two runs must not make the same one.
+/// Locks the making of an image: two runs must not make the same one.
 pub(super) fn lock(cache: &Path, what: &str) -> anyhow::Result<File> {
     fs::create_dir_all(cache)?;
     let lock = File::create(cache.join(format!("{what}.lock")))?;
@@ -116,7 +116,7 @@ pub(super) fn lock(cache: &Path, what: &str) -> anyhow::Result<File> {
     Ok(lock)
 }
 
-/// Removes what of this kind has not been used for a while, and notes that `used` is.
+/// Marks `used` as used now, and removes the entries of this kind that were not used for [`KEPT`].
 pub(super) fn prune(cache: &Path, kind: &str, used: &Path) -> anyhow::Result<()> {
     File::open(used)?.set_modified(SystemTime::now())?;
     for entry in fs::read_dir(cache)? {
@@ -131,14 +131,14 @@ pub(super) fn prune(cache: &Path, kind: &str, used: &Path) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Names an image by what it is made of.
+/// Name of an image: a hash of its inputs.
 pub(super) fn key(inputs: &[&[u8]]) -> String {
     let mut hasher = DefaultHasher::new();
     inputs.hash(&mut hasher);
     format!("{:016x}", hasher.finish())
 }
 
-/// Copies with all attributes: an overlay's are among them.
+/// Copies with all attributes, including those of an overlay.
 pub(super) fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     let output = Command::new("cp")
         .args(["--archive", "--reflink=auto"])

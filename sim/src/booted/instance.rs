@@ -1,6 +1,6 @@
-//! One booted instance, as tests hold it.
+//! One booted instance, as tests use it.
 //!
-//! Layout of its directory: `console.log`. Its disk is elsewhere, and goes with the instance.
+//! Its directory contains `console.log`. Its disk is elsewhere, and is removed with the instance.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -26,18 +26,18 @@ use crate::fleet::timeline::Timeline;
 use crate::fleet::wire::Wire;
 use crate::machines::Launch;
 
-/// How long a system may take to shut down before EC2 cuts the power.
+/// Time for a system to shut down before EC2 cuts the power.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(180);
-/// How long the kernel may take to end what was killed.
+/// Time for the kernel to end the killed processes.
 const CUT_PATIENCE: Duration = Duration::from_secs(20);
-/// How long one call of a Docker client may take, in seconds.
+/// Timeout of one call of a Docker client, in seconds.
 const CALL_TIMEOUT: u64 = 60;
-/// How long a system that shuts down may wait for a script that was run in it.
+/// Longest delay of a shutdown by a script that runs inside.
 const SCRIPT_PAUSE: Duration = Duration::from_secs(1);
-/// What Docker 20.10 speaks; newer engines are asked what they prefer.
+/// API version of Docker 20.10; with newer engines a version is negotiated.
 const OLDEST_API: ClientVersion = ClientVersion { major_version: 1, minor_version: 41 };
 
-/// What all instances of a run share.
+/// The resources that all instances of a run share.
 #[derive(Debug)]
 pub(super) struct Site {
     pub run: Run,
@@ -54,11 +54,11 @@ enum Power {
     /// Launched, or stopped: the disk is kept.
     Off,
     On(Machine),
-    /// Thrown away.
+    /// Terminated and removed.
     Gone,
 }
 
-/// An instance that boots. Cheap to hold after its end: its console stays readable.
+/// An instance that boots. It needs little memory after its end; its console stays readable.
 #[derive(Debug)]
 pub struct BootedInstance {
     launch: Launch,
@@ -69,11 +69,11 @@ pub struct BootedInstance {
     cgroup: String,
     disk: Disk,
     power: Mutex<Power>,
-    /// Counts the machines that have ended.
+    /// Number of times that the machine was switched off.
     ends: watch::Sender<u64>,
-    /// EC2 wants it off: its end is no news.
+    /// EC2 has requested its end: the end is not reported to the cloud.
     wanted_off: AtomicBool,
-    /// Held while EC2 switches it on or off: one order after the other.
+    /// Held while EC2 switches it on or off: one operation at a time.
     pub(super) turn: Arc<Turn<()>>,
 }
 
@@ -101,7 +101,7 @@ impl BootedInstance {
         &self.launch.instance_id
     }
 
-    /// What the cloud asked for: zone, group, image and tags.
+    /// The cloud's request: zone, group, image and tags.
     pub fn launch(&self) -> &Launch {
         &self.launch
     }
@@ -118,12 +118,12 @@ impl BootedInstance {
         matches!(*self.power(), Power::On(_))
     }
 
-    /// Terminated and thrown away.
+    /// Whether it is terminated and removed.
     pub fn is_gone(&self) -> bool {
         matches!(*self.power(), Power::Gone)
     }
 
-    /// Everything that the machine has written on its console, over all its boots.
+    /// The console output of all its boots.
     pub fn console(&self) -> String {
         let bytes = std::fs::read(self.console_path()).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
@@ -149,8 +149,9 @@ impl BootedInstance {
         let child = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
         let nsenter = Pid::from_raw(child.id().context("it has just started")?.cast_signed());
         let mut output = std::pin::pin!(child.wait_with_output());
-        // A system that shuts down stops all processes for a moment, and nsenter stops itself when its child
-        // is stopped: nobody would go on with it, and the system waits for a child that nobody reaps.
+        // A system that shuts down stops all processes for a moment, and nsenter stops itself when its child is
+        // stopped. Without the SIGCONT, nsenter would stay stopped and not reap its child, and the system would wait
+        // for that child.
         loop {
             tokio::select! {
                 output = &mut output => return Ok(output?),
@@ -159,11 +160,11 @@ impl BootedInstance {
         }
     }
 
-    /// What a shell script that is to succeed prints.
+    /// Runs a shell script that must succeed, and returns its output.
     ///
     /// # Errors
     ///
-    /// When it fails: with what it wrote.
+    /// When it fails: with its output.
     pub async fn say(&self, script: &str) -> anyhow::Result<String> {
         let output = self.run(script).await?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
@@ -172,7 +173,7 @@ impl BootedInstance {
         Ok(said)
     }
 
-    /// What a unit has written into the journal, over all boots.
+    /// A unit's lines in the journal, over all boots.
     pub async fn journal(&self, unit: &str) -> anyhow::Result<String> {
         self.say(&format!("journalctl --no-pager --output=cat --unit={unit}")).await
     }
@@ -186,26 +187,26 @@ impl BootedInstance {
         Ok(docker.negotiate_version().await?)
     }
 
-    /// Cuts the instance's wire or mends it: metadata and AWS are cut off as well.
+    /// Cuts the instance's wire or mends it. A cut also separates it from metadata and AWS.
     pub fn link(&self, up: bool) -> anyhow::Result<()> {
         self.note(if up { "link mended" } else { "link cut" });
         self.wire.change(|faults| faults.cut = !up)
     }
 
-    /// Cuts the instance off from all other instances, or mends that. Metadata and AWS stay within
-    /// reach: this is what a partition of the VPC looks like.
+    /// Isolates the instance from all other instances, or ends that. Metadata and AWS stay reachable, as in a partition
+    /// of the VPC.
     pub fn isolate(&self, isolated: bool) -> anyhow::Result<()> {
         self.note(if isolated { "isolated" } else { "not isolated" });
         self.wire.change(|faults| faults.isolated = isolated)
     }
 
-    /// The machine dies without a warning, and EC2 notices.
+    /// Cuts the power without a warning; EC2 detects it.
     pub async fn crash(&self) {
         self.note("crash");
         self.cut().await;
     }
 
-    /// The machine dies without a warning and boots again on the same disk; EC2 calls both a reboot.
+    /// Cuts the power without a warning and boots again on the same disk; for EC2 this is a reboot.
     pub async fn reset(self: &Arc<Self>) -> anyhow::Result<()> {
         let _turn = self.turn.lock().await;
         self.wanted_off.store(true, Ordering::SeqCst);
@@ -213,7 +214,7 @@ impl BootedInstance {
         self.switch_on().await
     }
 
-    /// The launch by EC2.
+    /// Launches the instance, for EC2.
     pub(super) async fn launch_now(self: Arc<Self>) {
         let instance = Arc::clone(&self);
         let made = tokio::task::spawn_blocking(move || instance.make()).await;
@@ -228,7 +229,7 @@ impl BootedInstance {
         }
     }
 
-    /// A start by EC2, on the disk that there is.
+    /// Starts the instance on its present disk, for EC2.
     pub(super) async fn start_now(self: Arc<Self>) {
         let _turn = self.turn.lock().await;
         if let Err(error) = self.switch_on().await {
@@ -236,14 +237,14 @@ impl BootedInstance {
         }
     }
 
-    /// A stop by EC2: the system shuts down, the disk stays.
+    /// Stops the instance, for EC2: the system shuts down, and the disk stays.
     pub(super) async fn stop_now(self: Arc<Self>) {
         let _turn = self.turn.lock().await;
         self.shut_down().await;
         self.site.cloud.machine_has_stopped(self.id());
     }
 
-    /// A termination by EC2: the system shuts down, and nothing stays.
+    /// Terminates the instance, for EC2: the system shuts down, and everything is removed.
     pub(super) async fn terminate_now(self: Arc<Self>) {
         let _turn = self.turn.lock().await;
         self.shut_down().await;
@@ -251,7 +252,7 @@ impl BootedInstance {
         tokio::task::spawn_blocking(move || instance.throw_away()).await.ok();
     }
 
-    /// Keeps the disk of an instance that is off as an image.
+    /// Stores the disk of an instance that is off as an image.
     pub(super) async fn keep(self: Arc<Self>, image_id: &str) -> anyhow::Result<()> {
         let _turn = self.turn.lock().await;
         ensure!(!self.is_on() && !self.is_gone(), "{} is not stopped", self.id());
@@ -308,7 +309,7 @@ impl BootedInstance {
             match &*power {
                 Power::Off => {}
                 Power::On(_) => bail!("{} is on", instance.id()),
-                // A termination overtook the launch.
+                // A termination overtook the launch or the start.
                 Power::Gone => return Ok(()),
             }
             instance.wanted_off.store(false, Ordering::SeqCst);
@@ -325,9 +326,9 @@ impl BootedInstance {
         Ok(())
     }
 
-    /// The machine is off, whoever wanted it.
+    /// Records that the machine is off, for any reason.
     fn has_ended(&self, exit: &str) {
-        // Before anybody sees that it is off: who switches it on again wants it on.
+        // Read before others can see that it is off: a following switch-on sets it to false.
         let was_wanted = self.wanted_off.load(Ordering::SeqCst);
         {
             let mut power = self.power();
@@ -342,7 +343,7 @@ impl BootedInstance {
         }
     }
 
-    /// Presses the power button, and pulls the plug when the system does not heed it.
+    /// Presses the power button, and cuts the power if the system does not shut down in time.
     async fn shut_down(&self) {
         self.wanted_off.store(true, Ordering::SeqCst);
         let pressed = match &*self.power() {

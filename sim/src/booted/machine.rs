@@ -4,7 +4,7 @@
 //! Guarantees:
 //! - [`Machine::cut`] kills every process of the machine: they are all in one cgroup.
 //! - The same happens when the sim process dies in any way: systemd-nspawn has a parent-death
-//!   signal, and the next run kills what is left in the cgroup.
+//!   signal, and the next run kills the remaining processes of the cgroup.
 //! - No mount is visible outside: the thread that makes them is in a mount namespace of its own,
 //!   which ends with it.
 
@@ -27,22 +27,22 @@ use crate::fleet::process::{Exit, Process};
 /// systemd-nspawn's exit code when the system inside has rebooted.
 const REBOOT: Exit = Exit::Code(133);
 
-/// What a machine is made of.
+/// The parts of a machine.
 #[derive(Clone, Debug)]
 pub(super) struct Hardware {
-    /// systemd-nspawn's name for it: unique on this host.
+    /// Name for systemd-nspawn: unique on this host.
     pub name: String,
     pub netns: PathBuf,
     pub cgroup: String,
-    /// What the image is made of, the topmost first.
+    /// Layers of the image, the topmost first.
     pub layers: Vec<PathBuf>,
     pub disk: Disk,
-    /// What the machine writes on its console is added here.
+    /// File to which the machine's console output is appended.
     pub console: PathBuf,
 }
 
-/// The directories that are one machine's own. Docker's are beside the root file system, since
-/// overlay2 cannot sit on an overlay.
+/// One machine's own directories. Docker's are beside the root file system, since overlay2 does not work on an
+/// overlay.
 #[derive(Clone, Debug)]
 pub(super) struct Disk(pub PathBuf);
 
@@ -84,7 +84,7 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// Switches the machine on. `ended` is called once it is off, by whatever end; a reboot is none.
+    /// Switches the machine on. `ended` is called when it is off for any reason; a reboot does not count.
     pub(super) fn power_on(
         hardware: Hardware,
         ended: impl FnOnce(Exit) + Send + 'static,
@@ -117,7 +117,7 @@ impl Machine {
                     if let Some(ready) = started.take() {
                         ready.send(Ok(())).ok();
                     }
-                    // The thread stays: its end would be its child's.
+                    // The thread must stay: its end would kill its child.
                     let exit = runtime.block_on(process.exited());
                     if exit != REBOOT {
                         break exit;
@@ -144,18 +144,18 @@ impl Machine {
     /// Presses the power button: the system shuts down.
     pub(super) fn press_power_button(&self) {
         if let Some(process) = &*self.nspawn.lock().unwrap_or_else(PoisonError::into_inner) {
-            // Passed on to PID 1 as SIGRTMIN+4: systemd powers off.
+            // systemd-nspawn passes it on to PID 1 as SIGRTMIN+4: systemd powers off.
             process.signal(Signal::SIGTERM);
         }
     }
 
-    /// Cuts the power: no process hears of it.
+    /// Cuts the power: no process gets a signal first.
     pub(super) fn cut(&self) {
         kill_cgroup(&self.cgroup);
     }
 }
 
-/// In the thread: the root file system, where nobody else sees it.
+/// Mounts the root file system in the thread's own mount namespace, where no other process sees it.
 fn assemble(hardware: &Hardware) -> anyhow::Result<()> {
     unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS)
         .context("cannot make a mount namespace")?;
@@ -209,7 +209,7 @@ fn nspawn(hardware: &Hardware) -> Command {
         .env("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "network")
         .args(["--quiet", "--register=no", "--keep-unit", "--kill-signal=SIGRTMIN+4"])
         .args(["--capability=all", "--system-call-filter=@known"])
-        // The image has its own.
+        // The image has its own files.
         .args(["--resolv-conf=off", "--timezone=off"])
         .arg("--console=read-only")
         .arg(format!("--machine={}", hardware.name))

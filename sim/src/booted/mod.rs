@@ -1,4 +1,4 @@
-//! Instances that really boot: systemd, cloud-init with the Ec2 datasource and Docker, from an image
+//! Runs instances that really boot: systemd, cloud-init with the Ec2 datasource and Docker, from an image
 //! that Packer has built, on the same cloud as [`crate::fleet`].
 //!
 //! ```text
@@ -7,7 +7,7 @@
 //! skep-<run>-ip-…  ens5, everything else is the image's own            (one per instance)
 //! ```
 //!
-//! Guarantees: as [`crate::fleet`]'s; what is left of a run that was killed is removed by the next.
+//! Guarantees: as [`crate::fleet`]'s; the next run removes the remains of a killed run.
 
 mod cluster;
 mod images;
@@ -41,10 +41,10 @@ use images::Images;
 use instance::Site;
 use network::Network;
 
-/// How a fleet of booted instances is to be.
+/// The options of a fleet of booted instances.
 #[derive(Clone, Debug)]
 pub struct BootedOptions {
-    /// Where the run's directory is made.
+    /// Parent of the run's directory.
     pub dir: PathBuf,
     /// Keep each instance's console after the run.
     pub keep_logs: bool,
@@ -52,11 +52,11 @@ pub struct BootedOptions {
     pub subnet: (Ipv4Addr, u8),
     pub region: String,
     pub zones: Vec<String>,
-    /// Seed of everything that the cloud draws.
+    /// Seed of all random numbers of the cloud.
     pub seed: u64,
-    /// Images by id, beside [`BASE_IMAGE`].
+    /// Additional images by id, beside [`BASE_IMAGE`].
     pub images: Vec<(String, Image)>,
-    /// More names that the instances' DNS knows.
+    /// Additional names that the instances' DNS resolves.
     pub names: Vec<(String, Ipv4Addr)>,
 }
 
@@ -92,9 +92,9 @@ struct Ec2 {
 
 #[derive(Debug, Default)]
 struct Register {
-    /// The fleet is going down: nothing is launched any more.
+    /// The fleet is stopping: no more launches.
     closed: bool,
-    /// In the order of their launches, those that are gone included.
+    /// In the order of their launches, including terminated ones.
     instances: Vec<Arc<BootedInstance>>,
 }
 
@@ -110,7 +110,7 @@ impl Ec2 {
     }
 }
 
-/// What the cloud holds: it must not keep a fleet alive that was dropped.
+/// The cloud's reference to the fleet: weak, so that it does not keep a dropped fleet alive.
 struct Handle(Weak<Ec2>);
 
 impl Handle {
@@ -131,7 +131,7 @@ impl Machines for Handle {
         }
         let instance = Arc::new(BootedInstance::new(&machines.site, launch));
         register.instances.push(Arc::clone(&instance));
-        // Taken here, so that an order that follows at once waits for the launch.
+        // Taken here, so that an order right after the launch waits for it.
         let turn = Arc::clone(&instance.turn).try_lock_owned().ok();
         machines.site.runtime.spawn(async move {
             instance.launch_now().await;
@@ -172,16 +172,15 @@ impl Machines for Handle {
 }
 
 impl BootedFleet {
-    /// Starts the cloud; it has no instances until it is asked for them. Removes what dead runs have
-    /// left, first.
+    /// Removes the remains of dead runs and starts the cloud, without instances.
     ///
     /// # Errors
     ///
-    /// Says what is missing on this machine.
+    /// Names what is missing on this machine.
     pub async fn start(options: BootedOptions) -> anyhow::Result<BootedFleet> {
         check()?;
         prerequisites::raise_limits()?;
-        // What others left is no reason not to start.
+        // Remains of other runs do not prevent a start.
         if let Err(error) = tokio::task::spawn_blocking(clean_dead_runs).await? {
             tracing::warn!("cannot clean up after dead runs: {error:#}");
         }
@@ -258,12 +257,12 @@ impl BootedFleet {
         instances
     }
 
-    /// Whether the instances' questions to the DNS are answered: switched off, they get no answer.
+    /// Switches the DNS for the instances on or off; while it is off, they get no answer.
     pub fn answer_names(&self, answer: bool) -> anyhow::Result<()> {
         self.site().network.answer_names(answer)
     }
 
-    /// What has happened to the instances.
+    /// All events of the instances so far.
     pub fn timeline(&self) -> Vec<Entry> {
         self.site().timeline.entries()
     }
@@ -286,7 +285,7 @@ impl BootedFleet {
         .context("cannot remove the run")
     }
 
-    /// Where an image that was made in this run is kept.
+    /// Directory of an image that was made in this run.
     fn image_dir(&self, image_id: &str) -> PathBuf {
         self.site().run.record.scratch.join(image_id)
     }
@@ -297,7 +296,7 @@ impl BootedFleet {
 }
 
 impl Drop for BootedFleet {
-    /// After a panic, or where nobody stopped it: the same as [`BootedFleet::stop`], blocking.
+    /// After a panic, or without a call of [`BootedFleet::stop`]: does the same, blocking.
     fn drop(&mut self) {
         if self.stopped {
             return;

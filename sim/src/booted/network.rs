@@ -1,7 +1,7 @@
-//! What a VPC gives to an instance that boots: an address by DHCP, and names.
+//! Gives booting instances an address by DHCP and DNS names, as a VPC does.
 //!
-//! One dnsmasq per run, in the AWS namespace. It is the router, too, which leads to the metadata
-//! and nowhere else. Only names of this run are known; others are refused at once.
+//! One dnsmasq per run, in the AWS namespace. Its DHCP also names the gateway as the router, which leads only to the
+//! metadata. It resolves only names of this run and refuses others at once.
 
 use std::fmt::Write;
 use std::fs;
@@ -17,7 +17,7 @@ use crate::fleet::dockerd::append;
 use crate::fleet::netns::Namespace;
 use crate::fleet::process::Bound;
 
-/// The name under which instances find the AWS gateway.
+/// DNS name of the AWS gateway.
 pub(super) const AWS_NAME: &str = "aws.skep.internal";
 
 /// DHCP and DNS of a run.
@@ -30,7 +30,7 @@ pub(super) struct Network {
 }
 
 impl Network {
-    /// Starts dnsmasq; its files are made in `dir`. `names` are known from the start.
+    /// Starts dnsmasq with its files in `dir`. `names` resolve from the start.
     pub(super) fn start(
         dir: &Path,
         namespace: &Namespace,
@@ -50,14 +50,14 @@ impl Network {
         Ok(Network { dir: dir.to_owned(), namespace: namespace.clone(), gateway, dnsmasq })
     }
 
-    /// Gives the instance with this address its lease; dnsmasq looks at new files by itself.
+    /// Gives the instance with this address its lease; dnsmasq reads new files by itself.
     pub(super) fn lease(&self, address: Ipv4Addr) -> anyhow::Result<()> {
         let file = self.dir.join("leases").join(address.to_string());
         let host = format!("{},{address},ip-{}\n", mac_address(address), dashed(address));
         fs::write(&file, host).with_context(|| format!("cannot write {}", file.display()))
     }
 
-    /// Switches the answers to DNS questions off, or on again. DHCP goes on.
+    /// Switches the answers to DNS queries off, or on again. DHCP continues.
     pub(super) fn answer_names(&self, answer: bool) -> anyhow::Result<()> {
         let action = if answer { "-D" } else { "-I" };
         for protocol in ["udp", "tcp"] {

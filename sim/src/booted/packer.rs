@@ -1,5 +1,5 @@
-//! The image that instances boot from: built by the real Packer from the real template in
-//! `packer/`, on an EC2 whose instances are booted here, and kept until something in it changes.
+//! Builds the image that instances boot from: with the real Packer and the real template in `packer/`, on an EC2 whose
+//! instances boot here. The image is kept until one of its inputs changes.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -18,27 +18,26 @@ use crate::fleet::clean::remove_dir;
 use crate::fleet::dockerd::append;
 use crate::fleet::process::{Bound, Exit};
 
-/// The id under which a fleet knows the image that Packer has built.
+/// A fleet's id for the image that Packer has built.
 pub const IMAGE: &str = "ami-0000000000005ce70";
 
-/// Debian's account on AWS, and a name as it gives to its images: what the template looks for.
+/// Debian's account on AWS, and an image name in Debian's form: the template searches for both.
 const DEBIAN: &str = "136693071363";
 const DEBIAN_IMAGE: &str = "debian-12-amd64-local";
-/// Where the builder finds Debian's packages: the second address of the subnet, which AWS keeps for
-/// its DNS.
+/// Address of Debian's packages for the builder: the second address of the subnet, which AWS reserves for its DNS.
 const MIRROR_HOST: u32 = 2;
 const MIRROR: &str = "deb.debian.org";
 const HTTP: u16 = 80;
 /// Lines of Packer's output that go into an error.
 const TAIL: usize = 40;
-/// Installing Docker takes one minute here; four others may be at work.
+/// Installing Docker takes 1 min here, but four others may run at the same time.
 const BUILD_PATIENCE: Duration = Duration::from_secs(900);
 
-/// The image with this package: the one that was kept, or a new one (some minutes).
+/// Returns the image with this package: the cached one, or a new one (some minutes).
 ///
 /// # Errors
 ///
-/// When Packer fails: with what it said.
+/// When Packer fails: with the end of its output.
 pub async fn built(package: &Path) -> anyhow::Result<Image> {
     let base = Image::base().await?;
     let cache = images::cache();
@@ -55,7 +54,7 @@ pub async fn built(package: &Path) -> anyhow::Result<Image> {
     Ok(Image::on(&dir, &base))
 }
 
-/// What the image is made of: the base, the package, and everything in `packer/`.
+/// A hash of the image's inputs: the base, the package, and everything in `packer/`.
 fn key(base: &Image, package: &Path) -> anyhow::Result<String> {
     let mut inputs = vec![format!("{base:?}").into_bytes(), fs::read(package)?];
     let mut dirs = vec![images::workspace().join("packer")];
@@ -74,7 +73,7 @@ fn key(base: &Image, package: &Path) -> anyhow::Result<String> {
     Ok(images::key(&inputs.iter().map(Vec::as_slice).collect::<Vec<_>>()))
 }
 
-/// Runs Packer, and keeps the image that it makes in `dir`.
+/// Runs Packer, and stores its image in `dir`.
 async fn build(package: &Path, dir: &Path) -> anyhow::Result<()> {
     let subnet = BootedOptions::default().subnet;
     let mirror = Ipv4Addr::from_bits(subnet.0.to_bits() + MIRROR_HOST);
@@ -96,7 +95,7 @@ async fn build(package: &Path, dir: &Path) -> anyhow::Result<()> {
     let [(id, _, state)] = images.as_slice() else { bail!("Packer has made {images:?}") };
     ensure!(*state == ImageState::Available, "{id} is {state:?}");
     fs::rename(fleet.image_dir(id), dir).or_else(|_| {
-        // Another file system.
+        // `dir` is on another file system.
         images::copy(&fleet.image_dir(id), dir)
     })?;
     fleet.stop().await
@@ -110,7 +109,7 @@ async fn packer(fleet: &BootedFleet, package: &Path, log: &Path) -> anyhow::Resu
         .output()
         .await?;
     ensure!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
-    // In the AWS namespace, from which the builder is reached at its private address.
+    // Packer runs in the AWS namespace, where the builder's private address is reachable.
     let log = append(log)?;
     let mut command = fleet.site().network.command("packer");
     command
@@ -135,8 +134,8 @@ fn variable(name: &str, value: &str) -> String {
     format!("-var={name}={value}")
 }
 
-/// Passes what is asked of the mirror's address inside on to the mirror. Instances have no other way
-/// out.
+/// Forwards connections to the mirror's address inside to the real mirror. Instances have no other connection to the
+/// outside.
 fn forward(fleet: &BootedFleet, mirror: Ipv4Addr) -> anyhow::Result<JoinHandle<()>> {
     let aws = &fleet.site().aws;
     aws.add_address(mirror)?;

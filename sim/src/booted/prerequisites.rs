@@ -1,11 +1,11 @@
-//! What the machine must have before instances can boot on it.
+//! Checks that this machine can boot instances, and raises its limits.
 
 use anyhow::{Context, bail};
 
 use crate::fleet::clean::cgroup2;
 use crate::fleet::prerequisites::{find, search_path};
 
-/// The programs that are run, and the Debian packages that have them.
+/// The programs that booted instances need, and the Debian packages that contain them.
 const PROGRAMS: [(&str, &str); 9] = [
     ("mmdebstrap", "mmdebstrap"),
     ("systemd-nspawn", "systemd-container"),
@@ -18,8 +18,8 @@ const PROGRAMS: [(&str, &str); 9] = [
     ("cp", "coreutils"),
 ];
 
-/// Every booted system watches some ten sets of files, all of them as one user; the kernel lets a user
-/// have 128, and systemd hangs where there are no more.
+/// Every booted system has about ten inotify instances, all of the same user. The kernel allows 128 per user, and
+/// systemd hangs without a free one.
 const INOTIFY_INSTANCES: u32 = 1024;
 const INOTIFY_LIMIT: &str = "/proc/sys/fs/inotify/max_user_instances";
 
@@ -27,7 +27,7 @@ const INOTIFY_LIMIT: &str = "/proc/sys/fs/inotify/max_user_instances";
 ///
 /// # Errors
 ///
-/// Names all that is missing, and the remedy.
+/// Names everything that is missing, and the remedy.
 pub fn check() -> anyhow::Result<()> {
     let mut problems = Vec::new();
     if !nix::unistd::geteuid().is_root() {
@@ -52,7 +52,7 @@ pub fn check() -> anyhow::Result<()> {
     bail!("cannot boot instances here:\n  {}", problems.join("\n  "));
 }
 
-/// Raises the machine's limits for a dozen booted systems, until it starts again.
+/// Raises the machine's limits for a dozen booted systems, until its next reboot.
 pub(super) fn raise_limits() -> anyhow::Result<()> {
     let limit = std::fs::read_to_string(INOTIFY_LIMIT)?;
     if limit.trim().parse::<u32>()? < INOTIFY_INSTANCES {

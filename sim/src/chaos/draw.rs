@@ -1,4 +1,4 @@
-//! The dice: a plan follows from its seed alone, so that every round can be played again.
+//! Draws plans: a plan depends only on its profile, seed and round, so that every round can be played again.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -8,13 +8,13 @@ use super::plan::{Act, MANAGERS, Outage, Pick, Plan, Profile, Role, Row, Step};
 use crate::cloud::Service;
 use crate::machines::Program;
 
-/// All steps of a drawn round begin within so many milliseconds.
+/// Time in milliseconds within which all steps of a drawn round begin.
 const LENGTH_MS: u64 = 60_000;
-/// Rows that a round may delete or spoil.
+/// Kinds of rows that a round can delete or spoil.
 const ROWS: [Row; 4] = [Row::Charter, Row::Member, Row::Departure, Row::Turn];
 
 impl Plan {
-    /// The plan of a round of a campaign.
+    /// Draws the plan of a round of a campaign.
     pub fn draw(profile: Profile, seed: u64, round: u32) -> Plan {
         let mut hasher = DefaultHasher::new();
         (profile, seed, round).hash(&mut hasher);
@@ -36,11 +36,11 @@ impl Plan {
     }
 }
 
-/// Managers that may leave in one round without a replacement beside them: one stays.
+/// Number of managers that can leave in one round without a replacement beside them: one stays.
 const MOST_TAKEN: u32 = MANAGERS - 1;
 
-/// Leaves out what no swarm survives, whoever looks after it: the last manager that goes, and a member of raft that is
-/// lost while others are on their way out, or away. With the soft profile, only one manager is disturbed.
+/// Removes steps that no swarm survives with any tool: the departure of the last manager, and the loss of a raft member
+/// while others leave or are away. With the soft profile, only one manager is disturbed.
 fn keep_what_can_be_survived(profile: Profile, steps: &mut Vec<Step>) {
     let (mut disturbed, mut taken, mut may_be_lost, mut lost) = (0, 0, false, false);
     steps.retain(|Step { act, .. }| {
@@ -65,7 +65,7 @@ fn keep_what_can_be_survived(profile: Profile, steps: &mut Vec<Step>) {
     });
 }
 
-/// How often an act is drawn, and what of it is left to chance.
+/// The weight of an act, and the function that draws its random parts.
 type Weighted = (u32, fn(&mut Rng) -> Act);
 
 fn draw(profile: Profile, random: &mut Rng) -> Act {

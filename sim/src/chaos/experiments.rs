@@ -1,10 +1,10 @@
-//! Experiments that are named: no dice, two or three minutes each.
+//! Named experiments: without random parts, 2 to 3 min each.
 
 use super::plan::{Act, Outage, Pick, Plan, Profile, Role, Row, Step};
 use crate::cloud::Service;
 use crate::machines::Program;
 
-/// The machines of these shut down as EC2's do.
+/// With this seed, machines shut down as EC2's do.
 const SEED: u64 = 1;
 const LEDGER: Option<Service> = Some(Service::DynamoDb);
 
@@ -16,7 +16,7 @@ const fn worker(nth: usize) -> Pick {
     Pick { role: Role::Worker, nth }
 }
 
-/// All of them, in the order in which they are played.
+/// All experiments, in the order in which they are played.
 pub fn all() -> Vec<Plan> {
     let ledger_down = |seconds| Act::Aws { service: LEDGER, outage: Outage::Drops, seconds };
     let leave = |node| Act::Terminate { node, replaced: true };
@@ -85,7 +85,7 @@ pub fn all() -> Vec<Plan> {
     plans
 }
 
-/// Times in seconds.
+/// Makes a plan from steps with their times in seconds.
 fn plan(name: &str, steps: &[(u64, Act)]) -> Plan {
     let step = |&(at, act)| Step { at_ms: at * 1000, act };
     let steps = steps.iter().map(step).collect();

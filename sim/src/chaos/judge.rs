@@ -1,4 +1,4 @@
-//! What must hold in every round, whatever happened in it.
+//! Checks what must hold in every round, whatever its faults were.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,27 +10,26 @@ use crate::cloud::{ActionResult, Request, Service};
 use crate::fleet::{Cost, Fleet, Instance, TERMINATION_HOOK};
 use crate::witness::record::{NodeRecord, Record, Tasks};
 
-/// How long after an event the lists of all managers have been read anew, in seconds. Machines are busy here.
+/// Seconds after an event until the lists of all managers have been read again. Machines are busy here.
 const LIST_LAG: f64 = 5.0;
-/// Docker's managers wait ten to twenty seconds for a leader that is silent; with one manager in trouble the next
-/// election may fail, too.
+/// Docker's managers wait 10 to 20 s for a silent leader. If one manager is disturbed, the next election may fail, too.
 const LONGEST_WITHOUT_LEADER: f64 = 90.0;
-/// Lines that a skep may write in a round, and per minute of it.
+/// Lines that a skep may log in a round: a fixed number, and a number per minute.
 const LOG_LINES: (usize, f64) = (150, 60.0);
-/// What must never be written anywhere.
+/// Beginnings of secrets, which must not be in any log.
 const SECRETS: [&str; 3] = ["SWMTKN-1-", "SWMTKN-2-", "SWMKEY-1-"];
-/// How skep says that a departure ended before it could be confirmed by a manager: its page in `docs/decisions`.
+/// skep's log text for a departure that ended before a manager could confirm it; see its page in `docs/decisions`.
 const UNCONFIRMED: &str = "nobody has confirmed that it is off the list";
-/// Resident memory and open descriptors of a skep, whatever has happened to it.
+/// Largest resident memory of a skep, after any faults; below, its open descriptors.
 const MEMORY_MIB: f64 = 64.0;
 const DESCRIPTORS: usize = 300;
 
-/// How things stood when a round began.
+/// The state at the begin of a round.
 #[derive(Clone, Debug, Default)]
 pub struct Before {
     pub at: f64,
     pub tasks: BTreeMap<String, Tasks>,
-    /// Bytes of each log.
+    /// Length of each log in bytes.
     pub logs: BTreeMap<String, usize>,
 }
 
@@ -43,18 +42,18 @@ impl Before {
     }
 }
 
-/// A round that is over.
+/// The data of a finished round.
 pub struct Round<'a> {
     pub record: &'a Record,
     pub before: &'a Before,
     pub moments: &'a Moments,
     pub hurt: &'a Hurt,
     pub profile: Profile,
-    /// The calls since it began.
+    /// The AWS calls since its begin.
     pub requests: Vec<Request>,
-    /// Each log, whole, by instance.
+    /// The complete log of each instance.
     pub logs: BTreeMap<String, String>,
-    /// What each skep takes, by instance.
+    /// The resource usage of each instance's skep.
     pub costs: BTreeMap<String, Cost>,
 }
 
@@ -81,7 +80,7 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// Everything that did not hold, a line each.
+    /// All violations, one line each.
     pub fn violations(&self) -> Vec<String> {
         let mut found = Vec::new();
         self.one_swarm(&mut found);
@@ -124,7 +123,8 @@ impl<'a> Round<'a> {
         let by_itself = by.as_deref() == Some(completion.instance.as_str());
         let who = by.map_or_else(|| "somebody".to_owned(), |by| self.record.name(&by));
         if completion.result == ActionResult::Abandon {
-            // A node gives up by itself where Docker has died or hung for long; nobody else does for a skep that lives.
+            // A node may abandon its own hook if Docker has died or hung for long. No other node may do so for a skep
+            // that is alive.
             let is_explained = match by_itself {
                 true => self.hurt.is_excused(&completion.instance),
                 false => self.hurt.is_silenced(&completion.instance),
@@ -144,7 +144,7 @@ impl<'a> Round<'a> {
         if node.was_in_raft && is_later(node.out_of_raft, completion.at) {
             found.push(format!("{name} got CONTINUE from {who} while it was in raft"));
         }
-        // A manager that acts for a dead skep takes the node off the list once its machine is gone.
+        // A manager that carries out a stand-in removes the node from the list only when its machine is gone.
         let is_listed = node.was_listed && is_later(node.off_list, completion.at);
         let log = self.logs.get(&completion.instance);
         let has_said_so = log.is_some_and(|log| log.contains(UNCONFIRMED));
@@ -153,7 +153,7 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// Whose call it was: the last one that was served before the event.
+    /// The instance that completed the hook: the caller of the last matching call.
     fn completed_by(&self, completion: &Completion) -> Option<String> {
         let is_it = |call: &&Request| {
             call.service == Service::AutoScaling
@@ -189,7 +189,7 @@ impl<'a> Round<'a> {
         for (instance, log) in &self.logs {
             let name = self.record.name(instance);
             let from = self.before.logs.get(instance).copied().unwrap_or(0);
-            // Where the mark is none of its characters', all of it counts: nothing is passed over.
+            // If `from` is not at a character boundary, the whole log counts, so that no line is skipped.
             let new = log.get(from..).unwrap_or(log);
             if let Some(secret) = SECRETS.iter().find(|secret| new.contains(**secret)) {
                 found.push(format!("the log of {name} holds a secret: {secret}…"));
@@ -218,7 +218,7 @@ impl<'a> Round<'a> {
     }
 }
 
-/// What had to have happened by a moment did not, or later.
+/// Whether an event that had to happen until `moment` happened too late or not at all.
 fn is_later(happened: Option<f64>, moment: f64) -> bool {
     happened.is_none_or(|happened| happened > moment + LIST_LAG)
 }
@@ -233,7 +233,7 @@ mod tests {
 
     const ID: &str = "i-1";
 
-    /// A manager that was in raft and on the list, has left both at 10 s, and was switched off at 20 s.
+    /// A manager that was in raft and in the node list, left both at 10 s, and was switched off at 20 s.
     fn record() -> Record {
         let mut record = Record::new(Tale::silent());
         record.launched(ID, "chaos-managers", "a", Ipv4Addr::LOCALHOST, 0.0);
@@ -261,7 +261,7 @@ mod tests {
         .unwrap()
     }
 
-    /// What does not hold in a round of a plan that hurts `hurt`, by the call of `by`, after `edit` of all that is seen.
+    /// The violations of a round with the faults `hurt`, in which `by` completed the hook, after `edit` of the data.
     fn violations(
         hurt: &Hurt,
         by: &str,
@@ -277,7 +277,7 @@ mod tests {
             .join("; ")
     }
 
-    /// A round in which nothing was called or written.
+    /// A round without calls and log lines.
     fn round<'a>(
         record: &'a Record,
         before: &'a Before,

@@ -1,9 +1,9 @@
-//! `skep-sim chaos`: random trouble by seed on a fleet of real daemons, judged from outside after every round.
+//! `skep-sim chaos`: random faults by seed on a fleet of real daemons, judged from outside after every round.
 //!
-//! A round is a [`plan`] that is [drawn](draw) from its seed; [`perform`] does it to the fleet, [`settle`] heals everything and
-//! waits until the fleet is whole, and [`judge`] says what did not hold meanwhile, from what [`crate::witness`] and
-//! [`observe`] have taken down. [`experiments`] are plans with a name, [`shrink`] looks for the shortest plan that
-//! still fails, and [`soak`] is a long time with many departures.
+//! A round is a [`plan`] that is [drawn](draw) from its seed. [`perform`] applies it to the fleet, [`settle`] heals
+//! everything and waits until the fleet is whole, and [`judge`] lists the violations from the records of
+//! [`crate::witness`] and [`observe`]. [`experiments`] are plans with a name, [`shrink`] searches for the shortest plan
+//! that still fails, and [`soak`] is a long run with many departures.
 
 mod draw;
 mod experiments;
@@ -37,37 +37,37 @@ pub struct Arguments {
     /// Rounds to play
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Seed of the campaign [default: another one each time]
+    /// Seed of the campaign [default: random]
     #[arg(long)]
     seed: Option<u64>,
-    /// How much trouble there is
+    /// Severity of the faults
     #[arg(long, value_enum, default_value_t = Profile::Soft)]
     profile: Profile,
-    /// Fleets at a time; they share the rounds
+    /// Number of fleets that run at the same time; they share the rounds
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4))]
     fleets: u32,
-    /// Play the named experiments instead, those whose name contains WORD
+    /// Play the named experiments instead, or only those whose name contains WORD
     #[arg(long, value_name = "WORD", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["replay", "shrink", "soak"])]
     experiments: Option<String>,
-    /// Play one round again: its name, such as soft-1-17, or its file
+    /// Play one round again, by its name, such as soft-1-17, or its file
     #[arg(long, value_name = "ROUND", conflicts_with_all = ["shrink", "soak"])]
     replay: Option<String>,
-    /// Find the shortest part of a round that still fails: its name or its file
+    /// Find the shortest part of a round that still fails, by its name or its file
     #[arg(long, value_name = "ROUND", conflicts_with = "soak")]
     shrink: Option<String>,
-    /// Let a node leave every minute for so long, such as 2h, and watch what grows
+    /// Let a node leave every minute for this time, such as 2h, and check that resource usage does not grow
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     soak: Option<Duration>,
-    /// Tell everything that happens
+    /// Print everything that happens
     #[arg(long, short)]
     verbose: bool,
     /// The skep binary [default: the one beside this program]
     #[arg(long, value_name = "FILE")]
     skep: Option<PathBuf>,
-    /// A folder with another Docker engine
+    /// Directory of another Docker engine
     #[arg(long, value_name = "DIRECTORY")]
     engine: Option<PathBuf>,
-    /// Where a file for each round is written
+    /// Directory for the file of each round
     #[arg(long, value_name = "DIRECTORY", default_value_os_t = stage::output_dir("chaos"))]
     out: PathBuf,
 }
@@ -75,7 +75,7 @@ pub struct Arguments {
 /// Plays a campaign.
 ///
 /// # Errors
-/// What did not hold, in how many rounds; or why it could not be played.
+/// Names the rounds with violations, or the reason why the campaign could not be played.
 pub async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let _lock = lock(&arguments.out)?;
     if let Some(length) = arguments.soak {
@@ -133,7 +133,7 @@ impl Arguments {
     }
 }
 
-/// Plays all plans on so many fleets at a time. Returns the names of those that did not hold.
+/// Plays all plans on [`Arguments::fleets`] fleets at the same time. Returns the names of those with violations.
 async fn campaign(arguments: &Arguments, plans: &[Plan]) -> anyhow::Result<Vec<String>> {
     let style = Style::of_stdout();
     let failed = RefCell::new(Vec::new());
@@ -165,7 +165,7 @@ async fn campaign(arguments: &Arguments, plans: &[Plan]) -> anyhow::Result<Vec<S
     Ok(failed.into_inner())
 }
 
-/// One line for a round that held, more for one that did not.
+/// Prints one line for a round without violations, and more for one with violations.
 fn tell(outcome: &Outcome, number: usize, of: usize, style: Style) {
     let Outcome { plan, violations, settled_after, seconds, logs, .. } = outcome;
     let settled = settled_after.map_or("not whole again".to_owned(), |after| {
@@ -190,7 +190,7 @@ fn keep(out: &Path, outcome: &Outcome) -> anyhow::Result<()> {
     stage::write_json(&out.join(format!("{}.json", outcome.plan.name)), outcome)
 }
 
-/// A plan by the name of its round or experiment, or in a file that a campaign has written.
+/// Finds a plan by the name of its round or experiment, or reads it from a campaign's file.
 fn find(round: &str) -> anyhow::Result<Plan> {
     if let Some(plan) = experiments::all().into_iter().find(|plan| plan.name == round) {
         return Ok(plan);
@@ -213,7 +213,7 @@ fn find(round: &str) -> anyhow::Result<Plan> {
     serde_json::from_value(plan).with_context(|| format!("{round} holds no plan"))
 }
 
-/// Campaigns share their folder and the machine: one at a time.
+/// Locks the output directory: campaigns share it and the machine, so only one runs at a time.
 fn lock(out: &Path) -> anyhow::Result<File> {
     std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     let file = File::create(out.join("lock"))?;

@@ -1,5 +1,5 @@
-//! Takes down the moments on which a verdict rests: a hook is completed, a machine goes. What is true then may not be
-//! true when the round is judged.
+//! Records the moments that the judge needs, such as the completion of a hook, with the state at that moment. The state
+//! may be different when the round is judged.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -12,15 +12,15 @@ use crate::cloud::{ActionResult, CloudEvent, EventKind};
 use crate::fleet::{Fleet, TERMINATION_HOOK};
 use crate::witness::record::Record;
 
-/// A termination hook was completed.
+/// The completion of a termination hook.
 #[derive(Clone, Debug)]
 pub struct Completion {
     pub instance: String,
     pub at: f64,
     pub result: ActionResult,
-    /// Containers that ran on the instance at that moment, whatever Docker said of them.
+    /// Number of containers that ran on the instance at that moment, by their cgroups and not by Docker.
     pub containers: usize,
-    /// Its skep was running.
+    /// Whether its skep was running.
     pub has_skep: bool,
 }
 
@@ -28,11 +28,11 @@ pub struct Completion {
 #[derive(Debug, Default)]
 pub struct Moments {
     pub completions: Vec<Completion>,
-    /// Instance and hook.
+    /// Instance and hook of each timeout.
     pub timed_out: Vec<(String, String)>,
 }
 
-/// Listens for ever. The receiver must be older than the round.
+/// Records events for ever. The receiver must be older than the round.
 pub async fn observe(
     fleet: &Fleet,
     record: &RefCell<Record>,
@@ -42,7 +42,7 @@ pub async fn observe(
     loop {
         let event = match cloud.recv().await {
             Ok(event) => event,
-            // The verdict would rest on less than all: better none.
+            // Without some events, the verdict could be wrong: better none.
             Err(error @ (RecvError::Lagged(_) | RecvError::Closed)) => return Err(error.into()),
         };
         let mut moments = moments.borrow_mut();

@@ -1,4 +1,4 @@
-//! Does to a fleet what a plan says, and undoes in the end whatever is still in force.
+//! Applies a plan's steps to a fleet, and ends each fault after its time.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -20,48 +20,48 @@ use crate::fleet::{ClusterSpec, Fleet, Instance};
 use crate::machines::{Program, SlowLink};
 use crate::witness::record::Record;
 
-/// The services that run in a campaign; the first is the one that operators work at.
+/// The services that run in a campaign; operators change the first one.
 pub const SERVICES: [&str; 3] = ["web", "batch", "agent"];
-/// An operator gives a command so long before trying again another time.
+/// Timeout of an operator's command.
 const OPERATOR_PATIENCE: Duration = Duration::from_secs(30);
-/// `skep leave` waits for the node to have left.
+/// Timeout of `skep leave`, which waits until the node has left.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(240);
 
-/// Instances by what was done to them: it explains what would be a fault of skep's otherwise.
+/// Instances by the faults that they suffered. The faults explain results that would otherwise count as violations.
 #[derive(Debug, Default)]
 pub struct Hurt {
-    /// The power went.
+    /// The power was cut.
     pub power: BTreeSet<String>,
     /// dockerd was killed, stopped or restarted, or its node removed: tasks may have lost their grace.
     pub docker: BTreeSet<String>,
     /// skep was stopped.
     pub skep: BTreeSet<String>,
-    /// The node was out of reach of others.
+    /// The node was not reachable for other nodes, or its link was slow.
     pub network: BTreeSet<String>,
-    /// Asked to leave by something that leaves the machine on: a notice that was taken back, an operator.
+    /// The node had to leave but its machine stays on: a withdrawn notice, or an operator's `skep leave`.
     pub left: BTreeSet<String>,
-    /// Steps that more than one manager was disturbed by: there may have been no quorum.
+    /// More than one step disturbed managers: there may have been no quorum.
     pub quorum: bool,
-    /// All of AWS, or the ledger, was out of reach.
+    /// All of AWS, or the ledger, was not reachable.
     pub aws: bool,
-    /// Docker's word about some of its containers was lost, in this round or an earlier one: a dockerd that dies tells
-    /// of no more ends.
+    /// Docker's events about some of its containers were lost, in this round or an earlier one: a dockerd that dies
+    /// does not report the ends of containers.
     pub unheard: BTreeSet<String>,
 }
 
 impl Hurt {
-    /// What is left of it for the next round.
+    /// The part that stays valid in the next round.
     fn next(&self) -> Hurt {
         let unheard = self.unheard.union(&self.docker).chain(&self.power).cloned().collect();
         Hurt { unheard, ..Hurt::default() }
     }
 
-    /// Something other than skep explains that a node did not leave as it should.
+    /// Whether a fault outside skep explains that a node did not leave correctly.
     pub fn is_excused(&self, instance: &str) -> bool {
         self.docker.contains(instance) || self.is_silenced(instance)
     }
 
-    /// Nobody could hear of its skep.
+    /// Whether no other node could receive anything from its skep.
     pub fn is_silenced(&self, instance: &str) -> bool {
         [&self.power, &self.skep, &self.network].iter().any(|set| set.contains(instance))
     }
@@ -223,7 +223,7 @@ impl Performer<'_> {
         record.tale.tell(now, name.as_deref(), what, None);
     }
 
-    /// The instance that is meant, once it is said what happens to it.
+    /// Records what happens to the picked instance, and returns it.
     fn begin(&self, pick: Pick, what: &str) -> anyhow::Result<Arc<Instance>> {
         let instances = self.instances(pick.role);
         ensure!(!instances.is_empty(), "there is no {}", pick.role);
@@ -290,7 +290,7 @@ impl Performer<'_> {
     fn kill(&self, node: Pick, program: Program) -> anyhow::Result<()> {
         let killed = match program {
             Program::Skep => {
-                // No excuse for anything: it is started again.
+                // Not in `hurt`: the supervisor restarts skep, so this explains no violation.
                 self.begin(node, "skep is killed")?.kill_skep(Signal::SIGKILL)
             }
             Program::Dockerd => {
@@ -398,7 +398,7 @@ impl Performer<'_> {
         Ok(())
     }
 
-    /// Operators try again where somebody else has written meanwhile.
+    /// Changes the first service as an operator does; tries again if another writer was faster.
     pub async fn update_service(&self, edit: impl Fn(&mut ServiceSpec)) -> anyhow::Result<()> {
         let update = async {
             for _ in 0..5 {
@@ -420,7 +420,7 @@ impl Performer<'_> {
     }
 }
 
-/// How long a packet may wait on a slow link.
+/// Longest time that a packet can wait on a slow link.
 const QUEUE: Duration = Duration::from_millis(800);
 
 pub fn scale(spec: &mut ServiceSpec, replicas: u64) {
@@ -433,7 +433,7 @@ async fn pause(seconds: u64) {
     sleep(Duration::from_secs(seconds)).await;
 }
 
-/// Keeps every processor busy; ends with this future, also when it is dropped.
+/// Keeps every processor busy; stops when this future ends or is dropped.
 async fn load(seconds: u64) {
     struct Stop(Arc<AtomicBool>);
     impl Drop for Stop {

@@ -1,5 +1,4 @@
-//! What happens in a round. A plan names nodes by role and number, so that it still means something when steps are
-//! left out of it.
+//! The plan of a round. It names nodes by role and number, so that it stays valid when steps are removed.
 
 use std::fmt;
 
@@ -9,18 +8,18 @@ use serde::{Deserialize, Serialize};
 use crate::cloud::Service;
 use crate::machines::Program;
 
-/// Managers that a round begins and ends with.
+/// Number of managers at the begin and the end of a round.
 pub const MANAGERS: u32 = 3;
-/// Workers that a round begins and ends with.
+/// Number of workers at the begin and the end of a round.
 pub const WORKERS: u32 = 2;
 
-/// How much trouble there is.
+/// Severity of the faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {
-    /// What a fleet meets in a month: one manager is in trouble at a time, and outages are short
+    /// The faults of a month: only one manager is disturbed at a time, and outages are short
     Soft,
-    /// Everything, several things at a time
+    /// All faults, several at the same time
     Hard,
 }
 
@@ -31,26 +30,26 @@ pub enum Role {
     Worker,
 }
 
-/// The nth instance of a role that is on when a step begins, from the oldest; counted around.
+/// The nth instance of a role, from the oldest, of those that are on when a step begins; modulo their number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pick {
     pub role: Role,
     pub nth: usize,
 }
 
-/// What goes wrong with the calls of a service.
+/// A fault of the calls of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outage {
-    /// 500 to everything.
+    /// Every answer is a 500.
     Errors,
-    /// The connection closes; nothing is done.
+    /// The connection closes; the call is not executed.
     Drops,
-    /// The call is done, and its answer is lost, every other time.
+    /// Every other call is executed but its answer is lost.
     LostAnswers,
     /// Half of the calls are throttled.
     Throttled,
-    /// Every answer takes one to four seconds.
+    /// Every answer takes 1 to 4 s.
     Slow,
 }
 
@@ -64,29 +63,29 @@ pub enum Row {
     Turn,
 }
 
-/// One thing that somebody or something does to the fleet. `seconds` is how long it lasts.
+/// One fault or action on the fleet. `seconds` is its duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "act", rename_all = "kebab-case")]
 pub enum Act {
-    /// The desired capacity, as a difference from what rounds begin with.
+    /// Sets the desired capacity, as a difference from the number at the begin of a round.
     Resize {
         role: Role,
         by: i32,
     },
-    /// By way of the hooks.
+    /// Terminates an instance through its lifecycle hooks.
     Terminate {
         node: Pick,
         replaced: bool,
     },
-    /// The power goes, and Auto Scaling notices.
+    /// The power is cut, and Auto Scaling detects it.
     Crash {
         node: Pick,
     },
-    /// The power goes and comes back.
+    /// The power is cut and comes back.
     Reboot {
         node: Pick,
     },
-    /// A spot notice so many seconds ahead; `withdrawn` after so many.
+    /// A spot notice `ahead` seconds before the interruption, withdrawn after `withdrawn` seconds.
     Spot {
         node: Pick,
         ahead: u64,
@@ -105,12 +104,12 @@ pub enum Act {
         node: Pick,
         seconds: u64,
     },
-    /// SIGKILL; its supervisor starts it again.
+    /// SIGKILL; the supervisor restarts the program.
     Kill {
         node: Pick,
         program: Program,
     },
-    /// SIGSTOP, and SIGCONT in the end.
+    /// SIGSTOP, and SIGCONT at the end.
     Stop {
         node: Pick,
         program: Program,
@@ -119,12 +118,12 @@ pub enum Act {
     RestartDocker {
         node: Pick,
     },
-    /// Cut off from everything.
+    /// The node is cut off from everything.
     Cut {
         node: Pick,
         seconds: u64,
     },
-    /// Cut off from the other instances; AWS is within reach.
+    /// The node is cut off from the other instances; AWS is reachable.
     Isolate {
         node: Pick,
         seconds: u64,
@@ -134,13 +133,13 @@ pub enum Act {
         kbit: u32,
         seconds: u64,
     },
-    /// `None`: every service of AWS and the metadata.
+    /// An outage of a service; `None`: of all AWS services and the metadata.
     Aws {
         service: Option<Service>,
         outage: Outage,
         seconds: u64,
     },
-    /// AWS's clock steps by so many seconds, and back.
+    /// AWS's clock steps by `by` seconds, and back.
     Clock {
         by: i64,
         seconds: u64,
@@ -148,7 +147,7 @@ pub enum Act {
     DeleteRow {
         row: Row,
     },
-    /// Puts nonsense into a row, or a row of nonsense beside it.
+    /// Writes nonsense into a row, or adds a nonsense row beside it.
     SpoilRow {
         row: Row,
     },
@@ -156,7 +155,7 @@ pub enum Act {
         role: Role,
     },
     RotateTokens,
-    /// `docker node update --availability pause`, and `active` in the end.
+    /// `docker node update --availability pause`, and `active` at the end.
     PauseByHand {
         node: Pick,
         seconds: u64,
@@ -169,7 +168,7 @@ pub enum Act {
     RemoveByHand {
         node: Pick,
     },
-    /// `skep leave`; the operator terminates the instance in the end.
+    /// `skep leave`; the operator terminates the instance at the end.
     LeaveByHand {
         node: Pick,
     },
@@ -185,28 +184,28 @@ pub enum Act {
     },
 }
 
-/// An act and when it begins.
+/// An act and its begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// Since the beginning of the round.
+    /// Milliseconds since the begin of the round.
     pub at_ms: u64,
     #[serde(flatten)]
     pub act: Act,
 }
 
-/// A round: what happens, in the order of time.
+/// A round: its steps, in the order of time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// `soft-1-17`: profile, seed and round; or an experiment's name.
     pub name: String,
     pub profile: Profile,
-    /// The campaign's: the fleet follows from it, too.
+    /// Seed of the campaign, which also determines the fleet's options.
     pub seed: u64,
     pub steps: Vec<Step>,
 }
 
 impl Act {
-    /// The instance that it is done to, where it is one.
+    /// The target instance, if the act has one.
     pub fn node(&self) -> Option<Pick> {
         match *self {
             Act::Terminate { node, .. }
@@ -239,7 +238,7 @@ impl Act {
         }
     }
 
-    /// Takes a manager away from raft, or away for a while.
+    /// Whether it removes a manager from raft, or makes one unavailable for a while.
     pub fn disturbs_a_manager(&self) -> bool {
         let harmless = matches!(self, Act::PauseByHand { .. } | Act::Rebalance { .. });
         let of_managers = match self {
@@ -249,7 +248,7 @@ impl Act {
         of_managers && !harmless
     }
 
-    /// How many managers leave without a replacement beside them.
+    /// Number of managers that leave without a replacement beside them.
     pub(super) fn takes_managers(&self) -> u32 {
         let takes = match *self {
             Act::Resize { by, .. } if by < 0 => by.unsigned_abs(),
@@ -262,7 +261,7 @@ impl Act {
         if self.disturbs_a_manager() { takes } else { 0 }
     }
 
-    /// A manager's machine goes, whether it has left raft or not.
+    /// Whether a manager's machine ends, even if the manager has not left raft.
     pub(super) fn may_lose_a_manager(&self) -> bool {
         let goes = matches!(
             self,
@@ -271,7 +270,7 @@ impl Act {
         goes && self.disturbs_a_manager()
     }
 
-    /// A manager's machine goes without a warning.
+    /// Whether a manager's machine ends without a warning.
     pub(super) fn loses_a_manager(&self) -> bool {
         self.may_lose_a_manager() && !matches!(self, Act::Spot { .. })
     }

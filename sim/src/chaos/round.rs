@@ -1,4 +1,4 @@
-//! One fleet of a campaign: it boots, plays rounds one after the other, and is judged after each.
+//! Runs one fleet of a campaign: boots it, plays rounds one after the other, and judges each.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -22,20 +22,20 @@ use crate::witness::{Witness, listen};
 
 /// Name of the cluster.
 pub const CLUSTER: &str = "chaos";
-/// A fleet that nobody disturbs is whole within this, on a machine with other things to do.
+/// Time for an undisturbed fleet to become whole, on a busy machine.
 const BOOT_LIMIT: Duration = Duration::from_secs(420);
-/// Nothing happens any more, and nobody has a reason to write a line.
+/// Time in which the settled fleet must not log more than [`QUIET_LINES`].
 const QUIET: Duration = Duration::from_secs(10);
-/// Lines that a skep may write in that time: a rotation that follows, an election.
+/// Lines that a skep may log in [`QUIET`], for example about a rotation or an election.
 const QUIET_LINES: usize = 5;
 
-/// What came of a round.
+/// The result of a round.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
     pub plan: Plan,
-    /// What did not hold; empty where all is well.
+    /// Violations of the rules; empty if everything held.
     pub violations: Vec<String>,
-    /// Seconds that the fleet needed to be whole again, where it was.
+    /// Seconds until the fleet was whole again; `None` if it was not.
     pub settled_after: Option<f64>,
     pub seconds: f64,
     /// The run's directory, with the log of every instance.
@@ -43,8 +43,8 @@ pub struct Outcome {
     pub timeline: Vec<Line>,
 }
 
-/// How a fleet of this seed is to be: seeds differ in how machines go down, in whether managers lock themselves and in
-/// where the tokens are.
+/// The options of a fleet with this seed. Seeds differ in the way in which machines are switched off, in autolock and
+/// in the token store.
 #[must_use]
 pub fn options(base: FleetOptions, seed: u64) -> FleetOptions {
     let mut config = String::new();
@@ -63,11 +63,11 @@ pub fn options(base: FleetOptions, seed: u64) -> FleetOptions {
     }
 }
 
-/// Boots a cluster and plays the plans on it, until the first one after which something does not hold: what comes
-/// after it would be judged on a fleet that is not whole. `done` hears of each outcome.
+/// Boots a cluster and plays the plans on it until the first violation: later rounds would start on a fleet that is not
+/// whole. Calls `done` with each outcome.
 ///
 /// # Errors
-/// When the fleet does not come up.
+/// When the fleet does not become whole after its boot.
 pub async fn play(
     fleet: &Fleet,
     plans: &mut dyn Iterator<Item = Plan>,
@@ -88,10 +88,10 @@ pub async fn play(
     .await
 }
 
-/// Boots a cluster, watches it from outside, and does something with it meanwhile.
+/// Boots a cluster, and runs `body` on it while it is watched from outside.
 ///
 /// # Errors
-/// When the fleet does not come up; what `body` says.
+/// When the fleet does not become whole after its boot; errors of `body`.
 pub(super) async fn on_cluster(
     fleet: &Fleet,
     tale: Tale,
@@ -106,7 +106,7 @@ pub(super) async fn on_cluster(
         hurt: RefCell::new(Hurt::default()),
     };
     let stage = Stage { performer, moments: &moments };
-    // Before the first instance: nothing may be missed.
+    // Subscribed before the first instance, so that no event is missed.
     let (for_record, for_moments) = (fleet.cloud().subscribe(), fleet.cloud().subscribe());
     let instances = fleet.subscribe();
     let witness = Witness { fleet, cluster: &cluster, record: &record };
@@ -122,7 +122,7 @@ pub(super) async fn on_cluster(
     }
 }
 
-/// A cluster that is watched.
+/// A cluster that is watched from outside.
 pub(super) struct Stage<'a> {
     pub performer: Performer<'a>,
     moments: &'a RefCell<Moments>,
@@ -184,7 +184,7 @@ impl Stage<'_> {
         }
     }
 
-    /// Who writes although nothing happens.
+    /// Returns the instances whose skep logs more than [`QUIET_LINES`] although nothing happens.
     async fn noise(&self) -> Vec<String> {
         let instances = self.performer.fleet.instances();
         let lines = || instances.iter().map(|it| it.log().lines().count()).collect::<Vec<_>>();
@@ -202,8 +202,8 @@ impl Stage<'_> {
     }
 }
 
-/// How long a fleet may take to be whole after its last trouble. Down nodes are removed within a minute or two, and a
-/// boot that has failed is tried again.
+/// Time for a fleet to become whole after its last fault. Nodes in the state Down are removed within 1 to 2 min, and a
+/// failed boot is retried.
 fn limit(profile: Profile) -> Duration {
     Duration::from_secs(match profile {
         Profile::Soft => 300,
@@ -211,7 +211,7 @@ fn limit(profile: Profile) -> Duration {
     })
 }
 
-/// Tasks that stop at once, tasks that need a while, and one on every node.
+/// Services with tasks that stop in 1 s and in 6 s, and one with a task on every node.
 fn services() -> anyhow::Result<[ServiceSpec; 3]> {
     let [web, batch, agent] = SERVICES;
     let (grace, long) = (Duration::from_secs(10), Duration::from_secs(20));

@@ -1,4 +1,4 @@
-//! The ledger from outside: read whole, and spoiled.
+//! Reads all rows of the ledger from outside, and spoils rows.
 
 use anyhow::Context;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use super::plan::{Role, Row};
 use crate::cloud::Cloud;
 use crate::fleet::ClusterSpec;
 
-/// A row of nonsense that a round has put there ends so; nobody writes it anew.
+/// End of the key of a nonsense row that a round has added; no node writes such a row.
 const NONSENSE: &str = "#nonsense";
 
 /// One cluster's rows, in DynamoDB's own JSON.
@@ -16,7 +16,7 @@ pub struct Rows<'a> {
     pub cluster: &'a ClusterSpec,
 }
 
-/// `{"S": "x"}` → `x`.
+/// Reads a string attribute: `{"S": "x"}` → `x`.
 pub fn text<'a>(row: &'a Value, name: &str) -> &'a str {
     row[name]["S"].as_str().unwrap_or_default()
 }
@@ -30,7 +30,7 @@ impl Rows<'_> {
         self.cloud.rows(&self.cluster.table)
     }
 
-    /// The first row of a kind, by its key.
+    /// Returns the first row of a kind, by its key.
     fn first(&self, row: Row) -> anyhow::Result<Value> {
         let begins = match row {
             Row::Charter => "charter",
@@ -45,15 +45,14 @@ impl Rows<'_> {
     /// Deletes the first row of a kind; returns its key.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is no such row.
     pub fn delete(&self, row: Row) -> anyhow::Result<String> {
         let row = self.first(row)?;
         self.cloud.delete_row(&self.cluster.table, &row)?;
         Ok(text(&row, "item").to_owned())
     }
 
-    /// What the store has under a role's name, SSM or the ledger: the key, and the token; the newest
-    /// last.
+    /// The stored tokens of a role, in SSM or the ledger: key and token, the newest last.
     ///
     /// # Errors
     /// When there is no table.
@@ -73,7 +72,7 @@ impl Rows<'_> {
     /// Deletes the newest token of a role; returns its key.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is no token.
     pub fn delete_token(&self, role: Role) -> anyhow::Result<String> {
         let (key, _) = self.tokens(role)?.pop().with_context(|| format!("no {role}'s token"))?;
         if key.starts_with('/') {
@@ -86,8 +85,8 @@ impl Rows<'_> {
         Ok(key)
     }
 
-    /// Of a row that its node writes again, every attribute but the key becomes nonsense. Of the others, which nobody
-    /// would mend, a neighbour is made that is all nonsense.
+    /// Spoils a row. If its node writes the row again, every attribute but the key becomes nonsense. Other rows would
+    /// never be repaired, so a nonsense row is added beside them.
     ///
     /// # Errors
     /// When there is no row of the kind.
@@ -111,7 +110,7 @@ impl Rows<'_> {
         Ok(item)
     }
 
-    /// What an operator does who reads of a row that cannot be read.
+    /// Deletes the added nonsense rows, as an operator does after the report of an unreadable row.
     ///
     /// # Errors
     /// When there is no table.

@@ -1,4 +1,4 @@
-//! The end of a round: everything is healed, and within a while the fleet is as it was.
+//! Ends a round: heals everything, and waits until the fleet is whole again.
 
 use std::time::Duration;
 
@@ -16,16 +16,16 @@ use super::rows::text;
 use crate::cloud::{InstanceView, LifecycleState};
 use crate::fleet::{Instance, is_running};
 
-/// Replicas of the first two services; the third runs everywhere.
+/// Replicas of the first two services; the third runs on every node.
 pub const REPLICAS: [u64; 2] = [6, 2];
-/// Docker's managers answer within this, or not at all.
+/// Timeout of one call: Docker's managers answer within this, or not at all.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Rows that are deleted once what they are about is done.
+/// Beginnings of the keys of temporary rows, which are deleted when their subject is done.
 const PASSING: [&str; 3] = ["attempt#", "rejoin#", "turn#demotion"];
 
 impl Performer<'_> {
-    /// Ends whatever is still in force, as the passing of time and an attentive operator would.
+    /// Ends all faults that are still active, as time or an attentive operator would.
     pub async fn heal(&self) -> anyhow::Result<()> {
         let cloud = self.fleet.cloud();
         cloud.faults().clear();
@@ -42,7 +42,7 @@ impl Performer<'_> {
         }
         cloud.set_desired(&self.group(Role::Manager), MANAGERS)?;
         cloud.set_desired(&self.group(Role::Worker), WORKERS)?;
-        // What is not possible now shows in what is not whole.
+        // An error is ignored here: `settle` reports a service that is not whole.
         self.update_service(|spec| scale(spec, REPLICAS[0])).await.ok();
         Ok(())
     }
@@ -50,7 +50,7 @@ impl Performer<'_> {
     /// Waits until the fleet is whole. Returns how long that took.
     ///
     /// # Errors
-    /// When time is up: what is not as it should be.
+    /// At the timeout: the first thing that is not as it must be.
     pub async fn settle(&self, limit: Duration) -> anyhow::Result<Duration> {
         let begin = Instant::now();
         loop {
@@ -68,8 +68,8 @@ impl Performer<'_> {
         }
     }
 
-    /// What an operator does with an instance that has left the swarm for good and stays on: a notice that was taken
-    /// back too late, `skep leave`.
+    /// Terminates instances that have left the swarm for good and stay on, as an operator does: after a notice that was
+    /// withdrawn too late, or after `skep leave`.
     fn terminate_who_has_left(&self) {
         let cloud = self.fleet.cloud();
         let left = self.hurt.borrow().left.clone();
@@ -79,14 +79,16 @@ impl Performer<'_> {
                 .is_some_and(|view| view.lifecycle == LifecycleState::InService);
             if serves && instance.is_on() && !instance.skep_running() && ended_well(&instance) {
                 self.say(Some(instance.id()), "has left and stays on: terminated");
-                // Refused where Auto Scaling does it already.
+                // Refused if Auto Scaling already terminates the instance.
                 cloud.terminate(instance.id(), false).ok();
             }
         }
     }
 
+    /// Checks that the fleet is whole.
+    ///
     /// # Errors
-    /// The first thing that is not as it should be.
+    /// Names the first thing that is not as it must be.
     async fn is_whole(&self) -> anyhow::Result<()> {
         let serving = self.all_serve()?;
         let docker = self.fleet.manager_docker().await?;
@@ -135,7 +137,7 @@ impl Performer<'_> {
         Ok(serving)
     }
 
-    /// Every row belongs to an instance that is there, and nothing is under way.
+    /// Checks that every row belongs to a present instance, and that no departure is unfinished.
     fn ledger_is_whole(&self, serving: &[InstanceView], swarm_id: &str) -> anyhow::Result<()> {
         let rows = self.rows().all()?;
         let begins = |row: &Value, with: &str| text(row, "item").starts_with(with);
@@ -181,7 +183,7 @@ fn ended_well(instance: &Instance) -> bool {
     instance.exit_codes().last() == Some(&0)
 }
 
-/// The list has the instances that serve and nobody else, all well and free of what others have set.
+/// Checks that the node list has exactly the instances in service, all ready and without holds.
 fn nodes_are_whole(nodes: &[Node], serving: &[InstanceView]) -> anyhow::Result<()> {
     ensure!(nodes.len() == serving.len(), "{} of {} nodes are listed", nodes.len(), serving.len());
     let mut leaders = 0;

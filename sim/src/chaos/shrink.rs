@@ -1,16 +1,16 @@
-//! The shortest part of a round that still fails: what a person reads first.
+//! Finds the shortest part of a round that still fails, for a developer to read first.
 
 use super::plan::{Plan, Step};
 use super::{Arguments, campaign};
 use crate::stage;
 
-/// A failure may need luck: a part of the plan is believed to hold after so many good rounds.
+/// Rounds without a failure after which a part of the plan counts as good: a failure may happen only by chance.
 const TRIES: usize = 2;
 
-/// Leaves out steps as long as the rest still fails, and writes what is left.
+/// Removes steps as long as the rest still fails, and writes the remaining plan.
 ///
 /// # Errors
-/// When the whole round holds, or cannot be played.
+/// When the complete round does not fail, or cannot be played.
 pub async fn run(arguments: &Arguments, plan: Plan) -> anyhow::Result<()> {
     println!("{} has {} steps; it is played whole first", plan.name, plan.steps.len());
     if !fails(arguments, &plan).await? {

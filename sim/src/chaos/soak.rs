@@ -1,4 +1,4 @@
-//! A long time with a departure every minute: what grows on the nodes that stay?
+//! Runs a fleet for a long time with a departure every minute, and checks that nothing grows on the nodes that stay.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,36 +17,36 @@ use crate::fleet::{Cost, Instance};
 use crate::stage;
 
 const DEPARTURE_EVERY: Duration = Duration::from_secs(60);
-/// The nodes that stay are looked at after so many departures.
+/// Number of departures between two samples of the nodes that stay.
 const SAMPLE_EVERY: usize = 2;
-/// Of three departures one is a manager's.
+/// Every third departure is a manager's.
 const A_MANAGER_EVERY: usize = 3;
-/// The fleet is whole this long after the last departure.
+/// Time for the fleet to become whole after the last departure.
 const SETTLE_LIMIT: Duration = Duration::from_secs(300);
-/// The last quarter's median may be so much above the second's: the first one warms up.
+/// Largest ratio of the last quarter's median to the second's. The first quarter does not count: it is the warm-up.
 const GROWTH: f64 = 1.5;
 
-/// What a node that stays has cost up to a moment.
+/// Resource usage of a node that stays, at one moment.
 #[derive(Clone, Debug, Serialize)]
 struct Sample {
     minutes: f64,
-    /// `manager-1`.
+    /// Name, such as `manager-1`.
     node: String,
     mib: f64,
     descriptors: f64,
     threads: f64,
-    /// Lines of its log since the sample before.
+    /// Lines of its log since the previous sample.
     log_lines: f64,
-    /// Of its state and runtime directories.
+    /// Size of its state and runtime directories.
     kib_on_disk: f64,
-    /// Of the whole ledger.
+    /// Number of rows of the whole ledger.
     rows: f64,
 }
 
-/// Lets nodes leave for so long, reports the figures, and judges whether they stay flat.
+/// Lets nodes leave for this time, reports the figures, and checks that they do not grow.
 ///
 /// # Errors
-/// What has grown, or why it could not be played.
+/// Names the figures that have grown, or the reason why the soak could not be played.
 pub async fn run(arguments: &Arguments, length: Duration) -> anyhow::Result<()> {
     let seed = arguments.seed.unwrap_or(1);
     println!("a departure every minute for {}", humantime::format_duration(length));
@@ -87,10 +87,10 @@ async fn soak(
             break;
         }
         let role = if number % A_MANAGER_EVERY == 0 { Role::Manager } else { Role::Worker };
-        // Never the one that stays.
+        // Never the oldest one, which stays.
         if let Some(leaving) = performer.instances(role).into_iter().skip(1).last() {
             performer.say(Some(leaving.id()), "terminated by way of its hooks");
-            // Refused where the last departure of the role is still under way.
+            // Refused if the last departure of the role is unfinished.
             performer.fleet.cloud().terminate(leaving.id(), false).ok();
         }
         if number % SAMPLE_EVERY != 0 {
@@ -134,7 +134,7 @@ fn sample(
     })
 }
 
-/// Bytes of the files below a folder.
+/// Total size in bytes of the files below a directory.
 fn size(dir: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
     let entry_size = |entry: std::fs::DirEntry| match entry.metadata() {
@@ -145,7 +145,7 @@ fn size(dir: &Path) -> u64 {
     entries.flatten().map(entry_size).sum()
 }
 
-/// A name and what it means in a sample.
+/// The name of a figure, and the function that reads it from a sample.
 type Figure = (&'static str, fn(&Sample) -> f64);
 
 const FIGURES: [Figure; 6] = [
@@ -183,7 +183,7 @@ fn medians(samples: &[Sample]) -> Vec<(String, &'static str, f64, f64)> {
     found
 }
 
-/// What is more in the last quarter than in the second, by more than chance.
+/// The figures that are larger in the last quarter than in the second, by more than chance.
 fn grown(samples: &[Sample]) -> Vec<String> {
     let medians = medians(samples).into_iter();
     medians

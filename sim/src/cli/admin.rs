@@ -1,4 +1,4 @@
-//! The commands that make something happen in the running cloud.
+//! The commands that trigger events in the running cloud.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ pub enum Command {
         #[arg(long = "in", default_value = "1h", value_parser = humantime::parse_duration)]
         due_in: Duration,
     },
-    /// Terminate an instance by way of its hooks; the group replaces it
+    /// Terminate an instance through its lifecycle hooks; the group replaces it
     Terminate {
         #[command(flatten)]
         instance: OfInstance,
@@ -44,24 +44,24 @@ pub enum Command {
         #[arg(long)]
         decrement: bool,
     },
-    /// Take an instance away without a hook or a warning; the group replaces it
+    /// End an instance without a hook or a warning; the group replaces it
     Crash(OfInstance),
     /// Set a group's desired capacity
     Desired {
-        /// Name of the group, or how it ends: `workers`
+        /// Name of the group, or the end of its name: `workers`
         group: String,
         capacity: u32,
         #[command(flatten)]
         endpoint: Endpoint,
     },
-    /// Faults in the answers of the AWS services and the metadata
+    /// Set faults of the AWS services and the metadata, list or clear them
     #[command(subcommand)]
     Fault(FaultCommand),
 }
 
 #[derive(Debug, Subcommand)]
 pub enum FaultCommand {
-    /// Set a rule, in the place of an older one for the same calls
+    /// Set a rule; it replaces an older one for the same calls
     Set(Box<FaultArguments>),
     /// Show the rules in force
     List {
@@ -89,22 +89,22 @@ pub struct FaultArguments {
     /// Probability that a call fails with a 500
     #[arg(long, default_value_t = 0.0)]
     error: f64,
-    /// Probability that the connection closes and nothing is done
+    /// Probability that the connection closes and the call is not executed
     #[arg(long, default_value_t = 0.0)]
     drop: f64,
-    /// Probability that a call is done and its answer is lost
+    /// Probability that a call is executed but its answer is lost
     #[arg(long, default_value_t = 0.0)]
     lose_answer: f64,
-    /// Calls per second that are let through
+    /// Calls per second that are not throttled
     #[arg(long)]
     per_second: Option<f64>,
-    /// Latency of every answer, at least
+    /// Minimum latency of every answer
     #[arg(long, value_parser = humantime::parse_duration)]
     latency: Option<Duration>,
-    /// Latency at most [default: the same]
+    /// Maximum latency of every answer [default: the minimum]
     #[arg(long, value_parser = humantime::parse_duration, requires = "latency")]
     latency_to: Option<Duration>,
-    /// End the rule after so many calls
+    /// End the rule after this number of calls
     #[arg(long)]
     times: Option<u32>,
     #[command(flatten)]
@@ -181,7 +181,7 @@ async fn list_faults(endpoint: &Endpoint, json: bool) -> anyhow::Result<()> {
 
 impl FaultArguments {
     fn rule(&self) -> FaultRule {
-        // Nobody waits for years.
+        // No realistic latency overflows u64.
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let latency_ms =
             self.latency.map(|from| (millis(from), self.latency_to.map_or(millis(from), millis)));

@@ -1,4 +1,4 @@
-//! Which cloud is meant: `up` writes down where it is, the other commands read it.
+//! Finds the running cloud: `up` writes its address to a file, and the other commands read it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use skep_sim::fleet::{Fleet, default_dir, live_runs};
 
-/// What `up` tells the other commands.
+/// The data that `up` stores for the other commands.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Current {
     pub run: String,
@@ -18,13 +18,13 @@ pub struct Current {
     pub region: String,
     /// The run's directory.
     pub dir: PathBuf,
-    /// The network namespace of the AWS side; an instance's is this and `-ip-10-78-0-5`.
+    /// The network namespace of the AWS side; an instance's namespace is this name and `-ip-10-78-0-5`.
     pub netns: String,
 }
 
 #[derive(Debug, Args)]
 pub struct Endpoint {
-    /// The endpoint of the cloud to talk to [default: the one of the last `up`]
+    /// Endpoint of the cloud [default: the one of the last `up`]
     #[arg(long, global = true, value_name = "URL")]
     endpoint: Option<String>,
 }
@@ -64,7 +64,7 @@ impl Current {
         Ok(serde_json::from_slice(&fs::read(file)?)?)
     }
 
-    /// The cloud of the last `up`.
+    /// Finds the cloud of the last `up`.
     pub fn find() -> anyhow::Result<Current> {
         let current = Current::read(&Current::file()).ok();
         let alive = |current: &Current| live_runs().iter().any(|(id, _)| *id == current.run);
@@ -83,26 +83,26 @@ impl Endpoint {
         }
     }
 
-    /// Asks the admin side.
+    /// Sends a GET request to the admin side.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         let url = format!("{}/_sim/{path}", self.url()?);
         answer(client()?.get(url)).await
     }
 
-    /// Tells the admin side what to do.
+    /// Sends a POST request to the admin side.
     pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<()> {
         let url = format!("{}/_sim/{path}", self.url()?);
         answer::<Value>(client()?.post(url).json(body)).await.map(drop)
     }
 
-    /// Tells the admin side what to end.
+    /// Sends a DELETE request to the admin side.
     pub async fn delete(&self, path: &str, body: &Value) -> anyhow::Result<()> {
         let url = format!("{}/_sim/{path}", self.url()?);
         answer::<Value>(client()?.delete(url).json(body)).await.map(drop)
     }
 }
 
-/// Without a proxy: the cloud is on this machine, whatever the environment says.
+/// An HTTP client without a proxy: the cloud is on this machine, even if the environment names a proxy.
 fn client() -> anyhow::Result<reqwest::Client> {
     Ok(reqwest::Client::builder().no_proxy().build()?)
 }
@@ -121,12 +121,12 @@ async fn answer<T: DeserializeOwned>(request: reqwest::RequestBuilder) -> anyhow
     }
 }
 
-/// The variables for the `aws` command line. The cloud believes any credentials.
+/// The variables for the `aws` command line. The cloud accepts any credentials.
 pub fn variables(endpoint: &str, region: &str) -> [(&'static str, String); 5] {
     [
         ("AWS_ENDPOINT_URL", endpoint.to_owned()),
         ("AWS_REGION", region.to_owned()),
-        // What the aws command line reads instead.
+        // The aws command line reads this one instead.
         ("AWS_DEFAULT_REGION", region.to_owned()),
         ("AWS_ACCESS_KEY_ID", "AKIALOCALCLOUD000000".to_owned()),
         ("AWS_SECRET_ACCESS_KEY", "local".to_owned()),

@@ -1,4 +1,4 @@
-//! Which instance a command is about.
+//! Finds the instance that a command names.
 
 use anyhow::bail;
 use clap::Args;
@@ -8,7 +8,7 @@ use super::current::Endpoint;
 
 #[derive(Debug, Args)]
 pub struct OfInstance {
-    /// Id of the instance, how it begins, or its address
+    /// Id of the instance, the beginning of its id, or its address
     #[arg(value_name = "INSTANCE")]
     pub name: String,
     #[command(flatten)]
@@ -16,7 +16,7 @@ pub struct OfInstance {
 }
 
 impl OfInstance {
-    /// The whole id.
+    /// Returns the complete id.
     pub async fn id(&self) -> anyhow::Result<String> {
         let instances: Vec<InstanceView> = self.endpoint.get("instances").await?;
         let is_meant = |view: &&InstanceView| {

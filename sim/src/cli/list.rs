@@ -1,4 +1,4 @@
-//! `skep-sim list`.
+//! `skep-sim list`: shows the instances.
 
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ pub struct Arguments {
     endpoint: Endpoint,
 }
 
-/// An instance and how to reach it.
+/// An instance, and its paths on this machine.
 #[derive(Serialize)]
 struct Row {
     #[serde(flatten)]
@@ -29,7 +29,7 @@ struct Row {
 
 pub async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let instances: Vec<InstanceView> = arguments.endpoint.get("instances").await?;
-    // An endpoint given by hand may belong to another machine's run: then only the cloud's view.
+    // With --endpoint, the run may be on another machine: then there is only the cloud's view.
     let current = Current::find().ok();
     let rows: Vec<Row> = instances.into_iter().map(|view| row(view, current.as_ref())).collect();
     if arguments.json {
@@ -67,7 +67,7 @@ fn row(instance: InstanceView, current: Option<&Current>) -> Row {
     Row { instance, docker, log, netns }
 }
 
-/// Where the pieces of every instance are.
+/// Help text: how to reach the parts of every instance.
 pub fn how_to_reach(current: &Current) -> String {
     let (dir, netns) = (current.dir.display(), &current.netns);
     format!(

@@ -1,4 +1,4 @@
-//! `skep-sim shell`: an instance from within.
+//! `skep-sim shell`: runs a shell or a command inside an instance.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -15,13 +15,13 @@ use super::instance::OfInstance;
 pub struct Arguments {
     #[command(flatten)]
     instance: OfInstance,
-    /// What to run there, such as `-- skep status` [default: bash]
+    /// Command to run there, such as `-- skep status` [default: bash]
     #[arg(last = true)]
     command: Vec<String>,
 }
 
-/// Becomes the command, in the instance's namespaces and with the environment of its skep. Returns only where it
-/// cannot.
+/// Replaces this process with the command, in the instance's namespaces and with the environment of its skep. Returns
+/// only on an error.
 ///
 /// # Errors
 /// When no cloud runs here, the instance is off, or `nsenter` is missing.

@@ -1,4 +1,4 @@
-//! The commands that make trouble for one instance of the running cloud, and end it.
+//! The commands that inject faults into one instance of the running cloud, and end them.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::instance::OfInstance;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Cut an instance off from the others; the metadata and AWS stay within reach
+    /// Cut an instance off from the others; the metadata and AWS stay reachable
     Isolate(OfInstance),
     /// Cut an instance off from the others, the metadata and AWS
     Cut(OfInstance),
@@ -23,7 +23,7 @@ pub enum Command {
         /// Bits per second, in kbit or mbit
         #[arg(long, default_value = "256kbit", value_parser = kbit_per_s)]
         rate: u32,
-        /// How long a packet may wait for its turn; one that would wait longer is dropped
+        /// Maximum time that a packet waits in the queue; one that would wait longer is dropped
         #[arg(long, default_value = "400ms", value_parser = humantime::parse_duration)]
         queue: Duration,
     },
@@ -34,7 +34,7 @@ pub enum Command {
         #[command(flatten)]
         endpoint: Endpoint,
     },
-    /// Kill a program of an instance (SIGKILL); its supervisor starts it again
+    /// Kill a program of an instance (SIGKILL); its supervisor restarts it
     Kill(OfProgram),
     /// Stop a program of an instance (SIGSTOP): it hangs until cont or mend
     Stop(OfProgram),
@@ -45,7 +45,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub struct OneOrAll {
-    /// Id of the instance, how it begins, or its address
+    /// Id of the instance, the beginning of its id, or its address
     instance: Option<String>,
     /// Mend every instance
     #[arg(long)]
@@ -101,7 +101,7 @@ async fn tell_cloud(endpoint: &Endpoint, id: &str, what: Disturbance) -> anyhow:
     Ok(())
 }
 
-/// What was done, and the command that ends it.
+/// Describes the fault, and names the command that ends it.
 fn report(id: &str, what: Disturbance) -> String {
     let mend = format!("`skep-sim mend {id}` ends it");
     match what {

@@ -1,4 +1,4 @@
-//! `skep-sim up`: a cloud with a swarm, until it is interrupted.
+//! `skep-sim up`: runs a cloud with a swarm until it is interrupted.
 
 use std::path::{Path, PathBuf};
 
@@ -18,10 +18,10 @@ use super::list::how_to_reach;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Managers in the beginning
+    /// Number of managers at the start
     #[arg(long, default_value_t = 3)]
     managers: u32,
-    /// Workers in the beginning
+    /// Number of workers at the start
     #[arg(long, default_value_t = 2)]
     workers: u32,
     /// Name of the swarm, its groups and its stack
@@ -33,7 +33,7 @@ pub struct Arguments {
     /// Start the instances without skep
     #[arg(long, conflicts_with = "skep")]
     bare: bool,
-    /// Where skep keeps the join tokens [default: skep's own]
+    /// Store of the join tokens [default: skep's default]
     #[arg(long)]
     token_store: Option<TokenStore>,
     /// A skep.toml for every instance
@@ -48,10 +48,10 @@ pub struct Arguments {
     /// Seed of ids and faults
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Where to make the run's directory
+    /// Parent of the run's directory
     #[arg(long, value_name = "DIRECTORY", default_value_os_t = default_dir())]
     dir: PathBuf,
-    /// A folder with another Docker engine
+    /// Directory of another Docker engine
     #[arg(long, value_name = "DIRECTORY")]
     engine: Option<PathBuf>,
 }
@@ -65,7 +65,7 @@ enum TokenStore {
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let options = arguments.options()?;
     let region = options.region.clone();
-    // Before anything exists: an interruption must find someone who cleans up.
+    // Before anything exists: an interruption at any time must lead to the clean-up.
     let mut interruption = Box::pin(interrupted()?);
     let fleet = tokio::select! {
         fleet = Fleet::start(options) => fleet?,
@@ -126,14 +126,14 @@ impl Arguments {
     }
 }
 
-/// Creates the swarm and tells what happens, for ever.
+/// Creates the swarm and prints the events, for ever.
 async fn watch(fleet: &Fleet, cluster: &ClusterSpec) -> anyhow::Result<()> {
     let mut instances = fleet.subscribe();
     let mut cloud = fleet.cloud().subscribe();
     let start = Instant::now();
     fleet.create_cluster(cluster)?;
     loop {
-        // Whoever falls behind misses lines, and goes on.
+        // A receiver that is late misses lines, and continues.
         tokio::select! {
             entry = instances.recv() => match entry {
                 Ok(Entry { instance, what, .. }) => tell(fleet, start, Some(&instance), &what),

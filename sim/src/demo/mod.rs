@@ -1,8 +1,8 @@
-//! `skep-sim demo`: a swarm boots, loses a worker, its leader and a spot instance, and loses
-//! nothing else. Told while it happens, and judged in the end.
+//! `skep-sim demo`: a swarm boots, loses a worker, its leader and a spot instance, and must lose nothing else. Events
+//! are printed as they happen, and judged at the end.
 //!
-//! [`story`] makes things happen, [`crate::witness`] takes down what the daemons, the charter and the cloud say
-//! meanwhile, and [`verdict`] judges it.
+//! [`story`] plays the parts, [`crate::witness`] records the state of the daemons, the charter and the cloud
+//! meanwhile, and [`verdict`] judges the record.
 
 mod story;
 pub(crate) mod table;
@@ -32,7 +32,7 @@ pub struct Arguments {
     /// The skep binary [default: the one beside this program]
     #[arg(long, value_name = "FILE")]
     skep: Option<PathBuf>,
-    /// Where timeline.json is written
+    /// Directory for timeline.json
     #[arg(long, value_name = "DIRECTORY", default_value_os_t = stage::output_dir("demo"))]
     out: PathBuf,
     /// Seed of ids
@@ -43,7 +43,7 @@ pub struct Arguments {
 /// Plays the demo.
 ///
 /// # Errors
-/// What did not hold, or did not come about.
+/// Names the checks that did not hold, or the part that did not finish in time.
 pub async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let options = FleetOptions {
         skep: Some(stage::skep_binary(arguments.skep.as_deref())?),
@@ -66,13 +66,13 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     .await
 }
 
-/// The story, with everybody watching.
+/// Plays the story while the witness watches.
 async fn play(fleet: &Fleet, record: &RefCell<Record>) -> anyhow::Result<()> {
     let cluster = &ClusterSpec {
         workers_market: Market::Spot,
         ..ClusterSpec::new("demo", MANAGERS, WORKERS)
     };
-    // Before the first instance: nothing may be missed.
+    // Subscribed before the first instance, so that no event is missed.
     let (cloud, instances) = (fleet.cloud().subscribe(), fleet.subscribe());
     let witness = Witness { fleet, cluster, record };
     let story = Story { fleet, cluster, record };
@@ -151,7 +151,7 @@ fn document(
     })
 }
 
-/// An error that says everything that went wrong.
+/// Returns an error that names all problems, if there are any.
 fn conclude(played: anyhow::Result<()>, checks: &[Check]) -> anyhow::Result<()> {
     let broken = checks.iter().filter(|check| !check.holds).map(|check| check.says.clone());
     let stuck = played.err().map(|error| format!("{error:#}"));

@@ -1,4 +1,4 @@
-//! What happens in a demo, part by part. Each part ends when the facts are there, not after a time.
+//! Plays the parts of a demo. Each part ends when its result is observed, not after a fixed time.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -13,17 +13,17 @@ use crate::witness::record::{NodeRecord, Record, SCALED_IN, SPOT};
 
 const SERVICE: &str = "web";
 const REPLICAS: usize = 8;
-/// What a request of the service takes: its containers finish it when they are told to stop.
+/// Seconds for a request of the service: its containers finish the request after SIGTERM.
 const REQUEST: f32 = 2.0;
 /// Docker's default.
 const STOP_GRACE: Duration = Duration::from_secs(10);
-/// A quarter of EC2's two minutes: nobody wants to watch the rest, and the node needs seconds.
+/// A quarter of EC2's 2 min: the node needs only seconds, and the demo should be short.
 const SPOT_NOTICE: Duration = Duration::from_secs(30);
-/// No part takes a third of it on two idle cores.
+/// Timeout of a part. On two idle cores, every part takes less than a third of it.
 const PART_LIMIT: Duration = Duration::from_secs(75);
-/// Between two looks at the facts.
+/// Interval between two polls of the record.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Docker's API hangs for longer while there is no leader.
+/// Timeout of one call: without a leader, Docker's API hangs for longer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 pub struct Story<'a> {
@@ -33,10 +33,10 @@ pub struct Story<'a> {
 }
 
 impl Story<'_> {
-    /// The whole story.
+    /// Plays the whole story.
     ///
     /// # Errors
-    /// What did not come about in time.
+    /// Names the part that did not finish in time.
     pub async fn play(&self) -> anyhow::Result<()> {
         self.boot().await?;
         self.start_service().await?;
@@ -117,7 +117,7 @@ impl Story<'_> {
         self.until_replaced(all).await
     }
 
-    /// The end: the node list is the list of the instances, all Ready.
+    /// Waits until the node list has exactly the live instances, all of them Ready.
     async fn settle(&self) -> anyhow::Result<()> {
         self.heading("what is left");
         self.until("a node list with nothing but Ready nodes of live instances", |record| {
@@ -134,7 +134,7 @@ impl Story<'_> {
         Ok(())
     }
 
-    /// Off the node list, its hook completed where it has one, and its power off.
+    /// Waits until an instance is off the node list and its power is off, which is after its hook if it has one.
     async fn until_gone(&self, instance: &str) -> anyhow::Result<()> {
         let what = format!("{} out of the swarm and gone", self.record.borrow().name(instance));
         self.until(&what, |record| {
@@ -144,7 +144,7 @@ impl Story<'_> {
         .await
     }
 
-    /// As many nodes in service as before, and the service whole.
+    /// Waits until `all` nodes are in service and the service is whole again.
     async fn until_replaced(&self, all: usize) -> anyhow::Result<()> {
         self.until("a replacement in service", |record| in_service(record).count() == all).await?;
         self.until_running().await

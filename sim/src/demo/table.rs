@@ -1,7 +1,7 @@
-//! A table with aligned columns, as the demo and the bench end in.
+//! Lays out tables with aligned columns, for the reports of the demo, the bench and the soak.
 
-/// Lays out rows under their heads, words to the left and numbers to the right. A head may have
-/// several lines. Returns the head's lines and the rows'.
+/// Lays out rows under their heads, words to the left and numbers to the right. A head can have several lines. Returns
+/// the lines of the head and those of the rows.
 pub(crate) fn lay_out(heads: &[&str], rows: &[Vec<String>]) -> (Vec<String>, Vec<String>) {
     let depth = heads.iter().map(|head| head.lines().count()).max().unwrap_or_default();
     let head_line = |line: usize| -> Vec<String> {

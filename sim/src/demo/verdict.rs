@@ -1,22 +1,21 @@
-//! What must hold throughout a demo, checked against the record.
+//! Checks the record against what must hold throughout a demo.
 
 use bollard::models::NodeState;
 use serde::Serialize;
 
 use crate::witness::record::{NodeRecord, Record};
 
-/// Docker's managers wait ten to twenty seconds for a leader that is silent before one of them
-/// stands for election.
+/// Docker's managers wait 10 to 20 s for a silent leader before one of them stands for election.
 const LONGEST_ELECTION: f64 = 20.0;
 
-/// How long after an event the lists of all managers have been read anew, in seconds.
+/// Seconds after an event until the lists of all managers have been read again.
 const LIST_LAG: f64 = 2.0;
 
-/// One thing that must hold.
+/// The result of one check.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
     pub holds: bool,
-    /// What was seen, as a sentence.
+    /// The observation, as a sentence.
     pub says: String,
 }
 
@@ -29,7 +28,7 @@ impl Check {
     }
 }
 
-/// Checks everything.
+/// Runs all checks.
 pub fn judge(record: &Record) -> Vec<Check> {
     vec![
         one_swarm(record),
@@ -109,7 +108,7 @@ fn hooks(nodes: &[NodeRecord]) -> Check {
     Check::new(&problems, fine)
 }
 
-/// Its machine was given up while the swarm counted on it.
+/// Whether its hook was completed while it was still in the node list.
 fn is_let_go_too_early(node: &NodeRecord) -> bool {
     let Some(completed) = node.completed.filter(|_| node.was_listed) else { return false };
     node.off_list.is_none_or(|off_list| off_list > completed + LIST_LAG)
@@ -137,7 +136,7 @@ fn raft(nodes: &[NodeRecord]) -> Check {
     )
 }
 
-/// Raft counts on a member that is dead.
+/// Whether its power was cut while it was still a member of raft.
 fn is_lost_to_raft(node: &NodeRecord) -> bool {
     let Some(powered_off) = node.powered_off.filter(|_| node.was_in_raft) else { return false };
     node.out_of_raft.is_none_or(|out| out > powered_off + LIST_LAG)

@@ -1,5 +1,5 @@
-//! The AWS side of a run: a network namespace with the bridge and the endpoints, and the cloud that
-//! answers there. Both tiers of instances stand on it.
+//! Opens the AWS side of a run: a network namespace with the bridge and the endpoints, and the cloud that
+//! answers there. Both tiers of instances use it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -10,20 +10,20 @@ use tokio::task::JoinHandle;
 use super::netns::{METADATA_ADDRESS, Namespace};
 use crate::cloud::{Cloud, CloudOptions};
 
-/// The port of the AWS gateway and of the metadata service inside.
+/// The port of the AWS gateway and of the metadata service inside the namespace.
 const HTTP: u16 = 80;
 
-/// A cloud that is served; dropping it ends the serving.
+/// A cloud with its servers; dropping it stops them.
 #[derive(Debug)]
 pub(crate) struct Aws {
     pub cloud: Cloud,
-    /// Where the AWS services are in the root namespace.
+    /// Address of the AWS services in the root namespace.
     pub endpoint: SocketAddr,
     servers: Vec<JoinHandle<()>>,
 }
 
 impl Aws {
-    /// Makes a namespace that was just created the AWS side of a run, and serves a new cloud in it.
+    /// Makes a new namespace the AWS side of a run, and serves a new cloud in it.
     pub(crate) async fn open(namespace: &Namespace, options: CloudOptions) -> anyhow::Result<Aws> {
         let gateway = gateway(options.subnet);
         namespace.become_aws(gateway, options.subnet.1)?;
@@ -40,7 +40,7 @@ impl Aws {
         Ok(Aws { cloud, endpoint, servers })
     }
 
-    /// Answers nothing more.
+    /// Stops the servers.
     pub(crate) fn close(&self) {
         for server in &self.servers {
             server.abort();

@@ -1,7 +1,7 @@
-//! Removes what runs leave behind: namespaces, cgroups, data roots.
+//! Removes the remains of runs: namespaces, cgroups, data roots.
 //!
 //! Processes and mounts need no cleaning: they end with the sim process (see
-//! [`super::machine`]). A run whose register file is locked is alive and never touched.
+//! [`super::machine`]). A run whose register file is locked is alive, and is never changed.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use super::netns::Namespace;
 use super::record::{self, REGISTER, Record};
 
-/// How long a cgroup may stay busy after its last process was killed.
+/// Time for which a cgroup can stay busy after its last process was killed.
 const CGROUP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Removes the remains of every dead run on this machine; returns their ids.
@@ -27,14 +27,14 @@ pub fn clean_dead_runs() -> anyhow::Result<Vec<String>> {
     };
     for entry in entries {
         let path = entry?.path();
-        // Another cleaner may be faster.
+        // Another cleaner may have removed it.
         let Ok(mut file) = File::open(&path) else { continue };
         if file.try_lock().is_err() {
             continue;
         }
         let mut text = String::new();
         file.read_to_string(&mut text)?;
-        // Empty: a run that is just being created.
+        // Empty: the run is being created.
         let Ok(record) = serde_json::from_str::<Record>(&text) else { continue };
         erase(&record).with_context(|| format!("cannot clean run {}", record.id))?;
         fs::remove_file(&path).ok();
@@ -59,16 +59,16 @@ pub fn live_runs() -> Vec<(String, PathBuf)> {
         .collect()
 }
 
-/// Removes one run: safe to repeat.
+/// Removes one run; safe to repeat.
 pub(crate) fn erase(record: &Record) -> anyhow::Result<()> {
     let aws = record::namespace(&record.id);
     for namespace in Namespace::with_prefix(&aws) {
         namespace.delete()?;
     }
-    // Booted instances whose sim was killed may still run.
+    // Booted instances may still run if their sim was killed.
     kill_cgroup(&record::cgroup(&record.id));
     remove_cgroup(&record::cgroup(&record.id));
-    // Fails while other runs have cgroups in it, and so it should.
+    // Fails while other runs have cgroups in it; this is intended.
     for hierarchy in hierarchies() {
         fs::remove_dir(hierarchy.join("skep-sim")).ok();
     }
@@ -82,7 +82,7 @@ pub(crate) fn erase(record: &Record) -> anyhow::Result<()> {
     remove_dir(&record.dir)
 }
 
-/// Removes a directory tree; one that does not exist is fine.
+/// Removes a directory tree; succeeds if it does not exist.
 pub(crate) fn remove_dir(path: &Path) -> anyhow::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
@@ -92,15 +92,15 @@ pub(crate) fn remove_dir(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Kills every process of a cgroup and of its children, where there is one.
+/// Kills every process of a cgroup and of its children, if the cgroup exists.
 pub(crate) fn kill_cgroup(name: &str) {
     if let Some(hierarchy) = cgroup2() {
         fs::write(hierarchy.join(name.trim_start_matches('/')).join("cgroup.kill"), "1").ok();
     }
 }
 
-/// Removes a cgroup with its children from every hierarchy, as far as it can: a cgroup that stays
-/// holds nothing but its name.
+/// Removes a cgroup with its children from every hierarchy, as far as possible: a cgroup that stays is empty and
+/// harmless.
 pub(crate) fn remove_cgroup(name: &str) {
     let patience = Instant::now() + CGROUP_PATIENCE;
     for hierarchy in hierarchies() {
@@ -111,7 +111,7 @@ pub(crate) fn remove_cgroup(name: &str) {
     }
 }
 
-/// How many children of a cgroup have processes in them. One that cannot be read counts, unless it has just gone.
+/// Number of children of a cgroup that have processes. An unreadable one counts, unless it has just been removed.
 pub(crate) fn busy_children(name: &str) -> usize {
     let has_gone = |error: &std::io::Error| {
         error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ENODEV as i32)
@@ -120,7 +120,7 @@ pub(crate) fn busy_children(name: &str) -> usize {
         let is_busy = |child: &std::io::Result<fs::DirEntry>| match child {
             Ok(child) => match fs::read_to_string(child.path().join("cgroup.procs")) {
                 Ok(processes) => !processes.is_empty(),
-                // Files stand beside the children.
+                // The directory also contains files.
                 Err(error) => error.kind() != ErrorKind::NotADirectory && !has_gone(&error),
             },
             Err(_) => true,
@@ -130,11 +130,11 @@ pub(crate) fn busy_children(name: &str) -> usize {
             Err(error) => usize::from(!has_gone(&error)),
         }
     };
-    // A container is in every hierarchy, or in those whose controllers it uses.
+    // A container is in every hierarchy, or only in those whose controllers it uses.
     hierarchies().into_iter().map(count).max().unwrap_or_default()
 }
 
-/// cgroups are removed from the leaves up, and by `rmdir` alone: their files cannot be unlinked.
+/// Removes cgroups from the leaves up, and only by `rmdir`: their files cannot be unlinked.
 fn remove_tree(path: &Path) -> std::io::Result<()> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;

@@ -1,4 +1,4 @@
-//! The swarm that a template would ask AWS for: two groups with their hooks, the table, the stack.
+//! Creates a cluster's AWS resources as a template does: two groups with their hooks, the table, the stack.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use crate::cloud::{
     ActionResult, Cloud, GroupSpec, HookSpec, Market, StackResourceSpec, StackSpec, Transition,
 };
 
-/// Room that a group has above its first size.
+/// Difference between a group's maximum and its first size.
 const HEADROOM: u32 = 20;
 
-/// A swarm to be: the groups `<name>-managers` and `<name>-workers`, the hooks [`LAUNCH_HOOK`] and
+/// A cluster to create: the groups `<name>-managers` and `<name>-workers`, the hooks [`LAUNCH_HOOK`] and
 /// [`TERMINATION_HOOK`] on each, a table, and a CloudFormation stack `<name>` whose resources
 /// `Managers` and `Workers` wait for a signal of every first instance.
 #[derive(Clone, Debug)]
@@ -22,9 +22,9 @@ pub struct ClusterSpec {
     pub managers: u32,
     pub workers: u32,
     pub table: String,
-    /// Heartbeat time-out of both hooks.
+    /// Heartbeat timeout of both hooks.
     pub hook_timeout: Duration,
-    /// How long CloudFormation waits for the signals.
+    /// Time for which CloudFormation waits for the signals.
     pub stack_timeout: Duration,
     /// Market of the workers.
     pub workers_market: Market,
@@ -115,8 +115,7 @@ impl ClusterSpec {
 }
 
 impl ClusterSpec {
-    /// Creates everything that the swarm needs; its instances launch at once, and nobody waits for
-    /// them here.
+    /// Creates everything that the cluster needs. Its instances launch at once; this function does not wait for them.
     pub fn create(&self, cloud: &Cloud) -> anyhow::Result<()> {
         cloud.create_table(&self.table).context("cannot create the table")?;
         let resources = vec![

@@ -1,6 +1,6 @@
-//! What a process takes, as the kernel has it.
+//! Reads the resource usage of a process from the kernel.
 
-/// What a process takes.
+/// Resource usage of a process.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
     pub mib: f64,
@@ -9,7 +9,7 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// `None` where the process is gone.
+    /// Returns `None` if the process has ended.
     pub fn of(pid: i32) -> Option<Cost> {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let field = |name: &str| {

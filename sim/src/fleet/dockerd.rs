@@ -17,17 +17,17 @@ use super::prerequisites;
 
 /// Docker can take 21 s to open its socket when no manager of its swarm is reachable.
 pub(crate) const API_PATIENCE: Duration = Duration::from_secs(60);
-/// How long one call of a handle may take, in seconds: join and leave need 20.
+/// Timeout of one call of a client, in seconds: join and leave need 20 s.
 const CALL_TIMEOUT: u64 = 60;
-/// From newest to oldest: engines from 29 on refuse what 20.10 needs.
+/// From newest to oldest: engines from 29 on refuse the version that 20.10 needs.
 const API_VERSIONS: [ClientVersion; 2] = [
     ClientVersion { major_version: 1, minor_version: 44 },
     ClientVersion { major_version: 1, minor_version: 41 },
 ];
 
-/// Starts containerd as dockerd wants it, but for one setting. Its garbage collector may take a share of all
-/// time, by default 2 %, and so looks 150 times a second for work in a store that is next to empty: half of what
-/// an idle daemon costs. https://github.com/containerd/containerd/blob/main/docs/garbage-collection.md
+/// Starts containerd with dockerd's settings and one more. containerd's garbage collector may use a share of all
+/// time, by default 2 %. In an almost empty store it therefore runs 150 times a second: half the cost of an idle
+/// daemon. https://github.com/containerd/containerd/blob/main/docs/garbage-collection.md
 const CONTAINERD: &str = r#"#!/bin/sh
 settings=/run/docker/containerd/containerd.toml
 plugin=scheduler
@@ -37,17 +37,17 @@ PATH=${PATH#*:}
 exec containerd "$@"
 "#;
 
-/// Where one daemon keeps its things.
+/// The paths and settings of one daemon.
 #[derive(Clone, Debug)]
 pub(crate) struct Dockerd {
-    /// Thrown away with the instance.
+    /// Removed with the instance.
     pub dir: PathBuf,
     pub socket: PathBuf,
     pub log: PathBuf,
     pub cgroup: String,
     /// A folder with another engine.
     pub engine: Option<PathBuf>,
-    /// Tasks pull their images; otherwise they run what is there.
+    /// Tasks pull their images; otherwise they run the images that are present.
     pub pulls: bool,
 }
 
@@ -61,23 +61,23 @@ impl Dockerd {
         self.dir.join("etc")
     }
 
-    /// The instance's `/etc/resolv.conf`: nothing listens there, so a look-up is refused at once
+    /// The instance's `/etc/resolv.conf`: nothing listens at its name server, so a look-up is refused at once
     /// and a pull of a local-only image does not hang.
     pub(crate) fn resolv_conf(&self) -> PathBuf {
         self.dir.join("resolv.conf")
     }
 
-    /// The instance's `/etc/hosts`: all that it can resolve.
+    /// The instance's `/etc/hosts`: the only names that it can resolve.
     pub(crate) fn hosts(&self) -> PathBuf {
         self.dir.join("hosts")
     }
 
-    /// What stands before the engine's own programs.
+    /// The directory that is before the engine's programs in the PATH.
     fn programs(&self) -> PathBuf {
         self.socket.with_file_name("programs")
     }
 
-    /// Writes the configuration; `hosts` are names and where they are. Run-time files stay at Docker's
+    /// Writes the configuration; `hosts` are names with their addresses. Run-time files stay at Docker's
     /// defaults: the instance has a /run of its own.
     pub(crate) fn prepare(
         &self,
@@ -114,7 +114,7 @@ impl Dockerd {
 
     /// The daemon's command line, for [`super::machine::Machine::spawn`].
     pub(crate) fn command(&self) -> anyhow::Result<Command> {
-        // A daemon that was killed leaves its socket, which would look like an API.
+        // A killed daemon leaves its socket, which would look like an API.
         fs::remove_file(&self.socket).ok();
         let log = append(&self.log)?;
         let mut path = self.programs().into_os_string();
@@ -124,12 +124,12 @@ impl Dockerd {
         command
             .env_clear()
             .env("PATH", path)
-            // An instance has one processor: Go looks for work on all that there are. And memory is cheaper
-            // here than time.
+            // An instance has one processor, but Go uses all processors of the machine. And memory is cheaper here
+            // than time.
             .env("GOMAXPROCS", "1")
             .env("GOGC", "400")
             .env("HOME", &self.dir)
-            // With it, tasks ask no registry at all; the default asks one at every start.
+            // With it, Docker asks no registry; by default it asks one at every start of a task.
             .env("DOCKER_SERVICE_PREFER_OFFLINE_IMAGE", if self.pulls { "0" } else { "1" })
             .stdout(log.try_clone()?)
             .stderr(log);
@@ -143,7 +143,7 @@ impl Dockerd {
             .with_context(|| format!("no Docker API at {socket}"))
     }
 
-    /// Waits until the API answers; returns the version to speak.
+    /// Waits until the API answers; returns the version to use.
     pub(crate) async fn wait_api(&self, patience: Duration) -> anyhow::Result<ClientVersion> {
         let end = Instant::now() + patience;
         while Instant::now() < end {
@@ -160,12 +160,12 @@ impl Dockerd {
     }
 }
 
-/// The version to speak before the daemon was asked.
+/// The version to use until the daemon has answered.
 pub(crate) fn oldest_api() -> &'static ClientVersion {
     &API_VERSIONS[API_VERSIONS.len() - 1]
 }
 
-/// A log file that outlives restarts of its writer.
+/// Opens a log file to append to it: it keeps its content when the writer restarts.
 pub(crate) fn append(path: &Path) -> anyhow::Result<File> {
     OpenOptions::new()
         .create(true)

@@ -1,7 +1,7 @@
-//! Docker's events of one instance: how its containers ended.
+//! Records Docker's events of one instance, which show how its containers ended.
 //!
-//! Every event goes into `docker-events.jsonl`, those of containers also into memory. A daemon that
-//! is killed takes its last events with it.
+//! Every event is written to `docker-events.jsonl`; those of containers are also kept in memory. The last events of a
+//! killed daemon are lost.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,7 +13,7 @@ use bollard::models::{EventMessage, EventMessageTypeEnum};
 use bollard::query_parameters::EventsOptionsBuilder;
 use futures_util::StreamExt;
 
-/// As Docker's events write it.
+/// The number as in Docker's events.
 const SIGTERM: i32 = 15;
 
 /// One event of a container.
@@ -24,22 +24,22 @@ pub struct ContainerEvent {
     /// `start`, `kill`, `die`, `stop`, `oom`, `destroy`, …
     pub action: String,
     pub container: String,
-    /// Id of the Swarm task, where it is one.
+    /// Id of the Swarm task, if the container is one.
     pub task: Option<String>,
-    /// Name of the Swarm service, where it is of one.
+    /// Name of the Swarm service, if the container belongs to one.
     pub service: Option<String>,
-    /// Of `die`: 0 after a stop with grace, 137 after SIGKILL.
+    /// For `die`: 0 after a stop with grace, 137 after SIGKILL.
     pub exit_code: Option<i32>,
-    /// Of `kill`: the signal's number.
+    /// For `kill`: the signal's number.
     pub signal: Option<i32>,
 }
 
 impl ContainerEvent {
-    /// Of `die`: was the container asked to stop before its shell had set the trap, and left alone for its grace? The
-    /// kernel drops a signal that a container's first process does not handle.
+    /// For `die`: whether the container got SIGTERM before its shell had set the trap, and was then killed only after
+    /// its full grace. The kernel drops a signal that a container's first process does not handle.
     pub fn had_its_grace(&self, events: &[ContainerEvent]) -> bool {
         const TRAP_IS_SET_WITHIN: i64 = 2_000_000_000;
-        /// Docker's default, the shortest that the services of tests ask for.
+        /// Docker's default, and the shortest grace of the tests' services.
         const GRACE: i64 = 10_000_000_000;
         let at = |action: &str, signal: Option<i32>| {
             let is_it = |event: &&ContainerEvent| {
@@ -78,8 +78,8 @@ impl ContainerEvent {
 pub(crate) struct Events(Arc<Mutex<Vec<ContainerEvent>>>);
 
 impl Events {
-    /// Follows one daemon until it stops answering. `since`, the seconds between 1970 and the
-    /// daemon's start, makes it repeat what happened before this call.
+    /// Follows one daemon until it stops answering. `since` is the Unix time of the daemon's start in seconds: the
+    /// daemon also sends the events before this call.
     pub(crate) async fn follow(&self, docker: &Docker, since: i64, mut record: File) {
         let options = EventsOptionsBuilder::new().since(&since.to_string()).build();
         let mut events = Box::pin(docker.events(Some(options)));

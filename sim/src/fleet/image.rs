@@ -1,8 +1,8 @@
-//! The one image that every instance has: busybox, imported without a registry.
+//! Prepares the one image that every instance has: busybox, imported without a registry.
 //!
-//! Importing takes a running daemon, so it is done once per engine: the data root of that daemon is
+//! Importing needs a running daemon, so it happens once per engine: the data root of that daemon is
 //! kept as a template, and every instance starts on a copy. The copy takes some milliseconds, and
-//! the image is there before Docker is.
+//! the image is present before Docker starts.
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -28,10 +28,10 @@ use super::process::Process;
 const REPOSITORY: &str = "skep/busybox";
 /// The preloaded image, for services.
 pub const IMAGE: &str = "skep/busybox:latest";
-/// What a data root holds beside images: one host's own identity and state.
+/// The contents of a data root beside images: one host's own identity and state.
 const OF_ONE_HOST: [&str; 8] =
     ["containers", "engine-id", "network", "plugins", "runtimes", "swarm", "tmp", "volumes"];
-/// How long the importing daemon may take to stop.
+/// Time for the importing daemon to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(15);
 
 /// A data root with the image in it, ready to be copied.
@@ -39,7 +39,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(15);
 pub(crate) struct Template(PathBuf);
 
 impl Template {
-    /// The template for this engine: the cached one, or a new one (about two seconds).
+    /// Returns the template for this engine: the cached one, or a new one (about 2 s).
     pub(crate) async fn ensure(
         parent: &Path,
         namespace: &str,
@@ -64,7 +64,7 @@ impl Template {
         Ok(Template(ready))
     }
 
-    /// Makes a daemon's data root.
+    /// Creates a daemon's data root.
     pub(crate) fn copy_to(&self, data_root: &Path) -> anyhow::Result<()> {
         let output = Command::new("cp")
             .args(["-a", "--reflink=auto"])
@@ -76,7 +76,7 @@ impl Template {
     }
 }
 
-/// Names the template by what it depends on.
+/// The template's name: a hash of its inputs.
 fn key(engine: Option<&Path>, overrides: &Map<String, Value>) -> anyhow::Result<String> {
     let path = search_path(engine);
     let mut hasher = DefaultHasher::new();
@@ -89,7 +89,7 @@ fn key(engine: Option<&Path>, overrides: &Map<String, Value>) -> anyhow::Result<
     Ok(format!("{:016x}", hasher.finish()))
 }
 
-/// Runs a daemon of its own in `dir`, imports the image and stops it again.
+/// Runs a daemon of its own in `dir`, imports the image and stops the daemon.
 async fn import(
     dir: &Path,
     namespace: &str,

@@ -1,4 +1,4 @@
-//! How another process gets into an instance: written when it is switched on.
+//! Stores how another process enters an instance; written when the instance is switched on.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 /// Name of the file in the instance's directory.
 const FILE: &str = "inside.json";
 
-/// An instance's namespaces, and what a command line has there.
+/// An instance's namespaces, and the environment of a command line there.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Inside {
-    /// PID 1 of the instance, as the root namespace sees it.
+    /// The pid of the instance's PID 1 in the root namespace.
     pub init: u32,
-    /// What its skep gets, with `skep` itself in the PATH.
+    /// The environment of its skep, with `skep` itself in the PATH.
     pub environment: BTreeMap<String, String>,
 }
 
@@ -31,7 +31,7 @@ impl Inside {
         fs::remove_file(dir.join(FILE)).ok();
     }
 
-    /// Of the instance whose directory this is; `None` while it is off.
+    /// Reads it from an instance's directory; `None` while the instance is off.
     ///
     /// # Errors
     /// When the file cannot be read.

@@ -1,11 +1,11 @@
-//! One powered-on computer: a thread that lives in the instance's namespaces, and PID 1.
+//! One powered-on computer: a thread in the instance's namespaces, and PID 1.
 //!
-//! The thread has its own mount, UTS, network and (for its children) PID namespace. Everything the
-//! instance runs is forked by it, so nothing needs `nsenter`.
+//! The thread has its own mount, UTS, network and (for its children) PID namespace. It forks all processes of
+//! the instance, so nothing needs `nsenter`.
 //!
 //! Guarantees:
 //! - Power off kills every process of the instance, containers included: they are all in a PID
-//!   namespace whose init is killed, and [`Machine::power_off`] returns when the last is gone.
+//!   namespace whose init is killed, and [`Machine::power_off`] returns when the last one has ended.
 //! - The same happens when the sim process dies in any way: init has a parent-death signal, and its
 //!   parent is the thread.
 //! - No mount is visible outside.
@@ -24,22 +24,22 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::Signal;
 use nix::unistd::sethostname;
 
-/// PID 1: gives the instance its own /proc, then only reaps what others leave behind. A containerd
-/// that stays a zombie would look alive to the next dockerd.
+/// PID 1: mounts the instance's own /proc, then only reaps orphans. For the next dockerd, a containerd that stayed a
+/// zombie would look alive.
 const INIT: &str = "busybox mount -t proc proc /proc && echo up
 while :; do busybox sleep 86400 & wait; done";
 
-/// What a machine is made of.
+/// The parts of a machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Hardware {
     pub hostname: String,
     /// The network namespace, as a path that `setns` can open.
     pub netns: PathBuf,
-    /// What the instance sees as `/etc/resolv.conf`.
+    /// The instance's `/etc/resolv.conf`.
     pub resolv_conf: PathBuf,
-    /// What the instance sees as `/etc/hosts`.
+    /// The instance's `/etc/hosts`.
     pub hosts: PathBuf,
-    /// What the instance sees as `/etc/docker`.
+    /// The instance's `/etc/docker`.
     pub docker_conf: PathBuf,
 }
 
@@ -56,7 +56,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Powers the machine on: some milliseconds, in which the call blocks.
+    /// Powers the machine on; blocks for some milliseconds.
     pub(crate) fn power_on(hardware: Hardware) -> anyhow::Result<Machine> {
         let (orders, inbox) = mpsc::channel();
         let (ready, is_ready) = mpsc::channel();
@@ -68,14 +68,14 @@ impl Machine {
         Ok(Machine { orders: Some(orders), thread: Some(thread), init })
     }
 
-    /// PID 1 as the root namespace sees it: `nsenter -t <pid> -a` looks into the instance.
+    /// The pid of PID 1 in the root namespace: `nsenter -t <pid> -a` enters the instance.
     pub(crate) fn init(&self) -> u32 {
         self.init
     }
 
-    /// Starts a process inside; the caller must wait for it whatever happens.
+    /// Starts a process inside; the caller must reap it in every case.
     pub(crate) fn spawn(&self, mut command: Command) -> anyhow::Result<Child> {
-        // A group of its own: Ctrl-C on the sim's terminal is not for the instances.
+        // A group of its own: Ctrl-C on the sim's terminal must not reach the instances.
         command.stdin(Stdio::null()).process_group(0);
         let program = command.get_program().to_string_lossy().into_owned();
         let (reply, answer) = mpsc::channel();
@@ -86,7 +86,7 @@ impl Machine {
         child.with_context(|| format!("cannot start {program} inside the instance"))
     }
 
-    /// Cuts the power; returns when every process of the machine is gone.
+    /// Cuts the power; returns when every process of the machine has ended.
     pub(crate) fn power_off(mut self) {
         self.off();
     }
@@ -105,7 +105,7 @@ impl Drop for Machine {
     }
 }
 
-/// The thread's life. It must not start threads: its children's PID namespace is not its own.
+/// Runs in the thread. It must not start threads: its children's PID namespace is not its own.
 fn live(
     hardware: &Hardware,
     ready: &mpsc::Sender<anyhow::Result<u32>>,
@@ -128,7 +128,7 @@ fn live(
 
 fn boot(hardware: &Hardware) -> anyhow::Result<Child> {
     let netns = File::open(&hardware.netns)?;
-    // A symbolic link into /run on some systems: resolved before /run is covered.
+    // On some systems a symbolic link into /run: resolved before /run is covered.
     let resolv_conf =
         fs::canonicalize("/etc/resolv.conf").unwrap_or_else(|_| PathBuf::from("/etc/resolv.conf"));
     unshare(
@@ -142,7 +142,7 @@ fn boot(hardware: &Hardware) -> anyhow::Result<Child> {
     sethostname(&hardware.hostname)?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
         .context("cannot make mounts private")?;
-    // Docker's and iptables' run-time files, and no way to the host's systemd.
+    // For the run-time files of Docker and iptables, and so that the host's systemd is not reachable.
     mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755"))
         .context("cannot cover /run")?;
     fs::create_dir_all("/run/lock")?;
@@ -153,7 +153,7 @@ fn boot(hardware: &Hardware) -> anyhow::Result<Child> {
     start_init()
 }
 
-/// Binds `source` over `target`, which may be a file that only existed under the old /run.
+/// Binds `source` over `target`; creates `target` if it existed only under the old /run.
 fn cover(source: &Path, target: &Path) -> anyhow::Result<()> {
     if !target.exists() {
         if let Some(parent) = target.parent() {
@@ -165,7 +165,7 @@ fn cover(source: &Path, target: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot bind {} over {}", source.display(), target.display()))
 }
 
-/// The first child after `unshare` is PID 1 of the new namespace.
+/// Starts the first child after `unshare`: it is PID 1 of the new namespace.
 fn start_init() -> anyhow::Result<Child> {
     let mut command = Command::new("busybox");
     command.args(["sh", "-c", INIT]).env_clear().env("PATH", super::SYSTEM_PATH);

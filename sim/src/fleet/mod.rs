@@ -1,4 +1,4 @@
-//! The instances of the local cloud: a network namespace, a real dockerd and a real skep each.
+//! Runs the instances of the local cloud: a network namespace, a real dockerd and a real skep each.
 //!
 //! ```text
 //! root namespace     aws CLI ──► 127.0.0.1:N ─┐
@@ -11,7 +11,7 @@
 //! when the sim process dies, and the next run (or `skep-sim clean`) removes the rest.
 //!
 //! Assumptions: Linux, root, and the Debian packages docker.io, iproute2, iptables and
-//! busybox-static (or what has the same programs); [`Fleet::start`] says what is missing.
+//! busybox-static (or other packages with the same programs); [`Fleet::start`] names the missing ones.
 
 pub(crate) mod aws;
 pub(crate) mod clean;
@@ -78,7 +78,7 @@ use one_swarm::OneSwarm;
 use run::Run;
 use timeline::Timeline;
 
-/// Where programs are looked for: the sim's own PATH may hold anything.
+/// The PATH in which programs are searched: the sim's own PATH may contain anything.
 pub(crate) const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A running local cloud with its instances. Dropping it stops it.
@@ -91,7 +91,7 @@ pub struct Fleet {
     stopped: bool,
 }
 
-/// The instances of a run: what the cloud launches and terminates.
+/// The instances of a run, which the cloud launches and terminates.
 #[derive(Debug)]
 struct Ec2 {
     site: Arc<Site>,
@@ -100,13 +100,13 @@ struct Ec2 {
 
 #[derive(Debug, Default)]
 struct Register {
-    /// The fleet is going down: nothing is launched any more.
+    /// The fleet is stopping: no more launches.
     closed: bool,
-    /// In the order of their launches, those that are gone included.
+    /// In the order of their launches, including terminated ones.
     instances: Vec<Arc<Instance>>,
 }
 
-/// What the cloud holds: it must not keep a fleet alive that was dropped.
+/// The cloud's reference to the fleet: weak, so that it does not keep a dropped fleet alive.
 struct Handle(Weak<Ec2>);
 
 impl Machines for Handle {
@@ -159,7 +159,7 @@ impl Ec2 {
         }
         let instance = Arc::new(Instance::new(&self.site, launch));
         register.instances.push(Arc::clone(&instance));
-        // Taken here, so that a stop that follows at once waits for the launch.
+        // Taken here, so that a stop right after the launch waits for it.
         let turn = Arc::clone(&instance.turn).try_lock_owned().ok();
         let launching = Arc::clone(&instance);
         self.site.runtime.spawn(async move {
@@ -173,7 +173,7 @@ impl Ec2 {
         self.register().instances.clone()
     }
 
-    /// Launches nothing more, and returns what there is to switch off.
+    /// Ends launches, and returns the instances that must be switched off.
     fn close(&self) -> Vec<Arc<Instance>> {
         let mut register = self.register();
         register.closed = true;
@@ -186,15 +186,14 @@ impl Ec2 {
 }
 
 impl Fleet {
-    /// Starts the cloud; it has no instances until groups ask for them. Removes what dead runs have
-    /// left, first.
+    /// Removes the remains of dead runs and starts the cloud. It has no instances until groups launch them.
     ///
     /// # Errors
     ///
-    /// Says what is missing on this machine.
+    /// Names what is missing on this machine.
     pub async fn start(options: FleetOptions) -> anyhow::Result<Fleet> {
         prerequisites::check(options.engine.as_deref())?;
-        // What others left is no reason not to start.
+        // Remains of other runs do not prevent a start.
         if let Err(error) = tokio::task::spawn_blocking(clean_dead_runs).await? {
             tracing::warn!("cannot clean up after dead runs: {error:#}");
         }
@@ -281,17 +280,17 @@ impl Fleet {
         instances
     }
 
-    /// Launches an instance that the cloud knows nothing of: it has no metadata.
+    /// Launches an instance that the cloud does not list: it has no metadata.
     pub fn launch(&self, launch: Launch) -> anyhow::Result<Arc<Instance>> {
         self.machines.launch(launch).context("the fleet is going down")
     }
 
-    /// What happens to the instances from now on.
+    /// Subscribes to the events of the instances from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<Entry> {
         self.site().timeline.subscribe()
     }
 
-    /// What has happened to the instances.
+    /// All events of the instances so far.
     pub fn timeline(&self) -> Vec<Entry> {
         self.site().timeline.entries()
     }
@@ -300,7 +299,8 @@ impl Fleet {
     ///
     /// # Errors
     ///
-    /// When something is left, or the fleet had a second swarm where [`FleetOptions::one_swarm`] forbids it.
+    /// When something could not be removed, or the fleet had a second swarm although [`FleetOptions::one_swarm`] is
+    /// set.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.aws.close();
         let mut stopping = JoinSet::new();
@@ -320,7 +320,7 @@ impl Fleet {
 }
 
 impl Drop for Fleet {
-    /// After a panic, or where nobody stopped it: the same as [`Fleet::stop`], blocking.
+    /// After a panic, or without a call of [`Fleet::stop`]: does the same, blocking.
     fn drop(&mut self) {
         self.aws.close();
         if self.stopped {

@@ -1,9 +1,9 @@
-//! The cloud's events as a person would tell them.
+//! Describes the cloud's events in one line each.
 
 use crate::cloud::EventKind;
 
-/// One line without the instance's id, which [`EventKind::instance_id`] has; `None` for what comes
-/// so often that it hides the rest.
+/// Returns one line without the instance's id, which [`EventKind::instance_id`] has; `None` for events that are so
+/// frequent that they hide the rest.
 pub fn narrate(event: &EventKind) -> Option<String> {
     let line = match event {
         EventKind::Heartbeat { .. } => return None,

@@ -1,8 +1,8 @@
-//! Named network namespaces, and the wires between them.
+//! Manages named network namespaces, and the wires between them.
 //!
 //! One "AWS" namespace per run holds the bridge, the metadata address and the AWS endpoint; every
 //! instance has a namespace of its own with one veth into that bridge. The root namespace is never
-//! changed, so runs with the same subnet go side by side.
+//! changed, so runs with the same subnet can run at the same time.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -17,14 +17,14 @@ use nix::sched::{CloneFlags, setns};
 use crate::cloud::mac_address;
 use crate::machines::SlowLink;
 
-/// Where `ip netns` keeps its names.
+/// The directory in which `ip netns` keeps its names.
 const NAMES: &str = "/run/netns";
 /// The metadata service's address on every EC2 network.
 pub const METADATA_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// The bridge of the AWS namespace.
 const BRIDGE: &str = "br0";
-/// Given, so that it stays: a bridge takes the lowest address of its ports otherwise, and whoever
-/// has cached another one is cut off whenever an instance comes or goes.
+/// Fixed: otherwise a bridge takes the lowest address of its ports, and instances that have cached an older address
+/// lose their connection when an instance is plugged or unplugged.
 const BRIDGE_MAC: &str = "02:00:0a:4e:00:01";
 /// The only interface of an instance, named as on a Nitro instance.
 pub const INTERFACE: &str = "ens5";
@@ -65,8 +65,8 @@ impl Namespace {
         Path::new(NAMES).join(&self.name)
     }
 
-    /// Removes the name; the kernel drops the namespace with its last process. What
-    /// `ip netns del` does, without a process. Deleting twice is deleting once.
+    /// Removes the name; the kernel drops the namespace with its last process. This does the same as `ip netns del`,
+    /// without starting a process. Repeating it does nothing.
     pub(crate) fn delete(&self) -> anyhow::Result<()> {
         let path = self.path();
         if !path.exists() {
@@ -76,8 +76,7 @@ impl Namespace {
         fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
     }
 
-    /// Listens inside the namespace: a thread that ends with the call enters it and binds, and the
-    /// socket stays there.
+    /// Listens inside the namespace: a short-lived thread enters it and binds, and the socket stays there.
     pub(crate) fn listen(&self, address: SocketAddr) -> anyhow::Result<TcpListener> {
         let file = File::open(self.path())?;
         let bind = move || -> anyhow::Result<TcpListener> {
@@ -105,12 +104,12 @@ impl Namespace {
         ))
     }
 
-    /// A further address of the AWS side.
+    /// Adds an address to the AWS side.
     pub(crate) fn add_address(&self, address: Ipv4Addr) -> anyhow::Result<()> {
         self.ip_batch(&format!("addr add {address}/32 dev {BRIDGE}\n"))
     }
 
-    /// Plugs an instance in. There is no default route: whatever is not of this run is refused at
+    /// Plugs an instance in. There is no default route: a connection to any address outside this run is refused at
     /// once instead of hanging.
     pub(crate) fn plug(
         &self,
@@ -128,8 +127,8 @@ impl Namespace {
         ))
     }
 
-    /// Gives an instance its wire, with the hardware address that the metadata tells. It has no
-    /// address on it yet: an instance that boots asks for one.
+    /// Gives an instance its wire, with the hardware address that the metadata returns. It has no IP address yet: an
+    /// instance that boots requests one.
     pub(crate) fn connect(&self, instance: &Namespace, address: Ipv4Addr) -> anyhow::Result<()> {
         let (veth, mac) = (veth(address), mac_address(address));
         self.ip_batch(&format!(
@@ -139,14 +138,14 @@ impl Namespace {
         ))
     }
 
-    /// Takes an instance's wire away, if it has one.
+    /// Removes an instance's wire, if it has one.
     pub(crate) fn unplug(&self, address: Ipv4Addr) {
         ip(&["-n", &self.name, "link", "del", &veth(address)]).ok();
     }
 
-    /// Cuts or mends an instance's wire, and has it lead to all instances or, isolated, to this side
-    /// alone. The wire of an isolated instance is not in the bridge: it is a point-to-point link, and
-    /// nothing is forwarded here. Repeating it changes nothing.
+    /// Cuts or mends an instance's wire, and connects it with all instances or, isolated, only with the AWS side. The
+    /// wire of an isolated instance is not in the bridge: it is a point-to-point link, and this namespace forwards
+    /// nothing. Repeating it changes nothing.
     pub(crate) fn set_link(
         &self,
         address: Ipv4Addr,
@@ -161,9 +160,9 @@ impl Namespace {
                      route replace {address}/32 dev {veth}\n"
                 )
             }
-            // The kernel refuses a route to a link that is down, and removes it from one that goes down.
+            // The kernel refuses a route over a link that is down, and removes the routes of a link that is set down.
             (true, false) => format!("link set {veth} nomaster down\n"),
-            // `flush`, unlike `del`, succeeds where there is no such route.
+            // `flush`, unlike `del`, succeeds without such a route.
             (false, _) => {
                 format!(
                     "route flush exact {address}/32 dev {veth}\n\
@@ -184,13 +183,13 @@ impl Namespace {
         instance.shape(INTERFACE, slow)
     }
 
-    /// Has a token bucket delay and drop what an interface sends. netem could do more (a delay for
+    /// Sets a token bucket that delays and drops the packets that an interface sends. netem could do more (a delay for
     /// every packet, a share of losses), but it is not in every kernel; tbf is.
     fn shape(&self, interface: &str, slow: Option<SlowLink>) -> anyhow::Result<()> {
         let mut arguments = vec!["-n", &self.name, "qdisc", "replace", "dev", interface, "root"];
         let bucket;
         match slow {
-            // What a veth has from the beginning.
+            // The default of a veth.
             None => arguments.push("noqueue"),
             Some(link) => {
                 bucket = token_bucket(link);
@@ -200,12 +199,12 @@ impl Namespace {
         run("tc", &arguments)
     }
 
-    /// Has an instance ask again for the hardware addresses of those it talks to.
+    /// Flushes an instance's neighbour cache, so that it asks for hardware addresses again.
     pub(crate) fn forget_neighbours(&self) -> anyhow::Result<()> {
         ip(&["-n", &self.name, "neigh", "flush", "dev", INTERFACE])
     }
 
-    /// Several `ip` commands in one process: starting it is most of the cost.
+    /// Runs several `ip` commands in one process: its start is most of the cost.
     fn ip_batch(&self, commands: &str) -> anyhow::Result<()> {
         let mut child = Command::new("ip")
             .args(["-n", &self.name, "-batch", "-"])
@@ -226,15 +225,14 @@ impl Namespace {
     }
 }
 
-/// The AWS end of an instance's wire: within the 15 characters of an interface name, unique by
-/// address.
+/// Name of the AWS end of an instance's wire: within the 15 characters of an interface name, unique by address.
 fn veth(address: Ipv4Addr) -> String {
     format!("v{:08x}", address.to_bits())
 }
 
 /// The arguments of tc for a token bucket.
 fn token_bucket(SlowLink { kbit_per_s, queue }: SlowLink) -> [String; 7] {
-    // Room for what may be sent in 10 ms (the kernel's timer is that coarse), and for two packets.
+    // Room for the bytes of 10 ms (the resolution of the kernel's timer), and for at least two packets.
     let burst = (u64::from(kbit_per_s) * 1000 / 8 / 100).max(4096);
     let latency = queue.as_micros();
     [

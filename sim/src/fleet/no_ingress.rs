@@ -1,7 +1,7 @@
-//! Swarms without Docker's network for published ports.
+//! Removes Docker's network for published ports from swarms.
 //!
-//! Docker makes `ingress` with every swarm and sets it up on every node: a dozen processes each, a quarter of what
-//! a scenario costs. Docker has no option that leaves it out, so it is removed as soon as there is a manager.
+//! Docker creates `ingress` with every swarm and sets it up on every node: a dozen processes each, a quarter of the
+//! cost of a scenario. Docker has no option to omit it, so it is removed as soon as there is a manager.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
@@ -12,12 +12,12 @@ use tokio::task::AbortHandle;
 
 use super::{Ec2, Instance};
 
-/// Each node that joins before it is gone sets it up.
+/// Short: each node that joins before the removal sets the network up.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// A manager that does not answer in time is asked again.
+/// Timeout of one request; a manager that does not answer in time is asked again.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// Removes the network from each new swarm until it is dropped.
+/// Removes the network from each new swarm until this value is dropped.
 #[derive(Debug)]
 pub(super) struct NoIngress(AbortHandle);
 
@@ -56,11 +56,11 @@ async fn look(machines: Weak<Ec2>) {
 
 enum Removed {
     Yes,
-    /// Not yet, or it is gone already.
+    /// Not created yet, or already removed.
     NotThere,
     /// By a worker, or by a manager that has no leader.
     Refused,
-    /// It may have been removed all the same.
+    /// Unknown: it may have been removed.
     NoAnswer,
 }
 

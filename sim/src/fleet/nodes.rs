@@ -1,4 +1,4 @@
-//! The swarm's entries of instances, as a manager lists them and as an operator changes them.
+//! Reads the instances' entries of the node list, and changes them as an operator does.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use bollard::query_parameters::UpdateNodeOptionsBuilder;
 
 use super::{Fleet, Instance};
 
-/// Others write into the same entry, and an election takes its time.
+/// Other writers change the same entry, and an election takes time.
 const UPDATE_PATIENCE: Duration = Duration::from_secs(120);
 
 impl Fleet {
@@ -28,13 +28,13 @@ impl Fleet {
     /// `docker node update` by an operator.
     ///
     /// # Errors
-    /// When no manager takes it.
+    /// When no manager accepts it.
     pub async fn operate(
         &self,
         instance: &Instance,
         edit: impl Fn(&mut NodeSpec),
     ) -> anyhow::Result<()> {
-        // Somebody else may write in between.
+        // Another writer may change the entry in between.
         self.wait_until("an operator's update", UPDATE_PATIENCE, async || {
             let node = self.listed(instance).await?;
             let version = node.version.and_then(|version| version.index).context("no version")?;

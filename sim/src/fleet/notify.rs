@@ -1,4 +1,4 @@
-//! systemd's side of `NOTIFY_SOCKET`: keeps what skep says about itself.
+//! systemd's side of `NOTIFY_SOCKET`: keeps skep's notifications.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,7 +32,7 @@ impl Notification {
 #[derive(Debug, Default)]
 struct Heard {
     all: Vec<Notification>,
-    /// How many of them came before the present process was started.
+    /// Number of notifications before the start of the present process.
     before_start: usize,
 }
 
@@ -56,7 +56,7 @@ impl Notifications {
             while let Ok(length) = socket.recv(&mut buffer).await {
                 let notification = Notification::parse(&String::from_utf8_lossy(&buffer[..length]));
                 let status = notification.get("STATUS").map(str::to_owned);
-                // Kept before it is told: whoever was told must find it.
+                // Stored before `on_status` is called: the callee must find it.
                 heard.lock().all.push(notification);
                 if let Some(status) = status {
                     on_status(&status);
@@ -65,7 +65,7 @@ impl Notifications {
         }))
     }
 
-    /// A new process: what the last one said about readiness is void.
+    /// Marks the start of a new process: earlier notifications of readiness do not count.
     pub(crate) fn process_started(&self) {
         let mut heard = self.lock();
         heard.before_start = heard.all.len();

@@ -1,4 +1,4 @@
-//! A watch on what must never be, in whatever a fleet is used for: a second swarm in one cluster.
+//! Watches every fleet for a second swarm in one cluster, which must never exist.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -9,15 +9,15 @@ use tokio::task::AbortHandle;
 
 use super::Ec2;
 
-/// Certificates are files on this machine; looking costs next to nothing.
+/// Certificates are files on this machine; reading them costs almost nothing.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The tag that names an instance's cluster.
 const CLUSTER_TAG: &str = "skep:cluster";
 
-/// By cluster: each swarm id that a node certificate was of, and whose certificate.
+/// By cluster: each swarm id in a node certificate, and the instance with that certificate.
 type Seen = BTreeMap<String, BTreeMap<String, String>>;
 
-/// Looks at the certificates of all instances until it is dropped.
+/// Polls the certificates of all instances until this value is dropped.
 #[derive(Debug)]
 pub(super) struct OneSwarm {
     seen: Arc<Mutex<Seen>>,

@@ -1,7 +1,7 @@
-//! Switching instances on and off.
+//! Switches instances on and off.
 //!
-//! Both directions block and hold [`Instance::switching`], so a termination that overtakes its
-//! launch waits for it, and the fleet's Drop can do without the async runtime.
+//! Both block and hold [`Instance::switching`], so a termination that overtakes its launch waits for it, and the
+//! fleet's Drop does not need the async runtime.
 
 use std::fs;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -17,8 +17,8 @@ use super::machine::{Hardware, Machine};
 use super::netns::Namespace;
 
 impl Instance {
-    /// The launch: makes the computer, switches it on and starts what it runs. An instance that was
-    /// terminated meanwhile stays as it is.
+    /// Launches the instance: makes the computer, switches it on and starts its programs. An instance that was
+    /// terminated meanwhile stays terminated.
     pub(super) async fn launch_now(self: Arc<Self>) {
         let instance = Arc::clone(&self);
         let on = tokio::task::spawn_blocking(move || {
@@ -36,7 +36,7 @@ impl Instance {
             Ok(Err(error)) => Err(error),
             Err(error) => Err(error.into()),
         };
-        // One that was thrown away meanwhile is no failure.
+        // If the instance was removed meanwhile, this is no failure.
         if let Err(error) = started
             && !self.is_gone()
         {
@@ -45,7 +45,7 @@ impl Instance {
         }
     }
 
-    /// Cuts the power and boots again on the same disk, as an EC2 reboot after a crash.
+    /// Cuts the power and boots again on the same disk, like an EC2 reboot after a crash.
     pub async fn reboot(self: &Arc<Self>) -> anyhow::Result<()> {
         self.end_supervision();
         let instance = Arc::clone(self);
@@ -59,7 +59,7 @@ impl Instance {
         self.start_programs()
     }
 
-    /// A stop by EC2: off, with the disk and the address kept.
+    /// Stops the instance as EC2 does: off, with the disk and the address kept.
     pub(super) async fn stop_now(self: Arc<Self>, how: PowerOff) {
         let _turn = self.turn.lock().await;
         if !self.is_on() {
@@ -69,7 +69,7 @@ impl Instance {
         let instance = Arc::clone(&self);
         let off = tokio::task::spawn_blocking(move || {
             let _switching = instance.switching();
-            // A termination that came meanwhile has the last word.
+            // If a termination came meanwhile, it wins.
             if instance.is_on() {
                 instance.cut_power();
                 instance.site.timeline.add(instance.id(), "stopped");
@@ -78,7 +78,7 @@ impl Instance {
         off.await.ok();
     }
 
-    /// The start of a machine that was stopped.
+    /// Starts a machine that was stopped.
     pub(super) async fn start_now(self: Arc<Self>) {
         let _turn = self.turn.lock().await;
         let instance = Arc::clone(&self);
@@ -98,7 +98,7 @@ impl Instance {
         }
     }
 
-    /// What an operating system does before the power goes.
+    /// Shuts the system down in the way of `how`, before the power is cut.
     async fn shut_down(&self, how: PowerOff) {
         self.end_supervision();
         if let PowerOff::Clean(patience) = how {
@@ -108,7 +108,7 @@ impl Instance {
         }
     }
 
-    /// The termination, in the way that the options ask for.
+    /// Terminates the instance in the way that the options configure.
     pub(super) async fn terminate_now(self: Arc<Self>, how: PowerOff) {
         self.shut_down(how).await;
         let instance = Arc::clone(&self);
@@ -138,7 +138,7 @@ impl Instance {
         self.site.timeline.add(self.id(), "power off");
     }
 
-    /// The disk and the wire.
+    /// Makes the disk and the wire.
     fn make(&self) -> anyhow::Result<()> {
         for dir in ["etc/flush.d", "bin", "run", "state"] {
             fs::create_dir_all(self.dir.join(dir))?;

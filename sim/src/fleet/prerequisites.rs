@@ -1,4 +1,4 @@
-//! What the machine must have before instances can run on it.
+//! Checks that this machine can run instances.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use anyhow::bail;
 
 use super::SYSTEM_PATH;
 
-/// The programs that are run, and the Debian packages that have them.
+/// The programs that instances need, and the Debian packages that contain them.
 const PROGRAMS: [(&str, &str); 7] = [
     ("dockerd", "docker.io"),
     ("containerd", "docker.io"),
@@ -22,14 +22,14 @@ const PROGRAMS: [(&str, &str); 7] = [
 ///
 /// # Errors
 ///
-/// Names all that is missing, and the remedy.
+/// Names everything that is missing, and the remedy.
 pub(crate) fn check(engine: Option<&Path>) -> anyhow::Result<()> {
     let mut problems = Vec::new();
     if !nix::unistd::geteuid().is_root() {
         problems.push("the local cloud makes network namespaces: it must run as root".to_owned());
     }
-    // Instances have a working directory of their own, and the machine's engine would take the place of one that is
-    // not there.
+    // Instances have a working directory of their own. And if the other engine did not exist, the machine's engine
+    // would run instead of it.
     if let Some(engine) = engine.filter(|it| !it.is_absolute() || !it.join("dockerd").is_file()) {
         problems.push(format!(
             "{} is no folder with another engine: it needs an absolute path, and `dockerd` in it",

@@ -1,8 +1,7 @@
 //! One process of an instance: signalled only while it lives, and always reaped.
 //!
-//! Guarantee: a thread of its own waits for every child, whatever becomes of the async runtime. A
-//! PID namespace ends only when all its processes are reaped, so a child that nobody waits for
-//! would hang the power-off of its instance.
+//! Guarantee: a thread of its own waits for every child, even if the async runtime ends. A PID namespace ends only
+//! when all its processes are reaped, so a child that is never reaped would hang the power-off of its instance.
 
 use std::fmt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -15,7 +14,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use tokio::sync::watch;
 
-/// How a process ended.
+/// The way in which a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     Code(i32),
@@ -23,7 +22,7 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// The code as a shell gives it: 128 + the signal's number for a process that was killed.
+    /// The exit code as a shell reports it: 128 + the signal's number for a killed process.
     pub fn code(self) -> i32 {
         match self {
             Exit::Code(code) => code,
@@ -31,7 +30,7 @@ impl Exit {
         }
     }
 
-    /// Whether systemd would call this a failure: SIGHUP, SIGINT, SIGTERM and SIGPIPE are clean.
+    /// Whether systemd counts this as a failure: SIGHUP, SIGINT, SIGTERM and SIGPIPE are clean.
     pub fn is_failure(self) -> bool {
         const CLEAN: [Signal; 4] =
             [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGPIPE];
@@ -68,7 +67,7 @@ impl fmt::Display for Exit {
 #[derive(Clone, Debug)]
 pub(crate) struct Process {
     pid: Pid,
-    /// Set just before the child is reaped: afterwards its pid may belong to somebody else.
+    /// True once the child is reaped: then its pid may belong to another process.
     reaped: Arc<Mutex<bool>>,
     exit: watch::Receiver<Option<Exit>>,
 }
@@ -79,22 +78,22 @@ impl Process {
         Process::watch_then(child, |_| {})
     }
 
-    /// The same for the leader of a process group, whose members are killed after it: what systemd
-    /// does with the rest of a service.
+    /// The same for the leader of a process group. When it ends, the other members are killed, as systemd does with
+    /// the rest of a service.
     pub(crate) fn watch_group(child: Child) -> Process {
         Process::watch_then(child, |leader| {
             killpg(leader, Signal::SIGKILL).ok();
         })
     }
 
-    /// `ended` is called while the pid still is the child's.
+    /// `ended` is called while the pid still belongs to the child.
     fn watch_then(mut child: Child, ended: fn(Pid)) -> Process {
         let pid = Pid::from_raw(child.id().cast_signed());
         let reaped = Arc::new(Mutex::new(false));
         let (tell, exit) = watch::channel(None);
         let mark = Arc::clone(&reaped);
         std::thread::spawn(move || {
-            // Look without reaping first, so that nobody signals the pid between the two.
+            // Wait without reaping first: the pid must not be signalled between the reaping and `reaped = true`.
             while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
                 == Err(nix::errno::Errno::EINTR)
             {}
@@ -113,13 +112,13 @@ impl Process {
         self.pid.as_raw()
     }
 
-    /// Sends a signal; false when the process is gone.
+    /// Sends a signal; returns false when the process has ended.
     pub(crate) fn signal(&self, signal: Signal) -> bool {
         let reaped = self.reaped.lock().unwrap_or_else(PoisonError::into_inner);
         !*reaped && kill(self.pid, signal).is_ok()
     }
 
-    /// Asks for the end as systemd does: one that is stopped must continue to hear of it.
+    /// Asks the process to end, as systemd does: a stopped process must continue before it receives SIGTERM.
     pub(crate) fn terminate(&self) {
         self.signal(Signal::SIGTERM);
         self.signal(Signal::SIGCONT);
@@ -137,11 +136,11 @@ impl Process {
     }
 }
 
-/// A child that ends with this process, in whatever way that ends, and when this is dropped.
+/// A child that ends when this value is dropped, and when this process ends for any reason.
 #[derive(Debug)]
 pub(crate) struct Bound {
     pub process: Process,
-    /// Its end ends the thread that the child must not outlive.
+    /// Dropping it ends the thread that is the child's parent.
     _stay: mpsc::Sender<()>,
 }
 
@@ -153,7 +152,7 @@ impl Bound {
         unsafe { command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?)) };
         let (stay, gone) = mpsc::channel::<()>();
         let (tell, started) = mpsc::channel();
-        // The signal comes when this very thread ends: one of the runtime's may end at any time.
+        // The kernel sends the signal when this thread ends. A thread of the runtime could end at any time.
         std::thread::spawn(move || {
             tell.send(command.spawn()).ok();
             gone.recv().ok();

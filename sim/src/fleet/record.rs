@@ -1,4 +1,4 @@
-//! What the register says about the runs of this machine, and what their remains are called.
+//! The register's entries of the runs of this machine, and the names of their remains.
 
 use std::path::PathBuf;
 
@@ -7,18 +7,18 @@ use serde::{Deserialize, Serialize};
 /// One file per run, locked for as long as its process lives.
 pub(crate) const REGISTER: &str = "/run/skep-sim";
 
-/// What the register says about a run: enough to remove it.
+/// The register's entry of a run: enough to remove the run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub id: String,
     pub pid: u32,
     pub dir: PathBuf,
-    /// What is never kept: one engine directory per instance.
+    /// Never kept: one engine directory per instance.
     pub scratch: PathBuf,
     pub keep_logs: bool,
 }
 
-/// The AWS namespace; an instance's is this and `-<hostname>`.
+/// Name of the AWS namespace; an instance's namespace is this name and `-<hostname>`.
 pub(crate) fn namespace(id: &str) -> String {
     format!("skep-{id}")
 }

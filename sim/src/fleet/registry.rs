@@ -1,5 +1,5 @@
-//! A real registry (Debian's docker-registry) behind ECR's hosts. It listens on a socket of the run's:
-//! only the cloud's door, which asks for ECR's tokens, leads there.
+//! Starts a real registry (Debian's docker-registry) behind ECR's hosts. It listens on a socket of the run, which is
+//! reachable only through the cloud's ECR endpoint; that endpoint requires ECR's tokens.
 
 use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
@@ -19,10 +19,10 @@ use serde_json::json;
 use super::process::Bound;
 use super::{Fleet, IMAGE, Instance};
 
-/// It starts within a second, on a machine that does nothing else.
+/// On an idle machine it starts within 1 s.
 const START_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Ends with this, and with this process.
+/// A running registry. It ends when this value is dropped, and with this process.
 #[derive(Debug)]
 pub struct Registry {
     process: Bound,
@@ -30,8 +30,8 @@ pub struct Registry {
 }
 
 impl Fleet {
-    /// Starts the registry and puts it behind ECR's door. [`super::FleetOptions::hosts`] and Docker's
-    /// `insecure-registries` say by which names instances come there.
+    /// Starts the registry and puts it behind the cloud's ECR endpoint. Instances reach it under the names in
+    /// [`super::FleetOptions::hosts`] and Docker's `insecure-registries`.
     ///
     /// # Errors
     ///
@@ -39,7 +39,7 @@ impl Fleet {
     pub async fn start_registry(&self) -> anyhow::Result<Registry> {
         let dir = self.dir();
         let (socket, log) = (dir.join("registry.sock"), File::create(dir.join("registry.log"))?);
-        // YAML, as JSON is.
+        // The file is YAML; JSON is valid YAML.
         let config = json!({
             "version": "0.1",
             "log": { "accesslog": { "disabled": true } },
@@ -60,8 +60,8 @@ impl Fleet {
         Ok(registry)
     }
 
-    /// Pushes the preloaded image under another name, such as `<host>/app:1`, as an operator does, and
-    /// takes the name off that engine again.
+    /// Pushes the preloaded image under another name, such as `<host>/app:1`, as an operator does, and then
+    /// removes that name from the engine.
     ///
     /// # Errors
     ///
@@ -84,7 +84,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// What an operator's `docker login` would leave.
+    /// The credentials that an operator's `docker login` stores.
     pub fn operators_credentials(&self) -> DockerCredentials {
         DockerCredentials {
             username: Some("AWS".to_owned()),

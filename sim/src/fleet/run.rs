@@ -1,8 +1,7 @@
-//! The identity of one run: its name, its directory, and the lock that says it is alive.
+//! The identity of one run: its name, its directory, and the lock that shows that it is alive.
 //!
-//! Everything a run leaves in the system carries its id, so that it can be removed by anybody, also
-//! after the process was killed. The register under /run is empty after a reboot, just as the
-//! namespaces are.
+//! Everything that a run creates in the system carries its id, so that any process can remove it, also after the run's
+//! process was killed. After a reboot the register under /run is empty, and the namespaces are gone, too.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -14,13 +13,13 @@ use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use super::clean;
 use super::record::{REGISTER, Record, cgroup, namespace};
 
-/// The longest path of a unix socket is 107 bytes; this is what an instance adds to the run's
-/// directory: `/i-0123456789abcdef0/docker.sock`.
+/// Longest path of a run's directory: the path of a unix socket has at most 107 bytes, and an instance adds
+/// `/i-0123456789abcdef0/docker.sock`.
 const SOCKET_ROOM: usize = 107 - 32;
 
-/// The directory for the scratch directories of runs.
+/// Parent directory of the scratch directories of runs.
 const SCRATCH: &str = "skep-sim";
-/// Memory that must be free before data roots are put there: an instance needs a few MB.
+/// Free bytes of shared memory from which data roots are put there: an instance needs a few MB.
 const ENOUGH_MEMORY: u64 = 2 << 30;
 
 /// A run of this process.
@@ -28,7 +27,7 @@ const ENOUGH_MEMORY: u64 = 2 << 30;
 pub(crate) struct Run {
     pub record: Record,
     file: PathBuf,
-    /// Held for as long as the run lives; the kernel drops it with the process.
+    /// Held while the run lives; the kernel releases it with the process.
     _lock: File,
 }
 
@@ -47,7 +46,7 @@ impl Run {
         fs::create_dir_all(REGISTER)?;
         let file = Path::new(REGISTER).join(format!("{}.json", record.id));
         let mut lock = OpenOptions::new().create_new(true).write(true).open(&file)?;
-        // A cleaner may look at it in this very moment; it leaves empty files alone.
+        // A cleaner may read the file before the lock; it does not touch empty files.
         lock.lock().context("cannot lock the run")?;
         lock.write_all(&serde_json::to_vec(&record)?)?;
         fs::create_dir_all(&record.dir)?;
@@ -75,7 +74,7 @@ impl Run {
 }
 
 impl Drop for Run {
-    /// For a start that failed or was given up half-way.
+    /// For a start that failed or was cancelled.
     fn drop(&mut self) {
         if let Err(error) = self.erase() {
             tracing::warn!("remains of run {} are left: {error:#}", self.record.id);
@@ -83,8 +82,8 @@ impl Drop for Run {
     }
 }
 
-/// Shared memory, where there is enough of it: making and removing data roots takes some 300 ms each
-/// on a busy disk, and 20 ms here.
+/// Shared memory, if enough of it is free: making and removing data roots takes some 300 ms each on a busy disk, and
+/// 20 ms in memory.
 fn shared_memory() -> Option<PathBuf> {
     let path = Path::new("/dev/shm");
     let status = statfs(path).ok()?;
@@ -92,7 +91,7 @@ fn shared_memory() -> Option<PathBuf> {
     (status.filesystem_type() == TMPFS_MAGIC && free >= ENOUGH_MEMORY).then(|| path.to_owned())
 }
 
-/// Sorts by time, and is unique on this machine: `1120-231502-3f2a`.
+/// An id that sorts by time and is unique on this machine: `1120-231502-3f2a`.
 fn new_id() -> anyhow::Result<String> {
     let format = time::macros::format_description!("[month][day]-[hour][minute][second]");
     let now = time::OffsetDateTime::now_utc().format(format)?;

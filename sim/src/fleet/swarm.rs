@@ -1,4 +1,4 @@
-//! What tests ask of the swarm as a whole, and how they wait for it.
+//! Reads the state of the swarm as a whole for tests, and waits for conditions.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -16,22 +16,21 @@ use tokio::time::Instant;
 
 use super::{Fleet, IMAGE, Instance};
 
-/// Between two looks at a condition: short, since looks are local. Not shorter: Docker starts two processes for
-/// each question about itself, and dozens of fleets share two cores.
+/// Interval between two polls of a condition: short, since polls are local. Not shorter: Docker starts two processes
+/// for each `docker info`, and dozens of fleets share two cores.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
-/// How long one manager may take to answer before the next is asked: without a quorum, Docker's
-/// API hangs for up to 30 s.
+/// Time for one manager to answer before the next one is asked: without a quorum, Docker's API hangs for up to 30 s.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 /// Lines of each log that go into an error.
 const TAIL: usize = 12;
 
 impl Fleet {
-    /// Waits until `look` finds something. Errors of `look` only count when time is up.
+    /// Polls `look` until it returns a value. Errors of `look` only count at the timeout.
     ///
     /// # Errors
     ///
-    /// When time is up: what was waited for, the last error, and the end of every log.
+    /// At the timeout: `what`, the last error, and the end of every log.
     pub async fn wait_for<T, F>(&self, what: &str, timeout: Duration, look: F) -> anyhow::Result<T>
     where
         F: AsyncFnMut() -> anyhow::Result<Option<T>>,
@@ -39,7 +38,7 @@ impl Fleet {
         wait_for(what, timeout, look, || self.report()).await
     }
 
-    /// [`Fleet::wait_for`] a condition.
+    /// Waits for a condition with [`Fleet::wait_for`].
     pub async fn wait_until<F>(
         &self,
         what: &str,
@@ -52,7 +51,7 @@ impl Fleet {
         self.wait_for(what, timeout, async || Ok(look().await?.then_some(()))).await
     }
 
-    /// The state of every instance and the end of its log, for a person who wants to know why.
+    /// The state of every instance and the end of its log, for a developer who looks for the cause.
     pub fn report(&self) -> String {
         let mut report = format!("run {} in {}\n", self.run_id(), self.dir().display());
         for instance in self.all_instances() {
@@ -95,7 +94,7 @@ impl Fleet {
         self.manager().await.map(|(_, docker)| docker)
     }
 
-    /// The swarm's nodes, as a live manager sees them.
+    /// The swarm's nodes, as a live manager lists them.
     pub async fn nodes(&self) -> anyhow::Result<Vec<Node>> {
         Ok(self.manager_docker().await?.list_nodes(None).await?)
     }
@@ -114,8 +113,7 @@ impl Fleet {
             .with_context(|| format!("the leader {address} is no instance of this run"))
     }
 
-    /// Creates a replicated service of the preloaded image; [`super::workload`] has commands.
-    /// Returns its id.
+    /// Creates a replicated service of the preloaded image and returns its id; [`super::workload`] has commands.
     pub async fn create_service(
         &self,
         name: &str,
@@ -133,7 +131,7 @@ impl Fleet {
         self.tasks("service", service).await
     }
 
-    /// All tasks of a node, ended ones included, as a live manager sees them.
+    /// All tasks of a node, ended ones included, as a live manager lists them.
     pub async fn tasks_of(&self, instance: &Instance) -> anyhow::Result<Vec<Task>> {
         let info = instance.docker()?.info().await?;
         let node = info.swarm.and_then(|swarm| swarm.node_id).filter(|id| !id.is_empty());
@@ -148,8 +146,8 @@ impl Fleet {
     }
 }
 
-/// Waits until `look` finds something; errors of `look` only count when time is up. `report` is for
-/// a person who wants to know why.
+/// Polls `look` until it returns a value; errors of `look` only count at the timeout. `report` is for a developer who
+/// looks for the cause.
 pub(crate) async fn wait_for<T, F>(
     what: &str,
     timeout: Duration,
@@ -165,7 +163,7 @@ where
     loop {
         match tokio::time::timeout_at(end, look()).await {
             Ok(Ok(Some(found))) => {
-                // For the tests' report of where time goes (scripts/times.py).
+                // scripts/times.py makes the tests' report of waiting times from these lines.
                 if std::env::var_os("NEXTEST").is_some() {
                     println!("waited {:.1} s for {what}", begin.elapsed().as_secs_f64());
                 }
@@ -175,7 +173,7 @@ where
             Ok(Err(error)) => last = Some(error),
             Err(_) => {}
         }
-        // What has taken long is not seen late by looking less often.
+        // After a long wait, a slightly longer interval adds no relevant delay.
         let pause = (begin.elapsed() / 20).clamp(LOOK_EVERY, LOOK_AT_LEAST_EVERY);
         if Instant::now() + pause >= end {
             break;
@@ -186,14 +184,15 @@ where
     bail!("waited {timeout:?} in vain for {what}{error}\n{}", report())
 }
 
-/// A task of a node that is gone counts as running for ever, but is not wanted any more.
+/// Whether a task runs and should run: Docker reports a task of a lost node as running for ever, but its desired state
+/// changes.
 pub fn is_running(task: &Task) -> bool {
     task.desired_state == Some(TaskState::RUNNING)
         && task.status.as_ref().and_then(|status| status.state) == Some(TaskState::RUNNING)
 }
 
-/// A replicated service of the preloaded image, in its host's network: a network of their own costs Docker more than
-/// anything else that it does for tasks, and this kernel may have no IP_VS for published ports.
+/// A replicated service of the preloaded image, in the host's network: a network of its own is the most expensive thing
+/// that Docker does for a task, and this kernel may have no IP_VS for published ports.
 pub fn service(
     name: &str,
     replicas: u32,

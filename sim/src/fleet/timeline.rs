@@ -1,5 +1,4 @@
-//! What happened to the instances, in order: for people who watch, for tests that ask, and for the
-//! record in `timeline.jsonl`.
+//! Records what happened to the instances, in order: for viewers, for tests, and in `timeline.jsonl`.
 
 use std::fmt;
 use std::fs::File;
@@ -13,10 +12,10 @@ use tokio::sync::broadcast;
 
 use super::dockerd::append;
 
-/// How far a slow subscriber may fall behind before it loses entries.
+/// Number of entries by which a slow subscriber can be late before it loses entries.
 const BACKLOG: usize = 4096;
 
-/// One thing that happened.
+/// One event.
 #[derive(Clone, Debug, Serialize)]
 pub struct Entry {
     /// Since the fleet was started.

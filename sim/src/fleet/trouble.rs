@@ -1,4 +1,4 @@
-//! What goes wrong with an instance on purpose, and its end.
+//! Injects faults into an instance, and ends them.
 
 use anyhow::ensure;
 use nix::sys::signal::Signal;
@@ -8,21 +8,21 @@ use super::wire::Faults;
 use crate::machines::{Disturbance, Program, SlowLink};
 
 impl Instance {
-    /// Cuts the instance's wire or mends it. Metadata and AWS are cut off as well; see
+    /// Cuts the instance's wire or mends it. A cut also separates it from metadata and AWS, unlike
     /// [`Instance::isolate`].
     pub fn link(&self, up: bool) -> anyhow::Result<()> {
         self.site.timeline.add(self.id(), if up { "link mended" } else { "link cut" });
         self.wire.change(|faults| faults.cut = !up)
     }
 
-    /// Cuts the instance off from all other instances, or mends that. Metadata and AWS stay within
-    /// reach: this is what a partition of the VPC looks like.
+    /// Isolates the instance from all other instances, or ends that. Metadata and AWS stay reachable, as in a partition
+    /// of the VPC.
     pub fn isolate(&self, isolated: bool) -> anyhow::Result<()> {
         self.site.timeline.add(self.id(), if isolated { "isolated" } else { "not isolated" });
         self.wire.change(|faults| faults.isolated = isolated)
     }
 
-    /// Makes the instance's link slow in both directions, or as fast as it was: `None`.
+    /// Makes the instance's link slow in both directions; `None` makes it as fast as it was.
     pub fn slow(&self, link: Option<SlowLink>) -> anyhow::Result<()> {
         let what = match link {
             Some(SlowLink { kbit_per_s, queue }) => {
@@ -36,24 +36,24 @@ impl Instance {
         self.wire.change(|faults| faults.slow = link)
     }
 
-    /// Ends a cut, isolation and slowness, and continues skep and dockerd where a signal has stopped
-    /// them. Succeeds where nothing is broken, and on an instance that is off or gone.
+    /// Ends a cut, isolation and slowness, and continues skep and dockerd if a signal has stopped
+    /// them. Also succeeds without a fault, and on an instance that is off or gone.
     pub fn mend(&self) -> anyhow::Result<()> {
         self.site.timeline.add(self.id(), "mended");
         self.supervisor.signal(Signal::SIGCONT);
         self.daemon().signal(Signal::SIGCONT);
         match self.wire.change(|faults| *faults = Faults::default()) {
-            // Thrown away, with its wire.
+            // Removed, with its wire.
             Err(_) if self.is_gone() => Ok(()),
             mended => mended,
         }
     }
 
-    /// What an operator asks for. Blocks for some milliseconds.
+    /// Applies a disturbance that an operator requests. Blocks for some milliseconds.
     ///
     /// # Errors
     ///
-    /// When the instance is off (unless it is to be mended), or the program does not run.
+    /// When the instance is off (except for [`Disturbance::Mend`]), or the program does not run.
     pub(super) fn disturb(&self, what: Disturbance) -> anyhow::Result<()> {
         ensure!(self.is_on() || what == Disturbance::Mend, "{} is switched off", self.id());
         match what {

@@ -1,8 +1,8 @@
-//! One instance's wire, and what is wrong with it on purpose: cut, isolated and slow, each by itself.
+//! Sets the faults of one instance's wire: cut, isolated and slow, independent of each other.
 //!
-//! Guarantee: setting or ending one of them any number of times, in any order, leaves the others as
-//! they are. The wire is always set as a whole, since the kernel mixes them up: a link that goes
-//! down loses the route that an isolated instance needs.
+//! Guarantee: setting or ending one fault any number of times, in any order, leaves the others as they are. The wire is
+//! always set as a whole, since the faults interact in the kernel: a link that is set down loses the route that an
+//! isolated instance needs.
 
 use std::net::Ipv4Addr;
 use std::sync::{Mutex, PoisonError};
@@ -10,11 +10,11 @@ use std::sync::{Mutex, PoisonError};
 use super::netns::Namespace;
 use crate::machines::SlowLink;
 
-/// What is wrong with a wire; by default nothing.
+/// The faults of a wire; by default none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Faults {
     pub cut: bool,
-    /// Nothing but the metadata and AWS is within reach.
+    /// Only the metadata and AWS are reachable.
     pub isolated: bool,
     pub slow: Option<SlowLink>,
 }
@@ -22,7 +22,7 @@ pub(crate) struct Faults {
 #[derive(Debug, Default)]
 struct State {
     faults: Faults,
-    /// The last change failed, perhaps half-way.
+    /// The last change failed, perhaps after a part of it.
     unsure: bool,
 }
 
@@ -40,8 +40,8 @@ impl Wire {
         Wire { aws: aws.clone(), instance: instance.clone(), address, state: Mutex::default() }
     }
 
-    /// Changes what is wrong with the wire. Starts processes: it blocks for some milliseconds, and
-    /// not at all when nothing changes.
+    /// Changes the faults of the wire. It starts processes and blocks for some milliseconds; without a change it does
+    /// nothing.
     pub(crate) fn change(&self, change: impl FnOnce(&mut Faults)) -> anyhow::Result<()> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (before, mut wanted) = (state.faults, state.faults);

@@ -1,4 +1,4 @@
-//! Takes down what the cloud and the instances tell, and passes on what belongs to the story.
+//! Records the events of the cloud and the instances, and adds the relevant ones to the timeline.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -11,7 +11,7 @@ use crate::cloud::{CloudEvent, EventKind, LifecycleState};
 use crate::fleet::{Entry, LAUNCH_HOOK, narrate};
 use crate::stage::Mark;
 
-/// Listens for ever. Both receivers must be older than the first instance.
+/// Records events for ever. Both receivers must be older than the first instance.
 pub async fn listen(
     record: &RefCell<Record>,
     mut cloud: Receiver<CloudEvent>,
@@ -19,11 +19,11 @@ pub async fn listen(
 ) -> anyhow::Result<Infallible> {
     loop {
         tokio::select! {
-            // In the order in which things follow from each other.
+            // Causes first: an instance's entry follows from an event of the cloud.
             biased;
             event = cloud.recv() => match event {
                 Ok(event) => cloud_event(&mut record.borrow_mut(), &event),
-                // The verdict would rest on less than all: better none.
+                // Without some events, the verdict could be wrong: better none.
                 Err(error @ (RecvError::Lagged(_) | RecvError::Closed)) => return Err(error.into()),
             },
             entry = instances.recv() => match entry {
@@ -50,7 +50,7 @@ fn cloud_event(record: &mut Record, event: &CloudEvent) {
         EventKind::LifecycleChanged { to: LifecycleState::Terminating, .. } => {
             Some("Auto Scaling terminates it: the notice is in its metadata".to_owned())
         }
-        // The rest of a life cycle, and who was signalled, can be seen from the lines around it.
+        // Other states of a life cycle, and signals, follow from the lines around them.
         EventKind::LifecycleChanged { .. }
         | EventKind::HookStarted { .. }
         | EventKind::Signalled { .. } => None,
@@ -108,7 +108,7 @@ fn instance_entry(record: &mut Record, entry: &Entry) {
     } else if let Some(status) = what.strip_prefix("skep: ").filter(|status| is_story(status)) {
         record.tale.tell(now, Some(&name), what_skep_does(status), None);
     } else if what.starts_with("skep ended: ") && !what.ends_with("exit code 0") {
-        // The power-off of its machine kills skep, too; the line after this one says so.
+        // The power-off of its machine also kills skep, and has its own line after this one.
         let is_expected = record.node(&entry.instance).is_some_and(|node| node.completed.is_some());
         if !is_expected {
             record.tale.tell(now, Some(&name), what, Some(Mark::Bad));
@@ -116,14 +116,14 @@ fn instance_entry(record: &mut Record, entry: &Entry) {
     }
 }
 
-/// Whether a status moves the story on: not that somebody waits for somebody, or tries again.
+/// Whether a status is a new step of the story, and not a wait or a retry.
 fn is_story(status: &str) -> bool {
     let Some((phase, doing)) = status.split_once(": ") else { return false };
     match phase {
         "booting" => {
             ["claiming", "founding", "publishing", "joining"].iter().any(|it| doing.starts_with(it))
         }
-        // The cloud tells of notices and hooks itself.
+        // The cloud's own events report notices and hooks.
         "leaving" => {
             !["trying again", "completing"].iter().any(|it| doing.starts_with(it))
                 && !doing.ends_with(" notice")
@@ -133,7 +133,7 @@ fn is_story(status: &str) -> bool {
     }
 }
 
-/// The status without its phase, which the line around it tells.
+/// The status without its phase, which is clear from the context.
 fn what_skep_does(status: &str) -> &str {
     status.split_once(": ").map_or(status, |(_, doing)| doing)
 }

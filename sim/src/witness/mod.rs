@@ -1,7 +1,7 @@
-//! A fleet as it is seen from outside: every Docker daemon, the charter and the cloud, for as long as a demo or a
-//! campaign lasts, so that what must never happen is not only looked for in the end.
+//! Watches a fleet from outside: every Docker daemon, the charter and the cloud, for the whole time of a demo or a
+//! campaign, so that forbidden states are also found when they do not last until the end.
 //!
-//! [`Witness`] looks and [`listen`] hears; both take down what they learn in one [`record`].
+//! [`Witness`] polls and [`listen`] receives events; both write to one [`record`].
 
 pub mod listen;
 pub mod record;
@@ -24,11 +24,11 @@ use crate::fleet::{ClusterSpec, Fleet, Instance};
 use crate::stage::Mark;
 use record::{Record, SPOT, Tasks};
 
-/// Between two looks at one daemon.
+/// Interval between two polls of one daemon.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Readiness is asked of the sim itself, which costs nothing.
+/// Interval between two polls of readiness, which cost almost nothing: the sim itself has the answer.
 const READY_EVERY: Duration = Duration::from_millis(20);
-/// Without a leader, Docker's API hangs: the look counts as one that saw none.
+/// Timeout of a call: without a leader, Docker's API hangs, and the poll counts as one without a leader.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 pub struct Witness<'a> {
@@ -38,7 +38,7 @@ pub struct Witness<'a> {
 }
 
 impl Witness<'_> {
-    /// Watches the fleet for ever, each daemon by itself: one that hangs must not hide the others.
+    /// Watches the fleet for ever, each daemon independently: one that hangs must not hide the others.
     pub async fn watch(&self) -> Infallible {
         let mut daemons = FuturesUnordered::new();
         let mut known = 0;
@@ -104,8 +104,8 @@ impl Witness<'_> {
         self.count_tasks(&instance);
     }
 
-    /// A daemon that manages a swarm names it and lists its nodes; all others refuse both at once. Of what swarm a
-    /// worker is, its certificate says.
+    /// Polls one daemon. A manager's daemon returns the swarm id and the node list; all others refuse both calls at
+    /// once. The swarm id of a worker is in its certificate.
     async fn look(&self, instance: &Instance, docker: &Docker) {
         let (nodes, swarm) = tokio::join!(
             timeout(PATIENCE, docker.list_nodes(None)),
@@ -143,7 +143,7 @@ impl Witness<'_> {
     }
 }
 
-/// What one manager's list says about each node. An address that is used again is its last owner's.
+/// Records one manager's node list. An address that is used again belongs to its last owner.
 fn saw_nodes(record: &mut Record, nodes: &[Node]) {
     let now = record.now();
     let had_leader = record.swarm.leader.is_some();

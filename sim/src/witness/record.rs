@@ -1,5 +1,5 @@
-//! What is known about the fleet of a demo so far: facts with the moment of each, from which the
-//! table and the verdict follow. No fact is taken back.
+//! The recorded facts about a fleet with the moment of each, from which the table and the verdict follow. No fact is
+//! withdrawn.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -13,20 +13,20 @@ use super::tale::Tale;
 use crate::cloud::ActionResult;
 use crate::fleet::{ContainerEvent, TERMINATION_HOOK};
 
-/// Why a node leaves: Auto Scaling terminates its instance.
+/// A node's reason to leave: Auto Scaling terminates its instance.
 pub const TERMINATED: &str = "terminated";
-/// The same, and nothing takes its place.
+/// The same, without a replacement.
 pub const SCALED_IN: &str = "scaled in";
-/// The spot market takes its instance, and waits for no hook.
+/// A node's reason to leave: a spot interruption, which waits for no hook.
 pub const SPOT: &str = "spot";
 
 /// Exit code of a container that was killed.
 const KILLED: i32 = 137;
 
-/// Everything that the demo knows.
+/// All recorded facts.
 #[derive(Debug)]
 pub struct Record {
-    /// When its time began.
+    /// The moment to which all times are relative.
     pub started: OffsetDateTime,
     /// In the order of their launches.
     pub nodes: Vec<NodeRecord>,
@@ -34,7 +34,7 @@ pub struct Record {
     pub tale: Tale,
 }
 
-/// One instance's life. Moments are seconds since the demo's start.
+/// The facts about one instance. Moments are seconds since the start of the record.
 #[derive(Clone, Debug, Serialize)]
 pub struct NodeRecord {
     /// `worker-2`: the role, and the number of the launch within it.
@@ -43,53 +43,52 @@ pub struct NodeRecord {
     pub address: Ipv4Addr,
     pub zone: String,
     pub launched: f64,
-    /// Its skep has said `READY=1`.
+    /// Its skep has sent `READY=1`.
     pub ready: Option<f64>,
     pub in_service: bool,
-    /// Why it is to leave.
+    /// Its reason to leave.
     pub reason: Option<&'static str>,
     pub noticed: Option<f64>,
-    /// A manager's node list said availability `drain` for the first time.
+    /// A manager's node list first showed the availability `drain`.
     pub drain_accepted: Option<f64>,
-    /// That, and the last task container has ended.
+    /// The drain was accepted, and the last task container has ended.
     pub drained: Option<f64>,
-    /// It is in the node list, or was.
+    /// Whether it is or was in the node list.
     pub was_listed: bool,
     pub off_list: Option<f64>,
-    /// A node list has shown it as a manager.
+    /// Whether a node list has shown it as a manager.
     pub was_in_raft: bool,
-    /// Since when no list has.
+    /// Since this moment, no node list has shown it as a manager.
     pub out_of_raft: Option<f64>,
-    /// The termination hook was completed; for a spot interruption, which waits for no hook, the
-    /// node was off the list.
+    /// The termination hook was completed; for a spot interruption, which waits for no hook, the node was off the list.
     pub completed: Option<f64>,
     pub powered_off: Option<f64>,
     pub hooks_completed: u32,
-    /// With ABANDON.
+    /// Hooks completed with ABANDON.
     pub hooks_abandoned: u32,
     pub hooks_timed_out: u32,
     pub tasks: Tasks,
 }
 
-/// How the task containers of a node have ended.
+/// The ends of a node's task containers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tasks {
     pub running: usize,
-    /// Exit code 0, or left alone for its grace.
+    /// Exit code 0, or killed only after the full grace.
     pub with_grace: usize,
-    /// Exit code 137, or the power went while they ran.
+    /// Exit code 137, or the power was cut while they ran.
     pub without_grace: usize,
-    /// Another exit code: ended by itself, or in a way that the workload does not know.
+    /// Another exit code: ended by itself, or in an unexpected way.
     pub failed: usize,
-    /// The last end, in nanoseconds since 1970.
+    /// Moment of the last end, in nanoseconds since 1970.
     #[serde(skip)]
     pub last_end: i64,
 }
 
 impl Tasks {
-    /// `is_gone`: the instance's power is off, and with it whatever still ran.
+    /// Counts the ends. `is_gone`: the instance's power is off, which also ended all containers that still ran.
     pub fn count(events: &[ContainerEvent], is_gone: bool) -> Tasks {
-        // By container: how it ended, if it has.
+        // By container: its exit code, if it has ended.
         let mut ends: BTreeMap<&str, Option<i32>> = BTreeMap::new();
         let mut tasks = Tasks::default();
         for event in events.iter().filter(|event| event.task.is_some()) {
@@ -176,7 +175,7 @@ impl Record {
         self.nodes.iter_mut().find(|node| node.instance == instance)
     }
 
-    /// What a person calls an instance.
+    /// An instance's readable name.
     pub fn name(&self, instance: &str) -> String {
         self.node(instance).map_or_else(|| instance.to_owned(), |node| node.name.clone())
     }
@@ -186,7 +185,7 @@ impl Record {
         found.map_or_else(|| address.to_string(), |node| node.name.clone())
     }
 
-    /// The first notice counts, as it does for skep.
+    /// Records a notice. Only the first one counts, as for skep.
     pub fn noticed(&mut self, instance: &str, reason: &'static str, at: f64) {
         if let Some(node) = self.node_mut(instance).filter(|node| node.noticed.is_none()) {
             node.noticed = Some(at);
@@ -204,8 +203,7 @@ impl Record {
         }
     }
 
-    /// Counts a node's tasks anew. Returns the moment of its last task's end when that makes it
-    /// drained.
+    /// Sets the counts of a node's tasks. If that makes the node drained, returns the moment of the drain.
     pub fn tasks_changed(&mut self, instance: &str, tasks: Tasks) -> Option<f64> {
         let last_end = Duration::from_nanos(tasks.last_end.unsigned_abs());
         let last_end = self.moment(OffsetDateTime::UNIX_EPOCH + last_end);
@@ -221,7 +219,7 @@ impl Record {
 }
 
 impl NodeRecord {
-    /// What a node list says of it.
+    /// Records whether a node list shows it as a manager.
     pub fn listed_in_raft(&mut self, is_manager: bool, at: f64) {
         if is_manager {
             self.was_in_raft = true;

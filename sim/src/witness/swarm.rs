@@ -1,4 +1,4 @@
-//! What the daemons and the charter have said about the swarm as a whole, throughout a demo.
+//! The recorded facts about the swarm as a whole, from the daemons and the charter.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -20,7 +20,7 @@ impl Listed {
     fn of(node: &Node) -> Option<Listed> {
         let status = node.status.as_ref()?;
         let manager = node.manager_status.as_ref();
-        // A manager's own status can be `0.0.0.0`; what the others connect to is its raft address.
+        // The address in a manager's own status can be `0.0.0.0`; the others connect to its raft address.
         let raft = manager.and_then(|manager| manager.addr.as_deref()?.rsplit_once(':'));
         let address = raft.map(|(host, _)| host).or(status.addr.as_deref())?;
         let availability = node.spec.as_ref()?.availability;
@@ -38,27 +38,27 @@ impl Listed {
 
 #[derive(Debug, Default)]
 pub struct SwarmFacts {
-    /// Every swarm id that a daemon or the charter has named, and who named it first.
+    /// Every swarm id that a daemon or the charter has returned, with the first source of each.
     pub ids: BTreeMap<String, String>,
     /// Every generation of the charter.
     pub generations: BTreeSet<u64>,
-    /// How often a daemon was asked which swarm it manages.
+    /// Number of polls of daemons for their swarm id.
     pub looks: u64,
     /// The latest node list.
     pub list: Vec<Listed>,
     pub leader: Option<Ipv4Addr>,
-    /// When a manager last listed a leader and a majority within reach of it.
+    /// The moment when a manager last listed a leader and a reachable majority.
     last_quorum: Option<f64>,
     longest_gap: f64,
 }
 
 impl SwarmFacts {
-    /// A node list; returns the leader's address where it is another one than before.
+    /// Records a node list; returns the leader's address if the leader has changed.
     pub fn listed(&mut self, nodes: &[Node], at: f64) -> Option<Ipv4Addr> {
         self.list = nodes.iter().filter_map(Listed::of).collect();
         let managers = self.list.iter().filter(|node| node.is_manager).count();
         let reachable = self.list.iter().filter(|node| node.is_reachable).count();
-        // A leader that has lost its majority goes on listing itself for a while.
+        // A leader that has lost its majority still lists itself as leader for a while.
         if reachable * 2 <= managers {
             return None;
         }
@@ -70,12 +70,12 @@ impl SwarmFacts {
         changed.then_some(leader)
     }
 
-    /// The longest time without a quorum up to now, in seconds, since there was the first.
+    /// The longest time without a quorum in seconds, from the first quorum until now.
     pub fn without_leader(&self, now: f64) -> f64 {
         self.longest_gap.max(self.last_quorum.map_or(0.0, |last| now - last))
     }
 
-    /// Counts the time without a quorum anew.
+    /// Restarts the measurement of the time without a quorum.
     pub fn forget_gaps(&mut self, now: f64) {
         self.longest_gap = 0.0;
         self.last_quorum = self.last_quorum.map(|_| now);

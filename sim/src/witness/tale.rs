@@ -1,20 +1,20 @@
-//! The timeline: told on the terminal while it happens, or only kept.
+//! The timeline: printed on the terminal as it happens, or only kept.
 
 use serde::Serialize;
 
 use crate::stage::{Mark, Style};
 
-/// Columns of a node's name.
+/// Width of a node's name in columns.
 const NAME: usize = 10;
 
 /// One line.
 #[derive(Clone, Debug, Serialize)]
 pub struct Line {
     pub seconds: f64,
-    /// The node's name; `None` for what is about no single node.
+    /// The node's name; `None` for a line that is not about a single node.
     pub node: Option<String>,
     pub what: String,
-    /// It begins a part of the story.
+    /// Whether it is the heading of a part.
     pub is_heading: bool,
 }
 
@@ -25,12 +25,12 @@ pub struct Tale {
 }
 
 impl Tale {
-    /// Told on standard output.
+    /// Prints every line on standard output.
     pub fn aloud(style: Style) -> Tale {
         Tale { lines: Vec::new(), style: Some(style) }
     }
 
-    /// Only kept.
+    /// Only keeps the lines.
     pub fn silent() -> Tale {
         Tale { lines: Vec::new(), style: None }
     }
@@ -42,7 +42,7 @@ impl Tale {
         self.keep(seconds, None, what, true);
     }
 
-    /// One thing that happened; `mark` where it is more than another step.
+    /// Adds a line; `mark` highlights an important one.
     pub fn tell(&mut self, seconds: f64, node: Option<&str>, what: &str, mark: Option<Mark>) {
         if let Some(style) = self.style {
             let text = mark.map_or_else(|| what.to_owned(), |mark| style.paint(mark, what));

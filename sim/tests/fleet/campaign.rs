@@ -1,4 +1,4 @@
-//! `skep-sim chaos` with bad input, a second time, and interrupted.
+//! `skep-sim chaos` with wrong input, beside a second campaign, and interrupted.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use super::PATIENCE;
 use super::commands::{failure, skep_sim, until};
 
-/// A campaign on a fleet on which skep ends at once: it never gets further than the boot.
+/// A campaign on a fleet on which skep ends at once: it never gets past the boot.
 fn chaos(home: &Path) -> tokio::process::Command {
     let mut command = skep_sim(home);
     command.args(["chaos", "--skep", "/bin/true", "--out"]).arg(home.join("out"));

@@ -1,4 +1,4 @@
-//! The commands that make trouble, as an operator types them.
+//! The commands that inject faults, as an operator enters them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -117,7 +117,7 @@ async fn a_machine_that_is_off_is_only_mended() -> anyhow::Result<()> {
 /// A `skep-sim up` of a manager and a worker without skep.
 struct Up {
     process: Child,
-    /// Where the commands find out which cloud is meant.
+    /// Directory in which the commands find the running cloud.
     home: tempfile::TempDir,
 }
 
@@ -140,7 +140,7 @@ impl Up {
     async fn start() -> anyhow::Result<Up> {
         let home = tempfile::tempdir()?;
         let mut up = skep_sim(home.path());
-        // Where the image is that all tests share.
+        // The directory with the image that all tests share.
         up.args(["up", "--bare", "--managers", "1", "--workers", "1", "--dir"]).arg(default_dir());
         let process = up.stdout(Stdio::null()).kill_on_drop(true).spawn()?;
         let cloud = Up { process, home };
@@ -164,7 +164,7 @@ impl Up {
         failure(skep_sim(self.home.path()).args(arguments)).await
     }
 
-    /// What has happened to an instance.
+    /// The events of an instance so far.
     fn story_of(&self, id: &str) -> anyhow::Result<Vec<String>> {
         let mut entries = self.timeline()?;
         entries.retain(|entry| entry["instance"] == id);
@@ -200,7 +200,7 @@ pub(super) fn skep_sim(home: &Path) -> Command {
     command
 }
 
-/// What a command that succeeds prints.
+/// Runs a command that must succeed; returns its output.
 async fn success(command: &mut Command) -> anyhow::Result<String> {
     let output = command.output().await?;
     let error = String::from_utf8_lossy(&output.stderr);
@@ -208,7 +208,7 @@ async fn success(command: &mut Command) -> anyhow::Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// What a command writes that fails with exit code 1.
+/// Runs a command that must fail with exit code 1; returns its standard error.
 pub(super) async fn failure(command: &mut Command) -> anyhow::Result<String> {
     let output = command.output().await?;
     let said = String::from_utf8_lossy(&output.stdout);
@@ -217,7 +217,7 @@ pub(super) async fn failure(command: &mut Command) -> anyhow::Result<String> {
     Ok(String::from_utf8(output.stderr)?)
 }
 
-/// Waits until `look` succeeds with true.
+/// Waits until `look` returns true.
 pub(super) async fn until<F>(what: &str, mut look: F) -> anyhow::Result<()>
 where
     F: AsyncFnMut() -> anyhow::Result<bool>,

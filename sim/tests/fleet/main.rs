@@ -1,5 +1,5 @@
-//! The fleet itself, on real daemons and without skep: instances form a swarm, run a service, and
-//! nothing of them is left when the fleet is stopped, dropped in a panic, or killed.
+//! The fleet itself, on real daemons and without skep: instances form a swarm and run a service, and nothing must
+//! remain when the fleet is stopped, dropped in a panic, or killed.
 
 mod campaign;
 mod commands;
@@ -24,7 +24,7 @@ use skep_sim::fleet::{
 };
 use skep_sim::machines::Launch;
 
-/// Generous: other tests may use the same two cores.
+/// Long, because other tests may use the same two cores.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn a_cut_link_and_a_dead_daemon_come_back() -> anyhow::Result<()> {
     traces.ensure_none()
 }
 
-/// A stand-in for skep that does what `skep.toml` says.
+/// A script instead of skep that runs `skep.toml` as shell commands.
 const SCRIPT: &str = r#"#!/bin/sh
 case "$1" in
     run) ;;
@@ -122,8 +122,8 @@ trap 'echo "asked to stop"; exit 0' TERM
 . "$SKEP_CONFIG_DIR/skep.toml"
 "#;
 
-/// Asks the metadata service who this is, as a real agent would. In bash, because `nc` shuts its half
-/// of the connection down before the answer has come.
+/// Asks the metadata service for the instance's id, as a real agent does. In bash, because `nc` shuts its half of the
+/// connection down before the answer arrives.
 const WHO_AM_I: &str = r#"
 ask() {
     exec 3<>/dev/tcp/169.254.169.254/80
@@ -183,9 +183,9 @@ async fn skep_is_supervised_and_the_metadata_knows_who_asks() -> anyhow::Result<
     let output = instance.run(who).await?;
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), instance.id());
 
-    // It must hear of the shutdown even where it is stopped.
+    // skep is stopped, but must still receive the SIGTERM of the shutdown.
     ensure!(instance.kill_skep(Signal::SIGSTOP));
-    // Past its hook, as if that were completed; then the OS shuts down.
+    // Ends the instance without its hook; then the OS shuts down.
     fleet.cloud().crash(instance.id())?;
     fleet.wait_until("the power-off", PATIENCE, async || Ok(instance.is_gone())).await?;
     assert_eq!(instance.exits().last(), Some(&Exit::Code(0)));
@@ -208,7 +208,7 @@ async fn a_panic_leaves_nothing_behind() -> anyhow::Result<()> {
         let fleet = start().await?;
         let manager = fleet.launch(machine(5))?;
         manager.wait_docker().await?;
-        // In the middle of its launch when the fleet goes.
+        // This instance is being launched when the fleet is dropped.
         fleet.launch(machine(6))?;
         traces = Some(Traces::of(&fleet)?);
         if manager.is_on() {
@@ -292,7 +292,7 @@ async fn state_of(fleet: &Fleet, instance: &Instance, expected: &str) -> anyhow:
         .await
 }
 
-/// Where a run could leave something.
+/// The places where a run could leave something.
 struct Traces {
     run: String,
     dir: PathBuf,
@@ -339,7 +339,7 @@ impl Traces {
     }
 
     fn ensure_none(&self) -> anyhow::Result<()> {
-        // Whoever cleans finds nothing more to do.
+        // A cleaner must find no more remains.
         ensure!(!clean_dead_runs()?.contains(&self.run), "the run was still registered");
         let left = self.left()?;
         ensure!(left.is_empty(), "left behind:\n{}", left.join("\n"));

@@ -1,4 +1,4 @@
-//! What goes wrong with an instance on purpose: its wire, its dockerd, and their mending.
+//! Faults of an instance's wire and dockerd, and their end.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use skep_sim::fleet::{
 
 use super::{PATIENCE, machine, reaches_gateway, start};
 
-/// What is sent from one instance to another.
+/// Number of bytes that one instance sends to another.
 const BYTES: usize = 100_000;
 const SLOW: SlowLink = SlowLink { kbit_per_s: 256, queue: Duration::from_millis(400) };
-/// At 32 kB/s, [`BYTES`] without what the bucket holds in the beginning take 3 s.
+/// At 32 kB/s, [`BYTES`] without the bucket's initial content take 3 s.
 const SLOW_AT_LEAST: Duration = Duration::from_millis(2500);
 
 #[tokio::test]
@@ -177,7 +177,7 @@ pub(crate) async fn hangs(docker: &Docker) -> bool {
     tokio::time::timeout(Duration::from_secs(2), docker.ping()).await.is_err()
 }
 
-/// Two machines that run nothing.
+/// Starts two machines without programs.
 async fn two_machines() -> anyhow::Result<(Fleet, Arc<Instance>, Arc<Instance>)> {
     let fleet = Fleet::start(FleetOptions {
         docker_start: DockerStart::Manual,
@@ -217,7 +217,7 @@ async fn transfers_fast(fleet: &Fleet, from: &Instance, to: &Instance) -> anyhow
         .await
 }
 
-/// How long it takes one instance to send another [`BYTES`].
+/// Measures the time in which one instance sends [`BYTES`] to another.
 async fn transfer(from: &Instance, to: &Instance) -> anyhow::Result<Duration> {
     let bash = |script: String| {
         let mut command = Command::new("bash");

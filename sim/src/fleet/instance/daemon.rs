@@ -1,4 +1,4 @@
-//! dockerd under supervision: what systemd does on a real instance, and no more.
+//! Supervises dockerd as systemd does on a real instance, and no more.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,29 +11,29 @@ use super::options::Restart;
 use crate::fleet::dockerd::append;
 use crate::fleet::process::{Exit, Process};
 
-/// How long dockerd gets to stop when it is asked to.
+/// Time for dockerd to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
-/// Managers wait three times 5 to 5.5 s for the next heartbeat of a node. Docker 20.10 lists a node as Down for as
-/// long as its session lasts if that time ends while the node registers again.
+/// Managers wait three times 5 to 5.5 s for the next heartbeat of a node. If that time ends while the node registers
+/// again, Docker 20.10 lists the node as Down for as long as its session lasts.
 const LAST_HEARTBEAT: Duration = Duration::from_secs(18);
 
 /// The daemon of one instance.
 #[derive(Debug, Default)]
 pub(in crate::fleet) struct Daemon {
     process: Option<Process>,
-    /// Start it again when it ends.
+    /// Whether it is restarted when it ends.
     supervised: bool,
 }
 
 impl Daemon {
-    /// Sends dockerd a signal; false when it does not run.
+    /// Sends dockerd a signal; returns false when it does not run.
     pub(in crate::fleet) fn signal(&self, signal: Signal) -> bool {
         self.process.as_ref().is_some_and(|process| process.signal(signal))
     }
 }
 
 impl Instance {
-    /// Starts dockerd, supervised as the options say, and follows its events once it is up.
+    /// Starts dockerd, supervised as the options configure, and follows its events once it is up.
     pub fn start_dockerd(self: &Arc<Self>) -> anyhow::Result<()> {
         self.start_daemon(&mut self.daemon())
     }
@@ -55,7 +55,7 @@ impl Instance {
                 instance.events.follow(&docker, since, record).await;
                 anyhow::Ok(())
             };
-            // The stream ends with the daemon; the wait for an API that never comes must, too.
+            // The event stream ends with the daemon; the wait for the API must end with it, too.
             let (_, exit) = tokio::join!(
                 async {
                     tokio::select! {
@@ -71,7 +71,7 @@ impl Instance {
         Ok(())
     }
 
-    /// Starts dockerd again, unless its end was asked for or somebody else has started it.
+    /// Starts dockerd again, unless it was stopped on request or was already started again.
     async fn dockerd_ended(self: &Arc<Self>, ended: &Process) {
         let Restart::OnFailure(pause) = self.site.options.docker_restart else { return };
         tokio::time::sleep(pause).await;
@@ -85,8 +85,7 @@ impl Instance {
         }
     }
 
-    /// Kills dockerd, and containerd with it: dockerd has the kernel do that. Containers go on. It
-    /// stays down.
+    /// Kills dockerd. containerd dies with it, by a parent-death signal; containers keep running. dockerd stays down.
     pub async fn kill_dockerd(&self) -> anyhow::Result<Exit> {
         self.end_dockerd(|process| {
             process.signal(Signal::SIGKILL);
@@ -94,7 +93,7 @@ impl Instance {
         .await
     }
 
-    /// Stops dockerd as systemd would. It stays down.
+    /// Stops dockerd as systemd does. It stays down.
     pub async fn stop_dockerd(&self) -> anyhow::Result<Exit> {
         self.end_dockerd(Process::terminate).await
     }
@@ -107,7 +106,7 @@ impl Instance {
         self.wait_docker().await.map(drop)
     }
 
-    /// Sends dockerd a signal; supervision goes on. False when dockerd does not run.
+    /// Sends dockerd a signal; supervision continues. Returns false when dockerd does not run.
     pub fn signal_dockerd(&self, signal: Signal) -> bool {
         self.site.timeline.add(self.id(), format!("dockerd gets {signal}"));
         self.daemon().signal(signal)
@@ -129,7 +128,7 @@ impl Instance {
             .with_context(|| format!("dockerd of {} does not stop", self.id()))
     }
 
-    /// Neither skep nor dockerd is started again from now on.
+    /// Ends restarts of skep and dockerd.
     pub(in crate::fleet) fn end_supervision(&self) {
         self.supervisor.switch_off();
         self.daemon().supervised = false;

@@ -1,8 +1,8 @@
-//! One instance, as tests and the demo hold it.
+//! One instance, as tests and the demo use it.
 //!
 //! Layout of its directory: `skep.log`, `dockerd.log`, `docker-events.jsonl`, `docker.sock`,
 //! `notify.sock`, `etc/skep.toml`, `bin/` (first in skep's PATH), `run/` and `state/`. Docker's data
-//! root is elsewhere, and goes with the instance.
+//! root is elsewhere, and is removed with the instance.
 
 mod daemon;
 pub(super) mod options;
@@ -31,7 +31,7 @@ use daemon::Daemon;
 use options::FleetOptions;
 use supervisor::Supervisor;
 
-/// What all instances of a run share.
+/// The resources that all instances of a run share.
 #[derive(Debug)]
 pub(crate) struct Site {
     pub run: Run,
@@ -40,21 +40,21 @@ pub(crate) struct Site {
     pub gateway: Ipv4Addr,
     pub template: Template,
     pub timeline: Timeline,
-    /// The cloud calls from wherever it likes; work goes to the runtime that started the fleet.
+    /// The cloud can call from any thread; work runs on the runtime that started the fleet.
     pub runtime: tokio::runtime::Handle,
 }
 
-/// Whether the computer is on.
+/// Power state of the computer.
 #[derive(Debug)]
 pub(in crate::fleet) enum Power {
     /// Launched, not booted yet, or switched off with its disk kept.
     Off,
     On(Machine),
-    /// Thrown away.
+    /// Terminated and removed.
     Gone,
 }
 
-/// An instance of the fleet. Cheap to hold after its end: logs and records stay readable.
+/// An instance of the fleet. It needs little memory after its end; logs and records stay readable.
 #[derive(Debug)]
 pub struct Instance {
     pub(in crate::fleet) launch: Launch,
@@ -62,11 +62,11 @@ pub struct Instance {
     pub(in crate::fleet) dir: PathBuf,
     pub(in crate::fleet) netns: Namespace,
     pub(in crate::fleet) dockerd: Dockerd,
-    /// A launch, a stop and a start that overtake each other come one after the other.
+    /// Serialises launch, stop and start.
     pub(in crate::fleet) turn: Arc<tokio::sync::Mutex<()>>,
-    /// Held while the machine is made, switched on or thrown away.
+    /// Held while the machine is made, switched on or removed.
     pub(in crate::fleet) switching: Mutex<()>,
-    /// Held for moments.
+    /// Held only for short times.
     pub(in crate::fleet) power: Mutex<Power>,
     pub(in crate::fleet) supervisor: Supervisor,
     pub(in crate::fleet) notifications: Notifications,
@@ -110,7 +110,7 @@ impl Instance {
         &self.launch.instance_id
     }
 
-    /// What the cloud asked for: zone, group and tags.
+    /// The cloud's request: zone, group and tags.
     pub fn launch(&self) -> &Launch {
         &self.launch
     }
@@ -137,7 +137,7 @@ impl Instance {
     }
 
     /// The pid of the instance's PID 1 in the root namespace, while it is on:
-    /// `nsenter -t <pid> -a` looks inside.
+    /// `nsenter -t <pid> -a` enters the instance.
     pub fn init_pid(&self) -> Option<u32> {
         match &*self.power() {
             Power::On(machine) => Some(machine.init()),
@@ -149,7 +149,7 @@ impl Instance {
         matches!(*self.power(), Power::On(_))
     }
 
-    /// Terminated and thrown away.
+    /// Whether it is terminated and removed.
     pub fn is_gone(&self) -> bool {
         matches!(*self.power(), Power::Gone)
     }
@@ -158,15 +158,15 @@ impl Instance {
         self.dir.join("skep.log")
     }
 
-    /// What skep has written so far; nothing before the launch. What is no text in it hides nothing else.
+    /// skep's log so far; empty before the launch. Bytes that are not UTF-8 are replaced.
     ///
     /// # Panics
-    /// When the file is there and cannot be read: a check that passes over it would check nothing.
+    /// When the file exists and cannot be read: a check of an empty text would check nothing.
     pub fn log(&self) -> String {
         read_log(&self.log_path())
     }
 
-    /// What dockerd has written so far, in the same way.
+    /// dockerd's log so far, in the same way.
     pub fn dockerd_log(&self) -> String {
         read_log(&self.dockerd.log)
     }
@@ -177,7 +177,7 @@ impl Instance {
         std::fs::write(&file, toml).with_context(|| format!("cannot write {}", file.display()))
     }
 
-    /// Puts an executable script where skep finds it first: a stub of `systemctl`, for one.
+    /// Puts an executable script where skep finds it first, for example a stub of `systemctl`.
     pub fn write_program(&self, name: &str, script: &str) -> anyhow::Result<()> {
         use std::os::unix::fs::PermissionsExt;
         let file = self.dir.join("bin").join(name);
@@ -195,12 +195,12 @@ impl Instance {
         self.notifications.all()
     }
 
-    /// The present skep process has said `READY=1`.
+    /// Whether the present skep process has sent `READY=1`.
     pub fn is_ready(&self) -> bool {
         self.notifications.is_ready()
     }
 
-    /// What Docker said about containers, since the launch.
+    /// Docker's events of containers since the launch.
     pub fn container_events(&self) -> Vec<ContainerEvent> {
         self.events.all()
     }
@@ -210,13 +210,13 @@ impl Instance {
         self.events.all().into_iter().filter(|event| event.action == "die").collect()
     }
 
-    /// Containers that have a process, whatever Docker says of them.
+    /// Number of containers that have a process, by their cgroups and not by Docker.
     pub fn running_containers(&self) -> usize {
         busy_children(&self.dockerd.cgroup)
     }
 
-    /// The swarm that the node's certificate is of: also a worker has one, and also while Docker is down. `None` where
-    /// it has none, or it cannot be read.
+    /// The swarm id in the node's certificate. Workers have one, too, and it is readable while Docker is down. `None`
+    /// if there is no certificate or it cannot be read.
     pub fn swarm_by_certificate(&self) -> Option<String> {
         let file = self.dockerd.data_root().join("swarm/certificates/swarm-node.crt");
         let text = std::fs::read(file).ok()?;
@@ -241,7 +241,7 @@ impl Instance {
         self.dockerd.client(self.api.get_or_init(|| version))
     }
 
-    /// Starts a process inside; the caller must wait for it whatever happens.
+    /// Starts a process inside; the caller must reap it in every case.
     pub(in crate::fleet) fn spawn(&self, command: Command) -> anyhow::Result<Child> {
         match &*self.power() {
             Power::On(machine) => machine.spawn(command),
@@ -249,12 +249,12 @@ impl Instance {
         }
     }
 
-    /// Runs a command inside to its end; it dies with the instance. Give it an environment: it
-    /// starts with this process's.
+    /// Runs a command inside to its end; it dies with the instance. Set its environment: by default it gets the
+    /// environment of this process.
     pub async fn run(&self, mut command: Command) -> anyhow::Result<Output> {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = self.spawn(command)?;
-        // A thread of its own, not the runtime's: it must reap even if this future is dropped.
+        // A thread of its own, not one of the runtime: it must reap the child even if this future is dropped.
         let (tell, output) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || tell.send(child.wait_with_output()));
         Ok(output.await.context("the waiting thread died")??)
@@ -273,7 +273,7 @@ fn read_log(path: &Path) -> String {
     }
 }
 
-/// `ip-10-78-0-5`, as EC2 names hosts by their address.
+/// The host's name as on EC2, by its address: `ip-10-78-0-5`.
 fn hostname(address: Ipv4Addr) -> String {
     format!("ip-{}", address.to_string().replace('.', "-"))
 }

@@ -1,4 +1,4 @@
-//! How a fleet is to be: every field has a default that suits a test.
+//! The options of a fleet: every field has a default that suits a test.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,53 +9,52 @@ use std::time::Duration;
 
 use super::Instance;
 
-/// What systemd gives the services of a machine that shuts down, by default.
+/// systemd's default stop timeout for services at a shutdown.
 pub const SHUTDOWN: Duration = Duration::from_secs(90);
 /// `RestartSec` of docker.service.
 pub const DOCKER_PAUSE: Duration = Duration::from_secs(2);
 
-/// Called for every instance before it is switched on: the place to drop a `skep.toml` or a stub
-/// command.
+/// Called for every instance before it is switched on, for example to write a `skep.toml` or a stub command.
 pub type Prepare = Arc<dyn Fn(&Instance) -> anyhow::Result<()> + Send + Sync>;
 
-/// What [`crate::fleet::Fleet::start`] builds.
+/// The options of [`crate::fleet::Fleet::start`].
 #[derive(Clone)]
 pub struct FleetOptions {
-    /// Where the run's directory is made. Sockets live below it: keep the path short.
+    /// Parent of the run's directory. Sockets are below it: keep the path short.
     pub dir: PathBuf,
     /// Keep each instance's logs and events after the run; data roots are always removed.
     pub keep_logs: bool,
-    /// The private network. Every run has it for itself; its first address is the gateway.
+    /// The private network. Every run has its own; the first address is the gateway.
     pub subnet: (Ipv4Addr, u8),
     pub region: String,
     /// Names of the availability zones.
     pub zones: Vec<String>,
-    /// Seed of everything that the cloud draws.
+    /// Seed of all random numbers of the cloud.
     pub seed: u64,
     /// The skep binary; `None` starts instances without skep.
     pub skep: Option<PathBuf>,
-    /// Environment of skep beyond the usual.
+    /// Additional environment of skep.
     pub skep_env: BTreeMap<String, String>,
     /// `skep.toml` of every instance.
     pub config: Option<String>,
     pub prepare: Option<Prepare>,
-    /// Of skep.
+    /// Restart of skep.
     pub restart: Restart,
-    /// Of dockerd.
+    /// Restart of dockerd.
     pub docker_restart: Restart,
     pub docker_start: DockerStart,
     pub power_off: PowerOff,
     /// A folder with another engine (dockerd, containerd, runc), put first in the PATH.
     pub engine: Option<PathBuf>,
-    /// Names that instances find at the AWS gateway, such as that of a registry.
+    /// Host names that resolve to the AWS gateway, such as a registry's name.
     pub hosts: Vec<String>,
-    /// Tasks pull their images; otherwise they run what is preloaded, and ask no registry.
+    /// Tasks pull their images; otherwise they run the preloaded images, and Docker asks no registry.
     pub pulls: bool,
-    /// A second swarm in one cluster is a failure of [`crate::fleet::Fleet::stop`].
+    /// A second swarm in one cluster makes [`crate::fleet::Fleet::stop`] fail.
     pub one_swarm: bool,
     /// Swarms have Docker's network for published ports. Without it a scenario costs a quarter less.
     pub ingress: bool,
-    /// More keys for each `daemon.json`; they win.
+    /// More keys for each `daemon.json`; they override the defaults.
     pub daemon: serde_json::Map<String, serde_json::Value>,
 }
 
@@ -96,37 +95,35 @@ impl fmt::Debug for FleetOptions {
     }
 }
 
-/// What the supervisor does when its program ends.
+/// The supervisor's reaction when its program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restart {
     Never,
-    /// Starts the program again, after this pause (systemd's `RestartSec`). skep after a failure, as
-    /// `Restart=on-failure` does, but never after exit code 78. dockerd after every end that nobody
-    /// asked for, as docker.service's `Restart=always` does, and without its limit of three starts
-    /// in a minute.
+    /// Restarts the program after this pause (systemd's `RestartSec`): skep after a failure, as `Restart=on-failure`
+    /// does, but never after exit code 78; dockerd after every end that was not requested, as docker.service's
+    /// `Restart=always` does, but without its limit of three starts in a minute.
     OnFailure(Duration),
 }
 
-/// When an instance's dockerd starts, seen from skep.
+/// Start of an instance's dockerd relative to skep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DockerStart {
-    /// Both at once: skep has to wait for Docker itself.
+    /// Both at once: skep must wait for Docker itself.
     WithSkep,
     /// skep starts once the Docker API answers.
     BeforeSkep,
-    /// So long after skep.
+    /// This long after skep.
     AfterSkep(Duration),
     /// Only [`Instance::start_dockerd`] starts it.
     Manual,
 }
 
-/// How a machine that is terminated goes down.
+/// Way in which a terminated machine is switched off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PowerOff {
-    /// The power is cut: no process hears of it.
+    /// The power is cut: no process gets a signal first.
     Cut,
-    /// The OS shuts down: SIGTERM for skep, then for dockerd, with so long for each; then the
-    /// power is cut.
+    /// The OS shuts down: SIGTERM for skep, then for dockerd, with this time for each; then the power is cut.
     Clean(Duration),
 }
 

@@ -1,4 +1,4 @@
-//! skep under supervision: what systemd does on a real instance, and no more.
+//! Supervises skep as systemd does on a real instance, and no more.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -17,33 +17,33 @@ use crate::fleet::dockerd::append;
 use crate::fleet::prerequisites::search_path;
 use crate::fleet::process::{Exit, Process};
 
-/// `EX_CONFIG`: skep says with it that a restart cannot help.
+/// `EX_CONFIG`: skep exits with it when a restart cannot help.
 const EXIT_CONFIG: i32 = 78;
 
 #[derive(Debug, Default)]
 struct State {
     process: Option<Process>,
-    /// Restart it when it fails.
+    /// Whether it is restarted after a failure.
     supervised: bool,
     notify_task: Option<tokio::task::JoinHandle<()>>,
 }
 
-/// The supervision of one instance's skep. Its processes get what an instance would give them, and
-/// nothing of the sim's own environment.
+/// The supervision of one instance's skep. Its processes get the environment of an instance, and nothing of the sim's
+/// own environment.
 #[derive(Debug, Default)]
 pub(crate) struct Supervisor {
     state: Mutex<State>,
-    /// How each process so far has ended.
+    /// The exit of each process so far.
     exits: watch::Sender<Vec<Exit>>,
 }
 
 impl Supervisor {
-    /// No restart from now on.
+    /// Ends restarts.
     pub(in crate::fleet) fn switch_off(&self) {
         self.lock().supervised = false;
     }
 
-    /// Sends skep a signal; false when it does not run.
+    /// Sends skep a signal; returns false when it does not run.
     pub(in crate::fleet) fn signal(&self, signal: Signal) -> bool {
         self.lock().process.as_ref().is_some_and(|process| process.signal(signal))
     }
@@ -62,7 +62,7 @@ impl Drop for Supervisor {
 }
 
 impl Instance {
-    /// Starts `skep run`, supervised as the options say.
+    /// Starts `skep run`, supervised as the options configure.
     pub fn start_skep(self: &Arc<Self>) -> anyhow::Result<()> {
         let mut state = self.supervisor.lock();
         if state.process.as_ref().is_some_and(Process::is_running) {
@@ -101,7 +101,7 @@ impl Instance {
         }
     }
 
-    /// Stops skep as systemd would (SIGTERM), without a restart, and waits for its end.
+    /// Stops skep as systemd does (SIGTERM), without a restart, and waits for its end.
     pub async fn stop_skep(&self) -> anyhow::Result<Exit> {
         let mut exits = self.supervisor.exits.subscribe();
         let (process, before) = {
@@ -117,7 +117,7 @@ impl Instance {
         Ok(process.exited().await)
     }
 
-    /// Sends skep a signal; supervision goes on. False when skep does not run.
+    /// Sends skep a signal; supervision continues. Returns false when skep does not run.
     pub fn kill_skep(&self, signal: Signal) -> bool {
         self.site.timeline.add(self.id(), format!("skep gets {signal}"));
         self.supervisor.signal(signal)
@@ -133,12 +133,12 @@ impl Instance {
         state.process.as_ref().filter(|process| process.is_running()).map(Process::pid)
     }
 
-    /// How every skep process so far has ended.
+    /// The exit of every skep process so far.
     pub fn exits(&self) -> Vec<Exit> {
         self.supervisor.exits.borrow().clone()
     }
 
-    /// [`Instance::exits`] as a shell would number them.
+    /// [`Instance::exits`] as a shell reports them.
     pub fn exit_codes(&self) -> Vec<i32> {
         self.supervisor.exits.borrow().iter().map(|exit| exit.code()).collect()
     }
@@ -154,7 +154,8 @@ impl Instance {
         self.run(command).await
     }
 
-    /// The same on a terminal of so many columns and 24 lines: standard output is all that the terminal got.
+    /// The same on a terminal of `columns` columns and 24 lines: standard output is everything that the terminal
+    /// received.
     pub async fn skep_on_terminal(&self, columns: u16, args: &str) -> anyhow::Result<Output> {
         let skep = self.skep_command()?;
         let program = skep.get_program().to_string_lossy();
@@ -166,7 +167,7 @@ impl Instance {
         self.run(command).await
     }
 
-    /// What a command line on the instance has, with `skep` in the PATH; less where the fleet has none.
+    /// The environment of a command line on the instance, with `skep` in the PATH; less if the fleet has no skep.
     pub(in crate::fleet) fn environment(&self) -> BTreeMap<String, String> {
         let docker =
             ("DOCKER_HOST".to_owned(), format!("unix://{}", self.docker_socket().display()));
@@ -197,7 +198,7 @@ impl Instance {
             .env_clear()
             .current_dir(&self.dir)
             .env("PATH", path)
-            // Not root's: there may be AWS profiles in it.
+            // Not root's home: it may contain AWS profiles.
             .env("HOME", &self.dir)
             .env("AWS_ENDPOINT_URL", format!("http://{}", self.site.gateway))
             .env("DOCKER_HOST", format!("unix://{}", self.docker_socket().display()))
@@ -210,7 +211,7 @@ impl Instance {
         Ok(command)
     }
 
-    /// Opens the `NOTIFY_SOCKET`, once: a reboot keeps it.
+    /// Opens the `NOTIFY_SOCKET` once: it stays open over a reboot.
     pub(in crate::fleet) fn listen_for_notifications(self: &Arc<Self>) -> anyhow::Result<()> {
         let mut state = self.supervisor.lock();
         if state.notify_task.is_none() {
