@@ -1,6 +1,6 @@
-//! Scenarios on another Docker Engine than the machine's own ([`harness::second_engine`]): one or two for each
-//! thing that managers do, and where engines differ (raft's members, its elections, what a failed join leaves)
-//! more. `.config/nextest.toml` chooses among those of the files below.
+//! Scenarios on another Docker Engine than the machine's own ([`harness::second_engine`]): one or two for each duty of
+//! the managers, and more where engines differ (raft's members, its elections, the entries that a failed join leaves).
+//! `.config/nextest.toml` chooses among those of the files below.
 
 #[path = "keeping/autolock.rs"]
 mod autolock;

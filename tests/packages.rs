@@ -1,4 +1,4 @@
-//! The real packages, in a throw-away Debian.
+//! The real packages, in a temporary Debian system.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! What happens to skep on real Docker daemons. One program, so that its scenarios share the machine from
-//! the first to the last.
+//! skep's behaviour on real Docker daemons. One program, so that its scenarios share the machine from the first to the
+//! last.
 
 mod deploying;
 mod joining;

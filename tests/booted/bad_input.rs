@@ -1,5 +1,5 @@
-//! What operators get wrong, each on an instance of its own, all of them at once beside one healthy
-//! manager: a clear line on the console, the failure is told, and nothing of it is in the swarm.
+//! Operators' mistakes, each on its own instance, all at once beside one healthy manager. Each one produces a clear
+//! line on the console and reports the failure, and leaves nothing in the swarm.
 
 use std::convert::Infallible;
 
@@ -16,17 +16,17 @@ use crate::groups::{
 };
 use crate::member::Member;
 
-/// Boot gives up while this test waits.
+/// Makes boot time out while this test waits.
 const HURRY: &str = "mkdir -p /etc/skep/conf.d\n\
     printf '[boot]\\ndeadline = \"20s\"\\n' >/etc/skep/conf.d/40-hurry.toml\n";
 
-/// UserData that must not become a node.
+/// UserData with which an instance must not become a node.
 struct Mistake {
     name: &'static str,
     user_data: String,
-    /// What one line of skep's on the console says.
+    /// Texts that one line of skep's on the console must contain.
     words: &'static [&'static str],
-    /// What Docker says of its swarm; nothing where there is no Docker.
+    /// Swarm state that Docker reports; empty where there is no Docker.
     docker: &'static str,
 }
 
@@ -52,8 +52,7 @@ fn mistakes() -> anyhow::Result<Vec<Mistake>> {
             script.replace("\"worker\"", "\"leader\""),
             &["/etc/skep/conf.d/50-userdata.toml:2: role", "\"leader\"", "manager, worker"],
         ),
-        // A part that was put together on two systems. Where all lines end as on Windows, cloud-init
-        // mends them.
+        // A part that two systems have written. cloud-init repairs UserData in which all lines end as on Windows.
         mistake(
             "mixed-line-endings",
             script.replace('\n', "\r\n").replacen("\r\n", "\n", 1),
@@ -77,18 +76,18 @@ fn mistakes() -> anyhow::Result<Vec<Mistake>> {
     ])
 }
 
-/// UserData with a part of its own before skep's, in which the machine is spoilt.
+/// UserData with its own part before skep's, which damages the machine.
 fn after(commands: &str, script: &str) -> String {
     multipart(&[&format!("#!/bin/bash\nset -e\n{commands}\n"), script])
 }
 
-/// For a node that must fail: one that must come up gets its time, however busy the machine is.
+/// For a node that must fail. A node that must come up keeps the normal deadline, because the machine may be busy.
 fn in_a_hurry(commands: &str) -> String {
     format!("{HURRY}{commands}")
 }
 
-/// A command that leaves no room in a directory, not even for an empty file. Docker empties its own
-/// before it tries again, so that a file that fills the disk would not do.
+/// A command that leaves no space in a directory, not even for an empty file. Docker empties its own directory before
+/// it retries, so a file that fills the disk would not be enough.
 fn full(dir: &str) -> String {
     format!("mkdir -p {dir} && mount -t tmpfs -o size=4k,nr_inodes=1 tmpfs {dir}")
 }
@@ -99,7 +98,7 @@ async fn no_mistake_becomes_a_node() -> anyhow::Result<()> {
         return Ok(());
     }
     let fleet = fleet().await?;
-    // What has failed stays on, to be looked at.
+    // Failed instances stay on, so that the test can inspect them.
     fleet.cloud().set_transition_delay(Transition::Terminating, secs(3600));
     let verdicts = async {
         spec(1, 0, "cloud-config.yaml")?.create(fleet.cloud())?;
@@ -107,10 +106,10 @@ async fn no_mistake_becomes_a_node() -> anyhow::Result<()> {
         for Mistake { name, user_data, .. } in &mistakes {
             launch(&fleet, name, user_data.clone())?;
         }
-        // Without tags and UserData, only the names of stack and group are left.
+        // Without tags and UserData, skep knows only the names of stack and group.
         let no_yaml = booted::user_data("cloud-config.yaml")?.replace("content: |", "content: [");
         launch_tagged(&fleet, "no-yaml", no_yaml, &[])?;
-        // No mistakes: these become nodes all the same.
+        // These are no mistakes: the instances become nodes all the same.
         let mended = ["windows-script", "windows-config", "full-state"];
         launch(&fleet, mended[0], for_worker("skep.sh")?.replace('\n', "\r\n"))?;
         launch(&fleet, mended[1], for_worker("cloud-config.yaml")?.replace('\n', "\r\n"))?;
@@ -146,7 +145,7 @@ async fn is_no_node(fleet: &BootedFleet, mistake: &Mistake) -> anyhow::Result<()
     failed(fleet, &instance).await?;
     let stack = fleet.cloud().stack(mistake.name).context("there is no stack")?;
     ensure!(stack.resources[0].failed.contains(instance.id()), "{stack:?}");
-    // That it has tried to join may be written down, and no more.
+    // The ledger may hold the attempt to join, and no other row.
     let mut rows = ledger_of(fleet.cloud())?;
     rows.retain(|row| row["item"] != format!("attempt#{}", instance.id()));
     ensure!(!format!("{rows:?}").contains(instance.id()), "it is in the ledger: {rows:?}");
@@ -160,7 +159,7 @@ async fn is_no_node(fleet: &BootedFleet, mistake: &Mistake) -> anyhow::Result<()
     Ok(())
 }
 
-/// Neither UserData's start nor the one after cloud-init is repeated by systemd.
+/// systemd repeats neither the start by UserData nor the one after cloud-init.
 async fn is_not_tried_again(fleet: &BootedFleet, instance: &BootedInstance) -> anyhow::Result<()> {
     let show = "systemctl show skep.service --property=ExecMainStatus,NRestarts,ActiveState";
     fleet
@@ -172,7 +171,8 @@ async fn is_not_tried_again(fleet: &BootedFleet, instance: &BootedInstance) -> a
         .await
 }
 
-/// Instances that Auto Scaling launches for those that failed would fail alike, one after the other.
+/// Auto Scaling would replace each failed instance by one that fails in the same way. This sets the group's desired
+/// capacity to 0 and crashes the replacement.
 async fn replace_nobody(fleet: &BootedFleet) -> Infallible {
     let mut events = fleet.cloud().subscribe();
     loop {

@@ -1,4 +1,4 @@
-//! What every scenario here begins with: a swarm of booted instances.
+//! The start of every scenario here: a swarm of booted instances.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -7,23 +7,23 @@ use anyhow::{Context, ensure};
 use skep_sim::booted::{self, BootedFleet, BootedOptions, IMAGE};
 use skep_sim::fleet::ClusterSpec;
 
-/// Name of the cluster, its stack and the beginning of its groups' names.
+/// Name of the cluster and its stack, and prefix of its groups' names.
 pub const CLUSTER: &str = "booted";
 
-/// Whether instances can boot on this machine. Says what is missing; CI must have it all.
+/// Whether instances can boot on this machine. Prints the missing parts; in CI nothing may be missing.
 pub fn possible() -> anyhow::Result<bool> {
     match booted::check() {
         Ok(()) => Ok(true),
         Err(missing) if std::env::var("CI").is_ok_and(|ci| ci == "true") => Err(missing),
         Err(missing) => {
-            // Past the test runner, which keeps what a test that passes prints.
+            // Directly to stderr: the test runner hides the output of a test that passes.
             writeln!(std::io::stderr(), "skipped: {missing:#}")?;
             Ok(false)
         }
     }
 }
 
-/// The package that goes into the image: `SKEP_PACKAGE`, or what `make package` has built.
+/// The package to install in the image: `SKEP_PACKAGE`, or the one that `make package` has built.
 pub fn package() -> anyhow::Result<PathBuf> {
     if let Some(package) = std::env::var_os("SKEP_PACKAGE") {
         return Ok(package.into());
@@ -50,7 +50,7 @@ pub async fn fleet() -> anyhow::Result<BootedFleet> {
     BootedFleet::start(BootedOptions { images, ..BootedOptions::default() }).await
 }
 
-/// A cluster to be, whose instances run a file of `userdata/`.
+/// A cluster whose instances run a file of `userdata/`.
 pub fn spec(managers: u32, workers: u32, user_data: &str) -> anyhow::Result<ClusterSpec> {
     Ok(ClusterSpec {
         image_id: Some(IMAGE.to_owned()),

@@ -1,5 +1,5 @@
-//! Docker goes down and comes back under skep: restarted, killed, upgraded by its package. For skep
-//! none of it is a departure, nor a reason to end.
+//! Docker stops and starts again under skep: it is restarted, killed and upgraded by its package. For skep this is
+//! neither a departure nor a reason to end.
 
 use std::path::PathBuf;
 
@@ -21,7 +21,7 @@ async fn docker_comes_back_under_skep() -> anyhow::Result<()> {
     for node in [worker, &leader] {
         comes_back(&fleet, node, "systemctl restart docker.service").await?;
     }
-    // The leader is another one by now.
+    // Another node leads now.
     let leader = self::leader(&fleet).await?;
     for node in [worker, &leader] {
         comes_back(&fleet, node, "systemctl kill --signal=KILL docker.service").await?;
@@ -32,20 +32,20 @@ async fn docker_comes_back_under_skep() -> anyhow::Result<()> {
     let (version, package) = worker.make_newer().await?;
     std::fs::copy(package, leader.home()?.join("new.deb"))?;
     for node in [worker, &leader] {
-        // Debian's package leaves the engine that runs to the administrator.
+        // Debian's package does not restart the running engine; the administrator does.
         let script = "dpkg --install /root/new.deb && systemctl restart docker.service";
         comes_back(&fleet, node, script).await?;
         let installed = node.instance.say("dpkg-query -W -f '${Version}' docker.io").await?;
-        ensure!(installed == version, "{installed} is installed, and not {version}");
+        ensure!(installed == version, "{installed} is installed instead of {version}");
     }
     fleet.stop().await
 }
 
-/// After `script` another dockerd runs, with the same skep, which never was in trouble, and the same
-/// node with its tasks.
+/// After `script` another dockerd runs. skep is the same process and reports no trouble, and the node is the same and
+/// has its tasks.
 async fn comes_back(fleet: &BootedFleet, node: &Member, script: &str) -> anyhow::Result<()> {
     let (skep, docker) = (node.pid("skep.service").await?, node.pid("docker.service").await?);
-    // systemd gives a unit up that is started too often.
+    // systemd stops starting a unit that is started too often.
     node.instance.say(&format!("systemctl reset-failed docker.service; {script}")).await?;
     let what = format!("another dockerd after `{script}` on {}", node.id());
     fleet
@@ -76,7 +76,7 @@ async fn leader(fleet: &BootedFleet) -> anyhow::Result<Member> {
     managers.pop().context("the leader is no instance")
 }
 
-/// Docker's package, as the base image has downloaded it for Packer's provisioning.
+/// Docker's package, as the base image has downloaded it for Packer.
 async fn package() -> anyhow::Result<PathBuf> {
     let base = Image::base().await?;
     let root = base.layers().last().context("the base is a directory")?;

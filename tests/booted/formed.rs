@@ -34,7 +34,7 @@ async fn formed_with(user_data: &str) -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// CloudFormation has the signals, and Auto Scaling has its hooks completed.
+/// Waits until CloudFormation has the signals and the launch hooks are completed.
 async fn told(fleet: &BootedFleet) -> anyhow::Result<()> {
     fleet
         .wait_until("signals and hooks", PATIENCE, async || {
@@ -50,12 +50,12 @@ async fn told(fleet: &BootedFleet) -> anyhow::Result<()> {
         .await
 }
 
-/// cloud-init knew EC2 by itself and succeeded, and skep runs as the package says.
+/// cloud-init has detected EC2 by itself and succeeded, and skep runs as the package defines it.
 async fn is_as_shipped(instance: &BootedInstance) -> anyhow::Result<()> {
     let cloud_init = instance.say("cloud-init status --wait --long").await?;
     ensure!(cloud_init.contains("status: done"), "{cloud_init}");
     let datasource = instance.say("cloud-id").await?;
-    ensure!(datasource == "aws", "cloud-init believes to be on {datasource:?}");
+    ensure!(datasource == "aws", "cloud-init has detected {datasource:?}");
     let unit = instance.say("systemctl show skep --property=User,FragmentPath,ActiveState").await?;
     for expected in
         ["User=skep", "FragmentPath=/usr/lib/systemd/system/skep.service", "ActiveState=active"]

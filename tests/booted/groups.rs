@@ -1,4 +1,4 @@
-//! Instances with UserData of their own, each in a group and a stack of its own beside the cluster.
+//! Instances with their own UserData, each in its own group and stack beside the cluster.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub fn for_worker(file: &str) -> anyhow::Result<String> {
     Ok(booted::user_data(file)?.replace("${cluster}", CLUSTER).replace("${role}", "worker"))
 }
 
-/// Parts of UserData in one, as cloud-init takes them.
+/// Several parts of UserData in one, in the format of cloud-init.
 pub fn multipart(parts: &[&str]) -> String {
     let part = |part: &&str| {
         let kind = if part.starts_with("#!") { "x-shellscript" } else { "cloud-config" };
@@ -29,7 +29,7 @@ pub fn multipart(parts: &[&str]) -> String {
     )
 }
 
-/// Creates a group of one instance, whose tags say that it is a worker of the cluster.
+/// Creates a group of one instance whose tags make it a worker of the cluster.
 pub fn launch(fleet: &BootedFleet, name: &str, user_data: String) -> anyhow::Result<()> {
     launch_tagged(fleet, name, user_data, &[("skep:cluster", CLUSTER), ("skep:role", "worker")])
 }
@@ -61,12 +61,12 @@ pub async fn first_of(fleet: &BootedFleet, group: &str) -> anyhow::Result<Arc<Bo
         .await
 }
 
-/// Waits until an instance has said that it is Ready: SUCCESS and CONTINUE, nothing else.
+/// Waits until an instance has reported that it is Ready: SUCCESS and CONTINUE, nothing else.
 pub async fn succeeded(fleet: &BootedFleet, instance: &BootedInstance) -> anyhow::Result<()> {
     said(fleet, instance, "SUCCESS", ActionResult::Continue).await
 }
 
-/// Waits until an instance has said that it has failed: FAILURE and ABANDON, nothing else.
+/// Waits until an instance has reported that it has failed: FAILURE and ABANDON, nothing else.
 pub async fn failed(fleet: &BootedFleet, instance: &BootedInstance) -> anyhow::Result<()> {
     said(fleet, instance, "FAILURE", ActionResult::Abandon).await
 }
@@ -88,7 +88,7 @@ async fn said(
         .await
 }
 
-/// Waits until a line of skep's on the console has all these words.
+/// Waits until one line of skep's on the console contains all these texts.
 pub async fn tells(
     fleet: &BootedFleet,
     instance: &BootedInstance,

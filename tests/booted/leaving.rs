@@ -1,5 +1,4 @@
-//! Every way to go and to come back, on machines that boot: scale-in, power-off, reboot, stop and
-//! start, and a crash.
+//! Every way to leave and to return, on machines that boot: scale-in, power-off, reboot, stop and start, and a crash.
 
 use anyhow::{Context, ensure};
 use harness::PATIENCE;
@@ -14,7 +13,7 @@ use crate::member::{Containers, Member, running, working};
 
 const WORKERS: &str = "booted-workers";
 const MANAGERS: &str = "booted-managers";
-/// The account that the image is in.
+/// Account that owns the image.
 const OWNER: &str = "123456789012";
 const REPLICAS: u32 = 6;
 
@@ -48,7 +47,7 @@ async fn powered_off(fleet: &BootedFleet) -> anyhow::Result<()> {
             "Reached target poweroff.target",
         ],
     )?;
-    // Its group has another one by then.
+    // By then its group has a replacement.
     fleet.wait_formed(3, 2, PATIENCE).await?;
     running(fleet, REPLICAS).await?;
     Ok(())
@@ -104,7 +103,7 @@ async fn rebooted(fleet: &BootedFleet) -> anyhow::Result<()> {
     let mut nodes = Member::of_group(fleet, WORKERS).await?;
     nodes.extend(Member::of_group(fleet, MANAGERS).await?.pop());
     for node in &nodes {
-        // UserData would write this file anew.
+        // UserData would overwrite this file.
         node.instance.say(&format!("echo '# kept' >>{SETTINGS}; {BOOTS} >/root/boots")).await?;
         node.instance.say("sync; systemctl reboot").await?;
     }
@@ -125,7 +124,7 @@ async fn rebooted(fleet: &BootedFleet) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A worker of no group, which EC2 stops and starts again.
+/// A worker outside any group, which EC2 stops and starts again.
 async fn stopped_and_started(fleet: &BootedFleet) -> anyhow::Result<()> {
     let script = user_data("skep.sh")?.replace("${cluster}", CLUSTER).replace("${role}", "worker");
     let tags = format!(
@@ -164,14 +163,14 @@ async fn stopped_and_started(fleet: &BootedFleet) -> anyhow::Result<()> {
     fleet.wait_formed(3, 2, PATIENCE).await?;
     let after = Member::of(&before.instance).await?;
     after.is_ready(fleet).await?;
-    ensure!(after.node_id != before.node_id, "it has left, and is the same node");
+    ensure!(after.node_id != before.node_id, "it has left, but is the same node");
     aws_at(&fleet.endpoint(), &["ec2", "terminate-instances", "--instance-ids", id]).await?;
     after.has_left(fleet, "shutdown").await?;
     fleet.wait_formed(3, 1, PATIENCE).await?;
     Ok(())
 }
 
-/// A worker dies without a word: its group replaces it, and the managers take it off the list.
+/// A worker dies without a notice: its group replaces it, and the managers remove it from the list.
 async fn crashed(fleet: &BootedFleet) -> anyhow::Result<()> {
     let [worker] = &Member::of_group(fleet, WORKERS).await?[..] else {
         anyhow::bail!("one worker is left")
@@ -179,7 +178,7 @@ async fn crashed(fleet: &BootedFleet) -> anyhow::Result<()> {
     preload(&worker.instance.docker().await?).await?;
     worker.instance.crash().await;
     fleet
-        .wait_until("the dead to be taken off the list", PATIENCE, async || {
+        .wait_until("the dead node to be removed from the list", PATIENCE, async || {
             worker.is_forgotten(fleet).await
         })
         .await?;
@@ -189,11 +188,11 @@ async fn crashed(fleet: &BootedFleet) -> anyhow::Result<()> {
     };
     heir.is_ready(fleet).await?;
     let console = worker.instance.console();
-    ensure!(!console.contains("Reached target poweroff.target"), "it was told");
+    ensure!(!console.contains("Reached target poweroff.target"), "it was shut down");
     Ok(())
 }
 
-/// The console has these texts, each after the one before.
+/// Checks that the console contains these texts in this order.
 fn in_order(node: &Member, texts: &[&str]) -> anyhow::Result<()> {
     let console = node.instance.console();
     let mut rest = console.as_str();

@@ -1,5 +1,5 @@
-//! What the ground itself promises, on one instance of the base image that the `aws` command line
-//! runs: without this, no scenario here would prove anything.
+//! Properties of the simulated machines themselves, on one instance of the base image that the `aws` command line
+//! controls. Without them no scenario here would prove anything.
 
 use std::sync::Arc;
 
@@ -31,24 +31,24 @@ async fn keeps_its_disk_until_it_is_terminated() -> anyhow::Result<()> {
     instance.say("test -e /from-user-data && hostname | grep -qx ip-10-78-0-4").await?;
     ensure!(instance.console().contains("Reached target"), "the console is empty");
 
-    // Names: late, and then there.
+    // DNS: late, then available.
     instance.say("getent hosts aws.skep.internal").await?;
     fleet.answer_names(false)?;
     ensure!(instance.say("timeout 2 getent hosts aws.skep.internal").await.is_err(), "answered");
     fleet.answer_names(true)?;
     instance.say("getent hosts aws.skep.internal").await?;
 
-    // The metadata is behind the same wire as all else.
+    // The metadata is behind the same link as everything else.
     let metadata = "curl -s -m 2 -o /dev/null http://169.254.169.254/";
-    // A link that comes up has no route at once.
+    // A link that comes up does not have a route at once.
     let comes = format!("{metadata} --retry 60 --retry-delay 1 --retry-all-errors");
     instance.say(&comes).await?;
     instance.link(false)?;
-    ensure!(instance.say(metadata).await.is_err(), "the link is cut, and the metadata answers");
+    ensure!(instance.say(metadata).await.is_err(), "the metadata answers although the link is cut");
     instance.link(true)?;
     instance.say(&comes).await?;
 
-    // A reboot from inside, and a reset: the same disk.
+    // A reboot from inside, and a reset: the disk stays the same.
     instance.say("echo kept >/kept && sync").await?;
     instance.run("systemctl reboot").await?;
     booted(&fleet, &instance, 2).await?;
@@ -56,16 +56,16 @@ async fn keeps_its_disk_until_it_is_terminated() -> anyhow::Result<()> {
     booted(&fleet, &instance, 3).await?;
     instance.say("grep -q kept /kept").await?;
 
-    // EC2 stops it and starts it again: it shuts down cleanly, and UserData does not run again.
+    // EC2 stops and starts it: it shuts down cleanly, and UserData does not run again.
     instance.say("rm /from-user-data").await?;
     ec2(&fleet, &["stop-instances", "--instance-ids", &id]).await?;
     is(&fleet, &id, "stopped").await?;
-    ensure!(instance.console().contains("Reached target poweroff.target"), "it was cut");
+    ensure!(instance.console().contains("Reached target poweroff.target"), "the power was cut");
     ec2(&fleet, &["start-instances", "--instance-ids", &id]).await?;
     booted(&fleet, &instance, 4).await?;
     instance.say("test ! -e /from-user-data && grep -q kept /kept").await?;
 
-    // A power-off from inside is a stop, too; its disk is an image then.
+    // A power-off from inside is a stop, too; then its disk becomes an image.
     instance.run("systemctl poweroff").await?;
     is(&fleet, &id, "stopped").await?;
     let create = ["create-image", "--instance-id", &id, "--name", "again"];
@@ -79,16 +79,16 @@ async fn keeps_its_disk_until_it_is_terminated() -> anyhow::Result<()> {
     let again = ec2(&fleet, &["run-instances", "--image-id", &image]).await?;
     let other = again["Instances"][0]["InstanceId"].as_str().context("no id")?.to_owned();
     let other = fleet.wait_for("the other", PATIENCE, async || Ok(fleet.instance(&other))).await?;
-    // The four boots before are in its journal.
+    // The journal in the image contains the four earlier boots.
     booted(&fleet, &other, 5).await?;
     other
         .say("grep -q kept /kept && cloud-init status --wait && hostname | grep -qx ip-10-78-0-5")
         .await?;
 
-    // A crash: no unit hears of it.
+    // A crash: no unit gets a chance to stop.
     other.crash().await;
     is(&fleet, other.id(), "stopped").await?;
-    ensure!(!other.console().contains("Reached target poweroff.target"), "it was told");
+    ensure!(!other.console().contains("Reached target poweroff.target"), "it was shut down");
 
     ec2(&fleet, &["terminate-instances", "--instance-ids", &id]).await?;
     is(&fleet, &id, "terminated").await?;
@@ -98,7 +98,7 @@ async fn keeps_its_disk_until_it_is_terminated() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// Waits until the machine has come up for so many times, with cloud-init through.
+/// Waits until the machine has booted this many times and cloud-init is done.
 async fn booted(
     fleet: &BootedFleet,
     instance: &Arc<BootedInstance>,

@@ -1,5 +1,5 @@
-//! The whole of it: an image from the actual Packer template with the actual package, instances that
-//! boot from it, the actual UserData, the actual unit.
+//! The whole path: an image from the actual Packer template with the actual package, instances that boot from it, the
+//! actual UserData, the actual unit.
 
 mod bad_input;
 mod cluster;

@@ -1,4 +1,4 @@
-//! What is true of a member of a booted swarm, and of one that has left.
+//! Properties of a member of a booted swarm, and of a member that has left.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,8 +20,8 @@ use crate::cluster::{CLUSTER, fleet, possible, spec};
 /// Name of the service that [`working`] starts.
 pub const SERVICE: &str = "web";
 
-/// A formed swarm with [`SERVICE`] on it, whose tasks take two seconds of their grace to stop. `None`
-/// where instances cannot boot.
+/// A formed swarm with [`SERVICE`] on it, whose tasks use two seconds of their grace to stop. `None` where instances
+/// cannot boot.
 pub async fn working(
     managers: u32,
     workers: u32,
@@ -43,7 +43,7 @@ pub async fn working(
     Ok(Some(fleet))
 }
 
-/// Waits until so many tasks of [`SERVICE`] run; which they are, and where.
+/// Waits until this many tasks of [`SERVICE`] run; returns their ids and nodes.
 pub async fn running(
     fleet: &BootedFleet,
     replicas: u32,
@@ -68,14 +68,14 @@ pub fn row(fleet: &BootedFleet, item: &str) -> anyhow::Result<Option<Map<String,
     Ok(ledger_of(fleet.cloud())?.into_iter().find(|row| row["item"] == item))
 }
 
-/// A node, and who it is in the swarm.
+/// A node and its identity in the swarm.
 pub struct Member {
     pub instance: Arc<BootedInstance>,
     pub node_id: String,
 }
 
 impl Member {
-    /// By the word of its own Docker.
+    /// As its own Docker reports it.
     pub async fn of(instance: &Arc<BootedInstance>) -> anyhow::Result<Member> {
         let swarm = instance.docker().await?.info().await?.swarm;
         let node_id = swarm.and_then(|swarm| swarm.node_id).filter(|id| !id.is_empty());
@@ -96,13 +96,13 @@ impl Member {
         self.instance.id()
     }
 
-    /// The main process of a unit; 0 while there is none.
+    /// The main process of a unit; 0 if there is none.
     pub async fn pid(&self, unit: &str) -> anyhow::Result<u32> {
         let show = format!("systemctl show {unit} --property=MainPID --value");
         Ok(self.instance.say(&show).await?.parse()?)
     }
 
-    /// Waits until it is Ready under the same node id: by systemd's word, skep's and the managers'.
+    /// Waits until it is Ready under the same node id: for systemd, for skep and in the managers' list.
     pub async fn is_ready(&self, fleet: &BootedFleet) -> anyhow::Result<()> {
         let what = format!("{} to be Ready as {}", self.id(), self.node_id);
         let status = "systemctl is-active skep.service && \
@@ -117,14 +117,14 @@ impl Member {
             .await
     }
 
-    /// The state in which the managers list it.
+    /// The state in the managers' list.
     pub async fn listed(&self, fleet: &BootedFleet) -> anyhow::Result<Option<NodeState>> {
         let nodes = fleet.nodes().await?;
         let own = nodes.into_iter().find(|node| node.id.as_ref() == Some(&self.node_id));
         Ok(own.and_then(|node| node.status?.state))
     }
 
-    /// No departure was asked for: none is in the ledger, and none in skep's log.
+    /// Checks that no departure was requested: none is in the ledger, and none in skep's log.
     pub async fn has_not_left(&self, fleet: &BootedFleet) -> anyhow::Result<()> {
         let departure = row(fleet, &format!("departure#{}", self.id()))?;
         ensure!(departure.is_none(), "{} leaves: {departure:?}", self.id());
@@ -133,7 +133,7 @@ impl Member {
         Ok(())
     }
 
-    /// Waits until it has left for `reason`, and nothing of it is left.
+    /// Waits until it has left for `reason`, and nothing of it remains.
     pub async fn has_left(&self, fleet: &BootedFleet, reason: &str) -> anyhow::Result<()> {
         let what = format!("{} to have left", self.id());
         let departure = format!("departure#{}", self.id());
@@ -147,7 +147,7 @@ impl Member {
             .await
     }
 
-    /// Neither in the node list nor in the ledger.
+    /// Whether it is neither in the node list nor in the ledger.
     pub async fn is_forgotten(&self, fleet: &BootedFleet) -> anyhow::Result<bool> {
         let listed = self.listed(fleet).await?;
         ensure!(listed.is_none(), "{} is listed: {listed:?}", self.id());
@@ -155,21 +155,21 @@ impl Member {
         Ok(own("worker")?.is_none() && own("manager")?.is_none())
     }
 
-    /// Puts a file of this machine into the instance, in `/root`.
+    /// Copies a file of this machine into the instance's `/root`.
     pub fn put(&self, file: &Path) -> anyhow::Result<()> {
         let name = file.file_name().context("a file has a name")?;
         std::fs::copy(file, self.home()?.join(name))?;
         Ok(())
     }
 
-    /// The instance's `/root`, as it is seen from outside.
+    /// The instance's `/root`, as a path on this machine.
     pub fn home(&self) -> anyhow::Result<PathBuf> {
         let leader = self.instance.leader().with_context(|| format!("{} is off", self.id()))?;
         Ok(format!("/proc/{leader}/root/root").into())
     }
 
-    /// Makes `/root/new.deb` of the only package in `/root`: the same with a higher version. What
-    /// that is, and where it is seen from outside.
+    /// Makes `/root/new.deb` of the only package in `/root`: the same with a higher version. Returns the version, and
+    /// the path on this machine.
     pub async fn make_newer(&self) -> anyhow::Result<(String, PathBuf)> {
         let version = self
             .instance
@@ -184,7 +184,7 @@ impl Member {
     }
 }
 
-/// The containers that start and end on an instance, until its Docker stops.
+/// Records the containers that start and end on an instance, until its Docker stops.
 pub struct Containers(JoinHandle<anyhow::Result<Output>>);
 
 impl Containers {
@@ -197,7 +197,7 @@ impl Containers {
         }))
     }
 
-    /// Once it has gone: every container that was started here has ended with 0.
+    /// After the instance has stopped: checks that every container that started here has ended with 0.
     pub async fn all_ended_well(self) -> anyhow::Result<()> {
         let output = tokio::time::timeout(PATIENCE, self.0).await???;
         let events = String::from_utf8(output.stdout)?;

@@ -1,4 +1,4 @@
-//! A network that comes late, and one that breaks and heals: every node finds its way.
+//! A network that comes late, and one that breaks and heals: every node joins or recovers by itself.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use crate::cluster::{fleet, possible, spec};
 use crate::groups::{first_of, for_worker, launch, multipart, succeeded, tells};
 use crate::member::Member;
 
-/// How often the managers ask about everybody before the network heals: six times a minute, all
-/// together, and the leader's patience with a node that is Down is 20 s.
+/// How often the managers ask Auto Scaling about the instances before the network heals: six times a minute, all
+/// together; the leader waits 20 s for a node that is Down.
 const LOOKS: usize = 6;
-/// How late the network is.
+/// Delay of the network.
 const LATE: Duration = secs(25);
-/// Holds UserData until the trouble is there: cloud-init itself needs the metadata.
+/// Holds UserData until the failure is in place: cloud-init itself needs the metadata.
 const GATE: &str = "#!/bin/sh\nuntil [ -e /run/go ]; do sleep 0.2; done\n";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,8 +38,8 @@ async fn comes_late_breaks_and_heals() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// A manager and a worker are cut off from the others for longer than the dead are kept. AWS still
-/// lists them. Each with the pid of its skep.
+/// A manager and a worker are cut off from the others for longer than managers keep dead nodes. AWS still lists them.
+/// Returns each with the pid of its skep.
 async fn a_partition_removes_nobody(
     fleet: &BootedFleet,
     nodes: &[Node],
@@ -63,7 +63,7 @@ async fn a_partition_removes_nobody(
     }
     let asked = requests(fleet, "DescribeAutoScalingInstances");
     fleet
-        .wait_until("the managers to look for the dead", PATIENCE, async || {
+        .wait_until("the managers to check the dead nodes", PATIENCE, async || {
             Ok(requests(fleet, "DescribeAutoScalingInstances") >= asked + LOOKS)
         })
         .await?;
@@ -99,8 +99,8 @@ fn requests(fleet: &BootedFleet, action: &str) -> usize {
     fleet.cloud().requests().iter().filter(|request| request.action == action).count()
 }
 
-/// Three instances whose UserData starts skep, or whose operator does, while there is no metadata, no
-/// DNS, or no network at all.
+/// Three instances, where UserData or the operator starts skep while there is no metadata, no DNS, or no network at
+/// all.
 async fn boot_waits_for_the_network(fleet: &BootedFleet) -> anyhow::Result<()> {
     let metadata = first_of(fleet, "metadata-late").await?;
     let names = first_of(fleet, "names-late").await?;

@@ -1,4 +1,4 @@
-//! skep is upgraded by its package under load, and purged: neither is a departure.
+//! The package upgrades skep under load, then is purged: neither is a departure.
 
 use anyhow::ensure;
 use bollard::models::NodeState;
@@ -34,7 +34,7 @@ async fn by_package_under_load() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// Another skep is the same node, goes on with what an administrator has said, and nobody left.
+/// Checks that another skep runs as the same node with the administrator's settings, and that it did not leave.
 async fn upgraded(fleet: &BootedFleet, node: &Member, version: &str) -> anyhow::Result<()> {
     node.instance
         .say(
@@ -46,7 +46,7 @@ async fn upgraded(fleet: &BootedFleet, node: &Member, version: &str) -> anyhow::
     let before = node.pid("skep.service").await?;
     node.instance.say("dpkg --install /root/new.deb").await?;
     let installed = node.instance.say("dpkg-query -W -f '${Version}' skep").await?;
-    ensure!(installed == version, "{installed} is installed, and not {version}");
+    ensure!(installed == version, "{installed} is installed instead of {version}");
     let what = format!("another skep on {}", node.id());
     fleet
         .wait_until(&what, PATIENCE, async || {
@@ -64,11 +64,11 @@ async fn upgraded(fleet: &BootedFleet, node: &Member, version: &str) -> anyhow::
     Ok(())
 }
 
-/// Nothing of the package is left, and the node is still in the swarm.
+/// Checks that nothing of the package remains, and that the node is still in the swarm.
 async fn purged(fleet: &BootedFleet, node: &Member) -> anyhow::Result<()> {
     let said = node.instance.say("dpkg --purge skep 2>&1").await?;
     ensure!(said.contains("This node stays in its swarm"), "{said}");
-    // The first says where AWS is here; the second is the image's, not the package's.
+    // The first file holds the address of AWS here; the second belongs to the image, not to the package.
     let left = "find / /run -xdev -name '*skep*' ! -path /etc/systemd/system/skep.service.d \
                 ! -path /etc/systemd/journald.conf.d/50-skep.conf";
     let left = node.instance.say(left).await?;

@@ -1,5 +1,4 @@
-//! UserData in every form and as often as it may run: an instance's place in the swarm is not touched
-//! by it.
+//! UserData in every form, and as often as it can run: it does not change an instance's place in the swarm.
 
 use std::sync::Arc;
 
@@ -12,13 +11,13 @@ use crate::cluster::{fleet, possible, spec};
 use crate::groups::{first_of, for_worker, launch, multipart, succeeded};
 use crate::member::Member;
 
-/// A part before skep's; leaves a line per run.
+/// A part before skep's; writes one line per run.
 const FIRST: &str = "#!/bin/sh\n[ -e /run/skep ] || touch /was-first\necho ran >>/first\n";
-/// As AWS tells users to have their script run at every boot.
+/// The setting with which AWS's documentation makes a script run at every boot.
 const AT_EVERY_BOOT: &str = "#cloud-config\ncloud_final_modules:\n  - [scripts-user, always]\n";
-/// What UserData writes.
+/// The file that UserData writes.
 const SETTINGS: &str = "cat /etc/skep/conf.d/50-userdata.toml";
-/// Where cloud-init keeps what it has made of UserData.
+/// Where cloud-init keeps the scripts that it extracts from UserData.
 const SCRIPTS: &str = "/var/lib/cloud/instance/scripts";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,7 +51,7 @@ async fn may_run_again_and_again() -> anyhow::Result<()> {
         node.has_run_first(1).await?;
     }
 
-    // By hand, beside a skep that runs.
+    // By hand, while skep runs.
     for (node, own) in &nodes {
         let before = node.member.pid("skep").await?;
         node.say(&format!("{SCRIPTS}/{own}")).await?;
@@ -60,8 +59,8 @@ async fn may_run_again_and_again() -> anyhow::Result<()> {
         node.is_the_same(&fleet).await?;
     }
 
-    // At the next boot: not at all, because it is to run at every boot, and because cloud-init has
-    // forgotten that it ran.
+    // At the next boot: `script` runs again because cloud-init has forgotten the first run, `parts` does not run, and
+    // `always` runs at every boot.
     script.say("cloud-init clean --logs").await?;
     for node in [script, parts, always] {
         node.member.instance.run("systemctl reboot").await?;
@@ -79,7 +78,7 @@ async fn may_run_again_and_again() -> anyhow::Result<()> {
             node.has_run_first(runs).await?;
         }
     }
-    // It has written its settings since the machine started.
+    // UserData has written its settings again since the machine started.
     for node in [script, always] {
         node.say("test /etc/skep/conf.d/50-userdata.toml -nt /run/systemd/notify").await?;
     }
@@ -88,7 +87,7 @@ async fn may_run_again_and_again() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// Waits until cloud-init has ended, and well.
+/// Waits until cloud-init has ended successfully.
 async fn done(fleet: &BootedFleet, instance: &Arc<BootedInstance>) -> anyhow::Result<()> {
     fleet
         .wait_until("cloud-init to end", PATIENCE, async || {
@@ -97,7 +96,7 @@ async fn done(fleet: &BootedFleet, instance: &Arc<BootedInstance>) -> anyhow::Re
         .await
 }
 
-/// A member, and what UserData must leave as it is.
+/// A member, and the facts about it that UserData must not change.
 struct Node {
     member: Member,
     settings: String,
@@ -116,7 +115,7 @@ impl Node {
         self.member.instance.say(script).await
     }
 
-    /// Ready under its node id, with its settings, and with one row in the ledger.
+    /// Checks that it is Ready under its node id, with its settings, and with one row in the ledger.
     async fn is_the_same(&self, fleet: &BootedFleet) -> anyhow::Result<()> {
         self.member.is_ready(fleet).await?;
         let settings = self.say(SETTINGS).await?;
@@ -136,7 +135,7 @@ impl Node {
 
     async fn has_run_first(&self, times: usize) -> anyhow::Result<()> {
         let ran = self.say("cat /first").await?;
-        ensure!(ran.lines().count() == times, "the first part ran so often:\n{ran}");
+        ensure!(ran.lines().count() == times, "wrong number of runs of the first part:\n{ran}");
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! An instance that a warm pool keeps stopped: it is no node until the group takes it into service.
+//! A warm pool keeps an instance stopped: it is no node until the group takes it into service.
 
 use anyhow::ensure;
 use harness::PATIENCE;
@@ -12,7 +12,7 @@ use crate::cluster::{fleet, possible, spec};
 use crate::groups::{first_of, multipart, tells};
 use crate::member::{Member, row};
 
-/// Leaves a line per run of UserData.
+/// Writes one line per run of UserData.
 const COUNT: &str = "#!/bin/sh\necho ran >>/user-data\n";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -45,8 +45,8 @@ async fn stopped_until_it_is_wanted() -> anyhow::Result<()> {
     fleet.wait_until("the stop", PATIENCE, async || Ok(!instance.is_on())).await?;
     tells(&fleet, &instance, &["waiting to be taken into service"]).await?;
     tells(&fleet, &instance, &["there was nothing to leave"]).await?;
-    ensure!(instance.console().contains("Reached target poweroff.target"), "it was cut");
-    // Nothing has come of it but that it was let into the pool.
+    ensure!(instance.console().contains("Reached target poweroff.target"), "the power was cut");
+    // It has entered the pool, and nothing else has happened.
     let (signals, hooks) = said_to(fleet.cloud(), instance.id());
     ensure!(signals.is_empty() && hooks == [ActionResult::Continue], "{signals:?}, {hooks:?}");
     let rows = ledger_of(fleet.cloud())?;

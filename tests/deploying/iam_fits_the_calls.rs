@@ -1,4 +1,4 @@
-//! The template's roles and a whole life of a swarm: no call is refused, and no permission is left over.
+//! The template's roles during a whole life of a swarm: no call is refused, and no permission is unused.
 
 use anyhow::{Context, ensure};
 use harness::departures::{Leaver, options_with, row};
@@ -19,16 +19,15 @@ async fn with_tokens_in_dynamodb() -> anyhow::Result<()> {
 }
 
 async fn whole_life(store: &str) -> anyhow::Result<()> {
-    // The last manager waits for another one until its deadline.
-    // Managers that lock themselves: their key is in the store.
+    // The last manager waits for a replacement until its deadline. Managers lock themselves: their key is in the store.
     let config = format!(
         "[leave]\ndeadline = \"30s\"\n[swarm]\nautolock = true\n[tokens]\nstore = \"{store}\"\n\
          [autoscaling]\nreplace_after = \"75s\"\n"
     );
     let fleet = harness::fleet(options_with(&config)).await?;
-    // No more than for this store.
+    // Permissions for this store only.
     policies::enforce(fleet.cloud(), &[CLUSTER], &[store])?;
-    // The launch hooks start when nodes are Ready already: those ask Auto Scaling where they stand.
+    // The launch hooks start when nodes are Ready already: such nodes ask Auto Scaling for their lifecycle state.
     fleet.cloud().set_transition_delay(Transition::Launching, secs(10));
     let spec = ClusterSpec { workers_market: Market::Spot, ..swarm::cluster(3, 4) };
     fleet.create_cluster(&spec)?;
@@ -47,12 +46,12 @@ async fn whole_life(store: &str) -> anyhow::Result<()> {
     ensure!(refused.is_empty(), "refused: {refused:#?}");
     for role in ["skep-manager", "skep-worker"] {
         let unused = fleet.cloud().unused_permissions(role);
-        ensure!(unused.is_empty(), "{role} may, and never needs to: {unused:#?}");
+        ensure!(unused.is_empty(), "{role} has unused permissions: {unused:#?}");
     }
     fleet.stop().await
 }
 
-/// A worker and a manager whose Docker is dead for good.
+/// Breaks Docker for good on a worker and a manager, and waits for their replacements.
 async fn broken_ones_are_replaced(fleet: &Fleet, spec: &ClusterSpec) -> anyhow::Result<()> {
     let leader = fleet.leader().await?;
     let managers = fleet.group(&spec.managers_group());
@@ -69,7 +68,7 @@ async fn broken_ones_are_replaced(fleet: &Fleet, spec: &ClusterSpec) -> anyhow::
         .await
 }
 
-/// By scale-in, by a spot notice, because the operator says so, and with a skep that is dead.
+/// Workers leave by scale-in, by a spot notice, by the operator's command, and with a dead skep.
 async fn workers_leave(fleet: &Fleet, spec: &ClusterSpec) -> anyhow::Result<()> {
     let workers = fleet.group(&spec.workers_group());
     let [scaled_in, spot, by_hand, dead] = workers.as_slice() else {
@@ -90,7 +89,8 @@ async fn workers_leave(fleet: &Fleet, spec: &ClusterSpec) -> anyhow::Result<()> 
     dead.has_left_by_its_hook(fleet).await
 }
 
-/// The leader, which is replaced; then one after the other but one; then the last one, because the operator says so.
+/// The leader leaves and is replaced; then all but one leave one after the other; the last one leaves by the operator's
+/// command.
 async fn managers_leave(fleet: &Fleet, spec: &ClusterSpec) -> anyhow::Result<()> {
     let leader = Leaver::of(&fleet.leader().await?).await?;
     fleet.cloud().terminate(leader.id(), false)?;
@@ -111,7 +111,7 @@ async fn managers_leave(fleet: &Fleet, spec: &ClusterSpec) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Waits until the swarm has so many managers, and each of them is Ready and in service.
+/// Waits until the swarm has this many managers, each of them Ready and in service.
 async fn managers(fleet: &Fleet, count: usize) -> anyhow::Result<()> {
     let group = format!("{CLUSTER}-managers");
     fleet

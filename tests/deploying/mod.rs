@@ -1,3 +1,3 @@
-//! What an operator deploys, held against what skep does.
+//! Compares the templates that an operator deploys with the calls that skep makes.
 
 mod iam_fits_the_calls;

@@ -17,10 +17,10 @@ use skep_sim::fleet::Instance;
 
 /// Where chromedriver listens, on the instance's loopback.
 const PORT: u16 = 9515;
-/// A machine that is busy with other tests takes its time to start a browser.
+/// Starting a browser takes long on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Root has no sandbox; the rest keeps it from asking anybody but whom the test names.
+/// Chromium has no sandbox for root; the other flags stop requests to hosts that the test does not name.
 const FLAGS: [&str; 9] = [
     "--headless=new",
     "--no-sandbox",
@@ -33,21 +33,20 @@ const FLAGS: [&str; 9] = [
     "--hide-scrollbars",
 ];
 
-/// What the tests of the page need, of Debian's packages; Ubuntu has them as snaps alone, which do not
-/// run in an instance.
+/// Debian packages that the tests of the page need. Ubuntu has them as snaps only, which do not run in an instance.
 const PROGRAMS: [&str; 2] = ["/usr/bin/chromium", "/usr/bin/chromedriver"];
 
-/// One window; it ends with its instance.
+/// One browser window; it ends with its instance.
 pub struct Browser {
     netns: PathBuf,
     session: String,
 }
 
 impl Browser {
-    /// Whether there is one on this machine. Says what is missing.
+    /// Whether this machine has the programs. Prints the missing ones.
     ///
     /// # Errors
-    /// In CI, which must have it all.
+    /// In CI, when one is missing.
     pub fn possible() -> anyhow::Result<bool> {
         let missing: Vec<_> =
             PROGRAMS.iter().filter(|program| !Path::new(program).exists()).copied().collect();
@@ -55,7 +54,7 @@ impl Browser {
         let is_ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
         ensure!(missing.is_empty() || !is_ci, "there is no {missing}");
         if !missing.is_empty() {
-            // Past the test runner, which keeps what a test that passes prints.
+            // Directly to stderr: the test runner hides the output of a test that passes.
             writeln!(std::io::stderr(), "skipped: there is no {missing}")?;
         }
         Ok(missing.is_empty())
@@ -100,18 +99,18 @@ impl Browser {
         Ok(browser)
     }
 
-    /// Goes to a page.
+    /// Opens a page.
     ///
     /// # Errors
-    /// When the browser does not.
+    /// When the browser fails.
     pub async fn open(&self, url: &str) -> anyhow::Result<()> {
         self.order("/url", &json!({ "url": url })).await.map(drop)
     }
 
-    /// What the body of a function comes to in the page.
+    /// Evaluates the body of a function in the page, and returns the result.
     ///
     /// # Errors
-    /// What it throws.
+    /// When the function throws.
     pub async fn run(&self, script: &str) -> anyhow::Result<Value> {
         let order = json!({ "script": script, "args": [] });
         self.order("/execute/sync", &order).await.with_context(|| script.to_owned())
@@ -126,7 +125,7 @@ impl Browser {
         self.order("/goog/cdp/execute", &order).await
     }
 
-    /// A window of so many pixels; a telephone's have twice as many dots.
+    /// Sets the window's size in pixels; a telephone has twice as many dots.
     ///
     /// # Errors
     /// When the browser refuses.
@@ -139,7 +138,7 @@ impl Browser {
         self.devtools("Emulation.setDeviceMetricsOverride", size).await.map(drop)
     }
 
-    /// `light` or `dark`.
+    /// Sets the colour scheme: `light` or `dark`.
     ///
     /// # Errors
     /// When the browser refuses.
@@ -148,10 +147,10 @@ impl Browser {
         self.devtools("Emulation.setEmulatedMedia", json!({ "features": features })).await.map(drop)
     }
 
-    /// What the window shows, as a PNG.
+    /// Writes a PNG of the window.
     ///
     /// # Errors
-    /// When it cannot be had or written.
+    /// When the picture cannot be taken or written.
     pub async fn screenshot(&self, file: &Path) -> anyhow::Result<()> {
         let picture =
             self.call("GET", &format!("{}/screenshot", self.session), &Value::Null).await?;
@@ -160,10 +159,10 @@ impl Browser {
         std::fs::write(file, picture).with_context(|| format!("cannot write {}", file.display()))
     }
 
-    /// What went to the console since the last call: `level`, `message`.
+    /// The console's entries since the last call: `level`, `message`.
     ///
     /// # Errors
-    /// When the browser does not say.
+    /// When the browser does not answer.
     pub async fn console(&self) -> anyhow::Result<Vec<Value>> {
         self.log("browser").await
     }
@@ -171,7 +170,7 @@ impl Browser {
     /// The addresses of all requests since the last call.
     ///
     /// # Errors
-    /// When the browser does not say.
+    /// When the browser does not answer.
     pub async fn requests(&self) -> anyhow::Result<Vec<String>> {
         let mut urls = Vec::new();
         for entry in self.log("performance").await? {
@@ -201,7 +200,7 @@ impl Browser {
              Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        // A thread of its own: it goes to the instance's network and does not come back.
+        // In its own thread: it enters the instance's network namespace for good.
         let (tell, answer) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || tell.send(exchange(netns, &request)));
         let answer = answer.await??;
@@ -211,13 +210,13 @@ impl Browser {
     }
 }
 
-/// The body of the answer.
+/// Sends a request and returns the body of the answer.
 fn exchange(netns: File, request: &str) -> anyhow::Result<Vec<u8>> {
     setns(netns, CloneFlags::CLONE_NEWNET)?;
     let mut stream = TcpStream::connect(("127.0.0.1", PORT))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(request.as_bytes())?;
-    // It keeps the connection, whatever it is asked for.
+    // chromedriver keeps the connection open, regardless of the request: the length marks the end of the answer.
     let mut answer = BufReader::new(stream);
     let (mut line, mut length) = (String::new(), 0);
     while answer.read_line(&mut line)? > 2 {

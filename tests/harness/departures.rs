@@ -1,4 +1,4 @@
-//! What scenarios of leaving share: a swarm that stands, and what must be true of a node that has left.
+//! Shared by the scenarios of leaving: a running swarm, and checks of a node that has left.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::{PATIENCE, secs, swarm};
 
-/// Looks for notices twice a second, so that scenarios are short.
+/// Polls for notices twice a second, so that scenarios are short.
 pub const QUICK: &str = "[watch]\ninterval = \"500ms\"\n";
 
 /// Options with [`QUICK`] and more lines of `skep.toml`.
@@ -23,10 +23,10 @@ pub fn options_with(config: &str) -> FleetOptions {
     FleetOptions { config: Some(format!("{QUICK}{config}")), ..crate::options() }
 }
 
-/// A cluster whose nodes are all Ready, say so, and are listed so by a manager.
+/// A cluster whose nodes are all Ready, have reported it, and are listed as ready by a manager.
 ///
 /// # Errors
-/// When that does not come about.
+/// When this does not happen in time.
 pub async fn standing(options: FleetOptions, spec: &ClusterSpec) -> anyhow::Result<Fleet> {
     let fleet = crate::fleet(options).await?;
     fleet.create_cluster(spec)?;
@@ -50,10 +50,10 @@ fn listed_ready(nodes: &[Node]) -> usize {
     nodes.iter().filter(is_ready).count()
 }
 
-/// Waits until a service has so many running tasks.
+/// Waits until a service has this many running tasks.
 ///
 /// # Errors
-/// When that does not come about.
+/// When this does not happen in time.
 pub async fn running(fleet: &Fleet, service: &str, tasks: usize) -> anyhow::Result<()> {
     fleet
         .wait_until(&format!("{tasks} running tasks of {service}"), PATIENCE, async || {
@@ -64,7 +64,7 @@ pub async fn running(fleet: &Fleet, service: &str, tasks: usize) -> anyhow::Resu
         .await
 }
 
-/// How many tasks run on a node, by the managers' list.
+/// How many tasks run on a node, in the managers' list.
 ///
 /// # Errors
 /// When no manager answers.
@@ -74,7 +74,7 @@ pub async fn running_on(fleet: &Fleet, instance: &Instance) -> anyhow::Result<us
     Ok(all.iter().filter(|task| state(task) == Some(TaskState::RUNNING)).count())
 }
 
-/// Docker's id of a node, by its own daemon.
+/// Docker's id of a node, as its own daemon reports it.
 ///
 /// # Errors
 /// When it is in no swarm.
@@ -84,10 +84,10 @@ pub async fn node_id(instance: &Instance) -> anyhow::Result<String> {
     id.with_context(|| format!("{} is in no swarm", instance.id()))
 }
 
-/// Is a node in the list of a manager that answers?
+/// Whether a node is in the list of a manager that answers.
 ///
 /// # Errors
-/// When none answers.
+/// When no manager answers.
 pub async fn is_listed(fleet: &Fleet, node_id: &str) -> anyhow::Result<bool> {
     Ok(fleet.nodes().await?.iter().any(|node| node.id.as_deref() == Some(node_id)))
 }
@@ -134,20 +134,20 @@ pub fn row(fleet: &Fleet, item: &str) -> anyhow::Result<Option<Map<String, Value
     Ok(ledger(fleet)?.into_iter().find(|row| row["item"] == item))
 }
 
-/// How far an instance's departure is by the ledger.
+/// State of an instance's departure in the ledger.
 #[must_use]
 pub fn departure_state(fleet: &Fleet, instance: &Instance) -> Option<String> {
     let row = row(fleet, &format!("departure#{}", instance.id())).ok()??;
     row["state"].as_str().map(str::to_owned)
 }
 
-/// What Auto Scaling has said about an instance.
+/// Auto Scaling's events of an instance.
 #[must_use]
 pub fn events_of(fleet: &Fleet, instance: &Instance) -> Vec<EventKind> {
     events_in(fleet.cloud(), instance.id())
 }
 
-/// What a cloud's Auto Scaling has said about an instance.
+/// Auto Scaling's events of an instance in a cloud.
 #[must_use]
 pub fn events_in(cloud: &Cloud, instance_id: &str) -> Vec<EventKind> {
     let events = cloud.events_since(0).into_iter().map(|event| event.kind);
@@ -176,14 +176,14 @@ fn hook_completed_at(fleet: &Fleet, instance: &Instance) -> Option<i128> {
     completed.map(|event| event.at.unix_timestamp_nanos())
 }
 
-/// Has a hook of the instance ever timed out?
+/// Whether a hook of the instance has ever timed out.
 #[must_use]
 pub fn hook_timed_out(fleet: &Fleet, instance: &Instance) -> bool {
     let is_timeout = |kind: &EventKind| matches!(kind, EventKind::HookTimedOut { .. });
     events_of(fleet, instance).iter().any(is_timeout)
 }
 
-/// A node that is to leave: what must be remembered of it, because it will be gone.
+/// A node that must leave, and the facts about it that are needed after it has gone.
 pub struct Leaver {
     pub instance: Arc<Instance>,
     pub node_id: String,
@@ -200,10 +200,10 @@ impl Leaver {
         self.instance.id()
     }
 
-    /// Waits until it has left the swarm, is off the list and out of the ledger.
+    /// Waits until it has left the swarm and is removed from the list and the ledger.
     ///
     /// # Errors
-    /// When that does not come about, or when it does but not as it should.
+    /// When this does not happen in time, or happens in a wrong way.
     pub async fn has_left(&self, fleet: &Fleet) -> anyhow::Result<()> {
         let what = format!("{} to have left, and to be off the list", self.id());
         fleet
@@ -225,7 +225,7 @@ impl Leaver {
     /// Waits until its own Docker is in no swarm.
     ///
     /// # Errors
-    /// When that does not come about.
+    /// When this does not happen in time.
     pub async fn is_out(&self, fleet: &Fleet) -> anyhow::Result<()> {
         let what = format!("{} to be out of the swarm", self.id());
         fleet
@@ -239,7 +239,7 @@ impl Leaver {
     /// Waits until no manager lists it.
     ///
     /// # Errors
-    /// When that does not come about.
+    /// When this does not happen in time.
     pub async fn is_off_the_list(&self, fleet: &Fleet) -> anyhow::Result<()> {
         fleet
             .wait_until(&format!("{} to be off the list", self.id()), PATIENCE, async || {
@@ -248,8 +248,8 @@ impl Leaver {
             .await
     }
 
-    /// Waits until it has left by way of its hook, which was completed once, in time, and not before the node
-    /// was off the list.
+    /// Waits until it has left with its hook, which was completed once, in time, and not before the node was off the
+    /// list.
     ///
     /// # Errors
     /// As for [`Leaver::has_left`].
@@ -259,8 +259,8 @@ impl Leaver {
         self.has_left(fleet).await
     }
 
-    /// The hook is completed: where this node did that itself, it is off the list, or has said that nobody
-    /// has confirmed it although it has waited for a manager.
+    /// If this node completed the hook itself, it is off the list, or it has logged that no manager confirmed this
+    /// although it waited for one.
     async fn is_off_the_list_by_now(&self, fleet: &Fleet) -> anyhow::Result<()> {
         if !self.has_completed_its_own_hook() {
             return Ok(());
@@ -268,10 +268,10 @@ impl Leaver {
         let log = self.instance.log();
         if log.contains("nobody has confirmed that it is off the list") {
             let has_waited = log.contains("waiting for a manager to take this node off the list");
-            ensure!(has_waited, "{} has not waited\n{}", self.id(), fleet.report());
+            ensure!(has_waited, "{} did not wait\n{}", self.id(), fleet.report());
             return Ok(());
         }
-        // Any manager answers with the leader's list. In an election there is no answer, and so no proof.
+        // Any manager answers with the leader's list. During an election no manager answers, and so there is no proof.
         let what = format!("an answer of the managers about {}", self.id());
         let listed = fleet
             .wait_for(&what, PATIENCE, async || Ok(Some(is_listed(fleet, &self.node_id).await?)))
@@ -285,7 +285,7 @@ impl Leaver {
         Ok(())
     }
 
-    /// Its own skep has got as far as completing the termination hook. For a dead one a manager does that.
+    /// Whether its own skep has started to complete the termination hook. For a dead skep a manager does that.
     fn has_completed_its_own_hook(&self) -> bool {
         self.instance.log().contains("completing the termination hook")
     }
@@ -297,7 +297,7 @@ impl Leaver {
         let has_ended = || {
             !hook_results(fleet, &self.instance).is_empty() || hook_timed_out(fleet, &self.instance)
         };
-        // At the very moment: what is looked at next must not have had time to come about.
+        // Returns at the very moment: the state that the test checks next must not have had time to change.
         let mut events = fleet.cloud().subscribe();
         fleet
             .wait_until(&what, PATIENCE, async || {
@@ -314,8 +314,8 @@ impl Leaver {
         self.no_task_outlived_its_hook(fleet)
     }
 
-    /// No task ended after this node had completed its hook. One that a cut of the power ends has no end at all:
-    /// see [`Leaver::lost_no_grace`].
+    /// Checks that no task ended after this node had completed its hook. A task that a power cut ends has no recorded
+    /// end: see [`Leaver::lost_no_grace`].
     fn no_task_outlived_its_hook(&self, fleet: &Fleet) -> anyhow::Result<()> {
         let Some(completed) =
             hook_completed_at(fleet, &self.instance).filter(|_| self.has_completed_its_own_hook())
@@ -332,10 +332,10 @@ impl Leaver {
         Ok(())
     }
 
-    /// Every task that was started here has ended with its grace, and before the node completed its hook.
+    /// Checks that every task that started here ended with its grace, and before the node completed its hook.
     ///
     /// # Errors
-    /// When one has not.
+    /// When a task did not.
     pub fn lost_no_grace(&self, fleet: &Fleet) -> anyhow::Result<()> {
         let (events, started, ended) =
             (self.instance.container_events(), self.tasks("start"), self.tasks("die"));
@@ -352,7 +352,7 @@ impl Leaver {
         self.no_task_outlived_its_hook(fleet)
     }
 
-    /// What happened to its tasks' containers.
+    /// Events of its tasks' containers.
     #[must_use]
     pub fn tasks(&self, action: &str) -> Vec<ContainerEvent> {
         let mut events = self.instance.container_events();
@@ -363,7 +363,7 @@ impl Leaver {
     /// Waits until `skep run` has ended for good, with exit code 0.
     ///
     /// # Errors
-    /// When it does not.
+    /// When it does not end in time.
     pub async fn skep_has_ended_well(&self, fleet: &Fleet) -> anyhow::Result<()> {
         let what = format!("skep of {} to end with 0", self.id());
         fleet
@@ -375,7 +375,7 @@ impl Leaver {
     }
 }
 
-/// How often the managers' skeps have begun to drain an instance.
+/// How often the managers' skeps have started to drain an instance.
 #[must_use]
 pub fn drains(fleet: &Fleet, instance: &Instance) -> usize {
     let is_drain = |line: &&str| {
@@ -385,7 +385,7 @@ pub fn drains(fleet: &Fleet, instance: &Instance) -> usize {
     logs.map(|log| log.lines().filter(is_drain).count()).sum()
 }
 
-/// Runs a shell script inside an instance and returns what it prints.
+/// Runs a shell script inside an instance and returns its output.
 ///
 /// # Errors
 /// When it fails.
@@ -398,7 +398,7 @@ pub async fn shell(instance: &Instance, script: &str) -> anyhow::Result<String> 
     Ok(String::from_utf8_lossy(&out).into_owned())
 }
 
-/// Puts a `systemctl` in place whose only queued job is this one, as in the middle of a shutdown.
+/// Installs a `systemctl` whose only queued job is this one, as in the middle of a shutdown.
 ///
 /// # Errors
 /// When it cannot be written.
@@ -418,11 +418,11 @@ pub fn signal(instance: &Instance, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Kills skep, and waits for the next one to be Ready. A test that looks for the moment between the two may miss it: a
+/// Kills skep, and waits until the next one is Ready. A test that polls for the moment between the two may miss it: a
 /// skep that finds its node in the swarm is Ready within 25 ms.
 ///
 /// # Errors
-/// When there is no skep, or no next one.
+/// When no skep runs, or no next one starts.
 pub async fn restart_skep(fleet: &Fleet, instance: &Instance) -> anyhow::Result<()> {
     let pid = instance.skep_pid();
     signal(instance, "SIGKILL")?;
@@ -431,7 +431,7 @@ pub async fn restart_skep(fleet: &Fleet, instance: &Instance) -> anyhow::Result<
     fleet.wait_until(&what, PATIENCE, async || Ok(is_next() && instance.is_ready())).await
 }
 
-/// Writes an executable into the instance's `flush.d`; skep looks there when it flushes.
+/// Writes an executable into the instance's `flush.d`; skep reads that folder when it flushes.
 ///
 /// # Errors
 /// When it cannot be written.

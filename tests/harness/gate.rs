@@ -1,4 +1,4 @@
-//! Instances whose skep does not start before a scenario says so.
+//! Instances whose skep does not start until a scenario lets it.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -10,8 +10,8 @@ use skep_sim::fleet::{Fleet, FleetOptions, Instance};
 
 use crate::{options, skep_binary, swarm};
 
-/// Keeps skep from starting on the instances that are launched while it is closed: what is to be
-/// done to a machine before its first boot can be done in peace.
+/// Keeps skep from starting on instances that are launched while the gate is closed, so that a test can prepare a
+/// machine before its first boot.
 #[derive(Clone, Debug)]
 pub struct Gate(Arc<AtomicBool>);
 
@@ -36,7 +36,7 @@ impl Gate {
         Ok((gate, options))
     }
 
-    /// Instances that are launched from now on wait.
+    /// Makes instances that are launched from now on wait.
     pub fn close(&self) {
         self.0.store(true, Ordering::SeqCst);
     }
@@ -44,12 +44,12 @@ impl Gate {
     /// Lets one instance's skep start.
     ///
     /// # Errors
-    /// When it was not waiting.
+    /// When its skep was not waiting.
     pub fn open_for(&self, instance: &Instance) -> anyhow::Result<()> {
         std::fs::remove_file(Gate::bar(instance)).context("it was not waiting")
     }
 
-    /// One more manager, which the others cannot reach: its port 2377 is closed from the first.
+    /// Starts one more manager that the others cannot reach: its port 2377 is closed from the start.
     ///
     /// # Errors
     /// When it is not launched.
@@ -72,7 +72,7 @@ impl Gate {
 
 /// A script that becomes skep once its instance's bar is gone.
 fn waiting_skep() -> anyhow::Result<PathBuf> {
-    // Tests of one process write to the same place; those of another one may be running what is there.
+    // Tests of one process write the same file; tests of another process may be running it.
     static WRITING: Mutex<()> = Mutex::new(());
     let skep = skep_binary();
     let path = skep.with_file_name("waiting-skep");

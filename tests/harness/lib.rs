@@ -1,4 +1,4 @@
-//! What every scenario begins with: a cloud, and instances that run the `skep` of this build.
+//! The start of every scenario: a cloud, and instances that run the `skep` of this build.
 
 pub mod browser;
 pub mod departures;
@@ -17,8 +17,8 @@ use std::time::Duration;
 use anyhow::Context;
 use skep_sim::fleet::{Fleet, FleetOptions};
 
-/// For whatever happens soon where all is well. Nothing is measured by it: two cores are shared with other
-/// scenarios, and may stand still for half a minute.
+/// Timeout for anything that happens soon in the good case. Nothing is measured by it: the scenarios share two cores,
+/// which may stand still for half a minute.
 pub const PATIENCE: Duration = secs(420);
 
 /// `n` seconds.
@@ -27,10 +27,10 @@ pub const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-/// The `skep` beside this test binary (`make test` builds it first), or what `SKEP_BIN` names.
+/// The `skep` beside this test binary (`make test` builds it first), or the one that `SKEP_BIN` names.
 ///
 /// # Panics
-/// When there is none.
+/// When it does not exist.
 #[must_use]
 pub fn skep_binary() -> PathBuf {
     let path = std::env::var_os("SKEP_BIN").map_or_else(
@@ -50,9 +50,9 @@ pub fn skep_binary() -> PathBuf {
 pub fn options() -> FleetOptions {
     let engine = second_engine();
     let mut daemon = serde_json::Map::new();
-    // No scenario reaches a published port. A daemon's hundred calls of iptables are a sixth of what a node costs, the
-    // network for such ports a quarter. On the second engine, in the demo, in `make chaos` and on booted machines Docker
-    // has both.
+    // No scenario reaches a published port. A daemon's hundred calls of iptables are a sixth of the cost of a node, the
+    // network for such ports a quarter. Docker has both on the second engine, in the demo, in `make chaos` and on
+    // booted machines.
     let ingress = engine.is_some();
     if !ingress {
         daemon.insert("iptables".to_owned(), false.into());
@@ -67,11 +67,11 @@ pub fn options() -> FleetOptions {
     }
 }
 
-/// The folder of another Docker Engine's programs: `SKEP_ENGINE`, and for the tests of `engine.rs` what
+/// The folder of another Docker Engine's programs: `SKEP_ENGINE`, and for the tests of `engine.rs` the one that
 /// `scripts/second-engine.sh` has unpacked.
 ///
 /// # Panics
-/// When that is missing.
+/// When it is missing.
 #[must_use]
 pub fn second_engine() -> Option<PathBuf> {
     let named = std::env::var_os("SKEP_ENGINE").map(PathBuf::from);
@@ -85,14 +85,14 @@ pub fn second_engine() -> Option<PathBuf> {
     })
 }
 
-/// Names of the clusters that scenarios make.
+/// Names of the clusters that scenarios create.
 const CLUSTERS: [&str; 3] = ["test", "demo", "chaos"];
 
-/// A fleet without instances. The roles of its clusters may what the template lets them, and no more:
-/// a policy that grants too little makes scenarios fail.
+/// A fleet without instances. The roles of its clusters have the template's permissions, and no more: a policy that
+/// grants too little makes scenarios fail.
 ///
 /// # Errors
-/// When the machine lacks what a fleet needs, or the template's test has not run.
+/// When the machine lacks a part that a fleet needs, or the template's test has not run.
 pub async fn fleet(options: FleetOptions) -> anyhow::Result<Fleet> {
     let fleet = Fleet::start(options).await.context("the fleet did not start")?;
     policies::enforce(fleet.cloud(), &CLUSTERS, &policies::STORES)?;

@@ -27,7 +27,7 @@ pub async fn availability(
     spec.availability.context("no availability")
 }
 
-/// Are so many nodes listed, and may each of them have tasks?
+/// Whether this many nodes are listed, each of them active.
 ///
 /// # Errors
 /// When no manager answers.

@@ -1,4 +1,4 @@
-//! What the CloudFormation template lets the roles do.
+//! The permissions that the CloudFormation template grants to the roles.
 
 use std::path::PathBuf;
 
@@ -6,16 +6,15 @@ use anyhow::Context;
 use serde_json::{Map, Value};
 use skep_sim::cloud::Cloud;
 
-/// What stands for the cluster in the policies that the template's test has written.
+/// Placeholder for the cluster in the policies that the template's test has written.
 const CLUSTER: &str = "cluster-of-this-stack";
-/// Both stores of join tokens, as the policies are filed.
+/// Both stores of join tokens, as the policies' file names them.
 pub const STORES: [&str; 2] = ["ssm", "dynamodb"];
 
-/// From now on the roles may what the template's policies allow for these clusters and token stores,
-/// and nothing else.
+/// Allows the roles from now on only the calls that the template's policies allow for these clusters and token stores.
 ///
 /// # Errors
-/// When the template's test has not run, or the policies hold what the local cloud does not enforce.
+/// When the template's test has not run, or the policies contain an element that the local cloud does not enforce.
 pub fn enforce(cloud: &Cloud, clusters: &[&str], stores: &[&str]) -> anyhow::Result<()> {
     let path = written_by_the_templates_test()?;
     let text = std::fs::read_to_string(&path)

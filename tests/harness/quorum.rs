@@ -1,4 +1,4 @@
-//! A watch on raft while a scenario goes on.
+//! Watches raft while a scenario runs.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -12,19 +12,19 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{PATIENCE, secs};
 
-/// Longer than any election; a lost quorum lasts for ever.
+/// Longer than any election; a lost quorum never ends by itself.
 const LONGEST_ELECTION: Duration = secs(45);
-/// Without a leader Docker's API hangs: a look that takes longer has seen none.
+/// Without a leader Docker's API hangs: a poll that takes longer has found none.
 const ANSWER_PATIENCE: Duration = secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Between two looks at all managers: they share the machine with what is looked at.
+/// Pause between two polls of all managers: the polls share the machine with the managers.
 const LOOK_AT_ALL_EVERY: Duration = Duration::from_millis(300);
 
-/// Does something while the swarm is looked at from a manager that survives it.
+/// Runs `body` while polling the swarm at a manager that survives it.
 ///
 /// # Errors
-/// What the body says; a majority of managers that was not reachable, a manager that was left as a
-/// dead member of raft, or a swarm that did not answer for longer than an election takes.
+/// The body's error; no majority of managers was reachable, a dead member of raft stayed, or the swarm did not answer
+/// for longer than an election takes.
 pub async fn keeping_quorum<T>(
     survivor: &Instance,
     body: impl Future<Output = anyhow::Result<T>>,
@@ -44,11 +44,11 @@ pub async fn keeping_quorum<T>(
     watched(watch, body).await
 }
 
-/// Does something while all managers of a group are looked at, whoever they are by then.
+/// Runs `body` while polling all managers that a group has at the time.
 ///
 /// # Errors
-/// What the body says; a majority of managers that was not reachable, a manager that was left as a
-/// dead member of raft, or nobody who knew a leader for longer than an election takes.
+/// The body's error; no majority of managers was reachable, a dead member of raft stayed, or no manager had a leader
+/// for longer than an election takes.
 pub async fn keeping_a_leader<T>(
     fleet: &Fleet,
     group: &str,
@@ -92,9 +92,9 @@ fn check_election(answered: Instant, who: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One member at most is on its way out of raft, and of those that stay a majority is reachable. The one
-/// that goes does not count: when the leader of two has handed over, the other one calls it unreachable
-/// until it has struck it out. Were it really gone by then, there would be no leader any more.
+/// At most one member is leaving raft, and a majority of the staying ones is reachable. The leaving one does not count:
+/// when the leader of two has handed over, the other one lists it as unreachable until it has removed it. Were it
+/// really gone by then, there would be no leader any more.
 fn check(nodes: &[Node]) -> anyhow::Result<()> {
     let (mut staying, mut reachable, mut going) = (0, 0, 0);
     for node in nodes {
@@ -121,7 +121,7 @@ fn check(nodes: &[Node]) -> anyhow::Result<()> {
 /// Cuts managers off from each other, and waits until none of them has a leader.
 ///
 /// # Errors
-/// When they keep one.
+/// When they still have one.
 pub async fn cut_apart(fleet: &Fleet, managers: &[Arc<Instance>]) -> anyhow::Result<()> {
     for one in managers {
         one.isolate(true)?;

@@ -1,4 +1,4 @@
-//! What an operator sees: `skep status` of an instance, and what a load balancer does.
+//! The operator's view: `skep status` of an instance, and the answer to a load balancer.
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
@@ -26,20 +26,20 @@ pub async fn status_text(instance: &Instance) -> anyhow::Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// One member of a status' fleet.
+/// One member of a status's fleet.
 ///
 /// # Errors
-/// When it is not in it.
+/// When it is not listed.
 pub fn member(fleet: &Value, instance_id: &str) -> anyhow::Result<Value> {
     let members = fleet["members"].as_array().context("members")?;
     let member = members.iter().find(|member| member["instance_id"] == instance_id);
     member.cloned().with_context(|| format!("{instance_id} in {fleet:#}"))
 }
 
-/// `GET /` on the health port: its code, and status and phase in its body.
+/// `GET /` on the health port: the code, and status and phase from the body.
 ///
 /// # Errors
-/// When nobody answers, or something else.
+/// When nothing answers, or the answer is not a health status.
 pub async fn health(instance: &Instance) -> anyhow::Result<(u16, String, String)> {
     let script = r#"exec 3<>/dev/tcp/127.0.0.1/44554
         printf 'GET / HTTP/1.1\r\nHost: skep\r\nConnection: close\r\n\r\n' >&3

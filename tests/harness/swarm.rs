@@ -1,4 +1,4 @@
-//! The swarm as a whole and the stores behind it: what scenarios wait for, look at, and spoil.
+//! The swarm as a whole and the stores behind it: conditions to wait for, state to read, and ways to damage it.
 //!
 //! Assumption: the cluster of [`cluster`] in the default table, unless a name says otherwise.
 
@@ -18,9 +18,9 @@ use tokio::net::TcpStream;
 
 use crate::{PATIENCE, secs};
 
-/// Name of the cluster, its stack and the beginning of its groups' names.
+/// Name of the cluster and its stack, and prefix of its groups' names.
 pub const CLUSTER: &str = "test";
-/// The ledger's partition that workers may write, too.
+/// The ledger's partition that workers can write, too.
 pub const NODES: &str = "test#nodes";
 /// The ledger.
 pub const TABLE: &str = "skep";
@@ -31,10 +31,10 @@ pub fn cluster(managers: u32, workers: u32) -> ClusterSpec {
     ClusterSpec::new(CLUSTER, managers, workers)
 }
 
-/// A fleet with that cluster, which has come up and has said so.
+/// A fleet with that cluster, in which every node is Ready and has reported it.
 ///
 /// # Errors
-/// When it has not within [`PATIENCE`].
+/// When this does not happen within [`PATIENCE`].
 pub async fn standing(options: FleetOptions, managers: u32, workers: u32) -> anyhow::Result<Fleet> {
     let fleet = crate::fleet(options).await?;
     fleet.create_cluster(&cluster(managers, workers))?;
@@ -49,7 +49,7 @@ pub fn resize(fleet: &Fleet, role: &str, desired: u32) -> anyhow::Result<()> {
     Ok(fleet.cloud().set_desired(&format!("{CLUSTER}-{role}s"), desired)?)
 }
 
-/// Waits until so many instances are there and each of them is Ready.
+/// Waits until this many instances exist and each of them is Ready.
 pub async fn all_ready(fleet: &Fleet, count: usize) -> anyhow::Result<()> {
     fleet
         .wait_until(&format!("{count} Ready nodes"), PATIENCE, async || {
@@ -65,7 +65,7 @@ pub async fn ready(fleet: &Fleet, instance: &Instance) -> anyhow::Result<()> {
     fleet.wait_until(&what, PATIENCE, async || Ok(instance.is_ready())).await
 }
 
-/// The newest instance of a role once there are so many of them, and once it is switched on.
+/// The newest instance of a role, once this many of them exist and it is switched on.
 pub async fn newest(fleet: &Fleet, role: &str, count: usize) -> anyhow::Result<Arc<Instance>> {
     let group = format!("{CLUSTER}-{role}s");
     fleet
@@ -77,8 +77,8 @@ pub async fn newest(fleet: &Fleet, role: &str, count: usize) -> anyhow::Result<A
         .await
 }
 
-/// Waits for a text in skep's log. What is done next may have to come before skep's own next step: this looks more
-/// often than other waits do, and asks nobody for it.
+/// Waits for a text in skep's log. The test's next step may have to come before skep's: this polls more often than
+/// other waits, and calls no service for it.
 pub async fn logged(fleet: &Fleet, instance: &Instance, text: &str) -> anyhow::Result<()> {
     const LOOK_EVERY: Duration = Duration::from_millis(20);
     let what = format!("{:?} in the log of {}", text, instance.id());
@@ -92,7 +92,7 @@ pub async fn logged(fleet: &Fleet, instance: &Instance, text: &str) -> anyhow::R
         .await
 }
 
-/// Waits until skep runs no more on an instance, and returns its exit code.
+/// Waits until skep does not run any more on an instance, and returns its exit code.
 pub async fn ended(fleet: &Fleet, instance: &Instance) -> anyhow::Result<i32> {
     let what = format!("skep to end on {}", instance.id());
     fleet
@@ -102,9 +102,9 @@ pub async fn ended(fleet: &Fleet, instance: &Instance) -> anyhow::Result<i32> {
         .await
 }
 
-/// Waits until the node list is exactly these instances: managers that raft reaches, and workers,
-/// all ready and active, each at its private address, each a member by its own Docker's word, and
-/// all in the charter's swarm. Returns the list.
+/// Waits until the node list is exactly these instances: managers that raft reaches, and workers, all ready and active,
+/// each at its private address, each a member according to its own Docker, and all in the charter's swarm. Returns the
+/// list.
 pub async fn whole(fleet: &Fleet, managers: usize, workers: usize) -> anyhow::Result<Vec<Node>> {
     let what = format!("one swarm of {managers} managers and {workers} workers");
     fleet
@@ -146,7 +146,7 @@ async fn check_whole(
         ensure!(own.local_node_state == Some(LocalNodeState::ACTIVE), "{address}: {own:?}");
         ensure!(own.error.as_deref().unwrap_or_default().is_empty(), "{address}: {own:?}");
         ensure!(own.node_addr.as_deref() == Some(&*address), "{address}: {own:?}");
-        // A manager names the swarm; a worker's node id is in its list.
+        // A manager reports the swarm's id; for a worker, its node id is in the list.
         if let Some(swarm) = own.cluster.and_then(|cluster| cluster.id) {
             ensure!(charter.swarm_id.as_ref() == Some(&swarm), "{address} is in {swarm}");
         }
@@ -173,7 +173,7 @@ pub fn summary(nodes: &[Node]) -> String {
     nodes.iter().map(line).collect::<Vec<_>>().join("; ")
 }
 
-/// What an instance's own Docker says about its place.
+/// The swarm state that an instance's own Docker reports.
 pub async fn place(instance: &Instance) -> anyhow::Result<SwarmInfo> {
     let info = instance.docker()?.info().await?;
     info.swarm.context("Docker says nothing of a swarm")
@@ -194,7 +194,7 @@ pub async fn demote(docker: &bollard::Docker, node: &str) -> anyhow::Result<()> 
         spec.role = Some(NodeSpecRoleEnum::WORKER);
         let version = seen.version.and_then(|it| it.index).context("no version")?;
         let options = UpdateNodeOptionsBuilder::default().version(i64::try_from(version)?).build();
-        // Refused where somebody else has labelled it in between.
+        // Docker refuses this when a manager's skep has labelled the node in between.
         docker.update_node(node, spec, options).await.ok();
         tokio::time::sleep(secs(1)).await;
     }
@@ -207,7 +207,7 @@ pub async fn swarm_of(instance: &Instance) -> anyhow::Result<Option<String>> {
     Ok(id.filter(|id| !id.is_empty()))
 }
 
-/// Every swarm that each instance's Docker was seen to manage while `work` was going on.
+/// Every swarm that each instance's Docker managed while `work` ran.
 pub async fn swarms_during<T>(
     fleet: &Fleet,
     work: impl Future<Output = anyhow::Result<T>>,
@@ -216,7 +216,7 @@ pub async fn swarms_during<T>(
     let look = async {
         loop {
             for instance in fleet.instances() {
-                // Docker that is down, or waits for a leader, shows nothing; nor does a worker's.
+                // Docker does not answer when it is stopped, waits for a leader, or is a worker's.
                 let look = async { anyhow::Ok(instance.docker()?.inspect_swarm().await?.id) };
                 if let Ok(Ok(Some(swarm))) = tokio::time::timeout(secs(1), look).await {
                     seen.entry(instance.id().to_owned()).or_default().insert(swarm);
@@ -227,13 +227,13 @@ pub async fn swarms_during<T>(
     };
     let done = tokio::select! {
         done = work => done?,
-        () = look => bail!("looking never ends"),
+        () = look => bail!("polling never ends"),
     };
     Ok((done, seen))
 }
 
-/// Waits until CloudFormation is content, every instance that is there has sent one signal, SUCCESS,
-/// and has completed its launch hook once, with CONTINUE.
+/// Waits until the stack is complete, and every instance has sent one signal, SUCCESS, and has completed its launch
+/// hook once, with CONTINUE.
 pub async fn announced(fleet: &Fleet) -> anyhow::Result<()> {
     fleet
         .wait_until("complete stack and hooks", PATIENCE, async || {
@@ -253,14 +253,14 @@ pub async fn announced(fleet: &Fleet) -> anyhow::Result<()> {
         .await
 }
 
-/// Every status that an instance has sent to CloudFormation, whether that was waiting for it or not,
-/// and every result of its launch hook.
+/// Every status that an instance has sent to CloudFormation, whether CloudFormation waited for it or not, and every
+/// result of its launch hook.
 #[must_use]
 pub fn said(fleet: &Fleet, instance_id: &str) -> (Vec<String>, Vec<ActionResult>) {
     said_to(fleet.cloud(), instance_id)
 }
 
-/// [`said`], by the cloud that heard it.
+/// [`said`], for a cloud.
 #[must_use]
 pub fn said_to(cloud: &Cloud, instance_id: &str) -> (Vec<String>, Vec<ActionResult>) {
     let unique_id = format!("UniqueId={instance_id}");
@@ -286,7 +286,7 @@ pub fn said_to(cloud: &Cloud, instance_id: &str) -> (Vec<String>, Vec<ActionResu
     (signals.filter_map(status).collect(), hooks)
 }
 
-/// Waits until a node has said that it failed: FAILURE and ABANDON, nothing else.
+/// Waits until a node has reported its failure: FAILURE and ABANDON, nothing else.
 pub async fn gave_up(fleet: &Fleet, instance: &Instance) -> anyhow::Result<()> {
     let what = format!("FAILURE and ABANDON of {}", instance.id());
     fleet
@@ -299,7 +299,7 @@ pub async fn gave_up(fleet: &Fleet, instance: &Instance) -> anyhow::Result<()> {
         .await
 }
 
-/// A machine that the cloud knows nothing of, and that is the manager of a swarm of its own.
+/// A machine that the cloud does not know, and that is the manager of its own swarm.
 pub async fn another_swarm(fleet: &Fleet) -> anyhow::Result<Arc<Instance>> {
     let other = fleet.launch(Launch {
         instance_id: "i-0ffffffffffffffff".to_owned(),
@@ -322,7 +322,7 @@ pub async fn found_by_hand(instance: &Instance) -> anyhow::Result<String> {
     };
     let fresh = secs(60);
     let begin = tokio::time::Instant::now();
-    // A machine that was launched this moment is not switched on yet.
+    // A machine that was just launched is not switched on yet.
     while !instance.is_on() && begin.elapsed() < fresh {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -339,7 +339,7 @@ pub fn calls(fleet: &Fleet, instance: &Instance, action: &str) -> Vec<Request> {
     calls
 }
 
-/// Runs a command of the instance's own system to its end.
+/// Runs a command on the instance's own system to its end.
 pub async fn sh(instance: &Instance, script: &str) -> anyhow::Result<Output> {
     let output = instance.run(shell(script)).await?;
     let error = String::from_utf8_lossy(&output.stderr);
@@ -347,7 +347,7 @@ pub async fn sh(instance: &Instance, script: &str) -> anyhow::Result<Output> {
     Ok(output)
 }
 
-/// Starts a command inside that goes on until the instance ends.
+/// Starts a command on the instance that runs until the instance ends.
 pub fn sh_in_background(instance: &Arc<Instance>, script: &str) {
     let (instance, command) = (Arc::clone(instance), shell(script));
     tokio::spawn(async move { instance.run(command).await });
@@ -359,7 +359,7 @@ fn shell(script: &str) -> Command {
     command
 }
 
-/// The charter, as it is in the ledger.
+/// The charter, as stored in the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Charter {
     pub phase: String,
@@ -369,7 +369,7 @@ pub struct Charter {
     pub ca_digest: Option<String>,
 }
 
-/// The charter, if anybody has claimed. Read with a Query, so that a held GetItem holds nobody here.
+/// The charter, if a manager has claimed. Read with a Query, so that a held GetItem does not delay the test.
 pub async fn charter(fleet: &Fleet) -> anyhow::Result<Option<Charter>> {
     let Some(row) = rows(fleet, CLUSTER, "charter").await?.pop() else { return Ok(None) };
     let text = |name: &str| row.get(name)?.as_str().map(str::to_owned);
@@ -399,12 +399,12 @@ pub async fn rows(
     items.iter().map(plain).collect()
 }
 
-/// Puts a row into the ledger, whole; what is there is overwritten.
+/// Puts a whole row into the ledger; an existing one is overwritten.
 pub async fn put_row(fleet: &Fleet, row: &Map<String, Value>) -> anyhow::Result<()> {
     let typed = |value: &Value| match value {
         Value::String(text) => json!({ "S": text }),
         Value::Bool(flag) => json!({ "BOOL": flag }),
-        // As `plain` has left it: what is in it is typed already.
+        // As `plain` has left it: the values inside have their types already.
         Value::Object(typed) => json!({ "M": typed }),
         other => json!({ "N": other.to_string() }),
     };
@@ -431,14 +431,14 @@ pub fn token_name(role: &str, generation: u64) -> String {
     format!("/skep/{CLUSTER}/{role}-token/{generation}")
 }
 
-/// What a parameter holds.
+/// The value of a parameter.
 pub async fn parameter(fleet: &Fleet, name: &str) -> anyhow::Result<String> {
     let input = json!({ "Name": name, "WithDecryption": true });
     let output = call(fleet, "AmazonSSM.GetParameter", &input).await?;
     Ok(output["Parameter"]["Value"].as_str().context("a parameter without a value")?.to_owned())
 }
 
-/// Stores a parameter over what is there, as an operator does.
+/// Stores a parameter over the present one, as an operator does.
 pub async fn put_parameter(fleet: &Fleet, name: &str, value: &str) -> anyhow::Result<()> {
     let input = json!({ "Name": name, "Value": value, "Type": "SecureString", "Overwrite": true });
     call(fleet, "AmazonSSM.PutParameter", &input).await.map(drop)

@@ -1,6 +1,6 @@
-//! What a terminal shows of what it got.
+//! The visible result of the bytes that a terminal received.
 
-/// Columns of the widest line; what moves the cursor or colours takes no room.
+/// Columns of the widest line; control sequences for cursor and colours have no width.
 #[must_use]
 pub fn widest(drawn: &str) -> usize {
     let mut widest = 0;

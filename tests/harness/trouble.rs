@@ -1,6 +1,5 @@
-//! What scenarios of trouble share: a cloud that is set up before an instance is switched on, the
-//! ledger's rows as they are, the `aws` command line, and the verdict on a node that could not take
-//! its place.
+//! Shared by the scenarios of trouble: a cloud that is prepared before an instance is switched on, the ledger's raw
+//! rows, the `aws` command line, and checks of a node that could not join.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Output;
@@ -20,13 +19,13 @@ use crate::{PATIENCE, secs};
 
 /// The cluster, and its stack.
 pub const CLUSTER: &str = "test";
-/// Auto Scaling's hook on launches waits longer than any test.
+/// Auto Scaling's launch hook waits longer than any test.
 const HOOK_TIMEOUT: Duration = secs(600);
 
 /// A fleet that calls `prepare` for every instance before it is switched on.
 ///
 /// # Errors
-/// When the machine lacks what a fleet needs.
+/// When the machine lacks a part that a fleet needs.
 pub async fn fleet_prepared(
     options: FleetOptions,
     prepare: impl Fn(&Cloud, &Instance) -> anyhow::Result<()> + Send + Sync + 'static,
@@ -41,12 +40,11 @@ pub async fn fleet_prepared(
     Ok(fleet)
 }
 
-/// [`fleet_prepared`] for verdicts on failures: the first instance of each group is switched on, and
-/// those that Auto Scaling launches in its place stay dark. They would fail alike, one after the
-/// other, and keep the machine busy.
+/// [`fleet_prepared`] for checks of failures: the first instance of each group is switched on, and its replacements
+/// stay off. They would fail in the same way, one after the other, and keep the machine busy.
 ///
 /// # Errors
-/// When the machine lacks what a fleet needs.
+/// When the machine lacks a part that a fleet needs.
 pub async fn fleet_of_firsts(
     options: FleetOptions,
     prepare: impl Fn(&Cloud, &Instance) -> anyhow::Result<()> + Send + Sync + 'static,
@@ -56,14 +54,14 @@ pub async fn fleet_of_firsts(
     fleet_prepared(options, move |cloud, instance| {
         let group = &instance.launch().group;
         let is_first = seen.lock().is_ok_and(|mut seen| seen.insert(group.clone()));
-        ensure!(is_first, "the first of {group} was enough");
+        ensure!(is_first, "only the first of {group} starts");
         prepare(cloud, instance)
     })
     .await
 }
 
-/// A group of one instance with both hooks, as the resource `Group` of a stack of its own name that
-/// waits for one signal.
+/// A group of one instance with both hooks, as the resource `Group` of a stack of the same name that waits for one
+/// signal.
 ///
 /// # Errors
 /// When the cloud refuses.
@@ -85,8 +83,7 @@ pub fn create_group_with_hooks(
     create_group_in(fleet.cloud(), group, hooks)
 }
 
-/// [`create_group_with_hooks`] with whatever else a group may have; its size, stack and role are given
-/// here.
+/// [`create_group_with_hooks`] with the other settings of a group; its size, stack and role are set here.
 ///
 /// # Errors
 /// When the cloud refuses.
@@ -120,7 +117,7 @@ pub fn create_group_in(cloud: &Cloud, group: GroupSpec, hooks: &[&str]) -> anyho
     Ok(cloud.create_group_with_hooks(group, hooks)?)
 }
 
-/// Tags as the cloud takes them.
+/// Tags in the cloud's format.
 #[must_use]
 pub fn tags_of(tags: &[(&str, &str)]) -> BTreeMap<String, String> {
     tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
@@ -139,10 +136,10 @@ pub async fn first_of(fleet: &Fleet, group: &str) -> anyhow::Result<Arc<Instance
         .await
 }
 
-/// Waits until all present instances of the groups have said `READY=1`.
+/// Waits until this many instances have sent `READY=1`.
 ///
 /// # Errors
-/// When time is up.
+/// When this does not happen in time.
 pub async fn all_ready(fleet: &Fleet, count: usize) -> anyhow::Result<()> {
     fleet
         .wait_until(&format!("{count} nodes to be Ready"), PATIENCE * 2, async || {
@@ -172,7 +169,7 @@ pub fn row(fleet: &Fleet, item: &str) -> anyhow::Result<Option<Value>> {
     Ok(rows(fleet, "skep")?.into_iter().find(is_it))
 }
 
-/// Puts a row as it is.
+/// Puts a row unchanged.
 ///
 /// # Errors
 /// When DynamoDB refuses.
@@ -180,18 +177,18 @@ pub fn put_row(fleet: &Fleet, table: &str, row: &Value) -> anyhow::Result<()> {
     fleet.cloud().put_row(table, row)
 }
 
-/// Runs the `aws` command line as an operator; its JSON.
+/// Runs the `aws` command line as an operator, and returns its JSON.
 ///
 /// # Errors
-/// When it fails: what it says.
+/// When it fails: its error output.
 pub async fn aws(fleet: &Fleet, arguments: &[&str]) -> anyhow::Result<Value> {
     aws_at(&fleet.endpoint(), arguments).await
 }
 
-/// The same with another endpoint.
+/// Runs the `aws` command line with another endpoint, and returns its JSON.
 ///
 /// # Errors
-/// When it fails: what it says.
+/// When it fails: its error output.
 pub async fn aws_at(endpoint: &str, arguments: &[&str]) -> anyhow::Result<Value> {
     let program = std::env::var_os("AWS_CLI").unwrap_or_else(|| "aws".into());
     let Output { status, stdout, stderr } = tokio::process::Command::new(program)
@@ -216,7 +213,7 @@ pub async fn aws_at(endpoint: &str, arguments: &[&str]) -> anyhow::Result<Value>
     Ok(serde_json::from_slice(&stdout)?)
 }
 
-/// What CloudFormation was told about an instance, in order.
+/// The signals that CloudFormation received about an instance, in order.
 #[must_use]
 pub fn signals(fleet: &Fleet, instance: &Instance) -> Vec<String> {
     let events = fleet.cloud().events_since(0).into_iter();
@@ -229,7 +226,7 @@ pub fn signals(fleet: &Fleet, instance: &Instance) -> Vec<String> {
     events.filter_map(|event| signal(event.kind)).collect()
 }
 
-/// How an instance's launch hook was completed, as often as it was.
+/// Every result with which an instance's launch hook was completed.
 #[must_use]
 pub fn launch_results(fleet: &Fleet, instance: &Instance) -> Vec<ActionResult> {
     let events = fleet.cloud().events_since(0).into_iter();
@@ -244,7 +241,7 @@ pub fn launch_results(fleet: &Fleet, instance: &Instance) -> Vec<ActionResult> {
     events.filter_map(|event| result(event.kind)).collect()
 }
 
-/// A node whose skep has ended without taking its place.
+/// A node whose skep has ended without joining the swarm.
 pub struct Failure<'a> {
     fleet: &'a Fleet,
     pub instance: Arc<Instance>,
@@ -255,7 +252,7 @@ impl<'a> Failure<'a> {
     /// Waits for the end of skep on the first instance of a group.
     ///
     /// # Errors
-    /// When it goes on.
+    /// When it still runs.
     pub async fn of(fleet: &'a Fleet, group: &str) -> anyhow::Result<Failure<'a>> {
         let instance = first_of(fleet, group).await?;
         let what = format!("the end of skep on {} of {group}", instance.id());
@@ -264,7 +261,7 @@ impl<'a> Failure<'a> {
         Ok(Failure { fleet, instance, exit })
     }
 
-    /// The lines that tell of errors.
+    /// The lines that report errors.
     #[must_use]
     pub fn errors(&self) -> Vec<String> {
         let log = self.instance.log();
@@ -278,34 +275,34 @@ impl<'a> Failure<'a> {
         anyhow::anyhow!("{} of {group} ({exit}): {what}; its log:\n{log}", instance.id())
     }
 
-    /// It ended with this code, and its last line of error, a single line, has all these words.
+    /// Checks that skep ended with this code, and that its last error, a single line, contains all these texts.
     ///
     /// # Errors
-    /// Otherwise.
+    /// When one of these is not true.
     pub fn says(&self, code: i32, words: &[&str]) -> anyhow::Result<()> {
-        ensure!(self.exit == Exit::Code(code), self.fails(&format!("exit code {code} is right")));
+        ensure!(self.exit == Exit::Code(code), self.fails(&format!("expected exit code {code}")));
         let errors = self.errors();
-        let Some(last) = errors.last() else { bail!(self.fails("it says nothing")) };
+        let Some(last) = errors.last() else { bail!(self.fails("it reports no error")) };
         let missing: Vec<_> = words.iter().filter(|word| !last.contains(**word)).collect();
-        ensure!(missing.is_empty(), self.fails(&format!("no word of {missing:?} in: {last}")));
-        ensure!(!last.contains(": trying again"), self.fails("it says that it goes on"));
+        ensure!(missing.is_empty(), self.fails(&format!("{missing:?} missing in: {last}")));
+        ensure!(!last.contains(": trying again"), self.fails("it announces a retry"));
         Ok(())
     }
 
-    /// [`Failure::says`], and nothing else is told as an error.
+    /// [`Failure::says`], and that this is the only error.
     ///
     /// # Errors
-    /// Otherwise.
+    /// When one of these is not true.
     pub fn says_only(&self, code: i32, words: &[&str]) -> anyhow::Result<()> {
         self.says(code, words)?;
-        ensure!(self.errors().len() == 1, self.fails("one line is enough"));
+        ensure!(self.errors().len() == 1, self.fails("it reports more than one error"));
         Ok(())
     }
 
-    /// CloudFormation and Auto Scaling were told, once each, and nothing else.
+    /// Checks that CloudFormation and Auto Scaling received the failure, once each, and nothing else.
     ///
     /// # Errors
-    /// Otherwise.
+    /// When one of these is not true.
     pub fn is_known(&self) -> anyhow::Result<()> {
         let signals = signals(self.fleet, &self.instance);
         ensure!(signals == ["FAILURE"], self.fails(&format!("CloudFormation heard {signals:?}")));
@@ -317,10 +314,10 @@ impl<'a> Failure<'a> {
         Ok(())
     }
 
-    /// Neither service was told anything.
+    /// Checks that neither service received anything.
     ///
     /// # Errors
-    /// Otherwise.
+    /// When one of them did.
     pub fn is_unknown(&self) -> anyhow::Result<()> {
         let heard =
             (signals(self.fleet, &self.instance), launch_results(self.fleet, &self.instance));
@@ -328,10 +325,10 @@ impl<'a> Failure<'a> {
         Ok(())
     }
 
-    /// Docker is in no swarm, and the charter is not held by this node.
+    /// Checks that Docker is in no swarm, and that this node does not hold the charter.
     ///
     /// # Errors
-    /// Otherwise.
+    /// When one of these is not true.
     pub async fn has_left_nothing(&self) -> anyhow::Result<()> {
         let id = self.instance.id();
         if let Some(charter) = row(self.fleet, "charter")?.filter(|row| row["founder"]["S"] == id) {

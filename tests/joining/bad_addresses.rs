@@ -1,4 +1,4 @@
-//! The ledger names managers that are not there any more, or where somebody else listens.
+//! The ledger names managers that do not exist any more, or addresses where another program listens.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use skep_sim::fleet::{Fleet, FleetOptions, Instance, Restart};
 
-/// An address of the subnet that nobody has.
+/// An address of the subnet that no instance has.
 const NOBODY: &str = "10.78.0.200";
 
-/// Docker would spend 10 to 20 s on each of them: they are found out before it is asked.
+/// Docker would spend 10 to 20 s on each of them: skep detects them before it calls Docker.
 #[tokio::test]
 async fn that_are_dead_are_passed_over() -> anyhow::Result<()> {
     let fleet = founded(1).await?;
@@ -40,7 +40,7 @@ async fn that_are_dead_are_passed_over() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// A group that has lost one manager after the other without a word leaves many rows.
+/// A group that has lost one manager after the other without a notice leaves many rows.
 #[tokio::test]
 async fn that_are_many_and_dead_do_not_hide_the_live_one() -> anyhow::Result<()> {
     let fleet = founded(1).await?;
@@ -53,8 +53,8 @@ async fn that_are_many_and_dead_do_not_hide_the_live_one() -> anyhow::Result<()>
     fleet.stop().await
 }
 
-/// It takes the connection and says nothing: Docker gives up after 20 s and goes on trying in the
-/// background, so that attempt must be ended before the next.
+/// It accepts the connection and does not answer: Docker stops waiting after 20 s and retries in the background, so
+/// skep must end that attempt before the next.
 #[tokio::test]
 async fn that_is_silent_is_left_for_another() -> anyhow::Result<()> {
     let fleet = founded(1).await?;
@@ -66,7 +66,7 @@ async fn that_is_silent_is_left_for_another() -> anyhow::Result<()> {
     inside(&fleet, &joiner, &live).await
 }
 
-/// It takes the connection and closes it.
+/// It accepts the connection and closes it.
 #[tokio::test]
 async fn that_is_no_manager_is_left_for_another() -> anyhow::Result<()> {
     let fleet = founded(1).await?;
@@ -77,14 +77,14 @@ async fn that_is_no_manager_is_left_for_another() -> anyhow::Result<()> {
     inside(&fleet, &joiner, &live).await
 }
 
-/// The only live manager hangs for a while: who has given it up comes back to it, however many dead
-/// rows there are beside it.
+/// The only live manager hangs for a while: a joining node that has stopped waiting for it tries it again, however many
+/// dead rows there are beside it.
 #[tokio::test]
 async fn that_have_failed_are_tried_again_when_no_other_answers() -> anyhow::Result<()> {
     let fleet = founded(1).await?;
     let live = fleet.group("test-managers").pop().context("no manager")?;
     name_as_manager(&fleet, NOBODY).await?;
-    // The kernel takes connections for it.
+    // The kernel still accepts connections for it.
     swarm::sh(&live, "kill -STOP $(pidof dockerd)").await?;
     let joiner = join(&fleet, 2).await?;
     swarm::logged(&fleet, &joiner, &format!("{} did not answer", live.address())).await?;
@@ -94,7 +94,7 @@ async fn that_have_failed_are_tried_again_when_no_other_answers() -> anyhow::Res
     fleet.stop().await
 }
 
-/// EC2 gives addresses again: the manager of another swarm answers there by now.
+/// EC2 assigns addresses again: now the manager of another swarm answers there.
 #[tokio::test]
 async fn that_belong_to_another_swarm_are_left_for_another() -> anyhow::Result<()> {
     let fleet = founded(1).await?;
@@ -104,12 +104,12 @@ async fn that_belong_to_another_swarm_are_left_for_another() -> anyhow::Result<(
     let joiner = join(&fleet, 2).await?;
     swarm::logged(&fleet, &joiner, &format!("through {}", foreign.address())).await?;
     inside(&fleet, &joiner, &live).await?;
-    assert_eq!(foreign.docker()?.list_nodes(None).await?.len(), 1, "it did not go there");
+    assert_eq!(foreign.docker()?.list_nodes(None).await?.len(), 1, "it did not join there");
     fleet.stop().await
 }
 
-/// skep dies while Docker is joining: Docker goes on by itself, is pending and then in error, and
-/// who comes back finds it so.
+/// skep dies while Docker is joining: Docker continues by itself and is first pending, then in error; the next skep
+/// finds it in this state.
 #[tokio::test]
 async fn whose_join_is_pending_in_the_background() -> anyhow::Result<()> {
     let fleet = founded(1).await?;
@@ -120,7 +120,7 @@ async fn whose_join_is_pending_in_the_background() -> anyhow::Result<()> {
     tokio::time::sleep(harness::secs(2)).await;
     ensure!(joiner.kill_skep(Signal::SIGKILL));
     fleet.wait_until("its end", PATIENCE, async || Ok(!joiner.exit_codes().is_empty())).await?;
-    // The address is right again: only Docker's own attempt knows the wrong one.
+    // The ledger is correct again: only Docker's own attempt uses the wrong address.
     forget(&fleet, &silent).await?;
     joiner.start_skep()?;
     swarm::logged(&fleet, &joiner, "waiting for the join to go on in the background").await?;
@@ -136,7 +136,7 @@ async fn founded(workers: u32) -> anyhow::Result<Fleet> {
     Ok(fleet)
 }
 
-/// Makes the worker answer on a manager's port with a program, and the ledger name it first.
+/// Runs a program on the worker's port 2377, and writes a row that makes joining nodes try it first.
 async fn false_manager(fleet: &Fleet, program: &str) -> anyhow::Result<Arc<Instance>> {
     let worker = fleet.group("test-workers").pop().context("no worker")?;
     swarm::sh_in_background(&worker, &format!("exec busybox nc -ll -p 2377 -e {program}"));
@@ -144,12 +144,12 @@ async fn false_manager(fleet: &Fleet, program: &str) -> anyhow::Result<Arc<Insta
     Ok(worker)
 }
 
-/// No instance has it.
+/// An id that no instance has.
 fn false_id(address: &str) -> String {
     format!("i-false{}", address.replace('.', "a"))
 }
 
-/// A row of a manager that is fresher than any other, in another zone than the live manager's.
+/// Writes a manager's row that is fresher than any other, in another zone than the live manager's.
 async fn name_as_manager(fleet: &Fleet, address: &str) -> anyhow::Result<()> {
     let rows = swarm::rows(fleet, CLUSTER, "member#manager#").await?;
     let live = fleet.group("test-managers").pop().context("no manager")?;
@@ -167,7 +167,7 @@ async fn name_as_manager(fleet: &Fleet, address: &str) -> anyhow::Result<()> {
     swarm::put_row(fleet, &row).await
 }
 
-/// Launches one more worker, which is not in the live manager's zone: it tries the false ones first.
+/// Launches one more worker outside the live manager's zone: it tries the false managers first.
 async fn join(fleet: &Fleet, count: u32) -> anyhow::Result<Arc<Instance>> {
     let live = fleet.group("test-managers").pop().context("no manager")?;
     swarm::resize(fleet, "worker", count)?;
@@ -176,7 +176,7 @@ async fn join(fleet: &Fleet, count: u32) -> anyhow::Result<Arc<Instance>> {
     Ok(joiner)
 }
 
-/// Strikes a false row out.
+/// Removes a false row.
 async fn forget(fleet: &Fleet, instance: &Instance) -> anyhow::Result<()> {
     let item = format!("member#manager#{}", false_id(&instance.address().to_string()));
     let key = json!({ "cluster": { "S": CLUSTER }, "item": { "S": item } });

@@ -1,4 +1,4 @@
-//! Docker is in a swarm already that is not this cluster's: skep says so, and leaves it alone.
+//! Docker is already in a swarm that is not this cluster's: skep reports it, and does not touch that swarm.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use harness::gate::Gate;
 use harness::{PATIENCE, swarm};
 use skep_sim::fleet::{Fleet, FleetOptions, IMAGE, Instance, Restart, workload};
 
-/// The image was made from a machine that is a manager of something else.
+/// The image was made from a machine that is a manager of another swarm.
 #[tokio::test]
 async fn as_its_manager_before_the_cluster_is_founded() -> anyhow::Result<()> {
     let (gate, fleet) = start(true).await?;
@@ -40,7 +40,7 @@ async fn as_its_manager_when_the_cluster_is_there() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// Its certificate names the foreign swarm: `/info` of a worker does not.
+/// The certificate names the foreign swarm: `/info` of a worker does not.
 #[tokio::test]
 async fn as_its_worker() -> anyhow::Result<()> {
     let (gate, fleet) = start(false).await?;
@@ -53,7 +53,7 @@ async fn as_its_worker() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// The image was made from a running manager of this cluster: Docker there takes itself for that one.
+/// The image was made from a running manager of this cluster: its Docker has that manager's identity.
 #[tokio::test]
 async fn as_a_copy_of_a_manager_that_lives() -> anyhow::Result<()> {
     let (gate, fleet) = start(false).await?;
@@ -78,7 +78,7 @@ async fn as_a_copy_of_a_manager_that_lives() -> anyhow::Result<()> {
     swarm::gave_up(&fleet, &copy).await?;
     let log = copy.log();
     ensure!(log.contains("started from an image of a running manager"), "{log}");
-    // Its replacement does not start: the gate is closed.
+    // The replacement does not start: the gate is closed.
     let what = "the three managers as they were";
     fleet
         .wait_until(what, PATIENCE, async || {
@@ -90,7 +90,7 @@ async fn as_a_copy_of_a_manager_that_lives() -> anyhow::Result<()> {
         })
         .await?;
     let place = swarm::place(original).await?;
-    ensure!(place.control_available == Some(true), "the original is a manager still: {place:?}");
+    ensure!(place.control_available == Some(true), "the original is still a manager: {place:?}");
     ensure!(original.exit_codes().is_empty(), "and its skep has gone on");
     fleet.stop().await
 }
@@ -101,7 +101,7 @@ async fn start(closed: bool) -> anyhow::Result<(Gate, Fleet)> {
     Ok((gate, harness::fleet(options).await?))
 }
 
-/// Puts the machine into a swarm of its own making, starts skep, and sees it give up.
+/// Puts the machine into another swarm, starts skep, and checks that it refuses to boot.
 async fn refused(
     fleet: &Fleet,
     gate: &Gate,

@@ -1,5 +1,5 @@
-//! A founder that dies between two steps goes on when it comes back, or gives way to another; and
-//! one that only slept, and believes that it still founds, does no harm.
+//! A founder that dies between two steps continues when it comes back, or another manager takes over; a founder that
+//! only slept, and still acts as the founder, does no harm.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use skep_sim::cloud::{Fault, Service};
 use skep_sim::fleet::{Fleet, FleetOptions, Instance, Restart};
 
-/// The last step that the founder has done.
+/// The last step that the founder has completed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Done {
     Claim,
@@ -20,9 +20,9 @@ enum Done {
     Publish,
 }
 
-/// The call is answered in no time that a test sees.
+/// The call is not answered before the test ends.
 const HELD: Fault = slow(600_000);
-/// Long enough for a test to hold the next call, and short of the SDK's time-out for one attempt.
+/// Long enough for a test to hold the next call, and shorter than the SDK's timeout for one attempt.
 const SLOW: Fault = slow(3_500);
 
 const fn slow(millis: u64) -> Fault {
@@ -72,13 +72,13 @@ async fn after_storing_the_tokens_another_takes_over() -> anyhow::Result<()> {
     gives_way(Done::Tokens, Signal::SIGKILL).await
 }
 
-/// Nobody needs to take over: the others join the swarm that it has published.
+/// No manager needs to take over: the others join the swarm that it has published.
 #[tokio::test]
 async fn after_publishing_the_others_join() -> anyhow::Result<()> {
     gives_way(Done::Publish, Signal::SIGKILL).await
 }
 
-/// It wakes up in the middle of its work, and only the fence tells it that time has passed.
+/// It wakes up in the middle of its work; only the conditional write shows it that time has passed.
 #[tokio::test]
 async fn asleep_after_its_init_it_gives_way() -> anyhow::Result<()> {
     gives_way(Done::Init, Signal::SIGSTOP).await
@@ -147,15 +147,15 @@ async fn start(config: &str) -> anyhow::Result<Fleet> {
     let options = FleetOptions {
         restart: Restart::Never,
         config: Some(config.to_owned()),
-        // What a dead founder has made is given up.
+        // The swarm that a dead founder has created is dropped.
         one_swarm: false,
         ..harness::options()
     };
     harness::fleet(options).await
 }
 
-/// Boots a manager alone and stops it with a signal once it has done a step and before it has done
-/// the next: that one waits in the cloud.
+/// Boots a manager alone and stops it with a signal after one step and before the next: the call of the next step is
+/// held in the cloud.
 async fn stop_founder(fleet: &Fleet, done: Done, signal: Signal) -> anyhow::Result<Arc<Instance>> {
     let faults = fleet.cloud().faults();
     match done {
@@ -198,7 +198,7 @@ async fn stop_founder(fleet: &Fleet, done: Done, signal: Signal) -> anyhow::Resu
                     Ok(if done == Done::Tokens { is_stored } else { is_open })
                 })
                 .await?;
-            // Its next call is on its way by then.
+            // By then its next call is on its way.
             tokio::time::sleep(secs(1)).await;
         }
     }

@@ -1,4 +1,4 @@
-//! Managers that boot in the same second found one swarm, and nobody ever sees another.
+//! Managers that boot in the same second found one swarm, and no node ever sees another.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ async fn five_managers_found_one_swarm() -> anyhow::Result<()> {
     race(Fault::default()).await.map(drop)
 }
 
-/// All claims are under way before the first is answered, so that the ledger alone arbitrates.
+/// All claims are sent before the first is answered, so that the ledger alone decides.
 #[tokio::test]
 async fn five_managers_that_claim_at_once_found_one_swarm() -> anyhow::Result<()> {
     let refused = race(Fault { latency_ms: Some((1500, 2500)), ..Fault::default() }).await?;
@@ -20,7 +20,7 @@ async fn five_managers_that_claim_at_once_found_one_swarm() -> anyhow::Result<()
     Ok(())
 }
 
-/// Writes that are done without an answer must not look like somebody else's.
+/// A manager must not take its own write, whose answer was lost, for another manager's.
 #[tokio::test]
 async fn five_managers_on_a_bad_network_found_one_swarm() -> anyhow::Result<()> {
     let fault =

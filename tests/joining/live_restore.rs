@@ -1,4 +1,4 @@
-//! `live-restore` excludes swarm mode: skep says so before it has begun anything.
+//! `live-restore` excludes swarm mode: skep reports it before it has started anything.
 
 use anyhow::ensure;
 use harness::swarm;

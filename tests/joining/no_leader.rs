@@ -1,4 +1,4 @@
-//! The swarm has lost its quorum: who comes now waits, and is in as soon as it is back.
+//! The swarm has lost its quorum: a joining node waits, and joins as soon as the quorum is back.
 
 use anyhow::ensure;
 use bollard::models::{Node, NodeState, Reachability};
@@ -22,7 +22,7 @@ async fn a_worker_waits_until_the_quorum_is_back() -> anyhow::Result<()> {
     let worker = swarm::newest(&fleet, "worker", 1).await?;
     let through = format!("joining generation 1 as worker through {}", survivor.address());
     swarm::logged(&fleet, &worker, &through).await?;
-    // Docker says that there is no leader, or nothing for 20 s.
+    // Docker reports that there is no leader, or does not answer for 20 s.
     let silent = format!("{} did not answer; trying again", survivor.address());
     fleet
         .wait_until("the attempt to fail", PATIENCE, async || {
@@ -31,7 +31,7 @@ async fn a_worker_waits_until_the_quorum_is_back() -> anyhow::Result<()> {
         })
         .await?;
     ensure!(!worker.is_ready());
-    assert_eq!(swarm::said(&fleet, worker.id()), (vec![], vec![]), "nothing is said yet");
+    assert_eq!(swarm::said(&fleet, worker.id()), (vec![], vec![]), "nothing is reported yet");
 
     for manager in dead {
         manager.start_dockerd()?;
@@ -46,8 +46,8 @@ async fn a_worker_waits_until_the_quorum_is_back() -> anyhow::Result<()> {
             Ok(Some(nodes))
         })
         .await?;
-    // What the failed attempts asked of the swarm may be done once it can decide again: an entry of
-    // a node that never was, without an address. Docker offers no way to know it in advance.
+    // The swarm may execute the failed attempts' requests once it has a leader again: each adds an entry, without an
+    // address, of a node that never existed. Docker offers no way to detect this in advance.
     let attempts = worker.log().matches("joining generation").count();
     let ghosts = nodes.len() - 4;
     println!("{attempts} attempts, {ghosts} entries of nodes that never were");
@@ -55,10 +55,10 @@ async fn a_worker_waits_until_the_quorum_is_back() -> anyhow::Result<()> {
     let own = swarm::place(&worker).await?.node_id;
     let listed = nodes.iter().find(|node| node.id == own);
     ensure!(listed.is_some_and(is_ready), "{}", swarm::summary(&nodes));
-    assert_eq!(swarm::charter(&fleet).await?, charter, "nobody founded another swarm");
+    assert_eq!(swarm::charter(&fleet).await?, charter, "no manager founded another swarm");
     assert_eq!(worker.exit_codes(), Vec::<i32>::new(), "it never failed");
     for manager in &managers {
-        assert_eq!(manager.exit_codes(), Vec::<i32>::new(), "and no manager's skep did");
+        assert_eq!(manager.exit_codes(), Vec::<i32>::new(), "and no manager's skep failed");
     }
     swarm::announced(&fleet).await?;
     fleet.stop().await

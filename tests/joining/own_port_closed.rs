@@ -1,12 +1,12 @@
-//! The security group keeps the others from this manager's port 2377. Every attempt to join leaves a
-//! dead entry in the node list, so there are few of them, and then a clear word.
+//! The security group blocks the others from this manager's port 2377. Every attempt to join leaves a dead entry in the
+//! node list, so skep makes few attempts and then reports a clear error.
 
 use anyhow::ensure;
 use harness::gate::Gate;
 use harness::swarm;
 use skep_sim::fleet::{FleetOptions, Restart};
 
-/// What `src/boot/join.rs` allows itself.
+/// The number of attempts that `src/boot/join.rs` makes.
 const ATTEMPTS: usize = 3;
 
 #[tokio::test]
@@ -35,11 +35,11 @@ async fn a_manager_gives_up_after_a_few_attempts() -> anyhow::Result<()> {
     ensure!(nodes.len() <= 1 + attempts, "{}", swarm::summary(&nodes));
     println!("{attempts} attempts, node list: {}", swarm::summary(&nodes));
     let managers = nodes.iter().filter(|node| node.manager_status.is_some()).count();
-    assert_eq!(managers, 1, "raft has one member still: {}", swarm::summary(&nodes));
+    assert_eq!(managers, 1, "raft still has one member: {}", swarm::summary(&nodes));
     fleet.stop().await
 }
 
-/// The group is mended in time.
+/// The operator repairs the security group in time.
 #[tokio::test]
 async fn a_manager_comes_in_when_the_port_is_opened() -> anyhow::Result<()> {
     let (gate, options) = Gate::new(false)?;

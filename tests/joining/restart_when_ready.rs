@@ -1,4 +1,4 @@
-//! skep is restarted on a node that is Ready: nothing happens to the node, and nothing is said twice.
+//! skep is restarted on a node that is Ready: nothing happens to the node, and nothing is reported twice.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use skep_sim::cloud::{Fault, Service};
 use skep_sim::fleet::{Exit, Fleet, FleetOptions, Instance};
 
-/// systemd, when only the service is restarted.
+/// systemd's jobs when only the service is restarted.
 const SYSTEMCTL: &str = "#!/bin/sh\n\
     [ \"$1\" = list-jobs ] && echo '871 skep.service restart running'\n";
 
@@ -29,7 +29,7 @@ async fn by_systemctl() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// systemd starts it again by itself.
+/// systemd restarts it by itself.
 #[tokio::test]
 async fn after_it_was_killed() -> anyhow::Result<()> {
     let fleet = start().await?;
@@ -52,7 +52,7 @@ async fn with_the_whole_machine() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// It had joined but not yet written its row: Docker's own word is enough to know the swarm.
+/// It had joined but not yet written its row: Docker's own answer is enough to know the swarm.
 #[tokio::test]
 async fn before_its_row_was_written() -> anyhow::Result<()> {
     let fleet = start().await?;
@@ -78,7 +78,7 @@ async fn before_its_row_was_written() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// AWS is away, then the swarm's leader as well: a load balancer must not have a node replaced for that.
+/// AWS is away, then the swarm's leader as well: this must not make a load balancer have the node replaced.
 #[tokio::test]
 async fn while_neither_aws_nor_the_swarm_answers() -> anyhow::Result<()> {
     let fleet = start().await?;
@@ -101,9 +101,9 @@ async fn while_neither_aws_nor_the_swarm_answers() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// The new skep is not Ready, and answers 200 all the same, for as long as a load balancer may look.
+/// The new skep is not Ready, but answers 200 for as long as a load balancer may poll.
 async fn stays_healthy(fleet: &Fleet, instance: &Instance) -> anyhow::Result<()> {
-    // Nobody listens in the first moments.
+    // In the first moments nothing listens.
     fleet
         .wait_until("200 on the way to Ready", PATIENCE, async || is_healthy(instance).await)
         .await?;
@@ -137,7 +137,7 @@ async fn rows_of(fleet: &Fleet, instance: &Instance) -> anyhow::Result<usize> {
     Ok(rows.iter().filter(|row| row.get("instance_id").is_some_and(is_its)).count())
 }
 
-/// What a restart must not change.
+/// Facts that a restart must not change.
 struct Before {
     node_id: Option<String>,
     nodes: usize,
@@ -167,7 +167,7 @@ impl Before {
         assert_eq!(fleet.nodes().await?.len(), self.nodes);
         assert_eq!(swarm::place(instance).await?.node_id, self.node_id, "it is the same node");
         assert_eq!(joins_of(instance), self.joins, "it did not join again");
-        // A signal that was repeated would be on its way by now.
+        // By then a repeated signal would have been sent.
         tokio::time::sleep(harness::secs(2)).await;
         let completed = swarm::calls(fleet, instance, "CompleteLifecycleAction").len();
         assert_eq!(completed, 1, "the launch hook is completed once");

@@ -1,5 +1,5 @@
-//! Managers and workers join, with either token store and by either kind of tags, over private
-//! addresses alone, and each role reads its own token only.
+//! Managers and workers join, with either token store and either kind of tags, over private addresses only, and each
+//! role reads only its own token.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use skep_sim::cloud::{ActionResult, Transition, Who};
 use skep_sim::cloud::{Deny, GroupSpec, HookSpec, Service, StackResourceSpec, StackSpec};
 use skep_sim::fleet::{Fleet, FleetOptions, LAUNCH_HOOK};
 
-/// Everything that a boot may ask of AWS.
+/// All calls that a boot may make to AWS.
 const ASKED: [&str; 11] = [
     "CompleteLifecycleAction",
     "DeleteItem",
@@ -27,7 +27,7 @@ const ASKED: [&str; 11] = [
 #[tokio::test]
 async fn with_tokens_in_ssm() -> anyhow::Result<()> {
     let fleet = harness::fleet(harness::options()).await?;
-    // What the policy of a worker's role does.
+    // The same denial as in the policy of a worker's role.
     let worker = Who::Role("skep-worker".to_owned());
     let deny = Deny::new(worker.clone(), Service::Ssm, "*").on("*/manager-token/*");
     fleet.cloud().deny(deny);
@@ -51,7 +51,7 @@ async fn with_tokens_in_ssm() -> anyhow::Result<()> {
 async fn with_tokens_in_dynamodb() -> anyhow::Result<()> {
     let config = Some("[tokens]\nstore = \"dynamodb\"\n".to_owned());
     let fleet = harness::fleet(FleetOptions { config, ..harness::options() }).await?;
-    // What `dynamodb:LeadingKeys` does in the policy of a worker's role; and nobody needs SSM.
+    // The effect of `dynamodb:LeadingKeys` in the policy of a worker's role; and no node needs SSM.
     let managers = format!("{TABLE}/{CLUSTER}#managers");
     let worker = Who::Role("skep-worker".to_owned());
     fleet.cloud().deny(Deny::new(worker, Service::DynamoDb, "*").on(&managers));
@@ -68,7 +68,7 @@ async fn with_tokens_in_dynamodb() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// The tags of Docker for AWS say who is what: nothing else does here.
+/// Only the tags of Docker for AWS define the roles here.
 #[tokio::test]
 async fn with_the_tags_of_docker_for_aws() -> anyhow::Result<()> {
     let fleet = harness::fleet(harness::options()).await?;
@@ -121,7 +121,7 @@ async fn with_the_tags_of_docker_for_aws() -> anyhow::Result<()> {
 
 async fn joined(fleet: &Fleet) -> anyhow::Result<()> {
     swarm::all_ready(fleet, 5).await?;
-    // Every address in the node list is compared with the instance's private one.
+    // This compares every address in the node list with the instance's private one.
     swarm::whole(fleet, 3, 2).await?;
     swarm::announced(fleet).await?;
     for instance in fleet.instances() {
@@ -154,7 +154,7 @@ async fn joined(fleet: &Fleet) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The local cloud has no EC2 API to log; what cannot be called is not called.
+/// The local cloud has no EC2 API whose calls a test could check; without a client skep cannot call EC2.
 #[test]
 fn there_is_no_client_for_ec2() {
     assert!(!include_str!("../../Cargo.lock").contains("aws-sdk-ec2"));

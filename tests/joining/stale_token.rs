@@ -1,5 +1,5 @@
-//! The store holds a token that the swarm does not take: the node waits, and comes in once it is
-//! mended. How managers that are awake follow a rotation: `tests/keeping/tokens.rs`.
+//! The store holds a token that the swarm refuses: the node waits, and joins once the token is corrected. For managers
+//! that run and follow a rotation see `tests/keeping/tokens.rs`.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use harness::swarm::{self, CLUSTER};
 use serde_json::json;
 use skep_sim::fleet::{Fleet, Instance};
 
-/// Somebody ran `docker swarm join-token --rotate` while no manager's skep was there to follow it.
+/// An operator ran `docker swarm join-token --rotate` while no manager's skep ran to follow it.
 #[tokio::test]
 async fn that_was_rotated() -> anyhow::Result<()> {
     let (_gate, fleet) = founded().await?;
@@ -45,7 +45,7 @@ async fn that_was_rotated() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// The token is of another swarm: Docker is not even asked, since the charter names the CA.
+/// The token belongs to another swarm: skep does not even call Docker, because the charter names the CA.
 #[tokio::test]
 async fn of_another_ca() -> anyhow::Result<()> {
     let (gate, fleet) = founded().await?;
@@ -62,7 +62,7 @@ async fn of_another_ca() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// Charter and token agree, but the swarm has another CA by now: Docker finds out.
+/// Charter and token agree, but the swarm now has another CA: Docker detects it.
 #[tokio::test]
 async fn and_a_charter_of_another_ca() -> anyhow::Result<()> {
     let (_gate, fleet) = founded().await?;
@@ -84,10 +84,10 @@ async fn and_a_charter_of_another_ca() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// A token that is well formed, and of a CA that nobody has.
+/// A token that is well formed, and of a CA that does not exist.
 fn of_another(token: &str) -> String {
     let mut parts: Vec<String> = token.split('-').map(str::to_owned).collect();
-    // The last digit: the first ones decide whether it is still 256 bits.
+    // The last digit: the first ones decide whether it still has 256 bits.
     let other = if parts[2].ends_with('a') { 'b' } else { 'a' };
     parts[2].pop();
     parts[2].push(other);
@@ -100,7 +100,7 @@ async fn founded() -> anyhow::Result<(Gate, Fleet)> {
     fleet.create_cluster(&swarm::cluster(1, 0))?;
     swarm::all_ready(&fleet, 1).await?;
     let manager = fleet.leader().await?;
-    // Its next comparison of the store with Docker is minutes away.
+    // The manager compares the store with Docker again only minutes later.
     let read = async || Ok(swarm::calls(&fleet, &manager, "GetParameter").len() >= 2);
     fleet.wait_until("the store to be compared", harness::PATIENCE, read).await?;
     Ok((gate, fleet))
@@ -113,9 +113,9 @@ async fn launch(fleet: &Fleet) -> anyhow::Result<Arc<Instance>> {
 
 async fn still_outside(fleet: &Fleet, joiner: &Instance) -> anyhow::Result<()> {
     ensure!(!joiner.is_ready());
-    assert_eq!(fleet.nodes().await?.len(), 1, "nobody else is listed");
+    assert_eq!(fleet.nodes().await?.len(), 1, "no other node is listed");
     assert_eq!(joiner.exit_codes(), Vec::<i32>::new(), "it waits");
-    assert_eq!(swarm::said(fleet, joiner.id()), (vec![], vec![]), "nothing is said yet");
+    assert_eq!(swarm::said(fleet, joiner.id()), (vec![], vec![]), "nothing is reported yet");
     Ok(())
 }
 

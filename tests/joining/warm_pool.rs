@@ -1,4 +1,4 @@
-//! Instances of a warm pool: prepared, and no nodes until they are taken into service.
+//! Instances of a warm pool: prepared, and no nodes until the group takes them into service.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +39,7 @@ async fn stopped_until_it_is_wanted() -> anyhow::Result<()> {
 #[tokio::test]
 async fn running_until_it_is_wanted() -> anyhow::Result<()> {
     let fleet = start().await?;
-    // The metadata has no target state at first: Auto Scaling has to say whose the instances are.
+    // At first the metadata has no target state: skep must ask Auto Scaling whether the instances belong to the pool.
     fleet.cloud().set_transition_delay(Transition::Launching, secs(5));
     pool(&fleet, 3, PoolState::Running)?;
     let instances = pooled(&fleet, LifecycleState::WarmedRunning, 2).await?;
@@ -51,7 +51,7 @@ async fn running_until_it_is_wanted() -> anyhow::Result<()> {
     }
 
     let [first, second] = &instances[..] else { panic!("two instances") };
-    // The next process waits as the last one did.
+    // The next process waits in the same way.
     restart_skep(&fleet, second).await?;
 
     pool(&fleet, 2, PoolState::Running)?;
@@ -81,7 +81,7 @@ async fn given_back_and_wanted_again() -> anyhow::Result<()> {
             Ok(departure_state(&fleet, &worker.instance).as_deref() == Some("draining"))
         })
         .await?;
-    // Another process finds a member in the pool, and goes on.
+    // Another process finds that a member is in the pool, and continues.
     ensure!(worker.instance.kill_skep(Signal::SIGKILL));
     worker.has_left_by_its_hook(&fleet).await?;
     let departure = row(&fleet, &format!("departure#{}", worker.id()))?.expect("a departure");
@@ -103,7 +103,7 @@ async fn given_back_and_wanted_again() -> anyhow::Result<()> {
             Ok(said(&fleet, worker.id()).1 == [ActionResult::Continue; 2])
         })
         .await?;
-    assert_ne!(node_id(&worker.instance).await?, worker.node_id, "it has joined anew");
+    assert_ne!(node_id(&worker.instance).await?, worker.node_id, "it has joined again");
     assert_eq!(worker.instance.skep_pid(), pid, "it was the same process that had waited");
     fleet.create_service("more", 4, workload::graceful(), secs(10)).await?;
     fleet
@@ -143,7 +143,7 @@ async fn given_back_by_a_skep_that_dies_before_it_completes_the_hook() -> anyhow
     fleet.stop().await
 }
 
-/// With room for the worker alone: nothing is prepared ahead.
+/// A pool with room for the worker only: nothing is prepared ahead.
 fn reused() -> WarmPoolSpec {
     WarmPoolSpec {
         max_prepared: Some(1),
@@ -153,7 +153,7 @@ fn reused() -> WarmPoolSpec {
     }
 }
 
-/// A swarm of a manager and a worker, whose machines are shut down before they are switched off.
+/// A swarm of a manager and a worker, whose machines shut down before they are switched off.
 async fn start() -> anyhow::Result<Fleet> {
     let prepare = |instance: &Instance| systemctl_with_job(instance, Some("poweroff.target"));
     let options = FleetOptions {
@@ -173,7 +173,7 @@ fn pool(fleet: &Fleet, prepared: u32, state: PoolState) -> anyhow::Result<()> {
     Ok(fleet.cloud().put_warm_pool(GROUP, spec)?)
 }
 
-/// Waits until so many instances are in the pool, and returns them, oldest first.
+/// Waits until this many instances are in the pool, and returns them, oldest first.
 async fn pooled(
     fleet: &Fleet,
     state: LifecycleState,
@@ -191,10 +191,10 @@ async fn pooled(
         .await
 }
 
-/// It has been let into the pool `completed` times, and nothing else has come of it.
+/// Checks that it has entered the pool `completed` times, and that nothing else has happened.
 async fn is_no_node(fleet: &Fleet, instance: &Instance, completed: usize) -> anyhow::Result<()> {
     let (signals, hooks) = said(fleet, instance.id());
-    assert_eq!(signals, [""; 0], "CloudFormation is told nothing");
+    assert_eq!(signals, [""; 0], "CloudFormation receives nothing");
     assert_eq!(hooks, vec![ActionResult::Continue; completed], "{}", instance.log());
     let rows = ledger(fleet)?;
     let is_its = |row: &serde_json::Map<_, _>| format!("{row:?}").contains(instance.id());
@@ -203,7 +203,7 @@ async fn is_no_node(fleet: &Fleet, instance: &Instance, completed: usize) -> any
     Ok(())
 }
 
-/// It was taken into service: a node like any other, which has completed the hook once more.
+/// Checks that it is in service: a node like any other, which has completed the hook once more.
 async fn serves(fleet: &Fleet, instance: &Instance) -> anyhow::Result<()> {
     swarm::whole(fleet, 1, 2).await?;
     fleet

@@ -1,5 +1,5 @@
-//! Managers that lock themselves: the key is in the store, and a manager whose Docker or machine
-//! restarts is opened, also with a key that was rotated meanwhile.
+//! Managers that lock themselves: the key is in the store. skep unlocks a manager whose Docker or machine restarts,
+//! also with a key that was rotated meanwhile.
 
 use anyhow::{Context, ensure};
 use harness::PATIENCE;
@@ -16,7 +16,7 @@ async fn stored(fleet: &Fleet) -> anyhow::Result<Vec<String>> {
     Ok(keys.lines().map(str::to_owned).collect())
 }
 
-/// Waits until an instance's skep has opened its Docker so many times, and the swarm is whole.
+/// Waits until an instance's skep has unlocked its Docker this many times, and the swarm is whole.
 async fn opened(fleet: &Fleet, instance: &Instance, times: usize) -> anyhow::Result<()> {
     let what = format!("{} to be unlocked", instance.id());
     fleet
@@ -52,7 +52,7 @@ async fn a_manager_that_restarts_is_opened_with_the_key_it_knew() -> anyhow::Res
     follower.restart_dockerd().await?;
     opened(&fleet, &follower, 1).await?;
 
-    // Down while the key is rotated: what it knows is encrypted with the old one.
+    // It is down while the key is rotated: its data is encrypted with the old key.
     follower.stop_dockerd().await?;
     rotate_key(&leader).await?;
     let second = stored(&fleet).await?;
@@ -61,13 +61,13 @@ async fn a_manager_that_restarts_is_opened_with_the_key_it_knew() -> anyhow::Res
     opened(&fleet, &follower, 2).await?;
     ensure!(!follower.log().contains(&first[0]) && !follower.log().contains(&second[0]));
 
-    // By now it has been told the new one.
+    // By now it has received the new key.
     follower.restart_dockerd().await?;
     opened(&fleet, &follower, 3).await?;
     fleet.stop().await
 }
 
-/// Nobody else is there who could open anything.
+/// There is no other manager that could help.
 #[tokio::test]
 async fn the_only_manager_opens_itself_and_waits_for_its_key() -> anyhow::Result<()> {
     let fleet = locking(1).await?;

@@ -1,4 +1,4 @@
-//! Nodes whose skep is dead: the managers see them out, and tell Auto Scaling the truth.
+//! Nodes whose skep is dead: the managers carry out their departures, and report the true result to Auto Scaling.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 use skep_sim::cloud::{ActionResult, EventKind};
 use skep_sim::fleet::{ClusterSpec, Fleet, FleetOptions, Restart, workload};
 
-/// A skep that is killed stays dead.
+/// A killed skep is not restarted.
 fn options() -> FleetOptions {
     FleetOptions { restart: Restart::Never, ..options_with("") }
 }
@@ -27,7 +27,7 @@ async fn kill(fleet: &Fleet, node: &Leaver) -> anyhow::Result<()> {
     fleet.wait_until(&what, PATIENCE, async || Ok(!node.instance.skep_running())).await
 }
 
-/// Waits for the hook's end, and returns the results with which it was completed.
+/// Waits until the hook ends, and returns the results with which it was completed.
 async fn hook_ends(fleet: &Fleet, node: &Leaver) -> anyhow::Result<Vec<ActionResult>> {
     let what = format!("the hook of {} to end", node.id());
     fleet
@@ -45,7 +45,7 @@ fn beats(fleet: &Fleet, node: &Leaver) -> usize {
     events_of(fleet, &node.instance).iter().filter(|kind| is_beat(kind)).count()
 }
 
-/// A worker and then the leader, whose own managers' skep has to act.
+/// A worker, and then the leader, for which another manager's skep must act.
 #[tokio::test]
 async fn a_worker_and_the_leader_are_seen_out_with_their_tasks_grace() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 3, 2);
@@ -77,7 +77,7 @@ async fn a_worker_and_the_leader_are_seen_out_with_their_tasks_grace() -> anyhow
     fleet.stop().await
 }
 
-/// Auto Scaling has noticed that the machine is gone and waits for its hook all the same.
+/// Auto Scaling has detected that the machine is gone, but still waits for its hook.
 #[tokio::test]
 async fn a_dead_machine_does_not_hold_up_its_replacement() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 1, 2);
@@ -91,7 +91,7 @@ async fn a_dead_machine_does_not_hold_up_its_replacement() -> anyhow::Result<()>
     fleet.stop().await
 }
 
-/// The node's own word takes the place of what was said for it.
+/// The node's own departure replaces the stand-in.
 #[tokio::test]
 async fn a_skep_that_comes_back_leaves_by_itself() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 1, 1);
@@ -118,11 +118,11 @@ async fn a_skep_that_comes_back_leaves_by_itself() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// Whoever never was a member is not waited for, once its skep must have said something; a launch hook is
-/// Auto Scaling's and the instance's own affair.
+/// Managers do not wait for an instance that never was a member, once its skep should have written to the ledger. A
+/// launch hook is left to Auto Scaling and the instance.
 #[tokio::test]
 async fn the_hook_of_an_instance_that_never_joined_is_completed() -> anyhow::Result<()> {
-    /// The patience with members, and some looks.
+    /// The wait for members, and several polls.
     const LONG_ENOUGH: Duration = secs(60);
     let (gate, options) = Gate::new(false)?;
     let fleet = harness::fleet(FleetOptions { restart: Restart::Never, ..options }).await?;
@@ -159,7 +159,7 @@ async fn the_hook_of_an_instance_that_never_joined_is_completed() -> anyhow::Res
     fleet.stop().await
 }
 
-/// Managers that may not complete the workers' hook do the rest, and say so.
+/// Managers without permission to complete the workers' hook do the rest, and report the missing permission.
 #[tokio::test]
 async fn a_hook_that_cannot_be_completed_is_left_to_time_out() -> anyhow::Result<()> {
     use skep_sim::cloud::{Deny, Service, Who};

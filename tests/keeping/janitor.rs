@@ -1,5 +1,5 @@
-//! The janitor on a real Docker: what is old goes and is told of, what is used, kept or somebody's stays,
-//! and nothing goes while the node leaves.
+//! The janitor on a real Docker: it removes and logs old items, keeps items that are used, protected or an operator's,
+//! and removes nothing while the node leaves.
 
 use anyhow::ensure;
 use bollard::Docker;
@@ -13,10 +13,10 @@ use harness::departures::{Leaver, departure_state, options_with, running, standi
 use harness::secs;
 use skep_sim::fleet::{ClusterSpec, IMAGE, workload};
 
-/// A disk that is always short, and limits that are soon reached.
+/// Free space is always too low, and the limits are soon reached.
 const EAGER: &str = "[janitor]\nenabled = true\nevery = \"1s\"\nfree_space = 1.0\n\
     images_unused_for = \"8s\"\ncontainers_stopped_for = \"4s\"\n";
-/// Longer than any of the limits, however busy the machine is: what has not gone by then stays.
+/// Longer than any of the limits, however busy the machine is: an item that exists after this time stays.
 const LONG: std::time::Duration = secs(15);
 
 #[tokio::test]
@@ -63,7 +63,7 @@ async fn what_is_old_goes_and_nothing_that_is_needed() -> anyhow::Result<()> {
     }
     let told = log();
     let told = told.lines().filter(|line| line.contains("janitor: removed ")).count();
-    ensure!(told == 2, "two things were removed, and each is told once: {}", log());
+    ensure!(told == 2, "two items were removed, each logged once: {}", log());
     let story = worker.instance.skep(["events"]).await?;
     ensure!(String::from_utf8_lossy(&story.stdout).contains("image unused:1"), "{story:?}");
     running(&fleet, "web", 4).await?;
@@ -73,7 +73,7 @@ async fn what_is_old_goes_and_nothing_that_is_needed() -> anyhow::Result<()> {
     fleet.wait_until("the drain", PATIENCE, async || Ok(is_draining())).await?;
     run(&docker, "late", IMAGE, vec!["true".to_owned()]).await?;
     tokio::time::sleep(LONG).await;
-    ensure!(is_draining(), "the departure was too short to say anything");
+    ensure!(is_draining(), "the departure was too short for this check");
     docker.inspect_container("late", None::<InspectContainerOptions>).await?;
     worker.has_left_by_its_hook(&fleet).await?;
     fleet.stop().await
@@ -90,7 +90,7 @@ async fn run(docker: &Docker, name: &str, image: &str, command: Vec<String>) -> 
     Ok(docker.start_container(name, None::<StartContainerOptions>).await?)
 }
 
-/// Makes the image `<name>:1` of a container.
+/// Commits a container as the image `<name>:1`.
 async fn commit(docker: &Docker, container: &str, name: &str, change: &str) -> anyhow::Result<()> {
     let options = CommitContainerOptionsBuilder::default();
     let options = options.container(container).repo(name).tag("1").changes(change).build();

@@ -1,5 +1,5 @@
-//! Labels: what instances and operators say is on the nodes, what others set stays, and no task comes
-//! before them where that is asked for.
+//! Labels: the nodes have the labels from instances and operators, other labels stay, and where configured no task
+//! starts before the labels are set.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use skep_sim::cloud::Market;
 use skep_sim::fleet::{ClusterSpec, Fleet, Instance, service, workload};
 use tokio::time::Instant;
 
-/// Longer than a look at the tags and one at the ledger.
+/// Longer than the interval of polling the tags plus that of reading the ledger.
 const LONG_ENOUGH: Duration = secs(70);
 const GRACE: Duration = secs(1);
 const PAUSED: &str = "[swarm]\njoin_availability = \"pause\"\n";
@@ -24,7 +24,7 @@ fn tags(tags: &[(&str, &str)]) -> BTreeMap<String, String> {
     tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
-/// Waits until a node has these labels; `None`: has it not.
+/// Waits until a node has these labels; `None`: the label must be absent.
 async fn labelled(
     fleet: &Fleet,
     instance: &Instance,
@@ -48,7 +48,7 @@ fn add(key: &str, value: &str) -> impl Fn(&mut NodeSpec) {
     }
 }
 
-/// A service with a task on every node that a constraint admits.
+/// A service with a task on every node that a constraint allows.
 async fn everywhere(fleet: &Fleet, name: &str, constraint: &str) -> anyhow::Result<()> {
     let mut spec = service(name, 1, workload::graceful(), GRACE)?;
     spec.mode =
@@ -60,7 +60,7 @@ async fn everywhere(fleet: &Fleet, name: &str, constraint: &str) -> anyhow::Resu
     Ok(())
 }
 
-/// The nodes that a service has, or ever had, a task on.
+/// The nodes on which a service has, or ever had, a task.
 async fn nodes_of(fleet: &Fleet, service: &str) -> anyhow::Result<BTreeSet<String>> {
     let tasks = fleet.tasks_of_service(service).await?;
     Ok(tasks.into_iter().filter_map(|task| task.node_id).filter(|id| !id.is_empty()).collect())
@@ -118,7 +118,7 @@ async fn tags_and_configuration_are_on_the_nodes_and_are_followed() -> anyhow::R
     everywhere(&fleet, "tiered", "node.labels.com.example.tier==web").await?;
     running(&fleet, "tiered", instances.len()).await?;
 
-    // An operator's labels, one of them under a key that a tag will want, too.
+    // An operator's labels, one of them with a key that a tag will use, too.
     let worker = fleet.group(&spec.workers_group()).remove(0);
     fleet.operate(&worker, add("mine", "x")).await?;
     fleet.operate(&worker, add("rack", "by hand")).await?;
@@ -132,14 +132,14 @@ async fn tags_and_configuration_are_on_the_nodes_and_are_followed() -> anyhow::R
     let leader = fleet.leader().await?;
     assert_eq!(leader.log().matches("the label rack is left alone").count(), 1);
 
-    // A tag that is gone leaves the configuration's word, or none.
+    // Without the tag the configuration's value applies, or the label is removed.
     cloud.remove_tag(worker.id(), "skep:label:disk")?;
     cloud.remove_tag(worker.id(), "skep:label:color")?;
     cloud.remove_tag(worker.id(), "skep:label:rack")?;
     labelled(&fleet, &worker, &[("disk", Some("hdd")), ("color", None)]).await?;
     labelled(&fleet, &worker, &theirs).await?;
 
-    // Metadata that fail, or show no tags any more, change nothing.
+    // Metadata that fail, or hide the tags, change nothing.
     let [failing, hiding] = [&instances[0], &worker];
     cloud.imds_knobs(failing.id()).fail_probability(1.0);
     cloud.set_tag(hiding.id(), "skep:label:disk", "nvme")?;
@@ -181,7 +181,7 @@ async fn no_task_lands_before_the_labels() -> anyhow::Result<()> {
     let manager = fleet.leader().await?;
     labelled(&fleet, &manager, &[("disk", Some("hdd"))]).await?;
     assert_eq!(availability(&fleet, &manager).await?, NodeSpecAvailabilityEnum::ACTIVE);
-    // A node without labels would do for the first, a moment long.
+    // For a moment a node without labels would match the first constraint.
     everywhere(&fleet, "wrong", "node.labels.disk!=hdd").await?;
     everywhere(&fleet, "right", "node.labels.disk==hdd").await?;
     running(&fleet, "right", 1).await?;
@@ -189,7 +189,7 @@ async fn no_task_lands_before_the_labels() -> anyhow::Result<()> {
     let mut strays = BTreeSet::new();
     let watch = async {
         loop {
-            // A manager that is busy shows nothing for a moment; Docker keeps ended tasks.
+            // A busy manager may not answer for a moment; Docker keeps ended tasks.
             strays.extend(nodes_of(&fleet, "wrong").await.unwrap_or_default());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -202,7 +202,7 @@ async fn no_task_lands_before_the_labels() -> anyhow::Result<()> {
     strays.extend(nodes_of(&fleet, "wrong").await?);
     assert!(strays.is_empty(), "tasks before the labels: {strays:?}");
 
-    // A pause after that is the operator's.
+    // A pause after that is the operator's, and stays.
     let worker = fleet.group(&spec.workers_group()).remove(0);
     let pause = |spec: &mut NodeSpec| spec.availability = Some(NodeSpecAvailabilityEnum::PAUSE);
     fleet.operate(&worker, pause).await?;

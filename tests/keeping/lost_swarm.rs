@@ -1,4 +1,4 @@
-//! All managers are gone, or only seem to be: the next swarm is founded once, and on evidence alone.
+//! All managers are gone, or only seem to be: the next swarm is founded once, and only on evidence.
 
 use std::time::Instant;
 
@@ -9,9 +9,9 @@ use harness::{departures, secs};
 use skep_sim::cloud::{Fault, Service};
 use skep_sim::fleet::{Fleet, FleetOptions, workload};
 
-/// The shortest that skep takes.
+/// The shortest value that skep accepts.
 const LOST_AFTER: std::time::Duration = secs(75);
-/// Longer than that, and a few looks.
+/// Longer than that, and several polls.
 const LONG_ENOUGH: std::time::Duration = secs(110);
 
 fn options() -> FleetOptions {
@@ -48,7 +48,7 @@ async fn replacements_found_the_next_one_and_workers_move_over() -> anyhow::Resu
     ensure!(begin.elapsed() >= LOST_AFTER, "founded too early");
     assert_ne!(next.swarm_id, old.swarm_id);
     fleet
-        .wait_until("everybody to be in it", PATIENCE, async || {
+        .wait_until("every node to be in it", PATIENCE, async || {
             Ok(swarm::whole(&fleet, 3, 2).await.is_ok())
         })
         .await?;
@@ -57,10 +57,10 @@ async fn replacements_found_the_next_one_and_workers_move_over() -> anyhow::Resu
 
     let says_loss = |log: &str| log.contains("ERROR") && log.contains("are lost with it");
     let logs: Vec<String> = fleet.instances().iter().map(|it| it.log()).collect();
-    assert_eq!(logs.iter().filter(|log| says_loss(log)).count(), 1, "it is said, once");
+    assert_eq!(logs.iter().filter(|log| says_loss(log)).count(), 1, "it is logged once");
     for worker in fleet.group(&format!("{CLUSTER}-workers")) {
         assert_eq!(worker.exit_codes(), Vec::<i32>::new(), "the same process");
-        assert_eq!(swarm::said(&fleet, worker.id()).0, ["SUCCESS"], "nothing is said twice");
+        assert_eq!(swarm::said(&fleet, worker.id()).0, ["SUCCESS"], "nothing is reported twice");
         ensure!(worker.deaths().iter().all(|end| end.exit_code == Some(0)), "tasks had no grace");
     }
     fleet.create_service("new", 4, workload::graceful(), secs(10)).await?;

@@ -1,5 +1,5 @@
-//! A manager that can be of no use as the node that it is, and cannot leave raft by itself: the others take
-//! it out, and it joins anew.
+//! A manager that cannot serve as its present node, and cannot leave raft by itself: the others remove it, and it joins
+//! again.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::own_care::{expire, is_back, join_elsewhere};
 const ASKED: &str = "the other managers are asked to take it out";
 const OTHER_ADDRESS: &str = "10.78.0.201";
 
-/// A manager that does not lead, and one that stays as it is.
+/// A manager that does not lead, and one that stays unchanged.
 pub async fn two_followers(fleet: &Fleet) -> anyhow::Result<(Arc<Instance>, Arc<Instance>)> {
     let leader = fleet.leader().await?;
     let mut managers = fleet.group(&format!("{CLUSTER}-managers"));
@@ -39,7 +39,7 @@ async fn show(what: &str, instance: &Instance) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What it has asked is done and forgotten, and no entry is left behind.
+/// Waits until its request is done and deleted, and checks that no entry remains.
 async fn is_forgotten(fleet: &Fleet) -> anyhow::Result<()> {
     swarm::whole(fleet, 3, 0).await?;
     fleet
@@ -49,7 +49,7 @@ async fn is_forgotten(fleet: &Fleet) -> anyhow::Result<()> {
         .await
 }
 
-/// As when an image with Docker's state was restored on another interface.
+/// Like an image with Docker's state that was restored on another interface.
 #[tokio::test]
 async fn a_manager_that_is_known_by_another_address_joins_anew() -> anyhow::Result<()> {
     let fleet = swarm::standing(harness::options(), 3, 0).await?;
@@ -81,11 +81,11 @@ async fn a_manager_that_is_known_by_another_address_joins_anew() -> anyhow::Resu
         .await?;
     ensure!(moved.log().contains(ASKED), "{}", moved.log());
     is_forgotten(&fleet).await?;
-    assert_eq!(node_id(&survivor).await?, stays, "nobody else was touched");
+    assert_eq!(node_id(&survivor).await?, stays, "no other manager has changed");
     fleet.stop().await
 }
 
-/// As when the instance was stopped for longer than a certificate lasts.
+/// Like an instance that was stopped for longer than a certificate is valid.
 #[tokio::test]
 async fn a_manager_whose_certificate_has_expired_joins_anew() -> anyhow::Result<()> {
     let fleet = swarm::standing(harness::options(), 3, 0).await?;
@@ -96,12 +96,12 @@ async fn a_manager_whose_certificate_has_expired_joins_anew() -> anyhow::Result<
     is_back(&fleet, &stuck, &before, PATIENCE).await?;
     ensure!(stuck.log().contains(ASKED), "{}", stuck.log());
     is_forgotten(&fleet).await?;
-    assert_eq!(node_id(&survivor).await?, stays, "nobody else was touched");
+    assert_eq!(node_id(&survivor).await?, stays, "no other manager has changed");
     fleet.stop().await
 }
 
-/// Let in, counted, and of no use: its port takes one connection, the leader's look at it before it is let into raft,
-/// and is open again when it comes anew.
+/// Raft admits and counts it, but it is of no use: its port accepts one connection, the leader's check before raft
+/// admits it, and is open again when it joins again.
 #[tokio::test]
 async fn a_manager_that_was_let_in_and_never_got_in_joins_anew() -> anyhow::Result<()> {
     let (gate, options) = Gate::new(false)?;
@@ -133,7 +133,7 @@ async fn a_manager_that_was_let_in_and_never_got_in_joins_anew() -> anyhow::Resu
     assert_eq!(place.local_node_state, Some(LocalNodeState::ACTIVE), "{:?}", place.error);
     println!("{}", swarm::summary(&fleet.nodes().await?));
     fleet
-        .wait_until("the others to have taken it out", PATIENCE, async || {
+        .wait_until("the others to have removed it", PATIENCE, async || {
             let nodes = fleet.nodes().await?;
             let listed = nodes.iter().find(|node| node.id.as_ref() == Some(&before));
             Ok(listed.is_none_or(|node| node.manager_status.is_none()))
@@ -143,7 +143,7 @@ async fn a_manager_that_was_let_in_and_never_got_in_joins_anew() -> anyhow::Resu
         swarm::sh(&stuck, &format!("iptables -D {rule}")).await?;
     }
     swarm::whole(&fleet, 4, 0).await?;
-    ensure!(node_id(&stuck).await? != before, "it is the node that it was");
+    ensure!(node_id(&stuck).await? != before, "it is still the old node");
     assert_eq!(swarm::said(&fleet, stuck.id()).0, ["SUCCESS"]);
     fleet.stop().await
 }

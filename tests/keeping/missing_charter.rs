@@ -1,5 +1,5 @@
-//! Somebody deletes the charter under a living swarm: its managers write it again, and nobody founds
-//! another one meanwhile.
+//! An operator deletes the charter of a living swarm: its managers write it again, and no manager founds another swarm
+//! meanwhile.
 
 use anyhow::{Context, ensure};
 use harness::departures::Leaver;
@@ -14,7 +14,7 @@ async fn delete_charter(fleet: &Fleet) -> anyhow::Result<()> {
     swarm::call(fleet, "DynamoDB_20120810.DeleteItem", &input).await.map(drop)
 }
 
-/// The charter, once it is there again.
+/// Waits for the charter to exist again, and returns it.
 async fn published_again(fleet: &Fleet) -> anyhow::Result<swarm::Charter> {
     fleet
         .wait_for("the charter to be there again", PATIENCE, async || {
@@ -32,7 +32,7 @@ async fn it_is_published_again_and_who_boots_meanwhile_joins_the_same_swarm() ->
     let managers = fleet.group(&format!("{CLUSTER}-managers"));
 
     let ((), seen) = swarm::swarms_during(&fleet, async {
-        // By those that serve, while a fourth one boots.
+        // Ready managers write it, while a fourth one boots.
         delete_charter(&fleet).await?;
         swarm::resize(&fleet, "manager", 4)?;
         let again = published_again(&fleet).await?;
@@ -43,7 +43,7 @@ async fn it_is_published_again_and_who_boots_meanwhile_joins_the_same_swarm() ->
         swarm::ready(&fleet, &fourth).await?;
         swarm::whole(&fleet, 4, 1).await?;
 
-        // By one that boots, while no other skep runs.
+        // A booting manager writes it, while no other skep runs.
         for manager in fleet.group(&format!("{CLUSTER}-managers")) {
             manager.stop_skep().await?;
         }
@@ -60,7 +60,7 @@ async fn it_is_published_again_and_who_boots_meanwhile_joins_the_same_swarm() ->
         }
         swarm::whole(&fleet, 4, 1).await?;
 
-        // While its founder leaves.
+        // It is deleted while its founder leaves.
         let founder = fleet.instance(&before.founder).context("the founder")?;
         let founder = Leaver::of(&founder).await?;
         delete_charter(&fleet).await?;
@@ -74,7 +74,7 @@ async fn it_is_published_again_and_who_boots_meanwhile_joins_the_same_swarm() ->
 
     let swarms: Vec<&String> = seen.values().flatten().collect();
     ensure!(swarms.iter().all(|id| Some(*id) == before.swarm_id.as_ref()), "{seen:?}");
-    ensure!(seen.len() == 4, "every manager was looked at: {seen:?}");
+    ensure!(seen.len() == 4, "every manager was polled: {seen:?}");
     assert_eq!(swarm::charter(&fleet).await?.and_then(|it| it.swarm_id), before.swarm_id);
     for row in swarm::rows(&fleet, CLUSTER, "member#manager#").await? {
         assert_eq!(row["state"], "ready", "{row:?}");

@@ -1,5 +1,5 @@
-//! What Prometheus and hooks are told: a real Prometheus scrapes a fleet while a worker leaves, with hooks
-//! that misbehave and a webhook that never answers.
+//! Metrics and events: a real Prometheus scrapes a fleet while a worker leaves, with hook scripts that misbehave and a
+//! webhook that never answers.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ use harness::trouble::{Failure, fleet_of_firsts};
 use serde_json::Value;
 use skep_sim::fleet::{ClusterSpec, Fleet, Instance, workload};
 
-/// Where the fleet's Prometheus answers, and the receiver does not.
+/// The fleet's Prometheus answers on this port, the webhook's receiver does not answer on its own.
 const PROMETHEUS: u16 = 9090;
 const RECEIVER: u16 = 9999;
-/// No flusher can tell its lines yet, and this quorum is never lost.
+/// No flusher reports its lines here, and this quorum is never lost.
 const NOT_YET: [&str; 2] = ["skep_flush_lines_total", "skep_quorum_lost_timestamp_seconds"];
 
 #[tokio::test]
@@ -32,7 +32,7 @@ async fn a_fleet_is_seen_and_told_of_while_a_worker_leaves() -> anyhow::Result<(
     let worker = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
     let told = misbehave(&worker.instance)?;
     webhook(&worker.instance, &format!("http://{}:{RECEIVER}/T0KEN", manager.address()))?;
-    // Its next start reads that, finds the node Ready, and says so.
+    // The next start reads this configuration, finds the node Ready, and sends the event.
     signal(&worker.instance, "SIGKILL")?;
     let lines = || std::fs::read_to_string(&told).unwrap_or_default();
     fleet.wait_until("joined", PATIENCE, async || Ok(lines().contains("joined"))).await?;
@@ -66,7 +66,7 @@ async fn a_fleet_is_seen_and_told_of_while_a_worker_leaves() -> anyhow::Result<(
     let asked = std::fs::read_to_string(manager.dir().join("asked"))?;
     ensure!(asked.lines().count() >= 4, "an attempt for each event: {asked}");
 
-    // What the worker and the manager have counted of it, by what was scraped.
+    // The worker's and the manager's counters, as Prometheus has scraped them.
     for expected in [
         r#"max_over_time(skep_phase{phase="leaving"}[5m]) == 1"#,
         r#"skep_removals_total{cluster="demo",cause="lifecycle",outcome="left"} == 1"#,
@@ -119,7 +119,7 @@ fn docs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")
 }
 
-/// Runs Prometheus on an instance, where it reaches the others as it would in a VPC.
+/// Runs Prometheus on an instance, where it reaches the others as in a VPC.
 fn prometheus(fleet: &Fleet, instance: &Arc<Instance>) -> anyhow::Result<()> {
     let targets: Vec<String> =
         fleet.instances().iter().map(|one| format!("'{}:44554'", one.address())).collect();
@@ -143,7 +143,7 @@ fn prometheus(fleet: &Fleet, instance: &Arc<Instance>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A receiver of events that takes them and says nothing.
+/// A receiver that accepts events and does not answer.
 fn never_answers(instance: &Arc<Instance>) {
     let script = format!(
         "import socket\n\
@@ -159,13 +159,13 @@ fn never_answers(instance: &Arc<Instance>) {
     run_on(instance, command);
 }
 
-/// Until the instance ends.
+/// Runs a command until the instance ends.
 fn run_on(instance: &Arc<Instance>, command: Command) {
     let instance = Arc::clone(instance);
     tokio::spawn(async move { instance.run(command).await });
 }
 
-/// Hooks that flood, fail and hang; the file in which each says that it was called.
+/// Installs hook scripts that flood, fail and hang; returns the file in which each records its calls.
 fn misbehave(instance: &Instance) -> anyhow::Result<PathBuf> {
     let told = instance.dir().join("told");
     for (event, then) in [
@@ -200,7 +200,7 @@ fn webhook(instance: &Instance, url: &str) -> anyhow::Result<()> {
     ))
 }
 
-/// Every expression of the dashboard and the alerts is understood, and every metric in them is there.
+/// Checks that every expression of the dashboard and the alerts is valid, and that every metric in them exists.
 async fn everything_that_docs_speak_of_is_there(manager: &Instance) -> anyhow::Result<()> {
     let dashboard = std::fs::read_to_string(docs().join("grafana/skep.json"))?;
     let dashboard: Value = serde_json::from_str(&dashboard)?;
@@ -239,7 +239,7 @@ async fn everything_that_docs_speak_of_is_there(manager: &Instance) -> anyhow::R
     Ok(())
 }
 
-/// What an expression is now, by promtool: a line for each series.
+/// The present value of an expression, from promtool: one line for each series.
 async fn instant(manager: &Instance, expression: &str) -> anyhow::Result<String> {
     let mut command = Command::new("promtool");
     command.args(["query", "instant", &format!("http://127.0.0.1:{PROMETHEUS}"), expression]);
@@ -266,7 +266,7 @@ async fn get(instance: &Instance, port: u16, path: &str, accept: &str) -> anyhow
     Ok(body.to_owned())
 }
 
-/// Gives a text to promtool.
+/// Checks a text with promtool.
 async fn promtool(instance: &Instance, what: &str, text: &str) -> anyhow::Result<()> {
     let file = instance.dir().join("page");
     std::fs::write(&file, text)?;
@@ -279,7 +279,7 @@ async fn promtool(instance: &Instance, what: &str, text: &str) -> anyhow::Result
 fn succeeded(output: &Output) -> anyhow::Result<()> {
     let (out, err) = (&output.stdout, &output.stderr);
     let said = [String::from_utf8_lossy(out), String::from_utf8_lossy(err)].concat();
-    // What `check metrics` only finds odd ends with a failure, too.
+    // `check metrics` exits with a failure for mere style problems, too.
     ensure!(output.status.success(), "{said}");
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! A node that is out of the swarm without having been told to leave notices, and comes back; one
-//! with a bad network day is left as it is.
+//! A node that is out of the swarm without a notice detects it, and joins again; a node that only has a bad network
+//! stays as it is.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +14,14 @@ use harness::swarm::{self, CLUSTER};
 use serde_json::json;
 use skep_sim::fleet::{Fleet, FleetOptions, Instance};
 
-/// What is promised.
+/// The promised time.
 const TWO_MINUTES: Duration = secs(120);
-/// Several looks long.
+/// Several polls.
 const BAD_DAY: Duration = secs(90);
-/// What a node says that has noticed.
+/// The log line of a node that has detected it.
 const NOTICED: &str = "not in the cluster's swarm any more";
 
-/// Waits until a manager lists the instance's present node as ready, which is another than `before`.
+/// Waits until a manager lists the instance's node as ready, under another id than `before`.
 pub async fn is_back(
     fleet: &Fleet,
     instance: &Arc<Instance>,
@@ -39,14 +39,14 @@ pub async fn is_back(
         .await?;
     swarm::logged(fleet, instance, "phase=\"ready\"").await?;
     assert_eq!(instance.exit_codes(), Vec::<i32>::new(), "the same process");
-    assert_eq!(swarm::said(fleet, instance.id()).0, ["SUCCESS"], "nothing is said twice");
+    assert_eq!(swarm::said(fleet, instance.id()).0, ["SUCCESS"], "nothing is reported twice");
     Ok(())
 }
 
 #[tokio::test]
 async fn who_was_taken_out_by_hand_comes_back_and_who_is_cut_off_is_left_alone()
 -> anyhow::Result<()> {
-    // A node that leaves and comes back takes down and sets up what Docker has for published ports.
+    // A node that leaves and joins again removes and creates Docker's part for published ports.
     let options = FleetOptions { ingress: true, ..harness::options() };
     let fleet = swarm::standing(options, 1, 3).await?;
     let workers = fleet.group(&format!("{CLUSTER}-workers"));
@@ -83,8 +83,8 @@ async fn who_was_taken_out_by_hand_comes_back_and_who_is_cut_off_is_left_alone()
     fleet.stop().await
 }
 
-/// Docker hears of new managers from those that it knows. Where all of them have been replaced while a worker was
-/// cut off, it would be Down for good.
+/// Docker learns about new managers from those that it knows. If all of them were replaced while a worker was cut off,
+/// it would be Down for ever.
 #[tokio::test]
 async fn a_worker_whose_managers_have_all_been_replaced_meanwhile_joins_anew() -> anyhow::Result<()>
 {
@@ -106,10 +106,10 @@ async fn a_worker_whose_managers_have_all_been_replaced_meanwhile_joins_anew() -
     fleet.stop().await
 }
 
-/// The word of a last manager that has died came late, when its place was taken: the charter is opened
-/// again for the swarm that lives. One that was closed by hand as of a later generation is nobody's to
-/// open: the next manager founds another swarm, and workers of the older generation move over. A manager
-/// whose swarm has a leader leaves it to the operator which of the two is to go.
+/// The report of a last manager that has died came late, when another had taken its place: skep opens the charter again
+/// for the living swarm. No manager opens a charter that was closed by hand under a later generation: the next manager
+/// founds another swarm, and workers of the older generation join it. A manager whose swarm has a leader stays: the
+/// operator decides which of the two swarms ends.
 #[tokio::test]
 async fn a_late_close_is_taken_back_and_an_older_generation_moves_over() -> anyhow::Result<()> {
     let options = FleetOptions { one_swarm: false, ..harness::options() };
@@ -134,7 +134,7 @@ async fn a_late_close_is_taken_back_and_an_older_generation_moves_over() -> anyh
     let managers = fleet.group(&format!("{CLUSTER}-managers"));
     let first = managers.iter().find(|it| it.id() != second.id()).expect("the first one");
     swarm::logged(&fleet, first, "this manager's swarm has a leader").await?;
-    ensure!(swarm::swarm_of(first).await?.is_some(), "it is where it was");
+    ensure!(swarm::swarm_of(first).await?.is_some(), "it is still in its swarm");
     let force = LeaveSwarmOptionsBuilder::default().force(true).build();
     first.docker()?.leave_swarm(Some(force)).await?;
     fleet
@@ -148,8 +148,8 @@ async fn a_late_close_is_taken_back_and_an_older_generation_moves_over() -> anyh
     fleet.stop().await
 }
 
-/// Puts a certificate in the node's place that has its name and ended years ago; run where the
-/// certificates are.
+/// Replaces the node's certificate by one of the same name that expired years ago; runs in the folder of the
+/// certificates.
 const EXPIRE: &str = r#"
 set -e
 printf '[ca]\ndefault_ca=c\n[c]\ndatabase=i\nnew_certs_dir=.\nrand_serial=yes\ndefault_md=sha256\npolicy=p\n[p]\norganizationName=supplied\norganizationalUnitName=supplied\ncommonName=supplied\n' > c
@@ -161,7 +161,7 @@ cp k swarm-node.key
 rm -f c i* k r *.pem
 "#;
 
-/// Stops Docker on the instance, and starts it when its certificate has ended.
+/// Stops Docker on the instance, and starts it with an expired certificate.
 pub async fn expire(instance: &Arc<Instance>) -> anyhow::Result<()> {
     let root = instance.docker()?.info().await?.docker_root_dir.expect("a data root");
     instance.stop_dockerd().await?;
@@ -171,7 +171,7 @@ pub async fn expire(instance: &Arc<Instance>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// As when the instance was stopped for longer than a certificate lasts.
+/// Like an instance that was stopped for longer than a certificate is valid.
 #[tokio::test]
 async fn a_worker_whose_certificate_has_expired_joins_anew() -> anyhow::Result<()> {
     let fleet = swarm::standing(harness::options(), 1, 1).await?;
@@ -189,8 +189,8 @@ async fn a_worker_whose_certificate_has_expired_joins_anew() -> anyhow::Result<(
     fleet.stop().await
 }
 
-/// The swarm knows a node by an address of an interface that is gone: as when an image with Docker's
-/// state was restored.
+/// The swarm lists a node under an address of an interface that is gone: like an image with Docker's state that was
+/// restored.
 pub async fn join_elsewhere(
     fleet: &Fleet,
     instance: &Arc<Instance>,

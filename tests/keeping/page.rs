@@ -1,5 +1,5 @@
-//! The page for a browser, in a real one: what it draws of a fleet in which a worker leaves, in the light,
-//! in the dark, on a telephone, of many nodes, and when the manager falls silent.
+//! The page in a real browser: the fleet while a worker leaves, in light and dark, on a telephone, with many nodes, and
+//! when the manager does not answer.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use serde_json::{Value, json};
 use skep_sim::cloud::Market;
 use skep_sim::fleet::{ClusterSpec, Fleet, Instance, workload};
 
-/// A node's label can hold anything; the page must not take it for its own.
+/// A node's label can contain anything; the page must not render it as markup.
 const MARKUP: &str = "<img src=x onerror=document.title='owned'>";
-/// An address that no private network has (RFC 5737).
+/// An address that is in no private network (RFC 5737).
 const PUBLIC: &str = "203.0.113.9";
-/// What a departure here takes, at least: the page is looked at meanwhile.
+/// Minimum duration of a departure here, during which the test reads the page.
 const GRACE: f32 = 35.0;
-/// As EC2 gives it.
+/// As long as EC2's notice.
 const NOTICE: Duration = secs(120);
 
 #[tokio::test]
@@ -61,7 +61,7 @@ async fn a_browser_sees_the_fleet_live() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// Others get a sentence and no fleet.
+/// Others get a sentence and no data of the fleet.
 async fn only_who_may_look_is_answered(
     manager: &Instance,
     worker: &Instance,
@@ -109,7 +109,7 @@ impl<'a> Page<'a> {
         Ok(page)
     }
 
-    /// Runs a script with `all(selector)`, `text(selector)` and `texts(selector)`.
+    /// Runs a script that can use `all(selector)`, `text(selector)` and `texts(selector)`.
     async fn run(&self, script: &str) -> anyhow::Result<Value> {
         const HELPERS: &str = "const all = (s) => [...document.querySelectorAll(s)];\
             const text = (s) => document.querySelector(s)?.textContent ?? '';\
@@ -150,7 +150,7 @@ impl<'a> Page<'a> {
             age.as_str().is_some_and(|age| age.starts_with(|c: char| c.is_ascii_digit()))
         };
         ensure!(seen["ages"].as_array().is_some_and(|ages| ages.iter().all(is_age)), "{seen:#}");
-        // What a node is can be read without colours and without a mouse.
+        // A node's state can be read without colours and without a mouse.
         let button = self.run("return all('.node button')[0].getAttribute('aria-label')").await?;
         ensure!(button.as_str().is_some_and(|it| it.contains("ready, ")), "{button}");
         Ok(())
@@ -170,7 +170,7 @@ impl<'a> Page<'a> {
         Ok(())
     }
 
-    /// The first of them: with a countdown that goes down, and what it waits for.
+    /// The first departure: with a countdown, and the reason for waiting.
     async fn shows_the_nearer_departure(&self, leaver: &Leaver) -> anyhow::Result<()> {
         self.until("the departure", "return text('.departure .steps .now') === 'draining'").await?;
         self.until("what it waits for", "return text('.waits') === 'Waits for the tasks to stop.'")
@@ -198,7 +198,7 @@ impl<'a> Page<'a> {
         Ok(())
     }
 
-    /// Nothing beyond the window, all text legible against what is behind it; kept as a picture.
+    /// Checks that nothing extends beyond the window and all text is legible against its background; saves a picture.
     async fn looks_good(&self, name: &str, width: u32, height: u32) -> anyhow::Result<()> {
         let scheme = if name == "dark" { "dark" } else { "light" };
         self.browser.prefer(scheme).await?;
@@ -217,7 +217,7 @@ impl<'a> Page<'a> {
         let own = format!("http://{}:44554/ui", manager.address());
         let requests = self.browser.requests().await?;
         let is_own = |url: &&String| url.starts_with(&own) || url.starts_with("data:");
-        // The page that a new window shows is the browser's own.
+        // A new window shows the browser's own page.
         let requests = requests.into_iter().filter(|url| !url.starts_with("chrome"));
         let requests: Vec<String> = requests.collect();
         let strange: Vec<_> = requests.iter().filter(|url| !is_own(url)).collect();
@@ -245,7 +245,7 @@ impl<'a> Page<'a> {
         .await
     }
 
-    /// No node, one, and two hundred with two thousand tasks.
+    /// No node, one node, and two hundred nodes with two thousand tasks.
     async fn draws_any_size(&self) -> anyhow::Result<()> {
         self.browser.resize(1280, 900).await?;
         for size in [0, 1, 200] {
@@ -262,8 +262,8 @@ impl<'a> Page<'a> {
     }
 }
 
-/// How wide all is, how many zones stand side by side, and which text stands out too little from what is
-/// behind it (WCAG 2.2, 1.4.3: 4.5 to 1).
+/// Returns the total width, the number of zones side by side, and the texts with too little contrast against their
+/// background (WCAG 2.2, 1.4.3: 4.5 to 1).
 const LOOKS: &str = "
     const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
     const rgb = (colour) => {
@@ -291,7 +291,7 @@ const LOOKS: &str = "
         faint: faint.map((e) => [e.className, e.textContent, contrast(e)]),
     };";
 
-/// From here on the page gets fleets that are made up.
+/// From here on the page receives invented fleets.
 const INSTEAD: &str = "
     const instead = (size) => {
         window.model ??= picture.fleet.members[0];
@@ -308,7 +308,7 @@ const INSTEAD: &str = "
         tick();
     }";
 
-/// Where the pictures go; those in `docs/` are from here.
+/// The folder for the pictures; those in `docs/` come from here.
 fn pictures() -> anyhow::Result<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/test/page");
     std::fs::create_dir_all(&dir)?;

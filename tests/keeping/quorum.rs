@@ -1,4 +1,4 @@
-//! Managers that may not go yet wait, and say for what; and a cluster that is deleted goes as a whole.
+//! Managers that must not leave yet wait, and report the reason; a cluster that is deleted leaves as a whole.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use harness::seen::{member, status, status_text};
 use skep_sim::cloud::{ActionResult, EventKind, HookSpec, Transition};
 use skep_sim::fleet::{ClusterSpec, Fleet, Instance, TERMINATION_HOOK, workload};
 
-/// A third of the hook's time-out passes between two heartbeats.
+/// A third of the hook's timeout passes between two heartbeats.
 const HOOK_TIMEOUT: std::time::Duration = secs(12);
 
 #[tokio::test]
@@ -25,7 +25,7 @@ async fn one_that_would_cost_the_quorum_waits_for_the_other_to_come_back() -> an
 
     absent.instance.isolate(false)?;
     leaver.has_left_by_its_hook(&fleet).await?;
-    ensure!(is_listed(&fleet, &absent.node_id).await?, "it merely had a bad network day");
+    ensure!(is_listed(&fleet, &absent.node_id).await?, "it only had a bad network");
     running(&fleet, "web", 4).await?;
     fleet.stop().await
 }
@@ -48,8 +48,8 @@ async fn it_goes_once_the_dead_one_has_been_replaced() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// Desired capacity 0 everywhere: all go, the last manager after its patience, which is its deadline
-/// here, and it closes the charter.
+/// Desired capacity 0 everywhere: all nodes leave. The last manager waits for a replacement until its deadline, then
+/// leaves and closes the charter.
 #[tokio::test]
 async fn a_cluster_that_is_deleted_goes_and_closes_its_charter() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 3, 1);
@@ -70,7 +70,7 @@ async fn a_cluster_that_is_deleted_goes_and_closes_its_charter() -> anyhow::Resu
     let logs = leavers.iter().map(|leaver| leaver.instance.log());
     let ends = logs.map(|log| log.matches("leaving as the last manager").count()).sum::<usize>();
     ensure!(ends == 1, "{ends} managers were the last one");
-    ensure!(row(&fleet, "turn#demotion")?.is_none(), "a turn is left behind");
+    ensure!(row(&fleet, "turn#demotion")?.is_none(), "a lease is left behind");
     fleet.stop().await
 }
 
@@ -107,7 +107,8 @@ async fn unreachable(fleet: &Fleet, leader: &Instance, who: &Leaver) -> anyhow::
         .await
 }
 
-/// It waits longer than its hook would without heartbeats, says so itself, and any manager does.
+/// Checks that it waits longer than its hook would without heartbeats, and that it and every other manager report the
+/// reason.
 async fn waits(fleet: &Fleet, leader: &Instance, leaver: &Leaver) -> anyhow::Result<()> {
     const WHY: &str = "waiting for a replacement: 3 managers, 2 reachable";
     fleet

@@ -1,5 +1,5 @@
-//! The quorum is lost and one manager has survived: the operator has it re-created there, and nobody
-//! else does.
+//! The quorum is lost and one manager has survived: it re-creates the quorum on the operator's command, and on nothing
+//! else.
 
 use std::process::Output;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use skep_sim::cloud::{Fault, Service};
 use skep_sim::fleet::{Fleet, Instance, workload};
 
-/// `skep recover` when nothing was changed.
+/// Exit code of `skep recover` when it has changed nothing.
 const NOTHING_DONE: i32 = 3;
 
 fn managers(fleet: &Fleet) -> Vec<Arc<Instance>> {
@@ -26,7 +26,7 @@ async fn charter(fleet: &Fleet) -> anyhow::Result<Charter> {
     swarm::charter(fleet).await?.context("a charter")
 }
 
-/// The plan as JSON, and nothing else.
+/// Returns the plan as JSON, and changes nothing.
 async fn plan(instance: &Instance) -> anyhow::Result<(i32, Value)> {
     let output = instance.skep(["recover", "--json"]).await?;
     let code = output.status.code().context("it has ended")?;
@@ -34,7 +34,7 @@ async fn plan(instance: &Instance) -> anyhow::Result<(i32, Value)> {
     Ok((code, plan.with_context(|| format!("{output:?}"))?))
 }
 
-/// The quorum is seen to be lost: a leader's own reads are stale for some seconds.
+/// Waits until the survivor sees that the quorum is lost: a leader's own reads are stale for some seconds.
 async fn lost(fleet: &Fleet, survivor: &Instance) -> anyhow::Result<Value> {
     fleet
         .wait_for("a quorum that is seen to be lost", PATIENCE, async || {
@@ -50,10 +50,10 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Everybody is well, in the charter's own swarm and generation, and there is no trace of others.
+/// Waits until every node is well, in the charter's own swarm and generation, and nothing of other nodes remains.
 async fn whole(fleet: &Fleet, managers: usize, workers: usize) -> anyhow::Result<()> {
     fleet
-        .wait_until("everybody to be in it", PATIENCE, async || {
+        .wait_until("every node to be in it", PATIENCE, async || {
             swarm::whole(fleet, managers, workers).await?;
             let generation = charter(fleet).await?.generation;
             let rows = departures::ledger(fleet)?;
@@ -66,8 +66,8 @@ async fn whole(fleet: &Fleet, managers: usize, workers: usize) -> anyhow::Result
         .await
 }
 
-/// Since when the quorum is lost, and what to do, is said alike wherever an operator looks; and nobody is
-/// ready for whom nobody vouches.
+/// Every view of the operator shows the same: since when the quorum is lost, and the remedy. No node is ready while no
+/// manager confirms it.
 async fn the_loss_is_one_state_everywhere(
     fleet: &Fleet,
     survivor: &Instance,
@@ -104,7 +104,7 @@ async fn the_loss_is_one_state_everywhere(
     }
     let log = survivor.log();
     ensure!(log.matches(sentence).count() == 1, "once in {log}");
-    ensure!(!log.contains("does not have a leader"), "Docker's own words are for nobody: {log}");
+    ensure!(!log.contains("does not have a leader"), "Docker's raw error is not logged: {log}");
     Ok(())
 }
 
@@ -152,19 +152,19 @@ async fn a_survivor_re_creates_it_when_told_and_all_come_back() -> anyhow::Resul
     departures::running(&fleet, "web", 6).await?;
     for (worker, node) in workers.iter().zip(nodes) {
         assert_eq!(node_id(worker).await?, node, "the same node");
-        // They go on, unless Docker has waited for the worker in vain for 15 s: it tries again every 0 to 8 s, and
-        // takes any of the managers that it knows, the dead ones included.
+        // The tasks keep running, unless Docker has waited for the worker in vain for 15 s: the worker retries every 0
+        // to 8 s, with any of the managers that it knows, including the dead ones.
         let killed = worker.deaths().iter().filter(|death| death.exit_code != Some(0)).count();
         assert_eq!(killed, 0, "a task has lost its grace");
-        assert_eq!(swarm::said(&fleet, worker.id()).0, ["SUCCESS"], "nothing is said twice");
+        assert_eq!(swarm::said(&fleet, worker.id()).0, ["SUCCESS"], "nothing is reported twice");
     }
     assert_eq!(survivor.exit_codes(), Vec::<i32>::new(), "the same process");
     assert_eq!(charter(&fleet).await?, next);
     fleet.stop().await
 }
 
-/// One manager is gone and one is cut off, which takes part in no quorum either. When it comes back,
-/// it holds another history of the same swarm.
+/// One manager is gone and one is cut off, so it is in no quorum either. When it comes back, it has another history of
+/// the same swarm.
 #[tokio::test]
 async fn one_that_was_cut_off_is_fenced_and_joins_anew() -> anyhow::Result<()> {
     let fleet = swarm::standing(harness::options(), 3, 1).await?;
@@ -185,13 +185,13 @@ async fn one_that_was_cut_off_is_fenced_and_joins_anew() -> anyhow::Result<()> {
     println!("whole {:.1} s after it was back", begin.elapsed().as_secs_f64());
     let next = charter(&fleet).await?;
     assert_eq!((next.generation, &next.swarm_id), (2, &old.swarm_id));
-    assert_ne!(node_id(cut_off).await?, before, "it has joined anew");
+    assert_ne!(node_id(cut_off).await?, before, "it has joined again");
     ensure!(cut_off.log().contains("this manager is fenced out"), "{}", cut_off.log());
     assert_eq!(cut_off.exit_codes(), Vec::<i32>::new(), "the same process");
     fleet.stop().await
 }
 
-/// Its founder dies at every step and goes on; nobody else founds or recovers meanwhile.
+/// skep dies in the middle of a recovery and continues; no other manager founds or recovers meanwhile.
 #[tokio::test]
 async fn it_goes_on_after_a_crash_and_nobody_comes_in_between() -> anyhow::Result<()> {
     let fleet = swarm::standing(harness::options(), 3, 1).await?;
@@ -202,7 +202,7 @@ async fn it_goes_on_after_a_crash_and_nobody_comes_in_between() -> anyhow::Resul
     }
     lost(&fleet, survivor).await?;
 
-    // A row that cannot be read may be that of a manager that lives.
+    // A row that skep cannot read may belong to a manager that is alive.
     let key = format!("member#manager#{}", others[0].id());
     let row = swarm::rows(&fleet, CLUSTER, &key).await?.pop().context("its row")?;
     let mut odd = row.clone();
@@ -213,7 +213,7 @@ async fn it_goes_on_after_a_crash_and_nobody_comes_in_between() -> anyhow::Resul
     ensure!(refused["refusal"].as_str().is_some_and(|it| it.contains(&key)), "{refused:#}");
     swarm::put_row(&fleet, &row).await?;
 
-    // Somebody else recovers: so says the charter.
+    // The charter shows that another manager recovers.
     let mut row = swarm::rows(&fleet, CLUSTER, "charter").await?.pop().context("a charter")?;
     let open = row.clone();
     let later = time::OffsetDateTime::now_utc().unix_timestamp() + 3600;
@@ -235,7 +235,7 @@ async fn it_goes_on_after_a_crash_and_nobody_comes_in_between() -> anyhow::Resul
     ensure!(plan["refusal"].as_str().is_some_and(|it| it.contains(says)), "{plan:#}");
     swarm::put_row(&fleet, &open).await?;
 
-    // Its skep dies between Docker's part and the ledger's, which is out of reach.
+    // skep dies between Docker's step and the ledger's, while the ledger cannot be written.
     let faults = fleet.cloud().faults();
     let begun = survivor.skep(["recover", "--yes"]);
     let killed = async {

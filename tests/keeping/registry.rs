@@ -1,5 +1,5 @@
-//! Services pull from a registry that demands ECR's credentials, and these end: whoever joins later pulls
-//! nevertheless, and nothing else happens to the services.
+//! Services pull from a registry that requires ECR's credentials, and these expire: a node that joins later can still
+//! pull, and nothing else happens to the services.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::process::Command;
@@ -20,9 +20,9 @@ use harness::{secs, skep_binary};
 use serde_json::{Value, json};
 use skep_sim::fleet::{Fleet, FleetOptions, Instance, Registry, service, workload};
 
-/// Of ECR's tokens here; they are renewed when half of it is over.
+/// Lifetime of ECR's tokens here; skep renews them after half of it.
 const LIFE: time::Duration = time::Duration::seconds(30);
-/// Of two accounts in two regions.
+/// Registry hosts of two accounts in two regions.
 const HOME: &str = "123456789012.dkr.ecr.eu-central-1.amazonaws.com";
 const ABROAD: &str = "210987654321.dkr.ecr.us-east-1.amazonaws.com";
 const GRACE: Duration = secs(1);
@@ -41,8 +41,8 @@ async fn with_registry() -> anyhow::Result<(Fleet, Registry)> {
     Ok((fleet, registry))
 }
 
-/// What the operator gives the roles beside the template's own: AWS's managed policy
-/// AmazonEC2ContainerRegistryPullOnly, as of November 2026.
+/// Attaches to the roles, beside the template's own policies, AWS's managed policy AmazonEC2ContainerRegistryPullOnly,
+/// as of November 2026.
 fn attach_pull_only(fleet: &Fleet) -> anyhow::Result<()> {
     let policy = json!({
         "Version": "2012-10-17",
@@ -85,7 +85,7 @@ async fn version(fleet: &Fleet, name: &str) -> anyhow::Result<u64> {
     version.context("a service without a version")
 }
 
-/// The ids of a service's tasks that run.
+/// Ids of a service's running tasks.
 async fn run_by(fleet: &Fleet, name: &str) -> anyhow::Result<BTreeSet<String>> {
     let tasks = fleet.tasks_of_service(name).await?.into_iter();
     let running = tasks
@@ -114,7 +114,7 @@ async fn untroubled(fleet: &Fleet, leader: &Instance) -> anyhow::Result<()> {
     fleet.wait_until("the trouble to be over", PATIENCE, is_over).await
 }
 
-/// A service whose update is paused, because there is no such image.
+/// Pauses a service's update with an image that does not exist.
 async fn pause(fleet: &Fleet, name: &str) -> anyhow::Result<()> {
     let docker = fleet.manager_docker().await?;
     fleet
@@ -130,7 +130,7 @@ async fn pause(fleet: &Fleet, name: &str) -> anyhow::Result<()> {
             });
             let index = seen.version.and_then(|version| version.index).context("no version")?;
             let options = UpdateServiceOptionsBuilder::new().version(i32::try_from(index)?).build();
-            // Out of sequence where a manager's skep has written in between.
+            // Docker refuses it as out of sequence when a manager's skep has written in between.
             Ok(docker.update_service(name, spec, options, None).await.is_ok())
         })
         .await?;
@@ -142,8 +142,8 @@ async fn pause(fleet: &Fleet, name: &str) -> anyhow::Result<()> {
         .await
 }
 
-/// The services that must not be touched once they are as they are to be: two that have run to their end,
-/// and one with a paused update. They begin with an operator's credentials.
+/// Creates the services that skep must not touch in their final state: two that have run to their end, and one with a
+/// paused update. They start with an operator's credentials.
 async fn create_those_to_leave_alone(fleet: &Fleet) -> anyhow::Result<()> {
     let image = format!("{HOME}/app:1");
     let done = || vec!["true".to_owned()];
@@ -176,12 +176,12 @@ async fn create_those_to_leave_alone(fleet: &Fleet) -> anyhow::Result<()> {
     pause(fleet, "held").await
 }
 
-/// What must stay as it is of those: the version, and which tasks of the ended ones there are.
+/// The parts of those services that must not change: their versions, and the ended services' tasks.
 async fn left_alone(fleet: &Fleet) -> anyhow::Result<(BTreeMap<&str, u64>, BTreeSet<String>)> {
     let (mut versions, mut tasks) = (BTreeMap::new(), BTreeSet::new());
     for name in ["job", "once", "held"] {
         versions.insert(name, version(fleet, name).await?);
-        // Docker goes on trying to start the one without an image.
+        // Docker keeps trying to start the one without an image.
         if name != "held" {
             let of_it = fleet.tasks_of_service(name).await?;
             tasks.extend(of_it.into_iter().filter_map(|task| task.id));
@@ -190,7 +190,7 @@ async fn left_alone(fleet: &Fleet) -> anyhow::Result<(BTreeMap<&str, u64>, BTree
     Ok((versions, tasks))
 }
 
-/// Waits until every one of these services has been given credentials so many times.
+/// Waits until each of these services has received credentials this many times.
 async fn given_times(fleet: &Fleet, services: &[&str], times: usize) -> anyhow::Result<()> {
     let mut seen = HashMap::<String, BTreeSet<u64>>::new();
     fleet
@@ -221,10 +221,10 @@ async fn a_node_that_joins_later_pulls_and_nothing_is_restarted() -> anyhow::Res
     for name in ["app:1", "tool:1"] {
         fleet.push_image(&leader, &format!("{HOME}/{name}")).await?;
     }
-    // Nobody gives these two credentials but skep.
+    // Only skep gives these two services credentials.
     let mut web = spec("web", &format!("{HOME}/app:1"), workload::graceful())?;
     web.mode = Some(ServiceSpecMode { global: Some(HashMap::new()), ..Default::default() });
-    // A word that engines take out of a spec in an older version's call.
+    // An attribute that engines remove from a spec when an older API version is used.
     let container =
         web.task_template.get_or_insert_default().container_spec.get_or_insert_default();
     let every = Some(secs(2).as_nanos().try_into()?);
@@ -320,7 +320,7 @@ async fn who_refuses_and_why_is_in_the_status() -> anyhow::Result<()> {
         let docker = fleet.manager_docker().await?;
         docker.create_service(spec, None).await.context("no service")
     };
-    // The template's roles may not ask for tokens.
+    // The template's roles have no permission to request tokens.
     create("web", "app:1").await?;
     troubled(&fleet, &leader, &["web", "access denied", "grant ecr:GetAuthorizationToken"]).await?;
     ensure!(run_by(&fleet, "web").await?.is_empty(), "it runs without credentials");

@@ -1,5 +1,5 @@
-//! A node whose own machine is broken for good asks Auto Scaling for its replacement: one of a group
-//! at a time, and never for the swarm's trouble or AWS's.
+//! A node whose own machine is broken for good asks Auto Scaling for its replacement: one node of a group at a time,
+//! and never because of the swarm's trouble or AWS's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use harness::swarm::{self, CLUSTER};
 use skep_sim::cloud::{Deny, Fault, Service, Who};
 use skep_sim::fleet::{Fleet, FleetOptions, Instance};
 
-/// Nobody asks earlier: a manager that has lost its leader says so within this time.
+/// No node asks earlier: a manager that has lost its leader reports it within this time.
 const SURE_AFTER: Duration = secs(150);
-/// Longer than that, and a few looks.
+/// Longer than that, and several polls.
 const LONG_ENOUGH: Duration = secs(210);
 
-/// The shortest that skep takes.
+/// The shortest value that skep accepts.
 fn options() -> FleetOptions {
     let config = "[autoscaling]\nreplace_after = \"75s\"\n";
     FleetOptions { config: Some(config.into()), ..harness::options() }
@@ -28,7 +28,7 @@ fn workers(fleet: &Fleet) -> Vec<Arc<Instance>> {
     fleet.group(&format!("{CLUSTER}-workers"))
 }
 
-/// The instances that have asked to be replaced, once per call.
+/// Ids of the instances that have asked to be replaced, one per call.
 fn requests(fleet: &Fleet) -> Vec<String> {
     let calls = fleet.cloud().requests();
     let asked = calls.into_iter().filter(|call| call.action == "SetInstanceHealth");
@@ -51,12 +51,12 @@ async fn of_two_that_are_broken_one_is_replaced_and_the_other_waits() -> anyhow:
     }
     fleet.wait_until("one to ask", PATIENCE, async || Ok(!requests(&fleet).is_empty())).await?;
     println!("asked {:.1} s after its Docker died", begin.elapsed().as_secs_f64());
-    ensure!(begin.elapsed() >= SURE_AFTER, "in haste");
+    ensure!(begin.elapsed() >= SURE_AFTER, "it asked too early");
     let asked = requests(&fleet);
     let (first, second) = if asked[0] == leavers[0].id() { (0, 1) } else { (1, 0) };
     says(&fleet, &broken[second], "another node of the group has asked within ten minutes").await?;
     fleet
-        .wait_until("it to be gone", PATIENCE, async || {
+        .wait_until("the instance to be gone", PATIENCE, async || {
             Ok(fleet.cloud().instance(leavers[first].id()).is_none())
         })
         .await?;
@@ -82,7 +82,7 @@ async fn of_two_that_are_broken_one_is_replaced_and_the_other_waits() -> anyhow:
     fleet.stop().await
 }
 
-/// First the managers have no quorum, then the ledger fails, then the role may not ask.
+/// First the managers have no quorum, then the ledger fails, then the role lacks the permission to ask.
 #[tokio::test]
 async fn nobody_asks_for_the_swarms_trouble_or_for_aws() -> anyhow::Result<()> {
     let fleet = swarm::standing(options(), 3, 1).await?;
@@ -116,7 +116,7 @@ async fn nobody_asks_for_the_swarms_trouble_or_for_aws() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// Its boot is refused because of this machine: somebody has put it into another swarm meanwhile.
+/// Its boot is refused because of this machine: an operator has put it into another swarm meanwhile.
 #[tokio::test]
 async fn a_manager_that_cannot_come_back_is_replaced() -> anyhow::Result<()> {
     let options = FleetOptions { one_swarm: false, ..options() };

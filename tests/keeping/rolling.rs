@@ -1,5 +1,5 @@
-//! Managers are replaced while a service runs: the swarm always has a leader, and no task is lost but
-//! with the instance that it was on, which ends it with its grace.
+//! Managers are replaced while a service runs: the swarm always has a leader, and a task ends only with its instance,
+//! with its grace.
 
 use std::sync::Arc;
 
@@ -28,13 +28,13 @@ async fn five_managers_two_at_a_time() -> anyhow::Result<()> {
     roll(5, &[2, 2, 1]).await
 }
 
-/// Told in the same moment, with the group's size kept: the last one waits for a replacement.
+/// All get their notices at the same moment, and the group keeps its size: the last one waits for a replacement.
 #[tokio::test]
 async fn three_managers_all_at_once() -> anyhow::Result<()> {
     roll(3, &[3]).await
 }
 
-/// Replaces the oldest managers, so many at a time.
+/// Replaces the oldest managers, this many at a time.
 async fn roll(managers: u32, steps: &[usize]) -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", managers, 1);
     let fleet = standing(options_with(""), &spec).await?;
@@ -86,7 +86,7 @@ async fn replace(
     Ok(())
 }
 
-/// Nobody is listed but the cluster's nodes, all ready, all managers reachable.
+/// Whether only the cluster's nodes are listed, all ready, all managers reachable.
 fn is_whole(nodes: &[Node], spec: &ClusterSpec) -> bool {
     let is_well = |node: &&Node| {
         let raft = node.manager_status.as_ref().and_then(|raft| raft.reachability);

@@ -1,4 +1,4 @@
-//! Rows that are not as their nodes wrote them: forged, deleted.
+//! Rows that differ from those that their nodes wrote: forged or deleted.
 
 use anyhow::{Context, ensure};
 use harness::departures::node_id;
@@ -9,7 +9,7 @@ use skep_sim::fleet::Instance;
 
 use super::manager_rejoins::two_followers;
 
-/// A departure as a node asks for it, but for its state.
+/// A departure as a node requests it, except for its state.
 async fn has_left(instance: &Instance, role: &str) -> anyhow::Result<Map<String, Value>> {
     let now = time::OffsetDateTime::now_utc().unix_timestamp();
     let row = json!({
@@ -40,7 +40,7 @@ async fn who_is_said_to_have_left_stays_and_a_deleted_row_is_written_again() -> 
             Ok(!swarm::rows(&fleet, &format!("{CLUSTER}#nodes"), &key).await?.is_empty())
         })
         .await?;
-    // The worker's care takes half a minute for that: managers have looked thirty times.
+    // The worker needs half a minute to write it again: meanwhile managers have polled thirty times.
     swarm::whole(&fleet, 3, 1).await?;
     assert_eq!((node_id(&follower).await?, node_id(&worker).await?), before);
     ensure!(worker.log().contains("writing it again"), "{}", worker.log());
@@ -48,7 +48,7 @@ async fn who_is_said_to_have_left_stays_and_a_deleted_row_is_written_again() -> 
     let demoted = node_id(&other).await?;
     swarm::demote(&fleet.leader().await?.docker()?, &demoted).await?;
     fleet
-        .wait_until("the demoted manager to say so", PATIENCE, async || {
+        .wait_until("the demoted manager to report it", PATIENCE, async || {
             let status = seen::status_text(&other).await?;
             Ok(status.contains("this manager was demoted") && status.contains(&demoted))
         })

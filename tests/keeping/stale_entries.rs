@@ -1,4 +1,4 @@
-//! What failed joins and hosts that join again leave in the node list, and what nobody can place.
+//! Entries that failed joins and rejoining hosts leave in the node list, and entries that match no known instance.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use harness::secs;
 use harness::swarm;
 use skep_sim::fleet::{ClusterSpec, Fleet, Instance};
 
-/// Longer than the leader's patience and two of its looks.
+/// Longer than the leader waits for a Down node, and two of its polls.
 const LONG_ENOUGH: Duration = secs(60);
 
-/// Forgets the swarm behind its back, and joins again as skep does at its next start.
+/// Leaves the swarm without skep, and joins again as skep does at its next start.
 async fn joins_again(fleet: &Fleet, instance: &std::sync::Arc<Instance>) -> anyhow::Result<String> {
     instance.stop_skep().await?;
     let by_force = LeaveSwarmOptionsBuilder::default().force(true).build();
@@ -66,7 +66,7 @@ async fn what_a_failed_manager_left_goes_with_its_instance() -> anyhow::Result<(
         .await?;
     let nodes = fleet.nodes().await?;
     println!("left behind: {}", swarm::summary(&nodes));
-    assert!(nodes.len() > 1, "nothing was left: {}", swarm::summary(&nodes));
+    assert!(nodes.len() > 1, "no entry was left: {}", swarm::summary(&nodes));
     fleet
         .wait_until("the entries to go", PATIENCE, async || Ok(fleet.nodes().await?.len() == 1))
         .await?;
@@ -74,7 +74,7 @@ async fn what_a_failed_manager_left_goes_with_its_instance() -> anyhow::Result<(
     fleet.stop().await
 }
 
-/// A machine that the cloud knows nothing of: nobody can say that it is dead.
+/// A machine that the cloud does not know: there is no proof that it is dead.
 #[tokio::test]
 async fn an_entry_that_nobody_can_place_is_left_alone() -> anyhow::Result<()> {
     let spec = swarm::cluster(1, 0);

@@ -1,5 +1,5 @@
-//! Join tokens are rotated, by skep and behind its back, while nodes boot and while the store is
-//! down: the store follows, and whoever boots gets in.
+//! Join tokens are rotated, by skep and without it, while nodes boot and while the store is down: the store follows,
+//! and every booting node joins.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use serde_json::Value;
 use skep_sim::cloud::{Fault, Service};
 use skep_sim::fleet::{Fleet, Instance};
 
-/// The leader looks every ten seconds; a rotation of the CA takes Docker a while, too.
+/// The leader polls every 10 s; a rotation of the CA takes Docker some time, too.
 const FOLLOWED: std::time::Duration = secs(120);
 /// Docker's worker token and manager token.
 type Tokens = [String; 2];
@@ -33,7 +33,7 @@ async fn tokens_in_store(fleet: &Fleet) -> anyhow::Result<Tokens> {
     ])
 }
 
-/// Waits until the store has what Docker has, and both tokens are others than `old`.
+/// Waits until the store holds Docker's tokens, and both differ from `old`.
 async fn is_followed(fleet: &Fleet, old: &Tokens) -> anyhow::Result<Tokens> {
     fleet
         .wait_for("the store to have Docker's new tokens", FOLLOWED, async || {
@@ -73,7 +73,7 @@ async fn workers_that_boot_meanwhile_all_get_in_and_cannot_rotate_themselves() -
         let rotated: Value = serde_json::from_str(&said)?;
         assert_eq!(rotated["generation"], 1);
         assert_eq!(rotated["stored_in"], serde_json::json!([swarm::token_name("worker", 1)]));
-        // It has answered, so the store has it.
+        // The command has returned, so the store has the token.
         assert_eq!(tokens_of_docker(&fleet).await?, tokens_in_store(&fleet).await?);
     }
     swarm::all_ready(&fleet, 6).await?;
@@ -86,7 +86,7 @@ async fn workers_that_boot_meanwhile_all_get_in_and_cannot_rotate_themselves() -
     let (code, said) = rotate(&worker, &[]).await?;
     assert_eq!(code, 1, "{said}");
     ensure!(said.contains("this node is no manager"), "{said}");
-    ensure!(said.contains(manager.id()), "it does not say where: {said}");
+    ensure!(said.contains(manager.id()), "it does not name the manager: {said}");
     let (code, said) = rotate(&manager, &["--unlock-key"]).await?;
     ensure!(code == 1 && said.contains("autolock is off"), "{code}: {said}");
     assert_eq!(tokens_of_docker(&fleet).await?, now, "a refusal changes nothing");
@@ -119,13 +119,13 @@ async fn what_an_operator_rotates_in_docker_is_followed_and_another_ca_too() -> 
     fleet.stop().await
 }
 
-/// The nodes that wait for them must get in before their launch hooks time out.
+/// The nodes that wait for tokens must join before their launch hooks time out.
 #[tokio::test]
 async fn what_is_deleted_from_the_store_is_put_back() -> anyhow::Result<()> {
     let (fleet, _) = founded("").await?;
     let first = tokens_of_docker(&fleet).await?;
     fleet
-        .wait_until("a store that is seen to be true", FOLLOWED, async || {
+        .wait_until("the store to match Docker", FOLLOWED, async || {
             Ok(tokens_in_store(&fleet).await? == first)
         })
         .await?;
@@ -135,7 +135,7 @@ async fn what_is_deleted_from_the_store_is_put_back() -> anyhow::Result<()> {
     }
     swarm::resize(&fleet, "worker", 1)?;
     swarm::resize(&fleet, "manager", 2)?;
-    // Less than half of what a launch hook waits.
+    // Less than half of a launch hook's timeout.
     fleet
         .wait_until("the tokens in the store again", FOLLOWED, async || {
             Ok(tokens_in_store(&fleet).await? == first)
@@ -155,17 +155,17 @@ async fn a_store_that_is_down_gets_them_once_it_is_up() -> anyhow::Result<()> {
     let (code, said) = rotate(&manager, &[]).await?;
     assert_eq!(code, 1, "{said}");
     for word in ["skep goes on trying", "PutParameter"] {
-        ensure!(said.contains(word), "{word} is not said: {said}");
+        ensure!(said.contains(word), "{word} is missing: {said}");
     }
     assert_eq!(tokens_in_store(&fleet).await?, first);
     fleet
-        .wait_until("status to tell the trouble", PATIENCE, async || {
+        .wait_until("status to show the trouble", PATIENCE, async || {
             Ok(status(&manager).await?["node"]["trouble"]
                 .as_str()
                 .is_some_and(|trouble| trouble.contains("PutParameter")))
         })
         .await?;
-    // It boots with the token of before, which lets nobody in.
+    // It boots with the previous token, which the swarm refuses.
     swarm::resize(&fleet, "worker", 1)?;
     let worker = swarm::newest(&fleet, "worker", 1).await?;
     swarm::logged(&fleet, &worker, "the join token was refused").await?;

@@ -1,4 +1,4 @@
-//! Instances that die without a notice: the managers take them off the list, on evidence alone.
+//! Instances that die without a notice: the managers remove them from the list, only on evidence.
 
 use anyhow::Context;
 use bollard::models::NodeState;
@@ -10,9 +10,9 @@ use skep_sim::fleet::{ClusterSpec, Fleet};
 
 type Row = serde_json::Map<String, serde_json::Value>;
 
-/// Docker takes up to half a minute to call a node Down; two minutes are promised from there on.
+/// Docker takes up to 30 s to list a node as Down; managers promise two minutes from then on.
 const PATIENCE: std::time::Duration = secs(150);
-/// Longer than the leader's patience and two of its looks.
+/// Longer than the leader waits for a Down node, and two of its polls.
 const LONG_ENOUGH: std::time::Duration = secs(45);
 
 async fn is_struck_out(fleet: &Fleet, leaver: &Leaver) -> anyhow::Result<()> {
@@ -81,7 +81,8 @@ async fn nobody_is_removed_without_evidence() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// Throttled, cut off, denied, and rows that somebody wrote by hand: nobody is removed on such evidence.
+/// Auto Scaling's answer is throttled, cut off or denied, and rows are written by hand: no node is removed on such
+/// evidence.
 #[tokio::test]
 async fn bad_evidence_removes_nobody() -> anyhow::Result<()> {
     let spec = swarm::cluster(1, 2);
@@ -93,7 +94,7 @@ async fn bad_evidence_removes_nobody() -> anyhow::Result<()> {
         let its = |row: &&Row| row["instance_id"] == *leaver.id();
         rows.iter().find(its).cloned().context("no row")
     };
-    // An instance that never was claims to be the live node; the dead one's row says nonsense.
+    // An instance that never existed claims the live node; the dead node's row has an invalid generation.
     let mut invented = of(&alive)?;
     for (attribute, value) in
         [("item", "member#worker#i-0123456789abcdef0"), ("instance_id", "i-0123456789abcdef0")]
@@ -135,7 +136,7 @@ async fn bad_evidence_removes_nobody() -> anyhow::Result<()> {
     tokio::time::sleep(LONG_ENOUGH).await;
     fleet.cloud().allow_all();
     fleet
-        .wait_until("the row of nobody to go", PATIENCE, async || {
+        .wait_until("the invented row to be removed", PATIENCE, async || {
             Ok(swarm::rows(&fleet, swarm::NODES, "member#worker#i-0123456789abcdef1")
                 .await?
                 .is_empty())
@@ -150,7 +151,7 @@ async fn bad_evidence_removes_nobody() -> anyhow::Result<()> {
     assert!(said.contains(&format!("Auto Scaling lists {}", alive.id())), "{said}");
     assert!(said.contains(&format!("{}: Down for ", dead.node_id)), "{said}");
     let log = manager.log();
-    assert_eq!(log.matches("cannot be read").count(), 1, "complained of once: {log}");
+    assert_eq!(log.matches("cannot be read").count(), 1, "logged once: {log}");
     assert!(log.contains("Auto Scaling has given no answer about"), "{log}");
 
     swarm::put_row(&fleet, &of(&dead)?).await?;

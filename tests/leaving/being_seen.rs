@@ -1,4 +1,4 @@
-//! What a node shows of itself on its way: systemd's status, the health port, `skep status`.
+//! What a node reports while it leaves: systemd's status, the health port, `skep status`.
 
 use anyhow::Context;
 use harness::PATIENCE;
@@ -28,7 +28,7 @@ async fn a_node_tells_how_it_does_while_ready_and_while_it_leaves() -> anyhow::R
     assert_eq!(ready["node"]["instance"]["id"], worker.id());
     assert_eq!(ready["node"]["membership"]["node_id"], worker.node_id.as_str());
     assert_eq!(ready["node"]["departure"], Value::Null);
-    assert_eq!(ready["fleet"], Value::Null, "a worker cannot know the fleet");
+    assert_eq!(ready["fleet"], Value::Null, "a worker has no view of the fleet");
     let text = status_text(&worker.instance).await?;
     assert!(text.contains(worker.id()) && text.contains("demo, generation 1: worker"), "{text}");
     let fleet_view = status(&manager).await?["fleet"].clone();
@@ -40,7 +40,7 @@ async fn a_node_tells_how_it_does_while_ready_and_while_it_leaves() -> anyhow::R
     assert_eq!((&seen["state"], &seen["docker_state"]), (&"ready".into(), &"ready".into()));
     assert_eq!(member(&fleet_view, manager.id())?["leader"], true);
 
-    // On the way out, its tasks still stopping.
+    // Leaving, while its tasks still stop.
     fleet.cloud().terminate(worker.id(), true)?;
     fleet
         .wait_until("the drain", PATIENCE, async || {
@@ -67,9 +67,9 @@ async fn a_node_tells_how_it_does_while_ready_and_while_it_leaves() -> anyhow::R
     assert!(line.contains("leaving") && line.contains("lifecycle: draining"), "{table}");
     assert!(table.contains(&format!("{} *", manager.id())), "{table}");
     assert!(table.contains("quorum: 1 manager, 1 reachable, none may be lost"), "{table}");
-    assert_eq!(health(&manager).await?.0, 200, "another's departure is none of its own");
+    assert_eq!(health(&manager).await?.0, 200, "its own node does not leave");
 
-    // Out.
+    // It has left.
     worker.has_left_by_its_hook(&fleet).await?;
     let statuses = worker.instance.statuses();
     for (phase, words) in [

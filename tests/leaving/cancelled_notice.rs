@@ -1,4 +1,4 @@
-//! Notices that are taken back: the node stays and has tasks again. One that stands ends in a departure.
+//! Notices that are cancelled: the node stays and has tasks again. A notice that stays ends in a departure.
 
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use skep_sim::fleet::{ClusterSpec, Fleet, workload};
 
 use bollard::models::NodeSpecAvailabilityEnum::{ACTIVE, DRAIN};
 
-/// Its tasks are still stopping when the notices are taken back.
+/// Seconds that a task takes to stop: it is still stopping when the notices are cancelled.
 const STOPS_IN: f32 = 30.0;
-/// Longer than a notice must be gone to be taken for gone.
+/// Longer than a notice must be absent to count as cancelled.
 const LONG_ENOUGH: Duration = secs(6);
 
 #[tokio::test]
@@ -39,7 +39,7 @@ async fn a_worker_and_the_last_manager_stay_after_all() -> anyhow::Result<()> {
     }
     assert_eq!(availability(&fleet, reclaimed).await?, DRAIN);
 
-    // A metadata service that fails takes nothing back.
+    // A failing metadata service does not cancel a notice.
     for node in &stays {
         cloud.imds_knobs(node.id()).fail_probability(1.0);
     }
@@ -61,7 +61,7 @@ async fn a_worker_and_the_last_manager_stay_after_all() -> anyhow::Result<()> {
             })
             .await?;
         assert_eq!(harness::departures::node_id(&node.instance).await?, node.node_id);
-        assert!(node.instance.exit_codes().is_empty(), "one skep, all the while");
+        assert!(node.instance.exit_codes().is_empty(), "the same skep all the time");
     }
     assert_eq!(drains(&fleet, reclaimed), 1, "however often it was polled");
     running(&fleet, "web", 6).await?;
@@ -77,7 +77,7 @@ async fn a_worker_and_the_last_manager_stay_after_all() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// Waits until a departure is so far, or there is none any more.
+/// Waits until a departure has this state, or until there is none any more.
 async fn state(fleet: &Fleet, node: &Leaver, expected: Option<&str>) -> anyhow::Result<()> {
     fleet
         .wait_until(&format!("{expected:?} of {}", node.id()), PATIENCE, async || {

@@ -1,5 +1,5 @@
-//! Between the last task and leaving, the executables in `flush.d` run in order; none of them can
-//! hold the node up for ever.
+//! Between the end of the last task and leaving the swarm, the executables in `flush.d` run in order; none of them can
+//! hold the node for ever.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,7 +25,7 @@ async fn they_run_in_order_after_the_last_task_and_cannot_hold_the_node() -> any
     flusher(instance, "10-first", &tells(instance, "first"))?;
     flusher(instance, "20-hangs", "#!/bin/sh\nexec sleep 600\n")?;
     flusher(instance, "30-fails", "#!/bin/sh\necho 'the bucket is gone' >&2\nexit 3\n")?;
-    // No executable: a note of the operator's.
+    // Not executable: an operator's note.
     std::fs::write(instance.dir().join("etc/flush.d/00-README"), "#!/bin/sh\nexit 1\n")?;
 
     fleet.cloud().terminate(worker.id(), true)?;
@@ -52,7 +52,7 @@ async fn they_run_in_order_after_the_last_task_and_cannot_hold_the_node() -> any
         };
         let leaked: Vec<_> = env.keys().filter(|name| foreign(name)).collect();
         assert!(leaked.is_empty(), "{leaked:?}");
-        assert!(!env.contains_key("SKEP_CONFIG_DIR"), "skep's own settings stay with it");
+        assert!(!env.contains_key("SKEP_CONFIG_DIR"), "skep's own settings are not passed on");
         assert!(!env.values().any(|value| value.contains("SWMTKN")), "a join token");
     }
 
@@ -73,7 +73,7 @@ async fn they_run_in_order_after_the_last_task_and_cannot_hold_the_node() -> any
     fleet.stop().await
 }
 
-/// Writes down its environment, and how Docker is at that moment.
+/// A flusher that records its environment, and Docker's state at that moment.
 fn tells(instance: &Instance, name: &str) -> String {
     let (dir, socket) = (instance.dir().display(), instance.docker_socket().display());
     format!(

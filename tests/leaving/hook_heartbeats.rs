@@ -1,4 +1,4 @@
-//! A hook with a short heartbeat time-out and a node that needs longer: heartbeats keep it open.
+//! A hook with a short heartbeat timeout and a node that needs longer: heartbeats keep it open.
 
 use harness::PATIENCE;
 use harness::departures::{
@@ -27,14 +27,14 @@ async fn they_keep_it_open_while_the_tasks_stop() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// What the test above is worth: without a skep that sends them, the same hook does time out.
+/// Proof that the test above is valid: without a skep that sends heartbeats, the same hook times out.
 #[tokio::test]
 async fn without_them_the_hook_times_out() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 1, 1);
     let fleet = standing(options_with(""), &spec).await?;
     let worker = fleet.group(&spec.workers_group()).remove(0);
     shorten(&fleet, &spec)?;
-    // Stopped, not killed: nobody starts it again.
+    // Stopped, not killed: it is not restarted.
     worker.stop_skep().await?;
 
     fleet.cloud().terminate(worker.id(), true)?;
@@ -46,7 +46,7 @@ async fn without_them_the_hook_times_out() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// Shorter than a hook at AWS may be, and much shorter than the tasks need.
+/// Shorter than AWS allows for a hook, and much shorter than the tasks need.
 fn shorten(fleet: &Fleet, spec: &ClusterSpec) -> anyhow::Result<()> {
     let hook = HookSpec::new(&spec.workers_group(), TERMINATION_HOOK, Transition::Terminating);
     Ok(fleet.cloud().put_hook(hook.timeout(secs(4), ActionResult::Continue))?)

@@ -1,5 +1,5 @@
-//! The metadata says that the instance is to go before Auto Scaling has begun its lifecycle action:
-//! the hook is completed as soon as there is one.
+//! The metadata announces the termination before Auto Scaling has started its lifecycle action: skep completes the hook
+//! as soon as there is one.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ async fn completing_it_is_tried_until_there_is_an_action() -> anyhow::Result<()>
     begins_late(secs(15)).await
 }
 
-/// As long as a load balancer may take to deregister it.
+/// As long as a load balancer can take to deregister an instance.
 #[tokio::test]
 async fn a_deregistration_of_minutes_comes_first() -> anyhow::Result<()> {
     begins_late(secs(300)).await

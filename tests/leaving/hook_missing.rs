@@ -1,4 +1,4 @@
-//! The group has no termination hook: nothing holds the instance, and the node leaves all the same.
+//! The group has no termination hook: nothing holds the instance, and the node still leaves.
 
 use harness::departures::{Leaver, events_of, options_with, running, standing, systemctl_with_job};
 use harness::secs;
@@ -14,7 +14,7 @@ async fn it_leaves_before_the_machine_goes() -> anyhow::Result<()> {
     running(&fleet, "web", 4).await?;
     let worker = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
     fleet.cloud().delete_hook(&spec.workers_group(), TERMINATION_HOOK)?;
-    // What a shutdown takes until the power goes.
+    // The time from the start of a shutdown to the power-off.
     fleet.cloud().set_transition_delay(Transition::Terminating, secs(60));
 
     fleet.cloud().clear_requests();
@@ -25,7 +25,7 @@ async fn it_leaves_before_the_machine_goes() -> anyhow::Result<()> {
         matches!(kind, EventKind::HookStarted { transition: Transition::Terminating, .. })
     };
     assert!(!events_of(&fleet, &worker.instance).iter().any(is_hook));
-    // There is nothing to complete, and nobody tries.
+    // There is no hook to complete, and skep does not try.
     let requests = fleet.cloud().requests();
     assert!(!requests.iter().any(|request| {
         request.service == Service::AutoScaling && request.action == "CompleteLifecycleAction"
@@ -33,7 +33,7 @@ async fn it_leaves_before_the_machine_goes() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// All that it hears is the shutdown of its own machine.
+/// Its only notice is the shutdown of its own machine.
 #[tokio::test]
 async fn it_leaves_while_the_machine_shuts_down() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 1, 1);

@@ -1,4 +1,4 @@
-//! skep is killed in the middle of a departure and started again: it goes on, and ends the same.
+//! skep is killed in the middle of a departure and started again: it continues, and the departure ends in the same way.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use harness::secs;
 use skep_sim::cloud::{Fault, Service};
 use skep_sim::fleet::{ClusterSpec, Fleet, workload};
 
-/// One worker after the other, each killed a step later.
+/// One worker after the other, each killed one step later.
 #[tokio::test]
 async fn a_worker_goes_on_where_the_facts_say_it_is() -> anyhow::Result<()> {
     let steps = ["requested", "draining", "drained", "left"];
@@ -21,7 +21,7 @@ async fn a_worker_goes_on_where_the_facts_say_it_is() -> anyhow::Result<()> {
     fleet.create_service("web", 10, workload::slow_to_stop(2.0), secs(30)).await?;
     running(&fleet, "web", 10).await?;
     for (step, worker) in steps.into_iter().zip(fleet.group(&spec.workers_group())) {
-        // Holds the node between the last task and leaving.
+        // Holds the node between the end of the last task and leaving.
         flusher(&worker, "hold", "#!/bin/sh\nsleep 2\n")?;
         let worker = Leaver::of(&worker).await?;
         assert!(!worker.tasks("start").is_empty(), "{} has tasks", worker.id());
@@ -29,7 +29,7 @@ async fn a_worker_goes_on_where_the_facts_say_it_is() -> anyhow::Result<()> {
         kill_at(&fleet, &worker, step).await?;
         worker.has_left_by_its_hook(&fleet).await?;
         assert_eq!(drains(&fleet, &worker.instance), 1, "drained once, though killed at {step}");
-        // 137 also stands at the end: the machine goes when the hook is completed.
+        // 137 can also be the last code: the machine ends when the hook is completed.
         assert_eq!(worker.instance.exit_codes()[0], 137, "killed at {step}");
         running(&fleet, "web", 10).await?;
     }
@@ -37,7 +37,7 @@ async fn a_worker_goes_on_where_the_facts_say_it_is() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// Nothing but the ledger says that this node is to leave: it must not join again instead.
+/// Only the ledger records that this node must leave: it must not join again instead.
 #[tokio::test]
 async fn a_worker_whose_operator_asked_does_not_come_back() -> anyhow::Result<()> {
     let steps = ["draining", "out of the swarm", "left"];
@@ -93,7 +93,7 @@ async fn a_manager_that_is_demoted_already_goes_on_and_leaves() -> anyhow::Resul
     fleet.stop().await
 }
 
-/// Kills skep the moment that the ledger says so.
+/// Kills skep as soon as the ledger shows this step.
 async fn kill_at(fleet: &Fleet, leaver: &Leaver, step: &str) -> anyhow::Result<()> {
     let end = tokio::time::Instant::now() + PATIENCE;
     loop {
@@ -106,10 +106,10 @@ async fn kill_at(fleet: &Fleet, leaver: &Leaver, step: &str) -> anyhow::Result<(
     }
 }
 
-/// Kills skep between its leaving the swarm and its saying so in the ledger.
+/// Kills skep after it has left the swarm and before it has recorded this in the ledger.
 async fn kill_when_out(fleet: &Fleet, leaver: &Leaver) -> anyhow::Result<()> {
     let docker = leaver.instance.docker()?;
-    // It takes its own row away before it says that it is out: so there is time to be killed.
+    // It deletes its own row before it records that it is out: this leaves time to kill it.
     let slow = Fault { latency_ms: Some((3000, 3000)), ..Fault::default() };
     fleet.cloud().faults().set(Service::DynamoDb, Some("DeleteItem"), slow);
     let end = tokio::time::Instant::now() + PATIENCE;

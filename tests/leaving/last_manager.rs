@@ -1,5 +1,5 @@
-//! The only manager is terminated: it waits for its replacement, and the swarm lives on. Where none
-//! comes, it leaves with its deadline, and says what is lost.
+//! The only manager is terminated: it waits for its replacement, and the swarm survives. Where none comes, it leaves at
+//! its deadline, and logs the losses.
 
 use harness::PATIENCE;
 use harness::departures::{Leaver, options_with, row, running, standing};
@@ -45,7 +45,7 @@ async fn without_one_it_closes_the_charter_and_says_what_is_lost() -> anyhow::Re
     assert_eq!(row(&fleet, "charter")?.expect("a charter")["phase"], "closed");
     assert!(manager.instance.log().contains("are lost with it"), "{}", manager.instance.log());
 
-    // The next manager may found the next swarm.
+    // The next manager can found the next swarm.
     fleet.cloud().set_desired(&spec.managers_group(), 1)?;
     fleet
         .wait_until("the next swarm", PATIENCE, async || {

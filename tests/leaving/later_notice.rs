@@ -1,4 +1,4 @@
-//! A second notice comes while the node leaves: a nearer deadline shortens what is left.
+//! A second notice comes while the node leaves: an earlier deadline shortens the remaining time.
 
 use harness::PATIENCE;
 use harness::departures::{
@@ -12,7 +12,7 @@ use skep_sim::fleet::{ClusterSpec, workload};
 async fn a_spot_notice_shortens_a_scale_in() -> anyhow::Result<()> {
     let spec = ClusterSpec { workers_market: Market::Spot, ..ClusterSpec::new("demo", 1, 1) };
     let fleet = standing(options_with(""), &spec).await?;
-    // Its tasks would take the half hour that the hook gives.
+    // Its tasks would take the whole half hour of the hook.
     fleet.create_service("web", 4, workload::slow_to_stop(1200.0), secs(1500)).await?;
     running(&fleet, "web", 4).await?;
     let worker = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
@@ -28,7 +28,7 @@ async fn a_spot_notice_shortens_a_scale_in() -> anyhow::Result<()> {
     worker.hook_is_completed(&fleet).await?;
     let is_reclaim = |kind: &EventKind| matches!(kind, EventKind::SpotReclaimed { .. });
     let events = events_of(&fleet, &worker.instance);
-    assert!(!events.iter().any(is_reclaim), "it was out before: {events:?}");
+    assert!(!events.iter().any(is_reclaim), "it had left before: {events:?}");
     let log = worker.instance.log();
     assert!(log.contains("draining has used up its time"), "{log}");
     assert!(log.contains("flushing the logs"), "{log}");

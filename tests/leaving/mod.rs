@@ -1,4 +1,4 @@
-//! How instances leave the swarm, whatever makes them, and whatever happens on the way.
+//! How instances leave the swarm, for every cause and with every failure on the way.
 
 mod being_seen;
 mod cancelled_notice;

@@ -9,12 +9,12 @@ use skep_sim::fleet::{ClusterSpec, workload};
 
 const IMPATIENT: &str = "[leave]\nmanager_patience = \"3s\"\n";
 
-/// The manager's Docker lives, but nobody reads the ledger there.
+/// The manager's Docker is alive, but no skep reads the ledger there.
 #[tokio::test]
 async fn its_skep_is_dead() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 1, 2);
     let fleet = standing(options_with(IMPATIENT), &spec).await?;
-    // Longer than the 10 s that Docker has for a container which says nothing else.
+    // Longer than the 10 s that Docker gives a container without a grace of its own.
     fleet.create_service("web", 6, workload::slow_to_stop(15.0), secs(40)).await?;
     running(&fleet, "web", 6).await?;
     let manager = fleet.leader().await?;
@@ -30,14 +30,14 @@ async fn its_skep_is_dead() -> anyhow::Result<()> {
     assert_eq!(departure_state(&fleet, &worker.instance).as_deref(), Some("left"));
     running(&fleet, "web", 6).await?;
 
-    // What is left of it goes as soon as a skep is there again.
+    // Its entry is removed as soon as a skep runs there again.
     assert!(is_listed(&fleet, &worker.node_id).await?);
     manager.start_skep()?;
     worker.has_left(&fleet).await?;
     fleet.stop().await
 }
 
-/// The manager cannot be reached at all, by Docker or through the ledger.
+/// The worker cannot reach the manager at all, neither through Docker nor through the ledger.
 #[tokio::test]
 async fn it_is_cut_off() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 1, 1);
@@ -59,7 +59,7 @@ async fn it_is_cut_off() -> anyhow::Result<()> {
 
     manager.link(true)?;
     fleet
-        .wait_until("the manager to take it off the list", PATIENCE, async || {
+        .wait_until("the manager to remove it from the list", PATIENCE, async || {
             Ok(!is_listed(&fleet, &worker.node_id).await?)
         })
         .await?;

@@ -1,5 +1,4 @@
-//! The notice comes while the node is still on its way in: it leaves as cleanly as one that never
-//! joined.
+//! The notice comes while the node still joins: it leaves as cleanly as a node that never joined.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use harness::departures::{
 use skep_sim::cloud::{ActionResult, Fault, Service};
 use skep_sim::fleet::{ClusterSpec, Fleet, FleetOptions, Instance};
 
-/// Longer than the test waits: what is held does not come back in time.
+/// Longer than the test waits: a held call is not answered in time.
 const HELD_MS: u64 = 600_000;
 
 #[tokio::test]
@@ -31,8 +30,8 @@ async fn a_worker_that_waits_for_its_token() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// The manager's Docker is frozen in the middle of the join, and answers after the notice: the
-/// join succeeds behind skep's back.
+/// The manager's Docker is frozen in the middle of the join, and answers after the notice: the join succeeds although
+/// skep has ended it.
 #[tokio::test]
 async fn a_worker_whose_join_ends_after_the_notice() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 1, 0);
@@ -56,13 +55,13 @@ async fn a_worker_whose_join_ends_after_the_notice() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// Its claim must not be left, or nobody could found the swarm before the lease is over: it is
-/// longer here than the next manager may take.
+/// Its claim must not remain, or no manager could found the swarm before the lease has expired: here the lease is
+/// longer than the next manager's boot deadline.
 #[tokio::test]
 async fn a_founder_before_it_has_published() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 1, 0);
     let options = FleetOptions {
-        // The founder gives up what it has made.
+        // The founder drops the swarm that it has created.
         one_swarm: false,
         ..options_with("[boot]\nlease = \"20m\"\ndeadline = \"30m\"\n")
     };
@@ -81,7 +80,7 @@ async fn a_founder_before_it_has_published() -> anyhow::Result<()> {
         (&"founding".into(), &founder.id().into())
     );
 
-    // Without a decrement: the next one must be able to found.
+    // Without a decrement: the next manager must be able to found.
     fleet.cloud().terminate(founder.id(), false)?;
     hook_is_completed(&fleet, &founder).await?;
     assert!(founder.log().contains("giving up the swarm that was never published"));
@@ -127,7 +126,7 @@ async fn freeze(instance: &Instance, signal: &str) -> anyhow::Result<()> {
     shell(instance, &format!("kill -{signal} $(busybox pidof dockerd)")).await.map(drop)
 }
 
-/// The group has two hooks: the one on the launch is ended by the termination.
+/// The group has two hooks: the termination ends the launch hook.
 async fn hook_is_completed(fleet: &Fleet, instance: &Arc<Instance>) -> anyhow::Result<()> {
     let leaver = Leaver { instance: Arc::clone(instance), node_id: String::new() };
     leaver.hook_is_completed(fleet).await?;
@@ -137,7 +136,7 @@ async fn hook_is_completed(fleet: &Fleet, instance: &Arc<Instance>) -> anyhow::R
 }
 
 async fn no_trace_of(fleet: &Fleet, instance: &Instance, nodes: usize) -> anyhow::Result<()> {
-    // A join that ends behind skep's back would show itself by now.
+    // By then a join that ends after skep has stopped waiting for it would be visible.
     tokio::time::sleep(Duration::from_secs(2)).await;
     fleet
         .wait_until(&format!("{nodes} nodes"), PATIENCE, async || {

@@ -1,4 +1,4 @@
-//! `skep leave`: the operator takes a node out, and the machine stays.
+//! `skep leave`: the operator removes a node from the swarm, and the machine stays.
 
 use anyhow::{Context, ensure};
 use harness::PATIENCE;
@@ -25,7 +25,7 @@ async fn the_node_leaves_and_the_machine_stays() -> anyhow::Result<()> {
     let asked = worker.instance.skep(["leave", "--deadline", "5m", "--no-wait"]).await?;
     assert!(asked.status.success(), "{asked:?}");
     assert!(String::from_utf8_lossy(&asked.stdout).contains("leaving"), "{asked:?}");
-    // Asking twice is asking once; this one waits, and in a pipe every change is a line.
+    // A second request changes nothing; this one waits, and in a pipe it prints one line per change.
     let said = worker.instance.skep(["leave"]).await?;
     assert!(said.status.success(), "{said:?}");
     let text = String::from_utf8(said.stdout)?;
@@ -52,9 +52,9 @@ async fn the_node_leaves_and_the_machine_stays() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// Drawn anew until somebody ends it.
+/// The table is redrawn until the operator ends it.
 async fn the_fleet_is_watched(manager: &Instance) -> anyhow::Result<()> {
-    // Of the program's own words the first `exec` is the terminal's: the watch goes to the background.
+    // The terminal's `exec` applies only to the first command of the line: the watch runs in the background.
     let drawn = manager.skep_on_terminal(40, "status --watch & sleep 7; kill $!").await?;
     let drawn = String::from_utf8(drawn.stdout)?;
     let looks = drawn.matches("quorum: 1 manager").count();
@@ -63,7 +63,7 @@ async fn the_fleet_is_watched(manager: &Instance) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A block is drawn anew in its place: what it does, the time, and the tasks by their names.
+/// A block is redrawn in place: the present step, the time, and the tasks by their names.
 async fn on_a_narrow_terminal(leaver: &Leaver) -> anyhow::Result<()> {
     let bad = leaver.instance.skep(["leave", "--reason", "two\nlines"]).await?;
     ensure!(bad.status.code() == Some(2), "{bad:?}");
@@ -82,7 +82,7 @@ async fn on_a_narrow_terminal(leaver: &Leaver) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// skep has ended, and tells all the same: in a line each, and for scripts.
+/// skep has ended, and its event log can still be read: in one line each, and for scripts.
 async fn its_story_is_kept(leaver: &Leaver) -> anyhow::Result<()> {
     let told = leaver.instance.skep(["events"]).await?;
     let text = String::from_utf8(told.stdout)?;
@@ -103,8 +103,8 @@ async fn its_story_is_kept(leaver: &Leaver) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The ledger does not take it that two departures have failed: one skep goes on trying, the other one is killed, and
-/// finds a departure whose deadline is over. Managers without a leader cannot demote anybody.
+/// The ledger refuses the record that two departures have failed: one skep keeps trying; the other one is killed, and
+/// the next one finds a departure whose deadline has passed. Managers without a leader cannot demote a node.
 #[tokio::test]
 async fn a_failure_that_the_ledger_did_not_take_is_recorded_later() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 3, 0);

@@ -1,5 +1,5 @@
-//! The ledger can be read and not written, as with a table that is out of write capacity or a role that may only
-//! read: nobody can be asked, and the departure goes on all the same.
+//! The ledger can be read and not written, as with a table that is out of write capacity or a read-only role: the node
+//! cannot ask the managers, and still leaves.
 
 use anyhow::ensure;
 use harness::departures::{
@@ -18,7 +18,7 @@ fn refuse_writes(fleet: &Fleet) {
     }
 }
 
-/// It stays so for longer than the departure lasts.
+/// This lasts longer than the departure.
 #[tokio::test]
 async fn a_worker_leaves() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 1, 2);
@@ -50,7 +50,7 @@ async fn a_worker_leaves() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// Nobody can confirm its demotion, or take it off the list, as long as it is there.
+/// No manager can confirm its demotion, or remove it from the list, as long as it is there.
 #[tokio::test]
 async fn a_manager_leaves() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 3, 0);
@@ -66,7 +66,7 @@ async fn a_manager_leaves() -> anyhow::Result<()> {
     refuse_writes(&fleet);
     fleet.cloud().terminate(manager.id(), true)?;
     manager.is_out(&fleet).await?;
-    assert_eq!(hook_results(&fleet, follower), [], "its machine is held until it can be said");
+    assert_eq!(hook_results(&fleet, follower), [], "its machine is held until it can report");
     manager.hook_is_completed(&fleet).await?;
     manager.lost_no_grace(&fleet)?;
     assert_eq!(departure_state(&fleet, follower), None);

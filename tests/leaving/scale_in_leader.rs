@@ -1,4 +1,4 @@
-//! The leader's instance is terminated and replaced: another leads, and the quorum is never lost.
+//! The leader's instance is terminated and replaced: another manager leads, and the quorum is never lost.
 
 use harness::PATIENCE;
 use harness::departures::{Leaver, options_with, running, standing};
@@ -30,7 +30,7 @@ async fn another_manager_leads_and_a_new_one_takes_its_place() -> anyhow::Result
     })
     .await?;
     assert_ne!(fleet.leader().await?.id(), leader.id());
-    // A swarm that still takes orders.
+    // The swarm still accepts new services.
     fleet.create_service("more", 2, workload::graceful(), secs(10)).await?;
     running(&fleet, "more", 2).await?;
     fleet.stop().await

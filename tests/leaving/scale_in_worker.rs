@@ -1,4 +1,4 @@
-//! A worker is scaled in: its tasks stop with their grace, others take over, nothing of it is left.
+//! A worker is scaled in: its tasks stop with their grace, other nodes run them, and nothing of it remains.
 
 use harness::departures::{Leaver, departure_state, drains, options_with, running, standing};
 use harness::secs;
@@ -16,7 +16,7 @@ async fn its_tasks_stop_with_their_grace_and_nothing_of_it_is_left() -> anyhow::
 
     fleet.cloud().terminate(worker.id(), true)?;
     worker.has_left_by_its_hook(&fleet).await?;
-    // It is the drain that has stopped them, and not the node or the power.
+    // The drain has stopped them, not the node or the power-off.
     assert_eq!(worker.tasks("die").len(), tasks);
     assert_eq!(drains(&fleet, &worker.instance), 1);
     assert_eq!(departure_state(&fleet, &worker.instance).as_deref(), Some("removed"));

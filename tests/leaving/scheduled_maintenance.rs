@@ -1,4 +1,4 @@
-//! Maintenance that ends the instance makes the node leave; a reboot, or a day far off, does not.
+//! Maintenance that ends the instance makes the node leave; a reboot, or maintenance in the far future, does not.
 
 use harness::departures::{Leaver, departure_state, options_with, row, running, standing};
 use harness::secs;
@@ -23,7 +23,7 @@ async fn a_retirement_is_a_departure_a_reboot_is_none() -> anyhow::Result<()> {
         in_seconds,
         ..Maintenance::default()
     };
-    // Those that must not matter first: they have all the time in which the other one leaves.
+    // First the events that must have no effect: they have the whole time in which the other node leaves.
     fleet.cloud().schedule_maintenance(rebooted.id(), maintenance("system-reboot", 300))?;
     fleet.cloud().schedule_maintenance(rebooted.id(), maintenance("instance-reboot", 300))?;
     fleet

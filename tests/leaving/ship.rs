@@ -1,5 +1,5 @@
-//! skep's own last resort: what the tasks and a file hold goes to CloudWatch Logs or to S3, as moto has
-//! them, all of it and once, also when skep is killed in the middle.
+//! skep's own last resort: the lines of the tasks and of a file arrive in CloudWatch Logs or S3, simulated by moto, all
+//! of them and once, also when skep is killed in the middle.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use skep_sim::fleet::{ClusterSpec, Fleet, Instance};
 
 use super::shippers::{arrived_once, talkers};
 
-/// A line that CloudWatch Logs takes in pieces.
+/// Length of a line that CloudWatch Logs accepts only in pieces.
 const LONG: usize = 600_000;
 
 #[tokio::test]
@@ -30,14 +30,14 @@ async fn the_tail_of_everything_arrives_without_a_shipper() -> anyhow::Result<()
     fleet.manager_docker().await?.create_service(web, None).await?;
     running(&fleet, "web", 6).await?;
 
-    // CloudWatch Logs does not answer, and skep dies over it: the next one goes on.
+    // CloudWatch Logs does not answer, and skep is killed meanwhile: the next skep continues.
     let first = Leaver::of(&workers[0]).await?;
     shell(&first.instance, "kill -STOP $(cat /run/moto)").await?;
     ensure!(
         first.instance.skep(["leave", "--deadline", "5m", "--no-wait"]).await?.status.success()
     );
     let spooled = first.instance.dir().join("state/ship/batches.json");
-    fleet.wait_until("what is to be sent", PATIENCE, async || Ok(spooled.exists())).await?;
+    fleet.wait_until("the spooled lines", PATIENCE, async || Ok(spooled.exists())).await?;
     signal(&first.instance, "SIGKILL")?;
     shell(&first.instance, "kill -CONT $(cat /run/moto)").await?;
     first.has_left(&fleet).await?;
@@ -74,7 +74,7 @@ async fn the_tail_of_everything_arrives_without_a_shipper() -> anyhow::Result<()
     fleet.stop().await
 }
 
-/// Gives an instance a moto of its own, and a skep that ships to it.
+/// Gives an instance its own moto, and configures skep to ship to it.
 async fn ships_to(fleet: &Fleet, instance: &Arc<Instance>, to: &str) -> anyhow::Result<()> {
     let dir = instance.dir().display();
     let start = format!(
@@ -105,7 +105,7 @@ async fn aws(instance: &Instance, arguments: &str) -> anyhow::Result<String> {
     shell(instance, &script).await
 }
 
-/// What `make setup` has put there.
+/// A program that `make setup` has installed.
 fn venv(program: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.venv/bin");
     root.join(program).display().to_string()

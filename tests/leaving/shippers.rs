@@ -1,9 +1,8 @@
-//! Real shippers: what tasks write up to their last millisecond has arrived before their node leaves, all
-//! of it, once. With the receiver down the node says how much is left, and leaves in time.
+//! Real shippers: all lines that tasks write until their last millisecond arrive, once, before their node leaves. With
+//! the receiver down the node reports how many are unsent, and leaves in time.
 //!
-//! On every worker a journald with systemd-journal-upload, and an rsyslog that forwards by RELP, with
-//! `docs/examples/flush.d/rsyslog`; on the manager's instance their receivers. Half of the tasks write to
-//! either.
+//! Every worker has a journald with systemd-journal-upload, and an rsyslog that forwards by RELP, with
+//! `docs/examples/flush.d/rsyslog`; the manager's instance runs their receivers. Half of the tasks write to each.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -16,11 +15,11 @@ use harness::secs;
 use serde_json::Value;
 use skep_sim::fleet::{ClusterSpec, ContainerEvent, Fleet, Instance, service};
 
-/// Tasks of each of the two services: with those of the first worker on the second one, 51 end.
+/// Tasks of each of the two services: with those of the first worker that move to the second one, 51 end.
 const TASKS: u32 = 17;
 /// Lines that a task writes after SIGTERM, as fast as it can.
 const LAST_WORDS: u64 = 200;
-/// Of the departure with the receivers down.
+/// Deadline, in seconds, of the departure with the receivers down.
 const DEADLINE: u64 = 40;
 
 #[tokio::test]
@@ -40,7 +39,7 @@ async fn every_line_arrives_once_and_a_lost_receiver_holds_nobody() -> anyhow::R
         flusher(worker, "rsyslog", &script.replace("/var/log/rsyslog-stats.json", &stats))?;
     }
     let [first, second, third] = &workers[..] else { anyhow::bail!("three workers") };
-    // Docker's driver looks for the journal once, when it starts.
+    // Docker's log driver looks for the journal only when it starts.
     tokio::try_join!(first.restart_dockerd(), second.restart_dockerd(), third.restart_dockerd())?;
 
     let elsewhere = format!("node.hostname!={}", third.hostname());
@@ -55,7 +54,7 @@ async fn every_line_arrives_once_and_a_lost_receiver_holds_nobody() -> anyhow::R
             running(&fleet, &format!("by-{driver}"), TASKS as usize).await?;
         }
         let worker = Leaver::of(worker).await?;
-        // The other one's lines wait for receivers that are busy with something else.
+        // The second worker's lines wait for receivers that are stopped for a while.
         let busy = worker.id() == second.id();
         if busy {
             shell(&receiver, "kill -STOP $(cat /run/receivers)").await?;
@@ -64,7 +63,7 @@ async fn every_line_arrives_once_and_a_lost_receiver_holds_nobody() -> anyhow::R
         if busy {
             let flushes = async || Ok(worker.instance.log().contains("flushing the logs"));
             fleet.wait_until("the flush", PATIENCE, flushes).await?;
-            // Long enough to have left meanwhile.
+            // Long enough for the node to leave, if it did not wait.
             tokio::time::sleep(secs(10)).await;
             shell(&receiver, "kill -CONT $(cat /run/receivers)").await?;
         }
@@ -124,7 +123,7 @@ async fn says_what_is_unsent_and_leaves_in_time(
     let log = instance.log();
     for name in ["journal-upload", "rsyslog"] {
         let line = log.lines().find(|line| line.contains(name) && line.contains("took too long"));
-        let line = line.with_context(|| format!("no word of {name}:\n{log}"))?;
+        let line = line.with_context(|| format!("no line about {name}:\n{log}"))?;
         let unsent = line.split("unsent=").nth(1).context("nothing unsent")?;
         let digits = unsent.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
         ensure!(digits.parse::<u64>()? >= 2 * LAST_WORDS, "{line}");
@@ -132,7 +131,7 @@ async fn says_what_is_unsent_and_leaves_in_time(
     Ok(())
 }
 
-/// Says `<container> <n>` once a second, at SIGTERM as fast as it can, and then how many lines there were.
+/// Prints `<container> <n>` once a second, at SIGTERM as fast as it can, and then the number of lines.
 fn talk() -> Vec<String> {
     let script = format!(
         "i=0; line() {{ i=$((i+1)); echo \"$HOSTNAME $i\"; }}\n\
@@ -143,14 +142,14 @@ fn talk() -> Vec<String> {
     ["sh", "-c", &script].map(str::to_owned).to_vec()
 }
 
-/// A service of tasks that [`talk`], each under a host name of its own.
+/// A service of tasks that [`talk`], each with its own host name.
 pub fn talkers(name: &str, tasks: u32) -> anyhow::Result<ServiceSpec> {
     let mut spec = service(name, tasks, talk(), secs(20))?;
     spec.task_template.as_mut().context("a task")?.networks = None;
     Ok(spec)
 }
 
-/// Tasks that [`talk`] by a log driver.
+/// Starts tasks that [`talk`] with a log driver.
 async fn talking(
     fleet: &Fleet,
     name: &str,
@@ -174,7 +173,7 @@ async fn talking(
     Ok(())
 }
 
-/// Every line of every container that has ended, and none twice.
+/// Checks that every line of every ended container has arrived, and none twice.
 pub fn arrived_once(text: &str, ended: &[ContainerEvent]) -> anyhow::Result<()> {
     let mut seen: BTreeMap<&str, BTreeMap<&str, u32>> = BTreeMap::new();
     for line in text.lines() {
@@ -199,7 +198,7 @@ pub fn arrived_once(text: &str, ended: &[ContainerEvent]) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Both receivers; their pids are in `/run/receivers`.
+/// Script that starts both receivers; their pids are in `/run/receivers`.
 fn receive(instance: &Instance) -> String {
     let dir = instance.dir().display();
     format!(
@@ -219,7 +218,7 @@ rsyslogd -n -f {dir}/receive.conf -i /run/rsyslogd.pid >{dir}/receive.log 2>&1 &
     )
 }
 
-/// A journald of the instance's own, and both shippers.
+/// Script that starts the instance's own journald and both shippers.
 fn forward(instance: &Instance, to: &Instance) -> String {
     let (dir, to) = (instance.dir().display(), to.address());
     format!(

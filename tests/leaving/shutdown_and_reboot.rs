@@ -1,5 +1,4 @@
-//! systemd stops skep: at a power-off the node leaves; at a reboot, or when only skep is
-//! restarted, it stays.
+//! systemd stops skep: at a power-off the node leaves; at a reboot, or when only skep is restarted, it stays.
 
 use std::sync::Arc;
 
@@ -47,7 +46,7 @@ async fn a_reboot_and_a_restart_of_skep_are_none() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// Stopped and started again, it is the same node, whose tasks have run all the while.
+/// Stops skep and starts it again; checks that the node is the same and its tasks have run all the time.
 async fn stops_and_stays(fleet: &Fleet, node: &Arc<Instance>) -> anyhow::Result<()> {
     let member = Leaver::of(node).await?;
     let id = &member.node_id;

@@ -1,4 +1,4 @@
-//! EC2 takes a spot instance back: the node is out before the time that the notice names.
+//! EC2 reclaims a spot instance: the node has left before the time in the notice.
 
 use harness::PATIENCE;
 use harness::departures::{Leaver, hook_results, options_with, row, running, standing};
@@ -22,7 +22,7 @@ async fn it_leaves_before_the_instance_is_taken() -> anyhow::Result<()> {
     assert_eq!(departure["reason"], "spot");
     let is_reclaim = |kind: &EventKind| matches!(kind, EventKind::SpotReclaimed { .. });
     let reclaimed = || harness::departures::events_of(&fleet, &worker.instance);
-    assert!(!reclaimed().iter().any(is_reclaim), "it was out before");
+    assert!(!reclaimed().iter().any(is_reclaim), "it had left before");
     assert!(worker.instance.is_on(), "skep does not switch the machine off");
 
     fleet

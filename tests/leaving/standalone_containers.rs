@@ -1,5 +1,4 @@
-//! Containers that are no service's: no drain touches them, so skep stops them, each with its own
-//! grace.
+//! Containers outside of services: a drain does not stop them, so skep stops them, each with its own grace.
 
 use bollard::Docker;
 use bollard::models::{ContainerCreateBody, HostConfig};
@@ -13,7 +12,7 @@ async fn they_stop_with_their_own_grace() -> anyhow::Result<()> {
     let fleet = standing(options_with(""), &spec).await?;
     let worker = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
     let docker = worker.instance.docker()?;
-    // Longer than Docker's own 10 s, so that only its own grace is enough.
+    // Longer than Docker's default of 10 s, so that only its own grace is enough.
     let patient = run(&docker, "patient", workload::slow_to_stop(14.0), 60).await?;
     let stubborn = run(&docker, "stubborn", workload::stubborn(), 1).await?;
 

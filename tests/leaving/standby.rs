@@ -1,5 +1,5 @@
-//! Nodes that stay with a scheduling hold: in Standby drained, on a recommendation paused, and active again; what
-//! an operator has set stays.
+//! Nodes that stay with a scheduling hold: drained in Standby, paused on a rebalance recommendation, and active again
+//! afterwards; an availability that an operator has set stays.
 
 use std::sync::Arc;
 
@@ -39,14 +39,14 @@ async fn standby_drains_a_recommendation_pauses_and_both_pass() -> anyhow::Resul
     is_set(&fleet, stands_by, DRAIN, Some("drain, was active")).await?;
     is_set(&fleet, by_hand, DRAIN, Some("drain, was drain")).await?;
     is_set(&fleet, recommended, PAUSE, Some("pause, was active")).await?;
-    // All tasks are where there were some and may stay.
+    // Then all tasks run on nodes that keep theirs.
     fleet
         .wait_until("the tasks to stop", PATIENCE, async || {
             let left = |node: &Leaver| node.tasks("start").len() - node.tasks("die").len();
             Ok(drained.iter().map(left).sum::<usize>() == 0)
         })
         .await?;
-    assert!(recommended.deaths().is_empty(), "it keeps what it has");
+    assert!(recommended.deaths().is_empty(), "it keeps its tasks");
 
     let seen = status(&manager).await?;
     assert_eq!(seen["node"]["scheduling_hold"], "standby");
@@ -54,13 +54,13 @@ async fn standby_drains_a_recommendation_pauses_and_both_pass() -> anyhow::Resul
         assert_eq!(member(&seen["fleet"], instance.id())?["scheduling_hold"], why);
     }
     let quorum = serde_json::json!({ "managers": 1, "reachable": 1, "may_be_lost": 0 });
-    assert_eq!(seen["fleet"]["quorum"], quorum, "a member of raft it stays");
+    assert_eq!(seen["fleet"]["quorum"], quorum, "it stays a member of raft");
     for instance in fleet.instances() {
-        assert_eq!(health(&instance).await?.0, 200, "nothing that a replacement would cure");
+        assert_eq!(health(&instance).await?.0, 200, "no reason for a replacement");
         assert_eq!(departure_state(&fleet, &instance), None);
     }
 
-    // What an operator says later stands, although the recommendation does, too.
+    // An availability that an operator sets later stays, although the recommendation stays, too.
     fleet.operate(recommended, |spec| spec.availability = Some(ACTIVE)).await?;
     for instance in [by_hand, stands_by, &manager] {
         cloud.exit_standby(instance.id())?;
@@ -86,7 +86,7 @@ async fn standby_drains_a_recommendation_pauses_and_both_pass() -> anyhow::Resul
     fleet.stop().await
 }
 
-/// Waits until the managers have set an availability, and marked it as theirs or as nobody's.
+/// Waits until the managers have set an availability, and their mark on it is present or absent.
 async fn is_set(
     fleet: &Fleet,
     instance: &Arc<Instance>,
@@ -105,7 +105,7 @@ async fn is_set(
         .await
 }
 
-/// How often managers' skeps have changed a node's availability, by their logs.
+/// How often managers' skeps have changed a node's availability, according to their logs.
 fn changes(fleet: &Fleet, id: &str) -> usize {
     let is_change = |line: &&str| line.contains("availability set") && line.contains(id);
     let logs = fleet.all_instances().into_iter().map(|one| one.log());

@@ -1,5 +1,5 @@
-//! An instance that has left for another reason stays until Auto Scaling terminates it. Its skep has ended by
-//! then, so a manager completes the hook.
+//! An instance that has left for another reason stays until Auto Scaling terminates it. By then its skep has ended, so
+//! a manager completes the hook.
 
 use std::time::Duration;
 
@@ -16,13 +16,13 @@ use skep_sim::cloud::{ActionResult, Maintenance, Market};
 use skep_sim::fleet::{ClusterSpec, workload};
 use tokio::time::Instant;
 
-/// A manager looks every 30 s, and waits 20 s for a skep that may have a word to say.
+/// A manager polls every 30 s, and waits 20 s for the instance's own skep.
 const BOUND: Duration = secs(90);
-/// Later than the scenario lasts.
+/// Later than the end of the scenario.
 const RECLAIM: Duration = secs(1200);
 
-/// Four of five workers, each for a reason that the machine outlives. One stays, because managers ask about the groups
-/// of members alone.
+/// Four of five workers leave, each for a reason that does not end the machine at once. One stays, because managers ask
+/// Auto Scaling only about the groups of members.
 #[tokio::test]
 async fn the_hook_of_an_instance_that_has_left_earlier_is_completed() -> anyhow::Result<()> {
     let spec = ClusterSpec { workers_market: Market::Spot, ..ClusterSpec::new("demo", 1, 5) };
@@ -77,8 +77,8 @@ async fn the_hook_of_an_instance_that_has_left_earlier_is_completed() -> anyhow:
     fleet.stop().await
 }
 
-/// A deadline that comes too early ends the attempt, and neither the node nor its skep: managers without a leader
-/// cannot demote anybody.
+/// A deadline that comes too early ends the attempt to leave, but neither the node nor its skep: managers without a
+/// leader cannot demote a node.
 #[tokio::test]
 async fn a_manager_that_did_not_leave_in_time_serves_again() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 3, 0);

@@ -1,4 +1,4 @@
-//! Two managers are scaled in in the same moment, and the quorum holds.
+//! Two managers are scaled in at the same moment, and the quorum holds.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -41,7 +41,7 @@ async fn two_of_three_without_the_leader() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// As if the skep of another manager had died in the middle of a demotion: its lease is waited for.
+/// As if the skep of another manager had died in the middle of a demotion: this one waits for its lease to expire.
 #[tokio::test]
 async fn one_waits_for_the_turn_of_another() -> anyhow::Result<()> {
     const WHY: &str = "its turn: the demotion of node another is under way";

@@ -1,5 +1,5 @@
-//! What a departure rests on fails while it is under way: the ledger, Docker, the leader. Nothing that cannot be
-//! told is taken for an answer.
+//! A service that a departure needs fails meanwhile: the ledger, Docker, the leader. An answer that cannot be known is
+//! never taken for a yes or no.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ fn ledger_down(fleet: &Fleet) {
     fleet.cloud().faults().set(Service::DynamoDb, None, fails);
 }
 
-/// The outage begins with the notice: a short one, which the tasks outlast, and one that lasts longer than they do.
+/// The outage starts with the notice: a short one, which the tasks outlast, and one that lasts longer than the tasks.
 #[tokio::test]
 async fn a_worker_leaves_while_the_ledger_is_down() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 1, 2);
@@ -41,15 +41,15 @@ async fn a_worker_leaves_while_the_ledger_is_down() -> anyhow::Result<()> {
     fleet.cloud().faults().clear();
     worker.has_left_by_its_hook(&fleet).await?;
 
-    // Its own tasks must all run, so that they end at one time: no manager drains the node, and the swarm starts
-    // them there again.
+    // Its own tasks must all run, so that they end at the same time: no manager drains the node, and the swarm restarts
+    // them there.
     running(&fleet, "web", 4).await?;
     leaves_in_an_outage_of_a_minute(&fleet, &Leaver::of(second).await?).await?;
     fleet.stop().await
 }
 
-/// Managers: the first in an outage that its tasks outlast, the other one of two in an outage of a minute. Docker
-/// demotes them all the same, and refuses what would lose the quorum.
+/// Managers: the first leaves in an outage that its tasks outlast, the second, one of two, in an outage of a minute.
+/// Docker still demotes them, and refuses a demotion that would lose the quorum.
 #[tokio::test]
 async fn managers_leave_while_the_ledger_is_down() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 3, 0);
@@ -79,8 +79,8 @@ async fn managers_leave_while_the_ledger_is_down() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// The outage begins with the notice, and lasts longer than the tasks do: the node is out of the swarm, and its
-/// machine is held until managers can be told.
+/// The outage starts with the notice, and lasts longer than the tasks: the node is out of the swarm, and its machine is
+/// held until the node can notify the managers.
 async fn leaves_in_an_outage_of_a_minute(fleet: &Fleet, leaver: &Leaver) -> anyhow::Result<()> {
     assert!(!leaver.tasks("start").is_empty(), "{} has tasks", leaver.id());
     ledger_down(fleet);
@@ -100,14 +100,14 @@ async fn a_worker_leaves_although_the_ledger_stays_down() -> anyhow::Result<()> 
     leaves_although_the_ledger_stays_down(&spec, &spec.workers_group()).await
 }
 
-/// It is out of raft by then, and the other one leads alone.
+/// It is out of raft by then, and the other manager leads alone.
 #[tokio::test]
 async fn a_manager_leaves_although_the_ledger_stays_down() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 2, 0);
     leaves_although_the_ledger_stays_down(&spec, &spec.managers_group()).await
 }
 
-/// The outage outlasts the departure: the machine is not held for ever, and its entry goes once it is gone.
+/// The outage outlasts the departure: the machine is not held for ever, and its entry is removed once it is gone.
 async fn leaves_although_the_ledger_stays_down(
     spec: &ClusterSpec,
     group: &str,
@@ -132,8 +132,8 @@ async fn leaves_although_the_ledger_stays_down(
     fleet.stop().await
 }
 
-/// skep is restarted during the outage, so that it cannot tell whose swarm this is: it does what is safe on its
-/// host, leaves nothing, and does not claim to have left.
+/// skep is restarted during the outage, so that it cannot identify its swarm: it takes only the safe steps on its host,
+/// does not leave the swarm, and does not report that it has left.
 #[tokio::test]
 async fn a_worker_whose_skep_is_restarted_while_the_ledger_is_down_stays() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 1, 1);
@@ -157,7 +157,7 @@ async fn a_worker_whose_skep_is_restarted_while_the_ledger_is_down_stays() -> an
         })
         .await?;
     assert_eq!(hook_results(&fleet, &worker.instance), [ActionResult::Abandon], "{}", log());
-    // Nobody could drain it: the swarm has put new ones in the place of the first.
+    // No manager could drain it: the swarm has replaced the first tasks by new ones on the node.
     let first = &worker.tasks("die")[0];
     assert_eq!(first.exit_code, Some(0), "it had its grace: {first:?}");
     assert!(!log().contains("leaving the swarm"), "{}", log());
@@ -183,8 +183,7 @@ async fn managers_that_get_spot_notices_while_cut_off_keep_their_quorum() -> any
     .await
 }
 
-/// No manager reaches another: none may go before there is a leader again, and the one that stays has one in
-/// the end.
+/// No manager reaches another: none may leave before there is a leader again, and in the end the remaining one leads.
 async fn two_of_three_go_while_cut_off(
     go: impl AsyncFn(&Fleet, &ClusterSpec) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
@@ -227,8 +226,8 @@ async fn two_of_three_go_while_cut_off(
     fleet.stop().await
 }
 
-/// The last manager of a lost quorum holds its machine until its deadline, so that `skep recover` has somebody
-/// left, and does not claim to have left.
+/// The last manager of a lost quorum holds its machine until its deadline, so that `skep recover` has a survivor, and
+/// does not report that it has left.
 #[tokio::test]
 async fn the_survivor_of_a_lost_quorum_is_scaled_in() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 3, 0);
@@ -252,8 +251,8 @@ async fn the_survivor_of_a_lost_quorum_is_scaled_in() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// What it holds of the swarm would go with its machine: the operator has the quorum re-created there first. Its
-/// departure stands still meanwhile, and then ends in good order.
+/// Its part of the swarm would end with its machine: the operator re-creates the quorum there first. Meanwhile its
+/// departure waits, and then ends normally.
 #[tokio::test]
 async fn the_survivor_of_a_lost_quorum_re_creates_it_on_its_way_out() -> anyhow::Result<()> {
     let spec = swarm::cluster(3, 1);
@@ -288,7 +287,7 @@ async fn the_survivor_of_a_lost_quorum_re_creates_it_on_its_way_out() -> anyhow:
     fleet.stop().await
 }
 
-/// dockerd hangs when the notice comes: the managers are asked all the same, and nobody takes its skep for dead.
+/// dockerd hangs when the notice comes: skep still asks the managers, and no manager takes it for dead.
 #[tokio::test]
 async fn docker_hangs_when_the_notice_comes() -> anyhow::Result<()> {
     let (fleet, worker) =
@@ -303,13 +302,12 @@ async fn docker_is_dead_when_the_notice_comes() -> anyhow::Result<()> {
     let (fleet, worker) =
         without_docker(async |worker| worker.kill_dockerd().await.map(drop)).await?;
     worker.instance.start_dockerd()?;
-    // Docker has ended the tasks when it came up, and knows nothing of their grace.
+    // Docker has ended the tasks when it started, and has no record of their grace.
     worker.hook_is_completed(&fleet).await?;
     fleet.stop().await
 }
 
-/// A worker whose Docker does not answer gets its notice, and has had more time than a manager gives a skep
-/// that says nothing.
+/// A worker whose Docker does not answer gets its notice, and runs longer than a manager waits for a silent skep.
 async fn without_docker(
     stop: impl AsyncFn(&Arc<Instance>) -> anyhow::Result<()>,
 ) -> anyhow::Result<(Fleet, Leaver)> {
@@ -330,8 +328,8 @@ async fn without_docker(
     Ok((fleet, worker))
 }
 
-/// Nothing answers a stop: flushing and leaving have their time all the same, and tasks that were not stopped are
-/// no success.
+/// Docker does not answer a stop: flushing and leaving still have their time, and tasks that were not stopped make the
+/// departure a failure.
 #[tokio::test]
 async fn tasks_that_docker_cannot_stop_take_no_time_from_the_rest() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 1, 1);
@@ -362,7 +360,7 @@ async fn tasks_that_docker_cannot_stop_take_no_time_from_the_rest() -> anyhow::R
     fleet.stop().await
 }
 
-/// Together the scripts take longer than any look at Docker may.
+/// Together the scripts take longer than the timeout of any call to Docker.
 #[tokio::test]
 async fn flushing_that_takes_a_minute_runs_once_and_to_its_end() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 1, 1);
@@ -385,7 +383,7 @@ async fn flushing_that_takes_a_minute_runs_once_and_to_its_end() -> anyhow::Resu
     fleet.stop().await
 }
 
-/// Too little time for the tasks: that is counted and said, and the command fails.
+/// Too little time for the tasks: skep counts and reports the killed ones, and the command fails.
 #[tokio::test]
 async fn tasks_that_are_killed_are_no_success() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 1, 1);

@@ -1,5 +1,5 @@
-//! `skep doctor`: all is well on nodes that are well; what is broken is named with what mends it, and
-//! nothing that is tried changes anything.
+//! `skep doctor` reports no problem on healthy nodes, names each broken part with its remedy, and its checks change
+//! nothing.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use skep_sim::cloud::{Deny, Service, Who};
 use skep_sim::fleet::{ClusterSpec, Instance};
 
-/// A boot that its hook outlasts, and an overlay outside of the simulated VPC (10.78.0.0/24).
+/// A boot that is shorter than its hook, and an overlay pool outside of the simulated VPC (10.78.0.0/24).
 const SOUND: &str = "[boot]\ndeadline = \"4m\"\n[swarm]\naddress_pool = [\"10.128.0.0/9\"]\n";
 
-/// Exit code, and the findings of each check.
+/// Findings by check.
 type Findings = BTreeMap<String, Vec<Value>>;
 
 async fn examine(instance: &Instance, more: &[&str]) -> anyhow::Result<(Option<i32>, Findings)> {
@@ -36,7 +36,7 @@ fn bad(findings: &Findings) -> Vec<&Value> {
     findings.values().flatten().filter(is_bad).collect()
 }
 
-/// Exactly these checks are bad, each with this verdict and these words in evidence and remedy.
+/// Checks that exactly these checks are bad, each with this verdict and these texts in evidence and remedy.
 fn only(findings: &Findings, expected: &[(&str, &str, &str, &str)]) -> anyhow::Result<()> {
     let bad = bad(findings);
     for (check, verdict, evidence, remedy) in expected {
@@ -105,12 +105,12 @@ async fn what_is_well_is_said_to_be_and_what_is_broken_is_named() -> anyhow::Res
             ensure!(ok(check, words), "{role}: no {check} {words}: {findings:#?}");
         }
     }
-    // Nothing has come of all that was tried.
+    // The checks have changed nothing.
     ensure!(ledger(&fleet)?.len() == before, "{:#?}", ledger(&fleet)?);
     ensure!(signals(&fleet) == stack);
     ensure!(fleet.cloud().instances().iter().all(|it| it.lifecycle.as_str() == "InService"));
 
-    // What is broken, one after the other.
+    // Breaks one part after the other.
     let cloud = fleet.cloud();
     cloud.deny(Deny::new(Who::Role("skep-worker".into()), Service::DynamoDb, "UpdateItem"));
     cloud.deny(Deny::new(Who::Role("skep-worker".into()), Service::Ssm, "GetParameter"));
@@ -166,7 +166,7 @@ async fn what_is_well_is_said_to_be_and_what_is_broken_is_named() -> anyhow::Res
     ensure!(code == Some(1) && is_skipped(&findings, "table"), "{findings:#?}");
     ensure!(findings["metadata"][0]["verdict"] == "failed", "{findings:#?}");
 
-    // Read by a person, on a terminal of 40 columns and in a pipe.
+    // The output for a person, on a terminal of 40 columns and in a pipe.
     let text = manager.skep(["doctor"]).await?;
     let text = String::from_utf8(text.stdout)?;
     ensure!(text.starts_with("ok       metadata: i-") && !text.contains('\x1b'), "{text}");

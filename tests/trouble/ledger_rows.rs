@@ -1,4 +1,4 @@
-//! The ledger's rows as an operator sees them, and as IAM policies rely on them.
+//! The ledger's rows as an operator sees them, and as IAM policies depend on them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use skep_sim::fleet::{ClusterSpec, Fleet, FleetOptions};
 
 const HOUR: i64 = 3600;
 
-/// The rows of a partition by their sort key, as the `aws` command line gets them.
+/// The rows of a partition by their sort key, as the `aws` command line returns them.
 async fn partition(fleet: &Fleet, cluster: &str) -> anyhow::Result<BTreeMap<String, Value>> {
     let values = format!("{{\":c\":{{\"S\":\"{cluster}\"}}}}");
     let mut query = vec!["dynamodb", "query", "--table-name", "skep", "--consistent-read"];

@@ -1,9 +1,8 @@
-//! Join tokens, unlock keys and credentials, looked for wherever somebody else could read them.
+//! Searches for join tokens, unlock keys and credentials wherever another program or person could read them.
 //!
-//! A node boots, joins, fails to join with a rotated token, is asked for its status and its
-//! configuration, and departs with a flusher that shows its environment; a manager is unlocked, and
-//! rotates; all at the log level `trace`. What is looked for is real: the swarm's own secrets and the
-//! instances' own credentials.
+//! A node boots, joins, fails to join with a rotated token, prints its status and its configuration, and departs with a
+//! flusher that prints its environment; a manager is unlocked, and rotates; all at the log level `trace`. The search
+//! uses real secrets: the swarm's own and the instances' own credentials.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -25,7 +24,7 @@ use skep_sim::fleet::{ClusterSpec, Fleet, FleetOptions, Instance};
 
 const UNLOCK_KEYS: &str = "/skep/test/manager-unlock-key/1";
 
-/// Shows its environment, and its parents' as far as it may.
+/// Prints its environment, and its parent's as far as allowed.
 const FLUSHER: &str = "#!/bin/sh
 echo flusher-was-here
 env
@@ -34,10 +33,10 @@ tr '\\0' ' ' < /proc/$PPID/cmdline
 sleep 1
 ";
 
-/// Between two looks at the process list: a child of a moment may be missed once, not each time.
+/// Interval of reading the process list: a short-lived child may be missed once, not each time.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// What must be nowhere, with a name for the report that is not the secret itself.
+/// Texts that must not be found anywhere, each with a name that the report shows instead of the secret.
 #[derive(Default)]
 struct Canaries(Vec<(String, String)>);
 
@@ -55,7 +54,7 @@ impl Canaries {
         self.add(name, secret)
     }
 
-    /// Every stored unlock key.
+    /// Adds every stored unlock key.
     async fn add_unlock_keys(&mut self, fleet: &Fleet) -> anyhow::Result<()> {
         let get = ["ssm", "get-parameter", "--with-decryption", "--name", UNLOCK_KEYS];
         let parameter = aws(fleet, &get).await?;
@@ -84,7 +83,7 @@ impl Canaries {
     }
 }
 
-/// Command lines and environments of skep and its children, for as long as it is held.
+/// Records command lines and environments of skep and its children until it is dropped.
 struct ProcessWatch {
     stop: Arc<AtomicBool>,
     seen: Arc<Mutex<BTreeSet<String>>>,
@@ -132,7 +131,7 @@ fn look_at_processes(binary: &Path) -> Vec<String> {
     let is_skep = |path: &Path| fs::read_link(path.join("exe")).is_ok_and(|exe| exe == binary);
     let mut ours: BTreeSet<&str> =
         processes.iter().filter(|it| is_skep(&it.2)).map(|it| it.0.as_str()).collect();
-    // Children, and theirs.
+    // Three levels of children.
     for _ in 0..3 {
         let children = processes.iter().filter(|it| ours.contains(it.1.as_str()));
         let children: Vec<&str> = children.map(|it| it.0.as_str()).collect();
@@ -163,7 +162,7 @@ get "$(get)"
     serde_json::from_slice(&output.stdout).context("no credentials")
 }
 
-/// Everything below `dir` that is a regular file, dockerd's own log aside.
+/// Every regular file below `dir`, except dockerd's own log.
 fn files(dir: &Path, found: &mut Vec<std::path::PathBuf>) -> anyhow::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
@@ -192,7 +191,7 @@ async fn not_even_with_the_libraries_at_trace() -> anyhow::Result<()> {
     a_life_in_public(FleetOptions { config, ..options() }, " TRACE aws_smithy_runtime: ").await
 }
 
-/// `chatter` is in the logs, or the level was not what it was to be.
+/// `chatter` must be in the logs: it proves that the log level was set.
 async fn a_life_in_public(options: FleetOptions, chatter: &str) -> anyhow::Result<()> {
     let binary = options.skep.clone().context("no skep")?;
     let processes = ProcessWatch::start(&binary)?;
@@ -209,7 +208,7 @@ async fn a_life_in_public(options: FleetOptions, chatter: &str) -> anyhow::Resul
     let worker = first_of(&fleet, "test-workers").await?;
     add_tokens(&fleet, "first", &mut canaries).await?;
 
-    // A join that fails: the store has the token of before the rotation.
+    // A join that fails: the store still holds the token from before the rotation.
     let down = Fault { error: 1.0, ..Fault::default() };
     fleet.cloud().faults().set(Service::Ssm, Some("PutParameter"), down);
     rotate_worker_token(&fleet).await?;
@@ -233,7 +232,7 @@ async fn a_life_in_public(options: FleetOptions, chatter: &str) -> anyhow::Resul
         })
         .await?;
     let rotate = ["rotate-tokens", "--worker", "--manager", "--unlock-key"];
-    // Docker has a leader again in a moment.
+    // Docker has a leader again after a moment.
     let output = fleet
         .wait_for("a rotation", PATIENCE, async || {
             let output = manager.skep(rotate).await?;
@@ -304,7 +303,7 @@ async fn a_life_in_public(options: FleetOptions, chatter: &str) -> anyhow::Resul
     for process in &seen {
         canaries.look("a process's command line or environment", process, &mut found);
     }
-    // Were these not seen, the search would prove nothing.
+    // If these had not been seen, the search would prove nothing.
     ensure!(seen.iter().any(|it| it.contains("skep run") && it.contains("NOTIFY_SOCKET=")));
     ensure!(seen.iter().any(|it| it.contains("10-show") && it.contains("SKEP_REASON=")));
     // Three pairs of tokens, two unlock keys, four nodes' credentials.

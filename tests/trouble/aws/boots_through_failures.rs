@@ -1,4 +1,4 @@
-//! Five nodes boot while DynamoDB and SSM do what they do on a bad day.
+//! Five nodes boot while DynamoDB and SSM fail as on a bad day.
 
 use std::collections::BTreeSet;
 

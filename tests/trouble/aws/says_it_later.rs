@@ -1,4 +1,4 @@
-//! CloudFormation and Auto Scaling are away when the node becomes Ready.
+//! CloudFormation and Auto Scaling do not answer when the node becomes Ready.
 
 use anyhow::ensure;
 use harness::PATIENCE;
@@ -23,7 +23,7 @@ async fn success_arrives_later_and_is_remembered_over_a_restart() -> anyhow::Res
     };
     fleet
         .wait_until("vain attempts", PATIENCE, async || {
-            // The SDK makes three of one.
+            // The SDK makes three requests of one call.
             Ok(tries(Service::CloudFormation, None) > 3 && tries(Service::AutoScaling, None) > 3)
         })
         .await?;
@@ -48,9 +48,9 @@ async fn success_arrives_later_and_is_remembered_over_a_restart() -> anyhow::Res
     node.stop_skep().await?;
     node.start_skep()?;
     all_ready(&fleet, 1).await?;
-    // Time in which it would say it again.
+    // Time in which it would repeat the reports.
     tokio::time::sleep(secs(5)).await;
-    assert_eq!(tries(Service::CloudFormation, None), 0, "CloudFormation is told once");
-    assert_eq!(tries(Service::AutoScaling, None), 0, "Auto Scaling is told once");
+    assert_eq!(tries(Service::CloudFormation, None), 0, "CloudFormation is notified once");
+    assert_eq!(tries(Service::AutoScaling, None), 0, "Auto Scaling is notified once");
     fleet.stop().await
 }

@@ -1,4 +1,4 @@
-//! The parameter with the worker's token is not there at first.
+//! The parameter with the worker's token does not exist at first.
 
 use anyhow::{Context, ensure};
 use harness::PATIENCE;

@@ -1,4 +1,4 @@
-//! `swarm.advertise_address` that no interface has.
+//! `swarm.advertise_address` is an address that no interface has.
 
 use harness::options;
 use harness::trouble::{Failure, fleet_of_firsts, rows};

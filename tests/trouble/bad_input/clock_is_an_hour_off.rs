@@ -1,5 +1,5 @@
-//! AWS refuses requests of a clock that is wrong, and says so in its own words: the metadata's date
-//! tells it before, and better.
+//! AWS refuses requests with a wrong clock, with an unclear error: skep compares its clock with the metadata's date
+//! first, and reports it better.
 
 use harness::options;
 use harness::trouble::{Failure, fleet_of_firsts, rows};

@@ -45,7 +45,7 @@ async fn every_mistake_is_named_at_once_and_nothing_is_begun() -> anyhow::Result
     failure.is_known()?;
     failure.has_left_nothing().await?;
     assert!(rows(&fleet, "skep")?.is_empty());
-    // systemd's `RestartPreventExitStatus=78`: a file does not mend itself.
+    // systemd's `RestartPreventExitStatus=78`: a restart does not repair a file.
     assert_eq!(failure.instance.exit_codes(), [78]);
     fleet.stop().await
 }

@@ -1,4 +1,4 @@
-//! Docker that is absent, too old, or set up in a way that swarm mode excludes.
+//! Docker that is absent, too old, or configured in a way that excludes swarm mode.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
@@ -27,7 +27,7 @@ async fn docker_that_is_absent_is_waited_for_until_the_deadline() -> anyhow::Res
     failure.says_only(1, &words)?;
     failure.is_known()?;
     failure.has_left_nothing().await?;
-    assert!(rows(&fleet, "skep")?.is_empty(), "nothing is claimed that cannot be founded");
+    assert!(rows(&fleet, "skep")?.is_empty(), "nothing is claimed");
     fleet.stop().await
 }
 
@@ -61,14 +61,14 @@ async fn docker_with_live_restore_cannot_be_in_a_swarm() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// A daemon of Docker 19.03, which speaks 1.40 at most.
+/// A daemon of Docker 19.03, which supports the API up to 1.40.
 fn serve_old_api(socket: &Path) -> anyhow::Result<()> {
     const REFUSAL: &str = "{\"message\":\"client version 1.41 is too new. Maximum supported API \
                            version is 1.40\"}\n";
     let listener = UnixListener::bind(socket)?;
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
-            // A request without a body, in one piece.
+            // A request without a body arrives in one piece.
             if !matches!(stream.read(&mut [0; 4096]), Ok(1..)) {
                 continue;
             }
@@ -77,7 +77,7 @@ fn serve_old_api(socket: &Path) -> anyhow::Result<()> {
             let answer = format!(
                 "{head}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{REFUSAL}"
             );
-            // Whoever went away meanwhile needs no answer.
+            // A client that has closed the connection needs no answer.
             let _ = stream.write_all(answer.as_bytes());
         }
     });

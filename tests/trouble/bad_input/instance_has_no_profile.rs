@@ -1,4 +1,4 @@
-//! An instance without a role has no credentials, for its work and for its signals.
+//! An instance without a role has no credentials, neither for its work nor for its signals.
 
 use harness::options;
 use harness::trouble::{CLUSTER, Failure, fleet_of_firsts, rows};

@@ -1,4 +1,4 @@
-//! Tables that are not there, not ours, not allowed, or too new.
+//! Tables that do not exist, are not skep's, are not allowed, or are too new.
 
 use harness::trouble::{CLUSTER, Failure, create_group, fleet_of_firsts, put_row, rows};
 use harness::{options, secs};
@@ -42,7 +42,7 @@ async fn a_table_that_cannot_be_used_is_named_with_the_remedy() -> anyhow::Resul
         failure.is_known()?;
         failure.has_left_nothing().await?;
     }
-    // Whoever comes in their place does no better.
+    // Replacements would fail in the same way.
     tokio::time::sleep(secs(1)).await;
     assert_eq!(rows(&fleet, "newer")?, [charter], "what a newer skep wrote is not touched");
     assert!(rows(&fleet, "misshapen")?.is_empty());

@@ -1,5 +1,5 @@
-//! What is wrong from the start: one clear line with the remedy, the right exit code, AWS knows,
-//! and nothing is left behind.
+//! Mistakes that exist from the start: one clear line with the remedy, the right exit code, a report to AWS, and
+//! nothing left behind.
 
 mod address_is_not_on_the_host;
 mod clock_is_an_hour_off;

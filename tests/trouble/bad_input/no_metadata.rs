@@ -1,4 +1,4 @@
-//! Without its metadata an instance does not know who it is, nor whom to tell.
+//! Without its metadata an instance knows neither its identity nor the services to notify.
 
 use harness::options;
 use harness::trouble::{Failure, fleet_of_firsts};

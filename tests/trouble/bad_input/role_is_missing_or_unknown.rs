@@ -1,4 +1,4 @@
-//! Nothing says what a node is to be, or something says what there is not.
+//! The role of a node is not configured, or is an unknown one.
 
 use harness::options;
 use harness::trouble::{Failure, create_group, fleet_of_firsts, launch_results};

@@ -1,4 +1,4 @@
-//! Tokens that are empty, no tokens, or out of reach.
+//! Tokens that are empty, malformed, or not readable.
 
 use anyhow::{Context, ensure};
 use harness::PATIENCE;
@@ -10,7 +10,7 @@ use harness::trouble::{
 use skep_sim::cloud::{Deny, Service, Who};
 use skep_sim::fleet::LAUNCH_HOOK;
 
-/// What somebody stored by mistake.
+/// A value that an operator stored by mistake.
 const NO_TOKEN: &str = "sesame-open-3pu6hszjas19xyp7ghgosyx9k8";
 
 #[tokio::test]
@@ -48,7 +48,7 @@ async fn a_join_token_that_cannot_be_used_is_named_and_never_quoted() -> anyhow:
         failure.has_left_nothing().await?;
         ensure!(!failure.instance.log().contains(NO_TOKEN), "{group} quotes what was stored");
     }
-    assert_eq!(fleet.nodes().await?.len(), 1, "nobody came in");
+    assert_eq!(fleet.nodes().await?.len(), 1, "no other node joined");
     fleet.stop().await
 }
 
@@ -65,14 +65,14 @@ async fn a_founder_that_may_not_store_the_tokens_gives_everything_back() -> anyh
     failure.says_only(1, &["ssm:PutParameter", "manager-token/1", "access denied", "grant"])?;
     failure.is_known()?;
     failure.has_left_nothing().await?;
-    // It did begin, or the above would show nothing.
+    // It did start to found, or the checks above would prove nothing.
     ensure!(failure.instance.log().contains("founding the swarm"));
     let charter = row(&fleet, "charter")?;
     ensure!(charter.is_some_and(|charter| charter["phase"]["S"] == "founding"));
     fleet.stop().await
 }
 
-/// Auto Scaling may take the machine as soon as it knows.
+/// Auto Scaling may terminate the machine as soon as it has the result.
 #[tokio::test]
 async fn what_was_begun_is_given_back_and_the_reason_said_before_the_instance_is_abandoned()
 -> anyhow::Result<()> {
@@ -80,16 +80,16 @@ async fn what_was_begun_is_given_back_and_the_reason_said_before_the_instance_is
     let cloud = fleet.cloud();
     cloud.create_table("skep")?;
     cloud.deny(Deny::new(Who::Anyone, Service::Ssm, "PutParameter"));
-    // Without a hook on terminations the power is cut at once.
+    // Without a termination hook the power is cut at once.
     let tags = [("skep:cluster", CLUSTER), ("skep:role", "manager")];
     create_group_with_hooks(&fleet, "founder", &tags, &[LAUNCH_HOOK])?;
 
     let instance = first_of(&fleet, "founder").await?;
     fleet.wait_until("the power to be cut", PATIENCE, async || Ok(instance.is_gone())).await?;
     let charter = row(&fleet, "charter")?.context("it never began")?;
-    assert_eq!(charter["lease_expires_at"]["N"], "0", "the claim is given back: {charter}");
+    assert_eq!(charter["lease_expires_at"]["N"], "0", "the claim is released: {charter}");
     let log = instance.log();
     let is_reason = |line: &str| line.contains(" ERROR ") && line.contains("ssm:PutParameter");
-    assert!(log.lines().any(is_reason), "the reason is said:\n{log}");
+    assert!(log.lines().any(is_reason), "the reason is logged:\n{log}");
     fleet.stop().await
 }

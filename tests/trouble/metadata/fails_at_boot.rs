@@ -25,7 +25,7 @@ async fn nodes_boot_once_the_metadata_does() -> anyhow::Result<()> {
     })
     .await?;
     let cloud = fleet.cloud();
-    // A share of 503s for everybody.
+    // A share of 503s for every node.
     cloud.faults().set(Service::Imds, None, Fault { throttle: 0.2, ..Fault::default() });
     fleet.create_cluster(&ClusterSpec::new("test", 1, 0))?;
     for name in ["failing-workers", "silent-workers", "dropping-workers"] {
@@ -42,9 +42,9 @@ async fn nodes_boot_once_the_metadata_does() -> anyhow::Result<()> {
         };
         cloud.requests().into_iter().filter(is_it).count()
     };
-    // A request whose sender has given up is in no log: the other one's have to do for both.
+    // A request whose sender has stopped waiting is in no log: the other node's requests must prove it for both.
     fleet
-        .wait_until("a few vain attempts", secs(60), async || {
+        .wait_until("a few failed attempts", secs(60), async || {
             Ok(silent.skep_running() && asked(dropping.id(), 0) > 5)
         })
         .await?;
@@ -54,7 +54,7 @@ async fn nodes_boot_once_the_metadata_does() -> anyhow::Result<()> {
 
     all_ready(&fleet, 4).await?;
     let failing = first_of(&fleet, "failing-workers").await?;
-    ensure!(asked(failing.id(), 500) == 25, "the trouble did come");
+    ensure!(asked(failing.id(), 500) == 25, "the failures did occur");
     ensure!(cloud.requests().iter().any(|it| it.service == Service::Imds && it.status == 503));
     for instance in fleet.instances() {
         ensure!(instance.exits().is_empty(), "{} ended: {}", instance.id(), instance.log());

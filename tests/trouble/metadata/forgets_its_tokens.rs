@@ -1,4 +1,4 @@
-//! 401 for a token that was good a moment ago.
+//! 401 for a token that was valid a moment ago.
 
 use anyhow::{Context, ensure};
 use harness::PATIENCE;
@@ -24,7 +24,7 @@ async fn a_refused_token_is_renewed_once_and_the_next_notice_is_seen() -> anyhow
         cloud.requests().into_iter().filter(is_it).collect()
     };
     fleet
-        .wait_until("looks with a new token", PATIENCE, async || {
+        .wait_until("polls with a new token", PATIENCE, async || {
             let requests = of_skep();
             let renewed = requests.iter().rposition(|it| it.action.starts_with("PUT "));
             Ok(renewed.is_some_and(|at| requests.len() > at + 6))
@@ -33,7 +33,7 @@ async fn a_refused_token_is_renewed_once_and_the_next_notice_is_seen() -> anyhow
     let requests = of_skep();
     let refused = requests.iter().position(|it| it.status == 401).context("no 401")?;
     let renewals = requests.iter().filter(|it| it.action == "PUT /latest/api/token").count();
-    // The credentials' provider of the SDK has a token of its own.
+    // The SDK's credentials provider has its own token.
     ensure!((1..=2).contains(&renewals), "{renewals} renewals: {requests:?}");
     let late = requests.iter().skip(refused + 4).filter(|it| it.status == 401).count();
     ensure!(late <= 1, "refused again and again: {requests:?}");

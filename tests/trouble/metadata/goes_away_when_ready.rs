@@ -1,4 +1,4 @@
-//! The metadata is away for a while, in different ways, while the node serves.
+//! The metadata service fails for a while, in different ways, while the node is Ready.
 
 use anyhow::ensure;
 use harness::PATIENCE;
@@ -20,8 +20,8 @@ async fn the_node_stays_and_a_later_notice_is_seen() -> anyhow::Result<()> {
     cloud.imds_knobs(workers[2].id()).latency(secs(30));
 
     let all_silent = async || Ok(workers.iter().all(|worker| worker.log().contains(SILENT)));
-    fleet.wait_until("silence to be noticed", PATIENCE, all_silent).await?;
-    // Some more looks in vain.
+    fleet.wait_until("the silence to be detected", PATIENCE, all_silent).await?;
+    // Several more failed polls.
     tokio::time::sleep(secs(8)).await;
     for worker in &workers {
         ensure!(worker.is_ready() && worker.exits().is_empty(), "{}", worker.log());

@@ -1,4 +1,4 @@
-//! The metadata service fails for a while: nothing is lost by it.
+//! The metadata service fails for a while: nothing is lost.
 
 mod fails_at_boot;
 mod forgets_its_tokens;

@@ -1,4 +1,4 @@
-//! A node that was Ready once, and whose skep comes back to a host without Docker.
+//! A node that was Ready once, and whose skep restarts on a host without Docker.
 
 use anyhow::ensure;
 use harness::PATIENCE;
@@ -29,14 +29,14 @@ async fn who_was_ready_once_is_never_a_failed_launch() -> anyhow::Result<()> {
     let failed = || node.statuses().last().is_some_and(|status| status.starts_with("failed"));
     fleet.wait_until("it to fail", PATIENCE, async || Ok(failed())).await?;
 
-    // It looks whether it has to be replaced, and makes way for a new start once Docker is back.
+    // It checks whether it must be replaced, and ends for a new start once Docker is back.
     node.start_dockerd()?;
     node.wait_docker().await?;
     fleet.wait_until("its end", PATIENCE, async || Ok(node.exits().len() == 2)).await?;
     assert_eq!(node.exit_codes(), [0, 1]);
     let told = (signals(&fleet, &node), launch_results(&fleet, &node));
     assert_eq!(told, (vec!["SUCCESS".to_owned()], vec![ActionResult::Continue]));
-    assert_eq!(row(&fleet, "charter")?, charter, "the charter is not given up");
+    assert_eq!(row(&fleet, "charter")?, charter, "the charter is not released");
 
     node.write_config("")?;
     node.start_skep()?;

@@ -1,4 +1,4 @@
-//! What CloudFormation and Auto Scaling are told, and when.
+//! The reports that CloudFormation and Auto Scaling receive, and when.
 
 mod deadline_passes;
 mod failure_after_success;

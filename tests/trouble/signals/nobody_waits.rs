@@ -11,7 +11,7 @@ use skep_sim::fleet::{ClusterSpec, LAUNCH_HOOK};
 async fn a_stack_that_does_not_wait_or_is_not_there_is_no_trouble() -> anyhow::Result<()> {
     let fleet = harness::fleet(options()).await?;
     let cloud = fleet.cloud();
-    // Complete from the start: it waits for no worker.
+    // Complete from the start: it does not wait for a worker.
     fleet.create_cluster(&ClusterSpec::new("test", 1, 0))?;
     all_ready(&fleet, 1).await?;
     fleet
@@ -41,7 +41,7 @@ async fn a_stack_that_does_not_wait_or_is_not_there_is_no_trouble() -> anyhow::R
             })
             .await?;
     }
-    // Time in which it would be said again.
+    // Time in which it would repeat the report.
     tokio::time::sleep(secs(8)).await;
     let signalled = |id: &str| {
         let is_it = |it: &skep_sim::cloud::Request| {
@@ -49,7 +49,7 @@ async fn a_stack_that_does_not_wait_or_is_not_there_is_no_trouble() -> anyhow::R
         };
         cloud.requests().into_iter().filter(is_it).count()
     };
-    assert_eq!(signalled(late.id()), 1, "said once, whatever the answer");
+    assert_eq!(signalled(late.id()), 1, "reported once, for any answer");
     assert_eq!(signalled(stackless.id()), 0);
     ensure!(signals(&fleet, &stackless).is_empty());
     for node in [&late, &stackless] {

@@ -1,4 +1,4 @@
-//! A worker that has to wait for its swarm.
+//! A worker that must wait for its swarm.
 
 use anyhow::{Context, ensure};
 use harness::PATIENCE;
@@ -24,7 +24,7 @@ async fn success_is_said_after_ready_and_not_before() -> anyhow::Result<()> {
 
     cloud.set_desired("test-managers", 1)?;
     all_ready(&fleet, 2).await?;
-    // The stack was told of no managers, so it waits for none.
+    // The stack expects no signals of managers, so it does not wait for them.
     for node in [&worker] {
         fleet
             .wait_until("both signals", PATIENCE, async || {
