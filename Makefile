@@ -1,17 +1,17 @@
-# skep: what a developer types. `make help` lists it; each target installs what it needs by itself.
+# The commands for developers of skep. `make help` lists them; each target installs its own tools.
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quick lint test model demo bench chaos package clean
 .NOTPARALLEL:
 
-# The scripts, the tests and the lines below agree on where things are, whatever the user's cargo settings.
+# The scripts, the tests and the lines below use the same directories, whatever the user's cargo settings are.
 export CARGO_TARGET_DIR := $(CURDIR)/target
 unexport CARGO_BUILD_TARGET
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-setup: ## install everything that the targets below need (each does its own share, too)
+setup: ## install everything that the targets below need (each target also installs its own part)
 	@scripts/setup.sh
 
 quick: ## before every commit: formatting, clippy, unit, property and model tests
@@ -25,15 +25,15 @@ lint: ## formatting, clippy, dependency policy, shell scripts, units
 test: ## all checks, tests and scenarios, on real daemons and booted instances (STAGES="units" TEST=word)
 	@scripts/test.sh $(STAGES)
 
-model: ## skep's protocols under a model checker, ten minutes deep (ARGS="--for 1h")
+model: ## check skep's protocols with a model checker for ten minutes (ARGS="--for 1h")
 	@scripts/setup.sh model
 	cargo run --quiet --locked --package skep-model -- $(ARGS)
 
-demo: ## a fleet on this machine: boot, scale-in, a leader lost, a spot notice (needs root; asks sudo)
+demo: ## a fleet on this machine: boot, scale-in, a lost leader, a spot notice (needs root; asks sudo)
 	@scripts/setup.sh demo
 	@scripts/fleet.sh demo $(ARGS)
 
-bench: ## skep side by side with a bare join and a shell script (needs root; asks sudo)
+bench: ## compare skep with a bare join and a shell script (needs root; asks sudo)
 	@scripts/setup.sh bench
 	@scripts/fleet.sh bench $(ARGS)
 
@@ -45,5 +45,5 @@ package: ## the Debian and RPM packages, in target/package
 	@scripts/setup.sh package
 	@scripts/package.sh
 
-clean: ## remove what was built and installed here; Debian packages stay
+clean: ## remove everything built or installed here; Debian packages stay
 	rm -rf target .venv

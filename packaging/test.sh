@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
-# Installs, upgrades, removes and purges what `make package` made, in a throw-away Debian that does not
-# run: test.sh [suite] (default: bookworm). What a restart does to a running node is not seen here.
+# Installs, upgrades, removes and purges the packages of `make package`, in a throw-away Debian that is not booted:
+# test.sh [suite] (default: bookworm). The effect of a restart on a running node is not tested here.
 #
-# The RPM goes through the same, on Debian's rpm: its files and scripts are checked, its dependencies
-# are not.
+# The RPM is tested in the same way, with Debian's rpm: its files and scripts are checked, its dependencies are not.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/../scripts/lib.sh"
 
@@ -18,7 +17,7 @@ trap 'rm -rf --one-file-system "$work"' EXIT
 trap 'exit 130' INT TERM
 R=$work/root
 
-# --- The Debian that is thrown away -----------------------------------------------------------------
+# --- The throw-away Debian --------------------------------------------------------------------------
 
 base=target/package-test/$suite.tar
 if [ ! -s "$base" ]; then
@@ -34,18 +33,18 @@ fresh_root() {
     tar -C "$R" -xf "$base"
 }
 
-# With a /proc that ends with the command.
+# Runs a command with a /proc that ends with it.
 with_proc() { unshare --mount --pid --fork --mount-proc="$R/proc" "$@"; }
 inside() { with_proc chroot "$R" "$@"; }
 dpkg_inside() { logged inside dpkg --force-confdef --force-confold "$@"; }
 # rpm reads packages and runs their scripts from outside.
 rpm_inside() { logged with_proc rpm --root "$R" --nodeps --define '_dbpath /var/lib/rpm' "$@"; }
-# What package managers say is shown when one of them fails.
+# Shows the package manager's output only if it fails.
 logged() {
     "$@" >>"$work/log" 2>&1 || { cat "$work/log" >&2; die "failed: $*"; }
 }
 
-# --- What must hold ---------------------------------------------------------------------------------
+# --- Checks -----------------------------------------------------------------------------------------
 
 failures=0
 # expect <what> <wanted> <found>
@@ -81,7 +80,7 @@ expect_installed() {
         skep.service skep-autostart.service skep-{certificate,journal-sync,journal-upload}.socket 2>&1 | grep skep || true)"
 }
 
-# Nothing answers on this port: the metadata is not what is asked here.
+# Nothing answers on this port: the check does not need the metadata.
 accepts_configuration() {
     local code=0
     inside env AWS_EC2_METADATA_SERVICE_ENDPOINT=http://127.0.0.1:9 skep config --cluster x --role worker \
@@ -97,8 +96,8 @@ expect_enabled_as_new() {
     expect "$1: skep itself is left to autostart and UserData" disabled "$(enabled skep.service)"
 }
 
-# Everything but what the package managers remember and what ends with a boot. The user stays: its
-# files (passwd, group and their locks and back-ups) are left out.
+# Lists all files except the package managers' own and those that end with a boot. The user stays: its files (passwd,
+# group and their locks and back-ups) are left out.
 files() {
     (cd "$R" && find . -xdev \( -path ./var/lib/dpkg -o -path ./var/lib/rpm -o -path ./var/log -o -path ./var/cache \
         -o -path ./tmp -o -path ./run -o -path ./proc -o -path './etc/passwd*' -o -path './etc/group*' \
@@ -165,7 +164,7 @@ test_rpm() {
     expect "rpm: configuration" "/etc/skep/skep.toml" "$(rpm -qpc "${rpms[0]}")"
     expect "rpm: no script is missing" "postinstall postuninstall preuninstall" \
         "$(rpm -qp --scripts "${rpms[0]}" | grep -oE '^(pre|post)[a-z]+' | sort | xargs)"
-    # Amazon Linux 2023 has glibc 2.34. Only a note: it is the machine that builds which decides.
+    # Amazon Linux 2023 has glibc 2.34. Only a note: the machine that builds decides this.
     floor=$(rpm -qp --requires "${rpms[0]}" | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -1)
     [ "$(printf '%s\n' "$floor" GLIBC_2.34 | sort -V | tail -1)" = GLIBC_2.34 ] ||
         say "note: this rpm needs $floor, which Amazon Linux 2023 does not have; build it on Debian 12"
@@ -181,7 +180,7 @@ test_rpm() {
     expect "rpm upgraded: so is autostart" disabled "$(enabled skep-autostart.service)"
     rpm_inside -e skep
     expect "rpm erased: binary" missing "$(mode_of /usr/bin/skep)"
-    # rpm knows no purge: the administrator's files stay, and directories that no package owns.
+    # rpm has no purge: the administrator's files stay, and directories that no package owns.
     files ! -type d >"$work/after"
     expect "rpm erased: what is left" "./etc/skep/skep.toml.rpmsave" \
         "$(comm -13 "$work/before" "$work/after" | xargs)"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the templates without a cloud: their format, every image that they can be asked for, and that
-# the README tells every variable. The booted tests build one of these images.
+# Checks the templates without a cloud: their format, every image that they can build, and that the README lists every
+# variable. The booted tests build one of these images.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/../scripts/lib.sh"
 forget_account

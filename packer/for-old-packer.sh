@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Makes copies of both templates that Packer 1.6, the one in Debian and Ubuntu, can run: for-old-packer.sh <directory>
 #
-# Left out is what it does not know, and nothing else: plugins.pkr.hcl, and in build.pkr.hcl the lines
-# from `begin:` to `end: unknown to Packer before 1.9`.
+# The copies leave out only the parts that it does not support: plugins.pkr.hcl, and in build.pkr.hcl the lines from
+# `begin:` to `end: unknown to Packer before 1.9`.
 set -euo pipefail
 
 [ $# -eq 1 ] || { echo "usage: $0 <directory>" >&2; exit 2; }

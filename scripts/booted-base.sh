@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
 # Makes the root file system that booted instances start from: booted-base.sh <directory>.
 #
-# It stands for Debian's own EC2 image: systemd, cloud-init with the Ec2 datasource, sshd, and no
-# Docker, which the provisioning of packer/ installs. What only a machine without a hypervisor needs
-# is added at the end, and nowhere else.
+# It replaces Debian's own EC2 image: systemd, cloud-init with the Ec2 datasource, sshd, and no Docker, which packer/
+# installs. The changes for a machine without a hypervisor are made at the end, and nowhere else.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
@@ -19,7 +18,7 @@ unfinished=$(mktemp -d "$(dirname "$target")/base.XXXXXX")
 trap 'rm -rf --one-file-system "$unfinished"' EXIT
 trap 'exit 130' INT TERM
 
-# The lists stay, and so do the downloads of Docker: every build of the image would fetch them again.
+# The package lists and Docker's downloads stay: otherwise every build of the image would fetch them again.
 # shellcheck disable=SC2016
 mmdebstrap --quiet --mode=root --variant=apt --format=directory \
     --aptopt='APT::Install-Recommends "false"' --include="$PACKAGES" \
@@ -35,8 +34,8 @@ rm -f "$base"/etc/hostname "$base"/etc/resolv.conf "$base"/etc/ssh/ssh_host_* "$
 rm -f "$base"/etc/apt/apt.conf.d/99mmdebstrap
 : >"$base/etc/machine-id"
 
-# As in Debian's image for EC2: the user is admin, and the sources stay as they are. One host key is
-# enough here, and the console is for skep.
+# As in Debian's image for EC2: the user is admin, and the package sources stay unchanged. One host key is enough
+# here, and no keys are printed on the console, where skep writes.
 cat >"$base/etc/cloud/cloud.cfg.d/90_local.cfg" <<'CONFIG'
 datasource_list: [ Ec2 ]
 locale: C.UTF-8
@@ -49,7 +48,7 @@ system_info:
     name: admin
 CONFIG
 
-# PID 1 of an instance. cloud-init knows EC2 by a UUID that the hypervisor shows.
+# PID 1 of an instance. cloud-init recognizes EC2 by a UUID of the hypervisor.
 cat >"$base/ec2-init" <<'INIT'
 #!/bin/sh
 mount -o remount,rw /sys
@@ -60,13 +59,13 @@ exec env SYSTEMD_COLORS=0 /lib/systemd/systemd
 INIT
 chmod 755 "$base/ec2-init"
 
-# cloud-init 22.4 knows only the older iproute2's words for an address that is there already.
+# cloud-init 22.4 recognizes only the older iproute2's message for an address that exists already.
 ephemeral=$base/usr/lib/python3/dist-packages/cloudinit/net/ephemeral.py
 sed -i 's/if "File exists" not in str(e.stderr):/if not re.search("File exists|already assigned", str(e.stderr)):/; 0,/^import /s//import re\nimport /' \
     "$ephemeral"
 grep -q 'already assigned' "$ephemeral" || die "cloud-init has changed: look at $ephemeral"
 
-# Where skep finds AWS; an instance on EC2 finds it by itself.
+# The address of AWS for skep; on EC2, skep finds it by itself.
 install -d "$base/etc/systemd/system/skep.service.d"
 cat >"$base/etc/systemd/system/skep.service.d/local-cloud.conf" <<'DROPIN'
 [Service]

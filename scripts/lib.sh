@@ -1,21 +1,21 @@
 # shellcheck shell=bash
-# What every script here starts with: source it, do not run it.
+# The common start of all scripts here: source it, do not run it.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 
-# dockerd, iptables and ip live where a plain user's PATH does not look on Debian; the tools that setup.sh has
+# On Debian, a plain user's PATH lacks the directories of dockerd, iptables and ip. The tools that setup.sh has
 # installed come before those of the machine.
 export PATH="$root/target/tools/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin"
-# Where the Makefile, the tests and this folder expect everything, whatever the user's own cargo settings say.
+# The Makefile, the tests and the scripts expect everything there, so the user's own cargo settings must not count.
 export CARGO_TARGET_DIR="$root/target"
 unset CARGO_BUILD_TARGET
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
 
-# A developer's own account and own Docker must be out of reach of the tests, the demo and the bench.
+# The tests, the demo and the bench must not reach a developer's own account and Docker.
 forget_account() {
     local name
     for name in $(compgen -e AWS_ || true) $(compgen -e DOCKER_ || true); do
@@ -25,14 +25,14 @@ forget_account() {
     export AWS_CLI="$root/.venv/bin/aws"
 }
 
-# Builds everything but what is shipped, and all of it at once, so that every dependency is built once, with the
-# features that anybody here asks for; and with Clippy in the compiler's place for the project's own packages, so
-# that they are not compiled once for its findings and once more to run. That skep is complete with its own
-# features alone shows where it is built as it is shipped: for the packages, whose skep the booted tests run.
+# Builds everything for development at once, so that every dependency is built once, with all features that any
+# package here needs. Clippy replaces the compiler for the project's own packages, so that they are not compiled twice,
+# once for its findings and once to run. Only the build of the packages, whose skep the booted tests run, shows that
+# skep is complete with its own features alone.
 clippy_build() { clippy_cargo build --workspace --all-targets --locked; }
 
-# clippy_cargo <command> [option]...: finds what clippy_build has built. Without the wrapper, cargo would build it again.
-# `cargo clippy -- -D warnings` hands the denial to its driver in this variable.
+# clippy_cargo <command> [option]...: uses the build of clippy_build. Without the wrapper, cargo would build it again.
+# `cargo clippy -- -D warnings` passes the denial to its driver in this variable.
 clippy_cargo() {
     RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__ cargo "$@"
 }

@@ -1,4 +1,4 @@
-"""Every relative link of the Markdown files must lead to a file of the tree, and its anchor to a heading there."""
+"""Checks that every relative link of the Markdown files leads to a file of the tree, and its anchor to a heading."""
 
 import pathlib
 import re
@@ -8,14 +8,14 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 def anchors(page):
-    """The anchors of a page, as GitHub makes them from its headings."""
+    """Returns the anchors of a page, as GitHub makes them from its headings."""
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def broken(page):
-    """The links of a page that lead nowhere."""
+    """Yields the links of a page whose target does not exist."""
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         path, _, anchor = target.partition("#")
         if re.match(r"[a-z]+:", target):

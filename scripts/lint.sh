@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that can be said about the sources without running them. No check needs the network.
+# Checks the sources without running them. No check needs the network.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
@@ -15,8 +15,8 @@ shell_scripts() {
         xargs -0 grep -lIE -m1 '^#!.*[/ ](ba|da)?sh( |$)|^# shellcheck shell=' | sort
 }
 
-# What systemd says of our units and not of others; only an installation has the binary. Exposure is in
-# tenths and depends on systemd's version: 1.3 with 252.
+# Checks skep's own units, and skips systemd's findings about others and about the binary, which only an installation
+# has. The threshold is in tenths; the exposure depends on systemd's version: 1.3 with 252.
 units() {
     local problems
     problems=$(systemd-analyze verify --man=no systemd/*.service systemd/*.socket 2>&1 | grep -F skep |

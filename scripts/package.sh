@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the Debian and the RPM package in target/package: package.sh [target triple of cargo's].
-# For another architecture than this machine's, cargo needs its linker. PROFILE=trial builds what `make test` packs.
+# Makes the Debian and the RPM package in target/package: package.sh [cargo's target triple].
+# For another architecture, cargo needs a linker for it. PROFILE=trial makes the packages of `make test`.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
@@ -8,7 +8,7 @@
 for_target=()
 [ $# -eq 0 ] || for_target=(--target "$1")
 profile=${PROFILE:-release}
-# The tool is built without optimisation: compressing takes it a minute.
+# The tool is built without optimization, so compressing takes a minute: only a release is compressed.
 compression=zstd
 [ "$profile" = release ] || compression=none
 generated=target/packaging

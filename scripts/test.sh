@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Runs all checks and tests: test.sh [stage]...
 #
-# Steps run one after the other; everything that is a test runs in one pool, so that the processor is never
-# idle. A test that hangs ends at its limit (.config/nextest.toml), a step at the limit below.
+# Steps run one after the other; all tests run in one pool, so that the processor is never idle. A test that hangs
+# ends at its limit (.config/nextest.toml), a step at the limit below.
 #
 #   TEST=word        only tests whose name contains it
-#   TEST_THREADS=n   how much of the pool runs at a time (.config/nextest.toml says what each test counts)
-#   FAIL_FAST=1      end with the first test that fails
+#   TEST_THREADS=n   size of the pool (.config/nextest.toml has the share of each test)
+#   FAIL_FAST=1      ends at the first test that fails
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
@@ -18,8 +18,8 @@ declare -A tests=(
     [packages]='binary(packages)' [booted]='binary(booted)'
 )
 
-# Seconds that each step takes on two cores in an empty clone, until target/test/times.json knows better; and
-# minutes after which it ends.
+# Seconds that each step takes on two cores in an empty clone, until target/test/times.json has a record; and the
+# limit of each step in minutes.
 declare -A expected=([setup]=150 [build]=270 [lint]=40 [cloudformation]=30 [package]=160 [tests]=1100)
 declare -A limit=([setup]=30 [build]=20 [lint]=15 [cloudformation]=10 [package]=20 [tests]=75)
 
@@ -28,7 +28,7 @@ step_setup() { scripts/setup.sh lint test; }
 # Clippy's findings are warnings of this one compilation, and fail it.
 step_build() {
     clippy_build
-    # What the tests need to find each other without cargo, which root does not have.
+    # With these files nextest finds the tests without cargo, which root does not have.
     cargo metadata --format-version=1 --locked >"$logs/cargo.json"
     clippy_cargo nextest list --workspace --locked --list-type=binaries-only --message-format=json \
         >"$logs/binaries.json"
@@ -37,11 +37,11 @@ step_build() {
 
 step_lint() { scripts/lint.sh; }
 
-# The stack in moto, with the main variants of its parameters. It writes what the roles may: the scenarios let
-# them do no more.
+# Creates the stack in moto, with the main variants of its parameters. It also writes the policies of the roles, which
+# the scenarios enforce.
 step_cloudformation() { .venv/bin/python cloudformation/tests/check.py "$logs/policies.json"; }
 
-# As `make package`, without the optimiser's minutes.
+# Like `make package`, but without optimization, which takes minutes.
 step_package() { PROFILE=trial scripts/package.sh; }
 
 step_tests() {
@@ -58,7 +58,7 @@ step_tests() {
     scripts/as-root cargo-nextest nextest run \
         --cargo-metadata "$logs/cargo.json" --binaries-metadata "$logs/binaries.json" \
         --filterset "$filter" --no-tests fail "${options[@]}" || code=$?
-    # Of nextest: https://docs.rs/nextest-metadata/latest/nextest_metadata/enum.NextestExitCode.html
+    # Exit codes of nextest: https://docs.rs/nextest-metadata/latest/nextest_metadata/enum.NextestExitCode.html
     [ "$code" -ne 4 ] || say "error: no test of these stages has \"${TEST:-}\" in its name: ${wanted# }"
     return "$code"
 }
@@ -83,7 +83,7 @@ for part in "$@"; do
     [[ " ${PARTS[*]} " == *" $part "* ]] || die "no such stage: $part (there are: ${PARTS[*]})"
 done
 wanted=" $* "
-# wants <part>...: any of them
+# wants <part>...: whether any of them was requested
 wants() {
     local part
     for part in "$@"; do
@@ -98,7 +98,7 @@ fi
 
 steps=(setup build)
 ! wants lint || steps+=(lint)
-# Scenarios need the policies, unless those that are there are newer than what they are made of.
+# Scenarios need the policies. Policies that are newer than their sources are used again.
 if wants cloudformation || wants scenarios engine booted &&
     { [ ! -s "$logs/policies.json" ] || [ -n "$(find cloudformation -newer "$logs/policies.json" -type f)" ]; }; then
     steps+=(cloudformation)
@@ -106,14 +106,14 @@ fi
 ! wants packages booted || steps+=(package)
 ! wants "${!tests[@]}" || steps+=(tests)
 
-# A password is asked for while someone is there to answer, and once only.
+# sudo asks for the password at the start, and only once.
 sudo_keeper=''
 if wants "${!tests[@]}" && [ "$(id -u)" -ne 0 ]; then
     scripts/as-root true
     while sleep 60; do sudo -n true 2>/dev/null || exit; done &
     sudo_keeper=$!
 fi
-# Ctrl-C reaches the step by itself; its own clean-up is waited for.
+# Ctrl-C reaches the step by itself; this waits for the step's own clean-up.
 running=''
 stop() {
     trap '' INT TERM
@@ -143,14 +143,14 @@ for step in "${steps[@]}"; do
     running=''
     remaining=$((remaining - expected[$step]))
     case $code in 0) ;; 124 | 137) say "$step: ended after its limit of ${limit[$step]} minutes" ;; esac
-    # The time of a part of the pool says nothing of the whole.
+    # The time of a part of the pool must not count as the time of the whole.
     [ "$step" != tests ] || [ "$#${TEST:-}" = "${#PARTS[@]}" ] || step="tests:${TEST:-$(IFS=+; echo "$*")}"
     echo "$step $code $((SECONDS - started))" >>"$logs/steps"
     [ "$code" -eq 0 ] || verdict=1
-    # Nothing can be tested that was not built.
+    # After a failed build, nothing can be tested.
     [ "$code" -eq 0 ] || [[ " lint cloudformation tests " == *" ${step%%:*} "* ]] || break
 done
 clean_up
-# The ten slowest tests, what each waited for, and the summary.
+# Prints the ten slowest tests with their waits, and the summary.
 "$(command -v .venv/bin/python || echo python3)" scripts/times.py report "$logs" target/nextest/default/junit.xml || verdict=1
 [ "$verdict" -eq 0 ]

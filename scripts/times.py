@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Keeps how long steps and tests took in target/test/times.json, and tells of it.
+"""Records the durations of steps and tests in target/test/times.json, and reports them.
 
-times.py expect FILE STEP      seconds that a step took the last time; nothing where that is not known
-times.py report FOLDER JUNIT   takes in FOLDER/steps and the test runner's report; prints the summary
-times.py compare OLD NEW       what has become slower or faster between two kept files
+times.py expect FILE STEP      prints the seconds that a step took the last time; nothing if there is no record
+times.py report FOLDER JUNIT   records FOLDER/steps and the test runner's report; prints the summary
+times.py compare OLD NEW       prints the steps and tests that are slower or faster in the second of two records
 """
 
 import json
@@ -13,7 +13,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 
 SLOWEST = 10
-# Waits named for each of the slowest tests, and lines of the comparison.
+# Number of waits that are recorded for each test, the longest first.
 WAITS = 3
 # Seconds below which a difference between two runs is noise.
 NOISE = 5
@@ -32,7 +32,7 @@ def clock(seconds):
 
 
 def tests_of(junit):
-    """By name: seconds, outcome, and the longest waits as [seconds, what]."""
+    """Returns by name: seconds, outcome, and the longest waits as [seconds, what]."""
     tests = {}
     if not pathlib.Path(junit).exists():
         return tests

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks both kinds of UserData without an instance: what they write is right, however often they run,
-# and a skep that does not start is said. Real instances run them in the booted tests.
+# Checks both kinds of UserData without an instance: they write the right settings, at the first and every later run,
+# and report a skep that does not start. Real instances run them in the booted tests.
 # The placeholders are no variables of this script.
 # shellcheck disable=SC2016
 # shellcheck source=scripts/lib.sh
@@ -10,7 +10,7 @@ clippy_build
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# render <file>: for the manager of a cluster, with this directory for the machine's own.
+# render <file>: for the manager of a cluster, with a directory below $work instead of /etc/skep.
 render() {
     sed -e 's/${cluster}/prod-1.a_b/; s/${role}/manager/' -e "s#/etc/skep#$work/etc/skep#g" "userdata/$1"
 }
@@ -26,7 +26,7 @@ for file in userdata/cloud-config.yaml userdata/skep.sh; do
         die "$file: \${ is for the two placeholders; Fn::Sub and templatefile take everything else for theirs"
 done
 
-# systemctl, as far as UserData sees it: it is asked for one thing, and does it or does not.
+# Replaces systemctl: UserData runs one command, which succeeds or fails.
 mkdir "$work/bin"
 cat >"$work/bin/systemctl" <<END
 #!/bin/sh

@@ -1,25 +1,25 @@
-//! The charter as far as it matters to a model, and the names in it.
+//! The part of the charter that matters to a model, and the names in it.
 
 use skep::clients::ledger::{Charter, CharterPhase};
 use time::OffsetDateTime;
 
-/// Small enough for a state; swarms and instances are numbers.
+/// A charter that is small enough for a state: swarms and instances are numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Row {
     pub is_open: bool,
     pub generation: u64,
     pub founder: u8,
-    /// Seconds.
+    /// In seconds since the epoch.
     pub lease_expires_at: i64,
     pub swarm: Option<u8>,
-    /// Of the swarms that were given up, the last.
+    /// The last of the former swarms.
     pub former: Option<u8>,
     /// The swarm whose quorum is or was re-created.
     pub recovers: Option<u8>,
 }
 
 impl Row {
-    /// As skep reads it.
+    /// Returns the charter as skep reads it.
     #[must_use]
     pub fn charter(self) -> Charter {
         Charter {
@@ -35,7 +35,7 @@ impl Row {
         }
     }
 
-    /// As skep writes it.
+    /// Converts the charter that skep writes.
     #[must_use]
     pub fn of(charter: &Charter) -> Self {
         Self {
@@ -49,7 +49,7 @@ impl Row {
         }
     }
 
-    /// DynamoDB's condition of a claim at `now` over what was `seen`.
+    /// Whether DynamoDB's condition for a claim at `now` holds: the charter was `seen` before, and now `is` there.
     #[must_use]
     pub fn is_as_seen(seen: Option<Self>, is: Option<Self>, now: i64) -> bool {
         match (seen, is) {
@@ -62,7 +62,7 @@ impl Row {
         }
     }
 
-    /// DynamoDB's condition of publishing under this claim.
+    /// Whether DynamoDB's condition for publishing under this claim holds.
     #[must_use]
     pub fn is_still_claimed(self, is: Option<Self>) -> bool {
         is.is_some_and(|is| {
@@ -71,28 +71,28 @@ impl Row {
     }
 }
 
-/// An instance's id.
+/// Returns the id of an instance.
 #[must_use]
 pub fn name(host: u8) -> String {
     format!("i-{host}")
 }
 
-/// Docker's id of a swarm.
+/// Returns Docker's id of a swarm.
 #[must_use]
 pub fn swarm_name(swarm: u8) -> String {
     format!("swarm-{swarm}")
 }
 
-/// `i-3` and `swarm-3` are 3.
+/// Returns the number in a name: 3 in `i-3` and in `swarm-3`.
 ///
 /// # Panics
-/// On a name that is not of a model.
+/// If the name is not from a model.
 #[must_use]
 pub fn number(name: &str) -> u8 {
     name.rsplit('-').next().and_then(|digits| digits.parse().ok()).expect("a name of this model")
 }
 
-/// Seconds since the epoch.
+/// Converts seconds since the epoch.
 ///
 /// # Panics
 /// Beyond the year 9999.

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-/// How far a clock may be off: as far as AWS lets it, and no shorter than any lease.
+/// Greatest error of a clock: the most that AWS accepts, and no shorter than any lease.
 pub const SKEW: Duration = Duration::from_secs(300);
 
-/// How an instance's clock goes.
+/// The error of an instance's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Clock {
     Right,
@@ -14,11 +14,10 @@ pub enum Clock {
 }
 
 impl Clock {
-    /// The three of them.
     pub const ALL: [Self; 3] = [Self::Right, Self::Ahead, Self::Behind];
 
-    /// What it shows in seconds once so many leases have run out. Far enough from the epoch for every
-    /// clock.
+    /// Returns the time of this clock, in seconds, after so many leases have expired: far enough from the epoch for
+    /// every clock.
     #[must_use]
     pub fn now(self, expiries: usize, lease: Duration) -> i64 {
         let skew = SKEW.as_secs().cast_signed();
@@ -31,7 +30,7 @@ impl Clock {
         }
     }
 
-    /// So many leases are longer than any two clocks are apart.
+    /// Returns a number of leases that together last longer than the difference between any two clocks.
     #[must_use]
     pub fn expiries_beyond(lease: Duration) -> usize {
         1 + usize::try_from(2 * SKEW.as_secs() / lease.as_secs()).unwrap_or_default()

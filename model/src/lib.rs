@@ -1,12 +1,12 @@
-//! skep's protocols as Stateright models. Each takes its decisions with the function that skep itself
-//! decides with (`boot::decide`, …) on what a node could have seen, and plays the world around it:
-//! every order of looks and acts, crashes between them, writes that arrive long after their sender has
-//! died, leases that run out, clocks that disagree.
+//! skep's protocols as Stateright models. Each model decides with skep's own functions (`boot::decide`, …) on
+//! observations that a node can make, and simulates the world around the nodes: every order of observations and
+//! requests, crashes between them, requests that arrive long after their sender has died, leases that expire, clocks
+//! that disagree.
 //!
-//! Every fact that is observed may be one that cannot be told: a few looks of each run are dim ones.
+//! Every observed fact can be "cannot tell": each run has a budget of dim observations, which lack an answer.
 //!
-//! A node's decision rests on what it saw **earlier**: looking and acting are two actions, and
-//! anything may happen in between.
+//! A node decides on an **earlier** observation: observing and acting are two actions, and anything can happen
+//! between them.
 
 mod charter;
 mod clock;

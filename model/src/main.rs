@@ -1,4 +1,4 @@
-//! `make model`: checks every model as deep as the time allows, and says how deep that was.
+//! `make model`: checks every model as deep as the time allows, and prints how deep that was.
 
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -15,7 +15,7 @@ use stateright::{Checker, Expectation, Model};
 /// skep's protocols under a model checker.
 #[derive(Parser)]
 struct Arguments {
-    /// How long all models may take together
+    /// Time limit for all models together
     #[arg(long = "for", value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration)]
     time: Duration,
 }
@@ -88,7 +88,7 @@ fn main() -> ExitCode {
     if hold.iter().all(|holds| *holds) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Checks one model for so long at the most; says what came of it and whether all holds.
+/// Checks one model for at most `time`, prints the result, and returns whether every property holds.
 fn check<M>(what: &str, model: M, time: Duration) -> bool
 where
     M: Model + Send + Sync + 'static,
@@ -96,10 +96,10 @@ where
     M::Action: Clone + Debug + PartialEq + Send + Sync + 'static,
 {
     let start = Instant::now();
-    // A single one never looks at the time.
+    // A single thread never checks the timeout.
     let threads = available_parallelism().map_or(2, |cores| cores.get().max(2));
     let checker = model.checker().threads(threads).timeout(time).spawn_bfs().join();
-    // As many as there are, unless the time was up first.
+    // Unless the time was over first, the checker has visited every state.
     let is_whole = start.elapsed() < time;
     let mut holds = true;
     for property in checker.model().properties() {

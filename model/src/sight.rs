@@ -1,12 +1,12 @@
-//! What a look may fail to see.
+//! The answers that an observation can lack.
 
-/// What a look sees of what is there. Each answer that does not come is neither yes nor no.
+/// The answers that an observation gets. A missing answer is neither yes nor no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sight {
     Clear,
-    /// Docker does not say whether its swarm has a leader, nor what that one would say.
+    /// Docker does not report whether its swarm has a leader, and the leader's answers are missing, too.
     NoLeader,
-    /// There are members' rows that cannot be read.
+    /// Some members' rows cannot be read.
     NoRows,
     /// Auto Scaling does not answer.
     NoList,

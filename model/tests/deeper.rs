@@ -1,4 +1,4 @@
-//! Every model of `make model`, for seconds.
+//! Runs every model of `make model` for seconds instead of minutes.
 
 use std::process::Command;
 

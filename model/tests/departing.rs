@@ -1,5 +1,5 @@
-//! Managers leave without losing the quorum; and the checker sees what it must see where they do not wait
-//! for each other, or for their own demotion.
+//! Checks that managers leave without losing the quorum, and that the checker finds the fault in a protocol without
+//! one of its safeguards, such as waiting for each other or for the own demotion.
 
 use skep_model::departing::{Action, Departing, Fence};
 use stateright::{Checker, Expectation, Model};
@@ -17,7 +17,7 @@ const QUIET: Departing = Departing {
     fence: Fence::Held,
 };
 
-/// Every state there is. What is never seen is too much for a small world.
+/// Checks every state. `sometimes` properties are left out: a small world cannot reach all of them.
 fn holds(model: Departing) {
     let checker = model.checker().spawn_bfs().join();
     println!("{} unique states, depth {}", checker.unique_state_count(), checker.max_depth());
@@ -63,7 +63,7 @@ fn clocks_are_off_and_the_ledger_is_out_of_reach() {
     });
 }
 
-/// A skep starts anew in the middle of a departure while the ledger is out of its reach.
+/// A skep restarts in the middle of a departure while it cannot reach the ledger.
 const IN_DOUBT: Departing =
     Departing { managers: 2, leaving: 1, crashes: 1, outages: 2, hurries: 2, ..QUIET };
 
@@ -74,7 +74,7 @@ fn who_cannot_tell_whose_swarm_it_is_in_waits_until_it_can() {
     holds(Departing { managers: 3, leaving: 2, hurries: 0, ..IN_DOUBT });
 }
 
-/// It calls the swarm another cluster's, and is gone with its vote in raft.
+/// A node that takes doubt for no treats the swarm as another cluster's, and ends while raft still counts its vote.
 #[test]
 fn doubt_that_counts_as_no_loses_the_quorum() {
     let model = Departing { fence: Fence::DoubtIsNo, ..IN_DOUBT };
@@ -83,7 +83,7 @@ fn doubt_that_counts_as_no_loses_the_quorum() {
     checker.assert_any_discovery("the quorum is lost by deaths alone");
 }
 
-/// The last one's skep dies while it closes the charter; another manager joins before that arrives.
+/// The last manager's skep dies while it closes the charter; another manager joins before the request arrives.
 const TOO_LATE: Departing =
     Departing { managers: 1, leaving: 1, replacements: 2, crashes: 1, hurries: 2, ..QUIET };
 
@@ -102,7 +102,8 @@ fn one_that_stays_closed_is_found() {
     checker.assert_any_discovery(name);
 }
 
-/// Docker has accepted both demotions; then a third manager dies, and Docker does not know yet.
+/// Docker has accepted two demotions at once; then a third manager dies, and Docker has not noticed this yet. The
+/// checker must find this sequence.
 #[test]
 fn without_turns_two_demotions_meet_a_death() {
     let model =
@@ -114,7 +115,7 @@ fn without_turns_two_demotions_meet_a_death() {
     checker.assert_discovery("nobody is removed on a look from before a death", story);
 }
 
-/// Both have left by force, while Docker still takes the first for alive.
+/// Both managers leave by force, while Docker still counts the first as alive. The checker must find this sequence.
 #[test]
 fn unconfirmed_demotions_lose_the_quorum() {
     let model = Departing { leaving: 2, fence: Fence::Unconfirmed, ..QUIET };

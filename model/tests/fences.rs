@@ -1,4 +1,4 @@
-//! The checker sees what it must see: without its fences the protocol fails.
+//! Checks that founding holds, and that the checker finds the fault in a protocol without one of its fences.
 
 use skep_model::founding::{Fence, Founding};
 use stateright::{Checker, Expectation, Model};

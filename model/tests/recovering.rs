@@ -1,5 +1,6 @@
-//! A quorum is re-created once, and everybody ends in it; and the checker sees what it must see without the
-//! claim, the fence, or a look at the raft that one without a row came into.
+//! Checks that a quorum is re-created once and every node ends in it, and that the checker finds the fault in a
+//! protocol without the claim, without the fence, or in which a manager without a row does not check whose raft it
+//! joined.
 
 use skep_model::recovering::{Fence, Recovering};
 use stateright::{Checker, Expectation, HasDiscoveries, Model};
@@ -20,13 +21,13 @@ const QUIET: Recovering = Recovering {
     are_clocks_off: false,
     fence: Fence::Held,
 };
-/// A network falls apart between two managers.
+/// The network between two managers is cut.
 const APART: Recovering = Recovering { managers: 2, lost: 0, cuts: 1, ..QUIET };
-/// A recovery is taken over from a skep that has died, beside an instance that wants in.
+/// A recovery is taken over from a skep that has died, while another instance tries to join.
 const TAKEN_OVER: Recovering =
     Recovering { lost: 1, recoveries: 2, crashes: 1, expiries: 1, cuts: 1, ..QUIET };
 
-/// Every state there is. What is never seen is too much for a small world.
+/// Checks every state. `sometimes` properties are left out: a small world cannot reach all of them.
 fn holds(model: Recovering) {
     let checker = model.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     println!("{} unique states, depth {}", checker.unique_state_count(), checker.max_depth());
@@ -76,7 +77,7 @@ fn the_ledger_is_out_of_reach() {
     holds(Recovering { managers: 3, lost: 0, cuts: 1, outages: 2, adoptions: 1, ..QUIET });
 }
 
-/// Docker is silent, rows cannot be read, Auto Scaling does not answer: nothing is taken apart for that.
+/// Docker does not answer, rows cannot be read, Auto Scaling does not answer: every property must hold nevertheless.
 #[test]
 fn looks_that_fail_to_see_something_cost_nothing() {
     holds(Recovering { dim_looks: 2, workers: 1, crashes: 1, expiries: 1, ..QUIET });
@@ -105,7 +106,8 @@ fn without_the_fence_a_manager_that_was_never_comes_back() {
     checker.assert_any_discovery("with no more trouble all end in one swarm");
 }
 
-/// It came in by a manager whose recovery was taken over, and joiners would follow it there.
+/// The manager joined through another one whose recovery was taken over, and joining nodes would follow it into that
+/// history. The checker must find this.
 #[test]
 fn a_manager_without_a_row_must_ask_whose_raft_it_is_in() {
     let model = Recovering { fence: Fence::Unasked, ..TAKEN_OVER };

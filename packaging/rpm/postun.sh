@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The units have gone or are others now.
+# The units were removed or replaced.
 set -euo pipefail
 
 if [ -d /run/systemd/system ]; then

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# $1: 0 when the last version goes, 1 at an upgrade, which leaves skep running until it is restarted.
+# $1: 0 when the last version is removed, 1 at an upgrade, which leaves skep running until it is restarted.
 set -euo pipefail
 
 [ "$1" -eq 0 ] || exit 0

@@ -1,4 +1,4 @@
-//! `/etc/skep/skep.toml` as it is installed: every key with its meaning, none of them set.
+//! Writes `/etc/skep/skep.toml` as it is installed: every key with its meaning, and none of them set.
 
 use skep::config::{KEYS, Key, Settings};
 
@@ -29,11 +29,11 @@ const EXAMPLES: [(&str, &str); 17] = [
     ("ship.endpoint", "\"https://storage.example.com\""),
 ];
 
-/// Longer lines of prose are broken.
+/// Maximum length of a line of prose.
 const WIDTH: usize = 98;
 
-/// The file. Prose begins with `# `, a setting with `#` alone; the sections' names stand as they are,
-/// so that a single line can be uncommented.
+/// Returns the file. Prose begins with `# `, a setting with `#` alone. The sections' names are not commented out, so
+/// that a single setting can be uncommented.
 pub fn configuration() -> String {
     let mut text = HEADER.to_owned();
     let mut section = None;
@@ -48,7 +48,7 @@ pub fn configuration() -> String {
     text
 }
 
-/// The default as TOML, which JSON's strings, numbers and lists are too.
+/// Returns the example or the default as TOML; JSON's strings, numbers and lists are TOML, too.
 fn shown(key: &Key) -> String {
     let example = EXAMPLES.iter().find(|(name, _)| *name == key.name);
     match example {

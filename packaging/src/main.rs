@@ -1,6 +1,5 @@
-//! Writes what the packages hold beside the binary, from the binary's own sources:
-//! `skep-packaging <directory>` makes `skep.toml`, `man/` and `completions/` there. skep does not carry
-//! the generators itself: its size has a limit.
+//! Writes the packages' files beside the binary, from the binary's own sources: `skep-packaging <directory>` makes
+//! `skep.toml`, `man/` and `completions/` there. skep does not contain the generators: its size has a limit.
 
 mod example;
 
@@ -25,7 +24,7 @@ fn write_all(target: &Path) -> Result<()> {
     for directory in [&man, &completions] {
         fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
     }
-    // The words that clap adds by itself need no page.
+    // The `help` subcommands, which clap adds by itself, need no page.
     clap_mangen::generate_to(Cli::command().disable_help_subcommand(true), &man)?;
     for shell in SHELLS {
         generate_to(shell, &mut Cli::command(), NAME, &completions)?;
@@ -53,7 +52,7 @@ mod tests {
         assert!(cli.get_subcommands().count() >= 4);
         for command in cli.get_subcommands() {
             let name = command.get_name();
-            // As roff writes them.
+            // As roff escapes them.
             let escaped = |text: &str| text.replace('-', "\\-").replace('\'', "\\*(Aq");
             let about = command.get_about().unwrap().to_string();
             let listed = escaped(&format!("skep-{name}(1)"));

@@ -25,8 +25,8 @@ source "amazon-ebs" "skep" {
   run_volume_tags = local.tags
 
   # begin: unknown to Packer before 1.9
-  # Instances of this image answer IMDSv2 only, whatever launches them. Tags in the metadata cannot be
-  # asked for by an image: that is the launch template's InstanceMetadataTags.
+  # The instances of this image use IMDSv2 only, in every launch. An image cannot request tags in the metadata: set
+  # InstanceMetadataTags in the launch template.
   imds_support = "v2.0"
 
   metadata_options {

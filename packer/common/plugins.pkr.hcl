@@ -1,11 +1,11 @@
-# A file of its own, because Packer before 1.7 knows no plugins to ask for: see README.md.
+# A separate file, because Packer before 1.7 does not support required_plugins: see README.md.
 packer {
   required_version = ">= 1.9"
 
   required_plugins {
     amazon = {
       source  = "github.com/hashicorp/amazon"
-      version = ">= 1.2.2, < 2" # the first in which amazon-ebs knows imds_support
+      version = ">= 1.2.2, < 2" # the first whose amazon-ebs supports imds_support
     }
   }
 }

@@ -1,4 +1,4 @@
-# --- What goes into the image ---
+# --- Contents of the image ---
 
 variable "skep_package" {
   type        = string
@@ -63,7 +63,7 @@ variable "kms_key" {
   default     = null
 }
 
-# --- Where it is built, and who may use it ---
+# --- Regions, sharing and names of the image ---
 
 variable "region" {
   type        = string

@@ -24,7 +24,7 @@ locals {
   distribution  = var.distribution
   docker_source = var.docker_source
 
-  # What Debian and Ubuntu call it.
+  # The name that Debian and Ubuntu use.
   cpu = var.architecture == "x86_64" ? "amd64" : var.architecture
 
   images = {

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Waits until the first boot is through, brings packages up to date, and keeps the time.
+# Waits for the end of the first boot, updates the packages, and sets the clock's source.
 set -euo pipefail
 
-# cloud-init configures the very package manager that is used below. Its own failures are not ours.
+# cloud-init configures the package manager that is used below. Its own failures do not matter here.
 if [ -d /run/systemd/system ] && command -v cloud-init >/dev/null; then
     cloud-init status --wait >/dev/null || true
 fi
@@ -19,13 +19,13 @@ END
     apt-get update -q
     [ "$UPGRADE" = false ] || apt-get dist-upgrade -q
     apt-get install -q ca-certificates chrony
-    # Amazon's own clock, without a way to the internet. Its address is the same in every region.
+    # Amazon's own clock, which needs no internet access. Its address is the same in every region.
     install -d /etc/chrony/sources.d
     echo 'server 169.254.169.123 prefer iburst minpoll 4 maxpoll 4' >/etc/chrony/sources.d/amazon-time-sync.sources
     systemctl enable chrony.service
 else
     [ "$UPGRADE" = false ] || dnf upgrade -y -q --releasever=latest
-    # Its package knows Amazon's clock.
+    # Amazon Linux's chrony already uses Amazon's clock.
     dnf install -y -q chrony
     systemctl enable chronyd.service
 fi

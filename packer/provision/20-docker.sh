@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Installs Docker Engine: the distribution's, or docker-ce from Docker's own repository.
 #   DOCKER_SOURCE   distribution, docker
-#   DOCKER_VERSION  such as 28.5.2, or its beginning; empty for the newest
+#   DOCKER_VERSION  such as 28.5.2, or the start of a version; empty for the newest
 set -euo pipefail
 
 debian_s_own() {
     local version=${DOCKER_VERSION:+=$DOCKER_VERSION*}
     local packages=("docker.io$version")
-    # A package of its own in Debian 13.
+    # A separate package in Debian 13.
     if apt-cache show docker-cli >/dev/null 2>&1; then packages+=("docker-cli$version"); fi
     apt-get install -q "${packages[@]}" apparmor iptables
 }

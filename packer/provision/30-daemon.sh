@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Says to Docker what suits a node of a swarm:
+# Configures Docker for a node of a swarm:
 #   no live-restore, with which an engine refuses to be in a swarm;
-#   networks of this host apart from the VPC: by default not in 172.31.0.0/16, where a default VPC is;
-#   each of 4094 addresses, because every task has one on docker_gwbridge;
-#   a bound on every container's log. json-file, because log shippers read it.
+#   networks of this host outside the VPC: by default not in 172.31.0.0/16, the range of a default VPC;
+#   4094 addresses in each network, because every task has one on docker_gwbridge;
+#   a size limit for every container's log; json-file, because log shippers read it.
 #     BRIDGE_POOL, CONTAINER_LOG_SIZE
 set -euo pipefail
 
@@ -19,8 +19,8 @@ cat >"$settings.new" <<END
 END
 mv "$settings.new" "$settings"
 
-# The first that reads it is this machine's engine, so that a mistake ends the build. docker0 keeps the
-# address it has; 90-clean takes it away.
+# This machine's engine reads the file first, so that a mistake ends the build. docker0 keeps its address; 90-clean
+# removes docker0.
 if [ -d /run/systemd/system ]; then
     systemctl restart docker.service || {
         journalctl --unit=docker.service --lines=10 --output=cat >&2

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Bounds the journal, so that a talkative service does not fill the disk, and keeps it over a reboot.
+# Limits the journal, so that a verbose service does not fill the disk, and keeps it over a reboot.
 #   JOURNAL_SIZE  such as 500M
 set -euo pipefail
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Takes away what must not be the same on two instances, and what is secret or only grows the image.
+# Removes all that must differ between two instances, all secrets, and files that only make the image larger.
 #   PACKAGE  the uploaded package
 set -euo pipefail
 
-# --- Docker: images that were pulled on purpose stay; what makes this engine itself goes ---
+# --- Docker: images that were pulled on purpose stay; the identity of this engine is removed ---
 
 # An image with a swarm in it would make every instance the same node.
 if [ -s /var/lib/docker/swarm/docker-state.json ]; then
@@ -21,7 +21,7 @@ rm -rf /var/lib/docker/swarm /var/lib/docker/network /var/lib/docker/engine-id /
 
 [ ! -d /var/lib/skep ] || find /var/lib/skep -mindepth 1 -delete
 
-# --- Who this machine is ---
+# --- Identity of this machine ---
 
 rm -f /etc/ssh/ssh_host_*
 : >/etc/machine-id
@@ -29,7 +29,7 @@ rm -f /var/lib/systemd/random-seed /var/lib/systemd/credential.secret
 rm -f /var/lib/dhcp/*.leases /var/lib/dhclient/*.lease
 cloud-init clean --logs
 
-# --- Who was here ---
+# --- Keys, histories and credentials of users ---
 
 rm -f /root/.ssh/authorized_keys /home/*/.ssh/authorized_keys
 rm -f /root/.*history /home/*/.*history /root/.lesshst /home/*/.lesshst
@@ -46,7 +46,7 @@ else
     dnf clean all -q
 fi
 if [ -d /run/systemd/system ]; then
-    # From here on the journal is in memory only, and whoever else writes a log is silent.
+    # From here on the journal is in memory only, and syslog writes nothing.
     journalctl --relinquish-var
     systemctl stop syslog.socket rsyslog.service 2>/dev/null || true
 fi

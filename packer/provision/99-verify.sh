@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Fails the build when the image is not what the scripts before were to make of it. It changes nothing.
+# Fails the build if the image is not as the earlier scripts should leave it. It changes nothing.
 #   PACKAGE  the uploaded package
 set -euo pipefail
 
 wrong=0
 
-# verify <what should be so> <command>...
+# verify <condition> <command>...
 verify() {
     local what=$1 output
     shift
@@ -16,7 +16,7 @@ verify() {
     fi
 }
 
-# nothing <what is looked for> <find's arguments>...: places that are not there hold nothing.
+# nothing <kind of file> <find's arguments>...: a missing directory counts as empty.
 nothing() {
     local what=$1 found
     shift
@@ -27,7 +27,7 @@ nothing() {
     fi
 }
 
-# --- What must be there ---
+# --- Required ---
 
 skep --version
 dockerd --version
@@ -39,7 +39,7 @@ verify 'skep.service is left to UserData and skep-autostart' sh -c '! systemctl 
 verify 'the units of skep are valid' systemd-analyze verify --man=no --recursive-errors=no \
     skep.service skep-autostart.service skep-certificate.socket skep-journal-sync.socket skep-journal-upload.socket
 verify 'skep has a user, who may use Docker' sh -c 'id -nG skep | grep -qw docker'
-# Which cluster and role is for an instance of the image to know.
+# Cluster and role are settings of an instance, not of the image.
 verify "skep's settings are valid" skep config --cluster image --role worker
 
 # Docker 20.10 cannot check its settings; 30-daemon has started it with them.
@@ -49,7 +49,7 @@ fi
 verify 'live-restore is off' grep -q '"live-restore": false' /etc/docker/daemon.json
 verify 'container logs are bounded' grep -q '"max-size"' /etc/docker/daemon.json
 
-# --- What must not be there ---
+# --- Forbidden ---
 
 if [ -d /run/systemd/system ]; then
     for unit in docker skep; do

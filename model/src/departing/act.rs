@@ -1,4 +1,4 @@
-//! What comes of what was decided: the ledger's conditions, and what skep does next on its answer.
+//! Carries out decided requests: the ledger's conditions, and skep's next step on the answer.
 
 use skep::manager;
 
@@ -13,7 +13,7 @@ impl World {
         self.managers[one].life = Life::Leaving;
     }
 
-    /// A look, and what needs no request of its own.
+    /// Observes and decides, and does at once everything that needs no separate request.
     pub(super) fn look_around(&mut self, one: usize, fence: Fence) {
         if self.is_to_reopen(one, fence) {
             self.managers[one].decided = Some(Request::ReopenCharter);
@@ -39,19 +39,19 @@ impl World {
         }
     }
 
-    /// Its instance is no more.
+    /// Ends the manager's instance.
     pub(super) fn end(&mut self, one: usize, life: Life) {
         let old = &self.managers[one];
         let raft = if old.raft == Raft::Dropped { Raft::Out } else { old.raft };
-        // Nothing else of it matters any more.
+        // The rest of its state does not matter any more.
         self.managers[one] = Manager { life, raft, ..Manager::new(Clock::Right) };
     }
 
-    /// Sends what was decided; what follows from the answer at once is decided next.
+    /// Sends the decided request. A request that follows immediately from the answer is decided next.
     pub(super) fn send(&mut self, one: usize, request: Request, fence: Fence) {
         let is_cut_off = self.managers[one].is_cut_off;
         let next = match request {
-            // A ledger that does not answer holds nobody up.
+            // A ledger that does not answer delays no departure.
             Request::TakeTurn { whose, .. } if is_cut_off => {
                 Some(Request::Demote { whose, in_turn: false })
             }
@@ -74,7 +74,7 @@ impl World {
                 self.close_charter(one);
                 Some(Request::LeaveLast)
             }
-            // The leader looks again, later.
+            // If the ledger is out of reach, the leader tries again later.
             Request::ReopenCharter => {
                 self.is_open |= !is_cut_off;
                 None
@@ -87,7 +87,7 @@ impl World {
         self.managers[one].decided = next;
     }
 
-    /// What a process has sent before it died.
+    /// Delivers a request whose sender has died.
     pub(super) fn arrive(&mut self, request: Request) {
         match request {
             Request::TakeTurn { whose, now } => drop(self.take_lease(whose, now)),
@@ -95,10 +95,10 @@ impl World {
                 self.is_crowded |= !in_turn || self.turn.is_none_or(|turn| turn.whose != whose);
                 self.demote(whose);
             }
-            // Somebody may have taken the last one's place meanwhile.
+            // Another manager may have joined since the last one sent this.
             Request::CloseCharter => self.is_open = false,
             Request::ReopenCharter => self.is_open = true,
-            // Docker's socket is on the same host: what was sent is done.
+            // Docker's socket is on the same host: such a request never arrives late.
             Request::Leave | Request::LeaveLast => {}
         }
     }
@@ -128,7 +128,7 @@ impl World {
         }
     }
 
-    /// The charter says that this manager's swarm is no more, and a leader answers it.
+    /// Whether this manager must reopen the charter: it is closed over the manager's swarm, and a leader answers.
     pub(super) fn is_to_reopen(&self, one: usize, fence: Fence) -> bool {
         let sees_it = self.managers[one].life == Life::Serving && !self.managers[one].is_cut_off;
         !self.is_open && sees_it && self.knows(one) && fence != Fence::StaysClosed
@@ -139,7 +139,7 @@ impl World {
         self.is_open = false;
     }
 
-    /// Some other manager that can act for the rest.
+    /// Returns another manager that can act on this departure.
     pub(super) fn helper_of(&self, one: usize) -> Option<usize> {
         let helps = |other: &usize| self.can_help(*other, one);
         (0..self.managers.len()).find(helps)
@@ -149,7 +149,7 @@ impl World {
         by != one && self.knows(by) && !self.managers[by].is_cut_off
     }
 
-    /// What the others would do about a departure, where somebody can.
+    /// Whether another manager can advance this departure now.
     pub(super) fn is_served(&self, one: usize) -> bool {
         let waits = [manager::Action::None, manager::Action::Wait];
         self.helper_of(one).is_some() && !waits.contains(&self.care(one))
@@ -164,13 +164,13 @@ impl World {
                 row.stage = Stage::Removed;
                 self.return_lease(one);
             }
-            // Left without its demotion: one that is out of the swarm is buried below.
+            // The node left without a demotion: once Docker sees it as dead, `bury` demotes it.
             manager::Action::Demote => {}
             action => panic!("no cause for {action:?}"),
         }
     }
 
-    /// Dead by Docker's word, and by Auto Scaling's.
+    /// Whether a member of raft is dead by the answers of Docker and Auto Scaling.
     pub(super) fn is_to_be_buried(&self, one: usize) -> bool {
         let dead = &self.managers[one];
         dead.raft == Raft::Member && !dead.is_alive() && dead.death == super::Death::Seen

@@ -1,36 +1,36 @@
-//! Docker's raft: who is in it, what it refuses, and what it does later.
+//! Docker's raft: its members, the requests that it refuses, and the changes that it makes later.
 
 use super::{Death, Life, Manager, Raft, World};
 
 impl World {
-    /// Can the swarm decide anything?
+    /// Whether the swarm can decide anything.
     pub(super) fn has_quorum(&self) -> bool {
         let members = self.managers.iter().filter(|one| one.is_member()).count();
         2 * self.managers.iter().filter(|one| one.votes()).count() > members
     }
 
-    /// Of raft's members, fewer than half have died without having left, by a termination or by their
-    /// deadline: then the rest is to decide.
+    /// Whether fewer than half of raft's members have died without leaving, by a termination or at their deadline. Then
+    /// the others must be able to decide.
     pub(super) fn has_lost_a_minority(&self) -> bool {
         let members = self.managers.iter().filter(|one| one.is_member());
         let died = |one: &&Manager| matches!(one.life, Life::TooLate | Life::Terminated);
         2 * members.clone().filter(died).count() < members.count()
     }
 
-    /// Answers what a manager asks of the swarm.
+    /// Whether this manager gets answers from its swarm.
     pub(super) fn knows(&self, one: usize) -> bool {
         self.managers[one].votes() && self.has_quorum()
     }
 
-    /// Docker's own safeguard, by what its leader sees.
+    /// Whether Docker's own safeguard allows the removal, by the deaths that its leader has noticed.
     fn may_remove(&self, one: usize) -> bool {
         let others = self.others(one).filter(|other| other.is_member());
         let reached = others.clone().filter(|other| other.death != Death::Seen).count();
         self.has_quorum() && 2 * reached > others.count()
     }
 
-    /// `false` where Docker refuses for the quorum's sake, and where it is the last manager. Without a
-    /// quorum nothing comes of it.
+    /// Requests a demotion. Returns `false` if Docker refuses it, to keep the quorum or because this is the last
+    /// manager. Without a quorum the request has no effect.
     pub(super) fn demote(&mut self, one: usize) -> bool {
         if self.managers[one].raft != Raft::Member || !self.has_quorum() {
             return true;
@@ -46,7 +46,7 @@ impl World {
         self.managers[one].raft == Raft::Going && self.may_remove(one)
     }
 
-    /// Raft carries out a demotion.
+    /// Carries out a demotion in raft.
     pub(super) fn raft_follows(&mut self, one: usize) {
         if !self.can_follow(one) {
             return;
@@ -65,7 +65,7 @@ impl World {
         }
     }
 
-    /// A plain leave is refused to a member of raft; by force, it stays there as a dead one.
+    /// Leaves the swarm. Docker refuses this to a member of raft, except by force: then raft keeps it as a dead member.
     pub(super) fn leave(&mut self, one: usize, by_force: bool) {
         let is_member = self.managers[one].is_member();
         if is_member && !by_force {
@@ -76,19 +76,19 @@ impl World {
         let manager = &mut self.managers[one];
         (manager.in_swarm, manager.is_impatient) = (false, false);
         if is_last {
-            // With it, raft is no more.
+            // Raft ends with its last member.
             manager.raft = Raft::Out;
         }
     }
 
-    /// A minute has passed: Docker has seen who is dead.
+    /// Lets a minute pass: Docker notices every death.
     pub(super) fn see_the_dead(&mut self) {
         for one in self.managers.iter_mut().filter(|one| one.is_member() && !one.votes()) {
             one.death = Death::Seen;
         }
     }
 
-    /// The same for those that died before somebody was taken out of raft.
+    /// Lets Docker notice the deaths that came before a removal from raft.
     pub(super) fn see_the_overlooked(&mut self) {
         for one in self.managers.iter_mut().filter(|one| one.death == Death::Overlooked) {
             one.death = Death::Seen;

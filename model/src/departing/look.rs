@@ -1,4 +1,4 @@
-//! What each manager sees, and what skep decides on it.
+//! Each manager's observation, and skep's decision on it.
 
 use skep::clients::docker::{Availability, LocalNode, LocalState, NodeView, Quorum, RaftView};
 use skep::clients::ledger::{Charter, CharterPhase, DepartureRow, DepartureState, Traces};
@@ -12,15 +12,15 @@ use super::{Death, Fence, LEASE, Life, Manager, Raft, Request, Row, Stage, Time,
 
 const SWARM: &str = "swarm";
 
-/// What follows from a manager's look.
+/// The decision on a manager's observation.
 pub(super) enum Decision {
-    /// Somebody else's move.
+    /// Another node must act first.
     Wait,
-    /// A request to be sent.
+    /// A request to send.
     Send(Request),
-    /// It asks the managers, in its row.
+    /// It requests its demotion from the managers, in its row.
     Ask,
-    /// It says that it is out, in its row.
+    /// It records in its row that it has left.
     SayLeft,
     End(Life),
 }
@@ -41,7 +41,7 @@ impl Row {
 }
 
 impl Manager {
-    /// Its entry in the node list.
+    /// Returns its entry in the node list.
     fn listed(&self) -> NodeView {
         let is_reachable = self.death != Death::Seen;
         NodeView {
@@ -74,7 +74,7 @@ impl Manager {
 }
 
 impl World {
-    /// As it is read.
+    /// Returns the charter as skep reads it.
     fn charter(&self) -> Charter {
         let now = OffsetDateTime::UNIX_EPOCH;
         let claim = Charter::claim(None, &Traces::default(), "i", now, LEASE);
@@ -82,7 +82,7 @@ impl World {
         Charter { phase, swarm_id: Some(SWARM.into()), ..claim }
     }
 
-    /// Is the swarm that this manager is in the cluster's?
+    /// Whether this manager's swarm is the cluster's, as far as it can tell.
     pub(super) fn ours(&self, one: usize) -> Fact {
         let me = &self.managers[one];
         if !me.has_forgotten || !me.in_swarm {
@@ -155,7 +155,7 @@ impl World {
         seen
     }
 
-    /// What skep would do now about its own departure.
+    /// Returns skep's next step in its own departure.
     pub(super) fn decide(&self, one: usize, fence: Fence) -> Decision {
         let demote = |in_turn| match in_turn && fence != Fence::NoTurn {
             true => Request::TakeTurn { whose: one, now: self.now(one) },
@@ -174,7 +174,7 @@ impl World {
         }
     }
 
-    /// What another manager would do now about a departure.
+    /// Returns another manager's next step in this departure.
     pub(super) fn care(&self, one: usize) -> manager::Action {
         let Some(row) = self.managers[one].row else { return manager::Action::None };
         let is_listed = row.stage != Stage::Removed;

@@ -1,21 +1,21 @@
-//! Departing: any number of managers leave, whatever dies meanwhile, and the quorum is never lost by skep.
+//! Departing: any number of managers leave, whatever dies meanwhile, and skep never loses the quorum.
 //!
-//! Draining and flushing are over when a departure begins here; each is played against late answers and
-//! restarts elsewhere. What a node writes into its own row, and what other managers write into it, only ever
-//! goes forward, so looking and writing are one action there. Everything that changes raft, the turn or the
-//! charter is two: a look, and what follows from it later.
+//! Draining and flushing are over when a departure begins here; other tests run them against late answers and
+//! restarts. The node and the other managers only ever advance the departure's row, so observing and writing are one
+//! action there. Every change of raft, of the demotion lease (the turn) or of the charter is two actions: an
+//! observation, and later the request that follows from it.
 //!
-//! Whose swarm a manager is in is known to the skep that has served in it, and forgotten by one that is started anew
-//! in the middle of a departure: it asks the ledger, and cannot tell as long as that is out of its reach.
+//! A skep that has served in a swarm has in memory whose swarm it is. A skep that restarts in the middle of a departure
+//! has lost this: it reads the ledger, and cannot tell as long as the ledger is out of reach.
 //!
-//! The last manager's word that the charter is closed may come late, when another one has joined: then one
-//! that serves opens it again. Left out: a manager whose join ends between the last one's look, after minutes
-//! of waiting for it, and the leaving by force that follows at once.
+//! The last manager's request to close the charter can arrive late, after another manager has joined; then a serving
+//! manager opens the charter again. Left out: a manager whose join ends between the last manager's observation, which
+//! follows minutes of waiting for a replacement, and the leave by force that follows at once.
 //!
-//! Assumes of Docker what its source says: a demotion is checked against the quorum as the leader sees it,
-//! when it is asked for and again when raft follows; that a member has died is seen later. And of time:
-//! who has been taken out of raft does not give the turn back before Docker has seen every death that came
-//! earlier; giving it back takes seconds of leaving.
+//! Assumes that Docker does what its source says: it checks a demotion against the quorum as the leader sees it, when
+//! the demotion is requested and again when raft carries it out; it notices a member's death later. Assumes about time:
+//! a manager that was removed from raft does not return the lease before Docker has noticed every earlier death,
+//! because it needs seconds to leave first.
 
 mod act;
 mod docker;
@@ -27,102 +27,102 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 
-/// As `ledger::Lease` has them.
+/// The values of `ledger::Lease`.
 const LEASE: Duration = Duration::from_secs(60);
 const LONGEST_CREDIBLE: Duration = Duration::from_secs(120);
 
-/// What can happen, and how often what goes wrong.
+/// The size of the world, and how often each fault can happen.
 #[derive(Clone, Debug)]
 pub struct Departing {
     pub managers: usize,
-    /// How many of them are told to leave, each at any moment.
+    /// Number of them that get a notice, each at any moment.
     pub leaving: usize,
-    /// How many new managers may come.
+    /// Number of new managers that can join.
     pub replacements: usize,
-    /// How many processes may die in all.
+    /// Number of processes that can die in all.
     pub crashes: usize,
-    /// How many leases may run out.
+    /// Number of leases that can expire.
     pub expiries: usize,
-    /// How many instances may be terminated without a word.
+    /// Number of instances that can be terminated without a departure.
     pub terminations: usize,
-    /// How often the ledger may go out of a manager's reach, or come back.
+    /// Number of times that a manager can lose the ledger, or reach it again.
     pub outages: usize,
-    /// How often somebody's time may run out: its patience, what it has for draining, its deadline.
+    /// Number of times that a manager's time can run out: its patience, its time for draining, its deadline.
     pub hurries: usize,
     pub are_clocks_off: bool,
     pub fence: Fence,
 }
 
-/// Whether skep heeds what keeps the quorum.
+/// The safeguards of the quorum: all held, or one missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fence {
     Held,
-    /// As it must not be: everybody goes as soon as Docker lets it, whoever else is going.
+    /// Wrong on purpose: every manager leaves as soon as Docker allows it, without the lease.
     NoTurn,
-    /// As it must not be: a demotion that Docker has accepted counts as done.
+    /// Wrong on purpose: a demotion that Docker has accepted counts as done.
     Unconfirmed,
-    /// As it must not be: nobody opens a charter again that was closed too late.
+    /// Wrong on purpose: no manager reopens a charter that was closed too late.
     StaysClosed,
-    /// As it must not be: who cannot tell whose swarm it is in takes it for another cluster's.
+    /// Wrong on purpose: a manager that cannot tell whose swarm it is in takes it for another cluster's.
     DoubtIsNo,
 }
 
-/// What happens next, to whom.
+/// The next event, and the manager that it happens to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Auto Scaling wants it to leave.
+    /// It gets Auto Scaling's notice.
     Tell(usize),
     Look(usize),
     Act(usize),
-    /// The process dies with its request unsent, or between two requests, and starts anew.
+    /// The process dies before it sends its request, or between two requests, and restarts.
     Crash(usize),
-    /// The process dies, and its request is on its way.
+    /// The process dies while its request is on its way, and restarts.
     CrashInMidRequest(usize),
-    /// The `n`th of those arrives.
+    /// The `n`th of those requests arrives.
     Arrive(usize),
     /// Raft carries out a demotion.
     RaftFollows(usize),
-    /// A daemon learns that it is no manager any more.
+    /// A daemon notices that it is not a manager any more.
     Hears(usize),
-    /// Another manager takes its departure a step further.
+    /// Another manager advances its departure by one step.
     Serve(usize),
-    /// `by` sees that it is dead, by Docker's and Auto Scaling's word, and sets about its demotion.
+    /// `by` finds it dead, by the answers of Docker and Auto Scaling, and starts its demotion.
     Bury {
         by: usize,
         dead: usize,
     },
-    /// One that was buried is taken off the list.
+    /// A dead manager is removed from the node list after its demotion.
     Sweep(usize),
-    /// Docker sees that it is dead.
+    /// Docker notices its death.
     Notice(usize),
     LeaseRunsOut,
-    /// It has waited for the managers' word, or for another one to come, for long enough.
+    /// It stops waiting for the managers' confirmation, or for a replacement.
     PatienceEnds(usize),
-    /// First what it has for draining, then all it has.
+    /// First its time for draining ends, then its deadline passes.
     TimeRunsOut(usize),
     Terminate(usize),
-    /// The ledger is out of its reach, or within it again.
+    /// It loses the ledger, or reaches it again.
     Outage(usize),
     Join,
 }
 
-/// The whole world.
+/// The state of the whole world.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct World {
     managers: Vec<Manager>,
-    /// The charter's phase; else it is closed.
+    /// Whether the charter is open; else it is closed.
     is_open: bool,
     turn: Option<Lease>,
     /// Requests whose sender has died. They arrive in any order, or never.
     late: Vec<Request>,
     spent: Spent,
-    /// Somebody has changed raft without a turn, or in one that was taken from somebody: then only
-    /// Docker keeps the quorum.
+    /// Raft was changed without the lease, or under a lease that was taken from another node before it expired: then
+    /// only Docker keeps the quorum.
     is_crowded: bool,
     wrongs: Wrongs,
 }
 
-/// How often what goes wrong has.
+/// The number of faults of each kind so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Spent {
     replacements: usize,
@@ -133,16 +133,16 @@ struct Spent {
     hurries: usize,
 }
 
-/// What must never happen, once it has.
+/// Events that must never happen; `true` once one has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Wrongs {
-    /// A raft member has left by force, and was not the last.
+    /// A member of raft left by force, and was not the last.
     desertion: bool,
-    /// The charter was closed under another manager that lives.
+    /// The charter was closed while another manager was alive.
     early_close: bool,
-    /// A second removal from raft has lost the quorum to a death that came before the first.
+    /// A second removal from raft lost the quorum, because of a death that came before the first removal.
     blind_removal: bool,
-    /// Somebody has decided more than to wait although it could not tell whose swarm it is in.
+    /// A manager decided more than to wait although it could not tell whose swarm it is in.
     in_doubt: bool,
 }
 
@@ -150,20 +150,20 @@ struct Wrongs {
 struct Manager {
     life: Life,
     raft: Raft,
-    /// By its own daemon.
+    /// As its own daemon reports.
     in_swarm: bool,
-    /// What Docker knows of its death.
+    /// Whether Docker has noticed its death.
     death: Death,
     row: Option<Row>,
     time: Time,
-    /// Its patience with the managers' word is over.
+    /// It waits no longer for the managers' confirmation.
     is_impatient: bool,
-    /// The ledger is out of its reach.
+    /// It cannot reach the ledger.
     is_cut_off: bool,
-    /// Its skep was started anew, and has not learned yet whose swarm it is in.
+    /// Its skep has restarted, and cannot tell yet whose swarm it is in.
     has_forgotten: bool,
     clock: Clock,
-    /// What it has decided and not done yet.
+    /// The request that it has decided and not sent yet.
     decided: Option<Request>,
 }
 
@@ -171,9 +171,9 @@ struct Manager {
 enum Life {
     Serving,
     Leaving,
-    /// Its departure is over, and its instance with it.
+    /// Its departure has ended, and so has its instance.
     Gone,
-    /// Its deadline came first.
+    /// Its deadline passed before its departure ended.
     TooLate,
     Terminated,
 }
@@ -181,23 +181,23 @@ enum Life {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Raft {
     Member,
-    /// Its demotion is accepted.
+    /// Docker has accepted its demotion.
     Going,
-    /// Out, and its daemon has not heard of it.
+    /// Removed, and its daemon has not noticed.
     Dropped,
     Out,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Death {
-    /// Alive, or Docker has not seen it yet.
+    /// Alive, or Docker has not noticed the death yet.
     Unseen,
-    /// The same, and somebody was taken out of raft since.
+    /// Docker has not noticed the death yet, and a manager was removed from raft since.
     Overlooked,
     Seen,
 }
 
-/// The departure's row, as far as it matters here.
+/// The part of the departure's row that matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Row {
     stage: Stage,
@@ -211,7 +211,7 @@ enum Stage {
     Removed,
 }
 
-/// How far a departure's deadline is.
+/// The time that a departure has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Time {
     Ample,
@@ -222,9 +222,9 @@ enum Time {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Lease {
     whose: usize,
-    /// By the clock of who took it.
+    /// By the clock of the manager that took it.
     expires_at: i64,
-    /// How many leases had run out by then: by no clock of anybody.
+    /// Number of leases that had expired by then; independent of every clock.
     taken_at: usize,
 }
 
@@ -264,12 +264,12 @@ impl Manager {
         self.life == Life::Leaving
     }
 
-    /// Raft counts it.
+    /// Whether raft counts it.
     fn is_member(&self) -> bool {
         matches!(self.raft, Raft::Member | Raft::Going)
     }
 
-    /// A vote of raft's that can be given.
+    /// Whether it can vote in raft.
     fn votes(&self) -> bool {
         self.is_member() && self.is_alive() && self.in_swarm
     }
@@ -293,7 +293,7 @@ impl World {
         }
     }
 
-    /// By the clock of that manager.
+    /// Returns the time by this manager's clock.
     fn now(&self, one: usize) -> i64 {
         self.managers[one].clock.now(self.spent.expiries, LEASE)
     }

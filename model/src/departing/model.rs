@@ -1,4 +1,4 @@
-//! What may happen in which order, and what must hold throughout.
+//! The events that can happen, in every order, and the properties that must hold throughout.
 
 use stateright::{Model, Property};
 
@@ -7,7 +7,7 @@ use super::{Action, Death, Departing, Life, Manager, Raft, Request, Time, World}
 use crate::clock::Clock;
 
 impl Departing {
-    /// What happens to one manager by itself, by Docker and by the others.
+    /// Adds the actions of one manager, and those of Docker and the other managers on it.
     fn moves(&self, world: &World, one: usize, actions: &mut Vec<Action>) {
         let manager = &world.managers[one];
         match manager.decided {
@@ -48,7 +48,7 @@ impl Departing {
         }
     }
 
-    /// What goes wrong for one manager.
+    /// Adds the faults that can happen to one manager.
     fn troubles(&self, world: &World, one: usize, actions: &mut Vec<Action>) {
         let (manager, spent) = (&world.managers[one], &world.spent);
         if !manager.is_alive() {
@@ -77,13 +77,14 @@ impl Departing {
         }
     }
 
-    /// A skep that starts anew in a departure asks the ledger whose swarm it is in. Nothing comes of it where that
-    /// is within reach.
+    /// Whether a skep that restarts in its departure loses its knowledge of whose swarm it is in. If it can reach the
+    /// ledger, it reads this there, and the restart changes nothing.
     fn forgets(manager: &Manager) -> bool {
         manager.is_leaving() && manager.in_swarm && manager.is_cut_off
     }
 
-    /// The last manager's look is young: its patience is minutes, and what it does then is done at once.
+    /// Whether a manager can join. Not once the last manager has decided to close the charter or to leave: it has
+    /// waited for minutes, and acts at once after its observation.
     fn may_join(&self, world: &World) -> bool {
         let closes =
             |one: &Manager| matches!(one.decided, Some(Request::CloseCharter | Request::LeaveLast));
@@ -108,7 +109,7 @@ impl Model for Departing {
             self.troubles(world, one, actions);
         }
         actions.extend((0..world.late.len()).map(Action::Arrive));
-        // What raft can carry out, it does in less than a lease.
+        // Raft carries out a possible demotion in less time than a lease lasts.
         let is_done = (0..world.managers.len()).all(|one| !world.can_follow(one));
         if world.turn.is_some() && is_done && world.spent.expiries < self.expiries {
             actions.push(Action::LeaseRunsOut);

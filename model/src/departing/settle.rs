@@ -1,17 +1,17 @@
-//! Where it all ends, with no more trouble.
+//! The state in which everything ends when no more faults happen.
 
 use super::{Death, Fence, Life, Raft, Time, World};
 use crate::clock::Clock;
 
-/// With nothing going wrong any more, so many rounds are enough for one manager to go.
+/// Rounds that are enough for one manager to leave when no more faults happen.
 const ROUNDS_PER_MANAGER: usize = 12;
 
 impl World {
-    /// With no more trouble, does every departure end? Those that may go do before their time runs out: as
-    /// long as a manager stays, and the swarm has a quorum.
+    /// Whether every departure ends when no more faults happen. As long as a manager stays and the swarm has a quorum,
+    /// each must end before its deadline.
     pub(super) fn settles(&self, fence: Fence) -> bool {
         let mut world = self.clone();
-        // What is late may as well never arrive.
+        // A late request may never arrive.
         world.late.clear();
         let is_urgent: Vec<bool> =
             world.managers.iter().map(|one| one.time == Time::Over).collect();
@@ -43,10 +43,10 @@ impl World {
         !world.managers.iter().any(|one| one.is_leaving())
     }
 
-    /// With no more trouble, is the charter open where a manager stays and the swarm has a quorum? Whoever
-    /// boots then joins it, and founds nothing.
+    /// Whether the charter is open in the end when no more faults happen, if a manager stays and the swarm has a
+    /// quorum: a booting node then joins this swarm and founds no other.
     pub(super) fn ends_open(&self, fence: Fence) -> bool {
-        // Only a word that came late, or is on its way, takes further thought.
+        // Only a late request can close it over a swarm that lives.
         if self.is_open && self.late.is_empty() {
             return true;
         }
@@ -59,7 +59,7 @@ impl World {
         world.is_open || !stays || !world.has_quorum()
     }
 
-    /// Everybody moves on until nobody does any more.
+    /// Lets every manager act until the world changes no more.
     fn go_on(&mut self, fence: Fence) {
         for _ in 0..ROUNDS_PER_MANAGER * self.managers.len() {
             let before = self.clone();
@@ -93,7 +93,7 @@ impl World {
         if let Some(dead) = dead
             && self.managers[one].decided.is_none()
             && self.can_help(one, dead)
-            // Each has a loop of its own, and none keeps the other waiting.
+            // Reopening and burying are separate loops in skep: neither delays the other.
             && !self.is_to_reopen(one, fence)
         {
             self.bury(one, dead);

@@ -1,4 +1,4 @@
-//! What comes of what was decided: the ledger's conditions, Docker's answers, and where it all ends.
+//! Carries out decided requests: the ledger's conditions, Docker's answers, and the state in which everything ends.
 
 use skep::common::instance::Role;
 use skep::lifecycle::boot::Step;
@@ -8,12 +8,12 @@ use crate::charter::Row;
 use crate::clock::Clock;
 use crate::sight::Sight;
 
-/// With nothing going wrong any more, so many looks of every node are enough for all to be Ready.
+/// Observations of every node that are enough for all to be Ready when no more faults happen.
 const ROUNDS_TO_SETTLE: usize = 12;
 
 impl World {
-    /// Arbitrates as DynamoDB's conditions and Docker do. `id` has sent it, and may be gone: then
-    /// only what went to DynamoDB still counts.
+    /// Accepts or refuses a request, as DynamoDB's conditions and Docker do. `id` has sent it, and may be gone: then
+    /// only a request to DynamoDB still counts.
     pub(super) fn arrive(&mut self, id: u8, write: Write, fence: Fence) {
         match write {
             Write::Claim { seen, now } => self.claim(id, seen, now),
@@ -48,7 +48,7 @@ impl World {
         });
     }
 
-    /// Docker refuses an init, and a second join, while it is in any swarm.
+    /// Sends a request to Docker, which refuses an init and a join while it is in any swarm.
     fn tell_docker(&mut self, slot: usize, write: Write) {
         let Host { id, role, swarm, .. } = self.hosts[slot];
         match (write, swarm) {
@@ -59,7 +59,7 @@ impl World {
             }
             (Write::Join { generation }, None) => {
                 let published = self.opened.iter().rev().find(|open| open.0 == generation);
-                // Only through a manager of a swarm that can decide.
+                // A node can join only through a manager of a swarm with a quorum.
                 if let Some((_, swarm)) = published.copied()
                     && self.has_quorum(swarm)
                 {
@@ -85,8 +85,8 @@ impl World {
         *host = Host { id, is_silent: false, swarm: None, decided: None, ..host.clone() };
     }
 
-    /// With no more trouble, is everybody Ready in the same swarm after a while? Not where some, and
-    /// not all, of a swarm's managers are gone for good: that is an operator's to mend.
+    /// Whether every node is Ready in the same swarm in the end when no more faults happen. A swarm without a quorum of
+    /// which some managers are still there is exempt: only an operator can repair it.
     pub(super) fn settles(&self, fence: Fence) -> bool {
         let mut world = self.clone();
         for host in &mut world.hosts {

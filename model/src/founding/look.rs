@@ -1,4 +1,4 @@
-//! What each host sees, and what skep decides on it.
+//! Each host's observation, and skep's decision on it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use super::{Fence, Host, LEASE, World, Write};
 use crate::charter::{Row, at, name, number, swarm_name};
 use crate::sight::Sight;
 
-/// Of `boot.lost_after`.
+/// The default of `boot.lost_after`.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 impl World {
-    /// What a manager finds that has to join. Its patience is taken as over: whatever it has seen at
-    /// one moment may have been so for long.
+    /// Returns the observation of a manager that must join. Its patience counts as over: the state that it observes
+    /// may have lasted for long.
     fn absence(&self, slot: u8, fence: Fence, sight: Sight) -> Option<Absence> {
         let me = self.host(slot);
         let unreadable: BTreeSet<String> = match sight {
@@ -70,7 +70,7 @@ impl World {
             certificate_error: None,
             certified: None,
             member: None,
-            // Without a quorum nobody can read the swarm's label.
+            // Without a quorum the swarm's label cannot be read.
             own_swarm: swarm
                 .filter(|swarm| is_answered && is_manager && !is_named && self.has_quorum(*swarm))
                 .map(|swarm| OwnSwarm {
@@ -102,7 +102,7 @@ impl World {
         }
     }
 
-    /// What skep would do now.
+    /// Returns skep's next step.
     pub(super) fn step(&self, slot: u8, fence: Fence, sight: Sight) -> Step {
         decide(&name(self.host(slot).id), self.host(slot).role, &self.look(slot, fence, sight))
     }

@@ -1,5 +1,5 @@
-//! Founding, joining, losing: at most one swarm per generation, nobody but its founder in any that was
-//! not published, and none given up while one of its managers is there.
+//! Founding, joining and losing a swarm: at most one swarm per generation, no node but the founder in a swarm that was
+//! not published, and no swarm replaced while one of its managers is there.
 
 mod arrive;
 mod look;
@@ -15,58 +15,58 @@ use crate::sight::Sight;
 
 const LEASE: Duration = Duration::from_secs(30);
 
-/// What can happen, and how often what goes wrong.
+/// The size of the world, and how often each fault can happen.
 #[derive(Clone, Debug)]
 pub struct Founding {
     pub managers: usize,
     pub workers: usize,
-    /// How many processes may die in all.
+    /// Number of processes that can die in all.
     pub crashes: usize,
-    /// How many leases may run out.
+    /// Number of leases that can expire.
     pub expiries: usize,
-    /// How many instances may be terminated, each replaced by a new one.
+    /// Number of instances that can be terminated; a new one replaces each.
     pub terminations: usize,
-    /// How often an instance may stop to answer, or begin to again.
+    /// Number of times that an instance can stop answering, or answer again.
     pub silences: usize,
-    /// How many looks may fail to see something, and be acted on all the same.
+    /// Number of observations that can lack an answer and still lead to a request.
     pub dim_looks: usize,
     pub fence: Fence,
 }
 
-/// Whether the ledger's writes carry their conditions.
+/// The safeguards of founding: all held, or one missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fence {
     Held,
-    /// As it must not be: whoever publishes last is believed.
+    /// Wrong on purpose: the ledger accepts every publication, so the last one counts.
     Missing,
-    /// As it must not be: managers that do not answer count as gone, whatever Auto Scaling says.
+    /// Wrong on purpose: managers that do not answer count as gone, even if Auto Scaling lists them.
     SilenceIsDeath,
 }
 
-/// What happens next, to whom.
+/// The next event, and the host that it happens to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     Look(u8),
-    /// A look that fails to see something.
+    /// An observation that lacks an answer.
     LookDimly {
         slot: u8,
         sight: Sight,
     },
     Act(u8),
-    /// The process dies with its request unsent, and starts anew.
+    /// The process dies before it sends its request, and restarts.
     Crash(u8),
-    /// The process dies, and its request is on its way.
+    /// The process dies while its request is on its way, and restarts.
     CrashInMidRequest(u8),
-    /// The `n`th of those arrives.
+    /// The `n`th of those requests arrives.
     Arrive(usize),
     LeaseRunsOut,
     /// Its instance is gone for good; another one starts in its place.
     Terminate(u8),
-    /// Nobody reaches it any more, or everybody does again.
+    /// No node reaches it any more, or every node does again.
     Silence(u8),
 }
 
-/// The whole world.
+/// The state of the whole world.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct World {
     charter: Option<Row>,
@@ -74,12 +74,12 @@ pub struct World {
     opened: Vec<(u64, u8)>,
     /// Members of every swarm that was ever founded; the first is its founder.
     swarms: Vec<Vec<u8>>,
-    /// The generation in the label of each.
+    /// The generation in the label of each swarm.
     labels: Vec<u64>,
     hosts: Vec<Host>,
-    /// Managers' rows: which instance came in under which generation.
+    /// Managers' rows: an instance, and the generation under which it joined.
     rows: Vec<(u8, u64)>,
-    /// The charter was claimed over a swarm of which a manager was there.
+    /// A claim replaced a swarm while one of its managers was there.
     has_robbed: bool,
     /// Requests whose sender has died. They arrive in any order, or never.
     late: Vec<(u8, Write)>,
@@ -92,15 +92,14 @@ pub struct World {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Host {
-    /// Of its instance: an instance that replaces another has a number of its own.
+    /// The number of its instance; a replacement has another number.
     id: u8,
-    /// It runs, Auto Scaling lists it, and nobody reaches it.
+    /// It runs and Auto Scaling lists it, but no node reaches it.
     is_silent: bool,
     role: Role,
-    /// How its clock goes.
     clock: Clock,
     swarm: Option<u8>,
-    /// What it has decided and not done yet.
+    /// The request that it has decided and not sent yet.
     decided: Option<Write>,
 }
 
@@ -122,7 +121,7 @@ enum Write {
         generation: u64,
     },
     Discard,
-    /// Leaves the swarm that the cluster has given up.
+    /// Leaves a former swarm of the cluster.
     LeaveStale,
 }
 
@@ -167,12 +166,12 @@ impl World {
         (0u8..).take(self.hosts.len())
     }
 
-    /// The host that an instance is; `None` once it has been terminated.
+    /// Returns the host of an instance, or `None` once the instance is terminated.
     fn alive(&self, id: u8) -> Option<&Host> {
         self.hosts.iter().find(|host| host.id == id)
     }
 
-    /// By the clock of that host.
+    /// Returns the time by this host's clock.
     fn now(&self, slot: u8) -> i64 {
         self.host(slot).clock.now(self.expiries, LEASE)
     }
@@ -181,23 +180,23 @@ impl World {
         &self.swarms[usize::from(swarm)]
     }
 
-    /// The generation under which a swarm was founded.
+    /// Returns the generation under which a swarm was founded.
     fn label(&self, swarm: u8) -> u64 {
         self.labels[usize::from(swarm)]
     }
 
-    /// Only its founder may ever have been in a swarm that was not published.
+    /// Whether the swarm has a node besides its founder; a swarm that was not published must have none.
     fn has_joiners(&self, swarm: u8) -> bool {
         self.members(swarm).len() > 1
     }
 
-    /// Instances that run and are managers of a swarm.
+    /// Returns the running instances that are managers of a swarm.
     fn managers_of(&self, swarm: u8) -> impl Iterator<Item = &Host> {
         let is_one = move |host: &&Host| host.role == Role::Manager && host.swarm == Some(swarm);
         self.hosts.iter().filter(is_one)
     }
 
-    /// More than half of the managers that it ever had run, and are reached.
+    /// Whether more than half of all its managers so far are running and reachable.
     fn has_quorum(&self, swarm: u8) -> bool {
         let all = self.rows.iter().filter(|(id, _)| self.members(swarm).contains(id)).count();
         2 * self.managers_of(swarm).filter(|host| !host.is_silent).count() > all

@@ -1,4 +1,4 @@
-//! What may happen in which order, and what must hold throughout.
+//! The events that can happen, in every order, and the properties that must hold throughout.
 
 use skep::lifecycle::boot::Step;
 use stateright::{Model, Property};
@@ -7,7 +7,7 @@ use super::{Action, Founding, World};
 use crate::sight::Sight;
 
 impl Founding {
-    /// Looks that fail to see something and lead to what a clear one does not.
+    /// Adds the observations that lack an answer and lead to another decision than a clear one.
     fn dim_looks(&self, world: &World, slot: u8, actions: &mut Vec<Action>) {
         if world.dim_looks >= self.dim_looks {
             return;

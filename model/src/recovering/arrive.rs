@@ -1,4 +1,4 @@
-//! What comes of what was decided: the ledger's conditions, and what skep does next on an answer.
+//! Carries out decided requests: the ledger's conditions, and skep's next step on the answer.
 
 use skep::common::instance::Role;
 use skep::lifecycle::boot::Step;
@@ -8,7 +8,7 @@ use crate::charter::{Row, number};
 use crate::sight::Sight;
 
 impl World {
-    /// A boot's look; the request is decided, or what follows is done.
+    /// Observes as a booting node, and decides a request or becomes Ready.
     pub(super) fn look(&mut self, slot: u8, through: Option<u8>, fence: Fence, sight: Sight) {
         let step = self.step(slot, fence, sight);
         let now = self.now(slot);
@@ -63,7 +63,7 @@ impl World {
         self.wrongs.stray |= role == Role::Manager && !is_in;
     }
 
-    /// What one that serves has to write into its row.
+    /// Returns the write that a serving node's row needs, if any.
     pub(super) fn wanted_row(&self, slot: u8) -> Option<Request> {
         let host = self.host(slot);
         let (generation, Seat { node, .. }) = (host.serves?, host.seat?);
@@ -73,7 +73,7 @@ impl World {
         (!is_right).then(|| self.record(slot, generation, None))
     }
 
-    /// A look of one that serves: it boots again, or writes its row.
+    /// Observes as a serving node, which boots again or writes its row.
     pub(super) fn care(&mut self, slot: u8, fence: Fence, sight: Sight) {
         if self.is_out(slot, fence, sight) {
             self.host_mut(slot).serves = None;
@@ -90,7 +90,7 @@ impl World {
         self.host_mut(slot).decided = Some(request);
     }
 
-    /// Sends what was decided; what follows from the answer at once is decided next.
+    /// Sends the decided request. A request that follows immediately from the answer is decided next.
     pub(super) fn send(&mut self, slot: u8, request: Request, fence: Fence) {
         let next = match request {
             Request::Init => {
@@ -127,7 +127,7 @@ impl World {
         self.host_mut(slot).decided = next;
     }
 
-    /// Arbitrates as DynamoDB's conditions do. `id` has sent it, and may be gone.
+    /// Accepts or refuses a request, as DynamoDB's conditions do. `id` has sent it, and may be gone.
     pub(super) fn arrive(&mut self, id: u8, request: Request, fence: Fence) {
         match request {
             Request::Claim { seen, now } => self.claim(id, seen, now),
@@ -167,8 +167,8 @@ impl World {
         }
     }
 
-    /// What was published is where its founder is, which may have re-created it once more by the time its
-    /// word arrives.
+    /// Makes the founder's history the published one: the founder may have re-created the quorum once more before its
+    /// request arrived.
     pub(super) fn follow_founder(&mut self, founder: u8) {
         let seat = self.slot_of(founder).and_then(|slot| self.host(slot).seat);
         let Some(Seat { history, .. }) = seat.filter(|_| self.charter.is_open) else { return };

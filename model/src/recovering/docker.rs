@@ -1,11 +1,11 @@
-//! Docker's part: who is in which raft, which of them decides, and who finds its way by itself.
+//! Docker's part: the members of each raft, its quorum, and the nodes that move to another history by themselves.
 
 use skep::common::instance::Role;
 
 use super::{History, Host, Node, Seat, World};
 
 impl World {
-    /// The host that is this node in that history.
+    /// Returns the host that is this node in that history.
     fn seated(&self, history: u8, node: Node) -> Option<u8> {
         self.slot_of(node.0).filter(|slot| self.host(*slot).seat == Some(Seat { history, node }))
     }
@@ -14,7 +14,7 @@ impl World {
         self.host(one).is_away == self.host(other).is_away
     }
 
-    /// A manager that was beside it in raft, and that it reaches, goes on without it.
+    /// Whether it reaches a manager that was beside it in raft and now continues without it.
     fn hears_of_its_removal(&self, slot: u8, seat: Seat) -> bool {
         let raft = &self.history(seat.history).raft;
         self.slots().filter(|other| *other != slot && self.reaches(slot, *other)).any(|other| {
@@ -30,7 +30,7 @@ impl World {
         parent.is_some_and(|parent| parent == from || self.descends(parent, from))
     }
 
-    /// Does a vote of it count in its history?
+    /// Whether its vote counts in its history.
     fn votes(&self, slot: u8) -> bool {
         self.host(slot).seat.is_some_and(|seat| {
             let is_in = self.history(seat.history).raft.contains(&seat.node);
@@ -38,7 +38,7 @@ impl World {
         })
     }
 
-    /// The managers of a history that decide together on one side of the network; none without a quorum.
+    /// Returns the managers of a history that decide together on one side of the network; none without a quorum.
     pub(super) fn quorum(&self, history: u8, is_away: bool) -> Vec<u8> {
         let raft = &self.history(history).raft;
         let seated = raft.iter().filter_map(|node| self.seated(history, *node));
@@ -48,7 +48,7 @@ impl World {
         if 2 * voters.len() > raft.len() { voters } else { vec![] }
     }
 
-    /// A leader answers there.
+    /// Whether a leader answers there.
     pub(super) fn is_led(&self, slot: u8) -> bool {
         let Host { is_away, seat, .. } = self.host(slot);
         seat.is_some_and(|Seat { history, node }| {
@@ -70,7 +70,7 @@ impl World {
         host.seat = Some(Seat { history: number, node });
     }
 
-    /// Docker refuses it in any swarm.
+    /// Founds a swarm. Docker refuses this while it is in any swarm.
     pub(super) fn init(&mut self, slot: u8) {
         let Host { id, joins, seat: None, .. } = *self.host(slot) else { return };
         let swarm = self.histories.iter().map(|it| it.swarm).max().unwrap_or_default() + 1;
@@ -79,7 +79,7 @@ impl World {
         self.found(slot, History { swarm, parent: None, raft: alone, listed });
     }
 
-    /// `--force-new-cluster`; done twice it does no harm.
+    /// Re-creates the quorum with `--force-new-cluster`. A repetition changes nothing.
     pub(super) fn recreate(&mut self, slot: u8) {
         let Some(Seat { history, node }) = self.host(slot).seat else { return };
         let old = self.history(history).clone();
@@ -91,7 +91,7 @@ impl World {
         }
     }
 
-    /// `false` where no leader answers, and where one of them is in raft.
+    /// Removes the former managers from the node list. Returns `false` if no leader answers, or one of them is in raft.
     pub(super) fn strike_out(&mut self, slot: u8, former: &[Node]) -> bool {
         let Some(seat) = self.host(slot).seat.filter(|_| self.is_led(slot)) else { return false };
         let history = &mut self.histories[usize::from(seat.history)];
@@ -102,7 +102,7 @@ impl World {
         true
     }
 
-    /// Through a manager with a leader. Docker refuses it in any swarm.
+    /// Joins through a manager that has a leader. Docker refuses this while it is in any swarm.
     pub(super) fn join(&mut self, slot: u8, through: u8) {
         let Host { id, role, joins, seat: None, .. } = *self.host(slot) else { return };
         let Some(manager) = self.slot_of(through) else { return };
@@ -119,14 +119,14 @@ impl World {
         }
     }
 
-    /// Left by force, a manager stays in raft as a dead one.
+    /// Leaves the swarm. Raft keeps a manager that leaves by force as a dead member.
     pub(super) fn leave(&mut self, slot: u8) {
         let Some(Seat { history, node }) = self.host_mut(slot).seat.take() else { return };
         let is_of_the_charters = history == self.published() && self.charter.is_open;
         self.wrongs.desertion |= is_of_the_charters && self.history(history).raft.contains(&node);
     }
 
-    /// The history that goes on with this node, after its own has no leader for it any more.
+    /// Returns the history that continues with this node, once its own has no leader for it any more.
     pub(super) fn next_history(&self, slot: u8) -> Option<u8> {
         let Host { is_away, seat: Some(seat), role, .. } = *self.host(slot) else { return None };
         let swarm = self.history(seat.history).swarm;
@@ -144,7 +144,7 @@ impl World {
         all.filter(goes_on).last()
     }
 
-    /// A worker that sees another manager, or a manager that comes into raft anew.
+    /// Moves a worker to another manager, or a former manager back into raft.
     pub(super) fn move_on(&mut self, slot: u8) {
         let Some(history) = self.next_history(slot) else { return };
         let host = self.host_mut(slot);

@@ -1,4 +1,4 @@
-//! What each host sees, and what skep decides on it.
+//! Each host's observation, and skep's decision on it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::{Fence, Host, MemberRow, Node, Request, Seat, World};
 use crate::charter::{at, name, swarm_name};
 use crate::sight::Sight;
 
-/// Of `boot.lost_after`.
+/// The default of `boot.lost_after`.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn node_name((id, joins): Node) -> String {
@@ -53,7 +53,7 @@ fn address(id: u8) -> [u8; 4] {
 }
 
 impl World {
-    /// The charter as it is read.
+    /// Returns the charter as skep reads it.
     fn charter(&self, fence: Fence) -> Charter {
         let mut charter = self.charter.charter();
         if fence == Fence::Unfenced && self.charter.is_open {
@@ -87,7 +87,7 @@ impl World {
         self.rows.get(&self.host(slot).id).is_some_and(|row| row.node == seat.node)
     }
 
-    /// Managers that have a row: of that generation, or of any while a recovery runs; without this one.
+    /// Returns the rows of the other managers: of the charter's generation, or of any while a recovery runs.
     fn manager_rows(&self, slot: u8) -> impl Iterator<Item = (u8, MemberRow)> + use<'_> {
         let (me, is_recovery) = (self.host(slot).id, !self.charter.is_open);
         let all = self.rows.iter().map(|(id, row)| (*id, *row));
@@ -98,7 +98,7 @@ impl World {
         })
     }
 
-    /// Its port answers there.
+    /// Whether the instance's Docker port answers this host.
     pub(super) fn hears(&self, slot: u8, id: u8) -> bool {
         self.slot_of(id).is_some_and(|other| {
             let Host { role, seat, .. } = *self.host(other);
@@ -106,7 +106,7 @@ impl World {
         })
     }
 
-    /// Keys of rows that cannot be read.
+    /// Returns the keys of unreadable rows.
     fn unreadable(sight: Sight) -> BTreeSet<String> {
         match sight {
             Sight::NoRows => ["member#manager#i".to_owned()].into(),
@@ -114,7 +114,7 @@ impl World {
         }
     }
 
-    /// Does a leader answer there, as far as that can be told?
+    /// Whether a leader answers there, as far as the observation can tell.
     fn has_leader(&self, slot: u8, fence: Fence, sight: Sight) -> Fact {
         match (sight, fence) {
             (Sight::NoLeader, Fence::SilenceIsNo) => Fact::No,
@@ -135,7 +135,7 @@ impl World {
             is_self_listed: true,
             listening: others().any(|(id, _)| self.hears(slot, *id)).then_some(address(0).into()),
             managers: managers.into_iter().map(name).collect(),
-            // Two minutes are longer than a row takes.
+            // A row is written in less than these two minutes.
             lasted: if self.is_row_due() { Duration::ZERO } else { PATIENCE },
             patience: PATIENCE,
             unreadable: Self::unreadable(sight),
@@ -143,7 +143,7 @@ impl World {
         }
     }
 
-    /// The nodes of other managers that came in under an earlier generation.
+    /// Returns the nodes of other managers that joined under an earlier generation.
     pub(super) fn former(&self, slot: u8) -> Vec<Node> {
         let me = self.host(slot).id;
         let others = self.rows.iter().filter(|(id, row)| {
@@ -153,7 +153,7 @@ impl World {
         others.map(|(_, row)| row.node).collect()
     }
 
-    /// What boot decides now.
+    /// Returns boot's next step.
     pub(super) fn step(&self, slot: u8, fence: Fence, sight: Sight) -> boot::Step {
         let Host { id, role, seat, .. } = *self.host(slot);
         let charter = self.charter(fence);
@@ -205,7 +205,7 @@ impl World {
         boot::decide(&name(id), role, &seen)
     }
 
-    /// What one that serves makes of its membership; `true` says that it has to boot again.
+    /// Whether a serving node finds that it is out of the swarm and must boot again.
     pub(super) fn is_out(&self, slot: u8, fence: Fence, sight: Sight) -> bool {
         let Host { id, role, seat, serves, .. } = *self.host(slot);
         let (Some(generation), Some(seat)) = (serves, seat) else { return false };
@@ -227,7 +227,7 @@ impl World {
         matches!(membership::decide(&name(id), &membership, &seen), Verdict::Out(_))
     }
 
-    /// The managers through which it may try to join.
+    /// Returns the managers through which it can try to join.
     pub(super) fn doors(&self, slot: u8) -> Vec<u8> {
         let rows = self.manager_rows(slot);
         let open = rows.filter(|(id, row)| {
@@ -237,8 +237,8 @@ impl World {
         open.map(|(id, _)| id).collect()
     }
 
-    /// A manager has come in, and its row is on its way: as long as that lasts no look at the quorum and
-    /// no patience ends.
+    /// Whether a manager has joined and its row is still on its way. Until the row is written, no observation of the
+    /// quorum and no patience ends.
     fn is_row_due(&self) -> bool {
         let is_own = |request: Request| matches!(request, Request::Record { then: None, .. });
         let is_sending = |slot: u8| {
@@ -250,7 +250,7 @@ impl World {
         self.late.iter().any(|late| is_own(late.1)) || self.slots().any(is_sending)
     }
 
-    /// Something goes on that takes less than the sixteen seconds after which Docker adopts a manager.
+    /// Whether a step is under way that takes less than the 16 seconds after which Docker adopts a manager.
     pub(super) fn is_hurried(&self) -> bool {
         let is_publishing = |request: Request| {
             matches!(request, Request::Record { then: Some(_), .. } | Request::Publish { .. })
@@ -260,16 +260,15 @@ impl World {
             || self.late.iter().any(|late| is_publishing(late.1))
     }
 
-    /// Its row was written between the moment at which the former managers were taken off the list and the
-    /// one at which the charter opened. Docker lets such a one in, and its skep has it leave by force: known,
-    /// and left out.
+    /// Whether its row was written after the former managers were removed from the node list and before the charter
+    /// opened. Docker admits such a manager, and its skep makes it leave by force: a known case that is left out.
     pub(super) fn is_overlooked(&self, slot: u8) -> bool {
         let Host { id, .. } = *self.host(slot);
         let row = self.rows.get(&id);
         row.is_some_and(|row| self.charter.charter().fences(&name(id), row.generation))
     }
 
-    /// Does `skep recover` begin there?
+    /// Whether `skep recover` starts a recovery there.
     pub(super) fn may_recover(&self, slot: u8, fence: Fence, sight: Sight) -> bool {
         if self.charter.is_open && self.is_row_due() {
             return false;
@@ -303,8 +302,8 @@ impl World {
         .is_ok()
     }
 
-    /// The swarm of the open charter decides, and the ledger has a row, written every minute, of every
-    /// manager that it takes for that.
+    /// Whether the open charter's swarm has a quorum, and the ledger has a row, written every minute, of every manager
+    /// in that quorum.
     pub(super) fn has_known_quorum(&self) -> bool {
         let is_known = |slot: &u8| {
             let host = self.host(*slot);

@@ -1,21 +1,19 @@
-//! Recovering: a swarm has lost its quorum with survivors, and the operator has it re-created on one of them,
-//! or on several at once, while who was cut off comes back, claims are late and replacements want in.
+//! Recovering: a swarm has lost its quorum and has survivors. The operator re-creates the quorum on one of them, or on
+//! several at once, while managers that were cut off come back, claims arrive late and replacements try to join.
 //!
-//! Whoever makes itself a swarm's only manager begins another **history** of the same swarm: its members
-//! and its node list go their own way from there, under the same id. Which of them counts is what the
-//! charter says.
+//! A manager that makes itself a swarm's only manager starts another **history** of the same swarm: from there on, the
+//! two histories have their own members and node lists, under the same id. The charter names the one that counts.
 //!
-//! Left out: the tokens beyond what their founder's row says (both are written before the charter opens);
-//! autolock; departures; the time between a dead manager's removal from raft and that of its row; and a
-//! manager whose first row comes between the moment at which the former ones are taken off the list and the one
-//! at which the charter opens, while Docker brings it back into raft.
+//! Left out: the tokens, apart from their founder's row (both are written before the charter opens); autolock;
+//! departures; the time between a dead manager's removal from raft and that of its row; and a manager whose first row
+//! is written after the former managers were removed from the node list and before the charter opens, while Docker
+//! brings it back into raft.
 //!
-//! Assumes of Docker what its source says: a manager that was left out hears so from one that was in raft
-//! beside it, as soon as it reaches that one, and comes into its raft by itself sixteen seconds later, unless
-//! it was taken off the list. And of time: the row of a manager that has come in is written before an
-//! operator's look at the quorum ends, which takes twenty seconds, and before anybody's two minutes of
-//! patience do. Clocks count for the lease alone: one that is minutes behind makes a row look old, which here
-//! is an outage of the ledger.
+//! Assumes that Docker does what its source says: a manager that was left out notices this as soon as it reaches a
+//! manager that was in raft beside it, and joins that raft by itself 16 seconds later, unless it was removed from the
+//! node list. Assumes about time: the row of a manager that has joined is written before an operator's observation
+//! of the quorum ends, which takes 20 seconds, and before any node's patience of two minutes ends. Clocks count only
+//! for the lease: a clock that is minutes behind makes a row look old, which here is an outage of the ledger.
 
 mod arrive;
 mod docker;
@@ -33,66 +31,66 @@ use crate::charter::Row;
 use crate::clock::Clock;
 use crate::sight::Sight;
 
-/// As `recover` has it; longer than that of a founding, which is what another claim needs here as well.
+/// The lease of `recover`. It is longer than the lease of a founding, which here has this one, too.
 const LEASE: Duration = Duration::from_secs(300);
 
-/// What can happen, and how often what goes wrong.
+/// The size of the world, and how often each fault can happen.
 #[derive(Clone, Debug)]
 pub struct Recovering {
-    /// Of the swarm that stands in the beginning.
+    /// Number of managers of the swarm at the start.
     pub managers: usize,
-    /// How many of them are gone by then, with a new instance in the place of each.
+    /// Number of them that are gone at the start; a new instance has replaced each.
     pub lost: usize,
     pub workers: usize,
-    /// How often the operator may begin a recovery, anywhere.
+    /// Number of recoveries that the operator can start, on any manager.
     pub recoveries: usize,
-    /// How many processes may die in all.
+    /// Number of processes that can die in all.
     pub crashes: usize,
-    /// How many leases may run out.
+    /// Number of leases that can expire.
     pub expiries: usize,
-    /// How many more instances may be terminated, each replaced by a new one.
+    /// Number of further instances that can be terminated; a new one replaces each.
     pub terminations: usize,
-    /// How often an instance may come to the other side of a network that has fallen apart, or back.
+    /// Number of times that an instance can move to the other side of a network partition, or back.
     pub cuts: usize,
-    /// How often the ledger may go out of an instance's reach for minutes, or come back.
+    /// Number of times that an instance can lose the ledger for minutes, or reach it again.
     pub outages: usize,
-    /// How often Docker may bring a former manager back into raft, sixteen seconds after it was struck.
+    /// Number of times that Docker can bring a former manager back into raft, 16 seconds after its removal.
     pub adoptions: usize,
-    /// How many looks may fail to see something, and be acted on all the same.
+    /// Number of observations that can lack an answer and still lead to a request.
     pub dim_looks: usize,
     pub are_clocks_off: bool,
     pub fence: Fence,
 }
 
-/// Whether skep heeds what keeps histories apart.
+/// The safeguards that keep histories apart: all held, or one missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fence {
     Held,
-    /// As it must not be: a recovery is claimed and published without the ledger's conditions.
+    /// Wrong on purpose: a recovery is claimed and published without the ledger's conditions.
     Unclaimed,
-    /// As it must not be: whoever was a manager before stays one.
+    /// Wrong on purpose: every former manager stays a manager.
     Unfenced,
-    /// As it must not be: a manager without a row does not ask whose raft it came into.
+    /// Wrong on purpose: a manager without a row does not check whose raft it joined.
     Unasked,
-    /// As it must not be: a Docker that does not say whether there is a leader has none.
+    /// Wrong on purpose: a Docker that does not report whether there is a leader counts as having none.
     SilenceIsNo,
 }
 
-/// What happens next, to whom.
+/// The next event, and the host that it happens to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// A boot's look.
+    /// A booting node observes.
     Look(u8),
-    /// The same, and it will join through that instance.
+    /// The same; the node will join through that instance.
     LookFor {
         slot: u8,
         through: u8,
     },
-    /// A look of one that serves at its own membership and row.
+    /// A serving node observes its own membership and row.
     Care(u8),
-    /// The operator looks there, and begins a recovery.
+    /// The operator runs `skep recover` there, and a recovery starts.
     Recover(u8),
-    /// Each of these by a look that fails to see something.
+    /// Each of these, on an observation that lacks an answer.
     LookDimly {
         slot: u8,
         sight: Sight,
@@ -106,11 +104,11 @@ pub enum Action {
         sight: Sight,
     },
     Act(u8),
-    /// The process dies with its request unsent, and starts anew.
+    /// The process dies before it sends its request, and restarts.
     Crash(u8),
-    /// The process dies, and its request is on its way to the ledger, or done by Docker.
+    /// The process dies and restarts; its request is on its way to the ledger, or Docker has carried it out.
     CrashInMidRequest(u8),
-    /// The `n`th of those arrives.
+    /// The `n`th of those requests arrives.
     Arrive(usize),
     LeaseRunsOut,
     /// Its instance is gone for good; another one starts in its place.
@@ -119,18 +117,18 @@ pub enum Action {
     Outage(u8),
     /// A worker finds a manager that answers.
     Follow(u8),
-    /// A former manager that is still on the node list comes into raft again by itself.
+    /// A former manager that is still on the node list joins raft again by itself.
     Adopt(u8),
-    /// A manager takes whose instance is gone off raft and list, and their rows.
+    /// A manager removes nodes without an instance from raft and the node list, and deletes their rows.
     Bury(u8),
-    /// A manager marks the rows whose node is on no list.
+    /// A manager marks the rows of nodes that are not on its node list.
     Mark(u8),
 }
 
-/// A node's id: its instance, and how often that had joined something before.
+/// A node's id: its instance, and the number of the instance's earlier joins.
 type Node = (u8, u8);
 
-/// The whole world.
+/// The state of the whole world.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct World {
     charter: Row,
@@ -146,7 +144,7 @@ pub struct World {
     wrongs: Wrongs,
 }
 
-/// How often what goes wrong has.
+/// The number of faults of each kind so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Spent {
     recoveries: usize,
@@ -159,16 +157,16 @@ struct Spent {
     dim_looks: usize,
 }
 
-/// What must never happen, once it has.
+/// Events that must never happen; `true` once one has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Wrongs {
-    /// A recovery was begun beside a quorum whose members are all in the ledger.
+    /// A recovery started beside a quorum whose members are all in the ledger.
     against_quorum: bool,
-    /// A swarm was given up while a manager of it was there.
+    /// A claim replaced a swarm while one of its managers was there.
     robbery: bool,
-    /// A manager calls itself Ready in another history than its generation's.
+    /// A manager became Ready in another history than its generation's.
     stray: bool,
-    /// Somebody has left the charter's own raft by force.
+    /// A member of the charter's own raft left by force.
     desertion: bool,
 }
 
@@ -176,7 +174,7 @@ struct Wrongs {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct History {
     swarm: u8,
-    /// Of which other it began as a copy.
+    /// The history of which it started as a copy.
     parent: Option<u8>,
     raft: BTreeSet<Node>,
     listed: BTreeSet<Node>,
@@ -184,30 +182,30 @@ struct History {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Host {
-    /// Of its instance: one that replaces another has a number of its own.
+    /// The number of its instance; a replacement has another number.
     id: u8,
     role: Role,
     clock: Clock,
-    /// On the other side of a network that has fallen apart.
+    /// It is on the other side of a network partition.
     is_away: bool,
-    /// The ledger is out of its reach, for so long that its row is old.
+    /// It cannot reach the ledger, for so long that its row is old.
     is_mute: bool,
     joins: u8,
     seat: Option<Seat>,
-    /// Under which generation it is Ready; else it boots.
+    /// The generation under which it is Ready; `None` while it boots.
     serves: Option<u64>,
-    /// What it has decided and not done yet.
+    /// The request that it has decided and not sent yet.
     decided: Option<Request>,
 }
 
-/// Where Docker is in.
+/// The history that Docker is in, and the node that it is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Seat {
     history: u8,
     node: Node,
 }
 
-/// A member's row, as far as it matters here.
+/// The part of a member's row that matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct MemberRow {
     role: Role,
@@ -219,7 +217,7 @@ struct MemberRow {
 /// A request that is not sent yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Request {
-    /// To found anew.
+    /// Claims the charter to found another swarm.
     Claim {
         seen: Row,
         now: i64,
@@ -231,11 +229,11 @@ enum Request {
     },
     Init,
     Recreate,
-    /// Takes the former managers off the list, before the rest of publishing.
+    /// Removes the former managers from the node list, before the rest of publishing.
     StrikeOut {
         claim: Row,
     },
-    /// The node's own row, and the tokens; then the charter, where a claim is to be published.
+    /// Writes the node's own row and the tokens; then the charter, if there is a claim to publish.
     Record {
         row: MemberRow,
         then: Option<(Row, u8)>,
@@ -299,7 +297,7 @@ impl World {
             world.terminate(slot);
         }
         world.spent = Spent::default();
-        // Their replacements have numbers of their own, for good.
+        // Later replacements must not get the numbers of these.
         world.spent.terminations = model.lost;
         world
     }
@@ -316,7 +314,7 @@ impl World {
         &mut self.hosts[usize::from(slot)]
     }
 
-    /// The host that an instance is; `None` once it has been terminated.
+    /// Returns the host of an instance, or `None` once the instance is terminated.
     fn slot_of(&self, id: u8) -> Option<u8> {
         self.slots().find(|slot| self.host(*slot).id == id)
     }
@@ -325,12 +323,12 @@ impl World {
         &self.histories[usize::from(history)]
     }
 
-    /// By the clock of that host.
+    /// Returns the time by this host's clock.
     fn now(&self, slot: u8) -> i64 {
         self.host(slot).clock.now(self.spent.expiries, LEASE)
     }
 
-    /// The history that the charter's generation, or the last one before it, has published.
+    /// Returns the history that the charter's generation, or the last one before it, has published.
     fn published(&self) -> u8 {
         self.opened.last().expect("one stands in the beginning").1
     }

@@ -1,4 +1,4 @@
-//! What may happen in which order, and what must hold throughout.
+//! The events that can happen, in every order, and the properties that must hold throughout.
 
 use skep::common::instance::Role;
 use skep::lifecycle::boot::Step;
@@ -20,7 +20,7 @@ impl Request {
 }
 
 impl Recovering {
-    /// What skep does there, with the ledger within its reach.
+    /// Adds skep's actions on this host, if it can reach the ledger.
     fn moves(&self, world: &World, slot: u8, actions: &mut Vec<Action>) {
         let Host { decided, serves, role, is_mute, .. } = *world.host(slot);
         if is_mute {
@@ -62,7 +62,7 @@ impl Recovering {
         }
     }
 
-    /// Looks that fail to see something and lead to what a clear one does not.
+    /// Adds the observations that lack an answer and lead to another decision than a clear one.
     fn dim_looks(&self, world: &World, slot: u8, actions: &mut Vec<Action>) {
         if world.spent.dim_looks >= self.dim_looks {
             return;
@@ -89,7 +89,7 @@ impl Recovering {
         }
     }
 
-    /// What the world does to it.
+    /// Adds Docker's actions and the faults that can happen to this host.
     fn troubles(&self, world: &World, slot: u8, actions: &mut Vec<Action>) {
         let spent = &world.spent;
         if world.next_history(slot).is_some() {

@@ -1,9 +1,9 @@
-//! What managers that serve do for the others: the dead go, and whoever is on no list hears of it.
+//! The duties of serving managers: they remove dead nodes, and mark the rows of nodes that are not on their list.
 
 use super::{Node, Seat, World};
 
 impl World {
-    /// A manager of the charter's own history and generation, with a leader; by its own word.
+    /// Returns the seat of a manager that has a leader and, by its own record, serves in the charter's generation.
     fn presides(&self, slot: u8) -> Option<Seat> {
         let host = self.host(slot);
         let is_of = self.charter.is_open && host.serves == Some(self.charter.generation);
@@ -11,7 +11,7 @@ impl World {
         host.seat.filter(|_| is_of && is_manager && !host.is_mute && self.is_led(slot))
     }
 
-    /// On its list, and no instance has it any more.
+    /// Returns a node on its list or in its raft that no instance is any more.
     fn dead(&self, slot: u8) -> Option<(u8, Node)> {
         let Seat { history, .. } = self.presides(slot)?;
         let is_dead = |node: &&Node| {
@@ -35,7 +35,7 @@ impl World {
         }
     }
 
-    /// A row of its generation whose node it does not list.
+    /// Returns the instance of a row of the charter's generation whose node is not on its list.
     fn missing(&self, slot: u8) -> Option<u8> {
         let Seat { history, .. } = self.presides(slot)?;
         let listed = &self.history(history).listed;

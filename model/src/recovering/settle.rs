@@ -1,4 +1,4 @@
-//! Where it all ends, with no more trouble.
+//! The state in which everything ends when no more faults happen.
 
 use skep::common::instance::Role;
 use skep::lifecycle::boot::Step;
@@ -7,19 +7,19 @@ use super::{Fence, LEASE, World};
 use crate::clock::Clock;
 use crate::sight::Sight;
 
-/// With nothing going wrong any more, so many rounds are enough for everybody to take its place.
+/// Rounds that are enough for every node to take its place when no more faults happen.
 const ROUNDS: usize = 24;
 
 impl World {
-    /// With no more trouble, does a recovery that was begun end by itself, and everybody Ready in the
-    /// charter's own history? A quorum that is lost once more is the operator's again.
+    /// Whether a started recovery ends by itself, and every node is Ready in the charter's own history in the end, when
+    /// no more faults happen. If the quorum is lost once more, the operator must recover again.
     pub(super) fn settles(&self, fence: Fence) -> bool {
-        // As good as after that.
+        // The state after this request is checked, too.
         if self.hosts.iter().any(|host| host.decided.is_some()) {
             return true;
         }
         let mut world = self.clone();
-        // What is late may as well never arrive.
+        // A late request may never arrive.
         world.late.clear();
         for host in &mut world.hosts {
             (host.is_away, host.is_mute) = (false, false);
@@ -39,7 +39,7 @@ impl World {
         world.is_whole()
     }
 
-    /// A recovery whose founder is there to go on with it.
+    /// Returns the generation of a recovery whose founder is there to continue it.
     fn begun(&self) -> Option<u64> {
         let recovers = self.charter.recovers.filter(|_| !self.charter.is_open)?;
         let founder = self.host(self.slot_of(self.charter.founder)?).seat?;
@@ -51,8 +51,8 @@ impl World {
         self.charter.is_open && !self.quorum(self.published(), false).is_empty()
     }
 
-    /// Recovers on whichever manager lets itself be told; where none does, ends those that know too
-    /// little of the swarm, after which it is founded anew.
+    /// Recovers on the managers that accept it. If no leader answers then, terminates every manager that is in a swarm,
+    /// after which the next manager founds another swarm.
     fn ask_the_operator(&mut self, fence: Fence) {
         for slot in self.slots() {
             let host = self.host(slot);
@@ -77,8 +77,8 @@ impl World {
         self.go_on(fence);
     }
 
-    /// A boot that comes to nothing has a deadline, after which Auto Scaling replaces the instance. It
-    /// is the only way for one without a row, whose history goes on without it.
+    /// Replaces stranded nodes: after the deadline of a failed boot, Auto Scaling replaces the instance. A node without
+    /// a row whose history continues without it has no other way.
     fn replace_the_stranded(&mut self) {
         for slot in self.slots() {
             let host = self.host(slot);
@@ -99,7 +99,7 @@ impl World {
         self.charter.is_open && self.slots().all(is_in)
     }
 
-    /// Everybody moves on until nobody does any more.
+    /// Lets every node act until the world changes no more.
     fn go_on(&mut self, fence: Fence) {
         for _ in 0..ROUNDS {
             let before = self.clone();
