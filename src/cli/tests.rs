@@ -112,7 +112,7 @@ fn the_exit_code_tells_what_kind_of_error_it_was() {
 fn the_help_and_the_page_name_every_exit_code() {
     let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md"));
     let help = Cli::command().render_long_help().to_string();
-    for code in [0, 1, 2, EXIT_NOTHING_DONE, EX_UNAVAILABLE, EX_CONFIG] {
+    for code in [0, 1, 2, EXIT_NOTHING_DONE, 4, EX_UNAVAILABLE, EX_CONFIG] {
         let named = help.lines().any(|line| line.trim_start().starts_with(&format!("{code} ")));
         assert!(named, "{code} is not in:\n{help}");
         assert!(page.contains(&format!("\n| {code} | ")), "{code} is not in the page");

@@ -4,7 +4,6 @@
 //! version that the engine has offered, also after the engine was upgraded or downgraded. Assumes API 1.41 or later
 //! (engine 20.10). Facts about answers and timings were measured on the engines 20.10.24 and 28.5.2.
 
-mod api;
 mod api_version;
 mod availability;
 mod certificate;
@@ -23,6 +22,7 @@ mod services;
 mod tasks;
 #[cfg(test)]
 pub(crate) mod tests;
+mod version;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use api::Agreed;
+use api_version::Agreed;
 pub use availability::{Availability, settle};
 use certificate::Certificate;
 pub use cluster::{Cluster, Rotation, Tokens, UnlockAnswer};

@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::api_version::ApiVersion;
+use super::version::ApiVersion;
 use super::{Availability, CALL_TIMEOUT, Swarm, SwarmError};
 
 /// A request, exactly as Docker receives it.

@@ -16,8 +16,8 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::api_version::ApiVersion;
 use super::raw::Request;
+use super::version::ApiVersion;
 use super::{Swarm, SwarmError, SwarmErrorKind};
 
 /// The part of a service that matters for its pull credentials.
