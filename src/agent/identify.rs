@@ -117,7 +117,7 @@ mod tests {
             until("refused a fresh token").await;
             stub.answers().revoked = 0;
             stub.fill();
-            until("nothing names the swarm").await;
+            until("no source names the cluster").await;
             stub.set("tags/instance", "skep:cluster\nskep:role");
             stub.set("tags/instance/skep:cluster", "prod");
             stub.set("tags/instance/skep:role", "worker");

@@ -56,7 +56,7 @@ pub enum RunError {
     Metadata(#[from] ImdsError),
     #[error("{0}")]
     Identity(Mistakes),
-    #[error("this node could not take its place in the swarm")]
+    #[error("this node could not join the swarm")]
     Boot(#[from] BootError),
     #[error(
         "this node must leave ({reason} notice) and cannot: the instance metadata are not known yet, and {docker}"
@@ -179,7 +179,7 @@ async fn boot_and_serve(
         membership::stop_showing_trouble(node);
         if cause.is_out() {
             manager::stop_showing_quorum(node);
-            tracing::warn!("not in the cluster's swarm any more: {cause}");
+            tracing::warn!("no longer in the cluster's swarm: {cause}");
             earlier_membership::forget(node);
             if matches!(cause, membership::Cause::Stranded { .. })
                 && !boot::leave_stranded(node, notices, &cause.to_string()).await

@@ -66,7 +66,7 @@ pub async fn await_service(
     if !is_pooled {
         return Wait::None;
     }
-    node.state.enter(Phase::Warmed, "waiting to be taken into service");
+    node.state.enter(Phase::Warmed, "waiting to enter service");
     // Without READY, systemd would kill the unit when its start times out.
     systemd::notify_ready();
     let wait = tokio::select! {

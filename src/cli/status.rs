@@ -181,7 +181,7 @@ pub(super) fn quorum(quorum: &QuorumView) -> String {
     format!("quorum: {managers} manager{plural}, {reachable} reachable, {lost} may be lost")
 }
 
-/// `fluent-bit: took too long after 24s, 812 sent, 40 unsent: 3 chunks`
+/// `fluent-bit: timed out after 24s, 812 sent, 40 unsent: 3 chunks`
 fn flush(outcome: &Outcome) -> String {
     let mut text = format!("{}: {}", outcome.name, outcome.result.as_str());
     if !matches!(outcome.result, FlushResult::Running | FlushResult::NotHere) {

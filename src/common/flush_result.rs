@@ -22,7 +22,7 @@ impl FlushResult {
             Self::Done => "flushed",
             Self::NotHere => "nothing to flush here",
             Self::Failed => "failed",
-            Self::TimedOut => "took too long",
+            Self::TimedOut => "timed out",
         }
     }
 

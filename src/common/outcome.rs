@@ -42,8 +42,8 @@ impl Outcome {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Left => "left, and off the list",
-            Self::LeftUnconfirmed => "left; nobody has confirmed that it is off the list",
+            Self::Left => "left, and off the node list",
+            Self::LeftUnconfirmed => "left; no manager has confirmed that it is off the node list",
             Self::NothingToLeave => "there was nothing to leave",
             Self::TooLate => "the deadline came before the node had left",
             Self::DockerSilent => "Docker did not answer, so the node could not leave",

@@ -78,7 +78,7 @@ pub fn cluster_of(instance: &Instance) -> Result<(String, Origin), Mistake> {
     Err(Mistake::missing(
         "cluster",
         format!(
-            "nothing names the swarm; checked the setting `cluster`, the tags skep:cluster and \
+            "no source names the cluster; checked the setting `cluster`, the tags skep:cluster and \
              swarm-stack-id and the CloudFormation stack{}; set the tag skep:cluster on the Auto \
              Scaling group, or cluster = \"…\" in skep.toml",
             tags_hidden(instance)
@@ -110,7 +110,7 @@ pub fn role_of(instance: &Instance) -> Result<(Role, Origin), Mistake> {
     Err(Mistake::missing(
         "role",
         format!(
-            "nothing says whether this is a manager or a worker; checked the setting `role`, the \
+            "no source names the role (manager or worker); checked the setting `role`, the \
              tags skep:role and swarm-node-type, the CloudFormation logical id{} and the Auto \
              Scaling group name{}{}; set the tag skep:role on the Auto Scaling group, or role = \
              \"manager\" or \"worker\" in skep.toml",
@@ -265,10 +265,10 @@ mod tests {
         instance.group = Some("prod-Asg".into());
         let mistakes = Identity::resolve(&Settings::default(), &instance).unwrap_err().0;
         let [cluster, role] = mistakes.as_slice() else { panic!("{mistakes:?}") };
-        for word in ["cluster: nothing", "skep:cluster", "swarm-stack-id", "InstanceMetadataTags"] {
+        for word in ["cluster: no source", "skep:cluster", "swarm-stack-id", "InstanceMetadataTags"] {
             assert!(cluster.to_string().contains(word), "{cluster} should say {word}");
         }
-        for word in ["role: nothing", "skep:role", "(prod-Asg)", "\"manager\" or \"worker\""] {
+        for word in ["role: no source", "skep:role", "(prod-Asg)", "\"manager\" or \"worker\""] {
             assert!(role.to_string().contains(word), "{role} should say {word}");
         }
         instance.tags.insert("Name".into(), "x".into());

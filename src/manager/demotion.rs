@@ -32,7 +32,10 @@ pub async fn demote_under_lease(node: &Node, node_id: &str) -> Result<Demotion, 
         Ok(None) => {}
         Ok(Some(waiting_for)) => return Ok(Demotion::HeldUp { waiting_for }),
         Err(error) => {
-            tracing::warn!("demoting out of turn: {}", crate::common::errors::chain(&error))
+            tracing::warn!(
+                "cannot take the demotion lease; demoting without it: {}",
+                crate::common::errors::chain(&error)
+            )
         }
     }
     let demotion = demote(node, node_id).await;

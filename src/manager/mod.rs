@@ -60,7 +60,7 @@ const BUSY_BACKUP_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Serves departures for as long as this node is a manager; never returns.
 pub async fn look_after_departures(node: &Node, node_id: &str) -> Infallible {
-    let what = "looking after departures";
+    let what = "serving departures";
     let look = async |memory: &mut Memory| {
         look(node, node_id, memory).await.inspect_err(|error| {
             // The remaining managers serve departures, and report this trouble.
@@ -86,7 +86,7 @@ async fn look(node: &Node, node_id: &str, memory: &mut Memory) -> Result<Duratio
         let served = act::serve(node, &row, &mut memory.stand_ins).await;
         is_busy |= matches!(served, Ok(true));
         let served = served.map(drop);
-        memory.complaints.take("looking after its departure", &row.instance_id, served)?;
+        memory.complaints.take("serving its departure", &row.instance_id, served)?;
     }
     Ok(match (me.is_leader(), is_busy) {
         (false, true) => BUSY_BACKUP_INTERVAL,

@@ -36,7 +36,7 @@ pub enum NodeError {
     Secrets(#[from] SecretsError),
     #[error(transparent)]
     Swarm(#[from] SwarmError),
-    #[error("Docker's own join token cannot be used")]
+    #[error("Docker returned a malformed join token")]
     Token(#[from] MalformedToken),
 }
 

@@ -119,8 +119,7 @@ async fn no_mistake_becomes_a_node() -> anyhow::Result<()> {
             is_no_node(&fleet, mistake).await.context(mistake.name)?;
         }
         let instance = first_of(&fleet, "no-yaml").await?;
-        tells(&fleet, &instance, &["role: nothing says whether this is a manager or a worker"])
-            .await?;
+        tells(&fleet, &instance, &["role: no source names the role (manager or worker)"]).await?;
         failed(&fleet, &instance).await?;
 
         fleet.wait_formed(1, mended.len(), PATIENCE).await?;

@@ -39,7 +39,7 @@ async fn powered_off(fleet: &BootedFleet) -> anyhow::Result<()> {
     in_order(
         &worker,
         &[
-            "this node is to leave reason=shutdown",
+            "this node must leave reason=shutdown",
             "flushed flusher=\"journal\"",
             "the departure has ended: ",
             "Stopped skep.service",
@@ -85,7 +85,7 @@ async fn scaled_in(fleet: &BootedFleet) -> anyhow::Result<()> {
     in_order(
         worker,
         &[
-            "this node is to leave reason=lifecycle",
+            "this node must leave reason=lifecycle",
             "flushed flusher=\"journal\"",
             "termination hook: Continue",
             "Reached target poweroff.target",

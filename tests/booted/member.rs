@@ -129,7 +129,7 @@ impl Member {
         let departure = row(fleet, &format!("departure#{}", self.id()))?;
         ensure!(departure.is_none(), "{} leaves: {departure:?}", self.id());
         let log = self.instance.journal("skep.service").await?;
-        ensure!(!log.contains("this node is to leave"), "{} leaves:\n{log}", self.id());
+        ensure!(!log.contains("this node must leave"), "{} leaves:\n{log}", self.id());
         Ok(())
     }
 

@@ -123,7 +123,7 @@ async fn boot_waits_for_the_network(fleet: &BootedFleet) -> anyhow::Result<()> {
         let state = instance.say("systemctl show skep --property=ActiveState --value").await?;
         ensure!(state == "activating", "skep on {} is {state}", instance.launch().group);
     }
-    tells(fleet, &names, &["trying again after", "no answer"]).await?;
+    tells(fleet, &names, &["retrying after", "no answer"]).await?;
 
     fleet.cloud().imds_knobs(metadata.id()).reset();
     fleet.answer_names(true)?;

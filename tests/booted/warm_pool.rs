@@ -43,7 +43,7 @@ async fn stopped_until_it_is_wanted() -> anyhow::Result<()> {
         })
         .await?;
     fleet.wait_until("the stop", PATIENCE, async || Ok(!instance.is_on())).await?;
-    tells(&fleet, &instance, &["waiting to be taken into service"]).await?;
+    tells(&fleet, &instance, &["waiting to enter service"]).await?;
     tells(&fleet, &instance, &["there was nothing to leave"]).await?;
     ensure!(instance.console().contains("Reached target poweroff.target"), "the power was cut");
     // It has entered the pool, and nothing else has happened.

@@ -266,8 +266,9 @@ impl Leaver {
             return Ok(());
         }
         let log = self.instance.log();
-        if log.contains("nobody has confirmed that it is off the list") {
-            let has_waited = log.contains("waiting for a manager to take this node off the list");
+        if log.contains("no manager has confirmed that it is off the node list") {
+            let has_waited =
+                log.contains("waiting for a manager to remove this node from the node list");
             ensure!(has_waited, "{} did not wait\n{}", self.id(), fleet.report());
             return Ok(());
         }

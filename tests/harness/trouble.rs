@@ -285,7 +285,7 @@ impl<'a> Failure<'a> {
         let Some(last) = errors.last() else { bail!(self.fails("it reports no error")) };
         let missing: Vec<_> = words.iter().filter(|word| !last.contains(**word)).collect();
         ensure!(missing.is_empty(), self.fails(&format!("{missing:?} missing in: {last}")));
-        ensure!(!last.contains(": trying again"), self.fails("it announces a retry"));
+        ensure!(!last.contains(": retrying"), self.fails("it announces a retry"));
         Ok(())
     }
 

@@ -167,7 +167,7 @@ async fn stop_founder(fleet: &Fleet, done: Done, signal: Signal) -> anyhow::Resu
     let founder = swarm::newest(fleet, "manager", 1).await?;
     match done {
         Done::Claim => {
-            swarm::logged(fleet, &founder, "claiming the right to found").await?;
+            swarm::logged(fleet, &founder, "claiming the charter to found").await?;
             faults.set(Service::DynamoDb, Some("GetItem"), HELD);
             fleet
                 .wait_until("the claim", PATIENCE, async || {

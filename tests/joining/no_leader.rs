@@ -23,7 +23,7 @@ async fn a_worker_waits_until_the_quorum_is_back() -> anyhow::Result<()> {
     let through = format!("joining generation 1 as worker through {}", survivor.address());
     swarm::logged(&fleet, &worker, &through).await?;
     // Docker reports that there is no leader, or does not answer for 20 s.
-    let silent = format!("{} did not answer; trying again", survivor.address());
+    let silent = format!("{} did not answer; retrying", survivor.address());
     fleet
         .wait_until("the attempt to fail", PATIENCE, async || {
             let log = worker.log();

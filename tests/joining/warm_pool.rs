@@ -19,7 +19,7 @@ use skep_sim::cloud::{
 use skep_sim::fleet::{Fleet, FleetOptions, Instance, PowerOff, workload};
 
 const GROUP: &str = "test-workers";
-const WAITS: &str = "warmed: waiting to be taken into service";
+const WAITS: &str = "warmed: waiting to enter service";
 
 #[tokio::test]
 async fn stopped_until_it_is_wanted() -> anyhow::Result<()> {

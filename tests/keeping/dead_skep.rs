@@ -180,6 +180,6 @@ async fn a_hook_that_cannot_be_completed_is_left_to_time_out() -> anyhow::Result
     worker.has_left(&fleet).await?;
     assert!(!is_listed(&fleet, &worker.node_id).await? && !ledger(&fleet)?.is_empty());
     let manager = &fleet.group(&spec.managers_group())[0];
-    swarm::logged(&fleet, manager, "looking after its departure").await?;
+    swarm::logged(&fleet, manager, "serving its departure").await?;
     fleet.stop().await
 }

@@ -112,7 +112,7 @@ async fn without_auto_scalings_word_nothing_is_founded() -> anyhow::Result<()> {
             Ok(fleet.instances().into_iter().find(|it| it.id() != manager.id() && it.is_on()))
         })
         .await?;
-    swarm::logged(&fleet, &replacement, "while nobody says who is gone").await?;
+    swarm::logged(&fleet, &replacement, "while skep cannot tell which managers are gone").await?;
     tokio::time::sleep(LONG_ENOUGH).await;
     assert_eq!(swarm::charter(&fleet).await?, charter, "an error is no evidence");
 

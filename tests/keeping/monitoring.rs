@@ -55,9 +55,9 @@ async fn a_fleet_is_seen_and_told_of_while_a_worker_leaves() -> anyhow::Result<(
     ensure!(told == ["joined", "departing", "drained", "left"], "{told:?}");
     let log = worker.instance.log();
     for words in [
-        "hook killed: not done within 3s",
-        "hook failed: exit status: 3",
-        "of its output are left out",
+        "hook script killed: not finished within 3s",
+        "hook script failed: exit status: 3",
+        "of its output were dropped",
     ] {
         ensure!(log.contains(words), "{words} is not in {log}");
     }

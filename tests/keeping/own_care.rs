@@ -19,7 +19,7 @@ const TWO_MINUTES: Duration = secs(120);
 /// Several polls.
 const BAD_DAY: Duration = secs(90);
 /// The log line of a node that has detected it.
-const NOTICED: &str = "not in the cluster's swarm any more";
+const NOTICED: &str = "no longer in the cluster's swarm";
 
 /// Waits until a manager lists the instance's node as ready, under another id than `before`.
 pub async fn is_back(

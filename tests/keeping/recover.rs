@@ -243,7 +243,7 @@ async fn it_goes_on_after_a_crash_and_nobody_comes_in_between() -> anyhow::Resul
         let fails = Fault { error: 1.0, ..Fault::default() };
         faults.set(Service::DynamoDb, Some("PutItem"), fails);
         swarm::logged(&fleet, survivor, "this node is the only manager of the swarm now").await?;
-        swarm::logged(&fleet, survivor, "trying again after").await?;
+        swarm::logged(&fleet, survivor, "retrying after").await?;
         signal(survivor, "SIGKILL")?;
         assert_eq!(charter(&fleet).await?.phase, "founding", "it was killed in the middle");
         faults.clear();

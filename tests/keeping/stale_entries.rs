@@ -108,7 +108,7 @@ async fn an_entry_that_nobody_can_place_is_left_alone() -> anyhow::Result<()> {
         .await?;
     tokio::time::sleep(LONG_ENOUGH).await;
     assert!(is_listed(&fleet, &id).await?);
-    let why = "nobody knows which instance it was";
+    let why = "no row names its instance";
     let said = manager.skep(["status"]).await?;
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     assert!(said.contains(&format!("{id}: Down for ")) && said.contains(why), "{said}");

@@ -85,7 +85,7 @@ async fn workers_that_boot_meanwhile_all_get_in_and_cannot_rotate_themselves() -
     let worker = fleet.group("test-workers").pop().context("a worker")?;
     let (code, said) = rotate(&worker, &[]).await?;
     assert_eq!(code, 1, "{said}");
-    ensure!(said.contains("this node is no manager"), "{said}");
+    ensure!(said.contains("this node is not a manager"), "{said}");
     ensure!(said.contains(manager.id()), "it does not name the manager: {said}");
     let (code, said) = rotate(&manager, &["--unlock-key"]).await?;
     ensure!(code == 1 && said.contains("autolock is off"), "{code}: {said}");
@@ -154,7 +154,7 @@ async fn a_store_that_is_down_gets_them_once_it_is_up() -> anyhow::Result<()> {
     faults.set(Service::Ssm, Some("PutParameter"), Fault { error: 1.0, ..Fault::default() });
     let (code, said) = rotate(&manager, &[]).await?;
     assert_eq!(code, 1, "{said}");
-    for word in ["skep goes on trying", "PutParameter"] {
+    for word in ["skep keeps trying", "PutParameter"] {
         ensure!(said.contains(word), "{word} is missing: {said}");
     }
     assert_eq!(tokens_in_store(&fleet).await?, first);

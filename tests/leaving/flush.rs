@@ -61,7 +61,7 @@ async fn they_run_in_order_after_the_last_task_and_cannot_hold_the_node() -> any
         assert!(log.lines().any(|line| line.contains(name) && line.contains(words)), "{log}");
     };
     outcome("10-first", "flushed");
-    outcome("20-hangs", "took too long");
+    outcome("20-hangs", "timed out");
     outcome("30-fails", "the bucket is gone");
     outcome("30-fails", "exit status: 3");
     outcome("30-fails", "flushing failed");

@@ -39,6 +39,6 @@ async fn begins_late(delay: Duration) -> anyhow::Result<()> {
     let (last, refused) = completions.split_last().expect("more than one");
     assert_eq!(*last, 200);
     assert!(refused.iter().all(|status| *status == 400), "{completions:?}");
-    assert!(worker.instance.log().contains("Auto Scaling has not begun to wait for it yet"));
+    assert!(worker.instance.log().contains("Auto Scaling does not wait for it yet"));
     fleet.stop().await
 }

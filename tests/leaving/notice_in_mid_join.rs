@@ -46,7 +46,7 @@ async fn a_worker_whose_join_ends_after_the_notice() -> anyhow::Result<()> {
 
     fleet.cloud().terminate(worker.id(), true)?;
     called(&fleet, &worker, "has its notice", async || {
-        Ok(worker.log().contains("this node is to leave"))
+        Ok(worker.log().contains("this node must leave"))
     })
     .await?;
     freeze(&manager, "CONT").await?;
@@ -83,7 +83,7 @@ async fn a_founder_before_it_has_published() -> anyhow::Result<()> {
     // Without a decrement: the next manager must be able to found.
     fleet.cloud().terminate(founder.id(), false)?;
     hook_is_completed(&fleet, &founder).await?;
-    assert!(founder.log().contains("giving up the swarm that was never published"));
+    assert!(founder.log().contains("leaving the swarm that was never published"));
     fleet.cloud().faults().clear();
     let next = fleet
         .wait_for("the next manager", PATIENCE, async || {

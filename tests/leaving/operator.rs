@@ -29,8 +29,8 @@ async fn the_node_leaves_and_the_machine_stays() -> anyhow::Result<()> {
     let said = worker.instance.skep(["leave"]).await?;
     assert!(said.status.success(), "{said:?}");
     let text = String::from_utf8(said.stdout)?;
-    ensure!(text.starts_with("This node is leaving already: "), "{text}");
-    ensure!(text.ends_with("\nleft, and off the list\n") && !text.contains('\x1b'), "{text}");
+    ensure!(text.starts_with("This node is already leaving: "), "{text}");
+    ensure!(text.ends_with("\nleft, and off the node list\n") && !text.contains('\x1b'), "{text}");
     ensure!(text.contains(" leaving: waiting for "), "{text}");
 
     worker.has_left(&fleet).await?;
@@ -74,7 +74,7 @@ async fn on_a_narrow_terminal(leaver: &Leaver) -> anyhow::Result<()> {
     for part in ["\x1b[", "why      a new kernel", "to drain (-)", "left:", "  web.", "[#"] {
         ensure!(drawn.contains(part), "no {part:?}: {drawn}");
     }
-    let (_, after) = drawn.split_once("left, and off the list").context("no end")?;
+    let (_, after) = drawn.split_once("left, and off the node list").context("no end")?;
     ensure!(after.contains("InService") && after.contains("systemctl start skep"), "{after}");
     ensure!(widest(&drawn) <= 60, "the first line is the terminal's to wrap: {drawn}");
     let block = drawn.split_once("view alone.").context("no first line")?.1;
@@ -90,7 +90,7 @@ async fn its_story_is_kept(leaver: &Leaver) -> anyhow::Result<()> {
         "node: this node",
         "phase=ready",
         "the operator takes this node out: a new kernel",
-        "notices: this node is to leave",
+        "notices: this node must leave",
         "flushing the logs",
         "phase=left",
     ];

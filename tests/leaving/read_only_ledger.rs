@@ -43,7 +43,7 @@ async fn a_worker_leaves() -> anyhow::Result<()> {
     assert_eq!(departure_state(&fleet, &worker.instance), None);
     let log = worker.instance.log();
     ensure!(log.contains("this departure cannot write to the ledger"), "{log}");
-    ensure!(log.contains("nobody has confirmed"), "{log}");
+    ensure!(log.contains("no manager has confirmed"), "{log}");
 
     fleet.cloud().faults().clear();
     worker.is_off_the_list(&fleet).await?;
@@ -70,7 +70,11 @@ async fn a_manager_leaves() -> anyhow::Result<()> {
     manager.hook_is_completed(&fleet).await?;
     manager.lost_no_grace(&fleet)?;
     assert_eq!(departure_state(&fleet, follower), None);
-    ensure!(follower.log().contains("demoting out of turn"), "{}", follower.log());
+    ensure!(
+        follower.log().contains("cannot take the demotion lease; demoting without it"),
+        "{}",
+        follower.log()
+    );
 
     fleet.cloud().faults().clear();
     manager.is_off_the_list(&fleet).await?;

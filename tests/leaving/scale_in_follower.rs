@@ -26,6 +26,6 @@ async fn it_is_demoted_first_and_raft_keeps_no_trace_of_it() -> anyhow::Result<(
     assert_eq!(fleet.leader().await?.id(), leader.id(), "the leader leads on");
     let nodes = fleet.nodes().await?;
     assert_eq!(nodes.len(), 2, "no entry is left behind: {nodes:?}");
-    assert!(follower.instance.log().contains("becoming a worker first"));
+    assert!(follower.instance.log().contains("demoting this manager first"));
     fleet.stop().await
 }

@@ -122,7 +122,7 @@ async fn says_what_is_unsent_and_leaves_in_time(
     worker.has_left(fleet).await?;
     let log = instance.log();
     for name in ["journal-upload", "rsyslog"] {
-        let line = log.lines().find(|line| line.contains(name) && line.contains("took too long"));
+        let line = log.lines().find(|line| line.contains(name) && line.contains("timed out"));
         let line = line.with_context(|| format!("no line about {name}:\n{log}"))?;
         let unsent = line.split("unsent=").nth(1).context("nothing unsent")?;
         let digits = unsent.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();

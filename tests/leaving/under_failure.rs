@@ -122,7 +122,11 @@ async fn leaves_although_the_ledger_stays_down(
     fleet.cloud().terminate(leaver.id(), true)?;
     leaver.hook_is_completed(&fleet).await?;
     leaver.lost_no_grace(&fleet)?;
-    assert!(leaver.instance.log().contains("nobody has confirmed"), "{}", leaver.instance.log());
+    assert!(
+        leaver.instance.log().contains("no manager has confirmed"),
+        "{}",
+        leaver.instance.log()
+    );
     let nodes =
         fleet.wait_for("the node list", PATIENCE, async || Ok(Some(fleet.nodes().await?))).await?;
     let mut raft = nodes.iter().filter(|node| node.manager_status.is_some());

@@ -19,7 +19,7 @@ const LOG_LINES: (usize, f64) = (150, 60.0);
 /// Beginnings of secrets, which must not be in any log.
 const SECRETS: [&str; 3] = ["SWMTKN-1-", "SWMTKN-2-", "SWMKEY-1-"];
 /// skep's log text for a departure that ended before a manager could confirm it; see its page in `docs/decisions`.
-const UNCONFIRMED: &str = "nobody has confirmed that it is off the list";
+const UNCONFIRMED: &str = "no manager has confirmed that it is off the node list";
 /// Largest resident memory of a skep, after any faults; below, its open descriptors.
 const MEMORY_MIB: f64 = 64.0;
 const DESCRIPTORS: usize = 300;

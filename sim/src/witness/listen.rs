@@ -125,7 +125,7 @@ fn is_story(status: &str) -> bool {
         }
         // The cloud's own events report notices and hooks.
         "leaving" => {
-            !["trying again", "completing"].iter().any(|it| doing.starts_with(it))
+            !["retrying", "completing"].iter().any(|it| doing.starts_with(it))
                 && !doing.ends_with(" notice")
         }
         "failed" => true,
@@ -147,7 +147,7 @@ mod tests {
         assert!(is_story("booting: joining generation 1 as worker through 10.78.0.5"));
         assert!(is_story("leaving: asking the managers to drain this node"));
         assert!(!is_story("booting: waiting for i-0 to found the swarm"));
-        assert!(!is_story("leaving: trying again after: time-out"));
+        assert!(!is_story("leaving: retrying after: time-out"));
         assert!(!is_story("ready: worker x of generation 1"));
     }
 }

@@ -261,7 +261,7 @@ async fn take_leave(State(desk): State<Desk>, body: Bytes) -> Response {
     let request = LeaveRequest { deadline, reason };
     match desk.leave.try_send(request) {
         Ok(()) => StatusCode::ACCEPTED.into_response(),
-        Err(TrySendError::Full(_)) => refuse(StatusCode::CONFLICT, "leaving already"),
+        Err(TrySendError::Full(_)) => refuse(StatusCode::CONFLICT, "already leaving"),
         Err(TrySendError::Closed(_)) => refuse(StatusCode::SERVICE_UNAVAILABLE, "skep is stopping"),
     }
 }
@@ -271,7 +271,7 @@ async fn take_leave(State(desk): State<Desk>, body: Bytes) -> Response {
 /// the node could stay.
 fn is_of_no_use(state: &NodeState, asked: Option<Duration>, now: OffsetDateTime) -> Option<String> {
     let is_leaving = matches!(state.phase, Phase::Leaving | Phase::Left);
-    let doing = format!("leaving already: {}", state.doing);
+    let doing = format!("already leaving: {}", state.doing);
     let Some(departure) = &state.departure else { return is_leaving.then_some(doing) };
     if departure.reason.may_be_withdrawn() {
         return None;

@@ -109,7 +109,7 @@ async fn leave_reaches_the_agent_once() {
     assert!(running.leave.try_recv().is_ok(), "the notice can be withdrawn, this request cannot");
     departs(Reason::Lifecycle);
     let again = client.leave(None, None).await.unwrap_err();
-    assert!(again.to_string().starts_with("this node is leaving already: "), "{again}");
+    assert!(again.to_string().starts_with("this node is already leaving: "), "{again}");
     assert!(running.leave.try_recv().is_err(), "a refused request must not arrive");
 }
 
@@ -128,13 +128,13 @@ async fn a_node_that_is_leaving_takes_a_nearer_deadline_and_says_that_a_later_on
     let client = running.client();
     let later = client.leave(Some(Duration::from_secs(u64::MAX)), None).await.unwrap_err();
     let ClientError::AlreadyLeaving { doing } = later else { panic!("{later}") };
-    assert!(doing.starts_with("leaving already: draining; its deadline in 59"), "{doing}");
+    assert!(doing.starts_with("already leaving: draining; its deadline in 59"), "{doing}");
     client.leave(Some(Duration::from_secs(60)), None).await.unwrap();
     let deadline = Some(Duration::from_secs(60));
     assert_eq!(running.leave.recv().await.unwrap(), LeaveRequest { deadline, reason: None });
     running.state.enter(Phase::Left, "left");
     let over = client.leave(Some(Duration::from_secs(60)), None).await.unwrap_err();
-    assert!(over.to_string().ends_with("leaving already: left"), "{over}");
+    assert!(over.to_string().ends_with("already leaving: left"), "{over}");
 }
 
 #[tokio::test]
@@ -174,7 +174,7 @@ async fn a_rotation_is_asked_for_and_what_came_of_it_told() {
     let (sender, _leave) = mpsc::channel(1);
     let server = Server::bind(dir.path()).unwrap().rotating(async |what: Rotation| {
         match what.manager_token {
-            true => Err("this node is no manager".to_owned()),
+            true => Err("this node is not a manager".to_owned()),
             false => {
                 Ok(Rotated { generation: 2, stored_in: vec!["/skep/a/worker-token/2".into()] })
             }
@@ -186,7 +186,7 @@ async fn a_rotation_is_asked_for_and_what_came_of_it_told() {
     let rotated = client.rotate(worker).await.unwrap();
     assert_eq!((rotated.generation, rotated.stored_in.len()), (2, 1));
     let refused = client.rotate(Rotation { manager_token: true, ..worker }).await.unwrap_err();
-    assert!(refused.to_string().ends_with(": this node is no manager"), "{refused}");
+    assert!(refused.to_string().ends_with(": this node is not a manager"), "{refused}");
 
     let early = Running::start(None).client().rotate(worker).await.unwrap_err();
     assert!(early.to_string().contains("is not known yet"), "{early}");

@@ -52,7 +52,7 @@ impl Desk {
         Self { node: Box::new(node), last: Mutex::new(None) }
     }
 
-    /// Returns the fleet as JSON; `None` if this node is no manager.
+    /// Returns the fleet as JSON; `None` if this node is not a manager.
     pub async fn look(&self) -> Option<Bytes> {
         let node = (self.node)()?;
         kept(&self.last, async {

@@ -104,7 +104,7 @@ fn a_flusher_tells_what_came_of_it_and_what_is_left() {
     assert!(text(&report, NOW, false).ends_with(
         "doing     serving\n\
          flush     journal: flushed after 0.0s\n\
-         flush     fluent-bit: took too long after 24.0s, 812 sent, 40 unsent: 3 chunks\n"
+         flush     fluent-bit: timed out after 24.0s, 812 sent, 40 unsent: 3 chunks\n"
     ));
 }
 
@@ -168,7 +168,7 @@ fn a_manager_shows_the_fleet() {
         docker_state: None,
         docker_availability: None,
         leader: false,
-        verdict: Some("Down for 35 s; nobody knows which instance it was".into()),
+        verdict: Some("Down for 35 s; no row names its instance".into()),
         updated_at: None,
         ..member("", "n3")
     };
@@ -192,7 +192,7 @@ fn a_manager_shows_the_fleet() {
     let worker = ["i-0def", "worker", "10.0.0.7", "-", "3", "leaving", "ready, drain"];
     assert_eq!(lines[2], [&worker[..], &["spot: draining", "42s ago"]].concat());
     assert_eq!(lines[3], ["n3", "manager", "-", "eu-central-1a", "-", "-", "-", "-", "-"]);
-    assert_eq!(lines[5], ["n3: Down for 35 s; nobody knows which instance it was"]);
+    assert_eq!(lines[5], ["n3: Down for 35 s; no row names its instance"]);
     assert_eq!(lines[7], ["quorum: 3 managers, 3 reachable, 1 may be lost"]);
     assert_eq!(lines[9], ["warning: encrypted overlay networks do not work"]);
     assert_eq!(lines[11], ["Not the whole fleet: the ledger is slow"]);

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     const ASKS: &str = "asking the managers to drain this node";
-    const FAILS: &str = "trying again after: the ledger refuses";
+    const FAILS: &str = "retrying after: the ledger refuses";
 
     /// Returns the lines that are logged, each with its second.
     fn logged(lines: &mut RecentLines, said: &[(u64, Phase, &'static str)]) -> Vec<(u64, String)> {

@@ -59,7 +59,7 @@ pub async fn run(
     .await;
     let left_out = said.left_out() + complained.left_out();
     if left_out > 0 {
-        tracing::warn!(%flusher, "{left_out} more bytes of its output are left out");
+        tracing::warn!(%flusher, "{left_out} more bytes of its output were dropped");
     }
     match status.map_err(|error| format!("{flusher}: {error}"))? {
         status if status.success() => Ok(FlushResult::Done),

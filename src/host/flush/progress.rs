@@ -116,7 +116,7 @@ where
         }
         FlushResult::NotHere => tracing::debug!(flusher = name, "nothing to flush here"),
         FlushResult::TimedOut => {
-            tracing::warn!(flusher = name, seconds, sent, unsent, detail, "flushing took too long");
+            tracing::warn!(flusher = name, seconds, sent, unsent, detail, "flushing timed out");
         }
         FlushResult::Failed | FlushResult::Running => {
             tracing::warn!(flusher = name, seconds, sent, unsent, detail, "flushing failed");

@@ -117,7 +117,7 @@ pub async fn act(node: &Node, step: Step, progress: &mut Progress) -> Result<Nex
 }
 
 async fn claim(node: &Node, seen: Option<&Charter>, traces: &Traces) -> Result<(), BootError> {
-    node.state.enter(Phase::Booting, "claiming the right to found the swarm");
+    node.state.enter(Phase::Booting, "claiming the charter to found the swarm");
     let now = OffsetDateTime::now_utc();
     let lease = node.settings.boot.lease;
     match node.ledger.claim_charter(seen, traces, &node.instance.id, now, lease).await? {

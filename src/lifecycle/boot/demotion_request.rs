@@ -13,7 +13,7 @@ use crate::common::fact::Fact;
 use crate::common::instance::Role;
 use crate::manager::peers::no_leader;
 
-const MOVED: &str = "the swarm knows this node by an address that is not its own";
+const MOVED: &str = "the swarm has another address for this node";
 const REFUSED: &str = "this node's certificate is refused";
 const STUCK: &str = "raft has admitted this manager, and its Docker does not get a leader";
 const NOBODY_CAN: &str = "another manager that has a leader, to demote this one";

@@ -79,7 +79,7 @@ async fn follow(
     past: &mut Joining,
 ) -> Result<bool, BootError> {
     let again = |why: &str| {
-        node.state.enter(Phase::Booting, format!("{why}; trying again"));
+        node.state.enter(Phase::Booting, format!("{why}; retrying"));
         Ok(false)
     };
     if answer.is_ended_by_force(node.role) {

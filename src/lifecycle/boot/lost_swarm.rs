@@ -94,8 +94,9 @@ impl AbsenceTracker {
             }
             Err(problem) => {
                 self.interrupt();
-                self.finding =
-                    format!("; no new swarm is founded while nobody says who is gone: {problem}");
+                self.finding = format!(
+                    "; no new swarm is founded while skep cannot tell which managers are gone: {problem}"
+                );
                 None
             }
         }

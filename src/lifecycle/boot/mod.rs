@@ -58,9 +58,9 @@ pub enum BootError {
     Secrets(#[from] SecretsError),
     #[error(transparent)]
     Swarm(#[from] SwarmError),
-    #[error("Docker's own join token cannot be used")]
+    #[error("Docker returned a malformed join token")]
     Token(#[from] MalformedToken),
-    #[error("not in the swarm within boot.deadline ({deadline:?}); last step: {doing}")]
+    #[error("not in the swarm within boot.deadline ({deadline:?}); the last step was \"{doing}\"")]
     TooLate { deadline: Duration, doing: String },
 }
 
@@ -250,7 +250,7 @@ async fn rounds(node: &Node, notices: &Notices) -> Result<Option<Membership>, Bo
                 // This round may not have read the state of Docker, which may have been sound meanwhile.
                 unsettled.end();
                 let problem = crate::common::errors::chain(&error);
-                node.state.enter(Phase::Booting, format!("trying again after: {problem}"));
+                node.state.enter(Phase::Booting, format!("retrying after: {problem}"));
                 progress.pause(notices).await;
             }
         }
@@ -295,7 +295,7 @@ pub async fn finish_recovery(node: &Node) -> Option<Membership> {
                     tracing::error!("cannot re-create the quorum on this node: {problem}");
                     return None;
                 }
-                node.state.enter(Phase::Booting, format!("trying again after: {problem}"));
+                node.state.enter(Phase::Booting, format!("retrying after: {problem}"));
                 progress.pause(&nobody).await;
             }
         }
@@ -347,7 +347,7 @@ pub async fn abandon(node: &Node) -> Result<(), BootError> {
         return Ok(());
     }
     if is_never_published(&node.instance.id, &seen) {
-        tracing::info!("giving up the swarm that was never published");
+        tracing::info!("leaving the swarm that was never published");
         node.swarm.leave(true).await?;
         // This row was written before the charter opens, so no node can have joined.
         node.ledger.delete_member(node.role, &node.instance.id).await?;

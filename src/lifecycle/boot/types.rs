@@ -165,9 +165,9 @@ pub enum Stale {
 impl fmt::Display for Stale {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Moved => "the swarm knows this node by an address that is not its own",
+            Self::Moved => "the swarm has another address for this node",
             Self::Demoted => "another manager has removed it from raft",
-            Self::OffTheList => "the managers have taken this node off their list",
+            Self::OffTheList => "the managers have removed this node from the node list",
             Self::OlderGeneration => "the charter names the swarm of a later generation",
             Self::QuorumRecreated => "its quorum was re-created without this manager",
         })

@@ -300,7 +300,7 @@ async fn demote(node: &Node, seen: &Observed, in_turn: bool) -> Result<(), Leave
         demotion::demote(node, node_id(seen)).await?
     };
     match demotion {
-        Demotion::Accepted => node.state.enter(Phase::Leaving, "becoming a worker first"),
+        Demotion::Accepted => node.state.enter(Phase::Leaving, "demoting this manager first"),
         Demotion::HeldUp { waiting_for } => wait(node, seen, &waiting_for).await,
     }
     Ok(())

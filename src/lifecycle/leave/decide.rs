@@ -259,7 +259,7 @@ fn drain(seen: &Observed) -> Option<Step> {
         (true, true) => "a manager to confirm that no task runs here",
         (true, false) => "a manager to drain this node",
         (false, false) => "the tasks to stop",
-        (false, true) => "the managers to see that the tasks have stopped",
+        (false, true) => "the managers to confirm that the tasks have stopped",
     }))
 }
 
@@ -290,7 +290,7 @@ fn quiesce(seen: &Observed) -> Option<Step> {
 /// Returns the step of a node that cannot tell whose swarm it is in. The node does what is safe on its host: its tasks
 /// get their grace, its logs are flushed. It does not touch the swarm.
 fn in_doubt(seen: &Observed) -> Step {
-    const WHY: &str = "an answer to whose swarm this is";
+    const WHY: &str = "evidence of which swarm this is";
     if seen.task_containers > 0 && !seen.clock.stop_over {
         let is_due = seen.clock.patience_over || seen.clock.drain_over;
         let stop = stop_tasks(seen, "it is not known whether this swarm is the cluster's");
@@ -407,7 +407,7 @@ fn outside(seen: &Observed) -> Step {
         Some(DepartureState::Left) if seen.clock.confirmation_over || seen.clock.over => {
             Step::Done(Outcome::LeftUnconfirmed)
         }
-        Some(DepartureState::Left) => wait("a manager to take this node off the list"),
+        Some(DepartureState::Left) => wait("a manager to remove this node from the node list"),
         Some(_) if is_unwritable => Step::Done(Outcome::LeftUnconfirmed),
         Some(_) => Step::MarkLeft,
     }

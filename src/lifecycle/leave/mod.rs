@@ -80,7 +80,7 @@ pub async fn leave(node: &Node, notices: &Notices) -> Outcome {
             Ok(_) => memory.failures = 0,
             Err(error) => {
                 let problem = crate::common::errors::chain(&error);
-                node.state.enter(Phase::Leaving, format!("trying again after: {problem}"));
+                node.state.enter(Phase::Leaving, format!("retrying after: {problem}"));
                 pause = pause_after(memory.failures);
                 memory.failures += 1;
             }

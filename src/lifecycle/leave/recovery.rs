@@ -226,12 +226,12 @@ mod tests {
         let mut states = node.state.subscribe();
         let shown = tokio::select! {
             () = run(&node, &mut memory, &mut news) => panic!("Docker does not answer"),
-            shown = states.wait_for(|state| state.doing.contains("trying again")) => {
+            shown = states.wait_for(|state| state.doing.contains("retrying")) => {
                 shown.unwrap().clone()
             }
         };
         assert_eq!(shown.phase, Phase::Leaving);
-        let doing = "re-creating the quorum: trying again after: ";
+        let doing = "re-creating the quorum: retrying after: ";
         assert!(shown.doing.starts_with(doing), "{}", shown.doing);
         // The node's own state enters phases as always.
         node.state.enter(Phase::Booting, "looking for the swarm");

@@ -59,13 +59,11 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InNoSwarm => f.write_str("Docker is in no swarm any more"),
-            Self::Removed => f.write_str("the managers have taken this node off their list"),
+            Self::Removed => f.write_str("the managers have removed this node from the node list"),
             Self::Older { generation } => {
                 write!(f, "the cluster's swarm now has generation {generation}")
             }
-            Self::Moved => {
-                f.write_str("the swarm knows this node by an address that is not its own")
-            }
+            Self::Moved => f.write_str("the swarm has another address for this node"),
             Self::Stranded { known, listening } => write!(
                 f,
                 "{}, none of them has written its row within {FRESH:?}, and the manager at {listening} listens and has a leader",

@@ -41,7 +41,7 @@ impl Notices {
             std::mem::replace(notice, new) != *notice
         });
         if is_first {
-            tracing::warn!(reason = %departure.reason, deadline = %departure.deadline, "this node is to leave");
+            tracing::warn!(reason = %departure.reason, deadline = %departure.deadline, "this node must leave");
         }
         is_first
     }

@@ -51,7 +51,7 @@ pub async fn watch_metadata(
                 // Logged once: a service that fails for an hour is one event, not 1,800.
                 if !is_silent {
                     tracing::warn!(
-                        "no notice can be seen: {}",
+                        "cannot poll the instance metadata for notices: {}",
                         crate::common::errors::chain(&error)
                     );
                 }

@@ -125,7 +125,7 @@ impl TerminationHook {
             let why = answer.as_ref().err().map(|error| ("is not completed yet", error));
             self.announcer.show_trouble(why);
             let waiting = match answer {
-                Ok(Fact::Yes) => "Auto Scaling has not begun to wait for it yet",
+                Ok(Fact::Yes) => "Auto Scaling does not wait for it yet",
                 Ok(Fact::CannotTell) => "cannot tell whether Auto Scaling waits for it",
                 Ok(Fact::No) => {
                     tracing::warn!(

@@ -111,15 +111,13 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Settling => f.write_str("it may come back"),
-            Self::Superseded { by } => write!(
-                f,
-                "its address now belongs to {by}; removing the old entry"
-            ),
+            Self::Superseded { by } => {
+                write!(f, "its address now belongs to {by}; removing the old entry")
+            }
             Self::Stillborn => f.write_str("a failed join has left this entry; removing it"),
-            Self::Gone { instance } => write!(
-                f,
-                "{instance} is no longer in an Auto Scaling group; removing its node"
-            ),
+            Self::Gone { instance } => {
+                write!(f, "{instance} is no longer in an Auto Scaling group; removing its node")
+            }
             Self::AskAgain { instance } => write!(
                 f,
                 "{instance} is no longer in an Auto Scaling group, like more than half of the swarm; nothing is removed before a second answer of Auto Scaling confirms it"
@@ -128,7 +126,7 @@ impl fmt::Display for Verdict {
                 write!(f, "Auto Scaling lists {instance}: {lifecycle}; left alone")
             }
             Self::Unproven { instance } => {
-                write!(f, "Auto Scaling has given no answer about {instance}; left alone")
+                write!(f, "Auto Scaling did not answer about {instance}; left alone")
             }
             Self::Ungrouped { instance } => write!(
                 f,
@@ -139,7 +137,7 @@ impl fmt::Display for Verdict {
                 "the ledger row {item} cannot be read and may be this node's; left alone (repair that row, or delete it if nothing needs it)"
             ),
             Self::Unplaced => f.write_str(
-                "nobody knows which instance it was; left alone (run `docker node rm` if it is dead)",
+                "no row names its instance; left alone (run `docker node rm` if it is dead)",
             ),
         }
     }

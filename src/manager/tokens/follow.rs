@@ -21,7 +21,7 @@ pub enum TokensError {
     Secrets(#[from] SecretsError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    #[error("Docker's own join token cannot be used")]
+    #[error("Docker returned a malformed join token")]
     Token(#[from] MalformedToken),
     #[error(transparent)]
     Unlock(#[from] NodeError),

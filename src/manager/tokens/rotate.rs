@@ -44,7 +44,7 @@ impl Memory {
 /// Reason why a requested rotation did not end as it should.
 #[derive(Debug, Error)]
 enum Refusal {
-    #[error("this node is no manager; run this command on one of {managers}")]
+    #[error("this node is not a manager; run this command on one of {managers}")]
     NotManager { managers: String },
     #[error("this node is in no swarm that the ledger names, so there is nothing to rotate")]
     NotOurs,
@@ -64,7 +64,7 @@ enum Refusal {
     #[error("nothing was rotated")]
     NotSeen(#[source] TokensError),
     #[error(
-        "Docker has rotated the secrets, but the secret store does not have the new ones yet, and until then new nodes cannot join; skep goes on trying"
+        "Docker has rotated the secrets, but the secret store does not have the new ones yet, and until then new nodes cannot join; skep keeps trying"
     )]
     NotStored(#[source] TokensError),
     #[error("Docker has rotated the secrets; another manager stores them, see its log")]

@@ -23,19 +23,19 @@ pub async fn run(settings: &Hooks, message: &Message) {
         let hook = program.display();
         let result = match tokio::time::timeout(settings.timeout, one(&program, message)).await {
             Ok(Ok(status)) if status.success() => {
-                tracing::info!(%hook, event, "hook done");
+                tracing::info!(%hook, event, "hook script finished");
                 "ok"
             }
             Ok(Ok(status)) => {
-                tracing::warn!(%hook, event, "hook failed: {status}");
+                tracing::warn!(%hook, event, "hook script failed: {status}");
                 "failed"
             }
             Ok(Err(error)) => {
-                tracing::warn!(%hook, event, "hook failed: {error}");
+                tracing::warn!(%hook, event, "hook script failed: {error}");
                 "failed"
             }
             Err(_) => {
-                tracing::warn!(%hook, event, "hook killed: not done within {:?}", settings.timeout);
+                tracing::warn!(%hook, event, "hook script killed: not finished within {:?}", settings.timeout);
                 "timed_out"
             }
         };
@@ -93,7 +93,7 @@ async fn one(program: &Path, message: &Message) -> Result<ExitStatus> {
     .await;
     let left_out = said.left_out() + complained.left_out();
     if left_out > 0 {
-        tracing::info!(%hook, "{left_out} more bytes of its output are left out");
+        tracing::info!(%hook, "{left_out} more bytes of its output were dropped");
     }
     status
 }

@@ -51,7 +51,7 @@ fn write(dir: &Path, name: &str, script: &str) {
 async fn run_left(dir: &Path) -> Message {
     let settings =
         settings(&[("SKEP_HOOKS_DIR", dir.to_str().unwrap()), ("SKEP_HOOKS_TIMEOUT", "2s")]);
-    let message = Message::new(Event::Left, &leaving().now(), Some("left, and off the list"));
+    let message = Message::new(Event::Left, &leaving().now(), Some("left, and off the node list"));
     hook_scripts::run(&settings.hooks, &message).await;
     message
 }
@@ -80,7 +80,7 @@ async fn a_hook_reads_the_event_and_the_folder_of_an_event_runs_in_order() {
         "SKEP_REASON=spot",
         "SKEP_DEADLINE=1700000060",
         "SKEP_CLUSTER=prod",
-        "SKEP_OUTCOME=left, and off the list",
+        "SKEP_OUTCOME=left, and off the node list",
     ] {
         assert!(env.lines().any(|it| it == line), "{line} in {env}");
     }

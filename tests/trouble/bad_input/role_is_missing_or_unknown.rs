@@ -14,7 +14,10 @@ async fn a_role_that_is_missing_or_unknown_is_a_mistake_of_the_configuration() -
     create_group(&fleet, "boss", &[("skep:cluster", "test"), ("skep:role", "boss")])?;
 
     let none = Failure::of(&fleet, "none").await?;
-    none.says_only(78, &["role: nothing says", "skep:role", "role = \"manager\" or \"worker\""])?;
+    none.says_only(
+        78,
+        &["role: no source names the role", "skep:role", "role = \"manager\" or \"worker\""],
+    )?;
     none.is_known()?;
     none.has_left_nothing().await?;
 
@@ -44,8 +47,14 @@ async fn tags_that_the_metadata_hides_are_to_be_shown() -> anyhow::Result<()> {
     fleet.cloud().create_group_with_hooks(hidden, vec![hook, termination])?;
 
     let failure = Failure::of(&fleet, "hidden").await?;
-    failure
-        .says_only(78, &["cluster: nothing names", "role: nothing says", "InstanceMetadataTags"])?;
+    failure.says_only(
+        78,
+        &[
+            "cluster: no source names the cluster",
+            "role: no source names the role",
+            "InstanceMetadataTags",
+        ],
+    )?;
     assert_eq!(launch_results(&fleet, &failure.instance), [ActionResult::Abandon]);
     failure.has_left_nothing().await?;
     fleet.stop().await

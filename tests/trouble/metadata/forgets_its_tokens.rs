@@ -37,7 +37,10 @@ async fn a_refused_token_is_renewed_once_and_the_next_notice_is_seen() -> anyhow
     ensure!((1..=2).contains(&renewals), "{renewals} renewals: {requests:?}");
     let late = requests.iter().skip(refused + 4).filter(|it| it.status == 401).count();
     ensure!(late <= 1, "refused again and again: {requests:?}");
-    ensure!(worker.is_ready() && !worker.log().contains("no notice can be seen"));
+    ensure!(
+        worker.is_ready()
+            && !worker.log().contains("cannot poll the instance metadata for notices")
+    );
 
     cloud.set_desired("test-workers", 0)?;
     fleet.wait_until("the worker to go", PATIENCE, async || Ok(worker.is_gone())).await?;

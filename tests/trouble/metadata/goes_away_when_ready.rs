@@ -6,7 +6,7 @@ use harness::trouble::{all_ready, fleet_prepared};
 use harness::{options, secs};
 use skep_sim::fleet::ClusterSpec;
 
-const SILENT: &str = "no notice can be seen";
+const SILENT: &str = "cannot poll the instance metadata for notices";
 
 #[tokio::test]
 async fn the_node_stays_and_a_later_notice_is_seen() -> anyhow::Result<()> {
