@@ -125,7 +125,7 @@ pub struct NodeState {
     /// On a manager: why nodes that look dead stay in the node list, by Docker's id. Shown with the fleet.
     #[serde(skip)]
     pub verdicts: BTreeMap<String, String>,
-    /// How the departure has ended, once the node is out.
+    /// How the last departure of this skep has ended, in the phase `left`.
     pub outcome: Option<Outcome>,
     /// Tasks that were killed without their grace in this departure, by the names of their containers.
     pub killed: Vec<String>,

@@ -265,7 +265,8 @@ mod tests {
         instance.group = Some("prod-Asg".into());
         let mistakes = Identity::resolve(&Settings::default(), &instance).unwrap_err().0;
         let [cluster, role] = mistakes.as_slice() else { panic!("{mistakes:?}") };
-        for word in ["cluster: no source", "skep:cluster", "swarm-stack-id", "InstanceMetadataTags"] {
+        for word in ["cluster: no source", "skep:cluster", "swarm-stack-id", "InstanceMetadataTags"]
+        {
             assert!(cluster.to_string().contains(word), "{cluster} should say {word}");
         }
         for word in ["role: no source", "skep:role", "(prod-Asg)", "\"manager\" or \"worker\""] {

@@ -376,9 +376,12 @@ pub fn address_pool(raw: &Raw) -> Parsed<Vec<Ipv4Net>> {
 
 /// Parses an IPv4 range, such as `10.0.0.0/8`; the bits after the prefix must be zero.
 pub fn range(text: &str) -> Parsed<Ipv4Net> {
-    let range: Ipv4Net = text
-        .parse()
-        .map_err(|_| format!("\"{text}\" is not an IPv4 range such as \"10.0.0.0/8\""))?;
+    // The standard library refuses `010.0.0.0`, which some programs read as octal.
+    let parsed = text.split_once('/').and_then(|(address, prefix)| {
+        Ipv4Net::new(address.parse().ok()?, prefix.parse().ok()?).ok()
+    });
+    let range =
+        parsed.ok_or_else(|| format!("\"{text}\" is not an IPv4 range such as \"10.0.0.0/8\""))?;
     let first = range.trunc();
     if first != range {
         return Err(format!("{range} has host bits set; write {first}"));

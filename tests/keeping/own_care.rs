@@ -223,7 +223,7 @@ async fn a_worker_that_is_known_by_another_address_joins_anew() -> anyhow::Resul
     let before = node_id(&worker).await?;
     assert_eq!(swarm::place(&worker).await?.node_addr.as_deref(), Some("10.78.0.201"));
     worker.start_skep()?;
-    swarm::logged(&fleet, &worker, "an address that is not its own").await?;
+    swarm::logged(&fleet, &worker, "the swarm has another address for this node").await?;
     fleet
         .wait_until("one swarm of two", PATIENCE, async || {
             Ok(swarm::whole(&fleet, 1, 1).await.is_ok())

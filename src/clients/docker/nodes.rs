@@ -130,14 +130,6 @@ impl NodeView {
         self.role == Role::Worker && self.raft.is_some()
     }
 
-    /// Whether a join has made this entry and no host has reported its name for it yet: the join is under way, or it
-    /// has failed.
-    #[must_use]
-    pub fn is_unborn(&self) -> bool {
-        let is_reachable = self.raft.is_some_and(|raft| raft.is_reachable || raft.is_leader);
-        self.state == "unknown" && self.hostname.is_empty() && !is_reachable
-    }
-
     /// Whether it is `down`: the managers receive nothing from it. `unknown` and `disconnected` are not that yet.
     #[must_use]
     pub fn is_down(&self) -> bool {

@@ -1,6 +1,5 @@
 //! Observes Docker and the ledger for a departing node.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -13,9 +12,8 @@ use super::which_swarm;
 use crate::clients::docker::{
     LocalNode, LocalState, NodeView, Quorum, SwarmError, SwarmErrorKind, TaskContainer,
 };
-use crate::clients::ledger::{Attempt, DepartureRow, DepartureState, LedgerError};
-use crate::common::fact::Fact;
-use crate::common::instance::{Membership, Role};
+use crate::clients::ledger::{DepartureRow, DepartureState, LedgerError};
+use crate::common::instance::Membership;
 use crate::node::Node;
 use crate::telemetry::metrics::metrics;
 
@@ -161,11 +159,10 @@ async fn see(
             Err(_) => is_ledger_readable = false,
         }
     }
-    let list = match &local.node_id {
-        Some(node_id) if local.is_manager && place.ours.is_yes() => {
-            look_as_manager(node, node_id).await
-        }
-        _ => ManagersLook::default(),
+    let list = if local.is_manager && place.ours.is_yes() {
+        look_as_manager(node, &local).await
+    } else {
+        ManagersLook::default()
     };
     count_killed(node, &containers, memory).await;
     memory.containers.clone_from(&containers);
@@ -275,18 +272,11 @@ struct ManagersLook {
 }
 
 impl ManagersLook {
-    /// `abandoned` holds the ids of entries that no host will ever use.
-    fn of(
-        node_id: &str,
-        address: IpAddr,
-        nodes: Vec<NodeView>,
-        tasks: usize,
-        abandoned: &BTreeSet<String>,
-    ) -> Self {
+    fn of(node_id: &str, address: IpAddr, nodes: Vec<NodeView>, tasks: usize) -> Self {
         let own = nodes.iter().find(|node| node.id == node_id);
-        let is_nobodys =
-            |node: &NodeView| is_earlier_attempt(node, address) || abandoned.contains(&node.id);
-        let others = || nodes.iter().filter(|other| other.id != node_id && !is_nobodys(other));
+        let others = || {
+            nodes.iter().filter(|other| other.id != node_id && !is_earlier_attempt(other, address))
+        };
         // A list that is empty, or does not have this manager in raft, proves nothing about other managers.
         let is_evidence =
             own.is_some_and(|own| own.raft.is_some()) && nodes.iter().any(NodeView::is_leader);
@@ -307,39 +297,14 @@ fn is_earlier_attempt(other: &NodeView, own: IpAddr) -> bool {
     other.is_down() && other.raft.is_none() && address == Some(own)
 }
 
-async fn look_as_manager(node: &Node, node_id: &str) -> ManagersLook {
-    let looked = async {
-        let (nodes, tasks) =
-            tokio::try_join!(node.swarm.fetch_nodes(), node.swarm.count_live_tasks(node_id))?;
-        let unborn = unborn(&nodes);
-        if unborn.is_empty() || !joins_alone(node).await.is_yes() {
-            return Ok(ManagersLook::of(node_id, node.address, nodes, tasks, &BTreeSet::new()));
+async fn look_as_manager(node: &Node, local: &LocalNode) -> ManagersLook {
+    let Some(node_id) = &local.node_id else { return ManagersLook::default() };
+    match tokio::try_join!(node.swarm.fetch_nodes(), node.swarm.count_live_tasks(node_id)) {
+        Ok((nodes, tasks)) => ManagersLook::of(node_id, node.address, nodes, tasks),
+        Err(error) => {
+            tracing::debug!("{error}");
+            ManagersLook::default()
         }
-        // A manager that became Ready after the first list has deleted its attempt; the second list has it in raft.
-        let nodes = node.swarm.fetch_nodes().await?;
-        let abandoned = &unborn & &self::unborn(&nodes);
-        Ok::<_, SwarmError>(ManagersLook::of(node_id, node.address, nodes, tasks, &abandoned))
-    };
-    looked.await.unwrap_or_else(|error| {
-        tracing::debug!("{error}");
-        ManagersLook::default()
-    })
-}
-
-fn unborn(nodes: &[NodeView]) -> BTreeSet<String> {
-    nodes.iter().filter(|node| node.is_unborn()).map(|node| node.id.clone()).collect()
-}
-
-/// Whether no other manager is joining: each writes its attempt to the ledger before it joins, and deletes it once it is
-/// Ready.
-async fn joins_alone(node: &Node) -> Fact {
-    let is_others = |attempt: &Attempt| {
-        attempt.role == Role::Manager && attempt.instance_id != node.instance.id
-    };
-    match node.ledger.survey_attempts().await {
-        Ok(attempts) if attempts.rows.iter().any(is_others) => Fact::No,
-        Ok(attempts) if attempts.unreadable.is_empty() => Fact::Yes,
-        Ok(_) | Err(_) => Fact::CannotTell,
     }
 }
 
@@ -351,7 +316,8 @@ mod tests {
     use crate::clients::aws::stub::Stub;
     use crate::clients::docker::RaftView;
     use crate::clients::docker::tests::fake_engine::{FakeEngine, Instead, RELEASES};
-    use crate::common::instance::{Departure, Reason};
+    use crate::common::fact::Fact;
+    use crate::common::instance::{Departure, Reason, Role};
     use crate::lifecycle::leave::act::act;
     use crate::lifecycle::leave::decide::Step;
     use crate::lifecycle::leave::tests::listed;
@@ -389,7 +355,7 @@ mod tests {
         let other = |node: NodeView| NodeView { id: "other".into(), ..node };
         let worker = || other(listed(Role::Worker, None));
         let address = IpAddr::from([10, 0, 0, 1]);
-        let is_last = |nodes| ManagersLook::of("node", address, nodes, 0, &BTreeSet::new()).is_last;
+        let is_last = |nodes| ManagersLook::of("node", address, nodes, 0).is_last;
         assert!(is_last(vec![own(true)]) && is_last(vec![worker(), own(true)]));
         assert!(!is_last(vec![]), "it is empty");
         assert!(!is_last(vec![worker()]), "it does not list this node");
@@ -409,40 +375,6 @@ mod tests {
         assert!(!is_last(vec![own(true), at(joining, "10.0.0.1")]), "it is not Down");
         let raft = NodeView { raft: raft(false), ..at(down, "10.0.0.1") };
         assert!(!is_last(vec![own(true), raft]), "raft counts it");
-    }
-
-    /// A failed join may leave an entry that has neither a name nor an address, and that managers remove after 90 s.
-    #[tokio::test]
-    async fn an_entry_that_no_host_has_used_is_another_managers_while_one_may_be_joining() {
-        const NODES: &str = r#"[
-            { "ID": "n1", "Spec": { "Role": "manager" }, "Status": { "State": "ready" },
-              "Description": { "Hostname": "one" },
-              "ManagerStatus": { "Leader": true, "Reachability": "reachable" } },
-            { "ID": "n2", "Spec": { "Role": "manager" }, "Status": { "State": "unknown" } }
-        ]"#;
-        let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
-        let node = Node::example(engine.swarm(), &stub).await;
-        engine.lock().instead.insert("/nodes", Instead::Answer(NODES));
-        engine.lock().instead.insert("/tasks", Instead::Answer("[]"));
-        let attempt = |instance: &str, role: &str| {
-            format!(
-                r#"{{"Items":[{{"cluster":{{"S":"prod#nodes"}},"item":{{"S":"attempt#{instance}"}},"schema":{{"N":"1"}},"instance_id":{{"S":"{instance}"}},"role":{{"S":"{role}"}},"address":{{"S":"10.0.0.9"}},"at":{{"N":"1700000000"}}}}],"Count":1}}"#
-            )
-        };
-        let none = r#"{"Items":[],"Count":0}"#.to_owned();
-        let own = attempt(&node.instance.id, "manager");
-        for (attempts, is_last) in [
-            (none, true),
-            (own, true),
-            (attempt("i-0b", "worker"), true),
-            (attempt("i-0b", "manager"), false),
-            (attempt("i-0b", "nonsense"), false),
-        ] {
-            stub.answer(200, &attempts);
-            assert_eq!(look_as_manager(&node, "n1").await.is_last, is_last, "{attempts}");
-        }
-        stub.answer(400, r#"{"__type":"AccessDeniedException"}"#);
-        assert!(!look_as_manager(&node, "n1").await.is_last, "the ledger does not tell");
     }
 
     /// The ledger does not answer, so no manager drains the node, and the swarm starts tasks here again.

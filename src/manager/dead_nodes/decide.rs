@@ -147,7 +147,7 @@ impl fmt::Display for Verdict {
 /// managers have lost contact with for a moment, it has never reported its host's name.
 #[must_use]
 pub fn is_lifeless(node: &NodeView) -> bool {
-    node.is_down() || node.is_unborn()
+    node.is_down() || is_stillborn(node)
 }
 
 /// Whether raft reaches a manager that is listed as Down. Docker 20.10 lists a node as Down for as long as its session
@@ -156,6 +156,11 @@ pub fn is_lifeless(node: &NodeView) -> bool {
 #[must_use]
 pub fn is_forgotten(node: &NodeView) -> bool {
     node.is_down() && node.raft.is_some_and(|raft| raft.is_reachable)
+}
+
+fn is_stillborn(node: &NodeView) -> bool {
+    let is_reachable = node.raft.is_some_and(|raft| raft.is_reachable || raft.is_leader);
+    node.state == "unknown" && node.hostname.is_empty() && !is_reachable
 }
 
 /// Returns the instances about which Auto Scaling must be asked: those of entries that have looked lifeless for long

@@ -30,6 +30,7 @@ pub struct Event {
     /// `INFO`, `WARN` or `ERROR`.
     pub level: String,
     /// The part of skep that logged it: `boot`, `leave`, …; `node` for the node as a whole.
+    #[serde(alias = "room")]
     pub component: String,
     pub message: String,
     #[serde(default, skip_serializing_if = "Map::is_empty")]
