@@ -85,10 +85,10 @@ pub async fn run(loaded: Loaded) -> Result<Ended, RunError> {
     let started = Instant::now();
     let state = StateHandle::default();
     let notices = Notices::default();
-    let mut companions = BackgroundTasks::start(&loaded.settings, &state, &notices)
+    let mut background = BackgroundTasks::start(&loaded.settings, &state, &notices)
         .inspect_err(|error| state.enter(Phase::Failed, crate::common::errors::chain(error)))?;
     let ended = tokio::select! {
-        ended = lifecycle(&loaded, &state, &notices, &mut companions) => ended,
+        ended = lifecycle(&loaded, &state, &notices, &mut background) => ended,
         stopped = background_tasks::until_stopped(&loaded.settings, &notices, &state) => {
             stopped.map(|()| Ended::Stopped).map_err(RunError::from)
         }
@@ -100,12 +100,12 @@ pub async fn run(loaded: Loaded) -> Result<Ended, RunError> {
         Ok(Ended::Stopped) => tracing::info!("stopped; the node stays in the swarm"),
         Ok(Ended::Left(outcome)) => state.leave(*outcome),
         Err(error) => {
-            say_failed(&state, &companions.events, error);
+            say_failed(&state, &background.events, error);
             boot::remember_failed_start(&loaded.settings);
         }
     }
     if let Err(error) = &ended {
-        companions.events.settle(loaded.settings.hooks.last_wait).await;
+        background.events.settle(loaded.settings.hooks.last_wait).await;
         failed_start::pace(error, started, &loaded.settings, &notices, &state).await;
     }
     systemd::notify_stopping();
@@ -117,7 +117,7 @@ async fn lifecycle(
     loaded: &Loaded,
     state: &StateHandle,
     notices: &Notices,
-    companions: &mut BackgroundTasks,
+    background: &mut BackgroundTasks,
 ) -> Result<Ended, RunError> {
     let settings = &loaded.settings;
     let deadline = Instant::now() + settings.boot.deadline;
@@ -135,19 +135,19 @@ async fn lifecycle(
         } => instance?,
     };
     state.trouble(early_notice::WHO, None);
-    let first_look = companions.watch_metadata(&imds, settings, notices, state);
+    let first_look = background.watch_metadata(&imds, settings, notices, state);
     let aws = Aws::load(settings.region.as_deref(), &instance.region).await;
     let announcer = Announcer::new(&instance, settings, &aws).showing(state);
-    let node = match assemble(settings, instance, imds, docker, &aws, state, &companions.events) {
+    let node = match assemble(settings, instance, imds, docker, &aws, state, &background.events) {
         Ok(node) => node,
         Err(error) => {
             let error = RunError::from(error);
-            say_failed(state, &companions.events, &error);
+            say_failed(state, &background.events, &error);
             announcer.failed().await;
             return Err(error);
         }
     };
-    companions.attach_node(&node);
+    background.attach_node(&node);
     let target = first_look.await.ok().flatten();
     stays::run_stays(&node, &announcer, notices, deadline, target).await
 }

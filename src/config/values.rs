@@ -261,6 +261,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn ranges_overlap_when_one_holds_the_other() {
+        let range = |text: &str| text.parse::<Ipv4Net>().unwrap();
+        let ten = range("10.0.0.0/8");
+        assert!(overlap(&ten, &range("10.200.0.0/16")));
+        assert!(overlap(&range("10.200.0.0/16"), &ten));
+        assert!(!overlap(&ten, &range("11.0.0.0/8")));
+        assert!(overlap(&range("0.0.0.0/0"), &ten));
+        assert!(!overlap(&range("10.0.0.1/32"), &range("10.0.0.2/32")));
+    }
+
+    #[test]
     fn other_crates_are_quiet_unless_they_are_named() {
         let filter = LogFilter(vec![(OWN_TARGET.into(), LevelFilter::DEBUG)]).targets();
         assert!(filter.would_enable("skep::lifecycle::boot", &Level::DEBUG));

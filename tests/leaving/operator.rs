@@ -97,8 +97,13 @@ async fn its_story_is_kept(leaver: &Leaver) -> anyhow::Result<()> {
     let at: Vec<Option<usize>> = steps.iter().map(|step| text.find(step)).collect();
     ensure!(at.iter().all(Option::is_some) && at.is_sorted(), "{at:?}: {text}");
     let told = leaver.instance.skep(["events", "--json", "--since", "1h"]).await?;
-    let last = String::from_utf8(told.stdout)?.lines().last().map(serde_json::from_str::<Value>);
-    let last = last.context("no events")??;
+    let events: Vec<Value> = String::from_utf8(told.stdout)?
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()?;
+    let end = events.iter().rfind(|event| event["fields"]["phase"] == "left").context("no end")?;
+    ensure!(end["fields"]["outcome"] == "left", "{end}");
+    let last = events.last().context("no events")?;
     ensure!(last["level"] == "INFO" && last["at"].is_string(), "{last}");
     Ok(())
 }

@@ -96,7 +96,7 @@ impl World {
                 None
             },
             is_moved: false,
-            relief: None,
+            peer_demotion: None,
             unsettled_for: Duration::ZERO,
             now: at(self.now(slot)),
         }

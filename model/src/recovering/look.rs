@@ -197,7 +197,7 @@ impl World {
             has_leader: self.has_leader(slot, fence, sight),
             is_joining: Fact::CannotTell,
             is_moved: false,
-            relief: None,
+            peer_demotion: None,
             unsettled_for: Duration::ZERO,
             lease: Duration::ZERO,
             now: at(self.now(slot)),

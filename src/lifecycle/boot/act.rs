@@ -110,7 +110,7 @@ pub async fn act(node: &Node, step: Step, progress: &mut Progress) -> Result<Nex
                     "this manager is fenced out: the state of the swarm that it leaves is lost"
                 );
             }
-            leave_stale(node, by_force, &why.to_string()).await?;
+            leave_stale(node, by_force, why.as_str()).await?;
         }
     }
     Ok(Next::LookAtOnce)

@@ -13,7 +13,6 @@ use crate::common::fact::Fact;
 use crate::common::instance::Role;
 use crate::manager::peers::no_leader;
 
-const MOVED: &str = "the swarm has another address for this node";
 const REFUSED: &str = "this node's certificate is refused";
 const STUCK: &str = "raft has admitted this manager, and its Docker does not get a leader";
 const NOBODY_CAN: &str = "another manager that has a leader, to demote this one";
@@ -25,10 +24,12 @@ const TO_BE_TAKEN_OUT: &str =
 /// moved keeps serving while no other manager can demote it.
 pub fn of_settled(seen: &Observed) -> Option<Step> {
     if seen.local.is_manager {
-        let unable = || Step::Wait { why: format!("{NOBODY_CAN}: {MOVED}") };
+        let unable = || Step::Wait { why: format!("{NOBODY_CAN}: {}", Stale::Moved.as_str()) };
         return match seen.local.is_sound() {
-            true => seen.is_moved.then(|| be_taken_out(seen, MOVED))?,
-            false if seen.is_moved => Some(be_taken_out(seen, MOVED).unwrap_or_else(unable)),
+            true => seen.is_moved.then(|| be_taken_out(seen, Stale::Moved.as_str()))?,
+            false if seen.is_moved => {
+                Some(be_taken_out(seen, Stale::Moved.as_str()).unwrap_or_else(unable))
+            }
             false => of_stuck(seen),
         };
     }
@@ -59,7 +60,7 @@ pub fn is_stuck(
 
 /// Returns the demotion request of this very node.
 fn own_request(seen: &Observed) -> Option<&DemotionRequest> {
-    let request = seen.relief.as_ref()?.request.as_ref()?;
+    let request = seen.peer_demotion.as_ref()?.request.as_ref()?;
     (Some(&request.node_id) == seen.local.node_id.as_ref()).then_some(request)
 }
 
@@ -73,9 +74,9 @@ fn be_taken_out(seen: &Observed, why: &'static str) -> Option<Step> {
         }
         Some(_) => Some(Step::Wait { why: format!("{TO_BE_TAKEN_OUT}: {why}") }),
         None => seen
-            .relief
+            .peer_demotion
             .as_ref()
-            .is_some_and(|relief| relief.is_led)
+            .is_some_and(|peer_demotion| peer_demotion.is_led)
             .then_some(Step::AskOut { node_id, why }),
     }
 }
@@ -99,7 +100,7 @@ pub fn of_unsettled(seen: &Observed, is_member: bool) -> Option<Step> {
     if !is_member || !is_due {
         return Some(Step::Wait { why: not_sound(&seen.local) });
     }
-    let why = if is_refused { REFUSED } else { MOVED };
+    let why = if is_refused { REFUSED } else { Stale::Moved.as_str() };
     let unable = || Step::Wait { why: format!("{NOBODY_CAN}: {why}") };
     Some(be_taken_out(seen, why).unwrap_or_else(unable))
 }

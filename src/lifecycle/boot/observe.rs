@@ -55,12 +55,12 @@ pub async fn observe(
         false => Fact::CannotTell,
     };
     let certified = certificate.as_ref().ok().copied().flatten();
-    let may_need_relief = is_moved
+    let may_need_demotion = is_moved
         || local.is_certificate_refused()
         || demotion_request::is_stuck(&local, certified, is_joining, unsettled_for)
         || local.state == LocalState::Active && !local.is_manager;
-    let relief = match open {
-        Some(open) if node.role == Role::Manager && may_need_relief => {
+    let peer_demotion = match open {
+        Some(open) if node.role == Role::Manager && may_need_demotion => {
             let (request, led) = tokio::try_join!(
                 node.ledger.fetch_demotion_request(&node.instance.id),
                 find_manager(node, open, is_led)
@@ -118,7 +118,7 @@ pub async fn observe(
     };
     Ok(Observed {
         is_moved,
-        relief,
+        peer_demotion,
         has_leader,
         lives_on,
         own_swarm: swarm,

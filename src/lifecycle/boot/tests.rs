@@ -3,11 +3,11 @@
 //! DynamoDB's conditions and by Docker.
 
 mod certificate;
+mod demotion_request;
 mod half_made;
 mod missing_charter;
 mod nonsense;
 mod recreated;
-mod relief;
 pub(crate) mod world;
 
 use std::time::Duration;

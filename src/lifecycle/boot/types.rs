@@ -1,6 +1,5 @@
 //! The observation on which a boot decides, and the steps that it can take.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -52,7 +51,7 @@ pub struct Observed {
     pub is_moved: bool,
     /// The facts about a demotion by the other managers, for a manager whose present node is of no use: see
     /// [`super::demotion_request`]. Read only in that case.
-    pub relief: Option<PeerDemotion>,
+    pub peer_demotion: Option<PeerDemotion>,
     /// How long Docker has been neither in a swarm nor out of it, or in one but not sound; a change between the two
     /// restarts the time.
     pub unsettled_for: Duration,
@@ -162,15 +161,17 @@ pub enum Stale {
     QuorumRecreated,
 }
 
-impl fmt::Display for Stale {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Stale {
+    /// Returns the reason in words, for the log and the status.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Moved => "the swarm has another address for this node",
             Self::Demoted => "another manager has removed it from raft",
             Self::OffTheList => "the managers have removed this node from the node list",
             Self::OlderGeneration => "the charter names the swarm of a later generation",
             Self::QuorumRecreated => "its quorum was re-created without this manager",
-        })
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::telemetry::metrics::Stopwatch;
 pub struct Memory {
     pub start: Instant,
     /// Time since which a replacement can join.
-    pub relief_since: Instant,
+    pub replacement_awaited_since: Instant,
     /// Next time to read the charter for a claim of this node to re-create the quorum; `None`: now.
     pub claim_check_at: Option<Instant>,
     /// The time for re-creating the quorum is over.
@@ -85,7 +85,7 @@ impl Memory {
     pub fn new(start: Instant) -> Self {
         Self {
             start,
-            relief_since: start,
+            replacement_awaited_since: start,
             claim_check_at: None,
             is_recovery_over: false,
             deadline: None,
@@ -127,7 +127,7 @@ impl Memory {
     /// Resets the waits after the quorum was re-created: tasks have started here again, and a replacement can join only
     /// from now on.
     pub fn begin_again(&mut self, member: Membership) {
-        self.relief_since = Instant::now();
+        self.replacement_awaited_since = Instant::now();
         self.flush = Flush::NotYet;
         self.silent_since = None;
         self.word_missing = None;

@@ -22,7 +22,7 @@ const CONFIRMATION_PATIENCE: Duration = Duration::from_secs(15);
 /// See `boot::decide::SETTLE_TIME`.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(25);
 /// A replacement of the last manager boots within minutes, or not at all.
-const RELIEF_PATIENCE: Duration = Duration::from_secs(300);
+const REPLACEMENT_PATIENCE: Duration = Duration::from_secs(300);
 /// Outages of DynamoDB that were reported lasted seconds to a minute. A node that has left waits this long for the
 /// ledger, so that managers remove it from the node list before its machine ends.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(300);
@@ -255,7 +255,7 @@ fn clock(budget: &Budget, memory: &Memory) -> Clock {
             .word_missing
             .is_some_and(|(_, since)| now - since >= CONFIRMATION_PATIENCE),
         settle_over: waited >= SETTLE_PATIENCE,
-        replacement_wait_over: now - memory.relief_since >= RELIEF_PATIENCE,
+        replacement_wait_over: now - memory.replacement_awaited_since >= REPLACEMENT_PATIENCE,
         ledger_over: memory.word_missing.is_some_and(|(_, since)| now - since >= LEDGER_PATIENCE),
         docker_over: memory.silent_since.is_some_and(|since| now - since >= DOCKER_BACK_WITHIN),
     }

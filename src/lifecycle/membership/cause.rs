@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
+use crate::lifecycle::boot::Stale;
 use crate::manager::peers::FRESH;
 
 /// Reason for which this node must boot again.
@@ -59,11 +60,11 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InNoSwarm => f.write_str("Docker is in no swarm any more"),
-            Self::Removed => f.write_str("the managers have removed this node from the node list"),
+            Self::Removed => f.write_str(Stale::OffTheList.as_str()),
             Self::Older { generation } => {
                 write!(f, "the cluster's swarm now has generation {generation}")
             }
-            Self::Moved => f.write_str("the swarm has another address for this node"),
+            Self::Moved => f.write_str(Stale::Moved.as_str()),
             Self::Stranded { known, listening } => write!(
                 f,
                 "{}, none of them has written its row within {FRESH:?}, and the manager at {listening} listens and has a leader",

@@ -195,7 +195,7 @@ fn a_copy_of_a_manager_asks_for_nothing_in_its_name() {
         seen.member = member;
         (seen.local.is_manager, seen.local.has_managers) = (true, true);
         seen.is_moved = true;
-        seen.relief = Some(PeerDemotion { request: None, is_led: true });
+        seen.peer_demotion = Some(PeerDemotion { request: None, is_led: true });
         let step = decide("i-copy", Role::Manager, &seen);
         assert!(matches!(step, Step::Refuse(Refusal::Copied { .. })), "{step:?}");
         seen.member = Some(row("node", 2, MemberState::Ready));
@@ -245,7 +245,7 @@ proptest! {
         });
         (seen.local.is_manager, seen.is_moved) = (is_manager, is_moved);
         seen.local.error = error.into();
-        seen.relief = Some(PeerDemotion { request: None, is_led });
+        seen.peer_demotion = Some(PeerDemotion { request: None, is_led });
         seen.unsettled_for = if is_stuck { STUCK_TIME } else { SETTLE_TIME };
         (seen.is_joining, seen.has_leader) = (is_joining, has_leader);
         let is_row_ours = row_of == Some("node") && is_named;

@@ -61,7 +61,7 @@ proptest! {
         }
         let seen = Observed {
             member: members.rows.iter().find(|row| row.instance_id == ME).cloned(),
-            relief: rejoins.first().map(|row| PeerDemotion { request: Some(row.clone()), is_led }),
+            peer_demotion: rejoins.first().map(|row| PeerDemotion { request: Some(row.clone()), is_led }),
             absence: is_looked.then_some(absence),
             charter,
             local,

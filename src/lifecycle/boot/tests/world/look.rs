@@ -57,7 +57,7 @@ impl World {
             absence,
             is_joining: Fact::CannotTell,
             is_moved: false,
-            relief: None,
+            peer_demotion: None,
             unsettled_for: Duration::ZERO,
             lease: LEASE,
             now: self.now(),

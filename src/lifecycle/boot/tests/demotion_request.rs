@@ -68,7 +68,7 @@ proptest! {
         let never_got_in = is_let_in && (is_joining, is_stuck, is_row_its) == (Fact::Yes, true, false);
         let is_worker = state == LocalState::Active && !is_manager;
         let is_broken = is_moved || is_refused || never_got_in;
-        seen.relief = (is_broken || is_worker).then_some(PeerDemotion { request, is_led });
+        seen.peer_demotion = (is_broken || is_worker).then_some(PeerDemotion { request, is_led });
         let is_out = asked == Some(("node", true));
         match decide("i-0", Role::Manager, &seen) {
             Step::AskOut { node_id, .. } => {
@@ -104,7 +104,8 @@ fn a_manager_that_is_refused_asks_after_its_time_and_only_where_somebody_can_hel
     seen.local.error = EXPIRED.into();
     seen.member = Some(row("node", 1, MemberState::Ready));
     let mut step = |is_led, request: Option<DemotionRequest>, unsettled_for| {
-        (seen.relief, seen.unsettled_for) = (Some(PeerDemotion { request, is_led }), unsettled_for);
+        (seen.peer_demotion, seen.unsettled_for) =
+            (Some(PeerDemotion { request, is_led }), unsettled_for);
         decide("i-0", Role::Manager, &seen)
     };
     let Step::Wait { why } = step(false, None, STUCK_TIME) else { panic!("no manager can help") };
@@ -130,7 +131,7 @@ fn a_manager_that_was_let_in_and_never_got_in_asks_after_its_time() {
     pending.certified = Some(Role::Manager);
     pending.is_joining = Fact::Yes;
     pending.unsettled_for = STUCK_TIME;
-    pending.relief = Some(PeerDemotion { request: None, is_led: true });
+    pending.peer_demotion = Some(PeerDemotion { request: None, is_led: true });
     let mut active = Observed { certified: None, ..pending.clone() };
     active.local.state = LocalState::Active;
     (active.local.is_manager, active.local.has_managers) = (true, true);
@@ -147,7 +148,7 @@ fn a_manager_that_was_let_in_and_never_got_in_asks_after_its_time() {
         };
         assert!(matches!(step(|_| {}), Step::AskOut { .. }), "{:?}", stuck.local.state);
         waits(|seen| seen.unsettled_for = SETTLE_TIME);
-        waits(|seen| seen.relief = Some(PeerDemotion { request: None, is_led: false }));
+        waits(|seen| seen.peer_demotion = Some(PeerDemotion { request: None, is_led: false }));
         // An image of a running manager has never started to join; an unreadable ledger proves nothing.
         waits(|seen| seen.is_joining = Fact::No);
         waits(|seen| seen.is_joining = Fact::CannotTell);
@@ -156,7 +157,7 @@ fn a_manager_that_was_let_in_and_never_got_in_asks_after_its_time() {
         let asked = |seen: &mut Observed, is_out| {
             let mut request = DemotionRequest::new("i-0", "node", "stuck", seen.now);
             request.is_out = is_out;
-            seen.relief = Some(PeerDemotion { request: Some(request), is_led: false });
+            seen.peer_demotion = Some(PeerDemotion { request: Some(request), is_led: false });
         };
         let goes = |by_force| Step::LeaveStale { by_force, why: Stale::Demoted };
         let mut seen = stuck.clone();
@@ -170,7 +171,7 @@ fn a_manager_that_was_let_in_and_never_got_in_asks_after_its_time() {
         assert_eq!(decide("i-0", Role::Manager, &seen), goes(false));
         asked(&mut seen, false);
         assert!(matches!(decide("i-0", Role::Manager, &seen), Step::Wait { .. }), "still in raft");
-        seen.relief = Some(PeerDemotion { request: None, is_led: false });
+        seen.peer_demotion = Some(PeerDemotion { request: None, is_led: false });
         assert!(matches!(decide("i-0", Role::Manager, &seen), Step::Ready(_)), "it has not asked");
     }
     pending.certified = Some(Role::Worker);
