@@ -25,6 +25,10 @@ pub struct Idle {
     pub cpu_percent: f64,
     pub aws_calls_at_boot: usize,
     pub aws_calls_while_idle: usize,
+    /// Reads of the ledger (`GetItem`, `BatchGetItem`, `Query`) while idle, extrapolated.
+    pub ledger_reads_per_hour: f64,
+    /// Requests to Docker while idle, by skep's own counter, extrapolated.
+    pub docker_calls_per_hour: f64,
     /// Calls at boot plus the extrapolated idle calls: for a node that boots once in this hour.
     pub aws_calls_per_hour: f64,
     /// Requests to the metadata service while idle, extrapolated. They cost nothing.
@@ -49,6 +53,7 @@ pub async fn watch(
     });
     let pids: Vec<i32> = pids.collect::<anyhow::Result<_>>()?;
     let (start, start_date) = (Instant::now(), cloud.now());
+    let docker_before = docker_calls(subjects).await?;
     let before: Vec<f64> = pids.iter().map(|pid| cpu_seconds(*pid)).collect::<Result<_, _>>()?;
     let mut resident = vec![Vec::new(); pids.len()];
     let mut ticks = interval(SAMPLE_EVERY);
@@ -60,18 +65,22 @@ pub async fn watch(
     }
     let seconds = start.elapsed().as_secs_f64();
     let after: Vec<f64> = pids.iter().map(|pid| cpu_seconds(*pid)).collect::<Result<_, _>>()?;
+    let docker_after = docker_calls(subjects).await?;
     let requests = cloud.requests();
     let to_hour = |count: usize| count as f64 * SECONDS_PER_HOUR / seconds;
     let mut costs = Vec::new();
     for (index, subject) in subjects.iter().enumerate() {
         let id = subject.instance.id();
-        let aws = count(&requests, id, start_date, |service| service != Service::Imds);
-        let metadata = count(&requests, id, start_date, |service| service == Service::Imds);
+        let aws = count(&requests, id, start_date, is_of_aws);
+        let reads = count(&requests, id, start_date, is_ledger_read);
+        let metadata = count(&requests, id, start_date, |it| it.service == Service::Imds);
         costs.push(Idle {
             rss_mib: Spread::of(resident[index].iter().copied()).context("nothing was sampled")?,
             cpu_percent: (after[index] - before[index]) / seconds * 100.0,
             aws_calls_at_boot: subject.aws_calls_at_boot,
             aws_calls_while_idle: aws,
+            ledger_reads_per_hour: to_hour(reads),
+            docker_calls_per_hour: to_hour(docker_after[index] - docker_before[index]),
             aws_calls_per_hour: subject.aws_calls_at_boot as f64 + to_hour(aws),
             metadata_requests_per_hour: to_hour(metadata),
         });
@@ -81,19 +90,42 @@ pub async fn watch(
 
 /// Number of AWS calls of an instance since a moment.
 pub fn aws_calls(cloud: &Cloud, instance: &str, since: OffsetDateTime) -> usize {
-    count(&cloud.requests(), instance, since, |service| service != Service::Imds)
+    count(&cloud.requests(), instance, since, is_of_aws)
+}
+
+fn is_of_aws(request: &Request) -> bool {
+    request.service != Service::Imds
+}
+
+fn is_ledger_read(request: &Request) -> bool {
+    let is_read = matches!(request.action.as_str(), "GetItem" | "BatchGetItem" | "Query");
+    request.service == Service::DynamoDb && is_read
+}
+
+/// Returns each subject's sum of `skep_docker_calls_total`.
+async fn docker_calls(subjects: &[Subject]) -> anyhow::Result<Vec<usize>> {
+    let http = reqwest::Client::builder().no_proxy().build()?;
+    let mut sums = Vec::new();
+    for subject in subjects {
+        let url = format!("http://{}:44554/metrics", subject.instance.address());
+        let page = http.get(url).send().await?.error_for_status()?.text().await?;
+        let of_docker = page.lines().filter(|line| line.starts_with("skep_docker_calls_total"));
+        let counts = of_docker.map(|line| line.rsplit(' ').next().unwrap_or_default().parse());
+        sums.push(counts.sum::<Result<usize, _>>().context("a count is no number")?);
+    }
+    Ok(sums)
 }
 
 fn count(
     requests: &[Request],
     instance: &str,
     since: OffsetDateTime,
-    of: impl Fn(Service) -> bool,
+    of: impl Fn(&Request) -> bool,
 ) -> usize {
     requests
         .iter()
         .filter(|request| request.instance_id.as_deref() == Some(instance))
-        .filter(|request| request.at >= since && of(request.service))
+        .filter(|request| request.at >= since && of(request))
         .count()
 }
 

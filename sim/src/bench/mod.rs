@@ -17,7 +17,9 @@ use anyhow::{Context, bail};
 use clap::Args;
 use tokio::time::sleep;
 
-use crate::fleet::{ClusterSpec, DockerStart, Fleet, FleetOptions, Restart, SYSTEM_PATH};
+use crate::fleet::{
+    ClusterSpec, DockerStart, Fleet, FleetOptions, Instance, Restart, SYSTEM_PATH,
+};
 use crate::stage;
 use boot::{Boots, Variant};
 use idle::Subject;
@@ -94,7 +96,7 @@ async fn measure(
         .await?;
     let leader = fleet.leader().await?;
     let since_launch = fleet.cloud().started_at();
-    let manager_calls = idle::aws_calls(fleet.cloud(), leader.id(), since_launch);
+    let leader_calls = idle::aws_calls(fleet.cloud(), leader.id(), since_launch);
     let worker = fleet.group(&cluster.workers_group()).pop().context("no worker")?;
     let manager = leader.wait_docker().await?;
     let tokens = manager.inspect_swarm().await?.join_tokens.context("no join tokens")?;
@@ -116,13 +118,18 @@ async fn measure(
     boots.boot_with_skep().await?;
     sleep(BECOMES_IDLE).await;
     let worker_calls = idle::aws_calls(fleet.cloud(), boots.worker.id(), booted_at);
+    let managers = fleet.group(&cluster.managers_group());
+    let another = managers.into_iter().find(|one| one.id() != leader.id());
+    let manager = another.context("no second manager")?;
+    let at_boot = |instance: &Instance| idle::aws_calls(fleet.cloud(), instance.id(), since_launch);
     let subjects = [
         Subject { instance: boots.worker.clone(), aws_calls_at_boot: worker_calls },
-        Subject { instance: leader, aws_calls_at_boot: manager_calls },
+        Subject { aws_calls_at_boot: at_boot(&manager), instance: manager },
+        Subject { instance: leader, aws_calls_at_boot: leader_calls },
     ];
     let length = Duration::from_secs(arguments.idle);
     let costs = idle::watch(fleet.cloud(), &subjects, length).await?;
-    let [worker, manager] = costs.try_into().ok().context("a cost is missing")?;
+    let [worker, manager, leader] = costs.try_into().ok().context("a cost is missing")?;
 
     println!("{DEPARTURES} workers more get a notice, one after the other");
     let notices = notice::measure(fleet, cluster, &boots.manager, DEPARTURES).await?;
@@ -131,6 +138,7 @@ async fn measure(
         notices,
         worker,
         manager,
+        leader,
         idle_seconds: arguments.idle,
         binary_bytes,
     })

@@ -27,6 +27,7 @@ pub struct Measured {
     pub notices: Vec<Duration>,
     pub worker: Idle,
     pub manager: Idle,
+    pub leader: Idle,
     pub idle_seconds: u64,
     pub binary_bytes: u64,
 }
@@ -39,7 +40,7 @@ pub struct Report {
     pub idle_rss_mib: f64,
     pub idle_cpu_percent: f64,
     pub aws_calls_per_worker_hour: f64,
-    pub aws_calls_per_manager_hour: f64,
+    pub aws_calls_per_leader_hour: f64,
     pub binary_bytes: u64,
     pub notice_to_drain_seconds: Spread,
     pub rounds: usize,
@@ -47,6 +48,7 @@ pub struct Report {
     pub idle_seconds: u64,
     pub worker: Idle,
     pub manager: Idle,
+    pub leader: Idle,
     pub targets: Vec<Target>,
     pub skep: String,
     pub method: &'static str,
@@ -96,13 +98,13 @@ impl Target {
 impl Report {
     /// Makes the report; `None` if a measurement is missing.
     pub fn new(measured: &Measured, skep: &Path) -> Option<Report> {
-        let Measured { boots, notices, worker, manager, .. } = measured;
+        let Measured { boots, notices, worker, manager, leader, .. } = measured;
         let [skep_boot, bare_join, script] = boots.each_ref().map(|times| Spread::of_times(times));
         let (skep_boot, bare_join, script) = (skep_boot?, bare_join?, script?);
         let boot_over_bare_join = skep_boot.median / bare_join.median;
         let script_over_boot = script.median / skep_boot.median;
-        let idle_rss_mib = worker.rss_mib.median.max(manager.rss_mib.median);
-        let idle_cpu_percent = worker.cpu_percent.max(manager.cpu_percent);
+        let idle_rss_mib = worker.rss_mib.median.max(leader.rss_mib.median);
+        let idle_cpu_percent = worker.cpu_percent.max(leader.cpu_percent);
         let megabytes = measured.binary_bytes as f64 / 1e6;
         let targets = vec![
             Target::at_most("worker boot over a bare join", boot_over_bare_join, 1.5, "×"),
@@ -117,7 +119,7 @@ impl Report {
             idle_rss_mib,
             idle_cpu_percent,
             aws_calls_per_worker_hour: worker.aws_calls_per_hour,
-            aws_calls_per_manager_hour: manager.aws_calls_per_hour,
+            aws_calls_per_leader_hour: leader.aws_calls_per_hour,
             binary_bytes: measured.binary_bytes,
             notice_to_drain_seconds: Spread::of_times(notices)?,
             rounds: skep_boot.count,
@@ -125,6 +127,7 @@ impl Report {
             idle_seconds: measured.idle_seconds,
             worker: worker.clone(),
             manager: manager.clone(),
+            leader: leader.clone(),
             targets,
             skep: skep.display().to_string(),
             method: METHOD,
@@ -167,7 +170,11 @@ impl Report {
         let heads = ["", "MEDIAN", "LOWER QU.", "UPPER QU.", "MIN", "MAX"];
         print_table(style, &heads, &[notice[..heads.len()].to_vec()]);
         heading(style, &format!("idle for {} s", self.idle_seconds));
-        let idle = [idle_row("worker", &self.worker), idle_row("manager (leader)", &self.manager)];
+        let idle = [
+            idle_row("worker", &self.worker),
+            idle_row("manager", &self.manager),
+            idle_row("leader", &self.leader),
+        ];
         print_table(
             style,
             &[
@@ -177,6 +184,8 @@ impl Report {
                 "AWS CALLS\nAT BOOT",
                 "WHILE\nIDLE",
                 "AWS CALLS\nPER HOUR",
+                "LEDGER READS\nPER HOUR",
+                "DOCKER CALLS\nPER HOUR",
                 "METADATA\nPER HOUR",
             ],
             &idle,
@@ -196,6 +205,8 @@ fn idle_row(name: &str, idle: &Idle) -> Vec<String> {
         idle.aws_calls_at_boot.to_string(),
         idle.aws_calls_while_idle.to_string(),
         format!("{:.0}", idle.aws_calls_per_hour),
+        format!("{:.0}", idle.ledger_reads_per_hour),
+        format!("{:.0}", idle.docker_calls_per_hour),
         format!("{:.0}", idle.metadata_requests_per_hour),
     ]
 }

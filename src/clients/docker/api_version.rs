@@ -28,6 +28,7 @@ use serde::Deserialize;
 use super::raw::Request;
 use super::version::ApiVersion;
 use super::{CALL_TIMEOUT, Swarm, SwarmError, SwarmErrorKind};
+use crate::telemetry::metrics::metrics;
 
 const OPERATION: &str = "agree with Docker on an API version";
 
@@ -129,7 +130,9 @@ impl Swarm {
         self.speak(|version| async move {
             let docker =
                 client(&self.host, version).map_err(|error| SwarmError::new(operation, &error))?;
-            call(docker).await.map_err(|error| SwarmError::new(operation, &error))
+            let answer = call(docker).await;
+            metrics().docker_call(operation, answer.is_ok());
+            answer.map_err(|error| SwarmError::new(operation, &error))
         })
         .await
     }

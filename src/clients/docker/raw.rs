@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::version::ApiVersion;
 use super::{Availability, CALL_TIMEOUT, Swarm, SwarmError};
+use crate::telemetry::metrics::metrics;
 
 /// A request, exactly as Docker receives it.
 pub(super) struct Request {
@@ -89,7 +90,9 @@ impl Swarm {
             let answer = call.send().await?;
             Ok((answer.status(), answer.bytes().await?.to_vec()))
         };
-        exchange.await.map_err(|error: reqwest::Error| unanswered(operation, socket, error))
+        let answer: Result<_, reqwest::Error> = exchange.await;
+        metrics().docker_call(operation, answer.as_ref().is_ok_and(|(status, _)| status.is_success()));
+        answer.map_err(|error| unanswered(operation, socket, error))
     }
 
     /// Posts a JSON body to `path`, such as `swarm/join`. The body may hold a secret, so no error contains it.

@@ -62,6 +62,7 @@ pub struct Metrics {
     departures: Counters<2>,
     removals: Counters<2>,
     calls: Family<Texts, Counter>,
+    docker_calls: Counters<2>,
     throttles: Counters<1>,
     heartbeats: Counters<1>,
     tasks_drained: Counter,
@@ -88,6 +89,7 @@ impl Metrics {
             departures: Family::default(),
             removals: Family::default(),
             calls: Family::default(),
+            docker_calls: Family::default(),
             throttles: Family::default(),
             heartbeats: Family::default(),
             tasks_drained: Counter::default(),
@@ -142,6 +144,12 @@ impl Metrics {
             let mut answered = self.ledger_answered.lock().unwrap_or_else(PoisonError::into_inner);
             *answered = Some(Instant::now());
         }
+    }
+
+    /// Counts a request to Docker.
+    pub fn docker_call(&self, operation: &'static str, is_answered: bool) {
+        let result = if is_answered { "ok" } else { "failed" };
+        self.docker_calls.get_or_create(&[("operation", operation), ("result", result)]).inc();
     }
 
     /// Counts a heartbeat with one of [`HEARTBEAT_RESULTS`].

@@ -92,6 +92,11 @@ impl Metrics {
             "Requests to AWS, including each retry of the SDK, by operation and result",
             self.calls.clone(),
         );
+        all.register(
+            "docker_calls",
+            "Requests to Docker on this host, by operation and result",
+            self.docker_calls.clone(),
+        );
         all.register("aws_throttles", "Requests that AWS throttled", self.throttles.clone());
         all.register(
             "heartbeats",

@@ -18,6 +18,7 @@ fn full_page() -> String {
     let metrics = Metrics::new();
     metrics.aws_call("ssm", "GetParameter", "throttled");
     metrics.aws_call("dynamodb", "GetItem", "ok");
+    metrics.docker_call("list the nodes", true);
     metrics.departure("spot", "left");
     metrics.flushed("journal", "done", Some(7), Some(2));
     metrics.quorum(Some(1.0), Some(3));
@@ -73,6 +74,7 @@ fn the_page_says_what_was_counted() {
         r#"skep_aws_calls_total{service="ssm",operation="GetParameter",result="throttled"} 1"#,
         r#"skep_aws_throttles_total{service="ssm"} 1"#,
         r#"skep_aws_throttles_total{service="dynamodb"} 0"#,
+        r#"skep_docker_calls_total{operation="list the nodes",result="ok"} 1"#,
         r#"skep_departures_total{cause="spot",outcome="left"} 1"#,
         r#"skep_flushes_total{flusher="journal",result="done"} 1"#,
         r#"skep_flush_lines_total{flusher="journal",result="sent"} 7"#,
