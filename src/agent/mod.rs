@@ -31,7 +31,7 @@ use crate::lifecycle::leave::{self, Outcome};
 use crate::lifecycle::membership;
 use crate::lifecycle::notices::Notices;
 use crate::lifecycle::signals::Announcer;
-use crate::manager;
+use crate::manager::{self, Scope};
 use crate::node::{AssembleError, Node, assemble};
 use crate::telemetry::metrics::metrics;
 use crate::telemetry::notifications::Events;
@@ -178,7 +178,7 @@ async fn boot_and_serve(
         };
         membership::stop_showing_trouble(node);
         if cause.is_out() {
-            manager::stop_showing_quorum(node);
+            manager::stop_showing_duties(node);
             tracing::warn!("no longer in the cluster's swarm: {cause}");
             earlier_membership::forget(node);
             if matches!(cause, membership::Cause::Stranded { .. })
@@ -253,27 +253,18 @@ pub async fn announce_misconfiguration(settings: &Settings) {
 
 /// Serves until a notice comes or the node falls out of the swarm: reports Ready, keeps the node's row fresh, and runs
 /// the managers' duties.
-async fn serve(node: &Node, membership: &Membership, announcer: &Announcer) -> Infallible {
-    node.state.update(|state| state.membership = Some(membership.clone()));
-    let recorded = manager::record_ready(node, membership).await;
-    node.state.enter(Phase::Ready, membership.to_string());
+async fn serve(node: &Node, member: &Membership, announcer: &Announcer) -> Infallible {
+    node.state.update(|state| state.membership = Some(member.clone()));
+    let recorded = membership::record_ready(node, member).await;
+    node.state.enter(Phase::Ready, member.to_string());
     node.events.tell(Event::Joined, None);
-    let node_id = &membership.node_id;
     systemd::notify_ready();
     // After READY, because writing to the disk takes time.
-    earlier_membership::remember(node, node_id);
-    let (_, never, _, _, _, _, _, _, _, _, _) = tokio::join!(
+    earlier_membership::remember(node, &member.node_id);
+    let (_, never, _) = tokio::join!(
         standby::announce(node, announcer),
-        manager::keep_recorded(node, membership, recorded),
-        manager::look_after_departures(node, node_id),
-        manager::remove_dead_nodes(node, node_id),
-        manager::keep_labelled(node, node_id),
-        manager::keep_tokens(node, node_id),
-        manager::mark_removed_members(node, membership),
-        manager::serve_demotion_requests(node, node_id),
-        manager::release_orphan_hooks(node, node_id),
-        manager::keep_pull_credentials(node, node_id),
-        manager::watch_quorum(node),
+        membership::keep_recorded(node, member, recorded),
+        manager::run_duties(node, member, Scope::All),
     );
     never
 }
@@ -298,7 +289,7 @@ async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcom
         node.state.update(NodeState::forget_departure);
         return outcome;
     }
-    manager::stop_showing_quorum(node);
+    manager::stop_showing_duties(node);
     termination_hook::complete(node, announcer, &departure, outcome).await;
     announcer.forget_termination_hook();
     leave::record_end(node, outcome).await;
@@ -337,17 +328,12 @@ async fn look_after_others(node: &Node) -> Infallible {
     let mut states = node.state.subscribe();
     loop {
         let member = states.borrow_and_update().membership.clone();
-        let Some(Membership { node_id, .. }) = member else {
-            if states.changed().await.is_err() {
-                return std::future::pending().await;
-            }
-            continue;
-        };
-        tokio::join!(
-            manager::look_after_departures(node, &node_id),
-            manager::keep_tokens(node, &node_id),
-            manager::watch_quorum(node),
-        );
+        if let Some(member) = &member {
+            return manager::run_duties(node, member, Scope::WhileLeaving).await;
+        }
+        if states.changed().await.is_err() {
+            return std::future::pending().await;
+        }
     }
 }
 

@@ -122,6 +122,19 @@ pub struct Membership {
     pub role: Role,
 }
 
+#[cfg(test)]
+impl Membership {
+    /// Returns the membership of the manager `n1` in the swarm `swarm`.
+    pub(crate) fn example() -> Self {
+        Self {
+            node_id: "n1".to_owned(),
+            swarm_id: "swarm".to_owned(),
+            generation: 1,
+            role: Role::Manager,
+        }
+    }
+}
+
 impl fmt::Display for Membership {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { role, node_id, generation, .. } = self;

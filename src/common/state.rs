@@ -1,6 +1,7 @@
 //! The current state of this node, shown as the `STATUS=` line, in `skep status`, on the health port and as log fields.
 //! Phases write it; everything else only reads it.
 
+mod duties;
 mod handle;
 mod recent_lines;
 mod trouble_log;
@@ -16,6 +17,7 @@ use crate::common::flush_result::Outcome as FlushOutcome;
 use crate::common::instance::{Departure, Instance, Membership, Role, SchedulingHold};
 use crate::common::outcome::Outcome;
 
+pub use duties::{DutyFailure, DutyReport};
 pub use handle::StateHandle;
 
 /// Phase of the node's life.
@@ -138,6 +140,8 @@ pub struct NodeState {
     /// On a manager: since when its swarm has had no leader, if that is longer than an election.
     #[serde(with = "time::serde::rfc3339::option")]
     pub quorum_lost_since: Option<OffsetDateTime>,
+    /// On a manager: the last success and the last failure of each of its duties, by name.
+    pub duties: BTreeMap<&'static str, DutyReport>,
     /// What this node cannot do for the swarm at present and keeps trying, in words.
     pub trouble: Option<String>,
     /// The same, by the name of the reporter.

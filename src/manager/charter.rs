@@ -19,7 +19,7 @@ use crate::node::{self, Node};
 pub(super) const CHARTER: &str = "the charter";
 
 /// Reopens the charter if it is closed over the swarm of these nodes.
-pub async fn reopen(
+pub async fn reopen_charter(
     node: &Node,
     charter: &Charter,
     membership: &Membership,

@@ -1,22 +1,25 @@
 //! Reports failures that concern one node: logs each once, and lets none delay the other nodes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::error::ManagerError;
+use crate::common::errors;
+use crate::common::log_once::LogOnce;
 use crate::node::Node;
 
-/// Complaints that were logged, by the instance that each is about.
+/// The failures of one duty.
 #[derive(Default)]
-pub(super) struct Complaints(BTreeMap<String, String>);
+pub(super) struct Complaints {
+    /// By the instance that each is about.
+    logged: LogOnce<String, String>,
+    /// The first failure of the present poll.
+    failed: Option<String>,
+}
 
 impl Complaints {
-    /// Whether the complaint about `whom` is new. Stores it.
+    /// Whether the complaint about `whom` is new.
     pub(super) fn is_news(&mut self, whom: &str, complaint: &str) -> bool {
-        if self.0.get(whom).is_some_and(|known| known == complaint) {
-            return false;
-        }
-        self.0.insert(whom.to_owned(), complaint.to_owned());
-        true
+        self.logged.is_news(whom.to_owned(), complaint.to_owned())
     }
 
     /// Takes in the result of `what` for one of many, and logs a failure once, until it changes.
@@ -30,21 +33,32 @@ impl Complaints {
         done: Result<(), ManagerError>,
     ) -> Result<(), ManagerError> {
         match done {
-            Ok(()) => drop(self.0.remove(whom)),
+            Ok(()) => self.logged.retain(|known| known != whom),
             Err(error) if error.concerns_all() => return Err(error),
             Err(error) => {
-                let complaint = crate::common::errors::chain(&error);
+                let complaint = errors::chain(&error);
                 if self.is_news(whom, &complaint) {
                     tracing::warn!(instance = whom, "{what}: {complaint}");
                 }
+                self.record(format!("{what}: {whom}: {complaint}"));
             }
         }
         Ok(())
     }
 
+    /// Records a failure of the present poll that is logged elsewhere.
+    pub(super) fn record(&mut self, failure: String) {
+        self.failed.get_or_insert(failure);
+    }
+
+    /// Ends the poll. Returns its first failure.
+    pub(super) fn end_poll(&mut self) -> Option<String> {
+        self.failed.take()
+    }
+
     /// Forgets the instances that are no longer known.
     pub(super) fn retain(&mut self, is_known: impl Fn(&str) -> bool) {
-        self.0.retain(|whom, _| is_known(whom));
+        self.logged.retain(|whom| is_known(whom));
     }
 }
 
@@ -90,9 +104,9 @@ mod tests {
         assert!(
             !take(failed(SwarmErrorKind::NoLeader)) && !take(failed(SwarmErrorKind::NotManager))
         );
-        let mut is_news = |whom: &str, what: &str| complaints.is_news(whom, what);
-        assert!(is_news("i-2", "refused") && !is_news("i-2", "refused"));
-        assert!(is_news("i-2", "timed out") && is_news("i-2", "refused"));
+        let failed = complaints.end_poll().unwrap();
+        assert!(failed.contains("i-1") && failed.contains("Other"), "the first one: {failed}");
+        assert_eq!(complaints.end_poll(), None, "the next poll has had none");
     }
 
     #[tokio::test]

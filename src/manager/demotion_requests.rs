@@ -8,66 +8,65 @@
 //! is removed before it is confirmed and Down. Each poll starts afresh, and each act is conditional or harmless to
 //! repeat.
 
-use std::convert::Infallible;
 use std::time::Duration;
 
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
+use super::complaints::show_unreadable;
+use super::duty::{Duty, Poll};
 use super::error::ManagerError;
-use super::rounds;
-use super::troubles::{Complaints, show_unreadable};
+use super::fleet::{Fleet, lately};
 use crate::clients::docker::{NodeView, Quorum};
 use crate::clients::ledger::{Attempt, DemotionRequest, Member, Rows};
 use crate::common::instance::Role;
 use crate::manager::demotion::{Demotion, demote_under_lease};
 use crate::node::Node;
 
-const WHAT: &str = "demotion requests";
+/// Name of this duty, and of its trouble that it cannot read requests.
+pub(super) const NAME: &str = "demotion requests";
 /// Interval of the leader: a manager that asks is of no use until it is demoted.
 const LEADER_INTERVAL: Duration = Duration::from_secs(5);
 /// Interval of the other managers, which act when the leader's skep does not, as when the leader is the one that asks.
 const BACKUP_INTERVAL: Duration = Duration::from_secs(15);
 
+/// Maximum age of the node list by which a manager decides how often it polls.
+const LIST_AGE: Duration = Duration::from_secs(5);
+
 /// Time to wait until a demoted manager is back before the next is demoted: where all ask, as after a change of the
 /// configuration, only one manager would be left otherwise. A manager that takes longer is left to its replacement.
 const RETURN_PATIENCE: Duration = Duration::from_secs(900);
 
-/// Serves demotion requests for as long as this node is a manager; never returns.
-pub async fn serve_demotion_requests(node: &Node, node_id: &str) -> Infallible {
-    rounds::go(node, WHAT, (BACKUP_INTERVAL, BACKUP_INTERVAL), async |said: &mut Complaints| {
-        let is_leader = look(node, node_id, said).await.inspect_err(|error| {
-            // The remaining managers serve the requests, and report this trouble.
-            if error.is_not_manager() {
-                node.state.show_trouble(WHAT, None);
-            }
-        })?;
-        Ok(if is_leader { LEADER_INTERVAL } else { BACKUP_INTERVAL })
-    })
-    .await
+/// Serves demotion requests for as long as this node is a manager.
+pub(super) async fn run(fleet: &Fleet<'_>) {
+    let (first, after_failure) = (BACKUP_INTERVAL, BACKUP_INTERVAL);
+    Duty { name: NAME, first, after_failure, trouble: None }.run(fleet, poll).await
 }
 
-/// Polls once. Returns whether this node is the leader.
-async fn look(node: &Node, me: &str, said: &mut Complaints) -> Result<bool, ManagerError> {
+async fn poll(Poll { fleet, complaints, .. }: Poll<'_, ()>) -> Result<Duration, ManagerError> {
+    let node = fleet.node;
+    let read_at = Instant::now();
     let requests = node.ledger.survey_demotion_requests().await?;
-    show_unreadable(node, WHAT, &requests.unreadable);
+    show_unreadable(node, NAME, &requests.unreadable);
     let requests = requests.rows;
-    let nodes = node.swarm.fetch_nodes().await?;
-    said.retain(|id| requests.iter().any(|request| request.instance_id == id));
+    let nodes = fleet.nodes(if requests.is_empty() { lately(LIST_AGE) } else { read_at }).await?;
+    complaints.retain(|id| requests.iter().any(|request| request.instance_id == id));
     for request in &requests {
+        let me = &fleet.membership.node_id;
         let step = decide(request, &requests, &nodes, me, OffsetDateTime::now_utc());
         let view = nodes.iter().find(|view| view.id == request.node_id);
         match act(node, request, view, step).await {
             Ok(None) => {}
             Ok(Some(what)) => {
-                if said.is_news(&request.instance_id, &what) {
-                    tracing::warn!("{WHAT}: {} waits for {what}", request.instance_id);
+                if complaints.is_news(&request.instance_id, &what) {
+                    tracing::warn!("{NAME}: {} waits for {what}", request.instance_id);
                 }
             }
             // A refusal for one request must not delay the others.
-            Err(error) => said.take(WHAT, &request.instance_id, Err(error))?,
+            Err(error) => complaints.take(NAME, &request.instance_id, Err(error))?,
         }
     }
-    Ok(nodes.iter().any(|view| view.id == me && view.is_leader()))
+    Ok(if fleet.is_leader(&nodes) { LEADER_INTERVAL } else { BACKUP_INTERVAL })
 }
 
 /// Carries out the step. Returns the condition that it waits for, if any.

@@ -1,63 +1,96 @@
-//! Runs a manager's duty as a series of polls.
+//! Runs a duty as a series of polls, and reports its last success and its last failure.
 
-use std::convert::Infallible;
 use std::time::Duration;
 
+use tracing::Instrument;
+
+use super::complaints::Complaints;
 use super::error::ManagerError;
+use super::fleet::Fleet;
 use crate::clients::docker::SwarmError;
-use crate::node::Node;
+use crate::common::errors;
 
-/// Time within which a worker notices that it has been promoted. The check of its own membership asks Docker a little
-/// more often than that, and every duty that waits for a promotion shares the answer.
-pub(super) const WORKER_INTERVAL: Duration = Duration::from_secs(20);
+/// How a duty is run.
+pub(super) struct Duty {
+    /// Name in the log, in `skep status --json` and in the metrics.
+    pub name: &'static str,
+    /// Pause before the first poll: a duty for which a node waits has none. The others must not all call AWS at once
+    /// when all managers boot.
+    pub first: Duration,
+    /// Pause after a poll that failed.
+    pub after_failure: Duration,
+    /// Consequence of a failure, as the beginning of a sentence, where a failure is a trouble of this node; else the
+    /// failure is only logged.
+    pub trouble: Option<&'static str>,
+}
 
-/// First pause of a duty for which a node waits. The other duties have time, and must not all call AWS at once when all
-/// managers boot.
-pub(super) const AT_ONCE: Duration = Duration::ZERO;
+/// What a duty has for its polls.
+pub(super) struct Poll<'a, Memory> {
+    pub fleet: &'a Fleet<'a>,
+    /// State that one poll leaves for the next. It starts empty when this node becomes a manager.
+    pub memory: &'a mut Memory,
+    pub complaints: &'a mut Complaints,
+}
 
-/// Polls for as long as this node is a manager, and pauses for the time that each poll returns; never returns. After a
-/// time as a worker the duty starts with an empty memory, and with the pause `first`. A failure of `what` is logged
-/// once, until a poll succeeds or fails in another way; the pause after it is `after_failure`. A missing leader is
-/// reported elsewhere, once for all duties.
-pub(super) async fn go<Memory: Default>(
-    node: &Node,
-    what: &str,
-    (first, after_failure): (Duration, Duration),
-    mut look: impl AsyncFnMut(&mut Memory) -> Result<Duration, ManagerError>,
-) -> Infallible {
-    loop {
-        until_manager(node).await;
-        let (mut memory, mut said) = (Memory::default(), Said::default());
-        let mut pause = first;
+impl Duty {
+    /// Polls until Docker answers that this node is not a manager, or is locked; pauses for the time that each poll
+    /// returns. A failure is logged once, until a poll succeeds or fails in another way. A missing leader is reported
+    /// by [`super::quorum`], once for all duties.
+    pub(super) async fn run<Memory: Default>(
+        self,
+        fleet: &Fleet<'_>,
+        poll: impl AsyncFn(Poll<'_, Memory>) -> Result<Duration, ManagerError>,
+    ) {
+        let state = &fleet.node.state;
+        let (mut memory, mut complaints) = (Memory::default(), Complaints::default());
+        let mut logged = Logged::default();
+        let mut pause = self.first;
         loop {
             tokio::time::sleep(pause).await;
-            pause = match look(&mut memory).await {
+            let with = Poll { fleet, memory: &mut memory, complaints: &mut complaints };
+            let span = tracing::info_span!("duty", duty = self.name);
+            let polled = poll(with).instrument(span).await;
+            let failed = complaints.end_poll();
+            pause = match polled {
                 Ok(pause) => {
-                    said = Said::default();
+                    logged = Logged::default();
+                    state.report_duty(self.name, failed);
+                    if self.trouble.is_some() {
+                        state.trouble(self.name, None);
+                    }
                     pause
                 }
-                Err(error) if error.is_not_manager() => break,
+                Err(error) if error.is_not_manager() => return,
                 Err(error) => {
-                    if let Some(complaint) = said.news(&error) {
-                        tracing::warn!("{what}: {complaint}");
-                    }
-                    after_failure
+                    state.report_duty(self.name, Some(errors::chain(&error)));
+                    self.complain(fleet, &mut logged, &error);
+                    self.after_failure
                 }
             };
         }
-        // In the middle of a demotion Docker's answers about this host and about the swarm may disagree for a while.
-        tokio::time::sleep(after_failure).await;
+    }
+
+    fn complain(&self, fleet: &Fleet<'_>, logged: &mut Logged, error: &ManagerError) {
+        let Some(complaint) = logged.news(error) else { return };
+        match self.trouble {
+            // Other duties report what is wrong with Docker.
+            Some(_) if error.of_docker().is_some() => tracing::debug!("{}: {complaint}", self.name),
+            Some(consequence) => {
+                fleet.node.state.trouble(self.name, Some(format!("{consequence}: {complaint}")));
+            }
+            None => tracing::warn!("{}: {complaint}", self.name),
+        }
     }
 }
 
 /// What was logged about polls that failed one after the other.
 #[derive(Default)]
-struct Said {
+struct Logged {
     complaint: String,
     was_silent: bool,
 }
 
-impl Said {
+impl Logged {
     /// Returns the text to log for this failure, if it is new.
     fn news(&mut self, error: &ManagerError) -> Option<String> {
         // A call that was under way when the leader disappeared gets no answer. The next call shows whether there is a
@@ -67,20 +100,12 @@ impl Said {
         if error.has_no_leader() || (is_silent && is_first) {
             return None;
         }
-        let complaint = crate::common::errors::chain(error);
+        let complaint = errors::chain(error);
         if self.complaint == complaint {
             return None;
         }
         self.complaint.clone_from(&complaint);
         Some(complaint)
-    }
-}
-
-/// Returns once this node is a manager. Asks Docker about this host alone: a worker that asks about the swarm gets a
-/// refusal, which Docker logs each time.
-async fn until_manager(node: &Node) {
-    while !node.swarm.is_manager_lately(WORKER_INTERVAL).await.is_yes() {
-        tokio::time::sleep(WORKER_INTERVAL / 4).await;
     }
 }
 
@@ -95,14 +120,14 @@ mod tests {
 
     #[test]
     fn a_leader_that_is_gone_is_no_line_of_each_loop() {
-        let (mut said, mut other) = (Said::default(), Said::default());
+        let (mut logged, mut other) = (Logged::default(), Logged::default());
         let (gone, silent) = (failed(SwarmErrorKind::NoLeader), failed(SwarmErrorKind::TimedOut));
         for error in [&silent, &gone, &gone, &silent, &gone] {
-            assert_eq!(said.news(error), None);
+            assert_eq!(logged.news(error), None);
         }
         let first = [&silent, &silent, &silent].map(|error| other.news(error).is_some());
         assert_eq!(first, [false, true, false], "a Docker that hangs is logged once");
         let refused = failed(SwarmErrorKind::Unreachable);
-        assert!(said.news(&refused).is_some() && said.news(&refused).is_none());
+        assert!(logged.news(&refused).is_some() && logged.news(&refused).is_none());
     }
 }

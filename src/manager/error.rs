@@ -1,10 +1,13 @@
 //! Errors of the managers' duties.
 
+use std::sync::Arc;
+
 use thiserror::Error;
 
 use crate::clients::aws::AwsError;
 use crate::clients::docker::{SwarmError, SwarmErrorKind};
 use crate::clients::ledger::LedgerError;
+use crate::clients::secrets::{MalformedToken, SecretsError};
 use crate::node::NodeError;
 
 #[derive(Debug, Error)]
@@ -17,6 +20,44 @@ pub enum ManagerError {
     AutoScaling(#[from] AwsError),
     #[error(transparent)]
     Node(#[from] NodeError),
+    #[error(transparent)]
+    Tokens(Box<TokensError>),
+    /// The answer for several duties that waited for one request.
+    #[error(transparent)]
+    Shared(Arc<ManagerError>),
+}
+
+/// Why the secret store could not be compared with Docker, or be made equal to it.
+#[derive(Debug, Error)]
+pub enum TokensError {
+    #[error(transparent)]
+    Swarm(#[from] SwarmError),
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error("Docker returned a malformed join token")]
+    Token(#[from] MalformedToken),
+    #[error(transparent)]
+    Unlock(#[from] NodeError),
+    #[error("the swarm's secrets change faster than they can be stored")]
+    Restless,
+}
+
+impl TokensError {
+    /// Returns Docker's refusal, if the error is Docker's.
+    pub fn of_docker(&self) -> Option<&SwarmError> {
+        match self {
+            Self::Swarm(error) | Self::Unlock(NodeError::Swarm(error)) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<TokensError> for ManagerError {
+    fn from(error: TokensError) -> Self {
+        Self::Tokens(Box::new(error))
+    }
 }
 
 impl ManagerError {
@@ -24,7 +65,9 @@ impl ManagerError {
     pub fn of_docker(&self) -> Option<&SwarmError> {
         match self {
             Self::Swarm(error) | Self::Node(NodeError::Swarm(error)) => Some(error),
-            _ => None,
+            Self::Tokens(error) => error.of_docker(),
+            Self::Shared(error) => error.of_docker(),
+            Self::Ledger(_) | Self::AutoScaling(_) | Self::Node(_) => None,
         }
     }
 
@@ -32,9 +75,9 @@ impl ManagerError {
         self.of_docker().is_some_and(|error| error.kind == kind)
     }
 
-    /// Whether this node cannot do it because it is no longer a manager.
+    /// Whether this node cannot do it because it is no longer a manager, or one that is locked.
     pub fn is_not_manager(&self) -> bool {
-        self.is(SwarmErrorKind::NotManager)
+        self.is(SwarmErrorKind::NotManager) || self.is(SwarmErrorKind::Locked)
     }
 
     /// Whether no manager can do it at present: see [`super::quorum`].

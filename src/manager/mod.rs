@@ -2,111 +2,132 @@
 //! confirms demotions, and removes nodes that have left or died from the node list; stands in for a node whose own skep
 //! does not answer; labels nodes; renews the credentials with which services pull.
 //!
-//! Guarantees: every act is idempotent or conditional, so that several managers can do the same at once. The swarm
-//! leader polls once a second, the others every [`BACKUP_INTERVAL`], in case the leader's skep is dead. Assumes nothing
-//! about earlier acts: each poll starts afresh.
+//! All duties share one look at the fleet ([`fleet`]). Each decides by itself, and [`duty`] runs them all: it logs,
+//! and reports the last success and the last failure of each.
+//!
+//! Guarantees: every act is idempotent or conditional, so that several managers can do the same at once. Assumes
+//! nothing about earlier acts: each poll starts afresh.
 
-mod act;
+mod availability;
 mod charter;
+mod complaints;
 mod dead_nodes;
-mod decide;
 pub mod demotion;
 mod demotion_requests;
+mod departures;
+mod duty;
 mod error;
 mod fleet;
-mod label;
+mod labels;
+mod node_edit;
 mod orphan_hooks;
 pub mod peers;
 mod pull_credentials;
 mod quorum;
-mod record;
 mod removed_members;
-mod rounds;
 mod stand_in;
 mod tokens;
-mod troubles;
+mod view;
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::time::Duration;
 
-use crate::clients::ledger::DepartureRow;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+
+use crate::clients::docker::LocalState;
+use crate::common::fact::Fact;
+use crate::common::instance::Membership;
 use crate::node::Node;
 
-pub use dead_nodes::remove_dead_nodes;
-pub use decide::{Action, Age, decide};
-pub use demotion_requests::serve_demotion_requests;
-use error::ManagerError;
-pub use fleet::view_fleet;
-pub use label::keep_labelled;
-pub use orphan_hooks::release_orphan_hooks;
-pub use pull_credentials::keep_pull_credentials;
-pub use quorum::{stop_showing_quorum, watch_quorum};
-pub use record::{keep_recorded, record_ready};
-pub use removed_members::mark_removed_members;
-use rounds::AT_ONCE;
-pub use tokens::{keep_tokens, rotate_on_request};
-use troubles::{Complaints, show_unreadable};
+pub use departures::{Action, Age, decide};
+use fleet::Fleet;
+pub use tokens::rotate_on_request;
+pub use view::view_fleet;
 
-/// Name under which this duty reports departure rows that it cannot read.
-const ROWS: &str = "departures";
-/// Time within which the leader sees a request.
-const LEADER_INTERVAL: Duration = Duration::from_secs(1);
-/// The same while a departure is under way, so that its steps follow each other faster.
-const BUSY_INTERVAL: Duration = Duration::from_millis(500);
-/// Time within which another manager sees a request, if the leader's skep has not acted.
-const BACKUP_INTERVAL: Duration = Duration::from_secs(5);
-/// The same while a departure is under way: the departure may be the leader's own, and this manager the next leader.
-const BUSY_BACKUP_INTERVAL: Duration = Duration::from_secs(2);
+/// Time within which a worker notices that it has been promoted. The check of its own membership asks Docker a little
+/// more often than that, and shares the answer.
+pub const WORKER_INTERVAL: Duration = Duration::from_secs(20);
+/// Pause after Docker has answered that this node is not a manager: in the middle of a demotion, Docker's answers about
+/// this host and about the swarm may disagree for a while.
+const PAUSE: Duration = Duration::from_secs(5);
 
-/// Serves departures for as long as this node is a manager; never returns.
-pub async fn look_after_departures(node: &Node, node_id: &str) -> Infallible {
-    let what = "serving departures";
-    let look = async |memory: &mut Memory| {
-        look(node, node_id, memory).await.inspect_err(|error| {
-            // The remaining managers serve departures, and report this trouble.
-            if error.is_not_manager() {
-                node.state.show_trouble(ROWS, None);
-            }
-        })
-    };
-    rounds::go(node, what, (AT_ONCE, BACKUP_INTERVAL), look).await
+/// The duties that a manager runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    All,
+    /// During its own departure, because all managers may be leaving: those that other departures and boots wait for.
+    WhileLeaving,
 }
 
-/// Polls once. Returns the time until the next poll.
-async fn look(node: &Node, node_id: &str, memory: &mut Memory) -> Result<Duration, ManagerError> {
-    let Some(me) = node.swarm.fetch_node(node_id).await? else {
-        // This node has been removed: it has no departures to serve.
-        return Ok(BACKUP_INTERVAL);
-    };
-    let departures = node.ledger.survey_departures().await?;
-    show_unreadable(node, ROWS, &departures.unreadable);
-    memory.forget_all_but(&departures.rows);
-    let mut is_busy = false;
-    for row in departures.rows {
-        let served = act::serve(node, &row, &mut memory.stand_ins).await;
-        is_busy |= matches!(served, Ok(true));
-        let served = served.map(drop);
-        memory.complaints.take("serving its departure", &row.instance_id, served)?;
-    }
-    Ok(match (me.is_leader(), is_busy) {
-        (false, true) => BUSY_BACKUP_INTERVAL,
-        (false, false) => BACKUP_INTERVAL,
-        (true, true) => BUSY_INTERVAL,
-        (true, false) => LEADER_INTERVAL,
-    })
-}
-
-/// State that only saves calls and log lines, and the time for which each node has been silent; by instance id.
-#[derive(Default)]
-struct Memory {
-    stand_ins: stand_in::Memory,
-    complaints: Complaints,
-}
-
-impl Memory {
-    fn forget_all_but(&mut self, departures: &[DepartureRow]) {
-        let is_known = |id: &str| departures.iter().any(|row| row.instance_id == id);
-        self.stand_ins.retain(is_known);
-        self.complaints.retain(is_known);
+/// Runs the duties for as long as this node is a manager, and waits while it is none; never returns.
+pub async fn run_duties(node: &Node, membership: &Membership, scope: Scope) -> Infallible {
+    loop {
+        until_manager(node).await;
+        let fleet = Fleet::new(node, membership);
+        // The first duty that learns that this node is not a manager ends them all.
+        duties(&fleet, scope).next().await;
+        stop_showing_duties(node);
+        tokio::time::sleep(PAUSE).await;
     }
 }
+
+type Running<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = ()> + 'a>>>;
+
+fn duties<'a>(fleet: &'a Fleet<'a>, scope: Scope) -> Running<'a> {
+    let running = Running::new();
+    running.push(Box::pin(departures::run(fleet)));
+    running.push(Box::pin(tokens::run(fleet)));
+    running.push(Box::pin(quorum::run(fleet)));
+    if scope == Scope::All {
+        running.push(Box::pin(dead_nodes::run(fleet)));
+        running.push(Box::pin(labels::run(fleet)));
+        running.push(Box::pin(availability::run(fleet)));
+        running.push(Box::pin(removed_members::run(fleet)));
+        running.push(Box::pin(demotion_requests::run(fleet)));
+        running.push(Box::pin(orphan_hooks::run(fleet)));
+        if fleet.node.settings.registry.ecr {
+            running.push(Box::pin(pull_credentials::run(fleet)));
+        }
+    }
+    running
+}
+
+/// Returns once this node is a manager. Asks Docker about this host alone: a worker that asks about the swarm gets a
+/// refusal, which Docker logs each time. Unlocks a manager whose Docker has restarted under this skep.
+async fn until_manager(node: &Node) {
+    loop {
+        let local = node.swarm.fetch_local_node_lately(WORKER_INTERVAL).await;
+        match local.as_ref().map(|local| (local.serves_as_manager(), local.state)) {
+            Ok((Fact::Yes, _)) => return,
+            Ok((Fact::No, _)) => stop_showing_duties(node),
+            Ok((Fact::CannotTell, LocalState::Locked)) => tokens::unlock_self(node).await,
+            Ok((Fact::CannotTell, _)) | Err(_) => {}
+        }
+        tokio::time::sleep(WORKER_INTERVAL / 4).await;
+    }
+}
+
+/// Stops showing what the duties have found, on a node that cannot observe the fleet: the remaining managers run the
+/// duties, and report these troubles.
+pub fn stop_showing_duties(node: &Node) {
+    for trouble in TROUBLES {
+        node.state.trouble(trouble, None);
+    }
+    node.state.set_verdicts(Default::default());
+    node.state.forget_duties();
+    quorum::stop_showing(node);
+}
+
+/// The names under which duties report troubles.
+const TROUBLES: [&str; 8] = [
+    departures::NAME,
+    demotion_requests::NAME,
+    orphan_hooks::NAME,
+    orphan_hooks::ATTEMPTS,
+    removed_members::ROWS,
+    charter::CHARTER,
+    pull_credentials::NAME,
+    tokens::NAME,
+];

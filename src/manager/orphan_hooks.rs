@@ -17,25 +17,26 @@
 //! all, the entry that it leaves is removed like any entry of a dead node.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::convert::Infallible;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::complaints::{Complaints, show_unreadable, some_of};
+use super::duty::{Duty, Poll};
 use super::error::ManagerError;
-use super::rounds;
-use super::stand_in::{self, WaitingSince, is_silent};
-use super::troubles::{Complaints, show_unreadable, some_of};
+use super::fleet::{Fleet, lately};
+use super::stand_in::{self, is_silent};
 use crate::clients::aws::autoscaling::{GroupInstance, HookResult};
 use crate::clients::docker::NodeView;
 use crate::clients::ledger::{Attempt, DepartureRow, Member, MemberRows, Rows};
 use crate::common::fact::Fact;
+use crate::common::held_since::HeldSince;
 use crate::node::Node;
 
-/// Name under which this duty reports trouble.
-const WHO: &str = "termination hooks";
+/// Name of this duty and of its trouble.
+pub(super) const NAME: &str = "termination hooks";
 /// Name under which this duty reports attempt rows that it cannot read.
-const ATTEMPTS: &str = "attempts to join";
+pub(super) const ATTEMPTS: &str = "attempts to join";
 /// Time between two polls of all groups, which are one call: the account shares Auto Scaling's limit.
 const INTERVAL: Duration = Duration::from_secs(30);
 /// The same for the other managers, in case the leader's skep is dead.
@@ -57,44 +58,33 @@ const MOST_GROUPS: usize = 50;
 /// State that one poll leaves for the next.
 #[derive(Default)]
 struct Memory {
-    since: WaitingSince,
+    /// Instances that Auto Scaling waits to terminate.
+    since: HeldSince<String>,
     /// Groups that rows have named.
     groups: BTreeSet<String>,
-    complaints: Complaints,
 }
 
-/// Completes such hooks for as long as this node is a manager; never returns.
-pub async fn release_orphan_hooks(node: &Node, node_id: &str) -> Infallible {
-    let what = "releasing orphan termination hooks";
-    rounds::go(node, what, (INTERVAL, INTERVAL), async |memory: &mut Memory| {
-        let is_leader = look(node, node_id, memory).await.inspect_err(|error| {
-            // The remaining managers run this duty, and report this trouble.
-            if error.is_not_manager() {
-                node.state.trouble(WHO, None);
-                node.state.show_trouble(ATTEMPTS, None);
-            }
-        })?;
-        Ok(if is_leader { INTERVAL } else { BACKUP_INTERVAL })
-    })
-    .await
+/// Completes such hooks for as long as this node is a manager.
+pub(super) async fn run(fleet: &Fleet<'_>) {
+    let duty = Duty { name: NAME, first: INTERVAL, after_failure: INTERVAL, trouble: None };
+    duty.run(fleet, poll).await
 }
 
-/// Polls once. Returns whether this node is the leader.
-async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<bool, ManagerError> {
-    let own = node.instance.id.as_str();
+async fn poll(
+    Poll { fleet, memory, complaints }: Poll<'_, Memory>,
+) -> Result<Duration, ManagerError> {
+    let node = fleet.node;
     let (members, departures) =
-        tokio::try_join!(node.ledger.fetch_members(), node.ledger.survey_departures())?;
-    memory.take_in(groups_of(&members, &departures.rows, node.group()));
+        tokio::try_join!(fleet.members(lately(INTERVAL)), fleet.departures(lately(INTERVAL)))?;
+    memory.take_in(groups_of(&members.rows, &departures.rows, node.group()));
     let groups = memory.groups.iter().map(String::as_str).collect();
     let listed = node.autoscaling.fetch_groups(&groups).await?;
     // The list and the rows are read last, so that they contain a node that has joined while Auto Scaling answered.
-    let (members, departures, attempts) = tokio::try_join!(
-        node.ledger.survey_members(),
-        node.ledger.survey_departures(),
-        node.ledger.survey_attempts()
-    )?;
+    let now = Instant::now();
+    let (members, departures, attempts) =
+        tokio::try_join!(fleet.members(now), fleet.departures(now), fleet.attempts(now))?;
     show_unreadable(node, ATTEMPTS, &attempts.unreadable);
-    let nodes = node.swarm.fetch_nodes().await?;
+    let nodes = fleet.nodes(Instant::now()).await?;
     let seen = Observed {
         listed: &listed,
         members: &members,
@@ -103,11 +93,15 @@ async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<bool, Manage
         nodes: &nodes,
         answering_since: node.ledger.answering_since(),
     };
-    let mut overdue = overdue(&seen, own, &mut memory.since, Instant::now());
-    overdue.refused = release(node, &overdue.nobody, &mut memory.complaints).await;
-    memory.complaints.retain(|id| memory.since.contains_key(id));
-    node.state.trouble(WHO, overdue.held());
-    Ok(nodes.iter().any(|view| view.id == me && view.is_leader()))
+    let mut overdue = overdue(&seen, &node.instance.id, &mut memory.since, Instant::now());
+    overdue.refused = release(node, &overdue.nobody, complaints).await;
+    complaints.retain(|id| memory.since.since(id).is_some());
+    let held = overdue.held();
+    if let Some(held) = &held {
+        complaints.record(held.clone());
+    }
+    node.state.trouble(NAME, held);
+    Ok(if fleet.is_leader(&nodes) { INTERVAL } else { BACKUP_INTERVAL })
 }
 
 /// Completes the hook of each instance, even if others fail. Returns the failures, with their instances.
@@ -201,7 +195,7 @@ impl Overdue {
 
 /// Takes in an answer, and returns the instances whose wait must end. An answer that does not list the asking instance
 /// either is about another account or region, and proves nothing.
-fn overdue(seen: &Observed<'_>, own: &str, since: &mut WaitingSince, now: Instant) -> Overdue {
+fn overdue(seen: &Observed<'_>, own: &str, since: &mut HeldSince<String>, now: Instant) -> Overdue {
     let mut overdue = Overdue::default();
     if !seen.listed.contains_key(own) {
         return overdue;
@@ -211,13 +205,10 @@ fn overdue(seen: &Observed<'_>, own: &str, since: &mut WaitingSince, now: Instan
         let is_held = instance.is_some_and(|it| it.lifecycle_state.waits_for_departure());
         *id != own && is_held && !is_nobody(seen, id).is_no()
     };
-    since.retain(|id, _| waits(id));
-    for id in seen.listed.keys().filter(|id| waits(id)) {
-        since.entry(id.clone()).or_insert(now);
-    }
+    since.observe(seen.listed.keys().filter(|id| waits(id)).cloned(), now);
     let unexplained = seen.nodes.iter().find(|view| !view.is_down() && !is_explained(seen, view));
-    let is_due = |(id, since): &(&String, &Instant)| {
-        is_silent(**since, patience(seen, id), seen.answering_since, now)
+    let is_due = |(id, since): &(&String, Instant)| {
+        is_silent(*since, patience(seen, id), seen.answering_since, now)
     };
     let mut maybe = vec![];
     for (id, _) in since.iter().filter(is_due) {

@@ -22,7 +22,7 @@ const LEADER_PATIENCE: Duration = Duration::from_secs(35);
 /// missing answer, cannot tell.
 pub async fn fetch_leader(node: &Node, local: &LocalNode) -> Fact {
     let answer = tokio::time::timeout(LEADER_PATIENCE, node.swarm.fetch_nodes()).await;
-    match answer.map(|answer| has_leader(&answer)) {
+    match answer.map(|answer| has_leader(answer.as_deref())) {
         Ok(leader @ (Fact::Yes | Fact::No)) => leader,
         Ok(Fact::CannotTell) | Err(_) => no_leader(None, local),
     }
@@ -30,7 +30,7 @@ pub async fn fetch_leader(node: &Node, local: &LocalNode) -> Fact {
 
 /// Returns the same from the answer to a request for the node list alone.
 #[must_use]
-pub fn has_leader(answer: &Result<Vec<NodeView>, SwarmError>) -> Fact {
+pub fn has_leader(answer: Result<&[NodeView], &SwarmError>) -> Fact {
     match answer {
         Ok(nodes) if nodes.iter().any(NodeView::is_leader) => Fact::Yes,
         Err(error) if error.kind == SwarmErrorKind::NoLeader => Fact::No,

@@ -5,20 +5,23 @@
 //! for [`ELECTION`]; an error, a missing answer or a node list without a leader cannot tell, and neither starts nor
 //! ends a lost quorum. No decision rests on it: `skep recover` makes its own observation.
 
-use std::convert::Infallible;
 use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::rounds::WORKER_INTERVAL;
-use crate::clients::docker::{NodeView, Quorum, SwarmErrorKind};
+use super::duty::{Duty, Poll};
+use super::error::ManagerError;
+use super::fleet::{Fleet, lately};
+use super::peers::has_leader;
+use crate::clients::docker::{NodeView, Quorum};
 use crate::common::fact::Fact;
-use crate::manager::peers::has_leader;
 use crate::node::Node;
 use crate::telemetry::metrics::metrics;
 
-/// Time between two polls. Docker's list is local.
+/// Name of this duty.
+const NAME: &str = "quorum";
+/// Time between two polls, and maximum age of the node list.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// Longest time without a leader that can be an election: an election takes 10 to 14 s, and Docker does not answer for
 /// up to 30 s meanwhile (`docs/decisions/lost-quorum.md`).
@@ -82,71 +85,41 @@ impl Leadership {
     }
 }
 
-/// Polls for as long as this node is in the swarm, and shows the result; never returns.
-pub async fn watch_quorum(node: &Node) -> Infallible {
-    let mut watch = Watch::new(node);
-    loop {
-        let pause = watch.look(node).await;
-        tokio::time::sleep(pause).await;
-    }
+/// Shows whether the swarm has a leader, for as long as this node is a manager.
+pub(super) async fn run(fleet: &Fleet<'_>) {
+    let duty = Duty { name: NAME, first: Duration::ZERO, after_failure: INTERVAL, trouble: None };
+    // A new watch has no better information than this node shows.
+    let shown = fleet.node.state.now().quorum_lost_since;
+    let shown = shown.map_or(Leadership::Unknown, |since| Leadership::Lost { since });
+    duty.run(fleet, async |Poll { fleet, memory, .. }| poll(fleet, memory, shown).await).await
 }
 
-/// State that one poll leaves for the next.
-struct Watch {
-    leadership: Leadership,
-    is_manager: Fact,
-}
-
-impl Watch {
-    /// Starts with the state that this node shows: a new watch has no better information.
-    fn new(node: &Node) -> Self {
-        let lost = node.state.now().quorum_lost_since;
-        let leadership = lost.map_or(Leadership::Unknown, |since| Leadership::Lost { since });
-        Self { leadership, is_manager: Fact::CannotTell }
-    }
-
-    /// Polls once. Returns the time until the next poll.
-    async fn look(&mut self, node: &Node) -> Duration {
-        if !self.is_manager.is_yes() {
-            self.is_manager = is_now_manager(node).await;
+/// Polls once. `memory` is the conclusion from the polls so far, `shown` the one before the first poll.
+async fn poll(
+    fleet: &Fleet<'_>,
+    memory: &mut Option<Leadership>,
+    shown: Leadership,
+) -> Result<Duration, ManagerError> {
+    let began = Moment::now();
+    let answer = fleet.nodes(lately(INTERVAL)).await;
+    let (leader, nodes) = match &answer {
+        Err(error) if error.is_not_manager() => return answer.map(|_| INTERVAL),
+        Err(error) => {
+            (error.of_docker().map_or(Fact::CannotTell, |error| has_leader(Err(error))), &[][..])
         }
-        let pause = match self.is_manager {
-            Fact::Yes => {
-                let began = Moment::now();
-                let answer = node.swarm.fetch_nodes().await;
-                if answer.as_ref().is_err_and(|error| error.kind == SwarmErrorKind::NotManager) {
-                    self.is_manager = Fact::No;
-                }
-                let leader = has_leader(&answer);
-                self.leadership = decide(self.leadership, leader, began, Instant::now());
-                show_margin(leader, answer.as_deref().unwrap_or_default());
-                INTERVAL
-            }
-            Fact::No => WORKER_INTERVAL,
-            Fact::CannotTell => {
-                self.leadership =
-                    decide(self.leadership, Fact::CannotTell, Moment::now(), Instant::now());
-                INTERVAL
-            }
-        };
-        if self.is_manager.is_no() {
-            self.leadership = Leadership::Unknown;
-            stop_showing_quorum(node);
-        }
-        node.state.set_quorum_lost(self.leadership.lost_since());
-        pause
-    }
+        Ok(nodes) => (has_leader(Ok(nodes)), &nodes[..]),
+    };
+    let leadership = decide(memory.unwrap_or(shown), leader, began, Instant::now());
+    *memory = Some(leadership);
+    show_margin(leader, nodes);
+    fleet.node.state.set_quorum_lost(leadership.lost_since());
+    Ok(INTERVAL)
 }
 
-/// Stops showing the quorum, on a node that is out of the swarm, or is no longer a manager and cannot observe it.
-pub fn stop_showing_quorum(node: &Node) {
+/// Stops showing the quorum, on a node that cannot observe it.
+pub(super) fn stop_showing(node: &Node) {
     node.state.set_quorum_lost(None);
     metrics().quorum(None, None);
-}
-
-/// Asks Docker about this host alone: a worker that asks about the swarm gets a refusal, which Docker logs each time.
-async fn is_now_manager(node: &Node) -> Fact {
-    node.swarm.is_manager_lately(WORKER_INTERVAL).await
 }
 
 fn show_margin(leader: Fact, nodes: &[NodeView]) {
@@ -165,6 +138,7 @@ mod tests {
     use super::*;
     use crate::clients::aws::stub::Stub;
     use crate::clients::docker::tests::fake_engine::{FakeEngine, Instead, RELEASES};
+    use crate::common::instance::Membership;
 
     fn fact() -> impl Strategy<Value = Fact> {
         prop::sample::select(vec![Fact::Yes, Fact::No, Fact::CannotTell])
@@ -232,20 +206,20 @@ mod tests {
     async fn a_docker_that_does_not_answer_does_not_end_it_when_the_watch_begins_anew() {
         let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
         let node = Node::example(engine.swarm(), &stub).await;
+        let membership = Membership::example();
         let since = OffsetDateTime::UNIX_EPOCH;
         node.state.set_quorum_lost(Some(since));
-        engine.lock().instead.insert("/info", Instead::Refusal(500, "busy"));
-        let mut watch = Watch::new(&node);
-        assert_eq!(watch.look(&node).await, INTERVAL);
+        engine.lock().instead.insert("/nodes", Instead::Refusal(500, "busy"));
+        let fleet = Fleet::new(&node, &membership);
+        let (mut memory, shown) = (None, Leadership::Lost { since });
+        assert_eq!(poll(&fleet, &mut memory, shown).await.unwrap(), INTERVAL);
         assert_eq!(node.state.now().quorum_lost_since, Some(since));
 
-        engine.lock().instead.clear();
-        assert_eq!(watch.look(&node).await, WORKER_INTERVAL, "an error is not cached");
-        assert_eq!(
-            node.state.now().quorum_lost_since,
-            None,
-            "Docker reports that the node is in no swarm"
-        );
+        engine.lock().instead.insert("/nodes", Instead::Refusal(503, "not a swarm manager"));
+        let ended = poll(&fleet, &mut memory, shown).await.unwrap_err();
+        assert!(ended.is_not_manager());
+        stop_showing(&node);
+        assert_eq!(node.state.now().quorum_lost_since, None, "it cannot observe the quorum");
     }
 
     #[test]

@@ -6,18 +6,18 @@
 //! changed meanwhile. A row that names another swarm, or none, is not judged, because this list does not cover it. The
 //! node itself does the rest: it leaves and joins again.
 
-use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::charter::{CHARTER, publish_again, reopen};
+use super::charter::{CHARTER, publish_again, reopen_charter};
+use super::complaints::{Complaints, show_unreadable};
+use super::duty::{Duty, Poll};
 use super::error::ManagerError;
-use super::rounds;
-use super::troubles::{Complaints, show_unreadable};
+use super::fleet::{Fleet, lately};
 use crate::clients::docker::NodeView;
 use crate::clients::ledger::{Charter, CharterPhase, Member, MemberState};
+use crate::common::held_since::HeldSince;
 use crate::common::instance::{Membership, Role};
 use crate::node::Node;
 
@@ -30,63 +30,48 @@ const LEADER_PATIENCE: Duration = Duration::from_secs(30);
 /// The same for the other managers, which act when the leader's skep has not.
 const BACKUP_PATIENCE: Duration = Duration::from_secs(90);
 
+/// Name of this duty.
+const NAME: &str = "removed members";
 /// Name under which this duty reports member rows that it cannot read.
-const ROWS: &str = "members";
-
-/// Since when each node has been missing, by node id.
-type MissingSince = BTreeMap<String, Instant>;
+pub(super) const ROWS: &str = "members";
 
 /// State that one poll leaves for the next.
 #[derive(Default)]
 struct Memory {
-    missing_since: MissingSince,
+    /// By node id.
+    missing: HeldSince<String>,
     /// The charter as it was last read.
     charter: Option<Charter>,
-    /// Failures with one member, by instance id.
-    complaints: Complaints,
 }
 
-/// Marks the rows of removed members for as long as this node is a manager; never returns.
-pub async fn mark_removed_members(node: &Node, membership: &Membership) -> Infallible {
-    rounds::go(
-        node,
-        "looking for missing nodes",
-        (INTERVAL, INTERVAL),
-        async |memory: &mut Memory| {
-            let is_leader = match look(node, membership, memory).await {
-                Ok(is_leader) => is_leader,
-                Err(error) => {
-                    memory.missing_since.clear();
-                    if error.is_not_manager() {
-                        // The remaining managers publish the charter, and report the rows that they cannot read.
-                        node.state.trouble(CHARTER, None);
-                        node.state.show_trouble(ROWS, None);
-                    }
-                    return Err(error);
-                }
-            };
-            Ok(if is_leader { INTERVAL } else { BACKUP_INTERVAL })
-        },
-    )
+/// Marks the rows of removed members for as long as this node is a manager.
+pub(super) async fn run(fleet: &Fleet<'_>) {
+    let duty = Duty { name: NAME, first: INTERVAL, after_failure: INTERVAL, trouble: None };
+    duty.run(fleet, async |Poll { fleet, memory, complaints }: Poll<'_, Memory>| {
+        let polled = poll(fleet, memory, complaints).await;
+        if polled.is_err() {
+            memory.missing = HeldSince::default();
+        }
+        polled
+    })
     .await
 }
 
-/// Polls once. Returns whether this node is the leader.
-async fn look(
-    node: &Node,
-    membership: &Membership,
+async fn poll(
+    fleet: &Fleet<'_>,
     memory: &mut Memory,
-) -> Result<bool, ManagerError> {
-    let Membership { node_id: me, swarm_id, generation, .. } = membership;
+    complaints: &mut Complaints,
+) -> Result<Duration, ManagerError> {
+    let (node, membership) = (fleet.node, fleet.membership);
     // The rows are read first, so that their nodes were in the swarm before the list is read.
     let (charter, members) =
-        tokio::try_join!(node.ledger.fetch_charter(), node.ledger.survey_members())?;
+        tokio::try_join!(fleet.charter(lately(INTERVAL)), fleet.members(lately(INTERVAL)))?;
     show_unreadable(node, ROWS, &members.unreadable);
-    let nodes = node.swarm.fetch_nodes().await?;
-    match &charter {
+    let nodes = fleet.nodes(charter.asked_at.max(members.asked_at)).await?;
+    match &*charter {
         Some(charter) => {
             node.state.trouble(CHARTER, None);
-            reopen(node, charter, membership, &nodes).await?;
+            reopen_charter(node, charter, membership, &nodes).await?;
         }
         // The IAM role of a worker that was promoted by hand may not write the charter.
         None if node.role == Role::Worker => {}
@@ -95,25 +80,25 @@ async fn look(
             publish_again(node, membership, &members.rows, &nodes, known).await?;
         }
     }
-    memory.charter = charter.clone().or(memory.charter.take());
-    let missing_since = &mut memory.missing_since;
-    let is_charters = charter.is_some_and(|charter| {
+    memory.charter = (*charter).clone().or(memory.charter.take());
+    let is_leader = fleet.is_leader(&nodes);
+    let interval = if is_leader { INTERVAL } else { BACKUP_INTERVAL };
+    let is_charters = charter.as_ref().is_some_and(|charter| {
         charter.phase == CharterPhase::Open
-            && charter.generation == *generation
-            && charter.swarm_id.as_ref() == Some(swarm_id)
+            && charter.generation == membership.generation
+            && charter.swarm_id.as_ref() == Some(&membership.swarm_id)
     });
-    let is_leader = nodes.iter().any(|view| view.id == *me && view.is_leader());
-    if !is_charters || !nodes.iter().any(|view| view.id == *me) {
-        missing_since.clear();
-        return Ok(is_leader);
+    if !is_charters || !nodes.iter().any(|view| view.id == membership.node_id) {
+        memory.missing = HeldSince::default();
+        return Ok(interval);
     }
     let patience = if is_leader { LEADER_PATIENCE } else { BACKUP_PATIENCE };
-    let now = Instant::now();
-    for row in missing_for(&members.rows, &nodes, membership, patience, missing_since, now) {
+    let missing = &mut memory.missing;
+    for row in missing_for(&members.rows, &nodes, membership, patience, missing, Instant::now()) {
         let marked = mark(node, row).await;
-        memory.complaints.take("marking a missing member", &row.instance_id, marked)?;
+        complaints.take("marking a missing member", &row.instance_id, marked)?;
     }
-    Ok(is_leader)
+    Ok(interval)
 }
 
 async fn mark(node: &Node, row: &Member) -> Result<(), ManagerError> {
@@ -134,20 +119,18 @@ fn missing_for<'a>(
     nodes: &[NodeView],
     own: &Membership,
     patience: Duration,
-    since: &mut MissingSince,
+    since: &mut HeldSince<String>,
     now: Instant,
 ) -> Vec<&'a Member> {
-    let missing: Vec<&Member> = members
+    let mut missing: Vec<&Member> = members
         .iter()
         .filter(|row| row.swarm_id.as_ref() == Some(&own.swarm_id))
         .filter(|row| row.generation == own.generation && row.state == MemberState::Ready)
         .filter(|row| nodes.iter().all(|view| view.id != row.node_id))
         .collect();
-    since.retain(|id, _| missing.iter().any(|row| row.node_id == *id));
+    since.observe(missing.iter().map(|row| row.node_id.clone()), now);
+    missing.retain(|row| since.held_for(&row.node_id, now).is_some_and(|held| held >= patience));
     missing
-        .into_iter()
-        .filter(|row| now - *since.entry(row.node_id.clone()).or_insert(now) >= patience)
-        .collect()
 }
 
 #[cfg(test)]
@@ -215,7 +198,7 @@ mod tests {
             of_swarm("", "of an earlier skep", 2, MemberState::Ready),
         ];
         let own = membership("me", 2, "swarm");
-        let mut since = MissingSince::new();
+        let mut since = HeldSince::default();
         let mut look = |seconds: u64, listed: &[&str]| -> Vec<String> {
             let nodes: Vec<NodeView> = listed.iter().map(|id| node(id)).collect();
             let now = start + Duration::from_secs(seconds);
@@ -236,7 +219,7 @@ mod tests {
         #[test]
         fn no_row_that_can_be_read_ends_a_look(members in fuzz::members(), nodes in fuzz::nodes()) {
             let own = membership("node-0", 1, "swarm");
-            let (mut since, start) = (MissingSince::new(), Instant::now());
+            let (mut since, start) = (HeldSince::default(), Instant::now());
             let mut look = |now| {
                 missing_for(&members.rows, &nodes, &own, Duration::from_secs(30), &mut since, now)
             };
@@ -275,7 +258,10 @@ mod tests {
         stub.always(r#""S":"charter""#, "{}");
         stub.always("-token/", r#"{ "Version": 1 }"#);
         let membership = membership("n1", 2, "c1");
-        assert!(look(&node, &membership, &mut Memory::default()).await.unwrap());
+        let fleet = Fleet::new(&node, &membership);
+        let (mut memory, mut complaints) = (Memory::default(), Complaints::default());
+        let interval = poll(&fleet, &mut memory, &mut complaints).await.unwrap();
+        assert_eq!(interval, INTERVAL, "it is the leader");
         let published = |request: &String| {
             let is_open = request.contains(r#""phase":{"S":"open"}"#);
             is_open && request.contains(r#""generation":{"N":"3"}"#)

@@ -15,9 +15,11 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::error::ManagerError;
+use super::fleet::Fleet;
 use crate::clients::aws::AwsError;
 use crate::clients::aws::autoscaling::{Hook, HookResult, Survey, Transition, choose_hook};
 use crate::clients::ledger::{DepartureRow, DepartureState, Member, Rows};
+use crate::common::held_since::HeldSince;
 use crate::node::Node;
 
 /// Time without a request after which a node is silent: a living skep sees the notice within seconds and records it in
@@ -29,23 +31,20 @@ const PATIENCE_AFTER_OUTAGE: Duration = Duration::from_secs(45);
 /// Time after which a group that has no hook or did not answer is asked again.
 const NEXT_QUESTION: Duration = Duration::from_secs(20);
 
-/// Since when Auto Scaling has been waiting to terminate each instance.
-pub type WaitingSince = BTreeMap<String, Instant>;
-
 /// State of this manager about the rows that managers have written; by instance id.
 #[derive(Default)]
 pub struct Memory {
     /// Time of each hook's next heartbeat.
     next_beat: BTreeMap<String, Instant>,
-    /// Time since which this manager has seen each row.
-    seen_since: BTreeMap<String, Instant>,
+    /// Rows that this manager has seen.
+    seen: HeldSince<String>,
 }
 
 impl Memory {
     /// Forgets the instances that are no longer known.
     pub fn retain(&mut self, is_known: impl Fn(&str) -> bool) {
         self.next_beat.retain(|id, _| is_known(id));
-        self.seen_since.retain(|id, _| is_known(id));
+        self.seen.retain(|id| is_known(id));
     }
 
     /// Whether the node has been silent since managers act for it: its own request would have replaced the row.
@@ -56,10 +55,10 @@ impl Memory {
         now: Instant,
     ) -> bool {
         if !row.stand_in || row.state.is_over() {
-            self.seen_since.remove(&row.instance_id);
+            self.seen.end(&row.instance_id);
             return false;
         }
-        let since = *self.seen_since.entry(row.instance_id.clone()).or_insert(now);
+        let since = self.seen.begin(row.instance_id.clone(), now);
         is_silent(since, PATIENCE, answering_since, now)
     }
 }
@@ -78,41 +77,41 @@ pub(super) fn is_silent(
 
 /// Takes in an answer. Instances that it does not cover stay as they were.
 pub fn follow(
-    since: &mut WaitingSince,
+    since: &mut HeldSince<String>,
     survey: &Survey,
     members: &[Member],
     own: &str,
     now: Instant,
 ) {
     let is_member = |id: &String| members.iter().any(|member| member.instance_id == *id);
-    since.retain(|id, _| is_member(id));
+    since.retain(is_member);
     for id in survey.answered.iter().filter(|id| *id != own && is_member(id)) {
         match survey.listed.get(id) {
             Some(instance) if instance.lifecycle_state.waits_for_departure() => {
-                since.entry(id.clone()).or_insert(now);
+                since.begin(id.clone(), now);
             }
-            _ => drop(since.remove(id)),
+            _ => since.end(id),
         }
     }
 }
 
 /// Whether [`PATIENCE`] has not passed yet for one of them.
 #[must_use]
-pub fn is_waiting(since: &WaitingSince, now: Instant) -> bool {
-    since.values().any(|since| now - *since < PATIENCE)
+pub fn is_waiting(since: &HeldSince<String>, now: Instant) -> bool {
+    since.iter().any(|(_, since)| now - since < PATIENCE)
 }
 
 /// Returns the members for which managers must stand in.
 fn overdue<'a>(
-    since: &WaitingSince,
+    since: &HeldSince<String>,
     members: &'a [Member],
     departures: &Rows<DepartureRow>,
     answering_since: Option<Instant>,
     now: Instant,
 ) -> Vec<&'a Member> {
     let is_due = |member: &&Member| {
-        let waits_since = since.get(&member.instance_id);
-        waits_since.is_some_and(|since| is_silent(*since, PATIENCE, answering_since, now))
+        let waits_since = since.since(&member.instance_id);
+        waits_since.is_some_and(|since| is_silent(since, PATIENCE, answering_since, now))
             && !departures.hides(&member.instance_id)
             && departures
                 .rows
@@ -124,16 +123,17 @@ fn overdue<'a>(
 
 /// Writes a departure on behalf of each overdue member.
 pub async fn begin(
-    node: &Node,
-    since: &WaitingSince,
+    fleet: &Fleet<'_>,
+    since: &HeldSince<String>,
     members: &[Member],
     now: Instant,
 ) -> Result<(), ManagerError> {
+    let node = fleet.node;
     let answering_since = node.ledger.answering_since();
     if overdue(since, members, &Rows::default(), answering_since, now).is_empty() {
         return Ok(());
     }
-    let departures = node.ledger.survey_departures().await?;
+    let departures = fleet.departures(Instant::now()).await?;
     let mut failed = None;
     for member in overdue(since, members, &departures, answering_since, now) {
         let longest = node.settings.leave.deadline;
@@ -239,7 +239,7 @@ pub(super) mod tests {
 
     /// Returns the members for which managers must stand in, if the ledger has answered all the time.
     fn overdue_ids<'a>(
-        since: &WaitingSince,
+        since: &HeldSince<String>,
         members: &'a [Member],
         departures: &[DepartureRow],
         now: Instant,
@@ -252,7 +252,7 @@ pub(super) mod tests {
     #[test]
     fn only_who_waits_for_long_and_says_nothing_gets_a_stand_in() {
         let members = ["i-own", "i-dead", "i-back", "i-new"].map(member);
-        let (mut since, start) = (WaitingSince::new(), Instant::now() + PATIENCE_AFTER_OUTAGE);
+        let (mut since, start) = (HeldSince::default(), Instant::now() + PATIENCE_AFTER_OUTAGE);
         let at = |seconds| start + Duration::from_secs(seconds);
         let states = [
             ("i-own", WAITS),
@@ -262,9 +262,9 @@ pub(super) mod tests {
             ("i-stranger", WAITS),
         ];
         follow(&mut since, &answer(&states), &members, "i-own", at(0));
-        assert_eq!(since.keys().collect::<Vec<_>>(), ["i-back", "i-dead"]);
+        assert_eq!(since.iter().map(|(id, _)| id).collect::<Vec<_>>(), ["i-back", "i-dead"]);
         follow(&mut since, &Survey::default(), &members, "i-own", at(10));
-        assert_eq!(since.len(), 2, "an empty answer changes nothing");
+        assert_eq!(since.iter().count(), 2, "an empty answer changes nothing");
         assert!(is_waiting(&since, at(19)) && !is_waiting(&since, at(20)));
         assert!(overdue_ids(&since, &members, &[], at(19)).is_empty());
         let states = [("i-dead", WAITS), ("i-back", "InService")];
@@ -287,7 +287,8 @@ pub(super) mod tests {
     #[test]
     fn silence_during_an_outage_and_soon_after_it_says_nothing() {
         let (members, start) = ([member("i-1")], Instant::now());
-        let since = WaitingSince::from([("i-1".to_owned(), start)]);
+        let mut since = HeldSince::default();
+        since.begin("i-1".to_owned(), start);
         let at = |seconds| start + Duration::from_secs(seconds);
         let is_due = |answering_since, now| {
             let none = Rows::default();
@@ -302,8 +303,8 @@ pub(super) mod tests {
     #[test]
     fn nobody_acts_for_a_node_whose_departure_cannot_be_read() {
         let (members, now) = (["i-1", "i-2"].map(member), Instant::now() + PATIENCE_AFTER_OUTAGE);
-        let waits = members.iter().map(|row| (row.instance_id.clone(), now - PATIENCE));
-        let since: WaitingSince = waits.collect();
+        let mut since = HeldSince::default();
+        since.observe(members.iter().map(|row| row.instance_id.clone()), now - PATIENCE);
         let unreadable = ["departure#i-1".to_owned()].into();
         let departures = Rows { unreadable, ..Rows::default() };
         let answering = Some(now - PATIENCE_AFTER_OUTAGE);
@@ -338,7 +339,7 @@ pub(super) mod tests {
             members in fuzz::members(),
             departures in fuzz::departures(),
         ) {
-            let (mut since, start) = (WaitingSince::new(), Instant::now() + PATIENCE_AFTER_OUTAGE);
+            let (mut since, start) = (HeldSince::default(), Instant::now() + PATIENCE_AFTER_OUTAGE);
             let states = answer(&[("i-0", WAITS), ("i-1", WAITS), ("i-own", WAITS)]);
             follow(&mut since, &states, &members.rows, "i-own", start);
             let answering = Some(start - PATIENCE_AFTER_OUTAGE);

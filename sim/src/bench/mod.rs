@@ -17,9 +17,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use tokio::time::sleep;
 
-use crate::fleet::{
-    ClusterSpec, DockerStart, Fleet, FleetOptions, Instance, Restart, SYSTEM_PATH,
-};
+use crate::fleet::{ClusterSpec, DockerStart, Fleet, FleetOptions, Instance, Restart, SYSTEM_PATH};
 use crate::stage;
 use boot::{Boots, Variant};
 use idle::Subject;

@@ -73,7 +73,7 @@ async fn lost_since(settings: &Settings) -> Option<OffsetDateTime> {
 
 /// Judges by a manager's answer about its nodes whether the swarm has a leader.
 fn quorum(answer: &Result<Vec<NodeView>, SwarmError>) -> Finding {
-    let nodes = match (answer, has_leader(answer)) {
+    let nodes = match (answer, has_leader(answer.as_deref())) {
         (Ok(nodes), Fact::Yes) => nodes,
         (Err(error), Fact::CannotTell) => {
             return Finding::skipped(

@@ -143,6 +143,13 @@ impl LocalNode {
         matches!(self.state, LocalState::Active | LocalState::Inactive)
     }
 
+    /// Whether this node is a manager. A Docker that is starting, in error or locked cannot tell, unless it reports a
+    /// manager.
+    #[must_use]
+    pub fn serves_as_manager(&self) -> Fact {
+        if self.is_manager || self.is_settled() { self.is_manager.into() } else { Fact::CannotTell }
+    }
+
     /// Whether Docker's error is about a certificate, such as one that expired while the machine was off.
     #[must_use]
     pub fn is_certificate_refused(&self) -> bool {
@@ -229,13 +236,10 @@ impl Swarm {
         Ok(LocalNode::of(&info, certificate))
     }
 
-    /// Whether this node is a manager, by an answer of the last `age`. An error is "cannot tell"; so is a Docker that
-    /// is starting, in error or locked, unless it reports a manager.
+    /// Whether this node is a manager, by an answer of the last `age`. An error is "cannot tell".
     pub async fn is_manager_lately(&self, age: Duration) -> Fact {
-        match self.fetch_local_node_lately(age).await {
-            Ok(local) if local.is_manager || local.is_settled() => local.is_manager.into(),
-            Ok(_) | Err(_) => Fact::CannotTell,
-        }
+        let local = self.fetch_local_node_lately(age).await;
+        local.map_or(Fact::CannotTell, |local| local.serves_as_manager())
     }
 
     /// Returns the certificate of this node, and reads it where the kept one is another node's. Also returns `None`

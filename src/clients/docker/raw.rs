@@ -91,7 +91,8 @@ impl Swarm {
             Ok((answer.status(), answer.bytes().await?.to_vec()))
         };
         let answer: Result<_, reqwest::Error> = exchange.await;
-        metrics().docker_call(operation, answer.as_ref().is_ok_and(|(status, _)| status.is_success()));
+        metrics()
+            .docker_call(operation, answer.as_ref().is_ok_and(|(status, _)| status.is_success()));
         answer.map_err(|error| unanswered(operation, socket, error))
     }
 

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::duties::Duties;
 use super::recent_lines::RecentLines;
 use super::trouble_log::{Line, TroubleLog};
 use super::{NodeState, Phase, Progress};
@@ -25,6 +26,7 @@ pub struct StateHandle {
     part_of_leaving: Option<&'static str>,
     lines: Arc<Mutex<RecentLines>>,
     troubles: Arc<Mutex<TroubleLog>>,
+    duties: Duties,
 }
 
 impl Default for StateHandle {
@@ -53,10 +55,17 @@ impl Default for StateHandle {
             grace_unknown: Vec::new(),
             is_still_member: Fact::CannotTell,
             quorum_lost_since: None,
+            duties: BTreeMap::new(),
             trouble: None,
             troubles: BTreeMap::new(),
         });
-        Self { state, part_of_leaving: None, lines: Arc::default(), troubles: Arc::default() }
+        Self {
+            state,
+            part_of_leaving: None,
+            lines: Arc::default(),
+            troubles: Arc::default(),
+            duties: Duties::default(),
+        }
     }
 }
 
@@ -224,6 +233,16 @@ impl StateHandle {
         self.state.send_if_modified(|state| state.set_trouble(who, what));
     }
 
+    /// Records the result of a duty's poll: `failure` is the error in words.
+    pub fn report_duty(&self, duty: &'static str, failure: Option<String>) {
+        self.duties.note(duty, failure, OffsetDateTime::now_utc());
+    }
+
+    /// Forgets the results of all duties, on a node that is no longer a manager.
+    pub fn forget_duties(&self) {
+        self.duties.clear();
+    }
+
     /// Sets since when the quorum has been lost; `None` if it is not lost (any more), or this node cannot tell. Logs a
     /// line when the loss begins and one when it ends.
     pub fn set_quorum_lost(&self, since: Option<OffsetDateTime>) {
@@ -253,6 +272,8 @@ impl StateHandle {
     /// Returns the current state.
     #[must_use]
     pub fn now(&self) -> NodeState {
-        self.state.borrow().clone()
+        let mut now = self.state.borrow().clone();
+        now.duties = self.duties.now();
+        now
     }
 }

@@ -1,6 +1,6 @@
-//! Watches whether this node, while it serves, is still in the charter's swarm.
+//! Watches whether this node, while it serves, is still in the charter's swarm, and keeps its own row ([`record`]).
 //!
-//! Guarantees: this module changes nothing. [`until_out`] returns only with evidence that lasted over several
+//! Guarantees: the watch changes nothing. [`until_out`] returns only with evidence that lasted over several
 //! observations; a boot follows, which observes again, and before it a stranded worker leaves. If managers do not
 //! answer, the ledger fails or Docker restarts, the fault is elsewhere: the node reports it and waits. A host that is
 //! broken for good is the case of [`self_replacement`](super::self_replacement).
@@ -8,6 +8,7 @@
 mod cause;
 mod decide;
 mod reach;
+mod record;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,7 @@ pub use cause::Cause;
 use cause::Suspicion;
 pub use decide::{Observed, Records, Verdict, decide};
 pub use reach::Reach;
+pub use record::{keep_recorded, record_ready};
 
 /// Interval of observing Docker, which is on this host.
 const INTERVAL: Duration = Duration::from_secs(15);

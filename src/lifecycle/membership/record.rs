@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::rounds::WORKER_INTERVAL;
 use crate::clients::imds::ImdsError;
 use crate::clients::ledger::{LedgerError, MemberState};
 use crate::common::fact::Fact;
 use crate::common::instance::{Membership, Role, SchedulingHold};
 use crate::common::labels::{Labels, Refused, TAG_PREFIX, Wanted};
+use crate::manager::WORKER_INTERVAL;
 use crate::node::Node;
 
 /// Maximum age of a manager's address in the ledger.

@@ -89,7 +89,7 @@ async fn look_for_leader(node: &Node) -> Fact {
     let mut leader = Fact::CannotTell;
     while Instant::now() < end {
         if let Ok(answer) = timeout(ANSWER_WITHIN, node.swarm.fetch_nodes()).await {
-            match peers::has_leader(&answer) {
+            match peers::has_leader(answer.as_deref()) {
                 Fact::Yes => return Fact::Yes,
                 Fact::No => leader = Fact::No,
                 Fact::CannotTell => {}

@@ -15,30 +15,36 @@ mod decide;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
+use super::duty::{Duty, Poll};
 use super::error::ManagerError;
-use super::rounds;
-use super::stand_in::{self, WaitingSince};
+use super::fleet::{Fleet, Seen, lately};
+use super::stand_in;
 use crate::clients::aws::autoscaling::Survey;
 use crate::clients::docker::NodeView;
 use crate::clients::ledger::{Charter, Member};
+use crate::common::errors;
+use crate::common::held_since::HeldSince;
 use crate::common::instance::Role;
+use crate::common::log_once::LogOnce;
 use crate::manager::demotion::{Demotion, demote_under_lease};
 use crate::node::Node;
 use crate::telemetry::metrics::metrics;
 
 use decide::{Decision, Observed, Step, Verdict};
 
-const WHAT: &str = "looking for dead nodes";
-/// Time between two polls of Docker's list, which is local; Auto Scaling is asked only about nodes that look dead.
+/// Name of this duty.
+const NAME: &str = "dead nodes";
+/// Time between two polls; Auto Scaling is asked only about nodes that look dead.
 const INTERVAL: Duration = Duration::from_secs(15);
 /// The same while time alone will change a verdict.
 const BUSY_INTERVAL: Duration = Duration::from_secs(5);
+/// Maximum age of the node list.
+const LIST_AGE: Duration = Duration::from_secs(2);
 /// Time that a node must look dead before the leader acts: an engine that restarts is Down for some seconds, too.
 const LEADER_PATIENCE: Duration = Duration::from_secs(20);
 /// The same for the other managers, which act when the leader's skep has not.
@@ -55,49 +61,46 @@ const BACKUP_FACTOR: u32 = 4;
 /// State that cannot be read anywhere. After a restart it starts empty, which only costs time.
 #[derive(Default)]
 struct Memory {
-    /// Since when each node has looked lifeless, by node id.
-    lifeless_since: BTreeMap<String, Instant>,
+    /// Nodes that look lifeless, by node id.
+    lifeless: HeldSince<String>,
     /// Since when every answer has reported more than half of the swarm gone.
     majority_since: Option<Instant>,
-    /// Since when Auto Scaling has been waiting to terminate each instance.
-    waiting_since: WaitingSince,
+    /// Instances that Auto Scaling waits to terminate.
+    waiting: HeldSince<String>,
     surveyed_at: Option<(Instant, usize)>,
-    /// The verdicts that were logged, and the last failure.
-    said: BTreeMap<String, (Verdict, Option<String>)>,
-    complaint: Option<String>,
+    /// The verdicts that were logged, with their refusals, by node id.
+    logged: LogOnce<String, (Verdict, Option<String>)>,
+    /// The last failure of Auto Scaling that was logged.
+    failures: LogOnce<(), Option<String>>,
 }
 
-/// Removes dead nodes from the list for as long as this node is a manager; never returns.
-pub async fn remove_dead_nodes(node: &Node, node_id: &str) -> Infallible {
-    rounds::go(node, WHAT, (INTERVAL, INTERVAL), async |memory: &mut Memory| {
-        let looked = look(node, node_id, memory).await;
-        if looked.as_ref().is_err_and(ManagerError::is_not_manager) {
-            node.state.set_verdicts(BTreeMap::new());
-        }
-        Ok(if looked? { BUSY_INTERVAL } else { INTERVAL })
-    })
-    .await
+/// Removes dead nodes from the list for as long as this node is a manager.
+pub(super) async fn run(fleet: &Fleet<'_>) {
+    let duty = Duty { name: NAME, first: INTERVAL, after_failure: INTERVAL, trouble: None };
+    duty.run(fleet, poll).await
 }
 
-/// Polls once. Returns whether time alone will change something soon.
-async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<bool, ManagerError> {
-    let nodes = node.swarm.fetch_nodes().await?;
-    let is_leader = nodes.iter().any(|view| view.id == me && view.is_leader());
+/// Polls once. The pause is shorter where time alone will change something soon.
+async fn poll(
+    Poll { fleet, memory, complaints }: Poll<'_, Memory>,
+) -> Result<Duration, ManagerError> {
+    let (node, me) = (fleet.node, fleet.membership.node_id.as_str());
+    let nodes = fleet.nodes(lately(LIST_AGE)).await?;
+    let is_leader = fleet.is_leader(&nodes);
     let now = Instant::now();
     let lifeless_for = memory.lifeless_for(&nodes, now);
     let is_survey_due = memory.is_survey_due(is_leader, now);
-    if lifeless_for.is_empty() && !is_survey_due && memory.waiting_since.is_empty() {
+    if lifeless_for.is_empty() && !is_survey_due && memory.waiting.is_empty() {
         memory.say(node, &nodes, &lifeless_for, BTreeMap::new(), &BTreeMap::new());
-        return Ok(false);
+        return Ok(INTERVAL);
     }
     let (members, attempts) =
-        tokio::try_join!(node.ledger.survey_members(), node.ledger.survey_attempts())?;
-    let unreadable = members.unreadable.into_iter().chain(attempts.unreadable).collect();
-    let (members, attempts) = (members.rows, attempts.rows);
+        tokio::try_join!(fleet.members(nodes.asked_at), fleet.attempts(nodes.asked_at))?;
+    let unreadable = members.unreadable.union(&attempts.unreadable).cloned().collect();
     let nothing = Survey::default();
     let wall_clock = OffsetDateTime::now_utc();
-    let charter = if decide::needs_charter(me, &members, wall_clock) {
-        fetch_charter(node).await
+    let charter = if decide::needs_charter(me, &members.rows, wall_clock) {
+        fetch_charter(fleet).await
     } else {
         None
     };
@@ -106,54 +109,50 @@ async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<bool, Manage
         nodes: &nodes,
         lifeless_for: &lifeless_for,
         patience: if is_leader { LEADER_PATIENCE } else { BACKUP_PATIENCE },
-        members: &members,
-        attempts: &attempts,
+        members: &members.rows,
+        attempts: &attempts.rows,
         unreadable: &unreadable,
-        charter: charter.as_ref(),
+        charter: charter.as_ref().and_then(|charter| charter.as_ref()),
         survey: &nothing,
         majority_for: memory.majority_since.map_or(Duration::ZERO, |since| now - since),
         now: wall_clock,
     };
     let mut ids = decide::ask_about(&seen, is_survey_due);
-    ids.extend(memory.waiting_since.keys().map(String::as_str));
+    ids.extend(memory.waiting.iter().map(|(id, _)| id.as_str()));
     if is_survey_due {
         memory.surveyed_at = Some((now, ids.len()));
     }
-    let survey = match node.autoscaling.survey(&node.instance.id, &ids).await {
-        Ok(survey) => {
-            memory.complaint = None;
-            survey
-        }
-        Err(error) => {
-            // No answer is no evidence; entries that are left alone are reported below.
-            memory.complain(crate::common::errors::chain(&error));
-            Survey::default()
-        }
-    };
+    let survey = node.autoscaling.survey(&node.instance.id, &ids).await;
+    let failure = survey.as_ref().err().map(|error| errors::chain(error));
+    if let Some(failure) = &failure {
+        complaints.record(failure.clone());
+    }
+    if memory.failures.is_news((), failure.clone())
+        && let Some(failure) = failure
+    {
+        tracing::warn!("{NAME}: {failure}");
+    }
+    // No answer is no evidence; entries that are left alone are reported below.
+    let survey = survey.unwrap_or_default();
     seen.survey = &survey;
     let decision = decide::decide(&seen);
     memory.majority_since = decision.is_majority.then(|| memory.majority_since.unwrap_or(now));
-    stand_in::follow(&mut memory.waiting_since, &survey, &members, &node.instance.id, now);
+    stand_in::follow(&mut memory.waiting, &survey, &members.rows, &node.instance.id, now);
     let is_busy = decision.verdicts.values().any(Verdict::is_passing)
-        || stand_in::is_waiting(&memory.waiting_since, now);
-    let acted = act(node, &decision, &members).await;
+        || stand_in::is_waiting(&memory.waiting, now);
+    let acted = act(node, &decision, &members.rows).await;
     let refused = acted.as_ref().map(Clone::clone).unwrap_or_default();
     memory.say(node, &nodes, &lifeless_for, decision.verdicts, &refused);
     acted?;
-    stand_in::begin(node, &memory.waiting_since, &members, now).await?;
-    Ok(is_busy)
+    stand_in::begin(fleet, &memory.waiting, &members.rows, now).await?;
+    Ok(if is_busy { BUSY_INTERVAL } else { INTERVAL })
 }
 
 /// Returns the charter. Only rows that nothing needs any more wait for it: they stay where it cannot be read, which
 /// other duties report.
-async fn fetch_charter(node: &Node) -> Option<Charter> {
-    match node.ledger.fetch_charter().await {
-        Ok(charter) => charter,
-        Err(error) => {
-            tracing::debug!("{WHAT}: {}", crate::common::errors::chain(&error));
-            None
-        }
-    }
+async fn fetch_charter(fleet: &Fleet<'_>) -> Option<Seen<Option<Charter>>> {
+    let read = fleet.charter(lately(INTERVAL)).await;
+    read.inspect_err(|error| tracing::debug!("{NAME}: {}", errors::chain(error))).ok()
 }
 
 /// Carries out the steps. A manager that cannot be demoted yet must not keep the others on the list; only one manager
@@ -225,13 +224,8 @@ impl Memory {
     /// Returns the time for which each node has looked lifeless. It starts anew for a node that was alive meanwhile.
     fn lifeless_for(&mut self, nodes: &[NodeView], now: Instant) -> BTreeMap<String, Duration> {
         let lifeless = nodes.iter().filter(|view| decide::is_lifeless(view));
-        self.lifeless_since = lifeless
-            .map(|view| {
-                let since = self.lifeless_since.get(&view.id).copied();
-                (view.id.clone(), since.unwrap_or(now))
-            })
-            .collect();
-        self.lifeless_since.iter().map(|(id, since)| (id.clone(), now - *since)).collect()
+        self.lifeless.observe(lifeless.map(|view| view.id.clone()), now);
+        self.lifeless.iter().map(|(id, since)| (id.clone(), now - since)).collect()
     }
 
     fn is_survey_due(&self, is_leader: bool, now: Instant) -> bool {
@@ -240,14 +234,6 @@ impl Memory {
             let calls = u32::try_from(ids.div_ceil(IDS_PER_CALL)).unwrap_or(u32::MAX);
             now - at >= SURVEY_INTERVAL.max(SURVEY_PACE.saturating_mul(calls)) * factor
         })
-    }
-
-    /// Logs a failure once, until it changes.
-    fn complain(&mut self, complaint: String) {
-        if self.complaint.as_ref() != Some(&complaint) {
-            tracing::warn!("{WHAT}: {complaint}");
-            self.complaint = Some(complaint);
-        }
     }
 
     /// Shows the verdicts and the refusals, and logs the new ones.
@@ -260,7 +246,6 @@ impl Memory {
         refused: &BTreeMap<String, String>,
     ) {
         let mut shown = BTreeMap::new();
-        let mut said = BTreeMap::new();
         for view in nodes {
             let Some(verdict) = verdicts.remove(&view.id) else { continue };
             let so_long = lifeless_for.get(&view.id).copied().unwrap_or_default().as_secs();
@@ -273,14 +258,13 @@ impl Memory {
             if let Some(refusal) = &refusal {
                 text.push_str(&format!("; not yet: {refusal}"));
             }
-            let (is_settling, new) = (verdict == Verdict::Settling, (verdict, refusal));
-            if !is_settling && self.said.get(&view.id) != Some(&new) {
+            let is_settling = verdict == Verdict::Settling;
+            if self.logged.is_news(view.id.clone(), (verdict, refusal)) && !is_settling {
                 tracing::warn!(node = view.id, address = view.address, "{text}");
             }
             shown.insert(view.id.clone(), text);
-            said.insert(view.id.clone(), new);
         }
-        self.said = said;
+        self.logged.retain(|id| shown.contains_key(id));
         node.state.set_verdicts(shown);
     }
 }

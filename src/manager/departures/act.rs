@@ -4,19 +4,22 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::decide::{Action, Age, decide};
-use super::error::ManagerError;
-use super::stand_in;
+use crate::clients::docker::NodeView;
 use crate::clients::ledger::{DepartureRow, DepartureState};
 use crate::common::errors;
 use crate::common::instance::Role;
 use crate::manager::demotion::demote_under_lease;
+use crate::manager::error::ManagerError;
+use crate::manager::stand_in;
 use crate::node::Node;
 use crate::telemetry::metrics::metrics;
 
-/// Takes the next step of a departure. Returns whether the departure is still under way.
+/// Takes the next step of a departure. Returns whether the departure is still under way. `view` is the node in a list
+/// that was requested after the row was read.
 pub async fn serve(
     node: &Node,
     row: &DepartureRow,
+    view: Option<&NodeView>,
     stand_ins: &mut stand_in::Memory,
 ) -> Result<bool, ManagerError> {
     let who = row.instance_id.as_str();
@@ -28,11 +31,7 @@ pub async fn serve(
     let now = OffsetDateTime::now_utc();
     let is_silent = stand_ins.is_silent(row, node.ledger.answering_since(), Instant::now());
     let age = Age::of(row, is_silent, node.settings.leave.shutdown_deadline, now);
-    let view = match row.state {
-        DepartureState::Removed => None,
-        _ => node.swarm.fetch_node(&row.node_id).await?,
-    };
-    let live_tasks = match (&view, row.state) {
+    let live_tasks = match (view, row.state) {
         (Some(_), DepartureState::Requested | DepartureState::Draining | DepartureState::Left) => {
             node.swarm.count_live_tasks(&row.node_id).await?
         }
@@ -40,7 +39,7 @@ pub async fn serve(
     };
     let is_self = row.instance_id == node.instance.id;
     let advance = |to| node.ledger.advance_departure(row, to);
-    match decide(row, view.as_ref(), live_tasks, is_self, age) {
+    match decide(row, view, live_tasks, is_self, age) {
         Action::None => return Ok(false),
         Action::Forget => {
             node.ledger.forget_departure(row).await?;
@@ -126,7 +125,10 @@ mod tests {
         let departure = Departure { reason: Reason::Lifecycle, noticed_at, deadline };
         let mut row = DepartureRow::request("i-2", "n1", Role::Worker, &departure, "boot");
         row.state = DepartureState::Draining;
-        let look = async || serve(&node, &row, &mut stand_in::Memory::default()).await;
+        let look = async || {
+            let view = node.swarm.fetch_node("n1").await.unwrap();
+            serve(&node, &row, view.as_ref(), &mut stand_in::Memory::default()).await
+        };
 
         engine.lock().instead.insert("/tasks", Instead::Refusal(500, "rpc error: no leader"));
         assert!(look().await.is_err());
@@ -154,7 +156,7 @@ mod tests {
             "state": { "S": "requested" }, "requested_at": { "N": "1" }, "boot_id": { "S": "b" },
             "deadline": { "N": "2" }, "expires_at": { "N": "3" } } }"#;
         stub.answer(200, own);
-        assert!(serve(&node, &row, &mut stand_in::Memory::default()).await.unwrap());
+        assert!(serve(&node, &row, None, &mut stand_in::Memory::default()).await.unwrap());
         let asked = stub.requests();
         assert_eq!(asked.len(), 2, "no hook is completed, and nothing is written: {asked:?}");
     }

@@ -4,10 +4,11 @@ use proptest::prelude::*;
 use time::OffsetDateTime;
 
 use super::*;
-use crate::clients::aws::stub::Stub;
-use crate::clients::docker::tests::fake_engine::{FakeEngine, Instead, RELEASES};
+use crate::clients::ledger::MemberState;
 use crate::clients::ledger::fuzz;
 use crate::common::instance::{Instance, Membership, Role};
+use crate::common::labels::AVAILABILITY;
+use crate::manager::node_edit::row_of;
 
 /// Few keys, so that skep and the operator collide; only a hand-edited row can request the last two.
 const KEYS: [&str; 6] = ["disk", "tier", "skep.zone", "skep.group", OWNED, "a b"];
@@ -140,43 +141,6 @@ fn the_first_labels_activate_who_came_in_paused() {
 }
 
 #[test]
-fn a_quiet_node_is_drained_once_and_active_again_once() {
-    let mut row = member(&Labels::new(), false);
-    let (mut seen, mut availability) = (labels(&[(OWNED, "")]), Availability::Active);
-    let mut look = |row: &Member| {
-        let edited = decide(&seen, availability, row);
-        let is_write = edited.is_some();
-        if let Some(edited) = edited {
-            (seen, availability) = edited;
-        }
-        (is_write, availability)
-    };
-    for (scheduling_hold, then) in [
-        (Some(SchedulingHold::Rebalance), Availability::Pause),
-        (Some(SchedulingHold::Standby), Availability::Drain),
-        (Some(SchedulingHold::Rebalance), Availability::Pause),
-        (None, Availability::Active),
-    ] {
-        row.scheduling_hold = scheduling_hold;
-        assert_eq!(look(&row), (true, then));
-        assert_eq!((look(&row), look(&row)), ((false, then), (false, then)), "however often");
-    }
-}
-
-#[test]
-fn who_comes_in_paused_and_is_quiet_is_active_afterwards_all_the_same() {
-    let mut row = member(&Labels::new(), true);
-    row.scheduling_hold = Some(SchedulingHold::Rebalance);
-    let (seen, availability) = decide(&Labels::new(), Availability::Pause, &row).unwrap();
-    assert_eq!(availability, Availability::Pause);
-    row.scheduling_hold = None;
-    assert_eq!(decide(&seen, availability, &row).unwrap().1, Availability::Active);
-    // Drained before its first labels, by a departure that was withdrawn.
-    let drained = labels(&[(AVAILABILITY, "drain, was pause")]);
-    assert_eq!(decide(&drained, Availability::Drain, &row).unwrap().1, Availability::Active);
-}
-
-#[test]
 fn a_tag_that_is_gone_takes_its_label_along_and_nothing_else() {
     let seen = labels(&[("disk", "ssd"), ("mine", "x"), (OWNED, "disk")]);
     let (now, _) = decide(&seen, Availability::Active, &member(&Labels::new(), false)).unwrap();
@@ -210,14 +174,12 @@ fn the_ledger_is_read_for_new_nodes_at_once_and_else_rarely() {
     let done = || view("a", "ready", labels(&[(OWNED, "")]));
     let bare = || view("b", "ready", Labels::new());
     let dead = || view("c", "down", Labels::new());
-    let marked = || view("d", "ready", labels(&[(OWNED, ""), (AVAILABILITY, "drain, was active")]));
     let mut leader = Memory::default();
     assert!(leader.is_due(&[done()], &LEADER, at(0)), "never read");
     leader.read_at = Some(at(0));
     assert!(!leader.is_due(&[done(), dead()], &LEADER, at(2)));
     assert!(leader.is_due(&[done(), bare()], &LEADER, at(4)), "a new node");
     assert!(!leader.is_due(&[done()], &LEADER, at(6)), "it has its labels");
-    assert!(leader.is_due(&[marked()], &LEADER, at(6)), "it may become active again");
     assert!(leader.is_due(&[done()], &LEADER, at(30)), "labels may have changed");
     leader.read_at = Some(at(125));
     assert!(leader.is_due(&[bare()], &LEADER, at(126)));
@@ -244,32 +206,4 @@ proptest! {
             prop_assert!(others.all(|(key, value)| is_storable(key, value)), "{set:?}");
         }
     }
-}
-
-/// It is unknown whether that node leaves; the other nodes must not wait for it.
-#[tokio::test]
-async fn a_departure_that_cannot_be_read_keeps_no_other_node_without_labels() {
-    let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
-    let node = Node::example(engine.swarm(), &stub).await;
-    const NODES: &str = r#"[
-        { "ID": "n0", "Spec": { "Role": "worker", "Availability": "drain",
-            "Labels": { "skep.labels": "", "skep.availability": "drain, was active" } } },
-        { "ID": "n1", "Spec": { "Role": "manager", "Availability": "active" },
-            "ManagerStatus": { "Leader": true, "Reachability": "reachable" } }]"#;
-    engine.lock().instead.insert("/nodes", Instead::Answer(NODES));
-    let row = |number: u8| {
-        format!(
-            r#"{{ "item": {{ "S": "member#worker#i-{number}" }}, "node_id": {{ "S": "n{number}" }},
-                "instance_id": {{ "S": "i-{number}" }}, "role": {{ "S": "worker" }},
-                "zone": {{ "S": "a" }}, "address": {{ "S": "10.0.0.1" }},
-                "generation": {{ "N": "1" }}, "state": {{ "S": "ready" }},
-                "updated_at": {{ "N": "1" }} }}"#
-        )
-    };
-    stub.always("member#worker#", &format!(r#"{{ "Items": [{}, {}] }}"#, row(0), row(1)));
-    stub.always("member#manager#", r#"{ "Items": [] }"#);
-    stub.always("departure#i-0", r#"{ "Item": { "item": { "S": "departure#i-0" } } }"#);
-    look(&node, "n1", &mut Memory::default()).await.unwrap();
-    assert_eq!(engine.lock().done, ["POST /nodes/n1/update"]);
-    assert!(stub.requests().iter().any(|asked| asked.contains("departure#i-0")));
 }

@@ -41,7 +41,7 @@ struct World {
     departures: Rows<DepartureRow>,
     attempts: Rows<Attempt>,
     nodes: Vec<NodeView>,
-    since: WaitingSince,
+    since: HeldSince<String>,
     start: Instant,
     answering_since: Option<Instant>,
 }
@@ -54,7 +54,7 @@ impl World {
             departures: Rows::default(),
             attempts: Rows::default(),
             nodes: vec![view("node-of-i-own", "10.0.0.1", "ready")],
-            since: WaitingSince::new(),
+            since: HeldSince::default(),
             start: Instant::now() + LONG,
             answering_since: Some(Instant::now()),
         }

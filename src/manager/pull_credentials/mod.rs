@@ -15,17 +15,18 @@ mod decide;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::convert::Infallible;
 use std::time::Duration;
 
 use time::OffsetDateTime;
 
+use super::duty::{Duty, Poll};
 use super::error::ManagerError;
-use super::rounds::{self, AT_ONCE};
+use super::fleet::{Fleet, lately};
 use crate::clients::aws::AwsError;
 use crate::clients::aws::ecr::{PullCredentials, Registry};
 use crate::clients::docker::{Service, ServiceTask, SwarmErrorKind};
 use crate::clients::ledger::RegistryAuth;
+use crate::common::log_once::LogOnce;
 use crate::node::Node;
 
 use decide::{Because, Change, Seen, Verdict, decide, decide_by_tasks, is_new, refused_since};
@@ -34,8 +35,10 @@ use decide::{Because, Change, Seen, Verdict, decide, decide_by_tasks, is_new, re
 const LEADER_INTERVAL: Duration = Duration::from_secs(10);
 /// Interval of the other managers: the leader's skep has acted by then.
 const BACKUP_INTERVAL: Duration = Duration::from_secs(60);
-/// Name under which this duty reports trouble.
-const WHO: &str = "pull credentials";
+/// Maximum age of the node list by which a manager decides whether it leads.
+const LIST_AGE: Duration = Duration::from_secs(5);
+/// Name of this duty and of its trouble.
+pub(super) const NAME: &str = "pull credentials";
 
 /// State that saves calls and log lines; no decision rests on it alone.
 #[derive(Default)]
@@ -44,8 +47,8 @@ struct Memory {
     credentials: BTreeMap<String, Fetched>,
     /// Services that were due in the last poll.
     due: BTreeSet<String>,
-    /// Reasons why services were left alone, as already logged.
-    said: BTreeMap<String, Because>,
+    /// Reasons why services were left alone that were logged, by service.
+    logged: LogOnce<String, Because>,
     /// Credentials that were given and could not be recorded yet, by service.
     unwritten: BTreeMap<String, RegistryAuth>,
 }
@@ -66,34 +69,18 @@ struct Troubles {
     others: Vec<String>,
 }
 
-/// Keeps the credentials of services fresh for as long as this node is a manager; never returns.
-pub async fn keep_pull_credentials(node: &Node, node_id: &str) -> Infallible {
-    if !node.settings.registry.ecr {
-        return std::future::pending().await;
-    }
-    rounds::go(node, WHO, (AT_ONCE, BACKUP_INTERVAL), async |memory: &mut Memory| {
-        match look(node, node_id, memory).await {
-            Ok(pause) => return Ok(pause),
-            Err(error) if error.is_not_manager() => {
-                node.state.trouble(WHO, None);
-                return Err(error);
-            }
-            // Without a leader no task starts either; other duties report what is wrong with Docker.
-            Err(ManagerError::Swarm(error)) => tracing::debug!("{error}"),
-            Err(error) => {
-                let why = crate::common::errors::chain(&error);
-                let what = format!("cannot renew pull credentials: {why}");
-                node.state.trouble(WHO, Some(what));
-            }
-        }
-        Ok(LEADER_INTERVAL)
-    })
-    .await
+/// Keeps the credentials of services fresh for as long as this node is a manager.
+pub(super) async fn run(fleet: &Fleet<'_>) {
+    let trouble = Some("cannot renew pull credentials");
+    let duty = Duty { name: NAME, first: Duration::ZERO, after_failure: LEADER_INTERVAL, trouble };
+    duty.run(fleet, poll).await
 }
 
-/// Polls once. Returns the time until the next poll.
-async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<Duration, ManagerError> {
-    let is_leader = node.swarm.fetch_node(me).await?.is_some_and(|me| me.is_leader());
+async fn poll(
+    Poll { fleet, memory, complaints }: Poll<'_, Memory>,
+) -> Result<Duration, ManagerError> {
+    let node = fleet.node;
+    let is_leader = fleet.is_leader(&fleet.nodes(lately(LIST_AGE)).await?);
     let services = node.swarm.fetch_services().await?;
     let of_ecr: Vec<(Service, Registry)> = services
         .into_iter()
@@ -104,7 +91,7 @@ async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<Duration, Ma
         .collect();
     let rows = if of_ecr.is_empty() { vec![] } else { node.ledger.fetch_registry_auths().await? };
     let is_there = |id: &String| of_ecr.iter().any(|(service, _)| service.id == *id);
-    memory.said.retain(|id, _| is_there(id));
+    memory.logged.retain(is_there);
     memory.unwritten.retain(|id, _| is_there(id));
     let were_due = std::mem::take(&mut memory.due);
     let mut troubles = Troubles::default();
@@ -131,7 +118,11 @@ async fn look(node: &Node, me: &str, memory: &mut Memory) -> Result<Duration, Ma
         }
     }
     memory.write_down(node, &mut troubles).await;
-    node.state.trouble(WHO, troubles.in_words());
+    let trouble = troubles.in_words();
+    if let Some(trouble) = &trouble {
+        complaints.record(trouble.clone());
+    }
+    node.state.trouble(NAME, trouble);
     Ok(if is_leader { LEADER_INTERVAL } else { BACKUP_INTERVAL })
 }
 
@@ -162,7 +153,7 @@ async fn attend(
     }
     match verdict {
         Verdict::Due if may_act => {
-            memory.said.remove(&service.id);
+            memory.logged.retain(|id| *id != service.id);
             match memory.credentials_for(node, &registry.region, troubles).await {
                 Some(fetched) => {
                     let row = give(node, service, registry, &fetched).await?;
@@ -175,13 +166,14 @@ async fn attend(
             let why = because.in_words();
             troubles.others.push(format!("{} gets no pull credentials: {why}", service.name()));
         }
-        Verdict::LeaveAlone(because) if memory.said.get(&service.id) != Some(&because) => {
+        Verdict::LeaveAlone(because) => {
             let why = because.in_words();
-            tracing::info!(
-                service = service.name(),
-                "the service keeps the credentials it has: {why}"
-            );
-            memory.said.insert(service.id.clone(), because);
+            if memory.logged.is_news(service.id.clone(), because) {
+                tracing::info!(
+                    service = service.name(),
+                    "the service keeps the credentials it has: {why}"
+                );
+            }
         }
         _ => {}
     }

@@ -1,33 +1,15 @@
 //! Compares Docker's secrets with the store and the charter, and writes the differences.
 
-use thiserror::Error;
-
 use super::decide::{Step, Stored, Truth, decide};
-use crate::clients::docker::SwarmError;
-use crate::clients::ledger::{Charter, LedgerError};
-use crate::clients::secrets::{Item, JoinToken, MalformedToken, SecretsError};
+use crate::clients::ledger::Charter;
+use crate::clients::secrets::{Item, JoinToken, SecretsError};
 use crate::common::instance::Role;
-use crate::node::{Node, NodeError};
+use crate::manager::error::TokensError;
+use crate::node::Node;
 
 /// Maximum number of comparisons: three secrets and the charter are four writes, and another rotation may come in
 /// between.
 const MOST_STEPS: usize = 12;
-
-#[derive(Debug, Error)]
-pub enum TokensError {
-    #[error(transparent)]
-    Swarm(#[from] SwarmError),
-    #[error(transparent)]
-    Secrets(#[from] SecretsError),
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    #[error("Docker returned a malformed join token")]
-    Token(#[from] MalformedToken),
-    #[error(transparent)]
-    Unlock(#[from] NodeError),
-    #[error("the swarm's secrets change faster than they can be stored")]
-    Restless,
-}
 
 /// Result of a comparison.
 #[derive(Clone, Debug)]

@@ -18,22 +18,24 @@ mod rotate;
 #[cfg(test)]
 mod tests;
 
-use std::convert::Infallible;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::rounds::WORKER_INTERVAL;
-use crate::clients::docker::LocalState;
+use super::duty::{Duty, Poll};
+use super::error::{ManagerError, TokensError};
+use super::fleet::{Fleet, lately};
 use crate::node::{Node, Unlocking, unlock};
 
 use decide::Truth;
-use follow::{Followed, TokensError, fetch_truth, follow};
+use follow::{Followed, fetch_truth, follow};
 pub use rotate::rotate_on_request;
 use rotate::rotate_when_due;
 
-/// Name under which this duty reports trouble.
-const WHO: &str = "secrets";
+/// Name of this duty and of its trouble.
+pub(super) const NAME: &str = "secrets";
+const UNEQUAL: &str =
+    "cannot keep the secret store equal to Docker, so that new nodes may be unable to join";
 /// Time between two polls: the longest time that the store lacks a new token, and that a restarted manager stays
 /// locked.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -63,55 +65,32 @@ impl Memory {
     }
 }
 
-/// Keeps the store equal to Docker, and this manager unlocked; never returns.
-pub async fn keep_tokens(node: &Node, node_id: &str) -> Infallible {
-    let mut memory = Memory::default();
-    loop {
-        match look(node, node_id, &mut memory).await {
-            Ok(trouble) => node.state.trouble(WHO, trouble),
-            // Without a leader no rotation is possible either; other duties report what is wrong with Docker.
-            Err(TokensError::Swarm(error)) => tracing::debug!("{error}"),
-            Err(error) => {
-                let why = crate::common::errors::chain(&error);
-                let what = format!(
-                    "cannot keep the secret store equal to Docker, so that new nodes may be unable to \
-                     join: {why}"
-                );
-                node.state.trouble(WHO, Some(what));
-            }
-        }
-        tokio::time::sleep(INTERVAL).await;
-    }
+/// Keeps the store equal to Docker for as long as this node is a manager.
+pub(super) async fn run(fleet: &Fleet<'_>) {
+    let trouble = Some(UNEQUAL);
+    let duty = Duty { name: NAME, first: Duration::ZERO, after_failure: INTERVAL, trouble };
+    duty.run(fleet, async |Poll { fleet, memory, .. }| {
+        poll(fleet, memory).await?;
+        Ok(INTERVAL)
+    })
+    .await
 }
 
-/// Polls once. Returns the trouble, if any.
-async fn look(
-    node: &Node,
-    node_id: &str,
-    memory: &mut Memory,
-) -> Result<Option<String>, TokensError> {
-    // A worker shares Docker's answer with other readers; the answer of a locked Docker is never shared.
-    let local = node.swarm.fetch_local_node_lately(WORKER_INTERVAL).await?;
-    if local.is_settled() && !local.is_manager {
-        return Ok(None);
-    }
-    let local = node.swarm.fetch_local_node().await?;
-    if local.state == LocalState::Locked {
-        return reopen(node).await;
-    }
-    if !local.is_manager {
-        return Ok(None);
-    }
+async fn poll(fleet: &Fleet<'_>, memory: &mut Memory) -> Result<(), ManagerError> {
+    let node = fleet.node;
+    let is_leader = async || -> Result<bool, ManagerError> {
+        Ok(fleet.is_leader(&fleet.nodes(lately(INTERVAL)).await?))
+    };
     let must_read = match memory.known_for(&fetch_truth(node).await?) {
         Some(age) if age < LEADER_CHECK => false,
-        Some(age) if age < BACKUP_CHECK => is_leader(node, node_id).await?,
+        Some(age) if age < BACKUP_CHECK => is_leader().await?,
         Some(_) | None => true,
     };
     if must_read {
         let since = *memory.unlike_since.get_or_insert_with(Instant::now);
-        let may_write = since.elapsed() >= BACKUP_PATIENCE || is_leader(node, node_id).await?;
+        let may_write = since.elapsed() >= BACKUP_PATIENCE || is_leader().await?;
         match follow(node, may_write).await? {
-            Followed::Behind => return Ok(None),
+            Followed::Behind => return Ok(()),
             Followed::True { truth, .. } | Followed::NotOurs { truth } => {
                 memory.known = Some((truth, Instant::now()));
             }
@@ -121,19 +100,24 @@ async fn look(
     }
     if let Some(every) = node.settings.tokens.rotate_every
         && memory.rotation.is_look_due(every)
-        && is_leader(node, node_id).await?
+        && is_leader().await?
     {
         rotate_when_due(node, every, &mut memory.rotation).await?;
     }
-    Ok(None)
+    Ok(())
 }
 
-async fn is_leader(node: &Node, node_id: &str) -> Result<bool, TokensError> {
-    Ok(node.swarm.fetch_node(node_id).await?.is_some_and(|me| me.is_leader()))
+/// Unlocks this manager, whose Docker has restarted under this skep, and shows what that waits for.
+pub(super) async fn unlock_self(node: &Node) {
+    let trouble = match try_unlock(node).await {
+        Ok(waiting) => waiting,
+        Err(error) => Some(format!("{UNEQUAL}: {}", crate::common::errors::chain(&error))),
+    };
+    node.state.trouble(NAME, trouble);
 }
 
-/// Unlocks Docker, which has restarted under this skep.
-async fn reopen(node: &Node) -> Result<Option<String>, TokensError> {
+/// Returns the condition that the unlocking waits for.
+async fn try_unlock(node: &Node) -> Result<Option<String>, TokensError> {
     let Some(charter) = node.ledger.fetch_charter().await? else { return Ok(None) };
     Ok(match unlock(node, charter.generation).await? {
         Unlocking::Done => None,

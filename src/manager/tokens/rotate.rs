@@ -7,16 +7,17 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::decide::is_rotated;
-use super::follow::{Followed, TokensError, fetch_truth, follow};
+use super::follow::{Followed, fetch_truth, follow};
 use crate::clients::docker::{Rotation, SwarmError, SwarmErrorKind};
 use crate::clients::secrets::Item;
 use crate::common::fact::Fact;
 use crate::common::instance::Role;
 use crate::common::report::Rotated;
 use crate::common::retry::Backoff;
+use crate::manager::error::TokensError;
 use crate::node::Node;
 
-/// Time that an operator waits at a prompt for the store; [`super::keep_tokens`] tries again afterwards.
+/// Time that an operator waits at a prompt for the store; the duty tries again afterwards.
 const STORE_PATIENCE: Duration = Duration::from_secs(60);
 const STORE_BACKOFF: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
 /// Maximum time between two checks, and so the longest delay of a rotation at an interval.

@@ -41,6 +41,8 @@ type Texts = Vec<(&'static str, String)>;
 type Counters<const N: usize> = Family<Labels<N>, Counter>;
 /// A gauge that is only shown while its value is known.
 type Known = Family<Labels<0>, Gauge<f64, std::sync::atomic::AtomicU64>>;
+/// Times since 1970, in seconds.
+type Timestamps = Family<Labels<1>, Gauge<f64, std::sync::atomic::AtomicU64>>;
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
@@ -72,6 +74,8 @@ pub struct Metrics {
     quorum_margin: Known,
     quorum_managers: Known,
     quorum_lost: Known,
+    duty_succeeded: Timestamps,
+    duty_failed: Timestamps,
     ledger_age: Known,
     ledger_answered: Mutex<Option<Instant>>,
     hooks: Counters<2>,
@@ -99,6 +103,8 @@ impl Metrics {
             quorum_margin: Known::default(),
             quorum_managers: Known::default(),
             quorum_lost: Known::default(),
+            duty_succeeded: Timestamps::default(),
+            duty_failed: Timestamps::default(),
             ledger_age: Known::default(),
             ledger_answered: Mutex::default(),
             hooks: Family::default(),
@@ -222,6 +228,18 @@ impl Metrics {
         show(&self.noticed, departure.map(|departure| unix(departure.noticed_at)));
         show(&self.deadline, departure.map(|departure| unix(departure.deadline)));
         show(&self.quorum_lost, state.quorum_lost_since.map(unix));
+        self.duty_succeeded.clear();
+        self.duty_failed.clear();
+        for (duty, report) in &state.duties {
+            let failed = report.last_failure.as_ref().map(|failure| failure.at);
+            for (gauge, at) in
+                [(&self.duty_succeeded, report.last_success), (&self.duty_failed, failed)]
+            {
+                if let Some(at) = at {
+                    gauge.get_or_create(&[("duty", *duty)]).set(unix(at));
+                }
+            }
+        }
         let answered = *self.ledger_answered.lock().unwrap_or_else(PoisonError::into_inner);
         show(&self.ledger_age, answered.map(|at| at.elapsed().as_secs_f64()));
     }

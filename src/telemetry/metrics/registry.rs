@@ -127,6 +127,18 @@ impl Metrics {
             "Number of managers of the swarm, reachable or not; on managers only, and not without a leader",
             self.quorum_managers.clone(),
         );
+        all.register_with_unit(
+            "duty_last_success_timestamp",
+            "Time of the last poll of each duty without a failure; on managers only",
+            Unit::Seconds,
+            self.duty_succeeded.clone(),
+        );
+        all.register_with_unit(
+            "duty_last_failure_timestamp",
+            "Time of the last poll of each duty that failed, for all nodes or for one; on managers only",
+            Unit::Seconds,
+            self.duty_failed.clone(),
+        );
         seconds(
             all,
             "quorum_lost_timestamp",

@@ -29,6 +29,8 @@ fn full_page() -> String {
         state.departure = Some(Departure { reason: Reason::Spot, noticed_at: now, deadline: now });
     });
     state.set_quorum_lost(Some(now));
+    state.report_duty("departures", None);
+    state.report_duty("departures", Some("refused".into()));
     open_metrics(&metrics, &state.now())
 }
 

@@ -1,0 +1,104 @@
+//! What the duties [`super::labels`] and [`super::availability`] share: the pace of their polls, the row of each node, and
+//! the write of a node's labels and availability.
+
+use std::time::Duration;
+
+use super::error::ManagerError;
+use super::fleet::Fleet;
+use crate::clients::docker::{Availability, NodeView, SwarmErrorKind};
+use crate::clients::ledger::{DepartureState, LedgerError, Member, MemberState};
+use crate::common::instance::SchedulingHold;
+use crate::common::labels::{AVAILABILITY, Labels};
+use crate::node::Node;
+
+/// Intervals of a manager's polls.
+pub(super) struct Rhythm {
+    /// Time between two polls, and maximum age of the node list: a node that joined paused waits at most this long.
+    pub look: Duration,
+    /// Time that a node can be without labels before this manager labels it.
+    pub patience: Duration,
+    /// Time between two reads of the ledger, which costs money by the row; changed labels follow within this time.
+    pub read: Duration,
+}
+
+pub(super) const LEADER: Rhythm = Rhythm {
+    look: Duration::from_secs(2),
+    patience: Duration::ZERO,
+    read: Duration::from_secs(30),
+};
+/// The other managers act when the leader's skep has not.
+pub(super) const BACKUP: Rhythm = Rhythm {
+    look: Duration::from_secs(15),
+    patience: Duration::from_secs(20),
+    read: Duration::from_secs(300),
+};
+impl Rhythm {
+    pub(super) fn of(fleet: &Fleet<'_>, nodes: &[NodeView]) -> &'static Self {
+        if fleet.is_leader(nodes) { &LEADER } else { &BACKUP }
+    }
+}
+
+/// Returns the nodes that stay, each with its row.
+pub(super) fn with_rows<'a>(
+    nodes: &'a [NodeView],
+    members: &'a [Member],
+) -> impl Iterator<Item = (&'a NodeView, &'a Member)> {
+    nodes.iter().filter_map(|view| Some((view, row_of(&view.id, members)?)))
+}
+
+/// Returns the row of a node that stays. A node that joined under another role before has two rows: the newer one
+/// counts.
+pub(super) fn row_of<'a>(node_id: &str, members: &'a [Member]) -> Option<&'a Member> {
+    members
+        .iter()
+        .filter(|member| member.node_id == node_id)
+        .max_by_key(|member| member.updated_at)
+        .filter(|member| member.state == MemberState::Ready)
+}
+
+/// Labels and availability that a node must get, or `None` if it has them.
+pub(super) type Edit = Option<(Labels, Availability)>;
+
+/// Writes what `decide` returns for the node's present labels and availability. Returns whether anything was written;
+/// where another writer was first, the next poll decides again.
+pub(super) async fn write(
+    node: &Node,
+    view: &NodeView,
+    member: &Member,
+    decide: impl Fn(&Labels, Availability, &Member) -> Edit,
+) -> Result<bool, ManagerError> {
+    let mark = view.labels.get(AVAILABILITY);
+    // If skep's mark on the node has changed meanwhile, the next poll decides, with the row of then.
+    let edit = |labels: &Labels, availability| {
+        (labels.get(AVAILABILITY) == mark).then(|| decide(labels, availability, member)).flatten()
+    };
+    let Some((_, availability)) = edit(&view.labels, view.availability) else { return Ok(false) };
+    // The mark is set, so the departure that may have set it is already in the ledger.
+    let is_let_go = mark.is_some() && availability < view.availability;
+    if is_let_go && is_leaving(node, member).await? {
+        return Ok(false);
+    }
+    match node.swarm.relabel(&view.id, edit).await {
+        Err(error) if error.kind == SwarmErrorKind::Stale => {
+            tracing::debug!(instance = member.instance_id, "{error}");
+            return Ok(false);
+        }
+        written => written?,
+    };
+    if availability != view.availability {
+        tracing::info!(
+            instance = member.instance_id,
+            node = view.id,
+            scheduling_hold = member.scheduling_hold.map(SchedulingHold::as_str),
+            availability = availability.as_str(),
+            "availability set"
+        );
+    }
+    Ok(true)
+}
+
+/// Whether a departure of the member is under way, requested by the node or by managers.
+async fn is_leaving(node: &Node, member: &Member) -> Result<bool, LedgerError> {
+    let row = node.ledger.fetch_departure(&member.instance_id).await?;
+    Ok(row.is_some_and(|row| row.node_id == member.node_id && row.state < DepartureState::Removed))
+}
