@@ -10,6 +10,7 @@ mod belonging;
 mod decide;
 mod demotion_request;
 mod join;
+mod lookups;
 mod lost_swarm;
 mod observe;
 mod preflight;

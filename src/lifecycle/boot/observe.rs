@@ -5,22 +5,17 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::BootError;
-use super::belonging::names;
-use super::decide::{Mark, NEVER_RECORDED, Observed, OwnSwarm};
-use super::demotion_request::{self, PeerDemotion};
-use super::lost_swarm::{AbsenceTracker, OwnMembers};
+use super::decide::{Mark, Observed, OwnSwarm};
+use super::demotion_request::PeerDemotion;
+use super::lookups::{self, Facts, OwnLookup, Rest};
+use super::lost_swarm::{Absence, AbsenceTracker, OwnMembers};
 use super::recreate::{self, Former};
-use crate::clients::docker::{CLUSTER_LABEL, Certified, Cluster, LocalNode, LocalState, NodeView};
-use crate::clients::ledger::{Attempt, CharterPhase, LedgerError, Member};
+use crate::clients::docker::{CLUSTER_LABEL, Certified, Cluster, LocalNode, NodeView};
+use crate::clients::ledger::{Attempt, Charter, LedgerError, Member};
 use crate::common::fact::Fact;
 use crate::common::instance::Role;
 use crate::manager::peers::{find_manager, is_led, no_leader};
 use crate::node::Node;
-
-/// How long to wait for a leader: it answers within milliseconds; without one Docker may be silent for half a minute.
-const LEADER_PATIENCE: Duration = Duration::from_secs(5);
-/// Longer than that silence: the decision then needs Docker's answer that there is no leader.
-const NO_LEADER_PATIENCE: Duration = Duration::from_secs(35);
 
 /// Reads the charter and the state of Docker, and more only where these two leave a question open.
 pub async fn observe(
@@ -30,98 +25,49 @@ pub async fn observe(
 ) -> Result<Observed, BootError> {
     let (charter, local) = tokio::join!(node.ledger.fetch_charter(), node.swarm.fetch_local_node());
     let (charter, mut local) = (charter?, local?);
-    let member = match local.state {
-        LocalState::Inactive => None,
-        _ => node.ledger.fetch_member(node.role, &node.instance.id).await?,
+    let member = match lookups::needs_row(&local) {
+        true => node.ledger.fetch_member(node.role, &node.instance.id).await?,
+        false => None,
     };
     let certificate = complete_by_certificate(node, &mut local).await;
-    let named = charter.as_ref().and_then(|charter| charter.swarm_id.as_deref());
-    let open = charter.as_ref().filter(|charter| charter.phase == CharterPhase::Open);
-    let is_named = open.is_some() && named.is_some() && named == local.swarm_id.as_deref();
-    let is_in_doubt = local.state != LocalState::Inactive && !is_named;
-    let is_moved = local.advertises_other_than(node.address);
-    let is_row_ours = names(member.as_ref(), &local);
-    let may_be_joining = match local.state {
-        LocalState::Pending | LocalState::Error => !is_row_ours,
-        LocalState::Active => !is_row_ours && local.is_manager && !local.is_sound(),
-        LocalState::Inactive | LocalState::Locked => false,
+    let facts = Facts {
+        me: &node.instance.id,
+        role: node.role,
+        charter: charter.as_ref(),
+        local: &local,
+        member: member.as_ref(),
+        certified: certificate.as_ref().ok().copied().flatten(),
+        is_joining: fetch_joining(node, &local, member.as_ref()).await?,
+        is_moved: local.advertises_other_than(node.address),
+        unsettled_for,
     };
-    let is_joining = match may_be_joining {
-        true => match node.ledger.fetch_attempt(&node.instance.id).await {
-            Ok(attempt) => is_joining(attempt, member.as_ref()),
-            Err(LedgerError::Malformed { .. }) => Fact::CannotTell,
-            Err(error) => return Err(error.into()),
-        },
-        false => Fact::CannotTell,
+    let wanted = lookups::choose(&facts);
+    let peer_demotion = match wanted.peer_demotion {
+        Some(open) => Some(fetch_peer_demotion(node, open).await?),
+        None => None,
     };
-    let certified = certificate.as_ref().ok().copied().flatten();
-    let may_need_demotion = is_moved
-        || local.is_certificate_refused()
-        || demotion_request::is_stuck(&local, certified, is_joining, unsettled_for)
-        || local.state == LocalState::Active && !local.is_manager;
-    let peer_demotion = match open {
-        Some(open) if node.role == Role::Manager && may_need_demotion => {
-            let (request, led) = tokio::try_join!(
-                node.ledger.fetch_demotion_request(&node.instance.id),
-                find_manager(node, open, is_led)
-            )?;
-            Some(PeerDemotion { request, is_led: led.is_some() })
-        }
-        _ => None,
+    let own = match &wanted.own_swarm {
+        Some(lookup) => fetch_own_swarm(node, &local, lookup).await?,
+        None => Own { has_leader: no_leader(None, &local), ..Own::default() },
     };
-    let recovery = charter.as_ref().filter(|charter| charter.is_recovery());
-    let recreated = charter.as_ref().filter(|charter| {
-        is_named && !is_row_ours && charter.fences(&node.instance.id, NEVER_RECORDED)
-    });
-    let own = if (is_in_doubt || recreated.is_some()) && local.is_manager {
-        let patience = if open.is_some() { NO_LEADER_PATIENCE } else { LEADER_PATIENCE };
-        let former = match recovery.or(recreated) {
-            Some(charter) => {
-                recreate::fetch_former(node, local.node_id.as_deref(), charter).await?
-            }
-            None => Former::default(),
-        };
-        fetch_own_swarm(node, &local, &former, patience).await
-    } else {
-        Own { has_leader: no_leader(None, &local), ..Own::default() }
-    };
-    let Own { mut swarm, members, has_leader } = own;
-    if charter.is_none()
-        && let (Some(swarm), Some(members)) = (&mut swarm, &members)
-    {
-        let rows = node.ledger.fetch_members().await?;
-        swarm.generation = swarm.generation.max(highest_of(members, &rows));
-    }
-    let is_inactive = local.state == LocalState::Inactive;
-    if charter.is_none() || recovery.is_some() {
-        // No node can join, so no failed search for a manager starts the tracker.
+    if wanted.starts_tracker {
         absence_tracker.begin();
     }
-    let absence = match (&charter, open.or(recovery)) {
-        // Only managers found or publish.
-        _ if node.role != Role::Manager => None,
-        (None, _) if is_inactive => absence_tracker.look(node, None, None).await,
-        (_, Some(seen)) if is_inactive => absence_tracker.look(node, Some(seen), None).await,
-        (None, _) => match (&swarm, &members) {
-            (Some(swarm), Some(members)) => {
-                absence_tracker.look(node, None, Some((members, swarm.outranks()))).await
-            }
-            _ => None,
-        },
-        _ => None,
+    let absence = match wanted.absence {
+        Some(rest) => look_for_absence(node, absence_tracker, rest, &own).await,
+        None => None,
     };
-    let lives_on = match &charter {
-        Some(charter) if charter.phase == CharterPhase::Closed && is_inactive => {
-            find_manager(node, charter, is_led).await?
-        }
-        _ => None,
+    let lives_on = match wanted.lives_on {
+        Some(closed) => find_manager(node, closed, is_led).await?,
+        None => None,
     };
+    let Facts { certified, is_joining, is_moved, .. } = facts;
     Ok(Observed {
         is_moved,
         peer_demotion,
-        has_leader,
+        has_leader: own.has_leader,
         lives_on,
-        own_swarm: swarm,
+        own_swarm: own.swarm,
         charter,
         local,
         certified,
@@ -135,21 +81,35 @@ pub async fn observe(
     })
 }
 
-/// Completes Docker's answer from the node certificate, and returns the role in it: Docker calls no node a manager
-/// while it is neither in a swarm nor out of it. The error is the reason why the certificate cannot be read.
+/// Completes Docker's answer from the node certificate, if that is needed, and returns the role in it. The error is the
+/// reason why the certificate cannot be read.
 async fn complete_by_certificate(
     node: &Node,
     local: &mut LocalNode,
 ) -> Result<Option<Role>, String> {
-    let is_complete = local.node_id.is_some() && local.swarm_id.is_some();
-    let is_unsettled = matches!(local.state, LocalState::Pending | LocalState::Error);
-    if local.state == LocalState::Inactive || is_complete && !is_unsettled {
+    if !lookups::needs_certificate(local) {
         return Ok(None);
     }
     match node.swarm.complete_by_certificate(local).await {
         Ok(Certified::As(role)) => Ok(Some(role)),
         Ok(Certified::OfAnother | Certified::Nothing) => Ok(None),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Returns whether this node is still joining; "cannot tell" if that does not matter, or if the attempt is unreadable.
+async fn fetch_joining(
+    node: &Node,
+    local: &LocalNode,
+    row: Option<&Member>,
+) -> Result<Fact, LedgerError> {
+    if !lookups::needs_attempt(local, row) {
+        return Ok(Fact::CannotTell);
+    }
+    match node.ledger.fetch_attempt(&node.instance.id).await {
+        Ok(attempt) => Ok(is_joining(attempt, row)),
+        Err(LedgerError::Malformed { .. }) => Ok(Fact::CannotTell),
+        Err(error) => Err(error),
     }
 }
 
@@ -160,6 +120,30 @@ fn is_joining(attempt: Option<Attempt>, row: Option<&Member>) -> Fact {
         (None, _) => Fact::No,
         (Some(attempt), Some(row)) if attempt.at <= row.updated_at => Fact::CannotTell,
         (Some(_), _) => Fact::Yes,
+    }
+}
+
+async fn fetch_peer_demotion(node: &Node, open: &Charter) -> Result<PeerDemotion, LedgerError> {
+    let (request, led) = tokio::try_join!(
+        node.ledger.fetch_demotion_request(&node.instance.id),
+        find_manager(node, open, is_led)
+    )?;
+    Ok(PeerDemotion { request, is_led: led.is_some() })
+}
+
+async fn look_for_absence(
+    node: &Node,
+    absence_tracker: &mut AbsenceTracker,
+    rest: Rest<'_>,
+    own: &Own,
+) -> Option<Absence> {
+    match rest {
+        Rest::Charter(charter) => absence_tracker.look(node, Some(charter), None).await,
+        Rest::AnySwarm => absence_tracker.look(node, None, None).await,
+        Rest::OtherSwarms => {
+            let (swarm, members) = own.swarm.as_ref().zip(own.members.as_ref())?;
+            absence_tracker.look(node, None, Some((members, swarm.outranks()))).await
+        }
     }
 }
 
@@ -174,9 +158,23 @@ struct Own {
 async fn fetch_own_swarm(
     node: &Node,
     local: &LocalNode,
-    former: &Former,
-    patience: Duration,
-) -> Own {
+    lookup: &OwnLookup<'_>,
+) -> Result<Own, LedgerError> {
+    let former = match lookup.former {
+        Some(charter) => recreate::fetch_former(node, local.node_id.as_deref(), charter).await?,
+        None => Former::default(),
+    };
+    let mut own = ask_leader(node, local, &former, lookup.patience).await;
+    if lookup.is_generation_in_rows
+        && let (Some(swarm), Some(members)) = (&mut own.swarm, &own.members)
+    {
+        let rows = node.ledger.fetch_members().await?;
+        swarm.generation = swarm.generation.max(highest_of(members, &rows));
+    }
+    Ok(own)
+}
+
+async fn ask_leader(node: &Node, local: &LocalNode, former: &Former, patience: Duration) -> Own {
     let look = async { tokio::try_join!(node.swarm.fetch_cluster(), node.swarm.fetch_nodes()) };
     match tokio::time::timeout(patience, look).await {
         Ok(Ok((cluster, nodes))) => Own {

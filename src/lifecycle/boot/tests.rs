@@ -5,6 +5,7 @@
 mod certificate;
 mod demotion_request;
 mod half_made;
+mod lookups;
 mod missing_charter;
 mod nonsense;
 mod recreated;
