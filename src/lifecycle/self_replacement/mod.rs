@@ -5,41 +5,28 @@
 //! without which the node does not ask. The departure that follows is the usual one. Assumes that managers write into
 //! their rows whether they have a leader.
 
+mod act;
 mod decide;
 
 use std::convert::Infallible;
 use std::time::Duration;
 
-use thiserror::Error;
-use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use crate::clients::aws::{AwsError, AwsErrorKind};
+use crate::clients::aws::AwsErrorKind;
 use crate::clients::docker::{LocalNode, LocalState, SwarmError, SwarmErrorKind};
-use crate::clients::ledger::{CharterPhase, LeaseOf, LedgerError};
 use crate::clients::systemd;
 use crate::lifecycle::boot::{self, BootError, Refusal};
 use crate::lifecycle::notices::Notices;
-use crate::manager::peers::{find_manager, is_led};
 use crate::node::Node;
 
-use super::membership::MembershipError;
-use decide::{Asked, Observed, Verdict, decide, objection};
+use act::{ReplacementError, ask_if_due, is_swarm_well};
+use decide::Verdict;
 
 /// Interval between two observations.
 const INTERVAL: Duration = Duration::from_secs(15);
 /// Longer than one observation and the pause after it, even if no service answers.
 const START_EXTENSION: Duration = Duration::from_secs(180);
-
-#[derive(Debug, Error)]
-enum ReplacementError {
-    #[error(transparent)]
-    Care(#[from] MembershipError),
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    #[error(transparent)]
-    AutoScaling(#[from] AwsError),
-}
 
 /// Asks for this node's replacement once its Docker has not answered, or has reported an unusable swarm state, for
 /// `autoscaling.replace_after`. Never returns.
@@ -157,24 +144,21 @@ impl Case {
         }
         let now = Instant::now();
         let broken_for = now - *self.since.get_or_insert(now);
+        // Every time, because a swarm that was well only now and then proves nothing.
         let is_well = is_swarm_well(node).await;
         let is_still = matches!(is_well, Ok(true));
         self.well_since = is_still.then(|| self.well_since.unwrap_or(now));
-        if broken_for < node.settings.autoscaling.replace_after {
-            return;
-        }
         let well_for = self.well_since.map(|since| now - since);
-        let asked = match is_well {
-            Ok(_) => ask(node, broken_for, well_for).await,
-            Err(error) => Err(error.into()),
-        };
-        match asked {
-            Ok(None) => {
+        match ask_if_due(node, broken_for, is_well.map(|_| well_for)).await {
+            Ok(Verdict::Wait) => {}
+            Ok(Verdict::Ask { .. }) => {
                 // A replacement is the cure, so a load balancer must not use the node any more, either.
                 node.state.set_given_up(true);
                 self.say(why, "Auto Scaling is asked to replace it");
             }
-            Ok(Some(objection)) => self.say(why, &format!("not replaced: {objection}")),
+            Ok(Verdict::Stay { why: objection }) => {
+                self.say(why, &format!("not replaced: {objection}"));
+            }
             Err(ReplacementError::AutoScaling(error))
                 if error.kind == AwsErrorKind::AccessDenied =>
             {
@@ -197,77 +181,6 @@ impl Case {
             self.said = what_follows.to_owned();
         }
     }
-}
-
-/// Whether another manager that has a leader answers here.
-async fn is_swarm_well(node: &Node) -> Result<bool, MembershipError> {
-    let charter = node.ledger.fetch_charter().await?;
-    let Some(open) = charter.filter(|charter| charter.phase == CharterPhase::Open) else {
-        return Ok(false);
-    };
-    Ok(find_manager(node, &open, is_led).await?.is_some())
-}
-
-/// Asks for the replacement, or returns the reason against it.
-async fn ask(
-    node: &Node,
-    broken_for: Duration,
-    well_for: Option<Duration>,
-) -> Result<Option<&'static str>, ReplacementError> {
-    let me = node.instance.id.as_str();
-    let row = node.ledger.fetch_member(node.role, me).await?;
-    let mut seen = Observed {
-        broken_for,
-        patience: node.settings.autoscaling.replace_after,
-        row: row.map(|row| row.state),
-        well_for,
-        last: None,
-        own: None,
-    };
-    let known = node.settings.autoscaling.group.as_ref().or(node.instance.group.as_ref());
-    let group = match (objection(&seen), known) {
-        (Some(why), _) => return Ok(Some(why)),
-        (None, Some(group)) => group.clone(),
-        (None, None) => match node.autoscaling.fetch_instance(me).await? {
-            Some(own) => own.group,
-            None => return Ok(Some("Auto Scaling does not list this instance")),
-        },
-    };
-    let of = LeaseOf::Replacement { group: &group };
-    observe_group(node, of, &mut seen).await?;
-    let is_lease_taken = match decide(&seen) {
-        Verdict::Stay { why } => return Ok(Some(why)),
-        Verdict::Ask { is_lease_taken } => is_lease_taken,
-    };
-    if !is_lease_taken && !node.ledger.take_lease(of, me, me, OffsetDateTime::now_utc()).await? {
-        return Ok(Some("another node of the group was first"));
-    }
-    node.autoscaling.set_unhealthy(me).await?;
-    Ok(None)
-}
-
-/// Reads the lease; then, unless it is another node's, Auto Scaling's state of both nodes.
-async fn observe_group(
-    node: &Node,
-    of: LeaseOf<'_>,
-    seen: &mut Observed,
-) -> Result<(), ReplacementError> {
-    let me = node.instance.id.as_str();
-    let turn = node.ledger.fetch_lease(of).await?;
-    seen.last = turn.as_ref().map(|turn| Asked {
-        is_self: turn.taken_by == me,
-        is_over: turn.is_over(of, OffsetDateTime::now_utc()),
-        listed: None,
-    });
-    if objection(seen).is_none() {
-        let other = turn.as_ref().map_or(me, |turn| turn.taken_by.as_str());
-        let listed = node.autoscaling.fetch_listed(&[me, other]).await?;
-        seen.own = listed.get(me).cloned();
-        if let Some(last) = &mut seen.last {
-            last.listed = listed.get(other).cloned();
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
