@@ -66,7 +66,7 @@ async fn hooks(settings: &Settings, node: &Node) -> Vec<Finding> {
     };
     let hooks = match node.autoscaling.fetch_hooks(&group).await {
         Ok(hooks) => hooks,
-        Err(error) => return vec![Finding::of_aws("hooks", &error)],
+        Err(error) => return vec![Finding::of_error("hooks", &error)],
     };
     let hook = |transition, configured: &Option<String>| {
         choose_hook(hooks.clone(), transition, configured.as_deref())

@@ -4,8 +4,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use crate::clients::aws::AwsError;
-use crate::clients::ledger::LedgerError;
+use crate::common::errors::{Explained, evidence_chain};
 
 /// The result of a check, ordered from good to bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -74,45 +73,35 @@ impl Finding {
         Self { check: check.into(), verdict: Verdict::Failed, evidence, remedy }
     }
 
-    /// Returns the finding for a failed call to AWS.
-    pub fn of_aws(check: impl Into<Cow<'static, str>>, error: &AwsError) -> Self {
+    /// Returns the finding for an error.
+    pub fn of_error(check: impl Into<Cow<'static, str>>, error: &impl Explained) -> Self {
         let remedy = error.remedy().unwrap_or_else(|| "run it again in a minute".into());
-        Self::failed(check, error.evidence(), remedy)
-    }
-
-    /// Returns the finding for a failed read of the ledger.
-    pub fn of_ledger(check: impl Into<Cow<'static, str>>, error: &LedgerError) -> Self {
-        match error {
-            LedgerError::Aws(error) => Self::of_aws(check, error),
-            error => Self::of_sentence(check, error),
-        }
-    }
-
-    /// Returns the finding for an error of skep whose message has the problem, a colon, and the remedy.
-    pub fn of_sentence(check: impl Into<Cow<'static, str>>, error: &dyn std::error::Error) -> Self {
-        let sentence = crate::common::errors::chain(error);
-        let (evidence, remedy) =
-            sentence.split_once(": ").unwrap_or((&sentence, "see the journal"));
-        Self::failed(check, evidence, remedy)
+        Self::failed(check, evidence_chain(error), remedy)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clients::aws::AwsErrorKind;
+    use crate::clients::aws::{AwsError, AwsErrorKind};
+    use crate::clients::ledger::LedgerError;
 
     #[test]
     fn evidence_and_remedy_of_an_error_are_told_apart() {
         let wrong = LedgerError::WrongKeys { table: "skep".into() };
-        let finding = Finding::of_ledger("table", &wrong);
+        let finding = Finding::of_error("table", &wrong);
         assert_eq!(finding.evidence, "table skep has other keys than skep needs");
         assert!(finding.remedy.unwrap().starts_with("create one with partition key `cluster`"));
+        let source = <serde_dynamo::Error as serde::de::Error>::custom("no generation");
+        let odd = LedgerError::Malformed { item: "charter".into(), source };
+        let finding = Finding::of_error("table", &odd);
+        assert_eq!(finding.evidence, "ledger item charter cannot be read: no generation");
+        assert_eq!(finding.remedy.unwrap(), "repair it, or delete it if nothing needs it");
         let denied = AwsError {
             kind: AwsErrorKind::AccessDenied,
             ..AwsError::malformed("ssm", "GetParameter", "/skep/a/worker-token/1")
         };
-        let finding = Finding::of_aws("token", &denied);
+        let finding = Finding::of_error("token", &denied);
         assert!(finding.evidence.ends_with("access denied (the answer is incomplete)"));
         assert!(finding.remedy.unwrap().starts_with("grant ssm:GetParameter on /skep/a/"));
     }

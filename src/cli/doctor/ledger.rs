@@ -12,7 +12,7 @@ pub async fn examine(node: Option<&Node>) -> Vec<Finding> {
         Ok(charter) => {
             Finding::ok(TABLE, format!("{}: {}", node.ledger.describe(), words(charter.as_ref())))
         }
-        Err(error) => Finding::of_ledger(TABLE, &error),
+        Err(error) => Finding::of_error(TABLE, &error),
     }]
 }
 

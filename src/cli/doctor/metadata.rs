@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use super::Finding;
 use crate::clients::aws::Aws;
 use crate::clients::docker::Swarm;
-use crate::clients::imds::Imds;
+use crate::clients::imds::{Imds, ImdsError};
+use crate::common::errors::{Explained, evidence_chain};
 use crate::common::instance::Instance;
 use crate::common::state::StateHandle;
 use crate::config::{Settings, identity::Identity};
@@ -20,6 +21,7 @@ use crate::telemetry::notifications::Events;
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// NTP keeps a clock within milliseconds; a clock that differs by more than this is not synchronized.
 const CLOCK_DRIFT_SECONDS: u64 = 5;
+const METADATA: &str = "metadata";
 const CLOCK: &str = "clock";
 const START_CHRONY: &str =
     "start chrony or systemd-timesyncd; AWS serves the time at 169.254.169.123";
@@ -33,21 +35,15 @@ pub struct Subject {
 }
 
 pub async fn examine(settings: &Settings, docker: &Swarm) -> (Vec<Finding>, Subject) {
-    const METADATA: &str = "metadata";
     let read = async {
         let imds = Imds::from_env()?;
         let instance = imds.fetch_instance(Instant::now() + ANSWER_WITHIN).await?;
-        Ok::<_, crate::clients::imds::ImdsError>((imds, instance))
+        Ok::<_, ImdsError>((imds, instance))
     };
     let (imds, instance) = match read.await {
         Ok(read) => read,
         Err(error) => {
-            // The message has the problem, a semicolon, and the remedy.
-            let sentence = crate::common::errors::chain(&error);
-            let usual =
-                "check that this is an EC2 instance, and that nothing blocks the metadata address";
-            let (evidence, remedy) = sentence.split_once("; ").unwrap_or((&sentence, usual));
-            return (vec![Finding::failed(METADATA, evidence, remedy)], Subject::default());
+            return (vec![of_metadata(&error)], Subject::default());
         }
     };
     let mut findings = vec![
@@ -65,6 +61,12 @@ pub async fn examine(settings: &Settings, docker: &Swarm) -> (Vec<Finding>, Subj
     let events = Events::silent(&state);
     let node = assemble(settings, instance, imds, docker.clone(), &aws, &state, &events).ok();
     (findings, Subject { metadata: Some(known), aws: Some(aws), node })
+}
+
+fn of_metadata(error: &ImdsError) -> Finding {
+    let usual = "check that this is an EC2 instance, and that nothing blocks the metadata address";
+    let remedy = error.remedy().unwrap_or_else(|| usual.to_owned());
+    Finding::failed(METADATA, evidence_chain(error), remedy)
 }
 
 /// Reports the hop limit as unknown: the metadata do not contain it, and on the host itself every limit works.
@@ -154,6 +156,18 @@ mod tests {
             stack: None,
             tags: tags.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),
         }
+    }
+
+    #[test]
+    fn metadata_that_do_not_answer_have_their_own_remedy_or_the_usual_one() {
+        let (operation, path) = ("read the token", "token".to_owned());
+        let uri = || "http://169.254.169.254".to_owned();
+        let off = ImdsError::SwitchedOff { operation, path: path.clone(), uri: uri() };
+        let finding = of_metadata(&off);
+        assert!(finding.evidence.ends_with("(403 from http://169.254.169.254)"), "{finding:?}");
+        assert!(finding.remedy.unwrap().starts_with("switch it on with `aws ec2"));
+        let busy = ImdsError::Busy { operation, path, uri: uri(), status: 503 };
+        assert!(of_metadata(&busy).remedy.unwrap().contains("nothing blocks the metadata"));
     }
 
     #[test]

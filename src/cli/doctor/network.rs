@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::metadata::Subject;
 use super::{Finding, Verdict, skipped_without_node};
-use crate::clients::docker::{Engine, SWARM_PORT, Swarm, explain_left_over, find_left_over_vxlans};
+use crate::clients::docker::{Engine, LeftOverVxlans, SWARM_PORT, Swarm, find_left_over_vxlans};
 use crate::clients::imds::Imds;
 use crate::clients::ledger::Member;
 use crate::config::{Settings, overlap, parse_range};
@@ -62,11 +62,7 @@ fn judge_left_over(found: io::Result<Vec<String>>) -> Finding {
     const CHECK: &str = "vxlan interfaces";
     match found {
         Ok(names) if names.is_empty() => Finding::ok(CHECK, "none is left over"),
-        Ok(names) => {
-            let text = explain_left_over(&names);
-            let (evidence, remedy) = text.split_once(": ").unwrap_or((&text, "skep status"));
-            Finding::failed(CHECK, evidence, remedy)
-        }
+        Ok(names) => Finding::of_error(CHECK, &LeftOverVxlans(names)),
         Err(error) => {
             Finding::skipped(CHECK, format!("/sys/class/net: {error}"), "sudo skep doctor")
         }
@@ -77,7 +73,10 @@ fn own_address(address: IpAddr) -> Finding {
     const CHECK: &str = "address";
     match boot::check_address(address) {
         Ok(()) => Finding::ok(CHECK, format!("{address} is on this host")),
-        Err(error) => Finding::of_sentence(CHECK, &error),
+        Err(_) => {
+            let evidence = format!("no interface of this host has the address {address}");
+            Finding::failed(CHECK, evidence, boot::ADVERTISE_ANOTHER)
+        }
     }
 }
 

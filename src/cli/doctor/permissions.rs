@@ -2,11 +2,12 @@
 
 use futures_util::future::join_all;
 
-use super::{Finding, Verdict, secrets, skipped_without_node};
+use super::{Finding, Verdict, skipped_without_node};
 use crate::clients::aws::cloudformation::SignalStatus;
 use crate::clients::aws::{Aws, AwsError, AwsErrorKind};
 use crate::clients::ledger::{Access, Charter, LedgerError, Partition};
 use crate::clients::secrets::Item;
+use crate::common::errors::Explained;
 use crate::common::instance::{Role, StackResource};
 use crate::node::Node;
 
@@ -74,7 +75,7 @@ async fn try_access(node: &Node, partition: Partition, access: Access) -> Findin
     match node.ledger.try_access(partition, access).await {
         Ok(()) => Finding::ok(check, rows),
         Err(error) => {
-            let finding = Finding::of_ledger(check, &error);
+            let finding = Finding::of_error(check, &error);
             Finding { evidence: format!("{rows}: {}", finding.evidence), ..finding }
         }
     }
@@ -88,7 +89,7 @@ async fn charter_is_out_of_reach(node: &Node) -> Finding {
         Err(LedgerError::Aws(error)) if error.kind == AwsErrorKind::AccessDenied => {
             Finding::ok(CHECK, format!("this worker cannot write {rows}"))
         }
-        Err(error) => Finding::of_ledger(CHECK, &error),
+        Err(error) => Finding::of_error(CHECK, &error),
         Ok(()) => Finding::failed(
             CHECK,
             format!(
@@ -122,7 +123,7 @@ async fn stored_secret(node: &Node, charter: Option<&Charter>) -> Vec<Finding> {
         }
         match node.tokens.try_write(item, generation).await {
             Ok(()) => Finding::ok(CHECK, node.tokens.place(item, generation)),
-            Err(error) => secrets::of_secrets(CHECK, &error),
+            Err(error) => Finding::of_error(CHECK, &error),
         }
     });
     join_all(tries).await
@@ -143,7 +144,7 @@ async fn group(node: &Node) -> Vec<Finding> {
             format!("{id} is in no Auto Scaling group"),
             "attach the instance to its group: without a group, no hook waits for its departure",
         ),
-        Err(error) => Finding::of_aws(DESCRIBE, error),
+        Err(error) => Finding::of_error(DESCRIBE, error),
     }];
     let Ok(Some(listed)) = listed else { return findings };
     let group = &listed.group;
@@ -167,7 +168,7 @@ async fn group(node: &Node) -> Vec<Finding> {
 fn tried(check: &'static str, group: &str, answer: Result<(), AwsError>) -> Finding {
     match answer {
         Ok(()) => Finding::ok(check, format!("group {group}")),
-        Err(error) => Finding::of_aws(check, &error),
+        Err(error) => Finding::of_error(check, &error),
     }
 }
 
@@ -184,8 +185,8 @@ async fn signal(node: &Node, aws: &Aws) -> Vec<Finding> {
     vec![match answer {
         Ok(answer) => Finding::ok(CHECK, format!("stack {stack} ({answer:?})")),
         Err(error) if error.kind == AwsErrorKind::Validation => {
-            Finding { verdict: Verdict::Skipped, ..Finding::of_aws(CHECK, &error) }
+            Finding { verdict: Verdict::Skipped, ..Finding::of_error(CHECK, &error) }
         }
-        Err(error) => Finding::of_aws(CHECK, &error),
+        Err(error) => Finding::of_error(CHECK, &error),
     }]
 }

@@ -35,7 +35,7 @@ async fn token(node: &Node, role: Role, charter: Option<&Charter>) -> Finding {
     }
     let digest = charter.and_then(|charter| charter.ca_digest.as_deref());
     match fetched {
-        Err(error) => of_secrets(check, &error),
+        Err(error) => Finding::of_error(check, &error),
         Ok(Some(token)) if digest.is_some_and(|digest| digest != token.ca_digest()) => {
             Finding::failed(
                 check,
@@ -63,7 +63,7 @@ fn out_of_reach(check: &'static str, place: &str, fetched: Result<(), SecretsErr
         Err(error) if is_denied(&error) => {
             Finding::ok(check, format!("this worker cannot read {place}"))
         }
-        Err(error) => of_secrets(check, &error),
+        Err(error) => Finding::of_error(check, &error),
         Ok(()) => Finding::failed(
             check,
             format!(
@@ -82,19 +82,6 @@ fn is_denied(error: &SecretsError) -> bool {
             error.kind == AccessDenied
         }
         _ => false,
-    }
-}
-
-pub fn of_secrets(
-    check: impl Into<std::borrow::Cow<'static, str>>,
-    error: &SecretsError,
-) -> Finding {
-    match error {
-        SecretsError::Aws(error) => Finding::of_aws(check, error),
-        SecretsError::Ledger(error) => Finding::of_ledger(check, error),
-        SecretsError::Malformed { .. } | SecretsError::MalformedKey { .. } => {
-            Finding::of_sentence(check, error)
-        }
     }
 }
 
@@ -117,10 +104,12 @@ mod tests {
 
     #[test]
     fn what_is_no_token_is_told_with_its_remedy_and_not_quoted() {
-        let source = crate::clients::secrets::MalformedToken::Empty;
-        let error = SecretsError::Malformed { place: "/skep/a/worker-token/1".into(), source };
-        let finding = of_secrets("worker token", &error);
-        assert_eq!(finding.evidence, "/skep/a/worker-token/1 holds no join token");
-        assert!(finding.remedy.unwrap().contains("docker swarm join-token -q"));
+        let reason = crate::clients::secrets::MalformedToken::Empty;
+        let error = SecretsError::Malformed { place: "/skep/a/worker-token/1".into(), reason };
+        let finding = Finding::of_error("worker token", &error);
+        assert_eq!(finding.evidence, "/skep/a/worker-token/1 holds no join token: it is empty");
+        assert!(
+            finding.remedy.unwrap().starts_with("store the output of `docker swarm join-token -q`")
+        );
     }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use aws_sdk_ssm::config::http::HttpResponse;
 use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
 
-use crate::common::errors::chain;
+use crate::common::errors::{Explained, chain};
 
 /// Longer messages are cut: AWS's authorisation messages can hold kilobytes of encoded context.
 const MAX_MESSAGE: usize = 400;
@@ -184,10 +184,8 @@ impl AwsError {
     }
 }
 
-impl AwsError {
-    /// Returns the failure without the remedy.
-    #[must_use]
-    pub fn evidence(&self) -> String {
+impl Explained for AwsError {
+    fn evidence(&self) -> String {
         let (what, _) = self.story();
         let words = match (&self.code, self.message.as_str()) {
             (Some(code), "") => format!(" ({code})"),
@@ -198,17 +196,14 @@ impl AwsError {
         format!("{}:{} on {}: {what}{words}", self.service, self.operation, self.resource)
     }
 
-    /// Returns the remedy, where there is one.
-    #[must_use]
-    pub fn remedy(&self) -> Option<String> {
+    fn remedy(&self) -> Option<String> {
         self.story().1
     }
 }
 
 impl fmt::Display for AwsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.evidence())?;
-        self.remedy().map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
+        f.write_str(&self.sentence("; "))
     }
 }
 

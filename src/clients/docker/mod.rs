@@ -40,7 +40,7 @@ pub use join::JoinAnswer;
 pub use leftovers::{KEEP_LABEL, LocalContainer, LocalImage};
 pub use local::{Certified, InitSpec, LocalNode, LocalState};
 pub use nodes::{NodeView, RaftView};
-pub use overlays::{explain_left_over, find_left_over_vxlans};
+pub use overlays::{LeftOverVxlans, find_left_over_vxlans};
 pub use probe::first_listening;
 pub use quorum::Quorum;
 pub use services::{Service, ServiceTask};

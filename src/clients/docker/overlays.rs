@@ -6,8 +6,10 @@ use std::path::Path;
 
 use bollard::Docker;
 use bollard::query_parameters::ListNetworksOptionsBuilder;
+use thiserror::Error;
 
 use super::{Swarm, SwarmError};
+use crate::common::errors::Explained;
 
 /// The driver option of an encrypted network.
 const ENCRYPTED: &str = "encrypted";
@@ -59,16 +61,24 @@ fn vxlans_in(interfaces: &Path) -> io::Result<Vec<String>> {
     Ok(found)
 }
 
-/// Returns the text of this trouble: the evidence, a colon, and the remedy.
-#[must_use]
-pub fn explain_left_over(vxlans: &[String]) -> String {
-    let names = vxlans.join(", ");
-    let commands: Vec<String> =
-        vxlans.iter().map(|name| format!("ip link delete {name}")).collect();
-    format!(
-        "{names} is left over from an overlay network of an earlier membership, so Docker rejects tasks on a network with the same number: {}",
-        commands.join("; ")
-    )
+/// The names of VXLAN interfaces that are left over.
+#[derive(Debug, Error)]
+#[error("{}", self.sentence(": "))]
+pub struct LeftOverVxlans(pub Vec<String>);
+
+impl Explained for LeftOverVxlans {
+    fn evidence(&self) -> String {
+        let names = self.0.join(", ");
+        format!(
+            "{names} is left over from an overlay network of an earlier membership, so Docker rejects tasks on a network with the same number"
+        )
+    }
+
+    fn remedy(&self) -> Option<String> {
+        let commands: Vec<String> =
+            self.0.iter().map(|name| format!("ip link delete {name}")).collect();
+        Some(commands.join("; "))
+    }
 }
 
 #[cfg(test)]
@@ -85,7 +95,7 @@ mod tests {
         }
         let found = vxlans_in(dir.path()).unwrap();
         assert_eq!(found, ["vx-001001-kq2jx", "vx-001002-a"]);
-        let text = explain_left_over(&found);
+        let text = LeftOverVxlans(found).to_string();
         assert!(
             text.ends_with("ip link delete vx-001001-kq2jx; ip link delete vx-001002-a"),
             "{text}"

@@ -2,34 +2,23 @@
 
 use std::sync::Arc;
 
+use crate::common::errors::Explained;
+
 /// A failed read of the metadata. Cheap to clone, because callers that waited for the same token share its failure.
 /// Never contains a token or a tag's value.
 #[derive(Clone, Debug, thiserror::Error)]
+#[error("{}", self.sentence("; "))]
 pub enum ImdsError {
     /// The operator forbids every AWS client to use the metadata.
-    #[error(
-        "the instance metadata is switched off by AWS_EC2_METADATA_DISABLED=true, \
-         but skep needs it to identify its instance; unset the variable"
-    )]
     Disabled,
 
     /// An endpoint variable of the environment has a wrong value.
-    #[error(
-        "{variable}={value:?} is not valid for the metadata service; set it to {expected}, or unset \
-         it to use http://169.254.169.254"
-    )]
     BadEndpoint { variable: &'static str, value: String, expected: &'static str },
 
     /// The HTTP client could not be created.
-    #[error("cannot create the HTTP client for the instance metadata")]
     Client(#[source] Arc<reqwest::Error>),
 
     /// The service does not answer, or not in time.
-    #[error(
-        "{operation}: no answer from {uri}; check that this is an EC2 instance with HttpEndpoint \
-         enabled, that 169.254.169.254 is routed and not firewalled, and, if skep runs in a \
-         container, that HttpPutResponseHopLimit is at least 2"
-    )]
     NoAnswer {
         operation: &'static str,
         path: String,
@@ -39,30 +28,21 @@ pub enum ImdsError {
     },
 
     /// 403: the service answers, and refuses everything.
-    #[error(
-        "{operation}: the instance metadata is switched off (403 from {uri}); switch it on with \
-         `aws ec2 modify-instance-metadata-options --instance-id <id> --http-endpoint enabled`"
-    )]
     SwitchedOff { operation: &'static str, path: String, uri: String },
 
     /// 401 for a token that skep has just fetched.
-    #[error("{operation}: {uri} refused a fresh token (401)")]
     TokenRefused { operation: &'static str, path: String, uri: String },
 
     /// 429 or 5xx: a retry may succeed.
-    #[error("{operation}: {uri} is busy or failing (status {status})")]
     Busy { operation: &'static str, path: String, uri: String, status: u16 },
 
     /// A status that this service does not normally return.
-    #[error("{operation}: {uri} answered with status {status}")]
     UnexpectedStatus { operation: &'static str, path: String, uri: String, status: u16 },
 
     /// An item that every instance has does not exist.
-    #[error("{operation}: {uri} does not exist, although every EC2 instance has it")]
     Missing { operation: &'static str, path: String, uri: String },
 
     /// The answer cannot be parsed.
-    #[error("{operation}: the answer from {uri} is malformed: {problem}")]
     Malformed { operation: &'static str, path: String, uri: String, problem: String },
 }
 
@@ -84,5 +64,67 @@ impl ImdsError {
             ImdsError::UnexpectedStatus { status, .. } => *status == 404,
             _ => false,
         }
+    }
+}
+
+impl Explained for ImdsError {
+    fn evidence(&self) -> String {
+        match self {
+            Self::Disabled => {
+                "the instance metadata is switched off by AWS_EC2_METADATA_DISABLED=true, \
+                 but skep needs it to identify its instance"
+                    .to_owned()
+            }
+            Self::BadEndpoint { variable, value, .. } => {
+                format!("{variable}={value:?} is not valid for the metadata service")
+            }
+            Self::Client(_) => "cannot create the HTTP client for the instance metadata".to_owned(),
+            Self::NoAnswer { operation, uri, .. } => format!("{operation}: no answer from {uri}"),
+            Self::SwitchedOff { operation, uri, .. } => {
+                format!("{operation}: the instance metadata is switched off (403 from {uri})")
+            }
+            Self::TokenRefused { operation, uri, .. } => {
+                format!("{operation}: {uri} refused a fresh token (401)")
+            }
+            Self::Busy { operation, uri, status, .. } => {
+                format!("{operation}: {uri} is busy or failing (status {status})")
+            }
+            Self::UnexpectedStatus { operation, uri, status, .. } => {
+                format!("{operation}: {uri} answered with status {status}")
+            }
+            Self::Missing { operation, uri, .. } => {
+                format!("{operation}: {uri} does not exist, although every EC2 instance has it")
+            }
+            Self::Malformed { operation, uri, problem, .. } => {
+                format!("{operation}: the answer from {uri} is malformed: {problem}")
+            }
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        let remedy = match self {
+            Self::Disabled => "unset the variable",
+            Self::BadEndpoint { expected, .. } => {
+                return Some(format!(
+                    "set it to {expected}, or unset it to use http://169.254.169.254"
+                ));
+            }
+            Self::NoAnswer { .. } => {
+                "check that this is an EC2 instance with HttpEndpoint enabled, that \
+                 169.254.169.254 is routed and not firewalled, and, if skep runs in a container, \
+                 that HttpPutResponseHopLimit is at least 2"
+            }
+            Self::SwitchedOff { .. } => {
+                "switch it on with `aws ec2 modify-instance-metadata-options --instance-id <id> \
+                 --http-endpoint enabled`"
+            }
+            Self::Client(_)
+            | Self::TokenRefused { .. }
+            | Self::Busy { .. }
+            | Self::UnexpectedStatus { .. }
+            | Self::Missing { .. }
+            | Self::Malformed { .. } => return None,
+        };
+        Some(remedy.to_owned())
     }
 }

@@ -27,6 +27,7 @@ pub use unlock::{UnlockKeys, is_same};
 
 use crate::clients::aws::{AwsError, AwsErrorKind};
 use crate::clients::ledger::{Checked, Condition, Ledger, LedgerError};
+use crate::common::errors::Explained;
 use crate::common::instance::Role;
 
 /// The place of the secrets.
@@ -51,12 +52,35 @@ pub enum SecretsError {
     Aws(AwsError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    #[error("{place} holds no join token")]
-    Malformed { place: String, source: MalformedToken },
-    #[error(
-        "{place} holds no unlock key: store the output of `docker swarm unlock-key -q` from a manager that is not locked"
-    )]
+    #[error("{}", self.sentence("; "))]
+    Malformed { place: String, reason: MalformedToken },
+    #[error("{}", self.sentence(": "))]
     MalformedKey { place: String },
+}
+
+impl Explained for SecretsError {
+    fn evidence(&self) -> String {
+        match self {
+            Self::Aws(error) => error.evidence(),
+            Self::Ledger(error) => error.evidence(),
+            Self::Malformed { place, reason } => {
+                format!("{place} holds no join token: {}", reason.evidence())
+            }
+            Self::MalformedKey { place } => format!("{place} holds no unlock key"),
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Aws(error) => error.remedy(),
+            Self::Ledger(error) => error.remedy(),
+            Self::Malformed { reason, .. } => reason.remedy(),
+            Self::MalformedKey { .. } => Some(
+                "store the output of `docker swarm unlock-key -q` from a manager that is not locked"
+                    .to_owned(),
+            ),
+        }
+    }
 }
 
 impl SecretsError {
@@ -154,9 +178,9 @@ impl TokenStore {
     ) -> Result<Option<JoinToken>, SecretsError> {
         let item = Item::Token(role);
         let text = self.read(item, generation).await?;
-        text.map(JoinToken::parse).transpose().map_err(|source| SecretsError::Malformed {
+        text.map(JoinToken::parse).transpose().map_err(|reason| SecretsError::Malformed {
             place: self.place(item, generation),
-            source,
+            reason,
         })
     }
 

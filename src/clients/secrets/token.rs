@@ -4,6 +4,8 @@
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 
+use crate::common::errors::Explained;
+
 const PREFIX: &str = "SWMTKN";
 const DIGEST_LENGTH: usize = 50;
 const SECRET_LENGTH: usize = 25;
@@ -17,13 +19,24 @@ pub struct JoinToken {
 
 /// The reason why a text is not a token. It does not contain the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("{}", self.sentence("; "))]
 pub enum MalformedToken {
-    #[error("it is empty; store the output of `docker swarm join-token -q` for this role")]
     Empty,
-    #[error(
-        "it does not have the form SWMTKN-1-…; store the output of `docker swarm join-token -q` for this role"
-    )]
     Shape,
+}
+
+impl Explained for MalformedToken {
+    fn evidence(&self) -> String {
+        match self {
+            Self::Empty => "it is empty",
+            Self::Shape => "it does not have the form SWMTKN-1-…",
+        }
+        .to_owned()
+    }
+
+    fn remedy(&self) -> Option<String> {
+        Some("store the output of `docker swarm join-token -q` for this role".to_owned())
+    }
 }
 
 impl JoinToken {

@@ -40,7 +40,7 @@ use act::{Next, Progress};
 pub use decide::decide;
 use lost_swarm::AbsenceTracker;
 pub use preflight::{check_address, check_clock};
-pub use types::{Mark, Observed, OwnSwarm, Refusal, Stale, Step};
+pub use types::{ADVERTISE_ANOTHER, Mark, Observed, OwnSwarm, Refusal, Stale, Step};
 pub use user_data::{finish_before_the_pool, remember_failed_start};
 
 /// How long skep retries after a refusal, counted from the first one: a permission, a role or a table that was just

@@ -195,6 +195,10 @@ impl Step {
     }
 }
 
+/// The remedy for [`Refusal::AddressNotHere`].
+pub const ADVERTISE_ANOTHER: &str =
+    "set swarm.advertise_address to an address of this host, or remove the setting";
+
 /// Why a node cannot boot; each message names the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
@@ -226,9 +230,7 @@ pub enum Refusal {
         "the clock is {seconds} s {direction} the metadata service's: AWS refuses requests that are more than 300 s off; start chrony or systemd-timesyncd"
     )]
     ClockOff { seconds: u64, direction: &'static str },
-    #[error(
-        "no interface of this host has the address {address}: set swarm.advertise_address to an address of this host, or remove the setting"
-    )]
+    #[error("no interface of this host has the address {address}: {ADVERTISE_ANOTHER}")]
     AddressNotHere { address: std::net::IpAddr },
     #[error(
         "cloud-init has failed, so this instance may not be set up as its UserData describes ({errors}): see /var/log/cloud-init-output.log, or set boot.cloud_init = false to boot anyway"

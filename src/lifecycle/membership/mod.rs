@@ -17,7 +17,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::clients::docker::{
-    LocalState, SwarmError, explain_left_over, find_left_over_vxlans, first_listening,
+    LeftOverVxlans, LocalState, SwarmError, find_left_over_vxlans, first_listening,
 };
 use crate::clients::ledger::{Charter, CharterPhase, LedgerError};
 use crate::common::fact::Fact;
@@ -103,7 +103,7 @@ fn say_left_over(node: &Node, before: Vec<String>) -> Vec<String> {
     // Without an answer nothing changes.
     let Ok(now) = find_left_over_vxlans() else { return before };
     let lasting: Vec<String> = now.iter().filter(|it| before.contains(it)).cloned().collect();
-    let trouble = (!lasting.is_empty()).then(|| explain_left_over(&lasting));
+    let trouble = (!lasting.is_empty()).then(|| LeftOverVxlans(lasting).to_string());
     node.state.trouble("left-over interfaces", trouble);
     now
 }
