@@ -17,6 +17,7 @@ use crate::api::health;
 use crate::api::ui;
 use crate::clients::imds::{Imds, TargetState};
 use crate::clients::systemd::{self, Shutdown};
+use crate::common::errors::chain;
 use crate::common::instance::{Departure, Reason};
 use crate::common::state::StateHandle;
 use crate::config::{Health, Settings};
@@ -116,7 +117,7 @@ async fn answer_health_checks(settings: Health, state: StateHandle, page: Option
     loop {
         match health::Server::bind(settings.listen) {
             Ok(server) => server.serve(state.clone(), settings.metrics, page.clone()).await,
-            Err(error) => tracing::error!("{}", crate::common::errors::chain(&error)),
+            Err(error) => tracing::error!("{}", chain(&error)),
         }
         tokio::time::sleep(RETRY_INTERVAL).await;
     }

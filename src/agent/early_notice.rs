@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::{Ended, RunError};
 use crate::clients::docker::{LocalState, Swarm};
+use crate::common::errors::chain;
 use crate::common::state::StateHandle;
 use crate::lifecycle::leave::Outcome;
 use crate::lifecycle::notices::Notices;
@@ -42,7 +43,7 @@ pub async fn until_nothing_to_leave(
                 return Ok(Ended::Left(Outcome::NothingToLeave));
             }
             Ok(Ok(_)) => "Docker on this host is in a swarm".to_owned(),
-            Ok(Err(error)) => crate::common::errors::chain(&error),
+            Ok(Err(error)) => chain(&error),
             Err(_) => format!("Docker has not answered for {} s", ANSWER_WITHIN.as_secs()),
         };
         // The deadline may be nearer now.

@@ -22,6 +22,7 @@ use crate::clients::aws::Aws;
 use crate::clients::docker::Swarm;
 use crate::clients::imds::{Imds, ImdsError};
 use crate::clients::systemd;
+use crate::common::errors::chain;
 use crate::common::event::Event;
 use crate::common::instance::{Membership, Reason};
 use crate::common::state::{NodeState, Phase, StateHandle};
@@ -86,7 +87,7 @@ pub async fn run(loaded: Loaded) -> Result<Ended, RunError> {
     let state = StateHandle::default();
     let notices = Notices::default();
     let mut background = BackgroundTasks::start(&loaded.settings, &state, &notices)
-        .inspect_err(|error| state.enter(Phase::Failed, crate::common::errors::chain(error)))?;
+        .inspect_err(|error| state.enter(Phase::Failed, chain(error)))?;
     let ended = tokio::select! {
         ended = lifecycle(&loaded, &state, &notices, &mut background) => ended,
         stopped = background_tasks::until_stopped(&loaded.settings, &notices, &state) => {
@@ -234,7 +235,7 @@ fn doubt(node: &Node, error: &RunError) {
 }
 
 fn say_failed(state: &StateHandle, events: &Events, error: &RunError) {
-    let why = crate::common::errors::chain(error);
+    let why = chain(error);
     events.tell(Event::Failed, Some(&why));
     state.enter(Phase::Failed, why);
 }
@@ -346,7 +347,7 @@ async fn give_up_what_was_begun(node: &Node) {
     match tokio::time::timeout(CLEAN_UP_PATIENCE, boot::abandon(node)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            tracing::warn!("{NOT_ROLLED_BACK}: {}", crate::common::errors::chain(&error));
+            tracing::warn!("{NOT_ROLLED_BACK}: {}", chain(&error));
         }
         Err(_) => tracing::warn!("{NOT_ROLLED_BACK}: no answer within {CLEAN_UP_PATIENCE:?}"),
     }

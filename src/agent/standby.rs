@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::common::errors::chain;
 use crate::common::state::NodeState;
 use crate::lifecycle::signals::Announcer;
 use crate::node::Node;
@@ -35,7 +36,7 @@ async fn with_late_tags(node: &Node, announcer: &Announcer) -> Announcer {
     match node.imds.fetch_tags_of(&node.instance, Instant::now() + TAGS_WITHIN).await {
         Ok(instance) => announcer.of(instance),
         Err(error) => {
-            tracing::debug!("{}", crate::common::errors::chain(&error));
+            tracing::debug!("{}", chain(&error));
             announcer.clone()
         }
     }

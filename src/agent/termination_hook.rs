@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::clients::aws::autoscaling::HookResult;
 use crate::clients::imds::TargetState;
+use crate::common::errors::chain;
 use crate::common::fact::Fact;
 use crate::common::instance::Departure;
 use crate::common::state::Phase;
@@ -104,7 +105,7 @@ async fn find_hook(
             tracing::error!(
                 "the termination hook was not completed, if there is one: no usable answer from Auto Scaling within {} s ({})",
                 time.as_secs(),
-                crate::common::errors::chain(&error)
+                chain(&error)
             );
             None
         }

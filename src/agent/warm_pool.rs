@@ -14,6 +14,7 @@ use super::earlier_membership;
 use crate::clients::docker::LocalState;
 use crate::clients::imds::TargetState;
 use crate::clients::systemd;
+use crate::common::errors::chain;
 use crate::common::instance::{Departure, Reason};
 use crate::common::state::Phase;
 use crate::lifecycle::boot;
@@ -88,10 +89,7 @@ async fn ask_whether_pooled(node: &Node, announcer: &Announcer) -> bool {
             Ok(is_pooled) => return is_pooled,
             Err(error) => error,
         };
-        let why = format!(
-            "cannot tell whether this instance is in a warm pool: {}",
-            crate::common::errors::chain(&error)
-        );
+        let why = format!("cannot tell whether this instance is in a warm pool: {}", chain(&error));
         if !error.is_retryable() || Instant::now() >= give_up {
             tracing::warn!("booting as if outside a warm pool: {why}");
             return false;
@@ -155,21 +153,15 @@ async fn admit(node: &Node, announcer: &Announcer) {
 /// # Errors
 /// The reason why skep cannot tell.
 async fn must_leave(node: &Node) -> Result<bool, String> {
-    let local = node
-        .swarm
-        .fetch_local_node()
-        .await
-        .map_err(|error| crate::common::errors::chain(&error))?;
+    let local = node.swarm.fetch_local_node().await.map_err(|error| chain(&error))?;
     if local.state == LocalState::Inactive {
         if !earlier_membership::was_ready(node) {
             return Ok(false);
         }
-        return leave::is_interrupted(node)
-            .await
-            .map_err(|error| crate::common::errors::chain(&error));
+        return leave::is_interrupted(node).await.map_err(|error| chain(&error));
     }
     let row = node.ledger.fetch_member(node.role, &node.instance.id).await;
-    match (row.map_err(|error| crate::common::errors::chain(&error))?, local.node_id) {
+    match (row.map_err(|error| chain(&error))?, local.node_id) {
         (None, _) => Ok(false),
         (Some(row), Some(id)) => Ok(row.node_id == id),
         (Some(row), None) => {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::print;
 use crate::clients::imds::Imds;
-use crate::common::errors;
+use crate::common::errors::chain;
 use crate::common::instance::Instance;
 use crate::config::{EXIT_CODE, KEYS, Loaded, Mistake, Origin, identity};
 
@@ -62,9 +62,9 @@ pub async fn print(arguments: &Arguments, loaded: &Loaded) -> anyhow::Result<Exi
 }
 
 async fn ask_metadata() -> Result<Instance, String> {
-    let imds = Imds::from_env().map_err(|error| errors::chain(&error))?;
+    let imds = Imds::from_env().map_err(|error| chain(&error))?;
     let deadline = Instant::now() + METADATA_PATIENCE;
-    imds.fetch_instance(deadline).await.map_err(|error| errors::chain(&error))
+    imds.fetch_instance(deadline).await.map_err(|error| chain(&error))
 }
 
 /// The content of the output.

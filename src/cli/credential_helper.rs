@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::clients::aws::ecr::{PullCredentials, Registry};
 use crate::clients::aws::{Aws, AwsError};
+use crate::common::errors::chain;
 
 /// The program's name: Docker puts `docker-credential-` before the name in `credHelpers`.
 const NAME: &str = "docker-credential-skep";
@@ -67,8 +68,7 @@ async fn answer(
             let host = server.split_once("://").map_or(server, |(_, rest)| rest);
             let host = host.split('/').next().unwrap_or_default();
             let registry = Registry::of_host(host).ok_or(NOT_FOUND)?;
-            let given =
-                fetch(&registry).await.map_err(|error| crate::common::errors::chain(&error))?;
+            let given = fetch(&registry).await.map_err(|error| chain(&error))?;
             let (username, secret) = (given.username, given.password.expose_secret());
             Ok(json!({ "ServerURL": server, "Username": username, "Secret": secret }).to_string())
         }

@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::api::control::ClientError;
-use crate::common::errors;
+use crate::common::errors::chain;
 use crate::config::{
     EXIT_CODE as EX_CONFIG, Flag, Inputs, Mistake, Mistakes, Origin, Settings, load, salvage,
 };
@@ -154,7 +154,7 @@ impl Cli {
             Err(error) => {
                 match error.downcast_ref::<Mistakes>() {
                     Some(mistakes) => report(mistakes),
-                    None => eprintln!("skep: {}", errors::chain(error.as_ref())),
+                    None => eprintln!("skep: {}", chain(error.as_ref())),
                 }
                 exit_code(&error).into()
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::error::ManagerError;
-use crate::common::errors;
+use crate::common::errors::chain;
 use crate::common::log_once::LogOnce;
 use crate::node::Node;
 
@@ -36,7 +36,7 @@ impl Complaints {
             Ok(()) => self.logged.retain(|known| known != whom),
             Err(error) if error.concerns_all() => return Err(error),
             Err(error) => {
-                let complaint = errors::chain(&error);
+                let complaint = chain(&error);
                 if self.is_news(whom, &complaint) {
                     tracing::warn!(instance = whom, "{what}: {complaint}");
                 }

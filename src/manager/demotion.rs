@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 
 use crate::clients::docker::{SwarmError, SwarmErrorKind};
 use crate::clients::ledger::{LeaseOf, LedgerError};
+use crate::common::errors::chain;
 use crate::node::Node;
 
 /// Result of a demotion.
@@ -32,10 +33,7 @@ pub async fn demote_under_lease(node: &Node, node_id: &str) -> Result<Demotion, 
         Ok(None) => {}
         Ok(Some(waiting_for)) => return Ok(Demotion::HeldUp { waiting_for }),
         Err(error) => {
-            tracing::warn!(
-                "cannot take the demotion lease; demoting without it: {}",
-                crate::common::errors::chain(&error)
-            )
+            tracing::warn!("cannot take the demotion lease; demoting without it: {}", chain(&error))
         }
     }
     let demotion = demote(node, node_id).await;
@@ -43,10 +41,7 @@ pub async fn demote_under_lease(node: &Node, node_id: &str) -> Result<Demotion, 
     if matches!(demotion, Ok(Demotion::HeldUp { .. }))
         && let Err(error) = node.ledger.return_lease(node_id).await
     {
-        tracing::debug!(
-            "cannot return the demotion lease: {}",
-            crate::common::errors::chain(&error)
-        );
+        tracing::debug!("cannot return the demotion lease: {}", chain(&error));
     }
     demotion
 }

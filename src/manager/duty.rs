@@ -8,7 +8,7 @@ use super::complaints::Complaints;
 use super::error::ManagerError;
 use super::fleet::Fleet;
 use crate::clients::docker::SwarmError;
-use crate::common::errors;
+use crate::common::errors::chain;
 
 /// How a duty is run.
 pub(super) struct Duty {
@@ -62,7 +62,7 @@ impl Duty {
                 }
                 Err(error) if error.is_not_manager() => return,
                 Err(error) => {
-                    state.report_duty(self.name, Some(errors::chain(&error)));
+                    state.report_duty(self.name, Some(chain(&error)));
                     self.complain(fleet, &mut logged, &error);
                     self.after_failure
                 }
@@ -100,7 +100,7 @@ impl Logged {
         if error.has_no_leader() || (is_silent && is_first) {
             return None;
         }
-        let complaint = errors::chain(error);
+        let complaint = chain(error);
         if self.complaint == complaint {
             return None;
         }

@@ -29,6 +29,7 @@ use super::stand_in::{self, is_silent};
 use crate::clients::aws::autoscaling::{GroupInstance, HookResult};
 use crate::clients::docker::NodeView;
 use crate::clients::ledger::{Attempt, DepartureRow, Member, MemberRows, Rows};
+use crate::common::errors::chain;
 use crate::common::fact::Fact;
 use crate::common::held_since::HeldSince;
 use crate::node::Node;
@@ -117,7 +118,7 @@ async fn release(
             tracing::warn!(instance, "{WHY}");
         }
         if let Err(error) = stand_in::release(node, instance, HookResult::Continue).await {
-            refused.entry(crate::common::errors::chain(&error)).or_default().push(instance.clone());
+            refused.entry(chain(&error)).or_default().push(instance.clone());
         }
     }
     refused

@@ -7,6 +7,7 @@ use tokio::time::timeout;
 
 use crate::clients::docker::{NodeView, Quorum, SwarmError, SwarmErrorKind};
 use crate::clients::ledger::{DepartureRow, DepartureState, Member};
+use crate::common::errors::chain;
 use crate::common::instance::Role;
 use crate::common::report::{FleetMember, FleetView, Leaving, QuorumView, ViewSource};
 use crate::node::Node;
@@ -55,12 +56,12 @@ pub async fn view_fleet(node: &Node) -> Option<FleetView> {
         (Err(_), Err(_)) => ViewSource::Nothing,
     };
     let problems: Vec<String> = [
-        rows.as_ref().err().map(|error| crate::common::errors::chain(error)),
+        rows.as_ref().err().map(|error| chain(error)),
         nodes
             .as_ref()
             .err()
             .filter(|_| !is_leaderless && !is_docker_silent)
-            .map(|error| crate::common::errors::chain(error)),
+            .map(|error| chain(error)),
         is_docker_silent.then(|| DOCKER_SILENT.to_owned()),
         // Once it is certain, this node's own trouble has the same sentence.
         lost.or_else(|| is_leaderless.then(|| NO_LEADER.to_owned())),

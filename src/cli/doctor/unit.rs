@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::Finding;
 use crate::api::control::{Client, ClientError, socket_path};
 use crate::clients::systemd::{self, PowerButton, Unit};
+use crate::common::errors::chain;
 use crate::common::report::StatusReport;
 use crate::config::Settings;
 
@@ -43,9 +44,7 @@ fn running(status: Result<StatusReport<Value>, ClientError>) -> Finding {
         Err(error @ ClientError::NotPermitted { .. }) => {
             Finding::skipped(CHECK, error.to_string(), "sudo skep doctor")
         }
-        Err(error) => {
-            Finding::warning(CHECK, crate::common::errors::chain(&error), "systemctl status skep")
-        }
+        Err(error) => Finding::warning(CHECK, chain(&error), "systemctl status skep"),
     }
 }
 

@@ -3,6 +3,8 @@
 use bollard::errors::Error as Docker;
 use thiserror::Error;
 
+use crate::common::errors::chain;
+
 /// A failed call to Docker.
 #[derive(Debug, Clone, Error)]
 #[error("{operation}: {message}")]
@@ -118,7 +120,7 @@ impl SwarmError {
                 format!("{path} does not exist; is Docker installed and started?"),
             ),
             other => {
-                let mut text = crate::common::errors::chain(other);
+                let mut text = chain(other);
                 let kind = if text.contains("Permission denied") {
                     text.push_str("; run skep as root, or as a user of the group docker");
                     SwarmErrorKind::PermissionDenied

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::version::ApiVersion;
 use super::{Availability, CALL_TIMEOUT, Swarm, SwarmError};
+use crate::common::errors::chain;
 use crate::telemetry::metrics::metrics;
 
 /// A request, exactly as Docker receives it.
@@ -116,7 +117,7 @@ impl Swarm {
 /// The error for a request without an answer. It does not contain the URL: the socket is the address.
 fn unanswered(operation: &'static str, socket: &str, error: reqwest::Error) -> SwarmError {
     let (is_timeout, is_connect) = (error.is_timeout(), error.is_connect());
-    let words = crate::common::errors::chain(&error.without_url());
+    let words = chain(&error.without_url());
     if is_timeout {
         SwarmError::silent(operation)
     } else if is_connect {

@@ -14,6 +14,7 @@ use super::answering::Answering;
 use super::checked::Checked;
 use super::{LedgerError, Rows};
 use crate::clients::aws::AwsError;
+use crate::common::errors::chain;
 
 /// The schema number of the rows. A row with a higher number is unreadable; one without a number counts as number 1.
 /// A write does not check the number of the row that it replaces.
@@ -190,10 +191,7 @@ impl Ledger {
     fn complain(&self, error: &LedgerError) {
         let mut known = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
         if known.insert(error.to_string()) {
-            tracing::error!(
-                "skipping unreadable ledger row: {}",
-                crate::common::errors::chain(error)
-            );
+            tracing::error!("skipping unreadable ledger row: {}", chain(error));
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::Url;
 use serde_json::Value;
 
-use crate::common::errors;
+use crate::common::errors::chain;
 
 /// An endpoint on this host answers within milliseconds; one that hangs must not block the poll.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
@@ -25,7 +25,7 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .timeout(REQUEST_TIMEOUT)
             .build();
-        client.map(Self).map_err(|error| errors::chain(&error))
+        client.map(Self).map_err(|error| chain(&error))
     }
 
     pub async fn json(&self, url: &Url) -> Result<Value, String> {
@@ -36,8 +36,7 @@ impl Client {
 
     /// Returns the body of an answer with status 200.
     pub async fn text(&self, url: &Url) -> Result<String, String> {
-        let failed =
-            |error: reqwest::Error| format!("{url}: {}", errors::chain(&error.without_url()));
+        let failed = |error: reqwest::Error| format!("{url}: {}", chain(&error.without_url()));
         let mut answer = self.0.get(url.clone()).send().await.map_err(failed)?;
         let status = answer.status();
         if status != reqwest::StatusCode::OK {

@@ -14,6 +14,7 @@ use crate::clients::docker::{
     SwarmErrorKind,
 };
 use crate::clients::ledger::{Charter, CharterPhase, DemotionRequest, Traces};
+use crate::common::errors::chain;
 use crate::common::instance::{Membership, Role};
 use crate::common::state::Phase;
 use crate::lifecycle::notices::Notices;
@@ -241,7 +242,7 @@ async fn relabel(node: &Node, claim: &Charter, cluster: &Cluster) {
         return;
     }
     if let Err(error) = node.swarm.label_swarm(&labels, None).await {
-        let error = crate::common::errors::chain(&error);
+        let error = chain(&error);
         tracing::warn!(
             "could not label the swarm, whose labels still name its earlier generation: {error}"
         );

@@ -12,6 +12,7 @@ use super::lost_swarm::AbsenceTracker;
 use crate::clients::docker::{JoinAnswer, SWARM_PORT, first_listening};
 use crate::clients::ledger::{Attempt, Charter, Member, MemberState};
 use crate::clients::secrets::JoinToken;
+use crate::common::errors::chain;
 use crate::common::state::Phase;
 use crate::node::Node;
 
@@ -67,7 +68,7 @@ async fn announce(node: &Node, is_announced: &mut bool) {
     let attempt = Attempt::new(&node.instance.id, node.role, node.address, now);
     match node.ledger.put_attempt(&attempt).await {
         Ok(()) => *is_announced = true,
-        Err(error) => tracing::warn!("{}", crate::common::errors::chain(&error)),
+        Err(error) => tracing::warn!("{}", chain(&error)),
     }
 }
 

@@ -21,6 +21,7 @@ pub(super) use super::absence::ROW_IS_FRESH;
 pub use super::absence::{Absence, OwnMembers};
 use crate::clients::docker::first_listening;
 use crate::clients::ledger::{Charter, Member, MemberRows, Traces};
+use crate::common::errors::chain;
 use crate::node::Node;
 
 /// Time between two observations: the whole account shares the request limit of Auto Scaling.
@@ -128,7 +129,7 @@ async fn observe(
 ) -> Result<(Absence, BTreeMap<String, OffsetDateTime>), String> {
     let me = node.instance.id.as_str();
     let all = node.ledger.survey_members().await;
-    let mut all = all.map_err(|error| crate::common::errors::chain(&error))?;
+    let mut all = all.map_err(|error| chain(&error))?;
     if let Some((own, generation)) = own {
         all.rows.retain(|row| is_rival(row, own, generation));
     }
@@ -150,7 +151,7 @@ async fn observe(
         },
         first_listening(&addresses)
     );
-    let listed = listed.map_err(|error| crate::common::errors::chain(&error))?;
+    let listed = listed.map_err(|error| chain(&error))?;
     let is_listed = |id: &String| listed.contains_key(id);
     seen.is_self_listed = listed.contains_key(me);
     seen.ungrouped = ungrouped(&all.rows, me, node.instance.group.is_some())

@@ -29,6 +29,7 @@ use tokio::time::Instant;
 use crate::clients::docker::{LocalNode, LocalState, SwarmError, SwarmErrorKind};
 use crate::clients::ledger::{Charter, LedgerError};
 use crate::clients::secrets::{MalformedToken, SecretsError};
+use crate::common::errors::chain;
 use crate::common::instance::Membership;
 use crate::common::state::Phase;
 use crate::lifecycle::notices::Notices;
@@ -250,7 +251,7 @@ async fn rounds(node: &Node, notices: &Notices) -> Result<Option<Membership>, Bo
                 progress.joining.absence_tracker.interrupt();
                 // This round may not have read the state of Docker, which may have been sound meanwhile.
                 unsettled.end();
-                let problem = crate::common::errors::chain(&error);
+                let problem = chain(&error);
                 node.state.enter(Phase::Booting, format!("retrying after: {problem}"));
                 progress.pause(notices).await;
             }
@@ -291,7 +292,7 @@ pub async fn finish_recovery(node: &Node) -> Option<Membership> {
             Ok(Some(Next::Pause)) => progress.pause(&nobody).await,
             Ok(None) => return None,
             Err(error) => {
-                let problem = crate::common::errors::chain(&error);
+                let problem = chain(&error);
                 if error.outlook() == Outlook::Final {
                     tracing::error!("cannot re-create the quorum on this node: {problem}");
                     return None;
@@ -311,7 +312,7 @@ pub async fn leave_stranded(node: &Node, notices: &Notices, why: &str) -> bool {
     let leave = async {
         let mut progress = Progress::default();
         while let Err(error) = act::leave_stale(node, false, why).await {
-            let problem = crate::common::errors::chain(&error);
+            let problem = chain(&error);
             node.state
                 .enter(Phase::Booting, format!("retrying to leave the swarm after: {problem}"));
             progress.pause(notices).await;

@@ -19,6 +19,7 @@ use super::decide::Refusal;
 use crate::clients::docker::LocalState;
 use crate::clients::systemd;
 use crate::common::disk;
+use crate::common::errors::chain;
 use crate::config::Settings;
 use crate::node::Node;
 
@@ -78,7 +79,7 @@ pub async fn check(node: &Node) -> Result<(), Refusal> {
                 tracing::warn!(errors, "cloud-init has failed; the node is a member and stays one");
                 return Ok(());
             }
-            Err(error) => tracing::warn!("{}", crate::common::errors::chain(&error)),
+            Err(error) => tracing::warn!("{}", chain(&error)),
         }
         tokio::time::sleep(DOCKER_INTERVAL).await;
     }

@@ -11,6 +11,7 @@ use super::failed_attempts::Failing;
 use super::memory::Memory;
 use crate::clients::docker::{LocalState, Stop, SwarmError, TaskContainer};
 use crate::clients::ledger::{DepartureRow, DepartureState, LedgerError, MemberState};
+use crate::common::errors::chain;
 use crate::common::event::Event;
 use crate::common::instance::{Departure, Membership, Role};
 use crate::common::state::Phase;
@@ -211,7 +212,7 @@ async fn watched<T, E: std::error::Error>(
     let done = work.await;
     match &done {
         Ok(_) => failing.clear(),
-        Err(error) => failing.set(crate::common::errors::chain(error)),
+        Err(error) => failing.set(chain(error)),
     }
     done
 }
@@ -322,10 +323,7 @@ async fn note_wait(node: &Node, seen: &Observed, why: Option<&str>) {
         return;
     };
     if let Err(error) = node.ledger.note_wait(row, why).await {
-        tracing::debug!(
-            "could not record in the ledger why this node waits: {}",
-            crate::common::errors::chain(&error)
-        );
+        tracing::debug!("could not record in the ledger why this node waits: {}", chain(&error));
     }
 }
 

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use super::decide::Outcome;
+use crate::common::errors::chain;
 use crate::common::retry::Backoff;
 use crate::node::Node;
 
@@ -74,7 +75,7 @@ async fn write(node: &Node, killed: usize, has_failed: bool) -> Result<(), Strin
     let ended = node.ledger.end_departure(&node.instance.id, &node.boot_id, killed, has_failed);
     match tokio::time::timeout(ANSWER_WITHIN, ended).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(crate::common::errors::chain(&error)),
+        Ok(Err(error)) => Err(chain(&error)),
         Err(_) => Err(format!("no answer within {} s", ANSWER_WITHIN.as_secs())),
     }
 }

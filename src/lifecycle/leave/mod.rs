@@ -28,6 +28,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::common::errors::chain;
 use crate::common::instance::Departure;
 use crate::common::state::Phase;
 use crate::lifecycle::notices::{Notice, Notices};
@@ -79,7 +80,7 @@ pub async fn leave(node: &Node, notices: &Notices) -> Outcome {
             }
             Ok(_) => memory.failures = 0,
             Err(error) => {
-                let problem = crate::common::errors::chain(&error);
+                let problem = chain(&error);
                 node.state.enter(Phase::Leaving, format!("retrying after: {problem}"));
                 pause = pause_after(memory.failures);
                 memory.failures += 1;

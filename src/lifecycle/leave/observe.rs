@@ -13,6 +13,7 @@ use crate::clients::docker::{
     LocalNode, LocalState, NodeView, Quorum, SwarmError, SwarmErrorKind, TaskContainer,
 };
 use crate::clients::ledger::{DepartureRow, DepartureState, LedgerError};
+use crate::common::errors::chain;
 use crate::common::instance::Membership;
 use crate::node::Node;
 use crate::telemetry::metrics::metrics;
@@ -60,10 +61,10 @@ pub async fn observe(
 ) -> Look {
     let (docker, row) =
         tokio::join!(ask_docker(node), node.ledger.fetch_departure(&node.instance.id));
-    let ledger_trouble = row.as_ref().err().map(|error| crate::common::errors::chain(error));
+    let ledger_trouble = row.as_ref().err().map(|error| chain(error));
     let write_trouble =
         memory.writes.why().map(|why| format!("this departure cannot write to the ledger: {why}"));
-    let docker_trouble = docker.as_ref().err().map(|error| crate::common::errors::chain(error));
+    let docker_trouble = docker.as_ref().err().map(|error| chain(error));
     let drain_trouble =
         memory.drains.why().map(|why| format!("this manager cannot be drained: {why}"));
     let show = |trouble: Option<String>| trouble.map(|trouble| format!("departure: {trouble}"));

@@ -14,6 +14,7 @@ use super::budget_of;
 use super::memory::Memory;
 use crate::clients::docker::NodeView;
 use crate::clients::ledger::MemberState;
+use crate::common::errors::chain;
 use crate::common::fact::Fact;
 use crate::common::instance::Role;
 use crate::common::state::Phase;
@@ -81,7 +82,7 @@ pub(super) async fn run(node: &Node, memory: &mut Memory, news: &mut watch::Rece
     tracing::warn!("the quorum is re-created, and the departure continues");
     node.state.enter(Phase::Leaving, "waiting for the workers to reconnect");
     if let Err(error) = node.record_member(&membership, MemberState::Leaving).await {
-        tracing::warn!("{}", crate::common::errors::chain(&error));
+        tracing::warn!("{}", chain(&error));
     }
     let _ = within_share(node, memory, news, timeout(WORKERS_BACK_WITHIN, all_ready(node))).await;
 }

@@ -20,6 +20,7 @@ use crate::clients::docker::{
     LeftOverVxlans, LocalState, SwarmError, find_left_over_vxlans, first_listening,
 };
 use crate::clients::ledger::{Charter, CharterPhase, LedgerError};
+use crate::common::errors::chain;
 use crate::common::fact::Fact;
 use crate::common::instance::{Membership, Role};
 use crate::common::state::Phase;
@@ -73,7 +74,7 @@ pub async fn until_out(node: &Node, membership: &Membership) -> Cause {
                 }
                 verdict
             }
-            Err(error) => Verdict::Wait { why: crate::common::errors::chain(&error) },
+            Err(error) => Verdict::Wait { why: chain(&error) },
         };
         is_waiting = matches!(verdict, Verdict::Wait { .. });
         match verdict {

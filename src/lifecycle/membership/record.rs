@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::clients::imds::ImdsError;
 use crate::clients::ledger::{LedgerError, MemberState};
+use crate::common::errors::chain;
 use crate::common::fact::Fact;
 use crate::common::instance::{Membership, Role, SchedulingHold};
 use crate::common::labels::{Labels, Refused, TAG_PREFIX, Wanted};
@@ -42,10 +43,7 @@ pub async fn record_ready(node: &Node, membership: &Membership) -> Option<Writte
     match tokio::time::timeout(READY_WITHIN, recorded).await {
         Ok(Ok(())) => Some((Instant::now(), labels, scheduling_hold, membership.role)),
         Ok(Err(error)) => {
-            tracing::warn!(
-                "cannot write this node's row: {}",
-                crate::common::errors::chain(&error)
-            );
+            tracing::warn!("cannot write this node's row: {}", chain(&error));
             None
         }
         Err(_) => {
@@ -101,7 +99,7 @@ pub async fn keep_recorded(
                     is_attempt_over = is_attempt_over || forget_attempt(&node).await.is_ok();
                 }
                 Err(error) => {
-                    let problem = crate::common::errors::chain(&error);
+                    let problem = chain(&error);
                     if complaint.as_ref() != Some(&problem) {
                         tracing::warn!("cannot write this node's row: {problem}");
                     }
@@ -127,7 +125,7 @@ pub async fn keep_recorded(
         if let Err(error) = follow_tags(&mut node).await {
             tracing::debug!(
                 "cannot read the tags, so the labels stay as they are: {}",
-                crate::common::errors::chain(&error)
+                chain(&error)
             );
         }
     }
@@ -144,10 +142,7 @@ async fn find_group(node: &mut Node) -> bool {
             true
         }
         Ok(Err(error)) => {
-            tracing::debug!(
-                "cannot read the group from Auto Scaling: {}",
-                crate::common::errors::chain(&error)
-            );
+            tracing::debug!("cannot read the group from Auto Scaling: {}", chain(&error));
             false
         }
         Err(_) => false,

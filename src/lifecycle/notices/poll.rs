@@ -10,6 +10,7 @@ use super::debouncer::NoticeDebouncer;
 use super::{Notices, Seen};
 use crate::clients::imds::{Imds, ImdsError, Scheduled, TargetState};
 use crate::clients::systemd;
+use crate::common::errors::chain;
 use crate::common::state::StateHandle;
 use crate::config::{Rebalance, Settings};
 
@@ -52,7 +53,7 @@ pub async fn watch_metadata(
                 if !is_silent {
                     tracing::warn!(
                         "cannot poll the instance metadata for notices: {}",
-                        crate::common::errors::chain(&error)
+                        chain(&error)
                     );
                 }
                 is_silent = true;
@@ -153,7 +154,7 @@ fn move_times(seen: &mut Seen, offset: time::Duration) {
 
 fn heard<T: Default>(answer: Result<T, ImdsError>) -> T {
     answer.unwrap_or_else(|error| {
-        tracing::debug!("{}", crate::common::errors::chain(&error));
+        tracing::debug!("{}", chain(&error));
         T::default()
     })
 }

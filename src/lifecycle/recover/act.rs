@@ -8,6 +8,7 @@ use super::decide::{Observed, Refusal, decide, plan as plan_of};
 use super::error::RecoverError;
 use super::observe::{leaving, observe};
 use crate::clients::ledger::Charter;
+use crate::common::errors::chain;
 use crate::common::report::RecoveryPlan;
 use crate::common::state::in_utc;
 use crate::node::Node;
@@ -21,7 +22,7 @@ const LEASE: Duration = Duration::from_secs(300);
 /// # Errors
 /// When the ledger does not answer, as a text.
 pub async fn plan(node: &Node) -> Result<RecoveryPlan, String> {
-    look(node).await.map(|(_, plan)| plan).map_err(|error| crate::common::errors::chain(&error))
+    look(node).await.map(|(_, plan)| plan).map_err(|error| chain(&error))
 }
 
 /// Observes again, and starts the recovery, unless the plan has a refusal.
@@ -29,7 +30,7 @@ pub async fn plan(node: &Node) -> Result<RecoveryPlan, String> {
 /// # Errors
 /// When the ledger does not answer, as a text.
 pub async fn begin(node: &Node) -> Result<RecoveryPlan, String> {
-    claim(node).await.map_err(|error| crate::common::errors::chain(&error))
+    claim(node).await.map_err(|error| chain(&error))
 }
 
 async fn look(node: &Node) -> Result<(Observed, RecoveryPlan), RecoverError> {

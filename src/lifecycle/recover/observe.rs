@@ -13,6 +13,7 @@ use super::error::RecoverError;
 use crate::clients::docker::{LocalNode, first_listening};
 use crate::clients::ledger::{Charter, Member, MemberRows};
 use crate::clients::secrets::Item;
+use crate::common::errors::chain;
 use crate::common::fact::Fact;
 use crate::common::instance::{Departure, Role};
 use crate::manager::peers::{self, survey};
@@ -52,8 +53,7 @@ pub async fn observe(node: &Node) -> Result<Observed, RecoverError> {
     let addresses: Vec<IpAddr> = others.iter().map(|row| row.address).collect();
     let (listed, listening) =
         tokio::join!(node.autoscaling.fetch_listed(&ids), fetch_listening(&addresses));
-    let listed =
-        listed.inspect_err(|error| tracing::warn!("{}", crate::common::errors::chain(error)));
+    let listed = listed.inspect_err(|error| tracing::warn!("{}", chain(error)));
     Ok(Observed {
         me: me.to_owned(),
         charter,

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::clients::aws::AwsErrorKind;
 use crate::clients::docker::{LocalNode, LocalState, SwarmError, SwarmErrorKind};
 use crate::clients::systemd;
+use crate::common::errors::chain;
 use crate::lifecycle::boot::{self, BootError, Refusal};
 use crate::lifecycle::notices::Notices;
 use crate::node::Node;
@@ -168,9 +169,7 @@ impl Case {
                     &format!("not replaced: {error}, or set autoscaling.replace_self to false"),
                 );
             }
-            Err(error) => {
-                self.say(why, &format!("not replaced: {}", crate::common::errors::chain(&error)))
-            }
+            Err(error) => self.say(why, &format!("not replaced: {}", chain(&error))),
         }
     }
 

@@ -18,6 +18,7 @@ use crate::clients::aws::autoscaling::{
 };
 use crate::clients::aws::cloudformation::{CloudFormation, SignalAnswer, SignalStatus};
 use crate::clients::aws::{Aws, AwsError};
+use crate::common::errors::chain;
 use crate::common::fact::Fact;
 use crate::common::instance::{Instance, StackResource};
 use crate::common::retry::Backoff;
@@ -236,7 +237,7 @@ impl Announcer {
             Ok(None) => Ok(known.cloned()),
             Err(error) => match known {
                 Some(group) => {
-                    let error = crate::common::errors::chain(&error);
+                    let error = chain(&error);
                     tracing::warn!(group, "cannot tell which group has this instance now: {error}");
                     Ok(Some(group.clone()))
                 }
@@ -283,7 +284,7 @@ async fn repeat(signal: Signal, say: impl AsyncFn() -> Result<Delivery, AwsError
                 if !error.is_retryable() {
                     backoff = REFUSED;
                 }
-                let why = crate::common::errors::chain(&error);
+                let why = chain(&error);
                 if said != why {
                     tracing::warn!("retrying with growing pauses after: {why}");
                     said = why;

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{Announcer, pause, retry_interval};
 use crate::clients::aws::AwsError;
 use crate::clients::aws::autoscaling::{CompletionAnswer, Hook, HookResult, Transition};
-use crate::common::errors;
+use crate::common::errors::chain;
 use crate::common::fact::Fact;
 use crate::common::state::Phase;
 
@@ -66,8 +66,8 @@ impl Announcer {
 
     /// Shows the failed operation on the hook and the error as trouble; the log has each text once.
     fn show_trouble(&self, trouble: Option<(&str, &AwsError)>) {
-        let text = trouble
-            .map(|(what, error)| format!("the termination hook {what}: {}", errors::chain(error)));
+        let text =
+            trouble.map(|(what, error)| format!("the termination hook {what}: {}", chain(error)));
         self.state.trouble(HOOK, text);
     }
 

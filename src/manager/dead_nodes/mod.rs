@@ -27,7 +27,7 @@ use super::stand_in;
 use crate::clients::aws::autoscaling::Survey;
 use crate::clients::docker::NodeView;
 use crate::clients::ledger::{Charter, Member};
-use crate::common::errors;
+use crate::common::errors::chain;
 use crate::common::held_since::HeldSince;
 use crate::common::instance::Role;
 use crate::common::log_once::LogOnce;
@@ -123,7 +123,7 @@ async fn poll(
         memory.surveyed_at = Some((now, ids.len()));
     }
     let survey = node.autoscaling.survey(&node.instance.id, &ids).await;
-    let failure = survey.as_ref().err().map(|error| errors::chain(error));
+    let failure = survey.as_ref().err().map(|error| chain(error));
     if let Some(failure) = &failure {
         complaints.record(failure.clone());
     }
@@ -152,7 +152,7 @@ async fn poll(
 /// other duties report.
 async fn fetch_charter(fleet: &Fleet<'_>) -> Option<Seen<Option<Charter>>> {
     let read = fleet.charter(lately(INTERVAL)).await;
-    read.inspect_err(|error| tracing::debug!("{NAME}: {}", errors::chain(error))).ok()
+    read.inspect_err(|error| tracing::debug!("{NAME}: {}", chain(error))).ok()
 }
 
 /// Carries out the steps. A manager that cannot be demoted yet must not keep the others on the list; only one manager

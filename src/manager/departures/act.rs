@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::decide::{Action, Age, decide};
 use crate::clients::docker::NodeView;
 use crate::clients::ledger::{DepartureRow, DepartureState};
-use crate::common::errors;
+use crate::common::errors::chain;
 use crate::common::instance::Role;
 use crate::manager::demotion::demote_under_lease;
 use crate::manager::error::ManagerError;
@@ -26,7 +26,7 @@ pub async fn serve(
     if row.stand_in {
         stand_in::keep_alive(node, row, stand_ins)
             .await
-            .unwrap_or_else(|error| tracing::warn!(instance = who, "{}", errors::chain(&error)));
+            .unwrap_or_else(|error| tracing::warn!(instance = who, "{}", chain(&error)));
     }
     let now = OffsetDateTime::now_utc();
     let is_silent = stand_ins.is_silent(row, node.ledger.answering_since(), Instant::now());

@@ -26,6 +26,7 @@ use crate::clients::aws::AwsError;
 use crate::clients::aws::ecr::{PullCredentials, Registry};
 use crate::clients::docker::{Service, ServiceTask, SwarmErrorKind};
 use crate::clients::ledger::RegistryAuth;
+use crate::common::errors::chain;
 use crate::common::log_once::LogOnce;
 use crate::node::Node;
 
@@ -109,7 +110,7 @@ async fn poll(
             }
             // A refusal for one service must not delay the others.
             Err(error) => {
-                let why = crate::common::errors::chain(&error);
+                let why = chain(&error);
                 troubles.others.push(format!(
                     "cannot renew the pull credentials of {}: {why}",
                     service.name()
@@ -226,7 +227,7 @@ impl Memory {
     async fn write_down(&mut self, node: &Node, troubles: &mut Troubles) {
         for (service_id, row) in std::mem::take(&mut self.unwritten) {
             if let Err(error) = node.ledger.record_registry_auth(&row).await {
-                let why = crate::common::errors::chain(&error);
+                let why = chain(&error);
                 let what = format!(
                     "cannot record the pull credentials of {service_id} in the ledger: {why}"
                 );
@@ -266,7 +267,7 @@ impl Memory {
 
 impl Troubles {
     fn has_none(&mut self, region: &str, error: &AwsError) {
-        let why = crate::common::errors::chain(error);
+        let why = chain(error);
         self.refused.insert(region.to_owned(), (why, vec![]));
     }
 

@@ -3,6 +3,7 @@
 use super::decide::{Step, Stored, Truth, decide};
 use crate::clients::ledger::Charter;
 use crate::clients::secrets::{Item, JoinToken, SecretsError};
+use crate::common::errors::chain;
 use crate::common::instance::Role;
 use crate::manager::error::TokensError;
 use crate::node::Node;
@@ -96,7 +97,7 @@ async fn fetch_stored(node: &Node, truth: &Truth, generation: u64) -> Result<Sto
 fn unless_malformed<T>(read: Result<Option<T>, SecretsError>) -> Result<Option<T>, SecretsError> {
     match read {
         Err(error @ (SecretsError::Malformed { .. } | SecretsError::MalformedKey { .. })) => {
-            tracing::warn!("{}", crate::common::errors::chain(&error));
+            tracing::warn!("{}", chain(&error));
             Ok(None)
         }
         read => read,

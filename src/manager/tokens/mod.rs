@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use super::duty::{Duty, Poll};
 use super::error::{ManagerError, TokensError};
 use super::fleet::{Fleet, lately};
+use crate::common::errors::chain;
 use crate::node::{Node, Unlocking, unlock};
 
 use decide::Truth;
@@ -111,7 +112,7 @@ async fn poll(fleet: &Fleet<'_>, memory: &mut Memory) -> Result<(), ManagerError
 pub(super) async fn unlock_self(node: &Node) {
     let trouble = match try_unlock(node).await {
         Ok(waiting) => waiting,
-        Err(error) => Some(format!("{UNEQUAL}: {}", crate::common::errors::chain(&error))),
+        Err(error) => Some(format!("{UNEQUAL}: {}", chain(&error))),
     };
     node.state.trouble(NAME, trouble);
 }

@@ -10,6 +10,7 @@ use super::decide::is_rotated;
 use super::follow::{Followed, fetch_truth, follow};
 use crate::clients::docker::{Rotation, SwarmError, SwarmErrorKind};
 use crate::clients::secrets::Item;
+use crate::common::errors::chain;
 use crate::common::fact::Fact;
 use crate::common::instance::Role;
 use crate::common::report::Rotated;
@@ -77,7 +78,7 @@ enum Refusal {
 /// # Errors
 /// The reason and the remedy, as text.
 pub async fn rotate_on_request(node: &Node, what: Rotation) -> Result<Rotated, String> {
-    rotate(node, what).await.map_err(|refusal| crate::common::errors::chain(&refusal))
+    rotate(node, what).await.map_err(|refusal| chain(&refusal))
 }
 
 async fn rotate(node: &Node, what: Rotation) -> Result<Rotated, Refusal> {
@@ -175,9 +176,6 @@ pub async fn rotate_when_due(
 /// Records the rotation. Without the record the next rotation at an interval only comes too early.
 async fn record(node: &Node, generation: u64, at: OffsetDateTime) {
     if let Err(error) = node.ledger.record_token_rotation(generation, at).await {
-        tracing::warn!(
-            "cannot record the rotation in the ledger: {}",
-            crate::common::errors::chain(&error)
-        );
+        tracing::warn!("cannot record the rotation in the ledger: {}", chain(&error));
     }
 }

@@ -17,6 +17,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::{Message, signature};
+use crate::common::errors::chain;
 use crate::common::retry::Backoff;
 use crate::config::{self, WebhookUrl};
 use crate::telemetry::metrics::metrics;
@@ -95,7 +96,7 @@ impl Webhook {
                     event,
                     id,
                     "could not deliver the event to {url}: {}",
-                    crate::common::errors::chain(&error)
+                    chain(&error)
                 );
                 "given_up"
             }

@@ -19,6 +19,7 @@ use super::batch::Event;
 use super::spool::Writer;
 use super::tail::{LARGEST_SOURCE, Tail};
 use crate::clients::docker::Swarm;
+use crate::common::errors::chain;
 use crate::common::process;
 use crate::config::Ship;
 use crate::host::flush::files::{READ_TIMEOUT, on_a_thread};
@@ -83,7 +84,7 @@ pub async fn gather(settings: &Ship, swarm: &Swarm, spool: &mut Writer) {
             Ok(Ok(ended)) => sources.extend(
                 ended.into_iter().map(|it| Source::Task { container: it.id, name: it.name }),
             ),
-            Ok(Err(error)) => spool.problem("tasks", &crate::common::errors::chain(&error)),
+            Ok(Err(error)) => spool.problem("tasks", &chain(&error)),
             Err(_) => spool.problem("tasks", "Docker does not answer"),
         }
     }
