@@ -16,6 +16,7 @@ use std::time::Duration;
 use thiserror::Error;
 use time::OffsetDateTime;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::api::control;
 use crate::clients::aws::Aws;
@@ -34,6 +35,7 @@ use crate::lifecycle::notices::Notices;
 use crate::lifecycle::signals::Announcer;
 use crate::manager::{self, Scope};
 use crate::node::{AssembleError, Node, assemble};
+use crate::telemetry::logging::phase_span;
 use crate::telemetry::metrics::metrics;
 use crate::telemetry::notifications::Events;
 
@@ -163,18 +165,20 @@ async fn boot_and_serve(
 ) -> Result<(), RunError> {
     let mut membership = match first_boot {
         None => return_to_the_swarm(node, notices).await?,
-        Some(deadline) => match boot::boot(node, notices, deadline).await {
-            Ok(membership) => membership,
-            Err(error) => {
-                return Err(fail(error.into(), node, announcer).await);
+        Some(deadline) => {
+            match boot::boot(node, notices, deadline).instrument(phase_span(Phase::Booting)).await {
+                Ok(membership) => membership,
+                Err(error) => {
+                    return Err(fail(error.into(), node, announcer).await);
+                }
             }
-        },
+        }
     };
     while let Some(member) = &membership {
         let cause = tokio::select! {
             biased;
             _ = notices.given() => return Ok(()),
-            never = serve(node, member, announcer) => match never {},
+            never = serve(node, member, announcer).instrument(phase_span(Phase::Ready)) => match never {},
             cause = membership::until_out(node, member) => cause,
         };
         membership::stop_showing_trouble(node);
@@ -205,7 +209,7 @@ async fn return_to_the_swarm(
 ) -> Result<Option<Membership>, RunError> {
     node.state.update(|state| state.membership = None);
     let deadline = Instant::now() + node.settings.boot.deadline;
-    match boot::boot_again(node, notices, deadline).await {
+    match boot::boot_again(node, notices, deadline).instrument(phase_span(Phase::Booting)).await {
         Ok(membership) => Ok(membership),
         Err(error) => {
             let error = RunError::from(error);
@@ -272,6 +276,7 @@ async fn serve(node: &Node, member: &Membership, announcer: &Announcer) -> Infal
 
 /// Leaves, sends heartbeats for the hook meanwhile, and completes it at the end. A manager continues its duties
 /// for other nodes as long as it is a manager: all managers may be leaving.
+#[tracing::instrument(name = "phase", skip_all, fields(phase = Phase::Leaving.as_str()))]
 async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcome {
     let departure = notices.given().await;
     leave::forget_failure(node);

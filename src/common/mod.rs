@@ -16,3 +16,4 @@ pub mod prometheus;
 pub mod report;
 pub mod retry;
 pub mod state;
+pub mod timing;

@@ -32,6 +32,7 @@ use crate::clients::ledger::{Attempt, DepartureRow, Member, MemberRows, Rows};
 use crate::common::errors::chain;
 use crate::common::fact::Fact;
 use crate::common::held_since::HeldSince;
+use crate::common::timing::JOIN_IS_RECORDED;
 use crate::node::Node;
 
 /// Name of this duty and of its trouble.
@@ -43,10 +44,8 @@ const INTERVAL: Duration = Duration::from_secs(30);
 /// The same for the other managers, in case the leader's skep is dead.
 const BACKUP_INTERVAL: Duration = Duration::from_secs(120);
 /// Time that a living skep has to act: it sees the notice within seconds, and its boot ends after the step that is
-/// under way. The longest step is a join, which is over within 90 s. Then it asks to leave, or completes the hook
-/// itself.
-const PATIENCE: Duration = Duration::from_secs(120);
-
+/// under way, at the longest a join. Then it asks to leave, or completes the hook itself.
+const PATIENCE: Duration = JOIN_IS_RECORDED;
 /// The same after a skep has recorded that it has ended, because it then completes no hook; an answer may be some
 /// seconds old.
 const PATIENCE_WITH_ENDED: Duration = Duration::from_secs(20);

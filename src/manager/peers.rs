@@ -1,7 +1,6 @@
 //! Finds the cluster's managers: by their rows, by their open port, and by their leader's answer.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use time::OffsetDateTime;
 
@@ -9,19 +8,13 @@ use crate::clients::docker::{LocalNode, NodeView, SwarmError, SwarmErrorKind, fi
 use crate::clients::ledger::{Charter, LedgerError, Member, MemberRows, MemberState};
 use crate::common::fact::Fact;
 use crate::common::instance::Role;
+use crate::common::timing::{MANAGER_ROW_IS_FRESH, NO_LEADER_WITHIN};
 use crate::node::Node;
-
-/// Maximum age of a manager's row, which it writes once a minute; an older row is no evidence about its leader now.
-pub(crate) const FRESH: Duration = Duration::from_secs(150);
-
-/// Timeout for the leader's answer. A leader answers within milliseconds; without one Docker may not answer for half a
-/// minute.
-const LEADER_PATIENCE: Duration = Duration::from_secs(35);
 
 /// Returns whether this manager's swarm has a leader. An error other than Docker's answer that there is none, and a
 /// missing answer, cannot tell.
 pub async fn fetch_leader(node: &Node, local: &LocalNode) -> Fact {
-    let answer = tokio::time::timeout(LEADER_PATIENCE, node.swarm.fetch_nodes()).await;
+    let answer = tokio::time::timeout(NO_LEADER_WITHIN, node.swarm.fetch_nodes()).await;
     match answer.map(|answer| has_leader(answer.as_deref())) {
         Ok(leader @ (Fact::Yes | Fact::No)) => leader,
         Ok(Fact::CannotTell) | Err(_) => no_leader(None, local),
@@ -86,5 +79,6 @@ pub(crate) fn is_ready_in(row: &Member, charter: &Charter) -> bool {
 /// Whether this manager has a leader, by a row that it wrote a moment ago.
 #[must_use]
 pub fn is_led(row: &Member) -> bool {
-    row.has_leader && (OffsetDateTime::now_utc() - row.updated_at).unsigned_abs() < FRESH
+    row.has_leader
+        && (OffsetDateTime::now_utc() - row.updated_at).unsigned_abs() < MANAGER_ROW_IS_FRESH
 }

@@ -16,6 +16,7 @@ use super::fleet::{Fleet, lately};
 use super::peers::has_leader;
 use crate::clients::docker::{NodeView, Quorum};
 use crate::common::fact::Fact;
+use crate::common::timing::ELECTION;
 use crate::node::Node;
 use crate::telemetry::metrics::metrics;
 
@@ -23,10 +24,6 @@ use crate::telemetry::metrics::metrics;
 const NAME: &str = "quorum";
 /// Time between two polls, and maximum age of the node list.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// Longest time without a leader that can be an election: an election takes 10 to 14 s, and Docker does not answer for
-/// up to 30 s meanwhile (`docs/decisions/lost-quorum.md`).
-const ELECTION: Duration = Duration::from_secs(30);
-
 /// A moment by the monotonic clock and by the wall clock.
 #[derive(Clone, Copy, Debug)]
 struct Moment {

@@ -3,7 +3,7 @@
 //!
 //! Guarantees: managers act only for a member's instance, which Auto Scaling itself has listed as `Terminating:Wait` or
 //! `ReplacingRootVolume:Wait` for [`PATIENCE`]; a row that the node writes replaces the managers' row. Silence counts
-//! only while the ledger answers this manager, and [`PATIENCE_AFTER_OUTAGE`] beyond an outage; where the node's
+//! only while the ledger answers this manager, and [`LEAVE_IS_RECORDED`] beyond an outage; where the node's
 //! departure cannot be read, the node may have asked to leave, and no manager acts for it. The hook's result is the
 //! truth: CONTINUE once the node's tasks have ended and it is no longer a manager. An instance in a launch hook is left
 //! to its own deadline; an instance that was never a member is handled by [`super::orphan_hooks`].
@@ -20,14 +20,12 @@ use crate::clients::aws::AwsError;
 use crate::clients::aws::autoscaling::{Hook, HookResult, Survey, Transition, choose_hook};
 use crate::clients::ledger::{DepartureRow, DepartureState, Member, Rows};
 use crate::common::held_since::HeldSince;
+use crate::common::timing::LEAVE_IS_RECORDED;
 use crate::node::Node;
 
 /// Time without a request after which a node is silent: a living skep sees the notice within seconds and records it in
 /// the ledger.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// The same after an outage of the ledger: a departing node retries a failed write after 30 s at most (see
-/// `leave::failing`), and a round that fails takes it 15 s.
-const PATIENCE_AFTER_OUTAGE: Duration = Duration::from_secs(45);
 /// Time after which a group that has no hook or did not answer is asked again.
 const NEXT_QUESTION: Duration = Duration::from_secs(20);
 
@@ -72,7 +70,7 @@ pub(super) fn is_silent(
     now: Instant,
 ) -> bool {
     now - since >= patience
-        && answering_since.is_some_and(|answering| now - answering >= PATIENCE_AFTER_OUTAGE)
+        && answering_since.is_some_and(|answering| now - answering >= LEAVE_IS_RECORDED)
 }
 
 /// Takes in an answer. Instances that it does not cover stay as they were.
@@ -245,14 +243,14 @@ pub(super) mod tests {
         now: Instant,
     ) -> Vec<&'a str> {
         let departures = Rows { rows: departures.to_vec(), ..Rows::default() };
-        let answering = Some(now - PATIENCE_AFTER_OUTAGE);
+        let answering = Some(now - LEAVE_IS_RECORDED);
         ids(overdue(since, members, &departures, answering, now))
     }
 
     #[test]
     fn only_who_waits_for_long_and_says_nothing_gets_a_stand_in() {
         let members = ["i-own", "i-dead", "i-back", "i-new"].map(member);
-        let (mut since, start) = (HeldSince::default(), Instant::now() + PATIENCE_AFTER_OUTAGE);
+        let (mut since, start) = (HeldSince::default(), Instant::now() + LEAVE_IS_RECORDED);
         let at = |seconds| start + Duration::from_secs(seconds);
         let states = [
             ("i-own", WAITS),
@@ -302,19 +300,19 @@ pub(super) mod tests {
 
     #[test]
     fn nobody_acts_for_a_node_whose_departure_cannot_be_read() {
-        let (members, now) = (["i-1", "i-2"].map(member), Instant::now() + PATIENCE_AFTER_OUTAGE);
+        let (members, now) = (["i-1", "i-2"].map(member), Instant::now() + LEAVE_IS_RECORDED);
         let mut since = HeldSince::default();
         since.observe(members.iter().map(|row| row.instance_id.clone()), now - PATIENCE);
         let unreadable = ["departure#i-1".to_owned()].into();
         let departures = Rows { unreadable, ..Rows::default() };
-        let answering = Some(now - PATIENCE_AFTER_OUTAGE);
+        let answering = Some(now - LEAVE_IS_RECORDED);
         assert_eq!(ids(overdue(&since, &members, &departures, answering, now)), ["i-2"]);
     }
 
     #[test]
     fn a_node_is_silent_from_when_managers_act_for_it_until_it_speaks() {
-        let start = Instant::now() + PATIENCE_AFTER_OUTAGE;
-        let answering = Some(start - PATIENCE_AFTER_OUTAGE);
+        let start = Instant::now() + LEAVE_IS_RECORDED;
+        let answering = Some(start - LEAVE_IS_RECORDED);
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut row = DepartureRow::stand_in(&member("i-1"), NOW, PATIENCE);
         let mut memory = Memory::default();
@@ -339,10 +337,10 @@ pub(super) mod tests {
             members in fuzz::members(),
             departures in fuzz::departures(),
         ) {
-            let (mut since, start) = (HeldSince::default(), Instant::now() + PATIENCE_AFTER_OUTAGE);
+            let (mut since, start) = (HeldSince::default(), Instant::now() + LEAVE_IS_RECORDED);
             let states = answer(&[("i-0", WAITS), ("i-1", WAITS), ("i-own", WAITS)]);
             follow(&mut since, &states, &members.rows, "i-own", start);
-            let answering = Some(start - PATIENCE_AFTER_OUTAGE);
+            let answering = Some(start - LEAVE_IS_RECORDED);
             for member in overdue(&since, &members.rows, &departures, answering, start + PATIENCE) {
                 let row = DepartureRow::stand_in(member, fuzz::NOW, PATIENCE);
                 prop_assert!(row.stand_in && member.instance_id != "i-own");

@@ -15,18 +15,21 @@ use nix::sys::stat::fstat;
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Level, Span, Subscriber};
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
-use tracing_subscriber::fmt::{FmtContext, MakeWriter};
+use tracing_subscriber::fmt::{FmtContext, FormattedFields, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::common::state::Phase;
 use crate::config::{Log, LogFormat};
 use crate::telemetry::event_log::{self, Recorder};
 
 /// Rooms with several parts; a log line names the part.
 const ROOMS_OF_PARTS: [&str; 6] = ["api", "clients", "common", "host", "lifecycle", "telemetry"];
+/// Name of the span that [`phase_span`] returns.
+const PHASE_SPAN: &str = "phase";
 /// Prefix of every field in the journal: `journalctl SKEP_PHASE=ready`.
 const JOURNAL_FIELD_PREFIX: &str = "SKEP";
 
@@ -88,7 +91,7 @@ where
         .json()
         .flatten_event(true)
         .with_current_span(false)
-        .with_span_list(false)
+        .with_span_list(true)
         .with_writer(writer)
         .boxed()
 }
@@ -150,8 +153,31 @@ where
                 None => writer.write_str(part)?,
             }
         }
+        write_context(context, &mut writer)?;
         writer.write_char('\n')
     }
+}
+
+/// Writes the fields of the spans around an event, such as ` duty=labels`; without the phase, which the component shows.
+fn write_context<S, N>(context: &FmtContext<'_, S, N>, writer: &mut Writer<'_>) -> fmt::Result
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    let spans = context.event_scope().into_iter().flat_map(|scope| scope.from_root());
+    for span in spans.filter(|span| span.name() != PHASE_SPAN) {
+        if let Some(fields) = span.extensions().get::<FormattedFields<N>>() {
+            write!(writer, " {}", fields.fields)?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns the span of a phase of this node's life, which every line that is logged in it has in JSON and in the
+/// journal.
+#[must_use]
+pub fn phase_span(phase: Phase) -> Span {
+    tracing::info_span!("phase", phase = phase.as_str())
 }
 
 /// Returns the priority of syslog(3).
@@ -259,6 +285,21 @@ mod tests {
         assert_eq!(event["phase"], "ready");
         assert_eq!(event["level"], "INFO");
         assert_eq!(event["target"], "skep::lifecycle::boot");
+    }
+
+    #[test]
+    fn a_line_has_the_context_of_its_spans() {
+        let say = || {
+            let _phase = phase_span(Phase::Ready).entered();
+            let _duty = tracing::info_span!("duty", duty = "labels").entered();
+            tracing::warn!(target: "skep::manager::labels", node = "n1", "refused");
+        };
+        let text = logged(|written| text(Begin::Priority, move || written.clone(), false), say);
+        assert_eq!(text, "<4>manager: refused node=\"n1\" duty=\"labels\"\n");
+        let event: serde_json::Value =
+            serde_json::from_str(&logged(|written| json(move || written.clone()), say)).unwrap();
+        assert_eq!(event["spans"][0]["phase"], "ready");
+        assert_eq!(event["spans"][1]["duty"], "labels");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::{Finding, Verdict, skipped_without_node};
 use crate::clients::docker::{Engine, LeftOverVxlans, SWARM_PORT, Swarm, find_left_over_vxlans};
 use crate::clients::imds::Imds;
 use crate::clients::ledger::Member;
+use crate::common::timing::MANAGER_ROW_IS_FRESH;
 use crate::config::{Settings, overlap, parse_range};
 use crate::lifecycle::boot;
 use crate::node::Node;
@@ -28,8 +29,6 @@ const OVERLAY_PORT: u16 = 4789;
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 /// Time limit for a refusal: a closed port refuses at once.
 const REFUSED_WITHIN: Duration = Duration::from_millis(500);
-/// Age of an outdated row: managers refresh their row every minute.
-const STALE_AFTER: time::Duration = time::Duration::seconds(150);
 /// Docker's defaults for overlay networks and for bridges.
 const DOCKERS_OVERLAY_POOL: &[&str] = &["10.0.0.0/8"];
 const DOCKERS_BRIDGE_POOLS: &[&str] =
@@ -231,7 +230,7 @@ fn judge_ports(manager: &Member, tcp: &BTreeMap<u16, Trouble>, now: OffsetDateTi
     }
     let age = now - *updated_at;
     let remedy = "let the security group admit TCP 2377 and TCP and UDP 7946 between the nodes";
-    if age > STALE_AFTER {
+    if age > MANAGER_ROW_IS_FRESH {
         evidence.push_str(&format!("; its row is {} s old: it may be gone", age.whole_seconds()));
         return Finding { verdict: Verdict::Warning, ..Finding::failed("ports", evidence, remedy) };
     }

@@ -24,6 +24,7 @@ use axum::http::uri::PathAndQuery;
 use bollard::{ClientVersion, Docker};
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
+use tracing::Instrument;
 
 use super::raw::Request;
 use super::version::ApiVersion;
@@ -134,6 +135,7 @@ impl Swarm {
             metrics().docker_call(operation, answer.is_ok());
             answer.map_err(|error| SwarmError::new(operation, &error))
         })
+        .instrument(tracing::debug_span!("call", docker = operation))
         .await
     }
 

@@ -5,6 +5,7 @@ use reqwest::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde_json::Value;
+use tracing::Instrument;
 
 use super::version::ApiVersion;
 use super::{Availability, CALL_TIMEOUT, Swarm, SwarmError};
@@ -38,7 +39,9 @@ impl Swarm {
         operation: &'static str,
         request: &Request,
     ) -> Result<(StatusCode, Vec<u8>), SwarmError> {
-        self.speak(|version| self.exchange_in(operation, version, request)).await
+        self.speak(|version| self.exchange_in(operation, version, request))
+            .instrument(tracing::debug_span!("call", docker = operation))
+            .await
     }
 
     /// Sends a request in this version and in no other.

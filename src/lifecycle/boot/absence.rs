@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use crate::clients::docker::SWARM_PORT;
 use crate::clients::ledger::{Member, Traces};
-
-/// A manager writes its row every 60 s: one whose row changed within this time is alive.
-pub(super) const ROW_IS_FRESH: Duration = Duration::from_secs(150);
+use crate::common::timing::MANAGER_ROW_IS_FRESH;
 
 /// Result of one observation; a failed observation has none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,7 +22,7 @@ pub struct Absence {
     pub ungrouped: BTreeSet<String>,
     /// A member that listens on the managers' port, even if it refuses joins.
     pub listening: Option<IpAddr>,
-    /// Managers whose row is younger than [`ROW_IS_FRESH`].
+    /// Managers whose row is younger than [`MANAGER_ROW_IS_FRESH`].
     pub fresh: BTreeSet<String>,
     /// Keys of rows that cannot be read; their writers are unknown.
     pub unreadable: BTreeSet<String>,
@@ -81,7 +79,7 @@ impl Absence {
         } else if let Some(address) = self.listening {
             format!("{address} listens on port {SWARM_PORT}")
         } else if !self.fresh.is_empty() {
-            format!("{} wrote a row within the last {ROW_IS_FRESH:?}", join(&self.fresh))
+            format!("{} wrote a row within the last {MANAGER_ROW_IS_FRESH:?}", join(&self.fresh))
         } else if !self.is_self_listed {
             "Auto Scaling does not list this instance itself, so its answer proves nothing".into()
         } else if !self.ungrouped.is_empty() {

@@ -13,11 +13,7 @@ use crate::clients::docker::{LocalNode, LocalState};
 use crate::clients::ledger::{Charter, CharterPhase, Member};
 use crate::common::fact::Fact;
 use crate::common::instance::Role;
-
-/// How long to wait for a leader: it answers within milliseconds; without one Docker may be silent for half a minute.
-pub const LEADER_PATIENCE: Duration = Duration::from_secs(5);
-/// Longer than that silence: the decision then needs Docker's answer that there is no leader.
-pub const NO_LEADER_PATIENCE: Duration = Duration::from_secs(35);
+use crate::common::timing::{LEADER_WITHIN, NO_LEADER_WITHIN};
 
 /// Whether this node's own row is needed.
 pub fn needs_row(local: &LocalNode) -> bool {
@@ -147,7 +143,7 @@ fn own_swarm<'a>(facts: &Facts<'a>) -> Option<OwnLookup<'a>> {
     let is_asked = facts.local.is_manager && (is_in_doubt || recreated.is_some());
     is_asked.then(|| OwnLookup {
         former: facts.recovery().or(recreated),
-        patience: if facts.open().is_some() { NO_LEADER_PATIENCE } else { LEADER_PATIENCE },
+        patience: if facts.open().is_some() { NO_LEADER_WITHIN } else { LEADER_WITHIN },
         is_generation_in_rows: facts.charter.is_none(),
     })
 }

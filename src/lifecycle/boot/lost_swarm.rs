@@ -4,7 +4,7 @@
 //! Guarantees: silence is no evidence, nor is an answer of Auto Scaling that failed, is incomplete or does not list the
 //! asking instance itself. A swarm counts as lost only when, in every observation for `boot.lost_after`, a complete
 //! answer listed none of its managers, no member's port 2377 answered, every row could be read and no manager's row
-//! changed; and when none of those rows is younger than [`ROW_IS_FRESH`]. The patience is measured by this process:
+//! changed; and when none of those rows is younger than [`MANAGER_ROW_IS_FRESH`]. The patience is measured by this process:
 //! clocks that differ only lengthen it.
 //!
 //! Assumes that a manager of a swarm with a quorum writes its row within `boot.lost_after`, so that a manager without a
@@ -17,11 +17,11 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-pub(super) use super::absence::ROW_IS_FRESH;
 pub use super::absence::{Absence, OwnMembers};
 use crate::clients::docker::first_listening;
 use crate::clients::ledger::{Charter, Member, MemberRows, Traces};
 use crate::common::errors::chain;
+use crate::common::timing::MANAGER_ROW_IS_FRESH;
 use crate::node::Node;
 
 /// Time between two observations: the whole account shares the request limit of Auto Scaling.
@@ -184,7 +184,7 @@ pub(super) fn of_rows(
     me: &str,
     now: OffsetDateTime,
 ) -> Absence {
-    let is_fresh = |row: &&Member| now - row.updated_at < ROW_IS_FRESH;
+    let is_fresh = |row: &&Member| now - row.updated_at < MANAGER_ROW_IS_FRESH;
     let fresh = managers_of(&all.rows, me).filter(is_fresh);
     Absence {
         managers: known(charter, &all.rows, me),

@@ -1,12 +1,8 @@
 //! Remembers the failed actions of a departure, so that it can continue without them once it is late.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
-/// Time after which a failed action is retried; until then a departure that is late continues without it. A round that
-/// fails takes 15 s at most.
-const FAILS_FOR: Duration = Duration::from_secs(30);
+use crate::common::timing::LEAVE_RETRY;
 
 /// Last failure of one action of this departure, with the reason. After a restart of skep the action is tried again.
 #[derive(Debug, Default)]
@@ -23,14 +19,15 @@ impl Failing {
         self.0 = None;
     }
 
-    /// Whether the action failed a short time ago.
+    /// Whether the action failed a short time ago: it is not tried again yet, and a departure that is late continues
+    /// without it.
     pub fn is_recent(&self) -> bool {
-        self.0.as_ref().is_some_and(|(at, _)| at.elapsed() < FAILS_FOR)
+        self.0.as_ref().is_some_and(|(at, _)| at.elapsed() < LEAVE_RETRY)
     }
 
     /// Returns the reason for the failure, until the action succeeds or was not tried for a long time.
     pub fn why(&self) -> Option<&String> {
-        self.0.as_ref().filter(|(at, _)| at.elapsed() < 2 * FAILS_FOR).map(|(_, why)| why)
+        self.0.as_ref().filter(|(at, _)| at.elapsed() < 2 * LEAVE_RETRY).map(|(_, why)| why)
     }
 }
 
@@ -44,7 +41,7 @@ mod tests {
         assert!(!writes.is_recent());
         writes.set("refused".to_owned());
         assert!(writes.is_recent());
-        tokio::time::advance(FAILS_FOR).await;
+        tokio::time::advance(LEAVE_RETRY).await;
         assert!(!writes.is_recent());
         assert_eq!(writes.why().map(String::as_str), Some("refused"), "it may still fail");
         writes.clear();

@@ -4,16 +4,12 @@
 //! Guarantees: a swarm is another cluster's only by evidence that names another swarm or another cluster. A charter, a
 //! row or a certificate that is missing or cannot be read proves nothing.
 
-use std::time::Duration;
-
 use crate::clients::docker::{CLUSTER_LABEL, Certified, LocalNode, LocalState};
 use crate::clients::ledger::Charter;
 use crate::common::fact::Fact;
 use crate::common::instance::{Membership, Role};
+use crate::common::timing::LEADER_WITHIN;
 use crate::node::Node;
-
-/// A leader answers within milliseconds; without one Docker may not answer for half a minute.
-const LEADER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Result of a lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,7 +143,7 @@ async fn gather(node: &Node, local: &LocalNode) -> Evidence {
     let row = node.ledger.fetch_member(node.role, &node.instance.id).await;
     known.row = row.map(|row| row.map(|row| row.node_id)).into();
     if local.is_manager {
-        let labels = tokio::time::timeout(LEADER_PATIENCE, node.swarm.fetch_swarm()).await;
+        let labels = tokio::time::timeout(LEADER_WITHIN, node.swarm.fetch_swarm()).await;
         known.is_label_ours = match labels {
             Ok(Ok((labels, _))) => match labels.get(CLUSTER_LABEL) {
                 Some(name) => Lookup::Found(*name == node.cluster),

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
+use crate::common::timing::MANAGER_ROW_IS_FRESH;
 use crate::lifecycle::boot::Stale;
-use crate::manager::peers::FRESH;
 
 /// Reason for which this node must boot again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl fmt::Display for Cause {
             Self::Moved => f.write_str(Stale::Moved.as_str()),
             Self::Stranded { known, listening } => write!(
                 f,
-                "{}, none of them has written its row within {FRESH:?}, and the manager at {listening} listens and has a leader",
+                "{}, none of them has written its row within {MANAGER_ROW_IS_FRESH:?}, and the manager at {listening} listens and has a leader",
                 nobody_listens(known)
             ),
             Self::CertificateRefused => f.write_str("this node's certificate is refused"),

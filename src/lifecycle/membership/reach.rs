@@ -17,7 +17,8 @@ use time::OffsetDateTime;
 
 use crate::clients::docker::LocalNode;
 use crate::clients::ledger::{Charter, Ledger, LedgerError, Member, MemberState};
-use crate::manager::peers::{FRESH, is_led, is_ready_in};
+use crate::common::timing::MANAGER_ROW_IS_FRESH;
+use crate::manager::peers::{is_led, is_ready_in};
 
 /// Managers that a worker reaches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,8 +82,11 @@ fn find_life(
     now: OffsetDateTime,
 ) -> Option<String> {
     let may_manage = |row: &&Member| row.state != MemberState::Removed && row.may_be_in(charter);
-    let is_fresh = |row: &&Member| now - row.updated_at < FRESH;
+    let is_fresh = |row: &&Member| now - row.updated_at < MANAGER_ROW_IS_FRESH;
     let mut living = rows.iter().filter(may_manage).filter(|row| known.contains(&row.address));
     let row = living.find(is_fresh)?;
-    Some(format!("{} at {} wrote its row within {FRESH:?}", row.instance_id, row.address))
+    Some(format!(
+        "{} at {} wrote its row within {MANAGER_ROW_IS_FRESH:?}",
+        row.instance_id, row.address
+    ))
 }

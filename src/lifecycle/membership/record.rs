@@ -12,14 +12,10 @@ use crate::common::errors::chain;
 use crate::common::fact::Fact;
 use crate::common::instance::{Membership, Role, SchedulingHold};
 use crate::common::labels::{Labels, Refused, TAG_PREFIX, Wanted};
+use crate::common::timing::{MANAGER_ROW_EVERY, WORKER_ROW_EVERY};
 use crate::manager::WORKER_INTERVAL;
 use crate::node::Node;
 
-/// Maximum age of a manager's address in the ledger.
-const MANAGER_REFRESH: Duration = Duration::from_secs(60);
-/// Maximum age of a worker's row. Changes are written at once; otherwise the row only has to stay younger than the two
-/// days after which managers may delete a row without a group.
-const WORKER_REFRESH: Duration = Duration::from_secs(6 * 3600);
 /// Time between two attempts to write the row: until the row of a new node is written, no node can join through it.
 const RECORD_RETRY: Duration = Duration::from_secs(2);
 /// Time after which a node that has joined is Ready even if its row is not written.
@@ -81,8 +77,8 @@ pub async fn keep_recorded(
             Fact::CannotTell => {}
         }
         let refresh = match role {
-            Role::Manager => MANAGER_REFRESH,
-            Role::Worker => WORKER_REFRESH,
+            Role::Manager => MANAGER_ROW_EVERY,
+            Role::Worker => WORKER_ROW_EVERY,
         };
         let is_right = written.as_ref().is_some_and(|(at, before, was, served_as)| {
             let is_same = *before == labels && *was == scheduling_hold && *served_as == role;

@@ -13,9 +13,8 @@ use crate::clients::ledger::{Charter, CharterPhase, Member};
 use crate::common::fact::Fact;
 use crate::common::report::{OtherManager, RecoveryPlan};
 use crate::common::state::in_utc;
+use crate::common::timing::MANAGER_ROW_IS_FRESH;
 
-/// In this time, a manager whose skep is alive has refreshed its row twice, and a third write is under way.
-const ROW_IS_FRESH: Duration = Duration::from_secs(150);
 /// Docker's managers wait for three heartbeats of a worker, one every 5 s. A worker tries to reconnect every 0 to 8 s,
 /// to any of the managers that it knows, dead ones included.
 const WORKER_DOWN_AFTER: Duration = Duration::from_secs(15);
@@ -180,7 +179,11 @@ pub fn decide(seen: &Observed) -> Result<(), Refusal> {
     let all = seen.others.len() + 1;
     if 2 * alive.len() > all {
         let names = alive.join(", ");
-        return Err(Refusal::MayBeElsewhere { alive: alive.len(), names, fresh: ROW_IS_FRESH });
+        return Err(Refusal::MayBeElsewhere {
+            alive: alive.len(),
+            names,
+            fresh: MANAGER_ROW_IS_FRESH,
+        });
     }
     Ok(())
 }
@@ -190,7 +193,7 @@ pub fn decide(seen: &Observed) -> Result<(), Refusal> {
 fn may_be_alive(seen: &Observed, row: &Member) -> bool {
     let is_missing = |listed: &BTreeMap<_, _>| !listed.contains_key(&row.instance_id);
     let is_gone = row.group.is_some() && seen.listed.as_ref().is_some_and(is_missing);
-    let is_fresh = seen.now - row.updated_at < ROW_IS_FRESH;
+    let is_fresh = seen.now - row.updated_at < MANAGER_ROW_IS_FRESH;
     seen.listening.contains(&row.address) || (!is_gone && is_fresh)
 }
 
@@ -271,10 +274,10 @@ fn costs(managers: &[OtherManager], leaves_by: Option<Leaving>) -> Vec<String> {
     }
     let is_gone =
         |it: &&OtherManager| !it.may_be_alive && it.auto_scaling.as_deref() == Some("gone");
-    let fresh = names(&|it| is_gone(it) && it.seen_seconds_ago < ROW_IS_FRESH.as_secs());
+    let fresh = names(&|it| is_gone(it) && it.seen_seconds_ago < MANAGER_ROW_IS_FRESH.as_secs());
     if !fresh.is_empty() {
         costs.push(format!(
-            "{fresh} is gone by Auto Scaling's answer, but wrote its row within {ROW_IS_FRESH:?}: if it was detached from its group and is alive, the swarm's state there is discarded, and the tasks there end when the manager comes back"
+            "{fresh} is gone by Auto Scaling's answer, but wrote its row within {MANAGER_ROW_IS_FRESH:?}: if it was detached from its group and is alive, the swarm's state there is discarded, and the tasks there end when the manager comes back"
         ));
     }
     let silent = names(&|it| !it.may_be_alive && !is_gone(it));

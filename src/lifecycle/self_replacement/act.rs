@@ -94,11 +94,11 @@ async fn judge(
 
 #[cfg(test)]
 mod tests {
-    use super::super::decide::SURE_AFTER;
     use super::*;
     use crate::clients::aws::autoscaling::tests::{described, list};
     use crate::clients::aws::stub::Stub;
     use crate::clients::docker::Swarm;
+    use crate::common::timing::MANAGER_ROW_IS_FRESH;
 
     /// Returns the verdict and the calls to AWS, in their order.
     async fn ask(stub: &Stub, broken_for: Duration, well_for: WellFor) -> (String, Vec<String>) {
@@ -125,7 +125,7 @@ mod tests {
             "generation": { "N": "1" }, "state": { "S": "ready" }, "updated_at": { "N": "1" },
         }});
         let listed = described(&list(&[("i-0abc", "InService")]), "");
-        let (long, well) = (Duration::from_secs(3600), Ok(Some(SURE_AFTER)));
+        let (long, well) = (Duration::from_secs(3600), Ok(Some(MANAGER_ROW_IS_FRESH)));
         let stub = Stub::start().await;
         assert_eq!(ask(&stub, Duration::ZERO, Ok(None)).await, ("Ok(Wait)".into(), vec![]));
         let unclear = Err(LedgerError::WrongKeys { table: "skep".into() }.into());

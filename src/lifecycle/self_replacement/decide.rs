@@ -5,14 +5,11 @@ use std::time::Duration;
 
 use crate::clients::aws::autoscaling::{GroupInstance, LifecycleState};
 use crate::clients::ledger::MemberState;
+use crate::common::timing::MANAGER_ROW_IS_FRESH;
 
 /// Health status, as AWS writes it.
 const UNHEALTHY: &str = "UNHEALTHY";
 const NOT_LISTED: &str = "Auto Scaling does not list this instance";
-
-/// Time after which a manager that has lost its leader has recorded that: it writes its row at least every minute and a
-/// half, and its Docker may hang for 40 s before.
-pub const SURE_AFTER: Duration = Duration::from_secs(150);
 
 /// A fact that is looked up when all facts before it are for asking; `None` until then.
 pub type LookedUp<T> = Option<T>;
@@ -102,7 +99,7 @@ pub fn decide(seen: &Observed) -> Result<Verdict, LookUp> {
             "no other manager that has a leader answers, so another node would not do better",
         );
     };
-    if well_for < SURE_AFTER {
+    if well_for < MANAGER_ROW_IS_FRESH {
         return stay("a manager that has lost its leader would not have said so yet");
     }
     match seen.group.as_ref().ok_or(LookUp::Group)? {
@@ -174,7 +171,7 @@ mod tests {
             me: ME.into(),
             broken_for: PATIENCE,
             patience: PATIENCE,
-            well_for: Some(Some(SURE_AFTER)),
+            well_for: Some(Some(MANAGER_ROW_IS_FRESH)),
             row: Some(Some(MemberState::Ready)),
             group: Some(Some("workers".into())),
             last: Some(None),
@@ -253,7 +250,10 @@ mod tests {
             (Observed { broken_for: PATIENCE / 2, ..broken() }, vec![]),
             (Observed { row: Some(None), ..broken() }, vec![Swarm, Row]),
             (Observed { well_for: Some(None), ..broken() }, vec![Swarm, Row]),
-            (Observed { well_for: Some(Some(SURE_AFTER / 2)), ..broken() }, vec![Swarm, Row]),
+            (
+                Observed { well_for: Some(Some(MANAGER_ROW_IS_FRESH / 2)), ..broken() },
+                vec![Swarm, Row],
+            ),
             (Observed { group: Some(None), ..broken() }, vec![Swarm, Row, Group]),
             (Observed { last: last(OTHER, false), ..broken() }, vec![Swarm, Row, Group, lease()]),
             (
@@ -303,7 +303,7 @@ mod tests {
             prop_assert_eq!(Ok(run(&seen).1), decide(&seen));
             if let Some(is_lease_taken) = asks(seen) {
                 prop_assert!(broken_for >= PATIENCE.as_secs());
-                prop_assert!(well_for.is_some_and(|it| it >= SURE_AFTER.as_secs()));
+                prop_assert!(well_for.is_some_and(|it| it >= MANAGER_ROW_IS_FRESH.as_secs()));
                 prop_assert!(matches!(row, Some(MemberState::Ready | MemberState::Removed)));
                 prop_assert!(is_in_group);
                 prop_assert_eq!(own, Some(WELL));

@@ -10,21 +10,11 @@ use time::OffsetDateTime;
 use crate::clients::aws::autoscaling::Survey;
 use crate::clients::docker::NodeView;
 use crate::clients::ledger::{Attempt, Charter, CharterPhase, Member, MemberState};
+use crate::common::timing::{JOIN_IS_OVER, JOIN_IS_RECORDED, UNGROUPED_ROW_KEPT};
 
 /// Time after which a second answer must confirm that more than half of the swarm is gone: a region in trouble, or the
 /// wrong account, must not end the swarm.
 pub const SECOND_ANSWER_AFTER: Duration = Duration::from_secs(30);
-/// Age up to which a row may be that of a join that is still under way.
-const ROW_PATIENCE: Duration = Duration::from_secs(120);
-
-/// The same for rows without a group, where an answer of Auto Scaling is no evidence: the only evidence is Docker's
-/// list without such a node, and a node that was removed by hand learns that from its row.
-const UNGROUPED_ROW_PATIENCE: Duration = Duration::from_secs(48 * 3600);
-
-/// Time after which the join that has made an entry is over: Docker's call ends within 40 s, and its work in the
-/// background within another 30 s.
-pub const JOIN_IS_OVER_AFTER: Duration = Duration::from_secs(90);
-
 /// One observation.
 pub struct Observed<'a> {
     /// The manager that observes: it does not judge itself.
@@ -257,7 +247,7 @@ fn judge_stray(seen: &Observed<'_>, node: &NodeView) -> Verdict {
 fn judge_nameless(seen: &Observed<'_>, node: &NodeView) -> Verdict {
     if !node.hostname.is_empty() || node.raft.is_some() {
         Verdict::Unplaced
-    } else if seen.lifeless_for.get(&node.id).is_some_and(|&so| so >= JOIN_IS_OVER_AFTER) {
+    } else if seen.lifeless_for.get(&node.id).is_some_and(|&so| so >= JOIN_IS_OVER) {
         Verdict::Stillborn
     } else {
         Verdict::Settling
@@ -296,7 +286,7 @@ pub fn needs_charter(me: &str, members: &[Member], now: OffsetDateTime) -> bool 
 }
 
 fn is_old_and_ungrouped(row: &Member, now: OffsetDateTime) -> bool {
-    row.group.is_none() && now - row.updated_at > UNGROUPED_ROW_PATIENCE
+    row.group.is_none() && now - row.updated_at > UNGROUPED_ROW_KEPT
 }
 
 /// Returns the swarm whose node list was read: that of the manager that observes, by its own row.
@@ -307,7 +297,7 @@ fn own_swarm<'a>(me: &str, members: &'a [Member]) -> Option<&'a String> {
 /// Whether the row has outlived its node and its instance, or was invented.
 fn is_orphan(seen: &Observed<'_>, row: &Member) -> bool {
     let is_over = if row.group.is_some() {
-        seen.survey.is_gone(&row.instance_id) && seen.now - row.updated_at > ROW_PATIENCE
+        seen.survey.is_gone(&row.instance_id) && seen.now - row.updated_at > JOIN_IS_RECORDED
     } else {
         is_old_and_ungrouped(row, seen.now) && is_out_of_its_swarm(seen, row)
     };
@@ -341,7 +331,7 @@ fn is_spent(seen: &Observed<'_>, attempt: &Attempt) -> bool {
             || address(node) != Some(attempt.address)
             || seen.members.iter().any(|row| row.node_id == node.id)
     };
-    seen.now - attempt.at > ROW_PATIENCE
+    seen.now - attempt.at > JOIN_IS_RECORDED
         && (seen.survey.is_gone(&attempt.instance_id) || is_member())
         && seen.nodes.iter().all(is_explained)
 }

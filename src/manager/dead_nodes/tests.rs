@@ -13,6 +13,7 @@ use crate::clients::docker::RaftView;
 use crate::clients::ledger::Attempt;
 use crate::clients::ledger::fuzz;
 use crate::common::instance::Role;
+use crate::common::timing::JOIN_IS_OVER;
 
 const NOW: OffsetDateTime = time::macros::datetime!(2026-11-21 12:00 UTC);
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -243,7 +244,7 @@ fn what_no_host_was_ever_behind_goes_once_its_join_is_over() {
     let nameless = NodeView { hostname: String::new(), address: None, ..node("s", "down", 0) };
     let mut world = World::new(vec![me(), nameless], vec![], Survey::default());
     assert_eq!(world.verdict("s"), Some(Verdict::Settling), "its join may still be under way");
-    world.lifeless_for.insert("s".into(), JOIN_IS_OVER_AFTER);
+    world.lifeless_for.insert("s".into(), JOIN_IS_OVER);
     assert_eq!(world.steps(), ["s: Remove"]);
     world.nodes[1].state = "unknown".into();
     assert_eq!(world.steps(), ["s: Remove"]);
@@ -386,7 +387,7 @@ proptest! {
             }
             if view.address.is_none() {
                 prop_assert!(view.hostname.is_empty() && view.raft.is_none());
-                prop_assert!(world.lifeless_for[&view.id] >= JOIN_IS_OVER_AFTER);
+                prop_assert!(world.lifeless_for[&view.id] >= JOIN_IS_OVER);
                 continue;
             }
             let has_live_owner = world.nodes.iter().any(|other| {

@@ -11,9 +11,9 @@ use crate::clients::docker::{LocalNode, LocalState};
 use crate::clients::ledger::{Charter, CharterPhase, Member, MemberState, Traces, fuzz};
 use crate::common::fact::Fact;
 use crate::common::instance::Role::{self, Manager, Worker};
+use crate::common::timing::LEADER_WITHIN;
 use crate::lifecycle::boot::lookups::{
-    Facts, LEADER_PATIENCE, Lookups, OwnLookup, Rest, choose, needs_attempt, needs_certificate,
-    needs_row,
+    Facts, Lookups, OwnLookup, Rest, choose, needs_attempt, needs_certificate, needs_row,
 };
 use crate::lifecycle::boot::types::STUCK_TIME;
 
@@ -228,7 +228,7 @@ proptest! {
         }
         let is_open = charter.as_ref().is_some_and(|it| it.phase == CharterPhase::Open);
         if let Some(own) = &chosen.own_swarm {
-            prop_assert_eq!(own.patience > LEADER_PATIENCE, is_open);
+            prop_assert_eq!(own.patience > LEADER_WITHIN, is_open);
             prop_assert_eq!(own.is_generation_in_rows, charter.is_none());
         }
         let is_named = is_open && charter.as_ref().is_some_and(|it| it.swarm_id == local.swarm_id);

@@ -9,7 +9,8 @@ use super::{Machine, PATIENCE, Row, World, name, node_name, row, swarm_name};
 use crate::clients::ledger::{Charter, CharterPhase, Living, Member, MemberRows, MemberState};
 use crate::common::fact::Fact;
 use crate::common::instance::Role;
-use crate::lifecycle::boot::lost_swarm::{self, Absence, OwnMembers, ROW_IS_FRESH};
+use crate::common::timing::MANAGER_ROW_IS_FRESH;
+use crate::lifecycle::boot::lost_swarm::{self, Absence, OwnMembers};
 
 impl World {
     /// Returns the row as skep reads it from the ledger.
@@ -164,7 +165,7 @@ impl World {
 
     /// Lets the rows of machines that are gone become too old to prove that these are alive.
     pub fn grow_old(&mut self) {
-        self.pass(ROW_IS_FRESH);
+        self.pass(MANAGER_ROW_IS_FRESH);
     }
 
     /// Runs the duty of [`crate::manager::mark_removed_members`] for a missing charter.
