@@ -14,7 +14,6 @@ use crate::clients::docker::{
     SwarmErrorKind,
 };
 use crate::clients::ledger::{Charter, CharterPhase, DemotionRequest, Traces};
-use crate::common::errors::chain;
 use crate::common::instance::{Membership, Role};
 use crate::common::state::Phase;
 use crate::lifecycle::notices::Notices;
@@ -209,8 +208,8 @@ fn init_spec(node: &Node) -> InitSpec {
     }
 }
 
-/// Stores the unlock key, the tokens and the first address before it opens the charter: a node that sees the charter
-/// open can join, and can return after a restart. Returns `false` when it must wait.
+/// Labels the swarm, and stores the unlock key, the tokens and the first address, before it opens the charter: a node
+/// that sees the charter open can join, and can return after a restart. Returns `false` when it must wait.
 async fn publish(node: &Node, claim: &Charter, membership: &Membership) -> Result<bool, BootError> {
     if claim.is_recovery() && !recreate::strike_out_former(node, &membership.node_id, claim).await?
     {
@@ -219,12 +218,12 @@ async fn publish(node: &Node, claim: &Charter, membership: &Membership) -> Resul
     node.state.enter(Phase::Booting, "publishing the swarm");
     let cluster = node.swarm.fetch_cluster().await?;
     let generation = claim.generation;
+    relabel(node, claim, &cluster).await?;
     let ca_digest = store(node, membership, &cluster.tokens).await?;
     let now = OffsetDateTime::now_utc();
     let swarm_id = &membership.swarm_id;
     if node.ledger.publish_charter(claim, swarm_id, &ca_digest, now).await? {
         tracing::info!(generation, swarm_id, "the swarm is open");
-        relabel(node, claim, &cluster).await;
     } else {
         tracing::warn!(generation, "another manager has taken over the claim meanwhile");
     }
@@ -232,21 +231,17 @@ async fn publish(node: &Node, claim: &Charter, membership: &Membership) -> Resul
 }
 
 /// Labels the swarm with its present generation if it was founded under another one: managers may have to write the
-/// charter again from the labels.
-async fn relabel(node: &Node, claim: &Charter, cluster: &Cluster) {
+/// charter again from the labels. A publication without its label would let a later claim use its generation again; a
+/// label without its publication names a generation that nobody uses.
+async fn relabel(node: &Node, claim: &Charter, cluster: &Cluster) -> Result<(), SwarmError> {
     let mut labels = labels(node, claim);
     if claim.is_recovery() {
         labels.insert(RECOVERED_LABEL.to_owned(), claim.generation.to_string());
     }
     if labels.iter().all(|(key, value)| cluster.labels.get(key) == Some(value)) {
-        return;
+        return Ok(());
     }
-    if let Err(error) = node.swarm.label_swarm(&labels, None).await {
-        let error = chain(&error);
-        tracing::warn!(
-            "could not label the swarm, whose labels still name its earlier generation: {error}"
-        );
-    }
+    node.swarm.label_swarm(&labels, None).await
 }
 
 #[cfg(test)]

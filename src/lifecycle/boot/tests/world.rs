@@ -230,6 +230,7 @@ impl World {
             }
             Step::Publish { claim, membership } => {
                 let swarm = self.nodes[node].swarm.expect("publishes what it is in");
+                self.labels[swarm].1 = Some(claim.generation);
                 self.write_row(me, claim.generation, swarm);
                 let is_claimed = self.charter.as_ref().is_some_and(|charter| {
                     charter.is_claimed_by(&name(me)) && charter.generation == claim.generation
@@ -330,6 +331,10 @@ impl World {
             }
             Event::ActHalf(node) => match self.nodes[node].decided.take() {
                 Some(Step::Init { .. }) => self.init(node, None),
+                Some(Step::Publish { claim, .. }) if self.is_manager_of(self.machine(node)) => {
+                    let swarm = self.nodes[node].swarm.expect("publishes what it is in");
+                    self.labels[swarm].1 = Some(claim.generation);
+                }
                 Some(step) => self.act(node, step),
                 None => {}
             },
