@@ -289,7 +289,12 @@ async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcom
         never = termination_hook::keep_alive(node, announcer, notices, &departure) => match never {},
         never = look_after_others(node) => match never {},
     };
-    tracing::info!(reason = %departure.reason, "the departure has ended: {}", outcome.as_str());
+    match outcome {
+        Outcome::Stayed => tracing::info!("{}", outcome.as_str()),
+        Outcome::Failed => tracing::warn!("{}", outcome.as_str()),
+        // The last line of this node's life says it, after the hook.
+        _ => {}
+    }
     if outcome == Outcome::Stayed {
         announcer.forget_termination_hook();
         node.state.update(NodeState::forget_departure);

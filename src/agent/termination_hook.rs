@@ -102,7 +102,7 @@ async fn find_hook(
     match announcer.find_termination_hook(Instant::now() + time).await {
         Ok(hook) => hook,
         Err(error) => {
-            tracing::error!(
+            tracing::warn!(
                 "the termination hook was not completed, if there is one: no usable answer from Auto Scaling within {} s ({})",
                 time.as_secs(),
                 chain(&error)

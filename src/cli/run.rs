@@ -10,10 +10,7 @@ use crate::telemetry::logging;
 pub async fn run(loaded: Loaded) -> ExitCode {
     logging::start(&loaded.settings.log, &loaded.settings.state_dir);
     match agent::run(loaded).await {
-        Ok(ended) => {
-            tracing::info!(?ended, "done");
-            ExitCode::SUCCESS
-        }
+        Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             // The reason is already in the log, as the node's last state.
             match error {

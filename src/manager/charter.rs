@@ -26,7 +26,7 @@ pub async fn reopen_charter(
     nodes: &[NodeView],
 ) -> Result<(), ManagerError> {
     if is_closed_over_us(charter, membership, nodes) && node.ledger.reopen_charter(charter).await? {
-        tracing::error!(
+        tracing::warn!(
             swarm_id = membership.swarm_id,
             generation = membership.generation,
             "the charter was closed although this swarm is alive; reopened it"

@@ -59,7 +59,7 @@ async fn poll(Poll { fleet, complaints, .. }: Poll<'_, ()>) -> Result<Duration, 
             Ok(None) => {}
             Ok(Some(what)) => {
                 if complaints.is_news(&request.instance_id, &what) {
-                    tracing::warn!("{NAME}: {} waits for {what}", request.instance_id);
+                    tracing::info!("{NAME}: {} waits for {what}", request.instance_id);
                 }
             }
             // A refusal for one request must not delay the others.
@@ -99,7 +99,7 @@ async fn act(
         Step::Confirm => {
             node.ledger.return_lease(id).await?;
             if node.ledger.confirm_demotion_request(request).await? {
-                tracing::warn!(instance, node = id, "no longer a manager; it must join again");
+                tracing::info!(instance, node = id, "no longer a manager; it must join again");
             }
         }
         Step::Remove => {

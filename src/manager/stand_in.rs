@@ -177,7 +177,7 @@ pub async fn keep_alive(
 pub async fn release(node: &Node, instance: &str, result: HookResult) -> Result<(), ManagerError> {
     if let Some((group, hook)) = find_hook(node, instance).await? {
         let answer = node.autoscaling.complete(&hook.name, &group, instance, result).await?;
-        tracing::warn!(
+        tracing::info!(
             instance,
             hook = hook.name,
             ?answer,

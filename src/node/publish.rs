@@ -73,7 +73,7 @@ pub async fn publish_again(
     };
     let is_written = node.ledger.restore_charter(&Charter::restored(known, &living)).await?;
     if is_written {
-        tracing::error!(
+        tracing::warn!(
             swarm_id,
             generation,
             "the charter was missing although this swarm is running and has a leader; published it again"

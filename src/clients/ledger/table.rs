@@ -191,7 +191,7 @@ impl Ledger {
     fn complain(&self, error: &LedgerError) {
         let mut known = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
         if known.insert(error.to_string()) {
-            tracing::error!("skipping unreadable ledger row: {}", chain(error));
+            tracing::warn!("skipping unreadable ledger row: {}", chain(error));
         }
     }
 

@@ -145,7 +145,7 @@ impl StateHandle {
                 return false;
             }
             match why {
-                Some(why) => tracing::warn!(target: "skep::node", "{}", why.explain()),
+                Some(why) => tracing::info!(target: "skep::node", "{}", why.explain()),
                 None => tracing::info!(target: "skep::node", "this node can get tasks again"),
             }
             state.scheduling_hold = why;

@@ -99,7 +99,7 @@ pub async fn act(node: &Node, step: Step, progress: &mut Progress) -> Result<Nex
             }
         }
         Step::AskOut { node_id, why } => {
-            tracing::error!(node = node_id, "{why}: the other managers are asked to take it out");
+            tracing::warn!(node = node_id, "{why}: the other managers are asked to take it out");
             let now = OffsetDateTime::now_utc();
             let request = DemotionRequest::new(&node.instance.id, &node_id, why, now);
             node.ledger.request_demotion(&request).await?;
@@ -187,7 +187,7 @@ fn labels(node: &Node, claim: &Charter) -> HashMap<String, String> {
 /// Carries out the second step of Docker's init, which sets labels and autolock.
 async fn mark(node: &Node, claim: &Charter) -> Result<(), BootError> {
     node.state.enter(Phase::Booting, "labelling the swarm");
-    tracing::warn!(
+    tracing::info!(
         generation = claim.generation,
         "Docker's init ended before it labelled the swarm that it created under this node's claim: labelling it now"
     );
@@ -225,7 +225,7 @@ async fn publish(node: &Node, claim: &Charter, membership: &Membership) -> Resul
     if node.ledger.publish_charter(claim, swarm_id, &ca_digest, now).await? {
         tracing::info!(generation, swarm_id, "the swarm is open");
     } else {
-        tracing::warn!(generation, "another manager has taken over the claim meanwhile");
+        tracing::info!(generation, "another manager has taken over the claim meanwhile");
     }
     Ok(true)
 }

@@ -96,7 +96,7 @@ pub async fn strike_out_former(
     let nodes = node.swarm.fetch_nodes().await?;
     for view in nodes.iter().filter(|view| former.is_struck(view)) {
         node.swarm.remove(&view.id).await?;
-        tracing::warn!(
+        tracing::info!(
             node = view.id,
             address = view.address,
             "removed a former manager from the node list"

@@ -132,7 +132,7 @@ pub async fn resume(
         }
         Earlier::Over => {}
         Earlier::GoOn(departure) => {
-            tracing::warn!("continuing a departure that was interrupted");
+            tracing::info!("continuing a departure that was interrupted");
             notices.give(departure);
         }
     }

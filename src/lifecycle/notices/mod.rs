@@ -41,7 +41,7 @@ impl Notices {
             std::mem::replace(notice, new) != *notice
         });
         if is_first {
-            tracing::warn!(reason = %departure.reason, deadline = %departure.deadline, "this node must leave");
+            tracing::info!(reason = %departure.reason, deadline = %departure.deadline, "this node must leave");
         }
         is_first
     }
@@ -54,7 +54,7 @@ impl Notices {
                 return false;
             };
             if !std::mem::replace(&mut notice.is_withdrawn, true) {
-                tracing::warn!(%reason, "the notice has been taken back");
+                tracing::info!(%reason, "the notice has been taken back");
                 return true;
             }
             false

@@ -60,7 +60,7 @@ async fn claim(node: &Node) -> Result<RecoveryPlan, RecoverError> {
     if leaving(node).is_some_and(|leaving| leaving.recovery_until.is_none()) {
         return Err(RecoverError::LeftMeanwhile { until: in_utc(now + LEASE) });
     }
-    tracing::warn!(
+    tracing::info!(
         swarm_id,
         generation = plan.generation + 1,
         "the operator has the quorum re-created on this node"

@@ -140,7 +140,7 @@ impl TerminationHook {
             self.announcer.state.enter(Phase::Leaving, doing);
             pause(deadline).await;
         }
-        tracing::error!(
+        tracing::warn!(
             hook = self.hook.name,
             "the termination hook was not completed before its global timeout"
         );

@@ -172,7 +172,7 @@ async fn act(
             Step::Demote => match demote_under_lease(node, id).await {
                 Ok(Demotion::Accepted) => {
                     is_raft_changing = true;
-                    tracing::warn!(node = id, because, "demoted a dead manager");
+                    tracing::info!(node = id, because, "demoted a dead manager");
                 }
                 Ok(Demotion::HeldUp { waiting_for }) => {
                     refused.insert(id.to_owned(), format!("waiting for {waiting_for}"));
@@ -181,7 +181,7 @@ async fn act(
             },
             Step::Remove => match node.swarm.remove(id).await {
                 Ok(()) => {
-                    tracing::warn!(node = id, because, "removed a dead node from the node list");
+                    tracing::info!(node = id, because, "removed a dead node from the node list");
                     metrics().removal("none", "dead");
                     let rows = || members.iter().filter(|row| row.node_id == id);
                     // A manager, or the entry without a row that a manager's failed join has left.
