@@ -143,7 +143,7 @@ async fn admit(node: &Node, announcer: &Announcer) {
     node.state.trouble(WHO, None);
     boot::finish_before_the_pool(node).await;
     announcer.warmed().await;
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Whether the node must leave: Docker is in a swarm as the node that this instance's row names. The row is removed

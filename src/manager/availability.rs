@@ -28,7 +28,7 @@ const ROWS_AGE: Duration = Duration::from_secs(1);
 /// Sets availabilities for as long as this node is a manager.
 pub(super) async fn run(fleet: &Fleet<'_>) {
     let (first, after_failure) = (Duration::ZERO, BACKUP.look);
-    Duty { name: NAME, first, after_failure, trouble: None }.run(fleet, poll).await
+    Duty { name: NAME, first, after_failure, trouble: None }.run(fleet, poll).await;
 }
 
 /// Polls once. `memory` is the time of the last read of the ledger.

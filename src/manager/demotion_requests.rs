@@ -40,7 +40,7 @@ const RETURN_PATIENCE: Duration = Duration::from_secs(900);
 /// Serves demotion requests for as long as this node is a manager.
 pub(super) async fn run(fleet: &Fleet<'_>) {
     let (first, after_failure) = (BACKUP_INTERVAL, BACKUP_INTERVAL);
-    Duty { name: NAME, first, after_failure, trouble: None }.run(fleet, poll).await
+    Duty { name: NAME, first, after_failure, trouble: None }.run(fleet, poll).await;
 }
 
 async fn poll(Poll { fleet, complaints, .. }: Poll<'_, ()>) -> Result<Duration, ManagerError> {

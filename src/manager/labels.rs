@@ -39,7 +39,7 @@ struct Memory {
 /// Labels nodes for as long as this node is a manager.
 pub(super) async fn run(fleet: &Fleet<'_>) {
     let (first, after_failure) = (Duration::ZERO, BACKUP.look);
-    Duty { name: NAME, first, after_failure, trouble: None }.run(fleet, poll).await
+    Duty { name: NAME, first, after_failure, trouble: None }.run(fleet, poll).await;
 }
 
 async fn poll(

@@ -67,7 +67,7 @@ struct Memory {
 /// Completes such hooks for as long as this node is a manager.
 pub(super) async fn run(fleet: &Fleet<'_>) {
     let duty = Duty { name: NAME, first: INTERVAL, after_failure: INTERVAL, trouble: None };
-    duty.run(fleet, poll).await
+    duty.run(fleet, poll).await;
 }
 
 async fn poll(

@@ -10,11 +10,13 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
+use super::complaints::Complaints;
 use super::duty::{Duty, Poll};
 use super::error::ManagerError;
 use super::fleet::{Fleet, lately};
 use super::peers::has_leader;
 use crate::clients::docker::{NodeView, Quorum};
+use crate::common::errors::chain;
 use crate::common::fact::Fact;
 use crate::common::timing::ELECTION;
 use crate::node::Node;
@@ -88,13 +90,17 @@ pub(super) async fn run(fleet: &Fleet<'_>) {
     // A new watch has no better information than this node shows.
     let shown = fleet.node.state.now().quorum_lost_since;
     let shown = shown.map_or(Leadership::Unknown, |since| Leadership::Lost { since });
-    duty.run(fleet, async |Poll { fleet, memory, .. }| poll(fleet, memory, shown).await).await
+    duty.run(fleet, async |Poll { fleet, memory, complaints }| {
+        poll(fleet, memory, complaints, shown).await
+    })
+    .await;
 }
 
 /// Polls once. `memory` is the conclusion from the polls so far, `shown` the one before the first poll.
 async fn poll(
     fleet: &Fleet<'_>,
     memory: &mut Option<Leadership>,
+    complaints: &mut Complaints,
     shown: Leadership,
 ) -> Result<Duration, ManagerError> {
     let began = Moment::now();
@@ -106,6 +112,9 @@ async fn poll(
         }
         Ok(nodes) => (has_leader(Ok(nodes)), &nodes[..]),
     };
+    if let Err(error) = &answer {
+        complaints.record(chain(error));
+    }
     let leadership = decide(memory.unwrap_or(shown), leader, began, Instant::now());
     *memory = Some(leadership);
     show_margin(leader, nodes);
@@ -208,12 +217,14 @@ mod tests {
         node.state.set_quorum_lost(Some(since));
         engine.lock().instead.insert("/nodes", Instead::Refusal(500, "busy"));
         let fleet = Fleet::new(&node, &membership);
-        let (mut memory, shown) = (None, Leadership::Lost { since });
-        assert_eq!(poll(&fleet, &mut memory, shown).await.unwrap(), INTERVAL);
+        let (mut memory, mut complaints) = (None, Complaints::default());
+        let shown = Leadership::Lost { since };
+        assert_eq!(poll(&fleet, &mut memory, &mut complaints, shown).await.unwrap(), INTERVAL);
+        assert!(complaints.end_poll().is_some_and(|failure| failure.contains("busy")));
         assert_eq!(node.state.now().quorum_lost_since, Some(since));
 
         engine.lock().instead.insert("/nodes", Instead::Refusal(503, "not a swarm manager"));
-        let ended = poll(&fleet, &mut memory, shown).await.unwrap_err();
+        let ended = poll(&fleet, &mut memory, &mut complaints, shown).await.unwrap_err();
         assert!(ended.is_not_manager());
         stop_showing(&node);
         assert_eq!(node.state.now().quorum_lost_since, None, "it cannot observe the quorum");

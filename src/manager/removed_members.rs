@@ -54,7 +54,7 @@ pub(super) async fn run(fleet: &Fleet<'_>) {
         }
         polled
     })
-    .await
+    .await;
 }
 
 async fn poll(

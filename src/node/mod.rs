@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::clients::aws::autoscaling::AutoScaling;
 use crate::clients::aws::ecr::Ecr;
-use crate::clients::docker::{Availability, Swarm, SwarmError};
+use crate::clients::docker::{Availability, LocalNode, Swarm, SwarmError};
 use crate::clients::imds::Imds;
 use crate::clients::ledger::{Ledger, LedgerError, Member, MemberState};
 use crate::clients::secrets::{MalformedToken, SecretsError, TokenStore};
@@ -110,7 +110,7 @@ impl Node {
         // A node that leaves must not wait for Docker.
         if state == MemberState::Ready {
             let local = self.swarm.fetch_local_node().await.ok();
-            row.serves_as = local.as_ref().map(|local| local.role());
+            row.serves_as = local.as_ref().map(LocalNode::role);
             row.has_leader = membership.role == Role::Manager
                 && local.is_some_and(|local| local.is_manager && local.is_sound());
         }

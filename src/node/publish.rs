@@ -10,6 +10,9 @@ use crate::common::instance::{Membership, Role};
 
 /// Stores the join tokens and the unlock key under the membership's generation, and writes this node's row. Returns the
 /// digest of the swarm's root CA.
+///
+/// # Errors
+/// When Docker, the ledger or the secret store fails, or Docker returns a malformed token.
 pub async fn store(
     node: &Node,
     membership: &Membership,

@@ -19,7 +19,7 @@ use tracing::{Event, Level, Span, Subscriber};
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormattedFields, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::{LookupSpan, Scope};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::common::state::Phase;
@@ -164,7 +164,7 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    let spans = context.event_scope().into_iter().flat_map(|scope| scope.from_root());
+    let spans = context.event_scope().into_iter().flat_map(Scope::from_root);
     for span in spans.filter(|span| span.name() != PHASE_SPAN) {
         if let Some(fields) = span.extensions().get::<FormattedFields<N>>() {
             write!(writer, " {}", fields.fields)?;

@@ -112,7 +112,7 @@ where
     metrics().flushed(name, result.label(), sent, unsent);
     match result {
         FlushResult::Done => {
-            tracing::info!(flusher = name, seconds, sent, unsent, detail, "flushed")
+            tracing::info!(flusher = name, seconds, sent, unsent, detail, "flushed");
         }
         FlushResult::NotHere => tracing::debug!(flusher = name, "nothing to flush here"),
         FlushResult::TimedOut => {

@@ -73,6 +73,7 @@ impl Evidence {
     }
 
     /// Whether this host's node has started to join and has never been Ready.
+    #[must_use]
     pub fn is_joining(&self, local: &LocalNode) -> Fact {
         match &self.row {
             Lookup::CannotTell => Fact::CannotTell,

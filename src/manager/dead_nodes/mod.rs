@@ -77,7 +77,7 @@ struct Memory {
 /// Removes dead nodes from the list for as long as this node is a manager.
 pub(super) async fn run(fleet: &Fleet<'_>) {
     let duty = Duty { name: NAME, first: INTERVAL, after_failure: INTERVAL, trouble: None };
-    duty.run(fleet, poll).await
+    duty.run(fleet, poll).await;
 }
 
 /// Polls once. The pause is shorter where time alone will change something soon.

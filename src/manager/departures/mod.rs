@@ -39,7 +39,7 @@ type Memory = stand_in::Memory;
 /// Serves departures for as long as this node is a manager.
 pub(super) async fn run(fleet: &Fleet<'_>) {
     let (first, after_failure) = (Duration::ZERO, BACKUP_INTERVAL);
-    Duty { name: NAME, first, after_failure, trouble: None }.run(fleet, poll).await
+    Duty { name: NAME, first, after_failure, trouble: None }.run(fleet, poll).await;
 }
 
 async fn poll(

@@ -74,7 +74,7 @@ struct Troubles {
 pub(super) async fn run(fleet: &Fleet<'_>) {
     let trouble = Some("cannot renew pull credentials");
     let duty = Duty { name: NAME, first: Duration::ZERO, after_failure: LEADER_INTERVAL, trouble };
-    duty.run(fleet, poll).await
+    duty.run(fleet, poll).await;
 }
 
 async fn poll(

@@ -74,7 +74,7 @@ pub(super) async fn run(fleet: &Fleet<'_>) {
         poll(fleet, memory).await?;
         Ok(INTERVAL)
     })
-    .await
+    .await;
 }
 
 async fn poll(fleet: &Fleet<'_>, memory: &mut Memory) -> Result<(), ManagerError> {

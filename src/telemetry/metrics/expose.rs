@@ -16,6 +16,7 @@ pub fn page(state: &NodeState, headers: &HeaderMap) -> (&'static str, String) {
     if wants_classic(headers) { (CLASSIC, classic(&page)) } else { (OPEN_METRICS, page) }
 }
 
+#[expect(clippy::expect_used, reason = "a string takes any text")]
 pub(super) fn open_metrics(metrics: &Metrics, state: &NodeState) -> String {
     metrics.read_off(state);
     let mut page = String::new();
