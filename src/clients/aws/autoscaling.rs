@@ -48,7 +48,9 @@ pub struct AutoScaling {
 /// An instance as its group lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupInstance {
+    /// Name of the Auto Scaling group.
     pub group: String,
+    /// Present state, such as `InService` or `Terminating:Wait`.
     pub lifecycle_state: LifecycleState,
     /// `HEALTHY` or `UNHEALTHY`.
     pub health: String,
@@ -85,7 +87,9 @@ pub enum Transition {
 /// The result of an action. On termination both end the instance; on launch ABANDON replaces it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookResult {
+    /// `CONTINUE`: any other lifecycle hooks can complete.
     Continue,
+    /// `ABANDON`: any remaining actions, such as other lifecycle hooks, stop.
     Abandon,
 }
 
@@ -103,7 +107,9 @@ impl HookResult {
 /// A lifecycle hook of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hook {
+    /// Name of the lifecycle hook, unique in its group.
     pub name: String,
+    /// The transition at which it holds instances.
     pub transition: Transition,
     /// Time that an action lasts without a heartbeat.
     pub heartbeat_timeout: Duration,
@@ -133,6 +139,7 @@ pub enum HeartbeatAnswer {
 /// Auto Scaling's answer to the completion of an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CompletionAnswer {
+    /// Auto Scaling has accepted the result; the action is over.
     Completed,
     /// There is no action: not yet, or not any more.
     NoActiveAction,
@@ -145,7 +152,7 @@ impl AutoScaling {
     }
 
     #[must_use]
-    pub fn new(client: Client) -> Self {
+    pub(super) fn new(client: Client) -> Self {
         Self { client }
     }
 

@@ -18,6 +18,7 @@ pub struct CloudFormation {
 /// The result of the boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignalStatus {
+    /// Counts as one of the signals that the stack waits for.
     Success,
     /// Fails the stack operation at once.
     Failure,
@@ -30,7 +31,9 @@ pub enum SignalAnswer {
     Sent,
     /// The stack does not wait: it is complete, failed or being deleted.
     NotInProgress,
+    /// CloudFormation has no stack of this name: `Stack … does not exist`.
     NoSuchStack,
+    /// The stack has no resource with this logical id: `Resource … does not exist for stack …`.
     NoSuchResource,
 }
 
@@ -41,7 +44,7 @@ impl CloudFormation {
     }
 
     #[must_use]
-    pub fn new(client: Client) -> Self {
+    pub(super) fn new(client: Client) -> Self {
         Self { client }
     }
 

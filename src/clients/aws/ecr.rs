@@ -41,13 +41,16 @@ const DOMAINS: [&str; 10] = [
 pub struct Registry {
     /// Such as `123456789012.dkr.ecr.eu-central-1.amazonaws.com`.
     pub host: String,
+    /// Region in the host's name, such as `eu-central-1`; only a token of this region is valid for it.
     pub region: String,
 }
 
 /// Credentials with which Docker can pull for a while.
 #[derive(Clone, Debug)]
 pub struct PullCredentials {
+    /// Docker's user name; ECR sends `AWS`.
     pub username: String,
+    /// Password, valid for every registry of the requested region that the node's role may pull from.
     pub password: SecretString,
     /// 12 hours after ECR issued them, as of 2026.
     pub expires_at: OffsetDateTime,
@@ -112,7 +115,7 @@ impl PullCredentials {
 
 impl Ecr {
     #[must_use]
-    pub fn new(config: &SdkConfig) -> Self {
+    pub(super) fn new(config: &SdkConfig) -> Self {
         Self { config: config.clone() }
     }
 

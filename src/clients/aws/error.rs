@@ -34,6 +34,7 @@ pub enum AwsErrorKind {
     NoCredentials,
     /// There are credentials, but the service treats them as expired or unknown.
     ExpiredCredentials,
+    /// An error code that no other kind names, or a request that the SDK could not build.
     Other,
 }
 
@@ -80,6 +81,7 @@ pub struct AwsError {
     pub operation: &'static str,
     /// The resource, in words that complete "on …": `table skep`.
     pub resource: String,
+    /// The kind, from the service's code and status; from the cause if the service did not answer.
     pub kind: AwsErrorKind,
     /// The service's own code, if it answered.
     pub code: Option<String>,

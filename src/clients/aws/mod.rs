@@ -49,10 +49,15 @@ const SDK_ATTEMPTS: u32 = 3;
 /// Every AWS service that skep uses. Cheap to clone; clones share everything.
 #[derive(Clone, Debug)]
 pub struct Aws {
+    /// DynamoDB in the region of the ledger.
     pub dynamodb: aws_sdk_dynamodb::Client,
+    /// SSM in the region of the ledger, for the secret store.
     pub ssm: aws_sdk_ssm::Client,
+    /// Auto Scaling in the instance's own region.
     pub autoscaling: AutoScaling,
+    /// CloudFormation in the instance's own region.
     pub cloudformation: CloudFormation,
+    /// ECR; each call names its region.
     pub ecr: Ecr,
 }
 

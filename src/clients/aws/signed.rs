@@ -36,7 +36,9 @@ pub struct Signed {
 /// A service's answer: a status, and a small body.
 #[derive(Clone, Debug)]
 pub struct Answer {
+    /// HTTP status code; a refusal (4xx, 5xx) is an answer, too.
     pub status: u16,
+    /// The body, at most 1 MiB; bytes that are not UTF-8 are replaced.
     pub body: String,
 }
 

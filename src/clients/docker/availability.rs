@@ -14,6 +14,7 @@ use crate::common::labels::{AVAILABILITY as MARK, Labels};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Availability {
+    /// The scheduler can assign tasks to the node.
     Active,
     /// No new tasks.
     Pause,

@@ -25,10 +25,13 @@ const WRITE_ATTEMPTS: usize = 5;
 /// The swarm that this manager is in.
 #[derive(Clone, Debug)]
 pub struct Cluster {
+    /// Docker's id of the swarm.
     pub id: String,
     /// By the clock of the host that founded it.
     pub created_at: Option<OffsetDateTime>,
+    /// Labels of the swarm object, such as `skep.cluster` and `skep.generation`.
     pub labels: HashMap<String, String>,
+    /// The join tokens that are valid now; a rotation replaces them.
     pub tokens: Tokens,
     /// Whether autolock is on: managers that restart need the unlock key.
     pub is_autolocked: bool,
@@ -47,7 +50,9 @@ impl Cluster {
 /// Both join tokens of the swarm that this manager is in.
 #[derive(Clone, Debug)]
 pub struct Tokens {
+    /// Token with which a node joins as a worker.
     pub worker: SecretString,
+    /// Token with which a node joins as a manager.
     pub manager: SecretString,
 }
 
@@ -55,8 +60,11 @@ pub struct Tokens {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rotation {
+    /// Whether to rotate the worker join token.
     pub worker_token: bool,
+    /// Whether to rotate the manager join token.
     pub manager_token: bool,
+    /// Whether to rotate the manager unlock key.
     pub unlock_key: bool,
 }
 

@@ -17,12 +17,14 @@ const CONTAINERD_ROOT: &str = "/var/lib/containerd";
 /// The daemon, as `/info` describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Engine {
+    /// Version of the engine, such as `28.5.2`; empty where Docker does not report it.
     pub version: String,
     /// Directory of volumes and logs, and of images and containers unless `image_dir` is set.
     pub root_dir: Option<PathBuf>,
     /// Containerd's root, where it contains the images and containers. This is the default of an engine that was newly
     /// installed as version 29 or later.
     pub image_dir: Option<PathBuf>,
+    /// Whether `live-restore` is on, which is incompatible with swarm mode.
     pub live_restore: bool,
     /// Address pools of bridge networks, as in `default-address-pools`; empty where that is not set.
     pub bridge_pools: Vec<String>,

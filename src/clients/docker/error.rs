@@ -11,6 +11,7 @@ use crate::common::errors::chain;
 pub struct SwarmError {
     /// The operation that failed, such as `list the nodes`.
     pub operation: &'static str,
+    /// The kind, from Docker's status and message.
     pub kind: SwarmErrorKind,
     /// Docker's own message, or skep's where Docker sent none.
     pub message: String,
@@ -55,6 +56,7 @@ pub enum SwarmErrorKind {
     LiveRestore,
     /// nftables is the firewall backend, which is incompatible with swarm mode (engine 29).
     NftablesFirewall,
+    /// A refusal or failure that no other kind names, such as an answer that cannot be parsed.
     Other,
 }
 

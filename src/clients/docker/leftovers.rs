@@ -23,6 +23,7 @@ const ANONYMOUS_LENGTH: usize = 64;
 /// An image on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalImage {
+    /// Docker's id, `sha256:` and hexadecimal digits.
     pub id: String,
     /// The image that it was made from, if that image was on this host.
     pub parent: Option<String>,
@@ -56,7 +57,9 @@ impl LocalImage {
 /// A container on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalContainer {
+    /// Docker's id, hexadecimal digits.
     pub id: String,
+    /// Name without the slash at its start; the id where Docker reports no name.
     pub name: String,
     /// The id of its image.
     pub image: String,

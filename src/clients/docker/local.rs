@@ -28,7 +28,9 @@ const READ_CERTIFICATE: &str = "read the node certificate";
 /// This host, as Docker reports it (`/info`, and the node certificate where `/info` lacks a value).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalNode {
+    /// Whether this host is in a swarm, by `/info`.
     pub state: LocalState,
+    /// Docker's id of this node, from `/info` or the certificate; `None` where neither names a node.
     pub node_id: Option<String>,
     /// On a manager from `/info`, on a worker from its certificate. `None` where there is no certificate, or it cannot
     /// be read.
@@ -43,16 +45,20 @@ pub struct LocalNode {
     pub error: String,
     /// The address that this node advertises.
     pub address: Option<String>,
+    /// Whether `live-restore` is on, which is incompatible with swarm mode.
     pub live_restore: bool,
 }
 
 /// Docker's `LocalNodeState`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LocalState {
+    /// This host is in no swarm.
     Inactive,
     /// A join is in progress in the background.
     Pending,
+    /// This host is a node of a swarm.
     Active,
+    /// The node has failed or cannot start; [`LocalNode::error`] has the cause.
     Error,
     /// Autolock: the node's keys are encrypted until it is unlocked.
     Locked,
@@ -61,9 +67,11 @@ pub enum LocalState {
 /// Parameters of `docker swarm init`.
 #[derive(Clone, Debug)]
 pub struct InitSpec {
+    /// Address that the node advertises: other nodes reach its port 2377 there.
     pub address: IpAddr,
     /// CIDRs for overlay networks; Docker's default where empty.
     pub address_pool: Vec<String>,
+    /// Prefix length of one overlay network, such as 24.
     pub subnet_size: u32,
     /// Labels of the swarm object, by which a founder recognises the swarm that it made before a crash.
     pub labels: HashMap<String, String>,

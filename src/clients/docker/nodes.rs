@@ -20,7 +20,9 @@ const WRITE_ATTEMPTS: usize = 5;
 /// One entry of the node list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeView {
+    /// Docker's id of the node.
     pub id: String,
+    /// Host name that the node has reported; empty where it has not reported one.
     pub hostname: String,
     /// The version of its Docker Engine, such as `28.5.2`; none where it has not reported one.
     pub engine: Option<String>,
@@ -28,11 +30,13 @@ pub struct NodeView {
     pub joined_at: Option<OffsetDateTime>,
     /// `ready`, `down`, `unknown` or `disconnected`.
     pub state: String,
+    /// The availability in its spec.
     pub availability: Availability,
     /// The labels that constraints name as `node.labels.…`.
     pub labels: Labels,
     /// The desired role; the node takes it within seconds.
     pub role: Role,
+    /// IP address of the node; without one, a manager's address in raft. `None` where both are missing.
     pub address: Option<String>,
     /// Raft's view of a manager; `None` for a worker, and for a manager once its demotion is done.
     pub raft: Option<RaftView>,
@@ -41,7 +45,9 @@ pub struct NodeView {
 /// A manager as raft sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RaftView {
+    /// Whether raft has elected it as leader.
     pub is_leader: bool,
+    /// Whether its reachability is `reachable`, and not `unknown` or `unreachable`.
     pub is_reachable: bool,
 }
 
@@ -136,11 +142,13 @@ impl NodeView {
         self.state == "down"
     }
 
+    /// Whether it is `ready`; a node that has only just left can still be `ready`.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.state == "ready"
     }
 
+    /// Whether it is the leader of the managers.
     #[must_use]
     pub fn is_leader(&self) -> bool {
         self.raft.is_some_and(|raft| raft.is_leader)

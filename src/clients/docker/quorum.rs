@@ -5,6 +5,7 @@ use super::nodes::{NodeView, RaftView};
 /// The members of raft as its leader counts them; a member whose demotion is in progress still counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quorum {
+    /// All members, reachable or not.
     pub managers: usize,
     /// Managers that the leader reaches, itself included.
     pub reachable: usize,

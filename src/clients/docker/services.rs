@@ -24,6 +24,7 @@ use super::{Swarm, SwarmError, SwarmErrorKind};
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Service {
+    /// Docker's id of the service.
     #[serde(rename = "ID")]
     pub id: String,
     version: Version,
@@ -31,6 +32,7 @@ pub struct Service {
     spec: Value,
     /// The spec to which `docker service rollback` returns.
     previous_spec: Option<Value>,
+    /// Time when Docker last updated the service object.
     #[serde(with = "time::serde::rfc3339")]
     pub updated_at: OffsetDateTime,
     update_status: Option<UpdateStatus>,
@@ -67,7 +69,9 @@ struct ServiceStatus {
 pub struct ServiceTask {
     /// The number of a replica, or the node of a global service's task.
     pub slot: String,
+    /// Time when the swarm created the task.
     pub created_at: OffsetDateTime,
+    /// The observed state, such as `rejected`.
     pub state: TaskState,
     /// The desired state: the task goes no further than this.
     pub desired: TaskState,
@@ -78,6 +82,7 @@ pub struct ServiceTask {
 }
 
 impl Service {
+    /// Returns its name; its id where the spec has no name.
     #[must_use]
     pub fn name(&self) -> &str {
         self.spec["Name"].as_str().unwrap_or(&self.id)

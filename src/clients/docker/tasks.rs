@@ -30,7 +30,9 @@ const NO_STATE: &str = "unknown";
 /// A container of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskContainer {
+    /// Docker's id of the container.
     pub id: String,
+    /// Name without the slash at its start; empty where Docker reports no name.
     pub name: String,
     /// `None` for a standalone container, which a drain does not stop.
     pub task_id: Option<String>,
@@ -74,9 +76,11 @@ impl LiveTask {
 /// The outcome of stopping a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
+    /// Docker has stopped it, or it no longer exists.
     Stopped,
     /// Docker is still stopping it.
     NotYet,
+    /// The call failed: Docker refused it or did not answer.
     Refused,
 }
 

@@ -13,37 +13,96 @@ pub enum ImdsError {
     Disabled,
 
     /// An endpoint variable of the environment has a wrong value.
-    BadEndpoint { variable: &'static str, value: String, expected: &'static str },
+    BadEndpoint {
+        /// Name of the variable; `endpoint` where a caller passed the value.
+        variable: &'static str,
+        /// The wrong value.
+        value: String,
+        /// The values that are valid, in words.
+        expected: &'static str,
+    },
 
     /// The HTTP client could not be created.
     Client(#[source] Arc<reqwest::Error>),
 
     /// The service does not answer, or not in time.
     NoAnswer {
+        /// What skep was doing, such as `reading the metadata`.
         operation: &'static str,
+        /// Path of the item below `latest/meta-data/`, also where its token could not be fetched.
         path: String,
+        /// URL of the request, for the item or for its token.
         uri: String,
+        /// The HTTP client's error, without the URL.
         #[source]
         source: Arc<reqwest::Error>,
     },
 
     /// 403: the service answers, and refuses everything.
-    SwitchedOff { operation: &'static str, path: String, uri: String },
+    SwitchedOff {
+        /// What skep was doing, such as `reading the metadata`.
+        operation: &'static str,
+        /// Path of the item below `latest/meta-data/`, also where its token could not be fetched.
+        path: String,
+        /// URL of the request, for the item or for its token.
+        uri: String,
+    },
 
     /// 401 for a token that skep has just fetched.
-    TokenRefused { operation: &'static str, path: String, uri: String },
+    TokenRefused {
+        /// What skep was doing, such as `reading the metadata`.
+        operation: &'static str,
+        /// Path of the item below `latest/meta-data/`, also where its token could not be fetched.
+        path: String,
+        /// URL of the request, for the item or for its token.
+        uri: String,
+    },
 
     /// 429 or 5xx: a retry may succeed.
-    Busy { operation: &'static str, path: String, uri: String, status: u16 },
+    Busy {
+        /// What skep was doing, such as `reading the metadata`.
+        operation: &'static str,
+        /// Path of the item below `latest/meta-data/`, also where its token could not be fetched.
+        path: String,
+        /// URL of the request, for the item or for its token.
+        uri: String,
+        /// HTTP status code of the answer.
+        status: u16,
+    },
 
     /// A status that this service does not normally return.
-    UnexpectedStatus { operation: &'static str, path: String, uri: String, status: u16 },
+    UnexpectedStatus {
+        /// What skep was doing, such as `reading the metadata`.
+        operation: &'static str,
+        /// Path of the item below `latest/meta-data/`, also where its token could not be fetched.
+        path: String,
+        /// URL of the request, for the item or for its token.
+        uri: String,
+        /// HTTP status code of the answer.
+        status: u16,
+    },
 
     /// An item that every instance has does not exist.
-    Missing { operation: &'static str, path: String, uri: String },
+    Missing {
+        /// What skep was doing, such as `reading the metadata`.
+        operation: &'static str,
+        /// Path of the item below `latest/meta-data/`.
+        path: String,
+        /// URL of the item.
+        uri: String,
+    },
 
     /// The answer cannot be parsed.
-    Malformed { operation: &'static str, path: String, uri: String, problem: String },
+    Malformed {
+        /// What skep was doing, such as `reading the metadata`.
+        operation: &'static str,
+        /// Path of the item below `latest/meta-data/`, also where its token could not be fetched.
+        path: String,
+        /// URL of the request, for the item or for its token.
+        uri: String,
+        /// Why the answer cannot be parsed.
+        problem: String,
+    },
 }
 
 impl ImdsError {

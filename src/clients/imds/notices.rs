@@ -84,6 +84,7 @@ impl TargetState {
 /// A spot interruption notice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpotAction {
+    /// What EC2 does with the instance: hibernate, stop or terminate it.
     pub action: Interruption,
     /// The time of the action, about two minutes after the notice appears.
     pub time: OffsetDateTime,
@@ -92,10 +93,15 @@ pub struct SpotAction {
 /// A scheduled event of EC2.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Maintenance {
+    /// EC2's id of the event, such as `instance-event-1`.
     pub event_id: String,
+    /// Its effect: only a stop and a retirement end the instance.
     pub code: MaintenanceCode,
+    /// Only an active event can still end the instance.
     pub state: MaintenanceState,
+    /// EC2's text about the event; empty if there is none.
     pub description: String,
+    /// The earliest scheduled start time of the event.
     pub not_before: OffsetDateTime,
     /// `None` if AWS names no end.
     pub not_after: Option<OffsetDateTime>,
@@ -104,6 +110,7 @@ pub struct Maintenance {
 /// All scheduled events, including past ones: check their state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scheduled {
+    /// The entries that can be read, in the order of the metadata.
     pub events: Vec<Maintenance>,
     /// The entries that cannot be read. They do not affect the others.
     pub unreadable: Vec<UnreadableEvent>,
@@ -114,6 +121,7 @@ pub struct Scheduled {
 pub struct UnreadableEvent {
     /// `None` if the entry has no event id.
     pub event_id: Option<String>,
+    /// Why it cannot be read, for the log.
     pub problem: String,
 }
 

@@ -15,14 +15,19 @@ use crate::common::instance::Role;
 /// when no entry is left that it explains.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
+    /// Instance id, such as `i-0abc`; part of the row's key.
     pub instance_id: String,
+    /// The node's configured role.
     pub role: Role,
+    /// Address that the node advertises, by which managers recognise its entry in the node list.
     pub address: IpAddr,
+    /// Time when the node wrote the row, by its clock.
     #[serde(with = "time::serde::timestamp")]
     pub at: OffsetDateTime,
 }
 
 impl Attempt {
+    /// Returns the attempt of an instance that starts to join at `now`.
     #[must_use]
     pub fn new(instance_id: &str, role: Role, address: IpAddr, now: OffsetDateTime) -> Self {
         Self { instance_id: instance_id.to_owned(), role, address, at: now }

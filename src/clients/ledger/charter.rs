@@ -18,6 +18,7 @@ const FORMER_SWARMS: usize = 16;
 /// The cluster's swarm, its founder and its generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Charter {
+    /// Whether the charter is founding, open or closed.
     pub phase: CharterPhase,
     /// The fence: it grows with every claim, and join tokens are stored under it.
     pub generation: u64,
@@ -33,6 +34,7 @@ pub struct Charter {
     /// The third field of the join tokens, once open.
     #[serde(default)]
     pub ca_digest: Option<String>,
+    /// Time when the charter was opened, or when Docker created the swarm. `None` while founding.
     #[serde(default, with = "time::serde::timestamp::option")]
     pub founded_at: Option<OffsetDateTime>,
     /// Docker's ids of this cluster's former swarms, the latest last: they are lost or closed, and a node in one of
@@ -57,6 +59,7 @@ pub struct Traces {
 /// A swarm that has a leader and that no charter names, as a manager sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Living {
+    /// Docker's id of the swarm.
     pub swarm_id: String,
     /// Generation under which its members have joined.
     pub generation: u64,
@@ -68,9 +71,11 @@ pub struct Living {
     pub created_at: Option<OffsetDateTime>,
     /// Instance id of the manager that writes the charter.
     pub restored_by: String,
+    /// Time when that manager writes the charter, by its clock.
     pub now: OffsetDateTime,
 }
 
+/// The state of a charter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CharterPhase {

@@ -18,13 +18,16 @@ const REJOIN_TTL: Duration = Duration::from_secs(48 * 3600);
 /// One manager's request to be demoted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DemotionRequest {
+    /// Instance id of the manager that asks; part of the row's key.
     pub instance_id: String,
     /// The node that must be demoted.
     pub node_id: String,
+    /// The reason, as text; the manager that demotes the node logs it.
     pub because: String,
     /// Another manager has confirmed that raft no longer lists that node.
     #[serde(default)]
     pub is_out: bool,
+    /// Time of the request, by the clock of the node that asks.
     #[serde(with = "time::serde::timestamp")]
     pub at: OffsetDateTime,
     #[serde(with = "time::serde::timestamp")]
@@ -32,6 +35,7 @@ pub struct DemotionRequest {
 }
 
 impl DemotionRequest {
+    /// Returns the request of an instance; its row expires 48 h after `now`.
     #[must_use]
     pub fn new(instance_id: &str, node_id: &str, because: &str, now: OffsetDateTime) -> Self {
         Self {

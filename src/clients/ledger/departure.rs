@@ -16,14 +16,20 @@ const DEPARTURE_TTL: Duration = Duration::from_secs(24 * 3600);
 /// One node's departure.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DepartureRow {
+    /// Instance id of the node that leaves; part of the row's key.
     pub instance_id: String,
+    /// Docker's id of the node that leaves.
     pub node_id: String,
     /// The node's configured role, which is part of the key of its member row.
     pub role: Role,
+    /// Why the node leaves; `lifecycle` in a stand-in.
     pub reason: Reason,
+    /// The progress, which the node and the managers record in turn.
     pub state: DepartureState,
+    /// Time of the notice; in a stand-in, time when the manager wrote the row.
     #[serde(with = "time::serde::timestamp")]
     pub requested_at: OffsetDateTime,
+    /// Time when the machine ends, whatever the node has finished by then.
     #[serde(with = "time::serde::timestamp")]
     pub deadline: OffsetDateTime,
     /// The start of the machine in which the row was written: after another start the row is void.
@@ -71,6 +77,7 @@ pub enum DepartureState {
 }
 
 impl DepartureState {
+    /// Returns the state in one word, as the row stores it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -6,16 +6,34 @@ use super::table::SCHEMA;
 use crate::clients::aws::AwsError;
 use crate::common::errors::Explained;
 
+/// A failed access to the ledger.
 #[derive(Debug, Error)]
 pub enum LedgerError {
+    /// DynamoDB refused the call or did not answer.
     #[error(transparent)]
     Aws(AwsError),
+    /// The table has other keys than `cluster` and `item`.
     #[error("{}", self.sentence(": "))]
-    WrongKeys { table: String },
+    WrongKeys {
+        /// Name of the table.
+        table: String,
+    },
+    /// A row cannot be read, for example because it was edited by hand; or a value cannot be written as a row.
     #[error("{}", self.sentence(": "))]
-    Malformed { item: String, source: serde_dynamo::Error },
+    Malformed {
+        /// Sort key of the row, such as `charter`.
+        item: String,
+        /// The attribute or the check that failed.
+        source: serde_dynamo::Error,
+    },
+    /// A newer skep wrote the row, with a schema number that this skep does not support.
     #[error("{}", self.sentence(": "))]
-    NewerSchema { item: String, found: u64 },
+    NewerSchema {
+        /// Sort key of the row, such as `charter`.
+        item: String,
+        /// Schema number of the row.
+        found: u64,
+    },
 }
 
 impl LedgerError {

@@ -27,7 +27,10 @@ pub enum LeaseOf<'a> {
     /// Demoting a manager; any manager may take over the lease for the same node.
     Demotion,
     /// Asking Auto Scaling to replace a node of this group; no node can extend this lease.
-    Replacement { group: &'a str },
+    Replacement {
+        /// Name of the Auto Scaling group.
+        group: &'a str,
+    },
 }
 
 impl LeaseOf<'_> {

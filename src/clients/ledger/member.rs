@@ -15,7 +15,9 @@ use crate::common::labels::Labels;
 /// determines from the rows which nodes exist and whether a swarm is lost, so age alone deletes no row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
+    /// Instance id, such as `i-0abc`; part of the row's key.
     pub instance_id: String,
+    /// The node's configured role, which is part of the row's key.
     pub role: Role,
     /// Docker's id of the node.
     pub node_id: String,
@@ -28,11 +30,14 @@ pub struct Member {
     pub serves_as: Option<Role>,
     /// Private address, where a manager listens on 2377.
     pub address: IpAddr,
+    /// Availability zone, such as `eu-central-1a`.
     pub zone: String,
+    /// Auto Scaling group; `None` if the instance is in none, or if the node does not know its group.
     #[serde(default)]
     pub group: Option<String>,
     /// Generation of the charter under which the node joined.
     pub generation: u64,
+    /// Whether the node is Ready, leaves, or was removed from the node list.
     pub state: MemberState,
     /// The labels that managers must set on the node.
     #[serde(default)]
@@ -46,20 +51,25 @@ pub struct Member {
     /// On a manager: whether its Docker reported a leader when the row was written.
     #[serde(default)]
     pub has_leader: bool,
+    /// Time when the node last wrote the row, by its clock; a manager that marks the row as removed keeps the time.
     #[serde(with = "time::serde::timestamp")]
     pub updated_at: OffsetDateTime,
 }
 
+/// The state of a member, in its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MemberState {
+    /// Set by the node: it is Ready.
     Ready,
+    /// Set by the node: it has asked the managers to drain it.
     Leaving,
     /// Set by a manager: the swarm no longer lists this node, although the node has not left.
     Removed,
 }
 
 impl MemberState {
+    /// Returns the state in one word, as the row stores it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -12,10 +12,15 @@ const ITEM: &str = "doctor";
 /// A kind of access to the rows of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
+    /// Reads one row.
     Get,
+    /// Reads the rows whose keys start with a text.
     Query,
+    /// Writes a whole row.
     Put,
+    /// Sets attributes of a row.
     Update,
+    /// Deletes a row.
     Delete,
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 /// The result of a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rows<T> {
+    /// The rows that can be read.
     pub rows: Vec<T>,
     /// Sort keys of the rows that exist but cannot be read, such as `member#manager#i-0abc`.
     pub unreadable: BTreeSet<String>,

@@ -74,6 +74,7 @@ impl Condition {
 }
 
 impl Ledger {
+    /// Returns the ledger of `cluster` in `table`. Sends no request.
     #[must_use]
     pub fn new(client: Client, table: impl Into<String>, cluster: impl Into<String>) -> Self {
         Self {

@@ -33,29 +33,47 @@ use crate::common::instance::Role;
 /// The place of the secrets.
 #[derive(Clone, Debug)]
 pub enum TokenStore {
+    /// SSM: each secret is a parameter.
     Ssm {
+        /// SSM in the region of the ledger.
         client: Ssm,
         /// Prefix of the parameters, such as `/skep/prod`, without a slash at the end.
         path: String,
         /// KMS key for the SecureString; the account's default key if `None`.
         kms_key: Option<String>,
     },
+    /// DynamoDB: each secret is a row in the ledger's table.
     DynamoDb {
+        /// The cluster's ledger, whose table stores the secrets, too.
         ledger: Ledger,
+        /// The cluster's name, with which the key of the managers' partition starts.
         cluster: String,
     },
 }
 
+/// A failed access to the secret store. Contains no secret.
 #[derive(Debug, Error)]
 pub enum SecretsError {
+    /// SSM refused the call or did not answer.
     #[error(transparent)]
     Aws(AwsError),
+    /// The row of the secret cannot be read or written.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The stored text is not a join token.
     #[error("{}", self.sentence("; "))]
-    Malformed { place: String, reason: MalformedToken },
+    Malformed {
+        /// Name of the parameter or of the item.
+        place: String,
+        /// Why the text is not a token.
+        reason: MalformedToken,
+    },
+    /// The stored text has no unlock key, or has a line that is not one.
     #[error("{}", self.sentence(": "))]
-    MalformedKey { place: String },
+    MalformedKey {
+        /// Name of the parameter or of the item.
+        place: String,
+    },
 }
 
 impl Explained for SecretsError {
@@ -98,7 +116,9 @@ impl SecretsError {
 /// A secret that is stored per generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Item {
+    /// The join token of a role.
     Token(Role),
+    /// The last unlock keys of the managers.
     UnlockKeys,
 }
 

@@ -21,7 +21,9 @@ pub struct JoinToken {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{}", self.sentence("; "))]
 pub enum MalformedToken {
+    /// The text is empty or white space.
     Empty,
+    /// The text does not have the form of a join token.
     Shape,
 }
 

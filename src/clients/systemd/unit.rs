@@ -12,7 +12,9 @@ const UNIT: &str = "skep.service";
 /// Timeouts of the loaded unit, drop-ins included; `None` where the unit sets no limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unit {
+    /// `TimeoutStartSec=`: time within which skep must be Ready.
     pub timeout_start: Option<Duration>,
+    /// `TimeoutStopSec=`: time within which skep must stop; systemd kills it afterwards.
     pub timeout_stop: Option<Duration>,
 }
 
