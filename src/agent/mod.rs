@@ -53,20 +53,32 @@ pub enum Ended {
     Left(Outcome),
 }
 
+/// Why the life of this node ended with a failure.
 #[derive(Debug, Error)]
 pub enum RunError {
+    /// The metadata service is disabled or wrongly configured, or gave no usable answer within `boot.deadline`.
     #[error("cannot read the identity of this machine")]
     Metadata(#[from] ImdsError),
+    /// The settings and the metadata name no cluster or no role, or a wrong one.
     #[error("{0}")]
     Identity(Mistakes),
+    /// The first boot failed, or a later one after the node fell out of the swarm.
     #[error("this node could not join the swarm")]
     Boot(#[from] BootError),
+    /// This node must leave by now, its metadata are not known, and Docker is in a swarm or does not answer.
     #[error(
         "this node must leave ({reason} notice) and cannot: the instance metadata are not known yet, and {docker}"
     )]
-    Unidentified { reason: Reason, docker: String },
+    Unidentified {
+        /// Reason of the notice.
+        reason: Reason,
+        /// Docker's state, error or silence, as a clause of the message.
+        docker: String,
+    },
+    /// Another skep runs on this host, or a file of the control socket cannot be opened.
     #[error("cannot open the control socket")]
     Control(#[from] control::ControlError),
+    /// A handler for SIGTERM or SIGINT cannot be installed, or the machine's boot id cannot be read.
     #[error("cannot listen for signals")]
     System(#[from] std::io::Error),
 }

@@ -56,6 +56,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// The duties that a manager runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
+    /// Every duty, on a manager that serves.
     All,
     /// During its own departure, because all managers may be leaving: those that other departures and boots wait for.
     WhileLeaving,

@@ -101,6 +101,7 @@ impl Absence {
 /// The members of the swarm that this node is in; their rows are no trace of another swarm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnMembers {
+    /// Docker's id of the swarm.
     pub swarm_id: String,
     /// Node ids from its node list.
     pub nodes: BTreeSet<String>,

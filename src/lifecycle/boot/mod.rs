@@ -36,7 +36,7 @@ use crate::lifecycle::notices::Notices;
 use crate::node::{Node, NodeError};
 use crate::telemetry::metrics::Stopwatch;
 
-pub use absence::{Absence, OwnMembers};
+pub use absence::Absence;
 use act::{Next, Progress};
 pub use decide::decide;
 use lost_swarm::AbsenceTracker;
@@ -50,20 +50,32 @@ pub use user_data::{finish_before_the_pool, remember_failed_start};
 /// reported soon.
 const CONSISTENCY_GRACE: Duration = Duration::from_secs(60);
 
+/// Why a boot failed.
 #[derive(Debug, Error)]
 pub enum BootError {
+    /// skep refuses to boot: only the operator can solve the problem.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// A request to the ledger failed, or one of its rows cannot be read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// A request to the token store failed, or a value in it cannot be read.
     #[error(transparent)]
     Secrets(#[from] SecretsError),
+    /// Docker did not answer, or answered with an error.
     #[error(transparent)]
     Swarm(#[from] SwarmError),
+    /// A join token that Docker returned to this manager does not have the format of a token.
     #[error("Docker returned a malformed join token")]
     Token(#[from] MalformedToken),
+    /// The time limit of the boot has passed.
     #[error("not in the swarm within boot.deadline ({deadline:?}); the last step was \"{doing}\"")]
-    TooLate { deadline: Duration, doing: String },
+    TooLate {
+        /// The setting `boot.deadline`.
+        deadline: Duration,
+        /// The last step, as `skep status` shows it.
+        doing: String,
+    },
 }
 
 impl From<NodeError> for BootError {

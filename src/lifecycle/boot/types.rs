@@ -21,7 +21,9 @@ pub const STUCK_TIME: Duration = Duration::from_secs(120);
 /// All facts that a decision is based on.
 #[derive(Clone, Debug)]
 pub struct Observed {
+    /// The charter; `None` if the ledger has none. A charter that cannot be read fails the observation.
     pub charter: Option<Charter>,
+    /// Docker's answer about this host, completed from the node certificate.
     pub local: LocalNode,
     /// Why the node certificate cannot be read: it is then unknown which node this is, or whether it is one. Read only
     /// when Docker names no node or no swarm, or is neither in a swarm nor out of it. `None` when it was read, or does
@@ -57,6 +59,7 @@ pub struct Observed {
     pub unsettled_for: Duration,
     /// How long a claim of this node is valid: `boot.lease`.
     pub lease: Duration,
+    /// Time of the observation by this host's clock.
     pub now: OffsetDateTime,
 }
 
@@ -84,6 +87,7 @@ pub enum Mark {
 /// was re-created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OwnSwarm {
+    /// The cluster that its label names.
     pub mark: Mark,
     /// Whether no other node is in it.
     pub is_alone: bool,
@@ -117,30 +121,74 @@ impl OwnSwarm {
 pub enum Step {
     /// Claim the charter, against the one that was seen. A claim on an open charter means that its swarm is lost; a
     /// claim without a charter while rows name a swarm means that this swarm is lost.
-    Claim { seen: Option<Charter>, traces: Traces },
+    Claim {
+        /// The charter to replace; `None` if there was none. The claim fails if the ledger has another one by then.
+        seen: Option<Charter>,
+        /// The claim's generation is higher than theirs; without a charter, their swarms become former ones.
+        traces: Traces,
+    },
     /// Init the swarm, under the claim that this node holds.
-    Init { claim: Charter },
+    Init {
+        /// The charter that holds this node's claim.
+        claim: Charter,
+    },
     /// Label the swarm that this node has just founded: Docker's init ended before it set the labels.
-    Mark { claim: Charter },
+    Mark {
+        /// The charter that holds this node's claim.
+        claim: Charter,
+    },
     /// Make this node the only manager of its swarm, which has lost its quorum, under the claim that this node holds.
-    Recreate { claim: Charter },
+    Recreate {
+        /// The charter that holds this node's claim.
+        claim: Charter,
+    },
     /// Store the tokens of this node's swarm, and open the charter for it.
-    Publish { claim: Charter, membership: Membership },
+    Publish {
+        /// The charter that holds this node's claim.
+        claim: Charter,
+        /// Membership of this node under the claim's generation.
+        membership: Membership,
+    },
     /// Write the missing charter of this node's swarm again: it was published under this generation.
-    PublishAgain { membership: Membership },
+    PublishAgain {
+        /// Membership of this node under the generation of its swarm.
+        membership: Membership,
+    },
     /// Fetch the token and the addresses for that charter, and join.
-    Join { charter: Charter },
+    Join {
+        /// The open charter of the swarm.
+        charter: Charter,
+    },
     /// Leave by force a swarm of this node that was never published, or a join that failed: no other node can be in it.
-    Discard { why: &'static str },
+    Discard {
+        /// Reason, for the log and the status.
+        why: &'static str,
+    },
     /// Leave a swarm of this cluster to which this node no longer belongs. A manager that is fenced out leaves by
     /// force: no node may use its swarm.
-    LeaveStale { by_force: bool, why: Stale },
+    LeaveStale {
+        /// Whether to leave as `docker swarm leave --force` does.
+        by_force: bool,
+        /// Reason, for the log and the status.
+        why: Stale,
+    },
     /// Ask the other managers to demote this one: it cannot leave raft by itself.
-    AskOut { node_id: String, why: &'static str },
+    AskOut {
+        /// Docker's id of this node.
+        node_id: String,
+        /// Reason, for the log and the demotion request.
+        why: &'static str,
+    },
     /// Unlock this manager with the key of that generation; a wrong key changes nothing.
-    Unlock { generation: u64 },
+    Unlock {
+        /// The charter's generation, under which the token store keeps the unlock keys.
+        generation: u64,
+    },
     /// Observe again after a pause.
-    Wait { why: String },
+    Wait {
+        /// Completes "waiting for".
+        why: String,
+    },
     /// This node is in the charter's swarm.
     Ready(Membership),
     /// Stop: only the operator can solve the problem.
@@ -154,6 +202,7 @@ pub enum Stale {
     Moved,
     /// Another manager has removed this one from raft, as it asked.
     Demoted,
+    /// The managers have removed this node from the node list, by its member row.
     OffTheList,
     /// The charter names a later swarm.
     OlderGeneration,
@@ -202,38 +251,67 @@ pub const ADVERTISE_ANOTHER: &str =
 /// Why a node cannot boot; each message names the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
+    /// Docker is in a swarm that is not this cluster's, which skep never touches.
     #[error(
         "Docker is in a swarm that is not this cluster's ({swarm_id}): run `docker swarm leave` if nothing needs that swarm, and keep /var/lib/docker/swarm out of the image"
     )]
-    ForeignSwarm { swarm_id: String },
+    ForeignSwarm {
+        /// Docker's id of that swarm, or a remark that it cannot be read.
+        swarm_id: String,
+    },
+    /// Docker is a manager with an address that is not this host's, and this instance's row does not name that manager.
     #[error(
         "Docker is manager {node_id} of this cluster's swarm, at an address that is not this host's, and the ledger does not list this instance as that node: if it was started from an image of a running manager, stop Docker, delete /var/lib/docker/swarm here, and keep it out of the image"
     )]
-    Copied { node_id: String },
+    Copied {
+        /// Docker's id of that manager; empty if Docker does not report it.
+        node_id: String,
+    },
+    /// Docker's swarm state is locked, and this node is a worker, or the charter is missing or closed.
     #[error(
         "Docker's swarm state is locked (autolock), and the ledger names no swarm whose key this node could use: run `docker swarm unlock` with the key of its swarm, or `docker swarm leave --force` if nothing needs that swarm"
     )]
     Locked,
+    /// Docker refused to found or to join a swarm because its option `live-restore` is on.
     #[error(
         "live-restore is on, and swarm mode does not support it: set \"live-restore\": false in /etc/docker/daemon.json and restart Docker"
     )]
     LiveRestore,
+    /// Docker refused to found or to join a swarm because its option `firewall-backend` is `nftables`.
     #[error(
         "Docker's firewall backend is nftables, and swarm mode does not support it: set \"firewall-backend\": \"iptables\" in /etc/docker/daemon.json, or remove --firewall-backend=nftables from dockerd's options, and restart Docker"
     )]
     NftablesFirewall,
+    /// Several joins failed, because the leader could not connect to this manager's address.
     #[error(
         "the swarm cannot reach this manager's own port 2377: allow TCP 2377 from the managers in the security group ({detail})"
     )]
-    OwnPortClosed { detail: String },
+    OwnPortClosed {
+        /// Address and port, and the number of attempts.
+        detail: String,
+    },
+    /// The clock is so far off that AWS refuses requests with its dates. A boot first waits for it to be set.
     #[error(
         "the clock is {seconds} s {direction} the metadata service's: AWS refuses requests that are more than 300 s off; start chrony or systemd-timesyncd"
     )]
-    ClockOff { seconds: u64, direction: &'static str },
+    ClockOff {
+        /// Offset from the clock of the metadata service, without its sign.
+        seconds: u64,
+        /// `ahead of` or `behind`.
+        direction: &'static str,
+    },
+    /// `swarm.advertise_address`, or the instance's address in the metadata, is not on this host.
     #[error("no interface of this host has the address {address}: {ADVERTISE_ANOTHER}")]
-    AddressNotHere { address: std::net::IpAddr },
+    AddressNotHere {
+        /// The address that this node would advertise.
+        address: std::net::IpAddr,
+    },
+    /// cloud-init has recorded errors on an instance that is in no swarm yet, and `boot.cloud_init` is on.
     #[error(
         "cloud-init has failed, so this instance may not be set up as its UserData describes ({errors}): see /var/log/cloud-init-output.log, or set boot.cloud_init = false to boot anyway"
     )]
-    UserDataFailed { errors: String },
+    UserDataFailed {
+        /// The errors that cloud-init has recorded, or the reason why skep's copy of them cannot be read.
+        errors: String,
+    },
 }

@@ -10,6 +10,7 @@ pub use crate::common::outcome::Outcome;
 /// Facts for a decision.
 #[derive(Clone, Debug)]
 pub struct Observed {
+    /// Docker's answer about this host, completed from the node certificate.
     pub local: LocalNode,
     /// The notice has been taken back.
     pub is_withdrawn: bool,
@@ -23,6 +24,7 @@ pub struct Observed {
     pub was_member: bool,
     /// This node's departure row, if the ledger could be read.
     pub row: Option<DepartureRow>,
+    /// Whether the ledger could be read: `row` is then `None` only if this departure has no row.
     pub is_ledger_readable: bool,
     /// The last write to the ledger failed a short time ago.
     pub is_write_failing: bool,
@@ -38,6 +40,7 @@ pub struct Observed {
     pub late_containers: usize,
     /// Live tasks of this node in Docker's task list; `None` on a worker, or if Docker cannot tell.
     pub listed_tasks: Option<usize>,
+    /// Logs were flushed after the last task. A flush without Docker counts only with [`Clock::leave_due`].
     pub is_flushed: bool,
     /// The node list has a leader, has this manager in raft, and has no other manager.
     pub is_last_manager: bool,
@@ -45,6 +48,7 @@ pub struct Observed {
     pub quorum: Quorum,
     /// The demotion of another manager is under way.
     pub is_other_going: bool,
+    /// Time limits that have passed.
     pub clock: Clock,
 }
 
@@ -84,15 +88,18 @@ pub enum Step {
     MarkDrained,
     /// Stop the tasks on this host.
     StopTasks {
+        /// Reason, for the log and the status.
         why: &'static str,
     },
     /// Stop the containers that are not tasks.
     StopStandalone,
     /// Stop the containers that flushing needed.
     StopLate,
+    /// Wait until the log lines of this host have arrived where they are stored.
     Flush,
     /// Demote this manager: in its turn, or at once because the time is over.
     Demote {
+        /// Whether to take the demotion lease first. Not with [`Clock::leave_due`], or if the ledger cannot be read.
         in_turn: bool,
     },
     /// Leave as a worker.
@@ -105,10 +112,12 @@ pub enum Step {
     MarkLeft,
     /// The notice was taken back in time: take the request back, too.
     Stay,
-    /// `why` completes "waiting for".
+    /// Observe again after a pause.
     Wait {
+        /// Completes "waiting for".
         why: String,
     },
+    /// The departure has ended.
     Done(Outcome),
 }
 
@@ -304,6 +313,7 @@ fn in_doubt(seen: &Observed) -> Step {
 pub struct Blind {
     /// This node's departure row, if the ledger could be read.
     pub row: Option<DepartureRow>,
+    /// Whether the ledger could be read: `row` is then `None` only if this departure has no row.
     pub is_ledger_readable: bool,
     /// The last write to the ledger failed a short time ago.
     pub is_write_failing: bool,
@@ -311,6 +321,7 @@ pub struct Blind {
     pub is_member_known: bool,
     /// Logs were flushed, with Docker or without.
     pub is_flushed: bool,
+    /// Time limits that have passed.
     pub clock: Clock,
 }
 

@@ -37,7 +37,8 @@ use crate::telemetry::metrics::metrics;
 
 use act::{LeaveError, Next};
 pub use budget::Budget;
-pub use decide::{Blind, Clock, Observed, Outcome, Step, decide, decide_blind};
+use decide::decide_blind;
+pub use decide::{Clock, Observed, Outcome, Step, decide};
 pub use final_row::{forget_failure, record_end, record_failure};
 use memory::{Flush, Memory};
 use observe::Look;

@@ -47,6 +47,7 @@ pub struct Place {
 /// Evidence of the swarm's cluster, beside Docker and the certificate on this host.
 #[derive(Clone, Debug)]
 pub struct Evidence {
+    /// The cluster's charter.
     pub charter: Lookup<Charter>,
     /// On a manager: whether the swarm's label names this cluster.
     pub is_label_ours: Lookup<bool>,

@@ -15,20 +15,37 @@ pub enum Cause {
     /// The managers do not list this node any more; no manager reports that to Docker on this host.
     Removed,
     /// The charter names the swarm of a later generation.
-    Older { generation: u64 },
+    Older {
+        /// The charter's generation.
+        generation: u64,
+    },
     /// The swarm lists this node with an address that is not its own.
     Moved,
     /// No manager that this host's Docker knows listens or has written its row lately. Another one, which this Docker
     /// cannot learn of, listens and has a leader.
-    Stranded { known: BTreeSet<IpAddr>, listening: IpAddr },
+    Stranded {
+        /// Addresses of the managers that Docker on this host knows.
+        known: BTreeSet<IpAddr>,
+        /// Address of another manager that listens and has a leader.
+        listening: IpAddr,
+    },
     /// The managers refuse Docker's certificate: it expired while the machine was off, or the CA is another one.
     CertificateRefused,
     /// The quorum of this swarm was re-created without this manager.
-    Fenced { generation: u64 },
+    Fenced {
+        /// The charter's generation, under which the quorum was re-created.
+        generation: u64,
+    },
     /// The same swarm continues as a later generation, and this node in it: the node does not leave.
-    Renewed { generation: u64 },
+    Renewed {
+        /// The charter's generation.
+        generation: u64,
+    },
     /// This node has claimed to re-create the quorum.
-    Recovery { generation: u64 },
+    Recovery {
+        /// The generation of the claim.
+        generation: u64,
+    },
 }
 
 impl Cause {

@@ -11,6 +11,7 @@ use crate::manager::peers::no_leader;
 /// Facts for a verdict.
 #[derive(Clone, Debug)]
 pub struct Observed {
+    /// Docker's answer about this host.
     pub local: LocalNode,
     /// Docker advertises another address than this node's.
     pub is_moved: bool,
@@ -21,6 +22,7 @@ pub struct Observed {
 /// Facts from the ledger.
 #[derive(Clone, Debug)]
 pub struct Records {
+    /// `None` if the ledger has no charter.
     pub charter: Option<Charter>,
     /// This node's member row.
     pub row: Option<Member>,
@@ -36,9 +38,11 @@ pub struct Records {
 /// Conclusion from one observation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
+    /// Docker is active and knows a manager, and no fact that was read is a cause to boot again.
     Fine,
     /// The node is not well, and leaving would not cure it.
     Wait {
+        /// Completes "waiting, since".
         why: String,
     },
     /// Out of the charter's swarm, if the next observations find the same.

@@ -29,9 +29,19 @@ pub enum Reach {
     /// A manager that Docker knows listens.
     Open,
     /// None of `known` listens. This check cannot tell whether these managers are gone.
-    Silent { known: BTreeSet<IpAddr>, why: String },
+    Silent {
+        /// Addresses of the managers that Docker on this host knows.
+        known: BTreeSet<IpAddr>,
+        /// Why skep does not count them as replaced.
+        why: String,
+    },
     /// None of `known` listens or has written its row lately, and another manager that has a leader listens.
-    Replaced { known: BTreeSet<IpAddr>, listening: IpAddr },
+    Replaced {
+        /// Addresses of the managers that Docker on this host knows.
+        known: BTreeSet<IpAddr>,
+        /// Address of another manager that listens and has a leader.
+        listening: IpAddr,
+    },
 }
 
 /// Checks once. `probe` returns the first of the addresses that accepts a connection.

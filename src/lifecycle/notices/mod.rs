@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::common::instance::{Departure, Reason};
 
 pub use poll::watch_metadata;
-pub use rules::{Seen, notice, scheduling_hold};
+use rules::{Seen, notice, scheduling_hold};
 
 /// The notices of this node. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +22,7 @@ pub struct Notices(watch::Sender<Notice>);
 /// The notice in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notice {
+    /// The merged notice; `None` if no notice is in force.
     pub departure: Option<Departure>,
     /// The source of the notice has taken it back; the node may still have to leave.
     pub is_withdrawn: bool,

@@ -26,6 +26,7 @@ const TAKES_UP_TO: Duration = Duration::from_secs(45);
 pub struct Observed {
     /// Instance id.
     pub me: String,
+    /// `None` if the ledger has no charter.
     pub charter: Option<Charter>,
     /// `None` if Docker does not answer.
     pub local: Option<LocalNode>,
@@ -45,12 +46,14 @@ pub struct Observed {
     pub has_leader: Fact,
     /// This node's departure, if it leaves the swarm.
     pub leaves_by: Option<Leaving>,
+    /// Time of the observation by this host's clock.
     pub now: OffsetDateTime,
 }
 
 /// This node's own departure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leaving {
+    /// Time when the machine ends, whatever the node has finished by then.
     pub deadline: OffsetDateTime,
     /// End of the time in which the quorum can be re-created before: draining's share. `None` if that is over, or the
     /// departure has ended.
@@ -66,52 +69,93 @@ impl Leaving {
 /// Reason why nothing may be done; each names the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
+    /// The ledger has no charter.
     #[error("the ledger has no charter, so there is no swarm to recover")]
     NoCharter,
+    /// The last manager has left the charter's swarm and closed the charter.
     #[error("the charter is closed: the next manager that starts founds a new swarm")]
     Closed,
+    /// A manager has claimed the charter to found a swarm.
     #[error("{founder} is founding a swarm: wait until that is done")]
-    Founding { founder: String },
+    Founding {
+        /// Instance id of that manager.
+        founder: String,
+    },
+    /// Another manager has claimed the charter to re-create the quorum, and its lease is valid.
     #[error(
         "another recovery runs, on {founder}: it continues there when skep is restarted, and another manager can take it over from {until} on"
     )]
-    Running { founder: String, until: String },
+    Running {
+        /// Instance id of that manager.
+        founder: String,
+        /// Time when the lease expires.
+        until: String,
+    },
+    /// This node itself holds the claim to re-create the quorum.
     #[error("a recovery runs on this node already: see `skep status`")]
     RunsHere,
+    /// The token store has unlock keys for the charter's generation, so the managers are locked (autolock).
     #[error(
         "this swarm's managers lock themselves (autolock), and Docker cannot re-create the quorum of such a swarm (moby/moby#36852): start again a manager that is only stopped; or terminate the managers that are left, and their replacements found a new swarm; if autolock was switched off since, delete {place} and run this command again"
     )]
-    Locks { place: String },
+    Locks {
+        /// Name of the parameter or item in the token store that has the keys.
+        place: String,
+    },
+    /// The claim failed: the charter was changed after it was read, and this node does not hold it.
     #[error("another manager has just claimed the charter: run this command again")]
     Outrun,
+    /// Docker's `/info` failed or timed out.
     #[error("Docker does not answer on this host: see `systemctl status docker`")]
     NoDocker,
+    /// Docker is no manager of the charter's swarm here, or the ledger has no row of this node.
     #[error(
         "this node is not a manager of the charter's swarm: run this command on a manager that has survived"
     )]
     NotManager,
+    /// The quorum was re-created on another manager, under a later generation than that of this manager's row.
     #[error(
         "the quorum was re-created without this manager: it is fenced out, and joins again by itself"
     )]
     Fenced,
+    /// A leader answers this manager.
     #[error("the swarm has a leader, so its quorum is not lost: see `docker node ls`")]
     QuorumExists,
+    /// This node leaves, and draining's share of its time is over, or too short for a recovery.
     #[error(
         "this node is leaving, by {deadline}, and its departure has no time left to re-create the quorum, which takes up to {takes:?}: run this command on another manager that has survived; if there is none, managers that start found a new swarm once this instance is gone"
     )]
-    LeavesTooSoon { deadline: String, takes: Duration },
+    LeavesTooSoon {
+        /// Deadline of this node's departure, in UTC.
+        deadline: String,
+        /// The longest time that a recovery takes.
+        takes: Duration,
+    },
+    /// Docker's answers do not show whether the swarm has a leader.
     #[error(
         "Docker does not report whether the swarm has a leader: run this command again in a minute; if it still does not, see `docker node ls` and `systemctl status docker`"
     )]
     LeaderUnknown,
+    /// Member rows cannot be read, and each may be that of a manager that is alive.
     #[error(
         "ledger rows cannot be read ({keys}), and may be those of managers that are alive: repair them, or delete them if nothing needs them, and run this command again"
     )]
-    UnreadableRows { keys: String },
+    UnreadableRows {
+        /// Keys of the rows, separated by commas.
+        keys: String,
+    },
+    /// More than half of the managers may be alive, this one not counted: they may have a quorum.
     #[error(
         "{alive} of the other managers may be alive ({names}), enough for a quorum that this node cannot see: repair the network between them, or run this command on one of them; if one is lost for good, terminate it or stop its skep, which takes effect {fresh:?} later"
     )]
-    MayBeElsewhere { alive: usize, names: String, fresh: Duration },
+    MayBeElsewhere {
+        /// Number of other managers that may be alive.
+        alive: usize,
+        /// Their instance ids, separated by commas.
+        names: String,
+        /// Age up to which a manager's row counts as a sign of life.
+        fresh: Duration,
+    },
 }
 
 /// Whether the quorum may be re-created here and now.

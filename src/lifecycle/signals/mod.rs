@@ -56,6 +56,7 @@ pub struct Announcer {
 }
 
 impl Announcer {
+    /// Returns an announcer for `instance`. Its trouble is not shown until [`Announcer::showing`] sets the state.
     #[must_use]
     pub fn new(instance: &Instance, settings: &Settings, aws: &Aws) -> Self {
         Self {
