@@ -10,7 +10,9 @@ use nix::sys::statvfs::statvfs;
 /// Free and total amount of one resource of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskSpace {
+    /// Amount that processes without root rights can still use.
     pub free: u64,
+    /// Total amount, with the part that is reserved for root; 0 if the file system does not limit its inodes.
     pub all: u64,
 }
 
@@ -26,7 +28,9 @@ impl DiskSpace {
 /// Space of a file system that processes without root rights can use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disk {
+    /// Space in bytes.
     pub bytes: DiskSpace,
+    /// Number of inodes; each file and each directory needs one.
     pub inodes: DiskSpace,
 }
 

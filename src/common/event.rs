@@ -19,9 +19,11 @@ pub enum Event {
 }
 
 impl Event {
+    /// Every event, so that each has its metrics before it occurs.
     pub const ALL: [Event; 5] =
         [Event::Joined, Event::Departing, Event::Drained, Event::Left, Event::Failed];
 
+    /// Returns the word by which hook scripts, the webhook and the metrics name the event.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

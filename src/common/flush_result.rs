@@ -6,15 +6,20 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FlushResult {
+    /// The flusher has not ended.
     Running,
+    /// The flusher has finished: all that it waited for has arrived.
     Done,
     /// The flusher has nothing to flush on this host.
     NotHere,
+    /// The flusher ended with the error in [`Outcome::detail`].
     Failed,
+    /// The time of the flusher ended before everything had arrived.
     TimedOut,
 }
 
 impl FlushResult {
+    /// Returns the result in words, for `skep status`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -44,6 +49,7 @@ impl FlushResult {
 pub struct Outcome {
     /// `journal`, a shipper's name, a URL, or the path of an executable.
     pub name: String,
+    /// Its result; [`FlushResult::Running`] until it ends.
     pub result: FlushResult,
     /// Duration of its run; 0 while it runs.
     pub seconds: f64,

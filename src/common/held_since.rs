@@ -68,6 +68,7 @@ impl<K: Ord> HeldSince<K> {
         self.0.iter().map(|(key, since)| (key, *since))
     }
 
+    /// Whether no key holds.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -11,13 +11,17 @@ use time::OffsetDateTime;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
+    /// Maintains the state of the swarm as a member of raft; can also run tasks.
     Manager,
+    /// Only runs tasks.
     Worker,
 }
 
 impl Role {
+    /// Both roles, the manager first.
     pub const ALL: [Role; 2] = [Role::Manager, Role::Worker];
 
+    /// Returns `manager` or `worker`, as settings, tags and the ledger have it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -37,11 +41,14 @@ impl fmt::Display for Role {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Market {
+    /// Every option but spot: `on-demand`, `scheduled` or `capacity-block` in the metadata.
     OnDemand,
+    /// EC2 can reclaim the instance, normally two minutes after a spot interruption notice.
     Spot,
 }
 
 impl Market {
+    /// Returns `on-demand` or `spot`, as in the label `skep.market`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -54,7 +61,9 @@ impl Market {
 /// The CloudFormation resource that waits for this instance's signal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StackResource {
+    /// Name of the stack, from the tag `aws:cloudformation:stack-name`.
     pub stack: String,
+    /// The resource's name in the template, from the tag `aws:cloudformation:logical-id`; such as `WorkerGroup`.
     pub logical_id: String,
 }
 
@@ -63,12 +72,15 @@ pub struct StackResource {
 pub struct Instance {
     /// `i-` and hexadecimal digits.
     pub id: String,
+    /// EC2's instance type, such as `t3.small`.
     pub instance_type: String,
     /// Availability zone, such as `eu-central-1a`.
     pub zone: String,
+    /// AWS region, such as `eu-central-1`.
     pub region: String,
     /// `local-ipv4`: the address that other nodes reach, never a public one.
     pub private_address: IpAddr,
+    /// Purchase option: only a spot instance can be reclaimed by EC2.
     pub market: Market,
     /// Auto Scaling group, from the tag `aws:autoscaling:groupName`; `None` if the metadata has no tags.
     pub group: Option<String>,
@@ -163,6 +175,7 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Returns the word in the ledger, in `SKEP_REASON` and in the metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -204,7 +217,9 @@ impl fmt::Display for Reason {
 /// A notice that this node must leave, with its deadline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Departure {
+    /// Why the node must leave.
     pub reason: Reason,
+    /// Time when skep received the first notice.
     #[serde(with = "time::serde::rfc3339")]
     pub noticed_at: OffsetDateTime,
     /// Time when the machine ends, whatever the node has finished by then.
@@ -237,6 +252,7 @@ pub enum SchedulingHold {
 }
 
 impl SchedulingHold {
+    /// Returns `standby` or `rebalance`, as in `skep status`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

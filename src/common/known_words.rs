@@ -6,7 +6,11 @@ macro_rules! words {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub enum $name {
-            $($(#[$variant_doc])* $variant,)*
+            $(
+                #[doc = concat!("AWS's word is `", $word, "`.")]
+                $(#[$variant_doc])*
+                $variant,
+            )*
             /// A word that AWS has added since, or an empty one: skep concludes nothing from it.
             Unknown(String),
         }

@@ -32,7 +32,9 @@ const LONGEST_VALUE: usize = 256;
 /// The labels that a node requests, and the tags that were refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
+    /// The facts of the instance, and the operator's valid labels.
     pub labels: Labels,
+    /// Tags with [`TAG_PREFIX`] that cannot become labels, in the order of their keys.
     pub refused: Vec<Refused>,
 }
 
@@ -41,7 +43,7 @@ pub struct Wanted {
 pub struct Refused {
     /// The tag's key, with [`TAG_PREFIX`].
     pub tag: String,
-    pub why: String,
+    why: String,
 }
 
 impl fmt::Display for Refused {

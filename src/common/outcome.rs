@@ -39,6 +39,7 @@ impl Outcome {
         }
     }
 
+    /// Returns the outcome in words, for the log, `skep status` and the events.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -6,12 +6,16 @@
 /// One sample of a page.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
+    /// Name of the metric, such as `queue_size`.
     pub name: String,
+    /// Names and unquoted values of its labels, in the order of the page.
     pub labels: Vec<(String, String)>,
+    /// Value of the sample; 0 in a [`selector`].
     pub value: f64,
 }
 
 impl Sample {
+    /// Returns the value of the label `name`; `None` if the sample has no such label.
     #[must_use]
     pub fn label(&self, name: &str) -> Option<&str> {
         let found = self.labels.iter().find(|(own, _)| own == name);

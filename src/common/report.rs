@@ -16,6 +16,7 @@ use crate::common::state::{NodeState, StateHandle};
 /// so keeps the fields that a newer skep adds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StatusReport<N = NodeState> {
+    /// State of this node.
     pub node: N,
     /// `None` on a worker, and before this node is in a swarm.
     pub fleet: Option<FleetView>,
@@ -38,6 +39,7 @@ pub enum ViewSource {
 /// The fleet by the ledger and Docker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FleetView {
+    /// Which of the ledger and Docker have answered.
     pub source: ViewSource,
     /// `None` if Docker did not answer, for example without a quorum.
     #[serde(default)]
@@ -45,6 +47,7 @@ pub struct FleetView {
     /// Time of the loss of the quorum, from this manager's own state.
     #[serde(default, with = "time::serde::rfc3339::option")]
     pub quorum_lost_since: Option<OffsetDateTime>,
+    /// Every node that the ledger or Docker lists, managers first.
     pub members: Vec<FleetMember>,
     /// Why the view is incomplete, in one line.
     pub problem: Option<String>,
@@ -88,6 +91,7 @@ impl FleetView {
 pub struct QuorumView {
     /// Members of raft.
     pub managers: usize,
+    /// Managers that the leader reaches, itself included.
     pub reachable: usize,
     /// Number of reachable managers that the swarm can lose and keep its quorum.
     pub may_be_lost: usize,
@@ -98,11 +102,13 @@ pub struct QuorumView {
 pub struct FleetMember {
     /// `None` for a node that is in Docker's node list and not in the ledger.
     pub instance_id: Option<String>,
+    /// Role by the ledger, or by Docker for a node without a row.
     pub role: Role,
     /// Docker's id.
     pub node_id: Option<String>,
     /// The private address.
     pub address: Option<IpAddr>,
+    /// Availability zone, by the ledger.
     pub zone: Option<String>,
     /// Auto Scaling group.
     pub group: Option<String>,
@@ -147,6 +153,7 @@ pub struct Leaving {
     pub reason: String,
     /// `requested`, `draining`, `drained` or `left`.
     pub state: String,
+    /// Time of the notice.
     #[serde(with = "time::serde::rfc3339")]
     pub requested_at: OffsetDateTime,
     /// Time when the machine ends.
@@ -161,6 +168,7 @@ pub struct Leaving {
 /// Observations of a survivor, the steps of the recovery, and its costs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecoveryPlan {
+    /// Name of the cluster.
     pub cluster: String,
     /// This node.
     pub instance_id: String,
@@ -181,7 +189,9 @@ pub struct RecoveryPlan {
 /// Another manager, as this node observes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OtherManager {
+    /// Instance id in its row, such as `i-0abc`.
     pub instance_id: String,
+    /// Private address in its row.
     pub address: IpAddr,
     /// Its lifecycle state in Auto Scaling, `gone`, or `in no group` if it was never in one; `None` if Auto Scaling did
     /// not answer.

@@ -41,6 +41,7 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// Every phase, so that the metrics have a value for each.
     pub const ALL: [Phase; 7] = [
         Phase::Starting,
         Phase::Warmed,
@@ -51,6 +52,7 @@ impl Phase {
         Phase::Failed,
     ];
 
+    /// Returns the word in the log, in `skep status` and in the metrics, such as `booting`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -81,6 +83,7 @@ pub struct Progress {
 /// A container that has not ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remaining {
+    /// Docker's name of the container, without the leading slash.
     pub name: String,
     /// Whether it is a task of the swarm; managers stop tasks, this node stops other containers.
     pub is_task: bool,
@@ -91,6 +94,7 @@ pub struct Remaining {
 /// This node as `skep status` shows it.
 #[derive(Clone, Debug, Serialize)]
 pub struct NodeState {
+    /// Present phase of the node's life.
     pub phase: Phase,
     /// Time when this phase began.
     #[serde(with = "time::serde::rfc3339")]
@@ -99,10 +103,13 @@ pub struct NodeState {
     pub doing: String,
     /// `None` before the metadata has answered.
     pub instance: Option<Instance>,
+    /// Name of the cluster; `None` until skep has read it from the settings or the metadata.
     pub cluster: Option<String>,
+    /// Configured role; `None` until skep has read it from the settings or the metadata.
     pub role: Option<Role>,
     /// Proof of boot, while it is valid.
     pub membership: Option<Membership>,
+    /// The notice in force; `None` without a notice.
     pub departure: Option<Departure>,
     /// Outcome of its last departure, if that failed and the node stays.
     pub failed_departure: Option<String>,

@@ -8,21 +8,31 @@ use reqwest::Url;
 /// A URL and the condition for its answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
+    /// The URL to poll, with the scheme `http` and without user name and password.
     pub url: Url,
     /// A JSON pointer (RFC 6901), which begins with `/`; or else a sample of Prometheus' text format, with or without
     /// labels.
     pub place: String,
+    /// How the value at `place` must compare with `number`.
     pub comparison: Comparison,
+    /// The right side of the comparison; finite.
     pub number: f64,
 }
 
+/// A comparison of a value in the answer with the condition's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Comparison {
+    /// Written as `==`.
     Equal,
+    /// Written as `!=`.
     NotEqual,
+    /// Written as `<`.
     Less,
+    /// Written as `<=`.
     AtMost,
+    /// Written as `>`.
     More,
+    /// Written as `>=`.
     AtLeast,
 }
 
@@ -36,6 +46,7 @@ const COMPARISONS: [(&str, Comparison); 6] = [
 ];
 
 impl Comparison {
+    /// Whether the comparison holds, with `value` on its left side and `number` on its right side.
     #[must_use]
     pub fn holds(self, value: f64, number: f64) -> bool {
         match self {

@@ -31,6 +31,7 @@ const GROUP_NAME: Origin = Origin::Metadata("Auto Scaling group name");
 pub struct Identity {
     /// Letters, digits and `._-`, at most 100.
     pub cluster: String,
+    /// Role that the node must have in the swarm.
     pub role: Role,
 }
 

@@ -26,6 +26,7 @@ pub struct Flag {
     pub flag: &'static str,
     /// With its section, such as `boot.deadline`.
     pub key: String,
+    /// Text of the value, not checked yet.
     pub value: String,
 }
 
@@ -34,7 +35,9 @@ pub struct Flag {
 pub struct Inputs {
     /// `--config-dir`.
     pub directory: Option<PathBuf>,
+    /// Names and values of the environment variables; an empty value counts as not set.
     pub variables: Vec<(OsString, OsString)>,
+    /// Settings on the command line; of two for the same key the later one wins.
     pub flags: Vec<Flag>,
 }
 

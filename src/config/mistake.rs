@@ -10,8 +10,13 @@ pub enum Origin {
     Default,
     /// A part of the instance metadata, such as `tag skep:role`.
     Metadata(&'static str),
-    /// A file; `line` counts from 1 and is missing when the file could not be read.
-    File { path: PathBuf, line: Option<usize> },
+    /// A file of the configuration, or the directory `conf.d` if it cannot be listed.
+    File {
+        /// Path of the file or the directory.
+        path: PathBuf,
+        /// Line of the value, counted from 1; `None` if the file cannot be read.
+        line: Option<usize>,
+    },
     /// An environment variable, by its name.
     Variable(String),
     /// A command-line flag, such as `--cluster`.

@@ -51,6 +51,7 @@ pub const EXIT_CODE: u8 = 78;
 /// The settings, and the source of each of them.
 #[derive(Clone, Debug, Default)]
 pub struct Loaded {
+    /// For each setting the value in force.
     pub settings: Settings,
     origins: BTreeMap<&'static str, Origin>,
 }

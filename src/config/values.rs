@@ -64,6 +64,7 @@ impl Choice for JoinAvailability {
 /// Reaction of a node to EC2's recommendation to replace it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rebalance {
+    /// It keeps its tasks and gets new ones.
     Ignore,
     /// It gets no new tasks.
     Pause,
@@ -85,10 +86,15 @@ impl Choice for Rebalance {
 /// A log shipper whose progress skep can read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shipper {
+    /// `systemd-journal-upload`; skep reads its state file.
     JournalUpload,
+    /// Filebeat; skep polls its HTTP endpoint.
     Filebeat,
+    /// Fluent Bit; skep polls its HTTP server.
     FluentBit,
+    /// Vector; skep polls its Prometheus exporter.
     Vector,
+    /// The CloudWatch agent; skep reads its state files.
     CloudwatchAgent,
 }
 
@@ -106,6 +112,7 @@ impl Choice for Shipper {
 }
 
 impl Shipper {
+    /// Returns the shipper's name in the settings and in `skep status`, such as `fluent-bit`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -123,7 +130,9 @@ impl Shipper {
 pub enum Destination {
     /// A log group.
     Logs(String),
+    /// An S3 bucket.
     S3 {
+        /// Name of the bucket.
         bucket: String,
         /// Without a slash at either end; may be empty.
         prefix: String,

@@ -19,8 +19,10 @@ use crate::telemetry::notifications::Events;
 /// Why a [`Node`] could not be created.
 #[derive(Debug, Error)]
 pub enum AssembleError {
+    /// The cluster or the role is missing or wrong.
     #[error("{0}")]
     Identity(Mistakes),
+    /// The kernel's boot id cannot be read from `/proc`.
     #[error("cannot read the machine's boot id")]
     BootId(#[from] std::io::Error),
 }

@@ -30,20 +30,28 @@ pub use unlock::{Unlocking, unlock};
 /// An operation on several of a node's clients failed.
 #[derive(Debug, Error)]
 pub enum NodeError {
+    /// A request to the ledger failed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// A request to the secret store failed.
     #[error(transparent)]
     Secrets(#[from] SecretsError),
+    /// A request to Docker failed.
     #[error(transparent)]
     Swarm(#[from] SwarmError),
+    /// Docker returned a text that cannot be a join token.
     #[error("Docker returned a malformed join token")]
     Token(#[from] MalformedToken),
 }
 
+/// This node with its settings and its clients.
 #[derive(Clone, Debug)]
 pub struct Node {
+    /// For each setting the value in force.
     pub settings: Settings,
+    /// Facts of the instance metadata, as skep read them at its start.
     pub instance: Instance,
+    /// Name of the cluster, from the settings or the metadata.
     pub cluster: String,
     /// Configured role.
     pub role: Role,
@@ -51,12 +59,19 @@ pub struct Node {
     pub address: IpAddr,
     /// Identifies this start of the machine.
     pub boot_id: String,
+    /// Client of the instance metadata service.
     pub imds: Imds,
+    /// Client of Docker on this host.
     pub swarm: Swarm,
+    /// Client of the cluster's rows in DynamoDB.
     pub ledger: Ledger,
+    /// Client of EC2 Auto Scaling.
     pub autoscaling: AutoScaling,
+    /// Client of Amazon ECR, for the credentials with which Docker pulls.
     pub ecr: Ecr,
+    /// Store of the join tokens and the unlock keys, by the setting `tokens.store`.
     pub tokens: TokenStore,
+    /// The node's present state, for all who write or watch it.
     pub state: StateHandle,
     /// Sends the node's events to hook scripts and the webhook.
     pub events: Events,

@@ -23,26 +23,47 @@ const PLANNED_WITHIN: Duration = Duration::from_secs(120);
 /// The request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
+    /// The socket does not exist, or no process listens on it.
     #[error("skep is not running: no process listens on {path}; see `systemctl status skep`")]
-    NotRunning { path: PathBuf },
+    NotRunning {
+        /// Path of the socket.
+        path: PathBuf,
+    },
 
+    /// The operating system does not let this user connect to the socket.
     #[error("only root may use skep's socket ({path}); try again with sudo")]
-    NotPermitted { path: PathBuf },
+    NotPermitted {
+        /// Path of the socket.
+        path: PathBuf,
+    },
 
-    /// The node is already leaving; `doing` is skep's description of that.
+    /// The node is already leaving, and the request would change nothing.
     #[error("this node is {doing}")]
-    AlreadyLeaving { doing: String },
+    AlreadyLeaving {
+        /// skep's description of the departure; begins with `already leaving`.
+        doing: String,
+    },
 
+    /// skep answered with another error status than that of a departure in progress.
     #[error("skep refused the request (status {status}): {why}")]
-    Refused { status: u16, why: String },
+    Refused {
+        /// HTTP status of the answer, such as 503.
+        status: u16,
+        /// skep's reason, or the whole answer if it is not skep's JSON.
+        why: String,
+    },
 
+    /// The time limit for the answer has passed, or the connection failed in another way.
     #[error("skep did not answer on {path}")]
     NoAnswer {
+        /// Path of the socket.
         path: PathBuf,
+        /// Error of the HTTP client, without the URL.
         #[source]
         source: reqwest::Error,
     },
 
+    /// The answer is not the expected JSON.
     #[error("cannot parse skep's answer; is this `skep` another version than the running one?")]
     Malformed(#[source] serde_json::Error),
 }

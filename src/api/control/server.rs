@@ -44,12 +44,19 @@ pub enum ControlError {
         "another skep is running on this host ({lock} is locked); see `skep status`, or stop it \
          first with `systemctl stop skep`"
     )]
-    AlreadyRunning { lock: PathBuf },
+    AlreadyRunning {
+        /// Path of the file that the other skep has locked.
+        lock: PathBuf,
+    },
 
+    /// The directory, the lock file or the socket could not be created or used.
     #[error("cannot {action} {path}")]
     File {
+        /// What failed: `create the directory`, `open`, `lock` or `listen on`.
         action: &'static str,
+        /// Path of the directory, the lock file or the socket.
         path: PathBuf,
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },

@@ -27,8 +27,8 @@ use crate::telemetry::metrics;
     "cannot listen on {listen} for health checks; does another program use it? (health.listen)"
 )]
 pub struct HealthError {
-    pub listen: SocketAddr,
-    pub source: io::Error,
+    listen: SocketAddr,
+    source: io::Error,
 }
 
 /// The bound port; it answers no request before [`Server::serve`] runs.

@@ -21,7 +21,9 @@ const OUTPUT_PATIENCE: Duration = Duration::from_millis(200);
 /// The stream on which a program has printed a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pipe {
+    /// Standard output.
     Stdout,
+    /// Standard error.
     Stderr,
 }
 
@@ -109,6 +111,7 @@ pub struct Quota {
 }
 
 impl Quota {
+    /// Returns a quota for lines of `bytes` bytes in total, without their line breaks.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
         Self { left: bytes, left_out: 0 }

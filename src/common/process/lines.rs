@@ -20,6 +20,7 @@ pub struct Lines<R> {
 }
 
 impl<R: AsyncRead + Unpin> Lines<R> {
+    /// Returns a reader of `stream`; `None` counts as an empty stream.
     pub fn new(stream: Option<R>) -> Self {
         let (ready, partial) = (VecDeque::new(), Vec::new());
         Self { stream, buffer: [0; 1024], ready, partial, is_cut: false }

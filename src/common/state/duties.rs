@@ -12,12 +12,14 @@ pub struct DutyReport {
     /// End of the last poll without a failure.
     #[serde(with = "time::serde::rfc3339::option")]
     pub last_success: Option<OffsetDateTime>,
+    /// The last poll with a failure, even if a later one succeeded; `None` if none has failed.
     pub last_failure: Option<DutyFailure>,
 }
 
 /// A poll that failed, for all nodes or for one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DutyFailure {
+    /// Time when the poll failed.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
     /// The error with its causes, in words.

@@ -25,6 +25,7 @@ const LARGEST_FILE: u64 = 256 * 1024;
 /// One event of the node's story.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
+    /// Time when skep logged the line.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
     /// `INFO`, `WARN` or `ERROR`.
@@ -32,7 +33,9 @@ pub struct Event {
     /// The part of skep that logged it: `boot`, `leave`, …; `node` for the node as a whole.
     #[serde(alias = "room")]
     pub component: String,
+    /// Text of the log line, at most 2000 characters.
     pub message: String,
+    /// Other fields of the log line, by name, such as `phase`.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub fields: Map<String, Value>,
 }

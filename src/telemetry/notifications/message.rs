@@ -12,18 +12,26 @@ use crate::common::state::NodeState;
 pub struct Message {
     /// Id of the event, the same in every attempt of delivery; 32 hexadecimal digits.
     pub id: String,
+    /// What has happened to the node; a word such as `joined` in the JSON.
     pub event: Event,
+    /// Time of the event.
     #[serde(with = "time::serde::rfc3339")]
     pub time: OffsetDateTime,
+    /// Name of the cluster; `None` if skep has not read it yet.
     pub cluster: Option<String>,
+    /// Instance id, such as `i-0abc`; `None` before the metadata has answered.
     pub instance_id: Option<String>,
     /// Docker's id.
     pub node_id: Option<String>,
+    /// Configured role; `None` if skep has not read it yet.
     pub role: Option<Role>,
+    /// Availability zone; `None` before the metadata has answered.
     pub zone: Option<String>,
+    /// The charter's generation; `None` while the node has no valid membership, as for `node_id`.
     pub generation: Option<u64>,
     /// Why the node leaves.
     pub reason: Option<Reason>,
+    /// Time when the machine ends; `None` if the node has no notice.
     #[serde(with = "time::serde::rfc3339::option")]
     pub deadline: Option<OffsetDateTime>,
     /// The outcome, in words: for people, not for programs.

@@ -24,7 +24,7 @@ use crate::common::event::Event;
 use crate::common::state::StateHandle;
 use crate::config::Settings;
 
-pub use message::Message;
+use message::Message;
 
 /// Sends events; cheap to clone.
 #[derive(Clone, Debug)]
