@@ -18,6 +18,16 @@
 //! | [`config`] | settings and their sources |
 //! | [`common`] | plain types and small helpers |
 
+#![forbid(unsafe_code)]
+#![warn(
+    missing_docs,
+    clippy::missing_errors_doc,
+    clippy::missing_panics_doc,
+    clippy::must_use_candidate
+)]
+// Tests may unwrap: clippy.toml.
+#![warn(clippy::expect_used, clippy::unwrap_used)]
+
 pub mod agent;
 pub mod api;
 pub mod cli;

@@ -78,16 +78,19 @@ pub enum RunError {
     /// Another skep runs on this host, or a file of the control socket cannot be opened.
     #[error("cannot open the control socket")]
     Control(#[from] control::ControlError),
-    /// A handler for SIGTERM or SIGINT cannot be installed, or the machine's boot id cannot be read.
+    /// A handler for SIGTERM or SIGINT cannot be installed.
     #[error("cannot listen for signals")]
-    System(#[from] std::io::Error),
+    Signals(#[from] std::io::Error),
+    /// The file of the kernel with the boot id cannot be read.
+    #[error("cannot read the machine's boot id")]
+    BootId(#[source] std::io::Error),
 }
 
 impl From<AssembleError> for RunError {
     fn from(error: AssembleError) -> Self {
         match error {
             AssembleError::Identity(mistakes) => Self::Identity(mistakes),
-            AssembleError::BootId(error) => Self::System(error),
+            AssembleError::BootId(error) => Self::BootId(error),
         }
     }
 }
@@ -120,7 +123,7 @@ pub async fn run(loaded: Loaded) -> Result<Ended, RunError> {
         }
     }
     if let Err(error) = &ended {
-        background.events.settle(loaded.settings.hooks.last_wait).await;
+        background.events.settle(loaded.settings.hook_scripts.last_wait).await;
         failed_start::pace(error, started, &loaded.settings, &notices, &state).await;
     }
     systemd::notify_stopping();
@@ -301,12 +304,8 @@ async fn depart(node: &Node, announcer: &Announcer, notices: &Notices) -> Outcom
         never = termination_hook::keep_alive(node, announcer, notices, &departure) => match never {},
         never = look_after_others(node) => match never {},
     };
-    match outcome {
-        Outcome::Stayed => tracing::info!("{}", outcome.as_str()),
-        Outcome::Failed => tracing::warn!("{}", outcome.as_str()),
-        // The last line of this node's life says it, after the hook.
-        _ => {}
-    }
+    // Before the hook: afterwards the machine may end at any time.
+    tracing::info!(reason = %departure.reason, "the departure has ended: {}", outcome.as_str());
     if outcome == Outcome::Stayed {
         announcer.forget_termination_hook();
         node.state.update(NodeState::forget_departure);
@@ -343,7 +342,7 @@ fn last_wait(node: &Node) -> Duration {
     let deadline = node.state.now().departure.map(|departure| departure.deadline);
     let left = deadline.map(|deadline| deadline - OffsetDateTime::now_utc());
     let left = left.and_then(|left| Duration::try_from(left).ok()).unwrap_or(Duration::ZERO);
-    node.settings.hooks.last_wait.min(left)
+    node.settings.hook_scripts.last_wait.min(left)
 }
 
 /// Runs a manager's duties during its departure, as soon as the node's id is known: a notice may come earlier.

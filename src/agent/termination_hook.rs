@@ -34,7 +34,7 @@ pub async fn keep_alive(
     announcer.forget_termination_hook();
     if !departure.reason.is_auto_scalings() {
         while !is_terminating(node).await.is_yes() {
-            tokio::time::sleep(node.settings.watch.interval).await;
+            tokio::time::sleep(node.settings.notices.interval).await;
         }
     }
     let Ok(hook) = announcer.find_termination_hook(Instant::now() + LONGEST_ACTION).await else {

@@ -172,7 +172,7 @@ async fn must_leave(node: &Node) -> Result<bool, String> {
 
 async fn until_in_service(node: &Node) {
     loop {
-        tokio::time::sleep(node.settings.watch.interval).await;
+        tokio::time::sleep(node.settings.notices.interval).await;
         let deadline = Instant::now() + ANSWER_WITHIN;
         match node.imds.fetch_target_lifecycle_state(deadline).await {
             Ok(target) if is_taken(target.as_ref()) => return,

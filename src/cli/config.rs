@@ -301,7 +301,7 @@ mod tests {
         let shown: Value = serde_json::from_str(&picture(Ok(instance())).json()).unwrap();
         let deadline = json!({ "value": "90s", "origin": "--set" });
         assert_eq!(shown["settings"]["boot.deadline"], deadline);
-        assert_eq!(shown["settings"]["watch.spot"]["value"], json!(true));
+        assert_eq!(shown["settings"]["notices.spot"]["value"], json!(true));
         assert_eq!(shown["settings"]["leave.flush_share"]["value"], json!(0.2));
         let pool = json!(["10.1.0.0/16", "10.2.0.0/16"]);
         assert_eq!(shown["settings"]["swarm.address_pool"]["value"], pool);

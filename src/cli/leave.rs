@@ -226,7 +226,8 @@ fn last_words(settings: &Settings, begun: OffsetDateTime) -> Option<End> {
     events.into_iter().rev().take_while(|event| event.at >= begun).find_map(|event| {
         let phase = event.fields.get("phase")?.as_str().filter(|phase| ends.contains(phase))?;
         let has_left = phase == Phase::Left.as_str();
-        let killed = event.fields.get("killed").and_then(serde_json::Value::as_u64).unwrap_or_default();
+        let killed =
+            event.fields.get("killed").and_then(serde_json::Value::as_u64).unwrap_or_default();
         let outcome = event.fields.get("outcome").cloned();
         let outcome = outcome.and_then(|outcome| serde_json::from_value(outcome).ok());
         Some(End { has_left, outcome, killed, words: event.message })

@@ -164,7 +164,7 @@ pub enum Reason {
     Spot,
     /// Scheduled maintenance stops the instance, reboots it into other hardware, or retires it.
     Maintenance,
-    /// EC2 recommends replacing the spot instance, and `watch.rebalance` is `leave`.
+    /// EC2 recommends replacing the spot instance, and `notices.rebalance` is `leave`.
     Rebalance,
     /// Auto Scaling returns the instance to the warm pool: it may enter service again.
     Pool,

@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn every_value_keeps_its_line() {
         let mut found = Found::default();
-        let text = "cluster = 'prod'\nwatch.spot = false\n\n[boot] # slow\ndeadline = '5m'\n";
+        let text = "cluster = 'prod'\nnotices.spot = false\n\n[boot] # slow\ndeadline = '5m'\n";
         read(Path::new("skep.toml"), text, &mut found);
         assert_eq!(found.mistakes, []);
         let mut given: Vec<_> =
@@ -138,7 +138,7 @@ mod tests {
             [
                 ("boot.deadline", Raw::Text("5m".into()), "skep.toml:5".into()),
                 ("cluster", Raw::Text("prod".into()), "skep.toml:1".into()),
-                ("watch.spot", Raw::Boolean(false), "skep.toml:2".into()),
+                ("notices.spot", Raw::Boolean(false), "skep.toml:2".into()),
             ]
         );
     }
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_syntax_error_hides_no_mistake_before_it_and_invents_none_after_it() {
-        let found = mistakes("colour = 1\n[boot\ndeadline = '5m'\n[watch]\nspots = true");
+        let found = mistakes("colour = 1\n[boot\ndeadline = '5m'\n[notices]\nspots = true");
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(found.contains(&"skep.toml:1: colour: unknown key".into()), "{found:?}");
         let found = mistakes("[swarm]\naddress_pool = ['10.0.0.0/8',\nsubnet_size = 20\n");

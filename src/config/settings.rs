@@ -131,7 +131,7 @@ settings! {
     }
 
     /// The notices that skep polls in the metadata, beside the lifecycle state.
-    watch: Watch {
+    notices: Notices {
         /// Time between two polls, at least `500ms`.
         interval: Duration = interval("2s"),
         /// Whether a spot interruption makes the node leave.
@@ -191,7 +191,7 @@ settings! {
     }
 
     /// Hook scripts, which receive the events of this node; see `docs/monitoring.md`.
-    hooks: Hooks {
+    hook_scripts: HookScripts {
         /// Directory with an executable for each event, or a folder of them: `joined`, `departing`,
         /// `drained`, `left`, `failed`.
         dir: PathBuf = directory("/etc/skep/hooks.d"),

@@ -107,13 +107,13 @@ fn every_mistake_is_reported_at_once_with_its_source_and_key() {
     let directory = directory(&[
         ("skep.toml", "cluster = 'a/b'\n[boot]\ndeadlin = '5m'\nlease = 30\n"),
         ("conf.d/10-x.toml", "role = 'leader'\ntable =\n"),
-        ("conf.d/20-y.toml", "[watch]\nspot = 'yes'\ninterval = '100ms'\n"),
+        ("conf.d/20-y.toml", "[notices]\nspot = 'yes'\ninterval = '100ms'\n"),
         ("conf.d/notes.txt", "not TOML at all"),
     ]);
     let inputs = inputs(
         directory.path(),
         &[
-            ("SKEP_WATCH_SPOTS", "true"),
+            ("SKEP_NOTICES_SPOTS", "true"),
             ("SKEP_HEALTH_LISTEN", "44554"),
             ("SKEP_CLUSTER", "fine-and-in-force"),
             ("SKEP_CONFIG_DIR", "/nowhere"),
@@ -126,13 +126,13 @@ fn every_mistake_is_reported_at_once_with_its_source_and_key() {
     let expected = [
         "conf.d/10-x.toml:1: role: \"leader\" is not one of manager, worker",
         "conf.d/10-x.toml:2: ",
-        "conf.d/20-y.toml:2: watch.spot: expected true or false, found text",
-        "conf.d/20-y.toml:3: watch.interval: 100ms is too short",
+        "conf.d/20-y.toml:2: notices.spot: expected true or false, found text",
+        "conf.d/20-y.toml:3: notices.interval: 100ms is too short",
         "skep.toml:1: cluster: \"a/b\": a cluster name has",
         "skep.toml:3: boot.deadlin: unknown key; did you mean boot.deadline?",
         "skep.toml:4: boot.lease: 30 has no unit; write \"30s\"",
         "SKEP_HEALTH_LISTEN: health.listen: \"44554\" is not an address and port",
-        "SKEP_WATCH_SPOTS: unknown variable; did you mean SKEP_WATCH_SPOT?",
+        "SKEP_NOTICES_SPOTS: unknown variable; did you mean SKEP_NOTICES_SPOT?",
         "--set: docker.host: \"tcp://10.0.0.1:2375\" is not a socket on this host",
         "--set: log.levle: unknown key; did you mean log.level?",
     ];
@@ -237,7 +237,7 @@ const SAMPLES: [(&str, [&str; 3], &str); 5] = [
     ("table", ["one", "two", "three"], "#"),
     ("boot.deadline", ["1m", "2m", "3m"], "soon"),
     ("log.format", ["text", "json", "journal"], "xml"),
-    ("watch.interval", ["1s", "2s", "3s"], "1ms"),
+    ("notices.interval", ["1s", "2s", "3s"], "1ms"),
     ("flush.dir", ["/a", "/b", "/c"], "here"),
 ];
 

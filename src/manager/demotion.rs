@@ -33,7 +33,10 @@ pub async fn demote_under_lease(node: &Node, node_id: &str) -> Result<Demotion, 
         Ok(None) => {}
         Ok(Some(waiting_for)) => return Ok(Demotion::HeldUp { waiting_for }),
         Err(error) => {
-            tracing::warn!("cannot take the demotion lease; demoting without it: {}", chain(&error));
+            tracing::warn!(
+                "cannot take the demotion lease; demoting without it: {}",
+                chain(&error)
+            );
         }
     }
     let demotion = demote(node, node_id).await;

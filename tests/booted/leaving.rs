@@ -41,7 +41,7 @@ async fn powered_off(fleet: &BootedFleet) -> anyhow::Result<()> {
         &[
             "this node must leave reason=shutdown",
             "flushed flusher=\"journal\"",
-            "node: left",
+            "the departure has ended: ",
             "Stopped skep.service",
             "Stopped docker.service",
             "Reached target poweroff.target",

@@ -39,7 +39,7 @@ async fn upgraded(fleet: &BootedFleet, node: &Member, version: &str) -> anyhow::
     node.instance
         .say(
             "sed -i 's/^#level = .*/level = \"debug\"/' /etc/skep/skep.toml
-             printf '[watch]\\ninterval = \"3s\"\\n' >/etc/skep/conf.d/60-edited.toml
+             printf '[notices]\\ninterval = \"3s\"\\n' >/etc/skep/conf.d/60-edited.toml
              sha256sum /etc/skep/skep.toml /etc/skep/conf.d/* >/root/settings",
         )
         .await?;

@@ -15,7 +15,7 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::{PATIENCE, secs, swarm};
 
 /// Polls for notices twice a second, so that scenarios are short.
-pub const QUICK: &str = "[watch]\ninterval = \"500ms\"\n";
+pub const QUICK: &str = "[notices]\ninterval = \"500ms\"\n";
 
 /// Options with [`QUICK`] and more lines of `skep.toml`.
 #[must_use]

@@ -355,7 +355,7 @@ async fn tasks_that_docker_cannot_stop_take_no_time_from_the_rest() -> anyhow::R
     assert_eq!(std::fs::read_to_string(&told)?, "flushed\n");
     // Docker's first leave waits for the tasks in vain; a second one succeeds, if there is time for it.
     let log = worker.instance.log();
-    let has_left = log.contains("node: left");
+    let has_left = log.contains("the departure has ended: left");
     let expected = if has_left { ActionResult::Continue } else { ActionResult::Abandon };
     assert_eq!(hook_results(&fleet, &worker.instance), [expected], "{log}");
     ensure!(log.contains("leaving the swarm"), "{log}");

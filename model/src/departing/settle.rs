@@ -40,7 +40,7 @@ impl World {
             }
             world.go_on(fence);
         }
-        !world.managers.iter().any(|one| one.is_leaving())
+        !world.managers.iter().any(super::Manager::is_leaving)
     }
 
     /// Whether the charter is open in the end when no more faults happen, if a manager stays and the swarm has a

@@ -115,7 +115,7 @@ mod tests {
     use crate::common::instance::{Departure, Reason};
     use crate::common::state::Phase;
 
-    async fn start() -> (StateHandle, String) {
+    fn start() -> (StateHandle, String) {
         start_with(true)
     }
 
@@ -135,7 +135,7 @@ mod tests {
 
     #[tokio::test]
     async fn it_is_healthy_while_ready_and_not_departing() {
-        let (state, base) = start().await;
+        let (state, base) = start();
         let (code, body) = ask(Method::GET, &base).await;
         assert_eq!(code, 503);
         assert_eq!(
@@ -167,7 +167,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_member_whose_skep_was_restarted_during_an_outage_stays_healthy() {
-        let (state, base) = start().await;
+        let (state, base) = start();
         let waiting = "waiting for a manager to be connected";
         state.enter(Phase::Booting, waiting);
         assert_eq!(ask(Method::GET, &base).await.0, 503, "a node that has never served");
@@ -195,7 +195,7 @@ mod tests {
 
     #[tokio::test]
     async fn head_is_answered_and_nothing_else_is_there() {
-        let (state, base) = start().await;
+        let (state, base) = start();
         state.enter(Phase::Ready, "serving");
         assert_eq!(ask(Method::HEAD, &base).await, (200, String::new()));
         assert_eq!(ask(Method::POST, &base).await.0, 404);

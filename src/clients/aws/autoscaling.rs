@@ -389,7 +389,10 @@ fn unless_no_action(error: AwsError) -> Result<(), AwsError> {
 fn instances(group: AutoScalingGroup) -> impl Iterator<Item = (String, GroupInstance)> {
     let name = group.auto_scaling_group_name.unwrap_or_default();
     group.instances.into_iter().flatten().filter_map(move |instance| {
-        let state = instance.lifecycle_state.as_ref().map(aws_sdk_autoscaling::types::LifecycleState::as_str);
+        let state = instance
+            .lifecycle_state
+            .as_ref()
+            .map(aws_sdk_autoscaling::types::LifecycleState::as_str);
         let it = GroupInstance {
             group: name.clone(),
             lifecycle_state: state.unwrap_or_default().into(),

@@ -207,7 +207,7 @@ async fn a_docker_that_hangs_is_asked_once_for_all_who_wait() {
     let begin = tokio::time::Instant::now();
     let ask = || swarm.fetch_local_node_lately(Duration::ZERO);
     let (one, other, third) = tokio::join!(ask(), ask(), ask());
-    assert!([one, other, third].iter().all(|answer| answer.is_err()));
+    assert!([one, other, third].iter().all(Result::is_err));
     assert!(begin.elapsed() < 2 * CALL_TIMEOUT, "{:?}", begin.elapsed());
 }
 

@@ -312,7 +312,7 @@ async fn what_cannot_be_read_is_given_up_with_a_reason() {
     let conditions = rubbish().await;
     let asked =
         cases.iter().map(async |(stub, shipper, reason)| (stub.asked(*shipper, 30).await, *reason));
-    let asked = join_all(asked.map(|asked| asked.boxed_local()));
+    let asked = join_all(asked.map(futures_util::FutureExt::boxed_local));
     let (mut outcomes, polled) = tokio::join!(asked, conditions.meets("stats", "/a == 0"));
     outcomes.push((polled, "did not return JSON"));
     for (outcome, reason) in outcomes {

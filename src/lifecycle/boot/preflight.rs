@@ -16,7 +16,7 @@ const CLOCK_TOLERANCE_SECONDS: u64 = 240;
 /// How long a wrong clock may take to be set: chrony and timesyncd do that within about ten seconds of their start,
 /// which may be later than skep's, and after a boot without network even later.
 const CLOCK_GRACE: Duration = Duration::from_secs(60);
-/// Time between two checks of the clock; the watch reads the metadata every `watch.interval`, and each answer has a
+/// Time between two checks of the clock; the watch reads the metadata every `notices.interval`, and each answer has a
 /// date.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 

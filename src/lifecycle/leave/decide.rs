@@ -127,7 +127,7 @@ pub fn stage(seen: &Observed, step: &Step) -> &'static str {
     match step {
         Step::Flush => "flush",
         Step::Leave | Step::LeaveUnsettled | Step::LeaveLast => "leave",
-        _ if seen.local.state == LocalState::Inactive => "take_off_the_list",
+        _ if seen.local.state == LocalState::Inactive => "remove",
         _ if seen.is_flushed => "demote",
         _ => "drain",
     }

@@ -107,7 +107,7 @@ mod tests {
 
     fn settings() -> Settings {
         let mut settings = Settings::default();
-        settings.watch.rebalance = Rebalance::Pause;
+        settings.notices.rebalance = Rebalance::Pause;
         settings
     }
 

@@ -32,7 +32,7 @@ pub async fn watch_metadata(
     first_look: tokio::sync::oneshot::Sender<Option<TargetState>>,
 ) {
     let mut first_look = Some(first_look);
-    let mut ticks = tokio::time::interval(settings.watch.interval);
+    let mut ticks = tokio::time::interval(settings.notices.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut is_silent = false;
     let mut said = BTreeSet::new();
@@ -106,17 +106,17 @@ fn say_once(remarks: Vec<String>, said: &mut BTreeSet<String>) {
 async fn look(imds: &Imds, settings: &Settings) -> Result<Seen, ImdsError> {
     let deadline = Instant::now() + ANSWER_WITHIN;
     let spot = async {
-        if settings.watch.spot { imds.fetch_spot_action(deadline).await } else { Ok(None) }
+        if settings.notices.spot { imds.fetch_spot_action(deadline).await } else { Ok(None) }
     };
     let maintenance = async {
-        if settings.watch.maintenance {
+        if settings.notices.maintenance {
             imds.fetch_scheduled_maintenance(deadline).await
         } else {
             Ok(Scheduled::default())
         }
     };
     let rebalance = async {
-        match settings.watch.rebalance {
+        match settings.notices.rebalance {
             Rebalance::Ignore => Ok(None),
             Rebalance::Pause | Rebalance::Leave => imds.fetch_rebalance(deadline).await,
         }

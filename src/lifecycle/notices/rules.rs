@@ -63,9 +63,9 @@ pub(super) fn due<'a>(
     settings: &Settings,
     now: OffsetDateTime,
 ) -> impl Iterator<Item = &'a Maintenance> {
-    let is_watched = settings.watch.maintenance;
+    let is_watched = settings.notices.maintenance;
     // Maintenance may be announced two weeks ahead: the node works until it needs the time to leave.
-    let until = now + settings.watch.maintenance_lead;
+    let until = now + settings.notices.maintenance_lead;
     let events = seen.maintenance.events.iter();
     events.filter(move |event| is_watched && ends_the_instance(event) && event.not_before <= until)
 }
@@ -84,7 +84,7 @@ pub fn notice(seen: &Seen, settings: &Settings, now: OffsetDateTime) -> Option<D
         };
         Some(Departure { reason, noticed_at: now, deadline: now + longest })
     });
-    let spot = seen.spot.as_ref().filter(|_| settings.watch.spot).map(|action| Departure {
+    let spot = seen.spot.as_ref().filter(|_| settings.notices.spot).map(|action| Departure {
         reason: Reason::Spot,
         noticed_at: now,
         deadline: action.time.min(now + longest),
@@ -100,7 +100,7 @@ pub fn notice(seen: &Seen, settings: &Settings, now: OffsetDateTime) -> Option<D
         })
         .min_by_key(|departure| departure.deadline);
     let is_to_be_replaced =
-        seen.rebalance.is_some() && settings.watch.rebalance == Rebalance::Leave;
+        seen.rebalance.is_some() && settings.notices.rebalance == Rebalance::Leave;
     let rebalance = is_to_be_replaced.then(|| Departure {
         reason: Reason::Rebalance,
         noticed_at: now,
@@ -116,7 +116,7 @@ pub fn scheduling_hold(seen: &Seen, settings: &Settings) -> Option<SchedulingHol
     if seen.target == Some(TargetState::Standby) {
         return Some(SchedulingHold::Standby);
     }
-    let is_paused = seen.rebalance.is_some() && settings.watch.rebalance == Rebalance::Pause;
+    let is_paused = seen.rebalance.is_some() && settings.notices.rebalance == Rebalance::Pause;
     is_paused.then_some(SchedulingHold::Rebalance)
 }
 
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn a_recommendation_of_before_this_start_of_the_machine_is_old() {
         let mut settings = Settings::default();
-        settings.watch.rebalance = Rebalance::Leave;
+        settings.notices.rebalance = Rebalance::Leave;
         let mut seen = Seen { rebalance: Some(NOW - Duration::HOUR), ..Seen::default() };
         assert!(seen.take_old(Some(NOW - Duration::hours(2)), NOW).is_empty());
         assert!(notice(&seen, &settings, NOW).is_some());
@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn the_node_begins_to_leave_so_long_ahead_and_takes_no_longer_than_any() {
         let mut settings = Settings::default();
-        settings.watch.maintenance_lead = std::time::Duration::from_secs(2 * 3600);
+        settings.notices.maintenance_lead = std::time::Duration::from_secs(2 * 3600);
         let of = |minutes| {
             let stop = event(MaintenanceCode::InstanceStop, MaintenanceState::Active, minutes);
             notice(&maintenance(stop), &settings, NOW).map(|departure| departure.deadline)
@@ -240,7 +240,7 @@ mod tests {
         let seen = Seen { rebalance: Some(NOW), ..Seen::default() };
         let of = |rebalance| {
             let mut settings = Settings::default();
-            settings.watch.rebalance = rebalance;
+            settings.notices.rebalance = rebalance;
             let reason = notice(&seen, &settings, NOW).map(|departure| departure.reason);
             (reason, scheduling_hold(&seen, &settings))
         };
@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(of(Rebalance::Leave), (Some(Reason::Rebalance), None));
         let both = Seen { target: Some(TargetState::Standby), ..seen.clone() };
         let mut settings = Settings::default();
-        settings.watch.rebalance = Rebalance::Pause;
+        settings.notices.rebalance = Rebalance::Pause;
         assert_eq!(scheduling_hold(&both, &settings), Some(SchedulingHold::Standby));
     }
 
@@ -285,7 +285,7 @@ mod tests {
             watches_spot in any::<bool>(),
         ) {
             let mut settings = Settings::default();
-            settings.watch.spot = watches_spot;
+            settings.notices.spot = watches_spot;
             let seen = Seen {
                 target: is_terminated.then_some(TargetState::Terminated),
                 spot: spot.map(|seconds| SpotAction {

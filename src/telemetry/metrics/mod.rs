@@ -203,7 +203,7 @@ impl Metrics {
     }
 
     /// Counts a run of a hook script.
-    pub fn hook_run(&self, event: &'static str, result: &'static str) {
+    pub fn hook_script_run(&self, event: &'static str, result: &'static str) {
         self.hooks.get_or_create(&[("event", event), ("result", result)]).inc();
     }
 

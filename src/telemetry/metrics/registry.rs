@@ -42,7 +42,11 @@ impl Metrics {
             Unit::Seconds,
             self.step.clone(),
         );
-        all.register("hook_runs", "Runs of hook scripts, by event and result", self.hooks.clone());
+        all.register(
+            "hook_script_runs",
+            "Runs of hook scripts, by event and result",
+            self.hooks.clone(),
+        );
         all.register(
             "webhook_deliveries",
             "Deliveries of events to the webhook, without retries, by event and result",

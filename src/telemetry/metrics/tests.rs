@@ -57,7 +57,7 @@ fn what_is_not_known_is_not_shown_and_what_may_happen_begins_at_zero() {
         r#"skep_phase{phase="ready"} 0"#,
         r#"skep_aws_throttles_total{service="ssm"} 0"#,
         r#"skep_removals_total{cause="spot",outcome="too_late"} 0"#,
-        r#"skep_hook_runs_total{event="left",result="timed_out"} 0"#,
+        r#"skep_hook_script_runs_total{event="left",result="timed_out"} 0"#,
         r#"skep_webhook_deliveries_total{event="left",result="given_up"} 0"#,
         r#"skep_heartbeats_total{result="failed"} 0"#,
     ] {

@@ -10,14 +10,14 @@ use std::process::ExitStatus;
 
 use super::Message;
 use crate::common::process::{self, Pipe, Quota, executables};
-use crate::config::Hooks;
+use crate::config::HookScripts;
 use crate::telemetry::metrics::metrics;
 
 /// Limit in bytes for each of a hook script's two streams; the rest is read and discarded.
 const MOST_OUTPUT: usize = 4096;
 
 /// Runs the hook scripts of an event, one after the other.
-pub async fn run(settings: &Hooks, message: &Message) {
+pub async fn run(settings: &HookScripts, message: &Message) {
     let event = message.event.as_str();
     for program in programs(&settings.dir, event).await {
         let hook = program.display();
@@ -39,7 +39,7 @@ pub async fn run(settings: &Hooks, message: &Message) {
                 "timed_out"
             }
         };
-        metrics().hook_run(event, result);
+        metrics().hook_script_run(event, result);
     }
 }
 

@@ -61,7 +61,7 @@ impl Message {
 
     /// Returns the message as JSON, in one line.
     #[must_use]
-    #[expect(clippy::expect_used, clippy::missing_panics_doc, reason = "every field is text or a time")]
+    #[expect(clippy::expect_used, reason = "every field is text or a time")]
     pub fn json(&self) -> String {
         serde_json::to_string(self).expect("every field can be written")
     }

@@ -106,7 +106,7 @@ async fn tell(
     };
     let run = async {
         while let Some((message, open)) = for_hooks.recv().await {
-            hook_scripts::run(&settings.hooks, &message).await;
+            hook_scripts::run(&settings.hook_scripts, &message).await;
             drop(open);
         }
     };

@@ -49,10 +49,12 @@ fn write(dir: &Path, name: &str, script: &str) {
 
 /// Runs the hook scripts of `left`, each with a timeout of 2 s.
 async fn run_left(dir: &Path) -> Message {
-    let settings =
-        settings(&[("SKEP_HOOKS_DIR", dir.to_str().unwrap()), ("SKEP_HOOKS_TIMEOUT", "2s")]);
+    let settings = settings(&[
+        ("SKEP_HOOK_SCRIPTS_DIR", dir.to_str().unwrap()),
+        ("SKEP_HOOK_SCRIPTS_TIMEOUT", "2s"),
+    ]);
     let message = Message::new(Event::Left, &leaving().now(), Some("left, and off the node list"));
-    hook_scripts::run(&settings.hooks, &message).await;
+    hook_scripts::run(&settings.hook_scripts, &message).await;
     message
 }
 
@@ -251,7 +253,7 @@ async fn hooks_keep_their_order_and_nobody_waits_longer_than_was_said() {
     let hooks = dir.path().join("hooks");
     let secret = dir.path().join("secret");
     let settings = settings(&[
-        ("SKEP_HOOKS_DIR", hooks.to_str().unwrap()),
+        ("SKEP_HOOK_SCRIPTS_DIR", hooks.to_str().unwrap()),
         ("SKEP_WEBHOOK_URL", &receiver.url),
         ("SKEP_WEBHOOK_SECRET_FILE", secret.to_str().unwrap()),
     ]);
@@ -275,7 +277,7 @@ async fn hooks_keep_their_order_and_nobody_waits_longer_than_was_said() {
 #[tokio::test]
 async fn without_hooks_and_webhook_there_is_nothing_to_wait_for() {
     let mut tasks = JoinSet::new();
-    let settings = settings(&[("SKEP_HOOKS_DIR", "/nonexistent")]);
+    let settings = settings(&[("SKEP_HOOK_SCRIPTS_DIR", "/nonexistent")]);
     let events = Events::start(&settings, &leaving(), &mut tasks);
     let began = Instant::now();
     events.tell(Event::Left, None);

@@ -11,7 +11,7 @@ role = "boss"
 deadline = 600
 [swarm]
 advertise_address = "54.1.2.3"
-[watch]
+[notices]
 intervall = "2s"
 "#;
 

@@ -44,6 +44,6 @@ async fn a_refused_token_is_renewed_once_and_the_next_notice_is_seen() -> anyhow
 
     cloud.set_desired("test-workers", 0)?;
     fleet.wait_until("the worker to go", PATIENCE, async || Ok(worker.is_gone())).await?;
-    ensure!(worker.log().contains("node: left"), "{}", worker.log());
+    ensure!(worker.log().contains("the departure has ended: left"), "{}", worker.log());
     fleet.stop().await
 }

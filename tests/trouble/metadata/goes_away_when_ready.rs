@@ -39,7 +39,7 @@ async fn the_node_stays_and_a_later_notice_is_seen() -> anyhow::Result<()> {
     for worker in &workers {
         fleet.wait_until("the worker to go", PATIENCE, async || Ok(worker.is_gone())).await?;
         ensure!(worker.log().contains("metadata service answers again"), "{}", worker.log());
-        ensure!(worker.log().contains("node: left"), "{}", worker.log());
+        ensure!(worker.log().contains("the departure has ended: left"), "{}", worker.log());
     }
     fleet
         .wait_until("a list of one", PATIENCE, async || Ok(fleet.nodes().await?.len() == 1))

@@ -275,10 +275,10 @@ impl Scaling {
             }),
             Fact::Heartbeat { hook } => self.emit(EventKind::Heartbeat { instance_id, hook }),
             Fact::HookCompleted { hook, result } => {
-                self.emit(EventKind::HookCompleted { instance_id, hook, result })
+                self.emit(EventKind::HookCompleted { instance_id, hook, result });
             }
             Fact::HookTimedOut { hook, default_result } => {
-                self.emit(EventKind::HookTimedOut { instance_id, hook, default_result })
+                self.emit(EventKind::HookTimedOut { instance_id, hook, default_result });
             }
         }
     }

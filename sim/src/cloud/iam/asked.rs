@@ -53,7 +53,7 @@ impl Asked {
         for resource in dynamodb::resources(input) {
             match resource.split_once('/') {
                 None => {
-                    tables.push(format!("arn:aws:dynamodb:{region}:{ACCOUNT}:table/{resource}"))
+                    tables.push(format!("arn:aws:dynamodb:{region}:{ACCOUNT}:table/{resource}"));
                 }
                 Some((_, key)) => leading_keys.push(key.to_owned()),
             }

@@ -206,7 +206,7 @@ impl Instance {
             .env("SKEP_RUNTIME_DIR", self.dir.join("run"))
             .env("SKEP_STATE_DIR", self.dir.join("state"))
             .env("SKEP_FLUSH_DIR", self.dir.join("etc").join("flush.d"))
-            .env("SKEP_HOOKS_DIR", self.dir.join("etc").join("hooks.d"))
+            .env("SKEP_HOOK_SCRIPTS_DIR", self.dir.join("etc").join("hooks.d"))
             .envs(&options.skep_env);
         Ok(command)
     }

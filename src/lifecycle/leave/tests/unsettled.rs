@@ -48,7 +48,7 @@ proptest! {
         let outcome = world.run_out();
         prop_assert!(outcome.is_some(), "{:?}", world.decide());
         prop_assert!(world.flushes > 0, "{:?}", world);
-        prop_assert!(!world.in_swarm || outcome.is_some_and(|outcome| outcome.is_failure()));
+        prop_assert!(!world.in_swarm || outcome.is_some_and(crate::common::outcome::Outcome::is_failure));
     }
 }
 

@@ -416,7 +416,7 @@ impl World {
                 return self.step();
             }
             Event::TaskStops if self.drained && !self.is_stuck => {
-                self.tasks = self.tasks.saturating_sub(1)
+                self.tasks = self.tasks.saturating_sub(1);
             }
             Event::TaskStops => {}
             Event::ListFollows => self.listed = self.tasks,
@@ -471,7 +471,7 @@ impl World {
                 2 => self.clock.drain_over = true,
                 3 => self.clock.stop_over = true,
                 4 => {
-                    (self.clock.confirmation_over, self.clock.replacement_wait_over) = (true, true)
+                    (self.clock.confirmation_over, self.clock.replacement_wait_over) = (true, true);
                 }
                 5 => self.clock.ledger_over = true,
                 6 => self.clock.leave_due = true,
