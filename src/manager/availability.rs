@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::duty::{Duty, Poll};
 use super::error::ManagerError;
-use super::fleet::{Fleet, lately};
 use super::node_edit::{BACKUP, Edit, LEADER, Rhythm, with_rows, write};
+use super::observe::{Fleet, lately};
 use crate::clients::docker::{Availability, NodeView, settle};
 use crate::clients::ledger::Member;
 use crate::common::instance::SchedulingHold;
@@ -41,7 +41,7 @@ async fn poll(
     if memory.is_some_and(|read_at| read_at.elapsed() < interval) {
         return Ok(rhythm.look);
     }
-    let members = fleet.members(lately(ROWS_AGE)).await?;
+    let members = fleet.members(nodes.asked_at.max(lately(ROWS_AGE))).await?;
     *memory = Some(members.asked_at);
     for (view, member) in with_rows(&nodes, &members.rows) {
         let written = write(fleet.node, view, member, decide).await.map(drop);

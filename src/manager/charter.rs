@@ -35,27 +35,25 @@ pub async fn reopen_charter(
     Ok(())
 }
 
-/// Writes a missing charter again, or shows the reason why it cannot. `known` is the charter that was last read.
+/// Writes a missing charter again, or shows and returns the reason why it cannot. `known` is the charter that was last read.
 pub async fn publish_again(
     node: &Node,
     membership: &Membership,
     members: &[Member],
     nodes: &[NodeView],
     known: Option<&Charter>,
-) -> Result<(), ManagerError> {
-    if !serves(membership, nodes) {
-        node.state.trouble(CHARTER, None);
-        return Ok(());
-    }
-    match generation_of(membership, members) {
+) -> Result<Result<(), String>, ManagerError> {
+    let published = match generation_of(membership, members) {
+        _ if !serves(membership, nodes) => Ok(()),
         Ok(generation) => {
             let membership = Membership { generation, ..membership.clone() };
             node::publish_again(node, &membership, known).await?;
-            node.state.trouble(CHARTER, None);
+            Ok(())
         }
-        Err(why) => node.state.trouble(CHARTER, Some(format!("the charter is missing, and {why}"))),
-    }
-    Ok(())
+        Err(why) => Err(format!("the charter is missing, and {why}")),
+    };
+    node.state.trouble(CHARTER, published.clone().err());
+    Ok(published)
 }
 
 /// Returns the generation of this swarm: the highest that a member has, so that a re-created quorum keeps its fence.

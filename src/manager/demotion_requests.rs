@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::complaints::show_unreadable;
 use super::duty::{Duty, Poll};
 use super::error::ManagerError;
-use super::fleet::{Fleet, lately};
+use super::observe::{Fleet, lately};
 use crate::clients::docker::{NodeView, Quorum};
 use crate::clients::ledger::{Attempt, DemotionRequest, Member, Rows};
 use crate::common::instance::Role;
@@ -45,11 +45,11 @@ pub(super) async fn run(fleet: &Fleet<'_>) {
 
 async fn poll(Poll { fleet, complaints, .. }: Poll<'_, ()>) -> Result<Duration, ManagerError> {
     let node = fleet.node;
-    let read_at = Instant::now();
     let requests = node.ledger.survey_demotion_requests().await?;
     show_unreadable(node, NAME, &requests.unreadable);
     let requests = requests.rows;
-    let nodes = fleet.nodes(if requests.is_empty() { lately(LIST_AGE) } else { read_at }).await?;
+    let nodes =
+        fleet.nodes(if requests.is_empty() { lately(LIST_AGE) } else { Instant::now() }).await?;
     complaints.retain(|id| requests.iter().any(|request| request.instance_id == id));
     for request in &requests {
         let me = &fleet.membership.node_id;

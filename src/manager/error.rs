@@ -75,9 +75,9 @@ impl ManagerError {
         self.of_docker().is_some_and(|error| error.kind == kind)
     }
 
-    /// Whether this node cannot do it because it is no longer a manager, or one that is locked.
+    /// Whether Docker answers that this node is not a manager.
     pub fn is_not_manager(&self) -> bool {
-        self.is(SwarmErrorKind::NotManager) || self.is(SwarmErrorKind::Locked)
+        self.is(SwarmErrorKind::NotManager)
     }
 
     /// Whether no manager can do it at present: see [`super::quorum`].

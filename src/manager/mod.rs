@@ -2,7 +2,7 @@
 //! confirms demotions, and removes nodes that have left or died from the node list; stands in for a node whose own skep
 //! does not answer; labels nodes; renews the credentials with which services pull.
 //!
-//! All duties share one look at the fleet ([`fleet`]). Each decides by itself, and [`duty`] runs them all: it logs,
+//! All duties share one look at the fleet ([`observe`]). Each decides by itself, and [`duty`] runs them all: it logs,
 //! and reports the last success and the last failure of each.
 //!
 //! Guarantees: every act is idempotent or conditional, so that several managers can do the same at once. Assumes
@@ -17,17 +17,17 @@ mod demotion_requests;
 mod departures;
 mod duty;
 mod error;
-mod fleet;
 mod labels;
 mod node_edit;
+mod observe;
 mod orphan_hooks;
 pub mod peers;
 mod pull_credentials;
 mod quorum;
 mod removed_members;
 mod stand_in;
+mod status_view;
 mod tokens;
-mod view;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -42,9 +42,9 @@ use crate::common::instance::Membership;
 use crate::node::Node;
 
 pub use departures::{Action, Age, decide};
-use fleet::Fleet;
+use observe::Fleet;
+pub use status_view::view_fleet;
 pub use tokens::rotate_on_request;
-pub use view::view_fleet;
 
 /// Time within which a worker notices that it has been promoted. The check of its own membership asks Docker a little
 /// more often than that, and shares the answer.
@@ -66,10 +66,11 @@ pub enum Scope {
 pub async fn run_duties(node: &Node, membership: &Membership, scope: Scope) -> Infallible {
     loop {
         until_manager(node).await;
+        // Those of an earlier scope may not run any more.
+        node.state.forget_duties();
         let fleet = Fleet::new(node, membership);
         // The first duty that learns that this node is not a manager ends them all.
         duties(&fleet, scope).next().await;
-        stop_showing_duties(node);
         tokio::time::sleep(PAUSE).await;
     }
 }
@@ -98,13 +99,17 @@ fn duties<'a>(fleet: &'a Fleet<'a>, scope: Scope) -> Running<'a> {
 /// Returns once this node is a manager. Asks Docker about this host alone: a worker that asks about the swarm gets a
 /// refusal, which Docker logs each time. Unlocks a manager whose Docker has restarted under this skep.
 async fn until_manager(node: &Node) {
+    let mut is_shown = true;
     loop {
         let local = node.swarm.fetch_local_node_lately(WORKER_INTERVAL).await;
         match local.as_ref().map(|local| (local.serves_as_manager(), local.state)) {
             Ok((Fact::Yes, _)) => return,
-            Ok((Fact::No, _)) => stop_showing_duties(node),
-            Ok((Fact::CannotTell, LocalState::Locked)) => tokens::unlock_self(node).await,
-            Ok((Fact::CannotTell, _)) | Err(_) => {}
+            Ok((Fact::No, _)) if is_shown => {
+                stop_showing_duties(node);
+                is_shown = false;
+            }
+            Ok((Fact::CannotTell, LocalState::Locked)) => drop(tokens::unlock_self(node).await),
+            Ok(_) | Err(_) => {}
         }
         tokio::time::sleep(WORKER_INTERVAL / 4).await;
     }

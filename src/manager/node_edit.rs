@@ -1,10 +1,11 @@
 //! What the duties [`super::labels`] and [`super::availability`] share: the pace of their polls, the row of each node, and
 //! the write of a node's labels and availability.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use super::error::ManagerError;
-use super::fleet::Fleet;
+use super::observe::Fleet;
 use crate::clients::docker::{Availability, NodeView, SwarmErrorKind};
 use crate::clients::ledger::{DepartureState, LedgerError, Member, MemberState};
 use crate::common::instance::SchedulingHold;
@@ -69,8 +70,12 @@ pub(super) async fn write(
 ) -> Result<bool, ManagerError> {
     let mark = view.labels.get(AVAILABILITY);
     // If skep's mark on the node has changed meanwhile, the next poll decides, with the row of then.
+    let is_due = Cell::new(false);
     let edit = |labels: &Labels, availability| {
-        (labels.get(AVAILABILITY) == mark).then(|| decide(labels, availability, member)).flatten()
+        let is_same = labels.get(AVAILABILITY) == mark;
+        let edited = is_same.then(|| decide(labels, availability, member)).flatten();
+        is_due.set(edited.is_some());
+        edited
     };
     let Some((_, availability)) = edit(&view.labels, view.availability) else { return Ok(false) };
     // The mark is set, so the departure that may have set it is already in the ledger.
@@ -85,6 +90,10 @@ pub(super) async fn write(
         }
         written => written?,
     };
+    // Another manager has written it since the list was read.
+    if !is_due.get() {
+        return Ok(false);
+    }
     if availability != view.availability {
         tracing::info!(
             instance = member.instance_id,

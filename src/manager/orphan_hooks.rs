@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use super::complaints::{Complaints, show_unreadable, some_of};
 use super::duty::{Duty, Poll};
 use super::error::ManagerError;
-use super::fleet::{Fleet, lately};
+use super::observe::{Fleet, lately};
 use super::stand_in::{self, is_silent};
 use crate::clients::aws::autoscaling::{GroupInstance, HookResult};
 use crate::clients::docker::NodeView;

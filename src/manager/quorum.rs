@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::complaints::Complaints;
 use super::duty::{Duty, Poll};
 use super::error::ManagerError;
-use super::fleet::{Fleet, lately};
+use super::observe::{Fleet, lately};
 use super::peers::has_leader;
 use crate::clients::docker::{NodeView, Quorum};
 use crate::common::errors::chain;

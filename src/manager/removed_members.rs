@@ -14,7 +14,7 @@ use super::charter::{CHARTER, publish_again, reopen_charter};
 use super::complaints::{Complaints, show_unreadable};
 use super::duty::{Duty, Poll};
 use super::error::ManagerError;
-use super::fleet::{Fleet, lately};
+use super::observe::{Fleet, lately};
 use crate::clients::docker::NodeView;
 use crate::clients::ledger::{Charter, CharterPhase, Member, MemberState};
 use crate::common::held_since::HeldSince;
@@ -67,7 +67,7 @@ async fn poll(
     let (charter, members) =
         tokio::try_join!(fleet.charter(lately(INTERVAL)), fleet.members(lately(INTERVAL)))?;
     show_unreadable(node, ROWS, &members.unreadable);
-    let nodes = fleet.nodes(charter.asked_at.max(members.asked_at)).await?;
+    let nodes = fleet.nodes(Instant::now()).await?;
     match &*charter {
         Some(charter) => {
             node.state.trouble(CHARTER, None);
@@ -77,7 +77,10 @@ async fn poll(
         None if node.role == Role::Worker => {}
         None => {
             let known = memory.charter.as_ref();
-            publish_again(node, membership, &members.rows, &nodes, known).await?;
+            let published = publish_again(node, membership, &members.rows, &nodes, known).await?;
+            if let Err(why) = published {
+                complaints.record(why);
+            }
         }
     }
     memory.charter = (*charter).clone().or(memory.charter.take());
@@ -94,7 +97,7 @@ async fn poll(
     }
     let patience = if is_leader { LEADER_PATIENCE } else { BACKUP_PATIENCE };
     let missing = &mut memory.missing;
-    for row in missing_for(&members.rows, &nodes, membership, patience, missing, Instant::now()) {
+    for row in missing_for(&members.rows, &nodes, membership, patience, missing, nodes.asked_at) {
         let marked = mark(node, row).await;
         complaints.take("marking a missing member", &row.instance_id, marked)?;
     }

@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::error::ManagerError;
-use super::fleet::Fleet;
+use super::observe::Fleet;
 use crate::clients::aws::AwsError;
 use crate::clients::aws::autoscaling::{Hook, HookResult, Survey, Transition, choose_hook};
 use crate::clients::ledger::{DepartureRow, DepartureState, Member, Rows};

@@ -38,8 +38,6 @@ pub enum SwarmErrorKind {
     NoLeader,
     /// This node is not a manager (any more).
     NotManager,
-    /// Docker has restarted, and autolock keeps its swarm state encrypted until it gets the key.
-    Locked,
     /// A manager cannot leave before it is demoted.
     StillManager,
     /// The change would leave the swarm without a quorum.
@@ -84,8 +82,6 @@ impl SwarmErrorKind {
             Self::StillManager
         } else if says("not a swarm manager") {
             Self::NotManager
-        } else if says("Swarm is encrypted and needs to be unlocked") {
-            Self::Locked
         } else if says("can't be removed") || says("must be demoted to worker before removal") {
             Self::NotRemovable
         } else if says("is too new. Maximum supported API version") {

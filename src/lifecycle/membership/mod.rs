@@ -1,4 +1,4 @@
-//! Watches whether this node, while it serves, is still in the charter's swarm, and keeps its own row ([`record`]).
+//! Watches whether this node, while it serves, is still in the charter's swarm, and keeps its own row ([`own_row`]).
 //!
 //! Guarantees: the watch changes nothing. [`until_out`] returns only with evidence that lasted over several
 //! observations; a boot follows, which observes again, and before it a stranded worker leaves. If managers do not
@@ -7,8 +7,8 @@
 
 mod cause;
 mod decide;
+mod own_row;
 mod reach;
-mod record;
 #[cfg(test)]
 mod tests;
 
@@ -30,8 +30,8 @@ use crate::node::Node;
 pub use cause::Cause;
 use cause::Suspicion;
 pub use decide::{Observed, Records, Verdict, decide};
+pub use own_row::{keep_recorded, record_ready};
 pub use reach::Reach;
-pub use record::{keep_recorded, record_ready};
 
 /// Interval of observing Docker, which is on this host.
 const INTERVAL: Duration = Duration::from_secs(15);

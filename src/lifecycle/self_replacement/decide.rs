@@ -108,7 +108,7 @@ pub fn decide(seen: &Observed) -> Result<Verdict, LookUp> {
     }
 }
 
-/// The same, once only this node's group can be against it.
+/// Decides by this node's group: the swarm and this host have no objection.
 fn decide_in(group: &str, seen: &Observed) -> Result<Verdict, LookUp> {
     let stay = |why| Ok(Verdict::Stay { why });
     let last = seen.last.as_ref().ok_or_else(|| LookUp::Lease { group: group.to_owned() })?;

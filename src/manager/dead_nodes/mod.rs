@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use super::duty::{Duty, Poll};
 use super::error::ManagerError;
-use super::fleet::{Fleet, Seen, lately};
+use super::observe::{Fleet, Seen};
 use super::stand_in;
 use crate::clients::aws::autoscaling::Survey;
 use crate::clients::docker::NodeView;
@@ -43,8 +43,6 @@ const NAME: &str = "dead nodes";
 const INTERVAL: Duration = Duration::from_secs(15);
 /// The same while time alone will change a verdict.
 const BUSY_INTERVAL: Duration = Duration::from_secs(5);
-/// Maximum age of the node list.
-const LIST_AGE: Duration = Duration::from_secs(2);
 /// Time that a node must look dead before the leader acts: an engine that restarts is Down for some seconds, too.
 const LEADER_PATIENCE: Duration = Duration::from_secs(20);
 /// The same for the other managers, which act when the leader's skep has not.
@@ -85,9 +83,9 @@ async fn poll(
     Poll { fleet, memory, complaints }: Poll<'_, Memory>,
 ) -> Result<Duration, ManagerError> {
     let (node, me) = (fleet.node, fleet.membership.node_id.as_str());
-    let nodes = fleet.nodes(lately(LIST_AGE)).await?;
+    let nodes = fleet.nodes(Instant::now()).await?;
     let is_leader = fleet.is_leader(&nodes);
-    let now = Instant::now();
+    let now = nodes.asked_at;
     let lifeless_for = memory.lifeless_for(&nodes, now);
     let is_survey_due = memory.is_survey_due(is_leader, now);
     if lifeless_for.is_empty() && !is_survey_due && memory.waiting.is_empty() {
@@ -142,6 +140,9 @@ async fn poll(
         || stand_in::is_waiting(&memory.waiting, now);
     let acted = act(node, &decision, &members.rows).await;
     let refused = acted.as_ref().map(Clone::clone).unwrap_or_default();
+    if let Some((id, why)) = refused.first_key_value() {
+        complaints.record(format!("{id}: {why}"));
+    }
     memory.say(node, &nodes, &lifeless_for, decision.verdicts, &refused);
     acted?;
     stand_in::begin(fleet, &memory.waiting, &members.rows, now).await?;
@@ -151,7 +152,7 @@ async fn poll(
 /// Returns the charter. Only rows that nothing needs any more wait for it: they stay where it cannot be read, which
 /// other duties report.
 async fn fetch_charter(fleet: &Fleet<'_>) -> Option<Seen<Option<Charter>>> {
-    let read = fleet.charter(lately(INTERVAL)).await;
+    let read = fleet.charter(Instant::now()).await;
     read.inspect_err(|error| tracing::debug!("{NAME}: {}", chain(error))).ok()
 }
 

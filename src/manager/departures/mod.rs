@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::complaints::show_unreadable;
 use super::duty::{Duty, Poll};
 use super::error::ManagerError;
-use super::fleet::{Fleet, lately};
+use super::observe::{Fleet, lately};
 use super::stand_in;
 use crate::clients::ledger::DepartureState;
 
@@ -47,6 +47,7 @@ async fn poll(
 ) -> Result<Duration, ManagerError> {
     let node = fleet.node;
     let departures = fleet.departures(Instant::now()).await?;
+    let read_at = Instant::now();
     show_unreadable(node, NAME, &departures.unreadable);
     let is_known = |id: &str| departures.rows.iter().any(|row| row.instance_id == id);
     memory.retain(is_known);
@@ -57,7 +58,7 @@ async fn poll(
             // The row is kept to be shown; nothing is done for it.
             DepartureState::Removed => None,
             _ => {
-                let nodes = fleet.nodes(departures.asked_at.max(lately(LIST_AGE))).await?;
+                let nodes = fleet.nodes(read_at.max(lately(LIST_AGE))).await?;
                 nodes.iter().find(|view| view.id == row.node_id).cloned()
             }
         };

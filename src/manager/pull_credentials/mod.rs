@@ -18,10 +18,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use super::duty::{Duty, Poll};
 use super::error::ManagerError;
-use super::fleet::{Fleet, lately};
+use super::observe::Fleet;
 use crate::clients::aws::AwsError;
 use crate::clients::aws::ecr::{PullCredentials, Registry};
 use crate::clients::docker::{Service, ServiceTask, SwarmErrorKind};
@@ -36,8 +37,6 @@ use decide::{Because, Change, Seen, Verdict, decide, decide_by_tasks, is_new, re
 const LEADER_INTERVAL: Duration = Duration::from_secs(10);
 /// Interval of the other managers: the leader's skep has acted by then.
 const BACKUP_INTERVAL: Duration = Duration::from_secs(60);
-/// Maximum age of the node list by which a manager decides whether it leads.
-const LIST_AGE: Duration = Duration::from_secs(5);
 /// Name of this duty and of its trouble.
 pub(super) const NAME: &str = "pull credentials";
 
@@ -81,7 +80,7 @@ async fn poll(
     Poll { fleet, memory, complaints }: Poll<'_, Memory>,
 ) -> Result<Duration, ManagerError> {
     let node = fleet.node;
-    let is_leader = fleet.is_leader(&fleet.nodes(lately(LIST_AGE)).await?);
+    let is_leader = fleet.is_leader(&fleet.nodes(Instant::now()).await?);
     let services = node.swarm.fetch_services().await?;
     let of_ecr: Vec<(Service, Registry)> = services
         .into_iter()

@@ -24,7 +24,8 @@ use tokio::time::Instant;
 
 use super::duty::{Duty, Poll};
 use super::error::{ManagerError, TokensError};
-use super::fleet::{Fleet, lately};
+use super::observe::{Fleet, lately};
+use crate::clients::docker::LocalState;
 use crate::common::errors::chain;
 use crate::node::{Node, Unlocking, unlock};
 
@@ -70,26 +71,39 @@ impl Memory {
 pub(super) async fn run(fleet: &Fleet<'_>) {
     let trouble = Some(UNEQUAL);
     let duty = Duty { name: NAME, first: Duration::ZERO, after_failure: INTERVAL, trouble };
-    duty.run(fleet, async |Poll { fleet, memory, .. }| {
-        poll(fleet, memory).await?;
+    duty.run(fleet, async |Poll { fleet, memory, complaints }| {
+        match poll(fleet, memory).await {
+            Err(error) if error.of_docker().is_some() && is_locked(fleet.node).await => {
+                if let Some(waiting) = unlock_self(fleet.node).await {
+                    complaints.record(waiting);
+                }
+            }
+            polled => polled?,
+        }
         Ok(INTERVAL)
     })
     .await;
 }
 
+/// Whether Docker has restarted under this skep, and autolock keeps its swarm state encrypted.
+async fn is_locked(node: &Node) -> bool {
+    let local = node.swarm.fetch_local_node().await;
+    local.is_ok_and(|local| local.state == LocalState::Locked)
+}
+
 async fn poll(fleet: &Fleet<'_>, memory: &mut Memory) -> Result<(), ManagerError> {
     let node = fleet.node;
-    let is_leader = async || -> Result<bool, ManagerError> {
-        Ok(fleet.is_leader(&fleet.nodes(lately(INTERVAL)).await?))
+    let is_leader = async |since| -> Result<bool, ManagerError> {
+        Ok(fleet.is_leader(&fleet.nodes(since).await?))
     };
     let must_read = match memory.known_for(&fetch_truth(node).await?) {
         Some(age) if age < LEADER_CHECK => false,
-        Some(age) if age < BACKUP_CHECK => is_leader().await?,
+        Some(age) if age < BACKUP_CHECK => is_leader(lately(INTERVAL)).await?,
         Some(_) | None => true,
     };
     if must_read {
         let since = *memory.unlike_since.get_or_insert_with(Instant::now);
-        let may_write = since.elapsed() >= BACKUP_PATIENCE || is_leader().await?;
+        let may_write = since.elapsed() >= BACKUP_PATIENCE || is_leader(Instant::now()).await?;
         match follow(node, may_write).await? {
             Followed::Behind => return Ok(()),
             Followed::True { truth, .. } | Followed::NotOurs { truth } => {
@@ -101,20 +115,21 @@ async fn poll(fleet: &Fleet<'_>, memory: &mut Memory) -> Result<(), ManagerError
     }
     if let Some(every) = node.settings.tokens.rotate_every
         && memory.rotation.is_look_due(every)
-        && is_leader().await?
+        && is_leader(Instant::now()).await?
     {
         rotate_when_due(node, every, &mut memory.rotation).await?;
     }
     Ok(())
 }
 
-/// Unlocks this manager, whose Docker has restarted under this skep, and shows what that waits for.
-pub(super) async fn unlock_self(node: &Node) {
+/// Unlocks this manager, whose Docker has restarted under this skep. Shows and returns what that waits for.
+pub(super) async fn unlock_self(node: &Node) -> Option<String> {
     let trouble = match try_unlock(node).await {
         Ok(waiting) => waiting,
         Err(error) => Some(format!("{UNEQUAL}: {}", chain(&error))),
     };
-    node.state.trouble(NAME, trouble);
+    node.state.trouble(NAME, trouble.clone());
+    trouble
 }
 
 /// Returns the condition that the unlocking waits for.

@@ -15,7 +15,7 @@ use crate::node::Node;
 /// Timeout for Docker, because an operator waits: Docker answers within milliseconds, and without a leader not for
 /// half a minute.
 const DOCKER_PATIENCE: Duration = Duration::from_secs(2);
-/// Text until it is certain that this is not an election.
+/// Text for a swarm without a leader while that may be an election.
 const NO_LEADER: &str = "no leader answers; if an election does not end this within a minute, the quorum is lost: run `skep recover`, which shows what can be done";
 /// Text for a silent Docker on this host, which is no evidence about the swarm.
 const DOCKER_SILENT: &str = "Docker on this host does not answer; run `skep status` on another manager to see whether the swarm has a leader";
