@@ -35,7 +35,8 @@ pub async fn reopen_charter(
     Ok(())
 }
 
-/// Writes a missing charter again, or shows and returns the reason why it cannot. `known` is the charter that was last read.
+/// Writes a missing charter again, or shows and returns the reason why it cannot. `known` is the charter that was last
+/// read.
 pub async fn publish_again(
     node: &Node,
     membership: &Membership,

@@ -88,8 +88,8 @@ impl Duty {
     }
 }
 
-/// Whether Docker on this host confirms that this node is not a manager. A manager whose Docker restarts is refused like
-/// a worker; its duties must not forget what they have seen.
+/// Whether Docker on this host confirms that this node is not a manager. A manager whose Docker restarts is refused
+/// like a worker; its duties must not forget what they have seen.
 async fn is_no_manager(node: &Node) -> bool {
     let local = node.swarm.fetch_local_node_lately(CONFIRMATION_AGE).await;
     local.is_ok_and(|local| local.serves_as_manager().is_no())

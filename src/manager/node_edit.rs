@@ -1,5 +1,5 @@
-//! What the duties [`super::labels`] and [`super::availability`] share: the pace of their polls, the row of each node, and
-//! the write of a node's labels and availability.
+//! The part that the duties [`super::labels`] and [`super::availability`] share: the pace of their polls, the row of each
+//! node, and the write of a node's labels and availability.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -22,6 +22,7 @@ pub(super) struct Rhythm {
     pub read: Duration,
 }
 
+/// The leader acts at once.
 pub(super) const LEADER: Rhythm = Rhythm {
     look: Duration::from_secs(2),
     patience: Duration::ZERO,
@@ -33,6 +34,7 @@ pub(super) const BACKUP: Rhythm = Rhythm {
     patience: Duration::from_secs(20),
     read: Duration::from_secs(300),
 };
+
 impl Rhythm {
     pub(super) fn of(fleet: &Fleet<'_>, nodes: &[NodeView]) -> &'static Self {
         if fleet.is_leader(nodes) { &LEADER } else { &BACKUP }

@@ -158,7 +158,8 @@ where
     }
 }
 
-/// Writes the fields of the spans around an event, such as ` duty=labels`; without the phase, which the component shows.
+/// Writes the fields of the spans around an event, such as ` duty=labels`. The phase is left out: the component shows
+/// it.
 fn write_context<S, N>(context: &FmtContext<'_, S, N>, writer: &mut Writer<'_>) -> fmt::Result
 where
     S: Subscriber + for<'a> LookupSpan<'a>,

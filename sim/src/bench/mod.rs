@@ -17,7 +17,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use tokio::time::sleep;
 
-use crate::fleet::{ClusterSpec, DockerStart, Fleet, FleetOptions, Instance, Restart, SYSTEM_PATH};
+use crate::fleet::{ClusterSpec, DockerStart, Fleet, FleetOptions, Restart, SYSTEM_PATH};
 use crate::stage;
 use boot::{Boots, Variant};
 use idle::Subject;
@@ -94,7 +94,11 @@ async fn measure(
         .await?;
     let leader = fleet.leader().await?;
     let since_launch = fleet.cloud().started_at();
-    let leader_calls = idle::aws_calls(fleet.cloud(), leader.id(), since_launch);
+    let managers = fleet.group(&cluster.managers_group());
+    let follower = managers.into_iter().find(|one| one.id() != leader.id());
+    let follower = follower.context("no second manager")?;
+    let [follower_calls, leader_calls] = [&follower, &leader]
+        .map(|manager| idle::aws_calls(fleet.cloud(), manager.id(), since_launch));
     let worker = fleet.group(&cluster.workers_group()).pop().context("no worker")?;
     let manager = leader.wait_docker().await?;
     let tokens = manager.inspect_swarm().await?.join_tokens.context("no join tokens")?;
@@ -116,13 +120,9 @@ async fn measure(
     boots.boot_with_skep().await?;
     sleep(BECOMES_IDLE).await;
     let worker_calls = idle::aws_calls(fleet.cloud(), boots.worker.id(), booted_at);
-    let managers = fleet.group(&cluster.managers_group());
-    let another = managers.into_iter().find(|one| one.id() != leader.id());
-    let manager = another.context("no second manager")?;
-    let at_boot = |instance: &Instance| idle::aws_calls(fleet.cloud(), instance.id(), since_launch);
     let subjects = [
         Subject { instance: boots.worker.clone(), aws_calls_at_boot: worker_calls },
-        Subject { aws_calls_at_boot: at_boot(&manager), instance: manager },
+        Subject { instance: follower, aws_calls_at_boot: follower_calls },
         Subject { instance: leader, aws_calls_at_boot: leader_calls },
     ];
     let length = Duration::from_secs(arguments.idle);

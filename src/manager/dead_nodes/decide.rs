@@ -15,6 +15,7 @@ use crate::common::timing::{JOIN_IS_OVER, JOIN_IS_RECORDED, UNGROUPED_ROW_KEPT};
 /// Time after which a second answer must confirm that more than half of the swarm is gone: a region in trouble, or the
 /// wrong account, must not end the swarm.
 pub const SECOND_ANSWER_AFTER: Duration = Duration::from_secs(30);
+
 /// One observation.
 pub struct Observed<'a> {
     /// The manager that observes: it does not judge itself.
