@@ -218,7 +218,7 @@ mod tests {
 
     fn row(node_id: &str) -> String {
         format!(
-            r#"{{"Item": {{"item": {{"S": "member#manager#i-0abc"}}, "node_id": {{"S": "{node_id}"}},
+            r#"{{"Item": {{"item": {{"S": "member#manager#i-0abc"}}, "schema": {{"N": "2"}}, "node_id": {{"S": "{node_id}"}},
                 "instance_id": {{"S": "i-0abc"}}, "role": {{"S": "manager"}}, "zone": {{"S": "a"}},
                 "address": {{"S": "10.0.0.1"}}, "generation": {{"N": "1"}},
                 "state": {{"S": "ready"}}, "updated_at": {{"N": "1"}}}}}}"#
@@ -251,7 +251,7 @@ mod tests {
         earlier_membership::remember(&node, "n1");
         let departure = |boot_id: &str, state: &str, ended: bool| {
             format!(
-                r#"{{"Item": {{"instance_id": {{"S": "i-0abc"}}, "node_id": {{"S": "n1"}},
+                r#"{{"Item": {{"item": {{"S": "departure#i-0abc"}}, "schema": {{"N": "2"}}, "instance_id": {{"S": "i-0abc"}}, "node_id": {{"S": "n1"}},
                     "role": {{"S": "manager"}}, "reason": {{"S": "pool"}}, "state": {{"S": "{state}"}},
                     "requested_at": {{"N": "1"}}, "deadline": {{"N": "2"}},
                     "boot_id": {{"S": "{boot_id}"}}, "ended": {{"BOOL": {ended}}},

@@ -72,6 +72,9 @@ pub struct StackResource {
 pub struct Instance {
     /// `i-` and hexadecimal digits.
     pub id: String,
+    /// Amazon resource name, such as `arn:aws:ec2:eu-central-1:123456789012:instance/i-0abc`: IAM knows the caller
+    /// by it (`ec2:SourceInstanceARN`).
+    pub arn: String,
     /// EC2's instance type, such as `t3.small`.
     pub instance_type: String,
     /// Availability zone, such as `eu-central-1a`.
@@ -105,6 +108,7 @@ impl Instance {
     pub(crate) fn example() -> Self {
         Self {
             id: "i-0abc".into(),
+            arn: "arn:aws:ec2:eu-central-1:123456789012:instance/i-0abc".into(),
             instance_type: "t3.small".into(),
             zone: "eu-central-1a".into(),
             region: "eu-central-1".into(),

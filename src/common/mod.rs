@@ -11,6 +11,7 @@ pub(crate) mod known_words;
 pub mod labels;
 pub mod log_once;
 pub mod outcome;
+pub mod printable;
 pub mod process;
 pub mod prometheus;
 pub mod report;

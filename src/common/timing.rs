@@ -46,3 +46,7 @@ pub const LEAVE_IS_RECORDED: Duration = after(LEAVE_RETRY.as_secs(), 15);
 const fn after(seconds: u64, margin: u64) -> Duration {
     Duration::from_secs(seconds + margin)
 }
+
+/// Interval at which a broken worker repeats its request to be replaced, at the longest: managers follow a request only
+/// while it is repeated.
+pub const REPLACEMENT_ASKED_EVERY: Duration = Duration::from_secs(30);

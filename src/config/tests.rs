@@ -85,7 +85,7 @@ fn labels_of_all_sources_add_up_and_every_mistake_in_them_is_told() {
         "skep.toml:2: labels: \"disk\": expected text, found a number; write it in quotes",
         "skep.toml:3: labels: \"skep.zone\": labels that begin with skep. are reserved for skep",
         "skep.toml:5: labels: \"a b\": a label's key has 1 to 128 letters, digits and ._-, and its \
-         value 256 characters at most",
+         value 256 characters at most, on one line",
     ];
     assert_eq!(mistakes(&inputs(wrong.path(), &[], &[])), expected);
 }

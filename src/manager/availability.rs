@@ -10,8 +10,9 @@ use tokio::time::Instant;
 
 use super::duty::{Duty, Poll};
 use super::error::ManagerError;
-use super::node_edit::{BACKUP, Edit, LEADER, Rhythm, with_rows, write};
+use super::node_edit::{BACKUP, Edit, LEADER, Rhythm, rows_of, with_rows, write};
 use super::observe::{Fleet, lately};
+use super::placed::instance_of;
 use crate::clients::docker::{Availability, NodeView, settle};
 use crate::clients::ledger::Member;
 use crate::common::instance::SchedulingHold;
@@ -19,8 +20,7 @@ use crate::common::labels::{AVAILABILITY, Labels, OWNED};
 
 /// Name of this duty.
 const NAME: &str = "availability";
-/// Time between two reads of the ledger while there is a node whose availability skep has changed: the node must be
-/// active again soon.
+/// Time between two reads of the rows of nodes whose availability skep has changed: a node must be active again soon.
 const MARKED: Duration = Duration::from_secs(5);
 /// Maximum age of the rows: those that the duty `labels` has read in the same moment are used again.
 const ROWS_AGE: Duration = Duration::from_secs(1);
@@ -31,30 +31,47 @@ pub(super) async fn run(fleet: &Fleet<'_>) {
     Duty { name: NAME, first, after_failure, trouble: None }.run(fleet, poll).await;
 }
 
-/// Polls once. `memory` is the time of the last read of the ledger.
+/// Times of the last reads of the ledger.
+#[derive(Default)]
+struct Memory {
+    /// Of the rows of all nodes.
+    all_at: Option<Instant>,
+    /// Of those of the nodes that skep has marked.
+    marked_at: Option<Instant>,
+}
+
 async fn poll(
-    Poll { fleet, memory, complaints }: Poll<'_, Option<Instant>>,
+    Poll { fleet, memory, complaints }: Poll<'_, Memory>,
 ) -> Result<Duration, ManagerError> {
     let nodes = fleet.nodes(lately(LEADER.look)).await?;
     let rhythm = Rhythm::of(fleet, &nodes);
-    let interval = read_interval(&nodes, rhythm);
-    if memory.is_some_and(|read_at| read_at.elapsed() < interval) {
+    let due = memory.due(&nodes, rhythm, Instant::now());
+    if due.is_empty() {
         return Ok(rhythm.look);
     }
-    let members = fleet.members(nodes.asked_at.max(lately(ROWS_AGE))).await?;
-    *memory = Some(members.asked_at);
-    for (view, member) in with_rows(&nodes, &members.rows) {
+    let members = rows_of(fleet, &due, lately(ROWS_AGE)).await?;
+    for (view, member) in with_rows(&due, &members) {
         let written = write(fleet.node, view, member, decide).await.map(drop);
         complaints.take("setting the availability", &member.instance_id, written)?;
     }
-    complaints.retain(|id| members.rows.iter().any(|row| row.instance_id == id));
+    complaints.retain(|id| nodes.iter().any(|view| instance_of(view) == Some(id)));
     Ok(rhythm.look)
 }
 
-/// Returns the time between two reads of the ledger.
-fn read_interval(nodes: &[NodeView], rhythm: &Rhythm) -> Duration {
-    let is_marked = nodes.iter().any(|view| view.labels.contains_key(AVAILABILITY));
-    if is_marked { MARKED + rhythm.patience } else { rhythm.read }
+impl Memory {
+    /// Returns the nodes whose rows must be read now: all; or those whose availability skep has changed, which must be
+    /// active again soon.
+    fn due(&mut self, nodes: &[NodeView], rhythm: &Rhythm, now: Instant) -> Vec<NodeView> {
+        let is_over = |at: Option<Instant>, interval| at.is_none_or(|at| now - at >= interval);
+        let is_all = is_over(self.all_at, rhythm.read_interval(nodes.len()));
+        if !is_all && !is_over(self.marked_at, MARKED + rhythm.patience) {
+            return vec![];
+        }
+        self.marked_at = Some(now);
+        self.all_at = if is_all { Some(now) } else { self.all_at };
+        let is_marked = |view: &&NodeView| view.labels.contains_key(AVAILABILITY);
+        nodes.iter().filter(|view| is_all || is_marked(view)).cloned().collect()
+    }
 }
 
 /// Returns the availability of a node that has skep's labels, with its mark.
@@ -139,13 +156,25 @@ mod tests {
     }
 
     #[test]
-    fn the_ledger_is_read_soon_while_a_node_is_held() {
-        let node = |labels| NodeView { labels, ..NodeView::example("n1", Role::Worker) };
-        let nodes = |pairs: &[(&str, &str)]| [node(labels(pairs))];
+    fn the_rows_of_held_nodes_are_read_soon_and_the_others_rarely() {
+        let node = |id: &str, pairs| NodeView {
+            labels: labels(pairs),
+            ..NodeView::example(id, Role::Worker)
+        };
         let marked = [(OWNED, ""), (AVAILABILITY, "drain, was active")];
-        assert_eq!(read_interval(&nodes(&marked), &LEADER), MARKED);
-        assert_eq!(read_interval(&nodes(&marked), &BACKUP), MARKED + BACKUP.patience);
-        assert_eq!(read_interval(&nodes(&marked[..1]), &BACKUP), BACKUP.read);
+        let nodes = [node("marked", &marked), node("other", &marked[..1])];
+        let start = Instant::now();
+        for (rhythm, soon, late) in [(&LEADER, 5, 30), (&BACKUP, 25, 300)] {
+            let mut memory = Memory::default();
+            let mut due = |seconds| {
+                let due = memory.due(&nodes, rhythm, start + Duration::from_secs(seconds));
+                due.into_iter().map(|view| view.id).collect::<Vec<_>>()
+            };
+            assert_eq!(due(0), ["marked", "other"]);
+            assert_eq!(due(soon - 1), [""; 0]);
+            assert_eq!(due(soon), ["marked"]);
+            assert_eq!(due(late), ["marked", "other"]);
+        }
     }
 
     /// It is unknown whether that node leaves; the other nodes must not wait for it.
@@ -154,10 +183,10 @@ mod tests {
         let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
         let node = Node::example(engine.swarm(), &stub).await;
         const NODES: &str = r#"[
-            { "ID": "n0", "Spec": { "Role": "worker", "Availability": "drain",
-                "Labels": { "skep.labels": "", "skep.availability": "drain, was active" } } },
-            { "ID": "n1", "Spec": { "Role": "manager", "Availability": "pause",
-                "Labels": { "skep.labels": "", "skep.availability": "pause, was active" } },
+            { "ID": "n0", "Spec": { "Role": "worker", "Availability": "drain", "Labels": {
+                "skep.instance": "i-0", "skep.labels": "", "skep.availability": "drain, was active" } } },
+            { "ID": "n1", "Spec": { "Role": "manager", "Availability": "pause", "Labels": {
+                "skep.instance": "i-1", "skep.labels": "", "skep.availability": "pause, was active" } },
                 "ManagerStatus": { "Leader": true, "Reachability": "reachable" } }]"#;
         const OTHER: &str = r#"{ "ID": "n1", "Version": { "Index": 12 },
             "Spec": { "Role": "manager", "Availability": "pause",
@@ -167,20 +196,21 @@ mod tests {
         }
         let row = |number: u8| {
             format!(
-                r#"{{ "item": {{ "S": "member#worker#i-{number}" }}, "node_id": {{ "S": "n{number}" }},
+                r#"{{ "item": {{ "S": "member#worker#i-{number}" }}, "schema": {{ "N": "2" }}, "node_id": {{ "S": "n{number}" }},
                     "instance_id": {{ "S": "i-{number}" }}, "role": {{ "S": "worker" }},
                     "zone": {{ "S": "a" }}, "address": {{ "S": "10.0.0.1" }},
                     "generation": {{ "N": "1" }}, "state": {{ "S": "ready" }},
                     "updated_at": {{ "N": "1" }} }}"#
             )
         };
-        stub.always("member#worker#", &format!(r#"{{ "Items": [{}, {}] }}"#, row(0), row(1)));
-        stub.always("member#manager#", r#"{ "Items": [] }"#);
+        let rows = format!(r#"{{ "Responses": {{ "skep": [{}, {}] }} }}"#, row(0), row(1));
+        stub.always("member#worker#", &rows);
+        stub.always("member#", r#"{ "Items": [] }"#);
         stub.always("departure#i-1", "{}");
         stub.always("departure#i-0", r#"{ "Item": { "item": { "S": "departure#i-0" } } }"#);
         let membership = Membership::example();
         let fleet = Fleet::new(&node, &membership);
-        let (mut memory, mut complaints) = (None, Complaints::default());
+        let (mut memory, mut complaints) = (Memory::default(), Complaints::default());
         poll(Poll { fleet: &fleet, memory: &mut memory, complaints: &mut complaints })
             .await
             .unwrap();

@@ -123,8 +123,8 @@ async fn is_of_its_instance(
     }
     let Some(view) = view else { return Ok(false) };
     let (members, attempt) = tokio::try_join!(
-        node.ledger.survey_members(),
-        node.ledger.fetch_attempt(&request.instance_id)
+        node.ledger.survey_managers(),
+        node.ledger.fetch_attempt(Role::Manager, &request.instance_id)
     )?;
     Ok(is_stuck(view, &members, attempt.as_ref()))
 }
@@ -200,7 +200,6 @@ fn decide(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
 
     use proptest::prelude::*;
 
@@ -270,7 +269,7 @@ mod tests {
             address: Some("10.0.0.3".into()),
             ..view(2, Role::Manager, Some(is_reachable), is_down)
         };
-        let nobody = Rows { rows: vec![], unreadable: BTreeSet::new() };
+        let nobody = Rows::default();
         let (own, hangs) = (at("10.0.0.3"), listed(true, false));
         assert!(is_stuck(&hangs, &nobody, Some(&own)));
         assert!(is_stuck(&listed(true, true), &nobody, Some(&own)));
@@ -280,7 +279,7 @@ mod tests {
         assert!(!is_stuck(&hangs, &nobody, Some(&at("10.0.0.4"))), "another host's");
         let worker = Attempt { role: Role::Worker, ..own.clone() };
         assert!(!is_stuck(&hangs, &nobody, Some(&worker)));
-        let hidden = Rows { unreadable: ["member#manager#i-2".into()].into(), rows: vec![] };
+        let hidden = Rows { unreadable: ["member#manager#i-2".into()].into(), ..Rows::default() };
         assert!(!is_stuck(&hangs, &hidden, Some(&own)), "it is unknown whose row that is");
         let instance = Instance { id: "i-2".into(), ..Instance::example() };
         let membership = Membership {
@@ -291,7 +290,7 @@ mod tests {
         };
         let now = OffsetDateTime::UNIX_EPOCH;
         let row = Member::new(&instance, &membership, Role::Manager, MemberState::Ready, now);
-        let others = Rows { rows: vec![row], unreadable: BTreeSet::new() };
+        let others = Rows { rows: vec![row], ..Rows::default() };
         assert!(!is_stuck(&hangs, &others, Some(&own)), "it was Ready");
     }
 
@@ -309,6 +308,8 @@ mod tests {
             let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
             let node = Node::example(engine.swarm(), &stub).await;
             let row = serde_json::json!({ "Item": {
+                "item": { "S": "member#manager#i-1" },
+                "schema": { "N": "2" },
                 "instance_id": { "S": "i-1" },
                 "role": { "S": "manager" },
                 "node_id": { "S": node_id },

@@ -1,6 +1,7 @@
 //! Errors of the managers' duties.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -22,6 +23,8 @@ pub enum ManagerError {
     Node(#[from] NodeError),
     #[error(transparent)]
     Tokens(Box<TokensError>),
+    #[error("not finished within {after:?}; the next poll continues")]
+    TimeLimit { after: Duration },
     /// The answer for several duties that waited for one request.
     #[error(transparent)]
     Shared(Arc<ManagerError>),
@@ -67,7 +70,7 @@ impl ManagerError {
             Self::Swarm(error) | Self::Node(NodeError::Swarm(error)) => Some(error),
             Self::Tokens(error) => error.of_docker(),
             Self::Shared(error) => error.of_docker(),
-            Self::Ledger(_) | Self::AutoScaling(_) | Self::Node(_) => None,
+            Self::Ledger(_) | Self::AutoScaling(_) | Self::Node(_) | Self::TimeLimit { .. } => None,
         }
     }
 

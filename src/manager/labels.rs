@@ -13,12 +13,12 @@ use tokio::time::Instant;
 use super::availability;
 use super::duty::{Duty, Poll};
 use super::error::ManagerError;
-use super::node_edit::{BACKUP, Edit, LEADER, Rhythm, with_rows, write};
+use super::node_edit::{BACKUP, Edit, LEADER, Rhythm, rows_of, with_rows, write};
 use super::observe::{Fleet, lately};
 use crate::clients::docker::{Availability, NodeView};
 use crate::clients::ledger::Member;
 use crate::common::held_since::HeldSince;
-use crate::common::labels::{Labels, OWNED, is_storable};
+use crate::common::labels::{Labels, OWNED};
 use crate::common::log_once::LogOnce;
 
 /// Name of this duty.
@@ -48,14 +48,18 @@ async fn poll(
     let nodes = fleet.nodes(lately(LEADER.look)).await?;
     let rhythm = Rhythm::of(fleet, &nodes);
     let now = Instant::now();
-    if !memory.is_due(&nodes, rhythm, now) {
+    let is_everybodys_turn = memory.is_everybodys_turn(nodes.len(), rhythm, now);
+    let due = memory.due(&nodes, is_everybodys_turn, rhythm.patience, now);
+    if due.is_empty() {
         return Ok(rhythm.look);
     }
     // An older row could undo the labels that another manager has set by a newer one.
-    let members = fleet.members(now).await?;
-    memory.read_at = Some(now);
+    let members = rows_of(fleet, &due, now).await?;
+    if is_everybodys_turn {
+        memory.read_at = Some(now);
+    }
     memory.left_alone.retain(|id| nodes.iter().any(|view| view.id == *id));
-    for (view, member) in with_rows(&nodes, &members.rows) {
+    for (view, member) in with_rows(&due, &members) {
         let left_alone = left_alone(&view.labels, &member.labels);
         memory.log_left_alone(view, member, left_alone);
         let written = write(fleet.node, view, member, decide).await;
@@ -66,17 +70,33 @@ async fn poll(
         // Neither a refusal for one node nor an unreadable departure may delay the other nodes.
         complaints.take("labelling", &member.instance_id, written.map(drop))?;
     }
-    complaints.retain(|id| members.rows.iter().any(|row| row.instance_id == id));
+    if is_everybodys_turn {
+        complaints.retain(|id| members.iter().any(|row| row.instance_id == id));
+    }
     Ok(rhythm.look)
 }
 
 impl Memory {
-    /// Whether it is time to read the ledger.
-    fn is_due(&mut self, nodes: &[NodeView], rhythm: &Rhythm, now: Instant) -> bool {
+    /// Whether it is time to read the rows of all nodes.
+    fn is_everybodys_turn(&self, nodes: usize, rhythm: &Rhythm, now: Instant) -> bool {
+        self.read_at.is_none_or(|at| now - at >= rhythm.read_interval(nodes))
+    }
+
+    /// Returns the nodes whose rows must be read now: all, or those without labels that are new.
+    fn due(
+        &mut self,
+        nodes: &[NodeView],
+        is_everybodys_turn: bool,
+        patience: Duration,
+        now: Instant,
+    ) -> Vec<NodeView> {
         let is_bare = |view: &&NodeView| !view.is_down() && !view.labels.contains_key(OWNED);
         self.bare.observe(nodes.iter().filter(is_bare).map(|view| view.id.clone()), now);
-        self.bare.iter().any(|(_, since)| (rhythm.patience..NEW).contains(&(now - since)))
-            || self.read_at.is_none_or(|at| now - at >= rhythm.read)
+        let is_new = |view: &NodeView| {
+            let bare_for = self.bare.held_for(&view.id, now);
+            bare_for.is_some_and(|bare_for| (patience..NEW).contains(&bare_for))
+        };
+        nodes.iter().filter(|view| is_everybodys_turn || is_new(view)).cloned().collect()
     }
 
     fn log_left_alone(&mut self, view: &NodeView, member: &Member, keys: BTreeSet<&str>) {
@@ -86,7 +106,7 @@ impl Memory {
             tracing::warn!(
                 instance = member.instance_id,
                 node = view.id,
-                "labels left alone, because skep has not set them or must not set them: {}",
+                "labels left alone, because skep has not set them: {}",
                 keys.join(", ")
             );
         }
@@ -99,12 +119,11 @@ fn owned(labels: &Labels) -> BTreeSet<&str> {
     keys.split(',').filter(|key| !key.is_empty() && *key != OWNED).collect()
 }
 
-/// Returns the keys that a node requests and does not get: another actor has set them, or its row was edited by hand.
+/// Returns the keys that a node requests and does not get, because another actor has set them.
 fn left_alone<'a>(seen: &Labels, wanted: &'a Labels) -> BTreeSet<&'a str> {
     let owned = owned(seen);
     let is_taken = |key: &str| seen.contains_key(key) && !owned.contains(key);
-    let keys = wanted.iter().filter(|(key, value)| is_taken(key) || !is_storable(key, value));
-    keys.map(|(key, _)| key.as_str()).collect()
+    wanted.keys().map(String::as_str).filter(|key| is_taken(key)).collect()
 }
 
 /// Returns the labels that a node must get. The first ones come with the availability of a node that is new.

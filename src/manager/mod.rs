@@ -10,6 +10,7 @@
 
 mod availability;
 mod charter;
+mod claims;
 mod complaints;
 mod dead_nodes;
 pub mod demotion;
@@ -17,14 +18,18 @@ mod demotion_requests;
 mod departures;
 mod duty;
 mod error;
+mod instances;
 mod labels;
 mod node_edit;
 mod observe;
 mod orphan_hooks;
 pub mod peers;
+mod placed;
+mod promoted;
 mod pull_credentials;
 mod quorum;
 mod removed_members;
+pub mod replacements;
 mod stand_in;
 mod status_view;
 mod tokens;
@@ -79,6 +84,7 @@ type Running<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = ()> + 'a>>>;
 
 fn duties<'a>(fleet: &'a Fleet<'a>, scope: Scope) -> Running<'a> {
     let running = Running::new();
+    running.push(Box::pin(instances::run(fleet)));
     running.push(Box::pin(departures::run(fleet)));
     running.push(Box::pin(tokens::run(fleet)));
     running.push(Box::pin(quorum::run(fleet)));
@@ -89,6 +95,9 @@ fn duties<'a>(fleet: &'a Fleet<'a>, scope: Scope) -> Running<'a> {
         running.push(Box::pin(removed_members::run(fleet)));
         running.push(Box::pin(demotion_requests::run(fleet)));
         running.push(Box::pin(orphan_hooks::run(fleet)));
+        running.push(Box::pin(stand_in::run(fleet)));
+        running.push(Box::pin(promoted::run(fleet)));
+        running.push(Box::pin(replacements::run(fleet)));
         if fleet.node.settings.registry.ecr {
             running.push(Box::pin(pull_credentials::run(fleet)));
         }
@@ -127,11 +136,10 @@ pub fn stop_showing_duties(node: &Node) {
 }
 
 /// The names under which duties report troubles.
-const TROUBLES: [&str; 8] = [
+const TROUBLES: [&str; 7] = [
     departures::NAME,
     demotion_requests::NAME,
     orphan_hooks::NAME,
-    orphan_hooks::ATTEMPTS,
     removed_members::ROWS,
     charter::CHARTER,
     pull_credentials::NAME,

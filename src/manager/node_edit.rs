@@ -4,11 +4,15 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::claims::{self, Claim};
 use super::error::ManagerError;
 use super::observe::Fleet;
+use super::placed::instance_of;
 use crate::clients::docker::{Availability, NodeView, SwarmErrorKind};
 use crate::clients::ledger::{DepartureState, LedgerError, Member, MemberState};
-use crate::common::instance::SchedulingHold;
+use crate::common::instance::{Role, SchedulingHold};
 use crate::common::labels::{AVAILABILITY, Labels};
 use crate::node::Node;
 
@@ -21,6 +25,9 @@ pub(super) struct Rhythm {
     /// Time between two reads of the ledger, which costs money by the row; changed labels follow within this time.
     pub read: Duration,
 }
+
+/// Time between two reads of all rows in a large fleet, for each node: 5 reads a second.
+const EACH_NODE: Duration = Duration::from_millis(200);
 
 /// The leader acts at once.
 pub(super) const LEADER: Rhythm = Rhythm {
@@ -39,6 +46,31 @@ impl Rhythm {
     pub(super) fn of(fleet: &Fleet<'_>, nodes: &[NodeView]) -> &'static Self {
         if fleet.is_leader(nodes) { &LEADER } else { &BACKUP }
     }
+
+    /// Returns the time between two reads of the rows of so many nodes: one read of each.
+    pub(super) fn read_interval(&self, nodes: usize) -> Duration {
+        self.read.max(EACH_NODE.saturating_mul(u32::try_from(nodes).unwrap_or(u32::MAX)))
+    }
+}
+
+/// Returns the rows of these nodes, requested at `since` or later: those of managers, and of workers those that speak for
+/// the node itself.
+pub(super) async fn rows_of(
+    fleet: &Fleet<'_>,
+    nodes: &[NodeView],
+    since: Instant,
+) -> Result<Vec<Member>, ManagerError> {
+    let managers = fleet.managers(since).await?;
+    let is_managers = |id: &str| {
+        managers.rows.iter().any(|row| row.role == Role::Manager && row.instance_id == id)
+    };
+    let ids = nodes.iter().filter_map(instance_of).filter(|id| !is_managers(id));
+    let workers = fleet.workers(&ids.map(str::to_owned).collect(), since).await?.rows;
+    let is_proven = |row: &Member| {
+        matches!(claims::check(nodes, &row.instance_id, &row.node_id), Claim::Own(_))
+    };
+    let managers = managers.rows.iter().filter(|row| row.role == Role::Manager).cloned();
+    Ok(managers.chain(workers.into_iter().filter(is_proven)).collect())
 }
 
 /// Returns the nodes that stay, each with its row.
@@ -110,6 +142,6 @@ pub(super) async fn write(
 
 /// Whether a departure of the member is under way, requested by the node or by managers.
 async fn is_leaving(node: &Node, member: &Member) -> Result<bool, LedgerError> {
-    let row = node.ledger.fetch_departure(&member.instance_id).await?;
+    let row = node.ledger.fetch_departure(member.role, &member.instance_id).await?;
     Ok(row.is_some_and(|row| row.node_id == member.node_id && row.state < DepartureState::Removed))
 }

@@ -1,11 +1,16 @@
-//! The one look at the fleet that all duties share: the node list and the rows of the ledger, each with the time of its
-//! request.
+//! The one look at the fleet that all duties share: the node list, Auto Scaling's answer and the rows of the ledger, each
+//! with the time of its request.
 //!
 //! Guarantees: a part is requested only when a duty needs an answer newer than the kept one, and duties that need it at
 //! the same time share one request. Each duty names the moment after which an answer must have been requested; so a
 //! duty that compares two parts also states their order. A failure is the answer for those who waited for it; it is
 //! not kept, and never becomes an empty list.
+//!
+//! The rows of workers are read by their keys, because no partition that all workers can write is read: a duty names the
+//! instances whose rows it needs. Those that exist are known from the nodes' labels, from Auto Scaling, and from what was
+//! known within the last hours ([`Fleet::workers_among`]).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +19,12 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::error::ManagerError;
+use super::placed::{Placed, instance_of, placed};
+use crate::clients::aws::autoscaling::GroupInstance;
 use crate::clients::docker::NodeView;
-use crate::clients::ledger::{Attempt, Charter, DepartureRow, MemberRows, Rows};
-use crate::common::instance::Membership;
+use crate::clients::ledger::{Charter, DepartureRow, LedgerError, Member, MemberRows, Rows};
+use crate::common::instance::{Membership, Role};
+use crate::common::labels::GROUP;
 use crate::node::Node;
 
 /// The parts of the fleet that more than one duty reads.
@@ -25,9 +33,10 @@ pub(super) struct Fleet<'a> {
     pub membership: &'a Membership,
     nodes: Part<Vec<NodeView>>,
     charter: Part<Option<Charter>>,
-    members: Part<MemberRows>,
+    managers: Part<MemberRows>,
     departures: Part<Rows<DepartureRow>>,
-    attempts: Part<Rows<Attempt>>,
+    groups: Part<BTreeMap<String, GroupInstance>>,
+    workers: Workers,
 }
 
 /// An answer, and the time of its request.
@@ -45,11 +54,21 @@ impl<T> Deref for Seen<T> {
     }
 }
 
+impl<T: Clone> Seen<T> {
+    /// Returns a copy of the answer, for a caller that adds to it.
+    pub fn copy(&self) -> T {
+        T::clone(&self.answer)
+    }
+}
+
 impl<T> Clone for Seen<T> {
     fn clone(&self) -> Self {
         Self { asked_at: self.asked_at, answer: Arc::clone(&self.answer) }
     }
 }
+
+/// Maximum age of the rows and of the node list by which groups are named and managers are told from workers.
+const NAMES_AGE: Duration = Duration::from_secs(30);
 
 /// Returns the moment before which an answer is older than `age`.
 pub(super) fn lately(age: Duration) -> Instant {
@@ -65,15 +84,18 @@ impl<'a> Fleet<'a> {
             membership,
             nodes: Part::default(),
             charter: Part::default(),
-            members: Part::default(),
+            managers: Part::default(),
             departures: Part::default(),
-            attempts: Part::default(),
+            groups: Part::default(),
+            workers: Workers::default(),
         }
     }
 
     /// Returns the node list, requested at `since` or later.
     pub async fn nodes(&self, since: Instant) -> Result<Seen<Vec<NodeView>>, ManagerError> {
-        self.nodes.read(since, || self.node.swarm.fetch_nodes()).await
+        let nodes = self.nodes.read(since, || self.node.swarm.fetch_nodes()).await?;
+        self.node.known_instances.add(nodes.iter().filter_map(instance_of));
+        Ok(nodes)
     }
 
     /// Returns the charter, requested at `since` or later; `None` if the ledger has none.
@@ -81,12 +103,12 @@ impl<'a> Fleet<'a> {
         self.charter.read(since, || self.node.ledger.fetch_charter()).await
     }
 
-    /// Returns the members' rows, requested at `since` or later.
-    pub async fn members(&self, since: Instant) -> Result<Seen<MemberRows>, ManagerError> {
-        self.members.read(since, || self.node.ledger.survey_members()).await
+    /// Returns the rows of the managers, promoted workers included, requested at `since` or later.
+    pub async fn managers(&self, since: Instant) -> Result<Seen<MemberRows>, ManagerError> {
+        self.managers.read(since, || self.node.ledger.survey_managers()).await
     }
 
-    /// Returns the departures, requested at `since` or later.
+    /// Returns the departures of managers, and all stand-ins, requested at `since` or later.
     pub async fn departures(
         &self,
         since: Instant,
@@ -94,9 +116,55 @@ impl<'a> Fleet<'a> {
         self.departures.read(since, || self.node.ledger.survey_departures()).await
     }
 
-    /// Returns the attempts to join, requested at `since` or later.
-    pub async fn attempts(&self, since: Instant) -> Result<Seen<Rows<Attempt>>, ManagerError> {
-        self.attempts.read(since, || self.node.ledger.survey_attempts()).await
+    /// Returns the instances of the cluster's groups, requested at `since` or later: of the groups with the tag
+    /// `skep:cluster`, and of those that the nodes and the managers' rows name.
+    pub async fn groups(
+        &self,
+        since: Instant,
+    ) -> Result<Seen<BTreeMap<String, GroupInstance>>, ManagerError> {
+        let fetch = async || -> Result<_, ManagerError> {
+            let nodes = self.nodes(lately(NAMES_AGE)).await?;
+            let managers = self.managers(lately(NAMES_AGE)).await?;
+            let labels = nodes.iter().filter_map(|view| view.labels.get(GROUP));
+            let rows = managers.rows.iter().filter_map(|row| row.group.as_ref());
+            let names = labels.chain(rows).chain(self.node.group()).map(String::as_str).collect();
+            Ok(self.node.autoscaling.fetch_groups(&self.node.cluster, &names).await?)
+        };
+        let groups = self.groups.read(since, fetch).await?;
+        self.node.known_instances.add(groups.keys().map(String::as_str));
+        Ok(groups)
+    }
+
+    /// Returns the last answer of Auto Scaling, however old; `None` before the first, and while a request is under way.
+    pub fn last_groups(&self) -> Option<Seen<BTreeMap<String, GroupInstance>>> {
+        self.groups.last()
+    }
+
+    /// Returns which instance each node is, by the labels of this list and the managers' rows.
+    pub async fn placed(&self, nodes: &[NodeView]) -> Result<Vec<Placed>, ManagerError> {
+        let managers = self.managers(lately(NAMES_AGE)).await?;
+        Ok(placed(nodes, &managers.rows))
+    }
+
+    /// Returns the instances that may have a worker's rows: those that are known and are not managers.
+    pub async fn worker_ids(&self) -> Result<BTreeSet<String>, ManagerError> {
+        let managers = self.managers(lately(NAMES_AGE)).await?;
+        let is_manager = |id: &String| {
+            managers.rows.iter().any(|row| row.role == Role::Manager && row.instance_id == *id)
+        };
+        let known = self.node.known_instances.all().into_iter();
+        Ok(known.filter(|id| !is_manager(id) && *id != self.node.instance.id).collect())
+    }
+
+    /// Returns the rows that these workers have written about themselves, each requested at `since` or later. The node
+    /// that a row names is a claim: see [`super::claims`].
+    pub async fn workers(
+        &self,
+        ids: &BTreeSet<String>,
+        since: Instant,
+    ) -> Result<MemberRows, ManagerError> {
+        let fetch = async |ids: &BTreeSet<String>| self.node.ledger.fetch_workers(ids).await;
+        self.workers.read(ids, since, fetch).await
     }
 
     /// Whether this node is the leader, by a node list.
@@ -152,6 +220,55 @@ impl<T> Part<T> {
         }
     }
 }
+
+impl<T> Part<T> {
+    fn last(&self) -> Option<Seen<T>> {
+        match self.0.try_lock().as_deref() {
+            Ok(Some(Kept::Answer(seen))) => Some(seen.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// The rows of workers that were read last, by instance: each with the time of its request.
+#[derive(Default)]
+struct Workers(Mutex<BTreeMap<String, (Instant, Option<Member>)>>);
+
+impl Workers {
+    /// Requests the rows that are older than `since`; a row that cannot be read is requested each time.
+    async fn read(
+        &self,
+        ids: &BTreeSet<String>,
+        since: Instant,
+        fetch: impl AsyncFnOnce(&BTreeSet<String>) -> Result<MemberRows, LedgerError>,
+    ) -> Result<MemberRows, ManagerError> {
+        let mut kept = self.0.lock().await;
+        kept.retain(|id, (asked_at, _)| ids.contains(id) || asked_at.elapsed() < ROWS_KEPT);
+        let is_old = |id: &&String| kept.get(*id).is_none_or(|(asked_at, _)| *asked_at < since);
+        let due: BTreeSet<String> = ids.iter().filter(is_old).cloned().collect();
+        let mut all = MemberRows::default();
+        if !due.is_empty() {
+            let asked_at = Instant::now();
+            let answer = fetch(&due).await?;
+            let mut rows: BTreeMap<String, Member> =
+                answer.rows.into_iter().map(|row| (row.instance_id.clone(), row)).collect();
+            all = Rows { rows: vec![], ..answer };
+            for id in due {
+                if all.hides(&id) {
+                    kept.remove(&id);
+                } else {
+                    let row = rows.remove(&id);
+                    kept.insert(id, (asked_at, row));
+                }
+            }
+        }
+        all.rows = ids.iter().filter_map(|id| kept.get(id)?.1.clone()).collect();
+        Ok(all)
+    }
+}
+
+/// How long the row of a worker is kept that no duty asks for.
+const ROWS_KEPT: Duration = Duration::from_secs(600);
 
 #[cfg(test)]
 mod tests {

@@ -5,30 +5,29 @@
 //!
 //! Guarantees: the termination hook alone is completed, and only of an instance that every successful answer has listed
 //! as waiting for it for [`PATIENCE`], or for [`PATIENCE_WITH_ENDED`] if its skep has recorded that it has ended; the
-//! ledger has no member and no departure under way for that instance, and it can have none of the nodes on the list. A
-//! node that no row explains may be any instance's, except those whose departure is over: a node that joins again after
-//! that has a row before. Where this cannot be determined, or one of the instance's own rows cannot be read, the hook
-//! is left alone, and `skep status` reports it; the same holds for a hook that cannot be completed, and it delays no
-//! other hook. A launch hook is left to its own deadline. Assumes that the cluster's groups contain nothing but its
-//! nodes. The groups are read from the rows of members and departures, and remembered: the last node of a group leaves
-//! nothing else that names the group.
+//! node list has no node of that instance, the ledger has no departure under way, and it can be none of the nodes whose
+//! instance is unknown. Those are any instance's, except of one whose departure is over: a node that joins again is
+//! identified before. Where this cannot be determined, or the instance's departure cannot be read, the hook is left
+//! alone, and `skep status` reports it; the same holds for a hook that cannot be completed, and it delays no other hook. A
+//! launch hook is left to its own deadline. Assumes that the cluster's groups contain nothing but its nodes.
 //!
 //! An instance whose skep is alive and only slow loses nothing: it has no tasks and no vote, and if its join ends after
 //! all, the entry that it leaves is removed like any entry of a dead node.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::complaints::{Complaints, show_unreadable, some_of};
+use super::complaints::{Complaints, some_of};
 use super::duty::{Duty, Poll};
 use super::error::ManagerError;
 use super::observe::{Fleet, lately};
+use super::placed::{Placed, placed};
 use super::stand_in::{self, is_silent};
 use crate::clients::aws::autoscaling::{GroupInstance, HookResult};
 use crate::clients::docker::NodeView;
-use crate::clients::ledger::{Attempt, DepartureRow, Member, MemberRows, Rows};
+use crate::clients::ledger::{DepartureRow, MemberRows, Rows};
 use crate::common::errors::chain;
 use crate::common::fact::Fact;
 use crate::common::held_since::HeldSince;
@@ -37,8 +36,6 @@ use crate::node::Node;
 
 /// Name of this duty and of its trouble.
 pub(super) const NAME: &str = "termination hooks";
-/// Name under which this duty reports attempt rows that it cannot read.
-pub(super) const ATTEMPTS: &str = "attempts to join";
 /// Time between two polls of all groups, which are one call: the account shares Auto Scaling's limit.
 const INTERVAL: Duration = Duration::from_secs(30);
 /// The same for the other managers, in case the leader's skep is dead.
@@ -50,52 +47,36 @@ const PATIENCE: Duration = JOIN_IS_RECORDED;
 /// seconds old.
 const PATIENCE_WITH_ENDED: Duration = Duration::from_secs(20);
 
-/// Maximum length of an Auto Scaling group's name.
-const LONGEST_NAME: usize = 255;
-/// Maximum number of remembered groups, including those that no row names any more: one request is about no more.
-const MOST_GROUPS: usize = 50;
-
-/// State that one poll leaves for the next.
-#[derive(Default)]
-struct Memory {
-    /// Instances that Auto Scaling waits to terminate.
-    since: HeldSince<String>,
-    /// Groups that rows have named.
-    groups: BTreeSet<String>,
-}
-
 /// Completes such hooks for as long as this node is a manager.
 pub(super) async fn run(fleet: &Fleet<'_>) {
     let duty = Duty { name: NAME, first: INTERVAL, after_failure: INTERVAL, trouble: None };
     duty.run(fleet, poll).await;
 }
 
+/// Polls once. `memory` has the instances that Auto Scaling waits to terminate.
 async fn poll(
-    Poll { fleet, memory, complaints }: Poll<'_, Memory>,
+    Poll { fleet, memory, complaints }: Poll<'_, HeldSince<String>>,
 ) -> Result<Duration, ManagerError> {
     let node = fleet.node;
-    let (members, departures) =
-        tokio::try_join!(fleet.members(lately(INTERVAL)), fleet.departures(lately(INTERVAL)))?;
-    memory.take_in(groups_of(&members.rows, &departures.rows, node.group()));
-    let groups = memory.groups.iter().map(String::as_str).collect();
-    let listed = node.autoscaling.fetch_groups(&groups).await?;
-    // The list and the rows are read last, so that they contain a node that has joined while Auto Scaling answered.
+    let listed = fleet.groups(lately(INTERVAL / 2)).await?;
+    // The rows and the list are read last, so that they contain a node that has joined while Auto Scaling answered.
     let now = Instant::now();
-    let (members, departures, attempts) =
-        tokio::try_join!(fleet.members(now), fleet.departures(now), fleet.attempts(now))?;
-    show_unreadable(node, ATTEMPTS, &attempts.unreadable);
+    let mut departures = fleet.departures(now).await?.copy();
+    let waiting = listed.iter().filter(|(_, it)| it.lifecycle_state.waits_for_departure());
+    departures.extend(node.ledger.fetch_workers_departures(waiting.map(|(id, _)| id)).await?);
+    let managers = fleet.managers(now).await?;
     let nodes = fleet.nodes(Instant::now()).await?;
     let seen = Observed {
         listed: &listed,
-        members: &members,
+        placed: &placed(&nodes, &managers.rows),
+        managers: &managers,
         departures: &departures,
-        attempts: &attempts,
         nodes: &nodes,
         answering_since: node.ledger.answering_since(),
     };
-    let mut overdue = overdue(&seen, &node.instance.id, &mut memory.since, Instant::now());
+    let mut overdue = overdue(&seen, &node.instance.id, memory, Instant::now());
     overdue.refused = release(node, &overdue.nobody, complaints).await;
-    complaints.retain(|id| memory.since.since(id).is_some());
+    complaints.retain(|id| memory.since(id).is_some());
     let held = overdue.held();
     if let Some(held) = &held {
         complaints.record(held.clone());
@@ -123,35 +104,14 @@ async fn release(
     refused
 }
 
-/// Returns the groups that rows name, and this node's own.
-fn groups_of(
-    members: &[Member],
-    departures: &[DepartureRow],
-    own: Option<&String>,
-) -> BTreeSet<String> {
-    let of_members = members.iter().filter_map(|row| row.group.as_ref());
-    let of_departures = departures.iter().filter_map(|row| row.group.as_ref());
-    // One impossible name would fail the request about all groups.
-    let is_name = |group: &&String| (1..=LONGEST_NAME).contains(&group.chars().count());
-    of_members.chain(of_departures).chain(own).filter(is_name).cloned().collect()
-}
-
-impl Memory {
-    fn take_in(&mut self, named: BTreeSet<String>) {
-        if self.groups.union(&named).count() > MOST_GROUPS {
-            self.groups.clear();
-        }
-        self.groups.extend(named);
-    }
-}
-
 /// One observation.
 struct Observed<'a> {
     /// All instances of the cluster's groups, from one answer.
     listed: &'a BTreeMap<String, GroupInstance>,
-    members: &'a MemberRows,
+    /// Which instance each node is.
+    placed: &'a [Placed],
+    managers: &'a MemberRows,
     departures: &'a Rows<DepartureRow>,
-    attempts: &'a Rows<Attempt>,
     nodes: &'a [NodeView],
     /// Since when the ledger has answered this manager.
     answering_since: Option<Instant>,
@@ -166,7 +126,7 @@ struct Overdue {
     unreadable: Vec<String>,
     /// Instances whose hook could not be completed, by the reason.
     refused: BTreeMap<String, Vec<String>>,
-    /// Instances that may have the node of this id, which no row explains.
+    /// Instances that may be the node of this id, whose instance is unknown.
     maybe: Option<(String, Vec<String>)>,
 }
 
@@ -181,7 +141,7 @@ impl Overdue {
         });
         let maybe = self.maybe.as_ref().map(|(node, instances)| {
             format!(
-                "the termination hook of {} is not completed: node {node} has no row in the ledger and may run on that instance; remove that node from the swarm, or complete the hook by hand",
+                "the termination hook of {} is not completed: it is unknown which instance node {node} is, and it may be that one; remove that node from the swarm, or complete the hook by hand",
                 some_of(instances)
             )
         });
@@ -215,7 +175,7 @@ fn overdue(seen: &Observed<'_>, own: &str, since: &mut HeldSince<String>, now: I
         match is_nobody(seen, id) {
             Fact::No => {}
             Fact::CannotTell => overdue.unreadable.push(id.clone()),
-            // A node without a row may be that of any instance that has not left.
+            // A node whose instance is unknown may be any instance that has not left.
             Fact::Yes if unexplained.is_some() && !has_left(seen, id) => maybe.push(id.clone()),
             Fact::Yes => overdue.nobody.push(id.clone()),
         }
@@ -230,21 +190,15 @@ fn patience(seen: &Observed<'_>, id: &str) -> Duration {
     if has_ended { PATIENCE_WITH_ENDED } else { PATIENCE }
 }
 
-/// Whether the instance is not a member, has no departure under way, and no node is at the address of its attempt to
-/// join.
+/// Whether the instance is no node and has no departure under way.
 fn is_nobody(seen: &Observed<'_>, id: &str) -> Fact {
-    let is_at = |view: &NodeView, attempt: &Attempt| {
-        view.address.as_ref().and_then(|it| it.parse().ok()) == Some(attempt.address)
-    };
-    let mut attempts = seen.attempts.rows.iter().filter(|attempt| attempt.instance_id == id);
     let mut departures = seen.departures.rows.iter().filter(|row| row.instance_id == id);
-    if seen.members.rows.iter().any(|row| row.instance_id == id)
+    if seen.placed.iter().any(|it| it.instance_id == id)
         || departures.any(|row| !is_over(seen, row))
-        || attempts.any(|attempt| seen.nodes.iter().any(|view| is_at(view, attempt)))
     {
         return Fact::No;
     }
-    let is_hidden = seen.members.hides(id) || seen.departures.hides(id) || seen.attempts.hides(id);
+    let is_hidden = seen.managers.hides(id) || seen.departures.hides(id);
     if is_hidden { Fact::CannotTell } else { Fact::Yes }
 }
 
@@ -260,8 +214,7 @@ fn has_left(seen: &Observed<'_>, id: &str) -> bool {
 }
 
 fn is_explained(seen: &Observed<'_>, view: &NodeView) -> bool {
-    seen.members.rows.iter().any(|row| row.node_id == view.id)
-        || seen.departures.rows.iter().any(|row| row.node_id == view.id)
+    seen.placed.iter().any(|it| it.node_id == view.id)
 }
 
 #[cfg(test)]

@@ -5,9 +5,8 @@ use std::net::IpAddr;
 use time::OffsetDateTime;
 
 use crate::clients::docker::{LocalNode, NodeView, SwarmError, SwarmErrorKind, first_listening};
-use crate::clients::ledger::{Charter, LedgerError, Member, MemberRows, MemberState};
+use crate::clients::ledger::{Charter, LedgerError, Member, MemberState};
 use crate::common::fact::Fact;
-use crate::common::instance::Role;
 use crate::common::timing::{MANAGER_ROW_IS_FRESH, NO_LEADER_WITHIN};
 use crate::node::Node;
 
@@ -37,18 +36,6 @@ pub fn no_leader(error: Option<&SwarmError>, local: &LocalNode) -> Fact {
     let is_answer = error.is_some_and(|error| error.kind == SwarmErrorKind::NoLeader);
     let is_complaint = local.error.contains("does not have a leader");
     if is_answer || is_complaint { Fact::No } else { Fact::CannotTell }
-}
-
-/// Reads all members' rows, and the keys of those that cannot be read; on a worker the managers' alone, since its role
-/// may read no others.
-///
-/// # Errors
-/// When the ledger fails.
-pub async fn survey(node: &Node) -> Result<MemberRows, LedgerError> {
-    match node.role {
-        Role::Manager => node.ledger.survey_members().await,
-        Role::Worker => node.ledger.survey_managers().await,
-    }
 }
 
 /// Returns the address of another manager of the charter's own generation that listens, and whose row `will_do`

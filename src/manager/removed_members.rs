@@ -15,6 +15,7 @@ use super::complaints::{Complaints, show_unreadable};
 use super::duty::{Duty, Poll};
 use super::error::ManagerError;
 use super::observe::{Fleet, lately};
+use super::placed::instance_of;
 use crate::clients::docker::NodeView;
 use crate::clients::ledger::{Charter, CharterPhase, Member, MemberState};
 use crate::common::held_since::HeldSince;
@@ -63,9 +64,18 @@ async fn poll(
     complaints: &mut Complaints,
 ) -> Result<Duration, ManagerError> {
     let (node, membership) = (fleet.node, fleet.membership);
-    // The rows are read first, so that their nodes were in the swarm before the list is read.
-    let (charter, members) =
-        tokio::try_join!(fleet.charter(lately(INTERVAL)), fleet.members(lately(INTERVAL)))?;
+    // The rows are read first, so that their nodes were in the swarm before the list is read. Only the rows of instances
+    // without a node matter.
+    let (charter, managers, listed) = tokio::try_join!(
+        fleet.charter(lately(INTERVAL)),
+        fleet.managers(lately(INTERVAL)),
+        fleet.nodes(lately(INTERVAL))
+    )?;
+    let mut members = managers.copy();
+    members.rows.retain(|row| row.role == Role::Manager);
+    let mut missing = fleet.worker_ids().await?;
+    missing.retain(|id| listed.iter().all(|view| instance_of(view) != Some(id)));
+    members.extend(fleet.workers(&missing, lately(INTERVAL)).await?);
     show_unreadable(node, ROWS, &members.unreadable);
     let nodes = fleet.nodes(Instant::now()).await?;
     match &*charter {
@@ -77,7 +87,7 @@ async fn poll(
         None if node.role == Role::Worker => {}
         None => {
             let known = memory.charter.as_ref();
-            let published = publish_again(node, membership, &members.rows, &nodes, known).await?;
+            let published = publish_again(node, membership, &managers.rows, &nodes, known).await?;
             if let Err(why) = published {
                 complaints.record(why);
             }
@@ -256,8 +266,8 @@ mod tests {
         let key = r#"{ "UnlockKey": "" }"#;
         engine.lock().instead.insert("/swarm/unlockkey", Instead::Answer(key));
         let odd = r#"{ "Items": [{ "item": { "S": "member#manager#i-odd" } }], "Count": 1 }"#;
-        stub.always("member#manager#", odd);
-        stub.always("member#worker#", r#"{ "Items": [], "Count": 0 }"#);
+        stub.always("member#", odd);
+        stub.always("history", "{}");
         stub.always(r#""S":"charter""#, "{}");
         stub.always("-token/", r#"{ "Version": 1 }"#);
         let membership = membership("n1", 2, "c1");

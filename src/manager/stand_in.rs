@@ -1,25 +1,30 @@
 //! Acts for a node whose own skep does not answer: Auto Scaling waits to terminate its instance, or to replace its root
 //! volume, and the ledger has no departure of it, or one that has failed.
 //!
-//! Guarantees: managers act only for a member's instance, which Auto Scaling itself has listed as `Terminating:Wait` or
-//! `ReplacingRootVolume:Wait` for [`PATIENCE`]; a row that the node writes replaces the managers' row. Silence counts
+//! Guarantees: managers act only for the instance of a node, which Auto Scaling itself has listed as `Terminating:Wait` or
+//! `ReplacingRootVolume:Wait` for [`PATIENCE`]; a request of the node itself has priority over the managers' row, which is
+//! where no worker can write. Silence counts
 //! only while the ledger answers this manager, and [`LEAVE_IS_RECORDED`] beyond an outage; where the node's
 //! departure cannot be read, the node may have asked to leave, and no manager acts for it. The hook's result is the
 //! truth: CONTINUE once the node's tasks have ended and it is no longer a manager. An instance in a launch hook is left
 //! to its own deadline; an instance that was never a member is handled by [`super::orphan_hooks`].
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
+use super::duty::{Duty, Poll};
 use super::error::ManagerError;
 use super::observe::Fleet;
+use super::placed::Placed;
 use crate::clients::aws::AwsError;
-use crate::clients::aws::autoscaling::{Hook, HookResult, Survey, Transition, choose_hook};
-use crate::clients::ledger::{DepartureRow, DepartureState, Member, Rows};
+use crate::clients::aws::autoscaling::{GroupInstance, Hook, HookResult, Transition, choose_hook};
+use crate::clients::ledger::{DepartureRow, DepartureState, Rows};
 use crate::common::held_since::HeldSince;
+use crate::common::instance::Role;
 use crate::common::timing::LEAVE_IS_RECORDED;
 use crate::node::Node;
 
@@ -28,6 +33,35 @@ use crate::node::Node;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Time after which a group that has no hook or did not answer is asked again.
 const NEXT_QUESTION: Duration = Duration::from_secs(20);
+
+/// Name of this duty.
+const NAME: &str = "stand-ins";
+/// Time between two polls of all groups, which are one call: the account shares Auto Scaling's limit.
+const INTERVAL: Duration = Duration::from_secs(15);
+/// The same while an instance waits, so that its departure begins soon after [`PATIENCE`].
+const BUSY_INTERVAL: Duration = Duration::from_secs(5);
+/// Factor by which the other managers poll less often, in case the leader's skep is dead.
+const BACKUP_FACTOR: u32 = 4;
+
+/// Writes stand-ins for as long as this node is a manager.
+pub(super) async fn run(fleet: &Fleet<'_>) {
+    let duty = Duty { name: NAME, first: INTERVAL, after_failure: INTERVAL, trouble: None };
+    duty.run(fleet, poll).await;
+}
+
+/// Polls once. `memory` has the instances that Auto Scaling waits to terminate.
+async fn poll(
+    Poll { fleet, memory, .. }: Poll<'_, HeldSince<String>>,
+) -> Result<Duration, ManagerError> {
+    let listed = fleet.groups(Instant::now()).await?;
+    let nodes = fleet.nodes(listed.asked_at).await?;
+    let placed = fleet.placed(&nodes).await?;
+    let now = Instant::now();
+    follow(memory, &listed, &placed, &fleet.node.instance.id, now);
+    begin(fleet, memory, &placed, now).await?;
+    let interval = if is_waiting(memory, now) { BUSY_INTERVAL } else { INTERVAL };
+    Ok(interval * if fleet.is_leader(&nodes) { 1 } else { BACKUP_FACTOR })
+}
 
 /// State of this manager about the rows that managers have written; by instance id.
 #[derive(Default)]
@@ -43,6 +77,20 @@ impl Memory {
     pub fn retain(&mut self, is_known: impl Fn(&str) -> bool) {
         self.next_beat.retain(|id, _| is_known(id));
         self.seen.retain(|id| is_known(id));
+    }
+
+    /// Whether a heartbeat is due. The next one is due at the next question, unless this one is recorded.
+    fn is_beat_due(&mut self, row: &DepartureRow, now: Instant) -> bool {
+        let id = &row.instance_id;
+        if row.state >= DepartureState::Left {
+            self.next_beat.remove(id);
+            return false;
+        }
+        let is_due = self.next_beat.get(id).is_none_or(|next| now >= *next);
+        if is_due {
+            self.next_beat.insert(id.clone(), now + NEXT_QUESTION);
+        }
+        is_due
     }
 
     /// Whether the node has been silent since managers act for it: its own request would have replaced the row.
@@ -73,77 +121,81 @@ pub(super) fn is_silent(
         && answering_since.is_some_and(|answering| now - answering >= LEAVE_IS_RECORDED)
 }
 
-/// Takes in an answer. Instances that it does not cover stay as they were.
-pub fn follow(
+/// Takes in Auto Scaling's answer about the cluster's groups.
+fn follow(
     since: &mut HeldSince<String>,
-    survey: &Survey,
-    members: &[Member],
+    listed: &BTreeMap<String, GroupInstance>,
+    placed: &[Placed],
     own: &str,
     now: Instant,
 ) {
-    let is_member = |id: &String| members.iter().any(|member| member.instance_id == *id);
-    since.retain(is_member);
-    for id in survey.answered.iter().filter(|id| *id != own && is_member(id)) {
-        match survey.listed.get(id) {
-            Some(instance) if instance.lifecycle_state.waits_for_departure() => {
-                since.begin(id.clone(), now);
-            }
-            _ => since.end(id),
-        }
+    // An answer without the asking instance is about another account or region.
+    if !listed.contains_key(own) {
+        return;
     }
+    let is_member = |id: &str| placed.iter().any(|it| it.instance_id == id);
+    let waits = |(id, it): &(&String, &GroupInstance)| {
+        *id != own && is_member(id) && it.lifecycle_state.waits_for_departure()
+    };
+    since.observe(listed.iter().filter(waits).map(|(id, _)| id.clone()), now);
 }
 
 /// Whether [`PATIENCE`] has not passed yet for one of them.
-#[must_use]
-pub fn is_waiting(since: &HeldSince<String>, now: Instant) -> bool {
+fn is_waiting(since: &HeldSince<String>, now: Instant) -> bool {
     since.iter().any(|(_, since)| now - since < PATIENCE)
 }
 
-/// Returns the members for which managers must stand in.
+/// Returns the nodes for which managers must stand in.
 fn overdue<'a>(
     since: &HeldSince<String>,
-    members: &'a [Member],
+    placed: &'a [Placed],
     departures: &Rows<DepartureRow>,
     answering_since: Option<Instant>,
     now: Instant,
-) -> Vec<&'a Member> {
-    let is_due = |member: &&Member| {
-        let waits_since = since.since(&member.instance_id);
+) -> Vec<&'a Placed> {
+    let is_due = |it: &&Placed| {
+        let waits_since = since.since(&it.instance_id);
         waits_since.is_some_and(|since| is_silent(since, PATIENCE, answering_since, now))
-            && !departures.hides(&member.instance_id)
+            && !departures.hides(&it.instance_id)
             && departures
                 .rows
                 .iter()
-                .all(|row| row.node_id != member.node_id || row.state == DepartureState::Failed)
+                .all(|row| row.node_id != it.node_id || row.state == DepartureState::Failed)
     };
-    members.iter().filter(is_due).collect()
+    placed.iter().filter(is_due).collect()
 }
 
-/// Writes a departure on behalf of each overdue member.
-pub async fn begin(
+/// Writes a departure on behalf of each overdue node.
+async fn begin(
     fleet: &Fleet<'_>,
     since: &HeldSince<String>,
-    members: &[Member],
+    placed: &[Placed],
     now: Instant,
 ) -> Result<(), ManagerError> {
     let node = fleet.node;
     let answering_since = node.ledger.answering_since();
-    if overdue(since, members, &Rows::default(), answering_since, now).is_empty() {
+    let due = overdue(since, placed, &Rows::default(), answering_since, now);
+    if due.is_empty() {
         return Ok(());
     }
-    let departures = fleet.departures(Instant::now()).await?;
+    let mut departures = fleet.departures(Instant::now()).await?.copy();
+    let workers = due.iter().filter(|it| it.role == Role::Worker).map(|it| &it.instance_id);
+    departures.extend(node.ledger.fetch_workers_departures(workers).await?);
     let mut failed = None;
-    for member in overdue(since, members, &departures, answering_since, now) {
+    for it in overdue(since, placed, &departures, answering_since, now) {
         let longest = node.settings.leave.deadline;
-        let row = DepartureRow::stand_in(member, OffsetDateTime::now_utc(), longest);
+        let Placed { instance_id, node_id, role, group } = it;
+        let mut row =
+            DepartureRow::stand_in(instance_id, node_id, *role, OffsetDateTime::now_utc(), longest);
+        row.group.clone_from(group);
         match node.ledger.stand_in_for(&row).await {
             Ok(true) => tracing::warn!(
-                instance = member.instance_id,
-                node = member.node_id,
+                instance = instance_id,
+                node = node_id,
                 "Auto Scaling waits to terminate this instance and its skep does not answer; managers carry out its departure"
             ),
             Ok(false) => {}
-            // The other members are still tried.
+            // The other nodes are still tried.
             Err(error) => failed = Some(error),
         }
     }
@@ -154,21 +206,15 @@ pub async fn begin(
 pub async fn keep_alive(
     node: &Node,
     row: &DepartureRow,
-    memory: &mut Memory,
+    memory: &RefCell<Memory>,
 ) -> Result<(), ManagerError> {
-    let next_beat = &mut memory.next_beat;
-    if row.state >= DepartureState::Left {
-        next_beat.remove(&row.instance_id);
+    if !memory.borrow_mut().is_beat_due(row, Instant::now()) {
         return Ok(());
     }
-    let now = Instant::now();
-    if next_beat.get(&row.instance_id).is_some_and(|next| now < *next) {
-        return Ok(());
-    }
-    next_beat.insert(row.instance_id.clone(), now + NEXT_QUESTION);
     if let Some((group, hook)) = find_hook(node, &row.instance_id).await? {
         node.autoscaling.heartbeat(&hook.name, &group, &row.instance_id).await?;
-        next_beat.insert(row.instance_id.clone(), now + hook.beat());
+        let next = Instant::now() + hook.beat();
+        memory.borrow_mut().next_beat.insert(row.instance_id.clone(), next);
     }
     Ok(())
 }
@@ -205,51 +251,54 @@ pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::clients::aws::autoscaling::GroupInstance;
     use crate::clients::ledger::fuzz;
-    use crate::common::instance::{Departure, Reason, Role};
+    use crate::common::instance::{Departure, Reason};
 
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
     const WAITS: &str = "Terminating:Wait";
 
-    pub(in crate::manager) fn member(instance: &str) -> Member {
-        serde_json::from_value(serde_json::json!({
-            "instance_id": instance, "role": "worker", "node_id": format!("node-of-{instance}"),
-            "zone": "a", "address": "10.0.0.1", "generation": 1, "state": "ready",
-            "updated_at": 0, "expires_at": 0,
-        }))
-        .unwrap()
+    /// Returns a worker that is the node `node-of-<instance>`.
+    pub(in crate::manager) fn worker(instance: &str) -> Placed {
+        Placed {
+            instance_id: instance.to_owned(),
+            node_id: format!("node-of-{instance}"),
+            role: Role::Worker,
+            group: Some("workers".to_owned()),
+        }
     }
 
-    fn answer(states: &[(&str, &str)]) -> Survey {
+    fn answer(states: &[(&str, &str)]) -> BTreeMap<String, GroupInstance> {
         let listed = states.iter().map(|(id, state)| {
             let lifecycle_state = (*state).into();
             let (group, health) = (String::new(), String::new());
             ((*id).to_owned(), GroupInstance { group, lifecycle_state, health })
         });
-        let answered = states.iter().map(|(id, _)| (*id).to_owned()).collect();
-        Survey { answered, listed: listed.collect() }
+        listed.collect()
     }
 
-    fn ids(members: Vec<&Member>) -> Vec<&str> {
-        members.into_iter().map(|member| member.instance_id.as_str()).collect()
+    fn stand_in() -> DepartureRow {
+        DepartureRow::stand_in("i-1", "node-of-i-1", Role::Worker, NOW, PATIENCE)
     }
 
-    /// Returns the members for which managers must stand in, if the ledger has answered all the time.
+    fn ids(placed: Vec<&Placed>) -> Vec<&str> {
+        placed.into_iter().map(|it| it.instance_id.as_str()).collect()
+    }
+
+    /// Returns the nodes for which managers must stand in, if the ledger has answered all the time.
     fn overdue_ids<'a>(
         since: &HeldSince<String>,
-        members: &'a [Member],
+        placed: &'a [Placed],
         departures: &[DepartureRow],
         now: Instant,
     ) -> Vec<&'a str> {
         let departures = Rows { rows: departures.to_vec(), ..Rows::default() };
         let answering = Some(now - LEAVE_IS_RECORDED);
-        ids(overdue(since, members, &departures, answering, now))
+        ids(overdue(since, placed, &departures, answering, now))
     }
 
     #[test]
     fn only_who_waits_for_long_and_says_nothing_gets_a_stand_in() {
-        let members = ["i-own", "i-dead", "i-back", "i-new"].map(member);
+        let placed = ["i-own", "i-dead", "i-back", "i-new"].map(worker);
         let (mut since, start) = (HeldSince::default(), Instant::now() + LEAVE_IS_RECORDED);
         let at = |seconds| start + Duration::from_secs(seconds);
         let states = [
@@ -259,38 +308,38 @@ pub(super) mod tests {
             ("i-new", "Pending:Wait"),
             ("i-stranger", WAITS),
         ];
-        follow(&mut since, &answer(&states), &members, "i-own", at(0));
+        follow(&mut since, &answer(&states), &placed, "i-own", at(0));
         assert_eq!(since.iter().map(|(id, _)| id).collect::<Vec<_>>(), ["i-back", "i-dead"]);
-        follow(&mut since, &Survey::default(), &members, "i-own", at(10));
+        follow(&mut since, &BTreeMap::new(), &placed, "i-own", at(10));
         assert_eq!(since.iter().count(), 2, "an empty answer changes nothing");
         assert!(is_waiting(&since, at(19)) && !is_waiting(&since, at(20)));
-        assert!(overdue_ids(&since, &members, &[], at(19)).is_empty());
-        let states = [("i-dead", WAITS), ("i-back", "InService")];
-        follow(&mut since, &answer(&states), &members, "i-own", at(20));
-        assert_eq!(overdue_ids(&since, &members, &[], at(20)), ["i-dead"]);
+        assert!(overdue_ids(&since, &placed, &[], at(19)).is_empty());
+        let states = [("i-own", "InService"), ("i-dead", WAITS), ("i-back", "InService")];
+        follow(&mut since, &answer(&states), &placed, "i-own", at(20));
+        assert_eq!(overdue_ids(&since, &placed, &[], at(20)), ["i-dead"]);
 
         let notice = Departure { reason: Reason::Lifecycle, noticed_at: NOW, deadline: NOW };
         let asked =
             |node: &str| DepartureRow::request("i-dead", node, Role::Worker, &notice, "boot");
         let another = [asked("an earlier node")];
-        assert_eq!(overdue_ids(&since, &members, &another, at(20)), ["i-dead"]);
+        assert_eq!(overdue_ids(&since, &placed, &another, at(20)), ["i-dead"]);
         let mut own = [asked("node-of-i-dead")];
-        assert!(overdue_ids(&since, &members, &own, at(20)).is_empty());
+        assert!(overdue_ids(&since, &placed, &own, at(20)).is_empty());
         own[0].state = DepartureState::Failed;
-        let failed = overdue_ids(&since, &members, &own, at(20));
+        let failed = overdue_ids(&since, &placed, &own, at(20));
         assert_eq!(failed, ["i-dead"], "its departure has failed");
     }
 
     /// A node that cannot write is silent as well: its skep may be alive.
     #[test]
     fn silence_during_an_outage_and_soon_after_it_says_nothing() {
-        let (members, start) = ([member("i-1")], Instant::now());
+        let (placed, start) = ([worker("i-1")], Instant::now());
         let mut since = HeldSince::default();
         since.begin("i-1".to_owned(), start);
         let at = |seconds| start + Duration::from_secs(seconds);
         let is_due = |answering_since, now| {
             let none = Rows::default();
-            !overdue(&since, &members, &none, answering_since, now).is_empty()
+            !overdue(&since, &placed, &none, answering_since, now).is_empty()
         };
         assert!(!is_due(None, at(600)), "the outage lasts");
         let over = Some(at(300));
@@ -300,13 +349,13 @@ pub(super) mod tests {
 
     #[test]
     fn nobody_acts_for_a_node_whose_departure_cannot_be_read() {
-        let (members, now) = (["i-1", "i-2"].map(member), Instant::now() + LEAVE_IS_RECORDED);
+        let (placed, now) = (["i-1", "i-2"].map(worker), Instant::now() + LEAVE_IS_RECORDED);
         let mut since = HeldSince::default();
-        since.observe(members.iter().map(|row| row.instance_id.clone()), now - PATIENCE);
+        since.observe(placed.iter().map(|it| it.instance_id.clone()), now - PATIENCE);
         let unreadable = ["departure#i-1".to_owned()].into();
         let departures = Rows { unreadable, ..Rows::default() };
         let answering = Some(now - LEAVE_IS_RECORDED);
-        assert_eq!(ids(overdue(&since, &members, &departures, answering, now)), ["i-2"]);
+        assert_eq!(ids(overdue(&since, &placed, &departures, answering, now)), ["i-2"]);
     }
 
     #[test]
@@ -314,7 +363,7 @@ pub(super) mod tests {
         let start = Instant::now() + LEAVE_IS_RECORDED;
         let answering = Some(start - LEAVE_IS_RECORDED);
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut row = DepartureRow::stand_in(&member("i-1"), NOW, PATIENCE);
+        let mut row = stand_in();
         let mut memory = Memory::default();
         let mut is_silent =
             |row: &DepartureRow, answering, seconds| memory.is_silent(row, answering, at(seconds));
@@ -328,23 +377,28 @@ pub(super) mod tests {
         assert!(!is_silent(&row, answering, 70) && is_silent(&row, answering, 90));
     }
 
+    #[test]
+    fn a_heartbeat_is_due_at_once_and_then_only_when_its_time_has_come() {
+        let (mut row, mut memory, start) = (stand_in(), Memory::default(), Instant::now());
+        assert!(memory.is_beat_due(&row, start) && !memory.is_beat_due(&row, start));
+        assert!(memory.is_beat_due(&row, start + NEXT_QUESTION));
+        row.state = DepartureState::Left;
+        assert!(!memory.is_beat_due(&row, start + 3 * NEXT_QUESTION));
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1_000))]
 
         /// Rows with any readable content.
         #[test]
-        fn no_row_that_can_be_read_ends_a_look(
-            members in fuzz::members(),
-            departures in fuzz::departures(),
-        ) {
+        fn no_row_that_can_be_read_ends_a_look(departures in fuzz::departures()) {
             let (mut since, start) = (HeldSince::default(), Instant::now() + LEAVE_IS_RECORDED);
+            let placed = ["i-0", "i-1", "i-own"].map(worker);
             let states = answer(&[("i-0", WAITS), ("i-1", WAITS), ("i-own", WAITS)]);
-            follow(&mut since, &states, &members.rows, "i-own", start);
+            follow(&mut since, &states, &placed, "i-own", start);
             let answering = Some(start - LEAVE_IS_RECORDED);
-            for member in overdue(&since, &members.rows, &departures, answering, start + PATIENCE) {
-                let row = DepartureRow::stand_in(member, fuzz::NOW, PATIENCE);
-                prop_assert!(row.stand_in && member.instance_id != "i-own");
-                prop_assert!(!departures.hides(&member.instance_id));
+            for it in overdue(&since, &placed, &departures, answering, start + PATIENCE) {
+                prop_assert!(it.instance_id != "i-own" && !departures.hides(&it.instance_id));
             }
         }
     }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::placed::instance_of;
 use crate::clients::docker::{NodeView, Quorum, SwarmError, SwarmErrorKind};
-use crate::clients::ledger::{DepartureRow, DepartureState, Member};
+use crate::clients::ledger::{DepartureRow, DepartureState, LedgerError, Member, Rows};
 use crate::common::errors::chain;
 use crate::common::instance::Role;
 use crate::common::report::{FleetMember, FleetView, Leaving, QuorumView, ViewSource};
@@ -33,9 +34,10 @@ pub async fn view_fleet(node: &Node) -> Option<FleetView> {
     if !is_manager {
         return None;
     }
-    let (nodes, rows) = tokio::join!(timeout(DOCKER_PATIENCE, node.swarm.fetch_nodes()), async {
-        tokio::try_join!(node.ledger.fetch_members(), node.ledger.survey_departures())
-    });
+    let nodes = timeout(DOCKER_PATIENCE, node.swarm.fetch_nodes()).await;
+    let listed = nodes.as_ref().ok().and_then(|nodes| nodes.as_ref().ok());
+    node.known_instances.add(listed.into_iter().flatten().filter_map(instance_of));
+    let rows = fetch_rows(node).await;
     let warnings = match &nodes {
         Ok(Ok(nodes)) if has_both_encryptions(nodes) => {
             let asked = timeout(DOCKER_PATIENCE, node.swarm.fetch_encrypted_networks()).await;
@@ -85,6 +87,19 @@ pub async fn view_fleet(node: &Node) -> Option<FleetView> {
         problem: (!problems.is_empty()).then(|| problems.join("; ")),
         warnings,
     })
+}
+
+/// Reads the rows of all members and of all departures. The node that a worker's row names is a claim: it is only shown.
+async fn fetch_rows(node: &Node) -> Result<(Vec<Member>, Rows<DepartureRow>), LedgerError> {
+    let known = node.known_instances.all();
+    let (managers, workers, mut departures, of_workers) = tokio::try_join!(
+        node.ledger.fetch_managers(),
+        node.ledger.fetch_workers(&known),
+        node.ledger.survey_departures(),
+        node.ledger.fetch_workers_departures(&known)
+    )?;
+    departures.extend(of_workers);
+    Ok((managers.into_iter().chain(workers.rows).collect(), departures))
 }
 
 fn view(quorum: Quorum) -> QuorumView {

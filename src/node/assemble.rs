@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::Node;
+use super::{KnownInstances, Node};
 use crate::clients::aws::Aws;
 use crate::clients::docker::Swarm;
 use crate::clients::imds::Imds;
@@ -55,7 +55,7 @@ pub fn assemble(
         %role,
         "this node"
     );
-    let ledger = Ledger::new(aws.dynamodb.clone(), &settings.table, &cluster);
+    let ledger = Ledger::new(aws.dynamodb.clone(), &settings.table, &cluster, &instance.arn);
     let tokens = match settings.tokens.store {
         Store::Ssm => TokenStore::Ssm {
             client: aws.ssm.clone(),
@@ -77,10 +77,12 @@ pub fn assemble(
         swarm,
         ledger,
         autoscaling: aws.autoscaling.clone(),
+        ec2: aws.ec2.clone(),
         ecr: aws.ecr.clone(),
         tokens,
         state: state.clone(),
         events: events.clone(),
+        known_instances: KnownInstances::default(),
         recovery_begun: Arc::default(),
         row_lost: Arc::default(),
     })

@@ -1,6 +1,7 @@
 //! Defines the node with its settings and clients, which every phase receives.
 
 mod assemble;
+mod known_instances;
 mod publish;
 mod unlock;
 
@@ -12,6 +13,7 @@ use time::OffsetDateTime;
 use tokio::sync::Notify;
 
 use crate::clients::aws::autoscaling::AutoScaling;
+use crate::clients::aws::ec2::Ec2;
 use crate::clients::aws::ecr::Ecr;
 use crate::clients::docker::{Availability, LocalNode, Swarm, SwarmError};
 use crate::clients::imds::Imds;
@@ -24,6 +26,7 @@ use crate::config::{JoinAvailability, Settings};
 use crate::telemetry::notifications::Events;
 
 pub use assemble::{AssembleError, assemble};
+pub use known_instances::KnownInstances;
 pub use publish::{publish_again, store};
 pub use unlock::{Unlocking, unlock};
 
@@ -67,6 +70,8 @@ pub struct Node {
     pub ledger: Ledger,
     /// Client of EC2 Auto Scaling.
     pub autoscaling: AutoScaling,
+    /// Client of EC2, which knows the addresses of instances.
+    pub ec2: Ec2,
     /// Client of Amazon ECR, for the credentials with which Docker pulls.
     pub ecr: Ecr,
     /// Store of the join tokens and the unlock keys, by the setting `tokens.store`.
@@ -78,6 +83,8 @@ pub struct Node {
     /// Notified when this node has claimed to re-create the quorum: serving ends then. The claim in the ledger
     /// shows the same a little later.
     pub recovery_begun: Arc<Notify>,
+    /// Instances of the cluster that this node has seen, as a manager.
+    pub known_instances: KnownInstances,
     /// Notified when the ledger has no row of this node although it serves: the row must be written again.
     pub row_lost: Arc<Notify>,
 }
@@ -101,8 +108,7 @@ impl Node {
     /// Returns the labels that managers must set.
     #[must_use]
     pub fn wanted_labels(&self) -> Wanted {
-        let group = self.group().map(String::as_str);
-        labels::wanted(&self.instance, group, &self.settings.labels)
+        labels::wanted(&self.instance.tags, &self.settings.labels)
     }
 
     /// Writes this node's own row with its present state.

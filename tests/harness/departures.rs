@@ -134,11 +134,11 @@ pub fn row(fleet: &Fleet, item: &str) -> anyhow::Result<Option<Map<String, Value
     Ok(ledger(fleet)?.into_iter().find(|row| row["item"] == item))
 }
 
-/// State of an instance's departure in the ledger.
+/// State of an instance's departure in the ledger: of the one that it has requested, or of the managers' stand-in.
 #[must_use]
 pub fn departure_state(fleet: &Fleet, instance: &Instance) -> Option<String> {
-    let row = row(fleet, &format!("departure#{}", instance.id())).ok()??;
-    row["state"].as_str().map(str::to_owned)
+    let of = |kind: &str| row(fleet, &format!("departure#{kind}{}", instance.id())).ok().flatten();
+    of("").or_else(|| of("stand-in#"))?["state"].as_str().map(str::to_owned)
 }
 
 /// Auto Scaling's events of an instance.

@@ -20,8 +20,6 @@ use crate::{PATIENCE, secs};
 
 /// Name of the cluster and its stack, and prefix of its groups' names.
 pub const CLUSTER: &str = "test";
-/// The ledger's partition that workers can write, too.
-pub const NODES: &str = "test#nodes";
 /// The ledger.
 pub const TABLE: &str = "skep";
 
@@ -397,6 +395,18 @@ pub async fn rows(
     let output = call(fleet, "DynamoDB_20120810.Query", &input).await?;
     let items = output["Items"].as_array().context("a Query without Items")?;
     items.iter().map(plain).collect()
+}
+
+/// The rows that workers have written about themselves, each in a partition of its own, whose sort key begins with
+/// `prefix`, as plain JSON.
+pub fn workers_rows(fleet: &Fleet, prefix: &str) -> anyhow::Result<Vec<Map<String, Value>>> {
+    let begins = |row: &Value, name: &str, with: &str| {
+        row[name]["S"].as_str().is_some_and(|text| text.starts_with(with))
+    };
+    let partitions = fleet.cloud().workers_partition(CLUSTER, "");
+    let mut rows = fleet.cloud().rows(TABLE)?;
+    rows.retain(|row| begins(row, "cluster", &partitions) && begins(row, "item", prefix));
+    rows.iter().map(plain).collect()
 }
 
 /// Puts a whole row into the ledger; an existing one is overwritten.

@@ -132,7 +132,7 @@ async fn start() -> anyhow::Result<Fleet> {
 
 async fn rows_of(fleet: &Fleet, instance: &Instance) -> anyhow::Result<usize> {
     let mut rows = swarm::rows(fleet, swarm::CLUSTER, "member#").await?;
-    rows.extend(swarm::rows(fleet, swarm::NODES, "member#").await?);
+    rows.extend(swarm::workers_rows(fleet, "member#")?);
     let is_its = |id: &serde_json::Value| id.as_str() == Some(instance.id());
     Ok(rows.iter().filter(|row| row.get("instance_id").is_some_and(is_its)).count())
 }

@@ -101,10 +101,11 @@ async fn a_skep_that_comes_back_leaves_by_itself() -> anyhow::Result<()> {
     let worker = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
     kill(&fleet, &worker).await?;
     fleet.cloud().terminate(worker.id(), true)?;
-    let departure = format!("departure#{}", worker.id());
+    let own = format!("departure#{}", worker.id());
+    let stand_in = format!("departure#stand-in#{}", worker.id());
     fleet
         .wait_until("a manager to stand in", PATIENCE, async || {
-            Ok(row(&fleet, &departure)?.is_some_and(|row| row["stand_in"] == true))
+            Ok(row(&fleet, &stand_in)?.is_some() && row(&fleet, &own)?.is_none())
         })
         .await?;
     worker.instance.start_skep()?;
@@ -114,7 +115,8 @@ async fn a_skep_that_comes_back_leaves_by_itself() -> anyhow::Result<()> {
         log.contains("hook skep-terminate completed") || log.contains("termination hook"),
         "{log}"
     );
-    assert!(row(&fleet, &departure)?.is_some_and(|row| row["stand_in"] == false));
+    assert!(row(&fleet, &own)?.is_some_and(|row| row["stand_in"] == false));
+    assert!(row(&fleet, &stand_in)?.is_none(), "its own request has priority");
     fleet.stop().await
 }
 
@@ -154,7 +156,8 @@ async fn the_hook_of_an_instance_that_never_joined_is_completed() -> anyhow::Res
         .await?;
     assert_eq!(hook_results(&fleet, &newest), [ActionResult::Continue]);
     waits("Pending:Wait", 1).await?;
-    let departures = swarm::rows(&fleet, swarm::NODES, "departure#").await?;
+    let mut departures = swarm::rows(&fleet, swarm::CLUSTER, "departure#").await?;
+    departures.extend(swarm::workers_rows(&fleet, "departure#")?);
     assert!(departures.is_empty(), "{departures:?}");
     fleet.stop().await
 }

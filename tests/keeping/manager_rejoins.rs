@@ -44,7 +44,7 @@ async fn is_forgotten(fleet: &Fleet) -> anyhow::Result<()> {
     swarm::whole(fleet, 3, 0).await?;
     fleet
         .wait_until("the request to be forgotten", PATIENCE, async || {
-            Ok(swarm::rows(fleet, CLUSTER, "rejoin#").await?.is_empty())
+            Ok(swarm::rows(fleet, CLUSTER, "demotion-request#").await?.is_empty())
         })
         .await
 }

@@ -79,7 +79,7 @@ async fn it_is_published_again_and_who_boots_meanwhile_joins_the_same_swarm() ->
     for row in swarm::rows(&fleet, CLUSTER, "member#manager#").await? {
         assert_eq!(row["state"], "ready", "{row:?}");
     }
-    for row in swarm::rows(&fleet, swarm::NODES, "member#worker#").await? {
+    for row in swarm::workers_rows(&fleet, "member#worker#")? {
         assert_eq!(row["state"], "ready", "{row:?}");
     }
     fleet.stop().await

@@ -70,7 +70,7 @@ async fn a_cluster_that_is_deleted_goes_and_closes_its_charter() -> anyhow::Resu
     let logs = leavers.iter().map(|leaver| leaver.instance.log());
     let ends = logs.map(|log| log.matches("leaving as the last manager").count()).sum::<usize>();
     ensure!(ends == 1, "{ends} managers were the last one");
-    ensure!(row(&fleet, "turn#demotion")?.is_none(), "a lease is left behind");
+    ensure!(row(&fleet, "lease#demotion")?.is_none(), "a lease is left behind");
     fleet.stop().await
 }
 

@@ -10,11 +10,15 @@ use skep_sim::fleet::Instance;
 use super::manager_rejoins::two_followers;
 
 /// A departure as a node requests it, except for its state.
-async fn has_left(instance: &Instance, role: &str) -> anyhow::Result<Map<String, Value>> {
+async fn has_left(
+    partition: &str,
+    instance: &Instance,
+    role: &str,
+) -> anyhow::Result<Map<String, Value>> {
     let now = time::OffsetDateTime::now_utc().unix_timestamp();
     let row = json!({
-        "cluster": format!("{CLUSTER}#nodes"), "item": format!("departure#{}", instance.id()),
-        "schema": 1, "instance_id": instance.id(), "node_id": node_id(instance).await?,
+        "cluster": partition, "item": format!("departure#{}", instance.id()),
+        "schema": 2, "instance_id": instance.id(), "node_id": node_id(instance).await?,
         "role": role, "reason": "lifecycle", "state": "left", "boot_id": "forged",
         "requested_at": now, "deadline": now + 600, "expires_at": now + 3600,
     });
@@ -27,17 +31,18 @@ async fn who_is_said_to_have_left_stays_and_a_deleted_row_is_written_again() -> 
     let worker = fleet.group(&format!("{CLUSTER}-workers")).pop().context("no worker")?;
     let (follower, other) = two_followers(&fleet).await?;
     let before = (node_id(&follower).await?, node_id(&worker).await?);
-    swarm::put_row(&fleet, &has_left(&follower, "manager").await?).await?;
-    swarm::put_row(&fleet, &has_left(&worker, "worker").await?).await?;
+    let own = fleet.cloud().workers_partition(CLUSTER, worker.id());
+    swarm::put_row(&fleet, &has_left(CLUSTER, &follower, "manager").await?).await?;
+    swarm::put_row(&fleet, &has_left(&own, &worker, "worker").await?).await?;
     let key = format!("member#worker#{}", worker.id());
     let row = json!({
-        "cluster": { "S": format!("{CLUSTER}#nodes") }, "item": { "S": key },
+        "cluster": { "S": own }, "item": { "S": key },
     });
     fleet.cloud().delete_row("skep", &row)?;
 
     fleet
         .wait_until("the worker's row to be written again", PATIENCE, async || {
-            Ok(!swarm::rows(&fleet, &format!("{CLUSTER}#nodes"), &key).await?.is_empty())
+            Ok(!swarm::rows(&fleet, &own, &key).await?.is_empty())
         })
         .await?;
     // The worker needs half a minute to write it again: meanwhile managers have polled thirty times.

@@ -52,7 +52,8 @@ async fn one_waits_for_the_turn_of_another() -> anyhow::Result<()> {
     let lease = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)? + secs(60);
     let turn = [
         ("cluster", json!("demo")),
-        ("item", json!("turn#demotion")),
+        ("item", json!("lease#demotion")),
+        ("schema", json!(2)),
         ("node_id", json!("another")),
         ("taken_by", json!("i-another")),
         ("expires_at", json!(lease.as_secs())),

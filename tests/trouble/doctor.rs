@@ -87,7 +87,7 @@ async fn what_is_well_is_said_to_be_and_what_is_broken_is_named() -> anyhow::Res
             ("clock", "0 s"),
             ("cluster and role", role),
             ("table", "generation 1 is open"),
-            ("dynamodb:UpdateItem", "test#nodes"),
+            ("dynamodb:UpdateItem", node.id()),
             ("worker token", "/skep/test/worker-token/1"),
             ("manager token", "/skep/test/manager-token/1"),
             ("autoscaling:DescribeAutoScalingInstances", "InService"),
@@ -124,7 +124,12 @@ async fn what_is_well_is_said_to_be_and_what_is_broken_is_named() -> anyhow::Res
     only(
         &findings,
         &[
-            ("dynamodb:UpdateItem", "failed", "rows of test#nodes", "grant dynamodb:UpdateItem"),
+            (
+                "dynamodb:UpdateItem",
+                "failed",
+                "rows of test#arn:aws:ec2:",
+                "grant dynamodb:UpdateItem",
+            ),
             ("worker token", "failed", "access denied", "grant ssm:GetParameter"),
             ("autoscaling:CompleteLifecycleAction", "failed", "access denied", "grant autoscaling"),
         ],

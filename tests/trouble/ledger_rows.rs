@@ -45,16 +45,17 @@ async fn rows_are_what_the_documentation_says() -> anyhow::Result<()> {
         })
         .await?;
 
+    let own = fleet.cloud().workers_partition("test", worker.id());
     let open = partition(&fleet, "test").await?;
     let items: BTreeSet<&str> = open.keys().map(String::as_str).collect();
     assert_eq!(items, BTreeSet::from(["charter", &*manager_row]), "only managers write here");
-    let nodes = partition(&fleet, "test#nodes").await?;
+    let nodes = partition(&fleet, &own).await?;
     assert_eq!(nodes.keys().collect::<Vec<_>>(), [&worker_row]);
     let charter = &open["charter"];
     assert_eq!(charter["phase"]["S"], "open");
     assert_eq!(charter["founder"]["S"], manager.id());
     assert_eq!(number(charter, "generation")?, 1);
-    assert_eq!(number(charter, "schema")?, 1);
+    assert_eq!(number(charter, "schema")?, 2);
     let swarm = manager.docker()?.inspect_swarm().await?;
     assert_eq!(charter["swarm_id"]["S"].as_str(), swarm.id.as_deref());
     let token = swarm.join_tokens.and_then(|tokens| tokens.worker).context("no token")?;
@@ -72,8 +73,12 @@ async fn rows_are_what_the_documentation_says() -> anyhow::Result<()> {
         assert_eq!(member["state"]["S"], "ready");
         assert_eq!(member["zone"]["S"], node.launch().zone);
         assert_eq!(number(member, "generation")?, 1);
-        ensure!(member["expires_at"].is_null(), "a member goes only with evidence: {member}");
-        assert_eq!(number(member, "schema")?, 1);
+        if role == "manager" {
+            ensure!(member["expires_at"].is_null(), "it goes only with evidence: {member}");
+        } else {
+            ensure!(number(member, "expires_at")? > now + 20 * 24 * HOUR, "{member}");
+        }
+        assert_eq!(number(member, "schema")?, 2);
     }
     let ttl = ["dynamodb", "describe-time-to-live", "--table-name", "skep"];
     let ttl = &aws(&fleet, &ttl).await?["TimeToLiveDescription"]["AttributeName"];
@@ -97,7 +102,7 @@ async fn rows_are_what_the_documentation_says() -> anyhow::Result<()> {
             Ok(departure["state"]["S"] == "removed" && row(&fleet, &worker_row)?.is_none())
         })
         .await?;
-    let nodes = partition(&fleet, "test#nodes").await?;
+    let nodes = partition(&fleet, &own).await?;
     let departure = &nodes[&departure];
     assert_eq!(departure["reason"]["S"], "lifecycle");
     assert_eq!(departure["role"]["S"], "worker");

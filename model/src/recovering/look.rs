@@ -28,6 +28,7 @@ impl MemberRow {
     fn member(self, id: u8, updated_at: OffsetDateTime) -> Member {
         let instance = Instance {
             id: name(id),
+            arn: String::new(),
             instance_type: String::new(),
             zone: String::new(),
             region: String::new(),

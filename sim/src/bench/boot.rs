@@ -171,7 +171,8 @@ impl Boots<'_> {
         self.manager.delete_node(&node, Some(by_force)).await?;
         for item in ["member#worker", "departure"] {
             let item = format!("{item}#{}", self.worker.id());
-            let partition = format!("{}#nodes", self.cluster.name);
+            let cloud = self.fleet.cloud();
+            let partition = cloud.workers_partition(&self.cluster.name, self.worker.id());
             let key = json!({ "cluster": { "S": partition }, "item": { "S": item } });
             self.fleet.cloud().delete_row(&self.cluster.table, &key)?;
         }

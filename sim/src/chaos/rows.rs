@@ -36,7 +36,7 @@ impl Rows<'_> {
             Row::Charter => "charter",
             Row::Member => "member#",
             Row::Departure => "departure#",
-            Row::Turn => "turn#",
+            Row::Turn => "lease#",
         };
         let found = self.all()?.into_iter().find(|row| text(row, "item").starts_with(begins));
         found.with_context(|| format!("there is no {begins} row"))

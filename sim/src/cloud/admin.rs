@@ -441,6 +441,12 @@ impl Cloud {
         self.inner.options.region.clone()
     }
 
+    /// Returns the key of the partition with the rows that a worker of a cluster writes about itself.
+    pub fn workers_partition(&self, cluster: &str, instance_id: &str) -> String {
+        let region = &self.inner.options.region;
+        format!("{cluster}#arn:aws:ec2:{region}:{}:instance/{instance_id}", super::ACCOUNT)
+    }
+
     /// Returns the time when the cloud was created, by its clock.
     pub fn started_at(&self) -> OffsetDateTime {
         self.inner.clock.date(Duration::ZERO)

@@ -147,6 +147,7 @@ mod tests {
     fn instance(tags: &[(&str, &str)]) -> Instance {
         Instance {
             id: "i-0abc".into(),
+            arn: String::new(),
             instance_type: "t3.small".into(),
             zone: "eu-central-1a".into(),
             region: "eu-central-1".into(),

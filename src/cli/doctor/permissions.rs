@@ -13,16 +13,20 @@ use crate::node::Node;
 
 /// A resource that no stack has, and a signal that nothing waits for.
 const NO_RESOURCE: &str = "SkepDoctorSignalsNothing";
+/// An instance id that EC2 does not give.
+const NO_INSTANCE: &str = "i-00000000000000000";
 
 /// Returns the accesses that a role needs to each partition; the template grants exactly these.
-fn needed(role: Role) -> &'static [(Partition, &'static [Access])] {
-    use Access::{Delete, Get, Put, Query, Update};
-    use Partition::{Cluster, Nodes};
-    match role {
-        Role::Manager => {
-            &[(Cluster, &[Get, Query, Put, Delete]), (Nodes, &[Get, Query, Put, Update, Delete])]
-        }
-        Role::Worker => &[(Cluster, &[Get, Query]), (Nodes, &[Get, Put, Update, Delete])],
+fn needed(node: &Node) -> [(Partition<'_>, &'static [Access]); 2] {
+    use Access::{BatchGet, Delete, Get, Put, Query, Update};
+    use Partition::{Cluster, Worker};
+    let of_a_worker = Worker(&node.instance.id);
+    match node.role {
+        Role::Manager => [
+            (Cluster, &[Get, Query, Put, Update, Delete]),
+            (of_a_worker, &[BatchGet, Get, Put, Update, Delete]),
+        ],
+        Role::Worker => [(Cluster, &[Get, Query]), (of_a_worker, &[Get, Put, Update, Delete])],
     }
 }
 
@@ -52,12 +56,21 @@ async fn table(node: &Node, trouble: Option<&LedgerError>) -> Vec<Finding> {
         let why = "there is no table to try them on";
         return vec![Finding::skipped("dynamodb", why, "repair the table first")];
     }
-    let needed = needed(node.role).iter().flat_map(|(partition, accesses)| {
-        accesses.iter().map(|access| try_access(node, *partition, *access))
+    let needed = needed(node).into_iter().flat_map(|(partition, accesses)| {
+        accesses.iter().map(move |access| try_access(node, partition, *access))
     });
     let mut findings = join_all(needed).await;
     if node.role == Role::Worker {
-        findings.push(charter_is_out_of_reach(node).await);
+        findings.extend([
+            out_of_reach(node, "charter", Partition::Cluster, "close the swarm").await,
+            out_of_reach(
+                node,
+                "another worker's rows",
+                Partition::Worker(NO_INSTANCE),
+                "speak for another node",
+            )
+            .await,
+        ]);
     }
     findings
 }
@@ -69,7 +82,7 @@ fn is_no_table_of_ours(error: &LedgerError) -> bool {
     }
 }
 
-async fn try_access(node: &Node, partition: Partition, access: Access) -> Finding {
+async fn try_access(node: &Node, partition: Partition<'_>, access: Access) -> Finding {
     let check = format!("dynamodb:{}", access.operation());
     let rows = format!("rows of {}", node.ledger.key_of(partition));
     match node.ledger.try_access(partition, access).await {
@@ -81,21 +94,24 @@ async fn try_access(node: &Node, partition: Partition, access: Access) -> Findin
     }
 }
 
-/// Checks that this worker cannot write the charter: with it, a worker could send the whole fleet into another swarm.
-async fn charter_is_out_of_reach(node: &Node) -> Finding {
-    const CHECK: &str = "charter";
-    let rows = format!("rows of {}", node.ledger.key_of(Partition::Cluster));
-    match node.ledger.try_access(Partition::Cluster, Access::Put).await {
+/// Checks that this worker cannot write the rows of a partition; with the permission, a program with the node's role can
+/// do what `harm` names.
+async fn out_of_reach(
+    node: &Node,
+    check: &'static str,
+    partition: Partition<'_>,
+    harm: &str,
+) -> Finding {
+    let rows = format!("rows of {}", node.ledger.key_of(partition));
+    match node.ledger.try_access(partition, Access::Put).await {
         Err(LedgerError::Aws(error)) if error.kind == AwsErrorKind::AccessDenied => {
-            Finding::ok(CHECK, format!("this worker cannot write {rows}"))
+            Finding::ok(check, format!("this worker cannot write {rows}"))
         }
-        Err(error) => Finding::of_error(CHECK, &error),
+        Err(error) => Finding::of_error(check, &error),
         Ok(()) => Finding::failed(
-            CHECK,
-            format!(
-                "this worker can write {rows}: any program with the node's role can close the swarm"
-            ),
-            "restrict the workers' role to its partition with dynamodb:LeadingKeys, as cloudformation/skep.yaml does",
+            check,
+            format!("this worker can write {rows}: any program with the node's role can {harm}"),
+            "restrict the workers' role to its own partition with dynamodb:LeadingKeys and ec2:SourceInstanceARN, as cloudformation/skep.yaml does",
         ),
     }
 }
@@ -149,7 +165,8 @@ async fn group(node: &Node) -> Vec<Finding> {
     let Ok(Some(listed)) = listed else { return findings };
     let group = &listed.group;
     let autoscaling = &node.autoscaling;
-    let asks_for_replacement = node.settings.autoscaling.replace_self;
+    // A worker asks the managers.
+    let asks_for_replacement = node.settings.autoscaling.replace_self && node.role == Role::Manager;
     let (hooks, heartbeat, complete, health) = tokio::join!(
         autoscaling.fetch_hooks(group),
         autoscaling.try_heartbeat(group, id),

@@ -19,6 +19,7 @@ fn report(departure: Option<Departure>, fleet: Option<FleetView>) -> StatusRepor
         state.departure = departure;
         state.instance = Some(instance::Instance {
             id: "i-0abc".into(),
+            arn: String::new(),
             instance_type: "m6g.large".into(),
             zone: "eu-central-1a".into(),
             region: "eu-central-1".into(),

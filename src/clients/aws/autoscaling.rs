@@ -15,7 +15,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aws_sdk_autoscaling::Client;
-use aws_sdk_autoscaling::types::{AutoScalingGroup, AutoScalingInstanceDetails, LifecycleHook};
+use aws_sdk_autoscaling::operation::describe_auto_scaling_groups::builders::DescribeAutoScalingGroupsFluentBuilder;
+use aws_sdk_autoscaling::types::{
+    AutoScalingGroup, AutoScalingInstanceDetails, Filter, LifecycleHook,
+};
 
 use crate::clients::aws::{AwsError, AwsErrorKind};
 use crate::common::instance::is_instance_id;
@@ -28,6 +31,8 @@ const SERVICE: &str = "autoscaling";
 const MAX_IDS: usize = 50;
 /// AWS's limit of names in one DescribeAutoScalingGroups call.
 const MAX_GROUPS: usize = 50;
+/// The tag that names the cluster of a group, as a filter.
+const CLUSTER_FILTER: &str = "tag:skep:cluster";
 /// AWS's default for a hook without a heartbeat time-out.
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(3600);
 /// AWS ends an action after this time, or after 100 heartbeat time-outs, however many heartbeats come.
@@ -226,31 +231,34 @@ impl AutoScaling {
         Ok(survey)
     }
 
-    /// Returns all instances of these groups, without warm pools. A missing instance proves nothing: a group that does
-    /// not exist has none, and neither has an empty answer.
+    /// Returns all instances of the groups with the tag `skep:cluster` and this value, and of those with these names,
+    /// without warm pools. A missing instance proves nothing: a group that does not exist has none, and neither has an
+    /// empty answer.
     ///
     /// # Errors
     /// When Auto Scaling did not answer, or refused.
     pub async fn fetch_groups(
         &self,
+        cluster: &str,
         names: &BTreeSet<&str>,
     ) -> Result<BTreeMap<String, GroupInstance>, AwsError> {
-        const OPERATION: &str = "DescribeAutoScalingGroups";
-        let mut listed = BTreeMap::new();
+        let tagged = Filter::builder().name(CLUSTER_FILTER).values(cluster).build();
+        let call = self.client.describe_auto_scaling_groups().filters(tagged);
+        let mut groups = describe(call, &format!("groups of cluster {cluster}")).await?;
+        let is_missing = |name: &&&str| {
+            groups.iter().all(|group| group.auto_scaling_group_name.as_deref() != Some(**name))
+        };
+        // Groups from before the tag, or that the operator's configuration names instead.
+        let others: Vec<String> =
+            names.iter().filter(is_missing).map(|name| (*name).to_owned()).collect();
         // Without names the call would list the whole account: no chunk, no call.
-        let resource = format!("{} groups", names.len());
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        for names in names.chunks(MAX_GROUPS) {
+        for names in others.chunks(MAX_GROUPS) {
+            let resource = format!("{} groups", names.len());
             let call = self.client.describe_auto_scaling_groups();
             let call = call.set_auto_scaling_group_names(Some(names.to_vec()));
-            let mut pages = call.into_paginator().send();
-            while let Some(page) = pages.next().await {
-                let page =
-                    page.map_err(|error| AwsError::new(SERVICE, OPERATION, &resource, error))?;
-                listed.extend(page.auto_scaling_groups.into_iter().flatten().flat_map(instances));
-            }
+            groups.extend(describe(call, &resource).await?);
         }
-        Ok(listed)
+        Ok(groups.into_iter().flat_map(instances).collect())
     }
 
     /// Reports an instance as unhealthy: its group terminates and replaces it, by way of its hook. Within the group's
@@ -400,6 +408,21 @@ fn instances(group: AutoScalingGroup) -> impl Iterator<Item = (String, GroupInst
         };
         Some((instance.instance_id?, it))
     })
+}
+
+/// Returns the groups of all pages.
+async fn describe(
+    call: DescribeAutoScalingGroupsFluentBuilder,
+    resource: &str,
+) -> Result<Vec<AutoScalingGroup>, AwsError> {
+    let (mut groups, mut pages) = (Vec::new(), call.into_paginator().send());
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|error| {
+            AwsError::new(SERVICE, "DescribeAutoScalingGroups", resource, error)
+        })?;
+        groups.extend(page.auto_scaling_groups.unwrap_or_default());
+    }
+    Ok(groups)
 }
 
 fn group_instance(details: AutoScalingInstanceDetails) -> Option<(String, GroupInstance)> {

@@ -117,6 +117,36 @@ impl AwsError {
         Self { service, operation, resource: resource.to_owned(), kind, code, message }
     }
 
+    /// Makes the error for a call without an answer, for the reason `why`.
+    #[must_use]
+    pub fn unanswered(
+        service: &'static str,
+        operation: &'static str,
+        resource: &str,
+        why: String,
+    ) -> Self {
+        let is_without = why.contains("no credentials") || why.contains(NOT_LOADED);
+        let kind = if is_without { AwsErrorKind::NoCredentials } else { AwsErrorKind::Unreachable };
+        let (resource, message) = (resource.to_owned(), scrub(&why));
+        Self { service, operation, resource, kind, code: None, message }
+    }
+
+    /// Makes the error for an answer with an error code.
+    #[must_use]
+    pub fn refused(
+        service: &'static str,
+        operation: &'static str,
+        resource: &str,
+        status: u16,
+        code: &str,
+        message: &str,
+    ) -> Self {
+        let kind = classify(code, message, status);
+        let code = Some(code.to_owned()).filter(|code| !code.is_empty());
+        let (resource, message) = (resource.to_owned(), scrub(message));
+        Self { service, operation, resource, kind, code, message }
+    }
+
     /// Makes the error for an answer that lacks something that the service always sends: it must not count as an empty
     /// one.
     #[must_use]
@@ -250,6 +280,7 @@ fn classify(code: &str, message: &str, status: u16) -> AwsErrorKind {
         "ExpiredToken"
         | "ExpiredTokenException"
         | "InvalidClientTokenId"
+        | "AuthFailure"
         | "UnrecognizedClientException" => Kind::ExpiredCredentials,
         "MissingAuthenticationToken" | "MissingAuthenticationTokenException" => Kind::NoCredentials,
         "ValidationError" | "ValidationException" | "SerializationException" => Kind::Validation,

@@ -13,6 +13,7 @@
 pub mod autoscaling;
 mod call_counter;
 pub mod cloudformation;
+pub mod ec2;
 pub mod ecr;
 mod error;
 mod signed;
@@ -34,6 +35,7 @@ pub use signed::{Answer, Signed};
 use autoscaling::AutoScaling;
 use call_counter::CallCounter;
 use cloudformation::CloudFormation;
+use ec2::Ec2;
 use ecr::Ecr;
 
 /// A connection inside a region takes milliseconds; a second attempt at a SYN is worth more than a long wait for a
@@ -57,6 +59,8 @@ pub struct Aws {
     pub autoscaling: AutoScaling,
     /// CloudFormation in the instance's own region.
     pub cloudformation: CloudFormation,
+    /// EC2 in the instance's own region.
+    pub ec2: Ec2,
     /// ECR; each call names its region.
     pub ecr: Ecr,
 }
@@ -119,6 +123,7 @@ impl Aws {
             ssm: counted!(ssm, config),
             autoscaling: AutoScaling::new(counted!(autoscaling, at_home)),
             cloudformation: CloudFormation::new(counted!(cloudformation, at_home)),
+            ec2: Ec2::new(at_home),
             ecr: Ecr::new(config),
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use futures_util::future::try_join_all;
+use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::{Imds, ImdsError, Item, META_DATA};
@@ -17,6 +18,8 @@ const GROUP_TAG: &str = "aws:autoscaling:groupName";
 /// CloudFormation sets both tags: on an instance of a stack, or on a group, which copies them to its instances.
 const STACK_TAG: &str = "aws:cloudformation:stack-name";
 const LOGICAL_ID_TAG: &str = "aws:cloudformation:logical-id";
+/// JSON with the instance's account; beside the metadata, not below them.
+const DOCUMENT: &str = "../dynamic/instance-identity/document";
 
 impl Imds {
     /// Reads every fact about this instance concurrently: two round trips after the one for the token, and a few more
@@ -26,16 +29,20 @@ impl Imds {
     /// See [`ImdsError`]; temporary errors are retried until `deadline`.
     pub async fn fetch_instance(&self, deadline: Instant) -> Result<Instance, ImdsError> {
         // Tags first: their values can only be read after their list.
-        let (tags, id, instance_type, zone, region, private_address, market) = tokio::try_join!(
-            self.fetch_tags("", deadline),
-            self.required("instance-id", deadline),
-            self.required("instance-type", deadline),
-            self.required("placement/availability-zone", deadline),
-            self.required("placement/region", deadline),
-            self.fetch_private_address(deadline),
-            self.fetch_market(deadline),
-        )?;
+        let (tags, id, partition, account, instance_type, zone, region, private_address, market) =
+            tokio::try_join!(
+                self.fetch_tags("", deadline),
+                self.required("instance-id", deadline),
+                self.required("services/partition", deadline),
+                self.fetch_account(deadline),
+                self.required("instance-type", deadline),
+                self.required("placement/availability-zone", deadline),
+                self.required("placement/region", deadline),
+                self.fetch_private_address(deadline),
+                self.fetch_market(deadline),
+            )?;
         let untagged = Instance {
+            arn: format!("arn:{partition}:ec2:{region}:{account}:instance/{id}"),
             id,
             instance_type,
             zone,
@@ -116,6 +123,20 @@ impl Imds {
             .map_err(|_| self.item(path).malformed(format!("{text:?} is not an IP address")))
     }
 
+    /// Reads the id of the AWS account, 12 digits.
+    async fn fetch_account(&self, deadline: Instant) -> Result<String, ImdsError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Document {
+            account_id: String,
+        }
+        let text = self.required(DOCUMENT, deadline).await?;
+        let document = serde_json::from_str(&text);
+        let Document { account_id } =
+            document.map_err(|error| self.item(DOCUMENT).malformed(error.to_string()))?;
+        Ok(account_id)
+    }
+
     /// Reads the market: `spot`, or one of several kinds (`on-demand`, `scheduled`, `capacity-block`) that EC2 does not
     /// reclaim.
     async fn fetch_market(&self, deadline: Instant) -> Result<Market, ImdsError> {
@@ -180,6 +201,7 @@ mod tests {
         ];
         let expected = Instance {
             id: "i-0abc".into(),
+            arn: "arn:aws:ec2:eu-central-1:123456789012:instance/i-0abc".into(),
             instance_type: "t3.micro".into(),
             zone: "eu-central-1a".into(),
             region: "eu-central-1".into(),
@@ -265,5 +287,9 @@ mod tests {
         stub.set("placement/region", "");
         let error = stub.imds().fetch_instance(soon()).await.unwrap_err();
         assert!(matches!(&error, ImdsError::Malformed { path, .. } if path == "placement/region"));
+        stub.fill();
+        stub.set("dynamic/instance-identity/document", "{}");
+        let error = stub.imds().fetch_instance(soon()).await.unwrap_err();
+        assert!(error.to_string().contains("dynamic/instance-identity/document"), "{error}");
     }
 }

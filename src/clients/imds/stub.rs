@@ -85,6 +85,8 @@ impl Stub {
             ("placement/region", "eu-central-1"),
             ("local-ipv4", "10.0.1.7"),
             ("instance-life-cycle", "on-demand"),
+            ("services/partition", "aws"),
+            ("dynamic/instance-identity/document", r#"{ "accountId": "123456789012" }"#),
         ] {
             self.set(path, value);
         }
@@ -146,7 +148,8 @@ async fn answer(
         if valid.is_none_or(|serial| serial <= answers.revoked) {
             return respond(401, "unauthorized");
         }
-        match path.strip_prefix("/latest/meta-data/").and_then(|path| answers.items.get(path)) {
+        let item = path.strip_prefix("/latest/meta-data/").or(path.strip_prefix("/latest/"));
+        match item.and_then(|item| answers.items.get(item)) {
             Some(value) => respond(200, value),
             None => respond(404, "not found"),
         }

@@ -50,7 +50,7 @@ mod tests {
     #[tokio::test]
     async fn an_outage_of_reads_or_writes_starts_the_time_anew() {
         let stub = Stub::start().await;
-        let ledger = Ledger::new(stub.aws().await.dynamodb, "skep", "prod");
+        let ledger = Ledger::example(&stub).await;
         let now = OffsetDateTime::UNIX_EPOCH;
         let departure = Departure { reason: Reason::Spot, noticed_at: now, deadline: now };
         let row = DepartureRow::request("i-1", "n1", Role::Worker, &departure, "boot");

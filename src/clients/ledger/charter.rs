@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::checked::{self, Checked};
+use super::record::{self, Record};
 use super::table::Condition;
 use super::{Ledger, LedgerError};
 
@@ -47,10 +47,10 @@ pub struct Charter {
     pub recovers: Option<String>,
 }
 
-/// The swarms and generations that the member rows name.
+/// The swarms and generations that the managers' rows and the history name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Traces {
-    /// The highest generation that a row names; 0 if there is no row.
+    /// The highest generation that one of them names; 0 if there is none.
     pub highest: u64,
     /// Docker's ids of the swarms.
     pub swarms: BTreeSet<String>,
@@ -218,17 +218,17 @@ impl Charter {
     }
 }
 
-impl Checked for Charter {
+impl Record for Charter {
     fn check(&self) -> Result<(), String> {
-        checked::generation(self.generation)?;
-        checked::instance("founder", &self.founder)?;
-        checked::moment("lease_expires_at", self.lease_expires_at)?;
-        self.founded_at.map_or(Ok(()), |at| checked::moment("founded_at", at))?;
+        record::generation(self.generation)?;
+        record::instance("founder", &self.founder)?;
+        record::moment("lease_expires_at", self.lease_expires_at)?;
+        self.founded_at.map_or(Ok(()), |at| record::moment("founded_at", at))?;
         for (attribute, id) in [("swarm_id", &self.swarm_id), ("recovers", &self.recovers)] {
-            id.as_ref().map_or(Ok(()), |id| checked::docker_id(attribute, id))?;
+            id.as_ref().map_or(Ok(()), |id| record::docker_id(attribute, id))?;
         }
         for id in &self.former {
-            checked::docker_id("former", id)?;
+            record::docker_id("former", id)?;
         }
         if self.phase != CharterPhase::Founding && self.swarm_id.is_none() {
             return Err("it is open or closed but names no swarm".to_owned());
@@ -326,6 +326,7 @@ impl Ledger {
             founded_at: Some(now),
             ..claim.clone()
         };
+        self.record_history(&open).await?;
         self.put(ITEM, &open, Self::still_claimed(claim)).await
     }
 
@@ -378,6 +379,7 @@ impl Ledger {
     /// # Errors
     /// When DynamoDB fails.
     pub async fn restore_charter(&self, charter: &Charter) -> Result<bool, LedgerError> {
+        self.record_history(charter).await?;
         self.put(ITEM, charter, Condition::new("attribute_not_exists(#item)")).await
     }
 

@@ -8,12 +8,18 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::checked::{self, Checked};
+use super::record::{self, Record};
 use super::table::Condition;
 use super::{Ledger, LedgerError, Rows};
+use crate::common::printable::printable;
 
 /// The node deletes the row once it is back; the row expires after this time if the node never comes back.
-const REJOIN_TTL: Duration = Duration::from_secs(48 * 3600);
+const TTL: Duration = Duration::from_secs(48 * 3600);
+
+/// Start of the rows' sort keys.
+const PREFIX: &str = "demotion-request#";
+/// Number of characters of the reason.
+const LONGEST_REASON: usize = 1000;
 
 /// One manager's request to be demoted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,26 +47,31 @@ impl DemotionRequest {
         Self {
             instance_id: instance_id.to_owned(),
             node_id: node_id.to_owned(),
-            because: because.to_owned(),
+            because: printable(because, LONGEST_REASON - 1),
             is_out: false,
             at: now,
-            expires_at: now + REJOIN_TTL,
+            expires_at: now + TTL,
         }
     }
 }
 
-impl Checked for DemotionRequest {
+impl Record for DemotionRequest {
     fn check(&self) -> Result<(), String> {
-        checked::instance("instance_id", &self.instance_id)?;
-        checked::docker_id("node_id", &self.node_id)?;
-        checked::moment("at", self.at)?;
-        checked::moment("expires_at", self.expires_at)
+        record::instance("instance_id", &self.instance_id)?;
+        record::docker_id("node_id", &self.node_id)?;
+        record::text("because", &self.because, LONGEST_REASON)?;
+        record::near("at", self.at)?;
+        record::moment("expires_at", self.expires_at)
+    }
+
+    fn item(&self) -> Option<String> {
+        Some(Ledger::demotion_request_item(&self.instance_id))
     }
 }
 
 impl Ledger {
     fn demotion_request_item(instance_id: &str) -> String {
-        format!("rejoin#{instance_id}")
+        format!("{PREFIX}{instance_id}")
     }
 
     /// Asks the other managers to demote this node. An earlier request for the same node stays unchanged.
@@ -89,14 +100,11 @@ impl Ledger {
     /// # Errors
     /// When DynamoDB fails.
     pub async fn survey_demotion_requests(&self) -> Result<Rows<DemotionRequest>, LedgerError> {
-        self.query_all("rejoin#", |row: &DemotionRequest| {
-            Self::demotion_request_item(&row.instance_id)
-        })
-        .await
+        self.query(PREFIX).await
     }
 
     /// Records that another manager has confirmed that raft no longer lists that node. `false` if the request no
-    /// longer exists. Writes the whole row, since IAM allows no update in this partition.
+    /// longer exists.
     ///
     /// # Errors
     /// When DynamoDB fails.

@@ -5,13 +5,21 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::checked::{self, Checked};
+use super::record::{self, Record};
 use super::table::Condition;
-use super::{Ledger, LedgerError, Member, Rows};
+use super::{Ledger, LedgerError, Rows};
 use crate::common::instance::{Departure, Reason, Role};
+use crate::common::printable::printable;
 
+/// Start of the rows' sort keys.
+const DEPARTURES: &str = "departure#";
 /// How long after the deadline a row that no node deletes expires; until then `skep status` shows it.
 const DEPARTURE_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// Number of characters of a boot id, which is a UUID.
+const LONGEST_BOOT_ID: usize = 64;
+/// Number of characters of the reason why a node waits.
+const LONGEST_WAIT: usize = 1000;
 
 /// One node's departure.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +51,8 @@ pub struct DepartureRow {
     /// Number of tasks that were killed without their grace, once the node has finished its departure.
     #[serde(default)]
     pub killed: u64,
-    /// A manager wrote the row for a node whose own skep does not answer: managers do the node's part, too.
+    /// A manager wrote the row for a node whose own skep does not answer: managers do the node's part, too. Part of the
+    /// key.
     #[serde(default)]
     pub stand_in: bool,
     /// The Auto Scaling group: after the node has left, no other row names it. `None` if it is unknown, or if a skep
@@ -53,8 +62,9 @@ pub struct DepartureRow {
     /// The reason why the node waits, as text from the node; `None` while it makes progress.
     #[serde(default)]
     pub waiting_for: Option<String>,
+    /// Time when DynamoDB may delete the row.
     #[serde(with = "time::serde::timestamp")]
-    expires_at: OffsetDateTime,
+    pub expires_at: OffsetDateTime,
 }
 
 /// The progress of a departure, which only moves forward. The last two states are final.
@@ -126,14 +136,18 @@ impl DepartureRow {
         }
     }
 
-    /// Returns a request of a manager for a member. Its boot id is empty, so that the node's own request replaces it.
+    /// Returns a request of a manager for a node, without a group. Its deadline is `longest` after `now`.
     #[must_use]
-    pub fn stand_in(member: &Member, now: OffsetDateTime, longest: Duration) -> Self {
+    pub fn stand_in(
+        instance_id: &str,
+        node_id: &str,
+        role: Role,
+        now: OffsetDateTime,
+        longest: Duration,
+    ) -> Self {
         let departure =
             Departure { reason: Reason::Lifecycle, noticed_at: now, deadline: now + longest };
-        let Member { instance_id, node_id, role, group, .. } = member;
-        let request = Self::request(instance_id, node_id, *role, &departure, "");
-        Self { stand_in: true, group: group.clone(), ..request }
+        Self { stand_in: true, ..Self::request(instance_id, node_id, role, &departure, "") }
     }
 
     /// Returns the notice that caused this departure.
@@ -143,20 +157,42 @@ impl DepartureRow {
     }
 }
 
-impl Checked for DepartureRow {
+impl Record for DepartureRow {
     fn check(&self) -> Result<(), String> {
-        checked::instance("instance_id", &self.instance_id)?;
-        checked::docker_id("node_id", &self.node_id)?;
-        self.group.as_ref().map_or(Ok(()), |group| checked::name("group", group))?;
-        checked::moment("requested_at", self.requested_at)?;
-        checked::moment("deadline", self.deadline)?;
-        checked::moment("expires_at", self.expires_at)
+        record::instance("instance_id", &self.instance_id)?;
+        record::docker_id("node_id", &self.node_id)?;
+        self.group.as_ref().map_or(Ok(()), |group| record::name("group", group))?;
+        record::text("boot_id", &self.boot_id, LONGEST_BOOT_ID)?;
+        if let Some(why) = &self.waiting_for {
+            record::text("waiting_for", why, LONGEST_WAIT)?;
+        }
+        record::near("requested_at", self.requested_at)?;
+        record::near("deadline", self.deadline)?;
+        record::moment("expires_at", self.expires_at)
+    }
+
+    fn item(&self) -> Option<String> {
+        Some(Ledger::departure_item(self.stand_in, &self.instance_id))
+    }
+
+    fn may_be_workers(&self) -> bool {
+        self.role == Role::Worker && !self.stand_in
     }
 }
 
 impl Ledger {
-    fn departure_item(instance_id: &str) -> String {
-        format!("departure#{instance_id}")
+    /// A stand-in has a key of its own, in the partition of the cluster, where no worker can write it.
+    fn departure_item(is_stand_in: bool, instance_id: &str) -> String {
+        let kind = if is_stand_in { "stand-in#" } else { "" };
+        format!("{DEPARTURES}{kind}{instance_id}")
+    }
+
+    /// Returns the partition of a departure.
+    fn departures_of(&self, row: &DepartureRow) -> Self {
+        match row.stand_in {
+            true => self.clone(),
+            false => self.own_rows(row.role, &row.instance_id),
+        }
     }
 
     /// Asks the managers to drain this node. A departure that is under way for the same node and start of the machine
@@ -172,12 +208,12 @@ impl Ledger {
         .text("node", &row.node_id)
         .text("removed", DepartureState::Removed.as_str())
         .text("failed", DepartureState::Failed.as_str());
-        let item = Self::departure_item(&row.instance_id);
-        self.nodes().put(&item, row, condition).await.map(drop)
+        let item = Self::departure_item(false, &row.instance_id);
+        self.departures_of(row).put(&item, row, condition).await.map(drop)
     }
 
-    /// Writes a stand-in for a node, unless a departure of the same node exists that has not failed: the node's own
-    /// row has priority. `false` if one exists.
+    /// Writes a stand-in for a node, unless there is one that has not failed. The caller has found that the node itself
+    /// has no departure; managers give a node's own row priority. `false` if one exists.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -186,28 +222,42 @@ impl Ledger {
             Condition::new("attribute_not_exists(#item) OR #node_id <> :node OR #state = :failed")
                 .text("node", &row.node_id)
                 .text("failed", DepartureState::Failed.as_str());
-        self.nodes().put(&Self::departure_item(&row.instance_id), row, condition).await
+        self.put(&Self::departure_item(true, &row.instance_id), row, condition).await
     }
 
-    /// Reads one node's departure, consistently.
+    /// Reads the departure that a node has requested itself, consistently.
     ///
     /// # Errors
     /// When DynamoDB fails.
     pub async fn fetch_departure(
         &self,
+        role: Role,
         instance_id: &str,
     ) -> Result<Option<DepartureRow>, LedgerError> {
-        self.nodes().get(&Self::departure_item(instance_id)).await
+        let item = Self::departure_item(false, instance_id);
+        self.own_rows(role, instance_id).get(&item).await
     }
 
-    /// Reads all departures of the cluster, including those that are over, and the keys of those that cannot be read.
+    /// Reads the departures of managers and all stand-ins, including those that are over, and the keys of those that
+    /// cannot be read.
     ///
     /// # Errors
     /// When DynamoDB fails.
     pub async fn survey_departures(&self) -> Result<Rows<DepartureRow>, LedgerError> {
-        self.nodes()
-            .query_all("departure#", |row: &DepartureRow| Self::departure_item(&row.instance_id))
-            .await
+        self.query(DEPARTURES).await
+    }
+
+    /// Reads the departures that these workers have requested themselves. An instance without one is absent from the
+    /// result.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn fetch_workers_departures<'a>(
+        &self,
+        instances: impl IntoIterator<Item = &'a String>,
+    ) -> Result<Rows<DepartureRow>, LedgerError> {
+        let key = |id: &String| (self.workers_partition(id), Self::departure_item(false, id));
+        self.get_many(instances.into_iter().map(key).collect()).await
     }
 
     /// Moves a departure from the state that was seen to another state. `false` if another node has moved it, or if
@@ -225,8 +275,8 @@ impl Ledger {
             .text("node", &seen.node_id)
             .text("boot", &seen.boot_id)
             .text("to", to.as_str());
-        let item = Self::departure_item(&seen.instance_id);
-        self.nodes().set(&item, "SET #state = :to", condition).await
+        let item = Self::departure_item(seen.stand_in, &seen.instance_id);
+        self.departures_of(seen).set(&item, "SET #state = :to", condition).await
     }
 
     /// Records what the departing node waits for, or that it no longer waits. A row of another departure stays
@@ -243,11 +293,14 @@ impl Ledger {
             .text("node", &seen.node_id)
             .text("boot", &seen.boot_id);
         let (update, condition) = match waiting_for {
-            Some(why) => ("SET #waiting_for = :why", condition.text("why", why)),
+            Some(why) => {
+                let why = printable(why, LONGEST_WAIT - 1);
+                ("SET #waiting_for = :why", condition.text("why", why))
+            }
             None => ("REMOVE #waiting_for", condition),
         };
-        let item = Self::departure_item(&seen.instance_id);
-        self.nodes().set(&item, update, condition).await.map(drop)
+        let item = Self::departure_item(seen.stand_in, &seen.instance_id);
+        self.departures_of(seen).set(&item, update, condition).await.map(drop)
     }
 
     /// Records that another manager has confirmed that raft no longer lists this node.
@@ -258,8 +311,8 @@ impl Ledger {
         let condition = Condition::new("#node_id = :node AND attribute_exists(#item)")
             .text("node", &seen.node_id)
             .flag("yes", true);
-        let item = Self::departure_item(&seen.instance_id);
-        self.nodes().set(&item, "SET #demoted = :yes", condition).await
+        let item = Self::departure_item(seen.stand_in, &seen.instance_id);
+        self.departures_of(seen).set(&item, "SET #demoted = :yes", condition).await
     }
 
     /// Records, as the node's last write, that it has finished its departure, and how many tasks were killed. A failed
@@ -269,12 +322,14 @@ impl Ledger {
     /// When DynamoDB fails.
     pub async fn end_departure(
         &self,
+        role: Role,
         instance_id: &str,
         boot_id: &str,
         killed: usize,
         has_failed: bool,
     ) -> Result<(), LedgerError> {
-        let item = Self::departure_item(instance_id);
+        let (rows, item) =
+            (self.own_rows(role, instance_id), Self::departure_item(false, instance_id));
         let end = |condition: &'static str| {
             let condition = Condition::new(condition).text("boot", boot_id).flag("yes", true);
             condition.number("killed", killed)
@@ -286,12 +341,12 @@ impl Ledger {
                 .text("removed", DepartureState::Removed.as_str())
                 .text("failed", DepartureState::Failed.as_str());
             let update = "SET #ended = :yes, #killed = :killed, #state = :failed";
-            if self.nodes().set(&item, update, condition).await? {
+            if rows.set(&item, update, condition).await? {
                 return Ok(());
             }
         }
         let update = "SET #ended = :yes, #killed = :killed";
-        self.nodes().set(&item, update, end("#boot_id = :boot")).await.map(drop)
+        rows.set(&item, update, end("#boot_id = :boot")).await.map(drop)
     }
 
     /// Deletes the departure of this node because the node stays, unless it has left by now. `false` if it has left,
@@ -307,7 +362,8 @@ impl Ledger {
         .text("boot", &seen.boot_id)
         .text("left", DepartureState::Left.as_str())
         .text("removed", DepartureState::Removed.as_str());
-        self.nodes().delete(&Self::departure_item(&seen.instance_id), condition).await
+        let item = Self::departure_item(false, &seen.instance_id);
+        self.departures_of(seen).delete(&item, condition).await
     }
 
     /// Deletes a departure that is over; one that has started again since stays.
@@ -320,17 +376,25 @@ impl Ledger {
                 .text("removed", DepartureState::Removed.as_str())
                 .text("failed", DepartureState::Failed.as_str())
                 .text("node", &seen.node_id);
-        self.nodes().delete(&Self::departure_item(&seen.instance_id), condition).await.map(drop)
+        let item = Self::departure_item(seen.stand_in, &seen.instance_id);
+        self.departures_of(seen).delete(&item, condition).await.map(drop)
+    }
+
+    /// Deletes a stand-in for a node that has requested its departure itself.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn withdraw_stand_in(&self, seen: &DepartureRow) -> Result<(), LedgerError> {
+        let condition = Condition::new("#node_id = :node").text("node", &seen.node_id);
+        self.delete(&Self::departure_item(true, &seen.instance_id), condition).await.map(drop)
     }
 
     /// Deletes a departure in any state, such as one of an earlier start of the machine.
     ///
     /// # Errors
     /// When DynamoDB fails.
-    pub async fn delete_departure(&self, instance_id: &str) -> Result<(), LedgerError> {
-        self.nodes()
-            .delete(&Self::departure_item(instance_id), Condition::default())
-            .await
-            .map(drop)
+    pub async fn delete_departure(&self, role: Role, instance_id: &str) -> Result<(), LedgerError> {
+        let item = Self::departure_item(false, instance_id);
+        self.own_rows(role, instance_id).delete(&item, Condition::default()).await.map(drop)
     }
 }

@@ -26,9 +26,9 @@ pub enum LedgerError {
         /// The attribute or the check that failed.
         source: serde_dynamo::Error,
     },
-    /// A newer skep wrote the row, with a schema number that this skep does not support.
+    /// Another skep wrote the row, with a schema number that this skep does not support.
     #[error("{}", self.sentence(": "))]
-    NewerSchema {
+    OtherSchema {
         /// Sort key of the row, such as `charter`.
         item: String,
         /// Schema number of the row.
@@ -50,9 +50,12 @@ impl Explained for LedgerError {
             Self::Aws(error) => error.evidence(),
             Self::WrongKeys { table } => format!("table {table} has other keys than skep needs"),
             Self::Malformed { item, .. } => format!("ledger item {item} cannot be read"),
-            Self::NewerSchema { item, found } => format!(
-                "ledger item {item} was written by a newer skep (schema {found}, this one supports {SCHEMA})"
-            ),
+            Self::OtherSchema { item, found } => {
+                let which = if *found > SCHEMA { "a newer" } else { "an older" };
+                format!(
+                    "ledger item {item} was written by {which} skep (schema {found}, this one supports {SCHEMA})"
+                )
+            }
         }
     }
 
@@ -63,7 +66,10 @@ impl Explained for LedgerError {
                 "create one with partition key `cluster` (S) and sort key `item` (S), or set `table` to the name of another table"
             }
             Self::Malformed { .. } => "repair it, or delete it if nothing needs it",
-            Self::NewerSchema { .. } => "upgrade skep on this node",
+            Self::OtherSchema { found, .. } if *found > SCHEMA => "upgrade skep on this node",
+            Self::OtherSchema { .. } => {
+                "skep does not convert it: stop skep on all nodes, delete all items of the cluster, and start the new skep, first on the managers (docs/ledger.md, \"An older layout\")"
+            }
         };
         Some(remedy.to_owned())
     }

@@ -14,10 +14,11 @@ use time::OffsetDateTime;
 
 use crate::clients::docker::{Availability, LocalNode, LocalState, NodeView};
 use crate::clients::ledger::{
-    Attempt, Charter, CharterPhase, Checked, DemotionRequest, DepartureRow, DepartureState, Lease,
-    Member, MemberRows, MemberState, RegistryAuth, Row, Rows, Traces, decode, encode,
+    Attempt, Charter, CharterPhase, DemotionRequest, DepartureRow, DepartureState, Lease, Member,
+    MemberRows, MemberState, Record, RegistryAuth, Row, Rows, Traces, decode, encode,
 };
 use crate::common::instance::{Departure, HIGHEST_GENERATION, Instance, Membership, Reason, Role};
+use crate::common::labels::INSTANCE;
 
 /// The time at which the tests evaluate the rows.
 pub const NOW: OffsetDateTime = time::macros::datetime!(2026-11-28 12:00 UTC);
@@ -143,12 +144,11 @@ fn spoils() -> impl Strategy<Value = Vec<(Index, Spoil)>> {
 }
 
 /// Spoiled rows under the key of the correct row.
-pub fn rows<T: Debug + Serialize + 'static>(
-    item: &str,
+pub fn rows<T: Debug + Serialize + Record + 'static>(
     right: impl Strategy<Value = T> + 'static,
 ) -> BoxedStrategy<Row> {
-    let item = item.to_owned();
     let row = move |(right, spoils): (T, Vec<_>)| {
+        let item = right.item().unwrap_or_else(|| "item".to_owned());
         let mut row = encode(&item, &right).expect("a correct row can be encoded");
         row.insert("item".to_owned(), AttributeValue::S(item.clone()));
         spoil(row, &spoils)
@@ -159,9 +159,9 @@ pub fn rows<T: Debug + Serialize + 'static>(
 /// The spoiled rows that are readable.
 fn read<T>(right: impl Strategy<Value = T> + 'static) -> BoxedStrategy<T>
 where
-    T: Debug + Serialize + DeserializeOwned + Checked + 'static,
+    T: Debug + Serialize + DeserializeOwned + Record + 'static,
 {
-    rows("item", right).prop_filter_map("cannot be read", |row| decode(row).ok()).boxed()
+    rows(right).prop_filter_map("cannot be read", |row| decode(row).ok()).boxed()
 }
 
 fn role() -> impl Strategy<Value = Role> {
@@ -251,13 +251,13 @@ fn right_lease() -> impl Strategy<Value = Lease> {
 /// A spoiled row of each kind that has its own type, with the name of the kind.
 pub fn any_row() -> BoxedStrategy<(&'static str, Row)> {
     prop_oneof![
-        rows("charter", right_charter()).prop_map(|row| ("charter", row)),
-        rows("member", right_member()).prop_map(|row| ("member", row)),
-        rows("departure", right_departure()).prop_map(|row| ("departure", row)),
-        rows("attempt", right_attempt()).prop_map(|row| ("attempt", row)),
-        rows("rejoin", right_demotion_request()).prop_map(|row| ("rejoin", row)),
-        rows("turn", right_lease()).prop_map(|row| ("turn", row)),
-        rows("registry-auth", right_registry_auth()).prop_map(|row| ("registry-auth", row)),
+        rows(right_charter()).prop_map(|row| ("charter", row)),
+        rows(right_member()).prop_map(|row| ("member", row)),
+        rows(right_departure()).prop_map(|row| ("departure", row)),
+        rows(right_attempt()).prop_map(|row| ("attempt", row)),
+        rows(right_demotion_request()).prop_map(|row| ("demotion-request", row)),
+        rows(right_lease()).prop_map(|row| ("lease", row)),
+        rows(right_registry_auth()).prop_map(|row| ("registry-auth", row)),
     ]
     .boxed()
 }
@@ -275,7 +275,7 @@ fn survey<T: Debug + 'static>(row: BoxedStrategy<T>, odd: &'static str) -> Boxed
     (prop::collection::vec(row, 0..5), any::<bool>())
         .prop_map(move |(rows, is_readable)| {
             let unreadable = (!is_readable).then(|| odd.to_owned());
-            Rows { rows, unreadable: unreadable.into_iter().collect() }
+            Rows { rows, unreadable: unreadable.into_iter().collect(), ..Rows::default() }
         })
         .boxed()
 }
@@ -290,10 +290,6 @@ pub fn departure() -> BoxedStrategy<DepartureRow> {
 
 pub fn departures() -> BoxedStrategy<Rows<DepartureRow>> {
     survey(departure(), "departure#i-0")
-}
-
-pub fn attempts() -> BoxedStrategy<Rows<Attempt>> {
-    survey(read(right_attempt()), "attempt#i-1")
 }
 
 pub fn rejoins() -> BoxedStrategy<Vec<DemotionRequest>> {
@@ -331,13 +327,18 @@ pub fn local() -> BoxedStrategy<LocalNode> {
 /// The node list.
 pub fn nodes() -> BoxedStrategy<Vec<NodeView>> {
     let availability = select(vec![Availability::Active, Availability::Pause, Availability::Drain]);
-    let node = (role(), select(vec!["ready", "down", "unknown"]), availability, any::<bool>());
+    let flags = any::<(bool, bool)>();
+    let node = (role(), select(vec!["ready", "down", "unknown"]), availability, flags);
     prop::collection::vec(node, 0..usize::from(NAMES))
         .prop_map(|nodes| {
-            let views = (0u8..).zip(nodes).map(|(n, (role, state, availability, is_leader))| {
+            let views = (0u8..).zip(nodes).map(|(n, (role, state, availability, flags))| {
+                let (is_leader, is_identified) = flags;
                 let mut view = NodeView::example(&format!("node-{n}"), role);
                 (view.state, view.availability) = (state.to_owned(), availability);
                 view.address = Some(format!("10.0.0.{n}"));
+                if is_identified {
+                    view.labels.insert(INSTANCE.to_owned(), format!("i-{n}"));
+                }
                 if let Some(raft) = &mut view.raft {
                     raft.is_leader = is_leader;
                 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::checked::{self, Checked};
+use super::record::{self, Record};
 use super::table::Condition;
 use super::{Ledger, LedgerError};
 
@@ -36,8 +36,8 @@ pub enum LeaseOf<'a> {
 impl LeaseOf<'_> {
     fn item(self) -> String {
         match self {
-            Self::Demotion => "turn#demotion".to_owned(),
-            Self::Replacement { group } => format!("turn#replacement#{group}"),
+            Self::Demotion => "lease#demotion".to_owned(),
+            Self::Replacement { group } => format!("lease#replacement#{group}"),
         }
     }
 
@@ -68,23 +68,15 @@ impl Lease {
     }
 }
 
-impl Checked for Lease {
+impl Record for Lease {
     fn check(&self) -> Result<(), String> {
-        checked::docker_id("node_id", &self.node_id)?;
-        checked::instance("taken_by", &self.taken_by)?;
-        checked::moment("expires_at", self.expires_at)
+        record::docker_id("node_id", &self.node_id)?;
+        record::instance("taken_by", &self.taken_by)?;
+        record::moment("expires_at", self.expires_at)
     }
 }
 
 impl Ledger {
-    /// Returns the partition of a lease: workers must be able to write the one for a replacement.
-    fn of_turn(&self, of: LeaseOf<'_>) -> Self {
-        match of {
-            LeaseOf::Demotion => self.clone(),
-            LeaseOf::Replacement { .. } => self.nodes(),
-        }
-    }
-
     /// Takes the lease for a node; for a demotion, also extends it. `false` while it is taken.
     ///
     /// # Errors
@@ -113,7 +105,7 @@ impl Ledger {
         let condition = condition
             .number("now", now.unix_timestamp())
             .number("credible", credible.unix_timestamp());
-        self.of_turn(of).put(&of.item(), &turn, condition).await
+        self.put(&of.item(), &turn, condition).await
     }
 
     /// Reads the present or the last lease, consistently.
@@ -121,7 +113,7 @@ impl Ledger {
     /// # Errors
     /// When DynamoDB fails, or when the row was edited by hand and cannot be read.
     pub async fn fetch_lease(&self, of: LeaseOf<'_>) -> Result<Option<Lease>, LedgerError> {
-        self.of_turn(of).get(&of.item()).await
+        self.get(&of.item()).await
     }
 
     /// Deletes the lease for a demotion once the node is out of raft; a lease for another node stays.

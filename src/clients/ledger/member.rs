@@ -1,18 +1,28 @@
 //! Members: the nodes of the fleet, and the addresses of its managers.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::checked::{self, Checked};
+use super::record::{self, Record};
 use super::table::Condition;
 use super::{Ledger, LedgerError, Rows};
 use crate::common::instance::{Role, SchedulingHold};
 use crate::common::labels::Labels;
+use crate::common::printable::printable;
 
-/// One node's row: a manager refreshes its own every minute, a worker every few hours. It never expires: skep
-/// determines from the rows which nodes exist and whether a swarm is lost, so age alone deletes no row.
+/// How long the row of a worker is kept that nobody deletes. Nothing is concluded from its absence; its skep, if it
+/// lives, writes the row again every few hours.
+const WORKER_ROW_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Number of characters of a zone's name; AWS's longest have about 20.
+const LONGEST_ZONE: usize = 64;
+/// Number of characters of the reason for a replacement.
+const LONGEST_REASON: usize = 1000;
+
+/// One node's row: a manager refreshes its own every minute, a worker every few hours. A manager's never expires: skep
+/// determines from these rows whether a swarm is lost, so age alone deletes none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// Instance id, such as `i-0abc`; part of the row's key.
@@ -46,14 +56,23 @@ pub struct Member {
     #[serde(default)]
     pub joined_paused: bool,
     /// Why the node must get no new tasks although it stays.
-    #[serde(default, rename = "quiet")]
+    #[serde(default)]
     pub scheduling_hold: Option<SchedulingHold>,
+    /// On a worker: the permanent fault for which it asks the managers to have it replaced; `None` while it is well.
+    #[serde(default)]
+    pub replace_because: Option<String>,
+    /// Time when the node last asked for that, by its clock.
+    #[serde(default, with = "time::serde::timestamp::option")]
+    pub replace_asked_at: Option<OffsetDateTime>,
     /// On a manager: whether its Docker reported a leader when the row was written.
     #[serde(default)]
     pub has_leader: bool,
     /// Time when the node last wrote the row, by its clock; a manager that marks the row as removed keeps the time.
     #[serde(with = "time::serde::timestamp")]
     pub updated_at: OffsetDateTime,
+    /// On a worker, so that DynamoDB deletes the row of an instance that is long gone.
+    #[serde(default, with = "time::serde::timestamp::option")]
+    pub expires_at: Option<OffsetDateTime>,
 }
 
 /// The state of a member, in its row.
@@ -104,8 +123,43 @@ impl Member {
             labels: Labels::new(),
             joined_paused: false,
             scheduling_hold: None,
+            replace_because: None,
+            replace_asked_at: None,
             has_leader: false,
             updated_at: now,
+            expires_at: (configured_role == Role::Worker).then(|| now + WORKER_ROW_TTL),
+        }
+    }
+
+    /// Returns the record of a configured worker that serves as a manager, as of `now`.
+    #[must_use]
+    pub fn promoted(
+        instance_id: &str,
+        address: IpAddr,
+        zone: Option<&str>,
+        group: Option<String>,
+        membership: &crate::common::instance::Membership,
+        now: OffsetDateTime,
+    ) -> Self {
+        Self {
+            instance_id: instance_id.to_owned(),
+            role: Role::Worker,
+            node_id: membership.node_id.clone(),
+            swarm_id: Some(membership.swarm_id.clone()),
+            serves_as: Some(Role::Manager),
+            address,
+            zone: zone.unwrap_or_default().to_owned(),
+            group,
+            generation: membership.generation,
+            state: MemberState::Ready,
+            labels: Labels::new(),
+            joined_paused: false,
+            scheduling_hold: None,
+            replace_because: None,
+            replace_asked_at: None,
+            has_leader: true,
+            updated_at: now,
+            expires_at: None,
         }
     }
 
@@ -122,14 +176,29 @@ impl Member {
     }
 }
 
-impl Checked for Member {
+impl Record for Member {
     fn check(&self) -> Result<(), String> {
-        checked::instance("instance_id", &self.instance_id)?;
-        checked::docker_id("node_id", &self.node_id)?;
-        checked::generation(self.generation)?;
-        checked::moment("updated_at", self.updated_at)?;
-        self.group.as_ref().map_or(Ok(()), |group| checked::name("group", group))?;
-        self.swarm_id.as_ref().map_or(Ok(()), |id| checked::docker_id("swarm_id", id))
+        record::instance("instance_id", &self.instance_id)?;
+        record::docker_id("node_id", &self.node_id)?;
+        record::generation(self.generation)?;
+        record::near("updated_at", self.updated_at)?;
+        self.expires_at.map_or(Ok(()), |at| record::moment("expires_at", at))?;
+        record::text("zone", &self.zone, LONGEST_ZONE)?;
+        record::requested_labels("labels", &self.labels)?;
+        if let Some(why) = &self.replace_because {
+            record::text("replace_because", why, LONGEST_REASON)?;
+        }
+        self.replace_asked_at.map_or(Ok(()), |at| record::near("replace_asked_at", at))?;
+        self.group.as_ref().map_or(Ok(()), |group| record::name("group", group))?;
+        self.swarm_id.as_ref().map_or(Ok(()), |id| record::docker_id("swarm_id", id))
+    }
+
+    fn item(&self) -> Option<String> {
+        Some(Ledger::member_item(self.role, &self.instance_id))
+    }
+
+    fn may_be_workers(&self) -> bool {
+        self.role == Role::Worker
     }
 }
 
@@ -139,18 +208,6 @@ pub type MemberRows = Rows<Member>;
 impl Ledger {
     fn member_item(role: Role, instance_id: &str) -> String {
         format!("member#{role}#{instance_id}")
-    }
-
-    fn item_of(member: &Member) -> String {
-        Self::member_item(member.role, &member.instance_id)
-    }
-
-    /// Returns the partition with the rows of a role.
-    fn members(&self, role: Role) -> Self {
-        match role {
-            Role::Manager => self.clone(),
-            Role::Worker => self.nodes(),
-        }
     }
 
     /// Writes or refreshes this node's own row. `false`, without a write, if managers have marked this same node as
@@ -164,12 +221,32 @@ impl Ledger {
         )
         .text("node", &member.node_id)
         .text("removed", MemberState::Removed.as_str());
-        let item = Self::member_item(member.role, &member.instance_id);
-        self.members(member.role).put(&item, member, condition).await
+        let Member { role, instance_id, .. } = member;
+        let item = Self::member_item(*role, instance_id);
+        self.own_rows(*role, instance_id).put(&item, member, condition).await
+    }
+
+    /// Asks the managers to have this worker replaced, or asks again. `false` if the row is another node's, or if there is
+    /// none.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn request_replacement(
+        &self,
+        instance_id: &str,
+        because: &str,
+        now: OffsetDateTime,
+    ) -> Result<bool, LedgerError> {
+        let condition = Condition::new("attribute_exists(#item)")
+            .text("because", printable(because, LONGEST_REASON - 1))
+            .number("now", now.unix_timestamp());
+        let item = Self::member_item(Role::Worker, instance_id);
+        let update = "SET #replace_because = :because, #replace_asked_at = :now";
+        self.own_rows(Role::Worker, instance_id).set(&item, update, condition).await
     }
 
     /// Records, as a manager, that the swarm no longer lists the node of this row. `false` if the row has changed
-    /// since. Writes the whole row, since IAM allows no update in the partition of managers' rows.
+    /// since.
     ///
     /// # Errors
     /// When DynamoDB fails.
@@ -179,7 +256,7 @@ impl Ledger {
             .text("ready", MemberState::Ready.as_str());
         let item = Self::member_item(seen.role, &seen.instance_id);
         let row = Member { state: MemberState::Removed, ..seen.clone() };
-        self.members(seen.role).put(&item, &row, condition).await
+        self.own_rows(seen.role, &seen.instance_id).put(&item, &row, condition).await
     }
 
     /// Reads a node's row, consistently.
@@ -191,7 +268,7 @@ impl Ledger {
         role: Role,
         instance_id: &str,
     ) -> Result<Option<Member>, LedgerError> {
-        self.members(role).get(&Self::member_item(role, instance_id)).await
+        self.own_rows(role, instance_id).get(&Self::member_item(role, instance_id)).await
     }
 
     /// Reads the rows of the managers, which a node can join.
@@ -199,41 +276,51 @@ impl Ledger {
     /// # Errors
     /// When DynamoDB fails.
     pub async fn fetch_managers(&self) -> Result<Vec<Member>, LedgerError> {
-        self.query("member#manager#", Self::item_of).await
+        let mut rows = self.survey_managers().await?.rows;
+        rows.retain(|row| row.role == Role::Manager);
+        Ok(rows)
     }
 
-    /// Reads the rows of the managers, and the keys of those that cannot be read. A worker can read no other rows than
-    /// these and its own.
+    /// Reads the rows of all managers: of those that are configured as managers, and, as [`Self::record_promoted`] wrote
+    /// them, of workers that were promoted by hand; and the keys of those that cannot be read. No worker can write any
+    /// of them.
     ///
     /// # Errors
     /// When DynamoDB fails.
     pub async fn survey_managers(&self) -> Result<MemberRows, LedgerError> {
-        self.query_all("member#manager#", Self::item_of).await
+        self.query("member#").await
     }
 
-    /// Reads the rows of the whole fleet.
+    /// Reads the rows that these workers have written about themselves. An instance without a row is absent from the
+    /// result.
     ///
     /// # Errors
     /// When DynamoDB fails.
-    pub async fn fetch_members(&self) -> Result<Vec<Member>, LedgerError> {
-        self.survey_members().await.map(|all| all.rows)
+    pub async fn fetch_workers<'a>(
+        &self,
+        instances: impl IntoIterator<Item = &'a String>,
+    ) -> Result<MemberRows, LedgerError> {
+        let key = |id: &String| (self.workers_partition(id), Self::member_item(Role::Worker, id));
+        self.get_many(instances.into_iter().map(key).collect()).await
     }
 
-    /// Reads the rows of the whole fleet, and the keys of those that cannot be read, for code that draws a conclusion
-    /// from a missing row.
+    /// Records, as a manager, that a configured worker serves as a manager: nodes that boot after the managers were lost
+    /// find it, and rely on nothing that a worker has written.
     ///
     /// # Errors
     /// When DynamoDB fails.
-    pub async fn survey_members(&self) -> Result<MemberRows, LedgerError> {
-        let workers = self.nodes();
-        let (managers, workers) = tokio::try_join!(
-            self.survey_managers(),
-            workers.query_all("member#worker#", Self::item_of)
-        )?;
-        let mut all = managers;
-        all.rows.extend(workers.rows);
-        all.unreadable.extend(workers.unreadable);
-        Ok(all)
+    pub async fn record_promoted(&self, row: &Member) -> Result<(), LedgerError> {
+        let item = Self::member_item(Role::Worker, &row.instance_id);
+        self.put(&item, row, Condition::default()).await.map(drop)
+    }
+
+    /// Deletes the record of a promoted worker that is a worker again, or gone.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn forget_promoted(&self, row: &Member) -> Result<(), LedgerError> {
+        let item = Self::member_item(Role::Worker, &row.instance_id);
+        self.delete(&item, Condition::default()).await.map(drop)
     }
 
     /// Deletes a row that has not been refreshed since it was read. `false` if it has been.
@@ -244,7 +331,8 @@ impl Ledger {
         let condition = Condition::new("#node_id = :node AND #updated_at = :seen")
             .text("node", &seen.node_id)
             .number("seen", seen.updated_at.unix_timestamp());
-        self.members(seen.role).delete(&Self::item_of(seen), condition).await
+        let item = Self::member_item(seen.role, &seen.instance_id);
+        self.own_rows(seen.role, &seen.instance_id).delete(&item, condition).await
     }
 
     /// Deletes the row of an instance if it is for this node; if the instance has come back as another node, it stays.
@@ -258,7 +346,8 @@ impl Ledger {
         node_id: &str,
     ) -> Result<bool, LedgerError> {
         let condition = Condition::new("#node_id = :node").text("node", node_id);
-        self.members(role).delete(&Self::member_item(role, instance_id), condition).await
+        let item = Self::member_item(role, instance_id);
+        self.own_rows(role, instance_id).delete(&item, condition).await
     }
 
     /// Deletes this node's row. A missing row is a success.
@@ -267,6 +356,6 @@ impl Ledger {
     /// When DynamoDB fails.
     pub async fn delete_member(&self, role: Role, instance_id: &str) -> Result<(), LedgerError> {
         let item = Self::member_item(role, instance_id);
-        self.members(role).delete(&item, Condition::default()).await.map(drop)
+        self.own_rows(role, instance_id).delete(&item, Condition::default()).await.map(drop)
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::checked::{self, Checked};
+use super::record::{self, Record};
 use super::table::Condition;
 use super::{Ledger, LedgerError};
 
@@ -22,12 +22,16 @@ pub struct RegistryAuth {
     pub expires_at: OffsetDateTime,
 }
 
-impl Checked for RegistryAuth {
+impl Record for RegistryAuth {
     fn check(&self) -> Result<(), String> {
-        checked::docker_id("service_id", &self.service_id)?;
-        checked::name("registry", &self.registry)?;
-        checked::moment("since", self.since)?;
-        checked::moment("expires_at", self.expires_at)
+        record::docker_id("service_id", &self.service_id)?;
+        record::name("registry", &self.registry)?;
+        record::moment("since", self.since)?;
+        record::moment("expires_at", self.expires_at)
+    }
+
+    fn item(&self) -> Option<String> {
+        Some(Ledger::registry_auth_item(&self.service_id))
     }
 }
 
@@ -41,8 +45,7 @@ impl Ledger {
     /// # Errors
     /// When DynamoDB fails.
     pub async fn fetch_registry_auths(&self) -> Result<Vec<RegistryAuth>, LedgerError> {
-        let item = |row: &RegistryAuth| Self::registry_auth_item(&row.service_id);
-        self.query("registry-auth#", item).await
+        self.query("registry-auth#").await.map(|all| all.rows)
     }
 
     /// Records the registry and expiry of the credentials that a service has now.

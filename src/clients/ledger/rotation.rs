@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::checked::{self, Checked};
+use super::record::{self, Record};
 use super::table::Condition;
 use super::{Ledger, LedgerError};
 
@@ -16,10 +16,10 @@ struct Rotation {
     rotated_at: OffsetDateTime,
 }
 
-impl Checked for Rotation {
+impl Record for Rotation {
     fn check(&self) -> Result<(), String> {
-        checked::generation(self.generation)?;
-        checked::moment("rotated_at", self.rotated_at)
+        record::generation(self.generation)?;
+        record::moment("rotated_at", self.rotated_at)
     }
 }
 

@@ -54,11 +54,11 @@ static TABLE: LazyLock<(Runtime, aws_sdk_dynamodb::Client)> = LazyLock::new(|| {
 fn new_ledger() -> Ledger {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let cluster = format!("cluster-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    Ledger::new(TABLE.1.clone(), "skep", cluster)
+    Ledger::new(TABLE.1.clone(), "skep", cluster, &Instance::example().arn)
 }
 
 fn at(seconds: i64) -> OffsetDateTime {
-    OffsetDateTime::UNIX_EPOCH + Duration::seconds(1_800_000_000 + seconds)
+    OffsetDateTime::UNIX_EPOCH + Duration::seconds(1_700_000_000 + seconds)
 }
 
 /// An action of an actor, based on its last view of the charter.
@@ -311,13 +311,13 @@ fn request(node: u8, boot: &str) -> DepartureRow {
 }
 
 /// A departure only moves forward, one step at a time. Another departure replaces it only for another node or start of
-/// the machine, or if it was over. No stand-in replaces a node's own departure, unless that has failed.
+/// the machine, or if it was over. No stand-in changes a node's own departure.
 async fn play_departure(cares: &[(usize, Care)]) {
     use DepartureState::*;
     let ledger = new_ledger();
     let mut views: Vec<Option<DepartureRow>> = vec![None; ACTORS];
     for (who, care) in cares {
-        let before = ledger.fetch_departure("i-0").await.unwrap();
+        let before = ledger.fetch_departure(Role::Manager, "i-0").await.unwrap();
         let view = views[*who].clone();
         let mut is_written = None;
         match (care, &view) {
@@ -329,7 +329,8 @@ async fn play_departure(cares: &[(usize, Care)]) {
             (Care::StandIn { node }, _) => {
                 let mut row = request(*node, "");
                 row.stand_in = true;
-                is_written = Some(ledger.stand_in_for(&row).await.unwrap());
+                ledger.stand_in_for(&row).await.unwrap();
+                is_written = Some(false);
             }
             (Care::Advance, Some(seen)) => {
                 let next = match seen.state {
@@ -347,12 +348,12 @@ async fn play_departure(cares: &[(usize, Care)]) {
             }
             (Care::End { boot, has_failed }, _) => {
                 let boot = format!("boot-{boot}");
-                ledger.end_departure("i-0", &boot, 0, *has_failed).await.unwrap();
+                ledger.end_departure(Role::Manager, "i-0", &boot, 0, *has_failed).await.unwrap();
             }
             (Care::Forget, Some(seen)) => ledger.forget_departure(seen).await.unwrap(),
             _ => {}
         }
-        let after = ledger.fetch_departure("i-0").await.unwrap();
+        let after = ledger.fetch_departure(Role::Manager, "i-0").await.unwrap();
         if is_written == Some(false) {
             assert_eq!(before, after, "{care:?} was refused");
         }
@@ -369,11 +370,6 @@ async fn play_departure(cares: &[(usize, Care)]) {
             assert!(before.demoted <= after.demoted && before.ended <= after.ended);
             assert_eq!(before.requested_at, after.requested_at);
         }
-        let has_failed = before.state == Failed;
-        assert!(
-            is_same || !after.stand_in || before.node_id != after.node_id || has_failed,
-            "a stand-in replaced the node's own departure"
-        );
     }
 }
 
@@ -427,43 +423,83 @@ proptest! {
 fn a_departure_fails_only_before_the_node_is_out() {
     TABLE.0.block_on(async {
         let ledger = new_ledger();
-        let seen = async || ledger.fetch_departure("i-0").await.unwrap().unwrap();
+        let seen = async || ledger.fetch_departure(Role::Manager, "i-0").await.unwrap().unwrap();
         let row = request(0, "boot-0");
         ledger.request_departure(&row).await.unwrap();
-        ledger.end_departure("i-0", "boot-0", 1, true).await.unwrap();
+        ledger.end_departure(Role::Manager, "i-0", "boot-0", 1, true).await.unwrap();
         let failed = seen().await;
         assert_eq!((failed.state, failed.ended, failed.killed), (DepartureState::Failed, true, 1));
-        let mut stand_in = request(0, "");
-        stand_in.stand_in = true;
-        assert!(ledger.stand_in_for(&stand_in).await.unwrap());
         ledger.request_departure(&row).await.unwrap();
-        assert_eq!(
-            seen().await.state,
-            DepartureState::Requested,
-            "the node's request replaces the stand-in"
-        );
+        assert_eq!(seen().await.state, DepartureState::Requested, "a new request");
         assert!(ledger.advance_departure(&seen().await, DepartureState::Left).await.unwrap());
-        ledger.end_departure("i-0", "boot-0", 0, true).await.unwrap();
+        ledger.end_departure(Role::Manager, "i-0", "boot-0", 0, true).await.unwrap();
         let left = seen().await;
         assert_eq!((left.state, left.ended), (DepartureState::Left, true));
     });
 }
 
-/// A step that managers do for a stand-in must not change the node's own departure.
+/// The two are in different rows, and a worker's own in a partition that no other worker can write.
 #[test]
-fn a_step_of_a_stand_in_is_none_of_the_nodes_own_departure() {
+fn a_stand_in_and_the_nodes_own_departure_do_not_touch_each_other() {
+    TABLE.0.block_on(async {
+        for role in Role::ALL {
+            let ledger = new_ledger();
+            let of_role = |boot: &str| DepartureRow { role, ..request(0, boot) };
+            let stand_in =
+                DepartureRow { stand_in: true, group: Some("workers".into()), ..of_role("") };
+            assert!(ledger.stand_in_for(&stand_in).await.unwrap());
+            assert!(!ledger.stand_in_for(&stand_in).await.unwrap(), "once");
+            let own = async || ledger.fetch_departure(role, "i-0").await.unwrap();
+            assert_eq!(own().await, None);
+            ledger.request_departure(&of_role("boot-0")).await.unwrap();
+            assert!(ledger.advance_departure(&stand_in, DepartureState::Draining).await.unwrap());
+            assert_eq!(own().await.unwrap().state, DepartureState::Requested);
+            assert!(
+                ledger
+                    .advance_departure(&own().await.unwrap(), DepartureState::Left)
+                    .await
+                    .unwrap()
+            );
+            let mut by_managers = ledger.survey_departures().await.unwrap().rows;
+            by_managers.retain(|row| row.stand_in);
+            assert_eq!(by_managers[0].state, DepartureState::Draining);
+            ledger.withdraw_stand_in(&by_managers[0]).await.unwrap();
+            assert_eq!(own().await.unwrap().state, DepartureState::Left);
+            let survey = ledger.survey_departures().await.unwrap().rows;
+            assert_eq!(
+                survey.len(),
+                usize::from(role == Role::Manager),
+                "the own row of a manager"
+            );
+            let id = "i-0".to_owned();
+            let of_workers = ledger.fetch_workers_departures([&id]).await.unwrap().rows;
+            assert_eq!(of_workers.len(), usize::from(role == Role::Worker));
+        }
+    });
+}
+
+/// Rows of many workers are read by their keys, in as many calls as they need; a key without a row is absent.
+#[test]
+fn the_rows_of_hundreds_of_workers_are_read_by_their_keys() {
     TABLE.0.block_on(async {
         let ledger = new_ledger();
-        let mut stand_in = request(0, "");
-        (stand_in.stand_in, stand_in.group) = (true, Some("workers".into()));
-        assert!(ledger.stand_in_for(&stand_in).await.unwrap());
-        let seen = ledger.fetch_departure("i-0").await.unwrap().unwrap();
-        assert_eq!(seen, stand_in);
-        ledger.request_departure(&request(0, "boot-0")).await.unwrap();
-        assert!(!ledger.advance_departure(&seen, DepartureState::Left).await.unwrap());
-        let own = ledger.fetch_departure("i-0").await.unwrap().unwrap();
-        assert_eq!((own.state, own.stand_in), (DepartureState::Requested, false));
-        assert!(ledger.advance_departure(&own, DepartureState::Draining).await.unwrap());
+        let ids: Vec<String> = (0..250).map(|n| format!("i-{n}")).collect();
+        for id in ids.iter().take(230) {
+            let instance = Instance { id: id.clone(), ..Instance::example() };
+            let membership = Membership::example();
+            let row = Member::new(&instance, &membership, Role::Worker, MemberState::Ready, at(0));
+            assert!(ledger.put_member(&row).await.unwrap());
+        }
+        let read = ledger.fetch_workers(&ids).await.unwrap();
+        assert_eq!((read.rows.len(), read.unanswered.len(), read.unreadable.len()), (230, 0, 0));
+        assert!(ledger.survey_managers().await.unwrap().rows.is_empty(), "none is a manager's");
+        let promoted = Member { serves_as: Some(Role::Manager), ..read.rows[0].clone() };
+        ledger.record_promoted(&promoted).await.unwrap();
+        assert_eq!(ledger.survey_managers().await.unwrap().rows, std::slice::from_ref(&promoted));
+        assert!(ledger.fetch_managers().await.unwrap().is_empty(), "no node joins through it");
+        assert_eq!(ledger.fetch_workers(&ids).await.unwrap(), read, "its own row stays");
+        ledger.forget_promoted(&promoted).await.unwrap();
+        assert!(ledger.survey_managers().await.unwrap().rows.is_empty());
     });
 }
 

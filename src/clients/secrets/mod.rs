@@ -26,7 +26,7 @@ pub use token::{JoinToken, MalformedToken};
 pub use unlock::{UnlockKeys, is_same};
 
 use crate::clients::aws::{AwsError, AwsErrorKind};
-use crate::clients::ledger::{Checked, Condition, Ledger, LedgerError};
+use crate::clients::ledger::{Condition, Ledger, LedgerError, Record};
 use crate::common::errors::Explained;
 use crate::common::instance::Role;
 
@@ -135,14 +135,14 @@ struct KeysRow {
 }
 
 /// The content is checked when it is parsed as a token.
-impl Checked for TokenRow {
+impl Record for TokenRow {
     fn check(&self) -> Result<(), String> {
         Ok(())
     }
 }
 
 /// The content is checked when it is parsed as keys.
-impl Checked for KeysRow {
+impl Record for KeysRow {
     fn check(&self) -> Result<(), String> {
         Ok(())
     }

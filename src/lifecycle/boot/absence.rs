@@ -35,7 +35,7 @@ pub struct Absence {
 }
 
 impl Absence {
-    /// Whether the ledger holds no row of any member, so that nothing indicates an earlier swarm.
+    /// Whether the ledger holds no row of any manager and no history, so that nothing indicates an earlier swarm.
     #[must_use]
     pub fn is_without_trace(&self) -> bool {
         self.managers.is_empty() && self.unreadable.is_empty() && self.traces.highest == 0

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 pub use super::absence::{Absence, OwnMembers};
 use crate::clients::docker::first_listening;
-use crate::clients::ledger::{Charter, Member, MemberRows, Traces};
+use crate::clients::ledger::{Charter, History, Member, MemberRows, Traces};
 use crate::common::errors::chain;
 use crate::common::timing::MANAGER_ROW_IS_FRESH;
 use crate::node::Node;
@@ -128,12 +128,16 @@ async fn observe(
     own: Option<(&OwnMembers, u64)>,
 ) -> Result<(Absence, BTreeMap<String, OffsetDateTime>), String> {
     let me = node.instance.id.as_str();
-    let all = node.ledger.survey_members().await;
+    let all = node.ledger.survey_managers().await;
     let mut all = all.map_err(|error| chain(&error))?;
     if let Some((own, generation)) = own {
         all.rows.retain(|row| is_rival(row, own, generation));
     }
     let mut seen = of_rows(charter, &all, me, OffsetDateTime::now_utc());
+    if charter.is_none() {
+        let history = node.ledger.fetch_history().await.map_err(|error| chain(&error))?;
+        seen.traces = recall(seen.traces, history, own);
+    }
     let written =
         managers_of(&all.rows, me).map(|row| (row.instance_id.clone(), row.updated_at)).collect();
     if charter.is_none() && seen.is_without_trace() {
@@ -171,6 +175,23 @@ pub(super) fn is_rival(row: &Member, own: &OwnMembers, generation: u64) -> bool 
         Some(false) => row.generation >= generation,
         None => row.generation > generation,
     }
+}
+
+/// Adds the cluster's history to what the rows show: on a node that is in the swarm `own`, with its generation, only if
+/// another swarm was published since.
+pub(super) fn recall(
+    traces: Traces,
+    history: Option<History>,
+    own: Option<(&OwnMembers, u64)>,
+) -> Traces {
+    let Some(history) = history else { return traces };
+    let Some((own, generation)) = own else { return history.added_to(traces) };
+    if history.swarm_id == own.swarm_id || history.generation < generation {
+        return traces;
+    }
+    let mut traces = history.added_to(traces);
+    traces.swarms.remove(&own.swarm_id);
+    traces
 }
 
 fn managers_of<'a>(rows: &'a [Member], me: &'a str) -> impl Iterator<Item = &'a Member> {
@@ -262,7 +283,7 @@ mod tests {
             worker,
         ];
         let unreadable = set("member#manager#i-odd");
-        let all = MemberRows { rows, unreadable: unreadable.clone() };
+        let all = MemberRows { rows, unreadable: unreadable.clone(), ..MemberRows::default() };
         let names = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<BTreeSet<_>>();
         let seen = of_rows(Some(&charter), &all, "i-me", now());
         assert_eq!(seen.managers, names(&["i-founder", "i-promoted", "i-silent"]));
@@ -282,9 +303,7 @@ mod tests {
         let node = Node::example(Swarm::new("unix:///nowhere".to_owned()), &stub).await;
         let charter = Charter::claim(None, &traces(1), "i-founder", now(), PATIENCE);
         let is_complete = async |instances: &[(&str, &str)]| {
-            for _ in Role::ALL {
-                stub.answer(200, r#"{"Items": [], "Count": 0}"#);
-            }
+            stub.answer(200, r#"{"Items": [], "Count": 0}"#);
             stub.answer(200, &described(&list(instances), ""));
             observe(&node, Some(&charter), None).await.unwrap().0.is_complete()
         };

@@ -234,7 +234,7 @@ async fn rounds(node: &Node, notices: &Notices) -> Result<Option<Membership>, Bo
                     if is_departure_known {
                         return Ok(None);
                     }
-                    Ok(node.ledger.fetch_departure(&node.instance.id).await?)
+                    Ok(node.ledger.fetch_departure(node.role, &node.instance.id).await?)
                 }
             )?;
             let is_out = seen.local.state == LocalState::Inactive;

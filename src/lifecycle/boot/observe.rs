@@ -106,7 +106,7 @@ async fn fetch_joining(
     if !lookups::needs_attempt(local, row) {
         return Ok(Fact::CannotTell);
     }
-    match node.ledger.fetch_attempt(&node.instance.id).await {
+    match node.ledger.fetch_attempt(node.role, &node.instance.id).await {
         Ok(attempt) => Ok(is_joining(attempt, row)),
         Err(LedgerError::Malformed { .. }) => Ok(Fact::CannotTell),
         Err(error) => Err(error),
@@ -168,7 +168,7 @@ async fn fetch_own_swarm(
     if lookup.is_generation_in_rows
         && let (Some(swarm), Some(members)) = (&mut own.swarm, &own.members)
     {
-        let rows = node.ledger.fetch_members().await?;
+        let rows = node.ledger.survey_managers().await?.rows;
         swarm.generation = swarm.generation.max(highest_of(members, &rows));
     }
     Ok(own)

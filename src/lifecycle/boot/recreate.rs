@@ -11,7 +11,6 @@ use crate::clients::ledger::{Charter, LedgerError, Member, MemberRows};
 use crate::common::fact::Fact;
 use crate::common::instance::Role;
 use crate::common::state::Phase;
-use crate::manager::peers::survey;
 use crate::node::Node;
 
 /// Makes this node the only manager. The swarm's own labels stay as they are; a repetition does no harm.
@@ -80,7 +79,7 @@ pub async fn fetch_former(
     own_node: Option<&str>,
     charter: &Charter,
 ) -> Result<Former, LedgerError> {
-    let all = survey(node).await?;
+    let all = node.ledger.survey_managers().await?;
     Ok(Former::of_rows(all, &node.instance.id, own_node, charter))
 }
 
@@ -132,7 +131,8 @@ mod tests {
         let claim = Charter::claim(None, &Default::default(), "i-me", NOW, Default::default());
         let charter = Charter { generation: 2, ..claim };
         let unreadable = unreadable.iter().map(|key| (*key).to_owned()).collect();
-        Former::of_rows(MemberRows { rows, unreadable }, "i-me", Some("node-i-me"), &charter)
+        let all = MemberRows { rows, unreadable, ..MemberRows::default() };
+        Former::of_rows(all, "i-me", Some("node-i-me"), &charter)
     }
 
     #[test]

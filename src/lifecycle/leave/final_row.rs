@@ -72,7 +72,8 @@ pub async fn record_failure(node: &Node) -> Infallible {
 }
 
 async fn write(node: &Node, killed: usize, has_failed: bool) -> Result<(), String> {
-    let ended = node.ledger.end_departure(&node.instance.id, &node.boot_id, killed, has_failed);
+    let ended =
+        node.ledger.end_departure(node.role, &node.instance.id, &node.boot_id, killed, has_failed);
     match tokio::time::timeout(ANSWER_WITHIN, ended).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(chain(&error)),

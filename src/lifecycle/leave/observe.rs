@@ -60,7 +60,7 @@ pub async fn observe(
     memory: &mut Memory,
 ) -> Look {
     let (docker, row) =
-        tokio::join!(ask_docker(node), node.ledger.fetch_departure(&node.instance.id));
+        tokio::join!(ask_docker(node), node.ledger.fetch_departure(node.role, &node.instance.id));
     let ledger_trouble = row.as_ref().err().map(|error| chain(error));
     let write_trouble =
         memory.writes.why().map(|why| format!("this departure cannot write to the ledger: {why}"));

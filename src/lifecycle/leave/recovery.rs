@@ -126,7 +126,7 @@ mod tests {
 
     fn charter(founder: &str, phase: &str) -> String {
         format!(
-            r#"{{"Item": {{"cluster": {{"S": "prod"}}, "item": {{"S": "charter"}}, "phase": {{"S": "{phase}"}},
+            r#"{{"Item": {{"cluster": {{"S": "prod"}}, "item": {{"S": "charter"}}, "schema": {{"N": "2"}}, "phase": {{"S": "{phase}"}},
                 "generation": {{"N": "2"}}, "founder": {{"S": "{founder}"}}, "lease_expires_at": {{"N": "1"}},
                 "recovers": {{"S": "swarm"}}}}}}"#
         )

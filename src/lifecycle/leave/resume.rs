@@ -13,9 +13,6 @@ use crate::node::Node;
 /// Meaning of an earlier departure now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Earlier {
-    /// Managers wrote it as a stand-in. It is no order: the metadata shows whether Auto Scaling ends the instance, and
-    /// after a replacement of the root volume the row is about the node before it.
-    ByManagers,
     /// It is from an earlier start of the machine, or it was for the warm pool, and the instance is not in the pool any
     /// more.
     Void,
@@ -58,9 +55,7 @@ impl<'a> Start<'a> {
 
 fn judge(row: &DepartureRow, start: &Start<'_>) -> Earlier {
     let is_for_the_pool = row.reason == Reason::Pool;
-    if row.stand_in {
-        Earlier::ByManagers
-    } else if row.boot_id != start.boot_id || is_for_the_pool && !start.is_pooled {
+    if row.boot_id != start.boot_id || is_for_the_pool && !start.is_pooled {
         Earlier::Void
     } else if row.state == DepartureState::Failed {
         Earlier::Failed
@@ -96,7 +91,7 @@ fn rest_of(row: &DepartureRow, start: &Start<'_>) -> Departure {
 /// # Errors
 /// When the ledger does not answer.
 pub async fn is_interrupted(node: &Node) -> Result<bool, LedgerError> {
-    let row = node.ledger.fetch_departure(&node.instance.id).await?;
+    let row = node.ledger.fetch_departure(node.role, &node.instance.id).await?;
     let start = Start::of(node, true, true);
     Ok(row.is_some_and(|row| matches!(judge(&row, &start), Earlier::GoOn(_))))
 }
@@ -114,11 +109,7 @@ pub async fn resume(
 ) -> Result<(), LedgerError> {
     let Some(row) = row else { return Ok(()) };
     match judge(&row, &Start::of(node, is_out, false)) {
-        Earlier::ByManagers => tracing::info!(
-            state = row.state.as_str(),
-            "managers acted for this node while its skep did not answer"
-        ),
-        Earlier::Void => node.ledger.delete_departure(&node.instance.id).await?,
+        Earlier::Void => node.ledger.delete_departure(node.role, &node.instance.id).await?,
         Earlier::Failed => {
             tracing::warn!(reason = %row.reason, "an earlier departure failed: the node serves again");
         }
@@ -197,10 +188,8 @@ mod tests {
     }
 
     #[test]
-    fn a_row_of_managers_of_another_start_or_that_has_ended_is_no_order() {
+    fn a_row_of_another_start_or_that_has_ended_is_no_order() {
         let row = row(Reason::Lifecycle, NOW + MINUTE);
-        let by_managers = with(&row, |row| (row.stand_in, row.boot_id) = (true, String::new()));
-        assert_eq!(judge(&by_managers, &start()), Earlier::ByManagers);
         assert_eq!(judge(&row, &Start { boot_id: "next", ..start() }), Earlier::Void);
         let failed = with(&row, |row| row.state = DepartureState::Failed);
         assert_eq!(judge(&failed, &start()), Earlier::Failed);

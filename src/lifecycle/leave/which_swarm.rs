@@ -155,7 +155,7 @@ async fn gather(node: &Node, local: &LocalNode) -> Evidence {
         };
     }
     if is_unsettled(local.state) {
-        let attempt = node.ledger.fetch_attempt(&node.instance.id).await;
+        let attempt = node.ledger.fetch_attempt(node.role, &node.instance.id).await;
         known.attempt = attempt.map_or(Fact::CannotTell, |attempt| attempt.is_some().into());
     }
     known
@@ -216,20 +216,20 @@ mod tests {
 
     /// Nothing found.
     const NONE: &str = "{}";
-    const OUR_CHARTER: &str = r#"{"Item":{"phase":{"S":"open"},"generation":{"N":"1"},
+    const OUR_CHARTER: &str = r#"{"Item":{"schema":{"N":"2"},"phase":{"S":"open"},"generation":{"N":"1"},
         "founder":{"S":"i-9"},"lease_expires_at":{"N":"1"},"swarm_id":{"S":"c1"}}}"#;
-    const OTHER_CHARTER: &str = r#"{"Item":{"phase":{"S":"open"},"generation":{"N":"1"},
+    const OTHER_CHARTER: &str = r#"{"Item":{"schema":{"N":"2"},"phase":{"S":"open"},"generation":{"N":"1"},
         "founder":{"S":"i-9"},"lease_expires_at":{"N":"1"},"swarm_id":{"S":"c2"}}}"#;
-    const LATER_CHARTER: &str = r#"{"Item":{"phase":{"S":"open"},"generation":{"N":"2"},
+    const LATER_CHARTER: &str = r#"{"Item":{"schema":{"N":"2"},"phase":{"S":"open"},"generation":{"N":"2"},
         "founder":{"S":"i-9"},"lease_expires_at":{"N":"1"},"swarm_id":{"S":"c2"},
         "former":{"L":[{"S":"c1"}]}}}"#;
-    const CLAIM: &str = r#"{"Item":{"phase":{"S":"founding"},"generation":{"N":"1"},
+    const CLAIM: &str = r#"{"Item":{"schema":{"N":"2"},"phase":{"S":"founding"},"generation":{"N":"1"},
         "founder":{"S":"i-9"},"lease_expires_at":{"N":"1"}}}"#;
-    const OWN_ROW: &str = r#"{"Item":{"instance_id":{"S":"i-1"},"role":{"S":"manager"},
+    const OWN_ROW: &str = r#"{"Item":{"schema":{"N":"2"},"item":{"S":"member#manager#i-1"},"instance_id":{"S":"i-1"},"role":{"S":"manager"},
         "node_id":{"S":"n1"},"address":{"S":"10.0.0.1"},"zone":{"S":"a"},"generation":{"N":"1"},
         "state":{"S":"ready"},"updated_at":{"N":"1"}}}"#;
-    const ATTEMPT: &str = r#"{"Item":{"instance_id":{"S":"i-1"},"role":{"S":"manager"},
-        "address":{"S":"10.0.0.1"},"at":{"N":"1"}}}"#;
+    const ATTEMPT: &str = r#"{"Item":{"schema":{"N":"2"},"item":{"S":"attempt#i-1"},"instance_id":{"S":"i-1"},"role":{"S":"manager"},
+        "address":{"S":"10.0.0.1"},"at":{"N":"1"},"expires_at":{"N":"2"}}}"#;
 
     struct Host {
         engine: FakeEngine,

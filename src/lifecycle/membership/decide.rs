@@ -220,6 +220,7 @@ pub(super) mod tests {
     fn row(node_id: &str, state: MemberState) -> Member {
         let instance = Instance {
             id: "i-1".into(),
+            arn: String::new(),
             instance_type: String::new(),
             zone: String::new(),
             region: String::new(),

@@ -119,7 +119,8 @@ async fn say_demoted(node: &Node, seen: &Observed, was_demoted: bool) -> bool {
     let trouble = match &seen.local.node_id {
         Some(id) if is_demoted && was_demoted => {
             // If the ledger cannot tell, the shown trouble stays as it is.
-            let Ok(departure) = node.ledger.fetch_departure(&node.instance.id).await else {
+            let Ok(departure) = node.ledger.fetch_departure(node.role, &node.instance.id).await
+            else {
                 return is_demoted;
             };
             departure.is_none().then(|| format!(

@@ -149,7 +149,7 @@ async fn forget_attempt(node: &Node) -> Result<(), LedgerError> {
     if node.role == Role::Manager {
         node.ledger.delete_demotion_request(&node.instance.id).await?;
     }
-    node.ledger.delete_attempt(&node.instance.id).await
+    node.ledger.delete_attempt(node.role, &node.instance.id).await
 }
 
 /// Logs each tag that cannot become a label once; such a tag is left out, and does not keep the node out of the swarm.

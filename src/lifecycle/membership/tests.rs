@@ -38,6 +38,7 @@ fn manager(address: &str, age: i64) -> Value {
     let updated_at = OffsetDateTime::now_utc().unix_timestamp() - age;
     json!({
         "item": { "S": format!("member#manager#i-{id}") },
+        "schema": { "N": "2" },
         "instance_id": { "S": format!("i-{id}") },
         "role": { "S": "manager" },
         "node_id": { "S": format!("n-{id}") },
@@ -60,7 +61,7 @@ fn of_state(mut row: Value, state: &str) -> Value {
 /// rows. `listening` are the addresses that accept a connection.
 async fn look(listening: &[&str], rows: &[Value]) -> (Reach, usize) {
     let stub = Stub::start().await;
-    let ledger = Ledger::new(stub.aws().await.dynamodb, "skep", "prod");
+    let ledger = Ledger::example(&stub).await;
     stub.answer(200, &json!({ "Items": rows, "Count": rows.len() }).to_string());
     let managers = KNOWN.map(ip).to_vec();
     let local = LocalNode { managers, ..local(LocalState::Active, Role::Worker) };
@@ -135,7 +136,7 @@ fn item_of_me() -> Value {
 #[tokio::test]
 async fn who_knows_no_manager_or_is_one_asks_nobody() {
     let stub = Stub::start().await;
-    let ledger = Ledger::new(stub.aws().await.dynamodb, "skep", "prod");
+    let ledger = Ledger::example(&stub).await;
     let charter = charter(2, "swarm", CharterPhase::Open);
     for (role, managers) in [(Role::Worker, vec![]), (Role::Manager, KNOWN.map(ip).to_vec())] {
         let local = LocalNode { managers, ..local(LocalState::Active, role) };
@@ -150,7 +151,7 @@ async fn who_knows_no_manager_or_is_one_asks_nobody() {
 #[tokio::test]
 async fn rows_that_cannot_be_fetched_strand_nobody() {
     let stub = Stub::start().await;
-    let ledger = Ledger::new(stub.aws().await.dynamodb, "skep", "prod");
+    let ledger = Ledger::example(&stub).await;
     let charter = charter(2, "swarm", CharterPhase::Open);
     let managers = KNOWN.map(ip).to_vec();
     let local = LocalNode { managers, ..local(LocalState::Active, Role::Worker) };

@@ -16,7 +16,7 @@ use crate::clients::secrets::Item;
 use crate::common::errors::chain;
 use crate::common::fact::Fact;
 use crate::common::instance::{Departure, Role};
-use crate::manager::peers::{self, survey};
+use crate::manager::peers;
 use crate::node::Node;
 
 /// The quorum counts as lost if no leader answers for this time: an election blocks Docker for 10 to 14 s.
@@ -34,11 +34,11 @@ pub async fn observe(node: &Node) -> Result<Observed, RecoverError> {
     // A node that joined while a leader was seen here has written its row by the end of that search.
     let looks = look_for_leader(node).await;
     let (charter, rows, local) =
-        tokio::join!(node.ledger.fetch_charter(), survey(node), fetch_local(node));
+        tokio::join!(node.ledger.fetch_charter(), node.ledger.survey_managers(), fetch_local(node));
     let (charter, rows) =
         (charter.map_err(RecoverError::NotSeen)?, rows.map_err(RecoverError::NotSeen)?);
     let me = node.instance.id.as_str();
-    let MemberRows { rows, unreadable } = rows;
+    let MemberRows { rows, unreadable, .. } = rows;
     let (own, others) = managers_of(rows, me, charter.as_ref());
     let generation = charter.as_ref().map(|charter| charter.generation);
     let mut unlock_keys = None;

@@ -6,10 +6,11 @@ use thiserror::Error;
 use time::OffsetDateTime;
 
 use super::super::membership::MembershipError;
-use super::decide::{Asked, LookUp, Observed, Verdict, decide};
+use super::decide::{LookUp, Observed, Verdict, decide};
 use crate::clients::aws::AwsError;
 use crate::clients::ledger::{CharterPhase, Lease, LeaseOf, LedgerError};
 use crate::manager::peers::{find_manager, is_led};
+use crate::manager::replacements::Asked;
 use crate::node::Node;
 
 #[derive(Debug, Error)]
@@ -34,15 +35,20 @@ pub async fn is_swarm_well(node: &Node) -> Result<bool, MembershipError> {
     Ok(find_manager(node, &open, is_led).await?.is_some())
 }
 
-/// Asks for the replacement if all facts are for it. Returns the verdict.
+/// Asks for the replacement, because of `why`, if all facts are for it. Returns the verdict.
 pub async fn ask_if_due(
     node: &Node,
+    why: &str,
     broken_for: Duration,
     well_for: WellFor,
 ) -> Result<Verdict, ReplacementError> {
     let verdict = judge(node, broken_for, well_for).await?;
+    let me = node.instance.id.as_str();
+    if verdict == Verdict::AskManagers {
+        node.ledger.request_replacement(me, why, OffsetDateTime::now_utc()).await?;
+    }
     let Verdict::Ask { group, is_lease_taken } = &verdict else { return Ok(verdict) };
-    let (me, of) = (node.instance.id.as_str(), LeaseOf::Replacement { group });
+    let of = LeaseOf::Replacement { group };
     if !is_lease_taken && !node.ledger.take_lease(of, me, me, OffsetDateTime::now_utc()).await? {
         return Ok(Verdict::Stay { why: "another node of the group was first" });
     }
@@ -60,6 +66,7 @@ async fn judge(
     let known = settings.group.as_ref().or(node.instance.group.as_ref());
     let mut seen = Observed {
         me: me.to_owned(),
+        role: Some(node.role),
         broken_for,
         patience: settings.replace_after,
         group: known.map(|group| Some(group.clone())),
@@ -81,7 +88,7 @@ async fn judge(
             Err(LookUp::Lease { group }) => {
                 let of = LeaseOf::Replacement { group: &group };
                 let (lease, now) = (node.ledger.fetch_lease(of).await?, OffsetDateTime::now_utc());
-                let asked = |it: Lease| Asked { is_over: it.is_over(of, now), by: it.taken_by };
+                let asked = |it: Lease| Asked { is_over: it.is_over(of, now), by: it.node_id };
                 seen.last = Some(lease.map(asked));
             }
             Err(LookUp::Listed { other }) => {
@@ -103,12 +110,12 @@ mod tests {
     /// Returns the verdict and the calls to AWS, in their order.
     async fn ask(stub: &Stub, broken_for: Duration, well_for: WellFor) -> (String, Vec<String>) {
         let node = Node::example(Swarm::new("unix:///nowhere".to_owned()), stub).await;
-        let verdict = ask_if_due(&node, broken_for, well_for).await;
+        let verdict = ask_if_due(&node, "Docker hangs", broken_for, well_for).await;
         let call = |body: &String| {
             let words = [
                 ("member#manager#i-0abc", "row"),
                 ("ConditionExpression", "take lease"),
-                ("turn#replacement#workers", "lease"),
+                ("lease#replacement#workers", "lease"),
                 ("DescribeAutoScalingInstances", "describe"),
                 ("SetInstanceHealth", "unhealthy"),
             ];
@@ -120,7 +127,7 @@ mod tests {
     #[tokio::test]
     async fn each_fact_is_read_once_and_only_when_all_before_it_are_for_asking() {
         let row = serde_json::json!({ "Item": {
-            "instance_id": { "S": "i-0abc" }, "role": { "S": "manager" },
+            "item": { "S": "member#manager#i-0abc" }, "schema": { "N": "2" }, "instance_id": { "S": "i-0abc" }, "role": { "S": "manager" },
             "node_id": { "S": "n1" }, "address": { "S": "10.0.0.1" }, "zone": { "S": "a" },
             "generation": { "N": "1" }, "state": { "S": "ready" }, "updated_at": { "N": "1" },
         }});

@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::clients::aws::autoscaling::{GroupInstance, LifecycleState};
+use crate::clients::aws::autoscaling::GroupInstance;
 use crate::clients::ledger::MemberState;
+use crate::common::instance::Role;
 use crate::common::timing::MANAGER_ROW_IS_FRESH;
-
-/// Health status, as AWS writes it.
-const UNHEALTHY: &str = "UNHEALTHY";
-const NOT_LISTED: &str = "Auto Scaling does not list this instance";
+use crate::manager::replacements::{Asked, NOT_LISTED, Needed, Ruling, rule};
 
 /// A fact that is looked up when all facts before it are for asking; `None` until then.
 pub type LookedUp<T> = Option<T>;
@@ -19,6 +17,8 @@ pub type LookedUp<T> = Option<T>;
 pub struct Observed {
     /// Instance id of this node.
     pub me: String,
+    /// Configured role: a worker may not ask Auto Scaling, and asks the managers.
+    pub role: Option<Role>,
     /// Time for which every observation has found this host broken.
     pub broken_for: Duration,
     /// Time for which it must have been broken.
@@ -35,15 +35,6 @@ pub struct Observed {
     pub last: LookedUp<Option<Asked>>,
     /// This node, and the node that asked last, in Auto Scaling; without those that are gone.
     pub listed: LookedUp<BTreeMap<String, GroupInstance>>,
-}
-
-/// A node that has asked to be replaced.
-#[derive(Clone, Debug)]
-pub struct Asked {
-    /// Its instance id.
-    pub by: String,
-    /// Its lease has expired, and others may ask.
-    pub is_over: bool,
 }
 
 /// The fact that is needed next.
@@ -69,6 +60,8 @@ pub enum Verdict {
     Stay {
         why: &'static str,
     },
+    /// Ask the managers, who then decide by the group.
+    AskManagers,
     /// Ask Auto Scaling, under the lease of this group.
     Ask {
         group: String,
@@ -102,6 +95,9 @@ pub fn decide(seen: &Observed) -> Result<Verdict, LookUp> {
     if well_for < MANAGER_ROW_IS_FRESH {
         return stay("a manager that has lost its leader would not have said so yet");
     }
+    if seen.role == Some(Role::Worker) {
+        return Ok(Verdict::AskManagers);
+    }
     match seen.group.as_ref().ok_or(LookUp::Group)? {
         Some(group) => decide_in(group, seen),
         None => stay(NOT_LISTED),
@@ -110,34 +106,13 @@ pub fn decide(seen: &Observed) -> Result<Verdict, LookUp> {
 
 /// Decides by this node's group: the swarm and this host have no objection.
 fn decide_in(group: &str, seen: &Observed) -> Result<Verdict, LookUp> {
-    let stay = |why| Ok(Verdict::Stay { why });
-    let last = seen.last.as_ref().ok_or_else(|| LookUp::Lease { group: group.to_owned() })?;
-    // Within a grace period, the first request has no effect: this node asks again.
-    let is_lease_taken = last.as_ref().is_some_and(|last| last.by == seen.me && !last.is_over);
-    let other = last.as_ref().filter(|last| last.by != seen.me);
-    if other.is_some_and(|other| !other.is_over) {
-        return stay("another node of the group has asked within ten minutes");
+    let group = group.to_owned();
+    match rule(&seen.me, seen.last.as_ref(), seen.listed.as_ref()) {
+        Ok(Ruling::Stay(why)) => Ok(Verdict::Stay { why }),
+        Ok(Ruling::Ask { is_lease_taken }) => Ok(Verdict::Ask { group, is_lease_taken }),
+        Err(Needed::Lease) => Err(LookUp::Lease { group }),
+        Err(Needed::Listed { other }) => Err(LookUp::Listed { other }),
     }
-    let other = other.map(|other| &other.by);
-    let listed = seen.listed.as_ref().ok_or_else(|| LookUp::Listed { other: other.cloned() })?;
-    let Some(own) = listed.get(&seen.me) else { return stay(NOT_LISTED) };
-    if own.lifecycle_state != LifecycleState::InService {
-        return stay("Auto Scaling does not have this instance in service");
-    }
-    if own.health == UNHEALTHY {
-        return stay("Auto Scaling already lists it as unhealthy");
-    }
-    if other.and_then(|other| listed.get(other)).is_some_and(is_on_its_way) {
-        return stay("another node of the group is still being replaced");
-    }
-    Ok(Verdict::Ask { group: group.to_owned(), is_lease_taken })
-}
-
-/// Whether the node's replacement is under way. A retained node has been replaced already, and stays unhealthy for as
-/// long as an operator keeps it.
-fn is_on_its_way(other: &GroupInstance) -> bool {
-    let state = &other.lifecycle_state;
-    !state.is_retained() && (other.health == UNHEALTHY || state.is_terminating())
 }
 
 #[cfg(test)]
@@ -169,6 +144,7 @@ mod tests {
     fn broken() -> Observed {
         Observed {
             me: ME.into(),
+            role: Some(Role::Manager),
             broken_for: PATIENCE,
             patience: PATIENCE,
             well_for: Some(Some(MANAGER_ROW_IS_FRESH)),
@@ -182,7 +158,7 @@ mod tests {
     fn asks(seen: Observed) -> Option<bool> {
         match decide(&seen).expect("every fact is there") {
             Verdict::Ask { is_lease_taken, .. } => Some(is_lease_taken),
-            Verdict::Wait | Verdict::Stay { .. } => None,
+            Verdict::Wait | Verdict::Stay { .. } | Verdict::AskManagers => None,
         }
     }
 
@@ -196,6 +172,14 @@ mod tests {
         assert_eq!(asks(Observed { well_for: Some(None), ..broken() }), None);
         assert_eq!(asks(Observed { group: Some(None), ..broken() }), None);
         assert_eq!(asks(Observed { listed: listed(None, None), ..broken() }), None);
+        let worker = decide(&Observed {
+            role: Some(Role::Worker),
+            group: None,
+            last: None,
+            listed: None,
+            ..broken()
+        });
+        assert_eq!(worker, Ok(Verdict::AskManagers), "they look up the rest");
         let asked = listed(Some(("InService", "UNHEALTHY")), None);
         assert_eq!(asks(Observed { listed: asked, ..broken() }), None, "once is enough");
     }
@@ -219,8 +203,8 @@ mod tests {
 
     /// Looks up what `decide` needs, from the facts of `all`. Returns the lookups and the verdict.
     fn run(all: &Observed) -> (Vec<LookUp>, Verdict) {
-        let Observed { me, broken_for, patience, .. } = all.clone();
-        let mut seen = Observed { me, broken_for, patience, ..Observed::default() };
+        let Observed { me, role, broken_for, patience, .. } = all.clone();
+        let mut seen = Observed { me, role, broken_for, patience, ..Observed::default() };
         let mut asked = Vec::new();
         loop {
             match decide(&seen) {

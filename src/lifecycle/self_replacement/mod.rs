@@ -2,7 +2,8 @@
 //!
 //! Guarantees: only for a fault of this host, while another manager of the swarm has a leader and answers; never for a
 //! fault of the swarm or of AWS; at most one node of a group in ten minutes, by a conditional write in the ledger,
-//! without which the node does not ask. The departure that follows is the usual one. Assumes that managers write into
+//! without which no replacement is asked for. A worker asks the managers ([`crate::manager::replacements`]), because its
+//! role may not ask Auto Scaling; it repeats that while the fault lasts. The departure that follows is the usual one. Assumes that managers write into
 //! their rows whether they have a leader.
 
 mod act;
@@ -24,7 +25,7 @@ use crate::node::Node;
 use act::{ReplacementError, ask_if_due, is_swarm_well};
 use decide::Verdict;
 
-/// Interval between two observations.
+/// Interval between two observations; below the interval in which a worker must repeat its request.
 const INTERVAL: Duration = Duration::from_secs(15);
 /// Longer than one observation and the pause after it, even if no service answers.
 const START_EXTENSION: Duration = Duration::from_secs(180);
@@ -150,12 +151,16 @@ impl Case {
         let is_still = matches!(is_well, Ok(true));
         self.well_since = is_still.then(|| self.well_since.unwrap_or(now));
         let well_for = self.well_since.map(|since| now - since);
-        match ask_if_due(node, broken_for, is_well.map(|_| well_for)).await {
+        match ask_if_due(node, why, broken_for, is_well.map(|_| well_for)).await {
             Ok(Verdict::Wait) => {}
             Ok(Verdict::Ask { .. }) => {
                 // A replacement is the cure, so a load balancer must not use the node any more, either.
                 node.state.set_given_up(true);
                 self.say(why, "Auto Scaling is asked to replace it");
+            }
+            Ok(Verdict::AskManagers) => {
+                node.state.set_given_up(true);
+                self.say(why, "the managers are asked to have it replaced");
             }
             Ok(Verdict::Stay { why: objection }) => {
                 self.say(why, &format!("not replaced: {objection}"));

@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use time::OffsetDateTime;
 
 use crate::clients::aws::autoscaling::Survey;
 use crate::clients::docker::NodeView;
-use crate::clients::ledger::{Attempt, Charter, CharterPhase, Member, MemberState};
+use crate::clients::ledger::{Charter, CharterPhase, Member};
 use crate::common::timing::{JOIN_IS_OVER, JOIN_IS_RECORDED, UNGROUPED_ROW_KEPT};
+use crate::manager::placed::{Placed, address_of, instance_of};
 
 /// Time after which a second answer must confirm that more than half of the swarm is gone: a region in trouble, or the
 /// wrong account, must not end the swarm.
@@ -25,10 +25,10 @@ pub struct Observed<'a> {
     pub lifeless_for: &'a BTreeMap<String, Duration>,
     /// Time for which a node must have looked lifeless.
     pub patience: Duration,
-    pub members: &'a [Member],
-    pub attempts: &'a [Attempt],
-    /// Keys of members' rows and of attempts that cannot be read: it is unknown which nodes they describe.
-    pub unreadable: &'a BTreeSet<String>,
+    /// Which instance each node is.
+    pub placed: &'a [Placed],
+    /// The rows of managers.
+    pub managers: &'a [Member],
     /// Read only where [`needs_charter`] holds; `None` also where it cannot be read.
     pub charter: Option<&'a Charter>,
     /// Empty where no credible answer came.
@@ -43,7 +43,8 @@ pub struct Observed<'a> {
 pub enum Verdict {
     /// It has not looked lifeless for long enough yet.
     Settling,
-    /// Its address now belongs to another node of the swarm: the host has joined again, or the address has a new owner.
+    /// Its host or its address is that of another node of the swarm: the host has joined again, or the address has a new
+    /// owner.
     Superseded { by: String },
     /// A join got a certificate and ended before it reported its host's name and address to the managers: no host is
     /// behind it.
@@ -56,10 +57,8 @@ pub enum Verdict {
     Listed { instance: String, lifecycle: String },
     /// No answer covers its instance.
     Unproven { instance: String },
-    /// Its row names no group, so its absence from Auto Scaling's answer is no evidence.
+    /// It was in no group, so its absence from Auto Scaling's answer is no evidence.
     Ungrouped { instance: String },
-    /// An attempt to join explains it, but this row cannot be read, and may be its own.
-    Hidden { item: String },
     /// It is unknown which instance it is or was.
     Unplaced,
 }
@@ -78,10 +77,8 @@ pub struct Decision<'a> {
     /// Verdicts about all entries that look lifeless, by node id.
     pub verdicts: BTreeMap<String, Verdict>,
     pub steps: Vec<(&'a NodeView, Step)>,
-    /// Rows whose node no longer exists.
+    /// Rows of managers whose node no longer exists.
     pub orphans: Vec<&'a Member>,
-    /// Attempts that explain no entry any more.
-    pub spent: Vec<&'a Attempt>,
     /// Whether this answer reports more than half of the swarm gone.
     pub is_majority: bool,
 }
@@ -103,7 +100,7 @@ impl fmt::Display for Verdict {
         match self {
             Self::Settling => f.write_str("it may come back"),
             Self::Superseded { by } => {
-                write!(f, "its address now belongs to {by}; removing the old entry")
+                write!(f, "its host or its address is that of {by} now; removing the old entry")
             }
             Self::Stillborn => f.write_str("a failed join has left this entry; removing it"),
             Self::Gone { instance } => {
@@ -123,12 +120,8 @@ impl fmt::Display for Verdict {
                 f,
                 "{instance} was in no Auto Scaling group, so it is unknown whether it is gone; left alone (run `docker node rm` if it is gone)"
             ),
-            Self::Hidden { item } => write!(
-                f,
-                "the ledger row {item} cannot be read and may be this node's; left alone (repair that row, or delete it if nothing needs it)"
-            ),
             Self::Unplaced => f.write_str(
-                "no row names its instance; left alone (run `docker node rm` if it is dead)",
+                "it is unknown which instance it was; left alone (run `docker node rm` if it is dead)",
             ),
         }
     }
@@ -155,7 +148,7 @@ fn is_stillborn(node: &NodeView) -> bool {
 }
 
 /// Returns the instances about which Auto Scaling must be asked: those of entries that have looked lifeless for long
-/// enough, or all.
+/// enough; if `everybody`, also those of all managers' rows.
 #[must_use]
 pub fn ask_about<'a>(seen: &Observed<'a>, everybody: bool) -> BTreeSet<&'a str> {
     let due: Vec<&NodeView> = seen
@@ -163,12 +156,10 @@ pub fn ask_about<'a>(seen: &Observed<'a>, everybody: bool) -> BTreeSet<&'a str> 
         .iter()
         .filter(|node| seen.lifeless_for.get(&node.id).is_some_and(|&so| so >= seen.patience))
         .collect();
-    let is_due = |member: &&Member| due.iter().any(|node| node.id == member.node_id);
-    let is_at = |attempt: &&Attempt| due.iter().any(|node| address(node) == Some(attempt.address));
-    let members = seen.members.iter().filter(|member| everybody || is_due(member));
-    let attempts = seen.attempts.iter().filter(|attempt| everybody || is_at(attempt));
-    let members = members.map(|member| member.instance_id.as_str());
-    members.chain(attempts.map(|attempt| attempt.instance_id.as_str())).collect()
+    let is_due = |it: &&Placed| due.iter().any(|node| node.id == it.node_id);
+    let placed = seen.placed.iter().filter(is_due).map(|it| it.instance_id.as_str());
+    let managers = seen.managers.iter().filter(|_| everybody).map(|row| row.instance_id.as_str());
+    placed.chain(managers).collect()
 }
 
 /// Returns the verdicts, and the steps that follow from them.
@@ -195,8 +186,7 @@ pub fn decide<'a>(seen: &Observed<'a>) -> Decision<'a> {
     });
     Decision {
         steps: steps.collect(),
-        orphans: seen.members.iter().filter(|member| is_orphan(seen, member)).collect(),
-        spent: seen.attempts.iter().filter(|attempt| is_spent(seen, attempt)).collect(),
+        orphans: seen.managers.iter().filter(|row| is_orphan(seen, row)).collect(),
         verdicts,
         is_majority,
     }
@@ -206,57 +196,35 @@ fn judge(seen: &Observed<'_>, node: &NodeView) -> Option<Verdict> {
     if node.id == seen.me || !is_lifeless(node) {
         return None;
     }
-    let lifeless_for = seen.lifeless_for.get(&node.id)?;
-    let rows: Vec<&Member> = seen.members.iter().filter(|row| row.node_id == node.id).collect();
-    // Only a node that was Ready has written a row: such a node is Down, or not dead.
-    if !rows.is_empty() && !node.is_down() {
-        return None;
-    }
-    Some(if *lifeless_for < seen.patience {
+    let lifeless_for = *seen.lifeless_for.get(&node.id)?;
+    let mut instances = seen.placed.iter().filter(|it| it.node_id == node.id).peekable();
+    Some(if lifeless_for < seen.patience {
         Verdict::Settling
-    } else if rows.is_empty() {
-        judge_stray(seen, node)
+    } else if let Some(successor) = seen.nodes.iter().find(|other| is_successor(node, other)) {
+        Verdict::Superseded { by: successor.id.clone() }
+    } else if instances.peek().is_some() {
+        by_instances(seen, instances.map(|it| (it.instance_id.as_str(), it.group.is_some())))
+    } else if node.hostname.is_empty() && address_of(node).is_none() && node.raft.is_none() {
+        // No host was ever behind it, but its join may still be under way.
+        if lifeless_for >= JOIN_IS_OVER { Verdict::Stillborn } else { Verdict::Settling }
     } else {
-        by_instances(seen, rows.iter().map(|row| (row.instance_id.as_str(), row.group.is_some())))
+        Verdict::Unplaced
     })
 }
 
-/// Judges an entry without a row: that of a join that failed, or of a host that is another node by now.
-fn judge_stray(seen: &Observed<'_>, node: &NodeView) -> Verdict {
-    let Some(address) = address(node) else { return judge_nameless(seen, node) };
-    let is_owner = |other: &&NodeView| {
-        other.id != node.id && other.is_ready() && self::address(other) == Some(address) && {
-            let is_its = |row: &Member| row.node_id == other.id && row.state == MemberState::Ready;
-            seen.members.iter().any(is_its)
-        }
-    };
-    if let Some(owner) = seen.nodes.iter().find(is_owner) {
-        return Verdict::Superseded { by: owner.id.clone() };
-    }
-    let attempts = seen.attempts.iter().filter(|attempt| attempt.address == address);
-    // Without a row the node was never Ready: a node that is still alive loses nothing: it joins again.
-    match by_instances(seen, attempts.map(|attempt| (attempt.instance_id.as_str(), true))) {
-        gone @ Verdict::Gone { .. } => match seen.unreadable.first() {
-            Some(item) => Verdict::Hidden { item: item.clone() },
-            None => gone,
-        },
-        verdict => verdict,
-    }
+/// Whether the host or the address of an entry is that of another node by now, which has joined later and is alive: the
+/// host has joined again, or another instance has got the address. EC2 has identified that node.
+fn is_successor(node: &NodeView, other: &NodeView) -> bool {
+    let Some(instance) = instance_of(other) else { return false };
+    let is_same_host = instance_of(node) == Some(instance);
+    let is_same_address = address_of(node).is_some() && address_of(node) == address_of(other);
+    let is_later =
+        other.joined_at.zip(node.joined_at).is_some_and(|(joined, earlier)| joined > earlier);
+    other.id != node.id && other.is_ready() && is_later && (is_same_host || is_same_address)
 }
 
-/// Judges an entry without an address: if it has no host name and no place in raft either, no host was ever behind it.
-fn judge_nameless(seen: &Observed<'_>, node: &NodeView) -> Verdict {
-    if !node.hostname.is_empty() || node.raft.is_some() {
-        Verdict::Unplaced
-    } else if seen.lifeless_for.get(&node.id).is_some_and(|&so| so >= JOIN_IS_OVER) {
-        Verdict::Stillborn
-    } else {
-        Verdict::Settling
-    }
-}
-
-/// Judges an entry by the instances that the ledger names for it. All of them must be gone: of two rows that contradict
-/// each other, one was made by hand. Each id comes with a flag: whether its absence from Auto Scaling's answer is
+/// Judges an entry by the instances that its label and the rows of managers name. All of them must be gone: of two that
+/// contradict each other, one was made by hand. Each id comes with a flag: whether its absence from Auto Scaling's answer is
 /// evidence.
 fn by_instances<'a>(seen: &Observed<'_>, ids: impl Iterator<Item = (&'a str, bool)>) -> Verdict {
     let mut verdict = Verdict::Unplaced;
@@ -280,10 +248,10 @@ fn by_instances<'a>(seen: &Observed<'_>, ids: impl Iterator<Item = (&'a str, boo
 
 /// Whether there is a row without a group whose swarm only the charter can determine.
 #[must_use]
-pub fn needs_charter(me: &str, members: &[Member], now: OffsetDateTime) -> bool {
-    let own = own_swarm(me, members);
+pub fn needs_charter(me: &str, managers: &[Member], now: OffsetDateTime) -> bool {
+    let own = own_swarm(me, managers);
     let is_elsewhere = |row: &&Member| row.swarm_id.is_none() || row.swarm_id.as_ref() != own;
-    members.iter().filter(is_elsewhere).any(|row| is_old_and_ungrouped(row, now))
+    managers.iter().filter(is_elsewhere).any(|row| is_old_and_ungrouped(row, now))
 }
 
 fn is_old_and_ungrouped(row: &Member, now: OffsetDateTime) -> bool {
@@ -309,7 +277,7 @@ fn is_orphan(seen: &Observed<'_>, row: &Member) -> bool {
 /// row's swarm, or the row's swarm was given up. A row that names no swarm is of either kind where its generation is
 /// not above the charter's: a generation never names two swarms.
 fn is_out_of_its_swarm(seen: &Observed<'_>, row: &Member) -> bool {
-    let Some(own) = own_swarm(seen.me, seen.members) else { return false };
+    let Some(own) = own_swarm(seen.me, seen.managers) else { return false };
     if row.swarm_id.as_ref() == Some(own) {
         return true;
     }
@@ -319,24 +287,4 @@ fn is_out_of_its_swarm(seen: &Observed<'_>, row: &Member) -> bool {
         Some(_) => charter.has_given_up(row.swarm_id.as_ref()),
         None => row.generation <= charter.generation,
     })
-}
-
-/// Whether the instance is a member or gone, and no entry is left that only this attempt explains.
-fn is_spent(seen: &Observed<'_>, attempt: &Attempt) -> bool {
-    let is_member = || {
-        let mut rows = seen.members.iter().filter(|row| row.instance_id == attempt.instance_id);
-        rows.any(|row| seen.nodes.iter().any(|node| node.id == row.node_id && node.is_ready()))
-    };
-    let is_explained = |node: &NodeView| {
-        !is_lifeless(node)
-            || address(node) != Some(attempt.address)
-            || seen.members.iter().any(|row| row.node_id == node.id)
-    };
-    seen.now - attempt.at > JOIN_IS_RECORDED
-        && (seen.survey.is_gone(&attempt.instance_id) || is_member())
-        && seen.nodes.iter().all(is_explained)
-}
-
-fn address(node: &NodeView) -> Option<IpAddr> {
-    node.address.as_ref()?.parse().ok()
 }

@@ -2,13 +2,13 @@
 //! failed joins leave behind.
 //!
 //! Guarantees: a node is removed from the list only when Docker has called it Down for a while **and** either a
-//! successful answer of Auto Scaling no longer lists its instance, for which its row names a group, or its address
+//! successful answer of Auto Scaling no longer lists its instance, which was in a group, or its host or its address
 //! belongs to another live node. An answer that does not list the asking instance either proves nothing. A manager is
 //! demoted first, one per poll. An entry that is left alone is reported, with the reason, once in the log and in
-//! `skep status`.
+//! `skep status`. No row of a worker is read: a node's instance is the one in its label.
 //!
-//! Assumes a member row, or an attempt to join, that names the node's instance; a node without either is left alone,
-//! and so is one whose row may be among those that cannot be read.
+//! Assumes that managers have labelled the node with its instance while the instance existed, or that the node is a
+//! manager with a row; any other node is left alone.
 
 mod decide;
 #[cfg(test)]
@@ -23,10 +23,10 @@ use tokio::time::Instant;
 use super::duty::{Duty, Poll};
 use super::error::ManagerError;
 use super::observe::{Fleet, Seen};
-use super::stand_in;
+use super::placed::{self, Placed};
 use crate::clients::aws::autoscaling::Survey;
 use crate::clients::docker::NodeView;
-use crate::clients::ledger::{Charter, Member};
+use crate::clients::ledger::Charter;
 use crate::common::errors::chain;
 use crate::common::held_since::HeldSince;
 use crate::common::instance::Role;
@@ -47,7 +47,7 @@ const BUSY_INTERVAL: Duration = Duration::from_secs(5);
 const LEADER_PATIENCE: Duration = Duration::from_secs(20);
 /// The same for the other managers, which act when the leader's skep has not.
 const BACKUP_PATIENCE: Duration = Duration::from_secs(60);
-/// Interval at which the leader asks about every node. In a fleet that needs many calls it is [`SURVEY_PACE`] for each
+/// Interval at which the leader asks about all managers with a row. If that needs many calls it is [`SURVEY_PACE`] for each
 /// call, if that is longer: the whole account shares Auto Scaling's limit.
 const SURVEY_INTERVAL: Duration = Duration::from_secs(15);
 const SURVEY_PACE: Duration = Duration::from_secs(4);
@@ -63,8 +63,6 @@ struct Memory {
     lifeless: HeldSince<String>,
     /// Since when every answer has reported more than half of the swarm gone.
     majority_since: Option<Instant>,
-    /// Instances that Auto Scaling waits to terminate.
-    waiting: HeldSince<String>,
     surveyed_at: Option<(Instant, usize)>,
     /// The verdicts that were logged, with their refusals, by node id.
     logged: LogOnce<String, (Verdict, Option<String>)>,
@@ -88,16 +86,16 @@ async fn poll(
     let now = nodes.asked_at;
     let lifeless_for = memory.lifeless_for(&nodes, now);
     let is_survey_due = memory.is_survey_due(is_leader, now);
-    if lifeless_for.is_empty() && !is_survey_due && memory.waiting.is_empty() {
+    if lifeless_for.is_empty() && !is_survey_due {
         memory.say(node, &nodes, &lifeless_for, BTreeMap::new(), &BTreeMap::new());
         return Ok(INTERVAL);
     }
-    let (members, attempts) =
-        tokio::try_join!(fleet.members(nodes.asked_at), fleet.attempts(nodes.asked_at))?;
-    let unreadable = members.unreadable.union(&attempts.unreadable).cloned().collect();
+    let mut managers = fleet.managers(nodes.asked_at).await?.copy();
+    managers.rows.retain(|row| row.role == Role::Manager);
+    let placed = placed::placed(&nodes, &managers.rows);
     let nothing = Survey::default();
     let wall_clock = OffsetDateTime::now_utc();
-    let charter = if decide::needs_charter(me, &members.rows, wall_clock) {
+    let charter = if decide::needs_charter(me, &managers.rows, wall_clock) {
         fetch_charter(fleet).await
     } else {
         None
@@ -107,16 +105,14 @@ async fn poll(
         nodes: &nodes,
         lifeless_for: &lifeless_for,
         patience: if is_leader { LEADER_PATIENCE } else { BACKUP_PATIENCE },
-        members: &members.rows,
-        attempts: &attempts.rows,
-        unreadable: &unreadable,
+        placed: &placed,
+        managers: &managers.rows,
         charter: charter.as_ref().and_then(|charter| charter.as_ref()),
         survey: &nothing,
         majority_for: memory.majority_since.map_or(Duration::ZERO, |since| now - since),
         now: wall_clock,
     };
-    let mut ids = decide::ask_about(&seen, is_survey_due);
-    ids.extend(memory.waiting.iter().map(|(id, _)| id.as_str()));
+    let ids = decide::ask_about(&seen, is_survey_due);
     if is_survey_due {
         memory.surveyed_at = Some((now, ids.len()));
     }
@@ -135,17 +131,14 @@ async fn poll(
     seen.survey = &survey;
     let decision = decide::decide(&seen);
     memory.majority_since = decision.is_majority.then(|| memory.majority_since.unwrap_or(now));
-    stand_in::follow(&mut memory.waiting, &survey, &members.rows, &node.instance.id, now);
-    let is_busy = decision.verdicts.values().any(Verdict::is_passing)
-        || stand_in::is_waiting(&memory.waiting, now);
-    let acted = act(node, &decision, &members.rows).await;
+    let is_busy = decision.verdicts.values().any(Verdict::is_passing);
+    let acted = act(node, &decision, &placed).await;
     let refused = acted.as_ref().map(Clone::clone).unwrap_or_default();
     if let Some((id, why)) = refused.first_key_value() {
         complaints.record(format!("{id}: {why}"));
     }
     memory.say(node, &nodes, &lifeless_for, decision.verdicts, &refused);
     acted?;
-    stand_in::begin(fleet, &memory.waiting, &members.rows, now).await?;
     Ok(if is_busy { BUSY_INTERVAL } else { INTERVAL })
 }
 
@@ -161,7 +154,7 @@ async fn fetch_charter(fleet: &Fleet<'_>) -> Option<Seen<Option<Charter>>> {
 async fn act(
     node: &Node,
     decision: &Decision<'_>,
-    members: &[Member],
+    placed: &[Placed],
 ) -> Result<BTreeMap<String, String>, ManagerError> {
     let mut refused = BTreeMap::new();
     let mut is_raft_changing = false;
@@ -184,29 +177,13 @@ async fn act(
                 Ok(()) => {
                     tracing::info!(node = id, because, "removed a dead node from the node list");
                     metrics().removal("none", "dead");
-                    let rows = || members.iter().filter(|row| row.node_id == id);
-                    // A manager, or the entry without a row that a manager's failed join has left.
-                    if rows().all(|row| row.role == Role::Manager) {
-                        node.ledger.return_lease(id).await?;
-                    }
-                    forget(node, rows()).await?;
+                    forget_instances(node, id, placed).await?;
                 }
                 Err(error) => drop(refused.insert(id.to_owned(), error.to_string())),
             },
         }
     }
-    forget(node, decision.orphans.iter().copied()).await?;
-    for attempt in &decision.spent {
-        node.ledger.delete_attempt(&attempt.instance_id).await?;
-    }
-    Ok(refused)
-}
-
-async fn forget<'a>(
-    node: &Node,
-    rows: impl Iterator<Item = &'a Member>,
-) -> Result<(), ManagerError> {
-    for row in rows {
+    for row in &decision.orphans {
         if node.ledger.forget_member(row).await? {
             tracing::info!(
                 instance = row.instance_id,
@@ -217,6 +194,19 @@ async fn forget<'a>(
                 "deleted the row of a node that is no longer on the node list"
             );
         }
+    }
+    Ok(refused)
+}
+
+/// Deletes the rows of the instances that a removed node was, and the lease that its demotion may have needed.
+async fn forget_instances(
+    node: &Node,
+    node_id: &str,
+    placed: &[Placed],
+) -> Result<(), ManagerError> {
+    node.ledger.return_lease(node_id).await?;
+    for it in placed.iter().filter(|it| it.node_id == node_id) {
+        node.ledger.delete_member_of(it.role, &it.instance_id, node_id).await?;
     }
     Ok(())
 }

@@ -3,26 +3,27 @@
 mod memory;
 mod rows;
 
-use std::collections::BTreeSet;
-
 use proptest::prelude::*;
 
 use super::decide::*;
 use super::*;
 use crate::clients::aws::autoscaling::GroupInstance;
 use crate::clients::docker::RaftView;
-use crate::clients::ledger::Attempt;
-use crate::clients::ledger::fuzz;
-use crate::common::instance::Role;
+use crate::clients::ledger::{Member, fuzz};
+use crate::common::instance::{Role, is_instance_id};
+use crate::common::labels::{GROUP, INSTANCE};
 use crate::common::timing::JOIN_IS_OVER;
 
 const NOW: OffsetDateTime = time::macros::datetime!(2026-11-21 12:00 UTC);
 const PATIENCE: Duration = Duration::from_secs(20);
 const LONG_AGO: i64 = 600;
 
+/// A node that is Ready has joined after all others.
 fn node(id: &str, state: &str, address: u8) -> NodeView {
+    let age = if state == "ready" { 0 } else { 3600 };
     NodeView {
         hostname: format!("host-{id}"),
+        joined_at: Some(NOW - Duration::from_secs(age)),
         state: state.into(),
         address: Some(format!("10.0.0.{address}")),
         ..NodeView::example(id, Role::Worker)
@@ -34,11 +35,24 @@ fn manager(id: &str, state: &str, address: u8) -> NodeView {
     NodeView { role: Role::Manager, raft, ..node(id, state, address) }
 }
 
+/// Returns the node with the labels of an instance that is in no group.
+fn lone(instance: &str, mut view: NodeView) -> NodeView {
+    view.labels.insert(INSTANCE.to_owned(), instance.to_owned());
+    view
+}
+
+/// Returns the node with the labels of an instance of the group `workers`.
+fn grouped(instance: &str, mut view: NodeView) -> NodeView {
+    view.labels.insert(GROUP.to_owned(), "workers".to_owned());
+    lone(instance, view)
+}
+
+/// Returns the row of a node that is configured as a manager.
 fn member(instance: &str, node_id: &str, address: u8, age: i64) -> Member {
     serde_json::from_value(serde_json::json!({
-        "instance_id": instance, "role": "worker", "node_id": node_id, "zone": "a",
+        "instance_id": instance, "role": "manager", "node_id": node_id, "zone": "a",
         "address": format!("10.0.0.{address}"), "generation": 1, "state": "ready",
-        "group": "workers",
+        "group": "managers",
         "updated_at": NOW.unix_timestamp() - age,
     }))
     .unwrap()
@@ -47,11 +61,6 @@ fn member(instance: &str, node_id: &str, address: u8, age: i64) -> Member {
 fn ungrouped(mut row: Member) -> Member {
     row.group = None;
     row
-}
-
-fn attempt(instance: &str, address: u8, age: i64) -> Attempt {
-    let at = NOW - time::Duration::seconds(age);
-    Attempt::new(instance, Role::Manager, [10, 0, 0, address].into(), at)
 }
 
 fn survey(answered: &[&str], listed: &[(&str, &str)]) -> Survey {
@@ -82,9 +91,7 @@ fn only_a_manager_that_raft_reaches_is_called_down_by_mistake() {
 struct World {
     nodes: Vec<NodeView>,
     lifeless_for: BTreeMap<String, Duration>,
-    members: Vec<Member>,
-    attempts: Vec<Attempt>,
-    unreadable: BTreeSet<String>,
+    managers: Vec<Member>,
     charter: Option<Charter>,
     survey: Survey,
     majority_for: Duration,
@@ -92,30 +99,25 @@ struct World {
 
 impl World {
     /// Every node that looks lifeless has done so for [`PATIENCE`].
-    fn new(nodes: Vec<NodeView>, members: Vec<Member>, survey: Survey) -> Self {
+    fn new(nodes: Vec<NodeView>, managers: Vec<Member>, survey: Survey) -> Self {
         let lifeless = nodes.iter().filter(|node| is_lifeless(node));
         let lifeless_for = lifeless.map(|node| (node.id.clone(), PATIENCE)).collect();
-        Self {
-            nodes,
-            lifeless_for,
-            members,
-            attempts: vec![],
-            unreadable: BTreeSet::new(),
-            charter: None,
-            survey,
-            majority_for: Duration::ZERO,
-        }
+        let (charter, majority_for) = (None, Duration::ZERO);
+        Self { nodes, lifeless_for, managers, charter, survey, majority_for }
     }
 
-    fn seen(&self) -> Observed<'_> {
+    fn placed(&self) -> Vec<Placed> {
+        placed::placed(&self.nodes, &self.managers)
+    }
+
+    fn seen<'a>(&'a self, placed: &'a [Placed]) -> Observed<'a> {
         Observed {
             me: "me",
             nodes: &self.nodes,
             lifeless_for: &self.lifeless_for,
             patience: PATIENCE,
-            members: &self.members,
-            attempts: &self.attempts,
-            unreadable: &self.unreadable,
+            placed,
+            managers: &self.managers,
             charter: self.charter.as_ref(),
             survey: &self.survey,
             majority_for: self.majority_for,
@@ -123,14 +125,33 @@ impl World {
         }
     }
 
+    fn acts(&self) -> Vec<(String, Step)> {
+        let placed = self.placed();
+        let steps = decide(&self.seen(&placed)).steps;
+        steps.into_iter().map(|(node, step)| (node.id.clone(), step)).collect()
+    }
+
     /// Returns the steps as `id: step`, in the order of the node list.
     fn steps(&self) -> Vec<String> {
-        let steps = decide(&self.seen()).steps;
-        steps.into_iter().map(|(node, step)| format!("{}: {step:?}", node.id)).collect()
+        self.acts().into_iter().map(|(id, step)| format!("{id}: {step:?}")).collect()
     }
 
     fn verdict(&self, id: &str) -> Option<Verdict> {
-        decide(&self.seen()).verdicts.remove(id)
+        let placed = self.placed();
+        decide(&self.seen(&placed)).verdicts.remove(id)
+    }
+
+    /// Returns the instances of the rows that go.
+    fn orphans(&self) -> Vec<String> {
+        let placed = self.placed();
+        let orphans = decide(&self.seen(&placed)).orphans;
+        orphans.into_iter().map(|row| row.instance_id.clone()).collect()
+    }
+
+    /// Returns the instances about which Auto Scaling is asked.
+    fn asked(&self, everybody: bool) -> Vec<String> {
+        let placed = self.placed();
+        ask_about(&self.seen(&placed), everybody).into_iter().map(str::to_owned).collect()
     }
 }
 
@@ -143,15 +164,13 @@ fn the_dead_go_and_a_manager_is_demoted_first() {
     let nodes = vec![
         me(),
         manager("m2", "ready", 2),
-        manager("m3", "down", 3),
-        node("w1", "down", 4),
-        node("w2", "down", 5),
-        node("w3", "unknown", 6),
+        grouped("i-m3", manager("m3", "down", 3)),
+        grouped("i-w1", node("w1", "down", 4)),
+        grouped("i-w2", node("w2", "down", 5)),
+        grouped("i-w3", node("w3", "unknown", 6)),
     ];
-    let members = ["m3", "w1", "w2", "w3"].iter().zip(3..);
-    let members = members.map(|(id, n)| member(&format!("i-{id}"), id, n, 0)).collect();
     let answered = survey(&["i-m3", "i-w1", "i-w2", "i-w3"], &[("i-w2", "InService")]);
-    let world = World::new(nodes, members, answered);
+    let world = World::new(nodes, vec![member("i-m3", "m3", 3, 0)], answered);
     assert_eq!(world.steps(), ["m3: Demote", "w1: Remove"]);
     let listed = Verdict::Listed { instance: "i-w2".into(), lifecycle: "InService".into() };
     assert_eq!(world.verdict("w2"), Some(listed));
@@ -159,87 +178,203 @@ fn the_dead_go_and_a_manager_is_demoted_first() {
     assert_eq!(world.verdict("me"), None);
 }
 
+/// No worker can write the row of a manager.
+#[test]
+fn a_manager_is_known_by_its_label_or_by_its_row() {
+    let bare = || manager("m3", "down", 3);
+    let row = || member("i-m3", "m3", 3, 0);
+    let verdict = |m3: NodeView, rows: Vec<Member>| {
+        let nodes = vec![me(), manager("m2", "ready", 2), m3];
+        World::new(nodes, rows, survey(&["i-m3"], &[])).verdict("m3")
+    };
+    let gone = Some(Verdict::Gone { instance: "i-m3".into() });
+    assert_eq!(verdict(grouped("i-m3", bare()), vec![]), gone);
+    assert_eq!(verdict(bare(), vec![row()]), gone);
+    assert_eq!(verdict(bare(), vec![]), Some(Verdict::Unplaced));
+}
+
 #[test]
 fn without_an_answer_nobody_goes() {
-    let nodes = vec![me(), node("w1", "down", 4), node("w2", "ready", 5)];
-    let world = World::new(nodes, vec![member("i-w1", "w1", 4, LONG_AGO)], Survey::default());
+    let nodes = vec![me(), grouped("i-w1", node("w1", "down", 4)), node("w2", "ready", 5)];
+    let rows = vec![member("i-m9", "nowhere", 9, LONG_AGO)];
+    let world = World::new(nodes, rows, Survey::default());
     assert_eq!(world.steps(), [""; 0]);
     assert_eq!(world.verdict("w1"), Some(Verdict::Unproven { instance: "i-w1".into() }));
-    assert!(decide(&world.seen()).orphans.is_empty());
+    assert_eq!(world.orphans(), [""; 0]);
+}
+
+/// Managers have not identified it, or its instance was gone before they could.
+#[test]
+fn a_node_without_a_label_is_left_alone_whatever_auto_scaling_answers() {
+    let promoted = Member {
+        role: Role::Worker,
+        serves_as: Some(Role::Manager),
+        ..member("i-w1", "w1", 4, LONG_AGO)
+    };
+    let other = || grouped("i-w2", node("w2", "ready", 5));
+    let answers = [
+        Survey::default(),
+        survey(&["i-w1", "i-w2"], &[("i-w2", "InService")]),
+        survey(&["i-w1"], &[("i-w1", "InService")]),
+    ];
+    for answer in answers {
+        for rows in [vec![], vec![promoted.clone()]] {
+            let nodes = vec![me(), node("w1", "down", 4), other()];
+            let mut world = World::new(nodes, rows, answer.clone());
+            assert_eq!(world.asked(false), [""; 0]);
+            for so_long in [PATIENCE, Duration::from_secs(24 * 3600)] {
+                world.lifeless_for.insert("w1".into(), so_long);
+                assert_eq!(world.steps(), [""; 0]);
+                let verdict = world.verdict("w1").unwrap();
+                assert_eq!(verdict, Verdict::Unplaced, "{answer:?}");
+                assert!(!verdict.is_passing() && verdict.to_string().contains("docker node rm"));
+            }
+        }
+    }
+}
+
+/// An operator can write the label, too.
+#[test]
+fn a_label_that_is_no_instance_id_counts_as_none() {
+    for label in ["", " ", "w1", "i-", "i-0abc ", "i-../../etc", "i-01234567890123456789"] {
+        for new in [node("new", "ready", 4), node("new", "ready", 5)] {
+            let nodes = vec![me(), grouped(label, node("old", "down", 4)), grouped(label, new)];
+            let world = World::new(nodes, vec![], survey(&[label], &[]));
+            assert_eq!(world.verdict("old"), Some(Verdict::Unplaced), "{label:?}");
+            assert_eq!(world.asked(true), [""; 0], "{label:?}");
+        }
+    }
 }
 
 /// Absence from Auto Scaling's answer is no evidence about an instance that was never in a group: such a node is Down
 /// at every reboot.
 #[test]
 fn who_was_never_in_a_group_is_left_alone() {
-    let lone = || ungrouped(member("i-lone", "w1", 4, LONG_AGO));
-    let nodes = vec![me(), node("w1", "down", 4), node("w2", "ready", 5)];
-    let world = World::new(nodes, vec![lone()], survey(&["i-lone"], &[]));
-    assert_eq!(world.steps(), [""; 0]);
-    let verdict = world.verdict("w1").unwrap();
+    let bare = || node("w1", "down", 4);
+    let world = |w1: NodeView, rows: Vec<Member>| {
+        let nodes = vec![me(), w1, node("w2", "ready", 5)];
+        World::new(nodes, rows, survey(&["i-lone", "i-b"], &[]))
+    };
+    let row = || ungrouped(member("i-lone", "w1", 4, LONG_AGO));
+    let labelled = world(lone("i-lone", bare()), vec![]);
+    assert_eq!(labelled.steps(), [""; 0]);
+    let verdict = labelled.verdict("w1").unwrap();
     assert_eq!(verdict, Verdict::Ungrouped { instance: "i-lone".into() });
     assert!(!verdict.is_passing() && verdict.to_string().contains("docker node rm"));
-    for twice in [[lone(), member("i-b", "w1", 4, 0)], [member("i-b", "w1", 4, 0), lone()]] {
-        let both = World::new(world.nodes.clone(), twice.into(), survey(&["i-lone", "i-b"], &[]));
+    assert_eq!(world(bare(), vec![row()]).verdict("w1"), Some(verdict.clone()));
+    let twice = [
+        world(lone("i-lone", bare()), vec![member("i-b", "w1", 4, 0)]),
+        world(grouped("i-b", bare()), vec![row()]),
+    ];
+    for both in twice {
         assert_eq!(both.verdict("w1"), Some(verdict.clone()), "both must be gone");
     }
     let nowhere = vec![me(), node("w2", "ready", 5)];
-    let orphaned = World::new(nowhere, vec![lone()], survey(&["i-lone"], &[]));
-    assert!(decide(&orphaned.seen()).orphans.is_empty(), "too young, and its swarm is unknown");
+    let orphaned = World::new(nowhere, vec![row()], survey(&["i-lone"], &[]));
+    assert_eq!(orphaned.orphans(), [""; 0], "too young, and its swarm is unknown");
 }
 
-/// One of the two rows was made by hand.
+/// One of the two was made by hand.
 #[test]
-fn of_two_rows_for_one_node_both_must_be_gone() {
-    let nodes = vec![me(), node("w1", "down", 4), node("w2", "ready", 5)];
-    let rows = vec![member("i-fake", "w1", 9, LONG_AGO), member("i-real", "w1", 4, LONG_AGO)];
-    let listed = [("i-real", "InService")];
-    let world = World::new(nodes, rows, survey(&["i-fake", "i-real"], &listed));
-    assert_eq!(world.steps(), [""; 0]);
-    let half = World { survey: survey(&["i-fake"], &[]), ..world };
-    assert_eq!(half.verdict("w1"), Some(Verdict::Unproven { instance: "i-real".into() }));
-    let both = World { survey: survey(&["i-fake", "i-real"], &[]), ..half };
-    assert_eq!(both.steps(), ["w1: Remove"]);
+fn of_two_instances_for_one_node_both_must_be_gone() {
+    let bare = || node("w1", "down", 4);
+    let fake = || member("i-fake", "w1", 9, LONG_AGO);
+    let real = || member("i-real", "w1", 4, LONG_AGO);
+    let cases = [
+        (grouped("i-fake", bare()), vec![real()]),
+        (grouped("i-real", bare()), vec![fake()]),
+        (bare(), vec![fake(), real()]),
+        (bare(), vec![real(), fake()]),
+    ];
+    for (w1, rows) in cases {
+        let nodes = vec![me(), w1, node("w2", "ready", 5)];
+        let listed = [("i-real", "InService")];
+        let world = World::new(nodes, rows, survey(&["i-fake", "i-real"], &listed));
+        assert_eq!(world.steps(), [""; 0]);
+        let half = World { survey: survey(&["i-fake"], &[]), ..world };
+        assert_eq!(half.verdict("w1"), Some(Verdict::Unproven { instance: "i-real".into() }));
+        let both = World { survey: survey(&["i-fake", "i-real"], &[]), ..half };
+        assert_eq!(both.steps(), ["w1: Remove"]);
+    }
 }
 
 #[test]
 fn an_entry_whose_address_is_a_live_nodes_goes() {
-    let nodes = vec![me(), node("old", "down", 4), node("new", "ready", 4), node("w", "down", 5)];
-    let world = World::new(nodes, vec![member("i-1", "new", 4, 0)], Survey::default());
-    assert_eq!(world.steps(), ["old: Remove"]);
-    assert_eq!(world.verdict("w"), Some(Verdict::Unplaced));
-    let unsure = World { members: vec![], ..world };
-    assert_eq!(unsure.steps(), [""; 0], "a live node without a row may be the entry's own host");
+    let world = |new: NodeView, rows: Vec<Member>| {
+        let nodes = vec![me(), node("old", "down", 4), new, node("w", "down", 5)];
+        World::new(nodes, rows, Survey::default())
+    };
+    let new = |state: &str| grouped("i-1", manager("new", state, 4));
+    let row = || member("i-1", "new", 4, 0);
+    let sure = world(new("ready"), vec![]);
+    assert_eq!(sure.steps(), ["old: Remove"]);
+    assert_eq!(sure.verdict("old"), Some(Verdict::Superseded { by: "new".into() }));
+    assert_eq!(sure.verdict("w"), Some(Verdict::Unplaced));
+    for rows in [vec![], vec![row()]] {
+        let unsure = world(manager("new", "ready", 4), rows);
+        assert_eq!(unsure.steps(), [""; 0], "EC2 has not shown whose address it is");
+    }
+    for state in ["down", "unknown", "disconnected"] {
+        assert_eq!(world(new(state), vec![row()]).steps(), [""; 0], "{state}: it is not alive");
+    }
 }
 
-/// An entry of a manager that never came up is `unknown`, and a member of raft for ever.
+/// Its Docker has left and joined again, perhaps at another address: the instance lives, the old entry does not.
+#[test]
+fn the_old_entry_of_a_host_that_has_joined_again_goes_although_auto_scaling_lists_the_host() {
+    let world = |new: NodeView, rows: Vec<Member>, survey: Survey| {
+        let old = grouped("i-1", manager("old", "down", 4));
+        World::new(vec![me(), old, new, manager("m2", "ready", 2)], rows, survey)
+    };
+    let in_service = || survey(&["i-1", "i-2"], &[("i-1", "InService"), ("i-2", "InService")]);
+    let row = || member("i-1", "new", 14, 0);
+    let superseded = Some(Verdict::Superseded { by: "new".into() });
+    for address in [4, 14] {
+        let new = || grouped("i-1", manager("new", "ready", address));
+        for answer in [in_service(), survey(&["i-1"], &[]), Survey::default()] {
+            for rows in [vec![], vec![row()]] {
+                let world = world(new(), rows, answer.clone());
+                assert_eq!(world.verdict("old"), superseded);
+                assert_eq!(world.steps(), ["old: Demote"]);
+            }
+        }
+        let mut early = world(new(), vec![row()], in_service());
+        early.lifeless_for.insert("old".into(), PATIENCE / 2);
+        assert_eq!(early.verdict("old"), Some(Verdict::Settling));
+    }
+    let listed = Verdict::Listed { instance: "i-1".into(), lifecycle: "InService".into() };
+    let others = [
+        (grouped("i-2", manager("new", "ready", 14)), "another instance"),
+        (manager("new", "ready", 14), "a row is no label"),
+        (grouped("i-1", manager("new", "down", 14)), "neither is alive"),
+    ];
+    for (new, why) in others {
+        let world = world(new, vec![row()], in_service());
+        assert_eq!(world.verdict("old"), Some(listed.clone()), "{why}");
+        assert_eq!(world.steps(), [""; 0], "{why}");
+    }
+}
+
+/// An entry of a manager that never came up is `unknown`, and a member of raft for ever. Raft has its address from the
+/// join, so that managers can identify it all the same.
 #[test]
 fn what_a_failed_join_left_goes_with_its_instance() {
     let stillborn = NodeView { hostname: String::new(), ..manager("s", "unknown", 7) };
+    let identified = grouped("i-s", stillborn.clone());
     let nodes = vec![me(), stillborn, manager("m2", "ready", 2), manager("m3", "ready", 3)];
     let mut world = World::new(nodes, vec![], survey(&["i-s"], &[("i-s", "Pending:Wait")]));
     assert_eq!(world.verdict("s"), Some(Verdict::Unplaced));
-    world.attempts = vec![attempt("i-s", 7, LONG_AGO)];
+    world.nodes[1] = identified;
     assert!(matches!(world.verdict("s"), Some(Verdict::Listed { .. })), "it may still be joining");
     world.survey = survey(&["i-s"], &[]);
     assert_eq!(world.steps(), ["s: Demote"]);
-    for item in ["member#manager#i-9", "attempt#i-9"] {
-        world.unreadable = [item.to_owned()].into();
-        let hidden = world.verdict("s").unwrap();
-        assert_eq!(hidden, Verdict::Hidden { item: item.to_owned() }, "its address was used again");
-        assert!(world.steps().is_empty() && !hidden.is_passing());
-    }
-    world.unreadable.clear();
-    assert!(decide(&world.seen()).spent.is_empty(), "the attempt still explains the entry");
     world.nodes[1].raft = None;
     assert_eq!(world.steps(), ["s: Remove"], "out of raft, for either role");
     world.nodes[1].role = Role::Worker;
     assert_eq!(world.steps(), ["s: Remove"]);
-    world.nodes.remove(1);
-    assert_eq!(decide(&world.seen()).spent, [&attempt("i-s", 7, LONG_AGO)]);
 }
 
-/// Its remote manager was gone in the middle of the join: an entry without a name, an address or a row.
+/// Its remote manager was gone in the middle of the join: an entry without a name, an address or a label.
 #[test]
 fn what_no_host_was_ever_behind_goes_once_its_join_is_over() {
     let nameless = NodeView { hostname: String::new(), address: None, ..node("s", "down", 0) };
@@ -253,20 +388,26 @@ fn what_no_host_was_ever_behind_goes_once_its_join_is_over() {
     assert_eq!(world.verdict("s"), Some(Verdict::Unplaced), "a member of raft got further");
     world.nodes[1] = NodeView { address: None, ..node("s", "down", 0) };
     assert_eq!(world.verdict("s"), Some(Verdict::Unplaced), "it has a host");
+    world.nodes[1] = node("s", "down", 4);
     world.nodes[1].hostname.clear();
-    world.members = vec![member("i-s", "s", 4, 0)];
+    assert_eq!(world.verdict("s"), Some(Verdict::Unplaced), "it has an address");
+    world.nodes[1].address = None;
+    world.managers = vec![member("i-s", "s", 4, 0)];
     assert_eq!(world.steps(), [""; 0], "it was Ready once");
+    world.managers.clear();
+    world.nodes[1] = grouped("i-s", world.nodes[1].clone());
+    assert_eq!(world.steps(), [""; 0], "an instance was behind it");
 }
 
 #[test]
 fn more_than_half_of_the_swarm_must_be_gone_twice() {
-    let dead = || (0..200u8).map(|n| node(&format!("w{n}"), "down", n));
-    let rows = || (0..200u8).map(|n| member(&format!("i-{n}"), &format!("w{n}"), n, 0));
+    let dead = (0..200u8).map(|n| grouped(&format!("i-{n}"), node(&format!("w{n}"), "down", n)));
     let ids: Vec<String> = (0..200).map(|n| format!("i-{n}")).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-    let nodes = std::iter::once(me()).chain(dead()).collect();
-    let mut world = World::new(nodes, rows().collect(), survey(&ids, &[]));
-    let first = decide(&world.seen());
+    let nodes = std::iter::once(me()).chain(dead).collect();
+    let mut world = World::new(nodes, vec![], survey(&ids, &[]));
+    let placed = world.placed();
+    let first = decide(&world.seen(&placed));
     assert!(first.is_majority && first.steps.is_empty());
     assert!(matches!(first.verdicts["w7"], Verdict::AskAgain { .. }));
     world.majority_for = SECOND_ANSWER_AFTER;
@@ -280,34 +421,46 @@ fn rows_of_nobody_go_once_they_are_old() {
         member("i-fresh", "nowhere", 5, 10),
         member("i-listed", "nowhere", 6, LONG_AGO),
         member("i-unasked", "nowhere", 7, LONG_AGO),
-        member("i-here", "w1", 8, LONG_AGO),
+        member("i-here", "m2", 8, LONG_AGO),
     ];
     let answered =
         survey(&["i-old", "i-fresh", "i-listed", "i-here"], &[("i-listed", "Pending:Wait")]);
-    let world = World::new(vec![me(), node("w1", "ready", 8)], rows, answered);
-    let seen = world.seen();
-    let orphans = decide(&seen).orphans;
-    assert_eq!(orphans.iter().map(|row| &*row.instance_id).collect::<Vec<_>>(), ["i-old"]);
+    let world = World::new(vec![me(), manager("m2", "ready", 8)], rows, answered);
+    assert_eq!(world.orphans(), ["i-old"]);
 }
 
 #[test]
-fn only_the_due_are_asked_about_unless_it_is_everybodys_turn() {
-    let nodes = vec![me(), node("w1", "down", 4), node("w2", "down", 5), node("w3", "down", 6)];
-    let rows = vec![member("i-1", "w1", 4, 0), member("i-2", "w2", 5, 0), member("i-9", "x", 9, 0)];
+fn only_the_due_are_asked_about_unless_it_is_the_turn_of_all_managers() {
+    let nodes = vec![
+        me(),
+        grouped("i-1", node("w1", "down", 4)),
+        grouped("i-2", node("w2", "down", 5)),
+        manager("m3", "down", 6),
+        grouped("i-4", node("w4", "ready", 7)),
+        grouped("i-5", manager("m5", "ready", 8)),
+    ];
+    let rows = vec![member("i-3", "m3", 6, 0), member("i-5", "m5", 8, 0), member("i-9", "x", 9, 0)];
     let mut world = World::new(nodes, rows, Survey::default());
-    world.attempts = vec![attempt("i-3", 6, 0), attempt("i-4", 7, 0)];
     world.lifeless_for.insert("w2".into(), PATIENCE / 2);
-    let ask = |everybody| ask_about(&world.seen(), everybody).into_iter().collect::<Vec<_>>();
-    assert_eq!(ask(false), ["i-1", "i-3"]);
-    assert_eq!(ask(true), ["i-1", "i-2", "i-3", "i-4", "i-9"]);
+    assert_eq!(world.asked(false), ["i-1", "i-3"]);
+    assert_eq!(world.asked(true), ["i-1", "i-3", "i-5", "i-9"]);
+}
+
+/// A label that an operator wrote and that names no instance.
+const BY_HAND: &str = "the old one";
+
+/// Returns the instance that the node's label names.
+fn label(view: &NodeView) -> Option<&String> {
+    view.labels.get(INSTANCE).filter(|label| *label != BY_HAND)
 }
 
 fn any_node() -> impl Strategy<Value = NodeView> {
     let states = prop::sample::select(vec!["ready", "down", "unknown", "disconnected"]);
     let raft = prop::option::of((any::<bool>(), any::<bool>()));
     let flags = (any::<bool>(), any::<bool>(), any::<bool>());
-    (0u8..8, states, 0u8..5, flags, raft).prop_map(
-        |(id, state, address, (is_named, is_placed, is_manager), raft)| {
+    let labels = prop::option::of((0u8..7, any::<bool>()));
+    (0u8..8, states, 0u8..5, flags, raft, labels).prop_map(
+        |(id, state, address, (is_named, is_placed, is_manager), raft, labels)| {
             let raft = raft.map(|(is_leader, is_reachable)| RaftView { is_leader, is_reachable });
             let mut view = node(&format!("n{id}"), state, address);
             view.role = if is_manager { Role::Manager } else { Role::Worker };
@@ -317,20 +470,24 @@ fn any_node() -> impl Strategy<Value = NodeView> {
             if !is_placed {
                 view.address = None;
             }
-            NodeView { raft, ..view }
+            view.raft = raft;
+            match labels {
+                None => view,
+                Some((6, _)) => grouped(BY_HAND, view),
+                Some((n, true)) => grouped(&format!("i-{n}"), view),
+                Some((n, false)) => lone(&format!("i-{n}"), view),
+            }
         },
     )
 }
 
 fn any_world() -> impl Strategy<Value = World> {
     let nodes = prop::collection::vec(any_node(), 0..8);
-    let rows = prop::collection::vec((0u8..6, 0u8..8, 0u8..5, 0i64..300, any::<bool>()), 0..8);
-    let attempts = prop::collection::vec((0u8..6, 0u8..5, 0i64..300), 0..4);
+    let rows = prop::collection::vec((0u8..6, 0u8..8, 0u8..5, 0i64..300, any::<bool>()), 0..6);
     let answers = prop::collection::vec(0u8..3, 6);
     let times = prop::collection::vec(0u64..120, 8);
-    let is_hidden = prop::bool::weighted(0.2);
-    (nodes, rows, attempts, answers, times, 0u64..60, is_hidden).prop_map(
-        |(mut nodes, rows, attempts, answers, times, majority_for, is_hidden)| {
+    (nodes, rows, answers, times, 0u64..60).prop_map(
+        |(mut nodes, rows, answers, times, majority_for)| {
             nodes.sort_by(|a, b| a.id.cmp(&b.id));
             nodes.dedup_by(|a, b| a.id == b.id);
             nodes.push(me());
@@ -340,10 +497,6 @@ fn any_world() -> impl Strategy<Value = World> {
             };
             let mut result =
                 World::new(nodes, rows.into_iter().map(row).collect(), Survey::default());
-            result.attempts = attempts
-                .into_iter()
-                .map(|(i, a, age)| attempt(&format!("i-{i}"), a, age))
-                .collect();
             let ids: Vec<String> = (0..6).map(|n| format!("i-{n}")).collect();
             let of = |wanted: fn(u8) -> bool| {
                 let of = ids.iter().zip(&answers).filter(move |(_, answer)| wanted(**answer));
@@ -355,7 +508,6 @@ fn any_world() -> impl Strategy<Value = World> {
             result.lifeless_for =
                 (0..8).zip(times).map(|(n, time)| (format!("n{n}"), time)).collect();
             result.majority_for = Duration::from_secs(majority_for);
-            result.unreadable.extend(is_hidden.then(|| "attempt#i-odd".to_owned()));
             result
         },
     )
@@ -367,7 +519,8 @@ proptest! {
     /// The evidence, defined a second time in other words.
     #[test]
     fn nobody_goes_without_evidence(world in any_world()) {
-        let seen = world.seen();
+        let placed = world.placed();
+        let seen = world.seen(&placed);
         let decision = decide(&seen);
         let gone = |id: &str| {
             world.survey.answered.contains(id) && !world.survey.listed.contains_key(id)
@@ -379,30 +532,32 @@ proptest! {
             prop_assert!(view.state == "down" || never_up, "{view:?}");
             prop_assert!(world.lifeless_for[&view.id] >= PATIENCE);
             prop_assert_eq!(*step == Step::Demote, view.raft.is_some());
-            let rows: Vec<_> = world.members.iter().filter(|row| row.node_id == view.id).collect();
-            if !rows.is_empty() {
-                prop_assert!(view.state == "down" && rows.iter().all(|row| gone(&row.instance_id)));
-                prop_assert!(rows.iter().all(|row| row.group.is_some()));
-                by_auto_scaling += 1;
-                continue;
-            }
-            if view.address.is_none() {
-                prop_assert!(view.hostname.is_empty() && view.raft.is_none());
-                prop_assert!(world.lifeless_for[&view.id] >= JOIN_IS_OVER);
-                continue;
-            }
-            let has_live_owner = world.nodes.iter().any(|other| {
-                other.state == "ready" && other.id != view.id && other.address == view.address
-                    && world.members.iter().any(|row| row.node_id == other.id)
+            let has_live_successor = world.nodes.iter().any(|other| {
+                let is_there = view.address.is_some() && other.address == view.address;
+                other.state == "ready" && other.id != view.id && label(other).is_some()
+                    && (is_there || label(other) == label(view))
             });
-            if !has_live_owner {
-                let is_here = |it: &&Attempt| Some(it.address.to_string()) == view.address;
-                let attempts: Vec<_> = world.attempts.iter().filter(is_here).collect();
-                prop_assert!(!attempts.is_empty());
-                prop_assert!(attempts.iter().all(|it| gone(&it.instance_id)));
-                prop_assert!(world.unreadable.is_empty(), "its own row may be one of them");
-                by_auto_scaling += 1;
+            if has_live_successor {
+                continue;
             }
+            let rows: Vec<_> = world.managers.iter().filter(|row| row.node_id == view.id).collect();
+            // The row of the same instance says more than the label.
+            let label = label(view).filter(|id| rows.iter().all(|row| row.instance_id != **id));
+            if label.is_some() || !rows.is_empty() {
+                let had_group = |row: &Member| {
+                    let is_grouped = |view: &NodeView| view.labels.contains_key(GROUP);
+                    let mut others = world.nodes.iter();
+                    let id = row.instance_id.as_str();
+                    row.group.is_some()
+                        || others.find(|view| placed::instance_of(view) == Some(id)).is_some_and(is_grouped)
+                };
+                prop_assert!(rows.iter().all(|row| gone(&row.instance_id) && had_group(row)));
+                prop_assert!(label.is_none_or(|id| gone(id) && view.labels.contains_key(GROUP)));
+                by_auto_scaling += 1;
+                continue;
+            }
+            prop_assert!(view.hostname.is_empty() && view.address.is_none() && view.raft.is_none());
+            prop_assert!(world.lifeless_for[&view.id] >= JOIN_IS_OVER);
         }
         if 2 * by_auto_scaling > world.nodes.len() {
             prop_assert!(world.majority_for >= SECOND_ANSWER_AFTER);
@@ -412,10 +567,6 @@ proptest! {
             prop_assert!(gone(&row.instance_id) && row.updated_at + Duration::from_secs(120) < NOW);
             prop_assert!(world.nodes.iter().all(|view| view.id != row.node_id));
         }
-        for spent in &decision.spent {
-            let is_member = world.members.iter().any(|row| row.instance_id == spent.instance_id);
-            prop_assert!(gone(&spent.instance_id) || is_member);
-        }
     }
 
     /// Removal ends: after enough polls with the same answers no step is left.
@@ -423,8 +574,7 @@ proptest! {
     fn it_comes_to_an_end(world in any_world()) {
         let mut world = World { majority_for: SECOND_ANSWER_AFTER, ..world };
         for _ in 0..20 {
-            let steps: Vec<(String, Step)> = decide(&world.seen())
-                .steps.into_iter().map(|(view, step)| (view.id.clone(), step)).collect();
+            let steps = world.acts();
             if steps.is_empty() {
                 return Ok(());
             }
@@ -437,34 +587,37 @@ proptest! {
                 }
             }
         }
-        prop_assert!(false, "{:?}", decide(&world.seen()).steps);
+        prop_assert!(false, "{:?}", world.acts());
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-    /// Rows with any readable content: a node that is Ready stays, and nothing panics.
+    /// Rows and labels with any readable content: a node that is Ready stays, only instance ids are asked about, and
+    /// nothing panics.
     #[test]
     fn no_row_that_can_be_read_ends_a_look(
         members in fuzz::members(),
-        attempts in fuzz::attempts(),
+        labels in prop::collection::vec(prop::option::of((fuzz::text(), any::<bool>())), 4),
         charter in prop::option::of(fuzz::charter()),
         nodes in fuzz::nodes(),
         is_answered in any::<bool>(),
     ) {
         let survey = if is_answered { survey(&["i-0", "i-1", "i-2"], &[]) } else { Survey::default() };
-        let unreadable = &members.unreadable | &attempts.unreadable;
-        let world = World {
-            attempts: attempts.rows,
-            unreadable,
-            charter,
-            ..World::new(nodes, members.rows, survey)
-        };
-        let seen = Observed { me: "node-0", now: fuzz::NOW, ..world.seen() };
+        let managers = members.rows.into_iter().filter(|row| row.role == Role::Manager).collect();
+        let labelled = nodes.into_iter().zip(labels).map(|(view, label)| match label {
+            None => view,
+            Some((label, true)) => grouped(&label, view),
+            Some((label, false)) => lone(&label, view),
+        });
+        let world = World { charter, ..World::new(labelled.collect(), managers, survey) };
+        let placed = world.placed();
+        let seen = Observed { me: "node-0", now: fuzz::NOW, ..world.seen(&placed) };
         let asked = ask_about(&seen, true);
-        prop_assert!(asked.len() <= world.members.len() + world.attempts.len());
-        let _ = needs_charter("node-0", &world.members, fuzz::NOW);
+        prop_assert!(asked.len() <= world.managers.len() + world.nodes.len());
+        prop_assert!(asked.iter().all(|id| is_instance_id(id)), "{asked:?}");
+        let _ = needs_charter("node-0", &world.managers, fuzz::NOW);
         let decision = decide(&seen);
         for (view, _) in decision.steps {
             prop_assert!(!view.is_ready(), "{view:?}");

@@ -1,5 +1,7 @@
 //! Observes one departure and takes its next step.
 
+use std::cell::RefCell;
+
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
@@ -20,7 +22,7 @@ pub async fn serve(
     node: &Node,
     row: &DepartureRow,
     view: Option<&NodeView>,
-    stand_ins: &mut stand_in::Memory,
+    stand_ins: &RefCell<stand_in::Memory>,
 ) -> Result<bool, ManagerError> {
     let who = row.instance_id.as_str();
     if row.stand_in {
@@ -29,7 +31,8 @@ pub async fn serve(
             .unwrap_or_else(|error| tracing::warn!(instance = who, "{}", chain(&error)));
     }
     let now = OffsetDateTime::now_utc();
-    let is_silent = stand_ins.is_silent(row, node.ledger.answering_since(), Instant::now());
+    let answering_since = node.ledger.answering_since();
+    let is_silent = stand_ins.borrow_mut().is_silent(row, answering_since, Instant::now());
     let age = Age::of(row, is_silent, node.settings.leave.shutdown_deadline, now);
     let live_tasks = match (view, row.state) {
         (Some(_), DepartureState::Requested | DepartureState::Draining | DepartureState::Left) => {
@@ -64,8 +67,12 @@ pub async fn serve(
             tracing::info!(instance = who, "no longer a manager");
         }
         Action::Release(result) => {
-            // The node may have written its own request since the rows were read; that request replaces this row.
-            if node.ledger.fetch_departure(who).await?.as_ref() != Some(row) {
+            // The node may have written its own request since the rows were read; that request has priority.
+            let own = node.ledger.fetch_departure(row.role, who).await?;
+            let is_requested = |own: &DepartureRow| {
+                own.node_id == row.node_id && own.state != DepartureState::Failed
+            };
+            if own.as_ref().is_some_and(is_requested) {
                 return Ok(true);
             }
             stand_in::release(node, who, result).await?;
@@ -84,7 +91,10 @@ pub async fn serve(
             return Ok(false);
         }
         Action::Remove => {
-            node.swarm.remove(&row.node_id).await?;
+            // A node that the list does not have needs no removal, and what its row names is a claim.
+            if view.is_some() {
+                node.swarm.remove(&row.node_id).await?;
+            }
             node.ledger.delete_member_of(row.role, who, &row.node_id).await?;
             if row.role == Role::Manager {
                 node.ledger.return_lease(&row.node_id).await?;
@@ -127,7 +137,7 @@ mod tests {
         row.state = DepartureState::Draining;
         let look = async || {
             let view = node.swarm.fetch_node("n1").await.unwrap();
-            serve(&node, &row, view.as_ref(), &mut stand_in::Memory::default()).await
+            serve(&node, &row, view.as_ref(), &RefCell::default()).await
         };
 
         engine.lock().instead.insert("/tasks", Instead::Refusal(500, "rpc error: no leader"));
@@ -151,12 +161,12 @@ mod tests {
         let mut row = DepartureRow::request("i-2", "n9", Role::Worker, &departure, "");
         row.stand_in = true;
         stub.answer(403, &Stub::xml_error("AccessDenied", "no heartbeat"));
-        let own = r#"{ "Item": { "item": { "S": "departure#i-2" }, "instance_id": { "S": "i-2" },
+        let own = r#"{ "Item": { "item": { "S": "departure#i-2" }, "schema": { "N": "2" }, "instance_id": { "S": "i-2" },
             "node_id": { "S": "n9" }, "role": { "S": "worker" }, "reason": { "S": "spot" },
             "state": { "S": "requested" }, "requested_at": { "N": "1" }, "boot_id": { "S": "b" },
             "deadline": { "N": "2" }, "expires_at": { "N": "3" } } }"#;
         stub.answer(200, own);
-        assert!(serve(&node, &row, None, &mut stand_in::Memory::default()).await.unwrap());
+        assert!(serve(&node, &row, None, &RefCell::default()).await.unwrap());
         let asked = stub.requests();
         assert_eq!(asked.len(), 2, "no hook is completed, and nothing is written: {asked:?}");
     }

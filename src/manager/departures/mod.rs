@@ -1,40 +1,69 @@
 //! Serves departures: drains nodes that ask to leave, records when their tasks have stopped, confirms demotions, and
-//! removes nodes that have left. The swarm leader polls once a second, the others every [`BACKUP_INTERVAL`], in case
-//! the leader's skep is dead.
+//! removes nodes that have left. The swarm leader polls every few seconds, the others more slowly, in case the leader's
+//! skep is dead.
+//!
+//! Guarantees: a worker's request is served for the writer's own node alone ([`super::claims`]). Departures are served
+//! side by side, each with a time limit: one that fails or hangs delays no other.
 
 mod act;
 mod decide;
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use futures_util::StreamExt;
+use tokio::time::{Instant, timeout};
 
+use super::claims::{self, Claim};
 use super::complaints::show_unreadable;
 use super::duty::{Duty, Poll};
 use super::error::ManagerError;
 use super::observe::{Fleet, lately};
 use super::stand_in;
-use crate::clients::ledger::DepartureState;
+use crate::clients::docker::NodeView;
+use crate::clients::ledger::{DepartureRow, DepartureState, Rows};
+use crate::common::instance::Role;
 
 pub use decide::{Action, Age, decide};
 
 /// Name of this duty, and of its trouble that it cannot read departure rows.
 pub(super) const NAME: &str = "departures";
-/// Time within which the leader sees a request.
-const LEADER_INTERVAL: Duration = Duration::from_secs(1);
+/// Time within which the leader sees a manager's request.
+const LEADER_INTERVAL: Duration = Duration::from_secs(2);
 /// The same while a departure is under way, so that its steps follow each other faster.
 const BUSY_INTERVAL: Duration = Duration::from_millis(500);
-/// Time within which another manager sees a request, if the leader's skep has not acted.
+/// Time within which another manager sees a manager's request, if the leader's skep has not acted.
 const BACKUP_INTERVAL: Duration = Duration::from_secs(5);
 /// The same while a departure is under way: the departure may be the leader's own, and this manager the next leader.
 const BUSY_BACKUP_INTERVAL: Duration = Duration::from_secs(2);
+/// Time within which the leader sees a worker's request: this time for each worker, within these limits. Each worker
+/// costs one read; 8 reads a second are less than a dollar a month, and 15 s are little of the 120 s of a spot notice.
+const EACH_WORKER: Duration = Duration::from_millis(125);
+const WORKERS_INTERVAL: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(3)..=Duration::from_secs(15);
+/// The other managers read the workers' requests less often by this factor.
+const BACKUP_FACTOR: u32 = 3;
 /// Maximum age of the node list by which a manager decides how often it polls.
 const ROLE_AGE: Duration = Duration::from_secs(2);
 /// Maximum age of the node list by which one departure is decided: the departures before it may have taken longer.
 const LIST_AGE: Duration = Duration::from_secs(1);
+/// Number of departures that are served side by side, and the time limit of each.
+const AT_ONCE: usize = 8;
+const LIMIT: Duration = Duration::from_secs(20);
 
-/// State that only saves calls and log lines, and the time for which each node has been silent; by instance id.
-type Memory = stand_in::Memory;
+/// State that one poll leaves for the next.
+#[derive(Default)]
+struct Memory {
+    /// State that only saves calls and log lines, and the time for which each node has been silent; by instance id.
+    stand_ins: RefCell<stand_in::Memory>,
+    /// Time of the last read of all workers' requests.
+    read_at: Option<Instant>,
+    /// Workers whose departure is under way.
+    under_way: BTreeSet<String>,
+    /// Keys of rows that could not be read, when all were read last.
+    unreadable: BTreeSet<String>,
+}
 
 /// Serves departures for as long as this node is a manager.
 pub(super) async fn run(fleet: &Fleet<'_>) {
@@ -46,31 +75,224 @@ async fn poll(
     Poll { fleet, memory, complaints }: Poll<'_, Memory>,
 ) -> Result<Duration, ManagerError> {
     let node = fleet.node;
-    let departures = fleet.departures(Instant::now()).await?;
+    let is_leader = fleet.is_leader(&fleet.nodes(lately(ROLE_AGE)).await?);
+    let rows = memory.fetch(fleet, is_leader).await?;
     let read_at = Instant::now();
-    show_unreadable(node, NAME, &departures.unreadable);
-    let is_known = |id: &str| departures.rows.iter().any(|row| row.instance_id == id);
-    memory.retain(is_known);
+    show_unreadable(node, NAME, &memory.unreadable);
+    for superseded in &rows.superseded {
+        node.ledger.withdraw_stand_in(superseded).await?;
+    }
+    let is_known = |id: &str| rows.served.iter().any(|row| row.instance_id == id);
+    memory.stand_ins.get_mut().retain(is_known);
     complaints.retain(is_known);
+    let stand_ins = &memory.stand_ins;
+    let serve = async |row: &DepartureRow| {
+        let served = timeout(LIMIT, serve(fleet, row, stand_ins, read_at)).await;
+        (row.clone(), served.unwrap_or(Err(ManagerError::TimeLimit { after: LIMIT })))
+    };
+    let served: Vec<_> = futures_util::stream::iter(&rows.served)
+        .map(serve)
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
     let mut is_busy = false;
-    for row in &departures.rows {
-        let view = match row.state {
-            // The row is kept to be shown; nothing is done for it.
-            DepartureState::Removed => None,
-            _ => {
-                let nodes = fleet.nodes(read_at.max(lately(LIST_AGE))).await?;
-                nodes.iter().find(|view| view.id == row.node_id).cloned()
+    memory.under_way.clear();
+    for (row, served) in served {
+        let is_under_way = !matches!(served, Ok(Served::Over));
+        is_busy |= matches!(served, Ok(Served::UnderWay));
+        if is_under_way && row.role == Role::Worker {
+            memory.under_way.insert(row.instance_id.clone());
+        }
+        if let Ok(Served::Refused(why)) = &served {
+            if complaints.is_news(&row.instance_id, why) {
+                tracing::warn!(instance = row.instance_id, "{why}");
             }
-        };
-        let served = act::serve(node, row, view.as_ref(), memory).await;
-        is_busy |= matches!(served, Ok(true));
+            complaints.record(why.clone());
+            continue;
+        }
         complaints.take("serving its departure", &row.instance_id, served.map(drop))?;
     }
-    let nodes = fleet.nodes(lately(ROLE_AGE)).await?;
-    Ok(match (fleet.is_leader(&nodes), is_busy) {
+    Ok(match (is_leader, is_busy) {
         (false, true) => BUSY_BACKUP_INTERVAL,
         (false, false) => BACKUP_INTERVAL,
         (true, true) => BUSY_INTERVAL,
         (true, false) => LEADER_INTERVAL,
     })
+}
+
+/// The state of one departure after a poll.
+#[derive(Debug)]
+enum Served {
+    UnderWay,
+    /// Nothing more will be done for it, or only after a time that no poll needs to hurry for.
+    Idle,
+    /// Managers are done with it.
+    Over,
+    /// Its row must not be followed, for this reason.
+    Refused(String),
+}
+
+async fn serve(
+    fleet: &Fleet<'_>,
+    row: &DepartureRow,
+    stand_ins: &RefCell<stand_in::Memory>,
+    read_at: Instant,
+) -> Result<Served, ManagerError> {
+    let nodes = match row.state {
+        // The row is kept to be shown; nothing is done for it.
+        DepartureState::Removed => vec![],
+        _ => fleet.nodes(read_at.max(lately(LIST_AGE))).await?.to_vec(),
+    };
+    let view = match view_of(row, &nodes) {
+        Ok(view) => view,
+        Err(served) => return Ok(served),
+    };
+    let is_under_way = act::serve(fleet.node, row, view, stand_ins).await?;
+    Ok(match is_under_way {
+        true => Served::UnderWay,
+        false if row.state.is_over() => Served::Over,
+        false => Served::Idle,
+    })
+}
+
+/// Returns the node of a departure, if it is listed. Managers write the rows of managers and the stand-ins; the node that
+/// a worker's own row names is a claim.
+fn view_of<'a>(row: &DepartureRow, nodes: &'a [NodeView]) -> Result<Option<&'a NodeView>, Served> {
+    if row.role == Role::Manager || row.stand_in {
+        return Ok(nodes.iter().find(|view| view.id == row.node_id));
+    }
+    match claims::check(nodes, &row.instance_id, &row.node_id) {
+        Claim::Own(view) => Ok(Some(view)),
+        Claim::NotListed => Ok(None),
+        Claim::Unproven => Err(Served::UnderWay),
+        Claim::OfAnother(owner) => {
+            let item = format!("departure#{}", row.instance_id);
+            Err(Served::Refused(claims::refusal(&item, &row.node_id, owner)))
+        }
+    }
+}
+
+/// The rows of a poll.
+#[derive(Debug, Default)]
+struct Requests {
+    served: Vec<DepartureRow>,
+    /// Stand-ins for nodes that have requested their departure themselves.
+    superseded: Vec<DepartureRow>,
+}
+
+impl Memory {
+    /// Reads the rows of all managers and all stand-ins, and those of the workers that are due.
+    async fn fetch(
+        &mut self,
+        fleet: &Fleet<'_>,
+        is_leader: bool,
+    ) -> Result<Requests, ManagerError> {
+        let now = Instant::now();
+        let of_managers = fleet.departures(now).await?;
+        let workers = fleet.worker_ids().await?;
+        let is_due = self.read_at.is_none_or(|at| now - at >= pace(workers.len(), is_leader));
+        let stood_in = of_managers.rows.iter().filter(|row| row.stand_in);
+        let mut ids: BTreeSet<String> = stood_in.map(|row| row.instance_id.clone()).collect();
+        ids.extend(if is_due { workers } else { self.under_way.clone() });
+        let own = fleet.node.ledger.fetch_workers_departures(&ids).await?;
+        if is_due {
+            self.read_at = Some(now);
+            self.unreadable = &of_managers.unreadable | &own.unreadable;
+        }
+        Ok(merge(&of_managers.rows, own))
+    }
+}
+
+/// Returns the time between two reads of the requests of this number of workers.
+fn pace(workers: usize, is_leader: bool) -> Duration {
+    let each = EACH_WORKER.saturating_mul(u32::try_from(workers).unwrap_or(u32::MAX));
+    let interval = each.clamp(*WORKERS_INTERVAL.start(), *WORKERS_INTERVAL.end());
+    interval * if is_leader { 1 } else { BACKUP_FACTOR }
+}
+
+/// Puts together what managers have written and what workers have requested themselves. A node's own request has
+/// priority over a stand-in for the same node; where it is unknown whether there is one, the stand-in waits.
+fn merge(by_managers: &[DepartureRow], own: Rows<DepartureRow>) -> Requests {
+    let key = |row: &DepartureRow| (row.instance_id.clone(), row.node_id.clone());
+    let is_alive = |row: &&DepartureRow| !row.stand_in && row.state != DepartureState::Failed;
+    let requested: BTreeMap<_, _> =
+        own.rows.iter().chain(by_managers).filter(is_alive).map(|row| (key(row), ())).collect();
+    let mut all = Requests::default();
+    for row in by_managers {
+        if row.stand_in && requested.contains_key(&key(row)) {
+            all.superseded.push(row.clone());
+        } else if !(row.stand_in && own.hides(&row.instance_id)) {
+            all.served.push(row.clone());
+        }
+    }
+    all.served.extend(own.rows);
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use time::OffsetDateTime;
+
+    use super::*;
+    use crate::common::instance::{Departure, Reason};
+    use crate::common::labels::INSTANCE;
+
+    fn row(instance: &str, node_id: &str, role: Role, stand_in: bool) -> DepartureRow {
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let departure = Departure { reason: Reason::Spot, noticed_at: now, deadline: now };
+        let mut row = DepartureRow::request(instance, node_id, role, &departure, "boot");
+        row.stand_in = stand_in;
+        row
+    }
+
+    #[test]
+    fn a_nodes_own_request_comes_before_a_stand_in_and_one_that_may_exist_delays_it() {
+        let stand_in = row("i-1", "n1", Role::Worker, true);
+        let alone = merge(std::slice::from_ref(&stand_in), Rows::default());
+        assert_eq!(alone.served, std::slice::from_ref(&stand_in));
+        let own = |state| {
+            let mut own = row("i-1", "n1", Role::Worker, false);
+            own.state = state;
+            Rows { rows: vec![own], ..Rows::default() }
+        };
+        let both = merge(std::slice::from_ref(&stand_in), own(DepartureState::Draining));
+        assert_eq!((both.superseded.len(), both.served.len()), (1, 1));
+        assert!(!both.served[0].stand_in);
+        let failed = merge(std::slice::from_ref(&stand_in), own(DepartureState::Failed));
+        assert_eq!((failed.superseded.len(), failed.served.len()), (0, 2), "it has given up");
+        let unanswered = ["departure#i-1".to_owned()].into();
+        let hidden = merge(&[stand_in], Rows { unanswered, ..Rows::default() });
+        assert!(hidden.superseded.is_empty() && hidden.served.is_empty(), "cannot tell");
+        let manager = row("i-2", "n2", Role::Manager, true);
+        let of_managers =
+            merge(&[manager, row("i-2", "n2", Role::Manager, false)], Rows::default());
+        assert_eq!((of_managers.superseded.len(), of_managers.served.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_workers_row_moves_no_other_node() {
+        let mut view = NodeView::example("n1", Role::Worker);
+        let workers = |node: &str| row("i-1", node, Role::Worker, false);
+        let bare = [view.clone()];
+        assert!(matches!(view_of(&workers("n1"), &bare), Err(Served::UnderWay)), "unproven");
+        view.labels.insert(INSTANCE.to_owned(), "i-1".to_owned());
+        let own = [view.clone()];
+        assert!(matches!(view_of(&workers("n1"), &own), Ok(Some(_))));
+        assert!(matches!(view_of(&workers("n9"), &own), Ok(None)));
+        view.labels.insert(INSTANCE.to_owned(), "i-2".to_owned());
+        let others = [view];
+        let Err(Served::Refused(why)) = view_of(&workers("n1"), &others) else { panic!() };
+        assert!(why.contains("departure#i-1") && why.contains("i-2"), "{why}");
+        let stand_in = row("i-1", "n1", Role::Worker, true);
+        assert!(matches!(view_of(&stand_in, &others), Ok(Some(_))), "a manager wrote it");
+    }
+
+    #[test]
+    fn the_workers_requests_are_read_at_a_pace_that_a_large_fleet_can_pay() {
+        let pace = |workers| [true, false].map(|is_leader| pace(workers, is_leader).as_secs_f64());
+        assert_eq!(pace(0), [3.0, 9.0]);
+        assert_eq!(pace(50), [6.25, 18.75]);
+        assert_eq!(pace(500), [15.0, 45.0]);
+        assert_eq!(pace(usize::MAX), [15.0, 45.0]);
+    }
 }

@@ -7,11 +7,11 @@ use super::*;
 use crate::clients::ledger::MemberState;
 use crate::clients::ledger::fuzz;
 use crate::common::instance::{Instance, Membership, Role};
-use crate::common::labels::AVAILABILITY;
+use crate::common::labels::{AVAILABILITY, GROUP, INSTANCE, check};
 use crate::manager::node_edit::row_of;
 
-/// Few keys, so that skep and the operator collide; only a hand-edited row can request the last two.
-const KEYS: [&str; 6] = ["disk", "tier", "skep.zone", "skep.group", OWNED, "a b"];
+/// Few keys, so that skep and the operator collide.
+const KEYS: [&str; 3] = ["disk", "tier", "rack"];
 
 fn member(labels: &Labels, joined_paused: bool) -> Member {
     let membership = Membership {
@@ -85,7 +85,7 @@ proptest! {
         for event in events {
             match event {
                 Event::Want(labels) => wanted = labels,
-                Event::Add(key, value) if key != OWNED && !owned(&seen).contains(key) => {
+                Event::Add(key, value) if !owned(&seen).contains(key) => {
                     seen.insert(key.into(), value.clone());
                     theirs.insert(key.into(), value);
                 }
@@ -110,7 +110,7 @@ proptest! {
                     }
                     let mut expected = theirs.clone();
                     for (key, value) in &wanted {
-                        if is_storable(key, value) && !theirs.contains_key(key) {
+                        if !theirs.contains_key(key) {
                             expected.insert(key.clone(), value.clone());
                         }
                     }
@@ -128,10 +128,12 @@ proptest! {
 
 #[test]
 fn the_first_labels_activate_who_came_in_paused() {
-    let wanted = labels(&[("disk", "ssd"), ("skep.zone", "a")]);
-    let expected = labels(&[("disk", "ssd"), ("skep.zone", "a"), (OWNED, "disk,skep.zone")]);
+    let wanted = labels(&[("disk", "ssd"), ("rack", "a")]);
+    let facts = || labels(&[(INSTANCE, "i-1"), (GROUP, "workers")]);
+    let mut expected = labels(&[("disk", "ssd"), ("rack", "a"), (OWNED, "disk,rack")]);
+    expected.extend(facts());
     let of = |availability, joined_paused| {
-        decide(&Labels::new(), availability, &member(&wanted, joined_paused)).unwrap()
+        decide(&facts(), availability, &member(&wanted, joined_paused)).unwrap()
     };
     assert_eq!(of(Availability::Pause, true), (expected.clone(), Availability::Active));
     assert_eq!(of(Availability::Pause, false).1, Availability::Pause, "an operator's pause");
@@ -150,8 +152,8 @@ fn a_tag_that_is_gone_takes_its_label_along_and_nothing_else() {
 #[test]
 fn what_is_not_skeps_to_set_is_named() {
     let seen = labels(&[("disk", "hdd"), ("tier", "web"), (OWNED, "tier")]);
-    let wanted = labels(&[("disk", "ssd"), ("tier", "db"), ("a b", "x"), (OWNED, "disk")]);
-    assert_eq!(left_alone(&seen, &wanted), BTreeSet::from(["a b", "disk", OWNED]));
+    let wanted = labels(&[("disk", "ssd"), ("tier", "db")]);
+    assert_eq!(left_alone(&seen, &wanted), BTreeSet::from(["disk"]));
 }
 
 #[test]
@@ -174,22 +176,31 @@ fn the_ledger_is_read_for_new_nodes_at_once_and_else_rarely() {
     let done = || view("a", "ready", labels(&[(OWNED, "")]));
     let bare = || view("b", "ready", Labels::new());
     let dead = || view("c", "down", Labels::new());
+    let due = |memory: &mut Memory, nodes: &[NodeView], rhythm: &Rhythm, seconds| {
+        let all = memory.is_everybodys_turn(nodes.len(), rhythm, at(seconds));
+        let due = memory.due(nodes, all, rhythm.patience, at(seconds));
+        due.into_iter().map(|view| view.id).collect::<Vec<_>>()
+    };
+    let nobody = [""; 0];
     let mut leader = Memory::default();
-    assert!(leader.is_due(&[done()], &LEADER, at(0)), "never read");
+    assert_eq!(due(&mut leader, &[done()], &LEADER, 0), ["a"], "never read");
     leader.read_at = Some(at(0));
-    assert!(!leader.is_due(&[done(), dead()], &LEADER, at(2)));
-    assert!(leader.is_due(&[done(), bare()], &LEADER, at(4)), "a new node");
-    assert!(!leader.is_due(&[done()], &LEADER, at(6)), "it has its labels");
-    assert!(leader.is_due(&[done()], &LEADER, at(30)), "labels may have changed");
+    assert_eq!(due(&mut leader, &[done(), dead()], &LEADER, 2), nobody);
+    assert_eq!(due(&mut leader, &[done(), bare()], &LEADER, 4), ["b"], "the new node alone");
+    assert_eq!(due(&mut leader, &[done()], &LEADER, 6), nobody, "it has its labels");
+    assert_eq!(due(&mut leader, &[done()], &LEADER, 30), ["a"], "labels may have changed");
+    let many: Vec<NodeView> = (0..500).map(|_| done()).collect();
+    assert_eq!(due(&mut leader, &many, &LEADER, 99), nobody, "500 rows cost more");
+    assert_eq!(due(&mut leader, &many, &LEADER, 100).len(), 500);
     leader.read_at = Some(at(125));
-    assert!(leader.is_due(&[bare()], &LEADER, at(126)));
+    assert_eq!(due(&mut leader, &[bare()], &LEADER, 126), ["b"]);
     leader.read_at = Some(at(240));
-    assert!(!leader.is_due(&[bare()], &LEADER, at(246)), "it has no skep");
+    assert_eq!(due(&mut leader, &[bare()], &LEADER, 246), nobody, "it has no skep");
 
     let mut backup = Memory { read_at: Some(at(0)), ..Memory::default() };
-    assert!(!backup.is_due(&[bare()], &BACKUP, at(1)), "the leader's turn");
-    assert!(backup.is_due(&[bare()], &BACKUP, at(21)), "the leader's skep is dead");
-    assert!(backup.is_due(&[done()], &BACKUP, at(300)));
+    assert_eq!(due(&mut backup, &[bare()], &BACKUP, 1), nobody, "the leader's turn");
+    assert_eq!(due(&mut backup, &[bare()], &BACKUP, 21), ["b"], "the leader's skep is dead");
+    assert_eq!(due(&mut backup, &[done()], &BACKUP, 300), ["a"]);
 }
 
 proptest! {
@@ -203,7 +214,7 @@ proptest! {
         if let Some((set, _)) = decide(&Labels::new(), availability, row) {
             let own = [OWNED, AVAILABILITY];
             let mut others = set.iter().filter(|(key, _)| !own.contains(&key.as_str()));
-            prop_assert!(others.all(|(key, value)| is_storable(key, value)), "{set:?}");
+            prop_assert!(others.all(|(key, value)| check(key, value).is_ok()), "{set:?}");
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::clients::docker::tests::fake_engine::{FakeEngine, RELEASES};
 use crate::clients::ledger::DepartureState;
 use crate::clients::ledger::fuzz;
 use crate::common::instance::{Departure, Reason, Role};
-use crate::manager::stand_in::tests::member;
+use crate::manager::stand_in::tests::worker;
 
 const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 const WAITS: &str = "Terminating:Wait";
@@ -37,9 +37,9 @@ fn answer(states: &[(&str, &str)]) -> BTreeMap<String, GroupInstance> {
 /// A world in which `i-dead` has no node, and polls of it.
 struct World {
     listed: BTreeMap<String, GroupInstance>,
-    members: MemberRows,
+    placed: Vec<Placed>,
+    managers: MemberRows,
     departures: Rows<DepartureRow>,
-    attempts: Rows<Attempt>,
     nodes: Vec<NodeView>,
     since: HeldSince<String>,
     start: Instant,
@@ -50,9 +50,9 @@ impl World {
     fn new() -> Self {
         Self {
             listed: answer(&[("i-own", "InService"), ("i-dead", WAITS)]),
-            members: MemberRows { rows: vec![member("i-own")], ..MemberRows::default() },
+            placed: vec![worker("i-own")],
+            managers: MemberRows::default(),
             departures: Rows::default(),
-            attempts: Rows::default(),
             nodes: vec![view("node-of-i-own", "10.0.0.1", "ready")],
             since: HeldSince::default(),
             start: Instant::now() + LONG,
@@ -65,9 +65,9 @@ impl World {
     }
 
     fn judge(&mut self, seconds: u64) -> Overdue {
-        let Self { listed, members, departures, attempts, nodes, since, start, .. } = self;
+        let Self { listed, placed, managers, departures, nodes, since, start, .. } = self;
         let answering_since = self.answering_since;
-        let seen = Observed { listed, members, departures, attempts, nodes, answering_since };
+        let seen = Observed { listed, placed, managers, departures, nodes, answering_since };
         overdue(&seen, "i-own", since, *start + Duration::from_secs(seconds))
     }
 }
@@ -138,7 +138,7 @@ fn whoever_may_be_somebody_is_left_to_the_hook() {
         world.look(600)
     };
     assert_eq!(look(&|_| {}), ["i-dead"]);
-    assert!(look(&|it| it.members.rows.push(member("i-dead"))).is_empty(), "a member");
+    assert!(look(&|it| it.placed.push(worker("i-dead"))).is_empty(), "it is a node");
     let notice = Departure { reason: Reason::Lifecycle, noticed_at: NOW, deadline: NOW };
     let asked = DepartureRow::request("i-dead", "", Role::Worker, &notice, "boot");
     assert!(
@@ -163,26 +163,15 @@ fn whoever_may_be_somebody_is_left_to_the_hook() {
     back.node_id = "node-of-i-own".into();
     let is_back = |it: &mut World| it.departures.rows.push(back.clone());
     assert!(look(&is_back).is_empty(), "the swarm lists that node again");
-    let attempt = Attempt::new("i-dead", Role::Worker, [10, 0, 0, 9].into(), NOW);
-    assert_eq!(
-        look(&|it| it.attempts.rows.push(attempt.clone())),
-        ["i-dead"],
-        "the attempt failed"
-    );
-    let is_listed = |it: &mut World| {
-        it.attempts.rows.push(attempt.clone());
-        it.nodes.push(view("stray", "10.0.0.9", "down"));
-    };
-    assert!(look(&is_listed).is_empty(), "there is a node at its address");
     let is_unknown = |it: &mut World| it.nodes.push(view("new", "10.0.0.8", "ready"));
-    assert!(look(&is_unknown).is_empty(), "a node without a row");
+    assert!(look(&is_unknown).is_empty(), "a node whose instance is unknown");
     let is_old = |it: &mut World| it.nodes.push(view("old", "10.0.0.8", "down"));
     assert_eq!(look(&is_old), ["i-dead"], "the entry of an earlier node");
 }
 
-/// Such as a node that was joined by hand, or whose row cannot be read: that state lasts.
+/// Such as a node that was joined by hand on a machine outside the VPC: that state lasts.
 #[test]
-fn a_node_that_no_row_explains_holds_up_nobody_who_has_left() {
+fn a_node_whose_instance_is_unknown_holds_up_nobody_who_has_left() {
     let mut world = World::new();
     world.listed = answer(&[("i-own", "InService"), ("i-dead", WAITS), ("i-left", WAITS)]);
     world.nodes.push(view("by-hand", "10.0.0.8", "ready"));
@@ -203,14 +192,16 @@ fn a_node_that_no_row_explains_holds_up_nobody_who_has_left() {
 }
 
 #[test]
-fn an_instance_whose_row_cannot_be_read_may_be_a_member_or_about_to_leave() {
-    let of = |key: &str| BTreeSet::from([key.to_owned()]);
-    let spoil = |world: &mut World, key: &str| match key.split('#').next() {
-        Some("member") => world.members.unreadable = of(key),
-        Some("departure") => world.departures.unreadable = of(key),
-        _ => world.attempts.unreadable = of(key),
+fn an_instance_whose_row_cannot_be_read_may_be_a_manager_or_about_to_leave() {
+    let spoil = |world: &mut World, key: &str| {
+        let keys = [key.to_owned()].into();
+        match key.split('#').next() {
+            Some("member") => world.managers.unreadable = keys,
+            Some("departure") => world.departures.unreadable = keys,
+            _ => world.departures.unanswered = [key.replace("unanswered", "departure")].into(),
+        }
     };
-    for kind in ["member#worker", "member#manager", "departure", "attempt"] {
+    for kind in ["member#manager", "departure", "unanswered"] {
         let mut world = World::new();
         spoil(&mut world, &format!("{kind}#i-dead"));
         world.nodes.push(view("its-node", "10.0.0.8", "down"));
@@ -237,29 +228,6 @@ fn nobody_is_silent_while_the_ledger_does_not_answer() {
     assert_eq!(world.look(745), ["i-dead"]);
 }
 
-/// The last node of its group has left by `skep leave`, and its instance is terminated later.
-#[test]
-fn a_group_that_no_member_has_any_more_is_known_by_who_has_left_and_remembered() {
-    let notice = Departure { reason: Reason::Operator, noticed_at: NOW, deadline: NOW };
-    let left = |group: &str| {
-        let mut row = DepartureRow::request("i-left", "former", Role::Worker, &notice, "boot");
-        row.group = Some(group.to_owned());
-        row
-    };
-    let own = "managers".to_owned();
-    let groups = |departures: &[DepartureRow]| groups_of(&[], departures, Some(&own));
-    let mut memory = Memory::default();
-    memory.take_in(groups(&[left("workers")]));
-    assert_eq!(memory.groups, groups(&[left("workers"), left("")]));
-    assert!(memory.groups.contains("workers"));
-    memory.take_in(groups(&[]));
-    assert!(memory.groups.contains("workers"), "its row is deleted after an hour");
-    for number in 0..MOST_GROUPS {
-        memory.take_in(groups(&[left(&format!("group-{number}"))]));
-    }
-    assert!(memory.groups.len() <= MOST_GROUPS && memory.groups.contains("group-49"));
-}
-
 #[tokio::test]
 async fn a_hook_that_cannot_be_completed_holds_up_no_other() {
     let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
@@ -281,24 +249,22 @@ async fn a_hook_that_cannot_be_completed_holds_up_no_other() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-    /// Rows with any readable content: no row names a released instance as a member.
+    /// Rows with any readable content: no instance is released that is a node, or that may be one.
     #[test]
     fn no_row_that_can_be_read_ends_a_look(
-        members in fuzz::members(),
+        managers in fuzz::members(),
         departures in fuzz::departures(),
-        attempts in fuzz::attempts(),
         nodes in fuzz::nodes(),
     ) {
+        let placed = placed(&nodes, &managers.rows);
         let listed = answer(&[("i-own", "InService"), ("i-0", WAITS), ("i-1", WAITS)]);
-        let mut world = World { listed, members, departures, attempts, nodes, ..World::new() };
+        let mut world = World { listed, placed, managers, departures, nodes, ..World::new() };
         world.judge(0);
         let overdue = world.judge(600);
         let is_held = overdue.maybe.is_some() || !overdue.unreadable.is_empty();
         prop_assert_eq!(overdue.held().is_some(), is_held);
-        let is_member = |id: &String| world.members.rows.iter().any(|row| row.instance_id == *id);
-        let is_hidden = |id: &String| world.departures.hides(id) || world.attempts.hides(id);
-        prop_assert!(!overdue.nobody.iter().any(|id| is_member(id) || is_hidden(id)));
-        let groups = groups_of(&world.members.rows, &world.departures.rows, None);
-        prop_assert!(!groups.contains(""));
+        let is_node = |id: &String| world.placed.iter().any(|it| it.instance_id == *id);
+        let is_hidden = |id: &String| world.departures.hides(id) || world.managers.hides(id);
+        prop_assert!(!overdue.nobody.iter().any(|id| is_node(id) || is_hidden(id)));
     }
 }

@@ -65,7 +65,6 @@ async fn groups_are_asked_by_name() {
              </DescribeAutoScalingGroupsResponse>"
         )
     };
-    assert!(autoscaling.fetch_groups(&BTreeSet::new()).await.unwrap().is_empty());
     let group = |name: &str, id: &str, state: &str| {
         format!(
             "<member><AutoScalingGroupName>{name}</AutoScalingGroupName><Instances><member>\
@@ -75,15 +74,29 @@ async fn groups_are_asked_by_name() {
     };
     let groups =
         group("workers", "i-1", "Terminating:Wait") + &group("managers", "i-2", "InService");
-    stub.answer(200, &answer(&format!("<AutoScalingGroups>{groups}</AutoScalingGroups>")));
-    let listed = autoscaling.fetch_groups(&BTreeSet::from(["managers", "workers"])).await.unwrap();
-    let asked = stub.last_request();
-    assert!(asked.contains("AutoScalingGroupNames.member.1=managers"), "{asked}");
-    let states = listed.iter().map(|(id, it)| (&**id, &*it.group, it.lifecycle_state.as_str()));
-    let expected = [("i-1", "workers", "Terminating:Wait"), ("i-2", "managers", "InService")];
-    assert_eq!(states.collect::<Vec<_>>(), expected);
+    let both = answer(&format!("<AutoScalingGroups>{groups}</AutoScalingGroups>"));
+    let states = async |names: &[&str]| {
+        let names = names.iter().copied().collect();
+        let listed = autoscaling.fetch_groups("prod", &names).await.unwrap();
+        let state = |(id, it): (&String, &GroupInstance)| {
+            format!("{id} {} {}", it.group, it.lifecycle_state.as_str())
+        };
+        listed.iter().map(state).collect::<Vec<_>>()
+    };
+    let expected = ["i-1 workers Terminating:Wait", "i-2 managers InService"];
+    stub.answer(200, &both);
+    assert_eq!(states(&["managers", "workers"]).await, expected);
+    let asked = stub.requests();
+    assert_eq!(asked.len(), 1, "all groups have the tag");
+    assert!(asked[0].contains("Filters.member.1.Name=tag%3Askep%3Acluster"), "{asked:?}");
+    assert!(asked[0].contains("Filters.member.1.Values.member.1=prod"), "{asked:?}");
     stub.answer(200, &answer(""));
-    assert!(autoscaling.fetch_groups(&BTreeSet::from(["workers"])).await.unwrap().is_empty());
+    assert!(states(&[]).await.is_empty(), "without names it does not list the whole account");
+    assert_eq!(stub.requests().len(), 2);
+    stub.answer(200, &answer(""));
+    stub.answer(200, &both);
+    assert_eq!(states(&["managers"]).await, expected, "groups without the tag");
+    assert!(stub.last_request().contains("AutoScalingGroupNames.member.1=managers"));
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use crate::clients::ledger::{Charter, CharterPhase, Member, MemberState};
+use crate::clients::ledger::{Charter, CharterPhase, History, Member, MemberState};
 use crate::common::instance::{Instance, Market, Membership, Role};
 use crate::lifecycle::boot::decide::{Step, decide};
 
@@ -69,6 +69,7 @@ pub type Machine = (usize, u32);
 pub struct World {
     now_seconds: u64,
     pub charter: Option<Charter>,
+    history: Option<History>,
     /// Generations that were ever open, with their swarm.
     pub opened: Vec<(u64, usize)>,
     /// The same, including those that no row or charter names any more.
@@ -204,10 +205,6 @@ impl World {
                     }
                     _ => false,
                 };
-                if is_unchanged && seen.is_none() && self.rows.is_empty() {
-                    // No row names them any more: their generations are counted from the start.
-                    self.opened.clear();
-                }
                 if is_unchanged {
                     let claim =
                         Charter::claim(seen.as_ref(), &traces, &name(me), self.now(), LEASE);
@@ -414,6 +411,7 @@ impl World {
         if !self.opened.contains(&(charter.generation, swarm)) {
             self.opened.push((charter.generation, swarm));
         }
+        self.history = History::up_to(&charter);
         if charter.recovers == charter.swarm_id {
             self.recovered.insert(swarm, charter.generation);
         }
@@ -452,6 +450,7 @@ pub fn member(id: &str, role: Role, serves_as: Role, generation: u64) -> Member 
 pub fn row(node_id: &str, generation: u64, state: MemberState) -> Member {
     let instance = Instance {
         id: String::new(),
+        arn: String::new(),
         instance_type: String::new(),
         zone: String::new(),
         region: String::new(),

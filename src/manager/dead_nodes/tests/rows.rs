@@ -1,4 +1,4 @@
-//! Tests rows without a group: Auto Scaling's answer is no evidence about their instances.
+//! Tests rows of managers without a group: Auto Scaling's answer is no evidence about their instances.
 
 use super::*;
 use crate::clients::ledger::CharterPhase;
@@ -23,7 +23,7 @@ fn a_row_without_a_group_goes_once_its_swarm_has_not_listed_it_for_days() {
     let mine = || member("i-me", "me", 1, 0);
     let days = |days: i64| days * 24 * 3600;
     let goes = |mine: Member, row: Member, nodes: Vec<NodeView>| {
-        !decide(&World::new(nodes, vec![mine, row], Survey::default()).seen()).orphans.is_empty()
+        !World::new(nodes, vec![mine, row], Survey::default()).orphans().is_empty()
     };
     let lone = |age: i64| ungrouped(member("i-lone", "w1", 4, age));
     let ours = || of(Some("s1"), mine());
@@ -50,9 +50,9 @@ fn a_row_without_a_group_of_a_swarm_that_was_given_up_goes_by_the_charter() {
     let goes = |charter: Charter, mine: Member, row: Member| {
         let rows = vec![mine, row];
         let mut world = World::new(vec![me()], rows, Survey::default());
-        let is_needed = needs_charter("me", &world.members, NOW);
+        let is_needed = needs_charter("me", &world.managers, NOW);
         world.charter = Some(charter).filter(|_| is_needed);
-        !decide(&world.seen()).orphans.is_empty()
+        !world.orphans().is_empty()
     };
     assert!(goes(open(), mine(), lone(Some("s1"), 1, DAYS)));
     assert!(goes(open(), mine(), lone(None, 1, DAYS)), "of this swarm or of an earlier one");
@@ -74,7 +74,7 @@ fn a_row_without_a_group_of_a_swarm_that_was_given_up_goes_by_the_charter() {
     let listed = vec![me(), node("w1", "down", 4)];
     let rows = vec![mine(), lone(Some("s1"), 1, DAYS)];
     let world = World { charter: Some(open()), ..World::new(listed, rows, Survey::default()) };
-    assert!(decide(&world.seen()).orphans.is_empty(), "it is on the list");
+    assert!(world.orphans().is_empty(), "it is on the list");
 }
 
 /// One more read for each poll is worth it only for rows that nothing else explains.

@@ -24,12 +24,21 @@ impl World {
         row
     }
 
+    /// Returns the rows in the managers' partition: those of managers, and those that managers have written about promoted
+    /// workers.
     fn survey(&self) -> MemberRows {
-        let (unreadable, readable): (Vec<_>, Vec<_>) =
-            self.rows.iter().partition(|(_, row)| row.is_unreadable);
+        let is_managers = |it: &Machine, row: &Row| {
+            self.nodes[it.0].role == Role::Manager || row.serves_as == Role::Manager
+        };
+        let (unreadable, readable): (Vec<_>, Vec<_>) = self
+            .rows
+            .iter()
+            .filter(|(it, row)| is_managers(it, row))
+            .partition(|(_, row)| row.is_unreadable);
         MemberRows {
             rows: readable.into_iter().map(|(it, row)| self.member(*it, *row)).collect(),
             unreadable: unreadable.into_iter().map(|(it, _)| name(*it)).collect(),
+            ..MemberRows::default()
         }
     }
 
@@ -43,12 +52,18 @@ impl World {
         }
         let (me, now) = (name(self.machine(node)), self.now());
         let mut all = self.survey();
-        if let Some((swarm, generation)) = own {
+        let own = own.map(|(swarm, generation)| {
             let nodes = self.swarms[swarm].iter().map(|it| node_name(*it, swarm)).collect();
-            let own = OwnMembers { swarm_id: swarm_name(swarm), nodes };
-            all.rows.retain(|row| lost_swarm::is_rival(row, &own, generation));
+            (OwnMembers { swarm_id: swarm_name(swarm), nodes }, generation)
+        });
+        let own = own.as_ref().map(|(own, generation)| (own, *generation));
+        if let Some((own, generation)) = own {
+            all.rows.retain(|row| lost_swarm::is_rival(row, own, generation));
         }
-        let seen = lost_swarm::of_rows(charter.as_ref(), &all, &me, now);
+        let mut seen = lost_swarm::of_rows(charter.as_ref(), &all, &me, now);
+        if charter.is_none() {
+            seen.traces = lost_swarm::recall(seen.traces, self.history.clone(), own);
+        }
         if charter.is_none() && seen.is_without_trace() {
             return Some(seen);
         }

@@ -1,9 +1,9 @@
 use aws_sdk_dynamodb::types::AttributeValue;
 use proptest::prelude::*;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
-use super::super::table::{Row, decode, sort_out};
+use super::super::table::{Row, decode};
 use super::*;
 use crate::clients::ledger::fuzz;
 use crate::clients::ledger::{
@@ -11,9 +11,13 @@ use crate::clients::ledger::{
 };
 
 /// Whether an accepted row can be written again and then reads as the same.
-fn is_stable<T: Serialize + DeserializeOwned + Checked + PartialEq>(row: Row) -> bool {
+fn is_stable<T: Serialize + DeserializeOwned + Record + PartialEq>(row: Row) -> bool {
     let Ok(read) = decode::<T>(row) else { return true };
-    let again = super::super::table::encode("item", &read).map(decode::<T>);
+    let item = read.item().unwrap_or_else(|| "item".to_owned());
+    let again = super::super::table::encode(&item, &read).map(|mut row| {
+        row.insert("item".to_owned(), AttributeValue::S(item));
+        decode::<T>(row)
+    });
     matches!(again, Ok(Ok(again)) if again == read)
 }
 
@@ -27,35 +31,12 @@ proptest! {
             "member" => is_stable::<Member>(row),
             "departure" => is_stable::<DepartureRow>(row),
             "attempt" => is_stable::<Attempt>(row),
-            "turn" => is_stable::<Lease>(row),
-            "rejoin" => is_stable::<DemotionRequest>(row),
+            "lease" => is_stable::<Lease>(row),
+            "demotion-request" => is_stable::<DemotionRequest>(row),
             _ => is_stable::<RegistryAuth>(row),
         };
         prop_assert!(is_stable);
     }
-
-    /// A refused row does not affect the others.
-    #[test]
-    fn the_other_rows_are_read((_, odd) in fuzz::any_row(), right in right_row()) {
-        let key = || "right".to_owned();
-        let rows = vec![right.clone(), odd, right];
-        let (read, refused) = sort_out(rows, |_: &Named| key());
-        prop_assert_eq!((read.len(), refused.len()), (2, 1), "the odd row is under another key");
-    }
-}
-
-/// A row that is readable with any content.
-#[derive(Debug, Serialize, Deserialize)]
-struct Named {}
-
-impl Checked for Named {
-    fn check(&self) -> Result<(), String> {
-        Ok(())
-    }
-}
-
-fn right_row() -> impl Strategy<Value = Row> {
-    Just(Row::from([("item".to_owned(), AttributeValue::S("right".to_owned()))]))
 }
 
 #[test]
@@ -91,5 +72,25 @@ fn times_and_generations_leave_room_to_calculate() {
     ] {
         assert_eq!(moment("at", at(seconds)).is_ok(), is_right, "{seconds}");
     }
+    let now = OffsetDateTime::now_utc();
+    let ahead = |hours| near("at", now + time::Duration::hours(hours));
+    assert!(near("at", at(0)).is_ok() && ahead(48).is_ok());
+    assert!(ahead(50).unwrap_err().contains("at is more than 49 hours ahead"));
     assert!(generation(HIGHEST_GENERATION).is_ok() && generation(HIGHEST_GENERATION + 1).is_err());
+}
+
+#[test]
+fn texts_and_labels_are_those_that_skep_itself_would_write() {
+    assert!(
+        text("zone", "eu-central-1a", 64).is_ok() && text("zone", &"x".repeat(65), 64).is_err()
+    );
+    let why = text("zone", "a\u{1b}[2Jb", 64).unwrap_err();
+    assert!(why.contains("zone") && !why.contains('\u{1b}'), "{why}");
+    let of = |key: &str| requested_labels("labels", &[(key.to_owned(), String::new())].into());
+    assert_eq!(of("disk"), Ok(()));
+    for key in ["skep.instance", "skep.labels", "com.docker.x", "a b", ""] {
+        assert!(of(key).unwrap_err().starts_with("labels: "), "{key}");
+    }
+    let many: Labels = (0..51).map(|n| (format!("key-{n}"), String::new())).collect();
+    assert!(requested_labels("labels", &many).is_err());
 }
