@@ -15,6 +15,10 @@ use crate::cloud::ids::Ids;
 use crate::cloud::specs::CloudOptions;
 use crate::machines::Launch;
 
+/// How long EC2 shows an instance that is terminated:
+/// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html>
+const SHOWN_TERMINATED: Duration = Duration::from_secs(3600);
+
 /// An event to publish, or an order to the machines.
 #[derive(Debug)]
 pub(crate) enum Outcome {
@@ -36,6 +40,8 @@ pub(crate) struct Principal {
 pub(crate) struct Scaling {
     pub(super) groups: BTreeMap<String, Group>,
     pub(super) instances: BTreeMap<String, Instance>,
+    /// With the times of their ends, for as long as EC2 shows them.
+    terminated: Vec<(Duration, Instance)>,
     pub(super) activities: Vec<Activity>,
     pub(super) ids: Ids,
     pub(super) region: String,
@@ -54,6 +60,7 @@ impl Scaling {
         Ok(Self {
             groups: BTreeMap::new(),
             instances: BTreeMap::new(),
+            terminated: Vec::new(),
             activities: Vec::new(),
             ids: Ids::new(options.seed),
             region: options.region.clone(),
@@ -86,6 +93,13 @@ impl Scaling {
 
     pub fn instance(&self, id: &str) -> Option<&Instance> {
         self.instances.get(id)
+    }
+
+    /// Returns the instances that EC2 still shows, without an address, after Auto Scaling has forgotten them.
+    pub fn terminated(&self, now: Duration) -> impl Iterator<Item = &Instance> {
+        let is_shown = move |ended: &Duration| now.saturating_sub(*ended) < SHOWN_TERMINATED;
+        let shown = self.terminated.iter().filter(move |(ended, _)| is_shown(ended));
+        shown.map(|(_, instance)| instance)
     }
 
     pub fn instance_at(&self, address: Ipv4Addr) -> Option<&Instance> {
@@ -322,6 +336,8 @@ impl Scaling {
         self.activities[instance.activity].end(Status::Successful, now);
         self.addresses.free(instance.address);
         self.by_address.remove(&instance.address);
+        self.terminated.retain(|(ended, _)| now.saturating_sub(*ended) < SHOWN_TERMINATED);
+        self.terminated.push((now, instance));
     }
 
     pub(super) fn record(

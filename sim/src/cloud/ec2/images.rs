@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::instances::{Power, ROOT_DEVICE};
+use super::standalone::{Power, ROOT_DEVICE};
 use super::wire::Filters;
 use super::wire::{self};
 use super::{Cloud, Ec2};

@@ -4,9 +4,11 @@
 //! stores. Both are machines of the same fleet, and both have metadata. Networks are not modelled: every instance is in
 //! the same subnet, and security groups are only names.
 
+mod describe;
 mod images;
 mod instances;
 mod keys;
+mod standalone;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -22,8 +24,8 @@ use super::{Cloud, tasks};
 
 use images::Image;
 pub use images::ImageState;
-use instances::Standalone;
 use keys::{KeyPair, SecurityGroup};
+use standalone::Standalone;
 
 /// EC2's state besides Auto Scaling's instances.
 pub(super) struct Ec2 {
@@ -106,11 +108,11 @@ impl Cloud {
 pub(super) fn handle(cloud: &Cloud, action: &str, form: &Params) -> Result<Xml, ApiError> {
     match action {
         "RunInstances" => instances::run(cloud, form),
-        "DescribeInstances" => instances::describe(cloud, form),
+        "DescribeInstances" => describe::instances(cloud, form),
         "StopInstances" => instances::stop(cloud, form),
         "StartInstances" => instances::start(cloud, form),
         "TerminateInstances" => instances::terminate(cloud, form),
-        "DescribeVolumes" => instances::describe_volumes(cloud, form),
+        "DescribeVolumes" => describe::volumes(cloud, form),
         "CreateTags" => create_tags(cloud, form),
         "CreateImage" => images::create(cloud, form),
         "DescribeImages" => images::describe(cloud, form),
@@ -157,3 +159,6 @@ fn create_tags(cloud: &Cloud, form: &Params) -> Result<Xml, ApiError> {
     });
     Ok(wire::done())
 }
+
+#[cfg(test)]
+mod tests;

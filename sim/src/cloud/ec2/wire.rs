@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::cloud::errors::ApiError;
 use crate::cloud::wire::Params;
 use crate::cloud::xml::Xml;
 
@@ -52,6 +53,9 @@ pub(super) fn tags_for(form: &Params, resource: &str) -> BTreeMap<String, String
         .collect()
 }
 
+/// EC2's limit for the values of all filters of a call.
+const MOST_FILTER_VALUES: usize = 200;
+
 /// The filters of a `Describe` call: each names a property, and one of its values must match.
 pub(super) struct Filters(Vec<(String, Vec<String>)>);
 
@@ -60,6 +64,33 @@ impl Filters {
         let filter =
             |filter: &Params| Some((filter.get("Name")?.to_owned(), filter.numbered("Value")));
         Filters(form.numbered_structures("Filter").iter().filter_map(filter).collect())
+    }
+
+    /// Returns the filters of a call, all on properties that are modelled.
+    pub(super) fn checked(
+        form: &Params,
+        is_modelled: impl Fn(&str) -> bool,
+    ) -> Result<Filters, ApiError> {
+        let filters = Self::of(form);
+        if let Some((name, _)) = filters.0.iter().find(|(name, _)| !is_modelled(name)) {
+            let message = format!("The filter '{name}' is invalid");
+            return Err(ApiError::new(400, "InvalidParameterValue", message));
+        }
+        if filters.0.iter().map(|(_, values)| values.len()).sum::<usize>() > MOST_FILTER_VALUES {
+            let message = format!(
+                "The maximum number of filter values specified on a single call is \
+                 {MOST_FILTER_VALUES}"
+            );
+            return Err(ApiError::new(400, "FilterLimitExceeded", message));
+        }
+        Ok(filters)
+    }
+
+    /// Whether the filters select a resource. A resource without the property, such as an address, is not selected.
+    pub(super) fn fit(&self, property: impl Fn(&str) -> Option<String>) -> bool {
+        self.0.iter().all(|(name, values)| {
+            property(name).is_some_and(|actual| values.iter().any(|value| matches(value, &actual)))
+        })
     }
 
     /// Whether the filters select a resource with these properties. A filter on a property that is not modelled selects
