@@ -395,6 +395,28 @@ async fn items_are_written_under_a_condition_and_queried() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn groups_and_instances_are_found_by_filters() {
+    let bench = Bench::start().await;
+    let by_tag = |value: &str| format!("Name=tag:aws:cloudformation:stack-name,Values={value}");
+    for (value, found) in [("demo", &["nodes"][..]), ("other", &[])] {
+        let filter = by_tag(value);
+        let describe = ["autoscaling", "describe-auto-scaling-groups", "--filters", &filter];
+        let groups = bench.aws(&describe).await;
+        assert_eq!(names(&groups, "AutoScalingGroups", "AutoScalingGroupName"), found);
+    }
+    let view = &bench.cloud.instances()[0];
+    let by_address =
+        format!("Name=network-interface.addresses.private-ip-address,Values={}", view.address);
+    // The command line follows the tokens of the pages.
+    let describe = ["ec2", "describe-instances", "--page-size", "5", "--filters", &by_address];
+    let found = bench.aws(&describe).await;
+    let instances = &found["Reservations"][0]["Instances"];
+    assert_eq!(names(&found["Reservations"][0], "Instances", "InstanceId"), [&view.id]);
+    let address = &instances[0]["NetworkInterfaces"][0]["PrivateIpAddresses"][0];
+    assert_eq!(address["PrivateIpAddress"], view.address.to_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn faults_denials_and_a_wrong_clock_reach_the_caller_as_errors() {
     let bench = Bench::start().await;
     let describe = ["autoscaling", "describe-auto-scaling-groups"];

@@ -1,5 +1,7 @@
 //! Answers Auto Scaling's Describe operations, page by page.
 
+use std::collections::BTreeMap;
+
 use super::activities::Activity;
 use super::group::Group;
 use super::instance::Instance;
@@ -42,9 +44,12 @@ pub(super) fn groups(
     params: &Params,
 ) -> Result<String, ApiError> {
     let names = params.list("AutoScalingGroupNames");
+    let filters = params.structures("Filters");
+    let filters: Vec<TagFilter> = filters.iter().map(TagFilter::new).collect::<Result<_, _>>()?;
     let wanted: Vec<&Group> = scaling
         .groups()
         .filter(|group| names.is_empty() || names.contains(&group.spec.name))
+        .filter(|group| filters.iter().all(|filter| filter.fits(&group.tags())))
         .collect();
     let (wanted, next) = page(wanted, params, LARGEST_PAGE)?;
     let include = params.parsed("IncludeInstances")?.unwrap_or(true);
@@ -54,6 +59,39 @@ pub(super) fn groups(
     });
     xml.maybe("NextToken", next.as_deref());
     Ok(xml.finish())
+}
+
+/// A filter on the tags of groups. All filters must fit, each with any of its values; values have no wildcards:
+/// <https://docs.aws.amazon.com/autoscaling/ec2/userguide/use-tag-filters-aws-cli.html>
+struct TagFilter<'a> {
+    name: &'a str,
+    values: Vec<String>,
+}
+
+impl<'a> TagFilter<'a> {
+    fn new(filter: &'a Params) -> Result<Self, ApiError> {
+        let name = filter.required("Name")?;
+        if !matches!(name, "tag-key" | "tag-value") && !name.starts_with("tag:") {
+            let message = format!(
+                "Filter type {name} is not correct. Allowed Filter types are: \
+                 tag-key tag-value tag:<key>"
+            );
+            return Err(ApiError::validation(message));
+        }
+        Ok(Self { name, values: filter.list("Values") })
+    }
+
+    fn fits(&self, tags: &BTreeMap<String, String>) -> bool {
+        let is_wanted = |text: &String| self.values.contains(text);
+        match self.name {
+            "tag-key" => tags.keys().any(is_wanted),
+            "tag-value" => tags.values().any(is_wanted),
+            of_key => {
+                let key = of_key.strip_prefix("tag:").unwrap_or_default();
+                tags.get(key).is_some_and(is_wanted)
+            }
+        }
+    }
 }
 
 fn one_group(xml: &mut Xml, scaling: &Scaling, clock: &Clock, group: &Group, include: bool) {
@@ -81,7 +119,7 @@ fn one_group(xml: &mut Xml, scaling: &Scaling, clock: &Clock, group: &Group, inc
         one_instance(xml, instance, ["Healthy", "Unhealthy"]);
     });
     xml.text("CreatedTime", &clock::iso_millis(clock.date(group.created)));
-    xml.list("Tags", &spec.tags, |xml, (key, value)| {
+    xml.list("Tags", &group.tags(), |xml, (key, value)| {
         xml.text("ResourceId", &spec.name);
         xml.text("ResourceType", "auto-scaling-group");
         xml.text("Key", key);
@@ -176,4 +214,75 @@ pub(super) fn activity(xml: &mut Xml, clock: &Clock, activity: &Activity) {
     xml.maybe("EndTime", activity.ended.map(date).as_deref());
     xml.text("StatusCode", activity.status.as_str());
     xml.display("Progress", activity.status.progress());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cloud::specs::{CloudOptions, GroupSpec};
+
+    fn scaling() -> Scaling {
+        let mut scaling = Scaling::new(&CloudOptions {
+            region: "eu-central-1".to_owned(),
+            zones: vec!["eu-central-1a".to_owned()],
+            subnet: ([10, 0, 0, 0].into(), 24),
+            seed: 1,
+        })
+        .unwrap();
+        for (name, role, cluster) in
+            [("a-m", "manager", "a"), ("a-w", "worker", "a"), ("b-w", "worker", "b")]
+        {
+            let tags = [("role", role), ("cluster", cluster)];
+            let tags = tags.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+            let stack = Some((cluster.to_owned(), "Group".to_owned()));
+            let spec = GroupSpec { name: name.to_owned(), tags, stack, ..GroupSpec::default() };
+            scaling.create_group(spec, vec![], vec![], None, Duration::ZERO).unwrap();
+        }
+        scaling
+    }
+
+    /// Returns the names of the groups that a call selects.
+    fn selected(query: &str) -> Result<Vec<&'static str>, ApiError> {
+        let answer = groups(&scaling(), &Clock::new(), &Params::parse(query.as_bytes()))?;
+        let is_named = |name: &str| {
+            answer.contains(&format!("<AutoScalingGroupName>{name}</AutoScalingGroupName>"))
+        };
+        Ok(["a-m", "a-w", "b-w"].into_iter().filter(|name| is_named(name)).collect())
+    }
+
+    fn filter(number: u32, name: &str, values: &[&str]) -> String {
+        let values = values.iter().enumerate().map(|(index, value)| {
+            format!("&Filters.member.{number}.Values.member.{}={value}", index + 1)
+        });
+        format!("&Filters.member.{number}.Name={name}{}", values.collect::<String>())
+    }
+
+    #[test]
+    fn groups_are_selected_by_tags_and_names_together() {
+        assert_eq!(selected("").unwrap(), ["a-m", "a-w", "b-w"]);
+        let of_a = filter(1, "tag:cluster", &["a"]);
+        assert_eq!(selected(&of_a).unwrap(), ["a-m", "a-w"]);
+        let workers = filter(2, "tag:role", &["worker"]);
+        assert_eq!(selected(&format!("{of_a}{workers}")).unwrap(), ["a-w"]);
+        let named = "AutoScalingGroupNames.member.1=a-m&AutoScalingGroupNames.member.2=b-w";
+        assert_eq!(selected(&format!("{named}{of_a}")).unwrap(), ["a-m"]);
+        assert_eq!(selected(&filter(1, "tag:cluster", &["c", "b"])).unwrap(), ["b-w"]);
+        assert_eq!(selected(&filter(1, "tag-key", &["role"])).unwrap().len(), 3);
+        assert_eq!(selected(&filter(1, "tag-value", &["manager"])).unwrap(), ["a-m"]);
+        let of_stack = filter(1, "tag:aws:cloudformation:stack-name", &["b"]);
+        assert_eq!(selected(&of_stack).unwrap(), ["b-w"]);
+        for none in [("tag:cluster", "*"), ("tag:Cluster", "a"), ("tag-key", "worker")] {
+            assert!(selected(&filter(1, none.0, &[none.1])).unwrap().is_empty(), "{none:?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_filter_is_refused() {
+        for name in ["tags:cluster", "auto-scaling-group", "Tag-key", ""] {
+            let error = selected(&filter(1, name, &["a"])).unwrap_err();
+            assert_eq!(error.code, "ValidationError", "{name}");
+        }
+    }
 }

@@ -29,11 +29,17 @@ impl Group {
         )
     }
 
-    /// Returns the group's tags and those that AWS adds.
+    /// Returns the tags of an instance: those of the group, and the one that Auto Scaling adds.
     pub fn instance_tags(&self) -> BTreeMap<String, String> {
+        let mut tags = self.tags();
+        tags.insert("aws:autoscaling:groupName".to_owned(), self.spec.name.clone());
+        tags
+    }
+
+    /// Returns the tags of the group, with those that CloudFormation adds.
+    pub fn tags(&self) -> BTreeMap<String, String> {
         let mut tags = self.spec.tags.clone();
         let mut add = |key: &str, value: &str| tags.insert(key.to_owned(), value.to_owned());
-        add("aws:autoscaling:groupName", &self.spec.name);
         if let Some((stack, logical_id)) = &self.spec.stack {
             add("aws:cloudformation:stack-name", stack);
             add("aws:cloudformation:logical-id", logical_id);
