@@ -33,6 +33,7 @@ const fn slow(millis: u64) -> Fault {
         drop: 0.0,
         error: 0.0,
         lose_answer: 0.0,
+        unprocessed: 0.0,
         times: None,
     }
 }

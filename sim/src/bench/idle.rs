@@ -28,6 +28,8 @@ pub struct Idle {
     pub aws_calls_while_idle: usize,
     /// Reads of the ledger (`GetItem`, `BatchGetItem`, `Query`) while idle, extrapolated.
     pub ledger_reads_per_hour: f64,
+    /// The read units that AWS charges for them.
+    pub ledger_read_units_per_hour: f64,
     /// Requests to Docker while idle, by skep's own counter, extrapolated.
     pub docker_calls_per_hour: f64,
     /// Calls at boot plus the extrapolated idle calls: for a node that boots once in this hour.
@@ -68,19 +70,22 @@ pub async fn watch(
     let after: Vec<f64> = pids.iter().map(|pid| cpu_seconds(*pid)).collect::<Result<_, _>>()?;
     let docker_after = docker_calls(subjects).await?;
     let requests = cloud.requests();
-    let to_hour = |count: usize| count as f64 * SECONDS_PER_HOUR / seconds;
+    let per_hour = |count: f64| count * SECONDS_PER_HOUR / seconds;
+    let to_hour = |count: usize| per_hour(count as f64);
     let mut costs = Vec::new();
     for (index, subject) in subjects.iter().enumerate() {
         let id = subject.instance.id();
-        let aws = count(&requests, id, start_date, is_of_aws);
-        let reads = count(&requests, id, start_date, is_ledger_read);
-        let metadata = count(&requests, id, start_date, |it| it.service == Service::Imds);
+        let own = || of_instance(&requests, id, start_date);
+        let aws = own().filter(|it| is_of_aws(it)).count();
+        let metadata = own().filter(|it| it.service == Service::Imds).count();
+        let reads = own().filter(|it| is_ledger_read(it));
         costs.push(Idle {
             rss_mib: Spread::of(resident[index].iter().copied()).context("nothing was sampled")?,
             cpu_percent: (after[index] - before[index]) / seconds * 100.0,
             aws_calls_at_boot: subject.aws_calls_at_boot,
             aws_calls_while_idle: aws,
-            ledger_reads_per_hour: to_hour(reads),
+            ledger_reads_per_hour: to_hour(reads.clone().count()),
+            ledger_read_units_per_hour: per_hour(reads.map(|it| it.read_units).sum()),
             docker_calls_per_hour: to_hour(docker_after[index] - docker_before[index]),
             aws_calls_per_hour: subject.aws_calls_at_boot as f64 + to_hour(aws),
             metadata_requests_per_hour: to_hour(metadata),
@@ -91,7 +96,7 @@ pub async fn watch(
 
 /// Number of AWS calls of an instance since a moment.
 pub fn aws_calls(cloud: &Cloud, instance: &str, since: OffsetDateTime) -> usize {
-    count(&cloud.requests(), instance, since, is_of_aws)
+    of_instance(&cloud.requests(), instance, since).filter(|it| is_of_aws(it)).count()
 }
 
 fn is_of_aws(request: &Request) -> bool {
@@ -125,17 +130,13 @@ async fn docker_calls(subjects: &[Subject]) -> anyhow::Result<Vec<usize>> {
     Ok(sums)
 }
 
-fn count(
-    requests: &[Request],
-    instance: &str,
+fn of_instance<'a>(
+    requests: &'a [Request],
+    instance: &'a str,
     since: OffsetDateTime,
-    of: impl Fn(&Request) -> bool,
-) -> usize {
-    requests
-        .iter()
-        .filter(|request| request.instance_id.as_deref() == Some(instance))
-        .filter(|request| request.at >= since && of(request))
-        .count()
+) -> impl Iterator<Item = &'a Request> + Clone {
+    let own = move |request: &&Request| request.instance_id.as_deref() == Some(instance);
+    requests.iter().filter(own).filter(move |request| request.at >= since)
 }
 
 /// User and system time of a process, all its threads included.

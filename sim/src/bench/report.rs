@@ -185,6 +185,7 @@ impl Report {
                 "WHILE\nIDLE",
                 "AWS CALLS\nPER HOUR",
                 "LEDGER READS\nPER HOUR",
+                "READ UNITS\nPER HOUR",
                 "DOCKER CALLS\nPER HOUR",
                 "METADATA\nPER HOUR",
             ],
@@ -206,6 +207,7 @@ fn idle_row(name: &str, idle: &Idle) -> Vec<String> {
         idle.aws_calls_while_idle.to_string(),
         format!("{:.0}", idle.aws_calls_per_hour),
         format!("{:.0}", idle.ledger_reads_per_hour),
+        format!("{:.0}", idle.ledger_read_units_per_hour),
         format!("{:.0}", idle.docker_calls_per_hour),
         format!("{:.0}", idle.metadata_requests_per_hour),
     ]

@@ -95,6 +95,9 @@ pub struct FaultArguments {
     /// Probability that a call is executed but its answer is lost
     #[arg(long, default_value_t = 0.0)]
     lose_answer: f64,
+    /// Probability that a BatchGetItem leaves some of its keys unprocessed
+    #[arg(long, default_value_t = 0.0)]
+    unprocessed: f64,
     /// Calls per second that are not throttled
     #[arg(long)]
     per_second: Option<f64>,
@@ -192,6 +195,7 @@ impl FaultArguments {
             drop: self.drop,
             error: self.error,
             lose_answer: self.lose_answer,
+            unprocessed: self.unprocessed,
             times: self.times,
         };
         FaultRule { service: self.service, action: self.action.clone(), fault }

@@ -3,6 +3,8 @@
 //! Its server listens on a private loopback port. The connections to it are made at the start: later, the connecting
 //! thread could be in another network namespace, where that port does not exist.
 
+mod reads;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
@@ -16,6 +18,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+
+pub(super) use reads::Read;
 
 /// Largest number of concurrent calls. The database processes them one by one anyway.
 const CONNECTIONS: usize = 16;
@@ -237,6 +241,7 @@ fn describe(value: &Value, parts: &mut Vec<String>) {
                         let key: Vec<_> = key.into_iter().flatten().collect();
                         parts.push(format!("key={}", key.join("/")));
                     }
+                    ("Keys", Value::Array(keys)) => parts.push(format!("keys={}", keys.len())),
                     ("TableName", Value::String(text)) => parts.push(format!("table={text}")),
                     (
                         "ConditionExpression" | "KeyConditionExpression" | "UpdateExpression",
@@ -282,5 +287,8 @@ mod tests {
         let summary = summary(&put);
         assert!(summary.contains("key=a/token"), "{summary}");
         assert!(!summary.contains("hush"));
+        let key = json!({ "cluster": { "S": "a" }, "item": { "S": "x" } });
+        let batch = json!({ "RequestItems": { "t": { "Keys": [key, key] } } });
+        assert_eq!(super::summary(&batch), "keys=2");
     }
 }

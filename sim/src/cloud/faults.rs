@@ -25,6 +25,8 @@ pub struct Fault {
     pub error: f64,
     /// The call is executed, and the connection closes without an answer.
     pub lose_answer: f64,
+    /// A `BatchGetItem` with several keys leaves some of them unprocessed, but never all.
+    pub unprocessed: f64,
     /// The rule ends after this many calls.
     pub times: Option<u32>,
 }
@@ -49,11 +51,15 @@ pub(super) enum Fate {
     Dropped,
     Failed,
     AnswerLost,
+    /// Served for a part of the keys only; this seed chooses the part.
+    InPart(u64),
 }
 
 struct Rule {
     rule: FaultRule,
     random: Rng,
+    /// Chooses what stays unprocessed. Separate, so that it does not change the other faults of a seed.
+    parts: Rng,
     left: Option<u32>,
     /// Number of calls that can pass now, and the time of its last update.
     allowance: f64,
@@ -86,6 +92,7 @@ impl Faults {
         (self.seed, rule.service, &rule.action).hash(&mut hasher);
         let new = Rule {
             random: Rng::with_seed(hasher.finish()),
+            parts: Rng::with_seed(hasher.finish().wrapping_add(1)),
             left: rule.fault.times,
             allowance: rule.fault.per_second.unwrap_or_default(),
             reckoned: Duration::ZERO,
@@ -151,6 +158,7 @@ impl Rule {
             (happens(fault.drop), Fate::Dropped),
             (happens(fault.error), Fate::Failed),
             (happens(fault.lose_answer), Fate::AnswerLost),
+            (self.parts.f64() < fault.unprocessed, Fate::InPart(self.parts.u64(..))),
         ];
         let fate = drawn.into_iter().find(|(happens, _)| *happens).map(|(_, fate)| fate);
         let over = fault.per_second.is_some_and(|rate| {

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::access::{self, Caller};
 use super::autoscaling::Scaling;
+use super::dynamodb::Read;
 use super::errors::{ApiError, answer};
 use super::faults::Fate;
 use super::iam::Asked;
@@ -111,11 +112,16 @@ impl Call {
 struct Answered {
     response: Response<Body>,
     code: Option<String>,
+    read_units: f64,
 }
 
 impl Answered {
+    fn new(response: Response<Body>, code: Option<String>) -> Self {
+        Self { response, code, read_units: 0.0 }
+    }
+
     fn error(error: &ApiError, service: Service) -> Self {
-        Self { response: error.response(service), code: Some(error.code.clone()) }
+        Self::new(error.response(service), Some(error.code.clone()))
     }
 }
 
@@ -157,6 +163,7 @@ pub(super) async fn handle(
         status,
         code,
         summary: call.summary(),
+        read_units: outcome.as_ref().map_or(0.0, |answered| answered.read_units),
         took_micros: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
     });
     let mut response = outcome.map_err(|_| Dropped)?.response;
@@ -190,6 +197,7 @@ async fn visit_registry(
         status: response.status().as_u16(),
         code: None,
         summary: host.to_owned(),
+        read_units: 0.0,
         took_micros: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
     });
     Ok(response)
@@ -210,12 +218,12 @@ async fn serve(
         Fate::Dropped => return (None, Err("Dropped")),
         Fate::Throttled => Some(ApiError::throttled(call.service)),
         Fate::Failed => Some(ApiError::internal(call.service)),
-        Fate::Served | Fate::AnswerLost => None,
+        Fate::Served | Fate::AnswerLost | Fate::InPart(_) => None,
     };
     let (caller, refused) = cloud.admit(parts, call);
     let answered = match refused.or(injected) {
         Some(error) => Answered::error(&error, call.service),
-        None => cloud.execute(parts, call).await,
+        None => cloud.execute(parts, call, fate).await,
     };
     if fate == Fate::AnswerLost {
         return (caller, Err("AnswerLost"));
@@ -243,10 +251,12 @@ impl Cloud {
         (Some(caller), allowed.err())
     }
 
-    async fn execute(&self, parts: &Parts, call: &Call) -> Answered {
+    async fn execute(&self, parts: &Parts, call: &Call, fate: Fate) -> Answered {
         let (clock, action) = (&self.inner.clock, call.action.as_str());
         let answered = match (call.service, &call.input) {
-            (Service::DynamoDb, _) => return self.dynamodb(parts, call).await,
+            (Service::DynamoDb, Input::Json(input)) => {
+                return self.dynamodb(parts, call, input, fate).await;
+            }
             (Service::Ssm, Input::Json(input)) => self.change(|state, _| {
                 let place = ssm::Place::new(&self.inner.options.region, clock);
                 let output = state.parameters.handle(action, input, &place)?;
@@ -276,24 +286,33 @@ impl Cloud {
         };
         match answered {
             Ok((request_id, content_type, body)) => {
-                Answered { response: answer(200, content_type, &request_id, body), code: None }
+                Answered::new(answer(200, content_type, &request_id, body), None)
             }
             Err(error) => Answered::error(&error, call.service),
         }
     }
 
-    async fn dynamodb(&self, parts: &Parts, call: &Call) -> Answered {
-        match self.inner.dynamodb.forward(&parts.headers, call.body.clone()).await {
-            Ok(response) => Answered {
-                code: (!response.status().is_success())
-                    .then(|| dynamodb::error_code(response.body()))
-                    .flatten(),
-                response: response.map(Body::from),
-            },
+    async fn dynamodb(&self, parts: &Parts, call: &Call, input: &Value, fate: Fate) -> Answered {
+        let read = Read::new(&call.action, input, fate);
+        let body = read.as_ref().map_or_else(|| call.body.clone(), Read::body);
+        let response = match self.inner.dynamodb.forward(&parts.headers, body).await {
+            Ok(response) => response,
             Err(error) => {
                 tracing::error!(%error, "DynamoDB does not answer");
-                Answered::error(&ApiError::internal(call.service), call.service)
+                return Answered::error(&ApiError::internal(call.service), call.service);
             }
+        };
+        if !response.status().is_success() {
+            let code = dynamodb::error_code(response.body());
+            return Answered::new(response.map(Body::from), code);
         }
+        let Some((body, read_units)) = read.and_then(|read| read.answer(response.body())) else {
+            return Answered::new(response.map(Body::from), None);
+        };
+        let (mut head, _) = response.into_parts();
+        // They are those of the database's own answer.
+        head.headers.remove(header::CONTENT_LENGTH);
+        head.headers.remove("x-amz-crc32");
+        Answered { read_units, ..Answered::new(Response::from_parts(head, body.into()), None) }
     }
 }

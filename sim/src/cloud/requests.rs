@@ -63,6 +63,9 @@ pub struct Request {
     pub code: Option<String>,
     /// The call's resources and conditions. Never a secret.
     pub summary: String,
+    /// The read units that DynamoDB charges for an answer that was sent.
+    #[serde(default)]
+    pub read_units: f64,
     pub took_micros: u64,
 }
 

@@ -164,6 +164,7 @@ pub(super) async fn handle(
         status,
         code: outcome.is_err().then(|| "Dropped".to_owned()),
         summary: String::new(),
+        read_units: 0.0,
         took_micros: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
     });
     outcome.map(|reply| reply.into_response(&clock::http_date(cloud.now())))
@@ -190,7 +191,7 @@ impl Cloud {
                 Fate::Dropped | Fate::AnswerLost => return Err(Dropped),
                 Fate::Failed => return Ok(Reply::refused(StatusCode::INTERNAL_SERVER_ERROR)),
                 Fate::Throttled => return Ok(Reply::refused(StatusCode::SERVICE_UNAVAILABLE)),
-                Fate::Served => {}
+                Fate::Served | Fate::InPart(_) => {}
             }
         }
         Ok(self.answer(id, method, path, headers))
