@@ -98,6 +98,12 @@ impl Caller {
         self.role.clone().unwrap_or_else(|| self.access_key_id.clone())
     }
 
+    /// Returns the ARN of the instance whose role signs.
+    pub fn instance_arn(&self, region: &str) -> Option<String> {
+        let (id, account) = (self.instance_id.as_ref()?, super::ACCOUNT);
+        Some(format!("arn:aws:ec2:{region}:{account}:instance/{id}"))
+    }
+
     fn arn(&self) -> String {
         let account = super::ACCOUNT;
         match (&self.role, &self.instance_id) {
@@ -224,6 +230,10 @@ pub(super) fn denied(caller: &Caller, service: Service, refusal: &Refusal) -> Ap
     };
     let words =
         format!("User: {arn} is not authorized to perform: {action} on resource: {resource} {why}");
+    if service == Service::Ec2 {
+        let words = format!("You are not authorized to perform this operation. {words}");
+        return ApiError::new(403, "UnauthorizedOperation", words);
+    }
     Protocol::of(service).error("AccessDenied", &words)
 }
 

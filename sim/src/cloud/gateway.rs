@@ -243,7 +243,11 @@ impl Cloud {
         };
         let (action, resources) = (&call.action, call.resources());
         let allowed = access::authorize(&state.denials, &caller, call.service, action, &resources);
-        let asked = call.asked(&state.scaling, &self.inner.options.region);
+        let region = &self.inner.options.region;
+        let asked = Asked {
+            source_instance: caller.instance_arn(region),
+            ..call.asked(&state.scaling, region)
+        };
         let policies = caller.role.as_ref().and_then(|role| state.policies.get_mut(role));
         let judged = policies.map_or(Ok(()), |of| of.judge(&asked));
         let allowed =

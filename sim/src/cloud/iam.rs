@@ -5,6 +5,7 @@
 //! ignored. Assumes: a role without policies here is not restricted.
 
 mod asked;
+mod pattern;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub(super) use asked::Asked;
+use pattern::Pattern;
 
 /// The permissions of a role: all statements of its documents.
 #[derive(Clone, Debug)]
@@ -37,8 +39,8 @@ pub(super) struct Refusal {
 struct Statement {
     sid: String,
     denies: bool,
-    actions: Vec<String>,
-    resources: Vec<String>,
+    actions: Vec<Pattern>,
+    resources: Vec<Pattern>,
     conditions: Vec<Condition>,
     /// Indices of the actions and resources that have allowed a call.
     used: BTreeSet<(usize, usize)>,
@@ -47,25 +49,28 @@ struct Statement {
 /// One operator on one key.
 #[derive(Clone, Debug)]
 struct Condition {
-    operator: Operator,
     key: Key,
-    values: Vec<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Operator {
-    /// The key is present and has one value.
-    StringEquals,
-    StringLike,
-    /// All values of the key match; true without values.
-    AllEqual,
-    AllLike,
+    test: Test,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Key {
+    /// The only key with several values: the partitions that a call to DynamoDB names.
+    /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html>
     LeadingKeys,
     RequestedRegion,
+    /// Present when the credentials are those of an instance, in calls to every service.
+    /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html#condition-keys-ec2-source-instance-arn>
+    SourceInstance,
+}
+
+#[derive(Clone, Debug)]
+enum Test {
+    /// `Null`: whether the request must lack the key.
+    /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html#Conditions_Null>
+    IsMissing(bool),
+    /// Each value of the key fits one of these.
+    Fits(Vec<Pattern>),
 }
 
 #[derive(Deserialize)]
@@ -164,7 +169,9 @@ impl Policies {
             for (a, action) in statement.actions.iter().enumerate() {
                 for (r, resource) in statement.resources.iter().enumerate() {
                     if !statement.used.contains(&(a, r)) {
-                        unused.push(format!("{}: {action} on {resource}", statement.sid));
+                        let (sid, action, resource) =
+                            (&statement.sid, &action.text, &resource.text);
+                        unused.push(format!("{sid}: {action} on {resource}"));
                     }
                 }
             }
@@ -177,87 +184,78 @@ impl Statement {
     fn new(raw: RawStatement) -> Result<Self, PolicyError> {
         let mut conditions = vec![];
         for (operator, keys) in raw.condition {
-            let operator = Operator::parse(&operator)?;
             for (key, values) in keys {
-                conditions.push(Condition::new(operator, &key, values.into_vec())?);
+                conditions.push(Condition::new(&operator, &key, &values.into_vec())?);
             }
         }
-        let (actions, resources) = (raw.action.into_vec(), raw.resource.into_vec());
-        if let Some(variable) = resources.iter().find(|resource| resource.contains("${")) {
-            return Err(PolicyError(format!("the policy variable in {variable}")));
-        }
+        let actions = all(&raw.action.into_vec(), Pattern::action)?;
+        let resources = all(&raw.resource.into_vec(), Pattern::resource)?;
         let (sid, denies) = (raw.sid.unwrap_or_default(), raw.effect == Effect::Deny);
         Ok(Self { sid, denies, actions, resources, conditions, used: BTreeSet::new() })
     }
 
     /// Returns the indices of the action and the resource that match the call, if this statement applies to it.
     fn is_about(&self, asked: &Asked, action: &str, resource: &str) -> Option<(usize, usize)> {
-        // Actions are compared without regard to case; ARNs are not.
-        let action = action.to_ascii_lowercase();
-        let is_action = |pattern: &String| is_like(&pattern.to_ascii_lowercase(), &action);
+        let (action, source) = (action.to_ascii_lowercase(), asked.source_instance.as_deref());
         let found = (
-            self.actions.iter().position(is_action)?,
-            self.resources.iter().position(|pattern| is_like(pattern, resource))?,
+            self.actions.iter().position(|pattern| pattern.fits(&action, source))?,
+            self.resources.iter().position(|pattern| pattern.fits(resource, source))?,
         );
         self.conditions.iter().all(|condition| condition.holds(asked)).then_some(found)
     }
 }
 
-impl Operator {
-    fn parse(name: &str) -> Result<Self, PolicyError> {
-        match name {
-            "StringEquals" => Ok(Self::StringEquals),
-            "StringLike" => Ok(Self::StringLike),
-            "ForAllValues:StringEquals" => Ok(Self::AllEqual),
-            "ForAllValues:StringLike" => Ok(Self::AllLike),
-            _ => Err(PolicyError(format!("the condition operator {name}"))),
-        }
-    }
-}
-
 impl Condition {
-    fn new(operator: Operator, key: &str, values: Vec<String>) -> Result<Self, PolicyError> {
-        let is_for_all = matches!(operator, Operator::AllEqual | Operator::AllLike);
-        // A key with several values needs a set operator, and a key with one value must not have one.
-        let key = match (key, is_for_all) {
-            ("dynamodb:LeadingKeys", true) => Key::LeadingKeys,
-            ("aws:RequestedRegion", false) => Key::RequestedRegion,
-            _ => return Err(PolicyError(format!("the condition key {key} with {operator:?}"))),
+    fn new(operator: &str, key: &str, values: &[String]) -> Result<Self, PolicyError> {
+        let refused = || PolicyError(format!("the condition {operator} on {key}: {values:?}"));
+        let key = match key.to_ascii_lowercase().as_str() {
+            "dynamodb:leadingkeys" => Key::LeadingKeys,
+            "aws:requestedregion" => Key::RequestedRegion,
+            "ec2:sourceinstancearn" => Key::SourceInstance,
+            _ => return Err(refused()),
         };
-        Ok(Self { operator, key, values })
+        let has_one_value = key != Key::LeadingKeys;
+        // A key with several values needs a set operator, and a key with one value must not have one.
+        let pattern: fn(&str) -> _ = match operator {
+            "Null" => {
+                let value = values.first().filter(|_| values.len() == 1);
+                let is_missing = value.and_then(|value| value.parse().ok()).ok_or_else(refused)?;
+                return Ok(Self { key, test: Test::IsMissing(is_missing) });
+            }
+            "StringEquals" if has_one_value => Pattern::literal,
+            "StringLike" if has_one_value => Pattern::wild,
+            "ForAllValues:StringEquals" if !has_one_value => Pattern::literal,
+            "ForAllValues:StringLike" if !has_one_value => Pattern::wild,
+            "ArnEquals" | "ArnLike" if key == Key::SourceInstance => Pattern::arn,
+            _ => return Err(refused()),
+        };
+        Ok(Self { key, test: Test::Fits(all(values, pattern)?) })
     }
 
     fn holds(&self, asked: &Asked) -> bool {
-        let fits = |actual: &str| {
-            self.values.iter().any(|value| match self.operator {
-                Operator::StringEquals | Operator::AllEqual => value == actual,
-                Operator::StringLike | Operator::AllLike => is_like(value, actual),
-            })
+        let actual = match self.key {
+            Key::LeadingKeys => asked.leading_keys.as_slice(),
+            Key::RequestedRegion => std::slice::from_ref(&asked.region),
+            Key::SourceInstance => asked.source_instance.as_slice(),
         };
-        match self.key {
-            // As in IAM, the condition holds when the request has no such key.
-            Key::LeadingKeys => asked.leading_keys.iter().all(|key| fits(key)),
-            Key::RequestedRegion => fits(&asked.region),
+        match &self.test {
+            Test::IsMissing(is_wanted) => actual.is_empty() == *is_wanted,
+            // `ForAllValues` holds without values, so an Allow needs a `Null` condition beside it:
+            // <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition_examples-multi-valued-context-keys.html>
+            Test::Fits(_) if actual.is_empty() => self.key == Key::LeadingKeys,
+            Test::Fits(patterns) => actual.iter().all(|value| {
+                let source = asked.source_instance.as_deref();
+                patterns.iter().any(|pattern| pattern.fits(value, source))
+            }),
         }
     }
 }
 
-/// Whether `text` matches `pattern`: `*` matches any characters, `?` matches one.
-fn is_like(pattern: &str, text: &str) -> bool {
-    let mut rest = pattern.chars();
-    match rest.next() {
-        None => text.is_empty(),
-        Some('*') => {
-            let rest = rest.as_str();
-            let starts = text.char_indices().map(|(index, _)| index).chain([text.len()]);
-            starts.into_iter().any(|start| is_like(rest, &text[start..]))
-        }
-        Some(first) => {
-            let mut left = text.chars();
-            left.next().is_some_and(|found| first == '?' || first == found)
-                && is_like(rest.as_str(), left.as_str())
-        }
-    }
+fn all(
+    texts: &[String],
+    pattern: fn(&str) -> Result<Pattern, PolicyError>,
+) -> Result<Vec<Pattern>, PolicyError> {
+    texts.iter().map(|text| pattern(text)).collect()
 }
 
 #[cfg(test)]

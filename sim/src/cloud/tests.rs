@@ -1,10 +1,12 @@
 //! Tests the metadata and the faults over HTTP, and the timers in real time.
 
+mod calls;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::{Client, Method, Response, StatusCode};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 
 use super::*;
 use crate::machines::{Disturbance, Launch};
@@ -92,22 +94,32 @@ impl Bench {
         response.text().await.unwrap()
     }
 
-    /// Calls SSM with the credentials from the metadata.
-    async fn ssm(&self, credentials: &serde_json::Value, body: &str) -> reqwest::Result<Response> {
+    /// Returns the credentials of the instance, from the metadata.
+    async fn credentials(&self) -> serde_json::Value {
+        let token = self.token("60").await.text().await.unwrap();
+        let credentials = self.read(&token, "iam/security-credentials/worker").await;
+        serde_json::from_str(&credentials).unwrap()
+    }
+
+    /// Returns a request to AWS that these credentials sign.
+    fn signed(&self, credentials: &serde_json::Value, body: &str) -> RequestBuilder {
         let key = credentials["AccessKeyId"].as_str().unwrap();
         let authorization = format!(
-            "AWS4-HMAC-SHA256 Credential={key}/20261120/eu-central-1/ssm/aws4_request, \
+            "AWS4-HMAC-SHA256 Credential={key}/20261120/eu-central-1/any/aws4_request, \
              SignedHeaders=host, Signature=00"
         );
         self.client
             .request(Method::POST, format!("http://{}/", self.aws))
-            .header("x-amz-target", "AmazonSSM.PutParameter")
             .header("x-amz-date", clock::amz_date(self.cloud.now()))
             .header("x-amz-security-token", credentials["Token"].as_str().unwrap())
             .header("authorization", authorization)
             .body(body.to_owned())
-            .send()
-            .await
+    }
+
+    /// Calls SSM with the credentials from the metadata.
+    async fn ssm(&self, credentials: &serde_json::Value, body: &str) -> reqwest::Result<Response> {
+        let request = self.signed(credentials, body);
+        request.header("x-amz-target", "AmazonSSM.PutParameter").send().await
     }
 }
 
@@ -186,9 +198,7 @@ async fn the_knobs_of_one_instances_metadata_turn() {
 #[tokio::test]
 async fn an_answer_may_be_lost_although_the_call_was_done() {
     let bench = Bench::start().await;
-    let token = bench.token("60").await.text().await.unwrap();
-    let credentials = bench.read(&token, "iam/security-credentials/worker").await;
-    let credentials: serde_json::Value = serde_json::from_str(&credentials).unwrap();
+    let credentials = bench.credentials().await;
     let put = r#"{"Name":"/a","Value":"v","Type":"String"}"#;
     let fault = Fault { lose_answer: 1.0, times: Some(1), ..Fault::default() };
     bench.cloud.faults().set(Service::Ssm, Some("PutParameter"), fault);

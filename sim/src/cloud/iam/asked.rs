@@ -20,6 +20,8 @@ pub(in crate::cloud) struct Asked {
     /// The partition keys that a call to DynamoDB names.
     pub leading_keys: Vec<String>,
     pub region: String,
+    /// The ARN of the instance whose credentials sign the call.
+    pub source_instance: Option<String>,
 }
 
 impl Asked {
@@ -28,7 +30,8 @@ impl Asked {
             resources.push("*".to_owned());
         }
         let actions = actions.iter().map(|action| format!("{service}:{action}")).collect();
-        Self { actions, resources, leading_keys: vec![], region: region.to_owned() }
+        let region = region.to_owned();
+        Self { actions, resources, leading_keys: vec![], region, source_instance: None }
     }
 
     pub fn ssm(action: &str, input: &Value, region: &str) -> Self {
@@ -58,8 +61,9 @@ impl Asked {
                 Some((_, key)) => leading_keys.push(key.to_owned()),
             }
         }
-        if let Some(condition) = input["KeyConditionExpression"].as_str() {
-            leading_keys = vec![queried(condition, input).unwrap_or(UNKNOWN).to_owned()];
+        // Other calls can have a key condition, too: they ignore it.
+        if action == "Query" {
+            leading_keys = vec![queried(input).unwrap_or(UNKNOWN).to_owned()];
         }
         Self { leading_keys, ..Self::new(Service::DynamoDb, &actions, tables, region) }
     }
@@ -111,12 +115,16 @@ fn transacted(input: &Value) -> Vec<&str> {
 }
 
 /// Returns the partition that a query's key condition names.
-fn queried<'a>(condition: &str, input: &'a Value) -> Option<&'a str> {
+fn queried(input: &Value) -> Option<&str> {
+    let condition = input["KeyConditionExpression"].as_str()?;
     let mut terms = condition.split(" AND ").map(|term| term.trim_matches([' ', '(', ')']));
     let value = terms.find_map(|term| {
         let (name, value) = term.split_once('=')?;
         let name = name.trim();
-        let name = input["ExpressionAttributeNames"][name].as_str().unwrap_or(name);
+        let name = match name.starts_with('#') {
+            true => input["ExpressionAttributeNames"][name].as_str()?,
+            false => name,
+        };
         (name == PARTITION_KEY).then_some(value.trim())
     })?;
     input["ExpressionAttributeValues"][value]["S"].as_str()

@@ -6,6 +6,8 @@ use crate::cloud::wire::Params;
 
 const REGION: &str = "eu-central-1";
 const TABLE: &str = "arn:aws:dynamodb:eu-central-1:123456789012:table/skep";
+const ONE: &str = "arn:aws:ec2:eu-central-1:123456789012:instance/i-1";
+const OTHER: &str = "arn:aws:ec2:eu-central-1:123456789012:instance/i-12";
 
 fn policies(statements: Value) -> Result<Policies, PolicyError> {
     Policies::parse(&[json!({ "Version": "2012-10-17", "Statement": statements })])
@@ -38,12 +40,19 @@ fn worker() -> Policies {
     .unwrap()
 }
 
+/// Whether an operator's call, which is not signed by an instance, is allowed.
 fn allows(policies: &mut Policies, action: &str, input: &Value) -> bool {
+    allows_to(None, policies, action, input)
+}
+
+/// Whether the call of an instance is allowed.
+fn allows_to(instance: Option<&str>, policies: &mut Policies, action: &str, input: &Value) -> bool {
     let asked = match action.split_once(':').unwrap() {
         ("ssm", action) => Asked::ssm(action, input, REGION),
         (_, action) => Asked::dynamodb(action, input, REGION),
     };
-    policies.judge(&asked).is_ok()
+    let source_instance = instance.map(str::to_owned);
+    policies.judge(&Asked { source_instance, ..asked }).is_ok()
 }
 
 fn key(partition: &str) -> Value {
@@ -81,17 +90,31 @@ fn leading_keys_are_those_of_every_item_of_a_call() {
         "TransactItems": [{ "Delete": { "TableName": "skep", "Key": key("a#nodes") } }],
     });
     assert!(!allows(&mut worker, "dynamodb:TransactWriteItems", &deletes), "needs DeleteItem");
+}
 
+#[test]
+fn one_foreign_key_refuses_a_whole_batch() {
     let mut batches = policies(json!({
-        "Effect": "Allow", "Action": "dynamodb:Batch*", "Resource": TABLE, "Condition": {
+        "Effect": "Allow", "Action": "dynamodb:Batch*",
+        "Resource": [TABLE, format!("{TABLE}2")], "Condition": {
             "ForAllValues:StringLike": { "dynamodb:LeadingKeys": "a*" },
         },
     }))
     .unwrap();
-    let batch =
-        |other: &str| json!({ "RequestItems": { "skep": { "Keys": [key("a"), key(other)] } } });
-    assert!(allows(&mut batches, "dynamodb:BatchGetItem", &batch("a#nodes")));
-    assert!(!allows(&mut batches, "dynamodb:BatchGetItem", &batch("b")));
+    let batch = |other: &str, table: &str| {
+        json!({ "RequestItems": {
+            "skep": { "Keys": [key("a"), key(other)], "ConsistentRead": true },
+            table: { "Keys": [key("a"), key(other)] },
+        } })
+    };
+    let action = "dynamodb:BatchGetItem";
+    assert!(allows(&mut batches, action, &batch("a#nodes", "skep2")));
+    assert!(!allows(&mut batches, action, &batch("b", "skep2")));
+    assert!(!allows(&mut batches, action, &batch("a", "skep3")), "a foreign table");
+    let in_second = json!({ "RequestItems": {
+        "skep": { "Keys": [key("a")] }, "skep2": { "Keys": [key("a"), key("b")] },
+    } });
+    assert!(!allows(&mut batches, action, &in_second));
 }
 
 #[test]
@@ -114,6 +137,140 @@ fn a_query_is_about_its_partition_and_no_other_value() {
     for condition in ["#i = :c", "#c = :missing", "#x = :c"] {
         assert!(!allows(&mut worker, "dynamodb:Query", &query(condition, "a")), "{condition}");
     }
+}
+
+#[test]
+fn the_partition_of_another_call_is_not_that_of_a_key_condition() {
+    let put = json!({
+        "TableName": "skep", "Item": key("b#nodes"), "KeyConditionExpression": "cluster = :c",
+        "ExpressionAttributeValues": { ":c": { "S": "a#nodes" } },
+    });
+    assert!(!allows(&mut worker(), "dynamodb:PutItem", &put));
+    // Only a name with `#` stands for another one.
+    let query = json!({
+        "TableName": "skep", "KeyConditionExpression": "item = :own AND cluster = :c",
+        "ExpressionAttributeNames": { "item": "cluster" },
+        "ExpressionAttributeValues": { ":own": { "S": "a" }, ":c": { "S": "b" } },
+    });
+    assert!(!allows(&mut worker(), "dynamodb:Query", &query));
+    let legacy = json!({
+        "TableName": "skep", "KeyConditions": { "cluster": {
+            "ComparisonOperator": "EQ", "AttributeValueList": [{ "S": "b" }],
+        } },
+    });
+    assert!(!allows(&mut worker(), "dynamodb:Query", &legacy));
+}
+
+/// Returns a policy for the partitions of any call to DynamoDB, with these further conditions.
+fn partitions(leading_keys: &str, further: Value) -> Result<Policies, PolicyError> {
+    let mut condition = json!({
+        "ForAllValues:StringEquals": { "dynamodb:LeadingKeys": leading_keys },
+    });
+    condition.as_object_mut().unwrap().extend(further.as_object().unwrap().clone());
+    policies(json!({
+        "Effect": "Allow", "Action": "dynamodb:*", "Resource": "*", "Condition": condition,
+    }))
+}
+
+#[test]
+fn for_all_values_admits_a_call_without_keys_unless_null_guards_it() {
+    let null = |value: &str| json!({ "Null": { "dynamodb:LeadingKeys": value } });
+    let get = json!({ "TableName": "skep", "Key": key("a") });
+    let keyless = [
+        ("dynamodb:Scan", json!({ "TableName": "skep" })),
+        ("dynamodb:DescribeTable", json!({ "TableName": "skep" })),
+        ("dynamodb:ListTables", json!({})),
+    ];
+    let mut open = partitions("a", json!({})).unwrap();
+    let mut guarded = partitions("a", null("false")).unwrap();
+    let mut reversed = partitions("a", null("true")).unwrap();
+    for (action, input) in keyless {
+        assert!(allows(&mut open, action, &input), "{action}");
+        assert!(!allows(&mut guarded, action, &input), "{action}");
+        assert!(allows(&mut reversed, action, &input), "{action}");
+    }
+    assert!(allows(&mut guarded, "dynamodb:GetItem", &get));
+    assert!(!allows(&mut reversed, "dynamodb:GetItem", &get));
+
+    let of_instances = json!({ "Null": { "ec2:SourceInstanceARN": "false" } });
+    let mut of_instances = partitions("a", of_instances).unwrap();
+    assert!(allows_to(Some(ONE), &mut of_instances, "dynamodb:GetItem", &get));
+    assert!(!allows(&mut of_instances, "dynamodb:GetItem", &get));
+    let region = json!({ "Null": { "aws:RequestedRegion": "true" } });
+    let mut without_region = partitions("a", region).unwrap();
+    assert!(!allows(&mut without_region, "dynamodb:GetItem", &get), "every call has a region");
+}
+
+#[test]
+fn the_source_instance_is_a_condition_for_its_instance_alone() {
+    let get = json!({ "TableName": "skep", "Key": key("a") });
+    let admits = |operator: &str, value: &str, instance: Option<&str>| {
+        let condition = json!({ operator: { "ec2:SourceInstanceARN": value } });
+        let mut policies = partitions("a", condition).unwrap();
+        allows_to(instance, &mut policies, "dynamodb:GetItem", &get)
+    };
+    for operator in ["ArnEquals", "ArnLike", "StringEquals", "StringLike"] {
+        assert!(admits(operator, ONE, Some(ONE)), "{operator}");
+        assert!(!admits(operator, ONE, Some(OTHER)), "{operator}");
+        assert!(!admits(operator, ONE, None), "{operator}");
+        // Only `StringEquals` takes a wildcard for itself.
+        let likes = admits(operator, &ONE.replace("i-1", "*"), Some(OTHER));
+        assert_eq!(likes, operator != "StringEquals", "{operator}");
+    }
+    assert!(admits("ArnEquals", "arn:aws:ec2:*:*:instance/i-?", Some(ONE)));
+    // In an ARN, a wildcard stands for one part at most; in other text, it does not.
+    let short = "arn:*:instance/i-1";
+    assert!(admits("StringLike", short, Some(ONE)));
+    assert!(partitions("a", json!({ "ArnLike": { "ec2:SourceInstanceARN": short } })).is_err());
+    assert!(!admits("ArnLike", "arn:*:*:*:*:*:instance/i-1", Some(ONE)));
+}
+
+#[test]
+fn the_variable_binds_a_partition_to_its_instance() {
+    let mut own = partitions("prod#${ec2:SourceInstanceARN}", json!({})).unwrap();
+    let mut get = |partition: &str, instance: Option<&str>| {
+        let get = json!({ "TableName": "skep", "Key": key(partition) });
+        allows_to(instance, &mut own, "dynamodb:GetItem", &get)
+    };
+    assert!(get(&format!("prod#{ONE}"), Some(ONE)));
+    assert!(!get(&format!("prod#{ONE}"), Some(OTHER)));
+    assert!(!get(&format!("prod#{OTHER}"), Some(ONE)));
+    assert!(!get(&format!("test#{ONE}"), Some(ONE)));
+    for partition in ["prod#", "prod#${ec2:SourceInstanceARN}", "prod#*", ""] {
+        assert!(!get(partition, Some(ONE)), "{partition}");
+        assert!(!get(partition, None), "{partition}: the variable has no value");
+    }
+    // A batch is refused when one of its keys belongs to another instance.
+    let batch = |other: &str| {
+        let keys = [ONE, other].map(|instance| key(&format!("prod#{instance}")));
+        json!({ "RequestItems": { "skep": { "Keys": keys } } })
+    };
+    assert!(allows_to(Some(ONE), &mut own, "dynamodb:BatchGetItem", &batch(ONE)));
+    assert!(!allows_to(Some(ONE), &mut own, "dynamodb:BatchGetItem", &batch(OTHER)));
+}
+
+#[test]
+fn the_value_of_the_variable_is_literal_and_the_text_around_it_is_not() {
+    let pattern = Pattern::wild("*#${ec2:SourceInstanceARN}#?").unwrap();
+    assert!(pattern.fits("prod#i-*#1", Some("i-*")));
+    assert!(!pattern.fits("prod#i-1#1", Some("i-*")), "its star is no wildcard");
+    assert!(!pattern.fits("prod#i-*#12", Some("i-*")));
+    assert!(!pattern.fits("prod##1", None));
+    let literal = Pattern::literal("*#${EC2:sourceInstanceArn}").unwrap();
+    assert!(literal.fits("*#i-1", Some("i-1")) && !literal.fits("prod#i-1", Some("i-1")));
+}
+
+#[test]
+fn the_variable_is_resolved_in_resources() {
+    let mut own = policies(json!({
+        "Effect": "Allow", "Action": "ssm:GetParameter",
+        "Resource": "arn:aws:ssm:*:*:parameter/skep/${ec2:SourceInstanceARN}/*",
+    }))
+    .unwrap();
+    let name = json!({ "Name": "/skep/i-1/token" });
+    assert!(allows_to(Some("i-1"), &mut own, "ssm:GetParameter", &name));
+    assert!(!allows_to(Some("i-2"), &mut own, "ssm:GetParameter", &name));
+    assert!(!allows(&mut own, "ssm:GetParameter", &name));
 }
 
 #[test]
@@ -181,6 +338,17 @@ fn what_cannot_be_enforced_is_not_loaded() {
         json!({ "Principal": "*" }),
         json!({ "Effect": "allow" }),
         json!({ "Resource": "arn:aws:ssm:*:*:parameter/${aws:username}" }),
+        json!({ "Resource": "${ec2:SourceInstanceARN}" }),
+        json!({ "Resource": "arn:aws:ec2:${ec2:SourceInstanceARN}:1:instance/i-1" }),
+        json!({ "Resource": "arn:aws:ssm:*:*:parameter/${ec2:SourceInstanceARN, 'none'}" }),
+        json!({ "Condition": { "ForAllValues:StringLike": { "dynamodb:LeadingKeys": "${*}" } } }),
+        json!({ "Condition": { "StringEquals": { "ec2:SourceInstanceARN": "${aws:userid}" } } }),
+        json!({ "Condition": { "ForAllValues:ArnLike": { "ec2:SourceInstanceARN": "*" } } }),
+        json!({ "Condition": { "ArnNotEquals": { "ec2:SourceInstanceARN": ONE } } }),
+        json!({ "Condition": { "ArnEquals": { "aws:RequestedRegion": ONE } } }),
+        json!({ "Condition": { "Null": { "dynamodb:LeadingKeys": "no" } } }),
+        json!({ "Condition": { "Null": { "dynamodb:LeadingKeys": ["true", "false"] } } }),
+        json!({ "Condition": { "Null": { "dynamodb:Attributes": "false" } } }),
         json!({ "Condition": { "StringNotEquals": { "dynamodb:LeadingKeys": "a" } } }),
         json!({ "Condition": { "StringEquals": { "dynamodb:LeadingKeys": "a" } } }),
         json!({ "Condition": { "ForAllValues:StringEquals": { "dynamodb:Attributes": "a" } } }),
@@ -205,7 +373,8 @@ fn stars_and_question_marks() {
         ("*b*", &["ab", "abc", "aab", "b*"]),
         ("b*", &["b*"]),
     ] {
-        let found: Vec<_> = texts.into_iter().filter(|text| is_like(pattern, text)).collect();
+        let wild = Pattern::wild(pattern).unwrap();
+        let found: Vec<_> = texts.into_iter().filter(|text| wild.fits(text, None)).collect();
         assert_eq!(found, expected, "{pattern}");
     }
 }
