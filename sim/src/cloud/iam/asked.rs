@@ -8,6 +8,8 @@ use crate::cloud::{ACCOUNT, dynamodb, ssm};
 
 /// The name of the table's partition key.
 const PARTITION_KEY: &str = "cluster";
+/// The operations of Auto Scaling that name an instance only: they ignore the name of a group.
+const OF_AN_INSTANCE: [&str; 2] = ["SetInstanceHealth", "TerminateInstanceInAutoScalingGroup"];
 /// Stands for the partition of a query that cannot be determined: no policy names it.
 const UNKNOWN: &str = "";
 
@@ -79,7 +81,8 @@ impl Asked {
         let resource = match service {
             // Auto Scaling's Describe actions have no resource.
             Service::AutoScaling if !action.starts_with("Describe") => {
-                form.get("AutoScalingGroupName").or(group).map(|name| {
+                let named = form.get("AutoScalingGroupName");
+                named.filter(|_| !OF_AN_INSTANCE.contains(&action)).or(group).map(|name| {
                     format!(
                         "arn:aws:autoscaling:{region}:{ACCOUNT}:autoScalingGroup:any:\
                          autoScalingGroupName/{name}"

@@ -292,7 +292,7 @@ fn parameters_and_groups_are_known_by_their_arns() {
     let refused = completes("a-managers").unwrap_err();
     assert_eq!(refused.action, "autoscaling:CompleteLifecycleAction");
     assert!(refused.resource.ends_with("/a-managers") && !refused.is_explicit);
-    let form = Params::parse(b"InstanceId=i-1&HealthStatus=Unhealthy");
+    let form = Params::parse(b"InstanceId=i-1&AutoScalingGroupName=a-managers");
     let set_health = |group| {
         let action = "SetInstanceHealth";
         Asked::query_protocol(Service::AutoScaling, action, &form, group, REGION).resources
