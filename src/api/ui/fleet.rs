@@ -1,5 +1,6 @@
 //! Reads what the page draws, and limits how often it is read.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -39,7 +40,7 @@ struct Picture {
 pub struct Desk {
     node: Box<dyn Fn() -> Option<Node> + Send + Sync>,
     /// Locked during an observation: other requests wait for the same answer.
-    last: Mutex<Option<Last>>,
+    last: Arc<Mutex<Option<Last>>>,
 }
 
 struct Last {
@@ -49,13 +50,13 @@ struct Last {
 
 impl Desk {
     pub fn new(node: impl Fn() -> Option<Node> + Send + Sync + 'static) -> Self {
-        Self { node: Box::new(node), last: Mutex::new(None) }
+        Self { node: Box::new(node), last: Arc::default() }
     }
 
     /// Returns the fleet as JSON; `None` if this node is not a manager.
     pub async fn look(&self) -> Option<Bytes> {
         let node = (self.node)()?;
-        kept(&self.last, async {
+        kept(&self.last, async move {
             let picture = picture(&node).await?;
             serde_json::to_vec(&picture).ok().map(Bytes::from)
         })
@@ -63,22 +64,26 @@ impl Desk {
     }
 }
 
-/// Returns the last answer if it is fresh enough, or else the answer of `look`.
+/// Returns the last answer if it is fresh enough, or else the answer of `look`. A request that ends early does not end
+/// the observation that it has started: the next request would start another one.
 async fn kept(
-    last: &Mutex<Option<Last>>,
-    look: impl Future<Output = Option<Bytes>>,
+    last: &Arc<Mutex<Option<Last>>>,
+    look: impl Future<Output = Option<Bytes>> + Send + 'static,
 ) -> Option<Bytes> {
-    let mut last = last.lock().await;
+    let mut last = Arc::clone(last).lock_owned().await;
     let began = Instant::now();
     if let Some(Last { until, answer }) = &*last
         && began < *until
     {
         return answer.clone();
     }
-    let answer = look.await;
-    let until = Instant::now() + (began.elapsed() * (SHARE_OF_TIME - 1)).max(KEPT);
-    *last = Some(Last { until, answer: answer.clone() });
-    answer
+    let observation = tokio::spawn(async move {
+        let answer = look.await;
+        let until = Instant::now() + (began.elapsed() * (SHARE_OF_TIME - 1)).max(KEPT);
+        *last = Some(Last { until, answer: answer.clone() });
+        answer
+    });
+    observation.await.ok().flatten()
 }
 
 async fn picture(node: &Node) -> Option<Picture> {
@@ -101,42 +106,71 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn many_who_look_are_one_look() {
-        let (last, looks) = (Mutex::new(None), AtomicU32::new(0));
-        let looks_so_far = || looks.load(Ordering::Relaxed);
-        let ask = || {
-            kept(&last, async {
+    /// Counts the observations, each of which takes `TOOK`.
+    #[derive(Default)]
+    struct Counted {
+        last: Arc<Mutex<Option<Last>>>,
+        looks: Arc<AtomicU32>,
+    }
+
+    const TOOK: Duration = Duration::from_millis(100);
+
+    impl Counted {
+        async fn ask(&self) -> Option<Bytes> {
+            let looks = Arc::clone(&self.looks);
+            kept(&self.last, async move {
                 looks.fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                tokio::time::sleep(TOOK).await;
                 Some(Bytes::from_static(b"{}"))
             })
-        };
-        let answers = futures_util::future::join_all((0..50).map(|_| ask())).await;
+            .await
+        }
+
+        fn looks(&self) -> u32 {
+            self.looks.load(Ordering::Relaxed)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_who_look_are_one_look() {
+        let desk = Counted::default();
+        let answers = futures_util::future::join_all((0..50).map(|_| desk.ask())).await;
         assert!(answers.iter().all(|answer| answer.as_deref() == Some(b"{}")));
-        assert_eq!(looks_so_far(), 1);
+        assert_eq!(desk.looks(), 1);
         tokio::time::sleep(KEPT / 2).await;
-        ask().await;
-        assert_eq!(looks_so_far(), 1, "fresh enough");
+        desk.ask().await;
+        assert_eq!(desk.looks(), 1, "fresh enough");
         tokio::time::sleep(KEPT).await;
-        ask().await;
-        assert_eq!(looks_so_far(), 2);
+        desk.ask().await;
+        assert_eq!(desk.looks(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_that_end_early_start_no_more_observations() {
+        let desk = Counted::default();
+        for _ in 0..20 {
+            timeout(TOOK / 10, desk.ask()).await.ok();
+        }
+        assert_eq!(desk.looks(), 1);
+        assert_eq!(desk.ask().await.as_deref(), Some(&b"{}"[..]));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_takes_long_is_asked_the_less() {
-        let last = Mutex::new(None);
+        let last = Arc::default();
         let began = Instant::now();
-        let mut busy = Duration::ZERO;
+        let busy = Arc::new(AtomicU32::new(0));
         while began.elapsed() < Duration::from_secs(60) {
-            kept(&last, async {
-                busy += Duration::from_secs(1);
+            let count = Arc::clone(&busy);
+            kept(&last, async move {
+                count.fetch_add(1, Ordering::Relaxed);
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 None
             })
             .await;
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
+        let busy = Duration::from_secs(busy.load(Ordering::Relaxed).into());
         assert!(busy <= began.elapsed() / SHARE_OF_TIME + Duration::from_secs(1), "{busy:?}");
     }
 }
