@@ -9,7 +9,7 @@ const HEADER: &str = "\
 ";
 
 /// Values for the keys without a default, as TOML.
-const EXAMPLES: [(&str, &str); 17] = [
+const EXAMPLES: [(&str, &str); 18] = [
     ("cluster", "\"prod\""),
     ("role", "\"worker\""),
     ("region", "\"eu-central-1\""),
@@ -27,6 +27,7 @@ const EXAMPLES: [(&str, &str); 17] = [
     ("webhook.secret_file", "\"/etc/skep/webhook.secret\""),
     ("ship.to", "\"logs:/skep/prod\""),
     ("ship.endpoint", "\"https://storage.example.com\""),
+    ("health.hosts", "[\"swarm.example.com\"]"),
 ];
 
 /// Maximum length of a line of prose.

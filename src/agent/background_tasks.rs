@@ -116,7 +116,9 @@ async fn answer_health_checks(settings: Health, state: StateHandle, page: Option
     const RETRY_INTERVAL: Duration = Duration::from_secs(5);
     loop {
         match health::Server::bind(settings.listen) {
-            Ok(server) => server.serve(state.clone(), settings.metrics, page.clone()).await,
+            Ok(server) => {
+                match server.serve(state.clone(), settings.clone(), page.clone()).await {}
+            }
             Err(error) => tracing::error!("{}", chain(&error)),
         }
         tokio::time::sleep(RETRY_INTERVAL).await;

@@ -1,5 +1,6 @@
 //! Serves everything that answers on a port or a socket: health checks, metrics, the page, the control socket.
 
 pub mod control;
+mod guard;
 pub mod health;
 pub mod ui;

@@ -42,6 +42,8 @@ const LONGEST_SUBNET_PREFIX: u8 = 29;
 const MOST_LINES: u32 = 100_000;
 /// The limit of Auto Scaling and CloudFormation for names.
 const LONGEST_NAME: usize = 255;
+/// The limit of DNS.
+const LONGEST_HOST_NAME: usize = 253;
 /// Leaves space in the names of SSM parameters.
 const LONGEST_CLUSTER: usize = 100;
 /// DynamoDB's limits.
@@ -180,6 +182,15 @@ pub fn table(raw: &Raw) -> Parsed<String> {
 pub fn hook(raw: &Raw) -> Parsed<String> {
     let name = text(raw)?;
     named(name, "a lifecycle hook's name has", 1..=LONGEST_NAME, "-_/")
+}
+
+/// Parses names of hosts; returns them in lower case, without a dot at the end.
+pub fn host_names(raw: &Raw) -> Parsed<Vec<String>> {
+    let names = raw.list()?.into_iter().map(|text| {
+        let name = text.trim_end_matches('.').to_ascii_lowercase();
+        named(name, "a host name has", 1..=LONGEST_HOST_NAME, ".-")
+    });
+    names.collect()
 }
 
 /// Checks that a name consists of ASCII letters, digits and `others`.

@@ -261,9 +261,12 @@ settings! {
         listen: SocketAddr = socket_address("0.0.0.0:44554"),
         /// Whether skep listens at all.
         enabled: bool = boolean("true"),
-        /// Whether skep serves `/metrics` for Prometheus, too.
+        /// Whether skep serves `/metrics` for Prometheus, too, to private addresses.
         metrics: bool = boolean("true"),
         /// Whether managers serve a page of the fleet at `/ui`, for browsers with a private address; see
+        /// Names of hosts under which clients may see more than the status: the details of `/`, `/metrics`
+        /// and `/ui`. IP addresses, `localhost` and names that end in `.internal` need no entry.
+        hosts: Vec<String> = host_names(),
         /// `docs/operating.md`.
         ui: bool = boolean("false"),
     }

@@ -42,7 +42,7 @@ pub fn member(fleet: &Value, instance_id: &str) -> anyhow::Result<Value> {
 /// When nothing answers, or the answer is not a health status.
 pub async fn health(instance: &Instance) -> anyhow::Result<(u16, String, String)> {
     let script = r#"exec 3<>/dev/tcp/127.0.0.1/44554
-        printf 'GET / HTTP/1.1\r\nHost: skep\r\nConnection: close\r\n\r\n' >&3
+        printf 'GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' >&3
         cat <&3"#;
     let answer = shell(instance, script).await?;
     let code = answer.split(' ').nth(1).context("a status line")?.parse()?;

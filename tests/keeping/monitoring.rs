@@ -262,7 +262,7 @@ async fn api(manager: &Instance, path: &str) -> anyhow::Result<Value> {
 async fn get(instance: &Instance, port: u16, path: &str, accept: &str) -> anyhow::Result<String> {
     let script = format!(
         "exec 3<>/dev/tcp/127.0.0.1/{port}\n\
-         printf 'GET {path} HTTP/1.0\\r\\nHost: skep\\r\\nAccept: {accept}\\r\\n\\r\\n' >&3\n\
+         printf 'GET {path} HTTP/1.0\\r\\nHost: localhost\\r\\nAccept: {accept}\\r\\n\\r\\n' >&3\n\
          cat <&3"
     );
     let answer = shell(instance, &script).await?;

@@ -81,7 +81,7 @@ async fn the_loss_is_one_state_everywhere(
     let ask = |path: &str| {
         format!(
             "exec 3<>/dev/tcp/127.0.0.1/44554\n\
-             printf 'GET {path} HTTP/1.0\\r\\nHost: skep\\r\\n\\r\\n' >&3\n\
+             printf 'GET {path} HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n' >&3\n\
              cat <&3"
         )
     };

@@ -1,24 +1,37 @@
-//! The health port, for a load balancer: `GET /` answers 200 while this node can take traffic, and
-//! 503 otherwise, with one line of JSON that contains the reason.
+//! The health port, for a load balancer: `GET /` answers 200 while this node can take traffic, and 503 otherwise, with
+//! one line of JSON.
 //!
-//! Guarantee: the answer depends only on this node's own state. A lost quorum or an AWS outage does not
-//! change it, even after a restart of skep: a load balancer that replaces nodes must never kill managers
-//! because of a problem that replacing them does not cure.
+//! Guarantees:
+//! - the answer depends only on this node's own state. A lost quorum or an AWS outage does not change it, even after a
+//!   restart of skep: a load balancer that replaces nodes must never kill managers because of a problem that replacing
+//!   them does not cure;
+//! - everybody gets the status. The reason, the metrics and the page are for requests without an [`Objection`];
+//! - the number of connections and their time are limited ([`connections`]).
 //!
-//! `GET /metrics` is for Prometheus, unless the settings disable it. `GET /ui` is a page, if the
-//! settings enable it; see [`crate::api::ui`]. Everything else is 404.
+//! `GET /metrics` is for Prometheus, unless the settings disable it. `GET /ui` is a page, if the settings enable it; see
+//! [`crate::api::ui`]. Everything else is 404.
 
+mod connections;
+#[cfg(test)]
+mod tests;
+
+use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, Extension, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Json};
 use axum::routing::get;
 use serde::Serialize;
+use tokio::net::{TcpListener, TcpSocket};
 
+use crate::api::guard::{self, Objection};
 use crate::common::state::StateHandle;
+use crate::config;
 use crate::telemetry::metrics;
 
 /// The port is in use, or skep may not open it.
@@ -34,7 +47,7 @@ pub struct HealthError {
 /// The bound port; it answers no request before [`Server::serve`] runs.
 #[derive(Debug)]
 pub struct Server {
-    listener: tokio::net::TcpListener,
+    listener: TcpListener,
 }
 
 /// The body of the answer to `GET /`.
@@ -42,6 +55,12 @@ pub struct Server {
 struct Health {
     /// `healthy` or `unhealthy`, the same as the status code.
     status: &'static str,
+    #[serde(flatten)]
+    details: Option<Details>,
+}
+
+#[derive(Serialize)]
+struct Details {
     phase: &'static str,
     doing: String,
     /// Present only while the quorum is lost.
@@ -56,9 +75,10 @@ impl Server {
     /// When the address is in use, not on this host, or not allowed.
     pub fn bind(listen: SocketAddr) -> Result<Self, HealthError> {
         let bind = || {
-            let listener = TcpListener::bind(listen)?;
-            listener.set_nonblocking(true)?;
-            tokio::net::TcpListener::from_std(listener)
+            let socket = if listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            socket.set_reuseaddr(true)?;
+            socket.bind(listen)?;
+            socket.listen(connections::BACKLOG)
         };
         let listener = bind().map_err(|source| HealthError { listen, source })?;
         Ok(Self { listener })
@@ -73,145 +93,59 @@ impl Server {
     }
 
     /// Answers requests until it is dropped: spawn it.
-    pub async fn serve(self, state: StateHandle, with_metrics: bool, page: Option<Router>) {
+    pub async fn serve(
+        self,
+        state: StateHandle,
+        settings: config::Health,
+        page: Option<Router>,
+    ) -> Infallible {
+        let app = routes(state.clone(), settings.metrics).merge(page.unwrap_or_default());
         let not_found = async || StatusCode::NOT_FOUND;
-        let mut app = Router::new().route("/", get(health));
-        if with_metrics {
-            app = app.route("/metrics", get(show_metrics));
-        }
-        let app = app.with_state(state).merge(page.unwrap_or_default());
         let app = app.fallback(not_found).method_not_allowed_fallback(not_found);
-        let app = app.into_make_service_with_connect_info::<SocketAddr>();
-        if let Err(error) = axum::serve(self.listener, app).await {
-            tracing::error!("the health port has failed: {error}");
-        }
+        let hosts = Arc::new(settings.hosts);
+        let judge = move |ConnectInfo(peer): ConnectInfo<SocketAddr>, mut request: Request| {
+            let objection = Objection::to(peer, &request, &hosts);
+            request.extensions_mut().insert(objection);
+            std::future::ready(request)
+        };
+        let app = app.layer(middleware::map_request(judge));
+        connections::serve(|| self.listener.accept(), &app, &state).await
     }
 }
 
-async fn health(State(state): State<StateHandle>) -> impl IntoResponse {
+fn routes(state: StateHandle, with_metrics: bool) -> Router {
+    let mut app = Router::new().route("/", get(health));
+    if with_metrics {
+        app = app.route("/metrics", get(show_metrics).layer(middleware::from_fn(guard::admit)));
+    }
+    app.with_state(state)
+}
+
+async fn health(
+    State(state): State<StateHandle>,
+    Extension(objection): Extension<Objection>,
+) -> impl IntoResponse {
     let state = state.now();
     let (code, status) = if state.is_healthy() {
         (StatusCode::OK, "healthy")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "unhealthy")
     };
-    let (doing, quorum) = (state.describe(), state.quorum_lost());
-    let body = Health { status, phase: state.phase.as_str(), doing, quorum };
+    let details = || {
+        let (doing, quorum) = (printable(&state.describe()), state.quorum_lost());
+        Details { phase: state.phase.as_str(), doing, quorum }
+    };
+    let body = Health { status, details: objection.0.is_none().then(details) };
     (code, [(header::CACHE_CONTROL, "no-store")], Json(body))
+}
+
+/// Returns the text without control characters, of which JSON escapes only those below U+0020. The text can contain
+/// answers of other programs, and curl prints it on a terminal.
+fn printable(text: &str) -> String {
+    text.replace(char::is_control, " ")
 }
 
 async fn show_metrics(State(state): State<StateHandle>, headers: HeaderMap) -> impl IntoResponse {
     let (content_type, page) = metrics::page(&state.now(), &headers);
     ([(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, "no-store")], page)
-}
-
-#[cfg(test)]
-mod tests {
-    use reqwest::Method;
-    use time::OffsetDateTime;
-
-    use super::*;
-    use crate::common::fact::Fact;
-    use crate::common::instance::{Departure, Reason};
-    use crate::common::state::Phase;
-
-    fn start() -> (StateHandle, String) {
-        start_with(true)
-    }
-
-    fn start_with(with_metrics: bool) -> (StateHandle, String) {
-        let state = StateHandle::default();
-        let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let base = format!("http://{}", server.local_addr().unwrap());
-        tokio::spawn(server.serve(state.clone(), with_metrics, None));
-        (state, base)
-    }
-
-    async fn ask(method: Method, uri: &str) -> (u16, String) {
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let response = client.request(method, uri).send().await.unwrap();
-        (response.status().as_u16(), response.text().await.unwrap())
-    }
-
-    #[tokio::test]
-    async fn it_is_healthy_while_ready_and_not_departing() {
-        let (state, base) = start();
-        let (code, body) = ask(Method::GET, &base).await;
-        assert_eq!(code, 503);
-        assert_eq!(
-            body,
-            r#"{"status":"unhealthy","phase":"starting","doing":"reading the instance metadata"}"#
-        );
-        state.enter(Phase::Ready, "worker of generation 1");
-        let (code, body) = ask(Method::GET, &base).await;
-        assert_eq!(code, 200);
-        assert_eq!(
-            body,
-            r#"{"status":"healthy","phase":"ready","doing":"worker of generation 1"}"#
-        );
-        let now = OffsetDateTime::now_utc();
-        state.set_quorum_lost(Some(now));
-        let (code, body) = ask(Method::GET, &base).await;
-        assert_eq!(code, 200, "replacing this manager would cure nothing");
-        let seen: serde_json::Value = serde_json::from_str(&body).unwrap();
-        assert_eq!(seen["quorum"].as_str(), state.now().quorum_lost().as_deref());
-        state.set_quorum_lost(None);
-        state.update(|state| {
-            state.departure =
-                Some(Departure { reason: Reason::Spot, noticed_at: now, deadline: now });
-        });
-        assert_eq!(ask(Method::GET, &base).await.0, 503, "departing, although still Ready");
-        state.update(|state| (state.departure, state.is_given_up) = (None, true));
-        assert_eq!(ask(Method::GET, &base).await.0, 503, "permanently broken, to be replaced");
-    }
-
-    #[tokio::test]
-    async fn a_member_whose_skep_was_restarted_during_an_outage_stays_healthy() {
-        let (state, base) = start();
-        let waiting = "waiting for a manager to be connected";
-        state.enter(Phase::Booting, waiting);
-        assert_eq!(ask(Method::GET, &base).await.0, 503, "a node that has never served");
-        for (known, expected) in [(Fact::Yes, 200), (Fact::No, 503), (Fact::Yes, 200)] {
-            state.update(|state| state.is_still_member = known);
-            assert_eq!(ask(Method::GET, &base).await.0, expected, "{known:?}");
-        }
-        let body = ask(Method::GET, &base).await.1;
-        assert!(body.contains("cannot tell more yet") && body.contains(waiting), "{body}");
-        assert!(!state.now().is_serving(), "the janitor does not run during boot");
-        state.enter(Phase::Failed, "not in the swarm within boot.deadline");
-        assert_eq!(ask(Method::GET, &base).await.0, 200, "the next start continues");
-        let now = OffsetDateTime::now_utc();
-        state.update(|state| {
-            state.departure =
-                Some(Departure { reason: Reason::Spot, noticed_at: now, deadline: now });
-        });
-        assert_eq!(ask(Method::GET, &base).await.0, 503, "departing");
-        for phase in [Phase::Warmed, Phase::Leaving, Phase::Left] {
-            state.update(|state| state.departure = None);
-            state.enter(phase, "elsewhere");
-            assert_eq!(ask(Method::GET, &base).await.0, 503, "{phase:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn head_is_answered_and_nothing_else_is_there() {
-        let (state, base) = start();
-        state.enter(Phase::Ready, "serving");
-        assert_eq!(ask(Method::HEAD, &base).await, (200, String::new()));
-        assert_eq!(ask(Method::POST, &base).await.0, 404);
-        assert_eq!(ask(Method::GET, &format!("{base}/x")).await.0, 404);
-        let (code, page) = ask(Method::GET, &format!("{base}/metrics")).await;
-        assert_eq!(code, 200);
-        assert!(page.contains("skep_phase{phase=\"ready\"} 1\n"), "{page}");
-        let (_, without) = start_with(false);
-        assert_eq!(ask(Method::GET, &format!("{without}/metrics")).await.0, 404);
-    }
-
-    #[tokio::test]
-    async fn a_taken_port_is_named() {
-        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        let listen = taken.local_addr().unwrap();
-        let error = Server::bind(listen).unwrap_err();
-        assert!(error.to_string().contains(&listen.to_string()), "{error}");
-    }
 }

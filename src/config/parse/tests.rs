@@ -174,6 +174,15 @@ fn the_port_has_an_address() {
 }
 
 #[test]
+fn hosts_are_names_without_a_port() {
+    let names = vec!["swarm.example.com".to_owned(), "skep".to_owned()];
+    assert_eq!(host_names(&Raw::bare("Swarm.Example.com., skep")), Ok(names));
+    for wrong in ["swarm.example.com:44554", "https://swarm.example.com", "*.example.com", "a,,b"] {
+        refused(host_names(&Raw::bare(wrong)), "a host name has 1 to 253 letters, digits and .-");
+    }
+}
+
+#[test]
 fn a_misspelt_level_is_not_a_target() {
     let filter = log_filter(&quoted("debug, hyper=trace")).unwrap();
     assert_eq!(
