@@ -23,7 +23,7 @@ const EXAMPLES: [(&str, &str); 18] = [
     ("autoscaling.group", "\"prod-workers\""),
     ("autoscaling.launch_hook", "\"skep-launch\""),
     ("autoscaling.termination_hook", "\"skep-terminate\""),
-    ("webhook.url", "\"https://example.com/skep\""),
+    ("webhook.url_file", "\"/etc/skep/webhook.url\""),
     ("webhook.secret_file", "\"/etc/skep/webhook.secret\""),
     ("ship.to", "\"logs:/skep/prod\""),
     ("ship.endpoint", "\"https://storage.example.com\""),

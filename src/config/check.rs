@@ -7,8 +7,8 @@ use super::mistake::Mistake;
 pub(super) fn together(loaded: &Loaded, given: &[Given], mistakes: &mut Vec<Mistake>) {
     both_or_neither(given, "cloudformation.stack", "cloudformation.resource", mistakes);
     both_or_neither(given, "cloudformation.resource", "cloudformation.stack", mistakes);
-    both_or_neither(given, "webhook.url", "webhook.secret_file", mistakes);
-    both_or_neither(given, "webhook.secret_file", "webhook.url", mistakes);
+    both_or_neither(given, "webhook.url_file", "webhook.secret_file", mistakes);
+    both_or_neither(given, "webhook.secret_file", "webhook.url_file", mistakes);
     pool_holds_a_subnet(loaded, mistakes);
 }
 

@@ -38,7 +38,7 @@ pub use mistake::{Mistake, Mistakes, Origin};
 pub use settings::*;
 pub use values::{
     Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Rebalance, Shipper,
-    TokenStore, WebhookUrl, is_private, overlap,
+    TokenStore, is_private, overlap,
 };
 
 use found::Found;

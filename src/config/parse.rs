@@ -17,7 +17,7 @@ use super::nearest::{did_you_mean, nearest};
 use super::raw::{Problem, Raw};
 use super::values::{
     Choice, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, OWN_TARGET, Rebalance,
-    Shipper, TokenStore, WebhookUrl, is_private, overlap,
+    Shipper, TokenStore, is_private, overlap,
 };
 use crate::common::instance::Role;
 use reqwest::Url;
@@ -347,19 +347,6 @@ pub fn docker_host(raw: &Raw) -> Parsed<DockerHost> {
              write \"unix:///var/run/docker.sock\""
         )),
     }
-}
-
-/// Parses the webhook's URL. It may be a secret: no error repeats it.
-pub fn webhook_url(raw: &Raw) -> Parsed<WebhookUrl> {
-    let url: reqwest::Url =
-        raw.text()?.parse().map_err(|problem| format!("the value is not a URL: {problem}"))?;
-    if !matches!(url.scheme(), "https" | "http") {
-        return Err("the URL must begin with https:// or http://".into());
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("remove user name and password from the URL; messages are signed".into());
-    }
-    Ok(WebhookUrl(url))
 }
 
 pub fn private_address(raw: &Raw) -> Parsed<IpAddr> {

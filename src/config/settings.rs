@@ -14,8 +14,7 @@ use super::parse;
 use super::raw::Raw;
 use super::show::Show as _;
 use super::values::{
-    Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Rebalance, Shipper,
-    TokenStore, WebhookUrl,
+    Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Rebalance, Shipper, TokenStore,
 };
 use crate::common::instance::Role;
 use crate::common::labels::Labels;
@@ -204,9 +203,11 @@ settings! {
 
     /// The webhook, which receives the same events by HTTP; see `docs/monitoring.md`.
     webhook: Webhook {
-        /// `https://` or `http://`. skep never shows more than its host. If it is not set, nothing is sent.
-        url: Option<WebhookUrl> = webhook_url(),
-        /// File with the secret that signs every message. Only skep may read it: mode `0400`, owner `skep`.
+        /// File with the address: `https://…`, or `http://…` of a loopback address. Only skep and root may
+        /// read it: mode `0400`, owner `skep`. skep never shows more than the host of the address. If it
+        /// is not set, nothing is sent.
+        url_file: Option<PathBuf> = directory(),
+        /// File with the secret that signs every message; the same mode and owner.
         secret_file: Option<PathBuf> = directory(),
         /// Time for each attempt.
         timeout: Duration = duration("10s"),
@@ -263,10 +264,10 @@ settings! {
         enabled: bool = boolean("true"),
         /// Whether skep serves `/metrics` for Prometheus, too, to private addresses.
         metrics: bool = boolean("true"),
-        /// Whether managers serve a page of the fleet at `/ui`, for browsers with a private address; see
         /// Names of hosts under which clients may see more than the status: the details of `/`, `/metrics`
         /// and `/ui`. IP addresses, `localhost` and names that end in `.internal` need no entry.
         hosts: Vec<String> = host_names(),
+        /// Whether managers serve a page of the fleet at `/ui`, for browsers with a private address; see
         /// `docs/operating.md`.
         ui: bool = boolean("false"),
     }

@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 use super::condition::Condition;
 use super::values::{
     Choice, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Rebalance, Shipper,
-    TokenStore, WebhookUrl,
+    TokenStore,
 };
 use crate::common::instance::Role;
 use crate::common::labels::Labels;
 
-/// A value as `skep config --json` shows it; a source accepts it again, except a value that may be a secret.
+/// A value as `skep config --json` shows it; a source accepts it again.
 pub(super) trait Show {
     fn show(&self) -> Value;
 }
@@ -48,7 +48,6 @@ show! {
     Rebalance: value => value.word();
     LogFilter: value => value.to_string();
     DockerHost: value => value.to_string();
-    WebhookUrl: value => value.to_string();
     Ipv4Net: value => value.to_string();
     u32: value => value;
     Destination: value => value.to_string();

@@ -221,6 +221,19 @@ fn a_stack_needs_its_resource() {
 }
 
 #[test]
+fn the_former_key_of_the_webhook_names_the_new_one_and_not_its_value() {
+    let dir = directory(&[("skep.toml", "[webhook]\nurl = 'https://example.com/T0KEN'\n")]);
+    let variable = [("SKEP_WEBHOOK_URL", "https://example.com/T0KEN")];
+    let inputs = inputs(dir.path(), &variable, &[("webhook.url", "https://example.com/T0KEN")]);
+    let expected = [
+        "skep.toml:2: webhook.url: unknown key; did you mean webhook.url_file?",
+        "SKEP_WEBHOOK_URL: unknown variable; did you mean SKEP_WEBHOOK_URL_FILE?",
+        "--set: webhook.url: unknown key; did you mean webhook.url_file?",
+    ];
+    assert_eq!(mistakes(&inputs), expected);
+}
+
+#[test]
 fn a_pool_holds_at_least_one_subnet() {
     let dir = directory(&[("skep.toml", "[swarm]\naddress_pool = ['10.9.0.0/26']\n")]);
     assert_eq!(

@@ -220,31 +220,6 @@ impl fmt::Display for DockerHost {
     }
 }
 
-/// URL that receives the events. Such URLs are often secrets themselves, so that only the host is shown:
-/// `https://hooks.example.com/***`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct WebhookUrl(pub(super) reqwest::Url);
-
-impl WebhookUrl {
-    /// Returns the whole URL.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        self.0.as_str()
-    }
-}
-
-impl fmt::Display for WebhookUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}/***", self.0.scheme(), self.0.host_str().unwrap_or_default())
-    }
-}
-
-impl fmt::Debug for WebhookUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 /// Whether two ranges have an address in common.
 #[must_use]
 pub fn overlap(one: &Ipv4Net, other: &Ipv4Net) -> bool {

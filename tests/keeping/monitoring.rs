@@ -35,7 +35,7 @@ async fn a_fleet_is_seen_and_told_of_while_a_worker_leaves() -> anyhow::Result<(
     never_answers(&manager);
     let worker = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
     let told = misbehave(&worker.instance)?;
-    webhook(&worker.instance, &format!("http://{}:{RECEIVER}/T0KEN", manager.address()))?;
+    webhook(&worker.instance, &format!("https://{}:{RECEIVER}/T0KEN", manager.address()))?;
     // The next start reads this configuration, finds the node Ready, and sends the event.
     signal(&worker.instance, "SIGKILL")?;
     let lines = || std::fs::read_to_string(&told).unwrap_or_default();
@@ -195,13 +195,17 @@ fn hook(instance: &Instance, event: &str, script: &str) -> anyhow::Result<()> {
 
 fn webhook(instance: &Instance, url: &str) -> anyhow::Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    let secret = instance.dir().join("etc/webhook.secret");
-    std::fs::write(&secret, "hive")?;
-    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o400))?;
+    let private = |name: &str, content: &str| -> anyhow::Result<PathBuf> {
+        let file = instance.dir().join("etc").join(name);
+        std::fs::write(&file, content)?;
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o400))?;
+        Ok(file)
+    };
     instance.write_config(&format!(
         "{QUICK}[hook_scripts]\ntimeout = \"3s\"\n\
-         [webhook]\nurl = \"{url}\"\nsecret_file = \"{}\"\ntimeout = \"60s\"\n",
-        secret.display()
+         [webhook]\nurl_file = \"{}\"\nsecret_file = \"{}\"\ntimeout = \"60s\"\n",
+        private("webhook.url", url)?.display(),
+        private("webhook.secret", "hive")?.display()
     ))
 }
 

@@ -13,6 +13,7 @@ mod network;
 mod permissions;
 mod secrets;
 mod unit;
+mod webhook;
 
 use std::time::Duration;
 
@@ -39,10 +40,12 @@ pub async fn examine(settings: &Settings) -> Vec<Finding> {
         bounded("network", network::examine(settings, &subject, &docker)),
         bounded("departure", departure::examine(settings, node)),
         bounded("unit", unit::examine(settings)),
+        bounded("webhook", webhook::examine(settings)),
     );
-    let (ledger, permissions, secrets, docker, quorum, network, departure, unit) = groups;
-    findings
-        .extend([ledger, permissions, secrets, docker, quorum, network, departure, unit].concat());
+    let (ledger, permissions, secrets, docker, quorum, network, departure, unit, webhook) = groups;
+    findings.extend(
+        [ledger, permissions, secrets, docker, quorum, network, departure, unit, webhook].concat(),
+    );
     findings
 }
 

@@ -7,8 +7,10 @@
 //!
 //! Assumes that a receiver which must not handle an event twice compares its `id`.
 
+mod address;
 mod hook_scripts;
 mod message;
+mod private_file;
 mod signature;
 #[cfg(test)]
 mod tests;
@@ -23,6 +25,10 @@ use tokio::task::JoinSet;
 use crate::common::event::Event;
 use crate::common::state::StateHandle;
 use crate::config::Settings;
+
+pub use address::Address;
+pub use private_file::{PrivateFileError, SERVICE_USER, service_can_read};
+pub use webhook::{DeliveryError, Webhook};
 
 use message::Message;
 
@@ -86,7 +92,7 @@ async fn tell(
     open: watch::Sender<usize>,
 ) {
     let (to_hooks, mut for_hooks) = mpsc::unbounded_channel::<(Message, Open)>();
-    let webhook = webhook::Webhook::new(&settings.webhook).map(Arc::new);
+    let webhook = Webhook::new(&settings.webhook).map(Arc::new);
     let mut deliveries = JoinSet::new();
     let take = async {
         while let Some(message) = messages.recv().await {

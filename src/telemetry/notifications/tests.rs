@@ -12,7 +12,6 @@ use serde_json::Value;
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
-use super::webhook::Webhook;
 use super::*;
 use crate::common::instance::{Departure, Reason, Role};
 use crate::config::{self, Inputs};
@@ -138,17 +137,22 @@ impl Receiver {
     }
 
     fn webhook(&self, dir: &Path, more: &[(&str, &str)]) -> Webhook {
-        let secret = dir.join("secret");
-        std::fs::write(&secret, "hive\n").unwrap();
-        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let (url, secret) = (dir.join("url"), dir.join("secret"));
+        keep_private(&url, &self.url);
+        keep_private(&secret, "hive\n");
         let mut pairs = vec![
-            ("SKEP_WEBHOOK_URL", self.url.as_str()),
+            ("SKEP_WEBHOOK_URL_FILE", url.to_str().unwrap()),
             ("SKEP_WEBHOOK_SECRET_FILE", secret.to_str().unwrap()),
             ("SKEP_WEBHOOK_TIMEOUT", "500ms"),
         ];
         pairs.extend(more);
         Webhook::new(&settings(&pairs).webhook).unwrap()
     }
+}
+
+fn keep_private(path: &Path, content: &str) {
+    std::fs::write(path, content).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 async fn receive(State(receiver): State<Receiver>, headers: HeaderMap, body: String) -> StatusCode {
@@ -218,23 +222,40 @@ async fn an_https_address_is_spoken_to_in_tls() {
 }
 
 #[tokio::test]
-async fn a_secret_that_everybody_may_read_signs_nothing_and_no_address_is_shown() {
+async fn a_secret_or_an_address_that_everybody_may_read_sends_nothing_and_is_not_shown() {
     let receiver = Receiver::start(|_| Some(200)).await;
     let dir = tempfile::tempdir().unwrap();
     let webhook = receiver.webhook(dir.path(), &[]);
-    let secret = dir.path().join("secret");
-    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o644)).unwrap();
-    webhook.deliver(&left()).await;
+    for name in ["secret", "url"] {
+        let file = dir.path().join(name);
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let error = webhook.read_files().await.unwrap_err();
+        let shown = format!("{webhook:?} {error:?} {}", crate::common::errors::chain(&error));
+        assert!(shown.contains("chmod 400"), "{shown}");
+        assert!(!shown.contains("T0KEN") && !shown.contains("hive"), "{shown}");
+        webhook.deliver(&left()).await;
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
     assert_eq!(receiver.asked.load(Ordering::SeqCst), 0);
-    let shown = format!(
-        "{webhook:?} {:?}",
-        settings(&[
-            ("SKEP_WEBHOOK_URL", receiver.url.as_str()),
-            ("SKEP_WEBHOOK_SECRET_FILE", "/s"),
-        ])
-    );
-    assert!(shown.contains("http://127.0.0.1/***"), "{shown}");
-    assert!(!shown.contains("T0KEN") && !shown.contains("hive"), "{shown}");
+    webhook.deliver(&left()).await;
+    assert_eq!(receiver.asked.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_new_address_is_used_from_the_next_attempt_on() {
+    let (former, new) =
+        (Receiver::start(|_| Some(503)).await, Receiver::start(|_| Some(200)).await);
+    let dir = tempfile::tempdir().unwrap();
+    let webhook = former.webhook(dir.path(), &[]);
+    let change = async {
+        while former.asked.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        keep_private(&dir.path().join("url"), &new.url);
+    };
+    let message = left();
+    tokio::join!(webhook.deliver(&message), change);
+    assert_eq!(new.asked.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
@@ -251,10 +272,10 @@ async fn hooks_keep_their_order_and_nobody_waits_longer_than_was_said() {
         );
     }
     let hooks = dir.path().join("hooks");
-    let secret = dir.path().join("secret");
+    let (url, secret) = (dir.path().join("url"), dir.path().join("secret"));
     let settings = settings(&[
         ("SKEP_HOOK_SCRIPTS_DIR", hooks.to_str().unwrap()),
-        ("SKEP_WEBHOOK_URL", &receiver.url),
+        ("SKEP_WEBHOOK_URL_FILE", url.to_str().unwrap()),
         ("SKEP_WEBHOOK_SECRET_FILE", secret.to_str().unwrap()),
     ]);
     let mut tasks = JoinSet::new();
