@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the templates without a cloud: their format, every image that they can build, and that the README lists every
-# variable. The booted tests build one of these images.
+# Checks the templates without a cloud: their format, every image that they can build, that the README lists every
+# variable, and that no key but Docker's is trusted. The booted tests build one of these images.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/../scripts/lib.sh"
 forget_account
@@ -43,3 +43,15 @@ done
 sed -n 's/^variable "\(.*\)" {$/\1/p' packer/*/*.pkr.hcl | sort -u | while read -r variable; do
     grep -q "\`$variable\`" packer/README.md || die "packer/README.md does not tell the variable $variable"
 done
+
+# 20-docker.sh gets another key from a curl that is not curl. Nothing is installed here, even if it accepted the key.
+mkdir -m 700 "$work/bin" "$work/gpg"
+gpg --batch --quiet --homedir "$work/gpg" --passphrase '' --quick-generate-key somebody@else.invalid 2>/dev/null
+gpg --batch --quiet --homedir "$work/gpg" --armor --export >"$work/key"
+ln -s /bin/true "$work/bin/apt-get"
+ln -s /bin/false "$work/bin/install"
+# shellcheck disable=SC2016
+printf '#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\ncp "%s" "$2"\n' "$work/key" >"$work/bin/curl"
+chmod 755 "$work/bin/curl"
+refusal=$(PATH="$work/bin:$PATH" DOCKER_SOURCE=docker DOCKER_VERSION='' bash packer/provision/20-docker.sh 2>&1) || true
+[[ $refusal == *"not Docker's key"* ]] || die "packer/provision/20-docker.sh does not refuse another key: $refusal"

@@ -17,7 +17,7 @@ main() {
         case $target in
             quick) need cc venv ;;
             lint)
-                need cc shellcheck systemd-analyze venv
+                need cc shellcheck systemd-analyze gpg venv
                 want packer
                 ;;
             test)
