@@ -35,6 +35,9 @@ source "amazon-ebs" "skep" {
     http_put_response_hop_limit = 1
     instance_metadata_tags      = "enabled"
   }
+
+  # As seen by checkip.amazonaws.com.
+  temporary_security_group_source_public_ip = var.ssh_from == null && var.ec2_endpoint == null
   # end: unknown to Packer before 1.9
 
   region                      = var.region

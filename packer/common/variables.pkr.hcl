@@ -117,7 +117,7 @@ variable "public_ip" {
 
 variable "ssh_from" {
   type        = list(string)
-  description = "Ranges from which the builder answers SSH. Not set: anywhere, with a key that exists for this build only."
+  description = "Ranges from which the builder answers SSH. Not set: only the public address from which Packer runs."
   default     = null
 }
 
