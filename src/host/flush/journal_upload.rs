@@ -23,9 +23,10 @@ use crate::common::process::{self, Lines};
 /// The address in `systemd/skep-journal-upload.socket`.
 const SOCKET: &str = "/run/skep-journal-upload.sock";
 /// The same script as in the socket's service: prints the cursor of the journal's last entry, then the state file once
-/// a second.
+/// a second. The file belongs to the shipper's user, who must not choose what root reads: links are not followed.
 const SCRIPT: &str = "journalctl --quiet --lines=1 --output=cat --show-cursor | tail -n 1; \
-                      while cat /var/lib/systemd/journal-upload/state; do sleep 1; done";
+                      while dd if=/var/lib/systemd/journal-upload/state bs=4k count=1 \
+                      iflag=nofollow,nonblock status=none; do sleep 1; done";
 const LAST: &str = "-- cursor: ";
 const SENT: &str = "LAST_CURSOR=";
 
@@ -172,7 +173,7 @@ mod tests {
     async fn what_is_missing_is_said() {
         for (text, problem) in [
             (String::new(), "no answer"),
-            (format!("{LAST}{AT_9}\ncat: state: No such file or directory\n"), "No such file"),
+            (format!("{LAST}{AT_9}\ndd: state: No such file or directory\n"), "No such file"),
             (format!("{SENT}{AT_9}\n"), "no entry"),
             (format!("{LAST}{AT_9}\n{SENT}s=x;i=zz\n"), "\"s=x;i=zz\" is not a cursor"),
             ("\u{1}\u{2}".repeat(9), "\u{1}\u{2}"),
@@ -204,5 +205,20 @@ mod tests {
             "/systemd/skep-journal-upload.socket"
         ));
         assert!(socket.contains(&format!("ListenStream={SOCKET}\n")));
+    }
+
+    #[tokio::test]
+    async fn root_reads_no_file_that_the_shippers_user_links_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, secret) = (dir.path().join("state"), dir.path().join("secret"));
+        std::fs::write(&secret, "a secret").unwrap();
+        let (_, read) = SCRIPT.split_once("; ").unwrap();
+        let read = read.replace("/var/lib/systemd/journal-upload/state", state.to_str().unwrap());
+        std::os::unix::fs::symlink(&secret, &state).unwrap();
+        // Without an end of its own, if it reads the file.
+        let script = format!("exec 2>&1; timeout 5 sh -c '{read}'");
+        let output = process::command("sh").args(["-c", &script]).output().await.unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(said.starts_with("dd: ") && !said.contains("a secret"), "{said}");
     }
 }
