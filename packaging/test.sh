@@ -59,12 +59,14 @@ mode_of() { stat -c '%a %U:%G' "$R$1" 2>/dev/null || echo missing; }
 
 expect_installed() {
     local path
-    for path in skep.service skep-autostart.service skep-{certificate,journal-sync,journal-upload}{.socket,@.service}; do
+    for path in skep{,-autostart,-firewall}.service docker.service.d/10-skep-firewall.conf skep-{certificate,journal-sync,journal-upload}{.socket,@.service}; do
         expect "$1: $path" "644 root:root" "$(mode_of "/usr/lib/systemd/system/$path")"
     done
     expect "$1: binary" "755 root:root" "$(mode_of /usr/bin/skep)"
     expect "$1: configuration" "644 root:root" "$(mode_of /etc/skep/skep.toml)"
     expect "$1: conf.d" "755 root:root" "$(mode_of /etc/skep/conf.d)"
+    expect "$1: the packet filter" "644 root:root" "$(mode_of /usr/lib/skep/skep.nft)"
+    expect "$1: firewall.d" "755 root:root" "$(mode_of /etc/skep/firewall.d)"
     expect "$1: flush.d" "755 root:root" "$(mode_of /etc/skep/flush.d)"
     expect "$1: hooks.d" "755 root:root" "$(mode_of /etc/skep/hooks.d)"
     expect "$1: man page" "644 root:root" "$(mode_of /usr/share/man/man1/skep.1.gz)"
@@ -77,7 +79,7 @@ expect_installed() {
         "$(echo index.docker.io | inside /usr/bin/docker-credential-skep get || true)"
     expect "$1: its configuration is accepted" 0 "$(accepts_configuration)"
     expect "$1: the units are sound" "" "$(inside systemd-analyze verify --man=no \
-        skep.service skep-autostart.service skep-{certificate,journal-sync,journal-upload}.socket 2>&1 | grep skep || true)"
+        skep{,-autostart,-firewall}.service skep-{certificate,journal-sync,journal-upload}.socket 2>&1 | grep skep | grep -v /usr/sbin/nft || true)"
 }
 
 # Nothing answers on this port: the check does not need the metadata.
@@ -93,6 +95,7 @@ expect_enabled_as_new() {
     expect "$1: certificate socket" enabled "$(enabled skep-certificate.socket)"
     expect "$1: journal socket" enabled "$(enabled skep-journal-sync.socket)"
     expect "$1: journal-upload socket" enabled "$(enabled skep-journal-upload.socket)"
+    expect "$1: the packet filter is left to the image" disabled "$(enabled skep-firewall.service)"
     expect "$1: skep itself is left to autostart and UserData" disabled "$(enabled skep.service)"
 }
 
@@ -186,6 +189,7 @@ test_rpm() {
         "$(comm -13 "$work/before" "$work/after" | xargs)"
 }
 
+packaging/test-firewall.sh
 test_deb
 test_rpm
 [ "$failures" -eq 0 ] || die "$failures of the packages' checks failed on $suite"

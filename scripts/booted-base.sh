@@ -18,12 +18,13 @@ unfinished=$(mktemp -d "$(dirname "$target")/base.XXXXXX")
 trap 'rm -rf --one-file-system "$unfinished"' EXIT
 trap 'exit 130' INT TERM
 
-# The package lists and Docker's downloads stay: otherwise every build of the image would fetch them again.
+# The package lists and the downloads of Docker and nftables stay: otherwise every build of the image would fetch them
+# again.
 # shellcheck disable=SC2016
 mmdebstrap --quiet --mode=root --variant=apt --format=directory \
     --aptopt='APT::Install-Recommends "false"' --include="$PACKAGES" \
     --skip=cleanup/apt,cleanup/reproducible \
-    --customize-hook='chroot "$1" apt-get install -y -q --download-only docker.io >/dev/null' \
+    --customize-hook='chroot "$1" apt-get install -y -q --download-only docker.io nftables >/dev/null' \
     "$SUITE" "$unfinished/root" \
     "deb $MIRROR/debian $SUITE main" \
     "deb $MIRROR/debian $SUITE-updates main" \

@@ -23,7 +23,7 @@ main() {
             test)
                 need cc ip tc iptables unshare dockerd containerd runc busybox-static certificates venv
                 need mmdebstrap systemd-nspawn dnsmasq ssh-keygen rpm dpkg-shlibdeps
-                need rsyslogd rsyslog-relp journal-upload prometheus docker docker-registry curl libnftables
+                need rsyslogd rsyslog-relp journal-upload prometheus docker docker-registry curl libnftables nft
                 want packer chromium chromedriver
                 ;;
             demo) need cc ip tc iptables unshare dockerd containerd runc busybox-static certificates ;;
@@ -98,6 +98,7 @@ package_of() {
         systemd-nspawn) echo systemd-container ;;
         dnsmasq) echo dnsmasq-base ;;
         libnftables) echo libnftables1 ;;
+        nft) echo nftables ;;
         rsyslogd) echo rsyslog ;;
         journal-upload) echo systemd-journal-remote ;;
         ssh-keygen) echo openssh-client ;;

@@ -9,6 +9,8 @@ if [ -d /run/systemd/system ]; then
         echo "skep is stopped. This node stays in its swarm, but nothing drains it any more when it goes;"
         echo "to take it out first: skep leave"
     fi
-    systemctl stop skep.service skep-certificate.socket skep-journal-sync.socket skep-journal-upload.socket
+    systemctl stop skep.service skep-certificate.socket skep-journal-sync.socket skep-journal-upload.socket \
+        skep-firewall.service
 fi
-systemctl disable --quiet skep-autostart.service skep-certificate.socket skep-journal-sync.socket skep-journal-upload.socket skep.service
+systemctl disable --quiet skep-autostart.service skep-certificate.socket skep-journal-sync.socket skep-journal-upload.socket \
+    skep-firewall.service skep.service

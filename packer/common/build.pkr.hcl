@@ -99,6 +99,7 @@ build {
       "30-daemon",
       "40-logs",
       "50-skep",
+      "60-firewall",
       "90-clean",
       "99-verify",
     ] : "${path.root}/../provision/${name}.sh"]
@@ -109,6 +110,7 @@ build {
       "DOCKER_SOURCE=${local.docker_source}",
       "DOCKER_VERSION=${var.docker_version}",
       "JOURNAL_SIZE=${var.journal_size}",
+      "METADATA_FOR_CONTAINERS=${var.metadata_for_containers}",
       "OVERLAY_POOL=${var.overlay_pool}",
       "PACKAGE=${local.package}",
       "UPGRADE=${var.upgrade}",

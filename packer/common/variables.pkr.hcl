@@ -51,6 +51,12 @@ variable "journal_size" {
   default     = "500M"
 }
 
+variable "metadata_for_containers" {
+  type        = bool
+  description = "Whether containers reach the instance metadata, and so the node's role; README.md has other ways to credentials."
+  default     = false
+}
+
 variable "volume_size" {
   type        = number
   description = "GiB of the encrypted root volume."

@@ -32,15 +32,23 @@ nothing() {
 skep --version
 dockerd --version
 verify 'the docker command is there' docker --version
-for unit in docker.service skep-autostart.service skep-certificate.socket skep-journal-sync.socket skep-journal-upload.socket; do
+for unit in docker.service skep-autostart.service skep-certificate.socket skep-journal-sync.socket skep-journal-upload.socket \
+    skep-firewall.service; do
     verify "$unit is enabled" systemctl is-enabled --quiet "$unit"
 done
 verify 'skep.service is left to UserData and skep-autostart' sh -c '! systemctl is-enabled --quiet skep.service'
 verify 'the units of skep are valid' systemd-analyze verify --man=no --recursive-errors=no \
-    skep.service skep-autostart.service skep-certificate.socket skep-journal-sync.socket skep-journal-upload.socket
+    skep.service skep-autostart.service skep-firewall.service \
+    skep-certificate.socket skep-journal-sync.socket skep-journal-upload.socket
 verify 'skep has a user, who may use Docker' sh -c 'id -nG skep | grep -qw docker'
 # Cluster and role are settings of an instance, not of the image.
 verify "skep's settings are valid" skep config --cluster image --role worker
+
+if [ -d /run/systemd/system ]; then
+    verify 'root reaches the metadata' timeout 5 bash -c '</dev/tcp/169.254.169.254/80'
+    verify 'no other user reaches the metadata' \
+        bash -c '! timeout 5 setpriv --reuid=65534 --clear-groups bash -c "</dev/tcp/169.254.169.254/80"'
+fi
 
 # Docker 20.10 cannot check its settings; 30-daemon has started it with them.
 if dockerd --help | grep -q -- --validate; then

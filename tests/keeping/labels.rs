@@ -84,14 +84,14 @@ async fn tags_and_configuration_are_on_the_nodes_and_are_followed() -> anyhow::R
         let group = instance.launch().group.clone();
         let is_worker = group == spec.workers_group();
         let view = fleet.cloud().instance(instance.id()).context("no such instance")?;
-        let own = "com.example.tier,disk,skep.group,skep.instance-type,skep.market,skep.zone";
         let expected = [
+            ("skep.instance", Some(instance.id())),
             ("skep.zone", Some(view.zone.as_str())),
             ("skep.market", Some(if is_worker { "spot" } else { "on-demand" })),
             ("skep.group", Some(group.as_str())),
             ("disk", Some("ssd")),
             ("com.example.tier", Some("web")),
-            ("skep.labels", Some(own)),
+            ("skep.labels", Some("com.example.tier,disk")),
             ("com.docker.x", None),
             ("a+b", None),
         ];
@@ -222,7 +222,8 @@ async fn another_manager_labels_when_the_leaders_skep_is_dead() -> anyhow::Resul
     fleet.leader().await?.stop_skep().await?;
     resize(&fleet, "worker", 1)?;
     let worker = harness::swarm::newest(&fleet, "worker", 1).await?;
-    labelled(&fleet, &worker, &[("skep.group", Some("test-workers"))]).await?;
+    let expected = [("skep.group", Some("test-workers")), ("skep.labels", Some(""))];
+    labelled(&fleet, &worker, &expected).await?;
     assert_eq!(availability(&fleet, &worker).await?, NodeSpecAvailabilityEnum::ACTIVE);
     fleet.stop().await
 }

@@ -48,7 +48,8 @@ async fn rows_are_what_the_documentation_says() -> anyhow::Result<()> {
     let own = fleet.cloud().workers_partition("test", worker.id());
     let open = partition(&fleet, "test").await?;
     let items: BTreeSet<&str> = open.keys().map(String::as_str).collect();
-    assert_eq!(items, BTreeSet::from(["charter", &*manager_row]), "only managers write here");
+    let expected = ["charter", "history", &*manager_row];
+    assert_eq!(items, BTreeSet::from(expected), "only managers write here");
     let nodes = partition(&fleet, &own).await?;
     assert_eq!(nodes.keys().collect::<Vec<_>>(), [&worker_row]);
     let charter = &open["charter"];
