@@ -7,6 +7,7 @@ pub mod nodes;
 pub mod policies;
 pub mod quorum;
 pub mod seen;
+pub mod signed;
 pub mod swarm;
 pub mod terminal;
 pub mod trouble;

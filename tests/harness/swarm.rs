@@ -7,16 +7,14 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::signed::Signer;
+use crate::{PATIENCE, secs};
 use anyhow::{Context, bail, ensure};
 use bollard::models::{LocalNodeState, Node, NodeState, Reachability, SwarmInfo, SwarmInitRequest};
 use serde_json::{Map, Value, json};
 use skep_sim::cloud::{ActionResult, Cloud, EventKind, Request};
 use skep_sim::fleet::{ClusterSpec, Fleet, FleetOptions, Instance, LAUNCH_HOOK};
 use skep_sim::machines::Launch;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-
-use crate::{PATIENCE, secs};
 
 /// Name of the cluster and its stack, and prefix of its groups' names.
 pub const CLUSTER: &str = "test";
@@ -456,27 +454,7 @@ pub async fn put_parameter(fleet: &Fleet, name: &str, value: &str) -> anyhow::Re
 
 /// One call of an operator to an AWS service that speaks JSON. `target` is the `X-Amz-Target`.
 pub async fn call(fleet: &Fleet, target: &str, input: &Value) -> anyhow::Result<Value> {
-    let endpoint = fleet.endpoint();
-    let host = endpoint.strip_prefix("http://").context("an endpoint of an unknown scheme")?;
-    let now = fleet.cloud().now();
-    let (year, month, day) = now.to_calendar_date();
-    let date = format!("{year:04}{:02}{day:02}", u8::from(month));
-    let time = format!("{:02}{:02}{:02}", now.hour(), now.minute(), now.second());
-    let body = input.to_string();
-    let request = format!(
-        "POST / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\
-         Content-Type: application/x-amz-json-1.0\r\nContent-Length: {}\r\n\
-         X-Amz-Target: {target}\r\nX-Amz-Date: {date}T{time}Z\r\n\
-         Authorization: AWS4-HMAC-SHA256 Credential=AKIAOPERATOR/{date}/eu-central-1/any/\
-         aws4_request, SignedHeaders=host, Signature=00\r\n\r\n{body}",
-        body.len()
-    );
-    let mut stream = TcpStream::connect(host).await?;
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
-    let status = head.lines().next().unwrap_or_default();
-    ensure!(status.contains(" 200 "), "{target}: {status}: {body}");
-    Ok(serde_json::from_str(body)?)
+    let (status, body) = Signer::operator().json(fleet, target, input).await?;
+    ensure!(status == 200, "{target}: {status}: {body}");
+    Ok(serde_json::from_str(&body)?)
 }

@@ -1,5 +1,6 @@
 //! Trouble around a node: bad input, metadata and AWS that fail, secrets that must stay secret.
 
+mod adversary;
 mod aws;
 mod bad_input;
 mod campaign;
