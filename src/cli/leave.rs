@@ -95,7 +95,7 @@ pub async fn ask(arguments: &Arguments, settings: &Settings) -> anyhow::Result<E
 /// Prints a text to standard error, wrapped to the width of the terminal.
 fn say(text: &str) {
     let width = terminal().map(|(width, _)| width);
-    draw::wrap("", text, width).iter().for_each(|line| eprintln!("{line}"));
+    draw::wrap("", &on_terminal(text), width).iter().for_each(|line| eprintln!("{line}"));
 }
 
 /// Returns where the instance is, and the command that has it replaced.

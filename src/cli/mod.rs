@@ -25,6 +25,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::api::control::ClientError;
 use crate::common::errors::chain;
+use crate::common::printable::on_terminal;
 use crate::config::{
     EXIT_CODE as EX_CONFIG, Flag, Inputs, Mistake, Mistakes, Origin, Settings, load, salvage,
 };
@@ -154,7 +155,7 @@ impl Cli {
             Err(error) => {
                 match error.downcast_ref::<Mistakes>() {
                     Some(mistakes) => report(mistakes),
-                    None => eprintln!("skep: {}", chain(error.as_ref())),
+                    None => eprintln!("skep: {}", on_terminal(&chain(error.as_ref()))),
                 }
                 exit_code(&error).into()
             }

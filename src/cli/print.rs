@@ -1,6 +1,9 @@
-//! Prints text and tables to standard output.
+//! Prints text and tables to standard output. Rows, answers and old log lines are part of what is printed: of their
+//! control characters none reaches the terminal.
 
 use std::io::{self, ErrorKind, Write};
+
+use crate::common::printable::on_terminal;
 
 /// Gap between two columns.
 const GAP: &str = "  ";
@@ -13,7 +16,7 @@ pub fn to_stdout(text: &str) -> io::Result<()> {
 /// Writes to standard output. Returns `false` once the reader has closed the pipe.
 pub fn while_read(text: &str) -> io::Result<bool> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(on_terminal(text).as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
         result => result.map(|()| true),
     }

@@ -31,8 +31,11 @@ pub const GROUP: &str = "skep.group";
 /// A tag `skep:label:<key>` becomes the label `<key>`.
 pub const TAG_PREFIX: &str = "skep:label:";
 
+/// Start of the keys of skep's own labels, which nobody can request.
+pub const OWN_NAMESPACE: &str = "skep.";
+
 /// Reserved namespaces: skep's, then Docker's (<https://docs.docker.com/engine/manage-resources/labels/>).
-const RESERVED: [&str; 4] = ["skep.", "com.docker.", "io.docker.", "org.dockerproject."];
+const RESERVED: [&str; 4] = [OWN_NAMESPACE, "com.docker.", "io.docker.", "org.dockerproject."];
 /// AWS's limit for the key of an instance tag.
 const LONGEST_KEY: usize = 128;
 /// AWS's limit for the value of an instance tag.

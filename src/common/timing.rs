@@ -14,9 +14,8 @@ pub const MANAGER_ROW_IS_FRESH: Duration = after(2 * MANAGER_ROW_EVERY.as_secs()
 /// Maximum age of a worker's row while its skep serves. Changes are written at once.
 pub const WORKER_ROW_EVERY: Duration = Duration::from_secs(6 * 3600);
 
-/// Age at which managers may delete a row without a group, whose node is not on the list: Auto Scaling's answer is no
-/// evidence there, and a node that was removed by hand learns that from its row. The row of a node that serves is
-/// younger after eight failed writes.
+/// Age at which managers may delete a manager's row without a group, whose node is not on the list: Auto Scaling's answer
+/// is no evidence there, and a node that was removed by hand learns that from its row.
 pub const UNGROUPED_ROW_KEPT: Duration = after(8 * WORKER_ROW_EVERY.as_secs(), 0);
 
 /// Longest time without a leader that can be an election: an election takes 10 to 14 s, and Docker does not answer for

@@ -122,8 +122,8 @@ settings! {
         launch_hook: Option<String> = hook(),
         /// Name of the hook on `autoscaling:EC2_INSTANCE_TERMINATING`.
         termination_hook: Option<String> = hook(),
-        /// Whether a node that has been Ready and cannot recover asks Auto Scaling to replace it, at most one
-        /// node of a group in 10 minutes; for the conditions, see `docs/decisions/own-replacement.md`.
+        /// Whether a node that has been Ready and cannot recover is replaced: a manager asks Auto Scaling, a worker
+        /// asks the managers; at most one node of a group in 10 minutes; for the conditions, see `docs/decisions/own-replacement.md`.
         replace_self: bool = boolean("true"),
         /// Time for which the node must have been broken; at least `75s`.
         replace_after: Duration = patience("5m"),

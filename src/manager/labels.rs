@@ -18,7 +18,7 @@ use super::observe::{Fleet, lately};
 use crate::clients::docker::{Availability, NodeView};
 use crate::clients::ledger::Member;
 use crate::common::held_since::HeldSince;
-use crate::common::labels::{Labels, OWNED};
+use crate::common::labels::{Labels, OWN_NAMESPACE, OWNED};
 use crate::common::log_once::LogOnce;
 
 /// Name of this duty.
@@ -113,10 +113,11 @@ impl Memory {
     }
 }
 
-/// Returns the keys that skep has set on a node with these labels.
+/// Returns the keys that skep has set on a node with these labels, at its request. The list that an earlier skep has
+/// written names the facts of the instance, too: those are not removed.
 fn owned(labels: &Labels) -> BTreeSet<&str> {
     let keys = labels.get(OWNED).map(String::as_str).unwrap_or_default();
-    keys.split(',').filter(|key| !key.is_empty() && *key != OWNED).collect()
+    keys.split(',').filter(|key| !key.is_empty() && !key.starts_with(OWN_NAMESPACE)).collect()
 }
 
 /// Returns the keys that a node requests and does not get, because another actor has set them.

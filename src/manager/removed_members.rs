@@ -24,7 +24,7 @@ use crate::node::Node;
 
 /// Time between two polls. A node that was removed from the list must be back within two minutes.
 const INTERVAL: Duration = Duration::from_secs(15);
-/// The same for the other managers: every poll reads the rows of the whole fleet.
+/// The same for the other managers.
 const BACKUP_INTERVAL: Duration = Duration::from_secs(60);
 /// Time for which the leader must find a node missing: a node that joined just now may not be in a list yet.
 const LEADER_PATIENCE: Duration = Duration::from_secs(30);

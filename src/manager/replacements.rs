@@ -12,7 +12,6 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::complaints::Complaints;
 use super::duty::{Duty, Poll};
 use super::error::ManagerError;
 use super::node_edit::Rhythm;
@@ -20,6 +19,7 @@ use super::observe::{Fleet, lately};
 use super::placed::instance_of;
 use crate::clients::aws::autoscaling::{GroupInstance, LifecycleState};
 use crate::clients::ledger::{LeaseOf, Member};
+use crate::common::log_once::LogOnce;
 use crate::common::timing::REPLACEMENT_ASKED_EVERY;
 
 /// Name of this duty.
@@ -105,6 +105,9 @@ fn is_on_its_way(other: &GroupInstance) -> bool {
     !state.is_retained() && (other.health == UNHEALTHY || state.is_terminating())
 }
 
+/// The answers to requests that were logged, by instance.
+type Logged = LogOnce<String, &'static str>;
+
 /// Has workers replaced for as long as this node is a manager.
 pub(super) async fn run(fleet: &Fleet<'_>) {
     let duty = Duty { name: NAME, first: INTERVAL, after_failure: INTERVAL, trouble: None };
@@ -125,8 +128,9 @@ async fn poll(Poll { fleet, complaints, .. }: Poll<'_, ()>) -> Result<Duration, 
         rows.retain(|row| still_asks(row, OffsetDateTime::now_utc()));
     }
     complaints.retain(|id| rows.iter().any(|row| row.instance_id == id));
+    memory.retain(|id| rows.iter().any(|row| row.instance_id == *id));
     for row in &rows {
-        let served = serve(fleet, row, complaints).await;
+        let served = serve(fleet, row, memory).await;
         complaints.take("asking for its replacement", &row.instance_id, served)?;
     }
     // A broken node that still runs has a row; one that Docker lists as Down has been broken for minutes.
@@ -140,16 +144,12 @@ fn still_asks(row: &Member, now: OffsetDateTime) -> bool {
     asked_at.is_some_and(|at| (now - at).unsigned_abs() < STILL_ASKS)
 }
 
-async fn serve(
-    fleet: &Fleet<'_>,
-    row: &Member,
-    complaints: &mut Complaints,
-) -> Result<(), ManagerError> {
+async fn serve(fleet: &Fleet<'_>, row: &Member, logged: &mut Logged) -> Result<(), ManagerError> {
     let (node, instance) = (fleet.node, row.instance_id.as_str());
     let because = row.replace_because.as_deref().unwrap_or_default();
     let listed = fleet.groups(Instant::now()).await?;
     let Some(group) = listed.get(instance).map(|it| it.group.as_str()) else {
-        log(complaints, instance, because, NOT_LISTED);
+        log(logged, instance, because, NOT_LISTED);
         return Ok(());
     };
     let (of, now) = (LeaseOf::Replacement { group }, OffsetDateTime::now_utc());
@@ -160,18 +160,18 @@ async fn serve(
             let me = node.instance.id.as_str();
             if is_lease_taken || node.ledger.take_lease(of, instance, me, now).await? {
                 node.autoscaling.set_unhealthy(instance).await?;
-                log(complaints, instance, because, "Auto Scaling is asked to replace it");
+                log(logged, instance, because, "Auto Scaling is asked to replace it");
             }
         }
-        Ok(Ruling::Stay(why)) => log(complaints, instance, because, why),
+        Ok(Ruling::Stay(why)) => log(logged, instance, because, why),
         Err(_) => {}
     }
     Ok(())
 }
 
 /// Logs the answer to a request once, until it changes.
-fn log(complaints: &mut Complaints, instance: &str, because: &str, what_follows: &str) {
-    if complaints.is_news(instance, what_follows) {
+fn log(logged: &mut Logged, instance: &str, because: &str, what_follows: &'static str) {
+    if logged.is_news(instance.to_owned(), what_follows) {
         tracing::warn!(instance, because, "this node asks for its replacement; {what_follows}");
     }
 }

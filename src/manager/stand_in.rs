@@ -153,6 +153,10 @@ fn overdue<'a>(
     answering_since: Option<Instant>,
     now: Instant,
 ) -> Vec<&'a Placed> {
+    // Only a departure of the instance itself counts: the node in a worker's row is a claim.
+    let is_its = |row: &DepartureRow, it: &Placed| {
+        row.instance_id == it.instance_id && row.node_id == it.node_id
+    };
     let is_due = |it: &&Placed| {
         let waits_since = since.since(&it.instance_id);
         waits_since.is_some_and(|since| is_silent(since, PATIENCE, answering_since, now))
@@ -160,7 +164,7 @@ fn overdue<'a>(
             && departures
                 .rows
                 .iter()
-                .all(|row| row.node_id != it.node_id || row.state == DepartureState::Failed)
+                .all(|row| !is_its(row, it) || row.state == DepartureState::Failed)
     };
     placed.iter().filter(is_due).collect()
 }
@@ -323,6 +327,9 @@ pub(super) mod tests {
             |node: &str| DepartureRow::request("i-dead", node, Role::Worker, &notice, "boot");
         let another = [asked("an earlier node")];
         assert_eq!(overdue_ids(&since, &placed, &another, at(20)), ["i-dead"]);
+        let mut forged = [asked("node-of-i-dead")];
+        forged[0].instance_id = "i-back".to_owned();
+        assert_eq!(overdue_ids(&since, &placed, &forged, at(20)), ["i-dead"], "another's claim");
         let mut own = [asked("node-of-i-dead")];
         assert!(overdue_ids(&since, &placed, &own, at(20)).is_empty());
         own[0].state = DepartureState::Failed;

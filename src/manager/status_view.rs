@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::claims::{self, Claim};
 use super::placed::instance_of;
 use crate::clients::docker::{NodeView, Quorum, SwarmError, SwarmErrorKind};
 use crate::clients::ledger::{DepartureRow, DepartureState, LedgerError, Member, Rows};
@@ -35,9 +36,9 @@ pub async fn view_fleet(node: &Node) -> Option<FleetView> {
         return None;
     }
     let nodes = timeout(DOCKER_PATIENCE, node.swarm.fetch_nodes()).await;
-    let listed = nodes.as_ref().ok().and_then(|nodes| nodes.as_ref().ok());
+    let listed: Option<&Vec<NodeView>> = nodes.as_ref().ok().and_then(|nodes| nodes.as_ref().ok());
     node.known_instances.add(listed.into_iter().flatten().filter_map(instance_of));
-    let rows = fetch_rows(node).await;
+    let rows = fetch_rows(node, listed.map_or(&[], Vec::as_slice)).await;
     let warnings = match &nodes {
         Ok(Ok(nodes)) if has_both_encryptions(nodes) => {
             let asked = timeout(DOCKER_PATIENCE, node.swarm.fetch_encrypted_networks()).await;
@@ -89,15 +90,23 @@ pub async fn view_fleet(node: &Node) -> Option<FleetView> {
     })
 }
 
-/// Reads the rows of all members and of all departures. The node that a worker's row names is a claim: it is only shown.
-async fn fetch_rows(node: &Node) -> Result<(Vec<Member>, Rows<DepartureRow>), LedgerError> {
+/// Reads the rows of all members and of all departures, without those of workers that claim to be another's node.
+async fn fetch_rows(
+    node: &Node,
+    nodes: &[NodeView],
+) -> Result<(Vec<Member>, Rows<DepartureRow>), LedgerError> {
     let known = node.known_instances.all();
-    let (managers, workers, mut departures, of_workers) = tokio::try_join!(
+    let (managers, mut workers, mut departures, mut of_workers) = tokio::try_join!(
         node.ledger.fetch_managers(),
         node.ledger.fetch_workers(&known),
         node.ledger.survey_departures(),
         node.ledger.fetch_workers_departures(&known)
     )?;
+    let is_another = |instance: &str, node_id: &str| {
+        matches!(claims::check(nodes, instance, node_id), Claim::OfAnother(_))
+    };
+    workers.rows.retain(|row| !is_another(&row.instance_id, &row.node_id));
+    of_workers.rows.retain(|row| !is_another(&row.instance_id, &row.node_id));
     departures.extend(of_workers);
     Ok((managers.into_iter().chain(workers.rows).collect(), departures))
 }

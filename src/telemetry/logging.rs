@@ -22,6 +22,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Scope};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::common::printable::on_one_line;
 use crate::common::state::Phase;
 use crate::config::{Log, LogFormat};
 use crate::telemetry::event_log::{self, Recorder};
@@ -147,12 +148,7 @@ where
         write!(writer, "{}: ", component(event.metadata().target()))?;
         let mut fields = String::new();
         context.format_fields(Writer::new(&mut fields), event)?;
-        for part in fields.split_inclusive('\n') {
-            match part.strip_suffix('\n') {
-                Some(line) => write!(writer, "{line}\\n")?,
-                None => writer.write_str(part)?,
-            }
-        }
+        writer.write_str(&on_one_line(&fields))?;
         write_context(context, &mut writer)?;
         writer.write_char('\n')
     }
@@ -168,7 +164,7 @@ where
     let spans = context.event_scope().into_iter().flat_map(Scope::from_root);
     for span in spans.filter(|span| span.name() != PHASE_SPAN) {
         if let Some(fields) = span.extensions().get::<FormattedFields<N>>() {
-            write!(writer, " {}", fields.fields)?;
+            write!(writer, " {}", on_one_line(&fields.fields))?;
         }
     }
     Ok(())

@@ -37,10 +37,22 @@ pub async fn standing(options: FleetOptions, spec: &ClusterSpec) -> anyhow::Resu
             let in_service = fleet.cloud().instances();
             let in_service =
                 in_service.iter().filter(|one| one.lifecycle.as_str() == "InService").count();
-            Ok(ready == size && in_service == size && listed_ready(&fleet.nodes().await?) == size)
+            let nodes = fleet.nodes().await?;
+            let are_identified = nodes.iter().all(is_identified);
+            Ok(ready == size
+                && in_service == size
+                && listed_ready(&nodes) == size
+                && are_identified)
         })
         .await?;
     Ok(fleet)
+}
+
+/// Whether managers have found out which instance the node is: within seconds after it has joined.
+#[must_use]
+pub fn is_identified(node: &Node) -> bool {
+    let labels = node.spec.as_ref().and_then(|spec| spec.labels.as_ref());
+    labels.is_some_and(|labels| labels.contains_key("skep.instance"))
 }
 
 fn listed_ready(nodes: &[Node]) -> usize {

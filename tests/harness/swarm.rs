@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::departures::is_identified;
 use crate::signed::Signer;
 use crate::{PATIENCE, secs};
 use anyhow::{Context, bail, ensure};
@@ -37,6 +38,11 @@ pub async fn standing(options: FleetOptions, managers: u32, workers: u32) -> any
     all_ready(&fleet, (managers + workers) as usize).await?;
     whole(&fleet, managers as usize, workers as usize).await?;
     announced(&fleet).await?;
+    fleet
+        .wait_until("all nodes to be identified", PATIENCE, async || {
+            Ok(fleet.nodes().await?.iter().all(is_identified))
+        })
+        .await?;
     Ok(fleet)
 }
 

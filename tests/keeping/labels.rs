@@ -130,7 +130,7 @@ async fn tags_and_configuration_are_on_the_nodes_and_are_followed() -> anyhow::R
     labelled(&fleet, &worker, &[("disk", Some("nvme")), ("color", Some("red"))]).await?;
     labelled(&fleet, &worker, &theirs).await?;
     let leader = fleet.leader().await?;
-    assert_eq!(leader.log().matches("must not set them: rack").count(), 1);
+    assert_eq!(leader.log().matches("skep has not set them: rack").count(), 1);
 
     // Without the tag the configuration's value applies, or the label is removed.
     cloud.remove_tag(worker.id(), "skep:label:disk")?;

@@ -1,5 +1,5 @@
-//! A node whose own machine is broken for good asks Auto Scaling for its replacement: one node of a group at a time,
-//! and never because of the swarm's trouble or AWS's.
+//! A node whose own machine is broken for good is replaced: a manager asks Auto Scaling, a worker asks the managers. One
+//! node of a group at a time, and never because of the swarm's trouble or AWS's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,11 +28,16 @@ fn workers(fleet: &Fleet) -> Vec<Arc<Instance>> {
     fleet.group(&format!("{CLUSTER}-workers"))
 }
 
-/// Ids of the instances that have asked to be replaced, one per call.
+/// Ids of the instances whose replacement was asked for, one per call. No worker calls by itself.
 fn requests(fleet: &Fleet) -> Vec<String> {
     let calls = fleet.cloud().requests();
     let asked = calls.into_iter().filter(|call| call.action == "SetInstanceHealth");
-    asked.filter_map(|call| call.instance_id).collect()
+    let asked = asked.inspect(|call| assert_eq!(call.principal.as_deref(), Some("skep-manager")));
+    let id = |summary: &str| {
+        let (_, id) = summary.split_once("InstanceId=")?;
+        id.split(' ').next().map(str::to_owned)
+    };
+    asked.filter_map(|call| id(&call.summary)).collect()
 }
 
 async fn says(fleet: &Fleet, instance: &Instance, text: &str) -> anyhow::Result<()> {
@@ -54,7 +59,9 @@ async fn of_two_that_are_broken_one_is_replaced_and_the_other_waits() -> anyhow:
     ensure!(begin.elapsed() >= SURE_AFTER, "it asked too early");
     let asked = requests(&fleet);
     let (first, second) = if asked[0] == leavers[0].id() { (0, 1) } else { (1, 0) };
-    says(&fleet, &broken[second], "another node of the group has asked within ten minutes").await?;
+    let manager = &fleet.group(&format!("{CLUSTER}-managers"))[0];
+    const WAITS: &str = "another node of the group has asked within ten minutes";
+    says(&fleet, manager, WAITS).await?;
     fleet
         .wait_until("the instance to be gone", PATIENCE, async || {
             Ok(fleet.cloud().instance(leavers[first].id()).is_none())
@@ -78,6 +85,7 @@ async fn of_two_that_are_broken_one_is_replaced_and_the_other_waits() -> anyhow:
         })
         .await?;
     assert_eq!(requests(&fleet), [leavers[first].id()], "one request");
+    assert_eq!(manager.log().matches(WAITS).count(), 1, "logged once");
     assert_eq!(swarm::said(&fleet, leavers[first].id()).0, ["SUCCESS"], "it was no failed launch");
     fleet.stop().await
 }
@@ -106,12 +114,16 @@ async fn nobody_asks_for_the_swarms_trouble_or_for_aws() -> anyhow::Result<()> {
     tokio::time::sleep(secs(30)).await;
     assert!(requests(&fleet).is_empty(), "no ledger");
 
-    let role = Who::Role("skep-worker".to_owned());
+    let role = Who::Role("skep-manager".to_owned());
     fleet.cloud().deny(Deny::new(role, Service::AutoScaling, "SetInstanceHealth"));
     fleet.cloud().faults().clear();
-    says(&fleet, &worker, "SetInstanceHealth").await?;
+    fleet
+        .wait_until("a manager to report the missing permission", PATIENCE, async || {
+            Ok(managers.iter().any(|manager| manager.log().contains("SetInstanceHealth")))
+        })
+        .await?;
     tokio::time::sleep(secs(45)).await;
-    assert_eq!(requests(&fleet), [worker.id()], "denied, and not asked again");
+    assert!(requests(&fleet).iter().all(|id| id == worker.id()));
     assert_eq!(workers(&fleet).len(), 1);
     fleet.stop().await
 }

@@ -24,7 +24,7 @@ fn needed(node: &Node) -> [(Partition<'_>, &'static [Access]); 2] {
     match node.role {
         Role::Manager => [
             (Cluster, &[Get, Query, Put, Update, Delete]),
-            (of_a_worker, &[BatchGet, Get, Put, Update, Delete]),
+            (of_a_worker, &[BatchGet, Get, Update, Delete]),
         ],
         Role::Worker => [(Cluster, &[Get, Query]), (of_a_worker, &[Get, Put, Update, Delete])],
     }

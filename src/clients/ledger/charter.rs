@@ -241,7 +241,7 @@ impl Ledger {
     /// Reads the charter, consistently; `None` before the first claim.
     ///
     /// # Errors
-    /// [`LedgerError::NewerSchema`], so that an old skep never acts on a charter that it cannot interpret.
+    /// [`LedgerError::OtherSchema`], so that an old skep never acts on a charter that it cannot interpret.
     pub async fn fetch_charter(&self) -> Result<Option<Charter>, LedgerError> {
         self.get(ITEM).await
     }

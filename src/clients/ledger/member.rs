@@ -254,9 +254,10 @@ impl Ledger {
         let condition = Condition::new("#node_id = :node AND #state = :ready")
             .text("node", &seen.node_id)
             .text("ready", MemberState::Ready.as_str());
+        let condition = condition.text("removed", MemberState::Removed.as_str());
         let item = Self::member_item(seen.role, &seen.instance_id);
-        let row = Member { state: MemberState::Removed, ..seen.clone() };
-        self.own_rows(seen.role, &seen.instance_id).put(&item, &row, condition).await
+        let rows = self.own_rows(seen.role, &seen.instance_id);
+        rows.set(&item, "SET #state = :removed", condition).await
     }
 
     /// Reads a node's row, consistently.

@@ -11,6 +11,7 @@ use aws_sdk_dynamodb::operation::batch_get_item::BatchGetItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
 use serde::Serialize;
 use serde::de::{DeserializeOwned, Error as _};
+use tokio::time::Instant;
 
 use super::answering::Answering;
 use super::record::Record;
@@ -37,6 +38,8 @@ const BATCH_RETRIES: u32 = 4;
 const BATCH_PAUSE: Duration = Duration::from_millis(50);
 /// Largest row that is decoded, in bytes. skep writes less than 2 KiB, and 50 labels of the longest kind have 19 KiB.
 const LARGEST_ROW: usize = 32 << 10;
+/// Time after which a row that was too large is read again.
+const OVERSIZED_FOR: Duration = Duration::from_secs(300);
 /// Number of characters of a row that an error shows.
 const SHOWN: usize = 200;
 
@@ -51,6 +54,8 @@ pub struct Ledger {
     arns: String,
     /// Keys of unreadable rows, so that each is logged once.
     unreadable: Arc<Mutex<BTreeSet<String>>>,
+    /// Keys of rows that are too large, and when each was read.
+    oversized: Arc<Mutex<HashMap<String, Instant>>>,
     pub(super) answering: Answering,
 }
 
@@ -108,6 +113,7 @@ impl Ledger {
             cluster: cluster.into(),
             arns: arns.unwrap_or_default(),
             unreadable: Arc::default(),
+            oversized: Arc::default(),
             answering: Answering::default(),
         }
     }
@@ -213,6 +219,9 @@ impl Ledger {
         keys: BTreeSet<(String, String)>,
     ) -> Result<Rows<T>, LedgerError> {
         let mut all = Rows::default();
+        let (oversized, keys): (Vec<_>, Vec<_>) =
+            keys.into_iter().partition(|(_, item)| self.is_oversized(item));
+        all.unreadable.extend(oversized.into_iter().map(|(_, item)| item));
         let keys: Vec<Row> =
             keys.into_iter().map(|(cluster, item)| key_of(cluster, &item)).collect();
         for keys in keys.chunks(KEYS_PER_CALL) {
@@ -251,9 +260,20 @@ impl Ledger {
         Ok(keys)
     }
 
+    /// Whether this row was too large a moment ago. Each read of such a row costs up to a hundred times as much, and takes
+    /// the place of other rows in an answer.
+    fn is_oversized(&self, item: &str) -> bool {
+        let known = self.oversized.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(item).is_some_and(|read_at| read_at.elapsed() < OVERSIZED_FOR)
+    }
+
     fn sort_into<T: DeserializeOwned + Record>(&self, all: &mut Rows<T>, rows: Vec<Row>) {
         for row in rows {
             let item = item_of_row(&row);
+            if size_of(&row) > LARGEST_ROW {
+                let mut known = self.oversized.lock().unwrap_or_else(PoisonError::into_inner);
+                known.insert(item.clone(), Instant::now());
+            }
             match decode(row) {
                 Ok(row) => all.rows.push(row),
                 Err(error) => {
@@ -384,7 +404,7 @@ pub(crate) fn decode<T: DeserializeOwned + Record>(row: Row) -> Result<T, Ledger
         matches!(row.get("cluster"), Some(AttributeValue::S(key)) if key.contains(WORKERS));
     let refuse = |why: &str| Err(malformed(&item, why));
     check_schema(&row, &item)?;
-    let size: usize = row.iter().map(|(name, value)| name.len() + size_of_value(value)).sum();
+    let size = size_of(&row);
     if size > LARGEST_ROW {
         return refuse(&format!("it has {size} bytes; a row of skep has at most {LARGEST_ROW}"));
     }
@@ -404,6 +424,11 @@ pub(crate) fn decode<T: DeserializeOwned + Record>(row: Row) -> Result<T, Ledger
         }
         _ => Ok(row),
     }
+}
+
+/// Returns the size of a row in bytes, near enough for a limit.
+fn size_of(row: &Row) -> usize {
+    row.iter().map(|(name, value)| name.len() + size_of_value(value)).sum()
 }
 
 /// Returns the size of a value in bytes, near enough for a limit.
@@ -572,6 +597,25 @@ mod tests {
         assert!(read.hides("i-2") && !read.hides("i-3"), "{read:?}");
         assert_eq!(stub.requests().len(), 1 + BATCH_RETRIES as usize);
         assert!(stub.last_request().contains("departure#i-2"), "{:?}", stub.last_request());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_row_that_is_too_large_is_read_again_after_five_minutes_alone() {
+        let stub = Stub::start().await;
+        let ledger = Ledger::example(&stub).await;
+        let large = departure("i-1", "i-1", r#"{"N": "2"}"#).replace(
+            r#""boot_id": {"S": "b"}"#,
+            &format!(r#""boot_id": {{"S": "{}"}}"#, "b".repeat(LARGEST_ROW)),
+        );
+        stub.always("departure#i-1", &format!(r#"{{"Responses": {{"skep": [{large}]}}}}"#));
+        let read = async || ledger.fetch_workers_departures(&["i-1".to_owned()]).await.unwrap();
+        for requests in [1, 1] {
+            assert!(read().await.hides("i-1"));
+            assert_eq!(stub.requests().len(), requests);
+        }
+        tokio::time::advance(OVERSIZED_FOR).await;
+        assert!(read().await.hides("i-1"));
+        assert_eq!(stub.requests().len(), 2);
     }
 
     #[tokio::test]

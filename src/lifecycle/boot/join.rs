@@ -58,8 +58,8 @@ pub async fn join(node: &Node, charter: &Charter, past: &mut Joining) -> Result<
     follow(node, answer, manager, past).await
 }
 
-/// Writes the attempt of this node to the ledger before a failed join can leave an unexplained entry in the node list.
-/// A failed write is no reason not to join: managers then do not remove such an entry.
+/// Writes the attempt of this node to the ledger, so that after an interruption it can tell that it was joining. A failed
+/// write is no reason not to join.
 async fn announce(node: &Node, is_announced: &mut bool) {
     if *is_announced {
         return;

@@ -38,7 +38,7 @@ const BACKUP_INTERVAL: Duration = Duration::from_secs(5);
 /// The same while a departure is under way: the departure may be the leader's own, and this manager the next leader.
 const BUSY_BACKUP_INTERVAL: Duration = Duration::from_secs(2);
 /// Time within which the leader sees a worker's request: this time for each worker, within these limits. Each worker
-/// costs one read; 8 reads a second are less than a dollar a month, and 15 s are little of the 120 s of a spot notice.
+/// costs one read; 8 reads a second cost some three dollars a month, and 15 s are little of the 120 s of a spot notice.
 const EACH_WORKER: Duration = Duration::from_millis(125);
 const WORKERS_INTERVAL: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(3)..=Duration::from_secs(15);

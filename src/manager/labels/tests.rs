@@ -149,6 +149,14 @@ fn a_tag_that_is_gone_takes_its_label_along_and_nothing_else() {
     assert_eq!(now, labels(&[("mine", "x"), (OWNED, "")]));
 }
 
+/// An earlier skep listed them among the labels that a node had requested.
+#[test]
+fn the_facts_of_an_instance_are_never_removed() {
+    let seen = labels(&[("skep.zone", "a"), ("disk", "ssd"), (OWNED, "disk,skep.zone")]);
+    let (now, _) = decide(&seen, Availability::Active, &member(&Labels::new(), false)).unwrap();
+    assert_eq!(now, labels(&[("skep.zone", "a"), (OWNED, "")]));
+}
+
 #[test]
 fn what_is_not_skeps_to_set_is_named() {
     let seen = labels(&[("disk", "hdd"), ("tier", "web"), (OWNED, "tier")]);
