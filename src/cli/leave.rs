@@ -13,6 +13,7 @@ use super::view::Node;
 use super::{EXIT_NOTHING_DONE, consent, leaving, print};
 use crate::api::control::{Client, ClientError, parse_reason, socket_path};
 use crate::common::outcome::Outcome;
+use crate::common::printable::on_terminal;
 use crate::common::state::Phase;
 use crate::config::{Settings, parse_duration};
 use crate::telemetry::event_log;

@@ -114,7 +114,9 @@ pub(super) async fn run(fleet: &Fleet<'_>) {
     duty.run(fleet, poll).await;
 }
 
-async fn poll(Poll { fleet, complaints, .. }: Poll<'_, ()>) -> Result<Duration, ManagerError> {
+async fn poll(
+    Poll { fleet, memory, complaints }: Poll<'_, Logged>,
+) -> Result<Duration, ManagerError> {
     let nodes = fleet.nodes(lately(INTERVAL)).await?;
     let rhythm = Rhythm::of(fleet, &nodes);
     let workers = fleet.worker_ids().await?;

@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, ensure};
-use harness::departures::{Leaver, node_id};
+use harness::departures::{Leaver, hook_results, is_listed, node_id};
 use harness::signed::Signer;
 use harness::swarm::{self, CLUSTER, TABLE};
-use harness::{policies, secs};
+use harness::{PATIENCE, policies, secs};
 use serde_json::{Value, json};
-use skep_sim::cloud::EventKind;
+use skep_sim::cloud::{ActionResult, EventKind};
 use skep_sim::fleet::{Fleet, Instance};
 
 /// Every duty of every manager has polled several times by then.
@@ -305,7 +305,7 @@ async fn a_workers_role_can_do_nothing_to_any_other_node() -> anyhow::Result<()>
     partitions.extend([partition("*"), partition(""), partition(own.id()).to_uppercase()]);
     // All nodes are labelled, so nothing that follows is skep's own doing.
     fleet
-        .wait_until("all labels", harness::PATIENCE, async || {
+        .wait_until("all labels", PATIENCE, async || {
             let nodes = fleet.nodes().await?;
             let mut specs = nodes.iter().filter_map(|it| it.spec.as_ref()?.labels.as_ref());
             Ok(nodes.len() == 6 && specs.all(|labels| labels.contains_key("skep.labels")))
@@ -344,8 +344,12 @@ async fn a_workers_role_can_do_nothing_to_any_other_node() -> anyhow::Result<()>
     // The fleet carries on: a victim leaves in good order while the writes continue.
     let leaver = Leaver::of(&others[0]).await?;
     fleet.cloud().terminate(leaver.id(), true)?;
+    let left = fleet.wait_until("a victim to leave in good order", PATIENCE, async || {
+        let results = hook_results(&fleet, &leaver.instance);
+        Ok(results == [ActionResult::Continue] && !is_listed(&fleet, &leaver.node_id).await?)
+    });
     tokio::select! {
-        left = leaver.has_left_by_its_hook(&fleet) => left?,
+        left = left => left?,
         wrote = write_forever(&fleet, &attacker, &partitions[..1], &victims, &claims) => wrote?,
     }
     fleet.stop().await
