@@ -36,6 +36,9 @@ pub const OWN_NAMESPACE: &str = "skep.";
 
 /// Reserved namespaces: skep's, then Docker's (<https://docs.docker.com/engine/manage-resources/labels/>).
 const RESERVED: [&str; 4] = [OWN_NAMESPACE, "com.docker.", "io.docker.", "org.dockerproject."];
+/// Maximum number of labels that a node requests: AWS's limit of tags on an instance.
+pub const MOST: usize = 50;
+
 /// AWS's limit for the key of an instance tag.
 const LONGEST_KEY: usize = 128;
 /// AWS's limit for the value of an instance tag.
@@ -71,7 +74,14 @@ pub fn wanted(tags: &BTreeMap<String, String>, configured: &Labels) -> Wanted {
     let mut wanted = Wanted { labels: configured.clone(), ..Wanted::default() };
     for (tag, value) in tags {
         let Some(key) = tag.strip_prefix(TAG_PREFIX) else { continue };
-        match check(key, value) {
+        let is_one_more = !wanted.labels.contains_key(key) && wanted.labels.len() >= MOST;
+        let checked = check(key, value).and_then(|()| match is_one_more {
+            true => {
+                Err(format!("a node has at most {MOST} labels, with those of the configuration"))
+            }
+            false => Ok(()),
+        });
+        match checked {
             Ok(()) => drop(wanted.labels.insert(key.to_owned(), value.clone())),
             Err(why) => wanted.refused.push(Refused { tag: tag.clone(), why }),
         }
@@ -113,6 +123,17 @@ mod tests {
 
     fn labels(pairs: &[(&str, &str)]) -> Labels {
         pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect()
+    }
+
+    #[test]
+    fn a_label_too_many_is_refused_and_one_that_replaces_another_is_not() {
+        let configured: Labels = (0..MOST).map(|n| (format!("k{n}"), "x".to_owned())).collect();
+        let tags = [("skep:label:k1", "new"), ("skep:label:other", "x")];
+        let tags = tags.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let Wanted { labels, refused } = wanted(&tags, &configured);
+        assert_eq!((labels.len(), labels["k1"].as_str()), (MOST, "new"));
+        assert_eq!(refused.len(), 1);
+        assert!(refused[0].to_string().contains("skep:label:other: a node has at most 50 labels"));
     }
 
     #[test]

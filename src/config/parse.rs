@@ -20,6 +20,7 @@ use super::values::{
     Shipper, TokenStore, is_private, overlap,
 };
 use crate::common::instance::Role;
+use crate::common::labels;
 use reqwest::Url;
 
 type Parsed<T> = Result<T, Problem>;
@@ -388,9 +389,13 @@ pub fn range(text: &str) -> Parsed<Ipv4Net> {
 }
 
 pub fn labels(raw: &Raw) -> Parsed<Vec<(String, String)>> {
-    let pairs = raw.pairs()?.into_iter().map(|(key, value)| {
-        crate::common::labels::check(key, value).map(|()| (key.to_owned(), value.to_owned()))
-    });
+    let pairs = raw.pairs()?;
+    if pairs.len() > labels::MOST {
+        return Err(format!("{} labels; a node has at most {}", pairs.len(), labels::MOST));
+    }
+    let pairs = pairs
+        .into_iter()
+        .map(|(key, value)| labels::check(key, value).map(|()| (key.to_owned(), value.to_owned())));
     pairs.collect()
 }
 

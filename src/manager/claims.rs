@@ -29,7 +29,7 @@ pub(super) fn check<'a>(nodes: &'a [NodeView], instance_id: &str, node_id: &str)
     }
 }
 
-/// Returns the sentence about a row that speaks for another instance's node.
+/// Returns the sentence about a row that names another instance's node.
 pub(super) fn refusal(item: &str, node_id: &str, owner: &str) -> String {
     format!(
         "ignoring ledger row {item}: it names node {node_id}, which is the node of {owner}; find out who wrote it, and terminate that instance if it was not an operator"

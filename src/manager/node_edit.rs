@@ -11,7 +11,7 @@ use super::error::ManagerError;
 use super::observe::Fleet;
 use super::placed::instance_of;
 use crate::clients::docker::{Availability, NodeView, SwarmErrorKind};
-use crate::clients::ledger::{DepartureState, LedgerError, Member, MemberState};
+use crate::clients::ledger::{Member, MemberState};
 use crate::common::instance::{Role, SchedulingHold};
 use crate::common::labels::{AVAILABILITY, Labels};
 use crate::node::Node;
@@ -114,7 +114,9 @@ pub(super) async fn write(
     let Some((_, availability)) = edit(&view.labels, view.availability) else { return Ok(false) };
     // The mark is set, so the departure that may have set it is already in the ledger.
     let is_let_go = mark.is_some() && availability < view.availability;
-    if is_let_go && is_leaving(node, member).await? {
+    if is_let_go
+        && node.ledger.is_leaving(member.role, &member.instance_id, &member.node_id).await?
+    {
         return Ok(false);
     }
     match node.swarm.relabel(&view.id, edit).await {
@@ -138,10 +140,4 @@ pub(super) async fn write(
         );
     }
     Ok(true)
-}
-
-/// Whether a departure of the member is under way, requested by the node or by managers.
-async fn is_leaving(node: &Node, member: &Member) -> Result<bool, LedgerError> {
-    let row = node.ledger.fetch_departure(member.role, &member.instance_id).await?;
-    Ok(row.is_some_and(|row| row.node_id == member.node_id && row.state < DepartureState::Removed))
 }

@@ -8,7 +8,7 @@
 //!
 //! The rows of workers are read by their keys, because no partition that all workers can write is read: a duty names the
 //! instances whose rows it needs. Those that exist are known from the nodes' labels, from Auto Scaling, and from what was
-//! known within the last hours ([`Fleet::workers_among`]).
+//! known within the last hours ([`Fleet::worker_ids`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;

@@ -6,8 +6,8 @@
 //! Guarantees: the termination hook alone is completed, and only of an instance that every successful answer has listed
 //! as waiting for it for [`PATIENCE`], or for [`PATIENCE_WITH_ENDED`] if its skep has recorded that it has ended; the
 //! node list has no node of that instance, the ledger has no departure under way, and it can be none of the nodes whose
-//! instance is unknown. Those are any instance's, except of one whose departure is over: a node that joins again is
-//! identified before. Where this cannot be determined, or the instance's departure cannot be read, the hook is left
+//! instance is unknown. Such a node may be any instance, but not one whose departure is over, because a node that joins
+//! again is identified first. Where this cannot be determined, or the instance's departure cannot be read, the hook is left
 //! alone, and `skep status` reports it; the same holds for a hook that cannot be completed, and it delays no other hook. A
 //! launch hook is left to its own deadline. Assumes that the cluster's groups contain nothing but its nodes.
 //!

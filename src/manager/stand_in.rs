@@ -1,13 +1,13 @@
 //! Acts for a node whose own skep does not answer: Auto Scaling waits to terminate its instance, or to replace its root
 //! volume, and the ledger has no departure of it, or one that has failed.
 //!
-//! Guarantees: managers act only for the instance of a node, which Auto Scaling itself has listed as `Terminating:Wait` or
-//! `ReplacingRootVolume:Wait` for [`PATIENCE`]; a request of the node itself has priority over the managers' row, which is
-//! where no worker can write. Silence counts
-//! only while the ledger answers this manager, and [`LEAVE_IS_RECORDED`] beyond an outage; where the node's
-//! departure cannot be read, the node may have asked to leave, and no manager acts for it. The hook's result is the
-//! truth: CONTINUE once the node's tasks have ended and it is no longer a manager. An instance in a launch hook is left
-//! to its own deadline; an instance that was never a member is handled by [`super::orphan_hooks`].
+//! Guarantees: managers act only for the instance of a node, which Auto Scaling itself has listed as `Terminating:Wait`
+//! or `ReplacingRootVolume:Wait` for [`PATIENCE`]; a request of the node itself has priority over the managers' row, which
+//! is where no worker can write. Silence counts only while the ledger answers this manager, and [`LEAVE_IS_RECORDED`]
+//! beyond an outage; where the node's departure cannot be read, the node may have asked to leave, and no manager acts for
+//! it. The hook's result is the truth: CONTINUE once the node's tasks have ended and it is no longer a manager. An
+//! instance in a launch hook is left to its own deadline; an instance that was never a member is handled by
+//! [`super::orphan_hooks`].
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -93,7 +93,8 @@ impl Memory {
         is_due
     }
 
-    /// Whether the node has been silent since managers act for it: its own request would have replaced the row.
+    /// Whether the node has been silent since managers act for it: managers delete
+    /// the row once they have read a request of its own.
     pub fn is_silent(
         &mut self,
         row: &DepartureRow,

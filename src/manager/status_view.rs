@@ -172,7 +172,8 @@ fn merge(
         .collect();
     fleet.extend(nodes.into_iter().map(|(id, node)| {
         let row = departures.iter().find(|row| row.node_id == id);
-        let instance_id = row.map(|row| row.instance_id.clone());
+        let labelled = instance_of(&node).map(str::to_owned);
+        let instance_id = labelled.or_else(|| row.map(|row| row.instance_id.clone()));
         FleetMember {
             leaving: leaving(departures, &id),
             departure: departure_of(departures, &id),

@@ -91,7 +91,7 @@ async fn a_dead_machine_does_not_hold_up_its_replacement() -> anyhow::Result<()>
     fleet.stop().await
 }
 
-/// The node's own departure replaces the stand-in.
+/// The node's own departure has priority over the stand-in, which managers delete.
 #[tokio::test]
 async fn a_skep_that_comes_back_leaves_by_itself() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 1, 1);

@@ -68,12 +68,14 @@ fn kinds(victim: &Victim, now: i64) -> Vec<(String, Value)> {
             "ended": { "BOOL": true }, "demoted": { "BOOL": true },
         })
     };
-    let member = |state: &str, role: &str| {
+    let own = json!({ "tier": text("forged") });
+    let reserved = json!({ "tier": text("forged"), "skep.zone": text("forged") });
+    let member = |state: &str, role: &str, labels: &Value| {
         json!({
             "instance_id": text(instance), "node_id": text(node), "role": text(role),
             "serves_as": text("manager"), "address": text("10.78.0.200"), "zone": text("a"),
             "group": text("test-workers"), "generation": number(9), "state": text(state),
-            "labels": { "M": { "tier": text("forged"), "skep.zone": text("forged") } },
+            "labels": { "M": labels },
             "scheduling_hold": text("standby"), "has_leader": { "BOOL": true },
             "replace_because": text("forged"), "replace_asked_at": number(now),
             "updated_at": number(now),
@@ -82,6 +84,10 @@ fn kinds(victim: &Victim, now: i64) -> Vec<(String, Value)> {
     let request = json!({
         "instance_id": text(instance), "node_id": text(node), "because": text("forged"),
         "at": number(now), "expires_at": number(now + 600), "is_out": { "BOOL": true },
+    });
+    let attempt = json!({
+        "instance_id": text(instance), "role": text(role), "address": text("10.78.0.200"),
+        "at": number(now), "expires_at": number(now + 3600),
     });
     let lease = json!({
         "node_id": text(node), "taken_by": text(instance), "expires_at": number(now + 60),
@@ -99,16 +105,19 @@ fn kinds(victim: &Victim, now: i64) -> Vec<(String, Value)> {
         ("lease#demotion".to_owned(), lease.clone()),
         ("lease#replacement#test-workers".to_owned(), lease),
         (format!("demotion-request#{instance}"), request),
-        (format!("attempt#{instance}"), member("ready", role)),
+        (format!("attempt#{instance}"), attempt),
         (format!("departure#stand-in#{instance}"), departure("drained", true)),
         ("token#worker#1".to_owned(), json!({ "token": text("SWMTKN-1-forged") })),
     ];
     for state in ["requested", "draining", "drained", "left", "removed", "failed"] {
-        kinds.push((format!("departure#{instance}"), departure(state, state == "left")));
+        kinds.push((format!("departure#{instance}"), departure(state, false)));
     }
+    kinds.push((format!("departure#{instance}"), departure("left", true)));
     for role in ["manager", "worker"] {
         for state in ["ready", "leaving", "removed"] {
-            kinds.push((format!("member#{role}#{instance}"), member(state, role)));
+            for labels in [&own, &reserved] {
+                kinds.push((format!("member#{role}#{instance}"), member(state, role, labels)));
+            }
         }
     }
     kinds

@@ -27,7 +27,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::common::state::StateHandle;
 
-/// An eighth of the 1024 descriptors that a process has by default.
+/// Few of the 4096 descriptors of `skep.service`, and of the 1024 that a process has by default.
 pub const MOST: usize = 128;
 /// A browser opens 6 connections; load balancers and Prometheus open one or two.
 pub const MOST_OF_A_PEER: usize = 16;

@@ -30,6 +30,7 @@ use serde::Serialize;
 use tokio::net::{TcpListener, TcpSocket};
 
 use crate::api::guard::{self, Objection};
+use crate::common::printable::on_one_line;
 use crate::common::state::StateHandle;
 use crate::config;
 use crate::telemetry::metrics;
@@ -132,17 +133,11 @@ async fn health(
         (StatusCode::SERVICE_UNAVAILABLE, "unhealthy")
     };
     let details = || {
-        let (doing, quorum) = (printable(&state.describe()), state.quorum_lost());
+        let (doing, quorum) = (on_one_line(&state.describe()).into_owned(), state.quorum_lost());
         Details { phase: state.phase.as_str(), doing, quorum }
     };
     let body = Health { status, details: objection.0.is_none().then(details) };
     (code, [(header::CACHE_CONTROL, "no-store")], Json(body))
-}
-
-/// Returns the text without control characters, of which JSON escapes only those below U+0020. The text can contain
-/// answers of other programs, and curl prints it on a terminal.
-fn printable(text: &str) -> String {
-    text.replace(char::is_control, " ")
 }
 
 async fn show_metrics(State(state): State<StateHandle>, headers: HeaderMap) -> impl IntoResponse {

@@ -67,7 +67,7 @@ async fn table(node: &Node, trouble: Option<&LedgerError>) -> Vec<Finding> {
                 node,
                 "another worker's rows",
                 Partition::Worker(NO_INSTANCE),
-                "speak for another node",
+                "write rows about another node",
             )
             .await,
         ]);

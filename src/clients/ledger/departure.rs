@@ -238,6 +238,27 @@ impl Ledger {
         self.own_rows(role, instance_id).get(&item).await
     }
 
+    /// Returns whether a departure of this node is under way, requested by the node itself or by managers in its place.
+    /// Workers may read both.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn is_leaving(
+        &self,
+        role: Role,
+        instance_id: &str,
+        node_id: &str,
+    ) -> Result<bool, LedgerError> {
+        let stand_in = Self::departure_item(true, instance_id);
+        let (own, stand_in) = tokio::try_join!(
+            self.fetch_departure(role, instance_id),
+            self.get::<DepartureRow>(&stand_in)
+        )?;
+        let is_under_way =
+            |row: DepartureRow| row.node_id == node_id && row.state < DepartureState::Removed;
+        Ok(own.is_some_and(is_under_way) || stand_in.is_some_and(is_under_way))
+    }
+
     /// Reads the departures of managers and all stand-ins, including those that are over, and the keys of those that
     /// cannot be read.
     ///
@@ -261,7 +282,7 @@ impl Ledger {
     }
 
     /// Moves a departure from the state that was seen to another state. `false` if another node has moved it, or if
-    /// another departure has replaced it, such as the node's own request in place of a stand-in.
+    /// another departure has replaced it, such as a later request of the same instance.
     ///
     /// # Errors
     /// When DynamoDB fails.

@@ -24,8 +24,6 @@ const LONGEST_ID: usize = 64;
 const LONGEST_NAME: usize = 255;
 /// Number of characters of a refused value that the error shows.
 const SHOWN: usize = 40;
-/// AWS's limit of tags on an instance; the configuration has fewer labels.
-const MOST_LABELS: usize = 50;
 
 /// The content of a ledger row.
 pub(crate) trait Record {
@@ -100,9 +98,9 @@ pub fn text(attribute: &str, text: &str, longest: usize) -> Result<(), String> {
 
 /// Checks the labels that a node requests: those that its own skep would not request either.
 pub fn requested_labels(attribute: &str, requested: &Labels) -> Result<(), String> {
-    if requested.len() > MOST_LABELS {
+    if requested.len() > labels::MOST {
         let entries = requested.len();
-        return Err(format!("{attribute} has {entries} entries, and may have {MOST_LABELS}"));
+        return Err(format!("{attribute} has {entries} entries, and may have {}", labels::MOST));
     }
     let mut checked = requested.iter().map(|(key, value)| labels::check(key, value));
     checked.find_map(Result::err).map_or(Ok(()), |why| Err(format!("{attribute}: {why}")))

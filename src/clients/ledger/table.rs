@@ -36,8 +36,9 @@ const KEYS_PER_CALL: usize = 100;
 /// Number of times that keys are requested again which DynamoDB has not read, and the first pause before.
 const BATCH_RETRIES: u32 = 4;
 const BATCH_PAUSE: Duration = Duration::from_millis(50);
-/// Largest row that is decoded, in bytes. skep writes less than 2 KiB, and 50 labels of the longest kind have 19 KiB.
-const LARGEST_ROW: usize = 32 << 10;
+/// Largest row that is decoded, in bytes. skep writes less than 5 KiB without labels; 50 labels of the longest kind, with
+/// 256 characters of 4 bytes in their values, have 56 KiB.
+const LARGEST_ROW: usize = 64 << 10;
 /// Time after which a row that was too large is read again.
 const OVERSIZED_FOR: Duration = Duration::from_secs(300);
 /// Number of characters of a row that an error shows.

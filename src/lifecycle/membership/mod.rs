@@ -119,11 +119,11 @@ async fn say_demoted(node: &Node, seen: &Observed, was_demoted: bool) -> bool {
     let trouble = match &seen.local.node_id {
         Some(id) if is_demoted && was_demoted => {
             // If the ledger cannot tell, the shown trouble stays as it is.
-            let Ok(departure) = node.ledger.fetch_departure(node.role, &node.instance.id).await
+            let Ok(is_leaving) = node.ledger.is_leaving(node.role, &node.instance.id, id).await
             else {
                 return is_demoted;
             };
-            departure.is_none().then(|| format!(
+            (!is_leaving).then(|| format!(
                 "this manager was demoted: the swarm has one manager fewer. To promote it again, run 'docker node \
                  promote {id}' on another manager; to replace it, terminate its instance"
             ))

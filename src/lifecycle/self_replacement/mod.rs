@@ -1,10 +1,10 @@
-//! Asks Auto Scaling to replace this node, as the last resort of a node that cannot heal itself.
+//! Has this node replaced, as the last resort of a node that cannot heal itself.
 //!
 //! Guarantees: only for a fault of this host, while another manager of the swarm has a leader and answers; never for a
 //! fault of the swarm or of AWS; at most one node of a group in ten minutes, by a conditional write in the ledger,
-//! without which no replacement is asked for. A worker asks the managers ([`crate::manager::replacements`]), because its
-//! role may not ask Auto Scaling; it repeats that while the fault lasts. The departure that follows is the usual one. Assumes that managers write into
-//! their rows whether they have a leader.
+//! without which no replacement is asked for. A manager asks Auto Scaling itself. A worker asks the managers
+//! ([`crate::manager::replacements`]), because its role may not ask Auto Scaling; it repeats that while the fault lasts.
+//! The departure that follows is the usual one. Assumes that managers write into their rows whether they have a leader.
 
 mod act;
 mod decide;

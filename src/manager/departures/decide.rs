@@ -116,10 +116,10 @@ pub fn decide(
     }
 }
 
-/// Returns the act for a row in the state `left`. Nothing but the row claims that, and another node may have written
-/// it. Docker calls a node Down some 15 s after it has left; managers do not wait for that where no task can be lost:
-/// the node was drained, as by a departure, and has no task. A manager that raft reaches has not left. Where Docker
-/// keeps calling the node Ready, the row is not true, and managers do nothing until it expires.
+/// Returns the act for a row in the state `left`. Nothing but the row claims that, and any process with the node's role
+/// may have written it. Docker calls a node Down some 15 s after it has left; managers do not wait for that where no task
+/// can be lost: the node was drained, as by a departure, and has no task. A manager that raft reaches has not left. Where
+/// Docker keeps calling the node Ready, the row is not true, and managers do nothing until it expires.
 fn has_left(node: Option<&NodeView>, live_tasks: usize) -> Action {
     let Some(node) = node else { return Action::Remove };
     let is_reachable = node.raft.is_some_and(|raft| raft.is_reachable);
