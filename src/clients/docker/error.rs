@@ -110,7 +110,11 @@ impl SwarmError {
         let (kind, message) = match error {
             Docker::DockerResponseServerError { status_code, message } => {
                 let kind = SwarmErrorKind::of(*status_code, message);
-                (kind, format!("{}{}", message.trim(), kind.remedy()))
+                let message = match message.trim() {
+                    "" => &format!("status {status_code}"),
+                    message => message,
+                };
+                (kind, format!("{message}{}", kind.remedy()))
             }
             Docker::RequestTimeoutError => (SwarmErrorKind::TimedOut, "no answer in time".into()),
             Docker::SocketNotFoundError(path) => (

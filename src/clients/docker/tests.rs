@@ -282,6 +282,14 @@ async fn bollard_alone_names_no_version() {
 }
 
 #[tokio::test]
+async fn a_refusal_without_a_text_is_reported_with_its_status() {
+    let engine = FakeEngine::start(RELEASES[0]);
+    engine.lock().instead.insert("/info", Instead::Refusal(500, ""));
+    let error = engine.swarm().fetch_local_node().await.unwrap_err();
+    assert_eq!(error.to_string(), "read /info: status 500");
+}
+
+#[tokio::test]
 async fn docker_settings_that_exclude_swarm_mode_are_told_apart() {
     use JoinAnswer::{LiveRestore, NftablesFirewall};
     let engine = FakeEngine::start(RELEASES[4]);

@@ -228,7 +228,10 @@ impl Imds {
         let (status, ttl, body) = self.send(&item, request).await?;
         match status {
             StatusCode::OK if body.is_empty() => Err(item.malformed("the token is empty")),
-            StatusCode::OK => Ok((SecretString::from(body), ttl.unwrap_or(TOKEN_TTL))),
+            // A longer lifetime than requested is not credible, and could overflow.
+            StatusCode::OK => {
+                Ok((SecretString::from(body), ttl.unwrap_or(TOKEN_TTL).min(TOKEN_TTL)))
+            }
             status => Err(item.refusal(status)),
         }
     }

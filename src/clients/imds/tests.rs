@@ -111,6 +111,15 @@ async fn a_token_is_renewed_before_it_expires() {
 }
 
 #[tokio::test]
+async fn no_lifetime_of_a_token_stops_skep() {
+    for ttl in [0, 1, u64::MAX] {
+        let stub = stub().await;
+        stub.answers().ttl = ttl;
+        assert_eq!(text(stub.imds().get(ID, soon()).await), "i-0abc", "{ttl}");
+    }
+}
+
+#[tokio::test]
 async fn throttling_server_errors_and_silence_are_retried() {
     for trouble in [429, 500, 503, 0] {
         let stub = stub().await;

@@ -41,7 +41,7 @@ impl Seen {
         now: OffsetDateTime,
     ) -> Vec<String> {
         let is_earlier = |time| booted_at.is_some_and(|booted_at| time < booted_at);
-        let is_overdue = |time| time + SPOT_OVERDUE < now;
+        let is_overdue = |time| now - time > SPOT_OVERDUE;
         let spot = self.spot.take_if(|it| is_earlier(it.time) || is_overdue(it.time));
         let rebalance = self.rebalance.take_if(|time| is_earlier(*time));
         let is_old = |event: &Maintenance| ends_the_instance(event) && is_earlier(event.not_before);
@@ -189,6 +189,10 @@ mod tests {
         assert_eq!(current(at(-5), 3), (false, 1), "the instance was stopped and started since");
         assert_eq!(current(at(-5), 24 * 60), (true, 0), "it may only be late");
         assert_eq!(current(at(2), 1), (true, 0));
+        let last = time::macros::datetime!(9999-12-31 23:59:59 UTC);
+        let spot = SpotAction { action: "terminate".into(), time: last };
+        let seen = Seen { spot: Some(spot), ..Seen::default() };
+        assert_eq!(current(seen, 1), (true, 0), "no time can be added to it");
     }
 
     #[test]
