@@ -1,7 +1,7 @@
 # The commands for developers of skep. `make help` lists them; each target installs its own tools.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quick lint test model demo bench chaos package clean
+.PHONY: help setup quick lint test fuzz model demo bench chaos package clean
 .NOTPARALLEL:
 
 # The scripts, the tests and the lines below use the same directories, whatever the user's cargo settings are.
@@ -24,6 +24,10 @@ lint: ## formatting, clippy, dependency policy, shell scripts, units
 
 test: ## all checks, tests and scenarios, on real daemons and booted instances (STAGES="units" TEST=word)
 	@scripts/test.sh $(STAGES)
+
+fuzz: ## feed changed rows, answers, settings and requests to skep, 15 minutes each (EACH=60 SEED=7 TEST=word)
+	@scripts/setup.sh quick
+	@$(if $(EACH),SKEP_FUZZ_SECONDS=$(EACH)) $(if $(SEED),SKEP_FUZZ_SEED=$(SEED)) scripts/fuzz.sh
 
 model: ## check skep's protocols with a model checker for ten minutes (ARGS="--for 1h")
 	@scripts/setup.sh model

@@ -34,6 +34,8 @@ pub mod cli;
 pub mod clients;
 pub mod common;
 pub mod config;
+#[cfg(test)]
+mod fuzz;
 pub mod host;
 pub mod lifecycle;
 pub mod manager;

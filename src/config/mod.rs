@@ -16,6 +16,8 @@ mod check;
 mod condition;
 mod found;
 mod fragment;
+#[cfg(test)]
+mod fuzz;
 pub mod identity;
 mod inputs;
 mod keys;
@@ -109,7 +111,11 @@ pub fn salvage(inputs: &Inputs) -> Settings {
 }
 
 fn read(inputs: &Inputs) -> (Loaded, Vec<Mistake>) {
-    let Found { given, mut mistakes } = inputs.read();
+    settle(inputs.read())
+}
+
+fn settle(found: Found) -> (Loaded, Vec<Mistake>) {
+    let Found { given, mut mistakes } = found;
     let mut loaded = Loaded::default();
     for value in &given {
         match (value.key.set)(&mut loaded.settings, &value.raw) {

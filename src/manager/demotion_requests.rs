@@ -199,7 +199,7 @@ fn decide(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
 
     use proptest::prelude::*;
 
@@ -399,10 +399,20 @@ mod tests {
         /// Rows with any readable content.
         #[test]
         fn no_row_that_can_be_read_ends_a_look(requests in fuzz::rejoins(), nodes in fuzz::nodes()) {
-            for request in &requests {
-                let step = decide(request, &requests, &nodes, "node-0", fuzz::NOW);
-                prop_assert!(step == Step::None || request.node_id != "node-0");
-            }
+            check_rows(&requests, &nodes);
         }
+    }
+
+    /// Checks that this manager, `node-0`, does not serve its own request. Returns the steps.
+    pub(in crate::manager) fn check_rows(
+        requests: &[DemotionRequest],
+        nodes: &[NodeView],
+    ) -> String {
+        let steps = requests.iter().map(|request| {
+            let step = decide(request, requests, nodes, "node-0", fuzz::NOW);
+            assert!(step == Step::None || request.node_id != "node-0");
+            format!("{step:?} ")
+        });
+        steps.collect()
     }
 }

@@ -145,4 +145,4 @@ fn decide(seen: &Labels, before: Availability, member: &Member) -> Edit {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

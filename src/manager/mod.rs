@@ -18,6 +18,8 @@ mod demotion_requests;
 mod departures;
 mod duty;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod instances;
 mod labels;
 mod node_edit;

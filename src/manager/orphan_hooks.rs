@@ -218,4 +218,4 @@ fn is_explained(seen: &Observed<'_>, view: &NodeView) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -147,7 +147,7 @@ fn missing_for<'a>(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
     use time::OffsetDateTime;
 
@@ -228,24 +228,27 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-        /// Rows with any readable content. Rows of another generation or swarm are not judged.
+        /// Rows with any readable content.
         #[test]
         fn no_row_that_can_be_read_ends_a_look(members in fuzz::members(), nodes in fuzz::nodes()) {
-            let own = membership("node-0", 1, "swarm");
-            let (mut since, start) = (HeldSince::default(), Instant::now());
-            let mut look = |now| {
-                missing_for(&members.rows, &nodes, &own, Duration::from_secs(30), &mut since, now)
-            };
-            prop_assert!(look(start).is_empty());
-            let missing = look(start + Duration::from_secs(30));
-            prop_assert!(missing.iter().all(|row| row.generation == 1));
-            match generation_of(&own, &members.rows) {
-                Ok(generation) => prop_assert!(generation >= 1),
-                Err(why) => {
-                    prop_assert!(members.rows.iter().any(|row| row.generation > 1), "{why}");
-                }
-            }
+            check_rows(&members.rows, &nodes);
         }
+    }
+
+    /// Checks that rows of another generation or swarm are not judged. Returns the number of those to mark.
+    pub(in crate::manager) fn check_rows(members: &[Member], nodes: &[NodeView]) -> usize {
+        let own = membership("node-0", 1, "swarm");
+        let (mut since, start) = (HeldSince::default(), Instant::now());
+        let patience = Duration::from_secs(30);
+        let mut look = |now| missing_for(members, nodes, &own, patience, &mut since, now);
+        assert!(look(start).is_empty());
+        let missing = look(start + patience);
+        assert!(missing.iter().all(|row| row.generation == 1));
+        match generation_of(&own, members) {
+            Ok(generation) => assert!(generation >= 1),
+            Err(why) => assert!(members.iter().any(|row| row.generation > 1), "{why}"),
+        }
+        missing.len()
     }
 
     /// As at boot: the swarm's leader and its labels identify the swarm.

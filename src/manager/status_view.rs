@@ -238,7 +238,7 @@ fn seen_by_docker(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
     use time::macros::datetime;
 
@@ -332,17 +332,26 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-        /// Rows with any readable content: no row hides the others from an operator.
+        /// Rows with any readable content.
         #[test]
         fn no_row_that_can_be_read_hides_the_fleet(
             members in fuzz::members(),
             departures in fuzz::departures(),
             nodes in prop::option::of(fuzz::nodes()),
         ) {
-            let (many, listed) = (members.rows.len(), nodes.as_ref().map_or(0, Vec::len));
-            let fleet = merge(members.rows, &departures.rows, nodes);
-            prop_assert!(fleet.len() >= many.max(listed));
-            prop_assert!(serde_json::to_string(&fleet).is_ok());
+            check_rows(members.rows, &departures.rows, nodes);
         }
+    }
+
+    /// Checks that no row hides the others from an operator.
+    pub(in crate::manager) fn check_rows(
+        members: Vec<Member>,
+        departures: &[DepartureRow],
+        nodes: Option<Vec<NodeView>>,
+    ) {
+        let (many, listed) = (members.len(), nodes.as_ref().map_or(0, Vec::len));
+        let fleet = merge(members, departures, nodes);
+        assert!(fleet.len() >= many.max(listed));
+        assert!(serde_json::to_string(&fleet).is_ok());
     }
 }

@@ -16,6 +16,8 @@
 //! - `GET /status` always answers in time: if the fleet cannot be read, the report contains that as a problem.
 
 mod client;
+#[cfg(test)]
+mod fuzz;
 mod recover;
 mod refusal;
 mod rotate;

@@ -16,15 +16,15 @@ use crate::common::report::{
 };
 use crate::common::state::{Phase, StateHandle};
 
-struct Running {
-    dir: tempfile::TempDir,
+pub(super) struct Running {
+    pub(super) dir: tempfile::TempDir,
     state: StateHandle,
-    leave: mpsc::Receiver<LeaveRequest>,
+    pub(super) leave: mpsc::Receiver<LeaveRequest>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
-    fn start(fleet: Option<FleetView>) -> Self {
+    pub(super) fn start(fleet: Option<FleetView>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let state = StateHandle::default();
         let (sender, leave) = mpsc::channel(1);

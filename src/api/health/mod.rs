@@ -13,6 +13,8 @@
 
 mod connections;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;
 
 use std::convert::Infallible;

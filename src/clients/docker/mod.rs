@@ -10,6 +10,8 @@ mod certificate;
 mod cluster;
 mod engine;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod join;
 mod leftovers;
 mod local;

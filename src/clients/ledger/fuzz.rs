@@ -2,6 +2,8 @@
 //! or get another type, or are empty, huge, or out of bounds. The rows that decoding accepts are the input of the code
 //! that decides on rows.
 
+pub mod decoded;
+
 use std::fmt::Debug;
 use std::time::Duration;
 

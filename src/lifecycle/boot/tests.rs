@@ -4,6 +4,7 @@
 
 mod certificate;
 mod demotion_request;
+mod fuzz;
 mod half_made;
 mod lookups;
 mod missing_charter;

@@ -5,6 +5,8 @@
 //! starts before boot ends.
 
 mod debouncer;
+#[cfg(test)]
+mod fuzz;
 mod poll;
 mod rules;
 

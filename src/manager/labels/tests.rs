@@ -214,15 +214,20 @@ fn the_ledger_is_read_for_new_nodes_at_once_and_else_rarely() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-    /// Rows with any readable content: Docker can store every label that is set.
+    /// Rows with any readable content.
     #[test]
     fn no_row_that_can_be_read_ends_a_look(members in fuzz::members(), is_paused in any::<bool>()) {
-        let Some(row) = row_of("node-0", &members.rows) else { return Ok(()) };
-        let availability = if is_paused { Availability::Pause } else { Availability::Active };
-        if let Some((set, _)) = decide(&Labels::new(), availability, row) {
-            let own = [OWNED, AVAILABILITY];
-            let mut others = set.iter().filter(|(key, _)| !own.contains(&key.as_str()));
-            prop_assert!(others.all(|(key, value)| check(key, value).is_ok()), "{set:?}");
-        }
+        check_rows(&members.rows, is_paused);
     }
+}
+
+/// Checks that Docker can store every label that is set on `node-0`. Returns their number.
+pub(in crate::manager) fn check_rows(members: &[Member], is_paused: bool) -> usize {
+    let Some(row) = row_of("node-0", members) else { return 0 };
+    let availability = if is_paused { Availability::Pause } else { Availability::Active };
+    let Some((set, _)) = decide(&Labels::new(), availability, row) else { return 0 };
+    let own = [OWNED, AVAILABILITY];
+    let mut others = set.iter().filter(|(key, _)| !own.contains(&key.as_str()));
+    assert!(others.all(|(key, value)| check(key, value).is_ok()), "{set:?}");
+    set.len()
 }

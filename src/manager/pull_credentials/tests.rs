@@ -316,10 +316,16 @@ proptest! {
     /// A row with any readable content.
     #[test]
     fn no_row_that_can_be_read_ends_a_look(given in fuzz::registry_auth()) {
-        let row = Some(given.clone());
-        let service = Seen { registry: given.registry.clone(), ..seen(Change::None, row) };
-        let is_good = !is_half_over(given.since, given.expires_at, fuzz::NOW);
-        prop_assert_eq!(decide(&service, fuzz::NOW) == Verdict::Fresh, is_good);
-        let _ = is_new(given.since, given.expires_at, fuzz::NOW);
+        check_row(&given);
     }
+}
+
+/// Checks that the credentials in a row count as fresh until half of their life is over. Returns whether they do.
+pub(in crate::manager) fn check_row(given: &RegistryAuth) -> bool {
+    let row = Some(given.clone());
+    let service = Seen { registry: given.registry.clone(), ..seen(Change::None, row) };
+    let is_good = !is_half_over(given.since, given.expires_at, fuzz::NOW);
+    assert_eq!(decide(&service, fuzz::NOW) == Verdict::Fresh, is_good);
+    let _ = is_new(given.since, given.expires_at, fuzz::NOW);
+    is_good
 }
