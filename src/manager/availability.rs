@@ -12,7 +12,7 @@ use super::duty::{Duty, Poll};
 use super::error::ManagerError;
 use super::node_edit::{BACKUP, Edit, LEADER, Rhythm, rows_of, with_rows, write};
 use super::observe::{Fleet, lately};
-use super::placed::instance_of;
+use super::placed::{count_instances, instance_of};
 use crate::clients::docker::{Availability, NodeView, settle};
 use crate::clients::ledger::Member;
 use crate::common::instance::SchedulingHold;
@@ -63,7 +63,7 @@ impl Memory {
     /// active again soon.
     fn due(&mut self, nodes: &[NodeView], rhythm: &Rhythm, now: Instant) -> Vec<NodeView> {
         let is_over = |at: Option<Instant>, interval| at.is_none_or(|at| now - at >= interval);
-        let is_all = is_over(self.all_at, rhythm.read_interval(nodes.len()));
+        let is_all = is_over(self.all_at, rhythm.read_interval(count_instances(nodes)));
         if !is_all && !is_over(self.marked_at, MARKED + rhythm.patience) {
             return vec![];
         }
@@ -206,6 +206,7 @@ mod tests {
         let rows = format!(r#"{{ "Responses": {{ "skep": [{}, {}] }} }}"#, row(0), row(1));
         stub.always("member#worker#", &rows);
         stub.always("member#", r#"{ "Items": [] }"#);
+        stub.always("departure#stand-in#", "{}");
         stub.always("departure#i-1", "{}");
         stub.always("departure#i-0", r#"{ "Item": { "item": { "S": "departure#i-0" } } }"#);
         let membership = Membership::example();

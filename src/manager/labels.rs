@@ -15,6 +15,7 @@ use super::duty::{Duty, Poll};
 use super::error::ManagerError;
 use super::node_edit::{BACKUP, Edit, LEADER, Rhythm, rows_of, with_rows, write};
 use super::observe::{Fleet, lately};
+use super::placed::count_instances;
 use crate::clients::docker::{Availability, NodeView};
 use crate::clients::ledger::Member;
 use crate::common::held_since::HeldSince;
@@ -48,7 +49,7 @@ async fn poll(
     let nodes = fleet.nodes(lately(LEADER.look)).await?;
     let rhythm = Rhythm::of(fleet, &nodes);
     let now = Instant::now();
-    let is_everybodys_turn = memory.is_everybodys_turn(nodes.len(), rhythm, now);
+    let is_everybodys_turn = memory.is_everybodys_turn(count_instances(&nodes), rhythm, now);
     let due = memory.due(&nodes, is_everybodys_turn, rhythm.patience, now);
     if due.is_empty() {
         return Ok(rhythm.look);

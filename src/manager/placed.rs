@@ -1,5 +1,6 @@
 //! Tells which instance each node is, from the labels that [`super::instances`] writes. Pure.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::clients::docker::NodeView;
@@ -54,6 +55,11 @@ pub(super) fn instance_of(view: &NodeView) -> Option<&str> {
     let instance = view.labels.get(INSTANCE).map(String::as_str);
     // An operator can write the label, too.
     instance.filter(|id| is_instance_id(id))
+}
+
+/// Returns the number of instances in a list: entries that nobody has identified cost no read.
+pub(super) fn count_instances(nodes: &[NodeView]) -> usize {
+    nodes.iter().filter_map(instance_of).collect::<BTreeSet<_>>().len()
 }
 
 /// Returns the address under which a node reaches the managers. Docker lists a leader that was joined without an address

@@ -18,7 +18,7 @@ use super::node_edit::Rhythm;
 use super::observe::{Fleet, lately};
 use super::placed::instance_of;
 use crate::clients::aws::autoscaling::{GroupInstance, LifecycleState};
-use crate::clients::ledger::{LeaseOf, Member};
+use crate::clients::ledger::{Lease, LeaseOf, Member};
 use crate::common::log_once::LogOnce;
 use crate::common::timing::REPLACEMENT_ASKED_EVERY;
 
@@ -41,6 +41,18 @@ pub struct Asked {
     pub by: String,
     /// The lease has expired, and others may be replaced.
     pub is_over: bool,
+}
+
+impl Asked {
+    /// Returns what a group's last lease says; `None` if nobody has held one lately.
+    #[must_use]
+    pub fn of(lease: Option<Lease>, group: &str, now: OffsetDateTime) -> Option<Self> {
+        let lease = lease.filter(|it| !it.is_long_over(now))?;
+        Some(Self {
+            is_over: lease.is_over(LeaseOf::Replacement { group }, now),
+            by: lease.node_id,
+        })
+    }
 }
 
 /// A fact that a ruling needs.
@@ -155,8 +167,7 @@ async fn serve(fleet: &Fleet<'_>, row: &Member, logged: &mut Logged) -> Result<(
         return Ok(());
     };
     let (of, now) = (LeaseOf::Replacement { group }, OffsetDateTime::now_utc());
-    let last = node.ledger.fetch_lease(of).await?;
-    let last = last.map(|it| Asked { is_over: it.is_over(of, now), by: it.node_id });
+    let last = Asked::of(node.ledger.fetch_lease(of).await?, group, now);
     match rule(instance, Some(&last), Some(&listed)) {
         Ok(Ruling::Ask { is_lease_taken }) => {
             let me = node.instance.id.as_str();

@@ -90,7 +90,8 @@ pub async fn view_fleet(node: &Node) -> Option<FleetView> {
     })
 }
 
-/// Reads the rows of all members and of all departures, without those of workers that claim to be another's node.
+/// Reads the rows of all members and of all departures, without those of workers that name a node which is not
+/// proven to be theirs.
 async fn fetch_rows(
     node: &Node,
     nodes: &[NodeView],
@@ -102,11 +103,11 @@ async fn fetch_rows(
         node.ledger.survey_departures(),
         node.ledger.fetch_workers_departures(&known)
     )?;
-    let is_another = |instance: &str, node_id: &str| {
-        matches!(claims::check(nodes, instance, node_id), Claim::OfAnother(_))
+    let is_shown = |instance: &str, node_id: &str| {
+        matches!(claims::check(nodes, instance, node_id), Claim::Own(_) | Claim::NotListed)
     };
-    workers.rows.retain(|row| !is_another(&row.instance_id, &row.node_id));
-    of_workers.rows.retain(|row| !is_another(&row.instance_id, &row.node_id));
+    workers.rows.retain(|row| is_shown(&row.instance_id, &row.node_id));
+    of_workers.rows.retain(|row| is_shown(&row.instance_id, &row.node_id));
     departures.extend(of_workers);
     Ok((managers.into_iter().chain(workers.rows).collect(), departures))
 }

@@ -162,7 +162,7 @@ async fn is_answered(from: &str, to: SocketAddr) -> bool {
 
 /// Returns the number of descriptors of this port: the listener and the accepted connections. A connection without one
 /// has the inode 0.
-fn descriptors(port: u16) -> usize {
+pub(super) fn descriptors(port: u16) -> usize {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let local = format!(":{port:04X}");
     let is_open = |line: &&str| {

@@ -17,6 +17,9 @@ use super::{Ledger, LedgerError};
 const DEMOTION_LEASE: Duration = Duration::from_secs(60);
 /// Time between two replacements in a group, so that an operator can notice before all its nodes are replaced.
 const REPLACEMENT_LEASE: Duration = Duration::from_secs(600);
+/// Time after the end of a lease from which on its holder holds up nobody: a node that is replaced can keep its
+/// termination hook open for 48 hours.
+const HOLDS_UP: Duration = Duration::from_secs(1800);
 /// A lease that ends more than this number of lease times ahead is ignored: no node waits for a clock that is far
 /// ahead, or for a row that was edited by hand.
 const CREDIBLE_LEASES: u32 = 2;
@@ -65,6 +68,12 @@ impl Lease {
     #[must_use]
     pub fn is_over(&self, of: LeaseOf<'_>, now: OffsetDateTime) -> bool {
         self.expires_at <= now || self.expires_at > now + of.lease() * CREDIBLE_LEASES
+    }
+
+    /// Whether the lease has been over for so long that its holder holds up nobody any more.
+    #[must_use]
+    pub fn is_long_over(&self, now: OffsetDateTime) -> bool {
+        now - self.expires_at >= HOLDS_UP
     }
 }
 
@@ -142,6 +151,7 @@ mod tests {
             expires_at: now + time::Duration::seconds(seconds),
         };
         let group = LeaseOf::Replacement { group: "workers" };
+        assert!(!turn(-1799).is_long_over(now) && turn(-1800).is_long_over(now));
         for (of, lease) in [(LeaseOf::Demotion, 60), (group, 600)] {
             assert!(!turn(1).is_over(of, now) && !turn(lease).is_over(of, now));
             assert!(turn(0).is_over(of, now) && turn(-1).is_over(of, now));

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use super::super::membership::MembershipError;
 use super::decide::{LookUp, Observed, Verdict, decide};
 use crate::clients::aws::AwsError;
-use crate::clients::ledger::{CharterPhase, Lease, LeaseOf, LedgerError};
+use crate::clients::ledger::{CharterPhase, LeaseOf, LedgerError};
 use crate::manager::peers::{find_manager, is_led};
 use crate::manager::replacements::Asked;
 use crate::node::Node;
@@ -87,9 +87,8 @@ async fn judge(
             }
             Err(LookUp::Lease { group }) => {
                 let of = LeaseOf::Replacement { group: &group };
-                let (lease, now) = (node.ledger.fetch_lease(of).await?, OffsetDateTime::now_utc());
-                let asked = |it: Lease| Asked { is_over: it.is_over(of, now), by: it.node_id };
-                seen.last = Some(lease.map(asked));
+                let lease = node.ledger.fetch_lease(of).await?;
+                seen.last = Some(Asked::of(lease, &group, OffsetDateTime::now_utc()));
             }
             Err(LookUp::Listed { other }) => {
                 let other = other.as_deref().unwrap_or(me);

@@ -168,7 +168,10 @@ pub fn decide<'a>(seen: &Observed<'a>) -> Decision<'a> {
     let judged = |node: &NodeView| Some((node.id.clone(), judge(seen, node)?));
     let mut verdicts: BTreeMap<String, Verdict> = seen.nodes.iter().filter_map(judged).collect();
     let gone = verdicts.values().filter(|it| matches!(it, Verdict::Gone { .. })).count();
-    let is_majority = 2 * gone > seen.nodes.len();
+    // Everybody with a join token can add entries that look lifeless and are of no instance.
+    let is_counted =
+        |node: &&NodeView| !is_lifeless(node) || seen.placed.iter().any(|it| it.node_id == node.id);
+    let is_majority = 2 * gone > seen.nodes.iter().filter(is_counted).count();
     if is_majority && seen.majority_for < SECOND_ANSWER_AFTER {
         for verdict in verdicts.values_mut() {
             if let Verdict::Gone { instance } = verdict {

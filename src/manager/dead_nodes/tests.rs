@@ -414,6 +414,21 @@ fn more_than_half_of_the_swarm_must_be_gone_twice() {
     assert_eq!(world.steps().len(), 200);
 }
 
+/// Everybody with a join token can add entries without an instance.
+#[test]
+fn entries_of_nobody_do_not_make_the_gone_fewer_than_half() {
+    let dead = (0..3u8).map(|n| grouped(&format!("i-{n}"), node(&format!("w{n}"), "down", n)));
+    let of_nobody = (0..9u8).map(|n| NodeView {
+        hostname: String::new(),
+        ..node(&format!("x{n}"), "unknown", 100 + n)
+    });
+    let nodes = std::iter::once(me()).chain(dead).chain(of_nobody).collect();
+    let world = World::new(nodes, vec![], survey(&["i-0", "i-1", "i-2"], &[]));
+    let placed = world.placed();
+    let first = decide(&world.seen(&placed));
+    assert!(first.is_majority && first.steps.is_empty());
+}
+
 #[test]
 fn rows_of_nobody_go_once_they_are_old() {
     let rows = vec![

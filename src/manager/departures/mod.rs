@@ -164,7 +164,7 @@ fn view_of<'a>(row: &DepartureRow, nodes: &'a [NodeView]) -> Result<Option<&'a N
     match claims::check(nodes, &row.instance_id, &row.node_id) {
         Claim::Own(view) => Ok(Some(view)),
         Claim::NotListed => Ok(None),
-        Claim::Unproven => Err(Served::UnderWay),
+        Claim::Unproven => Err(Served::Idle),
         Claim::OfAnother(owner) => {
             let item = format!("departure#{}", row.instance_id);
             Err(Served::Refused(claims::refusal(&item, &row.node_id, owner)))
@@ -274,7 +274,7 @@ mod tests {
         let mut view = NodeView::example("n1", Role::Worker);
         let workers = |node: &str| row("i-1", node, Role::Worker, false);
         let bare = [view.clone()];
-        assert!(matches!(view_of(&workers("n1"), &bare), Err(Served::UnderWay)), "unproven");
+        assert!(matches!(view_of(&workers("n1"), &bare), Err(Served::Idle)), "unproven");
         view.labels.insert(INSTANCE.to_owned(), "i-1".to_owned());
         let own = [view.clone()];
         assert!(matches!(view_of(&workers("n1"), &own), Ok(Some(_))));
