@@ -50,7 +50,8 @@ fn beats(fleet: &Fleet, node: &Leaver) -> usize {
 async fn a_worker_and_the_leader_are_seen_out_with_their_tasks_grace() -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 3, 2);
     let fleet = standing(options(), &spec).await?;
-    fleet.create_service("web", 10, workload::slow_to_stop(2.0), secs(30)).await?;
+    // Longer than the duty that ends skep's own changes of the availability waits.
+    fleet.create_service("web", 10, workload::slow_to_stop(12.0), secs(30)).await?;
     running(&fleet, "web", 10).await?;
     let worker = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
     let leader = Leaver::of(&fleet.leader().await?).await?;
@@ -64,6 +65,10 @@ async fn a_worker_and_the_leader_are_seen_out_with_their_tasks_grace() -> anyhow
     assert!(beats(&fleet, &worker) > 0, "the hook was kept open");
 
     let managers = fleet.group(&spec.managers_group());
+    for manager in &managers {
+        let log = manager.log();
+        assert!(!log.contains("availability set"), "it was activated again: {log}");
+    }
     let survivor = managers.iter().find(|one| one.id() != leader.id()).expect("two of three");
     keeping_quorum(survivor, async {
         kill(&fleet, &leader).await?;
