@@ -135,6 +135,24 @@ async fn what_is_well_is_said_to_be_and_what_is_broken_is_named() -> anyhow::Res
         ],
     )?;
 
+    let of_managers = [
+        ("ec2:DescribeInstances", Service::Ec2, "DescribeInstances"),
+        (
+            "autoscaling:DescribeAutoScalingGroups",
+            Service::AutoScaling,
+            "DescribeAutoScalingGroups",
+        ),
+    ];
+    for (check, service, operation) in of_managers {
+        let (_, findings) = examine(&manager, &[]).await?;
+        ensure!(findings[check][0]["verdict"] == "ok", "{findings:#?}");
+        cloud.deny(Deny::new(Who::Role("skep-manager".into()), service, operation));
+        let (code, findings) = examine(&manager, &[]).await?;
+        ensure!(code == Some(1) && findings[check][0]["verdict"] == "failed", "{findings:#?}");
+        let remedy = findings[check][0]["remedy"].as_str().unwrap_or_default();
+        ensure!(remedy.contains(operation), "{findings:#?}");
+    }
+
     let (code, findings) = examine(&manager, &["--table", "absent"]).await?;
     ensure!(code == Some(1), "{code:?}");
     let remedy = findings["table"][0]["remedy"].as_str().unwrap_or_default();

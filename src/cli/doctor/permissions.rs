@@ -1,5 +1,7 @@
 //! Tries every permission of the node's role, in a way that has no effect.
 
+use std::collections::BTreeSet;
+
 use futures_util::future::join_all;
 
 use super::{Finding, Verdict, skipped_without_node};
@@ -42,13 +44,14 @@ pub async fn examine(node: Option<&Node>, aws: Option<&Aws>) -> Vec<Finding> {
         let remedy = error.remedy().unwrap_or_default();
         return vec![Finding::skipped("permissions", why, remedy)];
     }
-    let (table, secret, group, signal) = tokio::join!(
+    let (table, secret, group, fleet, signal) = tokio::join!(
         table(node, charter.as_ref().err()),
         stored_secret(node, charter.as_ref().ok().and_then(Option::as_ref)),
         group(node),
+        fleet(node),
         signal(node, aws)
     );
-    [table, secret, group, signal].concat()
+    [table, secret, group, fleet, signal].concat()
 }
 
 async fn table(node: &Node, trouble: Option<&LedgerError>) -> Vec<Finding> {
@@ -180,6 +183,32 @@ async fn group(node: &Node) -> Vec<Finding> {
         findings.push(tried("autoscaling:SetInstanceHealth", group, health));
     }
     findings
+}
+
+/// Asks what a manager must know of the fleet: which instances have an address, and which ones the groups have.
+async fn fleet(node: &Node) -> Vec<Finding> {
+    if node.role == Role::Worker {
+        return Vec::new();
+    }
+    let own = (node.instance.id.as_str(), node.instance.private_address);
+    let (no_address, no_group) = (BTreeSet::new(), BTreeSet::new());
+    let (found, listed) = tokio::join!(
+        node.ec2.fetch_by_address(own, &no_address),
+        node.autoscaling.fetch_groups(&node.cluster, &no_group)
+    );
+    vec![
+        match found {
+            Ok(_) => Finding::ok("ec2:DescribeInstances", format!("instance {}", own.0)),
+            Err(error) => Finding::of_error("ec2:DescribeInstances", &error),
+        },
+        match listed {
+            Ok(listed) => {
+                let evidence = format!("{} instances in the cluster's groups", listed.len());
+                Finding::ok("autoscaling:DescribeAutoScalingGroups", evidence)
+            }
+            Err(error) => Finding::of_error("autoscaling:DescribeAutoScalingGroups", &error),
+        },
+    ]
 }
 
 fn tried(check: &'static str, group: &str, answer: Result<(), AwsError>) -> Finding {
