@@ -298,7 +298,7 @@ pub fn rejoins() -> BoxedStrategy<Vec<DemotionRequest>> {
     prop::collection::vec(read(right_demotion_request()), 0..4).boxed()
 }
 
-pub fn turn() -> BoxedStrategy<Lease> {
+pub fn lease() -> BoxedStrategy<Lease> {
     read(right_lease())
 }
 

@@ -97,7 +97,7 @@ impl Ledger {
         taken_by: &str,
         now: OffsetDateTime,
     ) -> Result<bool, LedgerError> {
-        let turn = Lease {
+        let lease = Lease {
             node_id: node_id.to_owned(),
             taken_by: taken_by.to_owned(),
             expires_at: now + of.lease(),
@@ -114,7 +114,7 @@ impl Ledger {
         let condition = condition
             .number("now", now.unix_timestamp())
             .number("credible", credible.unix_timestamp());
-        self.put(&of.item(), &turn, condition).await
+        self.put(&of.item(), &lease, condition).await
     }
 
     /// Reads the present or the last lease, consistently.
@@ -145,17 +145,19 @@ mod tests {
     #[test]
     fn a_lease_ends_and_one_that_nobody_can_have_taken_is_not_believed() {
         let now = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(10_000);
-        let turn = |seconds: i64| Lease {
+        let ends_in = |seconds: i64| Lease {
             node_id: "node".into(),
             taken_by: "i-1".into(),
             expires_at: now + time::Duration::seconds(seconds),
         };
         let group = LeaseOf::Replacement { group: "workers" };
-        assert!(!turn(-1799).is_long_over(now) && turn(-1800).is_long_over(now));
+        assert!(!ends_in(-1799).is_long_over(now) && ends_in(-1800).is_long_over(now));
         for (of, lease) in [(LeaseOf::Demotion, 60), (group, 600)] {
-            assert!(!turn(1).is_over(of, now) && !turn(lease).is_over(of, now));
-            assert!(turn(0).is_over(of, now) && turn(-1).is_over(of, now));
-            assert!(!turn(2 * lease).is_over(of, now) && turn(2 * lease + 1).is_over(of, now));
+            assert!(!ends_in(1).is_over(of, now) && !ends_in(lease).is_over(of, now));
+            assert!(ends_in(0).is_over(of, now) && ends_in(-1).is_over(of, now));
+            assert!(
+                !ends_in(2 * lease).is_over(of, now) && ends_in(2 * lease + 1).is_over(of, now)
+            );
         }
     }
 
@@ -164,12 +166,12 @@ mod tests {
 
         /// With any readable row, no node waits for longer than two lease times.
         #[test]
-        fn no_turn_that_can_be_read_lasts(turn in fuzz::turn()) {
+        fn no_lease_that_can_be_read_lasts(held in fuzz::lease()) {
             let group = LeaseOf::Replacement { group: "workers" };
             for (of, lease) in [(LeaseOf::Demotion, DEMOTION_LEASE), (group, REPLACEMENT_LEASE)] {
-                let ahead = turn.expires_at - fuzz::NOW;
+                let ahead = held.expires_at - fuzz::NOW;
                 let is_credible = ahead.is_positive() && ahead <= lease * CREDIBLE_LEASES;
-                prop_assert_eq!(turn.is_over(of, fuzz::NOW), !is_credible);
+                prop_assert_eq!(held.is_over(of, fuzz::NOW), !is_credible);
             }
         }
     }
