@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal as _};
 use terminal_size::{Height, Width, terminal_size_of};
 
 use super::print;
+use crate::common::printable::on_terminal;
 
 /// Assumed size of a terminal that does not report its size.
 const USUAL: (usize, usize) = (80, 24);
@@ -39,7 +40,7 @@ impl Block {
     pub fn draw(&mut self, lines: &[String], (width, height): (usize, usize)) -> io::Result<()> {
         let (text, shown) = frame(lines, width, height, self.shown);
         self.shown = shown;
-        print::to_stdout(&text)
+        print::as_it_is(&text).map(drop)
     }
 }
 
@@ -55,7 +56,7 @@ fn frame(lines: &[String], width: usize, height: usize, shown: usize) -> (String
     let room = height.saturating_sub(1).max(1);
     let lines = &lines[..lines.len().min(room)];
     for line in lines {
-        text.push_str(&fit(line, width));
+        text.push_str(&fit(&on_terminal(line), width));
         text.push('\n');
     }
     (text, lines.len())
@@ -144,6 +145,8 @@ mod tests {
         let lines = |of: &[&str]| of.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
         assert_eq!(frame(&lines(&["a", "b"]), 80, 24, 0), ("a\nb\n".into(), 2));
         assert_eq!(frame(&lines(&["c"]), 80, 24, 2), ("\x1b[2A\r\x1b[Jc\n".into(), 1));
+        let foreign = frame(&lines(&["\x1b[2Ja", "\x1b[32mok\x1b[0m"]), 80, 24, 1).0;
+        assert_eq!(foreign, "\x1b[1A\r\x1b[J\\u001b[2Ja\n\x1b[32mok\x1b[0m\n");
         let (text, shown) = frame(&lines(&["a", "b", "c", "d"]), 80, 3, 0);
         assert_eq!((text.as_str(), shown), ("a\nb\n", 2), "no higher than the terminal");
     }

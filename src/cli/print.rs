@@ -15,8 +15,14 @@ pub fn to_stdout(text: &str) -> io::Result<()> {
 
 /// Writes to standard output. Returns `false` once the reader has closed the pipe.
 pub fn while_read(text: &str) -> io::Result<bool> {
+    as_it_is(&on_terminal(text))
+}
+
+/// Writes to standard output without escapes: what comes from elsewhere in the text must have them already. Returns
+/// `false` once the reader has closed the pipe.
+pub fn as_it_is(text: &str) -> io::Result<bool> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(on_terminal(text).as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
         result => result.map(|()| true),
     }
