@@ -7,7 +7,7 @@
 //! as waiting for it for [`PATIENCE`], or for [`PATIENCE_WITH_ENDED`] if its skep has recorded that it has ended; the
 //! node list has no node of that instance, the ledger has no departure under way, and it can be none of the nodes whose
 //! instance is unknown. Such a node may be any instance, but not one whose departure is over, because a node that joins
-//! again is identified first. Where this cannot be determined, or the instance's departure cannot be read, the hook is left
+//! again is identified first, and not one that had begun to wait before the node joined. Where this cannot be determined, or the instance's departure cannot be read, the hook is left
 //! alone, and `skep status` reports it; the same holds for a hook that cannot be completed, and it delays no other hook. A
 //! launch hook is left to its own deadline. Assumes that the cluster's groups contain nothing but its nodes.
 //!
@@ -17,6 +17,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::complaints::{Complaints, some_of};
@@ -46,6 +47,8 @@ const PATIENCE: Duration = JOIN_IS_RECORDED;
 /// The same after a skep has recorded that it has ended, because it then completes no hook; an answer may be some
 /// seconds old.
 const PATIENCE_WITH_ENDED: Duration = Duration::from_secs(20);
+/// Largest difference between the clocks of two managers.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(60);
 
 /// Completes such hooks for as long as this node is a manager.
 pub(super) async fn run(fleet: &Fleet<'_>) {
@@ -73,6 +76,7 @@ async fn poll(
         departures: &departures,
         nodes: &nodes,
         answering_since: node.ledger.answering_since(),
+        time: OffsetDateTime::now_utc(),
     };
     let mut overdue = overdue(&seen, &node.instance.id, memory, Instant::now());
     overdue.refused = release(node, &overdue.nobody, complaints).await;
@@ -115,6 +119,8 @@ struct Observed<'a> {
     nodes: &'a [NodeView],
     /// Since when the ledger has answered this manager.
     answering_since: Option<Instant>,
+    /// The time by the clock.
+    time: OffsetDateTime,
 }
 
 /// Instances that have waited for long enough.
@@ -166,21 +172,30 @@ fn overdue(seen: &Observed<'_>, own: &str, since: &mut HeldSince<String>, now: I
         *id != own && is_held && !is_nobody(seen, id).is_no()
     };
     since.observe(seen.listed.keys().filter(|id| waits(id)).cloned(), now);
-    let unexplained = seen.nodes.iter().find(|view| !view.is_down() && !is_explained(seen, view));
+    // A node whose instance is unknown may be any instance that has not left, but not one that had begun to wait before
+    // the node joined: whoever joins then has no tasks and no vote yet.
+    let unexplained = |since: Instant| {
+        let mut nodes =
+            seen.nodes.iter().filter(|view| !view.is_down() && !is_explained(seen, view));
+        let began = seen.time - (now - since) + CLOCKS_DIFFER;
+        nodes.find(|view| view.joined_at.is_none_or(|at| at <= began))
+    };
     let is_due = |(id, since): &(&String, Instant)| {
         is_silent(*since, patience(seen, id), seen.answering_since, now)
     };
-    let mut maybe = vec![];
-    for (id, _) in since.iter().filter(is_due) {
+    for (id, since) in since.iter().filter(is_due) {
         match is_nobody(seen, id) {
             Fact::No => {}
             Fact::CannotTell => overdue.unreadable.push(id.clone()),
-            // A node whose instance is unknown may be any instance that has not left.
-            Fact::Yes if unexplained.is_some() && !has_left(seen, id) => maybe.push(id.clone()),
-            Fact::Yes => overdue.nobody.push(id.clone()),
+            Fact::Yes => match unexplained(since).filter(|_| !has_left(seen, id)) {
+                Some(view) => {
+                    let (_, maybe) = overdue.maybe.get_or_insert((view.id.clone(), vec![]));
+                    maybe.push(id.clone());
+                }
+                None => overdue.nobody.push(id.clone()),
+            },
         }
     }
-    overdue.maybe = unexplained.filter(|_| !maybe.is_empty()).map(|view| (view.id.clone(), maybe));
     overdue
 }
 

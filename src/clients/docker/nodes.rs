@@ -1,10 +1,11 @@
 //! Reads and changes the node list. Managers only.
 
 use bollard::Docker;
-use bollard::models::{Node, NodeSpec, NodeSpecAvailabilityEnum, NodeSpecRoleEnum, NodeState};
-use bollard::query_parameters::{
-    DeleteNodeOptionsBuilder, ListNodesOptions, UpdateNodeOptionsBuilder,
+use bollard::models::{
+    ManagerStatus, NodeSpec, NodeSpecAvailabilityEnum, NodeSpecRoleEnum, ObjectVersion,
 };
+use bollard::query_parameters::{DeleteNodeOptionsBuilder, UpdateNodeOptionsBuilder};
+use serde::Deserialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -12,10 +13,51 @@ use super::availability::drained;
 use super::{Availability, Swarm, SwarmError, SwarmErrorKind};
 use crate::common::instance::Role;
 use crate::common::labels::Labels;
+use crate::common::printable::printable;
 
 /// Number of attempts of a write that conflicts with another write: two managers may decide alike, and swarmkit itself
 /// writes to a node when it comes up or goes down.
 const WRITE_ATTEMPTS: usize = 5;
+
+/// State of a node whose state Docker does not report.
+const UNKNOWN: &str = "unknown";
+
+/// Characters that are kept of a text that a node reports of itself: the longest DNS name has as many.
+const LONGEST_REPORT: usize = 253;
+
+/// The part of an entry that matters here. A node also reports plugins and labels of its engine, any number of them.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Entry {
+    #[serde(rename = "ID")]
+    id: Option<String>,
+    version: Option<ObjectVersion>,
+    created_at: Option<String>,
+    spec: Option<NodeSpec>,
+    description: Option<Description>,
+    status: Option<Status>,
+    manager_status: Option<ManagerStatus>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Description {
+    hostname: Option<String>,
+    engine: Option<Engine>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Engine {
+    engine_version: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Status {
+    state: Option<String>,
+    addr: Option<String>,
+}
 
 /// One entry of the node list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,11 +112,12 @@ impl Availability {
 }
 
 impl NodeView {
-    fn of(node: Node) -> Option<Self> {
+    fn of(node: Entry) -> Option<Self> {
         let spec = node.spec.unwrap_or_default();
         let status = node.status.unwrap_or_default();
         let description = node.description.unwrap_or_default();
         let joined = node.created_at;
+        let reported = |text: String| printable(&text, LONGEST_REPORT);
         // A manager that never came up has not reported its address, but raft has it from the join.
         let raft_address = node.manager_status.as_ref().and_then(|raft| {
             let (host, _port) = raft.addr.as_ref()?.rsplit_once(':')?;
@@ -83,9 +126,9 @@ impl NodeView {
         Some(Self {
             id: node.id?,
             joined_at: joined.and_then(|at| OffsetDateTime::parse(&at, &Rfc3339).ok()),
-            engine: description.engine.and_then(|engine| engine.engine_version),
-            hostname: description.hostname.unwrap_or_default(),
-            state: status.state.unwrap_or(NodeState::UNKNOWN).to_string(),
+            engine: description.engine.and_then(|engine| engine.engine_version).map(reported),
+            hostname: description.hostname.map(reported).unwrap_or_default(),
+            state: status.state.unwrap_or_else(|| UNKNOWN.to_owned()),
             availability: Availability::of(spec.availability),
             labels: spec.labels.unwrap_or_default().into_iter().collect(),
             role: match spec.role {
@@ -161,9 +204,7 @@ impl Swarm {
     /// # Errors
     /// [`SwarmErrorKind::NotManager`], [`SwarmErrorKind::NoLeader`].
     pub async fn fetch_nodes(&self) -> Result<Vec<NodeView>, SwarmError> {
-        let list =
-            |docker: Docker| async move { docker.list_nodes(None::<ListNodesOptions>).await };
-        let nodes = self.call("list the nodes", list).await?;
+        let nodes: Vec<Entry> = self.read("list the nodes", "nodes").await?;
         Ok(nodes.into_iter().filter_map(NodeView::of).collect())
     }
 
@@ -238,9 +279,8 @@ impl Swarm {
         }
     }
 
-    async fn inspect(&self, node_id: &str) -> Result<Option<Node>, SwarmError> {
-        let inspect = |docker: Docker| async move { docker.inspect_node(node_id).await };
-        match self.call("inspect the node", inspect).await {
+    async fn inspect(&self, node_id: &str) -> Result<Option<Entry>, SwarmError> {
+        match self.read("inspect the node", format!("nodes/{node_id}")).await {
             Err(error) if error.kind == SwarmErrorKind::NotFound => Ok(None),
             node => node.map(Some),
         }

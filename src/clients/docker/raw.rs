@@ -4,6 +4,7 @@ use reqwest::header::HeaderValue;
 use reqwest::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tracing::Instrument;
 
@@ -11,6 +12,10 @@ use super::version::ApiVersion;
 use super::{Availability, CALL_TIMEOUT, Swarm, SwarmError};
 use crate::common::errors::chain;
 use crate::telemetry::metrics::metrics;
+
+/// Bytes of the largest answer that skep reads. Workers report a part of what managers list, such as their plugins, so
+/// the size is theirs to choose. Measured, an entry of the node list has 2 KB and a task 3 KB.
+const LARGEST_ANSWER: usize = 64 << 20;
 
 /// A request, exactly as Docker receives it.
 pub(super) struct Request {
@@ -91,13 +96,39 @@ impl Swarm {
                 auth.set_sensitive(true);
                 call = call.header("X-Registry-Auth", auth);
             }
-            let answer = call.send().await?;
-            Ok((answer.status(), answer.bytes().await?.to_vec()))
+            let mut answer = call.send().await?;
+            let mut body = Vec::new();
+            while let Some(piece) = answer.chunk().await? {
+                if body.len() + piece.len() > LARGEST_ANSWER {
+                    return Ok(None);
+                }
+                body.extend_from_slice(&piece);
+            }
+            Ok(Some((answer.status(), body)))
         };
         let answer: Result<_, reqwest::Error> = exchange.await;
-        metrics()
-            .docker_call(operation, answer.as_ref().is_ok_and(|(status, _)| status.is_success()));
-        answer.map_err(|error| unanswered(operation, socket, error))
+        let is_success = matches!(&answer, Ok(Some((status, _))) if status.is_success());
+        metrics().docker_call(operation, is_success);
+        answer.map_err(|error| unanswered(operation, socket, error))?.ok_or_else(|| {
+            let limit = LARGEST_ANSWER >> 20;
+            SwarmError::unexpected(operation, format!("the answer is larger than {limit} MiB"))
+        })
+    }
+
+    /// Reads an object, or a list as a whole: an answer of which a part is missing is an error.
+    ///
+    /// # Errors
+    /// Docker's refusal, no answer, an answer that cannot be parsed or is larger than [`LARGEST_ANSWER`].
+    pub(super) async fn read<T: DeserializeOwned>(
+        &self,
+        operation: &'static str,
+        path: impl Into<String>,
+    ) -> Result<T, SwarmError> {
+        match self.exchange(operation, &Request::new(Method::GET, path)).await? {
+            (StatusCode::OK, body) => serde_json::from_slice(&body)
+                .map_err(|error| SwarmError::unexpected(operation, error.to_string())),
+            (status, body) => Err(SwarmError::answered(operation, status.as_u16(), &body)),
+        }
     }
 
     /// Posts a JSON body to `path`, such as `swarm/join`. The body may hold a secret, so no error contains it.
@@ -194,6 +225,20 @@ mod tests {
         assert_eq!(error.kind, SwarmErrorKind::Unreachable, "{error}");
         assert!(error.message.starts_with("/nowhere.sock does not exist"), "{error}");
         assert!(!error.to_string().contains(SECRET));
+    }
+
+    /// A part of a list proves nothing about the rest.
+    #[tokio::test]
+    async fn an_answer_that_is_too_large_is_an_error_and_no_part_of_it_is_read() {
+        let engine = FakeEngine::start(RELEASES[0]);
+        let swarm = engine.swarm();
+        assert_eq!(swarm.fetch_nodes().await.unwrap().len(), 1);
+        let plugins = "x".repeat(LARGEST_ANSWER);
+        let nodes = format!(r#"[{{ "ID": "n1", "Description": {{ "Plugins": "{plugins}" }} }}]"#);
+        engine.lock().instead.insert("/nodes", Instead::Answer(nodes.leak()));
+        let error = swarm.fetch_nodes().await.unwrap_err();
+        assert_eq!(error.to_string(), "list the nodes: the answer is larger than 64 MiB");
+        assert_eq!(error.kind, SwarmErrorKind::Other);
     }
 
     #[tokio::test]

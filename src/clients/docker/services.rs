@@ -4,11 +4,7 @@
 //! the one that skep uses otherwise: an engine deletes from a spec the fields that an older version does not have
 //! (`adjustForAPIVersion` in moby's `daemon/server/router/swarm/helpers.go`).
 
-use std::collections::HashMap;
-
-use bollard::Docker;
 use bollard::models::TaskState;
-use bollard::query_parameters::ListTasksOptionsBuilder;
 use reqwest::{Method, StatusCode};
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -17,8 +13,13 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::raw::Request;
+use super::tasks::Task;
 use super::version::ApiVersion;
 use super::{Swarm, SwarmError, SwarmErrorKind};
+use crate::common::printable::printable;
+
+/// Characters that are kept of the reason of a task's end: the node of the task reports it.
+const LONGEST_REASON: usize = 300;
 
 /// The part of a service that matters for its pull credentials.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -71,8 +72,8 @@ pub struct ServiceTask {
     pub slot: String,
     /// Time when the swarm created the task.
     pub created_at: OffsetDateTime,
-    /// The observed state, such as `rejected`.
-    pub state: TaskState,
+    /// The observed state, such as `rejected`; `None` for one that skep does not know.
+    pub state: Option<TaskState>,
     /// The desired state: the task goes no further than this.
     pub desired: TaskState,
     /// The reason of its end, as Docker reports it.
@@ -189,16 +190,13 @@ impl Swarm {
     /// # Errors
     /// As for [`Swarm::fetch_nodes`].
     pub async fn fetch_tasks_of_service(&self, id: &str) -> Result<Vec<ServiceTask>, SwarmError> {
-        let filters = HashMap::from([("service".to_owned(), vec![id.to_owned()])]);
-        let options = &ListTasksOptionsBuilder::default().filters(&filters).build();
-        let list = |docker: Docker| async move { docker.list_tasks(Some(options.clone())).await };
-        let tasks = self.call("list a service's tasks", list).await?;
+        let tasks = self.fetch_tasks("list a service's tasks", Some(("service", id))).await?;
         Ok(tasks.into_iter().filter_map(ServiceTask::of).collect())
     }
 }
 
 impl ServiceTask {
-    fn of(task: bollard::models::Task) -> Option<Self> {
+    fn of(task: Task) -> Option<Self> {
         let time = |text: Option<String>| OffsetDateTime::parse(&text?, &Rfc3339).ok();
         let status = task.status?;
         let slot = match task.slot {
@@ -208,9 +206,12 @@ impl ServiceTask {
         Some(Self {
             slot,
             created_at: time(task.created_at)?,
-            state: status.state?,
-            desired: task.desired_state?,
-            error: status.err.filter(|error| !error.is_empty()),
+            state: status.state?.parse().ok(),
+            desired: task.desired_state?.parse().ok()?,
+            error: status
+                .err
+                .filter(|error| !error.is_empty())
+                .map(|error| printable(&error, LONGEST_REASON)),
             node_id: task.node_id,
         })
     }

@@ -5,16 +5,17 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bollard::Docker;
-use bollard::models::{ContainerSummary, Task, TaskState};
+use bollard::models::ContainerSummary;
 use bollard::query_parameters::{
-    ListContainersOptionsBuilder, ListServicesOptions, ListTasksOptions, ListTasksOptionsBuilder,
-    LogsOptionsBuilder, StopContainerOptionsBuilder,
+    ListContainersOptionsBuilder, LogsOptionsBuilder, StopContainerOptionsBuilder,
 };
 use futures_util::TryStreamExt as _;
 use futures_util::future::join_all;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::{CALL_TIMEOUT, Swarm, SwarmError, SwarmErrorKind};
+use crate::common::printable::printable;
 
 /// The label that marks a container as a swarm task's.
 const TASK_LABEL: &str = "com.docker.swarm.task.id";
@@ -26,6 +27,41 @@ const AFTER_FLUSH: &str = "after";
 
 /// State of a task whose state Docker does not report: it may be running.
 const NO_STATE: &str = "unknown";
+/// Characters that are kept of a state: the node of the task reports it, and Docker passes on what it does not know.
+const LONGEST_STATE: usize = 20;
+
+/// The part of a task that matters here. Its states stay text: one that is unknown must not make a whole list unreadable.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Task {
+    #[serde(rename = "ServiceID")]
+    pub service_id: Option<String>,
+    #[serde(rename = "NodeID")]
+    pub node_id: Option<String>,
+    pub slot: Option<i64>,
+    pub created_at: Option<String>,
+    pub desired_state: Option<String>,
+    pub status: Option<TaskStatus>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct TaskStatus {
+    pub state: Option<String>,
+    pub err: Option<String>,
+}
+
+impl Task {
+    /// Whether it may be running: every task except one that has certainly ended, so also one without a state, or with
+    /// one that skep does not know.
+    fn is_live(&self) -> bool {
+        let state = self.status.as_ref().and_then(|status| status.state.as_deref());
+        !matches!(
+            state,
+            Some("complete" | "shutdown" | "failed" | "rejected" | "remove" | "orphaned")
+        )
+    }
+}
 
 /// A container of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,17 +94,18 @@ pub struct LiveTask {
 
 impl LiveTask {
     fn of(task: Task, services: &HashMap<String, String>) -> Option<Self> {
-        let state = task.status.and_then(|status| status.state);
-        if !is_live(state) {
+        if !task.is_live() {
             return None;
         }
+        let state = task.status.and_then(|status| status.state);
         let service = task.service_id.unwrap_or_default();
         Some(Self {
             service: services.get(&service).cloned().unwrap_or(service),
             slot: task.slot.filter(|slot| *slot > 0),
             node_id: task.node_id.filter(|id| !id.is_empty()),
-            state: state.map_or_else(|| NO_STATE.to_owned(), |state| state.to_string()),
-            stopping: matches!(task.desired_state, Some(TaskState::SHUTDOWN | TaskState::REMOVE)),
+            state: state
+                .map_or_else(|| NO_STATE.to_owned(), |state| printable(&state, LONGEST_STATE)),
+            stopping: matches!(task.desired_state.as_deref(), Some("shutdown" | "remove")),
         })
     }
 }
@@ -199,23 +236,27 @@ impl Swarm {
         self.call("read a container's log", read).await
     }
 
-    /// Counts the tasks of a node that have not ended, by the managers' list. A task without a state counts: it may be
-    /// running.
+    /// Counts the tasks of a node that have not ended, by the managers' list. A task without a state that skep knows
+    /// counts: it may be running.
     ///
     /// The desired state proves nothing here: it is `shutdown` from the moment a drain begins, long before the task has
     /// stopped.
     ///
     /// # Errors
-    /// As for [`Swarm::fetch_nodes`], and where one task has a state that skep cannot parse.
+    /// As for [`Swarm::fetch_nodes`].
     pub async fn count_live_tasks(&self, node_id: &str) -> Result<usize, SwarmError> {
-        let filters = HashMap::from([("node".to_owned(), vec![node_id.to_owned()])]);
-        let options = &ListTasksOptionsBuilder::default().filters(&filters).build();
-        let list = |docker: Docker| async move { docker.list_tasks(Some(options.clone())).await };
-        let tasks = self.call("list the tasks", list).await?;
-        Ok(tasks
-            .into_iter()
-            .filter(|task| is_live(task.status.as_ref().and_then(|status| status.state)))
-            .count())
+        let tasks = self.fetch_tasks("list the tasks", Some(("node", node_id))).await?;
+        Ok(tasks.iter().filter(|task| task.is_live()).count())
+    }
+
+    /// Fetches the tasks of all nodes, or those that a filter of Docker's admits.
+    pub(super) async fn fetch_tasks(
+        &self,
+        operation: &'static str,
+        filter: Option<(&str, &str)>,
+    ) -> Result<Vec<Task>, SwarmError> {
+        let query = filter.map(|(by, value)| format!("?filters={}", json!({ by: [value] })));
+        self.read(operation, format!("tasks{}", query.unwrap_or_default())).await
     }
 
     /// Fetches every task of all nodes that has not ended, sorted by service and slot.
@@ -223,17 +264,23 @@ impl Swarm {
     /// # Errors
     /// As for [`Swarm::fetch_nodes`].
     pub async fn fetch_live_tasks(&self) -> Result<Vec<LiveTask>, SwarmError> {
-        let tasks =
-            |docker: Docker| async move { docker.list_tasks(None::<ListTasksOptions>).await };
-        let services =
-            |docker: Docker| async move { docker.list_services(None::<ListServicesOptions>).await };
-        let (tasks, services) = tokio::try_join!(
-            self.call("list the tasks", tasks),
-            self.call("list the services", services),
+        #[derive(Deserialize)]
+        struct Named {
+            #[serde(rename = "ID")]
+            id: String,
+            #[serde(rename = "Spec")]
+            spec: Spec,
+        }
+        #[derive(Deserialize)]
+        struct Spec {
+            #[serde(rename = "Name")]
+            name: String,
+        }
+        let (tasks, services): (_, Vec<Named>) = tokio::try_join!(
+            self.fetch_tasks("list the tasks", None),
+            self.read("list the services", "services"),
         )?;
-        let names =
-            services.into_iter().filter_map(|service| Some((service.id?, service.spec?.name?)));
-        let names = names.collect();
+        let names = services.into_iter().map(|service| (service.id, service.spec.name)).collect();
         let live = tasks.into_iter().filter_map(|task| LiveTask::of(task, &names));
         let mut live: Vec<LiveTask> = live.collect();
         live.sort_by(|a, b| (&a.service, a.slot).cmp(&(&b.service, b.slot)));
@@ -290,22 +337,18 @@ impl Swarm {
     }
 }
 
-/// Whether a task may be running: every task except one that has certainly ended, so also one without a state. (A state
-/// that only a later Docker has does not get here: the whole list cannot be parsed then, which is an error.)
-fn is_live(state: Option<TaskState>) -> bool {
-    use TaskState::*;
-    !matches!(state, Some(COMPLETE | SHUTDOWN | FAILED | REJECTED | REMOVE | ORPHANED))
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::Value;
 
     use super::*;
     use crate::clients::docker::tests::fake_engine::{FakeEngine, RELEASES};
 
     fn task(status: Value) -> Value {
-        json!({ "ID": "t", "ServiceID": "s1", "Slot": 1, "NodeID": "n1", "Status": status })
+        json!({
+            "ID": "t", "CreatedAt": "2026-11-21T10:00:00Z", "ServiceID": "s1", "Slot": 1,
+            "NodeID": "n1", "DesiredState": "running", "Status": status,
+        })
     }
 
     /// Only a task that Docker reports as ended has ended; the page and the departure count alike.
@@ -327,12 +370,17 @@ mod tests {
         assert_eq!(live(vec![task(json!({ "State": "pending" })), task(json!({}))]).await.len(), 2);
     }
 
-    /// No task counts as ended because its state has a new name.
+    /// No task counts as ended because its state has a new name, and the other tasks stay readable.
     #[tokio::test]
-    async fn a_state_that_only_a_later_docker_knows_is_an_error() {
+    async fn a_state_that_skep_does_not_know_is_that_of_a_live_task() {
         let engine = FakeEngine::start(RELEASES[0]);
-        engine.lock().tasks = vec![task(json!({ "State": "hibernating" }))].into();
-        assert!(engine.swarm().count_live_tasks("n1").await.is_err());
+        let tasks = vec![task(json!({ "State": "99" })), task(json!({ "State": "complete" }))];
+        engine.lock().tasks = tasks.into();
+        let swarm = engine.swarm();
+        assert_eq!(swarm.count_live_tasks("n1").await.unwrap(), 1);
+        assert_eq!(swarm.fetch_live_tasks().await.unwrap()[0].state, "99");
+        let tasks = swarm.fetch_tasks_of_service("s1").await.unwrap();
+        assert_eq!(tasks[0].state, None);
     }
 
     #[test]

@@ -3,17 +3,18 @@
 //! skep is dead.
 //!
 //! Guarantees: a worker's request is served for the writer's own node alone ([`super::claims`]). Departures are served
-//! side by side, each with a time limit: one that fails or hangs delays no other.
+//! side by side and across polls, each with a time limit: one that fails or hangs delays no other.
 
 mod act;
 mod decide;
+mod desk;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use tokio::time::{Instant, timeout};
+use tracing::Instrument;
 
 use super::claims::{self, Claim};
 use super::complaints::show_unreadable;
@@ -23,9 +24,11 @@ use super::observe::{Fleet, lately};
 use super::stand_in;
 use crate::clients::docker::NodeView;
 use crate::clients::ledger::{DepartureRow, DepartureState, Rows};
+use crate::common::errors::chain;
 use crate::common::instance::Role;
 
 pub use decide::{Action, Age, decide};
+use desk::Desk;
 
 /// Name of this duty, and of its trouble that it cannot read departure rows.
 pub(super) const NAME: &str = "departures";
@@ -51,28 +54,47 @@ const LIST_AGE: Duration = Duration::from_secs(1);
 /// Number of departures that are served side by side, and the time limit of each.
 const AT_ONCE: usize = 8;
 const LIMIT: Duration = Duration::from_secs(20);
+/// Time for which a poll waits for the departures that it has found. The next poll finds the outcome of the others.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Departures that are being served. The key has the ids of instance and node, and whether it is a stand-in.
+type Departures =
+    Desk<(String, String, bool), (DepartureRow, Instant), Result<Served, ManagerError>>;
 
 /// State that one poll leaves for the next.
 #[derive(Default)]
 struct Memory {
-    /// State that only saves calls and log lines, and the time for which each node has been silent; by instance id.
-    stand_ins: RefCell<stand_in::Memory>,
     /// Time of the last read of all workers' requests.
     read_at: Option<Instant>,
     /// Workers whose departure is under way.
     under_way: BTreeSet<String>,
     /// Keys of rows that could not be read, when all were read last.
     unreadable: BTreeSet<String>,
+    /// Last failures, by instance id: a departure that is being served again is still one that fails.
+    failing: BTreeMap<String, String>,
 }
 
 /// Serves departures for as long as this node is a manager.
 pub(super) async fn run(fleet: &Fleet<'_>) {
     let (first, after_failure) = (Duration::ZERO, BACKUP_INTERVAL);
-    Duty { name: NAME, first, after_failure, trouble: None }.run(fleet, poll).await;
+    // State that only saves calls and log lines, and the time for which each node has been silent; by instance id.
+    let stand_ins = RefCell::default();
+    let desk = Departures::default();
+    let serving = desk.serve(AT_ONCE, async |(row, read_at): &(DepartureRow, Instant)| {
+        let served = timeout(LIMIT, serve(fleet, row, &stand_ins, *read_at)).await;
+        served.unwrap_or(Err(ManagerError::TimeLimit { after: LIMIT }))
+    });
+    let duty = Duty { name: NAME, first, after_failure, trouble: None };
+    tokio::select! {
+        () = duty.run(fleet, async |with| poll(with, &desk, &stand_ins).await) => {}
+        () = serving.instrument(tracing::info_span!("duty", duty = NAME)) => {}
+    }
 }
 
 async fn poll(
     Poll { fleet, memory, complaints }: Poll<'_, Memory>,
+    desk: &Departures,
+    stand_ins: &RefCell<stand_in::Memory>,
 ) -> Result<Duration, ManagerError> {
     let node = fleet.node;
     let is_leader = fleet.is_leader(&fleet.nodes(lately(ROLE_AGE)).await?);
@@ -83,21 +105,24 @@ async fn poll(
         node.ledger.withdraw_stand_in(superseded).await?;
     }
     let is_known = |id: &str| rows.served.iter().any(|row| row.instance_id == id);
-    memory.stand_ins.get_mut().retain(is_known);
+    stand_ins.borrow_mut().retain(is_known);
     complaints.retain(is_known);
-    let stand_ins = &memory.stand_ins;
-    let serve = async |row: &DepartureRow| {
-        let served = timeout(LIMIT, serve(fleet, row, stand_ins, read_at)).await;
-        (row.clone(), served.unwrap_or(Err(ManagerError::TimeLimit { after: LIMIT })))
-    };
-    let served: Vec<_> = futures_util::stream::iter(&rows.served)
-        .map(serve)
-        .buffer_unordered(AT_ONCE)
-        .collect()
-        .await;
+    let requests = rows.served.iter().map(|row| {
+        ((row.instance_id.clone(), row.node_id.clone(), row.stand_in), (row.clone(), read_at))
+    });
+    let served = desk.hand_in(requests, PATIENCE).await;
     let mut is_busy = false;
+    memory.failing.retain(|id, _| is_known(id));
     memory.under_way.clear();
-    for (row, served) in served {
+    for (row, _) in desk.open() {
+        if let Some(why) = memory.failing.get(&row.instance_id) {
+            complaints.record(why.clone());
+        }
+        if row.role == Role::Worker {
+            memory.under_way.insert(row.instance_id);
+        }
+    }
+    for ((row, _), served) in served {
         let is_under_way = !matches!(served, Ok(Served::Over));
         is_busy |= matches!(served, Ok(Served::UnderWay));
         if is_under_way && row.role == Role::Worker {
@@ -110,6 +135,10 @@ async fn poll(
             complaints.record(why.clone());
             continue;
         }
+        match &served {
+            Ok(_) => memory.failing.remove(&row.instance_id),
+            Err(why) => memory.failing.insert(row.instance_id.clone(), chain(why)),
+        };
         complaints.take("serving its departure", &row.instance_id, served.map(drop))?;
     }
     Ok(match (is_leader, is_busy) {

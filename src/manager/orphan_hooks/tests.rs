@@ -67,7 +67,8 @@ impl World {
     fn judge(&mut self, seconds: u64) -> Overdue {
         let Self { listed, placed, managers, departures, nodes, since, start, .. } = self;
         let answering_since = self.answering_since;
-        let seen = Observed { listed, placed, managers, departures, nodes, answering_since };
+        let time = NOW + Duration::from_secs(seconds);
+        let seen = Observed { listed, placed, managers, departures, nodes, answering_since, time };
         overdue(&seen, "i-own", since, *start + Duration::from_secs(seconds))
     }
 }
@@ -189,6 +190,18 @@ fn a_node_whose_instance_is_unknown_holds_up_nobody_who_has_left() {
     world.nodes.pop();
     let explained = world.judge(130);
     assert_eq!((explained.nobody.len(), explained.held()), (2, None));
+}
+
+/// Whoever has the token of the workers can add such entries at any time.
+#[test]
+fn an_entry_that_is_younger_than_the_wait_holds_up_nobody() {
+    for (joined, released) in [(60, vec![]), (61, vec!["i-dead"])] {
+        let mut world = World::new();
+        world.look(0);
+        let joined_at = Some(NOW + Duration::from_secs(joined));
+        world.nodes.push(NodeView { joined_at, ..view("entry", "10.0.0.8", "ready") });
+        assert_eq!(world.look(120), released, "joined after {joined} s");
+    }
 }
 
 #[test]

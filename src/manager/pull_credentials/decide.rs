@@ -184,7 +184,7 @@ fn pause(seen: &Seen, age: Duration, is_refused: bool) -> Option<Because> {
 #[must_use]
 pub fn refused_since(tasks: &[ServiceTask], at: OffsetDateTime) -> Option<&ServiceTask> {
     let refused =
-        tasks.iter().filter(|task| task.state == TaskState::REJECTED && task.created_at > at);
+        tasks.iter().filter(|task| task.state == Some(TaskState::REJECTED) && task.created_at > at);
     refused.max_by_key(|task| task.created_at)
 }
 
@@ -192,13 +192,15 @@ pub fn refused_since(tasks: &[ServiceTask], at: OffsetDateTime) -> Option<&Servi
 /// have changed; it would replace one that its node is preparing.
 fn is_pulling(task: &ServiceTask) -> bool {
     use TaskState::{ACCEPTED, ASSIGNED, PREPARING};
-    is_wanted(task) && matches!(task.state, ASSIGNED | ACCEPTED | PREPARING)
+    is_wanted(task) && matches!(task.state, Some(ASSIGNED | ACCEPTED | PREPARING))
 }
 
 /// Whether the task is the last of its slot, has run to its end, and is not restarted.
 fn has_ended_for_good(task: &ServiceTask, all: &[ServiceTask]) -> bool {
     let is_last = !all.iter().any(|it| it.slot == task.slot && it.created_at > task.created_at);
-    is_last && !is_wanted(task) && matches!(task.state, TaskState::COMPLETE | TaskState::FAILED)
+    is_last
+        && !is_wanted(task)
+        && matches!(task.state, Some(TaskState::COMPLETE | TaskState::FAILED))
 }
 
 fn is_wanted(task: &ServiceTask) -> bool {

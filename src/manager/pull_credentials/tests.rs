@@ -19,7 +19,14 @@ const LIFE: Duration = Duration::hours(12);
 const START: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
 fn task(state: TaskState, desired: TaskState) -> ServiceTask {
-    ServiceTask { slot: "1".into(), created_at: START, state, desired, error: None, node_id: None }
+    ServiceTask {
+        slot: "1".into(),
+        created_at: START,
+        state: Some(state),
+        desired,
+        error: None,
+        node_id: None,
+    }
 }
 
 fn running() -> ServiceTask {
@@ -89,8 +96,8 @@ impl World {
             Event::RollBack => self.change(Change::RolledBack, self.carried),
             Event::Pause => self.seen.unfinished_update = Some("paused".into()),
             Event::Resume => self.seen.unfinished_update = None,
-            Event::Pull => self.tasks[0].state = TaskState::PREPARING,
-            Event::Pulled => self.tasks[0].state = TaskState::RUNNING,
+            Event::Pull => self.tasks[0].state = Some(TaskState::PREPARING),
+            Event::Pulled => self.tasks[0].state = Some(TaskState::RUNNING),
             Event::Look => self.look(),
         }
     }
@@ -105,7 +112,7 @@ impl World {
         }
         let is_paused = self.seen.unfinished_update.is_some();
         assert!(!is_paused || self.seen.change == Change::None, "the paused update would continue");
-        assert_ne!(self.tasks[0].state, TaskState::PREPARING, "the pull would start again");
+        assert_ne!(self.tasks[0].state, Some(TaskState::PREPARING), "the pull would start again");
         let age = self.now - self.seen.updated_at;
         assert!(
             self.seen.change != Change::Changed || age >= ROLLBACK_GRACE,
