@@ -7,20 +7,27 @@ use skep_sim::booted::{BootedFleet, BootedInstance};
 use skep_sim::cloud::LifecycleState;
 
 use crate::cluster::{CLUSTER, fleet, possible, spec};
+use crate::neighbours;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn from_a_cloud_config() -> anyhow::Result<()> {
-    formed_with("cloud-config.yaml").await
+    match formed_with("cloud-config.yaml").await? {
+        Some(fleet) => fleet.stop().await,
+        None => Ok(()),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn from_a_script() -> anyhow::Result<()> {
-    formed_with("skep.sh").await
+    let Some(fleet) = formed_with("skep.sh").await? else { return Ok(()) };
+    neighbours::reach_nothing(&fleet).await?;
+    fleet.stop().await
 }
 
-async fn formed_with(user_data: &str) -> anyhow::Result<()> {
+/// `None` where instances cannot boot.
+async fn formed_with(user_data: &str) -> anyhow::Result<Option<BootedFleet>> {
     if !possible()? {
-        return Ok(());
+        return Ok(None);
     }
     let fleet = fleet().await?;
     policies::enforce(fleet.cloud(), &[CLUSTER], &["ssm"])?;
@@ -31,7 +38,7 @@ async fn formed_with(user_data: &str) -> anyhow::Result<()> {
         let shipped = is_as_shipped(&instance).await;
         shipped.map_err(|error| anyhow!("{}: {error:#}\n{}", instance.id(), fleet.report()))?;
     }
-    fleet.stop().await
+    Ok(Some(fleet))
 }
 
 /// Waits until CloudFormation has the signals and the launch hooks are completed.

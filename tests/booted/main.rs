@@ -9,6 +9,7 @@ mod groups;
 mod leaving;
 mod machine;
 mod member;
+mod neighbours;
 mod network;
 mod upgrade;
 mod user_data;
