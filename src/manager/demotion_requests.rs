@@ -133,10 +133,8 @@ async fn is_of_its_instance(
 /// Ready and reachable before it has a row.
 fn is_stuck(view: &NodeView, members: &Rows<Member>, attempt: Option<&Attempt>) -> bool {
     let is_well = view.is_ready() && view.raft.is_some_and(|raft| raft.is_reachable);
-    let is_there = |attempt: &Attempt| {
-        let address = view.address.as_ref().and_then(|address| address.parse().ok());
-        attempt.role == Role::Manager && address == Some(attempt.address)
-    };
+    let is_there =
+        |attempt: &Attempt| attempt.role == Role::Manager && view.ip() == Some(attempt.address);
     !is_well
         && attempt.is_some_and(is_there)
         && members.unreadable.is_empty()

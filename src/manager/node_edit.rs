@@ -12,7 +12,7 @@ use super::observe::Fleet;
 use super::placed::instance_of;
 use crate::clients::docker::{Availability, NodeView, SwarmErrorKind};
 use crate::clients::ledger::{Member, MemberState};
-use crate::common::instance::{Role, SchedulingHold};
+use crate::common::instance::SchedulingHold;
 use crate::common::labels::{AVAILABILITY, Labels};
 use crate::node::Node;
 
@@ -61,16 +61,12 @@ pub(super) async fn rows_of(
     since: Instant,
 ) -> Result<Vec<Member>, ManagerError> {
     let managers = fleet.managers(since).await?;
-    let is_managers = |id: &str| {
-        managers.rows.iter().any(|row| row.role == Role::Manager && row.instance_id == id)
-    };
-    let ids = nodes.iter().filter_map(instance_of).filter(|id| !is_managers(id));
+    let ids = nodes.iter().filter_map(instance_of).filter(|id| !managers.has_manager(id));
     let workers = fleet.workers(&ids.map(str::to_owned).collect(), since).await?.rows;
     let is_proven = |row: &Member| {
         matches!(claims::check(nodes, &row.instance_id, &row.node_id), Claim::Own(_))
     };
-    let managers = managers.rows.iter().filter(|row| row.role == Role::Manager).cloned();
-    Ok(managers.chain(workers.into_iter().filter(is_proven)).collect())
+    Ok(managers.of_managers().cloned().chain(workers.into_iter().filter(is_proven)).collect())
 }
 
 /// Returns the nodes that stay, each with its row.

@@ -23,7 +23,7 @@ use super::placed::{Placed, instance_of, placed};
 use crate::clients::aws::autoscaling::GroupInstance;
 use crate::clients::docker::NodeView;
 use crate::clients::ledger::{Charter, DepartureRow, LedgerError, Member, MemberRows, Rows};
-use crate::common::instance::{Membership, Role};
+use crate::common::instance::Membership;
 use crate::common::labels::GROUP;
 use crate::node::Node;
 
@@ -149,11 +149,8 @@ impl<'a> Fleet<'a> {
     /// Returns the instances that may have a worker's rows: those that are known and are not managers.
     pub async fn worker_ids(&self) -> Result<BTreeSet<String>, ManagerError> {
         let managers = self.managers(lately(NAMES_AGE)).await?;
-        let is_manager = |id: &String| {
-            managers.rows.iter().any(|row| row.role == Role::Manager && row.instance_id == *id)
-        };
         let known = self.node.known_instances.all().into_iter();
-        Ok(known.filter(|id| !is_manager(id) && *id != self.node.instance.id).collect())
+        Ok(known.filter(|id| !managers.has_manager(id) && *id != self.node.instance.id).collect())
     }
 
     /// Returns the rows that these workers have written about themselves, each requested at `since` or later. The node

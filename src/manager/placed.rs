@@ -65,8 +65,7 @@ pub(super) fn count_instances(nodes: &[NodeView]) -> usize {
 /// Returns the address under which a node reaches the managers. Docker lists a leader that was joined without an address
 /// at 0.0.0.0.
 pub(super) fn address_of(view: &NodeView) -> Option<IpAddr> {
-    let address: IpAddr = view.address.as_ref()?.parse().ok()?;
-    (!address.is_unspecified() && !address.is_loopback()).then_some(address)
+    view.ip().filter(|address| !address.is_unspecified() && !address.is_loopback())
 }
 
 #[cfg(test)]

@@ -220,7 +220,7 @@ fn seen_by_docker(
         instance_id,
         role,
         node_id: Some(node_id),
-        address: node.as_ref().and_then(|node| node.address.as_ref()?.parse().ok()),
+        address: node.as_ref().and_then(NodeView::ip),
         zone: None,
         group: None,
         generation: None,

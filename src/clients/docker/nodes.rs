@@ -1,5 +1,7 @@
 //! Reads and changes the node list. Managers only.
 
+use std::net::IpAddr;
+
 use bollard::Docker;
 use bollard::models::{
     ManagerStatus, NodeSpec, NodeSpecAvailabilityEnum, NodeSpecRoleEnum, ObjectVersion,
@@ -159,6 +161,12 @@ impl NodeView {
             address: None,
             raft: (role == Role::Manager).then_some(raft),
         }
+    }
+
+    /// Returns its address; `None` where it has none, or Docker reports something else.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.address.as_ref()?.parse().ok()
     }
 
     /// Returns the major version of its engine.

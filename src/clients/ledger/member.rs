@@ -205,6 +205,19 @@ impl Record for Member {
 /// The rows of the whole fleet, and the keys of those that cannot be read.
 pub type MemberRows = Rows<Member>;
 
+impl MemberRows {
+    /// Returns the rows of instances that are configured as managers.
+    pub fn of_managers(&self) -> impl Iterator<Item = &Member> {
+        self.rows.iter().filter(|row| row.role == Role::Manager)
+    }
+
+    /// Whether one of them is this instance's.
+    #[must_use]
+    pub fn has_manager(&self, instance_id: &str) -> bool {
+        self.of_managers().any(|row| row.instance_id == instance_id)
+    }
+}
+
 impl Ledger {
     fn member_item(role: Role, instance_id: &str) -> String {
         format!("member#{role}#{instance_id}")

@@ -294,8 +294,7 @@ impl ManagersLook {
 /// Whether the entry is of a join of this host that failed after Docker had created the node: no process will use it
 /// again.
 fn is_earlier_attempt(other: &NodeView, own: IpAddr) -> bool {
-    let address = other.address.as_ref().and_then(|address| address.parse().ok());
-    other.is_down() && other.raft.is_none() && address == Some(own)
+    other.is_down() && other.raft.is_none() && other.ip() == Some(own)
 }
 
 async fn look_as_manager(node: &Node, local: &LocalNode) -> ManagersLook {
