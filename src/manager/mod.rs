@@ -30,6 +30,8 @@ mod placed;
 mod promoted;
 mod pull_credentials;
 mod quorum;
+#[cfg(test)]
+mod reads;
 mod removed_members;
 pub mod replacements;
 mod stand_in;

@@ -18,10 +18,13 @@ pub(crate) struct Stub {
     exchange: Arc<Mutex<Exchange>>,
 }
 
+type Computed = Box<dyn Fn(&str) -> Option<(u16, String)> + Send>;
+
 #[derive(Default)]
 struct Exchange {
     /// Answers to requests that contain the first string.
     standing: Vec<(String, String)>,
+    computed: Option<Computed>,
     answers: VecDeque<(u16, String)>,
     requests: Vec<String>,
 }
@@ -44,6 +47,11 @@ impl Stub {
     /// Answers every request whose body contains `part`, before the queued answers: for requests in no certain order.
     pub(crate) fn always(&self, part: &str, body: &str) {
         self.exchange.lock().unwrap().standing.push((part.to_owned(), body.to_owned()));
+    }
+
+    /// Computes the answer to a request from its body, before the queued answers.
+    pub(crate) fn compute(&self, answer: impl Fn(&str) -> Option<(u16, String)> + Send + 'static) {
+        self.exchange.lock().unwrap().computed = Some(Box::new(answer));
     }
 
     /// Returns the bodies of all requests so far.
@@ -85,7 +93,8 @@ async fn answer(
 ) -> Response<Body> {
     let mut exchange = exchange.lock().unwrap();
     let standing = exchange.standing.iter().find(|(part, _)| body.contains(part.as_str()));
-    let standing = standing.map(|(_, answer)| (200, answer.clone()));
+    let computed = || exchange.computed.as_ref()?(&body);
+    let standing = standing.map(|(_, answer)| (200, answer.clone())).or_else(computed);
     exchange.requests.push(body);
     let (status, body) =
         standing.or_else(|| exchange.answers.pop_front()).unwrap_or((501, String::new()));
