@@ -1,6 +1,7 @@
 //! Runs the managers' duties for the fleet: drains nodes that ask to leave, checks that their tasks have stopped,
 //! confirms demotions, and removes nodes that have left or died from the node list; stands in for a node whose own skep
-//! does not answer; labels nodes; renews the credentials with which services pull.
+//! does not answer; finds out which instance each node is, and labels the nodes; renews the credentials with which
+//! services pull.
 //!
 //! All duties share one look at the fleet ([`observe`]). Each decides by itself, and [`duty`] runs them all: it logs,
 //! and reports the last success and the last failure of each.

@@ -69,6 +69,8 @@ impl<T> Clone for Seen<T> {
 
 /// Maximum age of the rows and of the node list by which groups are named and managers are told from workers.
 const NAMES_AGE: Duration = Duration::from_secs(30);
+/// How long the row of a worker is kept that no duty asks for.
+const ROWS_KEPT: Duration = Duration::from_secs(600);
 
 /// Returns the moment before which an answer is older than `age`.
 pub(super) fn lately(age: Duration) -> Instant {
@@ -216,9 +218,7 @@ impl<T> Part<T> {
             }
         }
     }
-}
 
-impl<T> Part<T> {
     fn last(&self) -> Option<Seen<T>> {
         match self.0.try_lock().as_deref() {
             Ok(Some(Kept::Answer(seen))) => Some(seen.clone()),
@@ -263,9 +263,6 @@ impl Workers {
         Ok(all)
     }
 }
-
-/// How long the row of a worker is kept that no duty asks for.
-const ROWS_KEPT: Duration = Duration::from_secs(600);
 
 #[cfg(test)]
 mod tests {

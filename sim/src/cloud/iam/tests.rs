@@ -13,7 +13,7 @@ fn policies(statements: Value) -> Result<Policies, PolicyError> {
     Policies::parse(&[json!({ "Version": "2012-10-17", "Statement": statements })])
 }
 
-/// Returns policies like a worker's: it can read both partitions, and write `a#nodes`.
+/// Returns policies that differ by action and by partition: both can be read, and only `a#nodes` written.
 fn worker() -> Policies {
     policies(json!([
         {
