@@ -55,3 +55,23 @@ printf '#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\ncp "%s" "$2"\n' "$work/
 chmod 755 "$work/bin/curl"
 refusal=$(PATH="$work/bin:$PATH" DOCKER_SOURCE=docker DOCKER_VERSION='' bash packer/provision/20-docker.sh 2>&1) || true
 [[ $refusal == *"not Docker's key"* ]] || die "packer/provision/20-docker.sh does not refuse another key: $refusal"
+
+# 45-shell.sh gets a package from a curl that is not curl, and an apt-get that only says what it is told.
+rm "$work/bin/apt-get"
+printf '#!/bin/sh\necho "apt-get $*"\n' >"$work/bin/apt-get"
+printf '#!/bin/sh\n[ "$*" = "cat amazon-ssm-agent.service" ] || [ "$*" = "enable amazon-ssm-agent.service" ]\n' >"$work/bin/systemctl"
+chmod 755 "$work/bin/apt-get" "$work/bin/systemctl"
+# agent <version> <checksum>: what the script says, and its exit code
+agent() {
+    PATH="$work/bin:$PATH" SSM_AGENT_VERSION=$1 SSM_AGENT_SHA256=$2 bash packer/provision/45-shell.sh 2>&1 && echo "exit 0"
+}
+right=$(sha256sum "$work/key" | cut -d ' ' -f 1)
+said=$(agent 1.2.3 "$right") || true
+[[ $said == *"--reinstall "*amazon-ssm-agent.deb*"exit 0" ]] || die "45-shell.sh does not install the agent: $said"
+for wrong in "${right//[0-9]/0}" "" "${right^^}"; do
+    said=$(agent 1.2.3 "$wrong") || true
+    [[ $said == *error:* && $said != *--reinstall* && $said != *"exit 0" ]] ||
+        die "45-shell.sh installs a package without the right checksum (${wrong:-none}): $said"
+done
+said=$(agent "" "") || true
+[[ $said != *--reinstall* && $said == *"exit 0" ]] || die "45-shell.sh without a version: $said"

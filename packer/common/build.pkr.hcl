@@ -98,6 +98,7 @@ build {
       "20-docker",
       "30-daemon",
       "40-logs",
+      "45-shell",
       "50-skep",
       "60-firewall",
       "90-clean",
@@ -113,6 +114,8 @@ build {
       "METADATA_FOR_CONTAINERS=${var.metadata_for_containers}",
       "OVERLAY_POOL=${var.overlay_pool}",
       "PACKAGE=${local.package}",
+      "SSM_AGENT_SHA256=${var.ssm_agent_sha256}",
+      "SSM_AGENT_VERSION=${var.ssm_agent_version}",
       "UPGRADE=${var.upgrade}",
     ]
   }

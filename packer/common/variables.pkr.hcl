@@ -57,6 +57,18 @@ variable "metadata_for_containers" {
   default     = false
 }
 
+variable "ssm_agent_version" {
+  type        = string
+  description = "Of Session Manager's agent, such as 3.3.3270.0. Empty: the one of the source image, if it has one; Debian's have none."
+  default     = ""
+}
+
+variable "ssm_agent_sha256" {
+  type        = string
+  description = "Checksum of that version's package; required with ssm_agent_version."
+  default     = ""
+}
+
 variable "volume_size" {
   type        = number
   description = "GiB of the encrypted root volume."

@@ -21,6 +21,11 @@ rm -rf /var/lib/docker/swarm /var/lib/docker/network /var/lib/docker/engine-id /
 
 [ ! -d /var/lib/skep ] || find /var/lib/skep -mindepth 1 -delete
 
+# --- Session Manager's agent: what it knows of this machine ---
+
+systemctl stop amazon-ssm-agent.service snap.amazon-ssm-agent.amazon-ssm-agent.service 2>/dev/null || true
+[ ! -d /var/lib/amazon/ssm ] || find /var/lib/amazon/ssm -mindepth 1 -delete
+
 # --- Identity of this machine ---
 
 rm -f /etc/ssh/ssh_host_*

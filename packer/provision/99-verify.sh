@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Fails the build if the image is not as the earlier scripts should leave it. It changes nothing.
-#   PACKAGE  the uploaded package
+#   PACKAGE            the uploaded package
+#   SSM_AGENT_VERSION  of Session Manager's agent, if it was requested
 set -euo pipefail
 
 wrong=0
@@ -36,6 +37,8 @@ for unit in docker.service skep-autostart.service skep-certificate.socket skep-j
     skep-firewall.service; do
     verify "$unit is enabled" systemctl is-enabled --quiet "$unit"
 done
+[ -z "$SSM_AGENT_VERSION" ] ||
+    verify "Session Manager's agent is enabled" systemctl is-enabled --quiet amazon-ssm-agent.service
 verify 'skep.service is left to UserData and skep-autostart' sh -c '! systemctl is-enabled --quiet skep.service'
 verify 'the units of skep are valid' systemd-analyze verify --man=no --recursive-errors=no \
     skep.service skep-autostart.service skep-firewall.service \
@@ -67,6 +70,7 @@ fi
 verify 'the machine has no id' sh -c '[ -f /etc/machine-id ] && [ ! -s /etc/machine-id ]'
 nothing 'swarm state' /var/lib/docker/swarm /var/lib/docker/engine-id /etc/docker/key.json
 nothing 'state of skep' /var/lib/skep -mindepth 1
+nothing "state of Session Manager's agent" /var/lib/amazon/ssm -mindepth 1
 nothing "settings of an instance" /etc/skep/conf.d -name '50-*'
 nothing 'host keys' /etc/ssh -name 'ssh_host_*'
 nothing 'state of cloud-init' /var/lib/cloud/instance /var/lib/cloud/instances -mindepth 0
