@@ -14,7 +14,7 @@ use super::autoscaling::Scaling;
 use super::dynamodb::Read;
 use super::errors::{ApiError, answer};
 use super::faults::Fate;
-use super::iam::Asked;
+use super::iam::{Asked, group_of};
 use super::requests::Service;
 use super::server::Dropped;
 use super::wire::Params;
@@ -93,8 +93,14 @@ impl Call {
             (Input::Json(input), _) => Asked::ssm(&self.action, input, region),
             (Input::Query(form), of) => {
                 let instance = form.get("InstanceId").and_then(|id| scaling.instance(id));
-                let group = instance.map(|instance| instance.group.as_str());
-                Asked::query_protocol(of, &self.action, form, group, region)
+                let of_instance = instance.map(|instance| instance.group.as_str());
+                let group = group_of(&self.action, form, of_instance);
+                let found = group.and_then(|name| scaling.group(name).ok());
+                let resource_tags = found.map(|group| group.tags()).unwrap_or_default();
+                Asked {
+                    resource_tags,
+                    ..Asked::query_protocol(of, &self.action, form, group, region)
+                }
             }
         }
     }

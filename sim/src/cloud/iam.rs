@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde_json::Value;
 
-pub(super) use asked::Asked;
+pub(super) use asked::{Asked, group_of};
 use pattern::Pattern;
 
 /// The permissions of a role: all statements of its documents.
@@ -53,12 +53,15 @@ struct Condition {
     test: Test,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Key {
     /// The only key with several values: the partitions that a call to DynamoDB names.
     /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html>
     LeadingKeys,
     RequestedRegion,
+    /// The value of this tag, in lower case as all keys are, of the Auto Scaling group that a call is about.
+    /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2autoscaling.html>
+    ResourceTag(String),
     /// Present when the credentials are those of an instance, in calls to every service.
     /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html#condition-keys-ec2-source-instance-arn>
     SourceInstance,
@@ -208,10 +211,12 @@ impl Statement {
 impl Condition {
     fn new(operator: &str, key: &str, values: &[String]) -> Result<Self, PolicyError> {
         let refused = || PolicyError(format!("the condition {operator} on {key}: {values:?}"));
-        let key = match key.to_ascii_lowercase().as_str() {
-            "dynamodb:leadingkeys" => Key::LeadingKeys,
-            "aws:requestedregion" => Key::RequestedRegion,
-            "ec2:sourceinstancearn" => Key::SourceInstance,
+        let lower = key.to_ascii_lowercase();
+        let key = match (lower.as_str(), lower.strip_prefix("aws:resourcetag/")) {
+            ("dynamodb:leadingkeys", _) => Key::LeadingKeys,
+            ("aws:requestedregion", _) => Key::RequestedRegion,
+            ("ec2:sourceinstancearn", _) => Key::SourceInstance,
+            (_, Some(tag)) => Key::ResourceTag(tag.to_owned()),
             _ => return Err(refused()),
         };
         let has_one_value = key != Key::LeadingKeys;
@@ -233,9 +238,14 @@ impl Condition {
     }
 
     fn holds(&self, asked: &Asked) -> bool {
-        let actual = match self.key {
+        let actual = match &self.key {
             Key::LeadingKeys => asked.leading_keys.as_slice(),
             Key::RequestedRegion => std::slice::from_ref(&asked.region),
+            Key::ResourceTag(tag) => {
+                let mut tags = asked.resource_tags.iter();
+                let found = tags.find(|(key, _)| key.eq_ignore_ascii_case(tag));
+                found.map_or(&[][..], |(_, value)| std::slice::from_ref(value))
+            }
             Key::SourceInstance => asked.source_instance.as_slice(),
         };
         match &self.test {

@@ -1,5 +1,7 @@
 //! The input of an IAM decision on a call: actions, resources, and values for conditions.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use crate::cloud::requests::Service;
@@ -22,6 +24,8 @@ pub(in crate::cloud) struct Asked {
     /// The partition keys that a call to DynamoDB names.
     pub leading_keys: Vec<String>,
     pub region: String,
+    /// The tags of the Auto Scaling group that the call is about.
+    pub resource_tags: BTreeMap<String, String>,
     /// The ARN of the instance whose credentials sign the call.
     pub source_instance: Option<String>,
 }
@@ -33,7 +37,14 @@ impl Asked {
         }
         let actions = actions.iter().map(|action| format!("{service}:{action}")).collect();
         let region = region.to_owned();
-        Self { actions, resources, leading_keys: vec![], region, source_instance: None }
+        Self {
+            actions,
+            resources,
+            leading_keys: vec![],
+            region,
+            resource_tags: BTreeMap::new(),
+            source_instance: None,
+        }
     }
 
     pub fn ssm(action: &str, input: &Value, region: &str) -> Self {
@@ -70,7 +81,7 @@ impl Asked {
         Self { leading_keys, ..Self::new(Service::DynamoDb, &actions, tables, region) }
     }
 
-    /// `group`: the instance's group, for a call that names no group.
+    /// `group`: as `group_of` returns it.
     pub fn query_protocol(
         service: Service,
         action: &str,
@@ -80,15 +91,12 @@ impl Asked {
     ) -> Self {
         let resource = match service {
             // Auto Scaling's Describe actions have no resource.
-            Service::AutoScaling if !action.starts_with("Describe") => {
-                let named = form.get("AutoScalingGroupName");
-                named.filter(|_| !OF_AN_INSTANCE.contains(&action)).or(group).map(|name| {
-                    format!(
-                        "arn:aws:autoscaling:{region}:{ACCOUNT}:autoScalingGroup:any:\
-                         autoScalingGroupName/{name}"
-                    )
-                })
-            }
+            Service::AutoScaling if !action.starts_with("Describe") => group.map(|name| {
+                format!(
+                    "arn:aws:autoscaling:{region}:{ACCOUNT}:autoScalingGroup:any:\
+                     autoScalingGroupName/{name}"
+                )
+            }),
             Service::CloudFormation => form.get("StackName").map(|name| {
                 if name.starts_with("arn:") {
                     name.to_owned()
@@ -100,6 +108,16 @@ impl Asked {
         };
         Self::new(service, &[action], resource.into_iter().collect(), region)
     }
+}
+
+/// Returns the name of the group that a call to Auto Scaling is about: the named one, or that of the named instance.
+pub(in crate::cloud) fn group_of<'a>(
+    action: &str,
+    form: &'a Params,
+    of_instance: Option<&'a str>,
+) -> Option<&'a str> {
+    let named = form.get("AutoScalingGroupName");
+    named.filter(|_| !OF_AN_INSTANCE.contains(&action)).or(of_instance)
 }
 
 /// Returns the actions that a transaction's items need; a transaction has no action of its own.

@@ -285,8 +285,8 @@ fn parameters_and_groups_are_known_by_their_arns() {
     let mut completes = |group: &str| {
         let form = Params::parse(format!("AutoScalingGroupName={group}").as_bytes());
         let action = "CompleteLifecycleAction";
-        let asked = Asked::query_protocol(Service::AutoScaling, action, &form, None, REGION);
-        worker.judge(&asked)
+        let named = group_of(action, &form, None);
+        worker.judge(&Asked::query_protocol(Service::AutoScaling, action, &form, named, REGION))
     };
     assert_eq!(completes("a-workers"), Ok(()));
     let refused = completes("a-managers").unwrap_err();
@@ -295,10 +295,31 @@ fn parameters_and_groups_are_known_by_their_arns() {
     let form = Params::parse(b"InstanceId=i-1&AutoScalingGroupName=a-managers");
     let set_health = |group| {
         let action = "SetInstanceHealth";
+        let group = group_of(action, &form, group);
         Asked::query_protocol(Service::AutoScaling, action, &form, group, REGION).resources
     };
     assert!(set_health(Some("a-workers"))[0].ends_with("/a-workers"));
     assert_eq!(set_health(None), ["*"], "an instance of no group");
+}
+
+#[test]
+fn a_resource_tag_is_that_of_the_group() {
+    let mut manager = policies(json!({
+        "Effect": "Allow", "Action": "autoscaling:SetInstanceHealth",
+        "Resource": "arn:aws:autoscaling:*:*:autoScalingGroup:*:autoScalingGroupName/*",
+        "Condition": { "StringEquals": { "aws:ResourceTag/skep:cluster": "a" } },
+    }))
+    .unwrap();
+    let mut sets_health = |tags: &[(&str, &str)]| {
+        let (action, form) = ("SetInstanceHealth", Params::parse(b"InstanceId=i-1"));
+        let asked = Asked::query_protocol(Service::AutoScaling, action, &form, Some("gpu"), REGION);
+        let tags = tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        manager.judge(&Asked { resource_tags: tags.collect(), ..asked }).is_ok()
+    };
+    assert!(sets_health(&[("skep:role", "worker"), ("skep:cluster", "a")]));
+    assert!(!sets_health(&[("skep:cluster", "b")]), "another cluster's");
+    assert!(!sets_health(&[("skep:role", "a")]), "without the tag");
+    assert!(!sets_health(&[]));
 }
 
 #[test]
