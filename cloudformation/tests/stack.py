@@ -1,4 +1,4 @@
-"""A stack of cloudformation/skep.yaml in moto, created and looked at with the real `aws` command line."""
+"""Stacks of the templates in moto, created and looked at with the real `aws` command line."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ import urllib.request
 import awscli.clidriver
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TEMPLATE = ROOT / "cloudformation" / "skep.yaml"
+TEMPLATES = {name: ROOT / "cloudformation" / f"{name}.yaml" for name in ("network", "skep", "workers")}
 REGION = "eu-central-1"
 
 
@@ -55,22 +55,37 @@ class Moto:
         urllib.request.urlopen(request, timeout=30).read()
         self.image = self.aws("ec2", "describe-images", "--owners", "amazon")["Images"][0]["ImageId"]
 
-    def create(self, name, **parameters):
-        """Creates a stack and returns its resources: physical ids by logical ids."""
-        pairs = [
-            {"ParameterKey": key, "ParameterValue": str(value)}
-            for key, value in {"ImageId": self.image, **parameters}.items()
-        ]
-        self.aws(
-            "cloudformation", "create-stack", "--stack-name", name, "--template-body", f"file://{TEMPLATE}",
+    def fails(self, *args):
+        """The complaint of a call of `aws` that must be refused."""
+        try:
+            self.run(*args)
+        except AssertionError as complaint:
+            return str(complaint)
+        raise AssertionError(f"accepted: {args}")
+
+    def creation(self, template, name, **parameters):
+        """The arguments that create a stack."""
+        pairs = [{"ParameterKey": key, "ParameterValue": str(value)} for key, value in parameters.items()]
+        return (
+            "cloudformation", "create-stack", "--stack-name", name, "--template-body", f"file://{TEMPLATES[template]}",
             "--parameters", json.dumps(pairs), "--capabilities", "CAPABILITY_IAM",
         )  # fmt: skip
-        stack = self.aws("cloudformation", "describe-stacks", "--stack-name", name)["Stacks"][0]
+
+    def create(self, template, name, **parameters):
+        """Creates a stack and returns its resources: physical ids by logical ids."""
+        self.aws(*self.creation(template, name, **parameters))
+        stack = self.stack(name)
         assert stack["StackStatus"] == "CREATE_COMPLETE", stack
         resources = self.aws("cloudformation", "describe-stack-resources", "--stack-name", name)
         # What the conditions leave out is listed too, but nameless.
         made = (one for one in resources["StackResources"] if "LogicalResourceId" in one)
         return {one["LogicalResourceId"]: one.get("PhysicalResourceId") for one in made}
+
+    def stack(self, name):
+        return self.aws("cloudformation", "describe-stacks", "--stack-name", name)["Stacks"][0]
+
+    def outputs(self, name):
+        return {one["OutputKey"]: one["OutputValue"] for one in self.stack(name)["Outputs"]}
 
 
 @contextlib.contextmanager
