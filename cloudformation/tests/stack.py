@@ -23,6 +23,7 @@ class Moto:
 
     def __init__(self, port):
         self.endpoint = f"http://127.0.0.1:{port}"
+        self.image = None
         # A developer's own account must be out of reach; AWS_DATA_PATH is the command's own.
         for name in [name for name in os.environ if name.startswith("AWS_") and name != "AWS_DATA_PATH"]:
             del os.environ[name]
@@ -53,7 +54,9 @@ class Moto:
         """An empty account, but for one image."""
         request = urllib.request.Request(f"{self.endpoint}/moto-api/reset", method="POST")
         urllib.request.urlopen(request, timeout=30).read()
-        self.image = self.aws("ec2", "describe-images", "--owners", "amazon")["Images"][0]["ImageId"]
+        # The same images are there after every reset, and the list is long.
+        if not self.image:
+            self.image = self.aws("ec2", "describe-images", "--owners", "amazon")["Images"][0]["ImageId"]
 
     def fails(self, *args):
         """The complaint of a call of `aws` that must be refused."""
