@@ -20,6 +20,12 @@ use crate::member::Member;
 const HURRY: &str = "mkdir -p /etc/skep/conf.d\n\
     printf '[boot]\\ndeadline = \"20s\"\\n' >/etc/skep/conf.d/40-hurry.toml\n";
 
+/// How the CloudFormation template brings the settings of a stack, without a limit on their content. These are
+/// `[labels]`, `color = "red"`, `[boot]` and `dedline = "20s"`, a line each.
+const STACK_SETTINGS: &str = "bootcmd: [\"mkdir -p /etc/skep/conf.d && \
+    echo W2xhYmVsc10KY29sb3IgPSAicmVkIgpbYm9vdF0KZGVkbGluZSA9ICIyMHMiCg== | \
+    base64 -d >/etc/skep/conf.d/60-settings.toml\"]\n";
+
 /// UserData with which an instance must not become a node.
 struct Mistake {
     name: &'static str,
@@ -51,6 +57,11 @@ fn mistakes() -> anyhow::Result<Vec<Mistake>> {
             "leader",
             script.replace("\"worker\"", "\"leader\""),
             &["/etc/skep/conf.d/50-userdata.toml:2: role", "\"leader\"", "manager, worker"],
+        ),
+        mistake(
+            "settings",
+            format!("{config}{STACK_SETTINGS}"),
+            &["/etc/skep/conf.d/60-settings.toml:4: boot.dedline: unknown key", "boot.deadline"],
         ),
         // A part that two systems have written. cloud-init repairs UserData in which all lines end as on Windows.
         mistake(

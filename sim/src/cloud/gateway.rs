@@ -95,10 +95,9 @@ impl Call {
                 let instance = form.get("InstanceId").and_then(|id| scaling.instance(id));
                 let of_instance = instance.map(|instance| instance.group.as_str());
                 let group = group_of(&self.action, form, of_instance);
-                let found = group.and_then(|name| scaling.group(name).ok());
-                let resource_tags = found.map(|group| group.tags()).unwrap_or_default();
+                let tags = group.and_then(|name| Some(scaling.group(name).ok()?.tags()));
                 Asked {
-                    resource_tags,
+                    resource_tags: tags.unwrap_or_default(),
                     ..Asked::query_protocol(of, &self.action, form, group, region)
                 }
             }
