@@ -1,7 +1,7 @@
 # The commands for developers of skep. `make help` lists them; each target installs its own tools.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quick lint test fuzz model demo bench chaos package clean
+.PHONY: help setup quick lint test fuzz model demo bench chaos package release clean
 .NOTPARALLEL:
 
 # The scripts, the tests and the lines below use the same directories, whatever the user's cargo settings are.
@@ -48,6 +48,10 @@ chaos: ## a fault campaign on real daemons (needs root; ROUNDS=10 SEED=1 PROFILE
 package: ## the Debian and RPM packages, in target/package
 	@scripts/setup.sh package
 	@scripts/package.sh
+
+release: ## everything that is published of a version, signed, in target/release-files (RELEASE_KEY=fingerprint)
+	@scripts/setup.sh release
+	@scripts/release.sh $(ARGS)
 
 clean: ## remove everything built or installed here; Debian packages stay
 	rm -rf target .venv

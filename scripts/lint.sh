@@ -37,6 +37,12 @@ ships_no_cloud() {
     ! grep -E '^(dynoxide-rs|skep-sim) ' <<<"$tree"
 }
 
+# GitHub's syntax, and the known holes: untrusted input in scripts, too many permissions, actions that can change.
+workflows() {
+    .venv/bin/python .venv/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml &&
+        .venv/bin/zizmor --offline --quiet --no-progress .github
+}
+
 mapfile -t scripts < <(shell_scripts)
 
 check cargo fmt --all --check
@@ -46,6 +52,7 @@ check ships_no_cloud
 check shellcheck --external-sources "${scripts[@]}"
 check units
 check .venv/bin/python scripts/links.py
+check workflows
 check packer/check.sh
 check userdata/check.sh
 check .venv/bin/python .venv/bin/cfn-lint cloudformation/*.yaml

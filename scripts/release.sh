@@ -1,0 +1,138 @@
+#!/usr/bin/env bash
+# Makes everything that is published of a version for this machine's architecture, in target/release-files:
+#
+#   release.sh                checks, builds, signs; fails if this version was released with other content
+#   release.sh --check [tag]  only checks that the version of Cargo.toml can be released from this tree, with this tag
+#   release.sh --notes        prints the version's section of CHANGELOG.md
+#   release.sh --sign <dir>   signs the checksums of files that were made elsewhere, after checking them
+#   release.sh --rehearsal    the same files in target/rehearsal, from any tree, with unreleased changes
+#
+#   RELEASE_KEY=fingerprint  the key in gpg's keyring that signs. gpg asks its own agent for the secret part.
+#   BUILT=1                  builds nothing: packaging/test-release.sh
+#   UNSIGNED=1               no signature: another machine signs (.github/workflows/release.yml)
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+mode=${1:---release}
+case $#:$mode in
+    0:--release | [12]:--check | 1:--notes | 2:--sign | 1:--rehearsal) ;;
+    *) die "usage: release.sh [--check [tag] | --notes | --sign <directory> | --rehearsal]" ;;
+esac
+version=$(version_of_sources)
+tag=v$version
+export LC_ALL=C.UTF-8 TZ=UTC
+umask 022
+SOURCE_DATE_EPOCH=$(sources_date)
+export SOURCE_DATE_EPOCH
+
+# section <version or Unreleased>: its part of CHANGELOG.md
+section() { awk -v name="$1" '/^## / { inside = $2 == name; next } inside' CHANGELOG.md | sed '/./,$!d'; }
+
+# check [tag]
+check() {
+    [ "${1:-$tag}" = "$tag" ] || die "the tag is $1, and the version in Cargo.toml is $version: the tag must be $tag"
+    [ -n "$(section "$version")" ] ||
+        die "CHANGELOG.md has no section for $version, the version in Cargo.toml: write \"## $version - $(date +%F)\""
+    [ -z "$(section Unreleased)" ] ||
+        die "CHANGELOG.md has changes under \"## Unreleased\": they would be in $version without standing in its section"
+    [ -z "$(git status --porcelain)" ] || die "the tree has changes that are not committed: git status"
+    local head tagged
+    head=$(git rev-parse HEAD)
+    tagged=$(git rev-parse --quiet --verify "$tag^{commit}" || true)
+    [ "${tagged:-$head}" = "$head" ] ||
+        die "$version is released: the tag $tag is at ${tagged:0:12}, and these sources are ${head:0:12}. Raise the version in Cargo.toml"
+}
+
+# compare_with_released <directory>: the same version with other content must never be published.
+compare_with_released() {
+    local name
+    for name in "${made[@]}"; do
+        [ ! -e "$1/$name" ] || cmp -s "$1/$name" "$work/$name" ||
+            die "$1/$name exists with other content: $version was released before. Raise the version in Cargo.toml, or remove $1 if nothing of it was published"
+    done
+}
+
+# The name of a machine in the names of the files, as uname and RPM have it.
+arch=$(uname -m)
+
+bill_of_materials() {
+    # It writes a file beside each Cargo.toml of the workspace.
+    local name=skep-bill-of-materials
+    target/tools/bin/cargo-cyclonedx cyclonedx --quiet --manifest-path Cargo.toml --format json --spec-version 1.5 \
+        --no-build-deps --target "$(rustc -vV | sed -n 's/^host: //p')" --override-filename "$name"
+    # The directory of the build is in skep's own identifiers, which also depend on the directory's name.
+    sed -E 's|path\+file://[^#"]*#(skep@)?|path+file:///skep#|g' "$name.json"
+    rm "$name.json" ./*/"$name.json"
+}
+
+tarball() {
+    local top=skep-$version
+    mkdir "$work/$top"
+    cp "target/${PROFILE:-release}/skep" README.md SECURITY.md CHANGELOG.md LICENSE-* "$work/$top/"
+    cp -r systemd target/packaging/{man,completions,skep.toml} "$work/$top/"
+    tar -C "$work" --sort=name --owner=0 --group=0 --numeric-owner --mode='u=rwX,go=rX' \
+        --mtime="@$SOURCE_DATE_EPOCH" --format=gnu -cf - "$top" | gzip -9n
+    rm -r "${work:?}/$top"
+}
+
+# Signs with the time of the sources, or of the key if it is younger: the same files have the same signature.
+sign() {
+    local created moment
+    created=$(gpg --batch --with-colons --list-secret-keys "$RELEASE_KEY" 2>/dev/null | awk -F: '$1 == "sec" { print $6 }') ||
+        die "gpg has no secret key $RELEASE_KEY"
+    created=${created%%$'\n'*}
+    moment=$((created > SOURCE_DATE_EPOCH ? created : SOURCE_DATE_EPOCH))
+    gpg --batch --yes --quiet --faked-system-time "$moment!" --local-user "$RELEASE_KEY" --armor --detach-sign "$1"
+}
+
+case $mode in
+    --notes)
+        section "$version"
+        exit
+        ;;
+    --check)
+        check "${@:2}"
+        say "version $version can be released"
+        exit
+        ;;
+    --sign)
+        [ -n "${RELEASE_KEY:-}" ] || die "no key: name one of gpg's keys with RELEASE_KEY=fingerprint"
+        compgen -G "$2/*.sha256" >/dev/null || die "$2 has no checksums"
+        for sums in "$2"/*.sha256; do
+            (cd "$2" && sha256sum --quiet --check "${sums##*/}") >&2 || die "$sums is not true of the files"
+            sign "$sums"
+        done
+        exit
+        ;;
+    --release)
+        check
+        [ -n "${RELEASE_KEY:-}${UNSIGNED:-}" ] ||
+            die "no key: name one of gpg's keys with RELEASE_KEY=fingerprint, or make unsigned files with UNSIGNED=1"
+        out=target/release-files
+        ;;
+    --rehearsal) out=target/rehearsal ;;
+esac
+
+scripts/package.sh ${BUILT:+--no-build}
+
+# Amazon Linux 2023 has glibc 2.34. The machine that builds decides what the binary needs.
+glibc=$(objdump -T "target/${PROFILE:-release}/skep" | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -1)
+[ "$mode" = --rehearsal ] || [ "$(printf '%s\n' "$glibc" GLIBC_2.34 | sort -V | tail -1)" = GLIBC_2.34 ] ||
+    die "the binary needs $glibc, which Amazon Linux 2023 does not have: build it on Debian 12 or Ubuntu 22.04"
+
+work=$(mktemp -d "$root/target/release-XXXXXX")
+trap 'rm -rf "$work" skep-bill-of-materials.json ./*/skep-bill-of-materials.json' EXIT
+trap 'exit 130' INT TERM
+cp target/package/*.{deb,rpm} "$work/"
+bill_of_materials >"$work/skep-$version-$arch.cdx.json"
+tarball >"$work/skep-$version-$arch-linux.tar.gz"
+sums=skep-$version-$arch.sha256
+(cd "$work" && sha256sum -- * >".$sums" && mv ".$sums" "$sums")
+if [ -n "${RELEASE_KEY:-}" ]; then sign "$work/$sums"; fi
+
+made=()
+for file in "$work"/*; do made+=("${file##*/}"); done
+if [ "$mode" = --rehearsal ]; then rm -rf "$out"; else compare_with_released "$out/$version"; fi
+mkdir -p "$out/$version"
+for file in "${made[@]}"; do mv "$work/$file" "$out/$version/"; done
+ls -l "$out/$version" >&2
