@@ -161,6 +161,9 @@ expect_rules() {
         expect refused container tcp "$address" 80
     done
     expect refused container udp $METADATA 8125
+    expect refused $OTHER tcp $OTHER_NODE 2377
+    expect refused $OTHER tcp fd10::2 2377
+    expect answers $SKEP tcp $OTHER_NODE 2377
     expect_swarm_ports refused container $OTHER_NODE
     expect_swarm_ports refused container fd10::2
     expect_swarm_ports refused container $GATEWAY

@@ -95,6 +95,14 @@ refuses "a tag of another version" "the tag must be v$version" "$a/scripts/relea
 quietly "$a/scripts/release.sh" --check "v$version"
 expect "the notes are the whole section" "$(grep -c '^- ' CHANGELOG.md)" "$("$a/scripts/release.sh" --notes | grep -c '^- ')"
 
+RELEASE_KEY=$key quietly "$a/scripts/release.sh" --verify "$files"
+refuses "another key's signature" "is not signed by 0123" env RELEASE_KEY=0123 "$a/scripts/release.sh" --verify "$files"
+echo more >"$files/more.deb"
+for mode in --verify --sign; do
+    refuses "a file without a checksum ($mode)" "no list of checksums has" env RELEASE_KEY="$key" "$a/scripts/release.sh" $mode "$files"
+done
+rm "$files/more.deb"
+
 echo >>"$a/README.md"
 refuses "changes that are not committed" "the tree has changes" "$a/scripts/release.sh" --check
 git -C "$a" tag "v$version"

@@ -28,7 +28,9 @@ export SOURCE_DATE_EPOCH
 
 if $build; then
     build_for_release cargo build --profile "$profile" --locked --package skep "${for_target[@]}"
-    clippy_build
+    # In the environment of all other builds for development: another time would build the C parts again, and all that
+    # needs them.
+    (unset SOURCE_DATE_EPOCH && clippy_build)
 fi
 target/debug/skep-packaging "$generated"
 # packaging/test.sh makes a package from the same build.

@@ -5,6 +5,7 @@
 #   release.sh --check [tag]  only checks that the version of Cargo.toml can be released from this tree, with this tag
 #   release.sh --notes        prints the version's section of CHANGELOG.md
 #   release.sh --sign <dir>   signs the checksums of files that were made elsewhere, after checking them
+#   release.sh --verify <dir> checks files of a release by the checksums, and these by RELEASE_KEY's signature
 #   release.sh --rehearsal    the same files in target/rehearsal, from any tree, with unreleased changes
 #
 #   RELEASE_KEY=fingerprint  the key in gpg's keyring that signs. gpg asks its own agent for the secret part.
@@ -15,8 +16,8 @@
 
 mode=${1:---release}
 case $#:$mode in
-    0:--release | [12]:--check | 1:--notes | 2:--sign | 1:--rehearsal) ;;
-    *) die "usage: release.sh [--check [tag] | --notes | --sign <directory> | --rehearsal]" ;;
+    0:--release | [12]:--check | 1:--notes | 2:--sign | 2:--verify | 1:--rehearsal) ;;
+    *) die "usage: release.sh [--check [tag] | --notes | --sign <directory> | --verify <directory> | --rehearsal]" ;;
 esac
 version=$(version_of_sources)
 tag=v$version
@@ -85,6 +86,21 @@ sign() {
     gpg --batch --yes --quiet --faked-system-time "$moment!" --local-user "$RELEASE_KEY" --armor --detach-sign "$1"
 }
 
+# check_sums <directory>: each file is the one that a list of checksums has.
+check_sums() {
+    local sums file
+    compgen -G "$1/*.sha256" >/dev/null || die "$1 has no checksums"
+    for sums in "$1"/*.sha256; do
+        (cd "$1" && sha256sum --quiet --check "${sums##*/}") >&2 || die "$sums is not true of the files"
+    done
+    for file in "$1"/*; do
+        case $file in
+            *.sha256 | *.sha256.asc) ;;
+            *) cut -d' ' -f3 "$1"/*.sha256 | grep -qxF "${file##*/}" || die "no list of checksums has $file" ;;
+        esac
+    done
+}
+
 case $mode in
     --notes)
         section "$version"
@@ -97,11 +113,17 @@ case $mode in
         ;;
     --sign)
         [ -n "${RELEASE_KEY:-}" ] || die "no key: name one of gpg's keys with RELEASE_KEY=fingerprint"
-        compgen -G "$2/*.sha256" >/dev/null || die "$2 has no checksums"
+        check_sums "$2"
+        for sums in "$2"/*.sha256; do sign "$sums"; done
+        exit
+        ;;
+    --verify)
+        [ -n "${RELEASE_KEY:-}" ] || die "no key: name one of gpg's keys with RELEASE_KEY=fingerprint"
         for sums in "$2"/*.sha256; do
-            (cd "$2" && sha256sum --quiet --check "${sums##*/}") >&2 || die "$sums is not true of the files"
-            sign "$sums"
+            gpg --batch --status-fd 1 --verify "$sums.asc" "$sums" 2>/dev/null |
+                grep -q "^\[GNUPG:\] VALIDSIG .*${RELEASE_KEY^^}" || die "$sums is not signed by $RELEASE_KEY"
         done
+        check_sums "$2"
         exit
         ;;
     --release)

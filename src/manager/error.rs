@@ -23,6 +23,8 @@ pub enum ManagerError {
     Node(#[from] NodeError),
     #[error(transparent)]
     Tokens(Box<TokensError>),
+    #[error("list the nodes: this manager is not in Docker's list")]
+    Unlisted,
     #[error("not finished within {after:?}; the next poll continues")]
     TimeLimit { after: Duration },
     /// The answer for several duties that waited for one request.
@@ -70,7 +72,11 @@ impl ManagerError {
             Self::Swarm(error) | Self::Node(NodeError::Swarm(error)) => Some(error),
             Self::Tokens(error) => error.of_docker(),
             Self::Shared(error) => error.of_docker(),
-            Self::Ledger(_) | Self::AutoScaling(_) | Self::Node(_) | Self::TimeLimit { .. } => None,
+            Self::Ledger(_)
+            | Self::AutoScaling(_)
+            | Self::Node(_)
+            | Self::Unlisted
+            | Self::TimeLimit { .. } => None,
         }
     }
 

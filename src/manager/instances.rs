@@ -127,14 +127,21 @@ impl Memory {
         patience: Duration,
         now: Instant,
     ) -> Vec<(&'a NodeView, IpAddr)> {
-        // The address of a node that is Down may be another instance's by now.
+        // The address of a node that is Down may be another instance's by now. A second live node at an address is not the
+        // instance: its connection is forwarded there. Of a host that joins anew, the old entry is Down within seconds.
+        let taken: BTreeSet<IpAddr> = nodes
+            .iter()
+            .filter(|view| view.is_ready() && instance_of(view).is_some())
+            .filter_map(address_of)
+            .collect();
         let unknown = nodes.iter().filter(|view| instance_of(view).is_none() && !view.is_down());
         let unknown: Vec<(&NodeView, IpAddr)> =
             unknown.filter_map(|view| Some((view, address_of(view)?))).collect();
         self.unknown.observe(unknown.iter().map(|(view, _)| view.id.clone()), now);
         self.asked.retain(|id, _| self.unknown.since(id).is_some());
-        let is_due = |(view, _): &(&NodeView, IpAddr)| {
+        let is_due = |(view, address): &(&NodeView, IpAddr)| {
             self.unknown.held_for(&view.id, now).is_some_and(|held| held >= patience)
+                && !taken.contains(address)
                 && self.asked.get(&view.id).is_none_or(|asked| now - *asked >= AGAIN)
         };
         unknown.into_iter().filter(is_due).collect()

@@ -93,9 +93,19 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    /// Returns the node list, requested at `since` or later.
+    /// Returns the node list, requested at `since` or later. A list without this node itself is an error.
     pub async fn nodes(&self, since: Instant) -> Result<Seen<Vec<NodeView>>, ManagerError> {
-        let nodes = self.nodes.read(since, || self.node.swarm.fetch_nodes()).await?;
+        let fetch = async || {
+            let nodes = self.node.swarm.fetch_nodes().await?;
+            // Such as the list of another swarm: it proves nothing about this one.
+            let own = &self.membership.node_id;
+            if nodes.iter().any(|view| view.id == *own) {
+                Ok(nodes)
+            } else {
+                Err(ManagerError::Unlisted)
+            }
+        };
+        let nodes = self.nodes.read(since, fetch).await?;
         self.node.known_instances.add(nodes.iter().filter_map(instance_of));
         Ok(nodes)
     }
@@ -269,9 +279,26 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
+    use crate::clients::aws::stub::Stub;
+    use crate::clients::docker::tests::fake_engine::{FakeEngine, Instead, RELEASES};
     use crate::clients::docker::{SwarmError, SwarmErrorKind};
 
     const TAKES: Duration = Duration::from_secs(1);
+
+    /// Such as the list of a swarm that an operator has made on this host under a running skep.
+    #[tokio::test]
+    async fn a_list_without_this_manager_proves_nothing() {
+        let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
+        let node = Node::example(engine.swarm(), &stub).await;
+        let membership = Membership::example();
+        let fleet = Fleet::new(&node, &membership);
+        assert_eq!(fleet.nodes(Instant::now()).await.unwrap().len(), 1);
+        for list in ["[]", r#"[{ "ID": "n9" }]"#] {
+            engine.lock().instead.insert("/nodes", Instead::Answer(list));
+            let error = fleet.nodes(Instant::now()).await.unwrap_err();
+            assert!(error.to_string().contains("not in Docker's list"), "{error}");
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_serves_everybody_for_whom_it_is_new_enough() {

@@ -15,7 +15,7 @@ use crate::fuzz::{Target, kind, run};
 
 const INPUTS: [&str; 16] = [
     r#"nodes 200
-[{ "ID": "n1", "Version": { "Index": 12 }, "CreatedAt": "2026-11-21T10:00:00.1Z", "Spec": { "Labels": { "skep.instance": "i-0abc" }, "Role": "manager", "Availability": "active" }, "Description": { "Hostname": "ip-10-0-0-1", "Engine": { "EngineVersion": "28.5.2" } }, "Status": { "State": "ready", "Addr": "10.0.0.1" }, "ManagerStatus": { "Leader": true, "Reachability": "reachable", "Addr": "10.0.0.1:2377" } }, { "ID": "n2", "Spec": { "Role": "worker", "Availability": "drain" }, "Status": { "State": "down", "Message": "heartbeat failure" } }]"#,
+[{ "ID": "n1", "Version": { "Index": 12 }, "CreatedAt": "2026-11-21T10:00:00.1Z", "Spec": { "Labels": { "skep.instance": "i-0abc" }, "Role": "manager", "Availability": "active" }, "Description": { "Hostname": "ip-10-0-0-1", "Engine": { "EngineVersion": "28.5.2" } }, "Status": { "State": "ready", "Addr": "10.0.0.1" }, "ManagerStatus": { "Leader": true, "Reachability": "reachable", "Addr": "10.0.0.1:2377" } }, { "ID": "n3", "Spec": { "Availability": "7" } }, { "ID": "n2", "Spec": { "Role": "worker", "Availability": "drain" }, "Status": { "State": "down", "Message": "heartbeat failure" } }]"#,
     r#"node 200
 { "ID": "n1", "Version": { "Index": 12 }, "Spec": { "Role": "manager", "Availability": "active" }, "Status": { "State": "ready" } }"#,
     r#"info 200

@@ -1,17 +1,18 @@
 //! Reads and changes the node list. Managers only.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use bollard::Docker;
-use bollard::models::{
-    ManagerStatus, NodeSpec, NodeSpecAvailabilityEnum, NodeSpecRoleEnum, ObjectVersion,
-};
+use bollard::models::{NodeSpec, NodeSpecAvailabilityEnum, NodeSpecRoleEnum, ObjectVersion};
 use bollard::query_parameters::{DeleteNodeOptionsBuilder, UpdateNodeOptionsBuilder};
+use reqwest::Method;
 use serde::Deserialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::availability::drained;
+use super::raw::Request;
 use super::{Availability, Swarm, SwarmError, SwarmErrorKind};
 use crate::common::instance::Role;
 use crate::common::labels::Labels;
@@ -27,7 +28,12 @@ const UNKNOWN: &str = "unknown";
 /// Characters that are kept of a text that a node reports of itself: the longest DNS name has as many.
 const LONGEST_REPORT: usize = 253;
 
-/// The part of an entry that matters here. A node also reports plugins and labels of its engine, any number of them.
+/// Bytes of the largest node list that skep reads: several thousand entries. Duties keep and compare whole lists.
+const LARGEST_LIST: usize = 16 << 20;
+
+/// The part of an entry that matters here. A node also reports plugins and labels of its engine, any number of them. It
+/// chooses its availability when it joins, and swarmkit stores and Docker lists every number (`"7"`): what are names of
+/// states stays text here, because one that is unknown must not make the whole list unreadable.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Entry {
@@ -35,10 +41,28 @@ struct Entry {
     id: Option<String>,
     version: Option<ObjectVersion>,
     created_at: Option<String>,
-    spec: Option<NodeSpec>,
+    spec: Option<Spec>,
     description: Option<Description>,
     status: Option<Status>,
     manager_status: Option<ManagerStatus>,
+}
+
+/// All that a node's spec has.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Spec {
+    name: Option<String>,
+    labels: Option<HashMap<String, String>>,
+    role: Option<String>,
+    availability: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ManagerStatus {
+    leader: Option<bool>,
+    reachability: Option<String>,
+    addr: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -96,11 +120,12 @@ pub struct RaftView {
 }
 
 impl Availability {
-    fn of(spec: Option<NodeSpecAvailabilityEnum>) -> Self {
+    /// swarmkit gives tasks to a node that is `active`, and to no other.
+    fn of(spec: Option<&str>) -> Self {
         match spec {
-            Some(NodeSpecAvailabilityEnum::DRAIN) => Self::Drain,
-            Some(NodeSpecAvailabilityEnum::PAUSE) => Self::Pause,
-            _ => Self::Active,
+            Some("active" | "") | None => Self::Active,
+            Some("drain") => Self::Drain,
+            Some(_) => Self::Pause,
         }
     }
 
@@ -109,6 +134,26 @@ impl Availability {
             Self::Active => NodeSpecAvailabilityEnum::ACTIVE,
             Self::Pause => NodeSpecAvailabilityEnum::PAUSE,
             Self::Drain => NodeSpecAvailabilityEnum::DRAIN,
+        }
+    }
+}
+
+impl Spec {
+    fn role(&self) -> Role {
+        if self.role.as_deref() == Some("manager") { Role::Manager } else { Role::Worker }
+    }
+
+    /// Returns the spec to write back. Docker refuses an availability that it does not know.
+    fn into_written(self) -> NodeSpec {
+        let role = match self.role() {
+            Role::Manager => NodeSpecRoleEnum::MANAGER,
+            Role::Worker => NodeSpecRoleEnum::WORKER,
+        };
+        NodeSpec {
+            role: Some(role),
+            availability: Some(Availability::of(self.availability.as_deref()).spec()),
+            name: self.name,
+            labels: self.labels,
         }
     }
 }
@@ -131,16 +176,13 @@ impl NodeView {
             engine: description.engine.and_then(|engine| engine.engine_version).map(reported),
             hostname: description.hostname.map(reported).unwrap_or_default(),
             state: status.state.unwrap_or_else(|| UNKNOWN.to_owned()),
-            availability: Availability::of(spec.availability),
+            availability: Availability::of(spec.availability.as_deref()),
+            role: spec.role(),
             labels: spec.labels.unwrap_or_default().into_iter().collect(),
-            role: match spec.role {
-                Some(NodeSpecRoleEnum::MANAGER) => Role::Manager,
-                _ => Role::Worker,
-            },
             address: status.addr.filter(|address| !address.is_empty()).or(raft_address),
             raft: node.manager_status.map(|raft| RaftView {
                 is_leader: raft.leader.unwrap_or_default(),
-                is_reachable: raft.reachability == Some(bollard::models::Reachability::REACHABLE),
+                is_reachable: raft.reachability.as_deref() == Some("reachable"),
             }),
         })
     }
@@ -212,8 +254,12 @@ impl Swarm {
     /// # Errors
     /// [`SwarmErrorKind::NotManager`], [`SwarmErrorKind::NoLeader`].
     pub async fn fetch_nodes(&self) -> Result<Vec<NodeView>, SwarmError> {
-        let nodes: Vec<Entry> = self.read("list the nodes", "nodes").await?;
-        Ok(nodes.into_iter().filter_map(NodeView::of).collect())
+        const OPERATION: &str = "list the nodes";
+        let request = Request { largest: LARGEST_LIST, ..Request::new(Method::GET, "nodes") };
+        let nodes: Vec<Entry> = self.read(OPERATION, request).await?;
+        // A part of a list is no list.
+        let nodes: Option<Vec<NodeView>> = nodes.into_iter().map(NodeView::of).collect();
+        nodes.ok_or_else(|| SwarmError::unexpected(OPERATION, "an entry has no id"))
     }
 
     /// Fetches one node; `None` where it is not in the node list. Managers only.
@@ -249,7 +295,11 @@ impl Swarm {
     ) -> Result<bool, SwarmError> {
         self.change(node_id, "update the node", |spec| {
             let labels: Labels = spec.labels.clone().unwrap_or_default().into_iter().collect();
-            let now = Availability::of(spec.availability);
+            let now = match spec.availability {
+                Some(NodeSpecAvailabilityEnum::DRAIN) => Availability::Drain,
+                Some(NodeSpecAvailabilityEnum::PAUSE) => Availability::Pause,
+                _ => Availability::Active,
+            };
             let Some((labels, availability)) = edit(&labels, now) else { return false };
             spec.labels = Some(labels.into_iter().collect());
             if availability != now {
@@ -288,7 +338,8 @@ impl Swarm {
     }
 
     async fn inspect(&self, node_id: &str) -> Result<Option<Entry>, SwarmError> {
-        match self.read("inspect the node", format!("nodes/{node_id}")).await {
+        let request = Request::new(Method::GET, format!("nodes/{node_id}"));
+        match self.read("inspect the node", request).await {
             Err(error) if error.kind == SwarmErrorKind::NotFound => Ok(None),
             node => node.map(Some),
         }
@@ -304,7 +355,7 @@ impl Swarm {
     ) -> Result<bool, SwarmError> {
         for attempt in 1.. {
             let Some(node) = self.inspect(node_id).await? else { return Ok(false) };
-            let mut spec = node.spec.unwrap_or_default();
+            let mut spec = node.spec.unwrap_or_default().into_written();
             if !edit(&mut spec) {
                 return Ok(true);
             }

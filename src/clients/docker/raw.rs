@@ -13,7 +13,7 @@ use super::{Availability, CALL_TIMEOUT, Swarm, SwarmError};
 use crate::common::errors::chain;
 use crate::telemetry::metrics::metrics;
 
-/// Bytes of the largest answer that skep reads. Workers report a part of what managers list, such as their plugins, so
+/// Bytes of the largest answer that skep reads, unless a request has another limit. Workers report a part of what managers list, such as their plugins, so
 /// the size is theirs to choose. Measured, an entry of the node list has 2 KB and a task 3 KB.
 const LARGEST_ANSWER: usize = 64 << 20;
 
@@ -26,11 +26,13 @@ pub(super) struct Request {
     pub auth: Option<SecretString>,
     /// JSON. It may hold a secret, as `auth` does: no error contains either of them.
     pub body: Vec<u8>,
+    /// Bytes of the largest answer that is read.
+    pub largest: usize,
 }
 
 impl Request {
     pub(super) fn new(method: Method, path: impl Into<String>) -> Self {
-        Self { method, path: path.into(), auth: None, body: Vec::new() }
+        Self { method, path: path.into(), auth: None, body: Vec::new(), largest: LARGEST_ANSWER }
     }
 }
 
@@ -99,7 +101,7 @@ impl Swarm {
             let mut answer = call.send().await?;
             let mut body = Vec::new();
             while let Some(piece) = answer.chunk().await? {
-                if body.len() + piece.len() > LARGEST_ANSWER {
+                if body.len() + piece.len() > request.largest {
                     return Ok(None);
                 }
                 body.extend_from_slice(&piece);
@@ -110,7 +112,7 @@ impl Swarm {
         let is_success = matches!(&answer, Ok(Some((status, _))) if status.is_success());
         metrics().docker_call(operation, is_success);
         answer.map_err(|error| unanswered(operation, socket, error))?.ok_or_else(|| {
-            let limit = LARGEST_ANSWER >> 20;
+            let limit = request.largest >> 20;
             SwarmError::unexpected(operation, format!("the answer is larger than {limit} MiB"))
         })
     }
@@ -118,13 +120,13 @@ impl Swarm {
     /// Reads an object, or a list as a whole: an answer of which a part is missing is an error.
     ///
     /// # Errors
-    /// Docker's refusal, no answer, an answer that cannot be parsed or is larger than [`LARGEST_ANSWER`].
+    /// Docker's refusal, no answer, an answer that cannot be parsed or is too large.
     pub(super) async fn read<T: DeserializeOwned>(
         &self,
         operation: &'static str,
-        path: impl Into<String>,
+        request: Request,
     ) -> Result<T, SwarmError> {
-        match self.exchange(operation, &Request::new(Method::GET, path)).await? {
+        match self.exchange(operation, &request).await? {
             (StatusCode::OK, body) => serde_json::from_slice(&body)
                 .map_err(|error| SwarmError::unexpected(operation, error.to_string())),
             (status, body) => Err(SwarmError::answered(operation, status.as_u16(), &body)),
@@ -233,11 +235,11 @@ mod tests {
         let engine = FakeEngine::start(RELEASES[0]);
         let swarm = engine.swarm();
         assert_eq!(swarm.fetch_nodes().await.unwrap().len(), 1);
-        let plugins = "x".repeat(LARGEST_ANSWER);
+        let plugins = "x".repeat(16 << 20);
         let nodes = format!(r#"[{{ "ID": "n1", "Description": {{ "Plugins": "{plugins}" }} }}]"#);
         engine.lock().instead.insert("/nodes", Instead::Answer(nodes.leak()));
         let error = swarm.fetch_nodes().await.unwrap_err();
-        assert_eq!(error.to_string(), "list the nodes: the answer is larger than 64 MiB");
+        assert_eq!(error.to_string(), "list the nodes: the answer is larger than 16 MiB");
         assert_eq!(error.kind, SwarmErrorKind::Other);
     }
 

@@ -11,9 +11,11 @@ use bollard::query_parameters::{
 };
 use futures_util::TryStreamExt as _;
 use futures_util::future::join_all;
+use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::raw::Request;
 use super::{CALL_TIMEOUT, Swarm, SwarmError, SwarmErrorKind};
 use crate::common::printable::printable;
 
@@ -256,7 +258,8 @@ impl Swarm {
         filter: Option<(&str, &str)>,
     ) -> Result<Vec<Task>, SwarmError> {
         let query = filter.map(|(by, value)| format!("?filters={}", json!({ by: [value] })));
-        self.read(operation, format!("tasks{}", query.unwrap_or_default())).await
+        let path = format!("tasks{}", query.unwrap_or_default());
+        self.read(operation, Request::new(Method::GET, path)).await
     }
 
     /// Fetches every task of all nodes that has not ended, sorted by service and slot.
@@ -278,7 +281,7 @@ impl Swarm {
         }
         let (tasks, services): (_, Vec<Named>) = tokio::try_join!(
             self.fetch_tasks("list the tasks", None),
-            self.read("list the services", "services"),
+            self.read("list the services", Request::new(Method::GET, "services")),
         )?;
         let names = services.into_iter().map(|service| (service.id, service.spec.name)).collect();
         let live = tasks.into_iter().filter_map(|task| LiveTask::of(task, &names));

@@ -7,9 +7,11 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use secrecy::SecretString;
+use serde_json::json;
 
 use super::*;
 use crate::common::fact::Fact;
+use crate::common::labels::Labels;
 use fake_engine::{FakeEngine, Instead, RELEASES, Release, release};
 
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
@@ -326,4 +328,33 @@ async fn a_leave_that_is_never_answered_is_reported_within_a_minute() {
     assert_eq!(error.kind, SwarmErrorKind::TimedOut, "{error}");
     assert!(error.to_string().starts_with("leave the swarm: Docker has not answered for 40 s"));
     assert!(engine.lock().done.iter().all(|done| done != "POST /swarm/leave"));
+}
+
+/// A node chooses its availability when it joins, and swarmkit stores any number; Docker lists it, and refuses it in an
+/// update.
+#[tokio::test]
+async fn an_availability_that_docker_does_not_define_hides_no_node_and_is_replaced_by_the_next_write()
+ {
+    let engine = FakeEngine::start(RELEASES[0]);
+    let swarm = engine.swarm();
+    engine.lock().node_spec = json!({ "Role": "worker", "Availability": "7" });
+    let nodes = swarm.fetch_nodes().await.unwrap();
+    assert_eq!(nodes[0].availability, Availability::Pause, "swarmkit gives it no tasks");
+    let label = |labels: &Labels, now| {
+        let mut labels = labels.clone();
+        labels.insert("a".into(), "b".into());
+        Some((labels, now))
+    };
+    assert!(swarm.relabel("n1", label).await.unwrap());
+    let written = engine.last("POST /nodes/n1/update").body;
+    assert_eq!((&written["Availability"], &written["Role"]), (&json!("pause"), &json!("worker")));
+}
+
+#[tokio::test]
+async fn a_list_with_an_entry_that_has_no_id_is_an_error() {
+    let engine = FakeEngine::start(RELEASES[0]);
+    let nodes = r#"[{ "ID": "n1" }, { "Spec": { "Role": "worker" } }]"#;
+    engine.lock().instead.insert("/nodes", Instead::Answer(nodes));
+    let error = engine.swarm().fetch_nodes().await.unwrap_err();
+    assert_eq!(error.to_string(), "list the nodes: an entry has no id");
 }

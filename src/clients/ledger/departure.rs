@@ -238,6 +238,20 @@ impl Ledger {
         self.own_rows(role, instance_id).get(&item).await
     }
 
+    /// Reads a departure again, consistently: the node's own request, or the managers' stand-in.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn fetch_departure_again(
+        &self,
+        seen: &DepartureRow,
+    ) -> Result<Option<DepartureRow>, LedgerError> {
+        match seen.stand_in {
+            true => self.get(&Self::departure_item(true, &seen.instance_id)).await,
+            false => self.fetch_departure(seen.role, &seen.instance_id).await,
+        }
+    }
+
     /// Returns whether a departure of this node is under way, requested by the node itself or by managers in its place.
     /// Workers may read both.
     ///

@@ -165,7 +165,10 @@ pub fn ask_about<'a>(seen: &Observed<'a>, everybody: bool) -> BTreeSet<&'a str> 
 /// Returns the verdicts, and the steps that follow from them.
 #[must_use]
 pub fn decide<'a>(seen: &Observed<'a>) -> Decision<'a> {
-    let judged = |node: &NodeView| Some((node.id.clone(), judge(seen, node)?));
+    // Everybody with a join token can add entries; those that are alive and identified are as many as instances.
+    let alive: Vec<&NodeView> =
+        seen.nodes.iter().filter(|node| node.is_ready() && instance_of(node).is_some()).collect();
+    let judged = |node: &NodeView| Some((node.id.clone(), judge(seen, &alive, node)?));
     let mut verdicts: BTreeMap<String, Verdict> = seen.nodes.iter().filter_map(judged).collect();
     let gone = verdicts.values().filter(|it| matches!(it, Verdict::Gone { .. })).count();
     // Everybody with a join token can add entries that look lifeless and are of no instance.
@@ -195,7 +198,8 @@ pub fn decide<'a>(seen: &Observed<'a>) -> Decision<'a> {
     }
 }
 
-fn judge(seen: &Observed<'_>, node: &NodeView) -> Option<Verdict> {
+/// `alive` are the nodes that can be the successor of an entry.
+fn judge(seen: &Observed<'_>, alive: &[&NodeView], node: &NodeView) -> Option<Verdict> {
     if node.id == seen.me || !is_lifeless(node) {
         return None;
     }
@@ -203,7 +207,7 @@ fn judge(seen: &Observed<'_>, node: &NodeView) -> Option<Verdict> {
     let mut instances = seen.placed.iter().filter(|it| it.node_id == node.id).peekable();
     Some(if lifeless_for < seen.patience {
         Verdict::Settling
-    } else if let Some(successor) = seen.nodes.iter().find(|other| is_successor(node, other)) {
+    } else if let Some(successor) = alive.iter().find(|other| is_successor(node, other)) {
         Verdict::Superseded { by: successor.id.clone() }
     } else if instances.peek().is_some() {
         by_instances(seen, instances.map(|it| (it.instance_id.as_str(), it.group.is_some())))

@@ -57,9 +57,8 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// Time for which a poll waits for the departures that it has found. The next poll finds the outcome of the others.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Departures that are being served. The key has the ids of instance and node, and whether it is a stand-in.
-type Departures =
-    Desk<(String, String, bool), (DepartureRow, Instant), Result<Served, ManagerError>>;
+/// Departures that are being served. The key has the id of the instance, and whether it is a stand-in.
+type Departures = Desk<(String, bool), (DepartureRow, Instant), Result<Served, ManagerError>>;
 
 /// State that one poll leaves for the next.
 #[derive(Default)]
@@ -104,16 +103,22 @@ async fn poll(
     for superseded in &rows.superseded {
         node.ledger.withdraw_stand_in(superseded).await?;
     }
-    let is_known = |id: &str| rows.served.iter().any(|row| row.instance_id == id);
+    if let Some(why) = &rows.failed {
+        complaints.record(why.clone());
+    }
+    let is_unanswered = |id: &str| rows.unanswered.contains(&format!("departure#{id}"));
+    let is_known =
+        |id: &str| is_unanswered(id) || rows.served.iter().any(|row| row.instance_id == id);
     stand_ins.borrow_mut().retain(is_known);
     complaints.retain(is_known);
-    let requests = rows.served.iter().map(|row| {
-        ((row.instance_id.clone(), row.node_id.clone(), row.stand_in), (row.clone(), read_at))
-    });
+    let requests = rows
+        .served
+        .iter()
+        .map(|row| ((row.instance_id.clone(), row.stand_in), (row.clone(), read_at)));
     let served = desk.hand_in(requests, PATIENCE).await;
     let mut is_busy = false;
     memory.failing.retain(|id, _| is_known(id));
-    memory.under_way.clear();
+    memory.under_way.retain(|id| is_unanswered(id));
     for (row, _) in desk.open() {
         if let Some(why) = memory.failing.get(&row.instance_id) {
             complaints.record(why.clone());
@@ -167,12 +172,21 @@ async fn serve(
     stand_ins: &RefCell<stand_in::Memory>,
     read_at: Instant,
 ) -> Result<Served, ManagerError> {
+    let row = &if read_at.elapsed() > PATIENCE {
+        // It has waited for others, and its node may have taken it back meanwhile.
+        match fleet.node.ledger.fetch_departure_again(row).await? {
+            Some(row) => row,
+            None => return Ok(Served::Idle),
+        }
+    } else {
+        row.clone()
+    };
     let nodes = match row.state {
         // The row is kept to be shown; nothing is done for it.
-        DepartureState::Removed => vec![],
-        _ => fleet.nodes(read_at.max(lately(LIST_AGE))).await?.to_vec(),
+        DepartureState::Removed => None,
+        _ => Some(fleet.nodes(read_at.max(lately(LIST_AGE))).await?),
     };
-    let view = match view_of(row, &nodes) {
+    let view = match view_of(row, nodes.as_deref().map_or(&[], Vec::as_slice)) {
         Ok(view) => view,
         Err(served) => return Ok(served),
     };
@@ -207,6 +221,10 @@ struct Requests {
     served: Vec<DepartureRow>,
     /// Stand-ins for nodes that have requested their departure themselves.
     superseded: Vec<DepartureRow>,
+    /// Sort keys of workers' requests that were not read.
+    unanswered: BTreeSet<String>,
+    /// Why the workers' requests could not be read.
+    failed: Option<String>,
 }
 
 impl Memory {
@@ -223,12 +241,19 @@ impl Memory {
         let stood_in = of_managers.rows.iter().filter(|row| row.stand_in);
         let mut ids: BTreeSet<String> = stood_in.map(|row| row.instance_id.clone()).collect();
         ids.extend(if is_due { workers } else { self.under_way.clone() });
-        let own = fleet.node.ledger.fetch_workers_departures(&ids).await?;
-        if is_due {
+        // A worker can have the reads of its own partition throttled. The requests of managers are served all the same.
+        let read = fleet.node.ledger.fetch_workers_departures(&ids).await;
+        let failed =
+            read.as_ref().err().map(|error| format!("the workers' requests: {}", chain(error)));
+        let own = read.unwrap_or_else(|_| Rows {
+            unanswered: ids.iter().map(|id| format!("departure#{id}")).collect(),
+            ..Rows::default()
+        });
+        if is_due && failed.is_none() {
             self.read_at = Some(now);
             self.unreadable = &of_managers.unreadable | &own.unreadable;
         }
-        Ok(merge(&of_managers.rows, own))
+        Ok(Requests { failed, ..merge(&of_managers.rows, own) })
     }
 }
 
@@ -255,6 +280,7 @@ fn merge(by_managers: &[DepartureRow], own: Rows<DepartureRow>) -> Requests {
         }
     }
     all.served.extend(own.rows);
+    all.unanswered = own.unanswered;
     all
 }
 
@@ -263,8 +289,11 @@ mod tests {
     use time::OffsetDateTime;
 
     use super::*;
-    use crate::common::instance::{Departure, Reason};
+    use crate::clients::aws::stub::Stub;
+    use crate::clients::docker::tests::fake_engine::{FakeEngine, RELEASES};
+    use crate::common::instance::{Departure, Membership, Reason};
     use crate::common::labels::INSTANCE;
+    use crate::node::Node;
 
     fn row(instance: &str, node_id: &str, role: Role, stand_in: bool) -> DepartureRow {
         let now = OffsetDateTime::UNIX_EPOCH;
@@ -296,6 +325,30 @@ mod tests {
         let of_managers =
             merge(&[manager, row("i-2", "n2", Role::Manager, false)], Rows::default());
         assert_eq!((of_managers.superseded.len(), of_managers.served.len()), (1, 1));
+    }
+
+    /// A worker can use up the reads of its own partition.
+    #[tokio::test]
+    async fn where_no_request_of_workers_can_be_read_those_of_managers_are_served() {
+        let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
+        let node = Node::example(engine.swarm(), &stub).await;
+        node.known_instances.add(["i-1"]);
+        stub.compute(|body| {
+            let throttled = r#"{ "__type": "ThrottlingException", "message": "too fast" }"#;
+            let is_workers = body.contains("RequestItems");
+            Some(if is_workers {
+                (400, throttled.into())
+            } else {
+                (200, r#"{ "Items": [] }"#.into())
+            })
+        });
+        let membership = Membership::example();
+        let fleet = Fleet::new(&node, &membership);
+        let mut memory = Memory::default();
+        let rows = memory.fetch(&fleet, true).await.unwrap();
+        assert_eq!(rows.unanswered, ["departure#i-1".to_owned()].into(), "cannot tell");
+        assert!(rows.failed.is_some_and(|why| why.contains("too fast")));
+        assert!(memory.read_at.is_none(), "the next poll asks again");
     }
 
     #[test]

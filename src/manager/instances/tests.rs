@@ -24,6 +24,7 @@ fn ec2_is_asked_about_a_new_node_once_a_minute_and_by_the_others_later() {
         NodeView { address: None, ..view("nowhere", "", None) },
         view("leader", "0.0.0.0", None),
         NodeView { state: "down".into(), ..view("gone", "10.0.0.3", None) },
+        view("through another host", "10.0.0.1", None),
     ];
     let mut memory = Memory::default();
     let mut due = |patience, seconds| {

@@ -15,6 +15,8 @@ pub const ROLLBACK_GRACE: Duration = Duration::hours(1);
 pub const PAUSE_AFTER_ROLLBACK: Duration = Duration::minutes(30);
 /// The same where tasks are rejected, and after an update of credentials alone that was paused.
 pub const PAUSE_IN_NEED: Duration = Duration::minutes(2);
+/// The longest pull of an image that new credentials do not begin anew.
+pub const PULL_TAKES: Duration = Duration::hours(1);
 
 /// Observation of a service whose image is in one of ECR's registries.
 #[derive(Clone, Debug)]
@@ -149,7 +151,7 @@ pub fn decide(seen: &Seen, now: OffsetDateTime) -> Verdict {
 /// Decides about a due service by its tasks.
 #[must_use]
 pub fn decide_by_tasks(seen: &Seen, tasks: &[ServiceTask], now: OffsetDateTime) -> Verdict {
-    if tasks.iter().any(is_pulling) {
+    if tasks.iter().any(|task| is_pulling(task, now)) {
         return Verdict::LeaveAlone(Because::Pulling);
     }
     if tasks.iter().any(|task| has_ended_for_good(task, tasks)) {
@@ -188,11 +190,13 @@ pub fn refused_since(tasks: &[ServiceTask], at: OffsetDateTime) -> Option<&Servi
     refused.max_by_key(|task| task.created_at)
 }
 
-/// Whether the node is preparing the task. swarmkit keeps a task, from `ready` to `running`, if only its credentials
+/// Whether the node is preparing the task, by its own word, which counts for [`PULL_TAKES`]. swarmkit keeps a task, from `ready` to `running`, if only its credentials
 /// have changed; it would replace one that its node is preparing.
-fn is_pulling(task: &ServiceTask) -> bool {
+fn is_pulling(task: &ServiceTask, now: OffsetDateTime) -> bool {
     use TaskState::{ACCEPTED, ASSIGNED, PREPARING};
-    is_wanted(task) && matches!(task.state, Some(ASSIGNED | ACCEPTED | PREPARING))
+    now - task.created_at < PULL_TAKES
+        && is_wanted(task)
+        && matches!(task.state, Some(ASSIGNED | ACCEPTED | PREPARING))
 }
 
 /// Whether the task is the last of its slot, has run to its end, and is not restarted.

@@ -212,6 +212,9 @@ fn tasks_that_are_being_prepared_are_left_alone_and_those_that_run_are_not_touch
             assert_eq!(verdict(state, desired), Verdict::LeaveAlone(Because::Pulling));
         }
         assert_eq!(verdict(state, SHUTDOWN), Verdict::Due, "it is being shut down");
+        let tasks = [running(), task(state, RUNNING)];
+        let later = decide_by_tasks(&seen(Change::None, None), &tasks, START + PULL_TAKES);
+        assert_eq!(later, Verdict::Due, "its node can say so for ever");
     }
     for state in [NEW, PENDING, READY, STARTING, RUNNING] {
         assert_eq!(verdict(state, RUNNING), Verdict::Due, "{state:?}");

@@ -74,7 +74,7 @@ pub(crate) struct Engine {
     /// `RemoteManagers` of `/info`.
     pub(crate) managers: Value,
     is_in_swarm: bool,
-    node_spec: Value,
+    pub(crate) node_spec: Value,
     /// Version index of both objects.
     index: u64,
 }
@@ -231,6 +231,11 @@ impl Engine {
             "POST /swarm/unlock" => return refuse(409, "swarm is not locked"),
             "POST /nodes/n1/update" | "POST /services/s1/update" if !is_current => {
                 return refuse(500, "rpc error: code = Unknown desc = update out of sequence");
+            }
+            "POST /nodes/n1/update"
+                if !["active", "pause", "drain"].iter().any(|it| body["Availability"] == *it) =>
+            {
+                return refuse(400, "invalid Availability");
             }
             "POST /nodes/n1/update" => {
                 self.node_spec = body;
