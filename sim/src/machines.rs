@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 /// One instance to start, as a launch template and a subnet would describe it.
 #[derive(Clone, Debug)]
@@ -68,6 +69,15 @@ impl fmt::Display for Program {
     }
 }
 
+/// The result of a script.
+#[derive(Clone, Debug)]
+pub struct Executed {
+    /// The exit code; -1 if there is none.
+    pub code: i32,
+    /// The standard output.
+    pub out: String,
+}
+
 /// The machines of one run.
 ///
 /// Calls return when the work has started; the cloud never waits for a boot to end.
@@ -84,6 +94,10 @@ pub trait Machines: Send + Sync + 'static {
     /// Makes an image of the disk of a machine that is off, and reports to the cloud when it is done. Machines without
     /// a disk make no image: it stays pending.
     fn create_image(&self, _instance_id: &str, _image_id: &str) {}
+    /// Runs a script as root. `None`: there is no such machine, it is off, or it has nothing that receives commands.
+    fn execute(&self, _instance_id: &str, _script: String) -> Option<oneshot::Receiver<Executed>> {
+        None
+    }
     /// Injects a failure into a machine, or ends it. Blocks for some milliseconds.
     ///
     /// # Errors

@@ -11,9 +11,10 @@ use skep_sim::cloud::{
     ActionResult, Cloud, CloudOptions, Deny, Fault, GroupSpec, HookSpec, LifecycleState, Service,
     StackResourceSpec, StackSpec, Transition, Who,
 };
-use skep_sim::machines::{Disturbance, Launch, Machines};
+use skep_sim::machines::{Disturbance, Executed, Launch, Machines};
 use tokio::net::TcpListener;
 use tokio::process::Command;
+use tokio::sync::oneshot;
 
 const REGION: &str = "eu-central-1";
 
@@ -36,6 +37,14 @@ impl Machines for Noted {
 
     fn terminate(&self, instance_id: &str) {
         self.0.lock().unwrap().push(format!("terminate {instance_id}"));
+    }
+
+    /// The script `deaf` is not received; every other one prints itself, and ends with 3.
+    fn execute(&self, _instance_id: &str, script: String) -> Option<oneshot::Receiver<Executed>> {
+        let (tell, executed) = oneshot::channel();
+        let executed = (script != "deaf").then_some(executed)?;
+        tell.send(Executed { code: 3, out: script }).ok()?;
+        Some(executed)
     }
 
     fn disturb(&self, instance_id: &str, what: Disturbance) -> anyhow::Result<()> {
@@ -414,6 +423,115 @@ async fn groups_and_instances_are_found_by_filters() {
     assert_eq!(names(&found["Reservations"][0], "Instances", "InstanceId"), [&view.id]);
     let address = &instances[0]["NetworkInterfaces"][0]["PrivateIpAddresses"][0];
     assert_eq!(address["PrivateIpAddress"], view.address.to_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stack_is_created_with_its_groups_and_deleted_in_reverse() {
+    let bench = Bench::start().await;
+    let stack = ["cloudformation", "create-stack", "--stack-name", "bees"];
+    let of_skep = "Resources:\n  Managers:\n    Type: AWS::AutoScaling::AutoScalingGroup\n";
+    let template = ["--template-body", of_skep, "--tags", "Key=owner,Value=me", "--parameters"];
+    let parameters = [
+        "ParameterKey=ManagerCount,ParameterValue=1",
+        "ParameterKey=WorkersMin,ParameterValue=1",
+        "ParameterKey=TableName,ParameterValue=bees",
+    ];
+    let create = [&stack[..], &template, &parameters].concat();
+    let id = bench.aws(&create).await["StackId"].as_str().unwrap().to_owned();
+    assert!(bench.refused(&create).await.contains("(AlreadyExistsException)"));
+    let update = ["cloudformation", "update-stack", "--stack-name", "bees", "--template-body", "x"];
+    assert!(bench.refused(&update).await.contains("cannot be updated while in status CREATE_IN"));
+
+    // The workers' group follows when the managers are complete.
+    let in_group = |name: &str| {
+        let instances = bench.cloud.instances();
+        instances.into_iter().filter(|it| it.group == name).map(|it| it.id).collect::<Vec<_>>()
+    };
+    for (group, logical_id) in [("bees-managers", "Managers"), ("bees-workers", "Workers")] {
+        let other = if logical_id == "Managers" { "bees-workers" } else { "none" };
+        soon(|| in_group(group).len() == 1).await;
+        assert_eq!(in_group(other).len(), 0);
+        let instance = &in_group(group)[0];
+        let signal = ["cloudformation", "signal-resource", "--stack-name", "bees", "--status"];
+        let of = ["SUCCESS", "--logical-resource-id", logical_id, "--unique-id", instance];
+        bench.aws(&[&signal[..], &of].concat()).await;
+    }
+    let complete = || bench.cloud.stack("bees").is_some_and(|it| it.status == "CREATE_COMPLETE");
+    soon(complete).await;
+    let describe = ["cloudformation", "describe-stacks", "--stack-name"];
+    let seen = bench.aws(&[&describe[..], &["bees"]].concat()).await;
+    assert_eq!(seen["Stacks"][0]["Outputs"][0]["OutputValue"], "bees");
+    assert_eq!(seen["Stacks"][0]["Tags"], json!([{ "Key": "owner", "Value": "me" }]));
+
+    bench.aws(&["cloudformation", "delete-stack", "--stack-name", "bees"]).await;
+    for group in ["bees-workers", "bees-managers"] {
+        // Each termination hook waits for its completion.
+        let left = || bench.cloud.groups().iter().all(|it| it.name != group);
+        for hook in ["skep-launch", "skep-terminate"] {
+            let complete = ["autoscaling", "complete-lifecycle-action", "--lifecycle-hook-name"];
+            for instance in in_group(group) {
+                let of = ["--auto-scaling-group-name", group, "--instance-id", &instance];
+                let result = [hook, "--lifecycle-action-result", "CONTINUE"];
+                bench.try_aws(&[&complete[..], &result, &of].concat()).await.ok();
+            }
+        }
+        if group == "bees-workers" {
+            assert_eq!(in_group("bees-managers").len(), 1);
+        }
+        soon(left).await;
+    }
+    soon(|| bench.cloud.stack("bees").is_some_and(|it| it.status == "DELETE_COMPLETE")).await;
+    assert!(bench.cloud.rows("bees").is_err());
+    assert!(bench.refused(&[&describe[..], &["bees"]].concat()).await.contains("does not exist"));
+    let gone = bench.aws(&[&describe[..], &[&id]].concat()).await;
+    assert_eq!(gone["Stacks"][0]["StackStatus"], "DELETE_COMPLETE");
+    // The name is free again; a template that is not skep's creates nothing.
+    let other = ["--template-body", "Resources: {}"];
+    let again = bench.aws(&[&stack[..], &other].concat()).await;
+    assert_ne!(again["StackId"], id.as_str());
+    assert!(complete());
+}
+
+/// Waits until the work in the background has got that far.
+async fn soon(is_so: impl Fn() -> bool) {
+    for _ in 0..600 {
+        if is_so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("not within a minute");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_run_on_instances_that_receive_them() {
+    let bench = Bench::start().await;
+    let instance = bench.oldest();
+    let send = |id: &str, script: &str| {
+        let input = json!({
+            "DocumentName": "AWS-RunShellScript",
+            "InstanceIds": [id],
+            "Parameters": { "commands": [script] },
+        });
+        input.to_string()
+    };
+    let call = ["ssm", "send-command", "--cli-input-json"];
+    for (id, script) in [("i-0aaaaaaaaaaaaaaaa", "true"), (&instance, "deaf")] {
+        let refused = bench.refused(&[&call[..], &[&send(id, script)]].concat()).await;
+        assert!(refused.contains("(InvalidInstanceId)"), "{refused}");
+    }
+    let sent = bench.aws(&[&call[..], &[&send(&instance, "echo hello")]].concat()).await;
+    let command = sent["Command"]["CommandId"].as_str().unwrap();
+    let get = ["ssm", "get-command-invocation", "--command-id", command, "--instance-id"];
+    assert!(
+        bench
+            .refused(&[&get[..], &["i-0aaaaaaaaaaaaaaaa"]].concat())
+            .await
+            .contains("(InvocationDoesNotExist)")
+    );
+    let seen = bench.aws(&[&get[..], &[&instance]].concat()).await;
+    assert_eq!((&seen["Status"], &seen["ResponseCode"]), (&json!("Failed"), &json!(3)));
+    assert_eq!(seen["StandardOutputContent"], "echo hello");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,7 +20,8 @@ use super::server::Dropped;
 use super::wire::Params;
 use super::xml;
 use super::{
-    Cloud, admin_http, autoscaling, clock, cloudformation, dynamodb, ec2, ecr, ids, requests, ssm,
+    Cloud, admin_http, autoscaling, clock, cloudformation, dynamodb, ec2, ecr, ids, requests,
+    run_command, ssm,
 };
 
 /// A received call.
@@ -266,6 +267,11 @@ impl Cloud {
             (Service::DynamoDb, Input::Json(input)) => {
                 return self.dynamodb(parts, call, input, fate).await;
             }
+            (Service::Ssm, Input::Json(input)) if run_command::is_of(action) => {
+                run_command::handle(self, action, input).map(|output| {
+                    (ids::request_id(), "application/x-amz-json-1.1", output.to_string())
+                })
+            }
             (Service::Ssm, Input::Json(input)) => self.change(|state, _| {
                 let place = ssm::Place::new(&self.inner.options.region, clock);
                 let output = state.parameters.handle(action, input, &place)?;
@@ -281,6 +287,14 @@ impl Cloud {
                 let xml = xml::ec2_response(action, &request_id, &content.finish());
                 (request_id, "text/xml", xml)
             }),
+            (Service::CloudFormation, Input::Query(form)) if cloudformation::deploys(action) => {
+                cloudformation::deploy(self, action, form).map(|result| {
+                    let id = ids::request_id();
+                    let xml =
+                        xml::response(Service::CloudFormation, action, &id, result.as_deref());
+                    (id, "text/xml", xml)
+                })
+            }
             (service, Input::Query(form)) => self.change(|state, now| {
                 let result = if service == Service::CloudFormation {
                     cloudformation::handle(&mut state.stacks, clock, action, form, now)?

@@ -34,6 +34,7 @@ mod admin_http;
 mod autoscaling;
 mod clock;
 mod cloudformation;
+mod cluster;
 mod dynamodb;
 mod ec2;
 mod ecr;
@@ -45,6 +46,7 @@ mod iam;
 mod ids;
 mod imds;
 mod requests;
+mod run_command;
 mod server;
 mod specs;
 mod ssm;
@@ -65,6 +67,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use access::{Deny, Who};
 pub use autoscaling::{ActionResult, LifecycleState, PoolState, Timing, Transition};
+pub use cluster::{ClusterSpec, LAUNCH_HOOK, TERMINATION_HOOK};
 pub use dynoxide::Database;
 pub use ec2::ImageState;
 pub use errors::ApiError;
@@ -119,6 +122,9 @@ struct State {
     stacks: Stacks,
     ec2: Ec2,
     parameters: ssm::Parameters,
+    commands: run_command::Commands,
+    /// By the names of the stacks that CreateStack has made.
+    deployed: BTreeMap<String, cloudformation::Deployed>,
     ecr: ecr::Ecr,
     denials: Vec<Deny>,
     /// By role; a role without an entry is not restricted.
@@ -164,6 +170,8 @@ impl Cloud {
             stacks: Stacks::new(&options.region, options.seed.wrapping_add(1)),
             ec2: Ec2::new(options.seed.wrapping_add(3)),
             parameters: ssm::Parameters::default(),
+            commands: run_command::Commands::new(options.seed.wrapping_add(5)),
+            deployed: BTreeMap::new(),
             ecr: ecr::Ecr::new(options.seed.wrapping_add(4)),
             denials: Vec::new(),
             policies: BTreeMap::new(),

@@ -28,6 +28,8 @@ use super::process::Process;
 const REPOSITORY: &str = "skep/busybox";
 /// The preloaded image, for services.
 pub const IMAGE: &str = "skep/busybox:latest";
+/// What the image runs without a command: an HTTP server on port 80, which ends as soon as it gets SIGTERM.
+const SERVE: &str = "trap 'exit 0' TERM; mkdir /www; echo hello >/www/index.html; httpd -h /www; while :; do sleep 3600 & wait $!; done";
 /// The contents of a data root beside images: one host's own identity and state.
 const OF_ONE_HOST: [&str; 8] =
     ["containers", "engine-id", "network", "plugins", "runtimes", "swarm", "tmp", "volumes"];
@@ -86,6 +88,7 @@ fn key(engine: Option<&Path>, overrides: &Map<String, Value>) -> anyhow::Result<
         (file, metadata.len(), metadata.modified()?).hash(&mut hasher);
     }
     Value::Object(overrides.clone()).to_string().hash(&mut hasher);
+    SERVE.hash(&mut hasher);
     Ok(format!("{:016x}", hasher.finish()))
 }
 
@@ -139,7 +142,7 @@ pub async fn preload(docker: &Docker) -> anyhow::Result<()> {
         .from_src("-")
         .repo(REPOSITORY)
         .tag("latest")
-        .changes(vec!["CMD [\"sh\"]".to_owned()])
+        .changes(vec![format!("CMD [\"sh\", \"-c\", \"{SERVE}\"]")])
         .build();
     let body = bollard::body_full(root_fs()?.into());
     docker.create_image(Some(options), Some(body), None).try_for_each(async |_| Ok(())).await?;

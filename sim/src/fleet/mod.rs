@@ -15,7 +15,6 @@
 
 pub(crate) mod aws;
 pub(crate) mod clean;
-mod cluster;
 mod cost;
 pub(crate) mod dockerd;
 mod events;
@@ -45,11 +44,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use anyhow::Context;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, oneshot};
 use tokio::task::JoinSet;
 
 pub use clean::{clean_dead_runs, live_runs};
-pub use cluster::{ClusterSpec, LAUNCH_HOOK, TERMINATION_HOOK};
 pub use cost::Cost;
 pub use events::ContainerEvent;
 pub use image::{IMAGE, preload};
@@ -67,8 +65,9 @@ pub use swarm::{is_running, service};
 pub use timeline::Entry;
 
 use crate::cloud::{Cloud, CloudOptions};
+pub use crate::cloud::{ClusterSpec, LAUNCH_HOOK, TERMINATION_HOOK};
 pub use crate::machines::SlowLink;
-use crate::machines::{Disturbance, Launch, Machines};
+use crate::machines::{Disturbance, Executed, Launch, Machines};
 use aws::Aws;
 use image::Template;
 use instance::Site;
@@ -140,6 +139,19 @@ impl Machines for Handle {
         let (_machines, instance) =
             self.find(instance_id).with_context(|| format!("there is no machine {instance_id}"))?;
         instance.disturb(what)
+    }
+
+    fn execute(&self, instance_id: &str, script: String) -> Option<oneshot::Receiver<Executed>> {
+        let (machines, instance) = self.find(instance_id)?;
+        if !instance.is_on() {
+            return None;
+        }
+        let (tell, executed) = oneshot::channel();
+        machines.site.runtime.spawn(async move {
+            // Nobody waits any more when the cloud is dropped.
+            let _ = tell.send(instance.execute(&script).await);
+        });
+        Some(executed)
     }
 }
 
@@ -278,6 +290,11 @@ impl Fleet {
         let mut instances = self.instances();
         instances.retain(|instance| instance.launch().group == name);
         instances
+    }
+
+    /// [`ClusterSpec::create`] in this fleet's cloud.
+    pub fn create_cluster(&self, spec: &ClusterSpec) -> anyhow::Result<()> {
+        spec.create(self.cloud())
     }
 
     /// Launches an instance that the cloud does not list: it has no metadata.

@@ -66,6 +66,14 @@ fn describe_stacks(stacks: &Stacks, clock: &Clock, params: &Params) -> Result<St
         xml.text("StackStatus", stack.status.as_str());
         xml.maybe("StackStatusReason", stack.reason.as_deref());
         xml.text("DisableRollback", "true");
+        xml.list("Outputs", &stack.outputs, |xml, (key, value)| {
+            xml.text("OutputKey", key);
+            xml.text("OutputValue", value);
+        });
+        xml.list("Tags", &stack.tags, |xml, (key, value)| {
+            xml.text("Key", key);
+            xml.text("Value", value);
+        });
     });
     Ok(xml.finish())
 }

@@ -1,15 +1,18 @@
-//! CloudFormation, as far as a node uses it: stacks whose resources wait for signals.
+//! CloudFormation, as far as a node uses it: stacks whose resources wait for signals. `deploy.rs` creates, updates and
+//! deletes a stack of skep's template with its groups.
 //!
 //! [`Stacks`] is a pure core, like Auto Scaling's. A resource completes with its last required SUCCESS signal, and each
 //! unique id counts once. One FAILURE or the timeout fails the resource, and with it the stack. There is no rollback: a
 //! failed stack stays `CREATE_FAILED`, as with `--disable-rollback`.
 
 mod api;
+mod deploy;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub(super) use api::handle;
+pub(super) use deploy::{Deployed, deploy, deploys};
 
 use super::errors::ApiError;
 use super::events::EventKind;
@@ -21,6 +24,10 @@ pub(super) enum Status {
     InProgress,
     Complete,
     Failed,
+    Updating,
+    Updated,
+    Deleting,
+    Deleted,
 }
 
 impl Status {
@@ -29,7 +36,16 @@ impl Status {
             Self::InProgress => "CREATE_IN_PROGRESS",
             Self::Complete => "CREATE_COMPLETE",
             Self::Failed => "CREATE_FAILED",
+            Self::Updating => "UPDATE_IN_PROGRESS",
+            Self::Updated => "UPDATE_COMPLETE",
+            Self::Deleting => "DELETE_IN_PROGRESS",
+            Self::Deleted => "DELETE_COMPLETE",
         }
+    }
+
+    /// Whether a signal can arrive.
+    fn waits(self) -> bool {
+        matches!(self, Self::InProgress | Self::Updating)
     }
 }
 
@@ -57,7 +73,11 @@ pub(super) struct Stack {
     status: Status,
     reason: Option<String>,
     created: Duration,
+    tags: BTreeMap<String, String>,
+    outputs: BTreeMap<String, String>,
     resources: Vec<Resource>,
+    /// Whether further resources follow.
+    is_growing: bool,
     history: Vec<Entry>,
 }
 
@@ -113,55 +133,101 @@ impl Stacks {
     }
 
     pub fn create(&mut self, spec: StackSpec, now: Duration) -> Result<(), ApiError> {
-        if self.stacks.contains_key(&spec.name) {
+        let name = self.begin(&spec.name, BTreeMap::new(), BTreeMap::new(), now)?;
+        for resource in spec.resources {
+            self.add(&name, resource, now);
+        }
+        self.finish(&name, now);
+        Ok(())
+    }
+
+    /// Begins a stack, whose resources follow until [`Stacks::finish`].
+    fn begin(
+        &mut self,
+        name: &str,
+        tags: BTreeMap<String, String>,
+        outputs: BTreeMap<String, String>,
+        now: Duration,
+    ) -> Result<String, ApiError> {
+        if self.stacks.get(name).is_some_and(|stack| stack.status != Status::Deleted) {
             return Err(ApiError::new(
                 400,
                 "AlreadyExistsException",
-                format!("Stack [{}] already exists", spec.name),
+                format!("Stack [{name}] already exists"),
             ));
         }
-        let resources = spec
-            .resources
-            .into_iter()
-            .map(|spec| Resource {
-                deadline: now + spec.timeout,
-                spec,
-                status: Status::InProgress,
-                reason: None,
-                changed: now,
-                succeeded: BTreeSet::new(),
-                failed: BTreeSet::new(),
-            })
-            .collect();
         let stack = Stack {
-            id: self.stack_id(&spec.name),
-            name: spec.name.clone(),
+            id: self.stack_id(name),
+            name: name.to_owned(),
             status: Status::InProgress,
             reason: Some("User Initiated".to_owned()),
             created: now,
-            resources,
+            tags,
+            outputs,
+            resources: Vec::new(),
+            is_growing: true,
             history: Vec::new(),
         };
-        self.stacks.insert(spec.name.clone(), stack);
-        self.note(&spec.name, None, now);
-        let logical_ids: Vec<String> = self
-            .stack(&spec.name)?
-            .resources
-            .iter()
-            .map(|resource| resource.spec.logical_id.clone())
-            .collect();
-        for logical_id in logical_ids {
-            self.note(&spec.name, Some(&logical_id), now);
+        self.stacks.insert(name.to_owned(), stack);
+        self.note(name, None, now);
+        Ok(name.to_owned())
+    }
+
+    fn add(&mut self, name: &str, spec: StackResourceSpec, now: Duration) {
+        let logical_id = spec.logical_id.clone();
+        let resource = Resource {
+            deadline: now + spec.timeout,
+            spec,
+            status: Status::InProgress,
+            reason: None,
+            changed: now,
+            succeeded: BTreeSet::new(),
+            failed: BTreeSet::new(),
+        };
+        if let Some(stack) = self.stacks.get_mut(name) {
+            stack.resources.push(resource);
         }
-        self.settle(&spec.name, now);
-        Ok(())
+        self.note(name, Some(&logical_id), now);
+    }
+
+    fn finish(&mut self, name: &str, now: Duration) {
+        if let Some(stack) = self.stacks.get_mut(name) {
+            stack.is_growing = false;
+        }
+        self.settle(name, now);
+    }
+
+    /// Sets the status of a stack, or of one of its resources. An update of a resource forgets its earlier signals.
+    fn mark(&mut self, name: &str, logical_id: Option<&str>, status: Status, now: Duration) {
+        let Some(stack) = self.stacks.get_mut(name) else { return };
+        match logical_id {
+            None => (stack.status, stack.reason) = (status, None),
+            Some(id) => {
+                let resource = stack.resources.iter_mut().find(|it| it.spec.logical_id == id);
+                let Some(resource) = resource else { return };
+                (resource.status, resource.reason, resource.changed) = (status, None, now);
+                if status == Status::Updating {
+                    resource.succeeded.clear();
+                    resource.failed.clear();
+                }
+            }
+        }
+        if logical_id.is_none() && status == Status::Deleted {
+            // The next stack of this name has another id.
+            self.stack_ids.remove(name);
+        }
+        self.note(name, logical_id, now);
     }
 
     /// Returns a stack by its name or id.
     fn stack(&self, name_or_id: &str) -> Result<&Stack, ApiError> {
         self.stacks
             .values()
-            .find(|stack| stack.name == name_or_id || stack.id == name_or_id)
+            .find(|stack| {
+                // Only the id finds a deleted stack.
+                let is_named = stack.name == name_or_id && stack.status != Status::Deleted;
+                is_named || stack.id == name_or_id
+            })
             .ok_or_else(|| does_not_exist(name_or_id))
     }
 
@@ -175,13 +241,13 @@ impl Stacks {
     ) -> Result<(), ApiError> {
         self.tick(now);
         let stack = self.stack(name_or_id)?;
-        if stack.status != Status::InProgress {
+        if !stack.status.waits() {
             return Err(cannot_be_signaled("Stack", &stack.id, stack.status));
         }
         let name = stack.name.clone();
         let resource =
             self.resource_mut(&name, logical_id).ok_or_else(|| no_resource(&name, logical_id))?;
-        if resource.status != Status::InProgress {
+        if !resource.status.waits() {
             return Err(cannot_be_signaled("Resource", logical_id, resource.status));
         }
         let status = match signal {
@@ -256,7 +322,8 @@ impl Stacks {
                 failed.join(", ")
             ));
             stack.status = Status::Failed;
-        } else if stack.resources.iter().all(|r| r.status == Status::Complete) {
+        } else if !stack.is_growing && stack.resources.iter().all(|r| r.status == Status::Complete)
+        {
             stack.reason = None;
             stack.status = Status::Complete;
         }

@@ -16,6 +16,7 @@ use crate::fleet::SYSTEM_PATH;
 use crate::fleet::dockerd::append;
 use crate::fleet::prerequisites::search_path;
 use crate::fleet::process::{Exit, Process};
+use crate::machines::Executed;
 
 /// `EX_CONFIG`: skep exits with it when a restart cannot help.
 const EXIT_CONFIG: i32 = 78;
@@ -154,7 +155,21 @@ impl Instance {
         self.run(command).await
     }
 
-    /// The same on a terminal of `columns` columns and 24 lines: standard output is everything that the terminal
+    /// Runs a script as Run Command does, with the environment of a command line on the instance.
+    pub(in crate::fleet) async fn execute(&self, script: &str) -> Executed {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).current_dir(&self.dir);
+        command.env_clear().envs(self.environment());
+        match self.run(command).await {
+            Ok(output) => Executed {
+                code: output.status.code().unwrap_or(-1),
+                out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            },
+            Err(error) => Executed { code: -1, out: format!("{error:#}") },
+        }
+    }
+
+    /// The same as [`Instance::skep`] on a terminal of `columns` columns and 24 lines: standard output is everything that the terminal
     /// received.
     pub async fn skep_on_terminal(&self, columns: u16, args: &str) -> anyhow::Result<Output> {
         let skep = self.skep_command()?;

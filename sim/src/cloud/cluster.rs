@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::Fleet;
-use crate::cloud::{
+use super::{
     ActionResult, Cloud, GroupSpec, HookSpec, Market, StackResourceSpec, StackSpec, Transition,
 };
 
@@ -36,6 +35,8 @@ pub struct ClusterSpec {
     pub user_data: Option<String>,
 }
 
+/// The roles, in the order in which CloudFormation creates their groups.
+pub(super) const ROLES: [&str; 2] = ["manager", "worker"];
 /// Name of the hook on launches.
 pub const LAUNCH_HOOK: &str = "skep-launch";
 /// Name of the hook on terminations.
@@ -104,13 +105,21 @@ impl ClusterSpec {
         .to_vec()
     }
 
-    fn resource(&self, logical_id: &str, group: String, signals: u32) -> StackResourceSpec {
-        StackResourceSpec {
+    /// Returns the group of a role, its hooks, and the resource that waits for its first instances.
+    pub(super) fn parts(&self, role: &str) -> (GroupSpec, Vec<HookSpec>, StackResourceSpec) {
+        let (logical_id, desired) = match role {
+            "manager" => ("Managers", self.managers),
+            _ => ("Workers", self.workers),
+        };
+        let group = self.group(role, desired);
+        let hooks = self.hooks(&group.name);
+        let resource = StackResourceSpec {
             logical_id: logical_id.to_owned(),
-            group: Some(group),
-            signals,
+            group: Some(group.name.clone()),
+            signals: desired,
             timeout: self.stack_timeout,
-        }
+        };
+        (group, hooks, resource)
     }
 }
 
@@ -118,23 +127,12 @@ impl ClusterSpec {
     /// Creates everything that the cluster needs. Its instances launch at once; this function does not wait for them.
     pub fn create(&self, cloud: &Cloud) -> anyhow::Result<()> {
         cloud.create_table(&self.table).context("cannot create the table")?;
-        let resources = vec![
-            self.resource("Managers", self.managers_group(), self.managers),
-            self.resource("Workers", self.workers_group(), self.workers),
-        ];
+        let parts = ROLES.map(|role| self.parts(role));
+        let resources = parts.iter().map(|(.., resource)| resource.clone()).collect();
         cloud.create_stack(StackSpec { name: self.name.clone(), resources })?;
-        for (role, desired) in [("manager", self.managers), ("worker", self.workers)] {
-            let group = self.group(role, desired);
-            let hooks = self.hooks(&group.name);
+        for (group, hooks, _) in parts {
             cloud.create_group_with_hooks(group, hooks)?;
         }
         Ok(())
-    }
-}
-
-impl Fleet {
-    /// [`ClusterSpec::create`] in this fleet's cloud.
-    pub fn create_cluster(&self, spec: &ClusterSpec) -> anyhow::Result<()> {
-        spec.create(self.cloud())
     }
 }
