@@ -10,7 +10,7 @@
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-PARTS=(lint cloudformation units model cloud scenarios engine packages booted)
+PARTS=(lint cloudformation aws-check units model cloud scenarios engine packages booted)
 # The tests of each part, as the runner selects them.
 declare -A tests=(
     [units]='kind(lib) + kind(bin)' [model]='package(skep-model) & kind(test)'
@@ -20,8 +20,8 @@ declare -A tests=(
 
 # Seconds that each step takes on two cores in an empty clone, until target/test/times.json has a record; and the
 # limit of each step in minutes.
-declare -A expected=([setup]=200 [build]=700 [lint]=30 [cloudformation]=100 [package]=380 [tests]=1450)
-declare -A limit=([setup]=30 [build]=20 [lint]=15 [cloudformation]=10 [package]=20 [tests]=75)
+declare -A expected=([setup]=200 [build]=700 [lint]=30 [cloudformation]=100 [aws-check]=80 [package]=380 [tests]=1450)
+declare -A limit=([setup]=30 [build]=20 [lint]=15 [cloudformation]=10 [aws-check]=10 [package]=20 [tests]=75)
 
 step_setup() { scripts/setup.sh lint test; }
 
@@ -40,6 +40,15 @@ step_lint() { scripts/lint.sh; }
 # Creates the stack in moto, with the main variants of its parameters. It also writes the policies of the roles, which
 # the scenarios enforce.
 step_cloudformation() { .venv/bin/python cloudformation/tests/check.py "$logs/policies.json"; }
+
+# Runs aws-check against an `aws` command line with a small account behind it. The tests mostly wait: the classes run at
+# the same time.
+step_aws-check() {
+    local python=$root/.venv/bin/python
+    cd aws-check/tests
+    { echo test_parts; sed -n 's/^class \(.*\)(Account):$/test_run.\1/p' test_run.py; } |
+        xargs -P 5 -I '{}' "$python" -m unittest --quiet '{}'
+}
 
 # Like `make package`, but without optimization, which takes minutes. The tests of the release need cargo and its
 # registry, which root does not have, so they are not in the pool.
@@ -107,6 +116,7 @@ if wants cloudformation || wants scenarios engine booted &&
     { [ ! -s "$logs/policies.json" ] || [ -n "$(find cloudformation -newer "$logs/policies.json" -type f)" ]; }; then
     steps+=(cloudformation)
 fi
+! wants aws-check || steps+=(aws-check)
 ! wants packages booted || steps+=(package)
 ! wants "${!tests[@]}" || steps+=(tests)
 
@@ -152,7 +162,7 @@ for step in "${steps[@]}"; do
     echo "$step $code $((SECONDS - started))" >>"$logs/steps"
     [ "$code" -eq 0 ] || verdict=1
     # After a failed build, nothing can be tested.
-    [ "$code" -eq 0 ] || [[ " lint cloudformation tests " == *" ${step%%:*} "* ]] || break
+    [ "$code" -eq 0 ] || [[ " lint cloudformation aws-check tests " == *" ${step%%:*} "* ]] || break
 done
 clean_up
 # Prints the ten slowest tests with their waits, and the summary.

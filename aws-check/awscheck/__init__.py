@@ -1,0 +1,1 @@
+"""Tries skep on AWS, and answers the facts that only AWS can confirm."""

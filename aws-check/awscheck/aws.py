@@ -1,0 +1,153 @@
+"""Calls the `aws` command line.
+
+A call is never interrupted in the middle: a creation that AWS has carried out must be known. Signals take effect
+before and between calls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+# Ends a call that hangs; the command's own limits are shorter.
+LONGEST_CALL = 300
+LIMITS = ["--cli-connect-timeout", "10", "--cli-read-timeout", "60"]
+DENIED = re.compile(r"AccessDenied|UnauthorizedOperation|AuthorizationError|NotAuthorized", re.IGNORECASE)
+PASSING = re.compile(r"Throttl|LimitExceeded|InternalFailure|InternalError|InternalServer|ServiceUnavailable|^50\d$", re.IGNORECASE)
+# What the command prints when the endpoint does not know the service or the operation.
+NOT_OFFERED = {"InvalidAction", "UnknownOperationException", "UnknownOperation", "Unknown", "404"}
+ERROR = re.compile(r"An error occurred \((?P<code>[^)]*)\) when calling the \w+ operation(?: \([^)]*\))?: ?(?P<message>.*)", re.DOTALL)
+
+
+class Interrupted(BaseException):
+    """A signal asked for the end. Not an `Exception`: no step may handle it."""
+
+
+class NotTried(Exception):
+    """Something cannot be tried here; the text says why."""
+
+
+class AwsError(Exception):
+    """A call that failed."""
+
+    def __init__(self, service: str, operation: str, code: str, message: str):
+        super().__init__(f"{service}:{operation}: {code + ': ' if code else ''}{message}")
+        self.service, self.operation, self.code, self.message = service, operation, code, message
+
+    @property
+    def is_denied(self) -> bool:
+        return bool(DENIED.search(self.code))
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same call can succeed later: no connection, too many calls, a fault of AWS."""
+        return not self.code or bool(PASSING.search(self.code))
+
+    @property
+    def is_not_offered(self) -> bool:
+        return self.code in NOT_OFFERED
+
+
+class Control:
+    """The signals, and the waiting that they end."""
+
+    def __init__(self) -> None:
+        self.name = ""
+        self.last_words = ""
+        self._asked = threading.Event()
+        self._cleaning = False
+
+    def listen(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, _frame: object) -> None:
+        if self._asked.is_set():
+            # A second signal ends everything at once. The state file says what is left.
+            self._tell(f"ended. {self.last_words}")
+            os._exit(130)
+        self.name = signal.Signals(number).name
+        self._asked.set()
+        self._tell(f"{self.name}: cleaning up. {self.last_words}")
+
+    def _tell(self, text: str) -> None:
+        # The terminal can be closed: that is what SIGHUP reports.
+        with contextlib.suppress(OSError):
+            os.write(sys.stderr.fileno(), f"\naws-check: {text}\n".encode())
+
+    @property
+    def is_interrupted(self) -> bool:
+        return self._asked.is_set()
+
+    def clean_up(self) -> None:
+        """From now on, the first signal no longer ends anything."""
+        self._cleaning = True
+
+    def check(self) -> None:
+        if self._asked.is_set() and not self._cleaning:
+            raise Interrupted(self.name)
+
+    def sleep(self, seconds: float) -> None:
+        self.check()
+        if self._cleaning:
+            time.sleep(seconds)
+        else:
+            self._asked.wait(seconds)
+        self.check()
+
+
+class Aws:
+    """One account and region, through the command line."""
+
+    def __init__(self, control: Control, region: str | None = None):
+        self.control = control
+        self.region = region
+        self.program = shutil.which("aws")
+        self.calls = 0
+
+    def call(self, service: str, operation: str, **parameters: object) -> dict:
+        """Calls an operation, whose parameters have the names of AWS's API, and returns its answer."""
+        assert self.program
+        self.control.check()
+        command = [self.program, service, operation, "--output", "json", *LIMITS]
+        if self.region:
+            command += ["--region", self.region]
+        if parameters:
+            command += ["--cli-input-json", json.dumps(parameters)]
+        self.calls += 1
+        environment = {"AWS_RETRY_MODE": "standard", "AWS_MAX_ATTEMPTS": "5", **os.environ, "AWS_PAGER": ""}
+        try:
+            # In a session of its own, so that Ctrl-C does not reach it.
+            done = subprocess.run(
+                command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                errors="replace", timeout=LONGEST_CALL, start_new_session=True, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise AwsError(service, operation, "", f"no answer within {LONGEST_CALL} s") from None
+        if done.returncode == 0:
+            try:
+                return json.loads(done.stdout or "{}")
+            except ValueError:
+                raise AwsError(service, operation, "", f"the answer is not JSON: {done.stdout[:200]!r}") from None
+        found = ERROR.search(done.stderr)
+        if found:
+            raise AwsError(service, operation, found["code"], found["message"].strip())
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        raise AwsError(service, operation, "", " ".join(lines[-3:]) or f"aws ended with {done.returncode}")
+
+    def find_region(self, given: str | None) -> str | None:
+        """The region that the command would use."""
+        for name in (given, os.environ.get("AWS_REGION"), os.environ.get("AWS_DEFAULT_REGION")):
+            if name:
+                return name
+        assert self.program
+        said = subprocess.run([self.program, "configure", "get", "region"], capture_output=True, text=True, check=False)
+        return said.stdout.strip() or None

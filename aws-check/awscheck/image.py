@@ -1,0 +1,97 @@
+"""Builds an image with Packer, as docs/deploy.md describes."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import threading
+
+from .aws import Interrupted
+from .run import Run, StepFailed
+from .stack import TAG
+
+OLDEST_PACKER = (1, 9)
+# Packer ends its builder and removes its resources before it ends.
+PACKERS_CLEAN_UP = 600
+
+
+def packer_version(program: str) -> tuple[int, int]:
+    said = subprocess.run([program, "version"], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"v?(\d+)\.(\d+)", said)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def problem(package: pathlib.Path) -> str:
+    """Why no image can be built; empty if one can."""
+    program = shutil.which("packer")
+    if not package.is_file():
+        return f"{package} does not exist: `make package` builds it"
+    if package.suffix not in (".deb", ".rpm"):
+        return f"{package} is neither a .deb nor a .rpm"
+    if not program:
+        return "Packer is not installed: https://developer.hashicorp.com/packer/install"
+    version = packer_version(program)
+    if version < OLDEST_PACKER:
+        return f"Packer {'.'.join(map(str, version))} is too old: 1.9 or newer is needed"
+    return ""
+
+
+def architecture(package: pathlib.Path) -> str:
+    return "arm64" if re.search(r"arm64|aarch64", package.name) else "x86_64"
+
+
+def build(run: Run, package: pathlib.Path, variables: list[str], directory: pathlib.Path) -> str:
+    """Returns the id of the new image."""
+    run.transcript.heading(f"image: Packer builds it from {package.name}")
+    program = shutil.which("packer") or "packer"
+    template = run.settings.templates.parent / "packer" / ("amazon-linux" if package.suffix == ".rpm" else "debian")
+    manifest = directory / "image.json"
+    given = {
+        "skep_package": str(package.resolve()), "manifest": str(manifest), "region": run.aws.region or "",
+        "architecture": architecture(package),
+        "tags": json.dumps({TAG: run.state.run}),
+    }  # fmt: skip
+    options = [f"-var={key}={value}" for key, value in given.items()] + [f"-var={one}" for one in variables]
+    run.state.creating("image")
+    _packer(run, [program, "init", str(template)])
+    _packer(run, [program, "build", "-color=false", *options, str(template)])
+    artifact = json.loads(manifest.read_text(encoding="utf-8"))["builds"][-1]["artifact_id"]
+    run.has_created = True
+    image = artifact.split(",")[0].split(":")[-1]
+    run.answers.give("packer", True, f"Packer {'.'.join(map(str, packer_version(program)))} has built {image}")
+    run.say(f"   {image}")
+    return image
+
+
+def _packer(run: Run, command: list[str]) -> None:
+    # In a session of its own: Packer receives a signal once, from here, and then removes what it has created.
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True
+    )
+    lines: list[str] = []
+
+    def read() -> None:
+        assert process.stdout
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            run.say(f"   packer: {line.rstrip()}", quiet=True)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    try:
+        while process.poll() is None:
+            run.control.sleep(0.5)
+    except Interrupted:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(PACKERS_CLEAN_UP)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        raise
+    reader.join(10)
+    if process.returncode:
+        raise StepFailed(f"packer {command[1]} ended with {process.returncode}: {' '.join(lines[-3:])}")
