@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde_json::{Map, Value};
 use skep_sim::cloud::Cloud;
+
+use crate::swarm::TABLE;
 
 /// Placeholder for the cluster in the policies that the template's test has written.
 const CLUSTER: &str = "cluster-of-this-stack";
@@ -16,9 +18,25 @@ pub const STORES: [&str; 2] = ["ssm", "dynamodb"];
 /// # Errors
 /// When the template's test has not run, or the policies contain an element that the local cloud does not enforce.
 pub fn enforce(cloud: &Cloud, clusters: &[&str], stores: &[&str]) -> anyhow::Result<()> {
+    enforce_on_table(cloud, clusters, stores, TABLE)
+}
+
+/// The same for another table.
+///
+/// # Errors
+/// Like [`enforce`], and when the policies name another table than the template's default.
+pub fn enforce_on_table(
+    cloud: &Cloud,
+    clusters: &[&str],
+    stores: &[&str],
+    table: &str,
+) -> anyhow::Result<()> {
     let path = written_by_the_templates_test()?;
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("{}: run `make test STAGES=cloudformation`", path.display()))?;
+    let default = format!(":table/{TABLE}\"");
+    ensure!(text.contains(&default), "{} does not name the table {TABLE}", path.display());
+    let text = text.replace(&default, &format!(":table/{table}\""));
     let mut roles = Map::new();
     for cluster in clusters {
         let policies: Value = serde_json::from_str(&text.replace(CLUSTER, cluster))?;
