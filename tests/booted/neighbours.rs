@@ -30,7 +30,7 @@ pub async fn reach_nothing(fleet: &BootedFleet) -> anyhow::Result<()> {
     let before = [manager.pid("skep").await?, worker.pid("skep").await?];
 
     for node in [&manager, &worker] {
-        local_user(&node.instance).await?;
+        local_user(&node.instance, &manager.instance).await?;
         for address in [manager.instance.address(), worker.instance.address()] {
             let requests = REQUESTS.replace("ADDRESS", &address.to_string());
             let codes =
@@ -50,7 +50,7 @@ pub async fn reach_nothing(fleet: &BootedFleet) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn local_user(instance: &BootedInstance) -> anyhow::Result<()> {
+async fn local_user(instance: &BootedInstance, manager: &BootedInstance) -> anyhow::Result<()> {
     let pid = "$(pidof skep)";
     for attempt in [
         METADATA,
@@ -63,6 +63,7 @@ async fn local_user(instance: &BootedInstance) -> anyhow::Result<()> {
         &format!("head -c 1 /proc/{pid}/mem 2>&1 | grep -v 'ermission'"),
         &format!("kill -0 {pid}"),
         "systemctl kill --signal=CONT skep.service",
+        &format!("timeout 5 bash -c '</dev/tcp/{}/2377'", manager.address()),
         WRITABLE,
     ] {
         refused(instance, &format!("{NOBODY} sh -c '{}'", quoted(attempt)), attempt).await?;

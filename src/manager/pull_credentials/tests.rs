@@ -7,8 +7,8 @@ use time::{Duration, OffsetDateTime};
 
 use super::Memory;
 use super::decide::{
-    Because, Change, PAUSE_AFTER_ROLLBACK, PAUSE_IN_NEED, ROLLBACK_GRACE, Seen, Verdict, decide,
-    decide_by_tasks, is_half_over, is_new, refused_since,
+    Because, Change, PAUSE_AFTER_ROLLBACK, PAUSE_IN_NEED, PULL_TAKES, ROLLBACK_GRACE, Seen,
+    Verdict, decide, decide_by_tasks, is_half_over, is_new, refused_since,
 };
 use crate::clients::docker::ServiceTask;
 use crate::clients::ledger::RegistryAuth;
