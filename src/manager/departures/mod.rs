@@ -332,7 +332,7 @@ mod tests {
     async fn where_no_request_of_workers_can_be_read_those_of_managers_are_served() {
         let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
         let node = Node::example(engine.swarm(), &stub).await;
-        node.known_instances.add(["i-1"]);
+        node.known_instances.add(["i-1"].into_iter());
         stub.compute(|body| {
             let throttled = r#"{ "__type": "ThrottlingException", "message": "too fast" }"#;
             let is_workers = body.contains("RequestItems");

@@ -96,7 +96,10 @@ impl World {
             Event::RollBack => self.change(Change::RolledBack, self.carried),
             Event::Pause => self.seen.unfinished_update = Some("paused".into()),
             Event::Resume => self.seen.unfinished_update = None,
-            Event::Pull => self.tasks[0].state = Some(TaskState::PREPARING),
+            Event::Pull => {
+                self.tasks[0].state = Some(TaskState::PREPARING);
+                self.tasks[0].created_at = self.now;
+            }
             Event::Pulled => self.tasks[0].state = Some(TaskState::RUNNING),
             Event::Look => self.look(),
         }
@@ -112,7 +115,9 @@ impl World {
         }
         let is_paused = self.seen.unfinished_update.is_some();
         assert!(!is_paused || self.seen.change == Change::None, "the paused update would continue");
-        assert_ne!(self.tasks[0].state, Some(TaskState::PREPARING), "the pull would start again");
+        let is_pulling = self.tasks[0].state == Some(TaskState::PREPARING);
+        let is_late = self.now - self.tasks[0].created_at >= PULL_TAKES;
+        assert!(!is_pulling || is_late, "the pull would start again");
         let age = self.now - self.seen.updated_at;
         assert!(
             self.seen.change != Change::Changed || age >= ROLLBACK_GRACE,
