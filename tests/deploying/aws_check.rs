@@ -52,7 +52,7 @@ fn aws_check(fleet: &Fleet, directory: &Path, command: &str, arguments: &str) ->
     let programs = root.join(".venv/bin");
     let mut check = Command::new(programs.join("python"));
     check.arg("-B").arg(root.join("aws-check/aws-check")).arg(command);
-    check.args(["--stack", NAME, "--poll", "2", "--json", "--dir"]).arg(directory);
+    check.args(["--stack", NAME, "--poll", "5", "--json", "--dir"]).arg(directory);
     check.args(arguments.split_whitespace());
     check.env_clear().envs([
         ("AWS_ENDPOINT_URL", fleet.endpoint().as_str()),
@@ -155,10 +155,11 @@ async fn nodes_come_and_go_and_every_fact_has_an_answer() -> anyhow::Result<()> 
             "manager",
             "leader",
             "delete",
-            "charter-closed",
             "nothing-left",
         ],
     )?;
+    // This cloud deletes the table at once after the last manager, so that the last phase may not be seen.
+    ensure!(report.facts()["charter-closed"].0 != "no", "{}", report.errors);
     // It learns from the answers of the endpoint what this cloud cannot do.
     let facts = report.facts();
     for (fact, why) in [

@@ -190,10 +190,10 @@ impl<'a> Page<'a> {
             first["state"].as_str().is_some_and(|it| it.starts_with("draining, ")),
             "{first:#}"
         );
-        // The clock of a browser that has much to do stands still for seconds.
+        // A browser that has much to do draws late, and the bar later than the text.
         let is_later = format!(
-            "const then = {}; const now = (() => {{ {LOOK} }})(); return now.left !== then",
-            first["left"]
+            "const now = (() => {{ {LOOK} }})(); return now.left !== {} && now.share < {}",
+            first["left"], first["share"]
         );
         self.until("a later countdown", &is_later).await?;
         let later = self.run(LOOK).await?;
