@@ -159,7 +159,10 @@ async fn nodes_come_and_go_and_every_fact_has_an_answer() -> anyhow::Result<()> 
         ],
     )?;
     // This cloud deletes the table at once after the last manager, so that the last phase may not be seen.
-    ensure!(report.facts()["charter-closed"].0 != "no", "{}", report.errors);
+    let (answer, evidence) = report.facts()["charter-closed"];
+    let is_unseen =
+        answer == "not tried" && evidence == "the last phase that could be read was open";
+    ensure!(answer == "yes" || is_unseen, "{answer}: {evidence}\n{}", report.errors);
     // It learns from the answers of the endpoint what this cloud cannot do.
     let facts = report.facts();
     for (fact, why) in [
