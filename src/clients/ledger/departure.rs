@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::record::{self, Record};
 use super::table::Condition;
-use super::{Ledger, LedgerError, Rows};
+use super::{Ledger, LedgerError, Rows, Traffic};
 use crate::common::instance::{Departure, Reason, Role};
 use crate::common::printable::printable;
 
@@ -19,7 +19,7 @@ const DEPARTURE_TTL: Duration = Duration::from_secs(24 * 3600);
 /// Number of characters of a boot id, which is a UUID.
 const LONGEST_BOOT_ID: usize = 64;
 /// Number of characters of the reason why a node waits.
-const LONGEST_WAIT: usize = 1000;
+pub(super) const LONGEST_WAIT: usize = 1000;
 
 /// One node's departure.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +62,19 @@ pub struct DepartureRow {
     /// The reason why the node waits, as text from the node; `None` while it makes progress.
     #[serde(default)]
     pub waiting_for: Option<String>,
+    /// Set by the node: it may still receive traffic, and must not be drained before this time. `None` once its traffic
+    /// has ended, and from a skep without this field.
+    #[serde(default, with = "time::serde::timestamp::option")]
+    pub hold_until: Option<OffsetDateTime>,
+    /// Set by a manager; `None` until one has found out.
+    #[serde(default)]
+    pub traffic: Option<Traffic>,
+    /// Set by a manager: the node waits for its turn to be drained, until then at the latest.
+    #[serde(default, with = "time::serde::timestamp::option")]
+    pub turn_by: Option<OffsetDateTime>,
+    /// Set by a manager with `turn_by`: what is waited for, as text.
+    #[serde(default)]
+    pub turn_after: Option<String>,
     /// Time when DynamoDB may delete the row.
     #[serde(with = "time::serde::timestamp")]
     pub expires_at: OffsetDateTime,
@@ -132,6 +145,10 @@ impl DepartureRow {
             stand_in: false,
             group: None,
             waiting_for: None,
+            hold_until: None,
+            traffic: None,
+            turn_by: None,
+            turn_after: None,
             expires_at: departure.deadline.max(departure.noticed_at) + DEPARTURE_TTL,
         }
     }
@@ -166,6 +183,12 @@ impl Record for DepartureRow {
         if let Some(why) = &self.waiting_for {
             record::text("waiting_for", why, LONGEST_WAIT)?;
         }
+        if let Some(what) = &self.turn_after {
+            record::text("turn_after", what, LONGEST_WAIT)?;
+        }
+        for (attribute, at) in [("hold_until", self.hold_until), ("turn_by", self.turn_by)] {
+            at.map_or(Ok(()), |at| record::near(attribute, at))?;
+        }
         record::near("requested_at", self.requested_at)?;
         record::near("deadline", self.deadline)?;
         record::moment("expires_at", self.expires_at)
@@ -182,13 +205,13 @@ impl Record for DepartureRow {
 
 impl Ledger {
     /// A stand-in has a key of its own, in the partition of the cluster, where no worker can write it.
-    fn departure_item(is_stand_in: bool, instance_id: &str) -> String {
+    pub(super) fn departure_item(is_stand_in: bool, instance_id: &str) -> String {
         let kind = if is_stand_in { "stand-in#" } else { "" };
         format!("{DEPARTURES}{kind}{instance_id}")
     }
 
     /// Returns the partition of a departure.
-    fn departures_of(&self, row: &DepartureRow) -> Self {
+    pub(super) fn departures_of(&self, row: &DepartureRow) -> Self {
         match row.stand_in {
             true => self.clone(),
             false => self.own_rows(row.role, &row.instance_id),

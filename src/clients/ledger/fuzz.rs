@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 use crate::clients::docker::{Availability, LocalNode, LocalState, NodeView};
 use crate::clients::ledger::{
     Attempt, Charter, CharterPhase, DemotionRequest, DepartureRow, DepartureState, Lease, Member,
-    MemberRows, MemberState, Record, RegistryAuth, Row, Rows, Traces, decode, encode,
+    MemberRows, MemberState, Record, RegistryAuth, Row, Rows, Traces, Traffic, decode, encode,
 };
 use crate::common::instance::{Departure, HIGHEST_GENERATION, Instance, Membership, Reason, Role};
 use crate::common::labels::INSTANCE;
@@ -211,6 +211,8 @@ fn right_departure() -> impl Strategy<Value = DepartureRow> {
             (row.state, row.stand_in) = (state, stand_in);
             row.group = Some("group".to_owned());
             row.waiting_for = Some("the tasks to stop".to_owned());
+            (row.hold_until, row.turn_by) = (Some(NOW), Some(NOW));
+            (row.traffic, row.turn_after) = (Some(Traffic::Balanced), Some("i-1".to_owned()));
             row
         },
     )

@@ -35,6 +35,7 @@ mod error;
 #[cfg(test)]
 pub(crate) mod fuzz;
 mod history;
+mod hold;
 mod lease;
 mod member;
 mod permission_probe;
@@ -52,6 +53,7 @@ pub use demotion_request::DemotionRequest;
 pub use departure::{DepartureRow, DepartureState};
 pub use error::LedgerError;
 pub use history::History;
+pub use hold::Traffic;
 pub use lease::{Lease, LeaseOf};
 pub use member::{Member, MemberRows, MemberState};
 pub use permission_probe::{Access, Partition};
