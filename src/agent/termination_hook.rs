@@ -10,6 +10,7 @@ use crate::clients::aws::autoscaling::HookResult;
 use crate::clients::imds::TargetState;
 use crate::common::errors::chain;
 use crate::common::fact::Fact;
+use crate::common::hook_wait::HookWait;
 use crate::common::instance::Departure;
 use crate::common::state::Phase;
 use crate::lifecycle::leave::Outcome;
@@ -49,7 +50,10 @@ pub async fn keep_alive(
     notices.give(Departure { deadline, ..departure.clone() });
     match hook {
         Some(hook) => hook.keep_alive().await,
-        None => std::future::pending().await,
+        None => {
+            announcer.see_hook(HookWait::NoHook);
+            std::future::pending().await
+        }
     }
 }
 

@@ -205,6 +205,13 @@ impl Reason {
         self == Reason::Operator
     }
 
+    /// Whether the node goes on answering health checks with 200 at first: Auto Scaling has deregistered it, and 503 would
+    /// let a balancer cut open requests; or the notice may be withdrawn, and 503 might let a group replace the node.
+    #[must_use]
+    pub fn begins_in_traffic(self) -> bool {
+        self.is_auto_scalings() || self.may_be_withdrawn()
+    }
+
     /// Whether EC2 may withdraw the notice, so that the node stays.
     #[must_use]
     pub fn may_be_withdrawn(self) -> bool {

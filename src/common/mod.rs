@@ -6,6 +6,7 @@ pub mod event;
 pub mod fact;
 pub mod flush_result;
 pub mod held_since;
+pub mod hook_wait;
 pub mod instance;
 pub(crate) mod known_words;
 pub mod labels;

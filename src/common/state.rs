@@ -14,6 +14,7 @@ use time::macros::format_description;
 
 use crate::common::fact::Fact;
 use crate::common::flush_result::Outcome as FlushOutcome;
+use crate::common::hook_wait::HookWait;
 use crate::common::instance::{Departure, Instance, Membership, Role, SchedulingHold};
 use crate::common::outcome::Outcome;
 
@@ -111,6 +112,12 @@ pub struct NodeState {
     pub membership: Option<Membership>,
     /// The notice in force; `None` without a notice.
     pub departure: Option<Departure>,
+    /// Whether the node, which leaves, answers health checks with 503.
+    #[serde(skip)]
+    pub is_out_of_traffic: bool,
+    /// The wait of the termination hook, while the node leaves.
+    #[serde(skip)]
+    pub hook_wait: HookWait,
     /// Outcome of its last departure, if that failed and the node stays.
     pub failed_departure: Option<String>,
     /// Set while the ledger does not record that the last departure failed: the number of its killed tasks.
@@ -162,9 +169,14 @@ impl NodeState {
     /// not become Ready again, and its replacement by a load balancer would not help.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        (self.is_serving() || self.is_member_again())
-            && self.departure.is_none()
-            && !self.is_given_up
+        let is_member = match &self.departure {
+            None => self.is_serving() || self.is_member_again(),
+            Some(departure) => {
+                let was_member = self.membership.is_some() || self.is_still_member.is_yes();
+                was_member && departure.reason.begins_in_traffic() && !self.is_out_of_traffic
+            }
+        };
+        is_member && !self.is_given_up
     }
 
     /// Whether the group does not count this node any more; it would return through the launch hook.
@@ -253,6 +265,7 @@ impl NodeState {
         self.killed.clear();
         self.grace_unknown.clear();
         (self.why, self.progress) = (None, None);
+        (self.is_out_of_traffic, self.hook_wait) = (false, HookWait::Unknown);
     }
 }
 

@@ -253,6 +253,13 @@ pub fn duration(raw: &Raw) -> Parsed<Duration> {
     Ok(duration)
 }
 
+pub fn wait(raw: &Raw) -> Parsed<Duration> {
+    match raw.text() {
+        Ok("0s") => Ok(Duration::ZERO),
+        _ => duration(raw),
+    }
+}
+
 pub fn rotation(raw: &Raw) -> Parsed<Duration> {
     let text = raw.text()?;
     let interval = humantime::parse_duration(text)

@@ -157,6 +157,24 @@ settings! {
         flush_share: f64 = share("0.2"),
         /// The longest wait for a manager to drain this node, before the node stops its tasks itself.
         manager_patience: Duration = duration("5m"),
+        /// Time for which a node goes on serving after its health port has changed to 503, so that load
+        /// balancers stop sending to it before it is drained; longer than their health checks need. Without
+        /// a load balancer there is no wait, and with a termination hook Auto Scaling has deregistered the
+        /// node. `0s` for none.
+        linger: Duration = wait("20s"),
+        /// The same after a spot notice, if it is different.
+        linger_spot: Option<Duration> = wait(),
+        /// The same before scheduled maintenance.
+        linger_maintenance: Option<Duration> = wait(),
+        /// The same after a recommendation to replace the spot instance, with `notices.rebalance = "leave"`.
+        linger_rebalance: Option<Duration> = wait(),
+        /// The same when the machine is powered off.
+        linger_shutdown: Option<Duration> = wait(),
+        /// The same for `skep leave`.
+        linger_operator: Option<Duration> = wait(),
+        /// The deregistration delay of the group's target groups, where no hook shows when it is over: for
+        /// an instance that enters Standby, and for a termination without a hook.
+        deregistration_delay: Duration = wait("5m"),
     }
 
     /// The flushers that run between the end of the last task and leaving: all at the same time, within

@@ -1,6 +1,9 @@
 //! Drains or pauses a node that stays but must get no new tasks, by the scheduling hold in its row, and gives it its
 //! former availability afterwards.
 //!
+//! An instance that enters Standby is deregistered from its load balancers without a hook: its node is paused first, and
+//! drained when `leave.deregistration_delay` is over.
+//!
 //! Guarantees: an availability that another actor has set is not changed (see [`settle`]), and a departing node is not
 //! activated. A node without skep's labels is left to the duty `labels`, whose first write also sets the availability.
 
@@ -13,8 +16,11 @@ use super::error::ManagerError;
 use super::node_edit::{BACKUP, Edit, LEADER, Rhythm, rows_of, with_rows, write};
 use super::observe::{Fleet, lately};
 use super::placed::{count_instances, instance_of};
+use super::traffic;
 use crate::clients::docker::{Availability, NodeView, settle};
-use crate::clients::ledger::Member;
+use crate::clients::ledger::{Member, Traffic};
+use crate::common::errors::chain;
+use crate::common::held_since::HeldSince;
 use crate::common::instance::SchedulingHold;
 use crate::common::labels::{AVAILABILITY, Labels, OWNED};
 
@@ -38,6 +44,8 @@ struct Memory {
     all_at: Option<Instant>,
     /// Of those of the nodes that skep has marked.
     marked_at: Option<Instant>,
+    /// Instances in Standby that a load balancer may still send requests to.
+    deregistering: HeldSince<String>,
 }
 
 async fn poll(
@@ -51,9 +59,12 @@ async fn poll(
     }
     let members = rows_of(fleet, &due, lately(ROWS_AGE)).await?;
     for (view, member) in with_rows(&due, &members) {
+        let hold = memory.hold_of(fleet, view, member).await;
+        let decide = |seen: &_, before, _: &_| decide(seen, before, hold);
         let written = write(fleet.node, view, member, decide).await.map(drop);
         complaints.take("setting the availability", &member.instance_id, written)?;
     }
+    memory.deregistering.retain(|id| nodes.iter().any(|view| instance_of(view) == Some(id)));
     complaints.retain(|id| nodes.iter().any(|view| instance_of(view) == Some(id)));
     Ok(rhythm.look)
 }
@@ -74,10 +85,40 @@ impl Memory {
     }
 }
 
-/// Returns the availability of a node that has skep's labels, with its mark.
-fn decide(seen: &Labels, before: Availability, member: &Member) -> Edit {
+impl Memory {
+    /// Returns the hold of a node, by its row; a weaker one while its instance is being deregistered. If it is unknown
+    /// whether there is a load balancer, the node waits as if there were one.
+    async fn hold_of(
+        &mut self,
+        fleet: &Fleet<'_>,
+        view: &NodeView,
+        member: &Member,
+    ) -> Option<SchedulingHold> {
+        let (id, delay) = (&member.instance_id, fleet.node.settings.leave.deregistration_delay);
+        let is_waiting = member.scheduling_hold == Some(SchedulingHold::Standby)
+            && view.availability != Availability::Drain;
+        if !is_waiting {
+            self.deregistering.end(id);
+            return member.scheduling_hold;
+        }
+        let now = Instant::now();
+        if now - self.deregistering.begin(id.clone(), now) >= delay {
+            return member.scheduling_hold;
+        }
+        let traffic = traffic::find_out(fleet, id).await;
+        let traffic = traffic.inspect_err(|error| tracing::debug!("{}", chain(error)));
+        match traffic {
+            Ok(Some(Traffic::None)) => member.scheduling_hold,
+            // Like a recommendation to replace the instance: it keeps its tasks and gets no new ones.
+            _ => Some(SchedulingHold::Rebalance),
+        }
+    }
+}
+
+/// Returns the availability of a node that has skep's labels and this hold, with its mark.
+fn decide(seen: &Labels, before: Availability, hold: Option<SchedulingHold>) -> Edit {
     let mut labels = seen.clone();
-    let after = settle(&mut labels, before, member.scheduling_hold.map(wanted));
+    let after = settle(&mut labels, before, hold.map(wanted));
     let is_new = labels != *seen || after != before;
     (is_new && seen.contains_key(OWNED)).then_some((labels, after))
 }
@@ -135,10 +176,9 @@ mod tests {
             (Some(SchedulingHold::Rebalance), Availability::Pause),
             (None, Availability::Active),
         ] {
-            let row = held(false, hold);
-            (seen, availability) = decide(&seen, availability, &row).unwrap();
+            (seen, availability) = decide(&seen, availability, hold).unwrap();
             assert_eq!(availability, then);
-            assert_eq!(decide(&seen, availability, &row), None, "however often");
+            assert_eq!(decide(&seen, availability, hold), None, "however often");
         }
     }
 
@@ -148,10 +188,10 @@ mod tests {
         let row = held(true, Some(SchedulingHold::Rebalance));
         assert_eq!(first(&mut seen, Availability::Pause, &row), Availability::Pause);
         let row = held(true, None);
-        assert_eq!(decide(&seen, Availability::Pause, &row).unwrap().1, Availability::Active);
+        assert_eq!(decide(&seen, Availability::Pause, None).unwrap().1, Availability::Active);
         // Drained before its first labels, by a departure that was withdrawn.
         let mut drained = labels(&[(AVAILABILITY, "drain, was pause")]);
-        assert_eq!(decide(&drained, Availability::Drain, &row), None, "its first labels do it");
+        assert_eq!(decide(&drained, Availability::Drain, None), None, "its first labels do it");
         assert_eq!(first(&mut drained, Availability::Drain, &row), Availability::Active);
     }
 

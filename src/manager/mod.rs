@@ -38,6 +38,7 @@ pub mod replacements;
 mod stand_in;
 mod status_view;
 mod tokens;
+mod traffic;
 
 use std::convert::Infallible;
 use std::pin::Pin;

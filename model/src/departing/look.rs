@@ -114,6 +114,8 @@ impl World {
             is_ledger_readable: !me.is_cut_off,
             is_write_failing: false,
             is_drain_failing: false,
+            traffic: leave::Wait::Over,
+            awaits_turn: false,
             task_containers: 0,
             standalone_containers: 0,
             late_containers: 0,
@@ -124,6 +126,7 @@ impl World {
             quorum: Quorum::of(&others.into_iter().chain(own.clone()).collect::<Vec<_>>()),
             node: own,
             clock: leave::Clock {
+                traffic_over: true,
                 patience_over: true,
                 drain_over: true,
                 stop_over: true,

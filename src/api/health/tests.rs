@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use super::connections::{MOST, MOST_OF_A_PEER};
 use super::*;
 use crate::common::fact::Fact;
-use crate::common::instance::{Departure, Reason};
+use crate::common::instance::{Departure, Membership, Reason};
 use crate::common::state::Phase;
 use crate::config::Settings;
 
@@ -57,12 +57,37 @@ async fn it_is_healthy_while_ready_and_not_departing() {
     let seen: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!(seen["quorum"].as_str(), state.now().quorum_lost().as_deref());
     state.set_quorum_lost(None);
-    state.update(|state| {
-        state.departure = Some(Departure { reason: Reason::Spot, noticed_at: now, deadline: now });
-    });
-    assert_eq!(ask(Method::GET, &base).await.0, 503, "departing, although still Ready");
     state.update(|state| (state.departure, state.is_given_up) = (None, true));
     assert_eq!(ask(Method::GET, &base).await.0, 503, "permanently broken, to be replaced");
+}
+
+#[tokio::test]
+async fn a_node_that_leaves_is_healthy_only_where_503_would_do_harm() {
+    let (state, base) = start();
+    state.enter(Phase::Leaving, "waiting for the load balancer");
+    let now = OffsetDateTime::now_utc();
+    let leaves = |reason, membership, is_out_of_traffic| {
+        state.update(|state| {
+            state.departure = Some(Departure { reason, noticed_at: now, deadline: now });
+            (state.membership, state.is_out_of_traffic) = (membership, is_out_of_traffic);
+        });
+    };
+    for (reason, code) in [
+        (Reason::Lifecycle, 200),
+        (Reason::Pool, 200),
+        (Reason::Spot, 200),
+        (Reason::Maintenance, 200),
+        (Reason::Rebalance, 200),
+        (Reason::Shutdown, 503),
+        (Reason::Operator, 503),
+    ] {
+        leaves(reason, Some(Membership::example()), false);
+        assert_eq!(ask(Method::GET, &base).await.0, code, "{reason}");
+        leaves(reason, Some(Membership::example()), true);
+        assert_eq!(ask(Method::GET, &base).await.0, 503, "{reason}: its traffic has ended");
+        leaves(reason, None, false);
+        assert_eq!(ask(Method::GET, &base).await.0, 503, "{reason}: it has never served");
+    }
 }
 
 #[tokio::test]
@@ -82,7 +107,8 @@ async fn a_member_whose_skep_was_restarted_during_an_outage_stays_healthy() {
     assert_eq!(ask(Method::GET, &base).await.0, 200, "the next start continues");
     let now = OffsetDateTime::now_utc();
     state.update(|state| {
-        state.departure = Some(Departure { reason: Reason::Spot, noticed_at: now, deadline: now });
+        let reason = Reason::Operator;
+        state.departure = Some(Departure { reason, noticed_at: now, deadline: now });
     });
     assert_eq!(ask(Method::GET, &base).await.0, 503, "departing");
     for phase in [Phase::Warmed, Phase::Leaving, Phase::Left] {

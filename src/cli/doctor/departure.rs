@@ -31,7 +31,7 @@ fn budget(settings: &Settings) -> Finding {
     let leave = &settings.leave;
     let start = Instant::now();
     let end = start + leave.deadline;
-    let budget = Budget::new(start, end, leave.flush_share, leave.manager_patience);
+    let budget = Budget::new(start, end, leave.flush_share, leave.manager_patience, start);
     let whole_seconds = |span: Duration| format_duration(Duration::from_secs(span.as_secs()));
     Finding::ok(
         "leave budget",

@@ -59,6 +59,31 @@ pub struct GroupInstance {
     pub lifecycle_state: LifecycleState,
     /// `HEALTHY` or `UNHEALTHY`.
     pub health: String,
+    /// `None` where the call does not describe the group.
+    pub balancing: Option<Balancing>,
+}
+
+/// What a group has to do with load balancers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Balancing {
+    /// Whether it registers its instances with a target group, a classic load balancer or another traffic source.
+    pub has_load_balancer: bool,
+    /// Whether it replaces an instance that a load balancer calls unhealthy.
+    pub replaces_unhealthy: bool,
+}
+
+impl Balancing {
+    fn of(group: &AutoScalingGroup) -> Self {
+        /// Of the comma-separated health check types, the one of load balancers.
+        const ELB: &str = "ELB";
+        let types = group.health_check_type.as_deref().unwrap_or_default();
+        Self {
+            has_load_balancer: !group.target_group_arns().is_empty()
+                || !group.load_balancer_names().is_empty()
+                || !group.traffic_sources().is_empty(),
+            replaces_unhealthy: types.split(',').any(|kind| kind.trim() == ELB),
+        }
+    }
 }
 
 /// Auto Scaling's answers about many instances.
@@ -395,6 +420,7 @@ fn unless_no_action(error: AwsError) -> Result<(), AwsError> {
 
 /// Returns the instances of a group, by id.
 fn instances(group: AutoScalingGroup) -> impl Iterator<Item = (String, GroupInstance)> {
+    let balancing = Some(Balancing::of(&group));
     let name = group.auto_scaling_group_name.unwrap_or_default();
     group.instances.into_iter().flatten().filter_map(move |instance| {
         let state = instance
@@ -405,6 +431,7 @@ fn instances(group: AutoScalingGroup) -> impl Iterator<Item = (String, GroupInst
             group: name.clone(),
             lifecycle_state: state.unwrap_or_default().into(),
             health: instance.health_status.unwrap_or_default(),
+            balancing,
         };
         Some((instance.instance_id?, it))
     })
@@ -430,6 +457,7 @@ fn group_instance(details: AutoScalingInstanceDetails) -> Option<(String, GroupI
         group: details.auto_scaling_group_name?,
         lifecycle_state: details.lifecycle_state.unwrap_or_default().as_str().into(),
         health: details.health_status.unwrap_or_default(),
+        balancing: None,
     };
     Some((details.instance_id?, instance))
 }

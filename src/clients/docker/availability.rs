@@ -93,15 +93,15 @@ pub fn settle(
     next.write(labels)
 }
 
-/// Returns the new availability of a node that leaves, and updates its mark for the case that it stays after all. A
-/// node that is drained already keeps its availability and its mark.
+/// Returns the new availability of a node that leaves, at least as strict as `wanted`, and updates its mark for the case
+/// that it stays after all. A node that is as strict already keeps its availability and its mark.
 #[must_use]
-pub fn drained(labels: &mut Labels, now: Availability) -> Availability {
-    if now == Availability::Drain {
+pub fn leaving(labels: &mut Labels, now: Availability, wanted: Availability) -> Availability {
+    if now >= wanted {
         return now;
     }
     let before = Mark::of(labels).filter(|mark| mark.set == now).map_or(now, |mark| mark.before);
-    Mark { set: Availability::Drain, before }.write(labels)
+    Mark { set: wanted, before }.write(labels)
 }
 
 #[cfg(test)]
@@ -150,10 +150,10 @@ mod tests {
                         prop_assert_eq!(before, (labels.clone(), now), "a repeat changes nothing");
                     }
                     Event::Leave => {
-                        now = drained(&mut labels, now);
+                        now = leaving(&mut labels, now, Drain);
                         prop_assert_eq!(now, Drain);
                         let before = labels.clone();
-                        prop_assert_eq!(drained(&mut labels, now), Drain);
+                        prop_assert_eq!(leaving(&mut labels, now, Drain), Drain);
                         prop_assert_eq!(&before, &labels);
                     }
                     Event::Set(to) if to != now => {
@@ -182,9 +182,9 @@ mod tests {
     fn an_operators_drain_outlives_skeps() {
         let mut labels = Labels::new();
         assert_eq!(settle(&mut labels, Drain, Some(Pause)), Drain);
-        assert_eq!(drained(&mut labels, Drain), Drain);
+        assert_eq!(leaving(&mut labels, Drain, Drain), Drain);
         assert_eq!(settle(&mut labels, Drain, None), Drain);
-        assert_eq!(drained(&mut labels, Drain), Drain);
+        assert_eq!(leaving(&mut labels, Drain, Drain), Drain);
         assert!(labels.is_empty(), "skep has changed nothing");
     }
 
@@ -203,7 +203,7 @@ mod tests {
         for text in ["", "drain", "drain, was", "drain, was gone"] {
             let mut labels = Labels::from([(MARK.to_owned(), text.to_owned())]);
             assert_eq!(settle(&mut labels, Drain, None), Drain);
-            assert_eq!(drained(&mut labels, Active), Drain);
+            assert_eq!(leaving(&mut labels, Active, Drain), Drain);
             assert_eq!(labels[MARK], "drain, was active");
         }
     }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::availability::drained;
+use super::availability::leaving;
 use super::raw::Request;
 use super::{Availability, Swarm, SwarmError, SwarmErrorKind};
 use crate::common::instance::Role;
@@ -275,9 +275,26 @@ impl Swarm {
     /// # Errors
     /// As for [`Swarm::fetch_nodes`]; after a timeout or without a leader the outcome is unknown.
     pub async fn drain(&self, node_id: &str) -> Result<bool, SwarmError> {
+        self.keep_tasks_away(node_id, Availability::Drain).await
+    }
+
+    /// Pauses a node that leaves: it keeps its tasks and gets no new ones. Marks on it that skep did so. Returns `false`
+    /// where there is no such node.
+    ///
+    /// # Errors
+    /// As for [`Swarm::drain`].
+    pub async fn pause(&self, node_id: &str) -> Result<bool, SwarmError> {
+        self.keep_tasks_away(node_id, Availability::Pause).await
+    }
+
+    async fn keep_tasks_away(
+        &self,
+        node_id: &str,
+        wanted: Availability,
+    ) -> Result<bool, SwarmError> {
         self.relabel(node_id, |labels, now| {
             let mut labels = labels.clone();
-            let then = drained(&mut labels, now);
+            let then = leaving(&mut labels, now, wanted);
             (then != now).then_some((labels, then))
         })
         .await

@@ -101,6 +101,12 @@ impl Service {
         ["ReplicatedJob", "GlobalJob"].iter().any(|mode| !self.spec["Mode"][mode].is_null())
     }
 
+    /// Whether it publishes a port, through the routing mesh or on its hosts.
+    #[must_use]
+    pub fn publishes_ports(&self) -> bool {
+        self.spec["EndpointSpec"]["Ports"].as_array().is_some_and(|ports| !ports.is_empty())
+    }
+
     /// Returns the state of an update or a rollback that is not over, such as `paused`.
     #[must_use]
     pub fn unfinished_update(&self) -> Option<&str> {

@@ -12,6 +12,7 @@ use super::recent_lines::RecentLines;
 use super::trouble_log::{Line, TroubleLog};
 use super::{NodeState, Phase, Progress};
 use crate::common::fact::Fact;
+use crate::common::hook_wait::HookWait;
 use crate::common::instance::{Departure, SchedulingHold};
 use crate::common::outcome::Outcome;
 
@@ -40,6 +41,8 @@ impl Default for StateHandle {
             role: None,
             membership: None,
             departure: None,
+            is_out_of_traffic: false,
+            hook_wait: HookWait::Unknown,
             failed_departure: None,
             unrecorded_failure: None,
             scheduling_hold: None,

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use thiserror::Error;
+use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::budget::Budget;
 use super::decide::{Observed, Outcome, Step};
 use super::failed_attempts::Failing;
 use super::memory::Memory;
+use super::{observe, progress};
 use crate::clients::docker::{LocalState, Stop, SwarmError, TaskContainer};
 use crate::clients::ledger::{DepartureRow, DepartureState, LedgerError, MemberState};
 use crate::common::errors::chain;
@@ -63,11 +65,22 @@ pub async fn act(
         Step::Request => {
             let membership = membership(node, seen, memory);
             if seen.local.state == LocalState::Inactive {
-                let write = write_request(node, departure, &membership);
+                let write = write_request(node, departure, &membership, None);
                 return say_left(node, budget, memory, write).await;
             }
-            request(node, departure, &membership, memory).await?;
+            let hold = seen.is_held().then(|| progress::at(budget.traffic_until));
+            request(node, departure, &membership, hold, memory).await?;
         }
+        Step::PauseSelf => {
+            say("no new tasks here: waiting for the traffic to end");
+            watched(&mut memory.drains, node.swarm.pause(node_id(seen))).await?;
+        }
+        Step::EndHold => {
+            if let Some(row) = &seen.row {
+                watched(&mut memory.writes, node.ledger.end_hold(row)).await?;
+            }
+        }
+        Step::EndTraffic => observe::refuse_traffic(node, memory),
         Step::DrainSelf => {
             say("draining this node");
             watched(&mut memory.drains, node.swarm.drain(node_id(seen))).await?;
@@ -217,7 +230,7 @@ async fn watched<T, E: std::error::Error>(
     done
 }
 
-/// Writes to the ledger the request that managers drain this node.
+/// Writes to the ledger the request that managers drain this node, not before `hold_until`.
 ///
 /// # Errors
 /// When DynamoDB fails.
@@ -225,21 +238,23 @@ pub async fn request(
     node: &Node,
     departure: &Departure,
     membership: &Membership,
+    hold_until: Option<OffsetDateTime>,
     memory: &mut Memory,
 ) -> Result<(), LeaveError> {
     node.state.enter(Phase::Leaving, "asking the managers to drain this node");
-    watched(&mut memory.writes, write_request(node, departure, membership)).await
+    watched(&mut memory.writes, write_request(node, departure, membership, hold_until)).await
 }
 
 async fn write_request(
     node: &Node,
     departure: &Departure,
     membership: &Membership,
+    hold_until: Option<OffsetDateTime>,
 ) -> Result<(), LeaveError> {
     let Membership { node_id, .. } = membership;
     let mut row =
         DepartureRow::request(&node.instance.id, node_id, node.role, departure, &node.boot_id);
-    row.group = node.group().cloned();
+    (row.group, row.hold_until) = (node.group().cloned(), hold_until);
     node.ledger.request_departure(&row).await?;
     // Joining nodes and load balancers should not start to use a node that leaves.
     let charter = node.ledger.fetch_charter().await?;

@@ -1,8 +1,9 @@
 //! Decides the next step of a departing node. Pure: no clock, no I/O, no memory.
 
+use super::traffic::Wait;
 use super::which_swarm::Lookup;
 use crate::clients::docker::{Availability, LocalNode, LocalState, NodeView, Quorum};
-use crate::clients::ledger::{DepartureRow, DepartureState};
+use crate::clients::ledger::{DepartureRow, DepartureState, Traffic};
 use crate::common::fact::Fact;
 use crate::common::instance::Role;
 pub use crate::common::outcome::Outcome;
@@ -30,6 +31,10 @@ pub struct Observed {
     pub is_write_failing: bool,
     /// Docker failed to drain this manager a short time ago.
     pub is_drain_failing: bool,
+    /// Whether a load balancer may still send requests to this node.
+    pub traffic: Wait,
+    /// A manager has answered that other nodes are drained first.
+    pub awaits_turn: bool,
     /// Own entry in the node list, on a manager whose swarm has a leader.
     pub node: Option<NodeView>,
     /// Running task containers of this host.
@@ -55,6 +60,8 @@ pub struct Observed {
 /// Time limits that have passed, by [`super::Budget`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Clock {
+    /// The share for traffic is over: the node is drained, whatever a load balancer does.
+    pub traffic_over: bool,
     /// The time for managers to answer is over.
     pub patience_over: bool,
     /// The managers' share of draining is over: the node stops the tasks that still run.
@@ -82,6 +89,12 @@ pub struct Clock {
 pub enum Step {
     /// Write the request to the managers into the ledger.
     Request,
+    /// Keep new tasks away from this node; a manager can do that itself.
+    PauseSelf,
+    /// Record in the ledger that the traffic has ended, so that managers drain this node.
+    EndHold,
+    /// Answer health checks with 503 from now on.
+    EndTraffic,
     /// Drain this node; a manager can do that itself.
     DrainSelf,
     /// Record in the ledger that no task is left.
@@ -129,6 +142,7 @@ pub fn stage(seen: &Observed, step: &Step) -> &'static str {
         Step::Leave | Step::LeaveUnsettled | Step::LeaveLast => "leave",
         _ if seen.local.state == LocalState::Inactive => "remove",
         _ if seen.is_flushed => "demote",
+        _ if seen.is_held() => "traffic",
         _ => "drain",
     }
 }
@@ -192,6 +206,20 @@ impl Observed {
     fn goes_on_without_writing(&self) -> bool {
         self.is_write_failing && self.clock.is_late()
     }
+
+    /// Whether the node is not drained yet because it may still receive requests.
+    pub(super) fn is_held(&self) -> bool {
+        let is_drained = self.row.as_ref().is_some_and(|row| row.state > DepartureState::Requested);
+        matches!(self.traffic, Wait::Now { .. })
+            && self.may_be_member()
+            && !self.clock.traffic_over
+            && !is_drained
+    }
+
+    /// Whether the node may be in the cluster's swarm, and so receive requests.
+    pub(super) fn may_be_member(&self) -> bool {
+        self.local.state != LocalState::Inactive && !self.ours.is_no()
+    }
 }
 
 /// Returns the step of a node that is neither in the swarm nor out of it, and has nothing left to do on this host. A
@@ -225,14 +253,49 @@ fn inside(role: Role, seen: &Observed) -> Step {
     if seen.row.is_none() && seen.is_ledger_readable && !seen.goes_on_without_writing() {
         return Step::Request;
     }
-    drain(seen)
+    hold(seen)
+        .or_else(|| drain(seen))
         .or_else(|| quiesce(seen))
+        .or_else(|| end_traffic(seen))
         .or_else(|| seen.local.is_manager.then(|| demote(seen)))
         .unwrap_or_else(|| part(role, seen))
 }
 
 fn wait(why: &str) -> Step {
     Step::Wait { why: why.to_owned() }
+}
+
+/// Returns a step of the time in which the node may still receive requests; `None` once it can be drained. It stays in
+/// the swarm with its tasks, and gets no new ones: with the routing mesh it also passes on requests for others.
+fn hold(seen: &Observed) -> Option<Step> {
+    if let Wait::Now { why, .. } = seen.traffic
+        && seen.is_held()
+    {
+        let is_active =
+            seen.node.as_ref().is_some_and(|node| node.availability == Availability::Active);
+        return Some(if is_active && !seen.is_drain_failing { Step::PauseSelf } else { wait(why) });
+    }
+    let is_noted = seen.row.as_ref().is_some_and(|row| {
+        row.state == DepartureState::Requested && row.hold_until.is_some() && !has_no_traffic(row)
+    });
+    (is_noted && !seen.is_write_failing).then_some(Step::EndHold)
+}
+
+/// Whether managers drain the node although it has not recorded that its traffic has ended.
+fn has_no_traffic(row: &DepartureRow) -> bool {
+    row.traffic == Some(Traffic::None)
+}
+
+/// Returns a step of a node that has told no load balancer yet that it leaves; `None` once it can leave the swarm.
+fn end_traffic(seen: &Observed) -> Option<Step> {
+    match seen.traffic {
+        _ if seen.clock.leave_due => None,
+        Wait::BeforeLeaving { answers: true } => Some(Step::EndTraffic),
+        Wait::BeforeLeaving { answers: false } => {
+            Some(wait("the load balancer to see that this node answers with 503"))
+        }
+        Wait::Now { .. } | Wait::Over => None,
+    }
 }
 
 /// Returns a step of draining; `None` once no task of this node runs, by its own containers and by the managers' list.
@@ -262,6 +325,12 @@ fn drain(seen: &Observed) -> Option<Step> {
         || seen.local.is_manager && seen.node.is_none();
     if nobody_acts && seen.clock.patience_over {
         return stop_tasks(seen, "no manager has answered");
+    }
+    if let Some(turn) = seen.row.as_ref().and_then(|row| row.turn_after.as_ref())
+        && nobody_acts
+        && seen.awaits_turn
+    {
+        return Some(Step::Wait { why: format!("its turn to be drained, after {turn}") });
     }
     Some(wait(match (nobody_acts, is_idle) {
         (true, _) if seen.local.is_manager => "a leader to list the tasks of this node",

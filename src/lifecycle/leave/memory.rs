@@ -18,6 +18,12 @@ use crate::telemetry::metrics::Stopwatch;
 /// flushed. A restart of skep resets it, which only costs time.
 pub struct Memory {
     pub start: Instant,
+    /// Time since which managers could drain this node: its traffic has ended, and it waits for no other node.
+    pub asked_at: Instant,
+    /// Time since which health checks get 503.
+    pub refused_since: Option<Instant>,
+    /// The log has a line about traffic that was not waited for.
+    pub is_cut_told: bool,
     /// Time since which a replacement can join.
     pub replacement_awaited_since: Instant,
     /// Next time to read the charter for a claim of this node to re-create the quorum; `None`: now.
@@ -85,6 +91,9 @@ impl Memory {
     pub fn new(start: Instant) -> Self {
         Self {
             start,
+            asked_at: start,
+            refused_since: None,
+            is_cut_told: false,
             replacement_awaited_since: start,
             claim_check_at: None,
             is_recovery_over: false,

@@ -1,5 +1,5 @@
-//! Takes this node out of the swarm: announce → drain → tasks stopped → logs flushed → (manager: demoted) → left →
-//! removed from the node list.
+//! Takes this node out of the swarm: announce → traffic ended → drain → tasks stopped → logs flushed → (manager: demoted)
+//! → left → removed from the node list.
 //!
 //! Guarantees: a raft member never leaves by force, unless it is the last manager; a swarm that is not this cluster's
 //! is not touched; draining cannot use the shares of the deadline that belong to flushing and leaving. Every step can
@@ -20,6 +20,7 @@ mod recovery;
 mod resume;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod which_swarm;
 
 use std::time::Duration;
@@ -43,6 +44,7 @@ pub use final_row::{forget_failure, record_end, record_failure};
 use memory::{Flush, Memory};
 use observe::Look;
 pub use resume::{is_interrupted, resume};
+pub use traffic::Wait;
 pub use which_swarm::{Evidence, Lookup, judge};
 
 /// Pause between two observations. A departure lasts seconds to minutes; the leader observes once a second.
@@ -128,7 +130,7 @@ async fn round(
     memory: &mut Memory,
     news: &mut watch::Receiver<Notice>,
 ) -> Result<Next, LeaveError> {
-    let look = observe::observe(node, is_withdrawn, budget, memory);
+    let look = observe::observe(node, departure, is_withdrawn, budget, memory);
     let (step, seen) = match bounded("the observation", look).await? {
         Look::Blind(seen) => (decide_blind(&seen), None),
         Look::Seen(seen) => {
@@ -199,7 +201,8 @@ async fn act_blind(
     match (step, memory.member.clone()) {
         (Step::Done(outcome), _) => Ok(Next::Done(outcome)),
         (Step::Request, Some(member)) => {
-            act::request(node, departure, &member, memory).await?;
+            // Without Docker the node cannot tell when to end a hold.
+            act::request(node, departure, &member, None, memory).await?;
             Ok(Next::LookAtOnce)
         }
         (Step::Wait { why }, _) => {
@@ -213,5 +216,6 @@ async fn act_blind(
 fn budget_of(node: &Node, departure: &Departure, memory: &mut Memory) -> Budget {
     let deadline = memory.instant_of(departure.deadline, OffsetDateTime::now_utc());
     let settings = &node.settings.leave;
-    Budget::new(memory.start, deadline, settings.flush_share, settings.manager_patience)
+    let (share, patience) = (settings.flush_share, settings.manager_patience);
+    Budget::new(memory.start, deadline, share, patience, memory.asked_at)
 }

@@ -3,18 +3,21 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::budget::Budget;
 use super::decide::{Blind, Clock, Observed};
 use super::memory::{Flush, Memory};
+use super::traffic::{Facts, Wait, judge};
 use super::which_swarm;
 use crate::clients::docker::{
     LocalNode, LocalState, NodeView, Quorum, SwarmError, SwarmErrorKind, TaskContainer,
 };
 use crate::clients::ledger::{DepartureRow, DepartureState, LedgerError};
 use crate::common::errors::chain;
-use crate::common::instance::Membership;
+use crate::common::hook_wait::HookWait;
+use crate::common::instance::{Departure, Membership};
 use crate::node::Node;
 use crate::telemetry::metrics::metrics;
 
@@ -48,13 +51,14 @@ pub fn stop_showing_trouble(node: &Node) {
 pub enum Look {
     Seen(Box<Observed>),
     /// Docker does not answer.
-    Blind(Blind),
+    Blind(Box<Blind>),
 }
 
 /// Observes Docker and the ledger. The failure of one does not fail the observation: facts that cannot be read are
 /// "cannot tell".
 pub async fn observe(
     node: &Node,
+    departure: &Departure,
     is_withdrawn: bool,
     budget: &Budget,
     memory: &mut Memory,
@@ -77,9 +81,14 @@ pub async fn observe(
         Ok((local, containers)) => {
             memory.silent_since = None;
             let seen = see(node, is_withdrawn, budget, memory, local, containers, row).await;
-            Look::Seen(Box::new(seen))
+            let mut seen = Box::new(seen);
+            look_at_traffic(node, departure, memory, &mut seen);
+            Look::Seen(seen)
         }
-        Err(_) => Look::Blind(look_without_docker(node, budget, memory, row).await),
+        Err(_) => {
+            let seen = look_without_docker(node, budget, memory, row).await;
+            Look::Blind(Box::new(seen))
+        }
     }
 }
 
@@ -190,6 +199,8 @@ async fn see(
         is_ledger_readable,
         is_write_failing: memory.writes.is_recent(),
         is_drain_failing: memory.drains.is_recent(),
+        traffic: Wait::Over,
+        awaits_turn: false,
         node: list.own,
         task_containers: tasks.len(),
         standalone_containers: standalone.len() - late,
@@ -201,6 +212,69 @@ async fn see(
         is_other_going: list.is_other_going,
         clock: clock(budget, memory),
         local,
+    }
+}
+
+/// Completes an observation with the traffic of this node, and sets the answer to health checks by it.
+fn look_at_traffic(node: &Node, departure: &Departure, memory: &mut Memory, seen: &mut Observed) {
+    let now = Instant::now();
+    let state = node.state.now();
+    let facts = Facts {
+        reason: departure.reason,
+        answer: seen.row.as_ref().and_then(|row| row.traffic),
+        hook: state.hook_wait,
+        waited: now - memory.start,
+        refused_for: memory.refused_since.map(|since| now - since),
+    };
+    seen.traffic = judge(&facts, &node.settings.leave);
+    seen.awaits_turn =
+        seen.row.as_ref().is_some_and(|row| row.awaits_turn(OffsetDateTime::now_utc()));
+    if seen.is_held() || seen.awaits_turn {
+        memory.asked_at = now;
+    }
+    let answers = match seen.traffic {
+        Wait::Now { answers, .. } => answers && seen.is_held(),
+        Wait::BeforeLeaving { answers } => answers && seen.may_be_member() && !seen.clock.leave_due,
+        Wait::Over => false,
+    };
+    if !answers {
+        refuse_traffic(node, memory);
+    }
+    if let Some(why) = not_waited_for(seen, &facts)
+        && !memory.is_cut_told
+    {
+        memory.is_cut_told = true;
+        tracing::warn!("requests may be lost: this node is drained without waiting for {why}");
+    }
+}
+
+/// Answers health checks with 503 from now on.
+pub fn refuse_traffic(node: &Node, memory: &mut Memory) {
+    if memory.refused_since.is_none() {
+        memory.refused_since = Some(Instant::now());
+        node.state.update(|state| state.is_out_of_traffic = true);
+    }
+}
+
+/// Returns what the departure does not wait for any longer, and why.
+fn not_waited_for(seen: &Observed, facts: &Facts) -> Option<String> {
+    match seen.traffic {
+        _ if !seen.may_be_member() => None,
+        Wait::Now { why, .. } if !seen.is_held() => {
+            let cause = if seen.clock.traffic_over {
+                "its share of the deadline is over"
+            } else {
+                "managers drain this node already"
+            };
+            Some(format!("{why}: {cause}"))
+        }
+        Wait::Over if facts.hook == HookWait::Over => Some(
+            "Auto Scaling: its termination hook was completed elsewhere, or timed out".to_owned(),
+        ),
+        Wait::BeforeLeaving { .. } if seen.clock.leave_due => {
+            Some("the load balancer: only the time for leaving is left".to_owned())
+        }
+        _ => None,
     }
 }
 
@@ -247,6 +321,7 @@ fn clock(budget: &Budget, memory: &Memory) -> Clock {
     let now = Instant::now();
     let waited = now - memory.start;
     Clock {
+        traffic_over: now >= budget.traffic_until,
         patience_over: now >= budget.patience_until,
         drain_over: now >= budget.drain_until,
         stop_over: now >= budget.stop_until,
@@ -310,14 +385,12 @@ async fn look_as_manager(node: &Node, local: &LocalNode) -> ManagersLook {
 
 #[cfg(test)]
 mod tests {
-    use time::OffsetDateTime;
-
     use super::*;
     use crate::clients::aws::stub::Stub;
     use crate::clients::docker::RaftView;
     use crate::clients::docker::tests::fake_engine::{FakeEngine, Instead, RELEASES};
     use crate::common::fact::Fact;
-    use crate::common::instance::{Departure, Reason, Role};
+    use crate::common::instance::{Reason, Role};
     use crate::lifecycle::leave::act::act;
     use crate::lifecycle::leave::decide::Step;
     use crate::lifecycle::leave::tests::listed;
@@ -328,7 +401,7 @@ mod tests {
         let departure = Departure { reason: Reason::Lifecycle, noticed_at: now, deadline: now };
         let mut row = DepartureRow::request("i-1", "node", Role::Worker, &departure, "boot");
         let start = Instant::now();
-        let budget = Budget::new(start, start + 10 * LEDGER_PATIENCE, 0.2, LEDGER_PATIENCE);
+        let budget = Budget::new(start, start + 10 * LEDGER_PATIENCE, 0.2, LEDGER_PATIENCE, start);
         let mut memory = Memory::new(start);
         let look = |memory: &mut Memory, row: Option<&DepartureRow>| {
             memory.misses_word(true, true, row);
@@ -394,6 +467,7 @@ mod tests {
         let start = Instant::now();
         let later = start + Duration::from_secs(600);
         let mut budget = Budget {
+            traffic_until: start,
             patience_until: start,
             drain_until: start,
             stop_until: later,
@@ -402,10 +476,13 @@ mod tests {
         };
         let mut memory = Memory::new(start);
         (memory.ours, memory.flush) = (Fact::Yes, Flush::Whole);
-        let look = async |memory: &mut Memory| match observe(&node, false, &budget, memory).await {
-            Look::Seen(seen) => *seen,
-            Look::Blind(_) => panic!("Docker answers"),
-        };
+        let look =
+            async |memory: &mut Memory| match observe(&node, &departure, false, &budget, memory)
+                .await
+            {
+                Look::Seen(seen) => *seen,
+                Look::Blind(_) => panic!("Docker answers"),
+            };
         let seen = look(&mut memory).await;
         assert!(seen.is_flushed && seen.task_containers == 0);
         containers(TASK);

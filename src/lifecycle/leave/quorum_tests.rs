@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::decide::{Clock, Observed, Outcome, Step, decide};
 use super::tests::{listed, local, row};
+use super::traffic::Wait;
 use super::which_swarm::Lookup;
 use crate::clients::docker::{NodeView, Quorum, RaftView};
 use crate::clients::ledger::{DepartureRow, DepartureState};
@@ -125,6 +126,8 @@ impl Swarm {
             is_ledger_readable: self.is_ledger_up,
             is_write_failing: self.is_ledger_read_only,
             is_drain_failing: false,
+            traffic: Wait::Over,
+            awaits_turn: false,
             node: knows.then(|| manager.listed()),
             task_containers: 0,
             standalone_containers: 0,

@@ -10,12 +10,23 @@ use proptest::prelude::*;
 use super::decide::{Observed, Outcome, Step, decide};
 use super::memory::Flush;
 use super::pause_after;
+use super::traffic::Wait;
 use crate::clients::docker::{LocalState, NodeView};
-use crate::clients::ledger::DepartureState;
+use crate::clients::ledger::{DepartureState, Traffic};
 use crate::common::fact::Fact;
 use crate::common::instance::{Reason, Role};
 use world::{Event, World};
 pub use world::{charter, listed, local, row};
+
+fn traffic() -> impl Strategy<Value = Wait> {
+    let now = |answers| Wait::Now { why: "the load balancer", answers };
+    let late = |answers| Wait::BeforeLeaving { answers };
+    prop_oneof![
+        3 => Just(Wait::Over),
+        2 => any::<bool>().prop_map(now),
+        1 => any::<bool>().prop_map(late),
+    ]
+}
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
     let event = prop_oneof![
@@ -38,6 +49,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         2 => Just(Event::State(LocalState::Active)),
         1 => Just(Event::Restart),
         1 => Just(Event::PatienceOver),
+        1 => Just(Event::TrafficOver),
+        2 => traffic().prop_map(Event::Traffic),
         1 => Just(Event::DrainOver),
         1 => Just(Event::SettleOver),
         1 => Just(Event::DockerOver),
@@ -106,6 +119,53 @@ proptest! {
         }
         prop_assert_eq!(outcome, Some(Outcome::Left));
         prop_assert_eq!(world.flushes, 1);
+    }
+}
+
+/// It gets no new tasks, keeps its own while requests may come, and is drained once they do not.
+#[test]
+fn a_node_that_receives_requests_is_not_drained_before_they_end() {
+    for role in [Role::Worker, Role::Manager] {
+        let mut world = World::new(role, 1, 0);
+        world.traffic = Wait::Now { why: "the load balancer", answers: true };
+        for _ in 0..5 {
+            world.happen(Event::Step);
+        }
+        assert_eq!(world.decide(), Step::Wait { why: "the load balancer".to_owned() });
+        assert_eq!((world.drained, world.tasks), (false, 1));
+        assert_eq!(world.paused, role == Role::Manager, "managers pause a worker");
+        world.traffic = Wait::Over;
+        assert_eq!(world.decide(), Step::EndHold);
+        world.happen(Event::Step);
+        world.happen(Event::Step);
+        assert!(world.drained, "{role}");
+    }
+    // Managers that have found no load balancer do not wait for the node to record it.
+    let mut world = World::new(Role::Worker, 1, 0);
+    world.row = Some(row(Role::Worker));
+    let row = world.row.as_mut().unwrap();
+    row.hold_until = Some(time::OffsetDateTime::UNIX_EPOCH);
+    assert_eq!(world.decide(), Step::EndHold);
+    world.row.as_mut().unwrap().traffic = Some(Traffic::None);
+    assert!(matches!(world.decide(), Step::Wait { .. }));
+}
+
+/// A group that goes by its balancer's health checks must not replace a node whose notice is withdrawn.
+#[test]
+fn a_node_that_may_stay_answers_with_503_only_before_it_leaves() {
+    for role in [Role::Worker, Role::Manager] {
+        let mut world = World::new(role, 1, 0);
+        world.traffic = Wait::BeforeLeaving { answers: true };
+        while world.decide() != Step::EndTraffic {
+            world.happen(Event::Step);
+            world.happen(Event::TaskStops);
+            world.happen(Event::ListFollows);
+        }
+        assert!(world.drained && world.tasks == 0 && world.flushes == 1 && world.left == 0);
+        world.happen(Event::Step);
+        assert!(matches!(world.decide(), Step::Wait { .. }), "{role}");
+        world.clock.leave_due = true;
+        assert!(matches!(world.decide(), Step::Leave | Step::Demote { .. }), "{role}");
     }
 }
 

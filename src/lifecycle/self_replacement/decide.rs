@@ -128,7 +128,7 @@ mod tests {
 
     fn instance((lifecycle_state, health): (&str, &str)) -> GroupInstance {
         let (lifecycle_state, health) = (lifecycle_state.into(), health.into());
-        GroupInstance { group: "workers".into(), lifecycle_state, health }
+        GroupInstance { group: "workers".into(), lifecycle_state, health, balancing: None }
     }
 
     /// Auto Scaling's answer about this node and the one that asked last.

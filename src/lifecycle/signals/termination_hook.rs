@@ -8,9 +8,12 @@ use tokio::time::Instant;
 
 use super::{Announcer, pause, retry_interval};
 use crate::clients::aws::AwsError;
-use crate::clients::aws::autoscaling::{CompletionAnswer, Hook, HookResult, Transition};
+use crate::clients::aws::autoscaling::{
+    CompletionAnswer, HeartbeatAnswer, Hook, HookResult, LifecycleState, Transition,
+};
 use crate::common::errors::chain;
 use crate::common::fact::Fact;
+use crate::common::hook_wait::HookWait;
 use crate::common::state::Phase;
 
 /// Name under which the hook reports trouble.
@@ -62,6 +65,12 @@ impl Announcer {
     pub fn forget_termination_hook(&self) {
         self.know_termination_hook(None);
         self.show_trouble(None);
+        self.see_hook(HookWait::Unknown);
+    }
+
+    /// Records whether Auto Scaling waits for the termination hook.
+    pub fn see_hook(&self, wait: HookWait) {
+        self.state.update(|state| state.hook_wait = wait);
     }
 
     /// Shows the failed operation on the hook and the error as trouble; the log has each text once.
@@ -76,6 +85,19 @@ impl Announcer {
     }
 }
 
+/// Returns the wait of a hook that does not accept heartbeats, by the state of its instance. While another hook waits,
+/// deregistration is over, too.
+fn wait_of(state: &LifecycleState) -> HookWait {
+    use LifecycleState as S;
+    match state.comes_to_wait_for_departure() {
+        _ if state.waits_for_departure() => HookWait::Waits,
+        _ if matches!(state, S::WarmedPendingWait | S::WarmedTerminatingWait) => HookWait::Waits,
+        Fact::Yes => HookWait::StillToCome,
+        Fact::No => HookWait::Over,
+        Fact::CannotTell => HookWait::Unknown,
+    }
+}
+
 impl TerminationHook {
     /// Returns the longest time for which heartbeats can keep the instance: the global timeout of Auto Scaling.
     #[must_use]
@@ -83,25 +105,37 @@ impl TerminationHook {
         self.hook.global_timeout
     }
 
-    /// Sends heartbeats forever; the caller runs it beside the departure.
+    /// Sends heartbeats forever; the caller runs it beside the departure. Records in the node's state whether Auto Scaling
+    /// waits for the hook: until it does, heartbeats are refused, and deregistration from load balancers is under way.
     pub async fn keep_alive(&self) -> Infallible {
         let beat = self.hook.beat();
-        let autoscaling = &self.announcer.autoscaling;
         loop {
-            let id = &self.announcer.instance.id;
-            let next = match autoscaling.heartbeat(&self.hook.name, &self.group, id).await {
-                Ok(answer) => {
-                    tracing::debug!(hook = self.hook.name, ?answer, "heartbeat");
-                    self.announcer.show_trouble(None);
-                    beat
-                }
-                Err(error) => {
-                    self.announcer.show_trouble(Some(("does not accept heartbeats", &error)));
-                    beat.min(retry_interval())
-                }
+            let wait = self.beat().await;
+            let next = match &wait {
+                Ok(HookWait::Waits) => beat,
+                // The departure waits for the hook.
+                Ok(_) | Err(_) => beat.min(retry_interval()),
             };
+            let why = wait.as_ref().err().map(|error| ("does not accept heartbeats", error));
+            self.announcer.show_trouble(why);
+            if let Ok(wait) = wait {
+                self.announcer.see_hook(wait);
+            }
             tokio::time::sleep(next).await;
         }
+    }
+
+    /// Sends one heartbeat. A refusal means that the wait is still to come, or is over: Auto Scaling says which.
+    async fn beat(&self) -> Result<HookWait, AwsError> {
+        let Announcer { autoscaling, instance, .. } = &self.announcer;
+        let answer = autoscaling.heartbeat(&self.hook.name, &self.group, &instance.id).await?;
+        tracing::debug!(hook = self.hook.name, ?answer, "heartbeat");
+        if answer == HeartbeatAnswer::Recorded {
+            return Ok(HookWait::Waits);
+        }
+        let seen = autoscaling.fetch_instance(&instance.id).await?;
+        // An answer without the instance proves nothing.
+        Ok(seen.map_or(HookWait::Unknown, |it| wait_of(&it.lifecycle_state)))
     }
 
     /// Completes the hook, so that Auto Scaling can terminate the instance. Retries while Auto Scaling reports that the

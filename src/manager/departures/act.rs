@@ -49,6 +49,10 @@ pub async fn serve(
             return Ok(false);
         }
         Action::Wait => {}
+        Action::Pause => {
+            node.swarm.pause(&row.node_id).await?;
+            tracing::info!(instance = who, reason = %row.reason, "no new tasks: waiting for its traffic to end");
+        }
         Action::Drain => {
             node.swarm.drain(&row.node_id).await?;
             tracing::info!(instance = who, reason = %row.reason, live_tasks, "draining");

@@ -23,6 +23,8 @@ pub enum Action {
     None,
     /// Wait for the node itself, or for its tasks.
     Wait,
+    /// Keep new tasks away from a node that may still receive traffic.
+    Pause,
     /// Drain the node, then record it.
     Drain,
     /// Record that Docker has started to drain the node.
@@ -54,6 +56,8 @@ pub struct Age {
     pub is_history: bool,
     /// Managers act for the node, and it has reported nothing for as long as a living skep would need.
     pub is_silent: bool,
+    /// The node may still receive traffic: it must not be drained yet.
+    pub is_held: bool,
 }
 
 impl Age {
@@ -70,6 +74,7 @@ impl Age {
             is_past_deadline: row.deadline < now,
             is_overdue: row.deadline + OVERDUE_AFTER + shutdown < now,
             is_history: row.requested_at + TOLD_FOR < now,
+            is_held: row.is_held(now),
         }
     }
 }
@@ -108,11 +113,20 @@ pub fn decide(
         state if state < DepartureState::Left && !is_self && has_failed(node, age) => {
             Action::MarkFailed
         }
+        DepartureState::Requested if !is_drained && age.is_held => hold(node),
         DepartureState::Requested | DepartureState::Draining if !is_drained => Action::Drain,
         DepartureState::Requested => Action::MarkDraining,
         DepartureState::Draining if live_tasks == 0 => Action::MarkDrained,
         DepartureState::Draining | DepartureState::Drained => Action::Wait,
         DepartureState::Left => has_left(node, live_tasks),
+    }
+}
+
+/// Returns the act for a node that may still receive traffic: it keeps its tasks, and serves what reaches it.
+fn hold(node: Option<&NodeView>) -> Action {
+    match node {
+        Some(node) if node.availability == Availability::Active => Action::Pause,
+        _ => Action::Wait,
     }
 }
 
@@ -212,11 +226,12 @@ mod tests {
             is_history in any::<bool>(),
             (is_down, is_reachable) in any::<(bool, bool)>(),
             (stand_in, is_silent) in any::<(bool, bool)>(),
+            is_held in any::<bool>(),
         ) {
             let role = if is_manager { Role::Manager } else { Role::Worker };
             let node = known.then(|| node(raft, drained));
             let is_overdue = is_overdue && is_past_deadline;
-            let age = Age { is_past_deadline, is_overdue, is_history, is_silent };
+            let age = Age { is_past_deadline, is_overdue, is_history, is_silent, is_held };
             let is_down = is_down && known;
             let node = node.map(|node| NodeView {
                 state: if is_down { "down" } else { "ready" }.into(),
@@ -256,7 +271,11 @@ mod tests {
                     let is_drained = known && is_true;
                     prop_assert!(is_drained || is_silent || is_past_deadline, "its skep may be alive");
                 }
+                Action::Pause => {
+                    prop_assert!(is_held && !drained && state == DepartureState::Requested);
+                }
                 Action::Drain => {
+                    prop_assert!(!is_held || stand_in || state != DepartureState::Requested);
                     let is_given_up = is_overdue && !is_self && !stand_in;
                     prop_assert!(!state.is_over() && !is_given_up);
                 }
@@ -286,7 +305,9 @@ mod tests {
                     Action::ConfirmDemotion => row.demoted = true,
                     Action::Release(_) => row.state = DepartureState::Left,
                     Action::Remove => row.state = DepartureState::Removed,
-                    Action::None | Action::Forget | Action::MarkFailed => panic!("{story:?}"),
+                    Action::Pause | Action::None | Action::Forget | Action::MarkFailed => {
+                        panic!("{story:?}")
+                    }
                 }
             }
             let drain =
@@ -296,6 +317,17 @@ mod tests {
             let between = if is_manager { &demote[..] } else { &[] };
             assert_eq!(story, [&drain[..], between, &end].concat());
         }
+    }
+
+    #[test]
+    fn a_node_that_receives_traffic_gets_no_new_tasks_and_keeps_its_own() {
+        let row = row(Role::Worker, DepartureState::Requested);
+        let held = Age { is_held: true, ..Age::default() };
+        let mut seen = node(false, false);
+        assert_eq!(decide(&row, Some(&seen), 1, false, held), Action::Pause);
+        seen.availability = Availability::Pause;
+        assert_eq!(decide(&row, Some(&seen), 1, false, held), Action::Wait);
+        assert_eq!(decide(&row, Some(&seen), 1, false, Age::default()), Action::Drain);
     }
 
     /// Docker died on the node while its skep flushes, or the ledger did not answer when it asked to leave.

@@ -21,7 +21,7 @@ use super::complaints::show_unreadable;
 use super::duty::{Duty, Poll};
 use super::error::ManagerError;
 use super::observe::{Fleet, lately};
-use super::stand_in;
+use super::{stand_in, traffic};
 use crate::clients::docker::NodeView;
 use crate::clients::ledger::{DepartureRow, DepartureState, Rows};
 use crate::common::errors::chain;
@@ -190,7 +190,15 @@ async fn serve(
         Ok(view) => view,
         Err(served) => return Ok(served),
     };
-    let is_under_way = act::serve(fleet.node, row, view, stand_ins).await?;
+    // A failure to find that out must not keep the managers from serving it.
+    let (row, failure) = match traffic::note(fleet, row).await {
+        Ok(row) => (row, None),
+        Err(error) => (row.clone(), Some(error)),
+    };
+    let is_under_way = act::serve(fleet.node, &row, view, stand_ins).await?;
+    if let Some(error) = failure {
+        return Err(error);
+    }
     Ok(match is_under_way {
         true => Served::UnderWay,
         false if row.state.is_over() => Served::Over,

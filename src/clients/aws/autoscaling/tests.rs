@@ -44,6 +44,7 @@ async fn an_instance_is_in_its_group_or_in_none() {
             group: "workers".into(),
             lifecycle_state: LifecycleState::TerminatingWait,
             health: "HEALTHY".into(),
+            balancing: None,
         }
     );
     assert!(stub.last_request().contains("InstanceIds.member.1=i-0abc"));

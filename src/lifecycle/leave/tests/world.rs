@@ -12,6 +12,7 @@ use crate::lifecycle::leave::decide::{
     Blind, Clock, Observed, Outcome, Step, decide, decide_blind,
 };
 use crate::lifecycle::leave::memory::Flush;
+use crate::lifecycle::leave::traffic::Wait;
 use crate::lifecycle::leave::which_swarm::{Evidence, Lookup, judge};
 
 const SWARM: &str = "swarm";
@@ -45,6 +46,9 @@ pub struct World {
     pub managers_act: bool,
     pub other_managers: bool,
     pub drained: bool,
+    pub paused: bool,
+    /// Whether a load balancer may still send requests.
+    pub traffic: Wait,
     pub tasks: usize,
     /// Tasks that the managers still list: they learn later that a task has ended.
     pub listed: usize,
@@ -91,6 +95,9 @@ pub enum Event {
     /// skep is killed and starts again, without its memory.
     Restart,
     PatienceOver,
+    TrafficOver,
+    /// The traffic ends, or a balancer is found to need the node until it leaves.
+    Traffic(Wait),
     DrainOver,
     SettleOver,
     DockerOver,
@@ -152,6 +159,8 @@ impl World {
             managers_act: true,
             other_managers: true,
             drained: false,
+            paused: false,
+            traffic: Wait::Over,
             tasks,
             listed: tasks,
             standalone,
@@ -274,10 +283,15 @@ impl World {
             is_ledger_readable: self.ledger_up,
             is_write_failing: self.is_write_failing,
             is_drain_failing: self.is_drain_failing,
+            traffic: self.traffic,
+            awaits_turn: false,
             node: is_manager.then(|| {
                 let raft = Some(RaftView { is_leader: true, is_reachable: true });
-                let availability =
-                    if self.drained { Availability::Drain } else { Availability::Active };
+                let availability = match (self.drained, self.paused) {
+                    (true, _) => Availability::Drain,
+                    (false, true) => Availability::Pause,
+                    (false, false) => Availability::Active,
+                };
                 NodeView { availability, ..listed(Role::Manager, raft) }
             }),
             task_containers: self.tasks,
@@ -316,6 +330,9 @@ impl World {
         let Some(row) = self.row.as_mut().filter(|_| can_write) else { return };
         row.demoted |= self.role == Role::Manager && !self.is_manager;
         row.state = match row.state {
+            DepartureState::Requested if row.hold_until.is_some() && !self.clock.traffic_over => {
+                DepartureState::Requested
+            }
             DepartureState::Requested => {
                 self.drained = true;
                 DepartureState::Draining
@@ -337,9 +354,25 @@ impl World {
         match step {
             Step::Done(outcome) => return Some(outcome),
             Step::Request if self.write() => {
-                self.row = self.row.take().or_else(|| Some(row(self.role)));
+                let is_held = self.docker_up && self.look().is_held();
+                let new = || DepartureRow {
+                    hold_until: is_held.then_some(OffsetDateTime::UNIX_EPOCH),
+                    ..row(self.role)
+                };
+                self.row = self.row.take().or_else(|| Some(new()));
             }
+            Step::PauseSelf => {
+                self.is_drain_failing = self.drain_fails;
+                self.paused |= !self.drain_fails;
+            }
+            Step::EndHold if self.write() => {
+                assert!(!self.look().is_held(), "the hold ended before the traffic");
+                self.row.as_mut().unwrap().hold_until = None;
+            }
+            Step::EndHold => {}
+            Step::EndTraffic => self.traffic = Wait::BeforeLeaving { answers: false },
             Step::DrainSelf => {
+                assert!(!self.look().is_held(), "drained before the traffic had ended");
                 self.is_drain_failing = self.drain_fails;
                 self.drained |= !self.drain_fails;
             }
@@ -347,7 +380,12 @@ impl World {
                 self.row.as_mut().unwrap().state = DepartureState::Drained;
             }
             Step::StopTasks { .. } if self.is_stuck => self.futile += 1,
-            Step::StopTasks { .. } => self.tasks = 0,
+            Step::StopTasks { .. } => {
+                let is_member = self.state == LocalState::Active && self.ours().is_yes();
+                let is_held = is_member && self.look().is_held();
+                assert!(!is_held, "stopped tasks that a balancer sends requests to");
+                self.tasks = 0;
+            }
             Step::StopStandalone if self.is_stuck => self.futile += 1,
             Step::StopStandalone => self.standalone = 0,
             Step::StopLate if self.is_stuck => self.futile += 1,
@@ -363,6 +401,8 @@ impl World {
             Step::Leave | Step::LeaveLast => {
                 assert_eq!(self.is_manager, step == Step::LeaveLast, "a raft member left");
                 assert!(step == Step::Leave || !self.other_managers, "it was not the last");
+                let is_balanced = matches!(self.traffic, Wait::BeforeLeaving { .. });
+                assert!(!is_balanced || self.clock.leave_due, "left with a balancer that sends");
                 let is_confirmed = self.row.as_ref().is_some_and(|row| row.demoted);
                 let needs_no_word = self.role == Role::Worker || step == Step::LeaveLast;
                 assert!(
@@ -439,8 +479,13 @@ impl World {
                 (self.is_write_failing, self.is_drain_failing) = (false, false);
             }
             Event::PatienceOver => self.clock.patience_over = true,
+            Event::TrafficOver => self.clock.traffic_over = true,
+            Event::Traffic(wait) => self.traffic = wait,
             Event::Withdraw(is_withdrawn) => self.is_withdrawn = is_withdrawn,
-            Event::DrainOver => (self.clock.patience_over, self.clock.drain_over) = (true, true),
+            Event::DrainOver => {
+                (self.clock.traffic_over, self.clock.patience_over) = (true, true);
+                self.clock.drain_over = true;
+            }
             Event::SettleOver => self.clock.settle_over = true,
             Event::DockerOver => self.clock.docker_over = !self.docker_up,
         }
@@ -467,7 +512,10 @@ impl World {
     pub fn run_out(&mut self) -> Option<Outcome> {
         for share in 0..8 {
             match share {
-                1 => (self.clock.patience_over, self.clock.settle_over) = (true, true),
+                1 => {
+                    (self.clock.traffic_over, self.clock.patience_over) = (true, true);
+                    self.clock.settle_over = true;
+                }
                 2 => self.clock.drain_over = true,
                 3 => self.clock.stop_over = true,
                 4 => {
