@@ -31,7 +31,8 @@ pub struct Deny {
     /// `None`: every service.
     pub service: Option<Service>,
     pub action: String,
-    /// A parameter's name; `table` or `table/partition-key`; a group's or a stack's name.
+    /// A parameter's name; `table` or `table/partition-key`; a group's or a stack's name; the ARN of a target group or
+    /// of a load balancer.
     pub resource: String,
 }
 
@@ -248,9 +249,11 @@ impl Protocol {
     fn of(service: Service) -> Self {
         match service {
             Service::DynamoDb | Service::Ssm | Service::Ecr => Self::Json,
-            Service::AutoScaling | Service::CloudFormation | Service::Ec2 | Service::Imds => {
-                Self::Query
-            }
+            Service::AutoScaling
+            | Service::CloudFormation
+            | Service::Ec2
+            | Service::ElasticLoadBalancing
+            | Service::Imds => Self::Query,
         }
     }
 

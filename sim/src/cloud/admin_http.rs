@@ -124,6 +124,8 @@ fn look(cloud: &Cloud, path: &str, query: &Params) -> Result<Value, ApiError> {
         "events" => Ok(json!(cloud.events_since(since))),
         "requests" => Ok(json!(cloud.requests().get(since..).unwrap_or_default())),
         "faults" => Ok(json!(cloud.faults().rules())),
+        "targets" => Ok(json!(cloud.targets())),
+        "flows" => Ok(json!(cloud.flows())),
         _ => match path.strip_prefix("stacks/") {
             Some(name) => cloud.stack(name).map(|stack| json!(stack)).ok_or_else(|| unknown(path)),
             None => Err(unknown(path)),

@@ -1,4 +1,5 @@
-//! Creates a cluster's AWS resources as a template does: two groups with their hooks, the table, the stack.
+//! Creates a cluster's AWS resources as a template does: two groups with their hooks, the table, the stack, and a load
+//! balancer where one is wanted.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,9 +7,13 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::{
-    ActionResult, Cloud, GroupSpec, HookSpec, Market, StackResourceSpec, StackSpec, Transition,
+    ActionResult, Cloud, GroupSpec, HealthCheck, HealthCheckType, HookSpec, ListenerSpec,
+    LoadBalancerSpec, Market, StackResourceSpec, StackSpec, TargetGroupAttributes, TargetGroupSpec,
+    Transition,
 };
 
+/// The port on which skep answers health checks.
+const HEALTH_PORT: u16 = 44554;
 /// Difference between a group's maximum and its first size.
 const HEADROOM: u32 = 20;
 
@@ -33,6 +38,58 @@ pub struct ClusterSpec {
     pub image_id: Option<String>,
     /// UserData with the placeholders `${cluster}` and `${role}`.
     pub user_data: Option<String>,
+    /// The load balancer, named like the cluster.
+    pub load_balancer: Option<ClusterBalancer>,
+}
+
+/// The load balancer in front of a cluster's workers. Each listener has a target group `<cluster>-<listener's port>`.
+#[derive(Clone, Debug)]
+pub struct ClusterBalancer {
+    /// The port of each listener, and the targets' port that it forwards to.
+    pub ports: Vec<(u16, u16)>,
+    pub health_check: HealthCheck,
+    pub attributes: TargetGroupAttributes,
+    /// Whether the managers are targets, too.
+    pub managers: bool,
+    /// The health checks that the groups heed, and the time in service for which they do not.
+    pub health_check_type: HealthCheckType,
+    pub health_check_grace: Duration,
+}
+
+impl ClusterBalancer {
+    /// Returns a load balancer as the CloudFormation template has it: skep's health port decides.
+    pub fn new(ports: &[(u16, u16)]) -> ClusterBalancer {
+        ClusterBalancer {
+            ports: ports.to_vec(),
+            health_check: HealthCheck::http("/")
+                .on_port(HEALTH_PORT)
+                .every(Duration::from_secs(10))
+                .thresholds(2, 2),
+            attributes: TargetGroupAttributes {
+                deregistration_delay: Duration::from_secs(30),
+                ..TargetGroupAttributes::default()
+            },
+            managers: false,
+            health_check_type: HealthCheckType::Ec2,
+            health_check_grace: Duration::from_secs(120),
+        }
+    }
+
+    fn spec(&self, cluster: &str) -> LoadBalancerSpec {
+        let listener = |(port, target): &(u16, u16)| ListenerSpec {
+            port: *port,
+            target_group: TargetGroupSpec {
+                name: format!("{cluster}-{port}"),
+                port: *target,
+                health_check: self.health_check.clone(),
+                attributes: self.attributes,
+            },
+        };
+        LoadBalancerSpec {
+            name: cluster.to_owned(),
+            listeners: self.ports.iter().map(listener).collect(),
+        }
+    }
 }
 
 /// The roles, in the order in which CloudFormation creates their groups.
@@ -55,6 +112,7 @@ impl ClusterSpec {
             tags: BTreeMap::new(),
             image_id: None,
             user_data: None,
+            load_balancer: None,
         }
     }
 
@@ -130,9 +188,54 @@ impl ClusterSpec {
         let parts = ROLES.map(|role| self.parts(role));
         let resources = parts.iter().map(|(.., resource)| resource.clone()).collect();
         cloud.create_stack(StackSpec { name: self.name.clone(), resources })?;
-        for (group, hooks, _) in parts {
+        let balancer = self.load_balancer.as_ref();
+        let balancer = balancer.map(|it| {
+            let arns = cloud.create_load_balancer(it.spec(&self.name))?;
+            anyhow::Ok((it, arns))
+        });
+        let balancer = balancer.transpose().context("cannot create the load balancer")?;
+        for (role, (mut group, hooks, _)) in ROLES.into_iter().zip(parts) {
+            if let Some((balancer, arns)) = &balancer
+                && (role == "worker" || balancer.managers)
+            {
+                group.target_group_arns.clone_from(arns);
+                group.health_check_type = balancer.health_check_type;
+                group.health_check_grace = balancer.health_check_grace;
+            }
             cloud.create_group_with_hooks(group, hooks)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::cloud::CloudOptions;
+
+    #[tokio::test]
+    async fn a_load_balancer_is_in_front_of_the_workers_as_in_the_template() {
+        let cloud = Cloud::new(CloudOptions {
+            region: "eu-central-1".to_owned(),
+            zones: vec!["eu-central-1a".to_owned()],
+            subnet: (Ipv4Addr::new(10, 78, 0, 0), 24),
+            seed: 1,
+        })
+        .unwrap();
+        let balancer = ClusterBalancer::new(&[(80, 8080), (81, 81)]);
+        ClusterSpec { load_balancer: Some(balancer), ..ClusterSpec::new("bees", 1, 1) }
+            .create(&cloud)
+            .unwrap();
+        cloud.change(|state, _| {
+            let groups = |name: &str| state.scaling.group(name).unwrap().sources.len();
+            assert_eq!((groups("bees-managers"), groups("bees-workers")), (0, 2));
+            let elb = state.scaling.elb();
+            let spec = &elb.group(elb.arn_of("bees-80").unwrap()).unwrap().spec;
+            assert_eq!((spec.port, spec.health_check.port), (8080, Some(44554)));
+            assert_eq!(spec.attributes.deregistration_delay, Duration::from_secs(30));
+        });
+        assert!(cloud.targets().is_empty(), "the launch hooks still wait");
     }
 }

@@ -42,9 +42,10 @@ impl ApiError {
             }
             Service::Ecr => Self::new(500, "ServerException", "Internal server error"),
             Service::Ec2 => Self::new(500, "InternalError", "An internal error has occurred"),
-            Service::AutoScaling | Service::CloudFormation | Service::Imds => {
-                Self::new(500, "InternalFailure", "An internal error has occurred.")
-            }
+            Service::AutoScaling
+            | Service::CloudFormation
+            | Service::ElasticLoadBalancing
+            | Service::Imds => Self::new(500, "InternalFailure", "An internal error has occurred."),
         }
     }
 
@@ -57,7 +58,7 @@ impl ApiError {
                  Consider increasing your provisioning level with the UpdateTable API.",
             ),
             Service::Ssm | Service::Ecr => Self::new(400, "ThrottlingException", "Rate exceeded"),
-            Service::AutoScaling | Service::CloudFormation => {
+            Service::AutoScaling | Service::CloudFormation | Service::ElasticLoadBalancing => {
                 Self::new(400, "Throttling", "Rate exceeded")
             }
             Service::Ec2 => Self::new(503, "RequestLimitExceeded", "Request limit exceeded."),
@@ -85,7 +86,10 @@ impl ApiError {
             Service::DynamoDb => self.json("application/x-amz-json-1.0", self.dynamodb_namespace()),
             Service::Ssm | Service::Ecr => self.json("application/x-amz-json-1.1", ""),
             Service::Ec2 => self.ec2(),
-            Service::AutoScaling | Service::CloudFormation | Service::Imds => self.xml(service),
+            Service::AutoScaling
+            | Service::CloudFormation
+            | Service::ElasticLoadBalancing
+            | Service::Imds => self.xml(service),
         }
     }
 

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use tokio::sync::broadcast;
 
 use super::autoscaling::{ActionResult, LifecycleState, Transition};
+use super::elb::TargetState;
 
 /// Number of events by which a subscriber can be late without losing any.
 const SUBSCRIBER_BUFFER: usize = 16_384;
@@ -72,6 +73,15 @@ pub enum EventKind {
     Unhealthy {
         instance_id: String,
     },
+    /// The state of a target in a target group has changed.
+    TargetHealth {
+        /// The instance's id, or the address of a target that is none.
+        instance_id: String,
+        /// The name of the target group.
+        target_group: String,
+        from: TargetState,
+        to: TargetState,
+    },
     SpotNotice {
         instance_id: String,
         action: String,
@@ -117,6 +127,7 @@ impl EventKind {
             | Self::HookCompleted { instance_id, .. }
             | Self::HookTimedOut { instance_id, .. }
             | Self::Unhealthy { instance_id }
+            | Self::TargetHealth { instance_id, .. }
             | Self::SpotNotice { instance_id, .. }
             | Self::SpotReclaimed { instance_id }
             | Self::RebalanceRecommended { instance_id }

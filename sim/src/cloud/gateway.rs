@@ -20,7 +20,7 @@ use super::server::Dropped;
 use super::wire::Params;
 use super::xml;
 use super::{
-    Cloud, admin_http, autoscaling, clock, cloudformation, dynamodb, ec2, ecr, ids, requests,
+    Cloud, admin_http, autoscaling, clock, cloudformation, dynamodb, ec2, ecr, elb, ids, requests,
     run_command, ssm,
 };
 
@@ -64,6 +64,7 @@ impl Call {
             "2011-01-01" => Service::AutoScaling,
             "2010-05-15" => Service::CloudFormation,
             "2016-11-15" => Service::Ec2,
+            "2015-12-01" => Service::ElasticLoadBalancing,
             _ => return None,
         };
         Some(Self {
@@ -79,10 +80,12 @@ impl Call {
         match (&self.input, self.service) {
             (Input::Json(input), Service::DynamoDb) => dynamodb::resources(input),
             (Input::Json(input), _) => ssm::names(input),
-            (Input::Query(form), _) => ["AutoScalingGroupName", "StackName"]
-                .iter()
-                .filter_map(|name| form.get(name).map(str::to_owned))
-                .collect(),
+            (Input::Query(form), _) => {
+                ["AutoScalingGroupName", "StackName", "TargetGroupArn", "LoadBalancerArn"]
+                    .iter()
+                    .filter_map(|name| form.get(name).map(str::to_owned))
+                    .collect()
+            }
         }
     }
 
@@ -287,6 +290,13 @@ impl Cloud {
                 let xml = xml::ec2_response(action, &request_id, &content.finish());
                 (request_id, "text/xml", xml)
             }),
+            (service @ Service::ElasticLoadBalancing, Input::Query(form)) => {
+                elb::handle(self, action, form).map(|result| {
+                    let request_id = ids::request_id();
+                    let xml = xml::response(service, action, &request_id, Some(&result));
+                    (request_id, "text/xml", xml)
+                })
+            }
             (Service::CloudFormation, Input::Query(form)) if cloudformation::deploys(action) => {
                 cloudformation::deploy(self, action, form).map(|result| {
                     let id = ids::request_id();

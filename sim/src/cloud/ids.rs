@@ -23,6 +23,11 @@ impl Ids {
         format!("i-0{}", self.characters(HEX, 16))
     }
 
+    /// Returns hexadecimal digits.
+    pub(super) fn hex(&mut self, length: usize) -> String {
+        self.characters(HEX, length)
+    }
+
     pub(super) fn uuid(&mut self) -> String {
         let h = self.characters(HEX, 31);
         format!("{}-{}-4{}-{}-{}", &h[..8], &h[8..12], &h[12..15], &h[15..19], &h[19..31])

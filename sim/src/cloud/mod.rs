@@ -1,7 +1,7 @@
 //! The cloud: the AWS services that skep calls, over their own wire protocols, and the metadata.
 //!
 //! One [`Cloud`] is one account in one region. It is created, gets its machines from [`Cloud::set_machines`], and is
-//! served on two listeners:
+//! served on two listeners, and on those of its load balancers:
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {
@@ -16,6 +16,7 @@
 //! })?;
 //! tokio::spawn(cloud.clone().serve_aws(TcpListener::bind("127.0.0.1:0").await?));
 //! tokio::spawn(cloud.clone().serve_imds(TcpListener::bind("127.0.0.1:0").await?));
+//! tokio::spawn(cloud.clone().serve_load_balancers([10, 78, 0, 3].into()));
 //! cloud.create_table("skep")?;
 //! cloud.create_group(GroupSpec { name: "nodes".into(), max: 3, desired: 3, ..Default::default() })?;
 //! # Ok(())
@@ -38,6 +39,7 @@ mod cluster;
 mod dynamodb;
 mod ec2;
 mod ecr;
+mod elb;
 mod errors;
 mod events;
 mod faults;
@@ -67,9 +69,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use access::{Deny, Who};
 pub use autoscaling::{ActionResult, LifecycleState, PoolState, Timing, Transition};
-pub use cluster::{ClusterSpec, LAUNCH_HOOK, TERMINATION_HOOK};
+pub use cluster::{ClusterBalancer, ClusterSpec, LAUNCH_HOOK, TERMINATION_HOOK};
 pub use dynoxide::Database;
 pub use ec2::ImageState;
+pub use elb::{
+    Cut, FlowCounts, HealthCheck, ListenerSpec, LoadBalancerSpec, Matcher, Probe,
+    TargetGroupAttributes, TargetGroupSpec, TargetHealth, TargetState, TargetView,
+};
 pub use errors::ApiError;
 pub use events::{CloudEvent, EventKind};
 pub use faults::{Fault, FaultRule, Faults};
@@ -77,8 +83,8 @@ pub use iam::PolicyError;
 pub use imds::{ImdsKnobs, mac_address};
 pub use requests::{Request, Service};
 pub use specs::{
-    CloudOptions, GroupSpec, GroupView, HookSpec, InstanceView, Maintenance, Market,
-    StackResourceSpec, StackResourceView, StackSpec, StackView, WarmPoolSpec,
+    CloudOptions, GroupSpec, GroupView, HealthCheckType, HookSpec, InstanceView, Maintenance,
+    Market, StackResourceSpec, StackResourceView, StackSpec, StackView, WarmPoolSpec,
 };
 
 use crate::machines::Machines;
@@ -111,6 +117,9 @@ struct Inner {
     dynamodb: DynamoDb,
     orders: mpsc::UnboundedSender<tasks::Order>,
     machines: watch::Sender<Option<Arc<dyn Machines>>>,
+    flows: elb::Flows,
+    /// The version of the listeners and of the targets to check.
+    layout: watch::Sender<u64>,
     /// Wakes the timers when a deadline may have changed.
     wake: Arc<Notify>,
     /// Ends the tasks when the last handle is dropped.
@@ -187,6 +196,8 @@ impl Cloud {
             dynamodb: DynamoDb::start(stop.clone())?,
             orders,
             machines,
+            flows: elb::Flows::default(),
+            layout: watch::Sender::new(0),
             wake: Arc::new(Notify::new()),
             _stop: stop.clone().drop_guard(),
             options,
@@ -240,10 +251,22 @@ impl Cloud {
         let at = self.now();
         let events = state.stacks.take_outcomes().into_iter().map(Outcome::Event);
         let outcomes: Vec<_> = state.scaling.take_outcomes().into_iter().chain(events).collect();
-        let any = !outcomes.is_empty();
+        let version = state.scaling.elb().version();
+        let is_new = |seen: &mut u64| std::mem::replace(seen, version) != version;
+        let any = self.inner.layout.send_if_modified(is_new) || !outcomes.is_empty();
         for outcome in outcomes {
             let order = match outcome {
                 Outcome::Event(kind) => {
+                    self.inner.events.publish(CloudEvent { at, kind });
+                    continue;
+                }
+                Outcome::Balanced(elb::Outcome::Cut { flows, reason }) => {
+                    self.inner.flows.cut(&flows, reason);
+                    continue;
+                }
+                Outcome::Balanced(elb::Outcome::Health { target, target_group, from, to }) => {
+                    let instance_id = target;
+                    let kind = EventKind::TargetHealth { instance_id, target_group, from, to };
                     self.inner.events.publish(CloudEvent { at, kind });
                     continue;
                 }

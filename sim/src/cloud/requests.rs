@@ -20,6 +20,7 @@ pub enum Service {
     AutoScaling,
     CloudFormation,
     Ec2,
+    ElasticLoadBalancing,
     Imds,
 }
 
@@ -33,6 +34,7 @@ impl Service {
             Self::AutoScaling => "autoscaling",
             Self::CloudFormation => "cloudformation",
             Self::Ec2 => "ec2",
+            Self::ElasticLoadBalancing => "elasticloadbalancing",
             Self::Imds => "imds",
         }
     }

@@ -38,6 +38,28 @@ impl Market {
     }
 }
 
+/// The health checks that an Auto Scaling group heeds beside EC2's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HealthCheckType {
+    #[default]
+    Ec2,
+    /// Also those of its target groups.
+    Elb,
+}
+
+impl HealthCheckType {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ec2 => "EC2",
+            Self::Elb => "ELB",
+        }
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        [Self::Ec2, Self::Elb].into_iter().find(|it| it.as_str() == text)
+    }
+}
+
 /// An Auto Scaling group and its launch template in one.
 #[derive(Clone, Debug)]
 pub struct GroupSpec {
@@ -57,6 +79,11 @@ pub struct GroupSpec {
     pub user_data: Option<String>,
     /// Whether the metadata shows the instance tags.
     pub metadata_tags: bool,
+    /// The target groups in which instances are registered while they are in service.
+    pub target_group_arns: Vec<String>,
+    pub health_check_type: HealthCheckType,
+    /// The time in service for which the target groups' health checks do not count.
+    pub health_check_grace: Duration,
 }
 
 impl Default for GroupSpec {
@@ -74,6 +101,9 @@ impl Default for GroupSpec {
             role_name: Some("skep-node".to_owned()),
             user_data: None,
             metadata_tags: true,
+            target_group_arns: Vec::new(),
+            health_check_type: HealthCheckType::Ec2,
+            health_check_grace: Duration::ZERO,
         }
     }
 }

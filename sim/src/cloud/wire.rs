@@ -72,7 +72,7 @@ impl Params {
 
     /// Returns `Name=value …` of the parameters that identify the subject of a call.
     pub(super) fn summary(&self) -> String {
-        const TELLING: [&str; 15] = [
+        const TELLING: [&str; 20] = [
             "AutoScalingGroupName",
             "AutoScalingGroupNames.member.1",
             "InstanceId",
@@ -88,6 +88,11 @@ impl Params {
             "LogicalResourceId",
             "UniqueId",
             "Status",
+            "TargetGroupArn",
+            "LoadBalancerArn",
+            "ListenerArn",
+            "Name",
+            "Targets.member.1.Id",
         ];
         TELLING
             .iter()

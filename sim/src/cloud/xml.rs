@@ -8,6 +8,9 @@ use super::requests::Service;
 pub(super) fn namespace(service: Service) -> &'static str {
     match service {
         Service::CloudFormation => "http://cloudformation.amazonaws.com/doc/2010-05-15/",
+        Service::ElasticLoadBalancing => {
+            "http://elasticloadbalancing.amazonaws.com/doc/2015-12-01/"
+        }
         Service::Ec2 => "http://ec2.amazonaws.com/doc/2016-11-15/",
         _ => "http://autoscaling.amazonaws.com/doc/2011-01-01/",
     }

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::netns::{METADATA_ADDRESS, Namespace};
 use crate::cloud::{Cloud, CloudOptions};
@@ -19,14 +20,18 @@ pub(crate) struct Aws {
     pub cloud: Cloud,
     /// Address of the AWS services in the root namespace.
     pub endpoint: SocketAddr,
+    /// Address of the load balancers inside the namespace.
+    pub load_balancer: Ipv4Addr,
     servers: Vec<JoinHandle<()>>,
+    stop: CancellationToken,
 }
 
 impl Aws {
     /// Makes a new namespace the AWS side of a run, and serves a new cloud in it.
     pub(crate) async fn open(namespace: &Namespace, options: CloudOptions) -> anyhow::Result<Aws> {
-        let gateway = gateway(options.subnet);
+        let (gateway, load_balancer) = (gateway(options.subnet), load_balancer(options.subnet));
         namespace.become_aws(gateway, options.subnet.1)?;
+        namespace.add_address(load_balancer)?;
         let at_gateway = listener(namespace.listen((gateway, HTTP).into())?)?;
         let at_metadata = listener(namespace.listen((METADATA_ADDRESS, HTTP).into())?)?;
         let at_host = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
@@ -37,11 +42,15 @@ impl Aws {
             tokio::spawn(cloud.clone().serve_aws(at_host)),
             tokio::spawn(cloud.clone().serve_imds(at_metadata)),
         ];
-        Ok(Aws { cloud, endpoint, servers })
+        let stop = CancellationToken::new();
+        // Connections to targets must come from the namespace, too.
+        namespace.run(stop.clone(), cloud.clone().serve_load_balancers(load_balancer))?;
+        Ok(Aws { cloud, endpoint, load_balancer, servers, stop })
     }
 
     /// Stops the servers.
     pub(crate) fn close(&self) {
+        self.stop.cancel();
         for server in &self.servers {
             server.abort();
         }
@@ -55,9 +64,18 @@ impl Drop for Aws {
 }
 
 /// The gateway's address: the first of the subnet.
-pub(crate) fn gateway((network, prefix): (Ipv4Addr, u8)) -> Ipv4Addr {
+pub(crate) fn gateway(subnet: (Ipv4Addr, u8)) -> Ipv4Addr {
+    host(subnet, 1)
+}
+
+/// The load balancers' address: one of those that no instance has, other than the gateway's, whose port 80 is taken.
+fn load_balancer(subnet: (Ipv4Addr, u8)) -> Ipv4Addr {
+    host(subnet, 3)
+}
+
+fn host((network, prefix): (Ipv4Addr, u8), number: u32) -> Ipv4Addr {
     let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-    Ipv4Addr::from_bits((network.to_bits() & mask) + 1)
+    Ipv4Addr::from_bits((network.to_bits() & mask) + number)
 }
 
 pub(crate) fn listener(bound: std::net::TcpListener) -> anyhow::Result<TcpListener> {

@@ -3,6 +3,7 @@
 //! ```text
 //! root namespace     aws CLI ──► 127.0.0.1:N ─┐
 //! skep-<run>         bridge 10.78.0.1:80 ─────┴─► the AWS gateway      lo 169.254.169.254:80 ─► IMDS
+//!                    bridge 10.78.0.3:N ──► the load balancers ──► instances
 //! skep-<run>-ip-…    ens5 10.78.0.5, dockerd, skep, containers         (one per instance)
 //! ```
 //!
@@ -18,6 +19,7 @@ pub(crate) mod clean;
 mod cost;
 pub(crate) mod dockerd;
 mod events;
+mod front;
 pub(crate) mod image;
 mod inside;
 mod instance;
@@ -65,7 +67,7 @@ pub use swarm::{is_running, service};
 pub use timeline::Entry;
 
 use crate::cloud::{Cloud, CloudOptions};
-pub use crate::cloud::{ClusterSpec, LAUNCH_HOOK, TERMINATION_HOOK};
+pub use crate::cloud::{ClusterBalancer, ClusterSpec, LAUNCH_HOOK, TERMINATION_HOOK};
 pub use crate::machines::SlowLink;
 use crate::machines::{Disturbance, Executed, Launch, Machines};
 use aws::Aws;

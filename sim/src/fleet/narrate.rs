@@ -26,6 +26,9 @@ pub fn narrate(event: &EventKind) -> Option<String> {
             format!("{group}: desired capacity {from} → {to}")
         }
         EventKind::Unhealthy { .. } => "unhealthy".to_owned(),
+        EventKind::TargetHealth { target_group, from, to, .. } => {
+            format!("target group {target_group}: {from} → {to}")
+        }
         EventKind::SpotNotice { action, time, .. } => {
             format!(
                 "spot notice: {action} at {:02}:{:02}:{:02}",

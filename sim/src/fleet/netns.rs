@@ -9,10 +9,14 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use nix::mount::{MntFlags, umount2};
 use nix::sched::{CloneFlags, setns};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use crate::cloud::mac_address;
 use crate::machines::SlowLink;
@@ -21,6 +25,8 @@ use crate::machines::SlowLink;
 const NAMES: &str = "/run/netns";
 /// The metadata service's address on every EC2 network.
 pub const METADATA_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+/// Time after which a connection has failed.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The bridge of the AWS namespace.
 const BRIDGE: &str = "br0";
 /// Fixed: otherwise a bridge takes the lowest address of its ports, and instances that have cached an older address
@@ -91,6 +97,48 @@ impl Namespace {
             }
             Err(_) => bail!("the thread that listens on {address} in {} panicked", self.name),
         }
+    }
+
+    /// Runs a future to its end inside the namespace: on a thread of its own, in an async runtime of its own. The
+    /// future ends early when `stop` is cancelled; `None` stands for that.
+    pub(crate) fn run<T: Send + 'static>(
+        &self,
+        stop: CancellationToken,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> anyhow::Result<oneshot::Receiver<Option<T>>> {
+        let file = File::open(self.path())?;
+        let (tell, ended) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let run = move || -> anyhow::Result<()> {
+            setns(file, CloneFlags::CLONE_NEWNET)?;
+            // Nobody waits any more when the caller is gone.
+            let _ = tell.send(runtime.block_on(stop.run_until_cancelled_owned(future)));
+            Ok(())
+        };
+        let name = self.name.clone();
+        std::thread::spawn(move || {
+            if let Err(error) = run() {
+                tracing::error!("cannot work in {name}: {error:#}");
+            }
+        });
+        Ok(ended)
+    }
+
+    /// Connects from inside the namespace: a short-lived thread enters it and connects, and the socket stays there.
+    pub(crate) async fn dial(&self, address: SocketAddr) -> anyhow::Result<TcpStream> {
+        let file = File::open(self.path())?;
+        let connect = move || -> anyhow::Result<std::net::TcpStream> {
+            setns(file, CloneFlags::CLONE_NEWNET)?;
+            let stream = std::net::TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
+            stream.set_nonblocking(true)?;
+            Ok(stream)
+        };
+        let (tell, connected) = oneshot::channel();
+        // Not a thread of the runtime's pool: that one must stay where it is.
+        std::thread::spawn(move || tell.send(connect()));
+        let stream = connected.await.context("the thread that connects panicked")?;
+        let context = || format!("cannot connect to {address} in {}", self.name);
+        Ok(TcpStream::from_std(stream.with_context(context)?)?)
     }
 
     /// Makes this the AWS side of a run: bridge, gateway address and metadata address.

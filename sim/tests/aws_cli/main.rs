@@ -6,4 +6,5 @@ mod bench;
 mod cloudformation;
 mod dynamodb;
 mod errors;
+mod load_balancing;
 mod ssm;

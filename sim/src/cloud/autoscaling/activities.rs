@@ -16,6 +16,8 @@ pub(crate) struct Activity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Status {
     InProgress,
+    /// Waiting until the target groups have deregistered the instance.
+    WaitingForConnectionDraining,
     /// Waiting for a lifecycle hook.
     MidLifecycleAction,
     Successful,
@@ -26,6 +28,7 @@ impl Status {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InProgress => "InProgress",
+            Self::WaitingForConnectionDraining => "WaitingForELBConnectionDraining",
             Self::MidLifecycleAction => "MidLifecycleAction",
             Self::Successful => "Successful",
             Self::Cancelled => "Cancelled",
@@ -36,6 +39,7 @@ impl Status {
     pub fn progress(self) -> u32 {
         match self {
             Self::InProgress => 30,
+            Self::WaitingForConnectionDraining => 50,
             Self::MidLifecycleAction => 60,
             Self::Successful | Self::Cancelled => 100,
         }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::action::ActionName;
 use super::activities::Activity;
 use super::describe;
 use super::groups::Sizes;
-use super::lifecycle::ActionName;
 use super::scaling::Scaling;
 use super::states::{ActionResult, Transition};
-use super::warm_pool;
+use super::{traffic_api, warm_pool};
 use crate::cloud::clock::Clock;
 use crate::cloud::errors::ApiError;
 use crate::cloud::requests::Service;
@@ -110,7 +110,10 @@ pub(crate) fn handle(
             let activities = scaling.exit_standby(name, &params.list("InstanceIds"), now)?;
             Ok(Some(all_activities(clock, &activities)))
         }
-        _ => Err(ApiError::unknown_action(Service::AutoScaling, action)),
+        _ => match traffic_api::handle(scaling, action, params, now) {
+            Some(answer) => answer.map(Some),
+            None => Err(ApiError::unknown_action(Service::AutoScaling, action)),
+        },
     }
 }
 
@@ -138,13 +141,18 @@ fn create_group(scaling: &mut Scaling, params: &Params, now: Duration) -> Result
         .iter()
         .map(|specification| hook(specification, &name, None))
         .collect::<Result<Vec<_>, _>>()?;
+    let defaults = GroupSpec::default();
+    let checks = traffic_api::health_checks(params)?;
     let spec = GroupSpec {
         min,
         max,
         desired: params.parsed("DesiredCapacity")?.unwrap_or(min),
         tags,
         name,
-        ..GroupSpec::default()
+        target_group_arns: traffic_api::target_group_arns(params)?,
+        health_check_type: checks.of_type.unwrap_or_default(),
+        health_check_grace: checks.grace.unwrap_or(defaults.health_check_grace),
+        ..defaults
     };
     scaling.create_group(spec, params.list("AvailabilityZones"), hooks, None, now)
 }
@@ -155,7 +163,10 @@ fn update_group(scaling: &mut Scaling, params: &Params, now: Duration) -> Result
         max: params.parsed("MaxSize")?,
         desired: params.parsed("DesiredCapacity")?,
     };
-    scaling.update_group(params.required("AutoScalingGroupName")?, sizes, now)
+    let name = params.required("AutoScalingGroupName")?;
+    let checks = traffic_api::health_checks(params)?;
+    scaling.update_group(name, sizes, now)?;
+    scaling.set_health_checks(name, checks, now)
 }
 
 /// Returns the requested hook; an update keeps the old values of missing parameters.

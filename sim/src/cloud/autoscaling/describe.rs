@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use super::action::global_timeout;
 use super::activities::Activity;
 use super::group::Group;
 use super::instance::Instance;
-use super::lifecycle::global_timeout;
 use super::scaling::Scaling;
+use super::traffic_api;
 use crate::cloud::clock::{self, Clock};
 use crate::cloud::errors::ApiError;
 use crate::cloud::wire::Params;
@@ -108,8 +109,7 @@ fn one_group(xml: &mut Xml, scaling: &Scaling, clock: &Clock, group: &Group, inc
         xml.text("member", zone);
     }
     xml.close("AvailabilityZones");
-    xml.text("HealthCheckType", "EC2");
-    xml.text("HealthCheckGracePeriod", "0");
+    traffic_api::of_group(xml, group);
     let mut members: Vec<&Instance> =
         scaling.instances().filter(|i| include && i.group == spec.name).collect();
     // `DescribeWarmPool` shows the instances of the warm pool.

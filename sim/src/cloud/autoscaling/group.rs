@@ -12,6 +12,8 @@ pub(crate) struct Group {
     /// The group's own zones; empty: all zones of the cloud.
     pub zones: Vec<String>,
     pub hooks: Vec<HookSpec>,
+    /// The target groups in which the instances in service are registered.
+    pub sources: Vec<TrafficSource>,
     pub warm_pool: Option<WarmPool>,
     /// The id of the stack that created the group, for the tags.
     pub stack_id: Option<String>,
@@ -66,6 +68,14 @@ impl Group {
         }
         Ok(())
     }
+}
+
+/// A target group that is attached to a group.
+#[derive(Clone, Debug)]
+pub(crate) struct TrafficSource {
+    pub arn: String,
+    /// Whether it was attached when the group was created.
+    pub from_start: bool,
 }
 
 /// The warm pool of a group.

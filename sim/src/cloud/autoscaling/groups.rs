@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::activities::{Activity, Status};
-use super::group::Group;
+use super::group::{Group, TrafficSource};
 use super::lifecycle::Event;
 use super::scaling::{Scaling, not_managed};
 use super::states::LifecycleState;
 use crate::cloud::errors::ApiError;
 use crate::cloud::events::EventKind;
-use crate::cloud::specs::{GroupSpec, HookSpec};
+use crate::cloud::specs::{GroupSpec, HealthCheckType, HookSpec};
 
 /// New sizes of a group; `None` leaves a size unchanged.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,6 +18,13 @@ pub(crate) struct Sizes {
     pub min: Option<u32>,
     pub max: Option<u32>,
     pub desired: Option<u32>,
+}
+
+/// New health check settings of a group; `None` leaves a setting unchanged.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct HealthChecks {
+    pub of_type: Option<HealthCheckType>,
+    pub grace: Option<Duration>,
 }
 
 impl Scaling {
@@ -50,7 +57,11 @@ impl Scaling {
             ));
         }
         check_sizes(spec.min, spec.max, spec.desired)?;
+        self.check_target_groups(&spec.target_group_arns)?;
+        let arns = spec.target_group_arns.iter();
+        let sources = arns.map(|arn| TrafficSource { arn: arn.clone(), from_start: true });
         let group = Group {
+            sources: sources.collect(),
             spec,
             zones,
             hooks,
@@ -80,6 +91,19 @@ impl Scaling {
         (group.spec.min, group.spec.max) = (min, max);
         self.change_desired(name, desired)?;
         self.converge(now);
+        Ok(())
+    }
+
+    pub fn set_health_checks(
+        &mut self,
+        name: &str,
+        checks: HealthChecks,
+        now: Duration,
+    ) -> Result<(), ApiError> {
+        let spec = &mut self.group_mut(name)?.spec;
+        spec.health_check_type = checks.of_type.unwrap_or(spec.health_check_type);
+        spec.health_check_grace = checks.grace.unwrap_or(spec.health_check_grace);
+        self.replace_unhealthy(now);
         Ok(())
     }
 

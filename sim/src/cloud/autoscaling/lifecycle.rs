@@ -17,17 +17,18 @@
 //! instead of the launch hooks:
 //! <https://docs.aws.amazon.com/autoscaling/ec2/userguide/warm-pool-instance-lifecycle.html>.
 //!
+//! An instance that leaves its target groups stays in Terminating, or in Warmed:Pending, until it is deregistered; only
+//! then do the termination hooks start:
+//! <https://docs.aws.amazon.com/autoscaling/ec2/userguide/lifecycle-hooks-overview.html>.
+//!
 //! An abandoned launch runs the termination hooks too. AWS does not document this; it is the stricter assumption for an
 //! agent that must handle both cases.
 
 use std::time::Duration;
 
+use super::action::{Action, ActionName};
 use super::states::{ActionResult, LifecycleState, PoolState, Transition};
 use crate::cloud::specs::HookSpec;
-
-/// Limits of a lifecycle action: 48 hours or 100 heartbeat timeouts, whichever is shorter.
-const LONGEST_ACTION: Duration = Duration::from_secs(48 * 3600);
-const HEARTBEATS_PER_ACTION: u32 = 100;
 
 /// Durations of the states that wait for no hook.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,30 +38,6 @@ pub struct Timing {
     /// Time in `Terminating` before the termination hooks start: the metadata already shows `Terminated`, but
     /// completing the hook is still refused.
     pub terminating: Duration,
-}
-
-/// A lifecycle action: one hook that holds one instance.
-#[derive(Clone, Debug)]
-pub(crate) struct Action {
-    pub hook: String,
-    pub token: String,
-    timeout: Duration,
-    default_result: ActionResult,
-    heartbeat_deadline: Duration,
-    global_deadline: Duration,
-}
-
-impl Action {
-    fn deadline(&self) -> Duration {
-        self.heartbeat_deadline.min(self.global_deadline)
-    }
-}
-
-/// A caller's reference to an action: the hook and, where given, the token.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ActionName<'a> {
-    pub hook: &'a str,
-    pub token: Option<&'a str>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -127,6 +104,9 @@ pub(crate) enum Refused {
 pub(crate) struct Surroundings<'a> {
     pub hooks: &'a [HookSpec],
     pub timing: Timing,
+    /// The time from which the instance is in none of its group's target groups; [`Duration::MAX`] while it is not
+    /// even draining.
+    pub deregistered: Duration,
     /// Makes the token of a lifecycle action.
     pub token: &'a mut dyn FnMut() -> String,
 }
@@ -173,12 +153,22 @@ impl Lifecycle {
         &self.actions
     }
 
-    /// Returns the time of the next change that needs no other event.
-    pub fn next_deadline(&self, timing: Timing) -> Option<Duration> {
+    /// Returns the time at which the present state began.
+    pub fn since(&self) -> Duration {
+        self.since
+    }
+
+    /// Returns the time of the next change that needs no other event. `deregistered`: as in [`Surroundings`].
+    pub fn next_deadline(&self, timing: Timing, deregistered: Duration) -> Option<Duration> {
         use LifecycleState as S;
         match self.state {
+            S::WarmedPending if self.returns => {
+                Some((self.since + timing.launching).max(deregistered))
+            }
             S::Pending | S::WarmedPending => Some(self.since + timing.launching),
-            S::Terminating | S::WarmedTerminating => Some(self.since + timing.terminating),
+            S::Terminating | S::WarmedTerminating => {
+                Some((self.since + timing.terminating).max(deregistered))
+            }
             state if state.is_waiting() => self.actions.iter().map(Action::deadline).min(),
             _ => None,
         }
@@ -297,25 +287,28 @@ impl Lifecycle {
         if self.state.is_warmed() { warmed } else { other }
     }
 
+    fn is_due(&self, now: Duration, around: &Surroundings<'_>) -> bool {
+        let deadline = self.next_deadline(around.timing, around.deregistered);
+        deadline.is_some_and(|deadline| deadline <= now)
+    }
+
     /// Makes the due changes until none is left.
     fn settle(&mut self, now: Duration, around: &mut Surroundings<'_>, facts: &mut Vec<Fact>) {
         use LifecycleState as S;
         loop {
             match self.state {
-                S::Pending if now >= self.since + around.timing.launching => {
+                S::Pending if self.is_due(now, around) => {
                     let waits = self.start(Transition::Launching, now, around, facts);
                     self.go(if waits { S::PendingWait } else { S::InService }, now, facts);
                 }
-                S::WarmedPending if now >= self.since + around.timing.launching => {
+                S::WarmedPending if self.is_due(now, around) => {
                     let transition =
                         if self.returns { Transition::Terminating } else { Transition::Launching };
                     let waits = self.start(transition, now, around, facts);
                     let next = if waits { S::WarmedPendingWait } else { S::WarmedPendingProceed };
                     self.go(next, now, facts);
                 }
-                S::Terminating | S::WarmedTerminating
-                    if now >= self.since + around.timing.terminating =>
-                {
+                S::Terminating | S::WarmedTerminating if self.is_due(now, around) => {
                     let next = if self.start(Transition::Terminating, now, around, facts) {
                         self.in_pool_or(S::WarmedTerminatingWait, S::TerminatingWait)
                     } else {
@@ -359,14 +352,7 @@ impl Lifecycle {
         self.actions.clear();
         for hook in around.hooks.iter().filter(|hook| hook.transition == transition) {
             let timeout = hook.heartbeat_timeout;
-            self.actions.push(Action {
-                hook: hook.name.clone(),
-                token: (around.token)(),
-                timeout,
-                default_result: hook.default_result,
-                heartbeat_deadline: now + timeout,
-                global_deadline: now + global_timeout(timeout),
-            });
+            self.actions.push(Action::start(hook, (around.token)(), now));
             facts.push(Fact::HookStarted { hook: hook.name.clone(), transition, timeout });
         }
         !self.actions.is_empty()
@@ -378,11 +364,6 @@ impl Lifecycle {
         self.target = to.target(self.pool).or(self.target);
         facts.push(Fact::Moved { from, to });
     }
-}
-
-/// Returns the longest time that heartbeats can keep an action open.
-pub(crate) fn global_timeout(heartbeat_timeout: Duration) -> Duration {
-    heartbeat_timeout.saturating_mul(HEARTBEATS_PER_ACTION).min(LONGEST_ACTION)
 }
 
 #[cfg(test)]

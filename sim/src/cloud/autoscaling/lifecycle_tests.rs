@@ -6,6 +6,7 @@ struct Bench {
     lifecycle: Lifecycle,
     hooks: Vec<HookSpec>,
     timing: Timing,
+    deregistered: Duration,
     tokens: u32,
     /// The changes of the last step, refused or not.
     facts: Vec<Fact>,
@@ -17,6 +18,7 @@ impl Bench {
             lifecycle: Lifecycle::new(Duration::ZERO),
             hooks,
             timing: Timing::default(),
+            deregistered: Duration::ZERO,
             tokens: 0,
             facts: Vec::new(),
         }
@@ -28,8 +30,12 @@ impl Bench {
             *tokens += 1;
             format!("token-{tokens}")
         };
-        let mut around =
-            Surroundings { hooks: &self.hooks, timing: self.timing, token: &mut token };
+        let mut around = Surroundings {
+            hooks: &self.hooks,
+            timing: self.timing,
+            deregistered: self.deregistered,
+            token: &mut token,
+        };
         self.facts.clear();
         self.lifecycle.step(event, SECOND * now, &mut around, &mut self.facts)?;
         Ok(self.facts.clone())
@@ -103,7 +109,7 @@ fn heartbeats_prolong_up_to_the_global_timeout() {
     }
     for now in [990, 999] {
         bench.step(Event::Heartbeat(named("drain")), now).unwrap();
-        let deadline = bench.lifecycle.next_deadline(bench.timing);
+        let deadline = bench.lifecycle.next_deadline(bench.timing, Duration::ZERO);
         assert_eq!(deadline, Some(SECOND * 1000), "100 heartbeats of 10 s and no more");
     }
     let facts = bench.step(Event::Tick, 1000).unwrap();
@@ -136,6 +142,48 @@ fn a_late_hook_shows_its_target_before_it_is_active() {
     bench.step(Event::Tick, 6).unwrap();
     bench.step(Event::Complete(named("drain"), ActionResult::Continue), 6).unwrap();
     assert_eq!(bench.lifecycle.state(), LifecycleState::Terminated);
+}
+
+#[test]
+fn termination_hooks_start_after_the_later_of_both_waits() {
+    for (terminating, deregistered, start) in [(5, 30, 30), (30, 5, 31), (0, 1, 1)] {
+        let mut bench =
+            Bench::new(vec![hook("drain", Transition::Terminating, ActionResult::Continue)]);
+        bench.timing.terminating = SECOND * terminating;
+        bench.step(Event::Tick, 0).unwrap();
+        bench.deregistered = Duration::MAX;
+        bench.step(Event::Terminate, 1).unwrap();
+        assert_eq!(bench.lifecycle.state(), LifecycleState::Terminating);
+        if start > 1 {
+            assert_eq!(bench.lifecycle.target(), Some("Terminated"));
+            let early = bench.step(Event::Heartbeat(named("drain")), start - 1);
+            assert_eq!(early, Err(Refused::NoActiveAction));
+        }
+        bench.deregistered = SECOND * deregistered;
+        let deadline = bench.lifecycle.next_deadline(bench.timing, bench.deregistered);
+        assert_eq!(deadline, Some(SECOND * start));
+        bench.step(Event::Tick, start).unwrap();
+        bench.step(Event::Heartbeat(named("drain")), start).unwrap();
+        assert_eq!(bench.lifecycle.state(), LifecycleState::TerminatingWait);
+    }
+}
+
+#[test]
+fn a_return_to_the_pool_waits_for_the_deregistration_and_a_launch_for_the_pool_does_not() {
+    let hooks = || vec![hook("drain", Transition::Terminating, ActionResult::Continue)];
+    let mut bench = Bench::new(hooks());
+    bench.step(Event::Tick, 0).unwrap();
+    bench.deregistered = SECOND * 9;
+    bench.step(Event::ReturnToPool(PoolState::Running), 1).unwrap();
+    assert_eq!(bench.lifecycle.state(), LifecycleState::WarmedPending);
+    bench.step(Event::Tick, 9).unwrap();
+    assert_eq!(bench.lifecycle.state(), LifecycleState::WarmedPendingWait);
+
+    let mut bench = Bench::new(hooks());
+    bench.lifecycle = Lifecycle::warmed(PoolState::Running, Duration::ZERO);
+    bench.deregistered = Duration::MAX;
+    bench.step(Event::Tick, 0).unwrap();
+    assert_eq!(bench.lifecycle.state(), LifecycleState::WarmedRunning);
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Auto Scaling: groups, desired capacity, hooks and the lives of instances.
 //!
 //! [`Scaling`] is a pure core: it gets events and the time as arguments, and returns the resulting orders and events
-//! from [`Scaling::take_outcomes`]. Guarantees: a group converges to its desired capacity; instances that leave or are
+//! from [`Scaling::take_outcomes`]. It owns the target groups, in which it registers its instances. Guarantees: a group converges to its desired capacity; instances that leave or are
 //! on standby do not count.
 
+mod action;
 mod activities;
 mod api;
 mod capacity;
@@ -14,6 +15,8 @@ mod instance;
 mod lifecycle;
 mod scaling;
 mod states;
+mod traffic;
+mod traffic_api;
 mod warm_pool;
 
 pub use lifecycle::Timing;

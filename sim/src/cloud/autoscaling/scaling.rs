@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use super::action::ActionName;
 use super::activities::{Activity, Status};
 use super::group::Group;
 use super::instance::{AddressPool, Instance};
-use super::lifecycle::{ActionName, Event, Fact, Refused, Surroundings, Timing};
+use super::lifecycle::{Event, Fact, Refused, Surroundings, Timing};
 use super::states::{ActionResult, LifecycleState};
+use crate::cloud::elb::{self, Elb};
 use crate::cloud::errors::ApiError;
 use crate::cloud::events::EventKind;
 use crate::cloud::ids::Ids;
@@ -23,6 +25,7 @@ const SHOWN_TERMINATED: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Event(EventKind),
+    Balanced(elb::Outcome),
     Launch(Launch),
     Stop(String),
     Start(String),
@@ -40,6 +43,7 @@ pub(crate) struct Principal {
 pub(crate) struct Scaling {
     pub(super) groups: BTreeMap<String, Group>,
     pub(super) instances: BTreeMap<String, Instance>,
+    pub(super) elb: Elb,
     /// With the times of their ends, for as long as EC2 shows them.
     terminated: Vec<(Duration, Instance)>,
     pub(super) activities: Vec<Activity>,
@@ -60,6 +64,8 @@ impl Scaling {
         Ok(Self {
             groups: BTreeMap::new(),
             instances: BTreeMap::new(),
+            // Different from the instances' ids, from the same seed.
+            elb: Elb::new(&options.region, options.seed.wrapping_add(6)),
             terminated: Vec::new(),
             activities: Vec::new(),
             ids: Ids::new(options.seed),
@@ -121,11 +127,12 @@ impl Scaling {
 
     /// Makes the changes that are due.
     pub fn tick(&mut self, now: Duration) {
+        self.balance(|elb| elb.tick(now));
         let due: Vec<String> = self
             .instances
             .values()
             .filter(|i| {
-                let deadline = i.lifecycle.next_deadline(self.timing);
+                let deadline = i.lifecycle.next_deadline(self.timing, self.deregistered(i));
                 deadline.is_some_and(|deadline| deadline <= now)
             })
             .map(|i| i.id.clone())
@@ -144,19 +151,18 @@ impl Scaling {
             self.emit(EventKind::SpotReclaimed { instance_id: instance_id.clone() });
             self.vanish(&instance_id, now);
         }
+        self.replace_unhealthy(now);
         self.converge(now);
     }
 
     /// Returns the time of the next change that needs no call.
     pub fn next_deadline(&self) -> Option<Duration> {
-        self.instances
-            .values()
-            .flat_map(|i| {
-                let spot = i.spot.as_ref().map(|notice| notice.due);
-                [i.lifecycle.next_deadline(self.timing), spot]
-            })
-            .flatten()
-            .min()
+        let of_instances = self.instances.values().flat_map(|i| {
+            let spot = i.spot.as_ref().map(|notice| notice.due);
+            let lifecycle = i.lifecycle.next_deadline(self.timing, self.deregistered(i));
+            [lifecycle, spot, self.unhealthy_from(i)]
+        });
+        of_instances.flatten().chain(self.elb.next_deadline()).min()
     }
 
     /// Terminates an instance through its hooks.
@@ -254,6 +260,10 @@ impl Scaling {
         event: Event<'_>,
         now: Duration,
     ) -> Result<(), Refused> {
+        let Some(instance) = self.instances.get(id) else {
+            return Ok(());
+        };
+        let deregistered = self.deregistered(instance);
         let Some(instance) = self.instances.get_mut(id) else {
             return Ok(());
         };
@@ -262,12 +272,20 @@ impl Scaling {
         let mut around = Surroundings {
             hooks: hooks.unwrap_or_default(),
             timing: self.timing,
+            deregistered,
             token: &mut || ids.uuid(),
         };
         let mut facts = Vec::new();
         let answer = instance.lifecycle.step(event, now, &mut around, &mut facts);
+        let leaves =
+            facts.iter().any(|fact| matches!(fact, Fact::Moved { to, .. } if to.leaves_service()));
         for fact in facts {
             self.follow(id, fact, now);
+        }
+        if leaves {
+            // Now it is known until when the target groups hold it: perhaps they do not. Not refused: it is a tick.
+            let _ = self.step(id, Event::Tick, now);
+            self.show_draining(id, now);
         }
         answer
     }
@@ -324,6 +342,7 @@ impl Scaling {
             _ => {}
         }
         self.emit(EventKind::LifecycleChanged { instance_id: id.to_owned(), group, from, to });
+        self.direct_traffic(id, to, now);
         if to.is_terminated() {
             self.forget(id, now);
         }

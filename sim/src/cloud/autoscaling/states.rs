@@ -80,6 +80,11 @@ impl LifecycleState {
         )
     }
 
+    /// Whether an instance that comes from service into this state is deregistered from its target groups.
+    pub(crate) fn leaves_service(self) -> bool {
+        matches!(self, Self::Terminating | Self::EnteringStandby | Self::WarmedPending)
+    }
+
     pub fn is_terminated(self) -> bool {
         matches!(self, Self::Terminated | Self::WarmedTerminated)
     }

@@ -1,6 +1,6 @@
 use std::net::Ipv4Addr;
 
-use super::super::lifecycle::ActionName;
+use super::super::action::ActionName;
 use super::super::scaling::Outcome;
 use super::super::states::{ActionResult, LifecycleState as S, Transition};
 use super::*;

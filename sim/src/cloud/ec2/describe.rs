@@ -18,7 +18,7 @@ use crate::cloud::{State, clock};
 /// The sizes of a page of `DescribeInstances`.
 const PAGES: RangeInclusive<usize> = 5..=1000;
 /// The only network: networks are not modelled.
-pub(super) const VPC: &str = "vpc-00000000000000001";
+pub(in crate::cloud) const VPC: &str = "vpc-00000000000000001";
 const SUBNET: &str = "subnet-00000000000000001";
 
 pub(super) fn instances(cloud: &Cloud, form: &Params) -> Result<Xml, ApiError> {

@@ -122,6 +122,7 @@ pub(super) fn terminate(cloud: &Cloud, form: &Params) -> Result<Xml, ApiError> {
             standalone.power = Power::Terminated;
             state.scaling.give_back_address(standalone.instance.address);
             state.metadata.forget(id);
+            state.scaling.balance(|elb| elb.forget(id));
             cloud.order(Order::Terminate(id.to_owned()));
         }
         Ok(Power::Terminated)

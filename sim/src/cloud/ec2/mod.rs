@@ -22,10 +22,11 @@ use super::wire::Params;
 use super::xml::Xml;
 use super::{Cloud, tasks};
 
+pub(super) use describe::VPC;
 use images::Image;
 pub use images::ImageState;
 use keys::{KeyPair, SecurityGroup};
-use standalone::Standalone;
+use standalone::{Power, Standalone};
 
 /// EC2's state besides Auto Scaling's instances.
 pub(super) struct Ec2 {
@@ -52,6 +53,12 @@ impl Ec2 {
 
     pub fn instance(&self, id: &str) -> Option<&Instance> {
         self.instances.get(id).map(|standalone| &standalone.instance)
+    }
+
+    /// Returns the address of an instance of `RunInstances` that is running.
+    pub fn running_at(&self, id: &str) -> Option<Ipv4Addr> {
+        let standalone = self.instances.get(id)?;
+        (standalone.power == Power::Running).then_some(standalone.instance.address)
     }
 
     pub fn instance_at(&self, address: Ipv4Addr) -> Option<&Instance> {

@@ -104,6 +104,11 @@ impl Asked {
                     format!("arn:aws:cloudformation:{region}:{ACCOUNT}:stack/{name}/any")
                 }
             }),
+            // Elastic Load Balancing's Describe actions have no resource, and nor does the creation of a resource here.
+            Service::ElasticLoadBalancing if !action.starts_with("Describe") => {
+                let names = ["TargetGroupArn", "ListenerArn", "LoadBalancerArn"];
+                names.iter().find_map(|name| form.get(name).map(str::to_owned))
+            }
             _ => None,
         };
         Self::new(service, &[action], resource.into_iter().collect(), region)

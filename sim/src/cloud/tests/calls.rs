@@ -38,8 +38,11 @@ impl Caller {
     }
 
     async fn ec2(&self, action: &str) -> (StatusCode, String) {
-        let body = format!("Action={action}&Version=2016-11-15");
-        let response = self.bench.signed(&self.credentials, &body).send().await.unwrap();
+        self.query(&format!("Action={action}&Version=2016-11-15")).await
+    }
+
+    async fn query(&self, body: &str) -> (StatusCode, String) {
+        let response = self.bench.signed(&self.credentials, body).send().await.unwrap();
         (response.status(), response.text().await.unwrap())
     }
 
@@ -111,6 +114,31 @@ async fn a_role_needs_a_permission_for_every_action_of_ec2() {
     let (status, answer) = caller.ec2("DescribeInstances").await;
     assert!(status.is_success() && answer.contains(&caller.bench.id), "{answer}");
     assert_eq!(caller.ec2("DescribeRegions").await.0, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn a_role_needs_a_permission_for_the_target_group_that_it_changes() {
+    let caller = Caller::start().await;
+    let create =
+        |name: &str| caller.bench.cloud.create_target_group(TargetGroupSpec::new(name, 80));
+    let (own, foreign) = (create("own").unwrap(), create("foreign").unwrap());
+    caller.allow(&json!([
+        { "Effect": "Allow", "Action": "elasticloadbalancing:Describe*", "Resource": "*" },
+        { "Effect": "Allow", "Action": "elasticloadbalancing:*Targets", "Resource": own },
+    ]));
+    let call = async |action: &str, arn: &str| {
+        let query = [("Action", action), ("Version", "2015-12-01"), ("TargetGroupArn", arn)];
+        let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
+        caller.query(&format!("{query}&Targets.member.1.Id={}", caller.bench.id)).await
+    };
+    assert_eq!(call("RegisterTargets", &own).await.0, StatusCode::OK);
+    assert_eq!(call("DescribeTargetHealth", &foreign).await.0, StatusCode::OK);
+    for (action, arn) in [("DeregisterTargets", &foreign), ("DeleteTargetGroup", &own)] {
+        let (status, answer) = call(action, arn).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{action}");
+        assert!(answer.contains("<Code>AccessDenied</Code>"), "{answer}");
+    }
+    assert_eq!(caller.bench.cloud.targets().len(), 1);
 }
 
 #[tokio::test]
