@@ -3,6 +3,7 @@
 
 mod campaign;
 mod commands;
+mod load_balancer;
 mod trouble;
 
 use std::collections::BTreeMap;
