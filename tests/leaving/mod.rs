@@ -9,6 +9,7 @@ mod hook_missing;
 mod killed_in_mid_leave;
 mod last_manager;
 mod later_notice;
+mod load_balancer;
 mod no_manager_reachable;
 mod notice_in_mid_join;
 mod operator;

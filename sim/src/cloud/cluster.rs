@@ -38,6 +38,8 @@ pub struct ClusterSpec {
     pub image_id: Option<String>,
     /// UserData with the placeholders `${cluster}` and `${role}`.
     pub user_data: Option<String>,
+    /// Whether the groups have lifecycle hooks, and the stack waits for signals.
+    pub hooks: bool,
     /// The load balancer, named like the cluster.
     pub load_balancer: Option<ClusterBalancer>,
 }
@@ -112,6 +114,7 @@ impl ClusterSpec {
             tags: BTreeMap::new(),
             image_id: None,
             user_data: None,
+            hooks: true,
             load_balancer: None,
         }
     }
@@ -170,11 +173,11 @@ impl ClusterSpec {
             _ => ("Workers", self.workers),
         };
         let group = self.group(role, desired);
-        let hooks = self.hooks(&group.name);
+        let hooks = if self.hooks { self.hooks(&group.name) } else { vec![] };
         let resource = StackResourceSpec {
             logical_id: logical_id.to_owned(),
             group: Some(group.name.clone()),
-            signals: desired,
+            signals: if self.hooks { desired } else { 0 },
             timeout: self.stack_timeout,
         };
         (group, hooks, resource)

@@ -7,8 +7,10 @@ use anyhow::{Context, bail};
 use bollard::models::NodeState;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::fleet::{ClusterSpec, Fleet, is_running, workload};
+use crate::cloud::TargetState;
+use crate::fleet::{ClusterSpec, Fleet, is_running, on_every_worker, workload};
 use crate::stage::Mark;
+use crate::witness::client::Counts;
 use crate::witness::record::{NodeRecord, Record, SCALED_IN, SPOT};
 
 const SERVICE: &str = "web";
@@ -17,10 +19,19 @@ const REPLICAS: usize = 8;
 const REQUEST: f32 = 2.0;
 /// Docker's default.
 const STOP_GRACE: Duration = Duration::from_secs(10);
-/// A quarter of EC2's 2 min: the node needs only seconds, and the demo should be short.
-const SPOT_NOTICE: Duration = Duration::from_secs(30);
+/// A service with a port, behind the load balancer, and the port on each worker.
+const FRONT: &str = "front";
+pub const FRONT_PORT: u16 = 8080;
+/// Time for a task of the front service to finish its requests.
+const FRONT_GRACE: Duration = Duration::from_secs(30);
+/// Number of answers that the client needs before the next part begins.
+const FIRST_ANSWERS: u64 = 200;
+/// Less than EC2's 2 min: the node needs only seconds, and the demo should be short.
+const SPOT_NOTICE: Duration = Duration::from_secs(40);
 /// Timeout of a part. On two idle cores, every part takes less than a third of it.
 const PART_LIMIT: Duration = Duration::from_secs(75);
+/// The same of a part that a UserData script may never finish: a stack's update would go on, too.
+const SCRIPT_LIMIT: Duration = Duration::from_secs(20);
 /// Interval between two polls of the record.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Timeout of one call: without a leader, Docker's API hangs for longer.
@@ -30,6 +41,10 @@ pub struct Story<'a> {
     pub fleet: &'a Fleet,
     pub cluster: &'a ClusterSpec,
     pub record: &'a RefCell<Record>,
+    /// What becomes of the requests of the client.
+    pub requests: Counts,
+    /// A UserData script runs instead of skep. Then what skep would do is not waited for without end.
+    pub is_scripted: bool,
 }
 
 impl Story<'_> {
@@ -40,9 +55,11 @@ impl Story<'_> {
     pub async fn play(&self) -> anyhow::Result<()> {
         self.boot().await?;
         self.start_service().await?;
+        self.start_front().await?;
         self.scale_in().await?;
         self.lose_leader().await?;
         self.lose_spot_instance().await?;
+        self.replace_workers().await?;
         self.settle().await
     }
 
@@ -51,6 +68,15 @@ impl Story<'_> {
         self.heading(&format!("{managers} managers and {workers} workers boot at once"));
         self.fleet.create_cluster(self.cluster)?;
         let all = (managers + workers) as usize;
+        if self.is_scripted {
+            let what = "every node in the node list";
+            return self
+                .until(what, |record| {
+                    let list = &record.swarm.list;
+                    list.len() == all && list.iter().all(|node| node.state == NodeState::READY)
+                })
+                .await;
+        }
         self.until("every node Ready and the stack complete", |record| {
             let stack = self.fleet.cloud().stack(&self.cluster.name);
             in_service(record).count() == all
@@ -71,6 +97,23 @@ impl Story<'_> {
             ),
         );
         self.until_running().await
+    }
+
+    async fn start_front(&self) -> anyhow::Result<()> {
+        self.heading("a client sends requests through the load balancer");
+        let command = workload::web(FRONT_PORT);
+        let service = on_every_worker(FRONT, FRONT_PORT, command, FRONT_GRACE)?;
+        self.fleet.create_service_of(service).await?;
+        self.until_balanced(self.cluster.workers as usize).await?;
+        self.until("the first answers", |_| self.requests.now().answered >= FIRST_ANSWERS).await?;
+        self.say(
+            Some(Mark::Good),
+            &format!(
+                "service {FRONT}: a task on every worker, at port {FRONT_PORT}; one request in twenty takes {} s",
+                workload::LONG_REQUEST.as_secs()
+            ),
+        );
+        Ok(())
     }
 
     async fn scale_in(&self) -> anyhow::Result<()> {
@@ -104,22 +147,64 @@ impl Story<'_> {
         let worker = self.fleet.group(&self.cluster.workers_group()).pop().context("no worker")?;
         let all = in_service(&self.record.borrow()).count();
         self.fleet.cloud().spot_notice(worker.id(), "terminate", SPOT_NOTICE)?;
-        self.until("the worker off the node list", |record| {
-            let node = record.node(worker.id());
-            node.is_some_and(|node| node.reason == Some(SPOT) && node.off_list.is_some())
-        })
-        .await?;
+        if !self.is_scripted {
+            self.until("the worker off the node list", |record| {
+                let node = record.node(worker.id());
+                node.is_some_and(|node| node.reason == Some(SPOT) && node.off_list.is_some())
+            })
+            .await?;
+        }
         self.say(
             None,
             &format!("EC2 takes the instance {} s after the notice", SPOT_NOTICE.as_secs()),
         );
+        self.heading("a worker is added while EC2 takes that one");
+        self.fleet.cloud().set_desired(&self.cluster.workers_group(), self.cluster.workers)?;
         self.until_gone(worker.id()).await?;
-        self.until_replaced(all).await
+        self.until_replaced(all + 1).await?;
+        self.until_balanced(self.cluster.workers as usize).await
+    }
+
+    /// Replaces all workers, one after the other, as an update of the stack does: the new one serves before the next one
+    /// is terminated.
+    async fn replace_workers(&self) -> anyhow::Result<()> {
+        self.heading("all workers are replaced, one after the other");
+        let all = in_service(&self.record.borrow()).count();
+        for worker in self.fleet.group(&self.cluster.workers_group()) {
+            self.fleet.cloud().terminate(worker.id(), false)?;
+            self.until_gone(worker.id()).await?;
+            self.until_replaced(all).await?;
+            self.until_balanced(self.cluster.workers as usize).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the load balancer calls this number of targets healthy.
+    async fn until_balanced(&self, targets: usize) -> anyhow::Result<()> {
+        let what = format!("{targets} healthy targets");
+        let balanced = self.until(&what, |_| {
+            let all = self.fleet.cloud().targets();
+            all.iter().filter(|it| it.health.state == TargetState::Healthy).count() == targets
+        });
+        if !self.is_scripted {
+            return balanced.await;
+        }
+        timeout(SCRIPT_LIMIT, balanced).await.unwrap_or_else(|_| {
+            self.say(Some(Mark::Bad), &format!("the load balancer has not got {what}"));
+            Ok(())
+        })
     }
 
     /// Waits until the node list has exactly the live instances, all of them Ready.
     async fn settle(&self) -> anyhow::Result<()> {
         self.heading("what is left");
+        if self.is_scripted {
+            let list = self.record.borrow().swarm.list.clone();
+            let down = list.iter().filter(|node| node.state != NodeState::READY).count();
+            let text = format!("the node list has {} nodes, {down} of them Down", list.len());
+            self.say(Some(Mark::Bad).filter(|_| down > 0), &text);
+            return Ok(());
+        }
         self.until("a node list with nothing but Ready nodes of live instances", |record| {
             let alive = in_service(record).count();
             record.swarm.list.len() == alive
@@ -139,14 +224,37 @@ impl Story<'_> {
         let what = format!("{} out of the swarm and gone", self.record.borrow().name(instance));
         self.until(&what, |record| {
             let node = record.node(instance);
-            node.is_some_and(|node| node.powered_off.is_some() && node.off_list.is_some())
+            node.is_some_and(|node| {
+                let is_off_list = node.off_list.is_some() || self.is_scripted;
+                node.powered_off.is_some() && is_off_list
+            })
         })
         .await
     }
 
     /// Waits until `all` nodes are in service and the service is whole again.
     async fn until_replaced(&self, all: usize) -> anyhow::Result<()> {
+        if self.is_scripted {
+            let whole = self.until_listed(all);
+            let short = "the replacement is not in the swarm, or the service is short of tasks";
+            return timeout(SCRIPT_LIMIT, whole).await.unwrap_or_else(|_| {
+                self.say(Some(Mark::Bad), short);
+                Ok(())
+            });
+        }
         self.until("a replacement in service", |record| in_service(record).count() == all).await?;
+        self.until_running().await
+    }
+
+    async fn until_listed(&self, all: usize) -> anyhow::Result<()> {
+        self.until("a replacement in the node list", |record| {
+            let is_up = |node: &&NodeRecord| {
+                let listed = record.swarm.at(node.address);
+                listed.is_some_and(|listed| listed.state == NodeState::READY)
+            };
+            in_service(record).filter(is_up).count() == all
+        })
+        .await?;
         self.until_running().await
     }
 

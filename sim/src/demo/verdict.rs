@@ -3,6 +3,7 @@
 use bollard::models::NodeState;
 use serde::Serialize;
 
+use crate::witness::client::Requests;
 use crate::witness::record::{NodeRecord, Record};
 
 /// Docker's managers wait 10 to 20 s for a silent leader before one of them stands for election.
@@ -29,8 +30,9 @@ impl Check {
 }
 
 /// Runs all checks.
-pub fn judge(record: &Record) -> Vec<Check> {
+pub fn judge(record: &Record, requests: &Requests) -> Vec<Check> {
     vec![
+        answers(requests),
         one_swarm(record),
         grace(&record.nodes),
         hooks(&record.nodes),
@@ -38,6 +40,21 @@ pub fn judge(record: &Record) -> Vec<Check> {
         raft(&record.nodes),
         node_list(record),
     ]
+}
+
+fn answers(requests: &Requests) -> Check {
+    let Requests { sent, answered, long_answered, failed, errors, .. } = requests;
+    let mut problems: Vec<String> =
+        errors.iter().map(|(error, times)| format!("lost requests: {times} ({error})")).collect();
+    if *failed > 0 && errors.is_empty() || answered + failed != *sent {
+        problems.push(format!("of {sent} requests, {answered} were answered and {failed} failed"));
+    }
+    if *long_answered == 0 {
+        problems.push("no long request was answered".to_owned());
+    }
+    let fine =
+        format!("every request was answered: {answered}, {long_answered} long ones among them");
+    Check::new(&problems, fine)
 }
 
 fn one_swarm(record: &Record) -> Check {
@@ -182,8 +199,22 @@ mod tests {
     }
 
     fn broken(record: &Record) -> String {
-        let broken = judge(record).into_iter().filter(|check| !check.holds);
+        let fine = Requests { sent: 2, answered: 2, long_answered: 1, ..Requests::default() };
+        let broken = judge(record, &fine).into_iter().filter(|check| !check.holds);
         broken.map(|check| check.says).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn a_request_without_an_answer_is_lost() {
+        let fine = Requests { sent: 5, answered: 5, long_answered: 1, ..Requests::default() };
+        assert!(answers(&fine).holds);
+        let cut = [("the answer was cut".to_owned(), 1)].into();
+        let lost = Requests { answered: 4, failed: 1, errors: cut, ..fine.clone() };
+        assert_eq!(answers(&lost).says, "lost requests: 1 (the answer was cut)");
+        let open = Requests { answered: 4, ..fine.clone() };
+        assert!(!answers(&open).holds, "one has no end");
+        assert!(!answers(&Requests { long_answered: 0, ..fine }).holds);
+        assert!(!answers(&Requests::default()).holds, "the client did not run");
     }
 
     #[test]

@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use bollard::Docker;
 use bollard::models::{
-    NetworkAttachmentConfig, Node, ServiceSpec, ServiceSpecMode, ServiceSpecModeReplicated, Task,
-    TaskSpec, TaskSpecContainerSpec, TaskState,
+    EndpointPortConfig, EndpointPortConfigPublishModeEnum, EndpointSpec, NetworkAttachmentConfig,
+    Node, ServiceSpec, ServiceSpecMode, ServiceSpecModeReplicated, Task, TaskSpec,
+    TaskSpecContainerSpec, TaskSpecPlacement, TaskState,
 };
 use bollard::query_parameters::ListTasksOptionsBuilder;
 use tokio::time::Instant;
@@ -121,7 +122,11 @@ impl Fleet {
         command: Vec<String>,
         stop_grace: Duration,
     ) -> anyhow::Result<String> {
-        let spec = service(name, replicas, command, stop_grace)?;
+        self.create_service_of(service(name, replicas, command, stop_grace)?).await
+    }
+
+    /// Creates a service and returns its id.
+    pub async fn create_service_of(&self, spec: ServiceSpec) -> anyhow::Result<String> {
         let created = self.manager_docker().await?.create_service(spec, None).await?;
         created.id.context("Docker gave the service no id")
     }
@@ -222,6 +227,37 @@ pub fn service(
         }),
         ..Default::default()
     })
+}
+
+/// A service of the preloaded image with a task on every worker, reachable at a port of its host.
+pub fn on_every_worker(
+    name: &str,
+    port: u16,
+    command: Vec<String>,
+    stop_grace: Duration,
+) -> anyhow::Result<ServiceSpec> {
+    let mut spec = service(name, 0, command, stop_grace)?;
+    let task = spec.task_template.get_or_insert_default();
+    // A port can be published only in a network of the task's own.
+    task.networks = None;
+    task.placement = Some(TaskSpecPlacement {
+        constraints: Some(vec!["node.role==worker".to_owned()]),
+        ..Default::default()
+    });
+    spec.mode = Some(ServiceSpecMode {
+        global: Some(std::collections::HashMap::new()),
+        ..Default::default()
+    });
+    spec.endpoint_spec = Some(EndpointSpec {
+        ports: Some(vec![EndpointPortConfig {
+            target_port: Some(port.into()),
+            published_port: Some(port.into()),
+            publish_mode: Some(EndpointPortConfigPublishModeEnum::HOST),
+            ..Default::default()
+        }]),
+        ..Default::default()
+    });
+    Ok(spec)
 }
 
 fn tail(text: String) -> Vec<String> {

@@ -3,6 +3,7 @@
 //!
 //! [`Witness`] polls and [`listen`] receives events; both write to one [`record`].
 
+pub mod client;
 pub mod listen;
 pub mod record;
 pub mod swarm;

@@ -1,0 +1,170 @@
+//! A load balancer stops sending to a node before the node is drained: no request is lost, and a balancer that does not
+//! stop in time does not keep the node.
+
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use bollard::models::NodeSpecAvailabilityEnum::{ACTIVE, DRAIN, PAUSE};
+use harness::PATIENCE;
+use harness::departures::{Leaver, options_with, row, standing};
+use harness::nodes::availability;
+use harness::secs;
+use harness::seen::{health, status};
+use skep_sim::cloud::{ClusterBalancer, HealthCheck, LifecycleState, Market, TargetState};
+use skep_sim::fleet::{ClusterSpec, Fleet, Instance, on_every_worker, workload};
+use skep_sim::witness::client::{self, Counts};
+use tokio::sync::oneshot;
+
+const LISTENER: u16 = 80;
+const PORT: u16 = 8080;
+
+/// A load balancer that asks skep's health port, as the template's does, but every second.
+fn balanced(name: &str, workers: u32, deregistration: u64) -> ClusterSpec {
+    let mut balancer = ClusterBalancer::new(&[(LISTENER, PORT)]);
+    let check = std::mem::replace(&mut balancer.health_check, HealthCheck::tcp());
+    balancer.health_check = check.every(secs(1));
+    balancer.attributes.deregistration_delay = secs(deregistration);
+    balancer.attributes.unhealthy_connection_termination = false;
+    ClusterSpec {
+        workers_market: Market::Spot,
+        load_balancer: Some(balancer),
+        ..ClusterSpec::new(name, 1, workers)
+    }
+}
+
+/// Starts a service on every worker, and waits until the load balancer sends to all of them.
+async fn serving(fleet: &Fleet, workers: usize) -> anyhow::Result<()> {
+    let service = on_every_worker("front", PORT, workload::web(PORT), secs(30))?;
+    fleet.create_service_of(service).await?;
+    fleet
+        .wait_until("healthy targets", PATIENCE, async || {
+            let healthy =
+                |id: &str| target(fleet, id).is_some_and(|state| state == TargetState::Healthy);
+            let all = fleet.instances();
+            let serve = |it: &&Arc<Instance>| healthy(it.id());
+            let tasks = fleet.tasks_of_service("front").await?;
+            let running = tasks.iter().filter(|task| skep_sim::fleet::is_running(task)).count();
+            Ok(all.iter().filter(serve).count() == workers && running == workers)
+        })
+        .await
+}
+
+fn target(fleet: &Fleet, id: &str) -> Option<TargetState> {
+    fleet.cloud().targets().into_iter().find(|it| it.id == id).map(|it| it.health.state)
+}
+
+fn lifecycle(fleet: &Fleet, instance: &Instance) -> Option<LifecycleState> {
+    fleet.cloud().instance(instance.id()).map(|view| view.lifecycle)
+}
+
+#[tokio::test]
+async fn no_request_is_lost_by_a_scale_in_nor_by_a_spot_notice() -> anyhow::Result<()> {
+    let spec = balanced("demo", 3, 8);
+    let fleet = standing(options_with("[leave]\nlinger = \"5s\"\n"), &spec).await?;
+    serving(&fleet, 3).await?;
+    let counts = Counts::default();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let requests = client::run(fleet.listener(LISTENER), counts.clone(), async {
+        // Also where the story has failed.
+        let _ = stopped.await;
+    });
+    let story = async {
+        fleet.wait_until("answers", PATIENCE, async || Ok(counts.now().answered > 100)).await?;
+        let workers = fleet.group(&spec.workers_group());
+        scaled_in(&fleet, &Leaver::of(&workers[0]).await?).await?;
+        reclaimed(&fleet, &Leaver::of(&workers[1]).await?).await?;
+        drop(stop);
+        anyhow::Ok(())
+    };
+    tokio::try_join!(story, fleet.run_inside(requests))?;
+    let counts = counts.now();
+    ensure!(counts.failed == 0 && counts.answered == counts.sent, "{counts:?}");
+    ensure!(counts.long_answered > 0, "{counts:?}");
+    fleet.stop().await
+}
+
+/// Auto Scaling deregisters the node first: it keeps its task, and answers 200.
+async fn scaled_in(fleet: &Fleet, worker: &Leaver) -> anyhow::Result<()> {
+    fleet.cloud().terminate(worker.id(), true)?;
+    fleet
+        .wait_until("a paused node", PATIENCE, async || {
+            Ok(availability(fleet, &worker.instance).await? == PAUSE)
+        })
+        .await?;
+    let state = lifecycle(fleet, &worker.instance);
+    ensure!(state == Some(LifecycleState::Terminating), "{state:?}");
+    ensure!(target(fleet, worker.id()) == Some(TargetState::Draining), "it is not deregistered");
+    ensure!(health(&worker.instance).await?.0 == 200, "503 lets a balancer cut requests");
+    ensure!(worker.tasks("die").is_empty(), "drained before its traffic had ended");
+    let doing = status(&worker.instance).await?["node"]["doing"].clone();
+    let doing = doing.as_str().context("no text")?;
+    ensure!(
+        doing == "waiting for the load balancer: Auto Scaling deregisters this node",
+        "{doing}"
+    );
+    worker.has_left_by_its_hook(fleet).await
+}
+
+/// Nobody deregisters the node: it answers 503, and keeps its task until the balancer has seen that.
+async fn reclaimed(fleet: &Fleet, worker: &Leaver) -> anyhow::Result<()> {
+    fleet.cloud().spot_notice(worker.id(), "terminate", secs(90))?;
+    fleet
+        .wait_until("503", PATIENCE, async || Ok(health(&worker.instance).await?.0 == 503))
+        .await?;
+    ensure!(worker.tasks("die").is_empty(), "drained at once");
+    fleet
+        .wait_until("an unhealthy target", PATIENCE, async || {
+            Ok(target(fleet, worker.id()) == Some(TargetState::Unhealthy))
+        })
+        .await?;
+    ensure!(worker.tasks("die").is_empty(), "drained before the balancer had seen the 503");
+    worker.has_left(fleet).await
+}
+
+/// The deregistration takes an hour, and the departure has 40 s.
+#[tokio::test]
+async fn a_deregistration_that_takes_too_long_is_not_waited_for() -> anyhow::Result<()> {
+    let spec = balanced("demo", 1, 3600);
+    let fleet = standing(options_with("[leave]\ndeadline = \"40s\"\n"), &spec).await?;
+    serving(&fleet, 1).await?;
+    let worker = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
+    fleet.cloud().terminate(worker.id(), true)?;
+    worker.has_left(&fleet).await?;
+    let log = worker.instance.log();
+    let why = "requests may be lost: this node is drained without waiting for the load balancer: \
+               Auto Scaling deregisters this node: its share of the deadline is over";
+    ensure!(log.matches(why).count() == 1, "{log}");
+    let departure = row(&fleet, &format!("departure#{}", worker.id()))?.context("a departure")?;
+    ensure!(departure["traffic"] == "balanced", "{departure:?}");
+    ensure!(lifecycle(&fleet, &worker.instance) == Some(LifecycleState::Terminating));
+    fleet.stop().await
+}
+
+/// No hook shows when an instance in Standby is deregistered.
+#[tokio::test]
+async fn a_node_in_standby_keeps_its_tasks_for_the_deregistration_delay() -> anyhow::Result<()> {
+    let spec = balanced("demo", 2, 8);
+    let config = "[leave]\nderegistration_delay = \"8s\"\n";
+    let fleet = standing(options_with(config), &spec).await?;
+    serving(&fleet, 2).await?;
+    let worker = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
+    fleet.cloud().standby(worker.id(), true)?;
+    for (wanted, what) in [(PAUSE, "a pause"), (DRAIN, "a drain")] {
+        fleet
+            .wait_until(what, PATIENCE, async || {
+                let now = availability(&fleet, &worker.instance).await?;
+                ensure!(wanted == DRAIN || now != DRAIN, "drained at once");
+                Ok(now == wanted)
+            })
+            .await?;
+        let draining = target(&fleet, worker.id()) == Some(TargetState::Draining);
+        ensure!(draining == (wanted == PAUSE), "{what}: {:?}", target(&fleet, worker.id()));
+    }
+    fleet.cloud().exit_standby(worker.id())?;
+    fleet
+        .wait_until("an active node", PATIENCE, async || {
+            Ok(availability(&fleet, &worker.instance).await? == ACTIVE)
+        })
+        .await?;
+    fleet.stop().await
+}
