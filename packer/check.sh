@@ -39,6 +39,11 @@ for architecture in x86_64 arm64; do
     done
     valid amazon-linux -var architecture=$architecture
 done
+for wrong in ssm_agent_version=unknown ssm_agent_version=3.3 ssm_agent_sha256=123; do
+    ! packer validate -var skep_package="$package" -var region=eu-central-1 -var $wrong "$templates/debian" >/dev/null 2>&1 ||
+        die "packer/debian takes $wrong"
+done
+valid debian -var ssm_agent_version=3.3.3270.0 -var "ssm_agent_sha256=$(sha256sum "$package" | cut -d ' ' -f 1)"
 
 sed -n 's/^variable "\(.*\)" {$/\1/p' packer/*/*.pkr.hcl | sort -u | while read -r variable; do
     grep -q "\`$variable\`" packer/README.md || die "packer/README.md does not tell the variable $variable"
@@ -75,3 +80,30 @@ for wrong in "${right//[0-9]/0}" "" "${right^^}"; do
 done
 said=$(agent "" "") || true
 [[ $said != *--reinstall* && $said == *"exit 0" ]] || die "45-shell.sh without a version: $said"
+# An image without an agent is built, with a warning.
+printf '#!/bin/sh\nexit 1\n' >"$work/bin/systemctl"
+said=$(agent "" "") || true
+[[ $said == *"warning: this image has no agent"*"exit 0" ]] || die "45-shell.sh does not warn: $said"
+
+# ssm-agent.sh gets a version and a package from a curl that is not curl.
+cat >"$work/bin/curl" <<'END'
+#!/bin/sh
+while [ "$1" != -o ]; do shift; done
+case $3 in
+    */latest/VERSION) printf '%s\n' "$VERSION" >"$2" ;;
+    */"$VERSION/debian_$CPU/amazon-ssm-agent.deb") printf package >"$2" ;;
+    *) exit 22 ;;
+esac
+END
+wanted=$(printf package | sha256sum | cut -d ' ' -f 1)
+for cpu in amd64 arm64; do
+    said=$(PATH="$work/bin:$PATH" VERSION=3.3.1.0 CPU=$cpu packer/ssm-agent.sh "$([ $cpu = arm64 ] && echo arm64 || echo x86_64)")
+    [ "$said" = "-var ssm_agent_version=3.3.1.0 -var ssm_agent_sha256=$wanted" ] || die "ssm-agent.sh for $cpu: $said"
+done
+for wrong in "" "<html>" "3.3.1.0 -var x=y"; do
+    said=$(PATH="$work/bin:$PATH" VERSION=$wrong CPU=amd64 packer/ssm-agent.sh 2>"$work/complaint") &&
+        die "ssm-agent.sh takes the version '$wrong': $said"
+    [ "$said" = "-var ssm_agent_version=unknown" ] || die "ssm-agent.sh with the version '$wrong': $said"
+done
+said=$(PATH="$work/bin:$PATH" VERSION=3.3.1.0 CPU=other packer/ssm-agent.sh 2>&1) && die "ssm-agent.sh without a package: $said"
+[[ $said == *"error: "*"cannot be fetched"* ]] || die "ssm-agent.sh without a package: $said"

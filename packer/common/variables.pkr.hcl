@@ -61,12 +61,20 @@ variable "ssm_agent_version" {
   type        = string
   description = "Of Session Manager's agent, such as 3.3.3270.0. Empty: the one of the source image, if it has one; Debian's have none."
   default     = ""
+  validation {
+    condition     = regex_replace(var.ssm_agent_version, "^[0-9]+[.][0-9]+[.][0-9]+[.][0-9]+$", "") == ""
+    error_message = "The ssm_agent_version must be a version such as 3.3.3270.0, or empty: packer/ssm-agent.sh prints the newest."
+  }
 }
 
 variable "ssm_agent_sha256" {
   type        = string
   description = "Checksum of that version's package; required with ssm_agent_version."
   default     = ""
+  validation {
+    condition     = regex_replace(var.ssm_agent_sha256, "^[0-9a-f]{64}$", "") == ""
+    error_message = "The ssm_agent_sha256 must have 64 digits of 0-9a-f, or be empty."
+  }
 }
 
 variable "volume_size" {

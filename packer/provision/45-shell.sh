@@ -54,4 +54,7 @@ for unit in "${units[@]}"; do
     fi
 done
 [ -z "$SSM_AGENT_VERSION" ] || { echo "error: the package has no ${units[1]}" >&2; exit 1; }
-echo "the image has no agent of Session Manager: set ssm_agent_version for one"
+cat >&2 <<'END'
+warning: this image has no agent of Session Manager, so Session Manager and Run Command do not reach its nodes.
+warning: build it with $(packer/ssm-agent.sh), or give the stack KeyName and SshSecurityGroup for ssh.
+END
