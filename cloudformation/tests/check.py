@@ -75,8 +75,9 @@ OUT_OF_RANGE = {
     "Autolock": ["yes", ""],
     "LogRetentionDays": ["0", "2"],
     "LoadBalancer": ["yes", "public"],
-    "Ports": ["0", "65536", "80:80", "80,", ",80", "80, 443", "80-90", "1,2,3,4", "080"],
-    "TlsPort": ["0", "65536", "443,444", "https"],
+    "Ports": ["0", "65536", "80:80", "80, 443", "80-90", "1,2,3,4", "080", ",,,", ",,,80", "80,80", "80,,80", ",80,80",
+              "80,8080,80", "44554", "80,44554", "44554,80"],
+    "TlsPort": ["0", "65536", "443,444", "https", "44554"],
     "Certificate": ["example.org", "arn:aws:acm:eu-central-1:123456789012:key/1"],
     "FileSystem": ["maxio", "yes"],
 }  # fmt: skip
@@ -102,6 +103,11 @@ EOF
 [labels]
 \tcolor = 'red'\r
     """
+# What only workers need: it can be deleted before the managers have left.
+NOT_FOR_MANAGERS = {
+    "Workers", "WorkerPool", "WorkerTemplate", "WorkerProfile", "WorkerRole", "WorkerPolicy", "WorkerSettingsText", "Balancer",
+    "TargetGroup1", "TargetGroup2", "TargetGroup3", "TargetGroupTls", "Listener1", "Listener2", "Listener3", "ListenerTls",
+}  # fmt: skip
 BOUNDARY = "arn:aws:iam::aws:policy/PowerUserAccess"
 # Made in moto, which has not AWS's own.
 POLICIES = [f"arn:aws:iam::123456789012:policy/{name}" for name in ("pull", "trace")]
@@ -114,6 +120,8 @@ def main(policies_file=None):
     check_parameters()
     check_rules()
     check_groups()
+    check_order()
+    check_target_groups()
     check_table_settings()
     check_types()
     check_agreement()
@@ -135,6 +143,8 @@ def main(policies_file=None):
             "balanced inside": {"LoadBalancer": "internal", "FileSystem": "generalPurpose"},
             "several ports": {"Ports": "80,8080,9000", "Zones": 2, "FileSystem": "generalPurpose"},
             "ports and TLS": {"Ports": "80,8080", "TlsPort": 443, "Certificate": "new"},
+            "positions without a port": {"Ports": ",8080,", "Zones": 2},
+            "a port with TLS alone": {"Ports": "80,443", "TlsPort": 443, "Certificate": "new", "Zones": 2},
             "TLS only": {"Ports": "", "TlsPort": 65535, "Certificate": "new"},
             "spot": {
                 "WorkersOnDemandPercent": 0, "WorkersOnDemandBase": 1, "WorkerInstanceType2": "t3a.medium",
@@ -211,7 +221,8 @@ def check_parameters():
                 assert not allows(parameter, value), f"{name} takes {value!r}"
     for template, name, values in [
         ("network", "VpcPrefix", ["10.0", "10.127", "172.16", "172.19", "172.24", "172.30", "192.168"]),
-        ("skep", "Ports", ["", "1", "80,443", "80,8080,65535"]),
+        ("skep", "Ports", ["", "1", "80,443", "80,8080,65535", "8080,80,808", ",8080", "80,", "80,,9000", ",,9000", ",", ",,"]),
+        ("skep", "TlsPort", ["", "443", "4455", "44555", "65535"]),
         ("skep", "ImageId", ["ami-12345678", "/a", "/skep/image:12", "/aws/service/debian/release/12/latest/amd64"]),
     ]:
         for value in values:
@@ -257,12 +268,93 @@ def check_groups():
         update = group["UpdatePolicy"]["AutoScalingRollingUpdate"]
         assert group["CreationPolicy"]["ResourceSignal"]["Count"] == size, name
         assert update["MinInstancesInService"] == size and update["WaitOnResourceSignals"], name
+        # Scaling policies, schedules and operators change the workers' sizes: an update keeps what it does not change.
+        keeps = group["UpdatePolicy"].get("AutoScalingScheduledAction", {}).get("IgnoreUnmodifiedGroupSizeProperties")
+        assert keeps == (None if name == "Managers" else True), f"{name}: {keeps}"
         # Without it, CloudFormation starts at MinSize, and an update leaves the size as it is.
         assert ("DesiredCapacity" in properties) == (name == "Managers"), f"{name}: an update resets its size"
         retained = properties["InstanceLifecyclePolicy"]["RetentionTriggers"]
         assert retained == {"TerminateHookAbandon": {"Ref": "AbandonedNodes"}}, retained
     for size, limits in templates["skep"]["Mappings"]["ManagerLimits"].items():
         assert limits["Max"] == int(size) + 1, f"a batch of one manager above {size}"
+    # Only with both has the pool this size; otherwise it fills the group up to its maximum.
+    pool = templates["skep"]["Resources"]["WorkerPool"]["Properties"]
+    assert pool["MinSize"] == pool["MaxGroupPreparedCapacity"] == {"Ref": "WarmPool"}, pool
+
+
+def check_order():
+    """CloudFormation deletes a resource as soon as everything that depends on it is gone. So the groups must depend on
+    everything that a node needs until it has left."""
+    order = {name: dependencies(name) for name in templates}
+    swarm = templates["skep"]["Resources"].keys()
+    for template, group, not_needed in [
+        ("skep", "Managers", NOT_FOR_MANAGERS | {"Managers"}),
+        ("skep", "Workers", {"Workers", "WorkerPool"}),
+        ("workers", "Workers", {"Workers"}),
+    ]:
+        needed = templates[template]["Resources"].keys() - not_needed
+        first = needed - order[template][group]
+        assert not first, f"{template}.yaml: deleted while {group} leave: {sorted(first)}"
+    assert NOT_FOR_MANAGERS <= swarm, f"NOT_FOR_MANAGERS has {NOT_FOR_MANAGERS - swarm}, which are not in the template"
+    # The gateway cannot be detached as long as there are public addresses.
+    for name, resource in templates["network"]["Resources"].items():
+        if resource["Type"] in ("AWS::EC2::NatGateway", "AWS::EC2::EIP") or name == "PublicRoute":
+            assert "InternetGatewayAttachment" in order["network"][name], f"{name} outlives the Internet gateway"
+    for template in templates.values():
+        for name, resource in template["Resources"].items():
+            conditional = [one for one in listed(resource.get("DependsOn", [])) if "Condition" in template["Resources"][one]]
+            assert not conditional, f"{name}: whether CloudFormation accepts DependsOn {conditional} is not documented"
+
+
+def listed(value):
+    return [value] if isinstance(value, str) else value
+
+
+def dependencies(template):
+    """By each resource's name, all resources on which it depends, directly or not."""
+    resources = templates[template]["Resources"]
+
+    def named(node):
+        if isinstance(node, list):
+            return {name for one in node for name in named(one)}
+        if not isinstance(node, dict):
+            return set()
+        found = {name for one in node.values() for name in named(one)}
+        for function, of in node.items():
+            if function == "Ref":
+                found.add(of)
+            elif function == "Fn::GetAtt":
+                found.add(of.split(".")[0] if isinstance(of, str) else of[0])
+            elif function == "Fn::Sub":
+                found |= set(re.findall(r"\$\{(\w+)[.}]", of if isinstance(of, str) else of[0]))
+        return found
+
+    direct = {name: (named(one) | set(listed(one.get("DependsOn", [])))) & resources.keys() for name, one in resources.items()}
+
+    def all_of(name, seen):
+        for one in direct[name] - seen:
+            seen |= {one} | all_of(one, seen | {one})
+        return seen
+
+    return {name: all_of(name, set()) for name in resources}
+
+
+def check_target_groups():
+    """A worker that becomes unhealthy gets no new connections after 10 s, and keeps those that it has for a while."""
+    groups = [one["Properties"] for one in templates["skep"]["Resources"].values() if one["Type"].endswith("::TargetGroup")]
+    assert len(groups) == 4, groups
+    for group in groups:
+        attributes = {one["Key"]: one["Value"] for one in group["TargetGroupAttributes"]}
+        assert attributes == {
+            "deregistration_delay.timeout_seconds": "30",
+            "target_health_state.unhealthy.connection_termination.enabled": "false",
+            "target_health_state.unhealthy.draining_interval_seconds": "30",
+        }, attributes
+        interval, timeout = (group[f"HealthCheck{one}Seconds"] for one in ("Interval", "Timeout"))
+        # Elastic Load Balancing takes 5 to 300 s and 2 to 120 s, and refuses a time-out above the interval; its default
+        # for HTTP is 6 s.
+        assert 5 == interval > timeout >= 2, (interval, timeout)
+        assert group["UnhealthyThresholdCount"] == group["HealthyThresholdCount"] == 2, group
 
 
 def check_table_settings():
@@ -356,28 +448,43 @@ def expected(template, parameters):
 def check_documented(cloud):
     """The commands of docs/deploy.md, with ids that are there, and its tables of parameters and outputs."""
     text = (ROOT / "docs" / "deploy.md").read_text()
-    commands = re.findall(r"^\$ (aws cloudformation deploy .*)$", text, re.MULTILINE)
-    files = [pathlib.Path(re.search(r"--template-file (\S+)", command)[1]).stem for command in commands]
-    assert files == ["network", "skep", "skep", "workers", "skep"], files
+    commands = re.findall(r"^\$ (aws cloudformation (?:create-stack|deploy) .*)$", text, re.MULTILINE)
+    # A first deployment must not change a stack that has the name already.
+    verbs = {command: command.split()[2] for command in commands}
+    files = [f"{verbs[command]} {re.search(r'(?:file://|--template-file )cloudformation/([a-z]+).yaml', command)[1]}" for command in commands]
+    assert files == [
+        "create-stack network", "create-stack skep", "deploy skep", "create-stack workers", "create-stack skep", "deploy skep",
+    ], files  # fmt: skip
     cloud.reset()
     existing, given = network(cloud, 2), {}
     for command in commands:
         command = re.sub(r"ami-\w+", cloud.image, command)
-        for name, value in existing.items():
-            command = re.sub(rf"\b{name}=\S+", f"{name}={value}", command)
+        command = command.replace("vpc-0123456789abcdef0", existing["VpcId"])
+        for number, subnet in enumerate(existing["Subnets"].split(",")):
+            command = command.replace(f"subnet-0123456789abcdef{number}", subnet)
         command = re.sub(r"\$\(cat \S+\)", "[labels]\ncolor = 'red'\n", command)
-        command = re.sub(r"\$\(aws (.*?)\)", lambda found: cloud.run(*shlex.split(found[1])).strip(), command)
-        command = re.sub(r"cloudformation/(?=\w+\.yaml)", f"{ROOT}/cloudformation/", command)
-        words = shlex.split(command)[1:]
+        # The shell takes the output as it is: its backslashes are no quotes.
+        output = re.search(r"\$\(aws (.*?)\)", command)
+        words = shlex.split(command.replace(output[0], "") if output else command)[1:]
+        words += cloud.run(*shlex.split(output[1])).split() if output else []
+        words = [re.sub(r"(^|file://)cloudformation/(?=\w+\.yaml)", rf"\1{ROOT}/cloudformation/", word) for word in words]
         name = words[words.index("--stack-name") + 1]
-        first = words.index("--parameter-overrides") + 1 if "--parameter-overrides" in words else len(words)
-        if name in given:
+        if words[1] == "create-stack":
+            first = words.index("--parameters") + 1 if "--parameters" in words else len(words)
+            given[name] = [word for word in words[first:]]
+            cloud.run(*words)
+            complaint = cloud.fails(*words)
+            assert "AlreadyExists" in complaint, complaint
+        else:
             # moto cannot update every resource: the command makes a stack with all parameters so far.
-            words[words.index(name)] = f"{name}-changed"
-            words[first:first] = given[name]
-        given[name] = words[first:]
-        cloud.run(*words)
-        stack = cloud.stack(words[words.index("--stack-name") + 1])
+            pairs = [word.removeprefix("ParameterKey=").replace(",ParameterValue=", "=") for word in given[name]]
+            words[words.index(name)] = name = f"{name}-changed-{len(given)}"
+            first = words.index("--parameter-overrides") + 1
+            changed = {word.split("=")[0] for word in words[first:]}
+            words[first:first] = [pair.replace("\\,", ",") for pair in pairs if pair.split("=")[0] not in changed]
+            given[name] = []
+            cloud.run(*words)
+        stack = cloud.stack(name)
         assert stack["StackStatus"] == "CREATE_COMPLETE", stack
     for part in ("Parameters", "Outputs"):
         known = {name for template in templates.values() for name in template[part]}
@@ -417,6 +524,10 @@ def check_network(cloud, parameters):
     for some in (of_nodes, of_balancer):
         zones = {one["AvailabilityZone"] for one in subnets if one["SubnetId"] in some}
         assert len(zones) == len(some) == int(values["Zones"]), zones
+    endpoints = {one["ServiceName"].split(".")[-1]: one for one in cloud.aws("ec2", "describe-vpc-endpoints", *of_vpc)["VpcEndpoints"]}
+    assert endpoints.keys() == {"dynamodb", "s3"}, endpoints
+    for endpoint in endpoints.values():
+        assert endpoint["VpcEndpointType"] == "Gateway" and len(endpoint["RouteTableIds"]) == int(values["Zones"]), endpoint
     gateways = cloud.aws("ec2", "describe-nat-gateways")["NatGateways"]
     assert len(gateways) == (int(values["Zones"]) if values["NatGateways"] == "per-zone" else 1), gateways
     ways = set()
@@ -431,7 +542,10 @@ def check_network(cloud, parameters):
         assert ("NatGatewayId" if subnet in of_nodes else "GatewayId") in way, f"{subnet}: {way}"
         ways.add(subnet)
     assert ways == {*of_nodes, *of_balancer}, f"without a route: {ways ^ {*of_nodes, *of_balancer}}"
-    given = dict(pair.split("=") for pair in outputs["Parameters"].split())
+    # In the shorthand of the command line, a comma of a value has a backslash.
+    pairs = [word.removeprefix("ParameterKey=").split(",ParameterValue=") for word in outputs["Parameters"].split()]
+    assert outputs["Parameters"].count("\\,") == 2 * (int(values["Zones"]) - 1), outputs
+    given = {name: value.replace("\\,", ",") for name, value in pairs}
     assert given == {name: outputs[name] for name in ("VpcId", "Subnets", "LoadBalancerSubnets")}, given
 
 
@@ -621,7 +735,7 @@ def ports(values):
     """The load balancer's ports with their protocols."""
     if values["LoadBalancer"] == "none":
         return {}
-    plain = {int(port): "TCP" for port in values["Ports"].split(",") if port}
+    plain = {int(port): "TCP" for port in values["Ports"].split(",") if port and port != values["TlsPort"]}
     return plain | ({int(values["TlsPort"]): "TLS"} if values["TlsPort"] else {})
 
 
@@ -630,9 +744,14 @@ def check_balancer(cloud, named, values, outputs):
     assert (balancer["Type"], balancer["Scheme"]) == ("network", values["LoadBalancer"]), balancer
     assert len(balancer["AvailabilityZones"]) == len(values["Subnets"].split(",")), balancer
     assert outputs["LoadBalancerName"] == balancer["DNSName"] and outputs["LoadBalancerZone"], outputs
+    # moto lacks this attribute, and cfn-lint knows it.
+    full_name = templates["skep"]["Outputs"]["LoadBalancerFullName"]["Value"]
+    assert full_name == {"Fn::GetAtt": ["Balancer", "LoadBalancerFullName"]}, full_name
+    assert outputs["LoadBalancerSecurityGroup"] == named["LoadBalancerSecurityGroup"], outputs
     targets = {one["TargetGroupArn"]: one for one in cloud.aws("elbv2", "describe-target-groups")["TargetGroups"]}
     for target in targets.values():
-        assert (target["HealthCheckPort"], target["HealthCheckPath"]) == ("44554", "/"), target
+        # AWS's default is "/"; moto shows none.
+        assert (target["HealthCheckPort"], target.get("HealthCheckPath", "/")) == ("44554", "/"), target
         assert (target["Protocol"], target["HealthCheckProtocol"]) == ("TCP", "HTTP"), target
     of_balancer = ("--load-balancer-arn", balancer["LoadBalancerArn"])
     listeners = cloud.aws("elbv2", "describe-listeners", *of_balancer)["Listeners"]
