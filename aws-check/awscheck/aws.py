@@ -7,6 +7,7 @@ before and between calls.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Callable, Iterator
 
 # Ends a call that hangs; the command's own limits are shorter.
 LONGEST_CALL = 300
@@ -24,6 +26,11 @@ DENIED = re.compile(r"AccessDenied|UnauthorizedOperation|AuthorizationError|NotA
 PASSING = re.compile(r"Throttl|LimitExceeded|InternalFailure|InternalError|InternalServer|ServiceUnavailable|^50\d$", re.IGNORECASE)
 # What the command prints when the endpoint does not know the service or the operation.
 NOT_OFFERED = {"InvalidAction", "UnknownOperationException", "UnknownOperation", "Unknown", "404"}
+EXPIRED = re.compile(r"ExpiredToken|RequestExpired|TokenRefreshRequired", re.IGNORECASE)
+# The command's own words where the login has ended: there is no code then.
+LOGIN_ENDED = re.compile(r"SSO Token|(?:token|session)\b.{0,60}\bexpired", re.IGNORECASE | re.DOTALL)
+# How long a run waits for new credentials, in seconds.
+RENEWAL = 3600
 ERROR = re.compile(r"An error occurred \((?P<code>[^)]*)\) when calling the \w+ operation(?: \([^)]*\))?: ?(?P<message>.*)", re.DOTALL)
 
 
@@ -49,7 +56,12 @@ class AwsError(Exception):
     @property
     def may_pass(self) -> bool:
         """Whether the same call can succeed later: no connection, too many calls, a fault of AWS."""
-        return not self.code or bool(PASSING.search(self.code))
+        return not self.is_expired and (not self.code or bool(PASSING.search(self.code)))
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether the credentials have ended."""
+        return bool(EXPIRED.search(self.code) if self.code else LOGIN_ENDED.search(self.message))
 
     @property
     def is_not_offered(self) -> bool:
@@ -64,19 +76,31 @@ class Control:
         self.last_words = ""
         self._asked = threading.Event()
         self._cleaning = False
+        self._in_question = False
 
     def listen(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._receive)
 
+    @contextlib.contextmanager
+    def question(self) -> Iterator[None]:
+        """While a question is open, a signal ends it at once: a call of `input` would go on."""
+        self._in_question = True
+        try:
+            yield
+        finally:
+            self._in_question = False
+
     def _receive(self, number: int, _frame: object) -> None:
+        if self._in_question:
+            raise Interrupted(signal.Signals(number).name)
         if self._asked.is_set():
             # A second signal ends everything at once. The state file says what is left.
             self._tell(f"ended. {self.last_words}")
             os._exit(130)
         self.name = signal.Signals(number).name
         self._asked.set()
-        self._tell(f"{self.name}: cleaning up. {self.last_words}")
+        self._tell(f"{self.name}: cleaning up. {self.last_words}" if self.last_words else f"{self.name}: ending")
 
     def _tell(self, text: str) -> None:
         # The terminal can be closed: that is what SIGHUP reports.
@@ -112,9 +136,32 @@ class Aws:
         self.region = region
         self.program = shutil.which("aws")
         self.calls = 0
+        # Set once something can be left: a call then waits for new credentials.
+        self.waits_for_credentials = False
+        self.pause = 5.0
+        self.say: Callable[[str], None] = lambda text: None
+        self._patience_ends: float | None = None
 
     def call(self, service: str, operation: str, **parameters: object) -> dict:
         """Calls an operation, whose parameters have the names of AWS's API, and returns its answer."""
+        while True:
+            try:
+                return self._call(service, operation, **parameters)
+            except AwsError as error:
+                if not error.is_expired or not self.waits_for_credentials:
+                    raise
+                now = time.monotonic()
+                if self._patience_ends is None:
+                    self._patience_ends = now + RENEWAL
+                    self.say(
+                        f"the credentials have expired ({error}). Renew them, such as by `aws sso login`: aws-check retries for {RENEWAL // 60} minutes. "
+                        f"Credentials in environment variables cannot be renewed from outside: press Ctrl-C twice, and use new ones. {self.control.last_words}"
+                    )
+                if now > self._patience_ends:
+                    raise
+                self.control.sleep(self.pause)
+
+    def _call(self, service: str, operation: str, **parameters: object) -> dict:
         assert self.program
         self.control.check()
         command = [self.program, service, operation, "--output", "json", *LIMITS]
@@ -151,3 +198,14 @@ class Aws:
         assert self.program
         said = subprocess.run([self.program, "configure", "get", "region"], capture_output=True, text=True, check=False)
         return said.stdout.strip() or None
+
+    def credentials_end(self) -> float | None:
+        """When the present credentials end, in seconds since 1970; `None` if they do not, or if that cannot be told."""
+        assert self.program
+        command = [self.program, "configure", "export-credentials", "--format", "process"]
+        try:
+            said = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False).stdout
+            # Python before 3.11 does not read the Z.
+            return datetime.datetime.fromisoformat(json.loads(said)["Expiration"].replace("Z", "+00:00")).timestamp()
+        except (subprocess.TimeoutExpired, ValueError, KeyError, TypeError, AttributeError):
+            return None

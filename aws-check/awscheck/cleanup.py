@@ -32,10 +32,14 @@ class CleanUp:
         # An endpoint that does not know these services has nothing of them.
         self._do("the experiment", self._experiment, can_lack=True)
         self._do(f"the role {self.name}-fis", self._role, can_lack=True)
+        # Its imports keep the stack of the swarm from being deleted.
+        self._do(f"the stack {self.name}-group", lambda: self._stack(f"{self.name}-group", "group"))
         # The parameters' names are known to be this run's only while its stack is, or the state file.
         owner = self._do(f"the stack {self.name}", lambda: self._stack(self.name, "stack"))
         if owner or self._state.has("tokens"):
-            self._do(f"the parameters of {self.name}", self._tokens)
+            self._do(f"the parameters of {self.name}", lambda: self._parameters(f"/skep/{self.name}/", "tokens"))
+        # These have the run in their names.
+        self._do("the parameters of the run", lambda: self._parameters(self._state.parameters, "parameters"))
         self._do(f"the stack {self.name}-network", lambda: self._stack(f"{self.name}-network", "network"))
         if self._state.has("image"):
             self._do("the image", self._image)
@@ -85,7 +89,7 @@ class CleanUp:
                 stack.delete()
             self.watch()
             if status != GONE:
-                self._aws.control.sleep(min(self._pause, 2.0) if what == "stack" else self._pause)
+                self._aws.control.sleep(min(self._pause, 1.0) if what == "stack" else self._pause)
         if status == GONE:
             self._state.deleted(what)
         else:
@@ -94,8 +98,7 @@ class CleanUp:
                 self._say(f"error: {line}")
         return True
 
-    def _tokens(self) -> None:
-        prefix = f"/skep/{self.name}/"
+    def _parameters(self, prefix: str, what: str) -> None:
         filters = [{"Key": "Name", "Option": "BeginsWith", "Values": [prefix]}]
         found = self._aws.call("ssm", "describe-parameters", ParameterFilters=filters)
         names = [one["Name"] for one in found["Parameters"] if one["Name"].startswith(prefix)]
@@ -103,7 +106,7 @@ class CleanUp:
             self._aws.call("ssm", "delete-parameters", Names=names[start : start + NAMES])
         if names:
             self._say(f"deleted {len(names)} parameters below {prefix}")
-        self._state.deleted("tokens")
+        self._state.deleted(what)
 
     def _experiment(self) -> None:
         found = self._aws.call("fis", "list-experiment-templates")
@@ -137,6 +140,15 @@ class CleanUp:
                 snapshot = device.get("Ebs", {}).get("SnapshotId")
                 if snapshot:
                     self._aws.call("ec2", "delete-snapshot", SnapshotId=snapshot)
+        # A snapshot whose image was never registered.
+        try:
+            snapshots = self._aws.call("ec2", "describe-snapshots", OwnerIds=["self"], Filters=filters)["Snapshots"]
+        except AwsError as error:
+            if not error.is_not_offered:
+                raise
+            snapshots = []
+        for snapshot in snapshots:
+            self._aws.call("ec2", "delete-snapshot", SnapshotId=snapshot["SnapshotId"])
         # A builder that Packer could not end.
         running = [{"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}]
         found = self._aws.call("ec2", "describe-instances", Filters=filters + running)

@@ -12,6 +12,7 @@ import re
 import secrets
 import shlex
 import sys
+import time
 import traceback
 
 from . import image as packer
@@ -22,7 +23,7 @@ from .prices import LISTED, an_hour
 from .redact import Redactor
 from .run import Run, Settings, StepFailed
 from .stack import Stack
-from .state import State
+from .state import TAG, TAG_OF_STACK, State
 from .steps import STEPS, delete, play
 from .transcript import Transcript, stamp
 
@@ -33,11 +34,13 @@ DEFAULT_SERVICE = "public.ecr.aws/nginx/nginx:stable-alpine"
 ALWAYS = ["stack", "permissions"]
 TYPES = {"x86_64": "t3.small", "arm64": "t4g.small"}
 DURATION = "about two hours"
+# The run, and the clean-up of a run that fails late.
+HOURS_OF_CREDENTIALS = 3
 
 EXIT_CODES = """
 exit codes:
-  0    no fact is a no, no step failed, and nothing is left
-  1    a fact is a no, a step failed, or something is left
+  0    no fact was answered with no, no step failed, and nothing is left
+  1    a fact was answered with no, a step failed, or something is left
   2    wrong arguments
   3    nothing was created: a refusal, or something is missing
   130  interrupted; everything was deleted, or the last line is the command that does it
@@ -131,6 +134,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
     clean = commands.add_parser("clean", help="delete what a run has left")
     clean.add_argument("--stack", type=stack, required=True, help="name of the stack")
+    clean.add_argument("--run", type=_matching(r"[0-9a-f]{8}", "a run, such as the first line of the transcript has"), help="the run, if it cannot be found by the stack's name")
     clean.set_defaults(command=clean_up)
 
     for one in (run, clean):
@@ -164,6 +168,7 @@ def run_all(given: argparse.Namespace, aws: Aws) -> int:
     state = State(directory / "state.json", {"run": run_id, "stack": name, "region": aws.region, "started": stamp(), "created": []})
     state.write()
     aws.control.last_words = f"To delete what is left: {_clean_command(given, name, aws)}"
+    aws.waits_for_credentials, aws.pause, aws.say = True, given.poll, transcript.line
     run = Run(settings, aws, transcript, state)
     run.identity = identity
     for line in _header(settings, run_id, aws):
@@ -195,8 +200,10 @@ def _look_before(given: argparse.Namespace, aws: Aws, name: str, directory: path
     found: dict[str, str] = {}
     if (directory / "state.json").exists():
         raise NotPossible(f"{directory} is of an earlier run: choose another --stack, or clean up: {_clean_command(given, name, aws)}")
+    if given.packer_var and not given.package:
+        raise NotPossible("--packer-var needs --package")
     if given.package:
-        problem = packer.problem(given.package)
+        problem = packer.problem(given.package, given.packer_var)
         if problem:
             raise NotPossible(problem)
         found["architecture"] = packer.architecture(given.package)
@@ -207,7 +214,7 @@ def _look_before(given: argparse.Namespace, aws: Aws, name: str, directory: path
         if not error.is_not_offered:
             raise NotPossible(f"the account cannot be used: {error}") from None
     try:
-        for stack in (name, f"{name}-network"):
+        for stack in (name, f"{name}-network", f"{name}-group"):
             if Stack(aws, stack).owner() is not None:
                 raise NotPossible(f"the stack {stack} exists already: choose another --stack")
         filters = [{"Key": "Name", "Option": "BeginsWith", "Values": [f"/skep/{name}/"]}]
@@ -242,16 +249,29 @@ def _ask(given: argparse.Namespace, aws: Aws, settings: Settings) -> None:
         f"It costs about {dollars:.2f} US dollars an hour (list prices of {LISTED}; an estimate), and takes {DURATION}.",
         file=sys.stderr,
     )
+    print(_credentials(aws.credentials_end()), file=sys.stderr)
     if given.yes:
         return
     if not sys.stdin.isatty():
         raise NotPossible("nobody can be asked here: give --yes")
     try:
-        answer = input("Go on? [y/N] ")
+        with aws.control.question():
+            answer = input("Go on? [y/N] ")
     except EOFError:
         answer = ""
     if answer.strip().lower() not in ("y", "yes"):
         raise NotPossible("you did not agree")
+
+
+def _credentials(end: float | None) -> str:
+    """What the run needs of its credentials, and when the present ones end."""
+    needs = f"It needs credentials for {HOURS_OF_CREDENTIALS} hours"
+    if end is None:
+        return f"{needs}. When the present ones end cannot be told."
+    minutes = int((end - time.time()) // 60)
+    if minutes >= HOURS_OF_CREDENTIALS * 60:
+        return f"{needs}; the present ones are valid for {minutes // 60} h {minutes % 60} min."
+    return f"{needs}, and the present ones end in {max(minutes, 0)} minutes: the `aws` command line must be able to renew them, as it does for roles of a profile and for SSO."
 
 
 def _header(settings: Settings, run_id: str, aws: Aws) -> list[str]:
@@ -348,23 +368,21 @@ def clean_up(given: argparse.Namespace, aws: Aws) -> int:
     state = State.load(directory / "state.json")
     if state and state.region and not given.region:
         aws.region = state.region
+    if state and given.run and state.run != given.run:
+        raise NotPossible(f"{state.path} is of the run {state.run}")
     if state is None:
-        # Without the file, the tag of the stack names the run.
-        try:
-            owners = [Stack(aws, name).owner() for name in (given.stack, f"{given.stack}-network")]
-        except AwsError as error:
-            raise NotPossible(str(error)) from None
-        run_id = next((owner for owner in owners if owner), None)
-        if run_id is None:
-            taken = any(owner == "" for owner in owners)
-            raise NotPossible(f"the stack {given.stack} was not created by aws-check" if taken else f"there is nothing of a run with the stack {given.stack}")
+        run_id = given.run or _find_run(aws, given.stack)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        state = State(directory / "state.json", {"run": run_id, "stack": given.stack, "region": aws.region, "created": ["stack", "network", "tokens", "image"]})
+        state = State(directory / "state.json", {"run": run_id, "stack": given.stack, "region": aws.region, "created": ["stack", "network", "group", "tokens", "parameters", "image"]})
+        if given.run and not any(_owners(aws, given.stack)):
+            # Parameters have no tag: another swarm can have this name.
+            state.deleted("tokens")
         state.write()
     transcript = Transcript(directory, Redactor())
     transcript.heading(f"clean: {stamp()}")
     aws.control.clean_up()
     aws.control.last_words = f"To delete what is left: {_clean_command(given, given.stack, aws)}"
+    aws.waits_for_credentials, aws.pause, aws.say = True, given.poll, transcript.line
     clean = CleanUp(aws, transcript, state, given.stack, given.poll)
     done = clean.everything()
     transcript.line("nothing is left" if done else f"left, and can cost money: {'; '.join(clean.left)}")
@@ -373,6 +391,42 @@ def clean_up(given: argparse.Namespace, aws: Aws) -> int:
     if given.json:
         print(json.dumps({"run": state.run, "stack": given.stack, "left": clean.left}))
     return OK if done else FAILED
+
+
+def _owners(aws: Aws, stack: str) -> list[str | None]:
+    try:
+        return [Stack(aws, name).owner() for name in (stack, f"{stack}-network", f"{stack}-group")]
+    except AwsError as error:
+        raise NotPossible(str(error)) from None
+
+
+def _find_run(aws: Aws, stack: str) -> str:
+    """The run that has created a stack or anything else for it, by the tags."""
+    owners = _owners(aws, stack)
+    runs = {owner for owner in owners if owner}
+    if not runs:
+        # A crash while Packer works, or after the stacks were deleted.
+        filters = [{"Name": f"tag:{TAG_OF_STACK}", "Values": [stack]}]
+        live = {"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}
+        for operation, parameters in {
+            "describe-images": {"Owners": ["self"], "Filters": filters}, "describe-snapshots": {"OwnerIds": ["self"], "Filters": filters},
+            "describe-instances": {"Filters": [*filters, live]},
+        }.items():  # fmt: skip
+            try:
+                answer = aws.call("ec2", operation, **parameters)
+            except AwsError as error:
+                if error.is_not_offered:
+                    continue
+                raise NotPossible(str(error)) from None
+            found = [one for of in answer.values() if isinstance(of, list) for one in of]
+            found += [one for of in found for one in of.get("Instances", [])]
+            runs |= {tag["Value"] for one in found for tag in one.get("Tags", []) if tag["Key"] == TAG}
+    if len(runs) == 1:
+        return runs.pop()
+    if runs:
+        raise NotPossible(f"several runs had the stack {stack}: give --run, one of {', '.join(sorted(runs))}")
+    taken = any(owner == "" for owner in owners)
+    raise NotPossible(f"the stack {stack} was not created by aws-check" if taken else f"there is nothing of a run with the stack {stack}")
 
 
 def _clean_command(given: argparse.Namespace, stack: str, aws: Aws) -> str:

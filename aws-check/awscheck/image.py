@@ -12,11 +12,12 @@ import threading
 
 from .aws import Interrupted
 from .run import Run, StepFailed
-from .stack import TAG
 
 OLDEST_PACKER = (1, 9)
 # Packer ends its builder and removes its resources before it ends.
 PACKERS_CLEAN_UP = 600
+# aws-check sets them itself, and the clean-up needs them as they are.
+RESERVED = ("tags", "manifest", "ami_regions", "region", "architecture", "skep_package")
 
 
 def packer_version(program: str) -> tuple[int, int]:
@@ -25,15 +26,27 @@ def packer_version(program: str) -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
-def problem(package: pathlib.Path) -> str:
+def problem(package: pathlib.Path, variables: list[str]) -> str:
     """Why no image can be built; empty if one can."""
     program = shutil.which("packer")
+    given = dict(one.partition("=")[::2] for one in variables)
+    for name in RESERVED:
+        if name in given:
+            return f"--packer-var cannot set {name}: aws-check sets it, or could not delete what it makes"
+    if not all("=" in one for one in variables):
+        return "--packer-var needs NAME=VALUE"
     if not package.is_file():
         return f"{package} does not exist: `make package` builds it"
     if package.suffix not in (".deb", ".rpm"):
         return f"{package} is neither a .deb nor a .rpm"
     if not program:
         return "Packer is not installed: https://developer.hashicorp.com/packer/install"
+    is_debian = package.suffix == ".deb" and given.get("distribution", "debian-12").startswith("debian-")
+    if is_debian and not given.get("ssm_agent_version") and not given.get("source_ami"):
+        return (
+            "the image would have no agent of Session Manager, and its nodes would answer nothing: Debian's images have none. "
+            "Give --packer-var ssm_agent_version=… and ssm_agent_sha256=…; packer/ssm-agent.sh prints both"
+        )
     version = packer_version(program)
     if version < OLDEST_PACKER:
         return f"Packer {'.'.join(map(str, version))} is too old: 1.9 or newer is needed"
@@ -53,7 +66,7 @@ def build(run: Run, package: pathlib.Path, variables: list[str], directory: path
     given = {
         "skep_package": str(package.resolve()), "manifest": str(manifest), "region": run.aws.region or "",
         "architecture": architecture(package),
-        "tags": json.dumps({TAG: run.state.run}),
+        "tags": json.dumps(run.state.tags),
     }  # fmt: skip
     options = [f"-var={key}={value}" for key, value in given.items()] + [f"-var={one}" for one in variables]
     run.state.creating("image")

@@ -1,8 +1,8 @@
 """Removes from a text what must not be in a bug report.
 
-Removed: join tokens and unlock keys, access keys, session tokens, private keys, account ids, public addresses, names of
-load balancers and public hosts, e-mail addresses, names of users and sessions in ARNs. Kept: ids of instances and other
-resources, private addresses.
+Removed: join tokens and unlock keys, access keys, session tokens, private keys, EC2's encoded messages, account and
+organization ids, public addresses, names of load balancers and public hosts, e-mail addresses, names of users, assumed
+roles and sessions in ARNs, the user's home directory. Kept: ids of instances and other resources, private addresses.
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ PATTERNS = [
     (re.compile(r"(?<![A-Za-z0-9])A(?:KIA|SIA|ROA|IDA|GPA|NPA|NVA|BIA|CCA|PKA)[A-Z0-9]{12,}", re.ASCII), "<access-key>"),
     (re.compile(r"[\w.-]+\.elb\.[\w-]+\.amazonaws\.com(?:\.cn)?|[\w-]+\.[a-z0-9-]+\.elb\.amazonaws\.com(?:\.cn)?"), "<load-balancer>"),
     (re.compile(r"(?<![A-Za-z0-9])ec2-\d+-\d+-\d+-\d+\.[\w.-]*amazonaws\.com(?:\.cn)?"), "<public-host>"),
-    (re.compile(r"(:(?:assumed-role/[\w+=,.@-]+|user|federated-user)/)[\w+=,.@/-]+"), r"\1<name>"),
+    # It holds the caller, the request and the policies.
+    (re.compile(r"(Encoded authorization failure message:\s*)[\w+/=-]+", re.IGNORECASE), r"\1<encoded>"),
+    (re.compile(r"(:assumed-role/)[\w+=,.@-]+/[\w+=,.@/-]+"), r"\1<role>/<name>"),
+    (re.compile(r"(:(?:user|federated-user)/)[\w+=,.@/-]+"), r"\1<name>"),
+    (re.compile(r"(?<![A-Za-z0-9-])o-[a-z0-9]{10,32}(?![A-Za-z0-9-])"), "<organization>"),
     (re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+"), "<e-mail>"),
     (re.compile(r"(?<![0-9A-Za-z])\d{12}(?![0-9A-Za-z])"), "<account>"),
 ]
@@ -55,6 +59,10 @@ class Redactor:
         self._values: list[tuple[str, str]] = []
         for name in SECRET_VARIABLES:
             self.hide(os.environ.get(name, ""), "<secret>")
+        # Paths in errors have the user's name. root's is no secret, and / would be in every path.
+        home = os.path.expanduser("~").rstrip("/")
+        if home.count("/") > 1:
+            self._values.append((home, "~"))
 
     def hide(self, value: str, label: str) -> None:
         """Removes this value from now on."""

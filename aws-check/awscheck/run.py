@@ -26,6 +26,10 @@ class StepFailed(Exception):
     """A step did not reach its end; the text says what is missing."""
 
 
+class Useless(Exception):
+    """No later step can answer anything; the text says why."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     stack: str
@@ -73,6 +77,8 @@ class Run:
         self.client: Client | None = None
         self.counts: dict[str, Counts] = {}
         self.managers, self.workers = settings.managers, settings.workers
+        # Whether a role's group was there when it was last looked at.
+        self.has_group: dict[str, bool] = {}
         # Empty until Run Command has reached a node.
         self.why_no_nodes = "the stack is not complete"
         # The account, the partition and the image, as far as they are known.
@@ -84,7 +90,7 @@ class Run:
 
     # --- waiting ---
 
-    def wait(self, what: str, check: Callable[[], str], limit: int | None = None) -> float:
+    def wait(self, what: str, check: Callable[[], str], limit: int | None = None, pause: float | None = None) -> float:
         """Waits until `check` returns nothing; it returns what is missing. Returns the seconds."""
         limit = limit or self.settings.limit
         started, shown = time.monotonic(), ""
@@ -105,7 +111,7 @@ class Run:
                 shown = missing
             if passed > limit:
                 raise StepFailed(f"no {what} within {limit} s: {missing}")
-            self.control.sleep(self.settings.pause)
+            self.control.sleep(self.settings.pause if pause is None else pause)
 
     # --- groups ---
 
@@ -115,7 +121,8 @@ class Run:
     def group(self, role: str) -> tuple[int, list[Member]]:
         """The desired capacity and the instances of a role's group."""
         answer = self.aws.call("autoscaling", "describe-auto-scaling-groups", AutoScalingGroupNames=[self.group_name(role)])
-        if not answer["AutoScalingGroups"]:
+        self.has_group[role] = bool(answer["AutoScalingGroups"])
+        if not self.has_group[role]:
             return 0, []
         found = answer["AutoScalingGroups"][0]
         members = [Member(one["InstanceId"], one["LifecycleState"], one.get("InstanceType", "")) for one in found["Instances"]]
@@ -209,7 +216,8 @@ class Run:
                     departure.target = self._target(instance)
             return f"{instance} is {state}" if state else ""
 
-        departure.states["gone"] = self.wait("departure", missing)
+        # A state can last a few seconds only.
+        departure.states["gone"] = self.wait("departure", missing, pause=min(self.settings.pause, 1.0))
         self.say(f"   {instance}: " + ", ".join(f"{state} after {at:.0f} s" for state, at in departure.states.items()))
         return departure
 

@@ -6,9 +6,8 @@ import contextlib
 import pathlib
 
 from .aws import Aws, AwsError
+from .state import TAG
 
-# Every resource of a run has this tag.
-TAG = "skep:aws-check"
 GONE = "DELETE_COMPLETE"
 
 
@@ -24,13 +23,14 @@ class Stack:
     def _pairs(self) -> list[dict]:
         return [{"ParameterKey": key, "ParameterValue": value} for key, value in sorted(self.parameters.items())]
 
-    def create(self, parameters: dict[str, str], run: str) -> None:
+    def create(self, parameters: dict[str, str], tags: dict[str, str]) -> None:
         assert self._template
         self.parameters = parameters
         # A stack that fails stays as it is: its instances show the reason. The clean-up deletes it.
         answer = self._aws.call(
             "cloudformation", "create-stack", StackName=self.name, TemplateBody=self._template.read_text(encoding="utf-8"),
-            Parameters=self._pairs(), Capabilities=["CAPABILITY_IAM"], OnFailure="DO_NOTHING", Tags=[{"Key": TAG, "Value": run}],
+            Parameters=self._pairs(), Capabilities=["CAPABILITY_IAM"], OnFailure="DO_NOTHING",
+            Tags=[{"Key": key, "Value": value} for key, value in tags.items()],
         )  # fmt: skip
         self.id = answer["StackId"]
 

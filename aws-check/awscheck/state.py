@@ -7,6 +7,9 @@ import os
 import pathlib
 import tempfile
 
+# Every resource of a run has these tags, with the run and the name of its stack.
+TAG, TAG_OF_STACK = "skep:aws-check", "skep:aws-check-stack"
+
 
 class State:
     def __init__(self, path: pathlib.Path, content: dict):
@@ -28,6 +31,16 @@ class State:
     @property
     def run(self) -> str:
         return self._content["run"]
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags of everything that the run creates: without this file, `clean` finds it by the stack's name."""
+        return {TAG: self.run, TAG_OF_STACK: self._content.get("stack", "")}
+
+    @property
+    def parameters(self) -> str:
+        """The beginning of the names of the run's SSM parameters."""
+        return f"/skep-check/{self.run}/"
 
     @property
     def region(self) -> str | None:

@@ -11,8 +11,9 @@ from .aws import AwsError, NotTried
 from .cleanup import CleanUp
 from .load import Client
 from .nodes import NoAnswer
-from .run import SERVICE, Run, Settings, StepFailed
-from .stack import TAG, Stack
+from .run import SERVICE, Departure, Run, Settings, StepFailed, Useless
+from .stack import GONE, Stack
+from .state import TAG
 
 # The templates' time-out of the termination hooks, in seconds.
 HOOK_TIMEOUT = 300
@@ -24,21 +25,45 @@ FIRST_ANSWER = 900
 NOTICE_PATIENCE = 90
 # How often skep doctor is asked while a check fails.
 DOCTOR_LOOKS = 3
+# For managers to set the labels that a node requests.
+LABELS = 180
+# The settings of the workers, in an SSM parameter, and the label that they give a node.
+SETTINGS, SETTINGS_LABEL = '[labels]\naws-check = "settings"\n', ("aws-check", "settings")
+# Resources that AWS lists for a while after their end have one of these states.
+ENDED_STATES = {"terminated", "shutting-down", "deleted", "deleting"}
+# How a resource is described that the Tagging API names, which also names some that are deleted: by the service and the
+# kind in its ARN, the operation and its parameter.
+DESCRIBED = {
+    ("ec2", "instance"): ("ec2", "describe-instances", "InstanceIds"), ("ec2", "volume"): ("ec2", "describe-volumes", "VolumeIds"),
+    ("ec2", "network-interface"): ("ec2", "describe-network-interfaces", "NetworkInterfaceIds"),
+    ("ec2", "natgateway"): ("ec2", "describe-nat-gateways", "NatGatewayIds"), ("ec2", "elastic-ip"): ("ec2", "describe-addresses", "AllocationIds"),
+    ("ec2", "security-group"): ("ec2", "describe-security-groups", "GroupIds"), ("ec2", "subnet"): ("ec2", "describe-subnets", "SubnetIds"),
+    ("ec2", "vpc"): ("ec2", "describe-vpcs", "VpcIds"), ("ec2", "internet-gateway"): ("ec2", "describe-internet-gateways", "InternetGatewayIds"),
+    ("ec2", "route-table"): ("ec2", "describe-route-tables", "RouteTableIds"), ("ec2", "vpc-endpoint"): ("ec2", "describe-vpc-endpoints", "VpcEndpointIds"),
+    ("ec2", "launch-template"): ("ec2", "describe-launch-templates", "LaunchTemplateIds"), ("ec2", "image"): ("ec2", "describe-images", "ImageIds"),
+    ("ec2", "snapshot"): ("ec2", "describe-snapshots", "SnapshotIds"), ("ssm", "parameter"): ("ssm", "get-parameters", "Names"),
+    ("elasticloadbalancing", "loadbalancer"): ("elbv2", "describe-load-balancers", "LoadBalancerArns"),
+    ("elasticloadbalancing", "targetgroup"): ("elbv2", "describe-target-groups", "TargetGroupArns"),
+    ("elasticloadbalancing", "listener"): ("elbv2", "describe-listeners", "ListenerArns"),
+}  # fmt: skip
+# Stacks end with a status; the table and the log group are looked at by their names; an experiment is a record.
+KNOWN_OTHERWISE = {"cloudformation", "dynamodb", "logs", "fis"}
 # For a new IAM role to be known everywhere.
 ROLE_PATIENCE = 60
 # The fact that is a no when a step does not reach its end in time.
 MAIN_FACT = {
     "stack": "template", "permissions": "describe-instances", "scale-out": "scale-out", "scale-in": "scale-in",
-    "manager": "manager", "leader": "leader", "spot": "spot-notice", "update": "update", "warm-pool": "warm-pool",
+    "manager": "manager", "leader": "leader", "group": "references", "spot": "spot-notice", "update": "update", "warm-pool": "warm-pool",
 }  # fmt: skip
 
 
 def stack(run: Run) -> None:
     """Creates a network, and the stack in it."""
     parameters = stack_parameters(run.settings, run.identity.get("root_device", "/dev/xvda"), _network(run))
+    parameters["WorkerSettings"] = _parameter(run, "worker-settings", SETTINGS)
     run.say(f"   {', '.join(f'{key}={value}' for key, value in sorted(parameters.items()))}", quiet=True)
     run.state.creating("stack")
-    run.stack.create(parameters, run.state.run)
+    run.stack.create(parameters, run.state.tags)
     seconds = _until(run, run.stack, "CREATE_COMPLETE", "complete stack")
     run.say(f"   complete after {seconds:.0f} s")
     run.answers.give("template", True, f"CREATE_COMPLETE after {seconds:.0f} s")
@@ -78,11 +103,19 @@ def _network(run: Run) -> dict[str, str]:
     """Creates the network in a stack of its own, and returns the parameters that name it."""
     network = Stack(run.aws, f"{run.settings.stack}-network", run.settings.templates / "network.yaml")
     run.state.creating("network")
-    network.create({"Zones": str(run.settings.zones), "NatGateways": "one"}, run.state.run)
+    network.create({"Zones": str(run.settings.zones), "NatGateways": "one"}, run.state.tags)
     run.has_created = True
     _until(run, network, "CREATE_COMPLETE", "complete network")
     outputs = network.outputs()
     return {key: outputs[key] for key in ("VpcId", "Subnets", "LoadBalancerSubnets")}
+
+
+def _parameter(run: Run, name: str, value: str) -> str:
+    """Creates an SSM parameter, and returns its name."""
+    name = run.state.parameters + name
+    run.state.creating("parameters")
+    run.aws.call("ssm", "put-parameter", Name=name, Type="String", Value=value, Overwrite=True)
+    return name
 
 
 def _until(run: Run, of: Stack, wanted: str, what: str) -> float:
@@ -144,7 +177,8 @@ def permissions(run: Run) -> None:
     except StepFailed as error:
         run.why_no_nodes = f"no node answers Run Command ({error})"
         run.answers.give("run-command", False, f"{error}. The image needs the agent of Session Manager")
-        raise NotTried(run.why_no_nodes) from None
+        # Every later step asks nodes, and costs money.
+        raise Useless(run.why_no_nodes) from None
     except AwsError as error:
         run.why_no_nodes = f"no command can be sent to nodes: {_reason(error)}"
         raise NotTried(run.why_no_nodes) from None
@@ -152,8 +186,28 @@ def permissions(run: Run) -> None:
     seconds = run.whole("whole swarm")
     run.answers.give("describe-instances", True, f"all nodes have the label skep.instance, of their own instance, after {seconds:.0f} s")
     _image_facts(run)
+    _settings_in_ssm(run)
     _doctor_of_worker(run)
     _doctor_of_manager(run)
+
+
+def _settings_in_ssm(run: Run) -> None:
+    """Answers whether the workers have the label of the settings in the SSM parameter."""
+    if not run.stack.resources("AWS::SSM::Parameter"):
+        run.answers.not_tried("settings-in-ssm", "this endpoint creates no parameter of the stack's own")
+        return
+    key, value = SETTINGS_LABEL
+
+    def missing() -> str:
+        without = [one.id for one in run.swarm() if one.role == "worker" and one.labels.get(key) != value]
+        return f"the label {key} of {len(without)} workers" if without else ""
+
+    try:
+        run.wait("labels of the settings", missing, LABELS)
+    except StepFailed as error:
+        run.answers.give("settings-in-ssm", False, str(error))
+    else:
+        run.answers.give("settings-in-ssm", True, f"every worker has the label {key}={value}")
 
 
 def _silent(run: Run) -> str:
@@ -297,17 +351,42 @@ def scale_in(run: Run) -> None:
     run.none_lost("scale-in-requests", "scale-in")
 
 
-def _left(run: Run, fact: str, departure) -> None:
+def _left(run: Run, fact: str, departure: Departure) -> None:
     """Answers whether an instance has left in order and the swarm is whole without it."""
     seconds = run.whole("whole swarm")
-    waited = departure.states.get("Terminating:Wait")
-    hook = departure.states["gone"] - waited if waited is not None else 0.0
     evidence = f"gone after {departure.states['gone']:.0f} s, whole again {seconds:.0f} s later"
-    # A hook that nobody completes ends by its time-out. Heartbeats can make a true departure longer: the transcript has the times.
-    in_time = hook < HOOK_TIMEOUT
     if run.why_no_nodes:
         raise NotTried(f"{run.why_no_nodes}; the instance: {evidence}")
-    run.answers.give(fact, in_time, evidence + ("" if in_time else f"; its hook waited for {hook:.0f} s"))
+    state = _recorded(run, departure.instance)
+    evidence += f"; in the ledger its departure is {state}" if state else "; its departure could not be read in the ledger"
+    waited = departure.states.get("Terminating:Wait")
+    if state == "failed":
+        run.answers.give(fact, False, evidence)
+    elif waited is None:
+        run.answers.not_tried(fact, f"its hook was not seen (Terminating:Wait); {evidence}")
+    else:
+        # A hook that nobody completes ends by its time-out. Heartbeats can make a true departure longer: the transcript
+        # has the times.
+        hook = departure.states["gone"] - waited
+        in_time = hook < HOOK_TIMEOUT
+        run.answers.give(fact, in_time, evidence + ("" if in_time else f"; its hook waited for {hook:.0f} s"))
+
+
+def _recorded(run: Run, instance: str) -> str:
+    """The state of a departure in the ledger, which keeps it for an hour; empty if it cannot be told."""
+    try:
+        found = run.aws.call(
+            "dynamodb", "scan", TableName=_table(run), FilterExpression="#item = :item", ConsistentRead=True,
+            ExpressionAttributeNames={"#item": "item"}, ExpressionAttributeValues={":item": {"S": f"departure#{instance}"}},
+        )["Items"]  # fmt: skip
+        return found[0]["state"]["S"] if found else ""
+    except (AwsError, KeyError) as error:
+        run.say(f"   the departure cannot be read in the ledger: {error}", quiet=True)
+        return ""
+
+
+def _table(run: Run) -> str:
+    return run.stack.outputs().get("Table", run.stack.parameters.get("TableName") or run.settings.stack)
 
 
 def manager(run: Run) -> None:
@@ -325,6 +404,39 @@ def leader(run: Run) -> None:
     run.counted("before the leader")
     _left(run, "leader", run.terminate(run.leader(), decrement=False))
     run.none_lost("leader-requests", "leader")
+
+
+def group(run: Run) -> None:
+    """Adds a group of workers by a stack of workers.yaml, with a worker, and deletes it."""
+    name = f"{run.settings.stack}-group"
+    further = Stack(run.aws, name, run.settings.templates / "workers.yaml")
+    parameters = {
+        "SwarmStack": run.settings.stack, "ImageId": _parameter(run, "image", run.settings.image),
+        "RootDevice": run.identity.get("root_device", "/dev/xvda"), "VolumeSize": str(run.settings.volume), "HookTimeout": str(HOOK_TIMEOUT),
+        "WorkerInstanceType": run.settings.worker_type, "WorkersMin": "0", "WorkersMax": "1",
+    }  # fmt: skip
+    run.state.creating("group")
+    further.create(parameters, run.state.tags)
+    _until(run, further, "CREATE_COMPLETE", "complete group")
+    groups = further.resources("AWS::AutoScaling::AutoScalingGroup")
+    if groups:
+        run.aws.call("autoscaling", "set-desired-capacity", AutoScalingGroupName=groups[0], DesiredCapacity=1)
+
+        def missing() -> str:
+            ready = [one for one in run.swarm() if one.labels.get("skep.group") == groups[0] and one.is_ready]
+            return "" if ready else f"a node with the label skep.group={groups[0]}"
+
+        if not run.why_no_nodes:
+            seconds = run.wait("Ready worker of the group", missing)
+            run.answers.give("references", True, f"a worker of {groups[0]} was ready after {seconds:.0f} s")
+    further.delete()
+    run.wait("deleted group", lambda: "" if (status := further.status()) == GONE else status, 3600)
+    run.state.deleted("group")
+    run.whole("whole swarm")
+    if not groups:
+        raise NotTried("this endpoint creates nothing of workers.yaml")
+    if run.why_no_nodes:
+        raise NotTried(run.why_no_nodes)
 
 
 def spot(run: Run) -> None:
@@ -345,7 +457,7 @@ def spot(run: Run) -> None:
     template = _experiment(run, f"arn:{partition}:ec2:{run.aws.region}:{account}:instance/{victim}")
     run.counted("before spot")
     run.say(f"   interrupting {victim}")
-    experiment = run.aws.call("fis", "start-experiment", experimentTemplateId=template, clientToken=f"{run.state.run}-start", tags={TAG: run.state.run})["experiment"]["id"]
+    experiment = run.aws.call("fis", "start-experiment", experimentTemplateId=template, clientToken=f"{run.state.run}-start", tags=run.state.tags)["experiment"]["id"]
 
     def running() -> str:
         state = run.aws.call("fis", "get-experiment", id=experiment)["experiment"]["state"]
@@ -371,10 +483,13 @@ def spot(run: Run) -> None:
     state = _state_of(run, victim)
     run.say(f"   off the list after {seconds:.0f} s, when the instance was {state}; the reason of the departure was {reason or 'not seen'}")
     run.whole("whole swarm")
-    run.answers.give(
-        "spot-notice", reason in ("spot", "lifecycle", "rebalance") and state == "running",
-        f"the departure's reason was {reason or 'not seen'}; the node was off the list {seconds:.0f} s after the notice, when the instance was {state}",
-    )  # fmt: skip
+    evidence = f"the node was off the list {seconds:.0f} s after the notice, when the instance was {state}"
+    if reason == "spot":
+        run.answers.give("spot-notice", state == "running", evidence)
+    else:
+        # Auto Scaling can be faster than the notice: it replaces an instance at risk.
+        why = f"the reason {reason} came first" if reason else "the reason of the departure was not seen"
+        run.answers.not_tried("spot-notice", f"{why}; {evidence}")
     run.none_lost("spot-requests", "spot")
 
 
@@ -385,7 +500,7 @@ def _state_of(run: Run, instance: str) -> str:
 
 def _experiment(run: Run, instance: str) -> str:
     """Creates the role and the template of an experiment, and returns the template's id."""
-    name, tags = f"{run.settings.stack}-fis", [{"Key": TAG, "Value": run.state.run}]
+    name, tags = f"{run.settings.stack}-fis", [{"Key": key, "Value": value} for key, value in run.state.tags.items()]
     trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"Service": "fis.amazonaws.com"}, "Action": "sts:AssumeRole"}]}
     allowed = {"Version": "2012-10-17", "Statement": [
         {"Effect": "Allow", "Action": "ec2:SendSpotInstanceInterruptions", "Resource": instance},
@@ -400,7 +515,7 @@ def _experiment(run: Run, instance: str) -> str:
         try:
             return run.aws.call(
                 "fis", "create-experiment-template", clientToken=run.state.run, description="A spot interruption for aws-check of skep", roleArn=role,
-                stopConditions=[{"source": "none"}], tags={TAG: run.state.run},
+                stopConditions=[{"source": "none"}], tags=run.state.tags,
                 targets={"spot": {"resourceType": "aws:ec2:spot-instance", "resourceArns": [instance], "selectionMode": "ALL"}},
                 actions={"interrupt": {
                     "actionId": "aws:ec2:send-spot-instance-interruptions", "parameters": {"durationBeforeInterruption": "PT2M"},
@@ -433,7 +548,9 @@ def update(run: Run) -> None:
     run.say(f"   complete after {seconds:.0f} s")
     run.whole("whole swarm")
     kept = [one for role, of in before.items() for one in set(run.in_service(role)) & of]
-    too_few = [role for role, count in fewest.items() if count < len(before[role])]
+    # CloudFormation keeps all managers and the workers' minimum in service, and above that it can remove old ones first.
+    promised = {"manager": len(before["manager"]), "worker": min(run.settings.workers, len(before["worker"]))}
+    too_few = [role for role, count in fewest.items() if count < promised[role]]
     evidence = f"complete after {seconds:.0f} s; at the least {fewest['manager']} managers and {fewest['worker']} workers were in service"
     run.answers.give("update", not kept and not too_few, evidence + (f"; not replaced: {', '.join(kept)}" if kept else ""))
     run.none_lost("update-requests", "update")
@@ -465,35 +582,130 @@ def warm_pool(run: Run) -> None:
 
 def delete(run: Run, clean: CleanUp) -> None:
     """Deletes everything that the run has created."""
-    table = run.stack.outputs().get("Table", run.stack.parameters.get("TableName") or run.settings.stack)
+    table = _table(run)
     phases: list[str] = []
-    is_told: list[str] = []
+    # The phases that were read when the managers' group was gone.
+    after: list[str] = []
+    is_over: list[str] = []
+    volumes = _volumes(run)
 
     def watch() -> None:
         run.meter.network_is_up()
         try:
             run.types()
-            if is_told:
+            if is_over:
                 return
-            row = run.aws.call(
-                "dynamodb", "get-item", TableName=table, Key={"cluster": {"S": run.settings.stack}, "item": {"S": "charter"}}, ConsistentRead=True
-            )
+            # In this order: the group is gone before the row is read.
+            are_gone = not run.has_group["manager"]
+            key = {"cluster": {"S": run.settings.stack}, "item": {"S": "charter"}}
+            row = run.aws.call("dynamodb", "get-item", TableName=table, Key=key, ConsistentRead=True)
             phase = row.get("Item", {}).get("phase", {}).get("S", "none")
             if not phases or phases[-1] != phase:
                 phases.append(phase)
+            if are_gone:
+                after.append(phase)
         except AwsError as error:
             # Also when the table is gone.
-            is_told.append(_reason(error))
+            if not error.may_pass:
+                is_over.append(_reason(error))
 
     clean.watch = watch
     done = clean.everything()
     _groups_order(run, "DELETE", "delete", first="Workers", second="Managers")
     if "closed" in phases:
         run.answers.give("charter-closed", True, f"its phases: {', '.join(phases)}")
+    elif after:
+        run.answers.give("charter-closed", False, f"it was {after[-1]} when the managers' group was gone")
     else:
         run.answers.not_tried("charter-closed", f"the last phase that could be read was {phases[-1] if phases else 'none'}")
-    instances = _instances_left(run)
-    run.answers.give("nothing-left", done and not instances, f"running instances: {', '.join(instances) or 'none'}")
+    left, untold = leftovers(run, volumes)
+    left += [] if done else clean.left
+    if left:
+        run.answers.give("nothing-left", False, f"left: {', '.join(left)}")
+    elif untold:
+        run.answers.not_tried("nothing-left", f"nothing was found, but {'; '.join(untold)}")
+    else:
+        run.answers.give("nothing-left", True, "no instance, volume, log group or table, and nothing with the tag of the run; DynamoDB keeps a backup of the table for 35 days, at no cost")
+
+
+def _volumes(run: Run) -> list[str]:
+    """The volumes of the instances that exist at present: a volume has no tag of the run."""
+    try:
+        instances = [member.id for role in ("manager", "worker") for member in run.group(role)[1]]
+        found = run.aws.call("ec2", "describe-volumes", Filters=[{"Name": "attachment.instance-id", "Values": instances}]) if instances else {}
+        return [one["VolumeId"] for one in found.get("Volumes", [])]
+    except (AwsError, KeyError) as error:
+        run.say(f"   the volumes of the instances cannot be listed: {error}")
+        return []
+
+
+def leftovers(run: Run, volumes: list[str]) -> tuple[list[str], list[str]]:
+    """What is left of the run, and what cannot be told."""
+    left: list[str] = []
+    untold: list[str] = []
+
+    def look(what: Callable[[], list[str]]) -> None:
+        try:
+            left.extend(what())
+        except AwsError as error:
+            untold.append(_reason(error))
+        except (KeyError, TypeError) as error:
+            untold.append(f"an answer could not be read ({error})")
+
+    def tagged() -> list[str]:
+        filters = [{"Key": TAG, "Values": [run.state.run]}]
+        found = run.aws.call("resourcegroupstaggingapi", "get-resources", TagFilters=filters)["ResourceTagMappingList"]
+        for arn in (one["ResourceARN"] for one in found):
+            _, _, service, _, _, resource = arn.split(":", 5)
+            kind, _, name = resource.partition("/")
+            if (service, kind) in DESCRIBED:
+                id = {"ec2": name, "ssm": f"/{name}"}.get(service, arn)
+                look(lambda service=service, kind=kind, id=id: _described(run, service, kind, id))
+            elif service not in KNOWN_OTHERWISE:
+                untold.append(f"the Tagging API lists {service} {resource}, which can be deleted already")
+        return []
+
+    look(lambda: _instances_left(run))
+    for volume in volumes:
+        look(lambda volume=volume: _described(run, "ec2", "volume", volume))
+    look(lambda: _log_groups(run))
+    look(lambda: _tables(run))
+    look(tagged)
+    return sorted(set(left)), sorted(set(untold))
+
+
+def _described(run: Run, service: str, kind: str, id: str) -> list[str]:
+    """The resource, if its service still has it."""
+    service, operation, parameter = DESCRIBED[service, kind]
+    try:
+        answer = run.aws.call(service, operation, **{parameter: [id]})
+    except AwsError as error:
+        if "NotFound" in error.code:
+            return []
+        raise
+    found = [one for key, of in answer.items() if isinstance(of, list) and key != "InvalidParameters" for one in of]
+    if kind == "instance":
+        found = [one for of in found for one in of["Instances"]]
+    states = [one.get("State", "") for one in found]
+    live = [state for state in states if (state.get("Name", state.get("Code")) if isinstance(state, dict) else state) not in ENDED_STATES]
+    return [f"{kind} {id}"] if live else []
+
+
+def _log_groups(run: Run) -> list[str]:
+    name = f"/skep/{run.settings.stack}"
+    found = run.aws.call("logs", "describe-log-groups", logGroupNamePrefix=name)["logGroups"]
+    return [f"log group {name}" for one in found if one["logGroupName"] == name]
+
+
+def _tables(run: Run) -> list[str]:
+    name = run.stack.parameters.get("TableName") or run.settings.stack
+    try:
+        status = run.aws.call("dynamodb", "describe-table", TableName=name)["Table"].get("TableStatus", "")
+    except AwsError as error:
+        if error.code == "ResourceNotFoundException":
+            return []
+        raise
+    return [] if status == "DELETING" else [f"table {name}"]
 
 
 def _instances_left(run: Run) -> list[str]:
@@ -502,7 +714,7 @@ def _instances_left(run: Run) -> list[str]:
         {"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]},
     ]
     found = run.aws.call("ec2", "describe-instances", Filters=filters)
-    return [one["InstanceId"] for of in found["Reservations"] for one in of["Instances"]]
+    return [f"instance {one['InstanceId']}" for of in found["Reservations"] for one in of["Instances"]]
 
 
 def _reason(error: AwsError) -> str:
@@ -522,6 +734,7 @@ STEPS: dict[str, Callable[[Run], None]] = {
     "scale-in": scale_in,
     "manager": manager,
     "leader": leader,
+    "group": group,
     "spot": spot,
     "update": update,
     "warm-pool": warm_pool,
@@ -538,6 +751,10 @@ def play(run: Run, name: str) -> bool:
     except NotTried as error:
         why = str(error)
         run.say(f"   not tried: {why}")
+    except Useless as error:
+        why, can_go_on = str(error), False
+        run.failed.append(f"{name}: {error}")
+        run.say(f"   the run ends here: {error}")
     except AwsError as error:
         why = _reason(error)
         can_go_on = name != "stack" and (error.is_denied or error.is_not_offered)

@@ -2,8 +2,8 @@
 
 The name by which it is called chooses the program. The account is a file, which FAKE_WORLD names. Things move on when
 they are looked at. `do` in the account says what becomes of a call: {"ssm:send-command": {"at": 2, "error": [code,
-message]}} refuses it from the second time on, "signal" sends aws-check a signal then, "not_offered" is a service or an
-operation that the endpoint does not know.
+message]}} refuses it from the second time on, and with "until" up to that time; "signal" sends aws-check a signal then,
+"not_offered" is a service or an operation that the endpoint does not know.
 """
 
 import fcntl
@@ -33,7 +33,7 @@ class World:
             self.data = json.load(file)
         for key, value in {
             "stacks": {}, "instances": {}, "roles": {}, "experiments": {}, "commands": {}, "parameters": [], "service": 0,
-            "calls": [], "do": {}, "not_offered": [], "next": 1, "images": {}, "pool": [], "stuck": False, "closed": False,
+            "calls": [], "do": {}, "not_offered": [], "next": 1, "images": {}, "pool": [], "stuck": False, "closed": False, "tagged": [],
         }.items():  # fmt: skip
             self.data.setdefault(key, value)
 
@@ -80,7 +80,7 @@ class World:
         """What happens between two looks."""
         stack["looks"] += 1
         status, name = stack["status"], stack["name"]
-        groups = [f"{name}-managers", f"{name}-workers"] if "ImageId" in stack["parameters"] else []
+        groups = [f"{name}-managers", f"{name}-workers"] if "ManagerCount" in stack["parameters"] else []
         if status == "CREATE_IN_PROGRESS" and stack["looks"] > 1:
             if groups and self.data.get("creation_fails"):
                 self.event(stack, "Managers", "CREATE_FAILED", "Received 1 FAILURE signal(s)")
@@ -111,8 +111,10 @@ class World:
                     for one in [*self.of(group), *self.of("interrupted")]:
                         self.instances[one]["state"] = "gone"
                     self.event(stack, logical, "DELETE_COMPLETE")
-                    self.data["closed"] = logical == "Managers"
+                    self.data["closed"] = logical == "Managers" and not self.data.get("never_closes")
                     return
+            for one in self.of(f"{name}-workers"):
+                self.instances[one]["state"] = "gone"
             self.data["pool"] = []
             stack["status"] = "DELETE_COMPLETE"
 
@@ -174,8 +176,12 @@ class Aws:
         return {"StackEvents": self.world.stack(StackName)["events"][::-1]}
 
     def cloudformation__describe_stack_resources(self, StackName, **_):
-        self.world.stack(StackName)
-        return {"StackResources": [{"ResourceType": "AWS::ElasticLoadBalancingV2::TargetGroup", "PhysicalResourceId": "arn:target"}]}
+        name = self.world.stack(StackName)["name"]
+        if name.endswith("-group"):
+            resources = [("AWS::AutoScaling::AutoScalingGroup", f"{name}-workers")]
+        else:
+            resources = [("AWS::ElasticLoadBalancingV2::TargetGroup", "arn:target"), ("AWS::SSM::Parameter", "copy")]
+        return {"StackResources": [{"ResourceType": kind, "PhysicalResourceId": id} for kind, id in resources]}
 
     def autoscaling__describe_auto_scaling_groups(self, AutoScalingGroupNames, **_):
         groups = []
@@ -190,7 +196,7 @@ class Aws:
         found = []
         for name in InstanceIds:
             one = self.world.instances[name]
-            nextone = {"Terminating": "Terminating:Wait", "Terminating:Wait": "Terminating:Proceed", "Terminating:Proceed": "gone"}
+            nextone = {"Terminating": "Terminating:Proceed" if self.world.data.get("no_wait") else "Terminating:Wait", "Terminating:Wait": "Terminating:Proceed", "Terminating:Proceed": "gone"}
             one["state"] = nextone.get(one["state"], one["state"])
             if one["state"] != "gone":
                 found.append({"InstanceId": name, "LifecycleState": one["state"], "InstanceType": "t3.small"})
@@ -221,7 +227,7 @@ class Aws:
             raise Refused("InvalidAMIID.NotFound", f"The image id '{list(ImageIds)}' does not exist")
         images = self.world.images.items()
         return {"Images": [
-            {"ImageId": name, "Architecture": one["architecture"], "RootDeviceName": "/dev/xvda", "State": "available",
+            {"ImageId": name, "Architecture": one["architecture"], "Tags": [{"Key": key, "Value": value} for key, value in one["tags"].items()], "RootDeviceName": "/dev/xvda", "State": "available",
              "BlockDeviceMappings": [{"Ebs": {"SnapshotId": f"snap-{name}"}}]}
             for name, one in images
             if name in ImageIds or any(of["Name"] == f"tag:{key}" and value in of["Values"] for of in Filters for key, value in one["tags"].items())
@@ -234,7 +240,28 @@ class Aws:
     def ec2__delete_snapshot(self, **_):
         return {}
 
-    def ec2__describe_instances(self, InstanceIds=None, **_):
+    def ec2__describe_snapshots(self, **_):
+        return {"Snapshots": []}
+
+    def ec2__describe_volumes(self, VolumeIds=None, **_):
+        if VolumeIds is None:
+            return {"Volumes": [{"VolumeId": "vol-1", "State": "in-use"}]}
+        if VolumeIds[0] not in self.world.data.get("volumes_left", []):
+            raise Refused("InvalidVolume.NotFound", f"The volume '{VolumeIds[0]}' does not exist.")
+        return {"Volumes": [{"VolumeId": VolumeIds[0], "State": "available"}]}
+
+    def ec2__describe_nat_gateways(self, NatGatewayIds, **_):
+        return {"NatGateways": [{"NatGatewayId": NatGatewayIds[0], "State": "deleted"}]}
+
+    def logs__describe_log_groups(self, logGroupNamePrefix, **_):
+        return {"logGroups": [{"logGroupName": name} for name in [f"{logGroupNamePrefix}-2", *self.world.data.get("logs_left", [])]]}
+
+    def resourcegroupstaggingapi__get_resources(self, TagFilters, **_):
+        return {"ResourceTagMappingList": [{"ResourceARN": arn, "Tags": []} for arn in self.world.tagged]}
+
+    def ec2__describe_instances(self, InstanceIds=None, Filters=(), **_):
+        if any(one["Name"] == "tag:skep:aws-check-stack" for one in Filters):
+            return {"Reservations": []}
         wanted = InstanceIds if InstanceIds is not None else [name for name, one in self.world.instances.items() if one["state"] != "gone"]
         instances = []
         for name in wanted:
@@ -252,6 +279,11 @@ class Aws:
         return {"TargetHealthDescriptions": [
             {"Target": {"Id": name}, "TargetHealth": {"State": states[one["state"]]}} for name, one in self.world.instances.items() if one["state"] in states
         ]}  # fmt: skip
+
+    def ssm__put_parameter(self, Name, Value, **_):
+        if Name not in self.world.parameters:
+            self.world.data["parameters"].append(Name)
+        return {"Version": 1}
 
     def ssm__describe_parameters(self, **_):
         return {"Parameters": [{"Name": name} for name in self.world.parameters]}
@@ -335,6 +367,13 @@ class Aws:
     def fis__get_experiment(self, **_):
         return {"experiment": {"state": {"status": "completed"}}}
 
+    def dynamodb__scan(self, ExpressionAttributeValues, **_):
+        assert ExpressionAttributeValues[":item"]["S"].startswith("departure#i-"), ExpressionAttributeValues
+        return {"Items": [{"state": {"S": self.world.data.get("departure", "removed")}}]}
+
+    def dynamodb__describe_table(self, **_):
+        raise Refused("ResourceNotFoundException", "Requested resource not found")
+
     def dynamodb__get_item(self, Key, **_):
         assert Key["item"] == {"S": "charter"}, Key
         return {"Item": {"phase": {"S": "closed" if self.world.closed else "open"}}}
@@ -343,6 +382,10 @@ class Aws:
 def aws(arguments):
     if arguments[:3] == ["configure", "get", "region"]:
         return 1
+    if arguments[:2] == ["configure", "export-credentials"]:
+        end = World().data.get("credentials_end")
+        print(json.dumps({"Version": 1, "AccessKeyId": "AKIA", "SecretAccessKey": "wJalrXUtnFEMI", **({"Expiration": end} if end else {})}))
+        return 0
     service, operation = arguments[:2]
     assert arguments[2:4] == ["--output", "json"], arguments
     rest = arguments[4:]
@@ -354,7 +397,7 @@ def aws(arguments):
     world.calls.append(name)
     order = world.do.get(name, {})
     count = world.calls.count(name)
-    hits = order and count >= order.get("at", 1)
+    hits = order and order.get("at", 1) <= count <= order.get("until", count)
     world.save()
     try:
         if name in world.not_offered or service in world.not_offered:
@@ -382,7 +425,10 @@ def docker(arguments):
         managers = [name for name, one in nodes.items() if one["group"].endswith("-managers")]
         print(json.dumps([
             {
-                "ID": name, "Spec": {"Role": "manager" if name in managers else "worker", "Labels": {"skep.instance": name}},
+                "ID": name, "Spec": {"Role": "manager" if name in managers else "worker", "Labels": {
+                    "skep.instance": name, "skep.group": nodes[name]["group"],
+                    **({} if name in managers or data.get("no_labels") else {"aws-check": "settings"}),
+                }},
                 "Status": {"State": "ready", "Addr": "10.0.0.1"},
                 **({"ManagerStatus": {"Leader": name == managers[0], "Reachability": "reachable"}} if name in managers else {}),
             }
@@ -419,7 +465,7 @@ def skep(arguments):
         findings += [{"check": "metadata", "verdict": "ok", "evidence": "x" * 400}] * 60
         print(json.dumps({"worst": "ok", "findings": findings}))
     elif arguments == ["status", "--json"]:
-        print(json.dumps({"node": {"departure": {"reason": "spot"} if one["state"] == "interrupted" else None}}))
+        print(json.dumps({"node": {"departure": {"reason": data.get("reason", "spot")} if one["state"] == "interrupted" else None}}))
     else:
         return 9
     return 0

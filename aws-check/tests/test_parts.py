@@ -99,8 +99,20 @@ class Redaction(unittest.TestCase):
         text = "i-0123456789abcdef0 at 10.64.128.7, 172.31.0.2, 127.0.0.1; ami-0123456789abcdef0; 12:34:56; arn:aws:ec2:eu-central-1:<account>:instance/i-0123456789abcdef0; sha256 0123456789abcdef; 2026-11-30T02:27:00Z"
         self.assertEqual(Redactor()(text), text)
         self.assertEqual(
-            Redactor()("arn:aws:sts::210987654321:assumed-role/Admin/jane.doe@example.org is not"), "arn:aws:sts::<account>:assumed-role/Admin/<name> is not"
+            Redactor()("arn:aws:sts::210987654321:assumed-role/Admin/jane.doe@example.org is not"), "arn:aws:sts::<account>:assumed-role/<role>/<name> is not"
         )
+
+    def test_what_errors_of_aws_and_python_have(self):
+        redact = Redactor()
+        message = "You are not authorized to perform this operation. Encoded authorization failure message: 4GIOHlTkIaWHQD0Q_-m8s7JzN+/x= (Service)"
+        self.assertEqual(redact(message), "You are not authorized to perform this operation. Encoded authorization failure message: <encoded> (Service)")
+        policy = "with an explicit deny in arn:aws:organizations::210987654321:policy/o-a1b2c3d4e5/service_control_policy/p-9f8e7d6c"
+        self.assertEqual(redact(policy), "with an explicit deny in arn:aws:organizations::<account>:policy/<organization>/service_control_policy/p-9f8e7d6c")
+        with mock.patch.dict(os.environ, {"HOME": "/home/al"}):
+            self.assertEqual(Redactor()('File "/home/al/skep/aws-check/run.py"'), 'File "~/skep/aws-check/run.py"')
+        for home in ("/root", "/"):
+            with mock.patch.dict(os.environ, {"HOME": home}):
+                self.assertEqual(Redactor()('File "/root/run.py"'), 'File "/root/run.py"')
 
 
 class Calls(unittest.TestCase):
@@ -134,6 +146,13 @@ class Calls(unittest.TestCase):
         for code in ("Unknown", "404", "InvalidAction", "UnknownOperationException"):
             self.assertTrue(self.error(f"\nAn error occurred ({code}) when calling the X operation: x").is_not_offered)
         self.assertTrue(self.error("\nAn error occurred (UnauthorizedOperation) when calling the X operation: x").is_denied)
+        for code in ("ExpiredToken", "ExpiredTokenException", "RequestExpired"):
+            ended = self.error(f"\nAn error occurred ({code}) when calling the X operation: x")
+            self.assertEqual((ended.is_expired, ended.may_pass), (True, False))
+        for text in ("Error loading SSO Token: Token for x does not exist", "Error when retrieving token from sso: Token has expired and refresh failed"):
+            ended = self.error(text)
+            self.assertEqual((ended.is_expired, ended.may_pass), (True, False))
+        self.assertFalse(denied.is_expired)
         away = self.error("Could not connect to the endpoint URL: \"https://ec2.eu-central-1.amazonaws.com/\"")
         self.assertEqual((away.code, away.may_pass), ("", True))
         self.assertIn("Could not connect", str(away))
@@ -252,7 +271,7 @@ class Templates(unittest.TestCase):
 
     def test_the_template_fits_into_a_call(self):
         # CloudFormation's limit of a template in a request.
-        for name in ("skep.yaml", "network.yaml"):
+        for name in ("skep.yaml", "network.yaml", "workers.yaml"):
             self.assertLessEqual((ROOT / "cloudformation" / name).stat().st_size, 51_200, name)
 
 

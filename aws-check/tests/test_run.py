@@ -13,17 +13,24 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unittest
 from unittest import mock
 
 HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 PROGRAM = HERE.parent / "aws-check"
 sys.path.insert(0, str(HERE.parent))
 sys.path.insert(0, str(HERE))
 
 import fake  # noqa: E402
 from awscheck import cli, load, steps  # noqa: E402
+from awscheck.aws import Aws, Control  # noqa: E402
 from awscheck.facts import FACTS  # noqa: E402
+from awscheck.redact import Redactor  # noqa: E402
+from awscheck.run import Run, Settings  # noqa: E402
+from awscheck.state import State  # noqa: E402
+from awscheck.transcript import Transcript  # noqa: E402
 
 FAKE = (HERE / "fake.py").read_text()
 IMAGE = "ami-0123456789abcdef0"
@@ -155,10 +162,31 @@ class WholeRuns(Account):
     def test_an_image_is_built_and_deleted(self):
         package = self.directory / "skep_0.1.0-1_arm64.deb"
         package.touch()
-        arguments = ["run", "--package", package, "--stack", NAME, "--yes", "--json", "--only", "permissions", "--packer-var", "distribution=debian-13"]
+        variables = ["--packer-var", "distribution=debian-13", "--packer-var", "ssm_agent_version=3.3.3270.0", "--packer-var", f"ssm_agent_sha256={'0' * 64}"]
+        arguments = ["run", "--package", package, "--stack", NAME, "--yes", "--json", "--only", "permissions", *variables]
         code, out, error = self.check(*arguments)
         facts = {one["id"]: one["answer"] for one in json.loads(out)["facts"]}
         self.assertEqual((code, facts["packer"]), (0, "yes"), error)
+        self.nothing_is_left()
+
+    def test_an_image_that_a_crash_has_left_is_found_by_the_name_of_the_stack(self):
+        left = {"architecture": "x86_64", "tags": {"skep:aws-check": "0123abcd", "skep:aws-check-stack": NAME}}
+        self.set(images={**self.read()["images"], "ami-0feedfacefeedface": left})
+        code, _, error = self.check("clean", "--stack", "other")
+        self.assertEqual(code, 3, error)
+        code, _, error = self.check("clean", "--stack", NAME)
+        self.assertEqual(code, 0, error)
+        self.nothing_is_left()
+
+    def test_clean_takes_the_run(self):
+        left = {"architecture": "x86_64", "tags": {"skep:aws-check": "0123abcd"}}
+        self.set(images={**self.read()["images"], "ami-0feedfacefeedface": left}, parameters=[f"/skep/{NAME}/worker-token/1"])
+        self.assertEqual(self.check("clean", "--stack", NAME)[0], 3)
+        code, _, error = self.check("clean", "--stack", NAME, "--run", "0123abcd")
+        self.assertEqual(code, 0, error)
+        # Without a stack of the run, the parameters can be another swarm's.
+        self.assertEqual(self.read()["parameters"], [f"/skep/{NAME}/worker-token/1"])
+        self.set(parameters=[])
         self.nothing_is_left()
 
     def test_kept_and_cleaned_later(self):
@@ -171,6 +199,71 @@ class WholeRuns(Account):
         code, _, error = self.check("clean", "--stack", NAME)
         self.assertEqual(code, 3)
         self.assertIn("there is nothing of a run", error)
+
+
+class Doubts(Account):
+    """What was not seen, or went wrong without an error."""
+
+    def test_what_was_not_seen_is_not_tried(self):
+        self.set(no_wait=True, reason="rebalance", no_labels=True)
+        with_limit = mock.patch.object(steps, "LABELS", 1)
+        code, facts, error = InProcess.run_with(self, 30, "--only", "scale-out,scale-in,manager,leader,spot", patches=[with_limit])
+        for fact in ("scale-in", "manager", "leader"):
+            self.assertEqual(facts[fact]["answer"], "not tried", facts[fact])
+            self.assertIn("its hook was not seen", facts[fact]["evidence"])
+        self.assertEqual(facts["spot-notice"]["answer"], "not tried")
+        self.assertIn("the reason rebalance came first", facts["spot-notice"]["evidence"])
+        self.assertEqual((code, facts["settings-in-ssm"]["answer"]), (1, "no"), error)
+        self.nothing_is_left()
+
+    def test_a_departure_that_has_failed_is_a_no(self):
+        self.set(departure="failed")
+        code, _, facts, error = self.run_it("--only", "scale-in")
+        self.assertEqual((code, facts["scale-in"]["answer"]), (1, "no"), error)
+        self.assertIn("in the ledger its departure is failed", facts["scale-in"]["evidence"])
+        self.nothing_is_left()
+
+    def test_a_charter_that_stays_open_is_a_no(self):
+        self.set(never_closes=True)
+        code, _, facts, error = self.run_it("--only", "permissions")
+        self.assertEqual((code, facts["charter-closed"]["answer"]), (1, "no"), error)
+        self.assertIn("it was open when the managers' group was gone", facts["charter-closed"]["evidence"])
+
+    def test_what_is_left_is_a_no_and_what_cannot_be_told_is_not_tried(self):
+        gone = f"arn:aws:ec2:{fake.REGION}:{fake.ACCOUNT}:natgateway/nat-1"
+        volume = f"arn:aws:ec2:{fake.REGION}:{fake.ACCOUNT}:volume/vol-9"
+        for values, left, untold in [
+            ({}, [], []),
+            ({"volumes_left": ["vol-1"]}, ["volume vol-1"], []),
+            ({"logs_left": [f"/skep/{NAME}"]}, [f"log group /skep/{NAME}"], []),
+            ({"tagged": [gone, volume], "volumes_left": ["vol-9"]}, ["volume vol-9"], []),
+            ({"tagged": [gone, volume, f"arn:aws:fis:{fake.REGION}:{fake.ACCOUNT}:experiment/EXP1"]}, [], []),
+            ({"tagged": [f"arn:aws:kms:{fake.REGION}:{fake.ACCOUNT}:key/1"]}, [], ["the Tagging API lists kms key/1, which can be deleted already"]),
+            ({"not_offered": ["resourcegroupstaggingapi"]}, [], ["this endpoint has no resourcegroupstaggingapi:get-resources"]),
+            ({"do": {"logs:describe-log-groups": {"error": ["AccessDeniedException", ""]}}}, [], ["no permission for logs:describe-log-groups"]),
+        ]:  # fmt: skip
+            with self.subTest(values=values), mock.patch.dict(os.environ, self.environment(), clear=True):
+                self.write(values)
+                directory = pathlib.Path(tempfile.mkdtemp(dir=self.directory))
+                settings = Settings(NAME, IMAGE, 1, 2, "t3.small", "t3.small", "nginx", 80, 60, 0.05, ROOT / "cloudformation")
+                state = State(directory / "state.json", {"run": "0123abcd", "stack": NAME, "created": []})
+                run = Run(settings, Aws(Control(), fake.REGION), Transcript(directory, Redactor()), state)
+                self.assertEqual(steps.leftovers(run, ["vol-1"]), (left, untold))
+
+    def test_the_answer_about_leftovers(self):
+        for values, answer, text in [
+            ({"logs_left": [f"/skep/{NAME}"]}, "no", f"left: log group /skep/{NAME}"),
+            ({"not_offered": ["resourcegroupstaggingapi"]}, "not tried", "nothing was found, but this endpoint has no resourcegroupstaggingapi"),
+        ]:  # fmt: skip
+            self.write({"images": self.read()["images"], **values})
+            code, _, facts, error = self.run_it("--only", "permissions")
+            self.assertEqual((code, facts["nothing-left"]["answer"]), (int(answer == "no"), answer), error)
+            self.assertIn(text, facts["nothing-left"]["evidence"])
+
+    def test_an_update_may_go_down_to_the_minimum_of_the_group(self):
+        # With scale-out, one worker is above the minimum.
+        code, _, facts, error = self.run_it("--only", "scale-out,update")
+        self.assertEqual((code, facts["update"]["answer"]), (0, "yes"), error)
 
 
 class Refusals(Account):
@@ -225,11 +318,49 @@ class Refusals(Account):
         self.assertEqual(code, 3)
         self.assertIn("InvalidAMIID.NotFound", error)
 
+    def test_an_image_that_could_not_be_used_or_deleted(self):
+        package = self.directory / "skep_0.1.0-1_amd64.deb"
+        package.touch()
+        for variables, text in [
+            ([], "the image would have no agent of Session Manager"), (["distribution=debian-13"], "no agent"),
+            (["distribution=ubuntu-24.04", "tags={}"], "cannot set tags"), (["manifest=x"], "cannot set manifest"),
+            (["ami_regions=[]"], "cannot set ami_regions"), (["region=eu-west-1"], "cannot set region"), (["upgrade"], "needs NAME=VALUE"),
+        ]:  # fmt: skip
+            given = [word for one in variables for word in ("--packer-var", one)]
+            code, _, error = self.check("run", "--package", package, "--stack", NAME, "--yes", *given)
+            self.assertEqual(code, 3, error)
+            self.assertIn(text, error)
+        code, _, _, error = self.run_it("--packer-var", "upgrade=false")
+        self.assertEqual(code, 3)
+        self.assertIn("--packer-var needs --package", error)
+        self.assertEqual(self.created(), [])
+
     def test_nobody_agrees(self):
         code, _, error = self.check("run", "--image", IMAGE)
         self.assertEqual(code, 3)
         self.assertIn("nobody can be asked here: give --yes", error)
         self.assertIn("US dollars an hour", error)
+        self.assertIn("needs credentials for 3 hours. When the present ones end cannot be told.", error)
+        self.assertEqual(self.created(), [])
+        for hours, text in ((0.5, "the present ones end in 29 minutes"), (8, "valid for 7 h 59 min")):
+            self.set(credentials_end=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + hours * 3600 - 1)))
+            self.assertIn(text, self.check("run", "--image", IMAGE)[2])
+
+    def test_a_signal_at_the_question_ends_at_once(self):
+        terminal, other = os.openpty()
+        self.addCleanup(os.close, terminal)
+        command = [sys.executable, "-S", PROGRAM, "run", "--image", IMAGE, "--region", fake.REGION, "--dir", self.directory]
+        process = subprocess.Popen(command, env=self.environment(), stdin=other, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        os.close(other)
+        self.addCleanup(process.kill)
+        self.assertEqual(process.stdout.read(1), "G")  # Go on?
+        # Python does not see a signal between the question and the call that reads the answer.
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130, error)
+        self.assertIn("SIGINT: nothing was created", error)
+        self.assertNotIn("cleaning up", error)
         self.assertEqual(self.created(), [])
 
     def test_no_permission_to_create_the_stack(self):
@@ -267,7 +398,7 @@ class Refusals(Account):
     def test_what_cannot_be_deleted_is_named(self):
         self.set(do={"ssm:delete-parameters": {"error": ["AccessDeniedException", "not authorized"]}})
         code, result, facts, error = self.run_it("--only", "permissions")
-        self.assertEqual((code, result["left"]), (1, [f"the parameters of {NAME}"]))
+        self.assertEqual((code, result["left"]), (1, [f"the parameters of {NAME}", "the parameters of the run"]))
         self.assertIn(f"clean --stack {NAME}", error)
         self.assertEqual(facts["nothing-left"]["answer"], "no")
         self.set(do={})
@@ -280,7 +411,7 @@ class Interruptions(Account):
     PLACES = [
         ("cloudformation:create-stack", 1, "stack"), ("cloudformation:describe-stacks", 6, "stack"), ("ssm:send-command", 3, "permissions"),
         ("autoscaling:set-desired-capacity", 1, "scale-out"), ("autoscaling:terminate-instance-in-auto-scaling-group", 1, "leader"),
-        ("iam:create-role", 1, "spot"), ("fis:create-experiment-template", 2, "spot"), ("fis:start-experiment", 1, "spot"),
+        ("cloudformation:create-stack", 3, "group"), ("iam:create-role", 1, "spot"), ("fis:create-experiment-template", 2, "spot"), ("fis:start-experiment", 1, "spot"),
         ("cloudformation:update-stack", 1, "update"), ("cloudformation:delete-stack", 1, "stack"),
     ]  # fmt: skip
 
@@ -304,6 +435,21 @@ class Interruptions(Account):
         code, _, _, error = self.run_it()
         self.assertEqual(code, 130)
         self.assertIn("nothing was created", error)
+
+    def test_credentials_that_end_are_waited_for(self):
+        expired = ["ExpiredTokenException", "The security token included in the request is expired"]
+        self.set(do={
+            "autoscaling:set-desired-capacity": {"error": expired, "until": 2}, "cloudformation:delete-stack": {"error": expired, "until": 3},
+        })  # fmt: skip
+        code, result, facts, error = self.run_it("--only", "scale-out")
+        self.assertEqual((code, facts["scale-out"]["answer"], result["left"]), (0, "yes", []), error)
+        self.assertEqual(error.count("the credentials have expired"), 1)
+        self.assertIn(f"clean --stack {NAME}", error)
+        self.nothing_is_left()
+        # Before anything was created, nobody waits.
+        self.write({"images": self.read()["images"], "do": {"sts:get-caller-identity": {"error": expired}}})
+        code, _, _, error = self.run_it()
+        self.assertEqual(code, 3, error)
 
     def test_a_second_signal_names_the_command_that_cleans_up(self):
         # The signal of the deletion comes after that of the creation.
@@ -337,7 +483,7 @@ class Interruptions(Account):
 class InProcess(Account):
     """Runs with shorter limits than a user can choose."""
 
-    def run_with(self, limit, *arguments):
+    def run_with(self, limit, *arguments, patches=()):
         out, error = io.StringIO(), io.StringIO()
         given = ["run", "--image", IMAGE, "--stack", NAME, "--yes", "--json", "--region", fake.REGION, "--dir", str(self.directory), "--poll", "0.05", *arguments]
         original = cli.Settings
@@ -346,7 +492,9 @@ class InProcess(Account):
             return original(**{**values, "limit": limit})
 
         with mock.patch.dict(os.environ, self.environment(), clear=True), mock.patch.object(cli, "Settings", settings), \
-                contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):  # fmt: skip
+                contextlib.redirect_stdout(out), contextlib.redirect_stderr(error), contextlib.ExitStack() as stack:  # fmt: skip
+            for patch in patches:
+                stack.enter_context(patch)
             code = cli.main(given)
         result = json.loads(out.getvalue())
         return code, {one["id"]: one for one in result["facts"]}, error.getvalue()
@@ -364,6 +512,8 @@ class InProcess(Account):
         with mock.patch.object(steps, "REGISTRATION", 1):
             code, facts, error = self.run_with(2, "--only", "scale-out")
         self.assertEqual((code, facts["run-command"]["answer"], facts["scale-out"]["answer"]), (1, "no", "not tried"), error)
+        self.assertEqual((facts["describe-instances"]["answer"], facts["scale-out"]["evidence"]), ("not tried", "the step permissions has failed"))
+        self.assertNotIn("autoscaling:set-desired-capacity", self.read()["calls"])
         self.nothing_is_left()
 
     def test_a_service_that_does_not_answer(self):
