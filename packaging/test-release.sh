@@ -65,11 +65,15 @@ RELEASE_KEY=$key quietly "$a/scripts/release.sh"
 (umask 077 && TZ=Asia/Tokyo LC_ALL=C RELEASE_KEY=$key quietly "$b/scripts/release.sh")
 files=$a/target/release-files/$version
 expect "the same bytes in another directory" "" "$(diff -r "$files" "$b/target/release-files/$version" || true)"
-expect "the kinds of files" "asc cdx.json deb gz rpm sha256" \
+expect "the kinds of files" "asc asc asc cdx.json deb gz rpm sha256 sha256" \
     "$(find "$files" -type f | sed -E 's/.*\.(cdx\.json)$/\1/; t; s/.*\.//' | sort | xargs)"
 expect "the checksums are those of all files" "" "$(cd "$files" && sha256sum --quiet --check ./*.sha256 2>&1)"
 expect "the checksums list every file" "$(find "$files" -type f ! -name '*.sha256*' | wc -l)" "$(cat "$files"/*.sha256 | wc -l)"
-expect "the signature is good" true "$(gpg --batch --quiet --verify "$files"/*.sha256.asc "$files"/*.sha256 2>/dev/null && echo true)"
+for sums in "$files"/*.sha256; do
+    expect "the signature of ${sums##*/} is good" true "$(gpg --batch --quiet --verify "$sums.asc" "$sums" 2>/dev/null && echo true)"
+done
+expect "the key of the signatures is one of the files" "$key" \
+    "$(gpg --batch --with-colons --show-keys "$files/skep.asc" 2>/dev/null | awk -F: '$1 == "fpr" { print $10; exit }')"
 expect "no name of a directory is in the files" "" \
     "$(mkdir "$work/unpacked" && tar -C "$work/unpacked" -xf "$files"/*.tar.gz && cp "$files"/*.json "$work/unpacked/" &&
         grep -rlaF -e "$here/" -e "$work/" -e "${CARGO_HOME:-$HOME/.cargo}/" "$work/unpacked" "target/$profile/skep" | xargs)"
@@ -96,6 +100,18 @@ quietly "$a/scripts/release.sh" --check "v$version"
 expect "the notes are the whole section" "$(grep -c '^- ' CHANGELOG.md)" "$("$a/scripts/release.sh" --notes | grep -c '^- ')"
 
 RELEASE_KEY=$key quietly "$a/scripts/release.sh" --verify "$files"
+# A part of a fingerprint is none.
+refuses "the end of a fingerprint" "is not signed by ${key: -16}" env RELEASE_KEY="${key: -16}" "$a/scripts/release.sh" --verify "$files"
+# After a change of the key, earlier releases are verified with the key that they contain, if it is named.
+quietly gpg --batch --quiet --passphrase '' --quick-generate-key new@skep.invalid ed25519 sign never
+new=$(gpg --batch --with-colons --list-keys new@skep.invalid 2>/dev/null | awk -F: '$1 == "fpr" { print $10; exit }')
+refuses "a former key that nobody has named" "is not signed by $new" env RELEASE_KEY="$new" "$a/scripts/release.sh" --verify "$files"
+RELEASE_KEY=$new FORMER_KEYS="0123 $key" quietly "$a/scripts/release.sh" --verify "$files"
+mkdir -m 700 "$work/empty"
+GNUPGHOME=$work/empty RELEASE_KEY=$new FORMER_KEYS=$key quietly "$a/scripts/release.sh" --verify "$files"
+cp -r "$files" "$work/foreign"
+RELEASE_KEY=$new quietly "$a/scripts/release.sh" --sign "$work/foreign"
+refuses "a key that is only in the files" "is not signed by $key" env RELEASE_KEY="$key" "$a/scripts/release.sh" --verify "$work/foreign"
 refuses "another key's signature" "is not signed by 0123" env RELEASE_KEY=0123 "$a/scripts/release.sh" --verify "$files"
 echo more >"$files/more.deb"
 for mode in --verify --sign; do

@@ -5,10 +5,11 @@
 #   release.sh --check [tag]  only checks that the version of Cargo.toml can be released from this tree, with this tag
 #   release.sh --notes        prints the version's section of CHANGELOG.md
 #   release.sh --sign <dir>   signs the checksums of files that were made elsewhere, after checking them
-#   release.sh --verify <dir> checks files of a release by the checksums, and these by RELEASE_KEY's signature
+#   release.sh --verify <dir> checks files of a release by the checksums, and these by the signature of an accepted key
 #   release.sh --rehearsal    the same files in target/rehearsal, from any tree, with unreleased changes
 #
 #   RELEASE_KEY=fingerprint  the key in gpg's keyring that signs. gpg asks its own agent for the secret part.
+#   FORMER_KEYS="fingerprint …"  keys that have signed earlier releases: --verify accepts them, too
 #   BUILT=1                  builds nothing: packaging/test-release.sh
 #   UNSIGNED=1               no signature: another machine signs (.github/workflows/release.yml)
 # shellcheck source=scripts/lib.sh
@@ -86,6 +87,37 @@ sign() {
     gpg --batch --yes --quiet --faked-system-time "$moment!" --local-user "$RELEASE_KEY" --armor --detach-sign "$1"
 }
 
+# sign_all <directory>: adds the public key to the files, and signs all lists of checksums. The key has a list of its own:
+# those of the files are attested as they were built.
+sign_all() {
+    local sums
+    gpg --batch --armor --export "$RELEASE_KEY" >"$1/skep.asc"
+    [ -s "$1/skep.asc" ] || die "gpg has no key $RELEASE_KEY"
+    (cd "$1" && sha256sum skep.asc >"skep-$version-key.sha256")
+    for sums in "$1"/*.sha256; do sign "$sums"; done
+}
+
+# verify_signatures <directory>: each list of checksums has the signature of an accepted key. The release's own key file
+# only supplies keys; which of them counts, RELEASE_KEY and FORMER_KEYS say.
+verify_signatures() {
+    local sums key signer
+    keyring=$(mktemp -d)
+    trap 'rm -rf "$keyring"' EXIT
+    # shellcheck disable=SC2086
+    gpg --batch --export $RELEASE_KEY ${FORMER_KEYS:-} 2>/dev/null >"$keyring/known"
+    for key in "$keyring/known" "$1"/skep.asc; do
+        [ ! -s "$key" ] || gpg --batch --quiet --homedir "$keyring" --import "$key" 2>/dev/null || die "$key is no key"
+    done
+    for sums in "$1"/*.sha256; do
+        signer=$(gpg --batch --homedir "$keyring" --status-fd 1 --verify "$sums.asc" "$sums" 2>/dev/null |
+            awk '$2 == "VALIDSIG" { print $3, $NF }') || true
+        for key in $RELEASE_KEY ${FORMER_KEYS:-}; do
+            [[ " $signer " != *" ${key^^} "* ]] || continue 2
+        done
+        die "$sums is not signed by $RELEASE_KEY${FORMER_KEYS:+ or $FORMER_KEYS}"
+    done
+}
+
 # check_sums <directory>: each file is the one that a list of checksums has.
 check_sums() {
     local sums file
@@ -114,15 +146,12 @@ case $mode in
     --sign)
         [ -n "${RELEASE_KEY:-}" ] || die "no key: name one of gpg's keys with RELEASE_KEY=fingerprint"
         check_sums "$2"
-        for sums in "$2"/*.sha256; do sign "$sums"; done
+        sign_all "$2"
         exit
         ;;
     --verify)
         [ -n "${RELEASE_KEY:-}" ] || die "no key: name one of gpg's keys with RELEASE_KEY=fingerprint"
-        for sums in "$2"/*.sha256; do
-            gpg --batch --status-fd 1 --verify "$sums.asc" "$sums" 2>/dev/null |
-                grep -q "^\[GNUPG:\] VALIDSIG .*${RELEASE_KEY^^}" || die "$sums is not signed by $RELEASE_KEY"
-        done
+        verify_signatures "$2"
         check_sums "$2"
         exit
         ;;
@@ -150,7 +179,7 @@ bill_of_materials >"$work/skep-$version-$arch.cdx.json"
 tarball >"$work/skep-$version-$arch-linux.tar.gz"
 sums=skep-$version-$arch.sha256
 (cd "$work" && sha256sum -- * >".$sums" && mv ".$sums" "$sums")
-if [ -n "${RELEASE_KEY:-}" ]; then sign "$work/$sums"; fi
+if [ -n "${RELEASE_KEY:-}" ]; then sign_all "$work"; fi
 
 made=()
 for file in "$work"/*; do made+=("${file##*/}"); done

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes a static site with an apt and a dnf repository: repositories.sh <site> <directory of packages>...
 #
-# It takes every .deb and .rpm of the directories, so that older versions stay available. The site must not exist.
+# It takes every .deb and .rpm of the directories: older versions stay available as long as they are among them. The site
+# must not exist.
 #
 #   RELEASE_KEY=fingerprint  the key in gpg's keyring that signs the lists. gpg asks its own agent for the secret part.
 #   SITE_URL=https://…       the address at which the site is published
