@@ -23,7 +23,7 @@ main() {
                 ;;
             test)
                 need cc ip tc iptables unshare dockerd containerd runc busybox-static certificates venv
-                need mmdebstrap systemd-nspawn dnsmasq ssh-keygen rpm dpkg-shlibdeps
+                need mmdebstrap debian-keyring systemd-nspawn dnsmasq ssh-keygen rpm dpkg-shlibdeps
                 need git gpg-agent apt-ftparchive createrepo_c
                 need rsyslogd rsyslog-relp journal-upload prometheus docker docker-registry curl libnftables nft
                 want packer chromium chromedriver
@@ -91,6 +91,8 @@ has() {
         rsyslog-relp) compgen -G '/usr/lib/*/rsyslog/omrelp.so' >/dev/null ;;
         journal-upload) [ -x /lib/systemd/systemd-journal-upload ] ;;
         certificates) [ -s /etc/ssl/certs/ca-certificates.crt ] ;;
+        # mmdebstrap makes Debian's roots with it, also on Ubuntu.
+        debian-keyring) [ -s /usr/share/keyrings/debian-archive-keyring.gpg ] ;;
         venv) python_with_venv >/dev/null ;;
         *) command -v "$1" >/dev/null ;;
     esac
@@ -117,6 +119,7 @@ package_of() {
         unshare) echo util-linux ;;
         apparmor_parser) echo apparmor ;;
         certificates) echo ca-certificates ;;
+        debian-keyring) echo debian-archive-keyring ;;
         venv) echo python3-venv ;;
         dockerd | containerd | runc) echo docker.io ;;
         # A separate package since Debian 13.
