@@ -140,13 +140,15 @@ class Aws:
         self.waits_for_credentials = False
         self.pause = 5.0
         self.say: Callable[[str], None] = lambda text: None
+        # The seconds for which calls have waited for credentials: they are no time of AWS's.
+        self.waited = 0.0
         self._patience_ends: float | None = None
 
     def call(self, service: str, operation: str, **parameters: object) -> dict:
         """Calls an operation, whose parameters have the names of AWS's API, and returns its answer."""
         while True:
             try:
-                return self._call(service, operation, **parameters)
+                answer = self._call(service, operation, **parameters)
             except AwsError as error:
                 if not error.is_expired or not self.waits_for_credentials:
                     raise
@@ -160,6 +162,10 @@ class Aws:
                 if now > self._patience_ends:
                     raise
                 self.control.sleep(self.pause)
+                self.waited += time.monotonic() - now
+            else:
+                self._patience_ends = None
+                return answer
 
     def _call(self, service: str, operation: str, **parameters: object) -> dict:
         assert self.program

@@ -93,7 +93,7 @@ class Run:
     def wait(self, what: str, check: Callable[[], str], limit: int | None = None, pause: float | None = None) -> float:
         """Waits until `check` returns nothing; it returns what is missing. Returns the seconds."""
         limit = limit or self.settings.limit
-        started, shown = time.monotonic(), ""
+        started, shown = time.monotonic() - self.aws.waited, ""
         while True:
             try:
                 missing = check()
@@ -103,7 +103,7 @@ class Run:
                 if not error.may_pass:
                     raise
                 missing = f"an answer of AWS ({error})"
-            passed = time.monotonic() - started
+            passed = time.monotonic() - self.aws.waited - started
             if not missing:
                 return passed
             if missing != shown:
@@ -202,7 +202,7 @@ class Run:
         return self.watch_departure(instance)
 
     def watch_departure(self, instance: str) -> Departure:
-        started = time.monotonic()
+        started, waited = time.monotonic(), self.aws.waited
         departure = Departure(instance, {})
 
         def missing() -> str:
@@ -218,6 +218,9 @@ class Run:
 
         # A state can last a few seconds only.
         departure.states["gone"] = self.wait("departure", missing, pause=min(self.settings.pause, 1.0))
+        if self.aws.waited > waited:
+            # Nobody looked meanwhile: the time of the hook is not known.
+            departure.states.pop("Terminating:Wait", None)
         self.say(f"   {instance}: " + ", ".join(f"{state} after {at:.0f} s" for state, at in departure.states.items()))
         return departure
 

@@ -440,10 +440,13 @@ class Interruptions(Account):
         expired = ["ExpiredTokenException", "The security token included in the request is expired"]
         self.set(do={
             "autoscaling:set-desired-capacity": {"error": expired, "until": 2}, "cloudformation:delete-stack": {"error": expired, "until": 3},
+            "autoscaling:describe-auto-scaling-instances": {"error": expired, "at": 2, "until": 3},
         })  # fmt: skip
-        code, result, facts, error = self.run_it("--only", "scale-out")
+        code, result, facts, error = self.run_it("--only", "scale-out,scale-in")
         self.assertEqual((code, facts["scale-out"]["answer"], result["left"]), (0, "yes", []), error)
-        self.assertEqual(error.count("the credentials have expired"), 1)
+        # Nobody saw the hook meanwhile.
+        self.assertEqual(facts["scale-in"]["answer"], "not tried", facts["scale-in"])
+        self.assertEqual(error.count("the credentials have expired"), 3)
         self.assertIn(f"clean --stack {NAME}", error)
         self.nothing_is_left()
         # Before anything was created, nobody waits.
