@@ -424,6 +424,7 @@ def group(run: Run) -> None:
 
         def missing() -> str:
             ready = [one for one in run.swarm() if one.labels.get("skep.group") == groups[0] and one.is_ready]
+            run.meter.saw({one.instance: run.settings.worker_type for one in ready})
             return "" if ready else f"a node with the label skep.group={groups[0]}"
 
         if not run.why_no_nodes:
