@@ -90,9 +90,10 @@ sign() {
 # sign_all <directory>: adds the public key to the files, and signs all lists of checksums. The key has a list of its own:
 # those of the files are attested as they were built.
 sign_all() {
-    local sums
-    gpg --batch --armor --export "$RELEASE_KEY" >"$1/skep.asc"
-    [ -s "$1/skep.asc" ] || die "gpg has no key $RELEASE_KEY"
+    local sums public
+    gpg --batch --list-secret-keys "$RELEASE_KEY" >/dev/null 2>&1 || die "gpg has no secret key $RELEASE_KEY"
+    public=$(gpg --batch --armor --export "$RELEASE_KEY")
+    printf '%s\n' "$public" >"$1/skep.asc"
     (cd "$1" && sha256sum skep.asc >"skep-$version-key.sha256")
     for sums in "$1"/*.sha256; do sign "$sums"; done
 }
