@@ -38,3 +38,6 @@ class Transcript:
     def heading(self, text: str) -> None:
         self.line()
         self.line(f"== {text}")
+
+    def close(self) -> None:
+        self._file.close()

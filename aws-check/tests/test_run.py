@@ -247,7 +247,9 @@ class Doubts(Account):
                 directory = pathlib.Path(tempfile.mkdtemp(dir=self.directory))
                 settings = Settings(NAME, IMAGE, 1, 2, "t3.small", "t3.small", "nginx", 80, 60, 0.05, ROOT / "cloudformation")
                 state = State(directory / "state.json", {"run": "0123abcd", "stack": NAME, "created": []})
-                run = Run(settings, Aws(Control(), fake.REGION), Transcript(directory, Redactor()), state)
+                transcript = Transcript(directory, Redactor())
+                self.addCleanup(transcript.close)
+                run = Run(settings, Aws(Control(), fake.REGION), transcript, state)
                 self.assertEqual(steps.leftovers(run, ["vol-1"]), (left, untold))
 
     def test_the_answer_about_leftovers(self):
