@@ -53,7 +53,7 @@ pub struct ClusterBalancer {
     pub attributes: TargetGroupAttributes,
     /// Whether the managers are targets, too.
     pub managers: bool,
-    /// The health checks that the groups heed, and the time in service for which they do not.
+    /// The health checks that make the groups replace an instance, and the time in service for which they do not.
     pub health_check_type: HealthCheckType,
     pub health_check_grace: Duration,
 }

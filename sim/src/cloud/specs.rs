@@ -38,12 +38,13 @@ impl Market {
     }
 }
 
-/// The health checks that an Auto Scaling group heeds beside EC2's.
+/// The health checks that make an Auto Scaling group replace an instance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HealthCheckType {
+    /// Those of EC2.
     #[default]
     Ec2,
-    /// Also those of its target groups.
+    /// Those of EC2 and of the group's target groups.
     Elb,
 }
 

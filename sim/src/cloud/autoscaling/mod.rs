@@ -1,8 +1,9 @@
 //! Auto Scaling: groups, desired capacity, hooks and the lives of instances.
 //!
 //! [`Scaling`] is a pure core: it gets events and the time as arguments, and returns the resulting orders and events
-//! from [`Scaling::take_outcomes`]. It owns the target groups, in which it registers its instances. Guarantees: a group converges to its desired capacity; instances that leave or are
-//! on standby do not count.
+//! from [`Scaling::take_outcomes`]. It owns the target groups, in which it registers its instances. Guarantees: a group
+//! converges to its desired capacity; instances that leave or are on standby do not count; a termination hook starts
+//! only when the instance is deregistered from the target groups of its group.
 
 mod action;
 mod activities;

@@ -283,7 +283,7 @@ impl Scaling {
             self.follow(id, fact, now);
         }
         if leaves {
-            // Now it is known until when the target groups hold it: perhaps they do not. Not refused: it is a tick.
+            // The deregistration may be over at once, without a delay or without targets. A tick cannot be refused.
             let _ = self.step(id, Event::Tick, now);
             self.show_draining(id, now);
         }

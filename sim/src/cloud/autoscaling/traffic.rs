@@ -1,5 +1,5 @@
 //! Target groups of Auto Scaling groups: registers instances that enter service, deregisters those that leave it, and
-//! replaces those that a target group calls unhealthy.
+//! replaces those that a target group reports as unhealthy.
 //!
 //! An instance in standby is deregistered without a wait: AWS documents none.
 
@@ -116,7 +116,7 @@ impl Scaling {
             let target_group = self.elb.group(&source.arn).ok()?;
             let key = TargetKey { id: instance.id.clone(), port: target_group.spec.port };
             let member = target_group.members.get(&key)?;
-            // What somebody else registers again does not hold the instance.
+            // A target that an operator has registered again is not draining, and holds nothing up.
             let end = target_group.deregistered_at(member);
             if is_registered { Some(Duration::MAX) } else { end }
         });
@@ -131,7 +131,7 @@ impl Scaling {
         }
     }
 
-    /// Replaces the instances in service that a target group calls unhealthy, in groups whose health check type is ELB,
+    /// Replaces the instances in service that a target group reports as unhealthy, in groups whose health check type is ELB,
     /// after the grace period.
     pub fn replace_unhealthy(&mut self, now: Duration) {
         let overdue: Vec<String> = self
@@ -155,7 +155,7 @@ impl Scaling {
         self.converge(now);
     }
 
-    /// Returns the time from which the group replaces an instance that a target group calls unhealthy now.
+    /// Returns the time from which the group replaces an instance that a target group reports as unhealthy.
     pub(super) fn unhealthy_from(&self, instance: &Instance) -> Option<Duration> {
         let group = self.groups.get(&instance.group)?;
         let spec = &group.spec;
@@ -173,8 +173,8 @@ impl Scaling {
         is_unhealthy.then(|| instance.lifecycle.since() + spec.health_check_grace)
     }
 
-    /// Whether Auto Scaling heeds the health checks of a target group: it was attached from the start, or has had a
-    /// healthy target.
+    /// Whether the health checks of a target group count for Auto Scaling: it was attached from the start, or has had
+    /// a healthy target.
     /// <https://docs.aws.amazon.com/autoscaling/ec2/userguide/load-balancer-status.html>
     pub(super) fn is_serving(&self, source: &TrafficSource) -> bool {
         source.from_start || self.elb.group(&source.arn).is_ok_and(|group| group.was_healthy)

@@ -110,7 +110,7 @@ fn the_hooks_of_a_termination_wait_for_the_last_deregistration() {
         assert_eq!(refused, format!("No active Lifecycle Action found with instance ID {id}"));
         let activity = bench.scaling.activities.last().unwrap();
         assert_eq!(activity.status.as_str(), "WaitingForELBConnectionDraining");
-        assert!(bench.scaling.next_deadline().unwrap() > now, "no time is waited for in vain");
+        assert!(bench.scaling.next_deadline().unwrap() > now, "the deadline has passed");
     }
     let end = NOW + SECOND * 60;
     assert_eq!(bench.scaling.next_deadline(), Some(end));
@@ -135,9 +135,8 @@ fn the_longer_of_auto_scalings_own_delay_and_the_deregistration_counts() {
 }
 
 #[test]
-fn what_delays_no_deregistration_delays_no_hook() {
+fn without_a_delay_or_a_target_group_hooks_start_at_once() {
     let mut bench = Bench::new(HealthCheckType::Ec2);
-    // Without a delay, and without a listener.
     for arn in bench.arns.clone() {
         bench.scaling.balance(|elb| {
             let mut attributes = elb.group(&arn).unwrap().spec.attributes;
@@ -200,7 +199,7 @@ fn a_return_to_the_warm_pool_waits_for_the_deregistration_and_a_launch_does_not(
 }
 
 #[test]
-fn an_instance_that_a_target_group_calls_unhealthy_is_replaced_after_the_grace_period() {
+fn an_unhealthy_instance_is_replaced_after_the_grace_period() {
     for of_type in [HealthCheckType::Ec2, HealthCheckType::Elb] {
         let mut bench = Bench::new(of_type);
         let id = bench.oldest();

@@ -7,7 +7,7 @@ use super::specs::{LoadBalancerSpec, TargetGroupAttributes, TargetGroupSpec, Tar
 use crate::cloud::Cloud;
 use crate::cloud::errors::ApiError;
 
-/// A target group is named by its name or its ARN.
+/// Functions that change and read load balancers. They take the name or the ARN of a target group.
 impl Cloud {
     /// Creates a target group, and returns its ARN.
     pub fn create_target_group(&self, spec: TargetGroupSpec) -> Result<String, ApiError> {
@@ -43,6 +43,7 @@ impl Cloud {
         })
     }
 
+    /// Changes the attributes of a target group. They apply to draining targets, too.
     pub fn set_target_group_attributes(
         &self,
         target_group: &str,
@@ -67,6 +68,7 @@ impl Cloud {
         })
     }
 
+    /// Starts the deregistration of a target at the port of the target group.
     pub fn deregister_target(&self, target_group: &str, id: &str) -> Result<(), ApiError> {
         self.change(|state, now| {
             state.scaling.balance(|elb| {

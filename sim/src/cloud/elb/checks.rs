@@ -14,7 +14,7 @@ use super::groups::ToCheck;
 use super::specs::Probe;
 use crate::cloud::Cloud;
 
-/// The name with which AWS's checks introduce themselves.
+/// The `User-Agent` of AWS's health checks.
 const AGENT: &str = "ELB-HealthChecker/2.0";
 
 /// The shortest interval: zero would never let other tasks run.

@@ -163,7 +163,7 @@ impl Elb {
         self.listeners.values().any(|listener| listener.target_group == arn)
     }
 
-    /// Tells the targets of a group whether a listener forwards to it.
+    /// Updates the targets of a group after a change of its listeners.
     pub(super) fn refresh_use(&mut self, arn: &str, now: Duration) {
         let is_used = self.is_used(arn);
         for key in self.keys(arn) {

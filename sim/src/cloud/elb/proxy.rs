@@ -191,7 +191,7 @@ async fn carry(mut client: TcpStream, mut flow: Flow) {
         reset(&client);
         reset(&server);
     }
-    // Counted before the sockets close: who sees the end of a flow finds it in the counts.
+    // Counted before the sockets close, so that a client that sees the end of its flow finds it in the counts.
     flow.end(end);
 }
 

@@ -139,7 +139,7 @@ pub(crate) struct Target {
     passed: u32,
     failed: u32,
     is_checked: bool,
-    /// Whether the checks of a draining target call it unhealthy: its state does not show it.
+    /// Whether the health checks of a draining target fail, which its state does not show.
     is_failing: bool,
     /// Whether its flows were cut because it is unhealthy.
     is_cut: bool,
