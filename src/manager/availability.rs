@@ -130,7 +130,8 @@ pub(super) fn first(labels: &mut Labels, before: Availability, member: &Member) 
         let is_due = member.joined_paused && availability == Availability::Pause;
         if is_due { Availability::Active } else { availability }
     };
-    let hold = member.scheduling_hold.map(wanted);
+    // An instance in Standby may still receive requests: the next poll of this duty drains its node.
+    let hold = member.scheduling_hold.map(|_| Availability::Pause);
     let after = settle(labels, activated(before), hold);
     if hold.is_none() { activated(after) } else { after }
 }

@@ -65,10 +65,12 @@ impl ClusterBalancer {
             ports: ports.to_vec(),
             health_check: HealthCheck::http("/")
                 .on_port(HEALTH_PORT)
-                .every(Duration::from_secs(10))
+                .every(Duration::from_secs(5))
                 .thresholds(2, 2),
             attributes: TargetGroupAttributes {
                 deregistration_delay: Duration::from_secs(30),
+                unhealthy_connection_termination: false,
+                unhealthy_draining_interval: Duration::from_secs(30),
                 ..TargetGroupAttributes::default()
             },
             managers: false,

@@ -32,8 +32,13 @@ pub struct Requests {
     pub failed: u64,
     /// The first failures, and how often each was seen.
     pub errors: BTreeMap<String, u64>,
+    /// Number of failures in each second since the first request.
+    pub failed_at: BTreeMap<u64, u64>,
     /// Longest time without an answer, in seconds.
     pub longest_gap: f64,
+    /// Time of the first request.
+    #[serde(skip)]
+    pub began: Option<Instant>,
     /// Time of the last answer.
     #[serde(skip)]
     pub last_answer: Option<Instant>,
@@ -65,6 +70,8 @@ impl Counts {
             }
             Err(error) => {
                 counts.failed += 1;
+                let second = counts.began.map_or(0, |began| (now - began).as_secs());
+                *counts.failed_at.entry(second).or_default() += 1;
                 let error = format!("{error:#}");
                 if counts.errors.len() < MOST_ERRORS || counts.errors.contains_key(&error) {
                     *counts.errors.entry(error).or_default() += 1;
@@ -90,6 +97,7 @@ pub async fn run(address: SocketAddr, counts: Counts, stop: impl Future<Output =
         }
         let mut number = 0;
         counts.update(|counts| {
+            counts.began.get_or_insert_with(Instant::now);
             number = counts.sent;
             counts.sent += 1;
         });
