@@ -1,6 +1,7 @@
 //! Runs the life of a node: boot → serve → leave.
 
 mod background_tasks;
+mod delayed_success;
 mod earlier_membership;
 mod early_notice;
 mod failed_start;
@@ -178,6 +179,8 @@ async fn boot_and_serve(
     notices: &Notices,
     first_boot: Option<Instant>,
 ) -> Result<(), RunError> {
+    let mut began =
+        first_boot.and_then(|deadline| deadline.checked_sub(node.settings.boot.deadline));
     let mut membership = match first_boot {
         None => return_to_the_swarm(node, notices).await?,
         Some(deadline) => {
@@ -193,7 +196,7 @@ async fn boot_and_serve(
         let cause = tokio::select! {
             biased;
             _ = notices.given() => return Ok(()),
-            never = serve(node, member, announcer).instrument(phase_span(Phase::Ready)) => match never {},
+            never = serve(node, member, announcer, began.take()).instrument(phase_span(Phase::Ready)) => match never {},
             cause = membership::until_out(node, member) => cause,
         };
         membership::stop_showing_trouble(node);
@@ -272,8 +275,13 @@ pub async fn announce_misconfiguration(settings: &Settings) {
 }
 
 /// Serves until a notice comes or the node falls out of the swarm: reports Ready, keeps the node's row fresh, and runs
-/// the managers' duties.
-async fn serve(node: &Node, member: &Membership, announcer: &Announcer) -> Infallible {
+/// the managers' duties. `began` is the start of a first boot.
+async fn serve(
+    node: &Node,
+    member: &Membership,
+    announcer: &Announcer,
+    began: Option<Instant>,
+) -> Infallible {
     node.state.update(|state| state.membership = Some(member.clone()));
     let recorded = membership::record_ready(node, member).await;
     node.state.enter(Phase::Ready, member.to_string());
@@ -282,7 +290,7 @@ async fn serve(node: &Node, member: &Membership, announcer: &Announcer) -> Infal
     // After READY, because writing to the disk takes time.
     earlier_membership::remember(node, &member.node_id);
     let (_, never, _) = tokio::join!(
-        standby::announce(node, announcer),
+        standby::announce(node, announcer, began),
         membership::keep_recorded(node, member, recorded),
         manager::run_duties(node, member, Scope::All),
     );
@@ -397,7 +405,7 @@ mod tests {
         };
         let mut states = node.state.subscribe();
         tokio::select! {
-            never = serve(&node, &membership, &announcer) => match never {},
+            never = serve(&node, &membership, &announcer, None) => match never {},
             ready = states.wait_for(|state| state.phase == Phase::Ready) => drop(ready.unwrap()),
         }
         stub.requests()

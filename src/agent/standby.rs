@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::delayed_success;
 use crate::common::errors::chain;
 use crate::common::state::NodeState;
 use crate::lifecycle::signals::Announcer;
@@ -14,8 +15,13 @@ use crate::node::Node;
 const TAGS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Reports that the node is Ready, and again when it returns from Standby, or is attached to a group after it was
-/// detached: it then passes through `Pending`, where a launch hook may hold it again. Never returns.
-pub async fn announce(node: &Node, announcer: &Announcer) -> Infallible {
+/// detached: it then passes through `Pending`, where a launch hook may hold it again. `began` is the start of a first
+/// boot. Never returns.
+pub async fn announce(
+    node: &Node,
+    announcer: &Announcer,
+    mut began: Option<Instant>,
+) -> Infallible {
     let mut state = node.state.subscribe();
     loop {
         if node.state.now().is_out_of_its_group() {
@@ -23,7 +29,9 @@ pub async fn announce(node: &Node, announcer: &Announcer) -> Infallible {
             // `node` owns the sender, so neither wait can fail.
             let _ = state.wait_for(|state| !state.is_out_of_its_group()).await;
         }
-        with_late_tags(node, announcer).await.ready().await;
+        let announcer = with_late_tags(node, announcer).await;
+        delayed_success::delay(node, &announcer, began.take()).await;
+        announcer.ready().await;
         let _ = state.wait_for(NodeState::is_out_of_its_group).await;
     }
 }

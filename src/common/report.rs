@@ -159,8 +159,14 @@ pub struct Leaving {
     /// Time when the machine ends.
     #[serde(with = "time::serde::rfc3339")]
     pub deadline: OffsetDateTime,
-    /// As the node reports it; `None` while the departure makes progress.
+    /// As the node reports it, or its turn; `None` while the departure makes progress.
     pub waiting_for: Option<String>,
+    /// The node waits for its turn to be drained, until then at the latest; `None` if it does not.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub turn_by: Option<OffsetDateTime>,
+    /// With `turn_by`: the instances that are drained first, and the service that is not whole yet, as text.
+    #[serde(default)]
+    pub turn_after: Option<String>,
     /// Whether managers carry the departure out, because the node's own skep does not answer.
     pub stand_in: bool,
 }

@@ -177,6 +177,24 @@ settings! {
         deregistration_delay: Duration = wait("5m"),
     }
 
+    /// The pace of departures, for managers: workers are drained one after the other, so that other nodes run the tasks
+    /// of one before the next one's are stopped; see `docs/lifecycle.md`.
+    pace: Pace {
+        /// Whether a worker waits for others that leave before it.
+        enabled: bool = boolean("true"),
+        /// The longest wait, as a share of the departure's time, from 0 to 0.5; never more than half of the
+        /// time for draining.
+        share: f64 = share("0.3"),
+        /// The same for a spot interruption and for a machine that is powered off.
+        urgent_share: f64 = share("0.1"),
+        /// The longest wait, whatever the departure's time.
+        longest: Duration = duration("10m"),
+        /// Whether a new node reports SUCCESS and CONTINUE only once no service is worse off than before the
+        /// departures under way, or after a third of the launch hook's timeout, and of `boot.deadline`. Set it
+        /// on managers and on the new nodes.
+        delay_success: bool = boolean("false"),
+    }
+
     /// The flushers that run between the end of the last task and leaving: all at the same time, within
     /// `leave.flush_share`.
     flush: Flush {

@@ -26,6 +26,7 @@ mod labels;
 mod node_edit;
 mod observe;
 mod orphan_hooks;
+mod pace;
 pub mod peers;
 mod placed;
 mod promoted;
@@ -51,6 +52,7 @@ use crate::clients::docker::LocalState;
 use crate::common::fact::Fact;
 use crate::common::instance::Membership;
 use crate::node::Node;
+use crate::telemetry::metrics::metrics;
 
 pub use departures::{Action, Age, decide};
 use observe::Fleet;
@@ -137,6 +139,7 @@ pub fn stop_showing_duties(node: &Node) {
         node.state.trouble(trouble, None);
     }
     node.state.set_verdicts(Default::default());
+    metrics().departures_waiting(None);
     node.state.forget_duties();
     quorum::stop_showing(node);
 }

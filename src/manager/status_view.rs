@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use time::OffsetDateTime;
 use tokio::time::timeout;
 
 use super::claims::{self, Claim};
@@ -12,6 +13,7 @@ use crate::clients::ledger::{DepartureRow, DepartureState, LedgerError, Member, 
 use crate::common::errors::chain;
 use crate::common::instance::Role;
 use crate::common::report::{FleetMember, FleetView, Leaving, QuorumView, ViewSource};
+use crate::common::state::in_utc;
 use crate::node::Node;
 
 /// Timeout for Docker, because an operator waits: Docker answers within milliseconds, and without a leader not for
@@ -190,22 +192,37 @@ fn merge(
 fn departure_of(departures: &[DepartureRow], node_id: &str) -> Option<String> {
     let row = departures.iter().find(|row| row.node_id == node_id)?;
     let by = if row.stand_in { " by the managers" } else { "" };
-    let waiting = match &row.waiting_for {
-        Some(why) if row.state < DepartureState::Left => format!(", waiting for {why}"),
-        _ => String::new(),
-    };
+    let waiting = waiting_for(row).map(|why| format!(", waiting for {why}")).unwrap_or_default();
     Some(format!("{}: {}{by}{waiting}", row.reason, row.state.as_str()))
+}
+
+/// Returns what a departure waits for: its turn, by the managers' decision; else what its node reports.
+fn waiting_for(row: &DepartureRow) -> Option<String> {
+    let now = OffsetDateTime::now_utc();
+    if let Some((by, after)) = turn(row, now) {
+        return Some(format!("its turn to be drained, after {after}, until {}", in_utc(by)));
+    }
+    row.waiting_for.clone().filter(|_| row.state < DepartureState::Left)
+}
+
+/// Returns until when a node waits for its turn, and after whom.
+fn turn(row: &DepartureRow, now: OffsetDateTime) -> Option<(OffsetDateTime, &str)> {
+    let after = row.turn_after.as_deref().unwrap_or("others");
+    row.turn_by.filter(|_| row.awaits_turn(now)).map(|by| (by, after))
 }
 
 /// Returns the same as data for the page; `None` also once the departure is over.
 fn leaving(departures: &[DepartureRow], node_id: &str) -> Option<Leaving> {
     let row = departures.iter().find(|row| row.node_id == node_id)?;
+    let turn = turn(row, OffsetDateTime::now_utc());
     (!row.state.is_over()).then(|| Leaving {
         reason: row.reason.as_str().to_owned(),
         state: row.state.as_str().to_owned(),
         requested_at: row.requested_at,
         deadline: row.deadline,
-        waiting_for: row.waiting_for.clone().filter(|_| row.state < DepartureState::Left),
+        waiting_for: waiting_for(row),
+        turn_by: turn.map(|(by, _)| by),
+        turn_after: turn.map(|(_, after)| after.to_owned()),
         stand_in: row.stand_in,
     })
 }
@@ -320,8 +337,20 @@ pub(super) mod tests {
         assert_eq!((seen.reason.as_str(), seen.state.as_str()), ("spot", "requested"));
         assert_eq!((seen.requested_at, seen.deadline), (noticed_at, deadline));
         assert_eq!(seen.waiting_for.as_deref(), Some("the tasks to stop"));
+        assert_eq!((seen.turn_by, seen.turn_after), (None, None));
+        let by = OffsetDateTime::now_utc() + Duration::from_secs(60);
+        (row.turn_by, row.turn_after) = (Some(by), Some("i-2 (service web)".into()));
+        let seen = shown(&row).unwrap();
+        let words = "its turn to be drained, after i-2 (service web), until 20";
+        assert!(seen.waiting_for.unwrap().starts_with(words));
+        assert_eq!(
+            (seen.turn_by, seen.turn_after.as_deref()),
+            (Some(by), Some("i-2 (service web)"))
+        );
+        assert!(departure_of(std::slice::from_ref(&row), "n1").unwrap().contains(words));
         row.state = DepartureState::Left;
         assert_eq!(shown(&row).unwrap().waiting_for, None, "it no longer waits");
+        assert_eq!(shown(&row).unwrap().turn_by, None);
         row.state = DepartureState::Removed;
         assert_eq!(shown(&row), None);
         row.state = DepartureState::Failed;

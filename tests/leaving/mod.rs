@@ -13,6 +13,7 @@ mod load_balancer;
 mod no_manager_reachable;
 mod notice_in_mid_join;
 mod operator;
+mod pace;
 mod read_only_ledger;
 mod scale_in_follower;
 mod scale_in_leader;

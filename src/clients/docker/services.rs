@@ -4,6 +4,8 @@
 //! the one that skep uses otherwise: an engine deletes from a spec the fields that an older version does not have
 //! (`adjustForAPIVersion` in moby's `daemon/server/router/swarm/helpers.go`).
 
+use std::collections::BTreeMap;
+
 use bollard::models::TaskState;
 use reqwest::{Method, StatusCode};
 use secrecy::SecretString;
@@ -115,6 +117,12 @@ impl Service {
         (!OVER.contains(&state)).then_some(state)
     }
 
+    /// Returns the number of replicas that it must have; `None` for a global service and for a job.
+    #[must_use]
+    pub fn replicas(&self) -> Option<u64> {
+        self.spec["Mode"]["Replicated"]["Replicas"].as_u64()
+    }
+
     /// Whether its last update was a rollback, by an operator or by Docker.
     #[must_use]
     pub fn was_rolled_back(&self) -> bool {
@@ -199,6 +207,24 @@ impl Swarm {
         let tasks = self.fetch_tasks("list a service's tasks", Some(("service", id))).await?;
         Ok(tasks.into_iter().filter_map(ServiceTask::of).collect())
     }
+
+    /// Fetches the tasks of all services by the services' ids, including ended ones as far as Docker keeps them. The
+    /// answer can have many megabytes.
+    ///
+    /// # Errors
+    /// As for [`Swarm::fetch_nodes`].
+    pub async fn fetch_tasks_by_service(
+        &self,
+    ) -> Result<BTreeMap<String, Vec<ServiceTask>>, SwarmError> {
+        let mut all: BTreeMap<String, Vec<ServiceTask>> = BTreeMap::new();
+        for mut task in self.fetch_tasks("list the tasks", None).await? {
+            let service = task.service_id.take().filter(|id| !id.is_empty());
+            if let Some((service, task)) = service.zip(ServiceTask::of(task)) {
+                all.entry(service).or_default().push(task);
+            }
+        }
+        Ok(all)
+    }
 }
 
 impl ServiceTask {
@@ -252,6 +278,7 @@ mod tests {
         let plain = service(json!({}));
         assert_eq!((plain.name(), plain.image()), ("web", Some("host/app:1")));
         assert!(!plain.is_job() && !plain.is_short_of_tasks());
+        assert_eq!(plain.replicas(), Some(2));
         assert!(!plain.has_another_to_roll_back_to() && plain.unfinished_update().is_none());
         assert_eq!(plain.spec["TaskTemplate"]["New"], json!([0.15]), "a field of a later version");
 

@@ -17,7 +17,8 @@ use time::OffsetDateTime;
 use crate::clients::docker::{Availability, LocalNode, LocalState, NodeView};
 use crate::clients::ledger::{
     Attempt, Charter, CharterPhase, DemotionRequest, DepartureRow, DepartureState, Lease, Member,
-    MemberRows, MemberState, Record, RegistryAuth, Row, Rows, Traces, Traffic, decode, encode,
+    MemberRows, MemberState, Record, RegistryAuth, Row, Rows, ServicesWorse, Traces, Traffic,
+    decode, encode,
 };
 use crate::common::instance::{Departure, HIGHEST_GENERATION, Instance, Membership, Reason, Role};
 use crate::common::labels::INSTANCE;
@@ -241,6 +242,17 @@ fn right_registry_auth() -> impl Strategy<Value = RegistryAuth> {
     })
 }
 
+fn right_services() -> impl Strategy<Value = ServicesWorse> {
+    (-400i64..400).prop_map(|seconds| {
+        let row = serde_json::json!({
+            "after": "i-1 (service web)",
+            "at": NOW.unix_timestamp() + seconds,
+            "expires_at": NOW.unix_timestamp(),
+        });
+        serde_json::from_value(row).expect("a correct row can be decoded")
+    })
+}
+
 fn right_lease() -> impl Strategy<Value = Lease> {
     (0..NAMES, -400i64..400).prop_map(|(n, seconds)| {
         let row = serde_json::json!({
@@ -262,6 +274,7 @@ pub fn any_row() -> BoxedStrategy<(&'static str, Row)> {
         rows(right_demotion_request()).prop_map(|row| ("demotion-request", row)),
         rows(right_lease()).prop_map(|row| ("lease", row)),
         rows(right_registry_auth()).prop_map(|row| ("registry-auth", row)),
+        rows(right_services()).prop_map(|row| ("services", row)),
     ]
     .boxed()
 }

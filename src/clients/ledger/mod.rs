@@ -7,6 +7,7 @@
 //! | `<cluster>` | `lease#demotion` | [`Lease`]: the manager whose demotion is under way |
 //! | `<cluster>` | `lease#replacement#<group>` | [`Lease`]: the instance of a group whose replacement was asked for |
 //! | `<cluster>` | `token-rotation` | time of the last rotation of the join tokens |
+//! | `<cluster>` | `services` | [`ServicesWorse`]: services are worse off than before the departures under way |
 //! | `<cluster>` | `registry-auth#<service-id>` | [`RegistryAuth`]: expiry of a service's pull credentials |
 //! | `<cluster>` | `demotion-request#<instance-id>` | [`DemotionRequest`]: a manager that asks to be demoted |
 //! | `<cluster>` | `member#manager#<instance-id>` | [`Member`]: a manager that a node can join |
@@ -43,6 +44,7 @@ mod pull_credentials;
 mod record;
 mod rotation;
 mod rows;
+mod services;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -60,6 +62,7 @@ pub use permission_probe::{Access, Partition};
 pub use pull_credentials::RegistryAuth;
 pub(crate) use record::Record;
 pub use rows::Rows;
+pub use services::ServicesWorse;
 pub(crate) use table::Condition;
 pub use table::Ledger;
 #[cfg(test)]

@@ -94,6 +94,21 @@ impl Announcer {
         );
     }
 
+    /// Whether all that [`Self::ready`] reports has arrived before.
+    pub async fn has_reported(&self) -> bool {
+        let marker = Marker::of(&self.settings.state_dir, &self.instance.id);
+        marker.is_set(Signal::CloudFormation).await && marker.is_set(Signal::LaunchHook).await
+    }
+
+    /// Returns how long the launch hook waits without a heartbeat; `None` without a hook.
+    ///
+    /// # Errors
+    /// When Auto Scaling fails.
+    pub async fn launch_timeout(&self) -> Result<Option<Duration>, AwsError> {
+        let hook = self.find_hook(Transition::Launching).await?;
+        Ok(hook.map(|(_, hook)| hook.heartbeat_timeout))
+    }
+
     /// Forgets that the launch hook was completed: it may fire again for this instance.
     pub async fn forget_launch(&self) {
         let marker = Marker::of(&self.settings.state_dir, &self.instance.id);

@@ -10,8 +10,10 @@ use crate::clients::docker::NodeView;
 use crate::clients::ledger::{DepartureRow, DepartureState};
 use crate::common::errors::chain;
 use crate::common::instance::Role;
+use crate::common::state::in_utc;
 use crate::manager::demotion::demote_under_lease;
 use crate::manager::error::ManagerError;
+use crate::manager::pace::Turn;
 use crate::manager::stand_in;
 use crate::node::Node;
 use crate::telemetry::metrics::metrics;
@@ -22,6 +24,7 @@ pub async fn serve(
     node: &Node,
     row: &DepartureRow,
     view: Option<&NodeView>,
+    turn: &Turn,
     stand_ins: &RefCell<stand_in::Memory>,
 ) -> Result<bool, ManagerError> {
     let who = row.instance_id.as_str();
@@ -34,6 +37,8 @@ pub async fn serve(
     let answering_since = node.ledger.answering_since();
     let is_silent = stand_ins.borrow_mut().is_silent(row, answering_since, Instant::now());
     let age = Age::of(row, is_silent, node.settings.leave.shutdown_deadline, now);
+    let waits = Waits::of(turn, row);
+    let age = Age { is_held: age.is_held || waits.is_some(), ..age };
     let live_tasks = match (view, row.state) {
         (Some(_), DepartureState::Requested | DepartureState::Draining | DepartureState::Left) => {
             node.swarm.count_live_tasks(&row.node_id).await?
@@ -51,7 +56,9 @@ pub async fn serve(
         Action::Wait => {}
         Action::Pause => {
             node.swarm.pause(&row.node_id).await?;
-            tracing::info!(instance = who, reason = %row.reason, "no new tasks: waiting for its traffic to end");
+            let what =
+                if waits.is_some() { "its turn to be drained" } else { "its traffic to end" };
+            tracing::info!(instance = who, reason = %row.reason, "no new tasks: waiting for {what}");
         }
         Action::Drain => {
             node.swarm.drain(&row.node_id).await?;
@@ -115,8 +122,47 @@ pub async fn serve(
             return Ok(false);
         }
     }
+    if let Some(waits) = waits {
+        waits.note(node, row).await?;
+        return Ok(false);
+    }
     // A departure that never ends, because its machine died or its row is not true, must not keep the leader busy.
     Ok(!age.is_past_deadline && row.state != DepartureState::Left)
+}
+
+/// The wait of a node for its turn.
+struct Waits<'a> {
+    until: OffsetDateTime,
+    after: &'a str,
+}
+
+impl<'a> Waits<'a> {
+    /// Returns `None` also for a node whose drain has begun.
+    fn of(turn: &'a Turn, row: &DepartureRow) -> Option<Self> {
+        match turn {
+            Turn::Wait { until, after } if row.state == DepartureState::Requested => {
+                Some(Self { until: *until, after })
+            }
+            _ => None,
+        }
+    }
+
+    /// Tells the node and the other managers, unless the row has it already.
+    async fn note(self, node: &Node, row: &DepartureRow) -> Result<(), ManagerError> {
+        let Self { until, after } = self;
+        if row.turn_by == Some(until) && row.turn_after.as_deref() == Some(after) {
+            return Ok(());
+        }
+        if node.ledger.note_turn(row, until, after).await? {
+            let until = in_utc(until);
+            tracing::info!(
+                instance = row.instance_id,
+                until,
+                "waits for its turn to be drained, after {after}"
+            );
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -125,6 +171,7 @@ mod tests {
 
     use super::*;
     use crate::clients::aws::stub::Stub;
+    use crate::clients::docker::Availability;
     use crate::clients::docker::tests::fake_engine::{FakeEngine, Instead, RELEASES};
     use crate::common::instance::{Departure, Reason};
 
@@ -141,7 +188,7 @@ mod tests {
         row.state = DepartureState::Draining;
         let look = async || {
             let view = node.swarm.fetch_node("n1").await.unwrap();
-            serve(&node, &row, view.as_ref(), &RefCell::default()).await
+            serve(&node, &row, view.as_ref(), &Turn::Now, &RefCell::default()).await
         };
 
         engine.lock().instead.insert("/tasks", Instead::Refusal(500, "rpc error: no leader"));
@@ -153,6 +200,40 @@ mod tests {
         assert!(look().await.unwrap());
         let request = stub.last_request();
         assert!(request.contains(r#"":to":{"S":"drained"}"#), "{request}");
+    }
+
+    #[tokio::test]
+    async fn a_node_that_waits_for_its_turn_is_paused_and_told_once() {
+        let noticed_at = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap();
+        let deadline = noticed_at + Duration::from_secs(60);
+        let departure = Departure { reason: Reason::Lifecycle, noticed_at, deadline };
+        for stand_in in [false, true] {
+            let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
+            let node = Node::example(engine.swarm(), &stub).await;
+            let mut row = DepartureRow::request("i-2", "n1", Role::Worker, &departure, "boot");
+            row.stand_in = stand_in;
+            let view = NodeView::example("n1", Role::Worker);
+            let turn = Turn::Wait { until: deadline, after: "i-1 (service web)".into() };
+            // Without a heartbeat for the hook.
+            let ins = RefCell::default();
+            stub.always("departure#", "{}");
+            stub.always("Action=", "<Response/>");
+            let before = stub.requests().len();
+            serve(&node, &row, Some(&view), &turn, &ins).await.unwrap();
+            assert_eq!(engine.last("POST /nodes/n1/update").body["Availability"], "pause");
+            let told = |request: &&String| request.contains("turn_by");
+            let written = stub.requests().split_off(before);
+            let request = written.iter().find(told).unwrap();
+            assert!(request.contains("i-1 (service web)") && request.contains("requested"));
+            (row.turn_by, row.turn_after) = (Some(deadline), Some("i-1 (service web)".into()));
+            let paused = NodeView { availability: Availability::Pause, ..view };
+            let before = stub.requests().len();
+            assert!(!serve(&node, &row, Some(&paused), &turn, &ins).await.unwrap(), "no hurry");
+            let written = stub.requests().split_off(before);
+            assert_eq!(written.iter().find(told), None, "the row has it already");
+            serve(&node, &row, Some(&paused), &Turn::Now, &ins).await.unwrap();
+            assert_eq!(engine.last("POST /nodes/n1/update").body["Availability"], "drain");
+        }
     }
 
     /// The row was read before the node asked to leave.
@@ -170,7 +251,7 @@ mod tests {
             "state": { "S": "requested" }, "requested_at": { "N": "1" }, "boot_id": { "S": "b" },
             "deadline": { "N": "2" }, "expires_at": { "N": "3" } } }"#;
         stub.answer(200, own);
-        assert!(serve(&node, &row, None, &RefCell::default()).await.unwrap());
+        assert!(serve(&node, &row, None, &Turn::Now, &RefCell::default()).await.unwrap());
         let asked = stub.requests();
         assert_eq!(asked.len(), 2, "no hook is completed, and nothing is written: {asked:?}");
     }

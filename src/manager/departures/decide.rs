@@ -23,7 +23,7 @@ pub enum Action {
     None,
     /// Wait for the node itself, or for its tasks.
     Wait,
-    /// Keep new tasks away from a node that may still receive traffic.
+    /// Keep new tasks away from a node that must not be drained yet.
     Pause,
     /// Drain the node, then record it.
     Drain,
@@ -56,7 +56,7 @@ pub struct Age {
     pub is_history: bool,
     /// Managers act for the node, and it has reported nothing for as long as a living skep would need.
     pub is_silent: bool,
-    /// The node may still receive traffic: it must not be drained yet.
+    /// The node must not be drained yet: it may still receive traffic, or others come before it.
     pub is_held: bool,
 }
 
@@ -122,7 +122,7 @@ pub fn decide(
     }
 }
 
-/// Returns the act for a node that may still receive traffic: it keeps its tasks, and serves what reaches it.
+/// Returns the act for a node that must not be drained yet: it keeps its tasks, and serves what reaches it.
 fn hold(node: Option<&NodeView>) -> Action {
     match node {
         Some(node) if node.availability == Availability::Active => Action::Pause,
@@ -170,6 +170,9 @@ fn stand_in(row: &DepartureRow, node: Option<&NodeView>, live_tasks: usize, age:
     }
     match row.state {
         _ if is_drained => Action::Demote,
+        DepartureState::Requested if node.availability != Availability::Drain && age.is_held => {
+            hold(Some(node))
+        }
         _ if node.availability != Availability::Drain => Action::Drain,
         DepartureState::Requested => Action::MarkDraining,
         _ if live_tasks == 0 => Action::MarkDrained,
@@ -275,7 +278,7 @@ mod tests {
                     prop_assert!(is_held && !drained && state == DepartureState::Requested);
                 }
                 Action::Drain => {
-                    prop_assert!(!is_held || stand_in || state != DepartureState::Requested);
+                    prop_assert!(!is_held || state != DepartureState::Requested);
                     let is_given_up = is_overdue && !is_self && !stand_in;
                     prop_assert!(!state.is_over() && !is_given_up);
                 }

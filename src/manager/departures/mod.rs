@@ -13,6 +13,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use time::OffsetDateTime;
 use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
@@ -21,11 +22,13 @@ use super::complaints::show_unreadable;
 use super::duty::{Duty, Poll};
 use super::error::ManagerError;
 use super::observe::{Fleet, lately};
+use super::pace::{Departure, Key, Pace, Turn};
 use super::{stand_in, traffic};
 use crate::clients::docker::NodeView;
 use crate::clients::ledger::{DepartureRow, DepartureState, Rows};
 use crate::common::errors::chain;
 use crate::common::instance::Role;
+use crate::telemetry::metrics::metrics;
 
 pub use decide::{Action, Age, decide};
 use desk::Desk;
@@ -58,7 +61,17 @@ const LIMIT: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Departures that are being served. The key has the id of the instance, and whether it is a stand-in.
-type Departures = Desk<(String, bool), (DepartureRow, Instant), Result<Served, ManagerError>>;
+type Departures = Desk<(String, bool), Request, Result<Served, ManagerError>>;
+
+/// A departure that a poll has found.
+#[derive(Clone, Debug)]
+struct Request {
+    row: DepartureRow,
+    read_at: Instant,
+    /// Whether it could still receive traffic when its turn was decided.
+    was_held: bool,
+    turn: Turn,
+}
 
 /// State that one poll leaves for the next.
 #[derive(Default)]
@@ -78,25 +91,29 @@ pub(super) async fn run(fleet: &Fleet<'_>) {
     let (first, after_failure) = (Duration::ZERO, BACKUP_INTERVAL);
     // State that only saves calls and log lines, and the time for which each node has been silent; by instance id.
     let stand_ins = RefCell::default();
-    let desk = Departures::default();
-    let serving = desk.serve(AT_ONCE, async |(row, read_at): &(DepartureRow, Instant)| {
-        let served = timeout(LIMIT, serve(fleet, row, &stand_ins, *read_at)).await;
+    let (desk, pace) = (Departures::default(), Pace::default());
+    let serving = desk.serve(AT_ONCE, async |request: &Request| {
+        let served = timeout(LIMIT, serve(fleet, request, &stand_ins)).await;
         served.unwrap_or(Err(ManagerError::TimeLimit { after: LIMIT }))
     });
     let duty = Duty { name: NAME, first, after_failure, trouble: None };
+    let span = || tracing::info_span!("duty", duty = NAME);
     tokio::select! {
-        () = duty.run(fleet, async |with| poll(with, &desk, &stand_ins).await) => {}
-        () = serving.instrument(tracing::info_span!("duty", duty = NAME)) => {}
+        () = duty.run(fleet, async |with| poll(with, &desk, &pace, &stand_ins).await) => {}
+        () = serving.instrument(span()) => {}
+        never = pace.serve(fleet).instrument(span()) => match never {},
     }
 }
 
 async fn poll(
     Poll { fleet, memory, complaints }: Poll<'_, Memory>,
     desk: &Departures,
+    pace: &Pace,
     stand_ins: &RefCell<stand_in::Memory>,
 ) -> Result<Duration, ManagerError> {
     let node = fleet.node;
-    let is_leader = fleet.is_leader(&fleet.nodes(lately(ROLE_AGE)).await?);
+    let nodes = fleet.nodes(lately(ROLE_AGE)).await?;
+    let is_leader = fleet.is_leader(&nodes);
     let rows = memory.fetch(fleet, is_leader).await?;
     let read_at = Instant::now();
     show_unreadable(node, NAME, &memory.unreadable);
@@ -111,15 +128,23 @@ async fn poll(
         |id: &str| is_unanswered(id) || rows.served.iter().any(|row| row.instance_id == id);
     stand_ins.borrow_mut().retain(is_known);
     complaints.retain(is_known);
-    let requests = rows
-        .served
-        .iter()
-        .map(|row| ((row.instance_id.clone(), row.stand_in), (row.clone(), read_at)));
+    let proven: Vec<Departure<'_>> =
+        rows.served.iter().filter_map(|row| Some((row, view_of(row, &nodes).ok()?))).collect();
+    let now = OffsetDateTime::now_utc();
+    let turns = pace.turns(fleet, &proven, is_unanswered, is_leader, complaints).await;
+    let is_waiting = |turn: &&Turn| **turn != Turn::Now;
+    metrics().departures_waiting(Some(turns.values().filter(is_waiting).count()));
+    let requests = rows.served.iter().map(|row| {
+        let turn = turns.get(&Key::of(row)).cloned().unwrap_or_default();
+        let was_held = row.is_held(now);
+        let request = Request { row: row.clone(), read_at, was_held, turn };
+        ((row.instance_id.clone(), row.stand_in), request)
+    });
     let served = desk.hand_in(requests, PATIENCE).await;
     let mut is_busy = false;
     memory.failing.retain(|id, _| is_known(id));
     memory.under_way.retain(|id| is_unanswered(id));
-    for (row, _) in desk.open() {
+    for Request { row, .. } in desk.open() {
         if let Some(why) = memory.failing.get(&row.instance_id) {
             complaints.record(why.clone());
         }
@@ -127,7 +152,7 @@ async fn poll(
             memory.under_way.insert(row.instance_id);
         }
     }
-    for ((row, _), served) in served {
+    for (Request { row, .. }, served) in served {
         let is_under_way = !matches!(served, Ok(Served::Over));
         is_busy |= matches!(served, Ok(Served::UnderWay));
         if is_under_way && row.role == Role::Worker {
@@ -168,10 +193,10 @@ enum Served {
 
 async fn serve(
     fleet: &Fleet<'_>,
-    row: &DepartureRow,
+    Request { row, read_at, was_held, turn }: &Request,
     stand_ins: &RefCell<stand_in::Memory>,
-    read_at: Instant,
 ) -> Result<Served, ManagerError> {
+    let read_at = *read_at;
     let row = &if read_at.elapsed() > PATIENCE {
         // It has waited for others, and its node may have taken it back meanwhile.
         match fleet.node.ledger.fetch_departure_again(row).await? {
@@ -195,7 +220,11 @@ async fn serve(
         Ok(row) => (row, None),
         Err(error) => (row.clone(), Some(error)),
     };
-    let is_under_way = act::serve(fleet.node, &row, view, stand_ins).await?;
+    if *was_held && !row.is_held(OffsetDateTime::now_utc()) {
+        // Its turn has not been decided.
+        return Ok(Served::UnderWay);
+    }
+    let is_under_way = act::serve(fleet.node, &row, view, turn, stand_ins).await?;
     if let Some(error) = failure {
         return Err(error);
     }
@@ -294,18 +323,17 @@ fn merge(by_managers: &[DepartureRow], own: Rows<DepartureRow>) -> Requests {
 
 #[cfg(test)]
 mod tests {
-    use time::OffsetDateTime;
-
     use super::*;
     use crate::clients::aws::stub::Stub;
     use crate::clients::docker::tests::fake_engine::{FakeEngine, RELEASES};
-    use crate::common::instance::{Departure, Membership, Reason};
+    use crate::common::instance::{self, Membership, Reason};
     use crate::common::labels::INSTANCE;
     use crate::node::Node;
 
     fn row(instance: &str, node_id: &str, role: Role, stand_in: bool) -> DepartureRow {
         let now = OffsetDateTime::UNIX_EPOCH;
-        let departure = Departure { reason: Reason::Spot, noticed_at: now, deadline: now };
+        let departure =
+            instance::Departure { reason: Reason::Spot, noticed_at: now, deadline: now };
         let mut row = DepartureRow::request(instance, node_id, role, &departure, "boot");
         row.stand_in = stand_in;
         row

@@ -63,6 +63,8 @@ pub struct Metrics {
     deadline: Known,
     departures: Counters<2>,
     removals: Counters<2>,
+    /// On managers only.
+    waiting: Family<Labels<1>, Gauge>,
     calls: Family<Texts, Counter>,
     docker_calls: Counters<2>,
     throttles: Counters<1>,
@@ -92,6 +94,7 @@ impl Metrics {
             deadline: Known::default(),
             departures: Family::default(),
             removals: Family::default(),
+            waiting: Family::default(),
             calls: Family::default(),
             docker_calls: Family::default(),
             throttles: Family::default(),
@@ -193,6 +196,14 @@ impl Metrics {
     /// Counts a node that this manager has removed from the node list, with one of [`CAUSES`] and of [`REMOVALS`].
     pub fn removal(&self, cause: &'static str, outcome: &'static str) {
         self.removals.get_or_create(&[("cause", cause), ("outcome", outcome)]).inc();
+    }
+
+    /// Sets the number of nodes that wait for their turn to be drained; `None` if unknown, as on a worker.
+    pub fn departures_waiting(&self, turn: Option<usize>) {
+        match turn.map(|turn| i64::try_from(turn).unwrap_or(i64::MAX)) {
+            Some(turn) => drop(self.waiting.get_or_create_owned(&[("for", "turn")]).set(turn)),
+            None => self.waiting.clear(),
+        }
     }
 
     /// Sets the number of managers that the swarm can lose, -1 without a leader, and the number of all managers; `None`

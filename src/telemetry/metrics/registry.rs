@@ -122,6 +122,11 @@ impl Metrics {
             self.removals.clone(),
         );
         all.register(
+            "departures_waiting",
+            "Nodes that must leave and are not drained yet, by what they wait for; on managers only",
+            self.waiting.clone(),
+        );
+        all.register(
             "quorum_margin",
             "Number of managers that the swarm can lose without losing its quorum, -1 without a leader; on managers only",
             self.quorum_margin.clone(),

@@ -7,7 +7,7 @@ use super::super::table::{Row, decode};
 use super::*;
 use crate::clients::ledger::fuzz;
 use crate::clients::ledger::{
-    Attempt, Charter, DemotionRequest, DepartureRow, Lease, Member, RegistryAuth,
+    Attempt, Charter, DemotionRequest, DepartureRow, Lease, Member, RegistryAuth, ServicesWorse,
 };
 
 /// Whether an accepted row can be written again and then reads as the same.
@@ -33,6 +33,7 @@ proptest! {
             "attempt" => is_stable::<Attempt>(row),
             "lease" => is_stable::<Lease>(row),
             "demotion-request" => is_stable::<DemotionRequest>(row),
+            "services" => is_stable::<ServicesWorse>(row),
             _ => is_stable::<RegistryAuth>(row),
         };
         prop_assert!(is_stable);
