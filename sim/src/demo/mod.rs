@@ -35,6 +35,8 @@ const WORKERS: u32 = 3;
 const LISTENER: u16 = 80;
 /// The template's deregistration delay is 30 s; the demo's longest request takes 2 s.
 const DEREGISTRATION: Duration = Duration::from_secs(5);
+/// The load balancer does not look at skep's port: the service's own answers it.
+const CONFIG: &str = "[leave]\nlinger = \"0s\"\n";
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
@@ -64,6 +66,7 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let options = FleetOptions {
         skep,
         seed: arguments.seed,
+        config: Some(CONFIG.to_owned()),
         // EC2 shuts a machine down before it cuts the power. With skep, a cut must do no harm.
         power_off: if is_scripted { PowerOff::Clean(SHUTDOWN) } else { PowerOff::Cut },
         ..FleetOptions::default()
@@ -103,10 +106,15 @@ async fn play(
     // Subscribed before the first instance, so that no event is missed.
     let (cloud, instances) = (fleet.cloud().subscribe(), fleet.subscribe());
     let witness = Witness { fleet, cluster, record };
-    let story = Story { fleet, cluster, record, requests: requests.clone(), is_scripted };
-    let stop = CancellationToken::new();
-    let client =
-        client::run(fleet.listener(LISTENER), requests.clone(), stop.clone().cancelled_owned());
+    let (start, stop) = (CancellationToken::new(), CancellationToken::new());
+    let serves = start.clone();
+    let story = Story { fleet, cluster, record, requests: requests.clone(), serves, is_scripted };
+    let (counts, end) = (requests.clone(), stop.clone());
+    let listener = fleet.listener(LISTENER);
+    let client = async move {
+        start.cancelled().await;
+        client::run(listener, counts, end.cancelled_owned()).await;
+    };
     let played = async {
         let played = story.play().await;
         stop.cancel();

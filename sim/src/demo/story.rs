@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use bollard::models::NodeState;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::cloud::TargetState;
 use crate::fleet::{ClusterSpec, Fleet, is_running, on_every_worker, workload};
@@ -43,6 +44,8 @@ pub struct Story<'a> {
     pub record: &'a RefCell<Record>,
     /// What becomes of the requests of the client.
     pub requests: Counts,
+    /// The client starts once this is cancelled.
+    pub serves: CancellationToken,
     /// A UserData script runs instead of skep. Then what skep would do is not waited for without end.
     pub is_scripted: bool,
 }
@@ -105,6 +108,7 @@ impl Story<'_> {
         let service = on_every_worker(FRONT, FRONT_PORT, command, FRONT_GRACE)?;
         self.fleet.create_service_of(service).await?;
         self.until_balanced(self.cluster.workers as usize).await?;
+        self.serves.cancel();
         self.until("the first answers", |_| self.requests.now().answered >= FIRST_ANSWERS).await?;
         self.say(
             Some(Mark::Good),

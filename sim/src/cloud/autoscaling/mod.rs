@@ -14,6 +14,7 @@ mod group;
 mod groups;
 mod instance;
 mod lifecycle;
+mod page;
 mod scaling;
 mod states;
 mod traffic;

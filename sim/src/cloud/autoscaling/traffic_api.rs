@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::describe::page;
 use super::group::{Group, TrafficSource};
 use super::groups::HealthChecks;
+use super::page::page;
 use super::scaling::Scaling;
 use crate::cloud::errors::ApiError;
 use crate::cloud::specs::HealthCheckType;

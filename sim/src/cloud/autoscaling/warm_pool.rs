@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
-use super::describe::{one_instance, page};
+use super::describe::one_instance;
 use super::group::WarmPool;
 use super::instance::Instance;
 use super::lifecycle::{Event, Lifecycle};
+use super::page::page;
 use super::scaling::Scaling;
 use super::states::{LifecycleState, PoolState};
 use crate::cloud::Cloud;

@@ -3,7 +3,8 @@
 use super::flows::FlowCounts;
 use super::groups::Elb;
 use super::requests;
-use super::specs::{LoadBalancerSpec, TargetGroupAttributes, TargetGroupSpec, TargetView};
+use super::specs::{LoadBalancerSpec, TargetGroupAttributes, TargetGroupSpec};
+use super::target_group::TargetView;
 use crate::cloud::Cloud;
 use crate::cloud::errors::ApiError;
 

@@ -1,7 +1,8 @@
 //! Answers Elastic Load Balancing's Describe operations, page by page.
 
 use super::attributes;
-use super::balancers::{Listener, LoadBalancer, unknown_balancer, unknown_listener};
+use super::balancer::{Listener, LoadBalancer};
+use super::balancers::{unknown_balancer, unknown_listener};
 use super::groups::Elb;
 use super::requests;
 use super::specs::{Probe, TargetGroupAttributes};

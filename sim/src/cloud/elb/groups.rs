@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::balancers::{Listener, LoadBalancer};
+use super::balancer::{Listener, LoadBalancer};
 use super::specs::{HealthCheck, TargetGroupAttributes, TargetGroupSpec};
 use super::target::{Cut, Event, Fact, Target, TargetState};
 use super::target_group::{Member, TargetGroup, TargetKey, settings};

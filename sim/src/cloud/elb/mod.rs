@@ -14,6 +14,7 @@
 mod admin;
 mod api;
 mod attributes;
+mod balancer;
 mod balancers;
 mod checks;
 mod describe;
@@ -28,9 +29,10 @@ mod target_group;
 pub use flows::FlowCounts;
 pub use specs::{
     HealthCheck, ListenerSpec, LoadBalancerSpec, Matcher, Probe, TargetGroupAttributes,
-    TargetGroupSpec, TargetView,
+    TargetGroupSpec,
 };
 pub use target::{Cut, TargetHealth, TargetState};
+pub use target_group::TargetView;
 
 pub(super) use api::handle;
 pub(super) use flows::Flows;

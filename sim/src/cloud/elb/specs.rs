@@ -5,10 +5,6 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use super::target::TargetHealth;
-
 /// A target group of the protocol TCP. Through this API, its times can be shorter than AWS's minimums.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetGroupSpec {
@@ -193,17 +189,6 @@ pub struct LoadBalancerSpec {
 pub struct ListenerSpec {
     pub port: u16,
     pub target_group: TargetGroupSpec,
-}
-
-/// One registered target.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TargetView {
-    /// The name of the target group.
-    pub target_group: String,
-    /// The instance's id, or an address.
-    pub id: String,
-    pub port: u16,
-    pub health: TargetHealth,
 }
 
 #[cfg(test)]

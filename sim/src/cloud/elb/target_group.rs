@@ -4,8 +4,21 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::specs::TargetGroupSpec;
 use super::target::{Settings, Target, TargetHealth, TargetState};
+
+/// One registered target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetView {
+    /// The name of the target group.
+    pub target_group: String,
+    /// The instance's id, or an address.
+    pub id: String,
+    pub port: u16,
+    pub health: TargetHealth,
+}
 
 /// A target of a target group: an instance's id or an address, and a port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
