@@ -33,11 +33,11 @@ model: ## check skep's protocols with a model checker for ten minutes (ARGS="--f
 	@scripts/setup.sh model
 	cargo run --quiet --locked --package skep-model -- $(ARGS)
 
-demo: ## a fleet on this machine: boot, scale-in, a lost leader, a spot notice (needs root; asks sudo)
+demo: ## a fleet on this machine: nodes come and go behind a load balancer (needs root; asks sudo)
 	@scripts/setup.sh demo
 	@scripts/fleet.sh demo $(ARGS)
 
-bench: ## compare skep with a bare join and a shell script (needs root; asks sudo)
+bench: ## compare skep with a bare join, a shell script, and itself without its waits (needs root; asks sudo)
 	@scripts/setup.sh bench
 	@scripts/fleet.sh bench $(ARGS)
 

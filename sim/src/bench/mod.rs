@@ -5,6 +5,7 @@
 //! increases the spread.
 
 mod boot;
+mod departures;
 mod idle;
 mod notice;
 mod report;
@@ -69,7 +70,8 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let measured =
         stage::on_stage(options, async |fleet| measure(fleet, arguments, aws, binary_bytes).await)
             .await?;
-    let report = Report::new(&measured, &skep).context("nothing was measured")?;
+    let departures = departures::measure(&skep).await?;
+    let report = Report::new(&measured, departures, &skep).context("nothing was measured")?;
     report.print(stage::Style::of_stdout());
     let file = arguments.out.join("report.json");
     stage::write_json(&file, &report)?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::boot::Variant;
+use super::departures::{Departures, Lost};
 use super::idle::Idle;
 use super::stats::Spread;
 use crate::demo::table::lay_out;
@@ -49,6 +50,7 @@ pub struct Report {
     pub worker: Idle,
     pub manager: Idle,
     pub leader: Idle,
+    pub departures: Departures,
     pub targets: Vec<Target>,
     pub skep: String,
     pub method: &'static str,
@@ -97,7 +99,7 @@ impl Target {
 
 impl Report {
     /// Makes the report; `None` if a measurement is missing.
-    pub fn new(measured: &Measured, skep: &Path) -> Option<Report> {
+    pub fn new(measured: &Measured, departures: Departures, skep: &Path) -> Option<Report> {
         let Measured { boots, notices, worker, manager, leader, .. } = measured;
         let [skep_boot, bare_join, script] = boots.each_ref().map(|times| Spread::of_times(times));
         let (skep_boot, bare_join, script) = (skep_boot?, bare_join?, script?);
@@ -128,6 +130,7 @@ impl Report {
             worker: worker.clone(),
             manager: manager.clone(),
             leader: leader.clone(),
+            departures,
             targets,
             skep: skep.display().to_string(),
             method: METHOD,
@@ -191,10 +194,39 @@ impl Report {
             ],
             &idle,
         );
+        self.print_departures(style);
         heading(style, "targets");
         for target in &self.targets {
             println!("{}", target.line(style));
         }
+    }
+}
+
+impl Report {
+    fn print_departures(&self, style: Style) {
+        let Departures { traffic_first, drained_at_once, replicas, leave_at_once, .. } =
+            &self.departures;
+        heading(style, "requests lost by spot notices behind a load balancer");
+        let row = |name: &str, lost: &Lost| {
+            let each = format!("{:.1}", lost.lost_per_departure);
+            let counts =
+                [lost.departures.to_string(), lost.sent.to_string(), lost.lost.to_string()];
+            [&[name.to_owned()], counts.as_slice(), &[each]].concat()
+        };
+        let rows = [row("traffic first", traffic_first), row("drained at once", drained_at_once)];
+        print_table(style, &["", "DEPARTURES", "REQUESTS", "LOST", "PER DEPARTURE"], &rows);
+        heading(
+            style,
+            &format!(
+                "fewest of {replicas} running replicas while {leave_at_once} workers leave at once"
+            ),
+        );
+        let fewest = |name: &str, count: usize| vec![name.to_owned(), count.to_string()];
+        let rows = [
+            fewest("paced", self.departures.fewest_running_paced),
+            fewest("all at once", self.departures.fewest_running_unpaced),
+        ];
+        print_table(style, &["", "REPLICAS"], &rows);
     }
 }
 

@@ -46,6 +46,17 @@ pub fn web(port: u16) -> Vec<String> {
     ))
 }
 
+/// Serves the same on `port`, without a health check. At SIGTERM it ends at once, and cuts what it has begun.
+pub fn web_until_sigterm(port: u16) -> Vec<String> {
+    let long = LONG_REQUEST.as_secs();
+    shell(&format!(
+        r#"mkdir -p /www/cgi-bin; echo hello >/www/index.html
+        printf '#!/bin/sh\necho; sleep {long}; echo long\n' >/www{LONG_PATH}; chmod +x /www{LONG_PATH}
+        httpd -p {port} -h /www
+        trap 'exit 0' TERM; while :; do sleep 3600 & wait $!; done"#
+    ))
+}
+
 fn shell(script: &str) -> Vec<String> {
     ["sh", "-c", script].map(str::to_owned).to_vec()
 }

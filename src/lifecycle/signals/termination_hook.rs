@@ -186,3 +186,42 @@ impl TerminationHook {
         Ok(seen.map_or(Fact::No, |it| it.lifecycle_state.comes_to_wait_for_departure()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clients::aws::stub::Stub;
+    use crate::common::instance::Instance;
+    use crate::config::Settings;
+    use crate::lifecycle::signals::tests::{hooks, listed, no_action};
+
+    const RECORDED: &str = "<RecordLifecycleActionHeartbeatResponse \
+         xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\">\
+         <RecordLifecycleActionHeartbeatResult/></RecordLifecycleActionHeartbeatResponse>";
+
+    /// A refusal means "not yet" only while Auto Scaling says so.
+    #[tokio::test]
+    async fn deregistration_is_over_once_a_heartbeat_is_accepted_or_a_hook_waits() {
+        let stub = Stub::start().await;
+        stub.answer(200, &listed("workers", "Terminating"));
+        stub.answer(200, &hooks("skep-terminate", "TERMINATING"));
+        let settings = Settings::default();
+        let announcer = Announcer::new(&Instance::example(), &settings, &stub.aws().await);
+        let hook = announcer.find_termination_hook(Instant::now()).await.unwrap().unwrap();
+        for (state, wait) in [
+            ("Terminating", HookWait::StillToCome),
+            ("Terminating:Wait", HookWait::Waits),
+            ("Warmed:Pending:Wait", HookWait::Waits),
+            ("Terminating:Proceed", HookWait::Over),
+            ("Terminating:Someday", HookWait::Unknown),
+        ] {
+            stub.answer(400, &no_action());
+            stub.answer(200, &listed("workers", state));
+            assert_eq!(hook.beat().await.unwrap(), wait, "{state}");
+        }
+        stub.answer(200, RECORDED);
+        assert_eq!(hook.beat().await.unwrap(), HookWait::Waits);
+        stub.answer(403, &Stub::xml_error("AccessDenied", "no heartbeat"));
+        assert!(hook.beat().await.is_err(), "no answer changes nothing");
+    }
+}

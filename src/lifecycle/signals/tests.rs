@@ -46,7 +46,7 @@ pub(crate) const NO_HOOKS: &str = "<DescribeLifecycleHooksResponse \
      <DescribeLifecycleHooksResult><LifecycleHooks/></DescribeLifecycleHooksResult>\
      </DescribeLifecycleHooksResponse>";
 
-fn no_action() -> String {
+pub(crate) fn no_action() -> String {
     Stub::xml_error("ValidationError", "No active Lifecycle Action found with instance ID i-0abc")
 }
 
