@@ -247,7 +247,12 @@ impl Work {
             self.mark(Some(&id), Status::Updated)?;
         }
         if pool > 0 {
-            let spec = WarmPoolSpec { min_size: pool, ..WarmPoolSpec::default() };
+            let spec = WarmPoolSpec {
+                min_size: pool,
+                // As in the template: without it, the pool would be as large as the group may grow.
+                max_prepared: Some(pool),
+                ..WarmPoolSpec::default()
+            };
             let put = self.cloud()?.change(|state, now| {
                 state.scaling.put_warm_pool(&self.spec.workers_group(), spec, now)
             });
