@@ -298,6 +298,8 @@ def _play_all(run: Run, given: argparse.Namespace, directory: pathlib.Path) -> b
                 for skipped in chosen[number + 1 :]:
                     run.answers.step_ended(skipped, f"the step {name} has failed")
                 break
+            # A signal at the end of a step has interrupted no wait.
+            run.control.check()
         for name in set(STEPS) - set(chosen):
             run.answers.step_ended(name, "the step was not chosen")
     except Interrupted as error:
