@@ -10,7 +10,7 @@ const HEADER: &str = "\
 ";
 
 /// Values for the keys without a default, as TOML.
-const EXAMPLES: [(&str, &str); 18] = [
+const EXAMPLES: [(&str, &str); 23] = [
     ("cluster", "\"prod\""),
     ("role", "\"worker\""),
     ("region", "\"eu-central-1\""),
@@ -24,6 +24,11 @@ const EXAMPLES: [(&str, &str); 18] = [
     ("autoscaling.group", "\"prod-workers\""),
     ("autoscaling.launch_hook", "\"skep-launch\""),
     ("autoscaling.termination_hook", "\"skep-terminate\""),
+    ("leave.linger_spot", "\"15s\""),
+    ("leave.linger_maintenance", "\"1m\""),
+    ("leave.linger_rebalance", "\"1m\""),
+    ("leave.linger_shutdown", "\"15s\""),
+    ("leave.linger_operator", "\"1m\""),
     ("webhook.url_file", "\"/etc/skep/webhook.url\""),
     ("webhook.secret_file", "\"/etc/skep/webhook.secret\""),
     ("ship.to", "\"logs:/skep/prod\""),
