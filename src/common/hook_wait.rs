@@ -1,11 +1,8 @@
 //! The wait of Auto Scaling's termination hook, as this node has seen it last.
 
-use serde::Serialize;
-
 /// Whether Auto Scaling waits for this node. Deregistration from load balancers comes before the wait of the hook, so a
 /// wait means that deregistration is over.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HookWait {
     /// The node does not know a hook yet, or Auto Scaling has not answered.
     #[default]

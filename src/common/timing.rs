@@ -49,3 +49,7 @@ const fn after(seconds: u64, margin: u64) -> Duration {
 /// Interval at which a broken worker repeats its request to be replaced, at the longest: managers follow a request only
 /// while it is repeated.
 pub const REPLACEMENT_ASKED_EVERY: Duration = Duration::from_secs(30);
+
+/// Share of a departure's time that is kept for demoting and leaving, beside `leave.flush_share`: managers let a node wait
+/// only in the time before.
+pub const LEAVE_SHARE: f64 = 0.1;

@@ -10,6 +10,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
+use super::create;
 use crate::cloud::{ClusterBalancer, Market, TargetState};
 use crate::fleet::{
     ClusterSpec, Fleet, FleetOptions, Instance, is_running, on_every_worker, workload,
@@ -94,23 +95,13 @@ async fn on_a_fleet<T>(
     stage::on_stage(options, measure).await
 }
 
-async fn boot(fleet: &Fleet, cluster: &ClusterSpec) -> anyhow::Result<()> {
-    fleet.create_cluster(cluster)?;
-    fleet
-        .wait_until("the stack", LIMIT, async || {
-            let stack = fleet.cloud().stack(&cluster.name).context("no stack")?;
-            Ok(stack.status == "CREATE_COMPLETE")
-        })
-        .await
-}
-
 async fn lose_requests(fleet: &Fleet) -> anyhow::Result<Lost> {
     let cluster = &ClusterSpec {
         workers_market: Market::Spot,
         load_balancer: Some(ClusterBalancer::new(&[(LISTENER, PORT)])),
         ..ClusterSpec::new("bench", 1, BALANCED)
     };
-    boot(fleet, cluster).await?;
+    create(fleet, cluster).await?;
     let command = workload::web_until_sigterm(PORT);
     fleet.create_service_of(on_every_worker(SERVICE, PORT, command, GRACE)?).await?;
     fleet
@@ -163,7 +154,7 @@ async fn until_off_the_list(fleet: &Fleet, worker: &Arc<Instance>) -> anyhow::Re
 async fn leave_at_once(fleet: &Fleet) -> anyhow::Result<usize> {
     const WEB: &str = "web";
     let cluster = &ClusterSpec::new("bench", 1, WORKERS);
-    boot(fleet, cluster).await?;
+    create(fleet, cluster).await?;
     let command = workload::slow_to_stop(STOPS_IN);
     fleet.create_service(WEB, REPLICAS, command, GRACE).await?;
     let is_whole = async || Ok(running(fleet, WEB).await? == REPLICAS as usize);

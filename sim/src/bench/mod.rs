@@ -87,13 +87,7 @@ async fn measure(
 ) -> anyhow::Result<Measured> {
     let cluster = &ClusterSpec::new("bench", MANAGERS, 1);
     println!("{MANAGERS} managers and a worker boot");
-    fleet.create_cluster(cluster)?;
-    fleet
-        .wait_until("the stack", LIMIT, async || {
-            let stack = fleet.cloud().stack(&cluster.name).context("no stack")?;
-            Ok(stack.status == "CREATE_COMPLETE")
-        })
-        .await?;
+    create(fleet, cluster).await?;
     let leader = fleet.leader().await?;
     let since_launch = fleet.cloud().started_at();
     let managers = fleet.group(&cluster.managers_group());
@@ -142,6 +136,17 @@ async fn measure(
         idle_seconds: arguments.idle,
         binary_bytes,
     })
+}
+
+/// Creates a cluster, and waits until its nodes have booted.
+async fn create(fleet: &Fleet, cluster: &ClusterSpec) -> anyhow::Result<()> {
+    fleet.create_cluster(cluster)?;
+    fleet
+        .wait_until("the stack", LIMIT, async || {
+            let stack = fleet.cloud().stack(&cluster.name).context("no stack")?;
+            Ok(stack.status == "CREATE_COMPLETE")
+        })
+        .await
 }
 
 /// Runs all variants in each round, and starts each round with another one. So neither changes on the machine nor

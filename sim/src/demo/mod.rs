@@ -1,8 +1,8 @@
 //! `skep-sim demo`: a swarm boots behind a load balancer, loses a worker, its leader and a spot instance, has all its
 //! workers replaced, and must lose nothing else, nor a request. Events are printed as they happen, and judged at the end.
 //!
-//! [`story`] plays the parts, [`client`] sends requests meanwhile, [`crate::witness`] records the state of the daemons, the charter and the cloud
-//! meanwhile, and [`verdict`] judges the record.
+//! [`story`] plays the parts. Meanwhile [`client`] sends requests, and [`crate::witness`] records the state of the
+//! daemons, the charter and the cloud; [`verdict`] judges the record.
 
 mod story;
 pub(crate) mod table;
@@ -78,7 +78,7 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let requests = Counts::default();
         let played = play(fleet, &record, &requests, is_scripted).await;
         let (record, requests) = (record.borrow(), requests.now());
-        let checks = verdict::judge(&record, &requests);
+        let checks = verdict::judge(&record, &requests, is_scripted);
         report(&record, &requests, &checks, style);
         let file = arguments.out.join("timeline.json");
         let failure = played.as_ref().err();

@@ -29,10 +29,9 @@ pub const HEALTH_PATH: &str = "/health";
 /// health check and goes on serving until no request has come for 2 s; then it finishes what it has begun, and exits
 /// with 0.
 pub fn web(port: u16) -> Vec<String> {
-    let long = LONG_REQUEST.as_secs();
+    let (pages, long) = (pages(), LONG_REQUEST.as_secs());
     shell(&format!(
-        r#"mkdir -p /www/cgi-bin; echo hello >/www/index.html; touch /www{HEALTH_PATH}
-        printf '#!/bin/sh\necho; sleep {long}; echo long\n' >/www{LONG_PATH}; chmod +x /www{LONG_PATH}
+        r#"{pages}; touch /www{HEALTH_PATH}
         httpd -f -vv -p {port} -h /www 2>/log & server=$!
         requests() {{ grep -c -e 'url:/$' -e 'url:{LONG_PATH}' /log; }}
         leave() {{
@@ -48,13 +47,21 @@ pub fn web(port: u16) -> Vec<String> {
 
 /// Serves the same on `port`, without a health check. At SIGTERM it ends at once, and cuts what it has begun.
 pub fn web_until_sigterm(port: u16) -> Vec<String> {
-    let long = LONG_REQUEST.as_secs();
+    let pages = pages();
     shell(&format!(
-        r#"mkdir -p /www/cgi-bin; echo hello >/www/index.html
-        printf '#!/bin/sh\necho; sleep {long}; echo long\n' >/www{LONG_PATH}; chmod +x /www{LONG_PATH}
+        r#"{pages}
         httpd -p {port} -h /www
         trap 'exit 0' TERM; while :; do sleep 3600 & wait $!; done"#
     ))
+}
+
+/// Writes the pages of both.
+fn pages() -> String {
+    let long = LONG_REQUEST.as_secs();
+    format!(
+        r"mkdir -p /www/cgi-bin; echo hello >/www/index.html
+        printf '#!/bin/sh\necho; sleep {long}; echo long\n' >/www{LONG_PATH}; chmod +x /www{LONG_PATH}"
+    )
 }
 
 fn shell(script: &str) -> Vec<String> {

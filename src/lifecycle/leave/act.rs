@@ -10,7 +10,7 @@ use super::budget::Budget;
 use super::decide::{Observed, Outcome, Step};
 use super::failed_attempts::Failing;
 use super::memory::Memory;
-use super::{observe, progress};
+use super::{progress, traffic_look};
 use crate::clients::docker::{LocalState, Stop, SwarmError, TaskContainer};
 use crate::clients::ledger::{DepartureRow, DepartureState, LedgerError, MemberState};
 use crate::common::errors::chain;
@@ -80,7 +80,7 @@ pub async fn act(
                 watched(&mut memory.writes, node.ledger.end_hold(row)).await?;
             }
         }
-        Step::EndTraffic => observe::refuse_traffic(node, memory),
+        Step::EndTraffic => traffic_look::refuse(node, memory),
         Step::DrainSelf => {
             say("draining this node");
             watched(&mut memory.drains, node.swarm.drain(node_id(seen))).await?;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Share for leaving. Demoting and leaving took 0.6–8 s on the engines that were measured: a tenth of the deadline,
-/// within these bounds.
-const LEAVE_SHARE: f64 = 0.1;
+use crate::common::timing::LEAVE_SHARE;
+
+/// Bounds of the share for leaving. Demoting and leaving took 0.6–8 s on the engines that were measured.
 const SHORTEST_LEAVE: Duration = Duration::from_secs(5);
 const LONGEST_LEAVE: Duration = Duration::from_secs(60);
 /// Leaving and flushing together never take more than this share of a short deadline.

@@ -276,14 +276,10 @@ fn hold(seen: &Observed) -> Option<Step> {
         return Some(if is_active && !seen.is_drain_failing { Step::PauseSelf } else { wait(why) });
     }
     let is_noted = seen.row.as_ref().is_some_and(|row| {
-        row.state == DepartureState::Requested && row.hold_until.is_some() && !has_no_traffic(row)
+        let is_drained_anyway = row.traffic == Some(Traffic::None);
+        row.state == DepartureState::Requested && row.hold_until.is_some() && !is_drained_anyway
     });
     (is_noted && !seen.is_write_failing).then_some(Step::EndHold)
-}
-
-/// Whether managers drain the node although it has not recorded that its traffic has ended.
-fn has_no_traffic(row: &DepartureRow) -> bool {
-    row.traffic == Some(Traffic::None)
 }
 
 /// Returns a step of a node that has told no load balancer yet that it leaves; `None` once it can leave the swarm.

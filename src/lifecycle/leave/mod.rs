@@ -21,6 +21,7 @@ mod resume;
 #[cfg(test)]
 mod tests;
 mod traffic;
+mod traffic_look;
 mod which_swarm;
 
 use std::time::Duration;

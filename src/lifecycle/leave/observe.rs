@@ -3,20 +3,18 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::budget::Budget;
 use super::decide::{Blind, Clock, Observed};
 use super::memory::{Flush, Memory};
-use super::traffic::{Facts, Wait, judge};
-use super::which_swarm;
+use super::traffic::Wait;
+use super::{traffic_look, which_swarm};
 use crate::clients::docker::{
     LocalNode, LocalState, NodeView, Quorum, SwarmError, SwarmErrorKind, TaskContainer,
 };
 use crate::clients::ledger::{DepartureRow, DepartureState, LedgerError};
 use crate::common::errors::chain;
-use crate::common::hook_wait::HookWait;
 use crate::common::instance::{Departure, Membership};
 use crate::node::Node;
 use crate::telemetry::metrics::metrics;
@@ -82,7 +80,7 @@ pub async fn observe(
             memory.silent_since = None;
             let seen = see(node, is_withdrawn, budget, memory, local, containers, row).await;
             let mut seen = Box::new(seen);
-            look_at_traffic(node, departure, memory, &mut seen);
+            traffic_look::look(node, departure, memory, &mut seen);
             Look::Seen(seen)
         }
         Err(_) => {
@@ -215,69 +213,6 @@ async fn see(
     }
 }
 
-/// Completes an observation with the traffic of this node, and sets the answer to health checks by it.
-fn look_at_traffic(node: &Node, departure: &Departure, memory: &mut Memory, seen: &mut Observed) {
-    let now = Instant::now();
-    let state = node.state.now();
-    let facts = Facts {
-        reason: departure.reason,
-        answer: seen.row.as_ref().and_then(|row| row.traffic),
-        hook: state.hook_wait,
-        waited: now - memory.start,
-        refused_for: memory.refused_since.map(|since| now - since),
-    };
-    seen.traffic = judge(&facts, &node.settings.leave);
-    seen.awaits_turn =
-        seen.row.as_ref().is_some_and(|row| row.awaits_turn(OffsetDateTime::now_utc()));
-    if seen.is_held() || seen.awaits_turn {
-        memory.asked_at = now;
-    }
-    let answers = match seen.traffic {
-        Wait::Now { answers, .. } => answers && seen.is_held(),
-        Wait::BeforeLeaving { answers } => answers && seen.may_be_member() && !seen.clock.leave_due,
-        Wait::Over => false,
-    };
-    if !answers {
-        refuse_traffic(node, memory);
-    }
-    if let Some(why) = not_waited_for(seen, &facts)
-        && !memory.is_cut_told
-    {
-        memory.is_cut_told = true;
-        tracing::warn!("requests may be lost: this node is drained without waiting for {why}");
-    }
-}
-
-/// Answers health checks with 503 from now on.
-pub fn refuse_traffic(node: &Node, memory: &mut Memory) {
-    if memory.refused_since.is_none() {
-        memory.refused_since = Some(Instant::now());
-        node.state.update(|state| state.is_out_of_traffic = true);
-    }
-}
-
-/// Returns what the departure does not wait for any longer, and why.
-fn not_waited_for(seen: &Observed, facts: &Facts) -> Option<String> {
-    match seen.traffic {
-        _ if !seen.may_be_member() => None,
-        Wait::Now { why, .. } if !seen.is_held() => {
-            let cause = if seen.clock.traffic_over {
-                "its share of the deadline is over"
-            } else {
-                "managers drain this node already"
-            };
-            Some(format!("{why}: {cause}"))
-        }
-        Wait::Over if facts.hook == HookWait::Over => Some(
-            "Auto Scaling: its termination hook was completed elsewhere, or timed out".to_owned(),
-        ),
-        Wait::BeforeLeaving { .. } if seen.clock.leave_due => {
-            Some("the load balancer: only the time for leaving is left".to_owned())
-        }
-        _ => None,
-    }
-}
-
 /// Checks whether the tasks that were stopped here had their grace.
 async fn count_killed(node: &Node, running: &[TaskContainer], memory: &mut Memory) {
     let ended: Vec<String> = memory.stopping.keys().cloned().collect();
@@ -385,6 +320,8 @@ async fn look_as_manager(node: &Node, local: &LocalNode) -> ManagersLook {
 
 #[cfg(test)]
 mod tests {
+    use time::OffsetDateTime;
+
     use super::*;
     use crate::clients::aws::stub::Stub;
     use crate::clients::docker::RaftView;

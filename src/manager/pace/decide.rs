@@ -12,11 +12,10 @@ use time::OffsetDateTime;
 use super::services::{Baseline, Look};
 use crate::clients::ledger::DepartureRow;
 use crate::common::instance::Reason;
+use crate::common::timing::LEAVE_SHARE;
 use crate::config::Settings;
 use crate::manager::complaints::some_of;
 
-/// Leaving may use up to this share of a departure's time, beside `leave.flush_share`: see the node's own budget.
-const LEAVE_SHARE: f64 = 0.1;
 /// Share of the time left for draining that a node may wait for its turn: its tasks need the rest.
 const MOST_OF_DRAINING: f64 = 0.5;
 
