@@ -10,7 +10,7 @@ use harness::{PATIENCE, policies, secs};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use skep_sim::cloud::{Deny, Service, Who};
+use skep_sim::cloud::{Deny, Fault, Service, Who};
 use skep_sim::fleet::{Fleet, FleetOptions, IMAGE as SERVICE};
 
 /// Name of the stack, and so of the cluster and the table.
@@ -133,6 +133,9 @@ fn nothing_is_left(fleet: &Fleet, report: &Report) -> anyhow::Result<()> {
 #[tokio::test]
 async fn nodes_come_and_go_and_every_fact_has_an_answer() -> anyhow::Result<()> {
     let (fleet, directory) = account(Stacks::One).await?;
+    // Otherwise the hook of a manager without tasks can be over between two looks of aws-check.
+    let slow = Fault { latency_ms: Some((5000, 5000)), ..Fault::default() };
+    fleet.cloud().faults().set(Service::AutoScaling, Some("CompleteLifecycleAction"), slow);
     let steps = "service,scale-out,scale-in,manager,leader,group,spot";
     let report =
         Report::of(start(&fleet, &directory, &format!("--managers 3 --only {steps}"))?).await?;

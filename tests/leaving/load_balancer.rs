@@ -10,7 +10,9 @@ use harness::departures::{Leaver, options_with, row, standing};
 use harness::nodes::availability;
 use harness::secs;
 use harness::seen::{health, status};
-use skep_sim::cloud::{ClusterBalancer, HealthCheck, LifecycleState, Market, TargetState};
+use skep_sim::cloud::{
+    ClusterBalancer, HealthCheck, LifecycleState, Market, TargetGroupAttributes, TargetState,
+};
 use skep_sim::fleet::{ClusterSpec, Fleet, Instance, on_every_worker, workload};
 use skep_sim::witness::client::{self, Counts};
 use tokio::sync::oneshot;
@@ -18,13 +20,20 @@ use tokio::sync::oneshot;
 const LISTENER: u16 = 80;
 const PORT: u16 = 8080;
 
+fn attributes(deregistration: u64) -> TargetGroupAttributes {
+    TargetGroupAttributes {
+        deregistration_delay: secs(deregistration),
+        unhealthy_connection_termination: false,
+        ..TargetGroupAttributes::default()
+    }
+}
+
 /// A load balancer that asks skep's health port, as the template's does, but every second.
 fn balanced(name: &str, workers: u32, deregistration: u64) -> ClusterSpec {
     let mut balancer = ClusterBalancer::new(&[(LISTENER, PORT)]);
     let check = std::mem::replace(&mut balancer.health_check, HealthCheck::tcp());
     balancer.health_check = check.every(secs(1));
-    balancer.attributes.deregistration_delay = secs(deregistration);
-    balancer.attributes.unhealthy_connection_termination = false;
+    balancer.attributes = attributes(deregistration);
     ClusterSpec {
         workers_market: Market::Spot,
         load_balancer: Some(balancer),
@@ -59,8 +68,9 @@ fn lifecycle(fleet: &Fleet, instance: &Instance) -> Option<LifecycleState> {
 
 #[tokio::test]
 async fn no_request_is_lost_by_a_scale_in_nor_by_a_spot_notice() -> anyhow::Result<()> {
-    let spec = balanced("demo", 3, 8);
-    let fleet = standing(options_with("[leave]\nlinger = \"5s\"\n"), &spec).await?;
+    // The deregistration ends when everything was looked at.
+    let spec = balanced("demo", 3, 3600);
+    let fleet = standing(options_with("[leave]\nlinger = \"15s\"\n"), &spec).await?;
     serving(&fleet, 3).await?;
     let counts = Counts::default();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -102,6 +112,8 @@ async fn scaled_in(fleet: &Fleet, worker: &Leaver) -> anyhow::Result<()> {
             Ok(status(&worker.instance).await?["node"]["doing"] == waiting)
         })
         .await?;
+    ensure!(worker.tasks("die").is_empty(), "drained before its traffic had ended");
+    fleet.cloud().set_target_group_attributes(&format!("demo-{LISTENER}"), attributes(0))?;
     worker.has_left_by_its_hook(fleet).await
 }
 
