@@ -41,13 +41,23 @@ pub fn member(fleet: &Value, instance_id: &str) -> anyhow::Result<Value> {
 /// # Errors
 /// When nothing answers, or the answer is not a health status.
 pub async fn health(instance: &Instance) -> anyhow::Result<(u16, String, String)> {
-    let script = r#"exec 3<>/dev/tcp/127.0.0.1/44554
-        printf 'GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' >&3
-        cat <&3"#;
-    let answer = shell(instance, script).await?;
+    let answer = from_health_port(instance, "/").await?;
     let code = answer.split(' ').nth(1).context("a status line")?.parse()?;
     let (_, body) = answer.split_once("\r\n\r\n").context("a body")?;
     let body: Value = serde_json::from_str(body).with_context(|| answer.clone())?;
     let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
     Ok((code, text("status"), text("phase")))
+}
+
+/// The whole answer to a `GET` on the health port, from the node itself.
+///
+/// # Errors
+/// When nothing answers.
+pub async fn from_health_port(instance: &Instance, path: &str) -> anyhow::Result<String> {
+    let script = format!(
+        "exec 3<>/dev/tcp/127.0.0.1/44554\n\
+         printf 'GET {path} HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n' >&3\n\
+         cat <&3"
+    );
+    shell(instance, &script).await
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use harness::PATIENCE;
 use harness::departures::{self, node_id, signal};
 use harness::secs;
-use harness::seen::{status, status_text};
+use harness::seen::{from_health_port, status, status_text};
 use harness::swarm::{self, CLUSTER, Charter};
 use serde_json::{Value, json};
 use skep_sim::cloud::{Fault, Service};
@@ -78,14 +78,7 @@ async fn the_loss_is_one_state_everywhere(
             Ok((!seen["node"]["quorum_lost_since"].is_null()).then_some(seen))
         })
         .await?;
-    let ask = |path: &str| {
-        format!(
-            "exec 3<>/dev/tcp/127.0.0.1/44554\n\
-             printf 'GET {path} HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n' >&3\n\
-             cat <&3"
-        )
-    };
-    let health = departures::shell(survivor, &ask("/")).await?;
+    let health = from_health_port(survivor, "/").await?;
     ensure!(health.contains(" 200 "), "{health}");
     let (_, health) = health.split_once("\r\n\r\n").context("a body")?;
     let health: Value = serde_json::from_str(health)?;
@@ -97,7 +90,7 @@ async fn the_loss_is_one_state_everywhere(
     ensure!(status_text(survivor).await?.contains(sentence), "{sentence}");
     let members = seen["fleet"]["members"].as_array().context("members")?;
     ensure!(members.iter().all(|it| it["docker_state"] == "unknown"), "{members:#?}");
-    let metrics = departures::shell(survivor, &ask("/metrics")).await?;
+    let metrics = from_health_port(survivor, "/metrics").await?;
     for series in ["skep_in_trouble{", "skep_quorum_margin{", "skep_quorum_lost_timestamp_seconds{"]
     {
         ensure!(metrics.contains(series), "{series} is not in {metrics}");

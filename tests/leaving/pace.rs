@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use bollard::models::TaskState;
 use harness::departures::{Leaver, events_of, options_with, row, running, standing};
+use harness::seen::{from_health_port, status};
 use harness::{PATIENCE, secs};
 use skep_sim::cloud::EventKind;
 use skep_sim::fleet::{ClusterSpec, Fleet, Instance, LAUNCH_HOOK, workload};
@@ -83,17 +84,33 @@ async fn leave_at_once(leaving: usize) -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-/// Waits until the ledger names whom one of them waits for, and its node gets no new tasks.
+/// Waits until the ledger names whom one of them waits for, as does its status; a metric counts it.
 async fn is_told(fleet: &Fleet, leavers: &[Leaver]) -> anyhow::Result<()> {
     let waits_for = |instance: &Instance| -> Option<String> {
         let row = row(fleet, &format!("departure#{}", instance.id())).ok()??;
         Some(row.get("turn_after")?.as_str()?.to_owned())
     };
+    let manager = fleet.leader().await?;
     fleet
         .wait_until("one that waits for its turn", PATIENCE, async || {
-            let after: Vec<_> =
-                leavers.iter().filter_map(|leaver| waits_for(&leaver.instance)).collect();
-            Ok(after.iter().any(|after| after.contains("i-") && after.contains("service web")))
+            for leaver in leavers {
+                let after = waits_for(&leaver.instance).unwrap_or_default();
+                let doing = status(&leaver.instance).await?["node"]["doing"].to_string();
+                let page = from_health_port(&manager, "/metrics").await?;
+                let count = page.lines().find_map(|line| {
+                    let is_it =
+                        line.starts_with("skep_departures_waiting") && line.contains("turn");
+                    is_it.then(|| line.rsplit_once(' ')?.1.parse::<u32>().ok())?
+                });
+                if after.contains("i-")
+                    && after.contains("service web")
+                    && doing.contains(&after)
+                    && count.is_some_and(|count| count > 0)
+                {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
         })
         .await
 }

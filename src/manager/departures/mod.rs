@@ -133,7 +133,8 @@ async fn poll(
     let now = OffsetDateTime::now_utc();
     let turns = pace.turns(fleet, &proven, is_unanswered, is_leader, complaints).await;
     let is_waiting = |turn: &&Turn| **turn != Turn::Now;
-    metrics().departures_waiting(Some(turns.values().filter(is_waiting).count()));
+    let in_traffic = rows.served.iter().filter(|row| row.is_held(now)).count();
+    metrics().departures_waiting(Some((in_traffic, turns.values().filter(is_waiting).count())));
     let requests = rows.served.iter().map(|row| {
         let turn = turns.get(&Key::of(row)).cloned().unwrap_or_default();
         let was_held = row.is_held(now);

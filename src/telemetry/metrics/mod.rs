@@ -198,11 +198,16 @@ impl Metrics {
         self.removals.get_or_create(&[("cause", cause), ("outcome", outcome)]).inc();
     }
 
-    /// Sets the number of nodes that wait for their turn to be drained; `None` if unknown, as on a worker.
-    pub fn departures_waiting(&self, turn: Option<usize>) {
-        match turn.map(|turn| i64::try_from(turn).unwrap_or(i64::MAX)) {
-            Some(turn) => drop(self.waiting.get_or_create_owned(&[("for", "turn")]).set(turn)),
-            None => self.waiting.clear(),
+    /// Sets the number of nodes that wait for the end of their traffic, and for their turn to be drained; `None` if
+    /// unknown, as on a worker.
+    pub fn departures_waiting(&self, counts: Option<(usize, usize)>) {
+        let Some((traffic, turn)) = counts else {
+            self.waiting.clear();
+            return;
+        };
+        for (what, count) in [("traffic", traffic), ("turn", turn)] {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.waiting.get_or_create_owned(&[("for", what)]).set(count);
         }
     }
 

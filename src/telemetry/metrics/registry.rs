@@ -123,7 +123,7 @@ impl Metrics {
         );
         all.register(
             "departures_waiting",
-            "Nodes that must leave and are not drained yet, by what they wait for; on managers only",
+            "Nodes that must leave and are not drained yet, by what they wait for (traffic or turn); on managers only",
             self.waiting.clone(),
         );
         all.register(

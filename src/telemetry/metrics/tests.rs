@@ -22,7 +22,7 @@ fn full_page() -> String {
     metrics.departure("spot", "left");
     metrics.flushed("journal", "done", Some(7), Some(2));
     metrics.quorum(Some(1.0), Some(3));
-    metrics.departures_waiting(Some(2));
+    metrics.departures_waiting(Some((1, 2)));
     metrics.step("join", Duration::from_millis(700));
     let state = StateHandle::default();
     let now = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(1000);
@@ -66,7 +66,7 @@ fn what_is_not_known_is_not_shown_and_what_may_happen_begins_at_zero() {
     }
     metrics.quorum(Some(2.0), Some(5));
     metrics.quorum(None, None);
-    metrics.departures_waiting(Some(2));
+    metrics.departures_waiting(Some((1, 2)));
     metrics.departures_waiting(None);
     let page = open_metrics(&metrics, &StateHandle::default().now());
     assert!(!page.contains("quorum_") && !page.contains("waiting{"), "{page}");
@@ -81,6 +81,7 @@ fn the_page_says_what_was_counted() {
         r#"skep_aws_throttles_total{service="dynamodb"} 0"#,
         r#"skep_docker_calls_total{operation="list the nodes",result="ok"} 1"#,
         r#"skep_departures_total{cause="spot",outcome="left"} 1"#,
+        r#"skep_departures_waiting{for="traffic"} 1"#,
         r#"skep_departures_waiting{for="turn"} 2"#,
         r#"skep_flushes_total{flusher="journal",result="done"} 1"#,
         r#"skep_flush_lines_total{flusher="journal",result="sent"} 7"#,
