@@ -115,6 +115,9 @@ pub struct NodeState {
     /// Whether the node, which leaves, answers health checks with 503.
     #[serde(skip)]
     pub is_out_of_traffic: bool,
+    /// Whether a health check has had that answer in this departure.
+    #[serde(skip)]
+    pub is_refusal_seen: bool,
     /// The wait of the termination hook, while the node leaves.
     #[serde(skip)]
     pub hook_wait: HookWait,
@@ -265,7 +268,8 @@ impl NodeState {
         self.killed.clear();
         self.grace_unknown.clear();
         (self.why, self.progress) = (None, None);
-        (self.is_out_of_traffic, self.hook_wait) = (false, HookWait::Unknown);
+        (self.is_out_of_traffic, self.is_refusal_seen) = (false, false);
+        self.hook_wait = HookWait::Unknown;
     }
 }
 

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use anyhow::{Context, ensure};
 use bollard::models::NodeSpecAvailabilityEnum::{ACTIVE, DRAIN, PAUSE};
 use harness::PATIENCE;
-use harness::departures::{Leaver, options_with, row, standing};
+use harness::departures::{Leaver, departure_state, options_with, row, standing};
 use harness::nodes::availability;
 use harness::secs;
 use harness::seen::{health, status};
+use harness::trouble::aws;
 use skep_sim::cloud::{
-    ClusterBalancer, HealthCheck, LifecycleState, Market, TargetGroupAttributes, TargetState,
+    ClusterBalancer, HealthCheck, HealthCheckType, HookSpec, LifecycleState, Market,
+    TargetGroupAttributes, TargetState, Transition,
 };
-use skep_sim::fleet::{ClusterSpec, Fleet, Instance, on_every_worker, workload};
+use skep_sim::fleet::{ClusterSpec, Fleet, Instance, TERMINATION_HOOK, on_every_worker, workload};
 use skep_sim::witness::client::{self, Counts};
 use tokio::sync::oneshot;
 
@@ -150,6 +152,82 @@ async fn a_deregistration_that_takes_too_long_is_not_waited_for() -> anyhow::Res
     let departure = row(&fleet, &format!("departure#{}", worker.id()))?.context("a departure")?;
     ensure!(departure["traffic"] == "balanced", "{departure:?}");
     ensure!(lifecycle(&fleet, &worker.instance) == Some(LifecycleState::Terminating));
+    fleet.stop().await
+}
+
+/// The target group has a health check of its own: on the port of the service, which answers until it is drained.
+#[tokio::test]
+async fn a_balancer_that_does_not_ask_for_this_nodes_health_is_named() -> anyhow::Result<()> {
+    let mut spec = balanced("demo", 1, 8);
+    let balancer = spec.load_balancer.as_mut().context("a balancer")?;
+    balancer.health_check = HealthCheck::tcp().every(secs(5));
+    let fleet = standing(options_with("[leave]\nlinger = \"3s\"\n"), &spec).await?;
+    serving(&fleet, 1).await?;
+    let worker = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
+    fleet.cloud().spot_notice(worker.id(), "terminate", secs(90))?;
+    worker.has_left(&fleet).await?;
+    let log = worker.instance.log();
+    let why = "requests may be lost: this node is drained without waiting for the load balancer to \
+               stop sending: none has asked for this node's health since it answers with 503";
+    ensure!(log.matches(why).count() == 1, "{log}");
+    fleet.stop().await
+}
+
+/// The group replaces what the balancer finds unhealthy, and the notice is cancelled.
+#[tokio::test]
+async fn a_notice_that_is_cancelled_does_not_cost_the_node() -> anyhow::Result<()> {
+    let mut spec = balanced("demo", 2, 8);
+    let balancer = spec.load_balancer.as_mut().context("a balancer")?;
+    balancer.health_check_type = HealthCheckType::Elb;
+    balancer.health_check_grace = secs(0);
+    let fleet = standing(options_with(""), &spec).await?;
+    serving(&fleet, 2).await?;
+    let workers = fleet.group(&spec.workers_group());
+    let worker = Leaver::of(&workers[0]).await?;
+    fleet.cloud().spot_notice(worker.id(), "terminate", secs(300))?;
+    let drained = || departure_state(&fleet, &worker.instance).is_some_and(|it| it == "drained");
+    fleet.wait_until("a drained node", PATIENCE, async || Ok(drained())).await?;
+    ensure!(target(&fleet, worker.id()) == Some(TargetState::Healthy), "the group replaces it");
+    fleet.cloud().clear_spot_notice(worker.id())?;
+    fleet
+        .wait_until("an active node", PATIENCE, async || {
+            Ok(availability(&fleet, &worker.instance).await? == ACTIVE)
+        })
+        .await?;
+    ensure!(health(&worker.instance).await?.0 == 200);
+    let now: Vec<_> =
+        fleet.group(&spec.workers_group()).iter().map(|it| it.id().to_owned()).collect();
+    ensure!(now == workers.iter().map(|it| it.id()).collect::<Vec<_>>(), "replaced: {now:?}");
+    fleet.stop().await
+}
+
+/// Another program has a hook, too, and completes ours as well.
+#[tokio::test]
+async fn two_hooks_and_ours_is_completed_elsewhere() -> anyhow::Result<()> {
+    let spec = balanced("demo", 1, 3600);
+    let fleet = standing(options_with(""), &spec).await?;
+    let group = spec.workers_group();
+    let other = HookSpec::new(&group, "backup", Transition::Terminating);
+    fleet.cloud().put_hook(other)?;
+    serving(&fleet, 1).await?;
+    let worker = Leaver::of(&fleet.group(&group)[0]).await?;
+    fleet.cloud().terminate(worker.id(), true)?;
+    fleet
+        .wait_until("a paused node", PATIENCE, async || {
+            Ok(availability(&fleet, &worker.instance).await? == PAUSE)
+        })
+        .await?;
+    fleet.cloud().set_target_group_attributes(&format!("demo-{LISTENER}"), attributes(0))?;
+    let waits = || lifecycle(&fleet, &worker.instance) == Some(LifecycleState::TerminatingWait);
+    fleet.wait_until("a hook that waits", PATIENCE, async || Ok(waits())).await?;
+    let mut call = vec!["autoscaling", "complete-lifecycle-action"];
+    call.extend(["--auto-scaling-group-name", &group, "--instance-id", worker.id()]);
+    call.extend(["--lifecycle-hook-name", TERMINATION_HOOK]);
+    call.extend(["--lifecycle-action-result", "CONTINUE"]);
+    aws(&fleet, &call).await?;
+    // The other hook waits: the node has all its time.
+    worker.is_off_the_list(&fleet).await?;
+    ensure!(waits(), "{:?}", lifecycle(&fleet, &worker.instance));
     fleet.stop().await
 }
 

@@ -128,12 +128,16 @@ async fn health(
     State(state): State<StateHandle>,
     Extension(objection): Extension<Objection>,
 ) -> impl IntoResponse {
-    let state = state.now();
+    let handle = state;
+    let state = handle.now();
     let (code, status) = if state.is_healthy() {
         (StatusCode::OK, "healthy")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "unhealthy")
     };
+    if code != StatusCode::OK && state.departure.is_some() && !state.is_refusal_seen {
+        handle.update(|state| state.is_refusal_seen = state.departure.is_some());
+    }
     let details = || {
         let (doing, quorum) = (on_one_line(&state.describe()).into_owned(), state.quorum_lost());
         Details { phase: state.phase.as_str(), doing, quorum }

@@ -72,6 +72,7 @@ async fn a_node_that_leaves_is_healthy_only_where_503_would_do_harm() {
             (state.membership, state.is_out_of_traffic) = (membership, is_out_of_traffic);
         });
     };
+    assert!(!state.now().is_refusal_seen);
     for (reason, code) in [
         (Reason::Lifecycle, 200),
         (Reason::Pool, 200),
@@ -85,6 +86,7 @@ async fn a_node_that_leaves_is_healthy_only_where_503_would_do_harm() {
         assert_eq!(ask(Method::GET, &base).await.0, code, "{reason}");
         leaves(reason, Some(Membership::example()), true);
         assert_eq!(ask(Method::GET, &base).await.0, 503, "{reason}: its traffic has ended");
+        assert!(state.now().is_refusal_seen);
         leaves(reason, None, false);
         assert_eq!(ask(Method::GET, &base).await.0, 503, "{reason}: it has never served");
     }

@@ -42,6 +42,7 @@ impl Default for StateHandle {
             membership: None,
             departure: None,
             is_out_of_traffic: false,
+            is_refusal_seen: false,
             hook_wait: HookWait::Unknown,
             failed_departure: None,
             unrecorded_failure: None,

@@ -32,6 +32,20 @@ pub struct Facts {
     pub waited: Duration,
     /// Time since the node has answered with 503; `None` while it answers with 200.
     pub refused_for: Option<Duration>,
+    /// Whether a health check has had this answer.
+    pub is_refusal_seen: bool,
+}
+
+impl Facts {
+    /// Whether there is a load balancer that cannot know that this node leaves: nobody deregisters the node, and no health
+    /// check has had 503.
+    #[must_use]
+    pub fn is_unseen(&self, settings: &Leave) -> bool {
+        let is_balanced = matches!(self.answer, Some(Traffic::Balanced | Traffic::Replacing));
+        // Without it, operators have said that no balancer asks.
+        let has_lingered = !linger(self.reason, settings).is_zero() && self.refused_for.is_some();
+        is_balanced && has_lingered && !self.is_refusal_seen && !self.reason.is_auto_scalings()
+    }
 }
 
 /// The result.
@@ -106,7 +120,7 @@ mod tests {
 
     fn facts(reason: Reason) -> Facts {
         let (answer, hook) = (Some(Traffic::Balanced), HookWait::Unknown);
-        Facts { reason, answer, hook, waited: SECOND, refused_for: None }
+        Facts { reason, answer, hook, waited: SECOND, refused_for: None, is_refusal_seen: true }
     }
 
     fn answers(wait: Wait) -> Option<bool> {
@@ -156,6 +170,25 @@ mod tests {
         settings.linger = Duration::ZERO;
         let now = Facts { refused_for: Some(Duration::ZERO), ..facts(Reason::Operator) };
         assert_eq!(judge(&now, &settings), Wait::Over);
+    }
+
+    #[test]
+    fn a_balancer_that_asks_nobody_cannot_know_that_the_node_leaves() {
+        let silent =
+            Facts { refused_for: Some(SECOND), is_refusal_seen: false, ..facts(Reason::Spot) };
+        let mut settings = Settings::default().leave;
+        assert!(silent.is_unseen(&settings));
+        for seen in [
+            Facts { is_refusal_seen: true, ..silent },
+            Facts { answer: Some(Traffic::None), ..silent },
+            Facts { answer: None, ..silent },
+            Facts { refused_for: None, ..silent },
+            Facts { reason: Reason::Lifecycle, ..silent },
+        ] {
+            assert!(!seen.is_unseen(&settings), "{seen:?}");
+        }
+        settings.linger = Duration::ZERO;
+        assert!(!silent.is_unseen(&settings), "nobody was waited for");
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub fn look(node: &Node, departure: &Departure, memory: &mut Memory, seen: &mut 
         hook: state.hook_wait,
         waited: now - memory.start,
         refused_for: memory.refused_since.map(|since| now - since),
+        is_refusal_seen: state.is_refusal_seen,
     };
     seen.traffic = judge(&facts, &node.settings.leave);
     seen.awaits_turn =
@@ -35,7 +36,7 @@ pub fn look(node: &Node, departure: &Departure, memory: &mut Memory, seen: &mut 
     if !answers {
         refuse(node, memory);
     }
-    if let Some(why) = not_waited_for(seen, &facts)
+    if let Some(why) = not_waited_for(node, seen, &facts)
         && !memory.is_cut_told
     {
         memory.is_cut_told = true;
@@ -52,7 +53,7 @@ pub fn refuse(node: &Node, memory: &mut Memory) {
 }
 
 /// Returns what the departure does not wait for any longer, and why.
-fn not_waited_for(seen: &Observed, facts: &Facts) -> Option<String> {
+fn not_waited_for(node: &Node, seen: &Observed, facts: &Facts) -> Option<String> {
     match seen.traffic {
         _ if !seen.may_be_member() => None,
         Wait::Now { why, .. } if !seen.is_held() => {
@@ -65,6 +66,11 @@ fn not_waited_for(seen: &Observed, facts: &Facts) -> Option<String> {
         }
         Wait::Over if facts.hook == HookWait::Over => Some(
             "Auto Scaling: its termination hook was completed elsewhere, or timed out".to_owned(),
+        ),
+        Wait::Over if facts.is_unseen(&node.settings.leave) => Some(
+            "the load balancer to stop sending: none has asked for this node's health since it answers with \
+             503. Do the target group's health checks ask the health port?"
+                .to_owned(),
         ),
         Wait::BeforeLeaving { .. } if seen.clock.leave_due => {
             Some("the load balancer: only the time for leaving is left".to_owned())
