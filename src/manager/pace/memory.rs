@@ -50,23 +50,24 @@ struct Ended {
 /// The part of a departure that matters for the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// It matters for nobody: it has failed, its machine is gone or dead, or it cannot be drained yet.
+    /// It matters for nobody: it cannot be drained yet, or its machine is gone or dead without a drain.
     None,
     /// A worker that can be drained.
     Waiting,
     UnderWay,
+    /// Nothing more happens to the node, but other nodes may not run its tasks yet.
     Ended,
 }
 
 fn stage(row: &DepartureRow, view: Option<&NodeView>, now: OffsetDateTime) -> Stage {
-    match (row.state, view) {
-        (DepartureState::Removed, _) => Stage::Ended,
-        (DepartureState::Failed, _) | (_, None) => Stage::None,
-        _ if row.deadline <= now => Stage::None,
-        // Its tasks are lost already, and nothing that it does makes that worse.
-        (_, Some(view)) if view.is_down() => Stage::None,
-        (DepartureState::Requested, _) if row.is_held(now) => Stage::None,
-        (DepartureState::Requested, Some(view))
+    let is_over = row.state.is_over() || row.deadline <= now;
+    let Some(view) = view.filter(|_| !is_over) else {
+        return if row.state == DepartureState::Requested { Stage::None } else { Stage::Ended };
+    };
+    match row.state {
+        // The tasks of a node that is Down are lost already, and nothing that it does makes that worse.
+        DepartureState::Requested if view.is_down() || row.is_held(now) => Stage::None,
+        DepartureState::Requested
             if row.role == Role::Worker && view.availability != Availability::Drain =>
         {
             Stage::Waiting

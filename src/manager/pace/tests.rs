@@ -153,6 +153,14 @@ async fn the_second_waits_until_the_tasks_of_the_first_run_elsewhere() {
     rows[1].state = DepartureState::Draining;
     assert_eq!(case.poll(&rows, &nodes, true).await, ["a"]);
     assert_eq!(case.lists_of_tasks(), 1, "it looks again after a pause");
+    rows[1].state = DepartureState::Left;
+    let down = self::nodes(&[("a", "down"), ("b", "ready"), ("c", "ready")]);
+    assert_eq!(case.poll(&rows, &down, true).await, ["a"], "out, and listed as Down");
+    assert_eq!(case.poll(&rows, &nodes[1..], true).await, ["a"], "off the list");
+    rows[1].state = DepartureState::Draining;
+    let deadline = std::mem::replace(&mut rows[1].deadline, case.now);
+    assert_eq!(case.poll(&rows, &nodes, true).await, ["a"], "its machine may have ended");
+    rows[1].deadline = deadline;
     let mut later = Case { pace: Pace::default(), ..case };
     assert_eq!(later.poll(&rows, &nodes, true).await, ["a"], "another leader");
     later.pace = Pace::default();
