@@ -209,20 +209,30 @@ impl Work {
         Some(())
     }
 
+    /// Logs a refusal, which ends the work: the stack stays as it is, until it is deleted.
+    fn accepted<T>(&self, what: &str, result: Result<T, ApiError>) -> Option<T> {
+        if let Err(error) = &result {
+            tracing::warn!(?error, stack = self.spec.name, "the work on the stack ends: {what}");
+        }
+        result.ok()
+    }
+
     async fn create(self) -> Option<()> {
         let name = &self.spec.name;
         for role in ROLES {
             let (group, hooks, resource) = self.spec.parts(role);
             let logical_id = resource.logical_id.clone();
-            self.cloud()?.change(|state, now| {
+            let created = self.cloud()?.change(|state, now| {
+                // It was deleted meanwhile.
                 let stack = state.stacks.stack(name).ok()?;
                 if stack.status != Status::InProgress {
                     return None;
                 }
                 let id = Some(state.stacks.stack_id(name));
                 state.stacks.add(name, resource, now);
-                state.scaling.create_group(group, vec![], hooks, id, now).ok()
+                Some(state.scaling.create_group(group, vec![], hooks, id, now))
             })?;
+            self.accepted("creating a group", created)?;
             let is_complete = |cloud: &Cloud| {
                 cloud.stack(name).is_none_or(|stack| {
                     let of = stack.resources.iter().find(|it| it.logical_id == logical_id);
@@ -256,7 +266,7 @@ impl Work {
             let put = self.cloud()?.change(|state, now| {
                 state.scaling.put_warm_pool(&self.spec.workers_group(), spec, now)
             });
-            put.ok()?;
+            self.accepted("adding a warm pool", put)?;
         }
         self.mark(None, Status::Updated)
     }
@@ -270,14 +280,14 @@ impl Work {
         let obsolete = in_service(&self.cloud()?, group);
         for old in obsolete {
             let before = in_service(&self.cloud()?, group);
-            self.cloud()?.set_desired(group, size + 1).ok()?;
+            self.accepted("one more instance", self.cloud()?.set_desired(group, size + 1))?;
             self.until(|cloud| {
                 let now = in_service(cloud, group);
                 let mut new = now.iter().filter(|it| !before.contains(it));
                 new.any(|it| has_signalled(cloud, &self.spec.name, logical_id, it))
             })
             .await?;
-            self.cloud()?.terminate(&old, true).ok()?;
+            self.accepted("terminating one", self.cloud()?.terminate(&old, true))?;
             self.until(|cloud| cloud.instance(&old).is_none()).await?;
         }
         Some(())
@@ -296,9 +306,9 @@ impl Work {
                 // Fails for a group without a pool.
                 state.scaling.delete_warm_pool(group, true, now).ok();
             });
-            self.cloud()?.set_desired(group, 0).ok()?;
+            self.accepted("emptying a group", self.cloud()?.set_desired(group, 0))?;
             self.until(|cloud| !cloud.instances().iter().any(|it| it.group == *group)).await?;
-            self.cloud()?.delete_group(group).ok()?;
+            self.accepted("deleting a group", self.cloud()?.delete_group(group))?;
             self.mark(Some(&id), Status::Deleted)?;
         }
         let request = serde_json::from_value(json!({ "TableName": self.spec.table })).ok()?;
