@@ -12,6 +12,8 @@ mod founding_race;
 mod labels;
 #[path = "keeping/lost_swarm.rs"]
 mod lost_swarm;
+#[path = "leaving/make_before_break.rs"]
+mod make_before_break;
 #[path = "keeping/own_care.rs"]
 mod own_care;
 #[path = "joining/own_port_closed.rs"]

@@ -10,6 +10,7 @@ mod killed_in_mid_leave;
 mod last_manager;
 mod later_notice;
 mod load_balancer;
+mod make_before_break;
 mod no_manager_reachable;
 mod notice_in_mid_join;
 mod operator;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use bollard::models::{Node, NodeSpecAvailabilityEnum, ServiceSpec};
-use bollard::query_parameters::{DeleteNodeOptionsBuilder, UpdateServiceOptionsBuilder};
+use bollard::query_parameters::DeleteNodeOptionsBuilder;
 use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -398,24 +398,9 @@ impl Performer<'_> {
         Ok(())
     }
 
-    /// Changes the first service as an operator does; tries again if another writer was faster.
+    /// Changes the first service as an operator does.
     pub async fn update_service(&self, edit: impl Fn(&mut ServiceSpec)) -> anyhow::Result<()> {
-        let update = async {
-            for _ in 0..5 {
-                let docker = self.fleet.manager_docker().await?;
-                let service = docker.inspect_service(SERVICES[0], None).await?;
-                let version = service.version.and_then(|it| it.index).context("no version")?;
-                let mut spec = service.spec.context("no spec")?;
-                edit(&mut spec);
-                let options =
-                    UpdateServiceOptionsBuilder::default().version(version.try_into()?).build();
-                if docker.update_service(SERVICES[0], spec, options, None).await.is_ok() {
-                    return Ok(());
-                }
-                sleep(Duration::from_secs(1)).await;
-            }
-            bail!("{} cannot be updated", SERVICES[0])
-        };
+        let update = self.fleet.update_service(SERVICES[0], edit);
         timeout(OPERATOR_PATIENCE, update).await.context("no manager has taken it")?
     }
 }

@@ -12,7 +12,7 @@ use bollard::models::{
     Node, ServiceSpec, ServiceSpecMode, ServiceSpecModeReplicated, Task, TaskSpec,
     TaskSpecContainerSpec, TaskSpecPlacement, TaskState,
 };
-use bollard::query_parameters::ListTasksOptionsBuilder;
+use bollard::query_parameters::{ListTasksOptionsBuilder, UpdateServiceOptionsBuilder};
 use tokio::time::Instant;
 
 use super::{Fleet, IMAGE, Instance};
@@ -23,6 +23,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 /// Time for one manager to answer before the next one is asked: without a quorum, Docker's API hangs for up to 30 s.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+/// Another writer can be faster a few times.
+const UPDATE_ATTEMPTS: usize = 10;
 /// Lines of each log that go into an error.
 const TAIL: usize = 12;
 
@@ -129,6 +131,28 @@ impl Fleet {
     pub async fn create_service_of(&self, spec: ServiceSpec) -> anyhow::Result<String> {
         let created = self.manager_docker().await?.create_service(spec, None).await?;
         created.id.context("Docker gave the service no id")
+    }
+
+    /// Changes a service as an operator does; tries again if another writer was faster.
+    pub async fn update_service(
+        &self,
+        name: &str,
+        edit: impl Fn(&mut ServiceSpec),
+    ) -> anyhow::Result<()> {
+        for _ in 0..UPDATE_ATTEMPTS {
+            let docker = self.manager_docker().await?;
+            let service = docker.inspect_service(name, None).await?;
+            let version = service.version.and_then(|it| it.index).context("no version")?;
+            let mut spec = service.spec.context("no spec")?;
+            edit(&mut spec);
+            let options =
+                UpdateServiceOptionsBuilder::default().version(version.try_into()?).build();
+            if docker.update_service(name, spec, options, None).await.is_ok() {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        bail!("{name} cannot be updated")
     }
 
     /// All tasks of the swarm, by the service's name.

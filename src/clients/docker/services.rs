@@ -91,6 +91,18 @@ impl Service {
         self.spec["Name"].as_str().unwrap_or(&self.id)
     }
 
+    /// Returns the whole spec, as Docker sent it.
+    #[must_use]
+    pub fn spec(&self) -> &Value {
+        &self.spec
+    }
+
+    /// Returns the spec to which `docker service rollback` returns.
+    #[must_use]
+    pub fn previous_spec(&self) -> Option<&Value> {
+        self.previous_spec.as_ref()
+    }
+
     /// Returns the reference of its image; `None` where its tasks are not containers.
     #[must_use]
     pub fn image(&self) -> Option<&str> {
@@ -168,14 +180,33 @@ impl Swarm {
         auth: SecretString,
     ) -> Result<(), SwarmError> {
         const OPERATION: &str = "update a service's pull credentials";
+        self.send_spec(OPERATION, service, &service.spec, Some(auth)).await
+    }
+
+    /// Replaces the spec of a service, which keeps its pull credentials. Docker refuses it as stale when anything has
+    /// changed since the service was read.
+    ///
+    /// # Errors
+    /// [`SwarmErrorKind::Stale`], and as for [`Swarm::fetch_nodes`].
+    pub async fn update_service(&self, service: &Service, spec: &Value) -> Result<(), SwarmError> {
+        self.send_spec("update a service", service, spec, None).await
+    }
+
+    async fn send_spec(
+        &self,
+        operation: &'static str,
+        service: &Service,
+        spec: &Value,
+        auth: Option<SecretString>,
+    ) -> Result<(), SwarmError> {
         let Service { id, version, api, .. } = service;
         let Some(api) = *api else {
-            return Err(SwarmError::unexpected(OPERATION, "the service was not read from Docker"));
+            return Err(SwarmError::unexpected(operation, "the service was not read from Docker"));
         };
         let path = format!("services/{id}/update?version={}", version.index);
-        let body = service.spec.to_string().into_bytes();
-        let request = Request { auth: Some(auth), body, ..Request::new(Method::POST, path) };
-        self.exchange_unabridged(OPERATION, api, &request).await.map(drop)
+        let body = spec.to_string().into_bytes();
+        let request = Request { auth, body, ..Request::new(Method::POST, path) };
+        self.exchange_unabridged(operation, api, &request).await.map(drop)
     }
 
     /// Exchanges whole specs, in this version and in no other: a spec has another meaning in another version.
@@ -228,6 +259,16 @@ impl Swarm {
 }
 
 impl ServiceTask {
+    /// Whether it is to run on this node, and has not ended there.
+    #[must_use]
+    pub fn is_wanted_on(&self, node_id: &str) -> bool {
+        use TaskState::{COMPLETE, FAILED, ORPHANED, REJECTED, REMOVE, SHUTDOWN};
+        const ENDED: [TaskState; 6] = [COMPLETE, FAILED, ORPHANED, REJECTED, REMOVE, SHUTDOWN];
+        self.node_id.as_deref() == Some(node_id)
+            && !ENDED.contains(&self.desired)
+            && !self.state.is_some_and(|state| ENDED.contains(&state))
+    }
+
     fn of(task: Task) -> Option<Self> {
         let time = |text: Option<String>| OffsetDateTime::parse(&text?, &Rfc3339).ok();
         let status = task.status?;

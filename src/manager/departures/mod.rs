@@ -21,6 +21,7 @@ use super::claims::{self, Claim};
 use super::complaints::show_unreadable;
 use super::duty::{Duty, Poll};
 use super::error::ManagerError;
+use super::moves::Moves;
 use super::observe::{Fleet, lately};
 use super::pace::{Departure, Key, Pace, Turn};
 use super::{stand_in, traffic};
@@ -91,7 +92,7 @@ pub(super) async fn run(fleet: &Fleet<'_>) {
     let (first, after_failure) = (Duration::ZERO, BACKUP_INTERVAL);
     // State that only saves calls and log lines, and the time for which each node has been silent; by instance id.
     let stand_ins = RefCell::default();
-    let (desk, pace) = (Departures::default(), Pace::default());
+    let (desk, pace, moves) = (Departures::default(), Pace::default(), Moves::default());
     let serving = desk.serve(AT_ONCE, async |request: &Request| {
         let served = timeout(LIMIT, serve(fleet, request, &stand_ins)).await;
         served.unwrap_or(Err(ManagerError::TimeLimit { after: LIMIT }))
@@ -99,7 +100,7 @@ pub(super) async fn run(fleet: &Fleet<'_>) {
     let duty = Duty { name: NAME, first, after_failure, trouble: None };
     let span = || tracing::info_span!("duty", duty = NAME);
     tokio::select! {
-        () = duty.run(fleet, async |with| poll(with, &desk, &pace, &stand_ins).await) => {}
+        () = duty.run(fleet, async |with| poll(with, &desk, &pace, &moves, &stand_ins).await) => {}
         () = serving.instrument(span()) => {}
         never = pace.serve(fleet).instrument(span()) => match never {},
     }
@@ -109,6 +110,7 @@ async fn poll(
     Poll { fleet, memory, complaints }: Poll<'_, Memory>,
     desk: &Departures,
     pace: &Pace,
+    moves: &Moves,
     stand_ins: &RefCell<stand_in::Memory>,
 ) -> Result<Duration, ManagerError> {
     let node = fleet.node;
@@ -131,7 +133,9 @@ async fn poll(
     let proven: Vec<Departure<'_>> =
         rows.served.iter().filter_map(|row| Some((row, view_of(row, &nodes).ok()?))).collect();
     let now = OffsetDateTime::now_utc();
-    let turns = pace.turns(fleet, &proven, is_unanswered, is_leader, complaints).await;
+    let mut turns = pace.turns(fleet, &proven, is_unanswered, is_leader, complaints).await;
+    let is_whole = rows.unanswered.is_empty() && rows.failed.is_none();
+    moves.advance(fleet, (&proven, is_whole), &mut turns, is_leader, complaints).await;
     let is_waiting = |turn: &&Turn| **turn != Turn::Now;
     let in_traffic = rows.served.iter().filter(|row| row.is_held(now)).count();
     metrics().departures_waiting(Some((in_traffic, turns.values().filter(is_waiting).count())));

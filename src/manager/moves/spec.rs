@@ -1,0 +1,263 @@
+//! Edits the spec of a service so that its tasks leave some nodes, new ones first, and takes the edit back. Pure.
+//!
+//! Guarantees: a record of the edit stands in a label of the same spec. So whoever reads the spec can take the edit back:
+//! another manager, and also after `docker service rollback` to an edited spec. Taking it back removes only constraints
+//! that the edit has added, and restores an update setting only where it still has the edit's value. A spec that an
+//! operator deploys has neither the label nor the edit.
+//!
+//! swarmkit replaces a task for a change of the service only where the task differs, and compares placement apart from
+//! the rest: a task whose node still fits the constraints stays (`IsTaskDirty` in swarmkit's
+//! `manager/orchestrator/task.go`). Labels and update settings are no part of a task. Two traps of that comparison:
+//!
+//! - pull credentials count as the rest. A task that was started with others than the service has now does not stay;
+//! - it ends the whole manager where the service has no placement at all and a task has one. So an edit never removes
+//!   `Placement`, and a service without one is not edited: whoever has created it may update it without one.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::clients::docker::{NodeView, ServiceTask};
+use crate::common::instance::Role;
+
+/// Label with which a service asks to be moved so.
+pub const WISH: &str = "skep.drain";
+/// Label with the record of an edit that was not taken back yet.
+pub const RECORD: &str = "skep.move";
+/// Label with the image to which `docker service rollback` would have led before the edit.
+pub const FORMER_IMAGE: &str = "skep.rollback-image";
+
+/// The values of [`WISH`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    StartFirst,
+    /// Also where two tasks then use the same volume.
+    SharedVolumes,
+}
+
+/// An edit of a spec.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Docker's ids of the nodes that the tasks leave.
+    pub nodes: BTreeSet<String>,
+    /// Constraints that the edit has added.
+    constraints: Vec<String>,
+    /// The update settings before; null where there were none.
+    before: Value,
+    /// Those of the edit.
+    during: Value,
+    /// Time after which every manager takes it back, in seconds since 1970.
+    pub until: i64,
+}
+
+/// The update settings of an edit: so many tasks at once, and a task that does not start ends it.
+fn settings(at_once: usize) -> Value {
+    json!({
+        "Parallelism": at_once, "Delay": 0, "Monitor": 5_000_000_000_i64, "MaxFailureRatio": 0,
+        "FailureAction": "pause", "Order": "start-first",
+    })
+}
+
+fn constraint(node: &str) -> String {
+    format!("node.id!={node}")
+}
+
+/// Returns what the service asks for.
+///
+/// # Errors
+/// An unknown value of the label.
+pub fn wish(spec: &Value) -> Result<Option<Wish>, String> {
+    let Some(value) = spec["Labels"][WISH].as_str() else { return Ok(None) };
+    match value.split(',').map(str::trim).collect::<Vec<_>>()[..] {
+        ["start-first"] => Ok(Some(Wish::StartFirst)),
+        ["start-first", "shared-volumes"] => Ok(Some(Wish::SharedVolumes)),
+        _ => Err(format!(
+            "its label {WISH} has an unknown value: `start-first` and `start-first,shared-volumes` exist"
+        )),
+    }
+}
+
+/// Returns the record of an edit, if the spec is edited. A label that cannot be read is of somebody else, or of another
+/// version of skep.
+pub fn record(spec: &Value) -> Option<Record> {
+    serde_json::from_str(spec["Labels"][RECORD].as_str()?).ok()
+}
+
+/// Returns the spec, edited so that its tasks leave exactly these nodes, `at_once` at a time. An earlier edit is taken
+/// back.
+#[must_use]
+pub fn edited(
+    spec: &Value,
+    former_image: Option<&str>,
+    nodes: &BTreeSet<String>,
+    at_once: usize,
+    until: i64,
+) -> Value {
+    let mut new = restored(spec);
+    let before = new["UpdateConfig"].clone();
+    let placement = object(&mut new["TaskTemplate"]["Placement"]);
+    let all = placement.entry("Constraints").or_insert(Value::Null);
+    if !all.is_array() {
+        *all = json!([]);
+    }
+    let mut constraints = vec![];
+    if let Value::Array(all) = all {
+        for constraint in nodes.iter().map(|id| constraint(id)) {
+            let is_it = |it: &Value| it.as_str().is_some_and(|it| without_spaces(it) == constraint);
+            if !all.iter().any(is_it) {
+                all.push(json!(constraint));
+                constraints.push(constraint);
+            }
+        }
+    }
+    let during = settings(at_once.max(1));
+    new["UpdateConfig"] = during.clone();
+    let record = Record { nodes: nodes.clone(), constraints, before, during, until };
+    let labels = object(&mut new["Labels"]);
+    labels.insert(RECORD.into(), json!(json!(record).to_string()));
+    if let Some(image) = former_image {
+        labels.insert(FORMER_IMAGE.into(), json!(image));
+    }
+    new
+}
+
+/// Returns the spec without the edit; unchanged where there is none.
+#[must_use]
+pub fn restored(spec: &Value) -> Value {
+    let mut new = spec.clone();
+    let Some(record) = record(spec) else { return new };
+    const CONSTRAINTS: &str = "/TaskTemplate/Placement/Constraints";
+    if let Some(all) = new.pointer_mut(CONSTRAINTS).and_then(Value::as_array_mut) {
+        for added in &record.constraints {
+            if let Some(n) = all.iter().position(|it| it == added.as_str()) {
+                all.remove(n);
+            }
+        }
+        let is_empty = all.is_empty();
+        remove_if(&mut new["TaskTemplate"]["Placement"], "Constraints", is_empty);
+    }
+    restore_settings(&mut new, &record);
+    object(&mut new["Labels"]).remove(RECORD);
+    new
+}
+
+/// Restores each update setting that has the edit's value.
+fn restore_settings(new: &mut Value, Record { before, during, .. }: &Record) {
+    let settings = object(&mut new["UpdateConfig"]);
+    for (name, edited) in during.as_object().into_iter().flatten() {
+        // Docker leaves zeros out.
+        let now = settings.get(name).cloned().unwrap_or_else(|| json!(0));
+        if now != *edited && !(is_zero(&now) && is_zero(edited)) {
+            continue;
+        }
+        match before.get(name) {
+            Some(value) => drop(settings.insert(name.clone(), value.clone())),
+            None => drop(settings.remove(name)),
+        }
+    }
+    let is_empty = settings.is_empty();
+    remove_if(new, "UpdateConfig", is_empty && before.is_null());
+}
+
+fn is_zero(value: &Value) -> bool {
+    value.as_f64() == Some(0.0)
+}
+
+fn remove_if(of: &mut Value, key: &str, is_so: bool) {
+    if let Some(of) = of.as_object_mut()
+        && is_so
+    {
+        of.remove(key);
+    }
+}
+
+/// Returns the object that the value is, or that it becomes.
+fn object(value: &mut Value) -> &mut Map<String, Value> {
+    if !value.is_object() {
+        *value = json!({});
+    }
+    match value {
+        Value::Object(map) => map,
+        _ => unreachable!("it was made an object"),
+    }
+}
+
+fn without_spaces(text: &str) -> String {
+    text.chars().filter(|it| !it.is_whitespace()).collect()
+}
+
+/// Returns why tasks of this service cannot start elsewhere before they end on `leaving`; `None` if they may. `nodes` are
+/// those of the swarm that get new tasks.
+pub fn obstacle(
+    spec: &Value,
+    wish: Wish,
+    tasks: &[ServiceTask],
+    leaving: &BTreeSet<String>,
+    nodes: &[&NodeView],
+) -> Option<String> {
+    let template = &spec["TaskTemplate"];
+    if spec["Mode"]["Replicated"].is_null() {
+        return Some("it is a global service or a job".into());
+    }
+    if !template["Placement"].is_object() {
+        return Some("it was created without a placement, not by the docker command".into());
+    }
+    let is_shared = |mount: &Value| mount["Type"].as_str().is_none_or(|it| it != "tmpfs");
+    let mut mounts = template["ContainerSpec"]["Mounts"].as_array().into_iter().flatten();
+    if wish != Wish::SharedVolumes && mounts.any(is_shared) {
+        return Some(format!(
+            "it has volumes or bind mounts, which two tasks would use at a time: the value `start-first,shared-volumes` of {WISH} allows that"
+        ));
+    }
+    let placement = &template["Placement"];
+    let constraints: Vec<&str> = placement["Constraints"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    let fits = |node: &NodeView| constraints.iter().all(|it| may_fit(it, node));
+    let others: Vec<&&NodeView> =
+        nodes.iter().filter(|node| !leaving.contains(&node.id) && fits(node)).collect();
+    if others.is_empty() {
+        return Some("its constraints leave no other node".into());
+    }
+    let on = |id: &str| tasks.iter().filter(|task| task.is_wanted_on(id)).count();
+    let moving: usize = leaving.iter().map(|id| on(id)).sum();
+    let has_host_port = spec["EndpointSpec"]["Ports"]
+        .as_array()
+        .is_some_and(|ports| ports.iter().any(|port| port["PublishMode"] == "host"));
+    let most = placement["MaxReplicas"].as_u64().filter(|most| *most > 0);
+    let most = if has_host_port { Some(1) } else { most.and_then(|it| usize::try_from(it).ok()) };
+    let most = most?;
+    let free: usize = others.iter().map(|node| most.saturating_sub(on(&node.id))).sum();
+    let what = if has_host_port { "ports in host mode" } else { "max-replicas-per-node" };
+    (free < moving).then(|| format!("{what} leave no other node for {moving} of its tasks"))
+}
+
+/// Whether a node meets a constraint, as far as the node list shows: one that it does not show may be met.
+fn may_fit(constraint: &str, node: &NodeView) -> bool {
+    let text = without_spaces(constraint);
+    let (key, value, wanted) = if let Some((key, value)) = text.split_once("!=") {
+        (key, value, false)
+    } else if let Some((key, value)) = text.split_once("==") {
+        (key, value, true)
+    } else {
+        return true;
+    };
+    let role = match node.role {
+        Role::Manager => "manager",
+        Role::Worker => "worker",
+    };
+    let is_it = match key {
+        "node.id" => node.id == value,
+        "node.hostname" => node.hostname.eq_ignore_ascii_case(value),
+        "node.role" => role.eq_ignore_ascii_case(value),
+        _ => match key.strip_prefix("node.labels.") {
+            Some(label) => node.labels.get(label).is_some_and(|it| it.eq_ignore_ascii_case(value)),
+            None => return true,
+        },
+    };
+    is_it == wanted
+}

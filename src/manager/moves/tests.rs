@@ -1,0 +1,233 @@
+//! Tests edits of specs as Docker has them, and the decision about one service.
+
+use std::collections::BTreeSet;
+
+use bollard::models::TaskState::{self, FAILED, PENDING, PREPARING, RUNNING, SHUTDOWN};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::decide::{Seen, Step, Wait, decide};
+use super::spec::{self, FORMER_IMAGE, RECORD, WISH, Wish, edited, obstacle, restored};
+use crate::clients::docker::{NodeView, ServiceTask};
+use crate::common::instance::Role;
+
+/// A task of a replica that is to run, unless it has ended.
+fn task(slot: usize, node: &str, state: TaskState) -> ServiceTask {
+    let is_wanted = matches!(state, RUNNING | PENDING | PREPARING);
+    ServiceTask {
+        slot: slot.to_string(),
+        created_at: time::OffsetDateTime::UNIX_EPOCH,
+        state: Some(state),
+        desired: if is_wanted { RUNNING } else { SHUTDOWN },
+        error: None,
+        node_id: (state != PENDING).then(|| node.to_owned()),
+    }
+}
+
+fn set(ids: &[&str]) -> BTreeSet<String> {
+    ids.iter().map(|id| (*id).to_owned()).collect()
+}
+
+/// A spec with a label and more fields, as a pointer and a value.
+fn spec(wish: &str, more: &[(&str, Value)]) -> Value {
+    let mut spec = json!({
+        "Name": "web",
+        "Labels": { WISH: wish },
+        "TaskTemplate": { "ContainerSpec": { "Image": "app:1" }, "Placement": {} },
+        "Mode": { "Replicated": { "Replicas": 2 } },
+        "EndpointSpec": {},
+    });
+    for (at, value) in more {
+        *spec.pointer_mut(at).unwrap() = value.clone();
+    }
+    spec
+}
+
+fn constraints(spec: &Value) -> Vec<&str> {
+    let all = spec["TaskTemplate"]["Placement"]["Constraints"].as_array();
+    all.into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+#[test]
+fn an_edit_is_one_of_placement_and_update_settings_and_stands_in_the_spec() {
+    let constraint = "node.labels.zone==a";
+    let placement = json!({ "Constraints": [constraint, "node.id != n2"], "MaxReplicas": 3 });
+    let before = spec("start-first", &[("/TaskTemplate/Placement", placement)]);
+    let new = edited(&before, Some("app:0"), &set(&["n1", "n2"]), 3, 1000);
+    assert_eq!(constraints(&new), [constraint, "node.id != n2", "node.id!=n1"]);
+    assert_eq!(new["UpdateConfig"]["Order"], "start-first");
+    assert_eq!(new["UpdateConfig"]["FailureAction"], "pause");
+    assert_eq!(new["UpdateConfig"]["Parallelism"], 3);
+    assert_eq!(new["Labels"][FORMER_IMAGE], "app:0");
+    let record = spec::record(&new).unwrap();
+    assert_eq!((record.nodes, record.until), (set(&["n1", "n2"]), 1000));
+    for same in ["Name", "Mode", "EndpointSpec"] {
+        assert_eq!(new[same], before[same]);
+    }
+    assert_eq!(new["TaskTemplate"]["ContainerSpec"], before["TaskTemplate"]["ContainerSpec"]);
+
+    let more = edited(&new, None, &set(&["n1", "n3"]), 1, 2000);
+    assert_eq!(constraints(&more), [constraint, "node.id != n2", "node.id!=n1", "node.id!=n3"]);
+    let mut back = restored(&more);
+    assert_eq!(back["Labels"][FORMER_IMAGE], "app:0", "for the operator");
+    back["Labels"].as_object_mut().unwrap().remove(FORMER_IMAGE);
+    assert_eq!(back, before);
+}
+
+#[test]
+fn what_an_operator_has_changed_meanwhile_stays() {
+    let settings = json!({ "Parallelism": 1, "Delay": 7, "Order": "stop-first" });
+    let mut before = spec("start-first", &[]);
+    before["UpdateConfig"] = settings.clone();
+    let now = edited(&before, None, &set(&["n1"]), 1, 1000);
+
+    let mut changed = now.clone();
+    changed["UpdateConfig"]["Parallelism"] = json!(4);
+    changed["UpdateConfig"].as_object_mut().unwrap().remove("Delay");
+    changed["TaskTemplate"]["Placement"]["Constraints"] =
+        json!(["node.id!=n1", "node.role==worker"]);
+    changed["Mode"]["Replicated"]["Replicas"] = json!(9);
+    let back = restored(&changed);
+    assert_eq!(constraints(&back), ["node.role==worker"]);
+    let kept = json!({ "Parallelism": 4, "Delay": 7, "Order": "stop-first" });
+    assert_eq!(back["UpdateConfig"], kept, "Docker leaves a zero out");
+    assert_eq!(back["Mode"]["Replicated"]["Replicas"], 9);
+
+    let mut by_hand = now;
+    by_hand["TaskTemplate"]["Placement"]["Constraints"] = json!(["node.id!=n9"]);
+    assert_eq!(constraints(&restored(&by_hand)), ["node.id!=n9"]);
+    let deployed = spec("start-first", &[]);
+    assert_eq!(restored(&deployed), deployed);
+    let mut foreign = deployed;
+    foreign["Labels"][RECORD] = json!("{ not ours");
+    assert_eq!(restored(&foreign), foreign);
+}
+
+proptest! {
+    /// Nothing of an edit is left, whatever a spec has.
+    #[test]
+    fn an_edit_that_is_taken_back_leaves_nothing(
+        own in prop::collection::vec("node\\.(id|role) ?(!=|==) ?n[0-4]", 0..4),
+        settings in prop::option::of((0u64..3, 0u64..3, prop::sample::select(vec!["stop-first", "start-first"]))),
+        nodes in prop::collection::btree_set("n[0-4]", 1..4),
+        more in prop::collection::btree_set("n[0-4]", 1..4),
+    ) {
+        let mut before = spec("start-first", &[]);
+        match own.as_slice() {
+            [] => {}
+            own => before["TaskTemplate"]["Placement"] = json!({ "Constraints": own }),
+        }
+        if let Some((parallelism, delay, order)) = settings {
+            before["UpdateConfig"] =
+                json!({ "Parallelism": parallelism, "Delay": delay, "Order": order });
+        }
+        let once = edited(&before, None, &nodes, 2, 1);
+        prop_assert_eq!(&restored(&once), &before);
+        let twice = edited(&once, None, &more, 3, 2);
+        prop_assert_eq!(&twice, &edited(&before, None, &more, 3, 2), "the last edit counts");
+        prop_assert_eq!(restored(&twice), before);
+    }
+}
+
+#[test]
+fn what_cannot_run_twice_or_elsewhere_is_refused() {
+    let nodes = [NodeView::example("n1", Role::Worker), NodeView::example("n2", Role::Worker)];
+    let nodes: Vec<&NodeView> = nodes.iter().collect();
+    let tasks = [task(1, "n1", RUNNING), task(2, "n2", RUNNING)];
+    let why = |spec: &Value, wish| {
+        obstacle(spec, wish, &tasks, &set(&["n1"]), &nodes).unwrap_or_default()
+    };
+    let usual = Wish::StartFirst;
+    assert_eq!(why(&spec("start-first", &[]), usual), "");
+    let mut no_placement = spec("start-first", &[]);
+    no_placement["TaskTemplate"].as_object_mut().unwrap().remove("Placement");
+    assert!(why(&no_placement, usual).contains("without a placement"));
+    for (at, value, expected) in [
+        ("/Mode", json!({ "Global": {} }), "global service"),
+        ("/Mode", json!({ "ReplicatedJob": {} }), "a job"),
+        ("/TaskTemplate/Placement", json!({ "MaxReplicas": 1 }), "max-replicas-per-node"),
+        ("/TaskTemplate/Placement", json!({ "MaxReplicas": 2 }), ""),
+        ("/TaskTemplate/Placement", json!({ "Constraints": ["node.id == n1"] }), "constraints"),
+        ("/TaskTemplate/Placement", json!({ "Constraints": ["node.role==Worker"] }), ""),
+        ("/TaskTemplate/Placement", json!({ "Constraints": ["node.role!=worker"] }), "constraints"),
+        ("/TaskTemplate/Placement", json!({ "Constraints": ["node.labels.a==b"] }), "constraints"),
+        ("/TaskTemplate/Placement", json!({ "Constraints": ["node.labels.a!=b"] }), ""),
+        ("/TaskTemplate/Placement", json!({ "Constraints": ["node.platform.os==x"] }), ""),
+        ("/EndpointSpec", json!({ "Ports": [{ "PublishMode": "host" }] }), "host mode"),
+        ("/EndpointSpec", json!({ "Ports": [{ "PublishMode": "ingress" }] }), ""),
+    ] {
+        let found = why(&spec("start-first", &[(at, value.clone())]), usual);
+        assert_eq!(found.is_empty(), expected.is_empty(), "{value}: {found}");
+        assert!(found.contains(expected), "{value}: {found}");
+    }
+    let mut mounts = spec("start-first", &[]);
+    for (kind, is_shared) in [("volume", true), ("bind", true), ("cluster", true), ("tmpfs", false)]
+    {
+        mounts["TaskTemplate"]["ContainerSpec"]["Mounts"] = json!([{ "Type": kind }]);
+        assert_eq!(why(&mounts, usual).contains("volumes"), is_shared, "{kind}");
+        assert_eq!(why(&mounts, Wish::SharedVolumes), "", "{kind}");
+    }
+}
+
+/// The step for a service with tasks on `n1` and `n2`, of which `n1` leaves.
+fn step(spec: &Value, state: Option<&str>, tasks: &[ServiceTask], failed: &[&str]) -> Step {
+    let nodes = [NodeView::example("n2", Role::Worker), NodeView::example("n3", Role::Worker)];
+    decide(&Seen {
+        spec,
+        has_other_credentials: false,
+        unfinished_update: state,
+        tasks,
+        leaving: &set(&["n1"]),
+        failed: &set(failed),
+        nodes: &nodes.iter().collect::<Vec<_>>(),
+        is_whole: true,
+        now: 0,
+    })
+}
+
+#[test]
+fn a_service_is_edited_waited_for_and_restored() {
+    let on = |node: &str, state: TaskState| vec![task(1, node, state), task(2, "n2", RUNNING)];
+    let (here, gone) = (on("n1", RUNNING), on("n3", RUNNING));
+    let plain = spec("start-first", &[]);
+    assert_eq!(step(&plain, None, &here, &[]), Step::Move(set(&["n1"])));
+    assert_eq!(step(&plain, None, &gone, &[]), Step::None);
+    assert_eq!(step(&plain, None, &on("n1", SHUTDOWN), &[]), Step::None, "it is stopping");
+    assert_eq!(step(&plain, None, &on("n1", FAILED), &[]), Step::None);
+    let waits = |wait| Step::Wait(wait, set(&["n1"]));
+    assert_eq!(step(&plain, Some("updating"), &here, &[]), waits(Wait::OwnUpdate));
+    let mut pulls = here.clone();
+    pulls.push(task(3, "n2", PREPARING));
+    assert_eq!(step(&plain, None, &pulls, &[]), waits(Wait::Pulling));
+    for state in ["paused", "rollback_paused"] {
+        let refused = step(&plain, Some(state), &here, &[]);
+        assert!(matches!(&refused, Step::Refuse(why) if why.contains(state)), "{refused:?}");
+    }
+
+    let now = edited(&plain, None, &set(&["n1"]), 1, 1000);
+    let mut both = here.clone();
+    both.push(task(1, "n3", PENDING));
+    for state in [None, Some("updating")] {
+        assert_eq!(step(&now, state, &both, &[]), waits(Wait::Moving));
+    }
+    for state in ["paused", "rollback_started"] {
+        assert_eq!(step(&now, Some(state), &both, &[]), Step::GiveUp);
+    }
+    assert_eq!(step(&now, Some("paused"), &both, &["n1"]), Step::Restore, "as usual from now on");
+    assert_eq!(step(&plain, None, &both, &["n1"]), Step::None);
+    for state in [None, Some("updating"), Some("paused")] {
+        assert_eq!(step(&now, state, &gone, &[]), Step::Restore);
+    }
+    let other = edited(&plain, None, &set(&["n9"]), 1, 1000);
+    assert_eq!(step(&other, Some("updating"), &here, &[]), Step::Move(set(&["n1"])), "one update");
+
+    let mut no_more = now.clone();
+    no_more["Labels"].as_object_mut().unwrap().remove(WISH);
+    assert_eq!(step(&no_more, None, &here, &[]), Step::Restore);
+    let mut unknown = plain;
+    unknown["Labels"][WISH] = json!("slowly");
+    assert!(matches!(step(&unknown, None, &here, &[]), Step::Refuse(why) if why.contains(WISH)));
+    let mut unknown = now;
+    unknown["Labels"][WISH] = json!("slowly");
+    assert_eq!(step(&unknown, None, &here, &[]), Step::Restore);
+}

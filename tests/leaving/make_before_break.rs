@@ -1,0 +1,298 @@
+//! A service with the label `skep.drain` has its new tasks before the old ones on nodes that leave are stopped, and its
+//! spec is the operator's again afterwards.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use bollard::models::{
+    HealthConfig,
+    NodeSpecAvailabilityEnum::{ACTIVE, PAUSE},
+    Service, ServiceSpec, ServiceSpecUpdateConfig, ServiceSpecUpdateConfigOrderEnum as Order,
+    TaskSpecPlacement,
+};
+use bollard::query_parameters::UpdateServiceOptionsBuilder;
+use harness::departures::{Leaver, node_id, options_with, restart_skep, running, standing};
+use harness::{PATIENCE, secs};
+use skep_sim::fleet::{ClusterSpec, Fleet, is_running, service, workload};
+
+const SERVICE: &str = "web";
+const LABEL: &str = "skep.drain";
+const RECORD: &str = "skep.move";
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// A service that asks for it, and whose own updates stop a task first. A new task runs only after some seconds.
+fn labelled(replicas: u32, command: Vec<String>) -> anyhow::Result<ServiceSpec> {
+    let mut spec = service(SERVICE, replicas, command, secs(30))?;
+    spec.labels = Some([(LABEL.to_owned(), "start-first".to_owned())].into());
+    let template = spec.task_template.get_or_insert_default();
+    template.placement = Some(TaskSpecPlacement {
+        constraints: Some(vec!["node.role==worker".to_owned()]),
+        ..Default::default()
+    });
+    let interval = Some(i64::try_from(secs(2).as_nanos())?);
+    template.container_spec.get_or_insert_default().health_check = Some(HealthConfig {
+        test: Some(vec!["CMD".to_owned(), "true".to_owned()]),
+        interval,
+        ..Default::default()
+    });
+    spec.update_config = Some(ServiceSpecUpdateConfig {
+        parallelism: Some(1),
+        delay: interval,
+        order: Some(Order::STOP_FIRST),
+        ..Default::default()
+    });
+    Ok(spec)
+}
+
+async fn inspect(fleet: &Fleet) -> anyhow::Result<Service> {
+    Ok(fleet.manager_docker().await?.inspect_service(SERVICE, None).await?)
+}
+
+async fn spec_of(fleet: &Fleet) -> anyhow::Result<ServiceSpec> {
+    inspect(fleet).await?.spec.context("a spec")
+}
+
+/// The record of an edit that is not taken back.
+async fn record(fleet: &Fleet) -> anyhow::Result<Option<String>> {
+    Ok(spec_of(fleet).await?.labels.and_then(|labels| labels.get(RECORD).cloned()))
+}
+
+/// Waits until the spec is edited.
+async fn edited(fleet: &Fleet) -> anyhow::Result<()> {
+    let is_edited = async || Ok(record(fleet).await?.is_some());
+    fleet.wait_until("an edited spec", PATIENCE, is_edited).await
+}
+
+/// Waits until the spec is this one again.
+async fn is_restored(fleet: &Fleet, before: &ServiceSpec) -> anyhow::Result<()> {
+    fleet
+        .wait_until("the operator's spec", secs(90), async || {
+            let now = spec_of(fleet).await?;
+            ensure!(now == *before, "{now:#?}\n{before:#?}");
+            Ok(true)
+        })
+        .await
+}
+
+/// Nodes of the running tasks, with their number.
+async fn placed(fleet: &Fleet) -> anyhow::Result<BTreeMap<String, usize>> {
+    let mut by_node = BTreeMap::new();
+    for task in fleet.tasks_of_service(SERVICE).await?.into_iter().filter(is_running) {
+        *by_node.entry(task.node_id.context("a node")?).or_default() += 1;
+    }
+    Ok(by_node)
+}
+
+/// Runs `story`, and returns the smallest number of running tasks meanwhile.
+async fn fewest_during(
+    fleet: &Fleet,
+    story: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<usize> {
+    let fewest = Mutex::new(usize::MAX);
+    let watch = async {
+        loop {
+            if let Ok(placed) = placed(fleet).await {
+                let mut fewest = fewest.lock().unwrap();
+                *fewest = (*fewest).min(placed.values().sum());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    tokio::select! {
+        ended = story => ended?,
+        () = watch => unreachable!(),
+    }
+    Ok(fewest.into_inner().unwrap())
+}
+
+/// The workers that have tasks, the fullest first.
+async fn occupied(fleet: &Fleet, spec: &ClusterSpec) -> anyhow::Result<Vec<Leaver>> {
+    let placed = placed(fleet).await?;
+    let mut all = vec![];
+    for worker in fleet.group(&spec.workers_group()) {
+        let count = placed.get(&node_id(&worker).await?).copied().unwrap_or_default();
+        all.push((count, Leaver::of(&worker).await?));
+    }
+    all.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
+    Ok(all.into_iter().filter(|(count, _)| *count > 0).map(|(_, leaver)| leaver).collect())
+}
+
+#[tokio::test]
+async fn a_service_of_one_replica_never_has_none() -> anyhow::Result<()> {
+    let spec = ClusterSpec::new("demo", 1, 2);
+    let fleet = standing(options_with(""), &spec).await?;
+    fleet.create_service_of(labelled(1, workload::slow_to_stop(2.0))?).await?;
+    running(&fleet, SERVICE, 1).await?;
+    let before = spec_of(&fleet).await?;
+    let leaver = occupied(&fleet, &spec).await?.remove(0);
+    let fewest = fewest_during(&fleet, async {
+        fleet.cloud().terminate(leaver.id(), true)?;
+        leaver.has_left_by_its_hook(&fleet).await?;
+        is_restored(&fleet, &before).await
+    })
+    .await?;
+    ensure!(fewest == 1, "{fewest}\n{}", fleet.report());
+    let log = fleet.leader().await?.log();
+    for line in ["moving its tasks, new ones first", "its spec is the operator's again"] {
+        ensure!(log.matches(line).count() == 1, "{line} is not once in {log}");
+    }
+    fleet.stop().await
+}
+
+/// The manager's skep is killed again and again meanwhile.
+#[tokio::test]
+async fn several_nodes_at_once_while_the_managers_skep_crashes() -> anyhow::Result<()> {
+    let spec = ClusterSpec::new("demo", 1, 4);
+    let fleet = standing(options_with(""), &spec).await?;
+    fleet.create_service_of(labelled(6, workload::slow_to_stop(1.0))?).await?;
+    running(&fleet, SERVICE, 6).await?;
+    let before = spec_of(&fleet).await?;
+    let leavers: Vec<Leaver> = occupied(&fleet, &spec).await?.into_iter().take(2).collect();
+    let stay: Vec<String> = task_ids(&fleet, &leavers).await?;
+    let both = Mutex::new(false);
+    let manager = fleet.leader().await?;
+    let crashes = async {
+        loop {
+            if let Ok(Some(record)) = record(&fleet).await {
+                let is_both = leavers.iter().all(|leaver| record.contains(&leaver.node_id));
+                *both.lock().unwrap() |= is_both;
+                restart_skep(&fleet, &manager).await?;
+            }
+            tokio::time::sleep(LOOK_EVERY * 7).await;
+        }
+    };
+    let fewest = fewest_during(&fleet, async {
+        for leaver in &leavers {
+            fleet.cloud().terminate(leaver.id(), true)?;
+        }
+        let left = async {
+            for leaver in &leavers {
+                leaver.has_left_by_its_hook(&fleet).await?;
+            }
+            is_restored(&fleet, &before).await
+        };
+        tokio::select! {
+            left = left => left,
+            crash = crashes => crash,
+        }
+    })
+    .await?;
+    ensure!(fewest >= 6, "{fewest}\n{}", fleet.report());
+    ensure!(both.into_inner().unwrap(), "not in one update\n{}", fleet.report());
+    let now = task_ids(&fleet, &[]).await?;
+    ensure!(stay.iter().all(|id| now.contains(id)), "others were moved, too: {stay:?}, {now:?}");
+    fleet.stop().await
+}
+
+/// Ids of the running tasks that are on none of these nodes.
+async fn task_ids(fleet: &Fleet, without: &[Leaver]) -> anyhow::Result<Vec<String>> {
+    let tasks = fleet.tasks_of_service(SERVICE).await?.into_iter().filter(is_running);
+    let is_there = |id: Option<&String>| without.iter().any(|it| Some(&it.node_id) == id);
+    Ok(tasks.filter(|it| !is_there(it.node_id.as_ref())).filter_map(|it| it.id).collect())
+}
+
+/// Its tasks run on one node only, which no constraint shows.
+#[tokio::test]
+async fn a_service_that_does_not_start_elsewhere_keeps_no_node() -> anyhow::Result<()> {
+    let spec = ClusterSpec::new("demo", 1, 3);
+    let fleet = standing(options_with(""), &spec).await?;
+    let leaver = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
+    let only_there = workload::slow_to_stop(1.0).pop().context("a script")?;
+    let script = format!("[ \"$NODE\" = {} ] || exit 1; {only_there}", leaver.node_id);
+    let mut web = labelled(1, ["sh", "-c", &script].map(str::to_owned).to_vec())?;
+    let template = web.task_template.get_or_insert_default();
+    let container = template.container_spec.get_or_insert_default();
+    container.env = Some(vec!["NODE={{.Node.ID}}".to_owned()]);
+    // It starts there, and nowhere else.
+    let others: Vec<_> = fleet.group(&spec.workers_group()).into_iter().skip(1).collect();
+    let set = async |availability| {
+        for other in &others {
+            fleet.operate(other, |spec| spec.availability = Some(availability)).await?;
+        }
+        anyhow::Ok(())
+    };
+    set(PAUSE).await?;
+    fleet.create_service_of(web).await?;
+    running(&fleet, SERVICE, 1).await?;
+    set(ACTIVE).await?;
+    let before = spec_of(&fleet).await?;
+
+    fleet.cloud().terminate(leaver.id(), true)?;
+    edited(&fleet).await?;
+    leaver.has_left_by_its_hook(&fleet).await?;
+    is_restored(&fleet, &before).await?;
+    let log = fleet.leader().await?.log();
+    ensure!(log.matches("its tasks do not start on other nodes").count() == 1, "{log}");
+    fleet.stop().await
+}
+
+/// An operator's changes win, and the departures end.
+#[tokio::test]
+async fn an_operator_scales_deploys_and_removes_it_meanwhile() -> anyhow::Result<()> {
+    let spec = ClusterSpec::new("demo", 1, 4);
+    let fleet = standing(options_with(""), &spec).await?;
+    fleet.create_service_of(labelled(3, workload::slow_to_stop(1.0))?).await?;
+    running(&fleet, SERVICE, 3).await?;
+
+    let mut wanted = spec_of(&fleet).await?;
+    let leaver = occupied(&fleet, &spec).await?.remove(0);
+    fleet.cloud().terminate(leaver.id(), true)?;
+    edited(&fleet).await?;
+    let scale = |spec: &mut ServiceSpec| {
+        let replicated = spec.mode.as_mut().and_then(|mode| mode.replicated.as_mut());
+        replicated.expect("a replicated service").replicas = Some(4);
+    };
+    fleet.update_service(SERVICE, scale).await?;
+    scale(&mut wanted);
+    leaver.has_left_by_its_hook(&fleet).await?;
+    is_restored(&fleet, &wanted).await?;
+    running(&fleet, SERVICE, 4).await?;
+
+    let leaver = occupied(&fleet, &spec).await?.remove(0);
+    fleet.cloud().terminate(leaver.id(), true)?;
+    edited(&fleet).await?;
+    let deployed = {
+        let mut deployed = wanted;
+        let template = deployed.task_template.get_or_insert_default();
+        template.container_spec.get_or_insert_default().env = Some(vec!["A=b".to_owned()]);
+        deployed
+    };
+    fleet.update_service(SERVICE, |spec| *spec = deployed.clone()).await?;
+    leaver.has_left_by_its_hook(&fleet).await?;
+    is_restored(&fleet, &deployed).await?;
+    running(&fleet, SERVICE, 4).await?;
+
+    let leaver = occupied(&fleet, &spec).await?.remove(0);
+    fleet.cloud().terminate(leaver.id(), true)?;
+    edited(&fleet).await?;
+    fleet.manager_docker().await?.delete_service(SERVICE).await?;
+    leaver.has_left_by_its_hook(&fleet).await?;
+    fleet.stop().await
+}
+
+/// `docker service rollback` leads back to an edited spec, and a node that stays after all leaves nothing behind.
+#[tokio::test]
+async fn a_rollback_and_a_notice_that_is_cancelled_leave_nothing_behind() -> anyhow::Result<()> {
+    let spec = ClusterSpec::new("demo", 1, 2);
+    let fleet = standing(options_with(""), &spec).await?;
+    fleet.create_service_of(labelled(1, workload::slow_to_stop(1.0))?).await?;
+    running(&fleet, SERVICE, 1).await?;
+    let before = spec_of(&fleet).await?;
+    let stays = occupied(&fleet, &spec).await?.remove(0);
+    fleet.cloud().spot_notice(stays.id(), "terminate", secs(300))?;
+    edited(&fleet).await?;
+    fleet.cloud().clear_spot_notice(stays.id())?;
+    is_restored(&fleet, &before).await?;
+
+    let docker = fleet.manager_docker().await?;
+    let seen = inspect(&fleet).await?;
+    let version = seen.version.and_then(|it| it.index).context("a version")?.try_into()?;
+    let rollback = UpdateServiceOptionsBuilder::default().version(version).rollback("previous");
+    let spec = seen.spec.context("a spec")?;
+    docker.update_service(SERVICE, spec, rollback.build(), None).await?;
+    ensure!(record(&fleet).await?.is_some(), "the edited spec is the previous one");
+    is_restored(&fleet, &before).await?;
+    fleet.stop().await
+}
