@@ -23,7 +23,7 @@ mod error;
 mod fuzz;
 mod instances;
 mod labels;
-mod moves;
+pub mod moves;
 mod node_edit;
 mod observe;
 mod orphan_hooks;

@@ -10,27 +10,22 @@ use bollard::models::{
     HealthConfig,
     NodeSpecAvailabilityEnum::{ACTIVE, PAUSE},
     Service, ServiceSpec, ServiceSpecUpdateConfig, ServiceSpecUpdateConfigOrderEnum as Order,
-    TaskSpecPlacement,
 };
 use bollard::query_parameters::UpdateServiceOptionsBuilder;
-use harness::departures::{Leaver, node_id, options_with, restart_skep, running, standing};
+use harness::departures::{Leaver, node_id, options_with, restart_skep, running, signal, standing};
 use harness::{PATIENCE, secs};
-use skep_sim::fleet::{ClusterSpec, Fleet, is_running, service, workload};
+use skep_sim::fleet::{
+    ClusterSpec, Fleet, FleetOptions, Restart, is_running, start_first, workload,
+};
 
 const SERVICE: &str = "web";
-const LABEL: &str = "skep.drain";
 const RECORD: &str = "skep.move";
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// A service that asks for it, and whose own updates stop a task first. A new task runs only after some seconds.
 fn labelled(replicas: u32, command: Vec<String>) -> anyhow::Result<ServiceSpec> {
-    let mut spec = service(SERVICE, replicas, command, secs(30))?;
-    spec.labels = Some([(LABEL.to_owned(), "start-first".to_owned())].into());
+    let mut spec = start_first(SERVICE, replicas, command, secs(30))?;
     let template = spec.task_template.get_or_insert_default();
-    template.placement = Some(TaskSpecPlacement {
-        constraints: Some(vec!["node.role==worker".to_owned()]),
-        ..Default::default()
-    });
     let interval = Some(i64::try_from(secs(2).as_nanos())?);
     template.container_spec.get_or_insert_default().health_check = Some(HealthConfig {
         test: Some(vec!["CMD".to_owned(), "true".to_owned()]),
@@ -121,7 +116,8 @@ async fn occupied(fleet: &Fleet, spec: &ClusterSpec) -> anyhow::Result<Vec<Leave
 
 #[tokio::test]
 async fn a_service_of_one_replica_never_has_none() -> anyhow::Result<()> {
-    let spec = ClusterSpec::new("demo", 1, 2);
+    // Any of the managers drains nodes.
+    let spec = ClusterSpec::new("demo", 3, 2);
     let fleet = standing(options_with(""), &spec).await?;
     fleet.create_service_of(labelled(1, workload::slow_to_stop(2.0))?).await?;
     running(&fleet, SERVICE, 1).await?;
@@ -138,6 +134,29 @@ async fn a_service_of_one_replica_never_has_none() -> anyhow::Result<()> {
     for line in ["moving its tasks, new ones first", "its spec is the operator's again"] {
         ensure!(log.matches(line).count() == 1, "{line} is not once in {log}");
     }
+    fleet.stop().await
+}
+
+/// Another manager moves it, after a while.
+#[tokio::test]
+async fn the_leaders_skep_is_dead() -> anyhow::Result<()> {
+    let spec = ClusterSpec::new("demo", 3, 2);
+    let options = FleetOptions { restart: Restart::Never, ..options_with("") };
+    let fleet = standing(options, &spec).await?;
+    fleet.create_service_of(labelled(1, workload::slow_to_stop(1.0))?).await?;
+    running(&fleet, SERVICE, 1).await?;
+    let before = spec_of(&fleet).await?;
+    let leaver = occupied(&fleet, &spec).await?.remove(0);
+    let leader = fleet.leader().await?;
+    signal(&leader, "SIGKILL")?;
+    let fewest = fewest_during(&fleet, async {
+        fleet.cloud().terminate(leaver.id(), true)?;
+        leaver.has_left_by_its_hook(&fleet).await?;
+        is_restored(&fleet, &before).await
+    })
+    .await?;
+    ensure!(fewest == 1, "{fewest}\n{}", fleet.report());
+    ensure!(fleet.leader().await?.id() == leader.id() && !leader.skep_running());
     fleet.stop().await
 }
 

@@ -1,22 +1,25 @@
 //! Measures what departures cost the users of services, with skep's waits and without them: requests that are lost while
 //! workers get spot notices behind a load balancer, and the replicas that run while several workers leave at once.
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use bollard::models::Task;
 use serde::Serialize;
 use tokio::sync::oneshot;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::create;
 use crate::cloud::{ClusterBalancer, Market, TargetState};
 use crate::fleet::{
-    ClusterSpec, Fleet, FleetOptions, Instance, is_running, on_every_worker, workload,
+    ClusterSpec, Fleet, FleetOptions, Instance, is_running, on_every_worker, start_first, workload,
 };
 use crate::stage;
 use crate::witness::client::{self, Counts};
+use crate::witness::single::{self, Single};
 
 const SERVICE: &str = "front";
 const LISTENER: u16 = 80;
@@ -61,6 +64,10 @@ pub struct Departures {
     pub fewest_running_unpaced: usize,
     pub replicas: u32,
     pub leave_at_once: usize,
+    /// Seconds without a running task of a service of one replica while its worker leaves: with the label `skep.drain`.
+    pub gap_start_first: f64,
+    /// The same without the label.
+    pub gap_plain: f64,
 }
 
 /// Measures everything, each variant on a fleet of its own.
@@ -72,6 +79,9 @@ pub async fn measure(skep: &Path) -> anyhow::Result<Departures> {
     let fewest_running_paced = on_a_fleet(skep, "", leave_at_once).await?;
     let fewest_running_unpaced =
         on_a_fleet(skep, "[pace]\nenabled = false\n", leave_at_once).await?;
+    println!("the worker of a service of one replica leaves");
+    let gap_start_first = on_a_fleet(skep, "", async |fleet| gap(fleet, true).await).await?;
+    let gap_plain = on_a_fleet(skep, "", async |fleet| gap(fleet, false).await).await?;
     Ok(Departures {
         traffic_first,
         drained_at_once,
@@ -79,6 +89,8 @@ pub async fn measure(skep: &Path) -> anyhow::Result<Departures> {
         fewest_running_unpaced,
         replicas: REPLICAS,
         leave_at_once: AT_ONCE,
+        gap_start_first,
+        gap_plain,
     })
 }
 
@@ -176,6 +188,41 @@ async fn leave_at_once(fleet: &Fleet) -> anyhow::Result<usize> {
     timeout(LIMIT, watch).await.context("the workers have not left")?;
     fleet.wait_until("all replicas again", LIMIT, is_whole).await?;
     Ok(fewest)
+}
+
+/// Returns the longest time without a running task.
+async fn gap(fleet: &Fleet, starts_first: bool) -> anyhow::Result<f64> {
+    const ONE: &str = "one";
+    let cluster = &ClusterSpec::new("bench", 1, 3);
+    create(fleet, cluster).await?;
+    let mut service = start_first(ONE, 1, workload::slow_to_stop(STOPS_IN), GRACE)?;
+    if !starts_first {
+        service.labels = None;
+    }
+    fleet.create_service_of(service).await?;
+    let seen = RefCell::new(Single::default());
+    let story = async {
+        let runs = async || Ok(running(fleet, ONE).await? == 1);
+        fleet.wait_until("its task", LIMIT, runs).await?;
+        let worker = fleet
+            .wait_for("its worker", LIMIT, async || {
+                let node = seen.borrow().nodes.first().cloned();
+                let mut nodes = fleet.nodes().await?.into_iter().filter(|it| it.id == node);
+                let address = nodes.find_map(|it| it.status?.addr);
+                let mut workers = fleet.group(&cluster.workers_group()).into_iter();
+                Ok(workers.find(|it| Some(it.address().to_string()) == address))
+            })
+            .await?;
+        fleet.cloud().terminate(worker.id(), true)?;
+        fleet.wait_until("a worker that is gone", LIMIT, async || Ok(worker.is_gone())).await?;
+        fleet.wait_until("its task elsewhere", LIMIT, runs).await
+    };
+    let saw = |tasks: &[Task]| seen.borrow_mut().saw(tasks, Instant::now());
+    tokio::select! {
+        told = story => told?,
+        never = single::watch(fleet, ONE, saw) => match never {},
+    }
+    Ok(seen.into_inner().longest_gap)
 }
 
 async fn running(fleet: &Fleet, service: &str) -> anyhow::Result<usize> {

@@ -227,6 +227,13 @@ impl Report {
             fewest("all at once", self.departures.fewest_running_unpaced),
         ];
         print_table(style, &["", "REPLICAS"], &rows);
+        heading(style, "seconds without a task of one replica while its worker leaves");
+        let gap = |name: &str, gap: f64| vec![name.to_owned(), format!("{gap:.1}")];
+        let rows = [
+            gap("skep.drain=start-first", self.departures.gap_start_first),
+            gap("plain", self.departures.gap_plain),
+        ];
+        print_table(style, &["", "SECONDS"], &rows);
     }
 }
 

@@ -14,8 +14,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::bail;
+use bollard::models::Task;
 use clap::Args;
 use serde_json::json;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cloud::{ClusterBalancer, HealthCheck, Market};
@@ -25,7 +27,7 @@ use crate::stage::{self, Mark, Style};
 use crate::witness::client::{self, Counts, Requests};
 use crate::witness::record::{NodeRecord, Record};
 use crate::witness::tale::Tale;
-use crate::witness::{Witness, listen};
+use crate::witness::{Witness, listen, single};
 use story::Story;
 use verdict::Check;
 
@@ -110,6 +112,7 @@ async fn play(
     let serves = start.clone();
     let story = Story { fleet, cluster, record, requests: requests.clone(), serves, is_scripted };
     let (counts, end) = (requests.clone(), stop.clone());
+    let saw = |tasks: &[Task]| record.borrow_mut().single.saw(tasks, Instant::now());
     let listener = fleet.listener(LISTENER);
     let client = async move {
         start.cancelled().await;
@@ -131,6 +134,7 @@ async fn play(
         played = played => played,
         broken = scripts => match broken? {},
         never = witness.watch() => match never {},
+        never = single::watch(fleet, story::SINGLE, saw) => match never {},
         broken = listen::listen(record, cloud, instances) => match broken? {},
     }
 }
@@ -216,6 +220,7 @@ fn document(
         "failure": failure.map(|error| format!("{error:#}")),
         "checks": checks,
         "requests": requests,
+        "single": record.single,
         "nodes": record.nodes,
         "timeline": record.tale.lines,
         "logs": fleet.dir(),

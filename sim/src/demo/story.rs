@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::cloud::TargetState;
-use crate::fleet::{ClusterSpec, Fleet, is_running, on_every_worker, workload};
+use crate::fleet::{ClusterSpec, Fleet, is_running, on_every_worker, start_first, workload};
 use crate::stage::Mark;
 use crate::witness::client::Counts;
 use crate::witness::record::{NodeRecord, Record, SCALED_IN, SPOT};
@@ -18,6 +18,8 @@ const SERVICE: &str = "web";
 const REPLICAS: usize = 8;
 /// Seconds for a request of the service: its containers finish the request after SIGTERM.
 const REQUEST: f32 = 2.0;
+/// A service of one replica.
+pub const SINGLE: &str = "single";
 /// Docker's default.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 /// A service with a port, behind the load balancer, and the port on each worker.
@@ -91,7 +93,8 @@ impl Story<'_> {
     async fn start_service(&self) -> anyhow::Result<()> {
         self.heading(&format!("a service starts: {REPLICAS} replicas that finish what they do"));
         let command = workload::slow_to_stop(REQUEST);
-        self.fleet.create_service(SERVICE, REPLICAS as u32, command, STOP_GRACE).await?;
+        self.fleet.create_service(SERVICE, REPLICAS as u32, command.clone(), STOP_GRACE).await?;
+        self.fleet.create_service_of(start_first(SINGLE, 1, command, STOP_GRACE)?).await?;
         self.say(
             None,
             &format!(
@@ -99,7 +102,14 @@ impl Story<'_> {
                 STOP_GRACE.as_secs()
             ),
         );
-        self.until_running().await
+        self.say(
+            None,
+            &format!(
+                "service {SINGLE}: one replica, which starts elsewhere before its node is drained"
+            ),
+        );
+        self.until_running().await?;
+        self.until("the single replica", |record| !record.single.nodes.is_empty()).await
     }
 
     async fn start_front(&self) -> anyhow::Result<()> {

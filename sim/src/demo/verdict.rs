@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::witness::client::Requests;
 use crate::witness::record::{NodeRecord, Record};
+use crate::witness::single::Single;
 
 /// Docker's managers wait 10 to 20 s for a silent leader before one of them stands for election.
 const LONGEST_ELECTION: f64 = 20.0;
@@ -32,7 +33,7 @@ impl Check {
 /// Runs all checks. `is_scripted`: nothing completes hooks, so there is nothing to check about them.
 pub fn judge(record: &Record, requests: &Requests, is_scripted: bool) -> Vec<Check> {
     let hooks = (!is_scripted).then(|| hooks(&record.nodes));
-    let before = [answers(requests), one_swarm(record), grace(&record.nodes)];
+    let before = [answers(requests), single(record), one_swarm(record), grace(&record.nodes)];
     let after = [quorum(record), raft(&record.nodes), node_list(record)];
     before.into_iter().chain(hooks).chain(after).collect()
 }
@@ -49,6 +50,23 @@ fn answers(requests: &Requests) -> Check {
     }
     let fine =
         format!("every request was answered: {answered}, {long_answered} long ones among them");
+    Check::new(&problems, fine)
+}
+
+/// A service of one replica must have run all the time, and have been moved.
+fn single(record: &Record) -> Check {
+    let Single { looks, longest_gap, nodes, .. } = &record.single;
+    let mut problems = vec![];
+    if *longest_gap > 0.0 {
+        problems.push(format!("the service of one replica did not run for {longest_gap:.1} s"));
+    }
+    if nodes.len() < 2 {
+        problems.push(format!("the service of one replica was seen on {} nodes", nodes.len()));
+    }
+    let fine = format!(
+        "a service of one replica ran all the time: on {} nodes, one after the other, in {looks} looks",
+        nodes.len()
+    );
     Check::new(&problems, fine)
 }
 
@@ -190,6 +208,7 @@ mod tests {
         let mut record = Record::new(Tale::silent());
         record.launched("i-1", "demo-workers", "a", Ipv4Addr::LOCALHOST, 0.0);
         record.swarm.named("one", "worker-1");
+        record.single.nodes = ["a", "b"].map(str::to_owned).into();
         record
     }
 
@@ -218,6 +237,11 @@ mod tests {
         let mut second = record();
         second.swarm.named("two", "manager-1");
         assert!(broken(&second).starts_with("there was a second swarm"));
+        let mut gap = record();
+        gap.single.longest_gap = 1.2;
+        assert_eq!(broken(&gap), "the service of one replica did not run for 1.2 s");
+        gap.single = Single::default();
+        assert!(broken(&gap).ends_with("was seen on 0 nodes"), "{}", broken(&gap));
         let mut lost = record();
         lost.nodes[0].tasks = Tasks { without_grace: 1, ..Tasks::default() };
         assert!(broken(&lost).starts_with("tasks that lost their grace on worker-1"));

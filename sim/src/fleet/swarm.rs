@@ -253,6 +253,26 @@ pub fn service(
     })
 }
 
+/// A service of the preloaded image on workers. skep starts its tasks elsewhere before it drains a worker.
+pub fn start_first(
+    name: &str,
+    replicas: u32,
+    command: Vec<String>,
+    stop_grace: Duration,
+) -> anyhow::Result<ServiceSpec> {
+    let mut spec = service(name, replicas, command, stop_grace)?;
+    spec.labels = Some([("skep.drain".to_owned(), "start-first".to_owned())].into());
+    spec.task_template.get_or_insert_default().placement = Some(on_workers());
+    Ok(spec)
+}
+
+fn on_workers() -> TaskSpecPlacement {
+    TaskSpecPlacement {
+        constraints: Some(vec!["node.role==worker".to_owned()]),
+        ..Default::default()
+    }
+}
+
 /// A service of the preloaded image with a task on every worker, reachable at a port of its host.
 pub fn on_every_worker(
     name: &str,
@@ -264,10 +284,7 @@ pub fn on_every_worker(
     let task = spec.task_template.get_or_insert_default();
     // A port can be published only in a network of the task's own.
     task.networks = None;
-    task.placement = Some(TaskSpecPlacement {
-        constraints: Some(vec!["node.role==worker".to_owned()]),
-        ..Default::default()
-    });
+    task.placement = Some(on_workers());
     spec.mode = Some(ServiceSpecMode {
         global: Some(std::collections::HashMap::new()),
         ..Default::default()

@@ -6,6 +6,7 @@
 pub mod client;
 pub mod listen;
 pub mod record;
+pub mod single;
 pub mod swarm;
 pub mod tale;
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 use time::OffsetDateTime;
 
+use super::single::Single;
 use super::swarm::SwarmFacts;
 use super::tale::Tale;
 use crate::cloud::ActionResult;
@@ -31,6 +32,8 @@ pub struct Record {
     /// In the order of their launches.
     pub nodes: Vec<NodeRecord>,
     pub swarm: SwarmFacts,
+    /// The service of one replica, where there is one.
+    pub single: Single,
     pub tale: Tale,
 }
 
@@ -119,7 +122,8 @@ impl Tasks {
 impl Record {
     pub fn new(tale: Tale) -> Record {
         let started = OffsetDateTime::now_utc();
-        Record { started, nodes: Vec::new(), swarm: SwarmFacts::default(), tale }
+        let (swarm, single) = (SwarmFacts::default(), Single::default());
+        Record { started, nodes: Vec::new(), swarm, single, tale }
     }
 
     /// A moment as seconds since the start.

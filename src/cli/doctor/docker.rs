@@ -17,6 +17,7 @@ use crate::common::disk::{Disk, DiskSpace};
 use crate::common::fact::Fact;
 use crate::common::state::quorum_lost;
 use crate::config::Settings;
+use crate::manager::moves::remarks;
 use crate::manager::peers::has_leader;
 use crate::node::Node;
 
@@ -61,7 +62,37 @@ pub async fn examine_quorum(settings: &Settings, docker: &Swarm) -> Vec<Finding>
         return vec![];
     }
     let answer = tokio::time::timeout(LEADER_PATIENCE, docker.fetch_nodes()).await;
-    vec![quorum(&answer.unwrap_or_else(|_| Err(SwarmError::silent("list the nodes"))))]
+    let answer = answer.unwrap_or_else(|_| Err(SwarmError::silent("list the nodes")));
+    let mut findings = vec![quorum(&answer)];
+    if let Ok(nodes) = &answer {
+        findings.extend(moves(settings, docker, nodes).await);
+    }
+    findings
+}
+
+/// Checks the services with the label `skep.drain`.
+async fn moves(settings: &Settings, docker: &Swarm, nodes: &[NodeView]) -> Vec<Finding> {
+    const CHECK: &str = "services";
+    let services = match docker.fetch_services().await {
+        Ok(services) => services,
+        Err(error) => {
+            let remedy = "run `skep doctor` again in a minute";
+            return vec![Finding::skipped(CHECK, error.to_string(), remedy)];
+        }
+    };
+    let of = |(name, remark): (String, Result<String, String>)| match remark {
+        Ok(fine) => Finding::ok(CHECK, format!("{name}: {fine}")),
+        Err(why) => {
+            let evidence =
+                format!("{name} asks to be moved before its nodes are drained, and is not: {why}");
+            Finding::warning(
+                CHECK,
+                evidence,
+                "see \"New tasks before the old ones end\" in the documentation, or remove the label",
+            )
+        }
+    };
+    remarks(&services, nodes, settings).into_iter().map(of).collect()
 }
 
 /// Returns since when the running skep reports the quorum as lost.

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::record::{self, Record};
 use super::table::Condition;
-use super::{Ledger, LedgerError, Rows, Traffic};
+use super::{Ledger, LedgerError, Rows, Traffic, TurnFor};
 use crate::common::instance::{Departure, Reason, Role};
 use crate::common::printable::printable;
 
@@ -75,6 +75,9 @@ pub struct DepartureRow {
     /// Set by a manager with `turn_by`: what is waited for, as text.
     #[serde(default)]
     pub turn_after: Option<String>,
+    /// Set by a manager with `turn_by`.
+    #[serde(default)]
+    pub turn_for: TurnFor,
     /// Time when DynamoDB may delete the row.
     #[serde(with = "time::serde::timestamp")]
     pub expires_at: OffsetDateTime,
@@ -149,6 +152,7 @@ impl DepartureRow {
             traffic: None,
             turn_by: None,
             turn_after: None,
+            turn_for: TurnFor::Others,
             expires_at: departure.deadline.max(departure.noticed_at) + DEPARTURE_TTL,
         }
     }

@@ -18,7 +18,7 @@ use crate::clients::docker::{Availability, LocalNode, LocalState, NodeView};
 use crate::clients::ledger::{
     Attempt, Charter, CharterPhase, DemotionRequest, DepartureRow, DepartureState, Lease, Member,
     MemberRows, MemberState, Record, RegistryAuth, Row, Rows, ServicesWorse, Traces, Traffic,
-    decode, encode,
+    TurnFor, decode, encode,
 };
 use crate::common::instance::{Departure, HIGHEST_GENERATION, Instance, Membership, Reason, Role};
 use crate::common::labels::INSTANCE;
@@ -214,6 +214,7 @@ fn right_departure() -> impl Strategy<Value = DepartureRow> {
             row.waiting_for = Some("the tasks to stop".to_owned());
             (row.hold_until, row.turn_by) = (Some(NOW), Some(NOW));
             (row.traffic, row.turn_after) = (Some(Traffic::Balanced), Some("i-1".to_owned()));
+            row.turn_for = TurnFor::OwnTasks;
             row
         },
     )

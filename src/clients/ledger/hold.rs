@@ -20,6 +20,17 @@ pub enum Traffic {
     Replacing,
 }
 
+/// What a departing node waits for that must not be drained yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TurnFor {
+    /// Departures before its own. The leader decides.
+    #[default]
+    Others,
+    /// Its own tasks, which must run elsewhere first. Every manager sees when they do.
+    OwnTasks,
+}
+
 impl DepartureRow {
     /// Whether the node may still receive traffic, so that it must not be drained.
     #[must_use]
@@ -64,11 +75,18 @@ impl Ledger {
         seen: &DepartureRow,
         by: OffsetDateTime,
         after: &str,
+        turn_for: TurnFor,
     ) -> Result<bool, LedgerError> {
+        let turn_for = match turn_for {
+            TurnFor::Others => "others",
+            TurnFor::OwnTasks => "own-tasks",
+        };
         let condition = as_requested(seen)
             .number("by", by.unix_timestamp())
-            .text("after", printable(after, LONGEST_WAIT - 1));
-        self.note(seen, "SET #turn_by = :by, #turn_after = :after", condition).await
+            .text("after", printable(after, LONGEST_WAIT - 1))
+            .text("for", turn_for);
+        let update = "SET #turn_by = :by, #turn_after = :after, #turn_for = :for";
+        self.note(seen, update, condition).await
     }
 
     /// Records that the node's own traffic has ended: managers may drain it. `false` if the departure is another one.

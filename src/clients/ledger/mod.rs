@@ -55,7 +55,7 @@ pub use demotion_request::DemotionRequest;
 pub use departure::{DepartureRow, DepartureState};
 pub use error::LedgerError;
 pub use history::History;
-pub use hold::Traffic;
+pub use hold::{Traffic, TurnFor};
 pub use lease::{Lease, LeaseOf};
 pub use member::{Member, MemberRows, MemberState};
 pub use permission_probe::{Access, Partition};

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::decide::{Action, Age, decide};
 use crate::clients::docker::NodeView;
-use crate::clients::ledger::{DepartureRow, DepartureState};
+use crate::clients::ledger::{DepartureRow, DepartureState, TurnFor};
 use crate::common::errors::chain;
 use crate::common::instance::Role;
 use crate::common::state::in_utc;
@@ -134,14 +134,15 @@ pub async fn serve(
 struct Waits<'a> {
     until: OffsetDateTime,
     after: &'a str,
+    turn_for: TurnFor,
 }
 
 impl<'a> Waits<'a> {
     /// Returns `None` also for a node whose drain has begun.
     fn of(turn: &'a Turn, row: &DepartureRow) -> Option<Self> {
         match turn {
-            Turn::Wait { until, after } if row.state == DepartureState::Requested => {
-                Some(Self { until: *until, after })
+            Turn::Wait { until, after, turn_for } if row.state == DepartureState::Requested => {
+                Some(Self { until: *until, after, turn_for: *turn_for })
             }
             _ => None,
         }
@@ -149,11 +150,12 @@ impl<'a> Waits<'a> {
 
     /// Tells the node and the other managers, unless the row has it already.
     async fn note(self, node: &Node, row: &DepartureRow) -> Result<(), ManagerError> {
-        let Self { until, after } = self;
-        if row.turn_by == Some(until) && row.turn_after.as_deref() == Some(after) {
+        let Self { until, after, turn_for } = self;
+        let noted = (row.turn_by, row.turn_after.as_deref(), row.turn_for);
+        if noted == (Some(until), Some(after), turn_for) {
             return Ok(());
         }
-        if node.ledger.note_turn(row, until, after).await? {
+        if node.ledger.note_turn(row, until, after, turn_for).await? {
             let until = in_utc(until);
             tracing::info!(
                 instance = row.instance_id,
@@ -213,7 +215,8 @@ mod tests {
             let mut row = DepartureRow::request("i-2", "n1", Role::Worker, &departure, "boot");
             row.stand_in = stand_in;
             let view = NodeView::example("n1", Role::Worker);
-            let turn = Turn::Wait { until: deadline, after: "i-1 (service web)".into() };
+            let (after, turn_for) = ("i-1 (service web)".to_owned(), TurnFor::Others);
+            let turn = Turn::Wait { until: deadline, after, turn_for };
             // Without a heartbeat for the hook.
             let ins = RefCell::default();
             stub.always("departure#", "{}");

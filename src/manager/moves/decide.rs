@@ -7,6 +7,10 @@ use bollard::models::TaskState;
 use super::spec;
 use crate::clients::docker::{NodeView, ServiceTask};
 
+/// Why a service is not moved whose tasks were started with other pull credentials than it has now.
+pub const OTHER_CREDENTIALS: &str =
+    "its pull credentials are renewed, so Docker would replace all of its tasks";
+
 /// Observation of a service whose spec has a label of skep's.
 #[derive(Clone, Debug)]
 pub struct Seen<'a> {
@@ -65,6 +69,18 @@ pub enum Step {
     Refuse(String),
 }
 
+impl Step {
+    /// Returns the step of a manager that leaves it to another one.
+    pub fn of_another(self, leaving: &BTreeSet<String>) -> Self {
+        match self {
+            Self::Move(nodes) => Self::Wait(Wait::Moving, nodes),
+            Self::GiveUp => Self::Wait(Wait::Moving, leaving.clone()),
+            Self::Restore => Self::None,
+            Self::None | Self::Wait(..) | Self::Refuse(_) => self,
+        }
+    }
+}
+
 /// Returns the next step.
 pub fn decide(seen: &Seen<'_>) -> Step {
     let record = spec::record(seen.spec);
@@ -94,9 +110,7 @@ pub fn decide(seen: &Seen<'_>) -> Step {
         return Step::Move(nodes);
     }
     if seen.has_other_credentials {
-        return Step::Refuse(
-            "its pull credentials were renewed, so Docker would replace all of its tasks".into(),
-        );
+        return Step::Refuse(OTHER_CREDENTIALS.into());
     }
     match seen.unfinished_update {
         Some(state) if state.ends_with("paused") => {

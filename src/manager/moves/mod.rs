@@ -6,7 +6,8 @@
 //! names the version that was read. A node waits for a limited share of its time ([`latest`]), whatever does not answer;
 //! then it is drained as usual. Assumes nothing about earlier acts.
 //!
-//! The leader edits. Other managers take back edits whose time is long over, in case the leader's skep is dead.
+//! The leader edits. Other managers let nodes wait by the same rules, and edit after [`BACKUP_AFTER`], in case the leader's
+//! skep is dead.
 
 mod decide;
 mod spec;
@@ -17,6 +18,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
@@ -26,7 +28,7 @@ use super::observe::Fleet;
 use super::pace::{Departure, Key, Turn};
 use crate::clients::aws::ecr::Registry;
 use crate::clients::docker::{Availability, NodeView, Service, ServiceTask, SwarmErrorKind};
-use crate::clients::ledger::{DepartureRow, DepartureState};
+use crate::clients::ledger::{DepartureRow, DepartureState, TurnFor};
 use crate::common::errors::chain;
 use crate::common::instance::Role;
 use crate::common::log_once::LogOnce;
@@ -39,8 +41,8 @@ use decide::{Seen, Step, Wait, decide};
 const SHARE: f64 = 0.5;
 /// Interval of looking for edits that nobody waits for, such as those of a manager that has crashed.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// Time after which a manager that is not the leader takes an edit back.
-const BACKUP_AFTER: time::Duration = time::Duration::seconds(30);
+/// Time after which a manager that is not the leader edits, or takes an edit back.
+const BACKUP_AFTER: time::Duration = time::Duration::seconds(20);
 
 /// What a node waits for whose services cannot be read, or have just changed.
 const UNKNOWN: &str = "the managers have read the services";
@@ -76,13 +78,10 @@ impl Moves {
         let now = OffsetDateTime::now_utc();
         let settings = &fleet.node.settings;
         let leaving = self.0.borrow_mut().observe(departures, settings, now);
-        if !is_leader {
-            follow(departures, turns, now);
-        }
         {
             let memory = self.0.borrow();
             let is_due = memory.looked_at.is_none_or(|at| at.elapsed() >= LOOK_EVERY);
-            if !is_due && !(is_leader && (memory.is_open || !leaving.is_empty())) {
+            if leaving.is_empty() && !is_due && !(is_leader && memory.is_open) {
                 return;
             }
         }
@@ -94,12 +93,13 @@ impl Moves {
                 leaving.keys().map(|key| (key.node_id.clone(), UNKNOWN.to_owned())).collect()
             }
         };
-        for (key, until) in &leaving {
-            let turn = turns.entry(key.clone()).or_default();
-            if let Some(after) = waits.get(&key.node_id)
-                && *turn == Turn::Now
-            {
-                *turn = Turn::Wait { until: *until, after: after.clone() };
+        for (row, _) in departures {
+            let key = Key::of(row);
+            if let (Some(until), Some(after)) = (leaving.get(&key), waits.get(&key.node_id)) {
+                let turn = turns.entry(key).or_default();
+                if *turn == Turn::Now {
+                    *turn = wait(row, *until, after, is_leader, now);
+                }
             }
         }
     }
@@ -136,6 +136,8 @@ impl Moves {
         let nodes: Vec<&NodeView> = nodes.iter().filter(takes).collect();
         let leaves: BTreeSet<String> = leaving.keys().map(|key| key.node_id.clone()).collect();
         let until = leaving.values().max().copied();
+        let is_late = |since: &OffsetDateTime| *since + BACKUP_AFTER < OffsetDateTime::now_utc();
+        let may_act = is_leader || self.0.borrow().since.values().any(is_late);
         for service in concerned {
             let tasks = node.swarm.fetch_tasks_of_service(&service.id).await?;
             let none = BTreeSet::new();
@@ -151,10 +153,9 @@ impl Moves {
                 is_whole,
                 now: OffsetDateTime::now_utc().unix_timestamp(),
             });
-            if !is_leader && !is_left_behind(service) {
-                continue;
-            }
-            match self.act(fleet, service, &tasks, step, until, is_leader).await {
+            let step =
+                if may_act || is_left_behind(service) { step } else { step.of_another(&leaves) };
+            match self.act(fleet, service, &tasks, step, until).await {
                 Ok(Some((wait, nodes))) => {
                     let after = wait.in_words(service.name());
                     waits.extend(nodes.into_iter().map(|node| (node, after.clone())));
@@ -186,13 +187,12 @@ impl Moves {
         tasks: &[ServiceTask],
         step: Step,
         until: Option<OffsetDateTime>,
-        is_leader: bool,
     ) -> Result<Option<(Wait, BTreeSet<String>)>, ManagerError> {
         let (swarm, name) = (&fleet.node.swarm, service.name());
         match step {
             Step::None => Ok(None),
             Step::Wait(wait, nodes) => Ok(Some((wait, nodes))),
-            Step::Move(nodes) if is_leader => {
+            Step::Move(nodes) => {
                 let until = until.unwrap_or_else(OffsetDateTime::now_utc).unix_timestamp();
                 let is_on = |task: &&ServiceTask| nodes.iter().any(|id| task.is_wanted_on(id));
                 let at_once = tasks.iter().filter(is_on).count();
@@ -203,7 +203,7 @@ impl Moves {
                 tracing::info!(service = name, ?nodes, "moving its tasks, new ones first");
                 Ok(Some((Wait::Moving, nodes)))
             }
-            Step::Move(_) | Step::Restore => {
+            Step::Restore => {
                 self.restore(fleet, service).await?;
                 Ok(None)
             }
@@ -284,16 +284,22 @@ fn latest(row: &DepartureRow, since: OffsetDateTime, settings: &Settings) -> Off
     until.replace_nanosecond(0).unwrap_or(since)
 }
 
-/// Lets nodes wait that the leader lets wait.
-fn follow(departures: &[Departure<'_>], turns: &mut BTreeMap<Key, Turn>, now: OffsetDateTime) {
-    for (row, _) in departures {
-        let turn = turns.entry(Key::of(row)).or_default();
-        if let (Some(until), Some(after)) = (row.turn_by, &row.turn_after)
-            && row.awaits_turn(now)
-            && *turn == Turn::Now
+/// Returns the wait of a node. Another manager repeats what the row has: two that differ would write in turn.
+fn wait(
+    row: &DepartureRow,
+    until: OffsetDateTime,
+    after: &str,
+    is_leader: bool,
+    now: OffsetDateTime,
+) -> Turn {
+    let turn_for = TurnFor::OwnTasks;
+    match (row.turn_by, &row.turn_after) {
+        (Some(until), Some(after))
+            if !is_leader && row.turn_for == turn_for && row.awaits_turn(now) =>
         {
-            *turn = Turn::Wait { until, after: after.clone() };
+            Turn::Wait { until, after: after.clone(), turn_for }
         }
+        _ => Turn::Wait { until, after: after.to_owned(), turn_for },
     }
 }
 
@@ -318,4 +324,44 @@ fn may_have_other_credentials(service: &Service, settings: &Settings) -> bool {
     let is_ecr = service.image().and_then(Registry::of_image).is_some();
     let is_hidden = service.previous_spec() == Some(service.spec());
     settings.registry.ecr && is_ecr || is_hidden
+}
+
+/// Returns what an operator must know of each service that asks to be moved, or that was: its name, whether something is
+/// wrong, and the sentence.
+#[must_use]
+pub fn remarks(
+    services: &[Service],
+    nodes: &[NodeView],
+    settings: &Settings,
+) -> Vec<(String, Result<String, String>)> {
+    let nodes: Vec<&NodeView> = nodes.iter().collect();
+    let remark = |service: &Service| {
+        let spec = service.spec();
+        let remark = match spec::wish(spec) {
+            Err(why) => Err(why),
+            Ok(Some(_)) if may_have_other_credentials(service, settings) => {
+                Err(decide::OTHER_CREDENTIALS.to_owned())
+            }
+            Ok(Some(wish)) => match spec::obstacle(spec, wish, &[], &BTreeSet::new(), &nodes) {
+                Some(why) => Err(why),
+                None => Ok("its tasks are moved before their nodes are drained".to_owned()),
+            },
+            Ok(None) => Ok("it was moved".to_owned()),
+        };
+        let is_edited = |spec: &Value| !spec["Labels"][spec::RECORD].is_null();
+        if !service.previous_spec().is_some_and(is_edited) {
+            return spec::wish(spec).map_or(true, |wish| wish.is_some()).then_some(remark);
+        }
+        let image = spec["Labels"][spec::FORMER_IMAGE].as_str();
+        let image =
+            image.map_or_else(String::new, |image| format!("; the image before was {image}"));
+        let rollback = format!(
+            "`docker service rollback` leads to skep's own edit, which is taken back{image}"
+        );
+        Some(remark.map(|fine| format!("{fine}; {rollback}")))
+    };
+    services
+        .iter()
+        .filter_map(|service| Some((service.name().to_owned(), remark(service)?)))
+        .collect()
 }

@@ -231,3 +231,18 @@ fn a_service_is_edited_waited_for_and_restored() {
     unknown["Labels"][WISH] = json!("slowly");
     assert_eq!(step(&unknown, None, &here, &[]), Step::Restore);
 }
+
+#[test]
+fn another_manager_lets_nodes_wait_and_edits_nothing() {
+    let all = set(&["n1"]);
+    let waits = Step::Wait(Wait::Moving, all.clone());
+    for (own, of_another) in [
+        (Step::Move(all.clone()), waits.clone()),
+        (Step::GiveUp, waits.clone()),
+        (Step::Restore, Step::None),
+        (waits.clone(), waits),
+        (Step::Refuse("it is a job".into()), Step::Refuse("it is a job".into())),
+    ] {
+        assert_eq!(own.of_another(&all), of_another);
+    }
+}

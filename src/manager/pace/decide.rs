@@ -10,7 +10,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::services::{Baseline, Look};
-use crate::clients::ledger::DepartureRow;
+use crate::clients::ledger::{DepartureRow, TurnFor};
 use crate::common::instance::Reason;
 use crate::common::timing::LEAVE_SHARE;
 use crate::config::Settings;
@@ -45,6 +45,7 @@ pub enum Turn {
         until: OffsetDateTime,
         /// Whom it waits for, and for which service, as text.
         after: String,
+        turn_for: TurnFor,
     },
 }
 
@@ -98,15 +99,16 @@ pub(super) fn decide(
     waiting.sort_by(|a, b| {
         (a.latest, a.requested_at, &a.key).cmp(&(b.latest, b.requested_at, &b.key))
     });
+    let wait = |until, after| Turn::Wait { until, after, turn_for: TurnFor::Others };
     let mut before = earlier.clone();
     let mut turns = BTreeMap::new();
     for it in waiting {
         let turn = match it.held {
             _ if it.latest <= now => Turn::Now,
-            Some((until, after)) if now < until => Turn::Wait { until, after },
+            Some((until, after)) if now < until => wait(until, after),
             _ => match next(&before, look) {
                 None => Turn::Now,
-                Some(after) => Turn::Wait { until: it.latest, after },
+                Some(after) => wait(it.latest, after),
             },
         };
         if turn == Turn::Now {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::decide::{Key, Turn, Waiting, decide, latest, next};
 use super::services::{Baseline, Look};
 use crate::clients::docker::{Availability, NodeView};
-use crate::clients::ledger::{DepartureRow, DepartureState};
+use crate::clients::ledger::{DepartureRow, DepartureState, TurnFor};
 use crate::common::instance::Role;
 use crate::config::Settings;
 
@@ -102,6 +102,7 @@ impl Memory {
                 Stage::None => {}
                 Stage::Waiting if !self.begun.contains(&key) => {
                     let is_followed = !is_leader
+                        && row.turn_for == TurnFor::Others
                         && row.awaits_turn(now)
                         && self.noted.get(&key) != row.turn_after.as_ref();
                     let held = row.turn_by.filter(|_| is_followed).zip(row.turn_after.clone());

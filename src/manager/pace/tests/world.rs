@@ -212,7 +212,7 @@ fn run(plan: &Plan) -> Result<(), TestCaseError> {
             let row = world.rows.iter_mut().find(|row| Key::of(row) == key).unwrap();
             let most = (row.deadline - row.requested_at) * 0.7;
             match turn {
-                Turn::Wait { until, after } => {
+                Turn::Wait { until, after, .. } => {
                     is_anybody_waiting = true;
                     prop_assert!(now < *until && *until == latest);
                     prop_assert!(*until <= requested_at + most, "too late to be drained");
