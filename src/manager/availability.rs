@@ -5,7 +5,7 @@
 //! drained when `leave.deregistration_delay` is over.
 //!
 //! Guarantees: an availability that another actor has set is not changed (see [`settle`]), and a departing node is not
-//! activated. A node without skep's labels is left to the duty `labels`, whose first write also sets the availability.
+//! activated, nor one whose tasks are being [moved](super::moves). A node without skep's labels is left to the duty `labels`, whose first write also sets the availability.
 
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::duty::{Duty, Poll};
 use super::error::ManagerError;
+use super::moves;
 use super::node_edit::{BACKUP, Edit, LEADER, Rhythm, rows_of, with_rows, write};
 use super::observe::{Fleet, lately};
 use super::placed::{count_instances, instance_of};
@@ -60,6 +61,17 @@ async fn poll(
     let members = rows_of(fleet, &due, lately(ROWS_AGE)).await?;
     for (view, member) in with_rows(&due, &members) {
         let hold = memory.hold_of(fleet, view, member).await;
+        let is_to_be_active = hold.is_none()
+            && view.availability != Availability::Active
+            && view.labels.contains_key(AVAILABILITY);
+        // A task that does not fit the constraints of its service is rejected at once on an active node.
+        if is_to_be_active {
+            let named = moves::is_named(fleet.node, &view.id).await;
+            if named.as_ref().copied().unwrap_or(true) {
+                complaints.take("reading the services", &member.instance_id, named.map(drop))?;
+                continue;
+            }
+        }
         let decide = |seen: &_, before, _: &_| decide(seen, before, hold);
         let written = write(fleet.node, view, member, decide).await.map(drop);
         complaints.take("setting the availability", &member.instance_id, written)?;

@@ -13,6 +13,7 @@ use bollard::models::{
 };
 use bollard::query_parameters::UpdateServiceOptionsBuilder;
 use harness::departures::{Leaver, node_id, options_with, restart_skep, running, signal, standing};
+use harness::nodes::availability;
 use harness::{PATIENCE, secs};
 use skep_sim::fleet::{
     ClusterSpec, Fleet, FleetOptions, Restart, is_running, start_first, workload,
@@ -215,7 +216,7 @@ async fn task_ids(fleet: &Fleet, without: &[Leaver]) -> anyhow::Result<Vec<Strin
 /// Its tasks run on one node only, which no constraint shows.
 #[tokio::test]
 async fn a_service_that_does_not_start_elsewhere_keeps_no_node() -> anyhow::Result<()> {
-    let spec = ClusterSpec::new("demo", 1, 3);
+    let spec = ClusterSpec::new("demo", 3, 3);
     let fleet = standing(options_with(""), &spec).await?;
     let leaver = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
     let only_there = workload::slow_to_stop(1.0).pop().context("a script")?;
@@ -300,10 +301,19 @@ async fn a_rollback_and_a_notice_that_is_cancelled_leave_nothing_behind() -> any
     running(&fleet, SERVICE, 1).await?;
     let before = spec_of(&fleet).await?;
     let stays = occupied(&fleet, &spec).await?.remove(0);
-    fleet.cloud().spot_notice(stays.id(), "terminate", secs(300))?;
-    edited(&fleet).await?;
-    fleet.cloud().clear_spot_notice(stays.id())?;
-    is_restored(&fleet, &before).await?;
+    let fewest = fewest_during(&fleet, async {
+        fleet.cloud().spot_notice(stays.id(), "terminate", secs(300))?;
+        edited(&fleet).await?;
+        fleet.cloud().clear_spot_notice(stays.id())?;
+        is_restored(&fleet, &before).await?;
+        fleet
+            .wait_until("an active node", PATIENCE, async || {
+                Ok(availability(&fleet, &stays.instance).await? == ACTIVE)
+            })
+            .await
+    })
+    .await?;
+    ensure!(fewest == 1, "{fewest}\n{}", fleet.report());
 
     let docker = fleet.manager_docker().await?;
     let seen = inspect(&fleet).await?;

@@ -259,14 +259,18 @@ impl Swarm {
 }
 
 impl ServiceTask {
+    /// Whether it is to run, and has not ended.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        use TaskState::{COMPLETE, FAILED, ORPHANED, REJECTED, REMOVE, SHUTDOWN};
+        const ENDED: [TaskState; 6] = [COMPLETE, FAILED, ORPHANED, REJECTED, REMOVE, SHUTDOWN];
+        !ENDED.contains(&self.desired) && !self.state.is_some_and(|state| ENDED.contains(&state))
+    }
+
     /// Whether it is to run on this node, and has not ended there.
     #[must_use]
     pub fn is_wanted_on(&self, node_id: &str) -> bool {
-        use TaskState::{COMPLETE, FAILED, ORPHANED, REJECTED, REMOVE, SHUTDOWN};
-        const ENDED: [TaskState; 6] = [COMPLETE, FAILED, ORPHANED, REJECTED, REMOVE, SHUTDOWN];
-        self.node_id.as_deref() == Some(node_id)
-            && !ENDED.contains(&self.desired)
-            && !self.state.is_some_and(|state| ENDED.contains(&state))
+        self.node_id.as_deref() == Some(node_id) && self.is_wanted()
     }
 
     fn of(task: Task) -> Option<Self> {

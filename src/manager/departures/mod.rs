@@ -21,7 +21,7 @@ use super::claims::{self, Claim};
 use super::complaints::show_unreadable;
 use super::duty::{Duty, Poll};
 use super::error::ManagerError;
-use super::moves::Moves;
+use super::moves::{self, Moves};
 use super::observe::{Fleet, lately};
 use super::pace::{Departure, Key, Pace, Turn};
 use super::{stand_in, traffic};
@@ -134,8 +134,9 @@ async fn poll(
         rows.served.iter().filter_map(|row| Some((row, view_of(row, &nodes).ok()?))).collect();
     let now = OffsetDateTime::now_utc();
     let mut turns = pace.turns(fleet, &proven, is_unanswered, is_leader, complaints).await;
-    let is_whole = rows.unanswered.is_empty() && rows.failed.is_none();
-    moves.advance(fleet, (&proven, is_whole), &mut turns, is_leader, complaints).await;
+    let is_whole = rows.is_full && rows.unanswered.is_empty() && rows.failed.is_none();
+    let departures = moves::Departures { rows: &proven, is_whole, is_leader };
+    moves.advance(fleet, &departures, is_unanswered, &mut turns, complaints).await;
     let is_waiting = |turn: &&Turn| **turn != Turn::Now;
     let in_traffic = rows.served.iter().filter(|row| row.is_held(now)).count();
     metrics().departures_waiting(Some((in_traffic, turns.values().filter(is_waiting).count())));
@@ -267,6 +268,8 @@ struct Requests {
     unanswered: BTreeSet<String>,
     /// Why the workers' requests could not be read.
     failed: Option<String>,
+    /// Whether the requests of all workers were read, and not only of those that were under way.
+    is_full: bool,
 }
 
 impl Memory {
@@ -295,7 +298,7 @@ impl Memory {
             self.read_at = Some(now);
             self.unreadable = &of_managers.unreadable | &own.unreadable;
         }
-        Ok(Requests { failed, ..merge(&of_managers.rows, own) })
+        Ok(Requests { failed, is_full: is_due, ..merge(&of_managers.rows, own) })
     }
 }
 

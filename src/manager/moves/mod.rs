@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use time::OffsetDateTime;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::complaints::Complaints;
 use super::error::ManagerError;
@@ -30,10 +30,11 @@ use crate::clients::aws::ecr::Registry;
 use crate::clients::docker::{Availability, NodeView, Service, ServiceTask, SwarmErrorKind};
 use crate::clients::ledger::{DepartureRow, DepartureState, TurnFor};
 use crate::common::errors::chain;
-use crate::common::instance::Role;
+use crate::common::instance::{Reason, Role};
 use crate::common::log_once::LogOnce;
 use crate::common::timing::LEAVE_SHARE;
 use crate::config::Settings;
+use crate::node::Node;
 
 use decide::{Seen, Step, Wait, decide};
 
@@ -41,22 +42,31 @@ use decide::{Seen, Step, Wait, decide};
 const SHARE: f64 = 0.5;
 /// Interval of looking for edits that nobody waits for, such as those of a manager that has crashed.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// The same while nodes leave, as long as no service asks to be moved.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// Time limit of one look. A departure of another node must not wait for it.
+const LIMIT: Duration = Duration::from_secs(10);
 /// Time after which a manager that is not the leader edits, or takes an edit back.
 const BACKUP_AFTER: time::Duration = time::Duration::seconds(20);
-
+/// Time after an edit's own in which nodes that it names are not tried again.
+const TRIED_FOR: time::Duration = time::Duration::minutes(1);
 /// What a node waits for whose services cannot be read, or have just changed.
 const UNKNOWN: &str = "the managers have read the services";
 
-/// State that saves calls and log lines, and what has failed lately.
+/// State that saves calls and log lines, and the time for which nodes have waited.
 #[derive(Default)]
 struct Memory {
     /// When this manager first saw that a node's tasks can be moved.
     since: BTreeMap<Key, OffsetDateTime>,
-    /// Nodes from which a service could not be moved, by service.
-    failed: BTreeMap<String, BTreeSet<String>>,
+    /// Services that this manager has edited.
+    edited: BTreeSet<String>,
+    /// Whether a service asks to be moved or is edited; `None` until this manager has looked.
+    is_concerned: Option<bool>,
     /// Whether an edit was seen that was not taken back.
     is_open: bool,
     looked_at: Option<Instant>,
+    /// The nodes that could be moved then.
+    looked_for: BTreeSet<Key>,
     logged: LogOnce<String, String>,
 }
 
@@ -64,41 +74,61 @@ struct Memory {
 #[derive(Default)]
 pub(super) struct Moves(RefCell<Memory>);
 
+/// What is known of the departures.
+pub(super) struct Departures<'a> {
+    pub rows: &'a [Departure<'a>],
+    /// Whether it is known of every instance if it leaves.
+    pub is_whole: bool,
+    pub is_leader: bool,
+}
+
+/// A node that leaves and whose tasks can be moved.
+#[derive(Clone, Copy, Debug)]
+struct Leaving {
+    since: OffsetDateTime,
+    /// Until then it can wait for that.
+    until: OffsetDateTime,
+    is_paused: bool,
+}
+
 impl Moves {
     /// Takes the next step for each service, and lets nodes wait whose tasks are being moved: changes their turns. A
-    /// failure lets them wait, for their limited time. `is_whole`: no departure is unknown.
+    /// failure lets them wait, for their limited time. `is_unanswered`: it could not be read whether the instance has a
+    /// departure.
     pub(super) async fn advance(
         &self,
         fleet: &Fleet<'_>,
-        (departures, is_whole): (&[Departure<'_>], bool),
+        departures: &Departures<'_>,
+        is_unanswered: impl Fn(&str) -> bool,
         turns: &mut BTreeMap<Key, Turn>,
-        is_leader: bool,
         complaints: &mut Complaints,
     ) {
         let now = OffsetDateTime::now_utc();
         let settings = &fleet.node.settings;
-        let leaving = self.0.borrow_mut().observe(departures, settings, now);
-        {
-            let memory = self.0.borrow();
-            let is_due = memory.looked_at.is_none_or(|at| at.elapsed() >= LOOK_EVERY);
-            if leaving.is_empty() && !is_due && !(is_leader && memory.is_open) {
-                return;
-            }
+        let leaving = self.0.borrow_mut().observe(departures.rows, is_unanswered, settings, now);
+        if !self.0.borrow().must_look(&leaving, departures.is_leader) {
+            return;
         }
-        let waits = match self.look(fleet, &leaving, is_whole, is_leader, complaints).await {
+        self.0.borrow_mut().looked_for = leaving.keys().cloned().collect();
+        let look = self.look(fleet, &leaving, departures, complaints);
+        let looked = timeout(LIMIT, look).await;
+        let waits = match looked.unwrap_or(Err(ManagerError::TimeLimit { after: LIMIT })) {
             Ok(waits) => waits,
             Err(error) => {
                 let why = chain(&error);
                 complaints.record(format!("cannot move tasks from nodes that leave: {why}"));
+                if self.0.borrow().is_concerned == Some(false) {
+                    return;
+                }
                 leaving.keys().map(|key| (key.node_id.clone(), UNKNOWN.to_owned())).collect()
             }
         };
-        for (row, _) in departures {
+        for (row, _) in departures.rows {
             let key = Key::of(row);
-            if let (Some(until), Some(after)) = (leaving.get(&key), waits.get(&key.node_id)) {
+            if let (Some(it), Some(after)) = (leaving.get(&key), waits.get(&key.node_id)) {
                 let turn = turns.entry(key).or_default();
                 if *turn == Turn::Now {
-                    *turn = wait(row, *until, after, is_leader, now);
+                    *turn = wait(row, it.until, after, departures.is_leader, now);
                 }
             }
         }
@@ -108,9 +138,8 @@ impl Moves {
     async fn look(
         &self,
         fleet: &Fleet<'_>,
-        leaving: &BTreeMap<Key, OffsetDateTime>,
-        is_whole: bool,
-        is_leader: bool,
+        leaving: &BTreeMap<Key, Leaving>,
+        departures: &Departures<'_>,
         complaints: &mut Complaints,
     ) -> Result<BTreeMap<String, String>, ManagerError> {
         let (node, settings) = (fleet.node, &fleet.node.settings);
@@ -120,41 +149,50 @@ impl Moves {
             !labels[spec::WISH].is_null() || !labels[spec::RECORD].is_null()
         };
         let concerned: Vec<&Service> = services.iter().filter(is_concerned).collect();
-        {
-            let mut memory = self.0.borrow_mut();
-            memory.looked_at = Some(Instant::now());
-            memory.is_open = concerned.iter().any(|it| spec::record(it.spec()).is_some());
-            memory.failed.retain(|id, _| concerned.iter().any(|it| it.id == *id));
-            memory.logged.retain(|id| concerned.iter().any(|it| it.id == *id));
-        }
+        self.0.borrow_mut().looked(&concerned);
         let mut waits = BTreeMap::new();
         if concerned.is_empty() {
             return Ok(waits);
         }
         let nodes = fleet.nodes(Instant::now()).await?;
-        let takes = |view: &&NodeView| view.availability == Availability::Active && view.is_ready();
-        let nodes: Vec<&NodeView> = nodes.iter().filter(takes).collect();
-        let leaves: BTreeSet<String> = leaving.keys().map(|key| key.node_id.clone()).collect();
-        let until = leaving.values().max().copied();
-        let is_late = |since: &OffsetDateTime| *since + BACKUP_AFTER < OffsetDateTime::now_utc();
-        let may_act = is_leader || self.0.borrow().since.values().any(is_late);
+        let nodes: Vec<&NodeView> = nodes.iter().filter(takes_tasks).collect();
+        let of = |is_it: fn(&Leaving) -> bool| -> BTreeSet<String> {
+            let all = leaving.iter().filter(|(_, it)| is_it(it));
+            all.map(|(key, _)| key.node_id.clone()).collect()
+        };
+        let (leaves, paused) = (of(|_| true), of(|it| it.is_paused));
+        let late = of(|it| it.since + BACKUP_AFTER < OffsetDateTime::now_utc());
+        let until = leaving.values().map(|it| it.until).max();
         for service in concerned {
+            let record = spec::record(service.spec());
+            if leaving.is_empty() && record.is_none() {
+                continue;
+            }
             let tasks = node.swarm.fetch_tasks_of_service(&service.id).await?;
-            let none = BTreeSet::new();
-            let failed = self.0.borrow().failed.get(&service.id).cloned().unwrap_or(none);
+            let has_row = |id: &String| departures.rows.iter().any(|(row, _)| row.node_id == *id);
+            let named = record.as_ref().map(|record| &record.nodes);
             let step = decide(&Seen {
                 spec: service.spec(),
                 has_other_credentials: may_have_other_credentials(service, settings),
                 unfinished_update: service.unfinished_update(),
+                is_operators_update: is_operators_update(service),
                 tasks: &tasks,
                 leaving: &leaves,
-                failed: &failed,
+                paused: &paused,
+                failed: &tried(service),
                 nodes: &nodes,
-                is_whole,
+                is_known: departures.is_whole || named.is_some_and(|it| it.iter().all(has_row)),
                 now: OffsetDateTime::now_utc().unix_timestamp(),
             });
-            let step =
-                if may_act || is_left_behind(service) { step } else { step.of_another(&leaves) };
+            let is_own = departures.is_leader
+                || self.0.borrow().edited.contains(&service.id)
+                || is_left_behind(service);
+            let may = match &step {
+                Step::Move(nodes) => is_own || record.is_none() && nodes.is_subset(&late),
+                Step::Restore | Step::GiveUp => is_own,
+                Step::None | Step::Wait(..) | Step::Refuse(_) => true,
+            };
+            let step = if may { step } else { step.of_another(&leaves) };
             match self.act(fleet, service, &tasks, step, until).await {
                 Ok(Some((wait, nodes))) => {
                     let after = wait.in_words(service.name());
@@ -162,17 +200,20 @@ impl Moves {
                 }
                 Ok(None) => {}
                 Err(error) if error.is_not_manager() => return Err(error),
-                // Another writer was first: the next poll decides again.
-                Err(ManagerError::Swarm(error))
-                    if matches!(error.kind, SwarmErrorKind::Stale | SwarmErrorKind::NotFound) =>
-                {
-                    tracing::debug!(service = service.name(), "{error}");
-                    waits.extend(leaves.iter().map(|node| (node.clone(), UNKNOWN.to_owned())));
-                }
-                // A refusal for one service must not delay the others.
+                // The next poll decides again. The update may have been accepted.
                 Err(error) => {
-                    let why = chain(&error);
-                    complaints.record(format!("cannot move service {}: {why}", service.name()));
+                    waits.extend(leaves.iter().map(|node| (node.clone(), UNKNOWN.to_owned())));
+                    let is_outrun = matches!(
+                        &error,
+                        ManagerError::Swarm(error)
+                            if matches!(error.kind, SwarmErrorKind::Stale | SwarmErrorKind::NotFound)
+                    );
+                    let (name, why) = (service.name(), chain(&error));
+                    if is_outrun {
+                        tracing::debug!(service = name, "{why}");
+                    } else {
+                        complaints.record(format!("cannot move service {name}: {why}"));
+                    }
                 }
             }
         }
@@ -198,8 +239,13 @@ impl Moves {
                 let at_once = tasks.iter().filter(is_on).count();
                 let image = former_image(service);
                 let spec = spec::edited(service.spec(), image, &nodes, at_once, until);
+                {
+                    // Also where the answer is lost.
+                    let mut memory = self.0.borrow_mut();
+                    memory.is_open = true;
+                    memory.edited.insert(service.id.clone());
+                }
                 swarm.update_service(service, &spec).await?;
-                self.0.borrow_mut().is_open = true;
                 tracing::info!(service = name, ?nodes, "moving its tasks, new ones first");
                 Ok(Some((Wait::Moving, nodes)))
             }
@@ -208,10 +254,6 @@ impl Moves {
                 Ok(None)
             }
             Step::GiveUp => {
-                if let Some(record) = spec::record(service.spec()) {
-                    let mut memory = self.0.borrow_mut();
-                    memory.failed.entry(service.id.clone()).or_default().extend(record.nodes);
-                }
                 tracing::warn!(
                     service = name,
                     "its tasks do not start on other nodes (`docker service ps`): those on nodes that leave are \
@@ -240,29 +282,55 @@ impl Moves {
 }
 
 impl Memory {
-    /// Returns the nodes that can be moved from now, with the time until which they can wait for that.
+    /// Returns the nodes that can be moved from now.
     fn observe(
         &mut self,
         departures: &[Departure<'_>],
+        is_unanswered: impl Fn(&str) -> bool,
         settings: &Settings,
         now: OffsetDateTime,
-    ) -> BTreeMap<Key, OffsetDateTime> {
+    ) -> BTreeMap<Key, Leaving> {
         let mut leaving = BTreeMap::new();
         for (row, view) in departures {
-            if view.is_some_and(|view| can_be_moved(row, view, now)) {
-                let key = Key::of(row);
-                let since = *self.since.entry(key.clone()).or_insert(now);
-                let until = latest(row, since, settings);
-                if now < until {
-                    leaving.insert(key, until);
-                }
+            let Some(view) = view.filter(|view| can_be_moved(row, view, now)) else { continue };
+            let since = *self.since.entry(Key::of(row)).or_insert(now);
+            let until = latest(row, since, settings);
+            if now < until {
+                let is_paused = view.availability == Availability::Pause;
+                leaving.insert(Key::of(row), Leaving { since, until, is_paused });
             }
         }
-        let is_there = |id: &str| departures.iter().any(|(row, _)| row.node_id == id);
-        self.since.retain(|key, _| is_there(&key.node_id));
-        self.failed.values_mut().for_each(|nodes| nodes.retain(|id| is_there(id)));
+        let is_there = |key: &Key| departures.iter().any(|(row, _)| Key::of(row) == *key);
+        self.since.retain(|key, _| is_there(key) || is_unanswered(&key.instance_id));
         leaving
     }
+
+    /// Whether the services must be read now: not in each poll, where no service asks to be moved.
+    fn must_look(&self, leaving: &BTreeMap<Key, Leaving>, is_leader: bool) -> bool {
+        let age = self.looked_at.map(|at| at.elapsed());
+        let is_older = |than: Duration| age.is_none_or(|age| age >= than);
+        let is_new = leaving.keys().any(|key| !self.looked_for.contains(key));
+        let is_own = is_leader || !self.edited.is_empty();
+        match leaving.is_empty() {
+            true => self.is_open && is_own || is_older(LOOK_EVERY),
+            false => is_new || self.is_concerned != Some(false) || is_older(LOOK_AGAIN),
+        }
+    }
+
+    /// Records which services ask to be moved or are edited.
+    fn looked(&mut self, concerned: &[&Service]) {
+        let find = |id: &String| concerned.iter().find(|it| it.id == *id);
+        let is_edited = |it: &&Service| spec::record(it.spec()).is_some();
+        self.looked_at = Some(Instant::now());
+        self.is_concerned = Some(!concerned.is_empty());
+        self.is_open = concerned.iter().any(is_edited);
+        self.edited.retain(|id| find(id).is_some_and(is_edited));
+        self.logged.retain(|id| find(id).is_some());
+    }
+}
+
+fn takes_tasks(view: &&NodeView) -> bool {
+    view.availability == Availability::Active && view.is_ready()
 }
 
 /// Whether the tasks of a leaving node can be moved: its traffic has ended, and its drain has not begun.
@@ -274,14 +342,22 @@ fn can_be_moved(row: &DepartureRow, view: &NodeView, now: OffsetDateTime) -> boo
         && !view.is_down()
 }
 
-/// Returns the time until which a node waits for its tasks to be moved, if they can be since `since`.
+/// Returns the time until which a node waits for its tasks to be moved, if they can be since `since`. A time that its row
+/// has already counts, unless it is later: another manager may have seen it before.
 fn latest(row: &DepartureRow, since: OffsetDateTime, settings: &Settings) -> OffsetDateTime {
     let span = |from, until: OffsetDateTime| Duration::try_from(until - from).unwrap_or_default();
     let whole = span(row.requested_at, row.deadline);
     let drained_by =
         row.requested_at + whole.mul_f64(1.0 - LEAVE_SHARE - settings.leave.flush_share);
-    let until = since + span(since, drained_by).mul_f64(SHARE);
-    until.replace_nanosecond(0).unwrap_or(since)
+    let left = span(since, drained_by).mul_f64(SHARE);
+    let wait = match row.reason {
+        // The other tasks of the node need nearly all of its time.
+        Reason::Spot | Reason::Shutdown => left.min(whole.mul_f64(settings.pace.urgent_share)),
+        _ => left,
+    };
+    let until = (since + wait).replace_nanosecond(0).unwrap_or(since);
+    let known = row.turn_by.filter(|_| row.turn_for == TurnFor::OwnTasks);
+    known.map_or(until, |known| known.min(until))
 }
 
 /// Returns the wait of a node. Another manager repeats what the row has: two that differ would write in turn.
@@ -310,6 +386,27 @@ fn is_left_behind(service: &Service) -> bool {
     until.is_some_and(|until| until + BACKUP_AFTER < OffsetDateTime::now_utc())
 }
 
+/// Whether the last update of an edited service has changed its tasks otherwise: it is an operator's.
+fn is_operators_update(service: &Service) -> bool {
+    let tasks = |spec: &Value| spec::restored(spec)["TaskTemplate"].clone();
+    service.previous_spec().is_some_and(|previous| tasks(previous) != tasks(service.spec()))
+}
+
+/// Returns the nodes from which the service was moved a short time ago, by any manager: what has not left them by then does
+/// not start elsewhere.
+fn tried(service: &Service) -> BTreeSet<String> {
+    if spec::record(service.spec()).is_some() {
+        return BTreeSet::new();
+    }
+    let record = service.previous_spec().and_then(spec::record);
+    let is_recent = |record: &spec::Record| {
+        let until = OffsetDateTime::from_unix_timestamp(record.until);
+        until.is_ok_and(|until| OffsetDateTime::now_utc() < until + TRIED_FOR)
+    };
+    let record = record.filter(|it| is_recent(it) && !is_operators_update(service));
+    record.map(|record| record.nodes).unwrap_or_default()
+}
+
 /// Returns the image to which `docker service rollback` leads, if it is another one, and an operator's.
 fn former_image(service: &Service) -> Option<&str> {
     let previous = service.previous_spec()?;
@@ -326,6 +423,16 @@ fn may_have_other_credentials(service: &Service, settings: &Settings) -> bool {
     settings.registry.ecr && is_ecr || is_hidden
 }
 
+/// Whether a service is edited so that its tasks leave this node.
+///
+/// # Errors
+/// When Docker cannot list the services: it cannot be told.
+pub(super) async fn is_named(node: &Node, node_id: &str) -> Result<bool, ManagerError> {
+    let services = node.swarm.fetch_services().await?;
+    let mut records = services.iter().filter_map(|service| spec::record(service.spec()));
+    Ok(records.any(|record| record.nodes.contains(node_id)))
+}
+
 /// Returns what an operator must know of each service that asks to be moved, or that was: its name, whether something is
 /// wrong, and the sentence.
 #[must_use]
@@ -334,7 +441,7 @@ pub fn remarks(
     nodes: &[NodeView],
     settings: &Settings,
 ) -> Vec<(String, Result<String, String>)> {
-    let nodes: Vec<&NodeView> = nodes.iter().collect();
+    let nodes: Vec<&NodeView> = nodes.iter().filter(takes_tasks).collect();
     let remark = |service: &Service| {
         let spec = service.spec();
         let remark = match spec::wish(spec) {

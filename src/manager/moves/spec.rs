@@ -59,10 +59,6 @@ fn settings(at_once: usize) -> Value {
     })
 }
 
-fn constraint(node: &str) -> String {
-    format!("node.id!={node}")
-}
-
 /// Returns what the service asks for.
 ///
 /// # Errors
@@ -103,9 +99,12 @@ pub fn edited(
     }
     let mut constraints = vec![];
     if let Value::Array(all) = all {
-        for constraint in nodes.iter().map(|id| constraint(id)) {
-            let is_it = |it: &Value| it.as_str().is_some_and(|it| without_spaces(it) == constraint);
+        for id in nodes {
+            let is_it = |it: &Value| {
+                it.as_str().and_then(parse).is_some_and(|it| it == ("node.id", id.as_str(), false))
+            };
             if !all.iter().any(is_it) {
+                let constraint = format!("node.id!={id}");
                 all.push(json!(constraint));
                 constraints.push(constraint);
             }
@@ -183,10 +182,6 @@ fn object(value: &mut Value) -> &mut Map<String, Value> {
     }
 }
 
-fn without_spaces(text: &str) -> String {
-    text.chars().filter(|it| !it.is_whitespace()).collect()
-}
-
 /// Returns why tasks of this service cannot start elsewhere before they end on `leaving`; `None` if they may. `nodes` are
 /// those of the swarm that get new tasks.
 pub fn obstacle(
@@ -224,7 +219,13 @@ pub fn obstacle(
         return Some("its constraints leave no other node".into());
     }
     let on = |id: &str| tasks.iter().filter(|task| task.is_wanted_on(id)).count();
-    let moving: usize = leaving.iter().map(|id| on(id)).sum();
+    let stays = |task: &ServiceTask| task.node_id.as_ref().is_none_or(|id| !leaving.contains(id));
+    // A task that has its replacement elsewhere needs no other node.
+    let is_replaced = |old: &ServiceTask| {
+        tasks.iter().any(|new| new.slot == old.slot && new.is_wanted() && stays(new))
+    };
+    let is_moving = |task: &&ServiceTask| task.is_wanted() && !stays(task) && !is_replaced(task);
+    let moving = tasks.iter().filter(is_moving).count();
     let has_host_port = spec["EndpointSpec"]["Ports"]
         .as_array()
         .is_some_and(|ports| ports.iter().any(|port| port["PublishMode"] == "host"));
@@ -238,14 +239,7 @@ pub fn obstacle(
 
 /// Whether a node meets a constraint, as far as the node list shows: one that it does not show may be met.
 fn may_fit(constraint: &str, node: &NodeView) -> bool {
-    let text = without_spaces(constraint);
-    let (key, value, wanted) = if let Some((key, value)) = text.split_once("!=") {
-        (key, value, false)
-    } else if let Some((key, value)) = text.split_once("==") {
-        (key, value, true)
-    } else {
-        return true;
-    };
+    let Some((key, value, wanted)) = parse(constraint) else { return true };
     let role = match node.role {
         Role::Manager => "manager",
         Role::Worker => "worker",
@@ -260,4 +254,15 @@ fn may_fit(constraint: &str, node: &NodeView) -> bool {
         },
     };
     is_it == wanted
+}
+
+/// Returns key, value, and whether they must be equal.
+fn parse(constraint: &str) -> Option<(&str, &str, bool)> {
+    let parts = |operator| constraint.split_once(operator);
+    let (key, value, wanted) = match (parts("!="), parts("==")) {
+        (Some((key, value)), _) => (key, value, false),
+        (None, Some((key, value))) => (key, value, true),
+        (None, None) => return None,
+    };
+    Some((key.trim(), value.trim(), wanted))
 }

@@ -171,16 +171,28 @@ fn what_cannot_run_twice_or_elsewhere_is_refused() {
 
 /// The step for a service with tasks on `n1` and `n2`, of which `n1` leaves.
 fn step(spec: &Value, state: Option<&str>, tasks: &[ServiceTask], failed: &[&str]) -> Step {
+    step_with(spec, state, tasks, |seen| decide(&Seen { failed: &set(failed), ..seen.clone() }))
+}
+
+/// The same, decided by `judge`, which may change what is seen.
+fn step_with(
+    spec: &Value,
+    state: Option<&str>,
+    tasks: &[ServiceTask],
+    judge: impl Fn(&Seen<'_>) -> Step,
+) -> Step {
     let nodes = [NodeView::example("n2", Role::Worker), NodeView::example("n3", Role::Worker)];
-    decide(&Seen {
+    judge(&Seen {
         spec,
         has_other_credentials: false,
         unfinished_update: state,
+        is_operators_update: false,
         tasks,
         leaving: &set(&["n1"]),
-        failed: &set(failed),
+        paused: &set(&["n1"]),
+        failed: &set(&[]),
         nodes: &nodes.iter().collect::<Vec<_>>(),
-        is_whole: true,
+        is_known: true,
         now: 0,
     })
 }
@@ -210,12 +222,11 @@ fn a_service_is_edited_waited_for_and_restored() {
     for state in [None, Some("updating")] {
         assert_eq!(step(&now, state, &both, &[]), waits(Wait::Moving));
     }
-    for state in ["paused", "rollback_started"] {
+    for state in ["paused", "rollback_paused"] {
         assert_eq!(step(&now, Some(state), &both, &[]), Step::GiveUp);
     }
-    assert_eq!(step(&now, Some("paused"), &both, &["n1"]), Step::Restore, "as usual from now on");
     assert_eq!(step(&plain, None, &both, &["n1"]), Step::None);
-    for state in [None, Some("updating"), Some("paused")] {
+    for state in [None, Some("updating"), Some("rollback_started")] {
         assert_eq!(step(&now, state, &gone, &[]), Step::Restore);
     }
     let other = edited(&plain, None, &set(&["n9"]), 1, 1000);
@@ -230,6 +241,73 @@ fn a_service_is_edited_waited_for_and_restored() {
     let mut unknown = now;
     unknown["Labels"][WISH] = json!("slowly");
     assert_eq!(step(&unknown, None, &here, &[]), Step::Restore);
+}
+
+#[test]
+fn what_is_not_known_or_not_ready_changes_nothing() {
+    let here = [task(1, "n1", RUNNING), task(2, "n2", RUNNING)];
+    let gone = [task(1, "n3", RUNNING), task(2, "n2", RUNNING)];
+    let plain = spec("start-first", &[]);
+    let now = edited(&plain, None, &set(&["n1"]), 1, 1000);
+    let all = set(&["n1"]);
+    let decide_if = |spec, state, tasks: &[ServiceTask], change: fn(&mut Seen<'_>)| {
+        step_with(spec, state, tasks, |seen| {
+            let mut seen = seen.clone();
+            change(&mut seen);
+            decide(&seen)
+        })
+    };
+    // Departures that could not be read.
+    assert_eq!(decide_if(&now, None, &gone, |seen| seen.is_known = false), Step::None);
+    let late = decide_if(&now, None, &gone, |seen| (seen.is_known, seen.now) = (false, 1000));
+    assert_eq!(late, Step::Restore);
+    // On an active node, swarmkit would end the task at once.
+    let active =
+        step_with(&plain, None, &here, |seen| decide(&Seen { paused: &set(&[]), ..seen.clone() }));
+    assert_eq!(active, Step::Wait(Wait::Moving, all.clone()));
+    let credentials = decide_if(&plain, None, &here, |seen| seen.has_other_credentials = true);
+    assert!(matches!(credentials, Step::Refuse(why) if why.contains("credentials")));
+
+    // A replacement that does not run yet: no update may choose between the two.
+    let both = [here.as_slice(), &[task(1, "n3", TaskState::PREPARING)]].concat();
+    let other = edited(&plain, None, &set(&["n1", "n9"]), 1, 1000);
+    let two = |seen: &Seen<'_>| {
+        let leaving = set(&["n1", "n2"]);
+        decide(&Seen { leaving: &leaving, paused: &leaving, ..seen.clone() })
+    };
+    let waits = Step::Wait(Wait::Moving, set(&["n1", "n2"]));
+    assert_eq!(step_with(&other, Some("updating"), &both, two), waits);
+    let withdrawn = |seen: &Seen<'_>| decide(&Seen { leaving: &set(&[]), ..seen.clone() });
+    assert_eq!(step_with(&now, Some("updating"), &both, withdrawn), Step::None);
+    let runs = [here.as_slice(), &[task(1, "n3", RUNNING)]].concat();
+    assert_eq!(step_with(&now, Some("updating"), &runs, withdrawn), Step::Restore);
+
+    // An operator's update under the edit.
+    for (tasks, expected) in
+        [(here.as_slice(), Step::Wait(Wait::OwnUpdate, all)), (gone.as_slice(), Step::None)]
+    {
+        let step = decide_if(&now, Some("updating"), tasks, |it| it.is_operators_update = true);
+        assert_eq!(step, expected);
+    }
+    let paused = decide_if(&now, Some("paused"), &here, |seen| seen.is_operators_update = true);
+    assert!(matches!(paused, Step::Refuse(why) if why.contains("paused")));
+}
+
+#[test]
+fn a_second_node_for_which_there_is_no_room_does_not_end_the_move_of_the_first() {
+    let placement = json!({ "MaxReplicas": 1 });
+    let plain = spec("start-first", &[("/TaskTemplate/Placement", placement)]);
+    let now = edited(&plain, None, &set(&["n1"]), 1, 1000);
+    let nodes = [NodeView::example("n3", Role::Worker)];
+    let nodes: Vec<&NodeView> = nodes.iter().collect();
+    let tasks = [task(1, "n1", RUNNING), task(1, "n3", RUNNING), task(2, "n2", RUNNING)];
+    let leaving = set(&["n1", "n2"]);
+    let step = step_with(&now, Some("updating"), &tasks, |seen| {
+        decide(&Seen { leaving: &leaving, paused: &leaving, nodes: &nodes, ..seen.clone() })
+    });
+    assert_eq!(step, Step::Wait(Wait::Moving, set(&["n1"])));
+    let why = obstacle(&plain, Wish::StartFirst, &tasks[..2], &set(&["n1"]), &nodes);
+    assert_eq!(why, None, "its replacement has taken the place");
 }
 
 #[test]
