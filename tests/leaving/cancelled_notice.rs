@@ -21,7 +21,9 @@ const LONG_ENOUGH: Duration = secs(6);
 #[tokio::test]
 async fn a_worker_and_the_last_manager_stay_after_all() -> anyhow::Result<()> {
     let spec = ClusterSpec { workers_market: Market::Spot, ..ClusterSpec::new("demo", 1, 2) };
-    let fleet = standing(options_with("rebalance = \"leave\"\n"), &spec).await?;
+    // All of them are drained at the same time, so that their tasks are still stopping.
+    let config = "rebalance = \"leave\"\n[pace]\nenabled = false\n";
+    let fleet = standing(options_with(config), &spec).await?;
     fleet.create_service("web", 6, workload::slow_to_stop(STOPS_IN), secs(60)).await?;
     running(&fleet, "web", 6).await?;
     let manager = fleet.leader().await?;
