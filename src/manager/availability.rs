@@ -5,7 +5,8 @@
 //! drained when `leave.deregistration_delay` is over.
 //!
 //! Guarantees: an availability that another actor has set is not changed (see [`settle`]), and a departing node is not
-//! activated, nor one whose tasks are being [moved](super::moves). A node without skep's labels is left to the duty `labels`, whose first write also sets the availability.
+//! activated, nor one whose tasks are being [moved](super::moves). A node without skep's labels is left to the duty
+//! `labels`, whose first write also sets the availability.
 
 use std::time::Duration;
 
@@ -64,7 +65,8 @@ async fn poll(
         let is_to_be_active = hold.is_none()
             && view.availability != Availability::Active
             && view.labels.contains_key(AVAILABILITY);
-        // A task that does not fit the constraints of its service is rejected at once on an active node.
+        // swarmkit rejects a task at once that does not fit the constraints of its service, if its node is active. While
+        // it cannot be told whether a service has such a constraint, the node stays as it is.
         if is_to_be_active {
             let named = moves::is_named(fleet.node, &view.id).await;
             if named.as_ref().copied().unwrap_or(true) {

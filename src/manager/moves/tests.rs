@@ -5,18 +5,22 @@ use std::collections::BTreeSet;
 use bollard::models::TaskState::{self, FAILED, PENDING, PREPARING, RUNNING, SHUTDOWN};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 
-use super::decide::{Seen, Step, Wait, decide};
+use super::decide::{OTHER_CREDENTIALS, Seen, Step, Wait, decide};
 use super::spec::{self, FORMER_IMAGE, RECORD, WISH, Wish, edited, obstacle, restored};
-use crate::clients::docker::{NodeView, ServiceTask};
-use crate::common::instance::Role;
+use super::{is_operators_update, latest, remarks, tried};
+use crate::clients::docker::{NodeView, Service, ServiceTask};
+use crate::clients::ledger::{DepartureRow, TurnFor};
+use crate::common::instance::{Departure, Reason, Role};
+use crate::config::Settings;
 
 /// A task of a replica that is to run, unless it has ended.
 fn task(slot: usize, node: &str, state: TaskState) -> ServiceTask {
     let is_wanted = matches!(state, RUNNING | PENDING | PREPARING);
     ServiceTask {
         slot: slot.to_string(),
-        created_at: time::OffsetDateTime::UNIX_EPOCH,
+        created_at: OffsetDateTime::UNIX_EPOCH,
         state: Some(state),
         desired: if is_wanted { RUNNING } else { SHUTDOWN },
         error: None,
@@ -323,4 +327,84 @@ fn another_manager_lets_nodes_wait_and_edits_nothing() {
     ] {
         assert_eq!(own.of_another(&all), of_another);
     }
+}
+
+/// A service, as Docker lists it.
+fn service(spec: Value, previous: Option<Value>) -> Service {
+    let service = json!({
+        "ID": "s1", "Version": { "Index": 1 }, "UpdatedAt": "2026-11-21T10:00:00Z",
+        "Spec": spec, "PreviousSpec": previous,
+    });
+    serde_json::from_value(service).unwrap()
+}
+
+#[test]
+fn the_last_edit_says_what_was_tried_and_an_operators_change_ends_that() {
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let plain = spec("start-first", &[]);
+    let nodes = set(&["n1"]);
+    let edit = |until| edited(&plain, None, &nodes, 1, until);
+    assert_eq!(tried(&service(plain.clone(), Some(edit(now + 60)))), nodes);
+    assert_eq!(tried(&service(plain.clone(), Some(edit(now - 90)))), set(&[]), "long ago");
+    assert_eq!(tried(&service(edit(now + 60), Some(plain.clone()))), set(&[]), "it is tried now");
+    assert_eq!(tried(&service(plain.clone(), None)), set(&[]));
+    let mut other = plain.clone();
+    other["TaskTemplate"]["ContainerSpec"]["Image"] = json!("app:2");
+    assert_eq!(tried(&service(other.clone(), Some(edit(now + 60)))), set(&[]), "deployed since");
+    assert!(is_operators_update(&service(other, Some(edit(now)))));
+    assert!(!is_operators_update(&service(edit(now), Some(plain))));
+}
+
+#[test]
+fn an_operator_learns_why_a_service_is_not_moved_and_where_a_rollback_leads() {
+    let nodes = [NodeView::example("n1", Role::Worker)];
+    let mut settings = Settings::default();
+    let remark =
+        |service: Service, settings: &Settings| remarks(&[service], &nodes, settings).pop();
+    let mut plain = spec("start-first", &[]);
+    plain["Labels"] = json!({});
+    assert_eq!(remark(service(plain, None), &settings), None, "it asks for nothing");
+    let asks = spec("start-first", &[]);
+    let fine = remark(service(asks.clone(), None), &settings).unwrap();
+    assert!(fine.1.is_ok_and(|fine| fine.contains("are moved") && !fine.contains("rollback")));
+    let unknown = remark(service(spec("slowly", &[]), None), &settings).unwrap();
+    assert!(unknown.1.is_err_and(|why| why.contains(WISH)));
+    let global = spec("start-first", &[("/Mode", json!({ "Global": {} }))]);
+    let global = remark(service(global, None), &settings).unwrap();
+    assert!(global.1.is_err_and(|why| why.contains("global service")));
+    let hidden = remark(service(asks.clone(), Some(asks.clone())), &settings).unwrap();
+    assert_eq!(hidden.1, Err(OTHER_CREDENTIALS.to_owned()));
+
+    let during = edited(&asks, Some("app:0"), &set(&["n1"]), 1, 0);
+    let moved = remark(service(restored(&during), Some(during)), &settings).unwrap();
+    assert_eq!(moved.0, "web");
+    assert!(moved.1.is_ok_and(|fine| fine.contains("rollback") && fine.ends_with("was app:0")));
+
+    let image = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/app:1";
+    let image = json!({ "Image": image });
+    let ecr = spec("start-first", &[("/TaskTemplate/ContainerSpec", image)]);
+    assert!(remark(service(ecr.clone(), None), &settings).unwrap().1.is_ok());
+    settings.registry.ecr = true;
+    assert!(remark(service(ecr, None), &settings).unwrap().1.is_err());
+}
+
+#[test]
+fn a_node_waits_for_half_of_its_draining_and_with_a_spot_notice_for_little() {
+    let settings = Settings::default();
+    let start = OffsetDateTime::UNIX_EPOCH;
+    let row = |reason, seconds| {
+        let deadline = start + std::time::Duration::from_secs(seconds);
+        let departure = Departure { reason, noticed_at: start, deadline };
+        DepartureRow::request("i-1", "n1", Role::Worker, &departure, "boot")
+    };
+    let waits = |row: &DepartureRow| (latest(row, start, &settings) - start).whole_seconds();
+    assert_eq!(waits(&row(Reason::Lifecycle, 1800)), 630);
+    assert_eq!(waits(&row(Reason::Spot, 120)), 12);
+    assert_eq!(waits(&row(Reason::Shutdown, 80)), 8);
+    let mut told = row(Reason::Lifecycle, 1800);
+    (told.turn_by, told.turn_for) =
+        (Some(start + std::time::Duration::from_secs(99)), TurnFor::OwnTasks);
+    assert_eq!(waits(&told), 99, "another manager has seen it before");
+    told.turn_for = TurnFor::Others;
+    assert_eq!(waits(&told), 630, "that was its turn");
 }
