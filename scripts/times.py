@@ -18,6 +18,8 @@ WAITS = 3
 # Seconds below which a difference between two runs is noise.
 NOISE = 5
 WAITED = re.compile(r"^waited ([0-9.]+) s for (.*)$", re.MULTILINE)
+# Characters of a failure's message in the summary.
+MESSAGE = 300
 
 
 def load(path):
@@ -31,22 +33,34 @@ def clock(seconds):
     return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
 
 
+def message(failure):
+    """Returns what a failed test says: its error, or the line after the place where it panicked."""
+    lines = [line.strip() for line in "".join(failure.itertext()).splitlines() if line.strip()]
+    for number, line in enumerate(lines):
+        if line.startswith("Error: "):
+            return line.removeprefix("Error: ")[:MESSAGE]
+        if " panicked at " in line:
+            return " ".join(lines[number + 1 : number + 3])[:MESSAGE]
+    return (failure.get("message") or "").strip()[:MESSAGE]
+
+
 def tests_of(junit):
-    """Returns by name: seconds, outcome, and the longest waits as [seconds, what]."""
+    """Returns by name: seconds, outcome, what it said if it failed, and the longest waits as [seconds, what]."""
     tests = {}
     if not pathlib.Path(junit).exists():
         return tests
     for suite in ElementTree.parse(junit).getroot():
         for case in suite.iter("testcase"):
             waits = [(float(s), what) for s, what in WAITED.findall("".join(case.itertext()))]
-            outcome = "passed"
-            if case.find("failure") is not None or case.find("error") is not None:
-                outcome = "failed"
-            elif case.find("flakyFailure") is not None:
-                outcome = "unsteady"
+            outcome, why = "passed", ""
+            for tag, means in (("failure", "failed"), ("error", "failed"), ("flakyFailure", "unsteady")):
+                if (failure := case.find(tag)) is not None:
+                    outcome, why = means, message(failure)
+                    break
             tests[f"{suite.get('name')} {case.get('name')}"] = {
                 "seconds": float(case.get("time")),
                 "outcome": outcome,
+                "message": why,
                 "waits": sorted(waits, reverse=True)[:WAITS],
             }
     return tests
@@ -74,7 +88,7 @@ def report(folder, junit):
         print(f"{step:15} {'ok' if code == '0' else 'FAILED':7} {clock(int(seconds)):>6}")
     for outcome, names in outcomes.items():
         for name in names:
-            print(f"{outcome}: {name}")
+            print(f"{outcome}: {name}" + (f"\n        {why}" if (why := tests[name]["message"]) else ""))
     print(f"{len(tests) - len(outcomes['failed'])} passed, {len(outcomes['failed'])} failed")
 
 

@@ -10,7 +10,7 @@ use harness::{PATIENCE, policies, secs};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use skep_sim::cloud::{Deny, Fault, Service, Who};
+use skep_sim::cloud::{Deny, Fault, LifecycleState, Service, Who};
 use skep_sim::fleet::{Fleet, FleetOptions, IMAGE as SERVICE};
 
 /// Name of the stack, and so of the cluster and the table.
@@ -134,7 +134,7 @@ fn nothing_is_left(fleet: &Fleet, report: &Report) -> anyhow::Result<()> {
 async fn nodes_come_and_go_and_every_fact_has_an_answer() -> anyhow::Result<()> {
     let (fleet, directory) = account(Stacks::One).await?;
     // Otherwise the hook of a manager without tasks can be over between two looks of aws-check.
-    let slow = Fault { latency_ms: Some((5000, 5000)), ..Fault::default() };
+    let slow = Fault { latency_ms: Some((3000, 3000)), ..Fault::default() };
     fleet.cloud().faults().set(Service::AutoScaling, Some("CompleteLifecycleAction"), slow);
     let steps = "service,scale-out,scale-in,manager,leader,group,spot";
     let report =
@@ -222,16 +222,27 @@ async fn a_signal_or_a_refusal_leaves_nothing() -> anyhow::Result<()> {
     // While the first instances boot.
     let check = start(&fleet, &directory, "--managers 1")?;
     fleet.wait_until("an instance", PATIENCE, async || Ok(!fleet.instances().is_empty())).await?;
-    interrupted(&fleet, check, Signal::SIGINT).await?;
+    interrupt(&check, Signal::SIGINT).await?;
+    was_interrupted(&fleet, check).await?;
 
     // In the middle of a step, after a call that is refused.
     cloud.deny(Deny::new(Who::Anyone, Service::Ssm, "SendCommand"));
     let check = start(&fleet, &directory, "--managers 1 --only scale-out")?;
+    let serve = |count| {
+        let all = fleet.cloud().instances();
+        all.iter().filter(|it| it.lifecycle == LifecycleState::InService).count() == count
+    };
+    fleet.wait_until("three instances in service", PATIENCE, async || Ok(serve(3))).await?;
+    // The step does not end before the signal.
+    let (service, action) = (Service::AutoScaling, Some("CompleteLifecycleAction"));
+    cloud.faults().set(service, action, Fault { error: 1.0, ..Fault::default() });
     let workers = format!("{NAME}-workers");
     fleet
         .wait_until("a third worker", PATIENCE, async || Ok(fleet.group(&workers).len() == 3))
         .await?;
-    let report = interrupted(&fleet, check, Signal::SIGTERM).await?;
+    interrupt(&check, Signal::SIGTERM).await?;
+    cloud.faults().remove(service, action);
+    let report = was_interrupted(&fleet, check).await?;
     let (answer, evidence) = report.facts()["run-command"];
     ensure!(
         answer == "not tried" && evidence.contains("no permission for ssm:send-command"),
@@ -240,9 +251,12 @@ async fn a_signal_or_a_refusal_leaves_nothing() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
-async fn interrupted(fleet: &Fleet, check: Child, signal: Signal) -> anyhow::Result<Report> {
+async fn interrupt(check: &Child, signal: Signal) -> anyhow::Result<()> {
     tokio::time::sleep(secs(1)).await;
-    kill(Pid::from_raw(check.id().try_into()?), signal)?;
+    Ok(kill(Pid::from_raw(check.id().try_into()?), signal)?)
+}
+
+async fn was_interrupted(fleet: &Fleet, check: Child) -> anyhow::Result<Report> {
     let report = Report::of(check).await?;
     ensure!(report.code == Some(130), "{:?}\n{}", report.code, report.errors);
     ensure!(report.json["interrupted"] == true, "{}", report.json);

@@ -9,6 +9,7 @@ pub mod quorum;
 pub mod seen;
 pub mod signed;
 pub mod swarm;
+pub mod tasks;
 pub mod terminal;
 pub mod trouble;
 

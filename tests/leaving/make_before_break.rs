@@ -1,7 +1,6 @@
 //! A service with the label `skep.drain` has its new tasks before the old ones on nodes that leave are stopped, and its
 //! spec is the operator's again afterwards.
 
-use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -14,6 +13,8 @@ use bollard::models::{
 use bollard::query_parameters::UpdateServiceOptionsBuilder;
 use harness::departures::{Leaver, node_id, options_with, restart_skep, running, signal, standing};
 use harness::nodes::availability;
+use harness::seen::status;
+use harness::tasks::{fewest_during, running_by_node};
 use harness::{PATIENCE, secs};
 use skep_sim::fleet::{
     ClusterSpec, Fleet, FleetOptions, Restart, is_running, start_first, workload,
@@ -72,43 +73,12 @@ async fn is_restored(fleet: &Fleet, before: &ServiceSpec) -> anyhow::Result<()> 
         .await
 }
 
-/// Nodes of the running tasks, with their number.
-async fn placed(fleet: &Fleet) -> anyhow::Result<BTreeMap<String, usize>> {
-    let mut by_node = BTreeMap::new();
-    for task in fleet.tasks_of_service(SERVICE).await?.into_iter().filter(is_running) {
-        *by_node.entry(task.node_id.context("a node")?).or_default() += 1;
-    }
-    Ok(by_node)
-}
-
-/// Runs `story`, and returns the smallest number of running tasks meanwhile.
-async fn fewest_during(
-    fleet: &Fleet,
-    story: impl Future<Output = anyhow::Result<()>>,
-) -> anyhow::Result<usize> {
-    let fewest = Mutex::new(usize::MAX);
-    let watch = async {
-        loop {
-            if let Ok(placed) = placed(fleet).await {
-                let mut fewest = fewest.lock().unwrap();
-                *fewest = (*fewest).min(placed.values().sum());
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    };
-    tokio::select! {
-        ended = story => ended?,
-        () = watch => unreachable!(),
-    }
-    Ok(fewest.into_inner().unwrap())
-}
-
 /// The workers that have tasks, the fullest first.
 async fn occupied(fleet: &Fleet, spec: &ClusterSpec) -> anyhow::Result<Vec<Leaver>> {
-    let placed = placed(fleet).await?;
+    let running = running_by_node(fleet, SERVICE).await?;
     let mut all = vec![];
     for worker in fleet.group(&spec.workers_group()) {
-        let count = placed.get(&node_id(&worker).await?).copied().unwrap_or_default();
+        let count = running.get(&node_id(&worker).await?).copied().unwrap_or_default();
         all.push((count, Leaver::of(&worker).await?));
     }
     all.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
@@ -124,7 +94,7 @@ async fn a_service_of_one_replica_never_has_none() -> anyhow::Result<()> {
     running(&fleet, SERVICE, 1).await?;
     let before = spec_of(&fleet).await?;
     let leaver = occupied(&fleet, &spec).await?.remove(0);
-    let fewest = fewest_during(&fleet, async {
+    let fewest = fewest_during(&fleet, SERVICE, async {
         fleet.cloud().terminate(leaver.id(), true)?;
         leaver.has_left_by_its_hook(&fleet).await?;
         is_restored(&fleet, &before).await
@@ -150,7 +120,7 @@ async fn the_leaders_skep_is_dead() -> anyhow::Result<()> {
     let leaver = occupied(&fleet, &spec).await?.remove(0);
     let leader = fleet.leader().await?;
     signal(&leader, "SIGKILL")?;
-    let fewest = fewest_during(&fleet, async {
+    let fewest = fewest_during(&fleet, SERVICE, async {
         fleet.cloud().terminate(leaver.id(), true)?;
         leaver.has_left_by_its_hook(&fleet).await?;
         is_restored(&fleet, &before).await
@@ -173,20 +143,33 @@ async fn several_nodes_at_once_while_the_managers_skep_crashes() -> anyhow::Resu
     let stay: Vec<String> = task_ids(&fleet, &leavers).await?;
     let both = Mutex::new(false);
     let manager = fleet.leader().await?;
-    let crashes = async {
+    let watch = async {
         loop {
             if let Ok(Some(record)) = record(&fleet).await {
                 let is_both = leavers.iter().all(|leaver| record.contains(&leaver.node_id));
                 *both.lock().unwrap() |= is_both;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    let crashes = async {
+        loop {
+            if let Ok(Some(_)) = record(&fleet).await {
                 restart_skep(&fleet, &manager).await?;
             }
             tokio::time::sleep(LOOK_EVERY * 7).await;
         }
     };
-    let fewest = fewest_during(&fleet, async {
+    let fewest = fewest_during(&fleet, SERVICE, async {
+        // It sees both at the same time.
+        signal(&manager, "SIGSTOP")?;
         for leaver in &leavers {
             fleet.cloud().terminate(leaver.id(), true)?;
         }
+        for leaver in &leavers {
+            asks(&fleet, leaver).await?;
+        }
+        signal(&manager, "SIGCONT")?;
         let left = async {
             for leaver in &leavers {
                 leaver.has_left_by_its_hook(&fleet).await?;
@@ -196,6 +179,7 @@ async fn several_nodes_at_once_while_the_managers_skep_crashes() -> anyhow::Resu
         tokio::select! {
             left = left => left,
             crash = crashes => crash,
+            () = watch => unreachable!(),
         }
     })
     .await?;
@@ -204,6 +188,16 @@ async fn several_nodes_at_once_while_the_managers_skep_crashes() -> anyhow::Resu
     let now = task_ids(&fleet, &[]).await?;
     ensure!(stay.iter().all(|id| now.contains(id)), "others were moved, too: {stay:?}, {now:?}");
     fleet.stop().await
+}
+
+/// Waits until a node waits for a manager.
+async fn asks(fleet: &Fleet, leaver: &Leaver) -> anyhow::Result<()> {
+    let doing = "waiting for a manager to drain this node";
+    fleet
+        .wait_until(&format!("{} to ask", leaver.id()), PATIENCE, async || {
+            Ok(status(&leaver.instance).await?["node"]["doing"] == doing)
+        })
+        .await
 }
 
 /// Ids of the running tasks that are on none of these nodes.
@@ -301,7 +295,7 @@ async fn a_rollback_and_a_notice_that_is_cancelled_leave_nothing_behind() -> any
     running(&fleet, SERVICE, 1).await?;
     let before = spec_of(&fleet).await?;
     let stays = occupied(&fleet, &spec).await?.remove(0);
-    let fewest = fewest_during(&fleet, async {
+    let fewest = fewest_during(&fleet, SERVICE, async {
         fleet.cloud().spot_notice(stays.id(), "terminate", secs(300))?;
         edited(&fleet).await?;
         fleet.cloud().clear_spot_notice(stays.id())?;

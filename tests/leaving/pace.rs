@@ -1,62 +1,22 @@
 //! Several workers leave at the same moment: they are drained one after the other, as far as their deadlines allow, and a
 //! service is never short of more tasks than those of one node. A new node reports success once its services are whole.
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::time::Duration;
-
 use anyhow::ensure;
-use bollard::models::TaskState;
 use harness::departures::{Leaver, events_of, options_with, row, running, standing};
 use harness::seen::{from_health_port, status};
+use harness::tasks::{fewest_during, running_by_node};
 use harness::{PATIENCE, secs};
 use skep_sim::cloud::EventKind;
 use skep_sim::fleet::{ClusterSpec, Fleet, Instance, LAUNCH_HOOK, workload};
 
 const REPLICAS: usize = 10;
-const LOOK_EVERY: Duration = Duration::from_millis(150);
-
-/// The tasks of `web` that run and are not stopping, by node.
-async fn running_by_node(fleet: &Fleet) -> anyhow::Result<BTreeMap<String, usize>> {
-    let mut by_node = BTreeMap::new();
-    for task in fleet.tasks_of_service("web").await? {
-        let state = task.status.as_ref().and_then(|status| status.state);
-        let is_running = [state, task.desired_state] == [Some(TaskState::RUNNING); 2];
-        if let Some(node) = task.node_id.filter(|_| is_running) {
-            *by_node.entry(node).or_default() += 1;
-        }
-    }
-    Ok(by_node)
-}
-
-/// Runs `body` while counting the running tasks. Returns the smallest number.
-async fn fewest_running(
-    fleet: &Fleet,
-    body: impl Future<Output = anyhow::Result<()>>,
-) -> anyhow::Result<usize> {
-    let fewest = Mutex::new(REPLICAS);
-    let watch = async {
-        loop {
-            if let Ok(running) = running_by_node(fleet).await {
-                let mut fewest = fewest.lock().unwrap();
-                *fewest = (*fewest).min(running.values().sum());
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    };
-    tokio::select! {
-        ended = body => ended?,
-        () = watch => unreachable!(),
-    }
-    Ok(fewest.into_inner().unwrap())
-}
 
 async fn leave_at_once(leaving: usize) -> anyhow::Result<()> {
     let spec = ClusterSpec::new("demo", 1, 5);
     let fleet = standing(options_with(""), &spec).await?;
     fleet.create_service("web", REPLICAS as u32, workload::slow_to_stop(2.0), secs(30)).await?;
     running(&fleet, "web", REPLICAS).await?;
-    let before = running_by_node(&fleet).await?;
+    let before = running_by_node(&fleet, "web").await?;
     let most = before.values().max().copied().unwrap_or_default();
     ensure!(before.len() >= 5 && most <= 2, "the tasks are spread: {before:?}");
     let workers = fleet.group(&spec.workers_group());
@@ -64,7 +24,7 @@ async fn leave_at_once(leaving: usize) -> anyhow::Result<()> {
     for worker in &workers[..leaving] {
         leavers.push(Leaver::of(worker).await?);
     }
-    let fewest = fewest_running(&fleet, async {
+    let fewest = fewest_during(&fleet, "web", async {
         for leaver in &leavers {
             fleet.cloud().terminate(leaver.id(), true)?;
         }
@@ -162,7 +122,7 @@ async fn a_new_node_reports_success_once_the_services_are_whole() -> anyhow::Res
     };
     ensure!(!has_reported(), "it has reported too early");
     fleet.wait_until("the report", PATIENCE, async || Ok(has_reported())).await?;
-    let running = running_by_node(&fleet).await?;
+    let running = running_by_node(&fleet, "web").await?;
     ensure!(running.values().sum::<usize>() == 6, "it has reported too early: {running:?}");
     ensure!(row(&fleet, "services")?.is_none(), "the statement is taken back");
     leaver.has_left_by_its_hook(&fleet).await?;
