@@ -10,8 +10,10 @@
 suite=${1:-bookworm}
 [ "$(id -u)" -eq 0 ] || exec scripts/as-root "$root/packaging/test.sh" "$@"
 shopt -s nullglob
-debs=(target/package/*.deb) rpms=(target/package/*.rpm)
-[ "${#debs[@]} ${#rpms[@]}" = "1 1" ] || die "no packages in target/package: make package"
+profile=$(cat target/packaging/profile 2>/dev/null || echo release)
+packages=$(packages_of "$profile")
+debs=("$packages"/*.deb) rpms=("$packages"/*.rpm)
+[ "${#debs[@]} ${#rpms[@]}" = "1 1" ] || die "no packages in $packages: make package"
 
 work=$(mktemp -d /tmp/skep-packages-XXXXXX)
 trap 'rm -rf --one-file-system "$work"' EXIT
@@ -299,7 +301,7 @@ test_rpm() {
     environment=/etc/sysconfig/skep
     fresh_root
     files ! -type d >"$work/before"
-    target/tools/bin/cargo-generate-rpm generate-rpm --auto-req disabled --profile "$(cat target/packaging/profile)" \
+    target/tools/bin/cargo-generate-rpm generate-rpm --auto-req disabled --profile "$profile" \
         --payload-compress none -s 'version = "99.0"' --output "$newer"
 
     expect "rpm: configuration" "/etc/skep/skep.toml /etc/sysconfig/skep" "$(rpm -qpc "${rpms[0]}" | sort | xargs)"

@@ -28,6 +28,9 @@ build_for_release() {
         CFLAGS="-ffile-prefix-map=$root=/skep -ffile-prefix-map=$cargo_home=/cargo" "$@"
 }
 
+# packages_of <profile>: the directory of the packages. Those of the tests must not be taken for the ones to be shipped.
+packages_of() { echo "target/package$([ "$1" = release ] || echo "-$1")"; }
+
 # The tests, the demo and the bench must not reach a developer's own account and Docker.
 forget_account() {
     local name

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes the Debian and the RPM package in target/package: package.sh [--no-build] [cargo's target triple].
-# For another architecture, cargo needs a linker for it. PROFILE=trial makes the packages of `make test`.
+# For another architecture, cargo needs a linker for it. PROFILE=trial makes the packages of `make test`, in
+# target/package-trial.
 # --no-build packs the binary and the generator that are there.
 #
 # The same sources, compilers and tools give the same bytes, in every directory and at every time.
@@ -17,7 +18,7 @@ profile=${PROFILE:-release}
 compression=zstd
 [ "$profile" = release ] || compression=none
 generated=target/packaging
-packages=target/package
+packages=$(packages_of "$profile")
 rm -rf "$generated" "$packages"
 mkdir -p "$packages"
 
@@ -36,7 +37,9 @@ target/debug/skep-packaging "$generated"
 # packaging/test.sh makes a package from the same build.
 echo "$profile" >"$generated/profile"
 mkdir "$generated/doc"
-cp -r docs README.md SECURITY.md "$generated/doc/"
+# The documents refer to these.
+cp -r docs README.md SECURITY.md CONTRIBUTING.md cloudformation packer userdata "$generated/doc/"
+rm -rf "$generated/doc/cloudformation/tests"
 cp -r systemd packaging/skep.default packaging/rpm/docker-credential-skep LICENSE-* "$generated/"
 gzip -9n <CHANGELOG.md >"$generated/changelog.gz"
 gzip -9n "$generated"/man/*

@@ -175,7 +175,7 @@ glibc=$(objdump -T "target/${PROFILE:-release}/skep" | grep -o 'GLIBC_[0-9.]*' |
 work=$(mktemp -d "$root/target/release-XXXXXX")
 trap 'rm -rf "$work" skep-bill-of-materials.json ./*/skep-bill-of-materials.json' EXIT
 trap 'exit 130' INT TERM
-cp target/package/*.{deb,rpm} "$work/"
+cp "$(packages_of "${PROFILE:-release}")"/*.{deb,rpm} "$work/"
 bill_of_materials >"$work/skep-$version-$arch.cdx.json"
 tarball >"$work/skep-$version-$arch-linux.tar.gz"
 sums=skep-$version-$arch.sha256

@@ -19,6 +19,9 @@ shift
 [ -n "${RELEASE_KEY:-}" ] || die "no key: name one of gpg's keys with RELEASE_KEY=fingerprint"
 [[ ${SITE_URL:-} =~ ^(https?|file)://[^[:space:]]+[^/[:space:]]$ ]] || die "SITE_URL is missing, or is no address without a slash at its end"
 gpg --batch --list-secret-keys "$RELEASE_KEY" >/dev/null 2>&1 || die "gpg has no secret key $RELEASE_KEY"
+for tool in apt-ftparchive createrepo_c rpm; do
+    command -v "$tool" >/dev/null || die "$tool is missing: apt install apt-utils createrepo-c rpm"
+done
 export LC_ALL=C.UTF-8 TZ=UTC
 umask 022
 

@@ -4,6 +4,8 @@
 
 #[path = "keeping/autolock.rs"]
 mod autolock;
+#[path = "joining/balance.rs"]
+mod balance;
 #[path = "keeping/dead_skep.rs"]
 mod dead_skep;
 #[path = "joining/founding_race.rs"]

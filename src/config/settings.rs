@@ -195,6 +195,14 @@ settings! {
         delay_success: bool = boolean("false"),
     }
 
+    /// Tasks for nodes that join, for managers: only of services with the label `skep.balance=true`; see
+    /// `docs/life-of-a-node.md`.
+    balance: Balance {
+        /// Time for which neither a node has joined nor such a service was updated before tasks are moved to
+        /// new nodes.
+        settle: Duration = interval("2m"),
+    }
+
     /// The flushers that run between the end of the last task and leaving: all at the same time, within
     /// `leave.flush_share`.
     flush: Flush {

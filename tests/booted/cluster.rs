@@ -23,7 +23,7 @@ pub fn possible() -> anyhow::Result<bool> {
     }
 }
 
-/// The package to install in the image: `SKEP_PACKAGE`, or the one that `make package` has built.
+/// The package to install in the image: `SKEP_PACKAGE`, or the one that `make test` has built.
 pub fn package() -> anyhow::Result<PathBuf> {
     if let Some(package) = std::env::var_os("SKEP_PACKAGE") {
         return Ok(package.into());
@@ -31,14 +31,14 @@ pub fn package() -> anyhow::Result<PathBuf> {
     let test = std::env::current_exe()?;
     let target = test.ancestors().nth(3).context("it is in target/<profile>/deps")?;
     let is_deb = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "deb");
-    let entries = std::fs::read_dir(target.join("package"));
+    let entries = std::fs::read_dir(target.join("package-trial"));
     let mut packages: Vec<PathBuf> = entries
         .into_iter()
         .flatten()
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(is_deb)
         .collect();
-    let package = packages.pop().context("there is no package: run `make package`")?;
+    let package = packages.pop().context("there is no package: run `make test STAGES=packages`")?;
     ensure!(packages.is_empty(), "several packages: {package:?} and {packages:?}");
     Ok(package)
 }

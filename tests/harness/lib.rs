@@ -7,9 +7,9 @@ pub mod nodes;
 pub mod policies;
 pub mod quorum;
 pub mod seen;
+pub mod services;
 pub mod signed;
 pub mod swarm;
-pub mod tasks;
 pub mod terminal;
 pub mod trouble;
 

@@ -1,6 +1,7 @@
 //! How instances come into the swarm: founding, joining, and every answer that a join can get.
 
 mod bad_addresses;
+mod balance;
 mod foreign_swarm;
 mod founder_killed;
 mod founding_race;

@@ -31,9 +31,9 @@ async fn without_one_it_closes_the_charter_and_says_what_is_lost() -> anyhow::Re
     let spec = ClusterSpec::new("demo", 1, 0);
     let options = FleetOptions {
         // The next generation is another swarm. A tenth of the deadline is kept for leaving: on a busy machine Docker needs
-        // more than 5 s for that.
+        // more than 8 s for that.
         one_swarm: false,
-        ..options_with("[leave]\ndeadline = \"80s\"\n")
+        ..options_with("[leave]\ndeadline = \"120s\"\n")
     };
     let fleet = standing(options, &spec).await?;
     fleet.create_service("web", 2, workload::graceful(), secs(10)).await?;

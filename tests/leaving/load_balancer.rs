@@ -10,7 +10,6 @@ use harness::departures::{Leaver, departure_state, options_with, row, standing};
 use harness::nodes::availability;
 use harness::secs;
 use harness::seen::{health, status};
-use harness::trouble::aws;
 use skep_sim::cloud::{
     ClusterBalancer, HealthCheck, HealthCheckType, HookSpec, LifecycleState, Market,
     TargetGroupAttributes, TargetState, Transition,
@@ -220,11 +219,7 @@ async fn two_hooks_and_ours_is_completed_elsewhere() -> anyhow::Result<()> {
     fleet.cloud().set_target_group_attributes(&format!("demo-{LISTENER}"), attributes(0))?;
     let waits = || lifecycle(&fleet, &worker.instance) == Some(LifecycleState::TerminatingWait);
     fleet.wait_until("a hook that waits", PATIENCE, async || Ok(waits())).await?;
-    let mut call = vec!["autoscaling", "complete-lifecycle-action"];
-    call.extend(["--auto-scaling-group-name", &group, "--instance-id", worker.id()]);
-    call.extend(["--lifecycle-hook-name", TERMINATION_HOOK]);
-    call.extend(["--lifecycle-action-result", "CONTINUE"]);
-    aws(&fleet, &call).await?;
+    fleet.cloud().complete_hook(worker.id(), TERMINATION_HOOK)?;
     // The other hook waits: the node has all its time.
     worker.is_off_the_list(&fleet).await?;
     ensure!(waits(), "{:?}", lifecycle(&fleet, &worker.instance));

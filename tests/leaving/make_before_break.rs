@@ -8,20 +8,19 @@ use anyhow::{Context, ensure};
 use bollard::models::{
     HealthConfig,
     NodeSpecAvailabilityEnum::{ACTIVE, PAUSE},
-    Service, ServiceSpec, ServiceSpecUpdateConfig, ServiceSpecUpdateConfigOrderEnum as Order,
+    ServiceSpec, ServiceSpecUpdateConfig, ServiceSpecUpdateConfigOrderEnum as Order,
 };
 use bollard::query_parameters::UpdateServiceOptionsBuilder;
 use harness::departures::{Leaver, node_id, options_with, restart_skep, running, signal, standing};
 use harness::nodes::availability;
 use harness::seen::status;
-use harness::tasks::{fewest_during, running_by_node};
-use harness::{PATIENCE, secs};
-use skep_sim::fleet::{
-    ClusterSpec, Fleet, FleetOptions, Restart, is_running, start_first, workload,
+use harness::services::{
+    fewest_during, inspect, is_restored, record, running_by_node, spec_of, task_ids,
 };
+use harness::{PATIENCE, secs};
+use skep_sim::fleet::{ClusterSpec, Fleet, FleetOptions, Restart, start_first, workload};
 
 const SERVICE: &str = "web";
-const RECORD: &str = "skep.move";
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// A service that asks for it, and whose own updates stop a task first. A new task runs only after some seconds.
@@ -43,34 +42,10 @@ fn labelled(replicas: u32, command: Vec<String>) -> anyhow::Result<ServiceSpec> 
     Ok(spec)
 }
 
-async fn inspect(fleet: &Fleet) -> anyhow::Result<Service> {
-    Ok(fleet.manager_docker().await?.inspect_service(SERVICE, None).await?)
-}
-
-async fn spec_of(fleet: &Fleet) -> anyhow::Result<ServiceSpec> {
-    inspect(fleet).await?.spec.context("a spec")
-}
-
-/// The record of an edit that is not taken back.
-async fn record(fleet: &Fleet) -> anyhow::Result<Option<String>> {
-    Ok(spec_of(fleet).await?.labels.and_then(|labels| labels.get(RECORD).cloned()))
-}
-
 /// Waits until the spec is edited.
 async fn edited(fleet: &Fleet) -> anyhow::Result<()> {
-    let is_edited = async || Ok(record(fleet).await?.is_some());
+    let is_edited = async || Ok(record(fleet, SERVICE).await?.is_some());
     fleet.wait_until("an edited spec", PATIENCE, is_edited).await
-}
-
-/// Waits until the spec is this one again.
-async fn is_restored(fleet: &Fleet, before: &ServiceSpec) -> anyhow::Result<()> {
-    fleet
-        .wait_until("the operator's spec", secs(90), async || {
-            let now = spec_of(fleet).await?;
-            ensure!(now == *before, "{now:#?}\n{before:#?}");
-            Ok(true)
-        })
-        .await
 }
 
 /// The workers that have tasks, the fullest first.
@@ -92,12 +67,12 @@ async fn a_service_of_one_replica_never_has_none() -> anyhow::Result<()> {
     let fleet = standing(options_with(""), &spec).await?;
     fleet.create_service_of(labelled(1, workload::slow_to_stop(2.0))?).await?;
     running(&fleet, SERVICE, 1).await?;
-    let before = spec_of(&fleet).await?;
+    let before = spec_of(&fleet, SERVICE).await?;
     let leaver = occupied(&fleet, &spec).await?.remove(0);
     let fewest = fewest_during(&fleet, SERVICE, async {
         fleet.cloud().terminate(leaver.id(), true)?;
         leaver.has_left_by_its_hook(&fleet).await?;
-        is_restored(&fleet, &before).await
+        is_restored(&fleet, SERVICE, &before).await
     })
     .await?;
     ensure!(fewest == 1, "{fewest}\n{}", fleet.report());
@@ -116,14 +91,14 @@ async fn the_leaders_skep_is_dead() -> anyhow::Result<()> {
     let fleet = standing(options, &spec).await?;
     fleet.create_service_of(labelled(1, workload::slow_to_stop(1.0))?).await?;
     running(&fleet, SERVICE, 1).await?;
-    let before = spec_of(&fleet).await?;
+    let before = spec_of(&fleet, SERVICE).await?;
     let leaver = occupied(&fleet, &spec).await?.remove(0);
     let leader = fleet.leader().await?;
     signal(&leader, "SIGKILL")?;
     let fewest = fewest_during(&fleet, SERVICE, async {
         fleet.cloud().terminate(leaver.id(), true)?;
         leaver.has_left_by_its_hook(&fleet).await?;
-        is_restored(&fleet, &before).await
+        is_restored(&fleet, SERVICE, &before).await
     })
     .await?;
     ensure!(fewest == 1, "{fewest}\n{}", fleet.report());
@@ -138,14 +113,15 @@ async fn several_nodes_at_once_while_the_managers_skep_crashes() -> anyhow::Resu
     let fleet = standing(options_with(""), &spec).await?;
     fleet.create_service_of(labelled(6, workload::slow_to_stop(1.0))?).await?;
     running(&fleet, SERVICE, 6).await?;
-    let before = spec_of(&fleet).await?;
+    let before = spec_of(&fleet, SERVICE).await?;
     let leavers: Vec<Leaver> = occupied(&fleet, &spec).await?.into_iter().take(2).collect();
-    let stay: Vec<String> = task_ids(&fleet, &leavers).await?;
+    let leaving: Vec<&str> = leavers.iter().map(|it| it.node_id.as_str()).collect();
+    let stay: Vec<String> = task_ids(&fleet, SERVICE, &leaving).await?;
     let both = Mutex::new(false);
     let manager = fleet.leader().await?;
     let watch = async {
         loop {
-            if let Ok(Some(record)) = record(&fleet).await {
+            if let Ok(Some(record)) = record(&fleet, SERVICE).await {
                 let is_both = leavers.iter().all(|leaver| record.contains(&leaver.node_id));
                 *both.lock().unwrap() |= is_both;
             }
@@ -154,7 +130,7 @@ async fn several_nodes_at_once_while_the_managers_skep_crashes() -> anyhow::Resu
     };
     let crashes = async {
         loop {
-            if let Ok(Some(_)) = record(&fleet).await {
+            if let Ok(Some(_)) = record(&fleet, SERVICE).await {
                 restart_skep(&fleet, &manager).await?;
             }
             tokio::time::sleep(LOOK_EVERY * 7).await;
@@ -174,7 +150,7 @@ async fn several_nodes_at_once_while_the_managers_skep_crashes() -> anyhow::Resu
             for leaver in &leavers {
                 leaver.has_left_by_its_hook(&fleet).await?;
             }
-            is_restored(&fleet, &before).await
+            is_restored(&fleet, SERVICE, &before).await
         };
         tokio::select! {
             left = left => left,
@@ -185,7 +161,7 @@ async fn several_nodes_at_once_while_the_managers_skep_crashes() -> anyhow::Resu
     .await?;
     ensure!(fewest >= 6, "{fewest}\n{}", fleet.report());
     ensure!(both.into_inner().unwrap(), "not in one update\n{}", fleet.report());
-    let now = task_ids(&fleet, &[]).await?;
+    let now = task_ids(&fleet, SERVICE, &[]).await?;
     ensure!(stay.iter().all(|id| now.contains(id)), "others were moved, too: {stay:?}, {now:?}");
     fleet.stop().await
 }
@@ -198,13 +174,6 @@ async fn asks(fleet: &Fleet, leaver: &Leaver) -> anyhow::Result<()> {
             Ok(status(&leaver.instance).await?["node"]["doing"] == doing)
         })
         .await
-}
-
-/// Ids of the running tasks that are on none of these nodes.
-async fn task_ids(fleet: &Fleet, without: &[Leaver]) -> anyhow::Result<Vec<String>> {
-    let tasks = fleet.tasks_of_service(SERVICE).await?.into_iter().filter(is_running);
-    let is_there = |id: Option<&String>| without.iter().any(|it| Some(&it.node_id) == id);
-    Ok(tasks.filter(|it| !is_there(it.node_id.as_ref())).filter_map(|it| it.id).collect())
 }
 
 /// Its tasks run on one node only, which no constraint shows.
@@ -231,12 +200,12 @@ async fn a_service_that_does_not_start_elsewhere_keeps_no_node() -> anyhow::Resu
     fleet.create_service_of(web).await?;
     running(&fleet, SERVICE, 1).await?;
     set(ACTIVE).await?;
-    let before = spec_of(&fleet).await?;
+    let before = spec_of(&fleet, SERVICE).await?;
 
     fleet.cloud().terminate(leaver.id(), true)?;
     edited(&fleet).await?;
     leaver.has_left_by_its_hook(&fleet).await?;
-    is_restored(&fleet, &before).await?;
+    is_restored(&fleet, SERVICE, &before).await?;
     let log = fleet.leader().await?.log();
     ensure!(log.matches("its tasks do not start on other nodes").count() == 1, "{log}");
     fleet.stop().await
@@ -250,7 +219,7 @@ async fn an_operator_scales_deploys_and_removes_it_meanwhile() -> anyhow::Result
     fleet.create_service_of(labelled(3, workload::slow_to_stop(1.0))?).await?;
     running(&fleet, SERVICE, 3).await?;
 
-    let mut wanted = spec_of(&fleet).await?;
+    let mut wanted = spec_of(&fleet, SERVICE).await?;
     let leaver = occupied(&fleet, &spec).await?.remove(0);
     fleet.cloud().terminate(leaver.id(), true)?;
     edited(&fleet).await?;
@@ -261,7 +230,7 @@ async fn an_operator_scales_deploys_and_removes_it_meanwhile() -> anyhow::Result
     fleet.update_service(SERVICE, scale).await?;
     scale(&mut wanted);
     leaver.has_left_by_its_hook(&fleet).await?;
-    is_restored(&fleet, &wanted).await?;
+    is_restored(&fleet, SERVICE, &wanted).await?;
     running(&fleet, SERVICE, 4).await?;
 
     let leaver = occupied(&fleet, &spec).await?.remove(0);
@@ -275,7 +244,7 @@ async fn an_operator_scales_deploys_and_removes_it_meanwhile() -> anyhow::Result
     };
     fleet.update_service(SERVICE, |spec| *spec = deployed.clone()).await?;
     leaver.has_left_by_its_hook(&fleet).await?;
-    is_restored(&fleet, &deployed).await?;
+    is_restored(&fleet, SERVICE, &deployed).await?;
     running(&fleet, SERVICE, 4).await?;
 
     let leaver = occupied(&fleet, &spec).await?.remove(0);
@@ -293,13 +262,13 @@ async fn a_rollback_and_a_notice_that_is_cancelled_leave_nothing_behind() -> any
     let fleet = standing(options_with(""), &spec).await?;
     fleet.create_service_of(labelled(1, workload::slow_to_stop(1.0))?).await?;
     running(&fleet, SERVICE, 1).await?;
-    let before = spec_of(&fleet).await?;
+    let before = spec_of(&fleet, SERVICE).await?;
     let stays = occupied(&fleet, &spec).await?.remove(0);
     let fewest = fewest_during(&fleet, SERVICE, async {
         fleet.cloud().spot_notice(stays.id(), "terminate", secs(300))?;
         edited(&fleet).await?;
         fleet.cloud().clear_spot_notice(stays.id())?;
-        is_restored(&fleet, &before).await?;
+        is_restored(&fleet, SERVICE, &before).await?;
         fleet
             .wait_until("an active node", PATIENCE, async || {
                 Ok(availability(&fleet, &stays.instance).await? == ACTIVE)
@@ -310,12 +279,12 @@ async fn a_rollback_and_a_notice_that_is_cancelled_leave_nothing_behind() -> any
     ensure!(fewest == 1, "{fewest}\n{}", fleet.report());
 
     let docker = fleet.manager_docker().await?;
-    let seen = inspect(&fleet).await?;
+    let seen = inspect(&fleet, SERVICE).await?;
     let version = seen.version.and_then(|it| it.index).context("a version")?.try_into()?;
     let rollback = UpdateServiceOptionsBuilder::default().version(version).rollback("previous");
     let spec = seen.spec.context("a spec")?;
     docker.update_service(SERVICE, spec, rollback.build(), None).await?;
-    ensure!(record(&fleet).await?.is_some(), "the edited spec is the previous one");
-    is_restored(&fleet, &before).await?;
+    ensure!(record(&fleet, SERVICE).await?.is_some(), "the edited spec is the previous one");
+    is_restored(&fleet, SERVICE, &before).await?;
     fleet.stop().await
 }

@@ -4,7 +4,7 @@
 use anyhow::ensure;
 use harness::departures::{Leaver, events_of, options_with, row, running, standing};
 use harness::seen::{from_health_port, status};
-use harness::tasks::{fewest_during, running_by_node};
+use harness::services::{fewest_during, running_by_node};
 use harness::{PATIENCE, secs};
 use skep_sim::cloud::EventKind;
 use skep_sim::fleet::{ClusterSpec, Fleet, Instance, LAUNCH_HOOK, workload};

@@ -48,6 +48,7 @@ impl Manager {
             id: "node".into(),
             hostname: String::new(),
             engine: None,
+            platform: None,
             joined_at: None,
             state: if is_reachable { "ready" } else { "down" }.into(),
             availability: Availability::Drain,

@@ -9,7 +9,9 @@ use time::OffsetDateTime;
 use tokio::sync::broadcast;
 
 use super::access::Deny;
-use super::autoscaling::{Instance, ScheduledEvent, SpotNotice, Transition};
+use super::autoscaling::{
+    ActionName, ActionResult, Instance, ScheduledEvent, SpotNotice, Transition,
+};
 use super::dynamodb::DynamoDb;
 use super::errors::ApiError;
 use super::events::{CloudEvent, EventKind};
@@ -204,6 +206,16 @@ impl Cloud {
         self.change(|state, now| {
             let terminated = state.scaling.terminate(instance_id, decrement, cause, now);
             terminated.map(|_| ())
+        })
+    }
+
+    /// Completes a hook of an instance with CONTINUE.
+    pub fn complete_hook(&self, instance_id: &str, hook: &str) -> Result<(), ApiError> {
+        self.change(|state, now| {
+            let group = state.scaling.instance_mut(instance_id)?.group.clone();
+            let name = ActionName { hook, token: None };
+            let result = ActionResult::Continue;
+            state.scaling.complete(&group, Some(instance_id), name, result, now)
         })
     }
 

@@ -70,7 +70,7 @@ pub async fn examine_quorum(settings: &Settings, docker: &Swarm) -> Vec<Finding>
     findings
 }
 
-/// Checks the services with the label `skep.drain`.
+/// Checks the services with the labels `skep.drain` and `skep.balance`.
 async fn moves(settings: &Settings, docker: &Swarm, nodes: &[NodeView]) -> Vec<Finding> {
     const CHECK: &str = "services";
     let services = match docker.fetch_services().await {
@@ -83,8 +83,7 @@ async fn moves(settings: &Settings, docker: &Swarm, nodes: &[NodeView]) -> Vec<F
     let of = |(name, remark): (String, Result<String, String>)| match remark {
         Ok(fine) => Finding::ok(CHECK, format!("{name}: {fine}")),
         Err(why) => {
-            let evidence =
-                format!("{name} asks to be moved before its nodes are drained, and is not: {why}");
+            let evidence = format!("{name} asks to be moved, and is not: {why}");
             Finding::warning(
                 CHECK,
                 evidence,

@@ -69,7 +69,16 @@ struct ManagerStatus {
 #[serde(rename_all = "PascalCase")]
 struct Description {
     hostname: Option<String>,
+    platform: Option<Platform>,
     engine: Option<Engine>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Platform {
+    #[serde(rename = "OS")]
+    os: Option<String>,
+    architecture: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -94,6 +103,8 @@ pub struct NodeView {
     pub hostname: String,
     /// The version of its Docker Engine, such as `28.5.2`; none where it has not reported one.
     pub engine: Option<String>,
+    /// The operating system and architecture that it has reported, such as `linux` and `x86_64`.
+    pub platform: Option<(String, String)>,
     /// Time when it joined the swarm.
     pub joined_at: Option<OffsetDateTime>,
     /// `ready`, `down`, `unknown` or `disconnected`.
@@ -173,6 +184,9 @@ impl NodeView {
         Some(Self {
             id: node.id?,
             joined_at: joined.and_then(|at| OffsetDateTime::parse(&at, &Rfc3339).ok()),
+            platform: description.platform.and_then(|platform| {
+                Some((reported(platform.os?), reported(platform.architecture?)))
+            }),
             engine: description.engine.and_then(|engine| engine.engine_version).map(reported),
             hostname: description.hostname.map(reported).unwrap_or_default(),
             state: status.state.unwrap_or_else(|| UNKNOWN.to_owned()),
@@ -195,6 +209,7 @@ impl NodeView {
             id: id.into(),
             hostname: String::new(),
             engine: None,
+            platform: None,
             joined_at: None,
             state: "ready".into(),
             availability: Availability::Active,
@@ -278,7 +293,7 @@ impl Swarm {
         self.keep_tasks_away(node_id, Availability::Drain).await
     }
 
-    /// Pauses a node that leaves: it keeps its tasks and gets no new ones. Marks on it that skep did so. Returns `false`
+    /// Pauses a node that leaves, or that gives up tasks: it keeps its tasks and gets no new ones. Marks on it that skep did so. Returns `false`
     /// where there is no such node.
     ///
     /// # Errors

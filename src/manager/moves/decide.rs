@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 
 use bollard::models::TaskState;
 
-use super::spec::{self, Record};
-use crate::clients::docker::{NodeView, ServiceTask};
+use super::balance::{self, Plan};
+use super::spec::{self, Record, Wish};
+use crate::clients::docker::{Availability, NodeView, ServiceTask};
+use crate::common::fact::Fact;
 
-/// Why a service is not moved whose tasks were started with other pull credentials than it has now.
-pub const OTHER_CREDENTIALS: &str =
-    "its pull credentials are renewed, so Docker would replace all of its tasks";
+/// Time in seconds after that of an edit for balance for which a task that starts is waited for: the edit itself lasts an
+/// hour.
+const AFTERWARDS: i64 = 1200;
 
 /// Observation of a service whose spec has a label of skep's.
 #[derive(Clone, Debug)]
@@ -33,6 +35,10 @@ pub struct Seen<'a> {
     pub nodes: &'a [&'a NodeView],
     /// Whether it is known of each node of the edit if it leaves. While it is not, the edit stays until its time is over.
     pub is_known: bool,
+    /// Whether no node leaves.
+    pub is_quiet: Fact,
+    /// Of the node that gives up tasks for balance, if it is ready: its availability, and whether skep has changed it.
+    pub giving: Option<(Availability, bool)>,
     /// In seconds since 1970.
     pub now: i64,
 }
@@ -65,9 +71,19 @@ pub enum Step {
     Wait(Wait, BTreeSet<String>),
     /// Edit its spec, so that its tasks leave these nodes.
     Move(BTreeSet<String>),
+    /// For balance: record what will be done.
+    Announce(Plan),
+    /// For balance: pause this node, as announced.
+    Pause(String),
+    /// For balance: edit the spec as announced, so that the surplus leaves the node.
+    Give,
+    /// For balance: take the edit back, all but its record.
+    Given,
+    /// It cannot be balanced: the reason.
+    Uneven(String),
     /// Take the edit back.
     Restore,
-    /// As [`Step::Restore`]; its tasks have not started elsewhere.
+    /// As [`Step::Restore`], or for balance as [`Step::Given`]; its tasks have not started elsewhere.
     GiveUp,
     /// It cannot be moved: the reason. Its nodes are drained as usual.
     Refuse(String),
@@ -79,8 +95,10 @@ impl Step {
         match self {
             Self::Move(nodes) => Self::Wait(Wait::Moving, nodes),
             Self::GiveUp => Self::Wait(Wait::Moving, leaving.clone()),
-            Self::Restore => Self::None,
-            Self::None | Self::Wait(..) | Self::Refuse(_) => self,
+            Self::Restore | Self::Announce(_) | Self::Pause(_) | Self::Give | Self::Given => {
+                Self::None
+            }
+            Self::None | Self::Wait(..) | Self::Refuse(_) | Self::Uneven(_) => self,
         }
     }
 }
@@ -92,6 +110,12 @@ pub fn decide(seen: &Seen<'_>) -> Step {
         Some(record) => while_edited(seen, &record, nodes),
         None => of_operators_spec(seen, nodes),
     }
+}
+
+/// Returns the number of tasks that are to run on these nodes.
+pub fn count_on(nodes: &BTreeSet<String>, tasks: &[ServiceTask]) -> usize {
+    let is_on = |task: &&ServiceTask| nodes.iter().any(|id| task.is_wanted_on(id));
+    tasks.iter().filter(is_on).count()
 }
 
 /// Returns the nodes that it leaves and on which tasks of it are to run.
@@ -114,7 +138,7 @@ fn of_operators_spec(seen: &Seen<'_>, nodes: BTreeSet<String>) -> Step {
         return Step::Refuse(why);
     }
     if seen.has_other_credentials {
-        return Step::Refuse(OTHER_CREDENTIALS.into());
+        return Step::Refuse(spec::OTHER_CREDENTIALS.into());
     }
     match seen.unfinished_update {
         Some(state) if state.ends_with("paused") => Step::Refuse(would_continue(state)),
@@ -126,6 +150,9 @@ fn of_operators_spec(seen: &Seen<'_>, nodes: BTreeSet<String>) -> Step {
 }
 
 fn while_edited(seen: &Seen<'_>, record: &Record, nodes: BTreeSet<String>) -> Step {
+    if let Some(keep) = record.keep {
+        return while_balancing(seen, record, keep, nodes);
+    }
     if let Some(state) = seen.unfinished_update {
         match (state.ends_with("paused"), seen.is_operators_update) {
             (true, true) => return Step::Refuse(would_continue(state)),
@@ -144,16 +171,80 @@ fn while_edited(seen: &Seen<'_>, record: &Record, nodes: BTreeSet<String>) -> St
         if nodes.is_subset(&record.nodes) || is_between {
             return Step::Wait(Wait::Moving, nodes);
         }
-        if spec::obstacle(seen.spec, wish, seen.tasks, seen.leaving, seen.nodes).is_none() {
-            return once_paused(seen, nodes);
-        }
         let here: BTreeSet<String> = nodes.intersection(&record.nodes).cloned().collect();
+        if let Some(step) = move_from(seen, wish, nodes) {
+            return step;
+        }
         if !here.is_empty() {
             return Step::Wait(Wait::Moving, here);
         }
     }
     let is_over = record.until <= seen.now;
     if is_over || seen.is_known && !is_between { Step::Restore } else { Step::None }
+}
+
+/// The next step of an edit for balance. `nodes` leave meanwhile, and come first.
+fn while_balancing(seen: &Seen<'_>, record: &Record, keep: usize, nodes: BTreeSet<String>) -> Step {
+    let is_updated = seen.unfinished_update.is_some() && seen.is_operators_update;
+    let is_paused = seen.unfinished_update.is_some_and(|state| state.ends_with("paused"));
+    if let Some(state) = seen.unfinished_update.filter(|_| is_updated && is_paused) {
+        return Step::Uneven(would_continue(state));
+    }
+    let wish = spec::wish(seen.spec).ok().flatten().filter(|_| !nodes.is_empty());
+    // A bare record concerns no task: it can stay for as long as an update takes.
+    let is_hurried = !record.is_bare() && record.until + AFTERWARDS <= seen.now;
+    if (is_between_anywhere(seen.tasks) || is_updated && record.is_bare()) && !is_hurried {
+        let wait = if is_updated { Wait::OwnUpdate } else { Wait::Moving };
+        return if wish.is_some() { Step::Wait(wait, nodes) } else { Step::None };
+    }
+    if let Some(step) = wish.and_then(|wish| move_from(seen, wish, nodes)) {
+        return step;
+    }
+    let end = if record.is_bare() { Step::Restore } else { Step::Given };
+    let is_over = record.until <= seen.now;
+    let is_asked = spec::wants_balance(seen.spec) == Ok(true);
+    let is_done = count_on(&record.nodes, seen.tasks) <= keep;
+    let Some(node) = record.nodes.first().filter(|_| is_asked && !is_done && !is_updated) else {
+        return end;
+    };
+    if record.has_given || record.is_bare() && is_over {
+        return Step::Restore;
+    }
+    if is_paused || is_over {
+        return Step::GiveUp;
+    }
+    match (record.is_bare(), seen.giving) {
+        // swarmkit rejects the tasks of an active node at once.
+        (false, Some((Availability::Pause, _))) if seen.is_quiet.is_no() => Step::Given,
+        (false, Some((Availability::Pause, _))) => Step::None,
+        (false, _) => Step::Given,
+        _ if seen.is_quiet.is_no() || !is_still_possible(seen, node, keep) => Step::Restore,
+        _ if seen.is_quiet == Fact::CannotTell => Step::None,
+        (true, Some((Availability::Active, false))) => Step::Pause(node.clone()),
+        (true, Some((Availability::Pause, true))) => Step::Give,
+        // It is down, or an operator has changed its availability.
+        (true, _) => Step::Restore,
+    }
+}
+
+/// Whether what was announced can still be done: an operator may have changed the service since.
+fn is_still_possible(seen: &Seen<'_>, node: &str, keep: usize) -> bool {
+    !seen.has_other_credentials
+        && !seen.is_operators_update
+        && !seen.tasks.iter().any(is_pulling)
+        && balance::obstacle(seen.spec, seen.tasks, node, keep, seen.nodes).is_none()
+}
+
+/// Whether a replica has a task that runs, and another that does not run yet: any update would end one of the two. One
+/// that has no node, or is only to get ready, loses.
+fn is_between_anywhere(tasks: &[ServiceTask]) -> bool {
+    let is_starting = |task: &&ServiceTask| {
+        let is_to_run = task.is_wanted() && task.desired == TaskState::RUNNING;
+        is_to_run && task.node_id.is_some() && task.state != Some(TaskState::RUNNING)
+    };
+    let runs = |task: &ServiceTask| task.is_wanted() && task.state == Some(TaskState::RUNNING);
+    let is_beside = |new: &ServiceTask| tasks.iter().any(|old| old.slot == new.slot && runs(old));
+    tasks.iter().filter(is_starting).any(is_beside)
 }
 
 /// Whether a task has its replacement, which does not run yet: any update would end one of the two, and it might be the
@@ -168,6 +259,12 @@ fn is_between(seen: &Seen<'_>, record: &Record) -> bool {
                 && new.state != Some(TaskState::RUNNING)
         })
     })
+}
+
+/// Returns the move from nodes that leave; `None` where the tasks cannot start elsewhere.
+fn move_from(seen: &Seen<'_>, wish: Wish, nodes: BTreeSet<String>) -> Option<Step> {
+    let why = spec::obstacle(seen.spec, wish, seen.tasks, seen.leaving, seen.nodes);
+    why.is_none().then(|| once_paused(seen, nodes))
 }
 
 /// Returns the move, as soon as the nodes get no new tasks. swarmkit rejects a task that does not fit the constraints of

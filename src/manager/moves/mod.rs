@@ -1,15 +1,19 @@
-//! Moves the tasks of services from nodes that leave, new tasks first: Docker drains a node by ending its tasks before it
-//! starts others, also where a service says start-first.
+//! Moves the tasks of services, new tasks first: from nodes that leave, because Docker drains a node by ending its tasks
+//! before it starts others, also where a service says start-first; and to nodes that join, because Docker leaves them
+//! empty ([`balance`]).
 //!
-//! Guarantees: only a service with the label [`spec::WISH`] is moved, by an edit of its spec that stands in the same spec
-//! ([`spec`]), so that every manager can take it back after any crash. An operator's change in between wins: an update
-//! names the version that was read. A node waits for a limited share of its time ([`latest`]), whatever does not answer;
-//! then it is drained as usual. Assumes nothing about earlier acts.
+//! Guarantees: only a service with the label [`spec::WISH`] or [`spec::BALANCE`] is moved, by an edit of its spec that
+//! stands in the same spec ([`spec`]), so that every manager can take it back after any crash. An operator's change in
+//! between wins: an update names the version that was read. A node waits for a limited share of its time ([`latest`]),
+//! whatever does not answer; then it is drained as usual. Assumes nothing about earlier acts.
 //!
 //! The leader edits. Other managers let nodes wait by the same rules, and edit after [`BACKUP_AFTER`], in case the leader's
-//! skep is dead.
+//! skep is dead. For balance, they only take edits back.
 
+mod act;
+mod balance;
 mod decide;
+mod remarks;
 mod spec;
 #[cfg(test)]
 mod tests;
@@ -24,19 +28,24 @@ use tokio::time::{Instant, timeout};
 
 use super::complaints::Complaints;
 use super::error::ManagerError;
+use super::node_edit::{row_of, rows_of};
 use super::observe::Fleet;
 use super::pace::{Departure, Key, Turn};
 use crate::clients::aws::ecr::Registry;
 use crate::clients::docker::{Availability, NodeView, Service, ServiceTask, SwarmErrorKind};
 use crate::clients::ledger::{DepartureRow, DepartureState, TurnFor};
 use crate::common::errors::chain;
+use crate::common::fact::Fact;
 use crate::common::instance::{Reason, Role};
+use crate::common::labels::AVAILABILITY;
 use crate::common::log_once::LogOnce;
 use crate::common::timing::LEAVE_SHARE;
 use crate::config::Settings;
 use crate::node::Node;
 
-use decide::{Seen, Step, Wait, decide};
+use decide::{Seen, Step, decide};
+pub use remarks::remarks;
+use spec::Balanced;
 
 /// Share of the time left for draining in which a node's tasks are moved.
 const SHARE: f64 = 0.5;
@@ -67,7 +76,8 @@ struct Memory {
     looked_at: Option<Instant>,
     /// The nodes that could be moved then.
     looked_for: BTreeSet<Key>,
-    logged: LogOnce<String, String>,
+    /// By the id of the service, and whether it is about balance.
+    logged: LogOnce<(String, bool), String>,
 }
 
 /// The moves, as one manager makes them.
@@ -80,6 +90,18 @@ pub(super) struct Departures<'a> {
     /// Whether it is known of every instance if it leaves.
     pub is_whole: bool,
     pub is_leader: bool,
+}
+
+impl Departures<'_> {
+    /// Whether no node leaves.
+    fn is_quiet(&self) -> Fact {
+        let is_under_way = |(row, view): &Departure<'_>| view.is_some() && !row.state.is_over();
+        match self.rows.iter().any(is_under_way) {
+            true => Fact::No,
+            false if self.is_whole => Fact::Yes,
+            false => Fact::CannotTell,
+        }
+    }
 }
 
 /// A node that leaves and whose tasks can be moved.
@@ -106,7 +128,7 @@ impl Moves {
         let now = OffsetDateTime::now_utc();
         let settings = &fleet.node.settings;
         let leaving = self.0.borrow_mut().observe(departures.rows, is_unanswered, settings, now);
-        if !self.0.borrow().must_look(&leaving, departures.is_leader) {
+        if !self.0.borrow().must_look(&leaving, departures, settings.balance.settle) {
             return;
         }
         self.0.borrow_mut().looked_for = leaving.keys().cloned().collect();
@@ -146,7 +168,8 @@ impl Moves {
         let services = node.swarm.fetch_services().await?;
         let is_concerned = |it: &&Service| {
             let labels = &it.spec()["Labels"];
-            !labels[spec::WISH].is_null() || !labels[spec::RECORD].is_null()
+            let is_there = |label: &&str| !labels[*label].is_null();
+            [spec::WISH, spec::BALANCE, spec::RECORD].iter().any(is_there)
         };
         let concerned: Vec<&Service> = services.iter().filter(is_concerned).collect();
         self.0.borrow_mut().looked(&concerned);
@@ -154,8 +177,8 @@ impl Moves {
         if concerned.is_empty() {
             return Ok(waits);
         }
-        let nodes = fleet.nodes(Instant::now()).await?;
-        let nodes: Vec<&NodeView> = nodes.iter().filter(takes_tasks).collect();
+        let all = fleet.nodes(Instant::now()).await?;
+        let nodes: Vec<&NodeView> = all.iter().filter(takes_tasks).collect();
         let of = |is_it: fn(&Leaving) -> bool| -> BTreeSet<String> {
             let all = leaving.iter().filter(|(_, it)| is_it(it));
             all.map(|(key, _)| key.node_id.clone()).collect()
@@ -163,9 +186,15 @@ impl Moves {
         let (leaves, paused) = (of(|_| true), of(|it| it.is_paused));
         let late = of(|it| it.since + BACKUP_AFTER < OffsetDateTime::now_utc());
         let until = leaving.values().map(|it| it.until).max();
+        let is_quiet = departures.is_quiet();
+        let settle = settings.balance.settle;
+        let mut may_balance = departures.is_leader
+            && leaving.is_empty()
+            && is_quiet.is_yes()
+            && has_settled(&concerned, &nodes, settle);
         for service in concerned {
             let record = spec::record(service.spec());
-            if leaving.is_empty() && record.is_none() {
+            if leaving.is_empty() && record.is_none() && !may_balance {
                 continue;
             }
             let tasks = node.swarm.fetch_tasks_of_service(&service.id).await?;
@@ -182,15 +211,24 @@ impl Moves {
                 failed: &tried(service),
                 nodes: &nodes,
                 is_known: departures.is_whole || named.is_some_and(|it| it.iter().all(has_row)),
+                is_quiet,
+                giving: named.and_then(|it| giving(it.first()?, &all)),
                 now: OffsetDateTime::now_utc().unix_timestamp(),
             });
+            let step = match step {
+                Step::None if may_balance => balance_step(fleet, service, &tasks, &nodes).await?,
+                step => step,
+            };
+            // One at a time.
+            may_balance &= !matches!(step, Step::Announce(_));
             let is_own = departures.is_leader
                 || self.0.borrow().edited.contains(&service.id)
-                || is_left_behind(service);
+                || record.as_ref().is_some_and(is_left_behind);
             let may = match &step {
                 Step::Move(nodes) => is_own || record.is_none() && nodes.is_subset(&late),
-                Step::Restore | Step::GiveUp => is_own,
-                Step::None | Step::Wait(..) | Step::Refuse(_) => true,
+                Step::Restore | Step::GiveUp | Step::Given => is_own,
+                Step::Announce(_) | Step::Pause(_) | Step::Give => departures.is_leader,
+                Step::None | Step::Wait(..) | Step::Refuse(_) | Step::Uneven(_) => true,
             };
             let step = if may { step } else { step.of_another(&leaves) };
             match self.act(fleet, service, &tasks, step, until).await {
@@ -219,66 +257,6 @@ impl Moves {
         }
         Ok(waits)
     }
-
-    /// Returns the nodes that must wait, and for what.
-    async fn act(
-        &self,
-        fleet: &Fleet<'_>,
-        service: &Service,
-        tasks: &[ServiceTask],
-        step: Step,
-        until: Option<OffsetDateTime>,
-    ) -> Result<Option<(Wait, BTreeSet<String>)>, ManagerError> {
-        let (swarm, name) = (&fleet.node.swarm, service.name());
-        match step {
-            Step::None => Ok(None),
-            Step::Wait(wait, nodes) => Ok(Some((wait, nodes))),
-            Step::Move(nodes) => {
-                let until = until.unwrap_or_else(OffsetDateTime::now_utc).unix_timestamp();
-                let is_on = |task: &&ServiceTask| nodes.iter().any(|id| task.is_wanted_on(id));
-                let at_once = tasks.iter().filter(is_on).count();
-                let image = former_image(service);
-                let spec = spec::edited(service.spec(), image, &nodes, at_once, until);
-                {
-                    // Also where the answer is lost.
-                    let mut memory = self.0.borrow_mut();
-                    memory.is_open = true;
-                    memory.edited.insert(service.id.clone());
-                }
-                swarm.update_service(service, &spec).await?;
-                tracing::info!(service = name, ?nodes, "moving its tasks, new ones first");
-                Ok(Some((Wait::Moving, nodes)))
-            }
-            Step::Restore => {
-                self.restore(fleet, service).await?;
-                Ok(None)
-            }
-            Step::GiveUp => {
-                tracing::warn!(
-                    service = name,
-                    "its tasks do not start on other nodes (`docker service ps`): those on nodes that leave are \
-                     stopped first"
-                );
-                self.restore(fleet, service).await?;
-                Ok(None)
-            }
-            Step::Refuse(why) => {
-                if self.0.borrow_mut().logged.is_news(service.id.clone(), why.clone()) {
-                    tracing::warn!(
-                        service = name,
-                        "its tasks are not moved before they are stopped: {why}"
-                    );
-                }
-                Ok(None)
-            }
-        }
-    }
-
-    async fn restore(&self, fleet: &Fleet<'_>, service: &Service) -> Result<(), ManagerError> {
-        fleet.node.swarm.update_service(service, &spec::restored(service.spec())).await?;
-        tracing::info!(service = service.name(), "its spec is the operator's again");
-        Ok(())
-    }
 }
 
 impl Memory {
@@ -306,13 +284,21 @@ impl Memory {
     }
 
     /// Whether the services must be read now: not in each poll, where no service asks to be moved.
-    fn must_look(&self, leaving: &BTreeMap<Key, Leaving>, is_leader: bool) -> bool {
+    fn must_look(
+        &self,
+        leaving: &BTreeMap<Key, Leaving>,
+        departures: &Departures<'_>,
+        settle: Duration,
+    ) -> bool {
         let age = self.looked_at.map(|at| at.elapsed());
         let is_older = |than: Duration| age.is_none_or(|age| age >= than);
         let is_new = leaving.keys().any(|key| !self.looked_for.contains(key));
-        let is_own = is_leader || !self.edited.is_empty();
+        let is_own = departures.is_leader || !self.edited.is_empty();
+        let every = LOOK_EVERY.min(settle);
         match leaving.is_empty() {
-            true => self.is_open && is_own || is_older(LOOK_EVERY),
+            true if self.is_open && is_own => true,
+            // For balance, it must be known that no node leaves.
+            true => is_older(every) && departures.is_whole || is_older(every * 2),
             false => is_new || self.is_concerned != Some(false) || is_older(LOOK_AGAIN),
         }
     }
@@ -325,12 +311,76 @@ impl Memory {
         self.is_concerned = Some(!concerned.is_empty());
         self.is_open = concerned.iter().any(is_edited);
         self.edited.retain(|id| find(id).is_some_and(is_edited));
-        self.logged.retain(|id| find(id).is_some());
+        self.logged.retain(|(id, _)| find(id).is_some());
     }
 }
 
 fn takes_tasks(view: &&NodeView) -> bool {
     view.availability == Availability::Active && view.is_ready()
+}
+
+/// Returns the availability of a node that is ready, and whether skep has changed it.
+fn giving(id: &str, nodes: &[NodeView]) -> Option<(Availability, bool)> {
+    let view = nodes.iter().find(|view| view.id == id && view.is_ready())?;
+    Some((view.availability, view.labels.contains_key(AVAILABILITY)))
+}
+
+/// Whether no node has joined for a while, and no service is edited.
+fn has_settled(services: &[&Service], nodes: &[&NodeView], settle: Duration) -> bool {
+    let has_joined = |view: &&NodeView| view.joined_at.is_none_or(|at| is_older(at, settle));
+    services.iter().all(|it| spec::record(it.spec()).is_none()) && nodes.iter().all(has_joined)
+}
+
+fn is_older(at: OffsetDateTime, than: Duration) -> bool {
+    at + than <= OffsetDateTime::now_utc()
+}
+
+/// Returns the first step towards balance, or none. A node gives up tasks only if skep activates it afterwards: that
+/// needs its row.
+async fn balance_step(
+    fleet: &Fleet<'_>,
+    service: &Service,
+    tasks: &[ServiceTask],
+    nodes: &[&NodeView],
+) -> Result<Step, ManagerError> {
+    let settings = &fleet.node.settings;
+    if !is_older(service.updated_at, settings.balance.settle) {
+        return Ok(Step::None);
+    }
+    let plan = balance::plan(&balance::Seen {
+        spec: service.spec(),
+        balanced: balanced(service),
+        updated_at: service.updated_at,
+        has_other_credentials: may_have_other_credentials(service, settings),
+        is_being_updated: service.unfinished_update().is_some(),
+        tasks,
+        nodes,
+    });
+    let plan = match plan {
+        Ok(Some(plan)) => plan,
+        Ok(None) => return Ok(Step::None),
+        Err(why) => return Ok(Step::Uneven(why)),
+    };
+    let view: Vec<NodeView> =
+        nodes.iter().copied().filter(|it| it.id == plan.node).cloned().collect();
+    let members = rows_of(fleet, &view, Instant::now()).await?;
+    let row = row_of(&plan.node, &members).filter(|row| row.scheduling_hold.is_none());
+    Ok(row.map_or(Step::None, |_| Step::Announce(plan)))
+}
+
+/// Returns what the last edits for balance were made for, unless an operator has updated the service since.
+fn balanced(service: &Service) -> Option<Balanced> {
+    let now = spec::record(service.spec());
+    let before = || service.previous_spec().and_then(spec::record);
+    let record = now.or_else(before).filter(|_| !is_operators_update(service))?;
+    let is_in_time = service.updated_at.unix_timestamp() < record.until;
+    // Taken back before the node has given up a task.
+    let is_unused = record.keep.is_some() && record.is_bare() && !record.has_given && is_in_time;
+    let balanced = record.balanced?;
+    Some(match is_unused {
+        true => Balanced { nodes: &balanced.nodes - &record.nodes, ..balanced },
+        false => balanced,
+    })
 }
 
 /// Whether the tasks of a leaving node can be moved: its traffic has ended, and its drain has not begun.
@@ -379,11 +429,10 @@ fn wait(
     }
 }
 
-/// Whether a service has an edit whose time is long over.
-fn is_left_behind(service: &Service) -> bool {
-    let until = spec::record(service.spec()).map(|record| record.until);
-    let until = until.and_then(|until| OffsetDateTime::from_unix_timestamp(until).ok());
-    until.is_some_and(|until| until + BACKUP_AFTER < OffsetDateTime::now_utc())
+/// Whether the time of an edit is long over.
+fn is_left_behind(record: &spec::Record) -> bool {
+    let until = OffsetDateTime::from_unix_timestamp(record.until);
+    until.is_ok_and(|until| until + BACKUP_AFTER < OffsetDateTime::now_utc())
 }
 
 /// Whether the last update of an edited service has changed its tasks otherwise: it is an operator's.
@@ -403,16 +452,9 @@ fn tried(service: &Service) -> BTreeSet<String> {
         let until = OffsetDateTime::from_unix_timestamp(record.until);
         until.is_ok_and(|until| OffsetDateTime::now_utc() < until + TRIED_FOR)
     };
-    let record = record.filter(|it| is_recent(it) && !is_operators_update(service));
+    let is_of_leavers = |record: &spec::Record| record.keep.is_none() && is_recent(record);
+    let record = record.filter(|it| is_of_leavers(it) && !is_operators_update(service));
     record.map(|record| record.nodes).unwrap_or_default()
-}
-
-/// Returns the image to which `docker service rollback` leads, if it is another one, and an operator's.
-fn former_image(service: &Service) -> Option<&str> {
-    let previous = service.previous_spec()?;
-    let image = previous["TaskTemplate"]["ContainerSpec"]["Image"].as_str()?;
-    let is_own = !previous["Labels"][spec::RECORD].is_null();
-    (!is_own && service.image() != Some(image)).then_some(image)
 }
 
 /// Whether the credentials of a service may have been renewed since its tasks were started: by skep, every few hours, or
@@ -430,45 +472,6 @@ fn may_have_other_credentials(service: &Service, settings: &Settings) -> bool {
 pub(super) async fn is_named(node: &Node, node_id: &str) -> Result<bool, ManagerError> {
     let services = node.swarm.fetch_services().await?;
     let mut records = services.iter().filter_map(|service| spec::record(service.spec()));
-    Ok(records.any(|record| record.nodes.contains(node_id)))
-}
-
-/// Returns what an operator must know of each service that asks to be moved, or that was: its name, whether something is
-/// wrong, and the sentence.
-#[must_use]
-pub fn remarks(
-    services: &[Service],
-    nodes: &[NodeView],
-    settings: &Settings,
-) -> Vec<(String, Result<String, String>)> {
-    let nodes: Vec<&NodeView> = nodes.iter().filter(takes_tasks).collect();
-    let remark = |service: &Service| {
-        let spec = service.spec();
-        let remark = match spec::wish(spec) {
-            Err(why) => Err(why),
-            Ok(Some(_)) if may_have_other_credentials(service, settings) => {
-                Err(decide::OTHER_CREDENTIALS.to_owned())
-            }
-            Ok(Some(wish)) => match spec::obstacle(spec, wish, &[], &BTreeSet::new(), &nodes) {
-                Some(why) => Err(why),
-                None => Ok("its tasks are moved before their nodes are drained".to_owned()),
-            },
-            Ok(None) => Ok("it was moved".to_owned()),
-        };
-        let is_edited = |spec: &Value| !spec["Labels"][spec::RECORD].is_null();
-        if !service.previous_spec().is_some_and(is_edited) {
-            return spec::wish(spec).map_or(true, |wish| wish.is_some()).then_some(remark);
-        }
-        let image = spec["Labels"][spec::FORMER_IMAGE].as_str();
-        let image =
-            image.map_or_else(String::new, |image| format!("; the image before was {image}"));
-        let rollback = format!(
-            "`docker service rollback` leads to skep's own edit, which is taken back{image}"
-        );
-        Some(remark.map(|fine| format!("{fine}; {rollback}")))
-    };
-    services
-        .iter()
-        .filter_map(|service| Some((service.name().to_owned(), remark(service)?)))
-        .collect()
+    // A bare record constrains nothing, and an operator's update can hold it up for days.
+    Ok(records.any(|it| it.nodes.contains(node_id) && !(it.is_bare() && is_left_behind(&it))))
 }

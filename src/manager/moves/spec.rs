@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::clients::docker::{NodeView, ServiceTask};
+use crate::common::fact::Fact;
 use crate::common::instance::Role;
 
 /// Label with which a service asks to be moved so.
@@ -27,6 +28,13 @@ pub const WISH: &str = "skep.drain";
 pub const RECORD: &str = "skep.move";
 /// Label with the image to which `docker service rollback` would have led before the edit.
 pub const FORMER_IMAGE: &str = "skep.rollback-image";
+
+/// Label with which a service asks to be moved to nodes that join.
+pub const BALANCE: &str = "skep.balance";
+
+/// Why a service is not moved whose tasks were started with other pull credentials than it has now.
+pub const OTHER_CREDENTIALS: &str =
+    "its pull credentials are renewed, so Docker would replace all of its tasks";
 
 /// The values of [`WISH`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,12 +57,82 @@ pub struct Record {
     during: Value,
     /// Time after which every manager takes it back, in seconds since 1970.
     pub until: i64,
+    /// Of an edit for balance: the number of tasks that its only node keeps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<usize>,
+    /// The node has given up its surplus, or failed to; the record alone is left.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_given: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balanced: Option<Balanced>,
 }
 
-/// The update settings of an edit: so many tasks at once, and a task that does not start ends it.
-fn settings(at_once: usize) -> Value {
+/// What the last edits for balance were made for. Every later edit repeats it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Balanced {
+    /// Time when the newest node had joined, in seconds since 1970.
+    pub join: i64,
+    /// Docker's ids of the nodes that have given up tasks since then.
+    pub nodes: BTreeSet<String>,
+    /// The tasks did not start on other nodes: that join is not tried again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_failed: bool,
+}
+
+/// An edit to be made.
+#[derive(Clone, Debug)]
+pub struct Edit<'a> {
+    pub kind: Kind,
+    /// Docker's ids of the nodes that tasks leave.
+    pub nodes: &'a BTreeSet<String>,
+    /// As in [`Record`].
+    pub until: i64,
+    pub former_image: Option<&'a str>,
+    pub balanced: Option<Balanced>,
+}
+
+/// What an edit does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// All tasks leave the nodes, so many at once.
+    Leave { at_once: usize },
+    /// Only the record, and nothing that concerns a task: the node stays paused from then on.
+    Announce { keep: usize },
+    /// So many tasks leave the node, which keeps the others.
+    Balance { surplus: usize, keep: usize },
+    /// Only the record again. `docker service rollback` leads to the spec before the last update, and with a constraint
+    /// against a node that stays it would replace the tasks that this node has kept.
+    Given { keep: usize },
+}
+
+impl Kind {
+    fn keep(self) -> Option<usize> {
+        match self {
+            Self::Leave { .. } => None,
+            Self::Announce { keep } | Self::Balance { keep, .. } | Self::Given { keep } => {
+                Some(keep)
+            }
+        }
+    }
+}
+
+impl Record {
+    /// Whether it changes nothing that concerns a task, before or after its node gives up some.
+    pub fn is_bare(&self) -> bool {
+        self.during.is_null()
+    }
+}
+
+/// The update settings of an edit: so many tasks at once, and a task that does not start ends it. For balance, the others
+/// would follow after an hour, and the edit is taken back long before.
+fn settings(kind: Kind) -> Value {
+    let (at_once, delay) = match kind {
+        Kind::Announce { .. } | Kind::Given { .. } => return Value::Null,
+        Kind::Leave { at_once } => (at_once, 0),
+        Kind::Balance { surplus, .. } => (surplus, 3_600_000_000_000_i64),
+    };
     json!({
-        "Parallelism": at_once, "Delay": 0, "Monitor": 5_000_000_000_i64, "MaxFailureRatio": 0,
+        "Parallelism": at_once.max(1), "Delay": delay, "Monitor": 5_000_000_000_i64, "MaxFailureRatio": 0,
         "FailureAction": "pause", "Order": "start-first",
     })
 }
@@ -74,24 +152,57 @@ pub fn wish(spec: &Value) -> Result<Option<Wish>, String> {
     }
 }
 
+/// Returns whether the service asks to be balanced.
+///
+/// # Errors
+/// An unknown value of the label.
+pub fn wants_balance(spec: &Value) -> Result<bool, String> {
+    match spec["Labels"][BALANCE].as_str().map(str::trim) {
+        Some("true") => Ok(true),
+        Some("false") | None => Ok(false),
+        Some(_) => {
+            Err(format!("its label {BALANCE} has an unknown value: `true` and `false` exist"))
+        }
+    }
+}
+
 /// Returns the record of an edit, if the spec is edited. A label that cannot be read is of somebody else, or of another
 /// version of skep.
 pub fn record(spec: &Value) -> Option<Record> {
     serde_json::from_str(spec["Labels"][RECORD].as_str()?).ok()
 }
 
-/// Returns the spec, edited so that its tasks leave exactly these nodes, `at_once` at a time. An earlier edit is taken
-/// back.
+/// Returns the edited spec. An earlier edit is taken back.
 #[must_use]
-pub fn edited(
-    spec: &Value,
-    former_image: Option<&str>,
-    nodes: &BTreeSet<String>,
-    at_once: usize,
-    until: i64,
-) -> Value {
+pub fn edited(spec: &Value, edit: &Edit<'_>) -> Value {
     let mut new = restored(spec);
     let before = new["UpdateConfig"].clone();
+    let during = settings(edit.kind);
+    let mut constraints = vec![];
+    if !during.is_null() {
+        constraints = constrain(&mut new, edit.nodes);
+        new["UpdateConfig"] = during.clone();
+    }
+    let record = Record {
+        nodes: edit.nodes.clone(),
+        constraints,
+        before,
+        during,
+        until: edit.until,
+        keep: edit.kind.keep(),
+        has_given: matches!(edit.kind, Kind::Given { .. }),
+        balanced: edit.balanced.clone(),
+    };
+    let labels = object(&mut new["Labels"]);
+    labels.insert(RECORD.into(), json!(json!(record).to_string()));
+    if let Some(image) = edit.former_image {
+        labels.insert(FORMER_IMAGE.into(), json!(image));
+    }
+    new
+}
+
+/// Adds the constraints that are missing, and returns them.
+fn constrain(new: &mut Value, nodes: &BTreeSet<String>) -> Vec<String> {
     let placement = object(&mut new["TaskTemplate"]["Placement"]);
     let all = placement.entry("Constraints").or_insert(Value::Null);
     if !all.is_array() {
@@ -110,15 +221,7 @@ pub fn edited(
             }
         }
     }
-    let during = settings(at_once.max(1));
-    new["UpdateConfig"] = during.clone();
-    let record = Record { nodes: nodes.clone(), constraints, before, during, until };
-    let labels = object(&mut new["Labels"]);
-    labels.insert(RECORD.into(), json!(json!(record).to_string()));
-    if let Some(image) = former_image {
-        labels.insert(FORMER_IMAGE.into(), json!(image));
-    }
-    new
+    constraints
 }
 
 /// Returns the spec without the edit; unchanged where there is none.
@@ -205,16 +308,8 @@ pub fn obstacle(
             "it has volumes or bind mounts, which two tasks would use at a time: the value `start-first,shared-volumes` of {WISH} allows that"
         ));
     }
-    let placement = &template["Placement"];
-    let constraints: Vec<&str> = placement["Constraints"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect();
-    let fits = |node: &NodeView| constraints.iter().all(|it| may_fit(it, node));
     let others: Vec<&&NodeView> =
-        nodes.iter().filter(|node| !leaving.contains(&node.id) && fits(node)).collect();
+        nodes.iter().filter(|node| !leaving.contains(&node.id) && fits(spec, node)).collect();
     if others.is_empty() {
         return Some("its constraints leave no other node".into());
     }
@@ -226,15 +321,25 @@ pub fn obstacle(
     };
     let is_moving = |task: &&ServiceTask| task.is_wanted() && !stays(task) && !is_replaced(task);
     let moving = tasks.iter().filter(is_moving).count();
-    let has_host_port = spec["EndpointSpec"]["Ports"]
-        .as_array()
-        .is_some_and(|ports| ports.iter().any(|port| port["PublishMode"] == "host"));
-    let most = placement["MaxReplicas"].as_u64().filter(|most| *most > 0);
-    let most = if has_host_port { Some(1) } else { most.and_then(|it| usize::try_from(it).ok()) };
-    let most = most?;
+    let (what, most) = most_on_a_node(spec)?;
     let free: usize = others.iter().map(|node| most.saturating_sub(on(&node.id))).sum();
-    let what = if has_host_port { "ports in host mode" } else { "max-replicas-per-node" };
     (free < moving).then(|| format!("{what} leave no other node for {moving} of its tasks"))
+}
+
+/// Returns the number of its tasks that a node can have, and what limits it.
+pub fn most_on_a_node(spec: &Value) -> Option<(&'static str, usize)> {
+    let mut ports = spec["EndpointSpec"]["Ports"].as_array().into_iter().flatten();
+    if ports.any(|port| port["PublishMode"] == "host") {
+        return Some(("ports in host mode", 1));
+    }
+    let most = spec["TaskTemplate"]["Placement"]["MaxReplicas"].as_u64().filter(|it| *it > 0)?;
+    Some(("max-replicas-per-node", usize::try_from(most).ok()?))
+}
+
+/// Whether a node meets the constraints of a service, as far as the node list shows.
+pub fn fits(spec: &Value, node: &NodeView) -> bool {
+    let all = spec["TaskTemplate"]["Placement"]["Constraints"].as_array();
+    all.into_iter().flatten().filter_map(Value::as_str).all(|it| may_fit(it, node))
 }
 
 /// Whether a node meets a constraint, as far as the node list shows: one that it does not show may be met.
@@ -254,6 +359,45 @@ fn may_fit(constraint: &str, node: &NodeView) -> bool {
         },
     };
     is_it == wanted
+}
+
+/// Returns the first constraint of a service that the node list cannot answer.
+pub fn unknown_constraint(spec: &Value) -> Option<&str> {
+    const KNOWN: [&str; 3] = ["node.id", "node.hostname", "node.role"];
+    let all = spec["TaskTemplate"]["Placement"]["Constraints"].as_array();
+    all.into_iter().flatten().filter_map(Value::as_str).find(|constraint| {
+        let key = parse(constraint).map_or("", |(key, ..)| key);
+        !KNOWN.contains(&key) && !key.starts_with("node.labels.")
+    })
+}
+
+/// Whether the platforms of a service's image, if it names some, include that of a node; `CannotTell` where the node has
+/// not reported one. swarmkit compares them so (`PlatformFilter`).
+pub fn fits_platform(spec: &Value, node: &NodeView) -> Fact {
+    let Some(platforms) = spec["TaskTemplate"]["Placement"]["Platforms"].as_array() else {
+        return Fact::Yes;
+    };
+    if platforms.is_empty() {
+        return Fact::Yes;
+    }
+    let Some((os, architecture)) = &node.platform else { return Fact::CannotTell };
+    let same = |a: &str, b: &str| a.is_empty() || a == b;
+    let word =
+        |platform: &'_ Value, key: &str| platform[key].as_str().unwrap_or_default().to_owned();
+    let fits = |platform: &Value| {
+        same(&word(platform, "OS"), os)
+            && same(go_name(&word(platform, "Architecture")), go_name(architecture))
+    };
+    Fact::from(platforms.iter().any(fits))
+}
+
+/// Images name an architecture as Go does, engines as the kernel does.
+fn go_name(architecture: &str) -> &str {
+    match architecture {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
 }
 
 /// Returns key, value, and whether they must be equal.

@@ -1,5 +1,7 @@
 //! Tests edits of specs as Docker has them, and the decision about one service.
 
+mod balance;
+
 use std::collections::BTreeSet;
 
 use bollard::models::TaskState::{self, FAILED, PENDING, PREPARING, RUNNING, SHUTDOWN};
@@ -7,11 +9,14 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::decide::{OTHER_CREDENTIALS, Seen, Step, Wait, decide};
-use super::spec::{self, FORMER_IMAGE, RECORD, WISH, Wish, edited, obstacle, restored};
+use super::decide::{Seen, Step, Wait, decide};
+use super::spec::{
+    self, Edit, FORMER_IMAGE, Kind, OTHER_CREDENTIALS, RECORD, WISH, Wish, obstacle, restored,
+};
 use super::{is_operators_update, latest, remarks, tried};
 use crate::clients::docker::{NodeView, Service, ServiceTask};
 use crate::clients::ledger::{DepartureRow, TurnFor};
+use crate::common::fact::Fact;
 use crate::common::instance::{Departure, Reason, Role};
 use crate::config::Settings;
 
@@ -45,6 +50,18 @@ fn spec(wish: &str, more: &[(&str, Value)]) -> Value {
         *spec.pointer_mut(at).unwrap() = value.clone();
     }
     spec
+}
+
+/// The spec, edited so that its tasks leave these nodes.
+fn edited(
+    spec: &Value,
+    former_image: Option<&str>,
+    nodes: &BTreeSet<String>,
+    at_once: usize,
+    until: i64,
+) -> Value {
+    let kind = Kind::Leave { at_once };
+    spec::edited(spec, &Edit { kind, nodes, until, former_image, balanced: None })
 }
 
 fn constraints(spec: &Value) -> Vec<&str> {
@@ -197,6 +214,8 @@ fn step_with(
         failed: &set(&[]),
         nodes: &nodes.iter().collect::<Vec<_>>(),
         is_known: true,
+        is_quiet: Fact::No,
+        giving: None,
         now: 0,
     })
 }
@@ -379,6 +398,24 @@ fn an_operator_learns_why_a_service_is_not_moved_and_where_a_rollback_leads() {
     let moved = remark(service(restored(&during), Some(during)), &settings).unwrap();
     assert_eq!(moved.0, "web");
     assert!(moved.1.is_ok_and(|fine| fine.contains("rollback") && fine.ends_with("was app:0")));
+
+    let balance = |more: &[(&str, Value)]| {
+        let mut spec = spec("start-first", more);
+        spec["Labels"] = json!({ spec::BALANCE: "true" });
+        spec
+    };
+    let nodes = ["n1", "n2"].map(|id| NodeView::example(id, Role::Worker));
+    let of = |spec| remarks(&[service(spec, None)], &nodes, &settings).pop().unwrap().1;
+    assert!(of(balance(&[])).is_ok_and(|fine| fine.contains("nodes that join")));
+    let mut unknown = balance(&[]);
+    unknown["Labels"][spec::BALANCE] = json!("yes");
+    assert!(of(unknown).is_err_and(|why| why.contains(spec::BALANCE)));
+    // Two replicas on two nodes.
+    let host = json!({ "Ports": [{ "PublishMode": "host" }] });
+    let full = of(balance(&[("/EndpointSpec", host)]));
+    assert!(full.is_err_and(|why| why.contains("host mode leave no other node")));
+    let most = json!({ "MaxReplicas": 2 });
+    assert!(of(balance(&[("/TaskTemplate/Placement", most)])).is_ok());
 
     let image = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/app:1";
     let image = json!({ "Image": image });

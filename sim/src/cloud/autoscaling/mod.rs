@@ -24,6 +24,7 @@ mod warm_pool;
 pub use lifecycle::Timing;
 pub use states::{ActionResult, LifecycleState, PoolState, Transition};
 
+pub(super) use action::ActionName;
 pub(super) use api::handle;
 pub(super) use group::Group;
 pub(super) use instance::{Credentials, Instance, ScheduledEvent, SpotNotice};

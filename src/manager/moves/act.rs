@@ -1,0 +1,162 @@
+//! Takes a step for a service: edits its spec, or takes the edit back.
+
+use std::collections::BTreeSet;
+
+use time::OffsetDateTime;
+
+use super::decide::{Step, Wait, count_on};
+use super::spec::{self, Balanced, Edit, Kind};
+use super::{Moves, balance, balanced};
+use crate::clients::docker::{Service, ServiceTask};
+use crate::manager::error::ManagerError;
+use crate::manager::observe::Fleet;
+
+/// Time for which an edit for balance stands at most.
+const BALANCE_LIMIT: time::Duration = time::Duration::minutes(5);
+
+impl Moves {
+    /// Returns the nodes that must wait, and for what.
+    pub(super) async fn act(
+        &self,
+        fleet: &Fleet<'_>,
+        service: &Service,
+        tasks: &[ServiceTask],
+        step: Step,
+        until: Option<OffsetDateTime>,
+    ) -> Result<Option<(Wait, BTreeSet<String>)>, ManagerError> {
+        let (swarm, name) = (&fleet.node.swarm, service.name());
+        match step {
+            Step::None => Ok(None),
+            Step::Wait(wait, nodes) => Ok(Some((wait, nodes))),
+            Step::Move(nodes) => {
+                let until = until.unwrap_or_else(OffsetDateTime::now_utc).unix_timestamp();
+                let kind = Kind::Leave { at_once: count_on(&nodes, tasks) };
+                self.edit(fleet, service, kind, &nodes, until, balanced(service)).await?;
+                tracing::info!(service = name, ?nodes, "moving its tasks, new ones first");
+                Ok(Some((Wait::Moving, nodes)))
+            }
+            Step::Announce(balance::Plan { node, keep, balanced }) => {
+                let until = (OffsetDateTime::now_utc() + BALANCE_LIMIT).unix_timestamp();
+                let (kind, from) = (Kind::Announce { keep }, [node.clone()].into());
+                self.edit(fleet, service, kind, &from, until, Some(balanced)).await?;
+                tracing::info!(
+                    service = name,
+                    node,
+                    keep,
+                    "a node has joined: this one will give up some of its tasks"
+                );
+                Ok(None)
+            }
+            Step::Pause(node) => {
+                swarm.pause(&node).await?;
+                tracing::info!(service = name, node, "no new tasks while it gives up some");
+                Ok(None)
+            }
+            Step::Give => {
+                let Some(record) = spec::record(service.spec()) else { return Ok(None) };
+                let keep = record.keep.unwrap_or_default();
+                let surplus = count_on(&record.nodes, tasks).saturating_sub(keep);
+                let (kind, until) = (Kind::Balance { surplus, keep }, record.until);
+                self.edit(fleet, service, kind, &record.nodes, until, record.balanced).await?;
+                let from = &record.nodes;
+                tracing::info!(service = name, nodes = ?from, surplus, "moving tasks, new ones first");
+                Ok(None)
+            }
+            Step::Given => {
+                self.given(fleet, service, false).await?;
+                Ok(None)
+            }
+            Step::Restore => {
+                self.restore(fleet, service).await?;
+                Ok(None)
+            }
+            Step::GiveUp => {
+                let is_balance = spec::record(service.spec()).is_some_and(|it| it.keep.is_some());
+                let then = match is_balance {
+                    true => "they stay where they are",
+                    false => "those on nodes that leave are stopped first",
+                };
+                tracing::warn!(
+                    service = name,
+                    "its tasks do not start on other nodes (`docker service ps`): {then}"
+                );
+                match is_balance {
+                    true => self.given(fleet, service, true).await?,
+                    false => self.restore(fleet, service).await?,
+                }
+                Ok(None)
+            }
+            Step::Refuse(why) => {
+                if self.is_news(service, false, &why) {
+                    tracing::warn!(
+                        service = name,
+                        "its tasks are not moved before they are stopped: {why}"
+                    );
+                }
+                Ok(None)
+            }
+            Step::Uneven(why) => {
+                if self.is_news(service, true, &why) {
+                    tracing::warn!(
+                        service = name,
+                        "its tasks are not moved to nodes that join: {why}"
+                    );
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    fn is_news(&self, service: &Service, is_balance: bool, why: &str) -> bool {
+        let key = (service.id.clone(), is_balance);
+        self.0.borrow_mut().logged.is_news(key, why.to_owned())
+    }
+
+    async fn edit(
+        &self,
+        fleet: &Fleet<'_>,
+        service: &Service,
+        kind: Kind,
+        nodes: &BTreeSet<String>,
+        until: i64,
+        balanced: Option<Balanced>,
+    ) -> Result<(), ManagerError> {
+        let former_image = former_image(service);
+        let edit = Edit { kind, nodes, until, former_image, balanced };
+        {
+            // Also where the answer is lost.
+            let mut memory = self.0.borrow_mut();
+            memory.is_open = true;
+            memory.edited.insert(service.id.clone());
+        }
+        let spec = spec::edited(service.spec(), &edit);
+        Ok(fleet.node.swarm.update_service(service, &spec).await?)
+    }
+
+    /// Takes an edit for balance back, all but its record.
+    async fn given(
+        &self,
+        fleet: &Fleet<'_>,
+        service: &Service,
+        has_failed: bool,
+    ) -> Result<(), ManagerError> {
+        let Some(record) = spec::record(service.spec()) else { return Ok(()) };
+        let kind = Kind::Given { keep: record.keep.unwrap_or_default() };
+        let balanced = record.balanced.map(|it| Balanced { has_failed, ..it });
+        self.edit(fleet, service, kind, &record.nodes, record.until, balanced).await
+    }
+
+    async fn restore(&self, fleet: &Fleet<'_>, service: &Service) -> Result<(), ManagerError> {
+        fleet.node.swarm.update_service(service, &spec::restored(service.spec())).await?;
+        tracing::info!(service = service.name(), "its spec is the operator's again");
+        Ok(())
+    }
+}
+
+/// Returns the image to which `docker service rollback` leads, if it is another one, and an operator's.
+fn former_image(service: &Service) -> Option<&str> {
+    let previous = service.previous_spec()?;
+    let image = previous["TaskTemplate"]["ContainerSpec"]["Image"].as_str()?;
+    let is_own = !previous["Labels"][spec::RECORD].is_null();
+    (!is_own && service.image() != Some(image)).then_some(image)
+}
