@@ -17,6 +17,9 @@ pub const OWNED: &str = "skep.labels";
 /// Label with the availability that skep has set on a node, and the one before; see `swarm::settle`.
 pub const AVAILABILITY: &str = "skep.availability";
 
+/// Label of a node whose instance skep protects from scale-in.
+pub const PROTECTED: &str = "skep.protected";
+
 /// Label with the id of the instance that the node is.
 pub const INSTANCE: &str = "skep.instance";
 /// Label with the availability zone, such as `eu-central-1a`.

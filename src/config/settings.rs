@@ -203,6 +203,15 @@ settings! {
         settle: Duration = interval("2m"),
     }
 
+    /// Protection from scale-in, for managers: of nodes that run a job, or a task of a service with the label
+    /// `skep.protect=true`; see `docs/deploy.md`.
+    protection: Protection {
+        /// Whether such nodes are protected.
+        enabled: bool = boolean("false"),
+        /// Time for which a node must have had no such task before its protection ends.
+        linger: Duration = duration("1m"),
+    }
+
     /// The flushers that run between the end of the last task and leaving: all at the same time, within
     /// `leave.flush_share`.
     flush: Flush {

@@ -31,6 +31,7 @@ mod pace;
 pub mod peers;
 mod placed;
 mod promoted;
+mod protection;
 mod pull_credentials;
 mod quorum;
 #[cfg(test)]
@@ -107,6 +108,7 @@ fn duties<'a>(fleet: &'a Fleet<'a>, scope: Scope) -> Running<'a> {
         running.push(Box::pin(stand_in::run(fleet)));
         running.push(Box::pin(promoted::run(fleet)));
         running.push(Box::pin(replacements::run(fleet)));
+        running.push(Box::pin(protection::run(fleet)));
         if fleet.node.settings.registry.ecr {
             running.push(Box::pin(pull_credentials::run(fleet)));
         }

@@ -276,7 +276,10 @@ pub(super) mod tests {
         let listed = states.iter().map(|(id, state)| {
             let lifecycle_state = (*state).into();
             let (group, health) = (String::new(), String::new());
-            ((*id).to_owned(), GroupInstance { group, lifecycle_state, health, balancing: None })
+            (
+                (*id).to_owned(),
+                GroupInstance { group, lifecycle_state, health, protected: None, balancing: None },
+            )
         });
         listed.collect()
     }

@@ -10,6 +10,7 @@ mod missing_charter;
 mod monitoring;
 mod own_care;
 mod page;
+mod protection;
 mod quorum;
 mod recover;
 mod registry;

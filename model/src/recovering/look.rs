@@ -283,7 +283,10 @@ impl World {
         let listed = self.hosts.iter().map(|host| {
             let (group, lifecycle_state, health) =
                 (String::new(), "InService".into(), String::new());
-            (name(host.id), GroupInstance { group, lifecycle_state, health, balancing: None })
+            (
+                name(host.id),
+                GroupInstance { group, lifecycle_state, health, protected: None, balancing: None },
+            )
         });
         let listening = self.manager_rows(slot).filter(|(id, _)| self.hears(slot, *id));
         recover::decide(&recover::Observed {

@@ -224,6 +224,14 @@ impl Cloud {
         self.change(|state, now| state.scaling.set_health(instance_id, healthy, now))
     }
 
+    /// Sets whether scale-in leaves an instance alone, as an operator does.
+    pub fn set_protection(&self, instance_id: &str, protected: bool) -> Result<(), ApiError> {
+        self.change(|state, now| {
+            let group = state.scaling.instance_mut(instance_id)?.group.clone();
+            state.scaling.set_protection(&group, &[instance_id.to_owned()], protected, now)
+        })
+    }
+
     /// Removes an instance at once, without waiting for hooks; the group replaces it.
     pub fn crash(&self, instance_id: &str) -> Result<(), ApiError> {
         self.change(|state, now| {
@@ -381,6 +389,7 @@ impl Cloud {
             group: instance.group.clone(),
             lifecycle: instance.lifecycle.state(),
             healthy: instance.healthy,
+            protected: instance.protected,
             address: instance.address,
             zone: instance.zone.clone(),
             launched_at: self.inner.clock.date(instance.launched),

@@ -199,6 +199,8 @@ pub struct InstanceView {
     pub group: String,
     pub lifecycle: LifecycleState,
     pub healthy: bool,
+    /// Whether scale-in leaves it alone.
+    pub protected: bool,
     pub address: Ipv4Addr,
     pub zone: String,
     #[serde(with = "time::serde::rfc3339")]

@@ -170,17 +170,22 @@ async fn group(node: &Node) -> Vec<Finding> {
     let autoscaling = &node.autoscaling;
     // A worker asks the managers.
     let asks_for_replacement = node.settings.autoscaling.replace_self && node.role == Role::Manager;
-    let (hooks, heartbeat, complete, health) = tokio::join!(
+    let protects = node.settings.protection.enabled && node.role == Role::Manager;
+    let (hooks, heartbeat, complete, health, protection) = tokio::join!(
         autoscaling.fetch_hooks(group),
         autoscaling.try_heartbeat(group, id),
         autoscaling.try_complete(group, id),
         async { if asks_for_replacement { autoscaling.try_set_health(id).await } else { Ok(()) } },
+        async { if protects { autoscaling.try_set_protection(group).await } else { Ok(()) } },
     );
     findings.push(tried(DESCRIBE_HOOKS, group, hooks.map(drop)));
     findings.push(tried("autoscaling:RecordLifecycleActionHeartbeat", group, heartbeat));
     findings.push(tried("autoscaling:CompleteLifecycleAction", group, complete));
     if asks_for_replacement {
         findings.push(tried("autoscaling:SetInstanceHealth", group, health));
+    }
+    if protects {
+        findings.push(tried("autoscaling:SetInstanceProtection", group, protection));
     }
     findings
 }

@@ -27,7 +27,7 @@ use crate::telemetry::metrics::metrics;
 pub use lifecycle::LifecycleState;
 
 const SERVICE: &str = "autoscaling";
-/// AWS's limit of instance ids in one DescribeAutoScalingInstances call, and of one page.
+/// AWS's limit of instance ids in one DescribeAutoScalingInstances or SetInstanceProtection call, and of one page.
 const MAX_IDS: usize = 50;
 /// AWS's limit of names in one DescribeAutoScalingGroups call.
 const MAX_GROUPS: usize = 50;
@@ -59,6 +59,8 @@ pub struct GroupInstance {
     pub lifecycle_state: LifecycleState,
     /// `HEALTHY` or `UNHEALTHY`.
     pub health: String,
+    /// Whether scale-in leaves it alone; `None` where the answer does not say so.
+    pub protected: Option<bool>,
     /// `None` where the call does not describe the group.
     pub balancing: Option<Balancing>,
 }
@@ -300,6 +302,32 @@ impl AutoScaling {
         Ok(())
     }
 
+    /// Sets whether scale-in leaves these instances of a group alone: all of them, or after an error perhaps some.
+    ///
+    /// # Errors
+    /// When Auto Scaling did not answer, or refused, as it does when one of them is on its way into or out of service.
+    pub async fn set_protection(
+        &self,
+        group: &str,
+        instances: &[&str],
+        is_protected: bool,
+    ) -> Result<(), AwsError> {
+        for ids in instances.chunks(MAX_IDS) {
+            let resource = match ids {
+                [id] => format!("instance {id}"),
+                ids => format!("{} instances of group {group}", ids.len()),
+            };
+            let ids = ids.iter().map(|id| (*id).to_owned()).collect();
+            let call = self.client.set_instance_protection().auto_scaling_group_name(group);
+            let call = call.set_instance_ids(Some(ids)).protected_from_scale_in(is_protected);
+            let answer = call.send().await;
+            answer.map_err(|error| {
+                AwsError::new(SERVICE, "SetInstanceProtection", &resource, error)
+            })?;
+        }
+        Ok(())
+    }
+
     /// Returns the hooks of a group; empty if it has none.
     ///
     /// # Errors
@@ -431,6 +459,7 @@ fn instances(group: AutoScalingGroup) -> impl Iterator<Item = (String, GroupInst
             group: name.clone(),
             lifecycle_state: state.unwrap_or_default().into(),
             health: instance.health_status.unwrap_or_default(),
+            protected: instance.protected_from_scale_in,
             balancing,
         };
         Some((instance.instance_id?, it))
@@ -457,6 +486,7 @@ fn group_instance(details: AutoScalingInstanceDetails) -> Option<(String, GroupI
         group: details.auto_scaling_group_name?,
         lifecycle_state: details.lifecycle_state.unwrap_or_default().as_str().into(),
         health: details.health_status.unwrap_or_default(),
+        protected: details.protected_from_scale_in,
         balancing: None,
     };
     Some((details.instance_id?, instance))

@@ -259,12 +259,21 @@ impl Swarm {
 }
 
 impl ServiceTask {
+    const ENDED: [TaskState; 6] = {
+        use TaskState::{COMPLETE, FAILED, ORPHANED, REJECTED, REMOVE, SHUTDOWN};
+        [COMPLETE, FAILED, ORPHANED, REJECTED, REMOVE, SHUTDOWN]
+    };
+
     /// Whether it is to run, and has not ended.
     #[must_use]
     pub fn is_wanted(&self) -> bool {
-        use TaskState::{COMPLETE, FAILED, ORPHANED, REJECTED, REMOVE, SHUTDOWN};
-        const ENDED: [TaskState; 6] = [COMPLETE, FAILED, ORPHANED, REJECTED, REMOVE, SHUTDOWN];
-        !ENDED.contains(&self.desired) && !self.state.is_some_and(|state| ENDED.contains(&state))
+        !Self::ENDED.contains(&self.desired) && !self.has_ended()
+    }
+
+    /// Whether it has ended; a task in a state that skep does not know has not.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.state.is_some_and(|state| Self::ENDED.contains(&state))
     }
 
     /// Whether it is to run on this node, and has not ended there.

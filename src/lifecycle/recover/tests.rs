@@ -23,7 +23,8 @@ fn row(number: u8, updated_at: OffsetDateTime) -> Member {
 
 fn listed(ids: &[&str]) -> std::collections::BTreeMap<String, GroupInstance> {
     let (group, lifecycle_state, health) = (String::new(), "InService".into(), String::new());
-    let instance = GroupInstance { group, lifecycle_state, health, balancing: None };
+    let instance =
+        GroupInstance { group, lifecycle_state, health, protected: None, balancing: None };
     ids.iter().map(|id| ((*id).to_owned(), instance.clone())).collect()
 }
 

@@ -128,7 +128,13 @@ mod tests {
 
     fn instance((lifecycle_state, health): (&str, &str)) -> GroupInstance {
         let (lifecycle_state, health) = (lifecycle_state.into(), health.into());
-        GroupInstance { group: "workers".into(), lifecycle_state, health, balancing: None }
+        GroupInstance {
+            group: "workers".into(),
+            lifecycle_state,
+            health,
+            protected: None,
+            balancing: None,
+        }
     }
 
     /// Auto Scaling's answer about this node and the one that asked last.

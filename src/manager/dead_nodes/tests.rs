@@ -67,6 +67,7 @@ fn survey(answered: &[&str], listed: &[(&str, &str)]) -> Survey {
         group: "workers".into(),
         lifecycle_state: lifecycle.into(),
         health: "HEALTHY".into(),
+        protected: None,
         balancing: None,
     };
     Survey {

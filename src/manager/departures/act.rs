@@ -14,7 +14,7 @@ use crate::common::state::in_utc;
 use crate::manager::demotion::demote_under_lease;
 use crate::manager::error::ManagerError;
 use crate::manager::pace::Turn;
-use crate::manager::stand_in;
+use crate::manager::{protection, stand_in};
 use crate::node::Node;
 use crate::telemetry::metrics::metrics;
 
@@ -103,7 +103,8 @@ pub async fn serve(
         }
         Action::Remove => {
             // A node that the list does not have needs no removal, and what its row names is a claim.
-            if view.is_some() {
+            if let Some(view) = view {
+                protection::release(node, view).await?;
                 node.swarm.remove(&row.node_id).await?;
             }
             node.ledger.delete_member_of(row.role, who, &row.node_id).await?;

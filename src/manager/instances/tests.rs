@@ -50,6 +50,7 @@ fn an_instance_that_was_attached_to_another_group_is_noticed() {
         group: "blue".into(),
         lifecycle_state: "InService".into(),
         health: "HEALTHY".into(),
+        protected: None,
         balancing: None,
     };
     let listed = [("i-w".to_owned(), instance)].into();

@@ -29,7 +29,10 @@ fn answer(states: &[(&str, &str)]) -> BTreeMap<String, GroupInstance> {
     let listed = states.iter().map(|(id, state)| {
         let lifecycle_state = (*state).into();
         let (group, health) = ("workers".into(), String::new());
-        ((*id).to_owned(), GroupInstance { group, lifecycle_state, health, balancing: None })
+        (
+            (*id).to_owned(),
+            GroupInstance { group, lifecycle_state, health, protected: None, balancing: None },
+        )
     });
     listed.collect()
 }

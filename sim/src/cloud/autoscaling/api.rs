@@ -67,6 +67,13 @@ pub(crate) fn handle(
             };
             scaling.set_health(id, healthy, now).map(|()| None)
         }
+        "SetInstanceProtection" => {
+            let group = params.required("AutoScalingGroupName")?;
+            params.required("ProtectedFromScaleIn")?;
+            let protected = params.parsed("ProtectedFromScaleIn")?.unwrap_or(false);
+            let ids = params.list("InstanceIds");
+            scaling.set_protection(group, &ids, protected, now).map(|()| empty())
+        }
         "PutLifecycleHook" => {
             let group = params.required("AutoScalingGroupName")?;
             let name = params.required("LifecycleHookName")?;

@@ -15,16 +15,17 @@ impl Scaling {
     pub(super) fn converge(&mut self, now: Duration) {
         let names: Vec<String> = self.groups.keys().cloned().collect();
         for name in names {
-            let mut counted: Vec<(u64, String)> = self
+            let mut counted: Vec<(u64, String, bool)> = self
                 .instances
                 .values()
                 .filter(|i| i.group == name && i.lifecycle.state().counts())
-                .map(|i| (i.sequence, i.id.clone()))
+                .map(|i| (i.sequence, i.id.clone(), i.protected))
                 .collect();
             counted.sort_unstable();
             let desired = self.groups.get(&name).map_or(0, |g| g.spec.desired as usize);
             let excess = counted.len().saturating_sub(desired);
-            for (_, id) in counted.iter().take(excess) {
+            // Protected instances stay, and the group keeps more than its desired capacity.
+            for (_, id, _) in counted.iter().filter(|(.., protected)| !protected).take(excess) {
                 let cause = "an instance was taken out of service in response to a difference \
                              between desired and actual capacity, shrinking the capacity.";
                 if !self.return_to_pool(id, cause, now) {
@@ -80,6 +81,7 @@ impl Scaling {
             metadata_tags: spec.metadata_tags,
             lifecycle,
             healthy: true,
+            protected: false,
             spot: None,
             rebalance: None,
             maintenance: Vec::new(),

@@ -117,7 +117,7 @@ pub(super) fn one_instance(xml: &mut Xml, instance: &Instance, [healthy, unhealt
     xml.text("InstanceType", &instance.instance_type);
     xml.text("AvailabilityZone", &instance.zone);
     xml.text("LifecycleState", instance.lifecycle.state().as_str());
-    xml.text("ProtectedFromScaleIn", "false");
+    xml.display("ProtectedFromScaleIn", instance.protected);
     xml.text("HealthStatus", if instance.healthy { healthy } else { unhealthy });
 }
 

@@ -12,6 +12,9 @@ use crate::cloud::errors::ApiError;
 use crate::cloud::events::EventKind;
 use crate::cloud::specs::{GroupSpec, HealthCheckType, HookSpec};
 
+/// The most instances that one call protects.
+const MOST_PROTECTED: usize = 50;
+
 /// New sizes of a group; `None` leaves a size unchanged.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sizes {
@@ -213,6 +216,38 @@ impl Scaling {
         self.change_desired(group, desired)?;
         let description = "Moving EC2 instance out of Standby";
         Ok(self.move_all(group, ids, Event::ExitStandby, description, now))
+    }
+
+    /// Sets whether scale-in leaves these instances alone; all of them or none:
+    /// <https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_SetInstanceProtection.html>
+    pub fn set_protection(
+        &mut self,
+        group: &str,
+        ids: &[String],
+        protected: bool,
+        now: Duration,
+    ) -> Result<(), ApiError> {
+        self.group(group)?;
+        if ids.is_empty() || ids.len() > MOST_PROTECTED {
+            return Err(ApiError::validation(format!(
+                "The number of instance ids must be between 1 and {MOST_PROTECTED}"
+            )));
+        }
+        use LifecycleState::{EnteringStandby, InService, Standby};
+        for id in ids {
+            let instance = self.instance(id).filter(|it| it.group == group);
+            let state = instance.ok_or_else(|| not_managed(id))?.lifecycle.state();
+            if !matches!(state, InService | EnteringStandby | Standby) {
+                return Err(ApiError::validation(format!(
+                    "The instance {id} is not in InService or EnteringStandby or Standby."
+                )));
+            }
+        }
+        for id in ids {
+            self.instance_mut(id)?.protected = protected;
+        }
+        self.converge(now);
+        Ok(())
     }
 
     /// Checks that all of `ids` are in `group` and in `state`.

@@ -182,3 +182,30 @@ fn deleting_a_group_needs_force_while_it_has_instances() {
     scaling.delete_group("workers", true, NOW).unwrap();
     assert_eq!(scaling.instances().count(), 0);
 }
+
+#[test]
+fn a_protected_instance_is_left_alone_by_scale_in_and_by_nothing_else() {
+    let mut scaling = scaling(3);
+    let first = oldest(&scaling);
+    scaling.set_protection("workers", std::slice::from_ref(&first), true, NOW).unwrap();
+    scaling.set_desired("workers", 2, NOW).unwrap();
+    assert!(scaling.instance(&first).is_some(), "the next oldest one is terminated");
+    let rest: Vec<String> = scaling.instances().map(|it| it.id.clone()).collect();
+    assert_eq!(rest.len(), 2);
+    scaling.set_protection("workers", &rest, true, NOW).unwrap();
+    scaling.set_desired("workers", 1, NOW).unwrap();
+    assert_eq!(scaling.instances().count(), 2, "more than the desired capacity");
+    scaling.set_protection("workers", &rest[..1], false, NOW).unwrap();
+    assert_eq!(scaling.instances().map(|it| it.id.clone()).collect::<Vec<_>>(), rest[1..]);
+    scaling.set_health(&rest[1], false, NOW).unwrap();
+    assert!(scaling.instance(&rest[1]).is_none(), "it was unhealthy");
+
+    let unknown = scaling.set_protection("workers", &["i-9".to_owned()], true, NOW).unwrap_err();
+    assert!(unknown.message.contains("i-9"), "{unknown:?}");
+    assert!(scaling.set_protection("workers", &[], true, NOW).is_err());
+    drain(&mut scaling, ActionResult::Continue);
+    let next = oldest(&scaling);
+    scaling.terminate(&next, false, "a test", NOW).unwrap();
+    let leaving = scaling.set_protection("workers", &[next], true, NOW).unwrap_err();
+    assert!(leaving.message.contains("is not in InService"), "{leaving:?}");
+}

@@ -56,6 +56,8 @@ pub(crate) struct Instance {
     pub metadata_tags: bool,
     pub lifecycle: Lifecycle,
     pub healthy: bool,
+    /// Whether scale-in leaves it alone.
+    pub protected: bool,
     pub spot: Option<SpotNotice>,
     pub rebalance: Option<OffsetDateTime>,
     pub maintenance: Vec<ScheduledEvent>,

@@ -59,6 +59,7 @@ pub(super) fn run(cloud: &Cloud, form: &Params) -> Result<Xml, ApiError> {
             metadata_tags: form.get("MetadataOptions.InstanceMetadataTags") == Some("enabled"),
             lifecycle: Lifecycle::new(now),
             healthy: true,
+            protected: false,
             spot: None,
             rebalance: None,
             maintenance: Vec::new(),

@@ -8,6 +8,8 @@ use crate::clients::aws::{AwsError, AwsErrorKind};
 const NO_HOOK: &str = "skep-doctor-holds-nothing";
 /// Auto Scaling accepts Healthy and Unhealthy.
 const NO_HEALTH: &str = "Undiagnosed";
+/// An instance that no group has.
+const NO_INSTANCE: &str = "i-00000000000000000";
 
 impl AutoScaling {
     /// Tries to send a heartbeat.
@@ -36,6 +38,14 @@ impl AutoScaling {
         let Err(error) = call.health_status(NO_HEALTH).send().await else { return Ok(()) };
         let resource = format!("instance {instance}");
         unless_invalid(Err(AwsError::new(SERVICE, "SetInstanceHealth", &resource, error)))
+    }
+
+    /// Tries to protect an instance of this group that does not exist.
+    ///
+    /// # Errors
+    /// As for [`Self::try_heartbeat`].
+    pub async fn try_set_protection(&self, group: &str) -> Result<(), AwsError> {
+        unless_invalid(self.set_protection(group, &[NO_INSTANCE], false).await)
     }
 }
 

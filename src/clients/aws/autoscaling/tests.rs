@@ -44,6 +44,7 @@ async fn an_instance_is_in_its_group_or_in_none() {
             group: "workers".into(),
             lifecycle_state: LifecycleState::TerminatingWait,
             health: "HEALTHY".into(),
+            protected: Some(false),
             balancing: None,
         }
     );
