@@ -179,7 +179,8 @@ impl Cli {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let code = runtime.block_on(async {
             match (loaded, self.command) {
-                (Ok(loaded), Command::Run) => Ok(run::run(loaded).await),
+                // On the heap: their futures are large, and a thread of a test has 2 MiB of stack.
+                (Ok(loaded), Command::Run) => Ok(Box::pin(run::run(loaded)).await),
                 (Ok(loaded), Command::Config(arguments)) => {
                     config::print(&arguments, &loaded).await
                 }
@@ -205,11 +206,13 @@ impl Command {
                 watch::follow(settings, arguments.json).await
             }
             Self::Status(arguments) => status::print(arguments, settings).await,
-            Self::Doctor(arguments) => doctor::examine_and_print(arguments, settings).await,
+            Self::Doctor(arguments) => {
+                Box::pin(doctor::examine_and_print(arguments, settings)).await
+            }
             Self::Events(arguments) => events::print(arguments, settings).await,
             Self::Leave(arguments) => leave::ask(arguments, settings).await,
             Self::RotateTokens(arguments) => rotate_tokens::ask(arguments, settings).await,
-            Self::Recover(arguments) => recover::ask(arguments, settings).await,
+            Self::Recover(arguments) => Box::pin(recover::ask(arguments, settings)).await,
             // `dispatch` has run these.
             Self::Run | Self::Config(_) | Self::Completions(_) => Ok(EX_CONFIG.into()),
         }
