@@ -7,7 +7,7 @@ use harness::policies;
 use harness::secs;
 use harness::swarm::{self, CLUSTER};
 use skep_sim::cloud::{Market, Transition};
-use skep_sim::fleet::{ClusterSpec, Fleet};
+use skep_sim::fleet::{ClusterSpec, Fleet, service, workload};
 
 #[tokio::test]
 async fn with_tokens_in_ssm() -> anyhow::Result<()> {
@@ -23,7 +23,7 @@ async fn whole_life(store: &str) -> anyhow::Result<()> {
     // The last manager waits for a replacement until its deadline. Managers lock themselves: their key is in the store.
     let config = format!(
         "[leave]\ndeadline = \"30s\"\n[swarm]\nautolock = true\n[tokens]\nstore = \"{store}\"\n\
-         [autoscaling]\nreplace_after = \"75s\"\n"
+         [autoscaling]\nreplace_after = \"75s\"\n[protection]\nenabled = true\nlinger = \"2s\"\n"
     );
     let fleet = harness::fleet(options_with(&config)).await?;
     // Permissions for this store only.
@@ -35,6 +35,7 @@ async fn whole_life(store: &str) -> anyhow::Result<()> {
     swarm::whole(&fleet, 3, 4).await?;
     swarm::announced(&fleet).await?;
 
+    a_node_is_protected(&fleet).await?;
     broken_ones_are_replaced(&fleet, &spec).await?;
     workers_leave(&fleet, &spec).await?;
     managers_leave(&fleet, &spec).await?;
@@ -50,6 +51,17 @@ async fn whole_life(store: &str) -> anyhow::Result<()> {
         ensure!(unused.is_empty(), "{role} has unused permissions: {unused:#?}");
     }
     fleet.stop().await
+}
+
+/// Runs a task that must not be scaled in, for a while.
+async fn a_node_is_protected(fleet: &Fleet) -> anyhow::Result<()> {
+    let mut spec = service("keep", 1, workload::graceful(), secs(5))?;
+    spec.labels = Some([("skep.protect".to_owned(), "true".to_owned())].into());
+    fleet.create_service_of(spec).await?;
+    let protected = || fleet.cloud().instances().iter().filter(|it| it.protected).count();
+    fleet.wait_until("a protected instance", secs(180), async || Ok(protected() == 1)).await?;
+    fleet.manager_docker().await?.delete_service("keep").await?;
+    fleet.wait_until("no protected instance", secs(180), async || Ok(protected() == 0)).await
 }
 
 /// Breaks Docker for good on a worker and a manager, and waits for their replacements.
