@@ -102,7 +102,8 @@ impl Member {
         Ok(self.instance.say(&show).await?.parse()?)
     }
 
-    /// Waits until it is Ready under the same node id: for systemd, for skep and in the managers' list.
+    /// Waits until it is Ready under the same node id: for systemd, for skep and in the managers' list, where managers
+    /// know its instance. The departure of a node that is gone before that is nobody's, and its entry stays.
     pub async fn is_ready(&self, fleet: &BootedFleet) -> anyhow::Result<()> {
         let what = format!("{} to be Ready as {}", self.id(), self.node_id);
         let status = "systemctl is-active skep.service && \
@@ -112,9 +113,16 @@ impl Member {
                 let status = self.instance.say(status).await?;
                 ensure!(status == format!("active\nready\n{}", self.node_id), "{status}");
                 ensure!(self.listed(fleet).await? == Some(NodeState::READY), "not listed as ready");
-                Ok(true)
+                self.is_identified(fleet).await
             })
             .await
+    }
+
+    async fn is_identified(&self, fleet: &BootedFleet) -> anyhow::Result<bool> {
+        let nodes = fleet.nodes().await?;
+        let own = nodes.into_iter().find(|node| node.id.as_ref() == Some(&self.node_id));
+        let labels = own.and_then(|node| node.spec?.labels).unwrap_or_default();
+        Ok(labels.contains_key("skep.instance"))
     }
 
     /// The state in the managers' list.
