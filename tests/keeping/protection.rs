@@ -7,6 +7,7 @@ use anyhow::{Context, ensure};
 use bollard::models::{ServiceSpecMode, ServiceSpecModeReplicatedJob, TaskSpecPlacement};
 use harness::departures::{Leaver, node_id, options_with, running, standing};
 use harness::nodes::labels;
+use harness::seen::status;
 use harness::{PATIENCE, secs};
 use skep_sim::cloud::{Deny, Service, Who};
 use skep_sim::fleet::{ClusterSpec, Fleet, Instance, service, workload};
@@ -83,9 +84,14 @@ async fn a_job_keeps_its_node_and_a_refusal_is_said_once() -> anyhow::Result<()>
     fleet.cloud().deny(Deny::new(who, Service::AutoScaling, "SetInstanceProtection"));
     keep(&fleet, "first", &worker).await?;
     const REFUSED: &str = "protecting it from scale-in: autoscaling:SetInstanceProtection";
-    fleet.wait_until("a refusal", PATIENCE, async || Ok(manager.log().contains(REFUSED))).await?;
-    tokio::time::sleep(secs(25)).await;
+    let refused = || {
+        let calls = fleet.cloud().requests();
+        calls.iter().filter(|call| call.action == "SetInstanceProtection").count()
+    };
+    fleet.wait_until("two refusals", PATIENCE, async || Ok(refused() >= 2)).await?;
     ensure!(manager.log().matches(REFUSED).count() == 1, "{}", manager.log());
+    let duty = &status(&manager).await?["node"]["duties"]["protection"];
+    ensure!(duty["last_failure"].to_string().contains("AccessDenied"), "{duty}");
     ensure!(!is_protected(&fleet, &worker)?);
     fleet.manager_docker().await?.delete_service("first").await?;
     fleet

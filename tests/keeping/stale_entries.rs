@@ -9,6 +9,7 @@ use harness::departures::{Leaver, is_listed, node_id, options_with, standing};
 use harness::gate::Gate;
 use harness::secs;
 use harness::swarm;
+use skep_sim::cloud::Transition;
 use skep_sim::fleet::{ClusterSpec, Fleet, Instance};
 
 /// Longer than the leader waits for a Down node, and two of its polls.
@@ -55,6 +56,9 @@ async fn what_a_failed_manager_left_goes_with_its_instance() -> anyhow::Result<(
     let fleet = harness::fleet(options).await?;
     fleet.create_cluster(&swarm::cluster(1, 0))?;
     swarm::all_ready(&fleet, 1).await?;
+    // EC2 lists an instance for many seconds after ABANDON. The entry of the last attempt is identified when Docker has
+    // noticed that the one before it is Down, 15 s after that attempt.
+    fleet.cloud().set_transition_delay(Transition::Terminating, secs(20));
     let failing = gate.open_for_unreachable_manager(&fleet).await?;
     let attempt = format!("attempt#{}", failing.id());
     fleet

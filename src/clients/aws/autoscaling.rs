@@ -8,6 +8,7 @@
 //!
 //! All calls share one unpublished limit per account and region: poll rarely.
 
+mod balancing;
 mod lifecycle;
 mod permission_probe;
 
@@ -24,10 +25,11 @@ use crate::clients::aws::{AwsError, AwsErrorKind};
 use crate::common::instance::is_instance_id;
 use crate::telemetry::metrics::metrics;
 
+pub use balancing::Balancing;
 pub use lifecycle::LifecycleState;
 
 const SERVICE: &str = "autoscaling";
-/// AWS's limit of instance ids in one DescribeAutoScalingInstances or SetInstanceProtection call, and of one page.
+/// AWS's limit of instance ids in one DescribeAutoScalingInstances call, and of one page.
 const MAX_IDS: usize = 50;
 /// AWS's limit of names in one DescribeAutoScalingGroups call.
 const MAX_GROUPS: usize = 50;
@@ -63,29 +65,6 @@ pub struct GroupInstance {
     pub protected: Option<bool>,
     /// `None` where the call does not describe the group.
     pub balancing: Option<Balancing>,
-}
-
-/// What a group has to do with load balancers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Balancing {
-    /// Whether it registers its instances with a target group, a classic load balancer or another traffic source.
-    pub has_load_balancer: bool,
-    /// Whether it replaces an instance that a load balancer calls unhealthy.
-    pub replaces_unhealthy: bool,
-}
-
-impl Balancing {
-    fn of(group: &AutoScalingGroup) -> Self {
-        /// Of the comma-separated health check types, the one of load balancers.
-        const ELB: &str = "ELB";
-        let types = group.health_check_type.as_deref().unwrap_or_default();
-        Self {
-            has_load_balancer: !group.target_group_arns().is_empty()
-                || !group.load_balancer_names().is_empty()
-                || !group.traffic_sources().is_empty(),
-            replaces_unhealthy: types.split(',').any(|kind| kind.trim() == ELB),
-        }
-    }
 }
 
 /// Auto Scaling's answers about many instances.
@@ -302,29 +281,22 @@ impl AutoScaling {
         Ok(())
     }
 
-    /// Sets whether scale-in leaves these instances of a group alone: all of them, or after an error perhaps some.
+    /// Sets whether scale-in leaves an instance of a group alone.
     ///
     /// # Errors
-    /// When Auto Scaling did not answer, or refused, as it does when one of them is on its way into or out of service.
+    /// When Auto Scaling did not answer, or refused, as it does when the instance is on its way into or out of service.
     pub async fn set_protection(
         &self,
         group: &str,
-        instances: &[&str],
+        instance: &str,
         is_protected: bool,
     ) -> Result<(), AwsError> {
-        for ids in instances.chunks(MAX_IDS) {
-            let resource = match ids {
-                [id] => format!("instance {id}"),
-                ids => format!("{} instances of group {group}", ids.len()),
-            };
-            let ids = ids.iter().map(|id| (*id).to_owned()).collect();
-            let call = self.client.set_instance_protection().auto_scaling_group_name(group);
-            let call = call.set_instance_ids(Some(ids)).protected_from_scale_in(is_protected);
-            let answer = call.send().await;
-            answer.map_err(|error| {
-                AwsError::new(SERVICE, "SetInstanceProtection", &resource, error)
-            })?;
-        }
+        let call = self.client.set_instance_protection().auto_scaling_group_name(group);
+        let call = call.instance_ids(instance).protected_from_scale_in(is_protected);
+        let resource = format!("instance {instance}");
+        let answer = call.send().await;
+        answer
+            .map_err(|error| AwsError::new(SERVICE, "SetInstanceProtection", &resource, error))?;
         Ok(())
     }
 

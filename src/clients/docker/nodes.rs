@@ -293,8 +293,8 @@ impl Swarm {
         self.keep_tasks_away(node_id, Availability::Drain).await
     }
 
-    /// Pauses a node that leaves, or that gives up tasks: it keeps its tasks and gets no new ones. Marks on it that skep did so. Returns `false`
-    /// where there is no such node.
+    /// Pauses a node that leaves, or that gives up tasks: it keeps its tasks and gets no new ones. Marks on it that skep
+    /// did so. Returns `false` where there is no such node.
     ///
     /// # Errors
     /// As for [`Swarm::drain`].

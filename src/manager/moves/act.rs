@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use time::OffsetDateTime;
 
 use super::decide::{Step, Wait, count_on};
-use super::spec::{self, Balanced, Edit, Kind};
+use super::spec::{self, Balanced, Edit, Kind, Record};
 use super::{Moves, balance, balanced};
 use crate::clients::docker::{Service, ServiceTask};
 use crate::manager::error::ManagerError;
@@ -31,14 +31,16 @@ impl Moves {
             Step::Move(nodes) => {
                 let until = until.unwrap_or_else(OffsetDateTime::now_utc).unix_timestamp();
                 let kind = Kind::Leave { at_once: count_on(&nodes, tasks) };
-                self.edit(fleet, service, kind, &nodes, until, balanced(service)).await?;
+                let edit = Edit { kind, nodes: &nodes, until, balanced: balanced(service) };
+                self.edit(fleet, service, &edit).await?;
                 tracing::info!(service = name, ?nodes, "moving its tasks, new ones first");
                 Ok(Some((Wait::Moving, nodes)))
             }
             Step::Announce(balance::Plan { node, keep, balanced }) => {
                 let until = (OffsetDateTime::now_utc() + BALANCE_LIMIT).unix_timestamp();
-                let (kind, from) = (Kind::Announce { keep }, [node.clone()].into());
-                self.edit(fleet, service, kind, &from, until, Some(balanced)).await?;
+                let (kind, nodes) = (Kind::Announce { keep }, [node.clone()].into());
+                let edit = Edit { kind, nodes: &nodes, until, balanced: Some(balanced) };
+                self.edit(fleet, service, &edit).await?;
                 tracing::info!(
                     service = name,
                     node,
@@ -53,13 +55,14 @@ impl Moves {
                 Ok(None)
             }
             Step::Give => {
-                let Some(record) = spec::record(service.spec()) else { return Ok(None) };
-                let keep = record.keep.unwrap_or_default();
-                let surplus = count_on(&record.nodes, tasks).saturating_sub(keep);
-                let (kind, until) = (Kind::Balance { surplus, keep }, record.until);
-                self.edit(fleet, service, kind, &record.nodes, until, record.balanced).await?;
-                let from = &record.nodes;
-                tracing::info!(service = name, nodes = ?from, surplus, "moving tasks, new ones first");
+                let Some((keep, Record { nodes, until, balanced, .. })) = balancing(service) else {
+                    return Ok(None);
+                };
+                let surplus = count_on(&nodes, tasks).saturating_sub(keep);
+                let kind = Kind::Balance { surplus, keep };
+                let edit = Edit { kind, nodes: &nodes, until, balanced };
+                self.edit(fleet, service, &edit).await?;
+                tracing::info!(service = name, ?nodes, surplus, "moving tasks, new ones first");
                 Ok(None)
             }
             Step::Given => {
@@ -71,7 +74,7 @@ impl Moves {
                 Ok(None)
             }
             Step::GiveUp => {
-                let is_balance = spec::record(service.spec()).is_some_and(|it| it.keep.is_some());
+                let is_balance = balancing(service).is_some();
                 let then = match is_balance {
                     true => "they stay where they are",
                     false => "those on nodes that leave are stopped first",
@@ -87,49 +90,37 @@ impl Moves {
                 Ok(None)
             }
             Step::Refuse(why) => {
-                if self.is_news(service, false, &why) {
-                    tracing::warn!(
-                        service = name,
-                        "its tasks are not moved before they are stopped: {why}"
-                    );
-                }
+                self.refuse(service, "before they are stopped", why);
                 Ok(None)
             }
             Step::Uneven(why) => {
-                if self.is_news(service, true, &why) {
-                    tracing::warn!(
-                        service = name,
-                        "its tasks are not moved to nodes that join: {why}"
-                    );
-                }
+                self.refuse(service, "to nodes that join", why);
                 Ok(None)
             }
         }
     }
 
-    fn is_news(&self, service: &Service, is_balance: bool, why: &str) -> bool {
-        let key = (service.id.clone(), is_balance);
-        self.0.borrow_mut().logged.is_news(key, why.to_owned())
+    /// Logs once why the tasks of a service are not moved.
+    fn refuse(&self, service: &Service, what: &'static str, why: String) {
+        let key = (service.id.clone(), what);
+        if self.0.borrow_mut().logged.is_news(key, why.clone()) {
+            tracing::warn!(service = service.name(), "its tasks are not moved {what}: {why}");
+        }
     }
 
     async fn edit(
         &self,
         fleet: &Fleet<'_>,
         service: &Service,
-        kind: Kind,
-        nodes: &BTreeSet<String>,
-        until: i64,
-        balanced: Option<Balanced>,
+        edit: &Edit<'_>,
     ) -> Result<(), ManagerError> {
-        let former_image = former_image(service);
-        let edit = Edit { kind, nodes, until, former_image, balanced };
         {
             // Also where the answer is lost.
             let mut memory = self.0.borrow_mut();
             memory.is_open = true;
             memory.edited.insert(service.id.clone());
         }
-        let spec = spec::edited(service.spec(), &edit);
+        let spec = spec::edited(service.spec(), former_image(service), edit);
         Ok(fleet.node.swarm.update_service(service, &spec).await?)
     }
 
@@ -140,10 +131,12 @@ impl Moves {
         service: &Service,
         has_failed: bool,
     ) -> Result<(), ManagerError> {
-        let Some(record) = spec::record(service.spec()) else { return Ok(()) };
-        let kind = Kind::Given { keep: record.keep.unwrap_or_default() };
-        let balanced = record.balanced.map(|it| Balanced { has_failed, ..it });
-        self.edit(fleet, service, kind, &record.nodes, record.until, balanced).await
+        let Some((keep, Record { nodes, until, balanced, .. })) = balancing(service) else {
+            return Ok(());
+        };
+        let balanced = balanced.map(|it| Balanced { has_failed, ..it });
+        let kind = Kind::Given { keep };
+        self.edit(fleet, service, &Edit { kind, nodes: &nodes, until, balanced }).await
     }
 
     async fn restore(&self, fleet: &Fleet<'_>, service: &Service) -> Result<(), ManagerError> {
@@ -151,6 +144,12 @@ impl Moves {
         tracing::info!(service = service.name(), "its spec is the operator's again");
         Ok(())
     }
+}
+
+/// Returns the edit for balance in which a service is, and the number of tasks that its node keeps.
+fn balancing(service: &Service) -> Option<(usize, Record)> {
+    let record = spec::record(service.spec())?;
+    Some((record.keep?, record))
 }
 
 /// Returns the image to which `docker service rollback` leads, if it is another one, and an operator's.

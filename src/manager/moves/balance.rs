@@ -105,9 +105,9 @@ pub fn obstacle(
     spec::obstacle(spec, wish, &others, &[node.to_owned()].into(), nodes)
 }
 
-/// Whether a node can give up tasks: skep has labelled it, so that it activates it again, and nobody has changed its
-/// availability.
-pub fn can_give(node: &NodeView) -> bool {
+/// Whether a node can give up tasks: it has skep's labels, without which managers do not activate it again, and nobody has
+/// changed its availability.
+fn can_give(node: &NodeView) -> bool {
     node.availability == Availability::Active
         && node.labels.contains_key(OWNED)
         && !node.labels.contains_key(AVAILABILITY)

@@ -69,15 +69,15 @@ struct Memory {
     since: BTreeMap<Key, OffsetDateTime>,
     /// Services that this manager has edited.
     edited: BTreeSet<String>,
-    /// Whether a service asks to be moved or is edited; `None` until this manager has looked.
+    /// Whether a service asks to be moved before a drain, or is edited; `None` until this manager has looked.
     is_concerned: Option<bool>,
     /// Whether an edit was seen that was not taken back.
     is_open: bool,
     looked_at: Option<Instant>,
     /// The nodes that could be moved then.
     looked_for: BTreeSet<Key>,
-    /// By the id of the service, and whether it is about balance.
-    logged: LogOnce<(String, bool), String>,
+    /// By the id of the service, and when its tasks are not moved.
+    logged: LogOnce<(String, &'static str), String>,
 }
 
 /// The moves, as one manager makes them.
@@ -166,11 +166,7 @@ impl Moves {
     ) -> Result<BTreeMap<String, String>, ManagerError> {
         let (node, settings) = (fleet.node, &fleet.node.settings);
         let services = node.swarm.fetch_services().await?;
-        let is_concerned = |it: &&Service| {
-            let labels = &it.spec()["Labels"];
-            let is_there = |label: &&str| !labels[*label].is_null();
-            [spec::WISH, spec::BALANCE, spec::RECORD].iter().any(is_there)
-        };
+        let is_concerned = |it: &&Service| is_of_leavers(it) || has_label(it, spec::BALANCE);
         let concerned: Vec<&Service> = services.iter().filter(is_concerned).collect();
         self.0.borrow_mut().looked(&concerned);
         let mut waits = BTreeMap::new();
@@ -194,7 +190,8 @@ impl Moves {
             && has_settled(&concerned, &nodes, settle);
         for service in concerned {
             let record = spec::record(service.spec());
-            if leaving.is_empty() && record.is_none() && !may_balance {
+            let is_due = !leaving.is_empty() && is_of_leavers(service);
+            if !is_due && record.is_none() && !may_balance {
                 continue;
             }
             let tasks = node.swarm.fetch_tasks_of_service(&service.id).await?;
@@ -308,11 +305,20 @@ impl Memory {
         let find = |id: &String| concerned.iter().find(|it| it.id == *id);
         let is_edited = |it: &&Service| spec::record(it.spec()).is_some();
         self.looked_at = Some(Instant::now());
-        self.is_concerned = Some(!concerned.is_empty());
+        self.is_concerned = Some(concerned.iter().any(|it| is_of_leavers(it)));
         self.is_open = concerned.iter().any(is_edited);
         self.edited.retain(|id| find(id).is_some_and(is_edited));
         self.logged.retain(|(id, _)| find(id).is_some());
     }
+}
+
+fn has_label(service: &Service, label: &str) -> bool {
+    !service.spec()["Labels"][label].is_null()
+}
+
+/// Whether a service concerns nodes that leave: it asks to be moved before a drain, or is edited.
+fn is_of_leavers(service: &Service) -> bool {
+    has_label(service, spec::WISH) || has_label(service, spec::RECORD)
 }
 
 fn takes_tasks(view: &&NodeView) -> bool {
@@ -452,8 +458,8 @@ fn tried(service: &Service) -> BTreeSet<String> {
         let until = OffsetDateTime::from_unix_timestamp(record.until);
         until.is_ok_and(|until| OffsetDateTime::now_utc() < until + TRIED_FOR)
     };
-    let is_of_leavers = |record: &spec::Record| record.keep.is_none() && is_recent(record);
-    let record = record.filter(|it| is_of_leavers(it) && !is_operators_update(service));
+    let record = record.filter(|it| it.keep.is_none() && is_recent(it));
+    let record = record.filter(|_| !is_operators_update(service));
     record.map(|record| record.nodes).unwrap_or_default()
 }
 

@@ -87,7 +87,6 @@ pub struct Edit<'a> {
     pub nodes: &'a BTreeSet<String>,
     /// As in [`Record`].
     pub until: i64,
-    pub former_image: Option<&'a str>,
     pub balanced: Option<Balanced>,
 }
 
@@ -172,9 +171,10 @@ pub fn record(spec: &Value) -> Option<Record> {
     serde_json::from_str(spec["Labels"][RECORD].as_str()?).ok()
 }
 
-/// Returns the edited spec. An earlier edit is taken back.
+/// Returns the edited spec, with a label for the image to which `docker service rollback` would have led. An earlier edit
+/// is taken back.
 #[must_use]
-pub fn edited(spec: &Value, edit: &Edit<'_>) -> Value {
+pub fn edited(spec: &Value, former_image: Option<&str>, edit: &Edit<'_>) -> Value {
     let mut new = restored(spec);
     let before = new["UpdateConfig"].clone();
     let during = settings(edit.kind);
@@ -195,7 +195,7 @@ pub fn edited(spec: &Value, edit: &Edit<'_>) -> Value {
     };
     let labels = object(&mut new["Labels"]);
     labels.insert(RECORD.into(), json!(json!(record).to_string()));
-    if let Some(image) = edit.former_image {
+    if let Some(image) = former_image {
         labels.insert(FORMER_IMAGE.into(), json!(image));
     }
     new

@@ -61,7 +61,7 @@ fn edited(
     until: i64,
 ) -> Value {
     let kind = Kind::Leave { at_once };
-    spec::edited(spec, &Edit { kind, nodes, until, former_image, balanced: None })
+    spec::edited(spec, former_image, &Edit { kind, nodes, until, balanced: None })
 }
 
 fn constraints(spec: &Value) -> Vec<&str> {

@@ -16,7 +16,7 @@ pub enum Step {
 }
 
 /// Returns the next step for an instance. `is_busy`: whether its node runs a task that must not be moved; `is_marked`:
-/// whether the node has the record. A protection without a record is somebody else's.
+/// whether the node has the record. skep does not end a protection without a record.
 pub fn decide(is_busy: Fact, is_marked: bool, listed: Option<&GroupInstance>) -> Step {
     use LifecycleState::{EnteringStandby, InService, Standby};
     let Some((listed, is_protected)) = listed.and_then(|it| Some((it, it.protected?))) else {

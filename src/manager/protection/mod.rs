@@ -21,6 +21,7 @@ use super::observe::{Fleet, lately};
 use super::placed::instance_of;
 use crate::clients::aws::{AwsError, AwsErrorKind};
 use crate::clients::docker::{Availability, NodeView, Service};
+use crate::common::errors::chain;
 use crate::common::fact::Fact;
 use crate::common::labels::{GROUP, PROTECTED};
 use crate::node::Node;
@@ -53,10 +54,18 @@ struct Memory {
     began: Option<Instant>,
     /// When each node was last seen with such a task.
     busy_at: BTreeMap<String, Instant>,
-    /// Until when Auto Scaling is not asked again about a node, as long as it is as busy as this.
-    quiet_until: BTreeMap<String, (Fact, Instant)>,
+    quiet: BTreeMap<String, Quiet>,
     /// When a protection was last changed: an older answer does not show it.
     acted_at: Option<Instant>,
+}
+
+/// Why Auto Scaling is not asked about a node.
+struct Quiet {
+    until: Instant,
+    /// As long as it is as busy as this.
+    is_busy: Fact,
+    /// What has failed, if something has.
+    failure: Option<String>,
 }
 
 async fn poll(
@@ -79,7 +88,11 @@ async fn poll(
         .filter_map(|view| Some((view, instance_of(view)?, memory.is_busy(view, linger))))
         .filter(|(view, _, is_busy)| memory.is_due(view, *is_busy, is_marked(view)))
         .collect();
-    complaints.retain(|id| wanted.iter().any(|(_, instance, _)| *instance == id));
+    complaints.retain(|id| nodes.iter().any(|view| instance_of(view) == Some(id)));
+    // It still fails, although it is not tried in each poll.
+    if let Some(failure) = memory.quiet.values().find_map(|quiet| quiet.failure.clone()) {
+        complaints.record(failure);
+    }
     if wanted.is_empty() {
         return Ok(INTERVAL);
     }
@@ -98,7 +111,7 @@ async fn poll(
             (Step::Release, Some(listed)) => {
                 memory.acted_at = Some(Instant::now());
                 let released =
-                    node.autoscaling.set_protection(&listed.group, &[instance], false).await;
+                    node.autoscaling.set_protection(&listed.group, instance, false).await;
                 if released.is_ok() {
                     tracing::info!(instance, "no longer protected from scale-in");
                 }
@@ -106,9 +119,9 @@ async fn poll(
             }
         };
         match (&done, step) {
-            (Err(_), _) => memory.be_quiet(view, is_busy, RETRY_AFTER),
-            (Ok(()), Step::None) => memory.be_quiet(view, is_busy, CONFIRMED_FOR),
-            (Ok(()), _) => drop(memory.quiet_until.remove(&view.id)),
+            (Err(why), _) => memory.be_quiet(view, is_busy, RETRY_AFTER, Some(chain(why))),
+            (Ok(()), Step::None) => memory.be_quiet(view, is_busy, CONFIRMED_FOR, None),
+            (Ok(()), _) => drop(memory.quiet.remove(&view.id)),
         }
         complaints.take("protecting it from scale-in", instance, done)?;
     }
@@ -123,11 +136,18 @@ impl Memory {
         self.busy_at.extend(busy.into_iter().map(|id| (id, now)));
         let is_there = |id: &String| nodes.iter().any(|view| view.id == *id);
         self.busy_at.retain(|id, _| is_there(id));
-        self.quiet_until.retain(|id, (_, until)| is_there(id) && now < *until);
+        self.quiet.retain(|id, quiet| is_there(id) && now < quiet.until);
     }
 
-    fn be_quiet(&mut self, view: &NodeView, is_busy: Fact, wait: Duration) {
-        self.quiet_until.insert(view.id.clone(), (is_busy, Instant::now() + wait));
+    fn be_quiet(
+        &mut self,
+        view: &NodeView,
+        is_busy: Fact,
+        wait: Duration,
+        failure: Option<String>,
+    ) {
+        let until = Instant::now() + wait;
+        self.quiet.insert(view.id.clone(), Quiet { until, is_busy, failure });
     }
 
     /// Whether a node has had such a task within `linger`. A new leader has not looked for so long; and a node that is
@@ -149,7 +169,7 @@ impl Memory {
     /// Whether Auto Scaling must be asked about a node.
     fn is_due(&self, view: &NodeView, is_busy: Fact, is_marked: bool) -> bool {
         let may_differ = is_busy == Fact::Yes || is_busy == Fact::No && is_marked;
-        may_differ && self.quiet_until.get(&view.id).is_none_or(|(of, _)| *of != is_busy)
+        may_differ && self.quiet.get(&view.id).is_none_or(|quiet| quiet.is_busy != is_busy)
     }
 }
 
@@ -180,7 +200,7 @@ async fn protect(
     group: &str,
 ) -> Result<(), ManagerError> {
     mark(node, &view.id, true).await?;
-    node.autoscaling.set_protection(group, &[instance], true).await?;
+    node.autoscaling.set_protection(group, instance, true).await?;
     tracing::info!(instance, "protected from scale-in: it runs a job, or a task with {WISH}=true");
     Ok(())
 }
@@ -202,7 +222,7 @@ async fn mark(node: &Node, node_id: &str, is_protected: bool) -> Result<(), Mana
 pub(super) async fn release(node: &Node, view: &NodeView) -> Result<(), ManagerError> {
     let group = view.labels.get(GROUP).filter(|_| view.labels.contains_key(PROTECTED));
     let (Some(group), Some(instance)) = (group, instance_of(view)) else { return Ok(()) };
-    match node.autoscaling.set_protection(group, &[instance], false).await {
+    match node.autoscaling.set_protection(group, instance, false).await {
         // It is on its way out, or the permission was taken away: the entry must go all the same.
         Err(AwsError { kind: AwsErrorKind::Validation, .. }) => Ok(()),
         Err(error) if error.kind == AwsErrorKind::AccessDenied => {

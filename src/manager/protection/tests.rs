@@ -4,7 +4,10 @@ use serde_json::json;
 
 use super::*;
 use crate::clients::aws::autoscaling::GroupInstance;
+use crate::clients::aws::stub::Stub;
+use crate::clients::docker::tests::fake_engine::{FakeEngine, RELEASES};
 use crate::common::instance::Role;
+use crate::common::labels::INSTANCE;
 
 fn listed(state: &str, protected: Option<bool>) -> GroupInstance {
     GroupInstance {
@@ -90,7 +93,7 @@ async fn auto_scaling_is_asked_when_something_may_have_to_change() {
     ] {
         assert_eq!(memory.is_due(&view, is_busy, is_marked), is_due, "{is_busy:?} {is_marked}");
     }
-    memory.be_quiet(&view, Fact::Yes, CONFIRMED_FOR);
+    memory.be_quiet(&view, Fact::Yes, CONFIRMED_FOR, None);
     assert!(!memory.is_due(&view, Fact::Yes, true));
     assert!(memory.is_due(&view, Fact::No, true), "it has become idle");
     tokio::time::advance(CONFIRMED_FOR).await;
@@ -115,5 +118,31 @@ fn jobs_and_what_is_labelled_so_keep_their_nodes() {
         assert_eq!(keeps(json!({ "Mode": replicated, "Labels": labels })), expected, "{value}");
         let container = json!({ "ContainerSpec": { "Labels": labels } });
         assert_eq!(keeps(json!({ "Mode": replicated, "TaskTemplate": container })), expected);
+    }
+}
+
+/// Its entry must go in any case, but not while the protection may still end.
+#[tokio::test]
+async fn a_node_that_is_taken_off_the_list_leaves_no_protection_behind() {
+    let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
+    let node = Node::example(engine.swarm(), &stub).await;
+    let mut view = NodeView::example("n1", Role::Worker);
+    for (key, value) in [(INSTANCE, "i-0abc"), (GROUP, "workers")] {
+        view.labels.insert(key.into(), value.into());
+    }
+    release(&node, &view).await.unwrap();
+    assert_eq!(stub.requests(), [""; 0], "it is not skep's");
+    view.labels.insert(PROTECTED.into(), "true".into());
+    for (code, answer, is_over) in [
+        (200, "<SetInstanceProtectionResponse/>".to_owned(), true),
+        (400, Stub::xml_error("ValidationError", "The instance i-0abc is not in InService"), true),
+        (403, Stub::xml_error("AccessDenied", "no"), true),
+        (500, Stub::xml_error("InternalFailure", "later"), false),
+    ] {
+        stub.answer(code, &answer);
+        assert_eq!(release(&node, &view).await.is_ok(), is_over, "{code}");
+        let request = stub.last_request();
+        assert!(request.contains("InstanceIds.member.1=i-0abc"), "{request}");
+        assert!(request.contains("ProtectedFromScaleIn=false"), "{request}");
     }
 }

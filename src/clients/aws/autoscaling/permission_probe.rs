@@ -45,7 +45,7 @@ impl AutoScaling {
     /// # Errors
     /// As for [`Self::try_heartbeat`].
     pub async fn try_set_protection(&self, group: &str) -> Result<(), AwsError> {
-        unless_invalid(self.set_protection(group, &[NO_INSTANCE], false).await)
+        unless_invalid(self.set_protection(group, NO_INSTANCE, false).await)
     }
 }
 

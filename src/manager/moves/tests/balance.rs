@@ -226,8 +226,8 @@ fn each_join_is_used_once_by_each_node() {
 fn edit(kind: Kind) -> Value {
     let balanced = Some(Balanced { join: 7, nodes: set(&["n1", "n9"]), has_failed: false });
     let nodes = set(&["n1"]);
-    let edit = Edit { kind, nodes: &nodes, until: 1000, former_image: None, balanced };
-    spec::edited(&asking(&[]), &edit)
+    let edit = Edit { kind, nodes: &nodes, until: 1000, balanced };
+    spec::edited(&asking(&[]), None, &edit)
 }
 
 const ANNOUNCED: Kind = Kind::Announce { keep: 1 };
@@ -408,8 +408,8 @@ fn the_last_edit_says_which_nodes_have_given_up_tasks() {
     }
     let now = OffsetDateTime::now_utc().unix_timestamp();
     let nodes = set(&["n1"]);
-    let edit = Edit { kind: GIVEN, nodes: &nodes, until: now, former_image: None, balanced: None };
-    let after = service(asking(&[]), Some(spec::edited(&asking(&[]), &edit)));
+    let edit = Edit { kind: GIVEN, nodes: &nodes, until: now, balanced: None };
+    let after = service(asking(&[]), Some(spec::edited(&asking(&[]), None, &edit)));
     assert_eq!(tried(&after), set(&[]), "it was no departure");
 }
 
