@@ -30,7 +30,8 @@ TABLE = "skep"
 ROLES = {"ManagerRole": "skep-manager", "WorkerRole": "skep-worker"}
 # Resource types, and why moto has none of them. A type that moto has learned since is a mistake here.
 NOT_IN_MOTO = {
-    "AWS::AutoScaling::WarmPool": "moto has the API calls for it, but no such resource in CloudFormation",
+    name: "moto has the API calls for it, but no such resource in CloudFormation"
+    for name in ("AWS::AutoScaling::ScalingPolicy", "AWS::AutoScaling::WarmPool")
 }
 # CloudFormation takes 51,200 from a file; the rest is room for growth.
 MOST_BYTES = 45_000
@@ -45,6 +46,7 @@ OUT_OF_RANGE = {
     "WorkersMax": ["0", "1002"],
     "WorkersOnDemandBase": ["-1", "1001"],
     "WorkersOnDemandPercent": ["-1", "101"],
+    "WorkersTarget": ["-1", "101"],
     "WorkersHealthCheck": ["", "ec2"],
     "WorkerInstanceType": ["", "t3", "t3.small,t3.large"],
     "WorkerInstanceType2": ["t3", "t3.small,t3.large"],
@@ -105,7 +107,7 @@ EOF
     """
 # What only workers need: it can be deleted before the managers have left.
 NOT_FOR_MANAGERS = {
-    "Workers", "WorkerPool", "WorkerTemplate", "WorkerProfile", "WorkerRole", "WorkerPolicy", "WorkerSettingsText", "Balancer",
+    "Workers", "WorkersPolicy", "WorkerPool", "WorkerTemplate", "WorkerProfile", "WorkerRole", "WorkerPolicy", "WorkerSettingsText", "Balancer",
     "TargetGroup1", "TargetGroup2", "TargetGroup3", "TargetGroupTls", "Listener1", "Listener2", "Listener3", "ListenerTls",
 }  # fmt: skip
 BOUNDARY = "arn:aws:iam::aws:policy/PowerUserAccess"
@@ -120,6 +122,7 @@ def main(policies_file=None):
     check_parameters()
     check_rules()
     check_groups()
+    check_policies()
     check_order()
     check_target_groups()
     check_table_settings()
@@ -150,7 +153,7 @@ def main(policies_file=None):
                 "WorkersOnDemandPercent": 0, "WorkersOnDemandBase": 1, "WorkerInstanceType2": "t3a.medium",
                 "WorkerInstanceType3": "m5.large",
             },  # fmt: skip
-            "warm pool": {"WarmPool": 2, "ManagerCount": 1},
+            "warm pool": {"WarmPool": 2, "ManagerCount": 1, "WorkersTarget": 100},
             "a key": {"KmsKey": "create", "ManagerCount": 5, "Autolock": "true", "WorkersHealthCheck": "ELB"},
             "another's key": {"KmsKey": "arn:aws:kms:eu-central-1:123456789012:key/1"},
             "tokens in DynamoDB": {"TokenStore": "dynamodb", "TableName": "bees", "LoadBalancer": "none"},
@@ -170,7 +173,7 @@ def main(policies_file=None):
             print(f"ok: {what}")
         for what, parameters in {
             "as it is": {},
-            "spot": {"WorkersOnDemandPercent": 0, "WorkersMin": 0, "WorkerInstanceType2": "g6.xlarge"},
+            "spot": {"WorkersOnDemandPercent": 0, "WorkersMin": 0, "WorkerInstanceType2": "g6.xlarge", "WorkersTarget": 80},
             "settings and image in SSM": {"WorkerSettings": "/prod/workers", "ImageId": "/prod/image:1"},
             "everything": {
                 "WorkerSettings": HOSTILE, "KeyName": "me", "PermissionsBoundary": BOUNDARY,
@@ -282,6 +285,22 @@ def check_groups():
     assert pool["MinSize"] == pool["MaxGroupPreparedCapacity"] == {"Ref": "WarmPool"}, pool
 
 
+def check_policies():
+    """The scaling policies follow the metric that skep sends. moto makes none from a template."""
+    sent = (ROOT / "src/manager/capacity/mod.rs").read_text(), (ROOT / "src/clients/aws/cloudwatch.rs").read_text()
+    for template in ("skep", "workers"):
+        policy = templates[template]["Resources"]["WorkersPolicy"]
+        assert policy["Condition"] == "Scales" and policy["Properties"]["AutoScalingGroupName"] == {"Ref": "Workers"}, policy
+        tracked = policy["Properties"]["TargetTrackingConfiguration"]
+        assert tracked["TargetValue"] == {"Ref": "WorkersTarget"}, tracked
+        metric = tracked["CustomizedMetricSpecification"]
+        [dimension] = metric["Dimensions"]
+        assert dimension["Value"] == {"Ref": "Workers"}, dimension
+        assert f'("{metric["MetricName"]}", PERCENT,' in sent[0], metric
+        assert f'NAMESPACE: &str = "{metric["Namespace"]}"' in sent[1], metric
+        assert f'"Dimensions.member.1.Name", "{dimension["Name"]}"' in sent[1], dimension
+
+
 def check_order():
     """CloudFormation deletes a resource as soon as everything that depends on it is gone. So the groups must depend on
     everything that a node needs until it has left."""
@@ -289,8 +308,8 @@ def check_order():
     swarm = templates["skep"]["Resources"].keys()
     for template, group, not_needed in [
         ("skep", "Managers", NOT_FOR_MANAGERS | {"Managers"}),
-        ("skep", "Workers", {"Workers", "WorkerPool"}),
-        ("workers", "Workers", {"Workers"}),
+        ("skep", "Workers", {"Workers", "WorkersPolicy", "WorkerPool"}),
+        ("workers", "Workers", {"Workers", "WorkersPolicy"}),
     ]:
         needed = templates[template]["Resources"].keys() - not_needed
         first = needed - order[template][group]
@@ -453,7 +472,8 @@ def check_documented(cloud):
     verbs = {command: command.split()[2] for command in commands}
     files = [f"{verbs[command]} {re.search(r'(?:file://|--template-file )cloudformation/([a-z]+).yaml', command)[1]}" for command in commands]
     assert files == [
-        "create-stack network", "create-stack skep", "deploy skep", "create-stack workers", "create-stack skep", "deploy skep",
+        "create-stack network", "create-stack skep", "deploy skep", "deploy skep", "create-stack workers", "create-stack skep",
+        "deploy skep",
     ], files  # fmt: skip
     cloud.reset()
     existing, given = network(cloud, 2), {}
@@ -689,6 +709,8 @@ def check_instances(cloud, named, role, cluster, table, values):
     for line in (f'table = "{table}"', f'store = "{values["TokenStore"]}"', f'path = "{values["TokenPath"]}"'):
         assert line in settings, settings
     assert ("autolock = true" in settings) == (role == "manager" and values["Autolock"] == "true"), settings
+    sends = "capacity.cloudwatch = true" in settings
+    assert sends == (role == "manager" and values["WorkersTarget"] != "0"), settings
     # Only managers store tokens, and so encrypt them.
     has_key = any(line.startswith('kms_key = "arn:aws:kms:') for line in settings)
     assert has_key == (role == "manager" and values["KmsKey"] != "none"), settings

@@ -1,5 +1,6 @@
 //! Plain types and small helpers that every room uses. Imports no other room.
 
+pub mod capacity;
 pub mod disk;
 pub mod errors;
 pub mod event;

@@ -208,8 +208,18 @@ settings! {
     protection: Protection {
         /// Whether such nodes are protected.
         enabled: bool = boolean("false"),
+        /// Whether every node with a task is protected, except tasks of global services, so that only idle nodes are
+        /// scaled in.
+        all_tasks: bool = boolean("false"),
         /// Time for which a node must have had no such task before its protection ends.
         linger: Duration = duration("1m"),
+    }
+
+    /// The capacity of the groups in tasks, which the leader measures; see `docs/monitoring.md`.
+    capacity: Capacity {
+        /// Whether the leader also sends it to CloudWatch, for managers: as metrics of the namespace `skep`, by which
+        /// scaling policies can decide; see `docs/deploy.md`.
+        cloudwatch: bool = boolean("false"),
     }
 
     /// The flushers that run between the end of the last task and leaving: all at the same time, within

@@ -10,6 +10,7 @@
 //! nothing about earlier acts: each poll starts afresh.
 
 mod availability;
+mod capacity;
 mod charter;
 mod claims;
 mod complaints;
@@ -30,6 +31,7 @@ mod orphan_hooks;
 mod pace;
 pub mod peers;
 mod placed;
+mod placement;
 mod promoted;
 mod protection;
 mod pull_credentials;
@@ -109,6 +111,7 @@ fn duties<'a>(fleet: &'a Fleet<'a>, scope: Scope) -> Running<'a> {
         running.push(Box::pin(promoted::run(fleet)));
         running.push(Box::pin(replacements::run(fleet)));
         running.push(Box::pin(protection::run(fleet)));
+        running.push(Box::pin(capacity::run(fleet)));
         if fleet.node.settings.registry.ecr {
             running.push(Box::pin(pull_credentials::run(fleet)));
         }
@@ -143,6 +146,7 @@ pub fn stop_showing_duties(node: &Node) {
     }
     node.state.set_verdicts(Default::default());
     metrics().departures_waiting(None);
+    metrics().capacity(None);
     node.state.forget_duties();
     quorum::stop_showing(node);
 }

@@ -278,7 +278,7 @@ pub(super) mod tests {
             let (group, health) = (String::new(), String::new());
             (
                 (*id).to_owned(),
-                GroupInstance { group, lifecycle_state, health, protected: None, balancing: None },
+                GroupInstance { group, lifecycle_state, health, protected: None, settings: None },
             )
         });
         listed.collect()

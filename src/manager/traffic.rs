@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::error::ManagerError;
 use super::observe::{Fleet, lately};
-use crate::clients::aws::autoscaling::Balancing;
+use crate::clients::aws::autoscaling::GroupSettings;
 use crate::clients::docker::Service;
 use crate::clients::ledger::{DepartureRow, DepartureState, Traffic};
 
@@ -51,17 +51,17 @@ pub(super) async fn find_out(
         let survey = fleet.node.autoscaling.survey(own, &ids).await?;
         return Ok(survey.is_gone(instance).then_some(Traffic::None));
     };
-    let Some(balancing) = known.balancing else { return Ok(None) };
-    if !balancing.has_load_balancer {
+    let Some(settings) = known.settings else { return Ok(None) };
+    if !settings.has_load_balancer {
         return Ok(Some(Traffic::None));
     }
     let services = fleet.node.swarm.fetch_services().await?;
     let has_ports = services.iter().any(Service::publishes_ports);
-    Ok(Some(judge(balancing, has_ports)))
+    Ok(Some(judge(settings, has_ports)))
 }
 
-fn judge(balancing: Balancing, has_ports: bool) -> Traffic {
-    match (balancing.has_load_balancer && has_ports, balancing.replaces_unhealthy) {
+fn judge(settings: GroupSettings, has_ports: bool) -> Traffic {
+    match (settings.has_load_balancer && has_ports, settings.replaces_unhealthy) {
         (false, _) => Traffic::None,
         (true, false) => Traffic::Balanced,
         (true, true) => Traffic::Replacing,

@@ -77,6 +77,7 @@ pub fn assemble(
         swarm,
         ledger,
         autoscaling: aws.autoscaling.clone(),
+        cloudwatch: aws.cloudwatch.clone(),
         ec2: aws.ec2.clone(),
         ecr: aws.ecr.clone(),
         tokens,

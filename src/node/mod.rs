@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use tokio::sync::Notify;
 
 use crate::clients::aws::autoscaling::AutoScaling;
+use crate::clients::aws::cloudwatch::CloudWatch;
 use crate::clients::aws::ec2::Ec2;
 use crate::clients::aws::ecr::Ecr;
 use crate::clients::docker::{Availability, LocalNode, Swarm, SwarmError};
@@ -70,6 +71,8 @@ pub struct Node {
     pub ledger: Ledger,
     /// Client of EC2 Auto Scaling.
     pub autoscaling: AutoScaling,
+    /// Client of CloudWatch.
+    pub cloudwatch: CloudWatch,
     /// Client of EC2, which knows the addresses of instances.
     pub ec2: Ec2,
     /// Client of Amazon ECR, for the credentials with which Docker pulls.

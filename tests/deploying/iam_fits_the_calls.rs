@@ -23,7 +23,8 @@ async fn whole_life(store: &str) -> anyhow::Result<()> {
     // The last manager waits for a replacement until its deadline. Managers lock themselves: their key is in the store.
     let config = format!(
         "[leave]\ndeadline = \"30s\"\n[swarm]\nautolock = true\n[tokens]\nstore = \"{store}\"\n\
-         [autoscaling]\nreplace_after = \"75s\"\n[protection]\nenabled = true\nlinger = \"2s\"\n"
+         [autoscaling]\nreplace_after = \"75s\"\n[protection]\nenabled = true\nlinger = \"2s\"\n\
+         [capacity]\ncloudwatch = true\n"
     );
     let fleet = harness::fleet(options_with(&config)).await?;
     // Permissions for this store only.

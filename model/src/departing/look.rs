@@ -49,6 +49,7 @@ impl Manager {
             hostname: String::new(),
             engine: None,
             platform: None,
+            resources: None,
             joined_at: None,
             state: if is_reachable { "ready" } else { "down" }.into(),
             availability: Availability::Drain,

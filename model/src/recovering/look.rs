@@ -285,7 +285,7 @@ impl World {
                 (String::new(), "InService".into(), String::new());
             (
                 name(host.id),
-                GroupInstance { group, lifecycle_state, health, protected: None, balancing: None },
+                GroupInstance { group, lifecycle_state, health, protected: None, settings: None },
             )
         });
         let listening = self.manager_rows(slot).filter(|(id, _)| self.hears(slot, *id));

@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 
 use super::{Finding, Verdict, skipped_without_node};
 use crate::clients::aws::cloudformation::SignalStatus;
+use crate::clients::aws::cloudwatch::NAMESPACE;
 use crate::clients::aws::{Aws, AwsError, AwsErrorKind};
 use crate::clients::ledger::{Access, Charter, LedgerError, Partition};
 use crate::clients::secrets::Item;
@@ -201,7 +202,7 @@ async fn fleet(node: &Node) -> Vec<Finding> {
         node.ec2.fetch_by_address(own, &no_address),
         node.autoscaling.fetch_groups(&node.cluster, &no_group)
     );
-    vec![
+    let mut findings = vec![
         match found {
             Ok(_) => Finding::ok("ec2:DescribeInstances", format!("instance {}", own.0)),
             Err(error) => Finding::of_error("ec2:DescribeInstances", &error),
@@ -213,7 +214,15 @@ async fn fleet(node: &Node) -> Vec<Finding> {
             }
             Err(error) => Finding::of_error("autoscaling:DescribeAutoScalingGroups", &error),
         },
-    ]
+    ];
+    if node.settings.capacity.cloudwatch {
+        const PUT: &str = "cloudwatch:PutMetricData";
+        findings.push(match node.cloudwatch.try_put().await {
+            Ok(()) => Finding::ok(PUT, format!("namespace {NAMESPACE}")),
+            Err(error) => Finding::of_error(PUT, &error),
+        });
+    }
+    findings
 }
 
 fn tried(check: &'static str, group: &str, answer: Result<(), AwsError>) -> Finding {

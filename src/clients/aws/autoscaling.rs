@@ -8,7 +8,7 @@
 //!
 //! All calls share one unpublished limit per account and region: poll rarely.
 
-mod balancing;
+mod group_settings;
 mod lifecycle;
 mod permission_probe;
 
@@ -25,7 +25,7 @@ use crate::clients::aws::{AwsError, AwsErrorKind};
 use crate::common::instance::is_instance_id;
 use crate::telemetry::metrics::metrics;
 
-pub use balancing::Balancing;
+pub use group_settings::GroupSettings;
 pub use lifecycle::LifecycleState;
 
 const SERVICE: &str = "autoscaling";
@@ -64,7 +64,7 @@ pub struct GroupInstance {
     /// Whether scale-in leaves it alone; `None` where the answer does not say so.
     pub protected: Option<bool>,
     /// `None` where the call does not describe the group.
-    pub balancing: Option<Balancing>,
+    pub settings: Option<GroupSettings>,
 }
 
 /// Auto Scaling's answers about many instances.
@@ -420,7 +420,7 @@ fn unless_no_action(error: AwsError) -> Result<(), AwsError> {
 
 /// Returns the instances of a group, by id.
 fn instances(group: AutoScalingGroup) -> impl Iterator<Item = (String, GroupInstance)> {
-    let balancing = Some(Balancing::of(&group));
+    let settings = Some(GroupSettings::of(&group));
     let name = group.auto_scaling_group_name.unwrap_or_default();
     group.instances.into_iter().flatten().filter_map(move |instance| {
         let state = instance
@@ -432,7 +432,7 @@ fn instances(group: AutoScalingGroup) -> impl Iterator<Item = (String, GroupInst
             lifecycle_state: state.unwrap_or_default().into(),
             health: instance.health_status.unwrap_or_default(),
             protected: instance.protected_from_scale_in,
-            balancing,
+            settings,
         };
         Some((instance.instance_id?, it))
     })
@@ -459,7 +459,7 @@ fn group_instance(details: AutoScalingInstanceDetails) -> Option<(String, GroupI
         lifecycle_state: details.lifecycle_state.unwrap_or_default().as_str().into(),
         health: details.health_status.unwrap_or_default(),
         protected: details.protected_from_scale_in,
-        balancing: None,
+        settings: None,
     };
     Some((details.instance_id?, instance))
 }

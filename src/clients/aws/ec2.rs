@@ -10,19 +10,22 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use aws_config::SdkConfig;
-use reqwest::Url;
 use roxmltree::{Document, Node};
 
-use super::{AwsError, Signed};
+use super::AwsError;
+use super::query::{Api, Query, child, text};
 use crate::common::instance::Market;
-use crate::telemetry::metrics::metrics;
 
 const SERVICE: &str = "ec2";
+const API: Api = Api {
+    service: SERVICE,
+    signed_as: SERVICE,
+    endpoint: "AWS_ENDPOINT_URL_EC2",
+    version: "2016-11-15",
+};
 const OPERATION: &str = "DescribeInstances";
-/// Version of EC2's API.
-const VERSION: &str = "2016-11-15";
 /// Number of addresses in one call, and of instances on one page: EC2 describes an instance in up to 10 KB, and the
-/// answer must stay below the limit of [`Signed`].
+/// answer must stay below the limit of [`super::Signed`].
 const ADDRESSES_PER_CALL: usize = 50;
 const PAGE: usize = 50;
 /// Tag that Auto Scaling sets; nobody else can set a tag that begins with `aws:`.
@@ -30,7 +33,7 @@ const GROUP_TAG: &str = "aws:autoscaling:groupName";
 
 /// EC2 as skep uses it. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Ec2(Arc<Result<Signed, String>>);
+pub struct Ec2(Arc<Query>);
 
 /// What EC2 knows of an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,9 +55,7 @@ pub struct Ec2Instance {
 
 impl Ec2 {
     pub(super) fn new(config: &SdkConfig) -> Self {
-        // The variable of the SDKs for the endpoint of one service.
-        let endpoint = std::env::var("AWS_ENDPOINT_URL_EC2").ok();
-        Self(Arc::new(Signed::new(config, SERVICE, endpoint.as_deref())))
+        Self(Arc::new(Query::new(config, API)))
     }
 
     /// Returns the instances that have one of these addresses, and the asking instance, which has the address `own`.
@@ -107,33 +108,17 @@ impl Ec2 {
         token: Option<&str>,
     ) -> Result<(Vec<Ec2Instance>, Option<String>), AwsError> {
         let resource = format!("{} addresses", addresses.len());
-        let failed = |why: String| AwsError::unanswered(SERVICE, OPERATION, &resource, why);
-        let service = self.0.as_ref().as_ref().map_err(|why| failed(why.clone()))?;
-        let headers = [("content-type", "application/x-www-form-urlencoded; charset=utf-8")];
-        let body = form(addresses, token).into_bytes();
-        let answer = service.call("POST", "/", &headers, body).await.map_err(failed);
-        let result = answer.and_then(|answer| match answer.status {
-            200 => read(&answer.body).map_err(failed),
-            status => {
-                let (code, message) = refusal(&answer.body);
-                Err(AwsError::refused(SERVICE, OPERATION, &resource, status, &code, &message))
-            }
-        });
-        let outcome = result.as_ref().map_or_else(|error| error.kind.as_str(), |_| "ok");
-        metrics().aws_call(SERVICE, OPERATION, outcome);
-        result
+        self.0.call(OPERATION, &resource, fields(addresses, token), read).await
     }
 }
 
-/// Returns the body of the request.
-fn form(addresses: &[IpAddr], token: Option<&str>) -> String {
+/// Returns the parameters of the request.
+fn fields(addresses: &[IpAddr], token: Option<&str>) -> Vec<(String, String)> {
     let filter = match addresses.first() {
         Some(IpAddr::V6(_)) => "network-interface.ipv6-addresses.ipv6-address",
         _ => "network-interface.addresses.private-ip-address",
     };
     let mut fields = vec![
-        ("Action".to_owned(), OPERATION.to_owned()),
-        ("Version".to_owned(), VERSION.to_owned()),
         ("MaxResults".to_owned(), PAGE.to_string()),
         ("Filter.1.Name".to_owned(), filter.to_owned()),
     ];
@@ -141,9 +126,7 @@ fn form(addresses: &[IpAddr], token: Option<&str>) -> String {
         fields.push((format!("Filter.1.Value.{n}"), address.to_string()));
     }
     fields.extend(token.map(|token| ("NextToken".to_owned(), token.to_owned())));
-    // Any base does: only the query is used.
-    let url = Url::parse_with_params("http://localhost", fields);
-    url.ok().and_then(|url| url.query().map(str::to_owned)).unwrap_or_default()
+    fields
 }
 
 /// Returns the instances of a page, and the token of the next page.
@@ -183,26 +166,8 @@ fn instance(node: Node<'_, '_>) -> Option<Ec2Instance> {
     })
 }
 
-/// Returns the code and the message of a refusal; without them, the start of the answer.
-fn refusal(body: &str) -> (String, String) {
-    let parsed = Document::parse(body).ok().and_then(|document| {
-        let error = document.descendants().find(|node| node.has_tag_name("Error"))?;
-        Some((text(error, "Code")?, text(error, "Message").unwrap_or_default()))
-    });
-    parsed.unwrap_or_else(|| (String::new(), body.to_owned()))
-}
-
-/// The elements have the namespace of the API's version; their local names suffice.
-fn child<'a, 'input>(node: Node<'a, 'input>, name: &str) -> Option<Node<'a, 'input>> {
-    node.children().find(|child| child.is_element() && child.tag_name().name() == name)
-}
-
 fn items<'a, 'input>(node: Node<'a, 'input>) -> impl Iterator<Item = Node<'a, 'input>> {
     node.children().filter(|child| child.is_element() && child.tag_name().name() == "item")
-}
-
-fn text(node: Node<'_, '_>, name: &str) -> Option<String> {
-    Some(child(node, name)?.text().unwrap_or_default().trim().to_owned())
 }
 
 #[cfg(test)]

@@ -283,7 +283,12 @@ fn classify(code: &str, message: &str, status: u16) -> AwsErrorKind {
         | "AuthFailure"
         | "UnrecognizedClientException" => Kind::ExpiredCredentials,
         "MissingAuthenticationToken" | "MissingAuthenticationTokenException" => Kind::NoCredentials,
-        "ValidationError" | "ValidationException" | "SerializationException" => Kind::Validation,
+        "ValidationError"
+        | "ValidationException"
+        | "SerializationException"
+        | "MissingParameter"
+        | "InvalidParameterValue"
+        | "InvalidParameterCombination" => Kind::Validation,
         _ if status == 429 => Kind::Throttled,
         _ if status >= 500 => Kind::Failing,
         _ if code.starts_with("InvalidParameter") => Kind::Validation,

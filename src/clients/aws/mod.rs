@@ -13,9 +13,11 @@
 pub mod autoscaling;
 mod call_counter;
 pub mod cloudformation;
+pub mod cloudwatch;
 pub mod ec2;
 pub mod ecr;
 mod error;
+mod query;
 mod signed;
 #[cfg(test)]
 pub(crate) mod stub;
@@ -35,6 +37,7 @@ pub use signed::{Answer, Signed};
 use autoscaling::AutoScaling;
 use call_counter::CallCounter;
 use cloudformation::CloudFormation;
+use cloudwatch::CloudWatch;
 use ec2::Ec2;
 use ecr::Ecr;
 
@@ -59,6 +62,8 @@ pub struct Aws {
     pub autoscaling: AutoScaling,
     /// CloudFormation in the instance's own region.
     pub cloudformation: CloudFormation,
+    /// CloudWatch in the instance's own region.
+    pub cloudwatch: CloudWatch,
     /// EC2 in the instance's own region.
     pub ec2: Ec2,
     /// ECR; each call names its region.
@@ -123,6 +128,7 @@ impl Aws {
             ssm: counted!(ssm, config),
             autoscaling: AutoScaling::new(counted!(autoscaling, at_home)),
             cloudformation: CloudFormation::new(counted!(cloudformation, at_home)),
+            cloudwatch: CloudWatch::new(at_home),
             ec2: Ec2::new(at_home),
             ecr: Ecr::new(config),
         }

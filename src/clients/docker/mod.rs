@@ -20,6 +20,7 @@ mod overlays;
 mod probe;
 mod quorum;
 mod raw;
+mod resources;
 mod services;
 mod tasks;
 #[cfg(test)]
@@ -45,6 +46,7 @@ pub use nodes::{NodeView, RaftView};
 pub use overlays::{LeftOverVxlans, find_left_over_vxlans};
 pub use probe::first_listening;
 pub use quorum::Quorum;
+pub use resources::Resources;
 pub use services::{Service, ServiceTask};
 pub use tasks::{LiveTask, Stop, TaskContainer};
 

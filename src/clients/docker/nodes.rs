@@ -13,7 +13,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::availability::leaving;
 use super::raw::Request;
-use super::{Availability, Swarm, SwarmError, SwarmErrorKind};
+use super::{Availability, Resources, Swarm, SwarmError, SwarmErrorKind};
 use crate::common::instance::Role;
 use crate::common::labels::Labels;
 use crate::common::printable::printable;
@@ -70,6 +70,7 @@ struct ManagerStatus {
 struct Description {
     hostname: Option<String>,
     platform: Option<Platform>,
+    resources: Option<Resources>,
     engine: Option<Engine>,
 }
 
@@ -105,6 +106,8 @@ pub struct NodeView {
     pub engine: Option<String>,
     /// The operating system and architecture that it has reported, such as `linux` and `x86_64`.
     pub platform: Option<(String, String)>,
+    /// Its CPUs, memory and other resources, whatever runs there; none where it has not reported them.
+    pub resources: Option<Resources>,
     /// Time when it joined the swarm.
     pub joined_at: Option<OffsetDateTime>,
     /// `ready`, `down`, `unknown` or `disconnected`.
@@ -187,6 +190,7 @@ impl NodeView {
             platform: description.platform.and_then(|platform| {
                 Some((reported(platform.os?), reported(platform.architecture?)))
             }),
+            resources: description.resources,
             engine: description.engine.and_then(|engine| engine.engine_version).map(reported),
             hostname: description.hostname.map(reported).unwrap_or_default(),
             state: status.state.unwrap_or_else(|| UNKNOWN.to_owned()),
@@ -210,6 +214,7 @@ impl NodeView {
             hostname: String::new(),
             engine: None,
             platform: None,
+            resources: None,
             joined_at: None,
             state: "ready".into(),
             availability: Availability::Active,

@@ -17,7 +17,7 @@ use time::format_description::well_known::Rfc3339;
 use super::raw::Request;
 use super::tasks::Task;
 use super::version::ApiVersion;
-use super::{Swarm, SwarmError, SwarmErrorKind};
+use super::{Resources, Swarm, SwarmError, SwarmErrorKind};
 use crate::common::printable::printable;
 
 /// Characters that are kept of the reason of a task's end: the node of the task reports it.
@@ -82,6 +82,8 @@ pub struct ServiceTask {
     pub error: Option<String>,
     /// Docker's id of its node.
     pub node_id: Option<String>,
+    /// The resources that it reserves on a node.
+    pub reserved: Resources,
 }
 
 impl Service {
@@ -113,6 +115,12 @@ impl Service {
     #[must_use]
     pub fn is_job(&self) -> bool {
         ["ReplicatedJob", "GlobalJob"].iter().any(|mode| !self.spec["Mode"][mode].is_null())
+    }
+
+    /// Whether it has one task on every node that fits, for good or as a job.
+    #[must_use]
+    pub fn is_global(&self) -> bool {
+        ["Global", "GlobalJob"].iter().any(|mode| !self.spec["Mode"][mode].is_null())
     }
 
     /// Whether it publishes a port, through the routing mesh or on its hosts.
@@ -284,6 +292,7 @@ impl ServiceTask {
 
     fn of(task: Task) -> Option<Self> {
         let time = |text: Option<String>| OffsetDateTime::parse(&text?, &Rfc3339).ok();
+        let reserved = task.reserved();
         let status = task.status?;
         let slot = match task.slot {
             Some(slot) if slot > 0 => slot.to_string(),
@@ -299,6 +308,7 @@ impl ServiceTask {
                 .filter(|error| !error.is_empty())
                 .map(|error| printable(&error, LONGEST_REASON)),
             node_id: task.node_id,
+            reserved,
         })
     }
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::raw::Request;
-use super::{CALL_TIMEOUT, Swarm, SwarmError, SwarmErrorKind};
+use super::{CALL_TIMEOUT, Resources, Swarm, SwarmError, SwarmErrorKind};
 use crate::common::printable::printable;
 
 /// The label that marks a container as a swarm task's.
@@ -44,6 +44,19 @@ pub(super) struct Task {
     pub created_at: Option<String>,
     pub desired_state: Option<String>,
     pub status: Option<TaskStatus>,
+    pub spec: Option<TaskSpec>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct TaskSpec {
+    resources: Option<TaskResources>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct TaskResources {
+    reservations: Option<Resources>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -54,6 +67,12 @@ pub(super) struct TaskStatus {
 }
 
 impl Task {
+    /// Returns what the task reserves on its node.
+    pub(super) fn reserved(&self) -> Resources {
+        let resources = self.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+        resources.and_then(|it| it.reservations.clone()).unwrap_or_default()
+    }
+
     /// Whether it may be running: every task except one that has certainly ended, so also one without a state, or with
     /// one that skep does not know.
     fn is_live(&self) -> bool {

@@ -24,7 +24,7 @@ fn row(number: u8, updated_at: OffsetDateTime) -> Member {
 fn listed(ids: &[&str]) -> std::collections::BTreeMap<String, GroupInstance> {
     let (group, lifecycle_state, health) = (String::new(), "InService".into(), String::new());
     let instance =
-        GroupInstance { group, lifecycle_state, health, protected: None, balancing: None };
+        GroupInstance { group, lifecycle_state, health, protected: None, settings: None };
     ids.iter().map(|id| ((*id).to_owned(), instance.clone())).collect()
 }
 

@@ -133,7 +133,7 @@ mod tests {
             lifecycle_state,
             health,
             protected: None,
-            balancing: None,
+            settings: None,
         }
     }
 

@@ -68,7 +68,7 @@ fn survey(answered: &[&str], listed: &[(&str, &str)]) -> Survey {
         lifecycle_state: lifecycle.into(),
         health: "HEALTHY".into(),
         protected: None,
-        balancing: None,
+        settings: None,
     };
     Survey {
         answered: answered.iter().map(|id| (*id).to_owned()).collect(),

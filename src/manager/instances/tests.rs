@@ -51,7 +51,7 @@ fn an_instance_that_was_attached_to_another_group_is_noticed() {
         lifecycle_state: "InService".into(),
         health: "HEALTHY".into(),
         protected: None,
-        balancing: None,
+        settings: None,
     };
     let listed = [("i-w".to_owned(), instance)].into();
     assert_eq!(moved(&in_group("blue"), &listed).count(), 0);

@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 use super::spec::{self, Balanced, Wish};
 use crate::clients::docker::{Availability, NodeView, ServiceTask};
 use crate::common::labels::{AVAILABILITY, OWNED};
+use crate::manager::placement;
 
 /// The tasks of two nodes differ by so many before some are moved.
 const UNEVEN: usize = 2;
@@ -52,11 +53,11 @@ pub fn plan(seen: &Seen<'_>) -> Result<Option<Plan>, String> {
     if !spec::wants_balance(seen.spec)? {
         return Ok(None);
     }
-    if let Some(constraint) = spec::unknown_constraint(seen.spec) {
+    if let Some(constraint) = placement::unknown_constraint(seen.spec) {
         return Err(format!("managers cannot tell which nodes meet its constraint {constraint}"));
     }
     let is_possible = |node: &&NodeView| {
-        spec::fits(seen.spec, node) && spec::fits_platform(seen.spec, node).is_yes()
+        placement::fits(seen.spec, node) && placement::fits_platform(seen.spec, node).is_yes()
     };
     let nodes: Vec<&NodeView> = seen.nodes.iter().copied().filter(is_possible).collect();
     let Some(join) = nodes.iter().filter_map(|node| node.joined_at).max() else { return Ok(None) };

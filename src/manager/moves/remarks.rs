@@ -8,6 +8,7 @@ use super::spec::Wish;
 use super::{may_have_other_credentials, spec, takes_tasks};
 use crate::clients::docker::{NodeView, Service};
 use crate::config::Settings;
+use crate::manager::placement;
 
 /// Returns what an operator must know of each service that asks to be moved, or that was: its name, whether something is
 /// wrong, and the sentence.
@@ -65,9 +66,9 @@ fn obstacle(spec: &Value, wish: Wish, nodes: &[&NodeView]) -> Option<String> {
     if let Some(why) = spec::obstacle(spec, wish, &[], &BTreeSet::new(), nodes) {
         return Some(why);
     }
-    let (what, most) = spec::most_on_a_node(spec)?;
+    let (what, most) = placement::most_on_a_node(spec)?;
     let replicas = spec["Mode"]["Replicated"]["Replicas"].as_u64().unwrap_or(1);
-    let others = nodes.iter().filter(|node| spec::fits(spec, node)).count().saturating_sub(1);
+    let others = nodes.iter().filter(|node| placement::fits(spec, node)).count().saturating_sub(1);
     let free = u64::try_from(others.saturating_mul(most)).unwrap_or(u64::MAX);
     (free < replicas).then(|| format!("{what} leave no other node for its tasks"))
 }

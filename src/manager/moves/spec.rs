@@ -19,8 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::clients::docker::{NodeView, ServiceTask};
-use crate::common::fact::Fact;
-use crate::common::instance::Role;
+use crate::manager::placement::{fits, most_on_a_node, parse};
 
 /// Label with which a service asks to be moved so.
 pub const WISH: &str = "skep.drain";
@@ -324,89 +323,4 @@ pub fn obstacle(
     let (what, most) = most_on_a_node(spec)?;
     let free: usize = others.iter().map(|node| most.saturating_sub(on(&node.id))).sum();
     (free < moving).then(|| format!("{what} leave no other node for {moving} of its tasks"))
-}
-
-/// Returns the number of its tasks that a node can have, and what limits it.
-pub fn most_on_a_node(spec: &Value) -> Option<(&'static str, usize)> {
-    let mut ports = spec["EndpointSpec"]["Ports"].as_array().into_iter().flatten();
-    if ports.any(|port| port["PublishMode"] == "host") {
-        return Some(("ports in host mode", 1));
-    }
-    let most = spec["TaskTemplate"]["Placement"]["MaxReplicas"].as_u64().filter(|it| *it > 0)?;
-    Some(("max-replicas-per-node", usize::try_from(most).ok()?))
-}
-
-/// Whether a node meets the constraints of a service, as far as the node list shows.
-pub fn fits(spec: &Value, node: &NodeView) -> bool {
-    let all = spec["TaskTemplate"]["Placement"]["Constraints"].as_array();
-    all.into_iter().flatten().filter_map(Value::as_str).all(|it| may_fit(it, node))
-}
-
-/// Whether a node meets a constraint, as far as the node list shows: one that it does not show may be met.
-fn may_fit(constraint: &str, node: &NodeView) -> bool {
-    let Some((key, value, wanted)) = parse(constraint) else { return true };
-    let role = match node.role {
-        Role::Manager => "manager",
-        Role::Worker => "worker",
-    };
-    let is_it = match key {
-        "node.id" => node.id == value,
-        "node.hostname" => node.hostname.eq_ignore_ascii_case(value),
-        "node.role" => role.eq_ignore_ascii_case(value),
-        _ => match key.strip_prefix("node.labels.") {
-            Some(label) => node.labels.get(label).is_some_and(|it| it.eq_ignore_ascii_case(value)),
-            None => return true,
-        },
-    };
-    is_it == wanted
-}
-
-/// Returns the first constraint of a service that the node list cannot answer.
-pub fn unknown_constraint(spec: &Value) -> Option<&str> {
-    const KNOWN: [&str; 3] = ["node.id", "node.hostname", "node.role"];
-    let all = spec["TaskTemplate"]["Placement"]["Constraints"].as_array();
-    all.into_iter().flatten().filter_map(Value::as_str).find(|constraint| {
-        let key = parse(constraint).map_or("", |(key, ..)| key);
-        !KNOWN.contains(&key) && !key.starts_with("node.labels.")
-    })
-}
-
-/// Whether the platforms of a service's image, if it names some, include that of a node; `CannotTell` where the node has
-/// not reported one. swarmkit compares them so (`PlatformFilter`).
-pub fn fits_platform(spec: &Value, node: &NodeView) -> Fact {
-    let Some(platforms) = spec["TaskTemplate"]["Placement"]["Platforms"].as_array() else {
-        return Fact::Yes;
-    };
-    if platforms.is_empty() {
-        return Fact::Yes;
-    }
-    let Some((os, architecture)) = &node.platform else { return Fact::CannotTell };
-    let same = |a: &str, b: &str| a.is_empty() || a == b;
-    let word =
-        |platform: &'_ Value, key: &str| platform[key].as_str().unwrap_or_default().to_owned();
-    let fits = |platform: &Value| {
-        same(&word(platform, "OS"), os)
-            && same(go_name(&word(platform, "Architecture")), go_name(architecture))
-    };
-    Fact::from(platforms.iter().any(fits))
-}
-
-/// Images name an architecture as Go does, engines as the kernel does.
-fn go_name(architecture: &str) -> &str {
-    match architecture {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
-}
-
-/// Returns key, value, and whether they must be equal.
-fn parse(constraint: &str) -> Option<(&str, &str, bool)> {
-    let parts = |operator| constraint.split_once(operator);
-    let (key, value, wanted) = match (parts("!="), parts("==")) {
-        (Some((key, value)), _) => (key, value, false),
-        (None, Some((key, value))) => (key, value, true),
-        (None, None) => return None,
-    };
-    Some((key.trim(), value.trim(), wanted))
 }

@@ -14,7 +14,7 @@ use super::spec::{
     self, Edit, FORMER_IMAGE, Kind, OTHER_CREDENTIALS, RECORD, WISH, Wish, obstacle, restored,
 };
 use super::{is_operators_update, latest, remarks, tried};
-use crate::clients::docker::{NodeView, Service, ServiceTask};
+use crate::clients::docker::{NodeView, Resources, Service, ServiceTask};
 use crate::clients::ledger::{DepartureRow, TurnFor};
 use crate::common::fact::Fact;
 use crate::common::instance::{Departure, Reason, Role};
@@ -30,6 +30,7 @@ fn task(slot: usize, node: &str, state: TaskState) -> ServiceTask {
         desired: if is_wanted { RUNNING } else { SHUTDOWN },
         error: None,
         node_id: (state != PENDING).then(|| node.to_owned()),
+        reserved: Resources::default(),
     }
 }
 

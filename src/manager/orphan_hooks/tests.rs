@@ -31,7 +31,7 @@ fn answer(states: &[(&str, &str)]) -> BTreeMap<String, GroupInstance> {
         let (group, health) = ("workers".into(), String::new());
         (
             (*id).to_owned(),
-            GroupInstance { group, lifecycle_state, health, protected: None, balancing: None },
+            GroupInstance { group, lifecycle_state, health, protected: None, settings: None },
         )
     });
     listed.collect()

@@ -149,6 +149,7 @@ fn was_taken(tasks: &[ServiceTask], leaving: &BTreeSet<String>, since: OffsetDat
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::clients::docker::Resources;
     use crate::common::instance::Role;
 
     pub(in crate::manager::pace) const NOW: OffsetDateTime =
@@ -169,6 +170,7 @@ pub(super) mod tests {
             desired: if is_wanted { TaskState::RUNNING } else { TaskState::SHUTDOWN },
             error: None,
             node_id: (!node.is_empty()).then(|| node.to_owned()),
+            reserved: Resources::default(),
         }
     }
 

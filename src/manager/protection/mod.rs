@@ -1,5 +1,5 @@
-//! Protects instances from scale-in whose nodes run jobs, or tasks of services with the label [`WISH`]: Auto Scaling
-//! chooses without knowing of tasks.
+//! Protects instances from scale-in whose nodes run jobs, or tasks of services with the label [`WISH`], or any tasks, by
+//! the settings: Auto Scaling chooses without knowing of tasks.
 //!
 //! Guarantees: skep ends only a protection that it has set. The node's label [`PROTECTED`] records that, from before the
 //! call until Auto Scaling shows that the protection has ended, so that every leader can end it. Nothing changes while
@@ -176,7 +176,16 @@ impl Memory {
 /// Returns the nodes that run a task that must not be moved.
 async fn busy_nodes(node: &Node) -> Result<BTreeSet<String>, ManagerError> {
     let mut busy = BTreeSet::new();
-    for service in node.swarm.fetch_services().await?.iter().filter(|it| keeps_nodes(it)) {
+    let services = node.swarm.fetch_services().await?;
+    if node.settings.protection.all_tasks {
+        let mut tasks = node.swarm.fetch_tasks_by_service().await?;
+        for service in services.iter().filter(|it| !keeps_nodes(it) && it.is_global()) {
+            tasks.remove(&service.id);
+        }
+        let live = tasks.into_values().flatten().filter(|it| !it.has_ended());
+        return Ok(live.filter_map(|it| it.node_id).collect());
+    }
+    for service in services.iter().filter(|it| keeps_nodes(it)) {
         let tasks = node.swarm.fetch_tasks_of_service(&service.id).await?;
         busy.extend(tasks.into_iter().filter(|it| !it.has_ended()).filter_map(|it| it.node_id));
     }
@@ -201,7 +210,7 @@ async fn protect(
 ) -> Result<(), ManagerError> {
     mark(node, &view.id, true).await?;
     node.autoscaling.set_protection(group, instance, true).await?;
-    tracing::info!(instance, "protected from scale-in: it runs a job, or a task with {WISH}=true");
+    tracing::info!(instance, "protected from scale-in, because of its tasks");
     Ok(())
 }
 

@@ -15,7 +15,7 @@ fn listed(state: &str, protected: Option<bool>) -> GroupInstance {
         lifecycle_state: state.into(),
         health: "Healthy".into(),
         protected,
-        balancing: None,
+        settings: None,
     }
 }
 

@@ -10,7 +10,7 @@ use super::decide::{
     Because, Change, PAUSE_AFTER_ROLLBACK, PAUSE_IN_NEED, PULL_TAKES, ROLLBACK_GRACE, Seen,
     Verdict, decide, decide_by_tasks, is_half_over, is_new, refused_since,
 };
-use crate::clients::docker::ServiceTask;
+use crate::clients::docker::{Resources, ServiceTask};
 use crate::clients::ledger::RegistryAuth;
 use crate::clients::ledger::fuzz;
 
@@ -26,6 +26,7 @@ fn task(state: TaskState, desired: TaskState) -> ServiceTask {
         desired,
         error: None,
         node_id: None,
+        reserved: Resources::default(),
     }
 }
 

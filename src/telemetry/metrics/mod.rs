@@ -10,6 +10,7 @@
 //! is in the managers' `skep_removals_total`.
 
 mod aws_calls;
+mod capacity;
 mod expose;
 mod registry;
 mod steps;
@@ -73,6 +74,7 @@ pub struct Metrics {
     tasks_killed: Counter,
     flushes: Family<Texts, Counter>,
     lines: Family<Texts, Counter>,
+    capacity: capacity::Capacity,
     quorum_margin: Known,
     quorum_managers: Known,
     quorum_lost: Known,
@@ -103,6 +105,7 @@ impl Metrics {
             tasks_killed: Counter::default(),
             flushes: Family::default(),
             lines: Family::default(),
+            capacity: capacity::Capacity::default(),
             quorum_margin: Known::default(),
             quorum_managers: Known::default(),
             quorum_lost: Known::default(),

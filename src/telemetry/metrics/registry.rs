@@ -22,6 +22,7 @@ impl Metrics {
         self.register_departures(&mut all);
         self.register_aws(&mut all);
         self.register_managers(&mut all);
+        self.register_capacity(&mut all);
         all
     }
 

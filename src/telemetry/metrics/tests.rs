@@ -6,10 +6,12 @@ use aws_config::retry::RetryConfig;
 use axum::http::{HeaderMap, HeaderValue, header};
 use time::OffsetDateTime;
 
+use super::capacity::Capacities;
 use super::expose::{classic, open_metrics};
 use super::*;
 use crate::clients::aws::Aws;
 use crate::clients::aws::stub::Stub;
+use crate::common::capacity::GroupCapacity;
 use crate::common::instance::{Departure, Reason};
 use crate::common::state::StateHandle;
 
@@ -23,6 +25,7 @@ fn full_page() -> String {
     metrics.flushed("journal", "done", Some(7), Some(2));
     metrics.quorum(Some(1.0), Some(3));
     metrics.departures_waiting(Some((1, 2)));
+    metrics.capacity(Some(capacities()));
     metrics.step("join", Duration::from_millis(700));
     let state = StateHandle::default();
     let now = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(1000);
@@ -33,6 +36,12 @@ fn full_page() -> String {
     state.report_duty("departures", None);
     state.report_duty("departures", Some("refused".into()));
     open_metrics(&metrics, &state.now())
+}
+
+fn capacities() -> Capacities<'static> {
+    let capacity = GroupCapacity { nodes: 4, idle: 1, needed: 3, ..Default::default() };
+    let capacity = GroupCapacity { cpus_reserved: 1.5, memory_available: 2048, ..capacity };
+    ([("prod-workers", capacity)].into(), [("resources", 2), ("platform", 0)].into())
 }
 
 /// Returns name, kind and help of each metric on a page in the classic format.
@@ -68,8 +77,11 @@ fn what_is_not_known_is_not_shown_and_what_may_happen_begins_at_zero() {
     metrics.quorum(None, None);
     metrics.departures_waiting(Some((1, 2)));
     metrics.departures_waiting(None);
+    metrics.capacity(Some(capacities()));
+    metrics.capacity(None);
     let page = open_metrics(&metrics, &StateHandle::default().now());
     assert!(!page.contains("quorum_") && !page.contains("waiting{"), "{page}");
+    assert!(!page.contains("group=") && !page.contains("tasks_pending{"), "{page}");
 }
 
 #[test]
@@ -83,6 +95,11 @@ fn the_page_says_what_was_counted() {
         r#"skep_departures_total{cause="spot",outcome="left"} 1"#,
         r#"skep_departures_waiting{for="traffic"} 1"#,
         r#"skep_departures_waiting{for="turn"} 2"#,
+        r#"skep_group_nodes_needed{group="prod-workers"} 3.0"#,
+        r#"skep_group_nodes_idle{group="prod-workers"} 1.0"#,
+        r#"skep_group_cpus_reserved{group="prod-workers"} 1.5"#,
+        r#"skep_group_memory_available_bytes{group="prod-workers"} 2048.0"#,
+        r#"skep_tasks_pending{reason="resources"} 2.0"#,
         r#"skep_flushes_total{flusher="journal",result="done"} 1"#,
         r#"skep_flush_lines_total{flusher="journal",result="sent"} 7"#,
         r#"skep_flush_lines_total{flusher="journal",result="unsent"} 2"#,

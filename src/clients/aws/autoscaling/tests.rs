@@ -45,7 +45,7 @@ async fn an_instance_is_in_its_group_or_in_none() {
             lifecycle_state: LifecycleState::TerminatingWait,
             health: "HEALTHY".into(),
             protected: Some(false),
-            balancing: None,
+            settings: None,
         }
     );
     assert!(stub.last_request().contains("InstanceIds.member.1=i-0abc"));

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use time::{Duration, OffsetDateTime};
 
 use super::request;
-use crate::clients::docker::{Availability, NodeView, Service, ServiceTask};
+use crate::clients::docker::{Availability, NodeView, Resources, Service, ServiceTask};
 use crate::clients::ledger::{DepartureRow, DepartureState};
 use crate::common::instance::{Reason, Role};
 use crate::config::Settings;
@@ -81,6 +81,7 @@ fn task(slot: usize, node: &str, at: OffsetDateTime, state: TaskState) -> Servic
         desired: TaskState::RUNNING,
         error: None,
         node_id: Some(node.to_owned()),
+        reserved: Resources::default(),
     }
 }
 

@@ -54,7 +54,7 @@ impl World {
         let listed = |it: String| {
             let (group, lifecycle_state, health) =
                 (String::new(), "InService".into(), String::new());
-            (it, GroupInstance { group, lifecycle_state, health, protected: None, balancing: None })
+            (it, GroupInstance { group, lifecycle_state, health, protected: None, settings: None })
         };
         let seen = recover::Observed {
             me: name(me),
