@@ -32,7 +32,7 @@ pub struct Deny {
     pub service: Option<Service>,
     pub action: String,
     /// A parameter's name; `table` or `table/partition-key`; a group's or a stack's name; the ARN of a target group or
-    /// of a load balancer.
+    /// of a load balancer; the namespace of metrics.
     pub resource: String,
 }
 
@@ -253,6 +253,7 @@ impl Protocol {
             | Service::CloudFormation
             | Service::Ec2
             | Service::ElasticLoadBalancing
+            | Service::CloudWatch
             | Service::Imds => Self::Query,
         }
     }

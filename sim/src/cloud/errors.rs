@@ -45,6 +45,7 @@ impl ApiError {
             Service::AutoScaling
             | Service::CloudFormation
             | Service::ElasticLoadBalancing
+            | Service::CloudWatch
             | Service::Imds => Self::new(500, "InternalFailure", "An internal error has occurred."),
         }
     }
@@ -58,9 +59,10 @@ impl ApiError {
                  Consider increasing your provisioning level with the UpdateTable API.",
             ),
             Service::Ssm | Service::Ecr => Self::new(400, "ThrottlingException", "Rate exceeded"),
-            Service::AutoScaling | Service::CloudFormation | Service::ElasticLoadBalancing => {
-                Self::new(400, "Throttling", "Rate exceeded")
-            }
+            Service::AutoScaling
+            | Service::CloudFormation
+            | Service::ElasticLoadBalancing
+            | Service::CloudWatch => Self::new(400, "Throttling", "Rate exceeded"),
             Service::Ec2 => Self::new(503, "RequestLimitExceeded", "Request limit exceeded."),
             Service::Imds => Self::new(503, "Throttling", "Too many requests"),
         }
@@ -89,6 +91,7 @@ impl ApiError {
             Service::AutoScaling
             | Service::CloudFormation
             | Service::ElasticLoadBalancing
+            | Service::CloudWatch
             | Service::Imds => self.xml(service),
         }
     }

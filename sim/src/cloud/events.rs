@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::sync::broadcast;
 
-use super::autoscaling::{ActionResult, LifecycleState, Transition};
+use super::autoscaling::{ActionResult, AlarmState, LifecycleState, Transition};
 use super::elb::TargetState;
 
 /// Number of events by which a subscriber can be late without losing any.
@@ -69,6 +69,14 @@ pub enum EventKind {
         group: String,
         from: u32,
         to: u32,
+    },
+    /// An alarm of a scaling policy has changed its state.
+    ScalingAlarm {
+        group: String,
+        policy: String,
+        /// Whether it watches for values above the target.
+        is_high: bool,
+        state: AlarmState,
     },
     Unhealthy {
         instance_id: String,
@@ -134,7 +142,10 @@ impl EventKind {
             | Self::MaintenanceScheduled { instance_id, .. }
             | Self::Crashed { instance_id } => Some(instance_id),
             Self::Signalled { unique_id, .. } => Some(unique_id),
-            Self::Replaced { .. } | Self::DesiredCapacity { .. } | Self::StackStatus { .. } => None,
+            Self::Replaced { .. }
+            | Self::DesiredCapacity { .. }
+            | Self::ScalingAlarm { .. }
+            | Self::StackStatus { .. } => None,
         }
     }
 }

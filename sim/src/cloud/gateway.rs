@@ -20,8 +20,8 @@ use super::server::Dropped;
 use super::wire::Params;
 use super::xml;
 use super::{
-    Cloud, admin_http, autoscaling, clock, cloudformation, dynamodb, ec2, ecr, elb, ids, requests,
-    run_command, ssm,
+    Cloud, admin_http, autoscaling, clock, cloudformation, cloudwatch, dynamodb, ec2, ecr, elb,
+    ids, requests, run_command, ssm,
 };
 
 /// A received call.
@@ -35,6 +35,8 @@ struct Call {
 enum Input {
     Json(Value),
     Query(Params),
+    /// CloudWatch has two protocols.
+    CloudWatch(cloudwatch::Input),
 }
 
 impl Call {
@@ -49,6 +51,11 @@ impl Call {
         if let Some(target) = target {
             return match target.split_once('.')? {
                 ("DynamoDB_20120810", action) => Some(json(Service::DynamoDb, action, body)),
+                ("GraniteServiceVersion20100801", action) => {
+                    let (action, input) = (action.to_owned(), cloudwatch::Input::json(&body));
+                    let input = Input::CloudWatch(input);
+                    Some(Self { service: Service::CloudWatch, action, input, body })
+                }
                 ("AmazonSSM", action) => Some(json(Service::Ssm, action, body)),
                 ("AmazonEC2ContainerRegistry_V20150921", action) => {
                     Some(json(Service::Ecr, action, body))
@@ -65,14 +72,15 @@ impl Call {
             "2010-05-15" => Service::CloudFormation,
             "2016-11-15" => Service::Ec2,
             "2015-12-01" => Service::ElasticLoadBalancing,
+            "2010-08-01" => Service::CloudWatch,
             _ => return None,
         };
-        Some(Self {
-            service,
-            action: form.get("Action")?.to_owned(),
-            input: Input::Query(form),
-            body,
-        })
+        let action = form.get("Action")?.to_owned();
+        let input = match service {
+            Service::CloudWatch => Input::CloudWatch(cloudwatch::Input::query(&form)),
+            _ => Input::Query(form),
+        };
+        Some(Self { service, action, input, body })
     }
 
     /// Returns the resources that a denial can name.
@@ -80,6 +88,9 @@ impl Call {
         match (&self.input, self.service) {
             (Input::Json(input), Service::DynamoDb) => dynamodb::resources(input),
             (Input::Json(input), _) => ssm::names(input),
+            (Input::CloudWatch(input), _) => {
+                input.namespace().into_iter().map(str::to_owned).collect()
+            }
             (Input::Query(form), _) => {
                 ["AutoScalingGroupName", "StackName", "TargetGroupArn", "LoadBalancerArn"]
                     .iter()
@@ -95,6 +106,9 @@ impl Call {
             (Input::Json(input), Service::DynamoDb) => Asked::dynamodb(&self.action, input, region),
             (Input::Json(_), Service::Ecr) => Asked::ecr(&self.action, region),
             (Input::Json(input), _) => Asked::ssm(&self.action, input, region),
+            (Input::CloudWatch(input), _) => {
+                Asked::cloudwatch(&self.action, input.namespace(), region)
+            }
             (Input::Query(form), of) => {
                 let instance = form.get("InstanceId").and_then(|id| scaling.instance(id));
                 let of_instance = instance.map(|instance| instance.group.as_str());
@@ -112,6 +126,7 @@ impl Call {
         match (&self.input, self.service) {
             (Input::Json(input), Service::DynamoDb) => dynamodb::summary(input),
             (Input::Json(input), _) => ssm::names(input).join(" "),
+            (Input::CloudWatch(input), _) => input.summary(),
             (Input::Query(form), _) => form.summary(),
         }
     }
@@ -129,8 +144,12 @@ impl Answered {
         Self { response, code, read_units: 0.0 }
     }
 
-    fn error(error: &ApiError, service: Service) -> Self {
-        Self::new(error.response(service), Some(error.code.clone()))
+    fn error(error: &ApiError, call: &Call) -> Self {
+        let response = match &call.input {
+            Input::CloudWatch(input) => cloudwatch::refuse(input, error),
+            _ => error.response(call.service),
+        };
+        Self::new(response, Some(error.code.clone()))
     }
 }
 
@@ -231,7 +250,7 @@ async fn serve(
     };
     let (caller, refused) = cloud.admit(parts, call);
     let answered = match refused.or(injected) {
-        Some(error) => Answered::error(&error, call.service),
+        Some(error) => Answered::error(&error, call),
         None => cloud.execute(parts, call, fate).await,
     };
     if fate == Fate::AnswerLost {
@@ -269,6 +288,18 @@ impl Cloud {
         let answered = match (call.service, &call.input) {
             (Service::DynamoDb, Input::Json(input)) => {
                 return self.dynamodb(parts, call, input, fate).await;
+            }
+            (_, Input::CloudWatch(input)) => {
+                let (length, clock) = (call.body.len(), &self.inner.clock);
+                let result =
+                    self.change(|state, _| cloudwatch::handle(state, clock, action, input, length));
+                return match result {
+                    Ok(result) => {
+                        let response = cloudwatch::answer(input, action, result.as_ref());
+                        Answered::new(response, None)
+                    }
+                    Err(error) => Answered::error(&error, call),
+                };
             }
             (Service::Ssm, Input::Json(input)) if run_command::is_of(action) => {
                 run_command::handle(self, action, input).map(|output| {
@@ -321,7 +352,7 @@ impl Cloud {
             Ok((request_id, content_type, body)) => {
                 Answered::new(answer(200, content_type, &request_id, body), None)
             }
-            Err(error) => Answered::error(&error, call.service),
+            Err(error) => Answered::error(&error, call),
         }
     }
 
@@ -332,7 +363,7 @@ impl Cloud {
             Ok(response) => response,
             Err(error) => {
                 tracing::error!(%error, "DynamoDB does not answer");
-                return Answered::error(&ApiError::internal(call.service), call.service);
+                return Answered::error(&ApiError::internal(call.service), call);
             }
         };
         if !response.status().is_success() {

@@ -59,6 +59,8 @@ enum Key {
     /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html>
     LeadingKeys,
     RequestedRegion,
+    /// The namespace of the metrics that a call publishes.
+    Namespace,
     /// The value of this tag, in lower case as all keys are, of the Auto Scaling group that a call is about.
     /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2autoscaling.html>
     ResourceTag(String),
@@ -215,6 +217,7 @@ impl Condition {
         let key = match (lower.as_str(), lower.strip_prefix("aws:resourcetag/")) {
             ("dynamodb:leadingkeys", _) => Key::LeadingKeys,
             ("aws:requestedregion", _) => Key::RequestedRegion,
+            ("cloudwatch:namespace", _) => Key::Namespace,
             ("ec2:sourceinstancearn", _) => Key::SourceInstance,
             (_, Some(tag)) => Key::ResourceTag(tag.to_owned()),
             _ => return Err(refused()),
@@ -240,6 +243,7 @@ impl Condition {
     fn holds(&self, asked: &Asked) -> bool {
         let actual = match &self.key {
             Key::LeadingKeys => asked.leading_keys.as_slice(),
+            Key::Namespace => asked.namespace.as_slice(),
             Key::RequestedRegion => std::slice::from_ref(&asked.region),
             Key::ResourceTag(tag) => {
                 let mut tags = asked.resource_tags.iter();

@@ -35,6 +35,7 @@ mod admin_http;
 mod autoscaling;
 mod clock;
 mod cloudformation;
+mod cloudwatch;
 mod cluster;
 mod dynamodb;
 mod ec2;
@@ -68,7 +69,11 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use access::{Deny, Who};
-pub use autoscaling::{ActionResult, LifecycleState, PoolState, Timing, Transition};
+pub use autoscaling::{
+    ActionResult, AlarmState, LifecycleState, PolicyPace, PolicySpec, PoolState, Process, Timing,
+    Transition,
+};
+pub use cloudwatch::{Metric, MetricView, Statistic};
 pub use cluster::{ClusterBalancer, ClusterSpec, LAUNCH_HOOK, TERMINATION_HOOK};
 pub use dynoxide::Database;
 pub use ec2::ImageState;
@@ -129,6 +134,7 @@ struct Inner {
 struct State {
     scaling: Scaling,
     stacks: Stacks,
+    cloudwatch: cloudwatch::CloudWatch,
     ec2: Ec2,
     parameters: ssm::Parameters,
     commands: run_command::Commands,
@@ -146,16 +152,18 @@ struct State {
 
 impl State {
     /// Makes the due changes.
-    fn pass_time(&mut self, now: Duration) {
+    fn pass_time(&mut self, now: Duration, clock: &Clock) {
         self.scaling.tick(now);
+        self.scaling.follow_policies(&self.cloudwatch, clock.date(now), now);
         self.stacks.tick(now);
         self.reckon(now);
     }
 
     /// Finds the time of the next due change.
     fn reckon(&mut self, now: Duration) {
-        let deadlines = [self.scaling.next_deadline(), self.stacks.next_deadline()];
-        self.next_due = deadlines.into_iter().flatten().min().unwrap_or(now + IDLE);
+        let scaling = [self.scaling.next_deadline(), self.scaling.policies_due()];
+        let deadlines = scaling.into_iter().chain([self.stacks.next_deadline()]);
+        self.next_due = deadlines.flatten().min().unwrap_or(now + IDLE);
     }
 }
 
@@ -177,6 +185,7 @@ impl Cloud {
             scaling: Scaling::new(&options)?,
             // Different from the instances' ids, from the same seed.
             stacks: Stacks::new(&options.region, options.seed.wrapping_add(1)),
+            cloudwatch: cloudwatch::CloudWatch::default(),
             ec2: Ec2::new(options.seed.wrapping_add(3)),
             parameters: ssm::Parameters::default(),
             commands: run_command::Commands::new(options.seed.wrapping_add(5)),
@@ -235,7 +244,7 @@ impl Cloud {
         let mut state = lock(&self.inner.state);
         let now = self.inner.clock.elapsed();
         if now >= state.next_due {
-            state.pass_time(now);
+            state.pass_time(now, &self.inner.clock);
         }
         let result = change(&mut state, now);
         if self.publish(&mut state) {

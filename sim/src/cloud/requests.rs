@@ -21,6 +21,7 @@ pub enum Service {
     CloudFormation,
     Ec2,
     ElasticLoadBalancing,
+    CloudWatch,
     Imds,
 }
 
@@ -35,6 +36,7 @@ impl Service {
             Self::CloudFormation => "cloudformation",
             Self::Ec2 => "ec2",
             Self::ElasticLoadBalancing => "elasticloadbalancing",
+            Self::CloudWatch => "cloudwatch",
             Self::Imds => "imds",
         }
     }

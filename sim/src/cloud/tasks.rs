@@ -61,7 +61,7 @@ impl Cloud {
         let mut state = lock(&self.inner.state);
         let now = self.inner.clock.elapsed();
         if now >= state.next_due {
-            state.pass_time(now);
+            state.pass_time(now, &self.inner.clock);
             self.publish(&mut state);
         }
         self.inner.clock.instant(state.next_due)

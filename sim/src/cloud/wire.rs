@@ -14,6 +14,11 @@ impl Params {
         Self(form_urlencoded::parse(form).into_owned().collect())
     }
 
+    /// Returns all parameters, in the order of their names.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }

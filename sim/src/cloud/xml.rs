@@ -11,6 +11,7 @@ pub(super) fn namespace(service: Service) -> &'static str {
         Service::ElasticLoadBalancing => {
             "http://elasticloadbalancing.amazonaws.com/doc/2015-12-01/"
         }
+        Service::CloudWatch => "http://monitoring.amazonaws.com/doc/2010-08-01/",
         Service::Ec2 => "http://ec2.amazonaws.com/doc/2016-11-15/",
         _ => "http://autoscaling.amazonaws.com/doc/2011-01-01/",
     }

@@ -25,6 +25,10 @@ pub fn narrate(event: &EventKind) -> Option<String> {
         EventKind::DesiredCapacity { group, from, to } => {
             format!("{group}: desired capacity {from} → {to}")
         }
+        EventKind::ScalingAlarm { group, policy, is_high, state } => {
+            let side = if *is_high { "above" } else { "below" };
+            format!("{group}: policy {policy}, {side} its target: {}", state.as_str())
+        }
         EventKind::Unhealthy { .. } => "unhealthy".to_owned(),
         EventKind::TargetHealth { target_group, from, to, .. } => {
             format!("target group {target_group}: {from} → {to}")

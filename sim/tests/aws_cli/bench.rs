@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use skep_sim::cloud::{Cloud, CloudOptions, GroupSpec, StackResourceSpec, StackSpec};
 use skep_sim::machines::{Disturbance, Executed, Launch, Machines};
+use time::macros::format_description;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::sync::oneshot;
@@ -125,6 +126,20 @@ impl Bench {
             return Err(String::from_utf8(output.stderr).unwrap());
         }
         Ok(if text.trim().is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap() })
+    }
+
+    /// Sends parameters in the Query protocol, as an operator; returns the body of the answer.
+    pub async fn post(&self, form: &str) -> String {
+        let authorization = "AWS4-HMAC-SHA256 Credential=AKIAOPERATOR00000000/20261130/r/s/aws4_request, \
+                             SignedHeaders=host, Signature=00";
+        let now = self.cloud.now();
+        let date = format_description!("[year][month][day]T[hour][minute][second]Z");
+        let request = reqwest::Client::new()
+            .post(format!("http://{}/", self.endpoint))
+            .header("authorization", authorization)
+            .header("x-amz-date", now.format(date).unwrap())
+            .body(form.to_owned());
+        request.send().await.unwrap().text().await.unwrap()
     }
 
     pub async fn aws(&self, arguments: &[&str]) -> Value {

@@ -4,6 +4,7 @@
 mod autoscaling;
 mod bench;
 mod cloudformation;
+mod cloudwatch;
 mod dynamodb;
 mod errors;
 mod load_balancing;

@@ -9,7 +9,7 @@ use super::describe;
 use super::groups::Sizes;
 use super::scaling::Scaling;
 use super::states::{ActionResult, Transition};
-use super::{traffic_api, warm_pool};
+use super::{policies_api, processes, traffic_api, warm_pool};
 use crate::cloud::clock::Clock;
 use crate::cloud::errors::ApiError;
 use crate::cloud::requests::Service;
@@ -117,10 +117,13 @@ pub(crate) fn handle(
             let activities = scaling.exit_standby(name, &params.list("InstanceIds"), now)?;
             Ok(Some(all_activities(clock, &activities)))
         }
-        _ => match traffic_api::handle(scaling, action, params, now) {
-            Some(answer) => answer.map(Some),
-            None => Err(ApiError::unknown_action(Service::AutoScaling, action)),
-        },
+        _ => {
+            let answer = traffic_api::handle(scaling, action, params, now)
+                .map(|answer| answer.map(Some))
+                .or_else(|| policies_api::handle(scaling, action, params, now))
+                .or_else(|| Some(processes::handle(scaling, action, params, now)?.map(|()| None)));
+            answer.unwrap_or_else(|| Err(ApiError::unknown_action(Service::AutoScaling, action)))
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::instance::{Credentials, Instance};
 use super::lifecycle::{Event, Lifecycle};
+use super::processes::Process;
 use super::scaling::{Outcome, Principal, Scaling};
 use crate::cloud::events::EventKind;
 use crate::cloud::ids::Ids;
@@ -23,7 +24,13 @@ impl Scaling {
                 .collect();
             counted.sort_unstable();
             let desired = self.groups.get(&name).map_or(0, |g| g.spec.desired as usize);
-            let excess = counted.len().saturating_sub(desired);
+            let is_suspended =
+                |process| self.groups.get(&name).is_some_and(|group| group.is_suspended(process));
+            let excess = match is_suspended(Process::Terminate) {
+                true => 0,
+                false => counted.len().saturating_sub(desired),
+            };
+            let launches = !is_suspended(Process::Launch);
             // Protected instances stay, and the group keeps more than its desired capacity.
             for (_, id, _) in counted.iter().filter(|(.., protected)| !protected).take(excess) {
                 let cause = "an instance was taken out of service in response to a difference \
@@ -33,7 +40,9 @@ impl Scaling {
                 }
             }
             let full = (counted.len()..desired).all(|_| {
-                self.take_from_pool(&name, now) || self.launch(&name, Lifecycle::new(now), now)
+                launches
+                    && (self.take_from_pool(&name, now)
+                        || self.launch(&name, Lifecycle::new(now), now))
             });
             self.keep_pool(&name, now);
             if full && let Some(group) = self.groups.get_mut(&name) {
@@ -50,6 +59,9 @@ impl Scaling {
 
     /// Launches one instance; returns `false` when the subnet has no free address.
     pub(super) fn launch(&mut self, group: &str, lifecycle: Lifecycle, now: Duration) -> bool {
+        if self.groups.get(group).is_some_and(|it| it.is_suspended(Process::Launch)) {
+            return false;
+        }
         let Some(address) = self.addresses.take() else {
             tracing::warn!(group, "the subnet has no free address, nothing is launched");
             return false;

@@ -8,7 +8,7 @@ use super::group::Group;
 use super::instance::Instance;
 use super::page::page;
 use super::scaling::Scaling;
-use super::traffic_api;
+use super::{processes, traffic_api};
 use crate::cloud::clock::{self, Clock};
 use crate::cloud::errors::ApiError;
 use crate::cloud::wire::Params;
@@ -89,6 +89,7 @@ fn one_group(xml: &mut Xml, scaling: &Scaling, clock: &Clock, group: &Group, inc
     }
     xml.close("AvailabilityZones");
     traffic_api::of_group(xml, group);
+    processes::of_group(xml, group);
     let mut members: Vec<&Instance> =
         scaling.instances().filter(|i| include && i.group == spec.name).collect();
     // `DescribeWarmPool` shows the instances of the warm pool.

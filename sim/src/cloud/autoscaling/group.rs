@@ -1,8 +1,9 @@
 //! One group: its sizes, hooks, tags and warm pool.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use super::processes::Process;
 use crate::cloud::errors::ApiError;
 use crate::cloud::specs::{GroupSpec, HookSpec, WarmPoolSpec};
 
@@ -20,6 +21,7 @@ pub(crate) struct Group {
     pub created: Duration,
     /// Instances that the next launches replace, oldest first; the events name both instances.
     pub to_replace: VecDeque<String>,
+    pub suspended: BTreeSet<Process>,
 }
 
 impl Group {

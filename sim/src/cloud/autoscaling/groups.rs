@@ -1,11 +1,12 @@
 //! Changes groups and their hooks, and moves instances to standby and back.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::activities::{Activity, Status};
 use super::group::{Group, TrafficSource};
 use super::lifecycle::Event;
+use super::processes::Process;
 use super::scaling::{Scaling, not_managed};
 use super::states::LifecycleState;
 use crate::cloud::errors::ApiError;
@@ -72,6 +73,7 @@ impl Scaling {
             stack_id,
             created: now,
             to_replace: VecDeque::new(),
+            suspended: BTreeSet::new(),
         };
         self.groups.insert(group.spec.name.clone(), group);
         self.converge(now);
@@ -159,6 +161,7 @@ impl Scaling {
         }
         // Forced deletion waits for no hook; without the group, no instance is replaced.
         self.groups.remove(name);
+        self.delete_policies_of(name);
         for id in members {
             self.vanish(&id, now);
         }
@@ -211,6 +214,7 @@ impl Scaling {
         now: Duration,
     ) -> Result<Vec<Activity>, ApiError> {
         self.check_members(group, ids, LifecycleState::Standby)?;
+        self.check_launches(group)?;
         let desired = self.group(group)?.spec.desired + count(ids);
         self.group(group)?.check_capacity(desired)?;
         self.change_desired(group, desired)?;
@@ -247,6 +251,16 @@ impl Scaling {
             self.instance_mut(id)?.protected = protected;
         }
         self.converge(now);
+        Ok(())
+    }
+
+    /// Refuses a change that brings instances into a group while its launches are suspended.
+    pub(super) fn check_launches(&self, group: &str) -> Result<(), ApiError> {
+        if self.group(group)?.is_suspended(Process::Launch) {
+            return Err(ApiError::validation(format!(
+                "The Launch process of AutoScalingGroup {group} is suspended"
+            )));
+        }
         Ok(())
     }
 

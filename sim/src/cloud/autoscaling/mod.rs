@@ -15,6 +15,9 @@ mod groups;
 mod instance;
 mod lifecycle;
 mod page;
+mod policies;
+mod policies_api;
+mod processes;
 mod scaling;
 mod states;
 mod traffic;
@@ -22,6 +25,8 @@ mod traffic_api;
 mod warm_pool;
 
 pub use lifecycle::Timing;
+pub use policies::{AlarmState, PolicyPace, PolicySpec};
+pub use processes::Process;
 pub use states::{ActionResult, LifecycleState, PoolState, Transition};
 
 pub(super) use action::ActionName;
@@ -29,4 +34,5 @@ pub(super) use api::handle;
 pub(super) use group::Group;
 pub(super) use instance::{Credentials, Instance, ScheduledEvent, SpotNotice};
 pub(super) use lifecycle::Lifecycle;
+pub(super) use policies::Alarm;
 pub(super) use scaling::{Outcome, Scaling};

@@ -9,6 +9,7 @@ use super::activities::{Activity, Status};
 use super::group::Group;
 use super::instance::{AddressPool, Instance};
 use super::lifecycle::{Event, Fact, Refused, Surroundings, Timing};
+use super::policies::Policies;
 use super::states::{ActionResult, LifecycleState};
 use crate::cloud::elb::{self, Elb};
 use crate::cloud::errors::ApiError;
@@ -51,6 +52,7 @@ pub(crate) struct Scaling {
     pub(super) region: String,
     pub(super) zones: Vec<String>,
     pub timing: Timing,
+    pub(super) policies: Policies,
     pub(super) addresses: AddressPool,
     pub(super) by_address: HashMap<Ipv4Addr, String>,
     pub(super) principals: HashMap<String, Principal>,
@@ -72,6 +74,7 @@ impl Scaling {
             region: options.region.clone(),
             zones: options.zones.clone(),
             timing: Timing::default(),
+            policies: Policies::default(),
             addresses: AddressPool::new(options.subnet)?,
             by_address: HashMap::new(),
             principals: HashMap::new(),
@@ -194,7 +197,11 @@ impl Scaling {
         let instance = self.instance_mut(id)?;
         instance.healthy = healthy;
         if !healthy && !instance.lifecycle.state().is_leaving() {
+            let group = instance.group.clone();
             self.emit(EventKind::Unhealthy { instance_id: id.to_owned() });
+            if !self.group(&group).is_ok_and(Group::replaces_unhealthy) {
+                return Ok(());
+            }
             let cause = "an instance was taken out of service in response to a user health-check.";
             self.begin_termination(id, true, cause, now);
         }

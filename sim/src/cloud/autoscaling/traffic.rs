@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use super::activities::Status;
-use super::group::TrafficSource;
+use super::group::{Group, TrafficSource};
 use super::instance::Instance;
+use super::processes::Process;
 use super::scaling::{Outcome, Scaling};
 use super::states::LifecycleState;
 use crate::cloud::elb::{Elb, TargetKey};
@@ -85,7 +86,12 @@ impl Scaling {
     /// Registers or deregisters an instance that has changed its state.
     pub(super) fn direct_traffic(&mut self, id: &str, to: LifecycleState, now: Duration) {
         match to {
-            LifecycleState::InService => self.register(id, now),
+            LifecycleState::InService => {
+                let group = self.instances.get(id).and_then(|it| self.groups.get(&it.group));
+                if !group.is_some_and(|group| group.is_suspended(Process::AddToLoadBalancer)) {
+                    self.register(id, now);
+                }
+            }
             _ if to.is_terminated() => self.balance(|elb| elb.forget(id)),
             _ if to.leaves_service() => {
                 for arn in self.target_groups(id) {
@@ -148,9 +154,12 @@ impl Scaling {
                 instance.healthy = false;
             }
             self.emit(EventKind::Unhealthy { instance_id: instance_id.clone() });
-            let cause = "an instance was taken out of service in response to an ELB system health \
-                         check failure.";
-            self.begin_termination(&instance_id, true, cause, now);
+            let group = self.instances.get(&instance_id).and_then(|it| self.groups.get(&it.group));
+            if group.is_some_and(Group::replaces_unhealthy) {
+                let cause = "an instance was taken out of service in response to an ELB system \
+                             health check failure.";
+                self.begin_termination(&instance_id, true, cause, now);
+            }
         }
         self.converge(now);
     }
@@ -160,6 +169,8 @@ impl Scaling {
         let group = self.groups.get(&instance.group)?;
         let spec = &group.spec;
         if spec.health_check_type != HealthCheckType::Elb
+            || group.is_suspended(Process::HealthCheck)
+            || !instance.healthy
             || instance.lifecycle.state() != LifecycleState::InService
         {
             return None;

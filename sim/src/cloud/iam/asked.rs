@@ -24,6 +24,8 @@ pub(in crate::cloud) struct Asked {
     /// The partition keys that a call to DynamoDB names.
     pub leading_keys: Vec<String>,
     pub region: String,
+    /// The namespace of the metrics that a call to CloudWatch publishes.
+    pub namespace: Option<String>,
     /// The tags of the Auto Scaling group that the call is about.
     pub resource_tags: BTreeMap<String, String>,
     /// The ARN of the instance whose credentials sign the call.
@@ -42,6 +44,7 @@ impl Asked {
             resources,
             leading_keys: vec![],
             region,
+            namespace: None,
             resource_tags: BTreeMap::new(),
             source_instance: None,
         }
@@ -61,6 +64,13 @@ impl Asked {
     /// ECR's only operation here issues a token, and has no resource.
     pub fn ecr(action: &str, region: &str) -> Self {
         Self::new(Service::Ecr, &[action], vec![], region)
+    }
+
+    /// `PutMetricData` has no resource, and a condition key:
+    /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatch.html>
+    pub fn cloudwatch(action: &str, namespace: Option<&str>, region: &str) -> Self {
+        let namespace = namespace.filter(|_| action == "PutMetricData").map(str::to_owned);
+        Self { namespace, ..Self::new(Service::CloudWatch, &[action], vec![], region) }
     }
 
     pub fn dynamodb(action: &str, input: &Value, region: &str) -> Self {

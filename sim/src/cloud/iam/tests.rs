@@ -55,6 +55,23 @@ fn allows_to(instance: Option<&str>, policies: &mut Policies, action: &str, inpu
     policies.judge(&Asked { source_instance, ..asked }).is_ok()
 }
 
+#[test]
+fn metrics_are_allowed_by_their_namespace() {
+    let mut publisher = policies(json!([{
+        "Effect": "Allow", "Action": "cloudwatch:PutMetricData", "Resource": "*",
+        "Condition": { "StringEquals": { "cloudwatch:namespace": "skep" } },
+    }]))
+    .unwrap();
+    let mut put =
+        |action, namespace| publisher.judge(&Asked::cloudwatch(action, namespace, REGION)).is_ok();
+    assert!(put("PutMetricData", Some("skep")));
+    for (action, namespace) in
+        [("PutMetricData", Some("skep2")), ("PutMetricData", None), ("GetMetricData", Some("skep"))]
+    {
+        assert!(!put(action, namespace), "{action} {namespace:?}");
+    }
+}
+
 fn key(partition: &str) -> Value {
     json!({ "cluster": { "S": partition }, "item": { "S": "charter" } })
 }

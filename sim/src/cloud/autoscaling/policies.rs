@@ -1,0 +1,433 @@
+//! Target tracking: policies that keep a metric of CloudWatch at a target by changing the desired capacity.
+//!
+//! Guarantees: without values there is no action; a desired capacity stays between the group's sizes; a scale-in does not
+//! begin while instances launch or warm up.
+//!
+//! What AWS documents
+//! (<https://docs.aws.amazon.com/autoscaling/ec2/userguide/as-scaling-target-tracking.html>): two alarms for each policy;
+//! a scale-out in proportion to the metric, rounded up, without the instances that warm up; a scale-in that is more
+//! gradual, with the instances that terminate; with several policies, the largest capacity, and a scale-in only when all
+//! of them agree. What AWS does not document, and this cloud assumes: how many periods an alarm needs and where the lower
+//! one is (see [`PolicyPace`] and `LOW`), as AWS's consoles show them; that a group of no instances is computed like one
+//! of one, which ECS needs for its capacity providers
+//! (<https://aws.amazon.com/blogs/containers/deep-dive-on-amazon-ecs-cluster-auto-scaling/>). Periods begin with the first
+//! policy instead of the full minute, and an alarm needs values in each of its periods; CloudWatch fills gaps from older
+//! ones.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::processes::Process;
+use super::scaling::Scaling;
+use super::states::LifecycleState;
+use crate::cloud::cloudwatch::{CloudWatch, Metric, Statistic};
+use crate::cloud::errors::ApiError;
+use crate::cloud::events::EventKind;
+
+/// The share of the target below which a scale-in is due.
+const LOW: f64 = 0.9;
+/// The warm-up of an instance without a value of its own: the default cooldown of a group.
+/// <https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_PutScalingPolicy.html>
+const DEFAULT_WARMUP: Duration = Duration::from_secs(300);
+
+/// A target tracking policy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicySpec {
+    pub group: String,
+    pub name: String,
+    pub metric: Metric,
+    pub statistic: Statistic,
+    /// Only values with this unit count.
+    pub unit: Option<String>,
+    pub target: f64,
+    pub disable_scale_in: bool,
+    /// The time in service after which an instance counts at a scale-out.
+    pub warmup: Option<Duration>,
+    pub enabled: bool,
+}
+
+impl PolicySpec {
+    /// Returns a policy with AWS's defaults, for the average of a metric.
+    pub fn new(group: &str, name: &str, metric: Metric, target: f64) -> Self {
+        Self {
+            group: group.to_owned(),
+            name: name.to_owned(),
+            metric,
+            statistic: Statistic::Average,
+            unit: None,
+            target,
+            disable_scale_in: false,
+            warmup: None,
+            enabled: true,
+        }
+    }
+}
+
+/// How long alarms wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PolicyPace {
+    pub period: Duration,
+    /// The periods above the target before a scale-out.
+    pub high: u32,
+    /// The periods below the target before a scale-in.
+    pub low: u32,
+}
+
+impl Default for PolicyPace {
+    /// AWS's pace.
+    fn default() -> Self {
+        Self { period: Duration::from_secs(60), high: 3, low: 15 }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum AlarmState {
+    Ok,
+    Alarm,
+    #[default]
+    InsufficientData,
+}
+
+impl AlarmState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "OK",
+            Self::Alarm => "ALARM",
+            Self::InsufficientData => "INSUFFICIENT_DATA",
+        }
+    }
+
+    /// Returns the state after periods with these values; `None`: a period without values.
+    fn after(values: &[Option<f64>], breaches: impl Fn(f64) -> bool) -> Self {
+        if values.iter().all(Option::is_none) {
+            return Self::InsufficientData;
+        }
+        if values.iter().all(|value| value.is_some_and(&breaches)) { Self::Alarm } else { Self::Ok }
+    }
+}
+
+/// The present state of one alarm, and the time at which it began.
+#[derive(Clone, Copy, Debug, Default)]
+struct Watch {
+    state: AlarmState,
+    since: Duration,
+}
+
+impl Watch {
+    /// Sets the state; returns whether it changed.
+    fn becomes(&mut self, state: AlarmState, now: Duration) -> bool {
+        if self.state == state {
+            return false;
+        }
+        *self = Self { state, since: now };
+        true
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Policy {
+    pub spec: PolicySpec,
+    id: String,
+    high: Watch,
+    low: Watch,
+}
+
+/// An alarm as CloudWatch shows it.
+#[derive(Clone, Debug)]
+pub(crate) struct Alarm {
+    pub name: String,
+    pub arn: String,
+    pub policy_arn: String,
+    pub spec: PolicySpec,
+    pub is_high: bool,
+    pub threshold: f64,
+    pub state: AlarmState,
+    pub since: Duration,
+    pub period: Duration,
+    pub periods: u32,
+}
+
+/// All policies, by group and name.
+#[derive(Debug, Default)]
+pub(super) struct Policies {
+    all: BTreeMap<(String, String), Policy>,
+    pace: PolicyPace,
+    /// The end of the present period; `None` without policies.
+    next: Option<Duration>,
+}
+
+/// A group's sizes and instances, as one policy counts them.
+#[derive(Clone, Copy, Debug)]
+struct Capacity {
+    min: u32,
+    max: u32,
+    desired: u32,
+    /// The instances in service that do not warm up.
+    warm: u32,
+    /// The instances in service and those that terminate.
+    standing: u32,
+    /// Whether instances launch or warm up.
+    is_growing: bool,
+}
+
+/// What a policy wants for its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Out(u32),
+    In(u32),
+    Stay,
+}
+
+impl Policy {
+    /// Returns the new capacity that the states of the alarms ask for. `value`: of the last period.
+    fn verdict(&self, value: Option<f64>, of: Capacity) -> Verdict {
+        let Some(value) = value else { return Verdict::Stay };
+        let wanted = |instances: u32| {
+            let wanted = (f64::from(instances) * value / self.spec.target).ceil();
+            // A float becomes the nearest number of its type: a negative one becomes 0.
+            (wanted as u32).clamp(of.min, of.max)
+        };
+        if self.high.state == AlarmState::Alarm {
+            let wanted = wanted(of.warm.max(1));
+            return if wanted > of.desired { Verdict::Out(wanted) } else { Verdict::Stay };
+        }
+        if self.low.state == AlarmState::Alarm && !of.is_growing {
+            let wanted = wanted(of.standing);
+            return if wanted < of.desired { Verdict::In(wanted) } else { Verdict::Stay };
+        }
+        Verdict::Stay
+    }
+
+    /// Returns the alarms: the high one, and the low one where the policy scales in.
+    fn alarms(&self, region: &str, pace: PolicyPace) -> Vec<Alarm> {
+        let alarm = |is_high: bool| {
+            let (side, watch) = if is_high { ("High", self.high) } else { ("Low", self.low) };
+            let name = format!("TargetTracking-{}-Alarm{side}-{}", self.spec.group, self.id);
+            let account = crate::cloud::ACCOUNT;
+            Alarm {
+                arn: format!("arn:aws:cloudwatch:{region}:{account}:alarm:{name}"),
+                name,
+                policy_arn: self.arn(region),
+                spec: self.spec.clone(),
+                is_high,
+                threshold: if is_high { self.spec.target } else { self.spec.target * LOW },
+                state: watch.state,
+                since: watch.since,
+                period: pace.period,
+                periods: if is_high { pace.high } else { pace.low },
+            }
+        };
+        let sides = if self.spec.disable_scale_in { &[true][..] } else { &[true, false] };
+        sides.iter().map(|is_high| alarm(*is_high)).collect()
+    }
+
+    pub fn arn(&self, region: &str) -> String {
+        let PolicySpec { group, name, .. } = &self.spec;
+        format!(
+            "arn:aws:autoscaling:{region}:{}:scalingPolicy:{}:autoScalingGroupName/{group}:policyName/{name}",
+            crate::cloud::ACCOUNT,
+            self.id
+        )
+    }
+}
+
+/// Returns the new desired capacity: the largest that a policy wants, and a smaller one only if all policies that scale
+/// in want that.
+fn resolve(verdicts: &[(Verdict, bool)]) -> Option<u32> {
+    let out = verdicts.iter().filter_map(|(verdict, _)| match verdict {
+        Verdict::Out(wanted) => Some(*wanted),
+        _ => None,
+    });
+    if let Some(wanted) = out.max() {
+        return Some(wanted);
+    }
+    let scale_in = verdicts.iter().filter(|(_, scales_in)| *scales_in);
+    let wanted = scale_in.map(|(verdict, _)| match verdict {
+        Verdict::In(wanted) => Some(*wanted),
+        _ => None,
+    });
+    wanted.collect::<Option<Vec<u32>>>()?.into_iter().max()
+}
+
+impl Scaling {
+    /// Returns the time at which the alarms are evaluated next.
+    pub fn policies_due(&self) -> Option<Duration> {
+        self.policies.next
+    }
+
+    /// Sets how long alarms wait; the present period begins anew.
+    pub fn set_policy_pace(&mut self, pace: PolicyPace, now: Duration) {
+        self.policies.pace = pace;
+        self.policies.next = self.policies.next.map(|_| now + pace.period);
+    }
+
+    pub fn policies(&self) -> impl Iterator<Item = &Policy> {
+        self.policies.all.values()
+    }
+
+    pub fn alarms(&self) -> impl Iterator<Item = Alarm> {
+        self.policies().flat_map(|policy| self.alarms_of(policy))
+    }
+
+    pub(super) fn alarms_of(&self, policy: &Policy) -> Vec<Alarm> {
+        policy.alarms(&self.region, self.policies.pace)
+    }
+
+    /// Adds a policy, or changes the present one; its alarms have no data at first.
+    pub fn put_policy(&mut self, spec: PolicySpec, now: Duration) -> Result<&Policy, ApiError> {
+        self.group(&spec.group)?;
+        if !(spec.target.is_finite() && spec.target > 0.0) {
+            return Err(ApiError::validation("TargetValue must be a positive number"));
+        }
+        let key = (spec.group.clone(), spec.name.clone());
+        let is_other = |it: &Policy| it.spec.group == spec.group && it.spec.name != spec.name;
+        if self.policies().any(|it| is_other(it) && it.spec.metric == spec.metric) {
+            return Err(ApiError::validation(
+                "Only one TargetTrackingScaling policy for a given metric specification is allowed.",
+            ));
+        }
+        let id = match self.policies.all.get(&key) {
+            Some(policy) => policy.id.clone(),
+            None => self.ids.uuid(),
+        };
+        let watch = Watch { since: now, ..Watch::default() };
+        let policy = Policy { spec, id, high: watch, low: watch };
+        // The event also makes the timers look at the new deadline.
+        self.tell(&policy, true, AlarmState::InsufficientData);
+        self.policies.next.get_or_insert(now + self.policies.pace.period);
+        Ok(self.policies.all.entry(key).insert_entry(policy).into_mut())
+    }
+
+    /// Deletes a policy by its name or its ARN.
+    pub fn delete_policy(&mut self, group: Option<&str>, name: &str) -> Result<(), ApiError> {
+        let region = self.region.clone();
+        let is_it = |policy: &Policy| {
+            (policy.spec.name == name && group == Some(&policy.spec.group))
+                || policy.arn(&region) == name
+        };
+        let before = self.policies.all.len();
+        self.policies.all.retain(|_, policy| !is_it(policy));
+        if self.policies.all.len() == before {
+            return Err(ApiError::validation(format!("PolicyName: {name} not found")));
+        }
+        self.stop_without_policies();
+        Ok(())
+    }
+
+    /// Deletes the policies of a group that is deleted.
+    pub(super) fn delete_policies_of(&mut self, group: &str) {
+        self.policies.all.retain(|(of, _), _| of != group);
+        self.stop_without_policies();
+    }
+
+    fn stop_without_policies(&mut self) {
+        if self.policies.all.is_empty() {
+            self.policies.next = None;
+        }
+    }
+
+    /// Evaluates the alarms if a period has ended, and scales the groups that need it. `date`: of `now`.
+    pub fn follow_policies(&mut self, metrics: &CloudWatch, date: OffsetDateTime, now: Duration) {
+        let Some(next) = self.policies.next.filter(|next| *next <= now) else { return };
+        let period = self.policies.pace.period.max(Duration::from_millis(1));
+        // Periods that ended unnoticed are evaluated with the last one.
+        let missed = (now - next).as_nanos() / period.as_nanos();
+        let ended = next + period * u32::try_from(missed).unwrap_or(u32::MAX);
+        self.policies.next = Some(ended + period);
+        let end = date - (now - ended);
+        let mut verdicts: BTreeMap<String, Vec<(Verdict, bool)>> = BTreeMap::new();
+        for key in self.policies.all.keys().cloned().collect::<Vec<_>>() {
+            let value = self.watch(&key, metrics, end, now);
+            let Some(policy) = self.policies.all.get(&key).filter(|it| it.spec.enabled) else {
+                continue;
+            };
+            let Some(capacity) = self.capacity(&policy.spec, now) else { continue };
+            let verdict = policy.verdict(value, capacity);
+            verdicts.entry(key.0).or_default().push((verdict, !policy.spec.disable_scale_in));
+        }
+        for (group, verdicts) in verdicts {
+            self.scale(&group, &verdicts, now);
+        }
+    }
+
+    /// Sets the states of a policy's alarms; returns the value of the last period.
+    fn watch(
+        &mut self,
+        key: &(String, String),
+        metrics: &CloudWatch,
+        end: OffsetDateTime,
+        now: Duration,
+    ) -> Option<f64> {
+        let pace = self.policies.pace;
+        let policy = self.policies.all.get_mut(key)?;
+        let PolicySpec { metric, statistic, unit, target, .. } = &policy.spec;
+        let value = |periods_ago: u32| {
+            let to = end - pace.period * periods_ago;
+            metrics.statistic(metric, *statistic, unit.as_deref(), to - pace.period, to)
+        };
+        let values: Vec<Option<f64>> = (0..pace.high.max(pace.low)).map(value).collect();
+        let last = |periods: u32| &values[..periods as usize];
+        let high = AlarmState::after(last(pace.high), |value| value > *target);
+        let low = AlarmState::after(last(pace.low), |value| value < target * LOW);
+        let changed = [
+            (true, high, policy.high.becomes(high, now)),
+            (false, low, policy.low.becomes(low, now)),
+        ];
+        let (policy, newest) = (policy.clone(), values.first().copied().flatten());
+        for (is_high, state, _) in changed.into_iter().filter(|(.., changed)| *changed) {
+            self.tell(&policy, is_high, state);
+        }
+        newest
+    }
+
+    fn tell(&mut self, policy: &Policy, is_high: bool, state: AlarmState) {
+        if !is_high && policy.spec.disable_scale_in {
+            return;
+        }
+        let PolicySpec { group, name, .. } = policy.spec.clone();
+        self.emit(EventKind::ScalingAlarm { group, policy: name, is_high, state });
+    }
+
+    fn capacity(&self, spec: &PolicySpec, now: Duration) -> Option<Capacity> {
+        let group = &self.group(&spec.group).ok()?.spec;
+        let warmup = spec.warmup.unwrap_or(DEFAULT_WARMUP);
+        let (mut warm, mut standing, mut is_growing) = (0, 0, false);
+        for instance in self.instances().filter(|it| it.group == spec.group) {
+            let state = instance.lifecycle.state();
+            match state {
+                LifecycleState::InService => {
+                    let is_warm = instance.lifecycle.since() + warmup <= now;
+                    warm += u32::from(is_warm);
+                    standing += 1;
+                    is_growing |= !is_warm;
+                }
+                _ if state.counts() => is_growing = true,
+                LifecycleState::Terminating
+                | LifecycleState::TerminatingWait
+                | LifecycleState::TerminatingProceed => standing += 1,
+                _ => {}
+            }
+        }
+        let (min, max, desired) = (group.min, group.max, group.desired);
+        Some(Capacity { min, max, desired, warm, standing, is_growing })
+    }
+
+    fn scale(&mut self, group: &str, verdicts: &[(Verdict, bool)], now: Duration) {
+        let Some(wanted) = resolve(verdicts) else { return };
+        let Ok(of) = self.group(group) else { return };
+        let process = if wanted > of.spec.desired { Process::Launch } else { Process::Terminate };
+        if of.is_suspended(Process::AlarmNotification) || of.is_suspended(process) {
+            return;
+        }
+        // Not refused: the capacity is between the group's sizes.
+        let _ = self.set_desired(group, wanted, now);
+    }
+}
+
+#[cfg(test)]
+#[path = "policies_tests.rs"]
+mod tests;
