@@ -91,6 +91,10 @@ pub trait Machines: Send + Sync + 'static {
     fn start(&self, instance_id: &str);
     /// Powers the machine off and deletes it.
     fn terminate(&self, instance_id: &str);
+    /// Powers the machine off, deletes its disk and boots it from the image, with the same id and address. When the
+    /// machine is on again, or could not be, it calls [`crate::cloud::Cloud::root_volume_is_replaced`]. Machines
+    /// without a disk do nothing: their root volume is never replaced.
+    fn replace_root_volume(&self, _instance_id: &str, _image_id: &str) {}
     /// Makes an image of the disk of a machine that is off, and reports to the cloud when it is done. Machines without
     /// a disk make no image: it stays pending.
     fn create_image(&self, _instance_id: &str, _image_id: &str) {}

@@ -68,6 +68,8 @@ pub struct BootedInstance {
     wire: Wire,
     cgroup: String,
     disk: Disk,
+    /// The image of its present root volume.
+    image_id: Mutex<String>,
     power: Mutex<Power>,
     /// Number of times that the machine was switched off.
     ends: watch::Sender<u64>,
@@ -88,6 +90,7 @@ impl BootedInstance {
             netns,
             cgroup: format!("{}/{id}", site.run.cgroup()),
             disk: Disk(site.run.record.scratch.join(id)),
+            image_id: Mutex::new(launch.image_id.clone()),
             power: Mutex::new(Power::Off),
             ends: watch::channel(0).0,
             wanted_off: AtomicBool::new(false),
@@ -252,11 +255,32 @@ impl BootedInstance {
         tokio::task::spawn_blocking(move || instance.throw_away()).await.ok();
     }
 
+    /// Replaces the root volume, for EC2: the system shuts down, and boots from a new disk with the same id and address.
+    pub(super) async fn replace_root_volume_now(
+        self: Arc<Self>,
+        image_id: &str,
+    ) -> anyhow::Result<()> {
+        let _turn = self.turn.lock().await;
+        // Refused before the present disk is lost.
+        self.site.images.get(image_id)?;
+        self.shut_down().await;
+        ensure!(!self.is_gone(), "{} is terminated", self.id());
+        image_id.clone_into(&mut self.image_id.lock().unwrap_or_else(PoisonError::into_inner));
+        let instance = Arc::clone(&self);
+        tokio::task::spawn_blocking(move || {
+            instance.remove_disk_and_wire()?;
+            instance.make()
+        })
+        .await??;
+        self.note("new root volume");
+        self.switch_on().await
+    }
+
     /// Stores the disk of an instance that is off as an image.
     pub(super) async fn keep(self: Arc<Self>, image_id: &str) -> anyhow::Result<()> {
         let _turn = self.turn.lock().await;
         ensure!(!self.is_on() && !self.is_gone(), "{} is not stopped", self.id());
-        let below = self.site.images.get(&self.launch.image_id)?;
+        let below = self.image()?;
         let dir = self.site.run.record.scratch.join(image_id);
         let disk = self.disk.clone();
         let image = tokio::task::spawn_blocking(move || below.keep(&disk, &dir)).await??;
@@ -272,13 +296,16 @@ impl BootedInstance {
             Power::Off => {}
             Power::Gone => return,
         }
-        self.site.aws.unplug(self.address());
-        remove_cgroup(&self.cgroup);
-        let removed = self.netns.delete().and_then(|()| remove_dir(&self.disk.0));
-        if let Err(error) = removed {
+        if let Err(error) = self.remove_disk_and_wire() {
             tracing::warn!(instance = self.id(), "remains are left: {error:#}");
         }
         self.note("power off");
+    }
+
+    fn remove_disk_and_wire(&self) -> anyhow::Result<()> {
+        self.site.aws.unplug(self.address());
+        remove_cgroup(&self.cgroup);
+        self.netns.delete().and_then(|()| remove_dir(&self.disk.0))
     }
 
     fn make(&self) -> anyhow::Result<()> {
@@ -291,7 +318,8 @@ impl BootedInstance {
     }
 
     fn image(&self) -> anyhow::Result<Image> {
-        self.site.images.get(&self.launch.image_id)
+        let image_id = self.image_id.lock().unwrap_or_else(PoisonError::into_inner);
+        self.site.images.get(&image_id)
     }
 
     async fn switch_on(self: &Arc<Self>) -> anyhow::Result<()> {

@@ -166,6 +166,16 @@ impl Machines for Handle {
         });
     }
 
+    fn replace_root_volume(&self, instance_id: &str, image_id: &str) {
+        let Some((machines, instance)) = self.find(instance_id) else { return };
+        let (cloud, image_id) = (machines.site.cloud.clone(), image_id.to_owned());
+        machines.site.runtime.spawn(async move {
+            let id = instance.id().to_owned();
+            let replaced = instance.replace_root_volume_now(&image_id).await;
+            cloud.root_volume_is_replaced(&id, replaced.map_err(|error| format!("{error:#}")));
+        });
+    }
+
     fn disturb(&self, _instance_id: &str, _what: Disturbance) -> anyhow::Result<()> {
         bail!("not supported on booted machines")
     }

@@ -40,6 +40,8 @@ pub struct ClusterSpec {
     pub user_data: Option<String>,
     /// Whether the groups have lifecycle hooks, and the stack waits for signals.
     pub hooks: bool,
+    /// Whether the groups retain instances whose termination hook was abandoned.
+    pub retain_abandoned: bool,
     /// The load balancer, named like the cluster.
     pub load_balancer: Option<ClusterBalancer>,
 }
@@ -117,6 +119,7 @@ impl ClusterSpec {
             image_id: None,
             user_data: None,
             hooks: true,
+            retain_abandoned: false,
             load_balancer: None,
         }
     }
@@ -148,6 +151,7 @@ impl ClusterSpec {
             stack: Some((self.name.clone(), logical_id.to_owned())),
             market,
             role_name: Some(format!("skep-{role}")),
+            retain_abandoned: self.retain_abandoned,
             image_id: self.image_id.clone().unwrap_or(defaults.image_id),
             user_data: self
                 .user_data

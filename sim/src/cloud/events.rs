@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::sync::broadcast;
 
-use super::autoscaling::{ActionResult, AlarmState, LifecycleState, Transition};
+use super::autoscaling::{ActionResult, AlarmState, LifecycleState, RefreshStatus, Transition};
 use super::elb::TargetState;
 
 /// Number of events by which a subscriber can be late without losing any.
@@ -78,6 +78,13 @@ pub enum EventKind {
         is_high: bool,
         state: AlarmState,
     },
+    /// The status of an instance refresh has changed.
+    InstanceRefresh {
+        group: String,
+        refresh: String,
+        status: RefreshStatus,
+        reason: Option<String>,
+    },
     Unhealthy {
         instance_id: String,
     },
@@ -145,6 +152,7 @@ impl EventKind {
             Self::Replaced { .. }
             | Self::DesiredCapacity { .. }
             | Self::ScalingAlarm { .. }
+            | Self::InstanceRefresh { .. }
             | Self::StackStatus { .. } => None,
         }
     }

@@ -70,7 +70,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use access::{Deny, Who};
 pub use autoscaling::{
-    ActionResult, AlarmState, LifecycleState, PolicyPace, PolicySpec, PoolState, Process, Timing,
+    ActionResult, AlarmState, LifecycleState, OfProtected, OfStandby, PolicyPace, PolicySpec,
+    PoolState, Process, RefreshSpec, RefreshStatus, RefreshStrategy, RefreshView, Timing,
     Transition,
 };
 pub use cloudwatch::{Metric, MetricView, Statistic};
@@ -282,6 +283,9 @@ impl Cloud {
                 Outcome::Launch(launch) => tasks::Order::Launch(launch),
                 Outcome::Stop(id) => tasks::Order::Stop(id),
                 Outcome::Start(id) => tasks::Order::Start(id),
+                Outcome::ReplaceRootVolume { instance, image } => {
+                    tasks::Order::ReplaceRootVolume { instance, image }
+                }
                 Outcome::PowerOff(id) => {
                     state.metadata.forget(&id);
                     tasks::Order::Terminate(id)

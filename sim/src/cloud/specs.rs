@@ -85,6 +85,8 @@ pub struct GroupSpec {
     pub health_check_type: HealthCheckType,
     /// The time in service for which the target groups' health checks do not count.
     pub health_check_grace: Duration,
+    /// Whether the group's instance lifecycle policy retains the instances whose termination hook was abandoned.
+    pub retain_abandoned: bool,
 }
 
 impl Default for GroupSpec {
@@ -105,6 +107,7 @@ impl Default for GroupSpec {
             target_group_arns: Vec::new(),
             health_check_type: HealthCheckType::Ec2,
             health_check_grace: Duration::ZERO,
+            retain_abandoned: false,
         }
     }
 }

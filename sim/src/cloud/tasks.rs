@@ -15,6 +15,7 @@ pub(super) enum Order {
     Stop(String),
     Start(String),
     CreateImage { instance: String, image: String },
+    ReplaceRootVolume { instance: String, image: String },
     Terminate(String),
 }
 
@@ -35,6 +36,9 @@ pub(super) async fn carry_out(
             Order::Stop(id) => machines.stop(&id),
             Order::Start(id) => machines.start(&id),
             Order::CreateImage { instance, image } => machines.create_image(&instance, &image),
+            Order::ReplaceRootVolume { instance, image } => {
+                machines.replace_root_volume(&instance, &image);
+            }
             Order::Terminate(id) => machines.terminate(&id),
         }
     }

@@ -137,6 +137,16 @@ impl Machines for Handle {
         }
     }
 
+    fn replace_root_volume(&self, instance_id: &str, _image_id: &str) {
+        let Some((machines, instance)) = self.find(instance_id) else { return };
+        let (how, cloud) = (machines.site.options.power_off, machines.site.cloud.clone());
+        machines.site.runtime.spawn(async move {
+            let id = instance.id().to_owned();
+            let replaced = instance.replace_root_volume_now(how).await;
+            cloud.root_volume_is_replaced(&id, replaced.map_err(|error| format!("{error:#}")));
+        });
+    }
+
     fn disturb(&self, instance_id: &str, what: Disturbance) -> anyhow::Result<()> {
         let (_machines, instance) =
             self.find(instance_id).with_context(|| format!("there is no machine {instance_id}"))?;
@@ -233,7 +243,16 @@ impl Fleet {
         .await?;
         let timeline = Timeline::create(&run.record.dir)?;
         let runtime = tokio::runtime::Handle::current();
-        let site = Site { run, options, aws: namespace, gateway, template, timeline, runtime };
+        let site = Site {
+            run,
+            options,
+            aws: namespace,
+            cloud: aws.cloud.clone(),
+            gateway,
+            template,
+            timeline,
+            runtime,
+        };
         let machines = Arc::new(Ec2 { site: Arc::new(site), register: Mutex::default() });
         aws.cloud.set_machines(Arc::new(Handle(Arc::downgrade(&machines))));
         let one_swarm = machines.site.options.one_swarm.then(|| OneSwarm::watch(&machines));

@@ -29,6 +29,10 @@ pub fn narrate(event: &EventKind) -> Option<String> {
             let side = if *is_high { "above" } else { "below" };
             format!("{group}: policy {policy}, {side} its target: {}", state.as_str())
         }
+        EventKind::InstanceRefresh { group, status, reason, .. } => {
+            let reason = reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            format!("{group}: instance refresh {}{reason}", status.as_str())
+        }
         EventKind::Unhealthy { .. } => "unhealthy".to_owned(),
         EventKind::TargetHealth { target_group, from, to, .. } => {
             format!("target group {target_group}: {from} → {to}")

@@ -16,6 +16,9 @@ use super::instance::{Instance, Power};
 use super::machine::{Hardware, Machine};
 use super::netns::Namespace;
 
+/// The directories of an instance that are on its disk, beside Docker's.
+const DISK: [&str; 4] = ["etc", "bin", "run", "state"];
+
 impl Instance {
     /// Launches the instance: makes the computer, switches it on and starts its programs. An instance that was
     /// terminated meanwhile stays terminated.
@@ -98,6 +101,32 @@ impl Instance {
         }
     }
 
+    /// Replaces the root volume as EC2 does: shuts down, throws the disk away and boots from a new one, with the same
+    /// id and address. The whole of the instance's disk is on its root volume.
+    pub(super) async fn replace_root_volume_now(
+        self: Arc<Self>,
+        how: PowerOff,
+    ) -> anyhow::Result<()> {
+        let _turn = self.turn.lock().await;
+        self.shut_down(how).await;
+        let instance = Arc::clone(&self);
+        tokio::task::spawn_blocking(move || {
+            let _switching = instance.switching();
+            // If a termination came meanwhile, it wins.
+            ensure!(instance.is_on(), "{} is off", instance.id());
+            instance.cut_power();
+            instance.remove_disk_and_wire()?;
+            for dir in DISK {
+                remove_dir(&instance.dir.join(dir))?;
+            }
+            instance.make()?;
+            instance.site.timeline.add(instance.id(), "new root volume");
+            instance.switch_on()
+        })
+        .await??;
+        self.start_programs()
+    }
+
     /// Shuts the system down in the way of `how`, before the power is cut.
     async fn shut_down(&self, how: PowerOff) {
         self.end_supervision();
@@ -126,9 +155,7 @@ impl Instance {
             Power::Off => {}
             Power::Gone => return,
         }
-        self.site.aws.unplug(self.address());
-        remove_cgroup(&self.dockerd.cgroup);
-        let removed = self.netns.delete().and_then(|()| remove_dir(&self.dockerd.dir));
+        let removed = self.remove_disk_and_wire();
         for socket in [self.docker_socket(), &self.notify_socket()] {
             fs::remove_file(socket).ok();
         }
@@ -138,11 +165,19 @@ impl Instance {
         self.site.timeline.add(self.id(), "power off");
     }
 
+    /// Removes Docker's part of the disk, and the network with the kernel's state of it. The machine is off.
+    fn remove_disk_and_wire(&self) -> anyhow::Result<()> {
+        self.site.aws.unplug(self.address());
+        remove_cgroup(&self.dockerd.cgroup);
+        self.netns.delete().and_then(|()| remove_dir(&self.dockerd.dir))
+    }
+
     /// Makes the disk and the wire.
     fn make(&self) -> anyhow::Result<()> {
-        for dir in ["etc/flush.d", "bin", "run", "state"] {
+        for dir in DISK {
             fs::create_dir_all(self.dir.join(dir))?;
         }
+        fs::create_dir_all(self.dir.join("etc/flush.d"))?;
         append(&self.log_path())?;
         let options = &self.site.options;
         let hosts: Vec<_> =

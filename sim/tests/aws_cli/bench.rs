@@ -36,6 +36,10 @@ impl Machines for Noted {
         self.0.lock().unwrap().push(format!("terminate {instance_id}"));
     }
 
+    fn replace_root_volume(&self, instance_id: &str, image_id: &str) {
+        self.0.lock().unwrap().push(format!("new volume {instance_id} {image_id}"));
+    }
+
     /// The script `deaf` is not received; every other one prints itself, and ends with 3.
     fn execute(&self, _instance_id: &str, script: String) -> Option<oneshot::Receiver<Executed>> {
         let (tell, executed) = oneshot::channel();

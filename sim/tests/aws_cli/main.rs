@@ -8,4 +8,5 @@ mod cloudwatch;
 mod dynamodb;
 mod errors;
 mod load_balancing;
+mod refresh;
 mod ssm;

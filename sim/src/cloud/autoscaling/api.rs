@@ -9,7 +9,7 @@ use super::describe;
 use super::groups::Sizes;
 use super::scaling::Scaling;
 use super::states::{ActionResult, Transition};
-use super::{policies_api, processes, traffic_api, warm_pool};
+use super::{policies_api, processes, refresh, retention, traffic_api, warm_pool};
 use crate::cloud::clock::Clock;
 use crate::cloud::errors::ApiError;
 use crate::cloud::requests::Service;
@@ -119,6 +119,7 @@ pub(crate) fn handle(
         }
         _ => {
             let answer = traffic_api::handle(scaling, action, params, now)
+                .or_else(|| refresh::handle(scaling, clock, action, params, now))
                 .map(|answer| answer.map(Some))
                 .or_else(|| policies_api::handle(scaling, action, params, now))
                 .or_else(|| Some(processes::handle(scaling, action, params, now)?.map(|()| None)));
@@ -162,6 +163,7 @@ fn create_group(scaling: &mut Scaling, params: &Params, now: Duration) -> Result
         target_group_arns: traffic_api::target_group_arns(params)?,
         health_check_type: checks.of_type.unwrap_or_default(),
         health_check_grace: checks.grace.unwrap_or(defaults.health_check_grace),
+        retain_abandoned: retention::policy(params)?.unwrap_or_default(),
         ..defaults
     };
     scaling.create_group(spec, params.list("AvailabilityZones"), hooks, None, now)
@@ -175,7 +177,11 @@ fn update_group(scaling: &mut Scaling, params: &Params, now: Duration) -> Result
     };
     let name = params.required("AutoScalingGroupName")?;
     let checks = traffic_api::health_checks(params)?;
+    let retains = retention::policy(params)?;
     scaling.update_group(name, sizes, now)?;
+    if let Some(retains) = retains {
+        scaling.set_retention(name, retains)?;
+    }
     scaling.set_health_checks(name, checks, now)
 }
 

@@ -12,8 +12,16 @@ use crate::cloud::ids::Ids;
 use crate::machines::Launch;
 
 impl Scaling {
-    /// Launches missing instances; terminates excess ones, or returns them to the warm pool.
+    /// Launches and terminates until each group has its desired capacity, and its instance refresh waits.
     pub(super) fn converge(&mut self, now: Duration) {
+        self.fill_up(now);
+        while self.advance_refreshes(now) {
+            self.fill_up(now);
+        }
+    }
+
+    /// Launches missing instances; terminates excess ones, or returns them to the warm pool.
+    fn fill_up(&mut self, now: Duration) {
         let names: Vec<String> = self.groups.keys().cloned().collect();
         for name in names {
             let mut counted: Vec<(u64, String, bool)> = self
@@ -24,6 +32,7 @@ impl Scaling {
                 .collect();
             counted.sort_unstable();
             let desired = self.groups.get(&name).map_or(0, |g| g.spec.desired as usize);
+            let desired = desired + self.refresh_surge(&name);
             let is_suspended =
                 |process| self.groups.get(&name).is_some_and(|group| group.is_suspended(process));
             let excess = match is_suspended(Process::Terminate) {
@@ -70,6 +79,7 @@ impl Scaling {
             return false;
         };
         let id = self.ids.instance();
+        let image_id = super::refresh::image_of_launches(&self.refreshes, &owner.spec);
         let spec = &owner.spec;
         let role_name = spec.role_name.clone();
         let credentials =
@@ -85,7 +95,7 @@ impl Scaling {
             address,
             launched: now,
             instance_type: spec.instance_type.clone(),
-            image_id: spec.image_id.clone(),
+            image_id,
             market: spec.market,
             user_data: spec.user_data.clone(),
             credentials,

@@ -8,7 +8,7 @@ use super::group::Group;
 use super::instance::Instance;
 use super::page::page;
 use super::scaling::Scaling;
-use super::{processes, traffic_api};
+use super::{processes, retention, traffic_api};
 use crate::cloud::clock::{self, Clock};
 use crate::cloud::errors::ApiError;
 use crate::cloud::wire::Params;
@@ -110,6 +110,7 @@ fn one_group(xml: &mut Xml, scaling: &Scaling, clock: &Clock, group: &Group, inc
     xml.text("member", "OldestInstance");
     xml.close("TerminationPolicies");
     xml.text("NewInstancesProtectedFromScaleIn", "false");
+    retention::of_group(xml, group);
 }
 
 /// Writes the elements that both descriptions of an instance share.

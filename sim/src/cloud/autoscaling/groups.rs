@@ -149,6 +149,7 @@ impl Scaling {
 
     pub fn delete_group(&mut self, name: &str, force: bool, now: Duration) -> Result<(), ApiError> {
         self.group(name)?;
+        self.check_none_retained(name)?;
         let members: Vec<String> =
             self.instances.values().filter(|i| i.group == name).map(|i| i.id.clone()).collect();
         if !members.is_empty() && !force {
@@ -162,6 +163,7 @@ impl Scaling {
         // Forced deletion waits for no hook; without the group, no instance is replaced.
         self.groups.remove(name);
         self.delete_policies_of(name);
+        self.refreshes.retain(|refresh| refresh.group != name);
         for id in members {
             self.vanish(&id, now);
         }

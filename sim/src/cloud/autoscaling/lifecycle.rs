@@ -21,6 +21,24 @@
 //! then do the termination hooks start:
 //! <https://docs.aws.amazon.com/autoscaling/ec2/userguide/lifecycle-hooks-overview.html>.
 //!
+//! An instance refresh that replaces root volumes:
+//!
+//! ```text
+//! InService → ReplacingRootVolume → ReplacingRootVolume:Wait → ReplacingRootVolume:Proceed → RootVolumeReplaced → Pending
+//! ```
+//!
+//! The termination hooks hold the instance in the first wait, the launch hooks in Pending:Wait; it leaves its target
+//! groups in ReplacingRootVolume:
+//! <https://docs.aws.amazon.com/autoscaling/ec2/userguide/lifecycle-hooks-overview.html>. AWS does not document what
+//! ABANDON does in the first wait; here the replacement goes on, as a termination does, since a policy that retains
+//! instances has no state for it.
+//!
+//! If the group's policy retains instances, an abandoned termination hook leads from Terminating:Proceed to
+//! Terminating:Retained, and accordingly in the pool:
+//! <https://docs.aws.amazon.com/autoscaling/ec2/userguide/manage-retained-instances.html>. The metadata do not change
+//! then. AWS does not document whether a later termination runs the hooks again; here it does, as recordings of AWS
+//! show.
+//!
 //! An abandoned launch runs the termination hooks too. AWS does not document this; it is the stricter assumption for an
 //! agent that must handle both cases.
 
@@ -54,6 +72,10 @@ pub(crate) enum Event<'a> {
     ReturnToPool(PoolState),
     EnterStandby,
     ExitStandby,
+    /// An instance refresh replaces the root volume.
+    ReplaceRootVolume,
+    /// The machine boots from its new root volume.
+    RootVolumeReplaced,
     Heartbeat(ActionName<'a>),
     Complete(ActionName<'a>, ActionResult),
 }
@@ -89,6 +111,8 @@ pub(crate) enum Fact {
     Started,
     /// The machine must be deleted.
     PoweredOff,
+    /// The machine must get a new root volume.
+    ReplacesRootVolume,
 }
 
 /// Reason for refusing a step.
@@ -104,6 +128,8 @@ pub(crate) enum Refused {
 pub(crate) struct Surroundings<'a> {
     pub hooks: &'a [HookSpec],
     pub timing: Timing,
+    /// Whether the group keeps instances whose termination hook was abandoned.
+    pub retains: bool,
     /// The time from which the instance is in none of its group's target groups; [`Duration::MAX`] while it is not
     /// even draining.
     pub deregistered: Duration,
@@ -120,6 +146,10 @@ pub(crate) struct Lifecycle {
     pool: PoolState,
     /// Whether the instance was in service and returns to the pool.
     returns: bool,
+    /// The group's policy at the last step, as in [`Surroundings`].
+    retains: bool,
+    /// Whether the last termination hooks ended with ABANDON.
+    abandoned: bool,
     target: Option<&'static str>,
 }
 
@@ -131,6 +161,8 @@ impl Lifecycle {
             actions: Vec::new(),
             pool: PoolState::default(),
             returns: false,
+            retains: false,
+            abandoned: false,
             target: None,
         }
     }
@@ -166,7 +198,7 @@ impl Lifecycle {
                 Some((self.since + timing.launching).max(deregistered))
             }
             S::Pending | S::WarmedPending => Some(self.since + timing.launching),
-            S::Terminating | S::WarmedTerminating => {
+            S::Terminating | S::WarmedTerminating | S::ReplacingRootVolume => {
                 Some((self.since + timing.terminating).max(deregistered))
             }
             state if state.is_waiting() => self.actions.iter().map(Action::deadline).min(),
@@ -183,6 +215,7 @@ impl Lifecycle {
         around: &mut Surroundings<'_>,
         facts: &mut Vec<Fact>,
     ) -> Result<(), Refused> {
+        self.retains = around.retains;
         // Due changes come before the event: a completion after the deadline is too late.
         self.settle(now, around, facts);
         let answer = self.apply(event, now, facts);
@@ -199,7 +232,7 @@ impl Lifecycle {
         use LifecycleState as S;
         match event {
             Event::Tick => {}
-            Event::Terminate if self.state.is_leaving() => {}
+            Event::Terminate if self.state.is_leaving() && !self.state.is_retained() => {}
             Event::Terminate => {
                 self.actions.clear();
                 self.go(self.in_pool_or(S::WarmedTerminating, S::Terminating), now, facts);
@@ -232,6 +265,16 @@ impl Lifecycle {
                 self.go(S::InService, now, facts);
             }
             Event::ExitStandby => return Err(Refused::NotInStandby),
+            Event::ReplaceRootVolume if self.state == S::InService => {
+                self.go(S::ReplacingRootVolume, now, facts);
+            }
+            Event::ReplaceRootVolume => return Err(Refused::NotInService),
+            Event::RootVolumeReplaced if self.state == S::ReplacingRootVolumeProceed => {
+                self.go(S::RootVolumeReplaced, now, facts);
+                self.go(S::Pending, now, facts);
+            }
+            // The instance has been terminated meanwhile.
+            Event::RootVolumeReplaced => {}
             Event::Heartbeat(name) => {
                 let index = self.find(name).ok_or(Refused::NoActiveAction)?;
                 let action = &mut self.actions[index];
@@ -270,6 +313,11 @@ impl Lifecycle {
             (S::WarmedPendingWait, ActionResult::Continue) => {
                 self.go(S::WarmedPendingProceed, now, facts);
             }
+            (S::ReplacingRootVolumeWait, _) => self.replace_root_volume(now, facts),
+            (S::WarmedPendingWait, ActionResult::Abandon) if self.returns && self.retains => {
+                self.abandoned = true;
+                self.go(S::WarmedPendingProceed, now, facts);
+            }
             (S::PendingWait | S::WarmedPendingWait, ActionResult::Abandon) => {
                 if !self.returns {
                     facts.push(Fact::LaunchAbandoned);
@@ -277,10 +325,20 @@ impl Lifecycle {
                 self.go(self.in_pool_or(S::WarmedTerminating, S::Terminating), now, facts);
             }
             _ => {
+                self.abandoned = result == ActionResult::Abandon;
                 let next = self.in_pool_or(S::WarmedTerminatingProceed, S::TerminatingProceed);
                 self.go(next, now, facts);
             }
         }
+    }
+
+    fn replace_root_volume(&mut self, now: Duration, facts: &mut Vec<Fact>) {
+        facts.push(Fact::ReplacesRootVolume);
+        self.go(LifecycleState::ReplacingRootVolumeProceed, now, facts);
+    }
+
+    fn is_to_be_retained(&self) -> bool {
+        self.abandoned && self.retains
     }
 
     fn in_pool_or(&self, warmed: LifecycleState, other: LifecycleState) -> LifecycleState {
@@ -316,6 +374,13 @@ impl Lifecycle {
                     };
                     self.go(next, now, facts);
                 }
+                S::ReplacingRootVolume if self.is_due(now, around) => {
+                    if self.start(Transition::Terminating, now, around, facts) {
+                        self.go(S::ReplacingRootVolumeWait, now, facts);
+                    } else {
+                        self.replace_root_volume(now, facts);
+                    }
+                }
                 state if state.is_waiting() => {
                     let due = self.actions.iter().position(|action| action.deadline() <= now);
                     let Some(index) = due else { return };
@@ -325,12 +390,21 @@ impl Lifecycle {
                     self.finish(index, default_result, now, facts);
                 }
                 S::PendingProceed => self.go(S::InService, now, facts),
+                S::WarmedPendingProceed if self.is_to_be_retained() => {
+                    self.returns = false;
+                    self.go(S::WarmedPendingRetained, now, facts);
+                }
                 S::WarmedPendingProceed => {
                     self.returns = false;
                     if self.pool == PoolState::Stopped {
                         facts.push(Fact::Stopped);
                     }
                     self.go(self.pool.steady(), now, facts);
+                }
+                S::TerminatingProceed | S::WarmedTerminatingProceed if self.is_to_be_retained() => {
+                    let next =
+                        self.in_pool_or(S::WarmedTerminatingRetained, S::TerminatingRetained);
+                    self.go(next, now, facts);
                 }
                 S::TerminatingProceed | S::WarmedTerminatingProceed => {
                     facts.push(Fact::PoweredOff);
@@ -350,6 +424,7 @@ impl Lifecycle {
         facts: &mut Vec<Fact>,
     ) -> bool {
         self.actions.clear();
+        self.abandoned = false;
         for hook in around.hooks.iter().filter(|hook| hook.transition == transition) {
             let timeout = hook.heartbeat_timeout;
             self.actions.push(Action::start(hook, (around.token)(), now));

@@ -6,6 +6,7 @@ struct Bench {
     lifecycle: Lifecycle,
     hooks: Vec<HookSpec>,
     timing: Timing,
+    retains: bool,
     deregistered: Duration,
     tokens: u32,
     /// The changes of the last step, refused or not.
@@ -18,6 +19,7 @@ impl Bench {
             lifecycle: Lifecycle::new(Duration::ZERO),
             hooks,
             timing: Timing::default(),
+            retains: false,
             deregistered: Duration::ZERO,
             tokens: 0,
             facts: Vec::new(),
@@ -33,6 +35,7 @@ impl Bench {
         let mut around = Surroundings {
             hooks: &self.hooks,
             timing: self.timing,
+            retains: self.retains,
             deregistered: self.deregistered,
             token: &mut token,
         };

@@ -18,6 +18,8 @@ mod page;
 mod policies;
 mod policies_api;
 mod processes;
+mod refresh;
+mod retention;
 mod scaling;
 mod states;
 mod traffic;
@@ -27,6 +29,9 @@ mod warm_pool;
 pub use lifecycle::Timing;
 pub use policies::{AlarmState, PolicyPace, PolicySpec};
 pub use processes::Process;
+pub use refresh::{
+    OfProtected, OfStandby, RefreshSpec, RefreshStatus, RefreshStrategy, RefreshView,
+};
 pub use states::{ActionResult, LifecycleState, PoolState, Transition};
 
 pub(super) use action::ActionName;

@@ -10,6 +10,7 @@ use super::group::Group;
 use super::instance::{AddressPool, Instance};
 use super::lifecycle::{Event, Fact, Refused, Surroundings, Timing};
 use super::policies::Policies;
+use super::refresh::Refresh;
 use super::states::{ActionResult, LifecycleState};
 use crate::cloud::elb::{self, Elb};
 use crate::cloud::errors::ApiError;
@@ -31,6 +32,7 @@ pub(crate) enum Outcome {
     Stop(String),
     Start(String),
     PowerOff(String),
+    ReplaceRootVolume { instance: String, image: String },
 }
 
 /// The owner of an access key id. Credentials outlive the instance, as on AWS.
@@ -48,6 +50,8 @@ pub(crate) struct Scaling {
     /// With the times of their ends, for as long as EC2 shows them.
     terminated: Vec<(Duration, Instance)>,
     pub(super) activities: Vec<Activity>,
+    /// In the order of their starts.
+    pub(super) refreshes: Vec<Refresh>,
     pub(super) ids: Ids,
     pub(super) region: String,
     pub(super) zones: Vec<String>,
@@ -70,6 +74,7 @@ impl Scaling {
             elb: Elb::new(&options.region, options.seed.wrapping_add(6)),
             terminated: Vec::new(),
             activities: Vec::new(),
+            refreshes: Vec::new(),
             ids: Ids::new(options.seed),
             region: options.region.clone(),
             zones: options.zones.clone(),
@@ -165,7 +170,8 @@ impl Scaling {
             let lifecycle = i.lifecycle.next_deadline(self.timing, self.deregistered(i));
             [lifecycle, spot, self.unhealthy_from(i)]
         });
-        of_instances.flatten().chain(self.elb.next_deadline()).min()
+        let others = [self.elb.next_deadline(), self.refresh_deadline()];
+        of_instances.flatten().chain(others.into_iter().flatten()).min()
     }
 
     /// Terminates an instance through its hooks.
@@ -177,12 +183,14 @@ impl Scaling {
         now: Duration,
     ) -> Result<&Activity, ApiError> {
         let instance = self.instances.get(id).ok_or_else(|| not_managed(id))?;
-        let index = if instance.lifecycle.state().is_leaving() {
+        let state = instance.lifecycle.state();
+        let index = if state.is_leaving() && !state.is_retained() {
             instance.activity
         } else {
             let group = instance.group.clone();
+            super::retention::check_decrement(state, decrement)?;
             // An instance of the warm pool does not count for the desired capacity.
-            if decrement && !instance.lifecycle.state().is_warmed() {
+            if decrement && !state.is_warmed() {
                 self.decrement(&group, 1)?;
             }
             self.begin_termination(id, !decrement, cause, now);
@@ -274,11 +282,13 @@ impl Scaling {
         let Some(instance) = self.instances.get_mut(id) else {
             return Ok(());
         };
-        let hooks = self.groups.get(&instance.group).map(|g| g.hooks.as_slice());
+        let group = self.groups.get(&instance.group);
+        let hooks = group.map(|g| g.hooks.as_slice());
         let ids = &mut self.ids;
         let mut around = Surroundings {
             hooks: hooks.unwrap_or_default(),
             timing: self.timing,
+            retains: group.is_some_and(|g| g.spec.retain_abandoned),
             deregistered,
             token: &mut || ids.uuid(),
         };
@@ -304,6 +314,7 @@ impl Scaling {
             Fact::Stopped => self.outcomes.push(Outcome::Stop(instance_id)),
             Fact::Started => self.outcomes.push(Outcome::Start(instance_id)),
             Fact::PoweredOff => self.outcomes.push(Outcome::PowerOff(instance_id)),
+            Fact::ReplacesRootVolume => self.order_root_volume(id),
             Fact::LaunchAbandoned => self.launch_abandoned(id, now),
             Fact::Moved { from, to } => self.moved(id, from, to, now),
             Fact::HookStarted { hook, transition, timeout } => self.emit(EventKind::HookStarted {
@@ -343,6 +354,7 @@ impl Scaling {
         let activity = &mut self.activities[instance.activity];
         match to {
             _ if to.is_waiting() => activity.status = Status::MidLifecycleAction,
+            _ if to.is_retained() => activity.end(Status::Cancelled, now),
             S::InService | S::WarmedStopped | S::WarmedRunning => {
                 activity.end(Status::Successful, now);
             }

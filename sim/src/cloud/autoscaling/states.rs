@@ -38,6 +38,18 @@ pub enum LifecycleState {
     WarmedTerminatingProceed,
     #[serde(rename = "Warmed:Terminated")]
     WarmedTerminated,
+    #[serde(rename = "Terminating:Retained")]
+    TerminatingRetained,
+    #[serde(rename = "Warmed:Pending:Retained")]
+    WarmedPendingRetained,
+    #[serde(rename = "Warmed:Terminating:Retained")]
+    WarmedTerminatingRetained,
+    ReplacingRootVolume,
+    #[serde(rename = "ReplacingRootVolume:Wait")]
+    ReplacingRootVolumeWait,
+    #[serde(rename = "ReplacingRootVolume:Proceed")]
+    ReplacingRootVolumeProceed,
+    RootVolumeReplaced,
 }
 
 impl LifecycleState {
@@ -62,10 +74,17 @@ impl LifecycleState {
             Self::WarmedTerminatingWait => "Warmed:Terminating:Wait",
             Self::WarmedTerminatingProceed => "Warmed:Terminating:Proceed",
             Self::WarmedTerminated => "Warmed:Terminated",
+            Self::TerminatingRetained => "Terminating:Retained",
+            Self::WarmedPendingRetained => "Warmed:Pending:Retained",
+            Self::WarmedTerminatingRetained => "Warmed:Terminating:Retained",
+            Self::ReplacingRootVolume => "ReplacingRootVolume",
+            Self::ReplacingRootVolumeWait => "ReplacingRootVolume:Wait",
+            Self::ReplacingRootVolumeProceed => "ReplacingRootVolume:Proceed",
+            Self::RootVolumeReplaced => "RootVolumeReplaced",
         }
     }
 
-    /// Whether the instance leaves or is gone.
+    /// Whether the instance leaves, has left and is retained, or is gone.
     pub fn is_leaving(self) -> bool {
         matches!(
             self,
@@ -77,12 +96,28 @@ impl LifecycleState {
                 | Self::WarmedTerminatingWait
                 | Self::WarmedTerminatingProceed
                 | Self::WarmedTerminated
+        ) || self.is_retained()
+    }
+
+    /// Whether an abandoned termination hook has left the machine to an operator.
+    pub fn is_retained(self) -> bool {
+        matches!(
+            self,
+            Self::TerminatingRetained
+                | Self::WarmedPendingRetained
+                | Self::WarmedTerminatingRetained
         )
     }
 
     /// Whether an instance that comes from service into this state is deregistered from its target groups.
     pub(crate) fn leaves_service(self) -> bool {
-        matches!(self, Self::Terminating | Self::EnteringStandby | Self::WarmedPending)
+        matches!(
+            self,
+            Self::Terminating
+                | Self::EnteringStandby
+                | Self::WarmedPending
+                | Self::ReplacingRootVolume
+        )
     }
 
     pub fn is_terminated(self) -> bool {
@@ -97,6 +132,7 @@ impl LifecycleState {
                 | Self::TerminatingWait
                 | Self::WarmedPendingWait
                 | Self::WarmedTerminatingWait
+                | Self::ReplacingRootVolumeWait
         )
     }
 
@@ -113,6 +149,8 @@ impl LifecycleState {
                 | Self::WarmedTerminatingWait
                 | Self::WarmedTerminatingProceed
                 | Self::WarmedTerminated
+                | Self::WarmedPendingRetained
+                | Self::WarmedTerminatingRetained
         )
     }
 
@@ -129,10 +167,19 @@ impl LifecycleState {
     }
 
     /// Returns the state that the metadata shows: the target state, not the present one. `None`: the metadata does not
-    /// change.
+    /// change. AWS's list of target states has none for a root volume that is replaced, so they stay `InService`:
+    /// <https://docs.aws.amazon.com/autoscaling/ec2/userguide/retrieving-target-lifecycle-state-through-imds.html>.
     pub fn target(self, pool: PoolState) -> Option<&'static str> {
         match self {
-            Self::Pending | Self::WarmedPending => None,
+            Self::Pending
+            | Self::WarmedPending
+            | Self::TerminatingRetained
+            | Self::WarmedPendingRetained
+            | Self::WarmedTerminatingRetained
+            | Self::ReplacingRootVolume
+            | Self::ReplacingRootVolumeWait
+            | Self::ReplacingRootVolumeProceed
+            | Self::RootVolumeReplaced => None,
             Self::WarmedPendingWait | Self::WarmedPendingProceed => Some(pool.steady().as_str()),
             Self::WarmedStopped | Self::WarmedRunning => Some(self.as_str()),
             Self::WarmedTerminating

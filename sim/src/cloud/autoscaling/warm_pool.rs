@@ -33,6 +33,8 @@ impl Scaling {
                 "You can't add a warm pool to an Auto Scaling group that requests Spot Instances.",
             ));
         }
+        self.check_no_root_volumes_refreshed(name)?;
+        let group = self.group_mut(name)?;
         group.warm_pool = Some(WarmPool { spec, is_deleted: false });
         self.converge(now);
         Ok(())

@@ -22,7 +22,9 @@ use crate::cloud::{Cloud, ClusterSpec, Inner, LifecycleState, WarmPoolSpec};
 /// The time between two looks at the groups.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The parameters whose change replaces no instance.
-const OF_THE_POOL: [&str; 3] = ["WarmPool", "WarmPoolState", "WorkersOnDemandPercent"];
+const OF_THE_GROUPS: [&str; 4] = ["WarmPool", "WarmPoolState", "WorkersOnDemandPercent", ABANDONED];
+/// The parameter for the groups' instance lifecycle policy.
+const ABANDONED: &str = "AbandonedNodes";
 /// The line that only a template of a network has, and the outputs of network.yaml: networks are not modelled.
 const OF_A_NETWORK: &str = "Type: AWS::EC2::VPC\n";
 const NETWORK: [(&str, &str); 3] = [
@@ -113,8 +115,13 @@ fn cluster(name: &str, parameters: &BTreeMap<String, String>) -> Result<ClusterS
         table: parameters.get("TableName").cloned().unwrap_or_else(|| defaults.table.clone()),
         hook_timeout: Duration::from_secs(number("HookTimeout", 300)?.into()),
         image_id: parameters.get("ImageId").cloned(),
+        retain_abandoned: retains(parameters),
         ..defaults
     })
+}
+
+fn retains(parameters: &BTreeMap<String, String>) -> bool {
+    parameters.get(ABANDONED).is_some_and(|action| action == "retain")
 }
 
 fn update(cloud: &Cloud, name: &str, form: &Params) -> Result<String, ApiError> {
@@ -133,10 +140,11 @@ fn update(cloud: &Cloud, name: &str, form: &Params) -> Result<String, ApiError> 
         }
         let others = |of: &BTreeMap<String, String>| {
             let mut others = of.clone();
-            others.retain(|name, _| !OF_THE_POOL.contains(&name.as_str()));
+            others.retain(|name, _| !OF_THE_GROUPS.contains(&name.as_str()));
             others
         };
         let rolls = others(&before) != others(&deployed.parameters);
+        deployed.spec.retain_abandoned = retains(&deployed.parameters);
         let spec = deployed.spec.clone();
         state.stacks.mark(&name, None, Status::Updating, now);
         Ok((spec, rolls, id))
@@ -251,6 +259,11 @@ impl Work {
             let (group, _, resource) = self.spec.parts(role);
             let id = resource.logical_id;
             self.mark(Some(&id), Status::Updating)?;
+            let retains = self.spec.retain_abandoned;
+            let kept = |cloud: &Cloud| {
+                cloud.change(|state, _| state.scaling.set_retention(&group.name, retains))
+            };
+            self.accepted("changing the lifecycle policy", kept(&self.cloud()?))?;
             if rolls {
                 self.roll(&group.name, &id).await?;
             }

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use anyhow::{Context, bail};
 use bollard::{ClientVersion, Docker};
 
+use crate::cloud::Cloud;
 use crate::fleet::clean::busy_children;
 use crate::fleet::dockerd::{API_PATIENCE, Dockerd, oldest_api};
 use crate::fleet::events::{ContainerEvent, Events};
@@ -37,6 +38,7 @@ pub(crate) struct Site {
     pub run: Run,
     pub options: FleetOptions,
     pub aws: Namespace,
+    pub cloud: Cloud,
     pub gateway: Ipv4Addr,
     pub template: Template,
     pub timeline: Timeline,
