@@ -21,18 +21,18 @@ pub struct GroupCapacity {
     pub memory_available: u64,
 }
 
-/// [`GroupCapacity::needed_percent`] of a group without nodes that needs some.
+/// The least [`GroupCapacity::needed_percent`] of a group without nodes that needs some.
 const FROM_NOTHING: f64 = 200.0;
 
 impl GroupCapacity {
     /// Returns the needed nodes in percent of the nodes: 100 for exactly enough, more for too few, less where nodes are
-    /// idle. A group without nodes has 100 if it needs none, and otherwise 200, as ECS reports it
-    /// (<https://aws.amazon.com/blogs/containers/deep-dive-on-amazon-ecs-cluster-auto-scaling/>).
+    /// idle. A group without nodes is measured like one with one node: it has 100 if it needs none, and otherwise at least
+    /// 200, as ECS reports it (<https://aws.amazon.com/blogs/containers/deep-dive-on-amazon-ecs-cluster-auto-scaling/>).
     #[must_use]
     pub fn needed_percent(&self) -> f64 {
         match (self.needed, self.nodes) {
             (0, 0) => 100.0,
-            (_, 0) => FROM_NOTHING,
+            (needed, 0) => FROM_NOTHING.max(100.0 * needed as f64),
             (needed, nodes) => 100.0 * needed as f64 / nodes as f64,
         }
     }
@@ -65,7 +65,7 @@ mod tests {
             |needed, nodes| GroupCapacity { needed, nodes, ..Default::default() }.needed_percent();
         assert_eq!([percent(5, 5), percent(0, 0)], [100.0, 100.0]);
         assert_eq!([percent(7, 5), percent(3, 4), percent(0, 2)], [140.0, 75.0, 0.0]);
-        assert_eq!([percent(1, 0), percent(9, 0)], [200.0, 200.0]);
+        assert_eq!([percent(1, 0), percent(9, 0)], [200.0, 900.0]);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! `skep-sim demo`: a swarm boots behind a load balancer, loses a worker, its leader and a spot instance, has all its
-//! workers replaced, and must lose nothing else, nor a request. Events are printed as they happen, and judged at the end.
+//! workers replaced, and must lose nothing else, nor a request; then its tasks change the size of a group. Events are printed as they happen, and judged at the end.
 //!
 //! [`story`] plays the parts. Meanwhile [`client`] sends requests, and [`crate::witness`] records the state of the
 //! daemons, the charter and the cloud; [`verdict`] judges the record.
 
+mod follow_tasks;
 mod story;
 pub(crate) mod table;
 mod user_data;
@@ -38,7 +39,8 @@ const LISTENER: u16 = 80;
 /// The template's deregistration delay is 30 s; the demo's longest request takes 2 s.
 const DEREGISTRATION: Duration = Duration::from_secs(5);
 /// The load balancer does not look at skep's port: the service's own answers it.
-const CONFIG: &str = "[leave]\nlinger = \"0s\"\n";
+const CONFIG: &str =
+    "[leave]\nlinger = \"0s\"\n[capacity]\ncloudwatch = true\n[protection]\nenabled = true\n";
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]

@@ -21,7 +21,7 @@ const REQUEST: f32 = 2.0;
 /// A service of one replica.
 pub const SINGLE: &str = "single";
 /// Docker's default.
-const STOP_GRACE: Duration = Duration::from_secs(10);
+pub(super) const STOP_GRACE: Duration = Duration::from_secs(10);
 /// A service with a port, behind the load balancer, and the port on each worker.
 const FRONT: &str = "front";
 pub const FRONT_PORT: u16 = 8080;
@@ -32,11 +32,11 @@ const FIRST_ANSWERS: u64 = 200;
 /// Less than EC2's 2 min: the node needs only seconds, and the demo should be short.
 const SPOT_NOTICE: Duration = Duration::from_secs(40);
 /// Timeout of a part. On two idle cores, every part takes less than a third of it.
-const PART_LIMIT: Duration = Duration::from_secs(75);
+pub(super) const PART_LIMIT: Duration = Duration::from_secs(75);
 /// The same of a part that a UserData script may never finish: a stack's update would go on, too.
 const SCRIPT_LIMIT: Duration = Duration::from_secs(20);
 /// Interval between two polls of the record.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Timeout of one call: without a leader, Docker's API hangs for longer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
@@ -65,6 +65,7 @@ impl Story<'_> {
         self.lose_leader().await?;
         self.lose_spot_instance().await?;
         self.replace_workers().await?;
+        self.follow_tasks().await?;
         self.settle().await
     }
 
@@ -234,7 +235,7 @@ impl Story<'_> {
     }
 
     /// Waits until an instance is off the node list and its power is off, which is after its hook if it has one.
-    async fn until_gone(&self, instance: &str) -> anyhow::Result<()> {
+    pub(super) async fn until_gone(&self, instance: &str) -> anyhow::Result<()> {
         let what = format!("{} out of the swarm and gone", self.record.borrow().name(instance));
         self.until(&what, |record| {
             let node = record.node(instance);
@@ -299,11 +300,19 @@ impl Story<'_> {
         )
     }
 
-    async fn until(&self, what: &str, holds: impl Fn(&Record) -> bool) -> anyhow::Result<()> {
+    pub(super) async fn until(
+        &self,
+        what: &str,
+        holds: impl Fn(&Record) -> bool,
+    ) -> anyhow::Result<()> {
         self.find(what, |record| holds(record).then_some(())).await
     }
 
-    async fn find<T>(&self, what: &str, look: impl Fn(&Record) -> Option<T>) -> anyhow::Result<T> {
+    pub(super) async fn find<T>(
+        &self,
+        what: &str,
+        look: impl Fn(&Record) -> Option<T>,
+    ) -> anyhow::Result<T> {
         let begin = Instant::now();
         while begin.elapsed() < PART_LIMIT {
             if let Some(found) = look(&self.record.borrow()) {
@@ -314,19 +323,19 @@ impl Story<'_> {
         bail!("waited {} s in vain for {what}", PART_LIMIT.as_secs())
     }
 
-    fn heading(&self, what: &str) {
+    pub(super) fn heading(&self, what: &str) {
         let mut record = self.record.borrow_mut();
         let now = record.now();
         record.tale.heading(now, what);
     }
 
-    fn say(&self, mark: impl Into<Option<Mark>>, what: &str) {
+    pub(super) fn say(&self, mark: impl Into<Option<Mark>>, what: &str) {
         let mut record = self.record.borrow_mut();
         let now = record.now();
         record.tale.tell(now, None, what, mark.into());
     }
 }
 
-fn in_service(record: &Record) -> impl Iterator<Item = &NodeRecord> {
+pub(super) fn in_service(record: &Record) -> impl Iterator<Item = &NodeRecord> {
     record.nodes.iter().filter(|node| node.in_service && node.powered_off.is_none())
 }

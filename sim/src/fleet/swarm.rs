@@ -266,7 +266,8 @@ pub fn start_first(
     Ok(spec)
 }
 
-fn on_workers() -> TaskSpecPlacement {
+/// On workers alone.
+pub fn on_workers() -> TaskSpecPlacement {
     TaskSpecPlacement {
         constraints: Some(vec!["node.role==worker".to_owned()]),
         ..Default::default()

@@ -36,6 +36,10 @@ pub struct Group {
     pub is_of_managers: bool,
 }
 
+/// What the largest node of each group offers when it is new, by the groups' names. A group keeps its entry while it has
+/// no nodes: otherwise a task that is too large for them would let it grow from nothing again and again.
+pub type Sizes = BTreeMap<String, Resources>;
+
 /// The nodes of a group.
 struct Members<'a> {
     all: Vec<&'a NodeView>,
@@ -43,11 +47,12 @@ struct Members<'a> {
     empty: Resources,
 }
 
-/// Puts together Docker's answers. `tasks` are those of each service, by its id.
+/// Puts together Docker's answers. `tasks` are those of each service, by its id; `sizes` those that were seen so far.
 pub fn look(
     nodes: &[NodeView],
     services: &[Service],
     tasks: &BTreeMap<String, Vec<ServiceTask>>,
+    sizes: &mut Sizes,
     now: OffsetDateTime,
 ) -> Seen {
     let mut members: BTreeMap<&str, Vec<&NodeView>> = BTreeMap::new();
@@ -61,6 +66,7 @@ pub fn look(
     let mut seen = Seen::default();
     let loads = loads(services, tasks);
     for (name, of_group) in &members {
+        sizes.insert((*name).to_owned(), of_group.empty.clone());
         seen.groups.insert((*name).to_owned(), of_group.measure(&loads));
     }
     let mut needs: BTreeMap<String, Vec<Batch>> = BTreeMap::new();
@@ -81,7 +87,7 @@ pub fn look(
         for (reserved, tasks) in waiting {
             let most = most_on_a_node(service.spec()).map_or(usize::MAX, |(_, most)| most);
             let batch = Batch { tasks, reserved, most };
-            if let Some(group) = group_for(service, &batch, &members) {
+            if let Some(group) = group_for(service, &batch, &members, sizes) {
                 needs.entry(group.to_owned()).or_default().push(batch);
             }
         }
@@ -89,11 +95,8 @@ pub fn look(
     for (name, batches) in needs {
         let capacity = &mut seen.groups.entry(name.clone()).or_default().capacity;
         capacity.pending = batches.iter().map(|batch| batch.tasks).sum();
-        capacity.needed += match members.get(name.as_str()) {
-            Some(of_group) => nodes_for(batches, &of_group.empty),
-            // The size of its nodes is unknown.
-            None => 1,
-        };
+        // A group whose nodes were never seen: one node shows their size.
+        capacity.needed += sizes.get(&name).map_or(1, |size| nodes_for(batches, size));
     }
     seen
 }
@@ -111,13 +114,15 @@ fn group_for<'a>(
     service: &'a Service,
     batch: &Batch,
     members: &BTreeMap<&'a str, Members<'_>>,
+    sizes: &Sizes,
 ) -> Option<&'a str> {
     let spec = service.spec();
     let named = label_of(spec, GROUP);
     if let Some(named) = named
         && !members.contains_key(named)
     {
-        return Some(named);
+        let may_fit = sizes.get(named).is_none_or(|size| batch.per_node(size) > 0);
+        return may_fit.then_some(named);
     }
     let is_like = |view: &&NodeView| {
         view.role == Role::Worker && fits_new_node(spec, view) && !fits_platform(spec, view).is_no()

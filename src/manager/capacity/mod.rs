@@ -21,12 +21,13 @@ use super::complaints::{Complaints, some_of};
 use super::duty::{Duty, Poll};
 use super::error::ManagerError;
 use super::observe::{Fleet, lately};
+use crate::clients::aws::AwsError;
 use crate::clients::aws::autoscaling::GroupInstance;
 use crate::clients::aws::cloudwatch::Datum;
 use crate::common::capacity::GroupCapacity;
 use crate::telemetry::metrics::metrics;
 
-use look::{Group, Seen, look};
+use look::{Group, Seen, Sizes, look};
 use reason::Reason;
 
 /// Name of this duty.
@@ -39,6 +40,8 @@ const POLLS_SHARE: u32 = 100;
 const LIST_AGE: Duration = Duration::from_secs(5);
 /// Maximum age of Auto Scaling's answer about the groups' limits.
 const GROUPS_AGE: Duration = Duration::from_secs(60);
+/// What complaints about CloudWatch are about, beside the groups.
+const CLOUDWATCH: &str = "CloudWatch";
 /// Time after which unchanged values are sent again: CloudWatch's period.
 const SENT_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
@@ -46,14 +49,7 @@ const SENT_AGAIN_AFTER: Duration = Duration::from_secs(60);
 pub(super) async fn run(fleet: &Fleet<'_>) {
     let _hidden = HideAtTheEnd;
     let duty = Duty { name: NAME, first: INTERVAL, after_failure: INTERVAL, trouble: None };
-    duty.run(fleet, async |with: Poll<'_, Memory>| {
-        let polled = poll(with).await;
-        if polled.is_err() {
-            metrics().capacity(None);
-        }
-        polled
-    })
-    .await;
+    duty.run(fleet, poll).await;
 }
 
 /// Shows no values any more when the duty ends, whatever ends it.
@@ -68,6 +64,7 @@ impl Drop for HideAtTheEnd {
 /// State that saves calls and log lines.
 #[derive(Default)]
 struct Memory {
+    sizes: Sizes,
     /// The values that were sent last, and when.
     sent: Option<(Instant, Vec<Datum>)>,
     /// The waiting tasks that were logged last.
@@ -78,24 +75,42 @@ async fn poll(
     Poll { fleet, memory, complaints }: Poll<'_, Memory>,
 ) -> Result<Duration, ManagerError> {
     let began = Instant::now();
-    let nodes = fleet.nodes(lately(LIST_AGE)).await?;
-    if !fleet.is_leader(&nodes) {
+    let observed = observe(fleet, &mut memory.sizes).await;
+    let Some(seen) = observed.inspect_err(|_| metrics().capacity(None))? else {
         *memory = Memory::default();
         metrics().capacity(None);
         return Ok(INTERVAL);
+    };
+    let pause = INTERVAL.max(began.elapsed() * POLLS_SHARE);
+    show(&seen);
+    memory.log(&seen);
+    if fleet.node.settings.capacity.cloudwatch {
+        report_sending(send(fleet, memory, data(&seen)).await, complaints);
+    }
+    report_full_groups(fleet, &seen, complaints).await?;
+    Ok(pause)
+}
+
+/// Logs once why CloudWatch does not get the values: they are shown all the same.
+fn report_sending(sent: Result<(), AwsError>, complaints: &mut Complaints) {
+    let Err(error) = sent else { return complaints.retain(|whom| whom != CLOUDWATCH) };
+    let complaint = format!("cannot send the capacity to CloudWatch: {error}");
+    if complaints.is_news(CLOUDWATCH, &complaint) {
+        tracing::warn!("{complaint}");
+    }
+    complaints.record(complaint);
+}
+
+/// Measures; `None` on a manager that is not the leader.
+async fn observe(fleet: &Fleet<'_>, sizes: &mut Sizes) -> Result<Option<Seen>, ManagerError> {
+    let nodes = fleet.nodes(lately(LIST_AGE)).await?;
+    if !fleet.is_leader(&nodes) {
+        return Ok(None);
     }
     let swarm = &fleet.node.swarm;
     let (services, tasks) =
         tokio::try_join!(swarm.fetch_services(), swarm.fetch_tasks_by_service())?;
-    let seen = look(&nodes, &services, &tasks, OffsetDateTime::now_utc());
-    let pause = INTERVAL.max(began.elapsed() * POLLS_SHARE);
-    show(&seen);
-    memory.log(&seen);
-    report_full_groups(fleet, &seen, complaints).await?;
-    if fleet.node.settings.capacity.cloudwatch {
-        send(fleet, memory, data(&seen)).await?;
-    }
-    Ok(pause)
+    Ok(Some(look(&nodes, &services, &tasks, sizes, OffsetDateTime::now_utc())))
 }
 
 fn show(seen: &Seen) {
@@ -139,7 +154,7 @@ async fn report_full_groups(
     let is_short = |group: &&Group| group.capacity.needed > group.capacity.nodes;
     let short: BTreeMap<&String, &Group> =
         seen.groups.iter().filter(|(_, group)| is_short(group)).collect();
-    complaints.retain(|name| short.keys().any(|it| *it == name));
+    complaints.retain(|name| name == CLOUDWATCH || short.keys().any(|it| *it == name));
     if short.is_empty() {
         return Ok(());
     }
@@ -194,11 +209,7 @@ fn data_of(group: &str, capacity: &GroupCapacity) -> impl Iterator<Item = Datum>
 }
 
 /// Sends values that have changed, or were sent a while ago.
-async fn send(
-    fleet: &Fleet<'_>,
-    memory: &mut Memory,
-    data: Vec<Datum>,
-) -> Result<(), ManagerError> {
+async fn send(fleet: &Fleet<'_>, memory: &mut Memory, data: Vec<Datum>) -> Result<(), AwsError> {
     let is_recent = |(at, sent): &(Instant, Vec<Datum>)| {
         *sent == data && at.elapsed() + INTERVAL / 2 < SENT_AGAIN_AFTER
     };

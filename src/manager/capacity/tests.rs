@@ -82,14 +82,15 @@ fn what_is_reserved_and_what_is_idle_is_counted_for_each_group() {
         ),
         ("agent", vec![task("a", RUNNING), task("b", RUNNING), task("c", RUNNING)]),
     ]);
-    let seen = look(&nodes, &services, &all, NOW);
+    let seen = look(&nodes, &services, &all, &mut Sizes::new(), NOW);
     assert_eq!(seen.groups.keys().collect::<Vec<_>>(), ["gpu", "workers"], "no group, no capacity");
     let workers = seen.groups["workers"].capacity;
     assert_eq!((workers.nodes, workers.idle, workers.needed), (2, 1, 1));
     assert_eq!((workers.cpus_reserved, workers.cpus_available), (4.0, 4.0));
     assert_eq!((workers.memory_reserved, workers.memory_available), (4 * GIB, 12 * GIB));
     assert_eq!(seen.groups["gpu"].capacity.idle, 1, "a global service runs everywhere");
-    let gone = look(&nodes, &[], &tasks([("removed", vec![task("c", RUNNING)])]), NOW);
+    let gone =
+        look(&nodes, &[], &tasks([("removed", vec![task("c", RUNNING)])]), &mut Sizes::new(), NOW);
     assert_eq!(gone.groups["gpu"].capacity.idle, 0, "it ends soon, but it runs");
 }
 
@@ -98,7 +99,8 @@ fn a_task_that_ends_still_has_its_reservation() {
     let ending = ServiceTask { desired: SHUTDOWN, ..task("a", RUNNING) };
     let all = tasks([("web", vec![ending, task("a", COMPLETE)])]);
     let workers =
-        look(&[node("a", "workers")], &[replicated("web", &[])], &all, NOW).groups["workers"]
+        look(&[node("a", "workers")], &[replicated("web", &[])], &all, &mut Sizes::new(), NOW)
+            .groups["workers"]
             .capacity;
     assert_eq!((workers.idle, workers.cpus_reserved), (0, 1.0));
 }
@@ -111,7 +113,7 @@ fn pending_tasks_need_new_nodes_of_the_group_that_can_run_them() {
         let all =
             tasks([("web", waiting), ("other", vec![task("a", RUNNING), task("c", RUNNING)])]);
         let services = [replicated("web", constraints), replicated("other", &[])];
-        let seen = look(&nodes, &services, &all, NOW);
+        let seen = look(&nodes, &services, &all, &mut Sizes::new(), NOW);
         let of = |name: &str| {
             let capacity = seen.groups.get(name).map(|group| group.capacity);
             capacity.map_or((0, 0), |it| (it.pending, it.needed))
@@ -143,7 +145,9 @@ fn global_services_take_their_part_of_each_new_node() {
     let waiting = vec![waits(amount(4, 1))];
     let of = |services: &[Service]| {
         let all = tasks([("web", waiting.clone()), ("agent", vec![])]);
-        look(&[node("a", "workers")], services, &all, NOW).groups["workers"].capacity.needed
+        look(&[node("a", "workers")], services, &all, &mut Sizes::new(), NOW).groups["workers"]
+            .capacity
+            .needed
     };
     assert_eq!(of(&services[..1]), 1);
     assert_eq!(of(&services), 0, "3 of 4 CPUs are left for others");
@@ -154,7 +158,8 @@ fn only_tasks_that_docker_could_not_place_for_a_while_wait() {
     let waiting = |change: fn(&mut ServiceTask)| {
         let mut task = waits(amount(1, 1));
         change(&mut task);
-        look(&[], &[replicated("web", &[])], &tasks([("web", vec![task])]), NOW).pending
+        look(&[], &[replicated("web", &[])], &tasks([("web", vec![task])]), &mut Sizes::new(), NOW)
+            .pending
     };
     let one = BTreeMap::from([(("web".to_owned(), Reason::Resources), 1)]);
     assert_eq!(waiting(|_| {}), one);
@@ -168,7 +173,13 @@ fn only_tasks_that_docker_could_not_place_for_a_while_wait() {
 fn a_task_of_a_global_service_waits_for_its_own_node() {
     let pending = ServiceTask { node_id: Some("a".into()), ..waits(amount(9, 9)) };
     let services = [service("agent", json!({ "Global": {} }), &[])];
-    let seen = look(&[node("a", "workers")], &services, &tasks([("agent", vec![pending])]), NOW);
+    let seen = look(
+        &[node("a", "workers")],
+        &services,
+        &tasks([("agent", vec![pending])]),
+        &mut Sizes::new(),
+        NOW,
+    );
     assert_eq!(seen.pending.len(), 1);
     assert_eq!(seen.groups["workers"].capacity.needed, 0, "it would have one on each new node");
 }
@@ -178,7 +189,7 @@ fn values_are_sent_of_groups_of_workers_alone_and_only_those_that_are_known() {
     let mut manager = NodeView::example("m", Role::Manager);
     manager.labels.insert(GROUP.to_owned(), "managers".into());
     let bare = NodeView { resources: None, ..node("a", "workers") };
-    let sent = data(&look(&[manager, bare], &[], &BTreeMap::new(), NOW));
+    let sent = data(&look(&[manager, bare], &[], &BTreeMap::new(), &mut Sizes::new(), NOW));
     let sent: Vec<_> = sent.iter().map(|it| (it.group.as_str(), it.name, it.value)).collect();
     assert_eq!(
         sent,
@@ -289,4 +300,94 @@ async fn the_leader_sends_when_something_has_changed_and_otherwise_every_minute(
     let with = Poll { fleet: &fleet, memory: &mut memory, complaints: &mut complaints };
     assert!(poll(with).await.is_err());
     assert_eq!(sent(), 2, "nothing is sent that is not known");
+}
+
+mod follows {
+    //! A group that follows its metric, with tasks that Docker spreads over its nodes.
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The group's nodes, each with the reservations of its tasks, and the tasks that wait.
+    struct World {
+        nodes: Vec<Vec<Resources>>,
+        waiting: Vec<Resources>,
+        sizes: Sizes,
+    }
+
+    impl World {
+        /// Docker gives each waiting task to the node with the fewest tasks that has room.
+        fn place(&mut self) {
+            let size = amount(4, 8);
+            let mut waiting = Vec::new();
+            for task in std::mem::take(&mut self.waiting) {
+                let free = |tasks: &Vec<Resources>| {
+                    tasks.iter().fold(size.clone(), |free, task| free.without(task))
+                };
+                let fits = self.nodes.iter_mut().filter(|tasks| free(tasks).count(&task) > 0);
+                match fits.min_by_key(|tasks| tasks.len()) {
+                    Some(tasks) => tasks.push(task),
+                    None => waiting.push(task),
+                }
+            }
+            self.waiting = waiting;
+        }
+
+        fn percent(&mut self) -> f64 {
+            let name = |n: usize| format!("n{n}");
+            let nodes: Vec<_> = (0..self.nodes.len()).map(|n| node(&name(n), "workers")).collect();
+            let placed = self.nodes.iter().enumerate().flat_map(|(n, tasks)| {
+                let on = move |reserved: &Resources| ServiceTask {
+                    reserved: reserved.clone(),
+                    ..task(&name(n), RUNNING)
+                };
+                tasks.iter().map(on)
+            });
+            let all = placed.chain(self.waiting.iter().cloned().map(waits)).collect();
+            let services = [replicated("web", &["node.labels.skep.group==workers"])];
+            let seen = look(&nodes, &services, &tasks([("web", all)]), &mut self.sizes, NOW);
+            seen.groups.get("workers").map_or(100.0, |it| it.capacity.needed_percent())
+        }
+
+        /// Target tracking with a target of 100; only idle nodes are scaled in. Returns the change.
+        fn scale(&mut self) -> isize {
+            let (before, percent) = (self.nodes.len(), self.percent());
+            let wanted = (before.max(1) as f64 * percent / 100.0).ceil() as usize;
+            if percent > 100.0 {
+                self.nodes.resize(wanted.max(before + 1), Vec::new());
+            } else if percent < 90.0 {
+                let mut excess = before - wanted;
+                self.nodes.retain(|tasks| {
+                    let goes = tasks.is_empty() && excess > 0;
+                    excess -= usize::from(goes);
+                    !goes
+                });
+            }
+            self.nodes.len() as isize - before as isize
+        }
+    }
+
+    proptest! {
+        /// Tasks that fit on no node buy none, all others run in the end, and the group comes to rest.
+        #[test]
+        fn a_group_that_follows_its_tasks_comes_to_rest(
+            nodes in 0usize..6,
+            sizes in prop::collection::vec((0u64..6, 0u64..10), 0..25),
+        ) {
+            let waiting: Vec<_> = sizes.iter().map(|(cpus, gib)| amount(*cpus, *gib)).collect();
+            let mut world = World { nodes: vec![Vec::new(); nodes], waiting, sizes: Sizes::new() };
+            let mut changes = Vec::new();
+            for _ in 0..12 {
+                world.place();
+                changes.push(world.scale());
+            }
+            prop_assert_eq!(changes[8..].iter().filter(|it| **it != 0).count(), 0, "{:?}", changes);
+            let turns = changes.iter().filter(|it| **it != 0).map(|it| it.signum());
+            let turns: Vec<_> = turns.collect();
+            prop_assert!(!turns.windows(3).any(|it| it == [1, -1, 1]), "it flaps: {:?}", changes);
+            let size = amount(4, 8);
+            prop_assert!(world.waiting.iter().all(|task| size.count(task) == 0));
+        }
+    }
 }
