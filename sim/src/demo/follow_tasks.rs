@@ -11,7 +11,7 @@ use super::story::{LOOK_EVERY, PART_LIMIT, STOP_GRACE, Story, in_service};
 use crate::cloud::{Metric, PolicyPace, PolicySpec};
 use crate::fleet::{is_running, on_workers, service, workload};
 use crate::stage::Mark;
-use crate::witness::record::SCALED_IN;
+use crate::witness::record::{NodeRecord, SCALED_IN};
 
 /// A service whose tasks must not be moved, and one that is removed again.
 const RENDER: &str = "render";
@@ -36,6 +36,9 @@ impl Story<'_> {
         let mut render = self.hungry(RENDER, workers as u32 + 1).await?;
         render.labels = Some([("skep.protect".to_owned(), "true".to_owned())].into());
         self.fleet.create_service_of(render).await?;
+        // The extra task must not take the place of another one.
+        self.poll("a task on every worker", async || Ok(self.running(&[RENDER]).await? == workers))
+            .await?;
         self.fleet.create_service_of(self.hungry(EXTRA, 1).await?).await?;
         self.say(
             None,
@@ -68,11 +71,12 @@ impl Story<'_> {
             None,
             &format!("{} workers run {RENDER}: protected from scale-in", protected.len()),
         );
+        let before = self.noticed();
         self.fleet.manager_docker().await?.delete_service(EXTRA).await?;
         let victim = self
             .find("a worker that Auto Scaling has chosen", |record| {
-                let mut chosen = in_service(record).filter(|node| node.noticed.is_some());
-                chosen.next().map(|node| node.instance.clone())
+                let left = |node: &&NodeRecord| node.noticed.is_some() && !before.contains(&node.instance);
+                record.nodes.iter().find(left).map(|node| node.instance.clone())
             })
             .await?;
         if let Some(node) = self.record.borrow_mut().node_mut(&victim) {
@@ -85,6 +89,13 @@ impl Story<'_> {
         ensure!(running == workers + 1, "{running} tasks of {RENDER} run");
         self.say(Some(Mark::Good), &format!("service {RENDER}: no task was moved"));
         Ok(())
+    }
+
+    /// Returns the instances that had a notice.
+    fn noticed(&self) -> BTreeSet<String> {
+        let record = self.record.borrow();
+        let noticed = record.nodes.iter().filter(|node| node.noticed.is_some());
+        noticed.map(|node| node.instance.clone()).collect()
     }
 
     fn protected(&self) -> BTreeSet<String> {

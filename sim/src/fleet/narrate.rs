@@ -1,6 +1,6 @@
 //! Describes the cloud's events in one line each.
 
-use crate::cloud::EventKind;
+use crate::cloud::{AlarmState, EventKind};
 
 /// Returns one line without the instance's id, which [`EventKind::instance_id`] has; `None` for events that are so
 /// frequent that they hide the rest.
@@ -25,9 +25,14 @@ pub fn narrate(event: &EventKind) -> Option<String> {
         EventKind::DesiredCapacity { group, from, to } => {
             format!("{group}: desired capacity {from} → {to}")
         }
-        EventKind::ScalingAlarm { group, policy, is_high, state } => {
+        EventKind::ScalingAlarm {
+            state: AlarmState::Ok | AlarmState::InsufficientData, ..
+        } => {
+            return None;
+        }
+        EventKind::ScalingAlarm { group, policy, is_high, state: AlarmState::Alarm } => {
             let side = if *is_high { "above" } else { "below" };
-            format!("{group}: policy {policy}, {side} its target: {}", state.as_str())
+            format!("{group}: the metric of the policy {policy} is {side} its target")
         }
         EventKind::InstanceRefresh { group, status, reason, .. } => {
             let reason = reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
