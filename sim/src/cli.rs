@@ -26,6 +26,7 @@ Examples:
   skep-sim shell i-0123 -- skep status        one command there
   eval \"$(skep-sim env)\"                      variables for the aws command line
   skep-sim desired workers 5                  scale the workers' group
+  skep-sim refresh workers                    an instance refresh of it
   skep-sim spot i-0123 --in 30s               a spot interruption
   skep-sim isolate i-0123                     out of reach for the other instances
   skep-sim slow i-0123 --rate 128kbit         a slow link

@@ -54,9 +54,45 @@ pub enum Command {
         #[command(flatten)]
         endpoint: Endpoint,
     },
+    /// Replace all instances of a group, a few at a time
+    Refresh(Refresh),
     /// Set faults of the AWS services and the metadata, list or clear them
     #[command(subcommand)]
     Fault(FaultCommand),
+}
+
+#[derive(Debug, Args)]
+pub struct Refresh {
+    /// Name of the group, or the end of its name: `workers`
+    group: String,
+    /// Percentage of the group that stays in service; 100 launches before it terminates
+    #[arg(long, default_value_t = 90)]
+    min_healthy: u32,
+    /// Percentage that the group may have meanwhile
+    #[arg(long, default_value_t = 100)]
+    max_healthy: u32,
+    /// Replace the root volumes only: the instances keep their ids and addresses
+    #[arg(long)]
+    root_volumes: bool,
+    /// Cancel the refresh that is in progress instead
+    #[arg(long)]
+    cancel: bool,
+    #[command(flatten)]
+    endpoint: Endpoint,
+}
+
+impl Refresh {
+    async fn run(&self) -> anyhow::Result<()> {
+        let group = find_group(&self.endpoint, &self.group).await?;
+        if self.cancel {
+            return self.endpoint.delete("refresh", &json!({ "group": group })).await;
+        }
+        let body = json!({
+            "group": group, "min_healthy": self.min_healthy, "max_healthy": self.max_healthy,
+            "root_volumes": self.root_volumes,
+        });
+        self.endpoint.post("refresh", &body).await
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -144,6 +180,7 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
             let group = find_group(&endpoint, &group).await?;
             endpoint.post("desired", &json!({ "group": group, "desired": capacity })).await
         }
+        Command::Refresh(refresh) => refresh.run().await,
         Command::Fault(FaultCommand::Set(arguments)) => {
             let rule = serde_json::to_value(arguments.rule())?;
             arguments.endpoint.post("faults", &rule).await

@@ -10,12 +10,12 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::Cloud;
 use super::access::Deny;
 use super::errors::ApiError;
 use super::faults::FaultRule;
 use super::specs::Maintenance;
 use super::wire::Params;
+use super::{Cloud, RefreshSpec};
 use crate::machines::Disturbance;
 
 #[derive(Deserialize)]
@@ -64,6 +64,34 @@ struct OfMaintenance {
 struct Desired {
     group: String,
     desired: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OfGroup {
+    group: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Refresh {
+    group: String,
+    min_healthy: u32,
+    max_healthy: u32,
+    /// Replaces the root volumes instead of the instances.
+    root_volumes: bool,
+}
+
+impl Refresh {
+    fn start(self, cloud: &Cloud) -> Result<(), ApiError> {
+        let spec = match self.root_volumes {
+            true => cloud.root_volumes_of(&self.group)?,
+            false => RefreshSpec::default(),
+        };
+        let (min_healthy, max_healthy) = (self.min_healthy, self.max_healthy);
+        let spec = RefreshSpec { min_healthy, max_healthy, ..spec };
+        cloud.start_refresh(&self.group, spec).map(drop)
+    }
 }
 
 #[derive(Deserialize)]
@@ -162,6 +190,7 @@ fn act(cloud: &Cloud, path: &str, body: &[u8]) -> Result<Value, ApiError> {
             let of: Desired = read(body)?;
             cloud.set_desired(&of.group, of.desired)
         }
+        "refresh" => read::<Refresh>(body)?.start(cloud),
         "tags" => {
             let tag: Tag = read(body)?;
             match &tag.value {
@@ -197,6 +226,7 @@ fn end(cloud: &Cloud, path: &str, body: &[u8]) -> Result<Value, ApiError> {
         "rebalance" => cloud.clear_rebalance(&read::<OfInstance>(body)?.instance_id)?,
         "maintenance" => cloud.clear_maintenance(&read::<OfInstance>(body)?.instance_id)?,
         "standby" => cloud.exit_standby(&read::<OfInstance>(body)?.instance_id)?,
+        "refresh" => cloud.cancel_refresh(&read::<OfGroup>(body)?.group)?,
         "faults" => cloud.faults().clear(),
         "denials" => cloud.allow_all(),
         "requests" => cloud.clear_requests(),

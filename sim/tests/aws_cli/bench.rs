@@ -157,6 +157,14 @@ impl Bench {
         }
     }
 
+    /// Runs a command of `skep-sim`; returns whether it succeeds.
+    pub async fn skep_sim(&self, arguments: &[&str]) -> bool {
+        let endpoint = format!("http://{}", self.endpoint);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_skep-sim"));
+        command.args(arguments).args(["--endpoint", &endpoint]);
+        command.output().await.unwrap().status.success()
+    }
+
     pub fn oldest(&self) -> String {
         self.cloud.instances()[0].id.clone()
     }

@@ -46,18 +46,24 @@ async fn a_group_is_refreshed_and_one_refresh_is_cancelled() {
     assert!(none.contains("(ActiveInstanceRefreshNotFound)"), "{none}");
 
     let old = ids(&bench);
-    let now = ["--preferences", r#"{"InstanceWarmup":1,"MinHealthyPercentage":50}"#];
+    hook(&bench, "ready", Transition::Launching);
+    let now = ["--preferences", r#"{"InstanceWarmup":0,"MinHealthyPercentage":50}"#];
     let started = bench.aws(&[&START[..], &GROUP, &now].concat()).await;
     let second = bench.refused(&[&START[..], &GROUP].concat()).await;
     assert!(second.contains("(InstanceRefreshInProgress)"), "{second}");
-    soon(|| bench.cloud.refresh("nodes").unwrap().status == RefreshStatus::Successful).await;
+    for _ in &old {
+        let new = in_state(&bench, LifecycleState::PendingWait);
+        assert_eq!(new.len(), 1, "one at a time");
+        complete(&bench, &new[0], "ready", "CONTINUE").await;
+    }
     let refresh = newest(&bench).await;
     assert_eq!(refresh["InstanceRefreshId"], started["InstanceRefreshId"]);
+    assert_eq!(refresh["Status"], "Successful");
     let shown = (&refresh["PercentageComplete"], &refresh["InstancesToUpdate"]);
     assert_eq!(shown, (&json!(100), &json!(0)));
     assert!(refresh["StartTime"].is_string() && refresh["EndTime"].is_string(), "{refresh}");
     let preferences = json!({
-        "MinHealthyPercentage": 50, "MaxHealthyPercentage": 100, "InstanceWarmup": 1,
+        "MinHealthyPercentage": 50, "MaxHealthyPercentage": 100, "InstanceWarmup": 0,
         "SkipMatching": false, "AutoRollback": false, "ScaleInProtectedInstances": "Wait",
         "StandbyInstances": "Wait", "BakeTime": 0,
     });
@@ -65,7 +71,6 @@ async fn a_group_is_refreshed_and_one_refresh_is_cancelled() {
     let new = ids(&bench);
     assert!(new.len() == 2 && new.iter().all(|id| !old.contains(id)));
 
-    hook(&bench, "ready", Transition::Launching);
     let first = ["--preferences", r#"{"MinHealthyPercentage":100,"MaxHealthyPercentage":100}"#];
     bench.aws(&[&START[..], &GROUP, &first].concat()).await;
     let third = in_state(&bench, LifecycleState::PendingWait);
@@ -170,4 +175,19 @@ async fn an_abandoned_instance_is_retained() {
     complete(&bench, &id, "drain", "CONTINUE").await;
     assert!(bench.cloud.instance(&id).is_none());
     assert_eq!(bench.cloud.groups()[0].desired, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_local_clouds_own_command_starts_and_cancels() {
+    let bench = Bench::start().await;
+    hook(&bench, "ready", Transition::Launching);
+    assert!(!bench.skep_sim(&["refresh", "nodes", "--cancel"]).await, "there is none");
+    assert!(bench.skep_sim(&["refresh", "nodes", "--min-healthy", "100"]).await);
+    let third = in_state(&bench, LifecycleState::PendingWait);
+    assert_eq!(third.len(), 1);
+    assert!(bench.skep_sim(&["refresh", "nodes", "--cancel"]).await);
+    bench.cloud.complete_hook(&third[0], "ready").unwrap();
+    assert_eq!(bench.cloud.refresh("nodes").unwrap().status, RefreshStatus::Cancelled);
+    assert!(bench.skep_sim(&["refresh", "nodes", "--root-volumes"]).await);
+    assert_eq!(in_state(&bench, LifecycleState::ReplacingRootVolumeProceed).len(), 1);
 }

@@ -1,6 +1,7 @@
 use std::net::Ipv4Addr;
 
 use super::super::action::ActionName;
+use super::super::refresh::RefreshSpec;
 use super::super::states::{ActionResult, LifecycleState as S, PoolState, Transition};
 use super::*;
 use crate::cloud::elb::{TargetGroupSpec, TargetState};
@@ -230,4 +231,27 @@ fn a_target_group_that_was_attached_later_counts_from_its_first_healthy_target_o
     assert_eq!(bench.state(&bad), Some(S::Terminating));
     let unknown = bench.scaling.attach_target_groups("workers", &["arn:none".to_owned()], now);
     assert!(unknown.unwrap_err().message.contains("may not be valid"));
+}
+
+#[test]
+fn a_new_root_volume_waits_for_the_deregistration_and_is_registered_again() {
+    let mut bench = Bench::new(HealthCheckType::Ec2);
+    let id = bench.oldest();
+    bench.check(&id, true, NOW);
+    let spec = RefreshSpec::root_volumes(&GroupSpec::default().instance_type, "ami-2");
+    bench.scaling.start_refresh("workers", spec, NOW).unwrap();
+    for elapsed in [0, 59] {
+        bench.scaling.tick(NOW + SECOND * elapsed);
+        assert_eq!(bench.state(&id), Some(S::ReplacingRootVolume));
+        assert!(bench.heartbeat(&id, NOW + SECOND * elapsed).is_err());
+    }
+    let now = NOW + SECOND * 60;
+    bench.scaling.tick(now);
+    assert_eq!(bench.state(&id), Some(S::ReplacingRootVolumeWait));
+    assert_eq!(bench.targets(&id), [TargetState::Unused; 2]);
+    let result = ActionResult::Continue;
+    bench.scaling.complete("workers", Some(&id), DRAIN, result, now).unwrap();
+    bench.scaling.root_volume_is_replaced(&id, Ok(()), now);
+    assert_eq!(bench.state(&id), Some(S::InService));
+    assert_eq!(bench.targets(&id), [TargetState::Initial; 2]);
 }

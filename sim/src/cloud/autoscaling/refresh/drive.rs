@@ -189,7 +189,7 @@ impl Scaling {
         self.outcomes.push(Outcome::ReplaceRootVolume { instance, image });
     }
 
-    pub(super) fn root_volume_is_replaced(
+    pub(in crate::cloud::autoscaling) fn root_volume_is_replaced(
         &mut self,
         id: &str,
         replaced: Result<(), String>,

@@ -194,6 +194,14 @@ impl Cloud {
         self.change(|state, now| state.scaling.start_refresh(group, spec, now))
     }
 
+    /// Returns a refresh that replaces the root volumes of a group by new ones from the group's own image.
+    pub fn root_volumes_of(&self, group: &str) -> Result<RefreshSpec, ApiError> {
+        self.change(|state, _| {
+            let spec = &state.scaling.group(group)?.spec;
+            Ok(RefreshSpec::root_volumes(&spec.instance_type, &spec.image_id))
+        })
+    }
+
     /// Cancels a group's active instance refresh; what is under way comes to its end.
     pub fn cancel_refresh(&self, group: &str) -> Result<(), ApiError> {
         self.change(|state, now| state.scaling.cancel_refresh(group, true, now).map(drop))
