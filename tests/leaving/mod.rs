@@ -16,6 +16,7 @@ mod notice_in_mid_join;
 mod operator;
 mod pace;
 mod read_only_ledger;
+mod retained;
 mod scale_in_follower;
 mod scale_in_leader;
 mod scale_in_worker;
