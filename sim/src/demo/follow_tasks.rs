@@ -75,7 +75,8 @@ impl Story<'_> {
         self.fleet.manager_docker().await?.delete_service(EXTRA).await?;
         let victim = self
             .find("a worker that Auto Scaling has chosen", |record| {
-                let left = |node: &&NodeRecord| node.noticed.is_some() && !before.contains(&node.instance);
+                let left =
+                    |node: &&NodeRecord| node.noticed.is_some() && !before.contains(&node.instance);
                 record.nodes.iter().find(left).map(|node| node.instance.clone())
             })
             .await?;
