@@ -339,6 +339,8 @@ impl Cloud {
             (service, Input::Query(form)) => self.change(|state, now| {
                 let result = if service == Service::CloudFormation {
                     cloudformation::handle(&mut state.stacks, clock, action, form, now)?
+                } else if autoscaling::attaches(service, action) {
+                    autoscaling::handle_attachments(state, clock, action, form, now)?
                 } else {
                     autoscaling::handle(&mut state.scaling, clock, action, form, now)?
                 };

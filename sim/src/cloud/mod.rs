@@ -280,6 +280,10 @@ impl Cloud {
                     self.inner.events.publish(CloudEvent { at, kind });
                     continue;
                 }
+                Outcome::Released(released) => {
+                    state.ec2.adopt(*released.0);
+                    continue;
+                }
                 Outcome::Launch(launch) => tasks::Order::Launch(launch),
                 Outcome::Stop(id) => tasks::Order::Stop(id),
                 Outcome::Start(id) => tasks::Order::Start(id),

@@ -186,3 +186,80 @@ async fn groups_and_instances_are_found_by_filters() {
     let address = &instances[0]["NetworkInterfaces"][0]["PrivateIpAddresses"][0];
     assert_eq!(address["PrivateIpAddress"], view.address.to_string());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_is_detached_and_attached_to_another_group() {
+    let bench = Bench::start().await;
+    let id = bench.oldest();
+    let create = ["autoscaling", "create-auto-scaling-group", "--auto-scaling-group-name", "other"];
+    let sizes = ["--min-size", "0", "--max-size", "1", "--tags", "Key=owner,Value=other"];
+    bench.aws(&[&create[..], &sizes].concat()).await;
+    let which = ["--instance-ids", &id, "--auto-scaling-group-name"];
+    let attach = [&["autoscaling", "attach-instances"][..], &which].concat();
+    let early = bench.refused(&[&attach[..], &["other"]].concat()).await;
+    assert!(early.contains("(ValidationError)") && early.contains("detach it first"), "{early}");
+
+    let detach = [&["autoscaling", "detach-instances"][..], &which, &["nodes"]].concat();
+    let decrement = ["--should-decrement-desired-capacity"];
+    let answer = bench.aws(&[&detach[..], &decrement].concat()).await;
+    let cause = answer["Activities"][0]["Cause"].as_str().unwrap();
+    let expected = format!("instance {id} was detached in response to a user request.");
+    assert!(cause.ends_with(&expected), "{cause}");
+    let ask = ["autoscaling", "describe-auto-scaling-instances", "--instance-ids", &id];
+    assert_eq!(bench.aws(&ask).await["AutoScalingInstances"], json!([]));
+    let describe = ["ec2", "describe-instances", "--instance-ids", &id];
+    let described = bench.aws(&describe).await;
+    let shown = &described["Reservations"][0]["Instances"][0];
+    assert_eq!(shown["State"]["Name"], "running");
+    let tags = names(shown, "Tags", "Key");
+    assert!(!tags.contains(&"aws:autoscaling:groupName"), "{tags:?}");
+    assert_eq!(bench.cloud.groups()[0].desired, 1);
+
+    bench.aws(&[&attach[..], &["other"]].concat()).await;
+    let attached = bench.aws(&ask).await;
+    let attached = &attached["AutoScalingInstances"][0];
+    assert_eq!(
+        (&attached["AutoScalingGroupName"], &attached["LifecycleState"]),
+        (&json!("other"), &json!("InService"))
+    );
+    let view = bench.cloud.instance(&id).unwrap();
+    assert_eq!(view.tags["aws:autoscaling:groupName"], "other");
+    assert_eq!(view.tags["owner"], "other");
+    let other = bench.oldest();
+    bench.cloud.detach(&other, false).unwrap();
+    let full = bench.cloud.attach("other", &other).unwrap_err();
+    assert!(full.message.contains("max-size=1"), "{full}");
+
+    // EC2 ends what no group has.
+    bench.aws(&["ec2", "terminate-instances", "--instance-ids", &other]).await;
+    let orders = bench.machines.0.lock().unwrap().clone();
+    assert_eq!(orders.last(), Some(&format!("terminate {other}")));
+    assert_eq!(orders.iter().filter(|order| order.contains(&id)).count(), 1, "only its launch");
+    let gone = bench.cloud.attach("nodes", &other).unwrap_err();
+    assert!(gone.message.contains("Invalid Instance ID"), "{gone}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_the_zones_moves_the_instances() {
+    let bench = Bench::start().await;
+    let hook = HookSpec::new("nodes", "ready", Transition::Launching);
+    bench.cloud.put_hook(hook).unwrap();
+    let update = ["autoscaling", "update-auto-scaling-group", "--auto-scaling-group-name", "nodes"];
+    let zones = ["--availability-zones", "eu-central-1b"];
+    bench.aws(&[&update[..], &zones].concat()).await;
+    let [old, kept, new] = &bench.cloud.instances()[..] else { panic!("two and a new one") };
+    assert_eq!((&old.zone[..], &kept.zone[..]), ("eu-central-1a", "eu-central-1b"));
+    assert_eq!((&new.zone[..], new.lifecycle), ("eu-central-1b", LifecycleState::PendingWait));
+    bench.cloud.complete_hook(&new.id, "ready").unwrap();
+    assert!(bench.cloud.instance(&old.id).is_none());
+    assert_eq!(bench.cloud.instances().len(), 2);
+    let wrong = ["--availability-zones", "eu-central-1z"];
+    let refused = bench.refused(&[&update[..], &wrong].concat()).await;
+    assert!(refused.contains("(ValidationError)"), "{refused}");
+    let asked =
+        ["autoscaling", "describe-scaling-activities", "--auto-scaling-group-name", "nodes"];
+    let activities = bench.aws(&asked).await;
+    let causes = names(&activities, "Activities", "Cause");
+    let has = |text: &str| causes.iter().any(|cause| cause.contains(text));
+    assert!(has("to aid in balancing the group's zones"), "{causes:?}");
+}

@@ -9,7 +9,7 @@ use super::describe;
 use super::groups::Sizes;
 use super::scaling::Scaling;
 use super::states::{ActionResult, Transition};
-use super::{policies_api, processes, refresh, retention, traffic_api, warm_pool};
+use super::{policies_api, processes, rebalance, refresh, retention, traffic_api, warm_pool};
 use crate::cloud::clock::Clock;
 use crate::cloud::errors::ApiError;
 use crate::cloud::requests::Service;
@@ -182,6 +182,7 @@ fn update_group(scaling: &mut Scaling, params: &Params, now: Duration) -> Result
     if let Some(retains) = retains {
         scaling.set_retention(name, retains)?;
     }
+    rebalance::update(scaling, name, params, now)?;
     scaling.set_health_checks(name, checks, now)
 }
 
@@ -242,7 +243,7 @@ fn one_activity(clock: &Clock, activity: &Activity) -> String {
     xml.finish()
 }
 
-fn all_activities(clock: &Clock, activities: &[Activity]) -> String {
+pub(super) fn all_activities(clock: &Clock, activities: &[Activity]) -> String {
     let mut xml = Xml::default();
     xml.list("Activities", activities, |xml, activity| {
         describe::activity(xml, clock, activity);

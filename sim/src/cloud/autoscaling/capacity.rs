@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::instance::{Credentials, Instance};
 use super::lifecycle::{Event, Lifecycle};
 use super::processes::Process;
+use super::rebalance::{Balance, victims};
 use super::scaling::{Outcome, Principal, Scaling};
 use crate::cloud::events::EventKind;
 use crate::cloud::ids::Ids;
@@ -24,31 +25,27 @@ impl Scaling {
     fn fill_up(&mut self, now: Duration) {
         let names: Vec<String> = self.groups.keys().cloned().collect();
         for name in names {
-            let mut counted: Vec<(u64, String, bool)> = self
-                .instances
-                .values()
-                .filter(|i| i.group == name && i.lifecycle.state().counts())
-                .map(|i| (i.sequence, i.id.clone(), i.protected))
-                .collect();
-            counted.sort_unstable();
+            let members = self.members(&name);
+            let (settled, balanced) = self.without_balancing(&name, &members);
             let desired = self.groups.get(&name).map_or(0, |g| g.spec.desired as usize);
             let desired = desired + self.refresh_surge(&name);
             let is_suspended =
                 |process| self.groups.get(&name).is_some_and(|group| group.is_suspended(process));
             let excess = match is_suspended(Process::Terminate) {
                 true => 0,
-                false => counted.len().saturating_sub(desired),
+                false => settled.len().saturating_sub(desired),
             };
             let launches = !is_suspended(Process::Launch);
             // Protected instances stay, and the group keeps more than its desired capacity.
-            for (_, id, _) in counted.iter().filter(|(.., protected)| !protected).take(excess) {
+            for id in victims(&settled, self.zones_of(&name), excess) {
                 let cause = "an instance was taken out of service in response to a difference \
                              between desired and actual capacity, shrinking the capacity.";
-                if !self.return_to_pool(id, cause, now) {
-                    self.begin_termination(id, false, cause, now);
+                let cause = because_balanced(&balanced, cause);
+                if !self.return_to_pool(&id, &cause, now) {
+                    self.begin_termination(&id, false, &cause, now);
                 }
             }
-            let full = (counted.len()..desired).all(|_| {
+            let full = (members.len()..desired).all(|_| {
                 launches
                     && (self.take_from_pool(&name, now)
                         || self.launch(&name, Lifecycle::new(now), now))
@@ -58,6 +55,9 @@ impl Scaling {
                 // The group is full: gaps that no launch filled no longer exist.
                 group.to_replace.clear();
             }
+            if full {
+                self.rebalance(&name, now);
+            }
         }
     }
 
@@ -66,26 +66,38 @@ impl Scaling {
         issue(&mut self.ids, &mut self.principals, role_name.to_owned(), instance_id)
     }
 
-    /// Launches one instance; returns `false` when the subnet has no free address.
+    /// Launches one instance; returns `false` when that is suspended, or the subnet has no free address.
     pub(super) fn launch(&mut self, group: &str, lifecycle: Lifecycle, now: Duration) -> bool {
-        if self.groups.get(group).is_some_and(|it| it.is_suspended(Process::Launch)) {
-            return false;
+        self.launch_as(group, lifecycle, None, now).is_some()
+    }
+
+    /// Launches one instance, as [`Scaling::launch`] does, or to balance the zones; returns its id.
+    pub(super) fn launch_as(
+        &mut self,
+        group: &str,
+        lifecycle: Lifecycle,
+        balance: Option<Balance>,
+        now: Duration,
+    ) -> Option<String> {
+        if self.groups.get(group)?.is_suspended(Process::Launch) {
+            return None;
         }
+        let is_warmed = lifecycle.state().is_warmed();
+        let zone = match &balance {
+            Some(balance) => balance.zone.clone(),
+            None => emptiest_zone(&self.open_zones(group), group, is_warmed, &self.instances)?,
+        };
         let Some(address) = self.addresses.take() else {
             tracing::warn!(group, "the subnet has no free address, nothing is launched");
-            return false;
+            return None;
         };
-        let Some(owner) = self.groups.get_mut(group) else {
-            return false;
-        };
+        let owner = self.groups.get_mut(group)?;
         let id = self.ids.instance();
         let image_id = super::refresh::image_of_launches(&self.refreshes, &owner.spec);
         let spec = &owner.spec;
         let role_name = spec.role_name.clone();
         let credentials =
             role_name.map(|role| issue(&mut self.ids, &mut self.principals, role, &id));
-        let zones = if owner.zones.is_empty() { &self.zones } else { &owner.zones };
-        let zone = emptiest_zone(zones, group, &self.instances);
         self.sequence += 1;
         let instance = Instance {
             id: id.clone(),
@@ -109,10 +121,9 @@ impl Scaling {
             maintenance: Vec::new(),
             activity: 0,
         };
-        let replaced = if instance.lifecycle.state().is_warmed() {
-            None
-        } else {
-            owner.to_replace.pop_front()
+        let replaced = match is_warmed || balance.is_some() {
+            true => None,
+            false => owner.to_replace.pop_front(),
         };
         let launch = Launch {
             instance_id: id.clone(),
@@ -126,8 +137,9 @@ impl Scaling {
         self.instances.insert(id.clone(), instance);
         let cause = "an instance was started in response to a difference between desired and \
                      actual capacity, increasing the capacity.";
+        let cause = balance.map_or_else(|| cause.to_owned(), |balance| balance.cause);
         let description = format!("Launching a new EC2 instance: {id}");
-        self.record(&id, group, description, cause, now);
+        self.record(&id, group, description, &cause, now);
         self.emit(EventKind::InstanceLaunched {
             instance_id: id.clone(),
             group: group.to_owned(),
@@ -141,7 +153,7 @@ impl Scaling {
         self.outcomes.push(Outcome::Launch(launch));
         // A tick cannot be refused.
         let _ = self.step(&id, Event::Tick, now);
-        true
+        Some(id)
     }
 
     pub(super) fn begin_termination(
@@ -220,13 +232,34 @@ fn issue(
     credentials
 }
 
-/// Returns the zone with the fewest instances of the group; of several, the first in the given order.
-fn emptiest_zone(zones: &[String], group: &str, instances: &BTreeMap<String, Instance>) -> String {
+/// Returns the zone with the fewest instances of the group; of several, the first in the given order. An instance for the
+/// warm pool is placed among all instances, any other among those that count.
+fn emptiest_zone(
+    zones: &[String],
+    group: &str,
+    is_warmed: bool,
+    instances: &BTreeMap<String, Instance>,
+) -> Option<String> {
     let population = |zone: &String| {
-        instances
-            .values()
-            .filter(|i| i.group == group && &i.zone == zone && !i.lifecycle.state().is_leaving())
-            .count()
+        let is_there = |i: &&Instance| {
+            let state = i.lifecycle.state();
+            let counts = if is_warmed { !state.is_leaving() } else { state.counts() };
+            i.group == group && &i.zone == zone && counts
+        };
+        instances.values().filter(is_there).count()
     };
-    zones.iter().min_by_key(|zone| population(zone)).cloned().unwrap_or_default()
+    zones.iter().min_by_key(|zone| population(zone)).cloned()
+}
+
+/// Returns the cause of a termination for which an instance in one of these zones has made room. The wording is AWS's, as
+/// in <https://github.com/awslabs/benchmark-ai/issues/71>.
+fn because_balanced(zones: &[String], cause: &str) -> String {
+    if zones.is_empty() {
+        return cause.to_owned();
+    }
+    format!(
+        "instances were launched to balance instances in zones {} with other zones resulting in \
+         more than desired number of instances in the group. Then {cause}",
+        zones.join(" ")
+    )
 }

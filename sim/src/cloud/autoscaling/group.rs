@@ -22,6 +22,8 @@ pub(crate) struct Group {
     /// Instances that the next launches replace, oldest first; the events name both instances.
     pub to_replace: VecDeque<String>,
     pub suspended: BTreeSet<Process>,
+    /// Instances that were launched to balance the zones, and do not count before they are in service.
+    pub balancing: BTreeSet<String>,
 }
 
 impl Group {

@@ -74,6 +74,7 @@ impl Scaling {
             created: now,
             to_replace: VecDeque::new(),
             suspended: BTreeSet::new(),
+            balancing: BTreeSet::new(),
         };
         self.groups.insert(group.spec.name.clone(), group);
         self.converge(now);
@@ -119,7 +120,7 @@ impl Scaling {
         Ok(())
     }
 
-    fn change_desired(&mut self, name: &str, to: u32) -> Result<(), ApiError> {
+    pub(super) fn change_desired(&mut self, name: &str, to: u32) -> Result<(), ApiError> {
         let group = self.group_mut(name)?;
         let from = std::mem::replace(&mut group.spec.desired, to);
         if to < from {
@@ -306,7 +307,7 @@ impl Scaling {
     }
 }
 
-fn count(ids: &[String]) -> u32 {
+pub(super) fn count(ids: &[String]) -> u32 {
     u32::try_from(ids.len()).unwrap_or(u32::MAX)
 }
 

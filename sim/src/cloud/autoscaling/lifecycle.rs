@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! Pending → Pending:Wait → Pending:Proceed → InService ⇄ Standby
+//!    ▲                                           │ (or Standby)
+//!    └──── Detached ◄── Detaching ◄──────────────┤
 //!                │ ABANDON                       │
 //!                └──────────────┐                │
 //!                               ▼                ▼
@@ -76,6 +78,10 @@ pub(crate) enum Event<'a> {
     ReplaceRootVolume,
     /// The machine boots from its new root volume.
     RootVolumeReplaced,
+    /// The instance leaves its group and runs on.
+    Detach,
+    /// A group takes an instance that runs.
+    Attach,
     Heartbeat(ActionName<'a>),
     Complete(ActionName<'a>, ActionResult),
 }
@@ -198,6 +204,7 @@ impl Lifecycle {
                 Some((self.since + timing.launching).max(deregistered))
             }
             S::Pending | S::WarmedPending => Some(self.since + timing.launching),
+            S::Detaching => Some(self.since.max(deregistered)),
             S::Terminating | S::WarmedTerminating | S::ReplacingRootVolume => {
                 Some((self.since + timing.terminating).max(deregistered))
             }
@@ -275,6 +282,11 @@ impl Lifecycle {
             }
             // The instance has been terminated meanwhile.
             Event::RootVolumeReplaced => {}
+            Event::Detach if matches!(self.state, S::InService | S::Standby) => {
+                self.go(S::Detaching, now, facts);
+            }
+            Event::Detach => return Err(Refused::NotInService),
+            Event::Attach => self.go(S::Pending, now, facts),
             Event::Heartbeat(name) => {
                 let index = self.find(name).ok_or(Refused::NoActiveAction)?;
                 let action = &mut self.actions[index];
@@ -366,6 +378,7 @@ impl Lifecycle {
                     let next = if waits { S::WarmedPendingWait } else { S::WarmedPendingProceed };
                     self.go(next, now, facts);
                 }
+                S::Detaching if self.is_due(now, around) => self.go(S::Detached, now, facts),
                 S::Terminating | S::WarmedTerminating if self.is_due(now, around) => {
                     let next = if self.start(Transition::Terminating, now, around, facts) {
                         self.in_pool_or(S::WarmedTerminatingWait, S::TerminatingWait)

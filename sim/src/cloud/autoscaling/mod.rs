@@ -2,7 +2,7 @@
 //!
 //! [`Scaling`] is a pure core: it gets events and the time as arguments, and returns the resulting orders and events
 //! from [`Scaling::take_outcomes`]. It owns the target groups, in which it registers its instances. Guarantees: a group
-//! converges to its desired capacity; instances that leave or are on standby do not count; a termination hook starts
+//! converges to its desired capacity, spread over its zones; instances that leave or are on standby do not count; a termination hook starts
 //! only when the instance is deregistered from the target groups of its group.
 
 mod action;
@@ -10,6 +10,7 @@ mod activities;
 mod api;
 mod capacity;
 mod describe;
+mod detach;
 mod group;
 mod groups;
 mod instance;
@@ -20,6 +21,7 @@ mod policies_api;
 mod processes;
 mod refresh;
 mod retention;
+mod rebalance;
 mod scaling;
 mod states;
 mod traffic;
@@ -36,6 +38,7 @@ pub use states::{ActionResult, LifecycleState, PoolState, Transition};
 
 pub(super) use action::ActionName;
 pub(super) use api::handle;
+pub(super) use detach::{attaches, handle_attachments};
 pub(super) use group::Group;
 pub(super) use instance::{Credentials, Instance, ScheduledEvent, SpotNotice};
 pub(super) use lifecycle::Lifecycle;

@@ -1,11 +1,12 @@
 //! The pure core: instances, their transitions, and convergence to the desired capacity.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::action::ActionName;
 use super::activities::{Activity, Status};
+use super::detach::Released;
 use super::group::Group;
 use super::instance::{AddressPool, Instance};
 use super::lifecycle::{Event, Fact, Refused, Surroundings, Timing};
@@ -33,6 +34,8 @@ pub(crate) enum Outcome {
     Start(String),
     PowerOff(String),
     ReplaceRootVolume { instance: String, image: String },
+    /// An instance belongs to EC2 alone from now on.
+    Released(Released),
 }
 
 /// The owner of an access key id. Credentials outlive the instance, as on AWS.
@@ -55,6 +58,8 @@ pub(crate) struct Scaling {
     pub(super) ids: Ids,
     pub(super) region: String,
     pub(super) zones: Vec<String>,
+    /// The zones in which no instance can be launched.
+    pub(super) impaired: BTreeSet<String>,
     pub timing: Timing,
     pub(super) policies: Policies,
     pub(super) addresses: AddressPool,
@@ -78,6 +83,7 @@ impl Scaling {
             ids: Ids::new(options.seed),
             region: options.region.clone(),
             zones: options.zones.clone(),
+            impaired: BTreeSet::new(),
             timing: Timing::default(),
             policies: Policies::default(),
             addresses: AddressPool::new(options.subnet)?,
@@ -364,6 +370,8 @@ impl Scaling {
         self.direct_traffic(id, to, now);
         if to.is_terminated() {
             self.forget(id, now);
+        } else if to == S::Detached {
+            self.release(id, now);
         }
     }
 

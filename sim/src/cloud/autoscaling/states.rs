@@ -14,6 +14,8 @@ pub enum LifecycleState {
     InService,
     EnteringStandby,
     Standby,
+    Detaching,
+    Detached,
     Terminating,
     #[serde(rename = "Terminating:Wait")]
     TerminatingWait,
@@ -61,6 +63,8 @@ impl LifecycleState {
             Self::InService => "InService",
             Self::EnteringStandby => "EnteringStandby",
             Self::Standby => "Standby",
+            Self::Detaching => "Detaching",
+            Self::Detached => "Detached",
             Self::Terminating => "Terminating",
             Self::TerminatingWait => "Terminating:Wait",
             Self::TerminatingProceed => "Terminating:Proceed",
@@ -84,11 +88,13 @@ impl LifecycleState {
         }
     }
 
-    /// Whether the instance leaves, has left and is retained, or is gone.
+    /// Whether the instance leaves its group, has left and is retained, or is gone.
     pub fn is_leaving(self) -> bool {
         matches!(
             self,
-            Self::Terminating
+            Self::Detaching
+                | Self::Detached
+                | Self::Terminating
                 | Self::TerminatingWait
                 | Self::TerminatingProceed
                 | Self::Terminated
@@ -115,6 +121,7 @@ impl LifecycleState {
             self,
             Self::Terminating
                 | Self::EnteringStandby
+                | Self::Detaching
                 | Self::WarmedPending
                 | Self::ReplacingRootVolume
         )
@@ -188,6 +195,7 @@ impl LifecycleState {
             | Self::WarmedTerminated => Some("Warmed:Terminated"),
             Self::PendingWait | Self::PendingProceed | Self::InService => Some("InService"),
             Self::EnteringStandby | Self::Standby => Some("Standby"),
+            Self::Detaching | Self::Detached => Some("Detached"),
             Self::Terminating
             | Self::TerminatingWait
             | Self::TerminatingProceed

@@ -17,10 +17,18 @@ use crate::cloud::errors::ApiError;
 use crate::cloud::requests::Service;
 use crate::cloud::wire::Params;
 use crate::cloud::xml::Xml;
-use crate::cloud::{Cloud, ClusterSpec, Inner, LifecycleState, WarmPoolSpec};
+use crate::cloud::{Cloud, ClusterSpec, Inner, LifecycleState, Process, WarmPoolSpec};
 
 /// The time between two looks at the groups.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// What the template's update policy suspends during a rolling update.
+const SUSPENDED: [Process; 5] = [
+    Process::HealthCheck,
+    Process::ReplaceUnhealthy,
+    Process::AzRebalance,
+    Process::AlarmNotification,
+    Process::ScheduledActions,
+];
 /// The parameters whose change replaces no instance.
 const OF_THE_GROUPS: [&str; 4] = ["WarmPool", "WarmPoolState", "WorkersOnDemandPercent", ABANDONED];
 /// The parameter for the groups' instance lifecycle policy.
@@ -284,9 +292,17 @@ impl Work {
         self.mark(None, Status::Updated)
     }
 
+    /// Replaces all instances of a group, without what the template suspends meanwhile.
+    async fn roll(&self, group: &str, logical_id: &str) -> Option<()> {
+        self.accepted("suspending", self.cloud()?.suspend(group, &SUSPENDED))?;
+        let rolled = self.replace_all(group, logical_id).await;
+        self.accepted("resuming", self.cloud()?.resume(group, &SUSPENDED))?;
+        rolled
+    }
+
     /// Replaces all instances of a group, one after the other: the new one is in service, and has signalled, before
     /// the old one leaves.
-    async fn roll(&self, group: &str, logical_id: &str) -> Option<()> {
+    async fn replace_all(&self, group: &str, logical_id: &str) -> Option<()> {
         let groups = self.cloud()?.groups();
         let size = groups.iter().find(|it| it.name == group)?.desired;
         self.until(|cloud| in_service(cloud, group).len() == size as usize).await?;

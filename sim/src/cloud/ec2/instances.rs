@@ -21,6 +21,22 @@ impl super::Ec2 {
         }
     }
 
+    /// Takes over an instance that its group has given up; it runs on.
+    pub fn adopt(&mut self, instance: Instance) {
+        let standalone = Standalone {
+            power: Power::Running,
+            key_name: None,
+            security_groups: Vec::new(),
+            instance,
+        };
+        self.instances.insert(standalone.instance.id.clone(), standalone);
+    }
+
+    /// Gives an instance to a group.
+    pub fn give_up(&mut self, id: &str) -> Option<Instance> {
+        self.instances.remove(id).map(|standalone| standalone.instance)
+    }
+
     fn find(&mut self, id: &str) -> Result<&mut Standalone, ApiError> {
         self.instances.get_mut(id).ok_or_else(|| unknown(id))
     }

@@ -1,7 +1,7 @@
 //! EC2, as far as Packer and the `aws` command line need it to make an image and to list instances.
 //!
-//! This module stores the instances of `RunInstances`; it also shows those of Auto Scaling groups, which Auto Scaling
-//! stores. Both are machines of the same fleet, and both have metadata. Networks are not modelled: every instance is in
+//! This module stores the instances of `RunInstances` and those that are detached from their groups; it also shows those of
+//! Auto Scaling groups, which Auto Scaling stores. Both are machines of the same fleet, and both have metadata. Networks are not modelled: every instance is in
 //! the same subnet, and security groups are only names.
 
 mod describe;
