@@ -7,6 +7,7 @@
 
 mod action;
 mod activities;
+mod alarms;
 mod api;
 mod capacity;
 mod describe;
@@ -28,8 +29,9 @@ mod traffic;
 mod traffic_api;
 mod warm_pool;
 
+pub use alarms::{AlarmState, PolicyPace};
 pub use lifecycle::Timing;
-pub use policies::{AlarmState, PolicyPace, PolicySpec};
+pub use policies::PolicySpec;
 pub use processes::Process;
 pub use refresh::{
     OfProtected, OfStandby, RefreshSpec, RefreshStatus, RefreshStrategy, RefreshView,
@@ -37,10 +39,10 @@ pub use refresh::{
 pub use states::{ActionResult, LifecycleState, PoolState, Transition};
 
 pub(super) use action::ActionName;
+pub(super) use alarms::Alarm;
 pub(super) use api::handle;
 pub(super) use detach::{attaches, handle_attachments};
 pub(super) use group::Group;
 pub(super) use instance::{Credentials, Instance, ScheduledEvent, SpotNotice};
 pub(super) use lifecycle::Lifecycle;
-pub(super) use policies::Alarm;
 pub(super) use scaling::{Outcome, Scaling};

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::alarms::{AlarmState, PolicyPace};
 use super::page::page;
-use super::policies::{AlarmState, Policy, PolicyPace, PolicySpec};
+use super::policies::{Policy, PolicySpec};
 use super::scaling::Scaling;
 use crate::cloud::Cloud;
 use crate::cloud::cloudwatch::{Metric, Statistic};
