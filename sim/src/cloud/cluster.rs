@@ -8,8 +8,8 @@ use anyhow::Context;
 
 use super::{
     ActionResult, Cloud, GroupSpec, HealthCheck, HealthCheckType, HookSpec, ListenerSpec,
-    LoadBalancerSpec, Market, StackResourceSpec, StackSpec, TargetGroupAttributes, TargetGroupSpec,
-    Transition,
+    LoadBalancerSpec, Market, Process, StackResourceSpec, StackSpec, TargetGroupAttributes,
+    TargetGroupSpec, Transition,
 };
 
 /// The port on which skep answers health checks.
@@ -44,6 +44,9 @@ pub struct ClusterSpec {
     pub retain_abandoned: bool,
     /// The load balancer, named like the cluster.
     pub load_balancer: Option<ClusterBalancer>,
+    /// Whether Auto Scaling balances the zones of the groups. AWS does so unless that process is suspended; it is here,
+    /// because a test that terminates chosen instances would see others come and go.
+    pub balance_zones: bool,
 }
 
 /// The load balancer in front of a cluster's workers. Each listener has a target group `<cluster>-<listener's port>`.
@@ -121,6 +124,7 @@ impl ClusterSpec {
             hooks: true,
             retain_abandoned: false,
             load_balancer: None,
+            balance_zones: false,
         }
     }
 
@@ -211,7 +215,11 @@ impl ClusterSpec {
                 group.health_check_type = balancer.health_check_type;
                 group.health_check_grace = balancer.health_check_grace;
             }
+            let name = group.name.clone();
             cloud.create_group_with_hooks(group, hooks)?;
+            if !self.balance_zones {
+                cloud.suspend(&name, &[Process::AzRebalance])?;
+            }
         }
         Ok(())
     }
