@@ -30,7 +30,7 @@ fn attributes(deregistration: u64) -> TargetGroupAttributes {
 }
 
 /// A load balancer that asks skep's health port, as the template's does, but every second.
-fn balanced(name: &str, workers: u32, deregistration: u64) -> ClusterSpec {
+pub(super) fn balanced(name: &str, workers: u32, deregistration: u64) -> ClusterSpec {
     let mut balancer = ClusterBalancer::new(&[(LISTENER, PORT)]);
     let check = std::mem::replace(&mut balancer.health_check, HealthCheck::tcp());
     balancer.health_check = check.every(secs(1));
@@ -43,7 +43,7 @@ fn balanced(name: &str, workers: u32, deregistration: u64) -> ClusterSpec {
 }
 
 /// Starts a service on every worker, and waits until the load balancer sends to all of them.
-async fn serving(fleet: &Fleet, workers: usize) -> anyhow::Result<()> {
+pub(super) async fn serving(fleet: &Fleet, workers: usize) -> anyhow::Result<()> {
     let service = on_every_worker("front", PORT, workload::web(PORT), secs(30))?;
     fleet.create_service_of(service).await?;
     fleet
@@ -59,7 +59,7 @@ async fn serving(fleet: &Fleet, workers: usize) -> anyhow::Result<()> {
         .await
 }
 
-fn target(fleet: &Fleet, id: &str) -> Option<TargetState> {
+pub(super) fn target(fleet: &Fleet, id: &str) -> Option<TargetState> {
     fleet.cloud().targets().into_iter().find(|it| it.id == id).map(|it| it.health.state)
 }
 

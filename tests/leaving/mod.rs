@@ -2,6 +2,7 @@
 
 mod being_seen;
 mod cancelled_notice;
+mod detach;
 mod flush;
 mod hook_heartbeats;
 mod hook_late;
@@ -16,6 +17,7 @@ mod notice_in_mid_join;
 mod operator;
 mod pace;
 mod read_only_ledger;
+mod rebalance;
 mod retained;
 mod scale_in_follower;
 mod scale_in_leader;

@@ -33,7 +33,10 @@ pub(crate) enum Outcome {
     Stop(String),
     Start(String),
     PowerOff(String),
-    ReplaceRootVolume { instance: String, image: String },
+    ReplaceRootVolume {
+        instance: String,
+        image: String,
+    },
     /// An instance belongs to EC2 alone from now on.
     Released(Released),
 }
