@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::instance::{Credentials, Instance};
 use super::lifecycle::{Event, Lifecycle};
-use super::processes::Process;
 use super::rebalance::{Balance, victims};
 use super::scaling::{Outcome, Principal, Scaling};
+use super::states::Process;
 use crate::cloud::events::EventKind;
 use crate::cloud::ids::Ids;
 use crate::machines::Launch;

@@ -7,12 +7,11 @@
 //! starts in `Pending`; AWS does not document whether its launch hooks run. Here they do, which is the stricter
 //! assumption.
 
-use std::fmt;
 use std::time::Duration;
 
 use super::activities::{Activity, Status};
 use super::api::all_activities;
-use super::instance::Instance;
+use super::instance::{Instance, Released};
 use super::lifecycle::Event;
 use super::scaling::{Outcome, Scaling, not_managed};
 use super::states::LifecycleState;
@@ -28,16 +27,6 @@ const MOST: usize = 20;
 /// The tag that Auto Scaling removes from an instance that is detached:
 /// <https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-tagging.html>.
 const GROUP_TAG: &str = "aws:autoscaling:groupName";
-
-/// An instance that no group has any more.
-pub(crate) struct Released(pub Box<Instance>);
-
-impl fmt::Debug for Released {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The instance holds credentials.
-        f.debug_tuple("Released").field(&self.0.id).finish()
-    }
-}
 
 impl Scaling {
     /// Detaches instances; `decrement` lowers the desired capacity by their number, otherwise they are replaced.

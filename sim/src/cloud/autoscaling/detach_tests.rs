@@ -3,7 +3,7 @@ use std::slice::from_ref;
 
 use super::super::action::ActionName;
 use super::super::groups::Sizes;
-use super::super::processes::Process;
+use super::super::states::Process;
 use super::super::states::{ActionResult, LifecycleState as S, Transition};
 use super::*;
 use crate::cloud::elb::TargetGroupSpec;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::processes::Process;
+use super::states::Process;
 use crate::cloud::errors::ApiError;
 use crate::cloud::specs::{GroupSpec, HookSpec, WarmPoolSpec};
 

@@ -1,6 +1,7 @@
 //! One instance, and the pool of the subnet's addresses.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -63,6 +64,16 @@ pub(crate) struct Instance {
     pub maintenance: Vec<ScheduledEvent>,
     /// Index of its current scaling activity.
     pub activity: usize,
+}
+
+/// An instance that no group has any more.
+pub(crate) struct Released(pub Box<Instance>);
+
+impl fmt::Debug for Released {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The instance holds credentials.
+        f.debug_tuple("Released").field(&self.0.id).finish()
+    }
 }
 
 /// A subnet's addresses, assigned in turn so that a freed address stays unused for as long as possible: a swarm

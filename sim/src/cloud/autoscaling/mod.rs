@@ -7,7 +7,6 @@
 
 mod action;
 mod activities;
-mod alarms;
 mod api;
 mod capacity;
 mod describe;
@@ -19,6 +18,7 @@ mod lifecycle;
 mod page;
 mod policies;
 mod policies_api;
+mod policy;
 mod processes;
 mod rebalance;
 mod refresh;
@@ -29,20 +29,18 @@ mod traffic;
 mod traffic_api;
 mod warm_pool;
 
-pub use alarms::{AlarmState, PolicyPace};
 pub use lifecycle::Timing;
-pub use policies::PolicySpec;
-pub use processes::Process;
+pub use policy::{AlarmState, PolicyPace, PolicySpec};
 pub use refresh::{
     OfProtected, OfStandby, RefreshSpec, RefreshStatus, RefreshStrategy, RefreshView,
 };
-pub use states::{ActionResult, LifecycleState, PoolState, Transition};
+pub use states::{ActionResult, LifecycleState, PoolState, Process, Transition};
 
 pub(super) use action::ActionName;
-pub(super) use alarms::Alarm;
 pub(super) use api::handle;
 pub(super) use detach::{attaches, handle_attachments};
 pub(super) use group::Group;
 pub(super) use instance::{Credentials, Instance, ScheduledEvent, SpotNotice};
 pub(super) use lifecycle::Lifecycle;
+pub(super) use policy::Alarm;
 pub(super) use scaling::{Outcome, Scaling};

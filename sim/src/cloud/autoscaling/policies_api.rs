@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use super::alarms::{AlarmState, PolicyPace};
 use super::page::page;
-use super::policies::{Policy, PolicySpec};
+use super::policy::{AlarmState, Policy, PolicyPace, PolicySpec};
 use super::scaling::Scaling;
 use crate::cloud::Cloud;
 use crate::cloud::cloudwatch::{Metric, Statistic};

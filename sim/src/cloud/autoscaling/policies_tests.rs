@@ -3,6 +3,7 @@ use std::net::Ipv4Addr;
 use super::super::action::ActionName;
 use super::super::states::{ActionResult, Transition};
 use super::*;
+use crate::cloud::cloudwatch::Metric;
 use crate::cloud::specs::{CloudOptions, GroupSpec, HookSpec};
 use time::macros::datetime;
 

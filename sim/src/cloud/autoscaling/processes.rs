@@ -5,64 +5,11 @@ use std::time::Duration;
 
 use super::group::Group;
 use super::scaling::Scaling;
+use super::states::Process;
 use crate::cloud::Cloud;
 use crate::cloud::errors::ApiError;
 use crate::cloud::wire::Params;
 use crate::cloud::xml::Xml;
-
-/// A process of a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Process {
-    /// Launches instances, for whatever reason.
-    Launch,
-    /// Terminates instances for a scale-in, a failed health check or a rebalancing.
-    Terminate,
-    /// Registers instances that enter service in the target groups.
-    AddToLoadBalancer,
-    /// Follows the alarms of scaling policies.
-    AlarmNotification,
-    /// Balances the zones.
-    AzRebalance,
-    /// Takes health checks of the load balancer into account.
-    HealthCheck,
-    InstanceRefresh,
-    /// Replaces instances that are marked as unhealthy.
-    ReplaceUnhealthy,
-    /// This cloud has no scheduled actions.
-    ScheduledActions,
-}
-
-impl Process {
-    pub const ALL: [Self; 9] = [
-        Self::Launch,
-        Self::Terminate,
-        Self::AddToLoadBalancer,
-        Self::AlarmNotification,
-        Self::AzRebalance,
-        Self::HealthCheck,
-        Self::InstanceRefresh,
-        Self::ReplaceUnhealthy,
-        Self::ScheduledActions,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Launch => "Launch",
-            Self::Terminate => "Terminate",
-            Self::AddToLoadBalancer => "AddToLoadBalancer",
-            Self::AlarmNotification => "AlarmNotification",
-            Self::AzRebalance => "AZRebalance",
-            Self::HealthCheck => "HealthCheck",
-            Self::InstanceRefresh => "InstanceRefresh",
-            Self::ReplaceUnhealthy => "ReplaceUnhealthy",
-            Self::ScheduledActions => "ScheduledActions",
-        }
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|it| it.as_str() == text)
-    }
-}
 
 impl Group {
     pub fn is_suspended(&self, process: Process) -> bool {

@@ -12,9 +12,9 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use super::lifecycle::Lifecycle;
-use super::processes::Process;
 use super::scaling::Scaling;
 use super::states::LifecycleState;
+use super::states::Process;
 use crate::cloud::Cloud;
 use crate::cloud::errors::ApiError;
 use crate::cloud::wire::Params;

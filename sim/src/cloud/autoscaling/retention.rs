@@ -39,17 +39,6 @@ impl Scaling {
     }
 }
 
-/// Refuses to lower the desired capacity by an instance that does not count for it.
-pub(super) fn check_decrement(state: LifecycleState, decrement: bool) -> Result<(), ApiError> {
-    if decrement && state.is_retained() {
-        return Err(ApiError::validation(
-            "Retained instances do not count toward the desired capacity. Terminate them without \
-             decrementing it.",
-        ));
-    }
-    Ok(())
-}
-
 /// Reads the policy of a call; `None`: the call has none.
 pub(super) fn policy(params: &Params) -> Result<Option<bool>, ApiError> {
     match params.get(TRIGGER) {

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use super::action::ActionName;
 use super::activities::{Activity, Status};
-use super::detach::Released;
 use super::group::Group;
-use super::instance::{AddressPool, Instance};
+use super::instance::{AddressPool, Instance, Released};
 use super::lifecycle::{Event, Fact, Refused, Surroundings, Timing};
-use super::policies::Policies;
+use super::policy::Policies;
 use super::refresh::Refresh;
 use super::states::{ActionResult, LifecycleState};
 use crate::cloud::elb::{self, Elb};
@@ -197,7 +196,7 @@ impl Scaling {
             instance.activity
         } else {
             let group = instance.group.clone();
-            super::retention::check_decrement(state, decrement)?;
+            check_decrement(state, decrement)?;
             // An instance of the warm pool does not count for the desired capacity.
             if decrement && !state.is_warmed() {
                 self.decrement(&group, 1)?;
@@ -421,4 +420,15 @@ pub(super) fn not_managed(id: &str) -> ApiError {
 
 fn no_active_action(by: &str, value: &str) -> ApiError {
     ApiError::validation(format!("No active Lifecycle Action found with {by} {value}"))
+}
+
+/// Refuses to lower the desired capacity by an instance that does not count for it.
+fn check_decrement(state: LifecycleState, decrement: bool) -> Result<(), ApiError> {
+    if decrement && state.is_retained() {
+        return Err(ApiError::validation(
+            "Retained instances do not count toward the desired capacity. Terminate them without \
+             decrementing it.",
+        ));
+    }
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! The names of lifecycle states, transitions and results, as on the wire.
+//! The names of lifecycle states, transitions, results and processes, as on the wire.
 
 use std::fmt;
 
@@ -279,5 +279,60 @@ impl ActionResult {
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
         [Self::Continue, Self::Abandon].into_iter().find(|result| result.as_str() == text)
+    }
+}
+
+/// A process of a group that can be suspended:
+/// <https://docs.aws.amazon.com/autoscaling/ec2/userguide/as-suspend-resume-processes.html>.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Process {
+    /// Launches instances, for whatever reason.
+    Launch,
+    /// Terminates instances for a scale-in, a failed health check or a rebalancing.
+    Terminate,
+    /// Registers instances that enter service in the target groups.
+    AddToLoadBalancer,
+    /// Follows the alarms of scaling policies.
+    AlarmNotification,
+    /// Balances the zones.
+    AzRebalance,
+    /// Takes health checks of the load balancer into account.
+    HealthCheck,
+    InstanceRefresh,
+    /// Replaces instances that are marked as unhealthy.
+    ReplaceUnhealthy,
+    /// This cloud has no scheduled actions.
+    ScheduledActions,
+}
+
+impl Process {
+    pub const ALL: [Self; 9] = [
+        Self::Launch,
+        Self::Terminate,
+        Self::AddToLoadBalancer,
+        Self::AlarmNotification,
+        Self::AzRebalance,
+        Self::HealthCheck,
+        Self::InstanceRefresh,
+        Self::ReplaceUnhealthy,
+        Self::ScheduledActions,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Launch => "Launch",
+            Self::Terminate => "Terminate",
+            Self::AddToLoadBalancer => "AddToLoadBalancer",
+            Self::AlarmNotification => "AlarmNotification",
+            Self::AzRebalance => "AZRebalance",
+            Self::HealthCheck => "HealthCheck",
+            Self::InstanceRefresh => "InstanceRefresh",
+            Self::ReplaceUnhealthy => "ReplaceUnhealthy",
+            Self::ScheduledActions => "ScheduledActions",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.as_str() == text)
     }
 }

@@ -3,6 +3,7 @@ use std::net::Ipv4Addr;
 use super::*;
 use crate::cloud::autoscaling::action::ActionName;
 use crate::cloud::autoscaling::scaling::Outcome;
+use crate::cloud::autoscaling::scaling::Scaling;
 use crate::cloud::autoscaling::states::{ActionResult, LifecycleState as S, Transition};
 use crate::cloud::specs::{CloudOptions, HookSpec};
 
