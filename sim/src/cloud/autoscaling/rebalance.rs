@@ -5,8 +5,8 @@
 //!
 //! AWS: <https://docs.aws.amazon.com/autoscaling/ec2/userguide/auto-scaling-benefits.html#AutoScalingBehavior.InstanceUsage>.
 //! It rebalances after an explicit termination, a detachment, a standby, a change of the zones, or the recovery of a zone;
-//! this cloud rebalances whenever two zones differ by more than one instance. How many instances AWS launches at a time is
-//! not documented: here, all that are needed.
+//! this cloud rebalances whenever two zones differ by more than one instance. AWS documents neither how many instances it
+//! launches at a time (here: all that are needed) nor whether the protection from scale-in holds (here: yes).
 
 use std::cmp::Reverse;
 use std::time::Duration;
