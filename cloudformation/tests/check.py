@@ -287,7 +287,7 @@ def check_groups():
 
 def check_policies():
     """The scaling policies follow the metric that skep sends. moto makes none from a template."""
-    sent = (ROOT / "src/manager/capacity/mod.rs").read_text(), (ROOT / "src/clients/aws/cloudwatch.rs").read_text()
+    sent = (ROOT / "src/manager/capacity/send.rs").read_text(), (ROOT / "src/clients/aws/cloudwatch.rs").read_text()
     for template in ("skep", "workers"):
         policy = templates[template]["Resources"]["WorkersPolicy"]
         assert policy["Condition"] == "Scales" and policy["Properties"]["AutoScalingGroupName"] == {"Ref": "Workers"}, policy

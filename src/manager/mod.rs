@@ -75,7 +75,8 @@ const PAUSE: Duration = Duration::from_secs(5);
 pub enum Scope {
     /// Every duty, on a manager that serves.
     All,
-    /// During its own departure, because all managers may be leaving: those that other departures and boots wait for.
+    /// During its own departure, because all managers may be leaving: those that other departures and boots wait for, and
+    /// those that the leader alone runs.
     WhileLeaving,
 }
 
@@ -100,6 +101,9 @@ fn duties<'a>(fleet: &'a Fleet<'a>, scope: Scope) -> Running<'a> {
     running.push(Box::pin(departures::run(fleet)));
     running.push(Box::pin(tokens::run(fleet)));
     running.push(Box::pin(quorum::run(fleet)));
+    // A leader that leaves stays the leader until it is demoted.
+    running.push(Box::pin(protection::run(fleet)));
+    running.push(Box::pin(capacity::run(fleet)));
     if scope == Scope::All {
         running.push(Box::pin(dead_nodes::run(fleet)));
         running.push(Box::pin(labels::run(fleet)));
@@ -110,8 +114,6 @@ fn duties<'a>(fleet: &'a Fleet<'a>, scope: Scope) -> Running<'a> {
         running.push(Box::pin(stand_in::run(fleet)));
         running.push(Box::pin(promoted::run(fleet)));
         running.push(Box::pin(replacements::run(fleet)));
-        running.push(Box::pin(protection::run(fleet)));
-        running.push(Box::pin(capacity::run(fleet)));
         if fleet.node.settings.registry.ecr {
             running.push(Box::pin(pull_credentials::run(fleet)));
         }

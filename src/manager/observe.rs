@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::error::ManagerError;
 use super::placed::{Placed, instance_of, placed};
 use crate::clients::aws::autoscaling::GroupInstance;
-use crate::clients::docker::NodeView;
+use crate::clients::docker::{NodeView, Service, ServiceTask};
 use crate::clients::ledger::{Charter, DepartureRow, LedgerError, Member, MemberRows, Rows};
 use crate::common::instance::Membership;
 use crate::common::labels::GROUP;
@@ -36,7 +36,15 @@ pub(super) struct Fleet<'a> {
     managers: Part<MemberRows>,
     departures: Part<Rows<DepartureRow>>,
     groups: Part<BTreeMap<String, GroupInstance>>,
+    work: Part<Work>,
     workers: Workers,
+}
+
+/// The services, and the tasks of each, by its id, including ended ones as far as Docker keeps them.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub services: Vec<Service>,
+    pub tasks: BTreeMap<String, Vec<ServiceTask>>,
 }
 
 /// An answer, and the time of its request.
@@ -89,6 +97,7 @@ impl<'a> Fleet<'a> {
             managers: Part::default(),
             departures: Part::default(),
             groups: Part::default(),
+            work: Part::default(),
             workers: Workers::default(),
         }
     }
@@ -108,6 +117,17 @@ impl<'a> Fleet<'a> {
         let nodes = self.nodes.read(since, fetch).await?;
         self.node.known_instances.add(nodes.iter().filter_map(instance_of));
         Ok(nodes)
+    }
+
+    /// Returns the services and all tasks, requested at `since` or later. The answer can have many megabytes.
+    pub async fn work(&self, since: Instant) -> Result<Seen<Work>, ManagerError> {
+        let swarm = &self.node.swarm;
+        let fetch = async || -> Result<_, ManagerError> {
+            let (services, tasks) =
+                tokio::try_join!(swarm.fetch_services(), swarm.fetch_tasks_by_service())?;
+            Ok(Work { services, tasks })
+        };
+        self.work.read(since, fetch).await
     }
 
     /// Returns the charter, requested at `since` or later; `None` if the ledger has none.

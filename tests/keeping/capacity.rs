@@ -4,34 +4,19 @@
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
-use bollard::models::{
-    ResourceObject, ServiceSpec, ServiceSpecMode, ServiceSpecModeReplicated, TaskSpecResources,
-};
+use bollard::models::{ServiceSpecMode, ServiceSpecModeReplicated};
 use harness::departures::{Leaver, options_with, running, standing};
 use harness::seen::{from_health_port, status};
 use harness::swarm::logged;
 use harness::trouble::aws;
 use harness::{PATIENCE, secs};
 use skep_sim::cloud::{Deny, Metric, PolicyPace, PolicySpec, Service, Who};
-use skep_sim::fleet::{ClusterSpec, Fleet, Instance, service, workload};
+use skep_sim::fleet::{ClusterSpec, Fleet, Instance};
 
 const CONFIG: &str = "[capacity]\ncloudwatch = true\n\
                       [protection]\nenabled = true\nall_tasks = true\nlinger = \"1s\"\n";
 /// One value above or below the target is enough.
 const PACE: PolicyPace = PolicyPace { period: secs(3), high: 1, low: 1 };
-
-/// A service whose tasks each take more than half of the CPUs of a worker.
-async fn hungry(fleet: &Fleet, name: &str, replicas: u32) -> anyhow::Result<ServiceSpec> {
-    let cpus = fleet.manager_docker().await?.info().await?.ncpu.context("CPUs")?;
-    let mut spec = service(name, replicas, workload::graceful(), secs(5))?;
-    let template = spec.task_template.get_or_insert_default();
-    let reservations = ResourceObject { nano_cpus: Some(cpus * 600_000_000), ..Default::default() };
-    let reservations = Some(reservations);
-    template.resources = Some(TaskSpecResources { reservations, ..Default::default() });
-    template.placement.get_or_insert_default().constraints =
-        Some(vec!["node.role==worker".to_owned()]);
-    Ok(spec)
-}
 
 async fn scale(fleet: &Fleet, name: &str, replicas: i64) -> anyhow::Result<()> {
     let mode = ServiceSpecModeReplicated { replicas: Some(replicas) };
@@ -97,7 +82,7 @@ async fn a_group_follows_its_tasks_up_to_its_maximum_and_back() -> anyhow::Resul
     cloud.put_policy(PolicySpec { warmup: Some(secs(0)), ..policy })?;
 
     // Refused values scale nothing, and the refusal is logged once.
-    fleet.create_service_of(hungry(&fleet, "web", 3).await?).await?;
+    fleet.create_service_of(fleet.hungry_service("web", 3, secs(5)).await?).await?;
     let leader = fleet.leader().await?;
     shows(&fleet, &spec, "nodes_needed", 3.0).await?;
     shows(&fleet, &spec, "tasks_pending", 2.0).await?;
@@ -114,7 +99,7 @@ async fn a_group_follows_its_tasks_up_to_its_maximum_and_back() -> anyhow::Resul
     // It grows to its maximum, and a task still waits.
     cloud.allow_all();
     running(&fleet, "web", 2).await?;
-    logged(&fleet, &leader, "it has its maximum of 2 instances").await?;
+    logged(&fleet, &leader, "the group has its maximum of 2 instances").await?;
     ensure!(count(&fleet, "tasks wait for a node: web (resources)") == 1, "{}", leader.log());
 
     // The next leader goes on.

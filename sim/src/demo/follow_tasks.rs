@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
-use bollard::models::{ResourceObject, ServiceSpec, TaskSpecResources};
+use anyhow::{bail, ensure};
 use tokio::time::{Instant, sleep};
 
 use super::story::{LOOK_EVERY, PART_LIMIT, STOP_GRACE, Story, in_service};
 use crate::cloud::{Metric, PolicyPace, PolicySpec};
-use crate::fleet::{is_running, on_workers, service, workload};
+use crate::fleet::is_running;
 use crate::stage::Mark;
 use crate::witness::record::{NodeRecord, SCALED_IN};
 
@@ -33,13 +32,15 @@ impl Story<'_> {
         let policy = PolicySpec::new(&group, "tasks", needed, 100.0);
         cloud.put_policy(PolicySpec { warmup: Some(Duration::ZERO), ..policy })?;
         let all = in_service(&self.record.borrow()).count();
-        let mut render = self.hungry(RENDER, workers as u32 + 1).await?;
+        let mut render = self.fleet.hungry_service(RENDER, workers as u32 + 1, STOP_GRACE).await?;
         render.labels = Some([("skep.protect".to_owned(), "true".to_owned())].into());
         self.fleet.create_service_of(render).await?;
         // The extra task must not take the place of another one.
         self.poll("a task on every worker", async || Ok(self.running(&[RENDER]).await? == workers))
             .await?;
-        self.fleet.create_service_of(self.hungry(EXTRA, 1).await?).await?;
+        self.fleet
+            .create_service_of(self.fleet.hungry_service(EXTRA, 1, STOP_GRACE).await?)
+            .await?;
         self.say(
             None,
             &format!(
@@ -112,20 +113,6 @@ impl Story<'_> {
             running += tasks.iter().filter(|task| is_running(task)).count();
         }
         Ok(running)
-    }
-
-    /// Returns a service of which a worker can run one task: by what the tasks reserve, not by what they use.
-    async fn hungry(&self, name: &str, replicas: u32) -> anyhow::Result<ServiceSpec> {
-        let info = self.fleet.manager_docker().await?.info().await?;
-        let cpus = info.ncpu.context("Docker does not say how many CPUs it has")?;
-        let mut spec = service(name, replicas, workload::graceful(), STOP_GRACE)?;
-        let template = spec.task_template.get_or_insert_default();
-        let more_than_half = Some(cpus * 600_000_000);
-        let reservations = ResourceObject { nano_cpus: more_than_half, ..Default::default() };
-        template.resources =
-            Some(TaskSpecResources { reservations: Some(reservations), ..Default::default() });
-        template.placement = Some(on_workers());
-        Ok(spec)
     }
 
     /// Polls until `holds`, whatever fails meanwhile.

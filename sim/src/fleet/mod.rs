@@ -63,7 +63,7 @@ pub use netns::{INTERFACE, METADATA_ADDRESS};
 pub use notify::Notification;
 pub use process::Exit;
 pub use registry::Registry;
-pub use swarm::{is_running, on_every_worker, on_workers, service, start_first};
+pub use swarm::{is_running, on_every_worker, service, start_first};
 pub use timeline::Entry;
 
 use crate::cloud::{Cloud, CloudOptions};

@@ -9,13 +9,13 @@ use anyhow::{Context, bail};
 use bollard::Docker;
 use bollard::models::{
     EndpointPortConfig, EndpointPortConfigPublishModeEnum, EndpointSpec, NetworkAttachmentConfig,
-    Node, ServiceSpec, ServiceSpecMode, ServiceSpecModeReplicated, Task, TaskSpec,
-    TaskSpecContainerSpec, TaskSpecPlacement, TaskState,
+    Node, ResourceObject, ServiceSpec, ServiceSpecMode, ServiceSpecModeReplicated, Task, TaskSpec,
+    TaskSpecContainerSpec, TaskSpecPlacement, TaskSpecResources, TaskState,
 };
 use bollard::query_parameters::{ListTasksOptionsBuilder, UpdateServiceOptionsBuilder};
 use tokio::time::Instant;
 
-use super::{Fleet, IMAGE, Instance};
+use super::{Fleet, IMAGE, Instance, workload};
 
 /// Interval between two polls of a condition: short, since polls are local. Not shorter: Docker starts two processes
 /// for each `docker info`, and dozens of fleets share two cores.
@@ -125,6 +125,25 @@ impl Fleet {
         stop_grace: Duration,
     ) -> anyhow::Result<String> {
         self.create_service_of(service(name, replicas, command, stop_grace)?).await
+    }
+
+    /// Returns a service of which a worker can run one task: by what the tasks reserve, not by what they use.
+    pub async fn hungry_service(
+        &self,
+        name: &str,
+        replicas: u32,
+        stop_grace: Duration,
+    ) -> anyhow::Result<ServiceSpec> {
+        let info = self.manager_docker().await?.info().await?;
+        let cpus = info.ncpu.context("Docker does not say how many CPUs it has")?;
+        let mut spec = service(name, replicas, workload::graceful(), stop_grace)?;
+        let template = spec.task_template.get_or_insert_default();
+        let more_than_half = Some(cpus * 600_000_000);
+        let reservations = ResourceObject { nano_cpus: more_than_half, ..Default::default() };
+        template.resources =
+            Some(TaskSpecResources { reservations: Some(reservations), ..Default::default() });
+        template.placement = Some(on_workers());
+        Ok(spec)
     }
 
     /// Creates a service and returns its id.
@@ -266,8 +285,7 @@ pub fn start_first(
     Ok(spec)
 }
 
-/// On workers alone.
-pub fn on_workers() -> TaskSpecPlacement {
+fn on_workers() -> TaskSpecPlacement {
     TaskSpecPlacement {
         constraints: Some(vec!["node.role==worker".to_owned()]),
         ..Default::default()

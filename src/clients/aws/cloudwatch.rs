@@ -47,22 +47,26 @@ impl CloudWatch {
     /// When CloudWatch did not answer, or refused. Earlier ones of many values may have arrived.
     pub async fn put(&self, data: &[Datum]) -> Result<(), AwsError> {
         for chunk in data.chunks(DATA_PER_CALL) {
-            let resource = format!("{} values in the namespace {NAMESPACE}", chunk.len());
-            self.0.call(OPERATION, &resource, fields(chunk), |_| Ok(())).await?;
+            self.call(chunk).await?;
         }
         Ok(())
     }
 
-    /// Tries to send values, with a call that CloudWatch accepts from nobody.
+    /// Tries to send values with an incomplete call, which changes nothing. AWS does not document whether it looks at the
+    /// permission first: an invalid call proves only that it was not denied.
     ///
     /// # Errors
     /// When CloudWatch did not answer, or denied the call.
     pub async fn try_put(&self) -> Result<(), AwsError> {
-        let resource = format!("the namespace {NAMESPACE}");
-        match self.0.call(OPERATION, &resource, fields(&[]), |_| Ok(())).await {
+        match self.call(&[]).await {
             Err(error) if error.kind == AwsErrorKind::Validation => Ok(()),
             tried => tried,
         }
+    }
+
+    async fn call(&self, data: &[Datum]) -> Result<(), AwsError> {
+        let resource = format!("the namespace {NAMESPACE}");
+        self.0.call(OPERATION, &resource, fields(data), |_| Ok(())).await
     }
 }
 

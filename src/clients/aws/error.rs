@@ -286,9 +286,7 @@ fn classify(code: &str, message: &str, status: u16) -> AwsErrorKind {
         "ValidationError"
         | "ValidationException"
         | "SerializationException"
-        | "MissingParameter"
-        | "InvalidParameterValue"
-        | "InvalidParameterCombination" => Kind::Validation,
+        | "MissingParameter" => Kind::Validation,
         _ if status == 429 => Kind::Throttled,
         _ if status >= 500 => Kind::Failing,
         _ if code.starts_with("InvalidParameter") => Kind::Validation,

@@ -1,23 +1,32 @@
 //! Finds out the capacity of each group, and which tasks wait for a node, from Docker's answers. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bollard::models::TaskState;
-use serde::Deserialize as _;
 use time::{Duration, OffsetDateTime};
 
+use super::kind::{Kind, Kinds};
 use super::needs::{Batch, nodes_for};
 use super::reason::Reason;
 use crate::clients::docker::{Availability, NodeView, Resources, Service, ServiceTask};
 use crate::common::capacity::GroupCapacity;
 use crate::common::instance::Role;
 use crate::common::labels::GROUP;
-use crate::manager::placement::{fits, fits_new_node, fits_platform, label_of, most_on_a_node};
+use crate::manager::placement::{fits, fits_platform, label_of, most_on_a_node, occupies};
 
 /// Age from which a task that waits counts: swarmkit tries again at once when a node changes.
 const WAITS_FOR: Duration = Duration::seconds(10);
 /// Thousand-millionth parts of a CPU.
 const CPU: f64 = 1e9;
+
+/// Docker's answers.
+#[derive(Clone, Copy)]
+pub struct Observed<'a> {
+    pub nodes: &'a [NodeView],
+    pub services: &'a [Service],
+    /// The tasks of each service, by its id.
+    pub tasks: &'a BTreeMap<String, Vec<ServiceTask>>,
+}
 
 /// What the leader has found.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -36,67 +45,64 @@ pub struct Group {
     pub is_of_managers: bool,
 }
 
-/// What the largest node of each group offers when it is new, by the groups' names. A group keeps its entry while it has
-/// no nodes: otherwise a task that is too large for them would let it grow from nothing again and again.
-pub type Sizes = BTreeMap<String, Resources>;
-
-/// The nodes of a group.
-struct Members<'a> {
-    all: Vec<&'a NodeView>,
-    /// What its largest node offers when it is new.
-    empty: Resources,
+/// The tasks of one node.
+#[derive(Default)]
+struct Load {
+    reserved: Resources,
+    is_busy: bool,
 }
 
-/// Puts together Docker's answers. `tasks` are those of each service, by its id; `sizes` those that were seen so far.
+/// Tasks of a service that wait, all alike.
+struct Waiting<'a> {
+    service: &'a Service,
+    batch: Batch,
+}
+
+/// Measures. `kinds` are those of all nodes that were seen so far, the present ones included; `full` the groups at their
+/// maximum.
 pub fn look(
-    nodes: &[NodeView],
-    services: &[Service],
-    tasks: &BTreeMap<String, Vec<ServiceTask>>,
-    sizes: &mut Sizes,
+    observed: Observed<'_>,
+    kinds: &Kinds,
+    full: &BTreeSet<String>,
     now: OffsetDateTime,
 ) -> Seen {
-    let mut members: BTreeMap<&str, Vec<&NodeView>> = BTreeMap::new();
-    for view in nodes {
-        if let Some(group) = view.labels.get(GROUP) {
-            members.entry(group).or_default().push(view);
-        }
-    }
-    let members: BTreeMap<&str, Members<'_>> =
-        members.into_iter().map(|(name, all)| (name, Members::new(all, services))).collect();
-    let mut seen = Seen::default();
-    let loads = loads(services, tasks);
-    for (name, of_group) in &members {
-        sizes.insert((*name).to_owned(), of_group.empty.clone());
-        seen.groups.insert((*name).to_owned(), of_group.measure(&loads));
-    }
-    let mut needs: BTreeMap<String, Vec<Batch>> = BTreeMap::new();
-    for service in services {
-        let mut waiting: Vec<(Resources, usize)> = Vec::new();
-        for task in tasks.get(&service.id).into_iter().flatten() {
+    let loads = observed.loads();
+    let mut seen = Seen { groups: observed.measure(&loads), ..Seen::default() };
+    let mut needs: BTreeMap<String, Vec<Waiting<'_>>> = BTreeMap::new();
+    for service in observed.services {
+        let mut batches: Vec<(Resources, usize)> = Vec::new();
+        for task in observed.tasks.get(&service.id).into_iter().flatten() {
             let Some(reason) = waits_for(task, now) else { continue };
             *seen.pending.entry((service.name().to_owned(), reason)).or_default() += 1;
             // The tasks of a global service are for the nodes that exist.
             if service.is_global() || !reason.may_end_with_a_node() {
                 continue;
             }
-            match waiting.iter_mut().find(|(reserved, _)| *reserved == task.reserved) {
+            match batches.iter_mut().find(|(reserved, _)| *reserved == task.reserved) {
                 Some((_, tasks)) => *tasks += 1,
-                None => waiting.push((task.reserved.clone(), 1)),
+                None => batches.push((task.reserved.clone(), 1)),
             }
         }
-        for (reserved, tasks) in waiting {
+        for (reserved, tasks) in batches {
             let most = most_on_a_node(service.spec()).map_or(usize::MAX, |(_, most)| most);
-            let batch = Batch { tasks, reserved, most };
-            if let Some(group) = group_for(service, &batch, &members, sizes) {
-                needs.entry(group.to_owned()).or_default().push(batch);
+            let waiting = Waiting { service, batch: Batch { tasks, reserved, most } };
+            let has_nodes = |group: &str| seen.groups.contains_key(group);
+            if let Some(group) = observed.group_for(&waiting, kinds, full, has_nodes) {
+                needs.entry(group.to_owned()).or_default().push(waiting);
             }
         }
     }
-    for (name, batches) in needs {
-        let capacity = &mut seen.groups.entry(name.clone()).or_default().capacity;
-        capacity.pending = batches.iter().map(|batch| batch.tasks).sum();
-        // A group whose nodes were never seen: one node shows their size.
-        capacity.needed += sizes.get(&name).map_or(1, |size| nodes_for(batches, size));
+    for (name, waiting) in needs {
+        let group = seen.groups.entry(name.clone()).or_default();
+        let batches = || waiting.iter().map(|it| it.batch.clone());
+        group.capacity.pending = batches().map(|batch| batch.tasks).sum();
+        // A group of which no node was ever seen: one node shows their size.
+        let kind = kinds.get(&name);
+        let new =
+            kind.map_or(1, |kind| nodes_for(batches().collect(), &kind.empty(observed.services)));
+        let cancelled = observed.cancelled(&name, &waiting, &loads, kind.map_or(0, Kind::zones));
+        let capacity = &mut group.capacity;
+        capacity.needed = capacity.needed.max((capacity.nodes + new).saturating_sub(cancelled));
     }
     seen
 }
@@ -108,103 +114,120 @@ fn waits_for(task: &ServiceTask, now: OffsetDateTime) -> Option<Reason> {
     (now - task.created_at >= WAITS_FOR).then(|| Reason::of(explanation))
 }
 
-/// Returns the group of which a new node could run a task of this batch: the one that the service's constraints name, or
-/// that with the smallest nodes. It may be one without nodes.
-fn group_for<'a>(
-    service: &'a Service,
-    batch: &Batch,
-    members: &BTreeMap<&'a str, Members<'_>>,
-    sizes: &Sizes,
-) -> Option<&'a str> {
-    let spec = service.spec();
-    let named = label_of(spec, GROUP);
-    if let Some(named) = named
-        && !members.contains_key(named)
-    {
-        let may_fit = sizes.get(named).is_none_or(|size| batch.per_node(size) > 0);
-        return may_fit.then_some(named);
-    }
-    let is_like = |view: &&NodeView| {
-        view.role == Role::Worker && fits_new_node(spec, view) && !fits_platform(spec, view).is_no()
-    };
-    let candidates = members.iter().filter(|(_, of_group)| {
-        batch.per_node(&of_group.empty) > 0 && of_group.all.iter().any(&is_like)
-    });
-    let size = |of_group: &Members<'_>| (of_group.empty.memory_bytes, of_group.empty.nano_cpus);
-    candidates.min_by_key(|(_, of_group)| size(of_group)).map(|(name, _)| *name)
+fn takes_tasks(view: &NodeView) -> bool {
+    view.is_ready() && view.availability == Availability::Active
 }
 
-/// Returns what each task of a service reserves, by its present spec.
-fn reservations(service: &Service) -> Resources {
-    let reserved = &service.spec()["TaskTemplate"]["Resources"]["Reservations"];
-    Resources::deserialize(reserved).unwrap_or_default()
-}
-
-impl<'a> Members<'a> {
-    fn new(all: Vec<&'a NodeView>, services: &[Service]) -> Self {
-        let size = |view: &&&NodeView| {
-            view.resources.as_ref().map(|it| (it.memory_bytes, it.nano_cpus)).unwrap_or_default()
-        };
-        let largest = all.iter().max_by_key(size).copied();
-        let mut empty = largest.and_then(|view| view.resources.clone()).unwrap_or_default();
-        for service in services.iter().filter(|service| !service.spec()["Mode"]["Global"].is_null())
-        {
-            if largest.is_some_and(|view| fits(service.spec(), view)) {
-                empty = empty.without(&reservations(service));
+impl<'a> Observed<'a> {
+    /// Returns the tasks of each node, by Docker's ids.
+    fn loads(&self) -> BTreeMap<&'a str, Load> {
+        let mut loads: BTreeMap<&str, Load> = BTreeMap::new();
+        for (id, tasks) in self.tasks {
+            // One that is removed ends soon, but it runs.
+            let service = self.services.iter().find(|service| service.id == *id);
+            let is_busy = service.is_none_or(occupies);
+            for task in tasks.iter().filter(|task| !task.has_ended()) {
+                if let Some(node) = &task.node_id {
+                    let load = loads.entry(node).or_default();
+                    load.reserved.add(&task.reserved);
+                    load.is_busy |= is_busy;
+                }
             }
         }
-        Self { all, empty }
+        loads
     }
 
-    /// Returns the capacity without pending tasks.
-    fn measure(&self, loads: &BTreeMap<&str, Load>) -> Group {
-        let takes_tasks =
-            |view: &&&NodeView| view.is_ready() && view.availability == Availability::Active;
-        let (mut reserved, mut available) = (Resources::default(), Resources::default());
-        let mut capacity = GroupCapacity::default();
-        for view in self.all.iter().filter(takes_tasks) {
+    /// Returns the groups that have nodes, without pending tasks.
+    fn measure(&self, loads: &BTreeMap<&str, Load>) -> BTreeMap<String, Group> {
+        let mut groups: BTreeMap<String, (Group, Resources, Resources)> = BTreeMap::new();
+        for view in self.nodes {
+            let Some(name) = view.labels.get(GROUP) else { continue };
+            let first = || {
+                let group = Group { is_of_managers: true, ..Group::default() };
+                (group, Resources::default(), Resources::default())
+            };
+            let (group, reserved, available) = groups.entry(name.clone()).or_insert_with(first);
+            group.is_of_managers &= view.role == Role::Manager;
+            if !takes_tasks(view) {
+                continue;
+            }
             let none = Load::default();
             let load = loads.get(view.id.as_str()).unwrap_or(&none);
-            capacity.nodes += 1;
-            capacity.idle += usize::from(!load.is_busy);
+            group.capacity.nodes += 1;
+            group.capacity.idle += usize::from(!load.is_busy);
             if let Some(all) = &view.resources {
                 available.add(&all.without(&load.reserved));
             }
             reserved.add(&load.reserved);
         }
-        capacity.needed = capacity.nodes - capacity.idle;
-        capacity.cpus_reserved = reserved.nano_cpus as f64 / CPU;
-        capacity.cpus_available = available.nano_cpus as f64 / CPU;
-        capacity.memory_reserved = reserved.memory_bytes;
-        capacity.memory_available = available.memory_bytes;
-        let is_of_managers = self.all.iter().all(|view| view.role == Role::Manager);
-        Group { capacity, is_of_managers }
+        let finished = groups.into_iter().map(|(name, (mut group, reserved, available))| {
+            let capacity = &mut group.capacity;
+            capacity.needed = capacity.nodes - capacity.idle;
+            capacity.cpus_reserved = reserved.nano_cpus as f64 / CPU;
+            capacity.cpus_available = available.nano_cpus as f64 / CPU;
+            capacity.memory_reserved = reserved.memory_bytes;
+            capacity.memory_available = available.memory_bytes;
+            (name, group)
+        });
+        finished.collect()
     }
-}
 
-/// The tasks of one node.
-#[derive(Default)]
-struct Load {
-    reserved: Resources,
-    /// Whether it has a task of a service that is not global.
-    is_busy: bool,
-}
-
-/// Returns the tasks of each node, by Docker's ids.
-fn loads<'a>(
-    services: &[Service],
-    tasks: &'a BTreeMap<String, Vec<ServiceTask>>,
-) -> BTreeMap<&'a str, Load> {
-    let mut loads: BTreeMap<&str, Load> = BTreeMap::new();
-    for (id, tasks) in tasks {
-        let is_global = services.iter().any(|service| service.id == *id && service.is_global());
-        for task in tasks.iter().filter(|task| !task.has_ended()) {
-            if let Some(node) = &task.node_id {
-                let load = loads.entry(node).or_default();
-                load.reserved.add(&task.reserved);
-                load.is_busy |= !is_global;
-            }
+    /// Returns the group of which a new node could run these tasks: the one that the service's constraints name, and
+    /// otherwise the one with the smallest nodes of those that can grow and have nodes, as far as there are any.
+    fn group_for<'k>(
+        &self,
+        waiting: &Waiting<'a>,
+        kinds: &'k Kinds,
+        full: &BTreeSet<String>,
+        has_nodes: impl Fn(&str) -> bool,
+    ) -> Option<&'k str>
+    where
+        'a: 'k,
+    {
+        let Waiting { service, batch } = waiting;
+        let named = label_of(service.spec(), GROUP);
+        let named = named.map(|name| kinds.named(name).ok_or(name));
+        if let Some(Err(unseen)) = named {
+            return Some(unseen);
         }
+        let candidates = kinds.iter().filter(|(name, kind)| {
+            named.is_none_or(|named| named == Ok(*name))
+                && kind.takes(service, batch, self.services)
+        });
+        let best = candidates.min_by_key(|(name, kind)| {
+            let empty = kind.empty(self.services);
+            (full.contains(*name), !has_nodes(name), empty.memory_bytes, empty.nano_cpus)
+        });
+        best.map(|(name, _)| name)
     }
-    loads
+
+    /// Returns how many of a group's idle nodes show that another one would not help: those that could run some of the
+    /// tasks, although Docker does not place them there; and those in the wrong zone or of a smaller type, except one for
+    /// each zone, because Auto Scaling adds the next node in another one.
+    fn cancelled(
+        &self,
+        group: &str,
+        waiting: &[Waiting<'_>],
+        loads: &BTreeMap<&str, Load>,
+        zones: usize,
+    ) -> usize {
+        let none = Load::default();
+        let load = |view: &NodeView| loads.get(view.id.as_str()).unwrap_or(&none);
+        let is_idle = |view: &&NodeView| {
+            view.labels.get(GROUP).is_some_and(|it| it == group)
+                && takes_tasks(view)
+                && !load(view).is_busy
+        };
+        let fits_one = |view: &&NodeView| {
+            let free = view.resources.clone().unwrap_or_default().without(&load(view).reserved);
+            waiting.iter().any(|Waiting { service, batch }| {
+                fits(service.spec(), view)
+                    && !fits_platform(service.spec(), view).is_no()
+                    && batch.per_node(&free) > 0
+            })
+        };
+        let (fit, unfit): (Vec<&NodeView>, Vec<&NodeView>) =
+            self.nodes.iter().filter(is_idle).partition(fits_one);
+        fit.len() + unfit.len().saturating_sub(zones)
+    }
 }

@@ -5,13 +5,15 @@
 //! Docker's answers is missing, and a manager that is no longer the leader shows none. Nothing is decided here: a
 //! scaling policy of the operator decides by the values.
 
+mod kind;
 mod look;
 mod needs;
 mod reason;
+mod send;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -21,29 +23,28 @@ use super::complaints::{Complaints, some_of};
 use super::duty::{Duty, Poll};
 use super::error::ManagerError;
 use super::observe::{Fleet, lately};
-use crate::clients::aws::AwsError;
-use crate::clients::aws::autoscaling::GroupInstance;
-use crate::clients::aws::cloudwatch::Datum;
-use crate::common::capacity::GroupCapacity;
+use crate::clients::aws::autoscaling::{GroupInstance, LifecycleState};
 use crate::telemetry::metrics::metrics;
 
-use look::{Group, Seen, Sizes, look};
+use kind::Kinds;
+use look::{Observed, Seen, look};
 use reason::Reason;
+use send::Sent;
 
 /// Name of this duty.
 const NAME: &str = "capacity";
 /// Time between two polls.
 const INTERVAL: Duration = Duration::from_secs(15);
-/// A poll may take this part of the time: the list of tasks can have many megabytes.
-const POLLS_SHARE: u32 = 100;
-/// Maximum age of the node list.
+/// The pause is at least this many times as long as the poll before it, because the list of tasks can have many megabytes;
+/// but not longer than CloudWatch's period.
+const PAUSE_FACTOR: u32 = 50;
+const LONGEST_PAUSE: Duration = Duration::from_secs(50);
+/// Maximum age of Docker's lists.
 const LIST_AGE: Duration = Duration::from_secs(5);
 /// Maximum age of Auto Scaling's answer about the groups' limits.
 const GROUPS_AGE: Duration = Duration::from_secs(60);
-/// What complaints about CloudWatch are about, beside the groups.
-const CLOUDWATCH: &str = "CloudWatch";
-/// Time after which unchanged values are sent again: CloudWatch's period.
-const SENT_AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// Name under which failures of Auto Scaling are logged.
+const AUTO_SCALING: &str = "Auto Scaling";
 
 /// Measures for as long as this node is a manager.
 pub(super) async fn run(fleet: &Fleet<'_>) {
@@ -52,7 +53,7 @@ pub(super) async fn run(fleet: &Fleet<'_>) {
     duty.run(fleet, poll).await;
 }
 
-/// Shows no values any more when the duty ends, whatever ends it.
+/// Removes the values from the metrics when the duty ends.
 struct HideAtTheEnd;
 
 impl Drop for HideAtTheEnd {
@@ -61,12 +62,14 @@ impl Drop for HideAtTheEnd {
     }
 }
 
-/// State that saves calls and log lines.
+/// State of one manager.
 #[derive(Default)]
 struct Memory {
-    sizes: Sizes,
-    /// The values that were sent last, and when.
-    sent: Option<(Instant, Vec<Datum>)>,
+    /// What the nodes of each group are or were like, also on a manager that is not the leader yet.
+    kinds: Kinds,
+    /// Groups with instances that are in service or launch.
+    staffed: BTreeSet<String>,
+    sent: Sent,
     /// The waiting tasks that were logged last.
     logged: String,
 }
@@ -75,42 +78,54 @@ async fn poll(
     Poll { fleet, memory, complaints }: Poll<'_, Memory>,
 ) -> Result<Duration, ManagerError> {
     let began = Instant::now();
-    let observed = observe(fleet, &mut memory.sizes).await;
+    let observed = observe(fleet, memory, complaints).await;
     let Some(seen) = observed.inspect_err(|_| metrics().capacity(None))? else {
-        *memory = Memory::default();
+        *memory = Memory { kinds: std::mem::take(&mut memory.kinds), ..Memory::default() };
         metrics().capacity(None);
         return Ok(INTERVAL);
     };
-    let pause = INTERVAL.max(began.elapsed() * POLLS_SHARE);
     show(&seen);
     memory.log(&seen);
     if fleet.node.settings.capacity.cloudwatch {
-        report_sending(send(fleet, memory, data(&seen)).await, complaints);
+        memory.sent.send(&fleet.node.cloudwatch, &seen, &memory.staffed, complaints).await;
     }
-    report_full_groups(fleet, &seen, complaints).await?;
-    Ok(pause)
-}
-
-/// Logs once why CloudWatch does not get the values: they are shown all the same.
-fn report_sending(sent: Result<(), AwsError>, complaints: &mut Complaints) {
-    let Err(error) = sent else { return complaints.retain(|whom| whom != CLOUDWATCH) };
-    let complaint = format!("cannot send the capacity to CloudWatch: {error}");
-    if complaints.is_news(CLOUDWATCH, &complaint) {
-        tracing::warn!("{complaint}");
-    }
-    complaints.record(complaint);
+    Ok((began.elapsed() * PAUSE_FACTOR).clamp(INTERVAL, LONGEST_PAUSE))
 }
 
 /// Measures; `None` on a manager that is not the leader.
-async fn observe(fleet: &Fleet<'_>, sizes: &mut Sizes) -> Result<Option<Seen>, ManagerError> {
+async fn observe(
+    fleet: &Fleet<'_>,
+    memory: &mut Memory,
+    complaints: &mut Complaints,
+) -> Result<Option<Seen>, ManagerError> {
     let nodes = fleet.nodes(lately(LIST_AGE)).await?;
+    memory.kinds.learn(&nodes);
     if !fleet.is_leader(&nodes) {
         return Ok(None);
     }
-    let swarm = &fleet.node.swarm;
-    let (services, tasks) =
-        tokio::try_join!(swarm.fetch_services(), swarm.fetch_tasks_by_service())?;
-    Ok(Some(look(&nodes, &services, &tasks, sizes, OffsetDateTime::now_utc())))
+    let work = fleet.work(lately(LIST_AGE)).await?;
+    let observed = Observed { nodes: &nodes, services: &work.services, tasks: &work.tasks };
+    let now = OffsetDateTime::now_utc();
+    let seen = look(observed, &memory.kinds, &BTreeSet::new(), now);
+    memory.staffed.clear();
+    let waits = seen.groups.values().any(|group| group.capacity.pending > 0);
+    if !waits {
+        complaints.retain(|whom| whom == send::CLOUDWATCH);
+        return Ok(Some(seen));
+    }
+    // Only now it matters which groups can grow.
+    let listed = match fleet.groups(lately(GROUPS_AGE)).await {
+        Ok(listed) => listed,
+        Err(error) => {
+            complaints.take("reading the limits of the groups", AUTO_SCALING, Err(error))?;
+            return Ok(Some(seen));
+        }
+    };
+    memory.staffed = staffed_groups(listed.values());
+    let full = full_groups(listed.values());
+    let seen = look(observed, &memory.kinds, &full.keys().cloned().collect(), now);
+    report_full_groups(&seen, &full, complaints);
+    Ok(Some(seen))
 }
 
 fn show(seen: &Seen) {
@@ -139,85 +154,54 @@ impl Memory {
     }
 }
 
-/// Returns the services whose tasks wait, and why; without their numbers, which change more often.
+/// Returns the services whose tasks wait, and why; without the numbers of tasks, which change more often.
 fn waiting(seen: &Seen) -> String {
     let one = |(service, reason): &(String, Reason)| format!("{service} ({})", reason.as_str());
     some_of(&seen.pending.keys().map(one).collect::<Vec<_>>())
 }
 
 /// Logs each group that needs more nodes than its maximum allows, once until it does not.
-async fn report_full_groups(
-    fleet: &Fleet<'_>,
-    seen: &Seen,
-    complaints: &mut Complaints,
-) -> Result<(), ManagerError> {
-    let is_short = |group: &&Group| group.capacity.needed > group.capacity.nodes;
-    let short: BTreeMap<&String, &Group> =
-        seen.groups.iter().filter(|(_, group)| is_short(group)).collect();
-    complaints.retain(|name| name == CLOUDWATCH || short.keys().any(|it| *it == name));
-    if short.is_empty() {
-        return Ok(());
-    }
-    let listed = fleet.groups(lately(GROUPS_AGE)).await?;
-    for (name, Group { capacity, .. }) in short {
-        let of_group = listed.values().filter(|it| it.group == *name);
-        let Some(maximum) = is_full(of_group) else { continue };
-        let missing = capacity.needed - capacity.nodes;
-        let complaint = format!("it has its maximum of {maximum} instances");
+fn report_full_groups(seen: &Seen, full: &BTreeMap<String, u32>, complaints: &mut Complaints) {
+    let is_short = |name: &str| {
+        let capacity = seen.groups.get(name).map(|group| group.capacity);
+        capacity.is_some_and(|it| it.pending > 0 && it.needed > it.nodes)
+    };
+    complaints.retain(|whom| whom == send::CLOUDWATCH || full.contains_key(whom) && is_short(whom));
+    for (name, maximum) in full.iter().filter(|(name, _)| is_short(name)) {
+        let complaint = format!("the group has its maximum of {maximum} instances");
         if complaints.is_news(name, &complaint) {
+            let capacity = seen.groups[name].capacity;
             tracing::warn!(
                 group = name,
-                "{} tasks wait for {missing} more nodes of this group, but {complaint}; raise its maximum",
-                capacity.pending
+                waiting = capacity.pending,
+                missing = capacity.needed - capacity.nodes,
+                "tasks wait for more nodes, but {complaint}; raise it"
             );
         }
     }
-    Ok(())
 }
 
-/// Returns the maximum of a group that has so many instances; `None` if it has fewer, or its maximum is unknown.
-fn is_full<'a>(of_group: impl Iterator<Item = &'a GroupInstance>) -> Option<u32> {
-    let (mut maximum, mut instances) = (None, 0);
-    for instance in of_group {
-        maximum = maximum.or(instance.settings.and_then(|settings| settings.max_size));
-        instances += u32::from(!instance.lifecycle_state.is_terminating());
+/// Returns the groups that have their maximum of instances, with that number. Retained instances do not count.
+fn full_groups<'a>(listed: impl Iterator<Item = &'a GroupInstance>) -> BTreeMap<String, u32> {
+    let mut groups: BTreeMap<&str, (Option<u32>, u32)> = BTreeMap::new();
+    for instance in listed {
+        let (maximum, instances) = groups.entry(&instance.group).or_default();
+        *maximum = maximum.or(instance.settings.and_then(|settings| settings.max_size));
+        let state = &instance.lifecycle_state;
+        *instances += u32::from(!state.is_terminating() && !state.is_retained());
     }
-    maximum.filter(|maximum| instances >= *maximum)
+    let full = groups.into_iter().filter_map(|(name, (maximum, instances))| {
+        let maximum = maximum.filter(|maximum| instances >= *maximum)?;
+        Some((name.to_owned(), maximum))
+    });
+    full.collect()
 }
 
-/// Returns the values for CloudWatch: of the groups whose number of nodes is for tasks to choose.
-fn data(seen: &Seen) -> Vec<Datum> {
-    let groups = seen.groups.iter().filter(|(_, group)| !group.is_of_managers);
-    groups.flat_map(|(name, group)| data_of(name, &group.capacity)).collect()
-}
-
-fn data_of(group: &str, capacity: &GroupCapacity) -> impl Iterator<Item = Datum> {
-    const COUNT: &str = "Count";
-    const PERCENT: &str = "Percent";
-    let values = [
-        ("NodesNeeded", PERCENT, Some(capacity.needed_percent())),
-        ("Nodes", COUNT, Some(capacity.nodes as f64)),
-        ("NodesIdle", COUNT, Some(capacity.idle as f64)),
-        ("TasksPending", COUNT, Some(capacity.pending as f64)),
-        ("CPUReserved", PERCENT, capacity.cpu_percent()),
-        ("MemoryReserved", PERCENT, capacity.memory_percent()),
-    ];
-    let group = group.to_owned();
-    values.into_iter().filter_map(move |(name, unit, value)| {
-        Some(Datum { name, unit, value: value?, group: group.clone() })
-    })
-}
-
-/// Sends values that have changed, or were sent a while ago.
-async fn send(fleet: &Fleet<'_>, memory: &mut Memory, data: Vec<Datum>) -> Result<(), AwsError> {
-    let is_recent = |(at, sent): &(Instant, Vec<Datum>)| {
-        *sent == data && at.elapsed() + INTERVAL / 2 < SENT_AGAIN_AFTER
+/// Returns the groups with an instance that is in service or launches.
+fn staffed_groups<'a>(listed: impl Iterator<Item = &'a GroupInstance>) -> BTreeSet<String> {
+    let is_staff = |it: &&GroupInstance| {
+        it.lifecycle_state == LifecycleState::InService
+            || it.lifecycle_state.is_launching().is_yes()
     };
-    if memory.sent.as_ref().is_some_and(is_recent) {
-        return Ok(());
-    }
-    let at = Instant::now();
-    fleet.node.cloudwatch.put(&data).await?;
-    memory.sent = Some((at, data));
-    Ok(())
+    listed.filter(is_staff).map(|it| it.group.clone()).collect()
 }

@@ -20,16 +20,17 @@ pub enum Reason {
 }
 
 /// Parts of the explanations of swarmkit's filters (`manager/scheduler/filter.go`). Of several in one explanation, the
-/// first here is the reason: it is the one that a further node can remove.
+/// first here is the reason.
 const PARTS: [(&str, Reason); 8] = [
     ("insufficient resources", Reason::Resources),
     ("host-mode port already in use", Reason::HostPort),
     ("max replicas per node", Reason::MaxReplicas),
-    ("not available for new tasks", Reason::Unavailable),
     ("constraints not satisfied", Reason::Constraints),
     ("unsupported platform", Reason::Platform),
     ("missing plugin", Reason::Plugin),
     ("cannot fulfill requested", Reason::Volume),
+    // It counts every node that is drained, paused or Down, whatever the task asks for.
+    ("not available for new tasks", Reason::Unavailable),
 ];
 
 impl Reason {
@@ -66,9 +67,10 @@ impl Reason {
         }
     }
 
-    /// Whether a further node can remove the reason: it would have the same platform, plugins and volumes.
+    /// Whether a further node can remove the reason: it would have the same plugins and volumes. Constraints and
+    /// platforms are compared with the nodes of each group.
     pub fn may_end_with_a_node(self) -> bool {
-        !matches!(self, Self::Platform | Self::Plugin | Self::Volume | Self::Other)
+        !matches!(self, Self::Plugin | Self::Volume | Self::Other)
     }
 }
 
@@ -77,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reason_that_a_further_node_can_remove_comes_first() {
+    fn of_several_reasons_the_first_one_counts() {
         for (explanation, reason) in [
             ("insufficient resources on 1 node", Reason::Resources),
             (
@@ -90,6 +92,7 @@ mod tests {
                 Reason::MaxReplicas,
             ),
             ("2 nodes not available for new tasks", Reason::Unavailable),
+            ("missing plugin on 3 nodes; 3 nodes not available for new tasks", Reason::Plugin),
             ("scheduling constraints not satisfied on 2 nodes", Reason::Constraints),
             ("unsupported platform on 1 node", Reason::Platform),
             ("missing plugin on 1 node", Reason::Plugin),
@@ -98,7 +101,7 @@ mod tests {
         ] {
             let whole = format!("no suitable node ({explanation})");
             assert_eq!(Reason::of(&whole), reason, "{whole}");
-            let ends = Reason::ALL[..5].contains(&reason);
+            let ends = ![Reason::Plugin, Reason::Volume, Reason::Other].contains(&reason);
             assert_eq!(reason.may_end_with_a_node(), ends);
         }
         assert_eq!(Reason::of("no suitable node"), Reason::Other);

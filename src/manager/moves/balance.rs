@@ -53,7 +53,8 @@ pub fn plan(seen: &Seen<'_>) -> Result<Option<Plan>, String> {
     if !spec::wants_balance(seen.spec)? {
         return Ok(None);
     }
-    if let Some(constraint) = placement::unknown_constraint(seen.spec) {
+    let knows_platform = seen.nodes.iter().all(|node| node.platform.is_some());
+    if let Some(constraint) = placement::unknown_constraint(seen.spec, knows_platform) {
         return Err(format!("managers cannot tell which nodes meet its constraint {constraint}"));
     }
     let is_possible = |node: &&NodeView| {

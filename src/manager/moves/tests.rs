@@ -175,7 +175,11 @@ fn what_cannot_run_twice_or_elsewhere_is_refused() {
         ("/TaskTemplate/Placement", json!({ "Constraints": ["node.labels.a==b"] }), "constraints"),
         ("/TaskTemplate/Placement", json!({ "Constraints": ["node.labels.a!=b"] }), ""),
         ("/TaskTemplate/Placement", json!({ "Constraints": ["node.platform.os==x"] }), ""),
-        ("/EndpointSpec", json!({ "Ports": [{ "PublishMode": "host" }] }), "host mode"),
+        (
+            "/EndpointSpec",
+            json!({ "Ports": [{ "PublishMode": "host", "PublishedPort": 80 }] }),
+            "host mode",
+        ),
         ("/EndpointSpec", json!({ "Ports": [{ "PublishMode": "ingress" }] }), ""),
     ] {
         let found = why(&spec("start-first", &[(at, value.clone())]), usual);
@@ -412,7 +416,7 @@ fn an_operator_learns_why_a_service_is_not_moved_and_where_a_rollback_leads() {
     unknown["Labels"][spec::BALANCE] = json!("yes");
     assert!(of(unknown).is_err_and(|why| why.contains(spec::BALANCE)));
     // Two replicas on two nodes.
-    let host = json!({ "Ports": [{ "PublishMode": "host" }] });
+    let host = json!({ "Ports": [{ "PublishMode": "host", "PublishedPort": 80 }] });
     let full = of(balance(&[("/EndpointSpec", host)]));
     assert!(full.is_err_and(|why| why.contains("host mode leave no other node")));
     let most = json!({ "MaxReplicas": 2 });

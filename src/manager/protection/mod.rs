@@ -1,4 +1,4 @@
-//! Protects instances from scale-in whose nodes run jobs, or tasks of services with the label [`WISH`], or any tasks, by
+//! Protects instances from scale-in whose nodes run jobs, or tasks of services with the label `skep.protect=true`, or any tasks, by
 //! the settings: Auto Scaling chooses without knowing of tasks.
 //!
 //! Guarantees: skep ends only a protection that it has set. The node's label [`PROTECTED`] records that, from before the
@@ -12,15 +12,15 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::time::Instant;
 
 use super::duty::{Duty, Poll};
 use super::error::ManagerError;
 use super::observe::{Fleet, lately};
 use super::placed::instance_of;
+use super::placement::{keeps_its_node, occupies};
 use crate::clients::aws::{AwsError, AwsErrorKind};
-use crate::clients::docker::{Availability, NodeView, Service};
+use crate::clients::docker::{Availability, NodeView};
 use crate::common::errors::chain;
 use crate::common::fact::Fact;
 use crate::common::labels::{GROUP, PROTECTED};
@@ -38,8 +38,6 @@ const LIST_AGE: Duration = Duration::from_secs(5);
 const CONFIRMED_FOR: Duration = Duration::from_secs(300);
 /// The same after a failure: the account shares Auto Scaling's limit.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
-/// Label of a service, or of its containers, whose tasks keep their nodes.
-const WISH: &str = "skep.protect";
 
 /// Protects instances for as long as this node is a manager.
 pub(super) async fn run(fleet: &Fleet<'_>) {
@@ -79,7 +77,7 @@ async fn poll(
         *memory = Memory::default();
         return Ok(INTERVAL);
     }
-    let busy = if settings.enabled { busy_nodes(node).await? } else { BTreeSet::new() };
+    let busy = if settings.enabled { busy_nodes(fleet).await? } else { BTreeSet::new() };
     // What is not wanted any more ends at once.
     let linger = if settings.enabled { settings.linger } else { Duration::ZERO };
     memory.observe(&nodes, busy);
@@ -173,32 +171,22 @@ impl Memory {
     }
 }
 
-/// Returns the nodes that run a task that must not be moved.
-async fn busy_nodes(node: &Node) -> Result<BTreeSet<String>, ManagerError> {
-    let mut busy = BTreeSet::new();
-    let services = node.swarm.fetch_services().await?;
+/// Returns the nodes that run a task for which they are protected.
+async fn busy_nodes(fleet: &Fleet<'_>) -> Result<BTreeSet<String>, ManagerError> {
+    let node = fleet.node;
     if node.settings.protection.all_tasks {
-        let mut tasks = node.swarm.fetch_tasks_by_service().await?;
-        for service in services.iter().filter(|it| !keeps_nodes(it) && it.is_global()) {
-            tasks.remove(&service.id);
-        }
-        let live = tasks.into_values().flatten().filter(|it| !it.has_ended());
-        return Ok(live.filter_map(|it| it.node_id).collect());
+        let work = fleet.work(lately(INTERVAL)).await?;
+        let is_idle = |id: &String| work.services.iter().any(|it| it.id == *id && !occupies(it));
+        let tasks = work.tasks.iter().filter(|(service, _)| !is_idle(service));
+        let live = tasks.flat_map(|(_, tasks)| tasks).filter(|it| !it.has_ended());
+        return Ok(live.filter_map(|it| it.node_id.clone()).collect());
     }
-    for service in services.iter().filter(|it| keeps_nodes(it)) {
+    let mut busy = BTreeSet::new();
+    for service in node.swarm.fetch_services().await?.iter().filter(|it| keeps_its_node(it)) {
         let tasks = node.swarm.fetch_tasks_of_service(&service.id).await?;
         busy.extend(tasks.into_iter().filter(|it| !it.has_ended()).filter_map(|it| it.node_id));
     }
     Ok(busy)
-}
-
-/// Whether the tasks of a service keep their nodes.
-fn keeps_nodes(service: &Service) -> bool {
-    let spec = service.spec();
-    let is_set = |labels: &Value| labels[WISH] == "true";
-    service.is_job()
-        || is_set(&spec["Labels"])
-        || is_set(&spec["TaskTemplate"]["ContainerSpec"]["Labels"])
 }
 
 /// Records first that the protection is skep's: a crash in between leaves a record without a protection, which ends.
@@ -210,7 +198,10 @@ async fn protect(
 ) -> Result<(), ManagerError> {
     mark(node, &view.id, true).await?;
     node.autoscaling.set_protection(group, instance, true).await?;
-    tracing::info!(instance, "protected from scale-in, because of its tasks");
+    let settings = &node.settings.protection;
+    let what =
+        if settings.all_tasks { "a task" } else { "a job, or a task with skep.protect=true" };
+    tracing::info!(instance, "protected from scale-in: its node runs {what}");
     Ok(())
 }
 

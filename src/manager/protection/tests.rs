@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use super::*;
-use crate::clients::aws::autoscaling::GroupInstance;
+use crate::clients::aws::autoscaling::{GroupInstance, GroupSettings};
 use crate::clients::aws::stub::Stub;
-use crate::clients::docker::tests::fake_engine::{FakeEngine, RELEASES};
-use crate::common::instance::Role;
+use crate::clients::docker::tests::fake_engine::{FakeEngine, Instead, RELEASES};
+use crate::common::instance::{Membership, Role};
 use crate::common::labels::INSTANCE;
 
 fn listed(state: &str, protected: Option<bool>) -> GroupInstance {
@@ -102,22 +102,48 @@ async fn auto_scaling_is_asked_when_something_may_have_to_change() {
 }
 
 #[test]
-fn jobs_and_what_is_labelled_so_keep_their_nodes() {
-    let keeps = |spec: Value| {
-        let service = json!({
-            "ID": "s1", "Version": { "Index": 1 }, "UpdatedAt": "2026-11-21T10:00:00Z", "Spec": spec,
-        });
-        keeps_nodes(&serde_json::from_value::<Service>(service).unwrap())
+fn a_group_that_is_being_deleted_protects_nothing() {
+    let settings =
+        GroupSettings { max_size: Some(0), has_load_balancer: false, replaces_unhealthy: false };
+    let listed = |protected| GroupInstance {
+        settings: Some(settings),
+        ..listed("InService", Some(protected))
     };
-    assert!(keeps(json!({ "Mode": { "ReplicatedJob": {} } })));
-    assert!(keeps(json!({ "Mode": { "GlobalJob": {} } })));
-    let replicated = json!({ "Replicated": {} });
-    assert!(!keeps(json!({ "Mode": replicated })));
-    for (value, expected) in [("true", true), ("false", false), ("yes", false)] {
-        let labels = json!({ WISH: value });
-        assert_eq!(keeps(json!({ "Mode": replicated, "Labels": labels })), expected, "{value}");
-        let container = json!({ "ContainerSpec": { "Labels": labels } });
-        assert_eq!(keeps(json!({ "Mode": replicated, "TaskTemplate": container })), expected);
+    assert_eq!(decide(Fact::Yes, true, Some(&listed(true))), Step::Release);
+    assert_eq!(decide(Fact::Yes, false, Some(&listed(false))), Step::None);
+    assert_eq!(decide(Fact::Yes, false, Some(&listed(true))), Step::None, "an operator's");
+}
+
+/// Docker runs a task of a service with this mode on the node n2.
+async fn busy_with(mode: serde_json::Value, all_tasks: bool) -> BTreeSet<String> {
+    let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
+    let services = json!([{
+        "ID": "s1", "Version": { "Index": 1 }, "UpdatedAt": "2026-11-21T10:00:00Z",
+        "Spec": { "Name": "web", "Mode": mode, "TaskTemplate": {} },
+    }]);
+    let tasks = json!([{
+        "ID": "t1", "ServiceID": "s1", "NodeID": "n2", "Slot": 1, "DesiredState": "running",
+        "CreatedAt": "2026-11-21T10:00:00Z", "Status": { "State": "running" },
+    }]);
+    for (path, answer) in [("/tasks", tasks), ("/services", services)] {
+        engine.lock().instead.insert(path, Instead::Answer(answer.to_string().leak()));
+    }
+    let mut node = Node::example(engine.swarm(), &stub).await;
+    node.settings.protection.all_tasks = all_tasks;
+    let membership = Membership::example();
+    busy_nodes(&Fleet::new(&node, &membership)).await.unwrap()
+}
+
+#[tokio::test]
+async fn all_tasks_but_those_of_global_services_keep_their_nodes_where_the_settings_say_so() {
+    let (replicated, global) =
+        (json!({ "Replicated": { "Replicas": 1 } }), json!({ "Global": {} }));
+    let n2 = BTreeSet::from(["n2".to_owned()]);
+    assert_eq!(busy_with(replicated.clone(), true).await, n2);
+    assert_eq!(busy_with(replicated, false).await, BTreeSet::new());
+    assert_eq!(busy_with(global, true).await, BTreeSet::new(), "it is on every node");
+    for all_tasks in [true, false] {
+        assert_eq!(busy_with(json!({ "GlobalJob": {} }), all_tasks).await, n2, "a job");
     }
 }
 

@@ -118,6 +118,11 @@ fn cluster(name: &str, parameters: &BTreeMap<String, String>) -> Result<ClusterS
             text.parse().map_err(|_| ApiError::validation(format!("'{text}' is no number")))
         })
     };
+    if number("WorkersTarget", 0)? != 0 {
+        return Err(ApiError::validation(
+            "This cloud makes no scaling policy from a template: create it with put-scaling-policy",
+        ));
+    }
     let defaults = ClusterSpec::new(name, number("ManagerCount", 3)?, number("WorkersMin", 2)?);
     Ok(ClusterSpec {
         table: parameters.get("TableName").cloned().unwrap_or_else(|| defaults.table.clone()),
