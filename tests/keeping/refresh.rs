@@ -1,11 +1,13 @@
 //! A rolling instance refresh replaces the workers while a service runs, and can be cancelled in between.
 
+use std::sync::Arc;
+
 use anyhow::ensure;
 use harness::PATIENCE;
 use harness::departures::{Leaver, options_with, running};
 use harness::{secs, swarm};
-use skep_sim::cloud::{RefreshSpec, RefreshStatus};
-use skep_sim::fleet::{Fleet, workload};
+use skep_sim::cloud::{EventKind, LifecycleState, RefreshSpec, RefreshStatus};
+use skep_sim::fleet::{Fleet, Instance, workload};
 
 const REPLICAS: u32 = 4;
 
@@ -25,11 +27,11 @@ async fn a_refresh_is_cancelled_after_one_worker_and_the_next_one_replaces_both(
     fleet.cloud().start_refresh(&group, spec)?;
     fleet.cloud().cancel_refresh(&group)?;
     is_in(&fleet, &group, RefreshStatus::Cancelling).await?;
-    let in_group = |fleet: &Fleet| {
-        let instances = fleet.cloud().instances();
-        instances.iter().filter(|it| it.group == group).count()
+    let serves = |it: &Arc<Instance>| {
+        let seen = fleet.cloud().instance(it.id());
+        seen.is_some_and(|it| it.lifecycle == LifecycleState::InService)
     };
-    ensure!(in_group(&fleet) == 3, "nothing has left");
+    ensure!(workers.iter().all(serves) && fleet.group(&group).len() == 3, "nothing leaves yet");
     before.has_left_by_its_hook(&fleet).await?;
     is_in(&fleet, &group, RefreshStatus::Cancelled).await?;
     swarm::whole(&fleet, 1, 2).await?;
@@ -42,11 +44,23 @@ async fn a_refresh_is_cancelled_after_one_worker_and_the_next_one_replaces_both(
         leavers.push(Leaver::of(worker).await?);
     }
     ensure!(leavers.len() == 2, "one of the two is new");
+    let before_both = fleet.cloud().events_since(0).len();
     fleet.cloud().start_refresh(&group, RefreshSpec::default())?;
     for leaver in &leavers {
         leaver.has_left_by_its_hook(&fleet).await?;
     }
     is_in(&fleet, &group, RefreshStatus::Successful).await?;
+    // The first replacement was in service before the second worker had its notice.
+    let events = fleet.cloud().events_since(before_both);
+    let changes = events.iter().filter_map(|event| match &event.kind {
+        EventKind::LifecycleChanged { group: of, to, .. } if *of == group => Some(*to),
+        _ => None,
+    });
+    let is_either =
+        |to: &LifecycleState| matches!(to, LifecycleState::Terminating | LifecycleState::InService);
+    let order: Vec<LifecycleState> = changes.filter(is_either).collect();
+    let one = [LifecycleState::Terminating, LifecycleState::InService];
+    ensure!(order == [one, one].concat(), "not one at a time: {order:?}");
     swarm::whole(&fleet, 1, 2).await?;
     running(&fleet, "web", REPLICAS as usize).await?;
     fleet.stop().await

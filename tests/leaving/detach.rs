@@ -27,7 +27,7 @@ async fn a_detached_worker_serves_on_and_leaves_by_the_hook_of_its_next_group() 
 
     fleet.cloud().detach(worker.id(), true)?;
     fleet
-        .wait_until("a node that knows it is detached", PATIENCE, async || {
+        .wait_until("the node to show that it is detached", PATIENCE, async || {
             Ok(status(&worker.instance).await?["node"]["is_detached"] == true)
         })
         .await?;

@@ -248,7 +248,7 @@ impl Cloud {
             state.pass_time(now, &self.inner.clock);
         }
         let result = change(&mut state, now);
-        if self.publish(&mut state) {
+        if self.publish(&mut state) | state.scaling.take_touched() {
             state.reckon(now);
             self.inner.wake.notify_one();
         }

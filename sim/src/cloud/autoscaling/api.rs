@@ -178,6 +178,7 @@ fn update_group(scaling: &mut Scaling, params: &Params, now: Duration) -> Result
     let name = params.required("AutoScalingGroupName")?;
     let checks = traffic_api::health_checks(params)?;
     let retains = retention::policy(params)?;
+    scaling.check_zones(&params.list("AvailabilityZones"))?;
     scaling.update_group(name, sizes, now)?;
     if let Some(retains) = retains {
         scaling.set_retention(name, retains)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::instance::{Credentials, Instance};
 use super::lifecycle::{Event, Lifecycle};
-use super::rebalance::{Balance, victims};
+use super::rebalance::{Balance, because_balanced, victims};
 use super::scaling::{Outcome, Principal, Scaling};
 use super::states::Process;
 use crate::cloud::events::EventKind;
@@ -85,7 +85,10 @@ impl Scaling {
         let is_warmed = lifecycle.state().is_warmed();
         let zone = match &balance {
             Some(balance) => balance.zone.clone(),
-            None => emptiest_zone(&self.open_zones(group), group, is_warmed, &self.instances)?,
+            None => {
+                let new = super::refresh::launches_after(&self.refreshes, group);
+                emptiest_zone(&self.open_zones(group), group, is_warmed, new, &self.instances)?
+            }
         };
         let Some(address) = self.addresses.take() else {
             tracing::warn!(group, "the subnet has no free address, nothing is launched");
@@ -233,33 +236,23 @@ fn issue(
 }
 
 /// Returns the zone with the fewest instances of the group; of several, the first in the given order. An instance for the
-/// warm pool is placed among all instances, any other among those that count.
+/// warm pool is placed among all instances, any other among those that count. `new`: the position after which launches are
+/// those of an instance refresh, whose new instances are spread first: the others leave.
 fn emptiest_zone(
     zones: &[String],
     group: &str,
     is_warmed: bool,
+    new: Option<u64>,
     instances: &BTreeMap<String, Instance>,
 ) -> Option<String> {
-    let population = |zone: &String| {
+    let population = |zone: &String, after: u64| {
         let is_there = |i: &&Instance| {
             let state = i.lifecycle.state();
             let counts = if is_warmed { !state.is_leaving() } else { state.counts() };
-            i.group == group && &i.zone == zone && counts
+            i.group == group && &i.zone == zone && counts && i.sequence > after
         };
         instances.values().filter(is_there).count()
     };
-    zones.iter().min_by_key(|zone| population(zone)).cloned()
-}
-
-/// Returns the cause of a termination for which an instance in one of these zones has made room. The wording is AWS's, as
-/// in <https://github.com/awslabs/benchmark-ai/issues/71>.
-fn because_balanced(zones: &[String], cause: &str) -> String {
-    if zones.is_empty() {
-        return cause.to_owned();
-    }
-    format!(
-        "instances were launched to balance instances in zones {} with other zones resulting in \
-         more than desired number of instances in the group. Then {cause}",
-        zones.join(" ")
-    )
+    let of_new = |zone: &String| new.map_or(0, |after| population(zone, after));
+    zones.iter().min_by_key(|zone| (of_new(zone), population(zone, 0))).cloned()
 }

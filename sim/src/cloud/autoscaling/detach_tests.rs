@@ -187,3 +187,13 @@ fn a_group_takes_only_what_fits() {
     assert!(scaling.detach("workers", &[], true, NOW).is_err());
     assert_eq!(state(&scaling, &id), Some(S::InService));
 }
+
+#[test]
+fn an_instance_that_is_named_twice_is_refused() {
+    let mut scaling = scaling();
+    let ids = vec![oldest(&scaling); 2];
+    let refused = scaling.detach("workers", &ids, true, NOW).unwrap_err();
+    assert!(refused.message.contains("different"), "{refused:?}");
+    assert!(scaling.enter_standby("workers", &ids, true, NOW).is_err());
+    assert_eq!(scaling.group("workers").unwrap().spec.desired, 2);
+}

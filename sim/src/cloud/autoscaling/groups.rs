@@ -110,6 +110,7 @@ impl Scaling {
         spec.health_check_type = checks.of_type.unwrap_or(spec.health_check_type);
         spec.health_check_grace = checks.grace.unwrap_or(spec.health_check_grace);
         self.replace_unhealthy(now);
+        self.touch();
         Ok(())
     }
 
@@ -275,6 +276,7 @@ impl Scaling {
         state: LifecycleState,
     ) -> Result<(), ApiError> {
         self.group(group)?;
+        super::detach::check_different(ids)?;
         ids.iter().try_for_each(|id| match self.instance(id) {
             Some(instance) if instance.group != group => Err(not_managed(id)),
             Some(instance) if instance.lifecycle.state() == state => Ok(()),

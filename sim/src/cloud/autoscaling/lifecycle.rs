@@ -32,14 +32,14 @@
 //! The termination hooks hold the instance in the first wait, the launch hooks in Pending:Wait; it leaves its target
 //! groups in ReplacingRootVolume:
 //! <https://docs.aws.amazon.com/autoscaling/ec2/userguide/lifecycle-hooks-overview.html>. AWS does not document what
-//! ABANDON does in the first wait; here the replacement goes on, as a termination does, since a policy that retains
+//! ABANDON does in the first wait; here the replacement continues, as a termination does, since a policy that retains
 //! instances has no state for it.
 //!
 //! If the group's policy retains instances, an abandoned termination hook leads from Terminating:Proceed to
 //! Terminating:Retained, and accordingly in the pool:
 //! <https://docs.aws.amazon.com/autoscaling/ec2/userguide/manage-retained-instances.html>. The metadata do not change
-//! then. AWS does not document whether a later termination runs the hooks again; here it does, as recordings of AWS
-//! show.
+//! then. AWS does not document whether a later termination runs the hooks again; here it does, which is the
+//! stricter assumption.
 //!
 //! An abandoned launch runs the termination hooks too. AWS does not document this; it is the stricter assumption for an
 //! agent that must handle both cases.
@@ -223,8 +223,11 @@ impl Lifecycle {
         facts: &mut Vec<Fact>,
     ) -> Result<(), Refused> {
         self.retains = around.retains;
-        // Due changes come before the event: a completion after the deadline is too late.
-        self.settle(now, around, facts);
+        // Due changes come before the event: a completion after the deadline is too late. An instance that a group takes
+        // has had no group whose changes could be due.
+        if !matches!(event, Event::Attach) {
+            self.settle(now, around, facts);
+        }
         let answer = self.apply(event, now, facts);
         self.settle(now, around, facts);
         answer

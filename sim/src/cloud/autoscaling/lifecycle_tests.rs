@@ -287,3 +287,12 @@ fn any_sequence_of_events_keeps_the_invariants() {
         }
     }
 }
+
+#[test]
+fn an_instance_of_no_group_that_one_takes_runs_its_launch_hooks_once() {
+    let mut bench = Bench::new(vec![hook("ready", Transition::Launching, ActionResult::Continue)]);
+    let facts = bench.step(Event::Attach, 5).unwrap();
+    let started = facts.iter().filter(|it| matches!(it, Fact::HookStarted { .. })).count();
+    assert_eq!(started, 1, "{facts:?}");
+    assert_eq!(bench.lifecycle.state().as_str(), "Pending:Wait");
+}

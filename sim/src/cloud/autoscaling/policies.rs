@@ -42,6 +42,7 @@ impl Scaling {
     pub fn set_policy_pace(&mut self, pace: PolicyPace, now: Duration) {
         self.policies.pace = pace;
         self.policies.next = self.policies.next.map(|_| now + pace.period);
+        self.touch();
     }
 
     pub fn policies(&self) -> impl Iterator<Item = &Policy> {
@@ -76,7 +77,7 @@ impl Scaling {
         let watch = Watch { since: now, ..Watch::default() };
         let policy = Policy { spec, id, high: watch, low: watch };
         // The event also makes the timers look at the new deadline.
-        self.tell(&policy, true, AlarmState::InsufficientData);
+        self.emit_alarm(&policy, true, AlarmState::InsufficientData);
         self.policies.next.get_or_insert(now + self.policies.pace.period);
         Ok(self.policies.all.entry(key).insert_entry(policy).into_mut())
     }
@@ -158,12 +159,12 @@ impl Scaling {
         ];
         let (policy, newest) = (policy.clone(), values.first().copied().flatten());
         for (is_high, state, _) in changed.into_iter().filter(|(.., changed)| *changed) {
-            self.tell(&policy, is_high, state);
+            self.emit_alarm(&policy, is_high, state);
         }
         newest
     }
 
-    fn tell(&mut self, policy: &Policy, is_high: bool, state: AlarmState) {
+    fn emit_alarm(&mut self, policy: &Policy, is_high: bool, state: AlarmState) {
         if !is_high && policy.spec.disable_scale_in {
             return;
         }

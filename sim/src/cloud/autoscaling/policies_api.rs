@@ -173,10 +173,6 @@ impl Cloud {
 
     /// Sets how long the alarms of scaling policies wait; without it, they are as slow as AWS's.
     pub fn set_policy_pace(&self, pace: PolicyPace) {
-        self.change(|state, now| {
-            state.scaling.set_policy_pace(pace, now);
-            state.reckon(now);
-        });
-        self.inner.wake.notify_one();
+        self.change(|state, now| state.scaling.set_policy_pace(pace, now));
     }
 }

@@ -39,6 +39,7 @@ impl Scaling {
         self.group_mut(group)?.suspended.retain(|it| !processes.contains(it));
         self.replace_marked(group, now);
         self.tick(now);
+        self.touch();
         Ok(())
     }
 

@@ -39,7 +39,7 @@ pub(super) struct Balance {
 }
 
 /// Returns the number of members in a zone.
-fn population(members: &[Member], zone: &str) -> usize {
+pub(super) fn population(members: &[Member], zone: &str) -> usize {
     members.iter().filter(|it| it.zone == zone).count()
 }
 
@@ -69,6 +69,19 @@ fn zone_in_need(members: &[Member], zones: &[String], open: &[String]) -> Option
     let is_better_there =
         |it: &Member| !zones.contains(&it.zone) || population(members, &it.zone) > fewest + 1;
     members.iter().filter(can_go).any(is_better_there).then(|| emptiest.clone())
+}
+
+/// Returns the cause of a termination for which an instance in one of these zones has made room. The wording is
+/// AWS's, as quoted in <https://github.com/awslabs/benchmark-ai/issues/71>.
+pub(super) fn because_balanced(zones: &[String], cause: &str) -> String {
+    if zones.is_empty() {
+        return cause.to_owned();
+    }
+    format!(
+        "instances were launched to balance instances in zones {} with other zones resulting in \
+         more than desired number of instances in the group. Then {cause}",
+        zones.join(" ")
+    )
 }
 
 impl Scaling {
@@ -174,12 +187,18 @@ impl Scaling {
         zones: Vec<String>,
         now: Duration,
     ) -> Result<(), ApiError> {
-        if let Some(unknown) = zones.iter().find(|zone| !self.zones.contains(zone)) {
-            return Err(ApiError::validation(format!("Invalid Availability Zone: {unknown}")));
-        }
+        self.check_zones(&zones)?;
         self.group_mut(group)?.zones = zones;
         self.converge(now);
         Ok(())
+    }
+
+    /// Checks that these zones exist.
+    pub(super) fn check_zones(&self, zones: &[String]) -> Result<(), ApiError> {
+        match zones.iter().find(|zone| !self.zones.contains(zone)) {
+            Some(zone) => Err(ApiError::validation(format!("Invalid Availability Zone: {zone}"))),
+            None => Ok(()),
+        }
     }
 
     /// Sets whether instances can be launched in a zone.

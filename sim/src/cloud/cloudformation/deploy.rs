@@ -17,7 +17,9 @@ use crate::cloud::errors::ApiError;
 use crate::cloud::requests::Service;
 use crate::cloud::wire::Params;
 use crate::cloud::xml::Xml;
-use crate::cloud::{Cloud, ClusterSpec, Inner, LifecycleState, Process, WarmPoolSpec};
+use crate::cloud::{
+    Cloud, ClusterSpec, Inner, InstanceView, LifecycleState, Process, WarmPoolSpec,
+};
 
 /// The time between two looks at the groups.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -251,7 +253,12 @@ impl Work {
                 }
                 let id = Some(state.stacks.stack_id(name));
                 state.stacks.add(name, resource, now);
-                Some(state.scaling.create_group(group, vec![], hooks, id, now))
+                let (group_name, balances) = (group.name.clone(), self.spec.balance_zones);
+                let created = state.scaling.create_group(group, vec![], hooks, id, now);
+                Some(created.and_then(|()| match balances {
+                    true => Ok(()),
+                    false => state.scaling.suspend(&group_name, &[Process::AzRebalance]),
+                }))
             })?;
             self.accepted("creating a group", created)?;
             let is_complete = |cloud: &Cloud| {
@@ -299,9 +306,16 @@ impl Work {
 
     /// Replaces all instances of a group, without what the template suspends meanwhile.
     async fn roll(&self, group: &str, logical_id: &str) -> Option<()> {
-        self.accepted("suspending", self.cloud()?.suspend(group, &SUSPENDED))?;
+        let before = self.cloud()?.change(|state, _| {
+            let group = state.scaling.group(group)?;
+            Ok(SUSPENDED.map(|process| (process, group.is_suspended(process))))
+        });
+        let before = self.accepted("reading what is suspended", before)?;
+        let suspended: Vec<Process> =
+            before.iter().filter(|(_, was)| !was).map(|(process, _)| *process).collect();
+        self.accepted("suspending", self.cloud()?.suspend(group, &suspended))?;
         let rolled = self.replace_all(group, logical_id).await;
-        self.accepted("resuming", self.cloud()?.resume(group, &SUSPENDED))?;
+        self.accepted("resuming", self.cloud()?.resume(group, &suspended))?;
         rolled
     }
 
@@ -322,7 +336,9 @@ impl Work {
             })
             .await?;
             self.accepted("terminating one", self.cloud()?.terminate(&old, true))?;
-            self.until(|cloud| cloud.instance(&old).is_none()).await?;
+            let is_over =
+                |cloud: &Cloud| cloud.instance(&old).is_none_or(|it| it.lifecycle.is_retained());
+            self.until(is_over).await?;
         }
         Some(())
     }
@@ -341,7 +357,9 @@ impl Work {
                 state.scaling.delete_warm_pool(group, true, now).ok();
             });
             self.accepted("emptying a group", self.cloud()?.set_desired(group, 0))?;
-            self.until(|cloud| !cloud.instances().iter().any(|it| it.group == *group)).await?;
+            // A retained instance stays, and the group is refused below.
+            let is_left = |it: &InstanceView| it.group == *group && !it.lifecycle.is_retained();
+            self.until(|cloud| !cloud.instances().iter().any(is_left)).await?;
             self.accepted("deleting a group", self.cloud()?.delete_group(group))?;
             self.mark(Some(&id), Status::Deleted)?;
         }

@@ -11,6 +11,9 @@ use crate::cloud::errors::ApiError;
 use crate::cloud::wire::Params;
 use crate::cloud::xml::Xml;
 
+/// The most parts of a parameter's name that are read.
+const MOST_PARTS: usize = 16;
+
 /// One value. The Query protocol has only texts, lists and maps.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::cloud) enum Data {
@@ -76,7 +79,9 @@ impl Data {
     /// list.
     pub fn of_form(form: &Params) -> Self {
         let mut root = Self::Map(BTreeMap::new());
-        for (name, value) in form.pairs() {
+        // The deepest parameter has nine parts; each costs a stack frame.
+        for (name, value) in form.pairs().filter(|(name, _)| name.split('.').count() <= MOST_PARTS)
+        {
             root.insert(name.split('.'), value);
         }
         root.with_lists()

@@ -168,3 +168,11 @@ fn metrics_are_listed_by_name_and_dimension() {
     let other = "Dimensions.member.1.Name=Group&Dimensions.member.1.Value=managers";
     assert_eq!(listed(other), 0);
 }
+
+#[test]
+fn a_name_with_endless_parts_is_skipped() {
+    let deep = "a.".repeat(100_000);
+    let data = form(&format!("Namespace=skep&{deep}b=1"));
+    assert_eq!(data.text_of("Namespace"), Some("skep"));
+    assert!(data.get("a").is_none());
+}

@@ -53,7 +53,7 @@ impl Scaling {
         Ok(id)
     }
 
-    /// Cancels the active refresh; returns its id. With `waits`, what is under way comes to its end first.
+    /// Cancels the active refresh; returns its id. With `waits`, replacements that have begun end first.
     pub fn cancel_refresh(
         &mut self,
         name: &str,
@@ -118,7 +118,7 @@ impl Cloud {
         })
     }
 
-    /// Cancels a group's active instance refresh; what is under way comes to its end.
+    /// Cancels a group's active instance refresh; replacements that have begun still end.
     pub fn cancel_refresh(&self, group: &str) -> Result<(), ApiError> {
         self.change(|state, now| state.scaling.cancel_refresh(group, true, now).map(drop))
     }

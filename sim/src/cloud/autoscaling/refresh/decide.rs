@@ -7,7 +7,7 @@ use super::spec::{OfProtected, OfStandby, RefreshStatus};
 
 /// The longest refresh:
 /// <https://docs.aws.amazon.com/autoscaling/ec2/userguide/instance-refresh-overview.html>
-const LONGEST: Duration = Duration::from_secs(14 * 24 * 3600);
+pub(super) const LONGEST: Duration = Duration::from_secs(14 * 24 * 3600);
 /// The reason of a cancellation, as in AWS's examples.
 pub(super) const CANCELLED: &str = "Cancelled due to user request.";
 
@@ -35,10 +35,12 @@ pub(super) struct Member {
     pub protected: bool,
 }
 
-/// A group at one moment; the oldest member first.
+/// A group at one moment, in the order in which members are replaced.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Look {
     pub desired: usize,
+    /// Whether a process is suspended without which nothing is replaced.
+    pub is_suspended: bool,
     pub members: Vec<Member>,
 }
 
@@ -150,6 +152,9 @@ impl<'a> View<'a> {
                 Step::End(RefreshStatus::Cancelled, Some(CANCELLED.to_owned()))
             });
         }
+        if self.look.is_suspended {
+            return wait("Waiting for suspended processes to be resumed.".to_owned());
+        }
         let standby = self.look.members.iter().find(|it| self.is_outdated_standby(it));
         if let Some(member) = standby
             && spec.standby == OfStandby::Terminate
@@ -249,8 +254,9 @@ impl<'a> View<'a> {
         self.old.iter().filter(is_free).filter(|it| it.stage == Stage::Ready).copied()
     }
 
-    /// Returns how many instances may be out of service for the refresh. AWS documents no rounding. A percentage below
-    /// 100 allows at least one, or small groups could not be refreshed; so does the replacement of root volumes, which
+    /// Returns how many instances may be out of service for the refresh; the percentage is rounded up
+    /// (<https://pub.dev/documentation/aws_autoscaling_api/latest/autoscaling-2011-01-01/RefreshPreferences-class.html>).
+    /// A percentage below 100 allows at least one, or small groups could not be refreshed; so does the replacement of root volumes, which
     /// launches nothing.
     fn most_unavailable(&self) -> usize {
         let min = self.refresh.spec.min_healthy;

@@ -1,14 +1,16 @@
 //! Looks at the group of an instance refresh, and takes its steps.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
-use super::decide::{Look, Member, Stage, Step, decide};
+use super::decide::{LONGEST, Look, Member, Stage, Step, decide};
 use super::spec::RefreshStatus;
 use super::{Refresh, active, status_event};
 use crate::cloud::autoscaling::instance::Instance;
 use crate::cloud::autoscaling::lifecycle::Event;
+use crate::cloud::autoscaling::rebalance::population;
 use crate::cloud::autoscaling::scaling::{Outcome, Scaling};
-use crate::cloud::autoscaling::states::LifecycleState;
+use crate::cloud::autoscaling::states::{LifecycleState, Process};
 use crate::cloud::specs::GroupSpec;
 
 /// The cause of the terminations, as the activities show it.
@@ -50,7 +52,8 @@ impl Refresh {
 
     /// Notes which new instances have become ready, and whether one was lost before.
     fn prove(&mut self, look: &Look, now: Duration) {
-        let is_new = |it: &&Member| it.is_updated && it.stage == Stage::Coming;
+        let is_new =
+            |it: &&Member| it.is_updated && matches!(it.stage, Stage::Coming | Stage::Warming(_));
         let mut is_failing = false;
         let mut is_proven = false;
         self.unproven.retain(|id| {
@@ -61,7 +64,12 @@ impl Refresh {
         });
         self.unproven.extend(look.members.iter().filter(is_new).map(|it| it.id.clone()));
         let since = self.pace.failing_since.filter(|_| !is_proven);
-        self.pace.failing_since = since.or_else(|| is_failing.then_some(now));
+        let counts = |it: &&Member| !matches!(it.stage, Stage::Standby | Stage::Leaving);
+        let running = look.members.iter().filter(counts).count();
+        let is_whole = self.unproven.is_empty() && running >= look.desired;
+        // Nothing launches, although nothing forbids it: no zone or no address is left.
+        is_failing |= self.unproven.is_empty() && running < look.desired && !look.is_suspended;
+        self.pace.failing_since = since.or_else(|| is_failing.then_some(now)).filter(|_| !is_whole);
     }
 
     /// Finds the next time at which a step can be due without another change.
@@ -73,7 +81,8 @@ impl Refresh {
             Stage::Warming(until) => Some(until),
             _ => None,
         });
-        let pauses = [pace.paused_until, pace.baking_until].into_iter().flatten();
+        let end = self.started + LONGEST;
+        let pauses = [pace.paused_until, pace.baking_until, Some(end)].into_iter().flatten();
         self.next = over.chain(warm).chain(pauses).filter(|at| *at > now).min();
     }
 }
@@ -91,17 +100,23 @@ impl Scaling {
     }
 
     fn look(&self, refresh: &Refresh, now: Duration) -> Option<Look> {
-        let spec = &self.groups.get(&refresh.group)?.spec;
+        let group = self.groups.get(&refresh.group)?;
+        let spec = &group.spec;
         let mut members: Vec<&Instance> =
             self.instances.values().filter(|it| it.group == refresh.group).collect();
-        members.sort_by_key(|it| it.sequence);
+        // As the termination policies do: the fullest zone first.
+        let counted = self.members(&refresh.group);
+        members.sort_by_key(|it| (Reverse(population(&counted, &it.zone)), it.sequence));
         let member = |it: &Instance| {
             let is_updated = refresh.is_updated(it, spec);
             let stage = refresh.stage(it, now)?;
             Some(Member { id: it.id.clone(), stage, is_updated, protected: it.protected })
         };
         let members = members.into_iter().filter_map(member).collect();
-        Some(Look { desired: spec.desired as usize, members })
+        let is_suspended =
+            [Process::Launch, Process::Terminate, Process::InstanceRefresh].into_iter();
+        let is_suspended = is_suspended.into_iter().any(|process| group.is_suspended(process));
+        Some(Look { desired: spec.desired as usize, is_suspended, members })
     }
 
     /// Takes the next step of a refresh; returns `false` when it waits.

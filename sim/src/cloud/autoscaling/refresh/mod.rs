@@ -76,6 +76,11 @@ fn active<'a>(refreshes: &'a [Refresh], group: &str) -> Option<&'a Refresh> {
     refreshes.iter().rev().find(|it| it.group == group && it.is_active())
 }
 
+/// Returns the position after which launches are those of an active refresh.
+pub(super) fn launches_after(refreshes: &[Refresh], group: &str) -> Option<u64> {
+    active(refreshes, group).map(|it| it.last_old)
+}
+
 /// Returns the image of new instances: that of an active refresh, or the group's.
 pub(super) fn image_of_launches(refreshes: &[Refresh], spec: &GroupSpec) -> String {
     let desired = active(refreshes, &spec.name).and_then(|it| it.image(&spec.instance_type));

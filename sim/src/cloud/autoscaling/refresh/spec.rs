@@ -82,10 +82,6 @@ impl RefreshStatus {
             Self::Baking => "Baking",
         }
     }
-
-    pub fn has_ended(self) -> bool {
-        matches!(self, Self::Successful | Self::Failed | Self::Cancelled)
-    }
 }
 
 /// An instance refresh, with AWS's defaults:

@@ -21,9 +21,13 @@ struct Bench {
 
 impl Bench {
     fn new(desired: u32) -> Self {
+        Self::of_zones(&["eu-central-1a"], desired)
+    }
+
+    fn of_zones(zones: &[&str], desired: u32) -> Self {
         let options = CloudOptions {
             region: "eu-central-1".to_owned(),
-            zones: vec!["eu-central-1a".to_owned()],
+            zones: zones.iter().map(|zone| (*zone).to_owned()).collect(),
             subnet: (Ipv4Addr::new(10, 0, 0, 0), 24),
             seed: 1,
         };
@@ -89,6 +93,62 @@ fn warm(seconds: u32) -> RefreshSpec {
 
 fn healthy(min: u32, max: u32) -> RefreshSpec {
     RefreshSpec { min_healthy: min, max_healthy: max, ..warm(10) }
+}
+
+#[test]
+fn new_instances_are_spread_over_the_zones_so_that_none_is_launched_twice() {
+    let mut bench = Bench::of_zones(&["a", "b"], 2);
+    let launched = |bench: &Bench| bench.scaling.sequence;
+    let before = launched(&bench);
+    bench.start(healthy(100, 100));
+    for _ in 0..3 {
+        bench.pass(SECOND * 10);
+    }
+    assert_eq!(bench.status(), RefreshStatus::Successful);
+    assert_eq!(launched(&bench) - before, 2);
+    let zones: BTreeSet<_> = bench.scaling.instances().map(|it| it.zone.clone()).collect();
+    assert_eq!(zones.len(), 2);
+}
+
+#[test]
+fn nothing_is_replaced_while_a_process_is_suspended() {
+    use crate::cloud::autoscaling::states::Process;
+    for process in [Process::Launch, Process::Terminate, Process::InstanceRefresh] {
+        let mut bench = Bench::new(2);
+        let old = bench.ids();
+        bench.scaling.suspend(GROUP, &[process]).unwrap();
+        bench.start(warm(10));
+        bench.pass(HOUR * 2);
+        assert_eq!((bench.ids(), bench.status()), (old.clone(), RefreshStatus::InProgress));
+        let reason = bench.view().reason.unwrap();
+        assert!(reason.contains("suspended"), "{reason}");
+        bench.scaling.resume(GROUP, &[process], bench.now).unwrap();
+        assert_ne!(bench.ids(), old, "{process:?}");
+    }
+}
+
+#[test]
+fn a_refresh_fails_after_an_hour_without_a_launch_and_not_because_an_operator_removed_one() {
+    let mut bench = Bench::new(2);
+    bench.start(warm(10));
+    bench.scaling.impair_zone("eu-central-1a", true, bench.now);
+    let new = bench.ids().pop().unwrap();
+    bench.scaling.terminate(&new, false, "by hand", bench.now).unwrap();
+    bench.pass(HOUR + SECOND);
+    assert_eq!(bench.status(), RefreshStatus::Failed);
+
+    let mut bench = Bench::new(3);
+    let spec = RefreshSpec { bake: HOUR * 3, ..warm(10) };
+    bench.start(spec);
+    for _ in 0..3 {
+        bench.pass(SECOND * 10);
+    }
+    assert_eq!(bench.status(), RefreshStatus::Baking);
+    bench.scaling.set_desired(GROUP, 4, bench.now).unwrap();
+    let new = bench.ids().pop().unwrap();
+    bench.scaling.terminate(&new, true, "by hand", bench.now).unwrap();
+    bench.pass(HOUR * 4);
+    assert_eq!(bench.status(), RefreshStatus::Successful);
 }
 
 #[test]
