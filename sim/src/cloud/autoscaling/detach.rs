@@ -7,7 +7,6 @@
 //! starts in `Pending`; AWS does not document whether its launch hooks run. Here they do, which is the stricter
 //! assumption.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::activities::{Activity, Status};
@@ -135,15 +134,7 @@ fn check_number(ids: &[String]) -> Result<(), ApiError> {
         let message = format!("The number of instance ids must be between 1 and {MOST}");
         return Err(ApiError::validation(message));
     }
-    check_different(ids)
-}
-
-/// Refuses an instance that is named twice: it would count twice for the desired capacity.
-pub(super) fn check_different(ids: &[String]) -> Result<(), ApiError> {
-    if ids.iter().collect::<BTreeSet<_>>().len() < ids.len() {
-        return Err(ApiError::validation("The instance ids must be different"));
-    }
-    Ok(())
+    super::groups::check_different(ids)
 }
 
 impl State {

@@ -276,7 +276,7 @@ impl Scaling {
         state: LifecycleState,
     ) -> Result<(), ApiError> {
         self.group(group)?;
-        super::detach::check_different(ids)?;
+        check_different(ids)?;
         ids.iter().try_for_each(|id| match self.instance(id) {
             Some(instance) if instance.group != group => Err(not_managed(id)),
             Some(instance) if instance.lifecycle.state() == state => Ok(()),
@@ -311,6 +311,14 @@ impl Scaling {
 
 pub(super) fn count(ids: &[String]) -> u32 {
     u32::try_from(ids.len()).unwrap_or(u32::MAX)
+}
+
+/// Refuses an instance that is named twice: it would count twice for the desired capacity.
+pub(super) fn check_different(ids: &[String]) -> Result<(), ApiError> {
+    if ids.iter().collect::<BTreeSet<_>>().len() < ids.len() {
+        return Err(ApiError::validation("The instance ids must be different"));
+    }
+    Ok(())
 }
 
 fn check_sizes(min: u32, max: u32, desired: u32) -> Result<(), ApiError> {
