@@ -31,7 +31,8 @@ async fn a_refresh_is_cancelled_after_one_worker_and_the_next_one_replaces_both(
         let seen = fleet.cloud().instance(it.id());
         seen.is_some_and(|it| it.lifecycle == LifecycleState::InService)
     };
-    ensure!(workers.iter().all(serves) && fleet.group(&group).len() == 3, "nothing leaves yet");
+    let launched = fleet.cloud().instances().iter().filter(|it| it.group == group).count();
+    ensure!(launched == 3 && workers.iter().all(serves), "{launched} instances, or one leaves");
     before.has_left_by_its_hook(&fleet).await?;
     is_in(&fleet, &group, RefreshStatus::Cancelled).await?;
     swarm::whole(&fleet, 1, 2).await?;
