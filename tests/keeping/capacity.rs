@@ -52,6 +52,11 @@ async fn shows(fleet: &Fleet, spec: &ClusterSpec, name: &str, value: f64) -> any
         .await
 }
 
+async fn set_maximum(fleet: &Fleet, group: &str, maximum: &str) -> anyhow::Result<()> {
+    let update = ["autoscaling", "update-auto-scaling-group", "--auto-scaling-group-name", group];
+    aws(fleet, &[&update[..], &["--max-size", maximum]].concat()).await.map(drop)
+}
+
 fn count(fleet: &Fleet, words: &str) -> usize {
     let logs = fleet.all_instances().into_iter().map(|one| one.log());
     logs.map(|log| log.matches(words).count()).sum()
@@ -62,18 +67,7 @@ async fn a_group_follows_its_tasks_up_to_its_maximum_and_back() -> anyhow::Resul
     let spec = ClusterSpec::new("demo", 3, 1);
     let fleet = standing(options_with(CONFIG), &spec).await?;
     let (cloud, group) = (fleet.cloud(), spec.workers_group());
-    aws(
-        &fleet,
-        &[
-            "autoscaling",
-            "update-auto-scaling-group",
-            "--auto-scaling-group-name",
-            &group,
-            "--max-size",
-            "2",
-        ],
-    )
-    .await?;
+    set_maximum(&fleet, &group, "2").await?;
     let who = Who::Role("skep-manager".to_owned());
     cloud.deny(Deny::new(who, Service::CloudWatch, "PutMetricData"));
     let needed = Metric::new("skep", "NodesNeeded", &[("AutoScalingGroupName", &group)]);
@@ -107,18 +101,7 @@ async fn a_group_follows_its_tasks_up_to_its_maximum_and_back() -> anyhow::Resul
     cloud.terminate(leader.id(), false)?;
     former.has_left_by_its_hook(&fleet).await?;
     shows(&fleet, &spec, "nodes_needed", 3.0).await?;
-    aws(
-        &fleet,
-        &[
-            "autoscaling",
-            "update-auto-scaling-group",
-            "--auto-scaling-group-name",
-            &group,
-            "--max-size",
-            "4",
-        ],
-    )
-    .await?;
+    set_maximum(&fleet, &group, "4").await?;
     running(&fleet, "web", 3).await?;
     shows(&fleet, &spec, "tasks_pending", 0.0).await?;
     ensure!(fleet.group(&group).len() == 3, "one node for each task: {}", fleet.report());

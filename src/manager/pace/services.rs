@@ -44,15 +44,15 @@ impl Look {
     /// between the two must not count.
     pub(super) fn new(
         services: &[Service],
-        mut tasks: BTreeMap<String, Vec<ServiceTask>>,
+        tasks: &BTreeMap<String, Vec<ServiceTask>>,
         nodes: &[NodeView],
         at: OffsetDateTime,
     ) -> Self {
         let replicated = services.iter().filter_map(|service| {
             let desired = usize::try_from(service.replicas()?).ok()?;
             let mut slots: BTreeMap<String, Vec<ServiceTask>> = BTreeMap::new();
-            for task in tasks.remove(&service.id).unwrap_or_default() {
-                slots.entry(task.slot.clone()).or_default().push(task);
+            for task in tasks.get(&service.id).into_iter().flatten() {
+                slots.entry(task.slot.clone()).or_default().push(task.clone());
             }
             for tasks in slots.values_mut() {
                 tasks.sort_by_key(|task| std::cmp::Reverse(task.created_at));
@@ -182,7 +182,7 @@ pub(super) mod tests {
     ) -> Look {
         let service = service("web", serde_json::json!({ "Replicated": { "Replicas": desired } }));
         let nodes: Vec<_> = nodes.iter().map(|id| NodeView::example(id, Role::Worker)).collect();
-        Look::new(&[service], [("web".to_owned(), tasks)].into(), &nodes, NOW)
+        Look::new(&[service], &[("web".to_owned(), tasks)].into(), &nodes, NOW)
     }
 
     fn service(name: &str, mode: serde_json::Value) -> Service {
@@ -225,7 +225,7 @@ pub(super) mod tests {
         let baseline = Baseline::of(&look(2, two, &["a", "b"]), &set(&[]), NOW);
         let one = look(1, vec![task(2, 900, "b", RUNNING)], &["a", "b"]);
         assert_eq!(one.worse_off(&baseline, &set(&["a"])), None);
-        let none = Look::new(&[], BTreeMap::new(), &[], NOW);
+        let none = Look::new(&[], &BTreeMap::new(), &[], NOW);
         assert_eq!(none.worse_off(&baseline, &set(&["a"])), None);
     }
 
@@ -257,7 +257,7 @@ pub(super) mod tests {
         let services = modes.map(|mode| service(mode, serde_json::json!({ mode: {} })));
         let tasks = modes.map(|mode| (mode.to_owned(), vec![task(1, 900, "a", RUNNING)]));
         let nodes = [NodeView::example("a", Role::Worker)];
-        let look = Look::new(&services, tasks.into(), &nodes, NOW);
+        let look = Look::new(&services, &tasks.into(), &nodes, NOW);
         assert_eq!(Baseline::of(&look, &set(&[]), NOW), Baseline::default());
     }
 
@@ -270,7 +270,7 @@ pub(super) mod tests {
         let down = NodeView { state: "down".into(), ..node.clone() };
         let paused = NodeView { availability: Availability::Pause, ..node };
         for (view, healthy) in [(drained, 0), (down, 0), (paused, 1)] {
-            let look = Look::new(&web, tasks(), &[view], NOW);
+            let look = Look::new(&web, &tasks(), &[view], NOW);
             assert_eq!(look.healthy(&look.services["web"], &set(&[])).count(), healthy);
         }
     }

@@ -70,11 +70,9 @@ impl Watch {
 }
 
 async fn look(fleet: &Fleet<'_>) -> Result<Look, ManagerError> {
-    let swarm = &fleet.node.swarm;
     let at = OffsetDateTime::now_utc();
-    let (services, tasks) =
-        tokio::try_join!(swarm.fetch_services(), swarm.fetch_tasks_by_service())?;
+    let work = fleet.work(Instant::now()).await?;
     // After the tasks: see `Look::new`.
     let nodes = fleet.nodes(Instant::now()).await?;
-    Ok(Look::new(&services, tasks, &nodes, at))
+    Ok(Look::new(&work.services, &work.tasks, &nodes, at))
 }

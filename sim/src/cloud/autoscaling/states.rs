@@ -286,7 +286,7 @@ impl ActionResult {
 /// <https://docs.aws.amazon.com/autoscaling/ec2/userguide/as-suspend-resume-processes.html>.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Process {
-    /// Launches instances, for whatever reason.
+    /// Launches instances, whatever the cause.
     Launch,
     /// Terminates instances for a scale-in, a failed health check or a rebalancing.
     Terminate,

@@ -43,7 +43,7 @@ impl Cloud {
         self.change(|state, _| state.cloudwatch.newest().collect())
     }
 
-    /// Returns the newest value of a metric; `None`: nobody has published it.
+    /// Returns the newest value of a metric; `None`: it was never published.
     pub fn metric(&self, metric: &Metric) -> Option<f64> {
         self.metrics().into_iter().find(|it| it.metric == *metric).map(|it| it.value)
     }

@@ -176,7 +176,7 @@ impl World {
     }
 
     fn look(&self) -> Look {
-        Look::new(&self.services, self.tasks.clone(), &self.nodes, self.now)
+        Look::new(&self.services, &self.tasks, &self.nodes, self.now)
     }
 }
 

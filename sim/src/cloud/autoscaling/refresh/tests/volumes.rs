@@ -9,7 +9,7 @@ fn volumes() -> RefreshSpec {
     RefreshSpec { warmup: Some(SECOND * 10), ..RefreshSpec::root_volumes(&own, NEW_IMAGE) }
 }
 
-/// Returns the instances whose root volumes are to be replaced, with the images.
+/// Returns the instances whose root volumes must be replaced, with the images.
 fn orders(bench: &mut Bench) -> Vec<(String, String)> {
     let outcomes = bench.scaling.take_outcomes();
     let order = |outcome: Outcome| match outcome {
