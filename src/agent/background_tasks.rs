@@ -13,8 +13,7 @@ use tokio::time::Instant;
 
 use super::{RunError, earlier_membership};
 use crate::api::control::{self, LeaveRequest};
-use crate::api::health;
-use crate::api::ui;
+use crate::api::{departures, health, ui};
 use crate::clients::imds::{Imds, TargetState};
 use crate::clients::systemd::{self, Shutdown};
 use crate::common::errors::chain;
@@ -71,8 +70,14 @@ impl BackgroundTasks {
         tasks.spawn(follow_operator(requests, settings.clone(), state.clone(), notices.clone()));
         if settings.health.enabled {
             let known = Arc::clone(&node);
-            let page = settings.health.ui.then(|| ui::router(move || known.get().cloned()));
-            tasks.spawn(answer_health_checks(settings.health.clone(), state.clone(), page));
+            let mut routes = departures::router({
+                let known = Arc::clone(&known);
+                move || known.get().cloned()
+            });
+            if settings.health.ui {
+                routes = routes.merge(ui::router(move || known.get().cloned()));
+            }
+            tasks.spawn(answer_health_checks(settings.health.clone(), state.clone(), routes));
             let (settings, state) = (settings.clone(), state.clone());
             tasks.spawn(async move { match earlier_membership::follow(settings, state).await {} });
         }
@@ -112,12 +117,12 @@ impl BackgroundTasks {
 }
 
 /// Serves the health port. A port that is in use must not keep a node out of the swarm: binding is retried.
-async fn answer_health_checks(settings: Health, state: StateHandle, page: Option<Router>) {
+async fn answer_health_checks(settings: Health, state: StateHandle, routes: Router) {
     const RETRY_INTERVAL: Duration = Duration::from_secs(5);
     loop {
         match health::Server::bind(settings.listen) {
             Ok(server) => {
-                match server.serve(state.clone(), settings.clone(), page.clone()).await {}
+                match server.serve(state.clone(), settings.clone(), routes.clone()).await {}
             }
             Err(error) => tracing::error!("{}", chain(&error)),
         }

@@ -260,7 +260,7 @@ mod tests {
         };
         let rows = format!(r#"{{ "Responses": {{ "skep": [{}, {}] }} }}"#, row(0), row(1));
         stub.always("member#worker#", &rows);
-        stub.always("member#", r#"{ "Items": [] }"#);
+        stub.always("member$", r#"{ "Items": [] }"#);
         stub.always("departure#stand-in#", "{}");
         stub.always("departure#i-1", "{}");
         stub.always("departure#i-0", r#"{ "Item": { "item": { "S": "departure#i-0" } } }"#);

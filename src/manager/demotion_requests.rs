@@ -45,15 +45,18 @@ pub(super) async fn run(fleet: &Fleet<'_>) {
 
 async fn poll(Poll { fleet, complaints, .. }: Poll<'_, ()>) -> Result<Duration, ManagerError> {
     let node = fleet.node;
-    let requests = node.ledger.survey_demotion_requests().await?;
+    let mut requests = fleet.demotion_requests(lately(LEADER_INTERVAL)).await?;
+    if !requests.rows.is_empty() {
+        requests = fleet.demotion_requests(Instant::now()).await?;
+    }
     show_unreadable(node, NAME, &requests.unreadable);
-    let requests = requests.rows;
+    let requests = &requests.rows;
     let nodes =
         fleet.nodes(if requests.is_empty() { lately(LIST_AGE) } else { Instant::now() }).await?;
     complaints.retain(|id| requests.iter().any(|request| request.instance_id == id));
-    for request in &requests {
+    for request in requests {
         let me = &fleet.membership.node_id;
-        let step = decide(request, &requests, &nodes, me, OffsetDateTime::now_utc());
+        let step = decide(request, requests, &nodes, me, OffsetDateTime::now_utc());
         let view = nodes.iter().find(|view| view.id == request.node_id);
         match act(node, request, view, step).await {
             Ok(None) => {}

@@ -22,7 +22,9 @@ use super::error::ManagerError;
 use super::placed::{Placed, instance_of, placed};
 use crate::clients::aws::autoscaling::GroupInstance;
 use crate::clients::docker::{NodeView, Service, ServiceTask};
-use crate::clients::ledger::{Charter, DepartureRow, LedgerError, Member, MemberRows, Rows};
+use crate::clients::ledger::{
+    Charter, DemotionRequest, DepartureRow, LedgerError, Member, MemberRows, Rows, SharedRows,
+};
 use crate::common::instance::Membership;
 use crate::common::labels::GROUP;
 use crate::node::Node;
@@ -32,9 +34,7 @@ pub(super) struct Fleet<'a> {
     pub node: &'a Node,
     pub membership: &'a Membership,
     nodes: Part<Vec<NodeView>>,
-    charter: Part<Option<Charter>>,
-    managers: Part<MemberRows>,
-    departures: Part<Rows<DepartureRow>>,
+    shared: Part<Shared>,
     groups: Part<BTreeMap<String, GroupInstance>>,
     work: Part<Work>,
     workers: Workers,
@@ -54,11 +54,38 @@ pub(super) struct Seen<T> {
     answer: Arc<T>,
 }
 
+/// The rows of [`SharedRows`], each kind by itself: a charter that cannot be read concerns only those who ask for it.
+#[derive(Debug)]
+struct Shared {
+    charter: Result<Arc<Option<Charter>>, Arc<ManagerError>>,
+    managers: Arc<MemberRows>,
+    departures: Arc<Rows<DepartureRow>>,
+    demotion_requests: Arc<Rows<DemotionRequest>>,
+}
+
+impl From<SharedRows> for Shared {
+    fn from(rows: SharedRows) -> Self {
+        Self {
+            charter: rows.charter.map(Arc::new).map_err(|error| Arc::new(error.into())),
+            managers: Arc::new(rows.managers),
+            departures: Arc::new(rows.departures),
+            demotion_requests: Arc::new(rows.demotion_requests),
+        }
+    }
+}
+
 impl<T> Deref for Seen<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
         &self.answer
+    }
+}
+
+impl<T> Seen<T> {
+    /// Returns a part of the answer.
+    fn part<P>(&self, answer: Arc<P>) -> Seen<P> {
+        Seen { asked_at: self.asked_at, answer }
     }
 }
 
@@ -93,9 +120,7 @@ impl<'a> Fleet<'a> {
             node,
             membership,
             nodes: Part::default(),
-            charter: Part::default(),
-            managers: Part::default(),
-            departures: Part::default(),
+            shared: Part::default(),
             groups: Part::default(),
             work: Part::default(),
             workers: Workers::default(),
@@ -132,12 +157,15 @@ impl<'a> Fleet<'a> {
 
     /// Returns the charter, requested at `since` or later; `None` if the ledger has none.
     pub async fn charter(&self, since: Instant) -> Result<Seen<Option<Charter>>, ManagerError> {
-        self.charter.read(since, || self.node.ledger.fetch_charter()).await
+        let shared = self.shared(since).await?;
+        let charter = shared.charter.clone().map_err(ManagerError::Shared)?;
+        Ok(shared.part(charter))
     }
 
     /// Returns the rows of the managers, promoted workers included, requested at `since` or later.
     pub async fn managers(&self, since: Instant) -> Result<Seen<MemberRows>, ManagerError> {
-        self.managers.read(since, || self.node.ledger.survey_managers()).await
+        let shared = self.shared(since).await?;
+        Ok(shared.part(Arc::clone(&shared.managers)))
     }
 
     /// Returns the departures of managers, and all stand-ins, requested at `since` or later.
@@ -145,7 +173,22 @@ impl<'a> Fleet<'a> {
         &self,
         since: Instant,
     ) -> Result<Seen<Rows<DepartureRow>>, ManagerError> {
-        self.departures.read(since, || self.node.ledger.survey_departures()).await
+        let shared = self.shared(since).await?;
+        Ok(shared.part(Arc::clone(&shared.departures)))
+    }
+
+    /// Returns the managers' requests to be demoted, requested at `since` or later.
+    pub async fn demotion_requests(
+        &self,
+        since: Instant,
+    ) -> Result<Seen<Rows<DemotionRequest>>, ManagerError> {
+        let shared = self.shared(since).await?;
+        Ok(shared.part(Arc::clone(&shared.demotion_requests)))
+    }
+
+    async fn shared(&self, since: Instant) -> Result<Seen<Shared>, ManagerError> {
+        let fetch = async || self.node.ledger.survey_shared().await.map(Shared::from);
+        self.shared.read(since, fetch).await
     }
 
     /// Returns the instances of the cluster's groups, requested at `since` or later: of the groups with the tag

@@ -62,6 +62,14 @@ async fn poll(
 ) -> Result<Duration, ManagerError> {
     let node = fleet.node;
     let listed = fleet.groups(lately(INTERVAL / 2)).await?;
+    if listed.values().all(|it| !it.lifecycle_state.waits_for_departure()) {
+        if listed.contains_key(&node.instance.id) {
+            memory.observe([], Instant::now());
+        }
+        complaints.retain(|id| memory.since(id).is_some());
+        node.state.trouble(NAME, None);
+        return Ok(interval(fleet, &fleet.nodes(lately(INTERVAL)).await?));
+    }
     // The rows and the list are read last, so that they contain a node that has joined while Auto Scaling answered.
     let now = Instant::now();
     let mut departures = fleet.departures(now).await?.copy();
@@ -86,7 +94,11 @@ async fn poll(
         complaints.record(held.clone());
     }
     node.state.trouble(NAME, held);
-    Ok(if fleet.is_leader(&nodes) { INTERVAL } else { BACKUP_INTERVAL })
+    Ok(interval(fleet, &nodes))
+}
+
+fn interval(fleet: &Fleet<'_>, nodes: &[NodeView]) -> Duration {
+    if fleet.is_leader(nodes) { INTERVAL } else { BACKUP_INTERVAL }
 }
 
 /// Completes the hook of each instance, even if others fail. Returns the failures, with their instances.

@@ -74,6 +74,7 @@ fn member(n: usize) -> Value {
 struct World {
     members: BTreeMap<String, Value>,
     managers: Vec<Value>,
+    charter: Value,
     groups: String,
 }
 
@@ -84,6 +85,11 @@ impl World {
         Self {
             members: rows().map(by_item).collect(),
             managers: rows().take(MANAGERS).collect(),
+            charter: json!({
+                "schema": { "N": "2" }, "item": { "S": "charter" }, "phase": { "S": "open" },
+                "generation": { "N": "3" }, "founder": { "S": "i-0abc" }, "swarm_id": { "S": "c1" },
+                "lease_expires_at": { "N": "0" }, "ca_digest": { "S": "0".repeat(50) },
+            }),
             groups: groups(number),
         }
     }
@@ -99,7 +105,10 @@ impl World {
             let found: Vec<&Value> = keys.filter_map(|item| self.members.get(item)).collect();
             json!({ "Responses": { table: found }, "UnprocessedKeys": {} })
         } else if input["KeyConditionExpression"].is_string() {
-            let found: &[Value] = if body.contains("member#") { &self.managers } else { &[] };
+            let found: Vec<&Value> = match body.contains("member$") {
+                true => self.managers.iter().chain([&self.charter]).collect(),
+                false => vec![],
+            };
             json!({ "Count": found.len(), "Items": found })
         } else if let Some(name) = input["Name"].as_str() {
             if name.contains("unlock-key") {
@@ -108,11 +117,7 @@ impl World {
             let token = if name.contains("worker") { WORKER_TOKEN } else { MANAGER_TOKEN };
             json!({ "Parameter": { "Name": name, "Value": token, "Version": 1 }, "Version": 1 })
         } else if input["Key"]["item"]["S"] == "charter" {
-            json!({ "Item": {
-                "schema": { "N": "2" }, "item": { "S": "charter" }, "phase": { "S": "open" },
-                "generation": { "N": "3" }, "founder": { "S": "i-0abc" }, "swarm_id": { "S": "c1" },
-                "lease_expires_at": { "N": "0" }, "ca_digest": { "S": "0".repeat(50) },
-            }})
+            json!({ "Item": self.charter })
         } else {
             json!({})
         };
@@ -206,6 +211,7 @@ fn documented(line: &str) -> Vec<usize> {
 
 #[tokio::test]
 async fn an_idle_fleet_costs_what_the_documents_say() {
+    let mut wrong = vec![];
     for (line, is_leader) in [
         ("| measured: the duties of the leader |", true),
         ("| measured: the duties of each other manager |", false),
@@ -213,7 +219,10 @@ async fn an_idle_fleet_costs_what_the_documents_say() {
         for (workers, documented) in [5, 50, 500].into_iter().zip(documented(line)) {
             let units = units_an_hour(workers, is_leader).await;
             let is_near = units.abs_diff(documented) * 20 < documented;
-            assert!(is_near, "{line} {workers} workers: {units} units, documented: {documented}");
+            if !is_near {
+                wrong.push(format!("{line} {workers} workers: {units}, documented: {documented}"));
+            }
         }
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }

@@ -269,7 +269,8 @@ pub(super) mod tests {
         let key = r#"{ "UnlockKey": "" }"#;
         engine.lock().instead.insert("/swarm/unlockkey", Instead::Answer(key));
         let odd = r#"{ "Items": [{ "item": { "S": "member#manager#i-odd" } }], "Count": 1 }"#;
-        stub.always("member#", odd);
+        stub.always("member$", odd);
+        stub.always("member#", "{}");
         stub.always("history", "{}");
         stub.always(r#""S":"charter""#, "{}");
         stub.always("-token/", r#"{ "Version": 1 }"#);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::{KnownInstances, Node};
+use super::{DepartureHints, KnownInstances, Node};
 use crate::clients::aws::Aws;
 use crate::clients::docker::Swarm;
 use crate::clients::imds::Imds;
@@ -84,6 +84,7 @@ pub fn assemble(
         state: state.clone(),
         events: events.clone(),
         known_instances: KnownInstances::default(),
+        departure_hints: DepartureHints::default(),
         recovery_begun: Arc::default(),
         row_lost: Arc::default(),
     })

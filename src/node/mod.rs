@@ -1,6 +1,7 @@
 //! Defines the node with its settings and clients, which every phase receives.
 
 mod assemble;
+mod departure_hints;
 mod known_instances;
 mod publish;
 mod unlock;
@@ -27,6 +28,7 @@ use crate::config::{JoinAvailability, Settings};
 use crate::telemetry::notifications::Events;
 
 pub use assemble::{AssembleError, assemble};
+pub use departure_hints::{DEPARTURES_PATH, DepartureHints};
 pub use known_instances::KnownInstances;
 pub use publish::{publish_again, store};
 pub use unlock::{Unlocking, unlock};
@@ -88,6 +90,8 @@ pub struct Node {
     pub recovery_begun: Arc<Notify>,
     /// Instances of the cluster that this node has seen, as a manager.
     pub known_instances: KnownInstances,
+    /// What other nodes say about departures that they have just requested.
+    pub departure_hints: DepartureHints,
     /// Notified when the ledger has no row of this node although it serves: the row must be written again.
     pub row_lost: Arc<Notify>,
 }

@@ -45,7 +45,7 @@ fn no_request_stops_the_health_port() {
         let port = server.local_addr().unwrap();
         let mut settings = config::Settings::default().health;
         settings.hosts = vec!["swarm.example.com".into()];
-        tokio::spawn(server.serve(StateHandle::default(), settings, None));
+        tokio::spawn(server.serve(StateHandle::default(), settings, Router::new()));
         port
     });
     let corpus = REQUESTS.map(|request| request.as_bytes().to_vec()).into();

@@ -9,7 +9,8 @@
 //! - the number of connections and their time are limited ([`connections`]).
 //!
 //! `GET /metrics` is for Prometheus, unless the settings disable it. `GET /ui` is a page, if the settings enable it; see
-//! [`crate::api::ui`]. Everything else is 404.
+//! [`crate::api::ui`]. `POST /departures/<instance-id>` is for other nodes; see [`crate::api::departures`]. Everything
+//! else is 404.
 
 mod connections;
 #[cfg(test)]
@@ -95,14 +96,14 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Answers requests until it is dropped: spawn it.
+    /// Answers requests, also those for `more`, until it is dropped: spawn it.
     pub async fn serve(
         self,
         state: StateHandle,
         settings: config::Health,
-        page: Option<Router>,
+        more: Router,
     ) -> Infallible {
-        let app = routes(state.clone(), settings.metrics).merge(page.unwrap_or_default());
+        let app = routes(state.clone(), settings.metrics).merge(more);
         let not_found = async || StatusCode::NOT_FOUND;
         let app = app.fallback(not_found).method_not_allowed_fallback(not_found);
         let hosts = Arc::new(settings.hosts);

@@ -22,7 +22,7 @@ fn start_with(settings: config::Health) -> (StateHandle, String) {
     let state = StateHandle::default();
     let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let base = format!("http://{}", server.local_addr().unwrap());
-    tokio::spawn(server.serve(state.clone(), settings, None));
+    tokio::spawn(server.serve(state.clone(), settings, Router::new()));
     (state, base)
 }
 
@@ -204,7 +204,7 @@ pub(super) fn descriptors(port: u16) -> usize {
 async fn a_thousand_connections_keep_nobody_from_an_answer() {
     let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = server.local_addr().unwrap();
-    tokio::spawn(server.serve(StateHandle::default(), Settings::default().health, None));
+    tokio::spawn(server.serve(StateHandle::default(), Settings::default().health, Router::new()));
     // Only the newest can be open on the other side. Without the older ones, this process needs fewer descriptors.
     let mut open = VecDeque::new();
     for n in 0..1000 {

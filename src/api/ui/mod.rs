@@ -83,8 +83,7 @@ mod tests {
         let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let base = format!("http://{}", server.local_addr().unwrap());
         let settings = Settings::default().health;
-        let serving =
-            tokio::spawn(server.serve(StateHandle::default(), settings, Some(router(|| None))));
+        let serving = tokio::spawn(server.serve(StateHandle::default(), settings, router(|| None)));
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let answer = client.get(format!("{base}{path}")).header(HOST, host).send().await.unwrap();
         let policy = answer.headers().get(header::CONTENT_SECURITY_POLICY);

@@ -44,6 +44,8 @@ pub(crate) struct Answers {
     pub(crate) puts: u64,
     pub(crate) tokens: u64,
     pub(crate) gets: u64,
+    /// Number of GETs of each path.
+    pub(crate) asked: BTreeMap<String, u64>,
     /// Tokens up to this number are refused.
     pub(crate) revoked: u64,
 }
@@ -116,6 +118,7 @@ async fn answer(
             (answers.next_puts.pop_front(), answers.put_delay)
         } else {
             answers.gets += 1;
+            *answers.asked.entry(request.uri().path().to_owned()).or_default() += 1;
             answers.under_way += 1;
             answers.most_at_once = answers.most_at_once.max(answers.under_way);
             (answers.next_gets.pop_front(), answers.get_delay)

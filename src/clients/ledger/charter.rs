@@ -10,7 +10,7 @@ use super::record::{self, Record};
 use super::table::Condition;
 use super::{Ledger, LedgerError};
 
-const ITEM: &str = "charter";
+pub(super) const ITEM: &str = "charter";
 /// Number of former swarms that a charter names. A node that was off during more swarms than these has lost its
 /// member row, too, and reports that.
 const FORMER_SWARMS: usize = 16;

@@ -10,14 +10,14 @@ use time::OffsetDateTime;
 
 use super::record::{self, Record};
 use super::table::Condition;
-use super::{Ledger, LedgerError, Rows};
+use super::{Ledger, LedgerError};
 use crate::common::printable::printable;
 
 /// The node deletes the row once it is back; the row expires after this time if the node never comes back.
 const TTL: Duration = Duration::from_secs(48 * 3600);
 
 /// Start of the rows' sort keys.
-const PREFIX: &str = "demotion-request#";
+pub(super) const REQUESTS: &str = "demotion-request#";
 /// Number of characters of the reason.
 const LONGEST_REASON: usize = 1000;
 
@@ -71,7 +71,7 @@ impl Record for DemotionRequest {
 
 impl Ledger {
     fn demotion_request_item(instance_id: &str) -> String {
-        format!("{PREFIX}{instance_id}")
+        format!("{REQUESTS}{instance_id}")
     }
 
     /// Asks the other managers to demote this node. An earlier request for the same node stays unchanged.
@@ -93,14 +93,6 @@ impl Ledger {
         instance_id: &str,
     ) -> Result<Option<DemotionRequest>, LedgerError> {
         self.get(&Self::demotion_request_item(instance_id)).await
-    }
-
-    /// Reads all requests, and the keys of the rows that cannot be read.
-    ///
-    /// # Errors
-    /// When DynamoDB fails.
-    pub async fn survey_demotion_requests(&self) -> Result<Rows<DemotionRequest>, LedgerError> {
-        self.query(PREFIX).await
     }
 
     /// Records that another manager has confirmed that raft no longer lists that node. `false` if the request no

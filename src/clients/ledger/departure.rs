@@ -12,7 +12,7 @@ use crate::common::instance::{Departure, Reason, Role};
 use crate::common::printable::printable;
 
 /// Start of the rows' sort keys.
-const DEPARTURES: &str = "departure#";
+pub(super) const DEPARTURES: &str = "departure#";
 /// How long after the deadline a row that no node deletes expires; until then `skep status` shows it.
 const DEPARTURE_TTL: Duration = Duration::from_secs(24 * 3600);
 

@@ -13,6 +13,8 @@ use crate::common::instance::{Role, SchedulingHold};
 use crate::common::labels::Labels;
 use crate::common::printable::printable;
 
+/// Start of the keys of these rows.
+pub(super) const MEMBERS: &str = "member#";
 /// How long the row of a worker is kept that nobody deletes. Nothing is concluded from its absence; its skep, if it
 /// lives, writes the row again every few hours.
 const WORKER_ROW_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -220,7 +222,7 @@ impl MemberRows {
 
 impl Ledger {
     fn member_item(role: Role, instance_id: &str) -> String {
-        format!("member#{role}#{instance_id}")
+        format!("{MEMBERS}{role}#{instance_id}")
     }
 
     /// Writes or refreshes this node's own row. `false`, without a write, if managers have marked this same node as
@@ -302,7 +304,7 @@ impl Ledger {
     /// # Errors
     /// When DynamoDB fails.
     pub async fn survey_managers(&self) -> Result<MemberRows, LedgerError> {
-        self.query("member#").await
+        self.query(MEMBERS).await
     }
 
     /// Reads the rows that these workers have written about themselves. An instance without a row is absent from the

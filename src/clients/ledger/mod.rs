@@ -45,6 +45,7 @@ mod record;
 mod rotation;
 mod rows;
 mod services;
+mod shared;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -63,6 +64,7 @@ pub use pull_credentials::RegistryAuth;
 pub(crate) use record::Record;
 pub use rows::Rows;
 pub use services::ServicesWorse;
+pub use shared::SharedRows;
 pub(crate) use table::Condition;
 pub use table::Ledger;
 #[cfg(test)]

@@ -191,25 +191,44 @@ impl Ledger {
         &self,
         prefix: &str,
     ) -> Result<Rows<T>, LedgerError> {
+        let mut all = Rows::default();
+        self.sort_into(&mut all, self.read_range("begins_with(#item, :from)", prefix, None).await?);
+        Ok(all)
+    }
+
+    /// Reads all rows of this partition whose key is from `from` to `to`, consistently, whatever they are.
+    pub(super) async fn query_range(&self, from: &str, to: &str) -> Result<Vec<Row>, LedgerError> {
+        self.read_range("#item BETWEEN :from AND :to", from, Some(to)).await
+    }
+
+    async fn read_range(
+        &self,
+        condition: &str,
+        from: &str,
+        to: Option<&str>,
+    ) -> Result<Vec<Row>, LedgerError> {
+        let to = to.map(|to| (":to".to_owned(), AttributeValue::S(to.to_owned())));
+        let values = [(":cluster", &*self.cluster), (":from", from)];
+        let values =
+            values.map(|(name, text)| (name.to_owned(), AttributeValue::S(text.to_owned())));
         let mut pages = self
             .client
             .query()
             .table_name(&self.table)
-            .key_condition_expression("#cluster = :cluster AND begins_with(#item, :prefix)")
+            .key_condition_expression(format!("#cluster = :cluster AND {condition}"))
             .expression_attribute_names("#cluster", "cluster")
             .expression_attribute_names("#item", "item")
-            .expression_attribute_values(":cluster", AttributeValue::S(self.cluster.clone()))
-            .expression_attribute_values(":prefix", AttributeValue::S(prefix.to_owned()))
+            .set_expression_attribute_values(Some(values.into_iter().chain(to).collect()))
             .consistent_read(true)
             .into_paginator()
             .send();
-        let mut all = Rows::default();
+        let mut rows = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| self.failed("Query", error))?;
             self.answering.answered();
-            self.sort_into(&mut all, page.items.unwrap_or_default());
+            rows.extend(page.items.unwrap_or_default());
         }
-        Ok(all)
+        Ok(rows)
     }
 
     /// Reads the rows under these keys (partition and sort key), consistently; a key without a row is absent from the
@@ -268,7 +287,12 @@ impl Ledger {
         known.get(item).is_some_and(|read_at| read_at.elapsed() < OVERSIZED_FOR)
     }
 
-    fn sort_into<T: DeserializeOwned + Record>(&self, all: &mut Rows<T>, rows: Vec<Row>) {
+    /// Decodes rows of one kind.
+    pub(super) fn sort_into<T: DeserializeOwned + Record>(
+        &self,
+        all: &mut Rows<T>,
+        rows: Vec<Row>,
+    ) {
         for row in rows {
             let item = item_of_row(&row);
             if size_of(&row) > LARGEST_ROW {
@@ -467,7 +491,7 @@ fn check_schema(row: &Row, item: &str) -> Result<(), LedgerError> {
     }
 }
 
-fn item_of_row(row: &Row) -> String {
+pub(super) fn item_of_row(row: &Row) -> String {
     match row.get("item") {
         Some(AttributeValue::S(item)) => item.clone(),
         _ => "?".to_owned(),

@@ -10,7 +10,7 @@ use super::budget::Budget;
 use super::decide::{Observed, Outcome, Step};
 use super::failed_attempts::Failing;
 use super::memory::Memory;
-use super::{progress, traffic_look};
+use super::{hint, progress, traffic_look};
 use crate::clients::docker::{LocalState, Stop, SwarmError, TaskContainer};
 use crate::clients::ledger::{DepartureRow, DepartureState, LedgerError, MemberState};
 use crate::common::errors::chain;
@@ -256,6 +256,7 @@ async fn write_request(
         DepartureRow::request(&node.instance.id, node_id, node.role, departure, &node.boot_id);
     (row.group, row.hold_until) = (node.group().cloned(), hold_until);
     node.ledger.request_departure(&row).await?;
+    hint::tell_managers(node);
     // Joining nodes and load balancers should not start to use a node that leaves.
     let charter = node.ledger.fetch_charter().await?;
     let generation = charter.map_or(membership.generation, |charter| charter.generation);

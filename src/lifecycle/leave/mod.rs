@@ -11,6 +11,7 @@ mod budget;
 mod decide;
 mod failed_attempts;
 mod final_row;
+mod hint;
 mod memory;
 mod observe;
 mod progress;
@@ -48,7 +49,7 @@ pub use resume::{is_interrupted, resume};
 pub use traffic::Wait;
 pub use which_swarm::{Evidence, Lookup, judge};
 
-/// Pause between two observations. A departure lasts seconds to minutes; the leader observes once a second.
+/// Pause between two observations. A departure lasts seconds to minutes; the leader observes twice a second.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// Docker and DynamoDB answer within milliseconds. An observation or a step that takes longer times out, and the next
 /// round repeats it.

@@ -19,7 +19,8 @@ use crate::common::instance::{Departure, Membership};
 use crate::node::Node;
 use crate::telemetry::metrics::metrics;
 
-/// Time for another manager to confirm a demotion or a removal; managers observe at least every 5 s.
+/// Time for another manager to confirm a demotion or a removal; managers observe at least every 2 s while a departure is
+/// under way.
 const CONFIRMATION_PATIENCE: Duration = Duration::from_secs(15);
 /// See `boot::decide::SETTLE_TIME`.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(25);

@@ -16,6 +16,9 @@ use crate::config::{Rebalance, Settings};
 
 /// Time limit of a poll. A later answer is worth less than the next one.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// Time between two polls for maintenance, which is announced days ahead, and for a recommendation to rebalance, while
+/// none is in force.
+const RARELY: Duration = Duration::from_secs(10);
 /// A clock that is off by no more than this counts as right: the `Date` header has whole seconds, and an answer takes
 /// some time.
 const CLOCK_TOLERANCE: time::Duration = time::Duration::seconds(5);
@@ -37,9 +40,12 @@ pub async fn watch_metadata(
     let mut is_silent = false;
     let mut said = BTreeSet::new();
     let mut debouncer = NoticeDebouncer::default();
+    let mut calm_since = None;
     loop {
         ticks.tick().await;
-        let seen = match look(&imds, &settings).await {
+        let calm_for = calm_since.map(|since: Instant| since.elapsed());
+        let is_brief = calm_for.is_some_and(|calm_for| calm_for < RARELY);
+        let seen = match look(&imds, &settings, is_brief).await {
             Ok(mut seen) => {
                 if is_silent {
                     tracing::info!("the metadata service answers again");
@@ -67,6 +73,11 @@ pub async fn watch_metadata(
         }
         if told.is_clear {
             notices.withdraw();
+        }
+        // What was not asked must not take back what is in force.
+        let is_calm = notices.now().is_none() && told.scheduling_hold.is_none();
+        if !is_calm || !is_brief {
+            calm_since = (is_calm && seen.is_quiet()).then(Instant::now);
         }
         state.hold_scheduling(told.scheduling_hold);
         // Without an answer nothing changes.
@@ -103,13 +114,14 @@ fn say_once(remarks: Vec<String>, said: &mut BTreeSet<String>) {
     }
 }
 
-async fn look(imds: &Imds, settings: &Settings) -> Result<Seen, ImdsError> {
+/// Polls once: everything, or only what comes without a long warning.
+async fn look(imds: &Imds, settings: &Settings, is_brief: bool) -> Result<Seen, ImdsError> {
     let deadline = Instant::now() + ANSWER_WITHIN;
     let spot = async {
         if settings.notices.spot { imds.fetch_spot_action(deadline).await } else { Ok(None) }
     };
     let maintenance = async {
-        if settings.notices.maintenance {
+        if settings.notices.maintenance && !is_brief {
             imds.fetch_scheduled_maintenance(deadline).await
         } else {
             Ok(Scheduled::default())
@@ -118,6 +130,7 @@ async fn look(imds: &Imds, settings: &Settings) -> Result<Seen, ImdsError> {
     let rebalance = async {
         match settings.notices.rebalance {
             Rebalance::Ignore => Ok(None),
+            _ if is_brief => Ok(None),
             Rebalance::Pause | Rebalance::Leave => imds.fetch_rebalance(deadline).await,
         }
     };
@@ -163,6 +176,8 @@ fn heard<T: Default>(answer: Result<T, ImdsError>) -> T {
 mod tests {
     use super::*;
     use crate::clients::imds::SpotAction;
+    use crate::clients::imds::stub::Stub;
+    use crate::common::instance::{Departure, Reason};
 
     #[test]
     fn a_notice_of_now_is_not_old_on_a_clock_that_is_an_hour_ahead() {
@@ -175,6 +190,45 @@ mod tests {
         assert_eq!(moved.spot.as_ref().map(|it| it.time), Some(time));
         assert!(moved.take_old(None, now).is_empty());
         assert_eq!(not_moved.take_old(None, now).len(), 1);
+    }
+
+    /// Number of polls (of the target state), and of those for maintenance and for a recommendation.
+    fn asked(stub: &Stub) -> [u64; 3] {
+        let answers = stub.answers();
+        ["autoscaling/target-lifecycle-state", "events/maintenance/scheduled", REBALANCE]
+            .map(|path| answers.asked.get(&format!("/latest/meta-data/{path}")).copied())
+            .map(Option::unwrap_or_default)
+    }
+
+    const REBALANCE: &str = "events/recommendations/rebalance";
+
+    #[tokio::test]
+    async fn what_is_announced_long_before_is_polled_rarely_until_something_is_in_force() {
+        let stub = Stub::start().await;
+        let mut settings = Settings::default();
+        settings.notices.interval = Duration::from_millis(2);
+        settings.notices.rebalance = Rebalance::Pause;
+        let (notices, state) = (Notices::default(), StateHandle::default());
+        let (first_look, _first_looked) = tokio::sync::oneshot::channel();
+        let (to_watch, settings) = (notices.clone(), settings);
+        let watch = watch_metadata(stub.imds(), settings, to_watch, state.clone(), first_look);
+        let watch = tokio::spawn(watch);
+        let until = async |is: &dyn Fn([u64; 3]) -> bool| {
+            while !is(asked(&stub)) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        until(&|[polls, ..]| polls >= 20).await;
+        assert_eq!(asked(&stub)[1..], [1, 1], "nothing is in force");
+        let departure = Departure {
+            reason: Reason::Spot,
+            noticed_at: OffsetDateTime::now_utc(),
+            deadline: OffsetDateTime::now_utc(),
+        };
+        notices.give(departure);
+        until(&|[_, maintenance, rebalance]| maintenance >= 10 && rebalance >= 10).await;
+        assert!(notices.0.borrow().is_withdrawn, "complete polls have not shown it");
+        watch.abort();
     }
 
     #[test]

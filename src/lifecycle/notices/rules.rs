@@ -55,6 +55,13 @@ impl Seen {
             .map(|event| format!("{} of {} ({})", event.code, event.not_before, event.event_id));
         spot.into_iter().chain(rebalance).chain(maintenance).collect()
     }
+
+    /// Whether every request was answered, and none showed anything but a target state.
+    pub fn is_quiet(&self) -> bool {
+        let Scheduled { events, unreadable } = &self.maintenance;
+        let is_nothing = self.spot.is_none() && self.rebalance.is_none();
+        self.is_whole && is_nothing && events.is_empty() && unreadable.is_empty()
+    }
 }
 
 /// Returns the maintenance for which the node leaves.

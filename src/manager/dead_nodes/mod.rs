@@ -49,7 +49,7 @@ const LEADER_PATIENCE: Duration = Duration::from_secs(20);
 const BACKUP_PATIENCE: Duration = Duration::from_secs(60);
 /// Interval at which the leader asks about all managers with a row. If that needs many calls it is [`SURVEY_PACE`] for each
 /// call, if that is longer: the whole account shares Auto Scaling's limit.
-const SURVEY_INTERVAL: Duration = Duration::from_secs(15);
+const SURVEY_INTERVAL: Duration = Duration::from_secs(60);
 const SURVEY_PACE: Duration = Duration::from_secs(4);
 /// Number of other instances' ids in one call.
 const IDS_PER_CALL: usize = 49;

@@ -29,6 +29,7 @@ use crate::clients::docker::NodeView;
 use crate::clients::ledger::{DepartureRow, DepartureState, Rows};
 use crate::common::errors::chain;
 use crate::common::instance::Role;
+use crate::node::DepartureHints;
 use crate::telemetry::metrics::metrics;
 
 pub use decide::{Action, Age, decide};
@@ -36,19 +37,22 @@ use desk::Desk;
 
 /// Name of this duty, and of its trouble that it cannot read departure rows.
 pub(super) const NAME: &str = "departures";
-/// Time within which the leader sees a manager's request.
-const LEADER_INTERVAL: Duration = Duration::from_secs(2);
-/// The same while a departure is under way, so that its steps follow each other faster.
+/// Time within which the leader sees a manager's request of which it was not told ([`DepartureHints`]): a firewall
+/// between the nodes may drop what they tell. A spot notice leaves 120 s.
+const LEADER_INTERVAL: Duration = Duration::from_secs(5);
+/// The same while a departure is under way, so that its steps follow each other faster; and the shortest time between two
+/// polls, whatever nodes tell.
 const BUSY_INTERVAL: Duration = Duration::from_millis(500);
 /// Time within which another manager sees a manager's request, if the leader's skep has not acted.
-const BACKUP_INTERVAL: Duration = Duration::from_secs(5);
+const BACKUP_INTERVAL: Duration = Duration::from_secs(10);
 /// The same while a departure is under way: the departure may be the leader's own, and this manager the next leader.
 const BUSY_BACKUP_INTERVAL: Duration = Duration::from_secs(2);
-/// Time within which the leader sees a worker's request: this time for each worker, within these limits. Each worker
+/// Time within which the leader sees a worker's request of which it was not told: this time for each worker, within these
+/// limits. Each worker
 /// costs one read; 8 reads a second cost some three dollars a month, and 15 s are little of the 120 s of a spot notice.
 const EACH_WORKER: Duration = Duration::from_millis(125);
 const WORKERS_INTERVAL: std::ops::RangeInclusive<Duration> =
-    Duration::from_secs(3)..=Duration::from_secs(15);
+    Duration::from_secs(10)..=Duration::from_secs(15);
 /// The other managers read the workers' requests less often by this factor.
 const BACKUP_FACTOR: u32 = 3;
 /// Maximum age of the node list by which a manager decides how often it polls.
@@ -77,6 +81,8 @@ struct Request {
 /// State that one poll leaves for the next.
 #[derive(Default)]
 struct Memory {
+    /// Pause before the next poll.
+    pause: Duration,
     /// Time of the last read of all workers' requests.
     read_at: Option<Instant>,
     /// Workers whose departure is under way.
@@ -100,9 +106,25 @@ pub(super) async fn run(fleet: &Fleet<'_>) {
     let duty = Duty { name: NAME, first, after_failure, trouble: None };
     let span = || tracing::info_span!("duty", duty = NAME);
     tokio::select! {
-        () = duty.run(fleet, async |with| poll(with, &desk, &pace, &moves, &stand_ins).await) => {}
+        () = duty.run(fleet, async |with: Poll<'_, Memory>| {
+            until_due(&fleet.node.departure_hints, std::mem::take(&mut with.memory.pause)).await;
+            let Poll { fleet, memory, complaints } = with;
+            let again = Poll { fleet, memory: &mut *memory, complaints };
+            memory.pause = poll(again, &desk, &pace, &moves, &stand_ins).await?;
+            Ok(Duration::ZERO)
+        }) => {}
         () = serving.instrument(span()) => {}
         never = pace.serve(fleet).instrument(span()) => match never {},
+    }
+}
+
+/// Waits for the next poll: after `pause`, or earlier if a node tells that it has requested its departure.
+async fn until_due(hints: &DepartureHints, pause: Duration) {
+    let shortest = pause.min(BUSY_INTERVAL);
+    tokio::time::sleep(shortest).await;
+    tokio::select! {
+        () = tokio::time::sleep(pause - shortest) => {}
+        () = hints.given() => {}
     }
 }
 
@@ -285,6 +307,8 @@ impl Memory {
         let is_due = self.read_at.is_none_or(|at| now - at >= pace(workers.len(), is_leader));
         let stood_in = of_managers.rows.iter().filter(|row| row.stand_in);
         let mut ids: BTreeSet<String> = stood_in.map(|row| row.instance_id.clone()).collect();
+        let told = fleet.node.departure_hints.take();
+        self.under_way.extend(told.into_iter().filter(|id| workers.contains(id)));
         ids.extend(if is_due { workers } else { self.under_way.clone() });
         // A worker can have the reads of its own partition throttled. The requests of managers are served all the same.
         let read = fleet.node.ledger.fetch_workers_departures(&ids).await;
@@ -395,6 +419,43 @@ mod tests {
         assert!(memory.read_at.is_none(), "the next poll asks again");
     }
 
+    /// The rows of all workers are not read for one.
+    #[tokio::test]
+    async fn a_worker_that_tells_of_its_request_is_read_before_the_others_are_due() {
+        let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
+        let node = Node::example(engine.swarm(), &stub).await;
+        node.known_instances.add(["i-1", "i-2"].into_iter());
+        stub.always("KeyCondition", r#"{ "Items": [] }"#);
+        stub.always("RequestItems", r#"{ "Responses": {}, "UnprocessedKeys": {} }"#);
+        let membership = Membership::example();
+        let fleet = Fleet::new(&node, &membership);
+        let mut memory = Memory { read_at: Some(Instant::now()), ..Memory::default() };
+        node.departure_hints.give("i-2");
+        node.departure_hints.give("i-unknown");
+        assert!(!memory.fetch(&fleet, true).await.unwrap().is_full);
+        let requests = stub.requests();
+        let read: Vec<_> = requests.iter().filter(|it| it.contains("RequestItems")).collect();
+        assert_eq!(read.len(), 1);
+        assert!(read[0].contains("departure#i-2"), "{read:?}");
+        assert!(!read[0].contains("i-1") && !read[0].contains("unknown"), "{read:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hint_ends_the_pause_but_not_the_shortest_one() {
+        let hints = DepartureHints::default();
+        let start = Instant::now();
+        until_due(&hints, LEADER_INTERVAL).await;
+        assert_eq!(start.elapsed().as_secs(), LEADER_INTERVAL.as_secs());
+        hints.give("i-1");
+        let start = Instant::now();
+        until_due(&hints, LEADER_INTERVAL).await;
+        assert_eq!(start.elapsed().as_millis(), BUSY_INTERVAL.as_millis());
+        hints.give("i-1");
+        let start = Instant::now();
+        until_due(&hints, Duration::ZERO).await;
+        assert!(start.elapsed() < BUSY_INTERVAL, "no pause is longer than asked for");
+    }
+
     #[test]
     fn a_workers_row_moves_no_other_node() {
         let mut view = NodeView::example("n1", Role::Worker);
@@ -416,8 +477,8 @@ mod tests {
     #[test]
     fn the_workers_requests_are_read_at_a_pace_that_a_large_fleet_can_pay() {
         let pace = |workers| [true, false].map(|is_leader| pace(workers, is_leader).as_secs_f64());
-        assert_eq!(pace(0), [3.0, 9.0]);
-        assert_eq!(pace(50), [6.25, 18.75]);
+        assert_eq!(pace(0), [10.0, 30.0]);
+        assert_eq!(pace(100), [12.5, 37.5]);
         assert_eq!(pace(500), [15.0, 45.0]);
         assert_eq!(pace(usize::MAX), [15.0, 45.0]);
     }

@@ -45,7 +45,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const BACKUP_PATIENCE: Duration = Duration::from_secs(30);
 /// Time within which the leader notices that another writer has changed the store, or deleted something from it: a node
 /// that waits for a token must get it before its launch hook times out (five minutes, by the template).
-const LEADER_CHECK: Duration = Duration::from_secs(60);
+const LEADER_CHECK: Duration = Duration::from_secs(120);
 /// The same for the other managers, in case the leader's skep is dead.
 const BACKUP_CHECK: Duration = Duration::from_secs(600);
 

@@ -27,7 +27,7 @@ fn a_large_fleet_is_asked_about_less_often() {
         memory.is_survey_due(is_leader, now + Duration::from_secs(seconds))
     };
     assert!(Memory::default().is_survey_due(true, now));
-    assert!(!is_due(100, true, 14) && is_due(100, true, 15));
-    assert!(!is_due(500, true, 43) && is_due(500, true, 44));
-    assert!(!is_due(5, false, 59) && is_due(5, false, 60));
+    assert!(!is_due(100, true, 59) && is_due(100, true, 60));
+    assert!(!is_due(1000, true, 83) && is_due(1000, true, 84));
+    assert!(!is_due(5, false, 239) && is_due(5, false, 240));
 }

@@ -1,0 +1,77 @@
+//! Tells the managers that the ledger has a new request of this node. They poll the ledger too, but more slowly.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use crate::common::errors::chain;
+use crate::node::{DEPARTURES_PATH, Node};
+
+/// Managers of one network answer within milliseconds. A security group that does not admit the request drops it.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Sends the hint to all managers that Docker knows, in the background. A hint that does not arrive costs the time until
+/// the managers' next poll.
+pub fn tell_managers(node: &Node) {
+    if !node.settings.health.enabled {
+        return;
+    }
+    let node = node.clone();
+    tokio::spawn(async move {
+        let Ok(local) = node.swarm.fetch_local_node().await else { return };
+        let others = local.managers.iter().filter(|address| **address != node.address);
+        join_all(others.map(|address| tell(&node, *address))).await;
+    });
+}
+
+/// All nodes of a cluster have the same health port.
+async fn tell(node: &Node, manager: IpAddr) {
+    let address = SocketAddr::new(manager, node.settings.health.listen.port());
+    let url = format!("http://{address}{DEPARTURES_PATH}{}", node.instance.id);
+    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build();
+    let told = async { client?.post(url).send().await?.error_for_status() };
+    if let Err(error) = told.await {
+        tracing::debug!(%manager, "the manager was not told of this departure: {}", chain(&error));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::http::{StatusCode, Uri};
+    use axum::routing::post;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::clients::aws::stub::Stub;
+    use crate::clients::docker::tests::fake_engine::{FakeEngine, Instead, RELEASES};
+
+    #[tokio::test]
+    async fn every_manager_that_docker_knows_is_told_but_not_this_node() {
+        let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
+        let mut node = Node::example(engine.swarm(), &stub).await;
+        let (told, mut seen) = mpsc::unbounded_channel();
+        let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let app = Router::new().fallback(post(async move |uri: Uri| {
+            told.send(uri.to_string()).unwrap();
+            StatusCode::ACCEPTED
+        }));
+        tokio::spawn(async { axum::serve(listener, app).await });
+        const INFO: &str = r#"{ "Swarm": { "LocalNodeState": "active", "NodeID": "n1", "RemoteManagers": [
+            { "NodeID": "n2", "Addr": "127.0.0.2:2377" }, { "NodeID": "n1", "Addr": "127.0.0.1:2377" },
+            { "NodeID": "n3", "Addr": "127.0.0.3:2377" }] } }"#;
+        engine.lock().instead.insert("/info", Instead::Answer(INFO));
+        node.address = [127, 0, 0, 1].into();
+        node.settings.health.listen.set_port(port);
+        node.settings.health.enabled = false;
+        tell_managers(&node);
+        node.settings.health.enabled = true;
+        tell_managers(&node);
+        for _ in 0..2 {
+            assert_eq!(seen.recv().await.unwrap(), "/departures/i-0abc");
+        }
+        assert!(seen.try_recv().is_err(), "nobody else");
+    }
+}
