@@ -131,7 +131,8 @@ settings! {
 
     /// The notices that skep polls in the metadata, beside the lifecycle state.
     notices: Notices {
-        /// Time between two polls, at least `500ms`.
+        /// Time between two polls, at least `500ms`. Maintenance and rebalance recommendations are polled every 10 s
+        /// while none is in force.
         interval: Duration = interval("2s"),
         /// Whether a spot interruption makes the node leave.
         spot: bool = boolean("true"),

@@ -22,7 +22,7 @@ use crate::common::held_since::HeldSince;
 use crate::common::instance::{Membership, Role};
 use crate::node::Node;
 
-/// Time between two polls. A node that was removed from the list must be back within two minutes.
+/// Time between two polls. A worker that was removed from the list reads that within three minutes more.
 const INTERVAL: Duration = Duration::from_secs(15);
 /// The same for the other managers.
 const BACKUP_INTERVAL: Duration = Duration::from_secs(60);

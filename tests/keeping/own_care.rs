@@ -15,7 +15,8 @@ use serde_json::json;
 use skep_sim::fleet::{Fleet, FleetOptions, Instance};
 
 /// The promised time.
-const TWO_MINUTES: Duration = secs(120);
+/// Managers need 45 s to be sure, and a worker that reaches a manager reads the ledger every three minutes.
+const BACK_WITHIN: Duration = secs(330);
 /// Several polls.
 const BAD_DAY: Duration = secs(90);
 /// The log line of a node that has detected it.
@@ -61,9 +62,9 @@ async fn who_was_taken_out_by_hand_comes_back_and_who_is_cut_off_is_left_alone()
     let place = swarm::place(removed).await?;
     println!("removed by force: {:?}, error {:?}", place.local_node_state, place.error);
 
-    is_back(&fleet, left, &before.1, TWO_MINUTES).await?;
+    is_back(&fleet, left, &before.1, PATIENCE).await?;
     println!("back after leaving by hand: {:.1} s", begin.elapsed().as_secs_f64());
-    let rest = TWO_MINUTES.saturating_sub(begin.elapsed());
+    let rest = BACK_WITHIN.saturating_sub(begin.elapsed());
     is_back(&fleet, removed, &before.0, rest).await?;
     println!("back after node rm --force: {:.1} s", begin.elapsed().as_secs_f64());
 

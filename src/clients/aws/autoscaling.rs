@@ -8,38 +8,39 @@
 //!
 //! All calls share one unpublished limit per account and region: poll rarely.
 
+mod answers;
 mod group_settings;
 mod lifecycle;
 mod permission_probe;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use aws_sdk_autoscaling::Client;
-use aws_sdk_autoscaling::operation::describe_auto_scaling_groups::builders::DescribeAutoScalingGroupsFluentBuilder;
-use aws_sdk_autoscaling::types::{
-    AutoScalingGroup, AutoScalingInstanceDetails, Filter, LifecycleHook,
-};
+use aws_config::SdkConfig;
+use roxmltree::Node;
 
+use crate::clients::aws::query::{Api, Fields, Query, field, members};
 use crate::clients::aws::{AwsError, AwsErrorKind};
 use crate::common::instance::is_instance_id;
 use crate::telemetry::metrics::metrics;
 
+use answers::{Group, groups, hooks, listed_instances};
 pub use group_settings::GroupSettings;
 pub use lifecycle::LifecycleState;
 
-const SERVICE: &str = "autoscaling";
+const API: Api = Api {
+    service: "autoscaling",
+    signed_as: "autoscaling",
+    endpoint: "AWS_ENDPOINT_URL_AUTO_SCALING",
+    version: "2011-01-01",
+};
 /// AWS's limit of instance ids in one DescribeAutoScalingInstances call, and of one page.
 const MAX_IDS: usize = 50;
 /// AWS's limit of names in one DescribeAutoScalingGroups call.
 const MAX_GROUPS: usize = 50;
 /// The tag that names the cluster of a group, as a filter.
 const CLUSTER_FILTER: &str = "tag:skep:cluster";
-/// AWS's default for a hook without a heartbeat time-out.
-const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(3600);
-/// AWS ends an action after this time, or after 100 heartbeat time-outs, however many heartbeats come.
-const LONGEST_ACTION: Duration = Duration::from_secs(48 * 3600);
-const HEARTBEATS_PER_ACTION: u32 = 100;
 /// Heartbeats per heartbeat time-out: two can be lost before the third is too late.
 const BEATS_PER_TIMEOUT: u32 = 3;
 /// Shortest time between heartbeats: the account shares Auto Scaling's limit, and hooks in tests have time-outs of
@@ -48,9 +49,7 @@ const SHORTEST_BEAT: Duration = Duration::from_secs(1);
 
 /// Auto Scaling as skep uses it. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct AutoScaling {
-    client: Client,
-}
+pub struct AutoScaling(Arc<Query>);
 
 /// An instance as its group lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,12 +158,11 @@ pub enum CompletionAnswer {
 impl AutoScaling {
     #[cfg(test)]
     pub(crate) fn region(&self) -> Option<String> {
-        self.client.config().region().map(ToString::to_string)
+        self.0.region()
     }
 
-    #[must_use]
-    pub(super) fn new(client: Client) -> Self {
-        Self { client }
+    pub(super) fn new(config: &SdkConfig) -> Self {
+        Self(Arc::new(Query::new(config, API)))
     }
 
     /// Returns one instance; `None` if it is in no group.
@@ -187,31 +185,12 @@ impl AutoScaling {
         let mut listed = BTreeMap::new();
         // Without ids the call would list the whole account: no chunk, no call.
         for chunk in ids.chunks(MAX_IDS) {
-            let ids: Vec<String> = chunk.iter().map(|id| id.as_ref().to_owned()).collect();
-            let resource = match ids.as_slice() {
-                [id] => format!("instance {id}"),
+            let resource = match chunk {
+                [id] => format!("instance {}", id.as_ref()),
                 ids => format!("{} instances", ids.len()),
             };
-            let mut page = None;
-            loop {
-                let answer = self
-                    .client
-                    .describe_auto_scaling_instances()
-                    .set_instance_ids(Some(ids.clone()))
-                    .set_next_token(page)
-                    .send()
-                    .await
-                    .map_err(|error| AwsError::new(SERVICE, OPERATION, &resource, error))?;
-                // AWS sends an empty list where there is none; a missing list is not an answer.
-                let instances = answer
-                    .auto_scaling_instances
-                    .ok_or_else(|| AwsError::malformed(SERVICE, OPERATION, &resource))?;
-                listed.extend(instances.into_iter().filter_map(group_instance));
-                page = answer.next_token.filter(|token| !token.is_empty());
-                if page.is_none() {
-                    break;
-                }
-            }
+            let ids: Fields = members("InstanceIds", chunk.iter().map(AsRef::as_ref)).collect();
+            listed.extend(self.pages(OPERATION, &resource, &ids, listed_instances).await?);
         }
         Ok(listed)
     }
@@ -248,23 +227,48 @@ impl AutoScaling {
         cluster: &str,
         names: &BTreeSet<&str>,
     ) -> Result<BTreeMap<String, GroupInstance>, AwsError> {
-        let tagged = Filter::builder().name(CLUSTER_FILTER).values(cluster).build();
-        let call = self.client.describe_auto_scaling_groups().filters(tagged);
-        let mut groups = describe(call, &format!("groups of cluster {cluster}")).await?;
-        let is_missing = |name: &&&str| {
-            groups.iter().all(|group| group.auto_scaling_group_name.as_deref() != Some(**name))
-        };
+        let tagged = vec![
+            field("Filters.member.1.Name", CLUSTER_FILTER),
+            field("Filters.member.1.Values.member.1", cluster),
+        ];
+        let mut groups = self.describe(&tagged, &format!("groups of cluster {cluster}")).await?;
+        let is_missing = |name: &&&str| groups.iter().all(|group| group.name != **name);
         // Groups from before the tag, or that the operator's configuration names instead.
         let others: Vec<String> =
             names.iter().filter(is_missing).map(|name| (*name).to_owned()).collect();
         // Without names the call would list the whole account: no chunk, no call.
         for names in others.chunks(MAX_GROUPS) {
             let resource = format!("{} groups", names.len());
-            let call = self.client.describe_auto_scaling_groups();
-            let call = call.set_auto_scaling_group_names(Some(names.to_vec()));
-            groups.extend(describe(call, &resource).await?);
+            let named: Fields = members("AutoScalingGroupNames", names).collect();
+            groups.extend(self.describe(&named, &resource).await?);
         }
-        Ok(groups.into_iter().flat_map(instances).collect())
+        Ok(groups.into_iter().flat_map(|group| group.instances).collect())
+    }
+
+    /// Returns the groups of all pages.
+    async fn describe(&self, which: &Fields, resource: &str) -> Result<Vec<Group>, AwsError> {
+        self.pages("DescribeAutoScalingGroups", resource, which, groups).await
+    }
+
+    /// Reads all pages of a list.
+    async fn pages<T>(
+        &self,
+        operation: &'static str,
+        resource: &str,
+        fields: &Fields,
+        read: impl Fn(Node<'_, '_>) -> Result<(Vec<T>, Option<String>), String>,
+    ) -> Result<Vec<T>, AwsError> {
+        let (mut all, mut token) = (Vec::new(), None);
+        loop {
+            let next = token.map(|token: String| field("NextToken", token));
+            let fields = fields.iter().cloned().chain(next).collect();
+            let (page, next) = self.0.call(operation, resource, fields, &read).await?;
+            all.extend(page);
+            if next.is_none() {
+                return Ok(all);
+            }
+            token = next;
+        }
     }
 
     /// Reports an instance as unhealthy: its group terminates and replaces it, by way of its hook. Within the group's
@@ -273,12 +277,20 @@ impl AutoScaling {
     /// # Errors
     /// When Auto Scaling did not answer, or refused.
     pub async fn set_unhealthy(&self, instance: &str) -> Result<(), AwsError> {
-        let call = self.client.set_instance_health().instance_id(instance);
-        let call = call.health_status("Unhealthy").should_respect_grace_period(true);
+        let respects = field("ShouldRespectGracePeriod", "true");
+        self.set_health(instance, "Unhealthy", Some(respects)).await
+    }
+
+    async fn set_health(
+        &self,
+        instance: &str,
+        status: &str,
+        more: Option<(String, String)>,
+    ) -> Result<(), AwsError> {
+        let fields = [field("InstanceId", instance), field("HealthStatus", status)];
+        let fields = fields.into_iter().chain(more).collect();
         let resource = format!("instance {instance}");
-        let answer = call.send().await;
-        answer.map_err(|error| AwsError::new(SERVICE, "SetInstanceHealth", &resource, error))?;
-        Ok(())
+        self.0.call("SetInstanceHealth", &resource, fields, |_| Ok(())).await
     }
 
     /// Sets whether scale-in leaves an instance of a group alone.
@@ -291,13 +303,13 @@ impl AutoScaling {
         instance: &str,
         is_protected: bool,
     ) -> Result<(), AwsError> {
-        let call = self.client.set_instance_protection().auto_scaling_group_name(group);
-        let call = call.instance_ids(instance).protected_from_scale_in(is_protected);
+        let fields = vec![
+            field("AutoScalingGroupName", group),
+            field("InstanceIds.member.1", instance),
+            field("ProtectedFromScaleIn", is_protected.to_string()),
+        ];
         let resource = format!("instance {instance}");
-        let answer = call.send().await;
-        answer
-            .map_err(|error| AwsError::new(SERVICE, "SetInstanceProtection", &resource, error))?;
-        Ok(())
+        self.0.call("SetInstanceProtection", &resource, fields, |_| Ok(())).await
     }
 
     /// Returns the hooks of a group; empty if it has none.
@@ -305,19 +317,8 @@ impl AutoScaling {
     /// # Errors
     /// When Auto Scaling did not answer, or refused, as it does for a group that does not exist.
     pub async fn fetch_hooks(&self, group: &str) -> Result<Vec<Hook>, AwsError> {
-        const OPERATION: &str = "DescribeLifecycleHooks";
-        let resource = format!("group {group}");
-        let answer = self
-            .client
-            .describe_lifecycle_hooks()
-            .auto_scaling_group_name(group)
-            .send()
-            .await
-            .map_err(|error| AwsError::new(SERVICE, OPERATION, &resource, error))?;
-        let hooks = answer
-            .lifecycle_hooks
-            .ok_or_else(|| AwsError::malformed(SERVICE, OPERATION, &resource))?;
-        Ok(hooks.into_iter().filter_map(hook).collect())
+        let fields = vec![field("AutoScalingGroupName", group)];
+        self.0.call("DescribeLifecycleHooks", &format!("group {group}"), fields, hooks).await
     }
 
     /// Makes a hook's action on `instance` last another heartbeat time-out.
@@ -330,25 +331,12 @@ impl AutoScaling {
         group: &str,
         instance: &str,
     ) -> Result<HeartbeatAnswer, AwsError> {
-        let answer = self
-            .client
-            .record_lifecycle_action_heartbeat()
-            .lifecycle_hook_name(hook)
-            .auto_scaling_group_name(group)
-            .instance_id(instance)
-            .send()
-            .await;
-        let resource = format!("hook {hook} of group {group}");
-        let answer = match answer {
-            Ok(_) => Ok(HeartbeatAnswer::Recorded),
-            Err(error) => unless_no_action(AwsError::new(
-                SERVICE,
-                "RecordLifecycleActionHeartbeat",
-                &resource,
-                error,
-            ))
-            .map(|()| HeartbeatAnswer::NoActiveAction),
-        };
+        let answer =
+            self.act("RecordLifecycleActionHeartbeat", (hook, group, instance), None).await;
+        let answer = answer.map(|has_action| match has_action {
+            true => HeartbeatAnswer::Recorded,
+            false => HeartbeatAnswer::NoActiveAction,
+        });
         metrics().heartbeat(match &answer {
             Ok(HeartbeatAnswer::Recorded) => "recorded",
             Ok(HeartbeatAnswer::NoActiveAction) => "no_active_action",
@@ -368,22 +356,32 @@ impl AutoScaling {
         instance: &str,
         result: HookResult,
     ) -> Result<CompletionAnswer, AwsError> {
-        let answer = self
-            .client
-            .complete_lifecycle_action()
-            .lifecycle_hook_name(hook)
-            .auto_scaling_group_name(group)
-            .instance_id(instance)
-            .lifecycle_action_result(result.as_str())
-            .send()
-            .await;
+        let result = field("LifecycleActionResult", result.as_str());
+        let action = (hook, group, instance);
+        let has_action = self.act("CompleteLifecycleAction", action, Some(result)).await?;
+        Ok(match has_action {
+            true => CompletionAnswer::Completed,
+            false => CompletionAnswer::NoActiveAction,
+        })
+    }
+
+    /// Makes a call about a hook's action. Returns whether there is one.
+    async fn act(
+        &self,
+        operation: &'static str,
+        (hook, group, instance): (&str, &str, &str),
+        result: Option<(String, String)>,
+    ) -> Result<bool, AwsError> {
+        let fields = [
+            field("LifecycleHookName", hook),
+            field("AutoScalingGroupName", group),
+            field("InstanceId", instance),
+        ];
+        let fields = fields.into_iter().chain(result).collect();
         let resource = format!("hook {hook} of group {group}");
-        match answer {
-            Ok(_) => Ok(CompletionAnswer::Completed),
-            Err(error) => {
-                let error = AwsError::new(SERVICE, "CompleteLifecycleAction", &resource, error);
-                unless_no_action(error).map(|()| CompletionAnswer::NoActiveAction)
-            }
+        match self.0.call(operation, &resource, fields, |_| Ok(())).await {
+            Ok(()) => Ok(true),
+            Err(error) => unless_no_action(error).map(|()| false),
         }
     }
 }
@@ -416,75 +414,6 @@ fn unless_no_action(error: AwsError) -> Result<(), AwsError> {
     let is_answer = error.kind == AwsErrorKind::Validation
         && error.message.to_ascii_lowercase().contains("no active lifecycle action");
     if is_answer { Ok(()) } else { Err(error) }
-}
-
-/// Returns the instances of a group, by id.
-fn instances(group: AutoScalingGroup) -> impl Iterator<Item = (String, GroupInstance)> {
-    let settings = Some(GroupSettings::of(&group));
-    let name = group.auto_scaling_group_name.unwrap_or_default();
-    group.instances.into_iter().flatten().filter_map(move |instance| {
-        let state = instance
-            .lifecycle_state
-            .as_ref()
-            .map(aws_sdk_autoscaling::types::LifecycleState::as_str);
-        let it = GroupInstance {
-            group: name.clone(),
-            lifecycle_state: state.unwrap_or_default().into(),
-            health: instance.health_status.unwrap_or_default(),
-            protected: instance.protected_from_scale_in,
-            settings,
-        };
-        Some((instance.instance_id?, it))
-    })
-}
-
-/// Returns the groups of all pages.
-async fn describe(
-    call: DescribeAutoScalingGroupsFluentBuilder,
-    resource: &str,
-) -> Result<Vec<AutoScalingGroup>, AwsError> {
-    let (mut groups, mut pages) = (Vec::new(), call.into_paginator().send());
-    while let Some(page) = pages.next().await {
-        let page = page.map_err(|error| {
-            AwsError::new(SERVICE, "DescribeAutoScalingGroups", resource, error)
-        })?;
-        groups.extend(page.auto_scaling_groups.unwrap_or_default());
-    }
-    Ok(groups)
-}
-
-fn group_instance(details: AutoScalingInstanceDetails) -> Option<(String, GroupInstance)> {
-    let instance = GroupInstance {
-        group: details.auto_scaling_group_name?,
-        lifecycle_state: details.lifecycle_state.unwrap_or_default().as_str().into(),
-        health: details.health_status.unwrap_or_default(),
-        protected: details.protected_from_scale_in,
-        settings: None,
-    };
-    Some((details.instance_id?, instance))
-}
-
-fn hook(hook: LifecycleHook) -> Option<Hook> {
-    let seconds = |n: Option<i32>| {
-        n.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0).map(Duration::from_secs)
-    };
-    let heartbeat_timeout = seconds(hook.heartbeat_timeout).unwrap_or(DEFAULT_HEARTBEAT);
-    Some(Hook {
-        name: hook.lifecycle_hook_name?,
-        transition: match hook.lifecycle_transition.as_deref() {
-            Some("autoscaling:EC2_INSTANCE_LAUNCHING") => Transition::Launching,
-            Some("autoscaling:EC2_INSTANCE_TERMINATING") => Transition::Terminating,
-            _ => Transition::Other,
-        },
-        heartbeat_timeout,
-        global_timeout: seconds(hook.global_timeout)
-            .unwrap_or(LONGEST_ACTION.min(heartbeat_timeout * HEARTBEATS_PER_ACTION)),
-        // AWS's own default is ABANDON.
-        default_result: match hook.default_result.as_deref() {
-            Some("CONTINUE") => HookResult::Continue,
-            _ => HookResult::Abandon,
-        },
-    })
 }
 
 #[cfg(test)]

@@ -3,17 +3,24 @@
 //! Guarantee: a stack that does not wait, or not any more, is an answer, because a node of a later scale-out signals it
 //! too. Assumption: the instance id is the unique id, so repeated signals of one instance count once.
 
-use aws_sdk_cloudformation::Client;
-use aws_sdk_cloudformation::types::ResourceSignalStatus;
+use std::sync::Arc;
 
+use aws_config::SdkConfig;
+
+use crate::clients::aws::query::{Api, Query, field};
 use crate::clients::aws::{AwsError, AwsErrorKind};
 use crate::common::instance::StackResource;
 
+const API: Api = Api {
+    service: "cloudformation",
+    signed_as: "cloudformation",
+    endpoint: "AWS_ENDPOINT_URL_CLOUDFORMATION",
+    version: "2010-05-15",
+};
+
 /// CloudFormation as skep uses it. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct CloudFormation {
-    client: Client,
-}
+pub struct CloudFormation(Arc<Query>);
 
 /// The result of the boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,12 +47,11 @@ pub enum SignalAnswer {
 impl CloudFormation {
     #[cfg(test)]
     pub(crate) fn region(&self) -> Option<String> {
-        self.client.config().region().map(ToString::to_string)
+        self.0.region()
     }
 
-    #[must_use]
-    pub(super) fn new(client: Client) -> Self {
-        Self { client }
+    pub(super) fn new(config: &SdkConfig) -> Self {
+        Self(Arc::new(Query::new(config, API)))
     }
 
     /// Sends one signal for `resource`; `unique_id` is the instance id, 1 to 64 characters.
@@ -58,25 +64,20 @@ impl CloudFormation {
         unique_id: &str,
         status: SignalStatus,
     ) -> Result<SignalAnswer, AwsError> {
-        let answer = self
-            .client
-            .signal_resource()
-            .stack_name(&resource.stack)
-            .logical_resource_id(&resource.logical_id)
-            .unique_id(unique_id)
-            .status(match status {
-                SignalStatus::Success => ResourceSignalStatus::Success,
-                SignalStatus::Failure => ResourceSignalStatus::Failure,
-            })
-            .send()
-            .await;
+        let status = match status {
+            SignalStatus::Success => "SUCCESS",
+            SignalStatus::Failure => "FAILURE",
+        };
+        let fields = vec![
+            field("StackName", &resource.stack),
+            field("LogicalResourceId", &resource.logical_id),
+            field("UniqueId", unique_id),
+            field("Status", status),
+        ];
         let about = format!("resource {} of stack {}", resource.logical_id, resource.stack);
-        match answer {
-            Ok(_) => Ok(SignalAnswer::Sent),
-            Err(error) => {
-                let error = AwsError::new("cloudformation", "SignalResource", &about, error);
-                refusal(&error).ok_or(error)
-            }
+        match self.0.call("SignalResource", &about, fields, |_| Ok(())).await {
+            Ok(()) => Ok(SignalAnswer::Sent),
+            Err(error) => refusal(&error).ok_or(error),
         }
     }
 }

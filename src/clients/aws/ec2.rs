@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use aws_config::SdkConfig;
-use roxmltree::{Document, Node};
+use roxmltree::Node;
 
 use super::AwsError;
 use super::query::{Api, Query, child, text};
@@ -130,10 +130,7 @@ fn fields(addresses: &[IpAddr], token: Option<&str>) -> Vec<(String, String)> {
 }
 
 /// Returns the instances of a page, and the token of the next page.
-fn read(body: &str) -> Result<(Vec<Ec2Instance>, Option<String>), String> {
-    let document =
-        Document::parse(body).map_err(|error| format!("the answer is no XML: {error}"))?;
-    let root = document.root_element();
+fn read(root: Node<'_, '_>) -> Result<(Vec<Ec2Instance>, Option<String>), String> {
     let reservations = child(root, "reservationSet").ok_or("the answer has no reservations")?;
     let instances = items(reservations).filter_map(|it| child(it, "instancesSet")).flat_map(items);
     let instances: Option<Vec<Ec2Instance>> = instances.map(instance).collect();

@@ -7,19 +7,23 @@
 use std::fmt;
 
 use aws_config::{Region, SdkConfig};
-use aws_sdk_ecr::Client;
-use aws_sdk_ecr::config::Builder;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::call_counter::CallCounter;
+use super::Signed;
+use super::signed::{Attempts, domain_of};
 use crate::clients::aws::AwsError;
+use crate::telemetry::metrics::metrics;
 
 const SERVICE: &str = "ecr";
 const OPERATION: &str = "GetAuthorizationToken";
+const TARGET: &str = "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken";
+/// The variable of the SDKs for the endpoint of this service.
+const ENDPOINT: &str = "AWS_ENDPOINT_URL_ECR";
 /// Digits of an account's id.
 const ACCOUNT_DIGITS: usize = 12;
 /// Ends of a registry's host name, in all partitions of AWS: the endpoints and the dual-stack ones.
@@ -114,7 +118,6 @@ impl PullCredentials {
 }
 
 impl Ecr {
-    #[must_use]
     pub(super) fn new(config: &SdkConfig) -> Self {
         Self { config: config.clone() }
     }
@@ -125,20 +128,62 @@ impl Ecr {
     /// When ECR did not answer, or refused.
     pub async fn fetch_credentials(&self, region: &str) -> Result<PullCredentials, AwsError> {
         let resource = format!("the registries in {region}");
-        let config = Builder::from(&self.config).region(Region::new(region.to_owned()));
-        let config = config.interceptor(CallCounter(SERVICE));
-        let answer = Client::from_conf(config.build())
-            .get_authorization_token()
-            .send()
-            .await
-            .map_err(|error| AwsError::new(SERVICE, OPERATION, &resource, error))?;
-        let given = answer.authorization_data.unwrap_or_default().into_iter().next();
-        let parsed = given.and_then(|given| {
-            let expires_at = OffsetDateTime::from_unix_timestamp(given.expires_at?.secs()).ok()?;
-            PullCredentials::parse(&given.authorization_token?, expires_at)
-        });
-        parsed.ok_or_else(|| AwsError::malformed(SERVICE, OPERATION, &resource))
+        let failed = |why| AwsError::unanswered(SERVICE, OPERATION, &resource, why);
+        let config = self.config.to_builder().region(Region::new(region.to_owned())).build();
+        let own = format!("https://api.ecr.{region}.{}", domain_of(region));
+        let set = std::env::var(ENDPOINT).ok();
+        let endpoint = set.as_deref().or(config.endpoint_url()).unwrap_or(&own);
+        let service = Signed::new(&config, SERVICE, Some(endpoint)).map_err(failed)?;
+        let attempt = || async {
+            let headers =
+                [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", TARGET)];
+            let answer = service.call("POST", "/", &headers, b"{}".to_vec()).await;
+            let result = answer.map_err(failed).and_then(|answer| match answer.status {
+                200 => read(&answer.body)
+                    .ok_or_else(|| AwsError::malformed(SERVICE, OPERATION, &resource)),
+                status => {
+                    let Refusal { code, message } =
+                        serde_json::from_str(&answer.body).unwrap_or_default();
+                    Err(AwsError::refused(SERVICE, OPERATION, &resource, status, &code, &message))
+                }
+            });
+            let outcome = result.as_ref().map_or_else(|error| error.kind.as_str(), |_| "ok");
+            metrics().aws_call(SERVICE, OPERATION, outcome);
+            result
+        };
+        Attempts::of(&config).make(OPERATION, attempt).await
     }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    authorization_data: Vec<Given>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Given {
+    authorization_token: String,
+    /// Seconds since 1970, with a fraction.
+    expires_at: f64,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Refusal {
+    #[serde(rename = "__type")]
+    code: String,
+    #[serde(alias = "Message")]
+    message: String,
+}
+
+/// Reads an answer; `None` without credentials.
+fn read(body: &str) -> Option<PullCredentials> {
+    let answer: Answer = serde_json::from_str(body).ok()?;
+    let given = answer.authorization_data.into_iter().next()?;
+    let expires_at = OffsetDateTime::from_unix_timestamp(given.expires_at as i64).ok()?;
+    PullCredentials::parse(&given.authorization_token, expires_at)
 }
 
 #[cfg(test)]

@@ -7,6 +7,10 @@
 //! - no call hangs: each attempt and each operation has a time-out;
 //! - making the clients needs no network where the region is given.
 //!
+//! The SDK's own clients are DynamoDB's and SSM's, on which founding and joining rest. The few calls to the other
+//! services are signed by hand ([`Signed`]), with the SDK's signer, credentials and HTTP client: a crate of the SDK for
+//! each would make the binary by a third of a megabyte larger.
+//!
 //! Caveat: the SDK retries twice by itself, out of a bucket that a dozen failures empty. A caller that must succeed
 //! retries on top of it, as [`crate::common::retry`] does.
 
@@ -14,6 +18,7 @@ pub mod autoscaling;
 mod call_counter;
 pub mod cloudformation;
 pub mod cloudwatch;
+mod connector;
 pub mod ec2;
 pub mod ecr;
 mod error;
@@ -28,7 +33,7 @@ use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::{Region, SdkConfig};
 
 pub(crate) use error::result_of;
 pub use error::{AwsError, AwsErrorKind};
@@ -38,6 +43,10 @@ use autoscaling::AutoScaling;
 use call_counter::CallCounter;
 use cloudformation::CloudFormation;
 use cloudwatch::CloudWatch;
+use connector::connector;
+#[cfg(test)]
+pub(crate) use connector::http_client;
+pub use connector::sdk_defaults;
 use ec2::Ec2;
 use ecr::Ecr;
 
@@ -71,16 +80,11 @@ pub struct Aws {
 }
 
 impl Aws {
-    /// Starts to read the host's CA certificates on its own thread. [`Aws::load`] needs them for any endpoint: 4 ms
-    /// from the page cache, more than 20 ms from a cold disk. If it is called before the metadata is read, they are
-    /// ready by the time the region is known.
+    /// Starts to make the HTTP client on its own thread, which reads the host's CA certificates. If it is called before
+    /// the metadata is read, they are ready by the time the region is known.
     pub fn preload() {
-        // The SDK keeps the certificates for the whole process; the client is not used.
-        let read = || {
-            let config = aws_sdk_ssm::Config::builder().behavior_version(BehaviorVersion::latest());
-            drop(aws_sdk_ssm::Client::from_conf(config.build()));
-        };
-        // Without the thread, the SDK reads them later.
+        let read = || drop(connector());
+        // Without the thread, the first call reads them.
         let _ = std::thread::Builder::new().name("ca-certificates".into()).spawn(read);
     }
 
@@ -95,7 +99,7 @@ impl Aws {
             .operation_attempt_timeout(ATTEMPT_TIMEOUT)
             .operation_timeout(OPERATION_TIMEOUT)
             .build();
-        let config = aws_config::defaults(BehaviorVersion::latest())
+        let config = sdk_defaults()
             .retry_config(RetryConfig::standard().with_max_attempts(SDK_ATTEMPTS))
             .timeout_config(timeouts)
             .region(Region::new(region.unwrap_or(home).to_owned()))
@@ -112,22 +116,19 @@ impl Aws {
     }
 
     fn of(config: &SdkConfig, at_home: &SdkConfig) -> Self {
-        use {
-            aws_sdk_autoscaling as autoscaling, aws_sdk_cloudformation as cloudformation,
-            aws_sdk_dynamodb as dynamodb, aws_sdk_ssm as ssm,
-        };
+        use {aws_sdk_dynamodb as dynamodb, aws_sdk_ssm as ssm};
         macro_rules! counted {
-            ($service:ident, $config:expr) => {{
+            ($service:ident) => {{
                 let counter = CallCounter(stringify!($service));
-                let config = $service::config::Builder::from($config).interceptor(counter);
+                let config = $service::config::Builder::from(config).interceptor(counter);
                 $service::Client::from_conf(config.build())
             }};
         }
         Self {
-            dynamodb: counted!(dynamodb, config),
-            ssm: counted!(ssm, config),
-            autoscaling: AutoScaling::new(counted!(autoscaling, at_home)),
-            cloudformation: CloudFormation::new(counted!(cloudformation, at_home)),
+            dynamodb: counted!(dynamodb),
+            ssm: counted!(ssm),
+            autoscaling: AutoScaling::new(at_home),
+            cloudformation: CloudFormation::new(at_home),
             cloudwatch: CloudWatch::new(at_home),
             ec2: Ec2::new(at_home),
             ecr: Ecr::new(config),

@@ -1,32 +1,84 @@
 //! Calls services whose SDK would cost more than the few calls are worth: `aws-sigv4` signs the requests, and the SDK's
 //! own HTTP client sends them, with its TLS and the host's certificates.
 
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
 
 use aws_config::SdkConfig;
+use aws_config::retry::RetryConfig;
 use aws_credential_types::provider::ProvideCredentials;
 use aws_sigv4::http_request::{
     PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings,
     UriPathNormalizationMode, sign,
 };
 use aws_sigv4::sign::v4;
-use aws_smithy_http_client::Connector;
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
-use aws_smithy_runtime_api::client::http::HttpConnector as _;
+use aws_smithy_runtime_api::client::http::{HttpConnector as _, SharedHttpConnector};
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_types::body::SdkBody;
 use axum::http::Request;
+use tokio::time::Instant;
 
-use super::ATTEMPT_TIMEOUT;
+use super::connector::connector;
+use super::{ATTEMPT_TIMEOUT, AwsError, OPERATION_TIMEOUT, SDK_ATTEMPTS};
 use crate::common::errors::chain;
+use crate::common::retry::Backoff;
 
-/// An answer to these calls has some 100 bytes; a longer one is something else.
-const LARGEST_ANSWER: usize = 1 << 20;
+/// Auto Scaling describes an instance in some 600 bytes, and a group with all its instances in one answer.
+const LARGEST_ANSWER: usize = 32 << 20;
+/// As the SDK's.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+/// Domains of AWS by the start of a region's name; all others are in `amazonaws.com`. From the SDKs' partitions.
+const DOMAINS: [(&str, &str); 6] = [
+    ("cn-", "amazonaws.com.cn"),
+    ("eusc-", "amazonaws.eu"),
+    ("us-iso-", "c2s.ic.gov"),
+    ("us-isob-", "sc2s.sgov.gov"),
+    ("eu-isoe-", "cloud.adc-e.uk"),
+    ("us-isof-", "csp.hci.ic.gov"),
+];
+
+/// Returns AWS's domain for a region.
+pub fn domain_of(region: &str) -> &'static str {
+    let known = DOMAINS.iter().find(|(start, _)| region.starts_with(start));
+    known.map_or("amazonaws.com", |(_, domain)| domain)
+}
+
+/// How often a call is attempted that fails for a moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempts(u32);
+
+impl Attempts {
+    /// As often as the SDK does with this configuration.
+    pub fn of(config: &SdkConfig) -> Self {
+        Self(config.retry_config().map_or(SDK_ATTEMPTS, RetryConfig::max_attempts))
+    }
+
+    /// Makes a call.
+    ///
+    /// # Errors
+    /// The error of the last attempt.
+    pub async fn make<T, Fut>(
+        self,
+        operation: &str,
+        attempt: impl FnMut() -> Fut,
+    ) -> Result<T, AwsError>
+    where
+        Fut: Future<Output = Result<T, AwsError>>,
+    {
+        let failed = AtomicU32::new(0);
+        let may_go_on = |error: &AwsError| {
+            let failed = failed.fetch_add(1, Ordering::Relaxed) + 1;
+            error.is_retryable() && failed < self.0
+        };
+        let deadline = Instant::now() + OPERATION_TIMEOUT;
+        BACKOFF.run(operation, deadline, may_go_on, attempt).await
+    }
+}
 
 /// One service in one region.
 #[derive(Debug)]
 pub struct Signed {
-    connector: Connector,
+    connector: SharedHttpConnector,
     config: SdkConfig,
     /// Its name in signatures: `logs`, `s3`.
     service: &'static str,
@@ -38,7 +90,7 @@ pub struct Signed {
 pub struct Answer {
     /// HTTP status code; a refusal (4xx, 5xx) is an answer, too.
     pub status: u16,
-    /// The body, at most 1 MiB; bytes that are not UTF-8 are replaced.
+    /// The body, at most 32 MiB; bytes that are not UTF-8 are replaced.
     pub body: String,
 }
 
@@ -51,13 +103,15 @@ impl Signed {
         endpoint: Option<&str>,
     ) -> Result<Self, String> {
         let Some(region) = config.region() else { return Err("no region".to_owned()) };
-        let suffix = if region.as_ref().starts_with("cn-") { ".cn" } else { "" };
-        let own = format!("https://{service}.{region}.amazonaws.com{suffix}");
+        let own = format!("https://{service}.{region}.{}", domain_of(region.as_ref()));
         let endpoint = endpoint.or(config.endpoint_url()).unwrap_or(&own);
-        let connector =
-            Connector::builder().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build();
         let endpoint = endpoint.trim_end_matches('/').to_owned();
-        Ok(Self { connector, config: config.clone(), service, endpoint })
+        Ok(Self { connector: connector(), config: config.clone(), service, endpoint })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn region(&self) -> Option<String> {
+        self.config.region().map(ToString::to_string)
     }
 
     /// Makes one attempt. `path` begins with `/` and needs no escapes.

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
+use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
-use aws_config::{BehaviorVersion, ConfigLoader, Region};
+use aws_config::{ConfigLoader, Region};
 use aws_sdk_ssm::config::{Credentials, SharedCredentialsProvider};
 use axum::Router;
 use axum::body::Body;
@@ -79,11 +80,16 @@ impl Stub {
     }
 
     pub(crate) fn config(&self) -> ConfigLoader {
-        aws_config::defaults(BehaviorVersion::latest())
+        super::sdk_defaults()
             .endpoint_url(&self.endpoint)
             .region(Region::new("eu-central-1"))
             .retry_config(RetryConfig::disabled())
     }
+}
+
+/// Returns what providers of credentials need to speak HTTP.
+pub(crate) fn provider_config() -> ProviderConfig {
+    ProviderConfig::default().with_http_client(super::http_client())
 }
 
 async fn answer(

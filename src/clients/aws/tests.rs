@@ -4,7 +4,7 @@ use aws_config::imds::credentials::ImdsCredentialsProvider;
 use aws_sdk_ssm::config::SharedCredentialsProvider;
 
 use super::*;
-use stub::Stub;
+use stub::{Stub, provider_config};
 
 const CREDENTIALS: &str = r#"{"Code": "Success", "LastUpdated": "2026-11-20T08:00:00Z",
     "Type": "AWS-HMAC", "AccessKeyId": "ASIATEST", "SecretAccessKey": "secret", "Token": "session",
@@ -34,7 +34,11 @@ async fn credentials_are_fetched_at_the_first_call_and_shared_by_all_services() 
     for answer in ["token", "skep-role", CREDENTIALS] {
         metadata.answer(200, answer);
     }
-    let imds = aws_config::imds::Client::builder().endpoint(&metadata.endpoint).unwrap().build();
+    let imds = aws_config::imds::Client::builder()
+        .configure(&provider_config())
+        .endpoint(&metadata.endpoint)
+        .unwrap()
+        .build();
     let provider = ImdsCredentialsProvider::builder().imds_client(imds).build();
     let provider = SharedCredentialsProvider::new(provider);
     let aws = Aws::new(&services.config().credentials_provider(provider).load().await);

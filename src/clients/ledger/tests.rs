@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use aws_config::{BehaviorVersion, Region};
+use aws_config::Region;
 use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
 use dynoxide::Database;
 use proptest::prelude::*;
@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 use super::*;
+use crate::clients::aws::sdk_defaults;
 use crate::common::instance::{Departure, Instance, Membership, Reason, Role};
 
 const ACTORS: usize = 4;
@@ -42,7 +43,7 @@ static TABLE: LazyLock<(Runtime, aws_sdk_dynamodb::Client)> = LazyLock::new(|| {
             dynoxide::server::serve_with_shutdown(listener, database, std::future::pending());
         tokio::spawn(server);
         let credentials = Credentials::new("AKIATEST", "secret", None, None, "test");
-        let config = aws_config::defaults(BehaviorVersion::latest())
+        let config = sdk_defaults()
             .endpoint_url(endpoint)
             .region(Region::new("eu-central-1"))
             .credentials_provider(SharedCredentialsProvider::new(credentials));

@@ -88,7 +88,7 @@ impl Webhook {
     pub fn new(settings: &config::Webhook) -> Option<Self> {
         let (url_file, secret_file) =
             settings.url_file.clone().zip(settings.secret_file.clone())?;
-        let rustls = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc);
+        let rustls = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
         let proxy = ProxyConfig::from_env();
         Some(Self {
             url_file,

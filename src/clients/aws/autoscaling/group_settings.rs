@@ -1,6 +1,8 @@
 //! Tells what a group's settings mean for its instances.
 
-use aws_sdk_autoscaling::types::AutoScalingGroup;
+use roxmltree::Node;
+
+use crate::clients::aws::query::{list, text};
 
 /// The settings of a group that matter for its instances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,15 +16,16 @@ pub struct GroupSettings {
 }
 
 impl GroupSettings {
-    pub(super) fn of(group: &AutoScalingGroup) -> Self {
+    pub(super) fn of(group: Node<'_, '_>) -> Self {
         /// Of the comma-separated health check types, the one of load balancers.
         const ELB: &str = "ELB";
-        let types = group.health_check_type.as_deref().unwrap_or_default();
+        let types = text(group, "HealthCheckType").unwrap_or_default();
+        let has_any = |name| list(group, name).is_some_and(|mut list| list.next().is_some());
         Self {
-            max_size: group.max_size.and_then(|size| size.try_into().ok()),
-            has_load_balancer: !group.target_group_arns().is_empty()
-                || !group.load_balancer_names().is_empty()
-                || !group.traffic_sources().is_empty(),
+            max_size: text(group, "MaxSize").and_then(|size| size.parse().ok()),
+            has_load_balancer: ["TargetGroupARNs", "LoadBalancerNames", "TrafficSources"]
+                .into_iter()
+                .any(has_any),
             replaces_unhealthy: types.split(',').any(|kind| kind.trim() == ELB),
         }
     }

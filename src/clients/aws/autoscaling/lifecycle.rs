@@ -136,20 +136,25 @@ impl LifecycleState {
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_autoscaling::types::LifecycleState as Sdk;
-
     use super::*;
 
     fn state(word: &str) -> LifecycleState {
         LifecycleState::from(word)
     }
 
+    /// The states of the API's model in November 2026, but `Quarantined`, which is not used.
+    const STATES: &str = "Detached Detaching EnteringStandby InService Pending Pending:Proceed Pending:Wait \
+        ReplacingRootVolume ReplacingRootVolume:Proceed ReplacingRootVolume:Wait RootVolumeReplaced Standby Terminated \
+        Terminating Terminating:Proceed Terminating:Retained Terminating:Wait Warmed:Hibernated Warmed:Pending \
+        Warmed:Pending:Proceed Warmed:Pending:Retained Warmed:Pending:Wait Warmed:Running Warmed:Stopped \
+        Warmed:Terminated Warmed:Terminating Warmed:Terminating:Proceed Warmed:Terminating:Retained \
+        Warmed:Terminating:Wait";
+
     #[test]
-    fn every_state_of_the_sdk_is_known_but_the_one_that_is_not_used() {
-        for word in Sdk::values() {
-            let is_unknown = matches!(state(word), LifecycleState::Unknown(_));
-            assert_eq!(is_unknown, *word == "Quarantined", "{word}");
-            assert_eq!(state(word).as_str(), *word);
+    fn every_state_of_the_api_is_known() {
+        for word in STATES.split_whitespace() {
+            assert!(!matches!(state(word), LifecycleState::Unknown(_)), "{word}");
+            assert_eq!(state(word).as_str(), word);
         }
     }
 

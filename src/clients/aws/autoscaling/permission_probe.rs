@@ -1,7 +1,7 @@
 //! Tries permissions with calls that have no effect: on a hook that no group has, and with a health that no instance
 //! has.
 
-use super::{AutoScaling, HookResult, SERVICE, unless_no_action};
+use super::{AutoScaling, HookResult, unless_no_action};
 use crate::clients::aws::{AwsError, AwsErrorKind};
 
 /// No hook has this name.
@@ -34,10 +34,7 @@ impl AutoScaling {
     /// # Errors
     /// As for [`Self::try_heartbeat`].
     pub async fn try_set_health(&self, instance: &str) -> Result<(), AwsError> {
-        let call = self.client.set_instance_health().instance_id(instance);
-        let Err(error) = call.health_status(NO_HEALTH).send().await else { return Ok(()) };
-        let resource = format!("instance {instance}");
-        unless_invalid(Err(AwsError::new(SERVICE, "SetInstanceHealth", &resource, error)))
+        unless_invalid(self.set_health(instance, NO_HEALTH, None).await)
     }
 
     /// Tries to protect an instance of this group that does not exist.

@@ -4,7 +4,7 @@ use aws_config::imds::credentials::ImdsCredentialsProvider;
 use aws_sdk_ssm::config::SharedCredentialsProvider;
 
 use super::*;
-use crate::clients::aws::stub::Stub;
+use crate::clients::aws::stub::{Stub, provider_config};
 
 const PLACE: &str = "/skep/prod/worker-token/1";
 
@@ -93,6 +93,7 @@ async fn an_instance_without_a_role_is_told_from_metadata_that_fail() {
             metadata.answer(status, "");
         }
         let imds = aws_config::imds::Client::builder()
+            .configure(&provider_config())
             .endpoint(&metadata.endpoint)
             .unwrap()
             .max_attempts(1)

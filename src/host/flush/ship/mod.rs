@@ -20,9 +20,10 @@ mod tests;
 
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, Region};
+use aws_config::Region;
 
 use super::progress::{Progress, Reading};
+use crate::clients::aws::sdk_defaults;
 use crate::common::flush_result::FlushResult;
 use crate::common::instance::Departure;
 use crate::config::{Destination, Ship};
@@ -51,10 +52,7 @@ pub async fn wait(
         }
     };
     let region = node.settings.region.as_ref().unwrap_or(&node.instance.region);
-    let config = aws_config::defaults(BehaviorVersion::latest())
-        .region(Region::new(region.clone()))
-        .load()
-        .await;
+    let config = sdk_defaults().region(Region::new(region.clone())).load().await;
     let endpoint = settings.endpoint.as_ref().map(reqwest::Url::as_str);
     let target = Target::new(&config, endpoint, to, &node.cluster, &node.instance.id)?;
     send(&mut spool, &target, progress).await
