@@ -19,6 +19,7 @@ mod call_counter;
 pub mod cloudformation;
 pub mod cloudwatch;
 mod connector;
+mod credentials;
 pub mod ec2;
 pub mod ecr;
 mod error;
@@ -116,6 +117,13 @@ impl Aws {
     }
 
     fn of(config: &SdkConfig, at_home: &SdkConfig) -> Self {
+        let kept = credentials::kept(config);
+        let with_kept = |config: &SdkConfig| {
+            let mut config = config.to_builder();
+            config.set_credentials_provider(kept.clone());
+            config.build()
+        };
+        let (config, at_home) = (&with_kept(config), &with_kept(at_home));
         use {aws_sdk_dynamodb as dynamodb, aws_sdk_ssm as ssm};
         macro_rules! counted {
             ($service:ident) => {{
