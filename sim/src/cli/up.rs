@@ -42,6 +42,9 @@ pub struct Arguments {
     /// Buy the workers on the spot market
     #[arg(long)]
     spot: bool,
+    /// Let instances speak TLS with AWS, and check its certificate
+    #[arg(long)]
+    tls: bool,
     /// Shut the OS down when an instance is terminated, instead of cutting its power
     #[arg(long)]
     clean_shutdown: bool,
@@ -93,6 +96,7 @@ impl Arguments {
         let mut options = FleetOptions {
             dir: self.dir.clone(),
             seed: self.seed,
+            tls: self.tls,
             docker_restart: Restart::OnFailure(DOCKER_PAUSE),
             engine: self.engine.as_deref().map(std::path::absolute).transpose()?,
             ..FleetOptions::default()

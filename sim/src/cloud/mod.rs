@@ -1,7 +1,7 @@
 //! The cloud: the AWS services that skep calls, over their own wire protocols, and the metadata.
 //!
 //! One [`Cloud`] is one account in one region. It is created, gets its machines from [`Cloud::set_machines`], and is
-//! served on two listeners, and on those of its load balancers:
+//! served on a listener for AWS's services, one for the metadata, and those of its load balancers:
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {
@@ -54,6 +54,7 @@ mod server;
 mod specs;
 mod ssm;
 mod tasks;
+mod tls;
 mod wire;
 mod xml;
 
@@ -92,6 +93,7 @@ pub use specs::{
     CloudOptions, GroupSpec, GroupView, HealthCheckType, HookSpec, InstanceView, Maintenance,
     Market, StackResourceSpec, StackResourceView, StackSpec, StackView, WarmPoolSpec,
 };
+pub use tls::Tls;
 
 use crate::machines::Machines;
 use autoscaling::{Outcome, Scaling};
@@ -225,14 +227,20 @@ impl Cloud {
     /// Serves the AWS services, and `/_sim/`, until the future is dropped.
     pub async fn serve_aws(self, listener: TcpListener) {
         let handler = move |request, peer| gateway::handle(self.clone(), request, peer);
-        server::serve(listener, handler).await;
+        server::serve(listener, None, handler).await;
+    }
+
+    /// Serves the same over TLS: clients must trust the authority of `tls`, and connect to one of its names.
+    pub async fn serve_aws_tls(self, listener: TcpListener, tls: Tls) {
+        let handler = move |request, peer| gateway::handle(self.clone(), request, peer);
+        server::serve(listener, Some(tls.acceptor().clone()), handler).await;
     }
 
     /// Serves the instance metadata until the future is dropped. Identifies an instance by the peer address of the
     /// connection.
     pub async fn serve_imds(self, listener: TcpListener) {
         let handler = move |request, peer| imds::handle(self.clone(), request, peer);
-        server::serve(listener, handler).await;
+        server::serve(listener, None, handler).await;
     }
 
     /// Returns the cloud's time.

@@ -1,4 +1,4 @@
-//! Serves HTTP/1.1 on a listener. Unlike with `axum::serve`, a handler can close the connection without an answer.
+//! Serves HTTP/1.1 on a listener, with TLS or without. Unlike with `axum::serve`, a handler can close the connection without an answer.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -11,8 +11,10 @@ use axum::http::{Request, Response};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 /// Pause after a failed accept, usually because of a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -29,8 +31,12 @@ impl fmt::Display for Dropped {
 
 impl std::error::Error for Dropped {}
 
-/// Serves until the future is dropped, which closes every connection.
-pub(super) async fn serve<H, F>(listener: TcpListener, handler: H) -> Infallible
+/// Serves until the future is dropped, which closes every connection. With an acceptor, clients must speak TLS.
+pub(super) async fn serve<H, F>(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    handler: H,
+) -> Infallible
 where
     H: Fn(Request<Body>, SocketAddr) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Response<Body>, Dropped>> + Send + 'static,
@@ -40,7 +46,7 @@ where
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    connections.spawn(connection(stream, peer, handler.clone()));
+                    connections.spawn(connection(stream, peer, tls.clone(), handler.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -52,7 +58,7 @@ where
     }
 }
 
-async fn connection<H, F>(stream: TcpStream, peer: SocketAddr, handler: H)
+async fn connection<H, F>(stream: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor>, handler: H)
 where
     H: Fn(Request<Body>, SocketAddr) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Response<Body>, Dropped>> + Send + 'static,
@@ -61,6 +67,21 @@ where
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
+    match tls {
+        None => answer(stream, peer, handler).await,
+        Some(acceptor) => match acceptor.accept(stream).await {
+            Ok(stream) => answer(stream, peer, handler).await,
+            Err(error) => tracing::debug!(%error, %peer, "no TLS with a client"),
+        },
+    }
+}
+
+/// Answers the requests of one connection.
+async fn answer<H, F>(stream: impl AsyncRead + AsyncWrite + Unpin, peer: SocketAddr, handler: H)
+where
+    H: Fn(Request<Body>, SocketAddr) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Response<Body>, Dropped>> + Send + 'static,
+{
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         handler(request.map(Body::new), peer)
     });

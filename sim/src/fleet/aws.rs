@@ -9,10 +9,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::netns::{METADATA_ADDRESS, Namespace};
-use crate::cloud::{Cloud, CloudOptions};
+use crate::cloud::{Cloud, CloudOptions, Tls};
 
 /// The port of the AWS gateway and of the metadata service inside the namespace.
 const HTTP: u16 = 80;
+/// The port of the AWS gateway with TLS.
+const HTTPS: u16 = 443;
 
 /// A cloud with its servers; dropping it stops them.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub(crate) struct Aws {
     pub endpoint: SocketAddr,
     /// Address of the load balancers inside the namespace.
     pub load_balancer: Ipv4Addr,
+    /// The certificate in PEM of the authority that a client of the gateway must trust for TLS.
+    pub authority: String,
     servers: Vec<JoinHandle<()>>,
     stop: CancellationToken,
 }
@@ -33,19 +37,23 @@ impl Aws {
         namespace.become_aws(gateway, options.subnet.1)?;
         namespace.add_address(load_balancer)?;
         let at_gateway = listener(namespace.listen((gateway, HTTP).into())?)?;
+        let at_gateway_tls = listener(namespace.listen((gateway, HTTPS).into())?)?;
         let at_metadata = listener(namespace.listen((METADATA_ADDRESS, HTTP).into())?)?;
         let at_host = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let endpoint = at_host.local_addr()?;
+        let tls = Tls::new(&[gateway.to_string()])?;
         let cloud = Cloud::new(options)?;
         let servers = vec![
             tokio::spawn(cloud.clone().serve_aws(at_gateway)),
+            tokio::spawn(cloud.clone().serve_aws_tls(at_gateway_tls, tls.clone())),
             tokio::spawn(cloud.clone().serve_aws(at_host)),
             tokio::spawn(cloud.clone().serve_imds(at_metadata)),
         ];
         let stop = CancellationToken::new();
         // Connections to targets must come from the namespace, too.
         namespace.run(stop.clone(), cloud.clone().serve_load_balancers(load_balancer))?;
-        Ok(Aws { cloud, endpoint, load_balancer, servers, stop })
+        let authority = tls.authority().to_owned();
+        Ok(Aws { cloud, endpoint, load_balancer, authority, servers, stop })
     }
 
     /// Stops the servers.

@@ -115,6 +115,7 @@ async fn import(
         resolv_conf: dockerd.resolv_conf(),
         hosts: dockerd.hosts(),
         docker_conf: dockerd.etc(),
+        certificates: None,
     })?;
     let daemon = Process::watch(machine.spawn(dockerd.command()?)?);
     let imported = async {

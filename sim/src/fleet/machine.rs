@@ -24,6 +24,9 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::Signal;
 use nix::unistd::sethostname;
 
+/// The bundle of trusted certificates on Debian. TLS clients look there by themselves, but not the `aws` command line,
+/// which brings its own.
+pub const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// PID 1: mounts the instance's own /proc, then only reaps orphans. For the next dockerd, a containerd that stayed a
 /// zombie would look alive.
 const INIT: &str = "busybox mount -t proc proc /proc && echo up
@@ -41,6 +44,8 @@ pub(crate) struct Hardware {
     pub hosts: PathBuf,
     /// The instance's `/etc/docker`.
     pub docker_conf: PathBuf,
+    /// The instance's bundle of trusted certificates, if it has one of its own.
+    pub certificates: Option<PathBuf>,
 }
 
 enum Order {
@@ -150,6 +155,9 @@ fn boot(hardware: &Hardware) -> anyhow::Result<Child> {
     cover(&hardware.hosts, Path::new("/etc/hosts"))?;
     fs::create_dir_all("/etc/docker")?;
     cover(&hardware.docker_conf, Path::new("/etc/docker"))?;
+    if let Some(certificates) = &hardware.certificates {
+        cover(certificates, Path::new(CERTIFICATES))?;
+    }
     start_init()
 }
 

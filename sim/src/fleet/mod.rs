@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! root namespace     aws CLI ──► 127.0.0.1:N ─┐
-//! skep-<run>         bridge 10.78.0.1:80 ─────┴─► the AWS gateway      lo 169.254.169.254:80 ─► IMDS
+//! skep-<run>         bridge 10.78.0.1:80, 443 ┴─► the AWS gateway      lo 169.254.169.254:80 ─► IMDS
 //!                    bridge 10.78.0.3:N ──► the load balancers ──► instances
 //! skep-<run>-ip-…    ens5 10.78.0.5, dockerd, skep, containers         (one per instance)
 //! ```
@@ -58,6 +58,7 @@ pub use instance::Instance;
 pub use instance::options::{
     DOCKER_PAUSE, DockerStart, FleetOptions, PowerOff, Prepare, Restart, SHUTDOWN, default_dir,
 };
+pub use machine::CERTIFICATES;
 pub use narrate::narrate;
 pub use netns::{INTERFACE, METADATA_ADDRESS};
 pub use notify::Notification;
@@ -253,6 +254,9 @@ impl Fleet {
             timeline,
             runtime,
         };
+        if site.options.tls {
+            std::fs::write(site.authority_file(), &aws.authority)?;
+        }
         let machines = Arc::new(Ec2 { site: Arc::new(site), register: Mutex::default() });
         aws.cloud.set_machines(Arc::new(Handle(Arc::downgrade(&machines))));
         let one_swarm = machines.site.options.one_swarm.then(|| OneSwarm::watch(&machines));
@@ -272,7 +276,7 @@ impl Fleet {
 
     /// The AWS endpoint that instances use.
     pub fn gateway(&self) -> String {
-        format!("http://{}", self.site().gateway)
+        self.site().endpoint(self.site().options.tls)
     }
 
     pub fn run_id(&self) -> &str {

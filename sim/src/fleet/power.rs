@@ -183,6 +183,9 @@ impl Instance {
         let hosts: Vec<_> =
             options.hosts.iter().map(|name| (self.site.gateway, name.clone())).collect();
         self.dockerd.prepare(&options.daemon, &hosts)?;
+        if options.tls {
+            self.trust_the_cloud()?;
+        }
         self.site.template.copy_to(&self.dockerd.data_root())?;
         if let Some(config) = &options.config {
             self.write_config(config)?;
@@ -203,6 +206,7 @@ impl Instance {
             resolv_conf: self.dockerd.resolv_conf(),
             hosts: self.dockerd.hosts(),
             docker_conf: self.dockerd.etc(),
+            certificates: self.site.options.tls.then(|| self.certificates()),
         })?;
         let inside = Inside { init: machine.init(), environment: self.environment() };
         inside.write(self.dir())?;

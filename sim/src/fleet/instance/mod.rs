@@ -7,10 +7,12 @@
 mod daemon;
 pub(super) mod options;
 mod supervisor;
+mod tls;
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use anyhow::{Context, bail};
@@ -75,6 +77,8 @@ pub struct Instance {
     pub(in crate::fleet) wire: Wire,
     pub(in crate::fleet) events: Events,
     pub(in crate::fleet) daemon: Mutex<Daemon>,
+    /// See [`Instance::speak_tls`].
+    tls: AtomicBool,
     api: OnceLock<ClientVersion>,
 }
 
@@ -104,6 +108,7 @@ impl Instance {
             notifications: Notifications::default(),
             events: Events::default(),
             daemon: Mutex::default(),
+            tls: AtomicBool::new(site.options.tls),
             api: OnceLock::new(),
         }
     }

@@ -46,6 +46,8 @@ pub struct FleetOptions {
     pub power_off: PowerOff,
     /// A folder with another engine (dockerd, containerd, runc), put first in the PATH.
     pub engine: Option<PathBuf>,
+    /// Instances speak TLS with AWS, and trust the cloud's authority.
+    pub tls: bool,
     /// Host names that resolve to the AWS gateway, such as a registry's name.
     pub hosts: Vec<String>,
     /// Tasks pull their images; otherwise they run the preloaded images, and Docker asks no registry.
@@ -76,6 +78,7 @@ impl Default for FleetOptions {
             docker_start: DockerStart::WithSkep,
             power_off: PowerOff::Cut,
             engine: None,
+            tls: false,
             hosts: Vec::new(),
             pulls: false,
             one_swarm: false,

@@ -14,6 +14,7 @@ use super::Instance;
 use super::options::Restart;
 use crate::fleet::SYSTEM_PATH;
 use crate::fleet::dockerd::append;
+use crate::fleet::machine::CERTIFICATES;
 use crate::fleet::prerequisites::search_path;
 use crate::fleet::process::{Exit, Process};
 use crate::machines::Executed;
@@ -193,6 +194,9 @@ impl Instance {
         let text = |text: &OsStr| text.to_string_lossy().into_owned();
         let mut environment: BTreeMap<_, _> =
             skep.get_envs().filter_map(|(name, value)| Some((text(name), text(value?)))).collect();
+        if self.site.options.tls {
+            environment.insert("AWS_CA_BUNDLE".to_owned(), CERTIFICATES.to_owned());
+        }
         if let Some(folder) = Path::new(skep.get_program()).parent()
             && let Some(path) = environment.get_mut("PATH")
         {
@@ -215,7 +219,7 @@ impl Instance {
             .env("PATH", path)
             // Not root's home: it may contain AWS profiles.
             .env("HOME", &self.dir)
-            .env("AWS_ENDPOINT_URL", format!("http://{}", self.site.gateway))
+            .env("AWS_ENDPOINT_URL", self.endpoint())
             .env("DOCKER_HOST", format!("unix://{}", self.docker_socket().display()))
             .env("SKEP_CONFIG_DIR", self.dir.join("etc"))
             .env("SKEP_RUNTIME_DIR", self.dir.join("run"))
