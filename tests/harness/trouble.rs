@@ -254,7 +254,18 @@ impl<'a> Failure<'a> {
     /// # Errors
     /// When it still runs.
     pub async fn of(fleet: &'a Fleet, group: &str) -> anyhow::Result<Failure<'a>> {
-        let instance = first_of(fleet, group).await?;
+        Self::of_instance(fleet, first_of(fleet, group).await?).await
+    }
+
+    /// Waits for the end of skep on an instance.
+    ///
+    /// # Errors
+    /// When it still runs.
+    pub async fn of_instance(
+        fleet: &'a Fleet,
+        instance: Arc<Instance>,
+    ) -> anyhow::Result<Failure<'a>> {
+        let group = &instance.launch().group;
         let what = format!("the end of skep on {} of {group}", instance.id());
         let exit =
             fleet.wait_for(&what, PATIENCE, async || Ok(instance.exits().first().copied())).await?;

@@ -7,6 +7,7 @@ mod founder_killed;
 mod founding_race;
 mod live_restore;
 mod no_leader;
+mod over_tls;
 mod own_port_closed;
 mod restart_when_ready;
 mod roles_and_stores;
