@@ -37,7 +37,7 @@ demo: ## a fleet on this machine: nodes come and go behind a load balancer (need
 	@scripts/setup.sh demo
 	@scripts/fleet.sh demo $(ARGS)
 
-bench: ## compare skep with a bare join, a shell script, and itself without its waits (needs root; asks sudo)
+bench: ## measure skep beside the alternatives; fails if a target is missed (needs root; ARGS="--only boot,idle")
 	@scripts/setup.sh bench
 	@scripts/fleet.sh bench $(ARGS)
 

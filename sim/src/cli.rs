@@ -93,6 +93,11 @@ pub async fn main() -> ExitCode {
         Command::Trouble(command) => trouble::run(command).await,
         Command::Clean => clean().await,
     };
+    exit_code(&done)
+}
+
+/// Prints an error with its causes.
+fn exit_code(done: &anyhow::Result<()>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -114,4 +119,23 @@ async fn clean() -> anyhow::Result<()> {
         println!("nothing to remove");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_such_as_a_missed_target_is_a_failure() {
+        assert_eq!(exit_code(&Ok(())), ExitCode::SUCCESS);
+        assert_eq!(exit_code(&Err(anyhow::anyhow!("a target is missed"))), ExitCode::FAILURE);
+    }
+
+    #[test]
+    fn the_bench_measures_chosen_parts() {
+        let parse = |parts| Cli::try_parse_from(["skep-sim", "bench", "--only", parts]);
+        assert!(parse("boot,idle,departures").is_ok());
+        assert!(parse("leave").is_ok() && parse("notice").is_ok());
+        assert!(parse("everything").is_err());
+    }
 }

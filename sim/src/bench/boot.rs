@@ -1,11 +1,12 @@
-//! Measures a worker's boot in three ways, in rounds that take turns.
+//! Measures a worker's boot in four ways, in rounds that take turns.
 //!
 //! A measurement starts with the process (for the bare join: with the API call) and ends when a manager's node list
-//! shows the node as ready. The same instance does all three, and its dockerd was started long before. Between two
+//! shows the node as ready. The same instance does all four, and its dockerd was started long before. Between two
 //! measurements the node leaves, is removed from the node list and the ledger, and skep's state directory is emptied,
 //! so that each is a first boot. Fresh instances would be no fairer, and would add the end of one dockerd and the
 //! start of the next to every number.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -15,15 +16,15 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use bollard::Docker;
-use bollard::models::{LocalNodeState, Node, NodeState, SwarmJoinRequest};
-use bollard::query_parameters::DeleteNodeOptionsBuilder;
+use bollard::models::{LocalNodeState, Node, NodeState, SwarmJoinRequest, Task};
+use bollard::query_parameters::{DeleteNodeOptionsBuilder, ListTasksOptionsBuilder};
 use serde_json::json;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
-use crate::fleet::{ClusterSpec, Fleet, Instance, SYSTEM_PATH};
+use crate::fleet::{CERTIFICATES, ClusterSpec, Fleet, Instance, SYSTEM_PATH};
 
 /// Interval between two polls of the manager; it is the resolution of the result.
-const POLL_EVERY: Duration = Duration::from_millis(5);
+pub const POLL_EVERY: Duration = Duration::from_millis(5);
 /// Timeout of a boot: far longer than the slowest variant.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Pause after a departure, so that the daemon's clean-up is not part of the next measurement.
@@ -35,20 +36,24 @@ const SCRIPT: &str = include_str!("userdata.sh");
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variant {
-    /// `skep run`.
-    Skep,
+    /// `skep run`, and plain HTTP to AWS.
+    SkepHttp,
+    /// `skep run` as on EC2: each service's first call opens a connection with TLS and checks its certificate.
+    SkepTls,
     /// One call of the Docker API, with all parameters known.
     BareJoin,
-    /// The shell script.
+    /// The shell script, with TLS to AWS.
     Script,
 }
 
 impl Variant {
-    pub const ALL: [Variant; 3] = [Variant::Skep, Variant::BareJoin, Variant::Script];
+    pub const ALL: [Variant; 4] =
+        [Variant::SkepHttp, Variant::SkepTls, Variant::BareJoin, Variant::Script];
 
     pub fn name(self) -> &'static str {
         match self {
-            Variant::Skep => "skep run",
+            Variant::SkepHttp => "skep, HTTP",
+            Variant::SkepTls => "skep, TLS",
             Variant::BareJoin => "bare join",
             Variant::Script => "shell script",
         }
@@ -71,8 +76,9 @@ pub struct Boots<'a> {
 impl Boots<'_> {
     /// Measures one boot, and then restores the state before it.
     pub async fn measure(&self, variant: Variant) -> anyhow::Result<Duration> {
+        self.worker.speak_tls(variant != Variant::SkepHttp);
         let took = match variant {
-            Variant::Skep => self.boot_with_skep().await,
+            Variant::SkepHttp | Variant::SkepTls => self.boot_with_skep().await,
             Variant::BareJoin => self.join_bare().await,
             Variant::Script => self.run_script().await,
         };
@@ -115,7 +121,8 @@ impl Boots<'_> {
             .env("HOME", self.worker.dir())
             .env("DOCKER_HOST", format!("unix://{}", self.worker.docker_socket().display()))
             .env("AWS", &self.aws)
-            .env("AWS_ENDPOINT_URL", self.fleet.gateway())
+            .env("AWS_ENDPOINT_URL", self.worker.endpoint())
+            .env("AWS_CA_BUNDLE", CERTIFICATES)
             .env("AWS_CONFIG_FILE", "/dev/null")
             .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
             .env("TABLE", &self.cluster.table)
@@ -141,23 +148,40 @@ impl Boots<'_> {
 
     /// Waits until the manager lists the worker as ready; returns the time since `start`.
     async fn until_ready(&self, start: Instant) -> anyhow::Result<Duration> {
+        let is_ready =
+            |node: Option<Node>| node.and_then(|node| node.status?.state) == Some(NodeState::READY);
+        self.until(start, is_ready).await.context("the node did not become ready")
+    }
+
+    /// Polls the worker's entry in the node list; returns the time since `start` when it is as expected.
+    pub async fn until(
+        &self,
+        start: Instant,
+        is_so: impl Fn(Option<Node>) -> bool,
+    ) -> anyhow::Result<Duration> {
         let mut ticks = interval(POLL_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let polling = async {
             loop {
                 ticks.tick().await;
-                let state = self.listed().await?.and_then(|node| node.status?.state);
-                if state == Some(NodeState::READY) {
+                if is_so(self.listed().await?) {
                     return anyhow::Ok(start.elapsed());
                 }
             }
         };
-        timeout(LIMIT, polling).await.context("the node did not become ready")?
+        timeout(LIMIT, polling).await.with_context(|| format!("not within {LIMIT:?}"))?
     }
 
     /// The worker's entry in the node list.
     pub async fn listed(&self) -> anyhow::Result<Option<Node>> {
         find(&self.manager, &self.worker).await
+    }
+
+    /// The tasks of a service, ended ones included, as the manager lists them.
+    pub async fn manager_tasks(&self, service: &str) -> anyhow::Result<Vec<Task>> {
+        let filters = HashMap::from([("service".to_owned(), vec![service.to_owned()])]);
+        let options = ListTasksOptionsBuilder::new().filters(&filters).build();
+        Ok(self.manager.list_tasks(Some(options)).await?)
     }
 
     /// Removes all traces of the boot, so that the next one is a first boot.
@@ -167,8 +191,18 @@ impl Boots<'_> {
         }
         self.worker_docker.leave_swarm(None).await?;
         let node = self.listed().await?.and_then(|node| node.id).context("it is not listed")?;
+        self.remove(&node).await?;
+        self.forget().await
+    }
+
+    /// Removes a node from the list, also one that Docker does not yet call Down.
+    pub async fn remove(&self, node: &str) -> anyhow::Result<()> {
         let by_force = DeleteNodeOptionsBuilder::new().force(true).build();
-        self.manager.delete_node(&node, Some(by_force)).await?;
+        Ok(self.manager.delete_node(node, Some(by_force)).await?)
+    }
+
+    /// Removes the traces of a node that has left and is off the list.
+    pub async fn forget(&self) -> anyhow::Result<()> {
         for item in ["member#worker", "departure"] {
             let item = format!("{item}#{}", self.worker.id());
             let cloud = self.fleet.cloud();

@@ -102,6 +102,7 @@ async fn on_a_fleet<T>(
     let options = FleetOptions {
         skep: Some(skep.to_owned()),
         config: Some(config.to_owned()),
+        tls: true,
         ..FleetOptions::default()
     };
     stage::on_stage(options, measure).await
