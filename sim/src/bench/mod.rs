@@ -67,8 +67,10 @@ pub struct Arguments {
 /// A part of the bench that can be measured alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Part {
-    /// Boots of a worker with skep, by a bare join and by a script
+    /// Boots of a worker with skep, and by a bare join
     Boot,
+    /// The same, and by a script, which takes half of the time
+    Script,
     /// Departures of a worker with skep, and by Docker's own calls
     Leave,
     /// The cost of idle nodes
@@ -80,7 +82,8 @@ pub enum Part {
 }
 
 impl Part {
-    const ALL: [Part; 5] = [Part::Boot, Part::Leave, Part::Idle, Part::Notice, Part::Departures];
+    const ALL: [Part; 6] =
+        [Part::Boot, Part::Script, Part::Leave, Part::Idle, Part::Notice, Part::Departures];
 }
 
 impl std::fmt::Display for Part {
@@ -101,7 +104,7 @@ impl Arguments {
 /// When something could not be measured, and when a target is missed.
 pub async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let skep = stage::skep_binary(arguments.skep.as_deref())?;
-    let aws = match arguments.wants(Part::Boot) {
+    let aws = match arguments.wants(Part::Script) {
         true => script_prerequisites(arguments.aws.as_deref())?,
         false => PathBuf::new(),
     };
@@ -155,8 +158,10 @@ async fn measure(fleet: &Fleet, arguments: &Arguments, aws: PathBuf) -> anyhow::
     };
     boots.undo().await?;
     let mut measured = Measured::default();
-    if arguments.wants(Part::Boot) {
-        measured.boots = Some(take_turns(&boots, arguments.rounds).await?);
+    if arguments.wants(Part::Boot) || arguments.wants(Part::Script) {
+        let mut variants = Variant::ALL.to_vec();
+        variants.retain(|variant| *variant != Variant::Script || arguments.wants(Part::Script));
+        measured.boots = Some(take_turns(&boots, &variants, arguments.rounds).await?);
     }
     if arguments.wants(Part::Leave) {
         println!("{DEPARTURES} times, the worker leaves with skep, and with Docker's own calls");
@@ -210,17 +215,21 @@ async fn create(fleet: &Fleet, cluster: &ClusterSpec) -> anyhow::Result<()> {
 
 /// Runs all variants in each round, and starts each round with another one. So neither changes on the machine nor
 /// after-effects of one variant favour any variant. The first round only warms caches.
-async fn take_turns(boots: &Boots<'_>, rounds: u32) -> anyhow::Result<[Vec<Duration>; 4]> {
+async fn take_turns(
+    boots: &Boots<'_>,
+    variants: &[Variant],
+    rounds: u32,
+) -> anyhow::Result<[Vec<Duration>; 4]> {
     let mut times: [Vec<Duration>; 4] = Default::default();
     for round in 0..=rounds {
-        let mut took = [Duration::ZERO; 4];
-        for turn in 0..Variant::ALL.len() {
-            let index = (turn + round as usize) % Variant::ALL.len();
-            took[index] = boots.measure(Variant::ALL[index]).await?;
+        let mut took = vec![Duration::ZERO; variants.len()];
+        for turn in 0..variants.len() {
+            let index = (turn + round as usize) % variants.len();
+            took[index] = boots.measure(variants[index]).await?;
         }
         let label =
             if round == 0 { "warm-up".to_owned() } else { format!("round {round} of {rounds}") };
-        let columns = Variant::ALL.iter().zip(&took);
+        let columns = variants.iter().zip(&took);
         let columns =
             columns.map(|(variant, took)| format!("{} {:>5} ms", variant.name(), took.as_millis()));
         println!("{label:<14} {}", columns.collect::<Vec<_>>().join("   "));
