@@ -17,8 +17,7 @@ use rcgen::{
 use time::{Duration, OffsetDateTime};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto::CryptoProvider;
-use tokio_rustls::rustls::crypto::aws_lc_rs::{Ticketer, default_provider, kx_group};
+use tokio_rustls::rustls::crypto::ring::{Ticketer, default_provider};
 use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 
 /// Certificates are valid for this long before and after they are made: clocks differ, and a cloud may run for weeks.
@@ -55,13 +54,7 @@ impl Tls {
         let certificate = server.signed_by(&key, &intermediate)?;
         let chain = vec![certificate.der().clone(), intermediate.der().clone()];
         let key = PrivatePkcs8KeyDer::from(key.serialize_der());
-        let provider = CryptoProvider {
-            // The costly exchange first, which skep offers first: a server that prefers the other one would be faster
-            // than AWS's endpoints that have it. Which one comes first by default depends on features of the build.
-            kx_groups: vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1],
-            ..default_provider()
-        };
-        let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
+        let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(chain, key.into())

@@ -1,5 +1,6 @@
 //! Carries out one step of a departure. Every write is conditional or harmless to repeat.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -65,7 +66,8 @@ pub async fn act(
         Step::Request => {
             let membership = membership(node, seen, memory);
             if seen.local.state == LocalState::Inactive {
-                let write = write_request(node, departure, &membership, None);
+                let managers = memory.managers.clone();
+                let write = write_request(node, departure, &membership, None, &managers);
                 return say_left(node, budget, memory, write).await;
             }
             let hold = seen.is_held().then(|| progress::at(budget.traffic_until));
@@ -125,7 +127,10 @@ pub async fn act(
             leave_last(node, seen).await?;
             memory.leaves_behind(membership(node, seen, memory));
         }
-        Step::MarkLeft => return say_left(node, budget, memory, mark_left(node, seen)).await,
+        Step::MarkLeft => {
+            let managers = memory.managers.clone();
+            return say_left(node, budget, memory, mark_left(node, seen, &managers)).await;
+        }
         Step::Stay => {
             let is_taken_back = match &seen.row {
                 Some(row) => {
@@ -242,7 +247,8 @@ pub async fn request(
     memory: &mut Memory,
 ) -> Result<(), LeaveError> {
     node.state.enter(Phase::Leaving, "asking the managers to drain this node");
-    watched(&mut memory.writes, write_request(node, departure, membership, hold_until)).await
+    let written = write_request(node, departure, membership, hold_until, &memory.managers);
+    watched(&mut memory.writes, written).await
 }
 
 async fn write_request(
@@ -250,13 +256,14 @@ async fn write_request(
     departure: &Departure,
     membership: &Membership,
     hold_until: Option<OffsetDateTime>,
+    managers: &[IpAddr],
 ) -> Result<(), LeaveError> {
     let Membership { node_id, .. } = membership;
     let mut row =
         DepartureRow::request(&node.instance.id, node_id, node.role, departure, &node.boot_id);
     (row.group, row.hold_until) = (node.group().cloned(), hold_until);
     node.ledger.request_departure(&row).await?;
-    hint::tell_managers(node);
+    hint::tell(node, managers);
     // Joining nodes and load balancers should not start to use a node that leaves.
     let charter = node.ledger.fetch_charter().await?;
     let generation = charter.map_or(membership.generation, |charter| charter.generation);
@@ -358,13 +365,14 @@ async fn leave_last(node: &Node, seen: &Observed) -> Result<(), LeaveError> {
     Ok(())
 }
 
-async fn mark_left(node: &Node, seen: &Observed) -> Result<(), LeaveError> {
+async fn mark_left(node: &Node, seen: &Observed, managers: &[IpAddr]) -> Result<(), LeaveError> {
     node.ledger.delete_member(node.role, &node.instance.id).await?;
     if let (Role::Manager, Some(row)) = (node.role, &seen.row) {
         node.ledger.return_lease(&row.node_id).await?;
     }
     if let Some(row) = &seen.row {
         node.ledger.advance_departure(row, DepartureState::Left).await?;
+        hint::tell(node, managers);
     }
     Ok(())
 }

@@ -11,28 +11,29 @@ use crate::node::{DEPARTURES_PATH, Node};
 /// Managers of one network answer within milliseconds. A security group that does not admit the request drops it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Sends the hint to all managers that Docker knows, in the background. A hint that does not arrive costs the time until
-/// the managers' next poll.
-pub fn tell_managers(node: &Node) {
-    if !node.settings.health.enabled {
+/// Sends the hint to these managers, in the background. A hint that does not arrive costs the time until the managers'
+/// next poll.
+pub fn tell(node: &Node, managers: &[IpAddr]) {
+    let health = &node.settings.health;
+    if !health.enabled {
         return;
     }
-    let node = node.clone();
-    tokio::spawn(async move {
-        let Ok(local) = node.swarm.fetch_local_node().await else { return };
-        let others = local.managers.iter().filter(|address| **address != node.address);
-        join_all(others.map(|address| tell(&node, *address))).await;
+    // All nodes of a cluster have the same health port.
+    let port = health.listen.port();
+    let others = managers.iter().filter(|address| **address != node.address);
+    let urls = others.map(|address| {
+        let address = SocketAddr::new(*address, port);
+        format!("http://{address}{DEPARTURES_PATH}{}", node.instance.id)
     });
+    let urls: Vec<String> = urls.collect();
+    tokio::spawn(async { join_all(urls.into_iter().map(post)).await });
 }
 
-/// All nodes of a cluster have the same health port.
-async fn tell(node: &Node, manager: IpAddr) {
-    let address = SocketAddr::new(manager, node.settings.health.listen.port());
-    let url = format!("http://{address}{DEPARTURES_PATH}{}", node.instance.id);
+async fn post(url: String) {
     let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build();
     let told = async { client?.post(url).send().await?.error_for_status() };
     if let Err(error) = told.await {
-        tracing::debug!(%manager, "the manager was not told of this departure: {}", chain(&error));
+        tracing::debug!("a manager was not told of this departure: {}", chain(&error));
     }
 }
 
@@ -45,10 +46,10 @@ mod tests {
 
     use super::*;
     use crate::clients::aws::stub::Stub;
-    use crate::clients::docker::tests::fake_engine::{FakeEngine, Instead, RELEASES};
+    use crate::clients::docker::tests::fake_engine::{FakeEngine, RELEASES};
 
     #[tokio::test]
-    async fn every_manager_that_docker_knows_is_told_but_not_this_node() {
+    async fn every_manager_is_told_but_not_this_node() {
         let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
         let mut node = Node::example(engine.swarm(), &stub).await;
         let (told, mut seen) = mpsc::unbounded_channel();
@@ -59,16 +60,13 @@ mod tests {
             StatusCode::ACCEPTED
         }));
         tokio::spawn(async { axum::serve(listener, app).await });
-        const INFO: &str = r#"{ "Swarm": { "LocalNodeState": "active", "NodeID": "n1", "RemoteManagers": [
-            { "NodeID": "n2", "Addr": "127.0.0.2:2377" }, { "NodeID": "n1", "Addr": "127.0.0.1:2377" },
-            { "NodeID": "n3", "Addr": "127.0.0.3:2377" }] } }"#;
-        engine.lock().instead.insert("/info", Instead::Answer(INFO));
+        let managers = [1, 2, 3].map(|n| IpAddr::from([127, 0, 0, n]));
         node.address = [127, 0, 0, 1].into();
         node.settings.health.listen.set_port(port);
         node.settings.health.enabled = false;
-        tell_managers(&node);
+        tell(&node, &managers);
         node.settings.health.enabled = true;
-        tell_managers(&node);
+        tell(&node, &managers);
         for _ in 0..2 {
             assert_eq!(seen.recv().await.unwrap(), "/departures/i-0abc");
         }

@@ -1,6 +1,7 @@
 //! Keeps the state of a departure between observations.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -18,6 +19,8 @@ use crate::telemetry::metrics::Stopwatch;
 /// flushed. A restart of skep resets it, which only costs time.
 pub struct Memory {
     pub start: Instant,
+    /// Time of the last step.
+    pub moved_at: Instant,
     /// Time since which managers could drain this node: its traffic has ended, and it waits for no other node.
     pub asked_at: Instant,
     /// Time since which health checks get 503.
@@ -39,6 +42,8 @@ pub struct Memory {
     pub flush: Flush,
     /// This process has taken the node out of the swarm.
     pub has_left: bool,
+    /// Addresses of the managers that Docker has known.
+    pub managers: Vec<IpAddr>,
     /// Membership of this host, for the time when Docker cannot report it.
     pub member: Option<Membership>,
     /// Names of the task containers that ended without the grace of their service.
@@ -91,6 +96,7 @@ impl Memory {
     pub fn new(start: Instant) -> Self {
         Self {
             start,
+            moved_at: start,
             asked_at: start,
             refused_since: None,
             is_cut_told: false,
@@ -102,6 +108,7 @@ impl Memory {
             failures: 0,
             flush: Flush::NotYet,
             has_left: false,
+            managers: Vec::new(),
             member: None,
             killed: BTreeSet::new(),
             grace_unknown: BTreeSet::new(),

@@ -25,6 +25,7 @@ mod traffic;
 mod traffic_look;
 mod which_swarm;
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -49,8 +50,12 @@ pub use resume::{is_interrupted, resume};
 pub use traffic::Wait;
 pub use which_swarm::{Evidence, Lookup, judge};
 
-/// Pause between two observations. A departure lasts seconds to minutes; the leader observes twice a second.
+/// Pause after a failed observation, and the precision of the deadlines.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Pause between two observations: this share of the time since the last step, so that waiting for others adds no more
+/// than a tenth to what they need. A drain of half an hour needs no ten observations a second.
+const PAUSE_SHARE: u32 = 10;
+const PAUSES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(1);
 /// Docker and DynamoDB answer within milliseconds. An observation or a step that takes longer times out, and the next
 /// round repeats it.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(45);
@@ -74,13 +79,14 @@ pub async fn leave(node: &Node, notices: &Notices) -> Outcome {
         let budget = budget_of(node, &departure, &mut memory);
         let recovery = (!memory.is_recovery_over).then(|| progress::at(budget.drain_until));
         node.state.set_recovery_until(recovery);
-        let mut pause = LOOK_INTERVAL;
+        let mut pause =
+            (memory.moved_at.elapsed() / PAUSE_SHARE).clamp(*PAUSES.start(), *PAUSES.end());
         match round(node, &departure, is_withdrawn, &budget, &mut memory, &mut news).await {
             // The notice was given again just now: the next round decides anew.
             Ok(Next::Done(Outcome::Stayed)) if !notices.forget() => continue,
             Ok(Next::Done(outcome)) => break outcome,
             Ok(Next::LookAtOnce) if Instant::now() < budget.deadline => {
-                memory.failures = 0;
+                (memory.failures, memory.moved_at) = (0, Instant::now());
                 continue;
             }
             Ok(_) => memory.failures = 0,

@@ -79,6 +79,9 @@ pub async fn observe(
     match docker {
         Ok((local, containers)) => {
             memory.silent_since = None;
+            if !local.managers.is_empty() {
+                memory.managers.clone_from(&local.managers);
+            }
             let seen = see(node, is_withdrawn, budget, memory, local, containers, row).await;
             let mut seen = Box::new(seen);
             traffic_look::look(node, departure, memory, &mut seen);

@@ -11,6 +11,7 @@ mod desk;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -40,9 +41,13 @@ pub(super) const NAME: &str = "departures";
 /// Time within which the leader sees a manager's request of which it was not told ([`DepartureHints`]): a firewall
 /// between the nodes may drop what they tell. A spot notice leaves 120 s.
 const LEADER_INTERVAL: Duration = Duration::from_secs(5);
-/// The same while a departure is under way, so that its steps follow each other faster; and the shortest time between two
-/// polls, whatever nodes tell.
-const BUSY_INTERVAL: Duration = Duration::from_millis(500);
+/// The same while departures are under way, so that their steps follow each other faster: this share of the time since
+/// one of them took its last step, within these limits, and not less than the last for each of them. Waiting for a
+/// manager then adds no more than a tenth to what a step needs.
+const BUSY_SHARE: u32 = 10;
+const BUSY_INTERVAL: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_millis(500);
+const EACH_UNDER_WAY: Duration = Duration::from_millis(10);
 /// Time within which another manager sees a manager's request, if the leader's skep has not acted.
 const BACKUP_INTERVAL: Duration = Duration::from_secs(10);
 /// The same while a departure is under way: the departure may be the leader's own, and this manager the next leader.
@@ -51,7 +56,7 @@ const BUSY_BACKUP_INTERVAL: Duration = Duration::from_secs(2);
 /// limits. Each worker
 /// costs one read; 8 reads a second cost some three dollars a month, and 15 s are little of the 120 s of a spot notice.
 const EACH_WORKER: Duration = Duration::from_millis(125);
-const WORKERS_INTERVAL: std::ops::RangeInclusive<Duration> =
+const WORKERS_INTERVAL: RangeInclusive<Duration> =
     Duration::from_secs(10)..=Duration::from_secs(15);
 /// The other managers read the workers' requests less often by this factor.
 const BACKUP_FACTOR: u32 = 3;
@@ -89,6 +94,8 @@ struct Memory {
     under_way: BTreeSet<String>,
     /// Keys of rows that could not be read, when all were read last.
     unreadable: BTreeSet<String>,
+    /// The departures with their states, and the time of their last change.
+    steps: Option<(BTreeMap<String, DepartureState>, Instant)>,
     /// Last failures, by instance id: a departure that is being served again is still one that fails.
     failing: BTreeMap<String, String>,
 }
@@ -120,7 +127,7 @@ pub(super) async fn run(fleet: &Fleet<'_>) {
 
 /// Waits for the next poll: after `pause`, or earlier if a node tells that it has requested its departure.
 async fn until_due(hints: &DepartureHints, pause: Duration) {
-    let shortest = pause.min(BUSY_INTERVAL);
+    let shortest = pause.min(*BUSY_INTERVAL.start());
     tokio::time::sleep(shortest).await;
     tokio::select! {
         () = tokio::time::sleep(pause - shortest) => {}
@@ -202,7 +209,7 @@ async fn poll(
     Ok(match (is_leader, is_busy) {
         (false, true) => BUSY_BACKUP_INTERVAL,
         (false, false) => BACKUP_INTERVAL,
-        (true, true) => BUSY_INTERVAL,
+        (true, true) => memory.busy_pause(&rows.served),
         (true, false) => LEADER_INTERVAL,
     })
 }
@@ -323,6 +330,23 @@ impl Memory {
             self.unreadable = &of_managers.unreadable | &own.unreadable;
         }
         Ok(Requests { failed, is_full: is_due, ..merge(&of_managers.rows, own) })
+    }
+}
+
+impl Memory {
+    /// Returns the pause of the leader while departures are under way.
+    fn busy_pause(&mut self, rows: &[DepartureRow]) -> Duration {
+        let states: BTreeMap<_, _> =
+            rows.iter().map(|row| (row.instance_id.clone(), row.state)).collect();
+        let now = Instant::now();
+        let since = match self.steps.take() {
+            Some((before, at)) if before == states => at,
+            _ => now,
+        };
+        let each = EACH_UNDER_WAY.saturating_mul(u32::try_from(states.len()).unwrap_or(u32::MAX));
+        self.steps = Some((states, since));
+        let pause = ((now - since) / BUSY_SHARE).max(each);
+        pause.clamp(*BUSY_INTERVAL.start(), *BUSY_INTERVAL.end())
     }
 }
 
@@ -449,11 +473,29 @@ mod tests {
         hints.give("i-1");
         let start = Instant::now();
         until_due(&hints, LEADER_INTERVAL).await;
-        assert_eq!(start.elapsed().as_millis(), BUSY_INTERVAL.as_millis());
+        assert_eq!(start.elapsed().as_millis(), BUSY_INTERVAL.start().as_millis());
         hints.give("i-1");
         let start = Instant::now();
         until_due(&hints, Duration::ZERO).await;
-        assert!(start.elapsed() < BUSY_INTERVAL, "no pause is longer than asked for");
+        assert!(start.elapsed() < *BUSY_INTERVAL.start(), "no pause is longer than asked for");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_leader_polls_the_faster_the_shorter_the_last_step_is_ago_and_the_fewer_leave() {
+        let mut memory = Memory::default();
+        let mut one = row("i-1", "n1", Role::Worker, false);
+        let pause =
+            |memory: &mut Memory, rows: &[DepartureRow]| memory.busy_pause(rows).as_millis();
+        assert_eq!(pause(&mut memory, std::slice::from_ref(&one)), 100);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert_eq!(pause(&mut memory, std::slice::from_ref(&one)), 300);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(pause(&mut memory, std::slice::from_ref(&one)), 500);
+        one.state = DepartureState::Draining;
+        assert_eq!(pause(&mut memory, &[one]), 100);
+        let many: Vec<_> =
+            (0..40).map(|n| row(&format!("i-{n}"), "n1", Role::Worker, false)).collect();
+        assert_eq!(pause(&mut memory, &many), 400, "each is read in each poll");
     }
 
     #[test]
