@@ -12,7 +12,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use skep_sim::{bench, chaos, demo};
+use skep_sim::{bench, chaos, demo, scale};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -54,6 +54,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Measure skep, a bare join and a shell script
     Bench(bench::Arguments),
+    /// Boot a thousand instances at once, with engines that are played, and measure
+    Scale(scale::Arguments),
     /// Play random faults by seed on a fleet of its own, judged from outside
     Chaos(chaos::Arguments),
     /// Show the instances of the running cloud
@@ -85,6 +87,7 @@ pub async fn main() -> ExitCode {
         Command::Up(arguments) => up::run(*arguments).await,
         Command::Demo(arguments) => demo::run(&arguments).await,
         Command::Bench(arguments) => bench::run(&arguments).await,
+        Command::Scale(arguments) => scale::run(&arguments).await,
         Command::Chaos(arguments) => chaos::run(&arguments).await,
         Command::List(arguments) => list::run(&arguments).await,
         Command::Shell(arguments) => shell::run(&arguments).await,

@@ -6,6 +6,7 @@
 //! | room | content |
 //! |---|---|
 //! | [`chaos`] | random failures by seed, judged from outside |
+//! | [`scale`] | a thousand instances at once: real skep processes, and engines in one process |
 //! | [`bench`] | measurements of skep's cost |
 //! | [`demo`] | boot, scale-in, a lost leader and a spot notice in a minute |
 //! | [`witness`] | observation of a fleet from outside, for the demo and the campaign |
@@ -22,5 +23,6 @@ pub mod cloud;
 pub mod demo;
 pub mod fleet;
 pub mod machines;
+pub mod scale;
 pub mod stage;
 pub mod witness;

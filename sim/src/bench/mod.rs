@@ -9,8 +9,8 @@ mod departures;
 mod idle;
 mod leave;
 mod notice;
-mod report;
-mod stats;
+pub(crate) mod report;
+pub(crate) mod stats;
 mod targets;
 
 use std::path::{Path, PathBuf};

@@ -340,11 +340,11 @@ fn idle_row(name: &str, idle: &Idle) -> Vec<String> {
     ]
 }
 
-fn heading(style: Style, what: &str) {
+pub(crate) fn heading(style: Style, what: &str) {
     println!("\n{}", style.paint(Mark::Heading, &format!("── {what} ──")));
 }
 
-fn print_table(style: Style, heads: &[&str], rows: &[Vec<String>]) {
+pub(crate) fn print_table(style: Style, heads: &[&str], rows: &[Vec<String>]) {
     let (head, body) = lay_out(heads, rows);
     for line in head {
         println!("{}", style.paint(Mark::Faint, &line));

@@ -18,6 +18,7 @@ use super::events::{CloudEvent, EventKind};
 use super::faults::Faults;
 use super::iam::{Policies, PolicyError};
 use super::imds::ImdsKnobs;
+use super::limits::Limits;
 use super::requests::Request;
 use super::specs::{
     GroupSpec, GroupView, HookSpec, InstanceView, Maintenance, StackSpec, StackView,
@@ -183,6 +184,11 @@ impl Cloud {
     /// do not.
     pub fn set_clock_offset(&self, offset: time::Duration) {
         self.inner.clock.set_offset(offset);
+    }
+
+    /// The limits of the account; at first there are none.
+    pub fn limits(&self) -> Limits {
+        self.inner.limits.clone()
     }
 
     pub fn faults(&self) -> Faults {
@@ -427,6 +433,11 @@ impl Cloud {
     /// Returns the calls so far, oldest first.
     pub fn requests(&self) -> Vec<Request> {
         self.inner.requests.snapshot()
+    }
+
+    /// Removes the calls so far from the log, and returns them, oldest first: each is returned once.
+    pub fn take_requests(&self) -> Vec<Request> {
+        self.inner.requests.take()
     }
 
     pub fn clear_requests(&self) {

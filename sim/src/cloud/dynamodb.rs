@@ -3,7 +3,7 @@
 //! Its server listens on a private loopback port. The connections to it are made at the start: later, the connecting
 //! thread could be in another network namespace, where that port does not exist.
 
-mod reads;
+mod metering;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-pub(super) use reads::Read;
+pub use metering::Units;
+pub(super) use metering::{Metered, Used, is_read};
 
 /// Largest number of concurrent calls. The database processes them one by one anyway.
 const CONNECTIONS: usize = 16;
@@ -173,6 +174,16 @@ pub(super) fn resources(input: &Value) -> Vec<String> {
     let mut found = Vec::new();
     collect(input, None, &mut found);
     found
+}
+
+/// Returns the table and the partition of a query.
+pub(super) fn queried(input: &Value) -> Option<(&str, &str)> {
+    let condition = input.get("KeyConditionExpression")?.as_str()?;
+    // The partition's condition is an equation; the sort key's, if it is one, comes second in every call of skep.
+    let (_, value) = condition.split_once('=')?;
+    let name = value.split_whitespace().next()?;
+    let partition = input.get("ExpressionAttributeValues")?.get(name)?.get("S")?.as_str()?;
+    Some((input.get("TableName")?.as_str()?, partition))
 }
 
 fn collect<'a>(value: &'a Value, table: Option<&'a str>, found: &mut Vec<String>) {

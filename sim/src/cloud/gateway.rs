@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::access::{self, Caller};
 use super::autoscaling::Scaling;
-use super::dynamodb::Read;
+use super::dynamodb::{Metered, Used};
 use super::errors::{ApiError, answer};
 use super::faults::Fate;
 use super::iam::{Asked, group_of};
@@ -136,12 +136,12 @@ impl Call {
 struct Answered {
     response: Response<Body>,
     code: Option<String>,
-    read_units: f64,
+    used: Used,
 }
 
 impl Answered {
     fn new(response: Response<Body>, code: Option<String>) -> Self {
-        Self { response, code, read_units: 0.0 }
+        Self { response, code, used: Used::default() }
     }
 
     fn error(error: &ApiError, call: &Call) -> Self {
@@ -178,6 +178,7 @@ pub(super) async fn handle(
     };
     let at = cloud.now();
     let (caller, outcome) = serve(&cloud, &parts, &call).await;
+    let used = outcome.as_ref().map(|answered| answered.used).unwrap_or_default();
     let (status, code) = match &outcome {
         Ok(answered) => (answered.response.status().as_u16(), answered.code.clone()),
         Err(why) => (0, Some((*why).to_owned())),
@@ -191,7 +192,9 @@ pub(super) async fn handle(
         status,
         code,
         summary: call.summary(),
-        read_units: outcome.as_ref().map_or(0.0, |answered| answered.read_units),
+        read_units: used.units.read,
+        write_units: used.units.write,
+        rows: used.rows,
         took_micros: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
     });
     let mut response = outcome.map_err(|_| Dropped)?.response;
@@ -226,6 +229,8 @@ async fn visit_registry(
         code: None,
         summary: host.to_owned(),
         read_units: 0.0,
+        write_units: 0.0,
+        rows: 0,
         took_micros: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
     });
     Ok(response)
@@ -242,6 +247,19 @@ async fn serve(
     if !latency.is_zero() {
         tokio::time::sleep(latency).await;
     }
+    let input = match &call.input {
+        Input::Json(input) => Some(input),
+        Input::Query(_) | Input::CloudWatch(_) => None,
+    };
+    let limits = &cloud.inner.limits;
+    let fate = match fate {
+        Fate::Served | Fate::AnswerLost | Fate::InPart(_)
+            if !limits.admits(call.service, &call.action, input, now) =>
+        {
+            Fate::Throttled
+        }
+        fate => fate,
+    };
     let injected = match fate {
         Fate::Dropped => return (None, Err("Dropped")),
         Fate::Throttled => Some(ApiError::throttled(call.service)),
@@ -359,8 +377,12 @@ impl Cloud {
     }
 
     async fn dynamodb(&self, parts: &Parts, call: &Call, input: &Value, fate: Fate) -> Answered {
-        let read = Read::new(&call.action, input, fate);
-        let body = read.as_ref().map_or_else(|| call.body.clone(), Read::body);
+        let metered = Metered::new(&call.action, input, fate);
+        let body = metered.as_ref().map_or_else(|| call.body.clone(), Metered::body);
+        let charge = |used: Used| {
+            let units = used.units.read + used.units.write;
+            self.inner.limits.charge(&call.action, input, units, self.inner.clock.elapsed());
+        };
         let response = match self.inner.dynamodb.forward(&parts.headers, body).await {
             Ok(response) => response,
             Err(error) => {
@@ -370,15 +392,17 @@ impl Cloud {
         };
         if !response.status().is_success() {
             let code = dynamodb::error_code(response.body());
+            charge(Used::default());
             return Answered::new(response.map(Body::from), code);
         }
-        let Some((body, read_units)) = read.and_then(|read| read.answer(response.body())) else {
+        let Some((body, used)) = metered.and_then(|metered| metered.answer(response.body())) else {
             return Answered::new(response.map(Body::from), None);
         };
+        charge(used);
         let (mut head, _) = response.into_parts();
         // They are those of the database's own answer.
         head.headers.remove(header::CONTENT_LENGTH);
         head.headers.remove("x-amz-crc32");
-        Answered { read_units, ..Answered::new(Response::from_parts(head, body.into()), None) }
+        Answered { used, ..Answered::new(Response::from_parts(head, body.into()), None) }
     }
 }

@@ -48,6 +48,7 @@ mod gateway;
 mod iam;
 mod ids;
 mod imds;
+mod limits;
 mod requests;
 mod run_command;
 mod server;
@@ -77,6 +78,7 @@ pub use autoscaling::{
 };
 pub use cloudwatch::{Metric, MetricView, Statistic};
 pub use cluster::{ClusterBalancer, ClusterSpec, LAUNCH_HOOK, TERMINATION_HOOK};
+pub use dynamodb::Units;
 pub use dynoxide::Database;
 pub use ec2::ImageState;
 pub use elb::{
@@ -88,6 +90,7 @@ pub use events::{CloudEvent, EventKind};
 pub use faults::{Fault, FaultRule, Faults};
 pub use iam::PolicyError;
 pub use imds::{ImdsKnobs, mac_address};
+pub use limits::{Limits, Quotas, Rate};
 pub use requests::{Request, Service};
 pub use specs::{
     CloudOptions, GroupSpec, GroupView, HealthCheckType, HookSpec, InstanceView, Maintenance,
@@ -120,6 +123,7 @@ struct Inner {
     clock: Clock,
     state: Mutex<State>,
     faults: Faults,
+    limits: Limits,
     requests: RequestLog,
     events: EventLog,
     dynamodb: DynamoDb,
@@ -203,6 +207,7 @@ impl Cloud {
             clock: Clock::new(),
             state: Mutex::new(state),
             faults: Faults::new(options.seed),
+            limits: Limits::default(),
             requests: RequestLog::default(),
             events: EventLog::new(),
             dynamodb: DynamoDb::start(stop.clone())?,

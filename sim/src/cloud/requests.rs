@@ -70,6 +70,12 @@ pub struct Request {
     /// The read units that DynamoDB charges for an answer that was sent.
     #[serde(default)]
     pub read_units: f64,
+    /// The write units, in the same way.
+    #[serde(default)]
+    pub write_units: f64,
+    /// Number of rows that DynamoDB has returned.
+    #[serde(default)]
+    pub rows: usize,
     pub took_micros: u64,
 }
 
@@ -87,6 +93,10 @@ impl RequestLog {
 
     pub(super) fn snapshot(&self) -> Vec<Request> {
         super::lock(&self.0).clone()
+    }
+
+    pub(super) fn take(&self) -> Vec<Request> {
+        std::mem::take(&mut *super::lock(&self.0))
     }
 
     pub(super) fn clear(&self) {

@@ -23,7 +23,7 @@ mod front;
 pub(crate) mod image;
 mod inside;
 mod instance;
-mod machine;
+pub(crate) mod machine;
 mod narrate;
 pub(crate) mod netns;
 mod no_ingress;

@@ -157,6 +157,19 @@ impl Namespace {
         self.ip_batch(&format!("addr add {address}/32 dev {BRIDGE}\n"))
     }
 
+    /// Makes this the only computer of its network, with many addresses of its own. A connection to one of them comes
+    /// from the same one.
+    pub(crate) fn become_host(
+        &self,
+        addresses: impl Iterator<Item = Ipv4Addr>,
+    ) -> anyhow::Result<()> {
+        let mut commands = "link set lo up\n".to_owned();
+        for address in addresses {
+            commands.push_str(&format!("addr add {address}/32 dev lo\n"));
+        }
+        self.ip_batch(&commands)
+    }
+
     /// Plugs an instance in. There is no default route: a connection to any address outside this run is refused at
     /// once instead of hanging.
     pub(crate) fn plug(

@@ -165,6 +165,8 @@ pub(super) async fn handle(
         code: outcome.is_err().then(|| "Dropped".to_owned()),
         summary: String::new(),
         read_units: 0.0,
+        write_units: 0.0,
+        rows: 0,
         took_micros: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
     });
     outcome.map(|reply| reply.into_response(&clock::http_date(cloud.now())))

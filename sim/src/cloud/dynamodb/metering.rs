@@ -1,4 +1,4 @@
-//! Reads: what AWS charges for one, and keys that stay unprocessed.
+//! What AWS charges for a call and how many rows a read returns, and keys that stay unprocessed.
 //!
 //! The database computes the charge, by the sizes of whole items; a caller that did not ask for it does not get it.
 
@@ -11,19 +11,43 @@ use crate::cloud::faults::Fate;
 const CAPACITY: &str = "ConsumedCapacity";
 const RETURN_CAPACITY: &str = "ReturnConsumedCapacity";
 const READS: [&str; 5] = ["GetItem", "BatchGetItem", "Query", "Scan", "TransactGetItems"];
+const WRITES: [&str; 5] =
+    ["PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem", "TransactWriteItems"];
 
-/// A read, as the database gets it.
-pub(in crate::cloud) struct Read {
+/// Read units and write units, as AWS charges them.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Units {
+    pub read: f64,
+    pub write: f64,
+}
+
+/// What a call has used.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(in crate::cloud) struct Used {
+    pub units: Units,
+    /// Number of rows in the answer to a read.
+    pub rows: usize,
+}
+
+/// Whether an operation is a read.
+pub(in crate::cloud) fn is_read(action: &str) -> bool {
+    READS.contains(&action)
+}
+
+/// A read or a write of rows, as the database gets it.
+pub(in crate::cloud) struct Metered {
+    is_read: bool,
     input: Value,
     /// The content of `UnprocessedKeys`: keys that the database does not get.
     unprocessed: Map<String, Value>,
     shows_capacity: bool,
 }
 
-impl Read {
-    /// Returns `None` for a call that is no read.
+impl Metered {
+    /// Returns `None` for a call that neither reads nor writes rows.
     pub fn new(action: &str, input: &Value, fate: Fate) -> Option<Self> {
-        let mut input = READS.contains(&action).then(|| input.clone())?;
+        let is_read = is_read(action);
+        let mut input = (is_read || WRITES.contains(&action)).then(|| input.clone())?;
         let members = input.as_object_mut()?;
         let shows_capacity = members.get(RETURN_CAPACITY).is_some_and(|of| of != "NONE");
         if !shows_capacity {
@@ -33,17 +57,22 @@ impl Read {
             (Fate::InPart(seed), "BatchGetItem") => withhold(&mut input, seed),
             _ => Map::new(),
         };
-        Some(Self { input, unprocessed, shows_capacity })
+        Some(Self { is_read, input, unprocessed, shows_capacity })
     }
 
     pub fn body(&self) -> Bytes {
         self.input.to_string().into()
     }
 
-    /// Returns the caller's answer, and the read units, from the database's answer.
-    pub fn answer(self, answer: &[u8]) -> Option<(String, f64)> {
+    /// Returns the caller's answer, and what the call has used, from the database's answer.
+    pub fn answer(self, answer: &[u8]) -> Option<(String, Used)> {
         let mut answer: Value = serde_json::from_slice(answer).ok()?;
         let units = units(&answer[CAPACITY]);
+        let used = if self.is_read {
+            Used { units: Units { read: units, write: 0.0 }, rows: rows(&answer) }
+        } else {
+            Used { units: Units { read: 0.0, write: units }, rows: 0 }
+        };
         let members = answer.as_object_mut()?;
         if !self.shows_capacity {
             members.remove(CAPACITY);
@@ -51,7 +80,7 @@ impl Read {
         if !self.unprocessed.is_empty() {
             members.insert("UnprocessedKeys".to_owned(), self.unprocessed.into());
         }
-        Some((answer.to_string(), units))
+        Some((answer.to_string(), used))
     }
 }
 
@@ -59,6 +88,12 @@ impl Read {
 fn units(capacity: &Value) -> f64 {
     let of_one = |capacity: &Value| capacity["CapacityUnits"].as_f64().unwrap_or_default();
     capacity.as_array().map_or_else(|| of_one(capacity), |all| all.iter().map(of_one).sum())
+}
+
+fn rows(answer: &Value) -> usize {
+    let lists = answer["Responses"].as_object().into_iter().flatten().map(|(_, rows)| rows);
+    let listed = lists.chain([&answer["Items"]]).filter_map(Value::as_array).map(Vec::len);
+    listed.sum::<usize>() + usize::from(answer["Item"].is_object())
 }
 
 /// Removes some of the requested keys, and returns them in the form of `UnprocessedKeys`. As on AWS, at least one is
@@ -123,7 +158,7 @@ mod tests {
     fn some_keys_stay_unprocessed_and_none_is_lost() {
         for seed in 0..100 {
             let request = batch(9);
-            let read = Read::new("BatchGetItem", &request, Fate::InPart(seed)).unwrap();
+            let read = Metered::new("BatchGetItem", &request, Fate::InPart(seed)).unwrap();
             let processed = keys(&read.input["RequestItems"]);
             let (answer, _) = read.answer(br#"{"Responses":{},"UnprocessedKeys":{}}"#).unwrap();
             let answer: Value = serde_json::from_str(&answer).unwrap();
@@ -136,9 +171,9 @@ mod tests {
             assert_eq!(all, keys(&request["RequestItems"]));
         }
         let one = json!({ "RequestItems": { "one": { "Keys": [key(0)] } } });
-        let read = Read::new("BatchGetItem", &one, Fate::InPart(1)).unwrap();
+        let read = Metered::new("BatchGetItem", &one, Fate::InPart(1)).unwrap();
         assert_eq!(read.input["RequestItems"], one["RequestItems"]);
-        assert!(Read::new("PutItem", &one, Fate::InPart(1)).is_none());
+        assert!(Metered::new("CreateTable", &one, Fate::InPart(1)).is_none());
     }
 
     #[test]
@@ -157,9 +192,25 @@ mod tests {
             if mode.is_null() {
                 input.as_object_mut().unwrap().remove(RETURN_CAPACITY);
             }
-            let read = Read::new("GetItem", &input, Fate::Served).unwrap();
-            let (answer, units) = read.answer(database).unwrap();
-            assert_eq!((answer.contains(CAPACITY), units), (shows, 2.5), "{mode}");
+            let read = Metered::new("GetItem", &input, Fate::Served).unwrap();
+            let (answer, used) = read.answer(database).unwrap();
+            assert_eq!((answer.contains(CAPACITY), used.units.read), (shows, 2.5), "{mode}");
         }
+    }
+
+    #[test]
+    fn a_write_is_charged_in_its_own_units_and_rows_are_counted() {
+        let used = |action, answer: Value| {
+            let call = Metered::new(action, &json!({ "TableName": "t" }), Fate::Served).unwrap();
+            call.answer(answer.to_string().as_bytes()).unwrap().1
+        };
+        let capacity = json!({ "CapacityUnits": 2.0 });
+        let put = used("PutItem", json!({ CAPACITY: capacity }));
+        assert_eq!(put, Used { units: Units { read: 0.0, write: 2.0 }, rows: 0 });
+        let query = used("Query", json!({ CAPACITY: capacity, "Items": [{}, {}], "Count": 2 }));
+        assert_eq!(query, Used { units: Units { read: 2.0, write: 0.0 }, rows: 2 });
+        assert_eq!(used("GetItem", json!({ "Item": {} })).rows, 1);
+        assert_eq!(used("GetItem", json!({})).rows, 0);
+        assert_eq!(used("BatchGetItem", json!({ "Responses": { "t": [{}, {}, {}] } })).rows, 3);
     }
 }
