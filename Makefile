@@ -1,7 +1,7 @@
 # The commands for developers of skep. `make help` lists them; each target installs its own tools.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quick lint test fuzz model demo bench chaos package release clean
+.PHONY: help setup quick lint test fuzz model demo bench scale chaos package release clean
 .NOTPARALLEL:
 
 # The scripts, the tests and the lines below use the same directories, whatever the user's cargo settings are.
@@ -40,6 +40,10 @@ demo: ## a fleet on this machine: nodes come and go behind a load balancer (need
 bench: ## measure skep beside the alternatives; fails if a target is missed (needs root; ARGS="--only boot,idle")
 	@scripts/setup.sh bench
 	@scripts/fleet.sh bench $(ARGS)
+
+scale: ## a thousand instances boot at once, on engines that are played (needs root; N=1000 ARGS="--store ssm")
+	@scripts/setup.sh scale
+	@scripts/fleet.sh scale $(if $(N),--nodes $(N)) $(ARGS)
 
 chaos: ## a fault campaign on real daemons (needs root; ROUNDS=10 SEED=1 PROFILE=hard ARGS="--experiments")
 	@scripts/setup.sh demo

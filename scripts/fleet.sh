@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Builds skep as it is shipped, and runs the local cloud with it: fleet.sh demo|bench|chaos|up [argument]...
+# Builds skep as it is shipped, and runs the local cloud with it: fleet.sh demo|bench|scale|chaos|up [argument]...
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-[ $# -gt 0 ] || die "usage: fleet.sh demo|bench|chaos|up [argument]..."
+[ $# -gt 0 ] || die "usage: fleet.sh demo|bench|scale|chaos|up [argument]..."
 
 # Two builds: in a single one, cargo would build skep with features that only the local cloud needs.
 cargo build --release --locked --package skep

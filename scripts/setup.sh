@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the other targets need: setup.sh [quick|lint|test|model|demo|bench|package|release]... (default: all of it).
+# Installs what the other targets need: setup.sh [quick|lint|test|model|demo|bench|scale|package|release]... (default: all of it).
 #
 # It checks the machine and not stamps, so it can run before every target: it takes a fraction of a second when
 # nothing is missing. It installs Debian packages; everything else stays in target/ and .venv/.
@@ -13,7 +13,7 @@ CARGO_CYCLONEDX=0.5.9
 
 main() {
     local target
-    [ $# -gt 0 ] || set -- lint test demo bench package release
+    [ $# -gt 0 ] || set -- lint test demo bench scale package release
     for target in "$@"; do
         case $target in
             quick) need cc venv ;;
@@ -31,6 +31,7 @@ main() {
             demo) need cc ip tc iptables unshare dockerd containerd runc busybox-static certificates ;;
             bench) need cc ip tc iptables unshare dockerd containerd runc busybox-static certificates \
                 docker curl venv ;;
+            scale) need cc ip busybox-static certificates ;;
             model) need cc ;;
             package) need cc dpkg-shlibdeps ;;
             release) need cc dpkg-shlibdeps git gpg-agent ;;

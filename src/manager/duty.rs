@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::complaints::Complaints;
@@ -10,6 +11,7 @@ use super::observe::Fleet;
 use crate::clients::docker::SwarmError;
 use crate::common::errors::chain;
 use crate::node::Node;
+use crate::telemetry::metrics::metrics;
 
 /// Maximum age of Docker's answer about this host that confirms a refusal; duties that are refused at once share it.
 const CONFIRMATION_AGE: Duration = Duration::from_secs(1);
@@ -53,7 +55,9 @@ impl Duty {
             tokio::time::sleep(pause).await;
             let with = Poll { fleet, memory: &mut memory, complaints: &mut complaints };
             let span = tracing::info_span!("duty", duty = self.name);
+            let begin = Instant::now();
             let polled = poll(with).instrument(span).await;
+            metrics().duty_polled(self.name, begin.elapsed());
             let failed = complaints.end_poll();
             pause = match polled {
                 Ok(pause) => {

@@ -6,6 +6,7 @@ mod foreign_swarm;
 mod founder_killed;
 mod founding_race;
 mod live_restore;
+mod many_at_once;
 mod no_leader;
 mod over_tls;
 mod own_port_closed;

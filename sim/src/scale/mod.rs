@@ -8,6 +8,7 @@ mod engine;
 mod instance;
 mod machine;
 mod phases;
+mod priority;
 mod report;
 mod site;
 mod tally;
@@ -96,6 +97,7 @@ pub struct Arguments {
 pub async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     phases::cluster(arguments.nodes)?;
     machine::prepare(arguments.nodes)?;
+    priority::raise_own();
     let skep = stage::skep_binary(arguments.skep.as_deref())?;
     // Before anything exists: an interruption at any time must lead to the clean-up.
     let mut interruption = std::pin::pin!(stage::interrupted()?);

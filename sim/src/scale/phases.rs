@@ -21,6 +21,8 @@ use crate::cloud::{
 const BOOT_LIMIT: Duration = Duration::from_secs(300);
 /// Longest time after that until the launch hooks are completed and the nodes labelled.
 const SETTLE_LIMIT: Duration = Duration::from_secs(600);
+/// Time until a node is idle: after its launch hook, it still frees memory and looks around.
+const BECOMES_IDLE: Duration = Duration::from_secs(5);
 /// Longest time for all departures: the default deadline of one.
 const LEAVE_LIMIT: Duration = Duration::from_secs(1800);
 /// Longest time until the managers report no trouble after the throttling.
@@ -136,31 +138,37 @@ impl<'a> Stage<'a> {
             let started = all.iter().filter(|it| it.life().started.is_some()).count();
             let listed = stage.site.engines.nodes().len();
             let text = format!("{started} started, {listed} in the swarm, {ready} Ready");
-            (ready >= nodes, text)
+            // Auto Scaling replaces an instance whose launch hook is abandoned: then nothing works.
+            let is_hopeless = stage.site.all_instances().len() > 2 * nodes;
+            (ready >= nodes || is_hopeless, text)
         };
-        let all_ready = self.wait(BOOT_LIMIT, is_ready).await;
+        self.wait(BOOT_LIMIT, is_ready).await;
         let phase = self.end_phase(&mark).await;
         let settling = self.begin_phase();
-        if all_ready.is_none() {
-            let late = self.site.instances().into_iter().filter(|it| !it.is_ready());
-            self.find("not Ready", late.collect());
-        }
+        let late: Vec<_> = self.site.instances().into_iter().filter(|it| !it.is_ready()).collect();
+        let replaced: Vec<_> =
+            self.site.all_instances().into_iter().filter(|it| it.is_terminated()).collect();
+        let is_whole = late.is_empty() && replaced.is_empty();
+        self.find("not Ready", late);
+        self.find("replaced", replaced);
+        // A fleet that is not whole may never settle.
+        let limit = if is_whole { SETTLE_LIMIT } else { LOOK_EVERY };
         let in_service = async |stage: &Self| {
             let all = stage.site.cloud.instances();
             let so = |it: &&_| is_in_service(it);
             let count = all.iter().filter(so).count();
             (count >= nodes, format!("{count} of {nodes} launch hooks completed"))
         };
-        let in_service_after = self.wait_since(mark.at, SETTLE_LIMIT, in_service).await;
+        let in_service_after = self.wait_since(mark.at, limit, in_service).await;
         let labelled = async |stage: &Self| {
             let listed = stage.site.engines.nodes();
             let count = listed.iter().filter(|node| node.is_labelled).count();
             (count >= nodes, format!("{count} of {nodes} nodes labelled"))
         };
-        let labelled_after = self.wait_since(mark.at, SETTLE_LIMIT, labelled).await;
+        let labelled_after = self.wait_since(mark.at, limit, labelled).await;
         for (what, after) in [("launch hooks", in_service_after), ("labels", labelled_after)] {
             if after.is_none() {
-                self.findings.push(format!("not all {what} were done within {SETTLE_LIMIT:?}"));
+                self.findings.push(format!("not all {what} were done within {limit:?}"));
             }
         }
         self.check_list(nodes);
@@ -201,6 +209,7 @@ impl<'a> Stage<'a> {
 
     /// Counts calls and memory of a fleet in which nothing happens.
     pub(super) async fn idle(&mut self, length: Duration) -> (Phase, Memory) {
+        sleep(BECOMES_IDLE).await;
         self.say(&format!("idle for {} s", length.as_secs()));
         let mark = self.mark();
         sleep_until(mark.at + length).await;
@@ -432,7 +441,8 @@ fn value(page: &str, name: &str) -> Option<f64> {
 
 fn longest_round(page: &str) -> Option<Round> {
     let rounds = page.lines().filter_map(|line| {
-        let (labels, value) = line.strip_prefix("skep_duty_longest_seconds")?.rsplit_once(' ')?;
+        let (labels, value) =
+            line.strip_prefix("skep_duty_longest_poll_seconds")?.rsplit_once(' ')?;
         let (_, duty) = labels.split_once("duty=\"")?;
         let duty = duty.split('"').next()?.to_owned();
         Some(Round { duty, seconds: value.parse().ok()? })
@@ -470,8 +480,8 @@ mod tests {
     #[test]
     fn metrics_are_read_with_and_without_a_cluster() {
         let page = "# TYPE skep_in_trouble gauge\nskep_in_trouble{cluster=\"scale\"} 1\n\
-                    skep_duty_longest_seconds{duty=\"labels\",cluster=\"scale\"} 0.25\n\
-                    skep_duty_longest_seconds{duty=\"departures\"} 1.5\n";
+                    skep_duty_longest_poll_seconds{duty=\"labels\",cluster=\"scale\"} 0.25\n\
+                    skep_duty_longest_poll_seconds{duty=\"departures\"} 1.5\n";
         assert_eq!(value(page, "skep_in_trouble"), Some(1.0));
         let round = longest_round(page).unwrap();
         assert_eq!((round.duty.as_str(), round.seconds), ("departures", 1.5));

@@ -29,6 +29,7 @@ use tokio::task::JoinHandle;
 
 use super::engine::Engines;
 use super::instance::Instance;
+use super::priority;
 use crate::cloud::{Cloud, CloudOptions, Quotas};
 use crate::fleet::SYSTEM_PATH;
 use crate::fleet::clean::clean_dead_runs;
@@ -282,7 +283,8 @@ impl Fleet {
 
     /// Starts the engine and the first skep of an instance.
     fn boot(self: &Arc<Self>, instance: &Arc<Instance>) -> anyhow::Result<()> {
-        std::fs::create_dir_all(&instance.dir)?;
+        // skep refuses a directory of settings that does not exist.
+        std::fs::create_dir_all(instance.dir.join("etc"))?;
         let socket = instance.dir.join("docker.sock");
         self.engines.start(instance.address, &socket, &instance.dir.join("docker"))?;
         let _runtime = self.runtime.enter();
@@ -305,6 +307,7 @@ impl Fleet {
             machine.spawn(self.command(instance)?)?
         };
         let process = Process::watch_group(child);
+        priority::set_skep(process.pid(), instance.is_manager);
         {
             let mut life = instance.life();
             life.started.get_or_insert_with(tokio::time::Instant::now);

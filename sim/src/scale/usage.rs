@@ -3,6 +3,8 @@
 
 use std::fs;
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
 use serde::Serialize;
 
 use super::site::ENGINE_THREADS;
@@ -13,7 +15,7 @@ const TICKS: f64 = 100.0;
 /// Processor seconds so far.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(super) struct Processor {
-    /// Of all skep processes that run.
+    /// Of all skep processes, those that have ended included.
     pub(super) skep: f64,
     pub(super) engines: f64,
     /// This process without the engines.
@@ -25,19 +27,20 @@ pub(super) struct Processor {
 
 impl Processor {
     pub(super) fn now(pids: &[i32]) -> Processor {
-        let skep = pids.iter().filter_map(|pid| seconds(&format!("/proc/{pid}/stat"))).sum();
+        let live: f64 = pids.iter().filter_map(|pid| seconds(&format!("/proc/{pid}/stat"))).sum();
+        let skep = live + ended_children();
         let own = seconds("/proc/self/stat").unwrap_or_default();
         let engines = thread_seconds(ENGINE_THREADS);
         let (busy, machine) = machine().unwrap_or_default();
-        Processor { skep, engines, cloud: own - engines, machine, busy }
+        Processor { skep, engines, cloud: (own - engines).max(0.0), machine, busy }
     }
 
-    /// Returns what was used since `before`. Processes that have ended since then may make it less than nothing.
+    /// Returns what was used since `before`.
     pub(super) fn since(self, before: Processor) -> Processor {
         Processor {
             skep: (self.skep - before.skep).max(0.0),
             engines: self.engines - before.engines,
-            cloud: self.cloud - before.cloud,
+            cloud: (self.cloud - before.cloud).max(0.0),
             machine: self.machine - before.machine,
             busy: self.busy - before.busy,
         }
@@ -91,6 +94,13 @@ fn seconds(stat: &str) -> Option<f64> {
     let mut times = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let mut ticks = || times.next()?.parse::<f64>().ok();
     Some((ticks()? + ticks()?) / TICKS)
+}
+
+/// Time of the children that have ended; this program starts hardly any but skep.
+fn ended_children() -> f64 {
+    let of = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    getrusage(UsageWho::RUSAGE_CHILDREN)
+        .map_or(0.0, |usage| of(usage.user_time()) + of(usage.system_time()))
 }
 
 /// Time of the threads of this process with a name.

@@ -4,6 +4,7 @@
 mod campaign;
 mod commands;
 mod load_balancer;
+mod scale;
 mod trouble;
 
 use std::collections::BTreeMap;

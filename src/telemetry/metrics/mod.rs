@@ -80,6 +80,7 @@ pub struct Metrics {
     quorum_lost: Known,
     duty_succeeded: Timestamps,
     duty_failed: Timestamps,
+    duty_longest: Timestamps,
     ledger_age: Known,
     ledger_answered: Mutex<Option<Instant>>,
     hooks: Counters<2>,
@@ -111,6 +112,7 @@ impl Metrics {
             quorum_lost: Known::default(),
             duty_succeeded: Timestamps::default(),
             duty_failed: Timestamps::default(),
+            duty_longest: Timestamps::default(),
             ledger_age: Known::default(),
             ledger_answered: Mutex::default(),
             hooks: Family::default(),
@@ -142,6 +144,12 @@ impl Metrics {
                 drop(self.removals.get_or_create(&[("cause", cause), ("outcome", outcome)]));
             }
         }
+    }
+
+    /// Keeps the time of a poll of a duty if none has taken longer.
+    pub fn duty_polled(&self, duty: &'static str, took: Duration) {
+        let longest = self.duty_longest.get_or_create_owned(&[("duty", duty)]);
+        longest.set(longest.get().max(took.as_secs_f64()));
     }
 
     /// Counts a request to AWS, or an attempt of one.

@@ -149,6 +149,12 @@ impl Metrics {
             Unit::Seconds,
             self.duty_failed.clone(),
         );
+        all.register_with_unit(
+            "duty_longest_poll",
+            "Longest poll of each duty since skep started; on managers only",
+            Unit::Seconds,
+            self.duty_longest.clone(),
+        );
         seconds(
             all,
             "quorum_lost_timestamp",

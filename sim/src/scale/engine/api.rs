@@ -84,7 +84,12 @@ impl Engines {
                     ["rotateWorkerToken", "rotateManagerToken"].map(|flag| call.flag(flag));
                 self.respecify(address, call.version(), call.body.clone(), rotated).await.map(done)
             }
-            ("GET", ["nodes"]) => Ok(self.world().served_by(address)?.list()),
+            ("GET", ["nodes"]) => {
+                let count = self.world().served_by(address)?.nodes.len();
+                let count = u32::try_from(count).unwrap_or(u32::MAX);
+                tokio::time::sleep(pace::LIST_PER_NODE * count).await;
+                Ok(self.world().served_by(address)?.list())
+            }
             ("GET", ["nodes", id]) => self.world().served_by(address)?.inspect(id),
             ("POST", ["nodes", id, "update"]) => {
                 self.update(address, id, call.version(), call.body.clone()).await.map(done)

@@ -9,10 +9,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The leader's work for one worker that joins.
-pub(super) const WORKER_JOIN: Duration = Duration::from_millis(20);
-/// The leader's work for one write to a node or to the swarm: one raft proposal.
-pub(super) const WRITE: Duration = Duration::from_millis(4);
+/// The leader's work for one worker that joins. Measured on engine 20.10: 15 workers at once join within 0.35 s, and the
+/// leader's dockerd uses 5.3 ms of processor time for each.
+pub(super) const WORKER_JOIN: Duration = Duration::from_millis(6);
+/// The leader's work for one write to a node or to the swarm, one raft proposal. Measured: an update of a node takes 2.1 ms
+/// and 2.4 ms of the leader's processor time.
+pub(super) const WRITE: Duration = Duration::from_micros(2500);
+/// Time of a node list for each entry; reads wait for no other work. Measured: a list of 17 nodes takes 2.0 ms.
+pub(super) const LIST_PER_NODE: Duration = Duration::from_micros(115);
 /// A joining worker's own work: its key, and the round trips to the leader. A join of a single worker takes 60 to 160 ms
 /// (measured, engines 20.10 and 28.5).
 pub(super) const JOINING: RangeInclusive<u64> = 45..=130;

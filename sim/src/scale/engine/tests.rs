@@ -184,7 +184,7 @@ async fn a_manager_is_demoted_while_the_others_keep_a_quorum() {
 
 #[tokio::test]
 async fn joins_are_refused_with_dockers_words() {
-    let bench = Bench::start(2);
+    let bench = Bench::start(4);
     bench.init(1).await;
     let good = bench.join_request("Worker").await;
     let token = good["JoinToken"].as_str().unwrap();
@@ -198,15 +198,17 @@ async fn joins_are_refused_with_dockers_words() {
     assert!(status == 400 && text == "invalid join token", "{text}");
     let wrong = format!("{}{}", &token[..60], "a".repeat(25));
     let other_ca = token.replacen(&token[9..12], "zzz", 1);
-    for (request, words) in [
-        (with(&|it| it["JoinToken"] = json!(wrong)), "A valid join token is necessary"),
-        (with(&|it| it["JoinToken"] = json!(other_ca)), "does not match fingerprint"),
-        (with(&|it| it["RemoteAddrs"] = json!(["10.0.0.2:2377"])), "connection refused"),
-    ] {
-        let (_, text) = bench.refusal(2, "POST", "swarm/join", request).await;
+    let refused = async |host: u8, request: Value, words: &str| {
+        let (_, text) = bench.refusal(host, "POST", "swarm/join", request).await;
         assert!(text.contains(words), "{text}");
-        assert_eq!(bench.get(2, "info").await["Swarm"]["LocalNodeState"], "inactive");
-    }
+        assert_eq!(bench.get(host, "info").await["Swarm"]["LocalNodeState"], "inactive");
+    };
+    // At once: each takes ten seconds.
+    tokio::join!(
+        refused(2, with(&|it| it["JoinToken"] = json!(wrong)), "A valid join token is necessary"),
+        refused(3, with(&|it| it["JoinToken"] = json!(other_ca)), "does not match fingerprint"),
+        refused(4, with(&|it| it["RemoteAddrs"] = json!(["10.0.0.2:2377"])), "connection refused"),
+    );
 }
 
 #[tokio::test]
