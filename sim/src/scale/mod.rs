@@ -174,7 +174,7 @@ async fn play(
     let (idle, memory) = stage.idle(Duration::from_secs(arguments.idle)).await;
     let (mut leave, mut throttled) = (None, None);
     // A fleet that is not whole would only repeat what is already found.
-    if is_whole && boot.ready == boot.nodes {
+    if is_whole && boot.times.ready == boot.nodes {
         let leaving = (stage.spec.workers / LEAVING_PART).min(LEAVING);
         if leaving > 0 {
             leave = Some(stage.leave(leaving).await?);

@@ -72,6 +72,14 @@ pub(super) struct Boot {
     /// After that, until the launch hooks were completed and the nodes labelled.
     pub(super) settle: Phase,
     pub(super) nodes: usize,
+    #[serde(flatten)]
+    pub(super) times: Times,
+}
+
+/// The times of a boot.
+#[derive(Debug, Serialize)]
+pub(super) struct Times {
+    /// Number of instances that were Ready.
     pub(super) ready: usize,
     /// Seconds from the order to launch all until each was Ready, sorted.
     #[serde(skip)]
@@ -143,14 +151,13 @@ impl<'a> Stage<'a> {
             (ready >= nodes || is_hopeless, text)
         };
         self.wait(BOOT_LIMIT, is_ready).await;
+        // Before anything else: an instance whose launch hook times out is replaced.
+        let boot = self.booted(mark.at);
         let phase = self.end_phase(&mark).await;
         let settling = self.begin_phase();
         let late: Vec<_> = self.site.instances().into_iter().filter(|it| !it.is_ready()).collect();
-        let replaced: Vec<_> =
-            self.site.all_instances().into_iter().filter(|it| it.is_terminated()).collect();
-        let is_whole = late.is_empty() && replaced.is_empty();
+        let is_whole = late.is_empty() && self.site.all_instances().len() == nodes;
         self.find("not Ready", late);
-        self.find("replaced", replaced);
         // A fleet that is not whole may never settle.
         let limit = if is_whole { SETTLE_LIMIT } else { LOOK_EVERY };
         let in_service = async |stage: &Self| {
@@ -171,13 +178,17 @@ impl<'a> Stage<'a> {
                 self.findings.push(format!("not all {what} were done within {limit:?}"));
             }
         }
+        let replaced = self.site.all_instances().len() - nodes;
+        if replaced > 0 {
+            self.findings.push(format!("{replaced} instances were replaced during the boot"));
+        }
         self.check_list(nodes);
         let settle = self.end_phase(&settling).await;
-        let boot = self.booted([phase, settle], mark.at, nodes);
-        Ok(Boot { in_service_after, labelled_after, ..boot })
+        let times = Times { in_service_after, labelled_after, ..boot };
+        Ok(Boot { phase, settle, nodes, times })
     }
 
-    fn booted(&self, [phase, settle]: [Phase; 2], launched: Instant, nodes: usize) -> Boot {
+    fn booted(&self, launched: Instant) -> Times {
         let since = |at: Instant, from: Instant| at.duration_since(from).as_secs_f64();
         let (mut ready_after, mut ready_after_start) = (Vec::new(), Vec::new());
         let (mut last_started, mut restarts) = (0.0_f64, 0);
@@ -193,10 +204,7 @@ impl<'a> Stage<'a> {
         ready_after.sort_by(f64::total_cmp);
         ready_after_start.sort_by(f64::total_cmp);
         let ready = ready_after.len();
-        Boot {
-            phase,
-            settle,
-            nodes,
+        Times {
             ready,
             ready_after,
             ready_after_start,
@@ -450,6 +458,9 @@ fn longest_round(page: &str) -> Option<Round> {
     rounds.max_by(|a, b| a.seconds.total_cmp(&b.seconds))
 }
 
+/// Timeout of both hooks, as the template has it for the launch hook.
+const HOOK_TIMEOUT: Duration = Duration::from_secs(900);
+
 /// Number of managers, where there are as many instances.
 const MANAGERS: u32 = 3;
 
@@ -460,7 +471,8 @@ const MANAGERS: u32 = 3;
 pub(super) fn cluster(nodes: u32) -> anyhow::Result<ClusterSpec> {
     ensure!(nodes > 0, "0 instances are no run: --nodes must be 1 or more (make scale N=1000)");
     let managers = nodes.min(MANAGERS);
-    Ok(ClusterSpec::new("scale", managers, nodes - managers))
+    let spec = ClusterSpec::new("scale", managers, nodes - managers);
+    Ok(ClusterSpec { hook_timeout: HOOK_TIMEOUT, ..spec })
 }
 
 #[cfg(test)]

@@ -145,10 +145,10 @@ impl StoreReport {
         );
         let mut targets = vec![Target::new(
             "all Ready",
-            if boot.ready < boot.nodes {
+            if boot.times.ready < boot.nodes {
                 f64::INFINITY
             } else {
-                boot.ready_after.last().copied().unwrap_or(f64::INFINITY)
+                boot.times.ready_after.last().copied().unwrap_or(f64::INFINITY)
             },
             limit_seconds,
             "s",
@@ -185,8 +185,8 @@ impl StoreReport {
         let reads_of_managers_per_minute = reads.collect();
         Self {
             store,
-            ready_seconds: Spread::of(boot.ready_after.iter().copied()),
-            ready_after_start_seconds: Spread::of(boot.ready_after_start.iter().copied()),
+            ready_seconds: Spread::of(boot.times.ready_after.iter().copied()),
+            ready_after_start_seconds: Spread::of(boot.times.ready_after_start.iter().copied()),
             boot,
             idle,
             leave,
@@ -245,9 +245,9 @@ impl StoreReport {
             vec![what.to_owned(), seconds]
         };
         let mut rows = vec![
-            after("last process started", Some(boot.last_started)),
-            after("all launch hooks completed", boot.in_service_after),
-            after("all nodes labelled", boot.labelled_after),
+            after("last process started", Some(boot.times.last_started)),
+            after("all launch hooks completed", boot.times.in_service_after),
+            after("all nodes labelled", boot.times.labelled_after),
         ];
         if let Some(leave) = &self.leave {
             let leaving = leave.leaving;

@@ -27,6 +27,7 @@ fn full_page() -> String {
     metrics.departures_waiting(Some((1, 2)));
     metrics.capacity(Some(capacities()));
     metrics.step("join", Duration::from_millis(700));
+    metrics.duty_polled("departures", Duration::from_millis(300));
     let state = StateHandle::default();
     let now = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(1000);
     state.update(|state| {
@@ -36,6 +37,21 @@ fn full_page() -> String {
     state.report_duty("departures", None);
     state.report_duty("departures", Some("refused".into()));
     open_metrics(&metrics, &state.now())
+}
+
+#[test]
+fn the_longest_poll_of_each_duty_stays() {
+    let metrics = Metrics::new();
+    for (duty, millis) in [("labels", 500), ("labels", 250), ("tokens", 125)] {
+        metrics.duty_polled(duty, Duration::from_millis(millis));
+    }
+    let page = open_metrics(&metrics, &StateHandle::default().now());
+    for line in [
+        r#"skep_duty_longest_poll_seconds{duty="labels"} 0.5"#,
+        r#"skep_duty_longest_poll_seconds{duty="tokens"} 0.125"#,
+    ] {
+        assert!(page.lines().any(|it| it == line), "{line} is not in {page}");
+    }
 }
 
 fn capacities() -> Capacities<'static> {

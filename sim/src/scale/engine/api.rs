@@ -88,9 +88,9 @@ impl Engines {
                 let count = self.world().served_by(address)?.nodes.len();
                 let count = u32::try_from(count).unwrap_or(u32::MAX);
                 tokio::time::sleep(pace::LIST_PER_NODE * count).await;
-                Ok(self.world().served_by(address)?.list())
+                Ok(views::list(self.world().served_by(address)?))
             }
-            ("GET", ["nodes", id]) => self.world().served_by(address)?.inspect(id),
+            ("GET", ["nodes", id]) => views::inspect(self.world().served_by(address)?, id),
             ("POST", ["nodes", id, "update"]) => {
                 self.update(address, id, call.version(), call.body.clone()).await.map(done)
             }

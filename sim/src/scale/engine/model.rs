@@ -16,7 +16,6 @@ use time::OffsetDateTime;
 
 use super::identity::{self, Authority, Token};
 use super::refusal::Refusal;
-use super::views;
 
 /// All engines.
 pub(super) struct World {
@@ -73,7 +72,7 @@ pub(super) struct Node {
     /// Whether raft has it as a member, and whether it is the leader.
     pub(super) raft: Option<Raft>,
     /// Its JSON, until it changes: a list of a thousand nodes is asked for many times.
-    rendered: Option<Arc<str>>,
+    pub(super) rendered: Option<Arc<str>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -446,41 +445,6 @@ impl Swarm {
         self.worker_secret = worker.unwrap_or_else(|| std::mem::take(&mut self.worker_secret));
         self.manager_secret = manager.unwrap_or_else(|| std::mem::take(&mut self.manager_secret));
         Ok(())
-    }
-
-    /// Returns the node list as JSON.
-    pub(super) fn list(&mut self) -> String {
-        let root = self.authority.pem().to_owned();
-        let mut list = String::with_capacity(self.nodes.len() * 2048 + 2);
-        list.push('[');
-        for node in self.nodes.values_mut() {
-            if list.len() > 1 {
-                list.push(',');
-            }
-            list.push_str(&node.render(&root));
-        }
-        list.push(']');
-        list
-    }
-
-    /// Returns a node as JSON.
-    ///
-    /// # Errors
-    /// Docker's refusal.
-    pub(super) fn inspect(&mut self, id: &str) -> Result<String, Refusal> {
-        let root = self.authority.pem().to_owned();
-        let node = self.nodes.get_mut(id).ok_or_else(|| Refusal::no_node(id))?;
-        Ok(node.render(&root).to_string())
-    }
-}
-
-impl Node {
-    fn render(&mut self, root: &str) -> Arc<str> {
-        if let Some(rendered) = &self.rendered {
-            return Arc::clone(rendered);
-        }
-        let rendered: Arc<str> = views::node(self, root).to_string().into();
-        Arc::clone(self.rendered.insert(rendered))
     }
 }
 

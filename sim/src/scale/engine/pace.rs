@@ -81,7 +81,7 @@ mod tests {
         );
         tokio::time::sleep(STATUS_BATCH).await;
         let before = start.elapsed();
-        queue.serve(WRITE).await;
-        assert_eq!(start.elapsed() - before, WRITE, "an idle leader serves at once");
+        queue.serve(WORKER_JOIN).await;
+        assert_eq!(start.elapsed() - before, WORKER_JOIN, "an idle leader serves at once");
     }
 }

@@ -2,6 +2,7 @@
 //! managers parse what they would have to parse.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -9,6 +10,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::identity::token;
 use super::model::{Host, Node, Place, Raft, Swarm, World};
+use super::refusal::Refusal;
 
 /// The release that the engines play.
 const RELEASE: &str = "28.5.2";
@@ -102,8 +104,41 @@ pub(super) fn object(swarm: &Swarm) -> Value {
     })
 }
 
+/// The node list.
+pub(super) fn list(swarm: &mut Swarm) -> String {
+    let root = swarm.authority.pem().to_owned();
+    let mut list = String::with_capacity(swarm.nodes.len() * 2048 + 2);
+    list.push('[');
+    for node in swarm.nodes.values_mut() {
+        if list.len() > 1 {
+            list.push(',');
+        }
+        list.push_str(&rendered(node, &root));
+    }
+    list.push(']');
+    list
+}
+
+/// One node.
+///
+/// # Errors
+/// Docker's refusal.
+pub(super) fn inspect(swarm: &mut Swarm, id: &str) -> Result<String, Refusal> {
+    let root = swarm.authority.pem().to_owned();
+    let node = swarm.nodes.get_mut(id).ok_or_else(|| Refusal::no_node(id))?;
+    Ok(rendered(node, &root).to_string())
+}
+
+fn rendered(of: &mut Node, trust_root: &str) -> Arc<str> {
+    if let Some(rendered) = &of.rendered {
+        return Arc::clone(rendered);
+    }
+    let text: Arc<str> = node(of, trust_root).to_string().into();
+    Arc::clone(of.rendered.insert(text))
+}
+
 /// An entry of the node list.
-pub(super) fn node(node: &Node, trust_root: &str) -> Value {
+fn node(node: &Node, trust_root: &str) -> Value {
     let plugin = |kind: &'static str| move |name: &&str| json!({ "Type": kind, "Name": name });
     let plugins: Vec<Value> = LOGS
         .iter()
