@@ -15,6 +15,14 @@ pub(super) struct Count {
     pub(super) failed: usize,
 }
 
+impl Count {
+    pub(super) fn add(&mut self, more: Count) {
+        self.calls += more.calls;
+        self.throttled += more.throttled;
+        self.failed += more.failed;
+    }
+}
+
 /// What DynamoDB has returned to one node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(super) struct Reads {
@@ -66,10 +74,7 @@ impl Tally {
     pub(super) fn all(&self) -> BTreeMap<String, Count> {
         let mut all = self.workers.clone();
         for (operation, more) in &self.managers {
-            let count = all.entry(operation.clone()).or_default();
-            count.calls += more.calls;
-            count.throttled += more.throttled;
-            count.failed += more.failed;
+            all.entry(operation.clone()).or_default().add(*more);
         }
         all
     }

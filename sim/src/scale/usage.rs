@@ -46,6 +46,11 @@ impl Processor {
         }
     }
 
+    /// Returns the time that the kernel's own threads and programs of other people used.
+    pub(super) fn others(self) -> f64 {
+        (self.busy - self.skep - self.engines - self.cloud).max(0.0)
+    }
+
     /// Returns the share of the machine's time that was used by anything.
     pub(super) fn saturation(self) -> f64 {
         if self.machine > 0.0 { self.busy / self.machine } else { 0.0 }
