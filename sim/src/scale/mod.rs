@@ -7,6 +7,7 @@
 mod engine;
 mod instance;
 mod machine;
+mod metrics;
 mod phases;
 mod priority;
 mod report;
@@ -174,7 +175,7 @@ async fn play(
     let (idle, memory) = stage.idle(Duration::from_secs(arguments.idle)).await;
     let (mut leave, mut throttled) = (None, None);
     // A fleet that is not whole would only repeat what is already found.
-    if is_whole && boot.times.ready == boot.nodes {
+    if is_whole && stage.findings.is_empty() {
         let leaving = (stage.spec.workers / LEAVING_PART).min(LEAVING);
         if leaving > 0 {
             leave = Some(stage.leave(leaving).await?);

@@ -10,6 +10,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::instance::Instance;
+use super::metrics::{Round, longest_round, value};
 use super::site::Site;
 use super::tally::Tally;
 use super::usage::{Memory, Processor};
@@ -55,13 +56,6 @@ pub(super) struct Phase {
     pub(super) longest_round: Option<Round>,
     #[serde(skip)]
     pub(super) calls: Tally,
-}
-
-/// The longest poll of a duty of the leader.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Round {
-    pub(super) duty: String,
-    pub(super) seconds: f64,
 }
 
 /// The boot.
@@ -441,23 +435,6 @@ fn is_in_service(instance: &crate::cloud::InstanceView) -> bool {
     instance.lifecycle == LifecycleState::InService
 }
 
-/// Returns the value of a metric without labels other than the cluster.
-fn value(page: &str, name: &str) -> Option<f64> {
-    let line = page.lines().find(|line| line.starts_with(name))?;
-    line.rsplit(' ').next()?.parse().ok()
-}
-
-fn longest_round(page: &str) -> Option<Round> {
-    let rounds = page.lines().filter_map(|line| {
-        let (labels, value) =
-            line.strip_prefix("skep_duty_longest_poll_seconds")?.rsplit_once(' ')?;
-        let (_, duty) = labels.split_once("duty=\"")?;
-        let duty = duty.split('"').next()?.to_owned();
-        Some(Round { duty, seconds: value.parse().ok()? })
-    });
-    rounds.max_by(|a, b| a.seconds.total_cmp(&b.seconds))
-}
-
 /// Timeout of both hooks, as the template has it for the launch hook.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(900);
 
@@ -487,16 +464,5 @@ mod tests {
         };
         assert_eq!([sizes(1), sizes(3), sizes(1000)], [(1, 0), (3, 0), (3, 997)]);
         assert!(cluster(0).unwrap_err().to_string().contains("must be 1 or more"));
-    }
-
-    #[test]
-    fn metrics_are_read_with_and_without_a_cluster() {
-        let page = "# TYPE skep_in_trouble gauge\nskep_in_trouble{cluster=\"scale\"} 1\n\
-                    skep_duty_longest_poll_seconds{duty=\"labels\",cluster=\"scale\"} 0.25\n\
-                    skep_duty_longest_poll_seconds{duty=\"departures\"} 1.5\n";
-        assert_eq!(value(page, "skep_in_trouble"), Some(1.0));
-        let round = longest_round(page).unwrap();
-        assert_eq!((round.duty.as_str(), round.seconds), ("departures", 1.5));
-        assert!(longest_round("").is_none());
     }
 }
