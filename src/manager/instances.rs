@@ -28,6 +28,9 @@ use crate::common::labels::{self, GROUP, INSTANCE, Labels};
 
 /// Name of this duty.
 const NAME: &str = "instances";
+/// Number of nodes that one poll identifies: EC2 is asked about them in one call. Where many nodes join at once, the next
+/// poll follows without a pause.
+const AT_ONCE: usize = 49;
 /// Time after which EC2 is asked again about an address at which it has listed no instance, or two.
 const AGAIN: Duration = Duration::from_secs(60);
 
@@ -51,11 +54,13 @@ async fn poll(
     let nodes = fleet.nodes(lately(LEADER.look)).await?;
     let rhythm = Rhythm::of(fleet, &nodes);
     follow_groups(fleet, &nodes, complaints).await?;
-    let due = memory.due(&nodes, rhythm.patience, nodes.asked_at);
+    let mut due = memory.due(&nodes, rhythm.patience, nodes.asked_at);
     complaints.retain(|id| nodes.iter().any(|view| view.id == id));
     if due.is_empty() {
         return Ok(rhythm.look);
     }
+    let pause = if due.len() > AT_ONCE { Duration::ZERO } else { rhythm.look };
+    due.truncate(AT_ONCE);
     let addresses: BTreeSet<IpAddr> = due.iter().map(|(_, address)| *address).collect();
     let own = (node.instance.id.as_str(), node.instance.private_address);
     let listed = node.ec2.fetch_by_address(own, &addresses).await?;
@@ -86,7 +91,7 @@ async fn poll(
         }
         complaints.take("identifying a node", &view.id, written.map(drop).map_err(Into::into))?;
     }
-    Ok(rhythm.look)
+    Ok(pause)
 }
 
 /// Corrects the label with the group of an instance that was attached to another one.

@@ -26,6 +26,9 @@ use crate::common::log_once::LogOnce;
 const NAME: &str = "labels";
 /// Age at which a node without labels is taken to have no skep: the ledger is no longer read for it.
 const NEW: Duration = Duration::from_secs(120);
+/// Time after which a poll ends although nodes are left, as where a thousand join at once. The next one follows without a
+/// pause.
+const LONGEST_POLL: Duration = Duration::from_secs(1);
 
 /// State that one poll leaves for the next. It only saves reads and repeated log lines.
 #[derive(Default)]
@@ -33,6 +36,8 @@ struct Memory {
     /// Nodes without labels, by node id.
     bare: HeldSince<String>,
     read_at: Option<Instant>,
+    /// The last poll has left nodes for this one.
+    is_more: bool,
     /// Labels set by others that were already logged, by node id.
     left_alone: LogOnce<String, BTreeSet<String>>,
 }
@@ -46,19 +51,19 @@ pub(super) async fn run(fleet: &Fleet<'_>) {
 async fn poll(
     Poll { fleet, memory, complaints }: Poll<'_, Memory>,
 ) -> Result<Duration, ManagerError> {
-    let nodes = fleet.nodes(lately(LEADER.look)).await?;
+    // A list from before the last writes would show the same nodes as new.
+    let since = if memory.is_more { Instant::now() } else { lately(LEADER.look) };
+    let nodes = fleet.nodes(since).await?;
     let rhythm = Rhythm::of(fleet, &nodes);
     let now = Instant::now();
     let is_everybodys_turn = memory.is_everybodys_turn(count_instances(&nodes), rhythm, now);
     let due = memory.due(&nodes, is_everybodys_turn, rhythm.patience, now);
+    memory.is_more = false;
     if due.is_empty() {
         return Ok(rhythm.look);
     }
     // An older row could undo the labels that another manager has set by a newer one.
     let members = rows_of(fleet, &due, now).await?;
-    if is_everybodys_turn {
-        memory.read_at = Some(now);
-    }
     memory.left_alone.retain(|id| nodes.iter().any(|view| view.id == *id));
     for (view, member) in with_rows(&due, &members) {
         let left_alone = left_alone(&view.labels, &member.labels);
@@ -70,8 +75,13 @@ async fn poll(
         }
         // Neither a refusal for one node nor an unreadable departure may delay the other nodes.
         complaints.take("labelling", &member.instance_id, written.map(drop))?;
+        if now.elapsed() > LONGEST_POLL {
+            memory.is_more = true;
+            return Ok(Duration::ZERO);
+        }
     }
     if is_everybodys_turn {
+        memory.read_at = Some(now);
         complaints.retain(|id| members.iter().any(|row| row.instance_id == id));
     }
     Ok(rhythm.look)

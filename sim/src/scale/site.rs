@@ -395,6 +395,7 @@ fn power_on(namespace: &Namespace, scratch: &Path) -> anyhow::Result<Machine> {
         resolv_conf: empty("resolv.conf")?,
         hosts: empty("hosts")?,
         docker_conf,
+        certificates: None,
     })
 }
 

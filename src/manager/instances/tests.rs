@@ -107,3 +107,39 @@ async fn the_label_is_that_of_the_one_instance_at_the_nodes_address() {
     assert_eq!(engine.lock().done.len(), 1, "the others are not asked about again at once");
     assert_eq!(stub.requests().len(), 1);
 }
+
+/// A thousand nodes that join at once must not keep the duty in one poll for a minute.
+#[tokio::test]
+async fn nodes_that_join_at_once_are_identified_some_at_a_time_without_a_pause() {
+    let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
+    let node = Node::example(engine.swarm(), &stub).await;
+    let member = |n: usize| {
+        let (id, address) = (format!("n{n}"), format!("10.9.0.{n}"));
+        serde_json::json!({
+            "ID": id, "Version": { "Index": 1 }, "Spec": { "Role": "worker" },
+            "Status": { "State": "ready", "Addr": address },
+        })
+    };
+    let own = serde_json::json!({
+        "ID": "n1", "Version": { "Index": 1 }, "Spec": { "Role": "manager", "Labels": { INSTANCE: "i-0abc" } },
+        "Status": { "State": "ready", "Addr": "10.0.1.7" },
+        "ManagerStatus": { "Leader": true, "Reachability": "reachable" },
+    });
+    let nodes: Vec<_> = (2..62).map(member).chain([own]).collect();
+    let list = serde_json::Value::from(nodes).to_string().leak();
+    engine.lock().instead.insert("/nodes", Instead::Answer(list));
+    let own = node.instance.private_address.to_string();
+    stub.compute(move |_| Some((200, answer(&[described("i-0abc", "vpc-1", &[&own], "")], ""))));
+    let membership = Membership::example();
+    let fleet = Fleet::new(&node, &membership);
+    let (mut memory, mut complaints) = (Memory::default(), Complaints::default());
+    let mut pauses = vec![];
+    for _ in 0..2 {
+        let with = Poll { fleet: &fleet, memory: &mut memory, complaints: &mut complaints };
+        pauses.push(poll(with).await.unwrap());
+    }
+    assert_eq!(pauses, [Duration::ZERO, LEADER.look]);
+    let asked = stub.requests();
+    let addresses = |request: &String| request.matches("Filter.1.Value.").count();
+    assert_eq!(asked.iter().map(addresses).collect::<Vec<_>>(), [AT_ONCE + 1, 60 - AT_ONCE + 1]);
+}
