@@ -55,7 +55,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// Pause between two observations: this share of the time since the last step, so that waiting for others adds no more
 /// than a tenth to what they need. A drain of half an hour needs no ten observations a second.
 const PAUSE_SHARE: u32 = 10;
-const PAUSES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(1);
+const PAUSES: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(1);
 /// Docker and DynamoDB answer within milliseconds. An observation or a step that takes longer times out, and the next
 /// round repeats it.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(45);

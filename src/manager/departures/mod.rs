@@ -46,7 +46,7 @@ const LEADER_INTERVAL: Duration = Duration::from_secs(5);
 /// manager then adds no more than a tenth to what a step needs.
 const BUSY_SHARE: u32 = 10;
 const BUSY_INTERVAL: RangeInclusive<Duration> =
-    Duration::from_millis(100)..=Duration::from_millis(500);
+    Duration::from_millis(50)..=Duration::from_millis(500);
 const EACH_UNDER_WAY: Duration = Duration::from_millis(10);
 /// Time within which another manager sees a manager's request, if the leader's skep has not acted.
 const BACKUP_INTERVAL: Duration = Duration::from_secs(10);
@@ -486,13 +486,13 @@ mod tests {
         let mut one = row("i-1", "n1", Role::Worker, false);
         let pause =
             |memory: &mut Memory, rows: &[DepartureRow]| memory.busy_pause(rows).as_millis();
-        assert_eq!(pause(&mut memory, std::slice::from_ref(&one)), 100);
+        assert_eq!(pause(&mut memory, std::slice::from_ref(&one)), 50);
         tokio::time::advance(Duration::from_secs(3)).await;
         assert_eq!(pause(&mut memory, std::slice::from_ref(&one)), 300);
         tokio::time::advance(Duration::from_secs(60)).await;
         assert_eq!(pause(&mut memory, std::slice::from_ref(&one)), 500);
         one.state = DepartureState::Draining;
-        assert_eq!(pause(&mut memory, &[one]), 100);
+        assert_eq!(pause(&mut memory, &[one]), 50);
         let many: Vec<_> =
             (0..40).map(|n| row(&format!("i-{n}"), "n1", Role::Worker, false)).collect();
         assert_eq!(pause(&mut memory, &many), 400, "each is read in each poll");
