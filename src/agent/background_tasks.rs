@@ -17,7 +17,7 @@ use crate::api::{departures, health, ui};
 use crate::clients::imds::{Imds, TargetState};
 use crate::clients::systemd::{self, Shutdown};
 use crate::common::errors::chain;
-use crate::common::instance::{Departure, Reason};
+use crate::common::instance::{Departure, Market, Reason};
 use crate::common::state::StateHandle;
 use crate::config::{Health, Settings};
 use crate::host::janitor;
@@ -101,6 +101,7 @@ impl BackgroundTasks {
         &mut self,
         imds: &Imds,
         settings: &Settings,
+        market: Market,
         notices: &Notices,
         state: &StateHandle,
     ) -> oneshot::Receiver<Option<TargetState>> {
@@ -108,6 +109,7 @@ impl BackgroundTasks {
         self.tasks.spawn(notices::watch_metadata(
             imds.clone(),
             settings.clone(),
+            market,
             notices.clone(),
             state.clone(),
             told,

@@ -154,7 +154,7 @@ async fn lifecycle(
         } => instance?,
     };
     state.trouble(early_notice::WHO, None);
-    let first_look = background.watch_metadata(&imds, settings, notices, state);
+    let first_look = background.watch_metadata(&imds, settings, instance.market, notices, state);
     let aws = Aws::load(settings.region.as_deref(), &instance.region).await;
     let announcer = Announcer::new(&instance, settings, &aws).showing(state);
     let node = match assemble(settings, instance, imds, docker, &aws, state, &background.events) {

@@ -31,7 +31,7 @@ const EACH_NODE: Duration = Duration::from_millis(200);
 
 /// The leader acts at once.
 pub(super) const LEADER: Rhythm = Rhythm {
-    look: Duration::from_secs(2),
+    look: Duration::from_secs(3),
     patience: Duration::ZERO,
     read: Duration::from_secs(30),
 };

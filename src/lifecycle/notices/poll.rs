@@ -11,6 +11,7 @@ use super::{Notices, Seen};
 use crate::clients::imds::{Imds, ImdsError, Scheduled, TargetState};
 use crate::clients::systemd;
 use crate::common::errors::chain;
+use crate::common::instance::Market;
 use crate::common::state::StateHandle;
 use crate::config::{Rebalance, Settings};
 
@@ -29,11 +30,14 @@ const MOST_REMARKS: usize = 100;
 /// must already leave, or wait in a warm pool, must not start to join.
 pub async fn watch_metadata(
     imds: Imds,
-    settings: Settings,
+    mut settings: Settings,
+    market: Market,
     notices: Notices,
     state: StateHandle,
     first_look: tokio::sync::oneshot::Sender<Option<TargetState>>,
 ) {
+    // EC2 interrupts no other instance.
+    settings.notices.spot &= market == Market::Spot;
     let mut first_look = Some(first_look);
     let mut ticks = tokio::time::interval(settings.notices.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -211,7 +215,9 @@ mod tests {
         let (notices, state) = (Notices::default(), StateHandle::default());
         let (first_look, _first_looked) = tokio::sync::oneshot::channel();
         let (to_watch, settings) = (notices.clone(), settings);
-        let watch = watch_metadata(stub.imds(), settings, to_watch, state.clone(), first_look);
+        let market = Market::OnDemand;
+        let watch =
+            watch_metadata(stub.imds(), settings, market, to_watch, state.clone(), first_look);
         let watch = tokio::spawn(watch);
         let until = async |is: &dyn Fn([u64; 3]) -> bool| {
             while !is(asked(&stub)) {

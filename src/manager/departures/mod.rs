@@ -40,7 +40,7 @@ use desk::Desk;
 pub(super) const NAME: &str = "departures";
 /// Time within which the leader sees a manager's request of which it was not told ([`DepartureHints`]): a firewall
 /// between the nodes may drop what they tell. A spot notice leaves 120 s.
-const LEADER_INTERVAL: Duration = Duration::from_secs(5);
+const LEADER_INTERVAL: Duration = Duration::from_secs(6);
 /// The same while departures are under way, so that their steps follow each other faster: this share of the time since
 /// one of them took its last step, within these limits, and not less than the last for each of them. Waiting for a
 /// manager then adds no more than a tenth to what a step needs.
