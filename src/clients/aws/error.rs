@@ -189,6 +189,13 @@ impl AwsError {
                 "could not get credentials",
                 Some("check that skep can reach the instance metadata".into()),
             ),
+            AwsErrorKind::Unreachable if self.message.contains(NOT_TRUSTED) => (
+                "the service's certificate is not trusted",
+                Some(
+                    "add its authority to the host's certificates, or correct the host's clock"
+                        .into(),
+                ),
+            ),
             AwsErrorKind::Unreachable => (
                 "no answer",
                 Some(
@@ -302,6 +309,9 @@ const MISCONFIGURED: &str = "the credentials provider was not properly configure
 
 /// The text when the metadata or another source of credentials did not return them.
 const LOADING_CREDENTIALS: &str = "an error occurred while loading credentials";
+
+/// The text of rustls when a server's certificate is refused.
+const NOT_TRUSTED: &str = "invalid peer certificate";
 
 /// Returns the kind of an error without an answer.
 fn unanswered_kind<E: Error + 'static>(error: &SdkError<E, HttpResponse>) -> AwsErrorKind {

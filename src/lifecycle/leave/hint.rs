@@ -1,4 +1,4 @@
-//! Tells the managers that the ledger has a new request of this node. They poll the ledger too, but more slowly.
+//! Tells the managers that this node has written its departure row. They poll the ledger too, but more slowly.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

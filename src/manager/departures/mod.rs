@@ -102,7 +102,7 @@ struct Memory {
 
 /// Serves departures for as long as this node is a manager.
 pub(super) async fn run(fleet: &Fleet<'_>) {
-    let (first, after_failure) = (Duration::ZERO, BACKUP_INTERVAL);
+    let (first, after_failure) = (Duration::ZERO, LEADER_INTERVAL);
     // State that only saves calls and log lines, and the time for which each node has been silent; by instance id.
     let stand_ins = RefCell::default();
     let (desk, pace, moves) = (Departures::default(), Pace::default(), Moves::default());

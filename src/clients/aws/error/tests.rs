@@ -118,3 +118,14 @@ fn values_in_messages_are_masked_and_long_ones_are_cut() {
     let long = scrub(&"ä".repeat(MAX_MESSAGE));
     assert!(long.len() <= MAX_MESSAGE + '…'.len_utf8() && long.ends_with('…'));
 }
+
+#[test]
+fn a_certificate_that_is_not_trusted_is_no_matter_of_routes() {
+    // As rustls writes it, below the SDK's own words.
+    let why = "io error: TLS handshake failed: invalid peer certificate: UnknownIssuer".to_owned();
+    let error = AwsError::unanswered("dynamodb", "GetItem", "table skep", why);
+    let text = error.to_string();
+    assert!(text.contains("not trusted") && text.contains("authority"), "{text}");
+    assert!(!text.contains("NAT"), "{text}");
+    assert!(error.is_retryable(), "the clock may be set meanwhile");
+}
