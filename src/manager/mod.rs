@@ -17,7 +17,7 @@ mod complaints;
 mod dead_nodes;
 pub mod demotion;
 mod demotion_requests;
-mod departures;
+pub mod departures;
 mod duty;
 mod error;
 #[cfg(test)]
@@ -25,7 +25,7 @@ mod fuzz;
 mod instances;
 mod labels;
 pub mod moves;
-mod node_edit;
+pub mod node_edit;
 mod observe;
 mod orphan_hooks;
 mod pace;

@@ -17,7 +17,7 @@ use crate::common::labels::{AVAILABILITY, Labels};
 use crate::node::Node;
 
 /// Intervals of a manager's polls.
-pub(super) struct Rhythm {
+pub struct Rhythm {
     /// Time between two polls, and maximum age of the node list: a node that joined paused waits at most this long.
     pub look: Duration,
     /// Time that a node can be without labels before this manager labels it.
@@ -30,13 +30,13 @@ pub(super) struct Rhythm {
 const EACH_NODE: Duration = Duration::from_millis(200);
 
 /// The leader acts at once.
-pub(super) const LEADER: Rhythm = Rhythm {
+pub const LEADER: Rhythm = Rhythm {
     look: Duration::from_secs(3),
     patience: Duration::ZERO,
     read: Duration::from_secs(30),
 };
 /// The other managers act when the leader's skep has not.
-pub(super) const BACKUP: Rhythm = Rhythm {
+pub const BACKUP: Rhythm = Rhythm {
     look: Duration::from_secs(15),
     patience: Duration::from_secs(20),
     read: Duration::from_secs(300),
@@ -48,7 +48,8 @@ impl Rhythm {
     }
 
     /// Returns the time between two reads of the rows of so many nodes: one read of each.
-    pub(super) fn read_interval(&self, nodes: usize) -> Duration {
+    #[must_use]
+    pub fn read_interval(&self, nodes: usize) -> Duration {
         self.read.max(EACH_NODE.saturating_mul(u32::try_from(nodes).unwrap_or(u32::MAX)))
     }
 }

@@ -38,7 +38,7 @@ use aws_config::{Region, SdkConfig};
 
 pub(crate) use error::result_of;
 pub use error::{AwsError, AwsErrorKind};
-pub use signed::{Answer, Signed};
+pub use signed::{Answer, BACKOFF, Signed};
 
 use autoscaling::AutoScaling;
 use call_counter::CallCounter;
@@ -59,7 +59,7 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// All attempts of the SDK together: the longest time of one call before skep decides again.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(15);
 /// The SDK's own attempts: they cover a short failure; skep retries after a longer one.
-const SDK_ATTEMPTS: u32 = 3;
+pub const SDK_ATTEMPTS: u32 = 3;
 
 /// Every AWS service that skep uses. Cheap to clone; clones share everything.
 #[derive(Clone, Debug)]

@@ -25,8 +25,8 @@ use crate::common::retry::Backoff;
 
 /// Auto Scaling describes an instance in some 600 bytes, and a group with all its instances in one answer.
 const LARGEST_ANSWER: usize = 32 << 20;
-/// As the SDK's.
-const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+/// Waits between the attempts of a call that is signed by hand.
+pub const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
 /// Domains of AWS by the start of a region's name; all others are in `amazonaws.com`. From the SDKs' partitions.
 const DOMAINS: [(&str, &str); 6] = [
     ("cn-", "amazonaws.com.cn"),

@@ -43,10 +43,8 @@ pub struct Progress {
 impl Progress {
     /// Pauses, longer each time, with jitter so that a fleet does not poll in step. A notice ends the pause.
     pub async fn pause(&mut self, notices: &Notices) {
-        let growth = 2u32.saturating_pow(self.pauses.saturating_sub(SHORT_PAUSES).min(8));
-        let longest = LONGEST_PAUSE.min(FIRST_PAUSE * growth);
+        let pause = pause_after(self.pauses);
         self.pauses = self.pauses.saturating_add(1);
-        let pause = longest.mul_f64(0.5 + 0.5 * fastrand::f64());
         let _ = tokio::time::timeout(pause, notices.given()).await;
     }
 
@@ -54,6 +52,14 @@ impl Progress {
     pub fn moved(&mut self) {
         self.pauses = 0;
     }
+}
+
+/// Returns the pause of a boot that has paused `pauses` times since its last step, with jitter.
+#[must_use]
+pub fn pause_after(pauses: u32) -> Duration {
+    let growth = 2u32.saturating_pow(pauses.saturating_sub(SHORT_PAUSES).min(8));
+    let longest = LONGEST_PAUSE.min(FIRST_PAUSE * growth);
+    longest.mul_f64(0.5 + 0.5 * fastrand::f64())
 }
 
 /// How the boot continues after a step.

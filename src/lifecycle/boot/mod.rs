@@ -37,6 +37,7 @@ use crate::node::{Node, NodeError};
 use crate::telemetry::metrics::Stopwatch;
 
 pub use absence::Absence;
+pub use act::pause_after;
 use act::{Next, Progress};
 pub use decide::decide;
 use lost_swarm::AbsenceTracker;

@@ -79,8 +79,7 @@ pub async fn leave(node: &Node, notices: &Notices) -> Outcome {
         let budget = budget_of(node, &departure, &mut memory);
         let recovery = (!memory.is_recovery_over).then(|| progress::at(budget.drain_until));
         node.state.set_recovery_until(recovery);
-        let mut pause =
-            (memory.moved_at.elapsed() / PAUSE_SHARE).clamp(*PAUSES.start(), *PAUSES.end());
+        let mut pause = pause_between_looks(memory.moved_at.elapsed());
         match round(node, &departure, is_withdrawn, &budget, &mut memory, &mut news).await {
             // The notice was given again just now: the next round decides anew.
             Ok(Next::Done(Outcome::Stayed)) if !notices.forget() => continue,
@@ -120,6 +119,12 @@ pub async fn leave(node: &Node, notices: &Notices) -> Outcome {
     metrics().tasks_killed(killed.len());
     node.state.update(|state| state.killed = killed.into_iter().collect());
     outcome
+}
+
+/// Returns the pause between two observations of a departure whose last step was so long ago.
+#[must_use]
+pub fn pause_between_looks(since_step: Duration) -> Duration {
+    (since_step / PAUSE_SHARE).clamp(*PAUSES.start(), *PAUSES.end())
 }
 
 /// Returns the pause after a failed round: short after the first failures, up to 5 s in an outage, so that skep does

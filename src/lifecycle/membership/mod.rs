@@ -34,12 +34,12 @@ pub use own_row::{keep_recorded, record_ready};
 pub use reach::Reach;
 
 /// Interval of observing Docker, which is on this host.
-const INTERVAL: Duration = Duration::from_secs(15);
+pub const INTERVAL: Duration = Duration::from_secs(15);
 /// A manager reads the ledger at every sixth observation.
-const MANAGER_LEDGER_EVERY: u32 = 6;
+pub const MANAGER_LEDGER_EVERY: u32 = 6;
 /// A worker that reaches a manager reads it at every twelfth: a fleet of 1,000 reads 11 times a second. All that the
 /// ledger could show it concerns nodes whose managers are gone, but for an entry that was removed by hand.
-const WORKER_LEDGER_EVERY: u32 = 12;
+pub const WORKER_LEDGER_EVERY: u32 = 12;
 /// Name under which the trouble of a manager that was demoted by hand is reported.
 const DEMOTED: &str = "role";
 

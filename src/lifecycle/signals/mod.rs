@@ -35,7 +35,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 const QUICK_ATTEMPTS: u32 = 6;
 /// Later pauses while AWS does not answer, or no stack or hook waits yet: an outage of AWS takes minutes, and a stack
 /// or a hook waits for minutes as well.
-const PASSING: Backoff = Backoff::new(Duration::from_secs(10), Duration::from_secs(60));
+pub const PASSING: Backoff = Backoff::new(Duration::from_secs(10), Duration::from_secs(60));
 /// Later pauses while AWS refuses the signal: the operator must grant a permission first. A thousand nodes then send
 /// about three requests a second at most.
 const REFUSED: Backoff = Backoff::new(Duration::from_secs(10), Duration::from_secs(300));
@@ -312,13 +312,16 @@ async fn repeat(signal: Signal, say: impl AsyncFn() -> Result<Delivery, AwsError
     }
 }
 
-/// Returns the pause after attempt number `attempt`, counted from 0.
-fn wait(backoff: Backoff, attempt: u32) -> Duration {
+/// Returns the pause after attempt number `attempt` to send a signal, counted from 0, with jitter. `backoff` has the
+/// pauses after the quick attempts.
+#[must_use]
+pub fn wait(backoff: Backoff, attempt: u32) -> Duration {
     attempt.checked_sub(QUICK_ATTEMPTS).map_or_else(retry_interval, |retry| backoff.wait(retry))
 }
 
 /// Returns the interval with jitter, so that nodes that start together do not send together.
-fn retry_interval() -> Duration {
+#[must_use]
+pub fn retry_interval() -> Duration {
     RETRY_INTERVAL.mul_f64(0.75 + 0.5 * fastrand::f64())
 }
 

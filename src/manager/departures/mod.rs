@@ -40,7 +40,7 @@ use desk::Desk;
 pub(super) const NAME: &str = "departures";
 /// Time within which the leader sees a manager's request of which it was not told ([`DepartureHints`]): a firewall
 /// between the nodes may drop what they tell. A spot notice leaves 120 s.
-const LEADER_INTERVAL: Duration = Duration::from_secs(6);
+pub const LEADER_INTERVAL: Duration = Duration::from_secs(6);
 /// The same while departures are under way, so that their steps follow each other faster: this share of the time since
 /// one of them took its last step, within these limits, and not less than the last for each of them. Waiting for a
 /// manager then adds no more than a tenth to what a step needs.
@@ -49,7 +49,7 @@ const BUSY_INTERVAL: RangeInclusive<Duration> =
     Duration::from_millis(50)..=Duration::from_millis(500);
 const EACH_UNDER_WAY: Duration = Duration::from_millis(10);
 /// Time within which another manager sees a manager's request, if the leader's skep has not acted.
-const BACKUP_INTERVAL: Duration = Duration::from_secs(10);
+pub const BACKUP_INTERVAL: Duration = Duration::from_secs(10);
 /// The same while a departure is under way: the departure may be the leader's own, and this manager the next leader.
 const BUSY_BACKUP_INTERVAL: Duration = Duration::from_secs(2);
 /// Time within which the leader sees a worker's request of which it was not told: this time for each worker, within these
@@ -61,14 +61,14 @@ const WORKERS_INTERVAL: RangeInclusive<Duration> =
 /// The other managers read the workers' requests less often by this factor.
 const BACKUP_FACTOR: u32 = 3;
 /// Maximum age of the node list by which a manager decides how often it polls.
-const ROLE_AGE: Duration = Duration::from_secs(2);
+pub const ROLE_AGE: Duration = Duration::from_secs(2);
 /// Maximum age of the node list by which one departure is decided: the departures before it may have taken longer.
-const LIST_AGE: Duration = Duration::from_secs(1);
+pub const LIST_AGE: Duration = Duration::from_secs(1);
 /// Number of departures that are served side by side, and the time limit of each.
-const AT_ONCE: usize = 8;
+pub const AT_ONCE: usize = 8;
 const LIMIT: Duration = Duration::from_secs(20);
 /// Time for which a poll waits for the departures that it has found. The next poll finds the outcome of the others.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Departures that are being served. The key has the id of the instance, and whether it is a stand-in.
 type Departures = Desk<(String, bool), Request, Result<Served, ManagerError>>;
@@ -343,15 +343,23 @@ impl Memory {
             Some((before, at)) if before == states => at,
             _ => now,
         };
-        let each = EACH_UNDER_WAY.saturating_mul(u32::try_from(states.len()).unwrap_or(u32::MAX));
+        let pause = busy_pause(now - since, states.len());
         self.steps = Some((states, since));
-        let pause = ((now - since) / BUSY_SHARE).max(each);
-        pause.clamp(*BUSY_INTERVAL.start(), *BUSY_INTERVAL.end())
+        pause
     }
 }
 
+/// Returns the pause of the leader between two polls while so many departures are under way, of which one took its last
+/// step so long ago.
+#[must_use]
+pub fn busy_pause(since_step: Duration, departures: usize) -> Duration {
+    let each = EACH_UNDER_WAY.saturating_mul(u32::try_from(departures).unwrap_or(u32::MAX));
+    (since_step / BUSY_SHARE).max(each).clamp(*BUSY_INTERVAL.start(), *BUSY_INTERVAL.end())
+}
+
 /// Returns the time between two reads of the requests of this number of workers.
-fn pace(workers: usize, is_leader: bool) -> Duration {
+#[must_use]
+pub fn pace(workers: usize, is_leader: bool) -> Duration {
     let each = EACH_WORKER.saturating_mul(u32::try_from(workers).unwrap_or(u32::MAX));
     let interval = each.clamp(*WORKERS_INTERVAL.start(), *WORKERS_INTERVAL.end());
     interval * if is_leader { 1 } else { BACKUP_FACTOR }
