@@ -195,7 +195,7 @@ impl Limits {
     }
 
     /// Whether a call is served, and not throttled.
-    pub(super) fn admits(
+    pub(crate) fn admits(
         &self,
         service: Service,
         action: &str,
@@ -223,7 +223,7 @@ impl Limits {
     }
 
     /// Charges the units of a call to DynamoDB. A write that was refused by its condition costs a unit, too.
-    pub(super) fn charge(&self, action: &str, input: &Value, units: f64, now: Duration) {
+    pub(crate) fn charge(&self, action: &str, input: &Value, units: f64, now: Duration) {
         let mut state = super::lock(&self.0);
         let Some(quotas) = state.quotas else { return };
         let kind = Kind::of_action(action);

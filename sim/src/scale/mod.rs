@@ -11,7 +11,9 @@ mod metrics;
 mod phases;
 mod priority;
 mod report;
+mod simulate;
 mod site;
+mod store;
 mod tally;
 mod usage;
 
@@ -19,13 +21,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use crate::fleet::default_dir;
 use crate::stage;
 use phases::Stage;
 use report::{Measured, Report, StoreReport};
 use site::{Options, Site};
+use store::Store;
 
 /// Part of the workers that leave at once, and how many do at most.
 const LEAVING_PART: u32 = 5;
@@ -34,30 +37,6 @@ const LEAVING: u32 = 100;
 /// [`COMPARED_FROM`] instances.
 const SMALLER_PART: u32 = 10;
 const COMPARED_FROM: u32 = 100;
-
-/// `tokens.store`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Store {
-    Dynamodb,
-    Ssm,
-}
-
-impl Store {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Dynamodb => "dynamodb",
-            Self::Ssm => "ssm",
-        }
-    }
-
-    /// The target for the time until all are Ready, in seconds: SSM serves 40 reads per second.
-    fn ready_within(self) -> f64 {
-        match self {
-            Self::Dynamodb => 30.0,
-            Self::Ssm => 60.0,
-        }
-    }
-}
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -83,6 +62,17 @@ pub struct Arguments {
     /// program]
     #[arg(long, value_name = "FILE")]
     skep: Option<PathBuf>,
+    /// Run nothing: simulate so many instances in virtual time, from four on; without numbers 1000,
+    /// 5000 and 20000
+    #[arg(long, value_name = "NODES", num_args = 0.., value_delimiter = ',',
+        value_parser = clap::value_parser!(u32).range(4..=50_000))]
+    simulate: Option<Vec<u32>>,
+    /// Seed of the simulation
+    #[arg(long, default_value_t = 1, requires = "simulate")]
+    seed: u64,
+    /// Seconds within which the instances of the simulation start
+    #[arg(long, value_name = "SECONDS", default_value_t = 1, requires = "simulate")]
+    within: u64,
     /// Parent of the run's directory
     #[arg(long, value_name = "DIRECTORY", default_value_os_t = default_dir())]
     dir: PathBuf,
@@ -96,13 +86,18 @@ pub struct Arguments {
 /// # Errors
 /// When the run cannot start, when a target is missed, or when anything was lost; it names all of them.
 pub async fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let stores = arguments.store.map_or(vec![Store::Dynamodb, Store::Ssm], |store| vec![store]);
+    if let Some(nodes) = &arguments.simulate {
+        let within = Duration::from_secs(arguments.within);
+        simulate::run(nodes, &stores, arguments.seed, within);
+        return Ok(());
+    }
     phases::cluster(arguments.nodes)?;
     machine::prepare(arguments.nodes)?;
     priority::raise_own();
     let skep = stage::skep_binary(arguments.skep.as_deref())?;
     // Before anything exists: an interruption at any time must lead to the clean-up.
     let mut interruption = std::pin::pin!(stage::interrupted()?);
-    let stores = arguments.store.map_or(vec![Store::Dynamodb, Store::Ssm], |store| vec![store]);
     let mut runs = Vec::new();
     for store in stores {
         let measured = tokio::select! {

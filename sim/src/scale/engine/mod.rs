@@ -12,7 +12,7 @@ mod api;
 mod changes;
 mod identity;
 mod model;
-mod pace;
+pub(super) mod pace;
 mod refusal;
 #[cfg(test)]
 mod tests;
