@@ -1,7 +1,8 @@
 //! Takes hints on the health port: `POST /departures/<instance-id>` says that this instance has just written a request to
 //! leave to the ledger. A manager then reads that row at once; see [`DepartureHints`](crate::node::DepartureHints).
 //!
-//! Guarantee: a hint changes nothing. Whatever is sent costs at most two reads of the ledger in half a second.
+//! Guarantee: a hint changes nothing. Whatever is sent causes at most two polls for departures a second while none is
+//! under way.
 
 use std::sync::Arc;
 

@@ -52,3 +52,44 @@ impl Ledger {
         Ok(shared)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::clients::aws::stub::Stub;
+
+    #[tokio::test]
+    async fn each_row_is_of_its_kind_and_an_unreadable_charter_hides_no_other() {
+        let stub = Stub::start().await;
+        let ledger = Ledger::example(&stub).await;
+        let items = |keys: &[&str]| {
+            let rows: Vec<_> = keys
+                .iter()
+                .map(|key| serde_json::json!({ "item": { "S": key }, "schema": { "N": "2" } }))
+                .collect();
+            serde_json::json!({ "Items": rows, "Count": rows.len() }).to_string()
+        };
+        let keys = [
+            "charter",
+            "demotion-request#i-1",
+            "departure#i-2",
+            "departure#stand-in#i-3",
+            "doctor",
+            "history",
+            "lease#demotion",
+            "member#manager#i-4",
+            "member#worker#i-5",
+        ];
+        stub.answer(200, &items(&keys));
+        let shared = ledger.survey_shared().await.unwrap();
+        let set = |keys: &[&str]| keys.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
+        assert!(shared.charter.is_err());
+        assert_eq!(shared.demotion_requests.unreadable, set(&keys[1..2]));
+        assert_eq!(shared.departures.unreadable, set(&keys[2..4]));
+        assert_eq!(shared.managers.unreadable, set(&keys[7..]));
+        stub.answer(200, &items(&[]));
+        assert!(matches!(ledger.survey_shared().await.unwrap().charter, Ok(None)));
+    }
+}

@@ -125,9 +125,12 @@ pub(super) async fn run(fleet: &Fleet<'_>) {
     }
 }
 
-/// Waits for the next poll: after `pause`, or earlier if a node tells that it has requested its departure.
+/// Waits for the next poll: after `pause`, or earlier if a node tells that it has written its departure. While none is
+/// under way, hints cause two polls a second at most, whoever sends them.
 async fn until_due(hints: &DepartureHints, pause: Duration) {
-    let shortest = pause.min(*BUSY_INTERVAL.start());
+    let is_idle = pause > *BUSY_INTERVAL.end();
+    let shortest = if is_idle { BUSY_INTERVAL.end() } else { BUSY_INTERVAL.start() };
+    let shortest = pause.min(*shortest);
     tokio::time::sleep(shortest).await;
     tokio::select! {
         () = tokio::time::sleep(pause - shortest) => {}
@@ -481,7 +484,11 @@ mod tests {
         hints.give("i-1");
         let start = Instant::now();
         until_due(&hints, LEADER_INTERVAL).await;
-        assert_eq!(start.elapsed().as_millis(), BUSY_INTERVAL.start().as_millis());
+        assert_eq!(start.elapsed().as_millis(), BUSY_INTERVAL.end().as_millis());
+        hints.give("i-1");
+        let start = Instant::now();
+        until_due(&hints, *BUSY_INTERVAL.end()).await;
+        assert_eq!(start.elapsed().as_millis(), BUSY_INTERVAL.start().as_millis(), "under way");
         hints.give("i-1");
         let start = Instant::now();
         until_due(&hints, Duration::ZERO).await;
