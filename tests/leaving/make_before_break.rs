@@ -18,6 +18,7 @@ use harness::services::{
     fewest_during, inspect, is_restored, record, running_by_node, spec_of, task_ids,
 };
 use harness::{PATIENCE, secs};
+use skep_sim::cloud::Market;
 use skep_sim::fleet::{ClusterSpec, Fleet, FleetOptions, Restart, start_first, workload};
 
 const SERVICE: &str = "web";
@@ -258,7 +259,7 @@ async fn an_operator_scales_deploys_and_removes_it_meanwhile() -> anyhow::Result
 /// `docker service rollback` leads back to an edited spec, and a node that stays after all leaves nothing behind.
 #[tokio::test]
 async fn a_rollback_and_a_notice_that_is_cancelled_leave_nothing_behind() -> anyhow::Result<()> {
-    let spec = ClusterSpec::new("demo", 1, 2);
+    let spec = ClusterSpec { workers_market: Market::Spot, ..ClusterSpec::new("demo", 1, 2) };
     let fleet = standing(options_with(""), &spec).await?;
     fleet.create_service_of(labelled(1, workload::slow_to_stop(1.0))?).await?;
     running(&fleet, SERVICE, 1).await?;

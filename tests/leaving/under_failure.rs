@@ -11,7 +11,7 @@ use harness::departures::{
 use harness::quorum::keeping_quorum;
 use harness::secs;
 use harness::swarm::{self, sh};
-use skep_sim::cloud::{ActionResult, Fault, Service};
+use skep_sim::cloud::{ActionResult, Fault, Market, Service};
 use skep_sim::fleet::{ClusterSpec, Fleet, Instance, workload};
 
 const IMPATIENT: &str = "[leave]\nmanager_patience = \"3s\"\n";
@@ -191,7 +191,7 @@ async fn managers_that_get_spot_notices_while_cut_off_keep_their_quorum() -> any
 async fn two_of_three_go_while_cut_off(
     go: impl AsyncFn(&Fleet, &ClusterSpec) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let spec = ClusterSpec::new("demo", 3, 1);
+    let spec = ClusterSpec { managers_market: Market::Spot, ..ClusterSpec::new("demo", 3, 1) };
     let fleet = standing(options_with(&format!("{IMPATIENT}deadline = \"10m\"\n")), &spec).await?;
     let managers = fleet.group(&spec.managers_group());
     for manager in &managers {

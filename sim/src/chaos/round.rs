@@ -13,6 +13,7 @@ use super::observe::{Moments, observe};
 use super::perform::{Hurt, Performer, SERVICES};
 use super::plan::{MANAGERS, Plan, Profile, WORKERS};
 use super::settle::REPLICAS;
+use crate::cloud::Market;
 use crate::fleet::{
     ClusterSpec, DOCKER_PAUSE, Fleet, FleetOptions, PowerOff, Restart, SHUTDOWN, service, workload,
 };
@@ -97,7 +98,12 @@ pub(super) async fn on_cluster(
     tale: Tale,
     body: impl AsyncFnOnce(&Stage<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let cluster = ClusterSpec::new(CLUSTER, MANAGERS, WORKERS);
+    // Any node may get a spot notice.
+    let cluster = ClusterSpec {
+        managers_market: Market::Spot,
+        workers_market: Market::Spot,
+        ..ClusterSpec::new(CLUSTER, MANAGERS, WORKERS)
+    };
     let (record, moments) = (RefCell::new(Record::new(tale)), RefCell::new(Moments::default()));
     let performer = Performer {
         fleet,

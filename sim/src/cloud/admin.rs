@@ -21,7 +21,7 @@ use super::imds::ImdsKnobs;
 use super::limits::Limits;
 use super::requests::Request;
 use super::specs::{
-    GroupSpec, GroupView, HookSpec, InstanceView, Maintenance, StackSpec, StackView,
+    GroupSpec, GroupView, HookSpec, InstanceView, Maintenance, Market, StackSpec, StackView,
 };
 use super::{Cloud, Database, lock};
 use crate::machines::Disturbance;
@@ -250,7 +250,7 @@ impl Cloud {
     }
 
     /// Announces a spot interruption in the metadata, and removes the instance when the interruption is due. `action`
-    /// is `terminate`, `stop` or `hibernate`.
+    /// is `terminate`, `stop` or `hibernate`. Refused for an on-demand instance, which EC2 never interrupts.
     pub fn spot_notice(
         &self,
         instance_id: &str,
@@ -259,8 +259,13 @@ impl Cloud {
     ) -> Result<(), ApiError> {
         let time = self.now() + due_in;
         self.change(|state, now| {
-            state.scaling.instance_mut(instance_id)?.spot =
-                Some(SpotNotice { action: action.to_owned(), due: now + due_in, time });
+            let instance = state.scaling.instance_mut(instance_id)?;
+            if instance.market != Market::Spot {
+                return Err(ApiError::validation(format!(
+                    "{instance_id} is an on-demand instance: EC2 interrupts spot instances only"
+                )));
+            }
+            instance.spot = Some(SpotNotice { action: action.to_owned(), due: now + due_in, time });
             state.scaling.emit(EventKind::SpotNotice {
                 instance_id: instance_id.to_owned(),
                 action: action.to_owned(),

@@ -30,7 +30,8 @@ pub struct ClusterSpec {
     pub hook_timeout: Duration,
     /// Time for which CloudFormation waits for the signals.
     pub stack_timeout: Duration,
-    /// Market of the workers.
+    /// Markets of the two groups.
+    pub managers_market: Market,
     pub workers_market: Market,
     /// Tags of every instance beyond `skep:cluster` and `skep:role`.
     pub tags: BTreeMap<String, String>,
@@ -117,6 +118,7 @@ impl ClusterSpec {
             table: "skep".to_owned(),
             hook_timeout: Duration::from_secs(300),
             stack_timeout: Duration::from_secs(900),
+            managers_market: Market::OnDemand,
             workers_market: Market::OnDemand,
             tags: BTreeMap::new(),
             image_id: None,
@@ -143,7 +145,7 @@ impl ClusterSpec {
         tags.insert("skep:cluster".to_owned(), self.name.clone());
         tags.insert("skep:role".to_owned(), role.to_owned());
         let (name, logical_id, market) = match role {
-            "manager" => (self.managers_group(), "Managers", Market::OnDemand),
+            "manager" => (self.managers_group(), "Managers", self.managers_market),
             _ => (self.workers_group(), "Workers", self.workers_market),
         };
         let defaults = GroupSpec::default();

@@ -41,6 +41,10 @@ struct Bench {
 impl Bench {
     /// Starts a cloud with one instance; this process gets that instance's metadata.
     async fn start() -> Self {
+        Self::of(Market::OnDemand).await
+    }
+
+    async fn of(market: Market) -> Self {
         let cloud = Cloud::new(CloudOptions {
             region: "eu-central-1".to_owned(),
             zones: vec!["eu-central-1a".to_owned()],
@@ -59,6 +63,7 @@ impl Bench {
                 name: "nodes".to_owned(),
                 max: 3,
                 desired: 1,
+                market,
                 role_name: Some("worker".to_owned()),
                 ..GroupSpec::default()
             })
@@ -155,7 +160,7 @@ async fn metadata_is_for_token_holders() {
 
 #[tokio::test]
 async fn notices_appear_in_the_metadata_and_go() {
-    let bench = Bench::start().await;
+    let bench = Bench::of(Market::Spot).await;
     let token = bench.token("60").await.text().await.unwrap();
     bench.cloud.spot_notice(&bench.id, "terminate", Duration::from_secs(120)).unwrap();
     let notice = bench.read(&token, "spot/instance-action").await;
@@ -179,6 +184,8 @@ async fn notices_appear_in_the_metadata_and_go() {
 #[tokio::test]
 async fn the_knobs_of_one_instances_metadata_turn() {
     let bench = Bench::start().await;
+    let refused = bench.cloud.spot_notice(&bench.id, "terminate", Duration::ZERO).unwrap_err();
+    assert!(refused.to_string().contains("on-demand"), "{refused}");
     let token = bench.token("60").await.text().await.unwrap();
     let knobs = bench.cloud.imds_knobs(&bench.id);
     let status = async || bench.get(&token, "instance-id").await.status();
@@ -229,7 +236,7 @@ async fn an_answer_may_be_lost_although_the_call_was_done() {
 
 #[tokio::test]
 async fn time_alone_ends_a_hook_and_takes_a_spot_instance() {
-    let bench = Bench::start().await;
+    let bench = Bench::of(Market::Spot).await;
     let mut events = bench.cloud.subscribe();
     let hook = HookSpec::new("nodes", "drain", Transition::Terminating);
     bench.cloud.put_hook(hook.timeout(Duration::from_millis(50), ActionResult::Continue)).unwrap();
