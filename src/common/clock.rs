@@ -1,4 +1,4 @@
-//! The offset of this machine's clock, measured by the `Date` header of the metadata service's answers.
+//! The offset of this machine's clock, measured by the `Date` header of a service's answers.
 
 use std::sync::Mutex;
 
@@ -12,12 +12,12 @@ const HTTP_DATE: &[BorrowedFormatItem<'_>] = format_description!(
 );
 
 /// The offset as of the last answer that had a date.
-#[derive(Default)]
-pub(super) struct Clock(Mutex<Option<Duration>>);
+#[derive(Debug, Default)]
+pub struct Clock(Mutex<Option<Duration>>);
 
 impl Clock {
     /// Compares an answer's `Date` header with the local time of its arrival.
-    pub(super) fn note(&self, date: Option<&str>, arrived: OffsetDateTime) {
+    pub fn note(&self, date: Option<&str>, arrived: OffsetDateTime) {
         let Some(date) = date.and_then(|date| PrimitiveDateTime::parse(date, HTTP_DATE).ok())
         else {
             return;
@@ -28,7 +28,8 @@ impl Clock {
         *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(offset);
     }
 
-    pub(super) fn offset(&self) -> Option<Duration> {
+    /// Returns how far this machine's clock is ahead of the service's, in whole seconds.
+    pub fn offset(&self) -> Option<Duration> {
         *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

@@ -1,6 +1,7 @@
 //! Plain types and small helpers that every room uses. Imports no other room.
 
 pub mod capacity;
+pub mod clock;
 pub mod disk;
 pub mod errors;
 pub mod event;

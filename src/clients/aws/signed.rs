@@ -16,15 +16,19 @@ use aws_smithy_runtime_api::client::http::{HttpConnector as _, SharedHttpConnect
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_types::body::SdkBody;
 use axum::http::Request;
+use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::connector::connector;
 use super::{ATTEMPT_TIMEOUT, AwsError, OPERATION_TIMEOUT, SDK_ATTEMPTS};
+use crate::common::clock::Clock;
 use crate::common::errors::chain;
 use crate::common::retry::Backoff;
 
 /// Auto Scaling describes an instance in some 600 bytes, and a group with all its instances in one answer.
 const LARGEST_ANSWER: usize = 32 << 20;
+/// A signature counts for five minutes before and after its time. A clock that is off by less than this is not corrected.
+const CLOCK_TOLERANCE: time::Duration = time::Duration::minutes(4);
 /// Waits between the attempts of a call that is signed by hand.
 pub const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
 /// Domains of AWS by the start of a region's name; all others are in `amazonaws.com`. From the SDKs' partitions.
@@ -83,6 +87,8 @@ pub struct Signed {
     /// Its name in signatures: `logs`, `s3`.
     service: &'static str,
     endpoint: String,
+    /// Compares this machine's clock with the service's.
+    clock: Clock,
 }
 
 /// A service's answer: a status, and a small body.
@@ -106,7 +112,8 @@ impl Signed {
         let own = format!("https://{service}.{region}.{}", domain_of(region.as_ref()));
         let endpoint = endpoint.or(config.endpoint_url()).unwrap_or(&own);
         let endpoint = endpoint.trim_end_matches('/').to_owned();
-        Ok(Self { connector: connector(), config: config.clone(), service, endpoint })
+        let (connector, config, clock) = (connector(), config.clone(), Clock::default());
+        Ok(Self { connector, config, service, endpoint, clock })
     }
 
     #[cfg(test)]
@@ -114,7 +121,9 @@ impl Signed {
         self.config.region().map(ToString::to_string)
     }
 
-    /// Makes one attempt. `path` begins with `/` and needs no escapes.
+    /// Makes one attempt. `path` begins with `/` and needs no escapes. If the service refuses it, and its answer shows
+    /// that this machine's clock is wrong, the same goes out once more with the service's time, as the SDK does: a node
+    /// that ends because of its clock must still reach CloudFormation.
     ///
     /// # Errors
     /// When there are no credentials, or no answer.
@@ -124,6 +133,29 @@ impl Signed {
         path: &str,
         headers: &[(&str, &str)],
         body: Vec<u8>,
+    ) -> Result<Answer, String> {
+        let known = self.clock_error();
+        let answer = self.send(method, path, headers, body.clone(), known).await?;
+        let seen = self.clock_error();
+        if (400..500).contains(&answer.status) && (seen - known).abs() > CLOCK_TOLERANCE {
+            return self.send(method, path, headers, body, seen).await;
+        }
+        Ok(answer)
+    }
+
+    /// Returns how far this machine's clock is ahead of the service's, if that matters for signatures.
+    fn clock_error(&self) -> time::Duration {
+        let offset = self.clock.offset().filter(|offset| offset.abs() > CLOCK_TOLERANCE);
+        offset.unwrap_or_default()
+    }
+
+    async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+        clock_error: time::Duration,
     ) -> Result<Answer, String> {
         let provider = self.config.credentials_provider().ok_or("no credentials")?;
         let credentials = provider.provide_credentials().await.map_err(|error| chain(&error))?;
@@ -135,7 +167,7 @@ impl Signed {
             .identity(&identity)
             .region(self.config.region().map_or("", |region| region.as_ref()))
             .name(self.service)
-            .time(SystemTime::now())
+            .time(SystemTime::now() - clock_error)
             .settings(self.settings())
             .build()
             .map_err(|error| chain(&error))?
@@ -152,6 +184,7 @@ impl Signed {
         let call = async {
             let answer = self.connector.call(request).await.map_err(|error| chain(&error))?;
             let status = answer.status().as_u16();
+            self.clock.note(answer.headers().get("date"), OffsetDateTime::now_utc());
             let mut rest = aws_smithy_types::byte_stream::ByteStream::new(answer.into_body());
             let mut body = Vec::new();
             while let Some(piece) = rest.try_next().await.map_err(|error| chain(&error))? {

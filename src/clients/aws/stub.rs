@@ -28,6 +28,10 @@ struct Exchange {
     computed: Option<Computed>,
     answers: VecDeque<(u16, String)>,
     requests: Vec<String>,
+    /// `x-amz-date` of the requests that have one.
+    signed_at: Vec<String>,
+    /// The `Date` of all answers, if not now.
+    date: Option<String>,
 }
 
 impl Stub {
@@ -58,6 +62,16 @@ impl Stub {
     /// Returns the bodies of all requests so far.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.exchange.lock().unwrap().requests.clone()
+    }
+
+    /// Returns the times of all signatures so far, like `20261120T100000Z`.
+    pub(crate) fn signed_at(&self) -> Vec<String> {
+        self.exchange.lock().unwrap().signed_at.clone()
+    }
+
+    /// Sets the `Date` of all later answers.
+    pub(crate) fn set_date(&self, date: &str) {
+        self.exchange.lock().unwrap().date = Some(date.to_owned());
     }
 
     pub(crate) fn last_request(&self) -> String {
@@ -102,10 +116,15 @@ async fn answer(
     let computed = || exchange.computed.as_ref()?(&body);
     let standing = standing.map(|(_, answer)| (200, answer.clone())).or_else(computed);
     exchange.requests.push(body);
+    let signed_at = headers.get("x-amz-date").and_then(|at| at.to_str().ok());
+    exchange.signed_at.extend(signed_at.map(str::to_owned));
     let (status, body) =
         standing.or_else(|| exchange.answers.pop_front()).unwrap_or((501, String::new()));
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    if let Some(date) = &exchange.date {
+        response.headers_mut().insert("date", date.parse().unwrap());
+    }
     // The SDK reads the JSON protocols' errors only if the content type of the answer is JSON.
     if let Some(kind) = headers.get("content-type") {
         response.headers_mut().insert("content-type", kind.clone());

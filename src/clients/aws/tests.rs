@@ -52,3 +52,26 @@ async fn credentials_are_fetched_at_the_first_call_and_shared_by_all_services() 
     assert_eq!(denied.kind, AwsErrorKind::AccessDenied);
     assert_eq!(metadata.requests().len(), 3, "token, role, credentials; once");
 }
+
+#[tokio::test]
+async fn a_call_is_signed_with_the_services_time_if_this_clock_is_refused() {
+    let stub = Stub::start().await;
+    let aws = stub.aws().await;
+    stub.set_date("Fri, 20 Nov 2026 10:00:00 GMT");
+    let hooks = "<DescribeLifecycleHooksResponse><DescribeLifecycleHooksResult><LifecycleHooks/>\
+                 </DescribeLifecycleHooksResult></DescribeLifecycleHooksResponse>";
+    let refusal = Stub::xml_error("SignatureDoesNotMatch", "Signature not yet current");
+    for (status, body) in [(403, refusal.as_str()), (200, hooks), (200, hooks)] {
+        stub.answer(status, body);
+    }
+    aws.autoscaling.fetch_hooks("workers").await.unwrap();
+    aws.autoscaling.fetch_hooks("workers").await.unwrap();
+    let by_the_service = |at: &String| at.starts_with("20261120T100");
+    let signed_at = stub.signed_at();
+    assert_eq!(signed_at.iter().map(by_the_service).collect::<Vec<_>>(), [false, true, true]);
+
+    // A refusal for another reason is final.
+    stub.answer(403, &Stub::xml_error("AccessDenied", ""));
+    assert!(aws.autoscaling.fetch_hooks("workers").await.is_err());
+    assert_eq!(stub.requests().len(), 4);
+}

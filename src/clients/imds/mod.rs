@@ -11,7 +11,6 @@
 //!
 //! Assumption: the endpoint is this instance's own, and is reached without TLS, as AWS defines it.
 
-mod clock;
 mod error;
 mod facts;
 mod notices;
@@ -35,6 +34,7 @@ pub use notices::{
     TargetState, UnreadableEvent,
 };
 
+use crate::common::clock::Clock;
 use crate::common::retry::Backoff;
 use token::{Granted, TOKEN_TTL, Token, TokenCache};
 
@@ -69,7 +69,7 @@ struct Inner {
     requests: Semaphore,
     request_timeout: Duration,
     token: TokenCache,
-    clock: clock::Clock,
+    clock: Clock,
 }
 
 impl fmt::Debug for Imds {
@@ -155,7 +155,7 @@ impl Imds {
             requests: Semaphore::new(MAX_CONCURRENT),
             request_timeout,
             token: TokenCache::default(),
-            clock: clock::Clock::default(),
+            clock: Clock::default(),
         })))
     }
 
