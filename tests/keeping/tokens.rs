@@ -135,9 +135,9 @@ async fn what_is_deleted_from_the_store_is_put_back() -> anyhow::Result<()> {
     }
     swarm::resize(&fleet, "worker", 1)?;
     swarm::resize(&fleet, "manager", 2)?;
-    // Less than half of a launch hook's timeout.
+    // The leader compares every two minutes, and a launch hook waits for fifteen.
     fleet
-        .wait_until("the tokens in the store again", FOLLOWED, async || {
+        .wait_until("the tokens in the store again", secs(180), async || {
             Ok(tokens_in_store(&fleet).await? == first)
         })
         .await?;

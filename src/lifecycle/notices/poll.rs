@@ -143,7 +143,7 @@ async fn look(imds: &Imds, settings: &Settings, is_brief: bool) -> Result<Seen, 
     // parsed must not hide the others.
     let (target, spot, maintenance) = (target.await, spot.await, maintenance.await);
     let rebalance = rebalance.await;
-    if let (Err(_), Err(_)) = (&target, &spot) {
+    if target.is_err() && (spot.is_err() || !settings.notices.spot) {
         return target.map(|_| Seen::default());
     }
     let shows_scheduling_hold = target.is_ok() && rebalance.is_ok();
@@ -235,6 +235,17 @@ mod tests {
         until(&|[_, maintenance, rebalance]| maintenance >= 10 && rebalance >= 10).await;
         assert!(notices.0.borrow().is_withdrawn, "complete polls have not shown it");
         watch.abort();
+    }
+
+    #[tokio::test]
+    async fn metadata_that_answer_nothing_are_silent_on_either_market() {
+        let stub = Stub::start().await;
+        stub.answers().next_puts = std::iter::repeat_n(403, 100).collect();
+        let mut settings = Settings::default();
+        for asks_for_spot in [true, false] {
+            settings.notices.spot = asks_for_spot;
+            assert!(look(&stub.imds(), &settings, false).await.is_err(), "{asks_for_spot}");
+        }
     }
 
     #[test]
