@@ -219,7 +219,7 @@ mod tests {
         let marked = [(OWNED, ""), (AVAILABILITY, "drain, was active")];
         let nodes = [node("marked", &marked), node("other", &marked[..1])];
         let start = Instant::now();
-        for (rhythm, soon, late) in [(&LEADER, 5, 30), (&BACKUP, 25, 300)] {
+        for (rhythm, soon, late) in [(&LEADER, 5, 45), (&BACKUP, 25, 300)] {
             let mut memory = Memory::default();
             let mut due = |seconds| {
                 let due = memory.due(&nodes, rhythm, start + Duration::from_secs(seconds));

@@ -47,12 +47,22 @@ impl Duty {
         fleet: &Fleet<'_>,
         poll: impl AsyncFn(Poll<'_, Memory>) -> Result<Duration, ManagerError>,
     ) {
+        self.run_paused_by(tokio::time::sleep, fleet, poll).await;
+    }
+
+    /// The same, with another kind of pause, which may end earlier.
+    pub(super) async fn run_paused_by<Memory: Default, P: Future<Output = ()>>(
+        self,
+        wait: impl Fn(Duration) -> P,
+        fleet: &Fleet<'_>,
+        poll: impl AsyncFn(Poll<'_, Memory>) -> Result<Duration, ManagerError>,
+    ) {
         let state = &fleet.node.state;
         let (mut memory, mut complaints) = (Memory::default(), Complaints::default());
         let mut logged = Logged::default();
         let mut pause = self.first;
         loop {
-            tokio::time::sleep(pause).await;
+            wait(pause).await;
             let with = Poll { fleet, memory: &mut memory, complaints: &mut complaints };
             let span = tracing::info_span!("duty", duty = self.name);
             let begin = Instant::now();

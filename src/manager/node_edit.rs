@@ -33,7 +33,7 @@ const EACH_NODE: Duration = Duration::from_millis(200);
 pub const LEADER: Rhythm = Rhythm {
     look: Duration::from_secs(3),
     patience: Duration::ZERO,
-    read: Duration::from_secs(30),
+    read: Duration::from_secs(45),
 };
 /// The other managers act when the leader's skep has not.
 pub const BACKUP: Rhythm = Rhythm {

@@ -46,8 +46,8 @@ pub struct Arguments {
     /// Store of the join tokens [default: both, one after the other]
     #[arg(long)]
     store: Option<Store>,
-    /// Seconds of the idle measurement
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    /// Seconds of the idle measurement; the slowest poll comes every 180 s
+    #[arg(long, value_name = "SECONDS", default_value_t = 180, value_parser = clap::value_parser!(u64).range(1..))]
     idle: u64,
     /// Seconds of throttling
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]

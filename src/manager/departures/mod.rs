@@ -8,10 +8,10 @@
 mod act;
 mod decide;
 mod desk;
+mod rhythm;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -30,36 +30,15 @@ use crate::clients::docker::NodeView;
 use crate::clients::ledger::{DepartureRow, DepartureState, Rows};
 use crate::common::errors::chain;
 use crate::common::instance::Role;
-use crate::node::DepartureHints;
 use crate::telemetry::metrics::metrics;
 
 pub use decide::{Action, Age, decide};
 use desk::Desk;
+pub use rhythm::{BACKUP_INTERVAL, LEADER_INTERVAL, busy_pause, workers_interval};
+use rhythm::{BUSY_BACKUP_INTERVAL, Steps, until_due};
 
 /// Name of this duty, and of its trouble that it cannot read departure rows.
 pub(super) const NAME: &str = "departures";
-/// Time within which the leader sees a manager's request of which it was not told ([`DepartureHints`]): a firewall
-/// between the nodes may drop what they tell. A spot notice leaves 120 s.
-pub const LEADER_INTERVAL: Duration = Duration::from_secs(6);
-/// The same while departures are under way, so that their steps follow each other faster: this share of the time since
-/// one of them took its last step, within these limits, and not less than the last for each of them. Waiting for a
-/// manager then adds no more than a tenth to what a step needs.
-const BUSY_SHARE: u32 = 10;
-const BUSY_INTERVAL: RangeInclusive<Duration> =
-    Duration::from_millis(50)..=Duration::from_millis(500);
-const EACH_UNDER_WAY: Duration = Duration::from_millis(10);
-/// Time within which another manager sees a manager's request, if the leader's skep has not acted.
-pub const BACKUP_INTERVAL: Duration = Duration::from_secs(10);
-/// The same while a departure is under way: the departure may be the leader's own, and this manager the next leader.
-const BUSY_BACKUP_INTERVAL: Duration = Duration::from_secs(2);
-/// Time within which the leader sees a worker's request of which it was not told: this time for each worker, within these
-/// limits. Each worker
-/// costs one read; 8 reads a second cost some three dollars a month, and 15 s are little of the 120 s of a spot notice.
-const EACH_WORKER: Duration = Duration::from_millis(125);
-const WORKERS_INTERVAL: RangeInclusive<Duration> =
-    Duration::from_secs(10)..=Duration::from_secs(15);
-/// The other managers read the workers' requests less often by this factor.
-const BACKUP_FACTOR: u32 = 3;
 /// Maximum age of the node list by which a manager decides how often it polls.
 pub const ROLE_AGE: Duration = Duration::from_secs(2);
 /// Maximum age of the node list by which one departure is decided: the departures before it may have taken longer.
@@ -86,16 +65,13 @@ struct Request {
 /// State that one poll leaves for the next.
 #[derive(Default)]
 struct Memory {
-    /// Pause before the next poll.
-    pause: Duration,
     /// Time of the last read of all workers' requests.
     read_at: Option<Instant>,
     /// Workers whose departure is under way.
     under_way: BTreeSet<String>,
     /// Keys of rows that could not be read, when all were read last.
     unreadable: BTreeSet<String>,
-    /// The departures with their states, and the time of their last change.
-    steps: Option<(BTreeMap<String, DepartureState>, Instant)>,
+    steps: Steps,
     /// Last failures, by instance id: a departure that is being served again is still one that fails.
     failing: BTreeMap<String, String>,
 }
@@ -113,28 +89,13 @@ pub(super) async fn run(fleet: &Fleet<'_>) {
     let duty = Duty { name: NAME, first, after_failure, trouble: None };
     let span = || tracing::info_span!("duty", duty = NAME);
     tokio::select! {
-        () = duty.run(fleet, async |with: Poll<'_, Memory>| {
-            until_due(&fleet.node.departure_hints, std::mem::take(&mut with.memory.pause)).await;
-            let Poll { fleet, memory, complaints } = with;
-            let again = Poll { fleet, memory: &mut *memory, complaints };
-            memory.pause = poll(again, &desk, &pace, &moves, &stand_ins).await?;
-            Ok(Duration::ZERO)
-        }) => {}
+        () = duty.run_paused_by(
+            |pause| until_due(&fleet.node.departure_hints, pause),
+            fleet,
+            async |with: Poll<'_, Memory>| poll(with, &desk, &pace, &moves, &stand_ins).await,
+        ) => {}
         () = serving.instrument(span()) => {}
         never = pace.serve(fleet).instrument(span()) => match never {},
-    }
-}
-
-/// Waits for the next poll: after `pause`, or earlier if a node tells that it has written its departure. While none is
-/// under way, hints cause two polls a second at most, whoever sends them.
-async fn until_due(hints: &DepartureHints, pause: Duration) {
-    let is_idle = pause > *BUSY_INTERVAL.end();
-    let shortest = if is_idle { BUSY_INTERVAL.end() } else { BUSY_INTERVAL.start() };
-    let shortest = pause.min(*shortest);
-    tokio::time::sleep(shortest).await;
-    tokio::select! {
-        () = tokio::time::sleep(pause - shortest) => {}
-        () = hints.given() => {}
     }
 }
 
@@ -212,7 +173,7 @@ async fn poll(
     Ok(match (is_leader, is_busy) {
         (false, true) => BUSY_BACKUP_INTERVAL,
         (false, false) => BACKUP_INTERVAL,
-        (true, true) => memory.busy_pause(&rows.served),
+        (true, true) => memory.steps.pause(&rows.served),
         (true, false) => LEADER_INTERVAL,
     })
 }
@@ -314,7 +275,7 @@ impl Memory {
         let now = Instant::now();
         let of_managers = fleet.departures(now).await?;
         let workers = fleet.worker_ids().await?;
-        let is_due = self.read_at.is_none_or(|at| now - at >= pace(workers.len(), is_leader));
+        let is_due = self.read_at.is_none_or(|at| now - at >= workers_interval(is_leader));
         let stood_in = of_managers.rows.iter().filter(|row| row.stand_in);
         let mut ids: BTreeSet<String> = stood_in.map(|row| row.instance_id.clone()).collect();
         let told = fleet.node.departure_hints.take();
@@ -334,38 +295,6 @@ impl Memory {
         }
         Ok(Requests { failed, is_full: is_due, ..merge(&of_managers.rows, own) })
     }
-}
-
-impl Memory {
-    /// Returns the pause of the leader while departures are under way.
-    fn busy_pause(&mut self, rows: &[DepartureRow]) -> Duration {
-        let states: BTreeMap<_, _> =
-            rows.iter().map(|row| (row.instance_id.clone(), row.state)).collect();
-        let now = Instant::now();
-        let since = match self.steps.take() {
-            Some((before, at)) if before == states => at,
-            _ => now,
-        };
-        let pause = busy_pause(now - since, states.len());
-        self.steps = Some((states, since));
-        pause
-    }
-}
-
-/// Returns the pause of the leader between two polls while so many departures are under way, of which one took its last
-/// step so long ago.
-#[must_use]
-pub fn busy_pause(since_step: Duration, departures: usize) -> Duration {
-    let each = EACH_UNDER_WAY.saturating_mul(u32::try_from(departures).unwrap_or(u32::MAX));
-    (since_step / BUSY_SHARE).max(each).clamp(*BUSY_INTERVAL.start(), *BUSY_INTERVAL.end())
-}
-
-/// Returns the time between two reads of the requests of this number of workers.
-#[must_use]
-pub fn pace(workers: usize, is_leader: bool) -> Duration {
-    let each = EACH_WORKER.saturating_mul(u32::try_from(workers).unwrap_or(u32::MAX));
-    let interval = each.clamp(*WORKERS_INTERVAL.start(), *WORKERS_INTERVAL.end());
-    interval * if is_leader { 1 } else { BACKUP_FACTOR }
 }
 
 /// Puts together what managers have written and what workers have requested themselves. A node's own request has
@@ -475,44 +404,6 @@ mod tests {
         assert!(!read[0].contains("i-1") && !read[0].contains("unknown"), "{read:?}");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_hint_ends_the_pause_but_not_the_shortest_one() {
-        let hints = DepartureHints::default();
-        let start = Instant::now();
-        until_due(&hints, LEADER_INTERVAL).await;
-        assert_eq!(start.elapsed().as_secs(), LEADER_INTERVAL.as_secs());
-        hints.give("i-1");
-        let start = Instant::now();
-        until_due(&hints, LEADER_INTERVAL).await;
-        assert_eq!(start.elapsed().as_millis(), BUSY_INTERVAL.end().as_millis());
-        hints.give("i-1");
-        let start = Instant::now();
-        until_due(&hints, *BUSY_INTERVAL.end()).await;
-        assert_eq!(start.elapsed().as_millis(), BUSY_INTERVAL.start().as_millis(), "under way");
-        hints.give("i-1");
-        let start = Instant::now();
-        until_due(&hints, Duration::ZERO).await;
-        assert!(start.elapsed() < *BUSY_INTERVAL.start(), "no pause is longer than asked for");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_leader_polls_the_faster_the_shorter_the_last_step_is_ago_and_the_fewer_leave() {
-        let mut memory = Memory::default();
-        let mut one = row("i-1", "n1", Role::Worker, false);
-        let pause =
-            |memory: &mut Memory, rows: &[DepartureRow]| memory.busy_pause(rows).as_millis();
-        assert_eq!(pause(&mut memory, std::slice::from_ref(&one)), 50);
-        tokio::time::advance(Duration::from_secs(3)).await;
-        assert_eq!(pause(&mut memory, std::slice::from_ref(&one)), 300);
-        tokio::time::advance(Duration::from_secs(60)).await;
-        assert_eq!(pause(&mut memory, std::slice::from_ref(&one)), 500);
-        one.state = DepartureState::Draining;
-        assert_eq!(pause(&mut memory, &[one]), 50);
-        let many: Vec<_> =
-            (0..40).map(|n| row(&format!("i-{n}"), "n1", Role::Worker, false)).collect();
-        assert_eq!(pause(&mut memory, &many), 400, "each is read in each poll");
-    }
-
     #[test]
     fn a_workers_row_moves_no_other_node() {
         let mut view = NodeView::example("n1", Role::Worker);
@@ -529,14 +420,5 @@ mod tests {
         assert!(why.contains("departure#i-1") && why.contains("i-2"), "{why}");
         let stand_in = row("i-1", "n1", Role::Worker, true);
         assert!(matches!(view_of(&stand_in, &others), Ok(Some(_))), "a manager wrote it");
-    }
-
-    #[test]
-    fn the_workers_requests_are_read_at_a_pace_that_a_large_fleet_can_pay() {
-        let pace = |workers| [true, false].map(|is_leader| pace(workers, is_leader).as_secs_f64());
-        assert_eq!(pace(0), [10.0, 30.0]);
-        assert_eq!(pace(100), [12.5, 37.5]);
-        assert_eq!(pace(500), [15.0, 45.0]);
-        assert_eq!(pace(usize::MAX), [15.0, 45.0]);
     }
 }

@@ -196,7 +196,7 @@ fn the_ledger_is_read_for_new_nodes_at_once_and_else_rarely() {
     assert_eq!(due(&mut leader, &[done(), dead()], &LEADER, 2), nobody);
     assert_eq!(due(&mut leader, &[done(), bare()], &LEADER, 4), ["b"], "the new node alone");
     assert_eq!(due(&mut leader, &[done()], &LEADER, 6), nobody, "it has its labels");
-    assert_eq!(due(&mut leader, &[done()], &LEADER, 30), ["a"], "labels may have changed");
+    assert_eq!(due(&mut leader, &[done()], &LEADER, 45), ["a"], "labels may have changed");
     let many: Vec<NodeView> = (0..500).map(|_| done()).collect();
     assert_eq!(due(&mut leader, &many, &LEADER, 99), nobody, "500 rows cost more");
     assert_eq!(due(&mut leader, &many, &LEADER, 100).len(), 500);

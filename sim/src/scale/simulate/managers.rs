@@ -15,7 +15,8 @@ use skep::common::instance::Role;
 use skep::common::timing::MANAGER_ROW_EVERY;
 use skep::config::Settings;
 use skep::manager::departures::{
-    AT_ONCE, BACKUP_INTERVAL, LEADER_INTERVAL, LIST_AGE, PATIENCE, ROLE_AGE, busy_pause, pace,
+    AT_ONCE, BACKUP_INTERVAL, LEADER_INTERVAL, LIST_AGE, PATIENCE, ROLE_AGE, busy_pause,
+    workers_interval,
 };
 use skep::manager::node_edit::{BACKUP, LEADER};
 use skep::manager::{Action, Age, decide};
@@ -178,7 +179,7 @@ async fn serve_departures(manager: Rc<Manager>) {
         manager.list(ROLE_AGE).await;
         let _ = world.account.call(Role::Manager, Call::Query).await;
         let now = manager.now();
-        let is_due = read_at.is_none_or(|at| now - at >= pace(world.swarm.ever_len(), is_leader));
+        let is_due = read_at.is_none_or(|at| now - at >= workers_interval(is_leader));
         if is_leader {
             open.extend(manager.hints());
         }

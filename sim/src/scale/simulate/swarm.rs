@@ -66,10 +66,6 @@ impl Swarm {
         self.ever.borrow().clone()
     }
 
-    pub(super) fn ever_len(&self) -> usize {
-        self.ever.borrow().len()
-    }
-
     /// Returns the entries without all labels for which `is_due`.
     pub(super) fn bare(&self, is_due: impl Fn(usize, &Entry) -> bool) -> Vec<usize> {
         if self.bare.get() == 0 {
