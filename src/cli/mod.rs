@@ -1,5 +1,6 @@
 //! Parses and runs the commands of the command line.
 
+mod adopt;
 mod completions;
 mod config;
 mod consent;
@@ -16,6 +17,7 @@ mod run;
 mod status;
 #[cfg(test)]
 mod tests;
+mod this_node;
 mod view;
 mod watch;
 
@@ -49,13 +51,14 @@ Examples:
   skep leave --deadline 5m                    take this node out of the swarm within 5 minutes
   skep rotate-tokens --worker                 a new join token for workers; run it on a manager
   skep recover                                shows how to re-create a lost quorum, and asks
+  skep adopt                                  shows how to take over a swarm that exists, and asks
   skep completions bash                       the completion script of a shell
 
 Exit codes:
   0   done
   1   failed; standard error or the journal says why
   2   the command line is wrong
-  3   skep changed nothing: it refused, or the operator did not confirm (recover, leave)
+  3   skep changed nothing: it refused, or the operator did not confirm (recover, adopt, leave)
   4   nothing has failed, and there are warnings (doctor)
   69  no skep runs on this host, or it does not answer (status, leave, rotate-tokens, recover)
   78  the configuration is wrong; every mistake is listed (status, events, leave, rotate-tokens and
@@ -91,6 +94,8 @@ enum Command {
     RotateTokens(rotate_tokens::Arguments),
     /// Re-create a lost quorum on this manager: show the plan, ask, carry it out
     Recover(recover::Arguments),
+    /// Take over a swarm that exists and that skep did not found: show the plan, ask, carry it out
+    Adopt(adopt::Arguments),
     /// Print every setting in force and where it came from
     Config(config::Arguments),
     /// Print the completion script of a shell; the packages install it
@@ -213,6 +218,7 @@ impl Command {
             Self::Leave(arguments) => leave::ask(arguments, settings).await,
             Self::RotateTokens(arguments) => rotate_tokens::ask(arguments, settings).await,
             Self::Recover(arguments) => Box::pin(recover::ask(arguments, settings)).await,
+            Self::Adopt(arguments) => Box::pin(adopt::ask(arguments, settings)).await,
             // `dispatch` has run these.
             Self::Run | Self::Config(_) | Self::Completions(_) => Ok(EX_CONFIG.into()),
         }
@@ -232,7 +238,9 @@ impl Command {
                 crate::agent::announce_misconfiguration(&salvage(inputs)).await;
                 Ok(EX_CONFIG.into())
             }
-            Self::Doctor(_) | Self::Config(_) | Self::Completions(_) => Ok(EX_CONFIG.into()),
+            Self::Doctor(_) | Self::Adopt(_) | Self::Config(_) | Self::Completions(_) => {
+                Ok(EX_CONFIG.into())
+            }
             _ if mistakes.0.iter().any(is_typed) => Ok(EX_CONFIG.into()),
             Self::Status(_)
             | Self::Events(_)

@@ -90,8 +90,18 @@ pub struct Instance {
     /// From the `aws:cloudformation:*` tags.
     pub stack: Option<StackResource>,
     /// Instance tags from the metadata; empty if the launch template does not enable them.
-    pub tags: std::collections::BTreeMap<String, String>,
+    pub tags: Tags,
 }
+
+/// Tags of an instance, by their keys.
+pub type Tags = std::collections::BTreeMap<String, String>;
+
+/// Tags that Auto Scaling and CloudFormation set; nobody else can set a tag that begins with `aws:`.
+pub const GROUP_TAG: &str = "aws:autoscaling:groupName";
+/// Name of the stack.
+pub const STACK_TAG: &str = "aws:cloudformation:stack-name";
+/// Name of the resource in the stack's template.
+pub const LOGICAL_ID_TAG: &str = "aws:cloudformation:logical-id";
 
 /// Whether this can be an instance id. AWS refuses a whole call if one id in it is too long.
 #[must_use]

@@ -210,6 +210,61 @@ pub struct OtherManager {
     pub may_be_alive: bool,
 }
 
+/// What `skep adopt` sees and would write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdoptionPlan {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// This node.
+    pub instance_id: String,
+    /// Docker's id of the swarm; `None` if no leader answers here.
+    pub swarm_id: Option<String>,
+    /// Generation under which the swarm is published; `None` if it is not.
+    pub generation: Option<u64>,
+    /// The nodes of the swarm, managers first.
+    pub nodes: Vec<AdoptedNode>,
+    /// What does not fit; those that block the adoption first.
+    pub conflicts: Vec<AdoptionConflict>,
+    /// Why the swarm must not be adopted here now, and what to do instead.
+    pub refusal: Option<String>,
+    /// What is written, a sentence each; empty if it is refused.
+    pub steps: Vec<String>,
+}
+
+/// A node of a swarm that may be adopted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdoptedNode {
+    /// Docker's id.
+    pub node_id: String,
+    /// Host name that it has reported; may be empty.
+    pub hostname: String,
+    /// Its role in the swarm.
+    pub role: Role,
+    /// The role that its instance's tags name.
+    pub role_by_tags: Option<Role>,
+    /// `ready`, `down`, `unknown` or `disconnected`.
+    pub state: String,
+    /// Its address in the swarm.
+    pub address: Option<String>,
+    /// The instance that has this address; `None` if EC2 lists none, or several.
+    pub instance_id: Option<String>,
+    /// The instance's Auto Scaling group.
+    pub group: Option<String>,
+}
+
+/// Something that does not fit between a swarm, its instances and skep.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdoptionConflict {
+    /// Host name or id of a node, or `swarm`.
+    pub subject: String,
+    /// What does not fit.
+    pub what: String,
+    /// What to do.
+    pub remedy: String,
+    /// Whether the swarm is not adopted before this is resolved.
+    pub blocks: bool,
+}
+
 /// Result of `skep rotate-tokens`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rotated {

@@ -16,7 +16,7 @@ use super::mistake::{Mistake, Mistakes, Origin};
 use super::parse;
 use super::raw::Raw;
 use super::settings::Settings;
-use crate::common::instance::{Instance, Role};
+use crate::common::instance::{GROUP_TAG, Instance, LOGICAL_ID_TAG, Role, STACK_TAG, Tags};
 
 const CLUSTER_TAG: Origin = Origin::Metadata("tag skep:cluster");
 const ROLE_TAG: Origin = Origin::Metadata("tag skep:role");
@@ -63,11 +63,15 @@ impl Identity {
 ///
 /// The metadata names no cluster, or its name is not valid in the ledger.
 pub fn cluster_of(instance: &Instance) -> Result<(String, Origin), Mistake> {
-    let tag = |name| instance.tags.get(name).map(String::as_str);
+    cluster_from(&instance.tags, instance.stack.as_ref().map(|stack| stack.stack.as_str()))
+}
+
+fn cluster_from(tags: &Tags, stack: Option<&str>) -> Result<(String, Origin), Mistake> {
+    let tag = |name| tags.get(name).map(String::as_str);
     let candidates = [
         (tag("skep:cluster"), CLUSTER_TAG),
         (tag("swarm-stack-id").map(stack_name), STACK_ID_TAG),
-        (instance.stack.as_ref().map(|stack| stack.stack.as_str()), STACK_NAME),
+        (stack, STACK_NAME),
     ];
     for (name, origin) in candidates {
         let Some(name) = name else { continue };
@@ -82,9 +86,19 @@ pub fn cluster_of(instance: &Instance) -> Result<(String, Origin), Mistake> {
             "no source names the cluster; checked the setting `cluster`, the tags skep:cluster and \
              swarm-stack-id and the CloudFormation stack{}; set the tag skep:cluster on the Auto \
              Scaling group, or cluster = \"…\" in skep.toml",
-            tags_hidden(instance)
+            tags_hidden(tags)
         ),
     ))
+}
+
+/// Returns the cluster and the role that another instance's skep would find in its metadata, by the tags that EC2 lists;
+/// `None` where they name none, or a wrong one.
+#[must_use]
+pub fn of_tags(tags: &Tags) -> (Option<String>, Option<Role>) {
+    let tag = |name| tags.get(name).map(String::as_str);
+    let cluster = cluster_from(tags, tag(STACK_TAG));
+    let role = role_from(tags, tag(LOGICAL_ID_TAG), tag(GROUP_TAG));
+    (cluster.ok().map(|(cluster, _)| cluster), role.ok().map(|(role, _)| role))
 }
 
 /// Returns the role that the metadata names, and its source.
@@ -93,15 +107,22 @@ pub fn cluster_of(instance: &Instance) -> Result<(String, Origin), Mistake> {
 ///
 /// The metadata names no role, or an unknown one.
 pub fn role_of(instance: &Instance) -> Result<(Role, Origin), Mistake> {
+    let logical_id = instance.stack.as_ref().map(|stack| stack.logical_id.as_str());
+    role_from(&instance.tags, logical_id, instance.group.as_deref())
+}
+
+fn role_from(
+    tags: &Tags,
+    logical_id: Option<&str>,
+    group: Option<&str>,
+) -> Result<(Role, Origin), Mistake> {
     for (tag, origin) in [("skep:role", ROLE_TAG), ("swarm-node-type", NODE_TYPE_TAG)] {
-        let Some(role) = instance.tags.get(tag) else { continue };
+        let Some(role) = tags.get(tag) else { continue };
         return match parse::role(&Raw::Text(role.clone())) {
             Ok(role) => Ok((role, origin)),
             Err(problem) => Err(Mistake::at(origin, "role", problem)),
         };
     }
-    let logical_id = instance.stack.as_ref().map(|stack| stack.logical_id.as_str());
-    let group = instance.group.as_deref();
     for (name, origin) in [(logical_id, LOGICAL_ID), (group, GROUP_NAME)] {
         if let Some(role) = name.and_then(role_in) {
             return Ok((role, origin));
@@ -117,7 +138,7 @@ pub fn role_of(instance: &Instance) -> Result<(Role, Origin), Mistake> {
              \"manager\" or \"worker\" in skep.toml",
             said(logical_id),
             said(group),
-            tags_hidden(instance)
+            tags_hidden(tags)
         ),
     ))
 }
@@ -156,8 +177,8 @@ fn words(name: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-fn tags_hidden(instance: &Instance) -> &'static str {
-    if instance.tags.is_empty() {
+fn tags_hidden(tags: &Tags) -> &'static str {
+    if tags.is_empty() {
         " (the metadata has no tags: is InstanceMetadataTags enabled in the launch template?)"
     } else {
         ""

@@ -1,5 +1,6 @@
-//! This node: boot, membership, notices, departure, recovery.
+//! This node: boot, adoption, membership, notices, departure, recovery.
 
+pub mod adopt;
 pub mod boot;
 pub mod leave;
 pub mod membership;

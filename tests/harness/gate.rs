@@ -41,6 +41,11 @@ impl Gate {
         self.0.store(true, Ordering::SeqCst);
     }
 
+    /// Lets the skep of instances that are launched from now on start at once.
+    pub fn open(&self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+
     /// Lets one instance's skep start.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! How instances come into the swarm: founding, joining, and every answer that a join can get.
 
+mod adoption;
 mod bad_addresses;
 mod balance;
 mod foreign_swarm;

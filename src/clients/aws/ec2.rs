@@ -14,7 +14,7 @@ use roxmltree::Node;
 
 use super::AwsError;
 use super::query::{Api, Query, child, text};
-use crate::common::instance::Market;
+use crate::common::instance::{GROUP_TAG, Market, Tags};
 
 const SERVICE: &str = "ec2";
 const API: Api = Api {
@@ -28,8 +28,6 @@ const OPERATION: &str = "DescribeInstances";
 /// answer must stay below the limit of [`super::Signed`].
 const ADDRESSES_PER_CALL: usize = 50;
 const PAGE: usize = 50;
-/// Tag that Auto Scaling sets; nobody else can set a tag that begins with `aws:`.
-const GROUP_TAG: &str = "aws:autoscaling:groupName";
 
 /// EC2 as skep uses it. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -42,6 +40,10 @@ pub struct Ec2Instance {
     pub id: String,
     /// The private addresses of all its network interfaces.
     pub addresses: BTreeSet<IpAddr>,
+    /// The first private address of its first network interface, which its metadata name.
+    pub primary: Option<IpAddr>,
+    /// All its tags.
+    pub tags: Tags,
     /// Auto Scaling group, from the tag that Auto Scaling sets.
     pub group: Option<String>,
     /// Availability zone.
@@ -149,14 +151,17 @@ fn instance(node: Node<'_, '_>) -> Option<Ec2Instance> {
         })
     });
     let tags = child(node, "tagSet").into_iter().flat_map(items);
-    let mut group = tags.filter(|tag| text(*tag, "key").as_deref() == Some(GROUP_TAG));
+    let tags: Tags =
+        tags.filter_map(|tag| Some((text(tag, "key")?, text(tag, "value")?))).collect();
     let is_spot = text(node, "instanceLifecycle").as_deref() == Some("spot");
     Some(Ec2Instance {
         id: text(node, "instanceId")?,
         // An instance that is terminated has neither a VPC nor an address.
         vpc: text(node, "vpcId").unwrap_or_default(),
         addresses: addresses.collect(),
-        group: group.find_map(|tag| text(tag, "value")),
+        primary: text(node, "privateIpAddress").and_then(|address| address.parse().ok()),
+        group: tags.get(GROUP_TAG).cloned(),
+        tags,
         zone: child(node, "placement").and_then(|it| text(it, "availabilityZone"))?,
         instance_type: text(node, "instanceType")?,
         market: if is_spot { Market::Spot } else { Market::OnDemand },
@@ -165,6 +170,24 @@ fn instance(node: Node<'_, '_>) -> Option<Ec2Instance> {
 
 fn items<'a, 'input>(node: Node<'a, 'input>) -> impl Iterator<Item = Node<'a, 'input>> {
     node.children().filter(|child| child.is_element() && child.tag_name().name() == "item")
+}
+
+#[cfg(test)]
+impl Ec2Instance {
+    /// Returns an instance in no group and without tags.
+    pub(crate) fn example(id: &str, address: IpAddr) -> Self {
+        Self {
+            id: id.to_owned(),
+            addresses: [address].into(),
+            primary: Some(address),
+            tags: Tags::new(),
+            group: None,
+            zone: "eu-central-1a".to_owned(),
+            instance_type: "t3.small".to_owned(),
+            market: Market::OnDemand,
+            vpc: "vpc-1".to_owned(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -138,6 +138,17 @@ impl Swarm {
         self.update("label the swarm", Rotation::default(), change).await
     }
 
+    /// Removes labels from the swarm object; the others stay.
+    ///
+    /// # Errors
+    /// As for [`Swarm::rotate`].
+    pub async fn unlabel_swarm(&self, keys: &[&str]) -> Result<(), SwarmError> {
+        let change = |spec: &mut SwarmSpec| {
+            spec.labels.get_or_insert_default().retain(|key, _| !keys.contains(&key.as_str()));
+        };
+        self.update("remove labels of the swarm", Rotation::default(), change).await
+    }
+
     /// Rotates secrets. No node can join with the old tokens from then on; nodes that are in the swarm stay.
     ///
     /// # Errors

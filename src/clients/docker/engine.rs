@@ -1,5 +1,6 @@
 //! Reads the version and the set-up of the engine.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use bollard::models::SystemInfo;
@@ -30,6 +31,10 @@ pub struct Engine {
     pub bridge_pools: Vec<String>,
     /// Address pools of overlay networks; only a manager reports them.
     pub overlay_pools: Option<Vec<String>>,
+    /// UDP port of overlay networks; only a manager reports it.
+    pub data_path_port: Option<u32>,
+    /// Address and port of each manager that Docker connects to; on a manager these are all managers.
+    pub managers: Vec<SocketAddr>,
 }
 
 impl Swarm {
@@ -41,14 +46,18 @@ impl Swarm {
         let info = self.call("read /info", |docker| async move { docker.info().await }).await?;
         let image_dir = image_dir(&info, Path::new(CONTAINERD_CONFIG)).await;
         let pools = info.default_address_pools.unwrap_or_default();
-        let cluster = info.swarm.and_then(|swarm| swarm.cluster);
+        let swarm = info.swarm.unwrap_or_default();
+        let remotes = swarm.remote_managers.unwrap_or_default().into_iter();
+        let cluster = swarm.cluster;
         Ok(Engine {
             version: info.server_version.unwrap_or_default(),
             root_dir: info.docker_root_dir.filter(|dir| !dir.is_empty()).map(PathBuf::from),
             image_dir,
             live_restore: info.live_restore_enabled.unwrap_or_default(),
             bridge_pools: pools.into_iter().filter_map(|pool| pool.base).collect(),
+            data_path_port: cluster.as_ref().and_then(|cluster| cluster.data_path_port),
             overlay_pools: cluster.and_then(|cluster| cluster.default_addr_pool),
+            managers: remotes.filter_map(|remote| remote.addr?.parse().ok()).collect(),
         })
     }
 }

@@ -8,16 +8,13 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::{Imds, ImdsError, Item, META_DATA};
-use crate::common::instance::{Instance, Market, StackResource};
+use crate::common::instance::{
+    GROUP_TAG, Instance, LOGICAL_ID_TAG, Market, STACK_TAG, StackResource,
+};
 
 const OPERATION: &str = "reading the identity of this instance";
 /// Lists the tags' keys, one per line, if the launch template sets `InstanceMetadataTags`.
 const TAGS: &str = "tags/instance";
-/// Set by Auto Scaling on every instance that it launches.
-const GROUP_TAG: &str = "aws:autoscaling:groupName";
-/// CloudFormation sets both tags: on an instance of a stack, or on a group, which copies them to its instances.
-const STACK_TAG: &str = "aws:cloudformation:stack-name";
-const LOGICAL_ID_TAG: &str = "aws:cloudformation:logical-id";
 /// JSON with the instance's account; beside the metadata, not below them.
 const DOCUMENT: &str = "../dynamic/instance-identity/document";
 

@@ -339,6 +339,22 @@ impl Ledger {
         self.put(ITEM, &released, Self::still_claimed(claim)).await
     }
 
+    /// Takes a claim back: the ledger has the charter that was there `before` again, or none. `false` if the claim was no
+    /// longer ours.
+    ///
+    /// # Errors
+    /// When the outcome is unknown: read the charter again.
+    pub async fn withdraw_claim(
+        &self,
+        claim: &Charter,
+        before: Option<&Charter>,
+    ) -> Result<bool, LedgerError> {
+        match before {
+            Some(before) => self.put(ITEM, before, Self::still_claimed(claim)).await,
+            None => self.delete(ITEM, Self::still_claimed(claim)).await,
+        }
+    }
+
     /// Records that the charter's swarm no longer exists. `false` if the charter has changed since it was read.
     ///
     /// # Errors

@@ -216,7 +216,14 @@ fn init_spec(node: &Node) -> InitSpec {
 
 /// Labels the swarm, and stores the unlock key, the tokens and the first address, before it opens the charter: a node
 /// that sees the charter open can join, and can return after a restart. Returns `false` when it must wait.
-async fn publish(node: &Node, claim: &Charter, membership: &Membership) -> Result<bool, BootError> {
+///
+/// # Errors
+/// When Docker, the ledger or the token store fails.
+pub async fn publish(
+    node: &Node,
+    claim: &Charter,
+    membership: &Membership,
+) -> Result<bool, BootError> {
     if claim.is_recovery() && !recreate::strike_out_former(node, &membership.node_id, claim).await?
     {
         return Ok(false);

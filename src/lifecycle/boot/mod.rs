@@ -37,8 +37,8 @@ use crate::node::{Node, NodeError};
 use crate::telemetry::metrics::Stopwatch;
 
 pub use absence::Absence;
-pub use act::pause_after;
 use act::{Next, Progress};
+pub use act::{pause_after, publish};
 pub use decide::decide;
 use lost_swarm::AbsenceTracker;
 pub use preflight::{check_address, check_clock};
