@@ -1,7 +1,8 @@
 """Creates stacks of the templates in moto with the main variants of their parameters, and looks at what came of it.
 
 check.py POLICIES also writes what the roles may, for the scenarios: per token store and role the policies that are for
-skep, resolved for a stack of the name CLUSTER, in the account and region of the local cloud.
+skep, resolved for a stack of the name CLUSTER, in the account and region of the local cloud. The set `ssm-with-backups`
+also has the permissions for backups.
 
 What moto cannot make is in NOT_IN_MOTO, by name. What it makes but does not look at is checked in the templates: hooks,
 update policies, the table's TTL and recovery, patterns and limits of parameters, rules.
@@ -34,7 +35,7 @@ NOT_IN_MOTO = {
     for name in ("AWS::AutoScaling::ScalingPolicy", "AWS::AutoScaling::WarmPool")
 }
 # CloudFormation takes 51,200 from a file; the rest is room for growth.
-MOST_BYTES = 46_000
+MOST_BYTES = 49_000
 # What the parameters must refuse: every parameter that has limits is here.
 OUT_OF_RANGE = {
     "ClusterName": ["two words", "x" * 101, 'a"b'],
@@ -76,6 +77,10 @@ OUT_OF_RANGE = {
     "KmsKey": ["", "alias/skep", "yes"],
     "Autolock": ["yes", ""],
     "LogRetentionDays": ["0", "2"],
+    "BackupBucket": ["b", "Backups", "back ups", "s3://backups", "backups/skep", "-backups", "b" * 64],
+    "BackupPrefix": ["", "/skep", "skep/", "a//b", "../skep", "a/..", 'a"b', "a b", "a*"],
+    "BackupKey": ["alias/skep", "create", "arn:aws:kms:eu-central-1:123456789012:alias/skep", "arn:aws:s3:::backups"],
+    "BackupRestore": ["yes", ""],
     "LoadBalancer": ["yes", "public"],
     "Ports": ["0", "65536", "80:80", "80, 443", "80-90", "1,2,3,4", "080", ",,,", ",,,80", "80,80", "80,,80", ",80,80",
               "80,8080,80", "44554", "80,44554", "44554,80"],
@@ -91,6 +96,9 @@ AGAINST_RULES = [
     {"WorkersHealthCheck": "ELB", "LoadBalancer": "none"},
     {"KmsKey": "create", "TokenStore": "dynamodb"},
     {"CreateTable": "no"},
+    {"BackupBucket": "backups"},
+    {"BackupKey": "arn:aws:kms:eu-central-1:123456789012:key/1"},
+    {"BackupRestore": "true"},
     {"TlsPort": 443},
     {"Certificate": "arn:aws:acm:eu-central-1:123456789012:certificate/1"},
 ]
@@ -110,6 +118,15 @@ NOT_FOR_MANAGERS = {
     "Workers", "WorkersPolicy", "WorkerPool", "WorkerTemplate", "WorkerProfile", "WorkerRole", "WorkerPolicy", "WorkerSettingsText", "Balancer",
     "TargetGroup1", "TargetGroup2", "TargetGroup3", "TargetGroupTls", "Listener1", "Listener2", "Listener3", "ListenerTls",
 }  # fmt: skip
+BACKUP_KEY = f"arn:aws:kms:{REGION}:123456789012:key/backups"
+# Backups, with all of their parameters.
+BACKUPS = {"BackupBucket": "of.example", "BackupPrefix": "a/b", "BackupKey": BACKUP_KEY, "BackupRestore": "true"}
+# What the scenarios' policies are made with, by the name of the set.
+SETS = {
+    "ssm": {"TokenStore": "ssm"},
+    "dynamodb": {"TokenStore": "dynamodb"},
+    "ssm-with-backups": {"TokenStore": "ssm", "BackupBucket": "backups", "BackupKey": BACKUP_KEY},
+}
 BOUNDARY = "arn:aws:iam::aws:policy/PowerUserAccess"
 # Made in moto, which has not AWS's own.
 POLICIES = [f"arn:aws:iam::123456789012:policy/{name}" for name in ("pull", "trace")]
@@ -167,6 +184,10 @@ def main(policies_file=None):
                 "PermissionsBoundary": BOUNDARY, "AbandonedNodes": "retain",
             },  # fmt: skip
             "no shell, own policies": {"Shell": "none", "NodePolicies": ",".join(POLICIES)},
+            "backups": BACKUPS,
+            "backups without a restore, and a key": {
+                "BackupBucket": "backups", "BackupKey": BACKUP_KEY, "ClusterName": "bees", "KmsKey": "create",
+            },  # fmt: skip
         }.items():
             cloud.reset()
             check_swarm(cloud, parameters)
@@ -188,11 +209,11 @@ def main(policies_file=None):
         print("ok: a second stack, and a name that is taken")
         check_documented(cloud)
         print("ok: what docs/deploy.md says")
-        for store in ("ssm", "dynamodb"):
+        for name, parameters in SETS.items():
             cloud.reset()
-            named = cloud.create("skep", CLUSTER, **swarm(cloud, {"TokenStore": store, "TableName": TABLE}))
-            policies[store] = {role: [policy(cloud, named[logical])] for logical, role in ROLES.items()}
-            policies[store]["skep-worker"].append(managed(cloud, named["WorkerPolicy"]))
+            named = cloud.create("skep", CLUSTER, **swarm(cloud, parameters | {"TableName": TABLE}))
+            policies[name] = {role: [policy(cloud, named[logical])] for logical, role in ROLES.items()}
+            policies[name]["skep-worker"].append(managed(cloud, named["WorkerPolicy"]))
     if policies_file:
         path = pathlib.Path(policies_file)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -472,8 +493,8 @@ def check_documented(cloud):
     verbs = {command: command.split()[2] for command in commands}
     files = [f"{verbs[command]} {re.search(r'(?:file://|--template-file )cloudformation/([a-z]+).yaml', command)[1]}" for command in commands]
     assert files == [
-        "create-stack network", "create-stack skep", "deploy skep", "deploy skep", "create-stack workers", "create-stack skep",
-        "deploy skep",
+        "create-stack network", "create-stack skep", "deploy skep", "deploy skep", "deploy skep", "create-stack workers",
+        "create-stack skep", "deploy skep",
     ], files  # fmt: skip
     cloud.reset()
     existing, given = network(cloud, 2), {}
@@ -626,7 +647,7 @@ def check_swarm(cloud, parameters):
 
 def check_further_group(cloud, parameters):
     """A group of workers.yaml has everything that the swarm's own workers have."""
-    of_swarm = swarm(cloud, {"ClusterName": "bees", "TokenPath": "/tokens"})
+    of_swarm = swarm(cloud, BACKUPS | {"ClusterName": "bees", "TokenPath": "/tokens"})
     first = cloud.create("skep", "prod", **of_swarm)
     parameters = {"SwarmStack": "prod", "ImageId": cloud.image} | parameters
     if "TargetGroups" in parameters:
@@ -714,6 +735,11 @@ def check_instances(cloud, named, role, cluster, table, values):
     # Only managers store tokens, and so encrypt them.
     has_key = any(line.startswith('kms_key = "arn:aws:kms:') for line in settings)
     assert has_key == (role == "manager" and values["KmsKey"] != "none"), settings
+    # Only managers store backups, and the workers' settings do not even name the bucket.
+    place = f'to = "s3://{values["BackupBucket"]}/{values["BackupPrefix"]}"'
+    line = f'backup = {{ {place}, kms_key = "{values["BackupKey"]}", restore = {values["BackupRestore"]} }}'
+    backups = [one for one in settings if "backup" in one]
+    assert backups == ([line] if role == "manager" and values["BackupBucket"] else []), settings
     given = text_of(cloud, values[f"{role.title()}Settings"]).encode()
     assert written["60-settings.toml"] == given, f"changed on the way: {written['60-settings.toml']}"
 
@@ -746,11 +772,34 @@ def check_role(cloud, named, role, values):
         channels = {f"ssmmessages:{verb}{kind}Channel" for verb in ("Create", "Open") for kind in ("Control", "Data")}
         assert set(shell["Action"]) == channels | {"ssm:UpdateInstanceInformation"}, shell
     documents = [policy(cloud, name)] + ([managed(cloud, named["WorkerPolicy"])] if role == "worker" else [])
+    check_backups(documents + [managed(cloud, named["NodePolicy"])], role, values)
     with_key = [one for document in documents for one in document["Statement"] if "kms:" in str(one["Action"])]
+    with_key = [one for one in with_key if one["Sid"] != "EncryptBackups"]
     assert len(with_key) == (values["KmsKey"] != "none"), with_key
     for one in with_key:
         assert one["Resource"].startswith("arn:aws:kms:"), one
         assert one["Condition"] == {"StringEquals": {"kms:ViaService": f"ssm.{REGION}.amazonaws.com"}}, one
+
+
+def check_backups(documents, role, values):
+    """Only managers reach the bucket, only the objects of their cluster in it, and the key only by S3."""
+    bucket, key = (values[name] for name in ("BackupBucket", "BackupKey"))
+    cluster = values["ClusterName"] or "prod"
+    wanted = {}
+    if bucket and role == "manager":
+        beginning = f"{values['BackupPrefix']}/{cluster}/*"
+        wanted = {
+            "Backups": (["s3:PutObject", "s3:GetObject", "s3:DeleteObject"], f"arn:aws:s3:::{bucket}/{beginning}", None),
+            "ListBackups": ("s3:ListBucket", f"arn:aws:s3:::{bucket}", {"StringLike": {"s3:prefix": beginning}}),
+            "EncryptBackups": (
+                ["kms:GenerateDataKey", "kms:Decrypt"], key, {"StringLike": {"kms:ViaService": "s3.*.amazonaws.com"}},
+            ),
+        }  # fmt: skip
+    statements = [one for document in documents for one in document["Statement"]]
+    names = [name for name in (bucket, key) if name]
+    about = [one for one in statements if any(name in json.dumps(one) for name in ["s3:", *names])]
+    found = {one["Sid"]: (one["Action"], one["Resource"], one.get("Condition")) for one in about}
+    assert found == wanted, f"{role}: {found}, not {wanted}"
 
 
 def ports(values):

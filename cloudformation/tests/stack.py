@@ -8,6 +8,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 
@@ -91,24 +92,30 @@ class Moto:
         return {one["OutputKey"]: one["OutputValue"] for one in self.stack(name)["Outputs"]}
 
 
+def said_in(log):
+    log.seek(0)
+    return log.read()
+
+
 @contextlib.contextmanager
 def moto():
     """A moto server that ends with the block."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    # Not a pipe: it has a line for each request, and a pipe that nobody reads stops the server once it is full.
+    log = tempfile.TemporaryFile("w+")
     server = subprocess.Popen(
         [sys.executable, pathlib.Path(__file__).with_name("moto_server.py"), "-H", "127.0.0.1", "-p", str(port)],
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
+        stderr=log,
     )
     try:
         for _ in range(300):
             with contextlib.suppress(OSError):
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
                 break
-            assert server.poll() is None, server.stderr.read()
+            assert server.poll() is None, said_in(log)
             time.sleep(0.1)
         yield Moto(port)
     finally:

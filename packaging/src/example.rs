@@ -10,7 +10,7 @@ const HEADER: &str = "\
 ";
 
 /// Values for the keys without a default, as TOML.
-const EXAMPLES: [(&str, &str); 23] = [
+const EXAMPLES: [(&str, &str); 27] = [
     ("cluster", "\"prod\""),
     ("role", "\"worker\""),
     ("region", "\"eu-central-1\""),
@@ -33,6 +33,10 @@ const EXAMPLES: [(&str, &str); 23] = [
     ("webhook.secret_file", "\"/etc/skep/webhook.secret\""),
     ("ship.to", "\"logs:/skep/prod\""),
     ("ship.endpoint", "\"https://storage.example.com\""),
+    ("backup.to", "\"s3://backups/skep\""),
+    ("backup.kms_key", "\"alias/skep\""),
+    ("backup.region", "\"eu-west-1\""),
+    ("backup.endpoint", "\"https://storage.example.com\""),
     ("health.hosts", "[\"swarm.example.com\"]"),
 ];
 

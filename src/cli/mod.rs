@@ -12,6 +12,7 @@ mod leave;
 mod leaving;
 mod print;
 mod recover;
+mod restore;
 mod rotate_tokens;
 mod run;
 mod status;
@@ -52,14 +53,16 @@ Examples:
   skep rotate-tokens --worker                 a new join token for workers; run it on a manager
   skep recover                                shows how to re-create a lost quorum, and asks
   skep adopt                                  shows how to take over a swarm that exists, and asks
+  skep restore                                shows what a backup has and the swarm has not, and asks
   skep completions bash                       the completion script of a shell
 
 Exit codes:
   0   done
   1   failed; standard error or the journal says why
   2   the command line is wrong
-  3   skep changed nothing: it refused, or the operator did not confirm (recover, adopt, leave)
-  4   nothing has failed, and there are warnings (doctor)
+  3   skep changed nothing: it refused, or the operator did not confirm (recover, restore, adopt,
+      leave)
+  4   nothing has failed, and there are warnings (doctor), or something waits or was left out (restore)
   69  no skep runs on this host, or it does not answer (status, leave, rotate-tokens, recover)
   78  the configuration is wrong; every mistake is listed (status, events, leave, rotate-tokens and
       recover still ask the running skep)
@@ -96,6 +99,8 @@ enum Command {
     Recover(recover::Arguments),
     /// Take over a swarm that exists and that skep did not found: show the plan, ask, carry it out
     Adopt(adopt::Arguments),
+    /// Create what a backup has and the swarm has not: show the plan, ask, carry it out
+    Restore(restore::Arguments),
     /// Print every setting in force and where it came from
     Config(config::Arguments),
     /// Print the completion script of a shell; the packages install it
@@ -219,6 +224,7 @@ impl Command {
             Self::RotateTokens(arguments) => rotate_tokens::ask(arguments, settings).await,
             Self::Recover(arguments) => Box::pin(recover::ask(arguments, settings)).await,
             Self::Adopt(arguments) => Box::pin(adopt::ask(arguments, settings)).await,
+            Self::Restore(arguments) => Box::pin(restore::ask(arguments, settings)).await,
             // `dispatch` has run these.
             Self::Run | Self::Config(_) | Self::Completions(_) => Ok(EX_CONFIG.into()),
         }
@@ -238,9 +244,11 @@ impl Command {
                 crate::agent::announce_misconfiguration(&salvage(inputs)).await;
                 Ok(EX_CONFIG.into())
             }
-            Self::Doctor(_) | Self::Adopt(_) | Self::Config(_) | Self::Completions(_) => {
-                Ok(EX_CONFIG.into())
-            }
+            Self::Doctor(_)
+            | Self::Adopt(_)
+            | Self::Restore(_)
+            | Self::Config(_)
+            | Self::Completions(_) => Ok(EX_CONFIG.into()),
             _ if mistakes.0.iter().any(is_typed) => Ok(EX_CONFIG.into()),
             Self::Status(_)
             | Self::Events(_)

@@ -9,7 +9,26 @@ pub(super) fn together(loaded: &Loaded, given: &[Given], mistakes: &mut Vec<Mist
     both_or_neither(given, "cloudformation.resource", "cloudformation.stack", mistakes);
     both_or_neither(given, "webhook.url_file", "webhook.secret_file", mistakes);
     both_or_neither(given, "webhook.secret_file", "webhook.url_file", mistakes);
+    needs(
+        given,
+        "backup.to",
+        "backup.kms_key",
+        "environment variables would be stored unencrypted",
+        mistakes,
+    );
+    if loaded.settings.backup.restore {
+        needs(given, "backup.restore", "backup.to", "there is nothing to restore", mistakes);
+    }
     pool_holds_a_subnet(loaded, mistakes);
+}
+
+/// Finds the mistake that `key` is set without `other`.
+fn needs(given: &[Given], key: &str, other: &str, why: &str, mistakes: &mut Vec<Mistake>) {
+    let last = |name| given.iter().rfind(|given| given.key.name == name);
+    if let (Some(lonely), None) = (last(key), last(other)) {
+        let problem = format!("{other} is missing: without it, {why}");
+        mistakes.push(Mistake::at(lonely.origin.clone(), key, problem));
+    }
 }
 
 fn both_or_neither(given: &[Given], key: &str, other: &str, mistakes: &mut Vec<Mistake>) {

@@ -39,8 +39,8 @@ pub use inputs::{Flag, Inputs};
 pub use mistake::{Mistake, Mistakes, Origin};
 pub use settings::*;
 pub use values::{
-    Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Rebalance, Shipper,
-    TokenStore, is_private, overlap,
+    BackupPlace, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Rebalance,
+    Shipper, TokenStore, is_private, overlap,
 };
 
 use found::Found;

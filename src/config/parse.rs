@@ -16,8 +16,8 @@ use super::condition::{self, Condition};
 use super::nearest::{did_you_mean, nearest};
 use super::raw::{Problem, Raw};
 use super::values::{
-    Choice, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, OWN_TARGET, Rebalance,
-    Shipper, TokenStore, is_private, overlap,
+    BackupPlace, Choice, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat,
+    OWN_TARGET, Rebalance, Shipper, TokenStore, is_private, overlap,
 };
 use crate::common::instance::Role;
 use crate::common::labels;
@@ -97,20 +97,34 @@ pub fn conditions(raw: &Raw) -> Parsed<Vec<Condition>> {
 /// Parses `logs:<group>` or `s3://<bucket>/<prefix>`.
 pub fn destination(raw: &Raw) -> Parsed<Destination> {
     let text = raw.text()?;
-    let right = |name: &str, others: &str| {
-        !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
-    };
-    if let Some(group) = text.strip_prefix("logs:").filter(|group| right(group, "._-/#")) {
+    if let Some(group) = text.strip_prefix("logs:").filter(|group| consists_of(group, "._-/#")) {
         return Ok(Destination::Logs(group.to_owned()));
     }
-    if let Some(place) = text.strip_prefix("s3://") {
-        let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
-        let prefix = prefix.trim_matches('/');
-        if right(bucket, ".-") && (prefix.is_empty() || right(prefix, "._-/")) {
-            return Ok(Destination::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned() });
-        }
+    if let Some((bucket, prefix)) = bucket_and_prefix(text) {
+        return Ok(Destination::S3 { bucket, prefix });
     }
     Err(format!("\"{text}\" is neither \"logs:<log group>\" nor \"s3://<bucket>/<prefix>\""))
+}
+
+/// Parses `s3://<bucket>/<prefix>`.
+pub fn backup_place(raw: &Raw) -> Parsed<BackupPlace> {
+    let text = raw.text()?;
+    let place = bucket_and_prefix(text).map(|(bucket, prefix)| BackupPlace { bucket, prefix });
+    place.ok_or_else(|| format!("\"{text}\" is not \"s3://<bucket>/<prefix>\""))
+}
+
+/// Reads `s3://<bucket>/<prefix>`; the prefix has no slash at its ends, and may be empty.
+fn bucket_and_prefix(text: &str) -> Option<(String, String)> {
+    let place = text.strip_prefix("s3://")?;
+    let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+    let prefix = prefix.trim_matches('/');
+    let is_right = consists_of(bucket, ".-") && (prefix.is_empty() || consists_of(prefix, "._-/"));
+    is_right.then(|| (bucket.to_owned(), prefix.to_owned()))
+}
+
+/// Whether a name has only ASCII letters, digits and `others`, and is not empty.
+fn consists_of(name: &str, others: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
 }
 
 pub fn endpoint(raw: &Raw) -> Parsed<Url> {

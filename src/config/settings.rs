@@ -14,7 +14,8 @@ use super::parse;
 use super::raw::Raw;
 use super::show::Show as _;
 use super::values::{
-    Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Rebalance, Shipper, TokenStore,
+    BackupPlace, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Rebalance,
+    Shipper, TokenStore,
 };
 use crate::common::instance::Role;
 use crate::common::labels::Labels;
@@ -298,6 +299,27 @@ settings! {
         /// Maximum number of lines of each source, up to 100000: the newest, at most 8 MiB of each and 64 MiB
         /// of all.
         lines: u32 = lines("10000"),
+    }
+
+    /// Backups of what Docker's API tells of the swarm: services, networks, configs, labels, and the names of
+    /// secrets. The leader stores them on change and daily; see `docs/backup.md`.
+    backup: Backup {
+        /// `s3://<bucket>/<prefix>`. If it is not set, nothing is stored.
+        to: Option<BackupPlace> = backup_place(),
+        /// KMS key that encrypts the backups: id, alias or ARN. Backups hold environment variables, so `to`
+        /// needs it.
+        kms_key: Option<String> = word(),
+        /// Region of the bucket. If it is not set, it is the instance's.
+        region: Option<String> = region(),
+        /// Another endpoint, such as that of an S3-compatible storage. If it is not set, it is the
+        /// region's.
+        endpoint: Option<Url> = endpoint(),
+        /// Age from which on backups are deleted, up to `3650d`; never the newest three, nor the newest one of
+        /// the generation before.
+        keep: Duration = age("30d"),
+        /// Whether the leader restores the newest backup of an earlier generation, once, after managers have
+        /// founded the next swarm.
+        restore: bool = boolean("false"),
     }
 
     /// Frees space on Docker's disk when it is short, never while the node leaves. Objects with the label

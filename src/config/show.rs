@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::condition::Condition;
 use super::values::{
-    Choice, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat, Rebalance, Shipper,
-    TokenStore,
+    BackupPlace, Choice, Destination, DockerHost, JoinAvailability, LogFilter, LogFormat,
+    Rebalance, Shipper, TokenStore,
 };
 use crate::common::instance::Role;
 use crate::common::labels::Labels;
@@ -50,6 +50,7 @@ show! {
     DockerHost: value => value.to_string();
     Ipv4Net: value => value.to_string();
     u32: value => value;
+    BackupPlace: value => value.to_string();
     Destination: value => value.to_string();
     Shipper: value => value.word();
     Url: value => value.as_str();

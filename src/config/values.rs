@@ -148,6 +148,21 @@ impl fmt::Display for Destination {
     }
 }
 
+/// Bucket in which backups are stored. Displayed as it is configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupPlace {
+    /// Name of the bucket.
+    pub bucket: String,
+    /// Beginning of the objects' keys, without a slash at either end; may be empty.
+    pub prefix: String,
+}
+
+impl fmt::Display for BackupPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s3://{}/{}", self.bucket, self.prefix)
+    }
+}
+
 /// Format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::backup::error::BackupError;
 use crate::clients::aws::AwsError;
 use crate::clients::docker::{SwarmError, SwarmErrorKind};
 use crate::clients::ledger::LedgerError;
@@ -23,6 +24,8 @@ pub enum ManagerError {
     Node(#[from] NodeError),
     #[error(transparent)]
     Tokens(Box<TokensError>),
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     #[error("list the nodes: this manager is not in Docker's list")]
     Unlisted,
     #[error("not finished within {after:?}; the next poll continues")]
@@ -72,7 +75,9 @@ impl ManagerError {
             Self::Swarm(error) | Self::Node(NodeError::Swarm(error)) => Some(error),
             Self::Tokens(error) => error.of_docker(),
             Self::Shared(error) => error.of_docker(),
-            Self::Ledger(_)
+            Self::Backup(BackupError::Swarm(error)) => Some(error),
+            Self::Backup(_)
+            | Self::Ledger(_)
             | Self::AutoScaling(_)
             | Self::Node(_)
             | Self::Unlisted

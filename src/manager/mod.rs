@@ -10,6 +10,7 @@
 //! nothing about earlier acts: each poll starts afresh.
 
 mod availability;
+pub mod backup;
 mod capacity;
 mod charter;
 mod claims;
@@ -40,6 +41,7 @@ mod quorum;
 mod reads;
 mod removed_members;
 pub mod replacements;
+pub mod restore;
 mod stand_in;
 mod status_view;
 mod tokens;
@@ -117,6 +119,12 @@ fn duties<'a>(fleet: &'a Fleet<'a>, scope: Scope) -> Running<'a> {
         if fleet.node.settings.registry.ecr {
             running.push(Box::pin(pull_credentials::run(fleet)));
         }
+        if fleet.node.settings.backup.to.is_some() {
+            running.push(Box::pin(backup::run(fleet)));
+            if fleet.node.settings.backup.restore {
+                running.push(Box::pin(restore::run(fleet)));
+            }
+        }
     }
     running
 }
@@ -154,7 +162,9 @@ pub fn stop_showing_duties(node: &Node) {
 }
 
 /// The names under which duties report troubles.
-const TROUBLES: [&str; 7] = [
+const TROUBLES: [&str; 9] = [
+    restore::NAME,
+    backup::NAME,
     departures::NAME,
     demotion_requests::NAME,
     orphan_hooks::NAME,

@@ -68,13 +68,14 @@ pub(super) fn label_of<'a>(spec: &'a Value, label: &str) -> Option<&'a str> {
     })
 }
 
-fn constraints(spec: &Value) -> impl Iterator<Item = &str> {
+/// Returns the constraints of a service.
+pub(super) fn constraints(spec: &Value) -> impl Iterator<Item = &str> {
     let all = spec["TaskTemplate"]["Placement"]["Constraints"].as_array();
     all.into_iter().flatten().filter_map(Value::as_str)
 }
 
 /// Whether a node meets a constraint, as far as the node list shows: one that it does not show may be met.
-fn may_fit(constraint: &str, node: &NodeView) -> bool {
+pub(super) fn may_fit(constraint: &str, node: &NodeView) -> bool {
     let Some((key, value, wanted)) = parse(constraint) else { return true };
     let role = match node.role {
         Role::Manager => "manager",

@@ -80,6 +80,7 @@ pub fn assemble(
         cloudwatch: aws.cloudwatch.clone(),
         ec2: aws.ec2.clone(),
         ecr: aws.ecr.clone(),
+        s3: aws.s3.clone(),
         tokens,
         state: state.clone(),
         events: events.clone(),

@@ -17,6 +17,7 @@ use crate::clients::aws::autoscaling::AutoScaling;
 use crate::clients::aws::cloudwatch::CloudWatch;
 use crate::clients::aws::ec2::Ec2;
 use crate::clients::aws::ecr::Ecr;
+use crate::clients::aws::s3::S3;
 use crate::clients::docker::{Availability, LocalNode, Swarm, SwarmError};
 use crate::clients::imds::Imds;
 use crate::clients::ledger::{Ledger, LedgerError, Member, MemberState};
@@ -79,6 +80,8 @@ pub struct Node {
     pub ec2: Ec2,
     /// Client of Amazon ECR, for the credentials with which Docker pulls.
     pub ecr: Ecr,
+    /// Client of S3, for backups.
+    pub s3: S3,
     /// Store of the join tokens and the unlock keys, by the setting `tokens.store`.
     pub tokens: TokenStore,
     /// The node's present state, for all who write or watch it.

@@ -3,9 +3,8 @@
 use anyhow::{Context, ensure};
 use bollard::models::{Node, NodeSpecRoleEnum};
 use harness::departures::{Leaver, options_with, row};
-use harness::policies;
-use harness::secs;
 use harness::swarm::{self, CLUSTER};
+use harness::{PATIENCE, policies, secs};
 use skep_sim::cloud::{Market, Transition};
 use skep_sim::fleet::{ClusterSpec, Fleet, service, workload};
 
@@ -17,6 +16,41 @@ async fn with_tokens_in_ssm() -> anyhow::Result<()> {
 #[tokio::test]
 async fn with_tokens_in_dynamodb() -> anyhow::Result<()> {
     whole_life("dynamodb").await
+}
+
+/// The leader stores, lists, reads and deletes backups, and a worker cannot even list them.
+#[tokio::test]
+async fn with_backups() -> anyhow::Result<()> {
+    const BUCKET: &str = "backups";
+    // As the template's test names the key.
+    let key = "arn:aws:kms:eu-central-1:123456789012:key/backups";
+    let config = format!("[backup]\nto = \"s3://{BUCKET}/skep\"\nkms_key = \"{key}\"\n");
+    let fleet = harness::fleet(options_with(&config)).await?;
+    policies::enforce(fleet.cloud(), &[CLUSTER], &["ssm-with-backups"])?;
+    fleet.cloud().create_bucket(BUCKET, "eu-central-1")?;
+    // The leader keeps the newest three of these.
+    for day in 1..=4 {
+        let key = format!("skep/{CLUSTER}/2020010{day}T000000Z-1-aa.json");
+        fleet.cloud().put_object(BUCKET, &key, b"{}".to_vec())?;
+    }
+    fleet.create_cluster(&swarm::cluster(1, 1))?;
+    swarm::all_ready(&fleet, 2).await?;
+    fleet
+        .wait_until("a backup, and one that is deleted", PATIENCE, async || {
+            let objects = fleet.cloud().objects(BUCKET)?;
+            Ok(objects.len() == 4 && objects[3].kms_key.as_deref() == Some(key))
+        })
+        .await?;
+    let said = fleet.leader().await?.skep(["restore", "--json"]).await?;
+    ensure!(said.status.success(), "{said:?}");
+    let worker = &fleet.group(&format!("{CLUSTER}-workers"))[0];
+    let said = worker.skep(["restore", "--list"]).await?;
+    let words = String::from_utf8_lossy(&said.stderr).into_owned();
+    ensure!(said.status.code() == Some(1) && words.contains("access denied"), "{said:?}");
+    let unused = fleet.cloud().unused_permissions("skep-manager");
+    let about_backups: Vec<_> = unused.iter().filter(|it| it.contains("Backups: ")).collect();
+    ensure!(about_backups.is_empty(), "unused permissions: {about_backups:#?}");
+    fleet.stop().await
 }
 
 async fn whole_life(store: &str) -> anyhow::Result<()> {

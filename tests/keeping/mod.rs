@@ -1,6 +1,7 @@
 //! How managers keep the swarm whole: labels, dead nodes, quorum, lost swarms, tokens.
 
 mod autolock;
+mod backup;
 mod capacity;
 mod dead_skep;
 mod janitor;

@@ -13,8 +13,10 @@ use super::errors::ApiError;
 use super::iam::Refusal;
 use super::requests::Service;
 
-/// Largest accepted difference between the caller's clock and the cloud's.
+/// Largest accepted difference between the caller's clock and the cloud's; S3 accepts a larger one.
 const CLOCK_TOLERANCE: time::Duration = time::Duration::minutes(5);
+/// <https://docs.aws.amazon.com/AmazonS3/latest/API/RESTAuthentication.html>
+const CLOCK_TOLERANCE_OF_S3: time::Duration = time::Duration::minutes(15);
 
 /// The callers that a denial applies to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +34,7 @@ pub struct Deny {
     pub service: Option<Service>,
     pub action: String,
     /// A parameter's name; `table` or `table/partition-key`; a group's or a stack's name; the ARN of a target group or
-    /// of a load balancer; the namespace of metrics.
+    /// of a load balancer; the namespace of metrics; `bucket` or `bucket/key`.
     pub resource: String,
 }
 
@@ -162,8 +164,18 @@ pub(super) fn authenticate(
 
 /// Returns the region that a request is signed for: here, all regions have the same endpoint.
 pub(super) fn signed_region(headers: &HeaderMap) -> Option<&str> {
+    signed_scope(headers)?.nth(2)
+}
+
+/// Returns the service that a request is signed for.
+pub(super) fn signed_service(headers: &HeaderMap) -> Option<&str> {
+    signed_scope(headers)?.nth(3)
+}
+
+/// Returns the parts of the credential: its key, date, region and service.
+fn signed_scope(headers: &HeaderMap) -> Option<std::str::Split<'_, char>> {
     let authorization = headers.get("authorization")?.to_str().ok()?;
-    authorization.split_once("Credential=")?.1.split('/').nth(2)
+    Some(authorization.split_once("Credential=")?.1.split('/'))
 }
 
 fn access_key_id(authorization: &str) -> Option<&str> {
@@ -181,6 +193,12 @@ fn check_clock(
     now: OffsetDateTime,
     protocol: Protocol,
 ) -> Result<(), ApiError> {
+    if matches!(protocol, Protocol::S3) {
+        let message = "The difference between the request time and the current time is too large.";
+        let is_near = (signed - now).abs() <= CLOCK_TOLERANCE_OF_S3;
+        let error = || ApiError::new(403, "RequestTimeTooSkewed", message);
+        return is_near.then_some(()).ok_or_else(error);
+    }
     let (signed_text, now_text) = (amz_date(signed), amz_date(now));
     let message = if signed < now - CLOCK_TOLERANCE {
         let limit = amz_date(now - CLOCK_TOLERANCE);
@@ -198,7 +216,7 @@ fn check_clock(
     };
     Err(match protocol {
         Protocol::Json => ApiError::new(400, "InvalidSignatureException", message),
-        Protocol::Query => ApiError::new(403, "SignatureDoesNotMatch", message),
+        Protocol::Query | Protocol::S3 => ApiError::new(403, "SignatureDoesNotMatch", message),
     })
 }
 
@@ -238,17 +256,19 @@ pub(super) fn denied(caller: &Caller, service: Service, refusal: &Refusal) -> Ap
     Protocol::of(service).error("AccessDenied", &words)
 }
 
-/// The two protocol families, which have different names for the same errors.
+/// The protocol families, which have different names for the same errors.
 #[derive(Clone, Copy)]
 enum Protocol {
     Json,
     Query,
+    S3,
 }
 
 impl Protocol {
     fn of(service: Service) -> Self {
         match service {
             Service::DynamoDb | Service::Ssm | Service::Ecr => Self::Json,
+            Service::S3 => Self::S3,
             Service::AutoScaling
             | Service::CloudFormation
             | Service::Ec2
@@ -261,7 +281,7 @@ impl Protocol {
     fn error(self, code: &str, message: &str) -> ApiError {
         match self {
             Self::Json => ApiError::new(400, &format!("{code}Exception"), message),
-            Self::Query => ApiError::new(403, code, message),
+            Self::Query | Self::S3 => ApiError::new(403, code, message),
         }
     }
 
@@ -270,6 +290,11 @@ impl Protocol {
         match self {
             Self::Json => ApiError::new(400, "UnrecognizedClientException", message),
             Self::Query => ApiError::new(403, "InvalidClientTokenId", message),
+            Self::S3 => ApiError::new(
+                403,
+                "InvalidAccessKeyId",
+                "The AWS Access Key Id you provided does not exist in our records.",
+            ),
         }
     }
 }

@@ -41,6 +41,11 @@ impl ApiError {
                 Self::new(500, "InternalServerError", "Internal server error")
             }
             Service::Ecr => Self::new(500, "ServerException", "Internal server error"),
+            Service::S3 => Self::new(
+                500,
+                "InternalError",
+                "We encountered an internal error. Please try again.",
+            ),
             Service::Ec2 => Self::new(500, "InternalError", "An internal error has occurred"),
             Service::AutoScaling
             | Service::CloudFormation
@@ -63,6 +68,7 @@ impl ApiError {
             | Service::CloudFormation
             | Service::ElasticLoadBalancing
             | Service::CloudWatch => Self::new(400, "Throttling", "Rate exceeded"),
+            Service::S3 => Self::new(503, "SlowDown", "Please reduce your request rate."),
             Service::Ec2 => Self::new(503, "RequestLimitExceeded", "Request limit exceeded."),
             Service::Imds => Self::new(503, "Throttling", "Too many requests"),
         }
@@ -88,6 +94,7 @@ impl ApiError {
             Service::DynamoDb => self.json("application/x-amz-json-1.0", self.dynamodb_namespace()),
             Service::Ssm | Service::Ecr => self.json("application/x-amz-json-1.1", ""),
             Service::Ec2 => self.ec2(),
+            Service::S3 => self.s3(),
             Service::AutoScaling
             | Service::CloudFormation
             | Service::ElasticLoadBalancing
@@ -139,6 +146,16 @@ impl ApiError {
         xml.text("RequestID", &request_id);
         xml.close("Response");
         answer(self.status, "text/xml", &request_id, xml.finish())
+    }
+
+    /// S3's errors have no envelope and no namespace.
+    fn s3(&self) -> Response<Body> {
+        let mut xml = Xml::default();
+        xml.open("Error");
+        xml.text("Code", &self.code);
+        xml.text("Message", &self.message);
+        xml.close("Error");
+        answer(self.status, "application/xml", &ids::request_id(), xml.finish())
     }
 
     fn xml(&self, service: Service) -> Response<Body> {

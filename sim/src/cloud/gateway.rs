@@ -10,7 +10,6 @@ use axum::http::{HeaderValue, Request, Response, header};
 use serde_json::Value;
 
 use super::access::{self, Caller};
-use super::autoscaling::Scaling;
 use super::dynamodb::{Metered, Used};
 use super::errors::{ApiError, answer};
 use super::faults::Fate;
@@ -20,8 +19,8 @@ use super::server::Dropped;
 use super::wire::Params;
 use super::xml;
 use super::{
-    Cloud, admin_http, autoscaling, clock, cloudformation, cloudwatch, dynamodb, ec2, ecr, elb,
-    ids, requests, run_command, ssm,
+    Cloud, State, admin_http, autoscaling, clock, cloudformation, cloudwatch, dynamodb, ec2, ecr,
+    elb, ids, requests, run_command, s3, ssm,
 };
 
 /// A received call.
@@ -37,10 +36,15 @@ enum Input {
     Query(Params),
     /// CloudWatch has two protocols.
     CloudWatch(cloudwatch::Input),
+    S3(s3::Input),
 }
 
 impl Call {
     fn parse(parts: &Parts, body: Bytes) -> Option<Self> {
+        if access::signed_service(&parts.headers) == Some(Service::S3.name()) {
+            let (action, input) = s3::Input::parse(parts);
+            return Some(Self { service: Service::S3, action, input: Input::S3(input), body });
+        }
         let target = parts.headers.get("x-amz-target").and_then(|v| v.to_str().ok());
         let json = |service, action: &str, body: Bytes| Self {
             service,
@@ -91,6 +95,7 @@ impl Call {
             (Input::CloudWatch(input), _) => {
                 input.namespace().into_iter().map(str::to_owned).collect()
             }
+            (Input::S3(input), _) => input.resources(),
             (Input::Query(form), _) => {
                 ["AutoScalingGroupName", "StackName", "TargetGroupArn", "LoadBalancerArn"]
                     .iter()
@@ -100,15 +105,17 @@ impl Call {
         }
     }
 
-    /// Returns the actions, resources and condition values for IAM's decision.
-    fn asked(&self, scaling: &Scaling, region: &str) -> Asked {
-        match (&self.input, self.service) {
+    /// Returns the actions, resources and condition values for IAM's decisions, which must all allow the call.
+    fn asked(&self, state: &State, region: &str) -> Vec<Asked> {
+        let scaling = &state.scaling;
+        vec![match (&self.input, self.service) {
             (Input::Json(input), Service::DynamoDb) => Asked::dynamodb(&self.action, input, region),
             (Input::Json(_), Service::Ecr) => Asked::ecr(&self.action, region),
             (Input::Json(input), _) => Asked::ssm(&self.action, input, region),
             (Input::CloudWatch(input), _) => {
                 Asked::cloudwatch(&self.action, input.namespace(), region)
             }
+            (Input::S3(input), _) => return state.s3.asked(&self.action, input),
             (Input::Query(form), of) => {
                 let instance = form.get("InstanceId").and_then(|id| scaling.instance(id));
                 let of_instance = instance.map(|instance| instance.group.as_str());
@@ -119,7 +126,7 @@ impl Call {
                     ..Asked::query_protocol(of, &self.action, form, group, region)
                 }
             }
-        }
+        }]
     }
 
     fn summary(&self) -> String {
@@ -127,6 +134,7 @@ impl Call {
             (Input::Json(input), Service::DynamoDb) => dynamodb::summary(input),
             (Input::Json(input), _) => ssm::names(input).join(" "),
             (Input::CloudWatch(input), _) => input.summary(),
+            (Input::S3(input), _) => input.summary(),
             (Input::Query(form), _) => form.summary(),
         }
     }
@@ -249,7 +257,7 @@ async fn serve(
     }
     let input = match &call.input {
         Input::Json(input) => Some(input),
-        Input::Query(_) | Input::CloudWatch(_) => None,
+        Input::Query(_) | Input::CloudWatch(_) | Input::S3(_) => None,
     };
     let limits = &cloud.inner.limits;
     let fate = match fate {
@@ -267,10 +275,13 @@ async fn serve(
         Fate::Served | Fate::AnswerLost | Fate::InPart(_) => None,
     };
     let (caller, refused) = cloud.admit(parts, call);
-    let answered = match refused.or(injected) {
+    let mut answered = match refused.or(injected) {
         Some(error) => Answered::error(&error, call),
         None => cloud.execute(parts, call, fate).await,
     };
+    if let Input::S3(input) = &call.input {
+        cloud.change(|state, _| state.s3.name_region(input, &mut answered.response));
+    }
     if fate == Fate::AnswerLost {
         return (caller, Err("AnswerLost"));
     }
@@ -287,15 +298,24 @@ impl Cloud {
             Ok(caller) => caller,
             Err(error) => return (None, Some(error)),
         };
-        let (action, resources) = (&call.action, call.resources());
+        if let Input::S3(input) = &call.input
+            && let Err(error) = state.s3.check(&call.action, input, &call.body)
+        {
+            return (Some(caller), Some(error));
+        }
+        let action = match call.service {
+            Service::S3 => s3::permission(&call.action),
+            _ => &call.action,
+        };
+        let resources = call.resources();
         let allowed = access::authorize(&state.denials, &caller, call.service, action, &resources);
         let region = &self.inner.options.region;
-        let asked = Asked {
-            source_instance: caller.instance_arn(region),
-            ..call.asked(&state.scaling, region)
-        };
+        let source = caller.instance_arn(region);
+        let asked = call.asked(&state, region);
+        let mut asked =
+            asked.into_iter().map(|asked| Asked { source_instance: source.clone(), ..asked });
         let policies = caller.role.as_ref().and_then(|role| state.policies.get_mut(role));
-        let judged = policies.map_or(Ok(()), |of| of.judge(&asked));
+        let judged = policies.map_or(Ok(()), |of| asked.try_for_each(|asked| of.judge(&asked)));
         let allowed =
             allowed.and(judged.map_err(|refusal| access::denied(&caller, call.service, &refusal)));
         (Some(caller), allowed.err())
@@ -316,6 +336,15 @@ impl Cloud {
                         let response = cloudwatch::answer(input, action, result.as_ref());
                         Answered::new(response, None)
                     }
+                    Err(error) => Answered::error(&error, call),
+                };
+            }
+            (_, Input::S3(input)) => {
+                let now = clock.now();
+                let result =
+                    self.change(|state, _| state.s3.handle(action, input, &call.body, now));
+                return match result {
+                    Ok(response) => Answered::new(response, None),
                     Err(error) => Answered::error(&error, call),
                 };
             }

@@ -59,6 +59,8 @@ enum Key {
     /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html>
     LeadingKeys,
     RequestedRegion,
+    /// One of `VALUES`.
+    Value(&'static str),
     /// The namespace of the metrics that a call publishes.
     Namespace,
     /// The value of this tag, in lower case as all keys are, of the Auto Scaling group that a call is about.
@@ -68,6 +70,17 @@ enum Key {
     /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html#condition-keys-ec2-source-instance-arn>
     SourceInstance,
 }
+
+/// The keys of S3 and KMS with one value, in lower case.
+/// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html>,
+/// <https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html>
+const VALUES: [&str; 5] = [
+    "s3:prefix",
+    "s3:resourceaccount",
+    "s3:x-amz-server-side-encryption",
+    "s3:x-amz-server-side-encryption-aws-kms-key-id",
+    "kms:viaservice",
+];
 
 #[derive(Clone, Debug)]
 enum Test {
@@ -220,7 +233,10 @@ impl Condition {
             ("cloudwatch:namespace", _) => Key::Namespace,
             ("ec2:sourceinstancearn", _) => Key::SourceInstance,
             (_, Some(tag)) => Key::ResourceTag(tag.to_owned()),
-            _ => return Err(refused()),
+            (name, None) => {
+                let known = VALUES.into_iter().find(|value| *value == name);
+                Key::Value(known.ok_or_else(refused)?)
+            }
         };
         let has_one_value = key != Key::LeadingKeys;
         // A key with several values needs a set operator, and a key with one value must not have one.
@@ -244,6 +260,7 @@ impl Condition {
         let actual = match &self.key {
             Key::LeadingKeys => asked.leading_keys.as_slice(),
             Key::Namespace => asked.namespace.as_slice(),
+            Key::Value(name) => asked.values.get(name).map_or(&[][..], std::slice::from_ref),
             Key::RequestedRegion => std::slice::from_ref(&asked.region),
             Key::ResourceTag(tag) => {
                 let mut tags = asked.resource_tags.iter();

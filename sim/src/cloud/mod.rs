@@ -51,6 +51,7 @@ mod imds;
 mod limits;
 mod requests;
 mod run_command;
+mod s3;
 mod server;
 mod specs;
 mod ssm;
@@ -92,6 +93,7 @@ pub use iam::PolicyError;
 pub use imds::{ImdsKnobs, mac_address};
 pub use limits::{Limits, Quotas, Rate};
 pub use requests::{Request, Service};
+pub use s3::ObjectView;
 pub use specs::{
     CloudOptions, GroupSpec, GroupView, HealthCheckType, HookSpec, InstanceView, Maintenance,
     Market, StackResourceSpec, StackResourceView, StackSpec, StackView, WarmPoolSpec,
@@ -148,6 +150,7 @@ struct State {
     /// By the names of the stacks that CreateStack has made.
     deployed: BTreeMap<String, cloudformation::Deployed>,
     ecr: ecr::Ecr,
+    s3: s3::S3,
     denials: Vec<Deny>,
     /// By role; a role without an entry is not restricted.
     policies: BTreeMap<String, iam::Policies>,
@@ -198,6 +201,7 @@ impl Cloud {
             commands: run_command::Commands::new(options.seed.wrapping_add(5)),
             deployed: BTreeMap::new(),
             ecr: ecr::Ecr::new(options.seed.wrapping_add(4)),
+            s3: s3::S3::default(),
             denials: Vec::new(),
             policies: BTreeMap::new(),
             metadata: imds::Metadata::new(options.seed.wrapping_add(2)),

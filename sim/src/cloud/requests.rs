@@ -22,6 +22,7 @@ pub enum Service {
     Ec2,
     ElasticLoadBalancing,
     CloudWatch,
+    S3,
     Imds,
 }
 
@@ -37,6 +38,7 @@ impl Service {
             Self::Ec2 => "ec2",
             Self::ElasticLoadBalancing => "elasticloadbalancing",
             Self::CloudWatch => "cloudwatch",
+            Self::S3 => "s3",
             Self::Imds => "imds",
         }
     }

@@ -1,6 +1,7 @@
 //! Tests the metadata and the faults over HTTP, and the timers in real time.
 
 mod calls;
+mod s3;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;

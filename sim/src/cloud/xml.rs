@@ -12,6 +12,7 @@ pub(super) fn namespace(service: Service) -> &'static str {
             "http://elasticloadbalancing.amazonaws.com/doc/2015-12-01/"
         }
         Service::CloudWatch => "http://monitoring.amazonaws.com/doc/2010-08-01/",
+        Service::S3 => "http://s3.amazonaws.com/doc/2006-03-01/",
         Service::Ec2 => "http://ec2.amazonaws.com/doc/2016-11-15/",
         _ => "http://autoscaling.amazonaws.com/doc/2011-01-01/",
     }

@@ -89,7 +89,8 @@ fn operation(request: &Request) -> String {
 }
 
 fn is_throttling(code: &str) -> bool {
-    code.starts_with("Throttling") || code == "ProvisionedThroughputExceededException"
+    let others = ["ProvisionedThroughputExceededException", "SlowDown"];
+    code.starts_with("Throttling") || others.contains(&code)
 }
 
 /// The name of metadata requests, whose number depends on time and not on the boot.

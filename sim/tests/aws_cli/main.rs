@@ -9,4 +9,5 @@ mod dynamodb;
 mod errors;
 mod load_balancing;
 mod refresh;
+mod s3;
 mod ssm;

@@ -28,6 +28,8 @@ pub enum AwsErrorKind {
     ClockSkew,
     /// A conditional write whose condition did not hold.
     ConditionFailed,
+    /// The bucket is in another region.
+    OtherRegion,
     /// The service refused the request as invalid.
     Validation,
     /// There are no credentials at all.
@@ -50,6 +52,7 @@ impl AwsErrorKind {
             Self::Failing => "failing",
             Self::ClockSkew => "clock_skew",
             Self::ConditionFailed => "condition_failed",
+            Self::OtherRegion => "other_region",
             Self::Validation => "invalid",
             Self::NoCredentials => "no_credentials",
             Self::ExpiredCredentials => "expired_credentials",
@@ -147,6 +150,22 @@ impl AwsError {
         Self { service, operation, resource, kind, code, message }
     }
 
+    /// Makes the error for a bucket that is in another region, which S3 may name.
+    #[must_use]
+    pub fn other_region(
+        service: &'static str,
+        operation: &'static str,
+        resource: &str,
+        region: Option<&str>,
+        code: &str,
+        message: &str,
+    ) -> Self {
+        let is_in = region.map(|region| format!("the bucket is in {region}"));
+        let message = is_in.unwrap_or_else(|| message.to_owned());
+        let error = Self::refused(service, operation, resource, 301, code, &message);
+        Self { kind: AwsErrorKind::OtherRegion, ..error }
+    }
+
     /// Makes the error for an answer that lacks something that the service always sends: it must not count as an empty
     /// one.
     #[must_use]
@@ -174,12 +193,16 @@ impl AwsError {
 
     /// Returns the failure, and the remedy where there is one.
     fn story(&self) -> (&'static str, Option<String>) {
-        let Self { service, operation, resource, .. } = self;
+        let resource = &self.resource;
         match self.kind {
             AwsErrorKind::AccessDenied => (
                 "access denied",
-                Some(format!("grant {service}:{operation} on {resource} to the instance's role")),
+                Some(format!("grant {} on {resource} to the instance's role", self.permission())),
             ),
+            // A restore chooses from a list, so the object was deleted since.
+            AwsErrorKind::NotFound if self.code.as_deref() == Some("NoSuchKey") => {
+                ("no such object", Some("run the command again".into()))
+            }
             AwsErrorKind::NotFound => (
                 "not found",
                 Some(format!("create {resource}, or correct its name, region or account")),
@@ -209,6 +232,10 @@ impl AwsError {
                 Some("start chrony: AWS offers the time at 169.254.169.123".into()),
             ),
             AwsErrorKind::ConditionFailed => ("the condition did not hold", None),
+            AwsErrorKind::OtherRegion => (
+                "the bucket is in another region",
+                Some("set backup.region to the bucket's region".into()),
+            ),
             AwsErrorKind::Validation => ("the service refused the request as invalid", None),
             AwsErrorKind::NoCredentials => (
                 "no credentials",
@@ -220,6 +247,15 @@ impl AwsError {
             ),
             AwsErrorKind::Other => ("failed", None),
         }
+    }
+
+    /// Returns IAM's name of the permission for the operation, which is not always the operation's own.
+    fn permission(&self) -> String {
+        let name = match (self.service, self.operation) {
+            ("s3", "ListObjectsV2") => "ListBucket",
+            (_, name) => name,
+        };
+        format!("{}:{name}", self.service)
     }
 }
 
@@ -265,9 +301,11 @@ fn classify(code: &str, message: &str, status: u16) -> AwsErrorKind {
         "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" | "NotAuthorized" => {
             Kind::AccessDenied
         }
-        "ResourceNotFoundException" | "ParameterNotFound" | "ParameterVersionNotFound" => {
-            Kind::NotFound
-        }
+        "ResourceNotFoundException"
+        | "ParameterNotFound"
+        | "ParameterVersionNotFound"
+        | "NoSuchBucket"
+        | "NoSuchKey" => Kind::NotFound,
         "ConditionalCheckFailedException" => Kind::ConditionFailed,
         "Throttling"
         | "ThrottlingException"

@@ -24,6 +24,7 @@ pub mod ec2;
 pub mod ecr;
 mod error;
 mod query;
+pub mod s3;
 mod signed;
 #[cfg(test)]
 pub(crate) mod stub;
@@ -50,6 +51,7 @@ pub(crate) use connector::http_client;
 pub use connector::sdk_defaults;
 use ec2::Ec2;
 use ecr::Ecr;
+use s3::S3;
 
 /// A connection inside a region takes milliseconds; a second attempt at a SYN is worth more than a long wait for a
 /// route that does not exist.
@@ -78,6 +80,8 @@ pub struct Aws {
     pub ec2: Ec2,
     /// ECR; each call names its region.
     pub ecr: Ecr,
+    /// S3; each bucket names its region, by default the instance's own.
+    pub s3: S3,
 }
 
 impl Aws {
@@ -140,6 +144,7 @@ impl Aws {
             cloudwatch: CloudWatch::new(at_home),
             ec2: Ec2::new(at_home),
             ecr: Ecr::new(config),
+            s3: S3::new(at_home),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Calls services whose SDK would cost more than the few calls are worth: `aws-sigv4` signs the requests, and the SDK's
 //! own HTTP client sends them, with its TLS and the host's certificates.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -92,12 +93,21 @@ pub struct Signed {
 }
 
 /// A service's answer: a status, and a small body.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Answer {
     /// HTTP status code; a refusal (4xx, 5xx) is an answer, too.
     pub status: u16,
     /// The body, at most 32 MiB; bytes that are not UTF-8 are replaced.
     pub body: String,
+    /// Region of the bucket, where S3 names it.
+    pub bucket_region: Option<String>,
+}
+
+/// Without the body, which may hold environment variables of services.
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer").field("status", &self.status).finish_non_exhaustive()
+    }
 }
 
 impl Signed {
@@ -121,9 +131,9 @@ impl Signed {
         self.config.region().map(ToString::to_string)
     }
 
-    /// Makes one attempt. `path` begins with `/` and needs no escapes. If the service refuses it, and its answer shows
-    /// that this machine's clock is wrong, the same goes out once more with the service's time, as the SDK does: a node
-    /// that ends because of its clock must still reach CloudFormation.
+    /// Makes one attempt. `path` begins with `/` and needs no escapes; a query behind it has its own. If the service
+    /// refuses it, and its answer shows that this machine's clock is wrong, the same goes out once more with the
+    /// service's time, as the SDK does: a node that ends because of its clock must still reach CloudFormation.
     ///
     /// # Errors
     /// When there are no credentials, or no answer.
@@ -184,6 +194,7 @@ impl Signed {
         let call = async {
             let answer = self.connector.call(request).await.map_err(|error| chain(&error))?;
             let status = answer.status().as_u16();
+            let bucket_region = answer.headers().get("x-amz-bucket-region").map(str::to_owned);
             self.clock.note(answer.headers().get("date"), OffsetDateTime::now_utc());
             let mut rest = aws_smithy_types::byte_stream::ByteStream::new(answer.into_body());
             let mut body = Vec::new();
@@ -193,7 +204,8 @@ impl Signed {
                     return Err(format!("{url}: the answer has more than {LARGEST_ANSWER} bytes"));
                 }
             }
-            Ok(Answer { status, body: String::from_utf8_lossy(&body).into_owned() })
+            let body = String::from_utf8_lossy(&body).into_owned();
+            Ok(Answer { status, body, bucket_region })
         };
         let timeout = tokio::time::timeout(ATTEMPT_TIMEOUT, call).await;
         timeout.unwrap_or_else(|_| Err(format!("{url}: no answer within {ATTEMPT_TIMEOUT:?}")))

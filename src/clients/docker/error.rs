@@ -46,6 +46,8 @@ pub enum SwarmErrorKind {
     LastManager,
     /// The node must be down or demoted before it can be removed.
     NotRemovable,
+    /// An object with this name exists.
+    NameTaken,
     /// This host is in a swarm already.
     AlreadyInSwarm,
     /// This host is in no swarm.
@@ -88,6 +90,8 @@ impl SwarmErrorKind {
             Self::TooOld
         } else if says("is too old. Minimum supported API version") {
             Self::TooNew
+        } else if status == 409 && (says("already exists") || says("conflicts with an existing")) {
+            Self::NameTaken
         } else if status == 404 {
             Self::NotFound
         } else {

@@ -218,14 +218,15 @@ impl Swarm {
     }
 
     /// Exchanges whole specs, in this version and in no other: a spec has another meaning in another version.
-    async fn exchange_unabridged(
+    pub(super) async fn exchange_unabridged(
         &self,
         operation: &'static str,
         api: ApiVersion,
         request: &Request,
     ) -> Result<Vec<u8>, SwarmError> {
         match self.exchange_in(operation, api, request).await {
-            Ok((StatusCode::OK, body)) => Ok(body),
+            // 201 for an object that was created.
+            Ok((StatusCode::OK | StatusCode::CREATED, body)) => Ok(body),
             Ok((status, body)) => Err(SwarmError::answered(operation, status.as_u16(), &body)),
             Err(error) if error.is_of_version() => Err(SwarmError {
                 kind: SwarmErrorKind::Stale,

@@ -7,6 +7,7 @@
 //! | `<cluster>` | `lease#demotion` | [`Lease`]: the manager whose demotion is under way |
 //! | `<cluster>` | `lease#replacement#<group>` | [`Lease`]: the instance of a group whose replacement was asked for |
 //! | `<cluster>` | `token-rotation` | time of the last rotation of the join tokens |
+//! | `<cluster>` | `restore` | [`Restoration`]: the last restoration from a backup |
 //! | `<cluster>` | `services` | [`ServicesWorse`]: services are worse off than before the departures under way |
 //! | `<cluster>` | `registry-auth#<service-id>` | [`RegistryAuth`]: expiry of a service's pull credentials |
 //! | `<cluster>` | `demotion-request#<instance-id>` | [`DemotionRequest`]: a manager that asks to be demoted |
@@ -42,6 +43,7 @@ mod member;
 mod permission_probe;
 mod pull_credentials;
 mod record;
+mod restoration;
 mod rotation;
 mod rows;
 mod services;
@@ -62,6 +64,7 @@ pub use member::{Member, MemberRows, MemberState};
 pub use permission_probe::{Access, Partition};
 pub use pull_credentials::RegistryAuth;
 pub(crate) use record::Record;
+pub use restoration::{Restoration, RestorationState};
 pub use rows::Rows;
 pub use services::ServicesWorse;
 pub use shared::SharedRows;

@@ -14,7 +14,7 @@ mod act;
 mod balance;
 mod decide;
 mod remarks;
-mod spec;
+pub(in crate::manager) mod spec;
 #[cfg(test)]
 mod tests;
 

@@ -1,6 +1,7 @@
 //! The input of an IAM decision on a call: actions, resources, and values for conditions.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use serde_json::Value;
 
@@ -28,12 +29,19 @@ pub(in crate::cloud) struct Asked {
     pub namespace: Option<String>,
     /// The tags of the Auto Scaling group that the call is about.
     pub resource_tags: BTreeMap<String, String>,
+    /// The values of other condition keys, by their names in lower case.
+    pub values: BTreeMap<&'static str, String>,
     /// The ARN of the instance whose credentials sign the call.
     pub source_instance: Option<String>,
 }
 
 impl Asked {
-    fn new(service: Service, actions: &[&str], mut resources: Vec<String>, region: &str) -> Self {
+    fn new(
+        service: impl Display,
+        actions: &[&str],
+        mut resources: Vec<String>,
+        region: &str,
+    ) -> Self {
         if resources.is_empty() {
             resources.push("*".to_owned());
         }
@@ -46,6 +54,7 @@ impl Asked {
             region,
             namespace: None,
             resource_tags: BTreeMap::new(),
+            values: BTreeMap::new(),
             source_instance: None,
         }
     }
@@ -71,6 +80,24 @@ impl Asked {
     pub fn cloudwatch(action: &str, namespace: Option<&str>, region: &str) -> Self {
         let namespace = namespace.filter(|_| action == "PutMetricData").map(str::to_owned);
         Self { namespace, ..Self::new(Service::CloudWatch, &[action], vec![], region) }
+    }
+
+    /// `action`: the permission, which has another name than some operations.
+    pub fn s3(
+        action: &str,
+        resource: &str,
+        mut values: BTreeMap<&'static str, String>,
+        region: &str,
+    ) -> Self {
+        values.insert("s3:resourceaccount", ACCOUNT.to_owned());
+        Self { values, ..Self::new(Service::S3, &[action], vec![resource.to_owned()], region) }
+    }
+
+    /// The permission for a key that S3 uses in the name of its caller.
+    pub fn kms_of_s3(action: &str, key: &str, region: &str) -> Self {
+        let service = format!("s3.{region}.amazonaws.com");
+        let values = BTreeMap::from([("kms:viaservice", service)]);
+        Self { values, ..Self::new("kms", &[action], vec![key.to_owned()], region) }
     }
 
     pub fn dynamodb(action: &str, input: &Value, region: &str) -> Self {

@@ -82,7 +82,7 @@ impl<'a> Target<'a> {
 }
 
 fn judge(answer: &Answer) -> Result<(), Problem> {
-    let Answer { status, body } = answer;
+    let Answer { status, body, .. } = answer;
     let problem = || format!("status {status}: {}", beginning(body));
     match status {
         200..=299 => Ok(()),

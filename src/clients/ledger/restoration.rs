@@ -1,0 +1,96 @@
+//! The restoration of a swarm from a backup: at most one for each generation that begins by itself, by whichever leader.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::record::{self, Record};
+use super::table::Condition;
+use super::{Ledger, LedgerError};
+
+const ITEM: &str = "restore";
+/// Longest key of a backup: S3's limit.
+const LONGEST_KEY: usize = 1024;
+/// Longest name of a service that is recorded; Docker's limit is 63.
+const LONGEST_NAME: usize = 128;
+
+/// The state of a restoration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RestorationState {
+    /// A manager creates what the backup holds.
+    Begun,
+    /// Everything was created except the pending services.
+    Waiting,
+    /// Nothing is left to do.
+    Done,
+    /// Nothing was restored, and nothing will be.
+    Skipped,
+}
+
+/// The last restoration of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restoration {
+    /// Generation of the swarm into which the backup is restored.
+    pub generation: u64,
+    /// What was done.
+    pub state: RestorationState,
+    /// Key of the backup; `None` where it was skipped.
+    pub backup: Option<String>,
+    /// Instance id of the manager that began it.
+    pub by: String,
+    /// Time when it was begun, by that manager's clock.
+    #[serde(with = "time::serde::timestamp")]
+    pub begun_at: OffsetDateTime,
+    /// Names of the services that wait, such as for a secret.
+    #[serde(default)]
+    pub pending: BTreeSet<String>,
+}
+
+impl Record for Restoration {
+    fn check(&self) -> Result<(), String> {
+        record::generation(self.generation)?;
+        record::instance("by", &self.by)?;
+        record::moment("begun_at", self.begun_at)?;
+        if let Some(backup) = &self.backup {
+            record::text("backup", backup, LONGEST_KEY)?;
+        }
+        self.pending.iter().try_for_each(|name| record::text("pending", name, LONGEST_NAME))
+    }
+}
+
+impl Ledger {
+    /// Reads the last restoration, consistently; `None` if none was begun in this generation.
+    ///
+    /// # Errors
+    /// When DynamoDB fails, or when the row cannot be read.
+    pub async fn fetch_restoration(
+        &self,
+        generation: u64,
+    ) -> Result<Option<Restoration>, LedgerError> {
+        let row = self.get::<Restoration>(ITEM).await?;
+        Ok(row.filter(|row| row.generation == generation))
+    }
+
+    /// Records a restoration that begins, unless one was begun in this generation or a later one. `false` if another
+    /// manager was first.
+    ///
+    /// # Errors
+    /// When DynamoDB fails: read it again before anything else.
+    pub async fn begin_restoration(&self, row: &Restoration) -> Result<bool, LedgerError> {
+        let condition = Condition::new("attribute_not_exists(#item) OR #generation < :generation")
+            .number("generation", row.generation);
+        self.put(ITEM, row, condition).await
+    }
+
+    /// Records a restoration, whatever was recorded in this generation. `false` if there is a later generation.
+    ///
+    /// # Errors
+    /// When DynamoDB fails.
+    pub async fn record_restoration(&self, row: &Restoration) -> Result<bool, LedgerError> {
+        let condition = Condition::new("attribute_not_exists(#item) OR #generation <= :generation")
+            .number("generation", row.generation);
+        self.put(ITEM, row, condition).await
+    }
+}

@@ -1,0 +1,280 @@
+//! Restores a swarm from a backup: by itself, once, after managers have founded the next swarm ([`run`]), or for
+//! `skep restore`.
+//!
+//! Guarantees of the duty: it begins only in a generation that was founded, while its swarm has no service, and once in a
+//! generation, which a conditional write in the ledger decides. Another leader continues after a crash. Once everything
+//! was tried, only services that wait are created, so that what an operator removes stays removed; after a day, nothing
+//! more is done. It never changes or deletes anything ([`plan`], [`apply`]).
+
+mod apply;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use super::backup::{Content, Key, Snapshot, Store, name, newest_before, observe};
+use super::duty::{Duty, Poll};
+use super::error::ManagerError;
+use super::observe::{Fleet, lately};
+use crate::clients::docker::{NodeView, Swarm, SwarmError};
+use crate::clients::ledger::{Charter, CharterPhase, Restoration, RestorationState};
+
+pub use apply::{Done, apply};
+pub use plan::{Note, Plan, Present, Step, Waiting, plan};
+
+/// Name of this duty and of its trouble.
+pub(super) const NAME: &str = "restore";
+/// Time between two looks while something is to be done: the longest wait of a service whose secret was created.
+const INTERVAL: Duration = Duration::from_secs(15);
+/// The same once nothing is left to do in this generation.
+const IDLE: Duration = Duration::from_secs(300);
+/// Age of a founding, and of a restoration, from which on nothing more is done.
+const GIVE_UP_AFTER: time::Duration = time::Duration::DAY;
+/// Time for which no node must have joined before tasks start: the first manager would get all of them.
+const SETTLED_AFTER: time::Duration = time::Duration::seconds(60);
+/// Longest wait for that, since the founding.
+const SETTLED_AT_LATEST: time::Duration = time::Duration::minutes(10);
+/// Services that are recorded as waiting at most: a row has a limit.
+const MOST_PENDING: usize = 400;
+
+/// State that saves calls.
+#[derive(Default)]
+struct Memory {
+    /// The generation in which nothing is left to do.
+    over: Option<u64>,
+    /// The backup that is being restored, and its key.
+    backup: Option<(String, Snapshot)>,
+    /// The notes that were logged.
+    logged: BTreeSet<String>,
+}
+
+/// Fetches what a plan is compared with.
+///
+/// # Errors
+/// When Docker does not answer.
+pub async fn present(swarm: &Swarm) -> Result<Present, SwarmError> {
+    let content = Content::of(&observe(swarm).await?);
+    Ok(Present { content, nodes: swarm.fetch_nodes().await? })
+}
+
+/// Returns the services of a plan that are not created yet, for the ledger.
+#[must_use]
+pub fn pending(plan: &Plan, refused: &BTreeSet<String>) -> BTreeSet<String> {
+    let waiting = plan.waiting.iter().map(|waiting| waiting.service.clone());
+    waiting.chain(refused.iter().cloned()).take(MOST_PENDING).collect()
+}
+
+/// Restores, where this is due, for as long as this node is a manager.
+pub(super) async fn run(fleet: &Fleet<'_>) {
+    let trouble = Some("the swarm is not restored");
+    let duty = Duty { name: NAME, first: INTERVAL, after_failure: INTERVAL, trouble };
+    duty.run(fleet, poll).await;
+}
+
+async fn poll(
+    Poll { fleet, memory, complaints }: Poll<'_, Memory>,
+) -> Result<Duration, ManagerError> {
+    let generation = fleet.membership.generation;
+    let Some(store) = Store::of(fleet.node) else { return Ok(IDLE) };
+    if memory.over == Some(generation) {
+        return Ok(IDLE);
+    }
+    let nodes = fleet.nodes(lately(INTERVAL)).await?;
+    if !fleet.is_leader(&nodes) {
+        *memory = Memory::default();
+        fleet.node.state.trouble(NAME, None);
+        return Ok(INTERVAL);
+    }
+    let now = OffsetDateTime::now_utc();
+    let row = match fleet.node.ledger.fetch_restoration(generation).await? {
+        Some(row) => row,
+        None => {
+            let charter = fleet.charter(lately(INTERVAL)).await?;
+            match due(charter.as_ref(), &fleet.membership.swarm_id, generation, &nodes, now) {
+                Due::Never => {
+                    memory.over = Some(generation);
+                    return Ok(IDLE);
+                }
+                Due::Later => return Ok(INTERVAL),
+                Due::Now => {}
+            }
+            match begin(fleet, &store, now).await? {
+                Some(row) => row,
+                // The next poll reads what another manager has begun.
+                None => return Ok(INTERVAL),
+            }
+        }
+    };
+    let trouble = match (row.state, &row.backup) {
+        (RestorationState::Begun | RestorationState::Waiting, Some(key)) => {
+            carry_on(fleet, &store, memory, &row, key, now).await?
+        }
+        _ => None,
+    };
+    if trouble.is_none() {
+        memory.over = Some(generation);
+    }
+    if let Some(trouble) = &trouble {
+        complaints.record(trouble.clone());
+    }
+    fleet.node.state.trouble(NAME, trouble);
+    Ok(INTERVAL)
+}
+
+/// Whether a restoration begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    Now,
+    /// Nodes still join, or the charter is not open yet.
+    Later,
+    /// Not in this generation.
+    Never,
+}
+
+fn due(
+    charter: Option<&Charter>,
+    swarm_id: &str,
+    generation: u64,
+    nodes: &[NodeView],
+    now: OffsetDateTime,
+) -> Due {
+    let is_open = |charter: &&Charter| {
+        charter.phase == CharterPhase::Open
+            && charter.generation == generation
+            && charter.swarm_id.as_deref() == Some(swarm_id)
+    };
+    let Some(charter) = charter.filter(is_open) else { return Due::Later };
+    let Some(founded_at) = charter.founded_at else { return Due::Never };
+    // A quorum that was re-created has kept its services.
+    if charter.recovers.is_some() || now - founded_at >= GIVE_UP_AFTER {
+        return Due::Never;
+    }
+    let newest = nodes.iter().filter_map(|node| node.joined_at).max();
+    let is_settled = newest.is_some_and(|at| now - at >= SETTLED_AFTER);
+    if is_settled || now - founded_at >= SETTLED_AT_LATEST { Due::Now } else { Due::Later }
+}
+
+/// Begins a restoration, or records that there is none in this generation. `None` if another manager was first.
+async fn begin(
+    fleet: &Fleet<'_>,
+    store: &Store,
+    now: OffsetDateTime,
+) -> Result<Option<Restoration>, ManagerError> {
+    let generation = fleet.membership.generation;
+    let services = fleet.node.swarm.fetch_services().await?;
+    let keys = store.list().await?;
+    let key = newest_before(&keys, generation);
+    let backup = key.filter(|_| services.is_empty()).map(|key| key.text.clone());
+    let state = match backup {
+        Some(_) => RestorationState::Begun,
+        None => RestorationState::Skipped,
+    };
+    let by = fleet.node.instance.id.clone();
+    let pending = BTreeSet::new();
+    let row = Restoration { generation, state, backup, by, begun_at: now, pending };
+    if !fleet.node.ledger.begin_restoration(&row).await? {
+        return Ok(None);
+    }
+    match (&row.backup, key) {
+        (Some(key), _) => tracing::warn!(key, generation, "restoring the swarm from a backup"),
+        (None, Some(_)) => tracing::warn!(
+            generation,
+            "the swarm is not restored from a backup, because it has services already; `skep restore` shows what is missing"
+        ),
+        (None, None) => tracing::info!(
+            generation,
+            "the swarm is not restored: {} has no backup of an earlier generation",
+            store.place()
+        ),
+    }
+    Ok(Some(row))
+}
+
+/// Creates what is missing. Returns what an operator must do, if something waits.
+async fn carry_on(
+    fleet: &Fleet<'_>,
+    store: &Store,
+    memory: &mut Memory,
+    row: &Restoration,
+    key: &str,
+    now: OffsetDateTime,
+) -> Result<Option<String>, ManagerError> {
+    let node = fleet.node;
+    let snapshot = match memory.backup.take() {
+        Some((known, snapshot)) if known == key => snapshot,
+        _ => store.get(key).await?,
+    };
+    let began = Instant::now();
+    let mut plan = plan(&snapshot.content, &present(&node.swarm).await?);
+    memory.backup = Some((key.to_owned(), snapshot));
+    if row.state == RestorationState::Waiting {
+        plan.keep_services(&row.pending);
+    }
+    let (mut created, mut refused, mut reasons) = (0_usize, BTreeSet::new(), vec![]);
+    apply(&node.swarm, &plan, |step, done| match done {
+        Done::Created => {
+            created += 1;
+            tracing::info!("restored the {} {}", step.kind(), step.name());
+        }
+        Done::Existed => {}
+        Done::Refused(why) => {
+            if matches!(step, Step::Service(_)) {
+                refused.insert(step.name());
+            }
+            reasons.push(format!("{} {}: {why}", step.kind(), step.name()));
+        }
+    })
+    .await?;
+    for note in plan.left_out.iter().chain(&plan.remarks) {
+        let line = format!("the {} {}: {}", note.kind, note.name, note.text);
+        if memory.logged.insert(line.clone()) {
+            tracing::warn!("{line}");
+        }
+    }
+    let pending = pending(&plan, &refused);
+    let is_over = pending.is_empty() || now - row.begun_at >= GIVE_UP_AFTER;
+    let state = if is_over { RestorationState::Done } else { RestorationState::Waiting };
+    let next = Restoration { state, pending, ..row.clone() };
+    if next != *row {
+        node.ledger.record_restoration(&next).await?;
+    }
+    if is_over {
+        tracing::warn!(created, took = ?began.elapsed(), "the swarm is restored from {key}");
+        return Ok(None);
+    }
+    let waiting = plan.waiting.iter().map(|waiting| {
+        format!("service {} waits for the secret {}", waiting.service, waiting.secrets.join(", "))
+    });
+    let words: Vec<String> = waiting.chain(reasons).collect();
+    Ok(Some(format!("the swarm is not restored in whole: {}", words.join("; "))))
+}
+
+impl Plan {
+    /// Leaves only these services: everything else was tried before.
+    fn keep_services(&mut self, names: &BTreeSet<String>) {
+        self.steps.retain(|step| matches!(step, Step::Service(spec) if names.contains(name(spec))));
+        self.waiting.retain(|waiting| names.contains(&waiting.service));
+        self.left_out.clear();
+        self.remarks.retain(|note| names.contains(&note.name));
+    }
+}
+
+/// Chooses from the backups the one that `skep restore` restores: the one that this generation is being restored from, so
+/// that it can be run again; for a swarm without services the newest of an earlier generation; else the newest.
+#[must_use]
+pub fn choose<'a>(
+    keys: &'a [Key],
+    recorded: Option<&Restoration>,
+    generation: u64,
+    has_services: bool,
+) -> Option<&'a Key> {
+    let recorded = recorded.and_then(|row| row.backup.as_deref());
+    let same = keys.iter().find(|key| Some(&*key.text) == recorded);
+    let earlier = newest_before(keys, generation).filter(|_| !has_services);
+    same.or(earlier).or(keys.last())
+}
