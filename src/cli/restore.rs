@@ -94,7 +94,8 @@ pub async fn ask(arguments: &Arguments, settings: &Settings) -> anyhow::Result<E
         return Ok(refuse("no skep has founded this swarm: it has no label skep.generation"));
     };
     let recorded = node.ledger.fetch_restoration(generation).await?;
-    let (key, snapshot) = match find(arguments, &store, &node, generation, &recorded).await {
+    let (key, snapshot) = match find(arguments, &store, &node, &cluster.id, recorded.as_ref()).await
+    {
         Ok(found) => found,
         Err(Refusal::Why(why)) => return Ok(refuse(&why)),
         Err(Refusal::Failed(error)) => return Err(error),
@@ -135,8 +136,8 @@ async fn find(
     arguments: &Arguments,
     store: &Store,
     node: &Node,
-    generation: u64,
-    recorded: &Option<Restoration>,
+    swarm_id: &str,
+    recorded: Option<&Restoration>,
 ) -> Result<(String, Snapshot), Refusal> {
     let keys = store.list().await?;
     let key = match &arguments.from {
@@ -151,7 +152,7 @@ async fn find(
         }
         None => {
             let services = node.swarm.fetch_services().await.map_err(BackupError::from)?;
-            let chosen = choose(&keys, recorded.as_ref(), generation, !services.is_empty());
+            let chosen = choose(&keys, recorded, swarm_id, !services.is_empty());
             let missing = || BackupError::Missing { place: store.place().to_owned() };
             chosen.ok_or_else(missing)?.text.clone()
         }
@@ -186,15 +187,13 @@ async fn carry_out(
     }
     let mut refused = BTreeSet::new();
     let applied = apply(&node.swarm, plan, |step, done| {
-        let what = format!("{} {}", step.kind(), step.name());
+        let what = step.object();
         match done {
             Done::Created => eprintln!("created {what}"),
             Done::Existed => eprintln!("{what} exists by now"),
             Done::Refused(why) => {
                 eprintln!("skep: {what} was not created: {why}");
-                if matches!(step, Step::Service(_)) {
-                    refused.insert(step.name());
-                }
+                refused.insert(what);
             }
         }
     });
@@ -301,11 +300,10 @@ fn text(plan: &Plan, key: &str, snapshot: &Snapshot) -> String {
         }
     };
     let notes = |notes: &[Note]| {
-        let line = |note: &Note| format!("{} {}: {}", note.kind, note.name, note.text);
+        let line = |note: &Note| format!("{}: {}", note.object(), note.text);
         notes.iter().map(line).collect::<Vec<_>>()
     };
-    let step = |step: &Step| format!("{} {}", step.kind(), step.name());
-    part("To be created", plan.steps.iter().map(step).collect());
+    part("To be created", plan.steps.iter().map(Step::object).collect());
     part("Note", notes(&plan.remarks));
     let waiting =
         plan.waiting.iter().map(|it| format!("{}: {}", it.service, it.secrets.join(", ")));
@@ -374,7 +372,7 @@ To be created:
   service db
 
 Note:
-  service db: it has volumes or bind mounts, so it comes back with 0 replicas
+  service db: it has volumes or bind mounts, so it comes back with 0 replicas; it had 1
 
 Services that wait for secrets:
   api: key

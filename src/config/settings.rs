@@ -315,10 +315,10 @@ settings! {
         /// region's.
         endpoint: Option<Url> = endpoint(),
         /// Age from which on backups are deleted, up to `3650d`; never the newest three, nor the newest one of
-        /// the generation before.
+        /// another swarm.
         keep: Duration = age("30d"),
-        /// Whether the leader restores the newest backup of an earlier generation, once, after managers have
-        /// founded the next swarm.
+        /// Whether the leader restores the newest backup of another swarm, once, after managers have founded a
+        /// swarm.
         restore: bool = boolean("false"),
     }
 

@@ -30,7 +30,7 @@ async fn with_backups() -> anyhow::Result<()> {
     fleet.cloud().create_bucket(BUCKET, "eu-central-1")?;
     // The leader keeps the newest three of these.
     for day in 1..=4 {
-        let key = format!("skep/{CLUSTER}/2020010{day}T000000Z-1-aa.json");
+        let key = format!("skep/{CLUSTER}/2020010{day}T000000Z-1-old-aa.json");
         fleet.cloud().put_object(BUCKET, &key, b"{}".to_vec())?;
     }
     fleet.create_cluster(&swarm::cluster(1, 1))?;
@@ -41,7 +41,8 @@ async fn with_backups() -> anyhow::Result<()> {
             Ok(objects.len() == 4 && objects[3].kms_key.as_deref() == Some(key))
         })
         .await?;
-    let said = fleet.leader().await?.skep(["restore", "--json"]).await?;
+    let own = &fleet.cloud().objects(BUCKET)?[3].key;
+    let said = fleet.leader().await?.skep(["restore", "--from", own, "--json"]).await?;
     ensure!(said.status.success(), "{said:?}");
     let worker = &fleet.group(&format!("{CLUSTER}-workers"))[0];
     let said = worker.skep(["restore", "--list"]).await?;

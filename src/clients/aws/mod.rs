@@ -39,7 +39,7 @@ use aws_config::{Region, SdkConfig};
 
 pub(crate) use error::result_of;
 pub use error::{AwsError, AwsErrorKind};
-pub use signed::{Answer, BACKOFF, Signed};
+pub use signed::{Answer, BACKOFF, LARGEST_ANSWER, Signed};
 
 use autoscaling::AutoScaling;
 use call_counter::CallCounter;

@@ -26,8 +26,8 @@ use crate::common::clock::Clock;
 use crate::common::errors::chain;
 use crate::common::retry::Backoff;
 
-/// Auto Scaling describes an instance in some 600 bytes, and a group with all its instances in one answer.
-const LARGEST_ANSWER: usize = 32 << 20;
+/// Largest body of an answer, in bytes. Auto Scaling describes an instance in some 600 bytes, and a group with all its instances in one answer.
+pub const LARGEST_ANSWER: usize = 32 << 20;
 /// A signature counts for five minutes before and after its time. A clock that is off by less than this is not corrected.
 const CLOCK_TOLERANCE: time::Duration = time::Duration::minutes(4);
 /// Waits between the attempts of a call that is signed by hand.

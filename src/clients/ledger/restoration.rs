@@ -12,8 +12,6 @@ use super::{Ledger, LedgerError};
 const ITEM: &str = "restore";
 /// Longest key of a backup: S3's limit.
 const LONGEST_KEY: usize = 1024;
-/// Longest name of a service that is recorded; Docker's limit is 63.
-const LONGEST_NAME: usize = 128;
 
 /// The state of a restoration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,7 +19,7 @@ const LONGEST_NAME: usize = 128;
 pub enum RestorationState {
     /// A manager creates what the backup holds.
     Begun,
-    /// Everything was created except the pending services.
+    /// Everything was created except the pending objects.
     Waiting,
     /// Nothing is left to do.
     Done,
@@ -43,9 +41,14 @@ pub struct Restoration {
     /// Time when it was begun, by that manager's clock.
     #[serde(with = "time::serde::timestamp")]
     pub begun_at: OffsetDateTime,
-    /// Names of the services that wait, such as for a secret.
+    /// Objects that wait or were refused, by kind and name: `service web`.
     #[serde(default)]
     pub pending: BTreeSet<String>,
+}
+
+impl Restoration {
+    /// Longest name of an object that is recorded, with its kind; Docker's limit for a service's is 63.
+    pub const LONGEST_OBJECT: usize = 128;
 }
 
 impl Record for Restoration {
@@ -56,7 +59,7 @@ impl Record for Restoration {
         if let Some(backup) = &self.backup {
             record::text("backup", backup, LONGEST_KEY)?;
         }
-        self.pending.iter().try_for_each(|name| record::text("pending", name, LONGEST_NAME))
+        self.pending.iter().try_for_each(|name| record::text("pending", name, Self::LONGEST_OBJECT))
     }
 }
 

@@ -39,6 +39,14 @@ pub enum BackupError {
         /// Key of the object.
         key: String,
     },
+    /// It could not be read again.
+    #[error(
+        "a backup of {bytes} bytes is larger than skep can read again; remove configs that are not used"
+    )]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
     /// The bucket has no backup of this cluster.
     #[error(
         "there is no backup of this cluster in {place}; check backup.to and the cluster's name"

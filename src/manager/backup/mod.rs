@@ -1,7 +1,7 @@
 //! Stores what Docker's API tells of the swarm in S3, encrypted: on change and at least daily, by the leader alone.
 //!
 //! Guarantees: nothing is stored that was not read in whole; a backup never replaces another one; of those that are older
-//! than `backup.keep`, the newest three stay, and the newest one of the generation before. No secret's data is stored,
+//! than `backup.keep`, the newest three stay, and the newest one of another swarm. No secret's data is stored,
 //! because Docker does not tell it. Assumes nothing about earlier polls: what was stored last is read from the keys.
 
 pub(super) mod error;
@@ -19,10 +19,11 @@ use super::duty::{Duty, Poll};
 use super::error::ManagerError;
 use super::observe::{Fleet, lately};
 use crate::clients::docker::{Swarm, SwarmError};
+use crate::common::instance::Membership;
 
 pub use error::{BackupError, FORMAT};
 pub use snapshot::{Content, Objects, Snapshot, name, network_spec, service_spec};
-pub use store::{Key, Store, newest_before};
+pub use store::{Key, Store, newest_of_another};
 
 use retention::outdated;
 
@@ -68,15 +69,13 @@ async fn poll(Poll { fleet, memory, .. }: Poll<'_, Memory>) -> Result<Duration, 
     let content = Content::of(&observe(&node.swarm).await?);
     let digest = content.digest();
     let newest = newest_of(&store, fleet, memory, taken_at).await?;
-    let generation = fleet.membership.generation;
-    let is_stored = |key: &Key| {
-        key.digest == digest && key.generation == generation && taken_at - key.at < DAILY
-    };
+    let Membership { generation, swarm_id, .. } = fleet.membership.clone();
+    let is_stored =
+        |key: &Key| key.digest == digest && key.swarm_id == swarm_id && taken_at - key.at < DAILY;
     if newest.as_ref().is_some_and(is_stored) {
         return Ok(INTERVAL);
     }
     let (format, cluster) = (FORMAT, node.cluster.clone());
-    let swarm_id = fleet.membership.swarm_id.clone();
     let snapshot = Snapshot { format, cluster, swarm_id, generation, taken_at, content };
     // A failed write may have succeeded.
     memory.listed = None;
@@ -101,7 +100,7 @@ async fn newest_of(
     let keys = store.list().await?;
     let newest = keys.last().cloned();
     let keep = fleet.node.settings.backup.keep;
-    for key in outdated(&keys, fleet.membership.generation, keep, now) {
+    for key in outdated(&keys, &fleet.membership.swarm_id, keep, now) {
         store.delete(key).await?;
         tracing::info!(key = key.text, "deleted an outdated backup");
     }

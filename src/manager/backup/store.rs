@@ -1,4 +1,4 @@
-//! Where backups are stored: one object in S3 for each, whose key tells its time, its generation and its content's digest.
+//! Where backups are stored: one object in S3 for each, whose key tells its time, its swarm and its content's digest.
 
 use time::OffsetDateTime;
 use time::PrimitiveDateTime;
@@ -7,6 +7,7 @@ use time::macros::format_description;
 
 use super::error::BackupError;
 use super::snapshot::Snapshot;
+use crate::clients::aws::LARGEST_ANSWER;
 use crate::clients::aws::s3::Bucket;
 use crate::node::Node;
 
@@ -26,13 +27,15 @@ pub struct Store {
     kms_key: String,
 }
 
-/// The key of a backup, such as `skep/prod/20261201T024800Z-3-0123456789ab.json`.
+/// The key of a backup, such as `skep/prod/20261201T024800Z-3-4zr5xzv1gnrmhqkxoejgvjxnn-0123456789ab.json`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     /// Time when the backup was taken, to the second.
     pub at: OffsetDateTime,
-    /// Generation of its swarm.
+    /// Generation of its swarm. A new ledger counts from 1 again, so it does not tell swarms apart.
     pub generation: u64,
+    /// Docker's id of its swarm.
+    pub swarm_id: String,
     /// Digest of its content.
     pub digest: String,
     /// The whole key.
@@ -40,26 +43,37 @@ pub struct Key {
 }
 
 impl Key {
-    fn new(prefix: &str, at: OffsetDateTime, generation: u64, digest: &str) -> Option<Self> {
+    fn new(
+        prefix: &str,
+        at: OffsetDateTime,
+        generation: u64,
+        swarm_id: &str,
+        digest: &str,
+    ) -> Option<Self> {
         let time = at.to_offset(time::UtcOffset::UTC).format(TIME).ok()?;
-        Self::parse(prefix, &format!("{prefix}{time}-{generation}-{digest}{EXTENSION}"))
+        let name = format!("{time}-{generation}-{swarm_id}-{digest}");
+        Self::parse(prefix, &format!("{prefix}{name}{EXTENSION}"))
     }
 
-    /// Makes a key of the cluster `prod`.
+    /// Makes a key of the cluster `prod`, whose swarms are `s1`, `s2` and so on.
     #[cfg(test)]
-    pub(in crate::manager) fn example(at: OffsetDateTime, generation: u64, digest: &str) -> Self {
-        Self::new("skep/prod/", at, generation, digest).unwrap()
+    pub(in crate::manager) fn example(at: OffsetDateTime, generation: u64) -> Self {
+        Self::new("skep/prod/", at, generation, &format!("s{generation}"), "aa").unwrap()
     }
 
     /// Returns `None` for a key that skep has not made.
     fn parse(prefix: &str, text: &str) -> Option<Self> {
         let name = text.strip_prefix(prefix)?.strip_suffix(EXTENSION)?;
         let (time, rest) = name.split_once('-')?;
-        let (generation, digest) = rest.split_once('-')?;
+        let (generation, rest) = rest.split_once('-')?;
+        let (swarm_id, digest) = rest.split_once('-')?;
+        let is_swarm =
+            !swarm_id.is_empty() && swarm_id.bytes().all(|it| it.is_ascii_alphanumeric());
         let is_digest = !digest.is_empty() && digest.bytes().all(|it| it.is_ascii_hexdigit());
         Some(Self {
             at: PrimitiveDateTime::parse(time, TIME).ok()?.assume_utc(),
             generation: generation.parse().ok()?,
+            swarm_id: is_swarm.then(|| swarm_id.to_owned())?,
             digest: is_digest.then(|| digest.to_owned())?,
             text: text.to_owned(),
         })
@@ -103,11 +117,15 @@ impl Store {
     /// # Errors
     /// When S3 did not answer, or refused.
     pub async fn put(&self, snapshot: &Snapshot) -> Result<Key, BackupError> {
-        let digest = snapshot.content.digest();
-        let key = Key::new(&self.prefix, snapshot.taken_at, snapshot.generation, &digest);
+        let Snapshot { taken_at, generation, swarm_id, content, .. } = snapshot;
+        let key = Key::new(&self.prefix, *taken_at, *generation, swarm_id, &content.digest());
         // A time beyond the year 9999 has no such key.
         let key = key.ok_or_else(|| BackupError::Unreadable { key: self.place.clone() })?;
-        self.bucket.put(&key.text, &self.kms_key, snapshot.to_text().as_bytes()).await?;
+        let text = snapshot.to_text();
+        if text.len() > LARGEST_ANSWER {
+            return Err(BackupError::TooLarge { bytes: text.len() });
+        }
+        self.bucket.put(&key.text, &self.kms_key, text.as_bytes()).await?;
         Ok(key)
     }
 
@@ -145,10 +163,10 @@ impl Store {
     }
 }
 
-/// Returns the newest backup of a generation before this one.
+/// Returns the newest backup of another swarm than this one.
 #[must_use]
-pub fn newest_before(keys: &[Key], generation: u64) -> Option<&Key> {
-    keys.iter().filter(|key| key.generation < generation).max()
+pub fn newest_of_another<'a>(keys: &'a [Key], swarm_id: &str) -> Option<&'a Key> {
+    keys.iter().filter(|key| key.swarm_id != swarm_id).max()
 }
 
 #[cfg(test)]
@@ -158,18 +176,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_tells_time_generation_and_digest() {
+    fn a_key_tells_time_swarm_and_digest() {
         let at = datetime!(2026-12-01 02:48:00 UTC);
-        let key = Key::example(at, 3, "0123456789ab");
-        assert_eq!(key.text, "skep/prod/20261201T024800Z-3-0123456789ab.json");
-        assert_eq!((key.at, key.generation, &*key.digest), (at, 3, "0123456789ab"));
+        let key = Key::new("skep/prod/", at, 3, "4zr5xz", "0123456789ab").unwrap();
+        assert_eq!(key.text, "skep/prod/20261201T024800Z-3-4zr5xz-0123456789ab.json");
+        assert_eq!((key.at, key.generation), (at, 3));
+        assert_eq!((&*key.swarm_id, &*key.digest), ("4zr5xz", "0123456789ab"));
         for other in [
-            "skep/other/20261201T024800Z-3-0123456789ab.json",
-            "skep/prod/20261201T024800Z-3-0123456789ab",
-            "skep/prod/20261301T024800Z-3-0123456789ab.json",
-            "skep/prod/20261201T024800Z-x-0123456789ab.json",
-            "skep/prod/20261201T024800Z-3-../../x.json",
-            "skep/prod/20261201T024800Z-3-.json",
+            "skep/other/20261201T024800Z-3-4zr5xz-0123456789ab.json",
+            "skep/prod/20261201T024800Z-3-4zr5xz-0123456789ab",
+            "skep/prod/20261301T024800Z-3-4zr5xz-0123456789ab.json",
+            "skep/prod/20261201T024800Z-x-4zr5xz-0123456789ab.json",
+            "skep/prod/20261201T024800Z-3-0123456789ab.json",
+            "skep/prod/20261201T024800Z-3--0123456789ab.json",
+            "skep/prod/20261201T024800Z-3-4zr5xz-../../x.json",
+            "skep/prod/20261201T024800Z-3-4zr5xz-.json",
             "skep/prod/readme.json",
         ] {
             assert_eq!(Key::parse("skep/prod/", other), None, "{other}");
@@ -177,13 +198,12 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_of_an_earlier_generation_is_restored() {
+    fn the_newest_of_another_swarm_is_restored() {
         let at = datetime!(2026-12-01 00:00 UTC);
         let day = time::Duration::DAY;
-        let keys =
-            [(0, 1), (1, 1), (2, 2)].map(|(days, of)| Key::example(at + day * days, of, "aa"));
-        assert_eq!(newest_before(&keys, 2), Some(&keys[1]));
-        assert_eq!(newest_before(&keys, 3), Some(&keys[2]));
-        assert_eq!(newest_before(&keys, 1), None);
+        let keys = [(0, 1), (1, 1), (2, 2)].map(|(days, of)| Key::example(at + day * days, of));
+        assert_eq!(newest_of_another(&keys, "s2"), Some(&keys[1]));
+        assert_eq!(newest_of_another(&keys, "s3"), Some(&keys[2]));
+        assert_eq!(newest_of_another(&keys[..2], "s1"), None);
     }
 }

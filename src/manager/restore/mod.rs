@@ -3,8 +3,8 @@
 //!
 //! Guarantees of the duty: it begins only in a generation that was founded, while its swarm has no service, and once in a
 //! generation, which a conditional write in the ledger decides. Another leader continues after a crash. Once everything
-//! was tried, only services that wait are created, so that what an operator removes stays removed; after a day, nothing
-//! more is done. It never changes or deletes anything ([`plan`], [`apply`]).
+//! was tried, only what waits or was refused is created, so that what an operator removes stays removed; after a day,
+//! nothing more is done. It never changes or deletes anything ([`plan`], [`apply`]).
 
 mod apply;
 mod plan;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::backup::{Content, Key, Snapshot, Store, name, newest_before, observe};
+use super::backup::{Content, Key, Snapshot, Store, newest_of_another, observe};
 use super::duty::{Duty, Poll};
 use super::error::ManagerError;
 use super::observe::{Fleet, lately};
@@ -39,7 +39,7 @@ const GIVE_UP_AFTER: time::Duration = time::Duration::DAY;
 const SETTLED_AFTER: time::Duration = time::Duration::seconds(60);
 /// Longest wait for that, since the founding.
 const SETTLED_AT_LATEST: time::Duration = time::Duration::minutes(10);
-/// Services that are recorded as waiting at most: a row has a limit.
+/// Objects that are recorded as waiting at most: a row has a limit.
 const MOST_PENDING: usize = 400;
 
 /// State that saves calls.
@@ -62,11 +62,12 @@ pub async fn present(swarm: &Swarm) -> Result<Present, SwarmError> {
     Ok(Present { content, nodes: swarm.fetch_nodes().await? })
 }
 
-/// Returns the services of a plan that are not created yet, for the ledger.
+/// Returns the objects of a plan that are not created yet, as [`Step::object`] names them, for the ledger.
 #[must_use]
 pub fn pending(plan: &Plan, refused: &BTreeSet<String>) -> BTreeSet<String> {
-    let waiting = plan.waiting.iter().map(|waiting| waiting.service.clone());
-    waiting.chain(refused.iter().cloned()).take(MOST_PENDING).collect()
+    let waiting = plan.waiting.iter().map(Waiting::object);
+    let is_short = |object: &String| object.len() <= Restoration::LONGEST_OBJECT;
+    waiting.chain(refused.iter().cloned()).filter(is_short).take(MOST_PENDING).collect()
 }
 
 /// Restores, where this is due, for as long as this node is a manager.
@@ -168,7 +169,7 @@ async fn begin(
     let generation = fleet.membership.generation;
     let services = fleet.node.swarm.fetch_services().await?;
     let keys = store.list().await?;
-    let key = newest_before(&keys, generation);
+    let key = newest_of_another(&keys, &fleet.membership.swarm_id);
     let backup = key.filter(|_| services.is_empty()).map(|key| key.text.clone());
     let state = match backup {
         Some(_) => RestorationState::Begun,
@@ -188,7 +189,7 @@ async fn begin(
         ),
         (None, None) => tracing::info!(
             generation,
-            "the swarm is not restored: {} has no backup of an earlier generation",
+            "the swarm is not restored: {} has no backup of another swarm",
             store.place()
         ),
     }
@@ -213,25 +214,23 @@ async fn carry_on(
     let mut plan = plan(&snapshot.content, &present(&node.swarm).await?);
     memory.backup = Some((key.to_owned(), snapshot));
     if row.state == RestorationState::Waiting {
-        plan.keep_services(&row.pending);
+        plan.keep(&row.pending);
     }
     let (mut created, mut refused, mut reasons) = (0_usize, BTreeSet::new(), vec![]);
     apply(&node.swarm, &plan, |step, done| match done {
         Done::Created => {
             created += 1;
-            tracing::info!("restored the {} {}", step.kind(), step.name());
+            tracing::info!("restored the {}", step.object());
         }
         Done::Existed => {}
         Done::Refused(why) => {
-            if matches!(step, Step::Service(_)) {
-                refused.insert(step.name());
-            }
-            reasons.push(format!("{} {}: {why}", step.kind(), step.name()));
+            refused.insert(step.object());
+            reasons.push(format!("{}: {why}", step.object()));
         }
     })
     .await?;
     for note in plan.left_out.iter().chain(&plan.remarks) {
-        let line = format!("the {} {}: {}", note.kind, note.name, note.text);
+        let line = format!("the {}: {}", note.object(), note.text);
         if memory.logged.insert(line.clone()) {
             tracing::warn!("{line}");
         }
@@ -255,26 +254,26 @@ async fn carry_on(
 }
 
 impl Plan {
-    /// Leaves only these services: everything else was tried before.
-    fn keep_services(&mut self, names: &BTreeSet<String>) {
-        self.steps.retain(|step| matches!(step, Step::Service(spec) if names.contains(name(spec))));
-        self.waiting.retain(|waiting| names.contains(&waiting.service));
+    /// Leaves only these objects: everything else was created before, and an operator may have removed it since.
+    fn keep(&mut self, pending: &BTreeSet<String>) {
+        self.steps.retain(|step| pending.contains(&step.object()));
+        self.waiting.retain(|waiting| pending.contains(&waiting.object()));
         self.left_out.clear();
-        self.remarks.retain(|note| names.contains(&note.name));
+        self.remarks.retain(|note| pending.contains(&note.object()));
     }
 }
 
 /// Chooses from the backups the one that `skep restore` restores: the one that this generation is being restored from, so
-/// that it can be run again; for a swarm without services the newest of an earlier generation; else the newest.
+/// that it can be run again; for a swarm without services the newest of another swarm; else the newest.
 #[must_use]
 pub fn choose<'a>(
     keys: &'a [Key],
     recorded: Option<&Restoration>,
-    generation: u64,
+    swarm_id: &str,
     has_services: bool,
 ) -> Option<&'a Key> {
     let recorded = recorded.and_then(|row| row.backup.as_deref());
     let same = keys.iter().find(|key| Some(&*key.text) == recorded);
-    let earlier = newest_before(keys, generation).filter(|_| !has_services);
-    same.or(earlier).or(keys.last())
+    let former = newest_of_another(keys, swarm_id).filter(|_| !has_services);
+    same.or(former).or(keys.last())
 }

@@ -62,6 +62,12 @@ impl Step {
             Self::Network(spec) | Self::Config(spec) | Self::Service(spec) => name(spec).to_owned(),
         }
     }
+
+    /// Returns kind and name, such as `service web`.
+    #[must_use]
+    pub fn object(&self) -> String {
+        format!("{} {}", self.kind(), self.name())
+    }
 }
 
 /// A sentence about an object.
@@ -75,6 +81,14 @@ pub struct Note {
     pub text: String,
 }
 
+impl Note {
+    /// Returns kind and name, such as `service web`.
+    #[must_use]
+    pub fn object(&self) -> String {
+        format!("{} {}", self.kind, self.name)
+    }
+}
+
 /// A service that is not created before these secrets exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
@@ -82,6 +96,14 @@ pub struct Waiting {
     pub service: String,
     /// Names of the secrets.
     pub secrets: Vec<String>,
+}
+
+impl Waiting {
+    /// Returns kind and name, such as `service web`.
+    #[must_use]
+    pub fn object(&self) -> String {
+        format!("service {}", self.service)
+    }
 }
 
 /// What a restore does.
@@ -221,9 +243,10 @@ impl Plan {
             return;
         }
         if has_data(spec) {
-            let how = match spec["Mode"]["Replicated"].is_null() {
-                true => format!("without a task, by the constraint {APPROVAL}"),
-                false => "with 0 replicas".to_owned(),
+            let how = match &spec["Mode"]["Replicated"] {
+                Value::Null => format!("without a task, by the constraint {APPROVAL}"),
+                // Docker's default is 1.
+                of => format!("with 0 replicas; it had {}", of["Replicas"].as_u64().unwrap_or(1)),
             };
             let text = format!("it has volumes or bind mounts, so it comes back {how}");
             self.remark("service", spec, text);

@@ -372,7 +372,7 @@ fn it_begins_in_a_founded_generation_once_nodes_have_joined() {
 #[test]
 fn an_operator_gets_the_backup_of_the_swarm_that_was_lost() {
     let day = |n: i64| OffsetDateTime::UNIX_EPOCH + time::Duration::days(20_000 + n);
-    let keys = [(0, 1), (1, 2), (2, 2), (3, 3)].map(|(n, of)| Key::example(day(n), of, "aa"));
+    let keys = [(0, 1), (1, 2), (2, 2), (3, 3)].map(|(n, of)| Key::example(day(n), of));
     let recorded = |backup: &str| Restoration {
         generation: 3,
         state: RestorationState::Waiting,
@@ -382,14 +382,14 @@ fn an_operator_gets_the_backup_of_the_swarm_that_was_lost() {
         pending: BTreeSet::new(),
     };
     let chosen = |recorded: Option<&Restoration>, has_services| {
-        choose(&keys, recorded, 3, has_services)
+        choose(&keys, recorded, "s3", has_services)
             .and_then(|key| keys.iter().position(|it| it == key))
     };
     assert_eq!(chosen(None, false), Some(2), "that of this swarm has no services yet");
     assert_eq!(chosen(None, true), Some(3));
     assert_eq!(chosen(Some(&recorded(&keys[1].text)), true), Some(1), "the restore continues");
     assert_eq!(chosen(Some(&recorded("deleted")), false), Some(2));
-    assert_eq!(choose(&[], None, 3, false), None);
+    assert_eq!(choose(&[], None, "s3", false), None);
 }
 
 const CONFIGS: &str = r#"[{ "ID": "id-c", "Spec": { "Name": "conf" } }]"#;
@@ -419,6 +419,18 @@ fn ready_engine() -> FakeEngine {
     }
     drop(lock);
     engine
+}
+
+#[test]
+fn what_waits_or_was_refused_is_tried_again_and_nothing_else() {
+    let more = json!({ "/TaskTemplate/ContainerSpec/Secrets": [{ "SecretName": "key" }] });
+    let mut backup = content(vec![service("api", &more), service("web", &json!({}))]);
+    backup.networks = vec![network("back", "10.0.1.0/24"), network("front", "10.0.2.0/24")];
+    let mut plan = plan(&backup, &empty());
+    let pending = pending(&plan, &["network back".to_owned()].into());
+    assert!(pending.iter().eq(["network back", "service api"]));
+    plan.keep(&pending);
+    assert_eq!((names(&plan), plan.waiting.len()), (vec!["network back".into()], 1));
 }
 
 #[tokio::test]
