@@ -32,6 +32,7 @@ impl Row {
             founded_at: None,
             former: self.former.map(swarm_name).into_iter().collect(),
             recovers: self.recovers.map(swarm_name),
+            adopts: None,
         }
     }
 

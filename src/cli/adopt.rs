@@ -19,6 +19,8 @@ use crate::node::Node;
 
 /// The path that stands for standard input.
 const STDIN: &str = "-";
+/// What an operator must know after a join that no adoption followed.
+const STILL_MANAGER: &str = "This node is a manager of the swarm: run `skep adopt` again without --join; or take it out, with `docker node demote` on another manager and `docker swarm leave` here";
 /// A token has fewer bytes than this.
 const LARGEST_TOKEN: u64 = 1024;
 
@@ -46,6 +48,10 @@ pub struct Arguments {
 /// # Errors
 /// When the metadata, Docker, the ledger or the token store fails, or the token cannot be read.
 pub async fn ask(arguments: &Arguments, settings: &Settings) -> anyhow::Result<ExitCode> {
+    if arguments.join && arguments.json && !arguments.yes {
+        eprintln!("skep: --join with --json needs --yes: the plan is only known after the join");
+        return nothing_done();
+    }
     let node = this_node(settings).await?;
     if let Some((manager, token_file)) = arguments.manager.zip(arguments.token_file.as_deref()) {
         let entrance = Entrance { manager, token: read_token(token_file)? };
@@ -59,9 +65,17 @@ pub async fn ask(arguments: &Arguments, settings: &Settings) -> anyhow::Result<E
         }
         eprintln!("Joined: this node is a manager of that swarm now.");
     }
+    let adopted = adopt(&node, arguments).await;
+    if arguments.join && adopted.is_err() {
+        eprintln!("skep: {STILL_MANAGER}");
+    }
+    adopted
+}
+
+async fn adopt(node: &Node, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let is_joined = arguments.join;
     if !arguments.yes {
-        let plan = adopt::look(&node).await?;
+        let plan = adopt::look(node).await?;
         show(&plan, arguments.json)?;
         if plan.refusal.is_some() {
             return refused(is_joined);
@@ -74,7 +88,7 @@ pub async fn ask(arguments: &Arguments, settings: &Settings) -> anyhow::Result<E
         }
     }
     // The plan is made again, so that changes in the meantime count.
-    let plan = adopt::carry_out(&node).await?;
+    let plan = adopt::carry_out(node).await?;
     if arguments.yes {
         show(&plan, arguments.json)?;
     } else if let Some(refusal) = &plan.refusal {
@@ -100,9 +114,7 @@ fn refused(is_joined: bool) -> anyhow::Result<ExitCode> {
     if !is_joined {
         return nothing_done();
     }
-    eprintln!(
-        "skep: the swarm was not adopted. This node is a manager of it: run `skep adopt` again without --join; or take it out, with `docker node demote` on another manager and `docker swarm leave` here"
-    );
+    eprintln!("skep: the swarm was not adopted. {STILL_MANAGER}");
     Ok(EXIT_NOTHING_DONE.into())
 }
 

@@ -11,11 +11,11 @@ use time::format_description::well_known::Rfc3339;
 
 use super::this_node::this_node;
 use super::{EXIT_NOTHING_DONE, consent, print};
-use crate::clients::docker::{Cluster, SwarmErrorKind};
+use crate::clients::docker::SwarmErrorKind;
 use crate::clients::ledger::{Restoration, RestorationState};
 use crate::config::Settings;
 use crate::manager::backup::{BackupError, Snapshot, Store};
-use crate::manager::restore::{Done, Note, Plan, Step, apply, choose, pending, plan, present};
+use crate::manager::restore::{Done, Note, Plan, Step, after, apply, choose, plan, present};
 use crate::node::Node;
 
 /// Everything was done that can be done, and something waits or was left out.
@@ -93,6 +93,10 @@ pub async fn ask(arguments: &Arguments, settings: &Settings) -> anyhow::Result<E
     let Some(generation) = cluster.generation() else {
         return Ok(refuse("no skep has founded this swarm: it has no label skep.generation"));
     };
+    let charter = node.ledger.fetch_charter().await?;
+    if charter.as_ref().is_none_or(|charter| charter.swarm_id.as_ref() != Some(&cluster.id)) {
+        return Ok(refuse("the charter does not name this swarm; see `skep status`"));
+    }
     let recorded = node.ledger.fetch_restoration(generation).await?;
     let (key, snapshot) = match find(arguments, &store, &node, &cluster.id, recorded.as_ref()).await
     {
@@ -112,7 +116,7 @@ pub async fn ask(arguments: &Arguments, settings: &Settings) -> anyhow::Result<E
     if !arguments.yes && !is_confirmed()? {
         return Ok(refuse("it was not confirmed"));
     }
-    carry_out(&node, &cluster, generation, &key, &plan).await
+    carry_out(&node, generation, recorded.as_ref(), &key, &plan).await
 }
 
 /// Why there is no backup to restore.
@@ -126,6 +130,7 @@ impl From<BackupError> for Refusal {
         match error {
             BackupError::Newer { .. }
             | BackupError::Unreadable { .. }
+            | BackupError::OtherCluster { .. }
             | BackupError::Missing { .. } => Self::Why(error.to_string()),
             error => Self::Failed(error.into()),
         }
@@ -158,33 +163,16 @@ async fn find(
         }
     };
     let snapshot = store.get(&key).await?;
-    if snapshot.cluster != node.cluster {
-        let why = format!("{key} is a backup of the cluster {}", snapshot.cluster);
-        return Err(Refusal::Why(why));
-    }
     Ok((key, snapshot))
 }
 
 async fn carry_out(
     node: &Node,
-    cluster: &Cluster,
     generation: u64,
+    recorded: Option<&Restoration>,
     key: &str,
     plan: &Plan,
 ) -> anyhow::Result<ExitCode> {
-    let mut row = Restoration {
-        generation,
-        state: RestorationState::Begun,
-        backup: Some(key.to_owned()),
-        by: node.instance.id.clone(),
-        begun_at: OffsetDateTime::now_utc(),
-        pending: BTreeSet::new(),
-    };
-    let is_recorded = node.ledger.record_restoration(&row).await?;
-    if !is_recorded {
-        let id = &cluster.id;
-        return Ok(refuse(&format!("the cluster has a later generation than this swarm ({id})")));
-    }
     let mut refused = BTreeSet::new();
     let applied = apply(&node.swarm, plan, |step, done| {
         let what = step.object();
@@ -200,12 +188,18 @@ async fn carry_out(
     let failed = applied
         .await
         .context("the restore stopped half-way; run the same command again to continue")?;
-    row.pending = pending(plan, &refused);
-    row.state = match row.pending.is_empty() {
-        true => RestorationState::Done,
-        false => RestorationState::Waiting,
+    let row = Restoration {
+        generation,
+        state: RestorationState::Begun,
+        backup: Some(key.to_owned()),
+        by: node.instance.id.clone(),
+        begun_at: OffsetDateTime::now_utc(),
+        pending: BTreeSet::new(),
     };
-    node.ledger.record_restoration(&row).await?;
+    // Only now: a command that was stopped must not be continued by the leader.
+    if !node.ledger.record_restoration(recorded, &after(plan, &refused, &row)).await? {
+        eprintln!("skep: the leader restores from a backup, too; see `skep status` there");
+    }
     Ok(end_of(plan, failed))
 }
 

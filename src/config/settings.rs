@@ -315,7 +315,7 @@ settings! {
         /// region's.
         endpoint: Option<Url> = endpoint(),
         /// Age from which on backups are deleted, up to `3650d`; never the newest three, nor the newest one of
-        /// another swarm.
+        /// each other swarm.
         keep: Duration = age("30d"),
         /// Whether the leader restores the newest backup of another swarm, once, after managers have founded a
         /// swarm.

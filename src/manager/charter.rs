@@ -109,6 +109,7 @@ mod tests {
             founded_at: None,
             former: vec![],
             recovers: None,
+            adopts: None,
         }
     }
 

@@ -35,6 +35,8 @@ async fn with_backups() -> anyhow::Result<()> {
     }
     fleet.create_cluster(&swarm::cluster(1, 1))?;
     swarm::all_ready(&fleet, 2).await?;
+    // A swarm without services stores nothing beside the backups of another one.
+    fleet.create_service("web", 1, workload::graceful(), secs(1)).await?;
     fleet
         .wait_until("a backup, and one that is deleted", PATIENCE, async || {
             let objects = fleet.cloud().objects(BUCKET)?;

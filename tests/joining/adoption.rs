@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use bollard::models::SwarmJoinRequest;
-use harness::departures::{Leaver, running};
+use harness::departures::{Leaver, is_listed, running};
 use harness::gate::Gate;
 use harness::services::task_ids;
 use harness::{PATIENCE, secs, swarm};
-use serde_json::Value;
+use serde_json::{Value, json};
 use skep_sim::fleet::{Fleet, FleetOptions, Instance, Restart, workload};
 
 const SERVICE: &str = "web";
@@ -89,7 +89,7 @@ async fn a_swarm_made_by_hand_is_adopted_in_place_without_a_restart_of_any_task(
     ensure!(swarm::charter(&fleet).await?.is_none() && labels(first).await?.is_empty());
     let output = managers[1].skep(["adopt", "--json"]).await?;
     let plan: Value = serde_json::from_slice(&output.stdout)?;
-    assert_eq!((&plan["refusal"], &plan["conflicts"]), (&Value::Null, &serde_json::json!([])));
+    assert_eq!((&plan["refusal"], &plan["conflicts"]), (&Value::Null, &json!([])));
 
     let (code, said) = adopt(first, &["--yes"]).await?;
     assert_eq!(code, 0, "{said}");
@@ -97,7 +97,8 @@ async fn a_swarm_made_by_hand_is_adopted_in_place_without_a_restart_of_any_task(
     assert_eq!((charter.phase.as_str(), charter.generation), ("open", 1));
     assert_eq!((charter.founder.as_str(), charter.swarm_id), (first.id(), Some(id)));
     let of = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-    let wanted = [of("skep.cluster", "test"), of("skep.generation", "1")];
+    let wanted =
+        [of("skep.adopted", "true"), of("skep.cluster", "test"), of("skep.generation", "1")];
     assert_eq!(labels(first).await?, wanted.into());
     let (code, said) = adopt(&managers[1], &["--yes"]).await?;
     assert_eq!(code, 3, "{said}");
@@ -138,7 +139,8 @@ async fn an_adoption_that_fails_leaves_nothing_and_one_that_is_killed_goes_on() 
     let (code, said) = adopt(&manager, &["--yes"]).await?;
     assert_eq!(code, 1, "{said}");
     ensure!(said.contains("taken back") && said.contains("PutParameter"), "{said}");
-    ensure!(swarm::charter(&fleet).await?.is_none(), "the claim is left");
+    let claim = &swarm::rows(&fleet, swarm::CLUSTER, "charter").await?[0];
+    assert_eq!((&claim["phase"], &claim["lease_expires_at"]), (&json!("founding"), &json!(0)));
     ensure!(labels(&manager).await?.is_empty(), "the labels are left");
     ensure!(swarm::rows(&fleet, swarm::CLUSTER, "member#").await?.is_empty(), "a row is left");
 
@@ -233,6 +235,9 @@ async fn a_swarm_is_adopted_from_outside_and_its_old_nodes_retire() -> anyhow::R
     swarm::resize(&fleet, "manager", 2)?;
     let second = swarm::newest(&fleet, "manager", 2).await?;
     swarm::ready(&fleet, &second).await?;
+    // It is Down, and was in no group: removing it is the operator's.
+    tokio::time::sleep(secs(20)).await;
+    ensure!(is_listed(&fleet, &gone).await?, "a node outside any group was removed");
     ensure!(manager.exits().len() == ends, "{}", manager.log());
     fleet.stop().await
 }

@@ -127,6 +127,13 @@ impl Bucket {
         Err(AwsError::unanswered(SERVICE, OPERATION, &self.words(), why))
     }
 
+    /// Returns how far this host's clock is ahead of S3's, by the last answer; zero as long as it is good enough for
+    /// signatures, or before the first answer.
+    #[must_use]
+    pub fn clock_error(&self) -> time::Duration {
+        (*self.service).as_ref().map(Signed::clock_error).unwrap_or_default()
+    }
+
     fn path(&self, key: &str) -> String {
         format!("/{}/{key}", self.name)
     }

@@ -154,7 +154,7 @@ impl Signed {
     }
 
     /// Returns how far this machine's clock is ahead of the service's, if that matters for signatures.
-    fn clock_error(&self) -> time::Duration {
+    pub fn clock_error(&self) -> time::Duration {
         let offset = self.clock.offset().filter(|offset| offset.abs() > CLOCK_TOLERANCE);
         offset.unwrap_or_default()
     }

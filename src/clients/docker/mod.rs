@@ -68,6 +68,9 @@ pub const GENERATION_LABEL: &str = "skep.generation";
 /// The swarm's label with the generation under which its quorum was last re-created.
 pub const RECOVERED_LABEL: &str = "skep.recovered";
 
+/// The swarm's label of a swarm that skep did not found: it may hold services before its charter is open.
+pub const ADOPTED_LABEL: &str = "skep.adopted";
+
 /// The Docker daemon of this host. Creating this value makes no request, so a node can have it before Docker runs.
 /// Cheap to clone; clones share the API version and the kept answers.
 #[derive(Clone, Debug)]

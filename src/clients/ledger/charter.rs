@@ -45,6 +45,10 @@ pub struct Charter {
     /// are fenced out, although the swarm is the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovers: Option<String>,
+    /// The swarm that exists, and that the founder adopts under this generation, or has adopted. Nobody founds another
+    /// one under this claim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopts: Option<String>,
 }
 
 /// The swarms and generations that the managers' rows and the history name.
@@ -124,6 +128,7 @@ impl Charter {
             founded_at: None,
             former,
             recovers: None,
+            adopts: None,
         }
     }
 
@@ -145,6 +150,7 @@ impl Charter {
             ca_digest: None,
             founded_at: None,
             recovers: Some(swarm_id.to_owned()),
+            adopts: None,
             ..seen.clone()
         }
     }
@@ -170,6 +176,7 @@ impl Charter {
                 Some(known) => known.recovers.clone(),
                 None => of.is_recovered.then(|| of.swarm_id.clone()),
             },
+            adopts: known.and_then(|known| known.adopts.clone()),
         }
     }
 
@@ -224,7 +231,9 @@ impl Record for Charter {
         record::instance("founder", &self.founder)?;
         record::moment("lease_expires_at", self.lease_expires_at)?;
         self.founded_at.map_or(Ok(()), |at| record::moment("founded_at", at))?;
-        for (attribute, id) in [("swarm_id", &self.swarm_id), ("recovers", &self.recovers)] {
+        let ids =
+            [("swarm_id", &self.swarm_id), ("recovers", &self.recovers), ("adopts", &self.adopts)];
+        for (attribute, id) in ids {
             id.as_ref().map_or(Ok(()), |id| record::docker_id(attribute, id))?;
         }
         for id in &self.former {
@@ -278,6 +287,25 @@ impl Ledger {
     ) -> Result<Option<Charter>, LedgerError> {
         let claim = Charter::recovery(seen, swarm_id, instance_id, now + lease);
         self.put_claim(Some(seen), claim, now).await
+    }
+
+    /// Claims the right to adopt `swarm_id`, if the charter is still the one that was `seen`: claimable, or missing.
+    /// `None` if another node was first.
+    ///
+    /// # Errors
+    /// When the outcome is unknown: read the charter again before anything else.
+    pub async fn claim_adoption(
+        &self,
+        seen: Option<&Charter>,
+        traces: &Traces,
+        swarm_id: &str,
+        instance_id: &str,
+        now: OffsetDateTime,
+        lease: Duration,
+    ) -> Result<Option<Charter>, LedgerError> {
+        let claim = Charter::claim(seen, traces, instance_id, now, lease);
+        let claim = Charter { adopts: Some(swarm_id.to_owned()), ..claim };
+        self.put_claim(seen, claim, now).await
     }
 
     async fn put_claim(
@@ -339,20 +367,19 @@ impl Ledger {
         self.put(ITEM, &released, Self::still_claimed(claim)).await
     }
 
-    /// Takes a claim back: the ledger has the charter that was there `before` again, or none. `false` if the claim was no
-    /// longer ours.
+    /// Gives a claim up for good: a write that is still under way can no longer publish a swarm under it, because the
+    /// generation is another one. The next manager does not wait for the lease. `false` if the claim was no longer ours.
     ///
     /// # Errors
     /// When the outcome is unknown: read the charter again.
-    pub async fn withdraw_claim(
-        &self,
-        claim: &Charter,
-        before: Option<&Charter>,
-    ) -> Result<bool, LedgerError> {
-        match before {
-            Some(before) => self.put(ITEM, before, Self::still_claimed(claim)).await,
-            None => self.delete(ITEM, Self::still_claimed(claim)).await,
-        }
+    pub async fn withdraw_claim(&self, claim: &Charter) -> Result<bool, LedgerError> {
+        let withdrawn = Charter {
+            generation: claim.generation + 1,
+            lease_expires_at: OffsetDateTime::UNIX_EPOCH,
+            adopts: None,
+            ..claim.clone()
+        };
+        self.put(ITEM, &withdrawn, Self::still_claimed(claim)).await
     }
 
     /// Records that the charter's swarm no longer exists. `false` if the charter has changed since it was read.

@@ -27,6 +27,17 @@ pub enum RestorationState {
     Skipped,
 }
 
+impl RestorationState {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Begun => "begun",
+            Self::Waiting => "waiting",
+            Self::Done => "done",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
 /// The last restoration of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restoration {
@@ -76,24 +87,24 @@ impl Ledger {
         Ok(row.filter(|row| row.generation == generation))
     }
 
-    /// Records a restoration that begins, unless one was begun in this generation or a later one. `false` if another
-    /// manager was first.
+    /// Records a restoration, if the row is still the one that was `seen`; `None` is no row of this generation. `false` if
+    /// another manager or operator was first, or there is a later generation.
     ///
     /// # Errors
-    /// When DynamoDB fails: read it again before anything else.
-    pub async fn begin_restoration(&self, row: &Restoration) -> Result<bool, LedgerError> {
-        let condition = Condition::new("attribute_not_exists(#item) OR #generation < :generation")
-            .number("generation", row.generation);
-        self.put(ITEM, row, condition).await
-    }
-
-    /// Records a restoration, whatever was recorded in this generation. `false` if there is a later generation.
-    ///
-    /// # Errors
-    /// When DynamoDB fails.
-    pub async fn record_restoration(&self, row: &Restoration) -> Result<bool, LedgerError> {
-        let condition = Condition::new("attribute_not_exists(#item) OR #generation <= :generation")
-            .number("generation", row.generation);
-        self.put(ITEM, row, condition).await
+    /// When the outcome is unknown: read it again before anything else.
+    pub async fn record_restoration(
+        &self,
+        seen: Option<&Restoration>,
+        row: &Restoration,
+    ) -> Result<bool, LedgerError> {
+        let condition = match seen {
+            None => Condition::new("attribute_not_exists(#item) OR #generation < :generation"),
+            Some(seen) => Condition::new(
+                "#generation = :generation AND #state = :state AND #begun_at = :begun_at",
+            )
+            .text("state", seen.state.as_str())
+            .number("begun_at", seen.begun_at.unix_timestamp()),
+        };
+        self.put(ITEM, row, condition.number("generation", row.generation)).await
     }
 }

@@ -8,7 +8,7 @@ use super::decide::{Refusal, decide, plan};
 use super::error::AdoptError;
 use super::observe::observe;
 use super::types::{Observed, SwarmSeen};
-use crate::clients::docker::{CLUSTER_LABEL, GENERATION_LABEL};
+use crate::clients::docker::{ADOPTED_LABEL, CLUSTER_LABEL, GENERATION_LABEL};
 use crate::clients::ledger::{Charter, CharterPhase};
 use crate::common::errors::chain;
 use crate::common::instance::{Membership, Role};
@@ -38,7 +38,7 @@ pub async fn carry_out(node: &Node) -> Result<AdoptionPlan, AdoptError> {
     let decision = decide(&seen);
     let plan = plan(&seen, &decision);
     let (Some(swarm), Ok(_)) = (&seen.swarm, &decision) else { return Ok(plan) };
-    let Some(claim) = claim(node, &seen).await? else {
+    let Some(claim) = claim(node, &seen, &swarm.cluster.id).await? else {
         return Ok(AdoptionPlan {
             refusal: Some(Refusal::Outrun.to_string()),
             generation: None,
@@ -53,43 +53,52 @@ pub async fn carry_out(node: &Node) -> Result<AdoptionPlan, AdoptError> {
         role: Role::Manager,
     };
     match boot::publish(node, &claim, &membership).await {
-        Ok(_) => confirm(node, &membership).await?,
+        Ok(_) => confirm(node, &claim, &membership).await?,
         Err(failed) => return Err(take_back(node, &seen, swarm, &claim, failed).await),
     }
     Ok(AdoptionPlan { generation: Some(claim.generation), ..plan })
 }
 
 /// Claims the charter. `None` if another manager was first.
-async fn claim(node: &Node, seen: &Observed) -> Result<Option<Charter>, AdoptError> {
+async fn claim(
+    node: &Node,
+    seen: &Observed,
+    swarm_id: &str,
+) -> Result<Option<Charter>, AdoptError> {
     let me = node.instance.id.as_str();
-    let is_ours = |charter: &Charter| charter.is_claimed_by(me) && !charter.is_recovery();
-    if let Some(own) = seen.charter.clone().filter(is_ours) {
-        return Ok(Some(own));
+    if let Some(own) = seen.own_claim() {
+        return Ok(Some(own.clone()));
     }
     let now = OffsetDateTime::now_utc();
-    let claimed = node.ledger.claim_charter(seen.charter.as_ref(), &seen.traces, me, now, LEASE);
+    let before = seen.charter.as_ref();
+    let claimed = node.ledger.claim_adoption(before, &seen.traces, swarm_id, me, now, LEASE);
     match claimed.await.map_err(AdoptError::Unknown)? {
         Some(claim) => Ok(Some(claim)),
         // Another manager was first; or the answer to our own write was lost, and the write was repeated.
         None => {
             let charter = node.ledger.fetch_charter().await.map_err(AdoptError::Unknown)?;
+            let is_ours = |charter: &Charter| {
+                charter.is_claimed_by(me) && charter.adopts.as_deref() == Some(swarm_id)
+            };
             Ok(charter.filter(is_ours))
         }
     }
 }
 
-/// Reads whether the charter names this swarm now.
-async fn confirm(node: &Node, membership: &Membership) -> Result<(), AdoptError> {
+/// Reads whether the charter names this swarm now, under this claim.
+async fn confirm(node: &Node, claim: &Charter, membership: &Membership) -> Result<(), AdoptError> {
     let charter = node.ledger.fetch_charter().await.map_err(AdoptError::Unknown)?;
     let is_ours = |charter: &Charter| {
         charter.phase == CharterPhase::Open
+            && charter.generation == claim.generation
             && charter.swarm_id.as_ref() == Some(&membership.swarm_id)
     };
     if charter.as_ref().is_some_and(is_ours) { Ok(()) } else { Err(AdoptError::Overtaken) }
 }
 
-/// Takes back what was written under the claim: the labels, this node's row, and the claim itself, in this order. The
-/// tokens stay in their store: nobody reads those of a generation that was not published.
+/// Takes back what was written under the claim: first the claim itself, so that no write that is still under way can
+/// open the charter, then the labels and this node's row. The tokens stay in their store, and the swarm in the history:
+/// nobody reads those of a generation that was not published.
 async fn take_back(
     node: &Node,
     seen: &Observed,
@@ -97,28 +106,29 @@ async fn take_back(
     claim: &Charter,
     failed: BootError,
 ) -> AdoptError {
-    // The last write may have arrived.
-    match node.ledger.fetch_charter().await {
-        Ok(Some(charter)) if charter.phase != CharterPhase::Founding => {
-            return AdoptError::HalfDone { why: "the charter is open".into(), failed };
+    match node.ledger.withdraw_claim(claim).await {
+        Ok(true) => {}
+        // The last write has arrived, or another manager has taken the claim over: its work is not undone.
+        Ok(false) => {
+            return AdoptError::HalfDone { why: "the charter has changed".into(), failed };
         }
-        Ok(_) => {}
         Err(error) => return AdoptError::HalfDone { why: chain(&error), failed },
     }
     let undo = async {
-        let labels = [CLUSTER_LABEL, GENERATION_LABEL];
+        let labels = [CLUSTER_LABEL, GENERATION_LABEL, ADOPTED_LABEL];
         let is_new = |label: &&str| !swarm.cluster.labels.contains_key(*label);
         let new: Vec<&str> = labels.into_iter().filter(is_new).collect();
         if !new.is_empty() {
             node.swarm.unlabel_swarm(&new).await.map_err(|error| chain(&error))?;
         }
+        if seen.has_row {
+            return Ok(());
+        }
         let row = node.ledger.delete_member(node.role, &node.instance.id);
-        row.await.map_err(|error| chain(&error))?;
-        let before = seen.charter.as_ref().filter(|before| !before.is_claimed_by(&claim.founder));
-        node.ledger.withdraw_claim(claim, before).await.map_err(|error| chain(&error))
+        row.await.map(drop).map_err(|error| chain(&error))
     };
     match undo.await {
-        Ok(_) => AdoptError::TakenBack(failed),
+        Ok(()) => AdoptError::TakenBack(failed),
         Err(why) => AdoptError::HalfDone { why, failed },
     }
 }

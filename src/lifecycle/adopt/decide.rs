@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::conflicts::{conflicts, describe};
 use super::types::{Observed, SwarmSeen};
-use crate::clients::docker::{CLUSTER_LABEL, GENERATION_LABEL};
+use crate::clients::docker::{ADOPTED_LABEL, CLUSTER_LABEL, GENERATION_LABEL};
 use crate::clients::ledger::CharterPhase;
 use crate::common::instance::Role;
 use crate::common::report::AdoptionPlan;
@@ -83,6 +83,14 @@ pub enum Refusal {
         /// Their instance ids, separated by commas.
         ids: String,
     },
+    /// Swarms that no charter names may live.
+    #[error(
+        "the ledger has rows of other swarms of this cluster ({swarms}) and no charter: a manager that lives writes the charter again, and if all are lost, a new manager of this cluster founds its next swarm; give this swarm a cluster name of its own"
+    )]
+    Traces {
+        /// Docker's ids of the swarms, separated by commas.
+        swarms: String,
+    },
     /// Member rows cannot be read.
     #[error(
         "ledger rows cannot be read ({keys}), and may be those of managers of another swarm: repair them, or delete them if nothing needs them, and run this command again"
@@ -132,6 +140,10 @@ pub fn decide(seen: &Observed) -> Result<u64, Refusal> {
     if !seen.rivals.is_empty() {
         return Err(Refusal::Rivals { ids: joined(&seen.rivals) });
     }
+    // A claim without a charter would give these swarms up, and their nodes would leave them.
+    if seen.charter.is_none() && !seen.traces.swarms.is_empty() {
+        return Err(Refusal::Traces { swarms: joined(&seen.traces.swarms) });
+    }
     let blocking = conflicts(seen, swarm).into_iter().filter(|it| it.blocks);
     let nodes: BTreeSet<String> = blocking.map(|it| it.subject).collect();
     if nodes.is_empty() {
@@ -154,9 +166,7 @@ fn of_charter(seen: &Observed, swarm_id: &str) -> Result<u64, Refusal> {
             swarm_id: charter.swarm_id.clone().unwrap_or_default(),
         }),
         // An adoption that was cut off goes on under its own claim.
-        CharterPhase::Founding if charter.is_claimed_by(&seen.me) && !charter.is_recovery() => {
-            Ok(charter.generation)
-        }
+        CharterPhase::Founding if seen.own_claim().is_some() => Ok(charter.generation),
         _ if charter.is_claimable(seen.now) => Ok(next(charter.generation)),
         _ => Err(Refusal::Claimed {
             founder: charter.founder.clone(),
@@ -194,7 +204,7 @@ fn steps(seen: &Observed, swarm: &SwarmSeen, generation: u64) -> Vec<String> {
     vec![
         format!("the charter of {cluster} is claimed: no manager founds another swarm meanwhile"),
         format!(
-            "the swarm gets the labels {CLUSTER_LABEL}={cluster} and {GENERATION_LABEL}={generation}"
+            "the swarm gets the labels {CLUSTER_LABEL}={cluster}, {GENERATION_LABEL}={generation} and {ADOPTED_LABEL}=true"
         ),
         format!("{secrets} are stored in {}, for generation {generation}", seen.token_place),
         format!(

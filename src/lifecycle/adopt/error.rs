@@ -15,6 +15,11 @@ pub enum AdoptError {
     /// Docker did not answer before anything was changed.
     #[error("nothing was changed: Docker does not answer")]
     DockerNotSeen(#[source] SwarmError),
+    /// The token was that of workers, and the node did not leave again.
+    #[error(
+        "the token is that of workers; this node has joined as a worker, and could not leave again: run `docker swarm leave` here"
+    )]
+    StillWorker(#[source] SwarmError),
     /// The answer to the claim, or to the last write, was lost.
     #[error("cannot tell whether the charter was written: run this command again, which continues")]
     Unknown(#[source] LedgerError),

@@ -130,7 +130,9 @@ pub async fn join(node: &Node, entrance: &Entrance) -> Result<Result<(), JoinRef
     let answer = node.swarm.join(node.address, manager, token, node.join_availability()).await;
     let own = node.address;
     match answer {
-        JoinAnswer::Joined | JoinAnswer::Unknown | JoinAnswer::AlreadyInSwarm => settle(node).await,
+        JoinAnswer::Joined | JoinAnswer::Unknown => settle(node).await,
+        // Somebody else has had it join meanwhile.
+        JoinAnswer::AlreadyInSwarm => Ok(Err(JoinRefusal::InSwarm)),
         JoinAnswer::TokenRefused | JoinAnswer::CaChanged => Ok(Err(JoinRefusal::TokenRefused)),
         JoinAnswer::NoLeader => Ok(Err(JoinRefusal::NoLeader)),
         JoinAnswer::Refused | JoinAnswer::BlackHoled => {
@@ -158,14 +160,17 @@ fn taken(charter: &Charter) -> Option<String> {
 async fn settle(node: &Node) -> Result<Result<(), JoinRefusal>, AdoptError> {
     let end = Instant::now() + SETTLED_WITHIN;
     while Instant::now() < end {
-        let mut local = node.swarm.fetch_local_node().await.map_err(AdoptError::DockerNotSeen)?;
+        let Ok(mut local) = node.swarm.fetch_local_node().await else {
+            sleep(LOOK_EVERY).await;
+            continue;
+        };
         if local.is_sound() && local.is_manager && node.swarm.fetch_nodes().await.is_ok() {
             return Ok(Ok(()));
         }
         // Docker may call a manager that has just joined a worker for a moment; its certificate does not.
         let certified = node.swarm.complete_by_certificate(&mut local).await;
         if local.is_sound() && certified.is_ok_and(|it| it == Certified::As(Role::Worker)) {
-            node.swarm.leave(false).await.map_err(AdoptError::DockerNotSeen)?;
+            node.swarm.leave(false).await.map_err(AdoptError::StillWorker)?;
             return Ok(Err(JoinRefusal::WorkersToken));
         }
         sleep(LOOK_EVERY).await;

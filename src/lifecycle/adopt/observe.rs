@@ -60,6 +60,7 @@ pub(super) async fn observe(node: &Node) -> Result<Observed, AdoptError> {
         charter,
         traces,
         rivals: rows.rows.iter().filter(is_rival).map(|row| row.instance_id.clone()).collect(),
+        has_row: rows.rows.iter().any(|row| row.instance_id == node.instance.id),
         unreadable: rows.unreadable,
         local,
         swarm,

@@ -71,6 +71,7 @@ fn seen() -> Observed {
         charter: None,
         traces: Traces::default(),
         rivals: [].into(),
+        has_row: false,
         unreadable: [].into(),
         local,
         swarm: Some(SwarmSeen { cluster, nodes, engine, instances: Ok(instances) }),
@@ -94,7 +95,7 @@ fn a_swarm_made_by_hand_is_adopted_under_the_next_generation() {
     assert_eq!(decide(&seen), Ok(1));
     let shown = plan(&seen, &decide(&seen));
     assert_eq!((shown.nodes.len(), shown.conflicts.len(), shown.refusal), (3, 0, None));
-    assert!(shown.steps.concat().contains("skep.cluster=prod and skep.generation=1"));
+    assert!(shown.steps.concat().contains("skep.cluster=prod, skep.generation=1 and"));
     seen.traces.highest = 7;
     assert_eq!(decide(&seen), Ok(8), "rows name an earlier swarm");
     seen.charter = Some(charter(CharterPhase::Closed, "i-9", Some("former")));
@@ -102,11 +103,30 @@ fn a_swarm_made_by_hand_is_adopted_under_the_next_generation() {
     assert_eq!(decide(&seen), Ok(5), "its swarm no longer exists");
 }
 
+/// Their managers may live, and a claim without a charter would have their nodes leave them.
+#[test]
+fn swarms_that_no_charter_names_are_not_given_up() {
+    let mut seen = seen();
+    seen.traces.swarms = ["another".to_owned()].into();
+    assert!(matches!(decide(&seen), Err(Refusal::Traces { swarms }) if swarms == "another"));
+    seen.charter = Some(charter(CharterPhase::Closed, "i-9", Some("former")));
+    assert_eq!(decide(&seen), Ok(5));
+}
+
 #[test]
 fn an_adoption_that_was_cut_off_goes_on_and_that_of_another_manager_is_waited_for() {
     let mut seen = seen();
-    seen.charter = Some(charter(CharterPhase::Founding, "i-1", None));
+    let claim = charter(CharterPhase::Founding, "i-1", None);
+    let of = |swarm: &str| Charter { adopts: Some(swarm.into()), ..claim.clone() };
+    seen.charter = Some(of(SWARM));
     assert_eq!(decide(&seen), Ok(4), "its own claim");
+    seen.now += Duration::from_secs(61);
+    assert_eq!(decide(&seen), Ok(5), "others can claim, too");
+    seen.now = NOW;
+    for another in [of("another"), claim.clone()] {
+        seen.charter = Some(another);
+        assert!(matches!(decide(&seen), Err(Refusal::Claimed { .. })));
+    }
     seen.charter = Some(charter(CharterPhase::Founding, "i-2", None));
     assert!(matches!(decide(&seen), Err(Refusal::Claimed { .. })));
     seen.now += Duration::from_secs(61);

@@ -29,6 +29,8 @@ pub struct Observed {
     pub traces: Traces,
     /// Instances whose fresh row names them managers of another swarm of this cluster.
     pub rivals: BTreeSet<String>,
+    /// Whether the ledger has a row of this node.
+    pub has_row: bool,
     /// Keys of member rows that cannot be read.
     pub unreadable: BTreeSet<String>,
     /// Docker's answer about this host.
@@ -39,6 +41,20 @@ pub struct Observed {
     pub token_place: String,
     /// Time of the observation by this host's clock.
     pub now: OffsetDateTime,
+}
+
+impl Observed {
+    /// Returns the claim of this node under which an adoption of this swarm was cut off; `None` once its lease has
+    /// expired, because another manager can claim then at any time.
+    #[must_use]
+    pub fn own_claim(&self) -> Option<&Charter> {
+        let swarm = self.swarm.as_ref()?;
+        self.charter.as_ref().filter(|charter| {
+            charter.is_claimed_by(&self.me)
+                && charter.adopts.as_ref() == Some(&swarm.cluster.id)
+                && charter.lease_expires_at > self.now
+        })
+    }
 }
 
 /// The swarm as its leader and EC2 show it.

@@ -10,8 +10,8 @@ use super::decide::{Refusal, Stale, Step};
 use super::join::{self, Joining};
 use super::recreate;
 use crate::clients::docker::{
-    CLUSTER_LABEL, Cluster, GENERATION_LABEL, InitSpec, RECOVERED_LABEL, Stop, SwarmError,
-    SwarmErrorKind,
+    ADOPTED_LABEL, CLUSTER_LABEL, Cluster, GENERATION_LABEL, InitSpec, RECOVERED_LABEL, Stop,
+    SwarmError, SwarmErrorKind,
 };
 use crate::clients::ledger::{Charter, CharterPhase, DemotionRequest, Traces};
 use crate::common::instance::{Membership, Role};
@@ -250,6 +250,9 @@ async fn relabel(node: &Node, claim: &Charter, cluster: &Cluster) -> Result<(), 
     let mut labels = labels(node, claim);
     if claim.is_recovery() {
         labels.insert(RECOVERED_LABEL.to_owned(), claim.generation.to_string());
+    }
+    if claim.adopts.is_some() {
+        labels.insert(ADOPTED_LABEL.to_owned(), "true".to_owned());
     }
     if labels.iter().all(|(key, value)| cluster.labels.get(key) == Some(value)) {
         return Ok(());

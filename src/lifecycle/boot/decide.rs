@@ -89,6 +89,10 @@ fn enter(me: &str, role: Role, seen: &Observed) -> Step {
             .unwrap_or_else(|| Step::Wait {
                 why: format!("{} to re-create the quorum", charter.founder),
             }),
+        // The swarm that was to be adopted exists elsewhere: nothing is founded under that claim.
+        Some(charter) if charter.is_claimed_by(me) && charter.adopts.is_some() => {
+            claim_or_wait(role, Some(charter), None, seen.now)
+        }
         // A founder that restarts after a crash finds its own claim and continues.
         Some(charter) if charter.is_claimed_by(me) => Step::Init { claim: charter.clone() },
         Some(charter) if charter.phase == CharterPhase::Closed && seen.lives_on.is_some() => {
@@ -230,6 +234,7 @@ fn is_half_made(me: &str, charter: &Charter, own: &OwnSwarm, seen: &Observed) ->
         && !seen.is_moved
         && charter.is_claimed_by(me)
         && !charter.is_recovery()
+        && charter.adopts.is_none()
 }
 
 /// Returns the step while the charter is not open, or for a worker. `own` is the generation of the swarm that this node

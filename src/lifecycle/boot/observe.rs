@@ -10,7 +10,9 @@ use super::demotion_request::PeerDemotion;
 use super::lookups::{self, Facts, OwnLookup, Rest};
 use super::lost_swarm::{Absence, AbsenceTracker, OwnMembers};
 use super::recreate::{self, Former};
-use crate::clients::docker::{CLUSTER_LABEL, Certified, Cluster, LocalNode, NodeView};
+use crate::clients::docker::{
+    ADOPTED_LABEL, CLUSTER_LABEL, Certified, Cluster, LocalNode, NodeView,
+};
 use crate::clients::ledger::{Attempt, Charter, LedgerError, Member};
 use crate::common::fact::Fact;
 use crate::common::instance::Role;
@@ -205,7 +207,7 @@ fn own_swarm(
             Some(_) => Mark::Others,
             None => Mark::Missing,
         },
-        is_alone: nodes.len() <= 1,
+        is_alone: nodes.len() <= 1 && !cluster.labels.contains_key(ADOPTED_LABEL),
         generation: cluster.generation(),
         created_at: cluster.created_at,
         has_former: former.is_among(nodes.iter().filter(|view| view.raft.is_some())),
@@ -222,6 +224,7 @@ fn highest_of(own: &OwnMembers, rows: &[Member]) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::clients::aws::stub::Stub;
+    use crate::clients::docker::Tokens;
     use crate::clients::docker::tests::fake_engine::{FakeEngine, Instead, RELEASES};
     use crate::clients::ledger::MemberState;
     use crate::lifecycle::boot::tests::world::row;
@@ -253,6 +256,24 @@ mod tests {
             let role = complete_by_certificate(&node, &mut local).await;
             assert_eq!(role, Ok(certified), "{state} {node_id}");
         }
+    }
+
+    /// A boot that fails leaves by force a swarm that skep founded and that is empty, and no other.
+    #[test]
+    fn an_adopted_swarm_never_counts_as_empty() {
+        let cluster = |labels: &[&str]| Cluster {
+            id: "s".into(),
+            created_at: None,
+            labels: labels.iter().map(|it| ((*it).to_owned(), "prod".to_owned())).collect(),
+            tokens: Tokens { worker: "w".into(), manager: "m".into() },
+            is_autolocked: false,
+        };
+        let nodes = [NodeView::example("n1", Role::Manager)];
+        let is_alone = |labels: &[&str]| {
+            own_swarm("prod", &cluster(labels), &nodes, &Former::default()).is_alone
+        };
+        assert!(is_alone(&[CLUSTER_LABEL]));
+        assert!(!is_alone(&[CLUSTER_LABEL, ADOPTED_LABEL]));
     }
 
     #[test]

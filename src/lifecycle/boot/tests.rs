@@ -190,6 +190,19 @@ fn own_swarm(mark: Mark, is_alone: bool) -> OwnSwarm {
     OwnSwarm { mark, is_alone, generation: Some(1), created_at, has_former: Fact::No }
 }
 
+/// The swarm of that adoption exists elsewhere: founding another one would make two of one cluster.
+#[test]
+fn nothing_is_founded_under_the_claim_of_an_adoption() {
+    let mut seen = observed(LocalState::Inactive);
+    let mut claim = seen.charter.clone().unwrap();
+    assert!(matches!(decide(&claim.founder, Role::Manager, &seen), Step::Init { .. }));
+    claim.adopts = Some("theirs".into());
+    seen.charter = Some(claim.clone());
+    assert!(matches!(decide(&claim.founder, Role::Manager, &seen), Step::Wait { .. }));
+    seen.now = claim.lease_expires_at;
+    assert!(matches!(decide(&claim.founder, Role::Manager, &seen), Step::Claim { .. }));
+}
+
 #[test]
 fn a_join_in_the_background_gets_time_to_settle_and_is_then_given_up() {
     let mut seen = observed(LocalState::Pending);

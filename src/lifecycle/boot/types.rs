@@ -89,7 +89,8 @@ pub enum Mark {
 pub struct OwnSwarm {
     /// The cluster that its label names.
     pub mark: Mark,
-    /// Whether no other node is in it.
+    /// Whether no other node is in it, and skep founded it: such a swarm may be empty, and may never have been published.
+    /// An adopted one has its operator's services before it is published.
     pub is_alone: bool,
     /// The generation under which its members joined: from its label, and without a charter also from their rows.
     pub generation: Option<u64>,

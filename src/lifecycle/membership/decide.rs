@@ -214,6 +214,7 @@ pub(super) mod tests {
             founded_at: None,
             former: vec![],
             recovers: None,
+            adopts: None,
         }
     }
 

@@ -42,6 +42,7 @@ fn survivor() -> Observed {
             founded_at: None,
             former: vec![],
             recovers: None,
+            adopts: None,
         }),
         local: Some(LocalNode {
             state: LocalState::Active,

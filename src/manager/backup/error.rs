@@ -39,6 +39,22 @@ pub enum BackupError {
         /// Key of the object.
         key: String,
     },
+    /// It is of another cluster, although it has a key of this one.
+    #[error("{key} is a backup of the cluster {cluster}")]
+    OtherCluster {
+        /// Key of the object.
+        key: String,
+        /// Name of its cluster.
+        cluster: String,
+    },
+    /// The host's clock differs from S3's.
+    #[error(
+        "the clock of this host is {seconds} s ahead of S3's (behind, if negative): nothing is stored or deleted by it; start chrony"
+    )]
+    Clock {
+        /// How far it is ahead.
+        seconds: i64,
+    },
     /// It could not be read again.
     #[error(
         "a backup of {bytes} bytes is larger than skep can read again; remove configs that are not used"

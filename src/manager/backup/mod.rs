@@ -1,7 +1,7 @@
 //! Stores what Docker's API tells of the swarm in S3, encrypted: on change and at least daily, by the leader alone.
 //!
 //! Guarantees: nothing is stored that was not read in whole; a backup never replaces another one; of those that are older
-//! than `backup.keep`, the newest three stay, and the newest one of another swarm. No secret's data is stored,
+//! than `backup.keep`, the newest three stay, and the newest one of each other swarm. No secret's data is stored,
 //! because Docker does not tell it. Assumes nothing about earlier polls: what was stored last is read from the keys.
 
 pub(super) mod error;
@@ -19,6 +19,7 @@ use super::duty::{Duty, Poll};
 use super::error::ManagerError;
 use super::observe::{Fleet, lately};
 use crate::clients::docker::{Swarm, SwarmError};
+use crate::clients::ledger::RestorationState;
 use crate::common::instance::Membership;
 
 pub use error::{BackupError, FORMAT};
@@ -46,9 +47,12 @@ struct Memory {
     listed: Option<Listed>,
 }
 
+#[derive(Clone)]
 struct Listed {
     at: Instant,
     newest: Option<Key>,
+    /// Whether there is a backup of another swarm.
+    has_another: bool,
 }
 
 /// Stores backups for as long as this node is a manager.
@@ -68,11 +72,17 @@ async fn poll(Poll { fleet, memory, .. }: Poll<'_, Memory>) -> Result<Duration, 
     let taken_at = OffsetDateTime::now_utc();
     let content = Content::of(&observe(&node.swarm).await?);
     let digest = content.digest();
-    let newest = newest_of(&store, fleet, memory, taken_at).await?;
+    let Listed { newest, has_another, .. } = list(&store, fleet, memory, taken_at).await?;
+    store.check_clock()?;
     let Membership { generation, swarm_id, .. } = fleet.membership.clone();
     let is_stored =
         |key: &Key| key.digest == digest && key.swarm_id == swarm_id && taken_at - key.at < DAILY;
-    if newest.as_ref().is_some_and(is_stored) {
+    // Those of a swarm into which nothing was restored yet would hide the backup that it waits for.
+    if newest.as_ref().is_some_and(is_stored) || (content.services.is_empty() && has_another) {
+        return Ok(INTERVAL);
+    }
+    let restoration = node.ledger.fetch_restoration(generation).await?;
+    if restoration.is_some_and(|row| row.state == RestorationState::Begun) {
         return Ok(INTERVAL);
     }
     let (format, cluster) = (FORMAT, node.cluster.clone());
@@ -81,31 +91,33 @@ async fn poll(Poll { fleet, memory, .. }: Poll<'_, Memory>) -> Result<Duration, 
     memory.listed = None;
     let key = store.put(&snapshot).await.map_err(ManagerError::from)?;
     tracing::info!(key = key.text, services = snapshot.content.services.len(), "stored a backup");
-    memory.listed = Some(Listed { at: Instant::now(), newest: Some(key) });
+    memory.listed = Some(Listed { at: Instant::now(), newest: Some(key), has_another });
     Ok(INTERVAL)
 }
 
-/// Returns the newest backup. Lists the bucket at times, and then deletes what is outdated.
-async fn newest_of(
+/// Lists the bucket, at times, and then deletes what is outdated.
+async fn list(
     store: &Store,
     fleet: &Fleet<'_>,
     memory: &mut Memory,
     now: OffsetDateTime,
-) -> Result<Option<Key>, ManagerError> {
+) -> Result<Listed, ManagerError> {
     if let Some(listed) = &memory.listed
         && listed.at.elapsed() < LIST_EVERY
     {
-        return Ok(listed.newest.clone());
+        return Ok(listed.clone());
     }
     let keys = store.list().await?;
-    let newest = keys.last().cloned();
+    store.check_clock()?;
     let keep = fleet.node.settings.backup.keep;
     for key in outdated(&keys, &fleet.membership.swarm_id, keep, now) {
         store.delete(key).await?;
         tracing::info!(key = key.text, "deleted an outdated backup");
     }
-    memory.listed = Some(Listed { at: Instant::now(), newest: newest.clone() });
-    Ok(newest)
+    let has_another = newest_of_another(&keys, &fleet.membership.swarm_id).is_some();
+    let listed = Listed { at: Instant::now(), newest: keys.into_iter().next_back(), has_another };
+    memory.listed = Some(listed.clone());
+    Ok(listed)
 }
 
 /// Fetches the objects of the swarm.

@@ -4,23 +4,25 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::store::{Key, newest_of_another};
+use super::store::Key;
 
 /// Number of backups that stay at any age.
 const ALWAYS_KEPT: usize = 3;
 
-/// Returns the backups to delete. `keys` are in the order of their time. The newest one of another swarm than this may not
-/// be restored yet.
+/// Returns the backups to delete. `keys` are in the order of their time. The newest one of each other swarm than this may
+/// not be restored yet.
 pub fn outdated<'a>(
     keys: &'a [Key],
     swarm_id: &str,
     keep: Duration,
     now: OffsetDateTime,
 ) -> Vec<&'a Key> {
-    let last_of_another = newest_of_another(keys, swarm_id);
     let older = &keys[..keys.len().saturating_sub(ALWAYS_KEPT)];
-    let is_outdated = |key: &&Key| now - key.at > keep && Some(*key) != last_of_another;
-    older.iter().filter(is_outdated).collect()
+    let is_last = |key: &Key| {
+        let same = keys.iter().filter(|it| it.swarm_id == key.swarm_id);
+        key.swarm_id != swarm_id && same.max() == Some(key)
+    };
+    older.iter().filter(|key| now - key.at > keep && !is_last(key)).collect()
 }
 
 #[cfg(test)]
@@ -30,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_three_and_the_last_of_the_swarm_before_stay() {
+    fn the_newest_three_and_the_last_of_each_other_swarm_stay() {
         let day = |n: i64| datetime!(2026-12-01 00:00 UTC) + time::Duration::days(n);
         let keys: Vec<Key> = [(0, 1), (1, 1), (2, 2), (3, 2), (4, 2), (5, 2), (6, 2)]
             .map(|(n, generation)| Key::example(day(n), generation))
@@ -42,7 +44,8 @@ mod tests {
         };
         assert_eq!(deleted("s2", 30, 6), Vec::<i64>::new());
         assert_eq!(deleted("s2", 30, 100), [0, 2, 3], "the last of s1 stays");
-        assert_eq!(deleted("s3", 30, 100), [0, 1, 2, 3], "those of s2 are the newest three");
+        assert_eq!(deleted("s3", 30, 100), [0, 2, 3], "two swarms in a row may be lost");
+        assert_eq!(deleted("s1", 30, 100), [0, 1, 2, 3], "this swarm's are not needed");
         assert_eq!(deleted("s2", 4, 6), [0]);
         assert!(outdated(&keys[..3], "s2", Duration::ZERO, day(100)).is_empty());
     }

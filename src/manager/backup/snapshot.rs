@@ -20,12 +20,12 @@ use crate::manager::moves::spec::{FORMER_IMAGE, restored};
 const DIGEST_LENGTH: usize = 12;
 /// Beginning of the labels of the swarm object that skep sets by itself.
 const OWN_LABELS: &str = "skep.";
-/// The fields of a network that `docker network create` sends.
-const NETWORK_FIELDS: [&str; 12] = [
+/// The fields of a network that `docker network create` sends, but for `EnableIPv4`: Docker 28.0 to 28.2 report `false`
+/// for every network of a swarm, and refuse to create one with it (<https://github.com/moby/moby/pull/50147>).
+const NETWORK_FIELDS: [&str; 11] = [
     "Name",
     "Driver",
     "Scope",
-    "EnableIPv4",
     "EnableIPv6",
     "IPAM",
     "Internal",
@@ -299,7 +299,7 @@ mod tests {
     fn a_network_keeps_what_its_operator_chose() {
         let network = json!({
             "Name": "back", "Id": "id1", "Created": "2026-11-21T10:00:00Z", "Scope": "swarm",
-            "Driver": "overlay", "Attachable": true, "Ingress": false,
+            "Driver": "overlay", "Attachable": true, "Ingress": false, "EnableIPv4": false,
             "IPAM": { "Driver": "default", "Config": [{ "Subnet": "10.0.1.0/24" }] },
             "ConfigFrom": { "Network": "" }, "Containers": null, "Labels": { "a": "b" },
             "Options": { ALLOCATED: "4097", "encrypted": "" }, "Peers": [],

@@ -20,6 +20,7 @@ const EXTENSION: &str = ".json";
 #[derive(Clone, Debug)]
 pub struct Store {
     bucket: Bucket,
+    cluster: String,
     /// Name of the bucket and beginning of all keys, for messages.
     place: String,
     /// Beginning of all keys.
@@ -91,7 +92,8 @@ impl Store {
         let bucket =
             node.s3.bucket(&to.bucket, settings.region.as_deref(), settings.endpoint.as_ref());
         let place = format!("s3://{}/{prefix}", to.bucket);
-        Some(Self { bucket, place, prefix, kms_key })
+        let cluster = node.cluster.clone();
+        Some(Self { bucket, cluster, place, prefix, kms_key })
     }
 
     /// Returns the bucket and the beginning of the keys, such as `s3://backups/skep/prod/`.
@@ -132,10 +134,28 @@ impl Store {
     /// Reads a backup.
     ///
     /// # Errors
-    /// When S3 did not answer, or refused, and as for [`Snapshot::parse`].
+    /// When S3 did not answer, or refused, when it is that of another cluster, and as for [`Snapshot::parse`].
     pub async fn get(&self, key: &str) -> Result<Snapshot, BackupError> {
         let text = self.bucket.get(key).await?;
-        Snapshot::parse(key, &text)
+        let snapshot = Snapshot::parse(key, &text)?;
+        if snapshot.cluster != self.cluster {
+            let (key, cluster) = (key.to_owned(), snapshot.cluster);
+            return Err(BackupError::OtherCluster { key, cluster });
+        }
+        Ok(snapshot)
+    }
+
+    /// Checks this host's clock against the answers of S3: keys hold its time, and the age of backups rests on it.
+    ///
+    /// # Errors
+    /// [`BackupError::Clock`].
+    pub fn check_clock(&self) -> Result<(), BackupError> {
+        let error = self.bucket.clock_error();
+        if error.is_zero() {
+            Ok(())
+        } else {
+            Err(BackupError::Clock { seconds: error.whole_seconds() })
+        }
     }
 
     /// Deletes a backup.

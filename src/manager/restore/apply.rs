@@ -55,12 +55,19 @@ pub async fn apply(
             Ok(()) => Done::Created,
             Err(error) if error.kind == SwarmErrorKind::NameTaken => Done::Existed,
             Err(error) if concerns_all(&error) => return Err(error),
-            Err(error) => Done::Refused(error.to_string()),
+            Err(error) => Done::Refused(without_values(&error.to_string())),
         };
         refused += usize::from(matches!(done, Done::Refused(_)));
         report(step, &done);
     }
     Ok(refused)
+}
+
+/// Cuts what Docker quotes of a spec: the error about a template in an environment variable has all of it.
+fn without_values(said: &str) -> String {
+    let quoted = "expanding env";
+    said.split_once(quoted)
+        .map_or_else(|| said.to_owned(), |(before, _)| format!("{before}{quoted} …"))
 }
 
 fn concerns_all(error: &SwarmError) -> bool {

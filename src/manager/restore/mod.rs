@@ -45,8 +45,6 @@ const MOST_PENDING: usize = 400;
 /// State that saves calls.
 #[derive(Default)]
 struct Memory {
-    /// The generation in which nothing is left to do.
-    over: Option<u64>,
     /// The backup that is being restored, and its key.
     backup: Option<(String, Snapshot)>,
     /// The notes that were logged.
@@ -62,12 +60,18 @@ pub async fn present(swarm: &Swarm) -> Result<Present, SwarmError> {
     Ok(Present { content, nodes: swarm.fetch_nodes().await? })
 }
 
-/// Returns the objects of a plan that are not created yet, as [`Step::object`] names them, for the ledger.
+/// Returns the row after a plan was carried out: what waits, or was refused, is tried again.
 #[must_use]
-pub fn pending(plan: &Plan, refused: &BTreeSet<String>) -> BTreeSet<String> {
-    let waiting = plan.waiting.iter().map(Waiting::object);
+pub fn after(plan: &Plan, refused: &BTreeSet<String>, row: &Restoration) -> Restoration {
     let is_short = |object: &String| object.len() <= Restoration::LONGEST_OBJECT;
-    waiting.chain(refused.iter().cloned()).filter(is_short).take(MOST_PENDING).collect()
+    let waiting = plan.waiting.iter().map(Waiting::object);
+    let left = waiting.chain(refused.iter().cloned());
+    let state = match plan.waiting.is_empty() && refused.is_empty() {
+        true => RestorationState::Done,
+        false => RestorationState::Waiting,
+    };
+    let pending = left.filter(is_short).take(MOST_PENDING).collect();
+    Restoration { state, pending, ..row.clone() }
 }
 
 /// Restores, where this is due, for as long as this node is a manager.
@@ -82,9 +86,6 @@ async fn poll(
 ) -> Result<Duration, ManagerError> {
     let generation = fleet.membership.generation;
     let Some(store) = Store::of(fleet.node) else { return Ok(IDLE) };
-    if memory.over == Some(generation) {
-        return Ok(IDLE);
-    }
     let nodes = fleet.nodes(lately(INTERVAL)).await?;
     if !fleet.is_leader(&nodes) {
         *memory = Memory::default();
@@ -97,10 +98,7 @@ async fn poll(
         None => {
             let charter = fleet.charter(lately(INTERVAL)).await?;
             match due(charter.as_ref(), &fleet.membership.swarm_id, generation, &nodes, now) {
-                Due::Never => {
-                    memory.over = Some(generation);
-                    return Ok(IDLE);
-                }
+                Due::Never => return Ok(IDLE),
                 Due::Later => return Ok(INTERVAL),
                 Due::Now => {}
             }
@@ -113,18 +111,36 @@ async fn poll(
     };
     let trouble = match (row.state, &row.backup) {
         (RestorationState::Begun | RestorationState::Waiting, Some(key)) => {
-            carry_on(fleet, &store, memory, &row, key, now).await?
+            if is_too_old(&row, now) {
+                end(fleet, &row).await?;
+                None
+            } else {
+                carry_on(fleet, &store, memory, &row, key).await?
+            }
         }
         _ => None,
     };
-    if trouble.is_none() {
-        memory.over = Some(generation);
-    }
+    let pause = if trouble.is_none() { IDLE } else { INTERVAL };
     if let Some(trouble) = &trouble {
         complaints.record(trouble.clone());
     }
     fleet.node.state.trouble(NAME, trouble);
-    Ok(INTERVAL)
+    Ok(pause)
+}
+
+/// Whether nothing more is done for a restoration, whatever is left: what an operator has removed since must not come
+/// back.
+fn is_too_old(row: &Restoration, now: OffsetDateTime) -> bool {
+    now - row.begun_at >= GIVE_UP_AFTER
+}
+
+async fn end(fleet: &Fleet<'_>, row: &Restoration) -> Result<(), ManagerError> {
+    let next = Restoration { state: RestorationState::Done, ..row.clone() };
+    if fleet.node.ledger.record_restoration(Some(row), &next).await? {
+        let left = row.pending.iter().cloned().collect::<Vec<_>>().join(", ");
+        tracing::warn!(left, "the restore has ended after a day; `skep restore` does the rest");
+    }
+    Ok(())
 }
 
 /// Whether a restoration begins.
@@ -151,8 +167,9 @@ fn due(
     };
     let Some(charter) = charter.filter(is_open) else { return Due::Later };
     let Some(founded_at) = charter.founded_at else { return Due::Never };
-    // A quorum that was re-created has kept its services.
-    if charter.recovers.is_some() || now - founded_at >= GIVE_UP_AFTER {
+    // A quorum that was re-created has kept its services, and an adopted swarm has those that its operator wants.
+    let is_founded = charter.recovers.is_none() && charter.adopts.is_none();
+    if !is_founded || now - founded_at >= GIVE_UP_AFTER {
         return Due::Never;
     }
     let newest = nodes.iter().filter_map(|node| node.joined_at).max();
@@ -178,7 +195,7 @@ async fn begin(
     let by = fleet.node.instance.id.clone();
     let pending = BTreeSet::new();
     let row = Restoration { generation, state, backup, by, begun_at: now, pending };
-    if !fleet.node.ledger.begin_restoration(&row).await? {
+    if !fleet.node.ledger.record_restoration(None, &row).await? {
         return Ok(None);
     }
     match (&row.backup, key) {
@@ -203,7 +220,6 @@ async fn carry_on(
     memory: &mut Memory,
     row: &Restoration,
     key: &str,
-    now: OffsetDateTime,
 ) -> Result<Option<String>, ManagerError> {
     let node = fleet.node;
     let snapshot = match memory.backup.take() {
@@ -235,14 +251,11 @@ async fn carry_on(
             tracing::warn!("{line}");
         }
     }
-    let pending = pending(&plan, &refused);
-    let is_over = pending.is_empty() || now - row.begun_at >= GIVE_UP_AFTER;
-    let state = if is_over { RestorationState::Done } else { RestorationState::Waiting };
-    let next = Restoration { state, pending, ..row.clone() };
-    if next != *row {
-        node.ledger.record_restoration(&next).await?;
+    let next = after(&plan, &refused, row);
+    if next != *row && !node.ledger.record_restoration(Some(row), &next).await? {
+        return Ok(Some("the row was changed meanwhile; it is read again".into()));
     }
-    if is_over {
+    if next.state == RestorationState::Done {
         tracing::warn!(created, took = ?began.elapsed(), "the swarm is restored from {key}");
         return Ok(None);
     }

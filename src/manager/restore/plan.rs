@@ -149,9 +149,12 @@ pub fn plan(backup: &Content, present: &Present) -> Plan {
     plan.missing_secrets = secrets.map(str::to_owned).collect();
     let mut networks = there.networks.clone();
     for network in &backup.networks {
-        plan.network(network, present);
-        networks.insert(name(network));
+        if plan.network(network, present) {
+            networks.insert(name(network));
+        }
     }
+    // One without a subnet gets the next that is free, which must not be that of another.
+    plan.steps.sort_by_key(|step| matches!(step, Step::Network(spec) if subnets(spec).is_empty()));
     let mut configs = there.configs.clone();
     for config in &backup.configs {
         plan.config(config, &present.content.configs);
@@ -183,13 +186,24 @@ impl<'a> Names<'a> {
 }
 
 impl Plan {
-    fn network(&mut self, network: &Value, present: &Present) {
+    /// Returns whether there will be such a network.
+    fn network(&mut self, network: &Value, present: &Present) -> bool {
         // A swarm has one, and no service names it.
         if network["Ingress"] == true {
-            return;
+            return false;
         }
         if let Some(same) = find(&present.content.networks, network) {
-            return self.exists("network", network, is_same_network(same, network));
+            self.exists("network", network, is_same_network(same, network));
+            return true;
+        }
+        // Docker describes the networks of other drivers without their options and subnets.
+        if network["Driver"] != "overlay" && network["ConfigFrom"].is_null() {
+            let why = format!(
+                "Docker tells no options of the driver {}: create it by hand",
+                network["Driver"].as_str().unwrap_or("that it has")
+            );
+            self.leave_out("network", network, why);
+            return false;
         }
         let taken = present.content.networks.iter().find(|other| overlap(network, other));
         let mut network = network.clone();
@@ -205,6 +219,7 @@ impl Plan {
             self.remark("network", &network, text);
         }
         self.steps.push(Step::Network(network));
+        true
     }
 
     fn config(&mut self, config: &Value, present: &[Value]) {
@@ -219,19 +234,31 @@ impl Plan {
             return self.exists("service", spec, same == spec || *same == without_tasks(spec));
         }
         if ["ReplicatedJob", "GlobalJob"].iter().any(|mode| !spec["Mode"][mode].is_null()) {
-            return self.leave_out(spec, "it is a job, and jobs are never started".into());
+            return self.leave_out(
+                "service",
+                spec,
+                "it is a job, and jobs are never started".into(),
+            );
         }
         let container = &spec["TaskTemplate"]["ContainerSpec"];
+        // It names a config by the id that the lost swarm had.
+        if container["Privileges"]["CredentialSpec"]["Config"]
+            .as_str()
+            .is_some_and(|it| !it.is_empty())
+        {
+            let why = "it has a credential spec in a config: create it by hand";
+            return self.leave_out("service", spec, why.into());
+        }
         for network in targets(spec) {
             if !available.networks.contains(network) && !PREDEFINED.contains(&network) {
                 let why = format!("its network {network} is neither in the backup nor here");
-                return self.leave_out(spec, why);
+                return self.leave_out("service", spec, why);
             }
         }
         for config in names_in(&container["Configs"], "ConfigName") {
             if !available.configs.contains(config) {
                 let why = format!("its config {config} is neither in the backup nor here");
-                return self.leave_out(spec, why);
+                return self.leave_out("service", spec, why);
             }
         }
         let missing: BTreeSet<&str> = names_in(&container["Secrets"], "SecretName")
@@ -272,8 +299,8 @@ impl Plan {
         self.remarks.push(Note { kind, name: name(spec).to_owned(), text });
     }
 
-    fn leave_out(&mut self, spec: &Value, text: String) {
-        self.left_out.push(Note { kind: "service", name: name(spec).to_owned(), text });
+    fn leave_out(&mut self, kind: &'static str, spec: &Value, text: String) {
+        self.left_out.push(Note { kind, name: name(spec).to_owned(), text });
     }
 }
 
@@ -330,13 +357,10 @@ fn without_tasks(spec: &Value) -> Value {
 
 /// Whether two networks have an address in common.
 fn overlap(one: &Value, other: &Value) -> bool {
-    let subnets = |network: &Value| {
-        let configs = network["IPAM"]["Config"].as_array().cloned().unwrap_or_default();
-        configs
-            .iter()
-            .filter_map(|config| config["Subnet"].as_str()?.parse::<IpNet>().ok())
-            .collect::<Vec<_>>()
-    };
     let others = subnets(other);
     subnets(one).iter().any(|a| others.iter().any(|b| a.contains(b) || b.contains(a)))
+}
+
+fn subnets(network: &Value) -> Vec<IpNet> {
+    names_in(&network["IPAM"]["Config"], "Subnet").filter_map(|it| it.parse().ok()).collect()
 }

@@ -80,13 +80,14 @@ fn the_ingress_network_is_not_created_and_a_subnet_in_use_is_not_asked_for() {
     let mut present = empty();
     present.content.networks = vec![ingress];
     let plan = plan(&backup, &present);
-    assert_eq!(names(&plan), ["network a", "network b"]);
+    // Docker accepts a subnet that is in use, and such a network never works: one that gets any subnet comes last.
+    assert_eq!(names(&plan), ["network b", "network a"]);
     let subnets = |step: &Step| match step {
         Step::Network(spec) => spec["IPAM"]["Config"].clone(),
         _ => Value::Null,
     };
-    assert_eq!(subnets(&plan.steps[0]), Value::Null);
-    assert_eq!(subnets(&plan.steps[1]), json!([{ "Subnet": "10.0.7.0/24" }]));
+    assert_eq!(subnets(&plan.steps[0]), json!([{ "Subnet": "10.0.7.0/24" }]));
+    assert_eq!(subnets(&plan.steps[1]), Value::Null);
     let said = "network a: its subnet is in use by ingress, so it gets another one";
     assert_eq!(texts(&plan.remarks), [said]);
 }
@@ -196,6 +197,22 @@ fn a_service_that_lacks_a_network_or_a_config_is_left_out() {
             "service c: its network old is neither in the backup nor here",
         ]
     );
+}
+
+/// Docker describes networks of other drivers without their options, and a credential spec by a config's id.
+#[test]
+fn what_docker_does_not_tell_in_whole_is_left_out() {
+    let spec = json!({ "/TaskTemplate/ContainerSpec/Privileges": { "CredentialSpec": { "Config": "id" } } });
+    let mut backup = content(vec![service("win", &spec)]);
+    let driver = |name: &str, driver: &str| json!({ "Name": name, "Driver": driver });
+    let mut with_config = driver("from", "macvlan");
+    with_config["ConfigFrom"] = json!({ "Network": "parent" });
+    backup.networks = vec![with_config, driver("lan", "macvlan")];
+    let plan = plan(&backup, &empty());
+    assert_eq!(names(&plan), ["network from"]);
+    let said = texts(&plan.left_out);
+    assert!(said[0].starts_with("network lan: Docker tells no options of the driver macvlan"));
+    assert!(said[1].starts_with("service win: it has a credential spec"), "{said:?}");
 }
 
 #[test]
@@ -345,6 +362,7 @@ fn it_begins_in_a_founded_generation_once_nodes_have_joined() {
         founded_at: Some(ago(founded)),
         former: vec![],
         recovers: None,
+        adopts: None,
     };
     let of = |charter: Option<&Charter>, joined: i64| {
         let joined_at = Some(ago(joined));
@@ -363,32 +381,46 @@ fn it_begins_in_a_founded_generation_once_nodes_have_joined() {
         assert_eq!(of(Some(&other), 60), Due::Later);
     }
     let recovered = Charter { recovers: Some("s2".into()), ..charter(70) };
+    let adopted = Charter { adopts: Some("s2".into()), ..charter(70) };
     let unknown = Charter { founded_at: None, ..charter(70) };
-    for other in [recovered, unknown, charter(86_400)] {
+    for other in [recovered, adopted, unknown, charter(86_400)] {
         assert_eq!(of(Some(&other), 600), Due::Never);
     }
 }
 
-#[test]
-fn an_operator_gets_the_backup_of_the_swarm_that_was_lost() {
-    let day = |n: i64| OffsetDateTime::UNIX_EPOCH + time::Duration::days(20_000 + n);
-    let keys = [(0, 1), (1, 2), (2, 2), (3, 3)].map(|(n, of)| Key::example(day(n), of));
-    let recorded = |backup: &str| Restoration {
+fn day(n: i64) -> OffsetDateTime {
+    OffsetDateTime::UNIX_EPOCH + time::Duration::days(20_000 + n)
+}
+
+fn restoration(backup: &str) -> Restoration {
+    Restoration {
         generation: 3,
         state: RestorationState::Waiting,
         backup: Some(backup.to_owned()),
         by: "i-1".into(),
         begun_at: day(3),
         pending: BTreeSet::new(),
-    };
+    }
+}
+
+/// What an operator has removed since must not come back, whoever leads the swarm by then.
+#[test]
+fn after_a_day_nothing_more_is_restored() {
+    assert!(!is_too_old(&restoration("k"), day(4) - time::Duration::SECOND));
+    assert!(is_too_old(&restoration("k"), day(4)));
+}
+
+#[test]
+fn an_operator_gets_the_backup_of_the_swarm_that_was_lost() {
+    let keys = [(0, 1), (1, 2), (2, 2), (3, 3)].map(|(n, of)| Key::example(day(n), of));
     let chosen = |recorded: Option<&Restoration>, has_services| {
         choose(&keys, recorded, "s3", has_services)
             .and_then(|key| keys.iter().position(|it| it == key))
     };
     assert_eq!(chosen(None, false), Some(2), "that of this swarm has no services yet");
     assert_eq!(chosen(None, true), Some(3));
-    assert_eq!(chosen(Some(&recorded(&keys[1].text)), true), Some(1), "the restore continues");
-    assert_eq!(chosen(Some(&recorded("deleted")), false), Some(2));
+    assert_eq!(chosen(Some(&restoration(&keys[1].text)), true), Some(1), "the restore continues");
+    assert_eq!(chosen(Some(&restoration("deleted")), false), Some(2));
     assert_eq!(choose(&[], None, "s3", false), None);
 }
 
@@ -427,9 +459,14 @@ fn what_waits_or_was_refused_is_tried_again_and_nothing_else() {
     let mut backup = content(vec![service("api", &more), service("web", &json!({}))]);
     backup.networks = vec![network("back", "10.0.1.0/24"), network("front", "10.0.2.0/24")];
     let mut plan = plan(&backup, &empty());
-    let pending = pending(&plan, &["network back".to_owned()].into());
-    assert!(pending.iter().eq(["network back", "service api"]));
-    plan.keep(&pending);
+    let row = restoration("k");
+    let next = after(&plan, &["network back".to_owned()].into(), &row);
+    assert_eq!(next.state, RestorationState::Waiting);
+    assert!(next.pending.iter().eq(["network back", "service api"]));
+    let long = ["x".repeat(200)].into();
+    assert_eq!(after(&Plan::default(), &long, &row).state, RestorationState::Waiting);
+    assert_eq!(after(&Plan::default(), &BTreeSet::new(), &row).state, RestorationState::Done);
+    plan.keep(&next.pending);
     assert_eq!((names(&plan), plan.waiting.len()), (vec!["network back".into()], 1));
 }
 
@@ -464,6 +501,10 @@ async fn what_exists_by_now_is_no_failure_and_a_refusal_stops_no_other() {
     assert_eq!(done[0], Done::Existed);
     assert!(matches!(&done[1], Done::Refused(why) if why.contains("port '80'")), "{done:?}");
     assert_eq!(done[2..], [Done::Created, Done::Created]);
+    let quotes = Instead::Refusal(400, "invalid: expanding env \"PASSWORD={{.X}}\"");
+    engine.lock().instead.insert("/services/create", quotes);
+    apply(&engine.swarm(), &whole_plan(), |_, what| done.push(what.clone())).await.unwrap();
+    assert!(!format!("{done:?}").contains("PASSWORD"), "{done:?}");
 }
 
 #[tokio::test]

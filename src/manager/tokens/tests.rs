@@ -56,6 +56,7 @@ fn charter(swarm_id: &str, ca_digest: &str) -> Charter {
         founded_at: None,
         former: vec![],
         recovers: None,
+        adopts: None,
     }
 }
 

@@ -43,6 +43,7 @@ fn the_founder_labels_what_it_has_made_itself_and_nothing_else() {
         with(OwnSwarm { created_at: at(0), ..own }),
         Observed { is_moved: true, ..seen.clone() },
         under(Charter { founder: "i-another".into(), ..claim.clone() }),
+        under(Charter { adopts: Some("made".into()), ..claim.clone() }),
         // Released when an earlier boot ended.
         under(Charter { lease_expires_at: time::OffsetDateTime::UNIX_EPOCH, ..claim.clone() }),
     ] {
