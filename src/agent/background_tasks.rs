@@ -118,15 +118,30 @@ impl BackgroundTasks {
     }
 }
 
-/// Serves the health port. A port that is in use must not keep a node out of the swarm: binding is retried.
+/// Serves the health port. A port that is in use must not keep a node out of the swarm: binding is retried. Until it
+/// succeeds, the reason is the node's trouble, with one line in the log.
 async fn answer_health_checks(settings: Health, state: StateHandle, routes: Router) {
+    /// Name of the trouble that the port is not open.
+    const LISTENING: &str = "listening on the health port";
     const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+    let mut logged: Option<String> = None;
     loop {
         match health::Server::bind(settings.listen) {
             Ok(server) => {
-                match server.serve(state.clone(), settings.clone(), routes.clone()).await {}
+                state.show_trouble(LISTENING, None);
+                if let Some(problem) = logged {
+                    tracing::info!("resolved: {problem}");
+                }
+                match server.serve(state, settings, routes).await {}
             }
-            Err(error) => tracing::error!("{}", chain(&error)),
+            Err(error) => {
+                let problem = chain(&error);
+                if logged.as_ref() != Some(&problem) {
+                    tracing::error!("{problem}");
+                }
+                state.show_trouble(LISTENING, Some(problem.clone()));
+                logged = Some(problem);
+            }
         }
         tokio::time::sleep(RETRY_INTERVAL).await;
     }
@@ -221,6 +236,29 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_health_port_that_another_program_has_is_a_trouble_until_it_is_free() {
+        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listen = other.local_addr().unwrap();
+        let settings = Health { listen, ..Settings::default().health };
+        let state = StateHandle::default();
+        let task = tokio::spawn(answer_health_checks(settings, state.clone(), Router::new()));
+        let until = async |is_it: fn(Option<String>) -> bool| {
+            while !is_it(state.now().trouble) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let patience = Duration::from_secs(30);
+        tokio::time::timeout(patience, until(|trouble| trouble.is_some())).await.unwrap();
+        let trouble = state.now().trouble.unwrap();
+        assert!(trouble.starts_with(&format!("cannot listen on {listen}")), "{trouble}");
+        assert!(trouble.contains("(health.listen)"), "it names the setting: {trouble}");
+        drop(other);
+        tokio::time::timeout(patience, until(|trouble| trouble.is_none())).await.unwrap();
+        assert!(tokio::net::TcpStream::connect(listen).await.is_ok());
+        task.abort();
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_stop_that_systemd_does_not_explain_is_asked_about_again_and_then_no_departure() {

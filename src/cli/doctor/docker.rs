@@ -147,6 +147,11 @@ fn of_docker(error: &SwarmError) -> Finding {
             Finding::failed(DOCKER, evidence, "install Docker 20.10 or newer")
         }
         SwarmErrorKind::TooNew => Finding::failed(DOCKER, evidence, "upgrade skep"),
+        SwarmErrorKind::TimedOut => Finding::failed(
+            DOCKER,
+            evidence,
+            "Docker runs and does not answer: see `systemctl status docker` and `journalctl -u docker`",
+        ),
         _ => Finding::failed(DOCKER, evidence, "systemctl start docker; see docker.host"),
     }
 }
@@ -267,6 +272,12 @@ mod tests {
         let findings = examine(&Swarm::new("unix:///nowhere/docker.sock"), None).await;
         assert_eq!((findings.len(), findings[0].verdict), (1, Verdict::Failed));
         assert!(findings[0].remedy.as_ref().unwrap().contains("systemctl start docker"));
+    }
+
+    #[test]
+    fn docker_that_is_silent_is_not_started_but_looked_at() {
+        let remedy = of_docker(&SwarmError::silent("read /info")).remedy.unwrap();
+        assert!(remedy.contains("systemctl status docker"), "{remedy}");
     }
 
     #[test]

@@ -29,6 +29,8 @@ const OVERLAY_PORT: u16 = 4789;
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 /// Time limit for a refusal: a closed port refuses at once.
 const REFUSED_WITHIN: Duration = Duration::from_millis(500);
+/// Time limit for Docker: the checks of the ports must not wait for a Docker that hangs.
+const DOCKER_PATIENCE: Duration = Duration::from_secs(10);
 /// Docker's defaults for overlay networks and for bridges.
 const DOCKERS_OVERLAY_POOL: &[&str] = &["10.0.0.0/8"];
 const DOCKERS_BRIDGE_POOLS: &[&str] =
@@ -80,7 +82,8 @@ fn own_address(address: IpAddr) -> Finding {
 }
 
 async fn pools(settings: &Settings, imds: &Imds, docker: &Swarm) -> Vec<Finding> {
-    let (blocks, engine) = tokio::join!(vpc_blocks(imds), docker.fetch_engine());
+    let engine = tokio::time::timeout(DOCKER_PATIENCE, docker.fetch_engine());
+    let (blocks, engine) = tokio::join!(vpc_blocks(imds), engine);
     if blocks.is_empty() {
         let why = "the metadata does not contain the VPC's IPv4 ranges";
         return vec![Finding::skipped(
@@ -89,7 +92,9 @@ async fn pools(settings: &Settings, imds: &Imds, docker: &Swarm) -> Vec<Finding>
             "compare swarm.address_pool with them",
         )];
     }
-    judge_pools(&blocks, settings, &engine.unwrap_or_default())
+    // Without Docker's answer, the pools are those of the settings, or Docker's own.
+    let engine = engine.ok().and_then(Result::ok).unwrap_or_default();
+    judge_pools(&blocks, settings, &engine)
 }
 
 /// Returns the VPC's IPv4 ranges, read from the metadata of the primary interface.

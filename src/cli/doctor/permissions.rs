@@ -47,7 +47,7 @@ pub async fn examine(node: Option<&Node>, aws: Option<&Aws>) -> Vec<Finding> {
     }
     let (table, secret, group, fleet, signal) = tokio::join!(
         table(node, charter.as_ref().err()),
-        stored_secret(node, charter.as_ref().ok().and_then(Option::as_ref)),
+        stored_secret(node, charter.as_ref()),
         group(node),
         fleet(node),
         signal(node, aws)
@@ -121,19 +121,17 @@ async fn out_of_reach(
 }
 
 /// Checks that a manager can store tokens, as it does after a rotation.
-async fn stored_secret(node: &Node, charter: Option<&Charter>) -> Vec<Finding> {
+async fn stored_secret(
+    node: &Node,
+    charter: Result<&Option<Charter>, &LedgerError>,
+) -> Vec<Finding> {
     if node.role == Role::Worker {
         return Vec::new();
     }
     const CHECK: &str = "storing a token";
-    let open = charter.filter(|charter| charter.swarm_id.is_some());
-    let Some(generation) = open.map(|charter| charter.generation) else {
-        let why = "no token is stored yet, and the check needs an existing one";
-        return vec![Finding::skipped(
-            CHECK,
-            why,
-            "run `skep doctor` again once the swarm is open",
-        )];
+    let generation = match generation_with_tokens(charter) {
+        Ok(generation) => generation,
+        Err((why, remedy)) => return vec![Finding::skipped(CHECK, why, remedy)],
     };
     let tries = Role::ALL.map(async |role| {
         let item = Item::Token(role);
@@ -147,6 +145,21 @@ async fn stored_secret(node: &Node, charter: Option<&Charter>) -> Vec<Finding> {
         }
     });
     join_all(tries).await
+}
+
+/// Returns the generation whose tokens are stored; else the reason why there is none to try the check on, and the remedy.
+fn generation_with_tokens(
+    charter: Result<&Option<Charter>, &LedgerError>,
+) -> Result<u64, (&'static str, &'static str)> {
+    let Ok(charter) = charter else {
+        let why = "cannot tell: the charter, which names the generation, cannot be read";
+        return Err((why, "repair the table first"));
+    };
+    let open = charter.as_ref().filter(|charter| charter.swarm_id.is_some());
+    open.map(|charter| charter.generation).ok_or((
+        "no token is stored yet, and the check needs an existing one",
+        "run `skep doctor` again once the swarm is open",
+    ))
 }
 
 async fn group(node: &Node) -> Vec<Finding> {
@@ -249,4 +262,18 @@ async fn signal(node: &Node, aws: &Aws) -> Vec<Finding> {
         }
         Err(error) => Finding::of_error(CHECK, &error),
     }]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_charter_that_cannot_be_read_does_not_show_that_no_token_is_stored() {
+        let unreadable = LedgerError::WrongKeys { table: "skep".into() };
+        let (why, remedy) = generation_with_tokens(Err(&unreadable)).unwrap_err();
+        assert!(why.starts_with("cannot tell") && remedy == "repair the table first", "{why}");
+        let (why, _) = generation_with_tokens(Ok(&None)).unwrap_err();
+        assert!(why.starts_with("no token is stored yet"), "{why}");
+    }
 }

@@ -14,6 +14,7 @@ use crate::config::Settings;
 
 const UNIT: &str = "unit";
 const POWER: &str = "power button";
+const TROUBLE_REMEDY: &str = "look up when it began with `skep events --since 1h`, and look it up in docs/troubleshooting.md";
 
 pub async fn examine(settings: &Settings) -> Vec<Finding> {
     let client = Client::new(socket_path(&settings.runtime_dir));
@@ -34,7 +35,7 @@ fn running(status: Result<StatusReport<Value>, ClientError>) -> Finding {
                 trouble if trouble.is_empty() => {
                     Finding::ok(CHECK, format!("{}: {}", text("phase"), text("doing")))
                 }
-                trouble => Finding::warning(CHECK, trouble, "skep events"),
+                trouble => Finding::warning(CHECK, trouble, TROUBLE_REMEDY),
             }
         }
         // skep may not have been started yet, which is no fault.
@@ -110,6 +111,15 @@ mod tests {
         assert_eq!(verdict(900, 80), Verdict::Failed);
         assert_eq!(verdict(600, 90), Verdict::Failed);
         assert_eq!(times(None, &settings).verdict, Verdict::Skipped);
+    }
+
+    #[test]
+    fn a_trouble_of_the_running_skep_is_a_warning_with_a_sentence_as_its_remedy() {
+        let node = serde_json::json!({ "phase": "ready", "doing": "x", "trouble": "no disk" });
+        let finding = running(Ok(StatusReport { node, fleet: None }));
+        assert_eq!((finding.verdict, &*finding.evidence), (Verdict::Warning, "no disk"));
+        let remedy = finding.remedy.unwrap();
+        assert!(remedy.starts_with("look up when it began with `skep events"), "{remedy}");
     }
 
     #[test]

@@ -310,6 +310,10 @@ fn costs(managers: &[OtherManager], leaves_by: Option<Leaving>) -> Vec<String> {
         let names = managers.iter().filter(is_it).map(|it| it.instance_id.as_str());
         names.collect::<Vec<_>>().join(", ")
     };
+    // The words for one manager, or for several.
+    let words = |names: &str, one: [&'static str; 2], several: [&'static str; 2]| {
+        if names.contains(", ") { several } else { one }
+    };
     let alive = names(&|it| it.may_be_alive);
     if !alive.is_empty() {
         costs.push(format!(
@@ -320,14 +324,36 @@ fn costs(managers: &[OtherManager], leaves_by: Option<Leaving>) -> Vec<String> {
         |it: &&OtherManager| !it.may_be_alive && it.auto_scaling.as_deref() == Some("gone");
     let fresh = names(&|it| is_gone(it) && it.seen_seconds_ago < MANAGER_ROW_IS_FRESH.as_secs());
     if !fresh.is_empty() {
+        let [gone, detached] = words(
+            &fresh,
+            [
+                "is gone by Auto Scaling's answer, but wrote its row",
+                "it was detached from its group and is alive",
+            ],
+            [
+                "are gone by Auto Scaling's answer, but wrote their rows",
+                "one of them was detached from its group and is alive",
+            ],
+        );
         costs.push(format!(
-            "{fresh} is gone by Auto Scaling's answer, but wrote its row within {MANAGER_ROW_IS_FRESH:?}: if it was detached from its group and is alive, the swarm's state there is discarded, and the tasks there end when the manager comes back"
+            "{fresh} {gone} within {MANAGER_ROW_IS_FRESH:?}: if {detached}, the swarm's state there is discarded, and the tasks there end when the manager comes back"
         ));
     }
     let silent = names(&|it| !it.may_be_alive && !is_gone(it));
     if !silent.is_empty() {
+        let [stale, alive] = words(
+            &silent,
+            [
+                "has not written its row lately, but is not gone by Auto Scaling's answer",
+                "it is alive",
+            ],
+            [
+                "have not written their rows lately, but are not gone by Auto Scaling's answer",
+                "one of them is alive",
+            ],
+        );
         costs.push(format!(
-            "{silent} has not written its row lately, but is not gone by Auto Scaling's answer: if it is alive, the swarm's state there is discarded, and the tasks there end when the manager comes back"
+            "{silent} {stale}: if {alive}, the swarm's state there is discarded, and the tasks there end when the manager comes back"
         ));
     }
     costs

@@ -231,6 +231,13 @@ fn the_plan_tells_who_is_seen_how_and_what_may_be_lost() {
         shown.costs.iter().any(|it| it.starts_with("i-3 is gone") && it.contains("detached"))
     };
     assert!(tells_of_detached(&shown), "{shown:?}");
+    let of_several = {
+        let mut seen = survivor();
+        seen.listed = Some(listed(&["i-1"]));
+        plan("prod", &seen, decide(&seen)).costs
+    };
+    let words = "i-2, i-3 are gone by Auto Scaling's answer, but wrote their rows within";
+    assert!(of_several.iter().any(|it| it.starts_with(words)), "{of_several:?}");
     seen.others[1].updated_at = NOW - LONG_AGO;
     assert!(!tells_of_detached(&plan("prod", &seen, decide(&seen))));
     let of_workers = shown.costs.iter().find(|it| it.contains("those on a worker"));
