@@ -41,17 +41,30 @@ pub struct Arguments {
     json: bool,
 }
 
+/// Returns what `skep config --json` prints.
+pub(super) async fn in_json(loaded: &Loaded) -> Value {
+    picture(loaded).await.json()
+}
+
+async fn picture(loaded: &Loaded) -> Picture {
+    let metadata = ask_metadata().await;
+    let lossy = |text: OsString| text.to_string_lossy().into_owned();
+    let variables = std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value)));
+    Picture::of(loaded, metadata, variables)
+}
+
 /// Prints the settings in force. Values that come from the instance are read from its metadata; metadata that do not
 /// answer are noted, and are no failure.
 ///
 /// # Errors
 /// When standard output cannot be written.
 pub async fn print(arguments: &Arguments, loaded: &Loaded) -> anyhow::Result<ExitCode> {
-    let metadata = ask_metadata().await;
-    let lossy = |text: OsString| text.to_string_lossy().into_owned();
-    let variables = std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value)));
-    let picture = Picture::of(loaded, metadata, variables);
-    print::to_stdout(&if arguments.json { picture.json() } else { picture.text() })?;
+    let picture = picture(loaded).await;
+    print::to_stdout(&if arguments.json {
+        format!("{:#}\n", picture.json())
+    } else {
+        picture.text()
+    })?;
     for note in &picture.notes {
         eprintln!("skep: {note}");
     }
@@ -132,7 +145,7 @@ impl Picture {
         text
     }
 
-    fn json(&self) -> String {
+    fn json(&self) -> Value {
         let settings: Map<String, Value> = self
             .settings
             .iter()
@@ -144,13 +157,12 @@ impl Picture {
         let environment: Map<String, Value> =
             self.environment.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
         let mistakes: Vec<String> = self.mistakes.iter().map(ToString::to_string).collect();
-        let all = json!({
+        json!({
             "settings": settings,
             "environment": environment,
             "notes": self.notes,
             "mistakes": mistakes,
-        });
-        format!("{all:#}\n")
+        })
     }
 }
 
@@ -176,7 +188,8 @@ fn told_by(instance: &Instance, key: &str) -> Result<Option<(Value, Origin)>, Mi
     Ok(fact.map(|value| (value, METADATA)))
 }
 
-fn is_harmless(variable: &str) -> bool {
+/// Whether the value of a variable of the AWS SDK may be shown.
+pub(super) fn is_harmless(variable: &str) -> bool {
     HARMLESS.contains(&variable) || variable.starts_with(HARMLESS_PREFIX)
 }
 
@@ -284,7 +297,7 @@ mod tests {
     #[test]
     fn variables_that_may_be_secret_are_masked() {
         let picture = picture(Ok(instance()));
-        for shown in [picture.text(), picture.json()] {
+        for shown in [picture.text(), picture.json().to_string()] {
             assert!(!shown.contains("canary"), "{shown}");
             assert!(!shown.contains("AWS_SESSION_TOKEN"), "an empty variable is not in force");
             assert!(!shown.contains("/bin"), "{shown}");
@@ -299,7 +312,7 @@ mod tests {
 
     #[test]
     fn json_keeps_the_types() {
-        let shown: Value = serde_json::from_str(&picture(Ok(instance())).json()).unwrap();
+        let shown = picture(Ok(instance())).json();
         let deadline = json!({ "value": "90s", "origin": "--set" });
         assert_eq!(shown["settings"]["boot.deadline"], deadline);
         assert_eq!(shown["settings"]["notices.spot"]["value"], json!(true));

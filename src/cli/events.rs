@@ -31,7 +31,8 @@ pub struct Arguments {
     since: Option<OffsetDateTime>,
 }
 
-fn since(text: &str) -> Result<OffsetDateTime, String> {
+/// Parses a time, or an age.
+pub(super) fn since(text: &str) -> Result<OffsetDateTime, String> {
     if let Ok(time) = OffsetDateTime::parse(text, &Rfc3339) {
         return Ok(time);
     }

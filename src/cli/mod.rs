@@ -1,6 +1,7 @@
 //! Parses and runs the commands of the command line.
 
 mod adopt;
+mod bundle;
 mod completions;
 mod config;
 mod consent;
@@ -48,6 +49,7 @@ Examples:
   skep config --set boot.deadline=5m          the settings in force, and their sources
   skep status --json                          the state of this node, for scripts
   skep doctor                                 a check of everything that this node depends on
+  skep bundle                                 an archive for a bug report, without secrets
   skep events --since 2h                      the events of this node in the last two hours
   skep leave --deadline 5m                    take this node out of the swarm within 5 minutes
   skep rotate-tokens --worker                 a new join token for workers; run it on a manager
@@ -101,6 +103,8 @@ enum Command {
     Adopt(adopt::Arguments),
     /// Create what a backup has and the swarm has not: show the plan, ask, carry it out
     Restore(restore::Arguments),
+    /// Write an archive for a bug report: status, findings, events, settings, log, without secrets
+    Bundle(bundle::Arguments),
     /// Print every setting in force and where it came from
     Config(config::Arguments),
     /// Print the completion script of a shell; the packages install it
@@ -194,6 +198,9 @@ impl Cli {
                 (Ok(loaded), Command::Config(arguments)) => {
                     config::print(&arguments, &loaded).await
                 }
+                (Ok(loaded), Command::Bundle(arguments)) => {
+                    Box::pin(bundle::write(&arguments, &loaded.settings, Ok(&loaded))).await
+                }
                 (Ok(loaded), command) => command.perform(&loaded.settings).await,
                 (Err(mistakes), command) => {
                     // Before the announcement: after it, the machine may end.
@@ -226,7 +233,9 @@ impl Command {
             Self::Adopt(arguments) => Box::pin(adopt::ask(arguments, settings)).await,
             Self::Restore(arguments) => Box::pin(restore::ask(arguments, settings)).await,
             // `dispatch` has run these.
-            Self::Run | Self::Config(_) | Self::Completions(_) => Ok(EX_CONFIG.into()),
+            Self::Run | Self::Config(_) | Self::Bundle(_) | Self::Completions(_) => {
+                Ok(EX_CONFIG.into())
+            }
         }
     }
 
@@ -250,6 +259,10 @@ impl Command {
             | Self::Config(_)
             | Self::Completions(_) => Ok(EX_CONFIG.into()),
             _ if mistakes.0.iter().any(is_typed) => Ok(EX_CONFIG.into()),
+            // The archive names the mistakes.
+            Self::Bundle(arguments) => {
+                Box::pin(bundle::write(arguments, &salvage(inputs), Err(mistakes))).await
+            }
             Self::Status(_)
             | Self::Events(_)
             | Self::Leave(_)

@@ -17,6 +17,7 @@ pub mod outcome;
 pub mod printable;
 pub mod process;
 pub mod prometheus;
+pub mod redact;
 pub mod report;
 pub mod retry;
 pub mod state;

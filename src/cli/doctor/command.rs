@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Finding, Verdict, examine};
 use crate::cli::{draw, print};
@@ -34,9 +34,9 @@ pub async fn examine_and_print(
         eprintln!("Checking; this takes a few seconds.");
     }
     let findings = examine(settings).await;
-    let worst = findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Ok);
+    let worst = worst(&findings);
     print::to_stdout(&if arguments.json {
-        format!("{:#}\n", json!({ "worst": worst, "findings": findings }))
+        format!("{:#}\n", report(&findings))
     } else {
         let width = draw::terminal().map(|(width, _)| width);
         text(&findings, width, wants_colour(&std::io::stdout()))
@@ -46,6 +46,15 @@ pub async fn examine_and_print(
         Verdict::Warning => EXIT_WARNINGS.into(),
         Verdict::Failed => ExitCode::FAILURE,
     })
+}
+
+fn worst(findings: &[Finding]) -> Verdict {
+    findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Ok)
+}
+
+/// Returns what `skep doctor --json` prints.
+pub fn report(findings: &[Finding]) -> Value {
+    json!({ "worst": worst(findings), "findings": findings })
 }
 
 fn text(findings: &[Finding], width: Option<usize>, colour: bool) -> String {

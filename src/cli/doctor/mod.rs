@@ -17,7 +17,7 @@ mod webhook;
 
 use std::time::Duration;
 
-pub use command::{Arguments, examine_and_print};
+pub use command::{Arguments, examine_and_print, report};
 pub use finding::{Finding, Verdict};
 
 use crate::clients::docker::Swarm;

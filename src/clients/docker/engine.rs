@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use bollard::models::SystemInfo;
+use serde_json::{Map, Value, json};
 
 use super::{Swarm, SwarmError};
 
@@ -14,6 +15,51 @@ const OWN_CONTAINERD: &str = "containerd/daemon";
 /// Configuration file of a containerd from the distribution or from Docker's package, and its default root.
 const CONTAINERD_CONFIG: &str = "/etc/containerd/config.toml";
 const CONTAINERD_ROOT: &str = "/var/lib/containerd";
+
+/// The fields of `/info` that [`Swarm::describe`] returns. Labels and proxies, which may hold passwords, are not in it.
+const DESCRIBED: &[&str] = &[
+    "Architecture",
+    "CgroupDriver",
+    "CgroupVersion",
+    "Containers",
+    "ContainersPaused",
+    "ContainersRunning",
+    "ContainersStopped",
+    "Debug",
+    "DefaultAddressPools",
+    "DefaultRuntime",
+    "DockerRootDir",
+    "Driver",
+    "DriverStatus",
+    "ExperimentalBuild",
+    "FirewallBackend",
+    "Images",
+    "InitBinary",
+    "KernelVersion",
+    "LiveRestoreEnabled",
+    "LoggingDriver",
+    "MemTotal",
+    "NCPU",
+    "NFd",
+    "NGoroutines",
+    "OSType",
+    "OperatingSystem",
+    "SecurityOptions",
+    "ServerVersion",
+    "SystemTime",
+    "Warnings",
+];
+/// The same for its part `Swarm`. The swarm object itself has labels.
+const DESCRIBED_OF_SWARM: &[&str] = &[
+    "ControlAvailable",
+    "Error",
+    "LocalNodeState",
+    "Managers",
+    "NodeAddr",
+    "NodeID",
+    "Nodes",
+    "RemoteManagers",
+];
 
 /// The daemon, as `/info` describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,6 +108,30 @@ impl Swarm {
     }
 }
 
+impl Swarm {
+    /// Returns the versions and the set-up of the engine in Docker's own words, for a bug report.
+    ///
+    /// # Errors
+    /// When Docker does not answer.
+    pub async fn describe(&self) -> Result<Value, SwarmError> {
+        let version =
+            self.call("read /version", |docker| async move { docker.version().await }).await?;
+        let info = self.call("read /info", |docker| async move { docker.info().await }).await?;
+        Ok(json!({ "version": version, "info": described(&json!(info)) }))
+    }
+}
+
+/// Returns those fields of `/info` that may leave the host.
+fn described(info: &Value) -> Value {
+    let pick = |of: &Value, names: &[&str]| -> Map<String, Value> {
+        let field = |name: &&str| Some(((*name).to_owned(), of.get(name)?.clone()));
+        names.iter().filter_map(field).collect()
+    };
+    let mut picked = pick(info, DESCRIBED);
+    picked.insert("Swarm".into(), pick(&info["Swarm"], DESCRIBED_OF_SWARM).into());
+    picked.into()
+}
+
 /// Returns containerd's root, where it contains the images. Docker reports the socket of its containerd but not the
 /// root, which is in containerd's own configuration.
 async fn image_dir(info: &SystemInfo, config: &Path) -> Option<PathBuf> {
@@ -106,6 +176,22 @@ mod tests {
             }),
             ..SystemInfo::default()
         }
+    }
+
+    #[tokio::test]
+    async fn an_engine_is_described_without_what_may_be_secret() {
+        use crate::clients::docker::tests::fake_engine::{FakeEngine, RELEASES};
+        let engine = FakeEngine::start(RELEASES[0]);
+        let shown = engine.swarm().describe().await.unwrap();
+        assert_eq!(shown["version"]["Version"], shown["info"]["ServerVersion"]);
+        assert!(shown["info"]["ServerVersion"].is_string(), "{shown}");
+        let shown = described(&json!({
+            "ServerVersion": "28.5.2", "Labels": ["password=x"], "HttpProxy": "http://u:x@proxy",
+            "Swarm": { "LocalNodeState": "active", "Cluster": { "Spec": { "Labels": {} } } },
+        }));
+        let expected =
+            json!({ "ServerVersion": "28.5.2", "Swarm": { "LocalNodeState": "active" } });
+        assert_eq!(shown, expected);
     }
 
     #[tokio::test]
