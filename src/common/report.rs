@@ -54,6 +54,9 @@ pub struct FleetView {
     /// Problems between these nodes, each in one line.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// The departures of the last day that are over, the newest notice first.
+    #[serde(default)]
+    pub departed: Vec<Departed>,
 }
 
 impl FleetView {
@@ -82,6 +85,7 @@ impl FleetView {
             members: vec![],
             problem: Some(format!("the ledger and Docker did not answer within {patience:?}")),
             warnings: vec![],
+            departed: vec![],
         }
     }
 }
@@ -130,6 +134,12 @@ pub struct FleetMember {
     pub labels: Labels,
     /// Whether it is the leader of the raft group.
     pub leader: bool,
+    /// Host name, by Docker; `None` where the node has not reported one.
+    #[serde(default)]
+    pub hostname: Option<String>,
+    /// Version of its Docker Engine, such as `28.5.2`; `None` where the node has not reported one.
+    #[serde(default)]
+    pub engine: Option<String>,
     /// Time of its join, by Docker.
     #[serde(default, with = "time::serde::rfc3339::option")]
     pub joined_at: Option<OffsetDateTime>,
@@ -168,6 +178,33 @@ pub struct Leaving {
     #[serde(default)]
     pub turn_after: Option<String>,
     /// Whether managers carry the departure out, because the node's own skep does not answer.
+    pub stand_in: bool,
+}
+
+/// A departure that is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Departed {
+    /// The instance that has left.
+    pub instance_id: String,
+    /// Docker's id of the node.
+    pub node_id: String,
+    /// Its configured role.
+    pub role: Role,
+    /// Auto Scaling group; `None` if the row does not name it.
+    pub group: Option<String>,
+    /// Such as `spot`.
+    pub reason: String,
+    /// `removed`: the node was removed from the node list. `failed`: the deadline passed before the node had left.
+    pub state: String,
+    /// Time of the notice.
+    #[serde(with = "time::serde::rfc3339")]
+    pub requested_at: OffsetDateTime,
+    /// Time when the machine was to end.
+    #[serde(with = "time::serde::rfc3339")]
+    pub deadline: OffsetDateTime,
+    /// Number of tasks that were killed without their grace, as far as the node has reported it.
+    pub killed: u64,
+    /// Whether managers carried the departure out, because the node's own skep did not answer.
     pub stand_in: bool,
 }
 

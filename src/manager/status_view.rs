@@ -75,6 +75,8 @@ pub async fn view_fleet(node: &Node) -> Option<FleetView> {
     .flatten()
     .collect();
     let (members, departures) = rows.unwrap_or_default();
+    let now = OffsetDateTime::now_utc();
+    node.departed.add(&departures.rows, now);
     let quorum = nodes.as_ref().ok().map(|nodes| view(Quorum::of(nodes)));
     let mut members = merge(members, &departures.rows, nodes.ok());
     // Verdicts about nodes that looked dead are those of the last list.
@@ -89,6 +91,7 @@ pub async fn view_fleet(node: &Node) -> Option<FleetView> {
         members,
         problem: (!problems.is_empty()).then(|| problems.join("; ")),
         warnings,
+        departed: node.departed.of_last_day(now),
     })
 }
 
@@ -246,6 +249,8 @@ fn seen_by_docker(
         docker_availability: node.as_ref().map(|node| node.availability.as_str().to_owned()),
         labels: node.as_ref().map(|node| node.labels.clone()).unwrap_or_default(),
         leader: node.as_ref().is_some_and(NodeView::is_leader),
+        hostname: node.as_ref().map(|node| node.hostname.clone()).filter(|name| !name.is_empty()),
+        engine: node.as_ref().and_then(|node| node.engine.clone()),
         joined_at: node.as_ref().and_then(|node| node.joined_at),
         docker_state: node.map(|node| node.state),
         departure: None,
@@ -357,6 +362,22 @@ pub(super) mod tests {
         assert_eq!(shown(&row), None);
         assert_eq!(departure_of(std::slice::from_ref(&row), "n1").unwrap(), "spot: failed");
         assert_eq!(leaving(&[row], "n2"), None, "another node's");
+    }
+
+    #[test]
+    fn a_node_is_shown_with_its_host_name_and_engine_if_it_has_reported_them() {
+        let shown = |node: NodeView| {
+            let member = merge(vec![member()], &[], Some(vec![node])).remove(0);
+            (member.hostname, member.engine)
+        };
+        let named = NodeView {
+            hostname: "ip-10-0-0-1".into(),
+            engine: Some("28.5.2".into()),
+            ..view("ready")
+        };
+        assert_eq!(shown(named), (Some("ip-10-0-0-1".into()), Some("28.5.2".into())));
+        let silent = NodeView { hostname: String::new(), engine: None, ..view("ready") };
+        assert_eq!(shown(silent), (None, None));
     }
 
     proptest! {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::{DepartureHints, KnownInstances, Node};
+use super::{DepartedLog, DepartureHints, KnownInstances, Node};
 use crate::clients::aws::Aws;
 use crate::clients::docker::Swarm;
 use crate::clients::imds::Imds;
@@ -86,6 +86,7 @@ pub fn assemble(
         events: events.clone(),
         known_instances: KnownInstances::default(),
         departure_hints: DepartureHints::default(),
+        departed: DepartedLog::default(),
         recovery_begun: Arc::default(),
         row_lost: Arc::default(),
     })

@@ -1,6 +1,7 @@
 //! Defines the node with its settings and clients, which every phase receives.
 
 mod assemble;
+mod departed;
 mod departure_hints;
 mod known_instances;
 mod publish;
@@ -29,6 +30,7 @@ use crate::config::{JoinAvailability, Settings};
 use crate::telemetry::notifications::Events;
 
 pub use assemble::{AssembleError, assemble};
+pub use departed::DepartedLog;
 pub use departure_hints::{DEPARTURES_PATH, DepartureHints};
 pub use known_instances::KnownInstances;
 pub use publish::{publish_again, store};
@@ -95,6 +97,8 @@ pub struct Node {
     pub known_instances: KnownInstances,
     /// What other nodes say about departures that they have just requested.
     pub departure_hints: DepartureHints,
+    /// The departures of the last day that this node has seen to be over, as a manager.
+    pub departed: DepartedLog,
     /// Notified when the ledger has no row of this node although it serves: the row must be written again.
     pub row_lost: Arc<Notify>,
 }

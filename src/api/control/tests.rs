@@ -58,6 +58,8 @@ fn fleet() -> FleetView {
             docker_availability: Some("drain".into()),
             labels: [("skep.zone".into(), "eu-central-1a".into())].into(),
             leader: false,
+            hostname: Some("ip-10-0-1-7".into()),
+            engine: None,
             joined_at: None,
             departure: Some("lifecycle: draining".into()),
             scheduling_hold: Some("standby".into()),
@@ -66,6 +68,7 @@ fn fleet() -> FleetView {
         }],
         problem: Some("the ledger did not answer".into()),
         warnings: vec![],
+        departed: vec![],
     }
 }
 

@@ -55,6 +55,8 @@ fn member(instance_id: &str, node_id: &str) -> FleetMember {
         docker_availability: Some("active".into()),
         labels: [].into(),
         leader: true,
+        hostname: None,
+        engine: None,
         joined_at: None,
         departure: None,
         scheduling_hold: None,
@@ -180,6 +182,7 @@ fn a_manager_shows_the_fleet() {
         members: vec![member("i-0abc", "n1"), drained, stranger],
         problem: Some("the ledger is slow".into()),
         warnings: vec!["encrypted overlay networks do not work".into()],
+        departed: vec![],
     };
     let text = text(&report(None, Some(fleet)), NOW, false);
     let (_, fleet) = text.split_once("\n\n").unwrap();

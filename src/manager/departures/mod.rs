@@ -123,6 +123,11 @@ async fn poll(
         |id: &str| is_unanswered(id) || rows.served.iter().any(|row| row.instance_id == id);
     stand_ins.borrow_mut().retain(is_known);
     complaints.retain(is_known);
+    let is_own = |row: &&DepartureRow| {
+        let claim = claims::check(&nodes, &row.instance_id, &row.node_id);
+        matches!(claim, Claim::Own(_) | Claim::NotListed)
+    };
+    node.departed.add(rows.served.iter().filter(is_own), OffsetDateTime::now_utc());
     let proven: Vec<Departure<'_>> =
         rows.served.iter().filter_map(|row| Some((row, view_of(row, &nodes).ok()?))).collect();
     let now = OffsetDateTime::now_utc();
