@@ -1,104 +1,18 @@
-// Draws the fleet. All data from the manager is set as text, never as markup.
+// Draws the fleet: figures, departures under way, and the nodes by zone.
 'use strict';
 
 /** From this number of nodes on, each node is drawn as small as possible. */
 const MANY = 40;
+/** From this number of nodes on, a closed node shows the number of its tasks and not each task. */
+const CROWD = 300;
 /** Distance of two colours on the colour wheel in degrees; with it, no two colours are alike. */
 const GOLDEN_ANGLE = 137.5;
 const STEPS = ['requested', 'draining', 'drained', 'left'];
-const UNKNOWN_ZONE = 'zone unknown';
 
-/** The last answer. */
-let picture = null;
 /** The last text of each departure, so that only changes are read out. */
 let told = new Map();
 const opened = new Set();
 const hues = new Map();
-
-const byId = (id) => document.getElementById(id);
-
-// --- Elements ---------------------------------------------------------------------------------------
-
-function make(tag, className = '', text = '') {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  if (text) element.textContent = text;
-  return element;
-}
-
-function glyph(role) {
-  const space = 'http://www.w3.org/2000/svg';
-  const svg = document.createElementNS(space, 'svg');
-  const use = document.createElementNS(space, 'use');
-  svg.append(use);
-  return become(svg, role);
-}
-
-function become(svg, role) {
-  svg.setAttribute('class', `glyph ${role}`);
-  svg.setAttribute('aria-hidden', 'true');
-  svg.firstChild.setAttribute('href', `#${role}`);
-  return svg;
-}
-
-function say(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-  element.hidden = text === '';
-}
-
-/** Keeps one child element per item from one picture to the next, so that focus and opened nodes stay. */
-function keep(parent, items, keyOf, create, fill) {
-  const wanted = new Map(items.map((item) => [keyOf(item), item]));
-  const there = new Map();
-  for (const child of [...parent.children]) {
-    if (wanted.has(child.dataset.key)) there.set(child.dataset.key, child);
-    else child.remove();
-  }
-  let next = parent.firstElementChild;
-  for (const [key, item] of wanted) {
-    const child = there.get(key) ?? create();
-    child.dataset.key = key;
-    if (child === next) next = next.nextElementSibling;
-    else parent.insertBefore(child, next);
-    fill(child, item);
-  }
-}
-
-// --- Words ------------------------------------------------------------------------------------------
-
-const plural = (count, word) => `${count} ${word}${count === 1 ? '' : 's'}`;
-
-/** Formats a duration like `2h 5m`: at most the two largest units. */
-function span(milliseconds) {
-  let seconds = Math.max(0, Math.floor(milliseconds / 1000));
-  const parts = [];
-  for (const [unit, length] of [['d', 86400], ['h', 3600], ['m', 60], ['s', 1]]) {
-    const count = Math.floor(seconds / length);
-    seconds -= count * length;
-    if (count || (unit === 's' && !parts.length)) parts.push(count + unit);
-  }
-  return parts.slice(0, 2).join(' ');
-}
-
-const keyOf = (member) => member.node_id ?? member.instance_id ?? '?';
-const nameOf = (member) => member.instance_id ?? member.node_id ?? 'unknown';
-const zoneOf = (member) => member.zone ?? member.labels['skep.zone'] ?? UNKNOWN_ZONE;
-const rank = (member) => (member.leader ? 'leader' : member.role);
-
-/** Returns the state of a node: one word for its style, and a few words for the reader. */
-function stateOf(member) {
-  const docker = member.docker_state;
-  if (docker === null && picture.fleet.source !== 'ledger') return ['dead', 'not on the node list'];
-  if (docker === 'down') return ['dead', 'down'];
-  if (member.leaving) return ['leaving', member.leaving.state];
-  if (member.state === 'leaving') return ['leaving', 'leaving'];
-  if (docker && docker !== 'ready') return ['apart', docker];
-  if (member.scheduling_hold) return ['apart', `${member.scheduling_hold}: stays, without new tasks`];
-  if (member.docker_availability === 'drain') return ['apart', 'drained by hand: no tasks'];
-  if (member.docker_availability === 'pause') return ['apart', 'paused: no new tasks'];
-  if (!member.state) return ['apart', 'ready, not in the ledger'];
-  return ['ready', member.state];
-}
 
 // --- Drawing ----------------------------------------------------------------------------------------
 
@@ -106,17 +20,21 @@ function draw() {
   const { fleet } = picture;
   const leaving = fleet.members.filter((member) => member.leaving);
   leaving.sort((a, b) => Date.parse(a.leaving.deadline) - Date.parse(b.leaving.deadline));
-  document.title = (leaving.length ? `(${leaving.length} leaving) ` : '') + `${picture.cluster} · skep`;
-  document.body.classList.toggle('dense', fleet.members.length >= MANY);
+  const title = (leaving.length ? `(${leaving.length} leaving) ` : '') + `${picture.cluster} · skep`;
+  if (document.title !== title) document.title = title;
+  mark(document.body, 'dense', fleet.members.length >= MANY);
+  mark(document.body, 'crowd', fleet.members.length >= CROWD);
   say(byId('cluster'), picture.cluster);
   drawFigures(fleet);
   say(byId('problem'), [
     ...(fleet.problem ? [`Not the whole fleet: ${fleet.problem}`] : []),
     ...(fleet.warnings ?? []),
   ].join(' · '));
-  byId('leaving').hidden = leaving.length === 0;
+  hide(byId('leaving'), leaving.length === 0);
   keep(byId('departures'), leaving, keyOf, createDeparture, fillDeparture);
-  drawZones(fleet.members);
+  drawDeparted(fleet);
+  if (query.view === 'nodes') drawZones(fleet.members);
+  else drawServices();
   say(byId('seen-by'), `seen by ${picture.seen_by}, skep ${picture.version}`);
   tellNews(leaving);
 }
@@ -133,7 +51,7 @@ function drawFigures({ quorum, quorum_lost_since: lostSince, members }) {
     const at = new Date(lostSince).toLocaleTimeString();
     figures.push({ name: 'Quorum', text: `lost since ${at}`, alarm: true });
   } else {
-    figures.push({ name: 'Quorum', text: 'not known', alarm: true });
+    figures.push({ name: 'Quorum', text: NOT_KNOWN, unknown: true });
   }
   figures.push({ name: 'Nodes', text: `${count('manager')}, ${count('worker')}` });
   if (picture.tasks) {
@@ -142,7 +60,7 @@ function drawFigures({ quorum, quorum_lost_since: lostSince, members }) {
     const waiting = picture.tasks.length - placed.length;
     if (waiting) figures.push({ name: 'Tasks without a node', text: String(waiting), alarm: true });
   } else {
-    figures.push({ name: 'Tasks', text: 'not known' });
+    figures.push({ name: 'Tasks', text: NOT_KNOWN, unknown: true });
   }
   const create = () => {
     const figure = make('div');
@@ -151,13 +69,14 @@ function drawFigures({ quorum, quorum_lost_since: lostSince, members }) {
     return figure;
   };
   keep(byId('figures'), figures, (figure) => figure.name, create, (element, figure) => {
+    if (!isNews(element, figure)) return;
     const [name, value] = element.children;
     say(name, figure.name);
-    value.className = figure.alarm ? 'alarm' : '';
+    value.className = figure.alarm ? 'alarm' : figure.unknown ? 'unknown' : '';
     const [all, reachable] = figure.pips ?? [0, 0];
     const pips = Array.from({ length: all }, (_, n) => make('i', `pip manager${n < reachable ? '' : ' gone'}`));
     value.firstChild.replaceChildren(...pips);
-    value.firstChild.hidden = all === 0;
+    hide(value.firstChild, all === 0);
     say(value.lastChild, figure.text);
   });
 }
@@ -177,6 +96,7 @@ function createDeparture() {
 }
 
 function fillDeparture(item, member) {
+  if (!isNews(item, member)) return;
   const { leaving } = member;
   const [head, steps, waits] = item.children;
   become(head.children[0], rank(member));
@@ -196,14 +116,9 @@ function fillDeparture(item, member) {
 
 function drawZones(members) {
   const zones = new Map();
-  for (const member of members) {
-    const zone = zoneOf(member);
-    zones.set(zone, [...(zones.get(zone) ?? []), member]);
-  }
+  for (const member of members) push(zones, zoneOf(member), member);
   const tasks = new Map();
-  for (const task of picture.tasks ?? []) {
-    tasks.set(task.node_id, [...(tasks.get(task.node_id) ?? []), task]);
-  }
+  for (const task of picture.tasks ?? []) push(tasks, task.node_id, task);
   const last = (zone) => Number(zone === UNKNOWN_ZONE);
   const sorted = [...zones].sort(([a], [b]) => last(a) - last(b) || a.localeCompare(b));
   const columns = sorted.map(([name, nodes]) => ({ name, nodes }));
@@ -215,16 +130,30 @@ function drawZones(members) {
     zone.append(title, make('div', 'nodes'));
     return zone;
   };
+  let shown = 0;
   keep(byId('zones'), columns, (column) => column.name, create, (zone, { name, nodes }) => {
     const [title, list] = zone.children;
     const count = nodes.reduce((sum, node) => sum + (tasks.get(node.node_id)?.length ?? 0), 0);
     say(title.firstChild, name || 'No node is known.');
-    say(title.lastChild, name && `${plural(nodes.length, 'node')} · ${plural(count, 'task')}`);
-    zone.classList.toggle('empty', !name);
+    say(title.lastChild, name && `${plural(nodes.length, 'node')} · ${picture.tasks ? plural(count, 'task') : 'tasks not known'}`);
+    mark(zone, 'empty', !name);
+    let here = 0;
     keep(list, nodes, keyOf, createNode, (node, member) => {
-      fillNode(node, member, tasks.get(member.node_id) ?? []);
+      const own = tasks.get(member.node_id) ?? [];
+      const isShown = isNodeShown(member, own);
+      here += Number(isShown);
+      hide(node, !isShown);
+      fillNode(node, member, own);
     });
+    hide(zone, Boolean(name) && here === 0);
+    shown += here;
   });
+  countShown(shown, members.length, 'node');
+}
+
+function push(lists, key, item) {
+  if (lists.has(key)) lists.get(key).push(item);
+  else lists.set(key, [item]);
 }
 
 function createNode() {
@@ -243,20 +172,25 @@ function createNode() {
 }
 
 function fillNode(node, member, tasks) {
+  const isOpen = opened.has(keyOf(member));
+  const { classList } = document.body;
+  const [isDense, isCrowd] = [classList.contains('dense'), classList.contains('crowd')];
+  const { fleet, seen_by: seenBy, version, console: page } = picture;
+  const all = [member, tasks, isOpen, isDense, isCrowd, picture.tasks === null, fleet.source, seenBy, version, page];
+  if (!isNews(node, ...all)) return;
   const [button, verdict, list, facts] = node.children;
   const [kind, words] = stateOf(member);
-  const isOpen = opened.has(keyOf(member));
   node.className = `node ${kind}${isOpen ? ' open' : ''}`;
   const [role, id, sub, age, state] = button.children;
   become(role, rank(member));
-  const short = document.body.classList.contains('dense') && !isOpen;
-  say(id, short ? `…${nameOf(member).slice(-7)}` : nameOf(member));
-  const parts = [rank(member), member.address, member.labels['skep.instance-type']];
+  say(id, isDense && !isOpen ? `…${nameOf(member).slice(-7)}` : nameOf(member));
+  const parts = [rank(member), member.hostname, member.address, member.labels['skep.instance-type']];
   if (member.labels['skep.market'] === 'spot') parts.push('spot');
   say(sub, parts.filter(Boolean).join(' · '));
-  button.title = nameOf(member);
+  button.title = [nameOf(member), member.hostname].filter(Boolean).join(' ');
   button.setAttribute('aria-expanded', String(isOpen));
-  button.setAttribute('aria-label', `${rank(member)} ${nameOf(member)}, ${words}, ${plural(tasks.length, 'task')}`);
+  const load = picture.tasks ? plural(tasks.length, 'task') : 'tasks not known';
+  button.setAttribute('aria-label', `${rank(member)} ${button.title}, ${words}, ${load}`);
   age.dataset.since = member.joined_at ? Date.parse(member.joined_at) : '';
   say(state, words);
   if (member.leaving) {
@@ -266,15 +200,20 @@ function fillNode(node, member, tasks) {
     delete state.dataset.until;
   }
   say(verdict, member.verdict ?? '');
-  drawTasks(list, tasks);
-  facts.hidden = !isOpen;
+  if (isCrowd && !isOpen) {
+    list.replaceChildren(make('li', 'sum', load));
+  } else {
+    if (list.querySelector('.sum')) list.replaceChildren();
+    drawTasks(list, tasks);
+  }
+  hide(facts, !isOpen);
   if (isOpen) drawFacts(facts, member, tasks);
 }
 
 /** Draws a line for each service, with a mark for each of its tasks. */
 function drawTasks(list, tasks) {
   const services = new Map();
-  for (const task of tasks) services.set(task.service, [...(services.get(task.service) ?? []), task]);
+  for (const task of tasks) push(services, task.service, task);
   const lines = [...services].sort(([a], [b]) => a.localeCompare(b));
   if (!lines.length) lines.push(['', []]);
   keep(list, lines, ([service]) => service, () => {
@@ -294,10 +233,6 @@ function drawTasks(list, tasks) {
   });
 }
 
-const titleOf = (task) => (task.slot ? `${task.service}.${task.slot}` : task.service);
-const stageOf = (task) => (task.stopping ? 'stopping' : task.state === 'running' ? 'running' : 'starting');
-const wordsOf = (task) => (task.stopping ? `${task.state}, to stop` : task.state);
-
 /** Returns the colour of a service, which stays while the page is open; the service's name is beside it. */
 function hue(service) {
   if (!hues.has(service)) hues.set(service, (35 + hues.size * GOLDEN_ANGLE) % 360);
@@ -305,9 +240,14 @@ function hue(service) {
 }
 
 function drawFacts(facts, member, tasks) {
+  const isSeen = member.docker_state !== null;
   const rows = [
+    ['instance', member.instance_id && consoleLink(member.instance_id)],
+    ['host name', member.hostname ?? (isSeen && NOT_KNOWN)],
     ['node', member.node_id],
     ['group', member.group],
+    ['engine', member.engine ?? (isSeen && NOT_KNOWN)],
+    ['skep', member.instance_id === picture.seen_by && picture.version],
     ['generation', member.generation],
     ['ledger', member.state],
     ['docker', [member.docker_state, member.docker_availability].filter(Boolean).join(', ')],
@@ -317,10 +257,11 @@ function drawFacts(facts, member, tasks) {
     ['labels', Object.entries(member.labels).map(([key, value]) => `${key}=${value}`).join(', ')],
     ['tasks', tasks.map((task) => `${titleOf(task)} (${wordsOf(task)})`).join(', ')],
   ];
-  facts.replaceChildren(...rows.filter(([, value]) => value).flatMap(([name, value]) => [
-    make('dt', '', name),
-    make('dd', '', String(value)),
-  ]));
+  facts.replaceChildren(...rows.filter(([, value]) => value).flatMap(([name, value]) => {
+    const fact = make('dd', value === NOT_KNOWN ? 'unknown' : '');
+    fact.append(typeof value === 'object' ? value : String(value));
+    return [make('dt', '', name), fact];
+  }));
 }
 
 /** Gives screen readers only the changes, not every second of a countdown. */
@@ -330,6 +271,6 @@ function tellNews(leaving) {
   const changed = [...news].filter(([name, text]) => told.get(name) !== text);
   const gone = [...told.keys()].filter((name) => !news.has(name)).map((name) => [name, 'no longer leaving']);
   const lines = [...changed, ...gone].map(([name, text]) => `${name}: ${text}`);
-  if (lines.length) byId('news').textContent = lines.join('. ');
+  if (lines.length) announce(lines.join('. '));
   told = news;
 }

@@ -20,7 +20,7 @@ use axum::{Router, middleware};
 
 use crate::api::guard;
 use crate::node::Node;
-use fleet::Desk;
+use fleet::{Desk, Seen};
 
 const NOT_A_MANAGER: &str = "This page is on managers only, and this node is not a manager at present; `skep status` shows its state.\n";
 
@@ -48,7 +48,11 @@ pub fn router(node: impl Fn() -> Option<Node> + Send + Sync + 'static) -> Router
         .route("/ui", get(page))
         .route("/ui/fleet.json", get(fleet_as_json))
         .route("/ui/page.css", file(CSS, include_str!("page.css")))
+        .route("/ui/theme.js", file(SCRIPT, include_str!("theme.js")))
+        .route("/ui/words.js", file(SCRIPT, include_str!("words.js")))
+        .route("/ui/find.js", file(SCRIPT, include_str!("find.js")))
         .route("/ui/draw.js", file(SCRIPT, include_str!("draw.js")))
+        .route("/ui/services.js", file(SCRIPT, include_str!("services.js")))
         .route("/ui/page.js", file(SCRIPT, include_str!("page.js")))
         .layer(middleware::from_fn(guard::admit))
         .layer(middleware::map_response(async |answer: Response| (HEADERS, answer)))
@@ -65,7 +69,11 @@ async fn page(State(desk): State<Arc<Desk>>) -> Response {
 
 async fn fleet_as_json(State(desk): State<Arc<Desk>>) -> Response {
     match desk.look().await {
-        Some(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
+        Some(Seen { json, age }) => {
+            let age = age.as_secs().to_string();
+            let headers = [(header::CONTENT_TYPE, "application/json"), (header::AGE, age.as_str())];
+            (headers, json).into_response()
+        }
         None => (StatusCode::NOT_FOUND, NOT_A_MANAGER).into_response(),
     }
 }
@@ -101,6 +109,23 @@ mod tests {
         }
         let (code, _, script) = ask("/ui/page.js", "localhost:1").await;
         assert!(code == 200 && script == include_str!("page.js"));
+    }
+
+    /// The policy forbids scripts and styles within the page, which a browser would drop without a word to the reader.
+    #[tokio::test]
+    async fn each_file_of_the_page_is_served_and_none_is_inline() {
+        let html = include_str!("page.html");
+        let files: Vec<&str> = html
+            .split(['"'])
+            .filter(|text| text.starts_with("ui/") && !text.ends_with(".json"))
+            .collect();
+        assert!(files.len() > 3, "{files:?}");
+        for file in files {
+            assert_eq!(ask(&format!("/{file}"), "localhost").await.0, 200, "{file}");
+        }
+        for inline in ["<style", "style=", "onclick", "<script>"] {
+            assert!(!html.contains(inline), "{inline}");
+        }
     }
 
     #[tokio::test]

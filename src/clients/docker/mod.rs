@@ -14,6 +14,7 @@ mod error;
 mod fuzz;
 mod join;
 mod leftovers;
+mod live;
 mod local;
 mod nodes;
 mod objects;
@@ -42,6 +43,7 @@ pub use engine::Engine;
 pub use error::{SwarmError, SwarmErrorKind};
 pub use join::JoinAnswer;
 pub use leftovers::{KEEP_LABEL, LocalContainer, LocalImage};
+pub use live::{LiveService, LiveTask, LiveWork};
 pub use local::{Certified, InitSpec, LocalNode, LocalState};
 pub use nodes::{NodeView, RaftView};
 pub use objects::{Creatable, Named};
@@ -50,7 +52,7 @@ pub use probe::first_listening;
 pub use quorum::Quorum;
 pub use resources::Resources;
 pub use services::{Service, ServiceTask};
-pub use tasks::{LiveTask, Stop, TaskContainer};
+pub use tasks::{Stop, TaskContainer};
 
 /// Time limit of one call. In the worst case measured, Docker answers a join or a leave within 20 s, and an init within
 /// one election. With a shorter limit skep would not learn the outcome.

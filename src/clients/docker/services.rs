@@ -21,7 +21,7 @@ use super::{Resources, Swarm, SwarmError, SwarmErrorKind};
 use crate::common::printable::printable;
 
 /// Characters that are kept of the reason of a task's end: the node of the task reports it.
-const LONGEST_REASON: usize = 300;
+pub(super) const LONGEST_REASON: usize = 300;
 
 /// The part of a service that matters for its pull credentials.
 #[derive(Clone, Debug, PartialEq, Deserialize)]

@@ -12,12 +12,11 @@ use bollard::query_parameters::{
 use futures_util::TryStreamExt as _;
 use futures_util::future::join_all;
 use reqwest::Method;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::json;
 
 use super::raw::Request;
 use super::{CALL_TIMEOUT, Resources, Swarm, SwarmError, SwarmErrorKind};
-use crate::common::printable::printable;
 
 /// The label that marks a container as a swarm task's.
 const TASK_LABEL: &str = "com.docker.swarm.task.id";
@@ -26,11 +25,6 @@ const TASK_LABEL: &str = "com.docker.swarm.task.id";
 /// other value has no effect.
 const FLUSH_LABEL: &str = "skep.flush";
 const AFTER_FLUSH: &str = "after";
-
-/// State of a task whose state Docker does not report: it may be running.
-const NO_STATE: &str = "unknown";
-/// Characters that are kept of a state: the node of the task reports it, and Docker passes on what it does not know.
-const LONGEST_STATE: usize = 20;
 
 /// The part of a task that matters here. Its states stay text: one that is unknown must not make a whole list unreadable.
 #[derive(Debug, Deserialize)]
@@ -75,7 +69,7 @@ impl Task {
 
     /// Whether it may be running: every task except one that has certainly ended, so also one without a state, or with
     /// one that skep does not know.
-    fn is_live(&self) -> bool {
+    pub(super) fn is_live(&self) -> bool {
         let state = self.status.as_ref().and_then(|status| status.state.as_deref());
         !matches!(
             state,
@@ -96,39 +90,6 @@ pub struct TaskContainer {
     /// Whether it is a standalone container with the label `skep.flush=after`, such as one in which a shipper runs: it
     /// is stopped only after the flush. Never true for a task, which a drain stops.
     pub stops_after_flush: bool,
-}
-
-/// A task that has not ended, by the managers' list.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct LiveTask {
-    /// The service's name; its id where the service is removed already.
-    pub service: String,
-    /// The number of the replica; `None` for a task of a global service.
-    pub slot: Option<i64>,
-    /// `None` while it waits for a node.
-    pub node_id: Option<String>,
-    /// Docker's state, such as `running`; [`NO_STATE`] where its list has none.
-    pub state: String,
-    /// Whether its desired state is shutdown or removal.
-    pub stopping: bool,
-}
-
-impl LiveTask {
-    fn of(task: Task, services: &HashMap<String, String>) -> Option<Self> {
-        if !task.is_live() {
-            return None;
-        }
-        let state = task.status.and_then(|status| status.state);
-        let service = task.service_id.unwrap_or_default();
-        Some(Self {
-            service: services.get(&service).cloned().unwrap_or(service),
-            slot: task.slot.filter(|slot| *slot > 0),
-            node_id: task.node_id.filter(|id| !id.is_empty()),
-            state: state
-                .map_or_else(|| NO_STATE.to_owned(), |state| printable(&state, LONGEST_STATE)),
-            stopping: matches!(task.desired_state.as_deref(), Some("shutdown" | "remove")),
-        })
-    }
 }
 
 /// The outcome of stopping a container.
@@ -281,34 +242,6 @@ impl Swarm {
         self.read(operation, Request::new(Method::GET, path)).await
     }
 
-    /// Fetches every task of all nodes that has not ended, sorted by service and slot.
-    ///
-    /// # Errors
-    /// As for [`Swarm::fetch_nodes`].
-    pub async fn fetch_live_tasks(&self) -> Result<Vec<LiveTask>, SwarmError> {
-        #[derive(Deserialize)]
-        struct Named {
-            #[serde(rename = "ID")]
-            id: String,
-            #[serde(rename = "Spec")]
-            spec: Spec,
-        }
-        #[derive(Deserialize)]
-        struct Spec {
-            #[serde(rename = "Name")]
-            name: String,
-        }
-        let (tasks, services): (_, Vec<Named>) = tokio::try_join!(
-            self.fetch_tasks("list the tasks", None),
-            self.read("list the services", Request::new(Method::GET, "services")),
-        )?;
-        let names = services.into_iter().map(|service| (service.id, service.spec.name)).collect();
-        let live = tasks.into_iter().filter_map(|task| LiveTask::of(task, &names));
-        let mut live: Vec<LiveTask> = live.collect();
-        live.sort_by(|a, b| (&a.service, a.slot).cmp(&(&b.service, b.slot)));
-        Ok(live)
-    }
-
     /// Stops containers in parallel, and waits for `patience`. The stop continues afterwards, with its connection: a
     /// Docker Engine whose caller disconnects may kill at once. Without `grace` each container has its own
     /// (`StopTimeout`), which a task's container never has: only the managers have a service's grace, and Docker would
@@ -380,7 +313,7 @@ mod tests {
         let swarm = engine.swarm();
         let live = async |tasks: Vec<Value>| {
             engine.lock().tasks = tasks.into();
-            let shown = swarm.fetch_live_tasks().await.unwrap();
+            let shown = swarm.fetch_live_work().await.unwrap().tasks;
             assert_eq!(shown.len(), swarm.count_live_tasks("n1").await.unwrap(), "{shown:?}");
             shown.into_iter().map(|task| task.state).collect::<Vec<_>>()
         };
@@ -400,7 +333,7 @@ mod tests {
         engine.lock().tasks = tasks.into();
         let swarm = engine.swarm();
         assert_eq!(swarm.count_live_tasks("n1").await.unwrap(), 1);
-        assert_eq!(swarm.fetch_live_tasks().await.unwrap()[0].state, "99");
+        assert_eq!(swarm.fetch_live_work().await.unwrap().tasks[0].state, "99");
         let tasks = swarm.fetch_tasks_of_service("s1").await.unwrap();
         assert_eq!(tasks[0].state, None);
     }
