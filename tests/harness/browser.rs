@@ -17,6 +17,8 @@ use skep_sim::fleet::Instance;
 
 /// Where chromedriver listens, on the instance's loopback.
 const PORT: u16 = 9515;
+/// The accessibility checker, as scripts/setup.sh installs it.
+const AXE: &str = "../target/tools/axe-core/axe.min.js";
 /// Starting a browser takes long on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -114,6 +116,36 @@ impl Browser {
     pub async fn run(&self, script: &str) -> anyhow::Result<Value> {
         let order = json!({ "script": script, "args": [] });
         self.order("/execute/sync", &order).await.with_context(|| script.to_owned())
+    }
+
+    /// Checks the page with axe-core; returns the violations, each with its rule and elements. `None` if this machine
+    /// has no axe-core, which it prints.
+    ///
+    /// # Errors
+    /// When the browser or axe-core fails.
+    pub async fn axe(&self) -> anyhow::Result<Option<Value>> {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(AXE);
+        let Ok(axe) = std::fs::read_to_string(file) else {
+            writeln!(std::io::stderr(), "skipped: there is no axe-core (scripts/setup.sh test)")?;
+            return Ok(None);
+        };
+        self.run(&axe).await?;
+        self.run(
+            "window.violations = null;
+             const short = (one) => [one.id, one.impact, one.nodes.slice(0, 3).map((node) => node.html)];
+             axe.run(document).then((found) => { window.violations = found.violations.map(short); })
+                 .catch((error) => { window.violations = [String(error)]; })",
+        )
+        .await?;
+        let began = Instant::now();
+        loop {
+            let violations = self.run("return window.violations").await?;
+            if !violations.is_null() {
+                return Ok(Some(violations));
+            }
+            ensure!(began.elapsed() < PATIENCE, "axe-core does not end");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     /// A command of the DevTools protocol, such as `Emulation.setEmulatedMedia`.

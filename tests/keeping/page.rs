@@ -20,6 +20,8 @@ const MARKUP: &str = "<img src=x onerror=document.title='owned'>";
 const PUBLIC: &str = "203.0.113.9";
 /// Minimum duration of a departure here, during which the test reads the page.
 const GRACE: f32 = 35.0;
+/// Milliseconds from the last answer until the page says that there is none: 5 s, and some for a busy machine.
+const NOTICED_WITHIN: u64 = 7_000;
 /// As long as EC2's notice.
 const NOTICE: Duration = secs(120);
 
@@ -43,6 +45,9 @@ async fn a_browser_sees_the_fleet_live() -> anyhow::Result<()> {
     let page = Page::open(&fleet, viewer, &manager).await?;
     page.shows_the_fleet_as_it_is(&spec).await?;
     page.holds_markup_for_text().await?;
+    page.finds_what_is_searched().await?;
+    page.shows_the_services().await?;
+    page.is_accessible("nodes and services").await?;
     let (scaled_in, taken) = (Leaver::of(scaled_in).await?, Leaver::of(taken).await?);
     fleet.cloud().spot_notice(taken.id(), "terminate", NOTICE)?;
     fleet.cloud().terminate(scaled_in.id(), true)?;
@@ -53,6 +58,7 @@ async fn a_browser_sees_the_fleet_live() -> anyhow::Result<()> {
     page.looks_good("small", 360, 780).await?;
     taken.has_left(&fleet).await?;
     scaled_in.has_left_by_its_hook(&fleet).await?;
+    page.lists_who_has_left(&[scaled_in.id(), taken.id()]).await?;
     page.until("both are gone", "return all('.node').length === 4 && !all('.departure').length")
         .await?;
     page.has_asked_nobody_else(&manager).await?;
@@ -170,6 +176,77 @@ impl<'a> Page<'a> {
         Ok(())
     }
 
+    /// Search and filter are in the address: a reload and a link show the same.
+    async fn finds_what_is_searched(&self) -> anyhow::Result<()> {
+        const SHOWN: &str = "all('.node').filter((e) => e.checkVisibility()).length";
+        self.run("document.activeElement.blur()").await?;
+        self.run("dispatchEvent(new KeyboardEvent('keydown', { key: '/', cancelable: true }))")
+            .await?;
+        let focused = self.run("return document.activeElement.name").await?;
+        ensure!(focused == "q", "the key / leads to the search: {focused}");
+        self.run(
+            "const form = document.querySelector('#find');
+             form.elements.q.value = 'web'; form.elements.role.value = 'worker';
+             form.elements.q.dispatchEvent(new Event('input', { bubbles: true }))",
+        )
+        .await?;
+        let workers = format!("return {SHOWN} === 3 && text('#matches') === '3 of 6 nodes shown'");
+        self.until("the workers with web", &workers).await?;
+        let hash = self.run("return location.hash").await?;
+        ensure!(hash == "#q=web&role=worker", "{hash}");
+        self.run("location.reload()").await?;
+        self.until("the same after a reload", &workers).await?;
+        self.run("location.hash = '#q=nothing-like-it'").await?;
+        self.until("no node", &format!("return {SHOWN} === 0")).await?;
+        self.run("document.querySelector('#clear').click()").await?;
+        self.until("all nodes", &format!("return {SHOWN} === 6 && location.hash === ''")).await?;
+        self.run(
+            "const theme = document.querySelector('#theme'); theme.value = 'dark';
+            theme.dispatchEvent(new Event('change')); location.reload()",
+        )
+        .await?;
+        self.until("the chosen colours after a reload", "return text('#connection') === 'live'
+            && document.querySelector('#theme').value === 'dark' && document.documentElement.dataset.theme === 'dark'").await?;
+        self.run(
+            "const theme = document.querySelector('#theme'); theme.value = '';
+            theme.dispatchEvent(new Event('change'))",
+        )
+        .await?;
+        Ok(())
+    }
+
+    async fn shows_the_services(&self) -> anyhow::Result<()> {
+        self.run("document.querySelector('#views a[data-view=services]').click()").await?;
+        self.until("both services", "return all('#service-rows tr').length === 2").await?;
+        let seen = self
+            .run("return all('#service-rows tr').map((row) => [...row.children].map((e) => e.textContent))")
+            .await?;
+        ensure!(seen[0][0] == "queuereplicated" && seen[1][0] == "webreplicated", "{seen:#}");
+        ensure!(seen[0][1] == "4 of 4whole" && seen[1][1] == "9 of 9whole", "{seen:#}");
+        ensure!(seen[1][2] == "", "nothing waits: {seen:#}");
+        ensure!(seen[1][5].as_str().is_some_and(|nodes| nodes.contains("i-")), "{seen:#}");
+        self.is_accessible("services").await?;
+        self.run("document.querySelector('#views a[data-view=nodes]').click()").await?;
+        self.until("the nodes again", "return all('.node')[0]?.checkVisibility() === true").await
+    }
+
+    /// By the rules of axe-core for WCAG and good practice; skipped if it is not installed.
+    async fn is_accessible(&self, what: &str) -> anyhow::Result<()> {
+        let violations = self.browser.axe().await?;
+        ensure!(violations.as_ref().is_none_or(|it| *it == json!([])), "{what}: {violations:#?}");
+        Ok(())
+    }
+
+    async fn lists_who_has_left(&self, instances: &[&str]) -> anyhow::Result<()> {
+        for instance in instances {
+            let row = format!(
+                "return texts('#departed-rows tr').some((e) => e.startsWith('{instance}'))"
+            );
+            self.until("the departure of the last day", &row).await?;
+        }
+        Ok(())
+    }
+
     /// The first departure: with a countdown, and the reason for waiting.
     async fn shows_the_nearer_departure(&self, leaver: &Leaver) -> anyhow::Result<()> {
         self.until("the departure", "return text('.departure .steps .now') === 'draining'").await?;
@@ -233,7 +310,20 @@ impl<'a> Page<'a> {
 
     async fn says_when_nobody_answers(&self, manager: &Instance) -> anyhow::Result<()> {
         signal(manager, "SIGSTOP")?;
-        self.until("silence", "return text('#connection').startsWith('no answer since ')").await?;
+        // The page itself measures when it has noticed: a test that polls would be late on a busy machine.
+        self.run(
+            "window.silence = null;
+             new MutationObserver((_, observer) => {
+                 if (!document.body.classList.contains('lost')) return;
+                 window.silence = Date.now() - answeredAt;
+                 observer.disconnect();
+             }).observe(document.body, { attributeFilter: ['class'] })",
+        )
+        .await?;
+        self.until("silence", "return text('#connection').startsWith('last answer ')").await?;
+        let silence = self.run("return window.silence").await?;
+        ensure!(silence.as_u64().is_some_and(|it| it <= NOTICED_WITHIN), "{silence} ms");
+        self.is_accessible("an old page").await?;
         let lost =
             self.run("return [text('#lost'), all('#lost a').length, all('.node').length]").await?;
         signal(manager, "SIGCONT")?;
@@ -249,10 +339,10 @@ impl<'a> Page<'a> {
         .await
     }
 
-    /// No node, one node, and two hundred nodes with two thousand tasks.
+    /// No node, one node, and two hundred and a thousand nodes with ten tasks each.
     async fn draws_any_size(&self) -> anyhow::Result<()> {
         self.browser.resize(1280, 900).await?;
-        for size in [0, 1, 200] {
+        for size in [0, 1, 200, 1000] {
             self.run(&format!("{INSTEAD}; instead({size})")).await?;
             self.until("so many nodes", &format!("return all('.node').length === {size}")).await?;
             let seen = self.run(LOOKS).await?;
@@ -262,6 +352,23 @@ impl<'a> Page<'a> {
         self.browser.resize(360, 780).await?;
         let seen = self.run(LOOKS).await?;
         ensure!(seen["width"] == 360, "{seen:#}");
+        // With a thousand nodes an answer changes only what it has news of.
+        let changes = self
+            .run(
+                "const observer = new MutationObserver(() => {});
+                 observer.observe(document.body, { subtree: true, childList: true, attributes: true, characterData: true });
+                 picture = structuredClone(picture); draw();
+                 const same = observer.takeRecords().length;
+                 picture.fleet.members[700].docker_state = 'down'; draw();
+                 const nodes = new Set(observer.takeRecords().map((it) => it.target.closest?.('.node')?.dataset.key));
+                 const states = texts('.node.dead .state');
+                 picture.fleet.members[701].docker_state = 'unknown'; draw();
+                 return { same, nodes: [...nodes], states, unknown: texts('.node.unknown .state') }",
+            )
+            .await?;
+        let expected = json!({ "same": 0, "nodes": ["n700"], "states": ["down"],
+            "unknown": ["unknown; the ledger has ready"] });
+        ensure!(changes == expected, "{changes:#}");
         Ok(())
     }
 }
