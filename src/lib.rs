@@ -6,8 +6,9 @@
 //!
 //! | room | content |
 //! |---|---|
-//! | [`cli`] | the command line, and `skep doctor` |
+//! | [`cli`] | the command line |
 //! | [`agent`] | the process: start → boot → serve → leave on one page, and its background tasks |
+//! | [`doctor`] | the checks of everything that a node depends on |
 //! | [`api`] | the listeners on a port or a socket: health checks, the page, the control socket |
 //! | [`lifecycle`] | this node: boot, membership, notices, departure, recovery |
 //! | [`manager`] | the duties of a manager towards the other nodes |
@@ -34,6 +35,7 @@ pub mod cli;
 pub mod clients;
 pub mod common;
 pub mod config;
+pub mod doctor;
 #[cfg(test)]
 mod fuzz;
 pub mod host;

@@ -862,6 +862,7 @@ def check_open_ports(cloud, named, values):
         (nodes, "udp", 4789, nodes),
         (managers, "tcp", 2377, nodes),
         (managers, "tcp", 44554, nodes),
+        (nodes, "tcp", 44554, managers),
     }
     if values["LoadBalancer"] != "none":
         wanted |= {(nodes, "tcp", port, named["LoadBalancerSecurityGroup"]) for port in [44554, *ports(values)]}

@@ -13,13 +13,14 @@ use tokio::time::Instant;
 
 use super::{RunError, earlier_membership};
 use crate::api::control::{self, LeaveRequest};
-use crate::api::{departures, health, ui};
+use crate::api::{departures, findings, health, ui};
 use crate::clients::imds::{Imds, TargetState};
 use crate::clients::systemd::{self, Shutdown};
 use crate::common::errors::chain;
 use crate::common::instance::{Departure, Market, Reason};
 use crate::common::state::StateHandle;
 use crate::config::{Health, Settings};
+use crate::doctor;
 use crate::host::janitor;
 use crate::lifecycle::notices::{self, Notices};
 use crate::lifecycle::recover;
@@ -74,6 +75,14 @@ impl BackgroundTasks {
                 let known = Arc::clone(&known);
                 move || known.get().cloned()
             });
+            let (of_checks, at_checks) = (settings.clone(), Arc::clone(&known));
+            routes = routes.merge(findings::router(
+                move || at_checks.get().cloned(),
+                move || {
+                    let settings = of_checks.clone();
+                    Box::pin(async move { doctor::report(&doctor::examine(&settings).await) })
+                },
+            ));
             if settings.health.ui {
                 routes = routes.merge(ui::router(move || known.get().cloned()));
             }

@@ -2,6 +2,7 @@
 
 pub mod control;
 pub mod departures;
+pub mod findings;
 mod guard;
 pub mod health;
 pub mod ui;

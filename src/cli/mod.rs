@@ -49,6 +49,7 @@ Examples:
   skep config --set boot.deadline=5m          the settings in force, and their sources
   skep status --json                          the state of this node, for scripts
   skep doctor                                 a check of everything that this node depends on
+  skep doctor --fleet                         the findings of all nodes, on a manager
   skep bundle                                 an archive for a bug report, without secrets
   skep events --since 2h                      the events of this node in the last two hours
   skep leave --deadline 5m                    take this node out of the swarm within 5 minutes
@@ -65,7 +66,8 @@ Exit codes:
   3   skep changed nothing: it refused, or the operator did not confirm (recover, restore, adopt,
       leave)
   4   nothing has failed, and there are warnings (doctor), or something waits or was left out (restore)
-  69  no skep runs on this host, or it does not answer (status, leave, rotate-tokens, recover)
+  69  no skep runs on this host, or it does not answer (status, leave, rotate-tokens, recover,
+      doctor --fleet)
   78  the configuration is wrong; every mistake is listed (status, events, leave, rotate-tokens and
       recover still ask the running skep)
 

@@ -5,6 +5,7 @@ mod aws;
 mod bad_input;
 mod campaign;
 mod doctor;
+mod fleet_findings;
 mod ledger_rows;
 mod metadata;
 mod secrets_stay_secret;

@@ -9,8 +9,8 @@
 //! - the number of connections and their time are limited ([`connections`]).
 //!
 //! `GET /metrics` is for Prometheus, unless the settings disable it. `GET /ui` is a page, if the settings enable it; see
-//! [`crate::api::ui`]. `POST /departures/<instance-id>` is for other nodes; see [`crate::api::departures`]. Everything
-//! else is 404.
+//! [`crate::api::ui`]. `POST /departures/<instance-id>` is for other nodes; see [`crate::api::departures`]. `GET /findings`
+//! is for managers; see [`crate::api::findings`]. Everything else is 404.
 
 mod connections;
 #[cfg(test)]

@@ -13,13 +13,14 @@ use tokio::time::{Instant, timeout};
 
 use super::{Configuration, Content, Part};
 use crate::api::control::{Client, socket_path};
-use crate::cli::{config, doctor};
+use crate::cli::config;
 use crate::clients::docker::Swarm;
 use crate::clients::imds::Imds;
 use crate::common::errors::chain;
 use crate::common::process;
 use crate::common::report::StatusReport;
 use crate::config::Settings;
+use crate::doctor;
 use crate::telemetry::event_log;
 
 /// Time limit of a part: longer than Docker's time limit and than the groups of `skep doctor`.

@@ -1,100 +1,132 @@
-//! Checks everything that this node depends on: each finding has a verdict, its evidence and a remedy.
-//!
-//! Guarantees: nothing is changed anywhere; every group of checks has a time limit, and a group that exceeds it is a
-//! finding; no skep has to run on this host. A check that is not possible from this host is reported as skipped.
+//! `skep doctor`: checks everything that this node depends on, and prints the findings.
 
-mod command;
-mod departure;
-mod docker;
-mod finding;
-mod ledger;
-mod metadata;
-mod network;
-mod permissions;
-mod secrets;
-mod unit;
-mod webhook;
+mod fleet;
 
-use std::time::Duration;
+use std::process::ExitCode;
 
-pub use command::{Arguments, examine_and_print, report};
-pub use finding::{Finding, Verdict};
+use clap::Args;
 
-use crate::clients::docker::Swarm;
+use super::{draw, print};
 use crate::config::Settings;
+use crate::doctor::{Finding, Verdict, examine, report, worst};
+use crate::telemetry::logging::wants_colour;
 
-/// Time limit of a group: longer than the SDK retries a call, and than a Docker without a leader takes to answer.
-const GROUP_PATIENCE: Duration = Duration::from_secs(25);
+/// Nothing has failed, and there are warnings.
+const EXIT_WARNINGS: u8 = 4;
+/// Length of the longest verdict and a gap.
+const MARGIN: usize = 9;
 
-/// Remedies for a group whose checks do not end, by what they ask.
-const AWS: &str = "check that AWS is reachable from this subnet (routes, endpoints, security groups), and run `skep doctor` again";
-const DOCKER: &str = "Docker on this host does not answer: see `systemctl status docker` and `journalctl -u docker`, and run `skep doctor` again";
-const SYSTEMD: &str =
-    "systemd or logind does not answer: see `systemctl status`, and run `skep doctor` again";
-const FILES: &str = "check the file system of the webhook's files, and run `skep doctor` again";
-
-/// Runs all checks, the groups in parallel. Returns the findings in the order of dependence.
-pub async fn examine(settings: &Settings) -> Vec<Finding> {
-    let docker = Swarm::new(settings.docker.host.to_string());
-    let (mut findings, subject) = metadata::examine(settings, &docker).await;
-    let node = subject.node.as_ref();
-    let groups = tokio::join!(
-        bounded("ledger", AWS, ledger::examine(node)),
-        bounded("permissions", AWS, permissions::examine(node, subject.aws.as_ref())),
-        bounded("secrets", AWS, secrets::examine(node)),
-        bounded("docker", DOCKER, docker::examine(&docker, node)),
-        bounded("quorum", DOCKER, docker::examine_quorum(settings, &docker)),
-        bounded("network", AWS, network::examine(settings, &subject, &docker)),
-        bounded("departure", AWS, departure::examine(settings, node)),
-        bounded("unit", SYSTEMD, unit::examine(settings)),
-        bounded("webhook", FILES, webhook::examine(settings)),
-    );
-    let (ledger, permissions, secrets, docker, quorum, network, departure, unit, webhook) = groups;
-    findings.extend(
-        [ledger, permissions, secrets, docker, quorum, network, departure, unit, webhook].concat(),
-    );
-    findings
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// On a manager: collect the findings of every node
+    #[arg(long)]
+    fleet: bool,
 }
 
-/// Runs a group of checks. `remedy` is about the program or service that the group asks.
-async fn bounded(
-    group: &'static str,
-    remedy: &'static str,
-    examine: impl Future<Output = Vec<Finding>>,
-) -> Vec<Finding> {
-    tokio::time::timeout(GROUP_PATIENCE, examine).await.unwrap_or_else(|_| {
-        vec![Finding::failed(group, format!("no answer within {GROUP_PATIENCE:?}"), remedy)]
+/// Prints every finding; the worst one decides the exit code.
+///
+/// # Errors
+/// When standard output cannot be written, or as for [`fleet::examine_and_print`].
+pub async fn examine_and_print(
+    arguments: &Arguments,
+    settings: &Settings,
+) -> anyhow::Result<ExitCode> {
+    if arguments.fleet {
+        return fleet::examine_and_print(arguments.json, settings).await;
+    }
+    if !arguments.json && draw::terminal().is_some() {
+        eprintln!("Checking; this takes a few seconds.");
+    }
+    let findings = examine(settings).await;
+    let worst = worst(&findings);
+    print::to_stdout(&if arguments.json {
+        format!("{:#}\n", report(&findings))
+    } else {
+        let width = draw::terminal().map(|(width, _)| width);
+        text(&findings, width, wants_colour(&std::io::stdout()))
+    })?;
+    Ok(match worst {
+        Verdict::Ok | Verdict::Skipped => ExitCode::SUCCESS,
+        Verdict::Warning => EXIT_WARNINGS.into(),
+        Verdict::Failed => ExitCode::FAILURE,
     })
 }
 
-/// Returns skipped findings for checks that need a [`Node`](crate::node::Node).
-fn skipped_without_node(checks: &[&'static str]) -> Vec<Finding> {
-    let why = "the instance or its cluster is not known";
-    checks.iter().map(|check| Finding::skipped(*check, why, "fix the above first")).collect()
+/// Returns a line for each finding and for each remedy.
+fn lines_of(findings: &[Finding], width: Option<usize>, colour: bool) -> Vec<String> {
+    let mut lines = Vec::new();
+    for Finding { check, verdict, evidence, remedy } in findings {
+        let label = paint(*verdict, colour);
+        lines.extend(draw::wrap(&label, &format!("{check}: {evidence}"), width));
+        if let Some(remedy) = remedy {
+            let word = if *verdict == Verdict::Skipped { "to check" } else { "remedy" };
+            lines.extend(draw::wrap(&" ".repeat(MARGIN), &format!("{word}: {remedy}"), width));
+        }
+    }
+    lines
+}
+
+fn text(findings: &[Finding], width: Option<usize>, colour: bool) -> String {
+    let mut lines = lines_of(findings, width, colour);
+    let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
+    let all = [Verdict::Ok, Verdict::Warning, Verdict::Failed, Verdict::Skipped];
+    let counted = all.map(|verdict| format!("{} {}", count(verdict), verdict.as_str()));
+    lines.extend([String::new(), counted.join(", ")]);
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+fn paint(verdict: Verdict, colour: bool) -> String {
+    let word = verdict.as_str();
+    let gap = " ".repeat(MARGIN - word.len());
+    let code = match verdict {
+        _ if !colour => return format!("{word}{gap}"),
+        Verdict::Ok => 32,
+        Verdict::Skipped => 2,
+        Verdict::Warning => 33,
+        Verdict::Failed => 31,
+    };
+    format!("\x1b[{code}m{word}\x1b[0m{gap}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_group_that_hangs_is_a_finding() {
-        let findings = bounded("network", AWS, std::future::pending()).await;
-        assert_eq!(findings[0].verdict, Verdict::Failed);
-        assert!(findings[0].evidence.contains("25s"), "{findings:?}");
+    fn findings() -> Vec<Finding> {
+        vec![
+            Finding::ok("region", "eu-central-1"),
+            Finding::warning(
+                "disk",
+                "1.0 of 20.0 GiB free at /var/lib/docker",
+                "docker system prune",
+            ),
+            Finding::skipped(
+                "hop limit",
+                "the metadata does not contain it",
+                "aws ec2 describe-instances",
+            ),
+        ]
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_docker_that_hangs_is_a_finding_about_docker_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("docker.sock");
-        // Nobody accepts its connections.
-        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        let docker = Swarm::new(format!("unix://{}", socket.display()));
-        let findings = bounded("docker", DOCKER, docker::examine(&docker, None)).await;
-        let remedy = findings[0].remedy.as_ref().unwrap();
-        assert_eq!(findings[0].verdict, Verdict::Failed);
-        assert!(remedy.contains("systemctl status docker"), "{remedy}");
-        assert!(!remedy.contains("AWS") && !remedy.contains("leader"), "{remedy}");
+    #[test]
+    fn a_finding_is_a_line_and_its_remedy_another() {
+        assert_eq!(
+            text(&findings(), None, false),
+            "ok       region: eu-central-1\n\
+             warning  disk: 1.0 of 20.0 GiB free at /var/lib/docker\n         remedy: docker system prune\n\
+             skipped  hop limit: the metadata does not contain it\n         to check: aws ec2 describe-instances\n\
+             \n1 ok, 1 warning, 0 failed, 1 skipped\n"
+        );
+    }
+
+    #[test]
+    fn forty_columns_are_enough() {
+        let narrow = text(&findings(), Some(40), false);
+        assert!(narrow.lines().all(|line| line.chars().count() <= 40), "{narrow}");
+        assert!(narrow.contains("         /var/lib/docker\n"), "{narrow}");
+        assert!(text(&findings(), None, true).starts_with("\x1b[32mok\x1b[0m       region"));
     }
 }
